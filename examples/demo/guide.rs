@@ -1,0 +1,171 @@
+//! The requests to try, and what to expect of each. The demo prints them as curl lines; a test sends them and holds them to it.
+
+use std::fmt::Write as _;
+use std::net::SocketAddr;
+
+/// One request of the tour.
+pub struct Step {
+    /// What it shows.
+    pub title: &'static str,
+    /// The request's method.
+    pub method: &'static str,
+    /// The request's path and query.
+    pub path: &'static str,
+    /// The tenant it names.
+    pub tenant: Option<&'static str>,
+    /// The bearer token it carries.
+    pub token: Option<&'static str>,
+    /// Its body, as JSON.
+    pub body: Option<&'static str>,
+    /// The status to expect.
+    pub status: u16,
+    /// What `X-Cache` says.
+    pub cache: &'static str,
+    /// A text that the body contains.
+    pub contains: &'static str,
+    /// How long it takes, and why.
+    pub note: &'static str,
+}
+
+const ALICE: Option<&str> = Some("alice-0001");
+const BOB: Option<&str> = Some("bob-0002");
+const ACME: Option<&str> = Some("acme");
+const LIST: &str = "/api/v1/campaigns?page=1&limit=3";
+
+/// What most steps have in common: alice of acme reads.
+const READ: Step = Step {
+    title: "",
+    method: "GET",
+    path: LIST,
+    tenant: ACME,
+    token: ALICE,
+    body: None,
+    status: 200,
+    cache: "MISS",
+    contains: "acme",
+    note: "",
+};
+
+/// The tour, to be taken in this order with a cache that is empty.
+pub const STEPS: &[Step] = &[
+    Step { title: "The first read asks the app", note: "0.6 s, as slow as the app", ..READ },
+    Step { title: "The same again comes from memory", cache: "HIT", note: "about 1 ms", ..READ },
+    Step {
+        title: "A write goes through, and purges what it changed",
+        method: "PUT",
+        path: "/api/v1/campaigns/1",
+        body: Some(r#"{"name":"acme autumn sale","status":"live"}"#),
+        cache: "BYPASS",
+        contains: "acme autumn sale",
+        note: "60 ms; cached lists of acme are void before this answer arrives",
+        ..READ
+    },
+    Step { title: "So the next read has the new data", contains: "acme autumn sale", note: "0.6 s", ..READ },
+    Step { title: "... and is a hit from then on", cache: "HIT", contains: "acme autumn sale", note: "about 1 ms", ..READ },
+    Step {
+        title: "Another tenant has its own data",
+        tenant: Some("globex"),
+        contains: "globex campaign 1",
+        note: "0.6 s, and a hit when repeated",
+        ..READ
+    },
+    Step {
+        title: "Without a token the app says 401, and its refusal is not stored",
+        token: None,
+        status: 401,
+        contains: "say who you are",
+        note: "a MISS each time, however often",
+        ..READ
+    },
+    Step {
+        title: "Another user of acme is checked by the app once ...",
+        token: BOB,
+        contains: "acme autumn sale",
+        note: "0.6 s; the app accepts bob, which admits him to the shared entry",
+        ..READ
+    },
+    Step { title: "... and then shares the entry", token: BOB, cache: "HIT", contains: "acme autumn sale", note: "about 1 ms", ..READ },
+    Step {
+        title: "The dashboard is private: each user has an entry of their own",
+        path: "/api/v1/dashboard",
+        contains: "Hello alice",
+        note: "0.85 s",
+        ..READ
+    },
+    Step {
+        title: "... a hit, though the app says `no-cache, private` on it (origin = \"ignore\")",
+        path: "/api/v1/dashboard",
+        cache: "HIT",
+        contains: "Hello alice",
+        note: "about 1 ms",
+        ..READ
+    },
+    Step { title: "... but not for bob", path: "/api/v1/dashboard", token: BOB, contains: "Hello bob", note: "0.85 s", ..READ },
+    Step {
+        title: "Reference data is public: nobody needs a token",
+        path: "/api/v1/property-areas",
+        tenant: None,
+        token: None,
+        contains: "Harbour",
+        note: "0.5 s",
+        ..READ
+    },
+    Step {
+        title: "... and whoever comes gets the same entry",
+        path: "/api/v1/property-areas",
+        tenant: Some("globex"),
+        token: BOB,
+        cache: "HIT",
+        contains: "Harbour",
+        note: "about 1 ms",
+        ..READ
+    },
+];
+
+/// The tour as text to copy from.
+pub fn text(proxy: SocketAddr, app: SocketAddr, admin: Option<SocketAddr>) -> String {
+    let mut text =
+        format!("\nThe sample app listens on http://{app}, Sidecache in front of it on http://{proxy}.\nTry these, in this order:\n");
+    for step in STEPS {
+        // Writing into a String cannot fail.
+        let _ = write!(text, "\n# {}\n{}\n", step.title, curl(step, proxy));
+        let _ = writeln!(text, "#   -> {}, X-Cache: {}, \"{}\"; {}", step.status, step.cache, step.contains, step.note);
+    }
+    let _ = write!(
+        text,
+        "
+# Server-sent events pass as they are sent: a tick each second, and each write of the tenant. Ctrl-C ends it.
+curl -sN -H 'x-tenant-id: acme' -H 'authorization: Bearer alice-0001' http://{proxy}/api/v1/events
+
+# A WebSocket passes as well (with websocat, wscat or a browser): it echoes what you type.
+websocat ws://{proxy}/ws
+
+# Uploads and downloads stream through, whatever their size: the app answers size and SHA-256.
+head -c 100M /dev/zero | curl -s -X POST -T - http://{proxy}/files/zeros
+curl -s -o /dev/null -w '%{{size_download}} bytes in %{{time_total}} s\\n' 'http://{proxy}/files/film?size=104857600'
+"
+    );
+    if let Some(admin) = admin {
+        let _ = write!(text, "\n# What the sidecar counted\ncurl -s http://{admin}/metrics\n");
+    }
+    text.push_str("\nEach request is logged below. Ctrl-C stops both.\n\n");
+    text
+}
+
+fn curl(step: &Step, proxy: SocketAddr) -> String {
+    let mut line = String::from("curl -si -w '\\n%{time_total} s\\n'");
+    if step.method != "GET" {
+        let _ = write!(line, " -X {}", step.method);
+    }
+    if let Some(tenant) = step.tenant {
+        let _ = write!(line, " -H 'x-tenant-id: {tenant}'");
+    }
+    if let Some(token) = step.token {
+        let _ = write!(line, " -H 'authorization: Bearer {token}'");
+    }
+    if let Some(body) = step.body {
+        let _ = write!(line, " -H 'content-type: application/json' -d '{body}'");
+    }
+    let _ = write!(line, " 'http://{proxy}{}'", step.path);
+    line
+}

@@ -1,0 +1,229 @@
+//! Who may ask the admin listener: not a web page of somebody else's, and only a caller with the token where there is one.
+//!
+//! Knows requests' headers; not what is asked for.
+
+use std::hint::black_box;
+use std::net::IpAddr;
+
+use http::header::{AUTHORIZATION, HOST, ORIGIN};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri};
+use sha2::{Digest as _, Sha256};
+
+use crate::units::Secret;
+
+/// The token's own header, for callers whose `Authorization` is taken.
+const TOKEN_HEADER: HeaderName = HeaderName::from_static("x-sidecache-token");
+/// What browsers say of where a request comes from (W3C Fetch Metadata).
+const FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
+
+/// Why a caller is turned away.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Refusal {
+    /// No `Host`, or more than one.
+    NoHost,
+    /// A `Host` that is not this listener.
+    Host,
+    /// A page of another origin asks.
+    Origin,
+    /// The token is missing or wrong.
+    Token,
+}
+
+impl Refusal {
+    pub(super) const fn status(self) -> StatusCode {
+        match self {
+            Self::NoHost => StatusCode::BAD_REQUEST,
+            Self::Host | Self::Origin => StatusCode::FORBIDDEN,
+            Self::Token => StatusCode::UNAUTHORIZED,
+        }
+    }
+
+    /// What the caller is told. Of a token no more than that it is needed: missing and wrong ones get equal answers.
+    pub(super) const fn as_str(self) -> &'static str {
+        match self {
+            Self::NoHost => "exactly one Host header is needed",
+            Self::Host => "this Host is not served here; use localhost or the address that is listened on",
+            Self::Origin => "requests of other origins are not answered",
+            Self::Token => "the admin token is needed",
+        }
+    }
+}
+
+/// The rules of one listener.
+pub(super) struct Guard {
+    bound: IpAddr,
+    // Only the hash: comparing hashes takes equal time for every guess, and gives nothing away about the token's length.
+    token: Option<[u8; 32]>,
+}
+
+impl Guard {
+    pub(super) fn new(bound: IpAddr, token: Option<&Secret>) -> Self {
+        Self { bound, token: token.map(|token| hash(token.expose().as_bytes())) }
+    }
+
+    /// Whether the request was meant for this listener, and not sent by a page that somebody else made.
+    pub(super) fn check(&self, uri: &Uri, headers: &HeaderMap) -> Result<(), Refusal> {
+        let mut hosts = headers.get_all(HOST).iter();
+        let (Some(host), None) = (hosts.next(), hosts.next()) else { return Err(Refusal::NoHost) };
+        // SECURITY: DNS rebinding. A page of evil.example can make its own name point here, but the Host then still says evil.example.
+        let host = host.to_str().ok().filter(|host| self.is_here(host)).ok_or(Refusal::Host)?;
+        if uri.authority().is_some_and(|authority| !self.is_here(authority.as_str())) {
+            return Err(Refusal::Host);
+        }
+        // SECURITY: cross-site requests. Without an Origin it is no script of another site, or a browser that tells in Sec-Fetch-Site.
+        let foreign_origin = headers.get_all(ORIGIN).iter().any(|origin| !is_own(origin, host));
+        let foreign_site = headers.get_all(FETCH_SITE).iter().any(|site| site != "same-origin" && site != "none");
+        if foreign_origin || foreign_site { Err(Refusal::Origin) } else { Ok(()) }
+    }
+
+    /// Whether the caller presents the token, or none is asked for.
+    pub(super) fn admits(&self, headers: &HeaderMap) -> bool {
+        let Some(expected) = &self.token else { return true };
+        let bearer = headers.get(AUTHORIZATION).and_then(bearer);
+        let own = headers.get(TOKEN_HEADER).map(HeaderValue::as_bytes);
+        bearer.into_iter().chain(own).any(|presented| same(expected, &hash(presented)))
+    }
+
+    /// Whether `authority` (with or without a port) names this listener: a loopback name, or the address it is bound to.
+    fn is_here(&self, authority: &str) -> bool {
+        let Some(host) = without_port(authority) else { return false };
+        if host.eq_ignore_ascii_case("localhost") {
+            return true;
+        }
+        // Bound to all addresses, it cannot know which of them callers use (containers map addresses). Any address will do:
+        // rebinding needs a name.
+        host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback() || ip == self.bound || self.bound.is_unspecified())
+    }
+}
+
+/// The host of `host[:port]`, an IPv6 address without its brackets. None if it cannot be read.
+fn without_port(authority: &str) -> Option<&str> {
+    let (host, rest) = match authority.strip_prefix('[') {
+        Some(bracketed) => bracketed.split_once(']')?,
+        None => authority.split_at(authority.find(':').unwrap_or(authority.len())),
+    };
+    let is_port = |port: &str| port.bytes().all(|b| b.is_ascii_digit());
+    (rest.is_empty() || rest.strip_prefix(':').is_some_and(is_port)).then_some(host)
+}
+
+/// Whether an `Origin` is the page that this very listener served. `null` is not.
+fn is_own(origin: &HeaderValue, host: &str) -> bool {
+    origin.to_str().is_ok_and(|origin| origin.strip_prefix("http://").is_some_and(|authority| authority.eq_ignore_ascii_case(host)))
+}
+
+/// The token of `Authorization: Bearer …` (RFC 6750 2.1; the scheme in any case).
+fn bearer(value: &HeaderValue) -> Option<&[u8]> {
+    let (scheme, token) = value.as_bytes().split_at_checked(7)?;
+    scheme.eq_ignore_ascii_case(b"bearer ").then(|| token.trim_ascii())
+}
+
+fn hash(bytes: &[u8]) -> [u8; 32] {
+    Sha256::digest(bytes).into()
+}
+
+/// SECURITY: looks at every byte, wherever the first difference is.
+fn same(a: &[u8; 32], b: &[u8; 32]) -> bool {
+    let difference = a.iter().zip(b).fold(0, |difference, (a, b)| black_box(difference | (a ^ b)));
+    difference == 0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn guard(bound: &str, token: Option<&str>) -> Guard {
+        Guard::new(bound.parse().unwrap(), token.map(Secret::new).as_ref())
+    }
+
+    fn headers(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
+        pairs.iter().map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value))).collect()
+    }
+
+    fn check(bound: &str, pairs: &[(&'static str, &'static str)]) -> Result<(), Refusal> {
+        let mut map = HeaderMap::new();
+        for (name, value) in pairs {
+            map.append(*name, HeaderValue::from_static(value));
+        }
+        guard(bound, None).check(&Uri::from_static("/metrics"), &map)
+    }
+
+    #[test]
+    fn loopback_names_and_the_bound_address_are_here() {
+        for host in ["localhost", "LocalHost:9090", "127.0.0.1:9090", "127.1.2.3", "[::1]:9090", "[::1]", "10.0.0.5:9090"] {
+            assert_eq!(check("10.0.0.5", &[("host", host)]), Ok(()), "{host}");
+        }
+    }
+
+    #[test]
+    fn other_hosts_are_not() {
+        for host in
+            ["evil.example:9090", "localhost.evil.example", "10.0.0.6", "127.0.0.1.evil.example", "", "127.0.0.1:x", "[::1", "[::1]x"]
+        {
+            assert_eq!(check("10.0.0.5", &[("host", host)]), Err(Refusal::Host), "{host}");
+        }
+    }
+
+    #[test]
+    fn bound_to_all_addresses_any_address_will_do_but_no_name() {
+        assert_eq!(check("0.0.0.0", &[("host", "10.9.8.7:9090")]), Ok(()));
+        assert_eq!(check("::", &[("host", "[2001:db8::1]:9090")]), Ok(()));
+        assert_eq!(check("0.0.0.0", &[("host", "evil.example:9090")]), Err(Refusal::Host));
+    }
+
+    #[test]
+    fn the_host_is_one() {
+        assert_eq!(check("127.0.0.1", &[]), Err(Refusal::NoHost));
+        assert_eq!(check("127.0.0.1", &[("host", "localhost"), ("host", "localhost")]), Err(Refusal::NoHost));
+    }
+
+    #[test]
+    fn an_absolute_target_must_be_here_too() {
+        let guard = guard("127.0.0.1", None);
+        let headers = headers(&[("host", "localhost")]);
+        assert_eq!(guard.check(&Uri::from_static("http://evil.example/metrics"), &headers), Err(Refusal::Host));
+        assert_eq!(guard.check(&Uri::from_static("http://localhost/metrics"), &headers), Ok(()));
+    }
+
+    #[test]
+    fn pages_of_other_origins_are_refused() {
+        let host = ("host", "localhost:9090");
+        assert_eq!(check("127.0.0.1", &[host, ("origin", "http://localhost:9090")]), Ok(()));
+        for origin in ["http://evil.example", "http://localhost:3000", "null", "https://localhost:9090", ""] {
+            assert_eq!(check("127.0.0.1", &[host, ("origin", origin)]), Err(Refusal::Origin), "{origin}");
+        }
+        assert_eq!(check("127.0.0.1", &[host, ("sec-fetch-site", "none")]), Ok(()));
+        assert_eq!(check("127.0.0.1", &[host, ("sec-fetch-site", "same-origin")]), Ok(()));
+        for site in ["cross-site", "same-site"] {
+            assert_eq!(check("127.0.0.1", &[host, ("sec-fetch-site", site)]), Err(Refusal::Origin), "{site}");
+        }
+    }
+
+    #[test]
+    fn the_token_admits_in_either_header() {
+        let guard = guard("127.0.0.1", Some("s3cret"));
+        for good in [("authorization", "Bearer s3cret"), ("authorization", "bearer s3cret"), ("x-sidecache-token", "s3cret")] {
+            assert!(guard.admits(&headers(&[good])), "{good:?}");
+        }
+        let bad = ["Bearer s3cre", "Bearer s3cret2", "Bearer S3CRET", "Basic s3cret", "s3cret", "Bearer", "Bearer "];
+        for bad in bad {
+            assert!(!guard.admits(&headers(&[("authorization", bad)])), "{bad:?}");
+        }
+        assert!(!guard.admits(&HeaderMap::new()));
+    }
+
+    #[test]
+    fn without_a_token_everybody_is_admitted() {
+        assert!(guard("127.0.0.1", None).admits(&HeaderMap::new()));
+    }
+
+    #[test]
+    fn a_difference_anywhere_is_found() {
+        let hash = hash(b"x");
+        assert!(same(&hash, &hash));
+        for at in 0..32 {
+            let mut other = hash;
+            other[at] ^= 0x80;
+            assert!(!same(&hash, &other));
+        }
+    }
+}

@@ -1,0 +1,177 @@
+//! The admin listener over real sockets, as probes, scrapers and strangers meet it.
+
+use std::sync::Mutex;
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::task::JoinHandle;
+
+use super::*;
+use crate::outcome::Disposition;
+
+struct Switch(Mutex<Ready>);
+
+impl Readiness for Switch {
+    fn state(&self) -> Ready {
+        self.0.lock().unwrap().clone()
+    }
+}
+
+struct Running {
+    address: SocketAddr,
+    switch: Arc<Switch>,
+    shutdown: CancellationToken,
+    task: JoinHandle<()>,
+}
+
+async fn start(token: Option<&str>) -> Running {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let metrics = Arc::new(Metrics::new(["/a".to_owned()]));
+    metrics.request(Some(0), Disposition::Hit, None);
+    let switch = Arc::new(Switch(Mutex::new(Ready { ready: true, degraded: vec![] })));
+    let shutdown = CancellationToken::new();
+    let settings = Settings { address, token: token.map(Secret::new) };
+    let readiness: Arc<dyn Readiness> = switch.clone();
+    let task = tokio::spawn(run(listener, settings, metrics, readiness, shutdown.clone()));
+    Running { address, switch, shutdown, task }
+}
+
+/// Sends a request line and headers, and reads until the connection ends.
+async fn ask(running: &Running, request: &str, headers: &str) -> String {
+    let mut stream = TcpStream::connect(running.address).await.unwrap();
+    let request = format!("{request} HTTP/1.1\r\nHost: {}\r\n{headers}\r\n", running.address);
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    answer
+}
+
+fn status(answer: &str) -> &str {
+    answer.split(' ').nth(1).unwrap()
+}
+
+fn body(answer: &str) -> &str {
+    answer.split_once("\r\n\r\n").unwrap().1
+}
+
+#[tokio::test]
+async fn it_lives_and_is_ready() {
+    let running = start(None).await;
+    let live = ask(&running, "GET /live", "").await;
+    assert_eq!((status(&live), body(&live)), ("200", "live"));
+    let ready = ask(&running, "GET /ready", "").await;
+    assert_eq!((status(&ready), body(&ready)), ("200", "{\"reasons\":[],\"status\":\"ready\"}\n"));
+    assert!(ready.contains("cache-control: no-store\r\n"), "{ready}");
+}
+
+#[tokio::test]
+async fn degraded_is_ready_and_draining_is_not() {
+    let running = start(None).await;
+    *running.switch.0.lock().unwrap() = Ready { ready: true, degraded: vec!["redis is unreachable".to_owned()] };
+    let ready = ask(&running, "GET /ready", "").await;
+    assert_eq!((status(&ready), body(&ready)), ("200", "{\"reasons\":[\"redis is unreachable\"],\"status\":\"degraded\"}\n"));
+    *running.switch.0.lock().unwrap() = Ready { ready: false, degraded: vec!["draining".to_owned()] };
+    let ready = ask(&running, "GET /ready", "").await;
+    assert_eq!((status(&ready), body(&ready)), ("503", "{\"reasons\":[\"draining\"],\"status\":\"unready\"}\n"));
+}
+
+#[tokio::test]
+async fn metrics_come_with_the_media_type_that_the_encoder_writes() {
+    let running = start(None).await;
+    let answer = ask(&running, "GET /metrics?x=1", "").await;
+    assert_eq!(status(&answer), "200");
+    assert!(answer.contains("content-type: application/openmetrics-text; version=1.0.0; charset=utf-8\r\n"), "{answer}");
+    assert!(body(&answer).contains("sidecache_requests_total{route=\"/a\",disposition=\"HIT\",reason=\"none\"} 1\n"), "{answer}");
+    assert!(answer.ends_with("# EOF\n"), "{answer}");
+}
+
+#[tokio::test]
+async fn head_is_the_head_of_get() {
+    let running = start(None).await;
+    let answer = ask(&running, "HEAD /live", "").await;
+    assert_eq!((status(&answer), body(&answer)), ("200", ""));
+    assert!(answer.contains("content-length: 4\r\n"), "{answer}");
+}
+
+#[tokio::test]
+async fn other_paths_and_methods_are_told_what_there_is() {
+    let running = start(None).await;
+    let lost = ask(&running, "GET /nowhere", "").await;
+    assert_eq!(status(&lost), "404");
+    assert!(body(&lost).contains("[\"/live\",\"/ready\",\"/metrics\"]"), "{lost}");
+    let posted = ask(&running, "POST /metrics", "Content-Length: 0\r\n").await;
+    assert_eq!(status(&posted), "405");
+    assert!(posted.contains("allow: GET, HEAD\r\n"), "{posted}");
+}
+
+#[tokio::test]
+async fn strangers_are_refused_before_anything_else() {
+    let running = start(None).await;
+    for headers in ["Origin: http://evil.example\r\n", "Sec-Fetch-Site: cross-site\r\n"] {
+        assert_eq!(status(&ask(&running, "GET /metrics", headers).await), "403");
+    }
+    assert_eq!(status(&ask(&running, "GET /live", "Host: localhost\r\n").await), "400");
+    let mut stream = TcpStream::connect(running.address).await.unwrap();
+    stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: evil.example:9090\r\n\r\n").await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    assert_eq!(status(&answer), "403");
+    assert!(!answer.contains("sidecache_"), "{answer}");
+}
+
+#[tokio::test]
+async fn a_token_guards_all_but_the_probes() {
+    let running = start(Some("s3cret")).await;
+    assert_eq!(status(&ask(&running, "GET /live", "").await), "200");
+    assert_eq!(status(&ask(&running, "GET /ready", "").await), "200");
+    let missing = ask(&running, "GET /metrics", "").await;
+    assert_eq!(status(&missing), "401");
+    assert!(missing.contains("www-authenticate: Bearer\r\n"), "{missing}");
+    let wrong = ask(&running, "GET /metrics", "Authorization: Bearer nope\r\n").await;
+    assert_eq!((status(&wrong), body(&wrong)), ("401", body(&missing)));
+    assert_eq!(status(&ask(&running, "GET /nowhere", "").await), "401");
+    for headers in ["Authorization: Bearer s3cret\r\n", "X-Sidecache-Token: s3cret\r\n"] {
+        assert_eq!(status(&ask(&running, "GET /metrics", headers).await), "200");
+    }
+}
+
+#[tokio::test]
+async fn a_head_that_is_too_large_is_refused() {
+    let running = start(None).await;
+    let answer = ask(&running, "GET /live", &format!("X-Big: {}\r\n", "x".repeat(2 * MAX_HEADER_BYTES))).await;
+    assert_eq!(status(&answer), "431");
+}
+
+#[tokio::test]
+async fn a_head_that_never_ends_is_cut_off() {
+    let running = start(None).await;
+    let mut stream = TcpStream::connect(running.address).await.unwrap();
+    stream.write_all(b"GET /live HTTP/1.1\r\n").await.unwrap();
+    let mut answer = Vec::new();
+    let ended = timeout(HEADER_TIMEOUT * 2, stream.read_to_end(&mut answer)).await;
+    assert!(ended.is_ok());
+}
+
+#[tokio::test]
+async fn connections_beyond_the_limit_wait_for_their_turn() {
+    let running = start(None).await;
+    let mut open = Vec::new();
+    for _ in 0..MAX_CONNECTIONS {
+        open.push(TcpStream::connect(running.address).await.unwrap());
+    }
+    // The backlog is in order: these are accepted before the next one, which gets its answer once one of them goes.
+    let mut waiting = std::pin::pin!(ask(&running, "GET /live", ""));
+    assert!(timeout(Duration::from_millis(200), &mut waiting).await.is_err());
+    open.pop();
+    assert_eq!(status(&timeout(HEADER_TIMEOUT / 2, waiting).await.unwrap()), "200");
+}
+
+#[tokio::test]
+async fn shutdown_closes_the_listener_and_ends_the_task() {
+    let running = start(None).await;
+    let _silent = TcpStream::connect(running.address).await.unwrap();
+    assert_eq!(status(&ask(&running, "GET /live", "").await), "200");
+    running.shutdown.cancel();
+    timeout(DRAIN * 2, running.task).await.unwrap().unwrap();
+    assert!(TcpStream::connect(running.address).await.is_err());
+}

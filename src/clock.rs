@@ -1,0 +1,82 @@
+//! The only file that reads a clock. Everything else takes the time as an argument, or a [`Clock`].
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+/// Wall-clock time in milliseconds since the Unix epoch. Freshness is counted in it, because entries travel between machines.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Wall(pub u64);
+
+impl Wall {
+    /// This time, later by `by`.
+    #[must_use]
+    pub fn after(self, by: Duration) -> Self {
+        Self(self.0.saturating_add(millis(by)))
+    }
+
+    /// How long ago `earlier` was; zero if it is still to come.
+    #[must_use]
+    pub const fn since(self, earlier: Self) -> Duration {
+        Duration::from_millis(self.0.saturating_sub(earlier.0))
+    }
+
+    /// The whole seconds since the epoch, as HTTP-dates count them.
+    #[must_use]
+    pub const fn seconds(self) -> u64 {
+        self.0 / 1000
+    }
+}
+
+/// A duration in whole milliseconds.
+#[must_use]
+pub fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// A source of time. Cloning it gives the same source.
+#[derive(Clone, Debug, Default)]
+pub struct Clock(Option<Arc<Manual>>);
+
+#[derive(Debug)]
+struct Manual {
+    ahead_ms: AtomicU64,
+}
+
+impl Clock {
+    /// The machine's clocks.
+    #[must_use]
+    pub const fn system() -> Self {
+        Self(None)
+    }
+
+    /// The machine's clocks, which a test can move forward.
+    #[must_use]
+    pub fn manual() -> Self {
+        Self(Some(Arc::new(Manual { ahead_ms: AtomicU64::new(0) })))
+    }
+
+    /// Moves a manual clock forward. A system clock stays where it is.
+    pub fn advance(&self, by: Duration) {
+        if let Some(manual) = &self.0 {
+            manual.ahead_ms.fetch_add(millis(by), Ordering::SeqCst);
+        }
+    }
+
+    /// What the calendar says.
+    #[must_use]
+    pub fn wall(&self) -> Wall {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Wall(millis(now).saturating_add(self.ahead()))
+    }
+
+    /// Time that never goes back, for deadlines.
+    #[must_use]
+    pub fn now(&self) -> Instant {
+        Instant::now() + Duration::from_millis(self.ahead())
+    }
+
+    fn ahead(&self) -> u64 {
+        self.0.as_ref().map_or(0, |manual| manual.ahead_ms.load(Ordering::SeqCst))
+    }
+}

@@ -1,0 +1,379 @@
+//! Coalescing: one fill per key at a time; who asks meanwhile reads the same growing body.
+//!
+//! Invariants:
+//! - At most one fill of a key is registered at a time. A fill's end in any way, a panic included, wakes everybody (`Lead` in `Drop`).
+//! - A follower joins only a fill that read the same state of the same tags (`Read::may_join`): a purge in between starts a new fill.
+//! - No client's departure ends a fill that is going to be stored, and none ends another client's response.
+//! - Waiting is bounded in number (`limits.waiters`) and time (`limits.wait`); who may not wait goes to the app alone.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use http::{HeaderMap, StatusCode};
+use quick_cache::sync::Cache;
+use tokio::sync::{Semaphore, watch};
+
+use crate::clock::Wall;
+use crate::coherence::Read;
+use crate::key::KeyHash;
+use crate::metrics::Counter;
+use crate::outcome::Reason;
+
+pub use crate::coalesce::growing::{Growing, Pushed, Reader, Writing};
+
+mod growing;
+
+/// For how long a key is known to be uncacheable, so that its requests do not queue for one another.
+const UNCACHEABLE_FOR: Duration = Duration::from_secs(10);
+
+/// How many such keys are remembered.
+const UNCACHEABLE: usize = 10_000;
+
+/// What a fill is of: a key, and, where only its own caller may have the answer, that caller.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct FlightKey {
+    /// The key's hash.
+    pub hash: KeyHash,
+    /// The credential that is not admitted.
+    pub caller: Option<[u8; 32]>,
+}
+
+/// The head of a fill that may be shared.
+#[derive(Clone, Debug)]
+pub struct SharedHead {
+    /// Its status.
+    pub status: StatusCode,
+    /// Its headers, without what only the leader may have.
+    pub headers: HeaderMap,
+    /// Seconds of freshness at the start.
+    pub ttl: i64,
+    /// Whether its response named tags that the request did not tell.
+    pub more_tags: bool,
+}
+
+/// How far a fill is.
+#[derive(Clone, Debug)]
+enum Stage {
+    /// The app has not answered yet.
+    Asked,
+    /// The head may be shared, and the body grows.
+    Open(Arc<SharedHead>, Growing),
+    /// What came is not for sharing: followers go alone.
+    Alone,
+    /// The app did not answer.
+    Failed(Reason),
+}
+
+#[derive(Debug)]
+struct Flight {
+    read: Read,
+    stage: watch::Receiver<Stage>,
+}
+
+/// What a follower got to hear.
+#[derive(Debug)]
+pub enum Joined {
+    /// The same response, as it comes.
+    Shared(Arc<SharedHead>, Reader),
+    /// Go to the app alone.
+    Alone,
+    /// The app did not answer the leader.
+    Failed(Reason),
+}
+
+/// What to do about a key that is not stored.
+#[derive(Debug)]
+pub enum Part {
+    /// Fetch it, for all.
+    Lead(Lead),
+    /// Wait for the one who fetches it.
+    Follow(Follow),
+    /// Fetch it for oneself.
+    Alone,
+}
+
+/// Counts of what coalescing does.
+#[derive(Clone, Debug, Default)]
+pub struct Counters {
+    /// Fills begun.
+    pub fills: Arc<Counter>,
+    /// Requests that joined a fill.
+    pub collapsed: Arc<Counter>,
+    /// Requests that went alone because too many wait.
+    pub crowded: Arc<Counter>,
+    /// Requests that went alone because they waited too long.
+    pub waited_out: Arc<Counter>,
+}
+
+/// All fills under way.
+#[derive(Debug)]
+pub struct Flights {
+    map: Mutex<HashMap<FlightKey, Arc<Flight>>>,
+    uncacheable: Cache<FlightKey, Wall>,
+    waiters: Arc<Semaphore>,
+    wait: Duration,
+    /// What it has done.
+    pub counters: Counters,
+}
+
+impl Flights {
+    /// No fills yet; so many followers in all may wait for so long.
+    #[must_use]
+    pub fn new(waiters: usize, wait: Duration) -> Arc<Self> {
+        Arc::new(Self {
+            map: Mutex::default(),
+            uncacheable: Cache::new(UNCACHEABLE),
+            waiters: Arc::new(Semaphore::new(waiters.min(Semaphore::MAX_PERMITS))),
+            wait,
+            counters: Counters::default(),
+        })
+    }
+
+    /// Which part a request takes that read this of its tags.
+    #[must_use]
+    pub fn part(self: &Arc<Self>, key: FlightKey, read: &Read, now: Wall) -> Part {
+        if matches!(read, Read::Unproven) || self.is_uncacheable(&key, now) {
+            return Part::Alone;
+        }
+        let mut map = self.lock();
+        if let Some(flight) = map.get(&key) {
+            // More tags may turn up in the response; that is looked at when its head is there.
+            if read.may_join(&flight.read, false) {
+                return match Arc::clone(&self.waiters).try_acquire_owned() {
+                    Ok(permit) => Part::Follow(Follow { flight: Arc::clone(flight), wait: self.wait, flights: Arc::clone(self), _permit: permit }),
+                    Err(_) => {
+                        self.counters.crowded.inc();
+                        Part::Alone
+                    }
+                };
+            }
+        }
+        // A fill that began before a purge makes room for this one; its own followers stay with it.
+        let (tell, stage) = watch::channel(Stage::Asked);
+        let flight = Arc::new(Flight { read: read.clone(), stage });
+        map.insert(key, Arc::clone(&flight));
+        self.counters.fills.inc();
+        Part::Lead(Lead { key, flight, tell, flights: Arc::clone(self) })
+    }
+
+    fn is_uncacheable(&self, key: &FlightKey, now: Wall) -> bool {
+        match self.uncacheable.get(key) {
+            Some(until) if now < until => true,
+            Some(_) => {
+                self.uncacheable.remove(key);
+                false
+            }
+            None => false,
+        }
+    }
+
+    /// How many fills are under way.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.lock().len()
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<FlightKey, Arc<Flight>>> {
+        // The map is whole between any two statements that could panic.
+        self.map.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The right to fetch a key for all. Dropped, it ends the fill and wakes everybody.
+#[derive(Debug)]
+pub struct Lead {
+    key: FlightKey,
+    flight: Arc<Flight>,
+    tell: watch::Sender<Stage>,
+    flights: Arc<Flights>,
+}
+
+impl Lead {
+    /// The head may be shared: followers read along from here on.
+    pub fn open(&self, head: SharedHead, body: Growing) {
+        self.tell.send_replace(Stage::Open(Arc::new(head), body));
+    }
+
+    /// What came is not for sharing. The key is remembered, so that its next requests do not queue.
+    pub fn uncacheable(self, now: Wall) {
+        self.flights.uncacheable.insert(self.key, now.after(UNCACHEABLE_FOR));
+        self.tell.send_replace(Stage::Alone);
+    }
+
+    /// The app did not answer.
+    pub fn fail(self, reason: Reason) {
+        self.tell.send_replace(Stage::Failed(reason));
+    }
+}
+
+impl Drop for Lead {
+    fn drop(&mut self) {
+        let mut map = self.flights.lock();
+        // A newer fill may have taken the place.
+        if map.get(&self.key).is_some_and(|flight| Arc::ptr_eq(flight, &self.flight)) {
+            map.remove(&self.key);
+        }
+        drop(map);
+        self.tell.send_if_modified(|stage| {
+            let unresolved = matches!(stage, Stage::Asked);
+            if unresolved {
+                *stage = Stage::Alone;
+            }
+            unresolved
+        });
+    }
+}
+
+/// A place among the followers of a fill.
+#[derive(Debug)]
+pub struct Follow {
+    flight: Arc<Flight>,
+    wait: Duration,
+    flights: Arc<Flights>,
+    _permit: tokio::sync::OwnedSemaphorePermit,
+}
+
+impl Follow {
+    /// Waits for the fill's head. `read` is the follower's own reading of its tags.
+    pub async fn join(self, read: &Read) -> Joined {
+        let mut stage = self.flight.stage.clone();
+        let heard = tokio::time::timeout(self.wait, stage.wait_for(|stage| !matches!(stage, Stage::Asked))).await;
+        let joined = match heard.map(|heard| heard.map(|stage| stage.clone())) {
+            Ok(Ok(Stage::Open(head, body))) if read.may_join(&self.flight.read, head.more_tags) => match body.reader() {
+                Some(reader) => Joined::Shared(head, reader),
+                None => Joined::Alone,
+            },
+            Ok(Ok(Stage::Failed(reason))) => Joined::Failed(reason),
+            Ok(_) => Joined::Alone,
+            Err(_) => {
+                self.flights.counters.waited_out.inc();
+                Joined::Alone
+            }
+        };
+        if matches!(joined, Joined::Shared(..)) {
+            self.flights.counters.collapsed.inc();
+        }
+        joined
+    }
+}
+
+impl Joined {
+    /// Whether the follower has to go to the app.
+    #[must_use]
+    pub const fn is_alone(&self) -> bool {
+        matches!(self, Self::Alone)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::coherence::Coherence;
+    use crate::clock::Clock;
+    use crate::tag::Tag;
+
+    fn key() -> FlightKey {
+        FlightKey { hash: KeyHash([7; 32]), caller: None }
+    }
+
+    fn head(more_tags: bool) -> SharedHead {
+        SharedHead { status: StatusCode::OK, headers: HeaderMap::new(), ttl: 1, more_tags }
+    }
+
+    fn flights() -> (Arc<Flights>, Coherence, Tag) {
+        (Flights::new(10, Duration::from_secs(5)), Coherence::new(None, Clock::system()), Tag::new("a"))
+    }
+
+    fn lead(part: Part) -> Lead {
+        match part {
+            Part::Lead(lead) => lead,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn follow(part: Part) -> Follow {
+        match part {
+            Part::Follow(follow) => follow,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[tokio::test]
+    async fn the_second_to_ask_follows_the_first() {
+        let (flights, coherence, tag) = flights();
+        let read = coherence.read_local(&[tag]);
+        let lead = lead(flights.part(key(), &read, Wall(0)));
+        let follow = follow(flights.part(key(), &read, Wall(0)));
+        lead.open(head(false), Growing::new(1000, 100));
+        assert!(matches!(follow.join(&read).await, Joined::Shared(..)));
+        drop(lead);
+        assert!(flights.is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_purge_in_between_starts_a_new_fill() {
+        let (flights, coherence, tag) = flights();
+        let before = coherence.read_local(std::slice::from_ref(&tag));
+        let first = lead(flights.part(key(), &before, Wall(0)));
+        coherence.purge(std::slice::from_ref(&tag)).await;
+        let after = coherence.read_local(&[tag]);
+        let second = lead(flights.part(key(), &after, Wall(0)));
+        drop(first);
+        assert_eq!(flights.len(), 1, "the end of the old fill leaves the new one in its place");
+        let follow = follow(flights.part(key(), &after, Wall(0)));
+        second.open(head(false), Growing::new(1000, 100));
+        assert!(matches!(follow.join(&after).await, Joined::Shared(..)));
+    }
+
+    #[tokio::test]
+    async fn a_purge_of_a_tag_that_only_the_response_names_keeps_followers_out() {
+        let (flights, coherence, tag) = flights();
+        let before = coherence.read_local(std::slice::from_ref(&tag));
+        let lead = lead(flights.part(key(), &before, Wall(0)));
+        coherence.purge(&[Tag::new("named by the response")]).await;
+        let after = coherence.read_local(&[tag]);
+        let follow = follow(flights.part(key(), &after, Wall(0)));
+        lead.open(head(true), Growing::new(1000, 100));
+        assert!(follow.join(&after).await.is_alone());
+    }
+
+    #[tokio::test]
+    async fn a_leader_that_dies_wakes_everybody() {
+        let (flights, coherence, tag) = flights();
+        let read = coherence.read_local(&[tag]);
+        let lead = lead(flights.part(key(), &read, Wall(0)));
+        let follow = follow(flights.part(key(), &read, Wall(0)));
+        drop(lead);
+        assert!(follow.join(&read).await.is_alone());
+    }
+
+    #[tokio::test]
+    async fn an_uncacheable_key_is_remembered_for_a_while() {
+        let (flights, coherence, tag) = flights();
+        let read = coherence.read_local(&[tag]);
+        let first = lead(flights.part(key(), &read, Wall(0)));
+        let follow = follow(flights.part(key(), &read, Wall(0)));
+        first.uncacheable(Wall(0));
+        assert!(follow.join(&read).await.is_alone());
+        assert!(matches!(flights.part(key(), &read, Wall(9_999)), Part::Alone));
+        assert!(matches!(flights.part(key(), &read, Wall(10_000)), Part::Lead(_)));
+    }
+
+    #[tokio::test]
+    async fn the_number_of_followers_is_bounded() {
+        let coherence = Coherence::new(None, Clock::system());
+        let flights = Flights::new(1, Duration::from_secs(5));
+        let read = coherence.read_local(&[Tag::new("a")]);
+        let _lead = lead(flights.part(key(), &read, Wall(0)));
+        let _follow = follow(flights.part(key(), &read, Wall(0)));
+        assert!(matches!(flights.part(key(), &read, Wall(0)), Part::Alone));
+        assert_eq!(flights.counters.crowded.get(), 1);
+    }
+}

@@ -1,0 +1,302 @@
+//! A body that grows while several read it.
+//!
+//! Invariants:
+//! - Every reader gets all bytes, in order, and an end only if the writer said so: a writer that is dropped breaks the body.
+//! - While the body may still be stored, all of it is kept and no reader slows the writer. Once it has outgrown the limit it is
+//!   a window: what all readers have read is dropped, the writer waits for the slowest, and nobody new may read.
+
+use std::collections::{HashMap, VecDeque};
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
+
+use bytes::Bytes;
+use http_body::{Body as HttpBody, Frame};
+
+use crate::body::BodyError;
+
+/// The body. Cloning it gives the same body.
+#[derive(Clone, Debug)]
+pub struct Growing(Arc<Mutex<State>>);
+
+#[derive(Debug)]
+struct State {
+    chunks: VecDeque<Bytes>,
+    /// How many chunks were dropped from the front.
+    dropped: usize,
+    /// All bytes so far.
+    total: u64,
+    limit: u64,
+    window: u64,
+    /// Whether all of it is still here.
+    whole: bool,
+    end: Option<End>,
+    readers: HashMap<u64, Place>,
+    next_reader: u64,
+    writer: Option<Waker>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    Complete,
+    Broken,
+}
+
+#[derive(Debug)]
+struct Place {
+    next: usize,
+    waker: Option<Waker>,
+}
+
+/// What became of a chunk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pushed {
+    /// It is kept, and may be stored.
+    Kept,
+    /// It goes to those who read; the body will not be stored.
+    Passing,
+    /// Nobody reads, and the body will not be stored.
+    Nobody,
+}
+
+impl Growing {
+    /// An empty body that is kept up to `limit` bytes, and then goes on in a window of `window` bytes.
+    #[must_use]
+    pub fn new(limit: u64, window: u64) -> Self {
+        Self(Arc::new(Mutex::new(State {
+            chunks: VecDeque::new(),
+            dropped: 0,
+            total: 0,
+            limit,
+            window,
+            whole: true,
+            end: None,
+            readers: HashMap::new(),
+            next_reader: 0,
+            writer: None,
+        })))
+    }
+
+    /// A reader from the start; none when the start is gone.
+    #[must_use]
+    pub fn reader(&self) -> Option<Reader> {
+        let mut state = self.lock();
+        if !state.whole {
+            return None;
+        }
+        let id = state.next_reader;
+        state.next_reader += 1;
+        state.readers.insert(id, Place { next: 0, waker: None });
+        Some(Reader { body: self.clone(), id })
+    }
+
+    /// Adds a chunk; waits while the window is full.
+    pub async fn push(&self, chunk: Bytes) -> Pushed {
+        {
+            let mut state = self.lock();
+            state.total += chunk.len() as u64;
+            state.chunks.push_back(chunk);
+            if state.total > state.limit {
+                state.whole = false;
+            }
+            state.wake_readers();
+            if state.whole {
+                return Pushed::Kept;
+            }
+        }
+        std::future::poll_fn(|cx| {
+            let mut state = self.lock();
+            state.drop_what_all_have_read();
+            if state.readers.is_empty() {
+                return Poll::Ready(Pushed::Nobody);
+            }
+            if state.held() <= state.window {
+                return Poll::Ready(Pushed::Passing);
+            }
+            state.writer = Some(cx.waker().clone());
+            Poll::Pending
+        })
+        .await
+    }
+
+    /// All chunks, if none was dropped.
+    #[must_use]
+    pub fn chunks(&self) -> Option<Vec<Bytes>> {
+        let state = self.lock();
+        state.whole.then(|| state.chunks.iter().cloned().collect())
+    }
+
+    /// The body is complete.
+    pub fn complete(&self) {
+        self.end(End::Complete);
+    }
+
+    /// The body broke off: so does every response that is made of it. Does nothing after [`Growing::complete`].
+    pub fn broken(&self) {
+        self.end(End::Broken);
+    }
+
+    fn end(&self, end: End) {
+        let mut state = self.lock();
+        if state.end.is_none() {
+            state.end = Some(end);
+        }
+        state.wake_readers();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // The state is whole between any two statements that could panic.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn wake_readers(&mut self) {
+        self.readers.values_mut().filter_map(|place| place.waker.take()).for_each(Waker::wake);
+    }
+
+    fn held(&self) -> u64 {
+        self.chunks.iter().map(|chunk| chunk.len() as u64).sum()
+    }
+
+    fn drop_what_all_have_read(&mut self) {
+        if self.whole {
+            return;
+        }
+        let slowest = self.readers.values().map(|place| place.next).min().unwrap_or(usize::MAX);
+        while self.dropped < slowest && self.chunks.pop_front().is_some() {
+            self.dropped += 1;
+        }
+    }
+
+    fn wake_writer(&mut self) {
+        if let Some(writer) = self.writer.take() {
+            writer.wake();
+        }
+    }
+}
+
+/// Breaks the body when it is dropped before the end: a writer holds one.
+#[derive(Debug)]
+pub struct Writing(pub Growing);
+
+impl Drop for Writing {
+    fn drop(&mut self) {
+        self.0.broken();
+    }
+}
+
+/// Reads the body from its start to its end.
+#[derive(Debug)]
+pub struct Reader {
+    body: Growing,
+    id: u64,
+}
+
+impl HttpBody for Reader {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let mut state = self.body.lock();
+        let State { chunks, dropped, end, readers, .. } = &mut *state;
+        let Some(place) = readers.get_mut(&self.id) else { return Poll::Ready(None) };
+        if let Some(chunk) = place.next.checked_sub(*dropped).and_then(|at| chunks.get(at)).cloned() {
+            place.next += 1;
+            state.wake_writer();
+            return Poll::Ready(Some(Ok(Frame::data(chunk))));
+        }
+        match end {
+            Some(End::Complete) => Poll::Ready(None),
+            Some(End::Broken) => Poll::Ready(Some(Err("the app's response broke off".into()))),
+            None => {
+                place.waker = Some(cx.waker().clone());
+                Poll::Pending
+            }
+        }
+    }
+}
+
+impl Drop for Reader {
+    fn drop(&mut self) {
+        let mut state = self.body.lock();
+        state.readers.remove(&self.id);
+        state.wake_writer();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http_body_util::BodyExt as _;
+    use std::time::Duration;
+
+    async fn collect(reader: Reader) -> Result<Bytes, BodyError> {
+        reader.collect().await.map(http_body_util::Collected::to_bytes)
+    }
+
+    #[tokio::test]
+    async fn early_and_late_readers_get_all_of_it() {
+        let body = Growing::new(100, 10);
+        let early = tokio::spawn(collect(body.reader().expect("a reader")));
+        assert_eq!(body.push(Bytes::from_static(b"one ")).await, Pushed::Kept);
+        let late = tokio::spawn(collect(body.reader().expect("a reader")));
+        body.push(Bytes::from_static(b"two")).await;
+        body.complete();
+        for reader in [early, late] {
+            assert_eq!(reader.await.expect("no panic").expect("whole"), "one two");
+        }
+        assert_eq!(collect(body.reader().expect("a reader")).await.expect("whole"), "one two");
+    }
+
+    #[tokio::test]
+    async fn a_broken_body_breaks_every_response() {
+        let body = Growing::new(100, 10);
+        let reader = body.reader().expect("a reader");
+        body.push(Bytes::from_static(b"half")).await;
+        drop(Writing(body.clone()));
+        assert!(collect(reader).await.is_err());
+        body.complete();
+        assert!(collect(body.reader().expect("a reader")).await.is_err(), "what is broken stays broken");
+    }
+
+    #[tokio::test]
+    async fn a_slow_reader_does_not_slow_what_is_to_be_stored() {
+        let body = Growing::new(1_000_000, 10);
+        let _slow = body.reader();
+        for _ in 0..1000 {
+            assert_eq!(body.push(Bytes::from_static(&[0; 100])).await, Pushed::Kept);
+        }
+        assert_eq!(body.chunks().map(|chunks| chunks.len()), Some(1000));
+    }
+
+    #[tokio::test]
+    async fn what_outgrows_the_limit_goes_on_in_a_window() {
+        let body = Growing::new(1000, 500);
+        let reader = tokio::spawn(collect(body.reader().expect("a reader")));
+        let mut most = 0;
+        for n in 0..100_u8 {
+            let pushed = body.push(Bytes::from(vec![n; 100])).await;
+            assert_ne!(pushed, Pushed::Nobody);
+            most = most.max(body.lock().held());
+        }
+        assert!(body.reader().is_none() && body.chunks().is_none());
+        body.complete();
+        assert_eq!(reader.await.expect("no panic").expect("whole").len(), 10_000);
+        assert!(most <= 1100, "{most} bytes were held");
+    }
+
+    #[tokio::test]
+    async fn a_reader_that_leaves_frees_the_writer() {
+        let body = Growing::new(10, 10);
+        let reader = body.reader().expect("a reader");
+        let writer = tokio::spawn({
+            let body = body.clone();
+            async move { body.push(Bytes::from_static(&[0; 100])).await }
+        });
+        tokio::task::yield_now().await;
+        drop(reader);
+        let pushed = tokio::time::timeout(Duration::from_secs(5), writer).await.expect("it is not stuck").expect("no panic");
+        assert_eq!(pushed, Pushed::Nobody);
+    }
+}

@@ -1,0 +1,53 @@
+-- Shared by all scripts: reading and writing a tag's record, `1 NONCE SEQ FENCE PENDING`.
+local function now_ms()
+  local time = redis.call('TIME')
+  return tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
+end
+
+-- The step of the latest purge. Seeded from the clock, so that it never falls back behind a value it had before it was lost.
+local function step(key)
+  local seq = redis.call('GET', key)
+  if not seq or not tonumber(seq) then
+    local time = redis.call('TIME')
+    seq = time[1] .. string.format('%06d', tonumber(time[2]))
+    redis.call('SET', key, seq)
+  end
+  return seq
+end
+
+local function next_step(key)
+  step(key)
+  return string.format('%d', redis.call('INCR', key))
+end
+
+-- nil when there is no record, or none that this fence vouches for.
+local function read(key, fence)
+  local kind = redis.call('TYPE', key)['ok']
+  if kind ~= 'string' then
+    if kind ~= 'none' then redis.call('DEL', key) end
+    return nil
+  end
+  local nonce, seq, by, pending = string.match(redis.call('GET', key), '^1 (%x+) (%d+) (%S+) (%S+)$')
+  if not nonce or #nonce ~= 32 or by ~= fence then return nil end
+  return { nonce = nonce, seq = seq, pending = pending }
+end
+
+-- The pending mutations without the one named, and whether one was past its deadline.
+local function without(pending, id, now)
+  local kept, orphaned = {}, false
+  for item in string.gmatch(pending, '[^,]+') do
+    local name, deadline = string.match(item, '^(.*):(%d+):%a$')
+    if name and name ~= id then
+      if tonumber(deadline) < now then orphaned = true else kept[#kept + 1] = item end
+    end
+  end
+  return kept, orphaned
+end
+
+-- Writes a record that lives at least `ttl` milliseconds longer, and never shorter than it would have.
+local function write(key, record, fence, kept, ttl)
+  local pending = #kept > 0 and table.concat(kept, ',') or '-'
+  local left = redis.call('PTTL', key)
+  if left > tonumber(ttl) then ttl = left end
+  redis.call('SET', key, '1 ' .. record.nonce .. ' ' .. record.seq .. ' ' .. fence .. ' ' .. pending, 'PX', ttl)
+end

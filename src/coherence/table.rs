@@ -1,0 +1,197 @@
+//! The local table of tags: one cell for each tag that an entry or a fill of this process holds.
+//!
+//! Invariants:
+//! - An entry is current if and only if every one of its cells says what it said when the fill began.
+//! - A purge either finds a tag's cell, or moves `seq` before the cell is made; so a fill that first learns of the tag
+//!   from its response notices by `seq` that it may have missed a purge.
+//! - A cell lives as long as somebody holds it, so the table is bounded by what is stored and under way.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::SeqCst};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+
+use crate::tag::Tag;
+
+const SHARDS: usize = 16;
+
+/// One tag's state in this process.
+#[derive(Debug, Default)]
+pub struct Cell {
+    /// The step of the last purge; 0 for none since the cell was made.
+    purged: AtomicU64,
+    /// Mutations under way whose rule says `guard = "bypass"`.
+    guards: AtomicU32,
+}
+
+impl Cell {
+    /// The step of the last purge.
+    #[must_use]
+    pub fn purged(&self) -> u64 {
+        self.purged.load(SeqCst)
+    }
+
+    /// Whether hits are to wait for a mutation.
+    #[must_use]
+    pub fn is_guarded(&self) -> bool {
+        self.guards.load(SeqCst) > 0
+    }
+}
+
+/// Keeps hits on a tag away while it lives.
+#[derive(Debug)]
+pub struct Guarded(Arc<Cell>);
+
+impl Guarded {
+    fn new(cell: Arc<Cell>) -> Self {
+        cell.guards.fetch_add(1, SeqCst);
+        Self(cell)
+    }
+}
+
+impl Drop for Guarded {
+    fn drop(&mut self) {
+        self.0.guards.fetch_sub(1, SeqCst);
+    }
+}
+
+#[derive(Debug, Default)]
+struct Shard {
+    cells: HashMap<Tag, Weak<Cell>>,
+    /// Sweep when the shard has grown to this.
+    sweep_at: usize,
+}
+
+/// All cells.
+#[derive(Debug)]
+pub struct Table {
+    shards: Vec<Mutex<Shard>>,
+    /// One step per purge. Starts at 1, so that 0 is before every purge.
+    seq: AtomicU64,
+    generation: AtomicU64,
+}
+
+impl Default for Table {
+    fn default() -> Self {
+        let shards = (0..SHARDS).map(|_| Mutex::new(Shard { cells: HashMap::new(), sweep_at: 64 })).collect();
+        Self { shards, seq: AtomicU64::new(1), generation: AtomicU64::new(0) }
+    }
+}
+
+impl Table {
+    /// The step of the latest purge.
+    #[must_use]
+    pub fn seq(&self) -> u64 {
+        self.seq.load(SeqCst)
+    }
+
+    /// Changes when the whole cache is emptied.
+    #[must_use]
+    pub fn generation(&self) -> u64 {
+        self.generation.load(SeqCst)
+    }
+
+    /// The cell of a tag, and whether it was made just now.
+    pub fn cell(&self, tag: &Tag) -> (Arc<Cell>, bool) {
+        self.with_shard(tag, |shard| {
+            if let Some(cell) = shard.cells.get(tag).and_then(Weak::upgrade) {
+                return (cell, false);
+            }
+            if shard.cells.len() >= shard.sweep_at {
+                shard.cells.retain(|_, cell| cell.strong_count() > 0);
+                shard.sweep_at = (shard.cells.len() * 2).max(64);
+            }
+            let cell = Arc::new(Cell::default());
+            shard.cells.insert(tag.clone(), Arc::downgrade(&cell));
+            (cell, true)
+        })
+    }
+
+    /// Purges tags: everything that carries one of them is no longer current.
+    pub fn purge<'a>(&self, tags: impl IntoIterator<Item = &'a Tag>) {
+        // First the step, then the cells: see the second invariant.
+        let step = self.seq.fetch_add(1, SeqCst) + 1;
+        for tag in tags {
+            let cell = self.with_shard(tag, |shard| shard.cells.get(tag).and_then(Weak::upgrade));
+            if let Some(cell) = cell {
+                cell.purged.fetch_max(step, SeqCst);
+            }
+        }
+    }
+
+    /// Empties the cache logically.
+    pub fn purge_everything(&self) {
+        self.seq.fetch_add(1, SeqCst);
+        self.generation.fetch_add(1, SeqCst);
+    }
+
+    /// Keeps hits on these tags away until the guards are dropped.
+    pub fn guard<'a>(&self, tags: impl IntoIterator<Item = &'a Tag>) -> Vec<Guarded> {
+        tags.into_iter().map(|tag| Guarded::new(self.cell(tag).0)).collect()
+    }
+
+    /// How many cells are remembered, the dead ones that no sweep has met yet included.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.shards.iter().map(|shard| shard.lock().unwrap_or_else(PoisonError::into_inner).cells.len()).sum()
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    fn with_shard<R>(&self, tag: &Tag, act: impl FnOnce(&mut Shard) -> R) -> R {
+        let sum = tag.as_str().bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, b| (hash ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3));
+        let index = usize::try_from(sum >> 32).unwrap_or_default() % SHARDS;
+        // A shard is whole between any two statements that could panic, so a poisoned lock still guards a good map.
+        act(&mut self.shards[index].lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_purge_reaches_the_cell_that_is_held() {
+        let table = Table::default();
+        let (tag, other) = (Tag::new("a"), Tag::new("b"));
+        let ((cell, made), (bystander, _)) = (table.cell(&tag), table.cell(&other));
+        let before = cell.purged();
+        table.purge([&tag]);
+        assert!(made && cell.purged() > before);
+        assert_eq!(bystander.purged(), 0);
+        assert!(!table.cell(&tag).1, "the cell is held, so it is found again");
+    }
+
+    #[test]
+    fn a_purge_of_a_tag_that_nobody_holds_moves_the_step() {
+        let table = Table::default();
+        let before = table.seq();
+        table.purge([&Tag::new("a")]);
+        assert!(table.seq() > before && table.is_empty());
+    }
+
+    #[test]
+    fn the_table_forgets_what_nobody_holds() {
+        let table = Table::default();
+        let held: Vec<_> = (0..100).map(|n| table.cell(&Tag::new(&format!("held{n}")))).collect();
+        for n in 0..100_000 {
+            drop(table.cell(&Tag::new(&format!("passing{n}"))));
+        }
+        assert!(table.len() < 5_000, "{}", table.len());
+        assert!(held.iter().enumerate().all(|(n, _)| !table.cell(&Tag::new(&format!("held{n}"))).1));
+    }
+
+    #[test]
+    fn a_guard_ends_when_it_is_dropped() {
+        let table = Table::default();
+        let tag = Tag::new("a");
+        let (cell, _) = table.cell(&tag);
+        let guards = table.guard([&tag, &tag]);
+        assert!(cell.is_guarded());
+        drop(guards);
+        assert!(!cell.is_guarded());
+    }
+}

@@ -1,0 +1,166 @@
+//! The configuration: `proxy.toml` in, settings that cannot be invalid out, or every problem of the file at once.
+//!
+//! Three steps, each of which goes on where it can: `mend` and the TOML parser find syntax errors and still give a tree; `read` takes the
+//! tree apart into the types of `file`, value by value; `compile` turns these into what the parts run on. It starts nothing.
+
+use std::fmt;
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::admin;
+use crate::route;
+use crate::rule::PurgeRule;
+use crate::scope::CredentialRule;
+use crate::server;
+use crate::store;
+use crate::tag::ResponseTags;
+use crate::telemetry;
+use crate::upstream;
+
+mod compile;
+mod env;
+mod fields;
+mod file;
+mod mask;
+mod mend;
+mod problem;
+mod read;
+mod redis_url;
+mod report;
+mod rules;
+mod schema;
+mod sections;
+#[cfg(test)]
+mod tests;
+
+pub use self::problem::{Problem, Problems, Severity, Span};
+pub use self::schema::json_schema;
+
+/// Exit code of a file that can be used.
+const OK: u8 = 0;
+/// Exit code of a file that cannot (`EX_USAGE` of sysexits.h).
+const BAD: u8 = 64;
+
+/// Everything that the sidecar runs on.
+pub struct Config {
+    /// Where clients connect.
+    pub server: server::Settings,
+    /// The app.
+    pub upstream: upstream::Settings,
+    /// The admin listener.
+    pub admin: admin::Settings,
+    /// The memory tier.
+    pub memory: store::memory::Settings,
+    /// The Redis tier, if there is one.
+    pub redis: Option<store::redis::Settings>,
+    /// The log.
+    pub log: telemetry::Settings,
+    /// Bounds on what can grow.
+    pub limits: Limits,
+    /// What is cached.
+    pub routes: route::Routes,
+    /// What is purged.
+    pub purges: Vec<PurgeRule>,
+    /// What identifies a caller.
+    pub credential: Arc<CredentialRule>,
+    /// Where the app names tags.
+    pub response_tags: ResponseTags,
+    /// Whether responses tell their key, tags and route.
+    pub debug_headers: bool,
+    /// What looks wrong without being so.
+    pub warnings: Vec<Problem>,
+}
+
+/// Bounds on what requests and responses can make grow.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// The largest response that is stored, in bytes.
+    pub object: u64,
+    /// The most tags of an entry.
+    pub tags: usize,
+    /// The longest canonical key, in bytes.
+    pub key: u64,
+    /// The longest request body that purge rules read, in bytes.
+    pub purge_body: u64,
+    /// Admissions that are remembered.
+    pub admissions: usize,
+    /// Followers of fills, all together.
+    pub waiters: usize,
+    /// How long a follower waits at most.
+    pub wait: Duration,
+    /// Mutations under way at once.
+    pub mutations: usize,
+}
+
+impl fmt::Debug for Config {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // SECURITY: settings hold secrets; the whole is never printed.
+        f.debug_struct("Config").field("limits", &self.limits).field("warnings", &self.warnings.len()).finish_non_exhaustive()
+    }
+}
+
+impl Config {
+    /// Reads a file with the variables of the environment. Relative paths in it start from its folder.
+    ///
+    /// # Errors
+    /// Every problem of the file; or that it cannot be read.
+    pub fn load(path: &Path) -> Result<Self, Problems> {
+        let name = path.display().to_string();
+        let bytes = std::fs::read(path).map_err(|error| unreadable(&name, &error))?;
+        let text = String::from_utf8(bytes).map_err(|error| {
+            let valid = error.as_bytes()[..error.utf8_error().valid_up_to()].to_vec();
+            let line = String::from_utf8_lossy(&valid).matches('\n').count() + 1;
+            Problems::unreadable(&name, format!("line {line} is not UTF-8 text"), "TOML files are UTF-8; save it in that encoding")
+        })?;
+        Self::parse(&text, &name, &|variable| std::env::var(variable).ok())
+    }
+
+    /// Reads a text, with the file's name and the variables that it may use.
+    ///
+    /// # Errors
+    /// Every problem of the text, in its order.
+    pub fn parse(text: &str, name: &str, env: &dyn Fn(&str) -> Option<String>) -> Result<Self, Problems> {
+        compile::compile(text, name, env)
+    }
+}
+
+fn unreadable(name: &str, error: &io::Error) -> Problems {
+    let hint = match error.kind() {
+        io::ErrorKind::NotFound => "name another file with `--config FILE`; `sidecache check --config FILE` tells whether it is right",
+        io::ErrorKind::PermissionDenied => "let the user who runs the sidecar read it, or name another file with `--config FILE`",
+        _ => "name another file with `--config FILE`",
+    };
+    Problems::unreadable(name, format!("the file cannot be read: {error}"), hint)
+}
+
+/// `sidecache check`: tells what is wrong with a file without starting. Returns the exit code: 0, or 64 when the file cannot be used or
+/// `deny_warnings` is set and there are any.
+///
+/// # Errors
+/// When `out` cannot be written to.
+pub fn check(path: &Path, deny_warnings: bool, out: &mut dyn io::Write) -> io::Result<u8> {
+    let config = match Config::load(path) {
+        Ok(config) => config,
+        Err(problems) => {
+            writeln!(out, "{problems}")?;
+            return Ok(BAD);
+        }
+    };
+    for warning in &config.warnings {
+        writeln!(out, "{warning}")?;
+    }
+    let counted = problem::counted;
+    let (routes, purges, warnings) = (config.routes.iter().count(), config.purges.len(), config.warnings.len());
+    if deny_warnings && warnings > 0 {
+        writeln!(out, "{} in {}, and warnings are denied", counted(warnings, "warning"), path.display())?;
+        return Ok(BAD);
+    }
+    write!(out, "{}: ok: {}, {}", path.display(), counted(routes, "route"), counted(purges, "purge rule"))?;
+    match warnings {
+        0 => writeln!(out)?,
+        _ => writeln!(out, ", {}", counted(warnings, "warning"))?,
+    }
+    Ok(OK)
+}

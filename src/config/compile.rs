@@ -1,0 +1,219 @@
+//! From the text to the running types: the order of the steps, and what only the whole file shows. The parts of the file are compiled by
+//! `sections`, `fields` and `rules`.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use toml::Spanned;
+use toml::de::{DeTable, DeValue, Error as TomlError};
+
+use super::fields::Fields;
+use super::file::{File, Redis};
+use super::mend;
+use super::problem::{Draft, Problems, Source};
+use super::read::{Leaf as _, Reader, Slot};
+use super::report::Report;
+use super::{Config, rules, sections};
+use crate::route::Routes;
+use crate::units::{show_duration, show_size};
+
+/// What compiling any part of the file needs.
+pub struct Context {
+    /// Where problems go.
+    pub report: Report,
+    /// Relative paths start here.
+    pub folder: PathBuf,
+}
+
+/// Compiles a text, or tells everything that is wrong with it.
+pub fn compile(text: &str, name: &str, env: &dyn Fn(&str) -> Option<String>) -> Result<Config, Problems> {
+    let mut report = Report::new(Source::new(name, text));
+    let file = read(text, &mut report, env);
+    let folder = Path::new(name).parent().map(Path::to_path_buf).unwrap_or_default();
+    let mut context = Context { report, folder };
+    let config = file.and_then(|file| assemble(&file, &mut context));
+    let broken = context.report.has_errors();
+    let (file, problems) = context.report.finish();
+    match config {
+        Some(config) if !broken => Ok(Config { warnings: problems, ..config }),
+        _ => Err(Problems::new(file, problems)),
+    }
+}
+
+/// The file's own types, with all syntax errors reported.
+fn read(text: &str, report: &mut Report, env: &dyn Fn(&str) -> Option<String>) -> Option<File> {
+    let mut mended = mend::mend(text);
+    for draft in std::mem::take(&mut mended.drafts) {
+        report.push_syntax(draft);
+    }
+    for draft in std::mem::take(&mut mended.completed) {
+        report.push(draft);
+    }
+    let (table, mut errors) = DeTable::parse_recoverable(&mended.text);
+    errors.sort_by_key(|error| error.span().map_or(0, |span| span.start));
+    for error in &errors {
+        report.push_syntax(syntax(error, &mended));
+    }
+    let root = Spanned::new(0..0, DeValue::Table(mended.relocate(table.into_inner())));
+    File::read(&root, &mut Reader { report, env })
+}
+
+/// A syntax error, with what usually leads to it.
+fn syntax(error: &TomlError, mended: &mend::Mended) -> Draft {
+    let (text, span) = (mended.text.as_str(), error.span().unwrap_or(0..0));
+    let found = text.get(span.clone()).unwrap_or_default().trim();
+    let message = error.message();
+    let (message, allowed) = message.split_once(", expected ").map_or((message, None), |(what, expected)| (what, Some(expected)));
+    let starts_with_digit = found.starts_with(|c: char| c.is_ascii_digit());
+    let hint = if message.contains("must be quoted") && starts_with_digit {
+        Some(format!("durations, sizes and addresses are strings: \"{found}\""))
+    } else if message.contains("must be quoted") && found.is_empty() {
+        Some("give the key a value, or remove it".into())
+    } else if message.contains("must be quoted") {
+        Some("put the text in quotes".into())
+    } else if message.contains("duplicate key") {
+        Some("each key and each section stands once; lists of tables have double brackets, as in [[routes]]".into())
+    } else if message.contains("basic string") {
+        Some("close the string with the quote it began with".into())
+    } else {
+        None
+    };
+    let place = if found.is_empty() && span.start > 0 && span.start >= text.trim_end().len() { text.trim_end().len() } else { span.start };
+    let mut draft = Draft::error(mended.place(&(place..span.end.max(place))), format!("syntax: {message}")).maybe_hint(hint);
+    if let Some(allowed) = allowed.filter(|allowed| !allowed.contains("literal string")) {
+        draft = draft.allowed(allowed);
+    }
+    draft
+}
+
+/// Compiles all parts, whatever is wrong with some of them.
+fn assemble(file: &File, context: &mut Context) -> Option<Config> {
+    let server = file.listen.get().and_then(|listen| sections::server(listen, context));
+    let upstream = upstream(file, context);
+    let admin = file.admin.get().and_then(|admin| sections::admin(admin, context));
+    let limits = file.limits.get().map(|limits| sections::limits(limits, context));
+    let memory = file.memory.get().zip(limits.as_ref()).map(|(memory, limits)| sections::memory(memory, limits, context));
+    let redis = match &file.redis {
+        Slot::Given(redis) => sections::redis(&redis.value, &redis.span, context).map(Some),
+        Slot::Absent | Slot::Default(_) => Some(None),
+        Slot::Bad => None,
+    };
+    let log = file.log.get().and_then(|log| sections::log(log, context));
+    let credential = Arc::new(file.credential.get().and_then(|credential| sections::credential(credential, context)).unwrap_or_default());
+    let response_tags = file.tags.get().and_then(|tags| sections::response_tags(tags, context));
+    let fields = Fields::compile(file.fields.get(), context);
+    let routes = rules::routes(file.routes.get(), &fields, &credential, context);
+    let purges = rules::purges(file.purges.get(), &fields, context);
+    addresses(file, server.as_ref(), admin.as_ref(), upstream.as_ref(), context);
+    tiers(file, memory.as_ref(), redis.as_ref().and_then(Option::as_ref), limits.as_ref(), context);
+    // What follows judges the file as a whole, so it must have been read as a whole.
+    let whole = !context.report.has_errors() && !context.report.has_broken_lines();
+    if whole {
+        rules::warn(&routes, &purges, context);
+        fields.warn_unused(context);
+    }
+    let specs = routes.into_iter().map(|route| route.spec).collect();
+    // Ties have been reported with their lines; whatever the tree still refuses is reported without.
+    let routes = match Routes::new(specs, &credential) {
+        Ok(routes) => routes,
+        Err(tie) => {
+            if whole {
+                context.report.push(Draft::error(0..0, tie.to_string()).hint("make one of the two paths more specific"));
+            }
+            return None;
+        }
+    };
+    Some(Config {
+        server: server?,
+        upstream: upstream?,
+        admin: admin?,
+        memory: memory?,
+        redis: redis?,
+        log: log?,
+        limits: limits?,
+        routes,
+        purges: purges.into_iter().map(|purge| purge.rule).collect(),
+        credential,
+        response_tags: response_tags?,
+        debug_headers: *file.debug.get()?.headers.get()?,
+        warnings: Vec::new(),
+    })
+}
+
+/// `[upstream]`, the only section that every file has.
+fn upstream(file: &File, context: &mut Context) -> Option<crate::upstream::Settings> {
+    if matches!(file.upstream, Slot::Absent) && !context.report.has_broken_header() {
+        let draft = Draft::error(0..0, "the section [upstream] is missing: nothing says where the app is");
+        context.report.push(draft.hint("add [upstream] with url = \"http://127.0.0.1:8000\""));
+    }
+    let section = file.upstream.given()?;
+    sections::upstream(&section.value, &section.span, context)
+}
+
+/// Addresses that must not be the same.
+fn addresses(
+    file: &File,
+    server: Option<&crate::server::Settings>,
+    admin: Option<&crate::admin::Settings>,
+    upstream: Option<&crate::upstream::Settings>,
+    context: &mut Context,
+) {
+    let (Some(listen), Some(server)) = (file.listen.get(), server) else { return };
+    let overlap = |one: std::net::SocketAddr, two: std::net::SocketAddr| {
+        one.port() != 0 && one.port() == two.port() && (one.ip() == two.ip() || one.ip().is_unspecified() || two.ip().is_unspecified())
+    };
+    let listen_at = listen.address.given().map(|text| text.span.clone());
+    if let (Some(section), Some(admin)) = (file.admin.get(), admin)
+        && overlap(server.address, admin.address)
+    {
+        let at = section.address.given().map(|text| text.span.clone()).or_else(|| listen_at.clone()).unwrap_or(0..0);
+        let draft = Draft::error(at, "[listen] and [admin] have the same address");
+        context.report.push(draft.hint("give one of them another port"));
+    }
+    if let (Some(section), Some(upstream)) = (file.upstream.given(), upstream)
+        && let Ok(ip) = upstream.target.host.parse()
+        && overlap(server.address, std::net::SocketAddr::new(ip, upstream.target.port))
+        && (ip.is_loopback() || ip == server.address.ip() || ip.is_unspecified())
+        && let Some(url) = section.value.url.given()
+    {
+        let draft = Draft::error(url.span.clone(), "the app's url is the sidecar's own address: requests would go in a circle");
+        context.report.push(draft.hint("let the app listen elsewhere, and name that address here"));
+    }
+}
+
+/// Whether there is anything to cache in, and whether objects fit.
+fn tiers(
+    file: &File,
+    memory: Option<&crate::store::memory::Settings>,
+    redis: Option<&crate::store::redis::Settings>,
+    limits: Option<&super::Limits>,
+    context: &mut Context,
+) {
+    let (Some(memory), Some(limits)) = (memory, limits) else { return };
+    let Some(size) = file.memory.get().map(|section| &section.size).filter(|size| size.get().is_some()) else { return };
+    let size = size.given();
+    if memory.size == 0 {
+        if matches!(file.redis, Slot::Absent) && !context.report.has_broken_header() {
+            let at = size.map_or(0..0, |size| size.span.clone());
+            let draft = Draft::error(at, "the memory tier is off and there is no [redis]: nothing to cache in");
+            context.report.push(draft.hint("give [memory] a size such as \"256MiB\", or add [redis] with its url"));
+        }
+    } else if limits.object > memory.size / 16 {
+        let object = file.limits.get().and_then(|section| section.object.given());
+        if let Some(at) = object.map(|object| object.span.clone()).or_else(|| size.map(|size| size.span.clone())) {
+            let (object, room) = (show_size(limits.object), show_size(memory.size));
+            let draft = Draft::warning(at, format!("objects of up to {object} are large for a memory tier of {room}"));
+            let hint = format!("one such object displaces many others: let [limits] object be at most {}", show_size(memory.size / 16));
+            context.report.push(draft.hint(hint));
+        }
+    }
+    if let (Some(redis), Some(section)) = (redis, file.redis.given()) {
+        let Redis { deadline, .. } = &section.value;
+        if redis.deadline > limits.wait
+            && let Some(deadline) = deadline.given()
+        {
+            let message = format!("the deadline of Redis is longer than [limits] wait ({})", show_duration(limits.wait));
+            context.report.push(Draft::warning(deadline.span.clone(), message).hint("a slow Redis would hold requests for that long"));
+        }
+    }
+}

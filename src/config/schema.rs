@@ -1,0 +1,135 @@
+//! The JSON Schema of `proxy.toml`, derived from the file's own types, so that editors complete and check what the reader takes.
+
+use std::borrow::Cow;
+
+use schemars::generate::SchemaSettings;
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use toml::Spanned;
+use toml::de::DeValue;
+
+use super::file::File;
+use super::read::{Count, Leaf, List, Named, Period, Reader, Size, Slot, Text};
+
+/// The schema (draft 2020-12), as text.
+#[must_use]
+pub fn json_schema() -> String {
+    let mut schema = SchemaSettings::draft2020_12().for_deserialize().into_generator().into_root_schema_for::<File>();
+    schema.insert("title".into(), "proxy.toml".into());
+    let mut text = serde_json::to_string_pretty(&schema).unwrap_or_default();
+    text.push('\n');
+    text
+}
+
+/// The form of `query`: a word or a list.
+pub enum QueryForm {
+    /// Every parameter.
+    All,
+    /// No parameter.
+    None,
+    /// These.
+    Only(List<Text>),
+}
+
+impl Leaf for QueryForm {
+    fn read(value: &Spanned<DeValue<'_>>, reader: &mut Reader<'_>) -> Option<Self> {
+        if value.get_ref().is_array() {
+            return List::read(value, reader).map(Self::Only);
+        }
+        if !value.get_ref().is_str() {
+            reader.wrong_type(value, "\"all\", \"none\", or a list of parameters", None);
+            return None;
+        }
+        match super::read::word(value, reader, "a rule for the query (a list of parameters goes in brackets)", &["all", "none"])? {
+            "all" => Some(Self::All),
+            _ => Some(Self::None),
+        }
+    }
+}
+
+/// Implements `JsonSchema` for a leaf that has no name of its own in the schema.
+macro_rules! inline {
+    ($kind:ty, $name:literal, $schema:tt) => {
+        impl JsonSchema for $kind {
+            fn schema_name() -> Cow<'static, str> {
+                $name.into()
+            }
+
+            fn inline_schema() -> bool {
+                true
+            }
+
+            fn json_schema(_: &mut SchemaGenerator) -> Schema {
+                json_schema!($schema)
+            }
+        }
+    };
+}
+
+inline!(Text, "Text", { "type": "string" });
+inline!(Count, "Count", { "type": "integer", "minimum": 0 });
+// Variables may stand in any string, so the patterns let them through.
+inline!(Period, "Period", {
+    "type": "string",
+    "pattern": "^(([0-9]+d)?([0-9]+h)?([0-9]+m)?([0-9]+s)?([0-9]+ms)?|.*\\$\\{.*)$",
+    "minLength": 1,
+    "examples": ["250ms", "5m", "1h30m"]
+});
+inline!(Size, "Size", {
+    "type": "string",
+    "pattern": "^(0|[0-9]+([kMGT]B|[KMGT]iB|B)|.*\\$\\{.*)$",
+    "examples": ["64MiB", "10kB", "0"]
+});
+inline!(QueryForm, "QueryForm", {
+    "oneOf": [{ "type": "string", "enum": ["all", "none"] }, { "type": "array", "items": { "type": "string", "minLength": 1 }, "uniqueItems": true }],
+    "examples": [["page", "limit"]]
+});
+
+impl<T: JsonSchema> JsonSchema for Slot<T> {
+    fn schema_name() -> Cow<'static, str> {
+        T::schema_name()
+    }
+
+    fn schema_id() -> Cow<'static, str> {
+        T::schema_id()
+    }
+
+    fn inline_schema() -> bool {
+        T::inline_schema()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        T::json_schema(generator)
+    }
+}
+
+impl<T: JsonSchema> JsonSchema for List<T> {
+    fn schema_name() -> Cow<'static, str> {
+        format!("ListOf{}", T::schema_name()).into()
+    }
+
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "type": "array", "items": generator.subschema_for::<T>() })
+    }
+}
+
+impl<T: JsonSchema> JsonSchema for Named<T> {
+    fn schema_name() -> Cow<'static, str> {
+        format!("Named{}", T::schema_name()).into()
+    }
+
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "type": "object",
+            "propertyNames": { "pattern": "^[A-Za-z_][A-Za-z0-9_-]*$" },
+            "additionalProperties": generator.subschema_for::<T>(),
+        })
+    }
+}

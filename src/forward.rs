@@ -1,0 +1,266 @@
+//! What a message must lose and gain on its way through a proxy (RFC 9110 7.6), and which requests are refused before anything else.
+//!
+//! Pure: headers in, headers out. It knows nothing of connections, routes or the cache.
+
+mod check;
+mod network;
+
+use std::net::IpAddr;
+
+use http::header::{CONNECTION, COOKIE, EXPECT, HOST, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING, UPGRADE, VIA};
+use http::{HeaderMap, HeaderName, HeaderValue, Version};
+use smallvec::SmallVec;
+
+pub use check::{BadRequest, check_request};
+pub use network::{BadNetwork, Network};
+
+const FORWARDED: HeaderName = http::header::FORWARDED;
+const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
+const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
+const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+const X_REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
+
+/// Whom a request came from, one hop away.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Peer {
+    /// The address at the other end of the connection.
+    pub addr: IpAddr,
+    /// Whether it is one of `[listen] trusted_proxies`, whose word about the client counts.
+    pub trusted: bool,
+}
+
+/// Fields that are meant for every recipient. RFC 9110 7.6.1: a sender must not list them in `Connection`;
+/// where one does, obeying it would lose the framing, or the `no-store` that keeps a response out of the cache.
+const NEVER_CONNECTION_OPTIONS: [&str; 11] = [
+    "age",
+    "cache-control",
+    "cdn-cache-control",
+    "content-encoding",
+    "content-length",
+    "content-type",
+    "date",
+    "expires",
+    "host",
+    "surrogate-control",
+    "vary",
+];
+
+/// Removes what belongs to one connection only: everything that `Connection` names, and the fields that older senders forget to name
+/// (RFC 9110 7.6.1). `TE` is reduced to `trailers`; `Trailer` stays, since hyper emits only the trailers it announces.
+pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
+    if headers.contains_key(CONNECTION) {
+        strip_connection(headers);
+    }
+    headers.remove(KEEP_ALIVE);
+    headers.remove(PROXY_CONNECTION);
+    headers.remove(PROXY_AUTHENTICATE);
+    headers.remove(PROXY_AUTHORIZATION);
+    headers.remove(TRANSFER_ENCODING);
+    headers.remove(UPGRADE);
+    // SECURITY: together with `Upgrade: h2c` this would let a client speak HTTP/2 past the rules.
+    headers.remove(HTTP2_SETTINGS);
+    if headers.contains_key(TE) && !te_trailers(headers) {
+        headers.remove(TE);
+    }
+}
+
+fn strip_connection(headers: &mut HeaderMap) {
+    // TE is named by Connection whenever it is sent (RFC 9110 10.1.4), so its one forwardable member is saved first.
+    let trailers = te_trailers(headers);
+    let named: SmallVec<[HeaderValue; 2]> = headers.get_all(CONNECTION).iter().cloned().collect();
+    headers.remove(CONNECTION);
+    for option in named.iter().flat_map(|value| members(value.as_bytes())) {
+        let Ok(name) = HeaderName::from_bytes(option) else { continue };
+        if !NEVER_CONNECTION_OPTIONS.contains(&name.as_str()) {
+            headers.remove(name);
+        }
+    }
+    if trailers {
+        headers.insert(TE, HeaderValue::from_static("trailers"));
+    }
+}
+
+/// Whether `TE` accepts trailers; if so it is left with that alone.
+fn te_trailers(headers: &mut HeaderMap) -> bool {
+    let accepted = headers.get_all(TE).iter().flat_map(|value| members(value.as_bytes())).any(|member| {
+        let name = member.split(|&byte| byte == b';').next().unwrap_or_default();
+        name.trim_ascii().eq_ignore_ascii_case(b"trailers")
+    });
+    if accepted {
+        headers.insert(TE, HeaderValue::from_static("trailers"));
+    }
+    accepted
+}
+
+/// Makes a client's request headers those that the app gets.
+///
+/// `version` is the client's; `host` is what the client asked for (its `Host`, or HTTP/2's `:authority`) and becomes `Host` where there
+/// is none. `keep_upgrade` is the protocol of [`upgrade_wanted`] where the request may become a tunnel.
+pub fn prepare_request(headers: &mut HeaderMap, version: Version, host: &HeaderValue, peer: &Peer, keep_upgrade: Option<&HeaderValue>) {
+    strip_hop_by_hop(headers);
+    // The sidecar answers `100-continue` itself, when it starts to read the body (RFC 9110 10.1.1).
+    headers.remove(EXPECT);
+    if version == Version::HTTP_2 {
+        join_cookies(headers);
+    }
+    if !headers.contains_key(HOST) {
+        headers.insert(HOST, host.clone());
+    }
+    headers.append(VIA, via(version));
+    set_forwarded(headers, host, peer);
+    if let Some(protocol) = keep_upgrade {
+        set_upgrade(headers, protocol);
+    }
+}
+
+/// Makes the app's response headers those that the client gets. `version` is the one the app answered in.
+pub fn prepare_response(headers: &mut HeaderMap, version: Version) {
+    strip_hop_by_hop(headers);
+    headers.append(VIA, via(version));
+}
+
+/// Puts back what makes a message an upgrade: `Connection: upgrade` and the protocol.
+pub fn set_upgrade(headers: &mut HeaderMap, protocol: &HeaderValue) {
+    headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+    headers.insert(UPGRADE, protocol.clone());
+}
+
+/// The protocol that a request asks to change to, if it may: HTTP/1.1, `Connection` lists `upgrade`, and it is not HTTP/2 in disguise.
+#[must_use]
+pub fn upgrade_wanted(headers: &HeaderMap, version: Version) -> Option<HeaderValue> {
+    if version != Version::HTTP_11 {
+        return None;
+    }
+    let mut protocols = headers.get_all(UPGRADE).iter();
+    let protocol = protocols.next()?;
+    if protocols.next().is_some() || !lists(headers, "upgrade") {
+        return None;
+    }
+    // SECURITY: an h2c tunnel would carry requests that no rule sees.
+    let hidden = members(protocol.as_bytes()).any(|member| {
+        let name = member.split(|&byte| byte == b'/').next().unwrap_or_default();
+        [&b"h2c"[..], b"h2", b"http", b"tls"].iter().any(|refused| name.eq_ignore_ascii_case(refused))
+    });
+    (!hidden && !protocol.is_empty()).then(|| protocol.clone())
+}
+
+/// Whether a field must not come in trailers: what frames, routes, authenticates, or decides about storing (RFC 9110 6.5.1).
+#[must_use]
+pub fn is_forbidden_trailer(name: &HeaderName) -> bool {
+    const FORBIDDEN: [&str; 32] = [
+        "age",
+        "authorization",
+        "cache-control",
+        "cache-groups",
+        "cache-tag",
+        "cdn-cache-control",
+        "connection",
+        "content-encoding",
+        "content-length",
+        "content-range",
+        "content-type",
+        "cookie",
+        "date",
+        "expect",
+        "expires",
+        "forwarded",
+        "host",
+        "keep-alive",
+        "location",
+        "max-forwards",
+        "pragma",
+        "proxy-authenticate",
+        "proxy-authorization",
+        "range",
+        "set-cookie",
+        "surrogate-key",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+        "vary",
+        "www-authenticate",
+    ];
+    FORBIDDEN.binary_search(&name.as_str()).is_ok() || name.as_str().starts_with("x-forwarded-")
+}
+
+/// The `Via` member that this proxy adds (RFC 9110 7.6.3): the version that was received, and a pseudonym.
+const fn via(version: Version) -> HeaderValue {
+    HeaderValue::from_static(match version {
+        Version::HTTP_2 => "2.0 sidecache",
+        Version::HTTP_10 => "1.0 sidecache",
+        _ => "1.1 sidecache",
+    })
+}
+
+fn set_forwarded(headers: &mut HeaderMap, host: &HeaderValue, peer: &Peer) {
+    if !peer.trusted {
+        // SECURITY: a stranger's word about who it is, by which names and over which protocol, ends here.
+        headers.remove(FORWARDED);
+        headers.remove(X_REAL_IP);
+    }
+    let addr = peer.addr.to_canonical();
+    let before = if peer.trusted { joined(headers, &X_FORWARDED_FOR, b", ") } else { None };
+    let chain = match before {
+        Some(mut chain) => {
+            chain.extend_from_slice(b", ");
+            chain.extend_from_slice(addr.to_string().as_bytes());
+            HeaderValue::from_maybe_shared(bytes::Bytes::from(chain))
+        }
+        None => HeaderValue::from_maybe_shared(bytes::Bytes::from(addr.to_string())),
+    };
+    // Both parts are header text already, so that this always succeeds; should it ever not, no chain is better than a forged one.
+    match chain {
+        Ok(chain) => drop(headers.insert(X_FORWARDED_FOR, chain)),
+        Err(_) => drop(headers.remove(X_FORWARDED_FOR)),
+    }
+    if !peer.trusted || !headers.contains_key(X_FORWARDED_PROTO) {
+        headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static("http"));
+    }
+    if !peer.trusted || !headers.contains_key(X_FORWARDED_HOST) {
+        headers.insert(X_FORWARDED_HOST, host.clone());
+    }
+}
+
+/// HTTP/2 may split `Cookie` into several fields; HTTP/1.1 has one, joined by `; ` (RFC 9113 8.2.3).
+fn join_cookies(headers: &mut HeaderMap) {
+    if headers.get_all(COOKIE).iter().nth(1).is_none() {
+        return;
+    }
+    if let Some(whole) = joined(headers, &COOKIE, b"; ")
+        && let Ok(value) = HeaderValue::from_maybe_shared(bytes::Bytes::from(whole))
+    {
+        headers.insert(COOKIE, value);
+    }
+}
+
+/// All values of a field as one, or `None` if the field is absent.
+fn joined(headers: &HeaderMap, name: &HeaderName, separator: &[u8]) -> Option<Vec<u8>> {
+    let mut values = headers.get_all(name).iter();
+    let mut whole = values.next()?.as_bytes().to_vec();
+    for value in values {
+        whole.extend_from_slice(separator);
+        whole.extend_from_slice(value.as_bytes());
+    }
+    Some(whole)
+}
+
+/// Whether `Connection` lists this option.
+fn lists(headers: &HeaderMap, option: &str) -> bool {
+    headers
+        .get_all(CONNECTION)
+        .iter()
+        .flat_map(|value| members(value.as_bytes()))
+        .any(|member| member.eq_ignore_ascii_case(option.as_bytes()))
+}
+
+/// The members of a comma-separated list, without the empty ones (RFC 9110 5.6.1).
+fn members(value: &[u8]) -> impl Iterator<Item = &[u8]> {
+    value.split(|&byte| byte == b',').map(<[u8]>::trim_ascii).filter(|member| !member.is_empty())
+}
+
+#[cfg(test)]
+mod tests;

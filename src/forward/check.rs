@@ -1,0 +1,181 @@
+//! The rules of HTTP that hyper leaves to its users and that a cache in front of an app must hold up.
+//!
+//! Runs on every request, hits included: it looks, and allocates nothing.
+
+use http::header::{CONNECTION, CONTENT_LENGTH, EXPECT, HOST, TRANSFER_ENCODING};
+use http::{HeaderMap, Method, StatusCode, Uri, Version};
+
+use super::members;
+
+/// What is wrong with a request that is refused unseen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum BadRequest {
+    /// No `Host` (RFC 9112 3.2), from HTTP/1.0 either: the host is part of every key.
+    HostMissing,
+    /// More than one `Host`.
+    HostRepeated,
+    /// `Host` is not `host` or `host:port`.
+    HostMalformed,
+    /// `Host` and the target's authority differ.
+    HostMismatch,
+    /// The target is neither a path nor `*` of `OPTIONS`.
+    Target,
+    /// `CONNECT`: this is no forward proxy.
+    Connect,
+    /// `Transfer-Encoding` is anything but one `chunked` in HTTP/1.1.
+    TransferEncoding,
+    /// `Content-Length` and `Transfer-Encoding` together (RFC 9112 6.1).
+    TwoLengths,
+    /// `Expect` asks for something other than `100-continue`.
+    Expect,
+    /// `Connection` names a field that is not the connection's own.
+    ConnectionOption,
+}
+
+impl BadRequest {
+    /// What is wrong, in words for the client and the log.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::HostMissing => "missing Host header",
+            Self::HostRepeated => "repeated Host header",
+            Self::HostMalformed => "malformed Host header",
+            Self::HostMismatch => "Host header and request target differ",
+            Self::Target => "malformed request target",
+            Self::Connect => "CONNECT is not supported",
+            Self::TransferEncoding => "unsupported Transfer-Encoding",
+            Self::TwoLengths => "both Content-Length and Transfer-Encoding",
+            Self::Expect => "unsupported Expect header",
+            Self::ConnectionOption => "Connection names an end-to-end header",
+        }
+    }
+
+    /// The status to answer with.
+    #[must_use]
+    pub const fn status(self) -> StatusCode {
+        match self {
+            Self::Connect => StatusCode::METHOD_NOT_ALLOWED,
+            Self::Expect => StatusCode::EXPECTATION_FAILED,
+            _ => StatusCode::BAD_REQUEST,
+        }
+    }
+}
+
+/// Whether the request may go on.
+///
+/// # Errors
+/// The first rule that it breaks.
+pub fn check_request(method: &Method, uri: &Uri, version: Version, headers: &HeaderMap) -> Result<(), BadRequest> {
+    if method == Method::CONNECT {
+        return Err(BadRequest::Connect);
+    }
+    check_target(method, uri)?;
+    check_host(uri, version, headers)?;
+    check_framing(version, headers)?;
+    if let Some(expected) = headers.get(EXPECT) {
+        let more = headers.get_all(EXPECT).iter().nth(1).is_some();
+        if more || !expected.as_bytes().eq_ignore_ascii_case(b"100-continue") {
+            return Err(BadRequest::Expect);
+        }
+    }
+    // SECURITY: a client that could have `Authorization` removed behind the key's back would be given another one's response.
+    for value in headers.get_all(CONNECTION) {
+        if members(value.as_bytes()).any(is_end_to_end) {
+            return Err(BadRequest::ConnectionOption);
+        }
+    }
+    Ok(())
+}
+
+fn check_target(method: &Method, uri: &Uri) -> Result<(), BadRequest> {
+    match uri.scheme_str() {
+        // `GET a` parses as an authority without a scheme.
+        None if uri.authority().is_some() => return Err(BadRequest::Target),
+        None | Some("http" | "https") => {}
+        Some(_) => return Err(BadRequest::Target),
+    }
+    // Not `path()`, which invents the slash that `?x` lacks.
+    match uri.path_and_query().map(http::uri::PathAndQuery::as_str) {
+        Some("*") if method == Method::OPTIONS => Ok(()),
+        Some(target) if target.starts_with('/') => Ok(()),
+        _ => Err(BadRequest::Target),
+    }
+}
+
+fn check_host(uri: &Uri, version: Version, headers: &HeaderMap) -> Result<(), BadRequest> {
+    let authority = uri.authority().map(http::uri::Authority::as_str);
+    let mut hosts = headers.get_all(HOST).iter();
+    let Some(host) = hosts.next() else {
+        // HTTP/2 says it in `:authority` (RFC 9113 8.3.1).
+        return match authority {
+            Some(authority) if version == Version::HTTP_2 => {
+                if is_host(authority.as_bytes()) {
+                    Ok(())
+                } else {
+                    Err(BadRequest::HostMalformed)
+                }
+            }
+            _ => Err(BadRequest::HostMissing),
+        };
+    };
+    if hosts.next().is_some() {
+        return Err(BadRequest::HostRepeated);
+    }
+    if !is_host(host.as_bytes()) {
+        return Err(BadRequest::HostMalformed);
+    }
+    // RFC 9112 3.2.2 lets a proxy prefer the target. Refusing is safer: whoever sends both wants two parties to read two hosts.
+    match authority {
+        Some(authority) if !authority.as_bytes().eq_ignore_ascii_case(host.as_bytes()) => Err(BadRequest::HostMismatch),
+        _ => Ok(()),
+    }
+}
+
+fn check_framing(version: Version, headers: &HeaderMap) -> Result<(), BadRequest> {
+    let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
+    let Some(coding) = codings.next() else { return Ok(()) };
+    // SECURITY: anything but one `chunked` is read differently by different servers, which is how requests are smuggled.
+    if version != Version::HTTP_11 || codings.next().is_some() || !coding.as_bytes().eq_ignore_ascii_case(b"chunked") {
+        return Err(BadRequest::TransferEncoding);
+    }
+    if headers.contains_key(CONTENT_LENGTH) { Err(BadRequest::TwoLengths) } else { Ok(()) }
+}
+
+/// `host [ ":" port ]`, a name or an address. Narrower than RFC 3986, which allows what no DNS name has: `%`, `,`, `;`, `=`.
+fn is_host(host: &[u8]) -> bool {
+    let (name, port) = if host.first() == Some(&b'[') {
+        let Some(end) = host.iter().position(|&byte| byte == b']') else { return false };
+        let inside = &host[1..end];
+        if inside.is_empty() || !inside.iter().all(|&byte| byte.is_ascii_hexdigit() || byte == b':' || byte == b'.') {
+            return false;
+        }
+        (inside, &host[end + 1..])
+    } else {
+        let end = host.iter().position(|&byte| byte == b':').unwrap_or(host.len());
+        let name = &host[..end];
+        if !name.iter().all(|&byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~')) {
+            return false;
+        }
+        (name, &host[end..])
+    };
+    let port_fits = match port {
+        [] => true,
+        [b':', digits @ ..] => digits.len() <= 5 && digits.iter().all(u8::is_ascii_digit),
+        _ => false,
+    };
+    !name.is_empty() && port_fits
+}
+
+/// Whether a connection option is the name of a field that must reach the app, or that rules and keys read.
+fn is_end_to_end(option: &[u8]) -> bool {
+    // The ordinary ones first: `close`, `keep-alive`, `upgrade`, `te`.
+    match option.len() {
+        0..=3 | 5 | 7 | 8 | 9 => false,
+        4 => option.eq_ignore_ascii_case(b"host"),
+        6 => option.eq_ignore_ascii_case(b"cookie"),
+        13 if option.eq_ignore_ascii_case(b"authorization") || option.eq_ignore_ascii_case(b"cache-control") => true,
+        14 if option.eq_ignore_ascii_case(b"content-length") => true,
+        17 if option.eq_ignore_ascii_case(b"transfer-encoding") => true,
+        length => length > 12 && option[..12].eq_ignore_ascii_case(b"x-forwarded-"),
+    }
+}

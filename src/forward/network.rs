@@ -1,0 +1,99 @@
+//! A range of addresses in CIDR notation, for the list of proxies whose word is trusted.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::str::FromStr;
+
+/// A range of addresses: `10.0.0.0/8`, `fd00::/8`, or a single address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Network {
+    addr: IpAddr,
+    prefix: u8,
+}
+
+/// Why a text is no [`Network`].
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BadNetwork {
+    /// The part before the slash is no IP address.
+    #[error("`{0}` is not an IP address; write an address (`10.1.2.3`) or a network (`10.0.0.0/8`)")]
+    Address(String),
+    /// The part after the slash is no prefix length of this family.
+    #[error("`/{found}` is not a prefix length; allowed is 0 to {most}")]
+    Prefix {
+        /// What stands there.
+        found: String,
+        /// The longest prefix that the address's family has.
+        most: u8,
+    },
+    /// The address has bits set beyond its prefix, so that it is unclear what was meant.
+    #[error("the address has bits set beyond its prefix; write `{0}` for the whole network")]
+    HostBits(Network),
+}
+
+impl Network {
+    /// Whether the address lies in this network. An IPv4 address counts the same when it comes mapped into IPv6, as it does on a
+    /// socket that listens to both.
+    #[must_use]
+    pub fn contains(&self, addr: IpAddr) -> bool {
+        match (self.addr, addr.to_canonical()) {
+            (IpAddr::V4(network), IpAddr::V4(addr)) => {
+                let mask = u32::MAX.checked_shl(32 - u32::from(self.prefix)).unwrap_or(0);
+                network.to_bits() == addr.to_bits() & mask
+            }
+            (IpAddr::V6(network), IpAddr::V6(addr)) => {
+                let mask = u128::MAX.checked_shl(128 - u32::from(self.prefix)).unwrap_or(0);
+                network.to_bits() == addr.to_bits() & mask
+            }
+            _ => false,
+        }
+    }
+
+    fn new(addr: IpAddr, prefix: u8) -> Result<Self, BadNetwork> {
+        let (first, prefix) = match addr {
+            IpAddr::V4(v4) => (IpAddr::V4(first_v4(v4, prefix)), prefix),
+            // `::ffff:10.0.0.0/104` is `10.0.0.0/8`.
+            IpAddr::V6(v6) => match (v6.to_ipv4_mapped(), prefix.checked_sub(96)) {
+                (Some(v4), Some(prefix)) => return Self::new(IpAddr::V4(v4), prefix),
+                _ => (IpAddr::V6(first_v6(v6, prefix)), prefix),
+            },
+        };
+        let network = Self { addr: first, prefix };
+        if first == addr { Ok(network) } else { Err(BadNetwork::HostBits(network)) }
+    }
+}
+
+fn first_v4(addr: Ipv4Addr, prefix: u8) -> Ipv4Addr {
+    Ipv4Addr::from_bits(addr.to_bits() & u32::MAX.checked_shl(32 - u32::from(prefix)).unwrap_or(0))
+}
+
+fn first_v6(addr: Ipv6Addr, prefix: u8) -> Ipv6Addr {
+    Ipv6Addr::from_bits(addr.to_bits() & u128::MAX.checked_shl(128 - u32::from(prefix)).unwrap_or(0))
+}
+
+impl FromStr for Network {
+    type Err = BadNetwork;
+
+    fn from_str(text: &str) -> Result<Self, BadNetwork> {
+        let (addr, prefix) = match text.split_once('/') {
+            Some((addr, prefix)) => (addr, Some(prefix)),
+            None => (text, None),
+        };
+        let addr: IpAddr = addr.parse().map_err(|_| BadNetwork::Address(addr.to_owned()))?;
+        let most = if addr.is_ipv4() { 32 } else { 128 };
+        let prefix = match prefix {
+            None => most,
+            // `+8` and `08` parse as numbers, but nobody writes them on purpose.
+            Some(digits) => match digits.parse::<u8>() {
+                Ok(prefix) if prefix <= most && prefix.to_string() == digits => prefix,
+                _ => return Err(BadNetwork::Prefix { found: digits.to_owned(), most }),
+            },
+        };
+        Self::new(addr, prefix)
+    }
+}
+
+impl fmt::Display for Network {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.addr, self.prefix)
+    }
+}

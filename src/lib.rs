@@ -1,0 +1,48 @@
+//! Sidecache: a caching sidecar that stands in front of an HTTP app nobody can change, and makes it fast without making it wrong.
+//!
+//! The modules in the order in which a request meets them:
+//!
+//! - [`run`] puts the parts together and serves; [`cli`] holds the commands; [`config`] reads `proxy.toml`.
+//! - [`server`] turns sockets into requests, within limits; [`admin`] is the operators' own listener.
+//! - [`proxy`] is the flow, and [`purge`] the flow of what changes data.
+//! - [`plan`] says what the rules make of a request, by [`route`], [`field`], [`key`], [`tag`], [`rule`], [`scope`] and [`target`].
+//! - [`store`] is both tiers as one, [`coherence`] proves its entries current, [`coalesce`] fetches each key once.
+//! - [`upstream`] is the client towards the app; [`forward`] says what headers lose and gain on the way.
+//! - [`admit`] says what may be stored, by [`freshness`], [`cache_control`] and [`vary`]; [`entry`] is the stored response.
+//! - [`respond`] writes heads, [`conditional`] answers conditions.
+//! - [`outcome`], [`error`], [`clock`], [`metrics`], [`telemetry`], [`body`] and [`units`] are for everybody.
+
+pub mod admin;
+pub mod admit;
+pub mod body;
+pub mod cache_control;
+pub mod cli;
+pub mod clock;
+pub mod coalesce;
+pub mod coherence;
+pub mod conditional;
+pub mod config;
+pub mod entry;
+pub mod error;
+pub mod field;
+pub mod forward;
+pub mod freshness;
+pub mod key;
+pub mod metrics;
+pub mod outcome;
+pub mod plan;
+pub mod proxy;
+pub mod purge;
+pub mod respond;
+pub mod route;
+pub mod rule;
+pub mod run;
+pub mod scope;
+pub mod server;
+pub mod store;
+pub mod tag;
+pub mod target;
+pub mod telemetry;
+pub mod units;
+pub mod upstream;
+pub mod vary;

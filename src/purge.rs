@@ -1,0 +1,262 @@
+//! Mutations: their tags are marked, the app is asked, the tags are purged, and only then does the client hear of it.
+//!
+//! Invariants:
+//! - The first byte of a mutation's response goes out only after its tags were purged, or after the app refused it with a 4xx.
+//! - No client's departure ends a mutation: it runs in a task of its own, from before the mark to after the purge.
+//! - An unknown outcome (5xx, time-out, reset, a broken upload) purges; a plain 4xx purges nothing, so that nobody can flush by POST.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use http::header::{CONTENT_LOCATION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, LOCATION};
+use http::request::Parts;
+use http::{Method, Request, Response, Uri};
+use http_body_util::BodyExt as _;
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
+
+use crate::body::Body;
+use crate::coherence::{Pending, WriteRefused};
+use crate::field::BodyFields;
+use crate::forward::{self, Peer};
+use crate::outcome::{Outcome, Reason};
+use crate::plan::{self, Mutation};
+use crate::proxy::{Answer, Proxy, asked};
+use crate::respond;
+use crate::rule::Guard;
+use crate::tag::Tag;
+use crate::target;
+use crate::upstream;
+
+/// What a mutation's client gets to hear.
+enum Told {
+    Response(Response<Body>, Vec<Tag>),
+    Failed(upstream::Error),
+    Refused,
+}
+
+/// All that a mutation needs once its client is gone.
+struct Order {
+    request: Request<Body>,
+    mutation: Mutation,
+    host: String,
+    base: Uri,
+    _place: OwnedSemaphorePermit,
+}
+
+impl Proxy {
+    /// Forwards a request that may change data.
+    pub(crate) async fn mutate(self: &Arc<Self>, parts: Parts, body: Body, peer: Peer, effective: Method) -> Answer {
+        let reason = if effective == parts.method { Reason::Method } else { Reason::MethodOverride };
+        let outcome = Outcome::bypass(reason);
+        let Ok(place) = Arc::clone(&self.mutation_places).try_acquire_owned() else {
+            let outcome = Outcome { reason: Some(Reason::UpstreamBusy), ..outcome };
+            return Answer { response: respond::failure(Reason::UpstreamBusy, &outcome), outcome, route: None };
+        };
+        let (fields, body) = self.read_body(&parts, body, peer, &effective).await;
+        let mutation = match self.rules.mutation(&asked(&parts, &body, peer), &effective, fields.as_ref()) {
+            Ok(mutation) => mutation,
+            Err(header) => return self.refuse_header(None, &header),
+        };
+        self.note(&parts, &mutation);
+        let host = plan::authority(&parts.uri, &parts.headers).into_owned();
+        let base = parts.uri.clone();
+        let request = self.upstream_request(parts, body, peer, None);
+        let order = Order { request, mutation, host, base, _place: place };
+        let (tell, told) = oneshot::channel();
+        let proxy = Arc::clone(self);
+        self.tasks.spawn(async move { proxy.run_mutation(order, tell).await });
+        match told.await {
+            Ok(Told::Response(response, purged)) => self.mutated(response, &purged, outcome),
+            Ok(Told::Failed(error)) => {
+                let outcome = Outcome { reason: Some(error.reason()), ..outcome };
+                Answer { response: respond::failure(error.reason(), &outcome), outcome, route: None }
+            }
+            Ok(Told::Refused) => {
+                let outcome = Outcome { reason: Some(Reason::WriteRefused), ..outcome };
+                Answer { response: respond::failure(Reason::WriteRefused, &outcome), outcome, route: None }
+            }
+            // The task panicked, and its panic was logged.
+            Err(_) => {
+                let outcome = Outcome { reason: Some(Reason::UpstreamBroken), ..outcome };
+                Answer { response: respond::failure(Reason::UpstreamBroken, &outcome), outcome, route: None }
+            }
+        }
+    }
+
+    /// Reads the body, up to a limit, where a rule needs a field of it. What was read is put back in front of the rest.
+    async fn read_body(&self, parts: &Parts, mut body: Body, peer: Peer, effective: &Method) -> (Option<BodyFields>, Body) {
+        if body.is_empty() || !self.rules.mutation_reads_body(&asked(parts, &body, peer), effective) {
+            return (None, body);
+        }
+        let mut read = BytesMut::new();
+        let limit = usize::try_from(self.settings.purge_body).unwrap_or(usize::MAX);
+        while read.len() <= limit {
+            match body.frame().await {
+                None => {
+                    let read = read.freeze();
+                    let kind = parts.headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes).unwrap_or_default();
+                    return (BodyFields::parse(kind, &read), Body::full(read));
+                }
+                Some(Ok(frame)) => match frame.into_data() {
+                    Ok(chunk) => read.extend_from_slice(&chunk),
+                    // Trailers: the end of a body that is forwarded without them.
+                    Err(_) => {}
+                },
+                Some(Err(error)) => return (None, Body::stream(Prefixed { read: Some(read.freeze()), rest: Rest::Broken(Some(error)) })),
+            }
+        }
+        (None, Body::stream(Prefixed { read: Some(read.freeze()), rest: Rest::Body(body) }))
+    }
+
+    fn note(&self, parts: &Parts, mutation: &Mutation) {
+        self.counters.mutations.inc();
+        let path = parts.uri.path();
+        if !mutation.missing.is_empty() {
+            self.counters.missing_fields.add(mutation.missing.len() as u64);
+            let fields = mutation.missing.join(" ");
+            tracing::warn!(method = %parts.method, path, fields, "a purge rule names fields that this mutation lacks; what it was to purge stays");
+        }
+        if mutation.uncovered_cached_path {
+            self.counters.uncovered.inc();
+            tracing::debug!(method = %parts.method, path, "no purge rule speaks of this mutation of a cached path; only its own URI is purged");
+        }
+    }
+
+    async fn run_mutation(self: Arc<Self>, order: Order, tell: oneshot::Sender<Told>) {
+        let Order { request, mut mutation, host, base, _place } = order;
+        let guarded = mutation.guard == Guard::Bypass;
+        let tags = std::mem::take(&mut mutation.tags);
+        let Ok(pending) = self.coherence.mark(tags, guarded, self.settings.mark_for).await else {
+            let _: WriteRefused = WriteRefused;
+            let _ = tell.send(Told::Refused);
+            return;
+        };
+        let result = self.send_renewing(request, &pending).await;
+        let told = match result {
+            Ok(response) if response.status().is_client_error() => {
+                self.coherence.refused(pending).await;
+                Told::Response(response, Vec::new())
+            }
+            Ok(response) => {
+                let mut purged = pending.tags().to_vec();
+                let named = named_targets(response.headers(), &host, &base);
+                if !named.is_empty() {
+                    self.coherence.purge(&named).await;
+                    purged.extend(named);
+                }
+                self.purge_after(pending, &mutation.repurge_after).await;
+                Told::Response(response, purged)
+            }
+            Err(error) => {
+                if error.may_have_reached_app() {
+                    // The app may have committed before it broke off.
+                    self.purge_after(pending, &mutation.repurge_after).await;
+                } else {
+                    self.coherence.refused(pending).await;
+                }
+                Told::Failed(error)
+            }
+        };
+        let _ = tell.send(told);
+    }
+
+    /// Sends the request, and moves the deadline of its mark for as long as that takes.
+    async fn send_renewing(&self, request: Request<Body>, pending: &Pending) -> Result<Response<Body>, upstream::Error> {
+        let sending = self.upstream.send(request);
+        tokio::pin!(sending);
+        loop {
+            tokio::select! {
+                result = &mut sending => return result,
+                () = tokio::time::sleep(self.settings.mark_for / 3) => self.coherence.renew(pending, self.settings.mark_for).await,
+            }
+        }
+    }
+
+    async fn purge_after(self: &Self, pending: Pending, again: &[Duration]) {
+        self.counters.purging.inc();
+        let tags: Vec<Tag> = if again.is_empty() { Vec::new() } else { pending.tags().to_vec() };
+        self.coherence.committed(pending).await;
+        for &after in again {
+            let (coherence, tags) = (Arc::clone(&self.coherence), tags.clone());
+            // Not tracked: a drain does not wait for it, and a restarted sidecar begins with an empty memory.
+            tokio::spawn(async move {
+                tokio::time::sleep(after).await;
+                coherence.purge(&tags).await;
+            });
+        }
+    }
+
+    fn mutated(&self, mut response: Response<Body>, purged: &[Tag], mut outcome: Outcome) -> Answer {
+        outcome.fwd_status = Some(response.status().as_u16());
+        let version = response.version();
+        forward::prepare_response(response.headers_mut(), version);
+        respond::mark(response.headers_mut(), &outcome);
+        if self.settings.debug_headers && !purged.is_empty() {
+            let names: Vec<&str> = purged.iter().map(Tag::as_str).collect();
+            if let Ok(value) = HeaderValue::from_str(&names.join(" ")) {
+                response.headers_mut().insert(HeaderName::from_static("x-cache-purged"), value);
+            }
+        }
+        *response.version_mut() = http::Version::HTTP_11;
+        Answer { response, outcome, route: None }
+    }
+}
+
+/// The URIs of the same origin that a response to an unsafe method names (RFC 9111 4.4).
+fn named_targets(headers: &HeaderMap, host: &str, base: &Uri) -> Vec<Tag> {
+    let lines = [LOCATION, CONTENT_LOCATION].into_iter().filter_map(|name| headers.get(name)?.to_str().ok());
+    lines.filter_map(|line| same_origin_path(line, host, base)).map(|path| Tag::of_uri(host, &path)).collect()
+}
+
+fn same_origin_path(reference: &str, host: &str, base: &Uri) -> Option<String> {
+    // The scheme does not matter: both of an app's origins have its data.
+    let base = url::Url::parse(&format!("http://{host}{}", base.path())).ok()?;
+    let target = base.join(reference).ok()?;
+    (target.host_str() == base.host_str()).then(|| target::permissive_path(target.path()))
+}
+
+/// A body whose beginning was read already.
+struct Prefixed {
+    read: Option<Bytes>,
+    rest: Rest,
+}
+
+enum Rest {
+    Body(Body),
+    Broken(Option<crate::body::BodyError>),
+}
+
+impl http_body::Body for Prefixed {
+    type Data = Bytes;
+    type Error = crate::body::BodyError;
+
+    fn poll_frame(
+        self: std::pin::Pin<&mut Self>,
+        cx: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<Option<Result<http_body::Frame<Bytes>, Self::Error>>> {
+        let this = self.get_mut();
+        if let Some(read) = this.read.take() {
+            return std::task::Poll::Ready(Some(Ok(http_body::Frame::data(read))));
+        }
+        match &mut this.rest {
+            Rest::Body(body) => std::pin::Pin::new(body).poll_frame(cx),
+            Rest::Broken(error) => std::task::Poll::Ready(error.take().map(Err)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_response_names_other_targets_of_its_own_origin() {
+        let path = |line| same_origin_path(line, "app:8080", &Uri::from_static("/api/campaigns"));
+        assert_eq!(path("/api/campaigns/7").as_deref(), Some("/api/campaigns/7"));
+        assert_eq!(path("campaigns/7?x=1").as_deref(), Some("/api/campaigns/7"));
+        assert_eq!(path("https://app/api/x").as_deref(), Some("/api/x"), "ports differ behind proxies");
+        assert_eq!(path("http://elsewhere/api/x"), None);
+        assert_eq!(path("http://["), None);
+    }
+}

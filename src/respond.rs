@@ -1,0 +1,281 @@
+//! Responses to clients: heads of hits, what is added to what the app sent, and the only map from errors to statuses.
+
+use std::fmt::Write as _;
+
+use bytes::Bytes;
+use http::header::{AGE, CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, SET_COOKIE};
+use http::{Response, StatusCode};
+
+use crate::body::Body;
+use crate::clock::Wall;
+use crate::conditional::{self, Verdict};
+use crate::entry::Entry;
+use crate::outcome::{Disposition, Outcome, Reason};
+
+/// `X-Cache`: one word that says what happened.
+pub const X_CACHE: HeaderName = HeaderName::from_static("x-cache");
+
+/// `Cache-Status` (RFC 9211): the same in full.
+pub const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
+
+/// The head of a hit, made once: all but the fields that change by the second.
+#[derive(Clone, Debug)]
+pub struct PreparedHead(HeaderMap);
+
+impl PreparedHead {
+    /// The head for hits on this entry.
+    #[must_use]
+    pub fn of(entry: &Entry) -> Self {
+        let mut headers = HeaderMap::with_capacity(entry.headers.len() + 3);
+        headers.extend(entry.headers.clone());
+        headers.insert(X_CACHE, HeaderValue::from_static(Disposition::Hit.as_str()));
+        Self(headers)
+    }
+
+    /// How much memory it takes; its values share theirs with the entry.
+    #[must_use]
+    pub fn weight(&self) -> usize {
+        self.0.capacity() * 112
+    }
+}
+
+/// Answers from a stored response. `head_only` for HEAD.
+#[must_use]
+pub fn hit(entry: &Entry, head: &PreparedHead, request: &HeaderMap, head_only: bool, now: Wall, outcome: &Outcome) -> Response<Body> {
+    let mut headers = head.0.clone();
+    let age = entry.times.age(now).as_secs();
+    headers.insert(AGE, number(age));
+    let status = match outcome.disposition {
+        Disposition::Hit => hit_status(entry.headers.get(CACHE_STATUS), outcome),
+        _ => {
+            headers.insert(X_CACHE, HeaderValue::from_static(outcome.disposition.as_str()));
+            appended_status(entry.headers.get(CACHE_STATUS), outcome)
+        }
+    };
+    headers.insert(CACHE_STATUS, status);
+    if conditional::has_conditions(request) && not_modified(entry, request) {
+        let mut slim = conditional::not_modified_headers(&headers);
+        for name in [AGE, X_CACHE, CACHE_STATUS] {
+            if let Some(value) = headers.get(&name) {
+                slim.insert(name, value.clone());
+            }
+        }
+        return assemble(StatusCode::NOT_MODIFIED, slim, Body::empty());
+    }
+    let body = if head_only { Body::empty() } else { Body::full(entry.body.clone()) };
+    assemble(entry.status, headers, body)
+}
+
+fn not_modified(entry: &Entry, request: &HeaderMap) -> bool {
+    let field = |name: HeaderName| entry.headers.get(name);
+    entry.status == StatusCode::OK
+        && conditional::evaluate(
+            request,
+            field(http::header::ETAG),
+            field(http::header::LAST_MODIFIED),
+            field(http::header::DATE),
+        ) == Verdict::NotModified
+}
+
+/// The commonest line, written without the formatting machinery: `sidecache; hit; ttl=243; detail=memory`.
+fn hit_status(upstream: Option<&HeaderValue>, outcome: &Outcome) -> HeaderValue {
+    let (Some(tier), Some(ttl), None) = (outcome.tier, outcome.ttl, upstream) else { return appended_status(upstream, outcome) };
+    let mut digits = itoa::Buffer::new();
+    let mut line = Vec::with_capacity(64);
+    line.extend_from_slice(b"sidecache; hit; ttl=");
+    line.extend_from_slice(digits.format(ttl).as_bytes());
+    line.extend_from_slice(b"; detail=");
+    line.extend_from_slice(tier.as_str().as_bytes());
+    value(Bytes::from(line))
+}
+
+/// Marks a response that the app sent. What the app, or another cache before it, says of itself in `Cache-Status` stays in front.
+pub fn mark(headers: &mut HeaderMap, outcome: &Outcome) {
+    let status = appended_status(None, outcome);
+    headers.append(CACHE_STATUS, status);
+    headers.insert(X_CACHE, HeaderValue::from_static(outcome.disposition.as_str()));
+}
+
+fn appended_status(upstream: Option<&HeaderValue>, outcome: &Outcome) -> HeaderValue {
+    let mut line = String::with_capacity(96);
+    if let Some(upstream) = upstream.and_then(|value| value.to_str().ok()) {
+        line.push_str(upstream);
+        line.push_str(", ");
+    }
+    line.push_str("sidecache");
+    match outcome.disposition {
+        Disposition::Hit | Disposition::Stale | Disposition::Revalidated => line.push_str("; hit"),
+        Disposition::Miss => line.push_str(match outcome.reason {
+            Some(Reason::Expired) => "; fwd=stale",
+            Some(Reason::VaryMiss) => "; fwd=vary-miss",
+            Some(Reason::RequestNoCache) => "; fwd=request",
+            Some(Reason::NotAdmitted | Reason::Purged) => "; fwd=miss",
+            _ => "; fwd=uri-miss",
+        }),
+        Disposition::Bypass => line.push_str(match outcome.reason {
+            Some(Reason::Method | Reason::MethodOverride) => "; fwd=method",
+            Some(Reason::RequestNoStore) => "; fwd=request",
+            _ => "; fwd=bypass",
+        }),
+    }
+    if let Some(status) = outcome.fwd_status {
+        let _ = write!(line, "; fwd-status={status}");
+    }
+    if let Some(ttl) = outcome.ttl {
+        let _ = write!(line, "; ttl={ttl}");
+    }
+    if outcome.stored {
+        line.push_str("; stored");
+    }
+    if outcome.collapsed {
+        line.push_str("; collapsed");
+    }
+    match (outcome.tier, outcome.detail()) {
+        (Some(tier), _) => {
+            let _ = write!(line, "; detail={}", tier.as_str());
+        }
+        (None, Some(detail)) => {
+            line.push_str("; detail=\"");
+            // What may stand in a string of RFC 9651; header and field names need no more.
+            line.extend(detail.to_string().chars().map(|c| if c.is_ascii_graphic() && c != '"' && c != '\\' || c == ' ' { c } else { '?' }));
+            line.push('"');
+        }
+        (None, None) => {}
+    }
+    value(Bytes::from(line))
+}
+
+/// A response that the sidecar makes itself, because of a failure.
+#[must_use]
+pub fn failure(reason: Reason, outcome: &Outcome) -> Response<Body> {
+    let status = match reason {
+        Reason::UpstreamTimeout => StatusCode::GATEWAY_TIMEOUT,
+        Reason::UpstreamBusy | Reason::WriteRefused | Reason::CacheUnavailable => StatusCode::SERVICE_UNAVAILABLE,
+        Reason::BadRequest => StatusCode::BAD_REQUEST,
+        _ => StatusCode::BAD_GATEWAY,
+    };
+    let mut response = plain(status, &match &outcome.subject {
+        Some(subject) => format!("{}: {subject}", reason.as_str()),
+        None => reason.as_str().to_owned(),
+    });
+    mark(response.headers_mut(), outcome);
+    response
+}
+
+/// A request that breaks a rule of HTTP. The connection ends with it, because the two sides may disagree on where the next message starts.
+#[must_use]
+pub fn refusal(status: StatusCode, why: &str) -> Response<Body> {
+    let mut response = plain(status, why);
+    response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    if status == StatusCode::METHOD_NOT_ALLOWED {
+        response.headers_mut().insert(http::header::ALLOW, HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"));
+    }
+    mark(response.headers_mut(), &Outcome::bypass(Reason::BadRequest));
+    response
+}
+
+/// SECURITY: says nothing of the app's address or of any credential, and is never stored.
+fn plain(status: StatusCode, why: &str) -> Response<Body> {
+    let text = format!("{} {}: {why}\n", status.as_u16(), status.canonical_reason().unwrap_or_default());
+    let mut headers = HeaderMap::with_capacity(6);
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(CONTENT_LENGTH, number(text.len() as u64));
+    assemble(status, headers, Body::full(text))
+}
+
+/// What a follower of a fill gets of its head: not the cookies, which are the leader's.
+pub fn strip_cookies(headers: &mut HeaderMap) {
+    headers.remove(SET_COOKIE);
+}
+
+/// A response of these parts.
+#[must_use]
+pub fn assemble(status: StatusCode, headers: HeaderMap, body: Body) -> Response<Body> {
+    let mut response = Response::new(body);
+    *response.status_mut() = status;
+    *response.headers_mut() = headers;
+    response
+}
+
+fn number(number: u64) -> HeaderValue {
+    HeaderValue::from(number)
+}
+
+fn value(line: Bytes) -> HeaderValue {
+    // Made of visible ASCII above; the fallback only keeps a mistake there from becoming a panic.
+    HeaderValue::from_maybe_shared(line).unwrap_or_else(|_| HeaderValue::from_static("sidecache"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::entry::Times;
+    use crate::outcome::Tier;
+    use std::time::Duration;
+
+    fn entry(lines: &[(&'static str, &'static str)]) -> Entry {
+        let headers = lines.iter().map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value))).collect();
+        let times = Times { received: Wall(0), initial_age: Duration::from_secs(2), lifetime: Duration::from_secs(60) };
+        Entry::compact(b"key", StatusCode::OK, &headers, &[Bytes::from_static(b"body")], times)
+    }
+
+    fn status(outcome: &Outcome) -> String {
+        let mut headers = HeaderMap::new();
+        mark(&mut headers, outcome);
+        headers[CACHE_STATUS].to_str().expect("ascii").to_owned()
+    }
+
+    #[test]
+    fn a_hit_says_so_with_its_age() {
+        let entry = entry(&[("etag", "\"1\"")]);
+        let outcome = Outcome { tier: Some(Tier::Memory), ttl: Some(48), ..Outcome::new(Disposition::Hit) };
+        let response = hit(&entry, &PreparedHead::of(&entry), &HeaderMap::new(), false, Wall(10_000), &outcome);
+        assert_eq!(response.headers()[X_CACHE], "HIT");
+        assert_eq!(response.headers()[AGE], "12");
+        assert_eq!(response.headers()[CACHE_STATUS], "sidecache; hit; ttl=48; detail=memory");
+        assert_eq!(response.headers()[CONTENT_LENGTH], "4");
+    }
+
+    #[test]
+    fn a_hit_answers_a_condition() {
+        let entry = entry(&[("etag", "\"1\""), ("content-type", "a/b")]);
+        let outcome = Outcome { tier: Some(Tier::Redis), ttl: Some(1), ..Outcome::new(Disposition::Hit) };
+        let mut request = HeaderMap::new();
+        request.insert("if-none-match", HeaderValue::from_static("\"1\""));
+        let response = hit(&entry, &PreparedHead::of(&entry), &request, false, Wall(0), &outcome);
+        assert_eq!(response.status(), StatusCode::NOT_MODIFIED);
+        assert_eq!(response.headers()[X_CACHE], "HIT");
+        assert!(!response.headers().contains_key(CONTENT_TYPE) && !response.headers().contains_key(CONTENT_LENGTH));
+    }
+
+    #[test]
+    fn every_outcome_is_a_line_of_rfc_9211() {
+        assert_eq!(status(&Outcome::bypass(Reason::NoRoute)), "sidecache; fwd=bypass; detail=\"no route\"");
+        assert_eq!(
+            status(&Outcome::bypass_of(Reason::UnkeyedHeader, "x-account-id")),
+            "sidecache; fwd=bypass; detail=\"unkeyed header x-account-id\""
+        );
+        assert_eq!(status(&Outcome::bypass(Reason::Method)), "sidecache; fwd=method; detail=\"method\"");
+        let miss = Outcome { stored: true, fwd_status: Some(200), ttl: Some(300), ..Outcome::miss(Reason::NotStored) };
+        assert_eq!(status(&miss), "sidecache; fwd=uri-miss; fwd-status=200; ttl=300; stored; detail=\"not stored\"");
+        assert_eq!(status(&Outcome::bypass_of(Reason::MissingField, "a\"\n\\b")), "sidecache; fwd=bypass; detail=\"missing field a???b\"");
+    }
+
+    #[test]
+    fn the_apps_own_cache_status_stays_in_front() {
+        let entry = entry(&[("cache-status", "origin; hit")]);
+        let outcome = Outcome { tier: Some(Tier::Memory), ttl: Some(1), ..Outcome::new(Disposition::Hit) };
+        let response = hit(&entry, &PreparedHead::of(&entry), &HeaderMap::new(), true, Wall(0), &outcome);
+        assert_eq!(response.headers()[CACHE_STATUS], "origin; hit, sidecache; hit; ttl=1; detail=memory");
+    }
+
+    #[test]
+    fn failures_have_their_statuses_and_are_never_stored() {
+        for (reason, status) in [(Reason::UpstreamTimeout, 504), (Reason::UpstreamUnreachable, 502), (Reason::WriteRefused, 503), (Reason::BadRequest, 400)] {
+            let response = failure(reason, &Outcome::bypass(reason));
+            assert_eq!(response.status().as_u16(), status);
+            assert_eq!(response.headers()[CACHE_CONTROL], "no-store");
+        }
+    }
+}

@@ -1,0 +1,238 @@
+//! Routes: path patterns, the policy of each, and which of them takes a request.
+
+use std::fmt;
+use std::hash::{Hash as _, Hasher as _};
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::header::HeaderName;
+
+use crate::admit::OriginRule;
+use crate::field::{Field, Source};
+use crate::scope::{CredentialRule, Scope};
+use crate::tag::Template;
+
+pub use crate::route::headers::{HeaderRules, Role};
+pub use crate::route::pattern::{Captures, Pattern};
+
+mod headers;
+mod pattern;
+
+/// Whether a route caches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// It does.
+    On,
+    /// It does not: everything goes to the app.
+    Off,
+}
+
+/// Which query parameters count.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum QueryRule {
+    /// All, in their order.
+    All,
+    /// None; they are withheld from the app on a fill.
+    None,
+    /// These; the others are withheld from the app on a fill.
+    Only(Box<[Box<str>]>),
+}
+
+/// What to do with a request header that no key has seen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UnknownHeaders {
+    /// Pass the request to the app, around the cache.
+    Bypass,
+    /// Withhold the header on a fill.
+    Drop,
+    /// Let it through: the operator's word that it changes nothing.
+    Pass,
+}
+
+/// Whether the request's own `Cache-Control` counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ClientCacheControl {
+    /// A browser's reload reaches the app.
+    Respect,
+    /// It does not.
+    Ignore,
+}
+
+/// What the operator says of a route.
+#[derive(Clone, Debug)]
+pub struct RouteSpec {
+    /// The paths it takes.
+    pub pattern: Pattern,
+    /// Whether it caches.
+    pub mode: Mode,
+    /// Freshness where the app gives none.
+    pub ttl: Option<Duration>,
+    /// Whose word on freshness wins.
+    pub origin: OriginRule,
+    /// Store responses that set cookies, without the cookies.
+    pub strip_set_cookie: bool,
+    /// Who may share its entries.
+    pub scope: Scope,
+    /// The fields in its key.
+    pub key: Box<[Arc<Field>]>,
+    /// The query parameters in its key.
+    pub query: QueryRule,
+    /// The tags of its entries.
+    pub tags: Box<[Template]>,
+    /// Headers withheld from the app on a fill.
+    pub drop_headers: Box<[HeaderName]>,
+    /// Headers let through unkeyed.
+    pub pass_headers: Box<[HeaderName]>,
+    /// The rule for all other headers.
+    pub unknown_headers: UnknownHeaders,
+    /// How long the app's word on a credential holds, in scope `shared`.
+    pub admit_for: Duration,
+    /// Whether the request's own `Cache-Control` counts.
+    pub client_cache_control: ClientCacheControl,
+}
+
+/// A route, ready to take requests.
+#[derive(Debug)]
+pub struct Route {
+    /// Its place among the routes: the index of its metrics.
+    pub id: usize,
+    /// What the operator said.
+    pub spec: RouteSpec,
+    /// What becomes of each request header.
+    pub headers: HeaderRules,
+    /// Names its policy: entries of another policy are never found under this one.
+    pub fingerprint: [u8; 8],
+    /// The fields in its key: those the operator named, and those of its tags, without which a purge could miss an entry.
+    pub fields: Box<[Arc<Field>]>,
+    /// The cookies that the key names; when it names any, or credentials are withheld, the others are withheld too.
+    pub keyed_cookies: Box<[Box<str>]>,
+    /// Whether a field of the key stands in for the automatic credential.
+    pub chosen_identity: bool,
+}
+
+impl Route {
+    fn new(id: usize, spec: RouteSpec, credential: &CredentialRule) -> Self {
+        let mut fields: Vec<Arc<Field>> = spec.key.to_vec();
+        for field in spec.tags.iter().flat_map(Template::fields) {
+            if !fields.contains(field) {
+                fields.push(Arc::clone(field));
+            }
+        }
+        let keyed_cookies: Box<[Box<str>]> = fields
+            .iter()
+            .filter_map(|field| match &field.source {
+                Source::Cookie(name) => Some(name.clone()),
+                _ => None,
+            })
+            .collect();
+        let chosen_identity = spec.key.iter().any(|field| matches!(field.source, Source::Auth(_)));
+        let headers = HeaderRules::new(&spec, &fields, credential, chosen_identity, !keyed_cookies.is_empty());
+        let fingerprint = fingerprint(&spec, credential);
+        Self { id, spec, headers, fingerprint, fields: fields.into(), keyed_cookies, chosen_identity }
+    }
+
+    /// Whether the key holds the caller's credential, whole.
+    #[must_use]
+    pub fn key_holds_credential(&self) -> bool {
+        match self.spec.scope {
+            Scope::Private => true,
+            Scope::Shared => self.chosen_identity,
+            Scope::Public => false,
+        }
+    }
+
+    /// The route's name in metrics and logs: its pattern.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        self.spec.pattern.as_str()
+    }
+}
+
+/// Hashes what decides which responses may share a key. Fixed keys: sidecars with the same file agree on it.
+fn fingerprint(spec: &RouteSpec, credential: &CredentialRule) -> [u8; 8] {
+    #[allow(deprecated, reason = "the std SipHash with fixed keys is stable across processes, which DefaultHasher does not promise")]
+    let mut hasher = std::hash::SipHasher::new_with_keys(0x5349_4445, 0x4341_4348);
+    // Exhaustive, so that a new setting cannot be forgotten here.
+    let RouteSpec {
+        pattern,
+        scope,
+        key,
+        query,
+        strip_set_cookie,
+        drop_headers,
+        pass_headers,
+        unknown_headers,
+        tags,
+        mode: _,
+        ttl: _,
+        origin: _,
+        admit_for: _,
+        client_cache_control: _,
+    } = spec;
+    let told = format!("{:?}", (key, query, drop_headers, pass_headers, unknown_headers, credential));
+    (pattern.as_str(), scope, strip_set_cookie, told).hash(&mut hasher);
+    tags.iter().for_each(|tag| tag.as_str().hash(&mut hasher));
+    hasher.finish().to_be_bytes()
+}
+
+/// Two routes that could both be the most specific one for some path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tie {
+    /// The earlier of the two.
+    pub first: usize,
+    /// The later.
+    pub second: usize,
+}
+
+impl fmt::Display for Tie {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "routes {} and {} match the same paths", self.first + 1, self.second + 1)
+    }
+}
+
+/// All routes, found by path.
+#[derive(Debug, Default)]
+pub struct Routes {
+    routes: Vec<Arc<Route>>,
+    tree: pattern::Tree,
+}
+
+impl Routes {
+    /// Compiles routes. The order of the list decides nothing.
+    pub fn new(specs: Vec<RouteSpec>, credential: &CredentialRule) -> Result<Self, Tie> {
+        let mut tree = pattern::Tree::default();
+        for (id, spec) in specs.iter().enumerate() {
+            if let Some(first) = tree.insert(&spec.pattern, id) {
+                return Err(Tie { first, second: id });
+            }
+        }
+        let routes = specs.into_iter().enumerate().map(|(id, spec)| Arc::new(Route::new(id, spec, credential))).collect();
+        Ok(Self { routes, tree })
+    }
+
+    /// The most specific route for a path in normal form, with its captures.
+    #[must_use]
+    pub fn find(&self, path: &str) -> Option<(&Arc<Route>, Captures)> {
+        let id = self.tree.find(path)?;
+        let route = &self.routes[id];
+        let captures = route.spec.pattern.captures_of(path)?;
+        Some((route, captures))
+    }
+
+    /// All of them, in the order of the file.
+    pub fn iter(&self) -> impl Iterator<Item = &Arc<Route>> {
+        self.routes.iter()
+    }
+
+    /// How many there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.routes.len()
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.routes.is_empty()
+    }
+}

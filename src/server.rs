@@ -1,0 +1,207 @@
+//! The clients' side: the listener, the limits that strangers are held to, and the drain at the end.
+//!
+//! It turns sockets into requests and hands them to a [`Service`]. It must not know routes, caches or the app: what it refuses,
+//! it refuses by framing, number, size or time alone, and asks the service for the words.
+
+mod connection;
+mod drain;
+mod framing;
+mod message;
+mod patrol;
+mod refusal;
+mod socket;
+mod state;
+#[cfg(test)]
+mod tests;
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+use std::time::Duration;
+
+use http::{Request, Response, StatusCode};
+use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use self::connection::Hub;
+pub use self::drain::{Drained, signals};
+use self::socket::Permit;
+use crate::body::Body;
+use crate::clock::Clock;
+use crate::forward::{Network, Peer};
+use crate::metrics::Counter;
+
+/// Connections that the kernel may hold ready for us.
+const BACKLOG: i32 = 4096;
+/// Bytes that the kernel takes beyond what is on the wire. With a bound, a client that reads slowly makes room often enough to
+/// be told from one that has stopped, and its response waits in our memory only once.
+#[cfg(target_os = "linux")]
+const UNSENT: u32 = 256 * 1024;
+/// Keep-alive probes find clients that vanished without a word.
+const KEEPALIVE_AFTER: Duration = Duration::from_secs(60);
+const KEEPALIVE_EVERY: Duration = Duration::from_secs(15);
+/// Pauses after an accept that failed, from the first to the longest.
+const BACKOFF: (Duration, Duration) = (Duration::from_millis(5), Duration::from_secs(1));
+/// Refusals that may be under way at a time. Further connections are closed without a word.
+const REFUSALS: usize = 64;
+
+/// What the server calls for each request. It never fails: failures are responses.
+pub trait Service: Send + Sync + 'static {
+    /// Answers a request.
+    ///
+    /// Write it as an `async fn`: a panic of the future becomes a 500, one before the future ends the connection. The future is
+    /// dropped when the client goes. A request body that stalls gives an [`io::Error`] of kind
+    /// [`io::ErrorKind::TimedOut`].
+    fn call(self: &Arc<Self>, request: Request<Body>, peer: Peer) -> impl Future<Output = Response<Body>> + Send;
+
+    /// The answer for a message that broke the framing rules, for too many connections, and for a panic. Its body must be
+    /// bytes at hand. The server adds `Connection: close` where the connection ends.
+    fn refuse(&self, status: StatusCode, why: &'static str) -> Response<Body>;
+}
+
+/// What `[listen]` and `[limits]` say about clients.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Where to listen.
+    pub address: SocketAddr,
+    /// Peers whose `X-Forwarded-*` and `Forwarded` are believed.
+    pub trusted_proxies: Vec<Network>,
+    /// Client connections at a time, tunnels included. More are answered with 503.
+    pub max_connections: usize,
+    /// Bytes of a request's head. More are answered with 431. At least 8 KiB.
+    pub max_header_bytes: usize,
+    /// Header fields of a request. More are answered with 431.
+    pub max_headers: usize,
+    /// From the first byte of a request's head to its last.
+    pub header_timeout: Duration,
+    /// How long a connection may be without a request.
+    pub idle_timeout: Duration,
+    /// How long a client may pause within a request's body.
+    pub body_timeout: Duration,
+    /// How long a client may take no byte of its response.
+    pub write_timeout: Duration,
+    /// HTTP/2 streams per connection.
+    pub max_streams: u32,
+    /// How long requests may take to finish after the server was told to stop.
+    pub drain: Duration,
+}
+
+/// What happened at the edge. Clones share their numbers.
+#[derive(Clone, Debug, Default)]
+pub struct Counters {
+    /// Connections accepted, those that were then refused included.
+    pub accepted: Arc<Counter>,
+    /// Connections open now, tunnels included.
+    pub open: Arc<AtomicUsize>,
+    /// Connections refused because `max_connections` were open.
+    pub refused_full: Arc<Counter>,
+    /// Accepts that failed.
+    pub accept_errors: Arc<Counter>,
+    /// Requests refused for carrying both `Content-Length` and `Transfer-Encoding`.
+    pub framing_refused: Arc<Counter>,
+    /// Requests refused because their head is malformed or too large (400, 414, 431).
+    pub head_refused: Arc<Counter>,
+    /// Connections ended because a head did not come to its end.
+    pub header_timeouts: Arc<Counter>,
+    /// Connections closed because no request came.
+    pub idle_closed: Arc<Counter>,
+    /// Request bodies given up because the client paused.
+    pub body_timeouts: Arc<Counter>,
+    /// Connections ended because the client took no byte of its response.
+    pub write_timeouts: Arc<Counter>,
+    /// Requests that made the service panic.
+    pub panics: Arc<Counter>,
+    /// Connections cut at the end of the drain.
+    pub cut: Arc<Counter>,
+}
+
+/// Opens the listening socket.
+///
+/// # Errors
+/// When the address cannot be had. Needs a Tokio runtime.
+pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    socket.set_nonblocking(true)?;
+    // Accepted sockets inherit these, at no cost per connection.
+    socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE_AFTER).with_interval(KEEPALIVE_EVERY))?;
+    #[cfg(target_os = "linux")]
+    socket.set_tcp_notsent_lowat(UNSENT)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    TcpListener::from_std(socket.into())
+}
+
+/// Serves clients until `shutdown`, then drains.
+///
+/// `tasks` are what requests leave running: mutations, fills, tunnels. They get the same grace.
+pub async fn run<S: Service>(
+    listener: TcpListener,
+    settings: Settings,
+    service: Arc<S>,
+    counters: Counters,
+    clock: Clock,
+    shutdown: CancellationToken,
+    tasks: TaskTracker,
+) -> Drained {
+    let hub = Arc::new(Hub::new(settings, service, counters, clock));
+    shutdown.run_until_cancelled(accept(listener, &hub)).await;
+    drain::drain(&hub, &tasks).await
+}
+
+/// Takes connections, for ever. Dropping this closes the listener.
+async fn accept<S: Service>(listener: TcpListener, hub: &Arc<Hub<S>>) {
+    let refusals = Arc::new(Semaphore::new(REFUSALS));
+    let mut pause = None;
+    loop {
+        match listener.accept().await {
+            Ok((stream, address)) => {
+                if pause.take().is_some() {
+                    tracing::info!("connections are accepted again");
+                }
+                welcome(stream, address.ip().to_canonical(), hub, &refusals);
+            }
+            Err(error) => {
+                hub.counters.accept_errors.inc();
+                if is_of_one_client(&error) {
+                    continue;
+                }
+                // Out of file descriptors or memory: trying again at once would only burn the processor.
+                let wait = pause.map_or(BACKOFF.0, |last: Duration| (last * 2).min(BACKOFF.1));
+                if pause.replace(wait).is_none() {
+                    tracing::warn!(%error, "connections cannot be accepted; trying again with pauses");
+                }
+                tokio::time::sleep(wait).await;
+            }
+        }
+    }
+}
+
+/// Whether an accept failed because the client that was to be accepted is gone already.
+fn is_of_one_client(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
+    matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted)
+}
+
+fn welcome<S: Service>(stream: TcpStream, addr: IpAddr, hub: &Arc<Hub<S>>, refusals: &Arc<Semaphore>) {
+    hub.counters.accepted.inc();
+    // Without it small responses wait for acknowledgements. A socket that cannot is served all the same.
+    let _ = stream.set_nodelay(true);
+    let hub = Arc::clone(hub);
+    if let Some(permit) = Permit::take(&hub.counters.open, hub.settings.max_connections) {
+        hub.connections.clone().spawn(connection::serve(hub, stream, addr, permit));
+        return;
+    }
+    // Answered, not left waiting in the backlog: a load balancer can try elsewhere.
+    hub.counters.refused_full.inc();
+    if let Ok(place) = Arc::clone(refusals).try_acquire_owned() {
+        tokio::spawn(async move {
+            refusal::turn_away(stream, &*hub.service).await;
+            drop(place);
+        });
+    }
+}

@@ -1,0 +1,164 @@
+//! The client's socket as hyper sees it: watched for framing, for a client that stops reading, and closed with care.
+//!
+//! It notes what it sees in the connection's [`State`] and decides nothing. It must stay cheap: it runs for every read and
+//! write of every request.
+
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll, ready};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+
+use super::framing::{Place, Scanner};
+use super::state::State;
+
+/// How much a client may still send after we have closed our side. More, and it is cut off.
+const LINGER_BYTES: usize = 1 << 20;
+
+/// A place among the open connections, given back when the socket closes (after a tunnel, too).
+#[derive(Debug)]
+pub(super) struct Permit(Arc<AtomicUsize>);
+
+impl Permit {
+    /// Takes a place, unless `max` are taken.
+    pub(super) fn take(open: &Arc<AtomicUsize>, max: usize) -> Option<Self> {
+        let permit = Self(Arc::clone(open));
+        let taken = open.fetch_add(1, Ordering::Relaxed);
+        // Over the limit, dropping the permit takes the step back.
+        (taken < max).then_some(permit)
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// The socket of one connection.
+#[derive(Debug)]
+pub(super) struct Socket {
+    stream: TcpStream,
+    state: Arc<State>,
+    scanner: Scanner,
+    /// What was last told to the state: most reads begin and end between two messages.
+    place: Place,
+    blocked: bool,
+    closed: Closed,
+    _permit: Permit,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Closed {
+    No,
+    ByClient,
+    /// By us; so many bytes of the client's are still tolerated.
+    ByUs(usize),
+}
+
+impl Socket {
+    pub(super) const fn new(stream: TcpStream, state: Arc<State>, permit: Permit) -> Self {
+        let scanner = Scanner::new();
+        Self { stream, state, scanner, place: Place::Between, blocked: false, closed: Closed::No, _permit: permit }
+    }
+
+    fn saw(&mut self, bytes: &[u8]) {
+        if bytes.is_empty() {
+            self.closed = Closed::ByClient;
+            return;
+        }
+        if self.place == Place::Opaque || self.state.is_opaque() {
+            return;
+        }
+        if let Some(number) = self.scanner.feed(bytes, self.state.progress()) {
+            self.state.set_flawed(number);
+        }
+        let place = self.scanner.place();
+        if place != self.place {
+            self.place = place;
+            self.state.set_place(place);
+        }
+    }
+
+    fn wrote<T>(&mut self, result: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+        if result.is_pending() {
+            if !self.blocked {
+                self.blocked = true;
+                self.state.set_blocked();
+            }
+        } else if self.blocked {
+            self.blocked = false;
+            self.state.set_unblocked();
+        }
+        result
+    }
+}
+
+impl AsyncRead for Socket {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        let before = buf.filled().len();
+        ready!(Pin::new(&mut this.stream).poll_read(cx, buf))?;
+        this.saw(&buf.filled()[before..]);
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Socket {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        let result = Pin::new(&mut this.stream).poll_write(cx, buf);
+        this.wrote(result)
+    }
+
+    fn poll_write_vectored(self: Pin<&mut Self>, cx: &mut Context<'_>, bufs: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        let result = Pin::new(&mut this.stream).poll_write_vectored(cx, bufs);
+        this.wrote(result)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    /// A TCP socket has nothing to flush. hyper calls this in every turn, which makes it the place to look for a client that
+    /// reset the connection while its request is served: hyper does not read then.
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.state.take_probe()
+            && let Some(error) = self.stream.take_error()?
+        {
+            return Poll::Ready(Err(error));
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Closes our side. When the client is amid a message, its bytes are read and dropped for a while: closing the socket over
+    /// unread bytes sends a reset, which can take our last answer away from the client (RFC 9112 section 9.6).
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        let mut left = match this.closed {
+            Closed::ByUs(left) => left,
+            already => {
+                ready!(Pin::new(&mut this.stream).poll_shutdown(cx))?;
+                if already == Closed::ByClient || this.state.is_opaque() || !this.state.is_inside_message() {
+                    return Poll::Ready(Ok(()));
+                }
+                this.state.set_lingering();
+                LINGER_BYTES
+            }
+        };
+        let mut scratch = [0; 4096];
+        while left > 0 {
+            this.closed = Closed::ByUs(left);
+            let mut buf = ReadBuf::new(&mut scratch);
+            match ready!(Pin::new(&mut this.stream).poll_read(cx, &mut buf)) {
+                Ok(()) if !buf.filled().is_empty() => left = left.saturating_sub(buf.filled().len()),
+                _ => left = 0,
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+}

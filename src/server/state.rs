@@ -1,0 +1,159 @@
+//! What the parts of one connection know of each other: its socket, its requests, and the patrol that ends it in time.
+//!
+//! Everything is an atomic that one side writes and the patrol reads after the connection was polled, on the same task. Only
+//! the count of open messages is changed by other tasks too, and the patrol looks again soon enough to notice.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed};
+
+use super::framing::{Place, Progress};
+
+/// The shared state of one connection.
+#[derive(Debug, Default)]
+pub(super) struct State {
+    /// Requests handed to the service.
+    served: AtomicU32,
+    /// Request and response messages that are under way.
+    open: AtomicU32,
+    /// A [`Place`].
+    place: AtomicU8,
+    /// One more than the number of the request that carries both `Content-Length` and `Transfer-Encoding`; 0 when there is none.
+    flawed: AtomicU64,
+    /// The client's socket takes no bytes at the moment, and how often it has begun to take them again.
+    blocked: AtomicBool,
+    unblocked: AtomicU32,
+    /// Our side is closed; the client's last bytes are being thrown away.
+    lingering: AtomicBool,
+    /// The socket shall be asked whether the client is gone.
+    probe: AtomicBool,
+}
+
+/// What a connection is doing; each has its own limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stage {
+    /// No byte of the next request has come.
+    Idle,
+    /// A part of a request's head has come.
+    Head,
+    /// A request is being read or answered.
+    Busy,
+    /// HTTP/2 without a request.
+    Quiet,
+    /// The client takes none of the bytes that wait for it.
+    Blocked,
+    /// Closed on our side.
+    Lingering,
+}
+
+/// A stage, and which one of its kind: when a mark changes, its time begins anew.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Mark {
+    pub stage: Stage,
+    count: u32,
+}
+
+/// A request that has just been handed over.
+#[derive(Debug)]
+pub(super) struct Arrival {
+    pub busy: Busy,
+    /// It carries both `Content-Length` and `Transfer-Encoding`.
+    pub flawed: bool,
+}
+
+/// Keeps the connection busy until it is dropped.
+#[derive(Debug)]
+pub(super) struct Busy(Arc<State>);
+
+impl State {
+    /// Notes a request. Called on the connection's own task only, so that plain stores do for what no other task writes.
+    pub(super) fn begin(self: &Arc<Self>) -> Arrival {
+        let number = self.served.load(Relaxed);
+        self.served.store(number.wrapping_add(1), Relaxed);
+        let flawed = self.flawed.load(Relaxed) == u64::from(number) + 1;
+        Arrival { busy: self.busy(), flawed }
+    }
+
+    /// Notes one more message under way.
+    pub(super) fn busy(self: &Arc<Self>) -> Busy {
+        self.open.fetch_add(1, Relaxed);
+        Busy(Arc::clone(self))
+    }
+
+    pub(super) fn progress(&self) -> Progress {
+        Progress { served: self.served.load(Relaxed), busy: self.open.load(Relaxed) > 0 }
+    }
+
+    pub(super) fn mark(&self) -> Mark {
+        let busy = self.open.load(Relaxed) > 0;
+        let stage = if self.lingering.load(Relaxed) {
+            Stage::Lingering
+        } else if self.blocked.load(Relaxed) {
+            return Mark { stage: Stage::Blocked, count: self.unblocked.load(Relaxed) };
+        } else if busy {
+            Stage::Busy
+        } else {
+            match self.place.load(Relaxed) {
+                place if place == Place::Head as u8 => Stage::Head,
+                place if place == Place::Opaque as u8 => Stage::Quiet,
+                _ => Stage::Idle,
+            }
+        };
+        Mark { stage, count: self.served.load(Relaxed) }
+    }
+
+    pub(super) fn set_place(&self, place: Place) {
+        self.place.store(place as u8, Relaxed);
+    }
+
+    pub(super) fn is_opaque(&self) -> bool {
+        self.place.load(Relaxed) == Place::Opaque as u8
+    }
+
+    pub(super) fn is_amid_head(&self) -> bool {
+        self.place.load(Relaxed) == Place::Head as u8
+    }
+
+    /// Whether the last byte read was inside a message, so that more of it may be on its way.
+    pub(super) fn is_inside_message(&self) -> bool {
+        let place = self.place.load(Relaxed);
+        place == Place::Head as u8 || place == Place::Body as u8
+    }
+
+    pub(super) fn set_flawed(&self, number: u32) {
+        self.flawed.store(u64::from(number) + 1, Relaxed);
+    }
+
+    pub(super) fn set_blocked(&self) {
+        self.blocked.store(true, Relaxed);
+    }
+
+    pub(super) fn set_unblocked(&self) {
+        self.blocked.store(false, Relaxed);
+        self.unblocked.store(self.unblocked.load(Relaxed).wrapping_add(1), Relaxed);
+    }
+
+    pub(super) fn set_lingering(&self) {
+        self.lingering.store(true, Relaxed);
+    }
+
+    pub(super) fn ask_probe(&self) {
+        self.probe.store(true, Relaxed);
+    }
+
+    pub(super) fn take_probe(&self) -> bool {
+        self.probe.load(Relaxed) && self.probe.swap(false, Relaxed)
+    }
+}
+
+impl Busy {
+    /// Another one on the same connection.
+    pub(super) fn another(&self) -> Self {
+        self.0.busy()
+    }
+}
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        self.0.open.fetch_sub(1, Relaxed);
+    }
+}

@@ -1,0 +1,137 @@
+//! The edge over real sockets, with bytes written by hand.
+
+mod drain;
+mod framing;
+mod limits;
+mod protocol;
+
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use bytes::Bytes;
+use http_body::Frame;
+use http_body_util::{BodyExt as _, StreamBody};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::sync::Semaphore;
+use tokio::task::JoinHandle;
+
+use super::*;
+
+/// An app that does what the path says.
+struct App {
+    calls: AtomicUsize,
+    /// `/slow` takes one.
+    go: Semaphore,
+}
+
+impl Service for App {
+    async fn call(self: &Arc<Self>, request: Request<Body>, peer: Peer) -> Response<Body> {
+        self.calls.fetch_add(1, Ordering::SeqCst);
+        let (head, body) = request.into_parts();
+        match head.uri.path() {
+            "/slow" => {
+                self.go.acquire().await.unwrap().forget();
+                Response::new(Body::full("slow"))
+            }
+            "/panic" => panic!("as the path says"),
+            "/big" => Response::new(Body::full(vec![b'x'; 32 << 20])),
+            "/peer" => Response::new(Body::full(format!("{} {}", peer.addr, peer.trusted))),
+            "/trailers" => {
+                let trailers = http::HeaderMap::from_iter([("x-end".parse().unwrap(), "yes".parse().unwrap())]);
+                let frames = [Ok::<_, io::Error>(Frame::data(Bytes::from_static(b"data"))), Ok(Frame::trailers(trailers))];
+                Response::new(Body::stream(StreamBody::new(futures_util::stream::iter(frames))))
+            }
+            path => match body.collect().await {
+                Ok(all) => Response::new(Body::full(format!("{path} {}", all.to_bytes().len()))),
+                Err(error) => {
+                    let late = error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::TimedOut);
+                    self.refuse(if late { StatusCode::REQUEST_TIMEOUT } else { StatusCode::BAD_REQUEST }, "body")
+                }
+            },
+        }
+    }
+
+    fn refuse(&self, status: StatusCode, why: &'static str) -> Response<Body> {
+        let mut response = Response::new(Body::full(why));
+        *response.status_mut() = status;
+        response
+    }
+}
+
+struct Server {
+    address: SocketAddr,
+    app: Arc<App>,
+    counters: Counters,
+    shutdown: CancellationToken,
+    tasks: TaskTracker,
+    done: JoinHandle<Drained>,
+}
+
+fn settings() -> Settings {
+    let long = Duration::from_secs(20);
+    Settings {
+        address: "127.0.0.1:0".parse().unwrap(),
+        trusted_proxies: vec![],
+        max_connections: 100,
+        max_header_bytes: 64 * 1024,
+        max_headers: 100,
+        header_timeout: long,
+        idle_timeout: long,
+        body_timeout: long,
+        write_timeout: long,
+        max_streams: 128,
+        drain: long,
+    }
+}
+
+fn start(settings: Settings) -> Server {
+    let listener = bind(settings.address).unwrap();
+    let address = listener.local_addr().unwrap();
+    let app = Arc::new(App { calls: AtomicUsize::new(0), go: Semaphore::new(0) });
+    let (counters, shutdown, tasks) = (Counters::default(), CancellationToken::new(), TaskTracker::new());
+    let running = run(listener, settings, Arc::clone(&app), counters.clone(), Clock::system(), shutdown.clone(), tasks.clone());
+    Server { address, app, counters, shutdown, tasks, done: tokio::spawn(running) }
+}
+
+impl Server {
+    async fn connect(&self) -> TcpStream {
+        let stream = TcpStream::connect(self.address).await.unwrap();
+        stream.set_nodelay(true).unwrap();
+        stream
+    }
+
+    /// Sends these bytes on a connection of their own and reads to its end.
+    async fn exchange(&self, bytes: &[u8]) -> String {
+        let mut stream = self.connect().await;
+        stream.write_all(bytes).await.unwrap();
+        rest(&mut stream).await
+    }
+
+    fn calls(&self) -> usize {
+        self.app.calls.load(Ordering::SeqCst)
+    }
+
+    async fn until_called(&self, times: usize) {
+        while self.calls() < times {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+}
+
+/// Everything up to the end of the connection.
+async fn rest(stream: &mut TcpStream) -> String {
+    let mut bytes = Vec::new();
+    let read = tokio::time::timeout(Duration::from_secs(10), stream.read_to_end(&mut bytes)).await;
+    read.expect("the server did not close").expect("the server reset the connection");
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+/// What comes, up to and with `end`.
+async fn until(stream: &mut TcpStream, end: &str) -> String {
+    let mut bytes = Vec::new();
+    while !bytes.ends_with(end.as_bytes()) {
+        let byte = tokio::time::timeout(Duration::from_secs(10), stream.read_u8()).await;
+        bytes.push(byte.expect("nothing came").expect("the connection ended early"));
+    }
+    String::from_utf8(bytes).unwrap()
+}

@@ -1,0 +1,80 @@
+use super::*;
+
+#[tokio::test]
+async fn a_request_under_way_finishes_and_idle_connections_close_at_once() {
+    let server = start(settings());
+    let mut busy = server.connect().await;
+    busy.write_all(b"GET /slow HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+    let mut idle = server.connect().await;
+    idle.write_all(b"GET /x HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+    until(&mut idle, "/x 0").await;
+    let mut silent = server.connect().await;
+    server.until_called(2).await;
+    while server.counters.open.load(Ordering::SeqCst) < 3 {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    server.shutdown.cancel();
+    assert_eq!(rest(&mut idle).await, "");
+    assert_eq!(rest(&mut silent).await, "");
+    assert!(TcpStream::connect(server.address).await.is_err(), "nobody listens any more");
+    server.app.go.add_permits(1);
+    let answer = rest(&mut busy).await;
+    assert!(answer.ends_with("slow") && answer.contains("connection: close"), "{answer}");
+    let drained = server.done.await.unwrap();
+    assert!(drained.is_clean() && drained.took < Duration::from_secs(5), "{drained:?}");
+}
+
+#[tokio::test]
+async fn a_half_sent_head_does_not_hold_it() {
+    let server = start(settings());
+    let mut fresh = server.connect().await;
+    fresh.write_all(b"GET /x HTTP/1.1\r\nHo").await.unwrap();
+    let mut warm = server.connect().await;
+    warm.write_all(b"GET /x HTTP/1.1\r\nHost: a\r\n\r\nGET /x HT").await.unwrap();
+    until(&mut warm, "/x 0").await;
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    server.shutdown.cancel();
+    let drained = server.done.await.unwrap();
+    assert!(drained.is_clean() && drained.took < Duration::from_secs(3), "{drained:?}");
+}
+
+#[tokio::test]
+async fn what_outlasts_the_grace_is_cut_and_counted() {
+    let server = start(Settings { drain: Duration::from_millis(200), ..settings() });
+    let mut stream = server.connect().await;
+    stream.write_all(b"GET /slow HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+    server.until_called(1).await;
+    server.tasks.spawn(std::future::pending::<()>());
+    server.shutdown.cancel();
+    let drained = server.done.await.unwrap();
+    assert_eq!((drained.connections, drained.tasks), (1, 1));
+    assert!(drained.took >= Duration::from_millis(200) && drained.took < Duration::from_secs(2), "{drained:?}");
+    assert_eq!(server.counters.cut.get(), 1);
+    assert_eq!(rest(&mut stream).await, "");
+}
+
+#[tokio::test]
+async fn tasks_are_waited_for_too() {
+    let server = start(settings());
+    server.tasks.spawn(tokio::time::sleep(Duration::from_millis(300)));
+    server.shutdown.cancel();
+    let drained = server.done.await.unwrap();
+    assert!(drained.is_clean() && drained.took >= Duration::from_millis(290), "{drained:?}");
+}
+
+#[tokio::test]
+async fn an_http2_request_under_way_finishes() {
+    let server = start(settings());
+    let io = hyper_util::rt::TokioIo::new(server.connect().await);
+    let (mut sender, connection) = hyper::client::conn::http2::handshake(hyper_util::rt::TokioExecutor::new(), io).await.unwrap();
+    tokio::spawn(connection);
+    let request = Request::get("http://a/slow").body(Body::empty()).unwrap();
+    let response = tokio::spawn(sender.send_request(request));
+    server.until_called(1).await;
+    server.shutdown.cancel();
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    server.app.go.add_permits(1);
+    let body = response.await.unwrap().unwrap().into_body().collect().await.unwrap().to_bytes();
+    assert_eq!(body, "slow");
+    assert!(server.done.await.unwrap().is_clean());
+}

@@ -1,0 +1,320 @@
+//! Two tiers as one: looks entries up, judges them by the records of their tags, and stores what a fill brings.
+//!
+//! Invariant: what [`Store::consult`] gives back as found was current when it was judged, is the answer to this very key, and is
+//! fresh. Everything else is not found, with the reason.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use crate::clock::{Wall, millis};
+use crate::coherence::record::{Reading, Verdict};
+use crate::coherence::shared::Shared;
+use crate::coherence::{Coherence, Mode, Proof, Read};
+use crate::entry::packed::{self, Seal, Unpacked};
+use crate::entry::{Entry, Stamp, VaryMark};
+use crate::key::{Key, KeyHash};
+use crate::metrics::Counter;
+use crate::outcome::{Reason, Tier};
+use crate::plan::Lookup;
+use crate::respond::PreparedHead;
+use crate::store::memory::{Kept, Memory, Resident};
+use crate::store::redis::OnLoss;
+use crate::tag::Tag;
+use crate::vary::VarySpec;
+
+pub mod memory;
+pub mod redis;
+
+/// What a lookup brought.
+#[derive(Debug)]
+pub struct Consulted {
+    /// The key of the variant that the request asks for, as far as it is known.
+    pub key: Key,
+    /// The entry, if one may be served.
+    pub found: Option<(Arc<Resident>, Tier)>,
+    /// Why there is none.
+    pub why: Reason,
+    /// The state of the tags, for the fill that follows.
+    pub read: Read,
+}
+
+/// What a fill wants to store.
+#[derive(Debug)]
+pub struct Draft {
+    /// The key before `Vary` narrows it.
+    pub primary: Key,
+    /// The headers that the response varies by.
+    pub vary: VarySpec,
+    /// The hash of the key that the entry answers.
+    pub hash: KeyHash,
+    /// The response.
+    pub entry: Entry,
+    /// Its tags, those that the response named included.
+    pub tags: Vec<Tag>,
+}
+
+/// Counts of what the store does.
+#[derive(Clone, Debug, Default)]
+pub struct Counters {
+    /// Entries stored.
+    pub stored: Arc<Counter>,
+    /// Entries found but refused, because a tag of theirs was purged.
+    pub refused_stale: Arc<Counter>,
+    /// Bytes in Redis that were no entry.
+    pub surprises: Arc<Counter>,
+}
+
+/// The tiers.
+#[derive(Debug)]
+pub struct Store {
+    /// The tier in this process.
+    pub memory: Memory,
+    coherence: Arc<Coherence>,
+    seal: Seal,
+    max_object: u64,
+    /// What it has done.
+    pub counters: Counters,
+}
+
+impl Store {
+    /// A store of these tiers.
+    #[must_use]
+    pub fn new(memory: Memory, coherence: Arc<Coherence>, seal: Seal, max_object: u64) -> Self {
+        Self { memory, coherence, seal, max_object, counters: Counters::default() }
+    }
+
+    /// The largest response that can be stored in any tier.
+    #[must_use]
+    pub fn largest(&self) -> u64 {
+        if self.coherence.shared().is_some() { self.max_object } else { self.max_object.min(self.memory.largest()) }
+    }
+
+    /// Looks a request up.
+    pub async fn consult(&self, lookup: &Lookup<'_>, now: Wall) -> Consulted {
+        match (self.coherence.mode(), self.coherence.shared()) {
+            (Mode::Shared, Some(shared)) => self.consult_shared(shared, lookup, now).await,
+            (Mode::Degraded, _) if self.coherence.on_loss() == OnLoss::Bypass => {
+                Consulted { key: lookup.key.clone(), found: None, why: Reason::CacheUnavailable, read: Read::Unproven }
+            }
+            _ => self.consult_local(lookup, now),
+        }
+    }
+
+    fn consult_local(&self, lookup: &Lookup<'_>, now: Wall) -> Consulted {
+        let (key, kept, varies) = self.resident(lookup);
+        let why = match kept {
+            None => not_stored(varies),
+            Some(resident) => match self.judge_local(&resident, now) {
+                Ok(()) => return Consulted { key, found: Some((resident, Tier::Memory)), why: Reason::NotStored, read: Read::Unproven },
+                Err(why) => why,
+            },
+        };
+        Consulted { key, found: None, why, read: self.coherence.read_local(&lookup.tags()) }
+    }
+
+    fn judge_local(&self, resident: &Resident, now: Wall) -> Result<(), Reason> {
+        let Proof::Local(proof) = &resident.proof else { return Err(Reason::Purged) };
+        self.coherence.judge_local(proof).inspect_err(|_| self.counters.refused_stale.inc())?;
+        if resident.entry.times.is_fresh(now) { Ok(()) } else { Err(Reason::Expired) }
+    }
+
+    /// What memory holds for the request, the key of its variant, and whether the key has variants.
+    fn resident(&self, lookup: &Lookup<'_>) -> (Key, Option<Arc<Resident>>, bool) {
+        match self.memory.get(&lookup.key) {
+            Some(Kept::Entry(resident)) => (lookup.key.clone(), Some(resident), false),
+            Some(Kept::Vary(mark)) => {
+                let key = lookup.variant(&mark.spec);
+                let kept = match self.memory.get(&key) {
+                    Some(Kept::Entry(resident)) => Some(resident),
+                    _ => None,
+                };
+                (key, kept, true)
+            }
+            None => (lookup.key.clone(), None, false),
+        }
+    }
+
+    async fn consult_shared(&self, shared: &Shared, lookup: &Lookup<'_>, now: Wall) -> Consulted {
+        let epoch = self.coherence.epoch();
+        let (key, kept, varies) = self.resident(lookup);
+        let looked = match kept {
+            Some(resident) if resident.entry.times.is_fresh(now) => self.look_in_memory(shared, lookup, &key, resident, now).await,
+            _ => self.look_in_redis(shared, lookup, key.clone(), varies, now).await,
+        };
+        match looked {
+            Some(Looked { key, found, why, reading }) => {
+                let read = reading.map_or(Read::Unproven, |reading| Read::Shared(epoch, reading));
+                Consulted { key, found, why, read }
+            }
+            // Fail open: Redis did not answer in time, so this request goes to the app, and its answer is not stored.
+            None => Consulted { key, found: None, why: Reason::CacheUnavailable, read: Read::Unproven },
+        }
+    }
+
+    /// An entry of the memory tier, judged by one reading of the records.
+    async fn look_in_memory(&self, shared: &Shared, lookup: &Lookup<'_>, key: &Key, resident: Arc<Resident>, now: Wall) -> Option<Looked> {
+        let mut tags = lookup.tags();
+        if let Proof::Shared(stamp) = &resident.proof {
+            for (tag, _) in &stamp.tags {
+                if !tags.contains(tag) {
+                    tags.push(tag.clone());
+                }
+            }
+            let reading = self.coherence.watch(shared.fetch(None, &tags).await).ok()?.reading;
+            let verdict = reading.as_ref().map_or(Verdict::Refused(Reason::Purged), |reading| reading.judge(stamp));
+            match self.settled(verdict, &tags).await {
+                Ok(()) => return Some(Looked { key: key.clone(), found: Some((resident, Tier::Memory)), why: Reason::NotStored, reading }),
+                Err(Reason::MutationPending) => {
+                    return Some(Looked { key: key.clone(), found: None, why: Reason::MutationPending, reading });
+                }
+                Err(_) => {}
+            }
+        }
+        // Another sidecar may have stored a newer one.
+        self.look_in_redis(shared, lookup, key.clone(), false, now).await
+    }
+
+    async fn look_in_redis(&self, shared: &Shared, lookup: &Lookup<'_>, key: Key, varies: bool, now: Wall) -> Option<Looked> {
+        let tags = lookup.tags();
+        let fetched = self.coherence.watch(shared.fetch(Some(key.hash()), &tags).await).ok()?;
+        let Some(mut reading) = fetched.reading else {
+            return Some(Looked { key, found: None, why: Reason::NotStored, reading: None });
+        };
+        let (mut key, mut bytes, mut varies) = (key, fetched.entry, varies);
+        // Once for the mark that says what the key varies by, once for the variant.
+        for _ in 0..2 {
+            let why = match bytes.take().and_then(|bytes| self.unpack(&bytes)) {
+                None => not_stored(varies),
+                Some(Unpacked::Vary(mark)) if mark.key[..] == *key.canonical() && !varies => {
+                    key = lookup.variant(&mark.spec);
+                    self.memory.insert_vary(lookup.key.hash(), Arc::new(mark));
+                    varies = true;
+                    bytes = self.coherence.watch(shared.fetch_entry(key.hash()).await).ok()?;
+                    continue;
+                }
+                // SECURITY: two keys with one hash never share an entry, whoever wrote it.
+                Some(Unpacked::Entry(entry, stamp)) if entry.key[..] == *key.canonical() => {
+                    match self.admit_from_redis(shared, &mut reading, entry, stamp, now).await? {
+                        Ok(resident) => {
+                            self.memory.insert(key.hash(), Arc::clone(&resident));
+                            return Some(Looked { key, found: Some((resident, Tier::Redis)), why: Reason::NotStored, reading: Some(reading) });
+                        }
+                        Err(why) => why,
+                    }
+                }
+                Some(_) => Reason::NotStored,
+            };
+            return Some(Looked { key, found: None, why, reading: Some(reading) });
+        }
+        Some(Looked { key, found: None, why: Reason::VaryMiss, reading: Some(reading) })
+    }
+
+    async fn admit_from_redis(
+        &self,
+        shared: &Shared,
+        reading: &mut Reading,
+        entry: Entry,
+        stamp: Stamp,
+        now: Wall,
+    ) -> Option<Result<Arc<Resident>, Reason>> {
+        let unread = reading.unread(&stamp);
+        let mut complete = reading.clone();
+        if !unread.is_empty() {
+            let more = self.coherence.watch(shared.fetch(None, &unread).await).ok()?.reading?;
+            if more.generation != reading.generation {
+                return Some(Err(Reason::Purged));
+            }
+            complete.records.extend(more.records);
+        }
+        let tags: Vec<Tag> = stamp.tags.iter().map(|(tag, _)| tag.clone()).collect();
+        Some(match self.settled(complete.judge(&stamp), &tags).await {
+            Err(why) => Err(why),
+            Ok(()) if !entry.times.is_fresh(now) => Err(Reason::Expired),
+            Ok(()) => {
+                let head = PreparedHead::of(&entry);
+                Ok(Arc::new(Resident { entry, proof: Proof::Shared(stamp), head }))
+            }
+        })
+    }
+
+    /// Acts on a verdict: orphaned mutations are settled before the entry is refused.
+    async fn settled(&self, verdict: Verdict, tags: &[Tag]) -> Result<(), Reason> {
+        match verdict {
+            Verdict::Current => Ok(()),
+            Verdict::Refused(why) => {
+                self.counters.refused_stale.inc();
+                Err(why)
+            }
+            Verdict::Incomplete => Err(Reason::NotStored),
+            Verdict::Orphaned => {
+                self.coherence.settle(tags).await;
+                Err(Reason::Purged)
+            }
+        }
+    }
+
+    fn unpack(&self, bytes: &Bytes) -> Option<Unpacked> {
+        // A slice of fred's read buffer would keep that buffer alive for as long as the entry is in memory.
+        let own = if self.memory.is_on() { Bytes::copy_from_slice(bytes) } else { bytes.clone() };
+        packed::unpack(&own, &self.seal)
+            .inspect_err(|surprise| {
+                self.counters.surprises.inc();
+                tracing::debug!(surprise = surprise.as_str(), "bytes in Redis are not an entry of this version; counted as a miss");
+            })
+            .ok()
+    }
+
+    /// The headers that a key's variants differ by, where memory knows it.
+    #[must_use]
+    pub fn known_vary(&self, key: &Key) -> Option<Arc<VaryMark>> {
+        match self.memory.get(key) {
+            Some(Kept::Vary(mark)) => Some(mark),
+            _ => None,
+        }
+    }
+
+    /// Stores what a fill brought, unless one of its tags was purged since they were read.
+    pub async fn store(&self, read: &Read, draft: Draft, now: Wall) -> Result<Arc<Resident>, Reason> {
+        let Draft { primary, vary, hash, entry, tags } = draft;
+        let left = Duration::from_millis(u64::try_from(entry.times.ttl_ms(now)).unwrap_or_default());
+        let proof = self.coherence.commit(read, &tags, left).await?;
+        let mark = (!vary.is_empty()).then(|| Arc::new(VaryMark { key: Bytes::copy_from_slice(primary.canonical()), spec: vary }));
+        if let (Proof::Shared(stamp), Some(shared)) = (&proof, self.coherence.shared()) {
+            let expire = Some(millis(left).max(1));
+            let key = shared.entry_key(hash);
+            // Fail open: an entry that Redis did not take is still good in memory, its proof stands.
+            let put = self.coherence.watch(shared.link().put(key, packed::pack(&entry, stamp, &self.seal), expire).await);
+            if put.is_err() && !self.memory.is_on() {
+                return Err(Reason::StoreFailed);
+            }
+            if let Some(mark) = &mark {
+                let key = shared.entry_key(primary.hash());
+                let _ = self.coherence.watch(shared.link().put(key, packed::pack_vary(mark, &self.seal), expire).await);
+            }
+        }
+        if let Some(mark) = mark {
+            self.memory.insert_vary(primary.hash(), mark);
+        }
+        let head = PreparedHead::of(&entry);
+        let resident = Arc::new(Resident { entry, proof, head });
+        let kept = self.memory.insert(hash, Arc::clone(&resident));
+        if !kept && matches!(resident.proof, Proof::Local(_)) {
+            return Err(Reason::TooLarge);
+        }
+        self.counters.stored.inc();
+        Ok(resident)
+    }
+}
+
+struct Looked {
+    key: Key,
+    found: Option<(Arc<Resident>, Tier)>,
+    why: Reason,
+    reading: Option<Reading>,
+}
+
+const fn not_stored(varies: bool) -> Reason {
+    if varies { Reason::VaryMiss } else { Reason::NotStored }
+}

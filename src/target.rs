@@ -1,0 +1,231 @@
+//! The request target: the one normal form of a path that is matched and keyed, and the parameters of a query.
+//!
+//! A path that two programs could read differently (`%2f`, `;`, dot segments, NUL, `\`) has no normal form, and is never cached.
+
+use std::borrow::Cow;
+
+use percent_encoding::percent_decode_str;
+
+/// The normal form of a path, or `None` when it has more than one reading.
+///
+/// Escapes of unreserved characters are undone and the others written in capitals (RFC 3986 6.2.2); nothing else changes.
+#[must_use]
+pub fn normal_path(raw: &str) -> Option<Cow<'_, str>> {
+    let bytes = raw.as_bytes();
+    if bytes.first() != Some(&b'/') {
+        return None;
+    }
+    let mut escapes = false;
+    let mut previous = 0;
+    for &byte in bytes {
+        match byte {
+            b'%' => escapes = true,
+            // SECURITY: each of these is read in different ways by different apps and frameworks (web cache deception).
+            b';' | b'\\' | b'#' | 0..=0x20 | 0x7f.. => return None,
+            b'/' if previous == b'/' => return None,
+            _ => {}
+        }
+        previous = byte;
+    }
+    let path = if escapes { Cow::Owned(normal_escapes(raw)?) } else { Cow::Borrowed(raw) };
+    if path.contains("/.") && path.split('/').any(|segment| segment == "." || segment == "..") {
+        return None;
+    }
+    Some(path)
+}
+
+fn normal_escapes(raw: &str) -> Option<String> {
+    let mut out = String::with_capacity(raw.len());
+    let mut rest = raw;
+    while let Some(at) = rest.find('%') {
+        out.push_str(&rest[..at]);
+        let digits = rest.get(at + 1..at + 3)?;
+        if !digits.bytes().all(|b| b.is_ascii_hexdigit()) {
+            return None;
+        }
+        let byte = u8::from_str_radix(digits, 16).ok()?;
+        match byte {
+            // SECURITY: an escaped delimiter, dot, percent sign, control character or backslash may or may not be undone by the app.
+            b'/' | b'\\' | b'.' | b';' | b'#' | b'?' | b'%' | 0..=0x1f | 0x7f => return None,
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' | b'~' => out.push(char::from(byte)),
+            _ => {
+                out.push('%');
+                out.push_str(&digits.to_ascii_uppercase());
+            }
+        }
+        rest = &rest[at + 3..];
+    }
+    out.push_str(rest);
+    Some(out)
+}
+
+/// The most permissive reading of a path: every escape undone, parameters cut, slashes and dots resolved.
+///
+/// Purge rules are matched against this as well, so that a mutation in disguise is still seen.
+#[must_use]
+pub fn permissive_path(raw: &str) -> String {
+    let mut decoded = raw.to_owned();
+    // Twice: `%252f` is `%2f` to an app that decodes behind a proxy that decodes.
+    for _ in 0..2 {
+        decoded = percent_decode_str(&decoded).decode_utf8_lossy().into_owned();
+    }
+    let mut segments: Vec<&str> = Vec::new();
+    for segment in decoded.split(['/', '\\']) {
+        let segment = segment.split([';', '\0', '?', '#']).next().unwrap_or_default();
+        match segment {
+            "" | "." => {}
+            ".." => {
+                segments.pop();
+            }
+            _ => segments.push(segment),
+        }
+    }
+    format!("/{}", segments.join("/"))
+}
+
+/// One parameter of a query, as written and as read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Parameter<'a> {
+    /// `name=value`, as it stands in the query.
+    pub raw: &'a str,
+    /// The name, unescaped.
+    pub name: Cow<'a, str>,
+    /// The value, unescaped.
+    pub value: Cow<'a, str>,
+}
+
+/// The parameters of a query in their order, or `None` when they have more than one reading.
+pub fn parameters(query: &str) -> impl Iterator<Item = Option<Parameter<'_>>> {
+    query.split('&').filter(|raw| !raw.is_empty()).map(|raw| {
+        let (name, value) = raw.split_once('=').unwrap_or((raw, ""));
+        Some(Parameter { raw, name: unescape(name)?, value: unescape(value)? })
+    })
+}
+
+/// Undoes `%XX` and `+`; `None` for a bad escape, a NUL, a `;`, or what is not UTF-8.
+fn unescape(text: &str) -> Option<Cow<'_, str>> {
+    if !text.bytes().any(|b| matches!(b, b'%' | b'+' | b';')) {
+        return Some(Cow::Borrowed(text));
+    }
+    // SECURITY: some apps split parameters at `;` as well (parameter cloaking).
+    if text.contains(';') || !well_escaped(text) {
+        return None;
+    }
+    let spaced = text.replace('+', " ");
+    let decoded = percent_decode_str(&spaced).decode_utf8().ok()?.into_owned();
+    (!decoded.contains('\0')).then_some(Cow::Owned(decoded))
+}
+
+fn well_escaped(text: &str) -> bool {
+    let bytes = text.as_bytes();
+    bytes.iter().enumerate().all(|(at, &b)| b != b'%' || bytes.get(at + 1..at + 3).is_some_and(|d| d.iter().all(u8::is_ascii_hexdigit)))
+}
+
+/// Why the query cannot be picked apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ambiguous;
+
+/// The value of one query parameter. A parameter that comes twice, also in disguise (`a[]`, `%61`), is ambiguous.
+pub fn parameter<'a>(query: &'a str, wanted: &str) -> Result<Option<Cow<'a, str>>, Ambiguous> {
+    let mut found = None;
+    for parameter in parameters(query) {
+        let parameter = parameter.ok_or(Ambiguous)?;
+        if is_disguise(&parameter.name, wanted) || (parameter.name == wanted && found.is_some()) {
+            return Err(Ambiguous);
+        }
+        if parameter.name == wanted {
+            found = Some(parameter.value);
+        }
+    }
+    Ok(found)
+}
+
+/// The parameters that count, in the order of the list and as they were written: what the key sees, and what the app gets on a fill.
+pub fn pick(query: &str, wanted: &[Box<str>]) -> Result<String, Ambiguous> {
+    let mut found: Vec<Option<&str>> = vec![None; wanted.len()];
+    for parameter in parameters(query) {
+        let parameter = parameter.ok_or(Ambiguous)?;
+        for (slot, name) in found.iter_mut().zip(wanted) {
+            if is_disguise(&parameter.name, name) {
+                return Err(Ambiguous);
+            }
+            if parameter.name == **name && slot.replace(parameter.raw).is_some() {
+                return Err(Ambiguous);
+            }
+        }
+    }
+    Ok(found.into_iter().flatten().collect::<Vec<_>>().join("&"))
+}
+
+/// `a[]` and `a[0]` are `a` to PHP and Rails.
+fn is_disguise(name: &str, wanted: &str) -> bool {
+    name.strip_prefix(wanted).is_some_and(|rest| rest.starts_with('['))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn ordinary_paths_stand_as_they_are() {
+        for path in ["/", "/api/v1/campaigns", "/a/b/", "/a.css", "/a/.well-known/x", "/a:b@c!$&'()*+,=~"] {
+            assert_eq!(normal_path(path).as_deref(), Some(path));
+        }
+    }
+
+    #[test]
+    fn escapes_get_one_form() {
+        assert_eq!(normal_path("/%61%2D%e4%b8%ad").as_deref(), Some("/a-%E4%B8%AD"));
+        assert_eq!(normal_path("/a%20b").as_deref(), Some("/a%20b"));
+    }
+
+    #[test]
+    fn paths_with_two_readings_have_no_normal_form() {
+        for path in [
+            "/account;x.css", "/account%3bx.css", "/account%2fx.css", "/account%00x.css", "/account%23x.css", "/account%3fx.css",
+            "/account%0ax.css", "/static/..%2faccount", "/static/../account", "/static%2f..%2faccount", "//account", "/account\\x.css",
+            "/account/.", "/robots.txt/../account", "/%2e%2e/a", "/a%", "/a%4", "/a%zz", "/ü", "a", "", "*", "/a%5Cb", "/a%25b", "/a//b", "/..",
+        ] {
+            assert_eq!(normal_path(path), None, "{path}");
+        }
+    }
+
+    #[test]
+    fn a_disguised_path_is_read_through() {
+        assert_eq!(permissive_path("/api%2fv1/./campaigns;v=1//7"), "/api/v1/campaigns/7");
+        assert_eq!(permissive_path("/a/../api%252fv1\\x"), "/api/v1/x");
+    }
+
+    #[test]
+    fn listed_parameters_are_picked_in_the_lists_order() {
+        let wanted = ["page".into(), "limit".into()];
+        assert_eq!(pick("limit=2&utm=1&page=1", &wanted).as_deref(), Ok("page=1&limit=2"));
+        assert_eq!(pick("", &wanted).as_deref(), Ok(""));
+        for cloaked in ["page=1&page=2", "page=1&%70age=2", "utm=1;page=2", "page[]=1", "page=%00", "page=%zz", "page[0]=1&page=1"] {
+            assert_eq!(pick(cloaked, &wanted), Err(Ambiguous), "{cloaked}");
+        }
+    }
+
+    #[test]
+    fn a_parameter_is_read_unescaped() {
+        assert_eq!(parameter("a=1&b=x%20y+z", "b"), Ok(Some("x y z".into())));
+        assert_eq!(parameter("a=1", "b"), Ok(None));
+        assert_eq!(parameter("b=1&b=1", "b"), Err(Ambiguous));
+    }
+
+    proptest! {
+        #[test]
+        fn the_normal_form_is_normal(path in "/[ -~]{0,40}") {
+            if let Some(normal) = normal_path(&path) {
+                let again = normal_path(&normal);
+                prop_assert_eq!(again.as_deref(), Some(&*normal));
+            }
+        }
+
+        #[test]
+        fn nothing_panics(text in "\\PC{0,60}") {
+            let _ = (normal_path(&text), permissive_path(&text), pick(&text, &["a".into()]), parameter(&text, "a"));
+        }
+    }
+}

@@ -1,0 +1,132 @@
+//! What comes out of the log, for what went in.
+
+use std::io::Write;
+use std::sync::{Arc, Mutex};
+
+use super::*;
+use crate::outcome::{Disposition, Reason};
+
+#[derive(Clone, Default)]
+struct Captured(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Captured {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+fn logged(format: Format, level: &str, log: impl FnOnce()) -> String {
+    let captured = Captured::default();
+    let writer = captured.clone();
+    let settings = Settings { level: level.to_owned(), format, access: true };
+    let subscriber = subscriber(format, filter(&settings).unwrap(), move || writer.clone());
+    tracing::subscriber::with_default(subscriber, log);
+    let bytes = captured.0.lock().unwrap().clone();
+    String::from_utf8(bytes).unwrap()
+}
+
+fn line<'a>(path: &'a str, outcome: &'a Outcome) -> AccessLine<'a> {
+    AccessLine {
+        method: &Method::GET,
+        path,
+        host: Some("app.test"),
+        peer: IpAddr::from([127, 0, 0, 1]),
+        route: Some("/c/{id}"),
+        status: 200,
+        outcome,
+        bytes: Some(1024),
+        duration: Duration::from_micros(1234),
+        request_id: None,
+    }
+}
+
+#[test]
+fn a_text_line_holds_every_field_that_is_there_and_no_other() {
+    let outcome = Outcome { tier: Some(Tier::Memory), ttl: Some(243), ..Outcome::new(Disposition::Hit) };
+    let text = logged(Format::Text, "info", || write(&line("/c/7", &outcome)));
+    let expected = "INFO sidecache::access: request method=GET path=/c/7 host=app.test peer=127.0.0.1 route=/c/{id} status=200 \
+                    cache=HIT tier=memory ttl=243 stored=false collapsed=false bytes=1024 duration_us=1234\n";
+    assert!(text.ends_with(expected), "{text}");
+}
+
+#[test]
+fn a_json_line_parses_and_holds_the_reason() {
+    let outcome = Outcome::bypass_of(Reason::MissingField, "tenant");
+    let text = logged(Format::Json, "info", || write(&line("/c/7", &outcome)));
+    let json: serde_json::Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(json["message"], "request");
+    assert_eq!(json["target"], ACCESS_TARGET);
+    assert_eq!(json["reason"], "missing field tenant");
+    assert_eq!(json["cache"], "BYPASS");
+    assert_eq!(json["status"], 200);
+    assert_eq!(json["duration_us"], 1234);
+}
+
+#[test]
+fn a_hostile_path_stays_on_its_one_line() {
+    let hostile = "/a\nFAKE line\r\x1b[2J\u{9b}2J\" status=500 \\";
+    let outcome = Outcome::new(Disposition::Miss);
+    for format in [Format::Text, Format::Json] {
+        let text = logged(format, "info", || write(&AccessLine { host: Some(hostile), ..line(hostile, &outcome) }));
+        assert_eq!(text.matches('\n').count(), 1, "{text:?}");
+        assert!(text.ends_with('\n') && !text.trim_end().contains(char::is_control), "{text:?}");
+    }
+    let text = logged(Format::Text, "info", || write(&line(hostile, &outcome)));
+    assert!(text.contains(r#" path="/a\nFAKE line\r\u{1b}[2J\\u{9b}2J\" status=500 \\" host="#), "{text}");
+}
+
+#[test]
+fn every_other_event_stays_on_one_line_too() {
+    let text = logged(Format::Text, "info", || tracing::warn!(error = %"a\nb", "it said: {}", "x\n\x1b[2J"));
+    assert!(text.ends_with("it said: x\\n\\u{1b}[2J error=\"a\\nb\"\n"), "{text:?}");
+    assert_eq!(text.matches('\n').count(), 1, "{text:?}");
+}
+
+#[test]
+fn the_query_string_is_not_logged() {
+    let outcome = Outcome::new(Disposition::Miss);
+    let text = logged(Format::Text, "info", || write(&line("/c/7?token=hunter2", &outcome)));
+    assert!(text.contains(" path=/c/7 ") && !text.contains("hunter2"), "{text}");
+}
+
+#[test]
+fn a_long_path_is_cut() {
+    let outcome = Outcome::new(Disposition::Miss);
+    let path = "/x".repeat(50_000);
+    let text = logged(Format::Text, "info", || write(&line(&path, &outcome)));
+    assert!(text.len() < MAX_TEXT + 512, "{}", text.len());
+}
+
+#[test]
+fn access_lines_are_there_at_any_level() {
+    let outcome = Outcome::new(Disposition::Hit);
+    let text = logged(Format::Text, "error", || {
+        write(&line("/c/7", &outcome));
+        tracing::info!("not this one");
+    });
+    assert!(text.contains("path=/c/7") && !text.contains("not this one"), "{text}");
+}
+
+#[test]
+fn nothing_is_written_while_access_is_off() {
+    // The only test that goes by the process-wide switch, which no test turns on.
+    assert!(!enabled());
+    let outcome = Outcome::new(Disposition::Hit);
+    assert_eq!(logged(Format::Text, "info", || access(&line("/c/7", &outcome))), "");
+}
+
+#[test]
+fn levels_are_checked() {
+    for good in ["info", "WARN", "info,sidecache::access=off", "warn, hyper=debug", "off"] {
+        assert_eq!(check_level(good), Ok(()), "{good}");
+    }
+    for bad in ["debgu", "", "info,,warn", "hyper=loud"] {
+        assert!(check_level(bad).is_err(), "{bad:?}");
+    }
+    assert!(check_level("debgu").unwrap_err().contains("levels are off, error, warn"));
+}

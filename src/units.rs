@@ -1,0 +1,303 @@
+//! Units: durations and sizes as people write them, and secrets that never show themselves. A leaf: it knows no file and no setting.
+
+use std::fmt;
+use std::time::Duration;
+
+use thiserror::Error;
+
+/// A value that must never be shown: its `Debug` is redacted, and it has no `Display`.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    /// Keeps this value.
+    pub fn new(value: impl Into<String>) -> Self {
+        Self(value.into())
+    }
+
+    /// The value itself, for the one place that needs it.
+    #[must_use]
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // SECURITY: settings are logged with `Debug`; not even the length is told.
+        f.write_str("Secret(redacted)")
+    }
+}
+
+/// A text that is not a duration or not a size.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("{what}; allowed: {allowed}")]
+pub struct UnitError {
+    what: String,
+    allowed: &'static str,
+    hint: String,
+}
+
+impl UnitError {
+    /// What was found, and what is wrong with it.
+    #[must_use]
+    pub fn what(&self) -> &str {
+        &self.what
+    }
+
+    /// What is allowed.
+    #[must_use]
+    pub const fn allowed(&self) -> &'static str {
+        self.allowed
+    }
+
+    /// How to mend it.
+    #[must_use]
+    pub fn hint(&self) -> &str {
+        &self.hint
+    }
+}
+
+/// What a duration looks like.
+pub const DURATION_FORM: &str = "whole numbers with a unit (ms, s, m, h, d), such as \"250ms\", \"5m\", \"1h30m\"";
+
+/// What a size looks like.
+pub const SIZE_FORM: &str = "a whole number with a unit (B, kB, MB, GB, KiB, MiB, GiB, TiB), such as \"64MiB\", \"10kB\", or \"0\"";
+
+/// The units of durations from the longest to the shortest, in milliseconds.
+const TIMES: [(&str, u64); 5] = [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1_000), ("ms", 1)];
+
+const SIZES: [(&str, u64); 9] = [
+    ("B", 1),
+    ("kB", 1_000),
+    ("MB", 1_000_000),
+    ("GB", 1_000_000_000),
+    ("TB", 1_000_000_000_000),
+    ("KiB", 1 << 10),
+    ("MiB", 1 << 20),
+    ("GiB", 1 << 30),
+    ("TiB", 1 << 40),
+];
+
+/// Reads a duration: one or more whole numbers, each with its unit, from the longest unit to the shortest (`"1h30m"`).
+///
+/// # Errors
+/// What is wrong with the text, what is allowed, and how to mend it.
+pub fn parse_duration(text: &str) -> Result<Duration, UnitError> {
+    let fail = |what: String, hint: String| UnitError { what, allowed: DURATION_FORM, hint };
+    check_characters(text, "a duration").map_err(|(what, hint)| fail(what, hint))?;
+    let (mut rest, mut total, mut next_unit) = (text, 0_u64, 0);
+    while !rest.is_empty() {
+        let (digits, unit, after) = number_and_unit(rest);
+        if digits.is_empty() {
+            return Err(fail(format!("`{text}` is not a duration: a number is missing before `{unit}`"), "write \"5m\"".into()));
+        }
+        if unit.is_empty() {
+            return Err(fail(format!("`{text}` has no unit"), format!("write \"{text}s\" for seconds, \"{text}ms\" for milliseconds")));
+        }
+        let Some(at) = TIMES.iter().position(|(name, _)| *name == unit) else {
+            return Err(fail(format!("`{text}` is not a duration: there is no unit `{unit}`"), time_hint(digits, unit)));
+        };
+        if at < next_unit {
+            return Err(fail(
+                format!("`{text}` repeats a unit or has them out of order"),
+                "write the longest unit first, each once: \"1h30m\"".into(),
+            ));
+        }
+        let millis = digits.parse::<u64>().ok().and_then(|number| number.checked_mul(TIMES[at].1)).and_then(|part| part.checked_add(total));
+        total = millis.ok_or_else(|| fail(format!("`{text}` is too long"), "durations end at 2^64 milliseconds".into()))?;
+        next_unit = at + 1;
+        rest = after;
+    }
+    Ok(Duration::from_millis(total))
+}
+
+/// Reads a size in bytes. A lone `"0"` needs no unit.
+///
+/// # Errors
+/// What is wrong with the text, what is allowed, and how to mend it.
+pub fn parse_size(text: &str) -> Result<u64, UnitError> {
+    let fail = |what: String, hint: String| UnitError { what, allowed: SIZE_FORM, hint };
+    check_characters(text, "a size").map_err(|(what, hint)| fail(what, hint))?;
+    if text == "0" {
+        return Ok(0);
+    }
+    let (digits, unit, after) = number_and_unit(text);
+    if digits.is_empty() || !after.is_empty() {
+        return Err(fail(format!("`{text}` is not a size"), "write one number and one unit: \"64MiB\"".into()));
+    }
+    if unit.is_empty() {
+        return Err(fail(format!("`{text}` has no unit"), format!("write \"{text}B\" for bytes, \"{text}MiB\" for mebibytes")));
+    }
+    let Some((_, bytes)) = SIZES.iter().find(|(name, _)| *name == unit) else {
+        return Err(fail(format!("`{text}` is not a size: there is no unit `{unit}`"), size_hint(digits, unit)));
+    };
+    let total = digits.parse::<u64>().ok().and_then(|number| number.checked_mul(*bytes));
+    total.ok_or_else(|| fail(format!("`{text}` is too large"), "sizes end at 2^64 bytes".into()))
+}
+
+/// A duration as it would be written: `90000` milliseconds are `1m30s`.
+#[must_use]
+pub fn show_duration(duration: Duration) -> String {
+    let (mut millis, mut text) = (u64::try_from(duration.as_millis()).unwrap_or(u64::MAX), String::new());
+    for (unit, length) in TIMES {
+        if millis >= length {
+            text.push_str(&(millis / length).to_string());
+            text.push_str(unit);
+            millis %= length;
+        }
+    }
+    if text.is_empty() { "0s".into() } else { text }
+}
+
+/// A size as it would be written, in the largest unit that divides it.
+#[must_use]
+pub fn show_size(bytes: u64) -> String {
+    let whole = |&&(_, unit): &&(&str, u64)| bytes >= unit && bytes.is_multiple_of(unit);
+    match SIZES.iter().rev().filter(whole).max_by_key(|(_, unit)| *unit) {
+        Some((name, unit)) => format!("{}{name}", bytes / unit),
+        None => bytes.to_string(),
+    }
+}
+
+/// What no unit text may hold.
+fn check_characters(text: &str, kind: &str) -> Result<(), (String, String)> {
+    if text.is_empty() {
+        return Err((format!("an empty text is not {kind}"), "write a number and its unit".into()));
+    }
+    if text.chars().any(char::is_whitespace) {
+        let tight: String = text.chars().filter(|c| !c.is_whitespace()).collect();
+        return Err((format!("`{text}` is not {kind}: it contains a space"), format!("write \"{tight}\"")));
+    }
+    if text.contains('.') {
+        return Err((format!("`{text}` is not {kind}: numbers are whole"), "use a smaller unit in place of a fraction".into()));
+    }
+    if text.starts_with(['-', '+']) {
+        return Err((format!("`{text}` is not {kind}: it has a sign"), "leave the sign out".into()));
+    }
+    Ok(())
+}
+
+/// The digits at the start, the letters that follow, and what is left.
+fn number_and_unit(text: &str) -> (&str, &str, &str) {
+    let unit_at = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (digits, rest) = text.split_at(unit_at);
+    let end = rest.find(|c: char| c.is_ascii_digit()).unwrap_or(rest.len());
+    let (unit, after) = rest.split_at(end);
+    (digits, unit, after)
+}
+
+fn time_hint(digits: &str, unit: &str) -> String {
+    let meant = match unit.to_ascii_lowercase().as_str() {
+        "ms" | "msec" | "msecs" | "millis" | "milliseconds" => "ms",
+        "s" | "sec" | "secs" | "second" | "seconds" => "s",
+        "m" | "min" | "mins" | "minute" | "minutes" => "m",
+        "h" | "hr" | "hrs" | "hour" | "hours" => "h",
+        "d" | "day" | "days" => "d",
+        "w" | "week" | "weeks" => return "weeks are written in days: \"7d\"".into(),
+        "y" | "year" | "years" => return "years are written in days: \"365d\"".into(),
+        "us" | "\u{b5}s" | "ns" => return "the shortest unit is the millisecond: \"1ms\"".into(),
+        _ => return "units are ms, s, m, h, d".into(),
+    };
+    format!("write \"{digits}{meant}\"")
+}
+
+fn size_hint(digits: &str, unit: &str) -> String {
+    let meant = match unit.to_ascii_lowercase().as_str() {
+        "b" | "byte" | "bytes" => "B",
+        "k" | "ki" | "kib" => "KiB",
+        "kb" => "kB",
+        "m" | "mi" | "mib" => "MiB",
+        "mb" => "MB",
+        "g" | "gi" | "gib" => "GiB",
+        "gb" => "GB",
+        "t" | "ti" | "tib" => "TiB",
+        "tb" => "TB",
+        _ => return "units are B, kB, MB, GB, TB (thousands) and KiB, MiB, GiB, TiB (1024s)".into(),
+    };
+    format!("write \"{digits}{meant}\"")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn durations_carry_units() {
+        for (text, millis) in [("250ms", 250), ("5m", 300_000), ("1h30m", 5_400_000), ("0s", 0), ("1d", 86_400_000), ("1m30s5ms", 90_005)] {
+            assert_eq!(parse_duration(text), Ok(Duration::from_millis(millis)), "{text}");
+        }
+    }
+
+    #[test]
+    fn sizes_carry_units() {
+        for (text, bytes) in [("0", 0), ("64MiB", 64 << 20), ("10kB", 10_000), ("1B", 1), ("2GiB", 2 << 30), ("3TB", 3_000_000_000_000)] {
+            assert_eq!(parse_size(text), Ok(bytes), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_duration_says_why() {
+        for (text, hint) in [
+            ("", "number and its unit"),
+            ("5", "\"5s\""),
+            ("5 m", "\"5m\""),
+            ("1.5s", "smaller unit"),
+            ("-5s", "sign"),
+            ("5x", "ms, s, m, h, d"),
+            ("5min", "\"5m\""),
+            ("1w", "\"7d\""),
+            ("30m1h", "longest unit first"),
+            ("1s1s", "each once"),
+            ("99999999999999999999s", "2^64"),
+            ("m", "\"5m\""),
+            ("1h5", "\"1h5s\""),
+        ] {
+            let error = parse_duration(text).expect_err(text);
+            assert!(error.hint().contains(hint), "{text}: {}", error.hint());
+            assert!(error.to_string().contains("allowed: whole numbers"), "{error}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_size_says_why() {
+        for (text, hint) in [
+            ("", "number"),
+            ("64", "\"64B\""),
+            ("64 MiB", "\"64MiB\""),
+            ("64mb", "\"64MB\""),
+            ("1M", "\"1MiB\""),
+            ("1KiB1B", "one unit"),
+            ("9XB", "1024s"),
+        ] {
+            let error = parse_size(text).expect_err(text);
+            assert!(error.hint().contains(hint), "{text}: {}", error.hint());
+        }
+        assert!(parse_size("99999999999TiB").is_err());
+    }
+
+    #[test]
+    fn a_secret_does_not_show_itself() {
+        assert_eq!(format!("{:?}", Some(Secret::new("hunter2"))), "Some(Secret(redacted))");
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_panics(text in "\\PC{0,12}|[0-9]{0,22}[a-zA-Z]{0,4}[0-9]{0,3}") {
+            let _ = parse_duration(&text);
+            let _ = parse_size(&text);
+        }
+
+        #[test]
+        fn what_is_shown_reads_the_same(number in 0_u64..1 << 40) {
+            prop_assert_eq!(parse_duration(&show_duration(Duration::from_millis(number))).unwrap(), Duration::from_millis(number));
+            prop_assert_eq!(parse_size(&show_size(number)).unwrap(), number);
+        }
+
+        #[test]
+        fn whole_milliseconds_come_back(millis in 0_u64..1 << 40) {
+            prop_assert_eq!(parse_duration(&format!("{millis}ms")).unwrap(), Duration::from_millis(millis));
+        }
+    }
+}

@@ -1,0 +1,270 @@
+//! Making a connection: name lookup, TCP, TLS, and the socket as hyper sees it.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, ServerName};
+use socket2::{SockRef, TcpKeepalive};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::sync::OwnedSemaphorePermit;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+
+use super::content::Upload;
+use super::{Counters, Error, Settings, SetupError};
+
+/// What hyper needs to read a head at all.
+const SMALLEST_BUFFER: usize = 8192;
+
+/// The table of headers that hyper keeps on the stack.
+const HYPERS_MAX_HEADERS: usize = 100;
+
+pub(super) type Sender = http1::SendRequest<Upload>;
+/// The side of a connection that reads and writes. Boxed: hyper does not name the type of one that may be upgraded.
+pub(super) type Driver = Pin<Box<dyn Future<Output = hyper::Result<()>> + Send>>;
+
+/// Makes connections to the one target there is.
+pub(super) struct Connector {
+    host: Box<str>,
+    port: u16,
+    timeout: Duration,
+    tls: Option<(TlsConnector, ServerName<'static>)>,
+    http: http1::Builder,
+    counters: Counters,
+}
+
+impl Connector {
+    pub(super) fn new(settings: Settings, counters: &Counters) -> Result<Self, SetupError> {
+        if settings.max_header_bytes < SMALLEST_BUFFER {
+            return Err(SetupError::Limit("the largest head of a response must be at least 8192 bytes"));
+        }
+        let target = settings.target;
+        let tls = if target.tls {
+            let name = ServerName::try_from(target.host.to_string()).map_err(|_| SetupError::Host(target.host.to_string()))?;
+            Some((tls(settings.ca_file.as_deref())?, name))
+        } else {
+            None
+        };
+        let mut http = http1::Builder::new();
+        http.max_buf_size(settings.max_header_bytes);
+        // Any number but hyper's own makes it allocate the table for each response: with 256 that was 2 us of 17 us per request.
+        if settings.max_headers != HYPERS_MAX_HEADERS {
+            http.max_headers(settings.max_headers);
+        }
+        Ok(Self { host: target.host, port: target.port, timeout: settings.connect_timeout, tls, http, counters: counters.clone() })
+    }
+
+    /// A new connection within the time that connecting may take.
+    pub(super) async fn connect(&self) -> Result<(Sender, Driver, Slot), Error> {
+        match tokio::time::timeout(self.timeout, self.dial()).await {
+            Ok(Ok(connection)) => Ok(connection),
+            Ok(Err(error)) => Err(Error::Connect(error)),
+            Err(_) => Err(Error::ConnectTimeout),
+        }
+    }
+
+    async fn dial(&self) -> io::Result<(Sender, Driver, Slot)> {
+        let tcp = self.tcp().await?;
+        self.counters.connects.inc();
+        let open = Gauge::up(&self.counters.open);
+        let stream = match &self.tls {
+            None => Stream::Plain(tcp),
+            Some((tls, name)) => Stream::Tls(Box::new(tls.connect(name.clone(), tcp).await?)),
+        };
+        let slot = Slot::default();
+        let io = Io { stream, deaf: false, _slot: slot.clone(), _open: open };
+        let (sender, driver) = self.http.handshake(TokioIo::new(io)).await.map_err(io::Error::other)?;
+        Ok((sender, Box::pin(driver.with_upgrades()), slot))
+    }
+
+    /// Tries the target's addresses in turn. Names are looked up each time: an app that moved is found again without a restart.
+    async fn tcp(&self) -> io::Result<TcpStream> {
+        let addresses: Vec<SocketAddr> = match self.host.parse::<IpAddr>() {
+            Ok(addr) => vec![SocketAddr::new(addr, self.port)],
+            Err(_) => tokio::net::lookup_host((&*self.host, self.port)).await?.collect(),
+        };
+        let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
+        let count = u32::try_from(addresses.len()).unwrap_or(u32::MAX).max(1);
+        for (index, address) in addresses.iter().enumerate() {
+            // All but the last get a share, so that a dead first address leaves time for the others.
+            let share = if index + 1 == addresses.len() { self.timeout } else { self.timeout / count };
+            match tokio::time::timeout(share, TcpStream::connect(address)).await {
+                Ok(Ok(stream)) => {
+                    tune(&stream)?;
+                    return Ok(stream);
+                }
+                Ok(Err(error)) => last = error,
+                Err(_) => last = io::Error::new(io::ErrorKind::TimedOut, "one of the addresses did not answer"),
+            }
+        }
+        Err(last)
+    }
+}
+
+fn tune(stream: &TcpStream) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    // Finds an app's host that vanished while an event stream or a tunnel was silent.
+    let probes = TcpKeepalive::new().with_time(Duration::from_secs(30)).with_interval(Duration::from_secs(10)).with_retries(3);
+    SockRef::from(stream).set_tcp_keepalive(&probes)
+}
+
+fn tls(ca_file: Option<&Path>) -> Result<TlsConnector, SetupError> {
+    let mut roots = rustls::RootCertStore::empty();
+    if let Some(path) = ca_file {
+        let fail = |why: String| SetupError::CaFile { path: path.to_owned(), why };
+        for certificate in CertificateDer::pem_file_iter(path).map_err(|error| fail(error.to_string()))? {
+            let certificate = certificate.map_err(|error| fail(error.to_string()))?;
+            roots.add(certificate).map_err(|error| fail(error.to_string()))?;
+        }
+        if roots.is_empty() {
+            return Err(fail("it holds no certificate".to_owned()));
+        }
+    } else {
+        let found = rustls_native_certs::load_native_certs();
+        roots.add_parsable_certificates(found.certs);
+        if roots.is_empty() {
+            let why = found.errors.first().map_or_else(|| "none found".to_owned(), ToString::to_string);
+            return Err(SetupError::NoSystemRoots(why));
+        }
+    }
+    // The provider is named here, so that it does not depend on what other libraries install for the whole process.
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let mut config = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(|_| SetupError::Limit("TLS 1.2 and 1.3 are not available"))?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Ok(TlsConnector::from(Arc::new(config)))
+}
+
+/// A place on the socket for the permit that pays for it, when the socket outlives the exchange that held the permit (a tunnel).
+#[derive(Clone, Default)]
+pub(super) struct Slot(Arc<Mutex<Option<OwnedSemaphorePermit>>>);
+
+impl Slot {
+    /// Ties the permit to the socket: it is free again when the socket is closed.
+    pub(super) fn hold(&self, permit: OwnedSemaphorePermit) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(permit);
+    }
+}
+
+/// Counts something for as long as it lives.
+pub(super) struct Gauge(Arc<AtomicUsize>);
+
+impl Gauge {
+    pub(super) fn up(gauge: &Arc<AtomicUsize>) -> Self {
+        gauge.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(gauge))
+    }
+}
+
+impl Drop for Gauge {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// A socket towards the app.
+pub(super) struct Io {
+    stream: Stream,
+    // The app has stopped reading.
+    deaf: bool,
+    _slot: Slot,
+    _open: Gauge,
+}
+
+enum Stream {
+    Plain(TcpStream),
+    Tls(Box<TlsStream<TcpStream>>),
+}
+
+impl Io {
+    /// An app that answers early (413, 401) and closes makes writing fail while its answer waits to be read. What is written from then
+    /// on is thrown away, and reading says how it ended.
+    fn written(&mut self, result: Poll<io::Result<usize>>, length: usize) -> Poll<io::Result<usize>> {
+        match result {
+            Poll::Ready(Err(error)) if matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset) => {
+                self.deaf = true;
+                Poll::Ready(Ok(length))
+            }
+            other => other,
+        }
+    }
+}
+
+impl AsyncRead for Io {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        match &mut self.get_mut().stream {
+            Stream::Plain(stream) => Pin::new(stream).poll_read(cx, buf),
+            Stream::Tls(stream) => Pin::new(stream).poll_read(cx, buf),
+        }
+    }
+}
+
+impl AsyncWrite for Io {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        if this.deaf {
+            return Poll::Ready(Ok(buf.len()));
+        }
+        let result = match &mut this.stream {
+            Stream::Plain(stream) => Pin::new(stream).poll_write(cx, buf),
+            Stream::Tls(stream) => Pin::new(stream).poll_write(cx, buf),
+        };
+        this.written(result, buf.len())
+    }
+
+    fn poll_write_vectored(self: Pin<&mut Self>, cx: &mut Context<'_>, bufs: &[io::IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        let length = bufs.iter().map(|buf| buf.len()).sum();
+        if this.deaf {
+            return Poll::Ready(Ok(length));
+        }
+        let result = match &mut this.stream {
+            Stream::Plain(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
+            Stream::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
+        };
+        this.written(result, length)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        match &self.stream {
+            Stream::Plain(stream) => stream.is_write_vectored(),
+            Stream::Tls(stream) => stream.is_write_vectored(),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        if this.deaf {
+            return Poll::Ready(Ok(()));
+        }
+        let result = match &mut this.stream {
+            Stream::Plain(stream) => Pin::new(stream).poll_flush(cx),
+            Stream::Tls(stream) => Pin::new(stream).poll_flush(cx),
+        };
+        // TLS writes its buffered records here.
+        match this.written(result.map_ok(|()| 0), 0) {
+            Poll::Ready(written) => Poll::Ready(written.map(drop)),
+            Poll::Pending => Poll::Pending,
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.get_mut().stream {
+            Stream::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
+            Stream::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
+        }
+    }
+}

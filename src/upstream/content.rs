@@ -1,0 +1,275 @@
+//! The two bodies of an exchange: what goes up, watched for progress, and what comes down, which drives its connection.
+
+use std::collections::VecDeque;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::HeaderMap;
+use http_body::{Body as HttpBody, Frame, SizeHint};
+use hyper::body::Incoming;
+
+use super::pool::Lease;
+use crate::body::{Body, BodyError};
+use crate::clock::Clock;
+use crate::forward;
+use crate::metrics::Counter;
+
+/// A request's body as hyper reads it.
+pub(super) struct Upload {
+    body: Body,
+    progress: Option<Arc<Progress>>,
+}
+
+/// How far a streamed request body has come.
+#[derive(Default)]
+pub(super) struct Progress {
+    // Frames that hyper has read. It reads one only when it has room, so that this stops when the app stops reading.
+    frames: AtomicU32,
+    failed: AtomicBool,
+    over: AtomicBool,
+}
+
+impl Progress {
+    pub(super) fn frames(&self) -> u32 {
+        self.frames.load(Ordering::Relaxed)
+    }
+
+    /// Whether the body ended in an error.
+    pub(super) fn failed(&self) -> bool {
+        self.failed.load(Ordering::Relaxed)
+    }
+
+    /// Whether hyper is done with the body.
+    pub(super) fn over(&self) -> bool {
+        self.over.load(Ordering::Relaxed)
+    }
+}
+
+impl Upload {
+    /// The body, and a view of its progress where it is a stream.
+    pub(super) fn new(body: Body) -> (Self, Option<Arc<Progress>>) {
+        let progress = if body.replayable().is_some() { None } else { Some(Arc::default()) };
+        (Self { body, progress: progress.clone() }, progress)
+    }
+
+    /// A body that needs no watching.
+    pub(super) const fn at_hand(body: Body) -> Self {
+        Self { body, progress: None }
+    }
+}
+
+impl HttpBody for Upload {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let this = self.get_mut();
+        let polled = Pin::new(&mut this.body).poll_frame(cx);
+        let Some(progress) = &this.progress else { return polled };
+        match polled {
+            Poll::Ready(Some(Ok(frame))) => {
+                progress.frames.fetch_add(1, Ordering::Relaxed);
+                Poll::Ready(Some(Ok(without_forbidden_trailers(frame))))
+            }
+            Poll::Ready(Some(Err(error))) => {
+                progress.failed.store(true, Ordering::Relaxed);
+                Poll::Ready(Some(Err(error)))
+            }
+            other => other,
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+impl Drop for Upload {
+    fn drop(&mut self) {
+        if let Some(progress) = &self.progress {
+            progress.over.store(true, Ordering::Relaxed);
+        }
+    }
+}
+
+/// What became of a body while its head was looked at.
+pub(super) enum Beginning {
+    /// All of it has come.
+    Whole(Bytes),
+    /// The rest is still to come, or it broke off.
+    Part(VecDeque<Result<Frame<Bytes>, BodyError>>),
+}
+
+/// Reads what has come of the body together with its head. A small response is then whole, and its connection free at once.
+pub(super) fn begin(lease: &mut Lease, body: &mut Incoming, cx: &mut Context<'_>) -> Beginning {
+    let mut frames = VecDeque::new();
+    let mut first: Option<Bytes> = None;
+    loop {
+        match poll_incoming(lease, body, cx) {
+            Poll::Ready(None) => match first {
+                Some(bytes) => return Beginning::Whole(bytes),
+                None => return Beginning::Whole(Bytes::new()),
+            },
+            Poll::Ready(Some(Ok(frame))) => match (frame.into_data(), first.take()) {
+                (Ok(bytes), None) if body.is_end_stream() => return Beginning::Whole(bytes),
+                (Ok(bytes), None) => first = Some(bytes),
+                (next, before) => {
+                    frames.extend(before.map(|bytes| Ok(Frame::data(bytes))));
+                    frames.push_back(Ok(next.map_or_else(without_forbidden_trailers, Frame::data)));
+                    return Beginning::Part(frames);
+                }
+            },
+            Poll::Ready(Some(Err(error))) => {
+                frames.extend(first.map(|bytes| Ok(Frame::data(bytes))));
+                frames.push_back(Err(error.into()));
+                return Beginning::Part(frames);
+            }
+            Poll::Pending => {
+                frames.extend(first.map(|bytes| Ok(Frame::data(bytes))));
+                return Beginning::Part(frames);
+            }
+        }
+    }
+}
+
+fn poll_incoming(lease: &mut Lease, body: &mut Incoming, cx: &mut Context<'_>) -> Poll<Option<hyper::Result<Frame<Bytes>>>> {
+    match lease.link() {
+        Some(link) => link.turn(cx, |cx| Pin::new(&mut *body).poll_frame(cx)),
+        None => Pin::new(body).poll_frame(cx),
+    }
+}
+
+/// A response's body. Its connection is free again when it has been read to the end, and closed if it is dropped before.
+pub(super) struct Download {
+    ready: VecDeque<Result<Frame<Bytes>, BodyError>>,
+    body: Incoming,
+    lease: Option<Lease>,
+    // How long the app may be silent; `None` where silence is normal.
+    patience: Option<Duration>,
+    silent: bool,
+    clock: Clock,
+    timeouts: Arc<Counter>,
+    broken: Arc<Counter>,
+}
+
+/// The app said nothing for too long in the middle of a body.
+#[derive(Debug, thiserror::Error)]
+#[error("the response's body fell silent")]
+struct Silent;
+
+/// What a [`Download`] needs besides its body.
+pub(super) struct Terms {
+    pub(super) patience: Option<Duration>,
+    pub(super) clock: Clock,
+    pub(super) timeouts: Arc<Counter>,
+    pub(super) broken: Arc<Counter>,
+}
+
+impl Download {
+    pub(super) fn new(ready: VecDeque<Result<Frame<Bytes>, BodyError>>, body: Incoming, lease: Lease, terms: Terms) -> Self {
+        let Terms { patience, clock, timeouts, broken } = terms;
+        let mut this = Self { ready, body, lease: Some(lease), patience, silent: false, clock, timeouts, broken };
+        match this.ready.back() {
+            Some(Err(_)) => this.fail(),
+            // Trailers end a body.
+            Some(Ok(frame)) if frame.is_trailers() || this.body.is_end_stream() => this.release(),
+            _ => {}
+        }
+        this
+    }
+
+    fn release(&mut self) {
+        if let Some(lease) = self.lease.take() {
+            lease.release();
+        }
+    }
+
+    fn fail(&mut self) {
+        self.broken.inc();
+        self.lease = None;
+    }
+
+    /// The app is silent. Counted from the first time somebody waited for it, so that a slow client is not held against the app.
+    fn wait(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let (Some(patience), Some(link)) = (self.patience, self.lease.as_mut().and_then(Lease::link)) else { return Poll::Pending };
+        if !self.silent {
+            self.silent = true;
+            link.alarm.set(self.clock.now(), patience);
+        }
+        if link.alarm.poll(&self.clock, cx).is_pending() {
+            return Poll::Pending;
+        }
+        self.timeouts.inc();
+        self.lease = None;
+        Poll::Ready(Some(Err(Box::new(Silent))))
+    }
+}
+
+impl HttpBody for Download {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let this = self.get_mut();
+        if let Some(frame) = this.ready.pop_front() {
+            return Poll::Ready(Some(frame));
+        }
+        let Some(lease) = &mut this.lease else { return Poll::Ready(None) };
+        let frame = match poll_incoming(lease, &mut this.body, cx) {
+            Poll::Pending => return this.wait(cx),
+            Poll::Ready(frame) => frame,
+        };
+        this.silent = false;
+        match frame {
+            None => {
+                this.release();
+                Poll::Ready(None)
+            }
+            Some(Ok(frame)) => {
+                if frame.is_trailers() || this.body.is_end_stream() {
+                    this.release();
+                }
+                Poll::Ready(Some(Ok(without_forbidden_trailers(frame))))
+            }
+            Some(Err(error)) => {
+                this.fail();
+                Poll::Ready(Some(Err(error.into())))
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.ready.is_empty() && self.lease.is_none()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        let waiting: u64 = self.ready.iter().flatten().filter_map(Frame::data_ref).map(|bytes| bytes.len() as u64).sum();
+        match self.body.size_hint().exact() {
+            Some(rest) => SizeHint::with_exact(rest + waiting),
+            None => SizeHint::default(),
+        }
+    }
+}
+
+/// SECURITY: what frames, routes or authenticates a message must not come after it (RFC 9110 6.5.1).
+fn without_forbidden_trailers(frame: Frame<Bytes>) -> Frame<Bytes> {
+    match frame.into_trailers() {
+        Err(data) => data,
+        Ok(trailers) if trailers.keys().any(forward::is_forbidden_trailer) => {
+            let mut kept = HeaderMap::with_capacity(trailers.len());
+            for (name, value) in trailers.iter().filter(|(name, _)| !forward::is_forbidden_trailer(name)) {
+                kept.append(name.clone(), value.clone());
+            }
+            Frame::trailers(kept)
+        }
+        Ok(trailers) => Frame::trailers(trailers),
+    }
+}

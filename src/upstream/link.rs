@@ -1,0 +1,179 @@
+//! One HTTP/1 connection to the app: hyper's two halves, driven by whoever waits for them, and one timer.
+
+use std::pin::Pin;
+use std::task::{Context, Poll, Waker, ready};
+use std::time::{Duration, Instant};
+
+use http::Request;
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::Sleep;
+
+use super::connect::{Driver, Sender, Slot};
+use super::content::Upload;
+use crate::clock::Clock;
+
+/// A connection.
+pub(super) struct Link {
+    sender: Sender,
+    engine: Engine,
+    slot: Slot,
+    pub(super) alarm: Alarm,
+}
+
+/// Who keeps the connection moving.
+enum Engine {
+    /// The one who waits for it.
+    Here(Driver),
+    /// A task of its own: what the client sends must flow on while nobody reads the response.
+    Task { _ends_with_this: Aborted },
+    /// Nobody; it is closed.
+    Over,
+}
+
+/// A task that ends when this is dropped.
+struct Aborted(tokio::task::JoinHandle<()>);
+
+impl Drop for Aborted {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// The response that hyper will hand over.
+pub(super) trait Answer: Future<Output = Result<http::Response<hyper::body::Incoming>, Unanswered>> {}
+impl<F: Future<Output = Result<http::Response<hyper::body::Incoming>, Unanswered>>> Answer for F {}
+
+/// Why there is none, and the request if no byte of it was written.
+pub(super) type Unanswered = hyper::client::conn::TrySendError<Request<Upload>>;
+
+impl Link {
+    pub(super) fn new((sender, driver, slot): (Sender, Driver, Slot)) -> Self {
+        Self { sender, engine: Engine::Here(driver), slot, alarm: Alarm::default() }
+    }
+
+    /// Hands hyper a request. Nothing is written until the connection is driven.
+    pub(super) fn send(&mut self, request: Request<Upload>) -> impl Answer + use<> {
+        self.sender.try_send_request(request)
+    }
+
+    /// Lets the connection read and write what it can.
+    pub(super) fn drive(&mut self, cx: &mut Context<'_>) {
+        if let Engine::Here(driver) = &mut self.engine
+            && driver.as_mut().poll(cx).is_ready()
+        {
+            // Its error, if any, has gone to the request or the body. Dropping it makes sure that neither waits on.
+            self.engine = Engine::Over;
+        }
+    }
+
+    /// Polls `step` and drives the connection in turn until `step` is ready or both are stuck.
+    ///
+    /// While the connection is driven from here its two ends talk within this task, and waking it for that would only cost a
+    /// turn: they get a waker that does nothing, and the task's own is registered with the socket when there is nothing left to do.
+    pub(super) fn turn<T>(&mut self, cx: &mut Context<'_>, mut step: impl FnMut(&mut Context<'_>) -> Poll<T>) -> Poll<T> {
+        if !matches!(self.engine, Engine::Here(_)) {
+            return step(cx);
+        }
+        let mut nobody = Context::from_waker(Waker::noop());
+        if let Poll::Ready(done) = step(&mut nobody) {
+            return Poll::Ready(done);
+        }
+        self.drive(&mut nobody);
+        if let Poll::Ready(done) = step(&mut nobody) {
+            return Poll::Ready(done);
+        }
+        self.drive(cx);
+        step(&mut nobody)
+    }
+
+    /// Whether the connection is open, silent and free for a request.
+    pub(super) fn is_free(&mut self) -> bool {
+        let mut nobody = Context::from_waker(Waker::noop());
+        // The first turn may only finish the last exchange. Bytes that nobody asked for end the connection here.
+        for _ in 0..2 {
+            self.drive(&mut nobody);
+            match (&self.engine, self.sender.poll_ready(&mut nobody)) {
+                (Engine::Here(_), Poll::Ready(Ok(()))) => return true,
+                (Engine::Here(_), Poll::Pending) => {}
+                _ => return false,
+            }
+        }
+        false
+    }
+
+    /// Gives the connection a task of its own, which ends with this link. The socket takes over the permit.
+    pub(super) fn detach(&mut self, permit: Option<OwnedSemaphorePermit>) {
+        self.hold(permit);
+        match std::mem::replace(&mut self.engine, Engine::Over) {
+            Engine::Here(driver) => {
+                self.engine = Engine::Task { _ends_with_this: Aborted(tokio::spawn(async move { drop(driver.await) })) }
+            }
+            other => self.engine = other,
+        }
+    }
+
+    /// Lets an upgraded connection go. Its socket, which takes over the permit, belongs to whoever awaits the upgrade.
+    pub(super) fn into_tunnel(mut self, permit: Option<OwnedSemaphorePermit>) {
+        self.hold(permit);
+        self.drive(&mut Context::from_waker(Waker::noop()));
+        // What is left to write of the request is written in the background; a stuck app is found by the socket's keep-alive.
+        if let Engine::Here(driver) = self.engine {
+            tokio::spawn(driver);
+        }
+    }
+
+    fn hold(&self, permit: Option<OwnedSemaphorePermit>) {
+        if let Some(permit) = permit {
+            self.slot.hold(permit);
+        }
+    }
+}
+
+/// A deadline that is moved for every request and frame, over a timer that is touched only when it fires or fires too late.
+#[derive(Default)]
+pub(super) struct Alarm {
+    timer: Option<(Pin<Box<Sleep>>, Instant)>,
+    deadline: Option<Instant>,
+}
+
+impl Alarm {
+    /// Moves the deadline.
+    pub(super) fn set(&mut self, now: Instant, after: Duration) {
+        // A time that no clock will reach is no deadline.
+        self.deadline = now.checked_add(after);
+        let Some(deadline) = self.deadline else { return };
+        match &self.timer {
+            Some((_, fires)) if *fires <= deadline => {}
+            _ => self.arm(now, deadline),
+        }
+    }
+
+    /// Takes the deadline away.
+    pub(super) const fn clear(&mut self) {
+        self.deadline = None;
+    }
+
+    /// Ready when the deadline has passed.
+    pub(super) fn poll(&mut self, clock: &Clock, cx: &mut Context<'_>) -> Poll<()> {
+        while let (Some(deadline), Some((sleep, _))) = (self.deadline, &mut self.timer) {
+            ready!(sleep.as_mut().poll(cx));
+            let now = clock.now();
+            if now >= deadline {
+                return Poll::Ready(());
+            }
+            self.arm(now, deadline);
+        }
+        Poll::Pending
+    }
+
+    fn arm(&mut self, now: Instant, deadline: Instant) {
+        let sleep = tokio::time::sleep(deadline.saturating_duration_since(now));
+        match &mut self.timer {
+            Some((timer, fires)) => {
+                timer.as_mut().set(sleep);
+                *fires = deadline;
+            }
+            None => self.timer = Some((Box::pin(sleep), deadline)),
+        }
+    }
+}

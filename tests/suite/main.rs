@@ -1,0 +1,21 @@
+//! The integration tests, one binary: a module per theme, named for what is promised.
+//!
+//! Tests named `heavy_…` take minutes; the others seconds. Each Redis is a real `redis-server` of its own.
+
+mod support;
+
+#[path = "../../examples/demo/app.rs"]
+mod app;
+#[path = "../../examples/demo/guide.rs"]
+mod guide;
+
+mod config;
+mod demo;
+mod http_gaps;
+mod isolation;
+mod memory;
+mod mutations;
+mod read_your_writes;
+mod redis_faults;
+mod streaming;
+mod ttl;

@@ -1,0 +1,201 @@
+//! Redis killed, frozen, refusing, restarted, with 200 clients at work: requests go on, each in its time, and hits come back.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep};
+
+use crate::support::origin::{VERSIONED_RULES, versioned};
+use crate::support::{Client, RedisServer, Sidecar, TestApp, eventually};
+
+const CLIENTS: u64 = 200;
+/// How long the app takes for each answer.
+const APP: Duration = Duration::from_millis(50);
+/// What the sidecar may add to it, whatever Redis does.
+const ALLOWANCE: Duration = Duration::from_millis(200);
+/// Within this time of Redis's return there are hits again.
+const RETURN: Duration = Duration::from_secs(2);
+
+/// What the clients have seen.
+#[derive(Default)]
+struct Seen {
+    requests: u64,
+    failures: Vec<String>,
+    slowest: Duration,
+    slow: Vec<String>,
+}
+
+/// Clients that read, and now and then write, until they are told to stop.
+struct Load {
+    stop: Arc<AtomicBool>,
+    clients: Vec<JoinHandle<Seen>>,
+}
+
+impl Load {
+    fn start(sidecar: &Sidecar) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let clients = (0..CLIENTS).map(|number| tokio::spawn(work(Client::new(sidecar.address), number, Arc::clone(&stop)))).collect();
+        Self { stop, clients }
+    }
+
+    /// Stops the clients, and fails if a request failed or took too long.
+    async fn finish(self) {
+        self.stop.store(true, Ordering::SeqCst);
+        let mut all = Seen::default();
+        for client in self.clients {
+            let seen = client.await.expect("a client does not panic");
+            all.requests += seen.requests;
+            all.failures.extend(seen.failures);
+            all.slow.extend(seen.slow);
+            all.slowest = all.slowest.max(seen.slowest);
+        }
+        assert!(all.requests > CLIENTS, "only {} requests", all.requests);
+        assert!(
+            all.failures.is_empty(),
+            "{} of {} requests failed: {:?}",
+            all.failures.len(),
+            all.requests,
+            &all.failures[..all.failures.len().min(5)]
+        );
+        assert!(all.slow.is_empty(), "{} of {} requests were slow: {:?}", all.slow.len(), all.requests, &all.slow[..all.slow.len().min(5)]);
+        println!("{} requests, the slowest took {:?}", all.requests, all.slowest);
+    }
+}
+
+async fn work(mut client: Client, number: u64, stop: Arc<AtomicBool>) -> Seen {
+    let mut seen = Seen::default();
+    // Not all at once: the clients are at different points of their rounds.
+    sleep(Duration::from_millis(number * 5)).await;
+    for round in 0.. {
+        if stop.load(Ordering::SeqCst) {
+            break;
+        }
+        let name = (number * 7 + round) % 50;
+        let (method, path) =
+            if (number + round).is_multiple_of(20) { ("PUT", format!("/w/{name}")) } else { ("GET", format!("/v/{name}")) };
+        let start = Instant::now();
+        let result = client.try_send(method, &path, &[], "").await;
+        let took = start.elapsed();
+        seen.requests += 1;
+        seen.slowest = seen.slowest.max(took);
+        match result {
+            Ok(reply) if reply.status == 200 => {
+                if took > APP + ALLOWANCE {
+                    seen.slow.push(format!("{method} {path} took {took:?}: {}", reply.header("cache-status")));
+                }
+            }
+            Ok(reply) => seen.failures.push(format!("{method} {path}: {} {}", reply.status, reply.header("cache-status"))),
+            Err(error) => seen.failures.push(format!("{method} {path}: {error}")),
+        }
+        sleep(Duration::from_millis(250)).await;
+    }
+    seen
+}
+
+/// An app and two sidecars on one Redis. The second is there to see what the first has stored.
+struct Stage {
+    app: TestApp,
+    first: Sidecar,
+    second: Sidecar,
+    probes: AtomicU64,
+}
+
+impl Stage {
+    async fn set(redis: &RedisServer) -> Self {
+        let app = TestApp::slow(APP, versioned()).await;
+        let rules = format!("{}\n{VERSIONED_RULES}", redis.table());
+        let first = Sidecar::spawn(app.address, &rules).await;
+        let second = Sidecar::spawn(app.address, &rules).await;
+        Self { app, first, second, probes: AtomicU64::new(0) }
+    }
+
+    /// Returns when what one sidecar has stored is a hit through the other: Redis is in use.
+    async fn hits_through_redis(&self, within: Duration) {
+        let took = eventually("what one sidecar stores is a hit through the other", within, || async {
+            let path = format!("/v/probe-{}", self.probes.fetch_add(1, Ordering::Relaxed));
+            Client::new(self.first.address).get(&path, &[]).await;
+            Client::new(self.second.address).get(&path, &[]).await.cache() == "HIT"
+        })
+        .await;
+        println!("hits through Redis after {took:?}");
+        assert!(self.app.total() > 0);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn redis_that_is_killed_and_restarted_costs_no_request() {
+    let mut redis = RedisServer::start();
+    let stage = Stage::set(&redis).await;
+    stage.hits_through_redis(Duration::from_secs(10)).await;
+    let load = Load::start(&stage.first);
+    sleep(Duration::from_secs(2)).await;
+    redis.kill();
+    // From now on connections to it are refused.
+    sleep(Duration::from_secs(4)).await;
+    redis.restart();
+    stage.hits_through_redis(RETURN).await;
+    sleep(Duration::from_secs(1)).await;
+    load.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn redis_that_is_restarted_at_once_costs_no_request() {
+    let mut redis = RedisServer::start();
+    let stage = Stage::set(&redis).await;
+    stage.hits_through_redis(Duration::from_secs(10)).await;
+    let load = Load::start(&stage.first);
+    for _ in 0..3 {
+        sleep(Duration::from_secs(1)).await;
+        redis.restart();
+        stage.hits_through_redis(RETURN).await;
+    }
+    load.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn redis_that_is_frozen_for_ten_seconds_costs_no_request() {
+    let redis = RedisServer::start();
+    let stage = Stage::set(&redis).await;
+    stage.hits_through_redis(Duration::from_secs(10)).await;
+    let load = Load::start(&stage.first);
+    sleep(Duration::from_secs(2)).await;
+    redis.freeze();
+    sleep(Duration::from_secs(10)).await;
+    redis.thaw();
+    stage.hits_through_redis(RETURN).await;
+    sleep(Duration::from_secs(1)).await;
+    load.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn redis_that_is_absent_at_start_is_used_when_it_comes() {
+    let mut redis = RedisServer::absent();
+    let stage = Stage::set(&redis).await;
+    let load = Load::start(&stage.first);
+    sleep(Duration::from_secs(3)).await;
+    redis.restart();
+    stage.hits_through_redis(RETURN).await;
+    sleep(Duration::from_secs(1)).await;
+    load.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn writes_while_redis_is_lost_go_through_and_are_seen_by_the_same_sidecar() {
+    let mut redis = RedisServer::start();
+    let stage = Stage::set(&redis).await;
+    stage.hits_through_redis(Duration::from_secs(10)).await;
+    let mut client = Client::new(stage.first.address);
+    client.get("/v/a", &[]).await;
+    redis.kill();
+    for version in 1..=20 {
+        assert_eq!(client.send("PUT", "/w/a", &[], "").await.status, 200);
+        let read = client.get("/v/a", &[]).await;
+        assert_eq!(read.text(), version.to_string(), "{}", read.header("cache-status"));
+    }
+    // What was stored before the loss must not come back with Redis.
+    redis.restart();
+    stage.hits_through_redis(RETURN).await;
+    assert_eq!(client.get("/v/a", &[]).await.text(), "20");
+}

@@ -1,0 +1,34 @@
+//! What the tests stand on: real processes, scriptable apps, small clients. Nothing here knows what is being tested.
+
+pub mod client;
+pub mod origin;
+pub mod process;
+pub mod raw;
+pub mod redis;
+pub mod sidecar;
+
+pub use client::{Client, Reply};
+pub use origin::{Answer, Point, TestApp};
+pub use redis::RedisServer;
+pub use sidecar::Sidecar;
+
+use std::future::Future;
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep};
+
+/// Asks again and again until `check` says yes, and returns how long that took. Panics when it has not by `within`.
+pub async fn eventually<F, Fut>(what: &str, within: Duration, mut check: F) -> Duration
+where
+    F: FnMut() -> Fut,
+    Fut: Future<Output = bool>,
+{
+    let start = Instant::now();
+    loop {
+        if check().await {
+            return start.elapsed();
+        }
+        assert!(start.elapsed() < within, "not within {within:?}: {what}");
+        sleep(Duration::from_millis(20)).await;
+    }
+}

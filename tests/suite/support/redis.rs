@@ -1,0 +1,103 @@
+//! A real `redis-server` for one test, which can be stopped, killed and started again on the same port.
+
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
+use std::process::{Child, Command, Stdio};
+use std::thread::sleep;
+use std::time::Duration;
+
+use tempfile::TempDir;
+
+use super::process::{free_port, signal};
+
+/// The server. Dropping it kills the process.
+pub struct RedisServer {
+    /// The port of the loopback on which it listens, or would.
+    pub port: u16,
+    directory: TempDir,
+    child: Option<Child>,
+}
+
+impl RedisServer {
+    /// A server that answers.
+    pub fn start() -> Self {
+        let mut server = Self::absent();
+        server.restart();
+        server
+    }
+
+    /// A port on which nobody listens yet: connections to it are refused until [`RedisServer::restart`].
+    pub fn absent() -> Self {
+        Self { port: free_port(), directory: TempDir::new().expect("a temporary directory can be made"), child: None }
+    }
+
+    /// Starts the server, empty, and returns when it answers.
+    pub fn restart(&mut self) {
+        self.kill();
+        let child = Command::new("redis-server")
+            .args(["--port", &self.port.to_string(), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--loglevel", "warning"])
+            .arg("--dir")
+            .arg(self.directory.path())
+            .stdout(Stdio::null())
+            .spawn()
+            .expect("redis-server is installed (tests/run installs it)");
+        self.child = Some(child);
+        for _ in 0..500 {
+            if self.command("PING").is_some_and(|answer| answer.starts_with("+PONG")) {
+                return;
+            }
+            sleep(Duration::from_millis(10));
+        }
+        panic!("redis-server on port {} does not answer", self.port);
+    }
+
+    /// Ends the server at once. What it held is gone.
+    pub fn kill(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+
+    /// Freezes the server: connections stay, nothing is answered.
+    pub fn freeze(&self) {
+        signal(self.pid(), "STOP");
+    }
+
+    /// Lets a frozen server go on.
+    pub fn thaw(&self) {
+        signal(self.pid(), "CONT");
+    }
+
+    /// The `[redis]` table of a proxy.toml that uses this server. More keys can follow it.
+    pub fn table(&self) -> String {
+        format!("[redis]\nurl = \"redis://127.0.0.1:{}/0\"\n", self.port)
+    }
+
+    /// What the server answers to one inline command, as it stands on the wire; None when it does not.
+    pub fn command(&self, command: &str) -> Option<String> {
+        let mut stream = TcpStream::connect(("127.0.0.1", self.port)).ok()?;
+        stream.set_read_timeout(Some(Duration::from_millis(200))).ok()?;
+        stream.write_all(format!("{command}\r\n").as_bytes()).ok()?;
+        let mut answer = Vec::new();
+        let mut buffer = [0; 16 * 1024];
+        // The answer's end is not parsed: silence ends it.
+        while let Ok(read @ 1..) = stream.read(&mut buffer) {
+            answer.extend_from_slice(&buffer[..read]);
+            if answer.first() != Some(&b'*') && answer.ends_with(b"\r\n") {
+                break;
+            }
+        }
+        if answer.is_empty() { None } else { Some(String::from_utf8_lossy(&answer).into_owned()) }
+    }
+
+    fn pid(&self) -> u32 {
+        self.child.as_ref().expect("the server runs").id()
+    }
+}
+
+impl Drop for RedisServer {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}

@@ -1,0 +1,121 @@
+//! Samples that show that each check can fail, and fails only where it should.
+
+use super::*;
+
+/// The problems of a file that is otherwise in order.
+fn problems(path: &str, code: &str) -> Vec<Finding> {
+    check(path, &format!("//! A sample.\n{code}"))
+}
+
+#[track_caller]
+fn assert_bad(path: &str, code: &str, expected: &str) {
+    let problems = problems(path, code);
+    assert!(problems.len() == 1 && problems[0].1.contains(expected), "{path}: {code}\n{problems:?}");
+}
+
+#[track_caller]
+fn assert_good(path: &str, code: &str) {
+    let problems = problems(path, code);
+    assert!(problems.is_empty(), "{path}: {code}\n{problems:?}");
+}
+
+#[test]
+fn imports_go_down() {
+    assert_good("proxy.rs", "use crate::store::Store;\nuse crate::{key::Key, outcome};");
+    assert_good("store/redis.rs", "use crate::coherence::Tags;\nuse crate::store::Entry;");
+    assert_bad("store/redis.rs", "use crate::proxy::Proxy;", "`store` (parts) imports `proxy` (flow)");
+    assert_bad("clock.rs", "pub(crate) use crate::key::Key;", "imports `key`");
+    assert_bad("key.rs", "fn f() {\n    crate::upstream::send();\n}", "imports `upstream`");
+    assert_bad("key.rs", "use crate::{\n    outcome::{Outcome, server},\n    server::{Server, key},\n};", "imports `server`");
+    assert_bad("key.rs", "use super::server;", "imports `server`");
+    assert_good("store/redis.rs", "use super::proxy;");
+    assert_good("proxy.rs", "use crate::VERSION;\nuse crate::{self as root, store};");
+}
+
+#[test]
+fn the_map_and_the_start_see_every_layer() {
+    assert_good("lib.rs", "pub use crate::server::Server;");
+    assert_good("main.rs", "use crate::anything;");
+}
+
+#[test]
+fn every_module_has_a_layer() {
+    assert_bad("helpers.rs", "", "`helpers` is in no layer");
+    assert_bad("proxy.rs", "use crate::helpers::Help;", "`helpers` is in no layer");
+}
+
+#[test]
+fn a_line_is_told() {
+    assert_eq!(problems("key.rs", "\n\nuse crate::{\n    server::Server,\n};")[0].0, 4);
+    assert_eq!(problems("key.rs", "\nlet a = 'x'; // {\nlet b = c.unwrap();")[0].0, 4);
+}
+
+#[test]
+fn tests_are_exempt_and_what_follows_them_is_not() {
+    let tests = "#[cfg(test)]\nmod tests {\n    use crate::server::Server;\n    fn f() { g().unwrap(); }\n}\n";
+    assert_good("key.rs", tests);
+    assert_bad("key.rs", &format!("{tests}fn h() {{ g().unwrap(); }}"), ".unwrap()");
+    assert_good("key/tests.rs", "use crate::server::Server;\nfn f() { g().unwrap(); }");
+    assert_bad("key.rs", "#[cfg(test)]\nmod tests;\nfn h() { g().unwrap(); }", ".unwrap()");
+}
+
+#[test]
+fn files_open_with_their_story() {
+    assert_eq!(check("key.rs", "use std::fmt;\n").len(), 1);
+    assert_eq!(check("key.rs", "// A comment.\n").len(), 1);
+    assert_eq!(check("key.rs", "//! A story.\n"), []);
+}
+
+#[test]
+fn files_end_in_time() {
+    assert_good("key.rs", &"// line\n".repeat(MAX_FILE_LINES - 1));
+    assert_bad("key.rs", &"// line\n".repeat(MAX_FILE_LINES), "501 lines");
+}
+
+#[test]
+fn functions_end_in_time() {
+    let function = |lines: usize| format!("fn long(a: [u8; 2]) {{\n{}}}\n", "    f('{', \"}\"); // }\n".repeat(lines - 2));
+    assert_good("key.rs", &function(MAX_FUNCTION_LINES).repeat(2));
+    assert_bad("key.rs", &function(MAX_FUNCTION_LINES + 1), "`long` has 81 lines");
+    let method = "    fn short(&self);\n".repeat(100);
+    assert_good("key.rs", &format!("trait T {{\n{method}}}\n"));
+}
+
+#[test]
+fn banned_words_are_found() {
+    for ban in BANS {
+        let path = if ban.word == "tokio::" { "key.rs" } else { "proxy.rs" };
+        assert_bad(path, &format!("fn f() {{ a {} }}", ban.word), ban.instead);
+        let in_test = format!("#[cfg(test)]\nmod tests {{\n    fn f() {{ a {} }}\n}}", ban.word);
+        match ban.applies {
+            Applies::Production => assert_good(path, &in_test),
+            Applies::Code | Applies::Text => assert_bad(path, &in_test, ban.instead),
+        }
+        let in_comment = format!("// a {}", ban.word);
+        match ban.applies {
+            Applies::Text => assert_bad(path, &in_comment, ban.instead),
+            Applies::Production | Applies::Code => assert_good(path, &in_comment),
+        }
+    }
+}
+
+#[test]
+fn banned_words_have_their_places() {
+    assert_good("clock.rs", "fn f() { Instant::now(); SystemTime::now(); }");
+    assert_good("store/redis.rs", "use fred::prelude::*;");
+    assert_good("store/redis/health.rs", "use fred::prelude::*;");
+    assert_good("cli.rs", "fn f() { println!(); }");
+    assert_good("config/diagnostics.rs", "fn f() { eprintln!(); }");
+    assert_good("store.rs", "use tokio::sync::Notify;");
+    assert_bad("store.rs", "fn f() { tokio::time::Instant::now(); }", "clock.now()");
+}
+
+#[test]
+fn only_whole_words_of_code_count() {
+    assert_good("proxy.rs", "fn is_unsafe_method() { alfred::x(); MyRwLocked; }");
+    assert_good("proxy.rs", "/// An unsafe method (RFC 9110).\nfn f() { a(\"unsafe \\\" .unwrap()\"); }");
+    assert_good("proxy.rs", "fn f<'a>(b: &'a str) { a(r#\"unsafe \" todo!()\"#, br\"unsafe\", b\"unsafe\", '\"', '\\'', 'é'); }");
+    assert_good("proxy.rs", "/* unsafe /* nested */ unsafe */");
+    assert_bad("proxy.rs", "fn f() { a(\"//\"); unsafe { b() } }", "safe code");
+    assert_bad("proxy.rs", "fn f<'a>(b: &'a str) { var\"\"; r#fn(); unsafe { b() } }", "safe code");
+}
