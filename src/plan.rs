@@ -397,7 +397,12 @@ fn connection_names<'a>(read: &'a [HeaderName], headers: &HeaderMap) -> Option<&
 }
 
 fn overridden_method(headers: &HeaderMap) -> Option<Method> {
-    let values = ["x-http-method-override", "x-method-override", "x-http-method"].iter().filter_map(|name| headers.get(*name));
+    static OVERRIDES: [HeaderName; 3] = [
+        HeaderName::from_static("x-http-method-override"),
+        HeaderName::from_static("x-method-override"),
+        HeaderName::from_static("x-http-method"),
+    ];
+    let values = OVERRIDES.iter().filter_map(|name| headers.get(name));
     values.filter_map(|value| Method::from_bytes(&value.as_bytes().to_ascii_uppercase()).ok()).find(|method| !rule::is_safe(method))
 }
 

@@ -21,7 +21,7 @@ pub fn normal_path(raw: &str) -> Option<Cow<'_, str>> {
         match byte {
             b'%' => escapes = true,
             // SECURITY: each of these is read in different ways by different apps and frameworks (web cache deception).
-            b';' | b'\\' | b'#' | 0..=0x20 | 0x7f.. => return None,
+            b';' | b'\\' | b'#' | b'?' | 0..=0x20 | 0x7f.. => return None,
             b'/' if previous == b'/' => return None,
             _ => {}
         }
