@@ -123,7 +123,7 @@ pub const STEPS: &[Step] = &[
 ];
 
 /// The tour as text to copy from.
-pub fn text(proxy: SocketAddr, app: SocketAddr, admin: Option<SocketAddr>) -> String {
+pub fn text(proxy: SocketAddr, app: SocketAddr, admin: SocketAddr) -> String {
     let mut text =
         format!("\nThe sample app listens on http://{app}, Sidecache in front of it on http://{proxy}.\nTry these, in this order:\n");
     for step in STEPS {
@@ -145,9 +145,7 @@ head -c 100M /dev/zero | curl -s -X POST -T - http://{proxy}/files/zeros
 curl -s -o /dev/null -w '%{{size_download}} bytes in %{{time_total}} s\\n' 'http://{proxy}/files/film?size=104857600'
 "
     );
-    if let Some(admin) = admin {
-        let _ = write!(text, "\n# What the sidecar counted\ncurl -s http://{admin}/metrics\n");
-    }
+    let _ = write!(text, "\n# What the sidecar counted\ncurl -s http://{admin}/metrics\n");
     text.push_str("\nEach request is logged below. Ctrl-C stops both.\n\n");
     text
 }

@@ -52,11 +52,9 @@ type Failure = (u8, String);
 
 async fn demo(args: &Args) -> Result<(), Failure> {
     let config = configure(args).map_err(|problems| (64, problems))?;
-    let (proxy, admin) = (config.server.address, config.admin.as_ref().map(|admin| admin.address));
+    let (proxy, admin) = (config.server.address, config.admin.address);
     free(proxy, "Sidecache", "--listen 127.0.0.1:8081")?;
-    if let Some(admin) = admin {
-        free(admin, "Sidecache's admin listener", "--admin 127.0.0.1:9091")?;
-    }
+    free(admin, "Sidecache's admin listener", "--admin 127.0.0.1:9091")?;
     free(args.app, "the sample app", "--app 127.0.0.1:8001")?;
     let listener = TcpListener::bind(args.app).await.map_err(|error| (1, format!("cannot listen on {}: {error}", args.app)))?;
 
@@ -85,8 +83,8 @@ fn configure(args: &Args) -> Result<Config, String> {
     if let Some(address) = args.listen {
         config.server.address = address;
     }
-    if let (Some(address), Some(admin)) = (args.admin, config.admin.as_mut()) {
-        admin.address = address;
+    if let Some(address) = args.admin {
+        config.admin.address = address;
     }
     config.upstream.target.tls = false;
     config.upstream.target.host = args.app.ip().to_string().into();
@@ -97,6 +95,7 @@ fn configure(args: &Args) -> Result<Config, String> {
 
 /// Runs Sidecache until `shutdown`, and lets its requests under way finish.
 async fn sidecar(config: Config, shutdown: CancellationToken) -> Result<(), Failure> {
+    sidecache::telemetry::init(&config.log).map_err(|error| (1, format!("Sidecache cannot log: {error}")))?;
     let bound = Bound::bind(&config).map_err(|error| (1, format!("Sidecache cannot start: {error}")))?;
     sidecache::run::serve(config, bound, shutdown).await.map_err(|error| (1, format!("Sidecache stopped: {error}")))?;
     Ok(())
