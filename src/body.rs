@@ -17,8 +17,8 @@ pub type Rider = Box<dyn Send>;
 /// A message's content.
 pub struct Body {
     content: Content,
-    // Dropped with the body, whether it was read to its end or not.
-    _rider: Option<Rider>,
+    /// Dropped with the body, whether it was read to its end or not.
+    rider: Option<Rider>,
 }
 
 enum Content {
@@ -31,7 +31,7 @@ impl Body {
     /// No content.
     #[must_use]
     pub const fn empty() -> Self {
-        Self { content: Content::Empty, _rider: None }
+        Self { content: Content::Empty, rider: None }
     }
 
     /// These bytes.
@@ -39,7 +39,7 @@ impl Body {
     pub fn full(bytes: impl Into<Bytes>) -> Self {
         let bytes = bytes.into();
         let content = if bytes.is_empty() { Content::Empty } else { Content::Full(bytes) };
-        Self { content, _rider: None }
+        Self { content, rider: None }
     }
 
     /// Another body, streamed. One that has ended already becomes [`Body::empty`].
@@ -51,15 +51,15 @@ impl Body {
         if body.is_end_stream() {
             return Self::empty();
         }
-        Self { content: Content::Stream(Box::pin(body.map_err(Into::into))), _rider: None }
+        Self { content: Content::Stream(Box::pin(body.map_err(Into::into))), rider: None }
     }
 
     /// The same content, with something that is dropped together with it.
     #[must_use]
     pub fn with_rider(self, rider: Rider) -> Self {
-        match self._rider {
-            None => Self { content: self.content, _rider: Some(rider) },
-            Some(first) => Self { content: self.content, _rider: Some(Box::new((first, rider))) },
+        match self.rider {
+            None => Self { content: self.content, rider: Some(rider) },
+            Some(first) => Self { content: self.content, rider: Some(Box::new((first, rider))) },
         }
     }
 

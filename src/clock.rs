@@ -1,4 +1,5 @@
 //! The only file that reads a clock. Everything else takes the time as an argument, or a [`Clock`].
+#![allow(clippy::disallowed_methods, reason = "this is the one place")]
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

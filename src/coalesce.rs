@@ -140,13 +140,11 @@ impl Flights {
         if let Some(flight) = map.get(&key) {
             // More tags may turn up in the response; that is looked at when its head is there.
             if read.may_join(&flight.read, false) {
-                return match Arc::clone(&self.waiters).try_acquire_owned() {
-                    Ok(permit) => Part::Follow(Follow { flight: Arc::clone(flight), wait: self.wait, flights: Arc::clone(self), _permit: permit }),
-                    Err(_) => {
-                        self.counters.crowded.inc();
-                        Part::Alone
-                    }
+                let Ok(permit) = Arc::clone(&self.waiters).try_acquire_owned() else {
+                    self.counters.crowded.inc();
+                    return Part::Alone;
                 };
+                return Part::Follow(Follow { flight: Arc::clone(flight), wait: self.wait, flights: Arc::clone(self), _permit: permit });
             }
         }
         // A fill that began before a purge makes room for this one; its own followers stay with it.
@@ -244,8 +242,8 @@ impl Follow {
     /// Waits for the fill's head. `read` is the follower's own reading of its tags.
     pub async fn join(self, read: &Read) -> Joined {
         let mut stage = self.flight.stage.clone();
-        let heard = tokio::time::timeout(self.wait, stage.wait_for(|stage| !matches!(stage, Stage::Asked))).await;
-        let joined = match heard.map(|heard| heard.map(|stage| stage.clone())) {
+        let answer = tokio::time::timeout(self.wait, stage.wait_for(|stage| !matches!(stage, Stage::Asked))).await;
+        let joined = match answer.map(|stage| stage.map(|stage| stage.clone())) {
             Ok(Ok(Stage::Open(head, body))) if read.may_join(&self.flight.read, head.more_tags) => match body.reader() {
                 Some(reader) => Joined::Shared(head, reader),
                 None => Joined::Alone,
@@ -275,8 +273,8 @@ impl Joined {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::coherence::Coherence;
     use crate::clock::Clock;
+    use crate::coherence::Coherence;
     use crate::tag::Tag;
 
     fn key() -> FlightKey {

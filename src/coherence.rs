@@ -113,7 +113,9 @@ impl Read {
                     && one.cells.iter().zip(&two.cells).all(|((a, _, at), (b, _, then))| a == b && at == then)
                     && (same_step || !more_tags)
             }
-            (Self::Shared(epoch, one), Self::Shared(then, two)) => epoch == then && one.agrees_with(two) && (one.seq == two.seq || !more_tags),
+            (Self::Shared(epoch, one), Self::Shared(then, two)) => {
+                epoch == then && one.agrees_with(two) && (one.seq == two.seq || !more_tags)
+            }
             _ => false,
         }
     }
@@ -352,7 +354,7 @@ impl Coherence {
     /// Trusts Redis no more. What it vouched for is no longer served.
     fn lose(&self, why: &'static str) {
         let epoch = self.epoch();
-        if epoch % 2 == 0 && self.epoch.compare_exchange(epoch, epoch + 1, SeqCst, SeqCst).is_ok() {
+        if epoch.is_multiple_of(2) && self.epoch.compare_exchange(epoch, epoch + 1, SeqCst, SeqCst).is_ok() {
             self.counters.losses.inc();
             tracing::warn!(why, "Redis is lost; serving from memory and the app until it is back");
             self.lost.notify_one();
@@ -362,8 +364,7 @@ impl Coherence {
     /// Begins a mutation: its tags are marked before the app sees it.
     pub async fn mark(&self, tags: Vec<Tag>, guarded: bool, within: Duration) -> Result<Pending, WriteRefused> {
         let guards = if guarded { self.table.guard(&tags) } else { Vec::new() };
-        let mut pending =
-            Pending { id: crate::scope::hex(&rand::random::<[u8; 8]>()), tags, guarded, marked: false, _guards: guards };
+        let mut pending = Pending { id: crate::scope::hex(&rand::random::<[u8; 8]>()), tags, guarded, marked: false, _guards: guards };
         if let Some(shared) = &self.shared {
             let refuse = shared.link().settings().writes == Writes::Refuse;
             if self.mode() == Mode::Shared {

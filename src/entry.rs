@@ -6,8 +6,8 @@ use std::fmt;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use http::header::{AGE, CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue, TRANSFER_ENCODING};
 use http::StatusCode;
+use http::header::{AGE, CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue, TRANSFER_ENCODING};
 
 use crate::clock::Wall;
 use crate::tag::Tag;
@@ -106,8 +106,9 @@ impl Entry {
         let content: usize = body.iter().map(Bytes::len).sum();
         let mut buffer = BytesMut::with_capacity(key.len() + values + content);
         buffer.extend_from_slice(key);
-        headers.values().for_each(|value| buffer.extend_from_slice(value.as_bytes()));
-        body.iter().for_each(|chunk| buffer.extend_from_slice(chunk));
+        for part in headers.values().map(HeaderValue::as_bytes).chain(body.iter().map(|chunk| &chunk[..])) {
+            buffer.extend_from_slice(part);
+        }
         let mut whole = buffer.freeze();
 
         let key = whole.split_to(key.len());

@@ -167,8 +167,20 @@ mod tests {
     use proptest::prelude::*;
 
     const KINDS: [Part; 14] = [
-        Part::Route, Part::Host, Part::Path, Part::Query, Part::Parameters, Part::Field, Part::Value, Part::Credential, Part::Anonymous,
-        Part::Header, Part::HeaderValue, Part::Vary, Part::VaryValue, Part::VaryAbsent,
+        Part::Route,
+        Part::Host,
+        Part::Path,
+        Part::Query,
+        Part::Parameters,
+        Part::Field,
+        Part::Value,
+        Part::Credential,
+        Part::Anonymous,
+        Part::Header,
+        Part::HeaderValue,
+        Part::Vary,
+        Part::VaryValue,
+        Part::VaryAbsent,
     ];
 
     fn written(list: &[(usize, Vec<u8>)]) -> Key {
@@ -181,7 +193,10 @@ mod tests {
 
     fn list() -> impl Strategy<Value = Vec<(usize, Vec<u8>)>> {
         // Few distinct bytes, so that near-collisions are common.
-        proptest::collection::vec((0..KINDS.len(), proptest::collection::vec(prop_oneof![Just(0u8), Just(1), Just(7), Just(b'|')], 0..6)), 0..5)
+        proptest::collection::vec(
+            (0..KINDS.len(), proptest::collection::vec(prop_oneof![Just(0u8), Just(1), Just(7), Just(b'|')], 0..6)),
+            0..5,
+        )
     }
 
     proptest! {

@@ -101,7 +101,11 @@ impl Rules {
     #[must_use]
     pub fn plan<'a>(&'a self, asked: &Asked<'a>) -> Plan<'a> {
         if !matches!(*asked.method, Method::GET | Method::HEAD) {
-            return if rule::is_safe(asked.method) { Plan::Pass(None, Outcome::bypass(Reason::Method)) } else { Plan::Mutate(asked.method.clone()) };
+            return if rule::is_safe(asked.method) {
+                Plan::Pass(None, Outcome::bypass(Reason::Method))
+            } else {
+                Plan::Mutate(asked.method.clone())
+            };
         }
         if let Some(method) = overridden_method(asked.headers) {
             // SECURITY: an app that obeys the override answers, and acts, as for the other method.
@@ -139,7 +143,13 @@ impl Rules {
         self.hasher.digest("vary", value).to_vec()
     }
 
-    fn lookup<'a>(&'a self, route: &'a Arc<Route>, captures: Captures, path: Cow<'a, str>, asked: &Asked<'a>) -> Result<Lookup<'a>, Outcome> {
+    fn lookup<'a>(
+        &'a self,
+        route: &'a Arc<Route>,
+        captures: Captures,
+        path: Cow<'a, str>,
+        asked: &Asked<'a>,
+    ) -> Result<Lookup<'a>, Outcome> {
         refuse_unkeyable(route, asked)?;
         let host = authority(asked.uri, asked.headers);
         let query = chosen_query(&route.spec.query, asked.uri)?;
@@ -242,7 +252,7 @@ impl Lookup<'_> {
     #[must_use]
     pub fn shown_fields(&self) -> Vec<(Arc<str>, String)> {
         let view = self.view();
-        let shown = |field: &crate::field::Field| match field.value(&view) {
+        let shown = |field: &field::Field| match field.value(&view) {
             Ok(value) if field.is_secret() => format!("(hash {})", self.rules.hasher.hex("shown", &value).get(..8).unwrap_or_default()),
             Ok(value) => String::from_utf8_lossy(&value).into_owned(),
             Err(_) => String::from("(missing)"),
@@ -379,7 +389,8 @@ fn chosen_query<'a>(rule: &QueryRule, uri: &'a Uri) -> Result<Option<Cow<'a, str
 /// The authority that the request was sent to, lower-case.
 #[must_use]
 pub fn authority<'a>(uri: &'a Uri, headers: &'a HeaderMap) -> Cow<'a, str> {
-    let host = uri.authority().map(http::uri::Authority::as_str).or_else(|| headers.get(http::header::HOST)?.to_str().ok()).unwrap_or_default();
+    let host =
+        uri.authority().map(http::uri::Authority::as_str).or_else(|| headers.get(http::header::HOST)?.to_str().ok()).unwrap_or_default();
     if host.bytes().any(|b| b.is_ascii_uppercase()) { Cow::Owned(host.to_ascii_lowercase()) } else { Cow::Borrowed(host) }
 }
 
@@ -429,6 +440,12 @@ fn joined<'a>(parts: impl Iterator<Item = &'a [u8]>, separator: &[u8]) -> Option
 }
 
 /// The captures of a path under a purge rule, and the fields that the rule reads from them.
-fn rule_view<'a>(asked: &'a Asked<'a>, host: &'a str, captures: &'a Captures, body: Option<&'a BodyFields>, hasher: &'a Hasher) -> View<'a> {
+fn rule_view<'a>(
+    asked: &'a Asked<'a>,
+    host: &'a str,
+    captures: &'a Captures,
+    body: Option<&'a BodyFields>,
+    hasher: &'a Hasher,
+) -> View<'a> {
     View { headers: asked.headers, host, query: asked.uri.query().unwrap_or_default(), captures, body, hasher }
 }

@@ -129,12 +129,16 @@ impl Proxy {
         let (parts, body) = request.into_parts();
         let rules = Arc::clone(&self.rules);
         let asked = asked(&parts, &body, peer);
+        // What asks the app is boxed: its state is large, and hits should not carry it around.
         match rules.plan(&asked) {
-            Plan::Lookup(lookup) => self.look_up(&parts, *lookup, peer).await,
-            Plan::Mutate(method) => self.mutate(parts, body, peer, method).await,
+            Plan::Lookup(lookup) => match self.hit_at_once(&parts, &lookup) {
+                Some(answer) => answer,
+                None => Box::pin(self.look_up(&parts, &lookup, peer)).await,
+            },
+            Plan::Mutate(method) => Box::pin(self.mutate(parts, body, peer, method)).await,
             Plan::Pass(route, outcome) => {
                 let route = route.map(|route| route.id);
-                self.pass(parts, body, peer, outcome, route).await
+                Box::pin(self.pass(parts, body, peer, outcome, route)).await
             }
             Plan::Refuse(route, header) => self.refuse_header(route, &header),
         }
@@ -148,36 +152,48 @@ impl Proxy {
         Answer { response: respond::refusal(StatusCode::BAD_REQUEST, &why), outcome, route: route.map(|route| route.id) }
     }
 
+    /// A hit that needs nothing but this process.
+    fn hit_at_once(&self, parts: &Parts, lookup: &Lookup<'_>) -> Option<Answer> {
+        let now = self.clock.wall();
+        if !lookup.unknown.is_empty() {
+            return None;
+        }
+        let resident = self.store.at_hand(lookup, now)?;
+        let wish = Wish::of(lookup.route, &parts.headers);
+        if wish.bypass.is_some() || self.may_serve(lookup, &resident, &wish, now).is_err() {
+            return None;
+        }
+        Some(self.serve(parts, lookup, &resident, Tier::Memory, now))
+    }
+
     /// A GET or HEAD on a route.
-    async fn look_up(self: &Arc<Self>, parts: &Parts, lookup: Lookup<'_>, peer: Peer) -> Answer {
+    async fn look_up(self: &Arc<Self>, parts: &Parts, lookup: &Lookup<'_>, peer: Peer) -> Answer {
         let route = Some(lookup.route.id);
         let wish = Wish::of(lookup.route, &parts.headers);
         if let Some(reason) = wish.bypass {
             return self.pass(parts.clone(), Body::empty(), peer, Outcome::bypass(reason), route).await;
         }
-        if let Some(name) = self.uncovered_header(&lookup) {
+        if let Some(name) = self.uncovered_header(lookup) {
             let outcome = Outcome::bypass_of(Reason::UnkeyedHeader, name.as_str());
             return self.pass(parts.clone(), Body::empty(), peer, outcome, route).await;
         }
         let now = self.clock.wall();
-        let consulted = self.store.consult(&lookup, now).await;
+        let consulted = self.store.consult(lookup, now).await;
         let why = match &consulted.found {
-            Some((resident, tier)) => match self.may_serve(&lookup, resident, &wish, now) {
-                Ok(()) => return self.serve(parts, &lookup, resident, *tier, now),
+            Some((resident, tier)) => match self.may_serve(lookup, resident, &wish, now) {
+                Ok(()) => return self.serve(parts, lookup, resident, *tier, now),
                 Err(why) => why,
             },
             None => consulted.why,
         };
         match why {
-            Reason::CacheUnavailable | Reason::MutationPending => {
-                self.pass_lookup(parts, &lookup, peer, Outcome::bypass(why)).await
-            }
+            Reason::CacheUnavailable | Reason::MutationPending => self.pass_lookup(parts, lookup, peer, Outcome::bypass(why)).await,
             _ if wish.only_stored => {
                 let outcome = Outcome::miss(why);
                 Answer { response: respond::failure(Reason::UpstreamTimeout, &outcome), outcome, route }
             }
-            _ if parts.method == Method::HEAD => self.pass_lookup(parts, &lookup, peer, Outcome::miss(why)).await,
-            _ => self.fetch(parts, &lookup, peer, consulted, why).await,
+            _ if parts.method == Method::HEAD => self.pass_lookup(parts, lookup, peer, Outcome::miss(why)).await,
+            _ => self.fetch(parts, lookup, peer, consulted, why).await,
         }
     }
 
@@ -203,8 +219,7 @@ impl Proxy {
     }
 
     fn serve(&self, parts: &Parts, lookup: &Lookup<'_>, resident: &Resident, tier: Tier, now: Wall) -> Answer {
-        let outcome =
-            Outcome { tier: Some(tier), ttl: Some(resident.entry.times.ttl_ms(now) / 1000), ..Outcome::new(Disposition::Hit) };
+        let outcome = Outcome { tier: Some(tier), ttl: Some(resident.entry.times.ttl_ms(now) / 1000), ..Outcome::new(Disposition::Hit) };
         let head_only = parts.method == Method::HEAD;
         let mut response = respond::hit(&resident.entry, &resident.head, &parts.headers, head_only, now, &outcome);
         self.debug(response.headers_mut(), lookup);
@@ -241,12 +256,7 @@ impl Proxy {
     }
 
     fn shared(&self, parts: &Parts, lookup: &Lookup<'_>, head: &SharedHead, reader: Reader, why: Reason) -> Answer {
-        let outcome = Outcome {
-            collapsed: true,
-            fwd_status: Some(head.status.as_u16()),
-            ttl: Some(head.ttl),
-            ..Outcome::miss(why)
-        };
+        let outcome = Outcome { collapsed: true, fwd_status: Some(head.status.as_u16()), ttl: Some(head.ttl), ..Outcome::miss(why) };
         let mut headers = head.headers.clone();
         respond::mark(&mut headers, &outcome);
         self.debug(&mut headers, lookup);
@@ -300,12 +310,8 @@ pub(crate) fn conditional_response(request: &HeaderMap, status: StatusCode, head
     let field = |name: HeaderName| headers.get(name);
     let unchanged = status == StatusCode::OK
         && conditional::has_conditions(request)
-        && conditional::evaluate(
-            request,
-            field(http::header::ETAG),
-            field(http::header::LAST_MODIFIED),
-            field(http::header::DATE),
-        ) == conditional::Verdict::NotModified;
+        && conditional::evaluate(request, field(http::header::ETAG), field(http::header::LAST_MODIFIED), field(http::header::DATE))
+            == conditional::Verdict::NotModified;
     if !unchanged {
         return respond::assemble(status, headers, body);
     }

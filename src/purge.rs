@@ -173,7 +173,7 @@ impl Proxy {
         }
     }
 
-    async fn purge_after(self: &Self, pending: Pending, again: &[Duration]) {
+    async fn purge_after(&self, pending: Pending, again: &[Duration]) {
         self.counters.purging.inc();
         let tags: Vec<Tag> = if again.is_empty() { Vec::new() } else { pending.tags().to_vec() };
         self.coherence.committed(pending).await;

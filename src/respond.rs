@@ -69,12 +69,8 @@ pub fn hit(entry: &Entry, head: &PreparedHead, request: &HeaderMap, head_only: b
 fn not_modified(entry: &Entry, request: &HeaderMap) -> bool {
     let field = |name: HeaderName| entry.headers.get(name);
     entry.status == StatusCode::OK
-        && conditional::evaluate(
-            request,
-            field(http::header::ETAG),
-            field(http::header::LAST_MODIFIED),
-            field(http::header::DATE),
-        ) == Verdict::NotModified
+        && conditional::evaluate(request, field(http::header::ETAG), field(http::header::LAST_MODIFIED), field(http::header::DATE))
+            == Verdict::NotModified
 }
 
 /// The commonest line, written without the formatting machinery: `sidecache; hit; ttl=243; detail=memory`.
@@ -137,7 +133,9 @@ fn appended_status(upstream: Option<&HeaderValue>, outcome: &Outcome) -> HeaderV
         (None, Some(detail)) => {
             line.push_str("; detail=\"");
             // What may stand in a string of RFC 9651; header and field names need no more.
-            line.extend(detail.to_string().chars().map(|c| if c.is_ascii_graphic() && c != '"' && c != '\\' || c == ' ' { c } else { '?' }));
+            line.extend(
+                detail.to_string().chars().map(|c| if c.is_ascii_graphic() && c != '"' && c != '\\' || c == ' ' { c } else { '?' }),
+            );
             line.push('"');
         }
         (None, None) => {}
@@ -154,10 +152,13 @@ pub fn failure(reason: Reason, outcome: &Outcome) -> Response<Body> {
         Reason::BadRequest => StatusCode::BAD_REQUEST,
         _ => StatusCode::BAD_GATEWAY,
     };
-    let mut response = plain(status, &match &outcome.subject {
-        Some(subject) => format!("{}: {subject}", reason.as_str()),
-        None => reason.as_str().to_owned(),
-    });
+    let mut response = plain(
+        status,
+        &match &outcome.subject {
+            Some(subject) => format!("{}: {subject}", reason.as_str()),
+            None => reason.as_str().to_owned(),
+        },
+    );
     mark(response.headers_mut(), outcome);
     response
 }
@@ -272,7 +273,9 @@ mod tests {
 
     #[test]
     fn failures_have_their_statuses_and_are_never_stored() {
-        for (reason, status) in [(Reason::UpstreamTimeout, 504), (Reason::UpstreamUnreachable, 502), (Reason::WriteRefused, 503), (Reason::BadRequest, 400)] {
+        for (reason, status) in
+            [(Reason::UpstreamTimeout, 504), (Reason::UpstreamUnreachable, 502), (Reason::WriteRefused, 503), (Reason::BadRequest, 400)]
+        {
             let response = failure(reason, &Outcome::bypass(reason));
             assert_eq!(response.status().as_u16(), status);
             assert_eq!(response.headers()[CACHE_CONTROL], "no-store");

@@ -27,13 +27,13 @@ use crate::proxy::{self, Proxy};
 use crate::respond;
 use crate::scope::{Admissions, Hasher};
 use crate::server::{self, Drained, Service};
+use crate::store::Store;
 use crate::store::memory::Memory;
 use crate::store::redis::Link;
-use crate::store::Store;
 use crate::upstream::{self, Upstream};
 
 /// How long the start waits for Redis before it serves without.
-const FIRST_JOIN: Duration = Duration::from_secs(1);
+const FIRST_JOIN: Duration = Duration::from_millis(150);
 
 /// How much longer than the app's time to answer a mutation stays marked.
 const MARK_MARGIN: Duration = Duration::from_secs(5);
@@ -195,7 +195,8 @@ impl Readiness for State {
 /// Shows the counters of all parts.
 fn register(proxy: &Arc<Proxy>, server: &server::Counters, upstream: &upstream::Counters) {
     let metrics = &proxy.metrics;
-    let count = |name: &'static str, help: &'static str, counter: &Arc<Counter>| metrics.register_counter(name, help, &[], Arc::clone(counter));
+    let count =
+        |name: &'static str, help: &'static str, counter: &Arc<Counter>| metrics.register_counter(name, help, &[], Arc::clone(counter));
     let limit = |name: &str, counter: &Arc<Counter>| {
         let labels = [("limit", name.to_owned())];
         metrics.register_counter("sidecache_limit_reached", "Times that a limit was reached", &labels, Arc::clone(counter));
@@ -240,7 +241,8 @@ fn register(proxy: &Arc<Proxy>, server: &server::Counters, upstream: &upstream::
 
 fn register_cache(proxy: &Arc<Proxy>) {
     let metrics = &proxy.metrics;
-    let count = |name: &'static str, help: &'static str, counter: &Arc<Counter>| metrics.register_counter(name, help, &[], Arc::clone(counter));
+    let count =
+        |name: &'static str, help: &'static str, counter: &Arc<Counter>| metrics.register_counter(name, help, &[], Arc::clone(counter));
     let limit = |name: &str, counter: &Arc<Counter>| {
         let labels = [("limit", name.to_owned())];
         metrics.register_counter("sidecache_limit_reached", "Times that a limit was reached", &labels, Arc::clone(counter));
@@ -286,8 +288,8 @@ fn register_cache(proxy: &Arc<Proxy>) {
     gauge("sidecache_redis_up", "1 while Redis is in use", |proxy| f64::from(u8::from(proxy.coherence.mode() == Mode::Shared)));
 }
 
-/// Gauges are floats; counts below 2^52 lose nothing.
-fn as_f64(count: usize) -> f64 {
-    u32::try_from(count).map_or_else(|_| f64::from(u32::MAX) * (count as f64 / f64::from(u32::MAX)), f64::from)
+/// Gauges are floats; counts below 2^53 lose nothing.
+#[allow(clippy::cast_precision_loss, reason = "no count of things in memory comes near 2^53")]
+const fn as_f64(count: usize) -> f64 {
+    count as f64
 }
-

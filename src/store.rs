@@ -94,12 +94,25 @@ impl Store {
     /// Looks a request up.
     pub async fn consult(&self, lookup: &Lookup<'_>, now: Wall) -> Consulted {
         match (self.coherence.mode(), self.coherence.shared()) {
-            (Mode::Shared, Some(shared)) => self.consult_shared(shared, lookup, now).await,
+            // Boxed: what waits for Redis is large, and hits from memory alone should not carry it around.
+            (Mode::Shared, Some(shared)) => Box::pin(self.consult_shared(shared, lookup, now)).await,
             (Mode::Degraded, _) if self.coherence.on_loss() == OnLoss::Bypass => {
                 Consulted { key: lookup.key.clone(), found: None, why: Reason::CacheUnavailable, read: Read::Unproven }
             }
             _ => self.consult_local(lookup, now),
         }
+    }
+
+    /// What memory holds for a request, where the local table is the truth: the shortest way to a hit.
+    #[must_use]
+    pub fn at_hand(&self, lookup: &Lookup<'_>, now: Wall) -> Option<Arc<Resident>> {
+        if self.coherence.mode() == Mode::Shared {
+            return None;
+        }
+        let Some(Kept::Entry(resident)) = self.memory.get(&lookup.key) else { return None };
+        let Proof::Local(proof) = &resident.proof else { return None };
+        let current = self.coherence.judge_local(proof).is_ok() && resident.entry.times.is_fresh(now);
+        current.then_some(resident)
     }
 
     fn consult_local(&self, lookup: &Lookup<'_>, now: Wall) -> Consulted {
@@ -199,7 +212,12 @@ impl Store {
                     match self.admit_from_redis(shared, &mut reading, entry, stamp, now).await? {
                         Ok(resident) => {
                             self.memory.insert(key.hash(), Arc::clone(&resident));
-                            return Some(Looked { key, found: Some((resident, Tier::Redis)), why: Reason::NotStored, reading: Some(reading) });
+                            return Some(Looked {
+                                key,
+                                found: Some((resident, Tier::Redis)),
+                                why: Reason::NotStored,
+                                reading: Some(reading),
+                            });
                         }
                         Err(why) => why,
                     }

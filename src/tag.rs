@@ -73,7 +73,10 @@ impl Template {
             return Err(Malformed::new("a tag is empty", hint));
         }
         if text.bytes().any(|b| b.is_ascii_whitespace() || b.is_ascii_control()) {
-            return Err(Malformed::new(format!("the tag {text:?} has white space in it"), "tags are separated by spaces in Surrogate-Key, so use another character"));
+            return Err(Malformed::new(
+                format!("the tag {text:?} has white space in it"),
+                "tags are separated by spaces in Surrogate-Key, so use another character",
+            ));
         }
         let mut parts = Vec::new();
         let mut rest = text;
@@ -186,7 +189,8 @@ mod tests {
     use http::HeaderValue;
 
     fn resolve(name: &str) -> Option<Arc<Field>> {
-        (name == "tenant").then(|| Arc::new(Field { name: "tenant".into(), source: Source::Header(HeaderName::from_static("x-tenant-id")) }))
+        (name == "tenant")
+            .then(|| Arc::new(Field { name: "tenant".into(), source: Source::Header(HeaderName::from_static("x-tenant-id")) }))
     }
 
     #[test]
@@ -203,7 +207,8 @@ mod tests {
 
     #[test]
     fn a_bad_template_says_what_is_wrong() {
-        for (text, what) in [("", "empty"), ("a{b", "without its"), ("a}b", "without its"), ("{nobody}", "nobody"), ("a b", "white space")] {
+        for (text, what) in [("", "empty"), ("a{b", "without its"), ("a}b", "without its"), ("{nobody}", "nobody"), ("a b", "white space")]
+        {
             assert!(Template::parse(text, &resolve).expect_err(text).what.contains(what), "{text}");
         }
     }

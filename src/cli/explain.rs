@@ -43,9 +43,11 @@ pub(super) fn run(path: &Path, question: &Question) -> ExitCode {
         routes: std::mem::take(&mut config.routes),
         purges: std::mem::take(&mut config.purges),
         credential: Arc::clone(&config.credential),
-        hasher: config.redis.as_ref().and_then(|redis| redis.secret.as_ref()).map_or_else(Hasher::default, |secret| {
-            Hasher::new(secret.expose().as_bytes())
-        }),
+        hasher: config
+            .redis
+            .as_ref()
+            .and_then(|redis| redis.secret.as_ref())
+            .map_or_else(Hasher::default, |secret| Hasher::new(secret.expose().as_bytes())),
         max_key: usize::try_from(config.limits.key).unwrap_or(usize::MAX),
     };
     match explain(&rules, question) {
@@ -73,7 +75,8 @@ fn explain(rules: &Rules, question: &Question) -> Result<String, String> {
         return Ok(text);
     }
     let has_body = question.data.as_ref().is_some_and(|data| !data.is_empty());
-    let asked = Asked { method: &method, uri: &uri, version: Version::HTTP_11, headers: &headers, has_body, peer_is_trusted: question.trusted };
+    let asked =
+        Asked { method: &method, uri: &uri, version: Version::HTTP_11, headers: &headers, has_body, peer_is_trusted: question.trusted };
     match rules.plan(&asked) {
         Plan::Lookup(lookup) => explain_lookup(&mut text, &lookup),
         Plan::Pass(route, outcome) => {

@@ -50,9 +50,8 @@ impl Coherence {
                 () = tokio::time::sleep(LOOK_EVERY) => match self.watch(shared.look().await) {
                     Ok(look) if look.role != "master" => self.lose("it is a replica now"),
                     Ok(look) if !shared.trusts(&look.fence) => self.lose("another primary answers"),
-                    Ok(_) => {}
                     // Several misses in a row lose it by themselves.
-                    Err(CallError::Timeout) => {}
+                    Ok(_) | Err(CallError::Timeout) => {}
                     Err(_) => self.lose("it answers with errors"),
                 },
             }

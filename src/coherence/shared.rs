@@ -249,8 +249,7 @@ impl Shared {
         keys.extend(tags.iter().map(|tag| self.keys.tag(tag)));
         let ttl = millis(lifetime.saturating_add(RECORD_MARGIN)).max(millis(IDLE_RECORD));
         let fence = Bytes::copy_from_slice(reading.fence.as_bytes());
-        let mut args: Vec<Bytes> =
-            vec![reading.seq.to_string().into(), reading.generation.to_hex().into(), ttl.to_string().into(), fence];
+        let mut args: Vec<Bytes> = vec![reading.seq.to_string().into(), reading.generation.to_hex().into(), ttl.to_string().into(), fence];
         for tag in tags {
             args.push(reading.nonce(tag).map_or_else(|| Bytes::from_static(b"-"), |nonce| nonce.to_hex().into()));
             args.push(Nonce::random().to_hex().into());

@@ -420,7 +420,7 @@ fn the_schemas_defaults_are_the_readers() {
     let silent = parse("[upstream]\nurl = \"http://a\"\n").expect("a good file");
     assert_eq!(spelled.limits, silent.limits);
     assert_eq!(spelled.server.idle_timeout, silent.server.idle_timeout);
-    assert_eq!(spelled.response_tags, crate::tag::ResponseTags::default());
+    assert_eq!(spelled.response_tags, ResponseTags::default());
     assert_eq!(*silent.credential, CredentialRule::default());
 }
 

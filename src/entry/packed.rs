@@ -290,7 +290,10 @@ mod tests {
             let packed = pack(&entry, &stamp, &seal);
             let (again, stamp_again) = unpacked(&packed, &seal);
             assert_eq!(stamp, stamp_again);
-            assert_eq!((again.key, again.status, again.headers, again.body, again.times), (entry.key, entry.status, entry.headers, entry.body, entry.times));
+            assert_eq!(
+                (again.key, again.status, again.headers, again.body, again.times),
+                (entry.key, entry.status, entry.headers, entry.body, entry.times)
+            );
         }
     }
 

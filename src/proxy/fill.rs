@@ -143,8 +143,7 @@ impl Proxy {
             // In scope `shared` with a ttl the operator has said that the app's word on the credential is enough.
             may_share_authorized: order.route.key_holds_credential() || (spec.scope == Scope::Shared && spec.ttl.is_some()),
         };
-        let exchange =
-            Exchange { request: &order.sent, status: response.status(), response: response.headers(), requested, received };
+        let exchange = Exchange { request: &order.sent, status: response.status(), response: response.headers(), requested, received };
         let admission = admit::admit(&rules, &exchange)?;
         if response.extensions().get::<CloseDelimited>().is_some() {
             // Nobody can tell whether such a body is whole.

@@ -36,7 +36,13 @@ impl Proxy {
         self.pass(parts, Body::empty(), peer, outcome, Some(lookup.route.id)).await
     }
 
-    fn passed(self: &Arc<Self>, mut response: Response<Body>, mut outcome: Outcome, route: Option<usize>, client: Option<OnUpgrade>) -> Answer {
+    fn passed(
+        self: &Arc<Self>,
+        mut response: Response<Body>,
+        mut outcome: Outcome,
+        route: Option<usize>,
+        client: Option<OnUpgrade>,
+    ) -> Answer {
         outcome.fwd_status = Some(response.status().as_u16());
         let version = response.version();
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {

@@ -78,7 +78,8 @@ const HARMLESS: &[&str] = &[
 const IMPLICIT: &[&str] = &["accept", "origin", "x-requested-with", "content-type"];
 
 /// What a trusted proxy says of the original request: apps build links and redirects from it.
-const FROM_TRUSTED: &[&str] = &["x-forwarded-host", "x-forwarded-proto", "x-forwarded-port", "x-forwarded-prefix", "x-forwarded-scheme", "x-forwarded-ssl"];
+const FROM_TRUSTED: &[&str] =
+    &["x-forwarded-host", "x-forwarded-proto", "x-forwarded-port", "x-forwarded-prefix", "x-forwarded-scheme", "x-forwarded-ssl"];
 
 /// Headers that caches act on; a condition or range on a fill would fetch something else than the whole response.
 const WITHHELD: &[&str] =
@@ -95,7 +96,13 @@ pub struct HeaderRules {
 }
 
 impl HeaderRules {
-    pub(super) fn new(spec: &RouteSpec, fields: &[Arc<Field>], credential: &CredentialRule, chosen_identity: bool, keyed_cookies: bool) -> Self {
+    pub(super) fn new(
+        spec: &RouteSpec,
+        fields: &[Arc<Field>],
+        credential: &CredentialRule,
+        chosen_identity: bool,
+        keyed_cookies: bool,
+    ) -> Self {
         let mut roles = HeaderMap::<Role>::default();
         let fixed = [(HARMLESS, Role::Harmless), (IMPLICIT, Role::Implicit), (WITHHELD, Role::Withheld)];
         for (names, role) in fixed {
@@ -124,7 +131,8 @@ impl HeaderRules {
             roles.insert(name, Role::Withheld);
             dropped.insert(name, ());
         }
-        let mut read: Vec<HeaderName> = fields.iter().filter_map(|field| field.header()).filter(|name| **name != header::COOKIE).cloned().collect();
+        let mut read: Vec<HeaderName> =
+            fields.iter().filter_map(|field| field.header()).filter(|name| **name != header::COOKIE).cloned().collect();
         read.push(header::AUTHORIZATION);
         read.extend(credential.headers.iter().cloned());
         read.sort_by(|one, two| one.as_str().cmp(two.as_str()));

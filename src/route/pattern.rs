@@ -52,7 +52,10 @@ impl Pattern {
             } else if last {
                 rest = Some(name);
             } else {
-                return Err(Malformed::new(format!("the path {text:?} has {part} before its end"), "{*rest} takes all that is left, so it comes last"));
+                return Err(Malformed::new(
+                    format!("the path {text:?} has {part} before its end"),
+                    "{*rest} takes all that is left, so it comes last",
+                ));
             }
         }
         Ok(Self { text: text.into(), segments: segments.into(), rest })
@@ -140,7 +143,10 @@ fn literal(text: &str, part: &str, last: bool) -> Result<Box<str>, Malformed> {
     let path = format!("/{part}");
     match target::normal_path(&path) {
         Some(normal) if normal == path => Ok(part.into()),
-        Some(normal) => Err(Malformed::new(format!("the path {text:?} is not in normal form"), format!("write the segment {part:?} as {:?}", &normal[1..]))),
+        Some(normal) => Err(Malformed::new(
+            format!("the path {text:?} is not in normal form"),
+            format!("write the segment {part:?} as {:?}", &normal[1..]),
+        )),
         None => Err(Malformed::new(
             format!("the path {text:?} has {part:?}, which programs read in different ways"),
             "leave out dot segments, escapes of delimiters, `;`, `\\`, `?` and `#`; a pattern speaks of the path alone",
@@ -154,7 +160,10 @@ fn check_name(text: &str, name: &str) -> Result<(), Malformed> {
     if starts_well && bytes.all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-') {
         return Ok(());
     }
-    Err(Malformed::new(format!("the path {text:?} has a capture named {name:?}"), "a name is letters, digits, `_` and `-`, as in {id} or {*rest}"))
+    Err(Malformed::new(
+        format!("the path {text:?} has a capture named {name:?}"),
+        "a name is letters, digits, `_` and `-`, as in {id} or {*rest}",
+    ))
 }
 
 /// Patterns by their segments. A search visits each node at most once, so it ends after as many steps as there are nodes.
@@ -269,8 +278,16 @@ mod tests {
     #[test]
     fn a_bad_pattern_says_what_is_wrong() {
         for (text, what) in [
-            ("a", "start with"), ("/a//b", "empty segment"), ("/{a}/{a}", "twice"), ("/{*r}/a", "before its end"), ("/{id}.json", "neither"),
-            ("/{}", "named"), ("/a%2fb", "different ways"), ("/%61", "normal form"), ("/a?b", "different ways"), ("/../a", "different ways"),
+            ("a", "start with"),
+            ("/a//b", "empty segment"),
+            ("/{a}/{a}", "twice"),
+            ("/{*r}/a", "before its end"),
+            ("/{id}.json", "neither"),
+            ("/{}", "named"),
+            ("/a%2fb", "different ways"),
+            ("/%61", "normal form"),
+            ("/a?b", "different ways"),
+            ("/../a", "different ways"),
         ] {
             let error = Pattern::parse(text).expect_err(text);
             assert!(error.what.contains(what), "{text}: {error}");

@@ -6,6 +6,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -23,6 +24,8 @@ use tokio::sync::Notify;
 use crate::error::SetupError;
 use crate::metrics::Counter;
 use crate::units::Secret;
+
+mod batch;
 
 /// Where Redis is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -170,6 +173,13 @@ struct Connected {
     tasks: Vec<tokio::task::JoinHandle<()>>,
 }
 
+impl Connected {
+    /// The client of this turn.
+    fn client(&self, turn: usize) -> WithOptions<Client> {
+        self.clients[turn % self.clients.len()].clone()
+    }
+}
+
 impl Drop for Connected {
     fn drop(&mut self) {
         // A wedged router ends by abort alone.
@@ -181,9 +191,11 @@ impl Drop for Connected {
 pub struct Link {
     settings: Settings,
     tls: Option<TlsConnector>,
-    current: ArcSwap<Connected>,
+    current: Arc<ArcSwap<Connected>>,
     broken: Arc<Notify>,
-    next: std::sync::atomic::AtomicUsize,
+    next: AtomicUsize,
+    lines: Vec<Arc<batch::Line>>,
+    drivers: Vec<tokio::task::JoinHandle<()>>,
     /// What it has done.
     pub counters: Counters,
 }
@@ -203,8 +215,13 @@ impl Link {
         };
         let broken = Arc::new(Notify::new());
         let connected = connect(&settings, tls.as_ref(), &broken)?;
-        let (current, next) = (ArcSwap::from_pointee(connected), std::sync::atomic::AtomicUsize::new(0));
-        Ok(Self { settings, tls, current, broken, next, counters: Counters::default() })
+        let current = Arc::new(ArcSwap::from_pointee(connected));
+        let lines: Vec<Arc<batch::Line>> = (0..settings.connections.max(1)).map(|_| Arc::default()).collect();
+        let drive = |(turn, line): (usize, &Arc<batch::Line>)| {
+            tokio::spawn(batch::drive(Arc::clone(line), Arc::clone(&current), turn, settings.deadline))
+        };
+        let drivers = lines.iter().enumerate().map(drive).collect();
+        Ok(Self { settings, tls, current, broken, next: AtomicUsize::new(0), lines, drivers, counters: Counters::default() })
     }
 
     /// The settings it was made with.
@@ -229,28 +246,29 @@ impl Link {
 
     /// The values of some keys, all in one slot or on a Redis without slots.
     pub async fn mget(&self, keys: Vec<Bytes>) -> Result<Vec<Option<Bytes>>, CallError> {
-        let keys: Vec<Key> = keys.into_iter().map(Key::from).collect();
-        let expected = keys.len();
-        let client = self.client();
-        let values: Vec<Value> = self.call(client.mget(keys)).await?;
-        if values.len() != expected {
-            return Err(CallError::Answer(format!("{} values for {expected} keys", values.len())));
-        }
-        Ok(values.into_iter().map(Value::into_bytes).collect())
+        self.counters.calls.inc();
+        let told = self.lines[self.turn()].ask(keys);
+        let result = match tokio::time::timeout(self.settings.deadline, told).await {
+            Ok(Ok(values)) => values,
+            // The driver ended with the link.
+            Ok(Err(_)) => Err(CallError::Connection("the client is gone".to_owned())),
+            Err(_) => Err(CallError::Timeout),
+        };
+        self.counted(result)
     }
 
     /// Stores a value, for so many milliseconds where a number is given.
     pub async fn put(&self, key: Bytes, value: Bytes, expire_ms: Option<u64>) -> Result<(), CallError> {
         let client = self.client();
         let expire = expire_ms.map(|ms| Expiration::PX(i64::try_from(ms).unwrap_or(i64::MAX)));
-        self.call(client.set::<(), _, _>(Key::from(key), Value::Bytes(value), expire, None, false)).await
+        self.call(Box::pin(client.set::<(), _, _>(Key::from(key), Value::Bytes(value), expire, None, false))).await
     }
 
     /// Deletes keys. Allowed even when Redis is out of memory.
     pub async fn unlink(&self, keys: Vec<Bytes>) -> Result<(), CallError> {
         let keys: Vec<Key> = keys.into_iter().map(Key::from).collect();
         let client = self.client();
-        self.call(client.unlink::<(), _>(keys)).await
+        self.call(Box::pin(client.unlink::<(), _>(keys))).await
     }
 
     /// Runs a script.
@@ -259,10 +277,11 @@ impl Link {
         let keys: Vec<Key> = keys.into_iter().map(Key::from).collect();
         let args: Vec<Value> = args.into_iter().map(Value::Bytes).collect();
         let deadline = tokio::time::Instant::now() + self.settings.deadline;
-        let first = self.call_until(deadline, client.evalsha::<Value, _, _, _>(script.sha1.as_str(), keys.clone(), args.clone())).await;
+        let known = Box::pin(client.evalsha::<Value, _, _, _>(script.sha1.as_str(), keys.clone(), args.clone()));
+        let first = self.call_until(deadline, known).await;
         let value = match first {
             Err(CallError::Answer(error)) if error.contains("NOSCRIPT") => {
-                self.call_until(deadline, client.eval::<Value, _, _, _>(script.lua.as_str(), keys, args)).await?
+                self.call_until(deadline, Box::pin(client.eval::<Value, _, _, _>(script.lua.as_str(), keys, args))).await?
             }
             other => other?,
         };
@@ -274,9 +293,11 @@ impl Link {
     }
 
     fn client(&self) -> WithOptions<Client> {
-        let current = self.current.load();
-        let turn = self.next.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-        current.clients[turn % current.clients.len()].clone()
+        self.current.load().client(self.turn())
+    }
+
+    fn turn(&self) -> usize {
+        self.next.fetch_add(1, Relaxed) % self.lines.len()
     }
 
     async fn call<T>(&self, call: impl Future<Output = Result<T, fred::error::Error>>) -> Result<T, CallError> {
@@ -289,17 +310,28 @@ impl Link {
         call: impl Future<Output = Result<T, fred::error::Error>>,
     ) -> Result<T, CallError> {
         self.counters.calls.inc();
-        let result = match tokio::time::timeout_at(deadline, call).await {
-            Ok(Ok(value)) => return Ok(value),
-            Ok(Err(error)) => CallError::of(&error),
-            Err(_) => CallError::Timeout,
-        };
+        self.counted(match tokio::time::timeout_at(deadline, call).await {
+            Ok(result) => result.map_err(|error| CallError::of(&error)),
+            Err(_) => Err(CallError::Timeout),
+        })
+    }
+
+    fn counted<T>(&self, result: Result<T, CallError>) -> Result<T, CallError> {
         match &result {
-            CallError::Timeout => self.counters.timeouts.inc(),
-            CallError::Answer(error) if error.contains("NOSCRIPT") => {}
-            _ => self.counters.errors.inc(),
+            Ok(_) => {}
+            Err(CallError::Timeout) => self.counters.timeouts.inc(),
+            Err(CallError::Answer(error)) if error.contains("NOSCRIPT") => {}
+            Err(_) => self.counters.errors.inc(),
         }
-        Err(result)
+        result
+    }
+}
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        for driver in &self.drivers {
+            driver.abort();
+        }
     }
 }
 
@@ -321,10 +353,8 @@ fn connect(settings: &Settings, tls: Option<&TlsConnector>, broken: &Arc<Notify>
     };
     let mut connected = Connected { clients: Vec::new(), tasks: Vec::new() };
     for _ in 0..settings.connections.max(1) {
-        let client = build(config.clone(), settings.deadline, is_tcp).map_err(|error| SetupError {
-            what: "the Redis client".to_owned(),
-            why: format!("{error}; look at [redis] in proxy.toml"),
-        })?;
+        let client = build(config.clone(), settings.deadline, is_tcp)
+            .map_err(|error| SetupError { what: "the Redis client".to_owned(), why: format!("{error}; look at [redis] in proxy.toml") })?;
         let (mut errors, broken) = (client.error_rx(), Arc::clone(broken));
         connected.tasks.push(tokio::spawn(async move {
             // A lagging receiver has missed errors, which is an error as well.

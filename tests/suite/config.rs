@@ -27,12 +27,12 @@ key   = ["tenant"]
 path  = "/api/v1/forms"
 ttl   = <<"5">>
 scope = <<"everyone">>
-key   = [<<"tennant">>]
+key   = ["<<tennant>>"]
 
 [[routes]]
 path = "/api/v1/forms/{id}"
 ttl  = "5m"
-tags = [<<"form:{idd}">>]
+tags = ["form:{<<idd>>}"]
 "#;
 
 /// The text without its marks, and the line and column (both from 1) of each.

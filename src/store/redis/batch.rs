@@ -1,0 +1,117 @@
+//! Readings that wait for Redis at the same time travel as one MGET.
+//!
+//! Invariants: a reading that finds the line free goes at once, so that batching adds no wait to a quiet sidecar; while one batch is
+//! under way the next one gathers; a batch never asks for more bytes than about [`BATCH_BYTES`], judged by what the last ones brought.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use bytes::Bytes;
+use fred::interfaces::KeysInterface as _;
+use fred::types::{Key, Value};
+use tokio::sync::{Notify, oneshot};
+
+use crate::store::redis::{CallError, Connected};
+
+/// How many readings travel together at the most.
+const BATCH: usize = 64;
+
+/// How many bytes a batch should bring at the most: enough to save calls, little enough to arrive within the deadline.
+const BATCH_BYTES: usize = 1024 * 1024;
+
+/// The values of one reading.
+type Values = Result<Vec<Option<Bytes>>, CallError>;
+
+#[derive(Debug)]
+struct Reading {
+    keys: Vec<Bytes>,
+    tell: oneshot::Sender<Values>,
+}
+
+/// Readings that wait for the line.
+#[derive(Debug, Default)]
+pub(super) struct Line {
+    waiting: Mutex<VecDeque<Reading>>,
+    some: Notify,
+}
+
+impl Line {
+    /// Asks for the values of some keys. The caller minds the deadline.
+    pub(super) fn ask(&self, keys: Vec<Bytes>) -> oneshot::Receiver<Values> {
+        let (tell, told) = oneshot::channel();
+        self.lock().push_back(Reading { keys, tell });
+        self.some.notify_one();
+        told
+    }
+
+    /// Takes readings off the line; leaves those that nobody waits for any more.
+    fn take(&self, most: usize) -> Vec<Reading> {
+        let mut waiting = self.lock();
+        let mut batch = Vec::with_capacity(most.min(waiting.len()));
+        while batch.len() < most {
+            match waiting.pop_front() {
+                Some(reading) if reading.tell.is_closed() => {}
+                Some(reading) => batch.push(reading),
+                None => break,
+            }
+        }
+        batch
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, VecDeque<Reading>> {
+        // A deque of readings is whole between any two statements that could panic.
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Sends batch after batch, for ever.
+pub(super) async fn drive(line: Arc<Line>, connected: Arc<ArcSwap<Connected>>, turn: usize, deadline: Duration) {
+    let mut bytes_each = 0;
+    loop {
+        let most = (BATCH_BYTES / (bytes_each + 1)).clamp(1, BATCH);
+        let batch = line.take(most);
+        if batch.is_empty() {
+            line.some.notified().await;
+            continue;
+        }
+        let readings = batch.len();
+        let brought = send(batch, &connected, turn, deadline).await;
+        // A moving average that a single large entry does not upset, and that soon follows many.
+        bytes_each = (bytes_each * 3 + brought / readings) / 4;
+    }
+}
+
+/// Sends one batch, hands the values out, and tells how many bytes came.
+async fn send(batch: Vec<Reading>, connected: &ArcSwap<Connected>, turn: usize, deadline: Duration) -> usize {
+    let keys: Vec<Key> = batch.iter().flat_map(|reading| reading.keys.iter().cloned().map(Key::from)).collect();
+    let expected = keys.len();
+    let client = connected.load().client(turn);
+    let call = Box::pin(client.mget::<Vec<Value>, _>(keys));
+    let result = match tokio::time::timeout(deadline, call).await {
+        Ok(Ok(values)) if values.len() == expected => Ok(values),
+        Ok(Ok(values)) => Err(CallError::Answer(format!("{} values for {expected} keys", values.len()))),
+        Ok(Err(error)) => Err(CallError::of(&error)),
+        Err(_) => Err(CallError::Timeout),
+    };
+    match result {
+        Ok(values) => {
+            let mut brought = 0;
+            let mut values = values.into_iter().map(Value::into_bytes);
+            for reading in batch {
+                let own: Vec<Option<Bytes>> = values.by_ref().take(reading.keys.len()).collect();
+                brought += own.iter().flatten().map(Bytes::len).sum::<usize>();
+                // Who has given up does not hear it.
+                let _ = reading.tell.send(Ok(own));
+            }
+            brought
+        }
+        Err(error) => {
+            for reading in batch {
+                let _ = reading.tell.send(Err(error.clone()));
+            }
+            0
+        }
+    }
+}
