@@ -157,7 +157,7 @@ mod tests {
     const DATE_LATER: &str = "Sun, 06 Nov 1994 08:50:37 GMT";
     const DATE_EARLIER: &str = "Sun, 06 Nov 1994 08:49:07 GMT";
     const RESPECT: Rules =
-        Rules { ttl: Some(Duration::from_secs(300)), origin: OriginRule::Respect, strip_set_cookie: false, may_share_authorized: false };
+        Rules { ttl: Some(Duration::from_mins(5)), origin: OriginRule::Respect, strip_set_cookie: false, may_share_authorized: false };
     const IGNORE: Rules = Rules { origin: OriginRule::Ignore, ..RESPECT };
     const PLAIN: Rules = Rules { ttl: None, ..RESPECT };
 
@@ -221,7 +221,7 @@ mod tests {
             assert_eq!(ttl(&IGNORE, cache_control), Ok(300), "{cache_control}");
         }
         let aged = ask(&IGNORE, 200, &[], &[(AGE, "9999"), (DATE, DATE_EARLIER), (EXPIRES, "0")]).unwrap();
-        assert_eq!(aged.times, Times { received: NOW, initial_age: Duration::ZERO, lifetime: Duration::from_secs(300) });
+        assert_eq!(aged.times, Times { received: NOW, initial_age: Duration::ZERO, lifetime: Duration::from_mins(5) });
         assert_eq!(ttl(&Rules { ttl: Some(Duration::ZERO), ..IGNORE }, ""), Err(Reason::StaleOnArrival));
         assert_eq!(ttl(&Rules { ttl: Some(Duration::MAX), ..IGNORE }, ""), Ok(365 * 24 * 60 * 60));
     }

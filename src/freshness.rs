@@ -12,7 +12,7 @@ use crate::clock::{Wall, millis};
 use crate::entry::Times;
 
 /// No response is fresh for longer than this, whoever says so: one year.
-pub const MAX_LIFETIME: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+pub const MAX_LIFETIME: Duration = Duration::from_hours(8760);
 
 /// The longest HTTP-date: `Wednesday, 09-Nov-94 08:49:37 GMT`.
 const LONGEST_DATE: usize = 33;

@@ -98,11 +98,12 @@ impl Proxy {
                     let kind = parts.headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes).unwrap_or_default();
                     return (BodyFields::parse(kind, &read), Body::full(read));
                 }
-                Some(Ok(frame)) => match frame.into_data() {
-                    Ok(chunk) => read.extend_from_slice(&chunk),
-                    // Trailers: the end of a body that is forwarded without them.
-                    Err(_) => {}
-                },
+                Some(Ok(frame)) => {
+                    // What is not data is trailers: the end of a body, which is forwarded without them.
+                    if let Ok(chunk) = frame.into_data() {
+                        read.extend_from_slice(&chunk);
+                    }
+                }
                 Some(Err(error)) => return (None, Body::stream(Prefixed { read: Some(read.freeze()), rest: Rest::Broken(Some(error)) })),
             }
         }

@@ -45,12 +45,11 @@ pub fn hit(entry: &Entry, head: &PreparedHead, request: &HeaderMap, head_only: b
     let mut headers = head.0.clone();
     let age = entry.times.age(now).as_secs();
     headers.insert(AGE, number(age));
-    let status = match outcome.disposition {
-        Disposition::Hit => hit_status(entry.headers.get(CACHE_STATUS), outcome),
-        _ => {
-            headers.insert(X_CACHE, HeaderValue::from_static(outcome.disposition.as_str()));
-            appended_status(entry.headers.get(CACHE_STATUS), outcome)
-        }
+    let status = if outcome.disposition == Disposition::Hit {
+        hit_status(entry.headers.get(CACHE_STATUS), outcome)
+    } else {
+        headers.insert(X_CACHE, HeaderValue::from_static(outcome.disposition.as_str()));
+        appended_status(entry.headers.get(CACHE_STATUS), outcome)
     };
     headers.insert(CACHE_STATUS, status);
     if conditional::has_conditions(request) && not_modified(entry, request) {
@@ -217,7 +216,7 @@ mod tests {
 
     fn entry(lines: &[(&'static str, &'static str)]) -> Entry {
         let headers = lines.iter().map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value))).collect();
-        let times = Times { received: Wall(0), initial_age: Duration::from_secs(2), lifetime: Duration::from_secs(60) };
+        let times = Times { received: Wall(0), initial_age: Duration::from_secs(2), lifetime: Duration::from_mins(1) };
         Entry::compact(b"key", StatusCode::OK, &headers, &[Bytes::from_static(b"body")], times)
     }
 

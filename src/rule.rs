@@ -66,7 +66,7 @@ impl PurgeRule {
     }
 }
 
-/// Whether a request of this method leaves the app's data alone (RFC 9110 9.2.1; WebDAV's readers besides).
+/// Whether a request of this method leaves the app's data alone (RFC 9110 9.2.1; `WebDAV`'s readers besides).
 #[must_use]
 pub fn is_safe(method: &Method) -> bool {
     matches!(method.as_str(), "GET" | "HEAD" | "OPTIONS" | "TRACE" | "PROPFIND" | "REPORT" | "SEARCH" | "QUERY")

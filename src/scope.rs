@@ -259,7 +259,7 @@ mod tests {
         let admissions = Admissions::new(100);
         let (id, now) = (AdmissionId(7), Wall(1_000));
         assert!(!admissions.is_admitted(id, now));
-        admissions.admit(id, now, Duration::from_secs(60));
+        admissions.admit(id, now, Duration::from_mins(1));
         assert!(admissions.is_admitted(id, Wall(60_999)));
         assert!(!admissions.is_admitted(id, Wall(61_000)));
         admissions.end(id);

@@ -193,13 +193,14 @@ mod tests {
             .then(|| Arc::new(Field { name: "tenant".into(), source: Source::Header(HeaderName::from_static("x-tenant-id")) }))
     }
 
+    fn view<'a>(headers: &'a HeaderMap, hasher: &'a Hasher) -> View<'a> {
+        View { headers, host: "app", query: "", captures: &[], body: None, hasher }
+    }
+
     #[test]
     fn a_template_is_filled_from_the_request() {
         let template = Template::parse("campaigns:{tenant}:all", &resolve).expect("a template");
         let (hasher, mut headers) = (Hasher::default(), HeaderMap::new());
-        fn view<'a>(headers: &'a HeaderMap, hasher: &'a Hasher) -> View<'a> {
-            View { headers, host: "app", query: "", captures: &[], body: None, hasher }
-        }
         assert_eq!(template.render(&view(&headers, &hasher)), Err(("tenant".into(), Unreadable::Missing)));
         headers.insert("x-tenant-id", HeaderValue::from_static("acme"));
         assert_eq!(template.render(&view(&headers, &hasher)).expect("a tag").as_str(), "campaigns:acme:all");

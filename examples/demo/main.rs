@@ -1,6 +1,7 @@
 //! The demo: a sample legacy app, and Sidecache in front of it with the shipped `proxy.toml`.
 //!
 //! `cargo run --release --example demo` starts both, prints curl lines to try, and logs each request as it comes.
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "it talks to the person who started it")]
 
 #[path = "app.rs"]
 mod app;

@@ -15,10 +15,10 @@ use crate::store::redis::{CallError, Link, Returned, Script};
 use crate::tag::Tag;
 
 /// How long a record lives when nothing that carries its tag is stored: longer than any fill.
-const IDLE_RECORD: Duration = Duration::from_secs(3600);
+const IDLE_RECORD: Duration = Duration::from_hours(1);
 
 /// How much longer than the entry its records live.
-const RECORD_MARGIN: Duration = Duration::from_secs(600);
+const RECORD_MARGIN: Duration = Duration::from_mins(10);
 
 /// How many tags one script changes at the most.
 const BATCH: usize = 128;

@@ -22,8 +22,8 @@ use crate::scope::{CredentialRule, Scope};
 use crate::tag::Template;
 
 const MS: Duration = Duration::from_millis(1);
-const DAY: Duration = Duration::from_secs(24 * 3600);
-const YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
+const DAY: Duration = Duration::from_hours(24);
+const YEAR: Duration = Duration::from_hours(8760);
 const MAX_REPURGES: usize = 8;
 
 /// A route and where its path stands.

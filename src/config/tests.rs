@@ -85,8 +85,8 @@ fn the_designs_example_is_understood() {
     assert_eq!((redis.namespace.as_str(), redis.deadline), ("sidecache", Duration::from_millis(100)));
     let routes: Vec<_> = config.routes.iter().collect();
     assert_eq!((routes.len(), config.purges.len()), (2, 1));
-    assert_eq!(routes[0].spec.ttl, Some(Duration::from_secs(300)));
-    assert_eq!(routes[0].spec.admit_for, Duration::from_secs(60));
+    assert_eq!(routes[0].spec.ttl, Some(Duration::from_mins(5)));
+    assert_eq!(routes[0].spec.admit_for, Duration::from_mins(1));
     assert_eq!(routes[1].spec.tags.len(), 2);
     let warnings: Vec<_> = config.warnings.iter().map(|warning| (warning.line, warning.column)).collect();
     assert_eq!(warnings, [(19, 1), (19, 1)], "a prefix field, and an unused one");

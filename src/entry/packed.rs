@@ -270,7 +270,7 @@ mod tests {
         headers.append("content-type", HeaderValue::from_static("application/json"));
         headers.append("link", HeaderValue::from_static("<a>"));
         headers.append("link", HeaderValue::from_static("<b>"));
-        let times = Times { received: Wall(1_700_000_000_123), initial_age: Duration::from_millis(7), lifetime: Duration::from_secs(60) };
+        let times = Times { received: Wall(1_700_000_000_123), initial_age: Duration::from_millis(7), lifetime: Duration::from_mins(1) };
         let entry = Entry::compact(b"canonical key", StatusCode::OK, &headers, &[Bytes::from_static(b"{\"a\":1}")], times);
         let stamp = Stamp { generation: Nonce([1; 16]), tags: [(Tag::new("a"), Nonce([2; 16])), (Tag::new("b"), Nonce([3; 16]))].into() };
         (entry, stamp)

@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use http::header::{CONTENT_LENGTH, HeaderMap, HeaderName};
+use http::header::{CONTENT_LENGTH, HeaderMap};
 use http::request::Parts;
 use http::{Request, Response, StatusCode};
 use http_body_util::BodyExt as _;
@@ -91,9 +91,9 @@ impl Proxy {
                 self.debug(&mut headers, lookup);
                 Answer { response: conditional_response(&parts.headers, status, headers, body), outcome, route }
             }
-            Ok(Told::Failed(error)) => super::pass::failed(&error, outcome, route),
+            Ok(Told::Failed(error)) => super::pass::failed(&error, &outcome, route),
             // The task panicked, and its panic was logged.
-            Err(_) => super::pass::failed(&upstream::Error::Broken("the fill ended early".into()), outcome, route),
+            Err(_) => super::pass::failed(&upstream::Error::Broken("the fill ended early".into()), &outcome, route),
         }
     }
 
@@ -241,8 +241,9 @@ impl Proxy {
         let (mut parts, body) = response.into_parts();
         forward::prepare_response(&mut parts.headers, version);
         if !self.settings.response_tags.keep {
-            let names: &[HeaderName] = &self.settings.response_tags.headers;
-            names.iter().for_each(|name| drop(parts.headers.remove(name)));
+            for name in &self.settings.response_tags.headers {
+                parts.headers.remove(name);
+            }
         }
         ((parts.status, parts.headers), body)
     }

@@ -23,7 +23,7 @@ impl Proxy {
         let request = self.upstream_request(parts, body, peer, upgrade.as_ref());
         match self.upstream.send(request).await {
             Ok(response) => self.passed(response, outcome, route, upgrade.and(client)),
-            Err(error) => failed(&error, outcome, route),
+            Err(error) => failed(&error, &outcome, route),
         }
     }
 
@@ -115,9 +115,9 @@ fn origin_form(uri: Uri) -> Uri {
 }
 
 /// The app could not be asked, or did not answer.
-pub(crate) fn failed(error: &upstream::Error, outcome: Outcome, route: Option<usize>) -> Answer {
+pub(crate) fn failed(error: &upstream::Error, outcome: &Outcome, route: Option<usize>) -> Answer {
     tracing::debug!(%error, "the app did not answer");
     let reason = error.reason();
-    let outcome = Outcome { reason: Some(reason), subject: None, ..outcome };
+    let outcome = Outcome { reason: Some(reason), subject: None, ..outcome.clone() };
     Answer { response: respond::failure(reason, &outcome), outcome, route }
 }

@@ -130,7 +130,7 @@ mod tests {
     use super::super::framing::Place;
     use super::*;
 
-    const LIMITS: Limits = Limits { head: Duration::from_secs(10), idle: Duration::from_secs(75), write: Duration::from_secs(60) };
+    const LIMITS: Limits = Limits { head: Duration::from_secs(10), idle: Duration::from_secs(75), write: Duration::from_mins(1) };
 
     fn patrol() -> (Patrol, Arc<State>, Clock) {
         let (clock, state) = (Clock::manual(), Arc::new(State::default()));

@@ -1,6 +1,7 @@
 //! The integration tests, one binary: a module per theme, named for what is promised.
 //!
 //! Tests named `heavy_…` take minutes; the others seconds. Each Redis is a real `redis-server` of its own.
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "what a test measured is worth seeing")]
 
 mod support;
 

@@ -227,7 +227,7 @@ async fn a_tunnel_echoes_and_outlives_the_clients_last_word() {
 async fn a_silent_tunnel_and_a_stopped_one_are_closed() {
     let stop = CancellationToken::new();
     let (upstream, counters) = client(settings(echo().await));
-    for (idle, stops) in [(Duration::from_millis(100), false), (Duration::from_secs(60), true)] {
+    for (idle, stops) in [(Duration::from_millis(100), false), (Duration::from_mins(1), true)] {
         let (address, mut counts) = front(upstream.clone(), idle, stop.clone()).await;
         let mut conn = upgraded(address).await;
         conn.say("one").await;
