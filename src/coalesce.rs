@@ -4,6 +4,7 @@
 //! - At most one fill of a key is registered at a time. A fill's end in any way, a panic included, wakes everybody (`Lead` in `Drop`).
 //! - A follower joins only a fill that read the same state of the same tags (`Read::may_join`): a purge in between starts a new fill.
 //! - No client's departure ends a fill that is going to be stored, and none ends another client's response.
+//! - What the bodies of all fills keep is bounded by `limits.fills`.
 //! - Waiting is bounded in number (`limits.waiters`) and time (`limits.wait`); who may not wait goes to the app alone.
 
 use std::collections::HashMap;
@@ -20,7 +21,7 @@ use crate::key::KeyHash;
 use crate::metrics::Counter;
 use crate::outcome::Reason;
 
-pub use crate::coalesce::growing::{Growing, Pushed, Reader, Writing};
+pub use crate::coalesce::growing::{Budget, Growing, Pushed, Reader, Writing};
 
 mod growing;
 
@@ -113,19 +114,22 @@ pub struct Flights {
     uncacheable: Cache<FlightKey, Wall>,
     waiters: Arc<Semaphore>,
     wait: Duration,
+    /// What the bodies of all fills may keep.
+    pub budget: Budget,
     /// What it has done.
     pub counters: Counters,
 }
 
 impl Flights {
-    /// No fills yet; so many followers in all may wait for so long.
+    /// No fills yet; so many followers in all may wait for so long, and all bodies together keep so many bytes.
     #[must_use]
-    pub fn new(waiters: usize, wait: Duration) -> Arc<Self> {
+    pub fn new(waiters: usize, wait: Duration, bytes: u64) -> Arc<Self> {
         Arc::new(Self {
             map: Mutex::default(),
             uncacheable: Cache::new(UNCACHEABLE),
             waiters: Arc::new(Semaphore::new(waiters.min(Semaphore::MAX_PERMITS))),
             wait,
+            budget: Budget::new(bytes),
             counters: Counters::default(),
         })
     }
@@ -286,7 +290,7 @@ mod tests {
     }
 
     fn flights() -> (Arc<Flights>, Coherence, Tag) {
-        (Flights::new(10, Duration::from_secs(5)), Coherence::new(None, Clock::system()), Tag::new("a"))
+        (Flights::new(10, Duration::from_secs(5), 1000), Coherence::new(None, Clock::system()), Tag::new("a"))
     }
 
     fn lead(part: Part) -> Lead {
@@ -309,7 +313,7 @@ mod tests {
         let read = coherence.read_local(&[tag]);
         let lead = lead(flights.part(key(), &read, Wall(0)));
         let follow = follow(flights.part(key(), &read, Wall(0)));
-        lead.open(head(false), Growing::new(1000, 100));
+        lead.open(head(false), Growing::new(1000, 100, &Budget::new(u64::MAX)));
         assert!(matches!(follow.join(&read).await, Joined::Shared(..)));
         drop(lead);
         assert!(flights.is_empty());
@@ -326,7 +330,7 @@ mod tests {
         drop(first);
         assert_eq!(flights.len(), 1, "the end of the old fill leaves the new one in its place");
         let follow = follow(flights.part(key(), &after, Wall(0)));
-        second.open(head(false), Growing::new(1000, 100));
+        second.open(head(false), Growing::new(1000, 100, &Budget::new(u64::MAX)));
         assert!(matches!(follow.join(&after).await, Joined::Shared(..)));
     }
 
@@ -338,7 +342,7 @@ mod tests {
         coherence.purge(&[Tag::new("named by the response")]).await;
         let after = coherence.read_local(&[tag]);
         let follow = follow(flights.part(key(), &after, Wall(0)));
-        lead.open(head(true), Growing::new(1000, 100));
+        lead.open(head(true), Growing::new(1000, 100, &Budget::new(u64::MAX)));
         assert!(follow.join(&after).await.is_alone());
     }
 
@@ -367,7 +371,7 @@ mod tests {
     #[tokio::test]
     async fn the_number_of_followers_is_bounded() {
         let coherence = Coherence::new(None, Clock::system());
-        let flights = Flights::new(1, Duration::from_secs(5));
+        let flights = Flights::new(1, Duration::from_secs(5), 1000);
         let read = coherence.read_local(&[Tag::new("a")]);
         let _lead = lead(flights.part(key(), &read, Wall(0)));
         let _follow = follow(flights.part(key(), &read, Wall(0)));

@@ -370,8 +370,14 @@ impl Coherence {
             if self.mode() == Mode::Shared {
                 pending.marked = true;
                 let marked = self.watch(shared.mark(&pending.id, &pending.tags, within, guarded).await);
-                if marked.is_err() && refuse {
-                    return Err(WriteRefused);
+                if let Err(error) = marked {
+                    // What cannot be marked can hardly be purged: do not spend a second deadline on finding that out.
+                    if matches!(error, CallError::Timeout) {
+                        self.lose("a mutation could not be marked in time");
+                    }
+                    if refuse {
+                        return Err(WriteRefused);
+                    }
                 }
             } else if refuse {
                 return Err(WriteRefused);

@@ -86,6 +86,8 @@ pub struct Limits {
     pub purge_body: u64,
     /// Admissions that are remembered.
     pub admissions: usize,
+    /// What the bodies of all fills under way may keep, in bytes.
+    pub fills: u64,
     /// Followers of fills, all together.
     pub waiters: usize,
     /// How long a follower waits at most.

@@ -68,6 +68,41 @@ pub struct Counters {
     pub refused: Arc<Counter>,
     /// Tunnels opened.
     pub tunnels: Arc<Counter>,
+    /// Mutations refused because too many are under way.
+    pub crowded: Arc<Counter>,
+    /// Responses that turned out not to be storable when their heads had gone out already.
+    pub late: Late,
+}
+
+/// Why responses whose heads said `stored` were not.
+#[derive(Clone, Debug, Default)]
+pub struct Late {
+    truncated: Arc<Counter>,
+    too_large: Arc<Counter>,
+    trailers: Arc<Counter>,
+    purged: Arc<Counter>,
+    failed: Arc<Counter>,
+}
+
+impl Late {
+    /// Each reason with its count.
+    #[must_use]
+    pub fn counts(&self) -> [(Reason, &Arc<Counter>); 5] {
+        [
+            (Reason::Truncated, &self.truncated),
+            (Reason::TooLarge, &self.too_large),
+            (Reason::Trailers, &self.trailers),
+            (Reason::PurgedMeanwhile, &self.purged),
+            (Reason::StoreFailed, &self.failed),
+        ]
+    }
+
+    /// One more, with a line in the log. What is none of the others counts as failed.
+    fn note(&self, reason: Reason, route: &Route) {
+        tracing::debug!(reason = reason.as_str(), route = route.name(), "a response was not stored after all");
+        let counted = self.counts().into_iter().find(|(counted, _)| *counted == reason);
+        counted.map_or(&self.failed, |(_, counter)| counter).inc();
+    }
 }
 
 /// Everything that a request meets.
@@ -124,7 +159,7 @@ impl Proxy {
         if let Err(bad) = forward::check_request(request.method(), request.uri(), request.version(), request.headers()) {
             self.counters.refused.inc();
             let outcome = Outcome::bypass_of(Reason::BadRequest, bad.as_str());
-            return Answer { response: respond::refusal(bad.status(), bad.as_str()), outcome, route: None };
+            return Answer { response: respond::refusal(bad.status(), bad.as_str(), &outcome), outcome, route: None };
         }
         let (parts, body) = request.into_parts();
         let rules = Arc::clone(&self.rules);
@@ -149,7 +184,7 @@ impl Proxy {
         self.counters.refused.inc();
         let why = format!("the header {header} must come once, and must not be named in Connection");
         let outcome = Outcome::bypass_of(Reason::BadRequest, header.as_str());
-        Answer { response: respond::refusal(StatusCode::BAD_REQUEST, &why), outcome, route: route.map(|route| route.id) }
+        Answer { response: respond::refusal(StatusCode::BAD_REQUEST, &why, &outcome), outcome, route: route.map(|route| route.id) }
     }
 
     /// A hit that needs nothing but this process.

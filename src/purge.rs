@@ -50,6 +50,7 @@ impl Proxy {
         let reason = if effective == parts.method { Reason::Method } else { Reason::MethodOverride };
         let outcome = Outcome::bypass(reason);
         let Ok(place) = Arc::clone(&self.mutation_places).try_acquire_owned() else {
+            self.counters.crowded.inc();
             let outcome = Outcome { reason: Some(Reason::UpstreamBusy), ..outcome };
             return Answer { response: respond::failure(Reason::UpstreamBusy, &outcome), outcome, route: None };
         };
@@ -180,7 +181,7 @@ impl Proxy {
         self.coherence.committed(pending).await;
         for &after in again {
             let (coherence, tags) = (Arc::clone(&self.coherence), tags.clone());
-            // Not tracked: a drain does not wait for it, and a restarted sidecar begins with an empty memory.
+            // Not tracked: a drain does not wait for it. What ends with the process is an extra; the purge itself has been made.
             tokio::spawn(async move {
                 tokio::time::sleep(after).await;
                 coherence.purge(&tags).await;

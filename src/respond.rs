@@ -164,13 +164,13 @@ pub fn failure(reason: Reason, outcome: &Outcome) -> Response<Body> {
 
 /// A request that breaks a rule of HTTP. The connection ends with it, because the two sides may disagree on where the next message starts.
 #[must_use]
-pub fn refusal(status: StatusCode, why: &str) -> Response<Body> {
+pub fn refusal(status: StatusCode, why: &str, outcome: &Outcome) -> Response<Body> {
     let mut response = plain(status, why);
     response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     if status == StatusCode::METHOD_NOT_ALLOWED {
         response.headers_mut().insert(http::header::ALLOW, HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"));
     }
-    mark(response.headers_mut(), &Outcome::bypass(Reason::BadRequest));
+    mark(response.headers_mut(), outcome);
     response
 }
 

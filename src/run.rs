@@ -22,6 +22,7 @@ use crate::entry::packed::Seal;
 use crate::error::SetupError;
 use crate::forward::Peer;
 use crate::metrics::{Counter, Metrics};
+use crate::outcome::{Outcome, Reason};
 use crate::plan::Rules;
 use crate::proxy::{self, Proxy};
 use crate::respond;
@@ -96,7 +97,7 @@ impl Sidecar {
             rules,
             store,
             coherence,
-            flights: Flights::new(config.limits.waiters, config.limits.wait),
+            flights: Flights::new(config.limits.waiters, config.limits.wait, config.limits.fills),
             admissions: Arc::new(Admissions::new(config.limits.admissions)),
             upstream,
             metrics,
@@ -168,7 +169,7 @@ impl Service for Proxy {
     }
 
     fn refuse(&self, status: StatusCode, why: &'static str) -> Response<Body> {
-        respond::refusal(status, why)
+        respond::refusal(status, why, &Outcome::bypass_of(Reason::BadRequest, why))
     }
 }
 
@@ -236,6 +237,12 @@ fn register(proxy: &Arc<Proxy>, server: &server::Counters, upstream: &upstream::
     count("sidecache_mutations_uncovered", "Mutations below a cached path that no purge rule speaks of", &flow.uncovered);
     count("sidecache_requests_refused", "Requests that break a rule of HTTP", &flow.refused);
     count("sidecache_tunnels", "Tunnels opened", &flow.tunnels);
+    limit("limits.mutations", &flow.crowded);
+    for (reason, counter) in flow.late.counts() {
+        let labels = [("reason", reason.as_str().to_owned())];
+        let help = "Responses that were not stored although their heads said so, because of how they ended";
+        metrics.register_counter("sidecache_not_stored_after_all", help, &labels, Arc::clone(counter));
+    }
     register_cache(proxy);
 }
 
@@ -253,6 +260,7 @@ fn register_cache(proxy: &Arc<Proxy>) {
     limit("limits.waiters", &coalesce.crowded);
     limit("limits.wait", &coalesce.waited_out);
     limit("limits.object", &proxy.store.memory.refused);
+    limit("limits.fills", &proxy.flights.budget.exceeded);
 
     count("sidecache_stored", "Responses stored", &proxy.store.counters.stored);
     count("sidecache_stale_refused", "Stored responses refused because they were purged", &proxy.store.counters.refused_stale);

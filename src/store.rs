@@ -120,7 +120,11 @@ impl Store {
         let why = match kept {
             None => not_stored(varies),
             Some(resident) => match self.judge_local(&resident, now) {
-                Ok(()) => return Consulted { key, found: Some((resident, Tier::Memory)), why: Reason::NotStored, read: Read::Unproven },
+                Ok(()) => {
+                    // Read all the same: a caller who may not have the entry, or wants a newer one, starts a fill.
+                    let read = self.coherence.read_local(&lookup.tags());
+                    return Consulted { key, found: Some((resident, Tier::Memory)), why: Reason::NotStored, read };
+                }
                 Err(why) => why,
             },
         };

@@ -167,7 +167,10 @@ fn check_characters(text: &str, kind: &str) -> Result<(), (String, String)> {
     }
     if text.chars().any(char::is_whitespace) {
         let tight: String = text.chars().filter(|c| !c.is_whitespace()).collect();
-        return Err((format!("`{text}` is not {kind}: it contains a space"), format!("write \"{tight}\"")));
+        let (digits, unit, rest) = number_and_unit(&tight);
+        let mended = if kind.contains("size") { size_hint(digits, unit) } else { time_hint(digits, unit) };
+        let hint = if rest.is_empty() { mended } else { format!("write \"{tight}\"") };
+        return Err((format!("`{text}` is not {kind}: it contains a space"), hint));
     }
     if text.contains('.') {
         return Err((format!("`{text}` is not {kind}: numbers are whole"), "use a smaller unit in place of a fraction".into()));

@@ -4,9 +4,11 @@
 //! - Every reader gets all bytes, in order, and an end only if the writer said so: a writer that is dropped breaks the body.
 //! - While the body may still be stored, all of it is kept and no reader slows the writer. Once it has outgrown the limit it is
 //!   a window: what all readers have read is dropped, the writer waits for the slowest, and nobody new may read.
+//! - All bodies together keep no more than their [`Budget`]; one that would exceed it goes on as a window.
 
 use std::collections::{HashMap, VecDeque};
 use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
@@ -14,6 +16,37 @@ use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame};
 
 use crate::body::BodyError;
+use crate::metrics::Counter;
+
+/// The bytes that all growing bodies together may keep. Cloning it gives the same budget.
+#[derive(Clone, Debug)]
+pub struct Budget {
+    left: Arc<AtomicU64>,
+    /// Bodies that could not be kept whole, and so not stored, because the budget was spent.
+    pub exceeded: Arc<Counter>,
+}
+
+impl Budget {
+    /// So many bytes.
+    #[must_use]
+    pub fn new(bytes: u64) -> Self {
+        Self { left: Arc::new(AtomicU64::new(bytes)), exceeded: Arc::default() }
+    }
+
+    /// The bytes that are left.
+    #[must_use]
+    pub fn left(&self) -> u64 {
+        self.left.load(Relaxed)
+    }
+
+    fn take(&self, bytes: u64) -> bool {
+        let taken = self.left.fetch_update(Relaxed, Relaxed, |left| left.checked_sub(bytes)).is_ok();
+        if !taken {
+            self.exceeded.inc();
+        }
+        taken
+    }
+}
 
 /// The body. Cloning it gives the same body.
 #[derive(Clone, Debug)]
@@ -26,6 +59,9 @@ struct State {
     dropped: usize,
     /// All bytes so far.
     total: u64,
+    budget: Budget,
+    /// What was taken from the budget.
+    taken: u64,
     limit: u64,
     window: u64,
     /// Whether all of it is still here.
@@ -60,13 +96,15 @@ pub enum Pushed {
 }
 
 impl Growing {
-    /// An empty body that is kept up to `limit` bytes, and then goes on in a window of `window` bytes.
+    /// An empty body that is kept up to `limit` bytes, if the budget has them, and then goes on in a window of `window` bytes.
     #[must_use]
-    pub fn new(limit: u64, window: u64) -> Self {
+    pub fn new(limit: u64, window: u64, budget: &Budget) -> Self {
         Self(Arc::new(Mutex::new(State {
             chunks: VecDeque::new(),
             dropped: 0,
             total: 0,
+            budget: budget.clone(),
+            taken: 0,
             limit,
             window,
             whole: true,
@@ -94,10 +132,15 @@ impl Growing {
     pub async fn push(&self, chunk: Bytes) -> Pushed {
         {
             let mut state = self.lock();
-            state.total += chunk.len() as u64;
+            let length = chunk.len() as u64;
+            state.total += length;
             state.chunks.push_back(chunk);
-            if state.total > state.limit {
-                state.whole = false;
+            if state.whole {
+                if state.total <= state.limit && state.budget.take(length) {
+                    state.taken += length;
+                } else {
+                    state.whole = false;
+                }
             }
             state.wake_readers();
             if state.whole {
@@ -147,6 +190,12 @@ impl Growing {
     fn lock(&self) -> MutexGuard<'_, State> {
         // The state is whole between any two statements that could panic.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for State {
+    fn drop(&mut self) {
+        self.budget.left.fetch_add(self.taken, Relaxed);
     }
 }
 
@@ -237,7 +286,7 @@ mod tests {
 
     #[tokio::test]
     async fn early_and_late_readers_get_all_of_it() {
-        let body = Growing::new(100, 10);
+        let body = Growing::new(100, 10, &Budget::new(u64::MAX));
         let early = tokio::spawn(collect(body.reader().expect("a reader")));
         assert_eq!(body.push(Bytes::from_static(b"one ")).await, Pushed::Kept);
         let late = tokio::spawn(collect(body.reader().expect("a reader")));
@@ -251,7 +300,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_broken_body_breaks_every_response() {
-        let body = Growing::new(100, 10);
+        let body = Growing::new(100, 10, &Budget::new(u64::MAX));
         let reader = body.reader().expect("a reader");
         body.push(Bytes::from_static(b"half")).await;
         drop(Writing(body.clone()));
@@ -262,7 +311,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_slow_reader_does_not_slow_what_is_to_be_stored() {
-        let body = Growing::new(1_000_000, 10);
+        let body = Growing::new(1_000_000, 10, &Budget::new(u64::MAX));
         let _slow = body.reader();
         for _ in 0..1000 {
             assert_eq!(body.push(Bytes::from_static(&[0; 100])).await, Pushed::Kept);
@@ -272,7 +321,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_outgrows_the_limit_goes_on_in_a_window() {
-        let body = Growing::new(1000, 500);
+        let body = Growing::new(1000, 500, &Budget::new(u64::MAX));
         let reader = tokio::spawn(collect(body.reader().expect("a reader")));
         let mut most = 0;
         for n in 0..100_u8 {
@@ -288,7 +337,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_reader_that_leaves_frees_the_writer() {
-        let body = Growing::new(10, 10);
+        let body = Growing::new(10, 10, &Budget::new(u64::MAX));
         let reader = body.reader().expect("a reader");
         let writer = tokio::spawn({
             let body = body.clone();
@@ -298,5 +347,17 @@ mod tests {
         drop(reader);
         let pushed = tokio::time::timeout(Duration::from_secs(5), writer).await.expect("it is not stuck").expect("no panic");
         assert_eq!(pushed, Pushed::Nobody);
+    }
+
+    #[tokio::test]
+    async fn all_bodies_together_stay_within_the_budget() {
+        let budget = Budget::new(150);
+        let (one, two) = (Growing::new(100, 100, &budget), Growing::new(100, 100, &budget));
+        let readers = (one.reader(), two.reader());
+        assert_eq!(one.push(Bytes::from_static(&[0; 100])).await, Pushed::Kept);
+        assert_eq!(two.push(Bytes::from_static(&[0; 100])).await, Pushed::Passing);
+        assert_eq!((budget.left(), budget.exceeded.get()), (50, 1));
+        drop((one, two, readers));
+        assert_eq!(budget.left(), 150, "what is gone is given back");
     }
 }

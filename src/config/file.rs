@@ -180,6 +180,8 @@ table! {
         purge_body: Size = "64KiB",
         /// Credentials whose admission is remembered, for routes of scope `shared`.
         admissions: Count = 100_000,
+        /// What the bodies of all fills under way may keep, together; beyond it they pass through and are not stored.
+        fills: Size = "64MiB",
         /// Requests that may wait for fills of others.
         waiters: Count = 10_000,
         /// How long such a request waits at most.

@@ -404,6 +404,7 @@ pub fn limits(file: &file::Limits, context: &mut Context) -> Limits {
         key: context.size(&file.key, 256, MIB),
         purge_body: context.size(&file.purge_body, 1, 64 * MIB),
         admissions: context.count(&file.admissions, 1, 100_000_000),
+        fills: context.size(&file.fills, 1, 1 << 40),
         waiters: context.count(&file.waiters, 1, 10_000_000),
         wait: context.period(&file.wait, MS, HOUR),
         mutations: context.count(&file.mutations, 1, 1_000_000),

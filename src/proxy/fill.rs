@@ -180,7 +180,7 @@ impl Proxy {
     ) {
         let ((status, headers), mut body) = self.ready(response);
         let ttl = judged.admission.times.ttl_ms(judged.received) / 1000;
-        let growing = Growing::new(self.store.largest(), WINDOW);
+        let growing = Growing::new(self.store.largest(), WINDOW, &self.flights.budget);
         let writing = Writing(growing.clone());
         let mut shareable = headers.clone();
         respond::strip_cookies(&mut shareable);
@@ -194,20 +194,37 @@ impl Proxy {
         // The last chunk is held back until the response is stored, so that who has all of it finds it there.
         let mut last = None;
         while let Some(frame) = body.frame().await {
-            let Ok(frame) = frame else { return };
+            let Ok(frame) = frame else {
+                self.counters.late.note(Reason::Truncated, &order.route);
+                return;
+            };
             match frame.into_data() {
                 Ok(chunk) if http_body::Body::is_end_stream(&body) => last = Some(chunk),
                 Ok(chunk) => {
                     if growing.push(chunk).await == Pushed::Nobody {
+                        // Too large to be stored, and nobody reads on.
+                        self.counters.late.note(Reason::TooLarge, &order.route);
+                        self.store.memory.refused.inc();
                         return;
                     }
                 }
                 Err(_) => trailers = true,
             }
         }
-        if let Some(mut chunks) = growing.chunks().filter(|_| !trailers) {
-            chunks.extend(last.clone());
-            self.keep(order, judged, status, &shareable, &chunks).await;
+        let route = Arc::clone(&order.route);
+        let kept = match growing.chunks() {
+            Some(_) if trailers => Err(Reason::Trailers),
+            Some(mut chunks) => {
+                chunks.extend(last.clone());
+                self.keep(order, judged, status, &shareable, &chunks).await
+            }
+            None => Err(Reason::TooLarge),
+        };
+        if let Err(reason) = kept {
+            self.counters.late.note(reason, &route);
+            if reason == Reason::TooLarge {
+                self.store.memory.refused.inc();
+            }
         }
         if let Some(chunk) = last {
             growing.push(chunk).await;
@@ -217,7 +234,14 @@ impl Proxy {
         drop(lead);
     }
 
-    async fn keep(&self, order: Order, judged: Judged, status: StatusCode, headers: &HeaderMap, chunks: &[bytes::Bytes]) {
+    async fn keep(
+        &self,
+        order: Order,
+        judged: Judged,
+        status: StatusCode,
+        headers: &HeaderMap,
+        chunks: &[bytes::Bytes],
+    ) -> Result<(), Reason> {
         let Judged { admission: Admission { times, vary }, tags, received, .. } = judged;
         let key = if vary.is_empty() {
             order.primary.clone()
@@ -226,13 +250,10 @@ impl Proxy {
         };
         let entry = Entry::compact(key.canonical(), status, headers, chunks, times);
         if entry.body.len() as u64 > self.store.largest() {
-            self.store.memory.refused.inc();
-            return;
+            return Err(Reason::TooLarge);
         }
         let draft = Draft { primary: order.primary, vary, hash: key.hash(), entry, tags };
-        if let Err(reason) = self.store.store(&order.read, draft, received).await {
-            tracing::debug!(reason = reason.as_str(), "a response was not stored");
-        }
+        self.store.store(&order.read, draft, received).await.map(drop)
     }
 
     /// The head and body that clients get, and entries keep.
