@@ -1,3 +1,5 @@
+//! Tests of what headers lose and gain on their way.
+
 use http::{Method, StatusCode, Uri};
 
 use super::*;

@@ -276,15 +276,16 @@ impl Link {
         let client = self.client();
         let keys: Vec<Key> = keys.into_iter().map(Key::from).collect();
         let args: Vec<Value> = args.into_iter().map(Value::Bytes).collect();
-        let deadline = tokio::time::Instant::now() + self.settings.deadline;
-        let known = Box::pin(client.evalsha::<Value, _, _, _>(script.sha1.as_str(), keys.clone(), args.clone()));
-        let first = self.call_until(deadline, known).await;
-        let value = match first {
-            Err(CallError::Answer(error)) if error.contains("NOSCRIPT") => {
-                self.call_until(deadline, Box::pin(client.eval::<Value, _, _, _>(script.lua.as_str(), keys, args))).await?
-            }
-            other => other?,
-        };
+        let value = self
+            .call(Box::pin(async {
+                let known = client.evalsha::<Value, _, _, _>(script.sha1.as_str(), keys.clone(), args.clone()).await;
+                match known {
+                    // Redis has forgotten the script, as it does at every restart.
+                    Err(error) if error.details().contains("NOSCRIPT") => client.eval(script.lua.as_str(), keys, args).await,
+                    known => known,
+                }
+            }))
+            .await?;
         Ok(match value {
             Value::Null => Returned::Nil,
             Value::Array(values) => Returned::Many(values.into_iter().filter_map(Value::into_bytes).collect()),
@@ -301,16 +302,8 @@ impl Link {
     }
 
     async fn call<T>(&self, call: impl Future<Output = Result<T, fred::error::Error>>) -> Result<T, CallError> {
-        self.call_until(tokio::time::Instant::now() + self.settings.deadline, call).await
-    }
-
-    async fn call_until<T>(
-        &self,
-        deadline: tokio::time::Instant,
-        call: impl Future<Output = Result<T, fred::error::Error>>,
-    ) -> Result<T, CallError> {
         self.counters.calls.inc();
-        self.counted(match tokio::time::timeout_at(deadline, call).await {
+        self.counted(match tokio::time::timeout(self.settings.deadline, call).await {
             Ok(result) => result.map_err(|error| CallError::of(&error)),
             Err(_) => Err(CallError::Timeout),
         })
@@ -320,7 +313,6 @@ impl Link {
         match &result {
             Ok(_) => {}
             Err(CallError::Timeout) => self.counters.timeouts.inc(),
-            Err(CallError::Answer(error)) if error.contains("NOSCRIPT") => {}
             Err(_) => self.counters.errors.inc(),
         }
         result

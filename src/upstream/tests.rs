@@ -1,3 +1,5 @@
+//! Tests of the client towards the app, against raw sockets.
+
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 

@@ -1,3 +1,5 @@
+//! Tests of the end: what is under way finishes, what takes too long is cut.
+
 use super::*;
 
 #[tokio::test]

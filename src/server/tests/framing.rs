@@ -1,3 +1,5 @@
+//! Tests of requests with two lengths.
+
 use super::*;
 
 const PAIR: [&str; 2] = ["Content-Length: 6\r\n", "Transfer-Encoding: chunked\r\n"];

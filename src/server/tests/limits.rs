@@ -1,3 +1,5 @@
+//! Tests of what strangers are held to: time, size and number.
+
 use super::*;
 
 const SHORT: Duration = Duration::from_millis(300);

@@ -1,3 +1,5 @@
+//! Tests of what clients may do: pipelining, HTTP/2, upgrades, half-closing.
+
 use hyper_util::rt::{TokioExecutor, TokioIo};
 
 use super::*;

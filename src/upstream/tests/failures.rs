@@ -1,3 +1,5 @@
+//! Tests of apps that break off, stall, or are not there.
+
 use super::*;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

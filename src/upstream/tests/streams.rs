@@ -1,3 +1,5 @@
+//! Tests of what flows: large bodies, tunnels, trailers, TLS.
+
 use http::header::{CONNECTION, UPGRADE};
 use hyper_util::rt::TokioIo;
 use tokio_util::sync::CancellationToken;
