@@ -3,6 +3,7 @@
 //! Invariants:
 //! - At most one fill of a key is registered at a time. A fill's end in any way, a panic included, wakes everybody (`Lead` in `Drop`).
 //! - A follower joins only a fill that read the same state of the same tags (`Read::may_join`): a purge in between starts a new fill.
+//! - A follower shares only the variant that its own request asks for: the fill's `Vary` is known with its head, not before.
 //! - No client's departure ends a fill that is going to be stored, and none ends another client's response.
 //! - What the bodies of all fills keep is bounded by `limits.fills`.
 //! - Waiting is bounded in number (`limits.waiters`) and time (`limits.wait`); who may not wait goes to the app alone.
@@ -20,6 +21,7 @@ use crate::coherence::Read;
 use crate::key::KeyHash;
 use crate::metrics::Counter;
 use crate::outcome::Reason;
+use crate::vary::VarySpec;
 
 pub use crate::coalesce::growing::{Budget, Growing, Pushed, Reader, Writing};
 
@@ -51,6 +53,10 @@ pub struct SharedHead {
     pub ttl: i64,
     /// Whether its response named tags that the request did not tell.
     pub more_tags: bool,
+    /// The headers that the response varies by.
+    pub vary: VarySpec,
+    /// The key of the variant that the leader asked for.
+    pub variant: KeyHash,
 }
 
 /// How far a fill is.
@@ -77,6 +83,8 @@ struct Flight {
 pub enum Joined {
     /// The same response, as it comes.
     Shared(Arc<SharedHead>, Reader),
+    /// A response that varies, and this is not the follower's variant.
+    OtherVariant(Arc<SharedHead>),
     /// Go to the app alone.
     Alone,
     /// The app did not answer the leader.
@@ -203,9 +211,14 @@ impl Lead {
         self.tell.send_replace(Stage::Open(Arc::new(head), body));
     }
 
+    /// The body turned out too large to be stored, after it was shared. The key is remembered as uncacheable.
+    pub fn remember_uncacheable(&self, now: Wall) {
+        self.flights.uncacheable.insert(self.key, now.after(UNCACHEABLE_FOR));
+    }
+
     /// What came is not for sharing. The key is remembered, so that its next requests do not queue.
     pub fn uncacheable(self, now: Wall) {
-        self.flights.uncacheable.insert(self.key, now.after(UNCACHEABLE_FOR));
+        self.remember_uncacheable(now);
         self.tell.send_replace(Stage::Alone);
     }
 
@@ -243,11 +256,13 @@ pub struct Follow {
 }
 
 impl Follow {
-    /// Waits for the fill's head. `read` is the follower's own reading of its tags.
-    pub async fn join(self, read: &Read) -> Joined {
+    /// Waits for the fill's head. `read` is the follower's own reading of its tags; `variant` tells the key of its own variant.
+    pub async fn join(self, read: &Read, variant: impl Fn(&VarySpec) -> KeyHash) -> Joined {
         let mut stage = self.flight.stage.clone();
         let answer = tokio::time::timeout(self.wait, stage.wait_for(|stage| !matches!(stage, Stage::Asked))).await;
         let joined = match answer.map(|stage| stage.map(|stage| stage.clone())) {
+            // SECURITY: the leader may have been answered in another language, or as another user.
+            Ok(Ok(Stage::Open(head, _))) if variant(&head.vary) != head.variant => Joined::OtherVariant(head),
             Ok(Ok(Stage::Open(head, body))) if read.may_join(&self.flight.read, head.more_tags) => match body.reader() {
                 Some(reader) => Joined::Shared(head, reader),
                 None => Joined::Alone,
@@ -286,7 +301,12 @@ mod tests {
     }
 
     fn head(more_tags: bool) -> SharedHead {
-        SharedHead { status: StatusCode::OK, headers: HeaderMap::new(), ttl: 1, more_tags }
+        let (vary, variant) = (VarySpec::default(), KeyHash([7; 32]));
+        SharedHead { status: StatusCode::OK, headers: HeaderMap::new(), ttl: 1, more_tags, vary, variant }
+    }
+
+    fn same(_: &VarySpec) -> KeyHash {
+        KeyHash([7; 32])
     }
 
     fn flights() -> (Arc<Flights>, Coherence, Tag) {
@@ -314,9 +334,19 @@ mod tests {
         let lead = lead(flights.part(key(), &read, Wall(0)));
         let follow = follow(flights.part(key(), &read, Wall(0)));
         lead.open(head(false), Growing::new(1000, 100, &Budget::new(u64::MAX)));
-        assert!(matches!(follow.join(&read).await, Joined::Shared(..)));
+        assert!(matches!(follow.join(&read, same).await, Joined::Shared(..)));
         drop(lead);
         assert!(flights.is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_follower_of_another_variant_does_not_get_the_leaders() {
+        let (flights, coherence, tag) = flights();
+        let read = coherence.read_local(&[tag]);
+        let lead = lead(flights.part(key(), &read, Wall(0)));
+        let follow = follow(flights.part(key(), &read, Wall(0)));
+        lead.open(head(false), Growing::new(1000, 100, &Budget::new(u64::MAX)));
+        assert!(matches!(follow.join(&read, |_| KeyHash([8; 32])).await, Joined::OtherVariant(_)));
     }
 
     #[tokio::test]
@@ -331,7 +361,7 @@ mod tests {
         assert_eq!(flights.len(), 1, "the end of the old fill leaves the new one in its place");
         let follow = follow(flights.part(key(), &after, Wall(0)));
         second.open(head(false), Growing::new(1000, 100, &Budget::new(u64::MAX)));
-        assert!(matches!(follow.join(&after).await, Joined::Shared(..)));
+        assert!(matches!(follow.join(&after, same).await, Joined::Shared(..)));
     }
 
     #[tokio::test]
@@ -343,7 +373,7 @@ mod tests {
         let after = coherence.read_local(&[tag]);
         let follow = follow(flights.part(key(), &after, Wall(0)));
         lead.open(head(true), Growing::new(1000, 100, &Budget::new(u64::MAX)));
-        assert!(follow.join(&after).await.is_alone());
+        assert!(follow.join(&after, same).await.is_alone());
     }
 
     #[tokio::test]
@@ -353,7 +383,7 @@ mod tests {
         let lead = lead(flights.part(key(), &read, Wall(0)));
         let follow = follow(flights.part(key(), &read, Wall(0)));
         drop(lead);
-        assert!(follow.join(&read).await.is_alone());
+        assert!(follow.join(&read, same).await.is_alone());
     }
 
     #[tokio::test]
@@ -363,7 +393,7 @@ mod tests {
         let first = lead(flights.part(key(), &read, Wall(0)));
         let follow = follow(flights.part(key(), &read, Wall(0)));
         first.uncacheable(Wall(0));
-        assert!(follow.join(&read).await.is_alone());
+        assert!(follow.join(&read, same).await.is_alone());
         assert!(matches!(flights.part(key(), &read, Wall(9_999)), Part::Alone));
         assert!(matches!(flights.part(key(), &read, Wall(10_000)), Part::Lead(_)));
     }

@@ -97,6 +97,7 @@ pub struct LocalRead {
     generation: u64,
     seq: u64,
     cells: Vec<(Tag, Arc<Cell>, u64)>,
+    at: Instant,
 }
 
 impl Read {
@@ -114,7 +115,7 @@ impl Read {
                     && (same_step || !more_tags)
             }
             (Self::Shared(epoch, one), Self::Shared(then, two)) => {
-                epoch == then && one.agrees_with(two) && (one.seq == two.seq || !more_tags)
+                epoch == then && one.agrees_with(two) && ((one.seq.is_some() && one.seq == two.seq) || !more_tags)
             }
             _ => false,
         }
@@ -246,6 +247,7 @@ impl Coherence {
     /// Reads the state of some tags from the local table.
     #[must_use]
     pub fn read_local(&self, tags: &[Tag]) -> Read {
+        let at = self.clock.now();
         // The epoch first, the cells after the step: a change in between makes the reading stale, never fresh.
         let (epoch, generation, seq) = (self.epoch(), self.table.generation(), self.table.seq());
         let cells = tags
@@ -256,7 +258,7 @@ impl Coherence {
                 (tag.clone(), cell, purged)
             })
             .collect();
-        Read::Local(LocalRead { epoch, generation, seq, cells })
+        Read::Local(LocalRead { epoch, generation, seq, cells, at })
     }
 
     /// Whether an entry is current by the local table.
@@ -311,7 +313,8 @@ impl Coherence {
         if unread && self.table.seq() != read.seq {
             return None;
         }
-        let until = (self.mode() == Mode::Degraded).then(|| self.clock.now() + self.degraded_ttl());
+        // From before the app was asked: another sidecar's write may have come right after.
+        let until = (self.mode() == Mode::Degraded).then(|| read.at + self.degraded_ttl());
         let proof = LocalProof { epoch: read.epoch, generation: read.generation, cells: cells.into(), until };
         match self.judge_local(&proof) {
             Ok(()) | Err(Reason::MutationPending) => Some(proof),
@@ -367,9 +370,12 @@ impl Coherence {
         let mut pending = Pending { id: crate::scope::hex(&rand::random::<[u8; 8]>()), tags, guarded, marked: false, _guards: guards };
         if let Some(shared) = &self.shared {
             let refuse = shared.link().settings().writes == Writes::Refuse;
+            // Who would rather refuse a write than serve a stale read keeps hits away until the purge is proven:
+            // Redis may be lost between the mark and the purge.
+            pending.guarded |= refuse;
             if self.mode() == Mode::Shared {
                 pending.marked = true;
-                let marked = self.watch(shared.mark(&pending.id, &pending.tags, within, guarded).await);
+                let marked = self.watch(shared.mark(&pending.id, &pending.tags, within, pending.guarded).await);
                 if let Err(error) = marked {
                     // What cannot be marked can hardly be purged: do not spend a second deadline on finding that out.
                     if matches!(error, CallError::Timeout) {

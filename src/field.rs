@@ -96,6 +96,27 @@ impl Field {
         if value.is_empty() { Err(Unreadable::Missing) } else { Ok(value) }
     }
 
+    /// Every value that a mutation could give this field. For purges, where a value too many costs a miss, and one too few a stale read.
+    #[must_use]
+    pub fn every_value(&self, view: &View<'_>) -> Vec<Vec<u8>> {
+        let mut values: Vec<Vec<u8>> = match &self.source {
+            Source::Query(name) => target::every_value(view.query, name).into_iter().map(String::into_bytes).collect(),
+            Source::Cookie(name) => {
+                cookies(view.headers).filter(|(key, _)| *key == name.as_bytes()).map(|(_, value)| value.to_vec()).collect()
+            }
+            Source::Body(pointer) => {
+                view.body.map(|body| body.every(pointer)).unwrap_or_default().into_iter().map(String::into_bytes).collect()
+            }
+            Source::Header(_) | Source::Path(_) | Source::Host | Source::Auth(_) => {
+                self.value(view).into_iter().map(Cow::into_owned).collect()
+            }
+        };
+        values.retain(|value| !value.is_empty());
+        values.sort();
+        values.dedup();
+        values
+    }
+
     /// The header that this field reads.
     #[must_use]
     pub fn header(&self) -> Option<&HeaderName> {
@@ -174,11 +195,15 @@ pub enum BodyFields {
 }
 
 impl BodyFields {
-    /// Reads a body by its media type. `None` when it is neither JSON nor a form, or broken.
+    /// Reads a body by its media type; one without a type, or of plain text, as JSON if it is. `None` when it is neither JSON nor a
+    /// form, or broken.
     #[must_use]
     pub fn parse(content_type: &[u8], body: &[u8]) -> Option<Self> {
         let essence = content_type.split(|&b| b == b';').next()?.trim_ascii().to_ascii_lowercase();
-        if essence == b"application/json" || essence.ends_with(b"+json") {
+        let json = [&b"application/json"[..], b"text/json", b"text/plain", b""].contains(&&essence[..]);
+        if json || essence.ends_with(b"+json") {
+            // Some clients begin with a byte order mark, which RFC 8259 lets readers ignore.
+            let body = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body);
             return serde_json::from_slice(body).ok().map(Self::Json);
         }
         if essence == b"application/x-www-form-urlencoded" {
@@ -186,6 +211,31 @@ impl BodyFields {
             return Some(Self::Form(form));
         }
         None
+    }
+
+    /// Every value at a JSON pointer: a number in each way of writing it; in a form, all parameters that frameworks read there.
+    #[must_use]
+    pub fn every(&self, pointer: &str) -> Vec<String> {
+        match self {
+            Self::Json(document) => {
+                let mut values: Vec<String> = self.get(pointer).map(Cow::into_owned).into_iter().collect();
+                if let Some(serde_json::Value::Number(number)) = document.pointer(pointer)
+                    && let Some(whole) = number.to_string().strip_suffix(".0")
+                {
+                    values.push(whole.to_owned());
+                }
+                values
+            }
+            Self::Form(form) => {
+                let plain = pointer.trim_start_matches('/');
+                // `/a/b` is `a[b]` to PHP and Rails, and `a.b` to others.
+                let mut parts = plain.split('/');
+                let nested = parts.next().into_iter().map(str::to_owned).chain(parts.map(|part| format!("[{part}]"))).collect::<String>();
+                let dotted = plain.replace('/', ".");
+                let named = |name: &str| [plain, &nested, &dotted].contains(&name.trim_end_matches("[]"));
+                form.iter().filter(|(name, _)| named(name)).map(|(_, value)| value.clone()).collect()
+            }
+        }
     }
 
     /// The scalar at a JSON pointer; in a form, the parameter of that name.
@@ -271,6 +321,9 @@ mod tests {
         let form = BodyFields::parse(b"application/x-www-form-urlencoded", b"id=a+b&x=1").expect("form");
         assert_eq!(form.get("/id").as_deref(), Some("a b"));
         assert!(BodyFields::parse(b"text/plain", b"id=1").is_none());
+        assert_eq!(BodyFields::parse(b"", b"\xef\xbb\xbf{\"id\":9.0}").expect("json").every("/id"), ["9.0", "9"]);
+        let nested = BodyFields::parse(b"application/x-www-form-urlencoded", b"campaign[id]=9&campaign[id]=10").expect("form");
+        assert_eq!(nested.every("/campaign/id"), ["9", "10"]);
         assert!(BodyFields::parse(b"application/json", b"{").is_none());
     }
 }

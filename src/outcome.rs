@@ -131,6 +131,10 @@ reasons! {
     Truncated => "truncated",
     /// Its body ends with the connection, so that nobody can tell whether it is whole.
     Unframed => "body not delimited",
+    /// It went on for long after everybody who read it had left.
+    Abandoned => "abandoned",
+    /// It is an event stream, which has no end.
+    EventStream => "event stream",
     /// It ended in trailers.
     Trailers => "trailers",
     /// It carries more tags than `limits.tags`.

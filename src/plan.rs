@@ -13,7 +13,7 @@ use smallvec::SmallVec;
 
 use crate::field::{self, BodyFields, Unreadable, View};
 use crate::forward;
-use crate::key::{Key, Part, Writer};
+use crate::key::{Key, KeyHash, Part, Writer};
 use crate::outcome::{Outcome, Reason};
 use crate::route::{Captures, Mode, QueryRule, Role, Route, Routes};
 use crate::rule::{self, PurgeRule};
@@ -107,7 +107,7 @@ impl Rules {
                 Plan::Mutate(asked.method.clone())
             };
         }
-        if let Some(method) = overridden_method(asked.headers) {
+        if let Some(method) = overridden_methods(asked).into_iter().next() {
             // SECURITY: an app that obeys the override answers, and acts, as for the other method.
             return Plan::Mutate(method);
         }
@@ -266,6 +266,12 @@ impl Lookup<'_> {
         self.key.variant(spec.names().map(|name| (name, self.sent_value(name))))
     }
 
+    /// The hash of the key of that variant; of the key itself where nothing varies.
+    #[must_use]
+    pub fn variant_hash(&self, spec: &VarySpec) -> KeyHash {
+        if spec.is_empty() { self.key.hash() } else { self.variant(spec).hash() }
+    }
+
     /// What the app sees of a header on a fill, normalised; hashed where it is a secret.
     fn sent_value(&self, name: &HeaderName) -> Option<Vec<u8>> {
         let role = self.route.headers.role(name, self.asked.peer_is_trusted);
@@ -407,14 +413,20 @@ fn connection_names<'a>(read: &'a [HeaderName], headers: &HeaderMap) -> Option<&
     read.iter().chain([const { &COOKIE }]).find(|name| listed.iter().any(|listed| listed.eq_ignore_ascii_case(name.as_str().as_bytes())))
 }
 
-fn overridden_method(headers: &HeaderMap) -> Option<Method> {
+/// The unsafe methods that headers or the query ask for in place of the request's own. An app that obeys acts as for them.
+fn overridden_methods(asked: &Asked<'_>) -> SmallVec<[Method; 1]> {
     static OVERRIDES: [HeaderName; 3] = [
         HeaderName::from_static("x-http-method-override"),
         HeaderName::from_static("x-method-override"),
         HeaderName::from_static("x-http-method"),
     ];
-    let values = OVERRIDES.iter().filter_map(|name| headers.get(name));
-    values.filter_map(|value| Method::from_bytes(&value.as_bytes().to_ascii_uppercase()).ok()).find(|method| !rule::is_safe(method))
+    let read = |name: &[u8]| Method::from_bytes(&name.trim_ascii().to_ascii_uppercase()).ok().filter(|method| !rule::is_safe(method));
+    let lines = OVERRIDES.iter().flat_map(|name| asked.headers.get_all(name));
+    let mut methods: SmallVec<[Method; 1]> = lines.flat_map(|line| line.as_bytes().split(|&b| b == b',')).filter_map(read).collect();
+    if let Some(query) = asked.uri.query().filter(|query| query.contains("method")) {
+        methods.extend(target::every_value(query, "_method").iter().filter_map(|value| read(value.as_bytes())));
+    }
+    methods
 }
 
 fn authorization_alone(headers: &HeaderMap, hasher: &Hasher) -> Option<Credential> {

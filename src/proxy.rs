@@ -15,7 +15,7 @@ use tokio_util::task::TaskTracker;
 use crate::body::Body;
 use crate::cache_control::CacheControl;
 use crate::clock::{Clock, Wall};
-use crate::coalesce::{FlightKey, Flights, Follow, Joined, Part, Reader, SharedHead};
+use crate::coalesce::{FlightKey, Flights, Joined, Part, Reader, SharedHead};
 use crate::coherence::Coherence;
 use crate::conditional;
 use crate::forward::{self, Peer};
@@ -82,18 +82,20 @@ pub struct Late {
     trailers: Arc<Counter>,
     purged: Arc<Counter>,
     failed: Arc<Counter>,
+    abandoned: Arc<Counter>,
 }
 
 impl Late {
     /// Each reason with its count.
     #[must_use]
-    pub fn counts(&self) -> [(Reason, &Arc<Counter>); 5] {
+    pub fn counts(&self) -> [(Reason, &Arc<Counter>); 6] {
         [
             (Reason::Truncated, &self.truncated),
             (Reason::TooLarge, &self.too_large),
             (Reason::Trailers, &self.trailers),
             (Reason::PurgedMeanwhile, &self.purged),
             (Reason::StoreFailed, &self.failed),
+            (Reason::Abandoned, &self.abandoned),
         ]
     }
 
@@ -206,11 +208,11 @@ impl Proxy {
         let route = Some(lookup.route.id);
         let wish = Wish::of(lookup.route, &parts.headers);
         if let Some(reason) = wish.bypass {
-            return self.pass(parts.clone(), Body::empty(), peer, Outcome::bypass(reason), route).await;
+            return self.pass_lookup(parts, lookup, peer, Outcome::bypass(reason)).await;
         }
         if let Some(name) = self.uncovered_header(lookup) {
             let outcome = Outcome::bypass_of(Reason::UnkeyedHeader, name.as_str());
-            return self.pass(parts.clone(), Body::empty(), peer, outcome, route).await;
+            return self.pass_lookup(parts, lookup, peer, outcome).await;
         }
         let now = self.clock.wall();
         let consulted = self.store.consult(lookup, now).await;
@@ -263,31 +265,26 @@ impl Proxy {
 
     /// The entry is not there: fetch it, for all who ask for it now.
     async fn fetch(self: &Arc<Self>, parts: &Parts, lookup: &Lookup<'_>, peer: Peer, consulted: Consulted, why: Reason) -> Answer {
-        let flight = FlightKey { hash: consulted.key.hash(), caller: self.not_admitted(lookup) };
-        match self.flights.part(flight, &consulted.read, self.clock.wall()) {
-            Part::Lead(lead) => self.fill(parts, lookup, peer, consulted.read, why, Some(lead)).await,
-            Part::Alone => self.fill(parts, lookup, peer, consulted.read, why, None).await,
-            Part::Follow(follow) => self.follow(parts, lookup, peer, consulted, why, follow).await,
-        }
-    }
-
-    async fn follow(
-        self: &Arc<Self>,
-        parts: &Parts,
-        lookup: &Lookup<'_>,
-        peer: Peer,
-        consulted: Consulted,
-        why: Reason,
-        follow: Follow,
-    ) -> Answer {
-        match follow.join(&consulted.read).await {
-            Joined::Shared(head, reader) => self.shared(parts, lookup, &head, reader, why),
-            Joined::Alone => self.fill(parts, lookup, peer, consulted.read, why, None).await,
-            Joined::Failed(reason) => {
-                let outcome = Outcome { collapsed: true, ..Outcome::miss(reason) };
-                Answer { response: respond::failure(reason, &outcome), outcome, route: Some(lookup.route.id) }
+        let Consulted { key, read, .. } = consulted;
+        let mut flight = FlightKey { hash: key.hash(), caller: self.not_admitted(lookup) };
+        // Once by the key that is known; once more when a fill has told what the response varies by.
+        for _ in 0..2 {
+            let follow = match self.flights.part(flight, &read, self.clock.wall()) {
+                Part::Lead(lead) => return self.fill(parts, lookup, peer, read, why, Some(lead)).await,
+                Part::Alone => break,
+                Part::Follow(follow) => follow,
+            };
+            match follow.join(&read, |vary| lookup.variant_hash(vary)).await {
+                Joined::Shared(head, reader) => return self.shared(parts, lookup, &head, reader, why),
+                Joined::OtherVariant(head) => flight.hash = lookup.variant_hash(&head.vary),
+                Joined::Alone => break,
+                Joined::Failed(reason) => {
+                    let outcome = Outcome { collapsed: true, ..Outcome::miss(reason) };
+                    return Answer { response: respond::failure(reason, &outcome), outcome, route: Some(lookup.route.id) };
+                }
             }
         }
+        self.fill(parts, lookup, peer, read, why, None).await
     }
 
     fn shared(&self, parts: &Parts, lookup: &Lookup<'_>, head: &SharedHead, reader: Reader, why: Reason) -> Answer {

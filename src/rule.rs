@@ -57,9 +57,9 @@ impl PurgeRule {
     pub fn render(&self, view: &View<'_>) -> (Vec<Tag>, Vec<Arc<str>>) {
         let (mut tags, mut missing) = (Vec::with_capacity(self.tags.len()), Vec::new());
         for template in &self.tags {
-            match template.render(view) {
-                Ok(tag) => tags.push(tag),
-                Err((field, _)) => missing.push(field),
+            match template.render_every(view) {
+                Ok(rendered) => tags.extend(rendered),
+                Err(field) => missing.push(field),
             }
         }
         (tags, missing)

@@ -1,5 +1,6 @@
 //! Tags: the names by which entries are purged, and the templates that make them.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 
@@ -7,6 +8,7 @@ use http::header::{HeaderMap, HeaderName};
 
 use crate::error::Malformed;
 use crate::field::{Field, Unreadable, View};
+use crate::target;
 
 /// The longest tag that is used by its own name; a longer one goes by its digest, so that a stranger cannot make Redis keys of any size.
 pub const MAX_LEN: usize = 256;
@@ -28,8 +30,10 @@ impl Tag {
 
     /// The implicit tag of a URI, in all its variants and whatever its query.
     #[must_use]
-    pub fn of_uri(host: &str, normal_path: &str) -> Self {
-        let path = normal_path.strip_suffix('/').unwrap_or(normal_path);
+    pub fn of_uri(host: &str, path: &str) -> Self {
+        // Entries and mutations name it by the same reading, whatever the escapes.
+        let path = if path.contains('%') { Cow::Owned(target::permissive_path(path)) } else { Cow::Borrowed(path) };
+        let path = path.strip_suffix('/').unwrap_or(&path);
         Self::new(&format!("uri:{host}{}", if path.is_empty() { "/" } else { path }))
     }
 
@@ -133,6 +137,37 @@ impl Template {
             }
         }
         Ok(Tag::new(&name))
+    }
+}
+
+/// How many tags one template makes of a mutation at the most.
+const MAX_RENDERED: usize = 64;
+
+impl Template {
+    /// Every tag that a mutation could mean by this template, or the field that it lacks.
+    pub fn render_every(&self, view: &View<'_>) -> Result<Vec<Tag>, Arc<str>> {
+        let mut names = vec![String::new()];
+        for part in &self.parts {
+            match part {
+                Part::Text(text) => names.iter_mut().for_each(|name| name.push_str(text)),
+                Part::Field(field) => {
+                    let values = field.every_value(view);
+                    if values.is_empty() {
+                        return Err(Arc::clone(&field.name));
+                    }
+                    let longer = |name: &String| {
+                        let name = name.clone();
+                        values.iter().map(move |value| {
+                            let mut name = name.clone();
+                            push_value(&mut name, value);
+                            name
+                        })
+                    };
+                    names = names.iter().flat_map(longer).take(MAX_RENDERED).collect();
+                }
+            }
+        }
+        Ok(names.iter().map(|name| Tag::new(name.as_str())).collect())
     }
 }
 

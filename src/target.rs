@@ -64,11 +64,25 @@ fn normal_escapes(raw: &str) -> Option<String> {
 /// Purge rules are matched against this as well, so that a mutation in disguise is still seen.
 #[must_use]
 pub fn permissive_path(raw: &str) -> String {
-    let mut decoded = raw.to_owned();
     // Twice: `%252f` is `%2f` to an app that decodes behind a proxy that decodes.
-    for _ in 0..2 {
-        decoded = percent_decode_str(&decoded).decode_utf8_lossy().into_owned();
-    }
+    resolved(&decoded(&decoded(raw)))
+}
+
+/// All readings of a path that an app might have: as it is, in normal form, unescaped once, and most permissively.
+#[must_use]
+pub fn readings(raw: &str) -> Vec<String> {
+    let mut all = vec![raw.to_owned(), resolved(&decoded(raw)), permissive_path(raw)];
+    all.extend(normal_path(raw).map(Cow::into_owned));
+    all.sort();
+    all.dedup();
+    all
+}
+
+fn decoded(path: &str) -> String {
+    percent_decode_str(path).decode_utf8_lossy().into_owned()
+}
+
+fn resolved(decoded: &str) -> String {
     let mut segments: Vec<&str> = Vec::new();
     for segment in decoded.split(['/', '\\']) {
         let segment = segment.split([';', '\0', '?', '#']).next().unwrap_or_default();
@@ -124,6 +138,27 @@ fn well_escaped(text: &str) -> bool {
 /// Why the query cannot be picked apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ambiguous;
+
+/// All values that a query could give a parameter, by any reading: split at `&` and `;`, escapes undone where they can be.
+///
+/// For purges, where a value too many costs a miss, and one too few a stale read.
+#[must_use]
+pub fn every_value(query: &str, wanted: &str) -> Vec<String> {
+    let lenient = |text: &str| decoded(&text.replace('+', " "));
+    let pairs = query.split('&').chain(query.split(['&', ';']));
+    let mut values: Vec<String> = pairs
+        .filter_map(|pair| pair.split_once('='))
+        .filter(|(name, _)| {
+            let name = lenient(name);
+            name == wanted || is_disguise(&name, wanted)
+        })
+        .map(|(_, value)| lenient(value))
+        .filter(|value| !value.is_empty())
+        .collect();
+    values.sort();
+    values.dedup();
+    values
+}
 
 /// The value of one query parameter. A parameter that comes twice, also in disguise (`a[]`, `%61`), is ambiguous.
 pub fn parameter<'a>(query: &'a str, wanted: &str) -> Result<Option<Cow<'a, str>>, Ambiguous> {
@@ -228,6 +263,15 @@ mod tests {
         for cloaked in ["page=1&page=2", "page=1&%70age=2", "utm=1;page=2", "page[]=1", "page=%00", "page=%zz", "page[0]=1&page=1"] {
             assert_eq!(pick(cloaked, &wanted), Err(Ambiguous), "{cloaked}");
         }
+    }
+
+    #[test]
+    fn a_purge_sees_every_value_that_a_query_could_mean() {
+        assert_eq!(every_value("t=7&note=50%", "t"), ["7"]);
+        assert_eq!(every_value("t=7&t=8&t[]=9", "t"), ["7", "8", "9"]);
+        assert_eq!(every_value("a=b;t=7", "t"), ["7"]);
+        assert_eq!(every_value("t=7;x=1", "t"), ["7", "7;x=1"]);
+        assert_eq!(readings("/c/7%2Fx"), ["/c/7%2Fx", "/c/7/x"]);
     }
 
     #[test]

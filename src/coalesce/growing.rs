@@ -4,6 +4,7 @@
 //! - Every reader gets all bytes, in order, and an end only if the writer said so: a writer that is dropped breaks the body.
 //! - While the body may still be stored, all of it is kept and no reader slows the writer. Once it has outgrown the limit it is
 //!   a window: what all readers have read is dropped, the writer waits for the slowest, and nobody new may read.
+//! - In the window one slow reader holds the others back for [`PATIENCE`] at most: then it is cut off.
 //! - All bodies together keep no more than their [`Budget`]; one that would exceed it goes on as a window.
 
 use std::collections::{HashMap, VecDeque};
@@ -11,12 +12,16 @@ use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame};
 
 use crate::body::BodyError;
 use crate::metrics::Counter;
+
+/// How long readers that keep up wait for those that do not.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// The bytes that all growing bodies together may keep. Cloning it gives the same budget.
 #[derive(Clone, Debug)]
@@ -82,6 +87,8 @@ enum End {
 struct Place {
     next: usize,
     waker: Option<Waker>,
+    /// It was too slow: its response breaks off.
+    cut: bool,
 }
 
 /// What became of a chunk.
@@ -124,7 +131,7 @@ impl Growing {
         }
         let id = state.next_reader;
         state.next_reader += 1;
-        state.readers.insert(id, Place { next: 0, waker: None });
+        state.readers.insert(id, Place { next: 0, waker: None, cut: false });
         Some(Reader { body: self.clone(), id })
     }
 
@@ -147,10 +154,20 @@ impl Growing {
                 return Pushed::Kept;
             }
         }
+        loop {
+            match tokio::time::timeout(PATIENCE, self.room()).await {
+                Ok(pushed) => return pushed,
+                Err(_) => self.lock().cut_laggards(),
+            }
+        }
+    }
+
+    /// Waits until the window has room.
+    async fn room(&self) -> Pushed {
         std::future::poll_fn(|cx| {
             let mut state = self.lock();
             state.drop_what_all_have_read();
-            if state.readers.is_empty() {
+            if state.readers.values().all(|place| place.cut) {
                 return Poll::Ready(Pushed::Nobody);
             }
             if state.held() <= state.window {
@@ -160,6 +177,12 @@ impl Growing {
             Poll::Pending
         })
         .await
+    }
+
+    /// Whether anybody reads.
+    #[must_use]
+    pub fn is_read(&self) -> bool {
+        self.lock().readers.values().any(|place| !place.cut)
     }
 
     /// All chunks, if none was dropped.
@@ -212,9 +235,21 @@ impl State {
         if self.whole {
             return;
         }
-        let slowest = self.readers.values().map(|place| place.next).min().unwrap_or(usize::MAX);
+        let slowest = self.readers.values().filter(|place| !place.cut).map(|place| place.next).min().unwrap_or(usize::MAX);
         while self.dropped < slowest && self.chunks.pop_front().is_some() {
             self.dropped += 1;
+        }
+    }
+
+    /// Cuts off the readers that are behind, if others wait for more. A reader that is alone is as slow as it likes.
+    fn cut_laggards(&mut self) {
+        let end = self.dropped + self.chunks.len();
+        if !self.readers.values().any(|place| !place.cut && place.next == end) {
+            return;
+        }
+        for place in self.readers.values_mut().filter(|place| place.next < end) {
+            place.cut = true;
+            place.waker.take().into_iter().for_each(Waker::wake);
         }
     }
 
@@ -250,6 +285,9 @@ impl HttpBody for Reader {
         let mut state = self.body.lock();
         let State { chunks, dropped, end, readers, .. } = &mut *state;
         let Some(place) = readers.get_mut(&self.id) else { return Poll::Ready(None) };
+        if place.cut {
+            return Poll::Ready(Some(Err("the reader fell too far behind the others".into())));
+        }
         if let Some(chunk) = place.next.checked_sub(*dropped).and_then(|at| chunks.get(at)).cloned() {
             place.next += 1;
             state.wake_writer();
@@ -333,6 +371,19 @@ mod tests {
         body.complete();
         assert_eq!(reader.await.expect("no panic").expect("whole").len(), 10_000);
         assert!(most <= 1100, "{most} bytes were held");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_reader_that_stops_does_not_hold_the_others_for_long() {
+        let body = Growing::new(10, 100, &Budget::new(u64::MAX));
+        let stopped = body.reader().expect("a reader");
+        let reader = tokio::spawn(collect(body.reader().expect("a reader")));
+        for _ in 0..100 {
+            assert_ne!(body.push(Bytes::from_static(&[0; 50])).await, Pushed::Nobody);
+        }
+        body.complete();
+        assert_eq!(reader.await.expect("no panic").expect("whole").len(), 5_000);
+        assert!(collect(stopped).await.is_err(), "the one that stopped sees its response break off");
     }
 
     #[tokio::test]

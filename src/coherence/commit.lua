@@ -4,7 +4,8 @@
 -- Returns nil when something was purged meanwhile, else the nonces to record.
 local seq0, ttl, fence = tonumber(ARGV[1]), tonumber(ARGV[3]), ARGV[4]
 local now, seq, nonces = now_ms(), step(KEYS[1]), {}
-local clean = redis.call('GET', KEYS[2]) == ARGV[2]
+local kind = redis.call('TYPE', KEYS[2])['ok']
+local clean = kind == 'string' and redis.call('GET', KEYS[2]) == ARGV[2]
 for at = 3, #KEYS do
   local known, fresh = ARGV[2 * at - 1], ARGV[2 * at]
   local record = read(KEYS[at], fence)

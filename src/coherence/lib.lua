@@ -6,8 +6,11 @@ end
 
 -- The step of the latest purge. Seeded from the clock, so that it never falls back behind a value it had before it was lost.
 local function step(key)
+  local kind = redis.call('TYPE', key)['ok']
+  if kind ~= 'string' and kind ~= 'none' then redis.call('DEL', key) end
   local seq = redis.call('GET', key)
-  if not seq or not tonumber(seq) then
+  -- Sixteen digits of microseconds last until the year 2286; anything else was not written here.
+  if not seq or not string.match(seq, '^%d+$') or #seq > 16 then
     local time = redis.call('TIME')
     seq = time[1] .. string.format('%06d', tonumber(time[2]))
     redis.call('SET', key, seq)

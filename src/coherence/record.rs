@@ -53,8 +53,8 @@ impl Record {
 pub struct Reading {
     /// The generation.
     pub generation: Nonce,
-    /// The step of the latest purge.
-    pub seq: u64,
+    /// The step of the latest purge; `None` when Redis has lost it, so that nothing read now can be stored.
+    pub seq: Option<u64>,
     /// The records; `None` where there was none to trust.
     pub records: Vec<(Tag, Option<Record>)>,
     /// The fence that the reader trusts.
@@ -121,7 +121,7 @@ impl Reading {
     /// Whether two requests read the same state of the same tags, so that they may share a fill.
     #[must_use]
     pub fn agrees_with(&self, other: &Self) -> bool {
-        let same_step = self.seq == other.seq;
+        let same_step = self.seq.is_some() && self.seq == other.seq;
         self.generation == other.generation
             && self.fence == other.fence
             && self.records.len() == other.records.len()
@@ -143,7 +143,7 @@ mod tests {
     }
 
     fn reading(records: Vec<(Tag, Option<Record>)>) -> Reading {
-        Reading { generation: Nonce([9; 16]), seq: 5, records, fence: "fence".into(), redis_ms: 1_000 }
+        Reading { generation: Nonce([9; 16]), seq: Some(5), records, fence: "fence".into(), redis_ms: 1_000 }
     }
 
     fn stamp(tags: &[(&str, u8)]) -> Stamp {
@@ -184,12 +184,12 @@ mod tests {
     fn a_follower_joins_only_a_fill_that_read_the_same() {
         let (known, unknown) = (|nonce| vec![(Tag::new("a"), record(nonce, "-"))], vec![(Tag::new("a"), None)]);
         let mut later = reading(known(1));
-        later.seq = 6;
+        later.seq = Some(6);
         assert!(reading(known(1)).agrees_with(&later), "a purge of something else");
         assert!(!reading(known(1)).agrees_with(&reading(known(2))));
         assert!(reading(unknown.clone()).agrees_with(&reading(unknown.clone())));
         let mut later = reading(unknown.clone());
-        later.seq = 6;
+        later.seq = Some(6);
         assert!(!reading(unknown).agrees_with(&later), "it may have been this tag");
     }
 

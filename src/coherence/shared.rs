@@ -143,12 +143,17 @@ impl Shared {
         let entry = if entry.is_some() { values.pop().flatten() } else { None };
         let text = |value: &Option<Bytes>| value.as_deref().and_then(|bytes| std::str::from_utf8(bytes).ok()).map(str::to_owned);
         let generation = values.first().and_then(|value| Nonce::from_hex(value.as_deref()?));
-        let seq = values.get(1).and_then(text).and_then(|seq| seq.parse().ok());
-        let (Some(generation), Some(seq)) = (generation, seq) else {
-            // Flushed or evicted. Made anew, they match nothing that was stored before.
-            self.begin().await?;
-            return Ok(Fetched { entry, reading: None });
-        };
+        let plausible = |seq: &String| seq.len() <= 16 && seq.bytes().all(|b| b.is_ascii_digit());
+        let seq = values.get(1).and_then(text).filter(plausible).and_then(|seq| seq.parse().ok());
+        if generation.is_none() || seq.is_none() {
+            // Flushed, evicted, or none of ours. Made anew, they match nothing that was stored before.
+            match self.begin().await {
+                // Without memory Redis cannot make them. What is stored is judged by its nonces all the same.
+                Err(CallError::OutOfMemory) => {}
+                begun => begun?,
+            }
+        }
+        let Some(generation) = generation else { return Ok(Fetched { entry, reading: None }) };
         let found = values.split_off(2);
         let records = tags.iter().cloned().zip(found.iter().map(|value| value.as_deref().and_then(Record::parse))).collect();
         let reading = Reading { generation, seq, records, fence: self.fence(), redis_ms: self.redis_ms() };
@@ -247,9 +252,10 @@ impl Shared {
     pub async fn commit(&self, reading: &Reading, tags: &[Tag], lifetime: Duration) -> Result<Option<Stamp>, CallError> {
         let mut keys = vec![self.keys.seq.clone(), self.keys.generation.clone()];
         keys.extend(tags.iter().map(|tag| self.keys.tag(tag)));
+        let Some(seq) = reading.seq else { return Ok(None) };
         let ttl = millis(lifetime.saturating_add(RECORD_MARGIN)).max(millis(IDLE_RECORD));
         let fence = Bytes::copy_from_slice(reading.fence.as_bytes());
-        let mut args: Vec<Bytes> = vec![reading.seq.to_string().into(), reading.generation.to_hex().into(), ttl.to_string().into(), fence];
+        let mut args: Vec<Bytes> = vec![seq.to_string().into(), reading.generation.to_hex().into(), ttl.to_string().into(), fence];
         for tag in tags {
             args.push(reading.nonce(tag).map_or_else(|| Bytes::from_static(b"-"), |nonce| nonce.to_hex().into()));
             args.push(Nonce::random().to_hex().into());

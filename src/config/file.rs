@@ -105,7 +105,7 @@ table! {
         /// The largest response head.
         max_header_bytes: Size = "256KiB",
         /// The most headers in a response.
-        max_headers: Count = 100,
+        max_headers: Count = 256,
         /// A PEM file of roots to trust in place of the system's; relative to the folder of this file.
         ca_file: Text,
     }

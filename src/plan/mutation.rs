@@ -4,10 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::Method;
-use http::header::HeaderName;
+use http::header::{CONTENT_TYPE, COOKIE, HeaderName, HeaderValue};
 
 use crate::field::BodyFields;
 use crate::plan::{Asked, Rules, authority, doubted_header, rule_view};
+use crate::route::Captures;
 use crate::rule::{Guard, PurgeRule};
 use crate::tag::Tag;
 use crate::target;
@@ -30,62 +31,59 @@ pub struct Mutation {
 }
 
 /// A rule with the captures of the path it matched.
-type Matched<'a> = Vec<(&'a PurgeRule, crate::route::Captures)>;
+type Matched<'a> = Vec<(&'a PurgeRule, Captures)>;
+
+/// The media type of forms.
+const FORM: &[u8] = b"application/x-www-form-urlencoded";
 
 impl Rules {
-    /// The methods under which a mutation is known: its own, and the one that a header or the query asks for instead.
-    fn mutation_methods(asked: &Asked<'_>, effective: &Method) -> Vec<Method> {
+    /// The methods under which a mutation is known: its own, and those that headers, the query or a form ask for instead.
+    fn mutation_methods(asked: &Asked<'_>, effective: &Method, body: Option<&BodyFields>) -> Vec<Method> {
         let mut methods = vec![asked.method.clone(), effective.clone()];
-        if let Some(method) = super::overridden_method(asked.headers) {
-            methods.push(method);
-        }
-        let query = asked.uri.query().unwrap_or_default();
-        if let Ok(Some(method)) = target::parameter(query, "_method") {
-            methods.extend(Method::from_bytes(method.to_ascii_uppercase().as_bytes()));
-        }
+        methods.extend(super::overridden_methods(asked));
+        let in_form = body.map(|body| body.every("/_method")).unwrap_or_default();
+        methods.extend(in_form.iter().filter_map(|method| Method::from_bytes(method.to_ascii_uppercase().as_bytes()).ok()));
         methods
     }
 
-    /// The rules that speak of a mutation. Matched against the path as it is, and against its most permissive reading.
-    fn matching<'a>(&'a self, asked: &Asked<'_>, effective: &Method) -> Matched<'a> {
-        let methods = Self::mutation_methods(asked, effective);
-        let raw = asked.uri.path();
-        let normal = target::normal_path(raw);
-        let permissive = target::permissive_path(raw);
-        let mut matched = Matched::new();
-        for rule in &self.purges {
-            let plain = normal.as_ref().and_then(|path| rule.matches(&methods, path));
-            if let Some(captures) = plain.or_else(|| rule.matches(&methods, &permissive)) {
-                matched.push((rule, captures));
-            }
-        }
-        matched
+    /// The rules that speak of a mutation. Matched against every reading of its path: a mutation in disguise is a mutation.
+    fn matching<'a>(&'a self, asked: &Asked<'_>, methods: &[Method]) -> Matched<'a> {
+        let readings = target::readings(asked.uri.path());
+        let each = |rule: &'a PurgeRule| {
+            let mut captures: Vec<Captures> = readings.iter().filter_map(|path| rule.matches(methods, path)).collect();
+            captures.dedup();
+            captures.into_iter().map(move |captures| (rule, captures))
+        };
+        self.purges.iter().flat_map(each).collect()
     }
 
-    /// Whether the body has to be read before it can be told what the mutation purges.
+    /// Whether the body has to be read before it can be told what the mutation purges: a rule reads it, or its method may stand in it.
     #[must_use]
     pub fn mutation_reads_body(&self, asked: &Asked<'_>, effective: &Method) -> bool {
-        self.purges.iter().any(PurgeRule::reads_body) && self.matching(asked, effective).iter().any(|(rule, _)| rule.reads_body())
+        let methods = Self::mutation_methods(asked, effective, None);
+        if self.purges.iter().any(PurgeRule::reads_body) && self.matching(asked, &methods).iter().any(|(rule, _)| rule.reads_body()) {
+            return true;
+        }
+        let kind = asked.headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes).unwrap_or_default();
+        let form = kind.len() >= FORM.len() && kind[..FORM.len()].eq_ignore_ascii_case(FORM);
+        let for_others = |rule: &PurgeRule| rule.methods.as_ref().is_some_and(|named| !named.contains(asked.method));
+        form && asked.method == Method::POST && self.purges.iter().any(for_others)
     }
 
     /// What a mutation purges; or the header that makes it impossible to tell.
     pub fn mutation(&self, asked: &Asked<'_>, effective: &Method, body: Option<&BodyFields>) -> Result<Mutation, HeaderName> {
         let host = authority(asked.uri, asked.headers);
-        let raw = asked.uri.path();
-        let permissive = target::permissive_path(raw);
+        let readings = target::readings(asked.uri.path());
         let mut mutation = Mutation {
-            tags: vec![Tag::of_uri(&host, &permissive)],
+            tags: readings.iter().map(|path| Tag::of_uri(&host, path)).collect(),
             missing: Vec::new(),
             covered: false,
             uncovered_cached_path: false,
             guard: Guard::Mark,
             repurge_after: Vec::new(),
         };
-        if let Some(normal) = target::normal_path(raw) {
-            mutation.tags.push(Tag::of_uri(&host, &normal));
-        }
-        for (rule, captures) in self.matching(asked, effective) {
-            let read: Vec<HeaderName> = rule.fields().filter_map(|field| field.header().cloned()).collect();
+        for (rule, captures) in self.matching(asked, &Self::mutation_methods(asked, effective, body)) {
+            let read: Vec<HeaderName> = rule.fields().filter_map(|field| field.header().cloned()).filter(|name| *name != COOKIE).collect();
             if let Some(header) = doubted_header(&read, asked.headers) {
                 return Err(header);
             }
@@ -98,9 +96,11 @@ impl Rules {
             }
             mutation.repurge_after.extend(&rule.repurge_after);
         }
-        mutation.uncovered_cached_path = !mutation.covered && self.routes.find(&permissive).is_some();
+        mutation.uncovered_cached_path = !mutation.covered && readings.iter().any(|path| self.routes.find(path).is_some());
         mutation.tags.sort();
         mutation.tags.dedup();
+        mutation.missing.sort();
+        mutation.missing.dedup();
         mutation.repurge_after.sort();
         mutation.repurge_after.dedup();
         Ok(mutation)

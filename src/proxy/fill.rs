@@ -3,8 +3,10 @@
 //! The fill is a task of its own: the leader is its first reader, and may leave like any other.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use http::header::{CONTENT_LENGTH, HeaderMap};
+use bytes::Bytes;
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderName};
 use http::request::Parts;
 use http::{Request, Response, StatusCode};
 use http_body_util::BodyExt as _;
@@ -22,7 +24,7 @@ use crate::outcome::{Outcome, Reason};
 use crate::plan::{Lookup, Rules};
 use crate::proxy::{Answer, Proxy, conditional_response};
 use crate::respond;
-use crate::route::Route;
+use crate::route::{Role, Route};
 use crate::scope::{AdmissionId, Scope};
 use crate::store::Draft;
 use crate::tag::Tag;
@@ -30,6 +32,21 @@ use crate::upstream::{self, CloseDelimited};
 
 /// How far a body that will not be stored may run ahead of its slowest reader.
 const WINDOW: u64 = 256 * 1024;
+
+/// How long the last chunk of a response waits until the response is stored.
+const HOLD: Duration = Duration::from_millis(50);
+
+/// How long a fill goes on that nobody reads.
+const UNREAD: Duration = Duration::from_secs(30);
+
+/// How often a fill that waits for the app looks whether anybody reads.
+const GLANCE: Duration = Duration::from_secs(5);
+
+/// What is left of a body that was moved.
+struct Pumped {
+    last: Option<Bytes>,
+    trailers: bool,
+}
 
 /// All that a fill needs once its request is gone.
 struct Order {
@@ -145,6 +162,20 @@ impl Proxy {
         };
         let exchange = Exchange { request: &order.sent, status: response.status(), response: response.headers(), requested, received };
         let admission = admit::admit(&rules, &exchange)?;
+        if spec.scope == Scope::Shared && !response.status().is_success() {
+            // SECURITY: what the app says to a caller whom it turns away is for that caller.
+            return Err(Reason::Status);
+        }
+        if is_event_stream(response.headers()) {
+            // It has no end, and its events are for those who listen now.
+            return Err(Reason::EventStream);
+        }
+        let unseen =
+            |name: &HeaderName| order.route.headers.role(name, order.peer.trusted) == Role::Unknown && !admission.vary.covers(name);
+        if order.sent.keys().any(unseen) {
+            // SECURITY: an earlier response varied by this header and let it through; this one does not, so no key has seen it.
+            return Err(Reason::UnkeyedHeader);
+        }
         if response.extensions().get::<CloseDelimited>().is_some() {
             // Nobody can tell whether such a body is whole.
             return Err(Reason::Unframed);
@@ -167,7 +198,12 @@ impl Proxy {
                 return Err(Reason::TooManyTags);
             }
         }
-        Ok(Judged { more_tags: tags.len() > known, tags, admission, received })
+        let key = if admission.vary.is_empty() {
+            order.primary.clone()
+        } else {
+            order.rules.variant_of(&order.route, order.peer.trusted, &order.primary, &admission.vary, &order.sent)
+        };
+        Ok(Judged { key, more_tags: tags.len() > known, tags, admission, received })
     }
 
     async fn stream_and_store(
@@ -187,67 +223,85 @@ impl Proxy {
         let reader = growing.reader().map_or_else(Body::empty, Body::stream);
         let _ = tell.send(Told::Response { status, headers, body: reader, admitted: Ok(ttl) });
         if let Some(lead) = &lead {
-            let head = SharedHead { status, headers: shareable.clone(), ttl, more_tags: judged.more_tags };
+            let (vary, variant) = (judged.admission.vary.clone(), judged.key.hash());
+            let head = SharedHead { status, headers: shareable.clone(), ttl, more_tags: judged.more_tags, vary, variant };
             lead.open(head, growing.clone());
         }
-        let mut trailers = false;
-        // The last chunk is held back until the response is stored, so that who has all of it finds it there.
-        let mut last = None;
-        while let Some(frame) = body.frame().await {
-            let Ok(frame) = frame else {
-                self.counters.late.note(Reason::Truncated, &order.route);
-                return;
-            };
-            match frame.into_data() {
-                Ok(chunk) if http_body::Body::is_end_stream(&body) => last = Some(chunk),
-                Ok(chunk) => {
-                    if growing.push(chunk).await == Pushed::Nobody {
-                        // Too large to be stored, and nobody reads on.
-                        self.counters.late.note(Reason::TooLarge, &order.route);
-                        self.store.memory.refused.inc();
-                        return;
-                    }
-                }
-                Err(_) => trailers = true,
-            }
-        }
         let route = Arc::clone(&order.route);
-        let kept = match growing.chunks() {
-            Some(_) if trailers => Err(Reason::Trailers),
-            Some(mut chunks) => {
-                chunks.extend(last.clone());
-                self.keep(order, judged, status, &shareable, &chunks).await
+        let pumped = match self.pump(&mut body, &growing).await {
+            Ok(pumped) => pumped,
+            Err(reason) => {
+                self.counters.late.note(reason, &route);
+                return;
             }
-            None => Err(Reason::TooLarge),
         };
-        if let Err(reason) = kept {
-            self.counters.late.note(reason, &route);
-            if reason == Reason::TooLarge {
-                self.store.memory.refused.inc();
+        let Pumped { last, trailers } = pumped;
+        let keeping = async {
+            match growing.chunks() {
+                Some(_) if trailers => Err(Reason::Trailers),
+                Some(mut chunks) => {
+                    chunks.extend(last.clone());
+                    self.keep(order, judged, status, &shareable, &chunks).await
+                }
+                None => {
+                    self.store.memory.refused.inc();
+                    if let Some(lead) = &lead {
+                        lead.remember_uncacheable(self.clock.wall());
+                    }
+                    Err(Reason::TooLarge)
+                }
             }
-        }
-        if let Some(chunk) = last {
-            growing.push(chunk).await;
+        };
+        // The last chunk is held back until the response is stored, so that who has all of it finds it there; but not for long.
+        tokio::pin!(keeping);
+        let kept = tokio::time::timeout(HOLD, &mut keeping).await;
+        if let Some(chunk) = &last {
+            growing.push(chunk.clone()).await;
         }
         growing.complete();
         drop(writing);
-        drop(lead);
+        let kept = match kept {
+            Ok(kept) => kept,
+            Err(_) => keeping.await,
+        };
+        if let Err(reason) = kept {
+            self.counters.late.note(reason, &route);
+        }
     }
 
-    async fn keep(
-        &self,
-        order: Order,
-        judged: Judged,
-        status: StatusCode,
-        headers: &HeaderMap,
-        chunks: &[bytes::Bytes],
-    ) -> Result<(), Reason> {
-        let Judged { admission: Admission { times, vary }, tags, received, .. } = judged;
-        let key = if vary.is_empty() {
-            order.primary.clone()
-        } else {
-            order.rules.variant_of(&order.route, order.peer.trusted, &order.primary, &vary, &order.sent)
-        };
+    /// Moves the body to those who read it, but for its last chunk.
+    async fn pump(&self, body: &mut Body, growing: &Growing) -> Result<Pumped, Reason> {
+        let mut pumped = Pumped { last: None, trailers: false };
+        let mut unread_since = None;
+        loop {
+            let waited = tokio::time::timeout(GLANCE, body.frame()).await;
+            if growing.is_read() {
+                unread_since = None;
+            } else if self.clock.now().duration_since(*unread_since.get_or_insert_with(|| self.clock.now())) >= UNREAD {
+                // Nobody has wanted it for long; a body without an end would hold its connection for ever.
+                return Err(Reason::Abandoned);
+            }
+            match waited {
+                Err(_) => {}
+                Ok(None) => return Ok(pumped),
+                Ok(Some(Err(_))) => return Err(Reason::Truncated),
+                Ok(Some(Ok(frame))) => match frame.into_data() {
+                    Ok(chunk) if http_body::Body::is_end_stream(body) => pumped.last = Some(chunk),
+                    Ok(chunk) => {
+                        if growing.push(chunk).await == Pushed::Nobody {
+                            // Too large to be stored, and nobody reads on.
+                            self.store.memory.refused.inc();
+                            return Err(Reason::TooLarge);
+                        }
+                    }
+                    Err(_) => pumped.trailers = true,
+                },
+            }
+        }
+    }
+
+    async fn keep(&self, order: Order, judged: Judged, status: StatusCode, headers: &HeaderMap, chunks: &[Bytes]) -> Result<(), Reason> {
+        let Judged { key, admission: Admission { times, vary }, tags, received, .. } = judged;
         let entry = Entry::compact(key.canonical(), status, headers, chunks, times);
         if entry.body.len() as u64 > self.store.largest() {
             return Err(Reason::TooLarge);
@@ -270,8 +324,15 @@ impl Proxy {
     }
 }
 
+fn is_event_stream(headers: &HeaderMap) -> bool {
+    let essence = headers.get(CONTENT_TYPE).and_then(|kind| kind.as_bytes().split(|&b| b == b';').next());
+    essence.is_some_and(|essence| essence.trim_ascii().eq_ignore_ascii_case(b"text/event-stream"))
+}
+
 /// A response that may be stored.
 struct Judged {
+    /// The key of the variant that it answers.
+    key: Key,
     admission: Admission,
     tags: Vec<Tag>,
     /// Whether the response named tags that the request did not tell.

@@ -33,7 +33,12 @@ impl Proxy {
         if outcome.disposition == crate::outcome::Disposition::Miss {
             (parts.uri, parts.headers) = lookup.fill_request();
         }
-        self.pass(parts, Body::empty(), peer, outcome, Some(lookup.route.id)).await
+        let answer = self.pass(parts, Body::empty(), peer, outcome, Some(lookup.route.id)).await;
+        if let (Some(id), StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) = (lookup.admission, answer.response.status()) {
+            // However it was asked, the app has refused this credential.
+            self.admissions.end(id);
+        }
+        answer
     }
 
     fn passed(

@@ -1,0 +1,67 @@
+//! The real binary with any `[upstream]`, watched to its end.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::Duration;
+
+use tempfile::TempDir;
+use tokio::net::TcpStream;
+
+use super::process::{free_port, signal};
+
+/// The process. Dropping it kills it.
+pub struct ChildSidecar {
+    /// Where it answers clients.
+    pub address: SocketAddr,
+    child: Child,
+    _directory: TempDir,
+}
+
+impl ChildSidecar {
+    /// A sidecar with these lines of `[upstream]` and these tables.
+    pub async fn spawn(upstream: &str, rules: &str) -> Self {
+        let [address, admin] = [free_port(), free_port()].map(|port| SocketAddr::from((Ipv4Addr::LOCALHOST, port)));
+        let directory = TempDir::new().expect("a temporary directory can be made");
+        let file = directory.path().join("proxy.toml");
+        let text = format!(
+            "[listen]\naddress = \"{address}\"\ndrain = \"10s\"\n[upstream]\n{upstream}\n[admin]\naddress = \"{admin}\"\n{rules}\n"
+        );
+        std::fs::write(&file, text).expect("the temporary directory can be written to");
+        let mut command = Command::new(env!("CARGO_BIN_EXE_sidecache"));
+        let child = command.arg("--config").arg(&file).stdin(Stdio::null()).spawn().expect("the binary was built with the tests");
+        let sidecar = Self { address, child, _directory: directory };
+        super::eventually("the sidecar accepts connections", Duration::from_secs(10), || async {
+            TcpStream::connect(sidecar.address).await.is_ok()
+        })
+        .await;
+        sidecar
+    }
+
+    /// Sends a signal, such as `TERM`.
+    pub fn signal(&self, name: &str) {
+        signal(self.child.id(), name);
+    }
+
+    /// Whether the process has ended, and how.
+    pub fn ended(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().expect("a child can be waited for")
+    }
+
+    /// How the process ends. Panics when it has not by `within`.
+    pub async fn end(&mut self, within: Duration) -> ExitStatus {
+        for _ in 0..within.as_millis() / 10 {
+            if let Some(status) = self.ended() {
+                return status;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        panic!("the sidecar still runs after {within:?}");
+    }
+}
+
+impl Drop for ChildSidecar {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
