@@ -6,7 +6,7 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use http::header::{AUTHORIZATION, CONNECTION, COOKIE, HeaderMap, HeaderName, HeaderValue};
+use http::header::{ACCEPT, AUTHORIZATION, CONNECTION, COOKIE, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, Uri, Version};
 use sha2::{Digest as _, Sha256};
 use smallvec::SmallVec;
@@ -25,6 +25,8 @@ use crate::vary::{self, VarySpec};
 pub use crate::plan::mutation::Mutation;
 
 mod mutation;
+#[cfg(test)]
+mod tests;
 
 /// The rules of one `proxy.toml`.
 #[derive(Debug)]
@@ -348,6 +350,10 @@ fn refuse_unkeyable(route: &Route, asked: &Asked<'_>) -> Result<(), Outcome> {
         return Err(Outcome::bypass(Reason::RequestBody));
     }
     let headers = asked.headers;
+    if let Some(name) = removed_on_the_way(headers) {
+        // SECURITY: the key, or `Vary`, would see a header that the app never gets, and what it answers without would be stored under it.
+        return Err(Outcome::bypass_of(Reason::UnkeyedHeader, name));
+    }
     if headers.contains_key(http::header::UPGRADE) && forward::upgrade_wanted(headers, asked.version).is_some() {
         return Err(Outcome::bypass(Reason::Upgrade));
     }
@@ -367,8 +373,8 @@ fn sort_headers<'a>(route: &Route, asked: &Asked<'a>) -> (Implicit<'a>, SmallVec
     let (mut implicit, mut unknown) = (Implicit::new(), SmallVec::new());
     for (name, value) in asked.headers {
         match route.headers.role(name, asked.peer_is_trusted) {
-            // `*/*` is what no `Accept` means (RFC 9110 12.5.1).
-            Role::Implicit if *name == http::header::ACCEPT && value.as_bytes() == b"*/*" => {}
+            // `*/*` is what no `Accept` means (RFC 9110 12.5.1); among others it is one more choice.
+            Role::Implicit if *name == ACCEPT && value.as_bytes() == b"*/*" && asked.headers.get_all(ACCEPT).iter().nth(1).is_none() => {}
             Role::Implicit => implicit.push((name, value.as_bytes())),
             Role::Unknown => unknown.push(name.clone()),
             _ => {}
@@ -404,6 +410,14 @@ pub fn authority<'a>(uri: &'a Uri, headers: &'a HeaderMap) -> Cow<'a, str> {
 fn doubted_header(read: &[HeaderName], headers: &HeaderMap) -> Option<HeaderName> {
     let doubled = read.iter().find(|name| headers.get_all(*name).iter().nth(1).is_some());
     doubled.or_else(|| connection_names(read, headers)).cloned()
+}
+
+/// A header of the request that `Connection` takes away before the app (RFC 9110 7.6.1), besides those that belong to the connection.
+fn removed_on_the_way(headers: &HeaderMap) -> Option<&str> {
+    const ITS_OWN: [&str; 7] = ["close", "keep-alive", "upgrade", "te", "trailer", "http2-settings", "proxy-connection"];
+    let options = headers.get_all(CONNECTION).iter().filter_map(|line| line.to_str().ok()).flat_map(|line| line.split(',')).map(str::trim);
+    let mut others = options.filter(|option| !ITS_OWN.iter().any(|own| own.eq_ignore_ascii_case(option)));
+    others.find(|option| headers.contains_key(*option))
 }
 
 fn connection_names<'a>(read: &'a [HeaderName], headers: &HeaderMap) -> Option<&'a HeaderName> {

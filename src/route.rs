@@ -111,13 +111,14 @@ pub struct Route {
 }
 
 impl Route {
-    fn new(id: usize, spec: RouteSpec, credential: &CredentialRule) -> Self {
+    fn new(id: usize, mut spec: RouteSpec, credential: &CredentialRule) -> Self {
         let mut fields: Vec<Arc<Field>> = spec.key.to_vec();
         for field in spec.tags.iter().flat_map(Template::fields) {
             if !fields.contains(field) {
                 fields.push(Arc::clone(field));
             }
         }
+        spec.query = with_fields(spec.query, &fields);
         let keyed_cookies: Box<[Box<str>]> = fields
             .iter()
             .filter_map(|field| match &field.source {
@@ -146,6 +147,23 @@ impl Route {
     pub fn name(&self) -> &str {
         self.spec.pattern.as_str()
     }
+}
+
+/// The parameters that count, those that fields read included: what the key has seen, the app may see.
+fn with_fields(query: QueryRule, fields: &[Arc<Field>]) -> QueryRule {
+    let mut names = match query {
+        QueryRule::All => return QueryRule::All,
+        QueryRule::None => Vec::new(),
+        QueryRule::Only(names) => names.into_vec(),
+    };
+    for field in fields {
+        if let Source::Query(name) = &field.source
+            && !names.contains(name)
+        {
+            names.push(name.clone());
+        }
+    }
+    if names.is_empty() { QueryRule::None } else { QueryRule::Only(names.into()) }
 }
 
 /// Hashes what decides which responses may share a key. Fixed keys: sidecars with the same file agree on it.

@@ -333,9 +333,13 @@ fn connect(settings: &Settings, tls: Option<&TlsConnector>, broken: &Arc<Notify>
         Address::Unix(path) => ServerConfig::new_unix_socket(path.clone()),
     };
     let is_tcp = matches!(settings.address, Address::Tcp { .. });
+    // fred writes the credentials of `HELLO`, with which RESP3 begins, as words of one line; `AUTH` of RESP2 takes them as they are.
+    let spaced = |text: &str| text.contains([' ', '\t', '"', '\'', '\\']);
+    let password = settings.password.as_ref().is_some_and(|password| spaced(password.expose()));
+    let version = if password || settings.username.as_deref().is_some_and(spaced) { RespVersion::RESP2 } else { RespVersion::RESP3 };
     let config = Config {
         server,
-        version: RespVersion::RESP3,
+        version,
         fail_fast: false,
         username: settings.username.clone(),
         password: settings.password.as_ref().map(|password| password.expose().to_owned()),

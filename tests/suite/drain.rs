@@ -29,6 +29,8 @@ async fn drains_at(signal: &str) {
     let mut writer = TcpStream::connect(leaving.address).await.expect("the sidecar accepts connections");
     writer.write_all(b"PUT /w/a HTTP/1.1\r\nHost: app.test\r\nContent-Length: 0\r\n\r\n").await.expect("the sidecar reads");
     write.arrived().await;
+    // A reset, not a polite end: the connection is over at once.
+    socket2::SockRef::from(&writer).set_linger(Some(Duration::ZERO)).expect("a socket can be told so");
     drop(writer);
     tokio::time::sleep(Duration::from_millis(100)).await;
 

@@ -12,11 +12,15 @@ mod guide;
 
 mod config;
 mod demo;
+mod drain;
 mod http_gaps;
 mod isolation;
 mod memory;
 mod mutations;
+mod protocols;
 mod read_your_writes;
 mod redis_faults;
+mod redis_tier;
+mod regressions;
 mod streaming;
 mod ttl;

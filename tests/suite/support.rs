@@ -1,11 +1,14 @@
 //! What the tests stand on: real processes, scriptable apps, small clients. Nothing here knows what is being tested.
 
+pub mod child;
 pub mod client;
 pub mod origin;
 pub mod process;
 pub mod raw;
 pub mod redis;
+pub mod redis_kinds;
 pub mod sidecar;
+pub mod tls;
 
 pub use client::{Client, Reply};
 pub use origin::{Answer, Point, TestApp};

@@ -90,7 +90,7 @@ fn cookies(headers: &HeaderMap) -> Vec<Vec<u8>> {
 /// What the app can tell of a header, with what means the same written the same.
 fn seen(headers: &HeaderMap, name: &HeaderName) -> Vec<Vec<u8>> {
     let lines: Vec<Vec<u8>> = headers.get_all(name).iter().map(|line| line.as_bytes().trim_ascii().to_vec()).collect();
-    if *name == http::header::ACCEPT && lines == [b"*/*"] { Vec::new() } else { lines }
+    if *name == ACCEPT && lines == [b"*/*"] { Vec::new() } else { lines }
 }
 
 /// Two requests with one key, neither of which bypasses for a header: the app must not be able to tell them apart.
