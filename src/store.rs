@@ -161,7 +161,11 @@ impl Store {
             _ => self.look_in_redis(shared, lookup, key.clone(), varies, now).await,
         };
         match looked {
-            Some(Looked { key, found, why, reading }) => {
+            Some(Looked { key, found, why, mut reading }) => {
+                if let (None, Some(reading)) = (&found, &mut reading) {
+                    // Fail open: unseeded, the fill is stored if nothing at all is purged meanwhile.
+                    let _ = self.coherence.watch(shared.seed(reading).await);
+                }
                 let read = reading.map_or(Read::Unproven, |reading| Read::Shared(epoch, reading));
                 Consulted { key, found, why, read }
             }

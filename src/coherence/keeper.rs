@@ -94,6 +94,8 @@ impl Coherence {
         if !first {
             // The others may have purges to replay as well.
             tokio::time::sleep(shared.link().settings().rejoin_grace).await;
+            // A break is told more than once, and late: this second look vouches for all that came before it.
+            let _ = shared.link().broken().now_or_never();
             let again = shared.look().await?;
             if again != look {
                 return Err(CallError::Answer("it changed meanwhile".to_owned()));

@@ -118,6 +118,14 @@ impl Reading {
         self.record(tag)?.as_ref().filter(|record| *record.fence == *self.fence).map(|record| record.nonce)
     }
 
+    /// Takes over a record that was made after the reading.
+    pub fn seeded(&mut self, tag: &Tag, nonce: Nonce) {
+        let record = Record { nonce, seq: self.seq.unwrap_or_default(), fence: (*self.fence).into(), pending_until: None, guarded: false };
+        if let Some((_, place)) = self.records.iter_mut().find(|(name, _)| name == tag) {
+            *place = Some(record);
+        }
+    }
+
     /// Whether two requests read the same state of the same tags, so that they may share a fill.
     #[must_use]
     pub fn agrees_with(&self, other: &Self) -> bool {

@@ -55,6 +55,7 @@ struct Scripts {
     purge: Script,
     unmark: Script,
     settle: Script,
+    seed: Script,
     commit: Script,
 }
 
@@ -68,6 +69,7 @@ impl Default for Scripts {
             purge: script(include_str!("purge.lua")),
             unmark: script(include_str!("unmark.lua")),
             settle: script(include_str!("settle.lua")),
+            seed: script(include_str!("seed.lua")),
             commit: script(include_str!("commit.lua")),
         }
     }
@@ -239,6 +241,22 @@ impl Shared {
     pub async fn settle(&self, tags: &[Tag]) -> Result<(), CallError> {
         for batch in tags.chunks(BATCH) {
             self.change(&self.scripts.settle, "", batch).await?;
+        }
+        Ok(())
+    }
+
+    /// Makes the records that a reading found missing, so that the fill which follows is judged by its own tags alone: without them,
+    /// any purge at all would keep it from being stored.
+    pub async fn seed(&self, reading: &mut Reading) -> Result<(), CallError> {
+        let absent: Vec<Tag> = reading.records.iter().map(|(tag, _)| tag).filter(|tag| reading.nonce(tag).is_none()).cloned().collect();
+        for batch in absent.chunks(BATCH) {
+            let head = vec![Bytes::new(), idle_ttl(), Bytes::copy_from_slice(reading.fence.as_bytes())];
+            let Returned::Many(nonces) = self.link.run(&self.scripts.seed, self.with_seq(batch), with_nonces(head, batch)).await? else {
+                return Err(CallError::Answer("not what the script returns".to_owned()));
+            };
+            for (tag, nonce) in batch.iter().zip(nonces.iter().filter_map(|nonce| Nonce::from_hex(nonce))) {
+                reading.seeded(tag, nonce);
+            }
         }
         Ok(())
     }

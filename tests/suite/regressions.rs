@@ -117,6 +117,12 @@ async fn r005_a_refusal_is_not_shared() {
     }
 }
 
+const FORM: &[(&str, &str)] = &[("content-type", "application/x-www-form-urlencoded")];
+const JSON: &[(&str, &str)] = &[("content-type", "application/json")];
+
+/// A method, a path, what it must purge, headers and a body.
+type Write = (&'static str, &'static str, &'static str, &'static [(&'static str, &'static str)], &'static str);
+
 /// 6. Writes in disguise were forwarded and purged nothing.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn r006_a_write_is_seen_in_every_disguise() {
@@ -124,19 +130,17 @@ async fn r006_a_write_is_seen_in_every_disguise() {
         [[routes]]\npath = \"/{*rest}\"\nttl = \"1m\"\ntags = [\"all\"]\n\
         [[purges]]\npath = \"/c/{x}\"\ntags = [\"all\"]\n[[purges]]\npath = \"/d\"\nmethods = [\"DELETE\"]\ntags = [\"all\"]\n\
         [[routes]]\npath = \"/q\"\nttl = \"1m\"\ntags = [\"q:7\"]\n[[purges]]\npath = \"/wq\"\ntags = [\"q:{t}\"]\n[[purges]]\npath = \"/wb\"\ntags = [\"q:{id}\"]\n";
-    let form = [("content-type", "application/x-www-form-urlencoded")];
-    let json = [("content-type", "application/json")];
-    let writes: [(&str, &str, &str, &[(&str, &str)], &str); 12] = [
+    let writes: [Write; 12] = [
         ("PUT", "/c/7%2Fx", "/read", &[], ""),
         ("PUT", "/c/%2e%2e", "/read", &[], ""),
-        ("POST", "/d", "/read", &form, "a=1&_method=delete"),
+        ("POST", "/d", "/read", FORM, "a=1&_method=delete"),
         ("POST", "/d", "/read", &[("x-http-method-override", "GET, DELETE")], ""),
         ("GET", "/d?_method=DELETE", "/read", &[], ""),
         ("POST", "/wq?t=7&note=50%", "/q", &[], ""),
         ("POST", "/wq?t=7&note=a;b", "/q", &[], ""),
         ("POST", "/wq?t=8&t[]=7", "/q", &[], ""),
-        ("POST", "/wb", "/q", &form, "campaign[id]=7"),
-        ("POST", "/wb", "/q", &json, "\u{feff}{\"campaign\":{\"id\":7}}"),
+        ("POST", "/wb", "/q", FORM, "campaign[id]=7"),
+        ("POST", "/wb", "/q", JSON, "\u{feff}{\"campaign\":{\"id\":7}}"),
         ("POST", "/wb", "/q", &[], "{\"campaign\":{\"id\":7.0}}"),
         ("PUT", "/uri/x%20y", "/uri/x%20y", &[], ""),
     ];
