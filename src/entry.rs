@@ -15,6 +15,12 @@ use crate::vary::VarySpec;
 
 pub mod packed;
 
+/// `X-Cache`: one word that says what happened.
+pub const X_CACHE: HeaderName = HeaderName::from_static("x-cache");
+
+/// `Cache-Status` (RFC 9211): the same in full.
+pub const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
+
 /// The times of a stored response, from which its age and freshness are counted (RFC 9111 4.2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Times {
@@ -79,7 +85,8 @@ pub struct Entry {
     pub key: Bytes,
     /// Its status.
     pub status: StatusCode,
-    /// Its header, end-to-end fields only, without `Age`, with `Content-Length`.
+    /// The header of a hit, made ready: end-to-end fields, `Content-Length`, and a place for each field that a hit fills in
+    /// ([`prepare`]), so that a clone of it needs no room for more.
     pub headers: HeaderMap,
     /// Its content, whole.
     pub body: Bytes,
@@ -112,7 +119,8 @@ impl Entry {
         let mut whole = buffer.freeze();
 
         let key = whole.split_to(key.len());
-        let mut own = HeaderMap::with_capacity(headers.len() + 4);
+        let lines = headers.keys().filter(|name| is_stored(name)).map(|name| headers.get_all(name).iter().count()).sum::<usize>();
+        let mut own = HeaderMap::with_capacity(lines + 4);
         for (name, value) in headers {
             let bytes = whole.split_to(value.len());
             if is_stored(name) {
@@ -121,6 +129,7 @@ impl Entry {
             }
         }
         own.insert(CONTENT_LENGTH, HeaderValue::from(whole.len()));
+        prepare(&mut own);
         Self { key, status, headers: own, body: whole, times }
     }
 
@@ -135,9 +144,21 @@ impl Entry {
     }
 }
 
+/// Makes places for the fields that a hit fills in. The app's own `Cache-Status` stays in its place.
+pub(crate) fn prepare(headers: &mut HeaderMap) {
+    headers.insert(AGE, HeaderValue::from_static("0"));
+    headers.insert(X_CACHE, HeaderValue::from_static("HIT"));
+    headers.entry(CACHE_STATUS).or_insert(HeaderValue::from_static(""));
+}
+
+/// Whether a field of a ready header is the response's own, and not a place for a hit to fill in.
+fn is_own(name: &HeaderName, value: &HeaderValue) -> bool {
+    !(*name == AGE || *name == X_CACHE || (*name == CACHE_STATUS && value.is_empty()))
+}
+
 /// Fields that are not stored: they belong to the connection or to one moment.
 fn is_stored(name: &HeaderName) -> bool {
-    !(*name == AGE || *name == TRANSFER_ENCODING || *name == CONTENT_LENGTH || name.as_str() == "x-cache")
+    !(*name == AGE || *name == TRANSFER_ENCODING || *name == CONTENT_LENGTH || *name == X_CACHE)
 }
 
 /// A name that does not share memory with a read buffer.
@@ -159,7 +180,7 @@ mod tests {
         let entry = Entry::compact(b"key", StatusCode::OK, &headers, &[Bytes::from_static(b"ab"), Bytes::from_static(b"c")], times);
         assert_eq!((&entry.key[..], &entry.body[..]), (&b"key"[..], &b"abc"[..]));
         assert_eq!(entry.headers.get_all("link").iter().count(), 2);
-        assert!(!entry.headers.contains_key("age") && !entry.headers.contains_key("x-cache"));
+        assert_eq!((&entry.headers["age"], &entry.headers["x-cache"]), (&HeaderValue::from_static("0"), &HeaderValue::from_static("HIT")));
         assert_eq!(entry.headers[CONTENT_LENGTH], "3");
         assert!(entry.weight() > 300);
     }

@@ -258,7 +258,7 @@ impl Proxy {
     fn serve(&self, parts: &Parts, lookup: &Lookup<'_>, resident: &Resident, tier: Tier, now: Wall) -> Answer {
         let outcome = Outcome { tier: Some(tier), ttl: Some(resident.entry.times.ttl_ms(now) / 1000), ..Outcome::new(Disposition::Hit) };
         let head_only = parts.method == Method::HEAD;
-        let mut response = respond::hit(&resident.entry, &resident.head, &parts.headers, head_only, now, &outcome);
+        let mut response = respond::hit(&resident.entry, &parts.headers, head_only, now, &outcome);
         self.debug(response.headers_mut(), lookup);
         Answer { response, outcome, route: Some(lookup.route.id) }
     }

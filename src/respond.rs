@@ -12,37 +12,12 @@ use crate::conditional::{self, Verdict};
 use crate::entry::Entry;
 use crate::outcome::{Disposition, Outcome, Reason};
 
-/// `X-Cache`: one word that says what happened.
-pub const X_CACHE: HeaderName = HeaderName::from_static("x-cache");
-
-/// `Cache-Status` (RFC 9211): the same in full.
-pub const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
-
-/// The head of a hit, made once: all but the fields that change by the second.
-#[derive(Clone, Debug)]
-pub struct PreparedHead(HeaderMap);
-
-impl PreparedHead {
-    /// The head for hits on this entry.
-    #[must_use]
-    pub fn of(entry: &Entry) -> Self {
-        let mut headers = HeaderMap::with_capacity(entry.headers.len() + 3);
-        headers.extend(entry.headers.clone());
-        headers.insert(X_CACHE, HeaderValue::from_static(Disposition::Hit.as_str()));
-        Self(headers)
-    }
-
-    /// How much memory it takes; its values share theirs with the entry.
-    #[must_use]
-    pub fn weight(&self) -> usize {
-        self.0.capacity() * 112
-    }
-}
+pub use crate::entry::{CACHE_STATUS, X_CACHE};
 
 /// Answers from a stored response. `head_only` for HEAD.
 #[must_use]
-pub fn hit(entry: &Entry, head: &PreparedHead, request: &HeaderMap, head_only: bool, now: Wall, outcome: &Outcome) -> Response<Body> {
-    let mut headers = head.0.clone();
+pub fn hit(entry: &Entry, request: &HeaderMap, head_only: bool, now: Wall, outcome: &Outcome) -> Response<Body> {
+    let mut headers = entry.headers.clone();
     let age = entry.times.age(now).as_secs();
     headers.insert(AGE, number(age));
     let status = if outcome.disposition == Disposition::Hit {
@@ -74,6 +49,7 @@ fn not_modified(entry: &Entry, request: &HeaderMap) -> bool {
 
 /// The commonest line, written without the formatting machinery: `sidecache; hit; ttl=243; detail=memory`.
 fn hit_status(upstream: Option<&HeaderValue>, outcome: &Outcome) -> HeaderValue {
+    let upstream = upstream.filter(|value| !value.is_empty());
     let (Some(tier), Some(ttl), None) = (outcome.tier, outcome.ttl, upstream) else { return appended_status(upstream, outcome) };
     let mut digits = itoa::Buffer::new();
     let mut line = Vec::with_capacity(64);
@@ -93,7 +69,7 @@ pub fn mark(headers: &mut HeaderMap, outcome: &Outcome) {
 
 fn appended_status(upstream: Option<&HeaderValue>, outcome: &Outcome) -> HeaderValue {
     let mut line = String::with_capacity(96);
-    if let Some(upstream) = upstream.and_then(|value| value.to_str().ok()) {
+    if let Some(upstream) = upstream.filter(|value| !value.is_empty()).and_then(|value| value.to_str().ok()) {
         line.push_str(upstream);
         line.push_str(", ");
     }
@@ -230,7 +206,7 @@ mod tests {
     fn a_hit_says_so_with_its_age() {
         let entry = entry(&[("etag", "\"1\"")]);
         let outcome = Outcome { tier: Some(Tier::Memory), ttl: Some(48), ..Outcome::new(Disposition::Hit) };
-        let response = hit(&entry, &PreparedHead::of(&entry), &HeaderMap::new(), false, Wall(10_000), &outcome);
+        let response = hit(&entry, &HeaderMap::new(), false, Wall(10_000), &outcome);
         assert_eq!(response.headers()[X_CACHE], "HIT");
         assert_eq!(response.headers()[AGE], "12");
         assert_eq!(response.headers()[CACHE_STATUS], "sidecache; hit; ttl=48; detail=memory");
@@ -243,7 +219,7 @@ mod tests {
         let outcome = Outcome { tier: Some(Tier::Redis), ttl: Some(1), ..Outcome::new(Disposition::Hit) };
         let mut request = HeaderMap::new();
         request.insert("if-none-match", HeaderValue::from_static("\"1\""));
-        let response = hit(&entry, &PreparedHead::of(&entry), &request, false, Wall(0), &outcome);
+        let response = hit(&entry, &request, false, Wall(0), &outcome);
         assert_eq!(response.status(), StatusCode::NOT_MODIFIED);
         assert_eq!(response.headers()[X_CACHE], "HIT");
         assert!(!response.headers().contains_key(CONTENT_TYPE) && !response.headers().contains_key(CONTENT_LENGTH));
@@ -266,7 +242,7 @@ mod tests {
     fn the_apps_own_cache_status_stays_in_front() {
         let entry = entry(&[("cache-status", "origin; hit")]);
         let outcome = Outcome { tier: Some(Tier::Memory), ttl: Some(1), ..Outcome::new(Disposition::Hit) };
-        let response = hit(&entry, &PreparedHead::of(&entry), &HeaderMap::new(), true, Wall(0), &outcome);
+        let response = hit(&entry, &HeaderMap::new(), true, Wall(0), &outcome);
         assert_eq!(response.headers()[CACHE_STATUS], "origin; hit, sidecache; hit; ttl=1; detail=memory");
     }
 

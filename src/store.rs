@@ -18,7 +18,6 @@ use crate::key::{Key, KeyHash};
 use crate::metrics::Counter;
 use crate::outcome::{Reason, Tier};
 use crate::plan::Lookup;
-use crate::respond::PreparedHead;
 use crate::store::memory::{Kept, Memory, Resident};
 use crate::store::redis::OnLoss;
 use crate::tag::Tag;
@@ -258,10 +257,7 @@ impl Store {
         Some(match self.settled(complete.judge(&stamp), &tags).await {
             Err(why) => Err(why),
             Ok(()) if !entry.times.is_fresh(now) => Err(Reason::Expired),
-            Ok(()) => {
-                let head = PreparedHead::of(&entry);
-                Ok(Arc::new(Resident { entry, proof: Proof::Shared(stamp), head }))
-            }
+            Ok(()) => Ok(Arc::new(Resident { entry, proof: Proof::Shared(stamp) })),
         })
     }
 
@@ -323,8 +319,7 @@ impl Store {
         if let Some(mark) = mark {
             self.memory.insert_vary(primary.hash(), mark);
         }
-        let head = PreparedHead::of(&entry);
-        let resident = Arc::new(Resident { entry, proof, head });
+        let resident = Arc::new(Resident { entry, proof });
         let kept = self.memory.insert(hash, Arc::clone(&resident));
         if !kept && matches!(resident.proof, Proof::Local(_)) {
             return Err(Reason::TooLarge);

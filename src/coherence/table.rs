@@ -98,7 +98,8 @@ impl Table {
             }
             if shard.cells.len() >= shard.sweep_at {
                 shard.cells.retain(|_, cell| cell.strong_count() > 0);
-                shard.sweep_at = (shard.cells.len() * 2).max(64);
+                // A quarter of dead cells at the most, for a sweep that costs each new cell four steps.
+                shard.sweep_at = (shard.cells.len() + shard.cells.len() / 4).max(64);
             }
             let cell = Arc::new(Cell::default());
             shard.cells.insert(tag.clone(), Arc::downgrade(&cell));

@@ -16,7 +16,7 @@ use http::header::{HeaderMap, HeaderName, HeaderValue};
 use sha2::Sha256;
 
 use crate::clock::{Wall, millis};
-use crate::entry::{Entry, Nonce, Stamp, Times, VaryMark};
+use crate::entry::{Entry, Nonce, Stamp, Times, VaryMark, is_own, prepare};
 use crate::tag::Tag;
 use crate::vary::VarySpec;
 
@@ -122,8 +122,9 @@ pub fn pack(entry: &Entry, stamp: &Stamp, seal: &Seal) -> Bytes {
         meta.extend_from_slice(&nonce.0);
     }
     put_bytes(&mut meta, &entry.key);
-    put_count(&mut meta, entry.headers.len());
-    for (name, value) in &entry.headers {
+    let own = || entry.headers.iter().filter(|(name, value)| is_own(name, value));
+    put_count(&mut meta, own().count());
+    for (name, value) in own() {
         put_bytes(&mut meta, name.as_str().as_bytes());
         put_bytes(&mut meta, value.as_bytes());
     }
@@ -233,7 +234,7 @@ impl Cursor<'_> {
         let key = self.bytes()?;
         let lines = self.count()?;
         // A line takes eight bytes at least, so the count cannot ask for more memory than came.
-        let mut headers = HeaderMap::with_capacity(lines.min((self.end - self.at) / 8));
+        let mut headers = HeaderMap::with_capacity(lines.min((self.end - self.at) / 8) + 3);
         for _ in 0..lines {
             let name = HeaderName::from_bytes(&self.bytes()?).map_err(|_| Surprise::Shape)?;
             let value = HeaderValue::from_maybe_shared(self.bytes()?).map_err(|_| Surprise::Shape)?;
@@ -242,6 +243,7 @@ impl Cursor<'_> {
         if self.at != self.end {
             return Err(Surprise::Shape);
         }
+        prepare(&mut headers);
         Ok(Unpacked::Entry(Entry { key, status, headers, body, times }, Stamp { generation, tags: tags.into() }))
     }
 }

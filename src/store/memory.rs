@@ -12,7 +12,6 @@ use crate::coherence::Proof;
 use crate::entry::{Entry, VaryMark};
 use crate::key::{Key, KeyHash};
 use crate::metrics::Counter;
-use crate::respond::PreparedHead;
 
 /// How large the tier may grow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,8 +29,6 @@ pub struct Resident {
     pub entry: Entry,
     /// What must still be true for it to be served.
     pub proof: Proof,
-    /// The head of a hit, but for the fields that change by the second.
-    pub head: PreparedHead,
 }
 
 /// What is kept under a key.
@@ -47,15 +44,19 @@ pub enum Kept {
 struct ByBytes;
 
 /// What a slot costs besides its value: the key, the cache's own slot, its index, and its memory of evicted keys.
-const SLOT: u64 = 160;
+const SLOT: u64 = 256;
 
 impl Weighter<u128, Kept> for ByBytes {
     fn weight(&self, _: &u128, kept: &Kept) -> u64 {
-        let value = match kept {
-            Kept::Entry(resident) => resident.entry.weight() + resident.head.weight() + resident.proof.weight() + 64,
-            Kept::Vary(mark) => size_of::<VaryMark>() + mark.key.len() + 256,
+        let (small, body) = match kept {
+            Kept::Entry(resident) => {
+                let body = resident.entry.body.len();
+                (resident.entry.weight() + resident.proof.weight() + 64 - body, body)
+            }
+            Kept::Vary(mark) => (size_of::<VaryMark>() + mark.key.len() + 256, 0),
         };
-        SLOT + value as u64
+        // Small pieces leave gaps between them: an eighth, measured with jemalloc and a million tiny entries.
+        SLOT + (small + small / 8 + body) as u64
     }
 }
 
