@@ -86,7 +86,7 @@ pub struct Entry {
     /// Its status.
     pub status: StatusCode,
     /// The header of a hit, made ready: end-to-end fields, `Content-Length`, and a place for each field that a hit fills in
-    /// ([`prepare`]), so that a clone of it needs no room for more.
+    /// (`prepare`), so that a clone of it needs no room for more.
     pub headers: HeaderMap,
     /// Its content, whole.
     pub body: Bytes,

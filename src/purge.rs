@@ -129,10 +129,12 @@ impl Proxy {
         let Order { request, mut mutation, host, base, _place } = order;
         let guarded = mutation.guard == Guard::Bypass;
         let tags = std::mem::take(&mut mutation.tags);
-        let Ok(pending) = self.coherence.mark(tags, guarded, self.settings.mark_for).await else {
-            let _: WriteRefused = WriteRefused;
-            let _ = tell.send(Told::Refused);
-            return;
+        let pending = match self.coherence.mark(tags, guarded, self.settings.mark_for).await {
+            Ok(pending) => pending,
+            Err(WriteRefused) => {
+                let _ = tell.send(Told::Refused);
+                return;
+            }
         };
         let result = self.send_renewing(request, &pending).await;
         let told = match result {

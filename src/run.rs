@@ -144,12 +144,12 @@ pub async fn serve_with(mut config: Config, bound: Bound, shutdown: Cancellation
         Arc::<State>::clone(&state),
         admin_stop.clone(),
     ));
+    // Readiness tells of the drain at once, so that no new traffic is sent here.
     tokio::spawn({
-        let (state, shutdown, stop) = (Arc::clone(&state), shutdown.clone(), proxy.stop.clone());
+        let (state, shutdown) = (Arc::clone(&state), shutdown.clone());
         async move {
             shutdown.cancelled().await;
             state.draining.store(true, Ordering::Relaxed);
-            let _ = stop;
         }
     });
     if let Ok(address) = bound.proxy.local_addr() {
