@@ -16,7 +16,7 @@ use http_body_util::BodyExt as _;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use crate::body::Body;
-use crate::coherence::{Pending, WriteRefused};
+use crate::coherence::Pending;
 use crate::field::BodyFields;
 use crate::forward::{self, Peer};
 use crate::outcome::{Outcome, Reason};
@@ -129,12 +129,10 @@ impl Proxy {
         let Order { request, mut mutation, host, base, _place } = order;
         let guarded = mutation.guard == Guard::Bypass;
         let tags = std::mem::take(&mut mutation.tags);
-        let pending = match self.coherence.mark(tags, guarded, self.settings.mark_for).await {
-            Ok(pending) => pending,
-            Err(WriteRefused) => {
-                let _ = tell.send(Told::Refused);
-                return;
-            }
+        // What cannot be marked is refused, where the operator would rather refuse a write than serve a stale read.
+        let Ok(pending) = self.coherence.mark(tags, guarded, self.settings.mark_for).await else {
+            let _ = tell.send(Told::Refused);
+            return;
         };
         let result = self.send_renewing(request, &pending).await;
         let told = match result {
