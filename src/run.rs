@@ -2,7 +2,7 @@
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use http::{Request, Response, StatusCode};
@@ -21,7 +21,7 @@ use crate::config::Config;
 use crate::entry::packed::Seal;
 use crate::error::SetupError;
 use crate::forward::Peer;
-use crate::metrics::{Counter, Metrics};
+use crate::metrics::Metrics;
 use crate::outcome::{Outcome, Reason};
 use crate::plan::Rules;
 use crate::proxy::{self, Proxy};
@@ -32,6 +32,8 @@ use crate::store::Store;
 use crate::store::memory::Memory;
 use crate::store::redis::Link;
 use crate::upstream::{self, Upstream};
+
+mod measures;
 
 /// How long the start waits for Redis before it serves without.
 const FIRST_JOIN: Duration = Duration::from_millis(150);
@@ -117,7 +119,7 @@ impl Sidecar {
             counters: proxy::Counters::default(),
         });
         let server_counters = server::Counters::default();
-        register(&proxy, &server_counters, &upstream_counters);
+        measures::register(&proxy, &server_counters, &upstream_counters);
         Ok(Self { proxy, server_counters })
     }
 }
@@ -191,113 +193,4 @@ impl Readiness for State {
         }
         Ready { ready: !draining, degraded }
     }
-}
-
-/// Shows the counters of all parts.
-fn register(proxy: &Arc<Proxy>, server: &server::Counters, upstream: &upstream::Counters) {
-    let metrics = &proxy.metrics;
-    let count =
-        |name: &'static str, help: &'static str, counter: &Arc<Counter>| metrics.register_counter(name, help, &[], Arc::clone(counter));
-    let limit = |name: &str, counter: &Arc<Counter>| {
-        let labels = [("limit", name.to_owned())];
-        metrics.register_counter("sidecache_limit_reached", "Times that a limit was reached", &labels, Arc::clone(counter));
-    };
-    let gauge = |name: &'static str, help: &'static str, value: &Arc<AtomicUsize>| {
-        let value = Arc::clone(value);
-        metrics.register_gauge(name, help, &[], move || as_f64(value.load(Ordering::Relaxed)));
-    };
-    count("sidecache_connections_accepted", "Client connections accepted", &server.accepted);
-    count("sidecache_accept_errors", "Failed accepts", &server.accept_errors);
-    count("sidecache_framing_refused", "Requests with two lengths, refused", &server.framing_refused);
-    count("sidecache_panics", "Requests that panicked", &server.panics);
-    gauge("sidecache_connections_open", "Client connections open", &server.open);
-    limit("listen.max_connections", &server.refused_full);
-    limit("listen.max_header_bytes", &server.head_refused);
-    limit("listen.header_timeout", &server.header_timeouts);
-    limit("listen.idle_timeout", &server.idle_closed);
-    limit("listen.body_timeout", &server.body_timeouts);
-    limit("listen.write_timeout", &server.write_timeouts);
-    limit("listen.drain", &server.cut);
-
-    count("sidecache_upstream_connects", "Connections made to the app", &upstream.connects);
-    count("sidecache_upstream_reused", "Requests sent on a connection used before", &upstream.reused);
-    count("sidecache_upstream_retries", "Requests sent twice", &upstream.retries);
-    count("sidecache_upstream_unreachable", "Failed connections to the app", &upstream.unreachable);
-    count("sidecache_upstream_timeouts", "Requests that the app did not answer in time", &upstream.timeouts);
-    count("sidecache_upstream_broken", "Responses that broke off or were not HTTP", &upstream.broken);
-    limit("upstream.max_waiting", &upstream.busy);
-    gauge("sidecache_upstream_open", "Connections open to the app", &upstream.open);
-    gauge("sidecache_upstream_idle", "Connections to the app that wait for a request", &upstream.idle);
-    gauge("sidecache_upstream_waiting", "Requests that wait for a connection to the app", &upstream.waiting);
-
-    let flow = &proxy.counters;
-    count("sidecache_mutations", "Requests that may have changed data", &flow.mutations);
-    count("sidecache_mutations_purging", "Mutations that purged", &flow.purging);
-    count("sidecache_purge_missing_fields", "Purge templates that named nothing, for lack of a field", &flow.missing_fields);
-    count("sidecache_mutations_uncovered", "Mutations below a cached path that no purge rule speaks of", &flow.uncovered);
-    count("sidecache_requests_refused", "Requests that break a rule of HTTP", &flow.refused);
-    count("sidecache_tunnels", "Tunnels opened", &flow.tunnels);
-    limit("limits.mutations", &flow.crowded);
-    for (reason, counter) in flow.late.counts() {
-        let labels = [("reason", reason.as_str().to_owned())];
-        let help = "Responses that were not stored although their heads said so, because of how they ended";
-        metrics.register_counter("sidecache_not_stored_after_all", help, &labels, Arc::clone(counter));
-    }
-    register_cache(proxy);
-}
-
-fn register_cache(proxy: &Arc<Proxy>) {
-    let metrics = &proxy.metrics;
-    let count =
-        |name: &'static str, help: &'static str, counter: &Arc<Counter>| metrics.register_counter(name, help, &[], Arc::clone(counter));
-    let limit = |name: &str, counter: &Arc<Counter>| {
-        let labels = [("limit", name.to_owned())];
-        metrics.register_counter("sidecache_limit_reached", "Times that a limit was reached", &labels, Arc::clone(counter));
-    };
-    let coalesce = &proxy.flights.counters;
-    count("sidecache_fills", "Fills that others could join", &coalesce.fills);
-    count("sidecache_collapsed", "Requests that joined a fill", &coalesce.collapsed);
-    limit("limits.waiters", &coalesce.crowded);
-    limit("limits.wait", &coalesce.waited_out);
-    limit("limits.object", &proxy.store.memory.refused);
-    limit("limits.fills", &proxy.flights.budget.exceeded);
-
-    count("sidecache_stored", "Responses stored", &proxy.store.counters.stored);
-    count("sidecache_stale_refused", "Stored responses refused because they were purged", &proxy.store.counters.refused_stale);
-    count("sidecache_redis_surprises", "Bytes in Redis that were no entry", &proxy.store.counters.surprises);
-
-    let coherence = &proxy.coherence.counters;
-    count("sidecache_purged_tags", "Tags purged", &coherence.purged_tags);
-    count("sidecache_fills_killed", "Fills that a purge overtook", &coherence.killed_fills);
-    count("sidecache_mutations_orphaned", "Mutations taken as committed because their sidecar died", &coherence.orphans);
-    count("sidecache_redis_losses", "Times that Redis was lost", &coherence.losses);
-    count("sidecache_redis_rejoins", "Times that Redis was joined", &coherence.rejoins);
-    count("sidecache_journaled", "Purges kept for the rejoin", &coherence.journaled);
-    count("sidecache_replayed_tags", "Tags purged at a rejoin", &coherence.replayed);
-    if let Some(shared) = proxy.coherence.shared() {
-        let link = &shared.link().counters;
-        count("sidecache_redis_calls", "Calls to Redis", &link.calls);
-        count("sidecache_redis_errors", "Calls to Redis that failed", &link.errors);
-        count("sidecache_redis_renewals", "Redis clients replaced", &link.renewals);
-        limit("redis.deadline", &link.timeouts);
-    }
-    let gauge = |name: &'static str, help: &'static str, read: fn(&Proxy) -> f64| {
-        let proxy = Arc::downgrade(proxy);
-        metrics.register_gauge(name, help, &[], move || proxy.upgrade().map_or(0.0, |proxy| read(&proxy)));
-    };
-    gauge("sidecache_memory_entries", "Entries in memory", |proxy| as_f64(proxy.store.memory.len()));
-    gauge("sidecache_memory_bytes", "Bytes of the entries in memory", |proxy| {
-        as_f64(usize::try_from(proxy.store.memory.weight()).unwrap_or(usize::MAX))
-    });
-    gauge("sidecache_local_tags", "Tags in the local table", |proxy| as_f64(proxy.coherence.local_tags()));
-    gauge("sidecache_fills_under_way", "Fills under way", |proxy| as_f64(proxy.flights.len()));
-    gauge("sidecache_admissions", "Admitted credentials remembered", |proxy| as_f64(proxy.admissions.len()));
-    gauge("sidecache_journal_depth", "Purges that wait for Redis", |proxy| as_f64(proxy.coherence.journal_depth()));
-    gauge("sidecache_redis_up", "1 while Redis is in use", |proxy| f64::from(u8::from(proxy.coherence.mode() == Mode::Shared)));
-}
-
-/// Gauges are floats; counts below 2^53 lose nothing.
-#[allow(clippy::cast_precision_loss, reason = "no count of things in memory comes near 2^53")]
-const fn as_f64(count: usize) -> f64 {
-    count as f64
 }

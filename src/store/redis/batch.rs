@@ -1,7 +1,8 @@
 //! Readings that wait for Redis at the same time travel as one MGET.
 //!
-//! Invariants: a reading that finds the line free goes at once, so that batching adds no wait to a quiet sidecar; while one batch is
-//! under way the next one gathers; a batch never asks for more bytes than about [`BATCH_BYTES`], judged by what the last ones brought.
+//! Invariants: a reading that finds nothing under way goes at once, so that batching adds no wait to a quiet sidecar; while a batch is
+//! under way the next one gathers, and goes when it is half full, so that a distant Redis does not slow a busy one; at most
+//! [`UNDER_WAY`] go at a time; a batch never asks for more bytes than about [`BATCH_BYTES`], judged by what the last ones brought.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -11,12 +12,17 @@ use arc_swap::ArcSwap;
 use bytes::Bytes;
 use fred::interfaces::KeysInterface as _;
 use fred::types::{Key, Value};
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
 use tokio::sync::{Notify, oneshot};
 
 use crate::store::redis::{CallError, Connected};
 
 /// How many readings travel together at the most.
 const BATCH: usize = 64;
+
+/// How many batches may be under way.
+const UNDER_WAY: usize = 16;
 
 /// How many bytes a batch should bring at the most: enough to save calls, little enough to arrive within the deadline.
 const BATCH_BYTES: usize = 1024 * 1024;
@@ -60,6 +66,10 @@ impl Line {
         batch
     }
 
+    fn len(&self) -> usize {
+        self.lock().len()
+    }
+
     fn lock(&self) -> std::sync::MutexGuard<'_, VecDeque<Reading>> {
         // A deque of readings is whole between any two statements that could panic.
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
@@ -69,22 +79,30 @@ impl Line {
 /// Sends batch after batch, for ever.
 pub(super) async fn drive(line: Arc<Line>, connected: Arc<ArcSwap<Connected>>, turn: usize, deadline: Duration) {
     let mut bytes_each = 0;
+    let mut under_way = FuturesUnordered::new();
     loop {
         let most = (BATCH_BYTES / (bytes_each + 1)).clamp(1, BATCH);
-        let batch = line.take(most);
-        if batch.is_empty() {
-            line.some.notified().await;
+        let enough = if under_way.is_empty() { 1 } else { most.div_ceil(2) };
+        if under_way.len() < UNDER_WAY && line.len() >= enough {
+            let batch = line.take(most);
+            if !batch.is_empty() {
+                under_way.push(send(batch, &connected, turn, deadline));
+            }
             continue;
         }
-        let readings = batch.len();
-        let brought = send(batch, &connected, turn, deadline).await;
-        // A moving average that a single large entry does not upset, and that soon follows many.
-        bytes_each = (bytes_each * 3 + brought / readings) / 4;
+        tokio::select! {
+            Some((readings, brought)) = under_way.next() => {
+                // A moving average that a single large entry does not upset, and that soon follows many.
+                bytes_each = (bytes_each * 3 + brought / readings) / 4;
+            }
+            () = line.some.notified() => {}
+        }
     }
 }
 
-/// Sends one batch, hands the values out, and tells how many bytes came.
-async fn send(batch: Vec<Reading>, connected: &ArcSwap<Connected>, turn: usize, deadline: Duration) -> usize {
+/// Sends one batch, hands the values out, and tells how many readings it was and how many bytes came.
+async fn send(batch: Vec<Reading>, connected: &ArcSwap<Connected>, turn: usize, deadline: Duration) -> (usize, usize) {
+    let readings = batch.len();
     let keys: Vec<Key> = batch.iter().flat_map(|reading| reading.keys.iter().cloned().map(Key::from)).collect();
     let expected = keys.len();
     let client = connected.load().client(turn);
@@ -105,13 +123,13 @@ async fn send(batch: Vec<Reading>, connected: &ArcSwap<Connected>, turn: usize, 
                 // Who has given up does not hear it.
                 let _ = reading.tell.send(Ok(own));
             }
-            brought
+            (readings, brought)
         }
         Err(error) => {
             for reading in batch {
                 let _ = reading.tell.send(Err(error.clone()));
             }
-            0
+            (readings, 0)
         }
     }
 }
