@@ -14,6 +14,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use smallvec::SmallVec;
 use tokio::sync::Notify;
 
 use crate::clock::Clock;
@@ -62,7 +63,8 @@ pub enum Proof {
 pub struct LocalProof {
     epoch: u64,
     generation: u64,
-    cells: Box<[(Arc<Cell>, u64)]>,
+    /// Inline for the usual few: a hit should not have to look for them.
+    cells: SmallVec<[(Arc<Cell>, u64); 3]>,
     /// The end of trust, when Redis is lost.
     until: Option<Instant>,
 }
@@ -294,7 +296,7 @@ impl Coherence {
     }
 
     fn commit_local(&self, read: &LocalRead, tags: &[Tag]) -> Option<LocalProof> {
-        let mut cells = Vec::with_capacity(tags.len());
+        let mut cells = SmallVec::with_capacity(tags.len());
         let mut unread = false;
         for tag in tags {
             if let Some((_, cell, purged)) = read.cells.iter().find(|(name, _, _)| name == tag) {
@@ -315,7 +317,7 @@ impl Coherence {
         }
         // From before the app was asked: another sidecar's write may have come right after.
         let until = (self.mode() == Mode::Degraded).then(|| read.at + self.degraded_ttl());
-        let proof = LocalProof { epoch: read.epoch, generation: read.generation, cells: cells.into(), until };
+        let proof = LocalProof { epoch: read.epoch, generation: read.generation, cells, until };
         match self.judge_local(&proof) {
             Ok(()) | Err(Reason::MutationPending) => Some(proof),
             Err(_) => None,
