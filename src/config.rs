@@ -9,6 +9,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::HeaderName;
+
 use crate::admin;
 use crate::route;
 use crate::rule::PurgeRule;
@@ -59,6 +61,8 @@ pub struct Config {
     pub log: telemetry::Settings,
     /// Bounds on what can grow.
     pub limits: Limits,
+    /// The response headers whose word on freshness comes before `Cache-Control` (RFC 9213), the first one first.
+    pub targeted: Box<[HeaderName]>,
     /// What is cached.
     pub routes: route::Routes,
     /// What is purged.
@@ -94,6 +98,16 @@ pub struct Limits {
     pub wait: Duration,
     /// Mutations under way at once.
     pub mutations: usize,
+    /// The most variants of one key.
+    pub variants: usize,
+    /// How long an entry past its freshness is kept.
+    pub stale: Duration,
+    /// The most ranges answered in one request.
+    pub ranges: usize,
+    /// The largest response that is fetched whole because a part of it was asked for, in bytes.
+    pub range_fill: u64,
+    /// Refreshes in the background at once.
+    pub refreshes: usize,
 }
 
 impl fmt::Debug for Config {

@@ -39,6 +39,18 @@ mod pass;
 pub struct Settings {
     /// The most tags of an entry.
     pub max_tags: usize,
+    /// The most variants of one key.
+    pub max_variants: usize,
+    /// How long an entry past its freshness is kept.
+    pub keep_stale: Duration,
+    /// The most ranges answered in one request.
+    pub max_ranges: usize,
+    /// The largest response that is fetched whole because a part of it was asked for, in bytes; 0 for none.
+    pub range_fill: u64,
+    /// Refreshes in the background at once.
+    pub max_refreshes: usize,
+    /// The response headers whose word on freshness comes before `Cache-Control` (RFC 9213), the first one first.
+    pub targeted: Box<[HeaderName]>,
     /// The longest request body that purge rules read, in bytes.
     pub purge_body: u64,
     /// Mutations under way at once.

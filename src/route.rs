@@ -58,6 +58,15 @@ pub enum ClientCacheControl {
     Ignore,
 }
 
+/// Among whom one fill per key is made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Collapse {
+    /// The requests of this process.
+    Process,
+    /// The requests of all sidecars that share the Redis.
+    Cluster,
+}
+
 /// What the operator says of a route.
 #[derive(Clone, Debug)]
 pub struct RouteSpec {
@@ -69,6 +78,16 @@ pub struct RouteSpec {
     pub ttl: Option<Duration>,
     /// Whose word on freshness wins.
     pub origin: OriginRule,
+    /// How long a stale entry is served while it is fetched anew, where the app gives no time of its own (RFC 5861 3).
+    pub stale_while_revalidate: Option<Duration>,
+    /// How long a stale entry stands in for an error of the app, where the app gives no time of its own (RFC 5861 4).
+    pub stale_if_error: Option<Duration>,
+    /// `ttl` is shortened by a random part of up to this; less than `ttl`, and zero without one.
+    pub jitter: Duration,
+    /// Whether popular entries are fetched anew shortly before they expire.
+    pub early_refresh: bool,
+    /// Among whom one fill per key is made.
+    pub collapse: Collapse,
     /// Store responses that set cookies, without the cookies.
     pub strip_set_cookie: bool,
     /// Who may share its entries.
@@ -184,6 +203,13 @@ fn fingerprint(spec: &RouteSpec, credential: &CredentialRule) -> [u8; 8] {
         mode: _,
         ttl: _,
         origin: _,
+        // Entries carry their own times, so that those filled under other ones stay right: these change when the app is asked, not what it
+        // is asked for.
+        stale_while_revalidate: _,
+        stale_if_error: _,
+        jitter: _,
+        early_refresh: _,
+        collapse: _,
         admit_for: _,
         client_cache_control: _,
     } = spec;

@@ -108,6 +108,13 @@ impl Sidecar {
             stop: CancellationToken::new(),
             settings: proxy::Settings {
                 max_tags: config.limits.tags,
+                max_variants: config.limits.variants,
+                keep_stale: config.limits.stale,
+                max_ranges: config.limits.ranges,
+                // What is larger than an object may be could not be stored.
+                range_fill: config.limits.range_fill.min(config.limits.object),
+                max_refreshes: config.limits.refreshes,
+                targeted: config.targeted.clone(),
                 purge_body: config.limits.purge_body,
                 mutations: config.limits.mutations,
                 mark_for: config.upstream.first_byte_timeout + MARK_MARGIN,

@@ -14,7 +14,7 @@ use super::problem::{Draft, Problems, Source};
 use super::read::{Leaf as _, Reader, Slot};
 use super::report::Report;
 use super::{Config, rules, sections};
-use crate::route::Routes;
+use crate::route::{Collapse, Routes};
 use crate::units::{show_duration, show_size};
 
 /// What compiling any part of the file needs.
@@ -102,7 +102,9 @@ fn assemble(file: &File, context: &mut Context) -> Option<Config> {
     let credential = Arc::new(file.credential.get().and_then(|credential| sections::credential(credential, context)).unwrap_or_default());
     let response_tags = file.tags.get().and_then(|tags| sections::response_tags(tags, context));
     let fields = Fields::compile(file.fields.get(), context);
-    let routes = rules::routes(file.routes.get(), &fields, &credential, context);
+    let targeted = file.freshness.get().map(|freshness| sections::targeted(freshness, context));
+    let around = rules::Around { fields: &fields, credential: &credential, collapse: collapse(file, context) };
+    let routes = rules::routes(file.routes.get(), &around, context);
     let purges = rules::purges(file.purges.get(), &fields, context);
     addresses(file, server.as_ref(), admin.as_ref(), upstream.as_ref(), context);
     tiers(file, memory.as_ref(), redis.as_ref().and_then(Option::as_ref), limits.as_ref(), context);
@@ -131,6 +133,7 @@ fn assemble(file: &File, context: &mut Context) -> Option<Config> {
         redis: redis?,
         log: log?,
         limits: limits?,
+        targeted: targeted?,
         routes,
         purges: purges.into_iter().map(|purge| purge.rule).collect(),
         credential,
@@ -138,6 +141,16 @@ fn assemble(file: &File, context: &mut Context) -> Option<Config> {
         debug_headers: *file.debug.get()?.headers.get()?,
         warnings: Vec::new(),
     })
+}
+
+/// What `[redis]` says of collapsing, or nothing when there surely is no `[redis]`.
+fn collapse(file: &File, context: &Context) -> Option<Collapse> {
+    match &file.redis {
+        Slot::Given(redis) => redis.value.collapse.get().map_or(Some(Collapse::Process), |word| Some(word.0)),
+        // A section that cannot be read, or may have lost its header, has been reported.
+        Slot::Bad => Some(Collapse::Process),
+        Slot::Absent | Slot::Default(_) => context.report.has_broken_header().then_some(Collapse::Process),
+    }
 }
 
 /// `[upstream]`, the only section that every file has.

@@ -6,7 +6,7 @@
 use super::read::{Count, List, Named, Period, Size, Text, table, words};
 use super::schema::QueryForm;
 use crate::admit::OriginRule;
-use crate::route::{ClientCacheControl, Mode, UnknownHeaders};
+use crate::route::{ClientCacheControl, Collapse, Mode, UnknownHeaders};
 use crate::rule::Guard;
 use crate::scope::Scope;
 use crate::store::redis::{OnLoss, Writes};
@@ -30,6 +30,8 @@ table! {
         redis: Redis,
         /// Bounds on what requests and responses can make grow.
         limits: Limits = {},
+        /// Whose word on freshness counts.
+        freshness: Freshness = {},
         /// What is logged, to stderr.
         log: Log = {},
         /// Named values taken from a request, for keys and tags. Captures of a path are fields without being named here.
@@ -161,6 +163,9 @@ table! {
         degraded_ttl: Period = "2s",
         /// Writes without Redis: forward them, or answer 503 before the app sees them.
         writes: WritesWord = "forward",
+        /// How many ask the app for the same key at once: one per sidecar (`process`), or one of all that share this Redis (`cluster`).
+        /// Routes may say otherwise.
+        collapse: CollapseWord = "process",
         /// Authenticates stored entries and keys the hashes of credentials: at least 16 characters, the same in all sidecars.
         #[schemars(extend("examples" = ["${CACHE_SECRET}"]))]
         secret: Text,
@@ -188,6 +193,29 @@ table! {
         wait: Period = "30s",
         /// Writes under way at once.
         mutations: Count = 1024,
+        /// The most variants of one key that `Vary` may make.
+        #[schemars(extend("minimum" = 1, "maximum" = 1024))]
+        variants: Count = 64,
+        /// How long an entry past its freshness is kept, to be confirmed by the app or to stand in for it; at most 30 days.
+        stale: Period = "10m",
+        /// The most ranges answered in one request.
+        #[schemars(extend("minimum" = 1, "maximum" = 256))]
+        ranges: Count = 16,
+        /// The largest response that is fetched whole because a part of it was asked for. "0" turns it off.
+        range_fill: Size = "8MiB",
+        /// Refreshes in the background at once.
+        #[schemars(extend("minimum" = 1))]
+        refreshes: Count = 64,
+    }
+}
+
+table! {
+    /// Whose word on freshness counts.
+    Freshness("[freshness]", "[freshness]") {
+        /// Response headers for caches like this one (RFC 9213), in their order: the first valid one wins over `Cache-Control` and
+        /// `Expires`. `[]` turns it off.
+        #[schemars(extend("maxItems" = 8, "uniqueItems" = true, "examples" = [["sidecache-cache-control", "cdn-cache-control"]]))]
+        targeted: List<Text> = ["cdn-cache-control"],
     }
 }
 
@@ -278,6 +306,19 @@ table! {
         ttl: Period,
         /// Whose word on freshness wins: the app's (`respect`), or `ttl` (`ignore`).
         origin: OriginWord = "respect",
+        /// How long an entry past its freshness is still served while it is fetched anew, where the app does not say, up to 1 year.
+        /// "0s": not at all.
+        stale_while_revalidate: Period,
+        /// How long an entry past its freshness stands in when the app answers 500, 502, 503 or 504, or not at all, where the app does
+        /// not say, up to 1 year. "0s": not at all.
+        stale_if_error: Period,
+        /// `ttl` is shortened by a random part of up to this, so that entries do not expire at once. Less than `ttl`.
+        jitter: Period,
+        /// Whether an entry that is asked for often is fetched anew in the background shortly before it expires.
+        early_refresh: bool = true,
+        /// How many ask the app for the same key at once: one per sidecar, or one of all that share the Redis. Without it: what [redis]
+        /// says.
+        collapse: CollapseWord,
         /// Who may share an entry: the same credential, every credential that the app has admitted, or everyone.
         scope: ScopeWord = "private",
         /// Fields that tell entries apart.
@@ -336,6 +377,11 @@ words! {
 words! {
     /// What becomes of writes without Redis.
     WritesWord -> Writes, "a rule for writes" { "forward" => Writes::Forward, "refuse" => Writes::Refuse }
+}
+
+words! {
+    /// Among whom one fill per key is made.
+    CollapseWord -> Collapse, "a reach of collapsing" { "process" => Collapse::Process, "cluster" => Collapse::Cluster }
 }
 
 words! {

@@ -12,11 +12,11 @@ use super::compile::Context;
 use super::fields::{Fields, Lookup};
 use super::file;
 use super::problem::{Draft, Span};
-use super::read::{List, Located, Slot, Text, Unknown, nearest};
+use super::read::{List, Located, Period, Slot, Text, Unknown, nearest};
 use super::schema::QueryForm;
 use crate::admit::OriginRule;
 use crate::field::{Field, Source};
-use crate::route::{Mode, Pattern, QueryRule, RouteSpec};
+use crate::route::{Collapse, Mode, Pattern, QueryRule, RouteSpec};
 use crate::rule::{self, PurgeRule};
 use crate::scope::{CredentialRule, Scope};
 use crate::tag::Template;
@@ -31,6 +31,16 @@ pub struct Route {
     /// What it says.
     pub spec: RouteSpec,
     path: Span,
+}
+
+/// What routes are compiled against.
+pub struct Around<'a> {
+    /// `[fields]`.
+    pub fields: &'a Fields,
+    /// `[credential]`.
+    pub credential: &'a CredentialRule,
+    /// What `[redis]` says of collapsing; nothing without `[redis]`.
+    pub collapse: Option<Collapse>,
 }
 
 /// A purge rule.
@@ -50,10 +60,10 @@ struct Names<'a> {
 }
 
 /// Compiles the routes; those whose path is wrong are left out, but everything in them is looked at.
-pub fn routes(list: Option<&List<file::Route>>, fields: &Fields, credential: &CredentialRule, context: &mut Context) -> Vec<Route> {
+pub fn routes(list: Option<&List<file::Route>>, around: &Around<'_>, context: &mut Context) -> Vec<Route> {
     let mut routes: Vec<Route> = Vec::new();
     for route in list.map_or(&[][..], |list| &list.0) {
-        if let Some(route) = self::route(route, fields, credential, context) {
+        if let Some(route) = self::route(route, around, context) {
             if let Some(earlier) = routes.iter().find(|earlier| earlier.spec.pattern.same_shape(&route.spec.pattern)) {
                 tie(earlier, &route, context);
             }
@@ -96,8 +106,8 @@ fn pattern(slot: &Slot<Text>, table: (&Span, &Unknown), fields: &Fields, context
     Some(pattern)
 }
 
-fn route(located: &Located<file::Route>, fields: &Fields, credential: &CredentialRule, context: &mut Context) -> Option<Route> {
-    let file = &located.value;
+fn route(located: &Located<file::Route>, around: &Around<'_>, context: &mut Context) -> Option<Route> {
+    let (file, fields) = (&located.value, around.fields);
     let pattern = pattern(&file.path, (&located.span, &file.unknown), fields, context);
     let names = Names::new(fields, &file.path, pattern.as_ref(), false);
     let key = file
@@ -108,12 +118,20 @@ fn route(located: &Located<file::Route>, fields: &Fields, credential: &Credentia
     let tags = names.templates(&file.tags, context);
     let has_path = pattern.is_some();
     let ttl = (!matches!(file.ttl, Slot::Absent)).then(|| context.period(&file.ttl, MS, YEAR));
+    let stale_while_revalidate = given_period(&file.stale_while_revalidate, context);
+    let stale_if_error = given_period(&file.stale_if_error, context);
+    let jitter = given_period(&file.jitter, context).unwrap_or_default();
     let admit_for = context.period(&file.admit_for, MS, DAY);
     let query = query(file.query.get()?, context);
     let spec = RouteSpec {
         mode: file.mode.get().map_or(Mode::On, |word| word.0),
         ttl,
         origin: file.origin.get().map_or(OriginRule::Respect, |word| word.0),
+        stale_while_revalidate,
+        stale_if_error,
+        jitter,
+        early_refresh: *file.early_refresh.get().unwrap_or(&true),
+        collapse: file.collapse.get().map(|word| word.0).or(around.collapse).unwrap_or(Collapse::Process),
         strip_set_cookie: file.strip_set_cookie.get().copied().unwrap_or_default(),
         scope: file.scope.get().map_or(Scope::Private, |word| word.0),
         key: key.into(),
@@ -131,7 +149,7 @@ fn route(located: &Located<file::Route>, fields: &Fields, credential: &Credentia
         },
     };
     headers(file, &spec, context);
-    credentials(file, &spec, credential, context);
+    credentials(file, &spec, around.credential, context);
     if let (OriginRule::Ignore, None, Some(origin)) = (spec.origin, spec.ttl, file.origin.given()) {
         let draft = Draft::warning(origin.span.clone(), "origin = \"ignore\" has no effect without a `ttl`");
         context.report.push(draft.hint("add ttl = \"5m\""));
@@ -142,6 +160,10 @@ fn route(located: &Located<file::Route>, fields: &Fields, credential: &Credentia
     }
     let path = file.path.given()?.span.clone();
     has_path.then_some(Route { spec, path })
+}
+
+fn given_period(slot: &Slot<Period>, context: &mut Context) -> Option<Duration> {
+    slot.given().map(|_| context.period(slot, Duration::ZERO, YEAR))
 }
 
 fn query(form: &QueryForm, context: &mut Context) -> QueryRule {
@@ -259,7 +281,7 @@ fn method(context: &mut Context, text: &Located<Text>) -> Option<Method> {
     None
 }
 
-fn repurges(slot: &Slot<List<super::read::Period>>, context: &mut Context) -> Box<[Duration]> {
+fn repurges(slot: &Slot<List<Period>>, context: &mut Context) -> Box<[Duration]> {
     let list = slot.get().map_or(&[][..], |list| &list.0);
     if let (Some(given), true) = (slot.given(), list.len() > MAX_REPURGES) {
         let draft = Draft::error(given.span.clone(), format!("these are {} times to purge again", list.len()));

@@ -408,7 +408,17 @@ pub fn limits(file: &file::Limits, context: &mut Context) -> Limits {
         waiters: context.count(&file.waiters, 1, 10_000_000),
         wait: context.period(&file.wait, MS, HOUR),
         mutations: context.count(&file.mutations, 1, 1_000_000),
+        variants: context.count(&file.variants, 1, 1024),
+        stale: context.period(&file.stale, Duration::ZERO, 30 * DAY),
+        ranges: context.count(&file.ranges, 1, 256),
+        range_fill: context.size(&file.range_fill, 0, u64::MAX),
+        refreshes: context.count(&file.refreshes, 1, 1_000_000),
     }
+}
+
+/// `[freshness]`.
+pub fn targeted(file: &file::Freshness, context: &mut Context) -> Box<[HeaderName]> {
+    context.headers(&file.targeted)
 }
 
 /// `[log]`.

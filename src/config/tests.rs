@@ -6,7 +6,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 use serde_json::Value;
 
-use super::file::{Admin, Credential, Debug, FieldForm, File, Limits, Listen, Log, Memory, Purge, Redis, Route, Tags, Upstream};
+use super::file::{Admin, Credential, Debug, FieldForm, File, Freshness, Limits, Listen, Log, Memory, Purge, Redis, Route, Tags, Upstream};
 use super::*;
 use crate::store::redis::Address;
 
@@ -321,7 +321,7 @@ fn properties<'a>(schema: &'a Value, name: &str) -> Vec<&'a str> {
 fn the_schema_has_the_keys_that_the_reader_takes() {
     let schema: Value = serde_json::from_str(&json_schema()).expect("JSON");
     assert_eq!(schema["$schema"], "https://json-schema.org/draft/2020-12/schema");
-    let tables: [(&str, &[&str]); 14] = [
+    let tables: [(&str, &[&str]); 15] = [
         ("File", File::KEYS),
         ("Listen", Listen::KEYS),
         ("Upstream", Upstream::KEYS),
@@ -329,6 +329,7 @@ fn the_schema_has_the_keys_that_the_reader_takes() {
         ("Memory", Memory::KEYS),
         ("Redis", Redis::KEYS),
         ("Limits", Limits::KEYS),
+        ("Freshness", Freshness::KEYS),
         ("Log", Log::KEYS),
         ("FieldForm", FieldForm::KEYS),
         ("Credential", Credential::KEYS),
@@ -407,7 +408,7 @@ fn the_schema_takes_the_designs_example() {
 fn the_schemas_defaults_are_the_readers() {
     let schema: Value = serde_json::from_str(&json_schema()).expect("JSON");
     let mut text = String::from("upstream.url = \"http://a\"\n");
-    for section in ["Listen", "Upstream", "Admin", "Memory", "Limits", "Log", "Credential", "Tags", "Debug"] {
+    for section in ["Listen", "Upstream", "Admin", "Memory", "Limits", "Freshness", "Log", "Credential", "Tags", "Debug"] {
         writeln!(text, "[{}]", section.to_lowercase()).expect("text");
         for (key, property) in schema["$defs"][section]["properties"].as_object().expect(section) {
             if let Some(default) = property.get("default") {
@@ -419,6 +420,7 @@ fn the_schemas_defaults_are_the_readers() {
     let spelled = parse(&text).unwrap_or_else(|problems| panic!("{text}{problems}"));
     let silent = parse("[upstream]\nurl = \"http://a\"\n").expect("a good file");
     assert_eq!(spelled.limits, silent.limits);
+    assert_eq!(spelled.targeted, silent.targeted);
     assert_eq!(spelled.server.idle_timeout, silent.server.idle_timeout);
     assert_eq!(spelled.response_tags, ResponseTags::default());
     assert_eq!(*silent.credential, CredentialRule::default());

@@ -140,7 +140,7 @@ fn routes() {
     route("scope = \"public\"\nkey = [\"user\"]", 1, 9, "withholds credentials");
     route("scope = \"public\"\npass_headers = [\"cookie\"]", 2, 17, "cannot be let through");
     route("scope = \"shared\"\ndrop_headers = [\"authorization\"]", 2, 17, "admits the caller");
-    route("stale_if_error = \"5m\"", 1, 1, "not supported by this version");
+    route("audit = true", 1, 1, "not supported by this version");
     route("Path = \"/b\"", 1, 1, "did you mean `path`?");
     one("[[routes]]\npth = \"/a\"", 2, 1, "did you mean `path`?");
 }
