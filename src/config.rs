@@ -36,6 +36,8 @@ mod schema;
 mod sections;
 #[cfg(test)]
 mod tests;
+mod timing;
+mod values;
 
 pub use self::problem::{Problem, Problems, Severity, Span};
 pub use self::schema::json_schema;

@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
 use clap::Args;
 use http::header::{CONTENT_TYPE, HOST, HeaderMap, HeaderName, HeaderValue};
@@ -13,7 +14,7 @@ use crate::config::Config;
 use crate::field::BodyFields;
 use crate::forward;
 use crate::plan::{Asked, Lookup, Plan, Rules};
-use crate::route::Route;
+use crate::route::{Collapse, Route, RouteSpec};
 use crate::scope::{Hasher, Scope};
 
 /// A request to be explained.
@@ -39,7 +40,17 @@ pub(super) fn run(path: &Path, question: &Question) -> ExitCode {
         Ok(config) => config,
         Err(problems) => return super::bad(&problems),
     };
-    let rules = Rules {
+    match explain(&rules_of(&mut config), question) {
+        Ok(text) => super::print(text.trim_end()),
+        Err(why) => {
+            super::failed(&why);
+            super::USAGE.into()
+        }
+    }
+}
+
+fn rules_of(config: &mut Config) -> Rules {
+    Rules {
         routes: std::mem::take(&mut config.routes),
         purges: std::mem::take(&mut config.purges),
         credential: Arc::clone(&config.credential),
@@ -49,13 +60,6 @@ pub(super) fn run(path: &Path, question: &Question) -> ExitCode {
             .and_then(|redis| redis.secret.as_ref())
             .map_or_else(Hasher::default, |secret| Hasher::new(secret.expose().as_bytes())),
         max_key: usize::try_from(config.limits.key).unwrap_or(usize::MAX),
-    };
-    match explain(&rules, question) {
-        Ok(text) => super::print(text.trim_end()),
-        Err(why) => {
-            super::failed(&why);
-            super::USAGE.into()
-        }
     }
 }
 
@@ -129,11 +133,7 @@ fn explain_lookup(text: &mut String, lookup: &Lookup<'_>) {
     for tag in lookup.tags() {
         line(text, "tag", tag.as_str());
     }
-    let freshness = match route.spec.ttl {
-        Some(ttl) => format!("{}s where the app gives none (origin = {:?})", ttl.as_secs_f64(), route.spec.origin).to_lowercase(),
-        None => "as the app says".to_owned(),
-    };
-    line(text, "fresh for", &freshness);
+    explain_times(text, &route.spec);
     match lookup.unknown.first() {
         Some(name) => {
             line(text, "X-Cache", "BYPASS, unless the response is known to vary by it");
@@ -141,6 +141,34 @@ fn explain_lookup(text: &mut String, lookup: &Lookup<'_>) {
             line(text, "mend", &format!("key it by a field, or name it in drop_headers or pass_headers of {}", route.name()));
         }
         None => line(text, "X-Cache", "HIT when it is stored, else MISS"),
+    }
+}
+
+/// How long an entry serves, and what of that is not as it is without a word in the file.
+fn explain_times(text: &mut String, spec: &RouteSpec) {
+    let seconds = |duration: Duration| format!("{}s", duration.as_secs_f64());
+    let freshness = match spec.ttl {
+        Some(ttl) => {
+            let less = if spec.jitter.is_zero() { String::new() } else { format!(", less up to {} by chance,", seconds(spec.jitter)) };
+            format!("{}{less} where the app gives none (origin = {:?})", seconds(ttl), spec.origin).to_lowercase()
+        }
+        None => "as the app says".to_owned(),
+    };
+    line(text, "fresh for", &freshness);
+    let windows = [(spec.stale_while_revalidate, "while it is fetched anew"), (spec.stale_if_error, "in place of an error of the app")];
+    for (window, purpose) in windows {
+        let told = match window {
+            None => continue,
+            Some(Duration::ZERO) => format!("never {purpose}, where the app gives no time for it"),
+            Some(window) => format!("for {} {purpose}, where the app gives no time for it", seconds(window)),
+        };
+        line(text, "stale", &told);
+    }
+    if !spec.early_refresh {
+        line(text, "refresh", "not before it has expired (early_refresh = false)");
+    }
+    if spec.collapse == Collapse::Cluster {
+        line(text, "collapse", "cluster: one fill per key, of all sidecars that share the Redis");
     }
 }
 
@@ -177,4 +205,55 @@ fn explain_mutation(text: &mut String, rules: &Rules, asked: &Asked<'_>, effecti
 fn line(text: &mut String, name: &str, value: &str) {
     // Writing to a String cannot fail.
     let _ = writeln!(text, "  {name:<12} {value}");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What is told of a GET of the one route, which has these keys; `before` stands above it.
+    fn told(before: &str, keys: &str) -> String {
+        let text = format!("[upstream]\nurl = \"http://127.0.0.1:8000\"\n{before}\n[[routes]]\npath = \"/a\"\n{keys}\n");
+        let mut config = Config::parse(&text, "proxy.toml", &|_| None).unwrap_or_else(|problems| panic!("{problems}"));
+        let question = Question { method: "GET".into(), target: "/a".into(), headers: Vec::new(), data: None, trusted: false };
+        explain(&rules_of(&mut config), &question).expect("an explanation")
+    }
+
+    fn lines<'a>(told: &'a str, name: &str) -> Vec<&'a str> {
+        told.lines().filter_map(|line| line.trim_start().strip_prefix(name)?.strip_prefix(' ')).map(str::trim).collect()
+    }
+
+    #[test]
+    fn the_times_of_a_route_are_told_where_it_has_them() {
+        let keys = "ttl = \"5m\"\njitter = \"30s\"\nstale_while_revalidate = \"30s\"\nstale_if_error = \"0s\"\nearly_refresh = false";
+        let told = told("", keys);
+        assert_eq!(lines(&told, "fresh for"), ["300s, less up to 30s by chance, where the app gives none (origin = respect)"]);
+        assert_eq!(
+            lines(&told, "stale"),
+            [
+                "for 30s while it is fetched anew, where the app gives no time for it",
+                "never in place of an error of the app, where the app gives no time for it"
+            ]
+        );
+        assert_eq!(lines(&told, "refresh"), ["not before it has expired (early_refresh = false)"]);
+        assert_eq!(lines(&told, "collapse"), [""; 0]);
+    }
+
+    #[test]
+    fn a_route_without_times_is_told_in_one_line() {
+        let told = told("", "ttl = \"5m\"");
+        assert_eq!(lines(&told, "fresh for"), ["300s where the app gives none (origin = respect)"]);
+        for name in ["stale", "refresh", "collapse"] {
+            assert_eq!(lines(&told, name), [""; 0], "{told}");
+        }
+    }
+
+    #[test]
+    fn collapsing_across_sidecars_is_told_wherever_it_was_said() {
+        let redis = "[redis]\nurl = \"redis://127.0.0.1\"\n";
+        let cluster = ["cluster: one fill per key, of all sidecars that share the Redis"];
+        assert_eq!(lines(&told(&format!("{redis}collapse = \"cluster\""), ""), "collapse"), cluster);
+        assert_eq!(lines(&told(redis, "collapse = \"cluster\""), "collapse"), cluster);
+        assert_eq!(lines(&told(&format!("{redis}collapse = \"cluster\""), "collapse = \"process\""), "collapse"), [""; 0]);
+    }
 }

@@ -147,9 +147,12 @@ fn assemble(file: &File, context: &mut Context) -> Option<Config> {
 fn collapse(file: &File, context: &Context) -> Option<Collapse> {
     match &file.redis {
         Slot::Given(redis) => redis.value.collapse.get().map_or(Some(Collapse::Process), |word| Some(word.0)),
-        // A section that cannot be read, or may have lost its header, has been reported.
+        // A section that cannot be read, has lost its header or is under a name close to its own has been reported.
         Slot::Bad => Some(Collapse::Process),
-        Slot::Absent | Slot::Default(_) => context.report.has_broken_header().then_some(Collapse::Process),
+        Slot::Absent | Slot::Default(_) => {
+            let meant = context.report.has_broken_header() || file.unknown.0.iter().any(|meant| meant == "redis");
+            meant.then_some(Collapse::Process)
+        }
     }
 }
 

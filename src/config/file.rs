@@ -309,14 +309,14 @@ table! {
         /// How long an entry past its freshness is still served while it is fetched anew, where the app does not say, up to 1 year.
         /// "0s": not at all.
         stale_while_revalidate: Period,
-        /// How long an entry past its freshness stands in when the app answers 500, 502, 503 or 504, or not at all, where the app does
-        /// not say, up to 1 year. "0s": not at all.
+        /// How long an entry past its freshness stands in for an error of the app, where the app does not say, up to 1 year. "0s": not
+        /// at all.
         stale_if_error: Period,
         /// `ttl` is shortened by a random part of up to this, so that entries do not expire at once. Less than `ttl`.
         jitter: Period,
         /// Whether an entry that is asked for often is fetched anew in the background shortly before it expires.
         early_refresh: bool = true,
-        /// How many ask the app for the same key at once: one per sidecar, or one of all that share the Redis. Without it: what [redis]
+        /// How many ask the app for the same key at once: one per sidecar, or one of all that share the Redis. Without it: what `[redis]`
         /// says.
         collapse: CollapseWord,
         /// Who may share an entry: the same credential, every credential that the app has admitted, or everyone.

@@ -14,6 +14,7 @@ use super::file;
 use super::problem::{Draft, Span};
 use super::read::{List, Located, Period, Slot, Text, Unknown, nearest};
 use super::schema::QueryForm;
+use super::timing::timing;
 use crate::admit::OriginRule;
 use crate::field::{Field, Source};
 use crate::route::{Collapse, Mode, Pattern, QueryRule, RouteSpec};
@@ -23,7 +24,6 @@ use crate::tag::Template;
 
 const MS: Duration = Duration::from_millis(1);
 const DAY: Duration = Duration::from_hours(24);
-const YEAR: Duration = Duration::from_hours(8760);
 const MAX_REPURGES: usize = 8;
 
 /// A route and where its path stands.
@@ -117,21 +117,18 @@ fn route(located: &Located<file::Route>, around: &Around<'_>, context: &mut Cont
         .unwrap_or_default();
     let tags = names.templates(&file.tags, context);
     let has_path = pattern.is_some();
-    let ttl = (!matches!(file.ttl, Slot::Absent)).then(|| context.period(&file.ttl, MS, YEAR));
-    let stale_while_revalidate = given_period(&file.stale_while_revalidate, context);
-    let stale_if_error = given_period(&file.stale_if_error, context);
-    let jitter = given_period(&file.jitter, context).unwrap_or_default();
+    let timing = timing(file, around.collapse, context);
     let admit_for = context.period(&file.admit_for, MS, DAY);
     let query = query(file.query.get()?, context);
     let spec = RouteSpec {
         mode: file.mode.get().map_or(Mode::On, |word| word.0),
-        ttl,
+        ttl: timing.ttl,
         origin: file.origin.get().map_or(OriginRule::Respect, |word| word.0),
-        stale_while_revalidate,
-        stale_if_error,
-        jitter,
-        early_refresh: *file.early_refresh.get().unwrap_or(&true),
-        collapse: file.collapse.get().map(|word| word.0).or(around.collapse).unwrap_or(Collapse::Process),
+        stale_while_revalidate: timing.stale_while_revalidate,
+        stale_if_error: timing.stale_if_error,
+        jitter: timing.jitter,
+        early_refresh: timing.early_refresh,
+        collapse: timing.collapse,
         strip_set_cookie: file.strip_set_cookie.get().copied().unwrap_or_default(),
         scope: file.scope.get().map_or(Scope::Private, |word| word.0),
         key: key.into(),
@@ -160,10 +157,6 @@ fn route(located: &Located<file::Route>, around: &Around<'_>, context: &mut Cont
     }
     let path = file.path.given()?.span.clone();
     has_path.then_some(Route { spec, path })
-}
-
-fn given_period(slot: &Slot<Period>, context: &mut Context) -> Option<Duration> {
-    slot.given().map(|_| context.period(slot, Duration::ZERO, YEAR))
 }
 
 fn query(form: &QueryForm, context: &mut Context) -> QueryRule {

@@ -1,6 +1,11 @@
 //! One file per kind of problem: where it is pointed at, and a word of what is said.
 
+use std::time::Duration;
+
+use http::HeaderName;
+
 use super::{parse, problems};
+use crate::route::Collapse;
 
 /// Puts lines into a file that is otherwise right: `{}` stands for them at its top, after `[upstream]`.
 fn with(lines: &str) -> String {
@@ -54,6 +59,13 @@ fn sections() {
     one("[log]\naccess = \"true\"", 2, 10, "leave the quotes out");
     one("[limits]\ntags = 0", 2, 8, "1 to 4096");
     one("[limits]\nobject = \"1.5MiB\"", 2, 10, "smaller unit");
+    one("[limits]\nvariants = 0", 2, 12, "1 to 1024");
+    one("[limits]\nvariants = 1025", 2, 12, "the nearest is 1024");
+    one("[limits]\nranges = 0", 2, 10, "1 to 256");
+    one("[limits]\nranges = 257", 2, 10, "the nearest is 256");
+    one("[limits]\nstale = \"31d\"", 2, 9, "0s to 30d");
+    one("[limits]\nrange_fill = 5", 2, 14, "\"5B\"");
+    one("[limits]\nrefreshes = 0", 2, 13, "the nearest is 1");
     one("[tags]\nresponse_headers = [\"xkey\", \"Xkey\"]", 2, 29, "twice");
     one("[credential]\nheaders = [\"x api\"]", 2, 12, "not the name of a header");
     one("[credential]\ncookies = [\"a=b\"]", 2, 12, "not the name of a cookie");
@@ -65,7 +77,22 @@ fn sections() {
     one("[redis]\nurl = \"redis://h\"\nca_file = \"/nonexistent\"", 3, 11, "cannot be read");
     one("[redis]\nurl = \"redis://h\"\nlease = \"2s\"", 3, 1, "not supported by this version");
     one("[[listen]]\n", 1, 1, "where a table is needed");
+    one("[redis]\nurl = \"redis://h\"\ncollapse = \"clutser\"", 3, 12, "did you mean \"cluster\"?");
     one("[sever]\n", 1, 2, "no key `sever`");
+}
+
+#[test]
+fn targeted_headers() {
+    let targeted = |list: &str, column: usize, text: &str| one(&format!("[freshness]\ntargeted = {list}"), 2, column, text);
+    targeted("\"cdn-cache-control\"", 12, "put it in brackets");
+    targeted("[\"cdn cache-control\"]", 13, "not the name of a header");
+    targeted("[\"\"]", 13, "empty name");
+    targeted("[\"a-cache-control\", \"A-Cache-Control\"]", 32, "listed twice");
+    targeted("[\"connection\"]", 13, "belongs to the connection");
+    targeted("[\"cdn-cache-control\", \"Cache-Control\"]", 34, "it counts anyway");
+    targeted("[\"expires\"]", 13, "it counts anyway");
+    targeted("[\"a\",\"b\",\"c\",\"d\",\"e\",\"f\",\"g\",\"h\",\"i\"]", 12, "at most 8");
+    one("[freshness]\ntargetted = []", 2, 1, "did you mean `targeted`?");
 }
 
 #[test]
@@ -122,6 +149,17 @@ fn routes() {
     one("[[routes]]\npath = \"/a\"\n[[routes]]\npath = \"/a\"", 4, 8, "line 8 has the same path");
     route("ttl = \"0s\"", 1, 7, "1ms to 365d");
     route("ttl = \"366d\"", 1, 7, "1ms to 365d");
+    route("stale_while_revalidate = \"366d\"", 1, 26, "0s to 365d");
+    route("stale_if_error = \"366d\"", 1, 18, "0s to 365d");
+    route("stale_if_error = 600", 1, 18, "\"600s\"");
+    route("jitter = \"30s\"", 1, 10, "add ttl");
+    route("ttl = \"5m\"\njitter = \"5m\"", 2, 10, "less than the `ttl`");
+    route("jitter = \"366d\"\nttl = \"365d\"", 1, 10, "less than the `ttl`");
+    route("ttl = \"0s\"\njitter = \"5m\"", 1, 7, "1ms to 365d");
+    route("ttl = 5\njitter = \"5m\"", 1, 7, "\"5s\"");
+    route("early_refresh = \"true\"", 1, 17, "leave the quotes out");
+    route("collapse = \"redis\"", 1, 12, "\"process\" or \"cluster\"");
+    route("collapse = \"cluster\"", 1, 12, "add [redis]");
     route("mode = \"shadow\"", 1, 8, "\"on\" or \"off\"");
     route("key = \"tenant\"", 1, 7, "put it in brackets");
     route("key = [\"tennant\"]", 1, 9, "did you mean `tenant`?");
@@ -143,6 +181,68 @@ fn routes() {
     route("audit = true", 1, 1, "not supported by this version");
     route("Path = \"/b\"", 1, 1, "did you mean `path`?");
     one("[[routes]]\npth = \"/a\"", 2, 1, "did you mean `path`?");
+}
+
+/// The only route of a file that is otherwise right.
+fn only_route(before: &str, keys: &str) -> crate::route::RouteSpec {
+    let text = with(&format!("{before}\n[[routes]]\npath = \"/a\"\n{keys}\n"));
+    let config = parse(&text).unwrap_or_else(|problems| panic!("{problems}"));
+    config.routes.iter().next().map(|route| route.spec.clone()).expect("a route")
+}
+
+#[test]
+fn a_route_says_when_the_app_is_asked() {
+    let plain = only_route("", "ttl = \"5m\"");
+    assert_eq!((plain.stale_while_revalidate, plain.stale_if_error, plain.jitter), (None, None, Duration::ZERO));
+    assert_eq!((plain.early_refresh, plain.collapse), (true, Collapse::Process));
+    let keys = "ttl = \"5m\"\nstale_while_revalidate = \"0s\"\nstale_if_error = \"365d\"\njitter = \"299999ms\"\nearly_refresh = false";
+    let told = only_route("", keys);
+    assert_eq!(told.stale_while_revalidate, Some(Duration::ZERO), "none is not the same as not said");
+    assert_eq!((told.stale_if_error, told.jitter), (Some(Duration::from_hours(8760)), Duration::from_millis(299_999)));
+    assert!(!told.early_refresh);
+}
+
+#[test]
+fn collapsing_is_what_redis_says_unless_the_route_says_otherwise() {
+    let redis = "[redis]\nurl = \"redis://h\"";
+    let cluster = "[redis]\nurl = \"redis://h\"\ncollapse = \"cluster\"";
+    for (before, keys, expected) in [
+        ("", "collapse = \"process\"", Collapse::Process),
+        (redis, "", Collapse::Process),
+        (redis, "collapse = \"cluster\"", Collapse::Cluster),
+        (cluster, "", Collapse::Cluster),
+        (cluster, "collapse = \"process\"", Collapse::Process),
+    ] {
+        assert_eq!(only_route(before, keys).collapse, expected, "{before} {keys}");
+    }
+}
+
+#[test]
+fn a_redis_that_is_wrong_is_the_only_problem_of_routes_that_collapse_through_it() {
+    let route = "[[routes]]\npath = \"/a\"\ncollapse = \"cluster\"";
+    one(&format!("[redis]\nurl = 5\n{route}"), 2, 7, "a string is needed");
+    one(&format!("[redis]\nurl = \"redis://h\"\ncollapse = 1\n{route}"), 3, 12, "a string is needed");
+    one(&format!("[redis\nurl = \"redis://h\"\n{route}"), 1, 1, "do not match");
+    one(&format!("[re dis]\nurl = \"redis://h\"\n{route}"), 1, 4, "syntax");
+    one(&format!("[reddis]\nurl = \"redis://h\"\n{route}"), 1, 2, "did you mean `redis`?");
+    one(&format!("[[redis]]\nurl = \"redis://h\"\n{route}"), 1, 1, "a table is needed");
+}
+
+#[test]
+fn the_new_limits_and_headers_arrive() {
+    let silent = parse(&with("")).unwrap_or_else(|problems| panic!("{problems}"));
+    let limits = &silent.limits;
+    assert_eq!((limits.variants, limits.stale, limits.ranges), (64, Duration::from_mins(10), 16));
+    assert_eq!((limits.range_fill, limits.refreshes), (8 << 20, 64));
+    assert_eq!(*silent.targeted, [HeaderName::from_static("cdn-cache-control")]);
+    let lines = "[limits]\nvariants = 1\nstale = \"0s\"\nranges = 256\nrange_fill = \"0\"\nrefreshes = 1\n[freshness]\ntargeted = [\"X-Cache-Control\", \"cdn-cache-control\"]";
+    let told = parse(&with(lines)).unwrap_or_else(|problems| panic!("{problems}"));
+    let limits = &told.limits;
+    assert_eq!((limits.variants, limits.stale, limits.ranges), (1, Duration::ZERO, 256));
+    assert_eq!((limits.range_fill, limits.refreshes), (0, 1));
+    assert_eq!(*told.targeted, ["x-cache-control", "cdn-cache-control"].map(HeaderName::from_static), "in the order of the file");
+    let off = parse(&with("[freshness]\ntargeted = []")).unwrap_or_else(|problems| panic!("{problems}"));
+    assert!(off.targeted.is_empty());
 }
 
 #[test]
@@ -183,6 +283,9 @@ fn warnings_leave_the_file_usable() {
     warning("[[routes]]\npath = \"/a\"\norigin = \"ignore\"", 3, "no effect without");
     warning("[[routes]]\npath = \"/a\"\nadmit_for = \"5s\"", 3, "outside scope");
     warning("[limits]\nobject = \"1GiB\"", 2, "large for a memory tier");
+    warning("[limits]\nobject = \"1MiB\"\nrange_fill = \"2MiB\"", 3, "no effect above `object` (1MiB)");
+    warning("[[routes]]\npath = \"/a\"\nmode = \"off\"\nstale_while_revalidate = \"30s\"", 4, "no effect with mode \"off\"");
+    warning("[[routes]]\npath = \"/a\"\nstale_if_error = \"30s\"\nmode = \"off\"", 3, "no effect with mode \"off\"");
     let config = parse("[upstream]\nurl = \"http://a\"\n").unwrap_or_else(|problems| panic!("{problems}"));
     assert_eq!(
         config.warnings.iter().map(ToString::to_string).collect::<String>(),
