@@ -1,4 +1,4 @@
-//! The one body type that requests and responses have inside the sidecar: nothing, bytes at hand, or a stream.
+//! The one body type that requests and responses have inside the sidecar: nothing, bytes at hand in one piece or several, or a stream.
 
 use std::fmt;
 use std::pin::Pin;
@@ -24,6 +24,8 @@ pub struct Body {
 enum Content {
     Empty,
     Full(Bytes),
+    /// None of them empty, and at least one until the last is read.
+    Pieces(std::vec::IntoIter<Bytes>),
     Stream(Pin<Box<dyn HttpBody<Data = Bytes, Error = BodyError> + Send>>),
 }
 
@@ -40,6 +42,20 @@ impl Body {
         let bytes = bytes.into();
         let content = if bytes.is_empty() { Content::Empty } else { Content::Full(bytes) };
         Self { content, rider: None }
+    }
+
+    /// These bytes, one after the other. Nothing is copied.
+    #[must_use]
+    pub fn pieces(mut pieces: Vec<Bytes>) -> Self {
+        pieces.retain(|piece| !piece.is_empty());
+        match pieces.pop() {
+            None => Self::empty(),
+            Some(only) if pieces.is_empty() => Self::full(only),
+            Some(last) => {
+                pieces.push(last);
+                Self { content: Content::Pieces(pieces.into_iter()), rider: None }
+            }
+        }
     }
 
     /// Another body, streamed. One that has ended already becomes [`Body::empty`].
@@ -69,13 +85,13 @@ impl Body {
         matches!(self.content, Content::Empty)
     }
 
-    /// The bytes, when they are all at hand: such a body can be sent twice.
+    /// The bytes, when they are all at hand in one piece: such a body can be sent twice.
     #[must_use]
     pub fn replayable(&self) -> Option<Bytes> {
         match &self.content {
             Content::Empty => Some(Bytes::new()),
             Content::Full(bytes) => Some(bytes.clone()),
-            Content::Stream(_) => None,
+            Content::Pieces(_) | Content::Stream(_) => None,
         }
     }
 }
@@ -93,6 +109,7 @@ impl HttpBody for Body {
                 this.content = Content::Empty;
                 Poll::Ready(Some(Ok(Frame::data(bytes))))
             }
+            Content::Pieces(pieces) => Poll::Ready(pieces.next().map(|piece| Ok(Frame::data(piece)))),
             Content::Stream(stream) => stream.as_mut().poll_frame(cx),
         }
     }
@@ -101,6 +118,7 @@ impl HttpBody for Body {
         match &self.content {
             Content::Empty => true,
             Content::Full(_) => false,
+            Content::Pieces(pieces) => pieces.as_slice().is_empty(),
             Content::Stream(stream) => stream.is_end_stream(),
         }
     }
@@ -109,6 +127,7 @@ impl HttpBody for Body {
         match &self.content {
             Content::Empty => SizeHint::with_exact(0),
             Content::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
+            Content::Pieces(pieces) => SizeHint::with_exact(pieces.as_slice().iter().map(|piece| piece.len() as u64).sum()),
             Content::Stream(stream) => stream.size_hint(),
         }
     }
@@ -119,7 +138,41 @@ impl fmt::Debug for Body {
         match &self.content {
             Content::Empty => f.write_str("Body::Empty"),
             Content::Full(bytes) => write!(f, "Body::Full({} bytes)", bytes.len()),
+            Content::Pieces(pieces) => write!(f, "Body::Pieces({})", pieces.len()),
             Content::Stream(_) => f.write_str("Body::Stream"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt as _;
+
+    use super::*;
+
+    fn read(body: Body) -> Bytes {
+        body.collect().now_or_never().expect("at hand").expect("whole").to_bytes()
+    }
+
+    #[test]
+    fn pieces_are_sent_one_after_the_other_with_their_exact_size() {
+        let mut body = Body::pieces(["ab", "", "c", "def"].map(Bytes::from).to_vec());
+        assert!(!body.is_empty() && body.replayable().is_none());
+        for (piece, left) in [("ab", 4), ("c", 3), ("def", 0)] {
+            let frame = body.frame().now_or_never().expect("at hand").expect("one more").expect("whole");
+            assert_eq!(frame.into_data().expect("data"), piece);
+            assert_eq!(body.size_hint().exact(), Some(left));
+            assert_eq!(body.is_end_stream(), left == 0);
+        }
+        assert!(body.frame().now_or_never().expect("at hand").is_none());
+    }
+
+    #[test]
+    fn no_piece_or_one_is_the_plainer_body() {
+        assert!(Body::pieces(Vec::new()).is_empty() && Body::pieces(vec![Bytes::new()]).is_empty());
+        let one = Body::pieces(vec![Bytes::new(), Bytes::from_static(b"ab")]);
+        assert_eq!(one.replayable().as_deref(), Some(&b"ab"[..]));
+        assert_eq!(read(one), "ab");
+        assert_eq!(read(Body::pieces(["a", "b", "c"].map(Bytes::from).to_vec())), "abc");
     }
 }

@@ -30,8 +30,11 @@ mod growing;
 /// For how long a key is known to be uncacheable, so that its requests do not queue for one another.
 const UNCACHEABLE_FOR: Duration = Duration::from_secs(10);
 
-/// How many such keys are remembered.
-const UNCACHEABLE: usize = 10_000;
+/// For how long after a failure of the app a key's stale response stands in at once, and no background refresh of it is begun.
+const REST: Duration = Duration::from_secs(1);
+
+/// How many such keys are remembered, of either kind.
+const REMEMBERED: usize = 10_000;
 
 /// What a fill is of: a key, and, where only its own caller may have the answer, that caller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -51,6 +54,8 @@ pub struct SharedHead {
     pub headers: HeaderMap,
     /// Seconds of freshness at the start.
     pub ttl: i64,
+    /// Whether it is a stored response that the app has confirmed.
+    pub revalidated: bool,
     /// Whether its response named tags that the request did not tell.
     pub more_tags: bool,
     /// The headers that the response varies by.
@@ -120,6 +125,7 @@ pub struct Counters {
 pub struct Flights {
     map: Mutex<HashMap<FlightKey, Arc<Flight>>>,
     uncacheable: Cache<FlightKey, Wall>,
+    failed: Cache<FlightKey, (Wall, Reason)>,
     waiters: Arc<Semaphore>,
     wait: Duration,
     /// What the bodies of all fills may keep.
@@ -134,7 +140,8 @@ impl Flights {
     pub fn new(waiters: usize, wait: Duration, bytes: u64) -> Arc<Self> {
         Arc::new(Self {
             map: Mutex::default(),
-            uncacheable: Cache::new(UNCACHEABLE),
+            uncacheable: Cache::new(REMEMBERED),
+            failed: Cache::new(REMEMBERED),
             waiters: Arc::new(Semaphore::new(waiters.min(Semaphore::MAX_PERMITS))),
             wait,
             budget: Budget::new(bytes),
@@ -165,6 +172,17 @@ impl Flights {
         map.insert(key, Arc::clone(&flight));
         self.counters.fills.inc();
         Part::Lead(Lead { key, flight, tell, flights: Arc::clone(self) })
+    }
+
+    /// Why the app failed to answer for this key a moment ago, if it did.
+    #[must_use]
+    pub fn failed_lately(&self, key: &FlightKey, now: Wall) -> Option<Reason> {
+        let (until, reason) = self.failed.get(key)?;
+        if now < until {
+            return Some(reason);
+        }
+        self.failed.remove(key);
+        None
     }
 
     fn is_uncacheable(&self, key: &FlightKey, now: Wall) -> bool {
@@ -222,8 +240,14 @@ impl Lead {
         self.tell.send_replace(Stage::Alone);
     }
 
-    /// The app did not answer.
-    pub fn fail(self, reason: Reason) {
+    /// What came is not for sharing, but the next one may be.
+    pub fn not_shared(self) {
+        self.tell.send_replace(Stage::Alone);
+    }
+
+    /// The app did not answer, or with a failure. It is remembered for a moment.
+    pub fn fail(self, reason: Reason, now: Wall) {
+        self.flights.failed.insert(self.key, (now.after(REST), reason));
         self.tell.send_replace(Stage::Failed(reason));
     }
 }
@@ -302,7 +326,7 @@ mod tests {
 
     fn head(more_tags: bool) -> SharedHead {
         let (vary, variant) = (VarySpec::default(), KeyHash([7; 32]));
-        SharedHead { status: StatusCode::OK, headers: HeaderMap::new(), ttl: 1, more_tags, vary, variant }
+        SharedHead { status: StatusCode::OK, headers: HeaderMap::new(), ttl: 1, revalidated: false, more_tags, vary, variant }
     }
 
     fn same(_: &VarySpec) -> KeyHash {
@@ -396,6 +420,19 @@ mod tests {
         assert!(follow.join(&read, same).await.is_alone());
         assert!(matches!(flights.part(key(), &read, Wall(9_999)), Part::Alone));
         assert!(matches!(flights.part(key(), &read, Wall(10_000)), Part::Lead(_)));
+    }
+
+    #[tokio::test]
+    async fn a_failure_is_told_to_followers_and_remembered_for_a_moment() {
+        let (flights, coherence, tag) = flights();
+        let read = coherence.read_local(&[tag]);
+        let first = lead(flights.part(key(), &read, Wall(0)));
+        let follow = follow(flights.part(key(), &read, Wall(0)));
+        first.fail(Reason::UpstreamBroken, Wall(0));
+        assert!(matches!(follow.join(&read, same).await, Joined::Failed(Reason::UpstreamBroken)));
+        assert_eq!(flights.failed_lately(&key(), Wall(999)), Some(Reason::UpstreamBroken));
+        assert_eq!(flights.failed_lately(&key(), Wall(1_000)), None);
+        assert!(matches!(flights.part(key(), &read, Wall(0)), Part::Lead(_)), "the next one may try");
     }
 
     #[tokio::test]

@@ -124,6 +124,23 @@ impl Read {
     }
 }
 
+impl Read {
+    /// Whether exactly so many purges came since `earlier` was read.
+    #[must_use]
+    pub fn is_later_by(&self, earlier: &Self, purges: u64) -> bool {
+        match (self, earlier) {
+            (Self::Local(now), Self::Local(then)) => {
+                now.epoch == then.epoch && now.generation == then.generation && now.seq == then.seq + purges
+            }
+            (Self::Shared(epoch, now), Self::Shared(then_epoch, then)) => {
+                let steps = now.seq.zip(then.seq).is_some_and(|(now, then)| now.checked_sub(then) == Some(purges));
+                epoch == then_epoch && now.generation == then.generation && steps
+            }
+            _ => false,
+        }
+    }
+}
+
 /// A write was refused because its purge could not be made known to the others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct WriteRefused;
@@ -269,7 +286,8 @@ impl Coherence {
             return Err(Reason::Purged);
         }
         if proof.until.is_some_and(|until| self.clock.now() >= until) {
-            return Err(Reason::Expired);
+            // Not merely stale: nobody can say any more whether it was purged.
+            return Err(Reason::Unproven);
         }
         for (cell, purged) in &proof.cells {
             if cell.purged() != *purged {

@@ -98,11 +98,16 @@ fn unmodified_since(request: &HeaderMap, last_modified: Option<&HeaderValue>, da
 }
 
 /// The opaque part of a field that is one entity-tag and nothing else. Weakness is dropped: the comparison is the weak one (8.8.3.2).
-fn whole_entity_tag(value: &[u8]) -> Option<&[u8]> {
+pub(crate) fn whole_entity_tag(value: &[u8]) -> Option<&[u8]> {
     match entity_tag(value.trim_ascii())? {
         (opaque, []) => Some(opaque),
         _ => None,
     }
+}
+
+/// The opaque part of a field that is one strong entity-tag and nothing else: equal ones are equal by the strong comparison (8.8.3.2).
+pub(crate) fn strong_entity_tag(value: &[u8]) -> Option<&[u8]> {
+    if value.trim_ascii().starts_with(b"W/") { None } else { whole_entity_tag(value) }
 }
 
 /// Takes one entity-tag (RFC 9110 8.8.3) from the front: its opaque part with the quotes gone, and what follows.

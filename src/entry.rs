@@ -32,6 +32,19 @@ pub struct Times {
     pub lifetime: Duration,
 }
 
+/// How long a stored response may be used when it is no longer fresh, and what for. All windows begin where its freshness ends.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Leeway {
+    /// It is served at once while it is fetched anew (RFC 5861 3).
+    pub while_revalidate: Duration,
+    /// It is served where the app answers with a failure (RFC 5861 4).
+    pub if_error: Duration,
+    /// It is served where the app cannot be reached (RFC 9111 4.2.4).
+    pub unreachable: Duration,
+    /// It is kept, to be confirmed by the app. No other window is longer.
+    pub keep: Duration,
+}
+
 /// A random value that stands for one state of a tag, or of the whole cache. New at every purge, never seen before.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Nonce(pub [u8; 16]);
@@ -92,6 +105,25 @@ pub struct Entry {
     pub body: Bytes,
     /// Its times.
     pub times: Times,
+    /// What it may be used for when it is no longer fresh.
+    pub leeway: Leeway,
+    /// How long the app took to send it.
+    pub took: Duration,
+    /// The tags that the app named. A 304 need not name them again.
+    pub named: Box<[Tag]>,
+}
+
+/// What is said of a response besides its head and body.
+#[derive(Clone, Debug)]
+pub struct Facts {
+    /// Its times.
+    pub times: Times,
+    /// What it may be used for when it is no longer fresh.
+    pub leeway: Leeway,
+    /// How long the app took to send it.
+    pub took: Duration,
+    /// The tags that the app named.
+    pub named: Box<[Tag]>,
 }
 
 /// Says which headers the variants of a key differ by.
@@ -108,29 +140,38 @@ impl Entry {
     ///
     /// Slices of hyper's and fred's read buffers would keep those buffers alive (measured: 16 KiB for 100 bytes).
     #[must_use]
-    pub fn compact(key: &[u8], status: StatusCode, headers: &HeaderMap, body: &[Bytes], times: Times) -> Self {
-        let values: usize = headers.values().map(HeaderValue::len).sum();
-        let content: usize = body.iter().map(Bytes::len).sum();
-        let mut buffer = BytesMut::with_capacity(key.len() + values + content);
-        buffer.extend_from_slice(key);
-        for part in headers.values().map(HeaderValue::as_bytes).chain(body.iter().map(|chunk| &chunk[..])) {
-            buffer.extend_from_slice(part);
-        }
-        let mut whole = buffer.freeze();
-
+    pub fn compact(key: &[u8], status: StatusCode, headers: &HeaderMap, body: &[Bytes], facts: Facts) -> Self {
+        let content = body.iter().map(Bytes::len).sum();
+        let mut whole = joined(key, headers, body.iter().map(|chunk| &chunk[..]), content);
         let key = whole.split_to(key.len());
-        let lines = headers.keys().filter(|name| is_stored(name)).map(|name| headers.get_all(name).iter().count()).sum::<usize>();
-        let mut own = HeaderMap::with_capacity(lines + 4);
-        for (name, value) in headers {
-            let bytes = whole.split_to(value.len());
-            if is_stored(name) {
-                // The bytes were a header value a moment ago, so the fallback is never taken.
-                own.append(own_name(name), HeaderValue::from_maybe_shared(bytes).unwrap_or_else(|_| value.clone()));
-            }
-        }
-        own.insert(CONTENT_LENGTH, HeaderValue::from(whole.len()));
-        prepare(&mut own);
-        Self { key, status, headers: own, body: whole, times }
+        let headers = own_headers(&mut whole, headers, content);
+        Self::of(key, status, headers, whole, facts)
+    }
+
+    /// The same response with another head: what the app has just confirmed. The body is shared, not copied.
+    #[must_use]
+    pub fn confirmed(&self, key: &[u8], headers: &HeaderMap, facts: Facts) -> Self {
+        let mut whole = joined(key, headers, std::iter::empty(), 0);
+        let key = whole.split_to(key.len());
+        let headers = own_headers(&mut whole, headers, self.body.len());
+        Self::of(key, self.status, headers, self.body.clone(), facts)
+    }
+
+    fn of(key: Bytes, status: StatusCode, headers: HeaderMap, body: Bytes, facts: Facts) -> Self {
+        let Facts { times, leeway, took, named } = facts;
+        Self { key, status, headers, body, times, leeway, took, named }
+    }
+
+    /// For how long it is still kept: the rest of its freshness, and the longest of its windows.
+    #[must_use]
+    pub fn kept_for(&self, now: Wall) -> Duration {
+        let keep = i64::try_from(self.leeway.keep.as_millis()).unwrap_or(i64::MAX);
+        Duration::from_millis(u64::try_from(self.times.ttl_ms(now).saturating_add(keep)).unwrap_or_default())
+    }
+
+    /// The fields that are the response's own, and not places for a hit to fill in.
+    pub fn own(&self) -> impl Iterator<Item = (&HeaderName, &HeaderValue)> {
+        self.headers.iter().filter(|(name, value)| is_own(name, value))
     }
 
     /// How much memory it takes, all overhead counted.
@@ -140,8 +181,42 @@ impl Entry {
         const SLOT: usize = 112;
         let names: usize = self.headers.keys().map(|name| name.as_str().len()).sum();
         let values: usize = self.headers.values().map(HeaderValue::len).sum();
-        size_of::<Self>() + self.key.len() + self.body.len() + names + values + self.headers.capacity().max(self.headers.len()) * SLOT
+        let tags: usize = self.named.iter().map(|tag| tag.as_str().len() + 32).sum();
+        size_of::<Self>()
+            + tags
+            + self.key.len()
+            + self.body.len()
+            + names
+            + values
+            + self.headers.capacity().max(self.headers.len()) * SLOT
     }
+}
+
+/// The key, the values of the headers and the body, one after the other.
+fn joined<'a>(key: &[u8], headers: &'a HeaderMap, body: impl Iterator<Item = &'a [u8]>, content: usize) -> Bytes {
+    let values: usize = headers.values().map(HeaderValue::len).sum();
+    let mut buffer = BytesMut::with_capacity(key.len() + values + content);
+    buffer.extend_from_slice(key);
+    for part in headers.values().map(HeaderValue::as_bytes).chain(body) {
+        buffer.extend_from_slice(part);
+    }
+    buffer.freeze()
+}
+
+/// The ready head of a hit, its values taken from the front of `whole`.
+fn own_headers(whole: &mut Bytes, headers: &HeaderMap, content: usize) -> HeaderMap {
+    let lines = headers.keys().filter(|name| is_stored(name)).map(|name| headers.get_all(name).iter().count()).sum::<usize>();
+    let mut own = HeaderMap::with_capacity(lines + 4);
+    for (name, value) in headers {
+        let bytes = whole.split_to(value.len());
+        if is_stored(name) {
+            // The bytes were a header value a moment ago, so the fallback is never taken.
+            own.append(own_name(name), HeaderValue::from_maybe_shared(bytes).unwrap_or_else(|_| value.clone()));
+        }
+    }
+    own.insert(CONTENT_LENGTH, HeaderValue::from(content));
+    prepare(&mut own);
+    own
 }
 
 /// Makes places for the fields that a hit fills in. The app's own `Cache-Status` stays in its place.
@@ -152,7 +227,7 @@ pub(crate) fn prepare(headers: &mut HeaderMap) {
 }
 
 /// Whether a field of a ready header is the response's own, and not a place for a hit to fill in.
-fn is_own(name: &HeaderName, value: &HeaderValue) -> bool {
+pub(crate) fn is_own(name: &HeaderName, value: &HeaderValue) -> bool {
     !(*name == AGE || *name == X_CACHE || (*name == CACHE_STATUS && value.is_empty()))
 }
 
@@ -177,12 +252,19 @@ mod tests {
             headers.append(name, HeaderValue::from_static(value));
         }
         let times = Times { received: Wall(1), initial_age: Duration::ZERO, lifetime: Duration::from_secs(1) };
-        let entry = Entry::compact(b"key", StatusCode::OK, &headers, &[Bytes::from_static(b"ab"), Bytes::from_static(b"c")], times);
+        let facts = Facts { times, leeway: Leeway::default(), took: Duration::ZERO, named: Box::default() };
+        let body = [Bytes::from_static(b"ab"), Bytes::from_static(b"c")];
+        let entry = Entry::compact(b"key", StatusCode::OK, &headers, &body, facts.clone());
         assert_eq!((&entry.key[..], &entry.body[..]), (&b"key"[..], &b"abc"[..]));
         assert_eq!(entry.headers.get_all("link").iter().count(), 2);
         assert_eq!((&entry.headers["age"], &entry.headers["x-cache"]), (&HeaderValue::from_static("0"), &HeaderValue::from_static("HIT")));
         assert_eq!(entry.headers[CONTENT_LENGTH], "3");
         assert!(entry.weight() > 300);
+
+        headers.remove("link");
+        let again = entry.confirmed(b"key 2", &headers, facts);
+        assert_eq!((&again.key[..], &again.body[..], again.body.as_ptr()), (&b"key 2"[..], &b"abc"[..], entry.body.as_ptr()));
+        assert_eq!((again.headers.contains_key("link"), &again.headers[CONTENT_LENGTH]), (false, &HeaderValue::from_static("3")));
     }
 
     #[test]

@@ -238,7 +238,7 @@ fn join_cookies(headers: &mut HeaderMap) {
 }
 
 /// All values of a field as one, or `None` if the field is absent.
-fn joined(headers: &HeaderMap, name: &HeaderName, separator: &[u8]) -> Option<Vec<u8>> {
+pub(crate) fn joined(headers: &HeaderMap, name: &HeaderName, separator: &[u8]) -> Option<Vec<u8>> {
     let mut values = headers.get_all(name).iter();
     let mut whole = values.next()?.as_bytes().to_vec();
     for value in values {

@@ -5,7 +5,8 @@
 
 use std::time::{Duration, UNIX_EPOCH};
 
-use http::header::{AGE, DATE, EXPIRES, HeaderMap, HeaderValue};
+use http::StatusCode;
+use http::header::{AGE, DATE, EXPIRES, HeaderMap, HeaderValue, LAST_MODIFIED};
 
 use crate::cache_control::{CacheControl, delta_seconds};
 use crate::clock::{Wall, millis};
@@ -13,6 +14,9 @@ use crate::entry::Times;
 
 /// No response is fresh for longer than this, whoever says so: one year.
 pub const MAX_LIFETIME: Duration = Duration::from_hours(8760);
+
+/// No response is fresh for longer than this by a guess: one day.
+pub const MAX_HEURISTIC: Duration = Duration::from_hours(24);
 
 /// The longest HTTP-date: `Wednesday, 09-Nov-94 08:49:37 GMT`.
 const LONGEST_DATE: usize = 33;
@@ -78,8 +82,13 @@ pub fn initial_age(response: &HeaderMap, requested: Wall, received: Wall) -> Dur
 /// At most [`MAX_LIFETIME`].
 #[must_use]
 pub fn lifetime(directives: &CacheControl, response: &HeaderMap, received: Wall) -> Option<Duration> {
-    let stated = directives.s_maxage.or(directives.max_age).or_else(|| expires_lifetime(response, received));
-    stated.map(|lifetime| lifetime.min(MAX_LIFETIME))
+    stated(directives).or_else(|| expires_lifetime(response, received).map(|lifetime| lifetime.min(MAX_LIFETIME)))
+}
+
+/// The freshness lifetime that directives state, for a shared cache. At most [`MAX_LIFETIME`].
+#[must_use]
+pub fn stated(directives: &CacheControl) -> Option<Duration> {
+    directives.s_maxage.or(directives.max_age).map(|lifetime| lifetime.min(MAX_LIFETIME))
 }
 
 /// `Expires` minus `Date`, or minus the time of arrival where there is no `Date` (RFC 9110 6.6.1).
@@ -93,6 +102,36 @@ fn expires_lifetime(response: &HeaderMap, received: Wall) -> Option<Duration> {
     let Some(expires) = parse_date(first) else { return Some(Duration::ZERO) };
     let generated = dates(response).map_or(received, |(_, latest)| latest);
     Some(expires.since(generated))
+}
+
+/// How long a response that states no lifetime is fresh by a guess (RFC 9111 4.2.2): a tenth of the time since it was last modified, at
+/// most [`MAX_HEURISTIC`]. `None` if there is nothing to guess by, or the status forbids it.
+///
+/// For a response of which [`lifetime`] says `None`: the RFC forbids to guess where the app has spoken. `directives` are those that count
+/// for this cache, of a targeted field if there is one: `public` allows a guess for any status (RFC 9111 3 and 4.2.2), other than of a
+/// part (206), of an update (304) and of what is not final.
+#[must_use]
+pub fn heuristic(status: StatusCode, directives: &CacheControl, response: &HeaderMap, received: Wall) -> Option<Duration> {
+    let whole = !status.is_informational() && !matches!(status, StatusCode::PARTIAL_CONTENT | StatusCode::NOT_MODIFIED);
+    let allowed = is_heuristically_cacheable(status) || (directives.public && whole);
+    if !allowed {
+        return None;
+    }
+    let mut lines = response.get_all(LAST_MODIFIED).iter();
+    let modified = lines.next().and_then(parse_date)?;
+    if lines.next().is_some() {
+        return None;
+    }
+    // A `Date` of the future would lengthen the interval: its clock is wrong, or the app means us to believe so.
+    let generated = dates(response).map_or(received, |(earliest, _)| earliest.min(received));
+    let unchanged = generated.seconds().checked_sub(modified.seconds())?;
+    Some((Duration::from_secs(unchanged) / 10).min(MAX_HEURISTIC))
+}
+
+/// Whether responses of this status may be fresh by a guess (RFC 9110 15.1). 206 is one of them as well, but no part is ever stored.
+#[must_use]
+pub fn is_heuristically_cacheable(status: StatusCode) -> bool {
+    matches!(status.as_u16(), 200 | 203 | 204 | 300 | 301 | 308 | 404 | 405 | 410 | 414 | 501)
 }
 
 impl Times {
@@ -255,6 +294,61 @@ mod tests {
         }
     }
 
+    const GUESSABLE: [u16; 11] = [200, 203, 204, 300, 301, 308, 404, 405, 410, 414, 501];
+
+    /// The guess for a 200 that arrived at [`EXAMPLE`].
+    fn guess(fields: &[(HeaderName, &str)]) -> Option<Duration> {
+        heuristic(StatusCode::OK, &CacheControl::default(), &headers(fields), EXAMPLE)
+    }
+
+    #[test]
+    fn rfc_9111_4_2_2_a_guess_is_a_tenth_of_the_time_since_the_last_change_up_to_a_day() {
+        let ago = |seconds: u64| date(Wall(EXAMPLE.0 - seconds * 1000));
+        for (seconds, expected) in [(0, 0), (5, 500), (600, 60_000), (86_400, 8_640_000), (864_000, 86_400_000), (9_999_999, 86_400_000)] {
+            let fields = [(LAST_MODIFIED, &*ago(seconds)), (DATE, &*ago(0))];
+            assert_eq!(guess(&fields), Some(Duration::from_millis(expected)), "{seconds}");
+            assert_eq!(guess(&fields[..1]), Some(Duration::from_millis(expected)), "without a Date: {seconds}");
+        }
+        // Counted from Date, the earliest of several; but not from one that is still to come.
+        assert_eq!(guess(&[(LAST_MODIFIED, &ago(600)), (DATE, &ago(500))]), Some(secs(10)));
+        assert_eq!(guess(&[(LAST_MODIFIED, &ago(600)), (DATE, &ago(100)), (DATE, &ago(500))]), Some(secs(10)));
+        let ahead = date(Wall(EXAMPLE.0 + 86_400_000));
+        assert_eq!(guess(&[(LAST_MODIFIED, &ago(600)), (DATE, &ahead)]), Some(secs(60)));
+        assert_eq!(guess(&[(LAST_MODIFIED, &ago(600)), (DATE, "today")]), Some(secs(60)));
+    }
+
+    #[test]
+    fn rfc_9111_4_2_2_there_is_no_guess_without_one_valid_last_modified_of_the_past() {
+        let (now, later) = (date(EXAMPLE), date(Wall(EXAMPLE.0 + 1_000)));
+        for fields in [
+            vec![],
+            vec![(DATE, &*now)],
+            vec![(LAST_MODIFIED, "yesterday")],
+            vec![(LAST_MODIFIED, "0"), (DATE, &now)],
+            vec![(LAST_MODIFIED, &*later)],
+            vec![(LAST_MODIFIED, &*later), (DATE, &now)],
+            vec![(LAST_MODIFIED, &*later), (DATE, &later)],
+            vec![(LAST_MODIFIED, "Sat, 01 Jan 1994 00:00:00 GMT"), (LAST_MODIFIED, "Sat, 01 Jan 1994 00:00:00 GMT")],
+        ] {
+            assert_eq!(guess(&fields), None, "{fields:?}");
+        }
+    }
+
+    #[test]
+    fn rfc_9110_15_1_only_some_statuses_are_guessed_at_unless_the_response_says_public() {
+        let response = headers(&[(LAST_MODIFIED, "Sat, 05 Nov 1994 08:49:37 GMT"), (DATE, &date(EXAMPLE))]);
+        let public = CacheControl { public: true, ..CacheControl::default() };
+        for code in 100..=599 {
+            let status = StatusCode::from_u16(code).unwrap();
+            let guessable = GUESSABLE.contains(&code);
+            assert_eq!(is_heuristically_cacheable(status), guessable, "{code}");
+            let expected = guessable.then_some(secs(8_640));
+            assert_eq!(heuristic(status, &CacheControl::default(), &response, EXAMPLE), expected, "{code}");
+            let expected = (code >= 200 && code != 206 && code != 304).then_some(secs(8_640));
+            assert_eq!(heuristic(status, &public, &response, EXAMPLE), expected, "public {code}");
+        }
+    }
+
     #[test]
     fn times_age_and_expire() {
         let times = Times { received: Wall(100_000), initial_age: secs(4), lifetime: secs(10) };
@@ -295,6 +389,23 @@ mod tests {
             prop_assert!(times.age(later) >= times.age(Wall(now)));
             prop_assert!(times.ttl_ms(later) <= times.ttl_ms(Wall(now)));
             prop_assert!(times.is_fresh(Wall(now)) || !times.is_fresh(later), "what is stale stays stale");
+        }
+
+        #[test]
+        fn a_guess_is_bounded_and_a_later_change_never_lengthens_it(
+            code in 100_u16..1000, public: bool, received in any::<u64>(), at in 0_u64..253_402_300_800,
+            modified in 0_u64..253_402_300_800, by in 0_u64..1_000_000,
+        ) {
+            let directives = CacheControl { public, ..CacheControl::default() };
+            let guess = |modified: u64| {
+                let modified = date(Wall(modified.min(253_402_300_799) * 1000));
+                let response = headers(&[(LAST_MODIFIED, &modified), (DATE, &date(Wall(at * 1000)))]);
+                heuristic(StatusCode::from_u16(code).unwrap(), &directives, &response, Wall(received))
+            };
+            let (before, after) = (guess(modified), guess(modified + by));
+            prop_assert!(before.unwrap_or_default() <= MAX_HEURISTIC);
+            prop_assert!(before.is_none_or(|before| before <= secs(at.saturating_sub(modified))));
+            prop_assert!(after <= before, "{after:?} {before:?}");
         }
 
         #[test]

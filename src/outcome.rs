@@ -97,6 +97,8 @@ reasons! {
     NotStored => "not stored",
     /// What is stored is past its freshness.
     Expired => "expired",
+    /// What is stored is past its freshness, and is served while it is fetched anew.
+    StaleWhileRevalidate => "stale-while-revalidate",
     /// What is stored was purged.
     Purged => "purged",
     /// The app has not yet answered this credential on this route and key.
@@ -155,6 +157,8 @@ reasons! {
     UpstreamTimeout => "upstream timeout",
     /// The app broke off, or did not speak HTTP.
     UpstreamBroken => "upstream broken",
+    /// The app answered with a failure (500, 502, 503, 504).
+    UpstreamError => "upstream error",
     /// Every connection to the app is taken and the queue is full.
     UpstreamBusy => "upstream busy",
     /// A write was refused because Redis is lost and `writes = "refuse"`.
@@ -176,6 +180,8 @@ pub struct Outcome {
     pub ttl: Option<i64>,
     /// The app's status, when the app was asked.
     pub fwd_status: Option<u16>,
+    /// Whether the app was asked before a stale response was served.
+    pub forwarded: bool,
     /// Whether the app's response is being stored.
     pub stored: bool,
     /// Whether the request joined another one's fill.
@@ -206,7 +212,17 @@ impl Outcome {
     /// An outcome of this disposition, for no reason yet.
     #[must_use]
     pub const fn new(disposition: Disposition) -> Self {
-        Self { disposition, reason: None, subject: None, tier: None, ttl: None, fwd_status: None, stored: false, collapsed: false }
+        Self {
+            disposition,
+            reason: None,
+            subject: None,
+            tier: None,
+            ttl: None,
+            fwd_status: None,
+            forwarded: false,
+            stored: false,
+            collapsed: false,
+        }
     }
 
     /// A bypass for this reason.

@@ -94,6 +94,8 @@ pub struct Lookup<'a> {
     pub admission: Option<AdmissionId>,
     /// Headers that no key has seen: the request bypasses the cache unless `Vary` is known to cover them.
     pub unknown: SmallVec<[HeaderName; 2]>,
+    /// Whether a part of the response is asked for (RFC 9110 14.2: of a GET alone).
+    pub range: bool,
     asked: Asked<'a>,
     rules: &'a Rules,
 }
@@ -188,7 +190,8 @@ impl Rules {
             return Err(Outcome::bypass(Reason::KeyTooLong));
         }
         let key = key.finish();
-        Ok(Lookup { route, captures, host, path, query, key, credential, admission, unknown, asked: *asked, rules: self })
+        let range = *asked.method == Method::GET && asked.headers.contains_key(http::header::RANGE);
+        Ok(Lookup { route, captures, host, path, query, key, credential, admission, unknown, range, asked: *asked, rules: self })
     }
 
     /// Adds to the key what the scope asks for, and names the caller's admission.
@@ -356,9 +359,6 @@ fn refuse_unkeyable(route: &Route, asked: &Asked<'_>) -> Result<(), Outcome> {
     }
     if headers.contains_key(http::header::UPGRADE) && forward::upgrade_wanted(headers, asked.version).is_some() {
         return Err(Outcome::bypass(Reason::Upgrade));
-    }
-    if headers.contains_key(http::header::RANGE) {
-        return Err(Outcome::bypass(Reason::Range));
     }
     if headers.contains_key(http::header::IF_MATCH) || headers.contains_key(http::header::IF_UNMODIFIED_SINCE) {
         return Err(Outcome::bypass(Reason::Precondition));

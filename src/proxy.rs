@@ -1,6 +1,7 @@
 //! The flow: what happens to a request, from its head to its response. It reads from the top down.
 //!
-//! `proxy/fill.rs` fetches what is to be stored, `proxy/pass.rs` forwards what is not, `purge.rs` forwards what changes data.
+//! `proxy/fetch.rs` asks the app once for all, `proxy/fill.rs` does the asking and storing, `proxy/refresh.rs` does it in the background,
+//! `proxy/pass.rs` forwards what is not to be stored, and `purge.rs` what changes data.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,26 +14,36 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::body::Body;
-use crate::cache_control::CacheControl;
 use crate::clock::{Clock, Wall};
-use crate::coalesce::{FlightKey, Flights, Joined, Part, Reader, SharedHead};
+use crate::coalesce::Flights;
 use crate::coherence::Coherence;
-use crate::conditional;
 use crate::forward::{self, Peer};
 use crate::metrics::{Counter, Metrics};
 use crate::outcome::{Disposition, Outcome, Reason, Tier};
 use crate::plan::{Asked, Lookup, Plan, Rules};
+use crate::proxy::fetch::{Errand, Spare};
+use crate::proxy::line::Line;
+use crate::proxy::wish::Wish;
 use crate::respond;
-use crate::route::{ClientCacheControl, Route};
+use crate::route::Route;
 use crate::scope::Admissions;
+use crate::stale;
 use crate::store::memory::Resident;
-use crate::store::{Consulted, Store};
+use crate::store::{Consulted, Found, Store};
 use crate::tag::ResponseTags;
-use crate::telemetry::{self, AccessLine};
+use crate::telemetry;
 use crate::upstream::Upstream;
 
+pub(crate) use crate::proxy::posted::Posted;
+
+mod fetch;
 mod fill;
+mod judge;
+mod line;
 mod pass;
+mod posted;
+mod refresh;
+mod wish;
 
 /// Bounds and habits of the flow.
 #[derive(Clone, Debug)]
@@ -82,6 +93,16 @@ pub struct Counters {
     pub tunnels: Arc<Counter>,
     /// Mutations refused because too many are under way.
     pub crowded: Arc<Counter>,
+    /// Stored responses that the app confirmed with a 304.
+    pub confirmed: Arc<Counter>,
+    /// Responses served stale while they were fetched anew.
+    pub while_revalidate: Arc<Counter>,
+    /// Responses served stale because the app failed.
+    pub stood_in: Arc<Counter>,
+    /// Refreshes in the background.
+    pub refreshes: Arc<Counter>,
+    /// Refreshes not begun because too many are under way.
+    pub crowded_refreshes: Arc<Counter>,
     /// Responses that turned out not to be storable when their heads had gone out already.
     pub late: Late,
 }
@@ -146,8 +167,18 @@ pub struct Proxy {
     pub settings: Settings,
     /// Places for mutations.
     pub mutation_places: Arc<Semaphore>,
+    /// Places for refreshes in the background.
+    pub refresh_places: Arc<Semaphore>,
     /// What it has done.
     pub counters: Counters,
+}
+
+/// How a stored response may be served.
+enum Serve {
+    /// It is fresh.
+    Fresh,
+    /// It is stale, and will do while it is fetched anew (RFC 5861 3).
+    WhileRevalidate,
 }
 
 /// What was done with a request: its response, and what to say of it.
@@ -180,7 +211,7 @@ impl Proxy {
         let asked = asked(&parts, &body, peer);
         // What asks the app is boxed: its state is large, and hits should not carry it around.
         match rules.plan(&asked) {
-            Plan::Lookup(lookup) => match self.hit_at_once(&parts, &lookup) {
+            Plan::Lookup(lookup) => match self.hit_at_once(&parts, &lookup, peer) {
                 Some(answer) => answer,
                 None => Box::pin(self.look_up(&parts, &lookup, peer)).await,
             },
@@ -202,22 +233,24 @@ impl Proxy {
     }
 
     /// A hit that needs nothing but this process.
-    fn hit_at_once(&self, parts: &Parts, lookup: &Lookup<'_>) -> Option<Answer> {
+    fn hit_at_once(self: &Arc<Self>, parts: &Parts, lookup: &Lookup<'_>, peer: Peer) -> Option<Answer> {
         let now = self.clock.wall();
         if !lookup.unknown.is_empty() {
             return None;
         }
         let resident = self.store.at_hand(lookup, now)?;
         let wish = Wish::of(lookup.route, &parts.headers);
-        if wish.bypass.is_some() || self.may_serve(lookup, &resident, &wish, now).is_err() {
+        if wish.bypass.is_some() || !self.is_admitted(lookup, now) || !wish.is_met_by(&resident.entry.times, now) {
             return None;
         }
-        Some(self.serve(parts, lookup, &resident, Tier::Memory, now))
+        if lookup.route.spec.early_refresh && stale::is_due(&resident.entry.times, resident.entry.took, now, rand::random) {
+            self.refresh_at_hand(parts, lookup, peer, &resident);
+        }
+        Some(self.hit(parts, lookup, &resident, Tier::Memory, now))
     }
 
     /// A GET or HEAD on a route.
     async fn look_up(self: &Arc<Self>, parts: &Parts, lookup: &Lookup<'_>, peer: Peer) -> Answer {
-        let route = Some(lookup.route.id);
         let wish = Wish::of(lookup.route, &parts.headers);
         if let Some(reason) = wish.bypass {
             return self.pass_lookup(parts, lookup, peer, Outcome::bypass(reason)).await;
@@ -227,22 +260,37 @@ impl Proxy {
             return self.pass_lookup(parts, lookup, peer, outcome).await;
         }
         let now = self.clock.wall();
-        let consulted = self.store.consult(lookup, now).await;
-        let why = match &consulted.found {
-            Some((resident, tier)) => match self.may_serve(lookup, resident, &wish, now) {
-                Ok(()) => return self.serve(parts, lookup, resident, *tier, now),
-                Err(why) => why,
-            },
-            None => consulted.why,
+        let Consulted { key, found, why, read } = self.store.consult(lookup, now).await;
+        let flight = self.flight_key(lookup, &key);
+        let may = found.as_ref().map(|found| self.may_serve(lookup, found, &wish, now));
+        let spare = found.filter(|_| self.is_admitted(lookup, now)).map(|found| Spare { found, may_stand_in: wish.bears_stale() });
+        let why = match (may, &spare) {
+            (Some(Ok(Serve::Fresh)), Some(spare)) => {
+                let answer = self.hit(parts, lookup, &spare.found.resident, spare.found.tier, now);
+                self.refresh_early(parts, lookup, peer, flight, read, spare);
+                return answer;
+            }
+            (Some(Ok(Serve::WhileRevalidate)), Some(spare)) => {
+                let outcome = Outcome { reason: Some(Reason::StaleWhileRevalidate), ..Outcome::new(Disposition::Stale) };
+                let answer = self.serve_stale(parts, lookup, spare, outcome, now);
+                self.counters.while_revalidate.inc();
+                let errand = Errand { read, why: Reason::StaleWhileRevalidate, spare: Some(spare.clone()) };
+                self.refresh(parts, lookup, peer, flight, errand);
+                return answer;
+            }
+            (Some(Err(why)), _) => why,
+            _ => why,
         };
+        let errand = Errand { read, why, spare };
         match why {
             Reason::CacheUnavailable | Reason::MutationPending => self.pass_lookup(parts, lookup, peer, Outcome::bypass(why)).await,
             _ if wish.only_stored => {
                 let outcome = Outcome::miss(why);
-                Answer { response: respond::failure(Reason::UpstreamTimeout, &outcome), outcome, route }
+                Answer { response: respond::failure(Reason::UpstreamTimeout, &outcome), outcome, route: Some(lookup.route.id) }
             }
-            _ if parts.method == Method::HEAD => self.pass_lookup(parts, lookup, peer, Outcome::miss(why)).await,
-            _ => self.fetch(parts, lookup, peer, consulted, why).await,
+            _ if parts.method == Method::HEAD => self.pass_head(parts, lookup, peer, key.hash(), errand).await,
+            _ if lookup.range => self.pass_range(parts, lookup, peer, flight, errand).await,
+            _ => self.fetch(parts, lookup, peer, flight, errand).await,
         }
     }
 
@@ -255,74 +303,42 @@ impl Proxy {
         lookup.unknown.iter().find(|name| !mark.as_ref().is_some_and(|mark| mark.spec.covers(name)))
     }
 
-    /// Whether this caller may have this entry, as fresh as it is.
-    fn may_serve(&self, lookup: &Lookup<'_>, resident: &Resident, wish: &Wish, now: Wall) -> Result<(), Reason> {
-        // SECURITY: a shared entry is for those alone whom the app itself has lately answered.
-        if lookup.admission.is_some_and(|id| !self.admissions.is_admitted(id, now)) {
+    /// SECURITY: a shared entry is for those alone whom the app itself has lately answered.
+    fn is_admitted(&self, lookup: &Lookup<'_>, now: Wall) -> bool {
+        lookup.admission.is_none_or(|id| self.admissions.is_admitted(id, now))
+    }
+
+    /// Whether this caller may have this entry, as fresh or stale as it is.
+    fn may_serve(&self, lookup: &Lookup<'_>, found: &Found, wish: &Wish, now: Wall) -> Result<Serve, Reason> {
+        let entry = &found.resident.entry;
+        if !self.is_admitted(lookup, now) {
             return Err(Reason::NotAdmitted);
         }
-        let times = &resident.entry.times;
-        let old = wish.max_age.is_some_and(|most| times.age(now) > most);
-        let soon_stale = wish.min_fresh.is_some_and(|least| times.ttl_ms(now) < i64::try_from(least.as_millis()).unwrap_or(i64::MAX));
-        if old || soon_stale { Err(Reason::RequestNoCache) } else { Ok(()) }
+        if found.fresh {
+            return if wish.is_met_by(&entry.times, now) { Ok(Serve::Fresh) } else { Err(Reason::RequestNoCache) };
+        }
+        let open = wish.bears_stale() && stale::is_within(&entry.times, entry.leeway.while_revalidate, now);
+        if open { Ok(Serve::WhileRevalidate) } else { Err(Reason::Expired) }
     }
 
-    fn serve(&self, parts: &Parts, lookup: &Lookup<'_>, resident: &Resident, tier: Tier, now: Wall) -> Answer {
+    fn hit(&self, parts: &Parts, lookup: &Lookup<'_>, resident: &Resident, tier: Tier, now: Wall) -> Answer {
         let outcome = Outcome { tier: Some(tier), ttl: Some(resident.entry.times.ttl_ms(now) / 1000), ..Outcome::new(Disposition::Hit) };
+        self.respond_from(parts, lookup, resident, outcome, now)
+    }
+
+    fn respond_from(&self, parts: &Parts, lookup: &Lookup<'_>, resident: &Resident, outcome: Outcome, now: Wall) -> Answer {
         let head_only = parts.method == Method::HEAD;
-        let mut response = respond::hit(&resident.entry, &parts.headers, head_only, now, &outcome);
+        let ranges = lookup.range.then_some(self.settings.max_ranges);
+        let mut response = respond::hit(&resident.entry, &parts.headers, head_only, now, &outcome, ranges);
         self.debug(response.headers_mut(), lookup);
         Answer { response, outcome, route: Some(lookup.route.id) }
-    }
-
-    /// The entry is not there: fetch it, for all who ask for it now.
-    async fn fetch(self: &Arc<Self>, parts: &Parts, lookup: &Lookup<'_>, peer: Peer, consulted: Consulted, why: Reason) -> Answer {
-        let Consulted { key, read, .. } = consulted;
-        let mut flight = FlightKey { hash: key.hash(), caller: self.not_admitted(lookup) };
-        // Once by the key that is known; once more when a fill has told what the response varies by.
-        for _ in 0..2 {
-            let follow = match self.flights.part(flight, &read, self.clock.wall()) {
-                Part::Lead(lead) => return self.fill(parts, lookup, peer, read, why, Some(lead)).await,
-                Part::Alone => break,
-                Part::Follow(follow) => follow,
-            };
-            match follow.join(&read, |vary| lookup.variant_hash(vary)).await {
-                Joined::Shared(head, reader) => return self.shared(parts, lookup, &head, reader, why),
-                Joined::OtherVariant(head) => flight.hash = lookup.variant_hash(&head.vary),
-                Joined::Alone => break,
-                Joined::Failed(reason) => {
-                    let outcome = Outcome { collapsed: true, ..Outcome::miss(reason) };
-                    return Answer { response: respond::failure(reason, &outcome), outcome, route: Some(lookup.route.id) };
-                }
-            }
-        }
-        self.fill(parts, lookup, peer, read, why, None).await
-    }
-
-    fn shared(&self, parts: &Parts, lookup: &Lookup<'_>, head: &SharedHead, reader: Reader, why: Reason) -> Answer {
-        let outcome = Outcome { collapsed: true, fwd_status: Some(head.status.as_u16()), ttl: Some(head.ttl), ..Outcome::miss(why) };
-        let mut headers = head.headers.clone();
-        respond::mark(&mut headers, &outcome);
-        self.debug(&mut headers, lookup);
-        let response = conditional_response(&parts.headers, head.status, headers, Body::stream(reader));
-        Answer { response, outcome, route: Some(lookup.route.id) }
-    }
-
-    /// Who may not share a fill with others: a credential that the app has not admitted.
-    fn not_admitted(&self, lookup: &Lookup<'_>) -> Option<[u8; 32]> {
-        let id = lookup.admission?;
-        if self.admissions.is_admitted(id, self.clock.wall()) {
-            return None;
-        }
-        let mut caller = [0; 32];
-        caller[..16].copy_from_slice(&id.0.to_be_bytes());
-        Some(caller)
     }
 
     pub(crate) fn debug(&self, headers: &mut HeaderMap, lookup: &Lookup<'_>) {
         if !self.settings.debug_headers {
             return;
         }
+        respond::tell_key(headers, &lookup.key.hash().to_hex());
         let tags: Vec<String> = lookup.tags().iter().map(ToString::to_string).collect();
         let lines = [
             ("x-cache-key", lookup.key.hash().to_hex()),
@@ -346,93 +362,5 @@ pub(crate) fn asked<'a>(parts: &'a Parts, body: &Body, peer: Peer) -> Asked<'a> 
         headers: &parts.headers,
         has_body: !body.is_empty(),
         peer_is_trusted: peer.trusted,
-    }
-}
-
-/// Answers with 304 where the request's own conditions, which the app did not get to see, ask for no more.
-pub(crate) fn conditional_response(request: &HeaderMap, status: StatusCode, headers: HeaderMap, body: Body) -> Response<Body> {
-    let field = |name: HeaderName| headers.get(name);
-    let unchanged = status == StatusCode::OK
-        && conditional::has_conditions(request)
-        && conditional::evaluate(request, field(http::header::ETAG), field(http::header::LAST_MODIFIED), field(http::header::DATE))
-            == conditional::Verdict::NotModified;
-    if !unchanged {
-        return respond::assemble(status, headers, body);
-    }
-    let mut slim = conditional::not_modified_headers(&headers);
-    for name in [respond::X_CACHE, respond::CACHE_STATUS] {
-        if let Some(value) = headers.get(&name) {
-            slim.insert(name, value.clone());
-        }
-    }
-    respond::assemble(StatusCode::NOT_MODIFIED, slim, Body::empty())
-}
-
-/// What the client's own `Cache-Control` asks for. It can only narrow what is served (RFC 9111 5.2.1); `max-stale` is ignored.
-#[derive(Debug, Default)]
-struct Wish {
-    bypass: Option<Reason>,
-    max_age: Option<Duration>,
-    min_fresh: Option<Duration>,
-    only_stored: bool,
-}
-
-impl Wish {
-    fn of(route: &Route, headers: &HeaderMap) -> Self {
-        if route.spec.client_cache_control == ClientCacheControl::Ignore {
-            return Self::default();
-        }
-        if !headers.contains_key(http::header::CACHE_CONTROL) {
-            // `Pragma: no-cache` counts where there is no `Cache-Control` (RFC 9111 5.4).
-            let pragma = headers.get(http::header::PRAGMA).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"no-cache"));
-            return if pragma { Self { min_fresh: Some(Duration::MAX), ..Self::default() } } else { Self::default() };
-        }
-        let wish = CacheControl::of(headers);
-        Self {
-            bypass: wish.no_store.then_some(Reason::RequestNoStore),
-            max_age: wish.max_age,
-            min_fresh: if wish.no_cache { Some(Duration::MAX) } else { wish.min_fresh },
-            only_stored: wish.only_if_cached,
-        }
-    }
-}
-
-/// What the access log wants to know, kept from before the request was consumed.
-struct Line {
-    method: Method,
-    path: String,
-    host: Option<String>,
-    request_id: Option<String>,
-    peer: Peer,
-    since: std::time::Instant,
-}
-
-impl Line {
-    fn of(request: &Request<Body>, peer: Peer, clock: &Clock) -> Self {
-        let text = |name: &str| request.headers().get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
-        Self {
-            method: request.method().clone(),
-            path: request.uri().path().to_owned(),
-            host: request.uri().authority().map(ToString::to_string).or_else(|| text("host")),
-            request_id: text("x-request-id"),
-            peer,
-            since: clock.now(),
-        }
-    }
-
-    fn write(self, answer: &Answer, rules: &Rules, clock: &Clock) {
-        let length = answer.response.headers().get(http::header::CONTENT_LENGTH);
-        telemetry::access(&AccessLine {
-            method: &self.method,
-            path: &self.path,
-            host: self.host.as_deref(),
-            peer: self.peer.addr,
-            route: answer.route.and_then(|id| rules.routes.iter().nth(id)).map(|route| route.name()),
-            status: answer.response.status().as_u16(),
-            outcome: &answer.outcome,
-            bytes: length.and_then(|length| length.to_str().ok()?.parse().ok()),
-            duration: clock.now().duration_since(self.since),
-            request_id: self.request_id.as_deref(),
-        });
     }
 }

@@ -16,12 +16,13 @@ use http_body_util::BodyExt as _;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use crate::body::Body;
+use crate::cache_groups;
 use crate::coherence::Pending;
 use crate::field::BodyFields;
 use crate::forward::{self, Peer};
 use crate::outcome::{Outcome, Reason};
 use crate::plan::{self, Mutation};
-use crate::proxy::{Answer, Proxy, asked};
+use crate::proxy::{Answer, Posted, Proxy, asked};
 use crate::respond;
 use crate::rule::Guard;
 use crate::tag::Tag;
@@ -30,7 +31,8 @@ use crate::upstream;
 
 /// What a mutation's client gets to hear.
 enum Told {
-    Response(Response<Body>, Vec<Tag>),
+    /// The response, what it purged, and whether it was made ready for the client already.
+    Response(Response<Body>, Vec<Tag>, bool),
     Failed(upstream::Error),
     Refused,
 }
@@ -41,6 +43,7 @@ struct Order {
     mutation: Mutation,
     host: String,
     base: Uri,
+    posted: Option<Posted>,
     _place: OwnedSemaphorePermit,
 }
 
@@ -62,13 +65,14 @@ impl Proxy {
         self.note(&parts, &mutation);
         let host = plan::authority(&parts.uri, &parts.headers).into_owned();
         let base = parts.uri.clone();
+        let posted = self.before_post(&parts, peer).await;
         let request = self.upstream_request(parts, body, peer, None);
-        let order = Order { request, mutation, host, base, _place: place };
+        let order = Order { request, mutation, host, base, posted, _place: place };
         let (tell, told) = oneshot::channel();
         let proxy = Arc::clone(self);
         self.tasks.spawn(async move { proxy.run_mutation(order, tell).await });
         match told.await {
-            Ok(Told::Response(response, purged)) => self.mutated(response, &purged, outcome),
+            Ok(Told::Response(response, purged, ready)) => self.mutated(response, &purged, ready, outcome),
             Ok(Told::Failed(error)) => {
                 let outcome = Outcome { reason: Some(error.reason()), ..outcome };
                 Answer { response: respond::failure(error.reason(), &outcome), outcome, route: None }
@@ -126,7 +130,7 @@ impl Proxy {
     }
 
     async fn run_mutation(self: Arc<Self>, order: Order, tell: oneshot::Sender<Told>) {
-        let Order { request, mut mutation, host, base, _place } = order;
+        let Order { request, mut mutation, host, base, posted, _place } = order;
         let guarded = mutation.guard == Guard::Bypass;
         let tags = std::mem::take(&mut mutation.tags);
         // What cannot be marked is refused, where the operator would rather refuse a write than serve a stale read.
@@ -138,17 +142,20 @@ impl Proxy {
         let told = match result {
             Ok(response) if response.status().is_client_error() => {
                 self.coherence.refused(pending).await;
-                Told::Response(response, Vec::new())
+                Told::Response(response, Vec::new(), false)
             }
             Ok(response) => {
                 let mut purged = pending.tags().to_vec();
-                let named = named_targets(response.headers(), &host, &base);
+                let own = purged.len();
+                let mut named = named_targets(response.headers(), &host, &base);
+                named.extend(named_groups(response.headers(), &host));
                 if !named.is_empty() {
                     self.coherence.purge(&named).await;
                     purged.extend(named);
                 }
                 self.purge_after(pending, &mutation.repurge_after).await;
-                Told::Response(response, purged)
+                let steps = 1 + u64::from(purged.len() > own);
+                self.passed_on(response, purged, posted, steps).await
             }
             Err(error) => {
                 if error.may_have_reached_app() {
@@ -189,10 +196,21 @@ impl Proxy {
         }
     }
 
-    fn mutated(&self, mut response: Response<Body>, purged: &[Tag], mut outcome: Outcome) -> Answer {
+    async fn passed_on(self: &Arc<Self>, response: Response<Body>, purged: Vec<Tag>, posted: Option<Posted>, steps: u64) -> Told {
+        let Some(posted) = posted else { return Told::Response(response, purged, false) };
+        match self.keep_posted(posted, response, steps).await {
+            Ok(ready) => Told::Response(ready, purged, true),
+            Err(response) => Told::Response(response, purged, false),
+        }
+    }
+
+    fn mutated(&self, mut response: Response<Body>, purged: &[Tag], ready: bool, mut outcome: Outcome) -> Answer {
         outcome.fwd_status = Some(response.status().as_u16());
-        let version = response.version();
-        forward::prepare_response(response.headers_mut(), version);
+        outcome.stored = ready;
+        if !ready {
+            let version = response.version();
+            forward::prepare_response(response.headers_mut(), version);
+        }
         respond::mark(response.headers_mut(), &outcome);
         if self.settings.debug_headers && !purged.is_empty() {
             let names: Vec<&str> = purged.iter().map(Tag::as_str).collect();
@@ -209,6 +227,13 @@ impl Proxy {
 fn named_targets(headers: &HeaderMap, host: &str, base: &Uri) -> Vec<Tag> {
     let lines = [LOCATION, CONTENT_LOCATION].into_iter().filter_map(|name| headers.get(name)?.to_str().ok());
     lines.filter_map(|line| same_origin_path(line, host, base)).map(|path| Tag::of_uri(host, &path)).collect()
+}
+
+/// The groups that a response to an unsafe method ends (RFC 9875 3).
+fn named_groups(headers: &HeaderMap, host: &str) -> impl Iterator<Item = Tag> {
+    let groups = cache_groups::groups(headers, &cache_groups::CACHE_GROUP_INVALIDATION)
+        .inspect_err(|error| tracing::warn!(%error, host, "a Cache-Group-Invalidation is not obeyed"));
+    groups.unwrap_or_default().into_iter().map(move |group| cache_groups::tag(host, &group))
 }
 
 fn same_origin_path(reference: &str, host: &str, base: &Uri) -> Option<String> {

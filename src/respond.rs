@@ -11,12 +11,14 @@ use crate::clock::Wall;
 use crate::conditional::{self, Verdict};
 use crate::entry::Entry;
 use crate::outcome::{Disposition, Outcome, Reason};
+use crate::range;
 
 pub use crate::entry::{CACHE_STATUS, X_CACHE};
 
-/// Answers from a stored response. `head_only` for HEAD.
+/// Answers from a stored response. `head_only` for HEAD; `ranges` says how many parts of it a GET with `Range` may have at most, `None` that
+/// there is no such field or that it does not count.
 #[must_use]
-pub fn hit(entry: &Entry, request: &HeaderMap, head_only: bool, now: Wall, outcome: &Outcome) -> Response<Body> {
+pub fn hit(entry: &Entry, request: &HeaderMap, head_only: bool, now: Wall, outcome: &Outcome, ranges: Option<usize>) -> Response<Body> {
     let mut headers = entry.headers.clone();
     let age = entry.times.age(now).as_secs();
     headers.insert(AGE, number(age));
@@ -35,6 +37,12 @@ pub fn hit(entry: &Entry, request: &HeaderMap, head_only: bool, now: Wall, outco
             }
         }
         return assemble(StatusCode::NOT_MODIFIED, slim, Body::empty());
+    }
+    // RFC 9110 13.2.2: a Range counts after the conditions. 14.2: of a GET only, and where the answer without it is a 200.
+    if let (Some(most), false, StatusCode::OK) = (ranges, head_only, entry.status) {
+        let asked = range::ask(request, &entry.headers, entry.body.len(), most);
+        let (status, pieces) = range::respond(&asked, &mut headers, &entry.body);
+        return assemble(status, headers, Body::pieces(pieces));
     }
     let body = if head_only { Body::empty() } else { Body::full(entry.body.clone()) };
     assemble(entry.status, headers, body)
@@ -67,6 +75,20 @@ pub fn mark(headers: &mut HeaderMap, outcome: &Outcome) {
     headers.insert(X_CACHE, HeaderValue::from_static(outcome.disposition.as_str()));
 }
 
+/// Adds the key to what was said in `Cache-Status` (RFC 9211 2.7).
+pub fn tell_key(headers: &mut HeaderMap, key: &str) {
+    // The sidecar is the nearest to the client, so its word is the last one (RFC 9211 2).
+    if let Some(last) = headers.get_all(CACHE_STATUS).iter().next_back().cloned() {
+        let mut lines: Vec<HeaderValue> = headers.get_all(CACHE_STATUS).iter().cloned().collect();
+        lines.pop();
+        lines.push(value(Bytes::from([last.as_bytes(), b"; key=\"", key.as_bytes(), b"\""].concat())));
+        headers.remove(CACHE_STATUS);
+        for line in lines {
+            headers.append(CACHE_STATUS, line);
+        }
+    }
+}
+
 fn appended_status(upstream: Option<&HeaderValue>, outcome: &Outcome) -> HeaderValue {
     let mut line = String::with_capacity(96);
     if let Some(upstream) = upstream.filter(|value| !value.is_empty()).and_then(|value| value.to_str().ok()) {
@@ -75,9 +97,11 @@ fn appended_status(upstream: Option<&HeaderValue>, outcome: &Outcome) -> HeaderV
     }
     line.push_str("sidecache");
     match outcome.disposition {
-        Disposition::Hit | Disposition::Stale | Disposition::Revalidated => line.push_str("; hit"),
-        Disposition::Miss => line.push_str(match outcome.reason {
-            Some(Reason::Expired) => "; fwd=stale",
+        Disposition::Hit => line.push_str("; hit"),
+        // RFC 9211 2.1, 2.2: `hit` only where the app was not asked.
+        Disposition::Stale => line.push_str(if outcome.forwarded { "; fwd=stale" } else { "; hit" }),
+        Disposition::Revalidated | Disposition::Miss => line.push_str(match outcome.reason {
+            Some(Reason::Expired | Reason::StaleWhileRevalidate) => "; fwd=stale",
             Some(Reason::VaryMiss) => "; fwd=vary-miss",
             Some(Reason::RequestNoCache) => "; fwd=request",
             Some(Reason::NotAdmitted | Reason::Purged) => "; fwd=miss",
@@ -102,10 +126,10 @@ fn appended_status(upstream: Option<&HeaderValue>, outcome: &Outcome) -> HeaderV
         line.push_str("; collapsed");
     }
     match (outcome.tier, outcome.detail()) {
-        (Some(tier), _) => {
+        (Some(tier), None) => {
             let _ = write!(line, "; detail={}", tier.as_str());
         }
-        (None, Some(detail)) => {
+        (_, Some(detail)) => {
             line.push_str("; detail=\"");
             // What may stand in a string of RFC 9651; header and field names need no more.
             line.extend(
@@ -185,15 +209,20 @@ fn value(line: Bytes) -> HeaderValue {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use crate::entry::Times;
-    use crate::outcome::Tier;
     use std::time::Duration;
+
+    use futures_util::FutureExt as _;
+    use http_body_util::BodyExt as _;
+
+    use super::*;
+    use crate::entry::{Facts, Leeway, Times};
+    use crate::outcome::Tier;
 
     fn entry(lines: &[(&'static str, &'static str)]) -> Entry {
         let headers = lines.iter().map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value))).collect();
         let times = Times { received: Wall(0), initial_age: Duration::from_secs(2), lifetime: Duration::from_mins(1) };
-        Entry::compact(b"key", StatusCode::OK, &headers, &[Bytes::from_static(b"body")], times)
+        let facts = Facts { times, leeway: Leeway::default(), took: Duration::ZERO, named: Box::default() };
+        Entry::compact(b"key", StatusCode::OK, &headers, &[Bytes::from_static(b"body")], facts)
     }
 
     fn status(outcome: &Outcome) -> String {
@@ -206,7 +235,7 @@ mod tests {
     fn a_hit_says_so_with_its_age() {
         let entry = entry(&[("etag", "\"1\"")]);
         let outcome = Outcome { tier: Some(Tier::Memory), ttl: Some(48), ..Outcome::new(Disposition::Hit) };
-        let response = hit(&entry, &HeaderMap::new(), false, Wall(10_000), &outcome);
+        let response = hit(&entry, &HeaderMap::new(), false, Wall(10_000), &outcome, None);
         assert_eq!(response.headers()[X_CACHE], "HIT");
         assert_eq!(response.headers()[AGE], "12");
         assert_eq!(response.headers()[CACHE_STATUS], "sidecache; hit; ttl=48; detail=memory");
@@ -219,10 +248,100 @@ mod tests {
         let outcome = Outcome { tier: Some(Tier::Redis), ttl: Some(1), ..Outcome::new(Disposition::Hit) };
         let mut request = HeaderMap::new();
         request.insert("if-none-match", HeaderValue::from_static("\"1\""));
-        let response = hit(&entry, &request, false, Wall(0), &outcome);
+        let response = hit(&entry, &request, false, Wall(0), &outcome, None);
         assert_eq!(response.status(), StatusCode::NOT_MODIFIED);
         assert_eq!(response.headers()[X_CACHE], "HIT");
         assert!(!response.headers().contains_key(CONTENT_TYPE) && !response.headers().contains_key(CONTENT_LENGTH));
+    }
+
+    const NEWER: &str = "Sun, 06 Nov 1994 08:49:38 GMT";
+    const OLDER: &str = "Sun, 06 Nov 1994 08:49:37 GMT";
+
+    /// The answer to a GET with these fields from an entry of the content `body`, and its content.
+    fn ranged(entry: &Entry, fields: &[(&'static str, &'static str)], head_only: bool) -> (Response<()>, String) {
+        let request = fields.iter().map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value))).collect();
+        let outcome = Outcome { tier: Some(Tier::Memory), ttl: Some(48), ..Outcome::new(Disposition::Hit) };
+        let (head, body) = hit(entry, &request, head_only, Wall(10_000), &outcome, Some(4)).into_parts();
+        let content = body.collect().now_or_never().expect("at hand").expect("whole").to_bytes();
+        assert_eq!(head.headers[X_CACHE], "HIT");
+        assert_eq!(head.headers[CACHE_STATUS], "sidecache; hit; ttl=48; detail=memory");
+        (Response::from_parts(head, ()), String::from_utf8(content.to_vec()).expect("text"))
+    }
+
+    #[test]
+    fn a_hit_answers_a_range() {
+        let entry = entry(&[("etag", "\"1\""), ("content-type", "a/b"), ("cache-control", "max-age=60"), ("vary", "accept")]);
+        let (head, content) = ranged(&entry, &[("range", "bytes=1-2")], false);
+        assert_eq!((head.status().as_u16(), &*content), (206, "od"));
+        for (name, value) in [
+            ("content-range", "bytes 1-2/4"),
+            ("content-length", "2"),
+            ("content-type", "a/b"),
+            ("etag", "\"1\""),
+            ("cache-control", "max-age=60"),
+            ("vary", "accept"),
+            ("age", "12"),
+        ] {
+            assert_eq!(head.headers()[name], value, "{name}");
+        }
+        let (head, content) = ranged(&entry, &[("range", "bytes=0-0,3-3")], false);
+        assert_eq!(head.status(), StatusCode::PARTIAL_CONTENT);
+        assert_eq!(head.headers()[CONTENT_LENGTH].to_str().unwrap(), content.len().to_string());
+        assert!(head.headers()[CONTENT_TYPE].to_str().unwrap().starts_with("multipart/byteranges; boundary="));
+        assert!(content.contains("Content-Range: bytes 0-0/4\r\n\r\nb\r\n") && content.contains("Content-Range: bytes 3-3/4\r\n\r\ny\r\n"));
+    }
+
+    #[test]
+    fn a_hit_answers_416_to_a_range_that_is_not_there() {
+        let entry = entry(&[("etag", "\"1\""), ("content-type", "a/b"), ("cache-control", "max-age=60"), ("vary", "accept")]);
+        let (head, content) = ranged(&entry, &[("range", "bytes=4-")], false);
+        assert_eq!((head.status().as_u16(), &*content), (416, ""));
+        assert_eq!(head.headers()["content-range"], "bytes */4");
+        assert_eq!(head.headers()[CONTENT_LENGTH], "0");
+        assert_eq!(head.headers()[CACHE_CONTROL], "no-store");
+        assert_eq!(head.headers()["vary"], "accept");
+        assert!(!head.headers().contains_key(CONTENT_TYPE));
+    }
+
+    #[test]
+    fn a_range_counts_only_when_if_range_names_the_stored_response() {
+        let entry = entry(&[("etag", "\"1\""), ("last-modified", OLDER), ("date", NEWER)]);
+        for (condition, status, content) in
+            [("\"1\"", 206, "b"), (OLDER, 206, "b"), ("\"2\"", 200, "body"), ("W/\"1\"", 200, "body"), (NEWER, 200, "body")]
+        {
+            let (head, found) = ranged(&entry, &[("range", "bytes=0-0"), ("if-range", condition)], false);
+            assert_eq!((head.status().as_u16(), &*found), (status, content), "{condition}");
+            assert_eq!(head.headers().contains_key("content-range"), status == 206);
+        }
+        let (head, _) = ranged(&entry, &[("range", "bytes=9-"), ("if-range", "\"2\"")], false);
+        assert_eq!(head.status(), StatusCode::OK, "a false condition comes before a range that is not there");
+    }
+
+    #[test]
+    fn conditions_are_judged_before_ranges() {
+        let entry = entry(&[("etag", "\"1\"")]);
+        for range in ["bytes=0-0", "bytes=9-", "junk"] {
+            let (head, content) = ranged(&entry, &[("if-none-match", "\"1\""), ("range", range)], false);
+            assert_eq!((head.status().as_u16(), &*content), (304, ""), "{range}");
+            assert!(!head.headers().contains_key("content-range"));
+        }
+        let (head, content) = ranged(&entry, &[("if-none-match", "\"2\""), ("range", "bytes=0-0")], false);
+        assert_eq!((head.status().as_u16(), &*content), (206, "b"));
+    }
+
+    #[test]
+    fn a_range_means_nothing_to_head_or_to_another_status() {
+        let mut entry = entry(&[]);
+        let (head, content) = ranged(&entry, &[("range", "bytes=0-0")], true);
+        assert_eq!((head.status().as_u16(), &*content), (200, ""));
+        assert_eq!(head.headers()[CONTENT_LENGTH], "4");
+        entry.status = StatusCode::NOT_FOUND;
+        let (head, content) = ranged(&entry, &[("range", "bytes=0-0")], false);
+        assert_eq!((head.status().as_u16(), &*content), (404, "body"));
+        entry.status = StatusCode::OK;
+        let outcome = Outcome::new(Disposition::Hit);
+        let request = HeaderMap::from_iter([(http::header::RANGE, HeaderValue::from_static("bytes=0-0"))]);
+        assert_eq!(hit(&entry, &request, false, Wall(0), &outcome, None).status(), StatusCode::OK);
     }
 
     #[test]
@@ -242,7 +361,7 @@ mod tests {
     fn the_apps_own_cache_status_stays_in_front() {
         let entry = entry(&[("cache-status", "origin; hit")]);
         let outcome = Outcome { tier: Some(Tier::Memory), ttl: Some(1), ..Outcome::new(Disposition::Hit) };
-        let response = hit(&entry, &HeaderMap::new(), true, Wall(0), &outcome);
+        let response = hit(&entry, &HeaderMap::new(), true, Wall(0), &outcome, None);
         assert_eq!(response.headers()[CACHE_STATUS], "origin; hit, sidecache; hit; ttl=1; detail=memory");
     }
 

@@ -90,7 +90,8 @@ impl Sidecar {
             None => None,
         };
         let coherence = Arc::new(Coherence::new(shared, clock.clone()));
-        let store = Arc::new(Store::new(Memory::new(config.memory), Arc::clone(&coherence), seal, config.limits.object));
+        let store =
+            Arc::new(Store::new(Memory::new(config.memory), Arc::clone(&coherence), seal, config.limits.object, config.limits.variants));
         let upstream_counters = upstream::Counters::default();
         let upstream = Upstream::new(config.upstream.clone(), clock.clone(), upstream_counters.clone())
             .map_err(|error| SetupError { what: "the client towards the app".to_owned(), why: error.to_string() })?;
@@ -123,6 +124,7 @@ impl Sidecar {
                 debug_headers: config.debug_headers,
             },
             mutation_places: Arc::new(Semaphore::new(config.limits.mutations.min(Semaphore::MAX_PERMITS))),
+            refresh_places: Arc::new(Semaphore::new(config.limits.refreshes.min(Semaphore::MAX_PERMITS))),
             counters: proxy::Counters::default(),
         });
         let server_counters = server::Counters::default();

@@ -1,10 +1,12 @@
 //! Two tiers as one: looks entries up, judges them by the records of their tags, and stores what a fill brings.
 //!
-//! Invariant: what [`Store::consult`] gives back as found was current when it was judged, is the answer to this very key, and is
-//! fresh. Everything else is not found, with the reason.
+//! Invariants:
+//! - What [`Store::consult`] gives back as found was current when it was judged, and is the answer to this very key. It may be stale, and
+//!   says so. Everything else is not found, with the reason.
+//! - The state of the tags that it gives back was read before the entry was judged: what a fill learns of that entry (a 304) is stored only
+//!   if nothing was purged since.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 
@@ -20,23 +22,43 @@ use crate::outcome::{Reason, Tier};
 use crate::plan::Lookup;
 use crate::store::memory::{Kept, Memory, Resident};
 use crate::store::redis::OnLoss;
+use crate::store::variants::Variants;
 use crate::tag::Tag;
 use crate::vary::VarySpec;
 
 pub mod memory;
 pub mod redis;
+pub mod variants;
 
 /// What a lookup brought.
 #[derive(Debug)]
 pub struct Consulted {
     /// The key of the variant that the request asks for, as far as it is known.
     pub key: Key,
-    /// The entry, if one may be served.
-    pub found: Option<(Arc<Resident>, Tier)>,
+    /// The entry, if there is one that is current.
+    pub found: Option<Found>,
     /// Why there is none.
     pub why: Reason,
     /// The state of the tags, for the fill that follows.
     pub read: Read,
+}
+
+/// A stored response that is current: nothing that it is made of was purged.
+#[derive(Clone, Debug)]
+pub struct Found {
+    /// The entry.
+    pub resident: Arc<Resident>,
+    /// Where it was found.
+    pub tier: Tier,
+    /// Whether it is fresh as well. If not, it may be confirmed by the app, or stand in for it.
+    pub fresh: bool,
+}
+
+impl Found {
+    fn of(resident: Arc<Resident>, tier: Tier, now: Wall) -> Result<Self, Reason> {
+        let fresh = resident.entry.times.is_fresh(now);
+        if fresh || !resident.entry.kept_for(now).is_zero() { Ok(Self { resident, tier, fresh }) } else { Err(Reason::Expired) }
+    }
 }
 
 /// What a fill wants to store.
@@ -73,6 +95,8 @@ pub struct Store {
     coherence: Arc<Coherence>,
     seal: Seal,
     max_object: u64,
+    /// The variants of the keys that have some.
+    pub variants: Variants,
     /// What it has done.
     pub counters: Counters,
 }
@@ -80,8 +104,8 @@ pub struct Store {
 impl Store {
     /// A store of these tiers.
     #[must_use]
-    pub fn new(memory: Memory, coherence: Arc<Coherence>, seal: Seal, max_object: u64) -> Self {
-        Self { memory, coherence, seal, max_object, counters: Counters::default() }
+    pub fn new(memory: Memory, coherence: Arc<Coherence>, seal: Seal, max_object: u64, max_variants: usize) -> Self {
+        Self { memory, coherence, seal, max_object, variants: Variants::new(max_variants), counters: Counters::default() }
     }
 
     /// The largest response that can be stored in any tier.
@@ -102,6 +126,18 @@ impl Store {
         }
     }
 
+    /// Reads the state of tags.
+    pub async fn read(&self, tags: &[Tag]) -> Read {
+        match (self.coherence.mode(), self.coherence.shared()) {
+            (Mode::Shared, Some(shared)) => {
+                let epoch = self.coherence.epoch();
+                let fetched = self.coherence.watch(shared.fetch(None, tags).await).ok();
+                fetched.and_then(|fetched| fetched.reading).map_or(Read::Unproven, |reading| Read::Shared(epoch, reading))
+            }
+            _ => self.coherence.read_local(tags),
+        }
+    }
+
     /// What memory holds for a request, where the local table is the truth: the shortest way to a hit.
     #[must_use]
     pub fn at_hand(&self, lookup: &Lookup<'_>, now: Wall) -> Option<Arc<Resident>> {
@@ -116,24 +152,20 @@ impl Store {
 
     fn consult_local(&self, lookup: &Lookup<'_>, now: Wall) -> Consulted {
         let (key, kept, varies) = self.resident(lookup);
-        let why = match kept {
-            None => not_stored(varies),
-            Some(resident) => match self.judge_local(&resident, now) {
-                Ok(()) => {
-                    // Read all the same: a caller who may not have the entry, or wants a newer one, starts a fill.
-                    let read = self.coherence.read_local(&lookup.tags());
-                    return Consulted { key, found: Some((resident, Tier::Memory)), why: Reason::NotStored, read };
-                }
-                Err(why) => why,
-            },
-        };
-        Consulted { key, found: None, why, read: self.coherence.read_local(&lookup.tags()) }
+        let read = self.coherence.read_local(&lookup.tags());
+        match kept.ok_or(not_stored(varies)).and_then(|resident| self.judge_local(resident, now)) {
+            Ok(found) => {
+                let why = if found.fresh { Reason::NotStored } else { Reason::Expired };
+                Consulted { key, found: Some(found), why, read }
+            }
+            Err(why) => Consulted { key, found: None, why, read },
+        }
     }
 
-    fn judge_local(&self, resident: &Resident, now: Wall) -> Result<(), Reason> {
+    fn judge_local(&self, resident: Arc<Resident>, now: Wall) -> Result<Found, Reason> {
         let Proof::Local(proof) = &resident.proof else { return Err(Reason::Purged) };
         self.coherence.judge_local(proof).inspect_err(|_| self.counters.refused_stale.inc())?;
-        if resident.entry.times.is_fresh(now) { Ok(()) } else { Err(Reason::Expired) }
+        Found::of(resident, Tier::Memory, now)
     }
 
     /// What memory holds for the request, the key of its variant, and whether the key has variants.
@@ -161,7 +193,7 @@ impl Store {
         };
         match looked {
             Some(Looked { key, found, why, mut reading }) => {
-                if let (None, Some(reading)) = (&found, &mut reading) {
+                if let (false, Some(reading)) = (found.as_ref().is_some_and(|found| found.fresh), &mut reading) {
                     // Fail open: unseeded, the fill is stored if nothing at all is purged meanwhile.
                     let _ = self.coherence.watch(shared.seed(reading).await);
                 }
@@ -185,7 +217,10 @@ impl Store {
             let reading = self.coherence.watch(shared.fetch(None, &tags).await).ok()?.reading;
             let verdict = reading.as_ref().map_or(Verdict::Refused(Reason::Purged), |reading| reading.judge(stamp));
             match self.settled(verdict, &tags).await {
-                Ok(()) => return Some(Looked { key: key.clone(), found: Some((resident, Tier::Memory)), why: Reason::NotStored, reading }),
+                Ok(()) => {
+                    let found = Found { resident, tier: Tier::Memory, fresh: true };
+                    return Some(Looked { key: key.clone(), found: Some(found), why: Reason::NotStored, reading });
+                }
                 Err(Reason::MutationPending) => {
                     return Some(Looked { key: key.clone(), found: None, why: Reason::MutationPending, reading });
                 }
@@ -216,15 +251,13 @@ impl Store {
                 }
                 // SECURITY: two keys with one hash never share an entry, whoever wrote it.
                 Some(Unpacked::Entry(entry, stamp)) if entry.key[..] == *key.canonical() => {
-                    match self.admit_from_redis(shared, &mut reading, entry, stamp, now).await? {
-                        Ok(resident) => {
-                            self.memory.insert(key.hash(), Arc::clone(&resident));
-                            return Some(Looked {
-                                key,
-                                found: Some((resident, Tier::Redis)),
-                                why: Reason::NotStored,
-                                reading: Some(reading),
-                            });
+                    match self.admit_from_redis(shared, &mut reading, *entry, stamp, now).await? {
+                        Ok(found) => {
+                            if found.fresh {
+                                self.memory.insert(key.hash(), Arc::clone(&found.resident));
+                            }
+                            let why = if found.fresh { Reason::NotStored } else { Reason::Expired };
+                            return Some(Looked { key, found: Some(found), why, reading: Some(reading) });
                         }
                         Err(why) => why,
                     }
@@ -243,7 +276,7 @@ impl Store {
         entry: Entry,
         stamp: Stamp,
         now: Wall,
-    ) -> Option<Result<Arc<Resident>, Reason>> {
+    ) -> Option<Result<Found, Reason>> {
         let unread = reading.unread(&stamp);
         let mut complete = reading.clone();
         if !unread.is_empty() {
@@ -256,8 +289,7 @@ impl Store {
         let tags: Vec<Tag> = stamp.tags.iter().map(|(tag, _)| tag.clone()).collect();
         Some(match self.settled(complete.judge(&stamp), &tags).await {
             Err(why) => Err(why),
-            Ok(()) if !entry.times.is_fresh(now) => Err(Reason::Expired),
-            Ok(()) => Ok(Arc::new(Resident { entry, proof: Proof::Shared(stamp) })),
+            Ok(()) => Found::of(Arc::new(Resident { entry, proof: Proof::Shared(stamp) }), Tier::Redis, now),
         })
     }
 
@@ -297,12 +329,32 @@ impl Store {
         }
     }
 
+    /// Drops what is stored under a key, in all tiers: not because it is wrong, which is for its tags to say, but because it is of no use.
+    pub async fn forget(&self, hash: KeyHash) {
+        self.memory.remove(hash);
+        if let (Mode::Shared, Some(shared)) = (self.coherence.mode(), self.coherence.shared()) {
+            // Fail open: what Redis keeps expires by itself.
+            let _ = self.coherence.watch(shared.link().unlink(vec![shared.entry_key(hash)]).await);
+        }
+    }
+
+    /// Learns what a key's variants differ by, from a response that was not stored.
+    pub fn learn_vary(&self, key: &Key, spec: VarySpec) {
+        let mark = VaryMark { key: Bytes::copy_from_slice(key.canonical()), spec };
+        self.memory.insert_vary(key.hash(), Arc::new(mark));
+    }
+
     /// Stores what a fill brought, unless one of its tags was purged since they were read.
     pub async fn store(&self, read: &Read, draft: Draft, now: Wall) -> Result<Arc<Resident>, Reason> {
         let Draft { primary, vary, hash, entry, tags } = draft;
-        let left = Duration::from_millis(u64::try_from(entry.times.ttl_ms(now)).unwrap_or_default());
+        let left = entry.kept_for(now);
         let proof = self.coherence.commit(read, &tags, left).await?;
         let mark = (!vary.is_empty()).then(|| Arc::new(VaryMark { key: Bytes::copy_from_slice(primary.canonical()), spec: vary }));
+        if mark.is_some()
+            && let Some(oldest) = self.variants.note(primary.hash(), hash)
+        {
+            self.forget(oldest).await;
+        }
         if let (Proof::Shared(stamp), Some(shared)) = (&proof, self.coherence.shared()) {
             let expire = Some(millis(left).max(1));
             let key = shared.entry_key(hash);
@@ -331,7 +383,7 @@ impl Store {
 
 struct Looked {
     key: Key,
-    found: Option<(Arc<Resident>, Tier)>,
+    found: Option<Found>,
     why: Reason,
     reading: Option<Reading>,
 }

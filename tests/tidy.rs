@@ -21,7 +21,7 @@ const LAYERS: [(&str, &[&str]); 5] = [
     ("flow", &["proxy", "purge"]),
     ("parts", &["store", "coherence", "coalesce", "upstream"]),
     ("domain", &[
-        "target", "route", "rule", "field", "key", "tag", "scope", "plan", "freshness", "cache_control", "vary", "conditional", "range",
+        "target", "route", "rule", "field", "key", "tag", "scope", "plan", "freshness", "cache_control", "vary", "conditional", "range", "freshen", "stale", "targeted", "cache_groups",
         "admit", "entry", "respond", "forward",
     ]),
     ("leaves", &["outcome", "error", "clock", "metrics", "body", "telemetry", "units"]),

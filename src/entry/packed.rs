@@ -16,12 +16,12 @@ use http::header::{HeaderMap, HeaderName, HeaderValue};
 use sha2::Sha256;
 
 use crate::clock::{Wall, millis};
-use crate::entry::{Entry, Nonce, Stamp, Times, VaryMark, is_own, prepare};
+use crate::entry::{Entry, Leeway, Nonce, Stamp, Times, VaryMark, prepare};
 use crate::tag::Tag;
 use crate::vary::VarySpec;
 
 /// The version that is written, and the only one that is read.
-pub const VERSION: u8 = 1;
+pub const VERSION: u8 = 2;
 
 const MAGIC: &[u8; 3] = b"SCE";
 const ENTRY: u8 = b'E';
@@ -76,7 +76,7 @@ impl Seal {
 #[derive(Clone, Debug)]
 pub enum Unpacked {
     /// An entry and its stamp.
-    Entry(Entry, Stamp),
+    Entry(Box<Entry>, Stamp),
     /// The key has variants.
     Vary(VaryMark),
 }
@@ -114,6 +114,10 @@ pub fn pack(entry: &Entry, stamp: &Stamp, seal: &Seal) -> Bytes {
     put_u64(&mut meta, entry.times.received.0);
     put_u64(&mut meta, millis(entry.times.initial_age));
     put_u64(&mut meta, millis(entry.times.lifetime));
+    let Leeway { while_revalidate, if_error, unreachable, keep } = entry.leeway;
+    for duration in [while_revalidate, if_error, unreachable, keep, entry.took] {
+        put_u64(&mut meta, millis(duration));
+    }
     meta.extend_from_slice(&entry.status.as_u16().to_be_bytes());
     meta.extend_from_slice(&stamp.generation.0);
     put_count(&mut meta, stamp.tags.len());
@@ -122,9 +126,8 @@ pub fn pack(entry: &Entry, stamp: &Stamp, seal: &Seal) -> Bytes {
         meta.extend_from_slice(&nonce.0);
     }
     put_bytes(&mut meta, &entry.key);
-    let own = || entry.headers.iter().filter(|(name, value)| is_own(name, value));
-    put_count(&mut meta, own().count());
-    for (name, value) in own() {
+    put_count(&mut meta, entry.own().count());
+    for (name, value) in entry.own() {
         put_bytes(&mut meta, name.as_str().as_bytes());
         put_bytes(&mut meta, value.as_bytes());
     }
@@ -206,6 +209,10 @@ impl Cursor<'_> {
         self.array().map(u64::from_be_bytes)
     }
 
+    fn millis(&mut self) -> Result<Duration, Surprise> {
+        self.u64().map(Duration::from_millis)
+    }
+
     fn count(&mut self) -> Result<usize, Surprise> {
         usize::try_from(u32::from_be_bytes(self.array()?)).map_err(|_| Surprise::Shape)
     }
@@ -223,6 +230,9 @@ impl Cursor<'_> {
             initial_age: Duration::from_millis(self.u64()?),
             lifetime: Duration::from_millis(self.u64()?),
         };
+        let leeway =
+            Leeway { while_revalidate: self.millis()?, if_error: self.millis()?, unreachable: self.millis()?, keep: self.millis()? };
+        let took = self.millis()?;
         let status = StatusCode::from_u16(u16::from_be_bytes(self.array()?)).map_err(|_| Surprise::Shape)?;
         let generation = Nonce(self.array()?);
         let mut tags = Vec::new();
@@ -244,7 +254,10 @@ impl Cursor<'_> {
             return Err(Surprise::Shape);
         }
         prepare(&mut headers);
-        Ok(Unpacked::Entry(Entry { key, status, headers, body, times }, Stamp { generation, tags: tags.into() }))
+        // More than the app named, and never less: the tags that the request tells are among them.
+        let named = tags.iter().map(|(tag, _)| tag.clone()).collect();
+        let entry = Entry { key, status, headers, body, times, leeway, took, named };
+        Ok(Unpacked::Entry(Box::new(entry), Stamp { generation, tags: tags.into() }))
     }
 }
 
@@ -265,6 +278,7 @@ fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::entry::Facts;
     use proptest::prelude::*;
 
     fn sample() -> (Entry, Stamp) {
@@ -273,14 +287,17 @@ mod tests {
         headers.append("link", HeaderValue::from_static("<a>"));
         headers.append("link", HeaderValue::from_static("<b>"));
         let times = Times { received: Wall(1_700_000_000_123), initial_age: Duration::from_millis(7), lifetime: Duration::from_mins(1) };
-        let entry = Entry::compact(b"canonical key", StatusCode::OK, &headers, &[Bytes::from_static(b"{\"a\":1}")], times);
+        let [while_revalidate, if_error, unreachable, keep, took] = [1, 2, 3, 4, 5].map(Duration::from_secs);
+        let leeway = Leeway { while_revalidate, if_error, unreachable, keep };
+        let facts = Facts { times, leeway, took, named: [Tag::new("a")].into() };
+        let entry = Entry::compact(b"canonical key", StatusCode::OK, &headers, &[Bytes::from_static(b"{\"a\":1}")], facts);
         let stamp = Stamp { generation: Nonce([1; 16]), tags: [(Tag::new("a"), Nonce([2; 16])), (Tag::new("b"), Nonce([3; 16]))].into() };
         (entry, stamp)
     }
 
     fn unpacked(packed: &Bytes, seal: &Seal) -> (Entry, Stamp) {
         match unpack(packed, seal).expect("an entry") {
-            Unpacked::Entry(entry, stamp) => (entry, stamp),
+            Unpacked::Entry(entry, stamp) => (*entry, stamp),
             Unpacked::Vary(_) => panic!("a mark"),
         }
     }
@@ -292,10 +309,9 @@ mod tests {
             let packed = pack(&entry, &stamp, &seal);
             let (again, stamp_again) = unpacked(&packed, &seal);
             assert_eq!(stamp, stamp_again);
-            assert_eq!(
-                (again.key, again.status, again.headers, again.body, again.times),
-                (entry.key, entry.status, entry.headers, entry.body, entry.times)
-            );
+            assert_eq!((again.key, again.status, again.headers, again.body), (entry.key, entry.status, entry.headers, entry.body));
+            assert_eq!((again.times, again.leeway, again.took), (entry.times, entry.leeway, entry.took));
+            assert_eq!(again.named[..], [Tag::new("a"), Tag::new("b")], "all tags, since the stamp does not tell who named them");
         }
     }
 
@@ -308,13 +324,14 @@ mod tests {
         assert!(range.contains(&again.body.as_ptr()));
     }
 
-    /// Written by version 1. It must be readable for as long as version 1 is.
+    /// Written by version 2. It must be readable for as long as version 2 is.
     #[test]
-    fn the_fixture_of_version_1_is_read() {
-        let fixture = include_bytes!("fixtures/entry-v1.bin");
+    fn the_fixture_of_version_2_is_read() {
+        let fixture = include_bytes!("fixtures/entry-v2.bin");
         let (entry, stamp) = unpacked(&Bytes::from_static(fixture), &Seal::default());
         let (expected, expected_stamp) = sample();
         assert_eq!((entry.key, entry.body, entry.times, stamp), (expected.key, expected.body, expected.times, expected_stamp));
+        assert_eq!((entry.leeway, entry.took), (expected.leeway, expected.took));
     }
 
     #[test]
@@ -331,7 +348,7 @@ mod tests {
     fn another_version_is_a_miss() {
         let (entry, stamp) = sample();
         let mut packed = pack(&entry, &stamp, &Seal::default()).to_vec();
-        packed[3] = 2;
+        packed[3] = VERSION - 1;
         assert_eq!(unpack(&Bytes::from(packed), &Seal::default()).err(), Some(Surprise::Version));
         assert_eq!(unpack(&Bytes::from_static(b"{}"), &Seal::default()).err(), Some(Surprise::Foreign));
     }

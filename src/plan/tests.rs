@@ -357,7 +357,6 @@ fn what_the_cache_has_no_part_in_bypasses() {
     let rules = with_route("key = [\"tenant\"]");
     let get = || Sent::get("/a/1").with("x-tenant-id", "acme");
     assert_eq!(verdict(&rules, &Sent { has_body: true, ..get() }), "request body");
-    assert_eq!(verdict(&rules, &get().with("range", "bytes=0-1")), "range");
     assert_eq!(verdict(&rules, &get().with("if-match", "\"1\"")), "precondition");
     assert_eq!(verdict(&rules, &get().with("upgrade", "websocket").with("connection", "upgrade")), "upgrade");
     assert_eq!(verdict(&rules, &Sent::new("OPTIONS", "/a/1")), "method");
@@ -368,7 +367,10 @@ fn what_the_cache_has_no_part_in_bypasses() {
     assert_eq!(verdict(&with_route("mode = \"off\""), &Sent::get("/a/1")), "mode off");
     let long = get().with("accept", &"a".repeat(rules.max_key));
     assert_eq!(verdict(&rules, &long), "key too long");
-    // Conditions are for the cache: the fill fetches the whole.
+    // Conditions and ranges are for the cache: the fill fetches the whole.
+    let range = get().with("range", "bytes=0-1").with("if-range", "\"1\"");
+    assert_eq!((verdict(&rules, &range), key(&rules, &range)), ("lookup".to_owned(), key(&rules, &get())));
+    assert_eq!((filled(&rules, &range, "range"), filled(&rules, &range, "if-range")), (None, None));
     let conditional = get().with("if-none-match", "\"1\"").with("cache-control", "no-cache");
     assert_eq!(key(&rules, &conditional), key(&rules, &get()));
     assert_eq!((filled(&rules, &conditional, "if-none-match"), filled(&rules, &conditional, "cache-control")), (None, None));

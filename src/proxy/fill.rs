@@ -1,34 +1,39 @@
 //! A fill: asks the app for a whole response, shares it as it comes, and stores it once it is proven whole and current.
 //!
-//! The fill is a task of its own: the leader is its first reader, and may leave like any other.
+//! The fill is a task of its own: the leader is its first reader, and may leave like any other. Where something is stored already, the app
+//! is asked whether that still holds; what it confirms is stored anew only if nothing was purged since the tags were read.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderName};
+use http::header::{AGE, DATE, EXPIRES, HeaderMap, HeaderName, VIA};
 use http::request::Parts;
-use http::{Request, Response, StatusCode};
+use http::{Method, Response, StatusCode, Uri, Version};
 use http_body_util::BodyExt as _;
 use tokio::sync::oneshot;
 
-use crate::admit::{self, Admission, Exchange};
+use crate::admit::Admission;
 use crate::body::Body;
 use crate::clock::Wall;
 use crate::coalesce::{Growing, Lead, Pushed, SharedHead, Writing};
 use crate::coherence::Read;
-use crate::entry::Entry;
+use crate::entry::{Entry, Facts};
 use crate::forward::{self, Peer};
-use crate::key::Key;
-use crate::outcome::{Outcome, Reason};
+use crate::freshen;
+use crate::key::{Key, KeyHash};
+use crate::outcome::{Disposition, Outcome, Reason};
 use crate::plan::{Lookup, Rules};
-use crate::proxy::{Answer, Proxy, conditional_response};
+use crate::proxy::fetch::{Errand, Spare, conditional_response};
+use crate::proxy::judge::Judged;
+use crate::proxy::{Answer, Proxy};
 use crate::respond;
-use crate::route::{Role, Route};
-use crate::scope::{AdmissionId, Scope};
+use crate::route::Route;
+use crate::scope::AdmissionId;
 use crate::store::Draft;
+use crate::store::memory::Resident;
 use crate::tag::Tag;
-use crate::upstream::{self, CloseDelimited};
+use crate::upstream;
 
 /// How far a body that will not be stored may run ahead of its slowest reader.
 const WINDOW: u64 = 256 * 1024;
@@ -49,24 +54,41 @@ struct Pumped {
 }
 
 /// All that a fill needs once its request is gone.
-struct Order {
-    rules: Arc<Rules>,
-    route: Arc<Route>,
-    primary: Key,
-    tags: Vec<Tag>,
-    read: Read,
+pub(super) struct Order {
+    pub(super) rules: Arc<Rules>,
+    pub(super) route: Arc<Route>,
+    pub(super) primary: Key,
+    pub(super) tags: Vec<Tag>,
+    pub(super) read: Read,
     admission: Option<AdmissionId>,
-    peer: Peer,
-    /// The headers that the app sees, before they are prepared for the wire.
-    sent: HeaderMap,
+    pub(super) host: String,
+    pub(super) peer: Peer,
+    /// The target that the app sees, and the version the client spoke.
+    target: Uri,
+    version: Version,
+    /// The headers that the app sees, before they are prepared for the wire and made conditional.
+    pub(super) sent: HeaderMap,
+    /// What is stored already.
+    pub(super) spare: Option<Spare>,
 }
 
 /// What the leader gets to hear.
-enum Told {
-    /// A head, a body, and what the store makes of it.
-    Response { status: StatusCode, headers: HeaderMap, body: Body, admitted: Result<i64, Reason> },
+pub(super) enum Told {
+    /// A head, a body, what the store makes of it, and whether it is what was stored, confirmed.
+    Response { status: StatusCode, headers: HeaderMap, body: Body, admitted: Result<i64, Reason>, confirmed: bool },
+    /// The app answered with a failure, and what is stored stands in for it.
+    StoodIn(StatusCode),
     /// The app did not answer.
     Failed(upstream::Error),
+}
+
+/// What the app made of a fill's request.
+struct Asked {
+    response: Response<Body>,
+    requested: Wall,
+    received: Wall,
+    /// What is stored, if the app has confirmed it: the response is that one, with its head brought up to date.
+    confirmed: Option<Arc<Resident>>,
 }
 
 impl Proxy {
@@ -76,68 +98,129 @@ impl Proxy {
         parts: &Parts,
         lookup: &Lookup<'_>,
         peer: Peer,
-        read: Read,
-        why: Reason,
+        errand: Errand,
         lead: Option<Lead>,
     ) -> Answer {
-        let (uri, sent) = lookup.fill_request();
-        let order = Order {
-            rules: Arc::clone(&self.rules),
-            route: Arc::clone(lookup.route),
-            primary: lookup.key.clone(),
-            tags: lookup.tags(),
-            read,
-            admission: lookup.admission,
-            peer,
-            sent,
-        };
-        let request = self.fill_upstream_request(parts, uri, order.sent.clone(), peer);
+        let outcome = Outcome { forwarded: true, ..Outcome::miss(errand.why) };
+        let spare = errand.spare.clone();
+        let order = self.order(parts, lookup, peer, errand);
         let (tell, told) = oneshot::channel();
         let proxy = Arc::clone(self);
-        self.tasks.spawn(async move { proxy.run_fill(request, order, lead, tell).await });
-        let outcome = Outcome::miss(why);
+        self.tasks.spawn(async move { proxy.run_fill(order, lead, tell).await });
         let route = Some(lookup.route.id);
-        match told.await {
-            Ok(Told::Response { status, mut headers, body, admitted }) => {
+        match (told.await, spare) {
+            (Ok(Told::Response { status, mut headers, body, admitted, confirmed }), _) => {
+                let fwd_status = if confirmed { StatusCode::NOT_MODIFIED } else { status };
+                let disposition = if confirmed { Disposition::Revalidated } else { Disposition::Miss };
+                let outcome = Outcome { disposition, fwd_status: Some(fwd_status.as_u16()), ..outcome };
                 let outcome = match admitted {
                     Ok(ttl) => Outcome { stored: true, ttl: Some(ttl), ..outcome },
                     Err(reason) => Outcome { reason: Some(reason), ..outcome },
                 };
-                let outcome = Outcome { fwd_status: Some(status.as_u16()), ..outcome };
                 respond::mark(&mut headers, &outcome);
                 self.debug(&mut headers, lookup);
                 Answer { response: conditional_response(&parts.headers, status, headers, body), outcome, route }
             }
-            Ok(Told::Failed(error)) => super::pass::failed(&error, &outcome, route),
+            (Ok(Told::StoodIn(status)), Some(spare)) => {
+                self.counters.stood_in.inc();
+                let outcome = Outcome { fwd_status: Some(status.as_u16()), reason: Some(Reason::UpstreamError), ..outcome };
+                self.serve_stale(parts, lookup, &spare, outcome, self.clock.wall())
+            }
+            (Ok(Told::Failed(error)), spare) => {
+                let stood_in = self.stand_in(parts, lookup, spare.as_ref(), outcome.clone(), error.reason());
+                stood_in.unwrap_or_else(|| super::pass::failed(&error, &outcome, route))
+            }
             // The task panicked, and its panic was logged.
-            Err(_) => super::pass::failed(&upstream::Error::Broken("the fill ended early".into()), &outcome, route),
+            _ => super::pass::failed(&upstream::Error::Broken("the fill ended early".into()), &outcome, route),
         }
     }
 
-    async fn run_fill(self: Arc<Self>, request: Request<Body>, order: Order, lead: Option<Lead>, tell: oneshot::Sender<Told>) {
-        let requested = self.clock.wall();
-        let response = match self.upstream.send(request).await {
-            Ok(response) => response,
+    /// What a fill for this request needs to know.
+    pub(super) fn order(&self, parts: &Parts, lookup: &Lookup<'_>, peer: Peer, errand: Errand) -> Order {
+        let (target, sent) = lookup.fill_request();
+        Order {
+            rules: Arc::clone(&self.rules),
+            route: Arc::clone(lookup.route),
+            primary: lookup.key.clone(),
+            tags: lookup.tags(),
+            read: errand.read,
+            admission: lookup.admission,
+            host: lookup.host.clone().into_owned(),
+            peer,
+            target,
+            version: parts.version,
+            sent,
+            spare: errand.spare,
+        }
+    }
+
+    /// Carries out a fill. `tell` is for who asked for it, if anybody still listens.
+    pub(super) async fn run_fill(self: Arc<Self>, order: Order, lead: Option<Lead>, tell: oneshot::Sender<Told>) {
+        let asked = match self.ask(&order).await {
+            Ok(asked) => asked,
             Err(error) => {
                 if let Some(lead) = lead {
-                    lead.fail(error.reason());
+                    lead.fail(error.reason(), self.clock.wall());
                 }
                 let _ = tell.send(Told::Failed(error));
                 return;
             }
         };
-        self.note_admission(&order, response.status());
-        let received = self.clock.wall();
-        match self.judge(&order, &response, requested, received) {
+        let status = asked.response.status();
+        self.note_admission(&order, status);
+        let mut lead = lead;
+        if let (true, Some(spare)) = (is_failure(status), &order.spare) {
+            if let Some(lead) = lead.take() {
+                lead.fail(Reason::UpstreamError, asked.received);
+            }
+            if spare.stands_in(Reason::UpstreamError, asked.received) {
+                let _ = tell.send(Told::StoodIn(status));
+                return;
+            }
+        }
+        let Asked { response, requested, received, confirmed } = asked;
+        match self.judge(&order, &response, requested, received, confirmed.clone()) {
             Ok(judged) => self.stream_and_store(order, lead, tell, response, judged).await,
             Err(reason) => {
                 if let Some(lead) = lead {
                     lead.uncacheable(received);
                 }
-                let (head, body) = self.ready(response);
-                let _ = tell.send(Told::Response { status: head.0, headers: head.1, body, admitted: Err(reason) });
+                let (head, body) = self.ready(response, confirmed.is_some());
+                let _ = tell.send(Told::Response {
+                    status: head.0,
+                    headers: head.1,
+                    body,
+                    admitted: Err(reason),
+                    confirmed: confirmed.is_some(),
+                });
             }
         }
+    }
+
+    /// Asks the app: whether what is stored still holds, if there is something, and else for the whole.
+    async fn ask(&self, order: &Order) -> Result<Asked, upstream::Error> {
+        let mut headers = order.sent.clone();
+        // A stored error page has no validators that the app would know again.
+        let spare = order.spare.as_ref().map(|spare| &spare.found.resident).filter(|resident| resident.entry.status == StatusCode::OK);
+        if let Some(resident) = spare.filter(|resident| freshen::add_conditions(&resident.entry.headers, &mut headers)) {
+            let asked = self.send(order, headers).await?;
+            if asked.response.status() != StatusCode::NOT_MODIFIED {
+                return Ok(asked);
+            }
+            if freshen::confirms(&resident.entry.headers, asked.response.headers()) {
+                self.counters.confirmed.inc();
+                return Ok(confirmed(asked, resident));
+            }
+            // RFC 9111 4.3.4: it confirms something else. Nobody but us asked a condition, so nobody else can use it.
+        }
+        self.send(order, order.sent.clone()).await
+    }
+
+    async fn send(&self, order: &Order, headers: HeaderMap) -> Result<Asked, upstream::Error> {
+        let requested = self.clock.wall();
+        let request = self.fill_upstream_request(Method::GET, order.version, order.target.clone(), headers, order.peer);
+        let response = self.upstream.send(request).await?;
+        Ok(Asked { response, requested, received: self.clock.wall(), confirmed: None })
     }
 
     /// The app's own word on whether this credential may share the route's entries.
@@ -150,63 +233,23 @@ impl Proxy {
         }
     }
 
-    /// Whether the response may be stored, by its head.
-    fn judge(&self, order: &Order, response: &Response<Body>, requested: Wall, received: Wall) -> Result<Judged, Reason> {
-        let spec = &order.route.spec;
-        let rules = admit::Rules {
-            ttl: spec.ttl,
-            origin: spec.origin,
-            strip_set_cookie: spec.strip_set_cookie,
-            // In scope `shared` with a ttl the operator has said that the app's word on the credential is enough.
-            may_share_authorized: order.route.key_holds_credential() || (spec.scope == Scope::Shared && spec.ttl.is_some()),
-        };
-        let exchange = Exchange { request: &order.sent, status: response.status(), response: response.headers(), requested, received };
-        let admission = admit::admit(&rules, &exchange)?;
-        if spec.scope == Scope::Shared && !response.status().is_success() {
-            // SECURITY: what the app says to a caller whom it turns away is for that caller.
-            return Err(Reason::Status);
-        }
-        if is_event_stream(response.headers()) {
-            // It has no end, and its events are for those who listen now.
-            return Err(Reason::EventStream);
-        }
-        let unseen =
-            |name: &HeaderName| order.route.headers.role(name, order.peer.trusted) == Role::Unknown && !admission.vary.covers(name);
-        if order.sent.keys().any(unseen) {
-            // SECURITY: an earlier response varied by this header and let it through; this one does not, so no key has seen it.
-            return Err(Reason::UnkeyedHeader);
-        }
-        if response.extensions().get::<CloseDelimited>().is_some() {
-            // Nobody can tell whether such a body is whole.
-            return Err(Reason::Unframed);
-        }
-        if !matches!(order.read, Read::Local(_) | Read::Shared(..)) {
-            return Err(Reason::Unproven);
-        }
-        let length: Option<u64> = response.headers().get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
-        if length.is_some_and(|length| length > self.store.largest()) {
-            self.store.memory.refused.inc();
-            return Err(Reason::TooLarge);
-        }
-        let mut tags = order.tags.clone();
-        let known = tags.len();
-        for tag in self.settings.response_tags.of(response.headers()) {
-            if !tags.contains(&tag) {
-                tags.push(tag);
+    /// A HEAD has told the head of what is stored: it is stored with that head from now on, if it may be.
+    pub(super) async fn update(&self, order: Order, key: KeyHash, resident: &Arc<Resident>, head: Response<Body>, requested: Wall) {
+        let asked = Asked { response: head, requested, received: self.clock.wall(), confirmed: None };
+        let Asked { response, received, .. } = confirmed(asked, resident);
+        let kept = match self.judge(&order, &response, requested, received, Some(Arc::clone(resident))) {
+            Ok(judged) => {
+                let ((status, headers), _) = self.ready(response, true);
+                self.keep(order, judged, status, &headers, &[]).await
             }
-            if tags.len() > self.settings.max_tags {
-                return Err(Reason::TooManyTags);
-            }
-        }
-        let key = if admission.vary.is_empty() {
-            order.primary.clone()
-        } else {
-            order.rules.variant_of(&order.route, order.peer.trusted, &order.primary, &admission.vary, &order.sent)
+            Err(reason) => Err(reason),
         };
-        Ok(Judged { key, more_tags: tags.len() > known, tags, admission, received })
+        if kept.is_err() {
+            self.store.forget(key).await;
+        }
     }
 
-    async fn stream_and_store(
+    pub(super) async fn stream_and_store(
         &self,
         order: Order,
         lead: Option<Lead>,
@@ -214,19 +257,30 @@ impl Proxy {
         response: Response<Body>,
         judged: Judged,
     ) {
-        let ((status, headers), mut body) = self.ready(response);
-        let ttl = judged.admission.times.ttl_ms(judged.received) / 1000;
+        let confirmed = judged.confirmed.is_some();
+        let ((status, headers), mut body) = self.ready(response, confirmed);
+        let ttl = judged.admission.times.ttl_ms(judged.received).div_euclid(1000);
         let growing = Growing::new(self.store.largest(), WINDOW, &self.flights.budget);
         let writing = Writing(growing.clone());
         let mut shareable = headers.clone();
         respond::strip_cookies(&mut shareable);
         let reader = growing.reader().map_or_else(Body::empty, Body::stream);
-        let _ = tell.send(Told::Response { status, headers, body: reader, admitted: Ok(ttl) });
-        if let Some(lead) = &lead {
+        let _ = tell.send(Told::Response { status, headers, body: reader, admitted: Ok(ttl), confirmed });
+        let lead = lead.and_then(|lead| {
+            if !judged.admission.times.is_fresh(judged.received) {
+                // RFC 9111 4: what has to be confirmed at each use is for the one who asked.
+                if judged.admission.leeway.while_revalidate.is_zero() {
+                    lead.uncacheable(judged.received);
+                } else {
+                    lead.not_shared();
+                }
+                return None;
+            }
             let (vary, variant) = (judged.admission.vary.clone(), judged.key.hash());
-            let head = SharedHead { status, headers: shareable.clone(), ttl, more_tags: judged.more_tags, vary, variant };
-            lead.open(head, growing.clone());
-        }
+            let (headers, more_tags) = (shareable.clone(), judged.more_tags());
+            lead.open(SharedHead { status, headers, ttl, revalidated: confirmed, more_tags, vary, variant }, growing.clone());
+            Some(lead)
+        });
         let route = Arc::clone(&order.route);
         let pumped = match self.pump(&mut body, &growing).await {
             Ok(pumped) => pumped,
@@ -301,8 +355,16 @@ impl Proxy {
     }
 
     async fn keep(&self, order: Order, judged: Judged, status: StatusCode, headers: &HeaderMap, chunks: &[Bytes]) -> Result<(), Reason> {
-        let Judged { key, admission: Admission { times, vary }, tags, received, .. } = judged;
-        let entry = Entry::compact(key.canonical(), status, headers, chunks, times);
+        let took = self.clock.wall().since(judged.requested);
+        let named = judged.named.into();
+        let Judged { key, admission: Admission { times, leeway, vary }, tags, received, confirmed, .. } = judged;
+        let facts = Facts { times, leeway, took, named };
+        let entry = match confirmed {
+            // What is confirmed at each use is not written at each use.
+            Some(resident) if !times.is_fresh(received) && says_the_same(&resident.entry.headers, headers) => return Ok(()),
+            Some(resident) => resident.entry.confirmed(key.canonical(), headers, facts),
+            None => Entry::compact(key.canonical(), status, headers, chunks, facts),
+        };
         if entry.body.len() as u64 > self.store.largest() {
             return Err(Reason::TooLarge);
         }
@@ -310,11 +372,14 @@ impl Proxy {
         self.store.store(&order.read, draft, received).await.map(drop)
     }
 
-    /// The head and body that clients get, and entries keep.
-    fn ready(&self, response: Response<Body>) -> ((StatusCode, HeaderMap), Body) {
+    /// The head and body that clients get, and entries keep. A head that was stored has been made ready before.
+    fn ready(&self, response: Response<Body>, was_stored: bool) -> ((StatusCode, HeaderMap), Body) {
         let version = response.version();
         let (mut parts, body) = response.into_parts();
-        forward::prepare_response(&mut parts.headers, version);
+        if !was_stored {
+            forward::prepare_response(&mut parts.headers, version);
+            freshen::ensure_date(&mut parts.headers, self.clock.wall());
+        }
         if !self.settings.response_tags.keep {
             for name in &self.settings.response_tags.headers {
                 parts.headers.remove(name);
@@ -324,18 +389,28 @@ impl Proxy {
     }
 }
 
-fn is_event_stream(headers: &HeaderMap) -> bool {
-    let essence = headers.get(CONTENT_TYPE).and_then(|kind| kind.as_bytes().split(|&b| b == b';').next());
-    essence.is_some_and(|essence| essence.trim_ascii().eq_ignore_ascii_case(b"text/event-stream"))
+/// The failures that a stale response may stand in for (RFC 5861 4).
+fn is_failure(status: StatusCode) -> bool {
+    matches!(
+        status,
+        StatusCode::INTERNAL_SERVER_ERROR | StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT
+    )
 }
 
-/// A response that may be stored.
-struct Judged {
-    /// The key of the variant that it answers.
-    key: Key,
-    admission: Admission,
-    tags: Vec<Tag>,
-    /// Whether the response named tags that the request did not tell.
-    more_tags: bool,
-    received: Wall,
+/// The stored response, its head brought up to date by the app's 304 or by the head that a HEAD got.
+fn confirmed(asked: Asked, resident: &Arc<Resident>) -> Asked {
+    let (mut update, _) = asked.response.into_parts();
+    forward::prepare_response(&mut update.headers, update.version);
+    let entry = &resident.entry;
+    let mut response = Response::new(Body::full(entry.body.clone()));
+    *response.status_mut() = entry.status;
+    *response.headers_mut() = freshen::merge(&entry.headers, &update.headers, asked.received);
+    Asked { response, confirmed: Some(Arc::clone(resident)), ..asked }
+}
+
+/// Whether two heads differ in nothing but the moment they were sent.
+fn says_the_same(one: &HeaderMap, two: &HeaderMap) -> bool {
+    let of_the_moment = |name: &HeaderName| [AGE, DATE, EXPIRES, VIA, respond::X_CACHE, respond::CACHE_STATUS].contains(name);
+    let said = |headers: &HeaderMap| headers.keys().filter(|name| !of_the_moment(name)).count();
+    said(one) == said(two) && one.keys().filter(|name| !of_the_moment(name)).all(|name| one.get_all(name).iter().eq(two.get_all(name)))
 }

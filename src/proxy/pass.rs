@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use http::header::HeaderValue;
 use http::request::Parts;
-use http::{HeaderMap, Request, Response, StatusCode, Uri};
+use http::{HeaderMap, Method, Request, Response, StatusCode, Uri, Version};
 use hyper::upgrade::OnUpgrade;
 
 use crate::body::Body;
@@ -14,6 +14,7 @@ use crate::plan::{self, Lookup};
 use crate::proxy::{Answer, Proxy};
 use crate::respond;
 use crate::upstream;
+use crate::vary::VarySpec;
 
 impl Proxy {
     /// Forwards a request as it is.
@@ -33,7 +34,11 @@ impl Proxy {
         if outcome.disposition == crate::outcome::Disposition::Miss {
             (parts.uri, parts.headers) = lookup.fill_request();
         }
+        let unkeyed = outcome.reason == Some(Reason::UnkeyedHeader);
         let answer = self.pass(parts, Body::empty(), peer, outcome, Some(lookup.route.id)).await;
+        if unkeyed {
+            self.learn_vary(lookup, &answer.response);
+        }
         if let (Some(id), StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) = (lookup.admission, answer.response.status()) {
             // However it was asked, the app has refused this credential.
             self.admissions.end(id);
@@ -41,7 +46,15 @@ impl Proxy {
         answer
     }
 
-    fn passed(
+    /// A response that varies by all the headers that no key has seen: the next request with them is looked up.
+    fn learn_vary(&self, lookup: &Lookup<'_>, response: &Response<Body>) {
+        let Ok(spec) = VarySpec::of_response(&HeaderMap::new(), response.headers()) else { return };
+        if response.status() == StatusCode::OK && lookup.unknown.iter().all(|name| spec.covers(name)) {
+            self.store.learn_vary(&lookup.key, spec);
+        }
+    }
+
+    pub(super) fn passed(
         self: &Arc<Self>,
         mut response: Response<Body>,
         mut outcome: Outcome,
@@ -55,7 +68,7 @@ impl Proxy {
         }
         forward::prepare_response(response.headers_mut(), version);
         respond::mark(response.headers_mut(), &outcome);
-        *response.version_mut() = http::Version::HTTP_11;
+        *response.version_mut() = Version::HTTP_11;
         Answer { response, outcome, route }
     }
 
@@ -99,11 +112,18 @@ impl Proxy {
     }
 
     /// The request of a fill: this target and these headers alone.
-    pub(super) fn fill_upstream_request(&self, parts: &Parts, uri: Uri, headers: HeaderMap, peer: Peer) -> Request<Body> {
+    pub(super) fn fill_upstream_request(
+        &self,
+        method: Method,
+        version: Version,
+        target: Uri,
+        headers: HeaderMap,
+        peer: Peer,
+    ) -> Request<Body> {
         let mut own = Request::new(()).into_parts().0;
-        own.method = http::Method::GET;
-        own.version = parts.version;
-        own.uri = uri;
+        own.method = method;
+        own.version = version;
+        own.uri = target;
         own.headers = headers;
         self.upstream_request(own, Body::empty(), peer, None)
     }

@@ -63,6 +63,13 @@ pub(super) fn register(proxy: &Arc<Proxy>, server: &server::Counters, upstream: 
     count("sidecache_requests_refused", "Requests that break a rule of HTTP", &flow.refused);
     count("sidecache_tunnels", "Tunnels opened", &flow.tunnels);
     limit("limits.mutations", &flow.crowded);
+    count("sidecache_confirmed", "Stored responses that the app confirmed with a 304", &flow.confirmed);
+    count("sidecache_refreshes", "Responses fetched in the background", &flow.refreshes);
+    limit("limits.refreshes", &flow.crowded_refreshes);
+    for (why, counter) in [("while_revalidate", &flow.while_revalidate), ("app_failed", &flow.stood_in)] {
+        let labels = [("why", why.to_owned())];
+        proxy.metrics.register_counter("sidecache_served_stale", "Responses served stale", &labels, Arc::clone(counter));
+    }
     for (reason, counter) in flow.late.counts() {
         let labels = [("reason", reason.as_str().to_owned())];
         let help = "Responses that were not stored although their heads said so, because of how they ended";
@@ -82,6 +89,7 @@ fn register_cache(proxy: &Arc<Proxy>) {
     limit("limits.wait", &coalesce.waited_out);
     limit("limits.object", &proxy.store.memory.refused);
     limit("limits.fills", &proxy.flights.budget.exceeded);
+    limit("limits.variants", &proxy.store.variants.dropped);
 
     count("sidecache_stored", "Responses stored", &proxy.store.counters.stored);
     count("sidecache_stale_refused", "Stored responses refused because they were purged", &proxy.store.counters.refused_stale);

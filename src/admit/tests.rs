@@ -1,0 +1,350 @@
+//! Tests of what may be stored.
+
+use http::header::{
+    AGE, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_RANGE, DATE, ETAG, EXPIRES, HeaderName, HeaderValue, LAST_MODIFIED, VARY,
+};
+use proptest::prelude::*;
+
+use super::*;
+
+/// `Sun, 06 Nov 1994 08:49:37 GMT`.
+const NOW: Wall = Wall(784_111_777_000);
+const DATE_NOW: &str = "Sun, 06 Nov 1994 08:49:37 GMT";
+const DATE_LATER: &str = "Sun, 06 Nov 1994 08:50:37 GMT";
+const DATE_EARLIER: &str = "Sun, 06 Nov 1994 08:49:07 GMT";
+const RESPECT: Rules<'static> = Rules {
+    ttl: Some(Duration::from_mins(5)),
+    origin: OriginRule::Respect,
+    strip_set_cookie: false,
+    may_share_authorized: false,
+    stale_while_revalidate: None,
+    stale_if_error: None,
+    keep_stale: Duration::ZERO,
+    targeted: &[],
+};
+const IGNORE: Rules<'static> = Rules { origin: OriginRule::Ignore, ..RESPECT };
+const PLAIN: Rules<'static> = Rules { ttl: None, ..RESPECT };
+const KEEPING: Rules<'static> = Rules { keep_stale: Duration::from_mins(10), ..PLAIN };
+
+type Fields<'a> = &'a [(HeaderName, &'a str)];
+
+fn headers(fields: Fields<'_>) -> HeaderMap {
+    fields.iter().map(|(name, value)| (name.clone(), HeaderValue::from_str(value).unwrap())).collect()
+}
+
+fn ask(rules: &Rules<'_>, status: u16, request: Fields<'_>, response: Fields<'_>) -> Result<Admission, Reason> {
+    let (request, response) = (headers(request), headers(response));
+    let status = StatusCode::from_u16(status).unwrap();
+    admit(rules, &Exchange { request: &request, status, response: &response, requested: NOW, received: NOW })
+}
+
+/// Seconds of freshness at arrival, or the refusal, for a 200 with this `Cache-Control`.
+fn ttl(rules: &Rules<'_>, cache_control: &str) -> Result<i64, Reason> {
+    ask(rules, 200, &[], &[(CACHE_CONTROL, cache_control)]).map(|admission| admission.times.ttl_ms(NOW) / 1000)
+}
+
+#[test]
+fn the_apps_word_on_freshness_is_respected() {
+    let cases = [
+        ("", Ok(300)),
+        ("public", Ok(300)),
+        ("must-revalidate", Ok(300)),
+        ("max-age=60", Ok(60)),
+        ("max-age=60, s-maxage=90", Ok(90)),
+        ("max-age=99999999999", Ok(365 * 24 * 60 * 60)),
+        ("max-age=0", Err(Reason::StaleOnArrival)),
+        ("max-age=soon", Err(Reason::StaleOnArrival)),
+        ("s-maxage=0, max-age=60", Err(Reason::StaleOnArrival)),
+        ("no-store", Err(Reason::NoStore)),
+        ("no-store, max-age=60, public", Err(Reason::NoStore)),
+        ("private, max-age=60", Err(Reason::Private)),
+        ("private=\"set-cookie\", max-age=60", Err(Reason::Private)),
+        ("no-cache, max-age=60", Err(Reason::NoCache)),
+        ("no-cache=\"x\", max-age=60", Err(Reason::NoCache)),
+    ];
+    for (cache_control, expected) in cases {
+        assert_eq!(ttl(&RESPECT, cache_control), expected, "{cache_control}");
+    }
+}
+
+#[test]
+fn without_a_ttl_the_app_must_say_how_long() {
+    for origin in [OriginRule::Respect, OriginRule::Ignore] {
+        let rules = Rules { origin, ..PLAIN };
+        assert_eq!(ttl(&rules, "public"), Err(Reason::NoFreshness));
+        assert_eq!(ttl(&rules, "max-age=60"), Ok(60));
+        assert_eq!(ttl(&rules, "no-store"), Err(Reason::NoStore), "nothing to put in the place of the app's word");
+    }
+    let expires = |date| ask(&PLAIN, 200, &[], &[(EXPIRES, date), (DATE, DATE_NOW)]).map(|admission| admission.times.ttl_ms(NOW));
+    assert_eq!(expires(DATE_LATER), Ok(60_000));
+    assert_eq!(expires("0"), Err(Reason::StaleOnArrival));
+}
+
+#[test]
+fn a_route_that_ignores_the_origin_uses_its_own_ttl() {
+    for cache_control in ["", "no-store", "private, no-cache", "max-age=0", "max-age=9999", "no-cache, no-store, must-revalidate"] {
+        assert_eq!(ttl(&IGNORE, cache_control), Ok(300), "{cache_control}");
+    }
+    let aged = ask(&IGNORE, 200, &[], &[(AGE, "9999"), (DATE, DATE_EARLIER), (EXPIRES, "0")]).unwrap();
+    assert_eq!(aged.times, Times { received: NOW, initial_age: Duration::ZERO, lifetime: Duration::from_mins(5) });
+    assert_eq!(ttl(&Rules { ttl: Some(Duration::ZERO), ..IGNORE }, ""), Err(Reason::StaleOnArrival));
+    assert_eq!(ttl(&Rules { ttl: Some(Duration::MAX), ..IGNORE }, ""), Ok(365 * 24 * 60 * 60));
+}
+
+#[test]
+fn age_counts_against_the_apps_freshness_but_not_against_the_routes() {
+    let old = [(DATE, DATE_EARLIER), (AGE, "20")];
+    let stated = |max_age| ask(&RESPECT, 200, &[], &[old[0].clone(), old[1].clone(), (CACHE_CONTROL, max_age)]);
+    assert_eq!(stated("max-age=50").unwrap().times.ttl_ms(NOW), 20_000);
+    assert_eq!(stated("max-age=30"), Err(Reason::StaleOnArrival));
+    let by_route = ask(&RESPECT, 200, &[], &old).unwrap().times;
+    assert_eq!((by_route.ttl_ms(NOW), by_route.age(NOW)), (300_000, Duration::from_secs(30)));
+    let year_off = ask(&RESPECT, 200, &[], &[(DATE, "Sat, 01 Jan 1972 00:00:00 GMT")]).unwrap().times;
+    assert_eq!(year_off.ttl_ms(NOW), 300_000, "an app without a clock");
+}
+
+#[test]
+fn statuses_are_stored_as_their_freshness_allows() {
+    let max_age: Fields<'_> = &[(CACHE_CONTROL, "max-age=60")];
+    for status in 100..=599 {
+        // RFC 9111 3: every final status; parts and 304 are not responses of their own.
+        let by_app = if status >= 200 && status != 206 && status != 304 { Ok(()) } else { Err(Reason::Status) };
+        assert_eq!(ask(&RESPECT, status, &[], max_age).map(drop), by_app, "{status}");
+        let by_route = if status == 200 { Ok(()) } else { Err(Reason::Status) };
+        assert_eq!(ask(&RESPECT, status, &[], &[]).map(drop), by_route, "{status}");
+        assert_eq!(ask(&IGNORE, status, &[], max_age).map(drop), by_route, "{status}");
+    }
+    assert!(ask(&RESPECT, 200, &[], &[(CONTENT_RANGE, "bytes 0-1/9")]).is_ok(), "it means nothing outside 206 and 416 (RFC 9110 14.4)");
+}
+
+#[test]
+fn must_understand_overrides_no_store_for_known_statuses_alone() {
+    assert_eq!(ttl(&RESPECT, "no-store, must-understand, max-age=60"), Ok(60));
+    assert_eq!(ttl(&RESPECT, "no-store, must-understand, private, max-age=60"), Err(Reason::Private));
+    let odd = ask(&RESPECT, 299, &[], &[(CACHE_CONTROL, "no-store, must-understand, max-age=60")]);
+    assert_eq!(odd, Err(Reason::Status));
+}
+
+const fn secs(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
+
+/// The windows of a 200 with this `Cache-Control`: while revalidating, on errors, when unreachable.
+fn windows_of(rules: &Rules<'_>, cache_control: &str) -> (Duration, Duration, Duration) {
+    let Leeway { while_revalidate, if_error, unreachable, .. } = ask(rules, 200, &[], &[(CACHE_CONTROL, cache_control)]).unwrap().leeway;
+    (while_revalidate, if_error, unreachable)
+}
+
+#[test]
+fn rfc9111_4_2_4_and_rfc5861_windows_come_from_the_app_and_then_from_the_route() {
+    let (none, ten) = (Duration::ZERO, Duration::from_mins(10));
+    let by_route = Rules { stale_while_revalidate: Some(secs(7)), stale_if_error: Some(secs(8)), ..KEEPING };
+    assert_eq!(windows_of(&KEEPING, "max-age=60"), (none, none, ten), "an app that is gone is stood in for");
+    assert_eq!(windows_of(&by_route, "max-age=60"), (secs(7), secs(8), secs(8)));
+    assert_eq!(windows_of(&by_route, "max-age=60, stale-while-revalidate=1, stale-if-error=2"), (secs(1), secs(2), secs(2)));
+    assert_eq!(windows_of(&by_route, "max-age=60, stale-if-error=0"), (secs(7), none, none), "the app's word is the app's word");
+    let ignoring = Rules { origin: OriginRule::Ignore, ttl: Some(secs(60)), ..by_route };
+    assert_eq!(windows_of(&ignoring, "must-revalidate, stale-if-error=99"), (secs(7), secs(8), secs(8)));
+}
+
+#[test]
+fn rfc9111_5_2_2_some_directives_forbid_what_is_stale() {
+    let by_route = Rules { stale_while_revalidate: Some(secs(7)), stale_if_error: Some(secs(8)), ..KEEPING };
+    for directive in ["must-revalidate", "proxy-revalidate", "s-maxage=60"] {
+        let said = format!("max-age=60, stale-while-revalidate=5, stale-if-error=5, {directive}");
+        assert_eq!(windows_of(&by_route, &said), (Duration::ZERO, Duration::ZERO, Duration::ZERO), "{directive}");
+    }
+}
+
+#[test]
+fn what_has_a_validator_is_stored_to_be_confirmed() {
+    let tagged = |rules: &Rules<'_>, cache_control: &str| ask(rules, 200, &[], &[(CACHE_CONTROL, cache_control), (ETAG, "\"1\"")]);
+    for cache_control in ["no-cache", "no-cache, max-age=60", "max-age=0", "max-age=0, must-revalidate", "public"] {
+        let admission = tagged(&KEEPING, cache_control).unwrap();
+        assert!(!admission.times.is_fresh(NOW), "{cache_control}");
+        let Leeway { while_revalidate, if_error, unreachable, keep } = admission.leeway;
+        assert_eq!((while_revalidate, if_error, unreachable), (Duration::ZERO, Duration::ZERO, Duration::ZERO), "{cache_control}");
+        assert_eq!(keep, Duration::from_mins(10), "{cache_control}");
+    }
+    assert_eq!(tagged(&KEEPING, "no-store"), Err(Reason::NoStore));
+    assert_eq!(tagged(&PLAIN, "no-cache"), Err(Reason::NoCache), "limits.stale = 0s keeps nothing that is stale");
+    assert_eq!(ask(&KEEPING, 404, &[], &[(ETAG, "\"1\"")]), Err(Reason::NoFreshness), "an error page is not confirmed");
+    let aged = ask(&KEEPING, 200, &[], &[(CACHE_CONTROL, "max-age=60"), (AGE, "100"), (ETAG, "\"1\"")]).unwrap();
+    assert_eq!(aged.leeway.keep, secs(640), "kept from now on, not from when it was fresh");
+}
+
+#[test]
+fn what_was_never_fresh_is_served_stale_only_where_somebody_said_so() {
+    assert_eq!(ask(&KEEPING, 200, &[], &[(CACHE_CONTROL, "max-age=0")]), Err(Reason::StaleOnArrival));
+    let said = ask(&KEEPING, 200, &[], &[(CACHE_CONTROL, "max-age=0, stale-while-revalidate=30")]).unwrap();
+    assert_eq!((said.leeway.while_revalidate, said.leeway.unreachable, said.leeway.keep), (secs(30), Duration::ZERO, secs(30)));
+}
+
+#[test]
+fn rfc9111_4_2_2_heuristics_are_for_routes_without_a_ttl() {
+    let last_modified: Fields<'_> = &[(DATE, DATE_NOW), (LAST_MODIFIED, "Sun, 06 Nov 1994 08:32:57 GMT")];
+    let left = |rules: &Rules<'_>, status| ask(rules, status, &[], last_modified).map(|admission| admission.times.ttl_ms(NOW));
+    assert_eq!(left(&PLAIN, 200), Ok(100_000), "a tenth of its age");
+    assert_eq!(left(&PLAIN, 404), Ok(100_000));
+    assert_eq!(left(&PLAIN, 302), Err(Reason::Status));
+    assert_eq!(left(&RESPECT, 200), Ok(300_000));
+}
+
+#[test]
+fn rfc9213_a_targeted_field_outranks_cache_control_and_expires() {
+    let targeted = [HeaderName::from_static("cdn-cache-control")];
+    let rules = Rules { targeted: &targeted, ..PLAIN };
+    let left = |cdn: &str, cache_control: &str, expires: &str| {
+        let fields = [(targeted[0].clone(), cdn), (CACHE_CONTROL, cache_control), (EXPIRES, expires), (DATE, DATE_NOW)];
+        ask(&rules, 200, &[], &fields).map(|admission| admission.times.ttl_ms(NOW) / 1000)
+    };
+    assert_eq!(left("max-age=60", "no-store", "0"), Ok(60));
+    assert_eq!(left("no-store", "max-age=60", DATE_LATER), Err(Reason::NoStore));
+    assert_eq!(left("max-age=0", "max-age=60", DATE_LATER), Err(Reason::StaleOnArrival));
+    assert_eq!(left("max-age=\"60\"", "max-age=9", "0"), Ok(9), "malformed, it does not count");
+    assert_eq!(left("foo", "max-age=9", DATE_LATER), Err(Reason::NoFreshness), "valid, and says nothing of freshness");
+}
+
+#[test]
+fn set_cookie_keeps_a_response_out_unless_it_is_stripped() {
+    let response: Fields<'_> = &[(SET_COOKIE, "a=1"), (CACHE_CONTROL, "public, max-age=60")];
+    assert_eq!(ask(&RESPECT, 200, &[], response), Err(Reason::SetCookie));
+    assert_eq!(ask(&IGNORE, 200, &[], response), Err(Reason::SetCookie));
+    assert!(ask(&Rules { strip_set_cookie: true, ..RESPECT }, 200, &[], response).is_ok());
+}
+
+#[test]
+fn answers_to_authorization_are_shared_only_by_permission() {
+    let request: Fields<'_> = &[(AUTHORIZATION, "Bearer x")];
+    let cases = [
+        (RESPECT, "max-age=60", false),
+        (RESPECT, "max-age=60, public", true),
+        (RESPECT, "s-maxage=60", true),
+        (RESPECT, "max-age=60, must-revalidate", true),
+        (RESPECT, "max-age=60, proxy-revalidate", false),
+        (RESPECT, "max-age=60, public=x", false),
+        (IGNORE, "", false),
+        (IGNORE, "public", true),
+        (IGNORE, "s-maxage=60", true),
+        (IGNORE, "s-maxage=0", false),
+        (IGNORE, "no-store, must-revalidate", false),
+        (IGNORE, "max-age=0, must-revalidate", false),
+        (IGNORE, "public, private", false),
+    ];
+    for (rules, cache_control, allowed) in cases {
+        let response: Fields<'_> = &[(CACHE_CONTROL, cache_control)];
+        let expected = if allowed { Ok(()) } else { Err(Reason::Authorization) };
+        assert_eq!(ask(&rules, 200, request, response).map(drop), expected, "{:?} {cache_control}", rules.origin);
+        assert!(ask(&Rules { may_share_authorized: true, ..rules }, 200, request, response).is_ok());
+        assert!(ask(&rules, 200, &[], response).is_ok());
+    }
+}
+
+#[test]
+fn the_request_and_vary_have_their_say() {
+    let no_store: Fields<'_> = &[(CACHE_CONTROL, "No-Store")];
+    for rules in [RESPECT, IGNORE] {
+        assert_eq!(ask(&rules, 200, no_store, &[]), Err(Reason::RequestNoStore));
+        assert_eq!(ask(&rules, 200, &[], &[(VARY, "accept, *")]), Err(Reason::VaryStar));
+        let vary = ask(&rules, 200, &[], &[(VARY, "Accept"), (CONTENT_ENCODING, "br")]).unwrap().vary;
+        assert!(vary.names().eq(["accept", "accept-encoding"]));
+    }
+    assert!(ask(&RESPECT, 200, &[(CACHE_CONTROL, "no-cache, max-age=0")], &[]).is_ok(), "a reload may be stored");
+}
+
+fn rules() -> impl Strategy<Value = Rules<'static>> {
+    let ttl = prop_oneof![Just(None), (0_u64..400).prop_map(|seconds| Some(Duration::from_secs(seconds))), Just(Some(Duration::MAX))];
+    (ttl, any::<bool>(), any::<bool>(), any::<bool>()).prop_map(|(ttl, ignore, strip_set_cookie, may_share_authorized)| Rules {
+        ttl,
+        origin: if ignore { OriginRule::Ignore } else { OriginRule::Respect },
+        strip_set_cookie,
+        may_share_authorized,
+        ..RESPECT
+    })
+}
+
+fn directives() -> impl Strategy<Value = String> {
+    let directive = prop::sample::select(vec![
+        "public",
+        "private",
+        "no-cache",
+        "no-store",
+        "max-age=60",
+        "max-age=0",
+        "max-age=x",
+        "s-maxage=60",
+        "must-revalidate",
+        "must-understand",
+        "x=\"y, public\"",
+        "public;",
+        "\"",
+        "immutable",
+        "",
+    ]);
+    prop::collection::vec(directive, 0..5).prop_map(|directives| directives.join(", "))
+}
+
+fn response() -> impl Strategy<Value = Vec<(HeaderName, String)>> {
+    let field = prop_oneof![
+        directives().prop_map(|value| (CACHE_CONTROL, value)),
+        prop::sample::select(vec![DATE_NOW, DATE_EARLIER, DATE_LATER, "0"]).prop_map(|value| (DATE, value.to_owned())),
+        prop::sample::select(vec![DATE_NOW, DATE_EARLIER, DATE_LATER, "0"]).prop_map(|value| (EXPIRES, value.to_owned())),
+        prop::sample::select(vec!["0", "10", "99999999999", "x"]).prop_map(|value| (AGE, value.to_owned())),
+        prop::sample::select(vec!["accept", "*", ""]).prop_map(|value| (VARY, value.to_owned())),
+        Just((SET_COOKIE, "a=1".to_owned())),
+    ];
+    prop::collection::vec(field, 0..5)
+}
+
+/// A response and the same with one more `Cache-Control` line.
+fn ask_both(
+    rules: &Rules<'_>,
+    status: u16,
+    authorized: bool,
+    fields: &[(HeaderName, String)],
+    line: &str,
+) -> [Result<Admission, Reason>; 2] {
+    let request: Fields<'_> = if authorized { &[(AUTHORIZATION, "x")] } else { &[] };
+    let mut fields: Vec<(HeaderName, &str)> = fields.iter().map(|(name, value)| (name.clone(), value.as_str())).collect();
+    let before = ask(rules, status, request, &fields);
+    fields.push((CACHE_CONTROL, line));
+    [before, ask(rules, status, request, &fields)]
+}
+
+proptest! {
+    #[test]
+    fn a_further_restriction_never_makes_a_response_storable(
+        rules in rules(), status in prop::sample::select(vec![200_u16, 404, 302, 500, 206]), authorized: bool, fields in response(),
+        line in prop::sample::select(vec![
+            "no-store", "private", "no-cache=\"a\"", "max-age=0", "s-maxage=0", "max-age=-1", "\"", "proxy-revalidate",
+        ]),
+    ) {
+        let [before, after] = ask_both(&rules, status, authorized, &fields, line);
+        prop_assert!(before.is_ok() || after.is_err(), "{before:?} {after:?}");
+        if let (Ok(before), Ok(after)) = (before, after) {
+            prop_assert!(after.times.ttl_ms(NOW) <= before.times.ttl_ms(NOW));
+        }
+    }
+
+    #[test]
+    fn no_store_is_obeyed_unless_understood_or_ignored(rules in rules(), fields in response()) {
+        let understood = fields.iter().any(|(_, value)| value.contains("must-understand"));
+        let ignored = rules.origin == OriginRule::Ignore && rules.ttl.is_some();
+        let [_, after] = ask_both(&rules, 200, false, &fields, "no-store");
+        prop_assert!(after.is_err() || understood || ignored);
+    }
+
+    #[test]
+    fn any_times_are_admitted_without_overflow(
+        rules in rules(), requested in any::<u64>(), received in any::<u64>(), fields in response(),
+    ) {
+        let fields: Vec<(HeaderName, &str)> = fields.iter().map(|(name, value)| (name.clone(), value.as_str())).collect();
+        let (request, response) = (HeaderMap::new(), headers(&fields));
+        let (requested, received) = (Wall(requested), Wall(received));
+        let exchange = Exchange { request: &request, status: StatusCode::OK, response: &response, requested, received };
+        if let Ok(admission) = admit(&rules, &exchange) {
+            let left = admission.times.ttl_ms(received);
+            prop_assert!(left > 0 && u128::from(left.unsigned_abs()) <= MAX_LIFETIME.as_millis(), "{left}");
+        }
+    }
+}

@@ -1,0 +1,180 @@
+//! Nothing that may be served is stored: the app is asked, once for all who ask at the same time.
+//!
+//! Invariants:
+//! - A stale response stands in for the app only if it is current, its window is open, and neither the app nor the client forbids it.
+//! - Of those who wait for a fill that fails, each tries for itself at most once.
+
+use std::sync::Arc;
+
+use http::HeaderMap;
+use http::header::HeaderName;
+use http::request::Parts;
+use http::{Response, StatusCode};
+
+use crate::body::Body;
+use crate::clock::Wall;
+use crate::coalesce::{FlightKey, Joined, Part, Reader, SharedHead};
+use crate::coherence::Read;
+use crate::conditional;
+use crate::forward::Peer;
+use crate::outcome::{Disposition, Outcome, Reason};
+use crate::plan::Lookup;
+use crate::proxy::{Answer, Proxy};
+use crate::respond;
+use crate::stale;
+use crate::store::Found;
+
+/// A stored response that is current but not to be served as it is: the app may confirm it, or fail so that it stands in.
+#[derive(Clone, Debug)]
+pub(super) struct Spare {
+    pub(super) found: Found,
+    /// Whether this caller may be served it when the app fails.
+    pub(super) may_stand_in: bool,
+}
+
+impl Spare {
+    /// Whether it stands in for the app, which failed for this reason.
+    pub(super) fn stands_in(&self, reason: Reason, now: Wall) -> bool {
+        let entry = &self.found.resident.entry;
+        let window = match reason {
+            Reason::UpstreamError => entry.leeway.if_error,
+            Reason::UpstreamUnreachable | Reason::UpstreamTimeout | Reason::UpstreamBroken | Reason::UpstreamBusy => {
+                entry.leeway.unreachable
+            }
+            _ => return false,
+        };
+        // A response that is fresh, but not fresh enough for this client, does not stand in either.
+        self.may_stand_in && stale::is_within(&entry.times, window, now)
+    }
+}
+
+/// Why the app is asked, and what is known before it is.
+#[derive(Debug)]
+pub(super) struct Errand {
+    /// The state of the tags, read before.
+    pub(super) read: Read,
+    /// Why nothing was served.
+    pub(super) why: Reason,
+    /// What is stored all the same.
+    pub(super) spare: Option<Spare>,
+}
+
+impl Proxy {
+    /// Fetches a response, for all who ask for it now.
+    pub(super) async fn fetch(
+        self: &Arc<Self>,
+        parts: &Parts,
+        lookup: &Lookup<'_>,
+        peer: Peer,
+        mut flight: FlightKey,
+        errand: Errand,
+    ) -> Answer {
+        let Errand { why, spare, .. } = &errand;
+        if let Some(reason) = self.flights.failed_lately(&flight, self.clock.wall())
+            && let Some(answer) = self.stand_in(parts, lookup, spare.as_ref(), Outcome::new(Disposition::Stale), reason)
+        {
+            return answer;
+        }
+        let mut may_try_again = true;
+        // Once by the key that is known; once more when a fill has told what the response varies by, and once when it has failed.
+        for _ in 0..3 {
+            let follow = match self.flights.part(flight, &errand.read, self.clock.wall()) {
+                Part::Lead(lead) => return self.fill(parts, lookup, peer, errand, Some(lead)).await,
+                Part::Alone => break,
+                Part::Follow(follow) => follow,
+            };
+            match follow.join(&errand.read, |vary| lookup.variant_hash(vary)).await {
+                Joined::Shared(head, reader) => return self.shared(parts, lookup, &head, reader, *why),
+                Joined::OtherVariant(head) => flight.hash = lookup.variant_hash(&head.vary),
+                Joined::Alone => break,
+                Joined::Failed(reason) => {
+                    let outcome = Outcome { collapsed: true, forwarded: true, ..Outcome::miss(*why) };
+                    if let Some(answer) = self.stand_in(parts, lookup, spare.as_ref(), outcome.clone(), reason) {
+                        return answer;
+                    }
+                    let quick = matches!(reason, Reason::UpstreamUnreachable | Reason::UpstreamBroken);
+                    if reason == Reason::UpstreamError {
+                        // The app did answer, and this request may get its answer.
+                        break;
+                    }
+                    if !(quick && std::mem::take(&mut may_try_again)) {
+                        let outcome = Outcome { reason: Some(reason), ..outcome };
+                        return Answer { response: respond::failure(reason, &outcome), outcome, route: Some(lookup.route.id) };
+                    }
+                }
+            }
+        }
+        self.fill(parts, lookup, peer, errand, None).await
+    }
+
+    /// The stored response in place of the app's, which failed for this reason, if it may stand in.
+    pub(super) fn stand_in(
+        &self,
+        parts: &Parts,
+        lookup: &Lookup<'_>,
+        spare: Option<&Spare>,
+        outcome: Outcome,
+        reason: Reason,
+    ) -> Option<Answer> {
+        let now = self.clock.wall();
+        let spare = spare.filter(|spare| spare.stands_in(reason, now))?;
+        self.counters.stood_in.inc();
+        Some(self.serve_stale(parts, lookup, spare, Outcome { reason: Some(reason), ..outcome }, now))
+    }
+
+    /// Serves a stored response although it is stale.
+    pub(super) fn serve_stale(&self, parts: &Parts, lookup: &Lookup<'_>, spare: &Spare, outcome: Outcome, now: Wall) -> Answer {
+        let ttl = Some(spare.found.resident.entry.times.ttl_ms(now).div_euclid(1000));
+        let outcome = Outcome { disposition: Disposition::Stale, tier: Some(spare.found.tier), ttl, ..outcome };
+        self.respond_from(parts, lookup, &spare.found.resident, outcome, now)
+    }
+
+    fn shared(&self, parts: &Parts, lookup: &Lookup<'_>, head: &SharedHead, reader: Reader, why: Reason) -> Answer {
+        let outcome = Outcome { collapsed: true, ttl: Some(head.ttl), ..Outcome::miss(why) };
+        let outcome = if head.revalidated {
+            Outcome { disposition: Disposition::Revalidated, fwd_status: Some(StatusCode::NOT_MODIFIED.as_u16()), ..outcome }
+        } else {
+            Outcome { fwd_status: Some(head.status.as_u16()), ..outcome }
+        };
+        let mut headers = head.headers.clone();
+        respond::mark(&mut headers, &outcome);
+        self.debug(&mut headers, lookup);
+        let response = conditional_response(&parts.headers, head.status, headers, Body::stream(reader));
+        Answer { response, outcome, route: Some(lookup.route.id) }
+    }
+
+    /// What a fill for this request is of.
+    pub(super) fn flight_key(&self, lookup: &Lookup<'_>, key: &crate::key::Key) -> FlightKey {
+        FlightKey { hash: key.hash(), caller: self.not_admitted(lookup) }
+    }
+
+    /// Who may not share a fill with others: a credential that the app has not admitted.
+    fn not_admitted(&self, lookup: &Lookup<'_>) -> Option<[u8; 32]> {
+        let id = lookup.admission?;
+        if self.admissions.is_admitted(id, self.clock.wall()) {
+            return None;
+        }
+        let mut caller = [0; 32];
+        caller[..16].copy_from_slice(&id.0.to_be_bytes());
+        Some(caller)
+    }
+}
+
+/// Answers with 304 where the request's own conditions, which the app did not get to see, ask for no more.
+pub(super) fn conditional_response(request: &HeaderMap, status: StatusCode, headers: HeaderMap, body: Body) -> Response<Body> {
+    let field = |name: HeaderName| headers.get(name);
+    let unchanged = status == StatusCode::OK
+        && conditional::has_conditions(request)
+        && conditional::evaluate(request, field(http::header::ETAG), field(http::header::LAST_MODIFIED), field(http::header::DATE))
+            == conditional::Verdict::NotModified;
+    if !unchanged {
+        return respond::assemble(status, headers, body);
+    }
+    let mut slim = conditional::not_modified_headers(&headers);
+    for name in [respond::X_CACHE, respond::CACHE_STATUS] {
+        if let Some(value) = headers.get(&name) {
+            slim.insert(name, value.clone());
+        }
+    }
+    respond::assemble(StatusCode::NOT_MODIFIED, slim, Body::empty())
+}

@@ -1,0 +1,478 @@
+//! Tests of ranges, rule by rule; then what must hold whatever the fields say.
+
+use http::header::{CONTENT_LOCATION, VARY};
+use proptest::prelude::*;
+
+use super::*;
+
+const MODIFIED: &str = "Sun, 06 Nov 1994 08:49:37 GMT";
+const LATER: &str = "Sun, 06 Nov 1994 08:49:38 GMT";
+const MOST: usize = 8;
+
+fn headers(fields: &[(HeaderName, &str)]) -> HeaderMap {
+    fields.iter().map(|(name, text)| (name.clone(), HeaderValue::from_bytes(text.as_bytes()).unwrap())).collect()
+}
+
+fn asked(field: &str, length: usize) -> Asked {
+    ask(&headers(&[(RANGE, field)]), &HeaderMap::new(), length, MOST)
+}
+
+fn several(ranges: &[Range<usize>]) -> Asked {
+    Asked::Several(ranges.iter().cloned().collect())
+}
+
+/// What `bytes=0-0` asks under these conditions, when these are the stored fields.
+fn conditional(conditions: &[&str], stored: &[(HeaderName, &str)]) -> Asked {
+    let mut request = headers(&conditions.iter().map(|condition| (IF_RANGE, *condition)).collect::<Vec<_>>());
+    request.insert(RANGE, HeaderValue::from_static("bytes=0-0"));
+    ask(&request, &headers(stored), 10, MOST)
+}
+
+#[test]
+fn one_range_is_clipped_to_the_body() {
+    for (field, range) in [
+        ("bytes=0-0", 0..1),
+        ("bytes=2-5", 2..6),
+        ("bytes=9-9", 9..10),
+        ("bytes=2-", 2..10),
+        ("bytes=0-", 0..10),
+        ("bytes=2-99", 2..10),
+        ("bytes=0-99999999999999999999999999", 0..10),
+        ("bytes=-3", 7..10),
+        ("bytes=-10", 0..10),
+        ("bytes=-11", 0..10),
+        ("bytes=-99999999999999999999999999", 0..10),
+        ("bytes=0000000000000000000000000002-05", 2..6),
+        ("BYTES=2-5", 2..6),
+        ("bYtEs= 2-5", 2..6),
+        ("bytes=,2-5 ,\t, ", 2..6),
+    ] {
+        assert_eq!(asked(field, 10), Asked::One(range), "{field}");
+    }
+}
+
+#[test]
+fn what_cannot_be_read_is_ignored() {
+    for field in [
+        "",
+        "bytes",
+        "bytes=",
+        "bytes= ,, ",
+        "bytes=-",
+        "bytes=5",
+        "bytes=5-2",
+        "bytes=0-1,5-2",
+        "bytes=5-2,0-1",
+        "bytes=--2",
+        "bytes=-2-",
+        "bytes=1-2-3",
+        "bytes=+1-2",
+        "bytes=1-+2",
+        "bytes=1 -2",
+        "bytes=1- 2",
+        "bytes=1-2 3-4",
+        "bytes=1-2;3-4",
+        "bytes=a-b",
+        "bytes=0x1-2",
+        "bytes=1.0-2",
+        "bytes=\u{661}-",
+        "bytes=0-1,x",
+        "bytes =0-1",
+        "bytes:0-1",
+        "bytes 0-1",
+        "=0-1",
+        "0-1",
+        "seconds=0-1",
+        "byte=0-1",
+        "bytess=0-1",
+    ] {
+        assert_eq!(asked(field, 10), Asked::Whole, "{field:?}");
+    }
+    assert_eq!(ask(&HeaderMap::new(), &HeaderMap::new(), 10, MOST), Asked::Whole, "no field at all");
+    let twice = headers(&[(RANGE, "bytes=0-1"), (RANGE, "bytes=0-1")]);
+    assert_eq!(ask(&twice, &HeaderMap::new(), 10, MOST), Asked::Whole, "two lines");
+}
+
+#[test]
+fn what_the_body_does_not_have_is_unsatisfiable() {
+    for field in ["bytes=10-", "bytes=10-20", "bytes=-0", "bytes=99999999999999999999999999-", "bytes=10-,-0,77-78"] {
+        assert_eq!(asked(field, 10), Asked::Unsatisfiable, "{field}");
+    }
+    assert_eq!(asked("bytes=10-,3-4,-0", 10), Asked::One(3..5), "one that is there is enough");
+    assert_eq!(asked("bytes=10-,x", 10), Asked::Whole, "and an invalid one spoils all");
+}
+
+#[test]
+fn an_empty_body_has_no_range_to_give() {
+    for field in ["bytes=0-", "bytes=0-0", "bytes=-0", "bytes=0-,5-"] {
+        assert_eq!(asked(field, 0), Asked::Unsatisfiable, "{field}");
+    }
+    for field in ["bytes=-1", "bytes=-5,-6", "bytes=0-,-5"] {
+        assert_eq!(asked(field, 0), Asked::Whole, "{field}: a suffix of nothing is all there is");
+    }
+}
+
+#[test]
+fn several_ranges_keep_their_order_and_are_sent_once() {
+    for (field, ranges) in [
+        ("bytes=0-1,4-5", &[0..2, 4..6][..]),
+        ("bytes=4-5,0-1", &[4..6, 0..2]),
+        ("bytes=0-0,2-2,4-4,6-6", &[0..1, 2..3, 4..5, 6..7]),
+        ("bytes=-2,0-1", &[8..10, 0..2]),
+        ("bytes=8-,0-1,77-", &[8..10, 0..2]),
+        ("bytes=6-7,0-1,7-8", &[6..9, 0..2]),
+        ("bytes=6-7,0-1,4-5", &[4..8, 0..2]),
+        ("bytes=0-1,0-1,5-5,0-1", &[0..2, 5..6]),
+        ("bytes=4-4,0-0,8-8,1-3", &[0..5, 8..9]),
+    ] {
+        assert_eq!(asked(field, 10), several(ranges), "{field}");
+    }
+    for (field, range) in [
+        ("bytes=0-1,2-3", 0..4),
+        ("bytes=2-3,0-1", 0..4),
+        ("bytes=0-5,3-8", 0..9),
+        ("bytes=0-8,3-4", 0..9),
+        ("bytes=0-,0-,0-,0-,0-,0-,0-,0-", 0..10),
+        ("bytes=0-0,-1,1-8", 0..10),
+    ] {
+        assert_eq!(asked(field, 10), Asked::One(range), "{field}");
+    }
+}
+
+#[test]
+fn more_ranges_than_the_limit_are_ignored() {
+    let field = |count: usize| format!("bytes={}", vec!["3-4"; count].join(","));
+    assert_eq!(asked(&field(MOST), 10), Asked::One(3..5));
+    assert_eq!(asked(&field(MOST + 1), 10), Asked::Whole);
+    assert_eq!(asked(&format!("{},x", field(MOST + 1)), 10), Asked::Whole);
+    assert_eq!(ask(&headers(&[(RANGE, "bytes=0-0")]), &HeaderMap::new(), 10, 0), Asked::Whole);
+}
+
+#[test]
+fn many_small_parts_are_sent_only_where_that_saves_something() {
+    let field = "bytes=0-0,2-2,4-4,6-6,8-8";
+    let enough = 5 + 5 * PART_OVERHEAD;
+    assert_eq!(asked(field, 10), Asked::Whole);
+    assert_eq!(asked(field, enough), Asked::Whole);
+    assert_eq!(asked(field, enough + 1), several(&[0..1, 2..3, 4..5, 6..7, 8..9]));
+}
+
+#[test]
+fn coded_content_is_not_sent_in_several_parts() {
+    let stored = headers(&[(CONTENT_ENCODING, "gzip")]);
+    let ask = |field| ask(&headers(&[(RANGE, field)]), &stored, 10, MOST);
+    assert_eq!(ask("bytes=0-0,5-5"), Asked::Whole);
+    assert_eq!(ask("bytes=0-0,1-1"), Asked::One(0..2));
+}
+
+#[test]
+fn if_range_compares_entity_tags_strongly() {
+    let stored = [(ETAG, "\"abc\""), (LAST_MODIFIED, MODIFIED), (DATE, LATER)];
+    assert_eq!(conditional(&["\"abc\""], &stored), Asked::One(0..1));
+    for conditions in [
+        &["\"abd\""][..],
+        &["W/\"abc\""],
+        &["w/\"abc\""],
+        &["\"abc"],
+        &["\"abc\"x"],
+        &["\"abc\", \"abc\""],
+        &["abc"],
+        &["*"],
+        &[""],
+        &["\"abc\"", "\"abc\""],
+    ] {
+        assert_eq!(conditional(conditions, &stored), Asked::Whole, "{conditions:?}");
+    }
+    for stored in [&[][..], &[(ETAG, "W/\"abc\"")], &[(ETAG, "abc")], &[(ETAG, "\"abc")], &[(ETAG, "\"abc\""), (ETAG, "\"abc\"")]] {
+        assert_eq!(conditional(&["\"abc\""], stored), Asked::Whole, "{stored:?}");
+        assert_eq!(conditional(&["W/\"abc\""], stored), Asked::Whole, "weak, {stored:?}");
+        assert_eq!(conditional(&["\"abc"], stored), Asked::Whole, "malformed, {stored:?}");
+    }
+    assert_eq!(conditional(&["\"\""], &[(ETAG, "\"\"")]), Asked::One(0..1), "an opaque part may be empty");
+}
+
+#[test]
+fn if_range_wants_the_very_date_and_a_strong_one() {
+    let stored = [(LAST_MODIFIED, MODIFIED), (DATE, LATER)];
+    for condition in [MODIFIED, "Sunday, 06-Nov-94 08:49:37 GMT", "Sun Nov  6 08:49:37 1994"] {
+        assert_eq!(conditional(&[condition], &stored), Asked::One(0..1), "{condition}");
+    }
+    for conditions in [&[LATER][..], &["Sun, 06 Nov 1994 08:49:36 GMT"], &["yesterday"], &["0"], &[MODIFIED, MODIFIED]] {
+        assert_eq!(conditional(conditions, &stored), Asked::Whole, "{conditions:?}");
+    }
+    for stored in [
+        &[(DATE, LATER)][..],
+        &[(LAST_MODIFIED, MODIFIED)],
+        &[(LAST_MODIFIED, MODIFIED), (DATE, MODIFIED)],
+        &[(LAST_MODIFIED, MODIFIED), (DATE, "Sun, 06 Nov 1994 08:49:36 GMT")],
+        &[(LAST_MODIFIED, MODIFIED), (DATE, "junk")],
+        &[(LAST_MODIFIED, MODIFIED), (LAST_MODIFIED, MODIFIED), (DATE, LATER)],
+        &[(LAST_MODIFIED, MODIFIED), (DATE, LATER), (DATE, LATER)],
+    ] {
+        assert_eq!(conditional(&[MODIFIED], stored), Asked::Whole, "{stored:?}");
+    }
+    assert_eq!(conditional(&["yesterday"], &[(LAST_MODIFIED, "yesterday"), (DATE, LATER)]), Asked::Whole, "not dates, though equal");
+}
+
+#[test]
+fn a_false_if_range_comes_before_a_range_that_is_not_there() {
+    let stored = headers(&[(ETAG, "\"abc\"")]);
+    for (condition, expected) in [("\"abc\"", Asked::Unsatisfiable), ("\"xyz\"", Asked::Whole)] {
+        assert_eq!(ask(&headers(&[(RANGE, "bytes=10-"), (IF_RANGE, condition)]), &stored, 10, MOST), expected);
+    }
+    assert_eq!(ask(&headers(&[(IF_RANGE, "\"abc\"")]), &stored, 10, MOST), Asked::Whole, "without a Range there is nothing to judge");
+}
+
+const STORED: [(HeaderName, &str); 12] = [
+    (DATE, LATER),
+    (CACHE_CONTROL, "max-age=60"),
+    (ETAG, "\"abc\""),
+    (EXPIRES, LATER),
+    (CONTENT_LOCATION, "/x"),
+    (VARY, "accept"),
+    (LAST_MODIFIED, MODIFIED),
+    (CONTENT_TYPE, "text/plain"),
+    (CONTENT_LENGTH, "10"),
+    (HeaderName::from_static("access-control-allow-origin"), "*"),
+    (HeaderName::from_static("repr-digest"), "sha-256=:AA==:"),
+    (HeaderName::from_static("cdn-cache-control"), "max-age=70"),
+];
+
+#[test]
+fn the_whole_is_answered_as_it_is_stored() {
+    let mut head = headers(&STORED);
+    let body = Bytes::from_static(b"0123456789");
+    let (status, pieces) = respond(&Asked::Whole, &mut head, &body);
+    assert_eq!((status, head, pieces), (StatusCode::OK, headers(&STORED), vec![body]));
+}
+
+#[test]
+fn a_206_says_what_the_200_says_and_its_own_range() {
+    let stale = [(CONTENT_RANGE, "bytes 1-2/3"), (CONTENT_DIGESTS[0].clone(), "sha-256=:AA==:"), (CONTENT_DIGESTS[1].clone(), "AA==")];
+    let mut head = headers(&[&STORED[..], &stale].concat());
+    let body = Bytes::from_static(b"0123456789");
+    let (status, pieces) = respond(&Asked::One(2..5), &mut head, &body);
+    assert_eq!((status, &pieces[..]), (StatusCode::PARTIAL_CONTENT, &[Bytes::from_static(b"234")][..]));
+    assert_eq!(pieces[0].as_ptr(), body[2..].as_ptr(), "nothing is copied");
+    let mut expected = headers(&STORED);
+    expected.insert(CONTENT_LENGTH, HeaderValue::from(3));
+    expected.insert(CONTENT_RANGE, HeaderValue::from_static("bytes 2-4/10"));
+    assert_eq!(head, expected);
+
+    let mut head = headers(&STORED);
+    let (status, pieces) = respond(&Asked::One(0..10), &mut head, &body);
+    assert_eq!((status, pieces), (StatusCode::PARTIAL_CONTENT, vec![body]), "a range that is the whole is still a range");
+    assert_eq!(head[CONTENT_RANGE], "bytes 0-9/10");
+}
+
+#[test]
+fn a_416_says_the_length_and_nothing_of_the_content() {
+    let mut head = headers(&STORED);
+    let (status, pieces) = respond(&Asked::Unsatisfiable, &mut head, &Bytes::from_static(b"0123456789"));
+    assert_eq!((status, pieces.len()), (StatusCode::RANGE_NOT_SATISFIABLE, 0));
+    let expected = [
+        (DATE, LATER),
+        (VARY, "accept"),
+        (HeaderName::from_static("access-control-allow-origin"), "*"),
+        (CONTENT_RANGE, "bytes */10"),
+        (CONTENT_LENGTH, "0"),
+        (CACHE_CONTROL, "no-store"),
+    ];
+    assert_eq!(head, headers(&expected));
+}
+
+#[test]
+fn several_parts_are_a_multipart_to_the_letter() {
+    let mut head = headers(&[&STORED[..], &[(CONTENT_RANGE, "bytes 1-2/3")]].concat());
+    let (status, pieces) = respond(&several(&[7..9, 0..2]), &mut head, &Bytes::from_static(b"0123456789"));
+    let content = String::from_utf8(pieces.concat()).unwrap();
+    let boundary = head[CONTENT_TYPE].to_str().unwrap().strip_prefix("multipart/byteranges; boundary=").unwrap();
+    let expected = format!(
+        "--{boundary}\r\nContent-Type: text/plain\r\nContent-Range: bytes 7-8/10\r\n\r\n78\
+         \r\n--{boundary}\r\nContent-Type: text/plain\r\nContent-Range: bytes 0-1/10\r\n\r\n01\r\n--{boundary}--\r\n"
+    );
+    assert_eq!((status, content), (StatusCode::PARTIAL_CONTENT, expected.clone()));
+    assert_eq!((boundary.len(), head[CONTENT_LENGTH].to_str().unwrap()), (32, &*expected.len().to_string()));
+    assert!(!head.contains_key(CONTENT_RANGE));
+    let text = |name| head[name].to_str().unwrap();
+    assert_eq!((text(ETAG), text(CACHE_CONTROL), text(VARY)), ("\"abc\"", "max-age=60", "accept"));
+
+    head.remove(CONTENT_TYPE);
+    let (_, pieces) = respond(&several(&[7..9, 0..2]), &mut head, &Bytes::from_static(b"0123456789"));
+    assert!(!String::from_utf8(pieces.concat()).unwrap().contains("Content-Type"), "a part has no type where the whole has none");
+}
+
+fn boundary_of(head: &HeaderMap) -> String {
+    head[CONTENT_TYPE].to_str().unwrap().split_once("boundary=").unwrap().1.to_owned()
+}
+
+#[test]
+fn a_boundary_that_the_parts_contain_is_replaced() {
+    let (asked, mut head) = (several(&[0..60, 70..90]), headers(&STORED));
+    let _ = respond(&asked, &mut head, &Bytes::from(vec![b'x'; 90]));
+    let first = boundary_of(&head);
+
+    let mut hostile = vec![b'x'; 90];
+    hostile[10..14].copy_from_slice(b"\r\n--");
+    hostile[14..46].copy_from_slice(first.as_bytes());
+    let (hostile, mut head) = (Bytes::from(hostile), headers(&STORED));
+    let (_, pieces) = respond(&asked, &mut head, &hostile);
+    assert_ne!(boundary_of(&head), first);
+    assert_eq!(read_multipart(&boundary_of(&head), &pieces.concat()), parts_of(&[0..60, 70..90], &hostile));
+
+    let (asked, mut head) = (several(&[0..9, 60..90]), headers(&STORED));
+    let _ = respond(&asked, &mut head, &hostile);
+    assert_ne!(boundary_of(&head), first, "other ranges, another boundary");
+}
+
+#[test]
+fn ranges_that_are_not_the_bodys_are_cut() {
+    let body = Bytes::from_static(b"0123");
+    for asked in [Asked::One(2..9), Asked::One(8..9), several(&[0..1, 3..9])] {
+        let mut head = HeaderMap::new();
+        let (_, pieces) = respond(&asked, &mut head, &body);
+        assert_eq!(head[CONTENT_LENGTH].to_str().unwrap(), pieces.concat().len().to_string(), "{asked:?}");
+    }
+}
+
+#[test]
+fn the_whole_length_is_told_by_a_valid_content_range_alone() {
+    for (field, length) in [
+        ("bytes 0-1/9", Some(9)),
+        ("BYTES 8-8/9", Some(9)),
+        ("bytes 0-1/18446744073709551615", Some(u64::MAX)),
+        ("bytes 0-1/18446744073709551616", None),
+        ("bytes 0-1/*", None),
+        ("bytes */9", None),
+        ("bytes 0-9/9", None),
+        ("bytes 2-1/9", None),
+        ("bytes 0-1/+9", None),
+        ("bytes +0-1/9", None),
+        ("bytes 0-1/", None),
+        ("bytes -1/9", None),
+        ("bytes 0-/9", None),
+        ("bytes  0-1/9", None),
+        ("bytes=0-1/9", None),
+        ("bytes 0-1/9, bytes 3-4/9", None),
+        ("items 0-1/9", None),
+        ("bytes \u{fc}", None),
+        ("", None),
+    ] {
+        assert_eq!(complete_length(&headers(&[(CONTENT_RANGE, field)])), length, "{field:?}");
+    }
+    assert_eq!(complete_length(&HeaderMap::new()), None);
+    assert_eq!(complete_length(&headers(&[(CONTENT_RANGE, "bytes 0-1/9"), (CONTENT_RANGE, "bytes 0-1/9")])), None);
+}
+
+/// Each part's `Content-Range` and content.
+type Parts = Vec<(String, Vec<u8>)>;
+
+fn parts_of(ranges: &[Range<usize>], body: &Bytes) -> Parts {
+    let field = |range: &Range<usize>| format!("bytes {}-{}/{}", range.start, range.end - 1, body.len());
+    ranges.iter().map(|range| (field(range), body[range.clone()].to_vec())).collect()
+}
+
+/// Reads a multipart as RFC 2046 5.1.1 says: what stands between delimiters, each a head, an empty line and content.
+fn read_multipart(boundary: &str, content: &[u8]) -> Parts {
+    let delimiter = format!("\r\n--{boundary}");
+    // The first delimiter may stand at the very start.
+    let content = [b"\r\n", content].concat();
+    let at: Vec<usize> = memmem::find_iter(&content, &delimiter).collect();
+    assert_eq!((at[0], &content[at[at.len() - 1] + delimiter.len()..]), (0, &b"--\r\n"[..]));
+    at.windows(2)
+        .map(|pair| {
+            let part = &content[pair[0] + delimiter.len()..pair[1]];
+            let end = memmem::find(part, b"\r\n\r\n").unwrap();
+            let head = std::str::from_utf8(&part[..end]).unwrap();
+            let range = head.split("\r\n").find_map(|line| line.strip_prefix("Content-Range: ")).unwrap();
+            (range.to_owned(), part[end + 4..].to_vec())
+        })
+        .collect()
+}
+
+/// The ranges that are sent, and whether they are to be.
+fn sent(asked: &Asked) -> Vec<Range<usize>> {
+    match asked {
+        Asked::Whole | Asked::Unsatisfiable => Vec::new(),
+        Asked::One(range) => vec![range.clone()],
+        Asked::Several(ranges) => ranges.to_vec(),
+    }
+}
+
+/// A range-spec, and the bytes of a body of this length that it names: a plain second reading of the RFC.
+fn spec(length: usize) -> impl Strategy<Value = (String, Vec<usize>)> {
+    prop_oneof![
+        (0..length + 9, 0..length + 9).prop_map(move |(a, b)| {
+            let (first, last) = (a.min(b), a.max(b));
+            (format!("{first}-{last}"), (0..length).filter(|at| (first..=last).contains(at)).collect())
+        }),
+        (0..length + 9).prop_map(move |first| (format!("{first}-"), (first..length).collect())),
+        (0..length + 9).prop_map(move |suffix| (format!("-{suffix}"), (0..length).filter(|at| at + suffix >= length).collect())),
+    ]
+}
+
+/// A body, and a few range-specs for it.
+fn specs() -> impl Strategy<Value = (Vec<u8>, Vec<(String, Vec<usize>)>)> {
+    prop::collection::vec(prop_oneof![Just(b'-'), Just(b'\r'), Just(b'\n'), any::<u8>()], 1..900).prop_flat_map(|body| {
+        let length = body.len();
+        (Just(body), prop::collection::vec(spec(length), 1..12))
+    })
+}
+
+/// Any value that a header may have, often one that looks like a range, a tag or a date.
+fn field() -> impl Strategy<Value = HeaderValue> {
+    let texts = prop_oneof![
+        prop::collection::vec(any::<u8>(), 0..40),
+        "(bytes|BYTES|items)?=?[0-9, \t-]{0,40}".prop_map(String::into_bytes),
+        "(W/)?\"[a-c]{0,2}\"?".prop_map(String::into_bytes),
+        Just(MODIFIED.as_bytes().to_vec()),
+        "bytes [0-9*]{0,3}-?[0-9]{0,3}/[0-9*]{0,21}".prop_map(String::into_bytes),
+    ];
+    texts.prop_filter_map("a header value", |text| HeaderValue::from_bytes(&text).ok())
+}
+
+proptest! {
+    #[test]
+    fn no_field_makes_a_panic_or_a_part_outside_the_body(
+        range in field(), if_range in prop::option::of(field()), etag in field(), body in prop::collection::vec(any::<u8>(), 0..600), most in 0_usize..6,
+    ) {
+        let (body, mut request, mut stored) = (Bytes::from(body), HeaderMap::new(), headers(&STORED));
+        request.insert(RANGE, range.clone());
+        request.extend(if_range.map(|condition| (IF_RANGE, condition)));
+        stored.insert(ETAG, etag);
+        let asked = ask(&request, &stored, body.len(), most);
+        let ranges = sent(&asked);
+        prop_assert!(ranges.len() <= most);
+        prop_assert!(ranges.iter().all(|range| range.start < range.end && range.end <= body.len()));
+        prop_assert!(ranges.iter().map(Range::len).sum::<usize>() <= body.len());
+        let (_, pieces) = respond(&asked, &mut stored, &body);
+        prop_assert_eq!(stored[CONTENT_LENGTH].to_str().unwrap(), if asked == Asked::Whole { "10".to_owned() } else { pieces.concat().len().to_string() });
+
+        let _ = complete_length(&HeaderMap::from_iter([(CONTENT_RANGE, range)]));
+    }
+
+    #[test]
+    fn exactly_the_bytes_asked_for_are_sent_once_and_in_order((body, specs) in specs()) {
+        let field = format!("bytes={}", specs.iter().map(|(text, _)| &**text).collect::<Vec<_>>().join(" , "));
+        let (body, mut head) = (Bytes::from(body), headers(&STORED));
+        let asked = ask(&headers(&[(RANGE, &field)]), &head, body.len(), MOST);
+        let named: std::collections::BTreeSet<usize> = specs.iter().flat_map(|(_, named)| named).copied().collect();
+        let ranges = sent(&asked);
+        let (status, pieces) = respond(&asked, &mut head, &body);
+        match &asked {
+            Asked::Whole => prop_assert!(specs.len() > FEW && pieces == [body]),
+            Asked::Unsatisfiable => prop_assert!(named.is_empty() && status == StatusCode::RANGE_NOT_SATISFIABLE),
+            Asked::One(range) => prop_assert_eq!(pieces.concat(), &body[range.clone()]),
+            Asked::Several(_) => prop_assert_eq!(read_multipart(&boundary_of(&head), &pieces.concat()), parts_of(&ranges, &body)),
+        }
+        if !ranges.is_empty() {
+            prop_assert_eq!(status, StatusCode::PARTIAL_CONTENT);
+            let bytes: Vec<usize> = ranges.iter().cloned().flatten().collect();
+            prop_assert_eq!(bytes.len(), named.len(), "nothing twice");
+            prop_assert_eq!(bytes.into_iter().collect::<std::collections::BTreeSet<_>>(), named);
+            // Each part stands where the first spec that names a byte of it does.
+            let places: Vec<_> = ranges.iter().map(|range| specs.iter().position(|(_, named)| named.iter().any(|at| range.contains(at)))).collect();
+            prop_assert!(places.is_sorted());
+        }
+    }
+}
