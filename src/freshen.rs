@@ -22,12 +22,14 @@ const CONDITIONS: [HeaderName; 6] = [IF_MATCH, IF_NONE_MATCH, IF_MODIFIED_SINCE,
 
 /// What stays as it is stored, whatever an update says, beside the fields of one connection (RFC 9111 3.1, 3.2).
 ///
-/// `Content-Length`, `Content-Encoding` and `Content-Range` describe the stored bytes, which an update does not bring; `Trailer` and
+/// `Content-Length`, `Content-Encoding`, `Content-Range` and the digests describe the stored bytes, which an update does not bring; `Trailer` and
 /// `Transfer-Encoding` the message they came in. `X-Cache` is this cache's own word, and `Proxy-Authentication-Info` is one hop's.
-const NEVER_UPDATED: [HeaderName; 8] = [
+const NEVER_UPDATED: [HeaderName; 10] = [
     CONTENT_LENGTH,
     CONTENT_ENCODING,
     CONTENT_RANGE,
+    HeaderName::from_static("content-md5"),
+    HeaderName::from_static("content-digest"),
     TRANSFER_ENCODING,
     TRAILER,
     TE,

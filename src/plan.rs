@@ -6,7 +6,7 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use http::header::{ACCEPT, AUTHORIZATION, CONNECTION, COOKIE, HeaderMap, HeaderName, HeaderValue};
+use http::header::{ACCEPT, AUTHORIZATION, CACHE_CONTROL, CONNECTION, COOKIE, HeaderMap, HeaderName, HeaderValue, PRAGMA};
 use http::{Method, Uri, Version};
 use sha2::{Digest as _, Sha256};
 use smallvec::SmallVec;
@@ -328,6 +328,21 @@ impl Lookup<'_> {
             headers.insert(COOKIE, cookie);
         }
         (self.fill_target(), headers)
+    }
+
+    /// Whether a fill sends the app what the client sent, but for what is meant for caches (RFC 9111 5.2, 5.4).
+    #[must_use]
+    pub fn is_filled_as_asked(&self) -> bool {
+        let plain = |name: &HeaderName| *name == CACHE_CONTROL || *name == PRAGMA;
+        let (target, sent) = self.fill_request();
+        target.path_and_query() == self.asked.uri.path_and_query()
+            && self.asked.headers.iter().filter(|(name, _)| !plain(name)).count() == sent.len()
+            && self
+                .asked
+                .headers
+                .keys()
+                .filter(|name| !plain(name))
+                .all(|name| self.asked.headers.get_all(name).iter().eq(sent.get_all(name)))
     }
 
     fn fill_target(&self) -> Uri {

@@ -257,7 +257,7 @@ impl Proxy {
         }
         if let Some(name) = self.uncovered_header(lookup) {
             let outcome = Outcome::bypass_of(Reason::UnkeyedHeader, name.as_str());
-            return self.pass_lookup(parts, lookup, peer, outcome).await;
+            return self.pass_unkeyed(parts, lookup, peer, outcome).await;
         }
         let now = self.clock.wall();
         let Consulted { key, found, why, read } = self.store.consult(lookup, now).await;

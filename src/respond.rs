@@ -75,6 +75,17 @@ pub fn mark(headers: &mut HeaderMap, outcome: &Outcome) {
     headers.insert(X_CACHE, HeaderValue::from_static(outcome.disposition.as_str()));
 }
 
+/// Says something else of a response that was marked before.
+pub fn remark(headers: &mut HeaderMap, outcome: &Outcome) {
+    let mut lines: Vec<HeaderValue> = headers.get_all(CACHE_STATUS).iter().cloned().collect();
+    lines.pop();
+    headers.remove(CACHE_STATUS);
+    for line in lines {
+        headers.append(CACHE_STATUS, line);
+    }
+    mark(headers, outcome);
+}
+
 /// Adds the key to what was said in `Cache-Status` (RFC 9211 2.7).
 pub fn tell_key(headers: &mut HeaderMap, key: &str) {
     // The sidecar is the nearest to the client, so its word is the last one (RFC 9211 2).

@@ -338,12 +338,6 @@ impl Store {
         }
     }
 
-    /// Learns what a key's variants differ by, from a response that was not stored.
-    pub fn learn_vary(&self, key: &Key, spec: VarySpec) {
-        let mark = VaryMark { key: Bytes::copy_from_slice(key.canonical()), spec };
-        self.memory.insert_vary(key.hash(), Arc::new(mark));
-    }
-
     /// Stores what a fill brought, unless one of its tags was purged since they were read.
     pub async fn store(&self, read: &Read, draft: Draft, now: Wall) -> Result<Arc<Resident>, Reason> {
         let Draft { primary, vary, hash, entry, tags } = draft;

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use http::HeaderMap;
 use http::header::HeaderName;
 use http::request::Parts;
-use http::{Response, StatusCode};
+use http::{Method, Response, StatusCode};
 
 use crate::body::Body;
 use crate::clock::Wall;
@@ -105,6 +105,28 @@ impl Proxy {
             }
         }
         self.fill(parts, lookup, peer, errand, None).await
+    }
+
+    /// A request with a header that no key has seen. The app may answer that its response varies by this very header: then the key of the
+    /// variant has seen it, and the response is stored. Otherwise the cache takes no part, as `outcome` says.
+    pub(super) async fn pass_unkeyed(self: &Arc<Self>, parts: &Parts, lookup: &Lookup<'_>, peer: Peer, outcome: Outcome) -> Answer {
+        // Where a fill would send the app anything else than the client did, the request passes untouched.
+        if parts.method != Method::GET || !lookup.is_filled_as_asked() {
+            return self.pass_lookup(parts, lookup, peer, outcome).await;
+        }
+        let read = self.store.read(&lookup.tags()).await;
+        let answer = self.fill(parts, lookup, peer, Errand { read, why: Reason::VaryMiss, spare: None }, None).await;
+        if answer.outcome.stored {
+            return answer;
+        }
+        let outcome = match answer.outcome.fwd_status {
+            Some(status) => Outcome { fwd_status: Some(status), ..outcome },
+            // The app did not answer.
+            None => Outcome { reason: answer.outcome.reason, ..Outcome::new(Disposition::Bypass) },
+        };
+        let mut response = answer.response;
+        respond::remark(response.headers_mut(), &outcome);
+        Answer { response, outcome, ..answer }
     }
 
     /// The stored response in place of the app's, which failed for this reason, if it may stand in.

@@ -14,7 +14,6 @@ use crate::plan::{self, Lookup};
 use crate::proxy::{Answer, Proxy};
 use crate::respond;
 use crate::upstream;
-use crate::vary::VarySpec;
 
 impl Proxy {
     /// Forwards a request as it is.
@@ -34,24 +33,12 @@ impl Proxy {
         if outcome.disposition == crate::outcome::Disposition::Miss {
             (parts.uri, parts.headers) = lookup.fill_request();
         }
-        let unkeyed = outcome.reason == Some(Reason::UnkeyedHeader);
         let answer = self.pass(parts, Body::empty(), peer, outcome, Some(lookup.route.id)).await;
-        if unkeyed {
-            self.learn_vary(lookup, &answer.response);
-        }
         if let (Some(id), StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) = (lookup.admission, answer.response.status()) {
             // However it was asked, the app has refused this credential.
             self.admissions.end(id);
         }
         answer
-    }
-
-    /// A response that varies by all the headers that no key has seen: the next request with them is looked up.
-    fn learn_vary(&self, lookup: &Lookup<'_>, response: &Response<Body>) {
-        let Ok(spec) = VarySpec::of_response(&HeaderMap::new(), response.headers()) else { return };
-        if response.status() == StatusCode::OK && lookup.unknown.iter().all(|name| spec.covers(name)) {
-            self.store.learn_vary(&lookup.key, spec);
-        }
     }
 
     pub(super) fn passed(
