@@ -7,12 +7,14 @@ pub mod process;
 pub mod raw;
 pub mod redis;
 pub mod redis_kinds;
+pub mod scene;
 pub mod sidecar;
 pub mod tls;
 
 pub use client::{Client, Reply};
 pub use origin::{Answer, Point, TestApp};
 pub use redis::RedisServer;
+pub use scene::Scene;
 pub use sidecar::Sidecar;
 
 use std::future::Future;

@@ -62,9 +62,10 @@ impl Answer {
     }
 
     /// The same with one more header.
-    pub fn header(mut self, name: &'static str, value: &'static str) -> Self {
+    pub fn header(mut self, name: &'static str, value: &str) -> Self {
         if let Self::Reply(response) = &mut self {
-            response.headers_mut().append(HeaderName::from_static(name), HeaderValue::from_static(value));
+            let value = HeaderValue::from_str(value).expect("a value of HTTP");
+            response.headers_mut().append(HeaderName::from_static(name), value);
         }
         self
     }
