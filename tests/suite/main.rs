@@ -10,9 +10,11 @@ mod app;
 #[path = "../../examples/demo/guide.rs"]
 mod guide;
 
+mod coalescing;
 mod config;
 mod demo;
 mod drain;
+mod expiry;
 mod http_gaps;
 mod isolation;
 mod memory;

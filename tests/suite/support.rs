@@ -8,13 +8,16 @@ pub mod raw;
 pub mod redis;
 pub mod redis_kinds;
 pub mod scene;
+pub mod script;
 pub mod sidecar;
 pub mod tls;
+pub mod wire;
 
 pub use client::{Client, Reply};
 pub use origin::{Answer, Point, TestApp};
 pub use redis::RedisServer;
 pub use scene::Scene;
+pub use script::{Script, ScriptApp};
 pub use sidecar::Sidecar;
 
 use std::future::Future;
