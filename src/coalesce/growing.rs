@@ -62,6 +62,8 @@ struct State {
     chunks: VecDeque<Bytes>,
     /// How many chunks were dropped from the front.
     dropped: usize,
+    /// The bytes of the chunks that are here.
+    held: u64,
     /// All bytes so far.
     total: u64,
     budget: Budget,
@@ -109,6 +111,7 @@ impl Growing {
         Self(Arc::new(Mutex::new(State {
             chunks: VecDeque::new(),
             dropped: 0,
+            held: 0,
             total: 0,
             budget: budget.clone(),
             taken: 0,
@@ -137,10 +140,11 @@ impl Growing {
 
     /// Adds a chunk; waits while the window is full.
     pub async fn push(&self, chunk: Bytes) -> Pushed {
-        {
+        let (whole, readers) = {
             let mut state = self.lock();
             let length = chunk.len() as u64;
             state.total += length;
+            state.held += length;
             state.chunks.push_back(chunk);
             if state.whole {
                 if state.total <= state.limit && state.budget.take(length) {
@@ -149,16 +153,18 @@ impl Growing {
                     state.whole = false;
                 }
             }
-            state.wake_readers();
-            if state.whole {
-                return Pushed::Kept;
-            }
+            (state.whole, state.waiting_readers())
+        };
+        wake(readers);
+        if whole {
+            return Pushed::Kept;
         }
         loop {
-            match tokio::time::timeout(PATIENCE, self.room()).await {
-                Ok(pushed) => return pushed,
-                Err(_) => self.lock().cut_laggards(),
+            if let Ok(pushed) = tokio::time::timeout(PATIENCE, self.room()).await {
+                return pushed;
             }
+            let cut = self.lock().cut_laggards();
+            wake(cut);
         }
     }
 
@@ -170,7 +176,7 @@ impl Growing {
             if state.readers.values().all(|place| place.cut) {
                 return Poll::Ready(Pushed::Nobody);
             }
-            if state.held() <= state.window {
+            if state.held <= state.window {
                 return Poll::Ready(Pushed::Passing);
             }
             state.writer = Some(cx.waker().clone());
@@ -207,7 +213,9 @@ impl Growing {
         if state.end.is_none() {
             state.end = Some(end);
         }
-        state.wake_readers();
+        let readers = state.waiting_readers();
+        drop(state);
+        wake(readers);
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -223,12 +231,9 @@ impl Drop for State {
 }
 
 impl State {
-    fn wake_readers(&mut self) {
-        self.readers.values_mut().filter_map(|place| place.waker.take()).for_each(Waker::wake);
-    }
-
-    fn held(&self) -> u64 {
-        self.chunks.iter().map(|chunk| chunk.len() as u64).sum()
+    /// Who waits for more. They are woken when the lock is free again: it is what they need first.
+    fn waiting_readers(&mut self) -> Vec<Waker> {
+        self.readers.values_mut().filter_map(|place| place.waker.take()).collect()
     }
 
     fn drop_what_all_have_read(&mut self) {
@@ -236,28 +241,33 @@ impl State {
             return;
         }
         let slowest = self.readers.values().filter(|place| !place.cut).map(|place| place.next).min().unwrap_or(usize::MAX);
-        while self.dropped < slowest && self.chunks.pop_front().is_some() {
+        while self.dropped < slowest
+            && let Some(chunk) = self.chunks.pop_front()
+        {
             self.dropped += 1;
+            self.held -= chunk.len() as u64;
         }
     }
 
-    /// Cuts off the readers that are behind, if others wait for more. A reader that is alone is as slow as it likes.
-    fn cut_laggards(&mut self) {
+    /// Cuts off the readers that are behind, if others wait for more, and returns whom to tell. A reader that is alone is as slow as it
+    /// likes.
+    fn cut_laggards(&mut self) -> Vec<Waker> {
         let end = self.dropped + self.chunks.len();
         if !self.readers.values().any(|place| !place.cut && place.next == end) {
-            return;
+            return Vec::new();
         }
-        for place in self.readers.values_mut().filter(|place| place.next < end) {
-            place.cut = true;
-            place.waker.take().into_iter().for_each(Waker::wake);
-        }
+        let laggards = self.readers.values_mut().filter(|place| place.next < end);
+        laggards
+            .filter_map(|place| {
+                place.cut = true;
+                place.waker.take()
+            })
+            .collect()
     }
+}
 
-    fn wake_writer(&mut self) {
-        if let Some(writer) = self.writer.take() {
-            writer.wake();
-        }
-    }
+fn wake(waiting: impl IntoIterator<Item = Waker>) {
+    waiting.into_iter().for_each(Waker::wake);
 }
 
 /// Breaks the body when it is dropped before the end: a writer holds one.
@@ -289,8 +299,12 @@ impl HttpBody for Reader {
             return Poll::Ready(Some(Err("the reader fell too far behind the others".into())));
         }
         if let Some(chunk) = place.next.checked_sub(*dropped).and_then(|at| chunks.get(at)).cloned() {
+            // Only who reads the oldest chunk can make room.
+            let was_oldest = place.next == *dropped;
             place.next += 1;
-            state.wake_writer();
+            let writer = if was_oldest { state.writer.take() } else { None };
+            drop(state);
+            wake(writer);
             return Poll::Ready(Some(Ok(Frame::data(chunk))));
         }
         match end {
@@ -308,7 +322,9 @@ impl Drop for Reader {
     fn drop(&mut self) {
         let mut state = self.body.lock();
         state.readers.remove(&self.id);
-        state.wake_writer();
+        let writer = state.writer.take();
+        drop(state);
+        wake(writer);
     }
 }
 
@@ -365,7 +381,7 @@ mod tests {
         for n in 0..100_u8 {
             let pushed = body.push(Bytes::from(vec![n; 100])).await;
             assert_ne!(pushed, Pushed::Nobody);
-            most = most.max(body.lock().held());
+            most = most.max(body.lock().held);
         }
         assert!(body.reader().is_none() && body.chunks().is_none());
         body.complete();
