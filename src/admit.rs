@@ -179,13 +179,13 @@ fn windows(rules: &Rules<'_>, directives: Option<&CacheControl>) -> Leeway {
 /// How long the response is kept when it is stale: for its windows, and, if the app can confirm it, to be confirmed.
 fn kept(mut leeway: Leeway, rules: &Rules<'_>, times: &Times, exchange: &Exchange<'_>) -> Leeway {
     let stale_for = times.age(exchange.received).saturating_sub(times.lifetime);
-    if !times.is_fresh(exchange.received) && leeway.if_error.is_zero() {
-        // What the app never called fresh does not stand in for it, unless the app or the operator say so in words.
-        leeway.unreachable = Duration::ZERO;
+    let confirmable = exchange.status == StatusCode::OK && freshen::has_validator(exchange.response) && !rules.keep_stale.is_zero();
+    let asked_for = !leeway.while_revalidate.is_zero() || !leeway.if_error.is_zero();
+    if !times.is_fresh(exchange.received) && !confirmable && !asked_for {
+        // RFC 9111 4: nothing is reused without a freshness or a validator. Only to stand in for the app some day it is not stored.
+        return Leeway::default();
     }
-    let confirmable = exchange.status == StatusCode::OK && freshen::has_validator(exchange.response);
-    let to_be_confirmed =
-        if confirmable && !rules.keep_stale.is_zero() { stale_for.saturating_add(rules.keep_stale) } else { Duration::ZERO };
+    let to_be_confirmed = if confirmable { stale_for.saturating_add(rules.keep_stale) } else { Duration::ZERO };
     leeway.keep = leeway.while_revalidate.max(leeway.if_error).max(leeway.unreachable).max(to_be_confirmed).min(MAX_LIFETIME);
     leeway
 }

@@ -30,8 +30,14 @@ mod growing;
 /// For how long a key is known to be uncacheable, so that its requests do not queue for one another.
 const UNCACHEABLE_FOR: Duration = Duration::from_secs(10);
 
-/// For how long after a failure of the app a key's stale response stands in at once, and no background refresh of it is begun.
+/// For how long after a failure of the app no background refresh of the key is begun.
 const REST: Duration = Duration::from_secs(1);
+
+/// An app that takes so long to fail is not waited for again while something stale can stand in: it is asked in the background.
+const SLOW: Duration = Duration::from_secs(1);
+
+/// For how long beyond its own duration such a failure is remembered.
+const SLOW_FOR: Duration = Duration::from_secs(10);
 
 /// How many such keys are remembered, of either kind.
 const REMEMBERED: usize = 10_000;
@@ -75,6 +81,14 @@ enum Stage {
     Alone,
     /// The app did not answer.
     Failed(Reason),
+}
+
+/// A failure of the app to answer for a key.
+#[derive(Clone, Copy, Debug)]
+struct Failure {
+    reason: Reason,
+    took: Duration,
+    at: Wall,
 }
 
 #[derive(Debug)]
@@ -125,7 +139,7 @@ pub struct Counters {
 pub struct Flights {
     map: Mutex<HashMap<FlightKey, Arc<Flight>>>,
     uncacheable: Cache<FlightKey, Wall>,
-    failed: Cache<FlightKey, (Wall, Reason)>,
+    failed: Cache<FlightKey, Failure>,
     waiters: Arc<Semaphore>,
     wait: Duration,
     /// What the bodies of all fills may keep.
@@ -174,15 +188,17 @@ impl Flights {
         Part::Lead(Lead { key, flight, tell, flights: Arc::clone(self) })
     }
 
-    /// Why the app failed to answer for this key a moment ago, if it did.
+    /// Whether the app failed to answer for this key a moment ago.
     #[must_use]
-    pub fn failed_lately(&self, key: &FlightKey, now: Wall) -> Option<Reason> {
-        let (until, reason) = self.failed.get(key)?;
-        if now < until {
-            return Some(reason);
-        }
-        self.failed.remove(key);
-        None
+    pub fn is_resting(&self, key: &FlightKey, now: Wall) -> bool {
+        self.failed.get(key).is_some_and(|failure| now < failure.at.after(REST))
+    }
+
+    /// Why the app took long to fail for this key lately, if it did: it is better asked in the background.
+    #[must_use]
+    pub fn failed_slowly(&self, key: &FlightKey, now: Wall) -> Option<Reason> {
+        let failure = self.failed.get(key)?;
+        (failure.took >= SLOW && now < failure.at.after(failure.took + SLOW_FOR)).then_some(failure.reason)
     }
 
     fn is_uncacheable(&self, key: &FlightKey, now: Wall) -> bool {
@@ -224,6 +240,11 @@ pub struct Lead {
 }
 
 impl Lead {
+    /// The app has answered: what it failed before is forgotten.
+    pub fn answered(&self) {
+        self.flights.failed.remove(&self.key);
+    }
+
     /// The head may be shared: followers read along from here on.
     pub fn open(&self, head: SharedHead, body: Growing) {
         self.tell.send_replace(Stage::Open(Arc::new(head), body));
@@ -245,9 +266,9 @@ impl Lead {
         self.tell.send_replace(Stage::Alone);
     }
 
-    /// The app did not answer, or with a failure. It is remembered for a moment.
-    pub fn fail(self, reason: Reason, now: Wall) {
-        self.flights.failed.insert(self.key, (now.after(REST), reason));
+    /// The app did not answer, or with a failure, after so long. It is remembered for a while.
+    pub fn fail(self, reason: Reason, took: Duration, now: Wall) {
+        self.flights.failed.insert(self.key, Failure { reason, took, at: now });
         self.tell.send_replace(Stage::Failed(reason));
     }
 }
@@ -428,11 +449,18 @@ mod tests {
         let read = coherence.read_local(&[tag]);
         let first = lead(flights.part(key(), &read, Wall(0)));
         let follow = follow(flights.part(key(), &read, Wall(0)));
-        first.fail(Reason::UpstreamBroken, Wall(0));
+        first.fail(Reason::UpstreamBroken, Duration::ZERO, Wall(0));
         assert!(matches!(follow.join(&read, same).await, Joined::Failed(Reason::UpstreamBroken)));
-        assert_eq!(flights.failed_lately(&key(), Wall(999)), Some(Reason::UpstreamBroken));
-        assert_eq!(flights.failed_lately(&key(), Wall(1_000)), None);
-        assert!(matches!(flights.part(key(), &read, Wall(0)), Part::Lead(_)), "the next one may try");
+        assert!(flights.is_resting(&key(), Wall(999)) && !flights.is_resting(&key(), Wall(1_000)));
+        assert_eq!(flights.failed_slowly(&key(), Wall(0)), None, "it did not take long, so it is asked again each time");
+
+        let second = lead(flights.part(key(), &read, Wall(0)));
+        second.fail(Reason::UpstreamTimeout, Duration::from_secs(5), Wall(5_000));
+        assert_eq!(flights.failed_slowly(&key(), Wall(19_999)), Some(Reason::UpstreamTimeout), "5 s, and 10 s more");
+        assert_eq!(flights.failed_slowly(&key(), Wall(20_000)), None);
+        let third = lead(flights.part(key(), &read, Wall(6_000)));
+        third.answered();
+        assert!(flights.failed_slowly(&key(), Wall(6_000)).is_none() && !flights.is_resting(&key(), Wall(5_500)));
     }
 
     #[tokio::test]

@@ -223,6 +223,13 @@ fn own_headers(whole: &mut Bytes, headers: &HeaderMap, content: usize) -> Header
 pub(crate) fn prepare(headers: &mut HeaderMap) {
     headers.insert(AGE, HeaderValue::from_static("0"));
     headers.insert(X_CACHE, HeaderValue::from_static("HIT"));
+    if headers.get_all(CACHE_STATUS).iter().nth(1).is_some() {
+        // A list in several lines is the same list in one (RFC 9110 5.3), and that is how a hit adds to it.
+        let lines: Vec<&[u8]> = headers.get_all(CACHE_STATUS).iter().map(HeaderValue::as_bytes).collect();
+        // Made of header values, so the fallback is never taken.
+        let line = HeaderValue::from_bytes(&lines.join(&b", "[..])).unwrap_or_else(|_| HeaderValue::from_static(""));
+        headers.insert(CACHE_STATUS, line);
+    }
     headers.entry(CACHE_STATUS).or_insert(HeaderValue::from_static(""));
 }
 

@@ -70,9 +70,11 @@ impl Proxy {
         errand: Errand,
     ) -> Answer {
         let Errand { why, spare, .. } = &errand;
-        if let Some(reason) = self.flights.failed_lately(&flight, self.clock.wall())
+        if let Some(reason) = self.flights.failed_slowly(&flight, self.clock.wall())
             && let Some(answer) = self.stand_in(parts, lookup, spare.as_ref(), Outcome::new(Disposition::Stale), reason)
         {
+            // Nobody waits a second time for an app that hangs; it is asked behind their backs.
+            self.refresh(parts, lookup, peer, flight, errand);
             return answer;
         }
         let mut may_try_again = true;

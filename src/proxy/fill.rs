@@ -156,11 +156,13 @@ impl Proxy {
 
     /// Carries out a fill. `tell` is for who asked for it, if anybody still listens.
     pub(super) async fn run_fill(self: Arc<Self>, order: Order, lead: Option<Lead>, tell: oneshot::Sender<Told>) {
+        let begun = self.clock.wall();
         let asked = match self.ask(&order).await {
             Ok(asked) => asked,
             Err(error) => {
                 if let Some(lead) = lead {
-                    lead.fail(error.reason(), self.clock.wall());
+                    let now = self.clock.wall();
+                    lead.fail(error.reason(), now.since(begun), now);
                 }
                 let _ = tell.send(Told::Failed(error));
                 return;
@@ -171,12 +173,15 @@ impl Proxy {
         let mut lead = lead;
         if let (true, Some(spare)) = (is_failure(status), &order.spare) {
             if let Some(lead) = lead.take() {
-                lead.fail(Reason::UpstreamError, asked.received);
+                lead.fail(Reason::UpstreamError, asked.received.since(begun), asked.received);
             }
             if spare.stands_in(Reason::UpstreamError, asked.received) {
                 let _ = tell.send(Told::StoodIn(status));
                 return;
             }
+        }
+        if let Some(lead) = &lead {
+            lead.answered();
         }
         let Asked { response, requested, received, confirmed } = asked;
         match self.judge(&order, &response, requested, received, confirmed.clone()) {

@@ -27,7 +27,7 @@ impl Proxy {
     /// Fetches what is stored anew, in the background.
     pub(super) fn refresh(self: &Arc<Self>, parts: &Parts, lookup: &Lookup<'_>, peer: Peer, flight: FlightKey, errand: Errand) {
         let now = self.clock.wall();
-        if self.flights.failed_lately(&flight, now).is_some() {
+        if self.flights.is_resting(&flight, now) {
             return;
         }
         let Ok(place) = Arc::clone(&self.refresh_places).try_acquire_owned() else {

@@ -78,7 +78,9 @@ async fn s3_5_an_answer_to_authorization_is_shared_only_with_the_apps_word() {
         assert_eq!(again.cache() == "HIT", permitted, "{word}: {}", again.header("cache-status"));
         // Others are served only after the app itself has answered them.
         let asked = scene.count(&path);
-        let other = scene.ask(&path, &[("authorization", "Bearer bob")]).await;
+        // An admission is for all of a route, so each case needs a caller of its own.
+        let bob = format!("Bearer bob {index}");
+        let other = scene.ask(&path, &[("authorization", &bob)]).await;
         assert_ne!(other.cache(), "HIT", "{word}: {}", other.header("cache-status"));
         assert_eq!(scene.count(&path), asked + 1, "{word}");
     }
