@@ -287,7 +287,7 @@ impl Proxy {
             Some(lead)
         });
         let route = Arc::clone(&order.route);
-        let pumped = match self.pump(&mut body, &growing).await {
+        let pumped = match self.pump(&mut body, &growing, lead.as_ref()).await {
             Ok(pumped) => pumped,
             Err(reason) => {
                 self.counters.late.note(reason, &route);
@@ -329,8 +329,9 @@ impl Proxy {
     }
 
     /// Moves the body to those who read it, but for its last chunk.
-    async fn pump(&self, body: &mut Body, growing: &Growing) -> Result<Pumped, Reason> {
+    async fn pump(&self, body: &mut Body, growing: &Growing, lead: Option<&Lead>) -> Result<Pumped, Reason> {
         let mut pumped = Pumped { last: None, trailers: false };
+        let mut outgrown = false;
         let mut unread_since = None;
         loop {
             let waited = tokio::time::timeout(GLANCE, body.frame()).await;
@@ -346,13 +347,20 @@ impl Proxy {
                 Ok(Some(Err(_))) => return Err(Reason::Truncated),
                 Ok(Some(Ok(frame))) => match frame.into_data() {
                     Ok(chunk) if http_body::Body::is_end_stream(body) => pumped.last = Some(chunk),
-                    Ok(chunk) => {
-                        if growing.push(chunk).await == Pushed::Nobody {
-                            // Too large to be stored, and nobody reads on.
+                    Ok(chunk) => match growing.push(chunk).await {
+                        Pushed::Kept => {}
+                        // Too large to be stored: the next ones need not wait for its end to learn that.
+                        Pushed::Passing if !std::mem::replace(&mut outgrown, true) => {
+                            if let Some(lead) = lead {
+                                lead.remember_uncacheable(self.clock.wall());
+                            }
+                        }
+                        Pushed::Passing => {}
+                        Pushed::Nobody => {
                             self.store.memory.refused.inc();
                             return Err(Reason::TooLarge);
                         }
-                    }
+                    },
                     Err(_) => pumped.trailers = true,
                 },
             }
