@@ -151,8 +151,22 @@ async fn s3_2_a_304_updates_the_stored_fields() {
         assert_eq!((reply.text(), reply.header("content-length")), ("old", "3"), "the framing is that of the stored body");
         assert_eq!(reply.headers.get_all("date").iter().count(), 1);
     }
-    assert!(!hit.headers.contains_key("set-cookie"), "a cookie is nobody else's");
     assert_eq!(scene.count("/a"), 2);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn s3_2_a_304s_cookie_is_nobody_elses() {
+    let scene = Scene::start(PUBLIC, |_| stale("\"1\"")).await;
+    scene.fill("/a").await;
+    let confirm = || Answer::status(304, "").header("etag", "\"1\"").header("cache-control", "max-age=60");
+    scene.answers(move |_| confirm().header("set-cookie", "session=1"));
+    assert_eq!(scene.get("/a").await.text(), "old");
+    scene.answers(move |_| confirm());
+    for _ in 0..2 {
+        let reply = scene.get("/a").await;
+        assert_eq!((reply.status, reply.text()), (200, "old"), "{}", reply.header("cache-status"));
+        assert!(!reply.headers.contains_key("set-cookie"), "{}", reply.header("cache-status"));
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
