@@ -6,6 +6,7 @@
 //! - A follower shares only the variant that its own request asks for: the fill's `Vary` is known with its head, not before.
 //! - No client's departure ends a fill that is going to be stored, and none ends another client's response.
 //! - What the bodies of all fills keep is bounded by `limits.fills`.
+//! - A fill that waits for another sidecar's ([`across`]) keeps its place: who asks meanwhile waits with it, and looks again with it.
 //! - Waiting is bounded in number (`limits.waiters`) and time (`limits.wait`); who may not wait goes to the app alone.
 
 use std::collections::HashMap;
@@ -17,6 +18,7 @@ use quick_cache::sync::Cache;
 use tokio::sync::{Semaphore, watch};
 
 use crate::clock::Wall;
+use crate::coalesce::across::{Fate, Lease};
 use crate::coherence::Read;
 use crate::key::KeyHash;
 use crate::metrics::Counter;
@@ -25,6 +27,7 @@ use crate::vary::VarySpec;
 
 pub use crate::coalesce::growing::{Budget, Growing, Pushed, Reader, Writing};
 
+pub mod across;
 mod growing;
 
 /// For how long a key is known to be uncacheable, so that its requests do not queue for one another.
@@ -38,6 +41,9 @@ const SLOW: Duration = Duration::from_secs(1);
 
 /// For how long beyond its own duration such a failure is remembered.
 const SLOW_FOR: Duration = Duration::from_secs(10);
+
+/// How often a fill that waits for another sidecar looks whether anybody still waits with it.
+const GLANCE: Duration = Duration::from_millis(500);
 
 /// How many such keys are remembered, of either kind.
 const REMEMBERED: usize = 10_000;
@@ -79,6 +85,8 @@ enum Stage {
     Open(Arc<SharedHead>, Growing),
     /// What came is not for sharing: followers go alone.
     Alone,
+    /// Another sidecar has filled: what it made may be in the store.
+    LookAgain,
     /// The app did not answer.
     Failed(Reason),
 }
@@ -106,6 +114,8 @@ pub enum Joined {
     OtherVariant(Arc<SharedHead>),
     /// Go to the app alone.
     Alone,
+    /// Another sidecar has filled: look into the store again.
+    LookAgain,
     /// The app did not answer the leader.
     Failed(Reason),
 }
@@ -185,7 +195,7 @@ impl Flights {
         let flight = Arc::new(Flight { read: read.clone(), stage });
         map.insert(key, Arc::clone(&flight));
         self.counters.fills.inc();
-        Part::Lead(Lead { key, flight, tell, flights: Arc::clone(self) })
+        Part::Lead(Lead { key, flight, tell, flights: Arc::clone(self), lease: None })
     }
 
     /// Whether the app failed to answer for this key a moment ago.
@@ -237,6 +247,8 @@ pub struct Lead {
     flight: Arc<Flight>,
     tell: watch::Sender<Stage>,
     flights: Arc<Flights>,
+    /// The same right among all sidecars. It ends after the flight, and so when what was to be stored is stored.
+    lease: Option<Lease>,
 }
 
 impl Lead {
@@ -245,18 +257,50 @@ impl Lead {
         self.flights.failed.remove(&self.key);
     }
 
+    /// The same for all sidecars.
+    #[must_use]
+    pub fn leased(mut self, lease: Lease) -> Self {
+        self.lease = Some(lease);
+        self
+    }
+
+    /// Ends when nobody in this process follows. Somebody may begin to at any time.
+    pub async fn deserted(&self) {
+        // One receiver is the flight's own, by which followers join. They have their own bound on waiting.
+        while self.tell.receiver_count() > 1 {
+            tokio::time::sleep(GLANCE).await;
+        }
+    }
+
+    /// What came is stored.
+    pub const fn stored(&mut self) {
+        if let Some(lease) = &mut self.lease {
+            lease.ends_as(Fate::Stored);
+        }
+    }
+
+    /// Another sidecar has filled: everybody looks into the store again.
+    pub fn look_again(mut self) {
+        self.stored();
+        self.tell.send_replace(Stage::LookAgain);
+    }
+
     /// The head may be shared: followers read along from here on.
     pub fn open(&self, head: SharedHead, body: Growing) {
         self.tell.send_replace(Stage::Open(Arc::new(head), body));
     }
 
-    /// The body turned out too large to be stored, after it was shared. The key is remembered as uncacheable.
-    pub fn remember_uncacheable(&self, now: Wall) {
+    /// The body turned out too large to be stored, after it was shared. The key is remembered as uncacheable, and other sidecars wait no
+    /// longer.
+    pub fn remember_uncacheable(&mut self, now: Wall) {
         self.flights.uncacheable.insert(self.key, now.after(UNCACHEABLE_FOR));
+        if let Some(mut lease) = self.lease.take() {
+            lease.ends_as(Fate::Uncacheable);
+        }
     }
 
     /// What came is not for sharing. The key is remembered, so that its next requests do not queue.
-    pub fn uncacheable(self, now: Wall) {
+    pub fn uncacheable(mut self, now: Wall) {
         self.remember_uncacheable(now);
         self.tell.send_replace(Stage::Alone);
     }
@@ -312,6 +356,7 @@ impl Follow {
                 Some(reader) => Joined::Shared(head, reader),
                 None => Joined::Alone,
             },
+            Ok(Ok(Stage::LookAgain)) => Joined::LookAgain,
             Ok(Ok(Stage::Failed(reason))) => Joined::Failed(reason),
             Ok(_) => Joined::Alone,
             Err(_) => {
@@ -335,142 +380,4 @@ impl Joined {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::clock::Clock;
-    use crate::coherence::Coherence;
-    use crate::tag::Tag;
-
-    fn key() -> FlightKey {
-        FlightKey { hash: KeyHash([7; 32]), caller: None }
-    }
-
-    fn head(more_tags: bool) -> SharedHead {
-        let (vary, variant) = (VarySpec::default(), KeyHash([7; 32]));
-        SharedHead { status: StatusCode::OK, headers: HeaderMap::new(), ttl: 1, revalidated: false, more_tags, vary, variant }
-    }
-
-    fn same(_: &VarySpec) -> KeyHash {
-        KeyHash([7; 32])
-    }
-
-    fn flights() -> (Arc<Flights>, Coherence, Tag) {
-        (Flights::new(10, Duration::from_secs(5), 1000), Coherence::new(None, Clock::system()), Tag::new("a"))
-    }
-
-    fn lead(part: Part) -> Lead {
-        match part {
-            Part::Lead(lead) => lead,
-            other => panic!("{other:?}"),
-        }
-    }
-
-    fn follow(part: Part) -> Follow {
-        match part {
-            Part::Follow(follow) => follow,
-            other => panic!("{other:?}"),
-        }
-    }
-
-    #[tokio::test]
-    async fn the_second_to_ask_follows_the_first() {
-        let (flights, coherence, tag) = flights();
-        let read = coherence.read_local(&[tag]);
-        let lead = lead(flights.part(key(), &read, Wall(0)));
-        let follow = follow(flights.part(key(), &read, Wall(0)));
-        lead.open(head(false), Growing::new(1000, 100, &Budget::new(u64::MAX)));
-        assert!(matches!(follow.join(&read, same).await, Joined::Shared(..)));
-        drop(lead);
-        assert!(flights.is_empty());
-    }
-
-    #[tokio::test]
-    async fn a_follower_of_another_variant_does_not_get_the_leaders() {
-        let (flights, coherence, tag) = flights();
-        let read = coherence.read_local(&[tag]);
-        let lead = lead(flights.part(key(), &read, Wall(0)));
-        let follow = follow(flights.part(key(), &read, Wall(0)));
-        lead.open(head(false), Growing::new(1000, 100, &Budget::new(u64::MAX)));
-        assert!(matches!(follow.join(&read, |_| KeyHash([8; 32])).await, Joined::OtherVariant(_)));
-    }
-
-    #[tokio::test]
-    async fn a_purge_in_between_starts_a_new_fill() {
-        let (flights, coherence, tag) = flights();
-        let before = coherence.read_local(std::slice::from_ref(&tag));
-        let first = lead(flights.part(key(), &before, Wall(0)));
-        coherence.purge(std::slice::from_ref(&tag)).await;
-        let after = coherence.read_local(&[tag]);
-        let second = lead(flights.part(key(), &after, Wall(0)));
-        drop(first);
-        assert_eq!(flights.len(), 1, "the end of the old fill leaves the new one in its place");
-        let follow = follow(flights.part(key(), &after, Wall(0)));
-        second.open(head(false), Growing::new(1000, 100, &Budget::new(u64::MAX)));
-        assert!(matches!(follow.join(&after, same).await, Joined::Shared(..)));
-    }
-
-    #[tokio::test]
-    async fn a_purge_of_a_tag_that_only_the_response_names_keeps_followers_out() {
-        let (flights, coherence, tag) = flights();
-        let before = coherence.read_local(std::slice::from_ref(&tag));
-        let lead = lead(flights.part(key(), &before, Wall(0)));
-        coherence.purge(&[Tag::new("named by the response")]).await;
-        let after = coherence.read_local(&[tag]);
-        let follow = follow(flights.part(key(), &after, Wall(0)));
-        lead.open(head(true), Growing::new(1000, 100, &Budget::new(u64::MAX)));
-        assert!(follow.join(&after, same).await.is_alone());
-    }
-
-    #[tokio::test]
-    async fn a_leader_that_dies_wakes_everybody() {
-        let (flights, coherence, tag) = flights();
-        let read = coherence.read_local(&[tag]);
-        let lead = lead(flights.part(key(), &read, Wall(0)));
-        let follow = follow(flights.part(key(), &read, Wall(0)));
-        drop(lead);
-        assert!(follow.join(&read, same).await.is_alone());
-    }
-
-    #[tokio::test]
-    async fn an_uncacheable_key_is_remembered_for_a_while() {
-        let (flights, coherence, tag) = flights();
-        let read = coherence.read_local(&[tag]);
-        let first = lead(flights.part(key(), &read, Wall(0)));
-        let follow = follow(flights.part(key(), &read, Wall(0)));
-        first.uncacheable(Wall(0));
-        assert!(follow.join(&read, same).await.is_alone());
-        assert!(matches!(flights.part(key(), &read, Wall(9_999)), Part::Alone));
-        assert!(matches!(flights.part(key(), &read, Wall(10_000)), Part::Lead(_)));
-    }
-
-    #[tokio::test]
-    async fn a_failure_is_told_to_followers_and_remembered_for_a_moment() {
-        let (flights, coherence, tag) = flights();
-        let read = coherence.read_local(&[tag]);
-        let first = lead(flights.part(key(), &read, Wall(0)));
-        let follow = follow(flights.part(key(), &read, Wall(0)));
-        first.fail(Reason::UpstreamBroken, Duration::ZERO, Wall(0));
-        assert!(matches!(follow.join(&read, same).await, Joined::Failed(Reason::UpstreamBroken)));
-        assert!(flights.is_resting(&key(), Wall(999)) && !flights.is_resting(&key(), Wall(1_000)));
-        assert_eq!(flights.failed_slowly(&key(), Wall(0)), None, "it did not take long, so it is asked again each time");
-
-        let second = lead(flights.part(key(), &read, Wall(0)));
-        second.fail(Reason::UpstreamTimeout, Duration::from_secs(5), Wall(5_000));
-        assert_eq!(flights.failed_slowly(&key(), Wall(19_999)), Some(Reason::UpstreamTimeout), "5 s, and 10 s more");
-        assert_eq!(flights.failed_slowly(&key(), Wall(20_000)), None);
-        let third = lead(flights.part(key(), &read, Wall(6_000)));
-        third.answered();
-        assert!(flights.failed_slowly(&key(), Wall(6_000)).is_none() && !flights.is_resting(&key(), Wall(5_500)));
-    }
-
-    #[tokio::test]
-    async fn the_number_of_followers_is_bounded() {
-        let coherence = Coherence::new(None, Clock::system());
-        let flights = Flights::new(1, Duration::from_secs(5), 1000);
-        let read = coherence.read_local(&[Tag::new("a")]);
-        let _lead = lead(flights.part(key(), &read, Wall(0)));
-        let _follow = follow(flights.part(key(), &read, Wall(0)));
-        assert!(matches!(flights.part(key(), &read, Wall(0)), Part::Alone));
-        assert_eq!(flights.counters.crowded.get(), 1);
-    }
-}
+mod tests;

@@ -1,7 +1,7 @@
 //! The flow: what happens to a request, from its head to its response. It reads from the top down.
 //!
-//! `proxy/fetch.rs` asks the app once for all, `proxy/fill.rs` does the asking and storing, `proxy/refresh.rs` does it in the background,
-//! `proxy/pass.rs` forwards what is not to be stored, and `purge.rs` what changes data.
+//! `proxy/fetch.rs` asks the app once for all, and `proxy/across.rs` once for all sidecars, `proxy/fill.rs` does the asking and storing,
+//! `proxy/refresh.rs` does it in the background, `proxy/pass.rs` forwards what is not to be stored, and `purge.rs` what changes data.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,11 +16,13 @@ use tokio_util::task::TaskTracker;
 use crate::body::Body;
 use crate::clock::{Clock, Wall};
 use crate::coalesce::Flights;
+use crate::coalesce::across::Across;
 use crate::coherence::Coherence;
 use crate::forward::{self, Peer};
 use crate::metrics::{Counter, Metrics};
 use crate::outcome::{Disposition, Outcome, Reason, Tier};
 use crate::plan::{Asked, Lookup, Plan, Rules};
+use crate::proxy::across::Looks;
 use crate::proxy::fetch::{Errand, Spare};
 use crate::proxy::line::Line;
 use crate::proxy::wish::Wish;
@@ -36,6 +38,7 @@ use crate::upstream::Upstream;
 
 pub(crate) use crate::proxy::posted::Posted;
 
+mod across;
 mod fetch;
 mod fill;
 mod judge;
@@ -151,6 +154,8 @@ pub struct Proxy {
     pub coherence: Arc<Coherence>,
     /// Fills under way.
     pub flights: Arc<Flights>,
+    /// Fills shared with the other sidecars, where a route asks for it.
+    pub across: Option<Arc<Across>>,
     /// Credentials that the app has admitted.
     pub admissions: Arc<Admissions>,
     /// The app.
@@ -259,16 +264,29 @@ impl Proxy {
             let outcome = Outcome::bypass_of(Reason::UnkeyedHeader, name.as_str());
             return self.pass_unkeyed(parts, lookup, peer, outcome).await;
         }
+        let mut looks = Looks::default();
+        loop {
+            if let Some(answer) = self.look(parts, lookup, peer, &wish, &mut looks).await {
+                return answer;
+            }
+        }
+    }
+
+    /// One look into the store, and what follows from it. None: another sidecar has filled meanwhile, so look again.
+    async fn look(self: &Arc<Self>, parts: &Parts, lookup: &Lookup<'_>, peer: Peer, wish: &Wish, looks: &mut Looks) -> Option<Answer> {
         let now = self.clock.wall();
         let Consulted { key, found, why, read } = self.store.consult(lookup, now).await;
         let flight = self.flight_key(lookup, &key);
-        let may = found.as_ref().map(|found| self.may_serve(lookup, found, &wish, now));
+        let may = found.as_ref().map(|found| self.may_serve(lookup, found, wish, now));
         let spare = found.filter(|_| self.is_admitted(lookup, now)).map(|found| Spare { found, may_stand_in: wish.bears_stale() });
         let why = match (may, &spare) {
             (Some(Ok(Serve::Fresh)), Some(spare)) => {
+                if let Some(why) = looks.first {
+                    return Some(self.shared_across(parts, lookup, &spare.found.resident, why));
+                }
                 let answer = self.hit(parts, lookup, &spare.found.resident, spare.found.tier, now);
                 self.refresh_early(parts, lookup, peer, flight, read, spare);
-                return answer;
+                return Some(answer);
             }
             (Some(Ok(Serve::WhileRevalidate)), Some(spare)) => {
                 let outcome = Outcome { reason: Some(Reason::StaleWhileRevalidate), ..Outcome::new(Disposition::Stale) };
@@ -276,13 +294,13 @@ impl Proxy {
                 self.counters.while_revalidate.inc();
                 let errand = Errand { read, why: Reason::StaleWhileRevalidate, spare: Some(spare.clone()) };
                 self.refresh(parts, lookup, peer, flight, errand);
-                return answer;
+                return Some(answer);
             }
             (Some(Err(why)), _) => why,
             _ => why,
         };
         let errand = Errand { read, why, spare };
-        match why {
+        Some(match why {
             Reason::CacheUnavailable | Reason::MutationPending => self.pass_lookup(parts, lookup, peer, Outcome::bypass(why)).await,
             _ if wish.only_stored => {
                 let outcome = Outcome::miss(why);
@@ -290,8 +308,14 @@ impl Proxy {
             }
             _ if parts.method == Method::HEAD => self.pass_head(parts, lookup, peer, key.hash(), errand).await,
             _ if lookup.range => self.pass_range(parts, lookup, peer, flight, errand).await,
-            _ => self.fetch(parts, lookup, peer, flight, errand).await,
-        }
+            _ => {
+                let fetched = self.fetch(parts, lookup, peer, flight, errand, looks.may_look_again()).await;
+                if fetched.is_none() {
+                    looks.look_again(why);
+                }
+                return fetched;
+            }
+        })
     }
 
     /// A header that no key has seen, and that the response is not known to vary by.

@@ -15,6 +15,7 @@ use crate::admin::{self, Readiness, Ready};
 use crate::body::Body;
 use crate::clock::Clock;
 use crate::coalesce::Flights;
+use crate::coalesce::across::Across;
 use crate::coherence::shared::Shared;
 use crate::coherence::{Coherence, Mode};
 use crate::config::Config;
@@ -26,6 +27,7 @@ use crate::outcome::{Outcome, Reason};
 use crate::plan::Rules;
 use crate::proxy::{self, Proxy};
 use crate::respond;
+use crate::route::Collapse;
 use crate::scope::{Admissions, Hasher};
 use crate::server::{self, Drained, Service};
 use crate::store::Store;
@@ -96,16 +98,21 @@ impl Sidecar {
         let upstream = Upstream::new(config.upstream.clone(), clock.clone(), upstream_counters.clone())
             .map_err(|error| SetupError { what: "the client towards the app".to_owned(), why: error.to_string() })?;
         let metrics = Arc::new(Metrics::new(rules.routes.iter().map(|route| route.name().to_owned())));
+        let tasks = TaskTracker::new();
+        let wanted = rules.routes.iter().any(|route| route.spec.collapse == Collapse::Cluster);
+        let (waiters, wait) = (config.limits.waiters, config.limits.wait);
+        let across = if wanted { Across::new(Arc::clone(&coherence), waiters, wait, tasks.clone()) } else { None };
         let proxy = Arc::new(Proxy {
             rules,
             store,
             coherence,
-            flights: Flights::new(config.limits.waiters, config.limits.wait, config.limits.fills),
+            flights: Flights::new(waiters, wait, config.limits.fills),
+            across,
             admissions: Arc::new(Admissions::new(config.limits.admissions)),
             upstream,
             metrics,
             clock,
-            tasks: TaskTracker::new(),
+            tasks,
             stop: CancellationToken::new(),
             settings: proxy::Settings {
                 max_tags: config.limits.tags,

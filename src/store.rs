@@ -61,6 +61,30 @@ impl Found {
     }
 }
 
+/// What is looked for: a request, or a fill whose request is gone.
+pub trait Sought: Sync {
+    /// The key before `Vary` narrows it.
+    fn key(&self) -> &Key;
+    /// The tags that the request itself tells.
+    fn tags(&self) -> Vec<Tag>;
+    /// The key of the variant that the request asks for.
+    fn variant(&self, spec: &VarySpec) -> Key;
+}
+
+impl Sought for Lookup<'_> {
+    fn key(&self) -> &Key {
+        &self.key
+    }
+
+    fn tags(&self) -> Vec<Tag> {
+        Lookup::tags(self)
+    }
+
+    fn variant(&self, spec: &VarySpec) -> Key {
+        Lookup::variant(self, spec)
+    }
+}
+
 /// What a fill wants to store.
 #[derive(Debug)]
 pub struct Draft {
@@ -115,15 +139,23 @@ impl Store {
     }
 
     /// Looks a request up.
-    pub async fn consult(&self, lookup: &Lookup<'_>, now: Wall) -> Consulted {
+    pub async fn consult(&self, sought: &impl Sought, now: Wall) -> Consulted {
         match (self.coherence.mode(), self.coherence.shared()) {
             // Boxed: what waits for Redis is large, and hits from memory alone should not carry it around.
-            (Mode::Shared, Some(shared)) => Box::pin(self.consult_shared(shared, lookup, now)).await,
+            (Mode::Shared, Some(shared)) => Box::pin(self.consult_shared(shared, sought, now)).await,
             (Mode::Degraded, _) if self.coherence.on_loss() == OnLoss::Bypass => {
-                Consulted { key: lookup.key.clone(), found: None, why: Reason::CacheUnavailable, read: Read::Unproven }
+                Consulted { key: sought.key().clone(), found: None, why: Reason::CacheUnavailable, read: Read::Unproven }
             }
-            _ => self.consult_local(lookup, now),
+            _ => self.consult_local(sought, now),
         }
+    }
+
+    /// Whether memory has a fresh entry under this hash that is newer than the one received then. Only a hint: it is not judged.
+    #[must_use]
+    pub fn has_newer(&self, hash: KeyHash, received: Option<Wall>, now: Wall) -> bool {
+        let Some(Kept::Entry(resident)) = self.memory.peek(hash) else { return false };
+        let times = &resident.entry.times;
+        times.is_fresh(now) && received.is_none_or(|received| times.received > received)
     }
 
     /// Reads the state of tags.
@@ -150,9 +182,9 @@ impl Store {
         current.then_some(resident)
     }
 
-    fn consult_local(&self, lookup: &Lookup<'_>, now: Wall) -> Consulted {
-        let (key, kept, varies) = self.resident(lookup);
-        let read = self.coherence.read_local(&lookup.tags());
+    fn consult_local(&self, sought: &impl Sought, now: Wall) -> Consulted {
+        let (key, kept, varies) = self.resident(sought);
+        let read = self.coherence.read_local(&sought.tags());
         match kept.ok_or(not_stored(varies)).and_then(|resident| self.judge_local(resident, now)) {
             Ok(found) => {
                 let why = if found.fresh { Reason::NotStored } else { Reason::Expired };
@@ -169,27 +201,27 @@ impl Store {
     }
 
     /// What memory holds for the request, the key of its variant, and whether the key has variants.
-    fn resident(&self, lookup: &Lookup<'_>) -> (Key, Option<Arc<Resident>>, bool) {
-        match self.memory.get(&lookup.key) {
-            Some(Kept::Entry(resident)) => (lookup.key.clone(), Some(resident), false),
+    fn resident(&self, sought: &impl Sought) -> (Key, Option<Arc<Resident>>, bool) {
+        match self.memory.get(sought.key()) {
+            Some(Kept::Entry(resident)) => (sought.key().clone(), Some(resident), false),
             Some(Kept::Vary(mark)) => {
-                let key = lookup.variant(&mark.spec);
+                let key = sought.variant(&mark.spec);
                 let kept = match self.memory.get(&key) {
                     Some(Kept::Entry(resident)) => Some(resident),
                     _ => None,
                 };
                 (key, kept, true)
             }
-            None => (lookup.key.clone(), None, false),
+            None => (sought.key().clone(), None, false),
         }
     }
 
-    async fn consult_shared(&self, shared: &Shared, lookup: &Lookup<'_>, now: Wall) -> Consulted {
+    async fn consult_shared(&self, shared: &Shared, sought: &impl Sought, now: Wall) -> Consulted {
         let epoch = self.coherence.epoch();
-        let (key, kept, varies) = self.resident(lookup);
+        let (key, kept, varies) = self.resident(sought);
         let looked = match kept {
-            Some(resident) if resident.entry.times.is_fresh(now) => self.look_in_memory(shared, lookup, &key, resident, now).await,
-            _ => self.look_in_redis(shared, lookup, key.clone(), varies, now).await,
+            Some(resident) if resident.entry.times.is_fresh(now) => self.look_in_memory(shared, sought, &key, resident, now).await,
+            _ => self.look_in_redis(shared, sought, key.clone(), varies, now).await,
         };
         match looked {
             Some(Looked { key, found, why, mut reading }) => {
@@ -206,8 +238,8 @@ impl Store {
     }
 
     /// An entry of the memory tier, judged by one reading of the records.
-    async fn look_in_memory(&self, shared: &Shared, lookup: &Lookup<'_>, key: &Key, resident: Arc<Resident>, now: Wall) -> Option<Looked> {
-        let mut tags = lookup.tags();
+    async fn look_in_memory(&self, shared: &Shared, sought: &impl Sought, key: &Key, resident: Arc<Resident>, now: Wall) -> Option<Looked> {
+        let mut tags = sought.tags();
         if let Proof::Shared(stamp) = &resident.proof {
             for (tag, _) in &stamp.tags {
                 if !tags.contains(tag) {
@@ -228,11 +260,11 @@ impl Store {
             }
         }
         // Another sidecar may have stored a newer one.
-        self.look_in_redis(shared, lookup, key.clone(), false, now).await
+        self.look_in_redis(shared, sought, key.clone(), false, now).await
     }
 
-    async fn look_in_redis(&self, shared: &Shared, lookup: &Lookup<'_>, key: Key, varies: bool, now: Wall) -> Option<Looked> {
-        let tags = lookup.tags();
+    async fn look_in_redis(&self, shared: &Shared, sought: &impl Sought, key: Key, varies: bool, now: Wall) -> Option<Looked> {
+        let tags = sought.tags();
         let fetched = self.coherence.watch(shared.fetch(Some(key.hash()), &tags).await).ok()?;
         let Some(mut reading) = fetched.reading else {
             return Some(Looked { key, found: None, why: Reason::NotStored, reading: None });
@@ -243,8 +275,8 @@ impl Store {
             let why = match bytes.take().and_then(|bytes| self.unpack(&bytes)) {
                 None => not_stored(varies),
                 Some(Unpacked::Vary(mark)) if mark.key[..] == *key.canonical() && !varies => {
-                    key = lookup.variant(&mark.spec);
-                    self.memory.insert_vary(lookup.key.hash(), Arc::new(mark));
+                    key = sought.variant(&mark.spec);
+                    self.memory.insert_vary(sought.key().hash(), Arc::new(mark));
                     varies = true;
                     bytes = self.coherence.watch(shared.fetch_entry(key.hash()).await).ok()?;
                     continue;

@@ -60,7 +60,7 @@ pub(super) struct Errand {
 }
 
 impl Proxy {
-    /// Fetches a response, for all who ask for it now.
+    /// Fetches a response, for all who ask for it now. None: another fill has just stored it, so look into the store again.
     pub(super) async fn fetch(
         self: &Arc<Self>,
         parts: &Parts,
@@ -68,31 +68,42 @@ impl Proxy {
         peer: Peer,
         mut flight: FlightKey,
         errand: Errand,
-    ) -> Answer {
+        may_look_again: bool,
+    ) -> Option<Answer> {
         let Errand { why, spare, .. } = &errand;
         if let Some(reason) = self.flights.failed_slowly(&flight, self.clock.wall())
             && let Some(answer) = self.stand_in(parts, lookup, spare.as_ref(), Outcome::new(Disposition::Stale), reason)
         {
             // Nobody waits a second time for an app that hangs; it is asked behind their backs.
             self.refresh(parts, lookup, peer, flight, errand);
-            return answer;
+            return Some(answer);
         }
         let mut may_try_again = true;
         // Once by the key that is known; once more when a fill has told what the response varies by, and once when it has failed.
         for _ in 0..3 {
             let follow = match self.flights.part(flight, &errand.read, self.clock.wall()) {
-                Part::Lead(lead) => return self.fill(parts, lookup, peer, errand, Some(lead)).await,
+                Part::Lead(lead) => {
+                    if may_look_again && *why != Reason::RequestNoCache && self.has_arrived(&flight, spare.as_ref()) {
+                        lead.look_again();
+                        return None;
+                    }
+                    return match self.shared_fill(lookup.route, &flight, &errand).filter(|_| may_look_again) {
+                        Some(shared) => self.fill_across(parts, lookup, peer, errand, lead, shared).await,
+                        None => Some(self.fill(parts, lookup, peer, errand, Some(lead)).await),
+                    };
+                }
                 Part::Alone => break,
                 Part::Follow(follow) => follow,
             };
             match follow.join(&errand.read, |vary| lookup.variant_hash(vary)).await {
-                Joined::Shared(head, reader) => return self.shared(parts, lookup, &head, reader, *why),
+                Joined::Shared(head, reader) => return Some(self.shared(parts, lookup, &head, reader, *why)),
                 Joined::OtherVariant(head) => flight.hash = lookup.variant_hash(&head.vary),
-                Joined::Alone => break,
+                Joined::LookAgain if may_look_again => return None,
+                Joined::Alone | Joined::LookAgain => break,
                 Joined::Failed(reason) => {
                     let outcome = Outcome { collapsed: true, forwarded: true, ..Outcome::miss(*why) };
                     if let Some(answer) = self.stand_in(parts, lookup, spare.as_ref(), outcome.clone(), reason) {
-                        return answer;
+                        return Some(answer);
                     }
                     let quick = matches!(reason, Reason::UpstreamUnreachable | Reason::UpstreamBroken);
                     if reason == Reason::UpstreamError {
@@ -101,12 +112,19 @@ impl Proxy {
                     }
                     if !(quick && std::mem::take(&mut may_try_again)) {
                         let outcome = Outcome { reason: Some(reason), ..outcome };
-                        return Answer { response: respond::failure(reason, &outcome), outcome, route: Some(lookup.route.id) };
+                        return Some(Answer { response: respond::failure(reason, &outcome), outcome, route: Some(lookup.route.id) });
                     }
                 }
             }
         }
-        self.fill(parts, lookup, peer, errand, None).await
+        Some(self.fill(parts, lookup, peer, errand, None).await)
+    }
+
+    /// Whether a fill that ended after this request looked into the store has brought what it is after.
+    pub(super) fn has_arrived(&self, flight: &FlightKey, spare: Option<&Spare>) -> bool {
+        let known = spare.map(|spare| spare.found.resident.entry.times.received);
+        // SECURITY: who is not admitted is not served what another caller's fill has brought.
+        flight.caller.is_none() && self.store.has_newer(flight.hash, known, self.clock.wall())
     }
 
     /// A request with a header that no key has seen. The app may answer that its response varies by this very header: then the key of the

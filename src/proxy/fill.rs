@@ -78,6 +78,8 @@ pub(super) enum Told {
     Response { status: StatusCode, headers: HeaderMap, body: Body, admitted: Result<i64, Reason>, confirmed: bool },
     /// The app answered with a failure, and what is stored stands in for it.
     StoodIn(StatusCode),
+    /// Another sidecar has filled: what it made may be in the store.
+    LookAgain,
     /// The app did not answer.
     Failed(upstream::Error),
 }
@@ -107,9 +109,21 @@ impl Proxy {
         let (tell, told) = oneshot::channel();
         let proxy = Arc::clone(self);
         self.tasks.spawn(async move { proxy.run_fill(order, lead, tell).await });
+        self.tell_client(parts, lookup, outcome, spare, told.await.ok())
+    }
+
+    /// The answer to the request that a fill was begun for.
+    pub(super) fn tell_client(
+        &self,
+        parts: &Parts,
+        lookup: &Lookup<'_>,
+        outcome: Outcome,
+        spare: Option<Spare>,
+        told: Option<Told>,
+    ) -> Answer {
         let route = Some(lookup.route.id);
-        match (told.await, spare) {
-            (Ok(Told::Response { status, mut headers, body, admitted, confirmed }), _) => {
+        match (told, spare) {
+            (Some(Told::Response { status, mut headers, body, admitted, confirmed }), _) => {
                 let fwd_status = if confirmed { StatusCode::NOT_MODIFIED } else { status };
                 let disposition = if confirmed { Disposition::Revalidated } else { Disposition::Miss };
                 let outcome = Outcome { disposition, fwd_status: Some(fwd_status.as_u16()), ..outcome };
@@ -121,12 +135,12 @@ impl Proxy {
                 self.debug(&mut headers, lookup);
                 Answer { response: conditional_response(&parts.headers, status, headers, body), outcome, route }
             }
-            (Ok(Told::StoodIn(status)), Some(spare)) => {
+            (Some(Told::StoodIn(status)), Some(spare)) => {
                 self.counters.stood_in.inc();
                 let outcome = Outcome { fwd_status: Some(status.as_u16()), reason: Some(Reason::UpstreamError), ..outcome };
                 self.serve_stale(parts, lookup, &spare, outcome, self.clock.wall())
             }
-            (Ok(Told::Failed(error)), spare) => {
+            (Some(Told::Failed(error)), spare) => {
                 let stood_in = self.stand_in(parts, lookup, spare.as_ref(), outcome.clone(), error.reason());
                 stood_in.unwrap_or_else(|| super::pass::failed(&error, &outcome, route))
             }
@@ -271,7 +285,7 @@ impl Proxy {
         respond::strip_cookies(&mut shareable);
         let reader = growing.reader().map_or_else(Body::empty, Body::stream);
         let _ = tell.send(Told::Response { status, headers, body: reader, admitted: Ok(ttl), confirmed });
-        let lead = lead.and_then(|lead| {
+        let mut lead = lead.and_then(|lead| {
             if !judged.admission.times.is_fresh(judged.received) {
                 // RFC 9111 4: what has to be confirmed at each use is for the one who asked.
                 if judged.admission.leeway.while_revalidate.is_zero() {
@@ -287,7 +301,7 @@ impl Proxy {
             Some(lead)
         });
         let route = Arc::clone(&order.route);
-        let pumped = match self.pump(&mut body, &growing, lead.as_ref()).await {
+        let pumped = match self.pump(&mut body, &growing, lead.as_mut()).await {
             Ok(pumped) => pumped,
             Err(reason) => {
                 self.counters.late.note(reason, &route);
@@ -304,9 +318,6 @@ impl Proxy {
                 }
                 None => {
                     self.store.memory.refused.inc();
-                    if let Some(lead) = &lead {
-                        lead.remember_uncacheable(self.clock.wall());
-                    }
                     Err(Reason::TooLarge)
                 }
             }
@@ -323,15 +334,22 @@ impl Proxy {
             Ok(kept) => kept,
             Err(_) => keeping.await,
         };
-        if let Err(reason) = kept {
-            self.counters.late.note(reason, &route);
+        match (kept, &mut lead) {
+            // Other sidecars hear of it when the lead is dropped.
+            (Ok(()), Some(lead)) => lead.stored(),
+            (Ok(()), None) => {}
+            (Err(reason), lead) => {
+                if let (Reason::TooLarge, Some(lead)) = (reason, lead) {
+                    lead.remember_uncacheable(self.clock.wall());
+                }
+                self.counters.late.note(reason, &route);
+            }
         }
     }
 
-    /// Moves the body to those who read it, but for its last chunk.
-    async fn pump(&self, body: &mut Body, growing: &Growing, lead: Option<&Lead>) -> Result<Pumped, Reason> {
+    /// Moves the body to those who read it, but for its last chunk. Outgrown, the key is remembered as uncacheable.
+    async fn pump(&self, body: &mut Body, growing: &Growing, mut lead: Option<&mut Lead>) -> Result<Pumped, Reason> {
         let mut pumped = Pumped { last: None, trailers: false };
-        let mut outgrown = false;
         let mut unread_since = None;
         loop {
             let waited = tokio::time::timeout(GLANCE, body.frame()).await;
@@ -347,20 +365,17 @@ impl Proxy {
                 Ok(Some(Err(_))) => return Err(Reason::Truncated),
                 Ok(Some(Ok(frame))) => match frame.into_data() {
                     Ok(chunk) if http_body::Body::is_end_stream(body) => pumped.last = Some(chunk),
-                    Ok(chunk) => match growing.push(chunk).await {
-                        Pushed::Kept => {}
-                        // Too large to be stored: the next ones need not wait for its end to learn that.
-                        Pushed::Passing if !std::mem::replace(&mut outgrown, true) => {
-                            if let Some(lead) = lead {
-                                lead.remember_uncacheable(self.clock.wall());
-                            }
+                    Ok(chunk) => {
+                        let pushed = growing.push(chunk).await;
+                        if let Some(lead) = lead.take_if(|_| pushed != Pushed::Kept) {
+                            lead.remember_uncacheable(self.clock.wall());
                         }
-                        Pushed::Passing => {}
-                        Pushed::Nobody => {
+                        if pushed == Pushed::Nobody {
+                            // Too large to be stored, and nobody reads on.
                             self.store.memory.refused.inc();
                             return Err(Reason::TooLarge);
                         }
-                    },
+                    }
                     Err(_) => pumped.trailers = true,
                 },
             }

@@ -36,13 +36,21 @@ impl Proxy {
         };
         // Somebody fetches it already, or it is known not to be storable.
         let Part::Lead(lead) = self.flights.part(flight, &errand.read, now) else { return };
+        if self.has_arrived(&flight, errand.spare.as_ref()) {
+            return lead.look_again();
+        }
         self.counters.refreshes.inc();
+        let shared = self.shared_fill(lookup.route, &flight, &errand);
         let order = self.order(parts, lookup, peer, errand);
-        // Nobody listens: what the app says goes to the store alone.
-        let (tell, _) = oneshot::channel();
         let proxy = Arc::clone(self);
         self.tasks.spawn(async move {
-            proxy.run_fill(order, Some(lead), tell).await;
+            if let Some(shared) = shared {
+                proxy.refresh_across(order, lead, shared).await;
+            } else {
+                // Nobody listens: what the app says goes to the store alone.
+                let (tell, _) = oneshot::channel();
+                proxy.run_fill(order, Some(lead), tell).await;
+            }
             drop(place);
         });
     }

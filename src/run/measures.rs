@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use crate::coalesce::across::Across;
 use crate::coherence::Mode;
 use crate::metrics::{Counter, Metrics};
 use crate::proxy::Proxy;
@@ -76,6 +77,7 @@ pub(super) fn register(proxy: &Arc<Proxy>, server: &server::Counters, upstream: 
         proxy.metrics.register_counter("sidecache_not_stored_after_all", help, &labels, Arc::clone(counter));
     }
     register_cache(proxy);
+    register_across(proxy);
 }
 
 fn register_cache(proxy: &Arc<Proxy>) {
@@ -123,6 +125,31 @@ fn register_cache(proxy: &Arc<Proxy>) {
     gauge("sidecache_admissions", "Admitted credentials remembered", |proxy| as_f64(proxy.admissions.len()));
     gauge("sidecache_journal_depth", "Purges that wait for Redis", |proxy| as_f64(proxy.coherence.journal_depth()));
     gauge("sidecache_redis_up", "1 while Redis is in use", |proxy| f64::from(u8::from(proxy.coherence.mode() == Mode::Shared)));
+}
+
+fn register_across(proxy: &Arc<Proxy>) {
+    let Some(across) = &proxy.across else { return };
+    let measures = Measures(&proxy.metrics);
+    measures.count("sidecache_cluster_leases", "Fills for all sidecars", &across.counters.leases);
+    measures.count("sidecache_cluster_waits", "Waits for fills of other sidecars", &across.counters.waits);
+    measures.count("sidecache_cluster_waited_out", "Waits for fills of other sidecars that took too long", &across.counters.waited_out);
+    measures.count(
+        "sidecache_cluster_crowded",
+        "Waits for fills of other sidecars not begun, because too many wait",
+        &across.counters.crowded,
+    );
+    measures.count("sidecache_cluster_gaps", "Times that the ends of others' fills may have been missed", &across.counters.gaps);
+    for (name, help, read) in [
+        (
+            "sidecache_cluster_listening",
+            "1 while the ends of others' fills are heard",
+            (|across| usize::from(across.is_listening())) as fn(&Across) -> usize,
+        ),
+        ("sidecache_cluster_waiting", "Fills that wait for another sidecar", Across::waiting),
+    ] {
+        let across = Arc::downgrade(across);
+        proxy.metrics.register_gauge(name, help, &[], move || across.upgrade().map_or(0.0, |across| as_f64(read(&across))));
+    }
 }
 
 /// Gauges are floats; counts below 2^53 lose nothing.

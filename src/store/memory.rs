@@ -119,6 +119,12 @@ impl Memory {
         (stored[..] == *key.canonical()).then_some(kept)
     }
 
+    /// What is kept under this hash, whatever its key.
+    #[must_use]
+    pub fn peek(&self, hash: KeyHash) -> Option<Kept> {
+        self.cache.as_ref()?.peek(&index(hash))
+    }
+
     /// Keeps an entry; says whether it did. Refused ones are counted.
     pub fn insert(&self, hash: KeyHash, resident: Arc<Resident>) -> bool {
         let Some(cache) = &self.cache else { return false };

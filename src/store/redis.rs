@@ -26,6 +26,7 @@ use crate::metrics::Counter;
 use crate::units::Secret;
 
 mod batch;
+pub mod ear;
 
 /// Where Redis is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -327,17 +328,20 @@ impl Drop for Link {
     }
 }
 
-fn connect(settings: &Settings, tls: Option<&TlsConnector>, broken: &Arc<Notify>) -> Result<Connected, SetupError> {
+fn is_tcp(address: &Address) -> bool {
+    matches!(address, Address::Tcp { .. })
+}
+
+fn config(settings: &Settings, tls: Option<&TlsConnector>) -> Config {
     let server = match &settings.address {
         Address::Tcp { host, port, .. } => ServerConfig::new_centralized(host.clone(), *port),
         Address::Unix(path) => ServerConfig::new_unix_socket(path.clone()),
     };
-    let is_tcp = matches!(settings.address, Address::Tcp { .. });
     // fred writes the credentials of `HELLO`, with which RESP3 begins, as words of one line; `AUTH` of RESP2 takes them as they are.
     let spaced = |text: &str| text.contains([' ', '\t', '"', '\'', '\\']);
     let password = settings.password.as_ref().is_some_and(|password| spaced(password.expose()));
     let version = if password || settings.username.as_deref().is_some_and(spaced) { RespVersion::RESP2 } else { RespVersion::RESP3 };
-    let config = Config {
+    Config {
         server,
         version,
         fail_fast: false,
@@ -346,10 +350,16 @@ fn connect(settings: &Settings, tls: Option<&TlsConnector>, broken: &Arc<Notify>
         database: Some(settings.database),
         tls: tls.map(|tls| tls.clone().into()),
         ..Config::default()
-    };
+    }
+}
+
+fn connect(settings: &Settings, tls: Option<&TlsConnector>, broken: &Arc<Notify>) -> Result<Connected, SetupError> {
+    let config = config(settings, tls);
+    let mut policy = ReconnectPolicy::new_exponential(0, 20, 200, 2);
+    policy.set_jitter(20);
     let mut connected = Connected { clients: Vec::new(), tasks: Vec::new() };
     for _ in 0..settings.connections.max(1) {
-        let client = build(config.clone(), settings.deadline, is_tcp)
+        let client = build(config.clone(), settings.deadline, is_tcp(&settings.address), Some(policy.clone()))
             .map_err(|error| SetupError { what: "the Redis client".to_owned(), why: format!("{error}; look at [redis] in proxy.toml") })?;
         let (mut errors, broken) = (client.error_rx(), Arc::clone(broken));
         connected.tasks.push(tokio::spawn(async move {
@@ -388,7 +398,7 @@ impl<T> Drop for AbortOnDrop<T> {
 }
 
 /// The settings that survived the failure tests; the defaults wait for ever.
-fn build(config: Config, deadline: Duration, is_tcp: bool) -> Result<Client, fred::error::Error> {
+fn build(config: Config, deadline: Duration, is_tcp: bool, policy: Option<ReconnectPolicy>) -> Result<Client, fred::error::Error> {
     let mut builder = Builder::from_config(config);
     builder.with_connection_config(|connection| {
         connection.connection_timeout = Duration::from_millis(500);
@@ -408,9 +418,9 @@ fn build(config: Config, deadline: Duration, is_tcp: bool) -> Result<Client, fre
         performance.default_command_timeout = deadline.saturating_mul(2);
         performance.broadcast_channel_capacity = 4096;
     });
-    let mut policy = ReconnectPolicy::new_exponential(0, 20, 200, 2);
-    policy.set_jitter(20);
-    builder.set_policy(policy);
+    if let Some(policy) = policy {
+        builder.set_policy(policy);
+    }
     builder.build()
 }
 

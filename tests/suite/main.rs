@@ -10,6 +10,7 @@ mod app;
 #[path = "../../examples/demo/guide.rs"]
 mod guide;
 
+mod cluster_collapse;
 mod coalescing;
 mod config;
 mod demo;

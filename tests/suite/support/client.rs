@@ -59,6 +59,11 @@ impl Client {
         Self { address, host: "app.test".to_owned(), connection: None }
     }
 
+    /// A client of an admin listener, which answers under its own name alone.
+    pub fn of_admin(address: SocketAddr) -> Self {
+        Self { host: address.to_string(), ..Self::new(address) }
+    }
+
     /// Sends a GET. Panics when no response comes.
     pub async fn get(&mut self, path: &str, headers: &[(&str, &str)]) -> Reply {
         self.send("GET", path, headers, "").await
