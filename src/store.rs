@@ -150,12 +150,18 @@ impl Store {
         }
     }
 
-    /// Whether memory has a fresh entry under this hash that is newer than the one received then. Only a hint: it is not judged.
+    /// Whether memory has a fresh entry under this hash that is newer than the one received then, and current by this reading of its tags.
+    /// A hint that it is worth looking again.
     #[must_use]
-    pub fn has_newer(&self, hash: KeyHash, received: Option<Wall>, now: Wall) -> bool {
+    pub fn has_newer(&self, hash: KeyHash, received: Option<Wall>, read: &Read, now: Wall) -> bool {
         let Some(Kept::Entry(resident)) = self.memory.peek(hash) else { return false };
         let times = &resident.entry.times;
-        times.is_fresh(now) && received.is_none_or(|received| times.received > received)
+        let current = match (&resident.proof, read) {
+            (Proof::Local(proof), _) => self.coherence.judge_local(proof).is_ok(),
+            (Proof::Shared(stamp), Read::Shared(_, reading)) => matches!(reading.judge(stamp), Verdict::Current),
+            _ => false,
+        };
+        current && times.is_fresh(now) && received.is_none_or(|received| times.received > received)
     }
 
     /// Reads the state of tags.

@@ -83,7 +83,7 @@ impl Proxy {
         for _ in 0..3 {
             let follow = match self.flights.part(flight, &errand.read, self.clock.wall()) {
                 Part::Lead(lead) => {
-                    if may_look_again && *why != Reason::RequestNoCache && self.has_arrived(&flight, spare.as_ref()) {
+                    if may_look_again && *why != Reason::RequestNoCache && self.has_arrived(&flight, &errand) {
                         lead.look_again();
                         return None;
                     }
@@ -121,10 +121,10 @@ impl Proxy {
     }
 
     /// Whether a fill that ended after this request looked into the store has brought what it is after.
-    pub(super) fn has_arrived(&self, flight: &FlightKey, spare: Option<&Spare>) -> bool {
-        let known = spare.map(|spare| spare.found.resident.entry.times.received);
+    pub(super) fn has_arrived(&self, flight: &FlightKey, errand: &Errand) -> bool {
+        let known = errand.spare.as_ref().map(|spare| spare.found.resident.entry.times.received);
         // SECURITY: who is not admitted is not served what another caller's fill has brought.
-        flight.caller.is_none() && self.store.has_newer(flight.hash, known, self.clock.wall())
+        flight.caller.is_none() && self.store.has_newer(flight.hash, known, &errand.read, self.clock.wall())
     }
 
     /// A request with a header that no key has seen. The app may answer that its response varies by this very header: then the key of the

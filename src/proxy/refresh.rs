@@ -36,7 +36,7 @@ impl Proxy {
         };
         // Somebody fetches it already, or it is known not to be storable.
         let Part::Lead(lead) = self.flights.part(flight, &errand.read, now) else { return };
-        if self.has_arrived(&flight, errand.spare.as_ref()) {
+        if self.has_arrived(&flight, &errand) {
             return lead.look_again();
         }
         self.counters.refreshes.inc();
