@@ -116,7 +116,6 @@ async fn three_hundred_clients_of_three_sidecars_cost_the_app_one_request() {
         assert_eq!(Client::new(sidecar.address).get("/v/a", &[]).await.cache(), "HIT");
     }
     assert_eq!(sum(&sidecars, "sidecache_cluster_waiting").await, 0, "nobody is left waiting");
-    assert_eq!(redis.command("EXISTS sidecache:l:").as_deref(), Some(":0\r\n"));
     let keys = redis.command("KEYS sidecache:l:*").expect("redis answers");
     assert!(keys.starts_with("*0"), "no lease is left: {keys}");
 }
@@ -391,7 +390,7 @@ async fn garbage_in_the_place_of_a_lease_or_a_message_costs_nothing() {
     let crowd = crowd(&sidecars, 6, "/v/a");
     hold.arrived().await;
     eventually("both others wait", Duration::from_secs(10), || async { sum(&sidecars, "sidecache_cluster_waiting").await == 2 }).await;
-    for message in ["x", "\"\"", "0000000000000000000000000000000000000000000000000000000000000000 stored", "\"\\xff\\xfe\""] {
+    for message in ["x", "\"\"", "\"0000000000000000000000000000000000000000000000000000000000000000 stored\"", "\"\\xff\\xfe\""] {
         let heard = redis.command(&format!("PUBLISH {{sidecache}}:filled {message}"));
         assert_eq!(heard.as_deref(), Some(":3\r\n"), "all three listen");
     }

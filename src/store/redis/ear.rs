@@ -66,7 +66,8 @@ impl Link {
     pub fn listen(&self, channel: String, hear: impl Fn(Heard) + Send + Sync + 'static) -> Ear {
         let listening = Arc::new(AtomicBool::new(false));
         let listener = Listener {
-            config: super::config(&self.settings, self.tls.as_ref()),
+            // One try for each client; fred counts the first one as a reconnection otherwise, and without a policy makes none.
+            config: Config { fail_fast: true, ..super::config(&self.settings, self.tls.as_ref()) },
             is_tcp: super::is_tcp(&self.settings.address),
             deadline: self.settings.deadline,
             speaker: Arc::clone(&self.current),
