@@ -211,6 +211,11 @@ impl Flights {
         (failure.took >= SLOW && now < failure.at.after(failure.took + SLOW_FOR)).then_some(failure.reason)
     }
 
+    /// A response under this key is stored: its requests wait for one another again.
+    pub fn is_cacheable(&self, hash: KeyHash) {
+        self.uncacheable.remove(&FlightKey { hash, caller: None });
+    }
+
     fn is_uncacheable(&self, key: &FlightKey, now: Wall) -> bool {
         match self.uncacheable.get(key) {
             Some(until) if now < until => true,

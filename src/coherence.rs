@@ -282,7 +282,10 @@ impl Coherence {
 
     /// Whether an entry is current by the local table.
     pub fn judge_local(&self, proof: &LocalProof) -> Result<(), Reason> {
-        if proof.epoch != self.epoch() || proof.generation != self.table.generation() {
+        if proof.epoch != self.epoch() {
+            return Err(Reason::Unproven);
+        }
+        if proof.generation != self.table.generation() {
             return Err(Reason::Purged);
         }
         if proof.until.is_some_and(|until| self.clock.now() >= until) {

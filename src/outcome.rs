@@ -105,6 +105,8 @@ reasons! {
     NotAdmitted => "not admitted",
     /// The request's own `Cache-Control` wants a newer response.
     RequestNoCache => "request no-cache",
+    /// The client wants a stored response or none (RFC 9111 5.2.1.7).
+    OnlyIfCached => "only if cached",
     /// Nothing is stored for this variant of the response.
     VaryMiss => "vary",
 
@@ -180,6 +182,8 @@ pub struct Outcome {
     pub ttl: Option<i64>,
     /// The app's status, when the app was asked.
     pub fwd_status: Option<u16>,
+    /// Why the app was asked, where that is not the reason that is told.
+    pub asked_because: Option<Reason>,
     /// Whether the app was asked before a stale response was served.
     pub forwarded: bool,
     /// Whether the app's response is being stored.
@@ -219,6 +223,7 @@ impl Outcome {
             tier: None,
             ttl: None,
             fwd_status: None,
+            asked_because: None,
             forwarded: false,
             stored: false,
             collapsed: false,
@@ -244,6 +249,7 @@ impl Outcome {
     pub const fn miss(reason: Reason) -> Self {
         let mut outcome = Self::new(Disposition::Miss);
         outcome.reason = Some(reason);
+        outcome.asked_because = Some(reason);
         outcome
     }
 

@@ -181,7 +181,7 @@ impl Rules {
             key.part(Part::Field, field.name.as_bytes());
             key.part(Part::Value, &value);
         }
-        let (credential, admission) = self.identity(route, asked.headers, &host, &mut key, fields_from);
+        let (credential, admission) = self.identity(route, (asked.headers, &unknown), &host, &mut key, fields_from);
         for (name, value) in implicit {
             key.part(Part::Header, name.as_str().as_bytes());
             key.part(Part::HeaderValue, value);
@@ -198,7 +198,7 @@ impl Rules {
     fn identity(
         &self,
         route: &Route,
-        headers: &HeaderMap,
+        (headers, unknown): (&HeaderMap, &[HeaderName]),
         host: &str,
         key: &mut Writer,
         fields_from: usize,
@@ -214,6 +214,13 @@ impl Rules {
             digest.update(host);
             digest.update(key.since(fields_from));
             digest.update(credential.map_or([0; 32], |credential| credential.0));
+            // SECURITY: what the app says to a request with a header that no key has seen, it says to no other request.
+            for (name, value) in unknown.iter().flat_map(|name| headers.get_all(name).iter().map(move |value| (name, value))) {
+                for part in [name.as_str().as_bytes(), value.as_bytes()] {
+                    digest.update((part.len() as u64).to_be_bytes());
+                    digest.update(part);
+                }
+            }
             let digest: [u8; 32] = digest.finalize().into();
             let (half, _) = digest.split_at(16);
             return (credential, half.try_into().ok().map(|half| AdmissionId(u128::from_be_bytes(half))));

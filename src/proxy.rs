@@ -278,7 +278,8 @@ impl Proxy {
         let Consulted { key, found, why, read } = self.store.consult(lookup, now).await;
         let flight = self.flight_key(lookup, &key);
         let may = found.as_ref().map(|found| self.may_serve(lookup, found, wish, now));
-        let spare = found.filter(|_| self.is_admitted(lookup, now)).map(|found| Spare { found, may_stand_in: wish.bears_stale() });
+        let spare =
+            found.filter(|_| self.is_admitted(lookup, now)).map(|found| Spare { found, key: key.hash(), may_stand_in: wish.bears_stale() });
         let why = match (may, &spare) {
             (Some(Ok(Serve::Fresh)), Some(spare)) => {
                 if let Some(why) = looks.first {
@@ -304,10 +305,11 @@ impl Proxy {
             Reason::CacheUnavailable | Reason::MutationPending => self.pass_lookup(parts, lookup, peer, Outcome::bypass(why)).await,
             _ if wish.only_stored => {
                 let outcome = Outcome::miss(why);
-                Answer { response: respond::failure(Reason::UpstreamTimeout, &outcome), outcome, route: Some(lookup.route.id) }
+                Answer { response: respond::failure(Reason::OnlyIfCached, &outcome), outcome, route: Some(lookup.route.id) }
             }
             _ if parts.method == Method::HEAD => self.pass_head(parts, lookup, peer, key.hash(), errand).await,
-            _ if lookup.range => self.pass_range(parts, lookup, peer, flight, errand).await,
+            // What is stored is confirmed, and the part is cut from it; of what is not, the app sends the part itself.
+            _ if lookup.range && errand.spare.is_none() => self.pass_range(parts, lookup, peer, flight, errand).await,
             _ => {
                 let fetched = self.fetch(parts, lookup, peer, flight, errand, looks.may_look_again()).await;
                 if fetched.is_none() {

@@ -48,6 +48,18 @@ pub fn hit(entry: &Entry, request: &HeaderMap, head_only: bool, now: Wall, outco
     assemble(entry.status, headers, body)
 }
 
+/// The parts of a 200 that the request asks for. `whole` is its content.
+#[must_use]
+pub fn cut(response: Response<Body>, request: &HeaderMap, whole: &Bytes, most: usize) -> Response<Body> {
+    if response.status() != StatusCode::OK {
+        return response;
+    }
+    let (mut parts, _) = response.into_parts();
+    let asked = range::ask(request, &parts.headers, whole.len(), most);
+    let (status, pieces) = range::respond(&asked, &mut parts.headers, whole);
+    assemble(status, parts.headers, Body::pieces(pieces))
+}
+
 fn not_modified(entry: &Entry, request: &HeaderMap) -> bool {
     let field = |name: HeaderName| entry.headers.get(name);
     entry.status == StatusCode::OK
@@ -111,7 +123,7 @@ fn appended_status(upstream: Option<&HeaderValue>, outcome: &Outcome) -> HeaderV
         Disposition::Hit => line.push_str("; hit"),
         // RFC 9211 2.1, 2.2: `hit` only where the app was not asked.
         Disposition::Stale => line.push_str(if outcome.forwarded { "; fwd=stale" } else { "; hit" }),
-        Disposition::Revalidated | Disposition::Miss => line.push_str(match outcome.reason {
+        Disposition::Revalidated | Disposition::Miss => line.push_str(match outcome.asked_because.or(outcome.reason) {
             Some(Reason::Expired | Reason::StaleWhileRevalidate) => "; fwd=stale",
             Some(Reason::VaryMiss) => "; fwd=vary-miss",
             Some(Reason::RequestNoCache) => "; fwd=request",
@@ -157,7 +169,7 @@ fn appended_status(upstream: Option<&HeaderValue>, outcome: &Outcome) -> HeaderV
 #[must_use]
 pub fn failure(reason: Reason, outcome: &Outcome) -> Response<Body> {
     let status = match reason {
-        Reason::UpstreamTimeout => StatusCode::GATEWAY_TIMEOUT,
+        Reason::UpstreamTimeout | Reason::OnlyIfCached => StatusCode::GATEWAY_TIMEOUT,
         Reason::UpstreamBusy | Reason::WriteRefused | Reason::CacheUnavailable => StatusCode::SERVICE_UNAVAILABLE,
         Reason::BadRequest => StatusCode::BAD_REQUEST,
         _ => StatusCode::BAD_GATEWAY,

@@ -201,7 +201,7 @@ impl Store {
     }
 
     fn judge_local(&self, resident: Arc<Resident>, now: Wall) -> Result<Found, Reason> {
-        let Proof::Local(proof) = &resident.proof else { return Err(Reason::Purged) };
+        let Proof::Local(proof) = &resident.proof else { return Err(Reason::Unproven) };
         self.coherence.judge_local(proof).inspect_err(|_| self.counters.refused_stale.inc())?;
         Found::of(resident, Tier::Memory, now)
     }

@@ -17,6 +17,7 @@ use crate::coalesce::{FlightKey, Joined, Part, Reader, SharedHead};
 use crate::coherence::Read;
 use crate::conditional;
 use crate::forward::Peer;
+use crate::key::KeyHash;
 use crate::outcome::{Disposition, Outcome, Reason};
 use crate::plan::Lookup;
 use crate::proxy::{Answer, Proxy};
@@ -28,6 +29,8 @@ use crate::store::Found;
 #[derive(Clone, Debug)]
 pub(super) struct Spare {
     pub(super) found: Found,
+    /// What it is stored under.
+    pub(super) key: KeyHash,
     /// Whether this caller may be served it when the app fails.
     pub(super) may_stand_in: bool,
 }
@@ -135,7 +138,8 @@ impl Proxy {
             return self.pass_lookup(parts, lookup, peer, outcome).await;
         }
         let read = self.store.read(&lookup.tags()).await;
-        let answer = self.fill(parts, lookup, peer, Errand { read, why: Reason::VaryMiss, spare: None }, None).await;
+        let why = if self.store.known_vary(&lookup.key).is_some() { Reason::VaryMiss } else { Reason::NotStored };
+        let answer = self.fill(parts, lookup, peer, Errand { read, why, spare: None }, None).await;
         if answer.outcome.stored {
             return answer;
         }

@@ -29,7 +29,7 @@ use crate::proxy::judge::Judged;
 use crate::proxy::{Answer, Proxy};
 use crate::respond;
 use crate::route::Route;
-use crate::scope::AdmissionId;
+use crate::scope::{AdmissionId, Scope};
 use crate::store::Draft;
 use crate::store::memory::Resident;
 use crate::tag::Tag;
@@ -123,7 +123,7 @@ impl Proxy {
     ) -> Answer {
         let route = Some(lookup.route.id);
         match (told, spare) {
-            (Some(Told::Response { status, mut headers, body, admitted, confirmed }), _) => {
+            (Some(Told::Response { status, mut headers, body, admitted, confirmed }), spare) => {
                 let fwd_status = if confirmed { StatusCode::NOT_MODIFIED } else { status };
                 let disposition = if confirmed { Disposition::Revalidated } else { Disposition::Miss };
                 let outcome = Outcome { disposition, fwd_status: Some(fwd_status.as_u16()), ..outcome };
@@ -133,7 +133,15 @@ impl Proxy {
                 };
                 respond::mark(&mut headers, &outcome);
                 self.debug(&mut headers, lookup);
-                Answer { response: conditional_response(&parts.headers, status, headers, body), outcome, route }
+                let response = conditional_response(&parts.headers, status, headers, body);
+                let response = match spare {
+                    // The whole is at hand; of a new response a range gets the whole, as it comes (RFC 9110 14.2).
+                    Some(Spare { found, .. }) if confirmed && lookup.range => {
+                        respond::cut(response, &parts.headers, &found.resident.entry.body, self.settings.max_ranges)
+                    }
+                    _ => response,
+                };
+                Answer { response, outcome, route }
             }
             (Some(Told::StoodIn(status)), Some(spare)) => {
                 self.counters.stood_in.inc();
@@ -201,8 +209,12 @@ impl Proxy {
         match self.judge(&order, &response, requested, received, confirmed.clone()) {
             Ok(judged) => self.stream_and_store(order, lead, tell, response, judged).await,
             Err(reason) => {
-                if let Some(lead) = lead {
-                    lead.uncacheable(received);
+                self.end_spare(&order, status, reason).await;
+                match lead {
+                    // An accident, not a habit: the next one may try for all again.
+                    Some(lead) if status.is_server_error() => lead.not_shared(),
+                    Some(lead) => lead.uncacheable(received),
+                    None => {}
                 }
                 let (head, body) = self.ready(response, confirmed.is_some());
                 let _ = tell.send(Told::Response {
@@ -213,6 +225,19 @@ impl Proxy {
                     confirmed: confirmed.is_some(),
                 });
             }
+        }
+    }
+
+    /// The app has answered something else than what is stored, and it is not to be stored: what is stored is no longer what the app would
+    /// say (RFC 9111 4.3.3), and must not come back as stale.
+    async fn end_spare(&self, order: &Order, status: StatusCode, reason: Reason) {
+        let Some(spare) = &order.spare else { return };
+        // SECURITY: in scope `shared` what one caller is refused is no news of the entry that others share.
+        let refused = matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) && order.route.spec.scope == Scope::Shared;
+        // A confirmed response that only brings a cookie is still the same, and one that could not be proven says nothing.
+        let says_nothing = matches!(reason, Reason::SetCookie | Reason::Unproven) && status == spare.found.resident.entry.status;
+        if !(refused || says_nothing || is_failure(status)) {
+            self.store.forget(spare.key).await;
         }
     }
 
@@ -396,8 +421,13 @@ impl Proxy {
         if entry.body.len() as u64 > self.store.largest() {
             return Err(Reason::TooLarge);
         }
+        let fresh = times.is_fresh(received);
         let draft = Draft { primary: order.primary, vary, hash: key.hash(), entry, tags };
-        self.store.store(&order.read, draft, received).await.map(drop)
+        self.store.store(&order.read, draft, received).await?;
+        if fresh {
+            self.flights.is_cacheable(key.hash());
+        }
+        Ok(())
     }
 
     /// The head and body that clients get, and entries keep. A head that was stored has been made ready before.
@@ -418,7 +448,7 @@ impl Proxy {
 }
 
 /// The failures that a stale response may stand in for (RFC 5861 4).
-fn is_failure(status: StatusCode) -> bool {
+pub(super) fn is_failure(status: StatusCode) -> bool {
     matches!(
         status,
         StatusCode::INTERNAL_SERVER_ERROR | StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT

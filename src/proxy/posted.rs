@@ -32,7 +32,8 @@ pub(crate) struct Posted {
 impl Proxy {
     /// Reads the state of the tags that a GET of the same target would have, if a route takes it.
     pub(crate) async fn before_post(&self, parts: &Parts, peer: Peer) -> Option<Posted> {
-        if parts.method != Method::POST {
+        // RFC 9111 5.2.1.5.
+        if parts.method != Method::POST || CacheControl::of(&parts.headers).no_store {
             return None;
         }
         let mut headers = parts.headers.clone();
@@ -49,7 +50,9 @@ impl Proxy {
             peer_is_trusted: peer.trusted,
         };
         let Plan::Lookup(lookup) = rules.plan(&asked) else { return None };
-        if lookup.range || !lookup.unknown.is_empty() {
+        // SECURITY: what the app has seen of this POST, the key has seen; it saw no credential, cookie, header or parameter that the fill of
+        // a GET would have withheld.
+        if lookup.range || !lookup.unknown.is_empty() || !lookup.is_filled_as_asked() {
             return None;
         }
         let mut order = self.order(parts, &lookup, peer, Errand { read: Read::Unproven, why: Reason::Method, spare: None });

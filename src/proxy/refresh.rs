@@ -18,7 +18,7 @@ use crate::outcome::{Outcome, Reason, Tier};
 use crate::plan::Lookup;
 use crate::proxy::fetch::{Errand, Spare};
 use crate::proxy::fill::Order;
-use crate::proxy::{Answer, Proxy, pass};
+use crate::proxy::{Answer, Proxy, fill, pass};
 use crate::store::Found;
 use crate::store::memory::Resident;
 use crate::{range, stale};
@@ -82,7 +82,7 @@ impl Proxy {
         }
         let found = Found { resident: Arc::clone(resident), tier: Tier::Memory, fresh: true };
         let flight = self.flight_key(lookup, &lookup.key);
-        let errand = Errand { read, why: Reason::Expired, spare: Some(Spare { found, may_stand_in: false }) };
+        let errand = Errand { read, why: Reason::Expired, spare: Some(Spare { found, key: lookup.key.hash(), may_stand_in: false }) };
         self.refresh(parts, lookup, peer, flight, errand);
     }
 
@@ -127,6 +127,11 @@ impl Proxy {
             }
         };
         let (head, body) = response.into_parts();
+        if fill::is_failure(head.status) && spare.stands_in(Reason::UpstreamError, self.clock.wall()) {
+            self.counters.stood_in.inc();
+            let outcome = Outcome { fwd_status: Some(head.status.as_u16()), reason: Some(Reason::UpstreamError), ..outcome };
+            return self.serve_stale(parts, lookup, &spare, outcome, self.clock.wall());
+        }
         if !head.status.is_server_error() {
             let order = self.order(parts, lookup, peer, errand);
             self.learn_from_head(order, key, &spare.found.resident, &head, requested).await;

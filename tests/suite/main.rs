@@ -25,6 +25,7 @@ mod read_your_writes;
 mod redis_faults;
 mod redis_tier;
 mod regressions;
+mod regressions_stale;
 mod rfc5861;
 mod rfc9110_ranges;
 mod rfc9111;

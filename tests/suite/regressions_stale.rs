@@ -1,0 +1,141 @@
+//! What once went wrong with what is confirmed, stale, cut into parts or answered by a POST; numbered on from `regressions.rs`.
+
+use std::time::Duration;
+
+use tokio::task::JoinSet;
+
+use crate::support::client::Client;
+use crate::support::origin::{Answer, Asked, Point};
+use crate::support::scene::{Scene, assert_cache, cache_status, until_stale};
+use crate::support::{RedisServer, eventually};
+
+const PUBLIC: &str = "[[routes]]\npath = \"/{*rest}\"\nscope = \"public\"\n";
+
+fn told(asked: &Asked) -> Answer {
+    let target = asked.query.as_ref().map_or_else(|| asked.path.clone(), |query| format!("{}?{query}", asked.path));
+    let seen = ["authorization", "cookie", "x-odd"].map(|name| asked.header(name).unwrap_or_default()).concat();
+    Answer::ok(format!("for {seen} {:?}", asked.query)).header("content-location", &target).header("cache-control", "max-age=60")
+}
+
+/// 19. The answer to a POST, which the app made for one user, was stored for everybody.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn r019_an_answer_to_a_post_that_saw_more_than_a_get_shows_is_not_stored() {
+    let rules = format!("{PUBLIC}query = [\"page\"]\ndrop_headers = [\"x-odd\"]\nttl = \"1m\"\n");
+    for secret in [("authorization", "Bearer alice"), ("cookie", "session=alice"), ("x-odd", "alice")] {
+        let scene = Scene::start(&rules, told).await;
+        assert!(scene.send("POST", "/a", &[secret], "x").await.text().contains("alice"), "the app has seen it");
+        let other = scene.get("/a").await;
+        assert!(!other.text().contains("alice"), "{secret:?}: {}", other.header("cache-status"));
+    }
+    let scene = Scene::start(&rules, told).await;
+    scene.send("POST", "/a?user=alice", &[], "x").await;
+    assert!(!scene.get("/a").await.text().contains("alice"), "a parameter that no key has seen");
+    scene.send("POST", "/b", &[("cache-control", "no-store")], "x").await;
+    assert_cache(&scene.get("/b").await, "MISS", "RFC 9111 5.2.1.5");
+}
+
+/// 20. In scope `shared` a request that went around the cache, with a header that no key has seen, admitted its caller to what others share.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn r020_a_header_that_no_key_has_seen_admits_to_nothing_else() {
+    for vary in [false, true] {
+        let rules = "[fields]\ntenant = { header = \"x-tenant\" }\n\n[[routes]]\npath = \"/a\"\nttl = \"1m\"\nscope = \"shared\"\nkey = [\"tenant\"]\n";
+        let scene = Scene::start(rules, move |asked| {
+            let mallory = asked.header("authorization").as_deref() == Some("Bearer mallory");
+            let account = asked.header("x-account-id").or_else(|| asked.header("x-tenant")).unwrap_or_default();
+            let answer = if mallory && account != "globex" { Answer::status(403, "no") } else { Answer::ok(format!("data of {account}")) };
+            if vary { answer.header("vary", "x-account-id") } else { answer }
+        })
+        .await;
+        let alice = [("x-tenant", "acme"), ("authorization", "Bearer alice")];
+        scene.ask("/a", &alice).await;
+        assert_cache(&scene.ask("/a", &alice).await, "HIT", "alice is admitted");
+        let mallory = [("x-tenant", "acme"), ("authorization", "Bearer mallory")];
+        assert_eq!(scene.ask("/a", &mallory).await.status, 403);
+        for _ in 0..2 {
+            let other = scene.ask("/a", &[mallory[0], mallory[1], ("x-account-id", "globex")]).await;
+            assert_eq!((other.status, other.text()), (200, "data of globex"), "{}", other.header("cache-status"));
+        }
+        let plain = scene.ask("/a", &mallory).await;
+        assert_eq!(plain.status, 403, "vary {vary}: {} {}", plain.text(), plain.header("cache-status"));
+    }
+}
+
+/// 21. What the app had replaced or withdrawn came back as stale when the app was gone.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn r021_what_the_app_has_withdrawn_does_not_come_back_stale() {
+    for (status, control) in [(404, "no-store"), (410, ""), (401, ""), (301, ""), (200, "no-store"), (200, "private"), (304, "no-store")] {
+        let scene =
+            Scene::start(PUBLIC, |_| Answer::ok("old").header("etag", "\"1\"").header("cache-control", "max-age=1, stale-if-error=600"))
+                .await;
+        scene.fill("/a").await;
+        until_stale().await;
+        scene.answers(move |_| Answer::status(status, "").header("etag", "\"1\"").header("cache-control", control));
+        let withdrawn = scene.get("/a").await;
+        assert_eq!(withdrawn.status, if status == 304 { 200 } else { status }, "{}", withdrawn.header("cache-status"));
+        scene.answers(|_| Answer::status(503, "broken"));
+        let gone = scene.get("/a").await;
+        assert_eq!(gone.status, 503, "{status} {control}: {}", gone.header("cache-status"));
+    }
+}
+
+/// 22. The same while it was fetched anew in the background: the old one went on for the whole window.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn r022_a_refresh_that_finds_it_gone_ends_what_is_stale() {
+    let redis = RedisServer::start();
+    for tier in [String::new(), redis.table()] {
+        let scene = Scene::start(&format!("{tier}\n{PUBLIC}"), |_| {
+            Answer::ok("old").header("cache-control", "max-age=1, stale-while-revalidate=600")
+        })
+        .await;
+        scene.fill("/a").await;
+        until_stale().await;
+        scene.answers(|_| Answer::status(404, "gone"));
+        assert_cache(&scene.get("/a").await, "STALE", "served while the app is asked");
+        eventually("the app's word counts", Duration::from_secs(10), || async { scene.get("/a").await.status == 404 }).await;
+        assert_eq!(scene.get("/a").await.status, 404);
+    }
+}
+
+/// 23. One 5xx kept requests from waiting for one another for ten seconds, even after a good answer was stored.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn r023_a_failure_does_not_end_coalescing() {
+    let scene = Scene::start(PUBLIC, |_| Answer::status(500, "broken")).await;
+    assert_eq!(scene.get("/a").await.status, 500);
+    scene.answers(|_| Answer::ok("good").header("cache-control", "max-age=60"));
+    let hold = scene.hold("GET", "/a", Point::Before);
+    let mut crowd = JoinSet::new();
+    for _ in 0..20 {
+        let address = scene.sidecar.address;
+        crowd.spawn(async move { Client::new(address).get("/a", &[]).await });
+    }
+    hold.arrived().await;
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    hold.release();
+    while let Some(reply) = crowd.join_next().await {
+        assert_eq!(reply.expect("no panic").text(), "good");
+    }
+    assert_eq!(scene.count("/a"), 2, "the failure, and one fill for all");
+}
+
+/// 24. A part, or the head alone, of what is stored was not answered from it when the app failed or could only confirm it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn r024_parts_and_heads_have_the_same_rights_as_the_whole() {
+    let scene =
+        Scene::start(PUBLIC, |_| Answer::ok("0123456789").header("etag", "\"1\"").header("cache-control", "max-age=1, stale-if-error=600"))
+            .await;
+    scene.fill("/a").await;
+    until_stale().await;
+    scene.answers(|_| Answer::status(503, "broken"));
+    let part = scene.ask("/a", &[("range", "bytes=2-4")]).await;
+    assert_cache(&part, "STALE", "a part");
+    assert_eq!((part.status, part.text(), part.header("content-range")), (206, "234", "bytes 2-4/10"));
+    let head = scene.send("HEAD", "/a", &[], "").await;
+    assert_cache(&head, "STALE", "a head");
+    assert!(cache_status(&head).contains(&"fwd-status=503".to_owned()), "{}", head.header("cache-status"));
+
+    scene.answers(|_| Answer::status(304, "").header("etag", "\"1\"").header("cache-control", "max-age=60"));
+    let part = scene.ask("/a", &[("range", "bytes=-2")]).await;
+    assert_cache(&part, "REVALIDATED", "a part of what is confirmed");
+    assert_eq!((part.status, part.text(), part.header("content-range")), (206, "89", "bytes 8-9/10"));
+    assert!(cache_status(&part).contains(&"fwd=stale".to_owned()), "{}", part.header("cache-status"));
+}
