@@ -258,11 +258,11 @@ impl Proxy {
     async fn look_up(self: &Arc<Self>, parts: &Parts, lookup: &Lookup<'_>, peer: Peer) -> Answer {
         let wish = Wish::of(lookup.route, &parts.headers);
         if let Some(reason) = wish.bypass {
-            return self.pass_lookup(parts, lookup, peer, Outcome::bypass(reason)).await;
+            return Box::pin(self.pass_lookup(parts, lookup, peer, Outcome::bypass(reason))).await;
         }
         if let Some(name) = self.uncovered_header(lookup) {
             let outcome = Outcome::bypass_of(Reason::UnkeyedHeader, name.as_str());
-            return self.pass_unkeyed(parts, lookup, peer, outcome).await;
+            return Box::pin(self.pass_unkeyed(parts, lookup, peer, outcome)).await;
         }
         let mut looks = Looks::default();
         loop {
@@ -301,17 +301,20 @@ impl Proxy {
             _ => why,
         };
         let errand = Errand { read, why, spare };
+        // Boxed, each of them: a hit from Redis should not carry around what asks the app.
         Some(match why {
-            Reason::CacheUnavailable | Reason::MutationPending => self.pass_lookup(parts, lookup, peer, Outcome::bypass(why)).await,
+            Reason::CacheUnavailable | Reason::MutationPending => {
+                Box::pin(self.pass_lookup(parts, lookup, peer, Outcome::bypass(why))).await
+            }
             _ if wish.only_stored => {
                 let outcome = Outcome::miss(why);
                 Answer { response: respond::failure(Reason::OnlyIfCached, &outcome), outcome, route: Some(lookup.route.id) }
             }
-            _ if parts.method == Method::HEAD => self.pass_head(parts, lookup, peer, key.hash(), errand).await,
+            _ if parts.method == Method::HEAD => Box::pin(self.pass_head(parts, lookup, peer, key.hash(), errand)).await,
             // What is stored is confirmed, and the part is cut from it; of what is not, the app sends the part itself.
-            _ if lookup.range && errand.spare.is_none() => self.pass_range(parts, lookup, peer, flight, errand).await,
+            _ if lookup.range && errand.spare.is_none() => Box::pin(self.pass_range(parts, lookup, peer, flight, errand)).await,
             _ => {
-                let fetched = self.fetch(parts, lookup, peer, flight, errand, looks.may_look_again()).await;
+                let fetched = Box::pin(self.fetch(parts, lookup, peer, flight, errand, looks.may_look_again())).await;
                 if fetched.is_none() {
                     looks.look_again(why);
                 }
