@@ -138,6 +138,10 @@ impl Proxy {
             return self.pass_lookup(parts, lookup, peer, outcome).await;
         }
         let read = self.store.read(&lookup.tags()).await;
+        // SECURITY: what is stored, and did not vary by it, is not pushed out by a stranger's header.
+        if self.store.has_newer(lookup.key.hash(), None, &read, self.clock.wall()) {
+            return self.pass_lookup(parts, lookup, peer, outcome).await;
+        }
         let why = if self.store.known_vary(&lookup.key).is_some() { Reason::VaryMiss } else { Reason::NotStored };
         let answer = self.fill(parts, lookup, peer, Errand { read, why, spare: None }, None).await;
         if answer.outcome.stored {

@@ -43,7 +43,8 @@ impl Proxy {
         let shared = self.shared_fill(lookup.route, &flight, &errand);
         let order = self.order(parts, lookup, peer, errand);
         let proxy = Arc::clone(self);
-        self.tasks.spawn(async move {
+        // Not tracked: no client waits for it, so a drain does not either.
+        tokio::spawn(async move {
             if let Some(shared) = shared {
                 proxy.refresh_across(order, lead, shared).await;
             } else {

@@ -139,3 +139,22 @@ async fn r024_parts_and_heads_have_the_same_rights_as_the_whole() {
     assert_eq!((part.status, part.text(), part.header("content-range")), (206, "89", "bytes 8-9/10"));
     assert!(cache_status(&part).contains(&"fwd=stale".to_owned()), "{}", part.header("cache-status"));
 }
+
+/// 25. An app that varies by a header only where it comes let a stranger push out what was stored without it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn r025_a_strangers_header_pushes_nothing_out() {
+    let scene = Scene::start(PUBLIC, |asked| {
+        let answer = Answer::ok("data").header("cache-control", "max-age=60");
+        if asked.header("x-odd").is_some() { answer.header("vary", "x-odd") } else { answer }
+    })
+    .await;
+    scene.fill("/a").await;
+    for _ in 0..3 {
+        assert_cache(&scene.ask("/a", &[("x-odd", "1")]).await, "BYPASS", "a header that no key has seen");
+        assert_cache(&scene.get("/a").await, "HIT", "as before");
+    }
+    // Where nothing is stored without it, the variant is.
+    assert_cache(&scene.ask("/b", &[("x-odd", "1")]).await, "MISS", "the first of its kind");
+    assert_cache(&scene.ask("/b", &[("x-odd", "1")]).await, "HIT", "stored as a variant");
+    assert_cache(&scene.ask("/b", &[("x-odd", "2")]).await, "MISS", "another variant");
+}
