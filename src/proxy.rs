@@ -314,7 +314,9 @@ impl Proxy {
             // What is stored is confirmed, and the part is cut from it; of what is not, the app sends the part itself.
             _ if lookup.range && errand.spare.is_none() => Box::pin(self.pass_range(parts, lookup, peer, flight, errand)).await,
             _ => {
-                let fetched = Box::pin(self.fetch(parts, lookup, peer, flight, errand, looks.may_look_again())).await;
+                // Who asks for something new does not wait for what another sidecar fetches.
+                let may_look_again = looks.may_look_again() && wish.bears_stale();
+                let fetched = Box::pin(self.fetch(parts, lookup, peer, flight, errand, may_look_again)).await;
                 if fetched.is_none() {
                     looks.look_again(why);
                 }

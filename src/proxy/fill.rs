@@ -209,7 +209,7 @@ impl Proxy {
         match self.judge(&order, &response, requested, received, confirmed.clone()) {
             Ok(judged) => self.stream_and_store(order, lead, tell, response, judged).await,
             Err(reason) => {
-                self.end_spare(&order, status, reason).await;
+                self.end_spare(&order, status, confirmed.is_some(), reason).await;
                 match lead {
                     // An accident, not a habit: the next one may try for all again.
                     Some(lead) if status.is_server_error() => lead.not_shared(),
@@ -230,13 +230,13 @@ impl Proxy {
 
     /// The app has answered something else than what is stored, and it is not to be stored: what is stored is no longer what the app would
     /// say (RFC 9111 4.3.3), and must not come back as stale.
-    async fn end_spare(&self, order: &Order, status: StatusCode, reason: Reason) {
+    async fn end_spare(&self, order: &Order, status: StatusCode, confirmed: bool, reason: Reason) {
         let Some(spare) = &order.spare else { return };
         // SECURITY: in scope `shared` what one caller is refused is no news of the entry that others share.
         let refused = matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) && order.route.spec.scope == Scope::Shared;
-        // A confirmed response that only brings a cookie is still the same, and one that could not be proven says nothing.
-        let says_nothing = matches!(reason, Reason::SetCookie | Reason::Unproven) && status == spare.found.resident.entry.status;
-        if !(refused || says_nothing || is_failure(status)) {
+        // A confirmed response that only brings a cookie is still the same.
+        let same = confirmed && matches!(reason, Reason::SetCookie | Reason::Unproven);
+        if !(refused || same || is_failure(status)) {
             self.store.forget(spare.key).await;
         }
     }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_LOCATION, CONTENT_TYPE, HeaderMap, TRANSFER_ENCODING};
 use http::request::Parts;
-use http::{Method, Response, Uri};
+use http::{Method, Response, StatusCode, Uri};
 use tokio::sync::oneshot;
 
 use crate::body::Body;
@@ -72,7 +72,8 @@ impl Proxy {
     ) -> Result<Response<Body>, Response<Body>> {
         let Posted { mut order, target, requested } = posted;
         let received = self.clock.wall();
-        if !response.status().is_success() || !self.speaks_of(&response, &order.host, &target, received) {
+        // RFC 9110 8.7: the content is that of the target, and only a 200 has the whole of it.
+        if response.status() != StatusCode::OK || !self.speaks_of(&response, &order.host, &target, received) {
             return Err(response);
         }
         let after = self.store.read(&order.tags).await;
@@ -87,7 +88,7 @@ impl Proxy {
         match told.await {
             Ok(Told::Response { status, headers, body, .. }) => Ok(crate::respond::assemble(status, headers, body)),
             // The task panicked, and its panic was logged.
-            _ => Err(crate::respond::assemble(http::StatusCode::BAD_GATEWAY, HeaderMap::new(), Body::empty())),
+            _ => Err(crate::respond::assemble(StatusCode::BAD_GATEWAY, HeaderMap::new(), Body::empty())),
         }
     }
 

@@ -30,6 +30,15 @@ async fn r019_an_answer_to_a_post_that_saw_more_than_a_get_shows_is_not_stored()
     let scene = Scene::start(&rules, told).await;
     scene.send("POST", "/a?user=alice", &[], "x").await;
     assert!(!scene.get("/a").await.text().contains("alice"), "a parameter that no key has seen");
+    for status in [201, 204] {
+        scene.answers(move |asked| match asked.method.as_str() {
+            "POST" => Answer::status(status, "").header("content-location", "/c").header("cache-control", "max-age=60"),
+            _ => Answer::ok("whole"),
+        });
+        scene.send("POST", "/c", &[], "x").await;
+        assert_eq!(scene.get("/c").await.text(), "whole", "only a 200 has the content of the target");
+    }
+    scene.answers(told);
     scene.send("POST", "/b", &[("cache-control", "no-store")], "x").await;
     assert_cache(&scene.get("/b").await, "MISS", "RFC 9111 5.2.1.5");
 }
@@ -76,6 +85,13 @@ async fn r021_what_the_app_has_withdrawn_does_not_come_back_stale() {
         let gone = scene.get("/a").await;
         assert_eq!(gone.status, 503, "{status} {control}: {}", gone.header("cache-status"));
     }
+    let scene = Scene::start(PUBLIC, |_| Answer::ok("old").header("etag", "\"1\"").header("cache-control", "max-age=1")).await;
+    scene.fill("/a").await;
+    until_stale().await;
+    scene.answers(|_| Answer::ok("new").header("set-cookie", "a=b").header("cache-control", "max-age=1"));
+    assert_eq!(scene.get("/a").await.text(), "new");
+    scene.answers(|_| Answer::HangUp);
+    assert_eq!(scene.get("/a").await.status, 502, "an answer that sets a cookie is a newer one all the same");
 }
 
 /// 22. The same while it was fetched anew in the background: the old one went on for the whole window.
