@@ -187,7 +187,8 @@ fn kept(mut leeway: Leeway, rules: &Rules<'_>, times: &Times, exchange: &Exchang
     }
     let to_be_confirmed = if confirmable { stale_for.saturating_add(rules.keep_stale) } else { Duration::ZERO };
     leeway.keep = leeway.while_revalidate.max(leeway.if_error).max(leeway.unreachable).max(to_be_confirmed).min(MAX_LIFETIME);
-    leeway
+    // Stale for longer than all of its windows, it would be dropped at once.
+    if stale_for.is_zero() || leeway.keep > stale_for { leeway } else { Leeway::default() }
 }
 
 /// Why a response without any freshness, and without a validator, is of no use.

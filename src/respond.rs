@@ -3,7 +3,9 @@
 use std::fmt::Write as _;
 
 use bytes::Bytes;
-use http::header::{AGE, CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, SET_COOKIE};
+use http::header::{
+    AGE, CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, DATE, ETAG, HeaderMap, HeaderValue, LAST_MODIFIED, SET_COOKIE,
+};
 use http::{Response, StatusCode};
 
 use crate::body::Body;
@@ -29,26 +31,32 @@ pub fn hit(entry: &Entry, request: &HeaderMap, head_only: bool, now: Wall, outco
         appended_status(entry.headers.get(CACHE_STATUS), outcome)
     };
     headers.insert(CACHE_STATUS, status);
-    if conditional::has_conditions(request) && not_modified(entry, request) {
-        let mut slim = conditional::not_modified_headers(&headers);
-        for name in [AGE, X_CACHE, CACHE_STATUS] {
-            if let Some(value) = headers.get(&name) {
-                slim.insert(name, value.clone());
-            }
-        }
-        return assemble(StatusCode::NOT_MODIFIED, slim, Body::empty());
-    }
-    // RFC 9110 13.2.2: a Range counts after the conditions. 14.2: of a GET only, and where the answer without it is a 200.
-    if let (Some(most), false, StatusCode::OK) = (ranges, head_only, entry.status) {
-        let asked = range::ask(request, &entry.headers, entry.body.len(), most);
-        let (status, pieces) = range::respond(&asked, &mut headers, &entry.body);
-        return assemble(status, headers, Body::pieces(pieces));
-    }
     let body = if head_only { Body::empty() } else { Body::full(entry.body.clone()) };
-    assemble(entry.status, headers, body)
+    let response = conditional(request, entry.status, headers, body);
+    match ranges {
+        // RFC 9110 14.2: of a GET only.
+        Some(most) if !head_only => cut(response, request, &entry.body, most),
+        _ => response,
+    }
 }
 
-/// The parts of a 200 that the request asks for. `whole` is its content.
+/// A response, or a 304 in its place where the request's own conditions ask for no more.
+#[must_use]
+pub fn conditional(request: &HeaderMap, status: StatusCode, headers: HeaderMap, body: Body) -> Response<Body> {
+    if status != StatusCode::OK || !conditional::has_conditions(request) || !not_modified(&headers, request) {
+        return assemble(status, headers, body);
+    }
+    let mut slim = conditional::not_modified_headers(&headers);
+    for name in [AGE, X_CACHE, CACHE_STATUS] {
+        if let Some(value) = headers.get(&name) {
+            slim.insert(name, value.clone());
+        }
+    }
+    assemble(StatusCode::NOT_MODIFIED, slim, Body::empty())
+}
+
+/// The parts of a 200 that the request asks for; any other response, a 304 too, is left as it is: a Range counts after the conditions, and
+/// where the answer without it is a 200 (RFC 9110 13.2.2, 14.2). `whole` is its content.
 #[must_use]
 pub fn cut(response: Response<Body>, request: &HeaderMap, whole: &Bytes, most: usize) -> Response<Body> {
     if response.status() != StatusCode::OK {
@@ -60,11 +68,9 @@ pub fn cut(response: Response<Body>, request: &HeaderMap, whole: &Bytes, most: u
     assemble(status, parts.headers, Body::pieces(pieces))
 }
 
-fn not_modified(entry: &Entry, request: &HeaderMap) -> bool {
-    let field = |name: HeaderName| entry.headers.get(name);
-    entry.status == StatusCode::OK
-        && conditional::evaluate(request, field(http::header::ETAG), field(http::header::LAST_MODIFIED), field(http::header::DATE))
-            == Verdict::NotModified
+fn not_modified(headers: &HeaderMap, request: &HeaderMap) -> bool {
+    let verdict = conditional::evaluate(request, headers.get(ETAG), headers.get(LAST_MODIFIED), headers.get(DATE));
+    verdict == Verdict::NotModified
 }
 
 /// The commonest line, written without the formatting machinery: `sidecache; hit; ttl=243; detail=memory`.
@@ -89,27 +95,26 @@ pub fn mark(headers: &mut HeaderMap, outcome: &Outcome) {
 
 /// Says something else of a response that was marked before.
 pub fn remark(headers: &mut HeaderMap, outcome: &Outcome) {
-    let mut lines: Vec<HeaderValue> = headers.get_all(CACHE_STATUS).iter().cloned().collect();
-    lines.pop();
-    headers.remove(CACHE_STATUS);
-    for line in lines {
-        headers.append(CACHE_STATUS, line);
-    }
+    take_own_status(headers);
     mark(headers, outcome);
 }
 
 /// Adds the key to what was said in `Cache-Status` (RFC 9211 2.7).
 pub fn tell_key(headers: &mut HeaderMap, key: &str) {
-    // The sidecar is the nearest to the client, so its word is the last one (RFC 9211 2).
-    if let Some(last) = headers.get_all(CACHE_STATUS).iter().next_back().cloned() {
-        let mut lines: Vec<HeaderValue> = headers.get_all(CACHE_STATUS).iter().cloned().collect();
-        lines.pop();
-        lines.push(value(Bytes::from([last.as_bytes(), b"; key=\"", key.as_bytes(), b"\""].concat())));
-        headers.remove(CACHE_STATUS);
-        for line in lines {
-            headers.append(CACHE_STATUS, line);
-        }
+    if let Some(own) = take_own_status(headers) {
+        headers.append(CACHE_STATUS, value(Bytes::from([own.as_bytes(), b"; key=\"", key.as_bytes(), b"\""].concat())));
     }
+}
+
+/// Takes away the last line of `Cache-Status`, which is the sidecar's own: it is the nearest to the client (RFC 9211 2).
+fn take_own_status(headers: &mut HeaderMap) -> Option<HeaderValue> {
+    let mut lines: Vec<HeaderValue> = headers.get_all(CACHE_STATUS).iter().cloned().collect();
+    let own = lines.pop();
+    headers.remove(CACHE_STATUS);
+    for line in lines {
+        headers.append(CACHE_STATUS, line);
+    }
+    own
 }
 
 fn appended_status(upstream: Option<&HeaderValue>, outcome: &Outcome) -> HeaderValue {
@@ -236,6 +241,8 @@ mod tests {
 
     use futures_util::FutureExt as _;
     use http_body_util::BodyExt as _;
+
+    use http::HeaderName;
 
     use super::*;
     use crate::entry::{Facts, Leeway, Times};

@@ -176,6 +176,16 @@ fn what_has_a_validator_is_stored_to_be_confirmed() {
 }
 
 #[test]
+fn what_is_stale_for_longer_than_its_windows_is_not_stored() {
+    let aged = |age: &str| {
+        let fields = [(CACHE_CONTROL, "max-age=60, stale-while-revalidate=30, stale-if-error=20"), (AGE, age)];
+        ask(&KEEPING, 200, &[], &fields).map(|admission| admission.leeway.keep)
+    };
+    assert_eq!(aged("80"), Ok(secs(30)), "20 s into its windows");
+    assert_eq!(aged("90"), Err(Reason::StaleOnArrival), "beyond the last of them");
+}
+
+#[test]
 fn what_was_never_fresh_and_has_no_validator_is_stored_only_where_somebody_said_so() {
     assert_eq!(ask(&KEEPING, 200, &[], &[(CACHE_CONTROL, "max-age=0")]), Err(Reason::StaleOnArrival));
     let said = ask(&KEEPING, 200, &[], &[(CACHE_CONTROL, "max-age=0, stale-while-revalidate=30")]).unwrap();

@@ -6,18 +6,15 @@
 
 use std::sync::Arc;
 
-use http::HeaderMap;
-use http::header::HeaderName;
 use http::request::Parts;
-use http::{Method, Response, StatusCode};
+use http::{Method, StatusCode};
 
 use crate::body::Body;
 use crate::clock::Wall;
 use crate::coalesce::{FlightKey, Joined, Part, Reader, SharedHead};
 use crate::coherence::Read;
-use crate::conditional;
 use crate::forward::Peer;
-use crate::key::KeyHash;
+use crate::key::{Key, KeyHash};
 use crate::outcome::{Disposition, Outcome, Reason};
 use crate::plan::Lookup;
 use crate::proxy::{Answer, Proxy};
@@ -189,12 +186,12 @@ impl Proxy {
         let mut headers = head.headers.clone();
         respond::mark(&mut headers, &outcome);
         self.debug(&mut headers, lookup);
-        let response = conditional_response(&parts.headers, head.status, headers, Body::stream(reader));
+        let response = respond::conditional(&parts.headers, head.status, headers, Body::stream(reader));
         Answer { response, outcome, route: Some(lookup.route.id) }
     }
 
     /// What a fill for this request is of.
-    pub(super) fn flight_key(&self, lookup: &Lookup<'_>, key: &crate::key::Key) -> FlightKey {
+    pub(super) fn flight_key(&self, lookup: &Lookup<'_>, key: &Key) -> FlightKey {
         FlightKey { hash: key.hash(), caller: self.not_admitted(lookup) }
     }
 
@@ -208,23 +205,4 @@ impl Proxy {
         caller[..16].copy_from_slice(&id.0.to_be_bytes());
         Some(caller)
     }
-}
-
-/// Answers with 304 where the request's own conditions, which the app did not get to see, ask for no more.
-pub(super) fn conditional_response(request: &HeaderMap, status: StatusCode, headers: HeaderMap, body: Body) -> Response<Body> {
-    let field = |name: HeaderName| headers.get(name);
-    let unchanged = status == StatusCode::OK
-        && conditional::has_conditions(request)
-        && conditional::evaluate(request, field(http::header::ETAG), field(http::header::LAST_MODIFIED), field(http::header::DATE))
-            == conditional::Verdict::NotModified;
-    if !unchanged {
-        return respond::assemble(status, headers, body);
-    }
-    let mut slim = conditional::not_modified_headers(&headers);
-    for name in [respond::X_CACHE, respond::CACHE_STATUS] {
-        if let Some(value) = headers.get(&name) {
-            slim.insert(name, value.clone());
-        }
-    }
-    respond::assemble(StatusCode::NOT_MODIFIED, slim, Body::empty())
 }

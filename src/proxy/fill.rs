@@ -24,7 +24,7 @@ use crate::freshen;
 use crate::key::{Key, KeyHash};
 use crate::outcome::{Disposition, Outcome, Reason};
 use crate::plan::{Lookup, Rules};
-use crate::proxy::fetch::{Errand, Spare, conditional_response};
+use crate::proxy::fetch::{Errand, Spare};
 use crate::proxy::judge::Judged;
 use crate::proxy::{Answer, Proxy};
 use crate::respond;
@@ -70,6 +70,15 @@ pub(super) struct Order {
     pub(super) sent: HeaderMap,
     /// What is stored already.
     pub(super) spare: Option<Spare>,
+}
+
+impl Order {
+    /// Whether an answer of this status says anything of what is stored: an accident does not.
+    pub(super) fn is_news(&self, status: StatusCode) -> bool {
+        // SECURITY: in scope `shared` what one caller is refused is no news of the entry that others share.
+        let refused = matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) && self.route.spec.scope == Scope::Shared;
+        !refused && !status.is_server_error()
+    }
 }
 
 /// What the leader gets to hear.
@@ -133,7 +142,7 @@ impl Proxy {
                 };
                 respond::mark(&mut headers, &outcome);
                 self.debug(&mut headers, lookup);
-                let response = conditional_response(&parts.headers, status, headers, body);
+                let response = respond::conditional(&parts.headers, status, headers, body);
                 let response = match spare {
                     // The whole is at hand; of a new response a range gets the whole, as it comes (RFC 9110 14.2).
                     Some(Spare { found, .. }) if confirmed && lookup.range => {
@@ -232,21 +241,20 @@ impl Proxy {
     /// say (RFC 9111 4.3.3), and must not come back as stale.
     async fn end_spare(&self, order: &Order, status: StatusCode, confirmed: bool, reason: Reason) {
         let Some(spare) = &order.spare else { return };
-        // SECURITY: in scope `shared` what one caller is refused is no news of the entry that others share.
-        let refused = matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) && order.route.spec.scope == Scope::Shared;
         // A confirmed response that only brings a cookie is still the same.
         let same = confirmed && matches!(reason, Reason::SetCookie | Reason::Unproven);
-        if !(refused || same || is_failure(status)) {
+        if !same && order.is_news(status) {
             self.store.forget(spare.key).await;
         }
     }
 
     /// Asks the app: whether what is stored still holds, if there is something, and else for the whole.
     async fn ask(&self, order: &Order) -> Result<Asked, upstream::Error> {
-        let mut headers = order.sent.clone();
         // A stored error page has no validators that the app would know again.
         let spare = order.spare.as_ref().map(|spare| &spare.found.resident).filter(|resident| resident.entry.status == StatusCode::OK);
-        if let Some(resident) = spare.filter(|resident| freshen::add_conditions(&resident.entry.headers, &mut headers)) {
+        if let Some(resident) = spare.filter(|resident| freshen::has_validator(&resident.entry.headers)) {
+            let mut headers = order.sent.clone();
+            freshen::add_conditions(&resident.entry.headers, &mut headers);
             let asked = self.send(order, headers).await?;
             if asked.response.status() != StatusCode::NOT_MODIFIED {
                 return Ok(asked);

@@ -9,7 +9,7 @@ use hyper::upgrade::OnUpgrade;
 
 use crate::body::Body;
 use crate::forward::{self, Peer};
-use crate::outcome::{Outcome, Reason};
+use crate::outcome::{Disposition, Outcome, Reason};
 use crate::plan::{self, Lookup};
 use crate::proxy::{Answer, Proxy};
 use crate::respond;
@@ -30,15 +30,19 @@ impl Proxy {
     /// Forwards a request of a route whose answer is not to be stored, as a fill would: the app sees what the key has seen.
     pub(super) async fn pass_lookup(self: &Arc<Self>, parts: &Parts, lookup: &Lookup<'_>, peer: Peer, outcome: Outcome) -> Answer {
         let mut parts = parts.clone();
-        if outcome.disposition == crate::outcome::Disposition::Miss {
+        if outcome.disposition == Disposition::Miss {
             (parts.uri, parts.headers) = lookup.fill_request();
         }
         let answer = self.pass(parts, Body::empty(), peer, outcome, Some(lookup.route.id)).await;
-        if let (Some(id), StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) = (lookup.admission, answer.response.status()) {
-            // However it was asked, the app has refused this credential.
+        self.note_refusal(lookup, answer.response.status());
+        answer
+    }
+
+    /// However it was asked, the app has refused this credential.
+    pub(super) fn note_refusal(&self, lookup: &Lookup<'_>, status: StatusCode) {
+        if let (Some(id), StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) = (lookup.admission, status) {
             self.admissions.end(id);
         }
-        answer
     }
 
     pub(super) fn passed(

@@ -133,8 +133,10 @@ impl Proxy {
             let outcome = Outcome { fwd_status: Some(head.status.as_u16()), reason: Some(Reason::UpstreamError), ..outcome };
             return self.serve_stale(parts, lookup, &spare, outcome, self.clock.wall());
         }
-        if !head.status.is_server_error() {
-            let order = self.order(parts, lookup, peer, errand);
+        self.note_refusal(lookup, head.status);
+        let order = self.order(parts, lookup, peer, errand);
+        // An app that knows no HEAD says nothing of its GET.
+        if order.is_news(head.status) && head.status != StatusCode::METHOD_NOT_ALLOWED {
             self.learn_from_head(order, key, &spare.found.resident, &head, requested).await;
         }
         self.passed(Response::from_parts(head, body), outcome, route, None)

@@ -174,6 +174,23 @@ async fn heavy_nobody_queues_for_what_may_not_be_stored() {
     assert!(second < single + 2 * cost + slack, "known as uncacheable, the last was done after {second:?}");
 }
 
+/// The same where the answer is a slow stream: the bound is the plain one, with no allowance for the machine.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn heavy_nobody_queues_for_a_slow_stream_that_may_not_be_stored() {
+    let app = ScriptApp::start(|_, _| {
+        let begun = Script::new().chunked("Cache-Control: no-store\r\n");
+        (0..PIECES).fold(begun, |script, number| script.piece(&piece(number)).wait(PACE)).end()
+    })
+    .await;
+    let sidecar = roomy(&app, ROUTE).await;
+    let (_, single) = Crowd::ask(sidecar.address, "/a/warm", 1).await.time().await;
+    let (answers, last) = Crowd::ask(sidecar.address, "/a/1", THOUSAND).await.time().await;
+    println!("one takes {single:?}, the last of a thousand was done after {last:?}");
+    assert_whole(&answers, &all_pieces());
+    assert_eq!(app.count("/a/1"), THOUSAND, "each has an answer of its own");
+    assert!(last < 2 * single, "one takes {single:?}, the last of a thousand was done after {last:?}");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_may_not_be_stored_is_remembered_and_then_forgotten() {
     const FORGOTTEN: Duration = Duration::from_secs(10);

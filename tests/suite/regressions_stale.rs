@@ -174,3 +174,24 @@ async fn r025_a_strangers_header_pushes_nothing_out() {
     assert_cache(&scene.ask("/b", &[("x-odd", "1")]).await, "HIT", "stored as a variant");
     assert_cache(&scene.ask("/b", &[("x-odd", "2")]).await, "MISS", "another variant");
 }
+
+/// 26. A HEAD that went to the app because only something stale was stored left a refused caller admitted; and an app that knows no HEAD, or
+/// refused one caller, ended what is stored for all.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn r026_a_head_ends_what_it_speaks_of_and_nothing_else() {
+    let answer = |_: &Asked| Answer::ok("old").header("etag", "\"1\"").header("cache-control", "max-age=1, public, stale-if-error=600");
+    let rules = "[[routes]]\npath = \"/a\"\nscope = \"shared\"\n";
+    for status in [403, 405] {
+        let scene = Scene::start(rules, answer).await;
+        let (alice, bob) = ([("authorization", "Bearer alice")], [("authorization", "Bearer bob")]);
+        scene.ask("/a", &bob).await;
+        scene.ask("/a", &alice).await;
+        until_stale().await;
+        scene.answers(move |_| Answer::status(status, ""));
+        assert_eq!(scene.send("HEAD", "/a", &alice, "").await.status, status);
+        scene.answers(|_| Answer::status(503, "broken"));
+        assert_cache(&scene.ask("/a", &bob).await, "STALE", "what is stored is still there for others");
+        let again = scene.ask("/a", &alice).await;
+        assert_eq!(again.status, if status == 403 { 503 } else { 200 }, "{status}: {}", again.header("cache-status"));
+    }
+}
