@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
@@ -140,7 +140,10 @@ pub struct ScriptApp {
 impl ScriptApp {
     /// An app that plays what `handler` returns for a request and the number of equal ones that came before it.
     pub async fn start(handler: impl Fn(&Seen, usize) -> Script + Send + Sync + 'static) -> Self {
-        let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("the loopback has a free port");
+        // A thousand connections at once are more than a listener keeps by default; TCP tries again only after a second.
+        let socket = TcpSocket::new_v4().expect("a socket");
+        socket.bind(([127, 0, 0, 1], 0).into()).expect("the loopback has a free port");
+        let listener = socket.listen(4096).expect("a bound socket listens");
         let address = listener.local_addr().expect("a bound listener has an address");
         let inner = Arc::new(Inner { handler: Box::new(handler), records: Mutex::default() });
         let task = tokio::spawn(accept(listener, Arc::clone(&inner)));
