@@ -49,9 +49,9 @@ fn slow_stream(gate: &CancellationToken) -> Script {
 }
 
 /// An app that answers with the slow stream when the gate opens.
-async fn streaming_app(gate: &CancellationToken) -> ScriptApp {
+fn streaming_app(gate: &CancellationToken) -> ScriptApp {
     let gate = gate.clone();
-    ScriptApp::start(move |_, _| slow_stream(&gate)).await
+    ScriptApp::start(move |_, _| slow_stream(&gate))
 }
 
 fn assert_whole(answers: &[Message], body: &[u8]) {
@@ -72,7 +72,7 @@ fn latest_first_byte(app: &ScriptApp, target: &str, answers: &[Message]) -> Dura
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn heavy_a_thousand_clients_read_one_slow_stream_as_it_comes() {
     let gate = CancellationToken::new();
-    let app = streaming_app(&gate).await;
+    let app = streaming_app(&gate);
     let sidecar = roomy(&app, ROUTE).await;
     let crowd = Crowd::ask(sidecar.address, "/a/1", THOUSAND).await;
     app.asked("/a/1", 1).await;
@@ -93,7 +93,7 @@ async fn heavy_a_thousand_clients_read_one_slow_stream_as_it_comes() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn heavy_a_leader_that_hangs_up_at_once_takes_nobody_along() {
     let gate = CancellationToken::new();
-    let app = streaming_app(&gate).await;
+    let app = streaming_app(&gate);
     let sidecar = roomy(&app, ROUTE).await;
     let mut leader = wire::connect(sidecar.address).await;
     wire::ask(&mut leader, "/a/1").await;
@@ -126,8 +126,7 @@ async fn heavy_an_app_that_dies_half_way_breaks_every_response() {
                 let half = (0..PIECES / 2).fold(begun, |script, number| script.piece(&piece(number)).wait(PACE / 2));
                 half.reset()
             }
-        })
-        .await;
+        });
         let sidecar = roomy(&app, ROUTE).await;
         let crowd = Crowd::ask(sidecar.address, target, THOUSAND).await;
         app.asked(target, 1).await;
@@ -149,7 +148,7 @@ async fn heavy_an_app_that_dies_half_way_breaks_every_response() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn heavy_nobody_queues_for_what_may_not_be_stored() {
-    let app = ScriptApp::start(|_, _| Script::new().wait(LATENCY).whole("Cache-Control: no-store\r\n", b"mine alone")).await;
+    let app = ScriptApp::start(|_, _| Script::new().wait(LATENCY).whole("Cache-Control: no-store\r\n", b"mine alone"));
     let sidecar = roomy(&app, ROUTE).await;
     let (_, single) = Crowd::ask(sidecar.address, "/a/warm", 1).await.time().await;
     // What a thousand requests cost on this machine that have nothing to do with each other, once the connections to the app are made.
@@ -178,8 +177,7 @@ async fn heavy_nobody_queues_for_a_slow_stream_that_may_not_be_stored() {
     let app = ScriptApp::start(|_, _| {
         let begun = Script::new().chunked("Cache-Control: no-store\r\n");
         (0..PIECES).fold(begun, |script, number| script.piece(&piece(number)).wait(PACE)).end()
-    })
-    .await;
+    });
     let sidecar = roomy(&app, ROUTE).await;
     let (_, single) = Crowd::ask(sidecar.address, "/a/warm", 1).await.time().await;
     let (answers, last) = Crowd::ask(sidecar.address, "/a/1", THOUSAND).await.time().await;
@@ -224,8 +222,7 @@ async fn followers_go_alone_as_soon_as_the_head_forbids_to_store() {
             0 => Script::new().until(&head).chunked("Cache-Control: private\r\n").piece(b"sl").until(&body).piece(b"ow").end(),
             _ => Script::new().whole("Cache-Control: private\r\n", b"own"),
         }
-    })
-    .await;
+    });
     let sidecar = Sidecar::start(app.address, ROUTE).await;
     let leader = Crowd::ask(sidecar.address, "/a/1", 1).await;
     app.asked("/a/1", 1).await;
@@ -245,8 +242,7 @@ async fn who_comes_in_mid_body_gets_it_from_its_start_and_who_leaves_takes_nobod
     let app = ScriptApp::start({
         let (gate, middle) = (gate.clone(), middle.clone());
         move |_, _| Script::new().until(&gate).chunked("").piece(b"one ").until(&middle).piece(b"two").end()
-    })
-    .await;
+    });
     let sidecar = Sidecar::start(app.address, ROUTE).await;
     let mut leader = Client::new(sidecar.address);
     let opening = tokio::spawn(async move { leader.open("GET", "/a/1", &[], "").await.map(|response| (leader, response)) });
@@ -311,8 +307,7 @@ async fn a_purge_in_mid_body_starts_a_new_fill_and_leaves_the_old_one_to_its_rea
             ("GET", _) => Script::new().whole("", b"new body"),
             _ => Script::new().whole("", b"written"),
         }
-    })
-    .await;
+    });
     let sidecar = Sidecar::start(app.address, VERSIONED_RULES).await;
     let old = Crowd::ask(sidecar.address, "/v/a", 10).await;
     app.asked("/v/a", 1).await;
@@ -345,8 +340,7 @@ async fn a_body_that_outgrows_the_limit_goes_on_to_those_attached() {
             let script = script.piece(&large[..32 * KIB]).until(&attach).piece(&large[32 * KIB..256 * KIB]);
             script.until(&rest).piece(&large[256 * KIB..]).end()
         }
-    })
-    .await;
+    });
     let sidecar = Sidecar::start(app.address, &rules).await;
     let attached = Crowd::ask(sidecar.address, "/a/1", 10).await;
     app.asked("/a/1", 1).await;
@@ -373,16 +367,16 @@ async fn a_body_that_outgrows_the_limit_goes_on_to_those_attached() {
 }
 
 /// An app whose one answer is this long, after the gate.
-async fn large_app(gate: &CancellationToken, body: &[u8]) -> ScriptApp {
+fn large_app(gate: &CancellationToken, body: &[u8]) -> ScriptApp {
     let (gate, body) = (gate.clone(), body.to_vec());
-    ScriptApp::start(move |_, _| Script::new().until(&gate).sized("", body.len()).piece(&body)).await
+    ScriptApp::start(move |_, _| Script::new().until(&gate).sized("", body.len()).piece(&body))
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_slow_reader_of_what_is_stored_slows_nobody_and_gets_it_all() {
     let gate = CancellationToken::new();
     let body: Vec<u8> = (0..u8::MAX).cycle().take(12 * MIB).collect();
-    let app = large_app(&gate, &body).await;
+    let app = large_app(&gate, &body);
     let sidecar = Sidecar::start(app.address, &format!("[limits]\nobject = \"16MiB\"\n{ROUTE}")).await;
     let mut slow = wire::connect_narrow(sidecar.address).await;
     wire::ask(&mut slow, "/a/1").await;
@@ -404,8 +398,7 @@ async fn laggard_of_a_passing_body(length: usize, piece: usize, pause: Duration)
     let app = ScriptApp::start({
         let (gate, body) = (gate.clone(), body.clone());
         move |_, _| body.chunks(piece).fold(Script::new().until(&gate).chunked(""), Script::piece).end()
-    })
-    .await;
+    });
     let sidecar = Sidecar::start(app.address, &format!("[limits]\nobject = \"1MiB\"\n{ROUTE}")).await;
     let mut slow = wire::connect_narrow(sidecar.address).await;
     wire::ask(&mut slow, "/a/1").await;

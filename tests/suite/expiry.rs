@@ -49,7 +49,7 @@ async fn load(mut client: Repeater, stop: CancellationToken) -> Vec<Sample> {
 /// Puts load on a key of a route with these lines until it has expired often enough. Returns what the clients and the app saw.
 async fn under_load(lines: &str) -> (Vec<Sample>, Record) {
     // Without a `Date`: it counts in seconds, and the age that it tells could be one too many.
-    let app = ScriptApp::start(|_, number| Script::new().wait(FILL).whole("", number.to_string().as_bytes())).await;
+    let app = ScriptApp::start(|_, number| Script::new().wait(FILL).whole("", number.to_string().as_bytes()));
     let rules = format!("[[routes]]\npath = \"/a\"\nscope = \"public\"\n{lines}\n");
     let sidecar = ChildSidecar::spawn(&format!("url = \"http://{}\"", app.address), &rules).await;
     assert_eq!(wire::get(sidecar.address, "/a").await.cache(), "MISS");

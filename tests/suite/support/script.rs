@@ -139,7 +139,7 @@ pub struct ScriptApp {
 
 impl ScriptApp {
     /// An app that plays what `handler` returns for a request and the number of equal ones that came before it.
-    pub async fn start(handler: impl Fn(&Seen, usize) -> Script + Send + Sync + 'static) -> Self {
+    pub fn start(handler: impl Fn(&Seen, usize) -> Script + Send + Sync + 'static) -> Self {
         // A thousand connections at once are more than a listener keeps by default; TCP tries again only after a second.
         let socket = TcpSocket::new_v4().expect("a socket");
         socket.bind(([127, 0, 0, 1], 0).into()).expect("the loopback has a free port");
