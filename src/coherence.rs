@@ -1,5 +1,8 @@
 //! Coherence: what proves an entry current, and what makes it no longer so. On one sidecar, or on several that share a Redis.
 //!
+//! The protocol between sidecars is the [`core`]'s; the `keeper` carries its commands out, and `mutation` purges by it. Here is what fills and
+//! hits ask.
+//!
 //! Invariants:
 //! 1. *A purge kills every fill it overlaps.* A fill reads the state of its tags before the app is asked ([`Coherence::read_local`],
 //!    `Store::consult`); [`Coherence::commit`] refuses what was read before a purge of any of its tags, those named by the response
@@ -8,26 +11,40 @@
 //!    the epoch, which moves at every such change.
 //! 3. *A purge is never forgotten.* Either Redis has it when [`Coherence::committed`] returns, or the journal has it and nothing that
 //!    Redis vouches for is served by this sidecar until it was replayed.
+//! 4. *The table is trusted for what it was told.* An entry is served without a look at Redis only if the state of its tags in the local
+//!    table is what it was before Redis vouched for it, while a lease was held then, is held now, and none was lost in between
+//!    ([`Coherence::holds`]).
 
-use std::collections::HashSet;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::SeqCst};
+use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use smallvec::SmallVec;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, mpsc};
 
 use crate::clock::Clock;
+use crate::coherence::core::{Command, Core, Event, Phase, Settings, Standings};
+use crate::coherence::gate::Published;
+use crate::coherence::message::Process;
 use crate::coherence::record::Reading;
 use crate::coherence::shared::Shared;
-use crate::coherence::table::{Cell, Guarded, Table};
-use crate::entry::Stamp;
+use crate::coherence::table::Table;
 use crate::metrics::Counter;
 use crate::outcome::Reason;
-use crate::store::redis::{CallError, OnLoss, Writes};
+use crate::store::redis::{CallError, OnLoss};
 use crate::tag::Tag;
 
+pub use crate::coherence::mutation::{Pending, WriteRefused};
+pub use crate::coherence::proof::{LocalProof, Proof, SharedProof, Watch};
+pub use crate::coherence::read::{LocalRead, Read};
+
+pub mod core;
+mod gate;
 mod keeper;
+pub mod message;
+mod mutation;
+mod proof;
+mod read;
 pub mod record;
 pub mod shared;
 pub mod table;
@@ -49,120 +66,6 @@ pub enum Mode {
     Degraded,
 }
 
-/// What must still be true for an entry to be served.
-#[derive(Debug)]
-pub enum Proof {
-    /// The cells of its tags say what they said.
-    Local(LocalProof),
-    /// The records of its tags in Redis say what they said.
-    Shared(Stamp),
-}
-
-/// A proof by the local table.
-#[derive(Debug)]
-pub struct LocalProof {
-    epoch: u64,
-    generation: u64,
-    /// Inline for the usual few: a hit should not have to look for them.
-    cells: SmallVec<[(Arc<Cell>, u64); 3]>,
-    /// The end of trust, when Redis is lost.
-    until: Option<Instant>,
-}
-
-impl Proof {
-    /// How much memory it takes beside the entry.
-    #[must_use]
-    pub fn weight(&self) -> usize {
-        match self {
-            // A cell with its name in the table, shared by some entries.
-            Self::Local(local) => local.cells.len() * 160,
-            Self::Shared(stamp) => stamp.tags.iter().map(|(tag, _)| tag.as_str().len() + 48).sum(),
-        }
-    }
-}
-
-/// The state of some tags before the app is asked.
-#[derive(Clone, Debug)]
-pub enum Read {
-    /// By the local table.
-    Local(LocalRead),
-    /// By Redis, in this epoch.
-    Shared(u64, Reading),
-    /// Nothing could be read: what is fetched is not stored.
-    Unproven,
-}
-
-/// A reading of the local table.
-#[derive(Clone, Debug)]
-pub struct LocalRead {
-    epoch: u64,
-    generation: u64,
-    seq: u64,
-    cells: Vec<(Tag, Arc<Cell>, u64)>,
-    at: Instant,
-}
-
-impl Read {
-    /// Whether a request that read this may be answered from a fill that read `fill`. `more_tags` says whether the fill's response
-    /// carries tags beside those read: of these it can only be said that no purge at all came between.
-    #[must_use]
-    pub fn may_join(&self, fill: &Self, more_tags: bool) -> bool {
-        match (self, fill) {
-            (Self::Local(one), Self::Local(two)) => {
-                let same_step = one.seq == two.seq;
-                one.epoch == two.epoch
-                    && one.generation == two.generation
-                    && one.cells.len() == two.cells.len()
-                    && one.cells.iter().zip(&two.cells).all(|((a, _, at), (b, _, then))| a == b && at == then)
-                    && (same_step || !more_tags)
-            }
-            (Self::Shared(epoch, one), Self::Shared(then, two)) => {
-                epoch == then && one.agrees_with(two) && ((one.seq.is_some() && one.seq == two.seq) || !more_tags)
-            }
-            _ => false,
-        }
-    }
-}
-
-impl Read {
-    /// Whether exactly so many purges came since `earlier` was read.
-    #[must_use]
-    pub fn is_later_by(&self, earlier: &Self, purges: u64) -> bool {
-        match (self, earlier) {
-            (Self::Local(now), Self::Local(then)) => {
-                now.epoch == then.epoch && now.generation == then.generation && now.seq == then.seq + purges
-            }
-            (Self::Shared(epoch, now), Self::Shared(then_epoch, then)) => {
-                let steps = now.seq.zip(then.seq).is_some_and(|(now, then)| now.checked_sub(then) == Some(purges));
-                epoch == then_epoch && now.generation == then.generation && steps
-            }
-            _ => false,
-        }
-    }
-}
-
-/// A write was refused because its purge could not be made known to the others.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct WriteRefused;
-
-/// A mutation under way.
-#[derive(Debug)]
-pub struct Pending {
-    id: String,
-    tags: Vec<Tag>,
-    guarded: bool,
-    marked: bool,
-    _guards: Vec<Guarded>,
-}
-
-impl Pending {
-    /// The tags that it will purge.
-    #[must_use]
-    pub fn tags(&self) -> &[Tag] {
-        &self.tags
-    }
-}
-
 /// Counts of what coherence does.
 #[derive(Clone, Debug, Default)]
 pub struct Counters {
@@ -172,6 +75,16 @@ pub struct Counters {
     pub losses: Arc<Counter>,
     /// Times it was rejoined.
     pub rejoins: Arc<Counter>,
+    /// Times it was rejoined under another primary than before.
+    pub fences: Arc<Counter>,
+    /// Leases that ended before they were renewed.
+    pub leases_lost: Arc<Counter>,
+    /// Purges that all other sidecars acknowledged.
+    pub acknowledged: Arc<Counter>,
+    /// Purges that waited for the end of a lease.
+    pub outlived: Arc<Counter>,
+    /// Microseconds that purges waited for other sidecars.
+    pub waited_us: Arc<Counter>,
     /// Purges that went into the journal.
     pub journaled: Arc<Counter>,
     /// Tags replayed from the journal.
@@ -180,12 +93,10 @@ pub struct Counters {
     pub killed_fills: Arc<Counter>,
     /// Mutations taken as committed because their sidecar died.
     pub orphans: Arc<Counter>,
-}
-
-#[derive(Debug, Default)]
-struct Journal {
-    tags: HashSet<Tag>,
-    everything: bool,
+    /// Sidecars that were taken for dead.
+    pub struck_out: Arc<Counter>,
+    /// Requests that found no recent proof of contact with Redis.
+    pub lapsed: Arc<Counter>,
 }
 
 /// Coherence of one sidecar.
@@ -193,11 +104,15 @@ struct Journal {
 pub struct Coherence {
     table: Table,
     shared: Option<Shared>,
-    /// Even: Redis is the truth (or, without Redis, always 0). Odd: Redis is lost.
-    epoch: AtomicU64,
+    gate: Published,
+    core: Mutex<mutation::Guarded>,
     misses: AtomicU32,
-    journal: Mutex<Journal>,
-    lost: Notify,
+    commands: mpsc::UnboundedSender<Command>,
+    /// For the keeper, which takes it.
+    queue: Mutex<Option<mpsc::UnboundedReceiver<Command>>>,
+    /// Something has changed that the keeper minds.
+    wake: Notify,
+    /// Redis is joined, or contact with it was proven.
     joined: Notify,
     clock: Clock,
     /// What it has done.
@@ -208,14 +123,22 @@ impl Coherence {
     /// Coherence of a sidecar by itself, or of several that share these records.
     #[must_use]
     pub fn new(shared: Option<Shared>, clock: Clock) -> Self {
-        let epoch = u64::from(shared.is_some());
+        let settings = shared.as_ref().map_or_else(
+            || Settings::new(Duration::ZERO, Duration::ZERO),
+            |shared| Settings::new(shared.link().settings().lease, shared.link().settings().rejoin_grace),
+        );
+        let gate = Published::new(u64::from(shared.is_some()), clock.clone());
+        // As many as there are purges, beats and deaths within the deadline of a call: what runs them does not wait.
+        let (commands, queue) = mpsc::unbounded_channel();
         Self {
             table: Table::default(),
             shared,
-            epoch: AtomicU64::new(epoch),
+            gate,
+            core: Mutex::new(mutation::Guarded::new(Core::new(Process(rand::random()), settings, JOURNAL))),
             misses: AtomicU32::new(0),
-            journal: Mutex::default(),
-            lost: Notify::new(),
+            commands,
+            queue: Mutex::new(Some(queue)),
+            wake: Notify::new(),
             joined: Notify::new(),
             clock,
             counters: Counters::default(),
@@ -225,7 +148,7 @@ impl Coherence {
     /// What coherence rests on.
     #[must_use]
     pub fn mode(&self) -> Mode {
-        match (&self.shared, self.epoch.load(SeqCst) % 2) {
+        match (&self.shared, self.epoch() % 2) {
             (None, _) => Mode::Local,
             (Some(_), 0) => Mode::Shared,
             (Some(_), _) => Mode::Degraded,
@@ -235,7 +158,7 @@ impl Coherence {
     /// The number of the present mode's stretch of time.
     #[must_use]
     pub fn epoch(&self) -> u64 {
-        self.epoch.load(SeqCst)
+        self.gate.epoch()
     }
 
     /// The records in Redis.
@@ -250,11 +173,16 @@ impl Coherence {
         self.shared.as_ref().map_or(OnLoss::Memory, |shared| shared.link().settings().on_redis_loss)
     }
 
-    /// How many purges wait to be replayed.
+    /// How it stands with the other sidecars.
     #[must_use]
-    pub fn journal_depth(&self) -> usize {
-        let journal = self.journal();
-        journal.tags.len() + usize::from(journal.everything)
+    pub fn standings(&self) -> Standings {
+        self.core().core.standings()
+    }
+
+    /// Whether hits from memory need no look at Redis.
+    #[must_use]
+    pub fn has_lease(&self) -> bool {
+        self.gate.has_lease()
     }
 
     /// How many tags the local table knows.
@@ -269,14 +197,7 @@ impl Coherence {
         let at = self.clock.now();
         // The epoch first, the cells after the step: a change in between makes the reading stale, never fresh.
         let (epoch, generation, seq) = (self.epoch(), self.table.generation(), self.table.seq());
-        let cells = tags
-            .iter()
-            .map(|tag| {
-                let (cell, _) = self.table.cell(tag);
-                let purged = cell.purged();
-                (tag.clone(), cell, purged)
-            })
-            .collect();
+        let cells = tags.iter().map(|tag| self.table.state(tag)).collect();
         Read::Local(LocalRead { epoch, generation, seq, cells, at })
     }
 
@@ -301,6 +222,53 @@ impl Coherence {
             }
         }
         Ok(())
+    }
+
+    /// Whether an entry that Redis vouched for is current by the local table, so that Redis need not be asked.
+    #[must_use]
+    pub fn holds(&self, proof: &SharedProof) -> bool {
+        let leased = proof.leased.load();
+        let Some(leased) = &*leased else { return false };
+        // In this order: see the gate's invariant.
+        self.gate.has_lease()
+            && self.gate.session() == leased.session
+            && self.table.generation() == leased.generation
+            && leased.cells.iter().all(|(cell, purged)| cell.purged() == *purged && !cell.is_guarded())
+    }
+
+    /// Begins to watch tags, before Redis is asked about them; none without a lease.
+    #[must_use]
+    pub fn watch_tags(&self, tags: &[Tag]) -> Option<Watch> {
+        // The session first: a lease that is found in force after it is that session's, or a later one's, which makes the watch worthless
+        // but not wrong.
+        let session = self.gate.session();
+        if !self.gate.has_lease() {
+            return None;
+        }
+        let generation = self.table.generation();
+        let cells = tags.iter().map(|tag| self.table.state(tag)).collect();
+        Some(Watch { session, generation, cells })
+    }
+
+    /// Whether records may be read: contact with Redis was proven lately, or is now. A sidecar that was stopped finds out here.
+    pub async fn has_contact(&self) -> bool {
+        if self.gate.has_contact() {
+            return true;
+        }
+        let Some(shared) = &self.shared else { return true };
+        self.counters.lapsed.inc();
+        let proven = async {
+            loop {
+                let notified = self.joined.notified();
+                self.wake.notify_one();
+                if self.gate.has_contact() || self.mode() == Mode::Degraded {
+                    return;
+                }
+                notified.await;
+            }
+        };
+        let _ = tokio::time::timeout(shared.link().settings().deadline, proven).await;
+        self.gate.has_contact() && self.mode() == Mode::Shared
     }
 
     /// The proof for a response with these tags, if none of them was purged since they were read.
@@ -349,13 +317,14 @@ impl Coherence {
         self.shared.as_ref().map_or(Duration::ZERO, |shared| shared.link().settings().degraded_ttl)
     }
 
-    async fn commit_shared(&self, epoch: u64, reading: &Reading, tags: &[Tag], lifetime: Duration) -> Result<Stamp, Reason> {
+    async fn commit_shared(&self, epoch: u64, reading: &Reading, tags: &[Tag], lifetime: Duration) -> Result<SharedProof, Reason> {
         let Some(shared) = &self.shared else { return Err(Reason::Unproven) };
         if epoch != self.epoch() {
             return Err(Reason::Unproven);
         }
+        let watch = self.watch_tags(tags);
         match self.watch(shared.commit(reading, tags, lifetime).await) {
-            Ok(Some(stamp)) => Ok(stamp),
+            Ok(Some(stamp)) => Ok(SharedProof::new(stamp, watch.as_ref())),
             Ok(None) => Err(Reason::PurgedMeanwhile),
             // Fail open: the response goes to its client all the same, it is only not stored.
             Err(_) => Err(Reason::StoreFailed),
@@ -378,122 +347,59 @@ impl Coherence {
     }
 
     /// Trusts Redis no more. What it vouched for is no longer served.
-    fn lose(&self, why: &'static str) {
-        let epoch = self.epoch();
-        if epoch.is_multiple_of(2) && self.epoch.compare_exchange(epoch, epoch + 1, SeqCst, SeqCst).is_ok() {
+    pub(crate) fn lose(&self, why: &'static str) {
+        self.handle_because(Event::Lost, why);
+    }
+
+    /// Lets the core handle an event, and carries out what it commands: at once what concerns this process, the rest by the keeper.
+    pub(crate) fn handle(&self, event: Event) {
+        self.handle_because(event, "another primary answers, or a purge did not reach it");
+    }
+
+    fn handle_because(&self, event: Event, why: &'static str) {
+        let mut guarded = self.core();
+        let core = &mut guarded.core;
+        let (phase, gate) = (core.phase(), core.gate());
+        let is_tick = event == Event::Tick;
+        let commands = core.handle(self.gate.now(), event);
+        let (now, then) = (core.gate(), core.phase());
+        // First what hits look at, then what is done about it: see the core's commands.
+        self.gate.publish(now);
+        for command in commands {
+            match command {
+                Command::Distrust(Some(tags)) => self.table.purge(&tags),
+                Command::Distrust(None) => self.table.purge_everything(),
+                Command::Release(id, how) => guarded.release(id, how),
+                command => {
+                    // Without a keeper there is nobody to carry it out, nor to wait for it.
+                    let _ = self.commands.send(command);
+                }
+            }
+        }
+        drop(guarded);
+        if now.session != gate.session && gate.lease_until > Duration::ZERO {
+            self.counters.leases_lost.inc();
+        }
+        if phase == Phase::Joined && then != Phase::Joined {
             self.counters.losses.inc();
             tracing::warn!(why, "Redis is lost; serving from memory and the app until it is back");
-            self.lost.notify_one();
+        }
+        if then == Phase::Joined && phase != Phase::Joined {
+            self.misses.store(0, SeqCst);
+            self.counters.rejoins.inc();
+            tracing::info!("Redis is in use");
+        }
+        if now != gate {
+            self.joined.notify_waiters();
+        }
+        // The keeper, which tells the time, knows of that itself.
+        if !is_tick {
+            self.wake.notify_one();
         }
     }
 
-    /// Begins a mutation: its tags are marked before the app sees it.
-    pub async fn mark(&self, tags: Vec<Tag>, guarded: bool, within: Duration) -> Result<Pending, WriteRefused> {
-        let guards = if guarded { self.table.guard(&tags) } else { Vec::new() };
-        let mut pending = Pending { id: crate::scope::hex(&rand::random::<[u8; 8]>()), tags, guarded, marked: false, _guards: guards };
-        if let Some(shared) = &self.shared {
-            let refuse = shared.link().settings().writes == Writes::Refuse;
-            // Who would rather refuse a write than serve a stale read keeps hits away until the purge is proven:
-            // Redis may be lost between the mark and the purge.
-            pending.guarded |= refuse;
-            if self.mode() == Mode::Shared {
-                pending.marked = true;
-                let marked = self.watch(shared.mark(&pending.id, &pending.tags, within, pending.guarded).await);
-                if let Err(error) = marked {
-                    // What cannot be marked can hardly be purged: do not spend a second deadline on finding that out.
-                    if matches!(error, CallError::Timeout) {
-                        self.lose("a mutation could not be marked in time");
-                    }
-                    if refuse {
-                        return Err(WriteRefused);
-                    }
-                }
-            } else if refuse {
-                return Err(WriteRefused);
-            }
-        }
-        Ok(pending)
-    }
-
-    /// Moves the deadline of a mutation that takes long.
-    pub async fn renew(&self, pending: &Pending, within: Duration) {
-        if let (Some(shared), Mode::Shared, true) = (&self.shared, self.mode(), pending.marked) {
-            // Fail open: an unrenewed mark is taken as committed by the others, which costs hits, not correctness.
-            let _ = self.watch(shared.mark(&pending.id, &pending.tags, within, pending.guarded).await);
-        }
-    }
-
-    /// The mutation was committed, or may have been: its tags are purged before this returns.
-    pub async fn committed(&self, pending: Pending) {
-        self.purge_as(&pending.id, &pending.tags).await;
-    }
-
-    /// The app refused the mutation: nothing is purged.
-    pub async fn refused(&self, pending: Pending) {
-        if let (Some(shared), Mode::Shared, true) = (&self.shared, self.mode(), pending.marked) {
-            // Fail open: the mark ends by its deadline.
-            let _ = self.watch(shared.unmark(&pending.id, &pending.tags).await);
-        }
-    }
-
-    /// Purges tags.
-    pub async fn purge(&self, tags: &[Tag]) {
-        self.purge_as("", tags).await;
-    }
-
-    async fn purge_as(&self, id: &str, tags: &[Tag]) {
-        self.counters.purged_tags.add(tags.len() as u64);
-        self.table.purge(tags);
-        let Some(shared) = &self.shared else { return };
-        while !self.journal_if_degraded(tags) {
-            match self.watch(shared.purge(id, tags).await) {
-                Ok(()) => return,
-                Err(error) => {
-                    tracing::warn!(%error, tags = tags.len(), "a purge did not reach Redis; it will be replayed");
-                    self.lose("a purge did not reach it");
-                }
-            }
-        }
-    }
-
-    /// Keeps a purge for the rejoin, if Redis is lost. Under the journal's lock, which the rejoin holds when it ends the loss.
-    fn journal_if_degraded(&self, tags: &[Tag]) -> bool {
-        let mut journal = self.journal();
-        if self.mode() != Mode::Degraded {
-            return false;
-        }
-        self.counters.journaled.inc();
-        if journal.tags.len() + tags.len() > JOURNAL {
-            journal.everything = true;
-            journal.tags.clear();
-        } else if !journal.everything {
-            journal.tags.extend(tags.iter().cloned());
-        }
-        true
-    }
-
-    /// Asks for mutations past their deadline to be taken as committed.
-    pub async fn settle(&self, tags: &[Tag]) {
-        if let Some(shared) = &self.shared {
-            self.counters.orphans.inc();
-            // Fail open: the reader treats the entry as a miss whatever comes of this.
-            let _ = self.watch(shared.settle(tags).await);
-        }
-    }
-
-    /// Ends when Redis is the truth for the first time, or again. At once without Redis.
-    pub async fn joined(&self) {
-        loop {
-            let notified = self.joined.notified();
-            if self.mode() != Mode::Degraded {
-                return;
-            }
-            notified.await;
-        }
-    }
-
-    fn journal(&self) -> std::sync::MutexGuard<'_, Journal> {
-        // The journal is whole between any two statements that could panic.
-        self.journal.lock().unwrap_or_else(PoisonError::into_inner)
+    fn core(&self) -> std::sync::MutexGuard<'_, mutation::Guarded> {
+        // The core is whole between any two statements that could panic.
+        self.core.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

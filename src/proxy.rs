@@ -17,7 +17,7 @@ use crate::body::Body;
 use crate::clock::{Clock, Wall};
 use crate::coalesce::Flights;
 use crate::coalesce::across::Across;
-use crate::coherence::Coherence;
+use crate::coherence::{Coherence, Proof};
 use crate::forward::{self, Peer};
 use crate::metrics::{Counter, Metrics};
 use crate::outcome::{Disposition, Outcome, Reason, Tier};
@@ -240,7 +240,7 @@ impl Proxy {
     /// A hit that needs nothing but this process.
     fn hit_at_once(self: &Arc<Self>, parts: &Parts, lookup: &Lookup<'_>, peer: Peer) -> Option<Answer> {
         let now = self.clock.wall();
-        if !lookup.unknown.is_empty() {
+        if self.uncovered_header(lookup).is_some() {
             return None;
         }
         let resident = self.store.at_hand(lookup, now)?;
@@ -249,6 +249,10 @@ impl Proxy {
             return None;
         }
         if lookup.route.spec.early_refresh && stale::is_due(&resident.entry.times, resident.entry.took, now, rand::random) {
+            if matches!(resident.proof, Proof::Shared(_)) {
+                // What is fetched has to be judged by the records from before it: the long way reads them.
+                return None;
+            }
             self.refresh_at_hand(parts, lookup, peer, &resident);
         }
         Some(self.hit(parts, lookup, &resident, Tier::Memory, now))

@@ -134,11 +134,11 @@ impl Proxy {
         let guarded = mutation.guard == Guard::Bypass;
         let tags = std::mem::take(&mut mutation.tags);
         // What cannot be marked is refused, where the operator would rather refuse a write than serve a stale read.
-        let Ok(pending) = self.coherence.mark(tags, guarded, self.settings.mark_for).await else {
+        let Ok(mut pending) = self.coherence.mark(tags, guarded, self.settings.mark_for).await else {
             let _ = tell.send(Told::Refused);
             return;
         };
-        let result = self.send_renewing(request, &pending).await;
+        let result = self.send_renewing(request, &mut pending).await;
         let told = match result {
             Ok(response) if response.status().is_client_error() => {
                 self.coherence.refused(pending).await;
@@ -171,13 +171,14 @@ impl Proxy {
     }
 
     /// Sends the request, and moves the deadline of its mark for as long as that takes.
-    async fn send_renewing(&self, request: Request<Body>, pending: &Pending) -> Result<Response<Body>, upstream::Error> {
+    async fn send_renewing(&self, request: Request<Body>, pending: &mut Pending) -> Result<Response<Body>, upstream::Error> {
         let sending = self.upstream.send(request);
         tokio::pin!(sending);
+        let every = self.coherence.renew_every(self.settings.mark_for);
         loop {
             tokio::select! {
                 result = &mut sending => return result,
-                () = tokio::time::sleep(self.settings.mark_for / 3) => self.coherence.renew(pending, self.settings.mark_for).await,
+                () = tokio::time::sleep(every) => self.coherence.renew(pending, self.settings.mark_for).await,
             }
         }
     }

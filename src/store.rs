@@ -13,7 +13,7 @@ use bytes::Bytes;
 use crate::clock::{Wall, millis};
 use crate::coherence::record::{Reading, Verdict};
 use crate::coherence::shared::Shared;
-use crate::coherence::{Coherence, Mode, Proof, Read};
+use crate::coherence::{Coherence, Mode, Proof, Read, SharedProof, Watch};
 use crate::entry::packed::{self, Seal, Unpacked};
 use crate::entry::{Entry, Stamp, VaryMark};
 use crate::key::{Key, KeyHash};
@@ -158,7 +158,7 @@ impl Store {
         let times = &resident.entry.times;
         let current = match (&resident.proof, read) {
             (Proof::Local(proof), _) => self.coherence.judge_local(proof).is_ok(),
-            (Proof::Shared(stamp), Read::Shared(_, reading)) => matches!(reading.judge(stamp), Verdict::Current),
+            (Proof::Shared(proof), Read::Shared(_, reading)) => matches!(reading.judge(&proof.stamp), Verdict::Current),
             _ => false,
         };
         current && times.is_fresh(now) && received.is_none_or(|received| times.received > received)
@@ -169,6 +169,9 @@ impl Store {
         match (self.coherence.mode(), self.coherence.shared()) {
             (Mode::Shared, Some(shared)) => {
                 let epoch = self.coherence.epoch();
+                if !self.coherence.has_contact().await {
+                    return Read::Unproven;
+                }
                 let fetched = self.coherence.watch(shared.fetch(None, tags).await).ok();
                 fetched.and_then(|fetched| fetched.reading).map_or(Read::Unproven, |reading| Read::Shared(epoch, reading))
             }
@@ -176,16 +179,17 @@ impl Store {
         }
     }
 
-    /// What memory holds for a request, where the local table is the truth: the shortest way to a hit.
+    /// What memory holds for a request and needs nobody's word to be served: the shortest way to a hit.
     #[must_use]
     pub fn at_hand(&self, lookup: &Lookup<'_>, now: Wall) -> Option<Arc<Resident>> {
-        if self.coherence.mode() == Mode::Shared {
-            return None;
-        }
-        let Some(Kept::Entry(resident)) = self.memory.get(&lookup.key) else { return None };
-        let Proof::Local(proof) = &resident.proof else { return None };
-        let current = self.coherence.judge_local(proof).is_ok() && resident.entry.times.is_fresh(now);
-        current.then_some(resident)
+        let (_, resident, _) = self.resident(lookup);
+        let resident = resident?;
+        let current = match (&resident.proof, self.coherence.mode()) {
+            (Proof::Local(proof), Mode::Local | Mode::Degraded) => self.coherence.judge_local(proof).is_ok(),
+            (Proof::Shared(proof), Mode::Shared) => self.coherence.holds(proof),
+            _ => false,
+        };
+        (current && resident.entry.times.is_fresh(now)).then_some(resident)
     }
 
     fn consult_local(&self, sought: &impl Sought, now: Wall) -> Consulted {
@@ -225,6 +229,9 @@ impl Store {
     async fn consult_shared(&self, shared: &Shared, sought: &impl Sought, now: Wall) -> Consulted {
         let epoch = self.coherence.epoch();
         let (key, kept, varies) = self.resident(sought);
+        if !self.coherence.has_contact().await {
+            return Consulted { key, found: None, why: Reason::CacheUnavailable, read: Read::Unproven };
+        }
         let looked = match kept {
             Some(resident) if resident.entry.times.is_fresh(now) => self.look_in_memory(shared, sought, &key, resident, now).await,
             _ => self.look_in_redis(shared, sought, key.clone(), varies, now).await,
@@ -246,16 +253,18 @@ impl Store {
     /// An entry of the memory tier, judged by one reading of the records.
     async fn look_in_memory(&self, shared: &Shared, sought: &impl Sought, key: &Key, resident: Arc<Resident>, now: Wall) -> Option<Looked> {
         let mut tags = sought.tags();
-        if let Proof::Shared(stamp) = &resident.proof {
-            for (tag, _) in &stamp.tags {
+        if let Proof::Shared(proof) = &resident.proof {
+            for (tag, _) in &proof.stamp.tags {
                 if !tags.contains(tag) {
                     tags.push(tag.clone());
                 }
             }
+            let watch = self.coherence.watch_tags(&tags);
             let reading = self.coherence.watch(shared.fetch(None, &tags).await).ok()?.reading;
-            let verdict = reading.as_ref().map_or(Verdict::Refused(Reason::Purged), |reading| reading.judge(stamp));
+            let verdict = reading.as_ref().map_or(Verdict::Refused(Reason::Purged), |reading| reading.judge(&proof.stamp));
             match self.settled(verdict, &tags).await {
                 Ok(()) => {
+                    proof.renew(watch.as_ref());
                     let found = Found { resident, tier: Tier::Memory, fresh: true };
                     return Some(Looked { key: key.clone(), found: Some(found), why: Reason::NotStored, reading });
                 }
@@ -271,8 +280,9 @@ impl Store {
 
     async fn look_in_redis(&self, shared: &Shared, sought: &impl Sought, key: Key, varies: bool, now: Wall) -> Option<Looked> {
         let tags = sought.tags();
+        let mut watch = self.coherence.watch_tags(&tags);
         let fetched = self.coherence.watch(shared.fetch(Some(key.hash()), &tags).await).ok()?;
-        let Some(mut reading) = fetched.reading else {
+        let Some(reading) = fetched.reading else {
             return Some(Looked { key, found: None, why: Reason::NotStored, reading: None });
         };
         let (mut key, mut bytes, mut varies) = (key, fetched.entry, varies);
@@ -289,7 +299,7 @@ impl Store {
                 }
                 // SECURITY: two keys with one hash never share an entry, whoever wrote it.
                 Some(Unpacked::Entry(entry, stamp)) if entry.key[..] == *key.canonical() => {
-                    match self.admit_from_redis(shared, &mut reading, *entry, stamp, now).await? {
+                    match self.admit_from_redis(shared, (&reading, watch.take()), *entry, stamp, now).await? {
                         Ok(found) => {
                             if found.fresh {
                                 self.memory.insert(key.hash(), Arc::clone(&found.resident));
@@ -310,7 +320,7 @@ impl Store {
     async fn admit_from_redis(
         &self,
         shared: &Shared,
-        reading: &mut Reading,
+        (reading, mut watch): (&Reading, Option<Watch>),
         entry: Entry,
         stamp: Stamp,
         now: Wall,
@@ -318,16 +328,21 @@ impl Store {
         let unread = reading.unread(&stamp);
         let mut complete = reading.clone();
         if !unread.is_empty() {
+            let more_watch = self.coherence.watch_tags(&unread);
             let more = self.coherence.watch(shared.fetch(None, &unread).await).ok()?.reading?;
             if more.generation != reading.generation {
                 return Some(Err(Reason::Purged));
             }
             complete.records.extend(more.records);
+            watch = watch.zip(more_watch).and_then(|(one, more)| one.and(more));
         }
         let tags: Vec<Tag> = stamp.tags.iter().map(|(tag, _)| tag.clone()).collect();
         Some(match self.settled(complete.judge(&stamp), &tags).await {
             Err(why) => Err(why),
-            Ok(()) => Found::of(Arc::new(Resident { entry, proof: Proof::Shared(stamp) }), Tier::Redis, now),
+            Ok(()) => {
+                let proof = Proof::Shared(SharedProof::new(stamp, watch.as_ref()));
+                Found::of(Arc::new(Resident { entry, proof }), Tier::Redis, now)
+            }
         })
     }
 
@@ -387,7 +402,7 @@ impl Store {
         {
             self.forget(oldest).await;
         }
-        if let (Proof::Shared(stamp), Some(shared)) = (&proof, self.coherence.shared()) {
+        if let (Proof::Shared(SharedProof { stamp, .. }), Some(shared)) = (&proof, self.coherence.shared()) {
             let expire = Some(millis(left).max(1));
             let key = shared.entry_key(hash);
             // Fail open: an entry that Redis did not take is still good in memory, its proof stands.

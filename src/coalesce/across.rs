@@ -136,6 +136,7 @@ impl Board {
                     let _ = tell.send(fate);
                 }
             }
+            Heard::Listening => {}
             // Dropped, the senders wake everybody.
             Heard::Gap => drop(std::mem::take(&mut *self.lock())),
         }

@@ -15,11 +15,10 @@ for at = 3, #KEYS do
     record = { nonce = fresh, seq = seq, pending = '-' }
     write(KEYS[at], record, fence, {}, ttl)
   else
-    local kept, orphaned = without(record.pending, '', now)
-    if orphaned then
-      record.nonce, record.seq, clean = fresh, next_step(KEYS[1]), false
-      write(KEYS[at], record, fence, kept, ttl)
-    elseif known ~= '-' then
+    local pending = without(record.pending, '')
+    -- A mutation past its deadline is for a reader to settle, which tells the others.
+    if #under_way(pending, now) < #pending then clean = false end
+    if known ~= '-' then
       if record.nonce ~= known then clean = false end
     elseif tonumber(record.seq) > seq0 then
       clean = false

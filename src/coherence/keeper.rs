@@ -1,76 +1,205 @@
-//! The keeper: the task that watches Redis, and rejoins it when it was lost.
+//! The keeper: the task that connects to Redis, listens to the bus, and carries out what the core commands.
 
-use std::sync::Arc;
-use std::sync::atomic::Ordering::SeqCst;
+use std::pin::pin;
+use std::sync::{Arc, PoisonError, Weak};
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::coherence::shared::Shared;
+use crate::coherence::core::{Batch, Command, Event, Phase};
+use crate::coherence::message::{Id, Message, Node, Process};
+use crate::coherence::shared::{Look, Shared};
 use crate::coherence::{Coherence, Mode};
 use crate::store::redis::CallError;
+use crate::store::redis::ear::{Ear, Heard};
 use crate::tag::Tag;
 
-/// How often a healthy Redis is looked at.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
-
-/// How long to wait between two tries to rejoin: from this, doubling, up to [`SLOWEST_TRY`].
+/// How long to wait between two tries to connect: from this, doubling, up to [`SLOWEST_TRY`].
 const FASTEST_TRY: Duration = Duration::from_millis(25);
 const SLOWEST_TRY: Duration = Duration::from_millis(250);
 
 /// A client that has not recovered for so long is replaced by a new one.
 const RENEW_AFTER: Duration = Duration::from_secs(2);
 
+/// How long to sleep where nothing is to be done.
+const IDLE: Duration = Duration::from_secs(1);
+
+/// How long to sleep at the least.
+const SOON: Duration = Duration::from_millis(1);
+
+/// How long a farewell may take.
+const FAREWELL: Duration = Duration::from_millis(100);
+
 impl Coherence {
-    /// Watches Redis until `stop`. Does nothing without Redis.
+    /// Keeps up with Redis and the other sidecars until `stop`. Does nothing without Redis.
     pub async fn keep(self: Arc<Self>, stop: CancellationToken) {
-        let Some(shared) = &self.shared else { return };
+        let queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let (Some(shared), Some(queue)) = (&self.shared, queue) else { return };
+        let ear = self.listen(shared);
         tokio::select! {
             () = stop.cancelled() => {}
-            () = self.keep_shared(shared) => {}
+            () = self.carry_out(queue) => {}
+            () = self.connect(shared) => {}
+        }
+        drop(ear);
+        let _ = tokio::time::timeout(FAREWELL, self.take_leave(shared)).await;
+    }
+
+    fn listen(self: &Arc<Self>, shared: &Shared) -> Ear {
+        let coherence: Weak<Self> = Arc::downgrade(self);
+        shared.link().listen(shared.bus().to_owned(), move |heard| {
+            let Some(coherence) = coherence.upgrade() else { return };
+            match heard {
+                Heard::Listening => coherence.handle(Event::Listening),
+                Heard::Gap => coherence.handle(Event::Gap),
+                Heard::Message(bytes) => {
+                    if let Some(message) = Message::parse(&bytes) {
+                        coherence.handle(Event::Heard(message));
+                    }
+                }
+            }
+        })
+    }
+
+    /// The others need not wait for who goes.
+    async fn take_leave(&self, shared: &Shared) {
+        let node = self.core().core.me();
+        self.handle(Event::Gap);
+        let _ = shared.forget(node, Some(&Message::Quit { of: node.process })).await;
+    }
+
+    /// Carries out what the core commands, and tells it the time.
+    async fn carry_out(self: &Arc<Self>, mut queue: mpsc::UnboundedReceiver<Command>) {
+        let mut tasks = JoinSet::new();
+        loop {
+            let next = self.core().core.next();
+            let wait = next.map_or(IDLE, |next| next.saturating_sub(self.gate.now()).clamp(SOON, IDLE));
+            tokio::select! {
+                biased;
+                Some(command) = queue.recv() => {
+                    tasks.spawn(Arc::clone(self).run(command));
+                    continue;
+                }
+                Some(_) = tasks.join_next() => continue,
+                () = self.wake.notified() => {}
+                () = tokio::time::sleep(wait) => {}
+            }
+            if next.is_some_and(|next| next <= self.gate.now()) {
+                self.handle(Event::Tick);
+            }
         }
     }
 
-    async fn keep_shared(&self, shared: &Shared) {
+    async fn run(self: Arc<Self>, command: Command) {
+        let Some(shared) = &self.shared else { return };
+        match command {
+            Command::Beat { number, node, register } => self.beat(shared, number, node, register).await,
+            Command::Ack(to, id) => self.acknowledge(shared, to, id).await,
+            Command::StrikeOut(node) => {
+                tracing::warn!(%node, "another sidecar is silent for longer than its lease; its mutations under way count as committed");
+                self.counters.struck_out.inc();
+                // Fail open: whoever else has noticed does it, too, and its name stays until it is done.
+                let _ = self.take_over(shared, node).await;
+            }
+            Command::Forget(node) => {
+                if self.take_over(shared, node).await.is_ok() {
+                    let _ = self.watch(shared.forget(node, None).await);
+                }
+            }
+            Command::Withdraw(node) => {
+                // Fail open: who waits for it waits until its lease is over.
+                let _ = self.watch(shared.forget(node, Some(&Message::Quit { of: node.process })).await);
+            }
+            Command::Replay(batch) => self.replay(shared, batch).await,
+            // These concern this process alone, and were carried out at once.
+            Command::Distrust(_) | Command::Release(..) => {}
+        }
+    }
+
+    async fn beat(&self, shared: &Shared, number: u64, node: Node, register: bool) {
+        let answer = self.watch(shared.beat(node, number, register).await);
+        if let Err(CallError::Answer(error)) = &answer {
+            tracing::debug!(error, "Redis refuses a heartbeat");
+            self.lose("it answers with errors");
+        }
+        self.handle(Event::Beaten(number, answer.ok()));
+    }
+
+    async fn acknowledge(&self, shared: &Shared, to: Process, id: Id) {
+        let of = self.core().core.me().process;
+        // Fail open: who waits for it waits until our lease is over.
+        let _ = self.watch(shared.say(&Message::Ack { to, id, of }).await);
+    }
+
+    /// Strikes a name out, and purges what was under way under it.
+    async fn take_over(&self, shared: &Shared, node: Node) -> Result<(), CallError> {
+        for (id, tags, guarded) in self.watch(shared.strike(node).await)? {
+            self.counters.orphans.inc();
+            // What keeps hits away does so until its deadline: its sidecar may live, and answer its client.
+            self.purge_for(shared, (!guarded).then_some((id, node)), &tags).await?;
+        }
+        Ok(())
+    }
+
+    /// Purges what the journal held.
+    async fn replay(&self, shared: &Shared, batch: Batch) {
+        let tags: Vec<Tag> = batch.tags.iter().cloned().collect();
+        let replayed = async {
+            if batch.everything {
+                self.purge_everything_for(shared).await?;
+            }
+            self.purge_for(shared, None, &tags).await
+        };
+        let done = replayed.await;
+        match &done {
+            Ok(()) => self.counters.replayed.add(tags.len() as u64),
+            Err(error) => tracing::debug!(%error, "the journal could not be replayed"),
+        }
+        self.handle(Event::Replayed(batch, done.is_ok()));
+    }
+
+    /// Connects whenever Redis is lost, and notices when it is.
+    async fn connect(&self, shared: &Shared) {
         let mut first = true;
         loop {
-            self.rejoin(shared, first).await;
+            self.reconnect(shared, first).await;
             first = false;
-            self.watch_over(shared).await;
+            let mut watched = pin!(self.watch_over(shared));
+            watched.as_mut().await;
         }
     }
 
     /// Returns when Redis is lost.
     async fn watch_over(&self, shared: &Shared) {
-        while self.mode() == Mode::Shared {
+        loop {
+            let changed = self.joined.notified();
+            if self.core().core.phase() == Phase::Lost {
+                return;
+            }
             tokio::select! {
-                () = self.lost.notified() => {}
+                () = changed => {}
                 () = shared.link().broken() => self.lose("the connection broke"),
-                () = tokio::time::sleep(LOOK_EVERY) => match self.watch(shared.look().await) {
-                    Ok(look) if look.role != "master" => self.lose("it is a replica now"),
-                    Ok(look) if !shared.trusts(&look.fence) => self.lose("another primary answers"),
-                    // Several misses in a row lose it by themselves.
-                    Ok(_) | Err(CallError::Timeout) => {}
-                    Err(_) => self.lose("it answers with errors"),
-                },
             }
         }
     }
 
-    /// Returns when Redis is the truth again.
-    async fn rejoin(&self, shared: &Shared, first: bool) {
+    /// Returns when a primary was found.
+    async fn reconnect(&self, shared: &Shared, first: bool) {
         let (mut wait, mut since) = (FASTEST_TRY, self.clock.now());
-        let mut told = first;
         loop {
-            match self.try_rejoin(shared, first).await {
-                Ok(()) => return,
-                Err(error) => {
-                    if !told {
-                        tracing::debug!(%error, "Redis is not back yet");
-                        told = true;
+            match self.try_connect(shared).await {
+                Ok(look) => {
+                    let new = self.core().core.fence().is_some_and(|fence| *fence != *look.fence);
+                    if new {
+                        self.counters.fences.inc();
                     }
+                    tracing::debug!(fence = look.fence, new, "a primary answers");
+                    return self.handle(Event::Found { fence: look.fence.into(), again: !first });
                 }
+                Err(error) => tracing::debug!(%error, "Redis is not there"),
             }
             if self.clock.now().duration_since(since) >= RENEW_AFTER {
                 shared.link().renew();
@@ -81,7 +210,7 @@ impl Coherence {
         }
     }
 
-    async fn try_rejoin(&self, shared: &Shared, first: bool) -> Result<(), CallError> {
+    async fn try_connect(&self, shared: &Shared) -> Result<Look, CallError> {
         // What broke before this look is over; what breaks from here on ends the trust that it begins.
         let _ = shared.link().broken().now_or_never();
         let look = shared.look().await?;
@@ -90,53 +219,17 @@ impl Coherence {
         }
         shared.trust(&look.fence);
         shared.begin().await?;
-        self.replay(shared).await?;
-        if !first {
-            // The others may have purges to replay as well.
-            tokio::time::sleep(shared.link().settings().rejoin_grace).await;
-            // A break is told more than once, and late: this second look vouches for all that came before it.
-            let _ = shared.link().broken().now_or_never();
-            let again = shared.look().await?;
-            if again != look {
-                return Err(CallError::Answer("it changed meanwhile".to_owned()));
-            }
-        }
-        loop {
-            self.replay(shared).await?;
-            let journal = self.journal();
-            if journal.tags.is_empty() && !journal.everything {
-                // Still under the journal's lock: a purge that comes now finds Redis in charge.
-                self.misses.store(0, SeqCst);
-                self.epoch.fetch_add(1, SeqCst);
-                drop(journal);
-                break;
-            }
-        }
-        self.counters.rejoins.inc();
-        tracing::info!(fence = look.fence, "Redis is in use");
-        self.joined.notify_waiters();
-        Ok(())
+        Ok(look)
     }
 
-    /// Purges what the journal holds. It keeps what could not be purged, and what comes meanwhile.
-    async fn replay(&self, shared: &Shared) -> Result<(), CallError> {
-        let taken = std::mem::take(&mut *self.journal());
-        let tags: Vec<Tag> = taken.tags.iter().cloned().collect();
-        let replayed = async {
-            if taken.everything {
-                shared.new_generation().await?;
+    /// Ends when Redis is the truth for the first time, or again. At once without Redis.
+    pub async fn joined(&self) {
+        loop {
+            let notified = self.joined.notified();
+            if self.mode() != Mode::Degraded {
+                return;
             }
-            shared.purge("", &tags).await
-        };
-        match replayed.await {
-            Ok(()) => self.counters.replayed.add(tags.len() as u64),
-            Err(error) => {
-                let mut journal = self.journal();
-                journal.tags.extend(tags);
-                journal.everything |= taken.everything;
-                return Err(error);
-            }
+            notified.await;
         }
-        Ok(())
     }
 }

@@ -1,4 +1,4 @@
--- Shared by all scripts: reading and writing a tag's record, `1 NONCE SEQ FENCE PENDING`.
+-- Shared by all scripts: reading and writing a tag's record, `1 NONCE SEQ FENCE PENDING`, and speaking on the bus.
 local function now_ms()
   local time = redis.call('TIME')
   return tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
@@ -35,16 +35,23 @@ local function read(key, fence)
   return { nonce = nonce, seq = seq, pending = pending }
 end
 
--- The pending mutations without the one named, and whether one was past its deadline.
-local function without(pending, id, now)
-  local kept, orphaned = {}, false
+-- The pending mutations without the one named.
+local function without(pending, id)
+  local kept = {}
   for item in string.gmatch(pending, '[^,]+') do
-    local name, deadline = string.match(item, '^(.*):(%d+):%a$')
-    if name and name ~= id then
-      if tonumber(deadline) < now then orphaned = true else kept[#kept + 1] = item end
-    end
+    local name = string.match(item, '^(.*):%d+:%a$')
+    if name and name ~= id then kept[#kept + 1] = item end
   end
-  return kept, orphaned
+  return kept
+end
+
+-- The pending mutations that are not past their deadline.
+local function under_way(pending, now)
+  local kept = {}
+  for _, item in ipairs(pending) do
+    if tonumber(string.match(item, ':(%d+):%a$')) >= now then kept[#kept + 1] = item end
+  end
+  return kept
 end
 
 -- Writes a record that lives at least `ttl` milliseconds longer, and never shorter than it would have.
@@ -53,4 +60,19 @@ local function write(key, record, fence, kept, ttl)
   local left = redis.call('PTTL', key)
   if left > tonumber(ttl) then ttl = left end
   redis.call('SET', key, '1 ' .. record.nonce .. ' ' .. record.seq .. ' ' .. fence .. ' ' .. pending, 'PX', ttl)
+end
+
+-- A hash, or none: what is of another kind is none of ours.
+local function hash(key)
+  local kind = redis.call('TYPE', key)['ok']
+  if kind == 'hash' then return redis.call('HGETALL', key) end
+  if kind ~= 'none' then redis.call('DEL', key) end
+  return {}
+end
+
+-- Says something on the bus, and tells who was there to hear it: how many listened, and the list of names.
+local function say(publish, channel, message, nodes)
+  local audience = hash(nodes)
+  table.insert(audience, 1, string.format('%d', redis.call(publish, channel, message)))
+  return audience
 end

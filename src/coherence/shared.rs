@@ -7,7 +7,9 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 
-use crate::clock::{Clock, millis};
+use crate::clock::{Clock, Wall, millis};
+use crate::coherence::core::{Audience, Beaten, Name, Standing};
+use crate::coherence::message::{Id, Message, Node};
 use crate::coherence::record::{Reading, Record};
 use crate::entry::{Nonce, Stamp};
 use crate::key::KeyHash;
@@ -21,7 +23,7 @@ const IDLE_RECORD: Duration = Duration::from_hours(1);
 const RECORD_MARGIN: Duration = Duration::from_mins(10);
 
 /// How many tags one script changes at the most.
-const BATCH: usize = 128;
+pub const BATCH: usize = 128;
 
 /// The names of the keys.
 #[derive(Debug)]
@@ -30,6 +32,10 @@ struct Keys {
     tag: String,
     generation: Bytes,
     seq: Bytes,
+    nodes: Bytes,
+    marks: String,
+    probe: Bytes,
+    bus: String,
 }
 
 impl Keys {
@@ -39,11 +45,19 @@ impl Keys {
             tag: format!("{{{namespace}}}:t:"),
             generation: format!("{{{namespace}}}:gen").into(),
             seq: format!("{{{namespace}}}:seq").into(),
+            nodes: format!("{{{namespace}}}:nodes").into(),
+            marks: format!("{{{namespace}}}:m:"),
+            probe: format!("{{{namespace}}}:probe").into(),
+            bus: format!("{{{namespace}}}:bus"),
         }
     }
 
     fn tag(&self, tag: &Tag) -> Bytes {
         [&self.tag, tag.as_str()].concat().into()
+    }
+
+    fn marks(&self, node: Node) -> Bytes {
+        [&self.marks, node.to_string().as_str()].concat().into()
     }
 }
 
@@ -51,10 +65,14 @@ impl Keys {
 struct Scripts {
     begin: Script,
     look: Script,
+    beat: Script,
     mark: Script,
     purge: Script,
+    drop: Script,
     unmark: Script,
-    settle: Script,
+    everything: Script,
+    strike: Script,
+    forget: Script,
     seed: Script,
     commit: Script,
 }
@@ -65,10 +83,14 @@ impl Default for Scripts {
         Self {
             begin: script(include_str!("begin.lua")),
             look: script(include_str!("look.lua")),
+            beat: script(include_str!("beat.lua")),
             mark: script(include_str!("mark.lua")),
             purge: script(include_str!("purge.lua")),
+            drop: script(include_str!("drop.lua")),
             unmark: script(include_str!("unmark.lua")),
-            settle: script(include_str!("settle.lua")),
+            everything: script(include_str!("everything.lua")),
+            strike: script(include_str!("strike.lua")),
+            forget: script(include_str!("forget.lua")),
             seed: script(include_str!("seed.lua")),
             commit: script(include_str!("commit.lua")),
         }
@@ -171,25 +193,24 @@ impl Shared {
     pub async fn look(&self) -> Result<Look, CallError> {
         let before = self.clock.wall();
         let Returned::Many(values) = self.link.run(&self.scripts.look, vec![self.keys.seq.clone()], Vec::new()).await? else {
-            return Err(CallError::Answer("not what the script returns".to_owned()));
+            return Err(strange());
         };
         let text = |at: usize| values.get(at).map(|bytes| String::from_utf8_lossy(bytes).into_owned()).unwrap_or_default();
-        let redis_ms: u64 = text(2).parse().map_err(|_| CallError::Answer("no time".to_owned()))?;
+        self.set_clock(before, text(2).as_bytes())?;
+        Ok(Look { fence: text(0), role: text(1) })
+    }
+
+    fn set_clock(&self, before: Wall, time: &[u8]) -> Result<(), CallError> {
+        let redis_ms: u64 = std::str::from_utf8(time).ok().and_then(|time| time.parse().ok()).ok_or_else(strange)?;
         // Counted from before the question, so that a slow answer makes deadlines look later, never earlier.
         let ahead = i128::from(redis_ms) - i128::from(before.0) - i128::from(millis(self.clock.wall().since(before)));
         self.ahead_ms.store(i64::try_from(ahead).unwrap_or_default(), Relaxed);
-        Ok(Look { fence: text(0), role: text(1) })
+        Ok(())
     }
 
     /// Trusts the records of this primary from now on.
     pub fn trust(&self, fence: &str) {
         self.fence.store(Arc::new(fence.into()));
-    }
-
-    /// Whether records of this primary are trusted.
-    #[must_use]
-    pub fn trusts(&self, fence: &str) -> bool {
-        **self.fence.load().as_ref() == *fence
     }
 
     /// Makes the generation and the step, where they are missing.
@@ -198,51 +219,124 @@ impl Shared {
         self.link.run(&self.scripts.begin, keys, vec![Nonce::random().to_hex().into()]).await.map(drop)
     }
 
-    /// Empties the cache logically, for every sidecar.
-    pub async fn new_generation(&self) -> Result<(), CallError> {
-        self.link.put(self.keys.generation.clone(), Nonce::random().to_hex().into(), None).await
+    /// The channel on which the sidecars speak to each other.
+    #[must_use]
+    pub fn bus(&self) -> &str {
+        &self.keys.bus
     }
 
-    /// Marks tags as having a mutation under way.
-    pub async fn mark(&self, id: &str, tags: &[Tag], within: Duration, guarded: bool) -> Result<(), CallError> {
+    fn speech(&self, message: Option<&Message>) -> [Bytes; 3] {
+        let bytes = message.map(Message::to_bytes).unwrap_or_default();
+        [Bytes::from_static(b"PUBLISH"), self.keys.bus.clone().into(), bytes.into()]
+    }
+
+    /// A sign of life under this name; registers it where a name is to be registered.
+    pub async fn beat(&self, node: Node, number: u64, register: bool) -> Result<Beaten, CallError> {
+        let message = Message::Beat { of: node.process, number, registered: register };
+        let mut args = self.speech(Some(&message)).to_vec();
+        args.push(if register { node.to_string().into() } else { Bytes::from_static(b"-") });
+        let before = self.clock.wall();
+        let words = self.words(&self.scripts.beat, vec![self.keys.nodes.clone(), self.keys.probe.clone()], args).await?;
+        let [fence, role, time, standing, names @ ..] = &words[..] else { return Err(strange()) };
+        if **role != *b"master" {
+            return Err(CallError::Connection("it is a replica now".to_owned()));
+        }
+        self.set_clock(before, time)?;
+        let standing = match &**standing {
+            b"known" => Standing::Known,
+            b"new" => Standing::New,
+            b"struck" => Standing::StruckOut,
+            _ => Standing::Absent,
+        };
+        let mut names = names_of(names);
+        if standing == Standing::New {
+            names.push(Name { node, struck: false });
+        }
+        Ok(Beaten { fence: String::from_utf8_lossy(fence).into(), standing, names })
+    }
+
+    /// Marks tags as having a mutation under way, or moves its deadline. With a message, tells the others.
+    pub async fn mark(
+        &self,
+        mark: (Id, Node),
+        tags: &[Tag],
+        within: Duration,
+        guarded: bool,
+        message: Option<&Message>,
+    ) -> Result<Audience, CallError> {
+        let (id, node) = mark;
         let guard = if guarded { "b" } else { "m" };
-        let head: Vec<Bytes> = vec![id.to_owned().into(), millis(within).to_string().into(), guard.into(), idle_ttl(), self.fence_bytes()];
-        for batch in tags.chunks(BATCH) {
-            self.link.run(&self.scripts.mark, self.with_seq(batch), with_nonces(head.clone(), batch)).await?;
-        }
-        Ok(())
+        let kept = [guard, &serde_json::to_string(tags).unwrap_or_default()].concat();
+        let mut args = vec![id.to_string().into(), millis(within).to_string().into(), guard.into(), idle_ttl(), self.fence_bytes(), kept.into()];
+        args.extend(self.speech(message));
+        self.run_told(&self.scripts.mark, self.with_marks(Some(node), tags), with_nonces(args, tags)).await
     }
 
-    /// Gives tags new nonces, and ends a pending mutation of them.
-    pub async fn purge(&self, id: &str, tags: &[Tag]) -> Result<(), CallError> {
-        for batch in tags.chunks(BATCH) {
-            match self.change(&self.scripts.purge, id, batch).await {
-                Err(CallError::OutOfMemory) => {
-                    // Deleting is still allowed and means the same: an absent record is a miss, and a lost step stops every fill.
-                    let mut keys: Vec<Bytes> = batch.iter().map(|tag| self.keys.tag(tag)).collect();
-                    keys.push(self.keys.seq.clone());
-                    self.link.unlink(keys).await?;
-                }
-                other => other?,
+    /// Gives tags new nonces, ends a pending mutation of them, and tells the others. For up to [`BATCH`] tags.
+    pub async fn purge(&self, mark: Option<(Id, Node)>, tags: &[Tag], message: &Message) -> Result<Audience, CallError> {
+        let id = mark.map(|(id, _)| id.to_string()).unwrap_or_default();
+        let mut args = vec![id.into(), idle_ttl(), self.fence_bytes()];
+        args.extend(self.speech(Some(message)));
+        let keys = self.with_marks(mark.map(|(_, node)| node), tags);
+        match self.run_told(&self.scripts.purge, keys, with_nonces(args, tags)).await {
+            Err(CallError::OutOfMemory) => {
+                let mut keys = vec![self.keys.seq.clone(), self.keys.nodes.clone()];
+                keys.extend(tags.iter().map(|tag| self.keys.tag(tag)));
+                self.run_told(&self.scripts.drop, keys, self.speech(Some(message)).to_vec()).await
             }
+            told => told,
         }
-        Ok(())
     }
 
-    /// Ends a pending mutation that changed nothing.
-    pub async fn unmark(&self, id: &str, tags: &[Tag]) -> Result<(), CallError> {
-        for batch in tags.chunks(BATCH) {
-            self.change(&self.scripts.unmark, id, batch).await?;
-        }
-        Ok(())
+    /// Ends a pending mutation that changed nothing. For up to [`BATCH`] tags.
+    pub async fn unmark(&self, (id, node): (Id, Node), tags: &[Tag]) -> Result<(), CallError> {
+        let args = vec![id.to_string().into(), idle_ttl(), self.fence_bytes()];
+        self.link.run(&self.scripts.unmark, self.with_marks(Some(node), tags), args).await.map(drop)
     }
 
-    /// Takes mutations whose sidecars died as committed.
-    pub async fn settle(&self, tags: &[Tag]) -> Result<(), CallError> {
-        for batch in tags.chunks(BATCH) {
-            self.change(&self.scripts.settle, "", batch).await?;
+    /// Empties the cache logically, for every sidecar.
+    pub async fn purge_everything(&self, message: &Message) -> Result<Audience, CallError> {
+        let mut args = vec![Nonce::random().to_hex().into()];
+        args.extend(self.speech(Some(message)));
+        self.run_told(&self.scripts.everything, vec![self.keys.generation.clone(), self.keys.nodes.clone()], args).await
+    }
+
+    /// Says something on the bus.
+    pub async fn say(&self, message: &Message) -> Result<(), CallError> {
+        self.link.publish(self.keys.bus.clone(), message.to_bytes().into()).await
+    }
+
+    /// Strikes a name out, and tells the marks under it: each mutation with its tags, and whether it keeps hits away.
+    pub async fn strike(&self, node: Node) -> Result<Vec<(Id, Vec<Tag>, bool)>, CallError> {
+        let keys = vec![self.keys.nodes.clone(), self.keys.marks(node)];
+        let words = self.words(&self.scripts.strike, keys, vec![node.to_string().into()]).await?;
+        let mark = |pair: &[Bytes]| {
+            let id = u64::from_str_radix(std::str::from_utf8(&pair[0]).ok()?, 16).ok()?;
+            let (guard, tags) = pair[1].split_first()?;
+            Some((Id(id), serde_json::from_slice(tags).ok()?, *guard == b'b'))
+        };
+        Ok(words.chunks_exact(2).filter_map(mark).collect())
+    }
+
+    /// Forgets a name and its marks; one's own with a message that it is withdrawn.
+    pub async fn forget(&self, node: Node, message: Option<&Message>) -> Result<(), CallError> {
+        let mut args = vec![node.to_string().into()];
+        args.extend(self.speech(message));
+        self.link.run(&self.scripts.forget, vec![self.keys.nodes.clone(), self.keys.marks(node)], args).await.map(drop)
+    }
+
+    async fn run_told(&self, script: &Script, keys: Vec<Bytes>, args: Vec<Bytes>) -> Result<Audience, CallError> {
+        let words = self.words(script, keys, args).await?;
+        let Some((listeners, names)) = words.split_first() else { return Ok(Audience::default()) };
+        let listeners = std::str::from_utf8(listeners).ok().and_then(|listeners| listeners.parse().ok()).ok_or_else(strange)?;
+        Ok(Audience { listeners, names: names_of(names) })
+    }
+
+    async fn words(&self, script: &Script, keys: Vec<Bytes>, args: Vec<Bytes>) -> Result<Vec<Bytes>, CallError> {
+        match self.link.run(script, keys, args).await? {
+            Returned::Many(words) => Ok(words),
+            Returned::Nil | Returned::One(_) => Err(strange()),
         }
-        Ok(())
     }
 
     /// Makes the records that a reading found missing, so that the fill which follows is judged by its own tags alone: without them,
@@ -250,20 +344,15 @@ impl Shared {
     pub async fn seed(&self, reading: &mut Reading) -> Result<(), CallError> {
         let absent: Vec<Tag> = reading.records.iter().map(|(tag, _)| tag).filter(|tag| reading.nonce(tag).is_none()).cloned().collect();
         for batch in absent.chunks(BATCH) {
-            let head = vec![Bytes::new(), idle_ttl(), Bytes::copy_from_slice(reading.fence.as_bytes())];
+            let head = vec![idle_ttl(), Bytes::copy_from_slice(reading.fence.as_bytes())];
             let Returned::Many(nonces) = self.link.run(&self.scripts.seed, self.with_seq(batch), with_nonces(head, batch)).await? else {
-                return Err(CallError::Answer("not what the script returns".to_owned()));
+                return Err(strange());
             };
             for (tag, nonce) in batch.iter().zip(nonces.iter().filter_map(|nonce| Nonce::from_hex(nonce))) {
                 reading.seeded(tag, nonce);
             }
         }
         Ok(())
-    }
-
-    async fn change(&self, script: &Script, id: &str, tags: &[Tag]) -> Result<(), CallError> {
-        let head = vec![id.to_owned().into(), idle_ttl(), self.fence_bytes()];
-        self.link.run(script, self.with_seq(tags), with_nonces(head, tags)).await.map(drop)
     }
 
     /// The stamp for a response that was fetched after this reading; `None` when a tag was purged meanwhile.
@@ -284,7 +373,7 @@ impl Shared {
             Some(nonces) if nonces.len() == tags.len() => {
                 Ok(Some(Stamp { generation: reading.generation, tags: tags.iter().cloned().zip(nonces).collect() }))
             }
-            _ => Err(CallError::Answer("not what the script returns".to_owned())),
+            _ => Err(strange()),
         }
     }
 
@@ -292,9 +381,24 @@ impl Shared {
         Bytes::copy_from_slice(self.fence().as_bytes())
     }
 
+    fn with_marks(&self, node: Option<Node>, tags: &[Tag]) -> Vec<Bytes> {
+        let marks = node.map_or_else(|| self.keys.seq.clone(), |node| self.keys.marks(node));
+        let head = [self.keys.seq.clone(), self.keys.nodes.clone(), marks];
+        head.into_iter().chain(tags.iter().map(|tag| self.keys.tag(tag))).collect()
+    }
+
     fn with_seq(&self, tags: &[Tag]) -> Vec<Bytes> {
         std::iter::once(self.keys.seq.clone()).chain(tags.iter().map(|tag| self.keys.tag(tag))).collect()
     }
+}
+
+fn strange() -> CallError {
+    CallError::Answer("not what the script returns".to_owned())
+}
+
+/// The list of names: each with `1`, or with what says that it was struck out.
+fn names_of(words: &[Bytes]) -> Vec<Name> {
+    words.chunks_exact(2).filter_map(|pair| Some(Name { node: Node::parse(&pair[0])?, struck: *pair[1] != *b"1" })).collect()
 }
 
 fn idle_ttl() -> Bytes {

@@ -107,6 +107,13 @@ impl Table {
         })
     }
 
+    /// A tag with its cell, and what that says.
+    pub fn state(&self, tag: &Tag) -> (Tag, Arc<Cell>, u64) {
+        let (cell, _) = self.cell(tag);
+        let purged = cell.purged();
+        (tag.clone(), cell, purged)
+    }
+
     /// Purges tags: everything that carries one of them is no longer current.
     pub fn purge<'a>(&self, tags: impl IntoIterator<Item = &'a Tag>) {
         // First the step, then the cells: see the second invariant.

@@ -1,15 +1,9 @@
 -- The app refused the mutation: it is no longer pending, and nothing is purged.
--- KEYS: seq, tags...   ARGV: id, record ttl, fence, a fresh nonce per tag
+-- KEYS: seq, nodes, marks, tags...   ARGV: id, record ttl, fence
 local id, ttl, fence = ARGV[1], ARGV[2], ARGV[3]
-local now = now_ms()
-for at = 2, #KEYS do
+for at = 4, #KEYS do
   local record = read(KEYS[at], fence)
-  if record then
-    local kept, orphaned = without(record.pending, id, now)
-    if orphaned then
-      record.nonce, record.seq = ARGV[at + 2], next_step(KEYS[1])
-    end
-    write(KEYS[at], record, fence, kept, ttl)
-  end
+  if record then write(KEYS[at], record, fence, without(record.pending, id), ttl) end
 end
+redis.call('HDEL', KEYS[3], id)
 return 1

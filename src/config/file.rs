@@ -155,6 +155,8 @@ table! {
         deadline: Period = "100ms",
         /// Connections to Redis.
         connections: Count = 1,
+        /// How long a sidecar may answer from memory without asking Redis, after a heartbeat has come back to it.
+        lease: Period = "2s",
         /// How long to wait after reconnecting before Redis is trusted.
         rejoin_grace: Period = "1s",
         /// Without Redis: serve briefly from memory what this sidecar filled itself, or go to the app.

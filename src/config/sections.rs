@@ -189,6 +189,7 @@ pub fn redis(file: &file::Redis, section: &Span, context: &mut Context) -> Optio
     let settings = store::redis::Settings {
         deadline: context.period(&file.deadline, MS, 10 * SECOND),
         connections: context.count(&file.connections, 1, 64),
+        lease: context.period(&file.lease, 100 * MS, 60 * SECOND),
         rejoin_grace: context.period(&file.rejoin_grace, Duration::ZERO, 60 * SECOND),
         on_redis_loss: file.on_redis_loss.get()?.0,
         degraded_ttl: context.period(&file.degraded_ttl, Duration::ZERO, HOUR),

@@ -123,7 +123,7 @@ fn register_cache(proxy: &Arc<Proxy>) {
     gauge("sidecache_local_tags", "Tags in the local table", |proxy| as_f64(proxy.coherence.local_tags()));
     gauge("sidecache_fills_under_way", "Fills under way", |proxy| as_f64(proxy.flights.len()));
     gauge("sidecache_admissions", "Admitted credentials remembered", |proxy| as_f64(proxy.admissions.len()));
-    gauge("sidecache_journal_depth", "Purges that wait for Redis", |proxy| as_f64(proxy.coherence.journal_depth()));
+    gauge("sidecache_journal_depth", "Purges that wait for Redis", |proxy| as_f64(proxy.coherence.standings().journal));
     gauge("sidecache_redis_up", "1 while Redis is in use", |proxy| f64::from(u8::from(proxy.coherence.mode() == Mode::Shared)));
 }
 

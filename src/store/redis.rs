@@ -13,7 +13,7 @@ use arc_swap::ArcSwap;
 use bytes::Bytes;
 use fred::clients::WithOptions;
 use fred::interfaces::{ClientLike as _, EventInterface as _};
-use fred::prelude::{Builder, Client, Config, KeysInterface as _, LuaInterface as _, ReconnectPolicy, TlsConnector};
+use fred::prelude::{Builder, Client, Config, KeysInterface as _, LuaInterface as _, PubsubInterface as _, ReconnectPolicy, TlsConnector};
 use fred::types::config::{Options, ReconnectError, ServerConfig, TcpConfig, UnresponsiveConfig};
 use fred::types::{Expiration, Key, RespVersion, Value};
 use rustls::pki_types::CertificateDer;
@@ -81,6 +81,8 @@ pub struct Settings {
     pub deadline: Duration,
     /// How many connections calls are spread over.
     pub connections: usize,
+    /// How long the local table may be trusted after the sending of a heartbeat that came back.
+    pub lease: Duration,
     /// How long to wait after Redis is back, so that the others have replayed their purges.
     pub rejoin_grace: Duration,
     /// What reads do without Redis.
@@ -270,6 +272,12 @@ impl Link {
         let keys: Vec<Key> = keys.into_iter().map(Key::from).collect();
         let client = self.client();
         self.call(Box::pin(client.unlink::<(), _>(keys))).await
+    }
+
+    /// Publishes a message.
+    pub async fn publish(&self, channel: String, message: Bytes) -> Result<(), CallError> {
+        let client = self.client();
+        self.call(Box::pin(client.publish::<(), _, _>(channel, Value::Bytes(message)))).await
     }
 
     /// Runs a script.

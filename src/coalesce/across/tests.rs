@@ -142,6 +142,7 @@ fn nowhere() -> Settings {
         namespace: "test".to_owned(),
         deadline: Duration::from_millis(20),
         connections: 1,
+        lease: Duration::from_secs(2),
         rejoin_grace: Duration::ZERO,
         on_redis_loss: OnLoss::Memory,
         degraded_ttl: Duration::ZERO,

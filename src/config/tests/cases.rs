@@ -75,7 +75,7 @@ fn sections() {
     one("[redis]\nurl = \"redis://a:b@h\"\npassword = \"c\"", 3, 12, "in the url, too");
     one("[redis]\nurl = \"redis://h\"\nsecret = \"c\"", 3, 10, "16 characters");
     one("[redis]\nurl = \"redis://h\"\nca_file = \"/nonexistent\"", 3, 11, "cannot be read");
-    one("[redis]\nurl = \"redis://h\"\nlease = \"2s\"", 3, 1, "not supported by this version");
+    one("[redis]\nurl = \"redis://h\"\njournal = \"j\"", 3, 1, "not supported by this version");
     one("[[listen]]\n", 1, 1, "where a table is needed");
     one("[redis]\nurl = \"redis://h\"\ncollapse = \"clutser\"", 3, 12, "did you mean \"cluster\"?");
     one("[sever]\n", 1, 2, "no key `sever`");

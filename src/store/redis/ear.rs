@@ -36,6 +36,8 @@ const SLOWEST_TRY: Duration = Duration::from_millis(500);
 pub enum Heard {
     /// A message, from whoever may publish.
     Message(Bytes),
+    /// Everything that is published from now on will be heard, or be followed by a gap.
+    Listening,
     /// Messages may have been missed.
     Gap,
 }
@@ -147,9 +149,10 @@ impl Listener {
             if &*channel == own {
                 if !self.listening.swap(true, SeqCst) {
                     tracing::debug!(channel = self.channel, "listening");
+                    hear(Heard::Listening);
                 }
                 back.notify_one();
-            } else if let (true, Some(bytes)) = (*channel == *self.channel, Value::into_bytes(value)) {
+            } else if let (true, true, Some(bytes)) = (*channel == *self.channel, self.listening.load(SeqCst), Value::into_bytes(value)) {
                 hear(Heard::Message(bytes));
             }
         }

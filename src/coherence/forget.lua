@@ -1,0 +1,6 @@
+-- Forgets a name, and its marks, which were purged before. With a message: withdraws a name of one's own, and says so.
+-- KEYS: nodes, marks   ARGV: name, publish command, channel, message (or empty)
+hash(KEYS[1])
+redis.call('HDEL', KEYS[1], ARGV[1])
+if ARGV[4] == '' then redis.call('DEL', KEYS[2]) else redis.call(ARGV[2], ARGV[3], ARGV[4]) end
+return 1
