@@ -77,6 +77,8 @@ pub struct Counters {
     pub rejoins: Arc<Counter>,
     /// Times it was rejoined under another primary than before.
     pub fences: Arc<Counter>,
+    /// Heartbeats sent.
+    pub beats: Arc<Counter>,
     /// Leases that ended before they were renewed.
     pub leases_lost: Arc<Counter>,
     /// Purges that all other sidecars acknowledged.
@@ -110,6 +112,8 @@ pub struct Coherence {
     commands: mpsc::UnboundedSender<Command>,
     /// For the keeper, which takes it.
     queue: Mutex<Option<mpsc::UnboundedReceiver<Command>>>,
+    /// Why Redis was lost last.
+    why_lost: Mutex<&'static str>,
     /// Something has changed that the keeper minds.
     wake: Notify,
     /// Redis is joined, or contact with it was proven.
@@ -138,6 +142,7 @@ impl Coherence {
             misses: AtomicU32::new(0),
             commands,
             queue: Mutex::new(Some(queue)),
+            why_lost: Mutex::new("it has not answered yet"),
             wake: Notify::new(),
             joined: Notify::new(),
             clock,
@@ -177,6 +182,23 @@ impl Coherence {
     #[must_use]
     pub fn standings(&self) -> Standings {
         self.core().core.standings()
+    }
+
+    /// Why this sidecar is slower than it could be; nothing where it is not.
+    #[must_use]
+    pub fn degraded(&self) -> Option<String> {
+        let shared = self.shared.as_ref()?;
+        if self.mode() == Mode::Degraded {
+            let why = *self.why_lost.lock().unwrap_or_else(PoisonError::into_inner);
+            return Some(match self.core().core.phase() {
+                Phase::Lost => format!("redis is lost: {why}"),
+                _ => format!(
+                    "redis is back, and trusted after rejoin_grace ({:?}); it was lost: {why}",
+                    shared.link().settings().rejoin_grace
+                ),
+            });
+        }
+        (!self.gate.has_lease()).then(|| "no lease: each hit asks redis, because heartbeats do not come back over the bus".to_owned())
     }
 
     /// Whether hits from memory need no look at Redis.
@@ -379,6 +401,9 @@ impl Coherence {
         drop(guarded);
         if now.session != gate.session && gate.lease_until > Duration::ZERO {
             self.counters.leases_lost.inc();
+        }
+        if phase != Phase::Lost && then == Phase::Lost {
+            *self.why_lost.lock().unwrap_or_else(PoisonError::into_inner) = why;
         }
         if phase == Phase::Joined && then != Phase::Joined {
             self.counters.losses.inc();

@@ -16,8 +16,8 @@ use crate::body::Body;
 use crate::clock::Clock;
 use crate::coalesce::Flights;
 use crate::coalesce::across::Across;
+use crate::coherence::Coherence;
 use crate::coherence::shared::Shared;
-use crate::coherence::{Coherence, Mode};
 use crate::config::Config;
 use crate::entry::packed::Seal;
 use crate::error::SetupError;
@@ -204,9 +204,7 @@ impl Readiness for State {
         if draining {
             degraded.push("draining".to_owned());
         }
-        if self.proxy.coherence.mode() == Mode::Degraded {
-            degraded.push("redis is lost".to_owned());
-        }
+        degraded.extend(self.proxy.coherence.degraded());
         Ready { ready: !draining, degraded }
     }
 }

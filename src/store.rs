@@ -337,13 +337,11 @@ impl Store {
             watch = watch.zip(more_watch).and_then(|(one, more)| one.and(more));
         }
         let tags: Vec<Tag> = stamp.tags.iter().map(|(tag, _)| tag.clone()).collect();
-        Some(match self.settled(complete.judge(&stamp), &tags).await {
-            Err(why) => Err(why),
-            Ok(()) => {
-                let proof = Proof::Shared(SharedProof::new(stamp, watch.as_ref()));
-                Found::of(Arc::new(Resident { entry, proof }), Tier::Redis, now)
-            }
-        })
+        if let Err(why) = self.settled(complete.judge(&stamp), &tags).await {
+            return Some(Err(why));
+        }
+        let proof = Proof::Shared(SharedProof::new(stamp, watch.as_ref()));
+        Some(Found::of(Arc::new(Resident { entry, proof }), Tier::Redis, now))
     }
 
     /// Acts on a verdict: orphaned mutations are settled before the entry is refused.

@@ -20,179 +20,19 @@
 //! 6. *Nothing kept is forgotten.* Records are trusted again only when the journal is empty and the grace has passed.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
 
 use crate::coherence::message::{Id, Message, Node, Process};
 use crate::tag::Tag;
 
-/// Time since the start of the process, on a clock that never goes back.
-pub type At = Duration;
+pub use words::{At, Audience, Batch, Beaten, Command, Event, Gate, Name, Phase, Released, Settings, Standing, Standings};
+
+mod words;
 
 /// How many beats may be under way; older ones are given up.
 const FLYING: usize = 8;
 
 /// How many other sidecars are remembered. Beyond that everybody is waited for until the lease is over.
 const MOST_PEERS: usize = 1024;
-
-/// How long things take.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Settings {
-    /// How long a lease lasts.
-    pub lease: Duration,
-    /// How much longer others wait for its end: what clocks may differ by, and a little.
-    pub margin: Duration,
-    /// How often it is renewed.
-    pub beat: Duration,
-    /// How soon it is tried again while there is none.
-    pub retry: Duration,
-    /// How long to wait after a loss before records are trusted again.
-    pub grace: Duration,
-}
-
-impl Settings {
-    /// The habits that go with a lease and a grace.
-    #[must_use]
-    pub fn new(lease: Duration, grace: Duration) -> Self {
-        let margin = lease / 50 + Duration::from_millis(5);
-        Self { lease, margin, beat: lease / 4, retry: (lease / 40).max(Duration::from_millis(5)), grace }
-    }
-
-    /// When nobody who has not heard of something said now can hold a lease any more.
-    fn outlived(&self, now: At) -> At {
-        now + self.lease + self.margin
-    }
-}
-
-/// How it stands with Redis.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Phase {
-    /// There is none to speak to.
-    Lost,
-    /// It is there, and writes go to it; what it says is not trusted before this time, nor before the journal was replayed.
-    Joining(At),
-    /// It is the truth.
-    Joined,
-}
-
-/// What a beat told.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Beaten {
-    /// The replication id of the primary that took it.
-    pub fence: Box<str>,
-    /// Whether the name was registered already, or just now; none when it could not be.
-    pub standing: Standing,
-    /// All names.
-    pub names: Vec<Name>,
-}
-
-/// A name in the list that Redis keeps.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Name {
-    /// The name.
-    pub node: Node,
-    /// Whether it was struck out.
-    pub struck: bool,
-}
-
-/// How Redis knows the name under which a beat was sent.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Standing {
-    /// It was registered before.
-    Known,
-    /// It is registered as of now, beside others or as the first.
-    New,
-    /// It was struck out.
-    StruckOut,
-    /// It is not registered: that was not asked for, or Redis is out of memory.
-    Absent,
-}
-
-/// Who there was to be told, in the step in which something was said.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
-pub struct Audience {
-    /// All names.
-    pub names: Vec<Name>,
-    /// How many listened to the bus.
-    pub listeners: usize,
-}
-
-/// What happens.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum Event {
-    /// Time has passed.
-    Tick,
-    /// A connection to a primary stands.
-    Found {
-        /// Its replication id.
-        fence: Box<str>,
-        /// Whether others may have something to replay, so that the grace must pass.
-        again: bool,
-    },
-    /// Redis is not to be trusted any more.
-    Lost,
-    /// A subscription to the bus stands.
-    Listening,
-    /// It does not, or something may have been missed.
-    Gap,
-    /// A beat was taken by Redis; none when it was not.
-    Beaten(u64, Option<Beaten>),
-    /// Something was said on the bus.
-    Heard(Message),
-    /// Something that the others have to acknowledge is in Redis, and was said in the same step.
-    Told(Id, Audience),
-    /// The same could not be told: the tags are to be purged at the rejoin.
-    Untold(Id, Vec<Tag>),
-    /// What the journal held was replayed, or not.
-    Replayed(Batch, bool),
-}
-
-/// What is to be done.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum Command {
-    /// Send a beat under this name, and register it, if it may be.
-    Beat {
-        /// Its number.
-        number: u64,
-        /// The name.
-        node: Node,
-        /// Whether to register it.
-        register: bool,
-    },
-    /// Trust nothing that the table says of these tags; of any tag where there is no list.
-    Distrust(Option<Vec<Tag>>),
-    /// Tell that this was done. Only after what was commanded before.
-    Ack(Process, Id),
-    /// Let the answer out that waits for this.
-    Release(Id, Released),
-    /// Strike out this name, and take its mutations under way as committed.
-    StrikeOut(Node),
-    /// Take the mutations under this name as committed, and forget it.
-    Forget(Node),
-    /// Withdraw this name of ours, and say so: whoever waits for it need not.
-    Withdraw(Node),
-    /// Purge what the journal holds.
-    Replay(Batch),
-}
-
-/// Why an answer may go out.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Released {
-    /// All others have acknowledged.
-    Acknowledged,
-    /// Some did not, and their leases are over.
-    Outlived,
-    /// Nobody could be told, and all leases are over.
-    Untold,
-}
-
-/// What is to be replayed.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
-pub struct Batch {
-    /// These tags.
-    pub tags: BTreeSet<Tag>,
-    /// Everything.
-    pub everything: bool,
-}
 
 /// Another sidecar.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -218,34 +58,12 @@ struct Wait {
     early: BTreeSet<Process>,
     /// Who still has to; none as long as that is not known.
     missing: Option<BTreeSet<Process>>,
+    /// How many have to at the least, where the list of names may lack some.
+    at_least: usize,
     /// Whether it came back over the bus, so that every beat from before it was heard, too.
     came_back: bool,
     /// Until when, at the most, and what it is then.
     until: Option<(At, Released)>,
-}
-
-/// What hits look at: published after every event, before its commands are carried out.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Gate {
-    /// Even: Redis is the truth. Odd: it is not.
-    pub epoch: u64,
-    /// The stretch of time in which nothing was missed.
-    pub session: u64,
-    /// Until when records may be read on the authority of the connection.
-    pub contact_until: At,
-    /// Until when the local table may be trusted.
-    pub lease_until: At,
-}
-
-/// How it stands, for metrics and readiness.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Standings {
-    /// Other sidecars that live.
-    pub peers: usize,
-    /// Answers that wait for others.
-    pub waits: usize,
-    /// Tags that wait to be replayed.
-    pub journal: usize,
 }
 
 /// The core.
@@ -473,7 +291,8 @@ impl Core {
     }
 
     fn hear(&mut self, now: At, message: Message, commands: &mut Vec<Command>) {
-        if self.listening.is_none() {
+        // Who may have missed something still does what it is told.
+        if self.listening.is_none() && !matches!(message, Message::Distrust { .. }) {
             return;
         }
         match message {
@@ -549,14 +368,17 @@ impl Core {
         if self.registered && !audience.names.iter().any(|name| name.node == self.me) {
             self.names_lack_until = self.settings.outlived(now);
         }
-        // Somebody listens whom the list of names may have lost; or there are more than can be remembered.
-        let unlisted = now < self.names_lack_until && audience.listeners > missing.len() + usize::from(self.listening.is_some());
-        if unlisted || self.peers.len() >= MOST_PEERS {
-            // Nobody acknowledges in this name: only time helps.
-            missing.insert(self.me.process);
-        }
+        let lacking = now < self.names_lack_until;
+        let at_least = match self.peers.len() {
+            // More than can be remembered: only time helps.
+            MOST_PEERS.. => usize::MAX,
+            // Whoever listens may hold a lease, under a name that was lost.
+            _ if lacking => audience.listeners.saturating_sub(usize::from(self.listening.is_some())),
+            _ => 0,
+        };
         if let Some(wait) = self.waits.get_mut(&id) {
             wait.missing = Some(missing);
+            wait.at_least = at_least;
             wait.until = Some((self.settings.outlived(now), Released::Outlived));
         }
     }
@@ -641,13 +463,14 @@ impl Core {
     fn outcome(&self, wait: &Wait, now: At) -> Option<Released> {
         if let Some(missing) = &wait.missing {
             let mut left = missing.difference(&wait.early).peekable();
-            if left.peek().is_none() {
+            let enough = wait.early.len() >= wait.at_least;
+            if enough && left.peek().is_none() {
                 return Some(Released::Acknowledged);
             }
             // Whoever held a lease when this was said has been heard within the lease before.
             let known = wait.came_back && self.listening.is_some_and(|since| self.settings.outlived(since) <= now);
             let silent = |process: &Process| self.peers.get(process).is_none_or(|peer| now >= self.settings.outlived(peer.heard));
-            if known && left.all(|process| *process != self.me.process && silent(process)) {
+            if enough && known && left.all(silent) {
                 return Some(Released::Outlived);
             }
         }

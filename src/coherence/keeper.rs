@@ -120,6 +120,7 @@ impl Coherence {
     }
 
     async fn beat(&self, shared: &Shared, number: u64, node: Node, register: bool) {
+        self.counters.beats.inc();
         let answer = self.watch(shared.beat(node, number, register).await);
         if let Err(CallError::Answer(error)) = &answer {
             tracing::debug!(error, "Redis refuses a heartbeat");

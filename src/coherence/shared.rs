@@ -267,7 +267,8 @@ impl Shared {
         let (id, node) = mark;
         let guard = if guarded { "b" } else { "m" };
         let kept = [guard, &serde_json::to_string(tags).unwrap_or_default()].concat();
-        let mut args = vec![id.to_string().into(), millis(within).to_string().into(), guard.into(), idle_ttl(), self.fence_bytes(), kept.into()];
+        let mut args =
+            vec![id.to_string().into(), millis(within).to_string().into(), guard.into(), idle_ttl(), self.fence_bytes(), kept.into()];
         args.extend(self.speech(message));
         self.run_told(&self.scripts.mark, self.with_marks(Some(node), tags), with_nonces(args, tags)).await
     }

@@ -103,6 +103,14 @@ fn register_cache(proxy: &Arc<Proxy>) {
     count("sidecache_mutations_orphaned", "Mutations taken as committed because their sidecar died", &coherence.orphans);
     count("sidecache_redis_losses", "Times that Redis was lost", &coherence.losses);
     count("sidecache_redis_rejoins", "Times that Redis was joined", &coherence.rejoins);
+    count("sidecache_redis_fence_changes", "Times that another primary was found than before", &coherence.fences);
+    count("sidecache_redis_heartbeats", "Heartbeats sent", &coherence.beats);
+    count("sidecache_leases_lost", "Leases that ended before they were renewed", &coherence.leases_lost);
+    count("sidecache_contact_lapsed", "Requests that found no recent proof of contact with Redis", &coherence.lapsed);
+    count("sidecache_purges_acknowledged", "Purges that all other sidecars acknowledged", &coherence.acknowledged);
+    count("sidecache_purges_outlived", "Purges that waited until the leases of others were over", &coherence.outlived);
+    count("sidecache_purge_wait_microseconds", "Time that purges waited for other sidecars", &coherence.waited_us);
+    count("sidecache_sidecars_struck_out", "Other sidecars that were silent for longer than their leases", &coherence.struck_out);
     count("sidecache_journaled", "Purges kept for the rejoin", &coherence.journaled);
     count("sidecache_replayed_tags", "Tags purged at a rejoin", &coherence.replayed);
     if let Some(shared) = proxy.coherence.shared() {
@@ -124,6 +132,9 @@ fn register_cache(proxy: &Arc<Proxy>) {
     gauge("sidecache_fills_under_way", "Fills under way", |proxy| as_f64(proxy.flights.len()));
     gauge("sidecache_admissions", "Admitted credentials remembered", |proxy| as_f64(proxy.admissions.len()));
     gauge("sidecache_journal_depth", "Purges that wait for Redis", |proxy| as_f64(proxy.coherence.standings().journal));
+    gauge("sidecache_lease", "1 while hits from memory need no look at Redis", |proxy| f64::from(u8::from(proxy.coherence.has_lease())));
+    gauge("sidecache_peers", "Other sidecars that live", |proxy| as_f64(proxy.coherence.standings().peers));
+    gauge("sidecache_purges_waiting", "Purges that wait for other sidecars", |proxy| as_f64(proxy.coherence.standings().waits));
     gauge("sidecache_redis_up", "1 while Redis is in use", |proxy| f64::from(u8::from(proxy.coherence.mode() == Mode::Shared)));
 }
 

@@ -34,7 +34,7 @@ const SLOWEST_TRY: Duration = Duration::from_millis(500);
 /// What an ear hears.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Heard {
-    /// A message, from whoever may publish.
+    /// A message, from whoever may publish. It may come before [`Heard::Listening`].
     Message(Bytes),
     /// Everything that is published from now on will be heard, or be followed by a gap.
     Listening,
@@ -152,7 +152,7 @@ impl Listener {
                     hear(Heard::Listening);
                 }
                 back.notify_one();
-            } else if let (true, true, Some(bytes)) = (*channel == *self.channel, self.listening.load(SeqCst), Value::into_bytes(value)) {
+            } else if let (true, Some(bytes)) = (*channel == *self.channel, Value::into_bytes(value)) {
                 hear(Heard::Message(bytes));
             }
         }
