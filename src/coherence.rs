@@ -40,6 +40,7 @@ pub use crate::coherence::read::{LocalRead, Read};
 
 pub mod core;
 mod gate;
+pub mod journal;
 mod keeper;
 pub mod message;
 mod mutation;

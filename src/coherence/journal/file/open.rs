@@ -1,0 +1,121 @@
+//! Opening a journal: its lock, and what it holds after whatever has happened to it.
+
+use std::fs::{self, File, OpenOptions, Permissions, TryLockError};
+use std::io::{self, BufRead as _, BufReader, Read as _, Seek as _};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::path::Path;
+
+use super::disk::Disk;
+use super::{Opened, text};
+use crate::coherence::journal::{Journal, Line};
+use crate::error::SetupError;
+
+/// Only the sidecar's user reads tags.
+pub const MODE: u32 = 0o600;
+
+/// How often the file may be replaced by its owner while it is opened.
+const TRIES: usize = 8;
+
+/// The journal cannot be used.
+pub fn unusable(path: &Path, why: String) -> SetupError {
+    SetupError { what: format!("the journal {}", path.display()), why }
+}
+
+/// Opens and locks the file, or creates it, and reads it.
+pub fn open(path: &Path, disk: &dyn Disk) -> Result<Opened, SetupError> {
+    let failed = |error: io::Error| {
+        unusable(path, format!("{error}; [redis] journal must name a file that this user can read and write, in a folder that exists"))
+    };
+    let file = locked(path, failed)?;
+    // A successor takes the name of the file, not of a link to it.
+    let path = fs::canonicalize(path).map_err(failed)?;
+    let permissions = file.metadata().map_err(failed)?.permissions();
+    if permissions.mode() & 0o077 != 0
+        && let Err(error) = file.set_permissions(Permissions::from_mode(MODE))
+    {
+        tracing::warn!(%error, path = %path.display(), "others can read the journal, and it cannot be forbidden");
+    }
+    let mut opened = read(file, &path, failed)?;
+    if opened.len == 0 {
+        opened.file.set_len(0).map_err(failed)?;
+        opened.file.rewind().map_err(failed)?;
+        disk.write(&opened.file, text::HEADER.as_bytes()).map_err(failed)?;
+        opened.len = text::HEADER.len() as u64;
+    } else {
+        opened.file.set_len(opened.len).map_err(failed)?;
+    }
+    disk.sync(&opened.file).and_then(|()| sync_folder(&path, disk)).map_err(failed)?;
+    Ok(opened)
+}
+
+/// Returns when the names in the file's folder are on disk.
+pub fn sync_folder(path: &Path, disk: &dyn Disk) -> io::Result<()> {
+    disk.sync(&File::open(path.parent().unwrap_or(Path::new(".")))?)
+}
+
+fn locked(path: &Path, failed: impl Fn(io::Error) -> SetupError) -> Result<File, SetupError> {
+    for _ in 0..TRIES {
+        let mut options = OpenOptions::new();
+        let file = options.read(true).write(true).create(true).truncate(false).mode(MODE).open(path).map_err(&failed)?;
+        let own = file.metadata().map_err(&failed)?;
+        if !own.is_file() {
+            return Err(unusable(path, "it is not a regular file; name one that does not exist yet".to_owned()));
+        }
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                return Err(unusable(path, "another sidecar uses it; give each sidecar a journal of its own".to_owned()));
+            }
+            Err(TryLockError::Error(error)) => return Err(failed(error)),
+        }
+        // Its owner may have replaced it between the opening and the lock.
+        if fs::metadata(path).is_ok_and(|named| (named.dev(), named.ino()) == (own.dev(), own.ino())) {
+            return Ok(file);
+        }
+    }
+    Err(unusable(path, "it is replaced again and again; give each sidecar a journal of its own".to_owned()))
+}
+
+/// Reads what a file holds. Its bytes stay as they are.
+fn read(file: File, path: &Path, failed: impl Fn(io::Error) -> SetupError) -> Result<Opened, SetupError> {
+    let mut holds = Journal::default();
+    let mut reader = BufReader::new(&file);
+    let mut buffer = Vec::new();
+    reader.by_ref().take(text::HEADER.len() as u64).read_to_end(&mut buffer).map_err(&failed)?;
+    if buffer != text::HEADER.as_bytes() {
+        // A first line that was never finished: nothing can have been recorded behind it.
+        if text::HEADER.as_bytes().starts_with(&buffer) {
+            return Ok(Opened { path: path.to_owned(), holds, len: 0, broken: false, file });
+        }
+        let why = if buffer.starts_with(text::ANY_VERSION.as_bytes()) {
+            "another version wrote it; start that version once more with Redis there, so that it is replayed, or move the file away"
+        } else {
+            "it is not a journal; name another file, or move this one away"
+        };
+        return Err(unusable(path, why.to_owned()));
+    }
+    let (mut len, mut broken) = (buffer.len() as u64, 0_usize);
+    loop {
+        buffer.clear();
+        let read = reader.by_ref().take(text::LONGEST as u64).read_until(b'\n', &mut buffer).map_err(&failed)?;
+        if read == 0 {
+            break;
+        }
+        let whole = buffer.last() == Some(&b'\n');
+        if !whole && read < text::LONGEST {
+            tracing::warn!(path = %path.display(), bytes = read, "the last line of the journal was not finished, and is dropped");
+            break;
+        }
+        len += read as u64;
+        match text::decode(buffer.strip_suffix(b"\n").unwrap_or(&buffer)) {
+            Some(line) => holds.note(&line),
+            None => broken += 1,
+        }
+    }
+    if broken > 0 {
+        tracing::warn!(path = %path.display(), lines = broken, "lines of the journal cannot be read; the whole cache will be emptied");
+        holds.note(&Line::Everything);
+    }
+    drop(reader);
+    Ok(Opened { path: path.to_owned(), holds, len, broken: broken > 0, file })
+}

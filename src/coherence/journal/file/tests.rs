@@ -1,0 +1,335 @@
+//! What the log promises, on real files; where the disk is to fail, on one that does so when told.
+
+use std::fs::OpenOptions;
+use std::io::Write as _;
+use std::os::unix::fs::PermissionsExt as _;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
+use std::sync::mpsc;
+
+use tempfile::TempDir;
+
+use super::super::tests::{Left, intend, left_by, names, purge, withdraw};
+use super::*;
+
+fn folder() -> TempDir {
+    tempfile::tempdir().unwrap()
+}
+
+fn opened(path: &Path) -> (Log, Vec<Line>) {
+    Log::open(path).unwrap_or_else(|error| panic!("{error}"))
+}
+
+/// What a sidecar that starts now replays.
+fn left_in(path: &Path) -> Left {
+    left_by(&opened(path).1)
+}
+
+/// Tells that a sync has come, and waits for the word to go on.
+type Held = (mpsc::Sender<()>, mpsc::Receiver<()>);
+
+/// A disk that counts its syncs, can be full, fail to sync, or be held at a sync.
+#[derive(Clone, Default)]
+struct Staged {
+    full: Arc<AtomicBool>,
+    unsynced: Arc<AtomicBool>,
+    syncs: Arc<AtomicUsize>,
+    hold: Arc<Mutex<Option<Held>>>,
+}
+
+impl Disk for Staged {
+    fn write(&self, file: &File, bytes: &[u8]) -> io::Result<()> {
+        if self.full.load(SeqCst) {
+            // As a disk that fills up: a part of it is written.
+            Real.write(file, &bytes[..bytes.len() / 2])?;
+            return Real.write(&OpenOptions::new().write(true).open("/dev/full")?, bytes);
+        }
+        Real.write(file, bytes)
+    }
+
+    fn sync(&self, file: &File) -> io::Result<()> {
+        self.syncs.fetch_add(1, SeqCst);
+        if let Some((arrived, go_on)) = self.hold.lock().unwrap().take() {
+            arrived.send(()).unwrap();
+            go_on.recv().unwrap();
+        }
+        if self.unsynced.load(SeqCst) { Err(io::Error::other("the disk is broken")) } else { Real.sync(file) }
+    }
+}
+
+impl Staged {
+    fn open(&self, path: &Path) -> Log {
+        Log::open_on(path, Box::new(self.clone())).unwrap_or_else(|error| panic!("{error}")).0
+    }
+}
+
+#[tokio::test]
+async fn what_was_appended_is_there_after_a_new_start() {
+    let folder = folder();
+    let path = folder.path().join("journal");
+    let (log, lines) = opened(&path);
+    assert_eq!(lines, []);
+    for line in [intend("1", &["a \n%"]), intend("2", &["b"]), withdraw("2"), purge(&["", "\u{e4}"])] {
+        log.append(line).await.unwrap();
+    }
+    // Read beside the log, as after a SIGKILL: nothing waits for its end.
+    std::fs::copy(&path, folder.path().join("copy")).unwrap();
+    assert_eq!(left_in(&folder.path().join("copy")), names(&["", "a \n%", "\u{e4}"]));
+    log.rewrite(vec![purge(&["c"])]).await.unwrap();
+    log.append(purge(&["d"])).await.unwrap();
+    drop(log);
+    assert_eq!(left_in(&path), names(&["c", "d"]));
+    assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 2, "nothing is left beside it");
+}
+
+#[tokio::test]
+async fn order_is_that_of_the_calls_and_a_dropped_future_takes_nothing_back() {
+    let folder = folder();
+    let path = folder.path().join("journal");
+    let (log, _) = opened(&path);
+    let first = log.append(purge(&["before"]));
+    let second = log.rewrite(vec![purge(&["kept"])]);
+    drop(log.append(purge(&["after"])));
+    second.await.unwrap();
+    first.await.unwrap();
+    drop(log);
+    assert_eq!(left_in(&path), names(&["after", "kept"]));
+}
+
+#[tokio::test]
+async fn a_tail_torn_at_any_byte_loses_nothing_recorded_before_it() {
+    let folder = folder();
+    let path = folder.path().join("journal");
+    let (log, _) = opened(&path);
+    let mut ends = vec![std::fs::metadata(&path).unwrap().len()];
+    for name in ["a", "b", "c"] {
+        log.append(purge(&[name])).await.unwrap();
+        ends.push(std::fs::metadata(&path).unwrap().len());
+    }
+    drop(log);
+    let bytes = std::fs::read(&path).unwrap();
+    for cut in 0..=bytes.len() {
+        std::fs::write(&path, &bytes[..cut]).unwrap();
+        let whole = ends.iter().filter(|end| **end <= cut as u64).count().saturating_sub(1);
+        let (log, lines) = opened(&path);
+        assert_eq!(left_by(&lines), names(&["a", "b", "c"][..whole]), "cut at {cut}");
+        log.append(purge(&["z"])).await.unwrap();
+        drop(log);
+        assert_eq!(left_in(&path), names(&[&["a", "b", "c"][..whole], &["z"]].concat()), "written on, cut at {cut}");
+    }
+}
+
+#[tokio::test]
+async fn a_broken_line_in_the_middle_means_everything_until_it_is_replayed() {
+    let folder = folder();
+    let path = folder.path().join("journal");
+    let (log, _) = opened(&path);
+    for name in ["aaaa", "bbbb", "cccc"] {
+        log.append(purge(&[name])).await.unwrap();
+    }
+    drop(log);
+    let text = std::fs::read_to_string(&path).unwrap().replace("bbbb", "bbxb");
+    std::fs::write(&path, text).unwrap();
+    assert_eq!(left_in(&path), Left::Everything);
+    let (log, lines) = opened(&path);
+    assert_eq!(left_by(&lines), Left::Everything, "to be opened mends nothing");
+    log.append(purge(&["d"])).await.unwrap();
+    drop(log);
+    assert!(!std::fs::read_to_string(&path).unwrap().contains("bbxb"), "the first line goes into a clean file");
+    let (log, lines) = opened(&path);
+    assert_eq!(left_by(&lines), Left::Everything);
+    log.rewrite(Vec::new()).await.unwrap();
+    drop(log);
+    assert_eq!(left_in(&path), names(&[]));
+}
+
+#[tokio::test]
+async fn a_second_opener_is_refused_before_and_after_the_file_is_replaced() {
+    let folder = folder();
+    let path = folder.path().join("journal");
+    let (log, _) = opened(&path);
+    let refused = || Log::open(&path).err().map(|error| error.to_string()).unwrap_or_default();
+    assert!(refused().contains("another sidecar uses it"), "{}", refused());
+    log.rewrite(vec![purge(&["a"])]).await.unwrap();
+    assert!(refused().contains("another sidecar uses it"), "{}", refused());
+    drop(log);
+    assert_eq!(left_in(&path), names(&["a"]));
+}
+
+#[test]
+fn what_is_no_journal_is_left_as_it_is() {
+    let folder = folder();
+    let path = folder.path().join("journal");
+    for (content, why) in [
+        ("upstream = 1\n", "is not a journal"),
+        ("sidecache-journal 10\n", "another version"),
+        ("sidecache-journal 2\nx", "another version"),
+        ("\n", "is not a journal"),
+    ] {
+        std::fs::write(&path, content).unwrap();
+        let error = Log::open(&path).expect_err(content).to_string();
+        assert!(error.contains(why) && error.contains("away"), "{content:?}: {error}");
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), content);
+    }
+    assert!(Log::open(folder.path()).is_err(), "a folder");
+    assert!(Log::open(Path::new("/dev/null")).expect_err("a device").to_string().contains("regular file"));
+    let lost = folder.path().join("none/journal");
+    assert!(Log::open(&lost).expect_err("no folder").to_string().contains("in a folder that exists"));
+}
+
+#[tokio::test]
+async fn a_link_stays_a_link_and_others_may_not_read_what_it_names() {
+    let folder = folder();
+    let (path, link) = (folder.path().join("journal"), folder.path().join("link"));
+    std::fs::write(&path, "").unwrap();
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).unwrap();
+    std::os::unix::fs::symlink(&path, &link).unwrap();
+    let (log, _) = opened(&link);
+    assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+    log.rewrite(vec![purge(&["a"])]).await.unwrap();
+    drop(log);
+    assert!(link.is_symlink());
+    assert_eq!(left_in(&path), names(&["a"]));
+}
+
+#[tokio::test]
+async fn a_hundred_lines_that_wait_share_one_sync() {
+    let folder = folder();
+    let disk = Staged::default();
+    let log = disk.open(&folder.path().join("journal"));
+    let (arrived, at_sync) = mpsc::channel();
+    let (go_on, held) = mpsc::channel();
+    *disk.hold.lock().unwrap() = Some((arrived, held));
+    let before = disk.syncs.load(SeqCst);
+    let first = log.append(purge(&["first"]));
+    at_sync.recv().unwrap();
+    let others: Vec<_> = (0..100).map(|number| log.append(purge(&[&number.to_string()]))).collect();
+    go_on.send(()).unwrap();
+    first.await.unwrap();
+    for other in others {
+        other.await.unwrap();
+    }
+    assert_eq!(disk.syncs.load(SeqCst) - before, 2, "one for the first, one for all others");
+}
+
+#[tokio::test]
+async fn an_append_does_not_end_before_its_sync() {
+    let folder = folder();
+    let disk = Staged::default();
+    let log = disk.open(&folder.path().join("journal"));
+    let (arrived, at_sync) = mpsc::channel();
+    let (go_on, held) = mpsc::channel();
+    *disk.hold.lock().unwrap() = Some((arrived, held));
+    let append = tokio::spawn(log.append(purge(&["a"])));
+    tokio::task::spawn_blocking(move || at_sync.recv().unwrap()).await.unwrap();
+    tokio::task::yield_now().await;
+    assert!(!append.is_finished());
+    go_on.send(()).unwrap();
+    append.await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn a_full_disk_is_told_and_the_log_goes_on_when_there_is_room_again() {
+    let folder = folder();
+    let path = folder.path().join("journal");
+    let disk = Staged::default();
+    let log = disk.open(&path);
+    log.append(purge(&["a"])).await.unwrap();
+    disk.full.store(true, SeqCst);
+    for _ in 0..3 {
+        assert_eq!(log.append(purge(&["lost"])).await.unwrap_err().kind(), io::ErrorKind::StorageFull);
+    }
+    assert_eq!(log.rewrite(vec![purge(&["new"])]).await.unwrap_err().kind(), io::ErrorKind::StorageFull);
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "no half successor takes up room");
+    disk.full.store(false, SeqCst);
+    log.append(purge(&["b"])).await.unwrap();
+    drop(log);
+    assert_eq!(left_in(&path), names(&["a", "b"]));
+}
+
+#[tokio::test]
+async fn after_a_failed_sync_the_next_line_goes_into_a_new_file() {
+    use std::os::unix::fs::MetadataExt as _;
+    let folder = folder();
+    let path = folder.path().join("journal");
+    let disk = Staged::default();
+    let log = disk.open(&path);
+    log.append(purge(&["a"])).await.unwrap();
+    // Held, so that its number is not given to the next file.
+    let old = File::open(&path).unwrap().metadata().unwrap().ino();
+    let kept_open = File::open(&path).unwrap();
+    disk.unsynced.store(true, SeqCst);
+    log.append(purge(&["lost"])).await.unwrap_err();
+    log.append(purge(&["lost"])).await.unwrap_err();
+    disk.unsynced.store(false, SeqCst);
+    log.append(purge(&["b"])).await.unwrap();
+    assert_ne!(std::fs::metadata(&path).unwrap().ino(), old);
+    drop((log, kept_open));
+    assert_eq!(left_in(&path), names(&["a", "b"]));
+}
+
+#[tokio::test]
+async fn the_file_does_not_outgrow_what_it_holds() {
+    let folder = folder();
+    let path = folder.path().join("journal");
+    let disk = Staged::default();
+    let log = disk.open(&path);
+    let filler = "x".repeat(200);
+    log.append(intend("open", &["still under way"])).await.unwrap();
+    let mut written = 0;
+    while written < 4 * writer::SHORT {
+        let waiting: Vec<_> = (0..1000).map(|number| log.append(purge(&[&format!("{filler}{}", number % 10)]))).collect();
+        for append in waiting {
+            append.await.unwrap();
+            written += filler.len() as u64;
+        }
+    }
+    drop(log);
+    let length = std::fs::metadata(&path).unwrap().len();
+    // One group may be written before it is looked at.
+    assert!(length < writer::SHORT + 1000 * 300, "{length} bytes after {written}");
+    assert!(matches!(left_in(&path), Left::Tags(names) if names.len() == 11), "ten tags, and what is under way");
+}
+
+#[tokio::test]
+async fn a_line_that_no_file_can_hold_is_everything() {
+    let folder = folder();
+    let path = folder.path().join("journal");
+    let (log, _) = opened(&path);
+    let tags = (0..60_000).map(|number| crate::tag::Tag::new(&format!("{number:0>100}"))).collect();
+    log.append(Line::Purge { tags }).await.unwrap();
+    drop(log);
+    assert!(std::fs::metadata(&path).unwrap().len() < 1000);
+    assert_eq!(left_in(&path), Left::Everything);
+}
+
+#[test]
+fn garbage_behind_the_first_line_is_read_in_bounds_and_means_everything() {
+    let folder = folder();
+    let path = folder.path().join("journal");
+    let mut file = File::create(&path).unwrap();
+    file.write_all(text::HEADER.as_bytes()).unwrap();
+    file.write_all(&vec![0; text::LONGEST + 10]).unwrap();
+    drop(file);
+    assert_eq!(left_in(&path), Left::Everything);
+}
+
+#[tokio::test]
+async fn too_many_lines_that_wait_are_refused() {
+    let folder = folder();
+    let disk = Staged::default();
+    let log = disk.open(&folder.path().join("journal"));
+    let (arrived, at_sync) = mpsc::channel();
+    let (go_on, held) = mpsc::channel();
+    *disk.hold.lock().unwrap() = Some((arrived, held));
+    let first = log.append(purge(&["first"]));
+    at_sync.recv().unwrap();
+    let waiting: Vec<_> = (0..MOST_WAITING).map(|_| log.append(purge(&["a"]))).collect();
+    assert!(log.append(purge(&["b"])).await.unwrap_err().to_string().contains("too many"));
+    go_on.send(()).unwrap();
+    first.await.unwrap();
+    for append in waiting {
+        append.await.unwrap();
+    }
+    log.append(purge(&["c"])).await.unwrap();
+}
