@@ -165,6 +165,10 @@ table! {
         degraded_ttl: Period = "2s",
         /// Writes without Redis: forward them, or answer 503 before the app sees them.
         writes: WritesWord = "forward",
+        /// A file that keeps the purges that Redis could not be told, so that they survive the end of the sidecar in any way; relative to the
+        /// folder of this file. Each sidecar needs its own. Without it they are kept in memory.
+        #[schemars(extend("examples" = ["/var/lib/sidecache/journal"]))]
+        journal: Text,
         /// How many ask the app for the same key at once: one per sidecar (`process`), or one of all that share this Redis (`cluster`).
         /// Routes may say otherwise.
         collapse: CollapseWord = "process",

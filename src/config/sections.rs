@@ -185,6 +185,7 @@ pub fn redis(file: &file::Redis, section: &Span, context: &mut Context) -> Optio
     }
     let secret = file.secret.given().and_then(|secret| context.secret(&secret.span, secret.value.as_str()));
     let ca_file = context.file(&file.ca_file);
+    let journal = context.new_file(&file.journal);
     let namespace = namespace(&file.namespace, context);
     let settings = store::redis::Settings {
         deadline: context.period(&file.deadline, MS, 10 * SECOND),
@@ -194,6 +195,7 @@ pub fn redis(file: &file::Redis, section: &Span, context: &mut Context) -> Optio
         on_redis_loss: file.on_redis_loss.get()?.0,
         degraded_ttl: context.period(&file.degraded_ttl, Duration::ZERO, HOUR),
         writes: file.writes.get()?.0,
+        journal,
         namespace: namespace?,
         username,
         password,

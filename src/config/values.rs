@@ -3,7 +3,7 @@
 
 use std::collections::HashSet;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr as _;
 use std::time::Duration;
 
@@ -130,6 +130,26 @@ impl Context {
             );
         }
         Some(path)
+    }
+
+    /// A file that is written, and may not be there yet; its folder must.
+    pub fn new_file(&mut self, slot: &Slot<Text>) -> Option<PathBuf> {
+        let name = self.text(slot)?;
+        let path = self.folder.join(name);
+        let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+        let what = if path.is_dir() || path.file_name().is_none() {
+            "is a folder"
+        } else if !parent.is_none_or(Path::is_dir) {
+            "is in no folder that exists"
+        } else {
+            return Some(path);
+        };
+        if let Some(given) = slot.given() {
+            let what = format!("`{}` {what}", self.folder.join(given.value.shown()).display());
+            let hint = "make the folder, and name a file in it; paths are relative to the folder of this file";
+            self.report.malformed(given, "the name of a file that can be written", what, None, hint);
+        }
+        None
     }
 
     /// A secret that is long enough. SECURITY: nothing of its value is told.

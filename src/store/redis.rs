@@ -91,6 +91,8 @@ pub struct Settings {
     pub degraded_ttl: Duration,
     /// What writes do without Redis.
     pub writes: Writes,
+    /// The file that keeps purges for the rejoin; without it memory does.
+    pub journal: Option<PathBuf>,
     /// Seals entries, and keys the hashes of credentials.
     pub secret: Option<Secret>,
 }

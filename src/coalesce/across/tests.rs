@@ -146,6 +146,7 @@ fn nowhere() -> Settings {
         rejoin_grace: Duration::ZERO,
         on_redis_loss: OnLoss::Memory,
         degraded_ttl: Duration::ZERO,
+        journal: None,
         writes: Writes::Forward,
         secret: None,
     }

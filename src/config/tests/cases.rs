@@ -75,7 +75,11 @@ fn sections() {
     one("[redis]\nurl = \"redis://a:b@h\"\npassword = \"c\"", 3, 12, "in the url, too");
     one("[redis]\nurl = \"redis://h\"\nsecret = \"c\"", 3, 10, "16 characters");
     one("[redis]\nurl = \"redis://h\"\nca_file = \"/nonexistent\"", 3, 11, "cannot be read");
-    one("[redis]\nurl = \"redis://h\"\njournal = \"j\"", 3, 1, "not supported by this version");
+    one("[redis]\nurl = \"redis://h\"\njournal = \"/nonexistent/journal\"", 3, 11, "in no folder that exists");
+    one("[redis]\nurl = \"redis://h\"\njournal = \"/\"", 3, 11, "is a folder");
+    one("[redis]\nurl = \"redis://h\"\njournal = \"\"", 3, 11, "this is empty");
+    one("[redis]\nurl = \"redis://h\"\nlease = \"1ms\"", 3, 9, "100ms");
+    one("[redis]\nurl = \"redis://h\"\nsentinel = true", 3, 1, "not supported by this version");
     one("[[listen]]\n", 1, 1, "where a table is needed");
     one("[redis]\nurl = \"redis://h\"\ncollapse = \"clutser\"", 3, 12, "did you mean \"cluster\"?");
     one("[sever]\n", 1, 2, "no key `sever`");
@@ -295,4 +299,18 @@ fn warnings_leave_the_file_usable() {
     assert!(
         covered.unwrap_or_else(|problems| panic!("{problems}")).warnings.iter().all(|warning| !warning.message.contains("no purge rule"))
     );
+}
+
+#[test]
+fn the_journal_is_a_file_beside_the_configuration_and_need_not_be_there_yet() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("proxy.toml");
+    let journal = |key: &str| {
+        std::fs::write(&path, with(&format!("[redis]\nurl = \"redis://h\"\n{key}"))).expect("written");
+        let config = crate::config::Config::load(&path).unwrap_or_else(|problems| panic!("{problems}"));
+        config.redis.expect("redis").journal
+    };
+    assert_eq!(journal(""), None);
+    assert_eq!(journal("journal = \"purges\""), Some(folder.path().join("purges")));
+    assert!(!folder.path().join("purges").exists(), "to read the configuration makes no file");
 }
