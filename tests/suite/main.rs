@@ -18,6 +18,7 @@ mod drain;
 mod expiry;
 mod http_gaps;
 mod isolation;
+mod journal;
 mod memory;
 mod mutations;
 mod protocols;
