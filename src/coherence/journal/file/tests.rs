@@ -6,6 +6,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::sync::mpsc;
 
+use futures_util::FutureExt as _;
 use tempfile::TempDir;
 
 use super::super::tests::{Left, intend, left_by, names, purge, withdraw};
@@ -18,6 +19,9 @@ fn folder() -> TempDir {
 fn opened(path: &Path) -> (Log, Vec<Line>) {
     Log::open(path).unwrap_or_else(|error| panic!("{error}"))
 }
+
+/// After this time a sync that has not come will not.
+const LONG_ENOUGH: std::time::Duration = std::time::Duration::from_secs(10);
 
 /// What a sidecar that starts now replays.
 fn left_in(path: &Path) -> Left {
@@ -57,6 +61,13 @@ impl Disk for Staged {
 }
 
 impl Staged {
+    fn hold_the_next_sync(&self) -> (mpsc::Receiver<()>, mpsc::Sender<()>) {
+        let (arrived, at_sync) = mpsc::channel();
+        let (go_on, held) = mpsc::channel();
+        *self.hold.lock().unwrap() = Some((arrived, held));
+        (at_sync, go_on)
+    }
+
     fn open(&self, path: &Path) -> Log {
         Log::open_on(path, Box::new(self.clone())).unwrap_or_else(|error| panic!("{error}")).0
     }
@@ -197,12 +208,10 @@ async fn a_hundred_lines_that_wait_share_one_sync() {
     let folder = folder();
     let disk = Staged::default();
     let log = disk.open(&folder.path().join("journal"));
-    let (arrived, at_sync) = mpsc::channel();
-    let (go_on, held) = mpsc::channel();
-    *disk.hold.lock().unwrap() = Some((arrived, held));
+    let (at_sync, go_on) = disk.hold_the_next_sync();
     let before = disk.syncs.load(SeqCst);
     let first = log.append(purge(&["first"]));
-    at_sync.recv().unwrap();
+    at_sync.recv_timeout(LONG_ENOUGH).unwrap();
     let others: Vec<_> = (0..100).map(|number| log.append(purge(&[&number.to_string()]))).collect();
     go_on.send(()).unwrap();
     first.await.unwrap();
@@ -217,11 +226,9 @@ async fn an_append_does_not_end_before_its_sync() {
     let folder = folder();
     let disk = Staged::default();
     let log = disk.open(&folder.path().join("journal"));
-    let (arrived, at_sync) = mpsc::channel();
-    let (go_on, held) = mpsc::channel();
-    *disk.hold.lock().unwrap() = Some((arrived, held));
+    let (at_sync, go_on) = disk.hold_the_next_sync();
     let append = tokio::spawn(log.append(purge(&["a"])));
-    tokio::task::spawn_blocking(move || at_sync.recv().unwrap()).await.unwrap();
+    tokio::task::spawn_blocking(move || at_sync.recv_timeout(LONG_ENOUGH).unwrap()).await.unwrap();
     tokio::task::yield_now().await;
     assert!(!append.is_finished());
     go_on.send(()).unwrap();
@@ -319,13 +326,12 @@ async fn too_many_lines_that_wait_are_refused() {
     let folder = folder();
     let disk = Staged::default();
     let log = disk.open(&folder.path().join("journal"));
-    let (arrived, at_sync) = mpsc::channel();
-    let (go_on, held) = mpsc::channel();
-    *disk.hold.lock().unwrap() = Some((arrived, held));
+    let (at_sync, go_on) = disk.hold_the_next_sync();
     let first = log.append(purge(&["first"]));
-    at_sync.recv().unwrap();
+    at_sync.recv_timeout(LONG_ENOUGH).unwrap();
     let waiting: Vec<_> = (0..MOST_WAITING).map(|_| log.append(purge(&["a"]))).collect();
-    assert!(log.append(purge(&["b"])).await.unwrap_err().to_string().contains("too many"));
+    let refused = log.append(purge(&["b"])).now_or_never().expect("no wait for the disk");
+    assert!(refused.unwrap_err().to_string().contains("too many"));
     go_on.send(()).unwrap();
     first.await.unwrap();
     for append in waiting {
