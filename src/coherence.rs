@@ -25,10 +25,13 @@ use tokio::sync::{Notify, mpsc};
 use crate::clock::Clock;
 use crate::coherence::core::{Command, Core, Event, Phase, Settings, Standings};
 use crate::coherence::gate::Published;
+use crate::coherence::journal::MOST_TAGS;
+use crate::coherence::kept::Kept;
 use crate::coherence::message::Process;
 use crate::coherence::record::Reading;
 use crate::coherence::shared::Shared;
 use crate::coherence::table::Table;
+use crate::error::SetupError;
 use crate::metrics::Counter;
 use crate::outcome::Reason;
 use crate::store::redis::{CallError, OnLoss};
@@ -42,6 +45,7 @@ pub mod core;
 mod gate;
 pub mod journal;
 mod keeper;
+mod kept;
 pub mod message;
 mod mutation;
 mod proof;
@@ -52,9 +56,6 @@ pub mod table;
 
 /// After so many missed deadlines in a row Redis counts as lost; a broken connection counts at once.
 const MISSES: u32 = 3;
-
-/// How many tags the journal holds; beyond that the whole cache is emptied at the rejoin.
-const JOURNAL: usize = 100_000;
 
 /// What coherence rests on at the moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -109,6 +110,7 @@ pub struct Coherence {
     shared: Option<Shared>,
     gate: Published,
     core: Mutex<mutation::Guarded>,
+    kept: Kept,
     misses: AtomicU32,
     commands: mpsc::UnboundedSender<Command>,
     /// For the keeper, which takes it.
@@ -139,7 +141,8 @@ impl Coherence {
             table: Table::default(),
             shared,
             gate,
-            core: Mutex::new(mutation::Guarded::new(Core::new(Process(rand::random()), settings, JOURNAL))),
+            core: Mutex::new(mutation::Guarded::new(Core::new(Process(rand::random()), settings, MOST_TAGS))),
+            kept: Kept::default(),
             misses: AtomicU32::new(0),
             commands,
             queue: Mutex::new(Some(queue)),
@@ -149,6 +152,23 @@ impl Coherence {
             clock,
             counters: Counters::default(),
         }
+    }
+
+    /// The same with a journal in a file, as far as the settings name one: what a sidecar that died has left in it is replayed before Redis
+    /// is trusted.
+    pub fn with_journal(mut self) -> Result<Self, SetupError> {
+        if let Some(path) = self.shared.as_ref().and_then(|shared| shared.link().settings().journal.clone()) {
+            let (kept, left) = Kept::open(&path)?;
+            self.core().core.keep(left);
+            self.kept = kept;
+        }
+        Ok(self)
+    }
+
+    /// Lines of the journal that could not be written to its file.
+    #[must_use]
+    pub const fn journal_failures(&self) -> &Arc<Counter> {
+        &self.kept.failures
     }
 
     /// What coherence rests on.

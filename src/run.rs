@@ -91,7 +91,7 @@ impl Sidecar {
             Some(settings) => Some(Shared::new(Arc::new(Link::new(settings.clone())?), clock.clone())),
             None => None,
         };
-        let coherence = Arc::new(Coherence::new(shared, clock.clone()));
+        let coherence = Arc::new(Coherence::new(shared, clock.clone()).with_journal()?);
         let store =
             Arc::new(Store::new(Memory::new(config.memory), Arc::clone(&coherence), seal, config.limits.object, config.limits.variants));
         let upstream_counters = upstream::Counters::default();

@@ -1,6 +1,6 @@
 //! The keeper: the task that connects to Redis, listens to the bus, and carries out what the core commands.
 
-use std::pin::pin;
+use std::collections::BTreeSet;
 use std::sync::{Arc, PoisonError, Weak};
 use std::time::Duration;
 
@@ -147,16 +147,21 @@ impl Coherence {
 
     /// Purges what the journal held.
     async fn replay(&self, shared: &Shared, batch: Batch) {
-        let tags: Vec<Tag> = batch.tags.iter().cloned().collect();
+        // It may hold more, whose turn in the core comes later: then that is replayed twice.
+        let written = self.kept.batch();
+        let tags: Vec<Tag> = batch.tags.iter().chain(&written.tags).cloned().collect::<BTreeSet<Tag>>().into_iter().collect();
         let replayed = async {
-            if batch.everything {
+            if batch.everything || written.everything {
                 self.purge_everything_for(shared).await?;
             }
             self.purge_for(shared, None, &tags).await
         };
         let done = replayed.await;
         match &done {
-            Ok(()) => self.counters.replayed.add(tags.len() as u64),
+            Ok(()) => {
+                self.counters.replayed.add(tags.len() as u64);
+                self.kept.replayed(&written).await;
+            }
             Err(error) => tracing::debug!(%error, "the journal could not be replayed"),
         }
         self.handle(Event::Replayed(batch, done.is_ok()));
@@ -168,8 +173,7 @@ impl Coherence {
         loop {
             self.reconnect(shared, first).await;
             first = false;
-            let mut watched = pin!(self.watch_over(shared));
-            watched.as_mut().await;
+            self.watch_over(shared).await;
         }
     }
 

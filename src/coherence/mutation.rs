@@ -85,6 +85,8 @@ pub struct Pending {
     guarded: bool,
     /// The name under which it is marked in Redis, and until when.
     marked: Option<(Node, At)>,
+    /// Whether it is written down, because it could not be marked.
+    intended: bool,
     _guards: Vec<TableGuard>,
 }
 
@@ -112,7 +114,7 @@ impl Coherence {
     /// Begins a mutation: its tags are marked before the app sees it.
     pub async fn mark(&self, tags: Vec<Tag>, guarded: bool, within: Duration) -> Result<Pending, WriteRefused> {
         let guards = if guarded { self.table.guard(&tags) } else { Vec::new() };
-        let mut pending = Pending { id: Id(rand::random()), tags, guarded, marked: None, _guards: guards };
+        let mut pending = Pending { id: Id(rand::random()), tags, guarded, marked: None, intended: false, _guards: guards };
         let Some(shared) = &self.shared else { return Ok(pending) };
         let refuse = self.refuses_writes();
         // Who would rather refuse a write than serve a stale read keeps hits away until the purge is proven:
@@ -137,7 +139,12 @@ impl Coherence {
                 Err(_) => self.lose("a mutation could not be marked"),
             }
         }
-        if refuse { Err(WriteRefused) } else { Ok(pending) }
+        if refuse {
+            return Err(WriteRefused);
+        }
+        // Written ahead: a crash between the app's commit and the purge forgets nothing.
+        pending.intended = self.kept.intend(pending.id, &pending.tags).await;
+        Ok(pending)
     }
 
     async fn mark_as(&self, shared: &Shared, pending: &Pending, node: Node, within: Duration) -> Result<(), CallError> {
@@ -187,6 +194,7 @@ impl Coherence {
     /// The mutation was committed, or may have been: its tags are purged before this returns.
     pub async fn committed(&self, pending: Pending) {
         let how = self.purge_as(pending.mark(), &pending.tags).await;
+        self.withdraw(&pending);
         let guarded_until = pending.marked.map(|(_, until)| until);
         if how == Released::Untold && self.refuses_writes() && guarded_until.is_some_and(|until| self.gate.now() >= until) {
             // The mark that kept hits away has run out, and the purge is not known to anybody.
@@ -196,6 +204,7 @@ impl Coherence {
 
     /// The app refused the mutation: nothing is purged.
     pub async fn refused(&self, pending: Pending) {
+        self.withdraw(&pending);
         if let (Some(shared), Some(mark)) = (&self.shared, pending.mark())
             && self.phase() != Phase::Lost
         {
@@ -203,6 +212,12 @@ impl Coherence {
                 // Fail open: the mark ends by its deadline.
                 let _ = self.watch(shared.unmark(mark, batch).await);
             }
+        }
+    }
+
+    fn withdraw(&self, pending: &Pending) {
+        if pending.intended {
+            self.kept.withdraw(pending.id);
         }
     }
 
@@ -241,6 +256,7 @@ impl Coherence {
             }
         }
         self.counters.journaled.inc();
+        self.kept.purge(tags).await;
         let waiting = self.expect();
         self.handle(Event::Untold(waiting.id, tags.to_vec()));
         waiting.released().await

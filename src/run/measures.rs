@@ -112,6 +112,7 @@ fn register_cache(proxy: &Arc<Proxy>) {
     count("sidecache_purge_wait_microseconds", "Time that purges waited for other sidecars", &coherence.waited_us);
     count("sidecache_sidecars_struck_out", "Other sidecars that were silent for longer than their leases", &coherence.struck_out);
     count("sidecache_journaled", "Purges kept for the rejoin", &coherence.journaled);
+    count("sidecache_journal_failures", "Lines of the journal that could not be written to its file", proxy.coherence.journal_failures());
     count("sidecache_replayed_tags", "Tags purged at a rejoin", &coherence.replayed);
     if let Some(shared) = proxy.coherence.shared() {
         let link = &shared.link().counters;

@@ -58,13 +58,11 @@ async fn survives_sigkill(killed: Killed) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "coherence does not use the file yet"]
 async fn a_purge_kept_for_redis_survives_sigkill_after_the_answer() {
     survives_sigkill(Killed::AfterTheAnswer).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "coherence does not use the file yet"]
 async fn a_purge_kept_for_redis_survives_sigkill_between_commit_and_answer() {
     survives_sigkill(Killed::BeforeTheAnswer).await;
 }
