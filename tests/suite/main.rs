@@ -16,6 +16,7 @@ mod config;
 mod demo;
 mod drain;
 mod expiry;
+mod history;
 mod http_gaps;
 mod isolation;
 mod journal;

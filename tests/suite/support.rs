@@ -2,6 +2,8 @@
 
 pub mod child;
 pub mod client;
+pub mod fault_proxy;
+pub mod history;
 pub mod origin;
 pub mod process;
 pub mod raw;
@@ -14,6 +16,7 @@ pub mod tls;
 pub mod wire;
 
 pub use client::{Client, Reply};
+pub use fault_proxy::{Fault, FaultProxy};
 pub use origin::{Answer, Point, TestApp};
 pub use redis::RedisServer;
 pub use scene::Scene;

@@ -9,12 +9,15 @@ use tokio::net::TcpStream;
 
 use super::process::{free_port, signal};
 
+/// Where its settings are, in a directory of its own.
+const FILE: &str = "proxy.toml";
+
 /// The process. Dropping it kills it.
 pub struct ChildSidecar {
     /// Where it answers clients.
     pub address: SocketAddr,
     child: Child,
-    _directory: TempDir,
+    directory: TempDir,
 }
 
 impl ChildSidecar {
@@ -22,19 +25,33 @@ impl ChildSidecar {
     pub async fn spawn(upstream: &str, rules: &str) -> Self {
         let [address, admin] = [free_port(), free_port()].map(|port| SocketAddr::from((Ipv4Addr::LOCALHOST, port)));
         let directory = TempDir::new().expect("a temporary directory can be made");
-        let file = directory.path().join("proxy.toml");
         let text = format!(
             "[listen]\naddress = \"{address}\"\ndrain = \"10s\"\n[upstream]\n{upstream}\n[admin]\naddress = \"{admin}\"\n{rules}\n"
         );
-        std::fs::write(&file, text).expect("the temporary directory can be written to");
-        let mut command = Command::new(env!("CARGO_BIN_EXE_sidecache"));
-        let child = command.arg("--config").arg(&file).stdin(Stdio::null()).spawn().expect("the binary was built with the tests");
-        let sidecar = Self { address, child, _directory: directory };
+        std::fs::write(directory.path().join(FILE), text).expect("the temporary directory can be written to");
+        let sidecar = Self { address, child: run(&directory), directory };
+        sidecar.accepting().await;
+        sidecar
+    }
+
+    /// Ends the process at once, as `kill -9` does.
+    pub fn kill(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+
+    /// Starts a process that has ended once more, with the same file.
+    pub async fn restart(&mut self) {
+        self.kill();
+        self.child = run(&self.directory);
+        self.accepting().await;
+    }
+
+    async fn accepting(&self) {
         super::eventually("the sidecar accepts connections", Duration::from_secs(10), || async {
-            TcpStream::connect(sidecar.address).await.is_ok()
+            TcpStream::connect(self.address).await.is_ok()
         })
         .await;
-        sidecar
     }
 
     /// Sends a signal, such as `TERM`.
@@ -61,7 +78,12 @@ impl ChildSidecar {
 
 impl Drop for ChildSidecar {
     fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        self.kill();
     }
+}
+
+fn run(directory: &TempDir) -> Child {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_sidecache"));
+    let file = directory.path().join(FILE);
+    command.arg("--config").arg(file).stdin(Stdio::null()).spawn().expect("the binary was built with the tests")
 }

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
+use std::ops::RangeInclusive;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -13,6 +14,7 @@ use hyper::header::{HeaderMap, HeaderName, HeaderValue};
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
+use rand::Rng as _;
 use serde_json::json;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
@@ -85,7 +87,7 @@ type Place = (Method, String, Point);
 
 struct Inner {
     handler: Handler,
-    latency: Duration,
+    latency: RangeInclusive<Duration>,
     counts: Mutex<HashMap<(Method, String), u64>>,
     gates: Mutex<HashMap<Place, Arc<Gate>>>,
 }
@@ -111,6 +113,11 @@ impl TestApp {
 
     /// An app that takes this long for each answer.
     pub async fn slow(latency: Duration, handler: impl Fn(&Asked) -> Answer + Send + Sync + 'static) -> Self {
+        Self::varying(latency..=latency, handler).await
+    }
+
+    /// An app that takes between this and that long for each answer, after it has read or changed what it answers about.
+    pub async fn varying(latency: RangeInclusive<Duration>, handler: impl Fn(&Asked) -> Answer + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("the loopback has a free port");
         let address = listener.local_addr().expect("a bound listener has an address");
         let inner = Arc::new(Inner { handler: Box::new(handler), latency, counts: Mutex::default(), gates: Mutex::default() });
@@ -201,8 +208,9 @@ async fn answer(inner: Arc<Inner>, request: Request<Incoming>) -> Answer {
     wait_at(&inner, &asked, Point::Before).await;
     let answer = (inner.handler)(&asked);
     wait_at(&inner, &asked, Point::After).await;
-    if !inner.latency.is_zero() {
-        tokio::time::sleep(inner.latency).await;
+    if !inner.latency.end().is_zero() {
+        let latency = rand::thread_rng().gen_range(inner.latency.clone());
+        tokio::time::sleep(latency).await;
     }
     answer
 }

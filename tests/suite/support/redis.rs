@@ -2,6 +2,7 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::thread::sleep;
 use std::time::Duration;
@@ -33,7 +34,24 @@ impl RedisServer {
 
     /// Starts the server, empty, and returns when it answers.
     pub fn restart(&mut self) {
+        self.restart_with(&[]);
+    }
+
+    /// What the server would have on disk if it saved now.
+    pub fn dump(&self) -> Vec<u8> {
+        let saved = self.command("SAVE").unwrap_or_default();
+        assert!(saved.starts_with("+OK"), "SAVE: {saved}");
+        let dump = std::fs::read(self.dump_file()).expect("SAVE wrote the dump");
+        std::fs::remove_file(self.dump_file()).expect("the dump can be removed: a restart is empty");
+        dump
+    }
+
+    /// Starts the server with what a dump holds, or empty when that is nothing, and returns when it answers.
+    pub fn restart_with(&mut self, dump: &[u8]) {
         self.kill();
+        if !dump.is_empty() {
+            std::fs::write(self.dump_file(), dump).expect("the temporary directory can be written to");
+        }
         let child = Command::new("redis-server")
             .args(["--port", &self.port.to_string(), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--loglevel", "warning"])
             .arg("--dir")
@@ -44,6 +62,8 @@ impl RedisServer {
         self.child = Some(child);
         for _ in 0..500 {
             if self.command("PING").is_some_and(|answer| answer.starts_with("+PONG")) {
+                // It is loaded, and must not be there at the next start. Without one there is nothing to remove.
+                let _ = std::fs::remove_file(self.dump_file());
                 return;
             }
             sleep(Duration::from_millis(10));
@@ -89,6 +109,10 @@ impl RedisServer {
             }
         }
         if answer.is_empty() { None } else { Some(String::from_utf8_lossy(&answer).into_owned()) }
+    }
+
+    fn dump_file(&self) -> PathBuf {
+        self.directory.path().join("dump.rdb")
     }
 
     fn pid(&self) -> u32 {

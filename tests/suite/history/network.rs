@@ -1,0 +1,100 @@
+//! The network fails: everybody or one sidecar is cut off from Redis, in ways that are told and in ways that are not.
+
+use std::time::Duration;
+
+use tokio::time::sleep;
+
+use super::stage::Stage;
+use super::{LONG, REJOIN, STRICT};
+use crate::support::Fault;
+use crate::support::history::Kind;
+
+/// The sidecar that is cut off.
+const APART: usize = 0;
+
+const REFUSE: &str = "on_redis_loss = \"bypass\"\nwrites = \"refuse\"";
+const FORWARD: &str = "on_redis_loss = \"memory\"\ndegraded_ttl = \"500ms\"\nwrites = \"forward\"";
+const DEGRADED_TTL: Duration = Duration::from_millis(500);
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn no_read_is_stale_when_redis_hangs_behind_live_connections() {
+    let fault = async |stage: &mut Stage| {
+        stage.proxies.iter().for_each(|proxy| proxy.set(Fault::Freeze));
+        sleep(LONG).await;
+        stage.proxies.iter().for_each(|proxy| proxy.set(Fault::None));
+    };
+    Stage::set(STRICT).await.run(fault).await.is_coherent();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn no_read_is_stale_when_redis_is_heard_no_more_and_hears_everything() {
+    let fault = async |stage: &mut Stage| {
+        // One of them first: what it does in Redis it never learns of, while the others are well.
+        stage.proxies[APART].set(Fault::FreezeAnswers);
+        sleep(LONG).await;
+        stage.proxies.iter().for_each(|proxy| proxy.set(Fault::FreezeAnswers));
+        sleep(LONG).await;
+        stage.proxies.iter().for_each(|proxy| proxy.set(Fault::None));
+    };
+    let run = Stage::set(STRICT).await.run(fault).await;
+    run.is_coherent();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn no_read_is_stale_when_connections_break_again_and_again() {
+    let fault = async |stage: &mut Stage| {
+        for turn in 0..12 {
+            let proxy = &stage.proxies[turn % stage.proxies.len()];
+            proxy.set(Fault::Cut);
+            sleep(Duration::from_millis(100)).await;
+            proxy.set(Fault::Delay(Duration::from_millis(20)));
+            sleep(Duration::from_millis(150)).await;
+            proxy.set(Fault::None);
+        }
+    };
+    Stage::set(STRICT).await.run(fault).await.is_coherent();
+}
+
+/// One sidecar cannot reach Redis for a time.
+async fn apart(stage: &Stage, fault: Fault) {
+    stage.proxies[APART].set(fault);
+    sleep(LONG).await;
+    stage.proxies[APART].set(Fault::None);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn no_read_is_stale_when_one_sidecar_that_refuses_writes_is_cut_off_in_silence() {
+    refusing(Fault::Freeze).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn no_read_is_stale_when_one_sidecar_that_refuses_writes_is_cut_off_by_resets() {
+    refusing(Fault::Cut).await;
+}
+
+async fn refusing(fault: Fault) {
+    let run = Stage::set(REFUSE).await.run(async |stage| apart(stage, fault).await).await;
+    // What it refuses it says, and it refuses nothing but writes, and nothing while it is well.
+    run.is_coherent_but(
+        |_, _| false,
+        |one, round| {
+            let meanwhile = round.broken <= one.done && one.sent < round.healed + REJOIN;
+            one.kind == Kind::Write && one.status == 503 && one.through == APART && meanwhile
+        },
+    );
+    let refused = run.history.operations().iter().filter(|one| one.status == 503).count();
+    assert!(refused > 0, "it never had to refuse anything");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn only_writes_through_a_sidecar_that_is_cut_off_are_missed_and_only_until_it_rejoins() {
+    let run = Stage::set(FORWARD).await.run(async |stage| apart(stage, Fault::Freeze).await).await;
+    run.is_coherent_but(
+        |one, round| {
+            let meanwhile = round.broken <= one.read.sent && one.read.sent < round.healed + REJOIN;
+            let from_its_memory = one.read.through == APART && one.age() <= DEGRADED_TTL;
+            meanwhile && (from_its_memory || (one.read.through != APART && one.missed_only_writes_through(APART)))
+        },
+        |_, _| false,
+    );
+}
