@@ -11,6 +11,8 @@ use crate::support::history::{History, Operation, Violation, Window};
 /// show that there was a cache and that it was written past.
 const HITS: usize = 30;
 const WRITES: usize = 5;
+/// During a fault a write may have to wait for as long as a lease: one for each writer is what there is in any case.
+const WRITES_IN_FAULT: usize = 2;
 
 /// The times of one fault.
 #[derive(Clone, Copy, Debug)]
@@ -50,7 +52,7 @@ impl Ended {
         self.tell();
         for round in &self.rounds {
             self.history.must_have("before the fault", Window { from: round.begun, to: round.broken }, HITS, WRITES);
-            self.history.must_have("during the fault", Window { from: round.broken, to: round.healed }, 0, WRITES);
+            self.history.must_have("during the fault", Window { from: round.broken, to: round.healed }, 0, WRITES_IN_FAULT);
             self.history.must_have("after the fault", Window { from: round.healed, to: round.over }, HITS, WRITES);
         }
         let stale_reads = self.history.stale_reads();
@@ -75,6 +77,8 @@ impl Ended {
                 round.hit_again - round.healed
             );
         }
+        let slowest = self.history.operations().iter().map(|operation| operation.done - operation.sent).max();
+        println!("the slowest request took {:?}", slowest.unwrap_or_default());
         let stale = self.history.stale_reads();
         let oldest = stale.iter().map(Violation::age).max().unwrap_or_default();
         println!("{} stale reads, the oldest outdated for {oldest:?}", stale.len());
