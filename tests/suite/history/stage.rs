@@ -89,11 +89,12 @@ impl Stage {
             asked: [const { AtomicBool::new(true) }; SIDECARS],
             stop: AtomicBool::new(false),
         });
-        let readers = (0..READERS).map(|worker| tokio::spawn(work(Arc::clone(&play), Kind::Read, worker)));
-        let writers = (0..WRITERS).map(|worker| tokio::spawn(work(Arc::clone(&play), Kind::Write, READERS + worker)));
-        let workers = readers.chain(writers).collect();
-        let stage = Self { app, redis, proxies, sidecars, play, workers };
+        let readers = (0..READERS).map(|worker| tokio::spawn(work(Arc::clone(&play), Kind::Read, worker))).collect();
+        let mut stage = Self { app, redis, proxies, sidecars, play: Arc::clone(&play), workers: readers };
+        // Whoever has hits has joined, and need not refuse a write.
         stage.has_hits(Instant::now()).await;
+        let writers = (0..WRITERS).map(|worker| tokio::spawn(work(Arc::clone(&play), Kind::Write, READERS + worker)));
+        stage.workers.extend(writers);
         stage
     }
 
