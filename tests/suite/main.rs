@@ -20,6 +20,7 @@ mod history;
 mod http_gaps;
 mod isolation;
 mod journal;
+mod leases;
 mod memory;
 mod mutations;
 mod protocols;
