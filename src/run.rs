@@ -16,8 +16,8 @@ use crate::body::Body;
 use crate::clock::Clock;
 use crate::coalesce::Flights;
 use crate::coalesce::across::Across;
-use crate::coherence::Coherence;
 use crate::coherence::shared::Shared;
+use crate::coherence::{Coherence, Mode};
 use crate::config::Config;
 use crate::entry::packed::Seal;
 use crate::error::SetupError;
@@ -150,7 +150,8 @@ pub async fn serve_with(mut config: Config, bound: Bound, shutdown: Cancellation
     let sidecar = Sidecar::new(&mut config, clock.clone())?;
     let proxy = &sidecar.proxy;
     let keeper = tokio::spawn(Arc::clone(&proxy.coherence).keep(proxy.stop.clone()));
-    if tokio::time::timeout(FIRST_JOIN, proxy.coherence.joined()).await.is_err() {
+    // With a lease, so that the first writes need not wait for others that are not heard yet.
+    if tokio::time::timeout(FIRST_JOIN, proxy.coherence.leased()).await.is_err() && proxy.coherence.mode() == Mode::Degraded {
         tracing::warn!("Redis does not answer; serving without it until it does");
     }
     let state = Arc::new(State { proxy: Arc::clone(proxy), draining: AtomicBool::new(false) });

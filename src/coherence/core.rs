@@ -189,6 +189,8 @@ impl Core {
             Event::Listening => {
                 self.listening = Some(now);
                 self.next_beat = now;
+                // What was acknowledged before was not heard.
+                commands.extend(self.waits.iter().filter(|(_, wait)| wait.missing.is_some()).map(|(id, _)| Command::Ask(*id)));
             }
             Event::Gap => self.gap(&mut commands),
             Event::Beaten(number, answer) => self.beaten(now, number, answer, &mut commands),

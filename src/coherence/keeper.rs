@@ -98,6 +98,11 @@ impl Coherence {
         match command {
             Command::Beat { number, node, register } => self.beat(shared, number, node, register).await,
             Command::Ack(to, id) => self.acknowledge(shared, to, id).await,
+            Command::Ask(id) => {
+                let by = self.core().core.me().process;
+                // Fail open: who waits for it waits until the others' leases are over.
+                let _ = self.watch(shared.say(&Message::Distrust { by, id, tags: Some(Vec::new()) }).await);
+            }
             Command::StrikeOut(node) => {
                 tracing::warn!(%node, "another sidecar is silent for longer than its lease; its mutations under way count as committed");
                 self.counters.struck_out.inc();
@@ -225,6 +230,17 @@ impl Coherence {
         shared.trust(&look.fence);
         shared.begin().await?;
         Ok(look)
+    }
+
+    /// Ends when hits from memory need no look at Redis. At once without Redis.
+    pub async fn leased(&self) {
+        loop {
+            let notified = self.joined.notified();
+            if self.mode() == Mode::Local || self.has_lease() {
+                return;
+            }
+            notified.await;
+        }
     }
 
     /// Ends when Redis is the truth for the first time, or again. At once without Redis.

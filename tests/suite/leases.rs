@@ -103,3 +103,22 @@ async fn heavy_a_guarded_write_waits_for_the_others_twice_and_no_longer() {
     assert!(median < Duration::from_millis(10), "{median:?}");
     assert_eq!(metric(&sidecars[0], "sidecache_purges_outlived_total").await, 0);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn heavy_a_write_right_after_the_start_waits_for_nobody_in_vain() {
+    let (redis, app) = (RedisServer::start(), TestApp::start(versioned()).await);
+    let rules = format!("{}writes = \"refuse\"\n{VERSIONED_RULES}", redis.table());
+    let mut sidecars = Vec::new();
+    for _ in 0..3 {
+        sidecars.push(Sidecar::spawn(app.address, &rules).await);
+    }
+    for round in 0..20 {
+        for (number, sidecar) in sidecars.iter().enumerate() {
+            let start = Instant::now();
+            let reply = Client::new(sidecar.address).send("PUT", "/w/a", &[], "").await;
+            let took = start.elapsed();
+            println!("round {round}, sidecar {number}: {} after {took:?}", reply.status);
+            assert!(reply.status == 200 && took < Duration::from_millis(500), "{} after {took:?}", reply.status);
+        }
+    }
+}

@@ -137,6 +137,8 @@ pub enum Command {
     Distrust(Option<Vec<Tag>>),
     /// Tell that this was done. Only after what was commanded before.
     Ack(Process, Id),
+    /// Ask everybody to acknowledge this once more: who does has done what was said before.
+    Ask(Id),
     /// Let the answer out that waits for this.
     Release(Id, Released),
     /// Strike out this name, and take its mutations under way as committed.
