@@ -160,6 +160,7 @@ impl Listener {
 
     /// Says something to itself now and then; ends when it does not hear it.
     async fn talk(&self, own: &str, back: &Notify) {
+        let mut unheard = Duration::ZERO;
         loop {
             self.calls.inc();
             let speaker = self.speaker.load().client(0);
@@ -167,10 +168,14 @@ impl Listener {
             if !matches!(tokio::time::timeout(self.deadline, said).await, Ok(Ok(_))) {
                 return;
             }
-            if tokio::time::timeout(self.patience(), back.notified()).await.is_err() {
+            // What was said before Redis had the subscription is not heard: say it again soon, and give up late.
+            let patience = if self.listening.load(SeqCst) { self.patience() } else { FASTEST_TRY };
+            if tokio::time::timeout(patience, back.notified()).await.is_ok() {
+                tokio::time::sleep(BEAT).await;
+            } else if self.listening.load(SeqCst) || unheard > self.patience() {
                 return;
             }
-            tokio::time::sleep(BEAT).await;
+            unheard += patience;
         }
     }
 
