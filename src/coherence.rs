@@ -384,7 +384,8 @@ impl Coherence {
                     self.lose("it misses its deadline");
                 }
             }
-            Err(CallError::OutOfMemory | CallError::Answer(_)) => {}
+            Err(CallError::Lost(_)) => self.lose("it is of no use"),
+            Err(CallError::OutOfMemory | CallError::Moving | CallError::Apart(_) | CallError::Answer(_)) => {}
         }
         result
     }

@@ -5,10 +5,12 @@
 //! - No client's departure ends a mutation: it runs in a task of its own, from before the mark to after the purge.
 //! - An unknown outcome (5xx, time-out, reset, a broken upload) purges; a plain 4xx purges nothing, so that nobody can flush by POST.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use futures_util::FutureExt as _;
 use http::header::{CONTENT_LOCATION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, LOCATION};
 use http::request::Parts;
 use http::{Method, Request, Response, Uri};
@@ -70,7 +72,14 @@ impl Proxy {
         let order = Order { request, mutation, host, base, posted, _place: place };
         let (tell, told) = oneshot::channel();
         let proxy = Arc::clone(self);
-        self.tasks.spawn(async move { proxy.run_mutation(order, tell).await });
+        self.tasks.spawn(async move {
+            let tags = order.mutation.tags.clone();
+            let run = Box::pin(Arc::clone(&proxy).run_mutation(order, tell));
+            if AssertUnwindSafe(run).catch_unwind().await.is_err() {
+                // The app may have committed; nobody else would ever purge, since this sidecar lives.
+                proxy.coherence.purge(&tags).await;
+            }
+        });
         match told.await {
             Ok(Told::Response(response, purged, ready)) => self.mutated(response, &purged, ready, outcome),
             Ok(Told::Failed(error)) => {

@@ -354,7 +354,8 @@ impl Store {
             }
             Verdict::Incomplete => Err(Reason::NotStored),
             Verdict::Orphaned => {
-                self.coherence.settle(tags).await;
+                // Boxed: it is rare, and every look would carry it around.
+                Box::pin(self.coherence.settle(tags)).await;
                 Err(Reason::Purged)
             }
         }

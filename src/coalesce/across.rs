@@ -237,7 +237,7 @@ impl Across {
     pub fn new(coherence: Arc<Coherence>, waiters: usize, wait: Duration, tasks: TaskTracker) -> Option<Arc<Self>> {
         let link = Arc::clone(coherence.shared()?.link());
         let namespace = &link.settings().namespace;
-        let (prefix, channel) = (format!("{namespace}:l:"), format!("{{{namespace}}}:filled"));
+        let (prefix, channel) = (format!("{{{namespace}}}:l:"), format!("{{{namespace}}}:filled"));
         let (board, counters) = (Arc::<Board>::default(), Counters::default());
         let ear = link.listen(channel.clone(), {
             let (board, gaps) = (Arc::clone(&board), Arc::clone(&counters.gaps));
@@ -377,7 +377,8 @@ impl Drop for Lease {
         // Without a runtime nothing can be sent any more: it ends by itself.
         let Some(runtime) = tokio::runtime::Handle::try_current().ok().filter(|_| self.is_mine) else { return };
         let (across, key) = (Arc::clone(&self.across), self.key.clone());
-        let args = vec![self.owner.clone(), across.channel.clone(), message(self.name, self.fate)];
+        let publish = Bytes::from_static(across.link.publish_command().as_bytes());
+        let args = vec![self.owner.clone(), across.channel.clone(), message(self.name, self.fate), publish];
         let release = async move {
             // Fail open: unreleased it ends by itself.
             let _ = across.run(&across.scripts.release, &key, args).await;

@@ -1,11 +1,11 @@
 -- A sign of life: proves that this primary takes writes, registers the name where that is asked for, and says so on the bus.
--- KEYS: nodes, a key that is never there   ARGV: publish command, channel, message, name (or `-`)
+-- KEYS: nodes   ARGV: publish command, channel, message, name (or `-`)
 -- Returns the replication id, the role, the clock, how the name is known, and the list of names.
 -- A replica, and a primary that has lost its replicas, refuse even this; one that is out of memory does not.
-redis.call('DEL', KEYS[2])
+local nodes = hash(KEYS[1])
+redis.call('HDEL', KEYS[1], '-')
 local info = redis.call('INFO', 'replication')
 local standing = 'absent'
-local nodes = hash(KEYS[1])
 if ARGV[4] ~= '-' then
   local state = redis.call('HGET', KEYS[1], ARGV[4])
   if state == '1' then

@@ -21,9 +21,6 @@ use crate::tag::Tag;
 const FASTEST_TRY: Duration = Duration::from_millis(25);
 const SLOWEST_TRY: Duration = Duration::from_millis(250);
 
-/// A client that has not recovered for so long is replaced by a new one.
-const RENEW_AFTER: Duration = Duration::from_secs(2);
-
 /// How long to sleep where nothing is to be done.
 const IDLE: Duration = Duration::from_secs(1);
 
@@ -198,8 +195,10 @@ impl Coherence {
 
     /// Returns when a primary was found.
     async fn reconnect(&self, shared: &Shared, first: bool) {
-        let (mut wait, mut since) = (FASTEST_TRY, self.clock.now());
+        let mut wait = FASTEST_TRY;
         loop {
+            // What is lost is never mended by itself: each try may need another client, or another primary.
+            shared.link().renew();
             match self.try_connect(shared).await {
                 Ok(look) => {
                     let new = self.core().core.fence().is_some_and(|fence| *fence != *look.fence);
@@ -210,10 +209,6 @@ impl Coherence {
                     return self.handle(Event::Found { fence: look.fence.into(), again: !first });
                 }
                 Err(error) => tracing::debug!(%error, "Redis is not there"),
-            }
-            if self.clock.now().duration_since(since) >= RENEW_AFTER {
-                shared.link().renew();
-                since = self.clock.now();
             }
             tokio::time::sleep(wait).await;
             wait = (wait * 2).min(SLOWEST_TRY);

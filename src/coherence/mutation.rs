@@ -134,7 +134,7 @@ impl Coherence {
                     // Stopped for longer than a lease, or Redis was lost: whoever took us for dead has purged for a mutation that the app
                     // has not seen yet.
                 }
-                Err(CallError::OutOfMemory | CallError::Answer(_)) => break,
+                Err(CallError::OutOfMemory | CallError::Moving | CallError::Apart(_) | CallError::Answer(_)) => break,
                 // What cannot be marked can hardly be purged: do not spend a second deadline on finding that out.
                 Err(_) => self.lose("a mutation could not be marked"),
             }

@@ -34,7 +34,6 @@ struct Keys {
     seq: Bytes,
     nodes: Bytes,
     marks: String,
-    probe: Bytes,
     bus: String,
 }
 
@@ -47,7 +46,6 @@ impl Keys {
             seq: format!("{{{namespace}}}:seq").into(),
             nodes: format!("{{{namespace}}}:nodes").into(),
             marks: format!("{{{namespace}}}:m:"),
-            probe: format!("{{{namespace}}}:probe").into(),
             bus: format!("{{{namespace}}}:bus"),
         }
     }
@@ -162,9 +160,7 @@ impl Shared {
         keys.push(self.keys.generation.clone());
         keys.push(self.keys.seq.clone());
         keys.extend(tags.iter().map(|tag| self.keys.tag(tag)));
-        keys.extend(entry.map(|hash| self.entry_key(hash)));
-        let mut values = self.link.mget(keys).await?;
-        let entry = if entry.is_some() { values.pop().flatten() } else { None };
+        let (mut values, entry) = self.link.fetch(keys, entry.map(|hash| self.entry_key(hash))).await?;
         let text = |value: &Option<Bytes>| value.as_deref().and_then(|bytes| std::str::from_utf8(bytes).ok()).map(str::to_owned);
         let generation = values.first().and_then(|value| Nonce::from_hex(value.as_deref()?));
         let plausible = |seq: &String| seq.len() <= 16 && seq.bytes().all(|b| b.is_ascii_digit());
@@ -172,8 +168,8 @@ impl Shared {
         if generation.is_none() || seq.is_none() {
             // Flushed, evicted, or none of ours. Made anew, they match nothing that was stored before.
             match self.begin().await {
-                // Without memory Redis cannot make them. What is stored is judged by its nonces all the same.
-                Err(CallError::OutOfMemory) => {}
+                // Without memory, or while they move, Redis cannot make them. What is stored is judged by its nonces all the same.
+                Err(CallError::OutOfMemory | CallError::Moving) => {}
                 begun => begun?,
             }
         }
@@ -186,13 +182,14 @@ impl Shared {
 
     /// Only the bytes of an entry.
     pub async fn fetch_entry(&self, hash: KeyHash) -> Result<Option<Bytes>, CallError> {
-        Ok(self.link.mget(vec![self.entry_key(hash)]).await?.pop().flatten())
+        self.link.get(self.entry_key(hash)).await
     }
 
     /// Who answers, and what its clock says.
     pub async fn look(&self) -> Result<Look, CallError> {
         let before = self.clock.wall();
-        let Returned::Many(values) = self.link.run(&self.scripts.look, vec![self.keys.seq.clone()], Vec::new()).await? else {
+        // No key: it is the primary that is asked, wherever a moving key is.
+        let Returned::Many(values) = self.link.run(&self.scripts.look, Vec::new(), Vec::new()).await? else {
             return Err(strange());
         };
         let text = |at: usize| values.get(at).map(|bytes| String::from_utf8_lossy(bytes).into_owned()).unwrap_or_default();
@@ -227,7 +224,7 @@ impl Shared {
 
     fn speech(&self, message: Option<&Message>) -> [Bytes; 3] {
         let bytes = message.map(Message::to_bytes).unwrap_or_default();
-        [Bytes::from_static(b"PUBLISH"), self.keys.bus.clone().into(), bytes.into()]
+        [Bytes::from_static(self.link.publish_command().as_bytes()), self.keys.bus.clone().into(), bytes.into()]
     }
 
     /// A sign of life under this name; registers it where a name is to be registered.
@@ -236,7 +233,7 @@ impl Shared {
         let mut args = self.speech(Some(&message)).to_vec();
         args.push(if register { node.to_string().into() } else { Bytes::from_static(b"-") });
         let before = self.clock.wall();
-        let words = self.words(&self.scripts.beat, vec![self.keys.nodes.clone(), self.keys.probe.clone()], args).await?;
+        let words = self.words(&self.scripts.beat, vec![self.keys.nodes.clone()], args).await?;
         let [fence, role, time, standing, names @ ..] = &words[..] else { return Err(strange()) };
         if **role != *b"master" {
             return Err(CallError::Connection("it is a replica now".to_owned()));
@@ -279,7 +276,14 @@ impl Shared {
         let mut args = vec![id.into(), idle_ttl(), self.fence_bytes()];
         args.extend(self.speech(Some(message)));
         let keys = self.with_marks(mark.map(|(_, node)| node), tags);
-        match self.run_told(&self.scripts.purge, keys, with_nonces(args, tags)).await {
+        match self.link.run_replicated(&self.scripts.purge, keys, with_nonces(args, tags)).await.and_then(audience_of) {
+            Err(CallError::Moving) => {
+                // Key by key, wherever each of them is; who there is to hear it is known from what was heard.
+                let mut keys: Vec<Bytes> = tags.iter().map(|tag| self.keys.tag(tag)).collect();
+                keys.push(self.keys.seq.clone());
+                self.link.unlink(keys).await?;
+                self.say(message).await.map(|()| Audience::default())
+            }
             Err(CallError::OutOfMemory) => {
                 let mut keys = vec![self.keys.seq.clone(), self.keys.nodes.clone()];
                 keys.extend(tags.iter().map(|tag| self.keys.tag(tag)));
@@ -304,7 +308,7 @@ impl Shared {
 
     /// Says something on the bus.
     pub async fn say(&self, message: &Message) -> Result<(), CallError> {
-        self.link.publish(self.keys.bus.clone(), message.to_bytes().into()).await
+        self.link.publish(&self.keys.bus, message.to_bytes().into()).await
     }
 
     /// Strikes a name out, and tells the marks under it: each mutation with its tags, and whether it keeps hits away.
@@ -327,17 +331,11 @@ impl Shared {
     }
 
     async fn run_told(&self, script: &Script, keys: Vec<Bytes>, args: Vec<Bytes>) -> Result<Audience, CallError> {
-        let words = self.words(script, keys, args).await?;
-        let Some((listeners, names)) = words.split_first() else { return Ok(Audience::default()) };
-        let listeners = std::str::from_utf8(listeners).ok().and_then(|listeners| listeners.parse().ok()).ok_or_else(strange)?;
-        Ok(Audience { listeners, names: names_of(names) })
+        self.link.run(script, keys, args).await.and_then(audience_of)
     }
 
     async fn words(&self, script: &Script, keys: Vec<Bytes>, args: Vec<Bytes>) -> Result<Vec<Bytes>, CallError> {
-        match self.link.run(script, keys, args).await? {
-            Returned::Many(words) => Ok(words),
-            Returned::Nil | Returned::One(_) => Err(strange()),
-        }
+        self.link.run(script, keys, args).await.and_then(words_of)
     }
 
     /// Makes the records that a reading found missing, so that the fill which follows is judged by its own tags alone: without them,
@@ -395,6 +393,21 @@ impl Shared {
 
 fn strange() -> CallError {
     CallError::Answer("not what the script returns".to_owned())
+}
+
+fn words_of(returned: Returned) -> Result<Vec<Bytes>, CallError> {
+    match returned {
+        Returned::Many(words) => Ok(words),
+        Returned::Nil | Returned::One(_) => Err(strange()),
+    }
+}
+
+/// How many listened, and the list of names; nothing of either where nothing was said.
+fn audience_of(returned: Returned) -> Result<Audience, CallError> {
+    let words = words_of(returned)?;
+    let Some((listeners, names)) = words.split_first() else { return Ok(Audience::default()) };
+    let listeners = std::str::from_utf8(listeners).ok().and_then(|listeners| listeners.parse().ok()).ok_or_else(strange)?;
+    Ok(Audience { listeners, names: names_of(names) })
 }
 
 /// The list of names: each with `1`, or with what says that it was struck out.

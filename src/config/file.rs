@@ -138,8 +138,15 @@ table! {
     /// The tier that several sidecars share.
     #[schemars(extend("required" = ["url"]))]
     Redis("[redis]", "[redis]") {
-        /// Where Redis is: `redis://[user:password@]host[:port][/database]`, `rediss://` for TLS, `unix:///path?db=0`.
-        #[schemars(extend("examples" = ["redis://127.0.0.1:6379/0", "rediss://${REDIS_HOST}:6380", "unix:///run/redis.sock?db=0"]))]
+        /// Where Redis is: `redis://[user:password@]host[:port][/database]`, `rediss://` for TLS, `unix:///path?db=0`,
+        /// `redis-sentinel://host:port[/database]?sentinelServiceName=NAME&node=host2:port2`, `redis-cluster://host:port?node=host2:port2`.
+        #[schemars(extend("examples" = [
+            "redis://127.0.0.1:6379/0",
+            "rediss://${REDIS_HOST}:6380",
+            "unix:///run/redis.sock?db=0",
+            "redis-sentinel://s1:26379?sentinelServiceName=mymaster&node=s2:26379&node=s3:26379",
+            "redis-cluster://c1:6379?node=c2:6379",
+        ]))]
         url: Text,
         /// The ACL user, when it is not in the url.
         username: Text,
@@ -169,6 +176,8 @@ table! {
         /// folder of this file. Each sidecar needs its own. Without it they are kept in memory.
         #[schemars(extend("examples" = ["/var/lib/sidecache/journal"]))]
         journal: Text,
+        /// How many replicas must have a purge before the write that made it is answered; with fewer, Redis counts as lost.
+        wait_replicas: Count = 0,
         /// How many ask the app for the same key at once: one per sidecar (`process`), or one of all that share this Redis (`cluster`).
         /// Routes may say otherwise.
         collapse: CollapseWord = "process",

@@ -119,6 +119,7 @@ mod tests {
         assert_eq!(hidden("token = \"hunter2"), ["hunter2"]);
         assert_eq!(hidden("token: hunter2\nx"), ["hunter2"]);
         assert_eq!(hidden("url = \"redis://user:hun/ter@2@host:1/0\""), ["user:hun/ter@2"]);
+        assert!(hidden("url = \"redis-sentinel://h?sentinelPassword=hunter2&node=i\"").concat().contains("hunter2"));
     }
 
     #[test]

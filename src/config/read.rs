@@ -12,7 +12,7 @@ use super::report::Report;
 use crate::units::{self, UnitError};
 
 /// Settings that the design has and this version does not build.
-const LATER: [&str; 4] = ["jwt", "audit", "sentinel", "cluster"];
+const LATER: [&str; 2] = ["jwt", "audit"];
 
 /// A value and where it stands.
 #[derive(Clone)]

@@ -1,4 +1,4 @@
-//! Reads the url of Redis: TCP, TLS and Unix sockets. Its text may hold a password, so no message repeats any of it.
+//! Reads the url of Redis: TCP, TLS, Unix sockets, Sentinel and Cluster. Its text may hold a password, so no message repeats any of it.
 
 use std::path::PathBuf;
 
@@ -7,11 +7,16 @@ use url::Url;
 
 use super::read::{Located, Text};
 use super::report::Report;
-use crate::store::redis::Address;
+use crate::store::redis::{Address, Sentinel};
 use crate::units::Secret;
 
-const FORM: &str = "redis://[user:password@]host[:port][/database], rediss://… for TLS, or unix:///path?db=0";
+const FORM: &str = "redis://[user:password@]host[:port][/database], redis-sentinel://…?sentinelServiceName=NAME, redis-cluster://…, \
+                    rediss://… (rediss-sentinel, rediss-cluster) for TLS, or unix:///path?db=0";
 const DEFAULT_PORT: u16 = 6379;
+const SENTINEL_PORT: u16 = 26379;
+
+/// The most servers that a url may name.
+const NODES: usize = 64;
 
 /// What a url says.
 pub struct Location {
@@ -39,21 +44,30 @@ pub fn parse(text: &Located<Text>, report: &mut Report) -> Option<Location> {
     }
 }
 
+/// Whom the url leads to.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Server,
+    Sentinel,
+    Cluster,
+}
+
 fn read(value: &str) -> Result<Location, Fault> {
     let Some((scheme, _)) = value.split_once("://") else { return Err(("this is not a url", "put redis:// before it")) };
-    let tls = match scheme.to_ascii_lowercase().as_str() {
-        "redis" => false,
-        "rediss" => true,
+    let (kind, tls) = match scheme.to_ascii_lowercase().as_str() {
+        "redis" => (Kind::Server, false),
+        "rediss" => (Kind::Server, true),
+        "redis-sentinel" => (Kind::Sentinel, false),
+        "rediss-sentinel" => (Kind::Sentinel, true),
+        "redis-cluster" => (Kind::Cluster, false),
+        "rediss-cluster" => (Kind::Cluster, true),
         "unix" | "redis+unix" => return unix(value),
-        "redis-cluster" | "rediss-cluster" | "redis-sentinel" | "rediss-sentinel" => {
-            return Err(("Redis Cluster and Sentinel are not supported by this version", "use redis:// with the address of the primary"));
-        }
         _ => return Err(("this is no kind of url that leads to a Redis", "write it as \"redis://127.0.0.1:6379/0\"")),
     };
     let url = Url::parse(value)
         .map_err(|_| ("this url cannot be read", "in a password, write `/`, `@`, `:`, `#` and `%` as %2F, %40, %3A, %23, %25"))?;
     let host = url.host_str().filter(|host| !host.is_empty()).ok_or(("the url has no host", "write redis://HOST:PORT"))?;
-    if url.query().is_some() || url.fragment().is_some() {
+    if (url.query().is_some() && kind == Kind::Server) || url.fragment().is_some() {
         return Err(("the url has a query or a fragment", "other settings are keys of [redis]"));
     }
     let database = match url.path().trim_start_matches('/') {
@@ -62,11 +76,11 @@ fn read(value: &str) -> Result<Location, Fault> {
             .parse()
             .map_err(|_| ("the url's path is not the number of a database", "write a number from 0 to 255, as in …:6379/0"))?,
     };
-    let port = url.port().unwrap_or(DEFAULT_PORT);
+    let port = url.port().unwrap_or(if kind == Kind::Sentinel { SENTINEL_PORT } else { DEFAULT_PORT });
     if port == 0 {
         return Err(("the url has port 0", "Redis usually listens on 6379"));
     }
-    let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
+    let host = bare(host);
     let decoded = |part: &str| percent_decode_str(part).decode_utf8().map(std::borrow::Cow::into_owned);
     let user = decoded(url.username()).map_err(|_| ("the url's user is not UTF-8", "percent-encode it as UTF-8"))?;
     let password =
@@ -74,12 +88,83 @@ fn read(value: &str) -> Result<Location, Fault> {
     if !user.is_empty() && password.is_none() {
         return Err(("the url has a user but no password", "write user:password@host, or :password@host for a password alone"));
     }
+    let address = match kind {
+        Kind::Server => Address::Tcp { host, port, tls },
+        Kind::Sentinel => Address::Sentinel(sentinel(&url, (host, port), tls)?),
+        Kind::Cluster if database != 0 => return Err(("a cluster has no database but 0", "remove it: a cluster has only database 0")),
+        Kind::Cluster => Address::Cluster { nodes: cluster(&url, (host, port))?, tls },
+    };
     Ok(Location {
-        address: Address::Tcp { host, port, tls },
+        address,
         database,
         username: Some(user).filter(|user| !user.is_empty()),
         password: password.filter(|password| !password.is_empty()).map(Secret::new),
     })
+}
+
+/// A host without the brackets of an IPv6 address.
+fn bare(host: &str) -> String {
+    host.trim_start_matches('[').trim_end_matches(']').to_owned()
+}
+
+/// `redis-sentinel://host:port[/database]?sentinelServiceName=NAME&node=host2:port2…`
+fn sentinel(url: &Url, first: (String, u16), tls: bool) -> Result<Sentinel, Fault> {
+    let (mut nodes, mut service, mut username, mut password) = (vec![first], None, None, None);
+    for (name, value) in url.query_pairs() {
+        let place = match name.as_ref() {
+            "node" => {
+                add(&mut nodes, &value, SENTINEL_PORT)?;
+                continue;
+            }
+            "sentinelServiceName" => &mut service,
+            "sentinelUsername" => &mut username,
+            "sentinelPassword" => &mut password,
+            _ => {
+                let hint = "allowed are node, sentinelServiceName, sentinelUsername, sentinelPassword; other settings are keys of [redis]";
+                return Err(("the url of sentinels has a parameter that is unknown", hint));
+            }
+        };
+        if value.is_empty() || place.replace(value.into_owned()).is_some() {
+            return Err(("a parameter of the url is empty or given twice", "give it one value"));
+        }
+    }
+    let hint = "add ?sentinelServiceName=NAME, the name that the sentinels monitor the primary by";
+    let service = service.ok_or(("the url does not say which primary the sentinels are asked for", hint))?;
+    if username.is_some() && password.is_none() {
+        return Err(("the url has a user of the sentinels but no password", "add &sentinelPassword=PASSWORD"));
+    }
+    Ok(Sentinel { service, nodes, tls, username, password: password.map(Secret::new) })
+}
+
+/// `redis-cluster://host:port?node=host2:port2…`
+fn cluster(url: &Url, first: (String, u16)) -> Result<Vec<(String, u16)>, Fault> {
+    let mut nodes = vec![first];
+    for (name, value) in url.query_pairs() {
+        if name != "node" {
+            return Err(("the url of a cluster has a parameter other than `node`", "other settings are keys of [redis]"));
+        }
+        add(&mut nodes, &value, DEFAULT_PORT)?;
+    }
+    Ok(nodes)
+}
+
+/// Adds the server that a parameter `node` names; one that is named twice counts once.
+fn add(nodes: &mut Vec<(String, u16)>, value: &str, default_port: u16) -> Result<(), Fault> {
+    let fault = ("a `node` of the url is not a host with a port", "write node=HOST:PORT, and an IPv6 address as [::1]:6379");
+    let (host, port) = match value.rsplit_once(':') {
+        // Without brackets it cannot be told from a port.
+        Some((host, port)) if !value.ends_with(']') => (host, port.parse().ok().filter(|port| *port > 0).ok_or(fault)?),
+        _ => (value, default_port),
+    };
+    let host = url::Host::parse(host).map_err(|_| fault)?;
+    let node = (bare(&host.to_string()), port);
+    if !nodes.contains(&node) {
+        nodes.push(node);
+    }
+    if nodes.len() > NODES {
+        return Err(("the url names too many servers", "name 64 at the most: the others are learned from them"));
+    }
+    Ok(())
 }
 
 /// `unix:///path?db=0`.
@@ -123,12 +208,38 @@ mod tests {
     }
 
     #[test]
+    fn urls_of_sentinels_and_clusters_name_several_servers() {
+        let node = |host: &str, port| (host.to_owned(), port);
+        let url = "rediss-sentinel://app:pw@s1/2?node=s2:1&sentinelServiceName=my%20master&node=[::1]&node=s1&\
+                   sentinelUsername=u&sentinelPassword=p%26q";
+        let location = read(url).ok().unwrap();
+        assert_eq!((location.database, location.username.as_deref()), (2, Some("app")));
+        let Address::Sentinel(sentinel) = location.address else { panic!("sentinels") };
+        assert_eq!((sentinel.service.as_str(), sentinel.tls), ("my master", true));
+        assert_eq!(sentinel.nodes, [node("s1", 26379), node("s2", 1), node("::1", 26379)]);
+        assert_eq!((sentinel.username.as_deref(), sentinel.password.as_ref().map(Secret::expose)), (Some("u"), Some("p&q")));
+        let location = read("redis-cluster://:pw@c1?node=c2:7001&node=c3").ok().unwrap();
+        let nodes = vec![node("c1", 6379), node("c2", 7001), node("c3", 6379)];
+        assert_eq!((location.address, location.database), (Address::Cluster { nodes, tls: false }, 0));
+        assert!(matches!(read("rediss-cluster://c1").ok().unwrap().address, Address::Cluster { tls: true, .. }));
+    }
+
+    #[test]
     fn what_leads_nowhere_is_refused_without_being_repeated() {
         for (url, hint) in [
             ("127.0.0.1:6379", "redis://"),
             ("http://u:hunter2@h", "redis://"),
-            ("redis-cluster://hunter2:1", "primary"),
-            ("redis-sentinel://hunter2:1", "primary"),
+            ("redis-cluster://hunter2:1/1", "database 0"),
+            ("redis-cluster://h?node=hunter2:x", "HOST:PORT"),
+            ("redis-cluster://h?node=hunter2:0", "HOST:PORT"),
+            ("redis-cluster://h?node=", "HOST:PORT"),
+            ("redis-cluster://h?node=::1", "[::1]"),
+            ("redis-cluster://h?hunter2=1", "keys of [redis]"),
+            ("redis-sentinel://hunter2:1", "sentinelServiceName"),
+            ("redis-sentinel://h?sentinelServiceName=", "one value"),
+            ("redis-sentinel://h?sentinelServiceName=a&sentinelServiceName=hunter2", "one value"),
+            ("redis-sentinel://h?sentinelServiceName=a&hunter2=1", "sentinelPassword"),
+            ("redis-sentinel://h?sentinelServiceName=a&sentinelUsername=hunter2", "sentinelPassword"),
             ("redis:///0", "HOST"),
             ("redis://u:hun/ter2@h", "%2F"),
             ("redis://hunter2@h", ":password@"),

@@ -196,6 +196,7 @@ pub fn redis(file: &file::Redis, section: &Span, context: &mut Context) -> Optio
         degraded_ttl: context.period(&file.degraded_ttl, Duration::ZERO, HOUR),
         writes: file.writes.get()?.0,
         journal,
+        wait_replicas: u8::try_from(context.count(&file.wait_replicas, 0, 16)).unwrap_or(u8::MAX),
         namespace: namespace?,
         username,
         password,

@@ -1,7 +1,8 @@
-//! The link to Redis: the only file that names fred.
+//! The link to Redis: this file and its folder alone name fred.
 //!
 //! Invariants, each of which fred's defaults break (measured): no call outlives its deadline; a connection that broke is
-//! told to whoever asks for [`Link::broken`]; a client that is wedged can be replaced by a new one, because its own
+//! told to whoever asks for [`Link::broken`], and stays broken until [`Link::renew`], so that nobody goes on with another Redis, or
+//! the same one after a restart, without knowing it; a client that is wedged is replaced by a new one, because its own
 //! reconnection may hang for ever behind a full send buffer.
 
 use std::path::PathBuf;
@@ -11,22 +12,21 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
-use fred::clients::WithOptions;
-use fred::interfaces::{ClientLike as _, EventInterface as _};
-use fred::prelude::{Builder, Client, Config, KeysInterface as _, LuaInterface as _, PubsubInterface as _, ReconnectPolicy, TlsConnector};
-use fred::types::config::{Options, ReconnectError, ServerConfig, TcpConfig, UnresponsiveConfig};
-use fred::types::{Expiration, Key, RespVersion, Value};
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject as _;
 use thiserror::Error;
 use tokio::sync::Notify;
 
 use crate::error::SetupError;
 use crate::metrics::Counter;
+use crate::store::redis::connected::{Connected, Finder};
 use crate::units::Secret;
 
 mod batch;
+mod call;
+mod cluster;
+mod connected;
 pub mod ear;
+mod node;
+mod sentinel;
 
 /// Where Redis is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,6 +42,40 @@ pub enum Address {
     },
     /// A socket file.
     Unix(PathBuf),
+    /// The primary that sentinels name.
+    Sentinel(Sentinel),
+    /// A cluster.
+    Cluster {
+        /// Hosts and ports of some of its members: one that answers is enough.
+        nodes: Vec<(String, u16)>,
+        /// Whether to speak TLS.
+        tls: bool,
+    },
+}
+
+impl Address {
+    const fn tls(&self) -> bool {
+        match self {
+            Self::Tcp { tls, .. } | Self::Cluster { tls, .. } => *tls,
+            Self::Sentinel(sentinel) => sentinel.tls,
+            Self::Unix(_) => false,
+        }
+    }
+}
+
+/// Sentinels and what they watch over.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sentinel {
+    /// The name under which they know the primary.
+    pub service: String,
+    /// Their hosts and ports.
+    pub nodes: Vec<(String, u16)>,
+    /// Whether to speak TLS, with them and with the primary.
+    pub tls: bool,
+    /// The ACL user of the sentinels themselves.
+    pub username: Option<String>,
+    /// Their password.
+    pub password: Option<Secret>,
 }
 
 /// What to do with reads while Redis is lost.
@@ -93,6 +127,8 @@ pub struct Settings {
     pub writes: Writes,
     /// The file that keeps purges for the rejoin; without it memory does.
     pub journal: Option<PathBuf>,
+    /// How many replicas must have a purge before it counts as done.
+    pub wait_replicas: u8,
     /// Seals entries, and keys the hashes of credentials.
     pub secret: Option<Secret>,
 }
@@ -109,17 +145,38 @@ pub enum CallError {
     /// Redis is out of memory and refuses to write.
     #[error("out of memory")]
     OutOfMemory,
+    /// Redis answered that it is not what it was, or not in a state to be trusted: a replica, loading, cut off from its cluster or its
+    /// replicas, unable to keep what it is told, or no longer letting us in. As good as gone.
+    #[error("of no use: {0}")]
+    Lost(String),
+    /// The metadata's slot is on its way to another primary: for now each key can be reached by itself alone, and no script can run.
+    #[error("its slot is moving")]
+    Moving,
+    /// The node that keeps this entry is away. The metadata is not, nor are the other nodes.
+    #[error("the entry's node is away: {0}")]
+    Apart(String),
     /// Redis answered with an error, or with what cannot be.
     #[error("{0}")]
     Answer(String),
 }
 
+/// Answers that mean that Redis is lost.
+const LOSSES: [&str; 9] = ["READONLY", "LOADING", "CLUSTERDOWN", "MASTERDOWN", "NOREPLICAS", "MISCONF", "NOAUTH", "WRONGPASS", "MOVED"];
+
 impl CallError {
     fn of(error: &fred::error::Error) -> Self {
         use fred::error::ErrorKind;
         let details = error.details();
-        if details.starts_with("OOM") || details.contains("OOM command not allowed") {
+        // A script may put words of its own before the code of what it met.
+        let has = |code: &str| details.split(' ').next() == Some(code) || details.contains(&format!(" -{code} "));
+        if has("OOM") || details.contains("OOM command not allowed") {
             return Self::OutOfMemory;
+        }
+        if LOSSES.into_iter().any(has) {
+            return Self::Lost(details.to_owned());
+        }
+        if has("ASK") || has("TRYAGAIN") {
+            return Self::Moving;
         }
         match error.kind() {
             ErrorKind::Timeout => Self::Timeout,
@@ -172,30 +229,10 @@ pub struct Counters {
     pub renewals: Arc<Counter>,
 }
 
-/// A client with its background task.
-struct Connected {
-    clients: Vec<WithOptions<Client>>,
-    tasks: Vec<tokio::task::JoinHandle<()>>,
-}
-
-impl Connected {
-    /// The client of this turn.
-    fn client(&self, turn: usize) -> WithOptions<Client> {
-        self.clients[turn % self.clients.len()].clone()
-    }
-}
-
-impl Drop for Connected {
-    fn drop(&mut self) {
-        // A wedged router ends by abort alone.
-        self.tasks.iter().for_each(tokio::task::JoinHandle::abort);
-    }
-}
-
 /// The link.
 pub struct Link {
+    finder: Arc<Finder>,
     settings: Settings,
-    tls: Option<TlsConnector>,
     current: Arc<ArcSwap<Connected>>,
     broken: Arc<Notify>,
     next: AtomicUsize,
@@ -214,19 +251,16 @@ impl std::fmt::Debug for Link {
 impl Link {
     /// Starts to connect, and does not wait for it. Needs a tokio runtime.
     pub fn new(settings: Settings) -> Result<Self, SetupError> {
-        let tls = match &settings.address {
-            Address::Tcp { tls: true, .. } => Some(tls_connector(settings.ca_file.as_deref())?),
-            _ => None,
-        };
+        let tls = if settings.address.tls() { Some(node::tls_connector(settings.ca_file.as_deref())?) } else { None };
+        let finder = Arc::new(Finder::new(settings.clone(), tls));
         let broken = Arc::new(Notify::new());
-        let connected = connect(&settings, tls.as_ref(), &broken)?;
-        let current = Arc::new(ArcSwap::from_pointee(connected));
+        let current = Arc::new(ArcSwap::from_pointee(Connected::new(&finder, &broken)?));
         let lines: Vec<Arc<batch::Line>> = (0..settings.connections.max(1)).map(|_| Arc::default()).collect();
         let drive = |(turn, line): (usize, &Arc<batch::Line>)| {
             tokio::spawn(batch::drive(Arc::clone(line), Arc::clone(&current), turn, settings.deadline))
         };
         let drivers = lines.iter().enumerate().map(drive).collect();
-        Ok(Self { settings, tls, current, broken, next: AtomicUsize::new(0), lines, drivers, counters: Counters::default() })
+        Ok(Self { finder, settings, current, broken, next: AtomicUsize::new(0), lines, drivers, counters: Counters::default() })
     }
 
     /// The settings it was made with.
@@ -235,98 +269,36 @@ impl Link {
         &self.settings
     }
 
-    /// Ends when a connection has broken.
+    /// Ends when the connection to the primary has broken, or when it is no longer the primary. It stays so until [`Link::renew`].
     pub async fn broken(&self) {
         self.broken.notified().await;
     }
 
-    /// Replaces the client. What the old one still had under way is given up.
+    /// To be called before each try to begin anew: finds the primary and connects to it, without waiting for it. What was under way is
+    /// given up. A client that is just being made is left in peace.
     pub fn renew(&self) {
+        if !self.current.load().is_spent() {
+            return;
+        }
         self.counters.renewals.inc();
-        match connect(&self.settings, self.tls.as_ref(), &self.broken) {
+        match Connected::new(&self.finder, &self.broken) {
             Ok(connected) => self.current.store(Arc::new(connected)),
             Err(error) => tracing::error!(%error, "the Redis client could not be made anew"),
         }
     }
 
-    /// The values of some keys, all in one slot or on a Redis without slots.
-    pub async fn mget(&self, keys: Vec<Bytes>) -> Result<Vec<Option<Bytes>>, CallError> {
-        self.counters.calls.inc();
-        let told = self.lines[self.turn()].ask(keys);
-        let result = match tokio::time::timeout(self.settings.deadline, told).await {
-            Ok(Ok(values)) => values,
-            // The driver ended with the link.
-            Ok(Err(_)) => Err(CallError::Connection("the client is gone".to_owned())),
-            Err(_) => Err(CallError::Timeout),
-        };
-        self.counted(result)
+    /// The command by which scripts publish to the others: all channels are in the metadata's slot.
+    #[must_use]
+    pub const fn publish_command(&self) -> &'static str {
+        if self.is_sharded() { "SPUBLISH" } else { "PUBLISH" }
     }
 
-    /// Stores a value, for so many milliseconds where a number is given.
-    pub async fn put(&self, key: Bytes, value: Bytes, expire_ms: Option<u64>) -> Result<(), CallError> {
-        let client = self.client();
-        let expire = expire_ms.map(|ms| Expiration::PX(i64::try_from(ms).unwrap_or(i64::MAX)));
-        self.call(Box::pin(client.set::<(), _, _>(Key::from(key), Value::Bytes(value), expire, None, false))).await
-    }
-
-    /// Deletes keys. Allowed even when Redis is out of memory.
-    pub async fn unlink(&self, keys: Vec<Bytes>) -> Result<(), CallError> {
-        let keys: Vec<Key> = keys.into_iter().map(Key::from).collect();
-        let client = self.client();
-        self.call(Box::pin(client.unlink::<(), _>(keys))).await
-    }
-
-    /// Publishes a message.
-    pub async fn publish(&self, channel: String, message: Bytes) -> Result<(), CallError> {
-        let client = self.client();
-        self.call(Box::pin(client.publish::<(), _, _>(channel, Value::Bytes(message)))).await
-    }
-
-    /// Runs a script.
-    pub async fn run(&self, script: &Script, keys: Vec<Bytes>, args: Vec<Bytes>) -> Result<Returned, CallError> {
-        let client = self.client();
-        let keys: Vec<Key> = keys.into_iter().map(Key::from).collect();
-        let args: Vec<Value> = args.into_iter().map(Value::Bytes).collect();
-        let value = self
-            .call(Box::pin(async {
-                let known = client.evalsha::<Value, _, _, _>(script.sha1.as_str(), keys.clone(), args.clone()).await;
-                match known {
-                    // Redis has forgotten the script, as it does at every restart.
-                    Err(error) if error.details().contains("NOSCRIPT") => client.eval(script.lua.as_str(), keys, args).await,
-                    known => known,
-                }
-            }))
-            .await?;
-        Ok(match value {
-            Value::Null => Returned::Nil,
-            Value::Array(values) => Returned::Many(values.into_iter().filter_map(Value::into_bytes).collect()),
-            other => other.into_bytes().map_or(Returned::Nil, Returned::One),
-        })
-    }
-
-    fn client(&self) -> WithOptions<Client> {
-        self.current.load().client(self.turn())
+    const fn is_sharded(&self) -> bool {
+        matches!(self.settings.address, Address::Cluster { .. })
     }
 
     fn turn(&self) -> usize {
         self.next.fetch_add(1, Relaxed) % self.lines.len()
-    }
-
-    async fn call<T>(&self, call: impl Future<Output = Result<T, fred::error::Error>>) -> Result<T, CallError> {
-        self.counters.calls.inc();
-        self.counted(match tokio::time::timeout(self.settings.deadline, call).await {
-            Ok(result) => result.map_err(|error| CallError::of(&error)),
-            Err(_) => Err(CallError::Timeout),
-        })
-    }
-
-    fn counted<T>(&self, result: Result<T, CallError>) -> Result<T, CallError> {
-        match &result {
-            Ok(_) => {}
-            Err(CallError::Timeout) => self.counters.timeouts.inc(),
-            Err(_) => self.counters.errors.inc(),
-        }
-        result
     }
 }
 
@@ -338,125 +310,34 @@ impl Drop for Link {
     }
 }
 
-fn is_tcp(address: &Address) -> bool {
-    matches!(address, Address::Tcp { .. })
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use fred::error::{Error as Failure, ErrorKind};
 
-fn config(settings: &Settings, tls: Option<&TlsConnector>) -> Config {
-    let server = match &settings.address {
-        Address::Tcp { host, port, .. } => ServerConfig::new_centralized(host.clone(), *port),
-        Address::Unix(path) => ServerConfig::new_unix_socket(path.clone()),
-    };
-    // fred writes the credentials of `HELLO`, with which RESP3 begins, as words of one line; `AUTH` of RESP2 takes them as they are.
-    let spaced = |text: &str| text.contains([' ', '\t', '"', '\'', '\\']);
-    let password = settings.password.as_ref().is_some_and(|password| spaced(password.expose()));
-    let version = if password || settings.username.as_deref().is_some_and(spaced) { RespVersion::RESP2 } else { RespVersion::RESP3 };
-    Config {
-        server,
-        version,
-        fail_fast: false,
-        username: settings.username.clone(),
-        password: settings.password.as_ref().map(|password| password.expose().to_owned()),
-        database: Some(settings.database),
-        tls: tls.map(|tls| tls.clone().into()),
-        ..Config::default()
-    }
-}
-
-fn connect(settings: &Settings, tls: Option<&TlsConnector>, broken: &Arc<Notify>) -> Result<Connected, SetupError> {
-    let config = config(settings, tls);
-    let mut policy = ReconnectPolicy::new_exponential(0, 20, 200, 2);
-    policy.set_jitter(20);
-    let mut connected = Connected { clients: Vec::new(), tasks: Vec::new() };
-    for _ in 0..settings.connections.max(1) {
-        let client = build(config.clone(), settings.deadline, is_tcp(&settings.address), Some(policy.clone()))
-            .map_err(|error| SetupError { what: "the Redis client".to_owned(), why: format!("{error}; look at [redis] in proxy.toml") })?;
-        let (mut errors, broken) = (client.error_rx(), Arc::clone(broken));
-        connected.tasks.push(tokio::spawn(async move {
-            // A lagging receiver has missed errors, which is an error as well.
-            while !matches!(errors.recv().await, Err(tokio::sync::broadcast::error::RecvError::Closed)) {
-                broken.notify_one();
-            }
-        }));
-        let router = client.connect();
-        connected.tasks.push(tokio::spawn(AbortOnDrop(router)));
-        connected.clients.push(client.with_options(&Options {
-            fail_fast: true,
-            max_attempts: Some(1),
-            timeout: Some(settings.deadline),
-            ..Options::default()
-        }));
-    }
-    Ok(connected)
-}
-
-/// Carries fred's router task, so that aborting the carrier aborts it.
-struct AbortOnDrop<T>(tokio::task::JoinHandle<T>);
-
-impl<T> Future for AbortOnDrop<T> {
-    type Output = ();
-
-    fn poll(mut self: std::pin::Pin<&mut Self>, cx: &mut std::task::Context<'_>) -> std::task::Poll<()> {
-        std::pin::Pin::new(&mut self.0).poll(cx).map(drop)
-    }
-}
-
-impl<T> Drop for AbortOnDrop<T> {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
-}
-
-/// The settings that survived the failure tests; the defaults wait for ever.
-fn build(config: Config, deadline: Duration, is_tcp: bool, policy: Option<ReconnectPolicy>) -> Result<Client, fred::error::Error> {
-    let mut builder = Builder::from_config(config);
-    builder.with_connection_config(|connection| {
-        connection.connection_timeout = Duration::from_millis(500);
-        connection.internal_command_timeout = Duration::from_millis(500);
-        connection.max_command_attempts = 1;
-        connection.max_command_buffer_len = 10_000;
-        connection.unresponsive = UnresponsiveConfig { max_timeout: Some(Duration::from_secs(1)), interval: Duration::from_millis(200) };
-        connection.tcp = TcpConfig { nodelay: Some(true), ..TcpConfig::default() };
-        if is_tcp {
-            // Without it a full send buffer holds the router, and with it all reads and reconnection.
-            connection.tcp.user_timeout = Some(Duration::from_millis(1500));
+    #[test]
+    fn an_answer_that_proves_redis_untrustworthy_is_a_loss() {
+        let of = |answer: &'static str| CallError::of(&Failure::new(ErrorKind::Unknown, answer));
+        for answer in [
+            "READONLY You can't write against a read only replica.",
+            "READONLY You can't write against a read only replica. script: f00, on @user_script:9.",
+            "ERR Error running script (call to f_f00): @user_script:9: -READONLY You can't write against a read only replica.",
+            "LOADING Redis is loading the dataset in memory",
+            "CLUSTERDOWN The cluster is down",
+            "MASTERDOWN Link with MASTER is down and replica-serve-stale-data is set to 'no'.",
+            "NOREPLICAS Not enough good replicas to write.",
+            "MISCONF Redis is configured to save RDB snapshots, but it's currently unable to persist to disk.",
+            "NOAUTH Authentication required.",
+            "WRONGPASS invalid username-password pair or user is disabled.",
+            "MOVED 3999 127.0.0.1:6381",
+        ] {
+            assert_eq!(of(answer), CallError::Lost(answer.to_owned()));
         }
-        connection.reconnect_errors =
-            vec![ReconnectError::ReadOnly, ReconnectError::Loading, ReconnectError::ClusterDown, ReconnectError::MasterDown];
-    });
-    builder.with_performance_config(|performance| {
-        performance.default_command_timeout = deadline.saturating_mul(2);
-        performance.broadcast_channel_capacity = 4096;
-    });
-    if let Some(policy) = policy {
-        builder.set_policy(policy);
-    }
-    builder.build()
-}
-
-fn tls_connector(ca_file: Option<&std::path::Path>) -> Result<TlsConnector, SetupError> {
-    let failed = |why: String| SetupError { what: "TLS for Redis".to_owned(), why };
-    let mut roots = rustls::RootCertStore::empty();
-    match ca_file {
-        Some(path) => {
-            let certificates = CertificateDer::pem_file_iter(path).map_err(|error| failed(format!("{}: {error}", path.display())))?;
-            for certificate in certificates {
-                let certificate = certificate.map_err(|error| failed(format!("{}: {error}", path.display())))?;
-                roots.add(certificate).map_err(|error| failed(format!("{}: {error}", path.display())))?;
-            }
-        }
-        None => {
-            roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+        assert_eq!(of("OOM command not allowed when used memory > 'maxmemory'."), CallError::OutOfMemory);
+        assert_eq!(of("ASK 3999 127.0.0.1:6381"), CallError::Moving);
+        assert_eq!(of("TRYAGAIN Multiple keys request during rehashing of slot"), CallError::Moving);
+        for answer in ["ERR unknown command 'READONLY'", "NOPERM this user has no permissions", "WRONGTYPE MOVED"] {
+            assert_eq!(of(answer), CallError::Answer(answer.to_owned()));
         }
     }
-    if roots.is_empty() {
-        return Err(failed("no root certificate to trust; install ca-certificates or set ca_file".to_owned()));
-    }
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config = rustls::ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .map_err(|error| failed(error.to_string()))?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    Ok(TlsConnector::from(config))
 }

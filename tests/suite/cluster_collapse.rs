@@ -116,7 +116,7 @@ async fn three_hundred_clients_of_three_sidecars_cost_the_app_one_request() {
         assert_eq!(Client::new(sidecar.address).get("/v/a", &[]).await.cache(), "HIT");
     }
     assert_eq!(sum(&sidecars, "sidecache_cluster_waiting").await, 0, "nobody is left waiting");
-    let keys = redis.command("KEYS sidecache:l:*").expect("redis answers");
+    let keys = redis.command("KEYS {sidecache}:l:*").expect("redis answers");
     assert!(keys.starts_with("*0"), "no lease is left: {keys}");
 }
 
@@ -399,7 +399,7 @@ async fn garbage_in_the_place_of_a_lease_or_a_message_costs_nothing() {
         let heard = redis.command(&format!("PUBLISH {{sidecache}}:filled {message}"));
         assert_eq!(heard.as_deref(), Some(":3\r\n"), "all three listen");
     }
-    let keys = redis.command("KEYS sidecache:l:*").expect("redis answers");
+    let keys = redis.command("KEYS {sidecache}:l:*").expect("redis answers");
     let lease = keys.lines().nth(2).expect("there is a lease").to_owned();
     // Nobody renews this one, and it never ends.
     assert_eq!(redis.command(&format!("SET {lease} garbage")).as_deref(), Some("+OK\r\n"));

@@ -8,11 +8,15 @@ pub mod origin;
 pub mod process;
 pub mod raw;
 pub mod redis;
+pub mod redis_cluster;
 pub mod redis_kinds;
+pub mod redis_node;
+pub mod redis_sentinel;
 pub mod scene;
 pub mod script;
 pub mod sidecar;
 pub mod tls;
+pub mod traffic;
 pub mod wire;
 
 pub use client::{Client, Reply};

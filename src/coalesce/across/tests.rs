@@ -148,6 +148,7 @@ fn nowhere() -> Settings {
         degraded_ttl: Duration::ZERO,
         journal: None,
         writes: Writes::Forward,
+        wait_replicas: 0,
         secret: None,
     }
 }

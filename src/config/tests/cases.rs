@@ -71,7 +71,9 @@ fn sections() {
     one("[credential]\ncookies = [\"a=b\"]", 2, 12, "not the name of a cookie");
     one("[redis]\nnamespace = \"a b\"\nurl = \"redis://h\"", 2, 13, "namespace");
     one("[redis]\ndeadline = \"100ms\"", 1, 1, "`url` is missing");
-    one("[redis]\nurl = \"redis-sentinel://h\"", 2, 7, "primary");
+    one("[redis]\nurl = \"redis-sentinel://h\"", 2, 7, "sentinelServiceName");
+    one("[redis]\nurl = \"redis-cluster://h/1\"", 2, 7, "database 0");
+    one("[redis]\nurl = \"redis://h\"\nwait_replicas = 17", 3, 17, "0 to 16");
     one("[redis]\nurl = \"redis://a:b@h\"\npassword = \"c\"", 3, 12, "in the url, too");
     one("[redis]\nurl = \"redis://h\"\nsecret = \"c\"", 3, 10, "16 characters");
     one("[redis]\nurl = \"redis://h\"\nca_file = \"/nonexistent\"", 3, 11, "cannot be read");

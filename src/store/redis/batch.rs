@@ -16,7 +16,8 @@ use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
 use tokio::sync::{Notify, oneshot};
 
-use crate::store::redis::{CallError, Connected};
+use crate::store::redis::CallError;
+use crate::store::redis::connected::Connected;
 
 /// How many readings travel together at the most.
 const BATCH: usize = 64;
@@ -105,14 +106,16 @@ async fn send(batch: Vec<Reading>, connected: &ArcSwap<Connected>, turn: usize, 
     let readings = batch.len();
     let keys: Vec<Key> = batch.iter().flat_map(|reading| reading.keys.iter().cloned().map(Key::from)).collect();
     let expected = keys.len();
-    let client = connected.load().client(turn);
-    let call = Box::pin(client.mget::<Vec<Value>, _>(keys));
-    let result = match tokio::time::timeout(deadline, call).await {
-        Ok(Ok(values)) if values.len() == expected => Ok(values),
-        Ok(Ok(values)) => Err(CallError::Answer(format!("{} values for {expected} keys", values.len()))),
-        Ok(Err(error)) => Err(CallError::of(&error)),
-        Err(_) => Err(CallError::Timeout),
+    // In a cluster, too: what is read together is metadata, which the primary keeps.
+    let connected = connected.load_full();
+    let result = async {
+        match connected.client(turn)?.mget::<Vec<Value>, _>(keys).await {
+            Ok(values) if values.len() == expected => Ok(values),
+            Ok(values) => Err(CallError::Answer(format!("{} values for {expected} keys", values.len()))),
+            Err(error) => Err(CallError::of(&error)),
+        }
     };
+    let result = tokio::time::timeout(deadline, Box::pin(result)).await.unwrap_or(Err(CallError::Timeout));
     match result {
         Ok(values) => {
             let mut brought = 0;
@@ -126,6 +129,7 @@ async fn send(batch: Vec<Reading>, connected: &ArcSwap<Connected>, turn: usize, 
             (readings, brought)
         }
         Err(error) => {
+            connected.note(&error);
             for reading in batch {
                 let _ = reading.tell.send(Err(error.clone()));
             }

@@ -5,8 +5,10 @@
 //!   does not wait for Redis to acknowledge a subscription, and nobody hears of one that was refused; so the ear also subscribes to a
 //!   channel of its own, and counts as listening from the first message on that.
 //! - A connection is never mended: fred's own re-subscription loses messages and does not say so. Any sign of a lost connection, a receiver
-//!   that lags, or a message to itself that does not come back, ends the client. First the ear no longer says that it is listening, then it
+//!   that lags, another primary, or a message to itself that does not come back, ends the client. (The last is how a slot is noticed that
+//!   has moved: Redis ends the subscription, and fred does not pass that on.) First the ear no longer says that it is listening, then it
 //!   tells of the [`Heard::Gap`], then it begins anew.
+//! - It listens where the link writes: on the primary, in a cluster on that of the metadata's slot, by sharded pub/sub.
 //! - It ends when it is dropped, a wedged client included.
 
 use std::pin::pin;
@@ -17,12 +19,13 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use fred::interfaces::{ClientLike as _, EventInterface as _, PubsubInterface as _};
-use fred::prelude::{Config, ReconnectPolicy};
 use fred::types::{Message, Value};
 use tokio::sync::{Notify, broadcast};
 
 use crate::metrics::Counter;
-use crate::store::redis::{AbortOnDrop, Connected, Link, build};
+use crate::store::redis::connected::{Connected, Finder};
+use crate::store::redis::node::AbortOnDrop;
+use crate::store::redis::{Link, call};
 
 /// How often it says something to itself.
 const BEAT: Duration = Duration::from_millis(500);
@@ -68,9 +71,8 @@ impl Link {
     pub fn listen(&self, channel: String, hear: impl Fn(Heard) + Send + Sync + 'static) -> Ear {
         let listening = Arc::new(AtomicBool::new(false));
         let listener = Listener {
-            // One try for each client; fred counts the first one as a reconnection otherwise, and without a policy makes none.
-            config: Config { fail_fast: true, ..super::config(&self.settings, self.tls.as_ref()) },
-            is_tcp: super::is_tcp(&self.settings.address),
+            finder: Arc::clone(&self.finder),
+            is_sharded: self.is_sharded(),
             deadline: self.settings.deadline,
             speaker: Arc::clone(&self.current),
             calls: Arc::clone(&self.counters.calls),
@@ -82,8 +84,8 @@ impl Link {
 }
 
 struct Listener {
-    config: Config,
-    is_tcp: bool,
+    finder: Arc<Finder>,
+    is_sharded: bool,
     deadline: Duration,
     /// The client of the link: what is said to oneself goes this way, since RESP2 has no PUBLISH on a connection that listens.
     speaker: Arc<ArcSwap<Connected>>,
@@ -113,8 +115,13 @@ impl Listener {
 
     /// Listens until something is wrong.
     async fn listen(&self, hear: &(impl Fn(Heard) + Send + Sync)) {
-        // No policy: a connection that is lost ends the client.
-        let client = match build(self.config.clone(), self.deadline, self.is_tcp, None::<ReconnectPolicy>) {
+        let (over, primary) = {
+            let current = self.speaker.load();
+            // Not connected yet.
+            let Ok(servers) = current.servers() else { return };
+            (current.over(), servers.primary.place.clone())
+        };
+        let client = match self.finder.access().client(&primary) {
             Ok(client) => client,
             Err(error) => return tracing::error!(%error, "the Redis client could not be made"),
         };
@@ -127,7 +134,14 @@ impl Listener {
                 return;
             }
             // In this order: who hears the second has subscribed to the first.
-            if client.subscribe(vec![self.channel.clone(), own.clone()]).await.is_err() {
+            if self.is_sharded {
+                // One by one: fred takes each acknowledgement for the answer to one command.
+                for channel in [&self.channel, &own] {
+                    if client.ssubscribe(channel.clone()).await.is_err() {
+                        return;
+                    }
+                }
+            } else if client.subscribe(vec![self.channel.clone(), own.clone()]).await.is_err() {
                 return;
             }
             tokio::select! {
@@ -140,6 +154,7 @@ impl Listener {
             () = listening => {}
             _ = errors.recv() => {}
             () = pin!(router) => {}
+            () = over.cancelled() => {}
         }
     }
 
@@ -163,9 +178,9 @@ impl Listener {
         let mut unheard = Duration::ZERO;
         loop {
             self.calls.inc();
-            let speaker = self.speaker.load().client(0);
-            let said = Box::pin(speaker.publish::<Value, _, _>(own, "."));
-            if !matches!(tokio::time::timeout(self.deadline, said).await, Ok(Ok(_))) {
+            let speaker = self.speaker.load_full();
+            let said = Box::pin(call::publish(&speaker, 0, self.is_sharded, own, Bytes::from_static(b".")));
+            if !matches!(tokio::time::timeout(self.deadline, said).await, Ok(Ok(()))) {
                 return;
             }
             // What was said before Redis had the subscription is not heard: say it again soon, and give up late.

@@ -1,0 +1,131 @@
+//! Two sidecars on one Redis, and clients that each read and write a name of their own through both.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use tokio::task::JoinHandle;
+use tokio::time::sleep;
+
+use super::origin::{VERSIONED_RULES, versioned};
+use super::{Client, Sidecar, TestApp, eventually};
+
+const CLIENTS: usize = 8;
+
+/// An app and two sidecars.
+pub struct Pair {
+    /// The app.
+    pub app: TestApp,
+    /// Both sidecars.
+    pub sidecars: [Sidecar; 2],
+    probes: AtomicU64,
+}
+
+impl Pair {
+    /// Starts them with this `[redis]` table. Without memory, so that each hit is one of Redis.
+    pub async fn start(table: &str) -> Self {
+        let app = TestApp::start(versioned()).await;
+        let rules = format!("{table}\n[memory]\nsize = \"0\"\n{VERSIONED_RULES}");
+        let sidecars = [Sidecar::spawn(app.address, &rules).await, Sidecar::spawn(app.address, &rules).await];
+        Self { app, sidecars, probes: AtomicU64::new(0) }
+    }
+
+    /// Clients of both.
+    pub fn clients(&self) -> [Client; 2] {
+        self.sidecars.each_ref().map(|sidecar| Client::new(sidecar.address))
+    }
+
+    /// Returns when what each has stored is a hit through the other, and how long that took.
+    pub async fn hits_within(&self, within: Duration) -> Duration {
+        let took = eventually("what one sidecar stores is a hit through the other", within, || async {
+            let path = format!("/v/probe-{}", self.probes.fetch_add(1, Ordering::Relaxed));
+            let [mut one, mut two] = self.clients();
+            one.get(&path, &[]).await;
+            two.get(&path, &[]).await.cache() == "HIT"
+        })
+        .await;
+        println!("hits after {took:?}");
+        took
+    }
+
+    /// A metric of one of the sidecars, by its whole name.
+    pub async fn metric(&self, sidecar: usize, name: &str) -> u64 {
+        let reply = Client::of_admin(self.sidecars[sidecar].admin).get("/metrics", &[]).await;
+        let line = reply.text().lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        line.and_then(|number| number.split('.').next()?.parse().ok()).unwrap_or_else(|| panic!("there is a metric {name}"))
+    }
+
+    /// Starts the clients.
+    pub fn traffic(&self) -> Traffic {
+        let stop = Arc::new(AtomicBool::new(false));
+        let clients = (0..CLIENTS).map(|number| tokio::spawn(work(self.clients(), number, Arc::clone(&stop)))).collect();
+        Traffic { stop, clients }
+    }
+}
+
+/// What the clients have seen.
+#[derive(Debug, Default)]
+pub struct Seen {
+    /// Reads that were hits.
+    pub hits: usize,
+    /// Writes that were answered.
+    pub writes: usize,
+    /// Answers other than 200, and none at all.
+    pub failures: Vec<String>,
+    /// Reads older than a write that had been answered.
+    pub stale: Vec<String>,
+}
+
+/// Clients at work.
+pub struct Traffic {
+    stop: Arc<AtomicBool>,
+    clients: Vec<JoinHandle<Seen>>,
+}
+
+impl Traffic {
+    /// Stops them. Fails if a request failed, or if there was nothing to see.
+    pub async fn finish(self) -> Seen {
+        self.stop.store(true, Ordering::SeqCst);
+        let mut all = Seen::default();
+        for client in self.clients {
+            let seen = client.await.expect("a client does not panic");
+            all.hits += seen.hits;
+            all.writes += seen.writes;
+            all.failures.extend(seen.failures);
+            all.stale.extend(seen.stale);
+        }
+        println!("{} hits, {} writes, {} stale", all.hits, all.writes, all.stale.len());
+        assert!(all.hits > 50 && all.writes > 20, "nothing was tested: {} hits, {} writes", all.hits, all.writes);
+        assert!(all.failures.is_empty(), "{} failures: {:?}", all.failures.len(), &all.failures[..all.failures.len().min(5)]);
+        all
+    }
+}
+
+async fn work(mut clients: [Client; 2], number: usize, stop: Arc<AtomicBool>) -> Seen {
+    let (mut seen, mut version) = (Seen::default(), 0_u64);
+    for round in 0_usize.. {
+        if stop.load(Ordering::SeqCst) {
+            break;
+        }
+        let through = (round + round / 8) % 2;
+        let write = round % 8 == 7;
+        let (method, path) = if write { ("PUT", format!("/w/own-{number}")) } else { ("GET", format!("/v/own-{number}")) };
+        match clients[through].try_send(method, &path, &[], "").await {
+            Ok(reply) if reply.status == 200 => {
+                let got: u64 = reply.text().parse().expect("a version");
+                if write {
+                    (version, seen.writes) = (got, seen.writes + 1);
+                } else {
+                    seen.hits += usize::from(reply.cache() == "HIT");
+                    if got < version {
+                        seen.stale.push(format!("{path}: {got} after {version}, {}", reply.header("cache-status")));
+                    }
+                }
+            }
+            Ok(reply) => seen.failures.push(format!("{method} {path}: {} {}", reply.status, reply.header("cache-status"))),
+            Err(error) => seen.failures.push(format!("{method} {path}: {error}")),
+        }
+        sleep(Duration::from_millis(25)).await;
+    }
+    seen
+}
