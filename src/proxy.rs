@@ -217,8 +217,8 @@ impl Proxy {
         // What asks the app is boxed: its state is large, and hits should not carry it around.
         match rules.plan(&asked) {
             Plan::Lookup(lookup) => match self.hit_at_once(&parts, &lookup, peer) {
-                Some(answer) => answer,
-                None => Box::pin(self.look_up(&parts, &lookup, peer)).await,
+                Ok(answer) => answer,
+                Err(looks) => Box::pin(self.look_up(&parts, &lookup, peer, looks)).await,
             },
             Plan::Mutate(method) => Box::pin(self.mutate(parts, body, peer, method)).await,
             Plan::Pass(route, outcome) => {
@@ -238,28 +238,28 @@ impl Proxy {
     }
 
     /// A hit that needs nothing but this process.
-    fn hit_at_once(self: &Arc<Self>, parts: &Parts, lookup: &Lookup<'_>, peer: Peer) -> Option<Answer> {
+    fn hit_at_once(self: &Arc<Self>, parts: &Parts, lookup: &Lookup<'_>, peer: Peer) -> Result<Answer, Looks> {
         let now = self.clock.wall();
         if self.uncovered_header(lookup).is_some() {
-            return None;
+            return Err(Looks::default());
         }
-        let resident = self.store.at_hand(lookup, now)?;
+        let Some(resident) = self.store.at_hand(lookup, now) else { return Err(Looks::default()) };
         let wish = Wish::of(lookup.route, &parts.headers);
         if wish.bypass.is_some() || !self.is_admitted(lookup, now) || !wish.is_met_by(&resident.entry.times, now) {
-            return None;
+            return Err(Looks::default());
         }
         if lookup.route.spec.early_refresh && stale::is_due(&resident.entry.times, resident.entry.took, now, rand::random) {
             if matches!(resident.proof, Proof::Shared(_)) {
                 // What is fetched has to be judged by the records from before it: the long way reads them.
-                return None;
+                return Err(Looks::due());
             }
             self.refresh_at_hand(parts, lookup, peer, &resident);
         }
-        Some(self.hit(parts, lookup, &resident, Tier::Memory, now))
+        Ok(self.hit(parts, lookup, &resident, Tier::Memory, now))
     }
 
     /// A GET or HEAD on a route.
-    async fn look_up(self: &Arc<Self>, parts: &Parts, lookup: &Lookup<'_>, peer: Peer) -> Answer {
+    async fn look_up(self: &Arc<Self>, parts: &Parts, lookup: &Lookup<'_>, peer: Peer, mut looks: Looks) -> Answer {
         let wish = Wish::of(lookup.route, &parts.headers);
         if let Some(reason) = wish.bypass {
             return Box::pin(self.pass_lookup(parts, lookup, peer, Outcome::bypass(reason))).await;
@@ -268,7 +268,6 @@ impl Proxy {
             let outcome = Outcome::bypass_of(Reason::UnkeyedHeader, name.as_str());
             return Box::pin(self.pass_unkeyed(parts, lookup, peer, outcome)).await;
         }
-        let mut looks = Looks::default();
         loop {
             if let Some(answer) = self.look(parts, lookup, peer, &wish, &mut looks).await {
                 return answer;
@@ -290,7 +289,7 @@ impl Proxy {
                     return Some(self.shared_across(parts, lookup, &spare.found.resident, why));
                 }
                 let answer = self.hit(parts, lookup, &spare.found.resident, spare.found.tier, now);
-                self.refresh_early(parts, lookup, peer, flight, read, spare);
+                self.refresh_early((parts, lookup, peer), flight, read, spare, looks.due);
                 return Some(answer);
             }
             (Some(Ok(Serve::WhileRevalidate)), Some(spare)) => {

@@ -37,10 +37,17 @@ const LOOKS: u8 = 2;
 pub(super) struct Looks {
     /// Why the first one found nothing, if there were others.
     pub(super) first: Option<Reason>,
+    /// Whether what will be found is due for an early refresh: decided once for each request.
+    pub(super) due: bool,
     again: u8,
 }
 
 impl Looks {
+    /// The looks for a request on which what is stored is to be fetched anew.
+    pub(super) fn due() -> Self {
+        Self { due: true, ..Self::default() }
+    }
+
     /// Whether there may be another.
     pub(super) const fn may_look_again(&self) -> bool {
         self.again < LOOKS

@@ -59,15 +59,14 @@ impl Proxy {
     /// Begins to fetch a popular response anew shortly before it expires, so that nobody has to wait for it.
     pub(super) fn refresh_early(
         self: &Arc<Self>,
-        parts: &Parts,
-        lookup: &Lookup<'_>,
-        peer: Peer,
+        (parts, lookup, peer): (&Parts, &Lookup<'_>, Peer),
         flight: FlightKey,
         read: Read,
         spare: &Spare,
+        due: bool,
     ) {
         let (entry, now) = (&spare.found.resident.entry, self.clock.wall());
-        if lookup.route.spec.early_refresh && stale::is_due(&entry.times, entry.took, now, rand::random) {
+        if lookup.route.spec.early_refresh && (due || stale::is_due(&entry.times, entry.took, now, rand::random)) {
             let spare = Some(Spare { may_stand_in: false, ..spare.clone() });
             self.refresh(parts, lookup, peer, flight, Errand { read, why: Reason::Expired, spare });
         }

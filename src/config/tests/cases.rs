@@ -81,7 +81,6 @@ fn sections() {
     one("[redis]\nurl = \"redis://h\"\njournal = \"/\"", 3, 11, "is a folder");
     one("[redis]\nurl = \"redis://h\"\njournal = \"\"", 3, 11, "this is empty");
     one("[redis]\nurl = \"redis://h\"\nlease = \"1ms\"", 3, 9, "100ms");
-    one("[redis]\nurl = \"redis://h\"\nsentinel = true", 3, 1, "not supported by this version");
     one("[[listen]]\n", 1, 1, "where a table is needed");
     one("[redis]\nurl = \"redis://h\"\ncollapse = \"clutser\"", 3, 12, "did you mean \"cluster\"?");
     one("[sever]\n", 1, 2, "no key `sever`");

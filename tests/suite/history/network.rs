@@ -50,6 +50,8 @@ async fn no_read_is_stale_when_connections_break_again_and_again() {
             proxy.set(Fault::Delay(Duration::from_millis(20)));
             sleep(Duration::from_millis(150)).await;
             proxy.set(Fault::None);
+            // Long enough for a write now and then: it waits for whoever was cut off.
+            sleep(Duration::from_millis(250)).await;
         }
     };
     Stage::set(REFUSE).await.run(fault).await.is_coherent_but(|_, _| false, refused_meanwhile);

@@ -27,6 +27,8 @@ const WRITERS: u64 = 2;
 const APP: Duration = Duration::from_millis(5);
 /// How long a run is watched before its fault, and after it is healed and there were hits again.
 const CALM: Duration = Duration::from_millis(1_200);
+/// How many writes there are to be after the fault at the least.
+const WRITES: usize = 8;
 /// No request takes so long: what has not been answered by then is a failure.
 const PATIENCE: Duration = Duration::from_secs(20);
 /// Hits come back within this time in every run. How soon they should is another test's matter.
@@ -112,6 +114,8 @@ impl Stage {
             self.has_hits(healed).await;
             let hit_again = Instant::now();
             sleep(CALM).await;
+            // A write that was begun under the fault may have kept its writer waiting for the end of a lease.
+            eventually("there are writes again", RETURN, || async { self.play.log.writes_since(hit_again) >= WRITES }).await;
             rounds.push(Round { begun, broken, healed, hit_again, over: Instant::now() });
             if Instant::now() >= until {
                 return self.end(rounds).await;

@@ -78,6 +78,12 @@ impl Log {
         latest.filter(|operation| operation.through == through && operation.sent >= since).any(|operation| operation.hit)
     }
 
+    /// How many writes that were sent since then were answered.
+    pub fn writes_since(&self, since: Instant) -> usize {
+        let operations = lock(&self.operations);
+        operations.iter().filter(|operation| operation.kind == Kind::Write && operation.sent >= since && operation.succeeded()).count()
+    }
+
     /// All that has been noted so far.
     pub fn history(&self) -> History {
         History { operations: lock(&self.operations).clone() }
