@@ -237,6 +237,10 @@ impl Store {
             _ => self.look_in_redis(shared, sought, key.clone(), varies, now).await,
         };
         match looked {
+            // Read from whom? The connection may be another one by now, to a promoted replica that has not heard of the latest purges.
+            Some(Looked { key, .. }) if self.coherence.epoch() != epoch => {
+                Consulted { key, found: None, why: Reason::Unproven, read: Read::Unproven }
+            }
             Some(Looked { key, found, why, mut reading }) => {
                 if let (false, Some(reading)) = (found.as_ref().is_some_and(|found| found.fresh), &mut reading) {
                     // Fail open: unseeded, the fill is stored if nothing at all is purged meanwhile.
