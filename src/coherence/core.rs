@@ -13,6 +13,7 @@
 //! 3. *A purge waits for everybody.* Who is told of a purge ([`Event::Told`]) are those registered in the very step that made it, and those
 //!    heard lately. It is released when each of them has acknowledged it, or when a lease has passed: then whoever has not acknowledged
 //!    holds no lease from before the purge, and gets none after it without having heard of it.
+//!    Under a primary that was found only now nobody is known to be told: there a lease passes in any case.
 //! 4. *Who cannot tell the others waits until they have no trust left.* A purge that Redis did not take is kept for the rejoin, and released
 //!    once a lease has passed since the loss, if there are others at all.
 //! 5. *A name that is struck out never returns.* A sidecar that was silent for a lease is struck out, its mutations under way are taken as
@@ -26,6 +27,11 @@ use crate::tag::Tag;
 
 pub use words::{At, Audience, Batch, Beaten, Command, Event, Gate, Name, Phase, Released, Settings, Standing, Standings};
 
+use parts::{Beat, Peer, Wait};
+
+mod parts;
+#[cfg(test)]
+mod tests;
 mod words;
 
 /// How many beats may be under way; older ones are given up.
@@ -33,38 +39,6 @@ const FLYING: usize = 8;
 
 /// How many other sidecars are remembered. Beyond that everybody is waited for until the lease is over.
 const MOST_PEERS: usize = 1024;
-
-/// Another sidecar.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-struct Peer {
-    /// When it was heard, or first heard of.
-    heard: At,
-    /// Whether it may hold a lease.
-    registered: bool,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-struct Beat {
-    number: u64,
-    sent: At,
-    registered: bool,
-    heard: bool,
-}
-
-/// Something that others have to acknowledge.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
-struct Wait {
-    /// Who already has, before it is known who has to.
-    early: BTreeSet<Process>,
-    /// Who still has to; none as long as that is not known.
-    missing: Option<BTreeSet<Process>>,
-    /// How many have to at the least, where the list of names may lack some.
-    at_least: usize,
-    /// Whether it came back over the bus, so that every beat from before it was heard, too.
-    came_back: bool,
-    /// Until when, at the most, and what it is then.
-    until: Option<(At, Released)>,
-}
 
 /// The core.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -79,6 +53,8 @@ pub struct Core {
     registered: bool,
     /// Until when the list of names in Redis may lack some that hold a lease.
     names_lack_until: At,
+    /// Until when somebody may hold a lease from a primary before this one, and neither be named nor listen here.
+    strangers_until: At,
     beats: u64,
     next_beat: At,
     flying: Vec<Beat>,
@@ -107,6 +83,7 @@ impl Core {
             listening: None,
             registered: false,
             names_lack_until: At::ZERO,
+            strangers_until: At::ZERO,
             beats: 0,
             next_beat: At::ZERO,
             flying: Vec::new(),
@@ -204,6 +181,9 @@ impl Core {
     }
 
     fn found(&mut self, now: At, fence: Box<str>, again: bool) {
+        if self.fence.as_ref() != Some(&fence) {
+            self.strangers_until = self.settings.outlived(now);
+        }
         self.fence = Some(fence);
         self.phase = Phase::Joining(if again { now + self.settings.grace } else { now });
         self.next_beat = now;
@@ -374,6 +354,7 @@ impl Core {
         let at_least = match self.peers.len() {
             // More than can be remembered: only time helps.
             MOST_PEERS.. => usize::MAX,
+            _ if now < self.strangers_until => usize::MAX,
             // Whoever listens may hold a lease, under a name that was lost.
             _ if lacking => audience.listeners.saturating_sub(usize::from(self.listening.is_some())),
             _ => 0,
