@@ -143,6 +143,8 @@ impl Core {
     #[must_use]
     pub fn next(&self) -> Option<At> {
         let waits = self.waits.values().filter_map(|wait| Some(wait.until?.0));
+        // Acknowledged by all it may be long before.
+        let strangers = (!self.waits.is_empty()).then_some(self.strangers_until).filter(|until| *until > At::ZERO);
         // When somebody falls silent, which also ends the wait for who does.
         let silent = self.peers.values().map(|peer| self.settings.outlived(peer.heard));
         let struck = self.names.values().flatten().map(|struck| self.settings.outlived(*struck));
@@ -153,7 +155,7 @@ impl Core {
         };
         let connected = self.phase != Phase::Lost;
         let beat = connected.then_some(self.next_beat);
-        waits.chain(silent.chain(struck).filter(|_| connected)).chain(grace).chain(beat).min()
+        waits.chain(strangers).chain(silent.chain(struck).filter(|_| connected)).chain(grace).chain(beat).min()
     }
 
     /// Takes an event, and tells what is to be done about it, in this order.
@@ -161,7 +163,7 @@ impl Core {
         let mut commands = Vec::new();
         match event {
             Event::Tick => {}
-            Event::Found { fence, again } => self.found(now, fence, again),
+            Event::Found { fence, again, promoted } => self.found(now, fence, again, promoted),
             Event::Lost => self.lose(now),
             Event::Listening => {
                 self.listening = Some(now);
@@ -180,8 +182,8 @@ impl Core {
         commands
     }
 
-    fn found(&mut self, now: At, fence: Box<str>, again: bool) {
-        if self.fence.as_ref() != Some(&fence) {
+    fn found(&mut self, now: At, fence: Box<str>, again: bool, promoted: bool) {
+        if promoted && self.fence.as_ref() != Some(&fence) {
             self.strangers_until = self.settings.outlived(now);
         }
         self.fence = Some(fence);
@@ -354,7 +356,6 @@ impl Core {
         let at_least = match self.peers.len() {
             // More than can be remembered: only time helps.
             MOST_PEERS.. => usize::MAX,
-            _ if now < self.strangers_until => usize::MAX,
             // Whoever listens may hold a lease, under a name that was lost.
             _ if lacking => audience.listeners.saturating_sub(usize::from(self.listening.is_some())),
             _ => 0,
@@ -362,6 +363,7 @@ impl Core {
         if let Some(wait) = self.waits.get_mut(&id) {
             wait.missing = Some(missing);
             wait.at_least = at_least;
+            wait.not_before = self.strangers_until;
             wait.until = Some((self.settings.outlived(now), Released::Outlived));
         }
     }
@@ -399,6 +401,9 @@ impl Core {
 
     /// What time alone brings about.
     fn tick(&mut self, now: At, commands: &mut Vec<Command>) {
+        if now >= self.strangers_until {
+            self.strangers_until = At::ZERO;
+        }
         self.release(now, commands);
         if self.phase == Phase::Lost {
             return;
@@ -446,7 +451,7 @@ impl Core {
     fn outcome(&self, wait: &Wait, now: At) -> Option<Released> {
         if let Some(missing) = &wait.missing {
             let mut left = missing.difference(&wait.early).peekable();
-            let enough = wait.early.len() >= wait.at_least;
+            let enough = wait.early.len() >= wait.at_least && now >= wait.not_before;
             if enough && left.peek().is_none() {
                 return Some(Released::Acknowledged);
             }

@@ -206,7 +206,7 @@ impl Coherence {
                         self.counters.fences.inc();
                     }
                     tracing::debug!(fence = look.fence, new, "a primary answers");
-                    return self.handle(Event::Found { fence: look.fence.into(), again: !first });
+                    return self.handle(Event::Found { fence: look.fence.into(), again: !first, promoted: look.promoted });
                 }
                 Err(error) => tracing::debug!(%error, "Redis is not there"),
             }

@@ -102,6 +102,8 @@ pub struct Look {
     pub fence: String,
     /// `master` or `slave`.
     pub role: String,
+    /// Whether it was a replica before.
+    pub promoted: bool,
 }
 
 /// What one reading brought: the values asked for besides, and the records.
@@ -194,7 +196,7 @@ impl Shared {
         };
         let text = |at: usize| values.get(at).map(|bytes| String::from_utf8_lossy(bytes).into_owned()).unwrap_or_default();
         self.set_clock(before, text(2).as_bytes())?;
-        Ok(Look { fence: text(0), role: text(1) })
+        Ok(Look { fence: text(0), role: text(1), promoted: text(3) == "1" })
     }
 
     fn set_clock(&self, before: Wall, time: &[u8]) -> Result<(), CallError> {

@@ -32,6 +32,8 @@ pub(super) struct Wait {
     pub(super) missing: Option<BTreeSet<Process>>,
     /// How many have to at the least, where the list of names may lack some.
     pub(super) at_least: usize,
+    /// Before when only time helps, because somebody may hold a lease from another primary.
+    pub(super) not_before: At,
     /// Whether it came back over the bus, so that every beat from before it was heard, too.
     pub(super) came_back: bool,
     /// Until when, at the most, and what it is then.

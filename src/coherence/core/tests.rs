@@ -57,7 +57,7 @@ fn fresh() -> Core {
 fn met(now: At) -> (Core, u64) {
     let mut core = fresh();
     core.handle(now, Event::Listening);
-    let number = number_of(&core.handle(now, Event::Found { fence: "a".into(), again: false }));
+    let number = number_of(&core.handle(now, Event::Found { fence: "a".into(), again: false, promoted: false }));
     (core, number)
 }
 
@@ -199,13 +199,18 @@ fn who_listens_may_hold_a_lease_when_the_names_were_lost() {
 }
 
 #[test]
-fn who_is_new_to_a_primary_waits_a_lease_for_strangers() {
-    let (mut core, number) = met(at(0));
-    core.handle(at(0), Event::Beaten(number, Some(beaten(Standing::New, &[name(ME)]))));
-    assert_eq!(tell(&mut core, at(1), Id(7), &audience(&[name(ME)], 1)), None, "one may yet trust the primary before this one");
-    assert_eq!(released(&core.handle(at(12), Event::Tick)), None);
-    assert_eq!(released(&core.handle(at(13), Event::Tick)), Some(Released::Outlived));
-    assert_eq!(tell(&mut core, at(13), Id(8), &audience(&[name(ME)], 1)), Some(Released::Acknowledged));
+fn who_is_new_to_a_promoted_primary_waits_a_lease_for_strangers() {
+    for (promoted, at_once) in [(true, None), (false, Some(Released::Acknowledged))] {
+        let mut core = fresh();
+        core.handle(at(0), Event::Listening);
+        let number = number_of(&core.handle(at(0), Event::Found { fence: "a".into(), again: false, promoted }));
+        core.handle(at(0), Event::Beaten(number, Some(beaten(Standing::New, &[name(ME)]))));
+        assert_eq!(tell(&mut core, at(1), Id(7), &audience(&[name(ME)], 1)), at_once, "one may yet trust the primary before this one");
+        assert_eq!(released(&core.handle(at(11), Event::Tick)), None);
+        assert!(core.next().is_some_and(|next| next <= at(12)));
+        assert_eq!(released(&core.handle(at(12), Event::Tick)).is_some(), promoted);
+        assert_eq!(tell(&mut core, at(12), Id(8), &audience(&[name(ME)], 1)), Some(Released::Acknowledged));
+    }
 }
 
 #[test]
@@ -231,7 +236,7 @@ fn the_journal_is_bounded() {
     core.keep(Batch { tags: tags(&["a", "b", "c"]).into_iter().collect(), everything: false });
     assert_eq!(core.standings().journal, 3);
     core.keep(Batch { tags: tags(&["d"]).into_iter().collect(), everything: false });
-    let commands = core.handle(at(1), Event::Found { fence: "a".into(), again: true });
+    let commands = core.handle(at(1), Event::Found { fence: "a".into(), again: true, promoted: false });
     assert!(commands.contains(&Command::Replay(Batch { tags: BTreeSet::new(), everything: true })), "{commands:?}");
 }
 
@@ -242,7 +247,7 @@ fn nothing_is_trusted_before_the_journal_was_replayed_and_the_grace_has_passed()
         let mut core = fresh();
         core.keep(batch.clone());
         core.handle(at(1), Event::Listening);
-        core.handle(at(1), Event::Found { fence: "a".into(), again: true });
+        core.handle(at(1), Event::Found { fence: "a".into(), again: true, promoted: false });
         for second in 1..=until {
             if replayed == Some(second) {
                 core.handle(at(second), Event::Replayed(batch.clone(), true));
@@ -266,7 +271,7 @@ fn nothing_is_trusted_before_the_journal_was_replayed_and_the_grace_has_passed()
 fn a_replay_that_failed_is_kept() {
     let mut core = fresh();
     core.keep(Batch { tags: tags(&["t"]).into_iter().collect(), everything: false });
-    let commands = core.handle(at(1), Event::Found { fence: "a".into(), again: true });
+    let commands = core.handle(at(1), Event::Found { fence: "a".into(), again: true, promoted: false });
     let Some(Command::Replay(batch)) = commands.first() else { panic!("{commands:?}") };
     core.handle(at(2), Event::Replayed(batch.clone(), false));
     assert_eq!((core.phase(), core.standings().journal), (Phase::Lost, 1));

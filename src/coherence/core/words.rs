@@ -102,6 +102,8 @@ pub enum Event {
         fence: Box<str>,
         /// Whether others may have something to replay, so that the grace must pass.
         again: bool,
+        /// Whether it was a replica once, so that it may know nothing of whom its predecessor knew.
+        promoted: bool,
     },
     /// Redis is not to be trusted any more.
     Lost,

@@ -1,0 +1,152 @@
+//! A twin of Redis, as far as the scripts of `src/coherence` use it: one tag, one entry, the names, and the marks under them.
+//!
+//! Each function is one script, and as atomic as that. What is left out: deadlines of marks (longer than any run), guards, and memory.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use sidecache::coherence::core::{Audience, Beaten, Name, Standing};
+use sidecache::coherence::message::{Id, Node};
+
+/// The tag's record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Record {
+    pub nonce: u16,
+    pub seq: u16,
+    pub fence: u8,
+}
+
+/// What is stored under the key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Stored {
+    pub version: u8,
+    pub generation: u16,
+    pub nonce: u16,
+}
+
+/// What a fill read before it asked the app.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Reading {
+    pub generation: u16,
+    pub seq: u16,
+    pub nonce: Option<u16>,
+    pub fence: u8,
+}
+
+/// One server.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Redis {
+    pub fence: u8,
+    pub generation: u16,
+    pub seq: u16,
+    pub record: Option<Record>,
+    pub entry: Option<Stored>,
+    pub names: BTreeMap<Node, bool>,
+    pub marks: BTreeMap<Node, BTreeSet<Id>>,
+}
+
+pub fn fence_name(fence: u8) -> Box<str> {
+    format!("primary {fence}").into()
+}
+
+impl Redis {
+    pub fn new() -> Self {
+        Self { fence: 0, generation: 0, seq: 0, record: None, entry: None, names: BTreeMap::new(), marks: BTreeMap::new() }
+    }
+
+    fn valid(&self, fence: u8) -> Option<Record> {
+        self.record.filter(|record| record.fence == fence)
+    }
+
+    fn names(&self) -> Vec<Name> {
+        self.names.iter().map(|(node, alive)| Name { node: *node, struck: !alive }).collect()
+    }
+
+    /// `beat.lua`
+    pub fn beat(&mut self, node: Node, register: bool) -> Beaten {
+        let mut names = self.names();
+        let standing = match self.names.get(&node) {
+            _ if !register => Standing::Absent,
+            Some(true) => Standing::Known,
+            Some(false) => Standing::StruckOut,
+            None => {
+                self.names.insert(node, true);
+                names.push(Name { node, struck: false });
+                Standing::New
+            }
+        };
+        Beaten { fence: fence_name(self.fence), standing, names }
+    }
+
+    /// `mark.lua`
+    pub fn mark(&mut self, fence: u8, id: Id, node: Node, nonce: &mut u16) {
+        self.seed(fence, nonce);
+        self.marks.entry(node).or_default().insert(id);
+    }
+
+    /// `seed.lua`
+    pub fn seed(&mut self, fence: u8, nonce: &mut u16) -> u16 {
+        if let Some(record) = self.valid(fence) {
+            return record.nonce;
+        }
+        *nonce += 1;
+        self.record = Some(Record { nonce: *nonce, seq: self.seq, fence });
+        *nonce
+    }
+
+    /// `purge.lua`; who hears it is for the caller to say.
+    pub fn purge(&mut self, fence: u8, mark: Option<(Id, Node)>, nonce: &mut u16, listeners: usize) -> Audience {
+        self.seq += 1;
+        *nonce += 1;
+        self.record = Some(Record { nonce: *nonce, seq: self.seq, fence });
+        if let Some((id, node)) = mark
+            && let Some(marks) = self.marks.get_mut(&node)
+        {
+            marks.remove(&id);
+            if marks.is_empty() {
+                self.marks.remove(&node);
+            }
+        }
+        Audience { names: self.names(), listeners }
+    }
+
+    /// `strike.lua`
+    pub fn strike(&mut self, node: Node) -> Vec<Id> {
+        if let Some(alive) = self.names.get_mut(&node) {
+            *alive = false;
+        }
+        self.marks.get(&node).into_iter().flatten().copied().collect()
+    }
+
+    /// `forget.lua`, with a message or without.
+    pub fn forget(&mut self, node: Node, said: bool) {
+        self.names.remove(&node);
+        if !said {
+            self.marks.remove(&node);
+        }
+    }
+
+    /// `MGET` of the generation, the step and the record, by a sidecar that trusts this fence.
+    pub fn read(&self, fence: u8) -> Reading {
+        Reading { generation: self.generation, seq: self.seq, nonce: self.valid(fence).map(|record| record.nonce), fence }
+    }
+
+    /// `commit.lua`
+    pub fn commit(&mut self, reading: &Reading, nonce: &mut u16) -> Option<u16> {
+        let mut clean = self.generation == reading.generation;
+        let current = match (self.valid(reading.fence), reading.nonce) {
+            (None, known) => {
+                clean &= known.is_none() && self.seq == reading.seq;
+                self.seed(reading.fence, nonce)
+            }
+            (Some(record), Some(known)) => {
+                clean &= record.nonce == known;
+                record.nonce
+            }
+            (Some(record), None) => {
+                clean &= record.seq <= reading.seq;
+                record.nonce
+            }
+        };
+        clean.then_some(current)
+    }
+}

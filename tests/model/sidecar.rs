@@ -1,0 +1,506 @@
+//! What happens to one sidecar: what `keeper.rs`, `mutation.rs`, `coherence.rs` and `store.rs` do around the core, in the same order.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use sidecache::coherence::core::{Audience, Batch, Command, Event, Phase, Released};
+use sidecache::coherence::message::{Id, Message, Node, Process};
+
+use crate::redis::{Redis, Stored};
+use crate::world::{Action, Ear, Entry, Fault, Flight, Mutation, Note, Sidecar, Stage, Watch, World, at, tag};
+
+/// Why a call came to nothing.
+enum Failure {
+    Connection,
+    Refused,
+}
+
+type Notes = BTreeSet<Note>;
+
+/// How many beats of one sidecar may be on their way to Redis.
+const BEATS: usize = 2;
+
+/// Purges for somebody else have ids from here; nobody waits for them.
+const FOR_OTHERS: u64 = 100;
+
+impl World {
+    pub fn act_in(&mut self, action: Action, notes: &mut Notes) -> Option<String> {
+        match action {
+            Action::Tick(n) => return self.tick(n, notes),
+            Action::Deliver(n) => {
+                if let Some(message) = self.of(n).queue.pop_front() {
+                    self.handle(n, Event::Heard(message), notes);
+                }
+            }
+            Action::Run(n, index) => {
+                let command = self.of(n).commands.remove(index.into());
+                self.run(n, command, notes);
+                if !self.of(n).role.lags.calls && !self.of(n).answers.is_empty() {
+                    self.answer(n, notes);
+                }
+            }
+            Action::Answer(n) => self.answer(n, notes),
+            Action::Read(n) => self.read(n),
+            Action::Fly(n) => return self.fly(n, notes),
+            Action::Mutate(n) => self.mark(n, notes),
+            Action::Advance(n) => self.advance(n, notes),
+            Action::Gap(n) => {
+                let sidecar = self.of(n);
+                sidecar.queue.clear();
+                sidecar.ear = Ear::Off;
+                self.handle(n, Event::Gap, notes);
+            }
+            Action::Listen(n) => {
+                let primary = self.primary;
+                self.of(n).ear = Ear::On(primary);
+                self.handle(n, Event::Listening, notes);
+            }
+            Action::Deafen(n) => {
+                self.budget.deaf = self.budget.deaf.saturating_sub(1);
+                self.of(n).ear = Ear::Broken;
+            }
+            Action::Crash(n) => self.crash(n),
+            Action::Restart(n) => self.restart(n),
+            action => self.act_on_connection(action, notes),
+        }
+        None
+    }
+
+    fn act_on_connection(&mut self, action: Action, notes: &mut Notes) {
+        match action {
+            Action::Break(n) => {
+                let demoted = self.sidecars[usize::from(n)].connection != Some(self.primary);
+                self.budget.breaks -= u8::from(!demoted);
+                let sidecar = self.of(n);
+                (sidecar.connection, sidecar.broken) = (None, true);
+                for (_, answer) in &mut sidecar.answers {
+                    *answer = None;
+                }
+            }
+            Action::Notice(n) => {
+                self.of(n).broken = false;
+                self.lose(n, notes);
+            }
+            Action::Connect(n) => {
+                let primary = self.primary;
+                self.of(n).connection = Some(primary);
+            }
+            Action::Find(n) => {
+                let fence = crate::redis::fence_name(self.servers[usize::from(self.primary)].fence);
+                let promoted = self.primary != 0;
+                let sidecar = self.of(n);
+                sidecar.broken = false;
+                let again = std::mem::replace(&mut sidecar.found, true);
+                self.handle(n, Event::Found { fence, again, promoted }, notes);
+            }
+            other => unreachable!("{other:?} is of no sidecar"),
+        }
+    }
+
+    fn of(&mut self, n: u8) -> &mut Sidecar {
+        Arc::make_mut(&mut self.sidecars[usize::from(n)])
+    }
+
+    fn crash(&mut self, n: u8) {
+        self.budget.crashes -= 1;
+        let sidecar = self.of(n);
+        let process = sidecar.core.me().process;
+        let role = sidecar.role;
+        *sidecar = Sidecar::new(process, sidecache::coherence::core::Settings::new(at(0), at(0)), role);
+        (sidecar.up, sidecar.connection) = (false, None);
+    }
+
+    fn restart(&mut self, n: u8) {
+        self.budget.restarts -= 1;
+        let settings = crate::settings();
+        let primary = self.primary;
+        let sidecar = self.of(n);
+        let process = Process(sidecar.core.me().process.0 + 10);
+        *sidecar = Sidecar::new(process, settings, sidecar.role);
+        sidecar.connection = Some(primary);
+    }
+
+    /// `Coherence::handle_because`
+    fn handle(&mut self, n: u8, event: Event, notes: &mut Notes) {
+        let now = at(self.now);
+        let sidecar = self.of(n);
+        let phase = sidecar.core.phase();
+        let commands = sidecar.core.handle(now, event);
+        let then = sidecar.core.phase();
+        if phase != Phase::Lost && then == Phase::Lost {
+            notes.insert(Note::Lost);
+        }
+        if phase != Phase::Joined && then == Phase::Joined && sidecar.core.gate().epoch > 2 {
+            notes.insert(Note::Rejoined);
+        }
+        let mut released = Vec::new();
+        for command in commands {
+            match command {
+                Command::Distrust(_) => sidecar.cell += 1,
+                Command::Release(id, how) => released.push((id, how)),
+                // It is awaited by nobody.
+                Command::Ack(_, id) if id.0 >= FOR_OTHERS => {}
+                command => sidecar.commands.push(command),
+            }
+        }
+        let beats = sidecar.commands.iter().filter(|command| matches!(command, Command::Beat { .. })).count();
+        if beats > BEATS
+            && let Some(oldest) = sidecar.commands.iter().position(|command| matches!(command, Command::Beat { .. }))
+        {
+            sidecar.commands.remove(oldest);
+        }
+        for (id, how) in released {
+            self.release(n, id, how, notes);
+        }
+    }
+
+    fn release(&mut self, n: u8, id: Id, how: Released, notes: &mut Notes) {
+        let now = at(self.now);
+        let sidecar = self.of(n);
+        let Some(mutation) = sidecar.mutation.take_if(|mutation| mutation.id == id) else { return };
+        match how {
+            Released::Untold => {
+                notes.insert(Note::Untold);
+                sidecar.own_floor = sidecar.own_floor.max(mutation.version);
+            }
+            how => {
+                let settings = crate::settings();
+                let over = |since: u64| now >= at(since) + settings.lease + settings.margin;
+                let note = match (how, &mutation.stage) {
+                    (Released::Acknowledged, _) => Note::Acknowledged,
+                    (_, Stage::Waiting(since)) if over(*since) => Note::OutlivedByTime,
+                    _ => Note::OutlivedBySilence,
+                };
+                notes.insert(note);
+                self.floor = self.floor.max(mutation.version);
+            }
+        }
+    }
+
+    fn tick(&mut self, n: u8, notes: &mut Notes) -> Option<String> {
+        self.handle(n, Event::Tick, notes);
+        let next = self.of(n).core.next();
+        next.filter(|next| *next <= at(self.now)).map(|next| format!("sidecar {n} spins: at {} it wants to wake at {next:?}", self.now))
+    }
+
+    fn lose(&mut self, n: u8, notes: &mut Notes) {
+        self.handle(n, Event::Lost, notes);
+    }
+
+    /// The server that takes a write of this sidecar.
+    fn writable(&mut self, n: u8) -> Result<&mut Redis, Failure> {
+        match self.sidecars[usize::from(n)].connection {
+            None => Err(Failure::Connection),
+            Some(server) if server != self.primary => Err(Failure::Refused),
+            Some(server) => Ok(Arc::make_mut(&mut self.servers[usize::from(server)])),
+        }
+    }
+
+    /// `Coherence::watch`: what is done about a call that came to nothing.
+    fn watch(&mut self, n: u8, failure: &Failure, notes: &mut Notes) {
+        if matches!(failure, Failure::Connection) {
+            self.lose(n, notes);
+        }
+    }
+
+    fn publish(&mut self, message: &Message) {
+        let primary = self.primary;
+        for sidecar in &mut self.sidecars {
+            if sidecar.ear == Ear::On(primary) {
+                Arc::make_mut(sidecar).queue.push_back(message.clone());
+            }
+        }
+    }
+
+    fn listeners(&self) -> usize {
+        self.sidecars.iter().filter(|sidecar| sidecar.ear == Ear::On(self.primary)).count()
+    }
+
+    /// `Coherence::run`
+    fn run(&mut self, n: u8, command: Command, notes: &mut Notes) {
+        match command {
+            Command::Beat { number, node, register } => {
+                let answer = self.writable(n).ok().map(|redis| redis.beat(node, register));
+                if answer.is_some() {
+                    self.publish(&Message::Beat { of: node.process, number, registered: register });
+                } else {
+                    self.lose(n, notes);
+                }
+                self.of(n).answers.push((number, answer));
+            }
+            Command::Ack(to, id) => {
+                let of = self.of(n).core.me().process;
+                match self.writable(n) {
+                    Ok(_) => {
+                        let primary = self.primary;
+                        let hears = |sidecar: &&mut Arc<Sidecar>| sidecar.ear == Ear::On(primary) && sidecar.core.me().process == to;
+                        if let Some(sidecar) = self.sidecars.iter_mut().find(hears) {
+                            Arc::make_mut(sidecar).queue.push_back(Message::Ack { to, id, of });
+                        }
+                    }
+                    Err(failure) => self.watch(n, &failure, notes),
+                }
+            }
+            Command::Ask(id) => {
+                let by = self.of(n).core.me().process;
+                match self.writable(n) {
+                    Ok(_) => self.publish(&Message::Distrust { by, id, tags: Some(Vec::new()) }),
+                    Err(failure) => self.watch(n, &failure, notes),
+                }
+            }
+            Command::StrikeOut(node) => {
+                notes.insert(Note::StruckOut);
+                let _ = self.take_over(n, node, notes);
+            }
+            Command::Forget(node) => {
+                if self.take_over(n, node, notes).is_ok() {
+                    notes.insert(Note::Forgotten);
+                    if let Ok(redis) = self.writable(n) {
+                        redis.forget(node, false);
+                    }
+                }
+            }
+            Command::Withdraw(node) => match self.writable(n) {
+                Ok(redis) => {
+                    notes.insert(Note::Withdrawn);
+                    redis.forget(node, true);
+                    self.publish(&Message::Quit { of: node.process });
+                }
+                Err(failure) => self.watch(n, &failure, notes),
+            },
+            Command::Replay(batch) => self.replay(n, batch, notes),
+            Command::Distrust(_) | Command::Release(..) => {}
+        }
+    }
+
+    fn answer(&mut self, n: u8, notes: &mut Notes) {
+        let (number, answer) = self.of(n).answers.remove(0);
+        self.handle(n, Event::Beaten(number, answer), notes);
+    }
+
+    fn take_over(&mut self, n: u8, node: Node, notes: &mut Notes) -> Result<(), ()> {
+        let marks = match self.writable(n) {
+            Ok(redis) => redis.strike(node),
+            Err(failure) => {
+                self.watch(n, &failure, notes);
+                return Err(());
+            }
+        };
+        for id in marks {
+            notes.insert(Note::TakenOver);
+            self.purge_for(n, Some((id, node)), notes)?;
+        }
+        Ok(())
+    }
+
+    fn purge_in_redis(&mut self, n: u8, id: Id, mark: Option<(Id, Node)>) -> Result<Audience, Failure> {
+        let (fence, by, listeners) = (self.trusts(n), self.sidecars[usize::from(n)].core.me().process, self.listeners());
+        let mut nonce = self.nonce;
+        let audience = self.writable(n)?.purge(fence, mark, &mut nonce, listeners);
+        self.nonce = nonce;
+        self.publish(&Message::Distrust { by, id, tags: Some(vec![tag()]) });
+        Ok(audience)
+    }
+
+    fn purge_for(&mut self, n: u8, mark: Option<(Id, Node)>, notes: &mut Notes) -> Result<(), ()> {
+        self.ids += 1;
+        let id = Id(self.ids);
+        self.of(n).cell += 1;
+        self.of(n).core.expect(id);
+        match self.purge_in_redis(n, id, mark) {
+            Ok(audience) => {
+                self.handle(n, Event::Told(id, audience), notes);
+                self.of(n).core.forget_wait(id);
+                self.of(n).cell += 1;
+                Ok(())
+            }
+            Err(failure) => {
+                self.watch(n, &failure, notes);
+                self.of(n).core.forget_wait(id);
+                Err(())
+            }
+        }
+    }
+
+    fn replay(&mut self, n: u8, batch: Batch, notes: &mut Notes) {
+        let done = self.purge_for(n, None, notes).is_ok();
+        if done {
+            notes.insert(Note::Replayed);
+            let (settings, version) = (crate::settings(), self.sidecars[usize::from(n)].own_floor);
+            // From when it is there, everybody hears of it as of any purge.
+            let until = self.now + (settings.lease + settings.margin).as_secs();
+            self.owed = Some((version.max(self.owed.map_or(0, |(version, _)| version)), until));
+        }
+        self.handle(n, Event::Replayed(batch, done), notes);
+    }
+
+    /// `Coherence::mark`
+    fn mark(&mut self, n: u8, notes: &mut Notes) {
+        self.budget.mutations -= 1;
+        let id = Id(10 + u64::from(self.budget.mutations));
+        let (fence, node) = (self.trusts(n), self.sidecars[usize::from(n)].core.me());
+        let mut marked = None;
+        if self.of(n).core.phase() != Phase::Lost {
+            let mut nonce = self.nonce;
+            match self.writable(n).map(|redis| redis.mark(fence, id, node, &mut nonce)) {
+                Ok(()) => marked = Some(node),
+                Err(Failure::Refused) => {}
+                Err(Failure::Connection) => self.lose(n, notes),
+            }
+            self.nonce = nonce;
+        }
+        self.of(n).mutation = Some(Mutation { id, version: 0, stage: Stage::Marked(marked) });
+    }
+
+    fn advance(&mut self, n: u8, notes: &mut Notes) {
+        let Some(mutation) = self.sidecars[usize::from(n)].mutation.clone() else { return };
+        let id = mutation.id;
+        match mutation.stage {
+            Stage::Marked(mark) => {
+                self.app += 1;
+                let version = self.app;
+                self.of(n).mutation = Some(Mutation { id, version, stage: Stage::Done(mark) });
+            }
+            Stage::Done(mark) => {
+                self.of(n).cell += 1;
+                self.of(n).core.expect(id);
+                self.stage(n, Stage::Telling(mark));
+                if self.of(n).core.phase() == Phase::Lost {
+                    self.untold(n, id, notes);
+                }
+            }
+            Stage::Telling(mark) => {
+                let server = self.primary;
+                if let Ok(audience) = self.purge_in_redis(n, id, mark.map(|node| (id, node))) {
+                    self.stage(n, Stage::Told(server, audience));
+                } else {
+                    self.lose(n, notes);
+                    self.untold(n, id, notes);
+                }
+            }
+            Stage::Told(server, _) if self.of(n).connection != Some(server) => {
+                self.lose(n, notes);
+                self.untold(n, id, notes);
+            }
+            Stage::Told(_, mut audience) => {
+                let now = self.now;
+                self.stage(n, Stage::Waiting(now));
+                if self.fault == Fault::NoWait {
+                    audience = Audience::default();
+                    self.release(n, id, Released::Acknowledged, notes);
+                }
+                self.handle(n, Event::Told(id, audience), notes);
+                self.of(n).cell += 1;
+            }
+            Stage::Waiting(_) => {}
+        }
+    }
+
+    fn stage(&mut self, n: u8, stage: Stage) {
+        if let Some(mutation) = &mut self.of(n).mutation {
+            mutation.stage = stage;
+        }
+    }
+
+    fn untold(&mut self, n: u8, id: Id, notes: &mut Notes) {
+        let now = self.now;
+        self.stage(n, Stage::Waiting(now));
+        self.of(n).core.forget_wait(id);
+        self.of(n).core.expect(id);
+        self.handle(n, Event::Untold(id, vec![tag()]), notes);
+    }
+
+    /// `Coherence::watch_tags`
+    fn watch_tag(&self, n: u8) -> Option<Watch> {
+        let sidecar = &self.sidecars[usize::from(n)];
+        let gate = sidecar.core.gate();
+        (at(self.now) < gate.lease_until).then_some((gate.session, sidecar.cell))
+    }
+
+    fn read(&mut self, n: u8) {
+        let (floor, watch) = (self.floor_of(n), self.watch_tag(n));
+        let sidecar = self.of(n);
+        sidecar.flight = Some(Flight::Begun { epoch: sidecar.core.gate().epoch, floor, watch });
+    }
+
+    fn fly(&mut self, n: u8, notes: &mut Notes) -> Option<String> {
+        match self.of(n).flight.take()? {
+            Flight::Begun { epoch, floor, watch } => return self.look(n, (epoch, floor, watch), notes),
+            Flight::Asking { epoch, reading } => {
+                let version = self.app;
+                self.of(n).flight = Some(Flight::Brought { epoch, reading, version });
+            }
+            Flight::Brought { epoch, reading, version } => {
+                if self.of(n).core.gate().epoch == epoch {
+                    let watch = self.watch_tag(n);
+                    self.of(n).flight = Some(Flight::Committing { reading, version, watch });
+                }
+            }
+            Flight::Committing { reading, version, watch } => {
+                let mut nonce = self.nonce;
+                let unchecked = self.fault == Fault::NoFillCheck;
+                let answer = self.writable(n).map(|redis| {
+                    let agreed = redis.commit(&reading, &mut nonce);
+                    agreed.or(redis.record.filter(|_| unchecked).map(|record| record.nonce))
+                });
+                self.nonce = nonce;
+                match answer {
+                    Ok(Some(nonce)) => {
+                        let entry = Entry { version, generation: reading.generation, nonce, leased: watch };
+                        self.of(n).flight = Some(Flight::Agreed { entry });
+                    }
+                    Ok(None) => drop(notes.insert(Note::KilledFill)),
+                    Err(failure) => self.watch(n, &failure, notes),
+                }
+            }
+            Flight::Agreed { entry } => {
+                notes.insert(Note::Refill);
+                let Entry { version, generation, nonce, .. } = entry;
+                match self.writable(n) {
+                    Ok(redis) => redis.entry = Some(Stored { version, generation, nonce }),
+                    Err(failure) => self.watch(n, &failure, notes),
+                }
+                self.of(n).entry = Some(entry);
+            }
+        }
+        None
+    }
+
+    /// `Store::look_in_memory`, then `Store::look_in_redis`
+    fn look(&mut self, n: u8, (epoch, floor, watch): (u64, u8, Option<Watch>), notes: &mut Notes) -> Option<String> {
+        let Some(server) = self.sidecars[usize::from(n)].connection else {
+            self.lose(n, notes);
+            return None;
+        };
+        let redis = Arc::clone(&self.servers[usize::from(server)]);
+        let mut reading = redis.read(self.trusts(n));
+        let current = |generation: u16, nonce: u16| generation == reading.generation && reading.nonce == Some(nonce);
+        let sidecar = self.of(n);
+        if sidecar.core.gate().epoch != epoch {
+            return None;
+        }
+        let in_memory = sidecar.entry.as_mut().filter(|entry| current(entry.generation, entry.nonce));
+        let version = if let Some(entry) = in_memory {
+            entry.leased = watch.or(entry.leased);
+            entry.version
+        } else if let Some(stored) = redis.entry.filter(|stored| current(stored.generation, stored.nonce)) {
+            let Stored { version, generation, nonce } = stored;
+            sidecar.entry = Some(Entry { version, generation, nonce, leased: watch });
+            version
+        } else {
+            if self.budget.fills == 0 {
+                return None;
+            }
+            self.budget.fills -= 1;
+            if reading.nonce.is_none() {
+                let mut nonce = self.nonce;
+                reading.nonce = self.writable(n).ok().map(|redis| redis.seed(reading.fence, &mut nonce));
+                self.nonce = nonce;
+            }
+            self.of(n).flight = Some(Flight::Asking { epoch, reading });
+            return None;
+        };
+        notes.insert(Note::StrictHit);
+        (version < floor).then(|| format!("sidecar {n} serves version {version} by Redis to a read that began after {floor}"))
+    }
+}

@@ -1,0 +1,497 @@
+//! The world of the model: some sidecars, each with the production core, two servers of Redis, an app with one value, and a clock for all.
+//!
+//! Every step that can lie between two others in production is an [`Action`] of its own: each script in Redis, each answer, each message. A
+//! pause is a sidecar that is not scheduled while time passes.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use sidecache::coherence::core::{At, Command, Core, Settings};
+use sidecache::coherence::message::{Id, Message, Process};
+use sidecache::tag::Tag;
+
+use crate::redis::{Reading, Redis, fence_name};
+
+/// Something that can happen next; to the sidecar of this number, if it has one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Action {
+    /// Time passes.
+    Pass,
+    /// The keeper wakes.
+    Tick(u8),
+    /// The next message on the bus arrives.
+    Deliver(u8),
+    /// One of its commands runs in Redis.
+    Run(u8, u8),
+    /// The oldest answer to a beat arrives.
+    Answer(u8),
+    /// A read begins.
+    Read(u8),
+    /// It goes on.
+    Fly(u8),
+    /// A mutation begins, and is marked.
+    Mutate(u8),
+    /// It goes on.
+    Advance(u8),
+    Crash(u8),
+    Restart(u8),
+    /// The connection for calls breaks; what was under way on it is lost.
+    Break(u8),
+    /// The keeper hears of it.
+    Notice(u8),
+    /// The client connects again, by itself.
+    Connect(u8),
+    /// The keeper finds a primary.
+    Find(u8),
+    /// The connection that listens breaks.
+    Deafen(u8),
+    /// The ear tells of it.
+    Gap(u8),
+    Listen(u8),
+    /// The replica catches up with the primary.
+    Replicate,
+    /// The replica becomes the primary, and the primary a replica.
+    Failover,
+    /// All keys are lost.
+    Flush,
+    /// The list of names is lost.
+    LoseNames,
+    /// The tag's record is lost.
+    LoseRecord,
+}
+
+/// What is worth knowing to have happened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Note {
+    LeasedHit,
+    StrictHit,
+    Refill,
+    KilledFill,
+    Acknowledged,
+    OutlivedByTime,
+    OutlivedBySilence,
+    Untold,
+    StruckOut,
+    TakenOver,
+    Forgotten,
+    Withdrawn,
+    Rejoined,
+    Replayed,
+    Lost,
+}
+
+/// What of a sidecar may lag behind any amount of time. What may not is done before time passes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Lags {
+    pub bus: bool,
+    pub calls: bool,
+    pub keeper: bool,
+}
+
+impl Lags {
+    pub const NONE: Self = Self { bus: false, calls: false, keeper: false };
+}
+
+/// How a sidecar takes part.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Role {
+    pub lags: Lags,
+    /// Whether what it does at once comes before anything that others do. If not, it may come in between.
+    pub eager: bool,
+    pub reads: bool,
+    pub mutates: bool,
+}
+
+/// How often what may happen.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Budget {
+    pub mutations: u8,
+    pub fills: u8,
+    pub crashes: u8,
+    pub restarts: u8,
+    pub breaks: u8,
+    pub deaf: u8,
+    pub replications: u8,
+    pub failovers: u8,
+    pub flushes: u8,
+    pub names: u8,
+    pub records: u8,
+}
+
+/// A protection that is switched off, to see that the checker notices.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Fault {
+    #[default]
+    None,
+    /// A fill is stored without a look at what was purged meanwhile.
+    NoFillCheck,
+    /// A failover keeps the fence.
+    NoFence,
+    /// A hit does not look at the end of the lease.
+    NoLease,
+    /// The answer of a mutation does not wait for the others.
+    NoWait,
+    /// A connection that broke is made again before anybody is told that it broke.
+    MendedUnseen,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Entry {
+    pub version: u8,
+    pub generation: u16,
+    pub nonce: u16,
+    pub leased: Option<Watch>,
+}
+
+/// The session, and the cell of the tag.
+pub type Watch = (u64, u16);
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Flight {
+    /// Contact was found proven, and the watch begun.
+    Begun { epoch: u64, floor: u8, watch: Option<Watch> },
+    /// A miss: the app is about to be asked.
+    Asking { epoch: u64, reading: Reading },
+    /// The app has answered.
+    Brought { epoch: u64, reading: Reading, version: u8 },
+    /// The commit is on its way.
+    Committing { reading: Reading, version: u8, watch: Option<Watch> },
+    /// Redis has agreed.
+    Agreed { entry: Entry },
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Mutation {
+    pub id: Id,
+    pub version: u8,
+    pub stage: Stage,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Stage {
+    /// Marked under this name, or not.
+    Marked(Option<sidecache::coherence::message::Node>),
+    /// The app has done it.
+    Done(Option<sidecache::coherence::message::Node>),
+    /// The purge is about to be sent.
+    Telling(Option<sidecache::coherence::message::Node>),
+    /// This Redis has it; its answer is on its way.
+    Told(u8, sidecache::coherence::core::Audience),
+    /// Since then, for the others.
+    Waiting(u64),
+}
+
+/// Where the connection that listens stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Ear {
+    Off,
+    On(u8),
+    /// Nothing arrives any more, and the ear does not know it yet.
+    Broken,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Sidecar {
+    pub core: Core,
+    pub role: Role,
+    pub up: bool,
+    /// How often Redis was found.
+    pub found: bool,
+    /// What the local table says of the tag: how often it was purged.
+    pub cell: u16,
+    pub commands: Vec<Command>,
+    pub answers: Vec<(u64, Option<sidecache::coherence::core::Beaten>)>,
+    pub queue: VecDeque<Message>,
+    pub ear: Ear,
+    /// The server that calls go to.
+    pub connection: Option<u8>,
+    /// Whether the keeper has yet to hear that it broke.
+    pub broken: bool,
+    pub entry: Option<Entry>,
+    pub flight: Option<Flight>,
+    pub mutation: Option<Mutation>,
+    /// What it has itself let out without the others.
+    pub own_floor: u8,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct World {
+    pub now: u64,
+    pub until: u64,
+    pub fault: Fault,
+    /// What the app would answer.
+    pub app: u8,
+    /// The latest version whose mutation was answered: older ones are stale to whoever asks now.
+    pub floor: u8,
+    /// What was answered without the others becomes that version for all of them at that time.
+    pub owed: Option<(u8, u64)>,
+    pub nonce: u16,
+    pub ids: u64,
+    pub budget: Budget,
+    pub servers: [Arc<Redis>; 2],
+    pub primary: u8,
+    pub sidecars: Vec<Arc<Sidecar>>,
+}
+
+pub fn at(ticks: u64) -> At {
+    Duration::from_secs(ticks)
+}
+
+pub fn tag() -> Tag {
+    thread_local!(static TAG: Tag = Tag::new("t"));
+    TAG.with(Tag::clone)
+}
+
+impl Sidecar {
+    pub fn new(process: Process, settings: Settings, role: Role) -> Self {
+        Self {
+            core: Core::new(process, settings, 4),
+            role,
+            up: true,
+            found: false,
+            cell: 0,
+            commands: Vec::new(),
+            answers: Vec::new(),
+            queue: VecDeque::new(),
+            ear: Ear::Off,
+            connection: Some(0),
+            broken: false,
+            entry: None,
+            flight: None,
+            mutation: None,
+            own_floor: 0,
+        }
+    }
+
+    /// Whether something is left to do before time passes.
+    fn is_behind(&self, now: At) -> bool {
+        let Lags { bus, calls, keeper } = self.role.lags;
+        let due = self.core.next().is_some_and(|next| next <= now);
+        self.up
+            && (!bus && (!self.queue.is_empty() || self.ear == Ear::Broken)
+                || !(calls || self.commands.is_empty() && self.answers.is_empty())
+                || !keeper && (due || self.broken))
+    }
+
+    /// What it does before anybody else does anything.
+    fn at_once(&self, n: u8, now: At, primary: u8) -> Option<Action> {
+        if !self.role.eager || !self.up {
+            return None;
+        }
+        let lost = self.core.phase() == sidecache::coherence::core::Phase::Lost;
+        let Lags { bus, calls, keeper } = self.role.lags;
+        let due = self.core.next().is_some_and(|next| next <= now);
+        let steps = [
+            (self.broken && !keeper, Action::Notice(n)),
+            (self.ear == Ear::Broken && !bus, Action::Gap(n)),
+            (!self.queue.is_empty() && !bus, Action::Deliver(n)),
+            (!self.answers.is_empty() && !calls, Action::Answer(n)),
+            (!self.commands.is_empty() && !calls, Action::Run(n, 0)),
+            (due && !keeper, Action::Tick(n)),
+            (lost && self.connection == Some(primary) && !keeper, Action::Find(n)),
+            (self.ear == Ear::Off && !bus, Action::Listen(n)),
+        ];
+        steps.into_iter().find_map(|(is, action)| is.then_some(action))
+    }
+
+    /// What memory gives without a word from Redis.
+    pub fn at_hand(&self, now: At, fault: Fault) -> Option<&Entry> {
+        let gate = self.core.gate();
+        let entry = self.entry.as_ref()?;
+        let (session, cell) = entry.leased?;
+        let leased = now < gate.lease_until || fault == Fault::NoLease;
+        (self.up && gate.epoch.is_multiple_of(2) && leased && session == gate.session && cell == self.cell).then_some(entry)
+    }
+}
+
+impl World {
+    pub fn new(settings: &Settings, roles: &[Role], fault: Fault, budget: Budget, until: u64) -> Self {
+        let sidecar = |(n, role): (u64, &Role)| Arc::new(Sidecar::new(Process(n + 1), settings.clone(), *role));
+        Self {
+            now: 1,
+            until,
+            fault,
+            app: 0,
+            floor: 0,
+            owed: None,
+            nonce: 0,
+            ids: 100,
+            budget,
+            servers: [Arc::new(Redis::new()), Arc::new(Redis { fence: 1, ..Redis::new() })],
+            primary: 0,
+            sidecars: (0..).zip(roles).map(sidecar).collect(),
+        }
+    }
+
+    /// What can happen now.
+    pub fn actions(&self, out: &mut Vec<Action>) {
+        let now = at(self.now);
+        if let Some(action) = (0..).zip(&self.sidecars).find_map(|(n, sidecar)| sidecar.at_once(n, now, self.primary)) {
+            return out.push(action);
+        }
+        for (n, sidecar) in (0..).zip(&self.sidecars) {
+            self.actions_of(n, sidecar, out);
+        }
+        let left = &self.budget;
+        let mut if_left = |left: u8, action| out.extend((left > 0).then_some(action));
+        if_left(left.flushes, Action::Flush);
+        if_left(left.names, Action::LoseNames);
+        if_left(left.records, Action::LoseRecord);
+        if self.primary == 0 && left.failovers > 0 {
+            out.push(Action::Failover);
+            if left.replications > 0 {
+                out.push(Action::Replicate);
+            }
+        }
+        if self.now < self.until && !self.sidecars.iter().any(|sidecar| sidecar.is_behind(now)) {
+            out.push(Action::Pass);
+        }
+    }
+
+    fn actions_of(&self, n: u8, sidecar: &Sidecar, out: &mut Vec<Action>) {
+        let (now, left) = (at(self.now), &self.budget);
+        if !sidecar.up {
+            out.extend((left.restarts > 0).then_some(Action::Restart(n)));
+            return;
+        }
+        let mut when = |is: bool, action| out.extend(is.then_some(action));
+        let core = &sidecar.core;
+        let gate = core.gate();
+        when(core.next().is_some_and(|next| next <= now), Action::Tick(n));
+        when(!sidecar.queue.is_empty(), Action::Deliver(n));
+        for (at, _) in (0..).zip(&sidecar.commands) {
+            when(true, Action::Run(n, at));
+        }
+        when(!sidecar.answers.is_empty(), Action::Answer(n));
+        let reads = sidecar.role.reads && sidecar.flight.is_none() && gate.epoch.is_multiple_of(2) && now < gate.contact_until;
+        when(reads && sidecar.at_hand(now, self.fault).is_none(), Action::Read(n));
+        when(sidecar.flight.is_some(), Action::Fly(n));
+        match &sidecar.mutation {
+            None => when(sidecar.role.mutates && left.mutations > 0, Action::Mutate(n)),
+            Some(mutation) => when(!matches!(mutation.stage, Stage::Waiting(_)), Action::Advance(n)),
+        }
+        when(left.crashes > 0, Action::Crash(n));
+        let demoted = sidecar.connection.is_some_and(|server| server != self.primary);
+        when(sidecar.connection.is_some() && (left.breaks > 0 || demoted), Action::Break(n));
+        when(sidecar.broken, Action::Notice(n));
+        // The loss is told of at once, and the client waits before it tries again: it is assumed, see above.
+        when(sidecar.connection.is_none() && (!sidecar.broken || self.fault == Fault::MendedUnseen), Action::Connect(n));
+        let lost = core.phase() == sidecache::coherence::core::Phase::Lost;
+        when(lost && sidecar.connection == Some(self.primary), Action::Find(n));
+        match sidecar.ear {
+            Ear::Off => when(true, Action::Listen(n)),
+            Ear::On(server) => when(left.deaf > 0 || server != self.primary, Action::Deafen(n)),
+            Ear::Broken => when(true, Action::Gap(n)),
+        }
+    }
+
+    /// The world after that, and what is wrong in it.
+    pub fn step(&self, action: Action, notes: &mut BTreeSet<Note>) -> (Self, Option<String>) {
+        let mut world = self.clone();
+        let wrong = world.act(action, notes).or_else(|| world.stale_at_hand(notes));
+        (world, wrong)
+    }
+
+    fn act(&mut self, action: Action, notes: &mut BTreeSet<Note>) -> Option<String> {
+        match action {
+            Action::Pass => {
+                self.now += 1;
+                if let Some((version, _)) = self.owed.filter(|(_, at)| self.now >= *at) {
+                    self.floor = self.floor.max(version);
+                    self.owed = None;
+                }
+            }
+            Action::Replicate => {
+                self.budget.replications -= 1;
+                self.servers[1] = Arc::new(Redis { fence: self.servers[1].fence, ..(*self.servers[0]).clone() });
+            }
+            Action::Failover => {
+                self.budget.failovers -= 1;
+                self.primary = 1;
+                if self.fault == Fault::NoFence {
+                    Arc::make_mut(&mut self.servers[1]).fence = 0;
+                }
+            }
+            Action::Flush => {
+                self.budget.flushes -= 1;
+                let generation = self.server().generation + 1;
+                let (fence, seq) = (self.server().fence, self.server().seq);
+                *self.server() = Redis { fence, generation, seq, ..Redis::new() };
+            }
+            Action::LoseNames => {
+                self.budget.names -= 1;
+                self.server().names.clear();
+            }
+            Action::LoseRecord => {
+                self.budget.records -= 1;
+                self.server().record = None;
+            }
+            action => return self.act_in(action, notes),
+        }
+        None
+    }
+
+    fn server(&mut self) -> &mut Redis {
+        Arc::make_mut(&mut self.servers[usize::from(self.primary)])
+    }
+
+    pub fn floor_of(&self, n: u8) -> u8 {
+        self.floor.max(self.sidecars[usize::from(n)].own_floor)
+    }
+
+    fn stale_at_hand(&self, notes: &mut BTreeSet<Note>) -> Option<String> {
+        for (n, sidecar) in (0..).zip(&self.sidecars) {
+            if let Some(entry) = sidecar.at_hand(at(self.now), self.fault) {
+                notes.insert(Note::LeasedHit);
+                if entry.version < self.floor_of(n) {
+                    return Some(format!("sidecar {n} serves version {} under its lease after {}", entry.version, self.floor_of(n)));
+                }
+            }
+        }
+        None
+    }
+
+    /// Brings all sidecars into step with Redis, the shortest way.
+    pub fn settle(&mut self, ticks: u64) {
+        let mut notes = BTreeSet::new();
+        let goal = self.now + ticks;
+        let (until, budget) = (std::mem::replace(&mut self.until, goal), std::mem::take(&mut self.budget));
+        let mut actions = Vec::new();
+        loop {
+            actions.clear();
+            self.actions(&mut actions);
+            actions.retain(|action| !matches!(action, Action::Read(_)));
+            // Time comes last.
+            let now = at(self.now);
+            let behind = self
+                .sidecars
+                .iter()
+                .any(|sidecar| Sidecar { role: Role { lags: Lags::NONE, ..sidecar.role }, ..(**sidecar).clone() }.is_behind(now));
+            if behind || actions.len() > 1 {
+                actions.retain(|action| *action != Action::Pass);
+            }
+            let Some(action) = actions.first() else { break };
+            let (next, wrong) = self.step(*action, &mut notes);
+            assert_eq!(wrong, None);
+            *self = next;
+        }
+        (self.until, self.budget) = (until, budget);
+    }
+
+    /// Lets one sidecar read until it has an entry at hand.
+    pub fn fill(&mut self, n: u8) {
+        let mut notes = BTreeSet::new();
+        for action in std::iter::once(Action::Read(n)).chain(std::iter::repeat_n(Action::Fly(n), 5)) {
+            let (next, wrong) = self.step(action, &mut notes);
+            assert_eq!(wrong, None);
+            *self = next;
+        }
+        assert!(self.sidecars[usize::from(n)].at_hand(at(self.now), self.fault).is_some(), "sidecar {n} has filled under a lease");
+    }
+
+    pub fn trusts(&self, n: u8) -> u8 {
+        let fence = self.sidecars[usize::from(n)].core.fence();
+        (0..2).find(|known| fence == Some(&*fence_name(*known))).unwrap_or(u8::MAX)
+    }
+}
