@@ -183,11 +183,14 @@ impl Core {
     }
 
     fn found(&mut self, now: At, fence: Box<str>, again: bool, promoted: bool) {
+        let mut grace = if again { self.settings.grace } else { At::ZERO };
         if promoted && self.fence.as_ref() != Some(&fence) {
             self.strangers_until = self.settings.outlived(now);
+            // The others learn of a promotion each in its time, and keep purges until they do.
+            grace = if again { grace.max(self.settings.lease) } else { grace };
         }
         self.fence = Some(fence);
-        self.phase = Phase::Joining(if again { now + self.settings.grace } else { now });
+        self.phase = Phase::Joining(now + grace);
         self.next_beat = now;
     }
 

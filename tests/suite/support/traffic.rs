@@ -24,8 +24,17 @@ pub struct Pair {
 impl Pair {
     /// Starts them with this `[redis]` table. Without memory, so that each hit is one of Redis.
     pub async fn start(table: &str) -> Self {
+        Self::start_with(table, "[memory]\nsize = \"0\"\n").await
+    }
+
+    /// The same with memory, whose hits are under leases.
+    pub async fn leased(table: &str) -> Self {
+        Self::start_with(table, "").await
+    }
+
+    async fn start_with(table: &str, memory: &str) -> Self {
         let app = TestApp::start(versioned()).await;
-        let rules = format!("{table}\n[memory]\nsize = \"0\"\n{VERSIONED_RULES}");
+        let rules = format!("{table}\n{memory}{VERSIONED_RULES}");
         let sidecars = [Sidecar::spawn(app.address, &rules).await, Sidecar::spawn(app.address, &rules).await];
         Self { app, sidecars, probes: AtomicU64::new(0) }
     }
@@ -83,7 +92,7 @@ pub struct Traffic {
 }
 
 impl Traffic {
-    /// Stops them. Fails if a request failed, or if there was nothing to see.
+    /// Stops them. Fails if a request failed, if a read was stale, or if there was nothing to see.
     pub async fn finish(self) -> Seen {
         self.stop.store(true, Ordering::SeqCst);
         let mut all = Seen::default();
@@ -96,6 +105,7 @@ impl Traffic {
         }
         println!("{} hits, {} writes, {} stale", all.hits, all.writes, all.stale.len());
         assert!(all.hits > 50 && all.writes > 20, "nothing was tested: {} hits, {} writes", all.hits, all.writes);
+        assert!(all.stale.is_empty(), "{} stale: {:?}", all.stale.len(), &all.stale[..all.stale.len().min(5)]);
         assert!(all.failures.is_empty(), "{} failures: {:?}", all.failures.len(), &all.failures[..all.failures.len().min(5)]);
         all
     }
