@@ -125,7 +125,7 @@ impl Coherence {
                 break;
             }
             let (node, at, epoch) = self.now_as();
-            match self.mark_as(shared, &pending, node, within).await {
+            match self.mark_as(shared, &pending, node, within, pending.guarded).await {
                 Ok(()) => {
                     pending.marked = Some((node, at + within));
                     if self.still(node, at, epoch) {
@@ -147,14 +147,15 @@ impl Coherence {
         Ok(pending)
     }
 
-    async fn mark_as(&self, shared: &Shared, pending: &Pending, node: Node, within: Duration) -> Result<(), CallError> {
+    /// Marks the tags of a mutation, and tells the others where they are to keep hits away from now on.
+    async fn mark_as(&self, shared: &Shared, pending: &Pending, node: Node, within: Duration, tell: bool) -> Result<(), CallError> {
+        let (mark, guarded) = ((pending.id, node), pending.guarded);
         for batch in pending.tags.chunks(BATCH) {
-            let mark = (pending.id, node);
-            if pending.guarded {
-                let told = self.tell(Some(batch), async |message| shared.mark(mark, batch, within, true, Some(&message)).await).await?;
+            if tell {
+                let told = self.tell(Some(batch), async |message| shared.mark(mark, batch, within, guarded, Some(&message)).await).await?;
                 told.released().await;
             } else {
-                self.watch(shared.mark(mark, batch, within, false, None).await)?;
+                self.watch(shared.mark(mark, batch, within, guarded, None).await)?;
             }
         }
         Ok(())
@@ -177,8 +178,9 @@ impl Coherence {
             && self.phase() != Phase::Lost
         {
             let (node, at, _) = self.now_as();
-            // Fail open: an unrenewed mark is taken as committed by the others, which costs hits, not correctness.
-            if self.mark_as(shared, pending, node, within).await.is_ok() {
+            // Nobody is told again, so that the app's answer does not wait for it. Fail open: an unrenewed mark is taken as committed by the
+            // others, which costs hits, not correctness.
+            if self.mark_as(shared, pending, node, within, false).await.is_ok() {
                 pending.marked = Some((node, at + within));
             }
         }
