@@ -38,7 +38,7 @@ const MOST: usize = 700_000;
 
 /// A lease of two ticks, renewed every tick; others wait three.
 fn settings() -> Settings {
-    Settings { lease: at(2), margin: at(1), beat: at(1), retry: at(1), grace: at(2) }
+    Settings { lease: at(2), longest: at(2), margin: at(1), beat: at(1), retry: at(1), grace: at(2) }
 }
 
 const READER: Role = Role { lags: Lags::NONE, eager: true, reads: true, mutates: false };

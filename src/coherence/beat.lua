@@ -1,5 +1,5 @@
 -- A sign of life: proves that this primary takes writes, registers the name where that is asked for, and says so on the bus.
--- KEYS: nodes   ARGV: publish command, channel, message, name (or `-`)
+-- KEYS: nodes   ARGV: publish command, channel, message, name (or `-`), lease in milliseconds
 -- Returns the replication id, the role, the clock, how the name is known, and the list of names.
 -- A replica, and a primary that has lost its replicas, refuse even this; one that is out of memory does not.
 local nodes = hash(KEYS[1])
@@ -8,12 +8,12 @@ local info = redis.call('INFO', 'replication')
 local standing = 'absent'
 if ARGV[4] ~= '-' then
   local state = redis.call('HGET', KEYS[1], ARGV[4])
-  if state == '1' then
-    standing = 'known'
-  elseif state then
+  if state == '0' then
     standing = 'struck'
+  elseif state then
+    standing = 'known'
   else
-    local set = redis.pcall('HSET', KEYS[1], ARGV[4], '1')
+    local set = redis.pcall('HSET', KEYS[1], ARGV[4], ARGV[5])
     if type(set) == 'number' then standing = 'new' end
   end
 end

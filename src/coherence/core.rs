@@ -21,6 +21,7 @@
 //! 6. *Nothing kept is forgotten.* Records are trusted again only when the journal is empty and the grace has passed.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use crate::coherence::message::{Id, Message, Node, Process};
 use crate::tag::Tag;
@@ -132,6 +133,13 @@ impl Core {
     #[must_use]
     pub fn still_marked(&self, marked: At, epoch: u64, now: At) -> bool {
         epoch == self.gate.epoch && now < marked + self.settings.lease
+    }
+
+    /// Another sidecar's lease may be longer than ours: it is waited for. Says whether that is news.
+    pub fn waits_for(&mut self, lease: Duration) -> bool {
+        let news = lease > self.settings.longest;
+        self.settings.longest = self.settings.longest.max(lease);
+        news
     }
 
     /// What was to be waited for is given up.

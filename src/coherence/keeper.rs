@@ -128,7 +128,13 @@ impl Coherence {
             tracing::debug!(error, "Redis refuses a heartbeat");
             self.lose("it answers with errors");
         }
-        self.handle(Event::Beaten(number, answer.ok()));
+        let answer = answer.ok().map(|(beaten, longest)| {
+            if self.core().core.waits_for(longest) {
+                tracing::warn!(?longest, "another sidecar has a longer lease; purges wait that long where it does not acknowledge");
+            }
+            beaten
+        });
+        self.handle(Event::Beaten(number, answer));
     }
 
     async fn acknowledge(&self, shared: &Shared, to: Process, id: Id) {

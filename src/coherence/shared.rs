@@ -230,10 +230,12 @@ impl Shared {
     }
 
     /// A sign of life under this name; registers it where a name is to be registered.
-    pub async fn beat(&self, node: Node, number: u64, register: bool) -> Result<Beaten, CallError> {
+    /// With the answer, tells the longest lease of all.
+    pub async fn beat(&self, node: Node, number: u64, register: bool) -> Result<(Beaten, Duration), CallError> {
         let message = Message::Beat { of: node.process, number, registered: register };
         let mut args = self.speech(Some(&message)).to_vec();
         args.push(if register { node.to_string().into() } else { Bytes::from_static(b"-") });
+        args.push(millis(self.link.settings().lease).to_string().into());
         let before = self.clock.wall();
         let words = self.words(&self.scripts.beat, vec![self.keys.nodes.clone()], args).await?;
         let [fence, role, time, standing, names @ ..] = &words[..] else { return Err(strange()) };
@@ -247,11 +249,11 @@ impl Shared {
             b"struck" => Standing::StruckOut,
             _ => Standing::Absent,
         };
-        let mut names = names_of(names);
+        let (longest, mut names) = (longest_of(names), names_of(names));
         if standing == Standing::New {
             names.push(Name { node, struck: false });
         }
-        Ok(Beaten { fence: String::from_utf8_lossy(fence).into(), standing, names })
+        Ok((Beaten { fence: String::from_utf8_lossy(fence).into(), standing, names }, longest))
     }
 
     /// Marks tags as having a mutation under way, or moves its deadline. With a message, tells the others.
@@ -412,9 +414,15 @@ fn audience_of(returned: Returned) -> Result<Audience, CallError> {
     Ok(Audience { listeners, names: names_of(names) })
 }
 
-/// The list of names: each with `1`, or with what says that it was struck out.
+/// The list of names: each with its lease, or with what says that it was struck out.
 fn names_of(words: &[Bytes]) -> Vec<Name> {
-    words.chunks_exact(2).filter_map(|pair| Some(Name { node: Node::parse(&pair[0])?, struck: *pair[1] != *b"1" })).collect()
+    words.chunks_exact(2).filter_map(|pair| Some(Name { node: Node::parse(&pair[0])?, struck: *pair[1] == *b"0" })).collect()
+}
+
+/// The longest lease in the list of names.
+fn longest_of(words: &[Bytes]) -> Duration {
+    let leases = words.chunks_exact(2).filter_map(|pair| std::str::from_utf8(&pair[1]).ok()?.parse().ok());
+    Duration::from_millis(leases.max().unwrap_or_default())
 }
 
 fn idle_ttl() -> Bytes {

@@ -12,7 +12,7 @@ fn at(seconds: u64) -> At {
 
 /// A lease of ten seconds, renewed every four; others wait twelve.
 fn settings() -> Settings {
-    Settings { lease: at(10), margin: at(2), beat: at(4), retry: at(1), grace: at(5) }
+    Settings { lease: at(10), longest: at(10), margin: at(2), beat: at(4), retry: at(1), grace: at(5) }
 }
 
 fn name(process: Process) -> Name {
@@ -310,4 +310,13 @@ fn a_tick_always_leaves_the_next_one_in_the_future() {
             }
         }
     }
+}
+
+#[test]
+fn a_purge_waits_for_the_longest_lease_of_all() {
+    let mut core = leased(at(40), &[OTHER]);
+    assert!(core.waits_for(at(30)) && !core.waits_for(at(20)), "the longest, told once");
+    assert_eq!(tell(&mut core, at(40), Id(7), &audience(&[name(ME), name(OTHER)], 2)), None);
+    assert_eq!(released(&core.handle(at(71), Event::Tick)), None);
+    assert_eq!(released(&core.handle(at(72), Event::Tick)), Some(Released::Outlived));
 }

@@ -14,6 +14,8 @@ pub type At = Duration;
 pub struct Settings {
     /// How long a lease lasts.
     pub lease: Duration,
+    /// How long the longest lease of all lasts.
+    pub longest: Duration,
     /// How much longer others wait for its end: what clocks may differ by, and a little.
     pub margin: Duration,
     /// How often it is renewed.
@@ -29,12 +31,12 @@ impl Settings {
     #[must_use]
     pub fn new(lease: Duration, grace: Duration) -> Self {
         let margin = lease / 50 + Duration::from_millis(5);
-        Self { lease, margin, beat: lease / 4, retry: (lease / 40).max(Duration::from_millis(5)), grace }
+        Self { lease, longest: lease, margin, beat: lease / 4, retry: (lease / 40).max(Duration::from_millis(5)), grace }
     }
 
     /// When nobody who has not heard of something said now can hold a lease any more.
     pub(super) fn outlived(&self, now: At) -> At {
-        now + self.lease + self.margin
+        now + self.longest + self.margin
     }
 }
 
