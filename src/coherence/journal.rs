@@ -1,5 +1,5 @@
 //! The journal: the purges that Redis has yet to be told. Pure: what was noted, and what of it is to be replayed. Where its lines are
-//! kept through a crash is [`file`]'s matter.
+//! kept through a crash is [`mod@file`]'s matter.
 //!
 //! Invariants:
 //! 1. *Nothing noted is lost.* It leaves the journal by [`Journal::replayed`] of a batch that held it, or, an intention, by its
