@@ -212,6 +212,8 @@ impl Core {
             self.quiet_from = if self.peers.is_empty() { now } else { self.settings.outlived(now) };
         }
         self.phase = Phase::Lost;
+        // The list that is found next may be another one.
+        self.names.clear();
         self.gate.contact_until = At::ZERO;
         self.end_session();
         self.replaying = false;
