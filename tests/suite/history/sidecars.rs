@@ -17,47 +17,54 @@ const VICTIM: usize = 2;
 /// What a dead sidecar had begun is taken as committed within its lease and a second.
 const ORPHANED: Duration = Duration::from_secs(3);
 
+/// Stops a sidecar for longer than its lease, while the others are written to, and asks it as soon as it goes on.
+async fn stop_and_go_on(stage: &mut Stage, victim: usize) {
+    // It knows all keys, on connections that are open: whatever it answers first, it could answer from before.
+    let mut askers: Vec<_> = (0..KEYS).map(|_| stage.client(victim)).collect();
+    for (key, asker) in askers.iter_mut().enumerate() {
+        asker.read(key).await;
+    }
+    stage.leave(victim);
+    stage.sidecars[victim].signal("STOP");
+    // Some ask while it is stopped: they wait for it to go on.
+    let (late, early) = askers.split_at_mut(KEYS / 2);
+    let waiting: Vec<_> = (0..KEYS).map(|key| (key, stage.client(victim))).collect();
+    let waiting: Vec<_> = waiting
+        .into_iter()
+        .map(|(key, mut asker)| {
+            tokio::spawn(async move {
+                sleep(LONG / 3 * 2).await;
+                asker.read(key).await;
+            })
+        })
+        .collect();
+    let early = early.iter_mut().enumerate().map(|(at, asker)| async move {
+        sleep(LONG / 2).await;
+        asker.read(KEYS / 2 + at).await;
+    });
+    let going_on = async {
+        sleep(LONG).await;
+        stage.sidecars[victim].signal("CONT");
+        let late = late.iter_mut().enumerate().map(|(key, asker)| async move {
+            for _ in 0..5 {
+                asker.read(key).await;
+            }
+        });
+        futures_util::future::join_all(late).await;
+    };
+    tokio::join!(futures_util::future::join_all(early), going_on);
+    for waiting in waiting {
+        waiting.await.expect("no reader panics");
+    }
+    stage.use_again(victim);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn no_read_is_stale_through_a_sidecar_that_was_stopped_for_longer_than_its_lease() {
     let fault = async |stage: &mut Stage| {
-        // It knows all keys, on connections that are open: whatever it answers first, it could answer from before.
-        let mut askers: Vec<_> = (0..KEYS).map(|_| stage.client(VICTIM)).collect();
-        for (key, asker) in askers.iter_mut().enumerate() {
-            asker.read(key).await;
+        for victim in 0..SIDECARS {
+            stop_and_go_on(stage, victim).await;
         }
-        stage.leave(VICTIM);
-        stage.sidecars[VICTIM].signal("STOP");
-        // Some ask while it is stopped: they wait for it to go on.
-        let (late, early) = askers.split_at_mut(KEYS / 2);
-        let waiting: Vec<_> = (0..KEYS).map(|key| (key, stage.client(VICTIM))).collect();
-        let waiting: Vec<_> = waiting
-            .into_iter()
-            .map(|(key, mut asker)| {
-                tokio::spawn(async move {
-                    sleep(LONG / 3 * 2).await;
-                    asker.read(key).await;
-                })
-            })
-            .collect();
-        let early = early.iter_mut().enumerate().map(|(at, asker)| async move {
-            sleep(LONG / 2).await;
-            asker.read(KEYS / 2 + at).await;
-        });
-        let going_on = async {
-            sleep(LONG).await;
-            stage.sidecars[VICTIM].signal("CONT");
-            let late = late.iter_mut().enumerate().map(|(key, asker)| async move {
-                for _ in 0..5 {
-                    asker.read(key).await;
-                }
-            });
-            futures_util::future::join_all(late).await;
-        };
-        tokio::join!(futures_util::future::join_all(early), going_on);
-        for waiting in waiting {
-            waiting.await.expect("no reader panics");
-        }
-        stage.use_again(VICTIM);
     };
     Stage::set(STRICT).await.run(fault).await.is_coherent();
 }
