@@ -75,6 +75,10 @@ pub struct Config {
     pub response_tags: ResponseTags,
     /// Whether responses tell their key, tags and route.
     pub debug_headers: bool,
+    /// The switch for all routes; each route's own mode has it in already.
+    pub mode: route::Mode,
+    /// How often the file is looked at for changes; none for never.
+    pub watch: Option<Duration>,
     /// What looks wrong without being so.
     pub warnings: Vec<Problem>,
 }

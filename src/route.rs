@@ -25,6 +25,30 @@ pub enum Mode {
     On,
     /// It does not: everything goes to the app.
     Off,
+    /// It does not, and tells what it would have done: what it would have served, and where that would have been wrong.
+    Shadow,
+}
+
+impl Mode {
+    /// The more careful one of two: `off` before `shadow` before `on`.
+    #[must_use]
+    pub const fn and(self, other: Self) -> Self {
+        match (self, other) {
+            (Self::Off, _) | (_, Self::Off) => Self::Off,
+            (Self::Shadow, _) | (_, Self::Shadow) => Self::Shadow,
+            (Self::On, Self::On) => Self::On,
+        }
+    }
+
+    /// The word in `proxy.toml`.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::On => "on",
+            Self::Off => "off",
+            Self::Shadow => "shadow",
+        }
+    }
 }
 
 /// Which query parameters count.
@@ -74,6 +98,8 @@ pub struct RouteSpec {
     pub pattern: Pattern,
     /// Whether it caches.
     pub mode: Mode,
+    /// The share of its hits that is asked for again out of band, to see whether they were stale; 0 to 1.
+    pub audit: f64,
     /// Freshness where the app gives none.
     pub ttl: Option<Duration>,
     /// Whose word on freshness wins.
@@ -201,6 +227,7 @@ fn fingerprint(spec: &RouteSpec, credential: &CredentialRule) -> [u8; 8] {
         unknown_headers,
         tags,
         mode: _,
+        audit: _,
         ttl: _,
         origin: _,
         // Entries carry their own times, so that those filled under other ones stay right: these change when the app is asked, not what it

@@ -14,7 +14,7 @@ use super::problem::{Draft, Problems, Source};
 use super::read::{Leaf as _, Reader, Slot};
 use super::report::Report;
 use super::{Config, rules, sections};
-use crate::route::{Collapse, Routes};
+use crate::route::{Collapse, Mode, Routes};
 use crate::units::{show_duration, show_size};
 
 /// What compiling any part of the file needs.
@@ -103,7 +103,8 @@ fn assemble(file: &File, context: &mut Context) -> Option<Config> {
     let response_tags = file.tags.get().and_then(|tags| sections::response_tags(tags, context));
     let fields = Fields::compile(file.fields.get(), context);
     let targeted = file.freshness.get().map(|freshness| sections::targeted(freshness, context));
-    let around = rules::Around { fields: &fields, credential: &credential, collapse: collapse(file, context) };
+    let mode = file.mode.get().map_or(Mode::On, |word| word.0);
+    let around = rules::Around { fields: &fields, credential: &credential, collapse: collapse(file, context), mode };
     let routes = rules::routes(file.routes.get(), &around, context);
     let purges = rules::purges(file.purges.get(), &fields, context);
     addresses(file, server.as_ref(), admin.as_ref(), upstream.as_ref(), context);
@@ -139,6 +140,8 @@ fn assemble(file: &File, context: &mut Context) -> Option<Config> {
         credential,
         response_tags: response_tags?,
         debug_headers: *file.debug.get()?.headers.get()?,
+        mode,
+        watch: sections::watch(&file.watch, context),
         warnings: Vec::new(),
     })
 }

@@ -3,7 +3,7 @@
 //!
 //! The comments of the keys are what editors show, so they are written for the operator.
 
-use super::read::{Count, List, Named, Period, Size, Text, table, words};
+use super::read::{Count, List, Named, Period, Share, Size, Text, table, words};
 use super::schema::QueryForm;
 use crate::admit::OriginRule;
 use crate::route::{ClientCacheControl, Collapse, Mode, UnknownHeaders};
@@ -18,6 +18,10 @@ table! {
     /// for variables of the environment, and `$$` for a dollar sign.
     #[schemars(extend("required" = ["upstream"]))]
     File("proxy.toml", "keys and sections") {
+        /// The switch for all routes: `off` and `shadow` hold for each of them, whatever its own `mode` says.
+        mode: ModeWord = "on",
+        /// How often this file is looked at for changes, 100ms to 1 hour. "0s": never; then SIGHUP and the admin API reload it.
+        watch: Period = "1s",
         /// Where clients connect, and what they may use.
         listen: Listen = {},
         /// The app.
@@ -315,8 +319,11 @@ table! {
         /// The paths: text, `{captures}` of one segment, and a last `{*rest}` for everything below.
         #[schemars(extend("pattern" = "^[/$]", "examples" = ["/api/v1/campaigns/{id}"]))]
         path: Text,
-        /// Whether the route caches.
+        /// Whether the route caches: `on`; `off`; or `shadow`, which asks the app each time and tells what caching would have done.
         mode: ModeWord = "on",
+        /// The share of hits, 0 to 1, that is asked for again out of band to count those that were stale.
+        #[schemars(extend("examples" = [0.01]))]
+        audit: Share = 0.0,
         /// Freshness where the app gives none of its own, 1ms to 1 year. Without it the app alone decides.
         ttl: Period,
         /// Whose word on freshness wins: the app's (`respect`), or `ttl` (`ignore`).
@@ -420,7 +427,7 @@ words! {
 
 words! {
     /// Whether a route caches.
-    ModeWord -> Mode, "a mode" { "on" => Mode::On, "off" => Mode::Off }
+    ModeWord -> Mode, "a mode" { "on" => Mode::On, "off" => Mode::Off, "shadow" => Mode::Shadow }
 }
 
 words! {

@@ -12,7 +12,7 @@ use super::report::Report;
 use crate::units::{self, UnitError};
 
 /// Settings that the design has and this version does not build.
-const LATER: [&str; 2] = ["jwt", "audit"];
+const LATER: [&str; 1] = ["jwt"];
 
 /// A value and where it stands.
 #[derive(Clone)]
@@ -266,6 +266,33 @@ impl Leaf for Count {
                 None
             }
         }
+    }
+}
+
+/// A part of a whole, from 0 to 1.
+#[derive(Clone, Copy)]
+pub struct Share(pub f64);
+
+impl Leaf for Share {
+    fn read(value: &Spanned<DeValue<'_>>, reader: &mut Reader<'_>) -> Option<Self> {
+        let number = match value.get_ref() {
+            DeValue::Integer(number) => number.as_str().parse::<f64>().ok(),
+            DeValue::Float(number) => number.as_str().parse::<f64>().ok(),
+            DeValue::String(text) if text.trim_end_matches('%').parse::<f64>().is_ok() => {
+                reader.wrong_type(value, "a number from 0 to 1", Some("leave the quotes out; a hundredth is 0.01".to_owned()));
+                return None;
+            }
+            _ => {
+                reader.wrong_type(value, "a number from 0 to 1", None);
+                return None;
+            }
+        };
+        let share = number.filter(|number| (0.0..=1.0).contains(number));
+        if share.is_none() {
+            let draft = Draft::error(value.span(), "a share is no less than nothing and no more than all");
+            reader.report.push(draft.allowed("a number from 0 to 1").hint("a hundredth is 0.01"));
+        }
+        share.map(Self)
     }
 }
 

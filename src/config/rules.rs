@@ -41,6 +41,8 @@ pub struct Around<'a> {
     pub credential: &'a CredentialRule,
     /// What `[redis]` says of collapsing; nothing without `[redis]`.
     pub collapse: Option<Collapse>,
+    /// The switch for all routes.
+    pub mode: Mode,
 }
 
 /// A purge rule.
@@ -121,7 +123,8 @@ fn route(located: &Located<file::Route>, around: &Around<'_>, context: &mut Cont
     let admit_for = context.period(&file.admit_for, MS, DAY);
     let query = query(file.query.get()?, context);
     let spec = RouteSpec {
-        mode: file.mode.get().map_or(Mode::On, |word| word.0),
+        mode: file.mode.get().map_or(Mode::On, |word| word.0).and(around.mode),
+        audit: file.audit.get().map_or(0.0, |share| share.0),
         ttl: timing.ttl,
         origin: file.origin.get().map_or(OriginRule::Respect, |word| word.0),
         stale_while_revalidate: timing.stale_while_revalidate,

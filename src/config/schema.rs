@@ -8,7 +8,7 @@ use toml::Spanned;
 use toml::de::DeValue;
 
 use super::file::File;
-use super::read::{Count, Leaf, List, Named, Period, Reader, Size, Slot, Text};
+use super::read::{Count, Leaf, List, Named, Period, Reader, Share, Size, Slot, Text};
 
 /// The schema (draft 2020-12), as text.
 #[must_use]
@@ -67,6 +67,7 @@ macro_rules! inline {
 
 inline!(Text, "Text", { "type": "string" });
 inline!(Count, "Count", { "type": "integer", "minimum": 0 });
+inline!(Share, "Share", { "type": "number", "minimum": 0, "maximum": 1 });
 // Variables may stand in any string, so the patterns let them through.
 inline!(Period, "Period", {
     "type": "string",

@@ -10,7 +10,7 @@ use super::Limits;
 use super::compile::Context;
 use super::file;
 use super::problem::{Draft, Span};
-use super::read::{Located, Slot, Text};
+use super::read::{Located, Period, Slot, Text};
 use super::redis_url;
 use crate::units::{Secret, show_size};
 use crate::{admin, forward, scope, server, store, tag, telemetry, upstream};
@@ -24,6 +24,12 @@ const MIB: u64 = 1 << 20;
 const TIB: u64 = 1 << 40;
 /// The most targeted headers: each is looked for in every response.
 const MAX_TARGETED: usize = 8;
+
+/// `watch`.
+pub fn watch(slot: &Slot<Period>, context: &mut Context) -> Option<Duration> {
+    let every = slot.get().map_or(SECOND, |period| period.0);
+    if every.is_zero() { None } else { Some(context.period(slot, 100 * MS, HOUR)) }
+}
 
 /// `[listen]`.
 pub fn server(file: &file::Listen, context: &mut Context) -> Option<server::Settings> {

@@ -165,7 +165,7 @@ fn routes() {
     route("early_refresh = \"true\"", 1, 17, "leave the quotes out");
     route("collapse = \"redis\"", 1, 12, "\"process\" or \"cluster\"");
     route("collapse = \"cluster\"", 1, 12, "add [redis]");
-    route("mode = \"shadow\"", 1, 8, "\"on\" or \"off\"");
+    route("mode = \"shadwo\"", 1, 8, "did you mean \"shadow\"?");
     route("key = \"tenant\"", 1, 7, "put it in brackets");
     route("key = [\"tennant\"]", 1, 9, "did you mean `tenant`?");
     route("key = [\"\"]", 1, 8, "empty name");
@@ -183,7 +183,8 @@ fn routes() {
     route("scope = \"public\"\nkey = [\"user\"]", 1, 9, "withholds credentials");
     route("scope = \"public\"\npass_headers = [\"cookie\"]", 2, 17, "cannot be let through");
     route("scope = \"shared\"\ndrop_headers = [\"authorization\"]", 2, 17, "admits the caller");
-    route("audit = true", 1, 1, "not supported by this version");
+    route("audit = true", 1, 9, "a number from 0 to 1");
+    route("audit = 1.5", 1, 9, "no less than nothing");
     route("Path = \"/b\"", 1, 1, "did you mean `path`?");
     one("[[routes]]\npth = \"/a\"", 2, 1, "did you mean `path`?");
 }
