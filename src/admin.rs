@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS};
+use http::header::{ACCEPT, ALLOW, CACHE_CONTROL, CONTENT_TYPE, WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS};
 use http::{HeaderValue, Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
@@ -27,7 +27,7 @@ use tokio_util::task::TaskTracker;
 
 use self::guard::{Guard, Refusal};
 use crate::body::Body;
-use crate::metrics::Metrics;
+use crate::metrics::{Format, Metrics};
 use crate::units::Secret;
 
 /// Connections at one time; the next ones wait to be accepted.
@@ -191,7 +191,11 @@ impl Admin {
         match page {
             Page::Live => respond(StatusCode::OK, "text/plain; charset=utf-8", "live"),
             Page::Ready => self.ready(),
-            Page::Metrics => respond(StatusCode::OK, Metrics::CONTENT_TYPE, self.metrics.encode()),
+            Page::Metrics => {
+                let accept: Vec<&str> = request.headers().get_all(ACCEPT).iter().filter_map(|line| line.to_str().ok()).collect();
+                let format = Format::negotiate(Some(&accept.join(",")));
+                respond(StatusCode::OK, format.content_type(), self.metrics.encode_as(format))
+            }
         }
     }
 

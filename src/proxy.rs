@@ -19,7 +19,7 @@ use crate::coalesce::Flights;
 use crate::coalesce::across::Across;
 use crate::coherence::{Coherence, Proof};
 use crate::forward::{self, Peer};
-use crate::metrics::{Counter, Metrics};
+use crate::metrics::{Counter, Metrics, RouteTable, Seen, Source};
 use crate::outcome::{Disposition, Outcome, Reason, Tier};
 use crate::plan::{Asked, Lookup, Plan, Rules};
 use crate::proxy::across::Looks;
@@ -160,8 +160,10 @@ pub struct Proxy {
     pub admissions: Arc<Admissions>,
     /// The app.
     pub upstream: Upstream,
-    /// Counts by route and outcome.
+    /// All that is counted.
     pub metrics: Arc<Metrics>,
+    /// Where the routes of the rules are counted.
+    pub table: Arc<RouteTable>,
     /// Time.
     pub clock: Clock,
     /// Fills, mutations and tunnels: the drain waits for them.
@@ -196,11 +198,14 @@ pub(crate) struct Answer {
 impl Proxy {
     /// Answers a request. It never fails: failures are responses.
     pub async fn handle(self: &Arc<Self>, request: Request<Body>, peer: Peer) -> Response<Body> {
-        let line = telemetry::enabled().then(|| Line::of(&request, peer, &self.clock));
-        let answer = self.answer(request, peer).await;
-        self.metrics.request(answer.route, answer.outcome.disposition, answer.outcome.reason);
+        let since = self.clock.now();
+        let is_head = request.method() == Method::HEAD;
+        let line = telemetry::enabled().then(|| Line::of(&request, peer));
+        let mut answer = self.answer(request, peer).await;
+        let took = self.clock.now().duration_since(since);
+        count(&self.table, &mut answer, took, is_head);
         if let Some(line) = line {
-            line.write(&answer, &self.rules, &self.clock);
+            line.write(&answer, &self.rules, took);
         }
         answer.response
     }
@@ -356,7 +361,8 @@ impl Proxy {
     }
 
     fn hit(&self, parts: &Parts, lookup: &Lookup<'_>, resident: &Resident, tier: Tier, now: Wall) -> Answer {
-        let outcome = Outcome { tier: Some(tier), ttl: Some(resident.entry.times.ttl_ms(now) / 1000), ..Outcome::new(Disposition::Hit) };
+        let ttl = Some(resident.entry.times.ttl_ms(now) / 1000);
+        let outcome = Outcome { tier: Some(tier), ttl, saved: Some(resident.entry.took), ..Outcome::new(Disposition::Hit) };
         self.respond_from(parts, lookup, resident, outcome, now)
     }
 
@@ -384,6 +390,20 @@ impl Proxy {
                 headers.insert(HeaderName::from_static(name), value);
             }
         }
+    }
+}
+
+/// Counts what was done with a request, and the bytes that it is answered with.
+fn count(table: &RouteTable, answer: &mut Answer, took: Duration, is_head: bool) {
+    let route = answer.route;
+    let &Outcome { disposition, reason, saved, .. } = &answer.outcome;
+    table.request(route, &Seen { disposition, reason, took, saved });
+    let (body, source) = (answer.response.body_mut(), Source::of(disposition));
+    match body.at_hand() {
+        // The answer to a HEAD has no body (RFC 9110 9.3.2), whatever it is made with.
+        _ if is_head => {}
+        Some(bytes) => table.bytes(route, source, bytes),
+        None => body.count(table.meter(route, source)),
     }
 }
 

@@ -181,7 +181,7 @@ impl Proxy {
 
     /// Sends the request, and moves the deadline of its mark for as long as that takes.
     async fn send_renewing(&self, request: Request<Body>, pending: &mut Pending) -> Result<Response<Body>, upstream::Error> {
-        let sending = self.upstream.send(request);
+        let sending = self.ask_app(request, None);
         tokio::pin!(sending);
         let every = self.coherence.renew_every(self.settings.mark_for);
         loop {

@@ -97,7 +97,8 @@ impl Sidecar {
         let upstream_counters = upstream::Counters::default();
         let upstream = Upstream::new(config.upstream.clone(), clock.clone(), upstream_counters.clone())
             .map_err(|error| SetupError { what: "the client towards the app".to_owned(), why: error.to_string() })?;
-        let metrics = Arc::new(Metrics::new(rules.routes.iter().map(|route| route.name().to_owned())));
+        let metrics = Arc::new(Metrics::new());
+        let table = metrics.table(rules.routes.iter().map(|route| route.name().to_owned()));
         let tasks = TaskTracker::new();
         let wanted = rules.routes.iter().any(|route| route.spec.collapse == Collapse::Cluster);
         let (waiters, wait) = (config.limits.waiters, config.limits.wait);
@@ -111,6 +112,7 @@ impl Sidecar {
             admissions: Arc::new(Admissions::new(config.limits.admissions)),
             upstream,
             metrics,
+            table,
             clock,
             tasks,
             stop: CancellationToken::new(),

@@ -6,6 +6,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::task::JoinHandle;
 
 use super::*;
+use crate::metrics::Seen;
 use crate::outcome::Disposition;
 
 struct Switch(Mutex<Ready>);
@@ -26,8 +27,9 @@ struct Running {
 async fn start(token: Option<&str>) -> Running {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    let metrics = Arc::new(Metrics::new(["/a".to_owned()]));
-    metrics.request(Some(0), Disposition::Hit, None);
+    let metrics = Arc::new(Metrics::new());
+    let seen = Seen { disposition: Disposition::Hit, reason: None, took: Duration::ZERO, saved: None };
+    metrics.table(["/a".to_owned()]).request(Some(0), &seen);
     let switch = Arc::new(Switch(Mutex::new(Ready { ready: true, degraded: vec![] })));
     let shutdown = CancellationToken::new();
     let settings = Settings { address, token: token.map(Secret::new) };
@@ -78,11 +80,19 @@ async fn degraded_is_ready_and_draining_is_not() {
 #[tokio::test]
 async fn metrics_come_with_the_media_type_that_the_encoder_writes() {
     let running = start(None).await;
-    let answer = ask(&running, "GET /metrics?x=1", "").await;
-    assert_eq!(status(&answer), "200");
-    assert!(answer.contains("content-type: application/openmetrics-text; version=1.0.0; charset=utf-8\r\n"), "{answer}");
-    assert!(body(&answer).contains("sidecache_requests_total{route=\"/a\",disposition=\"HIT\",reason=\"none\"} 1\n"), "{answer}");
-    assert!(answer.ends_with("# EOF\n"), "{answer}");
+    let open = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    for (accept, media) in [
+        ("", "text/plain; version=0.0.4; charset=utf-8"),
+        ("Accept: application/openmetrics-text;version=1.0.0\r\n", open),
+        // Two lines are one list.
+        ("Accept: text/plain;q=0.5\r\nAccept: application/openmetrics-text\r\n", open),
+    ] {
+        let answer = ask(&running, "GET /metrics?x=1", accept).await;
+        assert_eq!(status(&answer), "200");
+        assert!(answer.contains(&format!("content-type: {media}\r\n")), "{answer}");
+        assert!(body(&answer).contains("sidecache_requests_total{route=\"/a\",disposition=\"HIT\",reason=\"none\"} 1\n"), "{answer}");
+        assert_eq!(answer.ends_with("# EOF\n"), media == open, "{answer}");
+    }
 }
 
 #[tokio::test]

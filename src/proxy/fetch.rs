@@ -171,8 +171,10 @@ impl Proxy {
 
     /// Serves a stored response although it is stale.
     pub(super) fn serve_stale(&self, parts: &Parts, lookup: &Lookup<'_>, spare: &Spare, outcome: Outcome, now: Wall) -> Answer {
-        let ttl = Some(spare.found.resident.entry.times.ttl_ms(now).div_euclid(1000));
-        let outcome = Outcome { disposition: Disposition::Stale, tier: Some(spare.found.tier), ttl, ..outcome };
+        let entry = &spare.found.resident.entry;
+        let ttl = Some(entry.times.ttl_ms(now).div_euclid(1000));
+        let saved = (!outcome.forwarded).then_some(entry.took);
+        let outcome = Outcome { disposition: Disposition::Stale, tier: Some(spare.found.tier), ttl, saved, ..outcome };
         self.respond_from(parts, lookup, &spare.found.resident, outcome, now)
     }
 

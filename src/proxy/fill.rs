@@ -271,7 +271,7 @@ impl Proxy {
     async fn send(&self, order: &Order, headers: HeaderMap) -> Result<Asked, upstream::Error> {
         let requested = self.clock.wall();
         let request = self.fill_upstream_request(Method::GET, order.version, order.target.clone(), headers, order.peer);
-        let response = self.upstream.send(request).await?;
+        let response = self.ask_app(request, Some(order.route.id)).await?;
         Ok(Asked { response, requested, received: self.clock.wall(), confirmed: None })
     }
 

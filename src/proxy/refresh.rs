@@ -119,7 +119,7 @@ impl Proxy {
         let requested = self.clock.wall();
         let request = self.fill_upstream_request(Method::HEAD, parts.version, target, headers, peer);
         let route = Some(lookup.route.id);
-        let response = match self.upstream.send(request).await {
+        let response = match self.ask_app(request, route).await {
             Ok(response) => response,
             Err(error) => {
                 let stood_in = self.stand_in(parts, lookup, Some(&spare), outcome.clone(), error.reason());

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use crate::coalesce::across::Across;
 use crate::coherence::Mode;
@@ -76,6 +77,10 @@ pub(super) fn register(proxy: &Arc<Proxy>, server: &server::Counters, upstream: 
         let help = "Responses that were not stored although their heads said so, because of how they ended";
         proxy.metrics.register_counter("sidecache_not_stored_after_all", help, &labels, Arc::clone(counter));
     }
+    let started = proxy.clock.wall();
+    proxy.metrics.register_gauge("sidecache_start_time_seconds", "When the sidecar started, since the Unix epoch", &[], move || {
+        Duration::from_millis(started.0).as_secs_f64()
+    });
     register_cache(proxy);
     register_across(proxy);
 }
@@ -93,6 +98,7 @@ fn register_cache(proxy: &Arc<Proxy>) {
     limit("limits.fills", &proxy.flights.budget.exceeded);
     limit("limits.variants", &proxy.store.variants.dropped);
 
+    count("sidecache_memory_evictions", "Entries that made room for others in memory", &proxy.store.memory.evicted);
     count("sidecache_stored", "Responses stored", &proxy.store.counters.stored);
     count("sidecache_stale_refused", "Stored responses refused because they were purged", &proxy.store.counters.refused_stale);
     count("sidecache_redis_surprises", "Bytes in Redis that were no entry", &proxy.store.counters.surprises);
@@ -109,7 +115,8 @@ fn register_cache(proxy: &Arc<Proxy>) {
     count("sidecache_contact_lapsed", "Requests that found no recent proof of contact with Redis", &coherence.lapsed);
     count("sidecache_purges_acknowledged", "Purges that all other sidecars acknowledged", &coherence.acknowledged);
     count("sidecache_purges_outlived", "Purges that waited until the leases of others were over", &coherence.outlived);
-    count("sidecache_purge_wait_microseconds", "Time that purges waited for other sidecars", &coherence.waited_us);
+    let waited = Arc::clone(&coherence.waited_us);
+    proxy.metrics.register_micros("sidecache_purge_wait_seconds", "Time that purges waited for other sidecars", &[], waited);
     count("sidecache_sidecars_struck_out", "Other sidecars that were silent for longer than their leases", &coherence.struck_out);
     count("sidecache_journaled", "Purges kept for the rejoin", &coherence.journaled);
     count("sidecache_journal_failures", "Lines of the journal that could not be written to its file", proxy.coherence.journal_failures());
@@ -126,9 +133,8 @@ fn register_cache(proxy: &Arc<Proxy>) {
         metrics.register_gauge(name, help, &[], move || proxy.upgrade().map_or(0.0, |proxy| read(&proxy)));
     };
     gauge("sidecache_memory_entries", "Entries in memory", |proxy| as_f64(proxy.store.memory.len()));
-    gauge("sidecache_memory_bytes", "Bytes of the entries in memory", |proxy| {
-        as_f64(usize::try_from(proxy.store.memory.weight()).unwrap_or(usize::MAX))
-    });
+    gauge("sidecache_memory_bytes", "Bytes of the entries in memory", |proxy| bytes(proxy.store.memory.weight()));
+    gauge("sidecache_memory_limit_bytes", "Bytes that entries may take in memory", |proxy| bytes(proxy.store.memory.limit()));
     gauge("sidecache_local_tags", "Tags in the local table", |proxy| as_f64(proxy.coherence.local_tags()));
     gauge("sidecache_fills_under_way", "Fills under way", |proxy| as_f64(proxy.flights.len()));
     gauge("sidecache_admissions", "Admitted credentials remembered", |proxy| as_f64(proxy.admissions.len()));
@@ -162,6 +168,10 @@ fn register_across(proxy: &Arc<Proxy>) {
         let across = Arc::downgrade(across);
         proxy.metrics.register_gauge(name, help, &[], move || across.upgrade().map_or(0.0, |across| as_f64(read(&across))));
     }
+}
+
+fn bytes(count: u64) -> f64 {
+    as_f64(usize::try_from(count).unwrap_or(usize::MAX))
 }
 
 /// Gauges are floats; counts below 2^53 lose nothing.
