@@ -351,7 +351,7 @@ impl Proxy {
         if found.fresh {
             return if wish.is_met_by(&entry.times, now) { Ok(Serve::Fresh) } else { Err(Reason::RequestNoCache) };
         }
-        let open = wish.bears_stale() && stale::is_within(&entry.times, entry.leeway.while_revalidate, now);
+        let open = wish.bears_stale() && found.is_within(entry.leeway.while_revalidate, now);
         if open { Ok(Serve::WhileRevalidate) } else { Err(Reason::Expired) }
     }
 

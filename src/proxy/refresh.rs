@@ -80,7 +80,7 @@ impl Proxy {
         if self.coherence.judge_local(proof).is_err() {
             return;
         }
-        let found = Found { resident: Arc::clone(resident), tier: Tier::Memory, fresh: true };
+        let found = Found { resident: Arc::clone(resident), tier: Tier::Memory, fresh: true, softened: None };
         let flight = self.flight_key(lookup, &lookup.key);
         let errand = Errand { read, why: Reason::Expired, spare: Some(Spare { found, key: lookup.key.hash(), may_stand_in: false }) };
         self.refresh(parts, lookup, peer, flight, errand);
