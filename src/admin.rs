@@ -1,34 +1,38 @@
-//! The admin listener: liveness, readiness and metrics, over plain HTTP/1.1.
+//! The admin listener: health, metrics, numbers, purges, events and the dashboard, over plain HTTP/1.1.
 //!
-//! Owns who may ask and what there is to ask for. Must not know how the sidecar works: it is handed the metrics and something that
-//! tells whether the sidecar is ready. It never shares a port with the app's traffic, so no path of the app can be shadowed by it.
+//! Owns who may ask and what there is to ask for; the parts that it reads and moves are its [`Office`]. It never shares a port with the app's
+//! traffic, so no path of the app can be shadowed by it.
 
+mod answer;
+mod api;
+mod events;
 mod guard;
+mod mend;
+mod office;
+mod openapi;
+mod stats;
 
-use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
-use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS};
-use http::{HeaderValue, Method, Request, Response, StatusCode};
-use hyper::body::Incoming;
+use axum::Router;
 use hyper::server::conn::http1;
-use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use serde_json::json;
+use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use self::guard::{Guard, Refusal};
-use crate::body::Body;
-use crate::metrics::Metrics;
+use self::api::Desk;
+use self::events::Lasting;
+use self::guard::Guard;
 use crate::units::Secret;
+
+pub use self::office::Office;
 
 /// Connections at one time; the next ones wait to be accepted.
 const MAX_CONNECTIONS: usize = 64;
@@ -36,6 +40,8 @@ const MAX_CONNECTIONS: usize = 64;
 const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
 /// From the opening of a connection to its end: a reader that takes nothing must not keep probes out for longer.
 const CONNECTION_LIFETIME: Duration = Duration::from_secs(30);
+/// The same for streams of events, of which there are fewer than connections. Who listens on opens another one.
+const STREAM_LIFETIME: Duration = Duration::from_mins(15);
 /// How long requests under way may take to finish once the sidecar stops.
 const DRAIN: Duration = Duration::from_secs(2);
 /// The largest request head.
@@ -50,6 +56,8 @@ pub struct Settings {
     pub address: SocketAddr,
     /// What callers must present, except for `/live` and `/ready`.
     pub token: Option<Secret>,
+    /// Names by which it may be asked for, lower-case, besides localhost and its addresses.
+    pub hosts: Box<[Box<str>]>,
 }
 
 /// Tells whether the sidecar can do its work.
@@ -67,69 +75,40 @@ pub struct Ready {
     pub degraded: Vec<String>,
 }
 
-/// What there is to ask for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Page {
-    Live,
-    Ready,
-    Metrics,
-}
-
-impl Page {
-    const ALL: [Self; 3] = [Self::Live, Self::Ready, Self::Metrics];
-
-    const fn path(self) -> &'static str {
-        match self {
-            Self::Live => "/live",
-            Self::Ready => "/ready",
-            Self::Metrics => "/metrics",
+impl Ready {
+    /// The state in a word.
+    #[must_use]
+    pub const fn status(&self) -> &'static str {
+        match (self.ready, self.degraded.is_empty()) {
+            (true, true) => "ready",
+            (true, false) => "degraded",
+            (false, _) => "unready",
         }
     }
-
-    fn at(path: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|page| page.path() == path)
-    }
-
-    /// Probes of an orchestrator cannot carry secrets, and tell none.
-    const fn is_probe(self) -> bool {
-        matches!(self, Self::Live | Self::Ready)
-    }
 }
 
-struct Admin {
-    guard: Guard,
-    metrics: Arc<Metrics>,
-    readiness: Arc<dyn Readiness>,
-}
-
-/// Serves the admin pages until `shutdown` is cancelled, then lets the requests under way finish.
-pub async fn run(
-    listener: TcpListener,
-    settings: Settings,
-    metrics: Arc<Metrics>,
-    readiness: Arc<dyn Readiness>,
-    shutdown: CancellationToken,
-) {
-    let Settings { address, token } = settings;
+/// Serves the admin API until `shutdown` is cancelled, then lets the requests under way finish.
+pub async fn run(listener: TcpListener, settings: Settings, office: Arc<Office>, shutdown: CancellationToken) {
+    let Settings { address, token, hosts } = settings;
     let bound = listener.local_addr().unwrap_or(address);
-    let admin = Arc::new(Admin { guard: Guard::new(bound.ip(), token.as_ref()), metrics, readiness });
+    let router = api::router(Arc::new(Desk { office, guard: Guard::new(bound.ip(), token.as_ref(), hosts) }));
     let tasks = TaskTracker::new();
-    shutdown.run_until_cancelled(accept(&listener, &admin, &tasks, &shutdown)).await;
+    shutdown.run_until_cancelled(accept(&listener, &router, &tasks, &shutdown)).await;
     drop(listener);
     tasks.close();
     tasks.wait().await;
 }
 
-async fn accept(listener: &TcpListener, admin: &Arc<Admin>, tasks: &TaskTracker, shutdown: &CancellationToken) {
+async fn accept(listener: &TcpListener, router: &Router, tasks: &TaskTracker, shutdown: &CancellationToken) {
     let permits = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     let mut failing = false;
     while let Ok(permit) = Arc::clone(&permits).acquire_owned().await {
         match listener.accept().await {
             Ok((stream, _)) => {
                 failing = false;
-                let (admin, shutdown) = (Arc::clone(admin), shutdown.clone());
+                let (router, shutdown) = (router.clone(), shutdown.clone());
                 tasks.spawn(async move {
-                    connection(stream, admin, &shutdown).await;
+                    connection(stream, router, &shutdown).await;
                     drop(permit);
                 });
             }
@@ -143,11 +122,9 @@ async fn accept(listener: &TcpListener, admin: &Arc<Admin>, tasks: &TaskTracker,
     }
 }
 
-async fn connection(stream: TcpStream, admin: Arc<Admin>, shutdown: &CancellationToken) {
-    let service = service_fn(move |request: Request<Incoming>| {
-        let response = admin.answer(&request);
-        async move { Ok::<_, Infallible>(response) }
-    });
+async fn connection(stream: TcpStream, router: Router, shutdown: &CancellationToken) {
+    let lasting = Lasting::default();
+    let service = TowerToHyperService::new(router.layer(axum::Extension(lasting.clone())));
     let mut serving = pin!(
         http1::Builder::new()
             .timer(TokioTimer::new())
@@ -157,77 +134,17 @@ async fn connection(stream: TcpStream, admin: Arc<Admin>, shutdown: &Cancellatio
             .keep_alive(false)
             .serve_connection(TokioIo::new(stream), service)
     );
-    let whole = async {
+    let mut whole = pin!(async {
         if shutdown.run_until_cancelled(serving.as_mut()).await.is_none() {
             serving.as_mut().graceful_shutdown();
             // What is cut off here is a scrape; the next one goes to the successor.
             drop(timeout(DRAIN, serving).await);
         }
-    };
+    });
     // A connection that breaks, or that is cut for taking too long, concerns nobody but its client.
-    drop(timeout(CONNECTION_LIFETIME, whole).await);
-}
-
-impl Admin {
-    /// Answers one request. Its body is never read: nothing here takes one.
-    fn answer<B>(&self, request: &Request<B>) -> Response<Body> {
-        if let Err(refusal) = self.guard.check(request.uri(), request.headers()) {
-            return refuse(refusal);
-        }
-        let page = Page::at(request.uri().path());
-        if !page.is_some_and(Page::is_probe) && !self.guard.admits(request.headers()) {
-            return refuse(Refusal::Token);
-        }
-        let Some(page) = page else {
-            let paths = Page::ALL.map(Page::path);
-            return json(StatusCode::NOT_FOUND, &json!({ "error": "there is no such page", "pages": paths }));
-        };
-        if !matches!(*request.method(), Method::GET | Method::HEAD) {
-            let mut response = json(StatusCode::METHOD_NOT_ALLOWED, &json!({ "error": "only GET and HEAD" }));
-            // RFC 9110 15.5.6: a 405 says which methods there are.
-            response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
-            return response;
-        }
-        match page {
-            Page::Live => respond(StatusCode::OK, "text/plain; charset=utf-8", "live"),
-            Page::Ready => self.ready(),
-            Page::Metrics => respond(StatusCode::OK, Metrics::CONTENT_TYPE, self.metrics.encode()),
-        }
+    if timeout(CONNECTION_LIFETIME, whole.as_mut()).await.is_err() && lasting.is_set() {
+        drop(timeout(STREAM_LIFETIME, whole).await);
     }
-
-    fn ready(&self) -> Response<Body> {
-        let Ready { ready, degraded } = self.readiness.state();
-        let (code, status) = match (ready, degraded.is_empty()) {
-            (true, true) => (StatusCode::OK, "ready"),
-            (true, false) => (StatusCode::OK, "degraded"),
-            (false, _) => (StatusCode::SERVICE_UNAVAILABLE, "unready"),
-        };
-        json(code, &json!({ "status": status, "reasons": degraded }))
-    }
-}
-
-fn refuse(refusal: Refusal) -> Response<Body> {
-    let mut response = json(refusal.status(), &json!({ "error": refusal.as_str() }));
-    if refusal == Refusal::Token {
-        // RFC 9110 15.5.2: a 401 says how to authenticate.
-        response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
-    }
-    response
-}
-
-fn json(status: StatusCode, value: &serde_json::Value) -> Response<Body> {
-    respond(status, "application/json", format!("{value}\n"))
-}
-
-fn respond(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> Response<Body> {
-    let mut response = Response::new(Body::full(body));
-    *response.status_mut() = status;
-    let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
-    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    // SECURITY: labels hold route names; a browser must not read markup into them.
-    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-    response
 }
 
 #[cfg(test)]

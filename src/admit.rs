@@ -26,6 +26,17 @@ pub enum OriginRule {
     Ignore,
 }
 
+impl OriginRule {
+    /// The word in `proxy.toml`.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Respect => "respect",
+            Self::Ignore => "ignore",
+        }
+    }
+}
+
 /// What the route says about storing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Rules<'a> {

@@ -8,6 +8,8 @@ use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use http_body_util::BodyExt as _;
 
+use crate::metrics::Meter;
+
 /// Why a body broke off. Boxed: bodies come from hyper, from fills and from tests.
 pub type BodyError = Box<dyn std::error::Error + Send + Sync>;
 
@@ -26,7 +28,8 @@ enum Content {
     Full(Bytes),
     /// None of them empty, and at least one until the last is read.
     Pieces(std::vec::IntoIter<Bytes>),
-    Stream(Pin<Box<dyn HttpBody<Data = Bytes, Error = BodyError> + Send>>),
+    /// Counted as it is read, if anybody wants to know.
+    Stream(Pin<Box<dyn HttpBody<Data = Bytes, Error = BodyError> + Send>>, Option<Meter>),
 }
 
 impl Body {
@@ -67,7 +70,7 @@ impl Body {
         if body.is_end_stream() {
             return Self::empty();
         }
-        Self { content: Content::Stream(Box::pin(body.map_err(Into::into))), rider: None }
+        Self { content: Content::Stream(Box::pin(body.map_err(Into::into)), None), rider: None }
     }
 
     /// The same content, with something that is dropped together with it.
@@ -76,6 +79,24 @@ impl Body {
         match self.rider {
             None => Self { content: self.content, rider: Some(rider) },
             Some(first) => Self { content: self.content, rider: Some(Box::new((first, rider))) },
+        }
+    }
+
+    /// How many bytes there are, where all of them are at hand: not of a stream.
+    #[must_use]
+    pub fn at_hand(&self) -> Option<u64> {
+        match &self.content {
+            Content::Empty => Some(0),
+            Content::Full(bytes) => Some(bytes.len() as u64),
+            Content::Pieces(pieces) => Some(pieces.as_slice().iter().map(|piece| piece.len() as u64).sum()),
+            Content::Stream(..) => None,
+        }
+    }
+
+    /// Has the bytes of a stream counted as they are read. Of what is at hand the number is known: see [`Body::at_hand`].
+    pub fn count(&mut self, by: Meter) {
+        if let Content::Stream(_, meter) = &mut self.content {
+            *meter = Some(by);
         }
     }
 
@@ -91,7 +112,7 @@ impl Body {
         match &self.content {
             Content::Empty => Some(Bytes::new()),
             Content::Full(bytes) => Some(bytes.clone()),
-            Content::Pieces(_) | Content::Stream(_) => None,
+            Content::Pieces(_) | Content::Stream(..) => None,
         }
     }
 }
@@ -110,7 +131,15 @@ impl HttpBody for Body {
                 Poll::Ready(Some(Ok(Frame::data(bytes))))
             }
             Content::Pieces(pieces) => Poll::Ready(pieces.next().map(|piece| Ok(Frame::data(piece)))),
-            Content::Stream(stream) => stream.as_mut().poll_frame(cx),
+            Content::Stream(stream, meter) => {
+                let polled = stream.as_mut().poll_frame(cx);
+                if let (Some(meter), Poll::Ready(Some(Ok(frame)))) = (meter, &polled)
+                    && let Some(bytes) = frame.data_ref()
+                {
+                    meter.add(bytes.len() as u64);
+                }
+                polled
+            }
         }
     }
 
@@ -119,16 +148,14 @@ impl HttpBody for Body {
             Content::Empty => true,
             Content::Full(_) => false,
             Content::Pieces(pieces) => pieces.as_slice().is_empty(),
-            Content::Stream(stream) => stream.is_end_stream(),
+            Content::Stream(stream, _) => stream.is_end_stream(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match &self.content {
-            Content::Empty => SizeHint::with_exact(0),
-            Content::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
-            Content::Pieces(pieces) => SizeHint::with_exact(pieces.as_slice().iter().map(|piece| piece.len() as u64).sum()),
-            Content::Stream(stream) => stream.size_hint(),
+            Content::Stream(stream, _) => stream.size_hint(),
+            Content::Empty | Content::Full(_) | Content::Pieces(_) => self.at_hand().map_or_else(SizeHint::new, SizeHint::with_exact),
         }
     }
 }
@@ -139,7 +166,7 @@ impl fmt::Debug for Body {
             Content::Empty => f.write_str("Body::Empty"),
             Content::Full(bytes) => write!(f, "Body::Full({} bytes)", bytes.len()),
             Content::Pieces(pieces) => write!(f, "Body::Pieces({})", pieces.len()),
-            Content::Stream(_) => f.write_str("Body::Stream"),
+            Content::Stream(..) => f.write_str("Body::Stream"),
         }
     }
 }
@@ -149,6 +176,7 @@ mod tests {
     use futures_util::FutureExt as _;
 
     use super::*;
+    use crate::metrics::{Metrics, Source};
 
     fn read(body: Body) -> Bytes {
         body.collect().now_or_never().expect("at hand").expect("whole").to_bytes()
@@ -165,6 +193,35 @@ mod tests {
             assert_eq!(body.is_end_stream(), left == 0);
         }
         assert!(body.frame().now_or_never().expect("at hand").is_none());
+    }
+
+    #[test]
+    fn a_stream_is_counted_as_it_is_read() {
+        let metrics = Metrics::new();
+        let table = metrics.table([]);
+        let counted = || metrics.rows()[0].bytes_from_app;
+        let mut body = Body::stream(Body::pieces(["ab", "cde", "f"].map(Bytes::from).to_vec()));
+        assert_eq!(body.at_hand(), None);
+        body.count(table.meter(None, Source::App));
+        for so_far in [2, 5] {
+            assert!(body.frame().now_or_never().expect("at hand").is_some());
+            assert_eq!(counted(), so_far);
+        }
+        // Whoever leaves has not been sent the rest.
+        drop(body);
+        assert_eq!(counted(), 5);
+    }
+
+    #[test]
+    fn what_is_at_hand_is_known_at_once_and_not_counted_again() {
+        let metrics = Metrics::new();
+        let table = metrics.table([]);
+        for (mut body, length) in [(Body::empty(), 0), (Body::full("abc"), 3), (Body::pieces(["ab", "c"].map(Bytes::from).to_vec()), 3)] {
+            assert_eq!(body.at_hand(), Some(length));
+            body.count(table.meter(None, Source::App));
+            assert_eq!(read(body).len() as u64, length);
+        }
+        assert_eq!(metrics.rows()[0].bytes_from_app, 0);
     }
 
     #[test]

@@ -16,6 +16,12 @@ impl Wall {
         Self(self.0.saturating_add(millis(by)))
     }
 
+    /// This time, earlier by `by`.
+    #[must_use]
+    pub fn before(self, by: Duration) -> Self {
+        Self(self.0.saturating_sub(millis(by)))
+    }
+
     /// How long ago `earlier` was; zero if it is still to come.
     #[must_use]
     pub const fn since(self, earlier: Self) -> Duration {

@@ -22,7 +22,7 @@ use std::time::Duration;
 use smallvec::SmallVec;
 use tokio::sync::{Notify, mpsc};
 
-use crate::clock::Clock;
+use crate::clock::{Clock, Wall};
 use crate::coherence::core::{Command, Core, Event, Phase, Settings, Standings};
 use crate::coherence::gate::Published;
 use crate::coherence::journal::MOST_TAGS;
@@ -30,13 +30,14 @@ use crate::coherence::kept::Kept;
 use crate::coherence::message::Process;
 use crate::coherence::record::Reading;
 use crate::coherence::shared::Shared;
-use crate::coherence::table::Table;
+use crate::coherence::table::{Since, Table};
 use crate::error::SetupError;
 use crate::metrics::Counter;
 use crate::outcome::Reason;
 use crate::store::redis::{CallError, OnLoss};
 use crate::tag::Tag;
 
+pub use crate::coherence::kind::PurgeKind;
 pub use crate::coherence::mutation::{Pending, WriteRefused};
 pub use crate::coherence::proof::{LocalProof, Proof, SharedProof, Watch};
 pub use crate::coherence::read::{LocalRead, Read};
@@ -46,6 +47,7 @@ mod gate;
 pub mod journal;
 mod keeper;
 mod kept;
+pub mod kind;
 pub mod message;
 mod mutation;
 mod proof;
@@ -244,27 +246,37 @@ impl Coherence {
         Read::Local(LocalRead { epoch, generation, seq, cells, at })
     }
 
-    /// Whether an entry is current by the local table.
+    /// Whether an entry is current by the local table. One that was purged softly is not.
     pub fn judge_local(&self, proof: &LocalProof) -> Result<(), Reason> {
+        if self.softened_local(proof)?.is_some() { Err(Reason::Purged) } else { Ok(()) }
+    }
+
+    /// Since when a soft purge has made an entry stale that is otherwise current by the local table; nothing where none has.
+    pub fn softened_local(&self, proof: &LocalProof) -> Result<Option<Wall>, Reason> {
         if proof.epoch != self.epoch() {
             return Err(Reason::Unproven);
         }
-        if proof.generation != self.table.generation() {
-            return Err(Reason::Purged);
-        }
+        let mut softened: Option<Wall> = None;
+        let mut compare = |since| match since {
+            Since::Nothing => Ok(()),
+            Since::Softened(at) => {
+                softened = Some(softened.map_or(at, |first| first.min(at)));
+                Ok(())
+            }
+            Since::Voided => Err(Reason::Purged),
+        };
+        compare(self.table.since(proof.generation))?;
         if proof.until.is_some_and(|until| self.clock.now() >= until) {
             // Not merely stale: nobody can say any more whether it was purged.
             return Err(Reason::Unproven);
         }
         for (cell, purged) in &proof.cells {
-            if cell.purged() != *purged {
-                return Err(Reason::Purged);
-            }
+            compare(cell.since(*purged))?;
             if cell.is_guarded() {
                 return Err(Reason::MutationPending);
             }
         }
-        Ok(())
+        Ok(softened)
     }
 
     /// Whether an entry that Redis vouched for is current by the local table, so that Redis need not be asked.
@@ -277,6 +289,28 @@ impl Coherence {
             && self.gate.session() == leased.session
             && self.table.generation() == leased.generation
             && leased.cells.iter().all(|(cell, purged)| cell.purged() == *purged && !cell.is_guarded())
+    }
+
+    /// An entry's tags, and which of them are as they were when it was stored; for people to read. `names` are those of an entry of this
+    /// process, in the order in which it was stored; one from Redis knows its own.
+    pub async fn current_tags(&self, proof: &Proof, names: &[Tag]) -> Vec<(Tag, bool)> {
+        match proof {
+            Proof::Local(local) => {
+                let stands = local.generation == self.table.generation();
+                let cells = names.iter().zip(&local.cells);
+                cells.map(|(tag, (cell, purged))| (tag.clone(), stands && cell.purged() == *purged)).collect()
+            }
+            Proof::Shared(SharedProof { stamp, .. }) => {
+                let tags: Vec<Tag> = stamp.tags.iter().map(|(tag, _)| tag.clone()).collect();
+                let reading = match &self.shared {
+                    Some(shared) => self.watch(shared.fetch(None, &tags).await).ok().and_then(|fetched| fetched.reading),
+                    None => None,
+                };
+                let reading = reading.filter(|reading| reading.generation == stamp.generation);
+                let stands = |tag: &Tag, nonce| reading.as_ref().is_some_and(|reading| reading.nonce(tag) == Some(nonce));
+                stamp.tags.iter().map(|(tag, nonce)| (tag.clone(), stands(tag, *nonce))).collect()
+            }
+        }
     }
 
     /// Begins to watch tags, before Redis is asked about them; none without a lease.

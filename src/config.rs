@@ -5,11 +5,9 @@
 
 use std::fmt;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
-
-use http::HeaderName;
 
 use crate::admin;
 use crate::route;
@@ -17,11 +15,11 @@ use crate::rule::PurgeRule;
 use crate::scope::CredentialRule;
 use crate::server;
 use crate::store;
-use crate::tag::ResponseTags;
 use crate::telemetry;
 use crate::upstream;
 
 mod compile;
+pub mod diff;
 mod env;
 mod fields;
 mod file;
@@ -63,22 +61,24 @@ pub struct Config {
     pub log: telemetry::Settings,
     /// Bounds on what can grow.
     pub limits: Limits,
-    /// The response headers whose word on freshness comes before `Cache-Control` (RFC 9213), the first one first.
-    pub targeted: Box<[HeaderName]>,
     /// What is cached.
     pub routes: route::Routes,
     /// What is purged.
     pub purges: Vec<PurgeRule>,
     /// What identifies a caller.
     pub credential: Arc<CredentialRule>,
-    /// Where the app names tags.
-    pub response_tags: ResponseTags,
+    /// How the app's answers are read.
+    pub answers: Arc<route::AnswerRules>,
     /// Whether responses tell their key, tags and route.
     pub debug_headers: bool,
     /// The switch for all routes; each route's own mode has it in already.
     pub mode: route::Mode,
     /// How often the file is looked at for changes; none for never.
     pub watch: Option<Duration>,
+    /// The file, where it was read from one.
+    pub file: Option<PathBuf>,
+    /// Its text.
+    pub text: Arc<str>,
     /// What looks wrong without being so.
     pub warnings: Vec<Problem>,
 }
@@ -136,7 +136,8 @@ impl Config {
             let line = String::from_utf8_lossy(&valid).matches('\n').count() + 1;
             Problems::unreadable(&name, format!("line {line} is not UTF-8 text"), "TOML files are UTF-8; save it in that encoding")
         })?;
-        Self::parse(&text, &name, &|variable| std::env::var(variable).ok())
+        let config = Self::parse(&text, &name, &|variable| std::env::var(variable).ok())?;
+        Ok(Self { file: Some(path.to_path_buf()), ..config })
     }
 
     /// Reads a text, with the file's name and the variables that it may use.

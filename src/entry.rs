@@ -45,7 +45,10 @@ pub struct Leeway {
     pub keep: Duration,
 }
 
-/// A random value that stands for one state of a tag, or of the whole cache. New at every purge, never seen before.
+/// A value that stands for one state of a tag, or of the whole cache. New at every purge, never seen before.
+///
+/// It has two halves. A hard purge makes both anew, by chance. A soft purge leaves the first; the second is then the time, 44 bits of
+/// milliseconds of Redis's clock, and 20 bits of the purge's step. So two states with one first half have soft purges alone between them.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Nonce(pub [u8; 16]);
 
@@ -54,6 +57,16 @@ impl Nonce {
     #[must_use]
     pub fn random() -> Self {
         Self(rand::random())
+    }
+
+    /// When the last of the soft purges was that alone made this state of an earlier one, in milliseconds of Redis's clock. Nothing where the
+    /// two are the same, or anything else came between.
+    #[must_use]
+    pub fn softened_from(self, earlier: Self) -> Option<u64> {
+        let (now, then) = (u128::from_be_bytes(self.0), u128::from_be_bytes(earlier.0));
+        let soft = now & u128::from(u64::MAX);
+        // Of 44 bits, so the conversion never fails.
+        if now != then && now >> 64 == then >> 64 { u64::try_from(soft >> 20).ok() } else { None }
     }
 
     /// Reads 32 hexadecimal digits.
@@ -280,5 +293,21 @@ mod tests {
         assert_eq!(Nonce::from_hex(nonce.to_hex().as_bytes()), Some(nonce));
         assert_eq!(Nonce::from_hex(b"zz"), None);
         assert_ne!(nonce, Nonce::random());
+    }
+
+    #[test]
+    fn a_nonce_tells_soft_purges_from_all_others() {
+        let then = Nonce::random();
+        let soft = |ms: u64, step: u64| {
+            let mut nonce = then;
+            nonce.0[8..].copy_from_slice(&(ms << 20 | step).to_be_bytes());
+            nonce
+        };
+        assert_eq!(then.softened_from(then), None);
+        assert_eq!(soft(1_700_000_000_123, 0xf_ffff).softened_from(then), Some(1_700_000_000_123));
+        assert_eq!(soft(8, 2).softened_from(soft(8, 1)), Some(8), "two in one millisecond");
+        let mut hard = soft(8, 1);
+        hard.0[0] ^= 1;
+        assert_eq!((hard.softened_from(then), hard.softened_from(soft(8, 1))), (None, None));
     }
 }

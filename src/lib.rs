@@ -5,11 +5,13 @@
 //! - [`run`] puts the parts together and serves; [`cli`] holds the commands; [`config`] reads `proxy.toml`.
 //! - [`server`] turns sockets into requests, within limits; [`admin`] is the operators' own listener.
 //! - [`proxy`] is the flow, and [`purge`] the flow of what changes data.
-//! - [`plan`] says what the rules make of a request, by [`route`], [`field`], [`key`], [`tag`], [`rule`], [`scope`] and [`target`].
+//! - [`plan`] says what the rules make of a request, by [`route`], [`field`], [`key`], [`tag`], [`rule`], [`scope`] and [`target`];
+//!   [`explain`] tells it in words.
 //! - [`store`] is both tiers as one, [`coherence`] proves its entries current, [`coalesce`] fetches each key once.
 //! - [`upstream`] is the client towards the app; [`forward`] says what headers lose and gain on the way.
 //! - [`admit`] says what may be stored, by [`freshness`], [`cache_control`] and [`vary`]; [`entry`] is the stored response.
 //! - [`respond`] writes heads, [`conditional`] answers conditions.
+//! - [`events`] and [`insight`] are what operators see of it as it happens.
 //! - [`outcome`], [`error`], [`clock`], [`metrics`], [`telemetry`], [`body`] and [`units`] are for everybody.
 
 pub mod admin;
@@ -25,10 +27,13 @@ pub mod conditional;
 pub mod config;
 pub mod entry;
 pub mod error;
+pub mod events;
+pub mod explain;
 pub mod field;
 pub mod forward;
 pub mod freshen;
 pub mod freshness;
+pub mod insight;
 pub mod key;
 pub mod metrics;
 pub mod outcome;

@@ -5,68 +5,88 @@
 
 mod counter;
 mod exposition;
-mod requests;
+mod format;
+mod latency;
+mod row;
+mod table;
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 pub use self::counter::Counter;
-use self::exposition::{CONTENT_TYPE, Family, Kind, Labels, Snapshot, Value};
-use self::requests::Requests;
+use self::exposition::{Family, Kind, Labels, Snapshot, Value};
+pub use self::format::Format;
+pub use self::latency::Latency;
+use self::row::Row;
+pub use self::row::{RowView, Seen, Source};
+use self::table::Rows;
+pub use self::table::{MAX_ROWS, Meter, NONE, RouteTable};
 use crate::outcome::{Disposition, Reason};
-
-/// The label value that stands for "no route" and "no reason". Route names are patterns and begin with `/`, so none collides with it.
-const NONE: &str = "none";
 
 /// All metrics of one sidecar.
 pub struct Metrics {
-    routes: Box<[String]>,
-    requests: Requests,
+    rows: Mutex<Rows>,
     registered: Mutex<BTreeMap<&'static str, Registered>>,
 }
 
 struct Registered {
     kind: Kind,
     help: &'static str,
-    series: BTreeMap<Labels, Source>,
+    series: BTreeMap<Labels, Reading>,
 }
 
 #[derive(Clone)]
-enum Source {
+enum Reading {
     Counter(Arc<Counter>),
+    Micros(Arc<Counter>),
     Gauge(Arc<dyn Fn() -> f64 + Send + Sync>),
 }
 
-impl Metrics {
-    /// The media type of what [`Metrics::encode`] writes.
-    pub const CONTENT_TYPE: &'static str = CONTENT_TYPE;
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
 
-    /// Metrics for these routes. A route's name is its pattern, and its index the number that [`Metrics::request`] is told.
+impl Metrics {
+    /// No metrics yet.
     #[must_use]
-    pub fn new(routes: impl IntoIterator<Item = String>) -> Self {
-        let routes: Box<[String]> = routes.into_iter().collect();
-        let requests = Requests::new(routes.len());
-        Self { routes, requests, registered: Mutex::default() }
+    pub fn new() -> Self {
+        Self { rows: Mutex::new(Rows::new(MAX_ROWS)), registered: Mutex::default() }
     }
 
-    /// Counts a request that has been answered. One striped increment: no lock, no look-up, no allocation.
-    #[inline]
-    pub fn request(&self, route: Option<usize>, disposition: Disposition, reason: Option<Reason>) {
-        self.requests.inc(route, disposition, reason);
+    /// Where the routes of these names are counted, each by its place among them. A name that had a table before goes on counting; two
+    /// routes of one name (they may differ in their host) count together.
+    #[must_use]
+    pub fn table(&self, names: impl IntoIterator<Item = String>) -> Arc<RouteTable> {
+        Arc::new(lock(&self.rows).table(names))
+    }
+
+    /// What has been counted, by route: `none` first, then by name, those of rules that are gone among them.
+    #[must_use]
+    pub fn rows(&self) -> Vec<RowView> {
+        self.all_rows().iter().map(|row| row.view()).collect()
     }
 
     /// How many requests ended in this disposition, on all routes and none.
     #[must_use]
     pub fn requests_total(&self, disposition: Disposition) -> u64 {
-        self.requests.cells().filter(|cell| cell.disposition == disposition).map(|cell| cell.count).sum()
+        self.all_rows().iter().map(|row| row.count(disposition)).sum()
     }
 
     /// Shows a counter. Several series of one name differ in their labels; the same labels again replace the series.
     /// The suffix `_total` is written with the name whether or not it is given.
     pub fn register_counter(&self, name: &'static str, help: &'static str, labels: &[(&'static str, String)], counter: Arc<Counter>) {
         let name = name.strip_suffix("_total").unwrap_or(name);
-        self.register(name, help, labels, Kind::Counter, Source::Counter(counter));
+        self.register(name, help, labels, Kind::Counter, Reading::Counter(counter));
+    }
+
+    /// Shows a counter of microseconds as one of seconds, the unit that times have in metrics.
+    pub fn register_micros(&self, name: &'static str, help: &'static str, labels: &[(&'static str, String)], micros: Arc<Counter>) {
+        let name = name.strip_suffix("_total").unwrap_or(name);
+        self.register(name, help, labels, Kind::Counter, Reading::Micros(micros));
     }
 
     /// Shows a number that goes up and down, read whenever it is asked for. `read` must be quick, and must not wait.
@@ -77,62 +97,50 @@ impl Metrics {
         labels: &[(&'static str, String)],
         read: impl Fn() -> f64 + Send + Sync + 'static,
     ) {
-        self.register(name, help, labels, Kind::Gauge, Source::Gauge(Arc::new(read)));
+        self.register(name, help, labels, Kind::Gauge, Reading::Gauge(Arc::new(read)));
     }
 
-    /// All metrics as `OpenMetrics` text, sorted by name and labels; of the requests only what has happened at least once.
+    /// All metrics as text, sorted by name and labels; of routes only what has happened at least once.
     #[must_use]
-    pub fn encode(&self) -> String {
+    pub fn encode_as(&self, format: Format) -> String {
         let mut snapshot = self.snapshot_registered();
-        snapshot.0.insert("sidecache_requests", self.request_family());
-        let version = vec![("version", env!("CARGO_PKG_VERSION").to_owned())];
-        let series = BTreeMap::from([(version, Value::Count(1))]);
-        snapshot.0.insert("sidecache_build", Family { kind: Kind::Info, help: "What is running.", series });
-        snapshot.encode()
+        snapshot.0.extend(route_families(&self.rows()));
+        let build = [("version", env!("CARGO_PKG_VERSION")), ("os", std::env::consts::OS), ("arch", std::env::consts::ARCH)];
+        let build = build.map(|(name, value)| (name, value.to_owned())).to_vec();
+        let series = BTreeMap::from([(build, Value::Count(1))]);
+        snapshot.0.insert("sidecache_build", Family { kind: Kind::Info, help: "What is running", series });
+        snapshot.encode(format)
     }
 
-    fn register(&self, name: &'static str, help: &'static str, labels: &[(&'static str, String)], kind: Kind, source: Source) {
-        let mut registered = self.lock();
+    fn register(&self, name: &'static str, help: &'static str, labels: &[(&'static str, String)], kind: Kind, reading: Reading) {
+        let mut registered = lock(&self.registered);
         let family = registered.entry(name).or_insert_with(|| Registered { kind, help, series: BTreeMap::new() });
         // A name has one kind in an exposition, so the first one stays.
         debug_assert_eq!(family.kind, kind, "{name} is registered as two kinds of metric");
-        family.series.insert(labels.to_vec(), source);
+        family.series.insert(labels.to_vec(), reading);
     }
 
-    /// Reads all that is registered. The sources are called outside of the lock: they are other modules' code.
+    /// Reads all that is registered. The readings are taken outside of the lock: they are other modules' code.
     fn snapshot_registered(&self) -> Snapshot {
-        let sources: Vec<_> = self.lock().iter().map(|(name, family)| (*name, family.kind, family.help, family.series.clone())).collect();
-        let families = sources.into_iter().map(|(name, kind, help, series)| {
-            let series = series.into_iter().map(|(labels, source)| (labels, source.read())).collect();
+        let readings: Vec<_> =
+            lock(&self.registered).iter().map(|(name, family)| (*name, family.kind, family.help, family.series.clone())).collect();
+        let families = readings.into_iter().map(|(name, kind, help, series)| {
+            let series = series.into_iter().map(|(labels, reading)| (labels, reading.read())).collect();
             (name, Family { kind, help, series })
         });
         Snapshot(families.collect())
     }
 
-    fn request_family(&self) -> Family {
-        let mut counts: BTreeMap<Labels, u64> = BTreeMap::new();
-        for cell in self.requests.cells() {
-            let route = cell.route.map_or(NONE, |route| &self.routes[route]);
-            let reason = cell.reason.map_or(NONE, Reason::as_str);
-            let labels =
-                vec![("route", route.to_owned()), ("disposition", cell.disposition.as_str().to_owned()), ("reason", reason.to_owned())];
-            // Two routes of one name (they may differ in their host) are one series.
-            *counts.entry(labels).or_default() += cell.count;
-        }
-        let series = counts.into_iter().map(|(labels, count)| (labels, Value::Count(count))).collect();
-        Family { kind: Kind::Counter, help: "Requests by route, by what happened to them, and why.", series }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<&'static str, Registered>> {
-        // A panic elsewhere leaves the map whole: each change to it is one insert.
-        self.registered.lock().unwrap_or_else(PoisonError::into_inner)
+    fn all_rows(&self) -> Vec<Arc<Row>> {
+        lock(&self.rows).all()
     }
 }
 
-impl Source {
+impl Reading {
     fn read(&self) -> Value {
         match self {
             Self::Counter(counter) => Value::Count(counter.get()),
+            Self::Micros(counter) => Value::Level(Duration::from_micros(counter.get()).as_secs_f64()),
             Self::Gauge(read) => Value::Level(read()),
         }
     }
@@ -140,92 +148,70 @@ impl Source {
 
 impl fmt::Debug for Metrics {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Metrics").field("routes", &self.routes).finish_non_exhaustive()
+        f.debug_struct("Metrics").field("rows", &lock(&self.rows)).finish_non_exhaustive()
     }
+}
+
+/// A panic elsewhere leaves the maps whole: each change to one is one insert.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// What is counted by route.
+fn route_families(rows: &[RowView]) -> [(&'static str, Family); 5] {
+    let mut requests = BTreeMap::new();
+    let mut durations = BTreeMap::new();
+    let mut app = BTreeMap::new();
+    let mut bytes = BTreeMap::new();
+    let mut saved = BTreeMap::new();
+    for row in rows {
+        let labels = |more: &[(&'static str, &str)]| -> Labels {
+            let route = [("route", &*row.name)];
+            route.iter().chain(more).map(|(name, value)| (*name, (*value).to_owned())).collect()
+        };
+        for (disposition, reason, count) in &row.requests {
+            let reason = reason.map_or(NONE, Reason::as_str);
+            requests.insert(labels(&[("disposition", disposition.as_str()), ("reason", reason)]), Value::Count(*count));
+        }
+        for (result, latency) in [("hit", &row.hit), ("miss", &row.miss), ("bypass", &row.bypass)] {
+            if latency.count() > 0 {
+                durations.insert(labels(&[("result", result)]), Value::Latency(Box::new(latency.clone())));
+            }
+        }
+        if row.app.count() > 0 {
+            app.insert(labels(&[]), Value::Latency(Box::new(row.app.clone())));
+        }
+        for (source, count) in [(Source::Cache, row.bytes_from_cache), (Source::App, row.bytes_from_app)] {
+            if count > 0 {
+                bytes.insert(labels(&[("source", source.as_str())]), Value::Count(count));
+            }
+        }
+        if row.count(Disposition::Hit) + row.count(Disposition::Stale) > 0 {
+            saved.insert(labels(&[]), Value::Level(row.saved.as_secs_f64()));
+        }
+    }
+    let family = |kind, help, series| Family { kind, help, series };
+    [
+        ("sidecache_requests", family(Kind::Counter, "Requests by route, by what happened to them, and why", requests)),
+        (
+            "sidecache_request_duration_seconds",
+            family(
+                Kind::Histogram,
+                "Time from a request's head to its response's head: answered from the cache, by the app, or around the cache",
+                durations,
+            ),
+        ),
+        (
+            "sidecache_app_duration_seconds",
+            family(Kind::Histogram, "Time from sending a request to the app to the head of its response", app),
+        ),
+        ("sidecache_response_bytes", family(Kind::Counter, "Bytes of response bodies, by where they came from", bytes)),
+        (
+            "sidecache_app_seconds_saved",
+            family(Kind::Counter, "Time that the app would have taken for what was served from the cache", saved),
+        ),
+    ]
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn metrics() -> Metrics {
-        Metrics::new(["/a/{id}".to_owned(), "/b".to_owned()])
-    }
-
-    #[test]
-    fn what_happened_is_written_sorted_and_the_rest_is_not() {
-        let metrics = metrics();
-        metrics.request(Some(1), Disposition::Hit, None);
-        metrics.request(Some(1), Disposition::Hit, None);
-        metrics.request(Some(0), Disposition::Miss, Some(Reason::NotStored));
-        metrics.request(None, Disposition::Bypass, Some(Reason::NoRoute));
-        let version = env!("CARGO_PKG_VERSION");
-        let expected = format!(
-            r#"# HELP sidecache_build What is running.
-# TYPE sidecache_build info
-sidecache_build_info{{version="{version}"}} 1
-# HELP sidecache_requests Requests by route, by what happened to them, and why.
-# TYPE sidecache_requests counter
-sidecache_requests_total{{route="/a/{{id}}",disposition="MISS",reason="not stored"}} 1
-sidecache_requests_total{{route="/b",disposition="HIT",reason="none"}} 2
-sidecache_requests_total{{route="none",disposition="BYPASS",reason="no route"}} 1
-# EOF
-"#
-        );
-        assert_eq!(metrics.encode(), expected);
-    }
-
-    #[test]
-    fn totals_are_over_all_routes() {
-        let metrics = metrics();
-        metrics.request(Some(0), Disposition::Hit, None);
-        metrics.request(Some(1), Disposition::Hit, None);
-        metrics.request(None, Disposition::Bypass, Some(Reason::NoRoute));
-        assert_eq!(metrics.requests_total(Disposition::Hit), 2);
-        assert_eq!(metrics.requests_total(Disposition::Bypass), 1);
-        assert_eq!(metrics.requests_total(Disposition::Miss), 0);
-    }
-
-    #[test]
-    fn registered_counters_and_gauges_are_read_at_each_scrape() {
-        let metrics = metrics();
-        let counter = Arc::new(Counter::default());
-        metrics.register_counter("sidecache_purges_total", "Purges.", &[("kind", "hard".to_owned())], Arc::clone(&counter));
-        metrics.register_counter("sidecache_purges", "Purges.", &[("kind", "soft".to_owned())], Arc::default());
-        metrics.register_gauge("sidecache_open", "Open connections.", &[], || 2.5);
-        counter.add(3);
-        let text = metrics.encode();
-        assert!(text.contains("# TYPE sidecache_purges counter\nsidecache_purges_total{kind=\"hard\"} 3\n"), "{text}");
-        assert!(text.contains("sidecache_purges_total{kind=\"soft\"} 0\n"), "{text}");
-        assert!(text.contains("# TYPE sidecache_open gauge\nsidecache_open 2.5\n"), "{text}");
-        assert_eq!(text.matches("# TYPE sidecache_purges").count(), 1, "{text}");
-        counter.inc();
-        assert!(metrics.encode().contains("sidecache_purges_total{kind=\"hard\"} 4\n"));
-    }
-
-    #[test]
-    fn the_same_series_registered_again_replaces_the_first() {
-        let metrics = metrics();
-        metrics.register_gauge("sidecache_level", "A level.", &[], || 1.0);
-        metrics.register_gauge("sidecache_level", "A level.", &[], || 7.0);
-        let text = metrics.encode();
-        assert!(text.contains("sidecache_level 7.0\n") && !text.contains("sidecache_level 1.0\n"), "{text}");
-    }
-
-    #[test]
-    fn a_label_cannot_break_out_of_its_quotes() {
-        let metrics = Metrics::new(["/\"} 1\nevil 1\\".to_owned()]);
-        metrics.request(Some(0), Disposition::Hit, None);
-        let text = metrics.encode();
-        assert!(!text.lines().any(|line| line.starts_with("evil")), "{text}");
-        assert!(text.contains(r#"route="/\"} 1\nevil 1\\""#), "{text}");
-    }
-
-    #[test]
-    fn two_routes_of_one_name_are_one_series() {
-        let metrics = Metrics::new(["/a".to_owned(), "/a".to_owned()]);
-        metrics.request(Some(0), Disposition::Hit, None);
-        metrics.request(Some(1), Disposition::Hit, None);
-        assert!(metrics.encode().contains("{route=\"/a\",disposition=\"HIT\",reason=\"none\"} 2\n"));
-    }
-}
+mod tests;

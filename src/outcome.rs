@@ -4,6 +4,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// How the response came to be (the word in `X-Cache`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -190,6 +191,8 @@ pub struct Outcome {
     pub stored: bool,
     /// Whether the request joined another one's fill.
     pub collapsed: bool,
+    /// How long the app took for what was served from the store, where it was not asked.
+    pub saved: Option<Duration>,
 }
 
 /// Where a stored response was found.
@@ -227,6 +230,7 @@ impl Outcome {
             forwarded: false,
             stored: false,
             collapsed: false,
+            saved: None,
         }
     }
 

@@ -3,9 +3,10 @@
 //! `proxy/fetch.rs` asks the app once for all, and `proxy/across.rs` once for all sidecars, `proxy/fill.rs` does the asking and storing,
 //! `proxy/refresh.rs` does it in the background, `proxy/pass.rs` forwards what is not to be stored, and `purge.rs` what changes data.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use http::header::{HeaderName, HeaderValue};
 use http::request::Parts;
 use http::{HeaderMap, Method, Request, Response, StatusCode};
@@ -17,11 +18,13 @@ use crate::body::Body;
 use crate::clock::{Clock, Wall};
 use crate::coalesce::Flights;
 use crate::coalesce::across::Across;
-use crate::coherence::{Coherence, Proof};
+use crate::coherence::{Coherence, Proof, PurgeKind};
+use crate::events::Events;
 use crate::forward::{self, Peer};
-use crate::metrics::{Counter, Metrics};
+use crate::insight::{Deed, Insight};
+use crate::metrics::{self, Counter, Metrics, RouteTable, Seen, Source};
 use crate::outcome::{Disposition, Outcome, Reason, Tier};
-use crate::plan::{Asked, Lookup, Plan, Rules};
+use crate::plan::{Asked, Lookup, Plan};
 use crate::proxy::across::Looks;
 use crate::proxy::fetch::{Errand, Spare};
 use crate::proxy::line::Line;
@@ -32,21 +35,27 @@ use crate::scope::Admissions;
 use crate::stale;
 use crate::store::memory::Resident;
 use crate::store::{Consulted, Found, Store};
-use crate::tag::ResponseTags;
+use crate::tag::Tag;
 use crate::telemetry;
 use crate::upstream::Upstream;
 
+pub use crate::proxy::live::Live;
 pub(crate) use crate::proxy::posted::Posted;
 
 mod across;
 mod fetch;
 mod fill;
+pub mod inspect;
 mod judge;
 mod line;
+mod live;
 mod pass;
 mod posted;
 mod refresh;
 mod wish;
+
+/// Of so many hits the tags of one are counted for all.
+const HIT_SAMPLE: u64 = 32;
 
 /// Bounds and habits of the flow.
 #[derive(Clone, Debug)]
@@ -63,8 +72,6 @@ pub struct Settings {
     pub range_fill: u64,
     /// Refreshes in the background at once.
     pub max_refreshes: usize,
-    /// The response headers whose word on freshness comes before `Cache-Control` (RFC 9213), the first one first.
-    pub targeted: Box<[HeaderName]>,
     /// The longest request body that purge rules read, in bytes.
     pub purge_body: u64,
     /// Mutations under way at once.
@@ -73,8 +80,6 @@ pub struct Settings {
     pub mark_for: Duration,
     /// How long a tunnel may be silent.
     pub tunnel_timeout: Duration,
-    /// Where the app names tags.
-    pub response_tags: ResponseTags,
     /// Whether responses tell their key, tags and route.
     pub debug_headers: bool,
 }
@@ -106,8 +111,31 @@ pub struct Counters {
     pub refreshes: Arc<Counter>,
     /// Refreshes not begun because too many are under way.
     pub crowded_refreshes: Arc<Counter>,
+    /// Purges, by whom and how.
+    pub purges: Purges,
     /// Responses that turned out not to be storable when their heads had gone out already.
     pub late: Late,
+}
+
+/// Purges, by whom and how.
+#[derive(Clone, Debug, Default)]
+pub struct Purges {
+    /// By writes; these are hard.
+    pub write: Arc<Counter>,
+    /// By the admin API, of the hard kind.
+    pub admin_hard: Arc<Counter>,
+    /// By the admin API, of the soft kind.
+    pub admin_soft: Arc<Counter>,
+}
+
+impl Purges {
+    /// One more by the admin API.
+    pub fn admin(&self, kind: PurgeKind) {
+        match kind {
+            PurgeKind::Hard => self.admin_hard.inc(),
+            PurgeKind::Soft => self.admin_soft.inc(),
+        }
+    }
 }
 
 /// Why responses whose heads said `stored` were not.
@@ -146,8 +174,8 @@ impl Late {
 /// Everything that a request meets.
 #[derive(Debug)]
 pub struct Proxy {
-    /// The rules of `proxy.toml`.
-    pub rules: Arc<Rules>,
+    /// The rules and settings in force.
+    pub live: ArcSwap<Live>,
     /// The tiers.
     pub store: Arc<Store>,
     /// What proves entries current.
@@ -155,21 +183,23 @@ pub struct Proxy {
     /// Fills under way.
     pub flights: Arc<Flights>,
     /// Fills shared with the other sidecars, where a route asks for it.
-    pub across: Option<Arc<Across>>,
+    pub across: OnceLock<Arc<Across>>,
     /// Credentials that the app has admitted.
     pub admissions: Arc<Admissions>,
     /// The app.
     pub upstream: Upstream,
-    /// Counts by route and outcome.
+    /// All that is counted.
     pub metrics: Arc<Metrics>,
+    /// The busiest tags, and what bypasses speak of.
+    pub insight: Insight,
+    /// What operators hear of.
+    pub events: Arc<Events>,
     /// Time.
     pub clock: Clock,
     /// Fills, mutations and tunnels: the drain waits for them.
     pub tasks: TaskTracker,
     /// Ends tunnels.
     pub stop: CancellationToken,
-    /// Bounds and habits.
-    pub settings: Settings,
     /// Places for mutations.
     pub mutation_places: Arc<Semaphore>,
     /// Places for refreshes in the background.
@@ -196,23 +226,36 @@ pub(crate) struct Answer {
 impl Proxy {
     /// Answers a request. It never fails: failures are responses.
     pub async fn handle(self: &Arc<Self>, request: Request<Body>, peer: Peer) -> Response<Body> {
-        let line = telemetry::enabled().then(|| Line::of(&request, peer, &self.clock));
-        let answer = self.answer(request, peer).await;
-        self.metrics.request(answer.route, answer.outcome.disposition, answer.outcome.reason);
+        let since = self.clock.now();
+        let is_head = request.method() == Method::HEAD;
+        let line = telemetry::enabled().then(|| Line::of(&request, peer));
+        let live = self.live();
+        let mut answer = self.answer(&live, request, peer).await;
+        let took = self.clock.now().duration_since(since);
+        count(&live.table, &mut answer, took, is_head);
+        self.note_subject(&live, &answer);
         if let Some(line) = line {
-            line.write(&answer, &self.rules, &self.clock);
+            line.write(&answer, &live.rules, took);
         }
         answer.response
     }
 
-    async fn answer(self: &Arc<Self>, request: Request<Body>, peer: Peer) -> Answer {
+    /// What a reason speaks of, for operators: the name of a header, of a field.
+    fn note_subject(&self, live: &Live, answer: &Answer) {
+        if let (Some(reason), Some(subject)) = (answer.outcome.reason, &answer.outcome.subject) {
+            let route = answer.route.and_then(|id| live.rules.routes.get(id)).map_or(metrics::NONE, |route| route.name());
+            self.insight.subject(route, reason.as_str(), subject);
+        }
+    }
+
+    async fn answer(self: &Arc<Self>, live: &Arc<Live>, request: Request<Body>, peer: Peer) -> Answer {
         if let Err(bad) = forward::check_request(request.method(), request.uri(), request.version(), request.headers()) {
             self.counters.refused.inc();
             let outcome = Outcome::bypass_of(Reason::BadRequest, bad.as_str());
             return Answer { response: respond::refusal(bad.status(), bad.as_str(), &outcome), outcome, route: None };
         }
         let (parts, body) = request.into_parts();
-        let rules = Arc::clone(&self.rules);
+        let rules = &live.rules;
         let asked = asked(&parts, &body, peer);
         // What asks the app is boxed: its state is large, and hits should not carry it around.
         match rules.plan(&asked) {
@@ -220,7 +263,7 @@ impl Proxy {
                 Ok(answer) => answer,
                 Err(looks) => Box::pin(self.look_up(&parts, &lookup, peer, looks)).await,
             },
-            Plan::Mutate(method) => Box::pin(self.mutate(parts, body, peer, method)).await,
+            Plan::Mutate(method) => Box::pin(self.mutate(live, parts, body, peer, method)).await,
             Plan::Pass(route, outcome) => {
                 let route = route.map(|route| route.id);
                 Box::pin(self.pass(parts, body, peer, outcome, route)).await
@@ -351,25 +394,29 @@ impl Proxy {
         if found.fresh {
             return if wish.is_met_by(&entry.times, now) { Ok(Serve::Fresh) } else { Err(Reason::RequestNoCache) };
         }
-        let open = wish.bears_stale() && stale::is_within(&entry.times, entry.leeway.while_revalidate, now);
+        let open = wish.bears_stale() && found.is_within(entry.leeway.while_revalidate, now);
         if open { Ok(Serve::WhileRevalidate) } else { Err(Reason::Expired) }
     }
 
     fn hit(&self, parts: &Parts, lookup: &Lookup<'_>, resident: &Resident, tier: Tier, now: Wall) -> Answer {
-        let outcome = Outcome { tier: Some(tier), ttl: Some(resident.entry.times.ttl_ms(now) / 1000), ..Outcome::new(Disposition::Hit) };
+        if rand::random::<u64>().is_multiple_of(HIT_SAMPLE) {
+            self.insight.note(lookup.tags().iter().map(Tag::as_str), Deed::Hit(HIT_SAMPLE));
+        }
+        let ttl = Some(resident.entry.times.ttl_ms(now) / 1000);
+        let outcome = Outcome { tier: Some(tier), ttl, saved: Some(resident.entry.took), ..Outcome::new(Disposition::Hit) };
         self.respond_from(parts, lookup, resident, outcome, now)
     }
 
     fn respond_from(&self, parts: &Parts, lookup: &Lookup<'_>, resident: &Resident, outcome: Outcome, now: Wall) -> Answer {
         let head_only = parts.method == Method::HEAD;
-        let ranges = lookup.range.then_some(self.settings.max_ranges);
+        let ranges = lookup.range.then(|| self.live.load().settings.max_ranges);
         let mut response = respond::hit(&resident.entry, &parts.headers, head_only, now, &outcome, ranges);
         self.debug(response.headers_mut(), lookup);
         Answer { response, outcome, route: Some(lookup.route.id) }
     }
 
     pub(crate) fn debug(&self, headers: &mut HeaderMap, lookup: &Lookup<'_>) {
-        if !self.settings.debug_headers {
+        if !self.live.load().settings.debug_headers {
             return;
         }
         respond::tell_key(headers, &lookup.key.hash().to_hex());
@@ -384,6 +431,20 @@ impl Proxy {
                 headers.insert(HeaderName::from_static(name), value);
             }
         }
+    }
+}
+
+/// Counts what was done with a request, and the bytes that it is answered with.
+fn count(table: &RouteTable, answer: &mut Answer, took: Duration, is_head: bool) {
+    let route = answer.route;
+    let &Outcome { disposition, reason, saved, .. } = &answer.outcome;
+    table.request(route, &Seen { disposition, reason, took, saved });
+    let (body, source) = (answer.response.body_mut(), Source::of(disposition));
+    match body.at_hand() {
+        // The answer to a HEAD has no body (RFC 9110 9.3.2), whatever it is made with.
+        _ if is_head => {}
+        Some(bytes) => table.bytes(route, source, bytes),
+        None => body.count(table.meter(route, source)),
     }
 }
 

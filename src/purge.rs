@@ -4,6 +4,8 @@
 //! - The first byte of a mutation's response goes out only after its tags were purged, or after the app refused it with a 4xx.
 //! - No client's departure ends a mutation: it runs in a task of its own, from before the mark to after the purge.
 //! - An unknown outcome (5xx, time-out, reset, a broken upload) purges; a plain 4xx purges nothing, so that nobody can flush by POST.
+//! - A mutation that ends under other rules than it began under purges by both: what was filled by the new rules while the app made up its
+//!   mind bears tags that the old ones may not know.
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -19,12 +21,14 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use crate::body::Body;
 use crate::cache_groups;
-use crate::coherence::Pending;
+use crate::coherence::{Pending, PurgeKind};
+use crate::events::{Purged, What, cut};
 use crate::field::BodyFields;
 use crate::forward::{self, Peer};
+use crate::insight::Deed;
 use crate::outcome::{Outcome, Reason};
-use crate::plan::{self, Mutation};
-use crate::proxy::{Answer, Posted, Proxy, asked};
+use crate::plan::{self, Asked, Mutation};
+use crate::proxy::{Answer, Live, Posted, Proxy, asked};
 use crate::respond;
 use crate::rule::Guard;
 use crate::tag::Tag;
@@ -43,15 +47,40 @@ enum Told {
 struct Order {
     request: Request<Body>,
     mutation: Mutation,
+    written: Written,
     host: String,
     base: Uri,
     posted: Option<Posted>,
     _place: OwnedSemaphorePermit,
 }
 
+/// What rules that came into force during a mutation purge beside those that it began under.
+enum Late {
+    Nothing,
+    Tags(Vec<Tag>),
+    /// They cannot tell.
+    Everything,
+}
+
+/// What the rules have seen of a mutation, for those that are in force when it ends.
+struct Written {
+    live: Arc<Live>,
+    parts: Parts,
+    peer: Peer,
+    has_body: bool,
+    effective: Method,
+    fields: Option<BodyFields>,
+}
+
+impl Written {
+    fn asked(&self) -> Asked<'_> {
+        Asked { has_body: self.has_body, ..asked(&self.parts, &Body::empty(), self.peer) }
+    }
+}
+
 impl Proxy {
     /// Forwards a request that may change data.
-    pub(crate) async fn mutate(self: &Arc<Self>, parts: Parts, body: Body, peer: Peer, effective: Method) -> Answer {
+    pub(crate) async fn mutate(self: &Arc<Self>, live: &Arc<Live>, parts: Parts, body: Body, peer: Peer, effective: Method) -> Answer {
         let reason = if effective == parts.method { Reason::Method } else { Reason::MethodOverride };
         let outcome = Outcome::bypass(reason);
         let Ok(place) = Arc::clone(&self.mutation_places).try_acquire_owned() else {
@@ -59,17 +88,19 @@ impl Proxy {
             let outcome = Outcome { reason: Some(Reason::UpstreamBusy), ..outcome };
             return Answer { response: respond::failure(Reason::UpstreamBusy, &outcome), outcome, route: None };
         };
-        let (fields, body) = self.read_body(&parts, body, peer, &effective).await;
-        let mutation = match self.rules.mutation(&asked(&parts, &body, peer), &effective, fields.as_ref()) {
+        let (fields, body) = self.read_body(live, &parts, body, peer, &effective).await;
+        let mutation = match live.rules.mutation(&asked(&parts, &body, peer), &effective, fields.as_ref()) {
             Ok(mutation) => mutation,
             Err(header) => return self.refuse_header(None, &header),
         };
         self.note(&parts, &mutation);
         let host = plan::authority(&parts.uri, &parts.headers).into_owned();
         let base = parts.uri.clone();
-        let posted = self.before_post(&parts, peer).await;
+        let posted = self.before_post(&live.rules, &parts, peer).await;
+        let has_body = !body.is_empty();
+        let written = Written { live: Arc::clone(live), parts: head_of(&parts), peer, has_body, effective, fields };
         let request = self.upstream_request(parts, body, peer, None);
-        let order = Order { request, mutation, host, base, posted, _place: place };
+        let order = Order { request, mutation, written, host, base, posted, _place: place };
         let (tell, told) = oneshot::channel();
         let proxy = Arc::clone(self);
         self.tasks.spawn(async move {
@@ -99,12 +130,12 @@ impl Proxy {
     }
 
     /// Reads the body, up to a limit, where a rule needs a field of it. What was read is put back in front of the rest.
-    async fn read_body(&self, parts: &Parts, mut body: Body, peer: Peer, effective: &Method) -> (Option<BodyFields>, Body) {
-        if body.is_empty() || !self.rules.mutation_reads_body(&asked(parts, &body, peer), effective) {
+    async fn read_body(&self, live: &Live, parts: &Parts, mut body: Body, peer: Peer, effective: &Method) -> (Option<BodyFields>, Body) {
+        if body.is_empty() || !live.rules.mutation_reads_body(&asked(parts, &body, peer), effective) {
             return (None, body);
         }
         let mut read = BytesMut::new();
-        let limit = usize::try_from(self.settings.purge_body).unwrap_or(usize::MAX);
+        let limit = usize::try_from(live.settings.purge_body).unwrap_or(usize::MAX);
         while read.len() <= limit {
             match body.frame().await {
                 None => {
@@ -139,15 +170,16 @@ impl Proxy {
     }
 
     async fn run_mutation(self: Arc<Self>, order: Order, tell: oneshot::Sender<Told>) {
-        let Order { request, mut mutation, host, base, posted, _place } = order;
+        let Order { request, mut mutation, written, host, base, posted, _place } = order;
+        let mark_for = written.live.settings.mark_for;
         let guarded = mutation.guard == Guard::Bypass;
         let tags = std::mem::take(&mut mutation.tags);
         // What cannot be marked is refused, where the operator would rather refuse a write than serve a stale read.
-        let Ok(mut pending) = self.coherence.mark(tags, guarded, self.settings.mark_for).await else {
+        let Ok(mut pending) = self.coherence.mark(tags, guarded, mark_for).await else {
             let _ = tell.send(Told::Refused);
             return;
         };
-        let result = self.send_renewing(request, &mut pending).await;
+        let result = self.send_renewing(request, &mut pending, mark_for).await;
         let told = match result {
             Ok(response) if response.status().is_client_error() => {
                 self.coherence.refused(pending).await;
@@ -162,14 +194,17 @@ impl Proxy {
                     self.coherence.purge(&named).await;
                     purged.extend(named);
                 }
-                self.purge_after(pending, &mutation.repurge_after).await;
+                self.purge_after(pending, &written, &mutation.repurge_after).await;
+                self.tell_of_purge(&written, &purged);
                 let steps = 1 + u64::from(purged.len() > own);
                 self.passed_on(response, purged, posted, steps).await
             }
             Err(error) => {
                 if error.may_have_reached_app() {
                     // The app may have committed before it broke off.
-                    self.purge_after(pending, &mutation.repurge_after).await;
+                    let purged = pending.tags().to_vec();
+                    self.purge_after(pending, &written, &mutation.repurge_after).await;
+                    self.tell_of_purge(&written, &purged);
                 } else {
                     self.coherence.refused(pending).await;
                 }
@@ -180,22 +215,37 @@ impl Proxy {
     }
 
     /// Sends the request, and moves the deadline of its mark for as long as that takes.
-    async fn send_renewing(&self, request: Request<Body>, pending: &mut Pending) -> Result<Response<Body>, upstream::Error> {
-        let sending = self.upstream.send(request);
+    async fn send_renewing(
+        &self,
+        request: Request<Body>,
+        pending: &mut Pending,
+        mark_for: Duration,
+    ) -> Result<Response<Body>, upstream::Error> {
+        let sending = self.ask_app(request, None);
         tokio::pin!(sending);
-        let every = self.coherence.renew_every(self.settings.mark_for);
+        let every = self.coherence.renew_every(mark_for);
         loop {
             tokio::select! {
                 result = &mut sending => return result,
-                () = tokio::time::sleep(every) => self.coherence.renew(pending, self.settings.mark_for).await,
+                () = tokio::time::sleep(every) => self.coherence.renew(pending, mark_for).await,
             }
         }
     }
 
-    async fn purge_after(&self, pending: Pending, again: &[Duration]) {
+    async fn purge_after(&self, pending: Pending, written: &Written, again: &[Duration]) {
         self.counters.purging.inc();
-        let tags: Vec<Tag> = if again.is_empty() { Vec::new() } else { pending.tags().to_vec() };
+        let mut tags: Vec<Tag> = if again.is_empty() { Vec::new() } else { pending.tags().to_vec() };
+        // Before it is committed: rules that come later find an app that has it.
+        let late = self.tags_of_new_rules(written, pending.tags());
         self.coherence.committed(pending).await;
+        match late {
+            Late::Nothing => {}
+            Late::Tags(late) => {
+                self.coherence.purge(&late).await;
+                tags.extend(late);
+            }
+            Late::Everything => self.coherence.purge_everything(PurgeKind::Hard).await,
+        }
         for &after in again {
             let (coherence, tags) = (Arc::clone(&self.coherence), tags.clone());
             // Not tracked: a drain does not wait for it. What ends with the process is an extra; the purge itself has been made.
@@ -203,6 +253,33 @@ impl Proxy {
                 tokio::time::sleep(after).await;
                 coherence.purge(&tags).await;
             });
+        }
+    }
+
+    /// What operators see of a write that purged.
+    fn tell_of_purge(&self, written: &Written, tags: &[Tag]) {
+        let names = || tags.iter().map(Tag::as_str);
+        self.counters.purges.write.inc();
+        self.insight.note(names(), Deed::Purged);
+        let (method, path) = (Some(cut(written.parts.method.as_str())), Some(cut(written.parts.uri.path())));
+        let purged = Purged { by: "write", method, path, ..Purged::default() }.of_tags(names());
+        self.events.publish(self.clock.wall(), What::Purge(purged));
+    }
+
+    /// What the rules that are in force by now purge beside these tags, if they are not those that the mutation began under.
+    fn tags_of_new_rules(&self, written: &Written, tags: &[Tag]) -> Late {
+        let (live, asked) = (self.live(), written.asked());
+        if Arc::ptr_eq(&live, &written.live) {
+            return Late::Nothing;
+        }
+        if written.fields.is_none() && written.has_body && live.rules.mutation_reads_body(&asked, &written.effective) {
+            // The old rules did not read the body, and it is gone.
+            return Late::Everything;
+        }
+        match live.rules.mutation(&asked, &written.effective, written.fields.as_ref()) {
+            Ok(mutation) => Late::Tags(mutation.tags.into_iter().filter(|tag| !tags.contains(tag)).collect()),
+            // The new rules would have refused it, for a header that they cannot read.
+            Err(_) => Late::Everything,
         }
     }
 
@@ -222,7 +299,7 @@ impl Proxy {
             forward::prepare_response(response.headers_mut(), version);
         }
         respond::mark(response.headers_mut(), &outcome);
-        if self.settings.debug_headers && !purged.is_empty() {
+        if self.live.load().settings.debug_headers && !purged.is_empty() {
             let names: Vec<&str> = purged.iter().map(Tag::as_str).collect();
             if let Ok(value) = HeaderValue::from_str(&names.join(" ")) {
                 response.headers_mut().insert(HeaderName::from_static("x-cache-purged"), value);
@@ -231,6 +308,16 @@ impl Proxy {
         *response.version_mut() = http::Version::HTTP_11;
         Answer { response, outcome, route: None }
     }
+}
+
+/// The head of a request alone.
+fn head_of(parts: &Parts) -> Parts {
+    let mut head = Request::new(()).into_parts().0;
+    head.method = parts.method.clone();
+    head.uri = parts.uri.clone();
+    head.version = parts.version;
+    head.headers = parts.headers.clone();
+    head
 }
 
 /// The URIs of the same origin that a response to an unsafe method names (RFC 9111 4.4).

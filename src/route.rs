@@ -10,7 +10,7 @@ use http::header::HeaderName;
 use crate::admit::OriginRule;
 use crate::field::{Field, Source};
 use crate::scope::{CredentialRule, Scope};
-use crate::tag::Template;
+use crate::tag::{ResponseTags, Template};
 
 pub use crate::route::headers::{HeaderRules, Role};
 pub use crate::route::pattern::{Captures, Pattern};
@@ -94,6 +94,8 @@ pub enum Collapse {
 /// What the operator says of a route.
 #[derive(Clone, Debug)]
 pub struct RouteSpec {
+    /// Where it stands in the file, from 1.
+    pub line: usize,
     /// The paths it takes.
     pub pattern: Pattern,
     /// Whether it caches.
@@ -136,6 +138,15 @@ pub struct RouteSpec {
     pub client_cache_control: ClientCacheControl,
 }
 
+/// How the answers of the app are read, on all routes alike.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AnswerRules {
+    /// The response headers whose word on freshness comes before `Cache-Control` (RFC 9213), the first one first.
+    pub targeted: Box<[HeaderName]>,
+    /// Where the app names tags.
+    pub response_tags: ResponseTags,
+}
+
 /// A route, ready to take requests.
 #[derive(Debug)]
 pub struct Route {
@@ -147,6 +158,8 @@ pub struct Route {
     pub headers: HeaderRules,
     /// Names its policy: entries of another policy are never found under this one.
     pub fingerprint: [u8; 8],
+    /// How the app's answers are read.
+    pub answers: Arc<AnswerRules>,
     /// The fields in its key: those the operator named, and those of its tags, without which a purge could miss an entry.
     pub fields: Box<[Arc<Field>]>,
     /// The cookies that the key names; when it names any, or credentials are withheld, the others are withheld too.
@@ -156,7 +169,7 @@ pub struct Route {
 }
 
 impl Route {
-    fn new(id: usize, mut spec: RouteSpec, credential: &CredentialRule) -> Self {
+    fn new(id: usize, mut spec: RouteSpec, credential: &CredentialRule, answers: &Arc<AnswerRules>) -> Self {
         let mut fields: Vec<Arc<Field>> = spec.key.to_vec();
         for field in spec.tags.iter().flat_map(Template::fields) {
             if !fields.contains(field) {
@@ -173,8 +186,8 @@ impl Route {
             .collect();
         let chosen_identity = spec.key.iter().any(|field| matches!(field.source, Source::Auth(_)));
         let headers = HeaderRules::new(&spec, &fields, credential, chosen_identity, !keyed_cookies.is_empty());
-        let fingerprint = fingerprint(&spec, credential);
-        Self { id, spec, headers, fingerprint, fields: fields.into(), keyed_cookies, chosen_identity }
+        let fingerprint = fingerprint(&spec, credential, answers);
+        Self { id, spec, headers, fingerprint, answers: Arc::clone(answers), fields: fields.into(), keyed_cookies, chosen_identity }
     }
 
     /// Whether the key holds the caller's credential, whole.
@@ -211,12 +224,14 @@ fn with_fields(query: QueryRule, fields: &[Arc<Field>]) -> QueryRule {
     if names.is_empty() { QueryRule::None } else { QueryRule::Only(names.into()) }
 }
 
-/// Hashes what decides which responses may share a key. Fixed keys: sidecars with the same file agree on it.
-fn fingerprint(spec: &RouteSpec, credential: &CredentialRule) -> [u8; 8] {
+/// Hashes what decides which responses may share a key, what is stored of them, under which tags, and for how long: after a reload nothing is
+/// served that was stored by other rules. Fixed keys: sidecars with the same file agree on it.
+fn fingerprint(spec: &RouteSpec, credential: &CredentialRule, answers: &AnswerRules) -> [u8; 8] {
     #[allow(deprecated, reason = "the std SipHash with fixed keys is stable across processes, which DefaultHasher does not promise")]
     let mut hasher = std::hash::SipHasher::new_with_keys(0x5349_4445, 0x4341_4348);
     // Exhaustive, so that a new setting cannot be forgotten here.
     let RouteSpec {
+        line: _,
         pattern,
         scope,
         key,
@@ -226,22 +241,23 @@ fn fingerprint(spec: &RouteSpec, credential: &CredentialRule) -> [u8; 8] {
         pass_headers,
         unknown_headers,
         tags,
+        ttl,
+        origin,
+        stale_while_revalidate,
+        stale_if_error,
+        // These change when the app is asked, and who is let in: not what is stored.
+        jitter: _,
         mode: _,
         audit: _,
-        ttl: _,
-        origin: _,
-        // Entries carry their own times, so that those filled under other ones stay right: these change when the app is asked, not what it
-        // is asked for.
-        stale_while_revalidate: _,
-        stale_if_error: _,
-        jitter: _,
         early_refresh: _,
         collapse: _,
         admit_for: _,
         client_cache_control: _,
     } = spec;
-    let told = format!("{:?}", (key, query, drop_headers, pass_headers, unknown_headers, credential));
-    (pattern.as_str(), scope, strip_set_cookie, told).hash(&mut hasher);
+    let AnswerRules { targeted, response_tags } = answers;
+    let told = format!("{:?}", (key, query, drop_headers, pass_headers, unknown_headers, credential, targeted, response_tags));
+    let times = format!("{:?}", (ttl, origin, stale_while_revalidate, stale_if_error));
+    (pattern.as_str(), scope, strip_set_cookie, told, times).hash(&mut hasher);
     tags.iter().for_each(|tag| tag.as_str().hash(&mut hasher));
     hasher.finish().to_be_bytes()
 }
@@ -270,14 +286,14 @@ pub struct Routes {
 
 impl Routes {
     /// Compiles routes. The order of the list decides nothing.
-    pub fn new(specs: Vec<RouteSpec>, credential: &CredentialRule) -> Result<Self, Tie> {
+    pub fn new(specs: Vec<RouteSpec>, credential: &CredentialRule, answers: &Arc<AnswerRules>) -> Result<Self, Tie> {
         let mut tree = pattern::Tree::default();
         for (id, spec) in specs.iter().enumerate() {
             if let Some(first) = tree.insert(&spec.pattern, id) {
                 return Err(Tie { first, second: id });
             }
         }
-        let routes = specs.into_iter().enumerate().map(|(id, spec)| Arc::new(Route::new(id, spec, credential))).collect();
+        let routes = specs.into_iter().enumerate().map(|(id, spec)| Arc::new(Route::new(id, spec, credential, answers))).collect();
         Ok(Self { routes, tree })
     }
 
@@ -288,6 +304,12 @@ impl Routes {
         let route = &self.routes[id];
         let captures = route.spec.pattern.captures_of(path)?;
         Some((route, captures))
+    }
+
+    /// The one with this place.
+    #[must_use]
+    pub fn get(&self, id: usize) -> Option<&Arc<Route>> {
+        self.routes.get(id)
     }
 
     /// All of them, in the order of the file.

@@ -18,9 +18,22 @@ pub enum Guard {
     Bypass,
 }
 
+impl Guard {
+    /// The word in `proxy.toml`.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Mark => "mark",
+            Self::Bypass => "bypass",
+        }
+    }
+}
+
 /// Methods, a path pattern, and the tags that a matching mutation purges.
 #[derive(Clone, Debug)]
 pub struct PurgeRule {
+    /// Where it stands in the file, from 1.
+    pub line: usize,
     /// The paths it speaks of.
     pub pattern: Pattern,
     /// The methods; `None` for every unsafe method.

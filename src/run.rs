@@ -1,17 +1,18 @@
 //! Puts the parts together, and serves until it is told to stop.
 
 use std::io;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use http::{Request, Response, StatusCode};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::admin::{self, Readiness, Ready};
+use crate::admin::{self, Office, Readiness, Ready};
 use crate::body::Body;
 use crate::clock::Clock;
 use crate::coalesce::Flights;
@@ -19,15 +20,18 @@ use crate::coalesce::across::Across;
 use crate::coherence::shared::Shared;
 use crate::coherence::{Coherence, Mode};
 use crate::config::Config;
+use crate::config::diff::Reading;
 use crate::entry::packed::Seal;
 use crate::error::SetupError;
+use crate::events::{Events, What};
 use crate::forward::Peer;
+use crate::insight::Insight;
 use crate::metrics::Metrics;
 use crate::outcome::{Outcome, Reason};
-use crate::plan::Rules;
 use crate::proxy::{self, Proxy};
 use crate::respond;
 use crate::route::Collapse;
+use crate::run::reload::{Fixed, Reloader};
 use crate::scope::{Admissions, Hasher};
 use crate::server::{self, Drained, Service};
 use crate::store::Store;
@@ -36,12 +40,16 @@ use crate::store::redis::Link;
 use crate::upstream::{self, Upstream};
 
 mod measures;
+pub mod reload;
 
 /// How long the start waits for Redis before it serves without.
 const FIRST_JOIN: Duration = Duration::from_millis(150);
 
 /// How much longer than the app's time to answer a mutation stays marked.
 const MARK_MARGIN: Duration = Duration::from_secs(5);
+
+/// How often the sidecar's own state is looked at, for those who listen to events.
+const STATE_GLANCE: Duration = Duration::from_millis(250);
 
 /// The listeners, bound before anything is served, so that a port that is taken is a failed start.
 #[derive(Debug)]
@@ -70,6 +78,8 @@ impl Bound {
 pub struct Sidecar {
     /// The flow.
     pub proxy: Arc<Proxy>,
+    /// Puts the file in force again.
+    pub reloader: Arc<Reloader>,
     server_counters: server::Counters,
 }
 
@@ -80,13 +90,8 @@ impl Sidecar {
             Some(secret) => (Hasher::new(secret.expose().as_bytes()), Seal::keyed(secret.expose().as_bytes())),
             None => (Hasher::default(), Seal::default()),
         };
-        let rules = Arc::new(Rules {
-            routes: std::mem::take(&mut config.routes),
-            purges: std::mem::take(&mut config.purges),
-            credential: Arc::clone(&config.credential),
-            hasher,
-            max_key: usize::try_from(config.limits.key).unwrap_or(usize::MAX),
-        });
+        let reading = Reading::of(config);
+        let fixed = Fixed::of(config, hasher);
         let shared = match &config.redis {
             Some(settings) => Some(Shared::new(Arc::new(Link::new(settings.clone())?), clock.clone())),
             None => None,
@@ -97,13 +102,18 @@ impl Sidecar {
         let upstream_counters = upstream::Counters::default();
         let upstream = Upstream::new(config.upstream.clone(), clock.clone(), upstream_counters.clone())
             .map_err(|error| SetupError { what: "the client towards the app".to_owned(), why: error.to_string() })?;
-        let metrics = Arc::new(Metrics::new(rules.routes.iter().map(|route| route.name().to_owned())));
+        let metrics = Arc::new(Metrics::new());
+        let live = fixed.live(config, &metrics);
         let tasks = TaskTracker::new();
-        let wanted = rules.routes.iter().any(|route| route.spec.collapse == Collapse::Cluster);
+        let wanted = live.rules.routes.iter().any(|route| route.spec.collapse == Collapse::Cluster);
         let (waiters, wait) = (config.limits.waiters, config.limits.wait);
-        let across = if wanted { Across::new(Arc::clone(&coherence), waiters, wait, tasks.clone()) } else { None };
+        let across = OnceLock::new();
+        if wanted && let Some(made) = Across::new(Arc::clone(&coherence), waiters, wait, tasks.clone()) {
+            across.get_or_init(|| made);
+        }
+        let events = Arc::<Events>::default();
         let proxy = Arc::new(Proxy {
-            rules,
+            live: ArcSwap::from_pointee(live),
             store,
             coherence,
             flights: Flights::new(waiters, wait, config.limits.fills),
@@ -111,32 +121,20 @@ impl Sidecar {
             admissions: Arc::new(Admissions::new(config.limits.admissions)),
             upstream,
             metrics,
-            clock,
+            insight: Insight::default(),
+            events: Arc::clone(&events),
+            clock: clock.clone(),
             tasks,
             stop: CancellationToken::new(),
-            settings: proxy::Settings {
-                max_tags: config.limits.tags,
-                max_variants: config.limits.variants,
-                keep_stale: config.limits.stale,
-                max_ranges: config.limits.ranges,
-                // What is larger than an object may be could not be stored.
-                range_fill: config.limits.range_fill.min(config.limits.object),
-                max_refreshes: config.limits.refreshes,
-                targeted: config.targeted.clone(),
-                purge_body: config.limits.purge_body,
-                mutations: config.limits.mutations,
-                mark_for: config.upstream.first_byte_timeout + MARK_MARGIN,
-                tunnel_timeout: config.upstream.tunnel_timeout,
-                response_tags: config.response_tags.clone(),
-                debug_headers: config.debug_headers,
-            },
             mutation_places: Arc::new(Semaphore::new(config.limits.mutations.min(Semaphore::MAX_PERMITS))),
             refresh_places: Arc::new(Semaphore::new(config.limits.refreshes.min(Semaphore::MAX_PERMITS))),
             counters: proxy::Counters::default(),
         });
         let server_counters = server::Counters::default();
+        let reloader = Arc::new(Reloader::new(Arc::clone(&proxy), events, fixed, (config, reading), clock));
         measures::register(&proxy, &server_counters, &upstream_counters);
-        Ok(Self { proxy, server_counters })
+        measures::register_reloads(&reloader, &proxy.metrics);
+        Ok(Self { proxy, reloader, server_counters })
     }
 }
 
@@ -154,15 +152,15 @@ pub async fn serve_with(mut config: Config, bound: Bound, shutdown: Cancellation
     if tokio::time::timeout(FIRST_JOIN, proxy.coherence.leased()).await.is_err() && proxy.coherence.mode() == Mode::Degraded {
         tracing::warn!("Redis does not answer; serving without it until it does");
     }
-    let state = Arc::new(State { proxy: Arc::clone(proxy), draining: AtomicBool::new(false) });
+    tokio::spawn(Arc::clone(&sidecar.reloader).watch(proxy.stop.clone()));
+    #[cfg(unix)]
+    tokio::spawn(Arc::clone(&sidecar.reloader).hang_ups(proxy.stop.clone()));
+    let state = Arc::new(State { proxy: Arc::clone(proxy), reloader: Arc::clone(&sidecar.reloader), draining: AtomicBool::new(false) });
     let admin_stop = CancellationToken::new();
-    let admin = tokio::spawn(admin::run(
-        bound.admin,
-        config.admin.clone(),
-        Arc::clone(&proxy.metrics),
-        Arc::<State>::clone(&state),
-        admin_stop.clone(),
-    ));
+    let readiness: Arc<dyn Readiness> = Arc::<State>::clone(&state);
+    tokio::spawn(tell_of_state(Arc::clone(proxy), Arc::clone(&readiness)));
+    let office = Arc::new(Office::new(Arc::clone(proxy), Arc::clone(&sidecar.reloader), readiness, admin_stop.clone()));
+    let admin = tokio::spawn(admin::run(bound.admin, config.admin.clone(), office, admin_stop.clone()));
     // Readiness tells of the drain at once, so that no new traffic is sent here.
     tokio::spawn({
         let (state, shutdown) = (Arc::clone(&state), shutdown.clone());
@@ -172,7 +170,7 @@ pub async fn serve_with(mut config: Config, bound: Bound, shutdown: Cancellation
         }
     });
     if let Ok(address) = bound.proxy.local_addr() {
-        tracing::info!(%address, app = %config.upstream.target.authority, routes = proxy.rules.routes.len(), "listening");
+        tracing::info!(%address, app = %config.upstream.target.authority, routes = proxy.live().rules.routes.len(), "listening");
     }
     let drained =
         server::run(bound.proxy, config.server, Arc::clone(proxy), sidecar.server_counters, clock, shutdown, proxy.tasks.clone()).await;
@@ -180,6 +178,18 @@ pub async fn serve_with(mut config: Config, bound: Bound, shutdown: Cancellation
     admin_stop.cancel();
     let _ = tokio::join!(keeper, admin);
     Ok(drained)
+}
+
+/// Publishes each change of the sidecar's own state, until it stops.
+async fn tell_of_state(proxy: Arc<Proxy>, readiness: Arc<dyn Readiness>) {
+    let mut before = readiness.state();
+    while proxy.stop.run_until_cancelled(tokio::time::sleep(STATE_GLANCE)).await.is_some() {
+        let now = readiness.state();
+        if now != before {
+            proxy.events.publish(proxy.clock.wall(), What::State { status: now.status(), reasons: now.degraded.clone() });
+            before = now;
+        }
+    }
 }
 
 impl Service for Proxy {
@@ -195,6 +205,7 @@ impl Service for Proxy {
 #[derive(Debug)]
 struct State {
     proxy: Arc<Proxy>,
+    reloader: Arc<Reloader>,
     draining: AtomicBool,
 }
 
@@ -206,6 +217,10 @@ impl Readiness for State {
             degraded.push("draining".to_owned());
         }
         degraded.extend(self.proxy.coherence.degraded());
+        if let Some((_, why)) = self.reloader.standing().refused {
+            let first = why.lines().next().unwrap_or_default();
+            degraded.push(format!("the file was changed and is refused, the old rules stay: {first}"));
+        }
         Ready { ready: !draining, degraded }
     }
 }

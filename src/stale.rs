@@ -15,7 +15,12 @@ const EARLIEST: i64 = 16;
 /// Whether a response is no longer fresh, but not for longer than `window`.
 #[must_use]
 pub fn is_within(times: &Times, window: Duration, now: Wall) -> bool {
-    let left = times.ttl_ms(now);
+    is_open(times.ttl_ms(now), window)
+}
+
+/// The same of a response with so many milliseconds of freshness left.
+#[must_use]
+pub fn is_open(left: i64, window: Duration) -> bool {
     left <= 0 && u128::from(left.unsigned_abs()) < window.as_millis()
 }
 

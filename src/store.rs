@@ -1,12 +1,15 @@
 //! Two tiers as one: looks entries up, judges them by the records of their tags, and stores what a fill brings.
 //!
 //! Invariants:
-//! - What [`Store::consult`] gives back as found was current when it was judged, and is the answer to this very key. It may be stale, and
-//!   says so. Everything else is not found, with the reason.
+//! - What [`Store::consult`] gives back as found was current when it was judged, and is the answer to this very key. It may be stale, by its
+//!   age or since a soft purge, and says so. Everything else is not found, with the reason.
+//! - What a soft purge has touched is neither at hand, nor newer than anything, nor vouched for under a lease: it is found by
+//!   [`Store::consult`] alone, and then it is not fresh.
 //! - The state of the tags that it gives back was read before the entry was judged: what a fill learns of that entry (a 304) is stored only
 //!   if nothing was purged since.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 
@@ -26,6 +29,9 @@ use crate::store::variants::Variants;
 use crate::tag::Tag;
 use crate::vary::VarySpec;
 
+pub use crate::store::found::Found;
+
+mod found;
 pub mod memory;
 pub mod redis;
 pub mod variants;
@@ -41,24 +47,6 @@ pub struct Consulted {
     pub why: Reason,
     /// The state of the tags, for the fill that follows.
     pub read: Read,
-}
-
-/// A stored response that is current: nothing that it is made of was purged.
-#[derive(Clone, Debug)]
-pub struct Found {
-    /// The entry.
-    pub resident: Arc<Resident>,
-    /// Where it was found.
-    pub tier: Tier,
-    /// Whether it is fresh as well. If not, it may be confirmed by the app, or stand in for it.
-    pub fresh: bool,
-}
-
-impl Found {
-    fn of(resident: Arc<Resident>, tier: Tier, now: Wall) -> Result<Self, Reason> {
-        let fresh = resident.entry.times.is_fresh(now);
-        if fresh || !resident.entry.kept_for(now).is_zero() { Ok(Self { resident, tier, fresh }) } else { Err(Reason::Expired) }
-    }
 }
 
 /// What is looked for: a request, or a fill whose request is gone.
@@ -206,8 +194,8 @@ impl Store {
 
     fn judge_local(&self, resident: Arc<Resident>, now: Wall) -> Result<Found, Reason> {
         let Proof::Local(proof) = &resident.proof else { return Err(Reason::Unproven) };
-        self.coherence.judge_local(proof).inspect_err(|_| self.counters.refused_stale.inc())?;
-        Found::of(resident, Tier::Memory, now)
+        let softened = self.coherence.softened_local(proof).inspect_err(|_| self.counters.refused_stale.inc())?;
+        Found::of(resident, Tier::Memory, softened, now)
     }
 
     /// What memory holds for the request, the key of its variant, and whether the key has variants.
@@ -267,15 +255,15 @@ impl Store {
             let reading = self.coherence.watch(shared.fetch(None, &tags).await).ok()?.reading;
             let verdict = reading.as_ref().map_or(Verdict::Refused(Reason::Purged), |reading| reading.judge(&proof.stamp));
             match self.settled(verdict, &tags).await {
-                Ok(()) => {
+                Ok(None) => {
                     proof.renew(watch.as_ref());
-                    let found = Found { resident, tier: Tier::Memory, fresh: true };
+                    let found = Found { resident, tier: Tier::Memory, fresh: true, softened: None };
                     return Some(Looked { key: key.clone(), found: Some(found), why: Reason::NotStored, reading });
                 }
                 Err(Reason::MutationPending) => {
                     return Some(Looked { key: key.clone(), found: None, why: Reason::MutationPending, reading });
                 }
-                Err(_) => {}
+                Ok(Some(_)) | Err(_) => {}
             }
         }
         // Another sidecar may have stored a newer one.
@@ -341,17 +329,21 @@ impl Store {
             watch = watch.zip(more_watch).and_then(|(one, more)| one.and(more));
         }
         let tags: Vec<Tag> = stamp.tags.iter().map(|(tag, _)| tag.clone()).collect();
-        if let Err(why) = self.settled(complete.judge(&stamp), &tags).await {
-            return Some(Err(why));
-        }
+        let softened = match self.settled(complete.judge(&stamp), &tags).await {
+            Ok(ago) => ago.map(|ago| now.before(ago)),
+            Err(why) => return Some(Err(why)),
+        };
+        // What Redis no longer vouches for as fresh is not trusted under a lease either.
+        let watch = watch.filter(|_| softened.is_none());
         let proof = Proof::Shared(SharedProof::new(stamp, watch.as_ref()));
-        Some(Found::of(Arc::new(Resident { entry, proof }), Tier::Redis, now))
+        Some(Found::of(Arc::new(Resident { entry, proof }), Tier::Redis, softened, now))
     }
 
-    /// Acts on a verdict: orphaned mutations are settled before the entry is refused.
-    async fn settled(&self, verdict: Verdict, tags: &[Tag]) -> Result<(), Reason> {
+    /// Acts on a verdict: orphaned mutations are settled before the entry is refused. Tells how long ago a soft purge made it stale.
+    async fn settled(&self, verdict: Verdict, tags: &[Tag]) -> Result<Option<Duration>, Reason> {
         match verdict {
-            Verdict::Current => Ok(()),
+            Verdict::Current => Ok(None),
+            Verdict::Softened(ago) => Ok(Some(ago)),
             Verdict::Refused(why) => {
                 self.counters.refused_stale.inc();
                 Err(why)

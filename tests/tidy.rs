@@ -17,14 +17,14 @@ use text::{code_of, end_of_item, is_ident, line_of, without_tests, words};
 /// From the top down: a file imports from its own layer and from those below it. `foo/bar.rs` belongs where `foo` does.
 #[rustfmt::skip]
 const LAYERS: [(&str, &[&str]); 5] = [
-    ("edge", &["main", "cli", "config", "run", "server", "admin"]),
+    ("edge", &["main", "cli", "config", "run", "server", "admin", "explain"]),
     ("flow", &["proxy", "purge"]),
     ("parts", &["store", "coherence", "coalesce", "upstream"]),
     ("domain", &[
         "target", "route", "rule", "field", "key", "tag", "scope", "plan", "freshness", "cache_control", "vary", "conditional", "range", "freshen", "stale", "targeted", "cache_groups",
         "admit", "entry", "respond", "forward",
     ]),
-    ("leaves", &["outcome", "error", "clock", "metrics", "body", "telemetry", "units"]),
+    ("leaves", &["outcome", "error", "clock", "metrics", "events", "insight", "body", "telemetry", "units"]),
 ];
 
 /// The two files that see every layer: the map of the crate, and the one that starts it.

@@ -5,6 +5,8 @@
 use std::hint::black_box;
 use std::net::IpAddr;
 
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
 use http::header::{AUTHORIZATION, HOST, ORIGIN};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri};
 use sha2::{Digest as _, Sha256};
@@ -47,18 +49,31 @@ impl Refusal {
             Self::Token => "the admin token is needed",
         }
     }
+
+    /// How to mend it.
+    pub(super) const fn hint(self) -> Option<&'static str> {
+        match self {
+            Self::Token => {
+                Some("send it as `Authorization: Bearer TOKEN` or `X-Sidecache-Token: TOKEN`; a browser asks for it as the password")
+            }
+            Self::Host => Some("use the address, or localhost through a tunnel; or name the host in `hosts` of [admin]"),
+            Self::NoHost | Self::Origin => None,
+        }
+    }
 }
 
 /// The rules of one listener.
 pub(super) struct Guard {
     bound: IpAddr,
+    // Names that the operator has given it.
+    hosts: Box<[Box<str>]>,
     // Only the hash: comparing hashes takes equal time for every guess, and gives nothing away about the token's length.
     token: Option<[u8; 32]>,
 }
 
 impl Guard {
-    pub(super) fn new(bound: IpAddr, token: Option<&Secret>) -> Self {
-        Self { bound, token: token.map(|token| hash(token.expose().as_bytes())) }
+    pub(super) fn new(bound: IpAddr, token: Option<&Secret>, hosts: Box<[Box<str>]>) -> Self {
+        Self { bound, hosts, token: token.map(|token| hash(token.expose().as_bytes())) }
     }
 
     /// Whether the request was meant for this listener, and not sent by a page that somebody else made.
@@ -81,13 +96,15 @@ impl Guard {
         let Some(expected) = &self.token else { return true };
         let bearer = headers.get(AUTHORIZATION).and_then(bearer);
         let own = headers.get(TOKEN_HEADER).map(HeaderValue::as_bytes);
+        let password = headers.get(AUTHORIZATION).and_then(password);
         bearer.into_iter().chain(own).any(|presented| same(expected, &hash(presented)))
+            || password.is_some_and(|presented| same(expected, &hash(&presented)))
     }
 
     /// Whether `authority` (with or without a port) names this listener: a loopback name, or the address it is bound to.
     fn is_here(&self, authority: &str) -> bool {
         let Some(host) = without_port(authority) else { return false };
-        if host.eq_ignore_ascii_case("localhost") {
+        if host.eq_ignore_ascii_case("localhost") || self.hosts.iter().any(|own| host.eq_ignore_ascii_case(own)) {
             return true;
         }
         // Bound to all addresses, it cannot know which of them callers use (containers map addresses). Any address will do:
@@ -117,6 +134,17 @@ fn bearer(value: &HeaderValue) -> Option<&[u8]> {
     scheme.eq_ignore_ascii_case(b"bearer ").then(|| token.trim_ascii())
 }
 
+/// The password of `Authorization: Basic …` (RFC 7617 2), under whatever name.
+fn password(value: &HeaderValue) -> Option<Vec<u8>> {
+    let (scheme, encoded) = value.as_bytes().split_at_checked(6)?;
+    if !scheme.eq_ignore_ascii_case(b"basic ") {
+        return None;
+    }
+    let pair = BASE64_STANDARD.decode(encoded.trim_ascii()).ok()?;
+    let colon = pair.iter().position(|&byte| byte == b':')?;
+    Some(pair[colon + 1..].to_vec())
+}
+
 fn hash(bytes: &[u8]) -> [u8; 32] {
     Sha256::digest(bytes).into()
 }
@@ -132,7 +160,7 @@ mod tests {
     use super::*;
 
     fn guard(bound: &str, token: Option<&str>) -> Guard {
-        Guard::new(bound.parse().unwrap(), token.map(Secret::new).as_ref())
+        Guard::new(bound.parse().unwrap(), token.map(Secret::new).as_ref(), [].into())
     }
 
     fn headers(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
@@ -171,6 +199,14 @@ mod tests {
     }
 
     #[test]
+    fn a_name_that_the_operator_gave_is_here() {
+        let guard = Guard::new("0.0.0.0".parse().unwrap(), None, ["sidecache".into()].into());
+        let ask = |host| guard.check(&Uri::from_static("/metrics"), &headers(&[("host", host)]));
+        assert_eq!((ask("sidecache:9090"), ask("SideCache")), (Ok(()), Ok(())));
+        assert_eq!(ask("sidecache.evil.example"), Err(Refusal::Host));
+    }
+
+    #[test]
     fn the_host_is_one() {
         assert_eq!(check("127.0.0.1", &[]), Err(Refusal::NoHost));
         assert_eq!(check("127.0.0.1", &[("host", "localhost"), ("host", "localhost")]), Err(Refusal::NoHost));
@@ -201,10 +237,25 @@ mod tests {
     #[test]
     fn the_token_admits_in_either_header() {
         let guard = guard("127.0.0.1", Some("s3cret"));
+        // "anybody:s3cret" and ":s3cret"
+        for basic in ["Basic YW55Ym9keTpzM2NyZXQ=", "basic OnMzY3JldA=="] {
+            assert!(guard.admits(&headers(&[("authorization", basic)])), "{basic}");
+        }
         for good in [("authorization", "Bearer s3cret"), ("authorization", "bearer s3cret"), ("x-sidecache-token", "s3cret")] {
             assert!(guard.admits(&headers(&[good])), "{good:?}");
         }
-        let bad = ["Bearer s3cre", "Bearer s3cret2", "Bearer S3CRET", "Basic s3cret", "s3cret", "Bearer", "Bearer "];
+        let bad = [
+            "Bearer s3cre",
+            "Bearer s3cret2",
+            "Bearer S3CRET",
+            "Basic s3cret",
+            "Basic czNjcmV0",
+            "Basic YW55Ym9keTpzM2NyZQ==",
+            "Basic",
+            "s3cret",
+            "Bearer",
+            "Bearer ",
+        ];
         for bad in bad {
             assert!(!guard.admits(&headers(&[("authorization", bad)])), "{bad:?}");
         }

@@ -24,7 +24,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use crate::coherence::message::{Id, Message, Node, Process};
-use crate::tag::Tag;
 
 pub use words::{At, Audience, Batch, Beaten, Command, Event, Gate, Name, Phase, Released, Settings, Standing, Standings};
 
@@ -183,7 +182,7 @@ impl Core {
             Event::Beaten(number, answer) => self.beaten(now, number, answer, &mut commands),
             Event::Heard(message) => self.hear(now, message, &mut commands),
             Event::Told(id, audience) => self.told(now, id, &audience),
-            Event::Untold(id, tags) => self.untold(now, id, tags),
+            Event::Untold(id, batch) => self.untold(now, id, batch),
             Event::Replayed(batch, done) => self.replayed(now, batch, done),
         }
         self.tick(now, &mut commands);
@@ -381,8 +380,8 @@ impl Core {
         }
     }
 
-    fn untold(&mut self, now: At, id: Id, tags: Vec<Tag>) {
-        self.keep(Batch { tags: tags.into_iter().collect(), everything: false });
+    fn untold(&mut self, now: At, id: Id, batch: Batch) {
+        self.keep(batch);
         if self.phase != Phase::Lost {
             self.lose(now);
         }

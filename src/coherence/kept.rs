@@ -50,6 +50,11 @@ impl Kept {
         self.write(Line::Purge { tags: tags.to_vec() }).await;
     }
 
+    /// Writes down that everything is purged.
+    pub(super) async fn everything(&self) {
+        self.write(Line::Everything).await;
+    }
+
     /// What is to be replayed.
     pub(super) fn batch(&self) -> Batch {
         self.file.as_ref().map(|(journal, _)| lock(journal).batch()).unwrap_or_default()

@@ -35,6 +35,11 @@ local function read(key, fence)
   return { nonce = nonce, seq = seq, pending = pending }
 end
 
+-- The state that a soft purge makes of a state: its first half stays; the second tells when, and at which step, so that no two are alike.
+local function softened(nonce, seq, now)
+  return string.sub(nonce, 1, 16) .. string.format('%011x%05x', now, tonumber(seq) % 1048576)
+end
+
 -- The pending mutations without the one named.
 local function without(pending, id)
   local kept = {}

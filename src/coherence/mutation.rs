@@ -4,14 +4,16 @@
 //! - [`Coherence::mark`] returns a mutation only if nobody can have taken its mark for orphaned at that moment; what it returns is to be
 //!   forwarded at once.
 //! - [`Coherence::committed`] returns when no sidecar serves from before it any more, or when Redis cannot be told: then after all trust that
-//!   others had in Redis at the loss has ended, and with the purge in the journal.
+//!   others had in Redis at the loss has ended, and with the purge in the journal. So do [`Coherence::purge_with`] and
+//!   [`Coherence::purge_everything`]; after a soft one no sidecar serves from before it as fresh.
 
 use std::collections::HashMap;
 use std::time::Duration;
 
 use tokio::sync::oneshot;
 
-use crate::coherence::core::{At, Audience, Core, Event, Phase, Released};
+use crate::coherence::core::{At, Audience, Batch, Core, Event, Phase, Released};
+use crate::coherence::kind::PurgeKind;
 use crate::coherence::message::{Id, Message, Node};
 use crate::coherence::shared::{BATCH, Shared};
 use crate::coherence::table::Guarded as TableGuard;
@@ -195,7 +197,7 @@ impl Coherence {
 
     /// The mutation was committed, or may have been: its tags are purged before this returns.
     pub async fn committed(&self, pending: Pending) {
-        let how = self.purge_as(pending.mark(), &pending.tags).await;
+        let how = self.purge_as(pending.mark(), &pending.tags, PurgeKind::Hard).await;
         self.withdraw(&pending);
         let guarded_until = pending.marked.map(|(_, until)| until);
         if how == Released::Untold && self.refuses_writes() && guarded_until.is_some_and(|until| self.gate.now() >= until) {
@@ -223,44 +225,80 @@ impl Coherence {
         }
     }
 
-    /// Purges tags.
+    /// Purges tags: what carries one of them is void.
     pub async fn purge(&self, tags: &[Tag]) {
-        self.purge_as(None, tags).await;
+        self.purge_with(tags, PurgeKind::Hard).await;
     }
 
-    async fn purge_as(&self, mark: Option<(Id, Node)>, tags: &[Tag]) -> Released {
+    /// Purges tags: what carries one of them is void, or stale.
+    ///
+    /// While Redis is lost, a soft purge is soft in this sidecar, and goes into the journal as a hard one.
+    pub async fn purge_with(&self, tags: &[Tag], kind: PurgeKind) {
+        self.purge_as(None, tags, kind).await;
+    }
+
+    /// Purges all that is stored. While Redis is lost, as [`Coherence::purge_with`].
+    pub async fn purge_everything(&self, kind: PurgeKind) {
+        self.purge_table(None, kind);
+        if let Some(shared) = &self.shared {
+            self.purge_batch(shared, None, None, kind).await;
+        }
+    }
+
+    async fn purge_as(&self, mark: Option<(Id, Node)>, tags: &[Tag], kind: PurgeKind) -> Released {
         self.counters.purged_tags.add(tags.len() as u64);
-        self.table.purge(tags);
+        self.purge_table(Some(tags), kind);
         let mut how = Released::Acknowledged;
         if let Some(shared) = &self.shared {
             for batch in tags.chunks(BATCH) {
-                how = how.max(self.purge_batch(shared, mark, batch).await);
+                how = how.max(self.purge_batch(shared, mark, Some(batch), kind).await);
             }
         }
         how
     }
 
-    async fn purge_batch(&self, shared: &Shared, mark: Option<(Id, Node)>, tags: &[Tag]) -> Released {
+    /// Purges tags, or everything, in this process.
+    fn purge_table(&self, tags: Option<&[Tag]>, kind: PurgeKind) {
+        match (tags, kind) {
+            (Some(tags), PurgeKind::Hard) => self.table.purge(tags),
+            (Some(tags), PurgeKind::Soft) => self.table.soften(tags, self.clock.wall()),
+            (None, PurgeKind::Hard) => self.table.purge_everything(),
+            (None, PurgeKind::Soft) => self.table.soften_everything(self.clock.wall()),
+        }
+    }
+
+    /// Purges tags, or everything, for all sidecars.
+    async fn purge_batch(&self, shared: &Shared, mark: Option<(Id, Node)>, tags: Option<&[Tag]>, kind: PurgeKind) -> Released {
         for _ in 0..TRIES {
             if self.phase() == Phase::Lost {
                 break;
             }
-            match self.tell(Some(tags), async |message| shared.purge(mark, tags, &message).await).await {
+            let send = async |message: Message| match tags {
+                Some(tags) => shared.purge(mark, tags, kind, &message).await,
+                None => shared.purge_everything(kind, &message).await,
+            };
+            match self.tell(tags, send).await {
                 Ok(waiting) => {
                     // Once more: what Redis vouched for before it had the purge may have come in between.
-                    self.table.purge(tags);
+                    self.purge_table(tags, kind);
                     return waiting.released().await;
                 }
                 Err(error) => {
-                    tracing::debug!(%error, tags = tags.len(), "a purge did not reach Redis");
+                    tracing::debug!(%error, tags = tags.map(<[Tag]>::len), "a purge did not reach Redis");
                     self.lose("a purge did not reach it");
                 }
             }
         }
         self.counters.journaled.inc();
-        self.kept.purge(tags).await;
+        let batch = if let Some(tags) = tags {
+            self.kept.purge(tags).await;
+            Batch { tags: tags.iter().cloned().collect(), everything: false }
+        } else {
+            self.kept.everything().await;
+            Batch { everything: true, ..Batch::default() }
+        };
         let waiting = self.expect();
-        self.handle(Event::Untold(waiting.id, tags.to_vec()));
+        self.handle(Event::Untold(waiting.id, batch));
         waiting.released().await
     }
 
@@ -292,7 +330,7 @@ impl Coherence {
     pub(super) async fn purge_for(&self, shared: &Shared, mark: Option<(Id, Node)>, tags: &[Tag]) -> Result<(), CallError> {
         self.table.purge(tags);
         for batch in tags.chunks(BATCH) {
-            drop(self.tell(Some(batch), async |message| shared.purge(mark, batch, &message).await).await?);
+            drop(self.tell(Some(batch), async |message| shared.purge(mark, batch, PurgeKind::Hard, &message).await).await?);
             self.table.purge(batch);
         }
         Ok(())
@@ -300,7 +338,7 @@ impl Coherence {
 
     /// Purges everything for somebody else.
     pub(super) async fn purge_everything_for(&self, shared: &Shared) -> Result<(), CallError> {
-        drop(self.tell(None, async |message| shared.purge_everything(&message).await).await?);
+        drop(self.tell(None, async |message| shared.purge_everything(PurgeKind::Hard, &message).await).await?);
         self.table.purge_everything();
         Ok(())
     }

@@ -4,6 +4,7 @@
 //! `ID:DEADLINE:GUARD` joined by commas; the deadline is in milliseconds of Redis's own clock. The Lua scripts write it.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::entry::{Nonce, Stamp};
 use crate::outcome::Reason;
@@ -68,6 +69,8 @@ pub struct Reading {
 pub enum Verdict {
     /// It is current.
     Current,
+    /// It would be, had it not been purged softly so long ago: it is stale.
+    Softened(Duration),
     /// It is not, for this reason.
     Refused(Reason),
     /// A tag has a mutation whose deadline has passed: its sidecar died, so the mutation is taken as committed.
@@ -81,10 +84,17 @@ impl Reading {
         self.records.iter().find(|(name, _)| name == tag).map(|(_, record)| record)
     }
 
-    /// Whether an entry with this stamp is current.
+    /// Whether an entry with this stamp is current. Whatever refuses it comes before what makes it stale.
     #[must_use]
     pub fn judge(&self, stamp: &Stamp) -> Verdict {
-        if stamp.generation != self.generation {
+        let mut softened: Option<u64> = None;
+        // Says whether it may still be served in some way.
+        let mut compare = |now: Nonce, then: Nonce| {
+            let since = now.softened_from(then);
+            softened = softened.into_iter().chain(since).min();
+            now == then || since.is_some()
+        };
+        if !compare(self.generation, stamp.generation) {
             return Verdict::Refused(Reason::Purged);
         }
         for (tag, nonce) in &stamp.tags {
@@ -93,7 +103,7 @@ impl Reading {
             let Some(record) = record.as_ref().filter(|record| *record.fence == *self.fence) else {
                 return Verdict::Refused(Reason::Purged);
             };
-            if record.nonce != *nonce {
+            if !compare(record.nonce, *nonce) {
                 return Verdict::Refused(Reason::Purged);
             }
             if record.pending_until.is_some_and(|until| until < self.redis_ms) {
@@ -103,7 +113,7 @@ impl Reading {
                 return Verdict::Refused(Reason::MutationPending);
             }
         }
-        Verdict::Current
+        softened.map_or(Verdict::Current, |at| Verdict::Softened(Duration::from_millis(self.redis_ms.saturating_sub(at))))
     }
 
     /// Tags of an entry that this reading does not speak of.
@@ -178,6 +188,48 @@ mod tests {
         assert_eq!(with(record(1, "x:2000:b"), record(2, "-")), Verdict::Refused(Reason::MutationPending));
         assert_eq!(with(record(1, "x:999:m"), record(2, "-")), Verdict::Orphaned);
         assert_eq!(reading(vec![(Tag::new("a"), record(1, "-"))]).judge(&entry), Verdict::Incomplete);
+    }
+
+    /// The state after a soft purge of this one at this time.
+    fn soft(nonce: u8, ms: u64) -> Nonce {
+        let mut nonce = Nonce([nonce; 16]);
+        nonce.0[8..].copy_from_slice(&(ms << 20 | 1).to_be_bytes());
+        nonce
+    }
+
+    fn soft_record(nonce: u8, ms: u64, pending: &str) -> Option<Record> {
+        Record::parse(format!("1 {} 5 fence {pending}", soft(nonce, ms).to_hex()).as_bytes())
+    }
+
+    #[test]
+    fn an_entry_is_stale_since_the_first_of_its_tags_was_purged_softly() {
+        let entry = stamp(&[("a", 1), ("b", 2)]);
+        let with = |a, b| reading(vec![(Tag::new("a"), a), (Tag::new("b"), b)]).judge(&entry);
+        let ago = |ms| Verdict::Softened(Duration::from_millis(ms));
+        assert_eq!(with(soft_record(1, 900, "-"), record(2, "-")), ago(100));
+        assert_eq!(with(soft_record(1, 900, "-"), soft_record(2, 700, "-")), ago(300));
+        assert_eq!(with(soft_record(1, 1_001, "-"), record(2, "-")), ago(0), "a clock that lags");
+        let mut everything = reading(vec![(Tag::new("a"), record(1, "-")), (Tag::new("b"), soft_record(2, 700, "-"))]);
+        everything.generation = soft(9, 600);
+        assert_eq!(everything.judge(&entry), ago(400));
+    }
+
+    #[test]
+    fn whatever_refuses_an_entry_comes_before_what_makes_it_stale() {
+        let entry = stamp(&[("a", 1), ("b", 2)]);
+        let with = |b| reading(vec![(Tag::new("a"), soft_record(1, 900, "-")), (Tag::new("b"), b)]).judge(&entry);
+        assert_eq!(with(record(3, "-")), Verdict::Refused(Reason::Purged), "hard");
+        assert_eq!(with(soft_record(3, 900, "-")), Verdict::Refused(Reason::Purged), "soft after hard");
+        assert_eq!(with(None), Verdict::Refused(Reason::Purged));
+        assert_eq!(with(record(2, "x:2000:b")), Verdict::Refused(Reason::MutationPending));
+        assert_eq!(with(soft_record(2, 900, "x:999:m")), Verdict::Orphaned);
+        assert_eq!(reading(vec![(Tag::new("a"), soft_record(1, 900, "-"))]).judge(&entry), Verdict::Incomplete);
+    }
+
+    #[test]
+    fn a_soft_purge_parts_those_who_read_before_it_from_those_who_read_after() {
+        let (before, after) = (reading(vec![(Tag::new("a"), record(1, "-"))]), reading(vec![(Tag::new("a"), soft_record(1, 900, "-"))]));
+        assert!(!before.agrees_with(&after));
     }
 
     #[test]

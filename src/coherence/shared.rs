@@ -9,6 +9,7 @@ use bytes::Bytes;
 
 use crate::clock::{Clock, Wall, millis};
 use crate::coherence::core::{Audience, Beaten, Name, Standing};
+use crate::coherence::kind::PurgeKind;
 use crate::coherence::message::{Id, Message, Node};
 use crate::coherence::record::{Reading, Record};
 use crate::entry::{Nonce, Stamp};
@@ -275,22 +276,32 @@ impl Shared {
     }
 
     /// Gives tags new nonces, ends a pending mutation of them, and tells the others. For up to [`BATCH`] tags.
-    pub async fn purge(&self, mark: Option<(Id, Node)>, tags: &[Tag], message: &Message) -> Result<Audience, CallError> {
+    pub async fn purge(&self, mark: Option<(Id, Node)>, tags: &[Tag], kind: PurgeKind, message: &Message) -> Result<Audience, CallError> {
         let id = mark.map(|(id, _)| id.to_string()).unwrap_or_default();
         let mut args = vec![id.into(), idle_ttl(), self.fence_bytes()];
         args.extend(self.speech(Some(message)));
+        args.push(kind.as_str().into());
         let keys = self.with_marks(mark.map(|(_, node)| node), tags);
-        match self.link.run_replicated(&self.scripts.purge, keys, with_nonces(args, tags)).await.and_then(audience_of) {
+        let told = self.link.run_replicated(&self.scripts.purge, keys, with_nonces(args, tags)).await;
+        self.told_or_dropped(told, tags.iter().map(|tag| self.keys.tag(tag)), message).await
+    }
+
+    /// What became of a purge. Where Redis could not write what it was to, these keys are deleted instead, and the others told: a hard
+    /// purge, whatever it was.
+    async fn told_or_dropped(
+        &self,
+        told: Result<Returned, CallError>,
+        purged: impl Iterator<Item = Bytes>,
+        message: &Message,
+    ) -> Result<Audience, CallError> {
+        match told.and_then(audience_of) {
             Err(CallError::Moving) => {
                 // Key by key, wherever each of them is; who there is to hear it is known from what was heard.
-                let mut keys: Vec<Bytes> = tags.iter().map(|tag| self.keys.tag(tag)).collect();
-                keys.push(self.keys.seq.clone());
-                self.link.unlink(keys).await?;
+                self.link.unlink(purged.chain([self.keys.seq.clone()]).collect()).await?;
                 self.say(message).await.map(|()| Audience::default())
             }
             Err(CallError::OutOfMemory) => {
-                let mut keys = vec![self.keys.seq.clone(), self.keys.nodes.clone()];
-                keys.extend(tags.iter().map(|tag| self.keys.tag(tag)));
+                let keys = [self.keys.seq.clone(), self.keys.nodes.clone()].into_iter().chain(purged).collect();
                 self.run_told(&self.scripts.drop, keys, self.speech(Some(message)).to_vec()).await
             }
             told => told,
@@ -303,11 +314,13 @@ impl Shared {
         self.link.run(&self.scripts.unmark, self.with_marks(Some(node), tags), args).await.map(drop)
     }
 
-    /// Empties the cache logically, for every sidecar.
-    pub async fn purge_everything(&self, message: &Message) -> Result<Audience, CallError> {
-        let mut args = vec![Nonce::random().to_hex().into()];
-        args.extend(self.speech(Some(message)));
-        self.run_told(&self.scripts.everything, vec![self.keys.generation.clone(), self.keys.nodes.clone()], args).await
+    /// Empties the cache logically, for every sidecar, or makes all of it stale.
+    pub async fn purge_everything(&self, kind: PurgeKind, message: &Message) -> Result<Audience, CallError> {
+        let mut args = self.speech(Some(message)).to_vec();
+        args.extend([kind.as_str().into(), Nonce::random().to_hex().into()]);
+        let keys = vec![self.keys.seq.clone(), self.keys.generation.clone(), self.keys.nodes.clone()];
+        let told = self.link.run_replicated(&self.scripts.everything, keys, args).await;
+        self.told_or_dropped(told, std::iter::once(self.keys.generation.clone()), message).await
     }
 
     /// Says something on the bus.

@@ -5,29 +5,82 @@
 //! - A purge either finds a tag's cell, or moves `seq` before the cell is made; so a fill that first learns of the tag
 //!   from its response notices by `seq` that it may have missed a purge.
 //! - A cell lives as long as somebody holds it, so the table is bounded by what is stored and under way.
+//! - A soft purge moves what every purge moves. Who finds something moved, and then no hard purge since, knows that soft ones alone moved it:
+//!   a hard purge says so before it moves anything.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
+use crate::clock::Wall;
 use crate::tag::Tag;
 
 const SHARDS: usize = 16;
 
+/// What purges have done to something.
+#[derive(Debug, Default)]
+struct Purges {
+    /// The step of the last one; 0 for none.
+    last: AtomicU64,
+    /// The step of the last hard one.
+    hard: AtomicU64,
+    /// When the last soft one was, in milliseconds of [`Wall`].
+    softened: AtomicU64,
+}
+
+/// What has come of something since its state was noted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Since {
+    /// Nothing: it is current.
+    Nothing,
+    /// Soft purges alone, the last one then: it is stale.
+    Softened(Wall),
+    /// A hard purge: it is void.
+    Voided,
+}
+
+impl Purges {
+    fn last(&self) -> u64 {
+        self.last.load(SeqCst)
+    }
+
+    fn since(&self, noted: u64) -> Since {
+        if self.last() == noted {
+            return Since::Nothing;
+        }
+        // After the last one was found to have moved: see the table's invariants.
+        if self.hard.load(SeqCst) > noted { Since::Voided } else { Since::Softened(Wall(self.softened.load(SeqCst))) }
+    }
+
+    /// A purge at this step: a soft one, if it comes with a time.
+    fn note(&self, step: u64, softened: Option<Wall>) {
+        match softened {
+            Some(at) => self.softened.fetch_max(at.0, SeqCst),
+            None => self.hard.fetch_max(step, SeqCst),
+        };
+        self.last.fetch_max(step, SeqCst);
+    }
+}
+
 /// One tag's state in this process.
 #[derive(Debug, Default)]
 pub struct Cell {
-    /// The step of the last purge; 0 for none since the cell was made.
-    purged: AtomicU64,
+    purges: Purges,
     /// Mutations under way whose rule says `guard = "bypass"`.
     guards: AtomicU32,
 }
 
 impl Cell {
-    /// The step of the last purge.
+    /// The step of the last purge, hard or soft; 0 for none since the cell was made.
     #[must_use]
     pub fn purged(&self) -> u64 {
-        self.purged.load(SeqCst)
+        self.purges.last()
+    }
+
+    /// What has come since it was last purged at this step.
+    #[must_use]
+    pub fn since(&self, purged: u64) -> Since {
+        self.purges.since(purged)
     }
 
     /// Whether hits are to wait for a mutation.
@@ -67,13 +120,14 @@ pub struct Table {
     shards: Vec<Mutex<Shard>>,
     /// One step per purge. Starts at 1, so that 0 is before every purge.
     seq: AtomicU64,
-    generation: AtomicU64,
+    /// Those of everything.
+    everything: Purges,
 }
 
 impl Default for Table {
     fn default() -> Self {
         let shards = (0..SHARDS).map(|_| Mutex::new(Shard { cells: HashMap::new(), sweep_at: 64 })).collect();
-        Self { shards, seq: AtomicU64::new(1), generation: AtomicU64::new(0) }
+        Self { shards, seq: AtomicU64::new(1), everything: Purges::default() }
     }
 }
 
@@ -84,10 +138,16 @@ impl Table {
         self.seq.load(SeqCst)
     }
 
-    /// Changes when the whole cache is emptied.
+    /// Changes when everything is purged, hard or soft.
     #[must_use]
     pub fn generation(&self) -> u64 {
-        self.generation.load(SeqCst)
+        self.everything.last()
+    }
+
+    /// What has come of everything since this generation.
+    #[must_use]
+    pub fn since(&self, generation: u64) -> Since {
+        self.everything.since(generation)
     }
 
     /// The cell of a tag, and whether it was made just now.
@@ -114,22 +174,39 @@ impl Table {
         (tag.clone(), cell, purged)
     }
 
-    /// Purges tags: everything that carries one of them is no longer current.
+    /// Purges tags: everything that carries one of them is void.
     pub fn purge<'a>(&self, tags: impl IntoIterator<Item = &'a Tag>) {
+        self.note(tags, None);
+    }
+
+    /// Purges tags softly: everything that carries one of them is stale since then.
+    pub fn soften<'a>(&self, tags: impl IntoIterator<Item = &'a Tag>, at: Wall) {
+        self.note(tags, Some(at));
+    }
+
+    fn note<'a>(&self, tags: impl IntoIterator<Item = &'a Tag>, softened: Option<Wall>) {
         // First the step, then the cells: see the second invariant.
-        let step = self.seq.fetch_add(1, SeqCst) + 1;
+        let step = self.next_step();
         for tag in tags {
             let cell = self.with_shard(tag, |shard| shard.cells.get(tag).and_then(Weak::upgrade));
             if let Some(cell) = cell {
-                cell.purged.fetch_max(step, SeqCst);
+                cell.purges.note(step, softened);
             }
         }
     }
 
     /// Empties the cache logically.
     pub fn purge_everything(&self) {
-        self.seq.fetch_add(1, SeqCst);
-        self.generation.fetch_add(1, SeqCst);
+        self.everything.note(self.next_step(), None);
+    }
+
+    /// Makes everything stale since then.
+    pub fn soften_everything(&self, at: Wall) {
+        self.everything.note(self.next_step(), Some(at));
+    }
+
+    fn next_step(&self) -> u64 {
+        self.seq.fetch_add(1, SeqCst) + 1
     }
 
     /// Keeps hits on these tags away until the guards are dropped.
@@ -179,6 +256,52 @@ mod tests {
         let before = table.seq();
         table.purge([&Tag::new("a")]);
         assert!(table.seq() > before && table.is_empty());
+    }
+
+    #[test]
+    fn a_soft_purge_moves_the_cell_and_tells_when() {
+        let table = Table::default();
+        let tag = Tag::new("a");
+        let (cell, _) = table.cell(&tag);
+        let noted = cell.purged();
+        assert_eq!(cell.since(noted), Since::Nothing);
+        table.soften([&tag], Wall(7));
+        assert_ne!(cell.purged(), noted, "whoever compares finds it moved");
+        assert_eq!(cell.since(noted), Since::Softened(Wall(7)));
+        let renewed = cell.purged();
+        assert_eq!(cell.since(renewed), Since::Nothing);
+        table.soften([&tag], Wall(9));
+        assert_eq!((cell.since(noted), cell.since(renewed)), (Since::Softened(Wall(9)), Since::Softened(Wall(9))));
+    }
+
+    #[test]
+    fn a_hard_purge_voids_what_soft_ones_before_and_after_it_touched() {
+        for order in [[true, false], [false, true]] {
+            let table = Table::default();
+            let tag = Tag::new("a");
+            let (cell, _) = table.cell(&tag);
+            let (noted, generation) = (cell.purged(), table.generation());
+            for soft in order {
+                if soft {
+                    table.soften([&tag], Wall(7));
+                    table.soften_everything(Wall(7));
+                } else {
+                    table.purge([&tag]);
+                    table.purge_everything();
+                }
+            }
+            assert_eq!((cell.since(noted), table.since(generation)), (Since::Voided, Since::Voided), "soft first: {}", order[0]);
+        }
+    }
+
+    #[test]
+    fn everything_is_softened_apart_from_its_tags() {
+        let table = Table::default();
+        let (cell, _) = table.cell(&Tag::new("a"));
+        let (noted, generation, step) = (cell.purged(), table.generation(), table.seq());
+        table.soften_everything(Wall(7));
+        assert_eq!((cell.since(noted), table.since(generation)), (Since::Nothing, Since::Softened(Wall(7))));
+        assert!(table.generation() != generation && table.seq() > step, "fills under way find that it moved");
     }
 
     #[test]

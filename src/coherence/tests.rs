@@ -46,3 +46,55 @@ fn without_a_lease_nothing_is_held_to_be_current() {
     let coherence = Coherence::new(None, Clock::system());
     assert!(!coherence.has_lease() && coherence.watch_tags(&[Tag::new("a")]).is_none());
 }
+
+fn local(proof: &Proof) -> &LocalProof {
+    let Proof::Local(proof) = proof else { panic!("a proof by the local table") };
+    proof
+}
+
+#[tokio::test]
+async fn what_is_purged_softly_is_stale_since_then_and_current_no_more() {
+    let clock = Clock::manual();
+    let coherence = Coherence::new(None, clock.clone());
+    let (tag, other) = (Tag::new("a"), Tag::new("b"));
+    let both = proofs(&coherence, &tag, 1).await.remove(0);
+    let bystander = proofs(&coherence, &other, 1).await.remove(0);
+    for everything in [false, true] {
+        clock.advance(Duration::from_secs(1));
+        let began = clock.wall();
+        if everything {
+            coherence.purge_everything(PurgeKind::Soft).await;
+        } else {
+            coherence.purge_with(std::slice::from_ref(&tag), PurgeKind::Soft).await;
+        }
+        assert_eq!(coherence.judge_local(local(&both)), Err(Reason::Purged), "nobody who asks for what is current gets it");
+        assert!(coherence.softened_local(local(&both)).is_ok_and(|at| at.is_some_and(|at| at <= clock.wall())));
+        let touched = coherence.softened_local(local(&bystander)).expect("nothing hard was purged");
+        assert_eq!(touched.is_some_and(|at| at >= began), everything);
+    }
+    coherence.purge(&[tag]).await;
+    assert_eq!(coherence.softened_local(local(&both)), Err(Reason::Purged), "hard after soft voids");
+    assert!(coherence.softened_local(local(&bystander)).is_ok());
+    coherence.purge_everything(PurgeKind::Hard).await;
+    assert_eq!(coherence.softened_local(local(&bystander)), Err(Reason::Purged));
+}
+
+#[tokio::test]
+async fn a_soft_purge_kills_the_fill_that_it_overtakes() {
+    let (known, named) = (Tag::new("known"), Tag::new("named by the response"));
+    let everything = [known.clone(), named.clone()];
+    for purged in [Some(&known), Some(&named), None] {
+        let coherence = Coherence::new(None, Clock::system());
+        let read = coherence.read_local(std::slice::from_ref(&known));
+        match purged {
+            Some(tag) => coherence.purge_with(std::slice::from_ref(tag), PurgeKind::Soft).await,
+            None => coherence.purge_everything(PurgeKind::Soft).await,
+        }
+        let late = coherence.read_local(std::slice::from_ref(&known));
+        assert!(!late.may_join(&read, true), "nor does anybody join it: {purged:?}");
+        let killed = coherence.commit(&read, &everything, Duration::from_mins(1)).await;
+        assert!(matches!(killed, Err(Reason::PurgedMeanwhile)), "{purged:?}");
+        let next = coherence.commit(&late, &everything, Duration::from_mins(1)).await.expect("it began after the purge");
+        assert_eq!(coherence.judge_local(local(&next)), Ok(()), "{purged:?}");
+    }
+}

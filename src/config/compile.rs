@@ -14,7 +14,7 @@ use super::problem::{Draft, Problems, Source};
 use super::read::{Leaf as _, Reader, Slot};
 use super::report::Report;
 use super::{Config, rules, sections};
-use crate::route::{Collapse, Mode, Routes};
+use crate::route::{AnswerRules, Collapse, Mode, Routes};
 use crate::units::{show_duration, show_size};
 
 /// What compiling any part of the file needs.
@@ -35,7 +35,7 @@ pub fn compile(text: &str, name: &str, env: &dyn Fn(&str) -> Option<String>) -> 
     let broken = context.report.has_errors();
     let (file, problems) = context.report.finish();
     match config {
-        Some(config) if !broken => Ok(Config { warnings: problems, ..config }),
+        Some(config) if !broken => Ok(Config { warnings: problems, text: text.into(), ..config }),
         _ => Err(Problems::new(file, problems)),
     }
 }
@@ -116,8 +116,9 @@ fn assemble(file: &File, context: &mut Context) -> Option<Config> {
         fields.warn_unused(context);
     }
     let specs = routes.into_iter().map(|route| route.spec).collect();
+    let answers = Arc::new(AnswerRules { targeted: targeted.unwrap_or_default(), response_tags: response_tags? });
     // Ties have been reported with their lines; whatever the tree still refuses is reported without.
-    let routes = match Routes::new(specs, &credential) {
+    let routes = match Routes::new(specs, &credential, &answers) {
         Ok(routes) => routes,
         Err(tie) => {
             if whole {
@@ -134,13 +135,14 @@ fn assemble(file: &File, context: &mut Context) -> Option<Config> {
         redis: redis?,
         log: log?,
         limits: limits?,
-        targeted: targeted?,
         routes,
         purges: purges.into_iter().map(|purge| purge.rule).collect(),
         credential,
-        response_tags: response_tags?,
+        answers,
         debug_headers: *file.debug.get()?.headers.get()?,
         mode,
+        file: None,
+        text: Arc::default(),
         watch: sections::watch(&file.watch, context),
         warnings: Vec::new(),
     })

@@ -127,6 +127,9 @@ table! {
         token: Text,
         /// A file that holds the token; relative to the folder of this file.
         token_file: Text,
+        /// Names by which the listener may be asked for, besides localhost and its addresses: a scraper's `Host`, without a port.
+        #[schemars(extend("examples" = [["sidecache", "sidecache.internal"]]))]
+        hosts: List<Text> = [],
     }
 }
 

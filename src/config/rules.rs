@@ -123,6 +123,7 @@ fn route(located: &Located<file::Route>, around: &Around<'_>, context: &mut Cont
     let admit_for = context.period(&file.admit_for, MS, DAY);
     let query = query(file.query.get()?, context);
     let spec = RouteSpec {
+        line: context.report.source().line(located.span.start),
         mode: file.mode.get().map_or(Mode::On, |word| word.0).and(around.mode),
         audit: file.audit.get().map_or(0.0, |share| share.0),
         ttl: timing.ttl,
@@ -252,7 +253,8 @@ fn purge(located: &Located<file::Purge>, fields: &Fields, context: &mut Context)
     }
     let repurge_after = repurges(&file.repurge_after, context);
     let guard = file.guard.get()?.0;
-    Some(Purge { rule: PurgeRule { pattern: pattern?, methods, tags, guard, repurge_after } })
+    let line = context.report.source().line(located.span.start);
+    Some(Purge { rule: PurgeRule { line, pattern: pattern?, methods, tags, guard, repurge_after } })
 }
 
 fn method(context: &mut Context, text: &Located<Text>) -> Option<Method> {

@@ -157,7 +157,20 @@ pub fn admin(file: &file::Admin, context: &mut Context) -> Option<admin::Setting
         let hint = "add token = \"${ADMIN_TOKEN}\" or token_file, or listen on 127.0.0.1";
         context.report.push(draft.allowed("a loopback address without a token, any address with one").hint(hint));
     }
-    Some(admin::Settings { address, token: from_key.or(from_file) })
+    let names = file.hosts.get().map_or(&[][..], |list| &list.0);
+    let hosts = context.names(names, host_name).into();
+    Some(admin::Settings { address, token: from_key.or(from_file), hosts })
+}
+
+/// A name of a host, without a port.
+fn host_name(context: &mut Context, text: &Located<Text>) -> Option<Box<str>> {
+    let name = text.value.as_str();
+    if !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._".contains(&b)) {
+        return Some(name.to_ascii_lowercase().into());
+    }
+    let what = format!("`{}` is not the name of a host", text.value.shown());
+    context.report.malformed(text, "the name of a host", what, Some("letters, digits, `-`, `.`, `_`"), "write it without scheme and port");
+    None
 }
 
 /// `[memory]`.

@@ -420,9 +420,9 @@ fn the_schemas_defaults_are_the_readers() {
     let spelled = parse(&text).unwrap_or_else(|problems| panic!("{text}{problems}"));
     let silent = parse("[upstream]\nurl = \"http://a\"\n").expect("a good file");
     assert_eq!(spelled.limits, silent.limits);
-    assert_eq!(spelled.targeted, silent.targeted);
+    assert_eq!(spelled.answers, silent.answers);
     assert_eq!(spelled.server.idle_timeout, silent.server.idle_timeout);
-    assert_eq!(spelled.response_tags, ResponseTags::default());
+    assert_eq!(spelled.answers.response_tags, crate::tag::ResponseTags::default());
     assert_eq!(*silent.credential, CredentialRule::default());
 }
 

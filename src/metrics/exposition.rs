@@ -1,35 +1,36 @@
-//! A snapshot of families of metrics, written as `OpenMetrics` text by prometheus-client's encoder.
+//! A snapshot of families of metrics, written as text that Prometheus reads.
 //!
-//! Knows names, labels and numbers; not where they come from.
+//! Knows names, labels and numbers; not where they come from. Both formats are written by the same code, so that they cannot tell
+//! different things. What differs: `OpenMetrics` types a counter under its name without `_total`, knows infos, and ends in `# EOF`.
 
 use std::collections::BTreeMap;
-use std::fmt;
+use std::fmt::{self, Write as _};
 
-use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet, text};
-use prometheus_client::metrics::MetricType;
-use prometheus_client::registry::Registry;
-
-/// What a scrape is answered with, as media type: the encoder writes `OpenMetrics` 1.0.
-pub(super) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+use super::format::Format;
+use super::latency::Latency;
 
 /// A series' labels, in the order in which they are written.
 pub(super) type Labels = Vec<(&'static str, String)>;
 
-/// Whether a family's numbers only grow.
+/// What a family's numbers are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
+    /// They only grow.
     Counter,
+    /// They come and go.
     Gauge,
+    /// Durations in seconds, counted in buckets.
+    Histogram,
     /// A constant 1 whose labels are the message.
     Info,
 }
 
-/// One number.
-#[derive(Clone, Copy, Debug)]
+/// One series' number, or numbers.
+#[derive(Clone, Debug)]
 pub(super) enum Value {
     Count(u64),
     Level(f64),
+    Latency(Box<Latency>),
 }
 
 /// One name, and its series by their labels (sorted, each once).
@@ -40,56 +41,128 @@ pub(super) struct Family {
     pub(super) series: BTreeMap<Labels, Value>,
 }
 
-/// Families by name, without the suffixes `_total` and `_info`, which the encoder appends.
+/// Families by name, without the suffixes `_total` and `_info`, which are appended.
 #[derive(Debug, Default)]
 pub(super) struct Snapshot(pub(super) BTreeMap<&'static str, Family>);
 
 impl Snapshot {
-    /// The exposition, up to its `# EOF`.
-    pub(super) fn encode(self) -> String {
-        let mut registry = Registry::default();
-        registry.register_collector(Box::new(self));
-        let mut out = String::with_capacity(4096);
-        match text::encode(&mut out, &registry) {
-            Ok(()) => out,
-            // Writing to a String cannot fail; if the encoder ever refuses, a scrape without its `# EOF` would be taken for a truncated one.
-            Err(fmt::Error) => "# EOF\n".to_owned(),
+    /// The whole exposition. A family without series is left out.
+    pub(super) fn encode(&self, format: Format) -> String {
+        let mut out = String::with_capacity(16 * 1024);
+        for (name, family) in self.0.iter().filter(|(_, family)| !family.series.is_empty()) {
+            write(&mut out, name, family, format).expect("a String takes everything");
         }
+        if format == Format::OpenMetrics {
+            out.push_str("# EOF\n");
+        }
+        out
     }
 }
 
-impl Collector for Snapshot {
-    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        for (name, family) in &self.0 {
-            let kind = match family.kind {
-                Kind::Counter => MetricType::Counter,
-                Kind::Gauge => MetricType::Gauge,
-                Kind::Info => MetricType::Info,
-            };
-            let mut metric = encoder.encode_descriptor(name, family.help, None, kind)?;
-            for (labels, value) in &family.series {
-                series(&mut metric, family.kind, labels, *value)?;
+fn write(out: &mut String, name: &str, family: &Family, format: Format) -> fmt::Result {
+    let suffix = match family.kind {
+        Kind::Counter => "_total",
+        Kind::Info => "_info",
+        Kind::Gauge | Kind::Histogram => "",
+    };
+    let (typed, kind) = match (family.kind, format) {
+        (Kind::Counter, _) => (suffix, "counter"),
+        (Kind::Gauge, _) => (suffix, "gauge"),
+        (Kind::Histogram, _) => (suffix, "histogram"),
+        (Kind::Info, Format::Text) => (suffix, "gauge"),
+        (Kind::Info, Format::OpenMetrics) => (suffix, "info"),
+    };
+    let typed = if format == Format::OpenMetrics { "" } else { typed };
+    // Text knows no escaped quotes outside of labels, and OpenMetrics no bare ones.
+    let escapes = if format == Format::OpenMetrics { IN_QUOTES } else { IN_LINE };
+    writeln!(out, "# HELP {name}{typed} {}", Escaped(family.help, escapes))?;
+    writeln!(out, "# TYPE {name}{typed} {kind}")?;
+    for (labels, value) in &family.series {
+        match value {
+            Value::Count(count) => writeln!(out, "{name}{suffix}{} {count}", Braces(labels, None))?,
+            Value::Level(level) => writeln!(out, "{name}{suffix}{} {}", Braces(labels, None), Float(*level))?,
+            Value::Latency(latency) => {
+                for (bound, count) in latency.cumulative() {
+                    writeln!(out, "{name}_bucket{} {count}", Braces(labels, Some(bound)))?;
+                }
+                writeln!(out, "{name}_sum{} {}", Braces(labels, None), Float(latency.sum().as_secs_f64()))?;
+                writeln!(out, "{name}_count{} {}", Braces(labels, None), latency.count())?;
             }
         }
-        Ok(())
+    }
+    Ok(())
+}
+
+/// Labels, and the upper bound of a bucket.
+struct Braces<'a>(&'a Labels, Option<f64>);
+
+impl fmt::Display for Braces<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self(labels, bound) = self;
+        let mut open = '{';
+        for (name, value) in *labels {
+            write!(f, "{open}{name}=\"{}\"", Escaped(value, IN_QUOTES))?;
+            open = ',';
+        }
+        if let Some(bound) = bound {
+            write!(f, "{open}le=\"{}\"", Float(*bound))?;
+            open = ',';
+        }
+        if open == ',' { f.write_char('}') } else { Ok(()) }
     }
 }
 
-fn series(metric: &mut MetricEncoder<'_>, kind: Kind, labels: &Labels, value: Value) -> fmt::Result {
-    if kind == Kind::Info {
-        return metric.encode_info(labels);
+/// A number the same in both formats: with a point (`1.0`), which `OpenMetrics` asks of bounds, and by which both name the same series.
+struct Float(f64);
+
+impl fmt::Display for Float {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            f64::INFINITY => f.write_str("+Inf"),
+            f64::NEG_INFINITY => f.write_str("-Inf"),
+            number => write!(f, "{number:?}"),
+        }
     }
-    if labels.is_empty() {
-        return number(metric, kind, value);
-    }
-    number(&mut metric.encode_family(labels)?, kind, value)
 }
 
-fn number(metric: &mut MetricEncoder<'_>, kind: Kind, value: Value) -> fmt::Result {
-    match (kind, value) {
-        (Kind::Counter, Value::Count(count)) => metric.encode_counter::<NoLabelSet, _, f64>(&count, None),
-        (Kind::Counter, Value::Level(level)) => metric.encode_counter::<NoLabelSet, _, f64>(&level, None),
-        (_, Value::Count(count)) => metric.encode_gauge(&count),
-        (_, Value::Level(level)) => metric.encode_gauge(&level),
+/// What would end the quotes around a text, or its line.
+const IN_QUOTES: &[char] = &['\\', '\n', '"'];
+/// What would end the line of a text.
+const IN_LINE: &[char] = &['\\', '\n'];
+
+/// SECURITY: text that cannot end its line, nor the quotes around it.
+struct Escaped<'a>(&'a str, &'static [char]);
+
+impl fmt::Display for Escaped<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self(text, escapes) = self;
+        let mut plain = 0;
+        for (at, special) in text.match_indices(*escapes) {
+            let escaped = if special == "\n" { "n" } else { special };
+            write!(f, "{}\\{escaped}", &text[plain..at])?;
+            plain = at + special.len();
+        }
+        f.write_str(&text[plain..])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_stays_in_its_line_and_quotes() {
+        let told = |text: &str| Escaped(text, IN_QUOTES).to_string();
+        assert_eq!(told("plain /a/{b}"), "plain /a/{b}");
+        assert_eq!(told("\"} 1\nevil 1\\"), r#"\"} 1\nevil 1\\"#);
+        assert_eq!(told("\n\n\\\\"), r"\n\n\\\\");
+        assert_eq!(told(""), "");
+        assert_eq!(Escaped("a \"b\" \\ \n", IN_LINE).to_string(), r#"a "b" \\ \n"#);
+    }
+
+    #[test]
+    fn numbers_read_as_numbers() {
+        let told = [0.0001, 1.0, 0.0, 1e300, f64::INFINITY, f64::NEG_INFINITY, f64::NAN].map(|number| Float(number).to_string());
+        assert_eq!(told, ["0.0001", "1.0", "0.0", "1e300", "+Inf", "-Inf", "NaN"]);
     }
 }

@@ -84,7 +84,7 @@ pub(super) struct SharedFill {
 impl Proxy {
     /// The fill that this one is among all sidecars, if it is any.
     pub(super) fn shared_fill(&self, route: &Route, flight: &FlightKey, errand: &Errand) -> Option<SharedFill> {
-        let across = self.across.as_ref().filter(|_| route.spec.collapse == Collapse::Cluster)?;
+        let across = self.across.get().filter(|_| route.spec.collapse == Collapse::Cluster)?;
         // SECURITY: who is not admitted may not be served what another caller's fill has stored, so there is nothing to wait for.
         if flight.caller.is_some() {
             return None;

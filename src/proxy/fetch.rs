@@ -1,7 +1,7 @@
 //! Nothing that may be served is stored: the app is asked, once for all who ask at the same time.
 //!
 //! Invariants:
-//! - A stale response stands in for the app only if it is current, its window is open, and neither the app nor the client forbids it.
+//! - A stale response stands in for the app only if it is not void, its window is open, and neither the app nor the client forbids it.
 //! - Of those who wait for a fill that fails, each tries for itself at most once.
 
 use std::sync::Arc;
@@ -19,7 +19,6 @@ use crate::outcome::{Disposition, Outcome, Reason};
 use crate::plan::Lookup;
 use crate::proxy::{Answer, Proxy};
 use crate::respond;
-use crate::stale;
 use crate::store::Found;
 
 /// A stored response that is current but not to be served as it is: the app may confirm it, or fail so that it stands in.
@@ -44,7 +43,7 @@ impl Spare {
             _ => return false,
         };
         // A response that is fresh, but not fresh enough for this client, does not stand in either.
-        self.may_stand_in && stale::is_within(&entry.times, window, now)
+        self.may_stand_in && self.found.is_within(window, now)
     }
 }
 
@@ -171,8 +170,9 @@ impl Proxy {
 
     /// Serves a stored response although it is stale.
     pub(super) fn serve_stale(&self, parts: &Parts, lookup: &Lookup<'_>, spare: &Spare, outcome: Outcome, now: Wall) -> Answer {
-        let ttl = Some(spare.found.resident.entry.times.ttl_ms(now).div_euclid(1000));
-        let outcome = Outcome { disposition: Disposition::Stale, tier: Some(spare.found.tier), ttl, ..outcome };
+        let ttl = Some(spare.found.ttl_ms(now).div_euclid(1000));
+        let saved = (!outcome.forwarded).then_some(spare.found.resident.entry.took);
+        let outcome = Outcome { disposition: Disposition::Stale, tier: Some(spare.found.tier), ttl, saved, ..outcome };
         self.respond_from(parts, lookup, &spare.found.resident, outcome, now)
     }
 

@@ -21,6 +21,7 @@ use crate::coherence::Read;
 use crate::entry::{Entry, Facts};
 use crate::forward::{self, Peer};
 use crate::freshen;
+use crate::insight::Deed;
 use crate::key::{Key, KeyHash};
 use crate::outcome::{Disposition, Outcome, Reason};
 use crate::plan::{Lookup, Rules};
@@ -55,6 +56,7 @@ struct Pumped {
 
 /// All that a fill needs once its request is gone.
 pub(super) struct Order {
+    /// For the secret of its hashes, which no reload changes; the policy is the route's.
     pub(super) rules: Arc<Rules>,
     pub(super) route: Arc<Route>,
     pub(super) primary: Key,
@@ -146,7 +148,7 @@ impl Proxy {
                 let response = match spare {
                     // The whole is at hand; of a new response a range gets the whole, as it comes (RFC 9110 14.2).
                     Some(Spare { found, .. }) if confirmed && lookup.range => {
-                        respond::cut(response, &parts.headers, &found.resident.entry.body, self.settings.max_ranges)
+                        respond::cut(response, &parts.headers, &found.resident.entry.body, self.live.load().settings.max_ranges)
                     }
                     _ => response,
                 };
@@ -170,7 +172,7 @@ impl Proxy {
     pub(super) fn order(&self, parts: &Parts, lookup: &Lookup<'_>, peer: Peer, errand: Errand) -> Order {
         let (target, sent) = lookup.fill_request();
         Order {
-            rules: Arc::clone(&self.rules),
+            rules: Arc::clone(&self.live.load().rules),
             route: Arc::clone(lookup.route),
             primary: lookup.key.clone(),
             tags: lookup.tags(),
@@ -225,7 +227,7 @@ impl Proxy {
                     Some(lead) => lead.uncacheable(received),
                     None => {}
                 }
-                let (head, body) = self.ready(response, confirmed.is_some());
+                let (head, body) = self.ready(&order.route, response, confirmed.is_some());
                 let _ = tell.send(Told::Response {
                     status: head.0,
                     headers: head.1,
@@ -271,7 +273,7 @@ impl Proxy {
     async fn send(&self, order: &Order, headers: HeaderMap) -> Result<Asked, upstream::Error> {
         let requested = self.clock.wall();
         let request = self.fill_upstream_request(Method::GET, order.version, order.target.clone(), headers, order.peer);
-        let response = self.upstream.send(request).await?;
+        let response = self.ask_app(request, Some(order.route.id)).await?;
         Ok(Asked { response, requested, received: self.clock.wall(), confirmed: None })
     }
 
@@ -291,7 +293,7 @@ impl Proxy {
         let Asked { response, received, .. } = confirmed(asked, resident);
         let kept = match self.judge(&order, &response, requested, received, Some(Arc::clone(resident))) {
             Ok(judged) => {
-                let ((status, headers), _) = self.ready(response, true);
+                let ((status, headers), _) = self.ready(&order.route, response, true);
                 self.keep(order, judged, status, &headers, &[]).await
             }
             Err(reason) => Err(reason),
@@ -310,7 +312,7 @@ impl Proxy {
         judged: Judged,
     ) {
         let confirmed = judged.confirmed.is_some();
-        let ((status, headers), mut body) = self.ready(response, confirmed);
+        let ((status, headers), mut body) = self.ready(&order.route, response, confirmed);
         let ttl = judged.admission.times.ttl_ms(judged.received).div_euclid(1000);
         let growing = Growing::new(self.store.largest(), WINDOW, &self.flights.budget);
         let writing = Writing(growing.clone());
@@ -430,6 +432,7 @@ impl Proxy {
             return Err(Reason::TooLarge);
         }
         let fresh = times.is_fresh(received);
+        self.insight.note(tags.iter().map(Tag::as_str), Deed::Stored);
         let draft = Draft { primary: order.primary, vary, hash: key.hash(), entry, tags };
         self.store.store(&order.read, draft, received).await?;
         if fresh {
@@ -439,15 +442,16 @@ impl Proxy {
     }
 
     /// The head and body that clients get, and entries keep. A head that was stored has been made ready before.
-    fn ready(&self, response: Response<Body>, was_stored: bool) -> ((StatusCode, HeaderMap), Body) {
+    fn ready(&self, route: &Route, response: Response<Body>, was_stored: bool) -> ((StatusCode, HeaderMap), Body) {
         let version = response.version();
         let (mut parts, body) = response.into_parts();
         if !was_stored {
             forward::prepare_response(&mut parts.headers, version);
             freshen::ensure_date(&mut parts.headers, self.clock.wall());
         }
-        if !self.settings.response_tags.keep {
-            for name in &self.settings.response_tags.headers {
+        let tags = &route.answers.response_tags;
+        if !tags.keep {
+            for name in &tags.headers {
                 parts.headers.remove(name);
             }
         }

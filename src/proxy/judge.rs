@@ -64,8 +64,8 @@ impl Proxy {
             may_share_authorized: order.route.key_holds_credential() || (spec.scope == Scope::Shared && spec.ttl.is_some()),
             stale_while_revalidate: spec.stale_while_revalidate,
             stale_if_error: spec.stale_if_error,
-            keep_stale: self.settings.keep_stale,
-            targeted: &self.settings.targeted,
+            keep_stale: self.live.load().settings.keep_stale,
+            targeted: &order.route.answers.targeted,
         };
         let exchange = Exchange { request: &order.sent, status: response.status(), response: response.headers(), requested, received };
         let admission = admit::admit(&rules, &exchange)?;
@@ -110,12 +110,13 @@ impl Proxy {
         let groups = cache_groups::groups(headers, &cache_groups::CACHE_GROUPS).map_err(|_| Reason::TooManyTags)?;
         let groups = groups.iter().map(|group| cache_groups::tag(&order.host, group));
         let before = confirmed.iter().flat_map(|resident| resident.entry.named.iter().cloned());
+        let most = self.live.load().settings.max_tags;
         let mut named: Vec<Tag> = Vec::new();
-        for tag in self.settings.response_tags.of(headers).chain(groups).chain(before) {
+        for tag in order.route.answers.response_tags.of(headers).chain(groups).chain(before) {
             if !order.tags.contains(&tag) && !named.contains(&tag) {
                 named.push(tag);
             }
-            if order.tags.len() + named.len() > self.settings.max_tags {
+            if order.tags.len() + named.len() > most {
                 return Err(Reason::TooManyTags);
             }
         }

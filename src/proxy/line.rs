@@ -1,9 +1,10 @@
 //! The access log's line of a request: what it wants to know, kept from before the request is consumed.
 
+use std::time::Duration;
+
 use http::{Method, Request};
 
 use crate::body::Body;
-use crate::clock::Clock;
 use crate::forward::Peer;
 use crate::plan::Rules;
 use crate::proxy::Answer;
@@ -15,11 +16,10 @@ pub(super) struct Line {
     host: Option<String>,
     request_id: Option<String>,
     peer: Peer,
-    since: std::time::Instant,
 }
 
 impl Line {
-    pub(super) fn of(request: &Request<Body>, peer: Peer, clock: &Clock) -> Self {
+    pub(super) fn of(request: &Request<Body>, peer: Peer) -> Self {
         let text = |name: &str| request.headers().get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
         Self {
             method: request.method().clone(),
@@ -27,11 +27,10 @@ impl Line {
             host: request.uri().authority().map(ToString::to_string).or_else(|| text("host")),
             request_id: text("x-request-id"),
             peer,
-            since: clock.now(),
         }
     }
 
-    pub(super) fn write(self, answer: &Answer, rules: &Rules, clock: &Clock) {
+    pub(super) fn write(self, answer: &Answer, rules: &Rules, took: Duration) {
         let length = answer.response.headers().get(http::header::CONTENT_LENGTH);
         telemetry::access(&AccessLine {
             method: &self.method,
@@ -42,7 +41,7 @@ impl Line {
             status: answer.response.status().as_u16(),
             outcome: &answer.outcome,
             bytes: length.and_then(|length| length.to_str().ok()?.parse().ok()),
-            duration: clock.now().duration_since(self.since),
+            duration: took,
             request_id: self.request_id.as_deref(),
         });
     }

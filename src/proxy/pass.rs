@@ -21,7 +21,7 @@ impl Proxy {
         let upgrade = if body.is_empty() { forward::upgrade_wanted(&parts.headers, parts.version) } else { None };
         let client = parts.extensions.get::<OnUpgrade>().cloned();
         let request = self.upstream_request(parts, body, peer, upgrade.as_ref());
-        match self.upstream.send(request).await {
+        match self.ask_app(request, route).await {
             Ok(response) => self.passed(response, outcome, route, upgrade.and(client)),
             Err(error) => failed(&error, &outcome, route),
         }
@@ -73,7 +73,7 @@ impl Proxy {
             return Answer { response: respond::failure(Reason::UpstreamBroken, &outcome), outcome, route };
         };
         self.counters.tunnels.inc();
-        let (idle, stop) = (self.settings.tunnel_timeout, self.stop.clone());
+        let (idle, stop) = (self.live.load().settings.tunnel_timeout, self.stop.clone());
         self.tasks.spawn(async move {
             if let Err(error) = upstream::tunnel(client, app, idle, stop).await {
                 tracing::debug!(%error, "a tunnel ended");
@@ -84,6 +84,14 @@ impl Proxy {
         forward::set_upgrade(response.headers_mut(), &protocol);
         respond::mark(response.headers_mut(), &outcome);
         Answer { response, outcome, route }
+    }
+
+    /// Sends a request to the app, and counts how long its answer takes, under the rules that are in force by then.
+    pub(crate) async fn ask_app(&self, request: Request<Body>, route: Option<usize>) -> Result<Response<Body>, upstream::Error> {
+        let since = self.clock.now();
+        let response = self.upstream.send(request).await?;
+        self.live.load().table.app(route, self.clock.now().duration_since(since));
+        Ok(response)
     }
 
     /// The request that the app gets.

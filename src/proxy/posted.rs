@@ -16,7 +16,7 @@ use crate::clock::Wall;
 use crate::coherence::Read;
 use crate::forward::Peer;
 use crate::outcome::Reason;
-use crate::plan::{Asked, Plan};
+use crate::plan::{Asked, Plan, Rules};
 use crate::proxy::Proxy;
 use crate::proxy::fetch::Errand;
 use crate::proxy::fill::{Order, Told};
@@ -31,7 +31,7 @@ pub(crate) struct Posted {
 
 impl Proxy {
     /// Reads the state of the tags that a GET of the same target would have, if a route takes it.
-    pub(crate) async fn before_post(&self, parts: &Parts, peer: Peer) -> Option<Posted> {
+    pub(crate) async fn before_post(&self, rules: &Rules, parts: &Parts, peer: Peer) -> Option<Posted> {
         // RFC 9111 5.2.1.5.
         if parts.method != Method::POST || CacheControl::of(&parts.headers).no_store {
             return None;
@@ -40,7 +40,7 @@ impl Proxy {
         for name in [CONTENT_TYPE, CONTENT_LENGTH, CONTENT_ENCODING, TRANSFER_ENCODING] {
             headers.remove(name);
         }
-        let (method, rules) = (Method::GET, Arc::clone(&self.rules));
+        let method = Method::GET;
         let asked = Asked {
             method: &method,
             uri: &parts.uri,
@@ -73,7 +73,7 @@ impl Proxy {
         let Posted { mut order, target, requested } = posted;
         let received = self.clock.wall();
         // RFC 9110 8.7: the content is that of the target, and only a 200 has the whole of it.
-        if response.status() != StatusCode::OK || !self.speaks_of(&response, &order.host, &target, received) {
+        if response.status() != StatusCode::OK || !speaks_of(&order, &response, &target, received) {
             return Err(response);
         }
         let after = self.store.read(&order.tags).await;
@@ -91,16 +91,16 @@ impl Proxy {
             _ => Err(crate::respond::assemble(StatusCode::BAD_GATEWAY, HeaderMap::new(), Body::empty())),
         }
     }
+}
 
-    /// Whether the answer is of its own target, and says itself for how long it is fresh.
-    fn speaks_of(&self, response: &Response<Body>, host: &str, target: &Uri, received: Wall) -> bool {
-        let headers = response.headers();
-        let lifetime = match targeted::directives(headers, &self.settings.targeted) {
-            Some(directives) => freshness::stated(&directives),
-            None => freshness::lifetime(&CacheControl::of(headers), headers, received),
-        };
-        lifetime.is_some_and(|lifetime| !lifetime.is_zero()) && is_located_at(headers, host, target)
-    }
+/// Whether the answer is of its own target, and says itself for how long it is fresh.
+fn speaks_of(order: &Order, response: &Response<Body>, target: &Uri, received: Wall) -> bool {
+    let headers = response.headers();
+    let lifetime = match targeted::directives(headers, &order.route.answers.targeted) {
+        Some(directives) => freshness::stated(&directives),
+        None => freshness::lifetime(&CacheControl::of(headers), headers, received),
+    };
+    lifetime.is_some_and(|lifetime| !lifetime.is_zero()) && is_located_at(headers, &order.host, target)
 }
 
 /// Whether `Content-Location` names the target of the request, and nothing else does.

@@ -80,7 +80,7 @@ impl Proxy {
         if self.coherence.judge_local(proof).is_err() {
             return;
         }
-        let found = Found { resident: Arc::clone(resident), tier: Tier::Memory, fresh: true };
+        let found = Found { resident: Arc::clone(resident), tier: Tier::Memory, fresh: true, softened: None };
         let flight = self.flight_key(lookup, &lookup.key);
         let errand = Errand { read, why: Reason::Expired, spare: Some(Spare { found, key: lookup.key.hash(), may_stand_in: false }) };
         self.refresh(parts, lookup, peer, flight, errand);
@@ -98,7 +98,7 @@ impl Proxy {
         let answer = self.pass_lookup(parts, lookup, peer, Outcome::bypass(Reason::Range)).await;
         let partial = answer.response.status() == StatusCode::PARTIAL_CONTENT;
         let whole = range::complete_length(answer.response.headers()).filter(|_| partial);
-        if whole.is_some_and(|whole| whole <= self.settings.range_fill) {
+        if whole.is_some_and(|whole| whole <= self.live.load().settings.range_fill) {
             self.refresh(parts, lookup, peer, flight, errand);
         }
         answer
@@ -119,7 +119,7 @@ impl Proxy {
         let requested = self.clock.wall();
         let request = self.fill_upstream_request(Method::HEAD, parts.version, target, headers, peer);
         let route = Some(lookup.route.id);
-        let response = match self.upstream.send(request).await {
+        let response = match self.ask_app(request, route).await {
             Ok(response) => response,
             Err(error) => {
                 let stood_in = self.stand_in(parts, lookup, Some(&spare), outcome.clone(), error.reason());

@@ -2,11 +2,13 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use crate::coalesce::across::Across;
 use crate::coherence::Mode;
 use crate::metrics::{Counter, Metrics};
 use crate::proxy::Proxy;
+use crate::run::reload::{Reloader, Standing};
 use crate::{server, upstream};
 
 /// Registers what has no labels, and what reaches a limit.
@@ -71,11 +73,22 @@ pub(super) fn register(proxy: &Arc<Proxy>, server: &server::Counters, upstream: 
         let labels = [("why", why.to_owned())];
         proxy.metrics.register_counter("sidecache_served_stale", "Responses served stale", &labels, Arc::clone(counter));
     }
+    let purges = &flow.purges;
+    for (by, kind, counter) in
+        [("write", "hard", &purges.write), ("admin", "hard", &purges.admin_hard), ("admin", "soft", &purges.admin_soft)]
+    {
+        let labels = [("by", by.to_owned()), ("kind", kind.to_owned())];
+        proxy.metrics.register_counter("sidecache_purges", "Purges", &labels, Arc::clone(counter));
+    }
     for (reason, counter) in flow.late.counts() {
         let labels = [("reason", reason.as_str().to_owned())];
         let help = "Responses that were not stored although their heads said so, because of how they ended";
         proxy.metrics.register_counter("sidecache_not_stored_after_all", help, &labels, Arc::clone(counter));
     }
+    let started = proxy.clock.wall();
+    proxy.metrics.register_gauge("sidecache_start_time_seconds", "When the sidecar started, since the Unix epoch", &[], move || {
+        Duration::from_millis(started.0).as_secs_f64()
+    });
     register_cache(proxy);
     register_across(proxy);
 }
@@ -93,6 +106,7 @@ fn register_cache(proxy: &Arc<Proxy>) {
     limit("limits.fills", &proxy.flights.budget.exceeded);
     limit("limits.variants", &proxy.store.variants.dropped);
 
+    count("sidecache_memory_evictions", "Entries that made room for others in memory", &proxy.store.memory.evicted);
     count("sidecache_stored", "Responses stored", &proxy.store.counters.stored);
     count("sidecache_stale_refused", "Stored responses refused because they were purged", &proxy.store.counters.refused_stale);
     count("sidecache_redis_surprises", "Bytes in Redis that were no entry", &proxy.store.counters.surprises);
@@ -109,7 +123,8 @@ fn register_cache(proxy: &Arc<Proxy>) {
     count("sidecache_contact_lapsed", "Requests that found no recent proof of contact with Redis", &coherence.lapsed);
     count("sidecache_purges_acknowledged", "Purges that all other sidecars acknowledged", &coherence.acknowledged);
     count("sidecache_purges_outlived", "Purges that waited until the leases of others were over", &coherence.outlived);
-    count("sidecache_purge_wait_microseconds", "Time that purges waited for other sidecars", &coherence.waited_us);
+    let waited = Arc::clone(&coherence.waited_us);
+    proxy.metrics.register_micros("sidecache_purge_wait_seconds", "Time that purges waited for other sidecars", &[], waited);
     count("sidecache_sidecars_struck_out", "Other sidecars that were silent for longer than their leases", &coherence.struck_out);
     count("sidecache_journaled", "Purges kept for the rejoin", &coherence.journaled);
     count("sidecache_journal_failures", "Lines of the journal that could not be written to its file", proxy.coherence.journal_failures());
@@ -126,12 +141,12 @@ fn register_cache(proxy: &Arc<Proxy>) {
         metrics.register_gauge(name, help, &[], move || proxy.upgrade().map_or(0.0, |proxy| read(&proxy)));
     };
     gauge("sidecache_memory_entries", "Entries in memory", |proxy| as_f64(proxy.store.memory.len()));
-    gauge("sidecache_memory_bytes", "Bytes of the entries in memory", |proxy| {
-        as_f64(usize::try_from(proxy.store.memory.weight()).unwrap_or(usize::MAX))
-    });
+    gauge("sidecache_memory_bytes", "Bytes of the entries in memory", |proxy| bytes(proxy.store.memory.weight()));
+    gauge("sidecache_memory_limit_bytes", "Bytes that entries may take in memory", |proxy| bytes(proxy.store.memory.limit()));
     gauge("sidecache_local_tags", "Tags in the local table", |proxy| as_f64(proxy.coherence.local_tags()));
     gauge("sidecache_fills_under_way", "Fills under way", |proxy| as_f64(proxy.flights.len()));
     gauge("sidecache_admissions", "Admitted credentials remembered", |proxy| as_f64(proxy.admissions.len()));
+    gauge("sidecache_events_subscribers", "Who listens to events", |proxy| as_f64(proxy.events.listeners()));
     gauge("sidecache_journal_depth", "Purges that wait for Redis", |proxy| as_f64(proxy.coherence.standings().journal));
     gauge("sidecache_lease", "1 while hits from memory need no look at Redis", |proxy| f64::from(u8::from(proxy.coherence.has_lease())));
     gauge("sidecache_peers", "Other sidecars that live", |proxy| as_f64(proxy.coherence.standings().peers));
@@ -139,8 +154,8 @@ fn register_cache(proxy: &Arc<Proxy>) {
     gauge("sidecache_redis_up", "1 while Redis is in use", |proxy| f64::from(u8::from(proxy.coherence.mode() == Mode::Shared)));
 }
 
-fn register_across(proxy: &Arc<Proxy>) {
-    let Some(across) = &proxy.across else { return };
+pub(super) fn register_across(proxy: &Arc<Proxy>) {
+    let Some(across) = proxy.across.get() else { return };
     let measures = Measures(&proxy.metrics);
     measures.count("sidecache_cluster_leases", "Fills for all sidecars", &across.counters.leases);
     measures.count("sidecache_cluster_waits", "Waits for fills of other sidecars", &across.counters.waits);
@@ -162,6 +177,28 @@ fn register_across(proxy: &Arc<Proxy>) {
         let across = Arc::downgrade(across);
         proxy.metrics.register_gauge(name, help, &[], move || across.upgrade().map_or(0.0, |across| as_f64(read(&across))));
     }
+}
+
+/// Shows what reloads come to.
+pub(super) fn register_reloads(reloader: &Arc<Reloader>, metrics: &Metrics) {
+    for (result, counter) in [("ok", &reloader.counters.ok), ("failed", &reloader.counters.failed)] {
+        let labels = [("result", result.to_owned())];
+        metrics.register_counter("sidecache_config_reloads", "Times that the file was read again", &labels, Arc::clone(counter));
+    }
+    let gauge = |name: &'static str, help: &'static str, read: fn(&Standing) -> f64| {
+        let reloader = Arc::downgrade(reloader);
+        metrics.register_gauge(name, help, &[], move || reloader.upgrade().map_or(0.0, |reloader| read(&reloader.standing())));
+    };
+    gauge("sidecache_config_last_reload_successful", "1 while the rules in force are those of the file", |standing| {
+        f64::from(u8::from(standing.refused.is_none()))
+    });
+    gauge("sidecache_config_last_reload_success_timestamp_seconds", "When the rules in force were read", |standing| {
+        as_f64(usize::try_from(standing.loaded.seconds()).unwrap_or(usize::MAX))
+    });
+}
+
+fn bytes(count: u64) -> f64 {
+    as_f64(usize::try_from(count).unwrap_or(usize::MAX))
 }
 
 /// Gauges are floats; counts below 2^53 lose nothing.

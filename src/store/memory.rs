@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::thread::available_parallelism;
 
 use quick_cache::sync::{Cache, DefaultLifecycle};
-use quick_cache::{OptionsBuilder, Weighter};
+use quick_cache::{Lifecycle, OptionsBuilder, Weighter};
 
 use crate::coherence::Proof;
 use crate::entry::{Entry, VaryMark};
@@ -60,24 +60,47 @@ impl Weighter<u128, Kept> for ByBytes {
     }
 }
 
-type Shards = Cache<u128, Kept, ByBytes, quick_cache::DefaultHashBuilder, DefaultLifecycle<u128, Kept>>;
+/// Counts what goes to make room, and drops it as the cache's own lifecycle does: outside of the lock.
+#[derive(Clone, Debug)]
+struct Counting {
+    evicted: Arc<Counter>,
+    usual: DefaultLifecycle<u128, Kept>,
+}
+
+impl Lifecycle<u128, Kept> for Counting {
+    type RequestState = <DefaultLifecycle<u128, Kept> as Lifecycle<u128, Kept>>::RequestState;
+
+    // Unlike `on_evict`, it is not called for what is replaced.
+    fn before_evict(&self, _: &mut Self::RequestState, _: &u128, _: &mut Kept) {
+        self.evicted.inc();
+    }
+
+    fn on_evict(&self, state: &mut Self::RequestState, key: u128, kept: Kept) {
+        self.usual.on_evict(state, key, kept);
+    }
+}
+
+type Shards = Cache<u128, Kept, ByBytes, quick_cache::DefaultHashBuilder, Counting>;
 
 /// The tier.
 #[derive(Debug)]
 pub struct Memory {
     cache: Option<Shards>,
+    limit: u64,
     largest: u64,
     /// Entries refused because they are too large for the tier.
     pub refused: Arc<Counter>,
+    /// Entries and marks that went to make room for others.
+    pub evicted: Arc<Counter>,
 }
 
 impl Memory {
     /// An empty tier.
     #[must_use]
     pub fn new(settings: Settings) -> Self {
-        let refused = Arc::new(Counter::default());
+        let (refused, evicted) = (Arc::default(), Arc::default());
         if settings.size == 0 {
-            return Self { cache: None, largest: 0, refused };
+            return Self { cache: None, limit: 0, largest: 0, refused, evicted };
         }
         let cores = available_parallelism().map_or(1, usize::from);
         // The capacity is split evenly over shards, and what outweighs a shard is dropped in silence: few shards where objects are large.
@@ -87,18 +110,26 @@ impl Memory {
         // The cache remembers about as many evicted keys as it expects items.
         let items = usize::try_from(settings.size / 2048).unwrap_or(usize::MAX).clamp(64, 1 << 22);
         let options = OptionsBuilder::new().weight_capacity(settings.size).estimated_items_capacity(items).shards(shards).build();
+        let (hasher, lifecycle) =
+            (quick_cache::DefaultHashBuilder::default(), Counting { evicted: Arc::clone(&evicted), usual: DefaultLifecycle::default() });
         let cache = match options {
-            Ok(options) => Cache::with_options(options, ByBytes, quick_cache::DefaultHashBuilder::default(), DefaultLifecycle::default()),
-            Err(_) => Cache::with(items, settings.size, ByBytes, quick_cache::DefaultHashBuilder::default(), DefaultLifecycle::default()),
+            Ok(options) => Cache::with_options(options, ByBytes, hasher, lifecycle),
+            Err(_) => Cache::with(items, settings.size, ByBytes, hasher, lifecycle),
         };
         let largest = (settings.size / shards as u64).saturating_sub(1024).min(settings.max_object.saturating_add(64 * 1024));
-        Self { cache: Some(cache), largest, refused }
+        Self { cache: Some(cache), limit: settings.size, largest, refused, evicted }
     }
 
     /// Whether the tier is on.
     #[must_use]
     pub const fn is_on(&self) -> bool {
         self.cache.is_some()
+    }
+
+    /// The bytes that it may take, all overhead counted; 0 when it is off.
+    #[must_use]
+    pub const fn limit(&self) -> u64 {
+        self.limit
     }
 
     /// The largest entry it takes, in bytes.

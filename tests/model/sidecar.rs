@@ -407,7 +407,7 @@ impl World {
         self.stage(n, Stage::Waiting(now));
         self.of(n).core.forget_wait(id);
         self.of(n).core.expect(id);
-        self.handle(n, Event::Untold(id, vec![tag()]), notes);
+        self.handle(n, Event::Untold(id, Batch { tags: BTreeSet::from([tag()]), everything: false }), notes);
     }
 
     /// `Coherence::watch_tags`

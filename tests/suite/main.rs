@@ -10,6 +10,7 @@ mod app;
 #[path = "../../examples/demo/guide.rs"]
 mod guide;
 
+mod admin_api;
 mod cluster_collapse;
 mod coalescing;
 mod config;
@@ -31,11 +32,13 @@ mod redis_sentinel;
 mod redis_tier;
 mod regressions;
 mod regressions_stale;
+mod reload;
 mod rfc5861;
 mod rfc9110_ranges;
 mod rfc9111;
 mod rfc9211;
 mod rfc9213;
 mod rfc9875;
+mod soft_purge;
 mod streaming;
 mod ttl;

@@ -1,6 +1,7 @@
 //! Tests of the core: one sidecar, told by hand what Redis and the bus say.
 
 use super::*;
+use crate::tag::Tag;
 
 const ME: Process = Process(1);
 const OTHER: Process = Process(2);
@@ -29,6 +30,10 @@ fn audience(names: &[Name], listeners: usize) -> Audience {
 
 fn tags(names: &[&str]) -> Vec<Tag> {
     names.iter().map(|name| Tag::new(name)).collect()
+}
+
+fn batch(names: &[&str]) -> Batch {
+    Batch { tags: tags(names).into_iter().collect(), everything: false }
 }
 
 fn beat_of(of: Process, number: u64) -> Event {
@@ -217,32 +222,44 @@ fn who_is_new_to_a_promoted_primary_waits_a_lease_for_strangers() {
 fn who_cannot_tell_waits_until_the_others_trust_nothing() {
     let mut core = leased(at(40), &[OTHER]);
     core.expect(Id(7));
-    assert_eq!(released(&core.handle(at(41), Event::Untold(Id(7), tags(&["t"])))), None);
+    assert_eq!(released(&core.handle(at(41), Event::Untold(Id(7), batch(&["t"])))), None);
     assert_eq!(core.phase(), Phase::Lost);
     assert_eq!(released(&core.handle(at(52), Event::Tick)), None);
     assert_eq!(released(&core.handle(at(53), Event::Tick)), Some(Released::Untold));
 }
 
 #[test]
+fn everything_that_could_not_be_told_is_kept_and_replayed() {
+    let everything = Batch { everything: true, ..Batch::default() };
+    let mut core = leased(at(40), &[OTHER]);
+    core.expect(Id(7));
+    assert_eq!(released(&core.handle(at(41), Event::Untold(Id(7), everything.clone()))), None);
+    assert_eq!(released(&core.handle(at(53), Event::Tick)), Some(Released::Untold));
+    core.keep(batch(&["t"]));
+    let commands = core.handle(at(54), Event::Found { fence: "a".into(), again: true, promoted: false });
+    assert!(commands.contains(&Command::Replay(everything)), "{commands:?}");
+}
+
+#[test]
 fn who_is_alone_waits_for_nobody() {
     let mut core = leased(at(40), &[]);
     core.expect(Id(7));
-    assert_eq!(released(&core.handle(at(41), Event::Untold(Id(7), tags(&["t"])))), Some(Released::Untold));
+    assert_eq!(released(&core.handle(at(41), Event::Untold(Id(7), batch(&["t"])))), Some(Released::Untold));
 }
 
 #[test]
 fn the_journal_is_bounded() {
     let mut core = fresh();
-    core.keep(Batch { tags: tags(&["a", "b", "c"]).into_iter().collect(), everything: false });
+    core.keep(batch(&["a", "b", "c"]));
     assert_eq!(core.standings().journal, 3);
-    core.keep(Batch { tags: tags(&["d"]).into_iter().collect(), everything: false });
+    core.keep(batch(&["d"]));
     let commands = core.handle(at(1), Event::Found { fence: "a".into(), again: true, promoted: false });
     assert!(commands.contains(&Command::Replay(Batch { tags: BTreeSet::new(), everything: true })), "{commands:?}");
 }
 
 #[test]
 fn nothing_is_trusted_before_the_journal_was_replayed_and_the_grace_has_passed() {
-    let batch = Batch { tags: tags(&["t"]).into_iter().collect(), everything: false };
+    let batch = batch(&["t"]);
     let joins = |replayed: Option<u64>, until: u64| {
         let mut core = fresh();
         core.keep(batch.clone());
@@ -270,7 +287,7 @@ fn nothing_is_trusted_before_the_journal_was_replayed_and_the_grace_has_passed()
 #[test]
 fn a_replay_that_failed_is_kept() {
     let mut core = fresh();
-    core.keep(Batch { tags: tags(&["t"]).into_iter().collect(), everything: false });
+    core.keep(batch(&["t"]));
     let commands = core.handle(at(1), Event::Found { fence: "a".into(), again: true, promoted: false });
     let Some(Command::Replay(batch)) = commands.first() else { panic!("{commands:?}") };
     core.handle(at(2), Event::Replayed(batch.clone(), false));
@@ -302,7 +319,7 @@ fn a_tick_always_leaves_the_next_one_in_the_future() {
         core.expect(Id(7));
         core.handle(at(41), Event::Told(Id(7), audience(&[name(OTHER)], 2)));
         let mut lost = core.clone();
-        lost.handle(at(41), Event::Untold(Id(7), tags(&["t"])));
+        lost.handle(at(41), Event::Untold(Id(7), batch(&["t"])));
         for mut core in [core.clone(), lost] {
             for second in 41..120 {
                 core.handle(at(second), Event::Tick);

@@ -119,8 +119,8 @@ pub enum Event {
     Heard(Message),
     /// Something that the others have to acknowledge is in Redis, and was said in the same step.
     Told(Id, Audience),
-    /// The same could not be told: the tags are to be purged at the rejoin.
-    Untold(Id, Vec<Tag>),
+    /// The same could not be told: this is to be purged at the rejoin.
+    Untold(Id, Batch),
     /// What the journal held was replayed, or not.
     Replayed(Batch, bool),
 }

@@ -12,6 +12,7 @@ use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use super::client::{Client, Reply};
 use super::process::{free_port, resident};
 
 /// The binary under test.
@@ -23,6 +24,9 @@ pub struct Sidecar {
     pub address: SocketAddr,
     /// Where its metrics are.
     pub admin: SocketAddr,
+    /// Its proxy.toml.
+    pub file: PathBuf,
+    app: SocketAddr,
     running: Running,
     _directory: TempDir,
 }
@@ -39,7 +43,19 @@ impl Sidecar {
         let directory = TempDir::new().expect("a temporary directory can be made");
         let file = write_config(&directory, &tables(address, admin, app, rules));
         let (shutdown, task) = run_inside(&file);
-        let sidecar = Self { address, admin, running: Running::Inside { shutdown, task }, _directory: directory };
+        let sidecar = Self { address, admin, file, app, running: Running::Inside { shutdown, task }, _directory: directory };
+        sidecar.accepting().await;
+        sidecar
+    }
+
+    /// The same with an admin token.
+    pub async fn start_with_token(app: SocketAddr, rules: &str, token: &str) -> Self {
+        let (address, admin) = addresses();
+        let directory = TempDir::new().expect("a temporary directory can be made");
+        let text = tables(address, admin, app, rules).replacen("[admin]\n", &format!("[admin]\ntoken = \"{token}\"\n"), 1);
+        let file = write_config(&directory, &text);
+        let (shutdown, task) = run_inside(&file);
+        let sidecar = Self { address, admin, file, app, running: Running::Inside { shutdown, task }, _directory: directory };
         sidecar.accepting().await;
         sidecar
     }
@@ -51,7 +67,7 @@ impl Sidecar {
         let file = write_config(&directory, &tables(address, admin, app, rules));
         let child =
             Command::new(BINARY).arg("--config").arg(&file).stdin(Stdio::null()).spawn().expect("the binary was built with the tests");
-        let sidecar = Self { address, admin, running: Running::Child(child), _directory: directory };
+        let sidecar = Self { address, admin, file, app, running: Running::Child(child), _directory: directory };
         sidecar.accepting().await;
         sidecar
     }
@@ -65,10 +81,45 @@ impl Sidecar {
             text = text.replace(shipped, &ours.to_string());
         }
         let directory = TempDir::new().expect("a temporary directory can be made");
-        let (shutdown, task) = run_inside(&write_config(&directory, &text));
-        let sidecar = Self { address, admin, running: Running::Inside { shutdown, task }, _directory: directory };
+        let file = write_config(&directory, &text);
+        let (shutdown, task) = run_inside(&file);
+        let sidecar = Self { address, admin, file, app, running: Running::Inside { shutdown, task }, _directory: directory };
         sidecar.accepting().await;
         sidecar
+    }
+
+    /// The text of a proxy.toml for this very sidecar, with these tables.
+    pub fn with_rules(&self, rules: &str) -> String {
+        tables(self.address, self.admin, self.app, rules)
+    }
+
+    /// Writes other tables into the file, in one step, as editors and deployments do. Nobody is told.
+    pub fn rewrite(&self, rules: &str) {
+        let new = self.file.with_extension("new");
+        std::fs::write(&new, self.with_rules(rules)).expect("the temporary directory can be written to");
+        std::fs::rename(&new, &self.file).expect("a file can be renamed within its directory");
+    }
+
+    /// A GET of the admin API.
+    pub async fn admin_get(&self, path: &str) -> Reply {
+        Client::of_admin(self.admin).get(path, &[]).await
+    }
+
+    /// A POST to the admin API, of JSON.
+    pub async fn admin_post(&self, path: &str, body: &serde_json::Value) -> Reply {
+        Client::of_admin(self.admin).send("POST", path, &[("content-type", "application/json")], body.to_string()).await
+    }
+
+    /// A POST to the admin API that must go well: its answer.
+    pub async fn admin_ok(&self, path: &str, body: &serde_json::Value) -> serde_json::Value {
+        let reply = self.admin_post(path, body).await;
+        assert_eq!(reply.status, 200, "{path}: {}", reply.text());
+        reply.json()
+    }
+
+    /// The numbers.
+    pub async fn stats(&self) -> serde_json::Value {
+        self.admin_get("/stats").await.json()
     }
 
     /// How much memory the child takes, in bytes.

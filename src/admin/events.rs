@@ -1,0 +1,76 @@
+//! Events as they happen, as server-sent events: the dashboard's, and everybody's who can read lines.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use axum::response::sse::{Event as Sent, KeepAlive, Sse};
+use axum::response::{IntoResponse, Response};
+use futures_util::stream::{self, Stream};
+use http::{Extensions, StatusCode};
+use tokio::sync::broadcast::error::RecvError;
+
+use super::answer::{Refused, guard};
+use super::office::Office;
+use crate::events::Event;
+
+/// How many may listen at once.
+const MAX_LISTENERS: usize = 16;
+/// How often a stream in which nothing happens says that it lives.
+const KEEP_ALIVE: Duration = Duration::from_secs(15);
+
+/// Says that a connection may last, because events come over it.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Lasting(Arc<AtomicBool>);
+
+impl Lasting {
+    pub(super) fn is_set(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// All events from now on, the last few before them first.
+pub(super) fn stream(office: &Arc<Office>, last: usize, extensions: &Extensions) -> Response {
+    let Ok(place) = Arc::clone(&office.listeners).try_acquire_owned() else {
+        let refused = Refused::new(StatusCode::SERVICE_UNAVAILABLE, format!("{MAX_LISTENERS} listen to events already"));
+        return refused.hint("close another dashboard or stream").into_response();
+    };
+    if let Some(lasting) = extensions.get::<Lasting>() {
+        lasting.0.store(true, Ordering::Relaxed);
+    }
+    let (recent, receiver) = office.proxy.events.listen(last);
+    let first = stream::iter(recent.into_iter().map(|event| Ok(sent(&event))));
+    let stop = office.stop.clone();
+    let more = stream::unfold((receiver, stop, place), async |(mut receiver, stop, place)| {
+        loop {
+            // The drain does not wait for who listens.
+            match stop.run_until_cancelled(receiver.recv()).await? {
+                Ok(event) => return Some((Ok(sent(&event)), (receiver, stop, place))),
+                // The numbers of the events show that some are missing.
+                Err(RecvError::Lagged(_)) => {}
+                Err(RecvError::Closed) => return None,
+            }
+        }
+    });
+    let mut response = Sse::new(all(first, more)).keep_alive(KeepAlive::new().interval(KEEP_ALIVE)).into_response();
+    guard(response.headers_mut());
+    response
+}
+
+/// How many may listen at once, as places.
+pub(super) fn places() -> Arc<tokio::sync::Semaphore> {
+    Arc::new(tokio::sync::Semaphore::new(MAX_LISTENERS))
+}
+
+fn all(
+    first: impl Stream<Item = Result<Sent, Infallible>>,
+    more: impl Stream<Item = Result<Sent, Infallible>>,
+) -> impl Stream<Item = Result<Sent, Infallible>> {
+    futures_util::StreamExt::chain(first, more)
+}
+
+fn sent(event: &Event) -> Sent {
+    let data = serde_json::to_string(event).unwrap_or_default();
+    Sent::default().event(event.what.kind()).id(event.id.to_string()).data(data)
+}

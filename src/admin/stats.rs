@@ -1,0 +1,203 @@
+//! `/stats` and `/routes`: the numbers and the rules, as JSON.
+
+use std::time::Duration;
+
+use http::HeaderName;
+use serde_json::{Value, json};
+
+use super::mend::mend;
+use super::office::Office;
+use crate::coherence::Mode;
+use crate::metrics::{self, Latency, RowView};
+use crate::outcome::{Disposition, Reason};
+use crate::plan::Rules;
+use crate::route::{QueryRule, Route};
+
+/// The most tags that are told.
+const TAGS: usize = 20;
+/// The most reasons of a route that are told.
+const REASONS: usize = 16;
+/// The row of requests without a route.
+const UNROUTED: &str = metrics::NONE;
+
+pub(super) fn stats(office: &Office) -> Value {
+    let proxy = &office.proxy;
+    let (live, rows) = (proxy.live(), proxy.metrics.rows());
+    let (now, standing) = (proxy.clock.wall(), office.reloader.standing());
+    let row = |name: &str| rows.iter().find(|row| *row.name == *name);
+    let routes: Vec<Value> = live.rules.routes.iter().map(|route| of_route(office, Some(route), row(route.name()))).collect();
+    let ready = office.ready();
+    let tags: Vec<Value> = proxy
+        .insight
+        .busiest(TAGS)
+        .iter()
+        .map(|busy| json!({ "tag": busy.tag, "stored": busy.stored, "hits": busy.hits, "purged": busy.purged }))
+        .collect();
+    let memory = &proxy.store.memory;
+    json!({
+        "version": env!("CARGO_PKG_VERSION"),
+        "started_ms": office.started.0,
+        "now_ms": now.0,
+        "uptime_s": now.since(office.started).as_secs_f64(),
+        "mode": standing.mode.as_str(),
+        "totals": totals(&rows),
+        "routes": routes,
+        "unrouted": of_route(office, None, row(UNROUTED)),
+        "tags": tags,
+        "memory": { "entries": memory.len(), "bytes": memory.weight(), "limit_bytes": memory.limit(), "evictions": memory.evicted.get() },
+        "redis": redis(office),
+        "ready": { "status": ready.status(), "reasons": ready.degraded },
+        "config": {
+            "file": standing.file.map(|file| file.display().to_string()),
+            "loaded_ms": standing.loaded.0,
+            "loads": standing.loads,
+            "error": standing.refused.as_ref().map(|(_, why)| why),
+            "failed_ms": standing.refused.as_ref().map(|(at, _)| at.0),
+            "restart_needed": standing.restart_needed,
+        },
+        "shadow": office.shadow_summary(),
+    })
+}
+
+fn redis(office: &Office) -> Value {
+    let coherence = &office.proxy.coherence;
+    if coherence.shared().is_none() {
+        return Value::Null;
+    }
+    let standings = coherence.standings();
+    json!({
+        "state": if coherence.mode() == Mode::Shared { "shared" } else { "degraded" },
+        "lease": coherence.has_lease(),
+        "peers": standings.peers,
+        "journal": standings.journal,
+        "why": coherence.degraded(),
+    })
+}
+
+fn totals(rows: &[RowView]) -> Value {
+    let (mut hit, mut miss, mut app) = (Latency::default(), Latency::default(), Latency::default());
+    for row in rows {
+        hit.add(&row.hit);
+        miss.add(&row.miss);
+        app.add(&row.app);
+    }
+    let count = |disposition| rows.iter().map(|row| row.count(disposition)).sum();
+    let mut value = counted(&count);
+    value["app_requests"] = json!(app.count());
+    value["time_saved_s"] = json!(rows.iter().map(|row| row.saved).sum::<Duration>().as_secs_f64());
+    value["bytes_from_cache"] = json!(rows.iter().map(|row| row.bytes_from_cache).sum::<u64>());
+    value["bytes_from_app"] = json!(rows.iter().map(|row| row.bytes_from_app).sum::<u64>());
+    value["latency"] = json!({ "hit": latency(&hit), "miss": latency(&miss), "app": latency(&app) });
+    value
+}
+
+/// Requests by disposition, and what follows from them.
+fn counted(count: &dyn Fn(Disposition) -> u64) -> Value {
+    let requests: serde_json::Map<String, Value> =
+        Disposition::ALL.iter().map(|disposition| (disposition.as_str().to_owned(), json!(count(*disposition)))).collect();
+    let served = count(Disposition::Hit) + count(Disposition::Stale);
+    let useful = served + count(Disposition::Revalidated);
+    let asked = useful + count(Disposition::Miss);
+    #[allow(clippy::cast_precision_loss, reason = "a ratio for people to read")]
+    let ratio = (asked > 0).then(|| useful as f64 / asked as f64);
+    json!({ "requests": requests, "hit_ratio": ratio, "app_requests_saved": served })
+}
+
+fn of_route(office: &Office, route: Option<&Route>, row: Option<&RowView>) -> Value {
+    let count = |disposition| row.map_or(0, |row| row.count(disposition));
+    let mut value = counted(&count);
+    value["path"] = json!(route.map_or(UNROUTED, Route::name));
+    value["line"] = json!(route.map(|route| route.spec.line));
+    value["mode"] = json!(route.map(|route| route.spec.mode.as_str()));
+    value["scope"] = json!(route.map(|route| route.spec.scope.as_str()));
+    value["ttl_s"] = json!(route.and_then(|route| seconds(route.spec.ttl)));
+    value["time_saved_s"] = json!(row.map_or(0.0, |row| row.saved.as_secs_f64()));
+    value["bytes_from_cache"] = json!(row.map_or(0, |row| row.bytes_from_cache));
+    value["bytes_from_app"] = json!(row.map_or(0, |row| row.bytes_from_app));
+    let of = |read: fn(&RowView) -> &Latency| row.and_then(|row| latency(read(row)));
+    value["latency"] = json!({ "hit": of(|row| &row.hit), "miss": of(|row| &row.miss), "app": of(|row| &row.app) });
+    value["reasons"] = json!(row.map_or_else(Vec::new, |row| reasons(office, route, row)));
+    value
+}
+
+/// Why requests were not answered from the cache, the commonest reason first.
+fn reasons(office: &Office, route: Option<&Route>, row: &RowView) -> Vec<Value> {
+    let mut told: Vec<(Disposition, Reason, u64)> =
+        row.requests.iter().filter_map(|(disposition, reason, count)| Some((*disposition, (*reason)?, *count))).collect();
+    told.sort_by_key(|(_, _, count)| std::cmp::Reverse(*count));
+    let one = |(disposition, reason, count): (Disposition, Reason, u64)| {
+        let subjects = office.proxy.insight.subjects(&row.name, reason.as_str());
+        let subject = subjects.first().map(|(name, _)| name.as_str());
+        let mend = mend(reason, subject, route);
+        json!({
+            "disposition": disposition.as_str(),
+            "reason": reason.as_str(),
+            "subject": subject,
+            "count": count,
+            "why": mend.as_ref().map(|mend| mend.why),
+            "mend": mend.as_ref().and_then(|mend| mend.line.as_deref()),
+        })
+    };
+    told.into_iter().take(REASONS).map(one).collect()
+}
+
+fn latency(latency: &Latency) -> Option<Value> {
+    let ms = |duration: Option<Duration>| duration.map(|duration| duration.as_secs_f64() * 1e3);
+    (latency.count() > 0).then(|| {
+        json!({
+            "count": latency.count(),
+            "mean_ms": ms(latency.mean()),
+            "p50_ms": ms(latency.quantile(0.5)),
+            "p95_ms": ms(latency.quantile(0.95)),
+            "p99_ms": ms(latency.quantile(0.99)),
+        })
+    })
+}
+
+/// The rules in force, as the file says them.
+pub(super) fn rules(rules: &Rules) -> Value {
+    let routes: Vec<Value> = rules.routes.iter().map(|route| policy(route)).collect();
+    let purges: Vec<Value> = rules
+        .purges
+        .iter()
+        .map(|rule| {
+            json!({
+                "path": rule.pattern.as_str(),
+                "line": rule.line,
+                "methods": rule.methods.as_ref().map(|methods| methods.iter().map(ToString::to_string).collect::<Vec<_>>()),
+                "tags": rule.tags.iter().map(|tag| tag.as_str()).collect::<Vec<_>>(),
+                "guard": rule.guard.as_str(),
+            })
+        })
+        .collect();
+    json!({ "routes": routes, "purges": purges })
+}
+
+fn policy(route: &Route) -> Value {
+    let spec = &route.spec;
+    let names = |list: &[HeaderName]| list.iter().map(ToString::to_string).collect::<Vec<_>>();
+    json!({
+        "path": route.name(),
+        "line": spec.line,
+        "mode": spec.mode.as_str(),
+        "ttl_s": seconds(spec.ttl),
+        "origin": spec.origin.as_str(),
+        "scope": spec.scope.as_str(),
+        "key": spec.key.iter().map(|field| &*field.name).collect::<Vec<_>>(),
+        "query": match &spec.query {
+            QueryRule::All => json!("all"),
+            QueryRule::None => json!("none"),
+            QueryRule::Only(names) => json!(names),
+        },
+        "tags": spec.tags.iter().map(|tag| tag.as_str()).collect::<Vec<_>>(),
+        "stale_while_revalidate_s": seconds(spec.stale_while_revalidate),
+        "stale_if_error_s": seconds(spec.stale_if_error),
+        "drop_headers": names(&spec.drop_headers),
+        "pass_headers": names(&spec.pass_headers),
+        "audit": spec.audit,
+    })
+}
+
+fn seconds(duration: Option<Duration>) -> Option<f64> {
+    duration.map(|duration| duration.as_secs_f64())
+}

@@ -1,0 +1,203 @@
+//! What an operator may want to hear of as it happens: purges, reloads, changes of state, findings.
+//!
+//! Owns their form and the last few of them. Who publishes never waits, and pays next to nothing when nobody listens; who listens too slowly
+//! misses some, and is told so by the numbers.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use serde::Serialize;
+use tokio::sync::broadcast;
+
+use crate::clock::Wall;
+
+/// How many events are kept for those who come later.
+const RECENT: usize = 100;
+/// How many events a listener may fall behind before it misses some.
+const BEHIND: usize = 256;
+/// How many tags an event names; of more it tells the number.
+pub const TAGS: usize = 16;
+/// The longest text in an event, in bytes: paths and tags are a stranger's.
+pub const TEXT: usize = 256;
+
+/// Something that happened.
+#[derive(Clone, Debug, Serialize)]
+pub struct Event {
+    /// Its number, one more than that of the event before.
+    pub id: u64,
+    /// When, in milliseconds since the Unix epoch.
+    pub at_ms: u64,
+    /// What.
+    #[serde(flatten)]
+    pub what: What,
+}
+
+/// What happened.
+#[derive(Clone, Debug, Serialize)]
+#[serde(tag = "kind", rename_all = "lowercase")]
+pub enum What {
+    /// Something was purged.
+    Purge(Purged),
+    /// The file was read again.
+    Reload {
+        /// Whether its rules are in force.
+        ok: bool,
+        /// How many things it changed.
+        changes: usize,
+        /// Why it was refused.
+        error: Option<String>,
+    },
+    /// The sidecar's own state has changed.
+    State {
+        /// `ready`, `degraded` or `unready`.
+        status: &'static str,
+        /// Why it is not as it should be.
+        reasons: Vec<String>,
+    },
+    /// Shadow mode or an audit has found something.
+    Finding {
+        /// `stale`, `scope` or `audit`.
+        finding: &'static str,
+        /// The route.
+        route: String,
+        /// What was found, in a sentence.
+        text: String,
+    },
+}
+
+impl What {
+    /// Its word, the name of its events on the wire.
+    #[must_use]
+    pub const fn kind(&self) -> &'static str {
+        match self {
+            Self::Purge(_) => "purge",
+            Self::Reload { .. } => "reload",
+            Self::State { .. } => "state",
+            Self::Finding { .. } => "finding",
+        }
+    }
+}
+
+/// A purge.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Purged {
+    /// `write` or `admin`.
+    pub by: &'static str,
+    /// The method of the write.
+    pub method: Option<String>,
+    /// Its path, cut.
+    pub path: Option<String>,
+    /// The tags, the first [`TAGS`] of them.
+    pub tags: Vec<String>,
+    /// How many more there were.
+    pub more_tags: usize,
+    /// Whether it was everything.
+    pub everything: bool,
+    /// Whether entries are only stale by it.
+    pub soft: bool,
+}
+
+impl Purged {
+    /// The same, naming these tags as far as there is room.
+    #[must_use]
+    pub fn of_tags<'a>(mut self, tags: impl IntoIterator<Item = &'a str>) -> Self {
+        for tag in tags {
+            if self.tags.len() < TAGS { self.tags.push(cut(tag)) } else { self.more_tags += 1 }
+        }
+        self
+    }
+}
+
+/// A text of a stranger, cut.
+#[must_use]
+pub fn cut(text: &str) -> String {
+    if text.len() <= TEXT {
+        return text.to_owned();
+    }
+    let mut short = text[..text.floor_char_boundary(TEXT)].to_owned();
+    short.push('…');
+    short
+}
+
+/// Where events meet those who listen.
+#[derive(Debug)]
+pub struct Events {
+    sender: broadcast::Sender<Arc<Event>>,
+    recent: Mutex<VecDeque<Arc<Event>>>,
+    next: AtomicU64,
+}
+
+impl Default for Events {
+    fn default() -> Self {
+        Self { sender: broadcast::Sender::new(BEHIND), recent: Mutex::default(), next: AtomicU64::new(1) }
+    }
+}
+
+impl Events {
+    /// Tells everybody who listens, and remembers it for a while.
+    pub fn publish(&self, at: Wall, what: What) {
+        // One lock around both, so that nobody gets an event twice or not at all between the recent ones and the stream.
+        let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
+        let event = Arc::new(Event { id: self.next.fetch_add(1, Ordering::Relaxed), at_ms: at.0, what });
+        if recent.len() == RECENT {
+            recent.pop_front();
+        }
+        recent.push_back(Arc::clone(&event));
+        // Nobody listens: that is no failure.
+        let _ = self.sender.send(event);
+    }
+
+    /// The last events, at most so many and oldest first, and all that follow.
+    #[must_use]
+    pub fn listen(&self, last: usize) -> (Vec<Arc<Event>>, broadcast::Receiver<Arc<Event>>) {
+        let recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
+        let skipped = recent.len().saturating_sub(last);
+        (recent.iter().skip(skipped).cloned().collect(), self.sender.subscribe())
+    }
+
+    /// How many listen.
+    #[must_use]
+    pub fn listeners(&self) -> usize {
+        self.sender.receiver_count()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn purge(tags: &[&str]) -> What {
+        What::Purge(Purged { by: "admin", ..Purged::default() }.of_tags(tags.iter().copied()))
+    }
+
+    #[test]
+    fn who_comes_later_gets_the_last_ones_and_all_that_follow() {
+        let events = Events::default();
+        for _ in 0..RECENT + 5 {
+            events.publish(Wall(7), purge(&["a"]));
+        }
+        let (recent, mut more) = events.listen(3);
+        let last = RECENT as u64 + 5;
+        assert_eq!(recent.iter().map(|event| event.id).collect::<Vec<_>>(), [last - 2, last - 1, last]);
+        assert_eq!(events.listen(usize::MAX).0.len(), RECENT, "no more than that are kept");
+        events.publish(Wall(8), purge(&["b"]));
+        assert_eq!(more.try_recv().expect("one more").id, last + 1);
+        assert!(more.try_recv().is_err(), "and it once");
+    }
+
+    #[test]
+    fn an_event_is_short_whatever_a_stranger_sends() {
+        let names: Vec<String> = (0..50).map(|at| format!("{at}{}", "ü".repeat(1000))).collect();
+        let What::Purge(purged) = purge(&names.iter().map(String::as_str).collect::<Vec<_>>()) else { unreachable!("a purge") };
+        assert_eq!((purged.tags.len(), purged.more_tags), (TAGS, 50 - TAGS));
+        assert!(purged.tags.iter().all(|tag| tag.len() <= TEXT + 3 && tag.ends_with('…')));
+    }
+
+    #[test]
+    fn an_event_reads_as_the_api_says() {
+        let event = Event { id: 1, at_ms: 2, what: purge(&["a"]) };
+        let json = serde_json::to_value(&event).expect("JSON");
+        assert_eq!((&json["kind"], &json["id"], &json["tags"][0], &json["by"]), (&"purge".into(), &1.into(), &"a".into(), &"admin".into()));
+    }
+}

@@ -1,0 +1,166 @@
+//! The busiest of things whose names strangers choose: tags, and what bypasses speak of. Bounded, so the counts of rare names are estimates.
+//!
+//! Knows names and numbers; not what they stand for.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// How many tags are counted at once.
+const TAGS: usize = 256;
+/// Of how many routes and reasons the subjects are counted.
+const PLACES: usize = 1024;
+/// How many subjects each of them has.
+const SUBJECTS: usize = 8;
+/// The longest name that is counted, in bytes; longer ones are cut.
+const NAME: usize = 256;
+
+/// What was counted of one tag. The numbers may be too high by what a tag that made room for it had.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Busy {
+    /// The tag.
+    pub tag: String,
+    /// Entries stored with it.
+    pub stored: u64,
+    /// Hits on such entries; counted by samples.
+    pub hits: u64,
+    /// Purges of it.
+    pub purged: u64,
+}
+
+impl Busy {
+    const fn sum(&self) -> u64 {
+        self.stored + self.hits + self.purged
+    }
+}
+
+/// What happened to a tag.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Deed {
+    /// An entry was stored.
+    Stored,
+    /// Entries were hit so many times.
+    Hit(u64),
+    /// It was purged.
+    Purged,
+}
+
+/// The busiest tags (space-saving counters: Metwally, Agrawal, El Abbadi, 2005), and the subjects of reasons.
+#[derive(Debug, Default)]
+pub struct Insight {
+    tags: Mutex<Vec<Busy>>,
+    subjects: Mutex<HashMap<(String, &'static str), Vec<(String, u64)>>>,
+}
+
+impl Insight {
+    /// Counts a deed.
+    pub fn note<'a>(&self, tags: impl IntoIterator<Item = &'a str>, deed: Deed) {
+        let mut known = lock(&self.tags);
+        for tag in tags {
+            let tag = short(tag);
+            let at = known.iter().position(|busy| busy.tag == tag).unwrap_or_else(|| place(&mut known, tag));
+            let busy = &mut known[at];
+            match deed {
+                Deed::Stored => busy.stored += 1,
+                Deed::Hit(times) => busy.hits += times,
+                Deed::Purged => busy.purged += 1,
+            }
+        }
+    }
+
+    /// The busiest tags, at most so many, the busiest first.
+    #[must_use]
+    pub fn busiest(&self, most: usize) -> Vec<Busy> {
+        let mut known = lock(&self.tags).clone();
+        known.sort_by(|one, two| two.sum().cmp(&one.sum()).then_with(|| one.tag.cmp(&two.tag)));
+        known.truncate(most);
+        known
+    }
+
+    /// Counts what a reason on a route speaks of: the name of a header, of a field.
+    pub fn subject(&self, route: &str, reason: &'static str, subject: &str) {
+        let (mut places, subject) = (lock(&self.subjects), short(subject));
+        let at = (route.to_owned(), reason);
+        if !places.contains_key(&at) && places.len() >= PLACES {
+            return;
+        }
+        let known = places.entry(at).or_default();
+        if let Some((_, count)) = known.iter_mut().find(|(name, _)| name == subject) {
+            *count += 1;
+        } else if known.len() < SUBJECTS {
+            known.push((subject.to_owned(), 1));
+        } else if let Some(rarest) = known.iter_mut().min_by_key(|(_, count)| *count) {
+            // The rarest makes room.
+            *rarest = (subject.to_owned(), rarest.1 + 1);
+        }
+    }
+
+    /// The subjects of a reason on a route with their counts, the most frequent first.
+    #[must_use]
+    pub fn subjects(&self, route: &str, reason: &'static str) -> Vec<(String, u64)> {
+        let mut known = lock(&self.subjects).get(&(route.to_owned(), reason)).cloned().unwrap_or_default();
+        known.sort_by(|one, two| two.1.cmp(&one.1).then_with(|| one.0.cmp(&two.0)));
+        known
+    }
+}
+
+/// A place for one more tag: a new one, or that of the least busy, whose count it inherits.
+fn place(known: &mut Vec<Busy>, tag: &str) -> usize {
+    if known.len() < TAGS {
+        known.push(Busy { tag: tag.to_owned(), ..Busy::default() });
+        return known.len() - 1;
+    }
+    let least = known.iter().enumerate().min_by_key(|(_, busy)| busy.sum()).map_or(0, |(at, _)| at);
+    tag.clone_into(&mut known[least].tag);
+    least
+}
+
+fn short(name: &str) -> &str {
+    &name[..name.floor_char_boundary(NAME)]
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Each change is one step, so a panic leaves a whole behind.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_busy_tag_stays_among_any_number_of_others() {
+        let insight = Insight::default();
+        for at in 0..10_000 {
+            insight.note([format!("passing{at}").as_str()], Deed::Stored);
+            insight.note(["busy"], Deed::Hit(16));
+        }
+        let busiest = insight.busiest(1);
+        assert_eq!((busiest[0].tag.as_str(), busiest[0].hits), ("busy", 160_000));
+        assert_eq!(insight.busiest(usize::MAX).len(), TAGS);
+    }
+
+    #[test]
+    fn deeds_are_told_apart() {
+        let insight = Insight::default();
+        insight.note(["a", "b"], Deed::Stored);
+        insight.note(["a"], Deed::Purged);
+        let expected = Busy { tag: "a".into(), stored: 1, hits: 0, purged: 1 };
+        assert_eq!(insight.busiest(9)[0], expected);
+    }
+
+    #[test]
+    fn the_most_frequent_subjects_are_kept() {
+        let insight = Insight::default();
+        for at in 0..1000 {
+            insight.subject("/a", "unkeyed header", "x-usual");
+            insight.subject("/a", "unkeyed header", &format!("x-{at}"));
+        }
+        let subjects = insight.subjects("/a", "unkeyed header");
+        assert_eq!(subjects[0], ("x-usual".to_owned(), 1000));
+        assert_eq!(subjects.len(), SUBJECTS);
+        for at in 0..2 * PLACES {
+            insight.subject(&format!("/{at}"), "missing field", "tenant");
+        }
+        assert!(lock(&insight.subjects).len() <= PLACES);
+    }
+}

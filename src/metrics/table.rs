@@ -1,0 +1,185 @@
+//! Who counts in which row: the routes of one set of rules, by their indices.
+//!
+//! Rows outlive the rules. A route is found by its name again when the rules are read anew, and goes on counting; what was counted of a
+//! route that is gone stays, because a counter that vanishes or begins again would read as a restart. So that rules that are read anew
+//! without end do not grow this without end, there are at most [`MAX_ROWS`].
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::row::{Row, Seen, Source};
+
+/// The most routes that have numbers of their own in the life of a process. Those beyond share one row, named `other`.
+pub const MAX_ROWS: usize = 4096;
+
+/// The name of what is no route. Routes' names are patterns and begin with `/`, so that none collides with it, nor with [`OTHER`].
+pub const NONE: &str = "none";
+/// The name of the row that routes beyond [`MAX_ROWS`] share.
+const OTHER: &str = "other";
+
+/// All rows there are.
+#[derive(Debug)]
+pub(super) struct Rows {
+    none: Arc<Row>,
+    by_name: HashMap<Arc<str>, Arc<Row>>,
+    other: Option<Arc<Row>>,
+    most: usize,
+}
+
+impl Rows {
+    pub(super) fn new(most: usize) -> Self {
+        Self { none: Arc::new(Row::new(NONE.into())), by_name: HashMap::new(), other: None, most }
+    }
+
+    pub(super) fn table(&mut self, names: impl IntoIterator<Item = String>) -> RouteTable {
+        let rows = names.into_iter().map(|name| self.row(&name)).collect();
+        RouteTable { none: Arc::clone(&self.none), rows }
+    }
+
+    /// `none` first, then by name, then `other`.
+    pub(super) fn all(&self) -> Vec<Arc<Row>> {
+        let mut named: Vec<_> = self.by_name.values().collect();
+        named.sort_by(|one, other| one.name.cmp(&other.name));
+        std::iter::once(&self.none).chain(named).chain(&self.other).cloned().collect()
+    }
+
+    fn row(&mut self, name: &str) -> Arc<Row> {
+        if let Some(row) = self.by_name.get(name) {
+            return Arc::clone(row);
+        }
+        if self.by_name.len() >= self.most {
+            return Arc::clone(self.other.get_or_insert_with(|| Arc::new(Row::new(OTHER.into()))));
+        }
+        let name: Arc<str> = name.into();
+        let row = Arc::new(Row::new(Arc::clone(&name)));
+        self.by_name.insert(name, Arc::clone(&row));
+        row
+    }
+}
+
+/// Where the routes of one set of rules are counted. A route's index is its place in the rules; two of one name count together.
+///
+/// Counting takes no lock, looks nothing up and allocates nothing. A route that the table does not have counts as none: the number must
+/// not get lost, nor a request fail for it.
+#[derive(Debug)]
+pub struct RouteTable {
+    none: Arc<Row>,
+    rows: Box<[Arc<Row>]>,
+}
+
+impl RouteTable {
+    /// Counts a request that has been answered.
+    #[inline]
+    pub fn request(&self, route: Option<usize>, seen: &Seen) {
+        self.row(route).request(seen);
+    }
+
+    /// Counts an answer of the app, which took this long from the sending of the request to the head of the response.
+    #[inline]
+    pub fn app(&self, route: Option<usize>, took: Duration) {
+        self.row(route).app(took);
+    }
+
+    /// Counts bytes of a response's body that are at hand.
+    #[inline]
+    pub fn bytes(&self, route: Option<usize>, source: Source, bytes: u64) {
+        self.row(route).bytes(source, bytes);
+    }
+
+    /// Counts bytes of a response's body as they come.
+    #[must_use]
+    pub fn meter(&self, route: Option<usize>, source: Source) -> Meter {
+        Meter { row: Arc::clone(self.row(route)), source }
+    }
+
+    #[inline]
+    fn row(&self, route: Option<usize>) -> &Arc<Row> {
+        route.and_then(|route| self.rows.get(route)).unwrap_or(&self.none)
+    }
+}
+
+/// Counts the bytes of one response's body.
+#[derive(Debug)]
+pub struct Meter {
+    row: Arc<Row>,
+    source: Source,
+}
+
+impl Meter {
+    /// So many more.
+    #[inline]
+    pub fn add(&self, bytes: u64) {
+        self.row.bytes(self.source, bytes);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::outcome::Disposition;
+
+    const HIT: Seen = Seen { disposition: Disposition::Hit, reason: None, took: Duration::ZERO, saved: None };
+
+    fn names(names: &[&str]) -> Vec<String> {
+        names.iter().map(ToString::to_string).collect()
+    }
+
+    fn hits(rows: &Rows) -> Vec<(String, u64)> {
+        rows.all().iter().map(|row| (row.name.to_string(), row.count(Disposition::Hit))).collect()
+    }
+
+    #[test]
+    fn a_route_goes_on_counting_in_the_next_table_at_another_place() {
+        let mut rows = Rows::new(MAX_ROWS);
+        let first = rows.table(names(&["/b", "/a"]));
+        first.request(Some(0), &HIT);
+        let second = rows.table(names(&["/c", "/a", "/b"]));
+        second.request(Some(2), &HIT);
+        // A request that began under the old rules still counts as what it was.
+        first.request(Some(0), &HIT);
+        second.request(Some(0), &HIT);
+        let expected = [("none", 0), ("/a", 0), ("/b", 3), ("/c", 1)].map(|(name, hits)| (name.to_owned(), hits));
+        assert_eq!(hits(&rows), expected);
+    }
+
+    #[test]
+    fn what_a_removed_route_has_counted_stays() {
+        let mut rows = Rows::new(MAX_ROWS);
+        rows.table(names(&["/a"])).request(Some(0), &HIT);
+        let _ = rows.table(Vec::new());
+        assert_eq!(hits(&rows)[1], ("/a".to_owned(), 1));
+    }
+
+    #[test]
+    fn routes_beyond_the_limit_share_a_row() {
+        let mut rows = Rows::new(2);
+        for round in 0..10 {
+            let table = rows.table(names(&["/a", &format!("/{round}"), &format!("/{round}x")]));
+            (0..3).for_each(|route| table.request(Some(route), &HIT));
+        }
+        let expected = [("none", 0), ("/0", 1), ("/a", 10), ("other", 19)].map(|(name, hits)| (name.to_owned(), hits));
+        assert_eq!(hits(&rows), expected);
+    }
+
+    #[test]
+    fn an_unknown_route_counts_as_none() {
+        let mut rows = Rows::new(MAX_ROWS);
+        let table = rows.table(names(&["/a"]));
+        table.request(Some(7), &HIT);
+        table.request(None, &HIT);
+        assert_eq!(hits(&rows), [("none".to_owned(), 2), ("/a".to_owned(), 0)]);
+    }
+
+    #[test]
+    fn a_meter_counts_for_its_route_and_source() {
+        let mut rows = Rows::new(MAX_ROWS);
+        let table = rows.table(names(&["/a"]));
+        let meter = table.meter(Some(0), Source::App);
+        meter.add(5);
+        meter.add(6);
+        table.bytes(Some(0), Source::Cache, 7);
+        let view = rows.all()[1].view();
+        assert_eq!((view.bytes_from_app, view.bytes_from_cache), (11, 7));
+    }
+}
