@@ -25,6 +25,7 @@ mod compile;
 mod env;
 mod fields;
 mod file;
+mod lint;
 mod mask;
 mod mend;
 mod problem;
