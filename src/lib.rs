@@ -5,7 +5,8 @@
 //! - [`run`] puts the parts together and serves; [`cli`] holds the commands; [`config`] reads `proxy.toml`.
 //! - [`server`] turns sockets into requests, within limits; [`admin`] is the operators' own listener.
 //! - [`proxy`] is the flow, and [`purge`] the flow of what changes data.
-//! - [`plan`] says what the rules make of a request, by [`route`], [`field`], [`key`], [`tag`], [`rule`], [`scope`] and [`target`].
+//! - [`plan`] says what the rules make of a request, by [`route`], [`field`], [`key`], [`tag`], [`rule`], [`scope`] and [`target`];
+//!   [`explain`] tells it in words.
 //! - [`store`] is both tiers as one, [`coherence`] proves its entries current, [`coalesce`] fetches each key once.
 //! - [`upstream`] is the client towards the app; [`forward`] says what headers lose and gain on the way.
 //! - [`admit`] says what may be stored, by [`freshness`], [`cache_control`] and [`vary`]; [`entry`] is the stored response.
@@ -25,6 +26,7 @@ pub mod conditional;
 pub mod config;
 pub mod entry;
 pub mod error;
+pub mod explain;
 pub mod field;
 pub mod forward;
 pub mod freshen;

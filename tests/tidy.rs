@@ -17,7 +17,7 @@ use text::{code_of, end_of_item, is_ident, line_of, without_tests, words};
 /// From the top down: a file imports from its own layer and from those below it. `foo/bar.rs` belongs where `foo` does.
 #[rustfmt::skip]
 const LAYERS: [(&str, &[&str]); 5] = [
-    ("edge", &["main", "cli", "config", "run", "server", "admin"]),
+    ("edge", &["main", "cli", "config", "run", "server", "admin", "explain"]),
     ("flow", &["proxy", "purge"]),
     ("parts", &["store", "coherence", "coalesce", "upstream"]),
     ("domain", &[

@@ -12,6 +12,7 @@ mod guide;
 
 mod cluster_collapse;
 mod coalescing;
+mod commands;
 mod config;
 mod demo;
 mod drain;
