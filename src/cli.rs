@@ -22,6 +22,7 @@ mod reload;
 mod remote;
 mod show;
 mod stats;
+mod warm;
 
 /// Exit code of a start that failed.
 const FAILED: u8 = 1;
@@ -70,6 +71,9 @@ enum Command {
     /// Void what is stored: by tag, by URL, or everything.
     #[command(after_help = purge::EXAMPLES)]
     Purge(purge::Asked),
+    /// Ask for a list of URLs, or for what an access log says is asked for most, so that it is stored before clients come.
+    #[command(after_help = warm::EXAMPLES)]
+    Warm(warm::Asked),
     /// Print what shadow mode and audits have found, as lines of proxy.toml to paste.
     #[command(after_help = advise::EXAMPLES)]
     Advise(advise::Asked),
@@ -115,6 +119,7 @@ pub fn main() -> ExitCode {
         Command::Explain(asked) => explain::run(&path, &asked),
         Command::Stats(asked) => stats::run(&path, &asked),
         Command::Purge(asked) => purge::run(&path, &asked),
+        Command::Warm(asked) => warm::run(&path, &asked),
         Command::Advise(asked) => advise::run(&path, &asked),
         Command::Reload(asked) => reload::run(&path, &asked),
         Command::Schema => Ok(print(&config::json_schema())),
@@ -181,6 +186,11 @@ fn print(text: &str) -> ExitCode {
 fn bad(problems: &config::Problems) -> ExitCode {
     let _ = writeln!(std::io::stderr().lock(), "{problems}");
     USAGE.into()
+}
+
+/// A remark beside the output.
+fn note(text: &str) {
+    let _ = writeln!(std::io::stderr().lock(), "sidecache: {text}");
 }
 
 fn failed(error: &dyn std::fmt::Display) -> ExitCode {

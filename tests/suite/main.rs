@@ -40,3 +40,4 @@ mod rfc9213;
 mod rfc9875;
 mod streaming;
 mod ttl;
+mod warm;
