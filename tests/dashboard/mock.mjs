@@ -11,7 +11,7 @@ import { parseArgs } from 'node:util'
 
 const PAGES = path.join(path.dirname(fileURLToPath(import.meta.url)), '../../src/admin/dashboard')
 const FILES = { '/': ['index.html', 'text/html'], '/dashboard.css': ['dashboard.css', 'text/css'], '/dashboard.js': ['dashboard.js', 'text/javascript'] }
-const CSP = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:"
+const CSP = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 const KINDS = ['HIT', 'STALE', 'REVALIDATED', 'MISS', 'BYPASS']
 
 export const STATES = ['busy', 'idle', 'empty', 'memory', 'degraded', 'failed', 'many', 'shadow', 'hostile']
@@ -65,7 +65,7 @@ export class Mock {
     this.streams = new Set()
     this.asked = []
     this.nextId = 1
-    this.config = { file: 'proxy.toml', loaded_ms: this.started, loads: 1, error: null, failed_ms: null, restart_needed: [] }
+    this.config = { file: '/etc/sidecache/proxy.toml', loaded_ms: this.started, loads: 1, error: null, failed_ms: null, restart_needed: [] }
     if (state === 'failed') this.fail()
     this.seed = 7
     if (!['idle', 'empty'].includes(state)) for (let n = 0; n < 900; n += 1) this.step(2)

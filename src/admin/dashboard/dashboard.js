@@ -41,6 +41,9 @@ function clean (text) {
     (c) => `\\u{${c.codePointAt(0).toString(16)}}`)
 }
 
+// The name of the file of rules, and the place of a line in it, without the folders.
+const fileOf = (stats) => clean(stats.config.file ?? 'proxy.toml').replace(/^.*[/\\]/, '')
+
 // A copy of a template, and its named parts.
 function stamp (id) {
   const root = $(id).content.firstElementChild.cloneNode(true)
@@ -226,12 +229,18 @@ async function extras (stats) {
     state.policiesOf = rules
     showRoutes(stats)
   }
-  const watched = stats.mode === 'shadow' || stats.shadow.findings + stats.shadow.audited > 0 || stats.routes.some((route) => route.mode === 'shadow')
+  const { findings, audited } = findingsOf(stats)
+  const watched = stats.mode === 'shadow' || findings + audited > 0 || stats.routes.some((route) => route.mode === 'shadow')
   if (!watched) $('findings').hidden = true
   if (watched && performance.now() - state.shadowAt >= SHADOW_MS) {
     state.shadowAt = performance.now()
     showFindings(await ask('shadow'))
   }
+}
+
+// What shadow mode and audits have found; nothing of it where neither is in use.
+function findingsOf ({ shadow }) {
+  return { findings: shadow?.findings ?? 0, audited: shadow?.audited ?? 0, stale: shadow?.audited_stale ?? 0 }
 }
 
 function accept (stats) {
@@ -326,7 +335,7 @@ function showTop (stats) {
   set($('link'), 'data-state', 'live')
   put($('link'), 'Live')
   put($('version'), stats.version)
-  put($('top-config'), `${clean(stats.config.file)}, ${stats.config.loads > 1 ? 'reloaded' : 'loaded'} ${moment(stats.config.loaded_ms)}`)
+  put($('top-config'), `${fileOf(stats)}, ${stats.config.loads > 1 ? 'reloaded' : 'loaded'} ${moment(stats.config.loaded_ms)}`)
   const title = stats.config.error ? 'Reload failed · Sidecache' : status === 'ready' ? 'Sidecache' : `${$('status').textContent} · Sidecache`
   if (document.title !== title) document.title = title
 }
@@ -336,7 +345,7 @@ function showAlerts (stats) {
   onChange('config', [config.error, config.failed_ms], () => {
     if (!config.error) return $('alert-config').replaceChildren()
     const when = config.failed_ms ? ` at ${moment(config.failed_ms)}` : ''
-    banner($('alert-config'), 'bad', `${config.file} could not be loaded${when}. The rules of ${moment(config.loaded_ms)} stay in force.`,
+    banner($('alert-config'), 'bad', `${fileOf(stats)} could not be loaded${when}. The rules of ${moment(config.loaded_ms)} stay in force.`,
       { text: config.error, button: ['Reload again', reload] })
   })
   // Of a bad file the banner above tells everything.
@@ -556,7 +565,8 @@ function showChartTable () {
 // --- State
 
 function showState (stats) {
-  const { redis, memory, totals, config, shadow } = stats
+  const { redis, memory, totals, config } = stats
+  const { audited, stale } = findingsOf(stats)
   put($('redis-state'), redis === null ? 'None: the cache lives in memory alone' : redis.state === 'shared' ? 'Shared' : `Degraded${redis.why ? `: ${clean(redis.why)}` : ''}`)
   for (const node of document.querySelectorAll('.redis-only')) node.hidden = redis === null
   if (redis) {
@@ -574,8 +584,8 @@ function showState (stats) {
   put($('bytes'), `${bytes(totals.bytes_from_cache)} cached, ${bytes(totals.bytes_from_app)} of the app`)
   put($('mode'), { on: 'On', off: 'Off: everything goes to the app', shadow: 'Shadow: everything goes to the app' }[stats.mode] ?? stats.mode)
   put($('uptime'), span(stats.uptime_s < 1 ? 1 : Math.floor(stats.uptime_s)))
-  put($('config-loaded'), `${clean(config.file)}, ${moment(config.loaded_ms)}${config.loads > 1 ? `, loaded ${config.loads} times` : ''}`)
-  put($('audited'), shadow.audited === 0 ? 'None' : `${count(shadow.audited)}, ${count(shadow.audited_stale)} stale`)
+  put($('config-loaded'), `${clean(config.file ?? 'no file')}, ${moment(config.loaded_ms)}${config.loads > 1 ? `, loaded ${config.loads} times` : ''}`)
+  put($('audited'), audited === 0 ? 'None' : `${count(audited)}, ${count(stale)} stale`)
 }
 
 function fill (bar, ratio) {
@@ -604,7 +614,7 @@ function showRoutes (stats) {
   $('route-tools').hidden = routes.length < MANY_ROUTES
   const { unrouted } = stats
   table.hidden = routes.length === 0 && all(unrouted.requests) === 0
-  put($('routes-count'), routes.length ? `${count(routes.length)} in ${clean(stats.config.file)}` : '')
+  put($('routes-count'), routes.length ? `${count(routes.length)} in ${fileOf(stats)}` : '')
   const order = ORDERS[$('route-order').value]
   const due = performance.now() - state.orderedAt >= REORDER_MS
   const mayMove = state.orderedAt === -Infinity || rowsOf.get(table)?.size !== routes.length + 1 || (due && !isInUse(table))
@@ -642,7 +652,7 @@ function buildRoute () {
 
 function showRoute (row, route, stats) {
   row.route = route
-  row.file = clean(stats.config.file)
+  row.file = fileOf(stats)
   put(row.path, route.path === null ? 'No route' : clean(route.path))
   put(row.where, route.line ? `${row.file}:${route.line}` : route.path === null ? 'what no route matches passes through' : '')
   word(row.mode, route.path === null ? NONE : route.mode)
@@ -699,7 +709,9 @@ function showReason (item, reason, row, total) {
   put(item.why, clean(reason.why ?? ''))
   item.why.hidden = !reason.why
   item.mending.hidden = !reason.mend
-  put(item.place, row.route.line ? `Would mend it, in the route at line ${row.route.line} of ${row.file}:` : `Would mend it, in ${row.file}:`)
+  // A line that names its own section belongs to no route.
+  const isOfRoute = row.route.line && !reason.mend?.startsWith('[')
+  put(item.place, isOfRoute ? `To change that, in the route at line ${row.route.line} of ${row.file}:` : `To change that, in ${row.file}:`)
   put(item.mend, clean(reason.mend ?? ''))
 }
 
@@ -804,7 +816,7 @@ const EVENT_WORDS = {
 
 function showFindings (report) {
   $('findings').hidden = report.routes.length + report.advice.length === 0
-  const { findings } = state.stats.shadow
+  const { findings } = findingsOf(state.stats)
   put($('findings-count'), findings ? plural(findings, 'finding') : 'no finding so far')
   $('advice-part').hidden = report.advice.length === 0
   keyed($('advice'), report.advice, (one) => `${one.route}\n${one.toml}`, () => {
@@ -813,7 +825,7 @@ function showFindings (report) {
     return item
   }, (item, one) => {
     put(item.route, clean(one.route))
-    put(item.place, one.line ? `${clean(state.stats.config.file)}:${one.line}` : '')
+    put(item.place, one.line ? `${fileOf(state.stats)}:${one.line}` : '')
     put(item.why, clean(one.why))
     put(item.toml, clean(one.toml.trimEnd()))
   })
