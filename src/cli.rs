@@ -4,14 +4,25 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory as _, Parser, Subcommand};
+use clap_complete::Shell;
 use tokio_util::sync::CancellationToken;
 
+use self::remote::Failure;
 use crate::config::{self, Config};
 use crate::run::{self, Bound};
 use crate::{server, telemetry};
 
+mod advise;
+mod answers;
 mod explain;
+mod http;
+mod purge;
+mod reload;
+mod remote;
+mod show;
+mod stats;
+mod warm;
 
 /// Exit code of a start that failed.
 const FAILED: u8 = 1;
@@ -40,18 +51,53 @@ enum Command {
     /// Serve (the default).
     Serve,
     /// Look for mistakes in the file without starting. Exits with 64 when there are any.
+    #[command(after_help = reload::CHECK_EXAMPLES)]
     Check {
-        /// Warnings count as mistakes.
+        /// Warnings count as mistakes. One that is right as it is: end its line in the file with `# check: ok`.
         #[arg(long)]
         deny_warnings: bool,
+        /// Do not ask the Redis of the file how it is set up.
+        #[arg(long)]
+        offline: bool,
         /// The file, instead of --config.
         file: Option<PathBuf>,
+        // Last: its heading would be that of what follows.
+        #[command(flatten)]
+        compared: reload::Compared,
     },
     /// Say what the rules make of a request: its route, key, tags and scope, or why it would bypass the cache.
-    Explain(explain::Question),
+    #[command(after_help = explain::EXAMPLES)]
+    Explain(explain::Asked),
+    /// Show what the running sidecar has done: hit ratio by route, latency, and what keeps requests from the cache.
+    #[command(after_help = stats::EXAMPLES)]
+    Stats(stats::Asked),
+    /// Void what is stored: by tag, by URL, or everything.
+    #[command(after_help = purge::EXAMPLES)]
+    Purge(purge::Asked),
+    /// Ask for a list of URLs, or for what an access log says is asked for most, so that it is stored before clients come.
+    #[command(after_help = warm::EXAMPLES)]
+    Warm(warm::Asked),
+    /// Print what shadow mode and audits have found, as lines of proxy.toml to paste.
+    #[command(after_help = advise::EXAMPLES)]
+    Advise(advise::Asked),
+    /// Have the running sidecar read its file again. Stored entries of unchanged routes stay.
+    #[command(after_help = reload::EXAMPLES)]
+    Reload(reload::Asked),
     /// Print the JSON Schema of proxy.toml, with which editors complete and check it.
     Schema,
+    /// Print the completions of a shell.
+    #[command(after_help = COMPLETIONS)]
+    Completions {
+        /// The shell.
+        shell: Shell,
+    },
 }
+
+const COMPLETIONS: &str = "\
+Examples:
+  sidecache completions bash > ~/.local/share/bash-completion/completions/sidecache
+  sidecache completions zsh > ~/.zfunc/_sidecache
+  sidecache completions fish > ~/.config/fish/completions/sidecache.fish";
 
 /// Reads the command line and does what it says.
 #[must_use]
@@ -64,12 +110,25 @@ pub fn main() -> ExitCode {
         }
     };
     let path = cli.file.config;
-    match cli.command.unwrap_or(Command::Serve) {
-        Command::Serve => serve(&path),
-        Command::Check { deny_warnings, file } => check(file.as_deref().unwrap_or(&path), deny_warnings),
-        Command::Explain(question) => explain::run(&path, &question),
-        Command::Schema => print(&config::json_schema()),
-    }
+    let done = match cli.command.unwrap_or(Command::Serve) {
+        Command::Serve => Ok(serve(&path)),
+        Command::Check { deny_warnings, offline, compared, file } => {
+            let file = file.as_deref().unwrap_or(&path);
+            match (check(file, config::Checking { deny_warnings, offline }), compared.against) {
+                (ExitCode::SUCCESS, Some(reload::Against::Running)) => reload::compare(file, &path, &compared),
+                (code, _) => Ok(code),
+            }
+        }
+        Command::Explain(asked) => explain::run(&path, &asked),
+        Command::Stats(asked) => stats::run(&path, &asked),
+        Command::Purge(asked) => purge::run(&path, &asked),
+        Command::Warm(asked) => warm::run(&path, &asked),
+        Command::Advise(asked) => advise::run(&path, &asked),
+        Command::Reload(asked) => reload::run(&path, &asked),
+        Command::Schema => Ok(print(&config::json_schema())),
+        Command::Completions { shell } => Ok(print(&completions(shell))),
+    };
+    done.unwrap_or_else(|failure: Failure| failure.end())
 }
 
 fn serve(path: &Path) -> ExitCode {
@@ -108,11 +167,17 @@ fn serve(path: &Path) -> ExitCode {
     }
 }
 
-fn check(path: &Path, deny_warnings: bool) -> ExitCode {
-    match config::check(path, deny_warnings, &mut std::io::stdout().lock()) {
+fn check(path: &Path, how: config::Checking) -> ExitCode {
+    match config::check(path, how, &mut std::io::stdout().lock()) {
         Ok(code) => code.into(),
         Err(_) => FAILED.into(),
     }
+}
+
+fn completions(shell: Shell) -> String {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command(), "sidecache", &mut script);
+    String::from_utf8_lossy(&script).trim_end().to_owned()
 }
 
 fn print(text: &str) -> ExitCode {
@@ -124,6 +189,11 @@ fn print(text: &str) -> ExitCode {
 fn bad(problems: &config::Problems) -> ExitCode {
     let _ = writeln!(std::io::stderr().lock(), "{problems}");
     USAGE.into()
+}
+
+/// A remark beside the output.
+fn note(text: &str) {
+    let _ = writeln!(std::io::stderr().lock(), "sidecache: {text}");
 }
 
 fn failed(error: &dyn std::fmt::Display) -> ExitCode {

@@ -13,7 +13,7 @@ use super::mend;
 use super::problem::{Draft, Problems, Source};
 use super::read::{Leaf as _, Reader, Slot};
 use super::report::Report;
-use super::{Config, rules, sections};
+use super::{Config, lint, rules, sections};
 use crate::route::{AnswerRules, Collapse, Mode, Routes};
 use crate::units::{show_duration, show_size};
 
@@ -112,7 +112,9 @@ fn assemble(file: &File, context: &mut Context) -> Option<Config> {
     // What follows judges the file as a whole, so it must have been read as a whole.
     let whole = !context.report.has_errors() && !context.report.has_broken_lines();
     if whole {
-        rules::warn(&routes, &purges, context);
+        let redis = redis.as_ref().and_then(Option::as_ref);
+        let parts = lint::Parts { routes: &routes, purges: &purges, credential: &credential, limits: limits.as_ref(), redis };
+        lint::warn(file, &parts, context);
         fields.warn_unused(context);
     }
     let specs = routes.into_iter().map(|route| route.spec).collect();

@@ -57,9 +57,12 @@ impl Fields {
             let source = form.given().and_then(|form| source(form, context));
             let name_text: Arc<str> = name.value.as_str().into();
             if let Some(Source::Auth(Auth::Prefix(_))) = source {
-                let message = format!("`{name_text}` counts only the start of a token");
-                let hint =
-                    "when the token looks like a JWT the whole token is used; in private scope the whole credential is in the key anyway";
+                let message = format!(
+                    "`{name_text}` counts only the start of a token, and tokens of one issuer begin alike (JWTs for 48 to 155 characters)"
+                );
+                let hint = format!(
+                    "write {name_text} = {{ auth = \"token\" }}: where a token looks like a JWT, and in scope \"private\", the whole of it counts anyway"
+                );
                 context.report.push(Draft::warning(name.span.clone(), message).hint(hint));
             }
             let field = source.filter(|_| valid).map(|source| Arc::new(Field { name: Arc::clone(&name_text), source }));

@@ -6,6 +6,9 @@ use std::sync::Arc;
 use super::problem::{Draft, Problem, Severity, Source, Span};
 use super::read::{Located, Text};
 
+/// What a comment says of a warning at its line that is right as it is.
+const RIGHT: &str = "check: ok";
+
 /// Collects problems, and keeps quiet about what is only the consequence of a syntax error.
 pub struct Report {
     source: Source,
@@ -21,14 +24,20 @@ impl Report {
         Self { source, problems: Vec::new(), broken_lines: Vec::new(), broken_header: false }
     }
 
-    /// Notes a problem, unless it stands on a line that is broken anyway.
+    /// Notes a problem, unless it stands on a line that is broken anyway, or is a warning that the file itself calls right.
     pub fn push(&mut self, draft: Draft) {
         let problem = self.source.locate(draft);
         let last = self.source.line(problem.span.end.max(problem.span.start + 1) - 1);
         let broken = problem.line > 0 && self.broken_lines.iter().any(|line| (problem.line..=last).contains(line));
-        if !broken {
+        if !broken && !self.is_right(&problem) {
             self.problems.push(problem);
         }
+    }
+
+    /// Whether the line of a warning ends with [`RIGHT`], and maybe a word on why.
+    fn is_right(&self, problem: &Problem) -> bool {
+        let said = || self.line_of(problem.span.start).split('#').skip(1).any(|comment| comment.trim_start().starts_with(RIGHT));
+        problem.severity != Severity::Error && problem.line > 0 && said()
     }
 
     /// Notes a syntax error; of several on one line only the first, because the others follow from it.

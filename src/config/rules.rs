@@ -384,21 +384,3 @@ impl<'a> Names<'a> {
         }
     }
 }
-
-/// What looks wrong with the rules as a whole: none at all, entries that no write purges.
-pub fn warn(routes: &[Route], purges: &[Purge], context: &mut Context) {
-    if routes.is_empty() {
-        let draft = Draft::warning(0..0, "there are no routes: everything passes through and nothing is cached");
-        context.report.push(draft.hint("add [[routes]] with path = \"/api/…\" and ttl = \"5m\""));
-    }
-    for Route { spec, path } in routes {
-        let covered = || purges.iter().any(|purge| purge.rule.pattern.may_cover(&spec.pattern));
-        if spec.mode == Mode::On && spec.ttl.is_some() && spec.tags.is_empty() && !covered() {
-            let draft = Draft::warning(
-                path.clone(),
-                "this route has no tags, and no purge rule covers its path: only writes to the same url purge it",
-            );
-            context.report.push(draft.hint("give it tags and a [[purges]] rule, if other writes change what it shows"));
-        }
-    }
-}

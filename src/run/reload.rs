@@ -45,7 +45,7 @@ pub struct Report {
 /// A problem of the file.
 #[derive(Clone, Debug, Serialize)]
 pub struct Told {
-    /// `error` or `warning`.
+    /// `error`, `warning` or `note`.
     pub severity: &'static str,
     /// The line, from 1; 0 when it is about the whole file.
     pub line: usize,
@@ -62,6 +62,7 @@ impl Told {
         let severity = match problem.severity {
             Severity::Error => "error",
             Severity::Warning => "warning",
+            Severity::Note => "note",
         };
         let (message, hint) = (problem.message.clone(), problem.hint.clone());
         Self { severity, line: problem.line, column: problem.column, message, hint }

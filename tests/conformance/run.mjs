@@ -2,15 +2,14 @@
 // Runs the public suite of HTTP caching tests (npm package http-cache-tests) against a sidecar with one route without `ttl`, and judges the
 // results by expected.json. Needs node 18 or newer and npm; the first run fetches the package, later ones find it in the work folder.
 
-import { execFileSync, spawn } from 'node:child_process'
 import fs from 'node:fs'
 import { createRequire } from 'node:module'
 import path from 'node:path'
 import process from 'node:process'
-import readline from 'node:readline'
 import { fileURLToPath, pathToFileURL } from 'node:url'
 import { parseArgs } from 'node:util'
 
+import { install, listening, start } from '../tools.mjs'
 import { judge, summary } from './judge.mjs'
 
 const USAGE = `usage: tests/conformance/run.mjs --sidecache BINARY --folder FOLDER [--only TEST]
@@ -20,7 +19,6 @@ const USAGE = `usage: tests/conformance/run.mjs --sidecache BINARY --folder FOLD
   --only       runs one test, shows its messages, and judges nothing
 `
 
-// What is run on this machine is what was read: the versions, and the hashes of their archives.
 const PACKAGES = {
   'http-cache-tests': ['0.4.5', 'sha512-DjuwN9nUZXLTW+wav1LRESCZNVxl8SshwOy4z1pxuWbWt5/ay6sM9QQ1lebBaDO6P1IMBoK6mdf+PuVP/QNL8A=='],
   'node-fetch': ['2.7.0', 'sha512-c4FRfUm/dbcWZ7U+1Wq0AwCyFL+3nt2bEw05wfxSz+DWpWsitgmSgYmy2dQdWyKC1694ELPqMs/YzUSNozLt8A==']
@@ -28,7 +26,6 @@ const PACKAGES = {
 
 // The suite takes about half a minute: each of its tests may pause for 3 s three times, a hundred run at a time.
 const DEADLINE_MS = 150_000
-const START_MS = 15_000
 
 // The suite's own headers, and those that its tests of `Vary` send. They are said to change nothing, so that no request passes because of
 // them; what a response varies on still tells entries apart.
@@ -53,10 +50,6 @@ pass_headers = ${JSON.stringify(PASSED)}
 `
 
 const here = path.dirname(fileURLToPath(import.meta.url))
-const children = []
-
-process.on('exit', () => children.forEach((child) => child.kill('SIGKILL')))
-for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP']) process.on(signal, () => process.exit(1))
 
 function readArguments () {
   const text = { type: 'string' }
@@ -68,56 +61,6 @@ function readArguments () {
   }
   process.stderr.write(USAGE)
   process.exit(64)
-}
-
-function archive (folder, name) {
-  try {
-    const found = JSON.parse(fs.readFileSync(path.join(folder, 'node_modules/.package-lock.json'))).packages[`node_modules/${name}`]
-    return [found.version, found.integrity]
-  } catch {
-    return []
-  }
-}
-
-function isInstalled (folder) {
-  return Object.entries(PACKAGES).every(([name, wanted]) => archive(folder, name).join() === wanted.join())
-}
-
-function install (folder) {
-  if (isInstalled(folder)) return
-  fs.mkdirSync(folder, { recursive: true })
-  // Without a package of its own here, npm would look for one in the folders above.
-  fs.writeFileSync(path.join(folder, 'package.json'), '{ "private": true }\n')
-  const wanted = Object.entries(PACKAGES).map(([name, [version]]) => `${name}@${version}`)
-  const quiet = ['--no-audit', '--no-fund', '--ignore-scripts', '--no-package-lock', '--save-exact', '--loglevel=error']
-  execFileSync('npm', ['install', ...quiet, ...wanted], { cwd: folder, stdio: 'inherit' })
-  if (!isInstalled(folder)) {
-    const found = Object.keys(PACKAGES).map((name) => `${name} ${archive(folder, name).join(' ')}`).join(', ')
-    throw new Error(`npm installed something else than what is pinned: ${found}`)
-  }
-}
-
-// Starts a process and returns what `find` makes of one of its lines. All its lines go to a log.
-function start (name, log, command, options, find) {
-  const child = spawn(command[0], command.slice(1), { ...options, stdio: ['ignore', 'pipe', 'pipe'] })
-  children.push(child)
-  const file = fs.createWriteStream(log)
-  return new Promise((resolve, reject) => {
-    const fail = (why) => reject(new Error(`${name} ${why}; see ${log}`))
-    const timer = setTimeout(() => fail(`said nothing of its address within ${START_MS / 1000} s`), START_MS)
-    child.on('error', (error) => fail(`did not start: ${error.message}`))
-    child.on('exit', (code, signal) => fail(`ended with ${code ?? signal}`))
-    for (const stream of [child.stdout, child.stderr]) {
-      readline.createInterface({ input: stream }).on('line', (line) => {
-        file.write(`${line}\n`)
-        const found = find(line)
-        if (found) {
-          clearTimeout(timer)
-          resolve({ child, found })
-        }
-      })
-    }
-  })
 }
 
 function startServer (folder, suite) {
@@ -137,15 +80,7 @@ function startSidecar (folder, binary, app) {
   fs.writeFileSync(config, PROXY(app))
   const environment = { ...process.env }
   delete environment.RUST_LOG
-  const address = (line) => {
-    try {
-      const event = JSON.parse(line)
-      return event.message === 'listening' ? event.address : undefined
-    } catch {
-      return undefined
-    }
-  }
-  return start('the sidecar', path.join(folder, 'sidecache.log'), [binary, '--config', config], { env: environment }, address)
+  return start('the sidecar', path.join(folder, 'sidecache.log'), [binary, '--config', config], { env: environment }, listening)
 }
 
 async function load (suite) {
@@ -167,7 +102,7 @@ function only (suites, id) {
 async function main () {
   const options = readArguments()
   const [folder, binary] = [path.resolve(options.folder), path.resolve(options.sidecache)]
-  install(folder)
+  install(folder, PACKAGES)
   const suite = path.join(folder, 'node_modules/http-cache-tests')
   const { suites, runTests, getResults, fetch } = await load(suite)
   const server = await startServer(folder, suite)

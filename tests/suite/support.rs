@@ -2,6 +2,7 @@
 
 pub mod child;
 pub mod client;
+pub mod command;
 pub mod fault_proxy;
 pub mod history;
 pub mod origin;
@@ -14,17 +15,20 @@ pub mod redis_node;
 pub mod redis_sentinel;
 pub mod scene;
 pub mod script;
+pub mod script_admin;
 pub mod sidecar;
 pub mod tls;
 pub mod traffic;
 pub mod wire;
 
 pub use client::{Client, Reply};
+pub use command::CommandLine;
 pub use fault_proxy::{Fault, FaultProxy};
 pub use origin::{Answer, Point, TestApp};
 pub use redis::RedisServer;
 pub use scene::Scene;
 pub use script::{Script, ScriptApp};
+pub use script_admin::ScriptAdmin;
 pub use sidecar::Sidecar;
 
 use std::future::Future;

@@ -283,7 +283,7 @@ fn a_field_of_a_capture_needs_that_capture() {
 
 #[test]
 fn warnings_leave_the_file_usable() {
-    warning("p = { auth = \"prefix\", length = 20 }", 1, "in private scope the whole credential is in the key anyway");
+    warning("p = { auth = \"prefix\", length = 20 }", 1, "write p = { auth = \"token\" }");
     warning("x = { host = true }", 1, "is not used");
     warning("[[routes]]\npath = \"/a\"\nttl = \"5m\"", 2, "no purge rule covers");
     warning("[[routes]]\npath = \"/a\"\norigin = \"ignore\"", 3, "no effect without");

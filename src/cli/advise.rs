@@ -1,0 +1,75 @@
+//! `advise`: what shadow mode and audits have found, as lines of proxy.toml to paste. Nothing is ever applied by itself.
+
+use std::fmt::Write as _;
+use std::path::Path;
+use std::process::ExitCode;
+
+use clap::Args;
+use http::Method;
+
+use super::answers::{Advice, ShadowReport, ShadowRoute};
+use super::remote::{Failure, Reach};
+use super::show::{clean, clean_lines, counted, percent};
+
+pub(super) const EXAMPLES: &str = "\
+Examples:
+  sidecache advise
+  sidecache advise > advice.toml        findings are comments: the whole is TOML
+
+Give a route `mode = \"shadow\"` to learn what it would do before it does it, or `audit = 0.01` to have a share of its hits checked.
+Read each line before you paste it: it is advice, and it comes from the traffic that was seen.";
+
+#[derive(Args, Debug)]
+pub(super) struct Asked {
+    /// The sidecar's own JSON, with every example, instead of TOML.
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    reach: Reach,
+}
+
+pub(super) fn run(path: &Path, asked: &Asked) -> Result<ExitCode, Failure> {
+    let reply = asked.reach.remote(path)?.ask(&Method::GET, "/shadow", None)?.accepted()?;
+    Ok(super::print(&if asked.json { reply.text.trim_end().to_owned() } else { told(&reply.read()?) }))
+}
+
+fn told(report: &ShadowReport) -> String {
+    if report.routes.is_empty() && report.advice.is_empty() {
+        return "# nothing to advise: no route has mode = \"shadow\" or audit, or none of them was asked for yet".to_owned();
+    }
+    let mut text = String::new();
+    for route in &report.routes {
+        let _ = writeln!(text, "# {}", seen(route));
+    }
+    if report.advice.is_empty() {
+        let _ = writeln!(text, "#\n# nothing to advise: no answer would have been stale, and none was shared that differs between callers");
+    }
+    for Advice { route, why, toml, line } in &report.advice {
+        let place = line.map(|line| format!(", line {line}")).unwrap_or_default();
+        let _ = writeln!(text, "\n# {}{place}: {}", clean(route), clean(why));
+        let _ = writeln!(text, "{}", clean_lines(toml.trim_end()));
+    }
+    text.truncate(text.trim_end().len());
+    text
+}
+
+fn seen(route: &ShadowRoute) -> String {
+    let mut text = format!("{} ({}): {}", clean(&route.route), clean(&route.mode), counted(route.requests, "request"));
+    if route.hit_rate.is_some() {
+        let verb = if route.mode == "shadow" { "would be hits" } else { "hits" };
+        let _ = write!(text, ", {} {verb}", percent(route.hit_rate));
+    }
+    if route.stale.count > 0 {
+        let _ = write!(text, ", {} would have been stale", route.stale.count);
+        if route.stale.unexplained > 0 {
+            let _ = write!(text, " ({} after no write that was seen)", route.stale.unexplained);
+        }
+    }
+    if route.scope.count > 0 {
+        let _ = write!(text, ", {} differed between callers who would share them", route.scope.count);
+    }
+    if route.audit.asked > 0 {
+        let _ = write!(text, ", {} of {} stale", route.audit.stale, counted(route.audit.asked, "audited hit"));
+    }
+    text
+}

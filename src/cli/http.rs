@@ -1,0 +1,115 @@
+//! A small HTTP/1.1 client of one address: what the commands need to speak to a sidecar, over plain TCP.
+
+use std::fmt;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::client::conn::http1::{SendRequest, handshake};
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+/// How long connecting may take: a sidecar is near.
+const CONNECT: Duration = Duration::from_secs(2);
+
+/// Where to connect.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Place {
+    /// A name or an address, IPv6 without brackets.
+    host: String,
+    port: u16,
+}
+
+impl Place {
+    /// Reads `http://host:port`, `host:port` or `host`.
+    pub(super) fn parse(text: &str, default_port: u16) -> Result<Self, String> {
+        let lower = text.to_ascii_lowercase();
+        if lower.starts_with("https://") {
+            return Err("the sidecar itself speaks plain http; name it by http://HOST:PORT, from afar through an SSH tunnel".to_owned());
+        }
+        let with_scheme = if lower.starts_with("http://") { text.to_owned() } else { format!("http://{text}") };
+        // SECURITY: a url may hold a password by mistake, so its text is not repeated.
+        let url = url::Url::parse(&with_scheme)
+            .map_err(|error| format!("it is not a url: {error}; write it as http://127.0.0.1:{default_port}"))?;
+        if !url.username().is_empty() || url.password().is_some() {
+            return Err("it must not hold a user or password".to_owned());
+        }
+        if url.path() != "/" || url.query().is_some() || url.fragment().is_some() {
+            return Err(format!("it must be no more than http://HOST:PORT, and has the path {}", url.path()));
+        }
+        let host = url.host_str().unwrap_or_default().trim_start_matches('[').trim_end_matches(']').to_owned();
+        // The parser leaves out a port that is the scheme's default: `http://host:80` means 80.
+        let port = url.port().unwrap_or(if with_scheme.trim_end_matches('/').ends_with(":80") { 80 } else { default_port });
+        Ok(Self { host, port })
+    }
+
+    /// The place of a listener on this machine: what listens on all addresses is asked on the loopback.
+    pub(super) fn of(address: SocketAddr) -> Self {
+        let ip = match address.ip() {
+            IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+            IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+            ip => ip,
+        };
+        Self { host: ip.to_string(), port: address.port() }
+    }
+
+    /// Connects. Returns the address that answered as well.
+    pub(super) async fn connect(&self) -> io::Result<(SendRequest<Full<Bytes>>, SocketAddr)> {
+        let late = || io::Error::new(io::ErrorKind::TimedOut, format!("no connection within {} s", CONNECT.as_secs()));
+        let stream = timeout(CONNECT, TcpStream::connect((self.host.as_str(), self.port))).await.map_err(|_| late())??;
+        let address = stream.peer_addr()?;
+        stream.set_nodelay(true)?;
+        let (sender, connection) = handshake(TokioIo::new(stream)).await.map_err(io::Error::other)?;
+        // It ends with the sender; what breaks it is told to whoever waits for an answer.
+        tokio::spawn(connection);
+        Ok((sender, address))
+    }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.host.contains(':') { write!(f, "[{}]:{}", self.host, self.port) } else { write!(f, "{}:{}", self.host, self.port) }
+    }
+}
+
+/// Runs a command's conversation to its end.
+pub(super) fn block_on<F: Future>(conversation: F) -> io::Result<F::Output> {
+    Ok(tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(conversation))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_place_is_read_in_the_forms_that_people_write() {
+        for (given, read) in [
+            ("http://127.0.0.1:9091", "127.0.0.1:9091"),
+            ("HTTP://127.0.0.1:9091/", "127.0.0.1:9091"),
+            ("127.0.0.1:9091", "127.0.0.1:9091"),
+            ("sidecar", "sidecar:9090"),
+            ("http://sidecar:80", "sidecar:80"),
+            ("[::1]:9091", "[::1]:9091"),
+        ] {
+            assert_eq!(Place::parse(given, 9090).map(|place| place.to_string()).as_deref(), Ok(read), "{given}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_place_is_refused_without_being_repeated() {
+        for given in ["https://h:1", "http://user:hunter2@h:1", "http://h:1/hunter2?a", "http://h:hunter2", ""] {
+            let said = Place::parse(given, 9090).unwrap_err();
+            assert!(!said.contains("user:"), "{given}: {said}");
+        }
+        assert!(Place::parse("user:hunter2@h", 1).is_err_and(|said| !said.contains("hunter2")));
+    }
+
+    #[test]
+    fn what_listens_everywhere_is_asked_on_the_loopback() {
+        let place = |text: &str| Place::of(text.parse().unwrap()).to_string();
+        assert_eq!([place("0.0.0.0:1"), place("[::]:1"), place("10.0.0.7:1")], ["127.0.0.1:1", "[::1]:1", "10.0.0.7:1"]);
+    }
+}

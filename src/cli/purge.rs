@@ -1,0 +1,148 @@
+//! `purge`: voids what is stored, by tag, by URL, or everything.
+
+use std::io::{BufRead, IsTerminal as _, Write};
+use std::path::Path;
+use std::process::ExitCode;
+
+use clap::Args;
+use http::Method;
+use serde_json::json;
+
+use super::answers::Purged;
+use super::remote::{Failure, Reach};
+use super::show::{clean, counted, millis};
+
+pub(super) const EXAMPLES: &str = "\
+Examples:
+  sidecache purge --tag campaigns:acme --tag forms:acme
+  sidecache purge --url http://app.example.com/api/v1/campaigns/7
+  sidecache purge --tag campaigns:acme --soft      serve it stale where the route allows, while it is fetched anew
+  sidecache purge --everything --yes               in a script: without a terminal nobody can be asked";
+
+#[derive(Args, Debug)]
+#[group(id = "named", required = true, multiple = true, args = ["tags", "urls", "everything"])]
+pub(super) struct Asked {
+    /// A tag. May be repeated.
+    #[arg(long = "tag", value_name = "TAG")]
+    tags: Vec<String>,
+    /// A URL, with the host that clients use. May be repeated.
+    #[arg(long = "url", value_name = "URL")]
+    urls: Vec<String>,
+    /// All that is stored, for every sidecar that shares the Redis. Asks first.
+    #[arg(long, conflicts_with_all = ["tags", "urls"])]
+    everything: bool,
+    /// Mark it as expired instead: routes with stale windows serve it while it is fetched anew.
+    #[arg(long)]
+    soft: bool,
+    /// Do not ask.
+    #[arg(long, short)]
+    yes: bool,
+    /// The sidecar's own JSON instead of a sentence.
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    reach: Reach,
+}
+
+/// What came of asking the operator.
+#[derive(Debug, PartialEq, Eq)]
+enum Consent {
+    Given,
+    Refused,
+    NobodyToAsk,
+}
+
+pub(super) fn run(path: &Path, asked: &Asked) -> Result<ExitCode, Failure> {
+    for url in &asked.urls {
+        check_url(url)?;
+    }
+    if let Some(empty) = asked.tags.iter().find(|tag| tag.trim().is_empty()) {
+        return Err(Failure::Usage(format!("--tag {empty:?} is no tag; an unset variable of the shell?")));
+    }
+    let remote = asked.reach.remote(path)?;
+    if asked.everything {
+        let question = format!("Purge everything that the sidecar at {} has stored? The app is asked anew for all of it.", remote.place());
+        let terminal = std::io::stdin().is_terminal();
+        match consent(asked.yes, terminal, &question, &mut std::io::stdin().lock(), &mut std::io::stderr().lock()) {
+            Consent::Given => {}
+            Consent::Refused => return Err(Failure::Failed("nothing was purged".to_owned())),
+            Consent::NobodyToAsk => {
+                return Err(Failure::Usage("--everything asks first, and here is no terminal to ask at; add --yes".to_owned()));
+            }
+        }
+    }
+    let body = if asked.everything {
+        json!({ "everything": true, "soft": asked.soft })
+    } else {
+        json!({ "tags": asked.tags, "urls": asked.urls, "soft": asked.soft })
+    };
+    let reply = remote.ask(&Method::POST, "/purge", Some(&body))?.accepted()?;
+    Ok(super::print(&if asked.json { reply.text.trim_end().to_owned() } else { told(&reply.read()?) }))
+}
+
+fn check_url(given: &str) -> Result<(), Failure> {
+    let known = url::Url::parse(given).ok().filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
+    match known {
+        Some(_) => Ok(()),
+        None => Err(Failure::Usage(format!("--url {given:?} is no URL; write it with its host, as in http://app.example.com/path"))),
+    }
+}
+
+fn consent(yes: bool, terminal: bool, question: &str, answers: &mut dyn BufRead, out: &mut dyn Write) -> Consent {
+    if yes {
+        return Consent::Given;
+    }
+    if !terminal {
+        return Consent::NobodyToAsk;
+    }
+    let mut answer = String::new();
+    let asked = write!(out, "{question} [y/N] ").and_then(|()| out.flush()).and_then(|()| answers.read_line(&mut answer));
+    let given = asked.is_ok() && matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes");
+    if given { Consent::Given } else { Consent::Refused }
+}
+
+fn told(purged: &Purged) -> String {
+    let how = if purged.soft { "expired (soft)" } else { "purged" };
+    let took = millis(purged.took_ms);
+    if purged.everything {
+        return format!("{how} everything in {took}");
+    }
+    let tags: String = purged.tags.iter().map(|tag| format!("\n  {}", clean(tag))).collect();
+    format!("{how} {} in {took}{tags}", counted(u64::try_from(purged.tags.len()).unwrap_or(u64::MAX), "tag"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn answered(yes: bool, terminal: bool, answer: &str) -> (Consent, String) {
+        let mut out = Vec::new();
+        let consent = consent(yes, terminal, "All?", &mut answer.as_bytes(), &mut out);
+        (consent, String::from_utf8(out).unwrap())
+    }
+
+    #[test]
+    fn everything_is_purged_after_a_yes_alone() {
+        for yes in ["y\n", "Y\n", "yes\n", " YES "] {
+            assert_eq!(answered(false, true, yes), (Consent::Given, "All? [y/N] ".to_owned()), "{yes:?}");
+        }
+        for no in ["\n", "", "n\n", "yess\n", "no\ny\n"] {
+            assert_eq!(answered(false, true, no).0, Consent::Refused, "{no:?}");
+        }
+    }
+
+    #[test]
+    fn nobody_is_asked_without_a_terminal_or_with_yes() {
+        assert_eq!(answered(false, false, "y\n"), (Consent::NobodyToAsk, String::new()));
+        assert_eq!(answered(true, false, ""), (Consent::Given, String::new()));
+        assert_eq!(answered(true, true, "n\n"), (Consent::Given, String::new()));
+    }
+
+    #[test]
+    fn a_url_has_its_host() {
+        assert!(check_url("https://app.example.com/a?b").is_ok());
+        for bad in ["/a", "app.example.com/a", "ftp://h/a", "http://", ""] {
+            assert!(check_url(bad).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,194 @@
+//! `stats`: what a running sidecar has done, by route, and what keeps requests from the cache.
+
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Args;
+use http::{Method, StatusCode};
+
+use super::answers::{Ready, Redis, Route, Stats, Tag};
+use super::remote::{Failure, Reach, Remote};
+use super::show::{clean, clean_lines, counted, millis, percent, seconds, size, table};
+
+pub(super) const EXAMPLES: &str = "\
+Examples:
+  sidecache stats
+  sidecache stats --json | jq '.routes[] | {path, hit_ratio}'
+  sidecache stats --ready        a health check for containers without curl: exits with 1 unless the sidecar takes traffic";
+
+/// The most reasons and tags that are shown.
+const MAX_ROWS: usize = 20;
+
+/// The order in which dispositions are told; others follow.
+const DISPOSITIONS: [&str; 5] = ["HIT", "STALE", "REVALIDATED", "MISS", "BYPASS"];
+
+#[derive(Args, Debug)]
+pub(super) struct Asked {
+    /// One line on whether it is ready; exits with 1 unless it is. Needs no token.
+    #[arg(long)]
+    ready: bool,
+    /// The sidecar's own JSON instead of tables.
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    reach: Reach,
+}
+
+pub(super) fn run(path: &Path, asked: &Asked) -> Result<ExitCode, Failure> {
+    let remote = asked.reach.remote(path)?;
+    if asked.ready {
+        return ready(&remote, asked.json);
+    }
+    let reply = remote.ask(&Method::GET, "/stats", None)?.accepted()?;
+    if asked.json {
+        return Ok(super::print(reply.text.trim_end()));
+    }
+    Ok(super::print(&text(&reply.read()?)))
+}
+
+fn ready(remote: &Remote, as_json: bool) -> Result<ExitCode, Failure> {
+    let reply = remote.ask(&Method::GET, "/ready", None)?;
+    if !matches!(reply.status, StatusCode::OK | StatusCode::SERVICE_UNAVAILABLE) {
+        return Err(reply.refusal());
+    }
+    if as_json {
+        super::print(reply.text.trim_end());
+    } else {
+        super::print(&readiness(&reply.read()?));
+    }
+    Ok(if reply.status == StatusCode::OK { ExitCode::SUCCESS } else { super::FAILED.into() })
+}
+
+fn readiness(ready: &Ready) -> String {
+    let reasons: Vec<_> = ready.reasons.iter().map(|reason| clean(reason)).collect();
+    if reasons.is_empty() { clean(&ready.status).into_owned() } else { format!("{}: {}", clean(&ready.status), reasons.join("; ")) }
+}
+
+fn text(stats: &Stats) -> String {
+    let mut text = overview(stats);
+    let mut routes: Vec<&Route> = stats.routes.iter().collect();
+    if sum(&stats.unrouted.requests) > 0 {
+        routes.push(&stats.unrouted);
+    }
+    if !routes.is_empty() {
+        let _ = write!(text, "\n{}\n", route_table(&routes));
+    }
+    if let Some(reasons) = reason_table(&routes) {
+        let _ = write!(text, "\n{reasons}\n");
+    }
+    if !stats.tags.is_empty() {
+        let row = |tag: &Tag| [tag.tag.clone(), tag.stored.to_string(), tag.hits.to_string(), tag.purged.to_string()];
+        let _ = write!(text, "\n{}\n", table(["TAG", "STORED", "HITS", "PURGED"], &[1, 2, 3], stats.tags.iter().take(MAX_ROWS).map(row)));
+    }
+    text.truncate(text.trim_end().len());
+    text
+}
+
+fn overview(stats: &Stats) -> String {
+    let totals = &stats.totals;
+    let mut text = format!(
+        "sidecache {}, up for {}, mode {}, {}\n",
+        clean(&stats.version),
+        seconds(stats.uptime_s),
+        clean(&stats.mode),
+        readiness(&stats.ready)
+    );
+    let mut add = |name: &str, value: &str| {
+        let _ = writeln!(text, "  {name:<10} {}", clean(value));
+    };
+    add("requests", &requests(&totals.requests));
+    add("hit ratio", &percent(totals.hit_ratio));
+    let saved = format!("{} saved, and {}", counted(totals.app_requests_saved, "request"), seconds(totals.time_saved_s));
+    add("app", &format!("{} asked, {saved} of its time", counted(totals.app_requests, "request")));
+    add("bodies", &format!("{} from the cache, {} from the app", size(totals.bytes_from_cache), size(totals.bytes_from_app)));
+    let memory = &stats.memory;
+    let (bytes, limit) = (size(memory.bytes), size(memory.limit_bytes));
+    let entries = if memory.entries == 1 { "1 entry".to_owned() } else { format!("{} entries", memory.entries) };
+    add("memory", &format!("{entries}, {bytes} of {limit}, {}", counted(memory.evictions, "eviction")));
+    add("redis", &stats.redis.as_ref().map_or_else(|| "none: this process's memory alone".to_owned(), redis));
+    let config = &stats.config;
+    let age = seconds(Duration::from_millis(stats.now_ms.saturating_sub(config.loaded_ms)).as_secs_f64());
+    add("config", &format!("{}, read {age} ago, {}", config.file, counted(config.loads, "load")));
+    if !config.restart_needed.is_empty() {
+        add("restart", &format!("needed for {}", config.restart_needed.join(", ")));
+    }
+    let shadow = &stats.shadow;
+    if shadow.findings > 0 {
+        add("shadow", &format!("{}: see `sidecache advise`", counted(shadow.findings, "finding")));
+    }
+    if shadow.audited > 0 {
+        add("audit", &format!("{} of {} stale", shadow.audited_stale, counted(shadow.audited, "hit")));
+    }
+    if let Some(error) = &config.error {
+        let _ = writeln!(text, "\nThe file is refused, and the rules from before it hold:\n{}", clean_lines(error));
+    }
+    text
+}
+
+fn redis(redis: &Redis) -> String {
+    let lease = if redis.lease { "with a lease" } else { "without a lease" };
+    let mut text = format!("{}, {lease}, {}", redis.state, counted(redis.peers, "other sidecar"));
+    if redis.journal > 0 {
+        let _ = write!(text, ", {} in the journal", counted(redis.journal, "purge"));
+    }
+    if let Some(why) = &redis.why {
+        let _ = write!(text, ": {why}");
+    }
+    text
+}
+
+fn sum(requests: &BTreeMap<String, u64>) -> u64 {
+    requests.values().fold(0, |sum, count| sum.saturating_add(*count))
+}
+
+fn requests(by: &BTreeMap<String, u64>) -> String {
+    let known = DISPOSITIONS.iter().filter_map(|name| Some((*name, *by.get(*name)?)));
+    let others = by.iter().map(|(name, count)| (name.as_str(), *count)).filter(|(name, _)| !DISPOSITIONS.contains(name));
+    let parts: Vec<_> = known.chain(others).filter(|(_, count)| *count > 0).map(|(name, count)| format!("{name} {count}")).collect();
+    if parts.is_empty() { "0".to_owned() } else { format!("{}: {}", sum(by), parts.join(", ")) }
+}
+
+fn route_table(routes: &[&Route]) -> String {
+    let head = ["ROUTE", "MODE", "REQUESTS", "HIT RATIO", "HIT P50", "APP P50", "APP SAVED", "FROM CACHE", "FROM APP"];
+    let p50 = |times: &Option<super::answers::Times>| times.as_ref().map_or_else(|| "-".to_owned(), |times| millis(times.p50_ms));
+    let rows = routes.iter().map(|route| {
+        [
+            route.path.clone(),
+            if route.line.is_some() { route.mode.clone() } else { "-".to_owned() },
+            sum(&route.requests).to_string(),
+            percent(route.hit_ratio),
+            p50(&route.latency.hit),
+            p50(&route.latency.app),
+            route.app_requests_saved.to_string(),
+            size(route.bytes_from_cache),
+            size(route.bytes_from_app),
+        ]
+    });
+    table(head, &[2, 3, 4, 5, 6, 7, 8], rows)
+}
+
+fn reason_table(routes: &[&Route]) -> Option<String> {
+    let mut reasons: Vec<_> = routes.iter().flat_map(|route| route.reasons.iter().map(move |reason| (*route, reason))).collect();
+    if reasons.is_empty() {
+        return None;
+    }
+    reasons.sort_by_key(|(_, reason)| Reverse(reason.count));
+    let rows = reasons.iter().take(MAX_ROWS).map(|(route, reason)| {
+        let words = [Some(reason.reason.as_str()), reason.subject.as_deref()].into_iter().flatten().collect::<Vec<_>>().join(" ");
+        let mend = match (&reason.mend, route.line, &reason.why) {
+            (Some(mend), Some(line), _) => format!("line {line}: {mend}"),
+            (Some(mend), None, _) => mend.clone(),
+            (None, _, why) => why.clone().unwrap_or_default(),
+        };
+        [route.path.clone(), reason.count.to_string(), reason.disposition.clone(), words, mend]
+    });
+    let mut text = table(["ROUTE", "COUNT", "X-CACHE", "REASON", "MEND"], &[1], rows);
+    if reasons.len() > MAX_ROWS {
+        let _ = write!(text, "\n({} more with --json)", reasons.len() - MAX_ROWS);
+    }
+    Some(text)
+}

@@ -1,0 +1,264 @@
+//! `warm`: asks for what clients will ask for, so that it is stored before they come.
+//!
+//! A list or a log goes in; GETs that a route takes go out, each once; what became of them is told. A legacy app may act on a GET
+//! (`/items/7/delete`), so what no route takes is not repeated unless it is told to be.
+
+use std::io::BufReader;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Args;
+use http::header::{HOST, HeaderMap, HeaderName, HeaderValue};
+use http::{Method, Uri, Version};
+use tokio_util::sync::CancellationToken;
+
+use self::list::{Bounds, List};
+use self::send::{Job, Settings};
+use self::summary::NotSent;
+use super::explain::rules_of;
+use super::http::{Place, block_on};
+use super::remote::{Failure, read_header};
+use super::show::clean;
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::outcome::Reason;
+use crate::plan::{Asked as Question, Plan, Rules};
+use crate::units::parse_duration;
+
+mod line;
+mod list;
+mod send;
+mod summary;
+
+pub(super) const EXAMPLES: &str = "\
+Examples:
+  sidecache warm --from urls.txt
+  sidecache warm --from /var/log/nginx/access.log --limit 500 --host app.example.com -H 'x-tenant-id: acme'
+  zcat access.log.2.gz | sidecache warm --from - --rate 20
+  sidecache warm --from urls.txt --to http://10.0.0.7:8080 -H 'accept-encoding: gzip'
+
+A list has one URL or path in a line, and # comments. A log is one of nginx or Apache (common or combined format) or Sidecache's own,
+as text or JSON (which has no query strings): its GETs with 2xx or 304 are asked for once each, the most frequent first.
+
+Entries are kept for each host and each key: --host names the host that clients use, for lines that name none; -H gives the headers
+that routes are keyed by. What a response varies by counts too: browsers send `accept-encoding: gzip`.
+
+Exits with 1 when every request failed.";
+
+#[derive(Args, Debug)]
+pub(super) struct Asked {
+    /// The list or log; - for standard input.
+    #[arg(long, value_name = "FILE")]
+    from: PathBuf,
+    /// Where to send the requests, as http://HOST:PORT. Without it: `[listen] address` of --config.
+    #[arg(long, value_name = "URL")]
+    to: Option<String>,
+    /// The Host of requests whose line names none. Without it: that of --to.
+    #[arg(long, value_name = "HOST")]
+    host: Option<String>,
+    /// A request header, as `name: value`. May be repeated.
+    #[arg(long = "header", short = 'H', value_name = "NAME: VALUE")]
+    headers: Vec<String>,
+    /// Only the N most frequent.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    limit: Option<u64>,
+    /// Requests at once.
+    #[arg(long, value_name = "N", default_value = "4", value_parser = clap::value_parser!(u16).range(1..=256))]
+    concurrency: u16,
+    /// Requests per second, at most.
+    #[arg(long, value_name = "N", value_parser = read_rate)]
+    rate: Option<f64>,
+    /// How long one request may take.
+    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = parse_duration)]
+    timeout: Duration,
+    /// Send what no route of --config takes as well. A GET may do something in the app.
+    #[arg(long)]
+    unrouted: bool,
+    /// JSON instead of a table.
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) fn run(path: &Path, asked: &Asked) -> Result<ExitCode, Failure> {
+    let (headers, named) = read_headers(asked)?;
+    let (to, rules) = destination(path, asked)?;
+    let list = read_list(&asked.from)?;
+    let fallback = match named {
+        Some(host) => host,
+        None => HeaderValue::from_str(&to.to_string()).map_err(|_| Failure::Usage("--to: it has no host that can be sent".to_owned()))?,
+    };
+    let guessed = list.wanted.iter().any(|(wanted, _)| wanted.host.is_none()) && asked.host.is_none() && !headers_name_host(asked);
+    let (jobs, not_sent) = choose(&list, rules.as_ref(), &headers, &fallback, asked.limit);
+    remark(&list, &not_sent, guessed.then_some(&to));
+    if jobs.is_empty() {
+        let nothing = "nothing to ask for";
+        if asked.json {
+            super::print(&format!("{:#}", summary::Tally::default().json(0, &list, &not_sent)));
+        } else {
+            super::print(nothing);
+        }
+        return Ok(if list.unreadable > 0 || !not_sent.is_empty() { super::FAILED.into() } else { ExitCode::SUCCESS });
+    }
+    let timeout = asked.timeout;
+    let settings = Settings { to, headers, concurrency: asked.concurrency.into(), rate: asked.rate, timeout };
+    let tally = block_on(async {
+        let stop = CancellationToken::new();
+        let signalled = stop.clone();
+        // A second Ctrl-C finds nothing left to stop: what remains is a few lines to print.
+        tokio::spawn(async move {
+            if tokio::signal::ctrl_c().await.is_ok() {
+                signalled.cancel();
+            }
+        });
+        send::send(&settings, &jobs, &Clock::system(), &stop).await
+    })
+    .map_err(|error| Failure::Failed(error.to_string()))?;
+    if asked.json {
+        super::print(&format!("{:#}", tally.json(jobs.len(), &list, &not_sent)));
+    } else {
+        super::print(&tally.text(jobs.len()));
+    }
+    Ok(if tally.all_failed() { super::FAILED.into() } else { ExitCode::SUCCESS })
+}
+
+fn read_rate(text: &str) -> Result<f64, String> {
+    let rate = text.parse().ok().filter(|rate: &f64| rate.is_finite() && *rate >= 0.001);
+    rate.ok_or_else(|| "a number of requests per second, such as 20 or 0.5".to_owned())
+}
+
+/// The headers of each request, and the host among them.
+fn read_headers(asked: &Asked) -> Result<(HeaderMap, Option<HeaderValue>), Failure> {
+    let mut headers = HeaderMap::new();
+    for given in &asked.headers {
+        let (name, value) = read_header(given)?;
+        // `read_header` has let through only what can be read here.
+        if let (Ok(name), Ok(value)) = (HeaderName::from_bytes(name.as_bytes()), HeaderValue::from_str(&value)) {
+            headers.append(name, value);
+        }
+    }
+    let given = headers.remove(HOST);
+    let host = match &asked.host {
+        Some(host) => Some(HeaderValue::from_str(host).map_err(|_| Failure::Usage("--host: it cannot be sent".to_owned()))?),
+        None => given,
+    };
+    Ok((headers, host))
+}
+
+fn headers_name_host(asked: &Asked) -> bool {
+    asked.headers.iter().any(|given| given.split(':').next().is_some_and(|name| name.trim().eq_ignore_ascii_case("host")))
+}
+
+/// Where to send, and the rules by which it is chosen what to send.
+fn destination(path: &Path, asked: &Asked) -> Result<(Place, Option<Rules>), Failure> {
+    let given = asked.to.as_deref().map(|to| Place::parse(to, 80)).transpose().map_err(|why| Failure::Usage(format!("--to: {why}")))?;
+    match (given, Config::load(path)) {
+        (given, Ok(config)) => {
+            let to = given.unwrap_or_else(|| Place::of(config.server.address));
+            Ok((to, (!asked.unrouted).then(|| rules_of(config))))
+        }
+        (Some(to), Err(_)) if asked.unrouted => Ok((to, None)),
+        (Some(_), Err(problems)) => Err(Failure::Usage(format!(
+            "{problems}\n  the routes of that file say what is sent; without a file, --unrouted sends all: make sure that no GET of the list changes anything"
+        ))),
+        (None, Err(problems)) => Err(Failure::Config(problems)),
+    }
+}
+
+fn read_list(from: &Path) -> Result<List, Failure> {
+    let read = if from.as_os_str() == "-" {
+        list::read(&mut std::io::stdin().lock(), Bounds::DEFAULT)
+    } else {
+        std::fs::File::open(from).and_then(|file| list::read(&mut BufReader::new(file), Bounds::DEFAULT))
+    };
+    read.map_err(|error| Failure::Usage(format!("--from {}: {error}", from.display())))
+}
+
+/// The requests to send, and why others are not.
+fn choose(list: &List, rules: Option<&Rules>, headers: &HeaderMap, host: &HeaderValue, limit: Option<u64>) -> (Vec<Job>, NotSent) {
+    let limit = limit.and_then(|limit| usize::try_from(limit).ok()).unwrap_or(usize::MAX);
+    let (mut jobs, mut not_sent) = (Vec::new(), NotSent::new());
+    for (wanted, _) in &list.wanted {
+        if jobs.len() == limit {
+            break;
+        }
+        let named = wanted.host.as_deref().and_then(|name| HeaderValue::from_str(name).ok());
+        let job = Job { host: named.unwrap_or_else(|| host.clone()), target: wanted.target.clone() };
+        match rules.and_then(|rules| refusal(rules, &job, headers)) {
+            None => jobs.push(job),
+            Some(why) => *not_sent.entry(why).or_default() += 1,
+        }
+    }
+    (jobs, not_sent)
+}
+
+/// Why the cache would have no part in a request, if that is certain: a proxy on the way may add what a key lacks, but no route.
+fn refusal(rules: &Rules, job: &Job, headers: &HeaderMap) -> Option<String> {
+    let uri: Uri = job.target.parse().ok()?;
+    let mut headers = headers.clone();
+    headers.insert(HOST, job.host.clone());
+    let asked =
+        Question { method: &Method::GET, uri: &uri, version: Version::HTTP_11, headers: &headers, has_body: false, peer_is_trusted: false };
+    match rules.plan(&asked) {
+        Plan::Pass(route, outcome) if route.is_none() || outcome.reason == Some(Reason::ModeOff) => {
+            Some(outcome.detail().map_or_else(|| "no route".to_owned(), |detail| detail.to_string()))
+        }
+        // A header that asks for another method.
+        Plan::Mutate(_) => Some("method override".to_owned()),
+        _ => None,
+    }
+}
+
+/// What there is to say of the list, to stderr.
+fn remark(list: &List, not_sent: &NotSent, guessed: Option<&Place>) {
+    for (line, text) in &list.examples {
+        super::note(&format!("line {line} cannot be read: {text}"));
+    }
+    let shown = list.examples.len() as u64;
+    if list.unreadable > shown {
+        super::note(&format!("{} more lines cannot be read", list.unreadable - shown));
+    }
+    for (why, count) in &list.skipped {
+        super::note(&format!("passed over: {count} lines: {}", why.as_str()));
+    }
+    if list.over > 0 {
+        super::note(&format!("left out: {} lines with requests beyond the first {} different ones", list.over, list.wanted.len()));
+    }
+    for (why, count) in not_sent {
+        super::note(&format!("not sent: {count}: {}{}", clean(why), if why == "no route" { " (--unrouted sends them)" } else { "" }));
+    }
+    if let Some(to) = guessed {
+        super::note(&format!("asking as for the host {to}; entries are kept for each host: --host names the one that clients use"));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const RULES: &str = "[upstream]\nurl = \"http://127.0.0.1:8000\"\n[fields]\ntenant = { header = \"x-tenant-id\" }\n\
+        [[routes]]\npath = \"/a/{id}\"\nttl = \"5m\"\nkey = [\"tenant\"]\n[[routes]]\npath = \"/off\"\nttl = \"5m\"\nmode = \"off\"\n";
+
+    #[test]
+    fn only_what_a_route_takes_is_sent() {
+        let rules = rules_of(Config::parse(RULES, "proxy.toml", &|_| None).unwrap_or_else(|problems| panic!("{problems}")));
+        let text = "/a/1\n/a/2?x\n/off\n/delete/7\n/b\nhttp://other.test/a/1\n";
+        let list = list::read(&mut text.as_bytes(), Bounds::DEFAULT).unwrap();
+        let host = HeaderValue::from_static("app.test");
+        let (jobs, not_sent) = choose(&list, Some(&rules), &HeaderMap::new(), &host, None);
+        // Without the tenant, which a proxy on the way may add, it is still worth asking.
+        let sent: Vec<_> = jobs.iter().map(|job| (job.host.to_str().unwrap(), job.target.as_str())).collect();
+        assert_eq!(sent, [("app.test", "/a/1"), ("app.test", "/a/2?x"), ("other.test", "/a/1")]);
+        assert_eq!(not_sent.into_iter().collect::<Vec<_>>(), [("mode off".to_owned(), 1), ("no route".to_owned(), 2)]);
+        assert_eq!(choose(&list, None, &HeaderMap::new(), &host, None).0.len(), 6);
+        assert_eq!(choose(&list, None, &HeaderMap::new(), &host, Some(2)).0.len(), 2);
+    }
+
+    #[test]
+    fn a_rate_is_a_number_above_nothing() {
+        assert_eq!(read_rate("0.5"), Ok(0.5));
+        for bad in ["0", "-1", "NaN", "inf", "x", ""] {
+            assert!(read_rate(bad).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,149 @@
+//! Sends the requests of a warm-up: so many at once, so many a second, each within its time, until the end or a signal.
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::future::join_all;
+use http::header::{ACCEPT, HOST, HeaderMap, HeaderValue, USER_AGENT};
+use http::{Method, Request, Response};
+use http_body_util::{BodyExt as _, Full};
+use hyper::body::Incoming;
+use hyper::client::conn::http1::SendRequest;
+use indicatif::{ProgressBar, ProgressStyle};
+use tokio::time::{Instant, sleep_until, timeout};
+use tokio_util::sync::CancellationToken;
+
+use super::super::http::Place;
+use super::summary::{Sent, Tally};
+use crate::clock::Clock;
+
+/// A request to send.
+#[derive(Clone, Debug)]
+pub(super) struct Job {
+    pub(super) host: HeaderValue,
+    pub(super) target: String,
+}
+
+/// How requests are sent.
+#[derive(Clone, Debug)]
+pub(super) struct Settings {
+    pub(super) to: Place,
+    pub(super) headers: HeaderMap,
+    pub(super) concurrency: usize,
+    /// Requests per second, if they are limited.
+    pub(super) rate: Option<f64>,
+    pub(super) timeout: Duration,
+}
+
+/// What all workers share.
+struct Round<'a> {
+    settings: &'a Settings,
+    jobs: &'a [Job],
+    next: AtomicUsize,
+    begun: Instant,
+    tally: Mutex<Tally>,
+    bar: ProgressBar,
+}
+
+/// Sends them all, or until `stop`. What was under way then is not counted.
+pub(super) async fn send(settings: &Settings, jobs: &[Job], clock: &Clock, stop: &CancellationToken) -> Tally {
+    // Drawn to stderr, and only where that is a terminal.
+    let bar = ProgressBar::new(jobs.len() as u64);
+    if let Ok(style) = ProgressStyle::with_template("{bar:30} {pos}/{len} {per_sec}, {eta} left  {msg}") {
+        bar.set_style(style);
+    }
+    let begun = Instant::from_std(clock.now());
+    let round = Round { settings, jobs, next: AtomicUsize::new(0), begun, tally: Mutex::default(), bar };
+    let workers = (0..settings.concurrency.min(jobs.len())).map(|_| round.work());
+    let stopped = stop.run_until_cancelled(join_all(workers)).await.is_none();
+    round.bar.finish_and_clear();
+    let mut tally = round.tally.into_inner().expect("no worker panics with the lock held");
+    tally.stopped = stopped;
+    tally.took = clock.now().saturating_duration_since(begun.into_std());
+    tally
+}
+
+impl Round<'_> {
+    async fn work(&self) {
+        let mut connection = None;
+        loop {
+            let number = self.next.fetch_add(1, Ordering::Relaxed);
+            let Some(job) = self.jobs.get(number) else { return };
+            if let Some(rate) = self.settings.rate {
+                #[allow(clippy::cast_precision_loss, reason = "far fewer than 2^52 requests")]
+                let after = Duration::try_from_secs_f64(number as f64 / rate).unwrap_or(Duration::MAX);
+                sleep_until(self.begun.checked_add(after).unwrap_or(self.begun)).await;
+            }
+            let sent = timeout(self.settings.timeout, self.ask(job, &mut connection)).await;
+            let sent = sent.unwrap_or_else(|_| Err("no answer in time".to_owned()));
+            let mut tally = self.tally.lock().expect("no worker panics with the lock held");
+            tally.add(&job.target, sent);
+            self.bar.set_message(tally.in_a_word());
+            drop(tally);
+            self.bar.inc(1);
+        }
+    }
+
+    /// Sends one request and reads the answer to its end. Only then the connection is kept: what comes late must not be taken for the
+    /// next answer.
+    async fn ask(&self, job: &Job, kept: &mut Option<SendRequest<Full<Bytes>>>) -> Result<Sent, String> {
+        let mut open = kept.take();
+        if let Some(sender) = &mut open
+            && sender.ready().await.is_err()
+        {
+            // Closed by the other side meanwhile.
+            open = None;
+        }
+        let mut sender = match open {
+            Some(sender) => sender,
+            None => self.connect().await?,
+        };
+        let request = self.request(job).ok_or("it cannot be sent")?;
+        let response = match sender.send_request(request).await {
+            // Closed between `ready` and now, before anything was sent.
+            Err(error) if error.is_canceled() => {
+                sender = self.connect().await?;
+                let again = self.request(job).ok_or("it cannot be sent")?;
+                sender.send_request(again).await
+            }
+            other => other,
+        };
+        let response = response.map_err(|error| format!("no answer: {error}"))?;
+        let sent = Self::drain(response).await?;
+        *kept = Some(sender);
+        Ok(sent)
+    }
+
+    async fn connect(&self) -> Result<SendRequest<Full<Bytes>>, String> {
+        self.settings.to.connect().await.map(|(sender, _)| sender).map_err(|error| format!("cannot connect: {error}"))
+    }
+
+    fn request(&self, job: &Job) -> Option<Request<Full<Bytes>>> {
+        let mut request = Request::new(Full::default());
+        *request.method_mut() = Method::GET;
+        *request.uri_mut() = job.target.parse().ok()?;
+        let headers = request.headers_mut();
+        headers.insert(USER_AGENT, HeaderValue::from_static(concat!("sidecache-warm/", env!("CARGO_PKG_VERSION"))));
+        headers.insert(ACCEPT, HeaderValue::from_static("*/*"));
+        for name in self.settings.headers.keys() {
+            headers.remove(name);
+        }
+        for (name, value) in &self.settings.headers {
+            headers.append(name, value.clone());
+        }
+        headers.insert(HOST, job.host.clone());
+        Some(request)
+    }
+
+    async fn drain(response: Response<Incoming>) -> Result<Sent, String> {
+        let (head, mut body) = response.into_parts();
+        let mut bytes = 0;
+        while let Some(frame) = body.frame().await {
+            let frame = frame.map_err(|error| format!("the answer broke off: {error}"))?;
+            bytes += frame.data_ref().map_or(0, |data| data.len() as u64);
+        }
+        Ok(Sent::of(head.status.as_u16(), &head.headers, bytes))
+    }
+}

@@ -1,0 +1,62 @@
+//! Lint of what reaches the app without being in a key: `pass_headers` and `unknown_headers = "pass"`.
+
+use std::str::FromStr as _;
+
+use http::{HeaderName, header};
+
+use super::super::compile::Context;
+use super::super::problem::Draft;
+use super::names::{Meaning, meaning};
+use super::{Route, Whole, texts};
+use crate::field::Source;
+use crate::route::UnknownHeaders;
+
+/// Looks at each cached route.
+pub fn look(whole: &Whole<'_>, context: &mut Context) {
+    for route in whole.cached() {
+        passed(route, whole, context);
+        unknown(route, context);
+    }
+}
+
+fn passed(route: &Route<'_>, whole: &Whole<'_>, context: &mut Context) {
+    let chosen = route.spec.key.iter().any(|field| matches!(field.source, Source::Auth(_)));
+    let is_credential =
+        |name: &HeaderName| *name == header::AUTHORIZATION || *name == header::COOKIE || whole.credential.headers.contains(name);
+    let fields = || super::scopes::fields(route);
+    for text in texts(&route.file.pass_headers) {
+        let Ok(name) = HeaderName::from_str(text.value.as_str()) else { continue };
+        // The credential is in the key or admitted by the app, unless a field of the key has taken its place.
+        let seen = is_credential(&name) && (!chosen || name == header::AUTHORIZATION);
+        if seen || fields().any(|field| field.header() == Some(&name)) {
+            continue;
+        }
+        let what = match meaning(name.as_str()) {
+            Some(Meaning::Credential) => "identifies the caller",
+            Some(Meaning::Caller) => "says who asks",
+            Some(Meaning::Choice) => "changes what many apps answer",
+            None => continue,
+        };
+        let shown = text.value.shown();
+        let message = format!("`{shown}` {what}, and reaches the app without being in the key: one answer would go to all its values");
+        let hint = if name == header::COOKIE || meaning(name.as_str()) == Some(Meaning::Credential) {
+            format!("name it in drop_headers instead: drop_headers = [\"{shown}\"]")
+        } else {
+            let field = name.as_str().trim_start_matches("x-").replace('-', "_");
+            format!(
+                "put it into the key: {field} = {{ header = \"{shown}\" }} in [fields] and \"{field}\" in `key`; or name it in drop_headers"
+            )
+        };
+        context.report.push(Draft::warning(text.span.clone(), message).hint(hint));
+    }
+}
+
+fn unknown(route: &Route<'_>, context: &mut Context) {
+    let given = route.file.unknown_headers.given().filter(|_| route.spec.unknown_headers == UnknownHeaders::Pass);
+    if let Some(given) = given {
+        let message = "every header that no key has seen reaches the app here: anyone can choose the answer that the others get by a header \
+                       of their own";
+        let hint = "write unknown_headers = \"drop\", which withholds them, and name the harmless ones that the app needs in pass_headers";
+        context.report.push(Draft::warning(given.span.clone(), message).hint(hint));
+    }
+}

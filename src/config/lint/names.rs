@@ -1,0 +1,79 @@
+//! What the name of a header or a cookie tells of its value: a guess, for warnings alone.
+
+/// What a value probably does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Meaning {
+    /// It proves who asks: a key, a token, a session.
+    Credential,
+    /// It says who asks, or for whom.
+    Caller,
+    /// It chooses what is answered: a language, a host, another method.
+    Choice,
+}
+
+#[rustfmt::skip]
+const CREDENTIALS: &[&str] = &[
+    "authorization", "cookie", "token", "session", "sessionid", "phpsessid", "jsessionid", "sid", "jwt", "auth", "apikey", "secret", "password",
+];
+
+#[rustfmt::skip]
+const CALLERS: &[&str] = &[
+    "user", "userid", "username", "uid", "account", "accountid", "customer", "member", "tenant", "tenantid", "org", "organization",
+    "organisation", "workspace", "team", "role", "roles", "email", "login", "principal", "identity", "impersonate",
+];
+
+const CHOICES: &[&str] = &["language", "lang", "locale", "currency", "country", "region", "timezone", "tz", "device", "override"];
+
+/// Headers that say where a request was sent or what it really is: apps build links and redirects from them.
+#[rustfmt::skip]
+const REWRITES: &[&str] = &[
+    "forwarded", "x-forwarded-host", "x-forwarded-server", "x-forwarded-proto", "x-forwarded-scheme", "x-forwarded-port",
+    "x-forwarded-prefix", "x-host", "x-original-host", "x-original-url", "x-rewrite-url",
+];
+
+/// Guesses by the words of a name.
+pub fn meaning(name: &str) -> Option<Meaning> {
+    let name = name.to_ascii_lowercase();
+    // A token against forgery is as good as random, and `user-agent` names no user.
+    if ["csrf", "xsrf", "user-agent"].iter().any(|harmless| name.contains(harmless)) {
+        return None;
+    }
+    if REWRITES.contains(&name.as_str()) {
+        return Some(Meaning::Choice);
+    }
+    let words: Vec<&str> = name.split(['-', '_', '.']).collect();
+    let any = |list: &[&str]| words.iter().any(|word| list.contains(word));
+    let api_key = words.windows(2).any(|pair| pair[1] == "key" && matches!(pair[0], "api" | "access"));
+    if api_key || any(CREDENTIALS) {
+        Some(Meaning::Credential)
+    } else if any(CALLERS) {
+        Some(Meaning::Caller)
+    } else if any(CHOICES) {
+        Some(Meaning::Choice)
+    } else {
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_tell_what_a_value_does() {
+        for name in
+            ["Authorization", "cookie", "x-api-key", "apikey", "x-access-key", "x-auth-token", "app_session", "PHPSESSID", "connect.sid"]
+        {
+            assert_eq!(meaning(name), Some(Meaning::Credential), "{name}");
+        }
+        for name in ["x-tenant-id", "X-User-Id", "x-account-id", "x_role", "x-org"] {
+            assert_eq!(meaning(name), Some(Meaning::Caller), "{name}");
+        }
+        for name in ["accept-language", "x-forwarded-host", "x-http-method-override", "x-currency", "x-original-url"] {
+            assert_eq!(meaning(name), Some(Meaning::Choice), "{name}");
+        }
+        for name in ["user-agent", "x-request-id", "x-csrf-token", "x-client", "x-key", "monkey", "x-tracing"] {
+            assert_eq!(meaning(name), None, "{name}");
+        }
+    }
+}

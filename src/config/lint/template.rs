@@ -1,0 +1,126 @@
+//! Can two tag templates ever render the same tag? Takes templates apart by what fields can hold; knows no rules.
+
+use crate::field::Source;
+use crate::route::Pattern;
+use crate::tag::Template;
+
+/// One step through the tags that a template can render.
+#[derive(Clone, Copy)]
+enum Step {
+    /// This character.
+    Char(char),
+    /// One character of a value.
+    One { colon: bool },
+    /// Any number of further ones.
+    More { colon: bool },
+}
+
+/// Whether some tag can come from both. A value counts as one without `:`, which separates the parts of a tag, unless it is a host or the
+/// rest of a path.
+pub fn meet(one: (&Template, &Pattern), other: (&Template, &Pattern)) -> bool {
+    let (one, other) = (steps(one.0, one.1), steps(other.0, other.1));
+    // From the end: whether what is left of both can be the same.
+    let mut left = vec![vec![false; other.len() + 1]; one.len() + 1];
+    for i in (0..=one.len()).rev() {
+        for j in (0..=other.len()).rev() {
+            left[i][j] = match (one.get(i), other.get(j)) {
+                (None, None) => true,
+                (Some(Step::More { .. }), None) => left[i + 1][j],
+                (None, Some(Step::More { .. })) => left[i][j + 1],
+                (Some(Step::More { .. }), Some(Step::More { .. })) => left[i + 1][j] || left[i][j + 1],
+                (Some(Step::More { colon }), Some(step)) => left[i + 1][j] || (fits(*colon, *step) && left[i][j + 1]),
+                (Some(step), Some(Step::More { colon })) => left[i][j + 1] || (fits(*colon, *step) && left[i + 1][j]),
+                (Some(Step::Char(a)), Some(Step::Char(b))) => a == b && left[i + 1][j + 1],
+                (Some(Step::One { colon }), Some(step)) | (Some(step), Some(Step::One { colon })) => {
+                    fits(*colon, *step) && left[i + 1][j + 1]
+                }
+                _ => false,
+            };
+        }
+    }
+    left[0][0]
+}
+
+const fn fits(colon: bool, step: Step) -> bool {
+    colon || !matches!(step, Step::Char(':'))
+}
+
+fn steps(template: &Template, pattern: &Pattern) -> Vec<Step> {
+    let rest = pattern.as_str().rsplit_once("/{*").map(|(_, name)| name.trim_end_matches('}'));
+    let mut sources = template.fields().map(|field| &field.source);
+    let mut steps = Vec::new();
+    let mut inside = false;
+    for c in template.as_str().chars() {
+        match c {
+            '{' => {
+                inside = true;
+                let colon = match sources.next() {
+                    Some(Source::Host) => true,
+                    Some(Source::Path(name)) => rest == Some(&**name),
+                    _ => false,
+                };
+                steps.extend([Step::One { colon }, Step::More { colon }]);
+            }
+            '}' => inside = false,
+            _ if inside => {}
+            c => steps.push(Step::Char(c)),
+        }
+    }
+    steps
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::field::Field;
+    use std::sync::Arc;
+
+    fn can(one: &str, other: &str) -> bool {
+        let resolve = |name: &str| {
+            let source = match name {
+                "host" => Source::Host,
+                "rest" | "id" => Source::Path(name.into()),
+                name => Source::Query(name.into()),
+            };
+            Some(Arc::new(Field { name: name.into(), source }))
+        };
+        let pattern = Pattern::parse("/a/{id}/{*rest}").expect("a pattern");
+        let read = |text| Template::parse(text, &resolve).expect("a template");
+        let (one, other) = (read(one), read(other));
+        let answer = meet((&one, &pattern), (&other, &pattern));
+        assert_eq!(answer, meet((&other, &pattern), (&one, &pattern)), "it is the same the other way round");
+        answer
+    }
+
+    #[test]
+    fn templates_meet_when_some_tag_comes_from_both() {
+        for (one, other) in [
+            ("a", "a"),
+            ("a:{x}", "a:{y}"),
+            ("a:{x}", "a:7"),
+            ("{x}:{y}", "a:{id}"),
+            ("a:{x}:b", "a:{y}:b"),
+            ("{x}", "{y}z"),
+            ("a{x}", "ab{y}"),
+            ("a:{rest}", "a:{x}:{y}"),
+            ("h:{host}", "h:localhost:80"),
+        ] {
+            assert!(can(one, other), "{one} {other}");
+        }
+    }
+
+    #[test]
+    fn templates_do_not_meet_when_no_tag_comes_from_both() {
+        for (one, other) in [
+            ("a", "b"),
+            ("a:{x}", "a:"),
+            ("campaigns:{x}", "campaign:{x}"),
+            ("campaign:{x}", "campaign:{x}:{y}"),
+            ("a:{x}:b", "a:{x}:c"),
+            ("a:{id}", "a:7:8"),
+            ("{x}", "a:b"),
+        ] {
+            assert!(!can(one, other), "{one} {other}");
+        }
+    }
+}

@@ -1,0 +1,237 @@
+// What the dashboard shows and does in front of a real sidecar.
+
+import assert from 'node:assert/strict'
+
+import { inspect, number, open, text, until } from './browser.mjs'
+import { ROUTES } from './scene.mjs'
+
+const CAMPAIGNS = '/api/v1/campaigns'
+const FORM = '/api/v1/forms/7'
+const row = (page, route) => page.locator('tbody.route').filter({ has: page.getByText(route, { exact: true }) })
+const events = (page) => page.locator('#events li')
+const said = (page) => text(page, '#said')
+
+async function confirm (page, { soft = false } = {}) {
+  const dialog = page.locator('dialog#ask[open]')
+  if (soft) await dialog.getByLabel('Soft').check()
+  await dialog.locator('#ask-go').click()
+}
+
+async function expectEvent (page, pattern) {
+  await until(`an event like ${pattern}`, () => events(page).allInnerTexts(), (all) => all.some((one) => pattern.test(one.replace(/\s+/g, ' '))))
+}
+
+async function idleSaysWhatToDo ({ page, scene }) {
+  assert.match(await text(page, '#curl'), /^curl -i http:\/\/127\.0\.0\.1:\d+\/api\/v1\/campaigns$/)
+  assert.equal(await text(page, '#requests'), '0')
+  assert.match(await text(page, '#redis-state'), /memory alone/)
+  const place = row(page, '/api/v1/campaigns/{id}').locator('.where')
+  assert.equal(await place.innerText(), `proxy.toml:${scene.routeLine('/api/v1/campaigns/{id}')}`)
+}
+
+async function numbersMove ({ page, scene }) {
+  assert.equal(await scene.ask(CAMPAIGNS), 'MISS')
+  await scene.warm(CAMPAIGNS)
+  for (let n = 0; n < 40; n += 1) assert.equal(await scene.ask(CAMPAIGNS), 'HIT')
+  await until('requests are counted', () => number(page, '#requests'), (n) => n >= 42)
+  await page.locator('#no-traffic').waitFor({ state: 'hidden' })
+  for (const tile of ['#ratio-minute', '#ratio-start']) await until(`the ratio ${tile}`, () => number(page, tile), (n) => n > 90 && n < 100)
+  assert.ok(await number(page, '#app-saved') >= 41)
+  assert.match(await text(page, '#hit-p50'), /^[\d.]+ ms$/)
+  await until('the app is slower than the cache', async () => [await number(page, '#hit-p50'), await number(page, '#app-p50')], ([hit, app]) => hit < 30 && app >= 30)
+  assert.notEqual(await text(page, '#time-saved'), '0 s')
+  assert.ok(await number(page, 'tbody.route td[data-label="Requests"]') >= 42)
+  const before = await number(page, '#requests')
+  for (let n = 0; n < 7; n += 1) await scene.ask(CAMPAIGNS)
+  await until('seven more', () => number(page, '#requests'), (n) => n === before + 7)
+  const area = page.locator('#chart-rates path.is-HIT')
+  await until('the chart is drawn', () => area.getAttribute('d'), (d) => d?.startsWith('M'))
+}
+
+async function reasonsNameTheLine ({ page, scene }) {
+  for (let n = 0; n < 3; n += 1) assert.equal(await scene.ask(CAMPAIGNS, { headers: { 'x-account-id': '7' } }), 'BYPASS')
+  const route = row(page, CAMPAIGNS)
+  await route.getByRole('button', { name: CAMPAIGNS }).click()
+  const reason = route.locator('.stack > li').filter({ hasText: 'unkeyed header' })
+  await until('the reason is told', () => reason.allInnerTexts(), ([told]) => told?.includes('x-account-id'))
+  assert.match(await reason.innerText(), new RegExp(`line ${scene.routeLine(CAMPAIGNS)} of proxy\\.toml`))
+  await reason.getByRole('button', { name: 'Copy' }).click()
+  assert.equal(await page.evaluate(() => navigator.clipboard.readText()), 'pass_headers = ["x-account-id"]')
+}
+
+async function purgeByTag ({ page, scene }) {
+  await scene.warm(CAMPAIGNS)
+  const button = page.getByRole('button', { name: 'Purge campaigns:acme', exact: true })
+  await button.click()
+  assert.deepEqual(await page.locator('#ask-names li').allInnerTexts(), ['campaigns:acme'])
+  await page.getByRole('button', { name: 'Cancel' }).click()
+  assert.equal(await scene.ask(CAMPAIGNS), 'HIT', 'nothing is purged by a question')
+  await button.click()
+  await confirm(page)
+  await until('it says so', () => said(page), (told) => /^Purge of campaigns:acme done in/.test(told))
+  assert.equal(await scene.ask(CAMPAIGNS), 'MISS')
+  await expectEvent(page, /purge admin.*campaigns:acme/)
+}
+
+async function purgeByKeyboard ({ page, scene }) {
+  await scene.warm(CAMPAIGNS)
+  const { keyboard } = page
+  const focused = () => page.evaluate(() => document.activeElement.getAttribute('aria-label') ?? document.activeElement.textContent.trim())
+  const isInDialog = () => page.evaluate(() => document.activeElement === document.body || document.activeElement.closest('dialog') !== null)
+  await page.locator('#h-tags').evaluate(() => document.activeElement?.blur())
+  await until('Tab reaches the button', async () => {
+    await keyboard.press('Tab')
+    return focused()
+  }, (name) => name === 'Purge campaigns:acme')
+  await keyboard.press('Enter')
+  assert.equal(await focused(), 'Cancel', 'the harmless answer comes first')
+  await keyboard.press('Escape')
+  assert.equal(await page.locator('dialog[open]').count(), 0)
+  assert.equal(await focused(), 'Purge campaigns:acme', 'focus comes back')
+  await keyboard.press('Enter')
+  for (let n = 0; n < 6; n += 1) {
+    await keyboard.press('Tab')
+    assert.ok(await isInDialog(), 'Tab stays in the dialog')
+  }
+  await until('Tab reaches the answer', async () => {
+    await keyboard.press('Tab')
+    return focused()
+  }, (name) => name === 'Purge campaigns:acme' && true)
+  assert.equal(await page.evaluate(() => document.activeElement.id), 'ask-go')
+  await keyboard.press('Enter')
+  await until('it is purged', () => scene.ask(CAMPAIGNS), (cache) => cache === 'MISS')
+}
+
+async function purgeByUrl ({ page, scene }) {
+  await scene.warm(CAMPAIGNS)
+  await scene.warm(FORM)
+  await page.locator('#purge').getByLabel('URLs').check()
+  const field = page.locator('#purge textarea')
+  await field.fill('/api/v1/forms/7')
+  await page.locator('#purge').getByRole('button').click()
+  assert.match(await text(page, '#purge-error'), /is not a URL/)
+  await field.fill(`http://127.0.0.1:${scene.port}${FORM}`)
+  await page.locator('#purge').getByRole('button').click()
+  await confirm(page)
+  await until('it is purged', () => said(page), (told) => told.includes(FORM))
+  assert.equal(await scene.ask(CAMPAIGNS), 'HIT', 'the others stay')
+  assert.equal(await scene.ask(FORM), 'MISS')
+}
+
+async function purgeEverything ({ page, scene }) {
+  for (const path of [CAMPAIGNS, FORM]) await scene.warm(path)
+  await page.locator('#purge').getByLabel('Everything').check()
+  await page.locator('#purge').getByRole('button').click()
+  assert.match(await text(page, '#ask-title'), /everything/)
+  await confirm(page)
+  await until('it says so', () => said(page), (told) => /Purge of everything done/.test(told))
+  for (const path of [CAMPAIGNS, FORM]) assert.equal(await scene.ask(path), 'MISS', path)
+  await expectEvent(page, /purge admin: everything/)
+}
+
+async function softPurge ({ page, scene }) {
+  await scene.warm(FORM)
+  await page.locator('#purge').getByLabel('Tags').check()
+  await page.locator('#purge textarea').fill('forms:acme\nforms:acme\n')
+  await page.locator('#purge').getByRole('button').click()
+  assert.deepEqual(await page.locator('#ask-names li').allInnerTexts(), ['forms:acme'])
+  await confirm(page, { soft: true })
+  await until('it says so', () => said(page), (told) => /^Soft purge of forms:acme/.test(told))
+  assert.equal(await scene.ask(FORM), 'STALE')
+  await expectEvent(page, /soft purge admin.*forms:acme/)
+}
+
+async function writesShowAsTheyHappen ({ page, scene }) {
+  await scene.ask(`${CAMPAIGNS}/9`, { method: 'PUT' })
+  await expectEvent(page, /purge PUT \/api\/v1\/campaigns\/9 .*campaigns:acme/)
+}
+
+async function explains ({ page, scene }) {
+  await scene.warm(CAMPAIGNS)
+  const form = page.locator('#explain')
+  await form.getByLabel('Path and query').fill('api')
+  await form.getByRole('button', { name: 'Explain' }).click()
+  assert.match(await text(page, '#explain-error'), /begins with a slash/)
+  await form.getByLabel('Path and query').fill(CAMPAIGNS)
+  await form.getByLabel('Headers').fill(`host: 127.0.0.1:${scene.port}\nx-tenant-id: acme\n`)
+  await form.getByRole('button', { name: 'Explain' }).click()
+  const told = await until('it is explained', () => text(page, '#explained'), (one) => one.includes('Stored'))
+  for (const part of [`GET ${CAMPAIGNS}`, 'HIT', 'memory', 'campaigns:acme']) assert.ok(told.includes(part), `${part} in: ${told}`)
+  await form.getByLabel('Headers').fill(`host: 127.0.0.1:${scene.port}\nx-tenant-id: nobody\n`)
+  await form.getByRole('button', { name: 'Explain' }).click()
+  await until('nothing is stored for others', () => text(page, '#explained'), (one) => one.includes('Nothing is stored'))
+}
+
+async function badReloadIsShown ({ page, scene }) {
+  const open = row(page, CAMPAIGNS).locator('.more')
+  assert.ok(await open.isVisible())
+  const broken = ROUTES.replace('ttl = "30s"', 'ttl = "30 parsecs"')
+  scene.write(broken)
+  const alert = page.locator('#alert-config')
+  const told = await until('an alert', () => alert.innerText(), (one) => one.includes('parsecs'))
+  assert.ok(told.includes(String(scene.line('ttl = "30 parsecs"'))), `the line is in: ${told}`)
+  assert.match(told, /proxy\.toml could not be loaded at/)
+  assert.equal(await scene.ask(CAMPAIGNS), 'HIT', 'the old rules stay')
+  await inspect({ page, axe: scene.axe }, 'a failed reload', { schemes: ['dark'] })
+  scene.write(ROUTES.replace('ttl = "30s"', 'ttl = "40s"'))
+  await until('it disappears', () => alert.innerText(), (one) => one === '')
+  await until('the new rule shows', () => row(page, '/api/v1/dashboard').locator('td[data-label=TTL]').innerText(), (ttl) => ttl === '40 s')
+  assert.ok(await open.isVisible(), 'what was open stays open')
+  await page.getByRole('button', { name: 'Reload proxy.toml' }).click()
+  await until('a reload by hand says what it did', () => text(page, '#alert-reload'), (one) => /Reloaded/.test(one))
+  await expectEvent(page, /reload failed .*parsecs/)
+}
+
+async function looksWell (opened) {
+  const { page } = opened
+  await inspect(opened, 'traffic')
+  await page.locator('#purge').getByLabel('Everything').check()
+  await page.locator('#purge').getByRole('button').click()
+  await inspect(opened, 'the question')
+  await page.keyboard.press('Escape')
+}
+
+async function lossIsShownAndEnds ({ page, scene }) {
+  await scene.kill()
+  await until('it is told', () => text(page, '#alert-lost'), (one) => one.includes('Connection lost'))
+  assert.equal(await text(page, '#link'), 'Connection lost')
+  await scene.run()
+  await until('it comes back', () => text(page, '#link'), (one) => one === 'Live')
+  assert.equal(await text(page, '#alert-lost'), '')
+  await until('the numbers begin anew', () => text(page, '#requests'), (n) => n === '0')
+}
+
+// In this order: later ones use what earlier ones have left on the page.
+export const LIVE = {
+  'without traffic it says what to do': idleSaysWhatToDo,
+  'numbers move with traffic': numbersMove,
+  'reasons name the line that would mend them': reasonsNameTheLine,
+  'a purge by tag asks first and empties': purgeByTag,
+  'a purge by keyboard alone': purgeByKeyboard,
+  'a purge by URL leaves the others': purgeByUrl,
+  'a purge of everything': purgeEverything,
+  'a soft purge': softPurge,
+  'writes show as they happen': writesShowAsTheyHappen,
+  'requests are explained': explains,
+  'a bad reload is shown, and mended': badReloadIsShown,
+  'light, dark, on a phone, for axe-core': looksWell,
+  'a lost connection is shown, and ends': lossIsShownAndEnds
+}
+
+// With a token the browser asks for it, and sends it by itself.
+export async function withToken (chromium, scene) {
+  const refused = await fetch(`${scene.url}stats`)
+  assert.equal(refused.status, 401)
+  const options = { httpCredentials: { username: 'admin', password: scene.token } }
+  // Chromium logs the 401 that makes it ask.
+  const opened = await open(chromium, scene.url, { options, allowed: [/401/] })
+  const { page, context, complaints } = opened
+  await scene.warm(CAMPAIGNS)
+  await until('numbers move', () => number(page, '#requests'), (n) => n >= 2)
+  await page.getByRole('button', { name: 'Purge campaigns:acme', exact: true }).click()
+  await confirm(page)
+  await expectEvent(page, /purge admin.*campaigns:acme/)
+  assert.equal(await scene.ask(CAMPAIGNS), 'MISS')
+  assert.deepEqual(complaints, [])
+  await context.close()
+}

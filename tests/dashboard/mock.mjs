@@ -1,0 +1,233 @@
+#!/usr/bin/env node
+// An admin listener that only plays one: for looks of the dashboard that a real sidecar shows only in trouble, and with numbers that are at hand
+// at once. `node tests/dashboard/mock.mjs --state busy --port 9191` serves it to a browser; run.mjs takes it as a module.
+
+import fs from 'node:fs'
+import http from 'node:http'
+import path from 'node:path'
+import process from 'node:process'
+import { fileURLToPath } from 'node:url'
+import { parseArgs } from 'node:util'
+
+const PAGES = path.join(path.dirname(fileURLToPath(import.meta.url)), '../../src/admin/dashboard')
+const FILES = { '/': ['index.html', 'text/html'], '/dashboard.css': ['dashboard.css', 'text/css'], '/dashboard.js': ['dashboard.js', 'text/javascript'] }
+const CSP = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+const KINDS = ['HIT', 'STALE', 'REVALIDATED', 'MISS', 'BYPASS']
+
+export const STATES = ['busy', 'idle', 'empty', 'memory', 'degraded', 'failed', 'many', 'shadow', 'hostile']
+
+// Text as strangers write it: markup, a change of direction, no space to break at.
+export const HOSTILE = '<img src=x onerror="document.title=1">\u202egnp.exe\u202c' + 'x'.repeat(300)
+
+const zeros = () => Object.fromEntries(KINDS.map((kind) => [kind, 0]))
+
+function route (path, line, policy, share, hitRate, reasons = []) {
+  return { path, line, mode: 'on', scope: 'private', ttl_s: 300, share, hitRate, requests: zeros(), reasons, ...policy }
+}
+
+const reason = (disposition, reason, subject, share, mend, why) => ({ disposition, reason, subject, share, count: 0, mend, why })
+
+function demoRoutes () {
+  const unkeyed = (name, share) => reason('BYPASS', 'unkeyed header', name, share, `pass_headers = ["${name}"]`, 'The app may see this header, and no key has seen it: what it answers may be for this header alone.')
+  const cold = reason('MISS', 'not stored', null, 0.05, null, 'Nothing is stored under the key yet.')
+  return [
+    route('/api/v1/campaigns', 71, { scope: 'shared' }, 34, 0.94, [cold, unkeyed('x-account-id', 0.012)]),
+    route('/api/v1/campaigns/{id}', 79, { scope: 'shared' }, 22, 0.88, [cold, reason('MISS', 'purged', null, 0.03, null, 'What is stored was purged by a write.')]),
+    route('/api/v1/forms/{*rest}', 88, {}, 11, 0.71, [cold, reason('MISS', 'expired', null, 0.12, 'stale_while_revalidate = "30s"', 'What is stored is past its freshness.')]),
+    route('/api/v1/dashboard', 103, { ttl_s: 30 }, 6, 0.52, [cold, unkeyed('x-forwarded-host', 0.2)]),
+    route('/api/v1/property-areas', 112, { scope: 'public', ttl_s: 600 }, 3, 0.99, []),
+    route('/api/v1/reports/{year}/{month}/summary', 120, { mode: 'shadow', ttl_s: null }, 2, 0, [reason('BYPASS', 'missing field', 'tenant', 0.4, null, 'The key needs the field tenant, and the request lacks it.')])
+  ]
+}
+
+function routesOf (name) {
+  if (name === 'empty') return []
+  const routes = demoRoutes()
+  if (name === 'many') {
+    const made = (n) => route(`/api/v2/resource-${n}/{id}/sub-resource-with-a-rather-long-name/{*rest}`, 130 + 6 * n, {}, 1, 0.5 + (n % 50) / 100, demoRoutes()[0].reasons)
+    return [...routes, ...Array.from({ length: 194 }, (_, n) => made(n))]
+  }
+  if (name === 'hostile') routes.push(route(`/${HOSTILE}`, 999, { scope: 'shared' }, 5, 0.5, [reason('BYPASS', HOSTILE, HOSTILE, 0.5, HOSTILE, HOSTILE)]))
+  return routes
+}
+
+const latency = (count, p50) => count ? { count, mean_ms: p50 * 1.2, p50_ms: p50, p95_ms: p50 * 2.4, p99_ms: p50 * 4.1 } : null
+
+// One sidecar that only exists in numbers.
+export class Mock {
+  constructor (state = 'busy') {
+    this.state = state
+    this.started = Date.now() - 8_000_000
+    this.routes = routesOf(state)
+    this.unrouted = route('none', null, {}, 4, 0, [reason('BYPASS', 'no route', null, 0.8, null, 'No route matches the path.'), reason('BYPASS', 'method', null, 0.2, null, 'Not a GET or HEAD.')])
+    this.tags = ['campaigns:acme', 'campaigns:globex', 'forms:acme', 'campaign:acme:7', 'property-areas', ...(state === 'hostile' ? [HOSTILE] : [])].map((tag, n) => ({ tag, stored: 90 - 12 * n, hits: 0, purged: 0 }))
+    this.events = []
+    this.streams = new Set()
+    this.asked = []
+    this.nextId = 1
+    this.config = { file: '/etc/sidecache/proxy.toml', loaded_ms: this.started, loads: 1, error: null, failed_ms: null, restart_needed: [] }
+    if (state === 'failed') this.fail()
+    this.seed = 7
+    if (!['idle', 'empty'].includes(state)) for (let n = 0; n < 900; n += 1) this.step(2)
+  }
+
+  random () {
+    this.seed = (this.seed * 1103515245 + 12345) % 2147483648
+    return this.seed / 2147483648
+  }
+
+  fail () {
+    this.config = { ...this.config, failed_ms: Date.now(), error: 'proxy.toml:72:9: error: "5 minutes" is not a duration\n   |\n72 | ttl   = "5 minutes"\n   |         ^^^^^^^^^^^ a number and a unit, such as "250ms", "30s", "5m"\n' }
+  }
+
+  // Traffic of a while.
+  step (seconds) {
+    const wave = 1 + 0.35 * Math.sin(Date.now() / 9000) + 0.2 * this.random()
+    for (const one of [...this.routes, this.unrouted]) {
+      const n = Math.round(one.share * wave * seconds * (0.8 + 0.4 * this.random()))
+      const hits = Math.round(n * one.hitRate)
+      one.requests.HIT += Math.round(hits * 0.96)
+      one.requests.STALE += Math.round(hits * 0.03)
+      one.requests.REVALIDATED += Math.round(hits * 0.01)
+      const rest = n - hits
+      const bypass = one.hitRate === 0 ? rest : Math.round(rest * 0.3)
+      one.requests.BYPASS += bypass
+      one.requests.MISS += rest - bypass
+      for (const r of one.reasons) r.count = Math.round(r.share * Object.values(one.requests).reduce((a, b) => a + b, 0))
+    }
+    this.tags.forEach((tag, n) => { tag.hits += Math.round((12 - 2 * n) * seconds * wave) })
+  }
+
+  numbers (one, p50) {
+    const r = one.requests
+    const saved = r.HIT + r.STALE
+    const app = r.MISS + r.BYPASS + r.REVALIDATED
+    const eligible = saved + r.REVALIDATED + r.MISS
+    return {
+      requests: r, hit_ratio: eligible ? (saved + r.REVALIDATED) / eligible : null, app_requests: app, app_requests_saved: saved, time_saved_s: saved * p50 / 1000, bytes_from_cache: saved * 4100, bytes_from_app: app * 4800,
+      latency: { hit: latency(saved, 0.31), miss: latency(r.MISS, p50 + 1.2), app: latency(app, p50) }
+    }
+  }
+
+  stats () {
+    const total = zeros()
+    for (const one of [...this.routes, this.unrouted]) for (const kind of KINDS) total[kind] += one.requests[kind]
+    const show = (one, n) => ({ path: one.path, line: one.line, mode: one.mode, scope: one.scope, ttl_s: one.ttl_s, ...this.numbers(one, 180 + 61 * (n % 9)), reasons: one.reasons.map(({ share, ...rest }) => rest) })
+    const lost = this.state === 'degraded'
+    return {
+      version: '0.1.0', started_ms: this.started, now_ms: Date.now(), uptime_s: (Date.now() - this.started) / 1000, mode: 'on', totals: this.numbers({ requests: total }, 412),
+      routes: this.routes.map(show), unrouted: show(this.unrouted, 0), tags: this.state === 'idle' || this.state === 'empty' ? [] : this.tags,
+      memory: { entries: 1284, bytes: 61_203_456, limit_bytes: 268_435_456, evictions: 0 },
+      redis: this.state === 'memory' ? null : { state: lost ? 'degraded' : 'shared', lease: !lost, peers: lost ? 0 : 2, journal: lost ? 3 : 0, why: lost ? 'redis is lost: connection refused' : null },
+      ready: lost ? { status: 'degraded', reasons: ['redis is lost: connection refused', 'purges wait in the journal: 3'] } : this.config.error ? { status: 'degraded', reasons: ['proxy.toml could not be loaded'] } : { status: 'ready', reasons: [] },
+      config: { ...this.config, restart_needed: lost ? ['memory.size'] : [] }, shadow: this.state === 'shadow' ? { findings: 4, audited: 210, audited_stale: 1 } : { findings: 0, audited: 0, audited_stale: 0 }
+    }
+  }
+
+  policies () {
+    const one = ({ path, line, mode, ttl_s, scope }) => ({ path, line, mode, ttl_s, scope, origin: 'respect', key: ['tenant'], query: ['page', 'limit'], tags: ['campaigns:{tenant}'], stale_while_revalidate_s: null, stale_if_error_s: 600, audit: 0.01 })
+    return { routes: this.routes.map(one), purges: [] }
+  }
+
+  shadow () {
+    const base = { requests: 4210, would_hit: 3105, would_miss: 900, would_bypass: 205, hit_rate: 0.775, not_stored: [{ reason: 'set-cookie', count: 41 }], audit: { asked: 0, stale: 0 } }
+    if (this.state !== 'shadow') return { routes: [], advice: [] }
+    const written = { path: '/api/v1/forms/7', at_ms: Date.now() - 60_000, age_s: 1.2, after: [{ method: 'PUT', path: '/api/v1/forms/7', ms_before: 12 }] }
+    return {
+      routes: [
+        { route: '/api/v1/forms/{*rest}', mode: 'shadow', ...base, stale: { count: 3, unexplained: 0, examples: [written] }, scope: { count: 0, scope: 'private', examples: [] } },
+        { route: '/api/v1/property-areas', mode: 'shadow', ...base, stale: { count: 0, unexplained: 0, examples: [] }, scope: { count: 1, scope: 'public', examples: [{ path: '/api/v1/property-areas', at_ms: Date.now() - 30_000 }] }, audit: { asked: 210, stale: 1 } }
+      ],
+      advice: [{ route: '/api/v1/forms/{*rest}', why: '3 answers would have been stale after PUT /api/v1/forms/7', toml: '[[purges]]\npath = "/api/v1/forms/{*rest}"\ntags = ["forms:{tenant}"]\n', line: 88 }]
+    }
+  }
+
+  explain ({ method, target, headers }) {
+    return {
+      request: `${method} ${target}`, lines: [{ name: 'route', value: '/api/v1/campaigns' }, { name: 'scope', value: 'shared' }, ...headers.map(([name, value]) => ({ name: `header ${name}`, value }))],
+      stored: { tier: 'memory', status: 200, bytes: 329, age_s: 1.2, ttl_s: 298.8, fresh: true, tags: [{ tag: 'campaigns:acme', current: true }], verdict: 'HIT', reason: null }
+    }
+  }
+
+  tell (event) {
+    const whole = { id: this.nextId++, at_ms: Date.now(), ...event }
+    this.events = [...this.events.slice(-199), whole]
+    for (const stream of this.streams) stream.write(this.line(whole))
+  }
+
+  line (event) {
+    return `id: ${event.id}\nevent: ${event.kind}\ndata: ${JSON.stringify(event)}\n\n`
+  }
+
+  purge (body) {
+    this.asked.push(body)
+    const event = { kind: 'purge', by: 'admin', method: null, path: null, tags: body.tags ?? (body.urls ?? []).map((url) => `uri:${url}`), more_tags: 0, everything: body.everything ?? false, soft: body.soft ?? false }
+    this.tell(event)
+    return { tags: event.tags, everything: event.everything, soft: event.soft, took_ms: 1.3 }
+  }
+
+  reload () {
+    const problems = this.config.error ? [{ severity: 'error', line: 72, column: 9, message: 'is not a duration', hint: null }] : []
+    this.tell({ kind: 'reload', ok: !this.config.error, changes: 1, error: this.config.error })
+    const keys = [{ key: 'ttl', from: '"5m"', to: '"10s"' }]
+    return { ok: !this.config.error, changes: [{ what: 'route /api/v1/campaigns', change: 'changed', keys, effect: 'entries are left behind' }], restart_needed: [], problems, text: this.config.error ?? '' }
+  }
+
+  // A write now and then, as an app has them.
+  write () {
+    const tag = this.tags[Math.floor(this.random() * 4)]
+    tag.purged += 1
+    this.tell({ kind: 'purge', by: 'write', method: 'PUT', path: `/api/v1/campaigns/${Math.floor(this.random() * 90)}`, tags: [tag.tag], more_tags: 0, everything: false, soft: false })
+  }
+
+  answer (request, response, body) {
+    const url = new URL(request.url, 'http://localhost')
+    const json = (value, status = 200) => response.writeHead(status, { 'content-type': 'application/json', 'cache-control': 'no-store' }).end(JSON.stringify(value))
+    if (url.pathname in FILES) {
+      const [file, type] = FILES[url.pathname]
+      return response.writeHead(200, { 'content-type': `${type}; charset=utf-8`, 'content-security-policy': CSP, 'cache-control': 'no-store' }).end(fs.readFileSync(path.join(PAGES, file)))
+    }
+    switch (`${request.method} ${url.pathname}`) {
+      case 'GET /stats': return json(this.stats())
+      case 'GET /routes': return json(this.policies())
+      case 'GET /shadow': return json(this.shadow())
+      case 'POST /purge': return json(this.purge(body))
+      case 'POST /explain': return json(this.explain(body))
+      case 'POST /reload': return json(this.reload(), this.config.error ? 422 : 200)
+      case 'GET /events':
+        response.writeHead(200, { 'content-type': 'text/event-stream', 'cache-control': 'no-store' })
+        response.write(': events\n\n' + this.events.slice(-Number(url.searchParams.get('last') ?? 0)).map((event) => this.line(event)).join(''))
+        this.streams.add(response)
+        return response.on('close', () => this.streams.delete(response))
+      default: return json({ error: 'there is no such page', hint: 'see /openapi.json' }, 404)
+    }
+  }
+}
+
+// Serves it until `close` is called. `moves`: whether its numbers move by themselves.
+export async function serve (mock, { port = 0, moves = true } = {}) {
+  const server = http.createServer(async (request, response) => {
+    const chunks = []
+    for await (const chunk of request) chunks.push(chunk)
+    mock.answer(request, response, chunks.length ? JSON.parse(Buffer.concat(chunks)) : null)
+  })
+  await new Promise((resolve) => server.listen(port, '127.0.0.1', resolve))
+  const isQuiet = !moves || ['idle', 'empty'].includes(mock.state)
+  const timers = isQuiet ? [] : [setInterval(() => mock.step(0.25), 250), setInterval(() => mock.write(), 2300)]
+  const close = () => {
+    timers.forEach(clearInterval)
+    server.closeAllConnections()
+    return new Promise((resolve) => server.close(resolve))
+  }
+  return { url: `http://127.0.0.1:${server.address().port}/`, port: server.address().port, close }
+}
+
+if (process.argv[1] === fileURLToPath(import.meta.url)) {
+  const { values } = parseArgs({ options: { state: { type: 'string', default: 'busy' }, port: { type: 'string', default: '9191' } } })
+  if (!STATES.includes(values.state)) {
+    process.stderr.write(`usage: tests/dashboard/mock.mjs [--state ${STATES.join('|')}] [--port PORT]\n`)
+    process.exit(64)
+  }
+  const { url } = await serve(new Mock(values.state), { port: Number(values.port) })
+  process.stdout.write(`${url}\n`)
+}
