@@ -142,14 +142,17 @@ impl Proxy {
         let Order { request, mut mutation, host, base, posted, _place } = order;
         let guarded = mutation.guard == Guard::Bypass;
         let tags = std::mem::take(&mut mutation.tags);
+        let noted = self.shadow.mutation(request.method(), request.uri().path(), &tags, self.clock.wall());
         // What cannot be marked is refused, where the operator would rather refuse a write than serve a stale read.
         let Ok(mut pending) = self.coherence.mark(tags, guarded, self.settings.mark_for).await else {
+            noted.refused();
             let _ = tell.send(Told::Refused);
             return;
         };
         let result = self.send_renewing(request, &mut pending).await;
         let told = match result {
             Ok(response) if response.status().is_client_error() => {
+                noted.refused();
                 self.coherence.refused(pending).await;
                 Told::Response(response, Vec::new(), false)
             }
@@ -159,10 +162,12 @@ impl Proxy {
                 let mut named = named_targets(response.headers(), &host, &base);
                 named.extend(named_groups(response.headers(), &host));
                 if !named.is_empty() {
+                    noted.also_purged(&named);
                     self.coherence.purge(&named).await;
                     purged.extend(named);
                 }
                 self.purge_after(pending, &mutation.repurge_after).await;
+                noted.ended(self.clock.wall());
                 let steps = 1 + u64::from(purged.len() > own);
                 self.passed_on(response, purged, posted, steps).await
             }
@@ -170,7 +175,9 @@ impl Proxy {
                 if error.may_have_reached_app() {
                     // The app may have committed before it broke off.
                     self.purge_after(pending, &mutation.repurge_after).await;
+                    noted.ended(self.clock.wall());
                 } else {
+                    noted.refused();
                     self.coherence.refused(pending).await;
                 }
                 Told::Failed(error)

@@ -30,6 +30,7 @@ use crate::respond;
 use crate::route::Collapse;
 use crate::scope::{Admissions, Hasher};
 use crate::server::{self, Drained, Service};
+use crate::shadow::Shadow;
 use crate::store::Store;
 use crate::store::memory::Memory;
 use crate::store::redis::Link;
@@ -110,6 +111,7 @@ impl Sidecar {
             across,
             admissions: Arc::new(Admissions::new(config.limits.admissions)),
             upstream,
+            shadow: Arc::new(Shadow::new(config.limits.shadow_keys, config.limits.admissions, Arc::clone(&metrics))),
             metrics,
             clock,
             tasks,

@@ -7,6 +7,7 @@ use crate::coalesce::across::Across;
 use crate::coherence::Mode;
 use crate::metrics::{Counter, Metrics};
 use crate::proxy::Proxy;
+use crate::route::{self, RouteSpec};
 use crate::{server, upstream};
 
 /// Registers what has no labels, and what reaches a limit.
@@ -77,7 +78,20 @@ pub(super) fn register(proxy: &Arc<Proxy>, server: &server::Counters, upstream: 
         proxy.metrics.register_counter("sidecache_not_stored_after_all", help, &labels, Arc::clone(counter));
     }
     register_cache(proxy);
+    register_shadow(proxy);
     register_across(proxy);
+}
+
+fn register_shadow(proxy: &Arc<Proxy>) {
+    let measures = Measures(&proxy.metrics);
+    measures.limit("limits.shadow_keys", &proxy.shadow.counters.evicted);
+    measures.limit("shadow.callers", &proxy.shadow.counters.crowded);
+    measures.limit("shadow.routes", &proxy.shadow.counters.routes);
+    // Each from zero on, so that the first of them is seen as an increase.
+    let watched = |spec: &RouteSpec| spec.mode == route::Mode::Shadow || spec.audit > 0.0;
+    for route in proxy.rules.routes.iter().filter(|route| watched(&route.spec)) {
+        let _ = proxy.shadow.route(route.name());
+    }
 }
 
 fn register_cache(proxy: &Arc<Proxy>) {
