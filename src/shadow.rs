@@ -8,7 +8,6 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -30,8 +29,8 @@ use crate::vary::VarySpec;
 
 use advice::Subject;
 use findings::{Change, Kind, RouteShadow, SUSPECTS, Sighting};
-use history::{Caller, Digest, History, Look, Span, Stale, Step, Stored};
-use mutations::{Mutations, Noted};
+use history::{Caller, Digest, History, Look, Span, Stale, Stored};
+use mutations::{Mutations, Noted, Steps};
 use report::{RouteReport, ShadowReport};
 
 pub mod advice;
@@ -46,17 +45,6 @@ pub const MOST_ROUTES: usize = 1024;
 
 /// The longest path that is remembered, in bytes.
 pub const MAX_PATH: usize = 256;
-
-/// Numbers what happens.
-#[derive(Debug, Default)]
-pub struct Steps(AtomicU64);
-
-impl Steps {
-    /// The next number.
-    pub fn next(&self) -> Step {
-        self.0.fetch_add(1, SeqCst) + 1
-    }
-}
 
 /// What would be stored under a key, besides what its [`History`] knows.
 #[derive(Debug)]
@@ -75,8 +63,8 @@ pub struct Entry {
 struct KeyState {
     history: History,
     entry: Option<Arc<Entry>>,
-    /// The change that made what is stored out of date.
-    blame: Option<u64>,
+    /// The change that made what is stored out of date, and whether writes explain it.
+    blame: Option<(u64, bool)>,
     /// How many answers of this key were put down to writes, and to its scope.
     explained: u64,
     scope: u64,
@@ -241,7 +229,7 @@ impl Shadow {
         let route = Arc::new(RouteShadow::new(name));
         routes.insert(name.into(), Arc::clone(&route));
         drop(routes);
-        self.show(&route);
+        route.show_in(&self.metrics);
         Some(route)
     }
 
@@ -306,14 +294,19 @@ impl Shadow {
                 Stale::Changed { since } => {
                     let doubtful = state.history.is_volatile() || (findings.is_volatile() && !state.history.has_stayed());
                     let after = if doubtful { Vec::new() } else { self.mutations.suspects(Ok(since.sent), &served.tags, SUSPECTS) };
-                    state.explained += u64::from(!after.is_empty());
+                    let explained = !after.is_empty();
+                    state.explained += u64::from(explained);
                     let text = after.first().map(|write| stale_text(answered.path, &write.method, &write.path));
                     let age = now.since(served.times.received);
                     let change = Change { id: 0, key: index(answered.key), path: path(answered.path), at: now, age, after, answers: 0 };
-                    state.blame = Some(findings.change(change));
+                    state.blame = Some((findings.change(change), explained));
                     notices.extend(text.map(|text| (Kind::Stale, text)));
                 }
-                Stale::Still => state.explained += u64::from(findings.still(state.blame)),
+                Stale::Still => {
+                    let explained = state.blame.is_some_and(|(_, explained)| explained);
+                    state.explained += u64::from(explained);
+                    findings.still(state.blame.map(|(change, _)| change), explained);
+                }
             }
         }
         if verdict.scope {
@@ -430,22 +423,6 @@ impl Shadow {
         let state = Arc::<Mutex<KeyState>>::default();
         self.table.insert(index(key), Slot::Key(Arc::clone(&state)));
         state
-    }
-
-    fn show(&self, route: &RouteShadow) {
-        let (counters, name) = (&route.counters, &route.name);
-        let register = |metric, help, label, values: &[(&str, &Arc<Counter>)]| {
-            for (value, counter) in values {
-                let labels = [("route", name.to_string()), (label, (*value).to_owned())];
-                self.metrics.register_counter(metric, help, &labels, Arc::clone(counter));
-            }
-        };
-        let requests = [("hit", &counters.hits), ("miss", &counters.misses), ("bypass", &counters.bypasses)];
-        register("sidecache_shadow_requests", "Requests in shadow, by what would have become of them", "result", &requests);
-        let found = [("stale", &counters.stale), ("scope", &counters.scope)];
-        register("sidecache_shadow_findings", "Answers that would have been wrong", "finding", &found);
-        let audits = [("same", &counters.audits_same), ("stale", &counters.audits_stale), ("unclear", &counters.audits_unclear)];
-        register("sidecache_audits", "Hits that were asked for again, by what was found", "result", &audits);
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<Box<str>, Arc<RouteShadow>>> {

@@ -93,7 +93,7 @@ impl Proxy {
         let get = parts.method == Method::GET;
         let unkeyed = lookup.unknown.iter().any(|name| !self.shadow.varies_by(primary, name));
         // Of a request with a header that no key has seen, the answer is stored if it turns out to vary by it.
-        let may_store = get && !lookup.range && would != Would::Hit && !(unkeyed && (served.is_some() || !lookup.is_filled_as_asked()));
+        let may_store = get && would != Would::Bypass && served.is_none() && (!unkeyed || lookup.is_filled_as_asked());
         let would = if unkeyed { Would::Bypass } else { would };
         let read = glance.as_ref().map_or(Read::Unproven, Glance::read);
         let order = self.order(parts, lookup, peer, Errand { read, why: Reason::Shadow, spare: None });
@@ -210,8 +210,9 @@ impl Begun {
         if let (Some(Ok(digest)), true) = (ended, telling) {
             let tags = watch.served.as_ref().map_or(&watch.order.tags[..], |served| &served.tags);
             // What a purge has ended meanwhile, or is about to end, would not be served any more.
-            let current = watch.served.as_ref().is_some_and(|served| proxy.coherence.still_holds(&served.held).is_ok());
-            let hit = current && !shadow.mutations.will_purge(tags);
+            // In this order: a write that is no longer under way has purged.
+            let spared = !shadow.mutations.will_purge(tags);
+            let hit = spared && watch.served.as_ref().is_some_and(|served| proxy.coherence.still_holds(&served.held).is_ok());
             let look = Look { caller: watch.caller, digest, span, hit };
             let (served, purges) = (watch.served.as_ref(), proxy.coherence.purges());
             shadow.answered(&Answered { route: &seen, path: &watch.path, key, look, served, purges, now: proxy.clock.wall() });

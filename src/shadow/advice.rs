@@ -191,8 +191,7 @@ fn is_id(segment: &str) -> bool {
 
 /// The tags of a route that a write to this pattern can name.
 fn renderable<'a>(route: &'a Route, pattern: &str) -> impl Iterator<Item = &'a Template> {
-    let captures: Vec<String> =
-        Pattern::parse(pattern).map(|pattern| pattern.captures().map(str::to_owned).collect()).unwrap_or_default();
+    let captures: Vec<String> = Pattern::parse(pattern).map(|pattern| pattern.captures().map(str::to_owned).collect()).unwrap_or_default();
     route.spec.tags.iter().filter(move |template| {
         template.fields().all(|field| match &field.source {
             Source::Path(name) => captures.iter().any(|capture| **capture == **name),
@@ -254,7 +253,8 @@ fn scope(subject: &Subject<'_>) -> Option<Advice> {
         Scope::Private => {
             let kept = route.spec.key.iter().filter(|field| !matches!(field.source, Source::Auth(_)));
             let key: Vec<String> = kept.map(|field| field.name.to_string()).collect();
-            let why = format!("{what}, and the identity that its key names does not tell them apart; without one the whole credential does");
+            let why =
+                format!("{what}, and the identity that its key names does not tell them apart; without one the whole credential does");
             subject.advice(why, format!("key = {}\n", list(&key)))
         }
     })

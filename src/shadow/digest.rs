@@ -163,10 +163,12 @@ mod tests {
     fn what_does_not_come_whole_has_no_digest() {
         assert_eq!(ended(Body::full("abcd"), 3, whole), Some(Err(Reason::TooLarge)));
         assert_eq!(ended(Body::full("abcd"), 9, drop), Some(Err(Reason::Abandoned)));
-        let broken = || Body::stream(http_body_util::StreamBody::new(futures_util::stream::iter([
-            Ok(Frame::data(Bytes::from_static(b"a"))),
-            Err(BodyError::from("broken")),
-        ])));
+        let broken = || {
+            Body::stream(http_body_util::StreamBody::new(futures_util::stream::iter([
+                Ok(Frame::data(Bytes::from_static(b"a"))),
+                Err(BodyError::from("broken")),
+            ])))
+        };
         let read = |body: Body| assert!(body.collect().now_or_never().expect("at hand").is_err());
         assert_eq!(ended(broken(), 9, read), Some(Err(Reason::Truncated)));
     }

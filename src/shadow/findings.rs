@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use crate::clock::Wall;
-use crate::metrics::Counter;
+use crate::metrics::{Counter, Metrics};
 use crate::outcome::Reason;
 use crate::shadow::mutations::Suspect;
 
@@ -157,6 +157,23 @@ impl RouteShadow {
         self.findings.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Shows its counters.
+    pub fn show_in(&self, metrics: &Metrics) {
+        let counters = &self.counters;
+        let register = |metric, help, label, values: &[(&str, &Arc<Counter>)]| {
+            for (value, counter) in values {
+                let labels = [("route", self.name.to_string()), (label, (*value).to_owned())];
+                metrics.register_counter(metric, help, &labels, Arc::clone(counter));
+            }
+        };
+        let requests = [("hit", &counters.hits), ("miss", &counters.misses), ("bypass", &counters.bypasses)];
+        register("sidecache_shadow_requests", "Requests in shadow, by what would have become of them", "result", &requests);
+        let found = [("stale", &counters.stale), ("scope", &counters.scope)];
+        register("sidecache_shadow_findings", "Answers that would have been wrong", "finding", &found);
+        let audits = [("same", &counters.audits_same), ("stale", &counters.audits_stale), ("unclear", &counters.audits_unclear)];
+        register("sidecache_audits", "Hits that were asked for again, by what was found", "result", &audits);
+    }
+
     /// A request would have gone so.
     pub fn would(&self, would: Would) {
         let mut findings = self.findings();
@@ -201,16 +218,13 @@ impl Findings {
         self.next
     }
 
-    /// One more answer would have been out of date, because of this change. Says whether a write explains it.
-    pub fn still(&mut self, change: Option<u64>) -> bool {
+    /// One more answer would have been out of date, because of the change of this number, which writes explain or do not.
+    pub fn still(&mut self, change: Option<u64>, explained: bool) {
         self.stale += 1;
-        let found = self.changes.iter_mut().find(|known| Some(known.id) == change);
-        let explained = found.is_some_and(|change| {
-            change.answers += 1;
-            !change.after.is_empty()
-        });
         self.unexplained += u64::from(!explained);
-        explained
+        if let Some(change) = self.changes.iter_mut().find(|known| Some(known.id) == change) {
+            change.answers += 1;
+        }
     }
 
     /// An answer would have been another caller's.
@@ -261,7 +275,9 @@ mod tests {
     fn answers_count_with_the_change_that_made_them_wrong() {
         let mut findings = Findings::default();
         let (explained, unexplained) = (findings.change(change(1, 1)), findings.change(change(2, 0)));
-        assert!(findings.still(Some(explained)) && !findings.still(Some(unexplained)) && !findings.still(None));
+        findings.still(Some(explained), true);
+        findings.still(Some(unexplained), false);
+        findings.still(None, false);
         assert_eq!((findings.stale, findings.unexplained, findings.changes[0].answers), (5, 3, 2));
     }
 

@@ -216,7 +216,8 @@ impl History {
     }
 
     fn stale(&mut self, look: &Look, stored: &Stored, changed: Option<Span>) -> Option<Stale> {
-        if let Some(since) = changed {
+        // Others may have seen the same change before.
+        if let Some(since) = changed.filter(|_| stored.moved_to != Some(look.digest)) {
             if let Some(stored) = &mut self.stored {
                 stored.moved_to = Some(look.digest);
             }

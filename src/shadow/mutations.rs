@@ -3,17 +3,29 @@
 //! A write is here from before the app sees it. One that the app refused is taken out again; all others may have changed something.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use http::Method;
 
 use crate::clock::Wall;
 use crate::shadow::history::{Span, Step};
-use crate::shadow::{MAX_PATH, Steps, cut};
+use crate::shadow::{MAX_PATH, cut};
 use crate::tag::Tag;
 
 /// How many are remembered.
 pub const MOST: usize = 1024;
+
+/// Numbers what happens.
+#[derive(Debug, Default)]
+pub struct Steps(AtomicU64);
+
+impl Steps {
+    /// The next number.
+    pub fn next(&self) -> Step {
+        self.0.fetch_add(1, SeqCst) + 1
+    }
+}
 
 #[derive(Debug)]
 struct Record {

@@ -37,5 +37,6 @@ mod rfc9111;
 mod rfc9211;
 mod rfc9213;
 mod rfc9875;
+mod shadow;
 mod streaming;
 mod ttl;

@@ -3,6 +3,7 @@
 pub mod child;
 pub mod client;
 pub mod fault_proxy;
+pub mod flow;
 pub mod history;
 pub mod origin;
 pub mod process;
