@@ -85,7 +85,7 @@ struct Evictions(Arc<Counter>);
 impl Lifecycle<u128, Slot> for Evictions {
     type RequestState = ();
 
-    fn on_evict(&self, _: &mut (), _: u128, _: Slot) {
+    fn on_evict(&self, (): &mut (), _: u128, _: Slot) {
         self.0.inc();
     }
 }
@@ -100,6 +100,9 @@ pub struct Notice {
     /// What was found, in a sentence.
     pub text: String,
 }
+
+/// Who hears of findings.
+type Tell = Box<dyn Fn(&Notice) + Send + Sync>;
 
 /// Counts of what reaches a limit.
 #[derive(Clone, Debug, Default)]
@@ -181,7 +184,7 @@ pub struct Shadow {
     table: Cache<u128, Slot, UnitWeighter, DefaultHashBuilder, Evictions>,
     routes: Mutex<HashMap<Box<str>, Arc<RouteShadow>>>,
     metrics: Arc<Metrics>,
-    tell: OnceLock<Box<dyn Fn(&Notice) + Send + Sync>>,
+    tell: OnceLock<Tell>,
 }
 
 impl Shadow {
@@ -316,7 +319,9 @@ impl Shadow {
             notices.push((Kind::Scope, format!("two callers who would share an entry get different bodies of {}", answered.path)));
         }
         drop((state, findings));
-        notices.into_iter().for_each(|(kind, text)| self.notify(route, kind, text, now));
+        for (kind, text) in notices {
+            self.notify(route, kind, text, now);
+        }
     }
 
     /// Puts an answer in the place of what would be stored.

@@ -56,14 +56,13 @@ impl Proxy {
         let tags: Vec<Tag> = order.tags.iter().chain(&entry.named).cloned().collect();
         // Before what was served was fetched, as far back as the fetch may have begun.
         let fetched = crate::clock::Wall(entry.times.received.0.saturating_sub(crate::clock::millis(entry.took)));
-        let first = self.fetch_digest(order).await;
-        let audit = match first {
-            None => Audit::Unclear,
+        let audit = match self.fetch_digest(order).await {
             Some(first) if first == served => Audit::Same,
-            // Twice the same, or the body differs by itself.
-            Some(first) if self.fetch_digest(order).await != Some(first) => Audit::Unclear,
-            Some(_) if self.is_still_served(order, resident, &tags).await => Audit::Stale { path, tags: &tags, fetched },
-            Some(_) => Audit::Unclear,
+            // Twice the same: the body does not differ by itself.
+            Some(first) if self.fetch_digest(order).await == Some(first) && self.is_still_served(order, resident, &tags).await => {
+                Audit::Stale { path, tags: &tags, fetched }
+            }
+            _ => Audit::Unclear,
         };
         self.shadow.audited(seen, audit, self.clock.wall());
     }

@@ -105,7 +105,9 @@ fn culprits(subject: &Subject<'_>, varied: &BTreeSet<(String, usize)>) -> Vec<Cu
         let mut explains: BTreeMap<String, usize> = BTreeMap::new();
         for change in &left {
             let patterns: BTreeSet<String> = change.after.iter().map(|write| generalised(&write.path, subject.route, varied)).collect();
-            patterns.into_iter().for_each(|pattern| *explains.entry(pattern).or_default() += 1);
+            for pattern in patterns {
+                *explains.entry(pattern).or_default() += 1;
+            }
         }
         let nearness = |pattern: &str| {
             let own = base(subject.route).is_some_and(|base| pattern == format!("{base}/{{*rest}}"));
