@@ -41,9 +41,12 @@ enum Command {
     Serve,
     /// Look for mistakes in the file without starting. Exits with 64 when there are any.
     Check {
-        /// Warnings count as mistakes.
+        /// Warnings count as mistakes. One that is right as it is: end its line in the file with `# check: ok`.
         #[arg(long)]
         deny_warnings: bool,
+        /// Do not ask the Redis of the file how it is set up.
+        #[arg(long)]
+        offline: bool,
         /// The file, instead of --config.
         file: Option<PathBuf>,
     },
@@ -66,7 +69,9 @@ pub fn main() -> ExitCode {
     let path = cli.file.config;
     match cli.command.unwrap_or(Command::Serve) {
         Command::Serve => serve(&path),
-        Command::Check { deny_warnings, file } => check(file.as_deref().unwrap_or(&path), deny_warnings),
+        Command::Check { deny_warnings, offline, file } => {
+            check(file.as_deref().unwrap_or(&path), config::Checking { deny_warnings, offline })
+        }
         Command::Explain(question) => explain::run(&path, &question),
         Command::Schema => print(&config::json_schema()),
     }
@@ -108,8 +113,8 @@ fn serve(path: &Path) -> ExitCode {
     }
 }
 
-fn check(path: &Path, deny_warnings: bool) -> ExitCode {
-    match config::check(path, deny_warnings, &mut std::io::stdout().lock()) {
+fn check(path: &Path, how: config::Checking) -> ExitCode {
+    match config::check(path, how, &mut std::io::stdout().lock()) {
         Ok(code) => code.into(),
         Err(_) => FAILED.into(),
     }

@@ -158,25 +158,41 @@ fn unreadable(name: &str, error: &io::Error) -> Problems {
     Problems::unreadable(name, format!("the file cannot be read: {error}"), hint)
 }
 
+/// How strict `sidecache check` is, and how far it looks.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Checking {
+    /// Warnings make the file one that cannot be used.
+    pub deny_warnings: bool,
+    /// The Redis that the file names is not asked.
+    pub offline: bool,
+}
+
 /// `sidecache check`: tells what is wrong with a file without starting. Returns the exit code: 0, or 64 when the file cannot be used or
-/// `deny_warnings` is set and there are any.
+/// `deny_warnings` is set and there are any. The Redis of the file is asked how it is set up, for half a second at the most.
 ///
 /// # Errors
 /// When `out` cannot be written to.
-pub fn check(path: &Path, deny_warnings: bool, out: &mut dyn io::Write) -> io::Result<u8> {
-    let config = match Config::load(path) {
+pub fn check(path: &Path, how: Checking, out: &mut dyn io::Write) -> io::Result<u8> {
+    let mut config = match Config::load(path) {
         Ok(config) => config,
         Err(problems) => {
             writeln!(out, "{problems}")?;
             return Ok(BAD);
         }
     };
-    for warning in &config.warnings {
-        writeln!(out, "{warning}")?;
+    if let Some(redis) = config.redis.as_ref().filter(|_| !how.offline) {
+        // It has just been read.
+        let text = std::fs::read_to_string(path).unwrap_or_default();
+        config.warnings.extend(lint::redis::ask(redis, &path.display().to_string(), &text));
+        config.warnings.sort_by_key(|problem| (problem.line, problem.column));
+    }
+    for problem in &config.warnings {
+        writeln!(out, "{problem}")?;
     }
     let counted = problem::counted;
-    let (routes, purges, warnings) = (config.routes.iter().count(), config.purges.len(), config.warnings.len());
-    if deny_warnings && warnings > 0 {
+    let (routes, purges) = (config.routes.iter().count(), config.purges.len());
+    let warnings = config.warnings.iter().filter(|problem| problem.severity == Severity::Warning).count();
+    if how.deny_warnings && warnings > 0 {
         writeln!(out, "{} in {}, and warnings are denied", counted(warnings, "warning"), path.display())?;
         return Ok(BAD);
     }

@@ -19,6 +19,7 @@ use crate::store;
 mod headers;
 mod names;
 mod purges;
+pub mod redis;
 mod scopes;
 mod sections;
 mod template;

@@ -17,6 +17,8 @@ pub enum Severity {
     Error,
     /// The file can be used, but probably does not do what was meant.
     Warning,
+    /// Something could not be found out. Never a reason to refuse the file.
+    Note,
 }
 
 /// One thing that is wrong, or looks wrong.
@@ -55,6 +57,7 @@ impl fmt::Display for Problem {
         let severity = match self.severity {
             Severity::Error => "error",
             Severity::Warning => "warning",
+            Severity::Note => "note",
         };
         let message = printable(&self.message);
         let (file, line, column) = (printable(&self.file), self.line, self.column);
@@ -158,6 +161,11 @@ impl Draft {
     /// Something to think about.
     pub fn warning(span: Span, message: impl Into<String>) -> Self {
         Self { severity: Severity::Warning, ..Self::error(span, message) }
+    }
+
+    /// Something that could not be found out.
+    pub fn note(span: Span, message: impl Into<String>) -> Self {
+        Self { severity: Severity::Note, ..Self::error(span, message) }
     }
 
     /// What would be right.

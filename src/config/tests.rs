@@ -278,10 +278,10 @@ fn a_file_that_cannot_be_read_says_how_to_go_on() {
 fn check_tells_the_exit_code() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("proxy.toml");
-    let run = |text: &str, deny| {
+    let run = |text: &str, deny_warnings| {
         std::fs::write(&path, text).expect("written");
         let mut out = Vec::new();
-        let code = check(&path, deny, &mut out).expect("written");
+        let code = check(&path, Checking { deny_warnings, offline: true }, &mut out).expect("written");
         (code, String::from_utf8(out).expect("text"))
     };
     let good = "[upstream]\nurl = \"http://a\"\n[[routes]]\npath = \"/a\"\n";

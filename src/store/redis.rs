@@ -18,6 +18,7 @@ use tokio::sync::Notify;
 use crate::error::SetupError;
 use crate::metrics::Counter;
 use crate::store::redis::connected::{Connected, Finder};
+pub use crate::store::redis::inspect::Facts;
 use crate::units::Secret;
 
 mod batch;
@@ -25,6 +26,7 @@ mod call;
 mod cluster;
 mod connected;
 pub mod ear;
+mod inspect;
 mod node;
 mod sentinel;
 

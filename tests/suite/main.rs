@@ -21,6 +21,7 @@ mod http_gaps;
 mod isolation;
 mod journal;
 mod leases;
+mod lint;
 mod memory;
 mod mutations;
 mod protocols;
