@@ -22,6 +22,7 @@ mod isolation;
 mod journal;
 mod leases;
 mod memory;
+mod metrics;
 mod mutations;
 mod protocols;
 mod read_your_writes;

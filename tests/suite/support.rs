@@ -2,6 +2,7 @@
 
 pub mod child;
 pub mod client;
+pub mod exposition;
 pub mod fault_proxy;
 pub mod history;
 pub mod origin;
