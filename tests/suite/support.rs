@@ -4,6 +4,7 @@ pub mod child;
 pub mod client;
 pub mod fault_proxy;
 pub mod history;
+pub mod nginx;
 pub mod origin;
 pub mod process;
 pub mod raw;
