@@ -14,6 +14,7 @@ mod cluster_collapse;
 mod coalescing;
 mod config;
 mod demo;
+mod deploy_files;
 mod deploy_nginx;
 mod drain;
 mod expiry;
