@@ -15,6 +15,7 @@ mod coalescing;
 mod config;
 mod demo;
 mod deploy_files;
+mod deploy_grafana;
 mod deploy_nginx;
 mod drain;
 mod expiry;
