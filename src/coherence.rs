@@ -44,6 +44,7 @@ pub use crate::coherence::read::{LocalRead, Read};
 
 pub mod core;
 mod gate;
+pub mod glance;
 pub mod journal;
 mod keeper;
 mod kept;

@@ -115,6 +115,8 @@ pub struct Limits {
     pub range_fill: u64,
     /// Refreshes in the background at once.
     pub refreshes: usize,
+    /// Keys that routes in shadow remember.
+    pub shadow_keys: usize,
 }
 
 impl fmt::Debug for Config {

@@ -8,6 +8,7 @@
 //! - [`plan`] says what the rules make of a request, by [`route`], [`field`], [`key`], [`tag`], [`rule`], [`scope`] and [`target`];
 //!   [`explain`] tells it in words.
 //! - [`store`] is both tiers as one, [`coherence`] proves its entries current, [`coalesce`] fetches each key once.
+//! - [`shadow`] finds out what the cache would do, and where that would be wrong.
 //! - [`upstream`] is the client towards the app; [`forward`] says what headers lose and gain on the way.
 //! - [`admit`] says what may be stored, by [`freshness`], [`cache_control`] and [`vary`]; [`entry`] is the stored response.
 //! - [`respond`] writes heads, [`conditional`] answers conditions.
@@ -47,6 +48,7 @@ pub mod rule;
 pub mod run;
 pub mod scope;
 pub mod server;
+pub mod shadow;
 pub mod stale;
 pub mod store;
 pub mod tag;

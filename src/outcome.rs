@@ -66,6 +66,8 @@ reasons! {
     Method => "method",
     /// The route's `mode` is `off`.
     ModeOff => "mode off",
+    /// The route's `mode` is `shadow`: the app is asked, and what the cache would have done is noted.
+    Shadow => "shadow",
     /// A field that the key or the tags need is not in the request.
     MissingField => "missing field",
     /// The request has a header that the app may see and no key has seen.

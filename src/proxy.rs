@@ -2,6 +2,7 @@
 //!
 //! `proxy/fetch.rs` asks the app once for all, and `proxy/across.rs` once for all sidecars, `proxy/fill.rs` does the asking and storing,
 //! `proxy/refresh.rs` does it in the background, `proxy/pass.rs` forwards what is not to be stored, and `purge.rs` what changes data.
+//! `proxy/shadow.rs` and `proxy/audit.rs` find out whether the rules are right.
 
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -32,6 +33,7 @@ use crate::proxy::wish::Wish;
 use crate::respond;
 use crate::route::Route;
 use crate::scope::Admissions;
+use crate::shadow::Shadow;
 use crate::stale;
 use crate::store::memory::Resident;
 use crate::store::{Consulted, Found, Store};
@@ -43,6 +45,7 @@ pub use crate::proxy::live::Live;
 pub(crate) use crate::proxy::posted::Posted;
 
 mod across;
+mod audit;
 mod fetch;
 mod fill;
 pub mod inspect;
@@ -52,6 +55,7 @@ mod live;
 mod pass;
 mod posted;
 mod refresh;
+mod shadow;
 mod wish;
 
 /// Of so many hits the tags of one are counted for all.
@@ -188,6 +192,8 @@ pub struct Proxy {
     pub admissions: Arc<Admissions>,
     /// The app.
     pub upstream: Upstream,
+    /// What routes in shadow would have done, and what audits found.
+    pub shadow: Arc<Shadow>,
     /// All that is counted.
     pub metrics: Arc<Metrics>,
     /// The busiest tags, and what bypasses speak of.
@@ -257,8 +263,13 @@ impl Proxy {
         let (parts, body) = request.into_parts();
         let rules = &live.rules;
         let asked = asked(&parts, &body, peer);
+        let plan = rules.plan(&asked);
+        if let Some(shadowed) = self.shadowed(&parts, &plan, peer) {
+            drop(plan);
+            return Box::pin(self.pass_in_shadow(parts, body, peer, shadowed)).await;
+        }
         // What asks the app is boxed: its state is large, and hits should not carry it around.
-        match rules.plan(&asked) {
+        match plan {
             Plan::Lookup(lookup) => match self.hit_at_once(&parts, &lookup, peer) {
                 Ok(answer) => answer,
                 Err(looks) => Box::pin(self.look_up(&parts, &lookup, peer, looks)).await,
@@ -298,6 +309,7 @@ impl Proxy {
             }
             self.refresh_at_hand(parts, lookup, peer, &resident);
         }
+        self.audit(parts, lookup, peer, &resident);
         Ok(self.hit(parts, lookup, &resident, Tier::Memory, now))
     }
 
@@ -331,6 +343,7 @@ impl Proxy {
                 if let Some(why) = looks.first {
                     return Some(self.shared_across(parts, lookup, &spare.found.resident, why));
                 }
+                self.audit(parts, lookup, peer, &spare.found.resident);
                 let answer = self.hit(parts, lookup, &spare.found.resident, spare.found.tier, now);
                 self.refresh_early((parts, lookup, peer), flight, read, spare, looks.due);
                 return Some(answer);

@@ -174,14 +174,17 @@ impl Proxy {
         let mark_for = written.live.settings.mark_for;
         let guarded = mutation.guard == Guard::Bypass;
         let tags = std::mem::take(&mut mutation.tags);
+        let noted = self.shadow.mutation(request.method(), request.uri().path(), &tags, self.clock.wall());
         // What cannot be marked is refused, where the operator would rather refuse a write than serve a stale read.
         let Ok(mut pending) = self.coherence.mark(tags, guarded, mark_for).await else {
+            noted.refused();
             let _ = tell.send(Told::Refused);
             return;
         };
         let result = self.send_renewing(request, &mut pending, mark_for).await;
         let told = match result {
             Ok(response) if response.status().is_client_error() => {
+                noted.refused();
                 self.coherence.refused(pending).await;
                 Told::Response(response, Vec::new(), false)
             }
@@ -191,10 +194,12 @@ impl Proxy {
                 let mut named = named_targets(response.headers(), &host, &base);
                 named.extend(named_groups(response.headers(), &host));
                 if !named.is_empty() {
+                    noted.also_purged(&named);
                     self.coherence.purge(&named).await;
                     purged.extend(named);
                 }
                 self.purge_after(pending, &written, &mutation.repurge_after).await;
+                noted.ended(self.clock.wall());
                 self.tell_of_purge(&written, &purged);
                 let steps = 1 + u64::from(purged.len() > own);
                 self.passed_on(response, purged, posted, steps).await
@@ -204,8 +209,10 @@ impl Proxy {
                     // The app may have committed before it broke off.
                     let purged = pending.tags().to_vec();
                     self.purge_after(pending, &written, &mutation.repurge_after).await;
+                    noted.ended(self.clock.wall());
                     self.tell_of_purge(&written, &purged);
                 } else {
+                    noted.refused();
                     self.coherence.refused(pending).await;
                 }
                 Told::Failed(error)

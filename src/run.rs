@@ -34,6 +34,7 @@ use crate::route::Collapse;
 use crate::run::reload::{Fixed, Reloader};
 use crate::scope::{Admissions, Hasher};
 use crate::server::{self, Drained, Service};
+use crate::shadow::Shadow;
 use crate::store::Store;
 use crate::store::memory::Memory;
 use crate::store::redis::Link;
@@ -120,6 +121,7 @@ impl Sidecar {
             across,
             admissions: Arc::new(Admissions::new(config.limits.admissions)),
             upstream,
+            shadow: Arc::new(Shadow::new(config.limits.shadow_keys, config.limits.admissions, Arc::clone(&metrics))),
             metrics,
             insight: Insight::default(),
             events: Arc::clone(&events),
@@ -134,6 +136,7 @@ impl Sidecar {
         let reloader = Arc::new(Reloader::new(Arc::clone(&proxy), events, fixed, (config, reading), clock));
         measures::register(&proxy, &server_counters, &upstream_counters);
         measures::register_reloads(&reloader, &proxy.metrics);
+        tell_of_findings(&proxy);
         Ok(Self { proxy, reloader, server_counters })
     }
 }
@@ -178,6 +181,15 @@ pub async fn serve_with(mut config: Config, bound: Bound, shutdown: Cancellation
     admin_stop.cancel();
     let _ = tokio::join!(keeper, admin);
     Ok(drained)
+}
+
+/// Publishes what shadow mode and audits find.
+fn tell_of_findings(proxy: &Proxy) {
+    let (events, clock) = (Arc::clone(&proxy.events), proxy.clock.clone());
+    proxy.shadow.tell(move |notice| {
+        let (finding, route, text) = (notice.finding.as_str(), notice.route.clone(), notice.text.clone());
+        events.publish(clock.wall(), What::Finding { finding, route, text });
+    });
 }
 
 /// Publishes each change of the sidecar's own state, until it stops.

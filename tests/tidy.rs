@@ -19,7 +19,7 @@ use text::{code_of, end_of_item, is_ident, line_of, without_tests, words};
 const LAYERS: [(&str, &[&str]); 5] = [
     ("edge", &["main", "cli", "config", "run", "server", "admin", "explain"]),
     ("flow", &["proxy", "purge"]),
-    ("parts", &["store", "coherence", "coalesce", "upstream"]),
+    ("parts", &["store", "coherence", "coalesce", "upstream", "shadow"]),
     ("domain", &[
         "target", "route", "rule", "field", "key", "tag", "scope", "plan", "freshness", "cache_control", "vary", "conditional", "range", "freshen", "stale", "targeted", "cache_groups",
         "admit", "entry", "respond", "forward",

@@ -28,6 +28,7 @@ pub(super) fn mend(reason: Reason, subject: Option<&str>, route: Option<&Route>)
             subject.zip(route).map(|(name, route)| without(name, route)),
         ),
         Reason::ModeOff => line("The route, or the whole file, is switched off.", "mode = \"on\""),
+        Reason::Shadow => line("The route only watches: see what it found, then let it cache.", "mode = \"on\""),
         Reason::NoRoute => words("No route takes these paths: add one for those that should be cached."),
         Reason::AmbiguousQuery => {
             line("A parameter that counts comes twice, or cannot be read: let every parameter count.", "query = \"all\"")

@@ -20,6 +20,7 @@ use crate::metrics::Format;
 use crate::plan::Plan;
 use crate::proxy::Proxy;
 use crate::run::reload::Reloader;
+use crate::shadow::report::ShadowReport;
 use crate::tag::Tag;
 use crate::target;
 
@@ -90,12 +91,15 @@ impl Office {
         stats::rules(&self.proxy.live().rules)
     }
 
-    pub(super) fn shadow(&self) -> Value {
-        json!({})
+    pub(super) fn shadow(&self) -> ShadowReport {
+        let live = self.proxy.live();
+        let line = |path: &str| live.rules.routes.iter().find(|route| route.name() == path).map(|route| route.spec.line);
+        self.proxy.shadow.report(&live.rules, &line)
     }
 
     pub(super) fn shadow_summary(&self) -> Value {
-        json!({})
+        let (findings, audited, stale) = self.proxy.shadow.totals();
+        json!({ "findings": findings, "audited": audited, "audited_stale": stale })
     }
 
     /// Purges, and comes back when no sidecar serves what was purged.

@@ -19,6 +19,7 @@ macro_rules! answers {
         $(#[$doc])*
         #[derive(Debug, Default, Deserialize)]
         #[serde(default)]
+        #[allow(clippy::struct_field_names, reason = "the names are the API's")]
         pub(super) struct $name { $(#[serde(deserialize_with = "or_default")] pub(super) $field: $kind,)+ }
     )+ };
 }

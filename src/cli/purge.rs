@@ -20,6 +20,7 @@ Examples:
   sidecache purge --everything --yes               in a script: without a terminal nobody can be asked";
 
 #[derive(Args, Debug)]
+#[allow(clippy::struct_excessive_bools, reason = "each is a flag of the command line")]
 #[group(id = "named", required = true, multiple = true, args = ["tags", "urls", "everything"])]
 pub(super) struct Asked {
     /// A tag. May be repeated.
@@ -107,8 +108,12 @@ fn told(purged: &Purged) -> String {
     if purged.everything {
         return format!("{how} everything in {took}");
     }
-    let tags: String = purged.tags.iter().map(|tag| format!("\n  {}", clean(tag))).collect();
-    format!("{how} {} in {took}{tags}", counted(u64::try_from(purged.tags.len()).unwrap_or(u64::MAX), "tag"))
+    let mut text = format!("{how} {} in {took}", counted(u64::try_from(purged.tags.len()).unwrap_or(u64::MAX), "tag"));
+    for tag in &purged.tags {
+        text.push_str("\n  ");
+        text.push_str(&clean(tag));
+    }
+    text
 }
 
 #[cfg(test)]

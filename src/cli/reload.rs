@@ -1,6 +1,6 @@
 //! `reload`, and `check --against running`: what a reload changes, or would change, and why the sidecar refuses a file.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 
 use clap::{Args, ValueEnum};
@@ -68,7 +68,7 @@ pub(super) fn run(path: &Path, asked: &Asked) -> Result<ExitCode, Failure> {
 
 /// Compares a file, which has been checked already, with what the running sidecar has. `config` is the file that tells where that is, unless
 /// it is missing.
-pub(super) fn compare(file: &Path, config: &PathBuf, compared: &Compared) -> Result<ExitCode, Failure> {
+pub(super) fn compare(file: &Path, config: &Path, compared: &Compared) -> Result<ExitCode, Failure> {
     let text = std::fs::read_to_string(file).map_err(|error| Failure::Usage(format!("{}: {error}", file.display())))?;
     let remote = compared.reach.remote(if config.exists() { config } else { file })?;
     let answer = read(&remote.ask(&Method::POST, "/check", Some(&json!({ "text": text })))?)?;

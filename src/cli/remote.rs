@@ -37,7 +37,7 @@ pub(super) struct Reach {
     /// Its admin listener, as http://HOST:PORT. Without it: `[admin] address` of --config.
     #[arg(long, env = "SIDECACHE_ADMIN", hide_env_values = true, value_name = "URL")]
     admin: Option<String>,
-    /// A file that holds the admin token. Without it: $SIDECACHE_ADMIN_TOKEN, then `[admin]` of --config. There is no option for the
+    /// A file that holds the admin token. Without it: `$SIDECACHE_ADMIN_TOKEN`, then `[admin]` of --config. There is no option for the
     /// token itself: others can read command lines.
     #[arg(long, value_name = "FILE")]
     token_file: Option<PathBuf>,

@@ -95,7 +95,7 @@ impl Proof {
     #[must_use]
     pub fn weight(&self) -> usize {
         // A cell with its name in the table, shared by some entries.
-        const CELL: usize = 160;
+        const CELL: usize = 176;
         match self {
             Self::Local(local) => local.cells.len() * CELL,
             Self::Shared(proof) => 128 + proof.stamp.tags.iter().map(|(tag, _)| tag.as_str().len() + 48 + CELL).sum::<usize>(),

@@ -228,6 +228,9 @@ table! {
         /// Refreshes in the background at once.
         #[schemars(extend("minimum" = 1))]
         refreshes: Count = 64,
+        /// Keys that routes in shadow remember.
+        #[schemars(extend("minimum" = 1))]
+        shadow_keys: Count = 50_000,
     }
 }
 

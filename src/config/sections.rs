@@ -255,6 +255,7 @@ pub fn limits(file: &file::Limits, context: &mut Context) -> Limits {
         ranges: context.count(&file.ranges, 1, 256),
         range_fill: context.size(&file.range_fill, 0, u64::MAX),
         refreshes: context.count(&file.refreshes, 1, 1_000_000),
+        shadow_keys: context.count(&file.shadow_keys, 1, 10_000_000),
     };
     if let Some(given) = file.range_fill.given()
         && limits.range_fill > limits.object

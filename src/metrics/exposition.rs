@@ -65,14 +65,13 @@ fn write(out: &mut String, name: &str, family: &Family, format: Format) -> fmt::
         Kind::Info => "_info",
         Kind::Gauge | Kind::Histogram => "",
     };
-    let (typed, kind) = match (family.kind, format) {
-        (Kind::Counter, _) => (suffix, "counter"),
-        (Kind::Gauge, _) => (suffix, "gauge"),
-        (Kind::Histogram, _) => (suffix, "histogram"),
-        (Kind::Info, Format::Text) => (suffix, "gauge"),
-        (Kind::Info, Format::OpenMetrics) => (suffix, "info"),
+    let typed = if format == Format::OpenMetrics { "" } else { suffix };
+    let kind = match (family.kind, format) {
+        (Kind::Counter, _) => "counter",
+        (Kind::Gauge, _) | (Kind::Info, Format::Text) => "gauge",
+        (Kind::Histogram, _) => "histogram",
+        (Kind::Info, Format::OpenMetrics) => "info",
     };
-    let typed = if format == Format::OpenMetrics { "" } else { typed };
     // Text knows no escaped quotes outside of labels, and OpenMetrics no bare ones.
     let escapes = if format == Format::OpenMetrics { IN_QUOTES } else { IN_LINE };
     writeln!(out, "# HELP {name}{typed} {}", Escaped(family.help, escapes))?;
@@ -135,9 +134,9 @@ struct Escaped<'a>(&'a str, &'static [char]);
 
 impl fmt::Display for Escaped<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self(text, escapes) = self;
+        let Self(text, ending) = self;
         let mut plain = 0;
-        for (at, special) in text.match_indices(*escapes) {
+        for (at, special) in text.match_indices(*ending) {
             let escaped = if special == "\n" { "n" } else { special };
             write!(f, "{}\\{escaped}", &text[plain..at])?;
             plain = at + special.len();

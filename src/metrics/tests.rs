@@ -53,7 +53,7 @@ fn the_build_is_a_gauge_in_text_and_an_info_in_open_metrics() {
 fn a_histogram_is_cumulative_and_in_seconds() {
     let (metrics, table) = routes(&["/a"]);
     table.request(Some(0), &seen(Disposition::Stale, None));
-    table.request(Some(0), &Seen { took: Duration::from_secs(60), ..seen(Disposition::Hit, None) });
+    table.request(Some(0), &Seen { took: Duration::from_mins(1), ..seen(Disposition::Hit, None) });
     table.app(None, Duration::from_millis(250));
     let text = metrics.encode_as(Format::Text);
     let buckets = lines(&text, "sidecache_request_duration_seconds_bucket");

@@ -75,6 +75,21 @@ pub(super) struct Order {
 }
 
 impl Order {
+    /// Under which name the caller is admitted, in scope `shared`.
+    pub(super) const fn admission(&self) -> Option<AdmissionId> {
+        self.admission
+    }
+
+    /// The version that the client spoke.
+    pub(super) const fn version(&self) -> Version {
+        self.version
+    }
+
+    /// The target and headers that the app sees.
+    pub(super) fn to_app(&self) -> (Uri, HeaderMap) {
+        (self.target.clone(), self.sent.clone())
+    }
+
     /// Whether an answer of this status says anything of what is stored: an accident does not.
     pub(super) fn is_news(&self, status: StatusCode) -> bool {
         // SECURITY: in scope `shared` what one caller is refused is no news of the entry that others share.

@@ -20,6 +20,7 @@ use crate::plan::{Asked, Plan, Rules};
 use crate::proxy::Proxy;
 use crate::proxy::fetch::Errand;
 use crate::proxy::fill::{Order, Told};
+use crate::route::Mode;
 use crate::{freshness, targeted};
 
 /// What was known before a POST was forwarded whose answer may be stored.
@@ -52,7 +53,7 @@ impl Proxy {
         let Plan::Lookup(lookup) = rules.plan(&asked) else { return None };
         // SECURITY: what the app has seen of this POST, the key has seen; it saw no credential, cookie, header or parameter that the fill of
         // a GET would have withheld.
-        if lookup.range || !lookup.unknown.is_empty() || !lookup.is_filled_as_asked() {
+        if lookup.route.spec.mode == Mode::Shadow || lookup.range || !lookup.unknown.is_empty() || !lookup.is_filled_as_asked() {
             return None;
         }
         let mut order = self.order(parts, &lookup, peer, Errand { read: Read::Unproven, why: Reason::Method, spare: None });

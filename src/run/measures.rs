@@ -8,6 +8,7 @@ use crate::coalesce::across::Across;
 use crate::coherence::Mode;
 use crate::metrics::{Counter, Metrics};
 use crate::proxy::Proxy;
+use crate::route::{self, RouteSpec};
 use crate::run::reload::{Reloader, Standing};
 use crate::{server, upstream};
 
@@ -90,7 +91,24 @@ pub(super) fn register(proxy: &Arc<Proxy>, server: &server::Counters, upstream: 
         Duration::from_millis(started.0).as_secs_f64()
     });
     register_cache(proxy);
+    register_shadow(proxy);
     register_across(proxy);
+}
+
+fn register_shadow(proxy: &Arc<Proxy>) {
+    let measures = Measures(&proxy.metrics);
+    measures.limit("limits.shadow_keys", &proxy.shadow.counters.evicted);
+    measures.limit("shadow.callers", &proxy.shadow.counters.crowded);
+    measures.limit("shadow.routes", &proxy.shadow.counters.routes);
+    watch_routes(proxy);
+}
+
+/// Shows the counters of the routes that are watched: each from zero on, so that the first of them is seen as an increase.
+pub(super) fn watch_routes(proxy: &Proxy) {
+    let watched = |spec: &RouteSpec| spec.mode == route::Mode::Shadow || spec.audit > 0.0;
+    for route in proxy.live().rules.routes.iter().filter(|route| watched(&route.spec)) {
+        let _ = proxy.shadow.route(route.name());
+    }
 }
 
 fn register_cache(proxy: &Arc<Proxy>) {

@@ -263,6 +263,11 @@ impl Reloader {
         *lock(&self.watch) = config.watch;
         let mode = config.mode;
         self.proxy.put_in_force(self.fixed.live(&mut config, &self.proxy.metrics));
+        if !report.changes.is_empty() {
+            // What was found of other rules says nothing of these.
+            self.proxy.shadow.begin_anew();
+            super::measures::watch_routes(&self.proxy);
+        }
         *turn = reading;
         let now = self.clock.wall();
         {

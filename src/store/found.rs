@@ -59,7 +59,7 @@ mod tests {
     /// Received at 1,000, fresh for half a second, kept for two.
     fn resident() -> Arc<Resident> {
         let times = Times { received: Wall(1_000), initial_age: Duration::ZERO, lifetime: Duration::from_millis(500) };
-        let leeway = Leeway { keep: Duration::from_millis(2_000), ..Leeway::default() };
+        let leeway = Leeway { keep: Duration::from_secs(2), ..Leeway::default() };
         let facts = Facts { times, leeway, took: Duration::ZERO, named: Box::default() };
         let entry = Entry::compact(b"key", StatusCode::OK, &HeaderMap::new(), &[Bytes::new()], facts);
         let stamp = Stamp { generation: Nonce([0; 16]), tags: Box::default() };

@@ -9,7 +9,7 @@ const CHROMIUM = '/usr/bin/chromium'
 const FLAGS = [
   '--headless', '--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking', '--disable-component-update', '--disable-sync'
 ]
-const WAIT_MS = 10_000
+const WAIT_MS = 20_000
 
 export const PHONE = { width: 360, height: 740 }
 export const DESK = { width: 1280, height: 900 }

@@ -22,7 +22,7 @@ async function expectEvent (page, pattern) {
 }
 
 async function idleSaysWhatToDo ({ page, scene }) {
-  assert.match(await text(page, '#curl'), /^curl -i http:\/\/127\.0\.0\.1:\d+\/api\/v1\/campaigns$/)
+  assert.match(await text(page, '#curl'), /^curl -i http:\/\/127\.0\.0\.1:\d+\/api\/v1\/[\w/]+$/)
   assert.equal(await text(page, '#requests'), '0')
   assert.match(await text(page, '#redis-state'), /memory alone/)
   const place = row(page, '/api/v1/campaigns/{id}').locator('.where')
@@ -33,17 +33,16 @@ async function numbersMove ({ page, scene }) {
   assert.equal(await scene.ask(CAMPAIGNS), 'MISS')
   await scene.warm(CAMPAIGNS)
   for (let n = 0; n < 40; n += 1) assert.equal(await scene.ask(CAMPAIGNS), 'HIT')
-  await until('requests are counted', () => number(page, '#requests'), (n) => n >= 42)
+  await until('requests are counted', () => number(page, '#requests'), (n) => n === scene.asked)
   await page.locator('#no-traffic').waitFor({ state: 'hidden' })
   for (const tile of ['#ratio-minute', '#ratio-start']) await until(`the ratio ${tile}`, () => number(page, tile), (n) => n > 90 && n < 100)
   assert.ok(await number(page, '#app-saved') >= 41)
   assert.match(await text(page, '#hit-p50'), /^[\d.]+ ms$/)
-  await until('the app is slower than the cache', async () => [await number(page, '#hit-p50'), await number(page, '#app-p50')], ([hit, app]) => hit < 30 && app >= 30)
+  await until('the app is slower than the cache', async () => [await number(page, '#hit-p50'), await number(page, '#app-p50')], ([hit, app]) => hit < app && app >= 20)
   assert.notEqual(await text(page, '#time-saved'), '0 s')
   assert.ok(await number(page, 'tbody.route td[data-label="Requests"]') >= 42)
-  const before = await number(page, '#requests')
   for (let n = 0; n < 7; n += 1) await scene.ask(CAMPAIGNS)
-  await until('seven more', () => number(page, '#requests'), (n) => n === before + 7)
+  await until('seven more', () => number(page, '#requests'), (n) => n === scene.asked)
   const area = page.locator('#chart-rates path.is-HIT')
   await until('the chart is drawn', () => area.getAttribute('d'), (d) => d?.startsWith('M'))
 }
@@ -96,7 +95,7 @@ async function purgeByKeyboard ({ page, scene }) {
   await until('Tab reaches the answer', async () => {
     await keyboard.press('Tab')
     return focused()
-  }, (name) => name === 'Purge campaigns:acme' && true)
+  }, (name) => name === 'Purge campaigns:acme')
   assert.equal(await page.evaluate(() => document.activeElement.id), 'ask-go')
   await keyboard.press('Enter')
   await until('it is purged', () => scene.ask(CAMPAIGNS), (cache) => cache === 'MISS')
@@ -105,7 +104,7 @@ async function purgeByKeyboard ({ page, scene }) {
 async function purgeByUrl ({ page, scene }) {
   await scene.warm(CAMPAIGNS)
   await scene.warm(FORM)
-  await page.locator('#purge').getByLabel('URLs').check()
+  await page.locator('#purge').getByLabel('URLs', { exact: true }).check()
   const field = page.locator('#purge textarea')
   await field.fill('/api/v1/forms/7')
   await page.locator('#purge').getByRole('button').click()
@@ -120,7 +119,7 @@ async function purgeByUrl ({ page, scene }) {
 
 async function purgeEverything ({ page, scene }) {
   for (const path of [CAMPAIGNS, FORM]) await scene.warm(path)
-  await page.locator('#purge').getByLabel('Everything').check()
+  await page.locator('#purge').getByLabel('Everything', { exact: true }).check()
   await page.locator('#purge').getByRole('button').click()
   assert.match(await text(page, '#ask-title'), /everything/)
   await confirm(page)
@@ -131,7 +130,7 @@ async function purgeEverything ({ page, scene }) {
 
 async function softPurge ({ page, scene }) {
   await scene.warm(FORM)
-  await page.locator('#purge').getByLabel('Tags').check()
+  await page.locator('#purge').getByLabel('Tags', { exact: true }).check()
   await page.locator('#purge textarea').fill('forms:acme\nforms:acme\n')
   await page.locator('#purge').getByRole('button').click()
   assert.deepEqual(await page.locator('#ask-names li').allInnerTexts(), ['forms:acme'])
@@ -185,7 +184,7 @@ async function badReloadIsShown ({ page, scene }) {
 async function looksWell (opened) {
   const { page } = opened
   await inspect(opened, 'traffic')
-  await page.locator('#purge').getByLabel('Everything').check()
+  await page.locator('#purge').getByLabel('Everything', { exact: true }).check()
   await page.locator('#purge').getByRole('button').click()
   await inspect(opened, 'the question')
   await page.keyboard.press('Escape')

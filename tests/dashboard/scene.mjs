@@ -89,6 +89,7 @@ export class Scene {
     fs.mkdirSync(scene.folder, { recursive: true })
     scene.binary = binary
     scene.token = token
+    scene.asked = 0
     scene.server = await startApp()
     scene.app = scene.server.address().port
     scene.port = await freePort()
@@ -144,6 +145,7 @@ export class Scene {
 
   // One request through the sidecar: what X-Cache says.
   ask (target, { method = 'GET', headers = {}, tenant = 'acme' } = {}) {
+    this.asked += 1
     return new Promise((resolve, reject) => {
       const options = { host: '127.0.0.1', port: this.port, path: target, method, agent: this.agent, headers: { 'x-tenant-id': tenant, ...headers } }
       const request = http.request(options, (response) => {

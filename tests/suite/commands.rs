@@ -86,7 +86,7 @@ async fn a_purge_says_what_was_purged() {
     assert_eq!((said.code, said.out.as_str()), (0, "expired (soft) 2 tags in 1.30 ms\n  campaigns:acme\n  uri:app.test/a\n"));
     let question = admin.asked().pop().expect("it was asked");
     assert_eq!(question.body, json!({ "tags": ["campaigns:acme"], "urls": ["http://app.test/a"], "soft": true }));
-    assert_eq!(question.headers["content-type"], "application/json");
+    assert_eq!((question.line.as_str(), &question.headers["content-type"]), ("POST /purge", &"application/json".parse().expect("a value")));
     assert_eq!(question.headers["host"], admin.address.to_string());
 }
 
@@ -113,10 +113,11 @@ async fn everything_is_purged_only_when_that_was_meant() {
 async fn the_token_is_sent_from_where_it_is_kept_and_never_shown() {
     let refused = r#"{"error":"the admin token is needed","hint":null}"#;
     let admin = ScriptAdmin::start(&[("GET /stats", 401, refused)]).await;
-    let config = format!("[upstream]\nurl = \"http://127.0.0.1:1\"\n[admin]\naddress = \"{}\"\ntoken = \"of-the-config\"\n", admin.address);
+    let config =
+        format!("[upstream]\nurl = \"http://127.0.0.1:1\"\n[admin]\naddress = \"{}\"\ntoken = \"of-the-config-file\"\n", admin.address);
     let line = || CommandLine::new().file("proxy.toml", &config).file("token", "of-the-file\n");
     for (line, arguments, token, named) in [
-        (line(), &["stats"][..], "of-the-config", "[admin]"),
+        (line(), &["stats"][..], "of-the-config-file", "[admin]"),
         (line().variable("SIDECACHE_ADMIN_TOKEN", "of-the-environment"), &["stats"], "of-the-environment", "$SIDECACHE_ADMIN_TOKEN"),
         (
             line().variable("SIDECACHE_ADMIN_TOKEN", "of-the-environment"),
@@ -303,7 +304,7 @@ async fn completions_are_there_for_each_shell() {
     ] {
         let said = CommandLine::new().run(&["completions", shell]).await;
         assert_eq!((said.code, said.err.as_str()), (0, ""), "{shell}");
-        contains_all(&said.out, &[part, "--everything"]);
+        contains_all(&said.out, &[part, "everything"]);
     }
     assert_eq!(CommandLine::new().run(&["completions", "csh"]).await.code, 64);
 }

@@ -55,7 +55,7 @@ stale_if_error = "1s"
 
 /// An app of one number, which it answers everywhere.
 struct App {
-    app: TestApp,
+    server: TestApp,
     number: Arc<AtomicU64>,
     fails: Arc<AtomicBool>,
     last: Arc<Mutex<Option<Asked>>>,
@@ -65,7 +65,7 @@ impl App {
     async fn start() -> Self {
         let (number, fails, last) = (Arc::new(AtomicU64::new(1)), Arc::new(AtomicBool::new(false)), Arc::default());
         let (said, failing, seen): (_, _, Arc<Mutex<Option<Asked>>>) = (Arc::clone(&number), Arc::clone(&fails), Arc::clone(&last));
-        let app = TestApp::start(move |asked| {
+        let server = TestApp::start(move |asked| {
             *seen.lock().expect("no test panics with the lock held") = Some(asked.clone());
             if failing.load(SeqCst) {
                 return Answer::status(503, "broken");
@@ -77,7 +77,7 @@ impl App {
             answer.header("etag", &etag)
         })
         .await;
-        Self { app, number, fails, last }
+        Self { server, number, fails, last }
     }
 
     fn says(&self, number: u64) {
@@ -136,7 +136,7 @@ impl Reply {
 
 impl Node {
     fn start(app: &App, tables: &str, clock: Clock) -> Self {
-        let text = format!("[upstream]\nurl = \"http://{}\"\n\n{tables}\n{ROUTES}", app.app.address);
+        let text = format!("[upstream]\nurl = \"http://{}\"\n\n{tables}\n{ROUTES}", app.server.address);
         let mut config = Config::parse(&text, "proxy.toml", &|_| None).unwrap_or_else(|problems| panic!("{problems}"));
         let proxy = sidecache::run::Sidecar::new(&mut config, clock).unwrap_or_else(|error| panic!("{error}")).proxy;
         tokio::spawn(Arc::clone(&proxy.coherence).keep(proxy.stop.clone()));
@@ -230,8 +230,8 @@ async fn what_was_purged_softly_is_served_stale_until_it_is_fetched_anew() {
         world.warm("/swr/a").await;
         world.warm("/plain/b").await;
         world.app.says(2);
-        let before = world.app.app.count("GET", "/swr/a");
-        let hold = world.app.app.hold("GET", "/swr/a", Point::Before);
+        let before = world.app.server.count("GET", "/swr/a");
+        let hold = world.app.server.hold("GET", "/swr/a", Point::Before);
         world.last().purge(what, PurgeKind::Soft).await;
         for node in world.nodes.iter().cycle().take(20) {
             let reply = node.get("/swr/a").await;
@@ -245,7 +245,7 @@ async fn what_was_purged_softly_is_served_stale_until_it_is_fetched_anew() {
         for node in &world.nodes {
             eventually("the new one is a hit", LONG_ENOUGH, || async { node.get("/swr/a").await.is("HIT", "2") }).await;
         }
-        let fetched = world.app.app.count("GET", "/swr/a") - before;
+        let fetched = world.app.server.count("GET", "/swr/a") - before;
         // Without memory nobody knows what a refresh has just brought: who looked right before it was stored may begin one more.
         let most = world.nodes.len() as u64 + u64::from(matches!(tiers, Tiers::Redis));
         assert!((1..=most).contains(&fetched), "{tiers:?}: one refresh for all who ask a sidecar, not {fetched}");
@@ -319,7 +319,7 @@ async fn a_window_ends_to_the_second() {
 async fn a_fill_that_a_soft_purge_overtakes_is_not_stored() {
     for (tiers, what) in ALL_TIERS.into_iter().flat_map(|tiers| [(tiers, What::Tag), (tiers, What::Everything)]) {
         let world = World::of(tiers).await;
-        let hold = world.app.app.hold("GET", "/swr/a", Point::After);
+        let hold = world.app.server.hold("GET", "/swr/a", Point::After);
         let filling = Arc::clone(&world.first().0);
         let fill = tokio::spawn(async move { get(&filling, "/swr/a").await });
         hold.arrived().await;

@@ -3,8 +3,11 @@
 pub mod child;
 pub mod client;
 pub mod command;
+pub mod exposition;
 pub mod fault_proxy;
+pub mod flow;
 pub mod history;
+pub mod nginx;
 pub mod origin;
 pub mod process;
 pub mod raw;

@@ -268,7 +268,7 @@ mod tests {
     #[test]
     fn a_path_that_the_log_cut_is_not_asked_for() {
         // The log cuts long paths and marks the cut: half a path is not asked for.
-        assert_eq!(read(r#"2026 INFO sidecache::access: request method=GET path=/xx… status=200"#), Read::Unreadable);
+        assert_eq!(read("2026 INFO sidecache::access: request method=GET path=/xx… status=200"), Read::Unreadable);
     }
 
     proptest::proptest! {

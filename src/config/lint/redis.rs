@@ -31,7 +31,9 @@ pub fn ask(settings: &Settings, name: &str, text: &str) -> Vec<Problem> {
         Ok(Err(why)) => vec![note(&at, format!("Redis was not asked how it is set up: {why}")).hint("`--offline` leaves it out")],
         Err(_) => Vec::new(),
     };
-    drafts.into_iter().for_each(|draft| report.push(draft));
+    for draft in drafts {
+        report.push(draft);
+    }
     report.finish().1
 }
 

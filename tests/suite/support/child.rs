@@ -24,10 +24,15 @@ impl ChildSidecar {
     /// A sidecar with these lines of `[upstream]` and these tables.
     pub async fn spawn(upstream: &str, rules: &str) -> Self {
         let [address, admin] = [free_port(), free_port()].map(|port| SocketAddr::from((Ipv4Addr::LOCALHOST, port)));
-        let directory = TempDir::new().expect("a temporary directory can be made");
         let text = format!(
             "[listen]\naddress = \"{address}\"\ndrain = \"10s\"\n[upstream]\n{upstream}\n[admin]\naddress = \"{admin}\"\n{rules}\n"
         );
+        Self::spawn_file(address, &text).await
+    }
+
+    /// A sidecar with this file, in which it listens on `address`.
+    pub async fn spawn_file(address: SocketAddr, text: &str) -> Self {
+        let directory = TempDir::new().expect("a temporary directory can be made");
         std::fs::write(directory.path().join(FILE), text).expect("the temporary directory can be written to");
         let sidecar = Self { address, child: run(&directory), directory };
         sidecar.accepting().await;

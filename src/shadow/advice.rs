@@ -1,0 +1,304 @@
+//! Findings as lines for `proxy.toml`: pure text, to be pasted by whoever agrees with it.
+
+use std::collections::BTreeMap;
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use http::Method;
+
+use crate::field::Source;
+use crate::route::{Pattern, Route};
+use crate::scope::Scope;
+use crate::shadow::findings::{Change, Findings};
+use crate::shadow::report::Advice;
+use crate::tag::Template;
+use crate::target;
+
+/// How many writes are blamed on one route.
+const MOST_CULPRITS: usize = 4;
+
+/// How many different segments in one place are ids, whatever they look like.
+const VARIED: usize = 3;
+
+/// The lifetime that is advised where changes come from elsewhere.
+const SHORT: Duration = Duration::from_secs(10);
+
+/// A route, what was found of it, and where it stands in the file.
+#[derive(Debug)]
+pub struct Subject<'a> {
+    /// The route.
+    pub route: &'a Route,
+    /// What was found.
+    pub findings: Findings,
+    /// Its line, from 1.
+    pub line: Option<usize>,
+}
+
+/// A write that explains changes of a route.
+struct Culprit {
+    /// The pattern that a purge rule would have.
+    pattern: String,
+    method: Method,
+    path: Box<str>,
+    answers: u64,
+}
+
+/// What would mend all that was found.
+#[must_use]
+pub fn advise(subjects: &[Subject<'_>]) -> Vec<Advice> {
+    let mut advice = purges(subjects);
+    for subject in subjects {
+        advice.extend(scope(subject));
+        advice.extend(volatile(subject));
+        advice.extend(elsewhere(subject));
+    }
+    advice
+}
+
+impl Subject<'_> {
+    fn advice(&self, why: String, toml: String) -> Advice {
+        Advice { route: self.route.name().to_owned(), why, toml, line: self.line }
+    }
+}
+
+/// A purge rule for each kind of write that changed something and purged nothing of it.
+fn purges(subjects: &[Subject<'_>]) -> Vec<Advice> {
+    let varied = varied_segments(subjects);
+    let mut by_pattern: BTreeMap<String, Vec<(&Subject<'_>, Culprit)>> = BTreeMap::new();
+    for subject in subjects {
+        for culprit in culprits(subject, &varied) {
+            by_pattern.entry(culprit.pattern.clone()).or_default().push((subject, culprit));
+        }
+    }
+    let mut advice: Vec<Advice> = Vec::new();
+    for (pattern, mut needs) in by_pattern {
+        needs.sort_by_key(|(_, culprit)| std::cmp::Reverse(culprit.answers));
+        let Some((first, culprit)) = needs.first() else { continue };
+        let options: Vec<Vec<String>> = needs.iter().map(|(subject, _)| options(subject.route, &pattern)).collect();
+        let toml = format!("[[purges]]\npath = {}\ntags = {}\n", quoted(&pattern), list(&fewest(&options, last_literal(&pattern))));
+        let answers: u64 = needs.iter().map(|(_, culprit)| culprit.answers).sum();
+        let each = needs.iter().map(|(subject, culprit)| format!("{} of {}", culprit.answers, subject.route.name())).collect::<Vec<_>>();
+        let of = if needs.len() > 1 { format!(": {}", each.join(", ")) } else { String::new() };
+        let why = format!("{} stale after {} {}{of}", would_have_been(answers), culprit.method, culprit.path);
+        let rule = first.advice(why, toml);
+        for (subject, _) in &needs {
+            if renderable(subject.route, &pattern).next().is_none() {
+                let added = tags_with(subject.route);
+                let why = format!("{} carries no tag that a write to {pattern} could purge", subject.route.name());
+                let added = subject.advice(why, format!("tags = {}\n", list(&added)));
+                if !advice.contains(&added) {
+                    advice.push(added);
+                }
+            }
+        }
+        advice.push(rule);
+    }
+    advice
+}
+
+/// The fewest writes that explain all changes of a route, the one that explains most first.
+fn culprits(subject: &Subject<'_>, varied: &BTreeSet<(String, usize)>) -> Vec<Culprit> {
+    let mut left: Vec<&Change> = subject.findings.changes.iter().filter(|change| !change.after.is_empty()).collect();
+    let mut found = Vec::new();
+    while !left.is_empty() && found.len() < MOST_CULPRITS {
+        // By pattern: how many changes it explains, and whether it is near to the route.
+        let mut explains: BTreeMap<String, usize> = BTreeMap::new();
+        for change in &left {
+            let patterns: BTreeSet<String> = change.after.iter().map(|write| generalised(&write.path, subject.route, varied)).collect();
+            for pattern in patterns {
+                *explains.entry(pattern).or_default() += 1;
+            }
+        }
+        let nearness = |pattern: &str| {
+            let own = base(subject.route).is_some_and(|base| pattern == format!("{base}/{{*rest}}"));
+            let named = options(subject.route, pattern).iter().any(|tag| resembles(tag, last_literal(pattern)));
+            (own, named)
+        };
+        let Some(pattern) = explains.into_iter().max_by_key(|(pattern, changes)| (*changes, nearness(pattern))).map(|(pattern, _)| pattern)
+        else {
+            break;
+        };
+        let is_it = |change: &Change| change.after.iter().position(|write| generalised(&write.path, subject.route, varied) == pattern);
+        let explained: Vec<&Change> = left.iter().copied().filter(|change| is_it(change).is_some()).collect();
+        let answers = explained.iter().map(|change| change.answers).sum();
+        if let Some((change, at)) = explained.last().and_then(|change| Some((change, is_it(change)?))) {
+            let write = &change.after[at];
+            found.push(Culprit { pattern: pattern.clone(), method: write.method.clone(), path: write.path.clone(), answers });
+        }
+        left.retain(|change| is_it(change).is_none());
+    }
+    found
+}
+
+/// The pattern of a purge rule for a write to this path, which a route's answers depend on.
+fn generalised(path: &str, route: &Route, varied: &BTreeSet<(String, usize)>) -> String {
+    let path = target::normal_path(path).map_or_else(|| target::permissive_path(path), std::borrow::Cow::into_owned);
+    if let Some(own) = base(route).map(|base| format!("{base}/{{*rest}}"))
+        && Pattern::parse(&own).is_ok_and(|pattern| pattern.captures_of(&path).is_some())
+    {
+        return own;
+    }
+    let mut prefix = String::new();
+    for (at, segment) in segments(&path).enumerate() {
+        if is_id(segment) || varied.contains(&(prefix.clone(), at)) {
+            break;
+        }
+        prefix.push('/');
+        prefix.push_str(segment);
+    }
+    format!("{prefix}/{{*rest}}")
+}
+
+/// A route's pattern up to its last literal segment.
+fn base(route: &Route) -> Option<String> {
+    let all: Vec<&str> = segments(route.name()).collect();
+    let last = all.iter().rposition(|segment| !segment.starts_with('{'))?;
+    Some(format!("/{}", all[..=last].join("/")))
+}
+
+fn last_literal(pattern: &str) -> &str {
+    segments(pattern).filter(|segment| !segment.starts_with('{')).last().unwrap_or("root")
+}
+
+fn segments(path: &str) -> impl Iterator<Item = &str> {
+    path.split('/').filter(|segment| !segment.is_empty())
+}
+
+/// The places, as what comes before them and how deep they are, in which writes had so many different segments that these must be ids.
+fn varied_segments(subjects: &[Subject<'_>]) -> BTreeSet<(String, usize)> {
+    let changes = subjects.iter().flat_map(|subject| &subject.findings.changes);
+    let mut seen: BTreeMap<(String, usize), BTreeSet<&str>> = BTreeMap::new();
+    for write in changes.flat_map(|change| &change.after) {
+        let mut prefix = String::new();
+        for (at, segment) in segments(&write.path).enumerate() {
+            seen.entry((prefix.clone(), at)).or_default().insert(segment);
+            prefix.push('/');
+            prefix.push_str(segment);
+        }
+    }
+    let is_literal = |at: usize, segment: &str| subjects.iter().any(|subject| segments(subject.route.name()).nth(at) == Some(segment));
+    let many = |((_, at), values): &((String, usize), BTreeSet<&str>)| {
+        *at > 0 && values.len() >= VARIED && !values.iter().any(|value| is_literal(*at, value))
+    };
+    seen.into_iter().filter(many).map(|(place, _)| place).collect()
+}
+
+/// Whether a segment looks like the name of one thing among many: a number, a UUID, something long with digits in it.
+fn is_id(segment: &str) -> bool {
+    let digits = segment.bytes().filter(u8::is_ascii_digit).count();
+    let hex = segment.bytes().all(|byte| byte.is_ascii_hexdigit() || byte == b'-');
+    let number = segment.split(['-', '_', '.']).next().is_some_and(|first| !first.is_empty() && first.bytes().all(|b| b.is_ascii_digit()));
+    number || (hex && digits > 0 && segment.len() >= 8) || (digits > 1 && segment.len() >= 16) || segment.contains(['%', '{', '}', '@'])
+}
+
+/// The tags of a route that a write to this pattern can name.
+fn renderable<'a>(route: &'a Route, pattern: &str) -> impl Iterator<Item = &'a Template> {
+    let captures: Vec<String> = Pattern::parse(pattern).map(|pattern| pattern.captures().map(str::to_owned).collect()).unwrap_or_default();
+    route.spec.tags.iter().filter(move |template| {
+        template.fields().all(|field| match &field.source {
+            Source::Path(name) => captures.iter().any(|capture| **capture == **name),
+            Source::Body(_) => false,
+            Source::Header(_) | Source::Cookie(_) | Source::Query(_) | Source::Host | Source::Auth(_) => true,
+        })
+    })
+}
+
+/// The tags of which one is enough to purge a route's entries; one that the route has yet to carry, where it carries none.
+fn options(route: &Route, pattern: &str) -> Vec<String> {
+    let mut templates: Vec<&Template> = renderable(route, pattern).collect();
+    // A tag of one caller names that caller's entries alone.
+    templates.sort_by_key(|template| template.fields().any(|field| field.is_secret()));
+    let own: Vec<String> = templates.iter().map(|template| template.as_str().to_owned()).collect();
+    if own.is_empty() { vec![new_tag(route)] } else { own }
+}
+
+fn new_tag(route: &Route) -> String {
+    let shared = |source: &Source| matches!(source, Source::Header(_) | Source::Host | Source::Query(_));
+    let fields = route.spec.key.iter().filter(|field| shared(&field.source));
+    fields.fold(last_literal(route.name()).to_owned(), |tag, field| format!("{tag}:{{{}}}", field.name))
+}
+
+fn tags_with(route: &Route) -> Vec<String> {
+    route.spec.tags.iter().map(|template| template.as_str().to_owned()).chain([new_tag(route)]).collect()
+}
+
+/// The fewest tags of which each route has one; those that are named like the path come first.
+fn fewest(options: &[Vec<String>], name: &str) -> Vec<String> {
+    let mut chosen: Vec<String> = Vec::new();
+    let mut left: Vec<&Vec<String>> = options.iter().collect();
+    while let Some(first) = left.first() {
+        let rank = |tag: &&String| (left.iter().filter(|tags| tags.contains(tag)).count(), resembles(tag, name));
+        // The first of the best, in the order of the file.
+        let Some(best) = first.iter().rev().max_by_key(rank).cloned() else { break };
+        left.retain(|tags| !tags.contains(&best));
+        chosen.push(best);
+    }
+    chosen
+}
+
+/// Whether a tag is named like a path's segment: `form:{id}` like `forms`.
+fn resembles(tag: &str, name: &str) -> bool {
+    let tag = tag.split([':', '{']).next().unwrap_or_default();
+    let plain = |word: &str| word.trim_end_matches('s').to_ascii_lowercase();
+    !tag.is_empty() && plain(tag) == plain(name)
+}
+
+fn scope(subject: &Subject<'_>) -> Option<Advice> {
+    let (route, findings) = (subject.route, &subject.findings);
+    let sighting = findings.sightings.back().filter(|_| findings.scope > 0)?;
+    let what = format!("{} another caller's: the body of {} differs between credentials", would_have_been(findings.scope), sighting.path);
+    Some(match route.spec.scope {
+        Scope::Shared | Scope::Public => {
+            let why = format!("{what}, and scope {:?} has one entry for them", route.spec.scope.as_str());
+            subject.advice(why, "scope = \"private\"\n".to_owned())
+        }
+        Scope::Private => {
+            let kept = route.spec.key.iter().filter(|field| !matches!(field.source, Source::Auth(_)));
+            let key: Vec<String> = kept.map(|field| field.name.to_string()).collect();
+            let why =
+                format!("{what}, and the identity that its key names does not tell them apart; without one the whole credential does");
+            subject.advice(why, format!("key = {}\n", list(&key)))
+        }
+    })
+}
+
+fn volatile(subject: &Subject<'_>) -> Option<Advice> {
+    let keys = subject.findings.volatile;
+    let what = match keys {
+        0 => return None,
+        1 => "the body of one key differs".to_owned(),
+        _ => format!("the bodies of {keys} keys differ"),
+    };
+    let why = format!("{what} from one request to the next without any write in between: caching this route changes what clients see");
+    Some(subject.advice(why, "mode = \"off\"\n".to_owned()))
+}
+
+/// Changes that no write explains.
+fn elsewhere(subject: &Subject<'_>) -> Option<Advice> {
+    let findings = &subject.findings;
+    if findings.unexplained == 0 || findings.is_volatile() || subject.route.spec.ttl.is_none_or(|ttl| ttl <= SHORT) {
+        return None;
+    }
+    let why = format!(
+        "{} stale although no write that passed here explains it: whatever else changes the data has to purge through the admin API, or \
+         the ttl bounds for how long it shows",
+        would_have_been(findings.unexplained)
+    );
+    Some(subject.advice(why, format!("ttl = \"{}s\"\n", SHORT.as_secs())))
+}
+
+fn would_have_been(answers: u64) -> String {
+    if answers == 1 { "1 answer would have been".to_owned() } else { format!("{answers} answers would have been") }
+}
+
+/// A string of TOML. What JSON escapes, TOML reads alike.
+fn quoted(text: &str) -> String {
+    serde_json::Value::from(text).to_string()
+}
+
+fn list(texts: &[String]) -> String {
+    format!("[{}]", texts.iter().map(|text| quoted(text)).collect::<Vec<_>>().join(", "))
+}
+
+#[cfg(test)]
+mod tests;

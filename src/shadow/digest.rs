@@ -1,0 +1,185 @@
+//! A body that is digested as it goes through. Nothing of it is kept, and it goes no slower than it is read.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http::StatusCode;
+use http_body::{Body as HttpBody, Frame, SizeHint};
+use sha2::{Digest as _, Sha256};
+
+use crate::body::{Body, BodyError};
+use crate::outcome::Reason;
+use crate::shadow::history::Digest;
+
+/// Digests a status and the body that follows it.
+#[derive(Clone)]
+pub struct Digester(Sha256);
+
+impl Digester {
+    /// Of an answer of this status.
+    #[must_use]
+    pub fn new(status: StatusCode) -> Self {
+        Self(Sha256::new_with_prefix(status.as_u16().to_be_bytes()))
+    }
+
+    /// The next bytes of the body.
+    pub fn update(&mut self, bytes: &[u8]) {
+        self.0.update(bytes);
+    }
+
+    /// The digest.
+    #[must_use]
+    pub fn finish(self) -> Digest {
+        let whole: [u8; 32] = self.0.finalize().into();
+        let mut half = Digest::default();
+        half.copy_from_slice(&whole[..16]);
+        half
+    }
+}
+
+/// How a body ended: its digest, or why it has none.
+pub type Ended = Result<Digest, Reason>;
+
+type Tell = Box<dyn FnOnce(Ended) + Send>;
+
+/// A body on its way.
+struct Digesting {
+    body: Body,
+    digester: Option<Digester>,
+    left: u64,
+    tell: Option<Tell>,
+}
+
+/// The same body. When it has ended, and before its reader knows, `tell` hears how; it must not wait. Beyond `most` bytes it is too large.
+pub fn digesting(body: Body, status: StatusCode, most: u64, tell: impl FnOnce(Ended) + Send + 'static) -> Body {
+    let digester = Digester::new(status);
+    if HttpBody::is_end_stream(&body) {
+        tell(Ok(digester.finish()));
+        return body;
+    }
+    Body::stream(Digesting { body, digester: Some(digester), left: most, tell: Some(Box::new(tell)) })
+}
+
+impl Digesting {
+    fn end(&mut self, failed: Option<Reason>) {
+        let Some(tell) = self.tell.take() else { return };
+        let digester = self.digester.take();
+        tell(match (failed, digester) {
+            (None, Some(digester)) => Ok(digester.finish()),
+            (failed, _) => Err(failed.unwrap_or(Reason::Truncated)),
+        });
+    }
+
+    fn read(&mut self, bytes: &Bytes) {
+        let length = bytes.len() as u64;
+        if length > self.left {
+            self.end(Some(Reason::TooLarge));
+        } else if let Some(digester) = &mut self.digester {
+            self.left -= length;
+            digester.update(bytes);
+        }
+    }
+}
+
+impl HttpBody for Digesting {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let this = self.get_mut();
+        let polled = Pin::new(&mut this.body).poll_frame(cx);
+        match &polled {
+            Poll::Ready(Some(Ok(frame))) => match frame.data_ref() {
+                Some(bytes) => {
+                    this.read(bytes);
+                    // Whoever knows by the length that this was the last chunk does not ask for more.
+                    if this.body.is_end_stream() {
+                        this.end(None);
+                    }
+                }
+                None => this.end(Some(Reason::Trailers)),
+            },
+            Poll::Ready(Some(Err(_))) => this.end(Some(Reason::Truncated)),
+            Poll::Ready(None) => this.end(None),
+            Poll::Pending => {}
+        }
+        polled
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+impl Drop for Digesting {
+    fn drop(&mut self) {
+        self.end(Some(Reason::Abandoned));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use futures_util::FutureExt as _;
+    use http_body_util::BodyExt as _;
+
+    use super::*;
+
+    fn ended(body: Body, most: u64, read: impl FnOnce(Body)) -> Option<Ended> {
+        let said = Arc::new(Mutex::new(None));
+        let told = Arc::clone(&said);
+        read(digesting(body, StatusCode::OK, most, move |ended| *told.lock().expect("a lock") = Some(ended)));
+        let said = said.lock().expect("a lock");
+        *said
+    }
+
+    fn whole(body: Body) {
+        body.collect().now_or_never().expect("at hand").expect("whole");
+    }
+
+    fn digest_of(status: StatusCode, bytes: &[u8]) -> Digest {
+        let mut digester = Digester::new(status);
+        digester.update(bytes);
+        digester.finish()
+    }
+
+    #[test]
+    fn a_body_has_one_digest_however_it_is_cut() {
+        let pieces = || Body::pieces(["ab", "c"].map(Bytes::from).to_vec());
+        let digest = digest_of(StatusCode::OK, b"abc");
+        assert_eq!(ended(pieces(), 100, whole), Some(Ok(digest)));
+        assert_eq!(ended(Body::full("abc"), 3, whole), Some(Ok(digest)));
+        assert_eq!(ended(Body::empty(), 0, whole), Some(Ok(digest_of(StatusCode::OK, b""))));
+        assert_ne!(digest, digest_of(StatusCode::NOT_FOUND, b"abc"));
+    }
+
+    #[test]
+    fn what_does_not_come_whole_has_no_digest() {
+        assert_eq!(ended(Body::full("abcd"), 3, whole), Some(Err(Reason::TooLarge)));
+        assert_eq!(ended(Body::full("abcd"), 9, drop), Some(Err(Reason::Abandoned)));
+        let broken = || {
+            Body::stream(http_body_util::StreamBody::new(futures_util::stream::iter([
+                Ok(Frame::data(Bytes::from_static(b"a"))),
+                Err(BodyError::from("broken")),
+            ])))
+        };
+        let read = |body: Body| assert!(body.collect().now_or_never().expect("at hand").is_err());
+        assert_eq!(ended(broken(), 9, read), Some(Err(Reason::Truncated)));
+    }
+
+    #[test]
+    fn the_end_is_told_with_the_last_chunk() {
+        let said = Arc::new(Mutex::new(None));
+        let told = Arc::clone(&said);
+        let mut body = digesting(Body::full("abc"), StatusCode::OK, 9, move |ended| *told.lock().expect("a lock") = Some(ended));
+        assert_eq!(body.size_hint().exact(), Some(3));
+        body.frame().now_or_never().expect("at hand").expect("a frame").expect("whole");
+        assert!(said.lock().expect("a lock").is_some());
+    }
+}

@@ -1,0 +1,308 @@
+//! What was found of one route: counts, and the latest examples.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use crate::clock::Wall;
+use crate::metrics::{Counter, Metrics};
+use crate::outcome::Reason;
+use crate::shadow::mutations::Suspect;
+
+/// How many changes, and how many paths with an unsafe scope, are remembered of a route.
+pub const EXAMPLES: usize = 16;
+
+/// How many writes are remembered of a change.
+pub const SUSPECTS: usize = 8;
+
+/// How long nothing more is said of a route's findings of one kind.
+const QUIET: Duration = Duration::from_mins(1);
+
+/// The kinds of findings.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Kind {
+    /// An answer would have been out of date.
+    Stale,
+    /// An answer would have been another caller's.
+    Scope,
+    /// An answer was out of date.
+    Audit,
+}
+
+impl Kind {
+    /// The word in events.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Stale => "stale",
+            Self::Scope => "scope",
+            Self::Audit => "audit",
+        }
+    }
+}
+
+/// What would have become of a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Would {
+    /// Answered from the cache.
+    Hit,
+    /// The app asked.
+    Miss,
+    /// The cache would have taken no part.
+    Bypass,
+}
+
+/// A change that no purge has followed.
+#[derive(Clone, Debug)]
+pub struct Change {
+    /// Its number.
+    pub id: u64,
+    /// Of which key.
+    pub key: u128,
+    /// The path that was asked for.
+    pub path: Box<str>,
+    /// When the change was seen.
+    pub at: Wall,
+    /// How old what is stored was by then.
+    pub age: Duration,
+    /// What may have made it, the latest first.
+    pub after: Vec<Suspect>,
+    /// How many answers would have been out of date because of it.
+    pub answers: u64,
+}
+
+/// A key whose body differs between callers.
+#[derive(Clone, Debug)]
+pub struct Sighting {
+    /// The key.
+    pub key: u128,
+    /// Its path.
+    pub path: Box<str>,
+    /// When it was seen last.
+    pub at: Wall,
+}
+
+/// Counts of a route since the findings were begun, and the latest examples.
+#[derive(Clone, Debug, Default)]
+pub struct Findings {
+    /// Requests that would have been hits.
+    pub hits: u64,
+    /// Requests that would have been misses.
+    pub misses: u64,
+    /// Requests that would have been bypasses.
+    pub bypasses: u64,
+    /// Answers that would have been, or were, out of date.
+    pub stale: u64,
+    /// How many of them no write explains.
+    pub unexplained: u64,
+    /// The latest changes, the newest last.
+    pub changes: VecDeque<Change>,
+    /// Answers that would have been another caller's.
+    pub scope: u64,
+    /// The latest keys with such answers, the newest last.
+    pub sightings: VecDeque<Sighting>,
+    /// Keys whose bodies differ by themselves.
+    pub volatile: u64,
+    /// Hits that were asked for again.
+    pub audited: u64,
+    /// How many of them were out of date.
+    pub audited_stale: u64,
+    not_stored: BTreeMap<u8, u64>,
+    next: u64,
+    said: [Option<Wall>; 3],
+}
+
+/// The same as metrics: they only grow.
+#[derive(Clone, Debug, Default)]
+pub struct RouteCounters {
+    /// Requests that would have been hits.
+    pub hits: Arc<Counter>,
+    /// Requests that would have been misses.
+    pub misses: Arc<Counter>,
+    /// Requests that would have been bypasses.
+    pub bypasses: Arc<Counter>,
+    /// Answers that would have been out of date.
+    pub stale: Arc<Counter>,
+    /// Answers that would have been another caller's.
+    pub scope: Arc<Counter>,
+    /// Audits that found what was served.
+    pub audits_same: Arc<Counter>,
+    /// Audits that found something newer.
+    pub audits_stale: Arc<Counter>,
+    /// Audits that found out nothing.
+    pub audits_unclear: Arc<Counter>,
+}
+
+/// One route.
+#[derive(Debug)]
+pub struct RouteShadow {
+    /// Its pattern.
+    pub name: Box<str>,
+    /// For metrics.
+    pub counters: RouteCounters,
+    findings: Mutex<Findings>,
+}
+
+impl RouteShadow {
+    /// A route of which nothing is known yet.
+    #[must_use]
+    pub fn new(name: &str) -> Self {
+        Self { name: name.into(), counters: RouteCounters::default(), findings: Mutex::default() }
+    }
+
+    /// What was found.
+    pub fn findings(&self) -> MutexGuard<'_, Findings> {
+        // Counts and lists are whole between any two statements that could panic.
+        self.findings.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Shows its counters.
+    pub fn show_in(&self, metrics: &Metrics) {
+        let counters = &self.counters;
+        let register = |metric, help, label, values: &[(&str, &Arc<Counter>)]| {
+            for (value, counter) in values {
+                let labels = [("route", self.name.to_string()), (label, (*value).to_owned())];
+                metrics.register_counter(metric, help, &labels, Arc::clone(counter));
+            }
+        };
+        let requests = [("hit", &counters.hits), ("miss", &counters.misses), ("bypass", &counters.bypasses)];
+        register("sidecache_shadow_requests", "Requests in shadow, by what would have become of them", "result", &requests);
+        let found = [("stale", &counters.stale), ("scope", &counters.scope)];
+        register("sidecache_shadow_findings", "Answers that would have been wrong", "finding", &found);
+        let audits = [("same", &counters.audits_same), ("stale", &counters.audits_stale), ("unclear", &counters.audits_unclear)];
+        register("sidecache_audits", "Hits that were asked for again, by what was found", "result", &audits);
+    }
+
+    /// A request would have gone so.
+    pub fn would(&self, would: Would) {
+        let mut findings = self.findings();
+        let (count, counter) = match would {
+            Would::Hit => (&mut findings.hits, &self.counters.hits),
+            Would::Miss => (&mut findings.misses, &self.counters.misses),
+            Would::Bypass => (&mut findings.bypasses, &self.counters.bypasses),
+        };
+        *count += 1;
+        counter.inc();
+    }
+
+    /// An answer would not have been stored.
+    pub fn would_not_store(&self, reason: Reason) {
+        *self.findings().not_stored.entry(reason as u8).or_default() += 1;
+    }
+}
+
+impl Findings {
+    /// Why answers would not have been stored, the most frequent reason first.
+    pub fn not_stored(&self) -> impl Iterator<Item = (Reason, u64)> {
+        let mut all: Vec<(Reason, u64)> =
+            self.not_stored.iter().filter_map(|(reason, count)| Some((*Reason::ALL.get(usize::from(*reason))?, *count))).collect();
+        all.sort_by(|(_, one), (_, two)| two.cmp(one));
+        all.into_iter()
+    }
+
+    /// Whether changes of a key of which nothing else is known say nothing of writes: on this route bodies differ by themselves.
+    #[must_use]
+    pub const fn is_volatile(&self) -> bool {
+        self.volatile > 0
+    }
+
+    /// A change was seen with one answer. Returns its number.
+    pub fn change(&mut self, mut change: Change) -> u64 {
+        self.next += 1;
+        change.id = self.next;
+        change.answers = 1;
+        self.stale += 1;
+        self.unexplained += u64::from(change.after.is_empty());
+        push(&mut self.changes, change);
+        self.next
+    }
+
+    /// One more answer would have been out of date, because of the change of this number, which writes explain or do not.
+    pub fn still(&mut self, change: Option<u64>, explained: bool) {
+        self.stale += 1;
+        self.unexplained += u64::from(!explained);
+        if let Some(change) = self.changes.iter_mut().find(|known| Some(known.id) == change) {
+            change.answers += 1;
+        }
+    }
+
+    /// An answer would have been another caller's.
+    pub fn sight(&mut self, sighting: Sighting) {
+        self.scope += 1;
+        self.sightings.retain(|known| known.key != sighting.key);
+        push(&mut self.sightings, sighting);
+    }
+
+    /// A key differs by itself: nothing that was concluded of it holds.
+    pub fn turn_volatile(&mut self, key: u128, explained: u64, scope: u64) {
+        self.volatile += 1;
+        self.unexplained = (self.unexplained + explained).min(self.stale);
+        self.scope = self.scope.saturating_sub(scope);
+        self.changes.retain(|change| change.key != key);
+        self.sightings.retain(|sighting| sighting.key != key);
+    }
+
+    /// Whether a finding of this kind is to be told now; and whether it is the first.
+    pub fn is_due(&mut self, kind: Kind, now: Wall) -> Option<bool> {
+        let said = &mut self.said[kind as usize];
+        if said.is_some_and(|said| now.since(said) < QUIET) {
+            return None;
+        }
+        Some(said.replace(now).is_none())
+    }
+}
+
+fn push<T>(examples: &mut VecDeque<T>, example: T) {
+    if examples.len() >= EXAMPLES {
+        examples.pop_front();
+    }
+    examples.push_back(example);
+}
+
+#[cfg(test)]
+mod tests {
+    use http::Method;
+
+    use super::*;
+
+    fn change(key: u128, after: usize) -> Change {
+        let suspect = Suspect { method: Method::PUT, path: "/x".into(), at: Wall(0) };
+        Change { id: 0, key, path: "/a".into(), at: Wall(9), age: Duration::ZERO, after: vec![suspect; after], answers: 0 }
+    }
+
+    #[test]
+    fn answers_count_with_the_change_that_made_them_wrong() {
+        let mut findings = Findings::default();
+        let (explained, unexplained) = (findings.change(change(1, 1)), findings.change(change(2, 0)));
+        findings.still(Some(explained), true);
+        findings.still(Some(unexplained), false);
+        findings.still(None, false);
+        assert_eq!((findings.stale, findings.unexplained, findings.changes[0].answers), (5, 3, 2));
+    }
+
+    #[test]
+    fn what_was_concluded_of_a_volatile_key_is_taken_back() {
+        let mut findings = Findings::default();
+        findings.change(change(1, 1));
+        findings.change(change(2, 1));
+        findings.sight(Sighting { key: 1, path: "/a".into(), at: Wall(0) });
+        findings.turn_volatile(1, 1, 1);
+        assert_eq!((findings.stale, findings.unexplained, findings.scope), (2, 1, 0));
+        assert!(findings.sightings.is_empty() && findings.changes.iter().all(|change| change.key == 2));
+    }
+
+    #[test]
+    fn examples_are_bounded_and_findings_are_told_once_a_minute() {
+        let mut findings = Findings::default();
+        for key in 0..100 {
+            findings.change(change(key, 1));
+            findings.sight(Sighting { key, path: "/a".into(), at: Wall(0) });
+        }
+        assert_eq!((findings.changes.len(), findings.sightings.len()), (EXAMPLES, EXAMPLES));
+        assert_eq!(findings.is_due(Kind::Stale, Wall(0)), Some(true));
+        assert_eq!(findings.is_due(Kind::Scope, Wall(0)), Some(true));
+        assert_eq!(findings.is_due(Kind::Stale, Wall(59_999)), None);
+        assert_eq!(findings.is_due(Kind::Stale, Wall(60_000)), Some(false));
+    }
+}
