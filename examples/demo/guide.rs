@@ -145,7 +145,19 @@ head -c 100M /dev/zero | curl -s -X POST -T - http://{proxy}/files/zeros
 curl -s -o /dev/null -w '%{{size_download}} bytes in %{{time_total}} s\\n' 'http://{proxy}/files/film?size=104857600'
 "
     );
-    let _ = write!(text, "\n# What the sidecar counted\ncurl -s http://{admin}/metrics\n");
+    let _ = write!(
+        text,
+        "
+# What the sidecar counted, and what it holds against your requests. In a browser: http://{admin}/
+curl -s http://{admin}/stats
+
+# A purge by hand; the next read asks the app again
+curl -s -H 'content-type: application/json' -d '{{\"tags\":[\"campaigns:acme\"]}}' http://{admin}/purge
+
+# Edit proxy.toml while this runs: it is read again within two seconds. A mistake in it keeps the old rules, and shows.
+curl -s http://{admin}/ready
+"
+    );
     text.push_str("\nEach request is logged below. Ctrl-C stops both.\n\n");
     text
 }

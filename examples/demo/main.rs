@@ -28,7 +28,7 @@ struct Args {
     /// Where the sample app listens.
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8000")]
     app: SocketAddr,
-    /// Where Sidecache's metrics are, in place of what the rules say (127.0.0.1:9090 in the shipped ones).
+    /// Where Sidecache's dashboard and metrics are, in place of what the rules say (127.0.0.1:9090 in the shipped ones).
     #[arg(long, value_name = "ADDRESS")]
     admin: Option<SocketAddr>,
     /// The rules. Edit them, start the demo again, and see what changes.

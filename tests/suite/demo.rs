@@ -45,7 +45,7 @@ async fn each_step_of_the_tour_is_as_printed() {
 fn tour_names_the_addresses_in_use() {
     let address = |port: u16| std::net::SocketAddr::from(([127, 0, 0, 1], port));
     let text = guide::text(address(1), address(2), address(3));
-    for part in ["http://127.0.0.1:1/api/v1/campaigns", "http://127.0.0.1:2", "http://127.0.0.1:3/metrics"] {
+    for part in ["http://127.0.0.1:1/api/v1/campaigns", "http://127.0.0.1:2", "http://127.0.0.1:3/stats"] {
         assert!(text.contains(part), "{part} is missing:\n{text}");
     }
 }
