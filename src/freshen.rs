@@ -7,13 +7,13 @@
 use std::time::{Duration, UNIX_EPOCH};
 
 use http::header::{
-    CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, DATE, ETAG, HeaderMap, HeaderName, HeaderValue, IF_MATCH, IF_MODIFIED_SINCE,
-    IF_NONE_MATCH, IF_RANGE, IF_UNMODIFIED_SINCE, LAST_MODIFIED, RANGE, TE, TRAILER, TRANSFER_ENCODING,
+    AGE, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, DATE, ETAG, EXPIRES, HeaderMap, HeaderName, HeaderValue, IF_MATCH,
+    IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, IF_UNMODIFIED_SINCE, LAST_MODIFIED, RANGE, TE, TRAILER, TRANSFER_ENCODING, VIA,
 };
 
 use crate::clock::Wall;
 use crate::conditional::whole_entity_tag;
-use crate::entry::{X_CACHE, is_own};
+use crate::entry::{CACHE_STATUS, X_CACHE, is_own};
 use crate::forward::strip_hop_by_hop;
 use crate::freshness::parse_date;
 
@@ -206,6 +206,14 @@ fn length(headers: &HeaderMap) -> Option<u64> {
 fn format_date(at: Wall) -> Option<HeaderValue> {
     let time = UNIX_EPOCH + Duration::from_secs(at.seconds().min(LAST_DATE));
     HeaderValue::from_str(&httpdate::fmt_http_date(time)).ok()
+}
+
+/// Whether two heads differ in nothing but the moment they were sent.
+#[must_use]
+pub fn says_the_same(one: &HeaderMap, two: &HeaderMap) -> bool {
+    let of_the_moment = |name: &HeaderName| [AGE, DATE, EXPIRES, VIA, X_CACHE, CACHE_STATUS].contains(name);
+    let said = |headers: &HeaderMap| headers.keys().filter(|name| !of_the_moment(name)).count();
+    said(one) == said(two) && one.keys().filter(|name| !of_the_moment(name)).all(|name| one.get_all(name).iter().eq(two.get_all(name)))
 }
 
 #[cfg(test)]

@@ -95,13 +95,20 @@ impl Reader<'_> {
 
     /// One key of a table. The default is TOML, as it would stand in the file.
     pub fn take<T: Leaf>(&mut self, table: &DeTable<'_>, key: &str, default: Option<&str>) -> Slot<T> {
-        if let Some((_, value)) = table.iter().find(|(name, _)| name.get_ref() == key) {
+        let given = table.iter().find(|(name, _)| name.get_ref() == key).filter(|(_, value)| !self.is_left_out(value));
+        if let Some((_, value)) = given {
             let span = value.span();
             return T::read(value, self).map_or(Slot::Bad, |value| Slot::Given(Located { span, value }));
         }
         let Some(default) = default else { return Slot::Absent };
         let value = DeValue::parse(default).ok().and_then(|value| T::read(&value, self));
         value.map_or(Slot::Bad, Slot::Default)
+    }
+
+    /// Whether a value is `"${NAME:-}"` and the environment has nothing under that name: the key is as good as not there.
+    fn is_left_out(&self, value: &Spanned<DeValue<'_>>) -> bool {
+        let reference = value.get_ref().as_str().and_then(|text| text.strip_prefix("${")?.strip_suffix(":-}"));
+        reference.is_some_and(|name| !name.contains(['$', '}']) && (self.env)(name).is_none_or(|value| value.is_empty()))
     }
 
     /// Reports the keys that nobody knows.

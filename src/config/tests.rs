@@ -275,6 +275,19 @@ fn a_file_that_cannot_be_read_says_how_to_go_on() {
 }
 
 #[test]
+fn a_key_whose_variable_may_be_nothing_is_left_out() {
+    let text = "[upstream]\nurl = \"http://a\"\n[admin]\naddress = \"${ADMIN:-}\"\ntoken = \"${TOKEN:-}\"\n";
+    let with =
+        |token: Option<&'static str>| Config::parse(text, "proxy.toml", &move |name| token.filter(|_| name == "TOKEN").map(str::to_owned));
+    let without = with(None).unwrap_or_else(|problems| panic!("{problems}"));
+    assert_eq!((without.admin.address.port(), without.admin.token.is_some()), (9090, false), "the default, and none");
+    assert!(with(Some("")).is_ok_and(|config| config.admin.token.is_none()), "set to nothing");
+    assert!(with(Some("0123456789abcdef")).is_ok_and(|config| config.admin.token.is_some()));
+    let required = Config::parse("[upstream]\nurl = \"${APP:-}\"\n", "proxy.toml", &|_| None).expect_err("no app").to_string();
+    assert!(required.contains("`url` is missing"), "{required}");
+}
+
+#[test]
 fn check_tells_the_exit_code() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("proxy.toml");

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{AGE, DATE, EXPIRES, HeaderMap, HeaderName, VIA};
+use http::header::HeaderMap;
 use http::request::Parts;
 use http::{Method, Response, StatusCode, Uri, Version};
 use http_body_util::BodyExt as _;
@@ -439,7 +439,7 @@ impl Proxy {
         let facts = Facts { times, leeway, took, named };
         let entry = match confirmed {
             // What is confirmed at each use is not written at each use.
-            Some(resident) if !times.is_fresh(received) && says_the_same(&resident.entry.headers, headers) => return Ok(()),
+            Some(resident) if !times.is_fresh(received) && freshen::says_the_same(&resident.entry.headers, headers) => return Ok(()),
             Some(resident) => resident.entry.confirmed(key.canonical(), headers, facts),
             None => Entry::compact(key.canonical(), status, headers, chunks, facts),
         };
@@ -491,11 +491,4 @@ fn confirmed(asked: Asked, resident: &Arc<Resident>) -> Asked {
     *response.status_mut() = entry.status;
     *response.headers_mut() = freshen::merge(&entry.headers, &update.headers, asked.received);
     Asked { response, confirmed: Some(Arc::clone(resident)), ..asked }
-}
-
-/// Whether two heads differ in nothing but the moment they were sent.
-fn says_the_same(one: &HeaderMap, two: &HeaderMap) -> bool {
-    let of_the_moment = |name: &HeaderName| [AGE, DATE, EXPIRES, VIA, respond::X_CACHE, respond::CACHE_STATUS].contains(name);
-    let said = |headers: &HeaderMap| headers.keys().filter(|name| !of_the_moment(name)).count();
-    said(one) == said(two) && one.keys().filter(|name| !of_the_moment(name)).all(|name| one.get_all(name).iter().eq(two.get_all(name)))
 }

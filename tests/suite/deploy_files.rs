@@ -60,6 +60,7 @@ fn drain(rules: &str) -> u64 {
     let mut rules = rules
         .replace("${CREDENTIALS_DIRECTORY:-.}", ".")
         .replace("/etc/sidecache-secret", ".")
+        .replace("/var/lib/sidecache", ".")
         .replace("${REDIS_URL}", "redis://127.0.0.1:6379")
         .replace("${APP_URL}", "http://app:8000");
     for name in ["ADMIN_TOKEN", "REDIS_PASSWORD", "SIDECACHE_SECRET"] {

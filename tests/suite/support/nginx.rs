@@ -76,9 +76,9 @@ fn write_config(directory: &Path, address: SocketAddr, sidecar: SocketAddr, app:
         assert!(text.contains(shipped), "{SHIPPED} names {shipped}");
         text = text.replace(shipped, &ours);
     }
-    let folders = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
-        .map(|name| format!("{name}_temp_path {};\n", if name == "client_body" { BODIES } else { name }))
-        .concat();
+    // Bodies lie in folders within their folder, which stay when the bodies are gone.
+    let folders = format!("client_body_temp_path {BODIES} 1;\n")
+        + &["proxy", "fastcgi", "uwsgi", "scgi"].map(|name| format!("{name}_temp_path {name};\n")).concat();
     // One process, so that its end is the end of all of it.
     let main = format!(
         "daemon off;\nmaster_process off;\npid nginx.pid;\nevents {{ worker_connections 512; }}\nhttp {{\n{folders}include sidecache.conf;\n}}\n"
