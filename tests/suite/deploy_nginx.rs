@@ -50,10 +50,14 @@ async fn front() -> Front {
     Front { nginx: Nginx::start(address, app_address).await, sidecar, stats }
 }
 
-/// nginx and the sidecar in front of an app that a test can hold.
-async fn front_of(app: &TestApp) -> (Nginx, ChildSidecar) {
-    let sidecar = ChildSidecar::spawn(&format!("url = \"http://{}\"", app.address), VERSIONED_RULES).await;
-    (Nginx::start(sidecar.address, app.address).await, sidecar)
+/// nginx and a sidecar with these rules, which believes nginx, in front of any app.
+async fn front_of(app: SocketAddr, rules: &str) -> (Nginx, ChildSidecar) {
+    let [address, admin] = [free_port(), free_port()].map(|port| SocketAddr::from((Ipv4Addr::LOCALHOST, port)));
+    let text = format!(
+        "[listen]\naddress = \"{address}\"\ntrusted_proxies = [\"127.0.0.1\"]\n[upstream]\nurl = \"http://{app}\"\n[admin]\naddress = \"{admin}\"\n{rules}"
+    );
+    let sidecar = ChildSidecar::spawn_file(address, &text).await;
+    (Nginx::start(address, app).await, sidecar)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -86,7 +90,7 @@ async fn each_step_of_the_tour_passes_through_nginx() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_hit_keeps_the_date_at_which_it_was_made() {
     let app = TestApp::start(versioned()).await;
-    let (nginx, _sidecar) = front_of(&app).await;
+    let (nginx, _sidecar) = front_of(app.address, VERSIONED_RULES).await;
     let mut client = Client::new(nginx.address);
     let made = client.get("/v/a", &[]).await;
     assert_eq!(made.cache(), "MISS");
@@ -100,13 +104,7 @@ async fn a_hit_keeps_the_date_at_which_it_was_made() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nginx_alone_says_who_the_client_is() {
     let app = RawApp::start(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok").await;
-    let [address, admin] = [free_port(), free_port()].map(|port| SocketAddr::from((Ipv4Addr::LOCALHOST, port)));
-    let text = format!(
-        "[listen]\naddress = \"{address}\"\ntrusted_proxies = [\"127.0.0.1\"]\n[upstream]\nurl = \"http://{}\"\n[admin]\naddress = \"{admin}\"\n",
-        app.address
-    );
-    let sidecar = ChildSidecar::spawn_file(address, &text).await;
-    let nginx = Nginx::start(sidecar.address, app.address).await;
+    let (nginx, _sidecar) = front_of(app.address, "").await;
     let forged = [
         ("x-forwarded-for", "198.51.100.66"),
         ("x-real-ip", "198.51.100.66"),
@@ -169,7 +167,7 @@ async fn uploads_and_downloads_of_any_size_stream() {
     let mut client = Client::new(front.nginx.address);
     // Larger than any buffer of nginx, and than the 1 MiB it allows by itself.
     let sent = client.send("POST", "/files/zeros", &[], vec![0; 32 * MIB]).await;
-    assert_eq!(sent.status, 200, "{}", sent.text());
+    assert_eq!(sent.status, 201, "{}", sent.text());
     assert!(sent.text().contains(&(32 * MIB).to_string()), "{}", sent.text());
     assert!(!front.nginx.has_spooled(), "an upload goes on while it arrives");
     // What nginx would repeat by itself is read first; the app has no use for it.
@@ -217,7 +215,7 @@ async fn write_that_the_sidecar_had_is_not_sent_again() {
     for method in ["POST", "PATCH", "PUT", "DELETE", "MERGE"] {
         for body in [Vec::new(), vec![b'x'; 10], vec![b'x'; MIB]] {
             let app = TestApp::start(versioned()).await;
-            let (nginx, mut sidecar) = front_of(&app).await;
+            let (nginx, mut sidecar) = front_of(app.address, VERSIONED_RULES).await;
             let hold = app.hold(method, "/w/a", Point::After);
             let (address, length) = (nginx.address, body.len());
             let asked = tokio::spawn(async move { Client::new(address).send(method, "/w/a", &[], body).await });
@@ -234,7 +232,7 @@ async fn write_that_the_sidecar_had_is_not_sent_again() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn read_that_the_sidecar_had_is_answered_by_the_app() {
     let app = TestApp::start(versioned()).await;
-    let (nginx, mut sidecar) = front_of(&app).await;
+    let (nginx, mut sidecar) = front_of(app.address, VERSIONED_RULES).await;
     let hold = app.hold("GET", "/v/a", Point::Before);
     let address = nginx.address;
     let asked = tokio::spawn(async move { Client::new(address).get("/v/a", &[]).await });
@@ -298,7 +296,7 @@ async fn one(address: SocketAddr, method: &'static str, path: &'static str, stop
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn sigterm_in_the_midst_of_traffic_loses_nothing() {
     let app = TestApp::start(versioned()).await;
-    let (nginx, mut sidecar) = front_of(&app).await;
+    let (nginx, mut sidecar) = front_of(app.address, VERSIONED_RULES).await;
     let hold = app.hold("PUT", "/w/held", Point::After);
     let address = nginx.address;
     let held = tokio::spawn(async move { Client::new(address).send("PUT", "/w/held", &[], "").await });

@@ -1,8 +1,8 @@
 //! Shadow mode and audits: what they find, what they must not find, and that nobody gets anything else than the app's own answer.
 
 use std::path::Path;
-use std::sync::{Arc, Mutex};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use http_body_util::BodyExt as _;
