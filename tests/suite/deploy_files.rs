@@ -143,11 +143,11 @@ fn dockerfile_copies_what_there_is_and_runs_as_nobody() {
 fn health_checks_use_a_command_that_there_is() {
     for file in ["deploy/Dockerfile", "deploy/compose/compose.yaml"] {
         assert!(
-            text(file).contains(r#"["CMD", "/sidecache", "stats", "--json"]"#)
-                || text(file).contains(r#"CMD ["/sidecache", "stats", "--json"]"#)
+            text(file).contains(r#"["CMD", "/sidecache", "stats", "--ready"]"#)
+                || text(file).contains(r#"CMD ["/sidecache", "stats", "--ready"]"#)
         );
     }
-    let output = Command::new(BINARY).args(["stats", "--json", "--help"]).output().expect("the binary was built with the tests");
+    let output = Command::new(BINARY).args(["stats", "--ready", "--help"]).output().expect("the binary was built with the tests");
     assert!(output.status.success(), "{}", said(&output));
 }
 
