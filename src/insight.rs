@@ -33,6 +33,9 @@ impl Busy {
     }
 }
 
+/// A route, and a reason.
+type Place = (String, &'static str);
+
 /// What happened to a tag.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Deed {
@@ -48,7 +51,7 @@ pub enum Deed {
 #[derive(Debug, Default)]
 pub struct Insight {
     tags: Mutex<Vec<Busy>>,
-    subjects: Mutex<HashMap<(String, &'static str), Vec<(String, u64)>>>,
+    subjects: Mutex<HashMap<Place, Vec<(String, u64)>>>,
 }
 
 impl Insight {

@@ -234,13 +234,13 @@ impl Proxy {
     pub async fn handle(self: &Arc<Self>, request: Request<Body>, peer: Peer) -> Response<Body> {
         let since = self.clock.now();
         let is_head = request.method() == Method::HEAD;
-        let line = telemetry::enabled().then(|| Line::of(&request, peer));
+        let logged = telemetry::enabled().then(|| Line::of(&request, peer));
         let live = self.live();
         let mut answer = self.answer(&live, request, peer).await;
         let took = self.clock.now().duration_since(since);
         count(&live.table, &mut answer, took, is_head);
         self.note_subject(&live, &answer);
-        if let Some(line) = line {
+        if let Some(line) = logged {
             line.write(&answer, &live.rules, took);
         }
         answer.response

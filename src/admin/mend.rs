@@ -19,14 +19,14 @@ pub(super) fn mend(reason: Reason, subject: Option<&str>, route: Option<&Route>)
     let words = |why: &'static str| Some(Mend { why, line: None });
     let limit = |why: &'static str, text: &str| Some(Mend { why, line: Some(format!("[limits] {text}")) });
     match reason {
-        Reason::UnkeyedHeader => named(
-            "The app may see this header and no key has: if it changes nothing, let it through; if it does, make it a field of the key.",
-            subject.map(|name| format!("pass_headers = [{name:?}]")),
-        ),
-        Reason::MissingField => named(
-            "The key or the tags need a field that these requests lack: let clients send it, or take it out of the rule.",
-            subject.zip(route).map(|(name, route)| without(name, route)),
-        ),
+        Reason::UnkeyedHeader => Some(Mend {
+            why: "The app may see this header and no key has: if it changes nothing, let it through; if it does, make it a field of the key.",
+            line: subject.map(|name| format!("pass_headers = [{name:?}]")),
+        }),
+        Reason::MissingField => Some(Mend {
+            why: "The key or the tags need a field that these requests lack: let clients send it, or take it out of the rule.",
+            line: subject.zip(route).map(|(name, route)| without(name, route)),
+        }),
         Reason::ModeOff => line("The route, or the whole file, is switched off.", "mode = \"on\""),
         Reason::Shadow => line("The route only watches: see what it found, then let it cache.", "mode = \"on\""),
         Reason::NoRoute => words("No route takes these paths: add one for those that should be cached."),
@@ -59,10 +59,6 @@ pub(super) fn mend(reason: Reason, subject: Option<&str>, route: Option<&Route>)
         Reason::Purged => words("What was stored was purged by a write: as it should be."),
         _ => None,
     }
-}
-
-const fn named(why: &'static str, line: Option<String>) -> Option<Mend> {
-    Some(Mend { why, line })
 }
 
 /// The route's key without a field.

@@ -93,8 +93,8 @@ impl Office {
 
     pub(super) fn shadow(&self) -> ShadowReport {
         let live = self.proxy.live();
-        let line = |path: &str| live.rules.routes.iter().find(|route| route.name() == path).map(|route| route.spec.line);
-        self.proxy.shadow.report(&live.rules, &line)
+        let place = |path: &str| live.rules.routes.iter().find(|route| route.name() == path).map(|route| route.spec.line);
+        self.proxy.shadow.report(&live.rules, &place)
     }
 
     pub(super) fn shadow_summary(&self) -> Value {

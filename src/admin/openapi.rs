@@ -1,4 +1,4 @@
-//! The description of the admin API, for those who write clients: OpenAPI 3.1, kept beside the code and held to it by a test.
+//! The description of the admin API, for those who write clients: `OpenAPI` 3.1, kept beside the code and held to it by a test.
 
 use serde_json::{Value, json};
 

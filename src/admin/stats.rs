@@ -12,6 +12,7 @@ use crate::metrics::{self, Latency, RowView};
 use crate::outcome::{Disposition, Reason};
 use crate::plan::Rules;
 use crate::route::{QueryRule, Route};
+use crate::tag::Template;
 
 /// The most tags that are told.
 const TAGS: usize = 20;
@@ -165,7 +166,7 @@ pub(super) fn rules(rules: &Rules) -> Value {
                 "path": rule.pattern.as_str(),
                 "line": rule.line,
                 "methods": rule.methods.as_ref().map(|methods| methods.iter().map(ToString::to_string).collect::<Vec<_>>()),
-                "tags": rule.tags.iter().map(|tag| tag.as_str()).collect::<Vec<_>>(),
+                "tags": rule.tags.iter().map(Template::as_str).collect::<Vec<_>>(),
                 "guard": rule.guard.as_str(),
             })
         })
@@ -189,7 +190,7 @@ fn policy(route: &Route) -> Value {
             QueryRule::None => json!("none"),
             QueryRule::Only(names) => json!(names),
         },
-        "tags": spec.tags.iter().map(|tag| tag.as_str()).collect::<Vec<_>>(),
+        "tags": spec.tags.iter().map(Template::as_str).collect::<Vec<_>>(),
         "stale_while_revalidate_s": seconds(spec.stale_while_revalidate),
         "stale_if_error_s": seconds(spec.stale_if_error),
         "drop_headers": names(&spec.drop_headers),

@@ -60,9 +60,9 @@ impl Proxy {
         let Resident { entry, proof } = &*resident;
         let names = lookup.tags().into_iter().chain(entry.named.iter().cloned()).collect::<Vec<_>>();
         let tags = self.coherence.current_tags(proof, &names).await;
-        let ttl_ms = found.as_ref().map_or_else(|| entry.times.ttl_ms(now), |found| found.ttl_ms(now));
+        let left = found.as_ref().map_or_else(|| entry.times.ttl_ms(now), |found| found.ttl_ms(now));
         #[allow(clippy::cast_precision_loss, reason = "seconds for people to read")]
-        let ttl_s = ttl_ms as f64 / 1e3;
+        let ttl_s = left as f64 / 1e3;
         Some(Inspected {
             tier,
             status: entry.status.as_u16(),

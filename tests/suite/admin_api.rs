@@ -150,6 +150,17 @@ async fn numbers_move_with_traffic_and_name_the_line_that_would_mend() {
     assert_eq!((&stats["redis"], &stats["ready"]["status"], &stats["memory"]["entries"]), (&Value::Null, &json!("ready"), &json!(1)));
 }
 
+/// The next event of a stream.
+async fn event(lines: &mut tokio::io::Lines<BufReader<TcpStream>>) -> Value {
+    loop {
+        let line =
+            tokio::time::timeout(Duration::from_secs(20), lines.next_line()).await.expect("in time").expect("read").expect("a line");
+        if let Some(data) = line.strip_prefix("data: ") {
+            return serde_json::from_str(data).expect("JSON");
+        }
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn events_tell_of_purges_as_they_happen_and_of_the_last_ones() {
     let scene = scene("").await;
@@ -159,27 +170,18 @@ async fn events_tell_of_purges_as_they_happen_and_of_the_last_ones() {
         stream.write_all(request.as_bytes()).await.expect("sent");
         BufReader::new(stream).lines()
     };
-    async fn event(lines: &mut tokio::io::Lines<BufReader<TcpStream>>) -> Value {
-        loop {
-            let line =
-                tokio::time::timeout(Duration::from_secs(20), lines.next_line()).await.expect("in time").expect("read").expect("a line");
-            if let Some(data) = line.strip_prefix("data: ") {
-                return serde_json::from_str(data).expect("JSON");
-            }
-        }
-    }
-    let mut live = listen(0).await;
+    let mut stream = listen(0).await;
     // The head tells that it listens.
-    while live.next_line().await.expect("read").is_some_and(|line| !line.is_empty()) {}
+    while stream.next_line().await.expect("read").is_some_and(|line| !line.is_empty()) {}
     scene.send("PUT", "/a/7", &ACME, "new").await;
-    let write = event(&mut live).await;
+    let write = event(&mut stream).await;
     assert_eq!(
         (&write["kind"], &write["by"], &write["method"], &write["path"]),
         (&json!("purge"), &json!("write"), &json!("PUT"), &json!("/a/7"))
     );
     assert_eq!(write["tags"], json!(["all:acme", "uri:app.test/a/7"]));
     scene.sidecar.admin_ok("/purge", &json!({ "tags": ["x"], "soft": true })).await;
-    let purge = event(&mut live).await;
+    let purge = event(&mut stream).await;
     assert_eq!((&purge["by"], &purge["soft"], &purge["tags"]), (&json!("admin"), &json!(true), &json!(["x"])));
     assert_eq!(purge["id"].as_u64(), write["id"].as_u64().map(|id| id + 1));
     let mut later = listen(1).await;

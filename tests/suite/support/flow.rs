@@ -101,8 +101,8 @@ impl Flow {
     /// What shadow mode has found, with each route on the line of its place in the file.
     pub fn report(&self) -> ShadowReport {
         let live = self.proxy.live();
-        let line = |name: &str| live.rules.routes.iter().position(|route| route.name() == name).map(|at| at + 1);
-        self.proxy.shadow.report(&live.rules, &line)
+        let place = |name: &str| live.rules.routes.iter().position(|route| route.name() == name).map(|at| at + 1);
+        self.proxy.shadow.report(&live.rules, &place)
     }
 
     /// What it has found of one route.
