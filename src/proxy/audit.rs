@@ -71,7 +71,7 @@ impl Proxy {
     async fn fetch_digest(&self, order: &Order) -> Option<Digest> {
         let (target, headers) = order.to_app();
         let request = self.fill_upstream_request(Method::GET, order.version(), target, headers, order.peer);
-        let mut response = self.upstream.send(request).await.ok()?;
+        let mut response = self.ask_app(request, Some(order.route.id)).await.ok()?;
         let status = response.status();
         if !is_telling(status) && status != StatusCode::NOT_MODIFIED {
             return None;

@@ -135,7 +135,7 @@ impl Proxy {
         let (Some(seen), Some(watch)) = (seen, watch) else { return self.pass(parts, body, peer, outcome, Some(route)).await };
         let request = self.upstream_request(parts, body, peer, None);
         let (requested, sent) = (self.clock.wall(), self.shadow.steps.next());
-        let mut response = match self.upstream.send(request).await {
+        let mut response = match self.ask_app(request, Some(route)).await {
             Ok(response) => response,
             Err(error) => return super::pass::failed(&error, &outcome, Some(route)),
         };

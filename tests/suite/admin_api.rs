@@ -153,8 +153,7 @@ async fn numbers_move_with_traffic_and_name_the_line_that_would_mend() {
 /// The next event of a stream.
 async fn event(lines: &mut tokio::io::Lines<BufReader<TcpStream>>) -> Value {
     loop {
-        let line =
-            tokio::time::timeout(Duration::from_secs(20), lines.next_line()).await.expect("in time").expect("read").expect("a line");
+        let line = tokio::time::timeout(Duration::from_secs(20), lines.next_line()).await.expect("in time").expect("read").expect("a line");
         if let Some(data) = line.strip_prefix("data: ") {
             return serde_json::from_str(data).expect("JSON");
         }
