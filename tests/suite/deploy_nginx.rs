@@ -258,9 +258,7 @@ impl Traffic {
     fn start(address: SocketAddr) -> Self {
         let (stop, past) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
         let mut clients = JoinSet::new();
-        for (method, path) in
-            [("GET", "/v/a"), ("GET", "/v/b"), ("GET", "/elsewhere"), ("POST", "/w/a"), ("PUT", "/w/b"), ("DELETE", "/w/c")]
-        {
+        for (method, path) in READS.into_iter().chain(WRITES) {
             clients.spawn(one(address, method, path, Arc::clone(&stop), Arc::clone(&past)));
         }
         Self { stop, past, clients }
@@ -299,7 +297,7 @@ async fn sigterm_in_the_midst_of_traffic_loses_nothing() {
     let (nginx, mut sidecar) = front_of(app.address, VERSIONED_RULES).await;
     let hold = app.hold("PUT", "/w/held", Point::After);
     let address = nginx.address;
-    let held = tokio::spawn(async move { Client::new(address).send("PUT", "/w/held", &[], "").await });
+    let writing = tokio::spawn(async move { Client::new(address).send("PUT", "/w/held", &[], "").await });
     hold.arrived().await;
     let traffic = Traffic::start(nginx.address);
     eventually("the cache is in use", LONG_ENOUGH, async || Client::new(address).get("/v/z", &[]).await.cache() == "HIT").await;
@@ -308,7 +306,7 @@ async fn sigterm_in_the_midst_of_traffic_loses_nothing() {
     traffic.past_the_sidecar(50).await;
     assert!(sidecar.ended().is_none(), "it waits for the write under way");
     hold.release();
-    let reply = held.await.expect("the client does not panic");
+    let reply = writing.await.expect("the client does not panic");
     assert_eq!((reply.status, reply.cache()), (200, "BYPASS"), "the write under way ends as it began");
     assert_eq!(sidecar.end(LONG_ENOUGH).await.code(), Some(0));
     traffic.past_the_sidecar(50).await;
