@@ -60,6 +60,8 @@ pub(super) struct Hub<S> {
     pub counters: Counters,
     pub clock: Clock,
     pub connections: TaskTracker,
+    /// Nobody listens any more, and each answer is the last one of its connection: clients go elsewhere.
+    pub leaving: AtomicBool,
     /// No new requests: connections close when nothing is under way. The flag is set before the token wakes them.
     pub draining: AtomicBool,
     pub drain: CancellationToken,
@@ -72,8 +74,8 @@ impl<S: Service> Hub<S> {
     pub(super) fn new(settings: Settings, service: Arc<S>, counters: Counters, clock: Clock) -> Self {
         let builder = builder(&settings);
         let (drain, cut) = (CancellationToken::new(), CancellationToken::new());
-        let (connections, draining) = (TaskTracker::new(), AtomicBool::new(false));
-        Self { service, settings, counters, clock, connections, draining, drain, cut, builder }
+        let (connections, leaving, draining) = (TaskTracker::new(), AtomicBool::new(false), AtomicBool::new(false));
+        Self { service, settings, counters, clock, connections, leaving, draining, drain, cut, builder }
     }
 }
 
@@ -240,7 +242,7 @@ async fn answer<S: Service>(
     version: Version,
 ) -> Result<Response<ResponseBody>, Infallible> {
     let service = &link.hub.service;
-    let response = match verdict {
+    let mut response = match verdict {
         Verdict::Refused(status, why) => refuse(&**service, version, status, why),
         Verdict::Admitted(request) => {
             let peer = Peer { addr: link.addr, trusted: link.trusted };
@@ -250,6 +252,9 @@ async fn answer<S: Service>(
             }
         }
     };
+    if link.hub.leaving.load(Ordering::Relaxed) && version < Version::HTTP_2 && response.status() != StatusCode::SWITCHING_PROTOCOLS {
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    }
     Ok(response.map(|body| ResponseBody::new(body, busy)))
 }
 

@@ -12,6 +12,10 @@ use super::connection::Hub;
 /// How long connections that are cut have to notice it. They only drop what they hold.
 const CUTTING: Duration = Duration::from_secs(1);
 
+/// How long connections that have nothing under way may stay, for a request that is on its way already. A proxy in front that finds a kept
+/// connection closed under a write must not send it again; told by an answer, or by a refused connection, it goes elsewhere.
+const LINGER: Duration = Duration::from_millis(300);
+
 /// How a server ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Drained {
@@ -34,9 +38,12 @@ impl Drained {
 /// Lets connections and `tasks` finish, and cuts what is left after the grace.
 pub(super) async fn drain<S: Service>(hub: &Hub<S>, tasks: &TaskTracker) -> Drained {
     let began = hub.clock.now();
+    hub.leaving.store(true, Ordering::Relaxed);
+    hub.connections.close();
+    // Of a short grace no more than a quarter.
+    let _ = tokio::time::timeout(LINGER.min(hub.settings.drain / 4), hub.connections.wait()).await;
     hub.draining.store(true, Ordering::Release);
     hub.drain.cancel();
-    hub.connections.close();
     let all = async {
         hub.connections.wait().await;
         // Only now: a request that finishes may have started one more of them.

@@ -3,7 +3,7 @@
 use super::*;
 
 #[tokio::test]
-async fn a_request_under_way_finishes_and_idle_connections_close_at_once() {
+async fn a_request_under_way_finishes_and_idle_connections_close_soon() {
     let server = start(settings());
     let mut busy = server.connect().await;
     busy.write_all(b"GET /slow HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
@@ -24,6 +24,24 @@ async fn a_request_under_way_finishes_and_idle_connections_close_at_once() {
     assert!(answer.ends_with("slow") && answer.contains("connection: close"), "{answer}");
     let drained = server.done.await.unwrap();
     assert!(drained.is_clean() && drained.took < Duration::from_secs(5), "{drained:?}");
+}
+
+#[tokio::test]
+async fn a_request_that_was_on_its_way_is_answered_and_is_the_last_of_its_connection() {
+    let server = start(settings());
+    let mut kept = server.connect().await;
+    kept.write_all(b"GET /x HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+    until(&mut kept, "/x 0").await;
+    let mut silent = server.connect().await;
+    server.shutdown.cancel();
+    while TcpStream::connect(server.address).await.is_ok() {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    kept.write_all(b"POST /y HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n").await.unwrap();
+    let answer = rest(&mut kept).await;
+    assert!(answer.starts_with("HTTP/1.1 200") && answer.contains("connection: close"), "{answer}");
+    assert_eq!(rest(&mut silent).await, "");
+    assert!(server.done.await.unwrap().is_clean());
 }
 
 #[tokio::test]
