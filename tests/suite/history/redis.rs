@@ -134,7 +134,8 @@ async fn no_read_is_stale_when_redis_has_no_memory_left() {
 async fn what_is_served_from_memory_while_redis_is_dead_is_outdated_for_no_longer_than_degraded_ttl() {
     let fault = async |stage: &mut Stage| {
         stage.redis.kill();
-        sleep(Duration::from_secs(2)).await;
+        // Longer than a lease, for which writes wait: those that come after it are answered while Redis is dead, and have to be seen.
+        sleep(Duration::from_secs(3)).await;
         stage.redis.restart();
     };
     let run = Stage::set(FROM_MEMORY).await.run(fault).await;
