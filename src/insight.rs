@@ -3,10 +3,15 @@
 //! Knows names and numbers; not what they stand for.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// How many tags are counted at once.
 const TAGS: usize = 256;
+/// Of so many hits the tags of one are counted for all, once there was traffic to speak of.
+const SAMPLE: u64 = 32;
+/// The first hits, each of which is counted.
+const EACH: u64 = 4096;
 /// Of how many routes and reasons the subjects are counted.
 const PLACES: usize = 1024;
 /// How many subjects each of them has.
@@ -21,7 +26,7 @@ pub struct Busy {
     pub tag: String,
     /// Entries stored with it.
     pub stored: u64,
-    /// Hits on such entries; counted by samples.
+    /// Hits on such entries; after the first few thousand counted by samples.
     pub hits: u64,
     /// Purges of it.
     pub purged: u64,
@@ -48,13 +53,35 @@ pub enum Deed {
 }
 
 /// The busiest tags (space-saving counters: Metwally, Agrawal, El Abbadi, 2005), and the subjects of reasons.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Insight {
+    /// How many hits are still counted one by one. Mostly read.
+    each: AtomicU64,
     tags: Mutex<Vec<Busy>>,
     subjects: Mutex<HashMap<Place, Vec<(String, u64)>>>,
 }
 
+impl Default for Insight {
+    fn default() -> Self {
+        Self { each: AtomicU64::new(EACH), tags: Mutex::default(), subjects: Mutex::default() }
+    }
+}
+
 impl Insight {
+    /// For how many hits this one is to be counted; for none, mostly. `dice` gives any number, and is asked under load alone.
+    #[must_use]
+    pub fn sample_hit(&self, dice: impl FnOnce() -> u64) -> Option<u64> {
+        if self.each.load(Ordering::Relaxed) > 0 {
+            // Two at once may both take the last one, or one more: the counts are for people to read.
+            let left = self.each.fetch_sub(1, Ordering::Relaxed);
+            if left > EACH {
+                self.each.store(0, Ordering::Relaxed);
+            }
+            return Some(1);
+        }
+        dice().is_multiple_of(SAMPLE).then_some(SAMPLE)
+    }
+
     /// Counts a deed.
     pub fn note<'a>(&self, tags: impl IntoIterator<Item = &'a str>, deed: Deed) {
         let mut known = lock(&self.tags);
@@ -140,6 +167,24 @@ mod tests {
         let busiest = insight.busiest(1);
         assert_eq!((busiest[0].tag.as_str(), busiest[0].hits), ("busy", 160_000));
         assert_eq!(insight.busiest(usize::MAX).len(), TAGS);
+    }
+
+    #[test]
+    fn the_first_hits_are_counted_one_by_one_and_the_others_by_samples() {
+        let insight = Insight::default();
+        for _ in 0..EACH {
+            assert_eq!(insight.sample_hit(|| unreachable!("no dice")), Some(1));
+        }
+        let counted: u64 = (0..10 * SAMPLE).filter_map(|roll| insight.sample_hit(|| roll)).sum();
+        assert_eq!(counted, 10 * SAMPLE);
+    }
+
+    #[test]
+    fn a_crowd_at_the_end_of_the_first_hits_does_not_begin_anew() {
+        let insight = Insight::default();
+        insight.each.store(u64::MAX, Ordering::Relaxed);
+        assert_eq!(insight.sample_hit(|| 1), Some(1));
+        assert_eq!(insight.sample_hit(|| 1), None, "what fell below nothing is nothing");
     }
 
     #[test]

@@ -58,9 +58,6 @@ mod refresh;
 mod shadow;
 mod wish;
 
-/// Of so many hits the tags of one are counted for all.
-const HIT_SAMPLE: u64 = 32;
-
 /// Bounds and habits of the flow.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -412,8 +409,8 @@ impl Proxy {
     }
 
     fn hit(&self, parts: &Parts, lookup: &Lookup<'_>, resident: &Resident, tier: Tier, now: Wall) -> Answer {
-        if rand::random::<u64>().is_multiple_of(HIT_SAMPLE) {
-            self.insight.note(lookup.tags().iter().map(Tag::as_str), Deed::Hit(HIT_SAMPLE));
+        if let Some(times) = self.insight.sample_hit(rand::random) {
+            self.insight.note(lookup.tags().iter().map(Tag::as_str), Deed::Hit(times));
         }
         let ttl = Some(resident.entry.times.ttl_ms(now) / 1000);
         let outcome = Outcome { tier: Some(tier), ttl, saved: Some(resident.entry.took), ..Outcome::new(Disposition::Hit) };

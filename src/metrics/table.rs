@@ -13,7 +13,7 @@ use super::row::{Row, Seen, Source};
 /// The most routes that have numbers of their own in the life of a process. Those beyond share one row, named `other`.
 pub const MAX_ROWS: usize = 4096;
 
-/// The name of what is no route. Routes' names are patterns and begin with `/`, so that none collides with it, nor with [`OTHER`].
+/// The name of what is no route. Routes' names are patterns and begin with `/`, so that none collides with it.
 pub const NONE: &str = "none";
 /// The name of the row that routes beyond [`MAX_ROWS`] share.
 const OTHER: &str = "other";

@@ -127,7 +127,7 @@ export class Scene {
     const env = { ...process.env }
     delete env.RUST_LOG
     const log = path.join(this.folder, 'sidecache.log')
-    this.sidecar = (await start('the sidecar', log, [this.binary, '--config', this.file], { env }, listening)).child
+    this.sidecar = (await start('the sidecar', log, [path.resolve(this.binary), '--config', path.basename(this.file)], { env, cwd: path.dirname(this.file) }, listening)).child
   }
 
   async kill () {
