@@ -5,14 +5,15 @@ use std::time::Duration;
 use http::HeaderName;
 use serde_json::{Value, json};
 
-use super::mend::mend;
-use super::office::Office;
+use super::remedies::mend;
+use super::state::Office;
 use crate::coherence::Mode;
-use crate::metrics::{self, Latency, RowView};
 use crate::outcome::{Disposition, Reason};
-use crate::plan::Rules;
-use crate::route::{QueryRule, Route};
-use crate::tag::Template;
+use crate::policy::plan::Rules;
+use crate::policy::route::{QueryRule, Route};
+use crate::policy::tag::Template;
+use crate::telemetry::metrics;
+use crate::telemetry::metrics::{Latency, RowView};
 
 /// The most tags that are told.
 const TAGS: usize = 20;

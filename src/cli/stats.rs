@@ -10,9 +10,9 @@ use std::time::Duration;
 use clap::Args;
 use http::{Method, StatusCode};
 
-use super::answers::{Ready, Redis, Route, Stats, Tag};
+use super::api_types::{Ready, Redis, Route, Stats, Tag};
+use super::format::{clean, clean_lines, counted, millis, percent, seconds, size, table};
 use super::remote::{Failure, Reach, Remote};
-use super::show::{clean, clean_lines, counted, millis, percent, seconds, size, table};
 
 pub(super) const EXAMPLES: &str = "\
 Examples:
@@ -154,7 +154,7 @@ fn requests(by: &BTreeMap<String, u64>) -> String {
 
 fn route_table(routes: &[&Route]) -> String {
     let head = ["ROUTE", "MODE", "REQUESTS", "HIT RATIO", "HIT P50", "APP P50", "APP SAVED", "FROM CACHE", "FROM APP"];
-    let p50 = |times: &Option<super::answers::Times>| times.as_ref().map_or_else(|| "-".to_owned(), |times| millis(times.p50_ms));
+    let p50 = |times: &Option<super::api_types::Times>| times.as_ref().map_or_else(|| "-".to_owned(), |times| millis(times.p50_ms));
     let rows = routes.iter().map(|route| {
         [
             route.path.clone(),

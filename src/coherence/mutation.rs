@@ -13,13 +13,13 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 
 use crate::coherence::core::{At, Audience, Batch, Core, Event, Phase, Released};
-use crate::coherence::kind::PurgeKind;
 use crate::coherence::message::{Id, Message, Node};
-use crate::coherence::shared::{BATCH, Shared};
-use crate::coherence::table::Guarded as TableGuard;
+use crate::coherence::purge_kind::PurgeKind;
+use crate::coherence::redis_records::{BATCH, Shared};
+use crate::coherence::tag_table::Guarded as TableGuard;
 use crate::coherence::{Coherence, Mode};
-use crate::store::redis::{CallError, Writes};
-use crate::tag::Tag;
+use crate::policy::tag::Tag;
+use crate::redis::{CallError, Writes};
 
 /// How often a purge that Redis answers with an error is tried before it is kept for the rejoin.
 const TRIES: usize = 3;

@@ -8,8 +8,8 @@ use http::StatusCode;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use sha2::{Digest as _, Sha256};
 
-use crate::body::{Body, BodyError};
 use crate::outcome::Reason;
+use crate::semantics::body::{Body, BodyError};
 use crate::shadow::history::Digest;
 
 /// Digests a status and the body that follows it.

@@ -5,8 +5,8 @@ use std::net::SocketAddr;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use sidecache::metrics::{self, Metrics, Seen, Source};
 use sidecache::outcome::{Disposition, Reason};
+use sidecache::telemetry::metrics::{self, Metrics, Seen, Source};
 
 use crate::support::exposition::{Exposition, Format, read};
 use crate::support::{Answer, Client, RedisServer, Scene, Sidecar, TestApp, eventually};

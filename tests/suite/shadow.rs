@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use http_body_util::BodyExt as _;
-use sidecache::events::What;
+use sidecache::telemetry::events::What;
 use tokio_util::sync::CancellationToken;
 
 use crate::app;

@@ -9,13 +9,13 @@ use std::time::Duration;
 
 use http::Request;
 use http_body_util::BodyExt as _;
-use sidecache::body::Body;
 use sidecache::clock::Clock;
 use sidecache::coherence::{Mode, PurgeKind};
 use sidecache::config::Config;
-use sidecache::forward::Peer;
+use sidecache::policy::tag::Tag;
 use sidecache::proxy::Proxy;
-use sidecache::tag::Tag;
+use sidecache::semantics::body::Body;
+use sidecache::semantics::forward::Peer;
 
 use crate::support::origin::Asked;
 use crate::support::scene::until_stale;
@@ -138,7 +138,7 @@ impl Node {
     fn start(app: &App, tables: &str, clock: Clock) -> Self {
         let text = format!("[upstream]\nurl = \"http://{}\"\n\n{tables}\n{ROUTES}", app.server.address);
         let mut config = Config::parse(&text, "proxy.toml", &|_| None).unwrap_or_else(|problems| panic!("{problems}"));
-        let proxy = sidecache::run::Sidecar::new(&mut config, clock).unwrap_or_else(|error| panic!("{error}")).proxy;
+        let proxy = sidecache::app::Sidecar::new(&mut config, clock).unwrap_or_else(|error| panic!("{error}")).proxy;
         tokio::spawn(Arc::clone(&proxy.coherence).keep(proxy.stop.clone()));
         Self(proxy)
     }
