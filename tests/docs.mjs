@@ -1,5 +1,5 @@
 #!/usr/bin/env node
-// Checks the documents: the book in docs/ and the Markdown files beside it. Plain node, no packages.
+// Checks the documents: the book in docs/ and the Markdown files beside it. Needs node alone.
 //
 //   node tests/docs.mjs [FOLDER]
 //
@@ -7,8 +7,8 @@
 // - Every page of docs/src is in SUMMARY.md, and every page that SUMMARY.md names exists.
 // - README.md has at most 220 lines.
 //
-// Prints each problem as FILE:LINE: TEXT, and exits with 1 if there are any. Links to other hosts are
-// not followed. tests/docs.test.mjs shows that each check can fail.
+// Prints each problem as FILE:LINE: TEXT, and exits with 1 if there are any. Links to other hosts
+// are not followed. tests/docs.test.mjs shows that each check can fail.
 
 import fs from 'node:fs'
 import path from 'node:path'
@@ -42,7 +42,7 @@ function readPage(file) {
   return { links: linksOf(text), anchors: anchorsOf(text) }
 }
 
-/** The text with everything in code blocks, code spans and comments blanked; lines stay where they are. */
+/** The text with code blocks and comments blanked; lines stay where they are. */
 function withoutCode(text) {
   const blank = (found) => found.replace(/[^\n]/g, ' ')
   let fence = null
@@ -62,15 +62,17 @@ function withoutCode(text) {
 
 function linksOf(text) {
   // Code spans hold no links, but a link's text may be one: blank what is inside of them.
-  const plain = text.replace(/(`+)(?!`)([\s\S]*?[^`])\1(?!`)/g, (found) => found.replace(/[^\n]/g, '·'))
-  const inline = /!?\[(?:[^[\]]|\[[^\]]*\])*\]\(\s*<?([^()\s>]*(?:\([^()\s]*\)[^()\s>]*)*)>?(?:\s+"[^"]*")?\s*\)/g
+  const span = /(`+)(?!`)[\s\S]*?[^`]\1(?!`)/g
+  const plain = text.replace(span, (found) => found.replace(/[^\n]/g, '·'))
+  const inline = /\[(?:[^[\]]|\[[^\]]*\])*\]\(\s*<?([^()\s>]*)>?(?:\s+"[^"]*")?\s*\)/g
   const defined = /^ {0,3}\[[^\]]+\]:\s*<?(\S+?)>?(?:\s|$)/gm
   const html = /<(?:img|a)\b[^>]*?\b(?:src|href)="([^"]*)"/g
   // The target of a link around an image is a link, and so is the image.
   const nested = /\[!\[[^\]]*\]\(([^()\s]*)\)/g
-  return [inline, defined, html, nested].flatMap((pattern) =>
-    [...plain.matchAll(pattern)].map((found) => ({ target: found[1], line: lineOf(plain, found.index) })),
-  )
+  return [inline, defined, html, nested].flatMap((pattern) => {
+    const found = [...plain.matchAll(pattern)]
+    return found.map(({ 1: target, index }) => ({ target, line: lineOf(plain, index) }))
+  })
 }
 
 function lineOf(text, index) {
@@ -85,7 +87,8 @@ function anchorsOf(text) {
     for (let n = 1; anchors.has(anchor); n += 1) anchor = `${name}-${n}`
     anchors.add(anchor)
   }
-  for (const [, heading] of text.matchAll(/^ {0,3}#{1,6}\s+(.*?)\s*#*\s*$/gm)) add(anchorOf(heading))
+  const headings = text.matchAll(/^ {0,3}#{1,6}\s+(.*?)\s*#*\s*$/gm)
+  for (const [, heading] of headings) add(anchorOf(heading))
   for (const [, id] of text.matchAll(/<[a-z][^>]*\b(?:id|name)="([^"]+)"/g)) anchors.add(id)
   return anchors
 }
@@ -103,11 +106,11 @@ function checkLinks(root, file, pages) {
     const [name, anchor] = target.split('#', 2)
     const tell = (text) => problems.push(`${file}:${line}: ${text}`)
     const found = name === '' ? file : path.posix.join(path.posix.dirname(file), decode(name))
+    const exists = !found.startsWith('..') && fs.existsSync(path.join(root, found))
+    const anchors = anchor === undefined ? undefined : pages.get(found)?.anchors
     if (target === '') tell('a link without a target')
-    else if (found.startsWith('..') || !fs.existsSync(path.join(root, found))) tell(`${target}: there is no such file`)
-    else if (anchor !== undefined && pages.has(found) && !pages.get(found).anchors.has(decode(anchor))) {
-      tell(`${target}: there is no such heading`)
-    }
+    else if (!exists) tell(`${target}: there is no such file`)
+    else if (anchors && !anchors.has(decode(anchor))) tell(`${target}: there is no such heading`)
   }
   return problems
 }
@@ -123,9 +126,11 @@ function decode(text) {
 function checkSummary(root, files, pages) {
   const summary = `${BOOK}/SUMMARY.md`
   if (!pages.has(summary)) return [`${summary}:1: there is no such file`]
-  const targets = pages.get(summary).links.map(({ target }) => path.posix.join(BOOK, target.split('#', 1)[0]))
+  const { links } = pages.get(summary)
+  const targets = links.map(({ target }) => path.posix.join(BOOK, target.split('#', 1)[0]))
   const listed = new Set(targets)
-  const missing = files.filter((file) => file.startsWith(`${BOOK}/`) && file !== summary && !listed.has(file))
+  const ofBook = files.filter((file) => file.startsWith(`${BOOK}/`) && file !== summary)
+  const missing = ofBook.filter((file) => !listed.has(file))
   const twice = targets.filter((target, at) => targets.indexOf(target) !== at)
   return [
     ...missing.map((file) => `${file}:1: SUMMARY.md does not list this page`),
@@ -137,13 +142,16 @@ function checkReadme(root) {
   const file = path.join(root, 'README.md')
   if (!fs.existsSync(file)) return ['README.md:1: there is no such file']
   const lines = fs.readFileSync(file, 'utf8').trimEnd().split('\n').length
-  return lines > README_LINES ? [`README.md:${lines}: it has ${lines} lines; ${README_LINES} is the limit`] : []
+  if (lines <= README_LINES) return []
+  return [`README.md:${lines}: it has ${lines} lines; ${README_LINES} is the limit`]
 }
 
 if (process.argv[1] && fs.realpathSync(process.argv[1]) === fileURLToPath(import.meta.url)) {
   const root = process.argv[2] ?? path.join(path.dirname(fileURLToPath(import.meta.url)), '..')
   const problems = check(root)
   for (const problem of problems) console.error(problem)
-  console.log(problems.length === 0 ? 'the documents are whole' : `${problems.length} problems in the documents`)
-  process.exitCode = problems.length === 0 ? 0 : 1
+  if (problems.length > 0) {
+    console.error(`${problems.length} problems in the documents`)
+    process.exitCode = 1
+  } else console.log('the documents are whole')
 }

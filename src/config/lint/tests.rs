@@ -62,10 +62,11 @@ fn the_shipped_file_is_silent() {
     assert!(config.warnings.is_empty(), "{:?}", config.warnings);
 }
 
-/// The TOML blocks of the README and of each page of the manual, with the page, without indents.
+/// The TOML blocks of each document, with its page, without indents.
 fn blocks_of_the_documents() -> Vec<(String, String)> {
     let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
-    let (mut pages, mut folders) = (vec![root.join("README.md")], vec![root.join("docs/src")]);
+    let mut pages = ["README.md", "deploy/README.md", "deploy/nginx/README.md"].map(|page| root.join(page)).to_vec();
+    let mut folders = vec![root.join("docs/src")];
     while let Some(folder) = folders.pop() {
         for entry in std::fs::read_dir(folder).expect("a folder of the manual") {
             let path = entry.expect("an entry of a folder").path();
