@@ -89,21 +89,21 @@ pub struct Counters {
     /// Purges that all other sidecars acknowledged.
     pub acknowledged: Arc<Counter>,
     /// Purges that waited for the end of a lease.
-    pub outlived: Arc<Counter>,
+    pub purges_released_by_lease_expiry: Arc<Counter>,
     /// Microseconds that purges waited for other sidecars.
     pub waited_us: Arc<Counter>,
     /// Purges that went into the journal.
-    pub journaled: Arc<Counter>,
+    pub journal_writes: Arc<Counter>,
     /// Tags replayed from the journal.
     pub replayed: Arc<Counter>,
     /// Fills that a purge killed.
-    pub killed_fills: Arc<Counter>,
+    pub fills_purged: Arc<Counter>,
     /// Mutations taken as committed because their sidecar died.
     pub orphans: Arc<Counter>,
     /// Sidecars that were taken for dead.
-    pub struck_out: Arc<Counter>,
+    pub peers_evicted: Arc<Counter>,
     /// Requests that found no recent proof of contact with Redis.
-    pub lapsed: Arc<Counter>,
+    pub heartbeat_timeouts: Arc<Counter>,
 }
 
 /// Coherence of one sidecar.
@@ -334,7 +334,7 @@ impl Coherence {
             return true;
         }
         let Some(shared) = &self.shared else { return true };
-        self.counters.lapsed.inc();
+        self.counters.heartbeat_timeouts.inc();
         let proven = async {
             loop {
                 let notified = self.joined.notified();
@@ -357,7 +357,7 @@ impl Coherence {
             Read::Unproven => Err(Reason::Unproven),
         };
         if matches!(proof, Err(Reason::PurgedMeanwhile)) {
-            self.counters.killed_fills.inc();
+            self.counters.fills_purged.inc();
         }
         proof
     }

@@ -202,12 +202,12 @@ fn route_families(rows: &[RowView]) -> [(&'static str, Family); 5] {
             ),
         ),
         (
-            "sidecache_app_duration_seconds",
+            "sidecache_upstream_duration_seconds",
             family(Kind::Histogram, "Time from sending a request to the app to the head of its response", app),
         ),
         ("sidecache_response_bytes", family(Kind::Counter, "Bytes of response bodies, by where they came from", bytes)),
         (
-            "sidecache_app_seconds_saved",
+            "sidecache_upstream_seconds_saved",
             family(Kind::Counter, "Time that the app would have taken for what was served from the cache", saved),
         ),
     ]

@@ -103,7 +103,7 @@ pub struct Counters {
     /// Mutations refused because too many are under way.
     pub crowded: Arc<Counter>,
     /// Stored responses that the app confirmed with a 304.
-    pub confirmed: Arc<Counter>,
+    pub revalidated: Arc<Counter>,
     /// Responses served stale while they were fetched anew.
     pub while_revalidate: Arc<Counter>,
     /// Responses served stale because the app failed.

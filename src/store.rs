@@ -96,7 +96,7 @@ pub struct Counters {
     /// Entries found but refused, because a tag of theirs was purged.
     pub refused_stale: Arc<Counter>,
     /// Bytes in Redis that were no entry.
-    pub surprises: Arc<Counter>,
+    pub decode_errors: Arc<Counter>,
 }
 
 /// The tiers.
@@ -362,7 +362,7 @@ impl Store {
         let own = if self.memory.is_on() { Bytes::copy_from_slice(bytes) } else { bytes.clone() };
         packed::unpack(&own, &self.seal)
             .inspect_err(|surprise| {
-                self.counters.surprises.inc();
+                self.counters.decode_errors.inc();
                 tracing::debug!(surprise = surprise.as_str(), "bytes in Redis are not an entry of this version; counted as a miss");
             })
             .ok()

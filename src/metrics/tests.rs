@@ -65,8 +65,8 @@ fn a_histogram_is_cumulative_and_in_seconds() {
     for line in [
         r#"sidecache_request_duration_seconds_sum{route="/a",result="hit"} 60.002"#,
         r#"sidecache_request_duration_seconds_count{route="/a",result="hit"} 2"#,
-        r#"sidecache_app_duration_seconds_bucket{route="none",le="0.25"} 1"#,
-        r#"sidecache_app_duration_seconds_sum{route="none"} 0.25"#,
+        r#"sidecache_upstream_duration_seconds_bucket{route="none",le="0.25"} 1"#,
+        r#"sidecache_upstream_duration_seconds_sum{route="none"} 0.25"#,
     ] {
         assert!(text.contains(&format!("\n{line}\n")), "{line}\n{text}");
     }
@@ -84,7 +84,7 @@ fn bytes_and_savings_show_by_route() {
         r#"sidecache_response_bytes_total{route="none",source="app"} 7"#,
     ];
     assert_eq!(lines(&text, "sidecache_response_bytes_total{"), expected);
-    assert_eq!(lines(&text, "sidecache_app_seconds_saved_total{"), [r#"sidecache_app_seconds_saved_total{route="/a"} 1.5"#]);
+    assert_eq!(lines(&text, "sidecache_upstream_seconds_saved_total{"), [r#"sidecache_upstream_seconds_saved_total{route="/a"} 1.5"#]);
 }
 
 #[test]

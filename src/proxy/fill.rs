@@ -277,7 +277,7 @@ impl Proxy {
                 return Ok(asked);
             }
             if freshen::confirms(&resident.entry.headers, asked.response.headers()) {
-                self.counters.confirmed.inc();
+                self.counters.revalidated.inc();
                 return Ok(confirmed(asked, resident));
             }
             // RFC 9111 4.3.4: it confirms something else. Nobody but us asked a condition, so nobody else can use it.
