@@ -7,9 +7,9 @@ mod answer;
 mod api;
 mod events;
 mod guard;
-mod mend;
 mod office;
 mod openapi;
+mod remedies;
 mod stats;
 
 use std::net::SocketAddr;

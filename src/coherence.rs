@@ -255,7 +255,7 @@ impl Coherence {
     /// Since when a soft purge has made an entry stale that is otherwise current by the local table; nothing where none has.
     pub fn softened_local(&self, proof: &LocalProof) -> Result<Option<Wall>, Reason> {
         if proof.epoch != self.epoch() {
-            return Err(Reason::Unproven);
+            return Err(Reason::Unverifiable);
         }
         let mut softened: Option<Wall> = None;
         let mut compare = |since| match since {
@@ -269,7 +269,7 @@ impl Coherence {
         compare(self.table.since(proof.generation))?;
         if proof.until.is_some_and(|until| self.clock.now() >= until) {
             // Not merely stale: nobody can say any more whether it was purged.
-            return Err(Reason::Unproven);
+            return Err(Reason::Unverifiable);
         }
         for (cell, purged) in &proof.cells {
             compare(cell.since(*purged))?;
@@ -352,11 +352,11 @@ impl Coherence {
     /// The proof for a response with these tags, if none of them was purged since they were read.
     pub async fn commit(&self, read: &Read, tags: &[Tag], lifetime: Duration) -> Result<Proof, Reason> {
         let proof = match read {
-            Read::Local(local) => self.commit_local(local, tags).map(Proof::Local).ok_or(Reason::PurgedMeanwhile),
+            Read::Local(local) => self.commit_local(local, tags).map(Proof::Local).ok_or(Reason::PurgedDuringFill),
             Read::Shared(epoch, reading) => self.commit_shared(*epoch, reading, tags, lifetime).await.map(Proof::Shared),
-            Read::Unproven => Err(Reason::Unproven),
+            Read::Unproven => Err(Reason::Unverifiable),
         };
-        if matches!(proof, Err(Reason::PurgedMeanwhile)) {
+        if matches!(proof, Err(Reason::PurgedDuringFill)) {
             self.counters.fills_purged.inc();
         }
         proof
@@ -396,14 +396,14 @@ impl Coherence {
     }
 
     async fn commit_shared(&self, epoch: u64, reading: &Reading, tags: &[Tag], lifetime: Duration) -> Result<SharedProof, Reason> {
-        let Some(shared) = &self.shared else { return Err(Reason::Unproven) };
+        let Some(shared) = &self.shared else { return Err(Reason::Unverifiable) };
         if epoch != self.epoch() {
-            return Err(Reason::Unproven);
+            return Err(Reason::Unverifiable);
         }
         let watch = self.watch_tags(tags);
         match self.watch(shared.commit(reading, tags, lifetime).await) {
             Ok(Some(stamp)) => Ok(SharedProof::new(stamp, watch.as_ref())),
-            Ok(None) => Err(Reason::PurgedMeanwhile),
+            Ok(None) => Err(Reason::PurgedDuringFill),
             // Fail open: the response goes to its client all the same, it is only not stored.
             Err(_) => Err(Reason::StoreFailed),
         }

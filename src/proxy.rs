@@ -147,7 +147,7 @@ pub struct Late {
     trailers: Arc<Counter>,
     purged: Arc<Counter>,
     failed: Arc<Counter>,
-    abandoned: Arc<Counter>,
+    client_gone: Arc<Counter>,
 }
 
 impl Late {
@@ -158,9 +158,9 @@ impl Late {
             (Reason::Truncated, &self.truncated),
             (Reason::TooLarge, &self.too_large),
             (Reason::Trailers, &self.trailers),
-            (Reason::PurgedMeanwhile, &self.purged),
+            (Reason::PurgedDuringFill, &self.purged),
             (Reason::StoreFailed, &self.failed),
-            (Reason::Abandoned, &self.abandoned),
+            (Reason::ClientGone, &self.client_gone),
         ]
     }
 

@@ -26,9 +26,9 @@ fn requests_are_written_sorted_and_what_never_happened_is_not() {
     table.request(Some(1), &seen(Disposition::Miss, Some(Reason::NotStored)));
     table.request(None, &seen(Disposition::Bypass, Some(Reason::NoRoute)));
     let series = [
-        r#"sidecache_requests_total{route="/a/{id}",disposition="MISS",reason="not stored"} 1"#,
-        r#"sidecache_requests_total{route="/b",disposition="HIT",reason="none"} 2"#,
-        r#"sidecache_requests_total{route="none",disposition="BYPASS",reason="no route"} 1"#,
+        r#"sidecache_requests_total{route="/a/{id}",disposition="miss",reason="not_stored"} 1"#,
+        r#"sidecache_requests_total{route="/b",disposition="hit",reason="none"} 2"#,
+        r#"sidecache_requests_total{route="none",disposition="bypass",reason="no_route"} 1"#,
     ];
     for (format, typed) in [(Format::Text, "sidecache_requests_total"), (Format::OpenMetrics, "sidecache_requests")] {
         let text = metrics.encode_as(format);
@@ -150,5 +150,5 @@ fn two_routes_of_one_name_are_one_series() {
     let (metrics, table) = routes(&["/a", "/a"]);
     table.request(Some(0), &seen(Disposition::Hit, None));
     table.request(Some(1), &seen(Disposition::Hit, None));
-    assert!(metrics.encode_as(Format::Text).contains("{route=\"/a\",disposition=\"HIT\",reason=\"none\"} 2\n"));
+    assert!(metrics.encode_as(Format::Text).contains("{route=\"/a\",disposition=\"hit\",reason=\"none\"} 2\n"));
 }

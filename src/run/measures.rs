@@ -82,7 +82,7 @@ pub(super) fn register(proxy: &Arc<Proxy>, server: &server::Counters, upstream: 
         proxy.metrics.register_counter("sidecache_purges", "Purges", &labels, Arc::clone(counter));
     }
     for (reason, counter) in flow.late.counts() {
-        let labels = [("reason", reason.as_str().to_owned())];
+        let labels = [("reason", reason.label().into_owned())];
         let help = "Responses that were not stored although their heads said so, because of how they ended";
         proxy.metrics.register_counter("sidecache_store_aborted", help, &labels, Arc::clone(counter));
     }
