@@ -106,7 +106,7 @@ pub struct Counters {
     /// Mutations refused because too many are under way.
     pub crowded: Arc<Counter>,
     /// Stored responses that the app confirmed with a 304.
-    pub confirmed: Arc<Counter>,
+    pub revalidated: Arc<Counter>,
     /// Responses served stale while they were fetched anew.
     pub while_revalidate: Arc<Counter>,
     /// Responses served stale because the app failed.
@@ -150,7 +150,7 @@ pub struct Late {
     trailers: Arc<Counter>,
     purged: Arc<Counter>,
     failed: Arc<Counter>,
-    abandoned: Arc<Counter>,
+    client_gone: Arc<Counter>,
 }
 
 impl Late {
@@ -161,9 +161,9 @@ impl Late {
             (Reason::Truncated, &self.truncated),
             (Reason::TooLarge, &self.too_large),
             (Reason::Trailers, &self.trailers),
-            (Reason::PurgedMeanwhile, &self.purged),
+            (Reason::PurgedDuringFill, &self.purged),
             (Reason::StoreFailed, &self.failed),
-            (Reason::Abandoned, &self.abandoned),
+            (Reason::ClientGone, &self.client_gone),
         ]
     }
 

@@ -102,7 +102,7 @@ pub struct Counters {
     /// Accepts that failed.
     pub accept_errors: Arc<Counter>,
     /// Requests refused for carrying both `Content-Length` and `Transfer-Encoding`.
-    pub framing_refused: Arc<Counter>,
+    pub framing_errors: Arc<Counter>,
     /// Requests refused because their head is malformed or too large (400, 414, 431).
     pub head_refused: Arc<Counter>,
     /// Connections ended because a head did not come to its end.

@@ -485,7 +485,7 @@ pub const fn is_telling(status: http::StatusCode) -> bool {
 pub const fn unstorable(reason: Reason) -> Option<Reason> {
     match reason {
         // The client left: nobody knows how it would have ended.
-        Reason::Abandoned => None,
+        Reason::ClientGone => None,
         reason => Some(reason),
     }
 }

@@ -142,7 +142,7 @@ impl Error {
             Self::Connect(_) | Self::ConnectTimeout => Reason::UpstreamUnreachable,
             Self::Busy => Reason::UpstreamBusy,
             Self::FirstByteTimeout => Reason::UpstreamTimeout,
-            Self::Unsent(_) | Self::Broken(_) => Reason::UpstreamBroken,
+            Self::Unsent(_) | Self::Broken(_) => Reason::UpstreamProtocolError,
             Self::RequestBody(_) => Reason::BadRequest,
         }
     }

@@ -38,7 +38,7 @@ pub(super) fn register(proxy: &Arc<Proxy>, server: &server::Counters, upstream: 
     };
     count("sidecache_connections_accepted", "Client connections accepted", &server.accepted);
     count("sidecache_accept_errors", "Failed accepts", &server.accept_errors);
-    count("sidecache_framing_refused", "Requests with two lengths, refused", &server.framing_refused);
+    count("sidecache_framing_errors", "Requests with two lengths, refused", &server.framing_errors);
     count("sidecache_panics", "Requests that panicked", &server.panics);
     gauge("sidecache_connections_open", "Client connections open", &server.open);
     limit("listen.max_connections", &server.refused_full);
@@ -68,7 +68,7 @@ pub(super) fn register(proxy: &Arc<Proxy>, server: &server::Counters, upstream: 
     count("sidecache_requests_refused", "Requests that break a rule of HTTP", &flow.refused);
     count("sidecache_tunnels", "Tunnels opened", &flow.tunnels);
     limit("limits.mutations", &flow.crowded);
-    count("sidecache_confirmed", "Stored responses that the app confirmed with a 304", &flow.confirmed);
+    count("sidecache_revalidated", "Stored responses that the app confirmed with a 304", &flow.revalidated);
     count("sidecache_refreshes", "Responses fetched in the background", &flow.refreshes);
     limit("limits.refreshes", &flow.crowded_refreshes);
     for (why, counter) in [("while_revalidate", &flow.while_revalidate), ("app_failed", &flow.stood_in)] {
@@ -83,9 +83,9 @@ pub(super) fn register(proxy: &Arc<Proxy>, server: &server::Counters, upstream: 
         proxy.metrics.register_counter("sidecache_purges", "Purges", &labels, Arc::clone(counter));
     }
     for (reason, counter) in flow.late.counts() {
-        let labels = [("reason", reason.as_str().to_owned())];
+        let labels = [("reason", reason.label().into_owned())];
         let help = "Responses that were not stored although their heads said so, because of how they ended";
-        proxy.metrics.register_counter("sidecache_not_stored_after_all", help, &labels, Arc::clone(counter));
+        proxy.metrics.register_counter("sidecache_store_aborted", help, &labels, Arc::clone(counter));
     }
     let started = proxy.clock.wall();
     proxy.metrics.register_gauge("sidecache_start_time_seconds", "When the sidecar started, since the Unix epoch", &[], move || {
@@ -128,24 +128,28 @@ fn register_cache(proxy: &Arc<Proxy>) {
     count("sidecache_memory_evictions", "Entries that made room for others in memory", &proxy.store.memory.evicted);
     count("sidecache_stored", "Responses stored", &proxy.store.counters.stored);
     count("sidecache_stale_refused", "Stored responses refused because they were purged", &proxy.store.counters.refused_stale);
-    count("sidecache_redis_surprises", "Bytes in Redis that were no entry", &proxy.store.counters.surprises);
+    count("sidecache_redis_decode_errors", "Bytes in Redis that were no entry", &proxy.store.counters.decode_errors);
 
     let coherence = &proxy.coherence.counters;
     count("sidecache_purged_tags", "Tags purged", &coherence.purged_tags);
-    count("sidecache_fills_killed", "Fills that a purge overtook", &coherence.killed_fills);
+    count("sidecache_fills_purged", "Fills that a purge overtook", &coherence.fills_purged);
     count("sidecache_mutations_orphaned", "Mutations taken as committed because their sidecar died", &coherence.orphans);
     count("sidecache_redis_losses", "Times that Redis was lost", &coherence.losses);
     count("sidecache_redis_rejoins", "Times that Redis was joined", &coherence.rejoins);
     count("sidecache_redis_fence_changes", "Times that another primary was found than before", &coherence.fences);
     count("sidecache_redis_heartbeats", "Heartbeats sent", &coherence.beats);
     count("sidecache_leases_lost", "Leases that ended before they were renewed", &coherence.leases_lost);
-    count("sidecache_contact_lapsed", "Requests that found no recent proof of contact with Redis", &coherence.lapsed);
+    count("sidecache_heartbeat_timeouts", "Requests that found no recent proof of contact with Redis", &coherence.heartbeat_timeouts);
     count("sidecache_purges_acknowledged", "Purges that all other sidecars acknowledged", &coherence.acknowledged);
-    count("sidecache_purges_outlived", "Purges that waited until the leases of others were over", &coherence.outlived);
+    count(
+        "sidecache_purges_released_by_lease_expiry",
+        "Purges that waited until the leases of others were over",
+        &coherence.purges_released_by_lease_expiry,
+    );
     let waited = Arc::clone(&coherence.waited_us);
     proxy.metrics.register_micros("sidecache_purge_wait_seconds", "Time that purges waited for other sidecars", &[], waited);
-    count("sidecache_sidecars_struck_out", "Other sidecars that were silent for longer than their leases", &coherence.struck_out);
-    count("sidecache_journaled", "Purges kept for the rejoin", &coherence.journaled);
+    count("sidecache_peers_evicted", "Other sidecars that were silent for longer than their leases", &coherence.peers_evicted);
+    count("sidecache_journal_writes", "Purges kept for the rejoin", &coherence.journal_writes);
     count("sidecache_journal_failures", "Lines of the journal that could not be written to its file", proxy.coherence.journal_failures());
     count("sidecache_replayed_tags", "Tags purged at a rejoin", &coherence.replayed);
     if let Some(shared) = proxy.coherence.shared() {
@@ -163,11 +167,13 @@ fn register_cache(proxy: &Arc<Proxy>) {
     gauge("sidecache_memory_bytes", "Bytes of the entries in memory", |proxy| bytes(proxy.store.memory.weight()));
     gauge("sidecache_memory_limit_bytes", "Bytes that entries may take in memory", |proxy| bytes(proxy.store.memory.limit()));
     gauge("sidecache_local_tags", "Tags in the local table", |proxy| as_f64(proxy.coherence.local_tags()));
-    gauge("sidecache_fills_under_way", "Fills under way", |proxy| as_f64(proxy.flights.len()));
+    gauge("sidecache_fills_in_flight", "Fills under way", |proxy| as_f64(proxy.flights.len()));
     gauge("sidecache_admissions", "Admitted credentials remembered", |proxy| as_f64(proxy.admissions.len()));
     gauge("sidecache_events_subscribers", "Who listens to events", |proxy| as_f64(proxy.events.listeners()));
     gauge("sidecache_journal_depth", "Purges that wait for Redis", |proxy| as_f64(proxy.coherence.standings().journal));
-    gauge("sidecache_lease", "1 while hits from memory need no look at Redis", |proxy| f64::from(u8::from(proxy.coherence.has_lease())));
+    gauge("sidecache_lease_held", "1 while hits from memory need no look at Redis", |proxy| {
+        f64::from(u8::from(proxy.coherence.has_lease()))
+    });
     gauge("sidecache_peers", "Other sidecars that live", |proxy| as_f64(proxy.coherence.standings().peers));
     gauge("sidecache_purges_waiting", "Purges that wait for other sidecars", |proxy| as_f64(proxy.coherence.standings().waits));
     gauge("sidecache_redis_up", "1 while Redis is in use", |proxy| f64::from(u8::from(proxy.coherence.mode() == Mode::Shared)));
@@ -178,11 +184,15 @@ pub(super) fn register_across(proxy: &Arc<Proxy>) {
     let measures = Measures(&proxy.metrics);
     measures.count("sidecache_cluster_leases", "Fills for all sidecars", &across.counters.leases);
     measures.count("sidecache_cluster_waits", "Waits for fills of other sidecars", &across.counters.waits);
-    measures.count("sidecache_cluster_waited_out", "Waits for fills of other sidecars that took too long", &across.counters.waited_out);
     measures.count(
-        "sidecache_cluster_crowded",
+        "sidecache_cluster_wait_timeouts",
+        "Waits for fills of other sidecars that took too long",
+        &across.counters.wait_timeouts,
+    );
+    measures.count(
+        "sidecache_cluster_waiters_rejected",
         "Waits for fills of other sidecars not begun, because too many wait",
-        &across.counters.crowded,
+        &across.counters.waiters_rejected,
     );
     measures.count("sidecache_cluster_gaps", "Times that the ends of others' fills may have been missed", &across.counters.gaps);
     for (name, help, read) in [

@@ -96,7 +96,7 @@ pub struct Counters {
     /// Entries found but refused, because a tag of theirs was purged.
     pub refused_stale: Arc<Counter>,
     /// Bytes in Redis that were no entry.
-    pub surprises: Arc<Counter>,
+    pub decode_errors: Arc<Counter>,
 }
 
 /// The tiers.
@@ -193,7 +193,7 @@ impl Store {
     }
 
     fn judge_local(&self, resident: Arc<Resident>, now: Wall) -> Result<Found, Reason> {
-        let Proof::Local(proof) = &resident.proof else { return Err(Reason::Unproven) };
+        let Proof::Local(proof) = &resident.proof else { return Err(Reason::Unverifiable) };
         let softened = self.coherence.softened_local(proof).inspect_err(|_| self.counters.refused_stale.inc())?;
         Found::of(resident, Tier::Memory, softened, now)
     }
@@ -227,7 +227,7 @@ impl Store {
         match looked {
             // Read from whom? The connection may be another one by now, to a promoted replica that has not heard of the latest purges.
             Some(Looked { key, .. }) if self.coherence.epoch() != epoch => {
-                Consulted { key, found: None, why: Reason::Unproven, read: Read::Unproven }
+                Consulted { key, found: None, why: Reason::Unverifiable, read: Read::Unproven }
             }
             Some(Looked { key, found, why, mut reading }) => {
                 if let (false, Some(reading)) = (found.as_ref().is_some_and(|found| found.fresh), &mut reading) {
@@ -362,7 +362,7 @@ impl Store {
         let own = if self.memory.is_on() { Bytes::copy_from_slice(bytes) } else { bytes.clone() };
         packed::unpack(&own, &self.seal)
             .inspect_err(|surprise| {
-                self.counters.surprises.inc();
+                self.counters.decode_errors.inc();
                 tracing::debug!(surprise = surprise.as_str(), "bytes in Redis are not an entry of this version; counted as a miss");
             })
             .ok()

@@ -68,7 +68,7 @@ answers! {
         reason: String,
         subject: Option<String>,
         count: u64,
-        mend: Option<String>,
+        remedy: Option<String>,
         why: Option<String>,
     }
     Latency { hit: Option<Times>, app: Option<Times>, }

@@ -179,14 +179,14 @@ fn reason_table(routes: &[&Route]) -> Option<String> {
     reasons.sort_by_key(|(_, reason)| Reverse(reason.count));
     let rows = reasons.iter().take(MAX_ROWS).map(|(route, reason)| {
         let words = [Some(reason.reason.as_str()), reason.subject.as_deref()].into_iter().flatten().collect::<Vec<_>>().join(" ");
-        let mend = match (&reason.mend, route.line, &reason.why) {
-            (Some(mend), Some(line), _) => format!("line {line}: {mend}"),
-            (Some(mend), None, _) => mend.clone(),
+        let remedy = match (&reason.remedy, route.line, &reason.why) {
+            (Some(remedy), Some(line), _) => format!("line {line}: {remedy}"),
+            (Some(remedy), None, _) => remedy.clone(),
             (None, _, why) => why.clone().unwrap_or_default(),
         };
-        [route.path.clone(), reason.count.to_string(), reason.disposition.clone(), words, mend]
+        [route.path.clone(), reason.count.to_string(), reason.disposition.clone(), words, remedy]
     });
-    let mut text = table(["ROUTE", "COUNT", "X-CACHE", "REASON", "MEND"], &[1], rows);
+    let mut text = table(["ROUTE", "COUNT", "X-CACHE", "REASON", "REMEDY"], &[1], rows);
     if reasons.len() > MAX_ROWS {
         let _ = write!(text, "\n({} more with --json)", reasons.len() - MAX_ROWS);
     }

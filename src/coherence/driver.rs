@@ -102,7 +102,7 @@ impl Coherence {
             }
             Command::StrikeOut(node) => {
                 tracing::warn!(%node, "another sidecar is silent for longer than its lease; its mutations under way count as committed");
-                self.counters.struck_out.inc();
+                self.counters.peers_evicted.inc();
                 // Fail open: whoever else has noticed does it, too, and its name stays until it is done.
                 let _ = self.take_over(shared, node).await;
             }

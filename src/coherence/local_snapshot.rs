@@ -65,7 +65,7 @@ impl Coherence {
     /// # Errors
     /// Why it is not.
     pub fn still_holds(&self, held: &Held) -> Result<(), Reason> {
-        if self.is_in_session(held) { self.judge_local(&held.proof) } else { Err(Reason::Unproven) }
+        if self.is_in_session(held) { self.judge_local(&held.proof) } else { Err(Reason::Unverifiable) }
     }
 
     /// How often the local table has purged.

@@ -69,7 +69,7 @@ impl Waiting<'_> {
         counters.waited_us.add(u64::try_from(waited).unwrap_or(u64::MAX));
         match how {
             Released::Acknowledged => counters.acknowledged.inc(),
-            Released::Outlived | Released::Untold => counters.outlived.inc(),
+            Released::Outlived | Released::Untold => counters.purges_released_by_lease_expiry.inc(),
         }
         how
     }
@@ -289,7 +289,7 @@ impl Coherence {
                 }
             }
         }
-        self.counters.journaled.inc();
+        self.counters.journal_writes.inc();
         let batch = if let Some(tags) = tags {
             self.kept.purge(tags).await;
             Batch { tags: tags.iter().cloned().collect(), everything: false }

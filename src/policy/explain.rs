@@ -9,6 +9,7 @@ use http::header::{CONTENT_TYPE, HOST, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, Uri, Version};
 use serde::{Deserialize, Serialize};
 
+use crate::outcome::Reason;
 use crate::policy::credential::Scope;
 use crate::policy::field::BodyFields;
 use crate::policy::plan::{Asked, Lookup, Plan, Rules};
@@ -118,7 +119,9 @@ pub fn explain(rules: &Rules, request: &Request) -> Explained {
             Plan::Pass(route, outcome) => {
                 told.line("route", route.map_or("none", |route| route.name()));
                 told.line("X-Cache", "BYPASS");
-                told.line("reason", outcome.detail().map(|detail| detail.to_string()).unwrap_or_default());
+                if let (Some(reason), Some(detail)) = (outcome.reason, outcome.detail()) {
+                    told.reason(reason, detail.to_string());
+                }
             }
             Plan::Refuse(route, header) => {
                 told.line("route", route.map_or("none", |route| route.name()));
@@ -136,6 +139,15 @@ struct Lines(Vec<Line>);
 impl Lines {
     fn line(&mut self, name: impl Into<String>, value: impl Into<String>) {
         self.0.push(Line { name: name.into(), value: value.into() });
+    }
+
+    /// A reason with its subject, what it means, and what can be done about it.
+    fn reason(&mut self, reason: Reason, detail: impl Into<String>) {
+        self.line("reason", detail);
+        self.line("meaning", reason.meaning());
+        if let Some(remedy) = reason.remedy() {
+            self.line("remedy", remedy);
+        }
     }
 }
 
@@ -164,8 +176,8 @@ fn explain_lookup(told: &mut Lines, lookup: &Lookup<'_>) {
     match lookup.unknown.first() {
         Some(name) => {
             told.line("X-Cache", "BYPASS, unless the response is known to vary by it");
-            told.line("reason", format!("unkeyed header {name}"));
-            told.line("mend", format!("key it by a field, or name it in drop_headers or pass_headers of {}", route.name()));
+            let reason = Reason::UnkeyedHeader;
+            told.reason(reason, format!("{} {name}", reason.as_str()));
         }
         None => told.line("X-Cache", "HIT when it is stored, else MISS"),
     }
@@ -210,7 +222,9 @@ fn scope_in_words<'a>(route: &Route, lookup: &Lookup<'_>) -> &'a str {
 
 fn explain_mutation(told: &mut Lines, rules: &Rules, asked: &Asked<'_>, effective: &Method, data: Option<&str>) {
     told.line("X-Cache", "BYPASS");
-    told.line("reason", if *effective == *asked.method { "method" } else { "method override" });
+    let is_as_sent = *effective == *asked.method;
+    let reason = if is_as_sent { Reason::Method } else { Reason::MethodOverride };
+    told.reason(reason, reason.as_str());
     let kind = asked.headers.get(CONTENT_TYPE).map_or(&b"application/json"[..], HeaderValue::as_bytes);
     let body = data.and_then(|data| BodyFields::parse(kind, data.as_bytes()));
     match rules.mutation(asked, effective, body.as_ref()) {

@@ -260,7 +260,7 @@ impl Proxy {
     async fn end_spare(&self, order: &Order, status: StatusCode, confirmed: bool, reason: Reason) {
         let Some(spare) = &order.spare else { return };
         // A confirmed response that only brings a cookie is still the same.
-        let same = confirmed && matches!(reason, Reason::SetCookie | Reason::Unproven);
+        let same = confirmed && matches!(reason, Reason::SetCookie | Reason::Unverifiable);
         if !same && order.is_news(status) {
             self.store.forget(spare.key).await;
         }
@@ -278,7 +278,7 @@ impl Proxy {
                 return Ok(asked);
             }
             if revalidation::confirms(&resident.entry.headers, asked.response.headers()) {
-                self.counters.confirmed.inc();
+                self.counters.revalidated.inc();
                 return Ok(confirmed(asked, resident));
             }
             // RFC 9111 4.3.4: it confirms something else. Nobody but us asked a condition, so nobody else can use it.
@@ -408,7 +408,7 @@ impl Proxy {
                 unread_since = None;
             } else if self.clock.now().duration_since(*unread_since.get_or_insert_with(|| self.clock.now())) >= UNREAD {
                 // Nobody has wanted it for long; a body without an end would hold its connection for ever.
-                return Err(Reason::Abandoned);
+                return Err(Reason::ClientGone);
             }
             match waited {
                 Err(_) => {}

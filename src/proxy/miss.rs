@@ -37,7 +37,7 @@ impl Spare {
         let entry = &self.found.resident.entry;
         let window = match reason {
             Reason::UpstreamError => entry.leeway.if_error,
-            Reason::UpstreamUnreachable | Reason::UpstreamTimeout | Reason::UpstreamBroken | Reason::UpstreamBusy => {
+            Reason::UpstreamUnreachable | Reason::UpstreamTimeout | Reason::UpstreamProtocolError | Reason::UpstreamBusy => {
                 entry.leeway.unreachable
             }
             _ => return false,
@@ -104,7 +104,7 @@ impl Proxy {
                     if let Some(answer) = self.stand_in(parts, lookup, spare.as_ref(), outcome.clone(), reason) {
                         return Some(answer);
                     }
-                    let quick = matches!(reason, Reason::UpstreamUnreachable | Reason::UpstreamBroken);
+                    let quick = matches!(reason, Reason::UpstreamUnreachable | Reason::UpstreamProtocolError);
                     if reason == Reason::UpstreamError {
                         // The app did answer, and this request may get its answer.
                         break;

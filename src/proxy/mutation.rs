@@ -125,8 +125,8 @@ impl Proxy {
             }
             // The task panicked, and its panic was logged.
             Err(_) => {
-                let outcome = Outcome { reason: Some(Reason::UpstreamBroken), ..outcome };
-                Answer { response: response::failure(Reason::UpstreamBroken, &outcome), outcome, route: None }
+                let outcome = Outcome { reason: Some(Reason::UpstreamProtocolError), ..outcome };
+                Answer { response: response::failure(Reason::UpstreamProtocolError, &outcome), outcome, route: None }
             }
         }
     }

@@ -71,8 +71,8 @@ impl Proxy {
         let app = response.extensions_mut().remove::<OnUpgrade>();
         let (Some(client), Some(app), Some(protocol)) = (client, app, protocol) else {
             // SECURITY: a 101 that nobody asked for would leave bytes on the connection that no rule has seen.
-            let outcome = Outcome { reason: Some(Reason::UpstreamBroken), ..outcome };
-            return Answer { response: response::failure(Reason::UpstreamBroken, &outcome), outcome, route };
+            let outcome = Outcome { reason: Some(Reason::UpstreamProtocolError), ..outcome };
+            return Answer { response: response::failure(Reason::UpstreamProtocolError, &outcome), outcome, route };
         };
         self.counters.tunnels.inc();
         let (idle, stop) = (self.live.load().settings.tunnel_timeout, self.stop.clone());

@@ -232,7 +232,7 @@ impl Begun {
             Ok((judged, digest)) => {
                 let Judged { key, admission, tags, .. } = judged;
                 let held = watch.glance.as_ref().and_then(|glance| proxy.coherence.hold(glance, &tags));
-                let Some(held) = held else { return seen.would_not_store(Reason::PurgedMeanwhile) };
+                let Some(held) = held else { return seen.would_not_store(Reason::PurgedDuringFill) };
                 let entry = Entry { times: admission.times, leeway: admission.leeway, held, tags: tags.into() };
                 let (primary, vary, caller) = (watch.order.primary.hash(), admission.vary, watch.caller);
                 shadow.keep(Kept { primary, vary, key: key.hash(), caller, digest, span, entry });

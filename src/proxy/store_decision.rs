@@ -89,7 +89,7 @@ impl Proxy {
             return Err(Reason::Unframed);
         }
         if !matches!(order.read, Read::Local(_) | Read::Shared(..)) {
-            return Err(Reason::Unproven);
+            return Err(Reason::Unverifiable);
         }
         let length: Option<u64> = response.headers().get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
         if length.is_some_and(|length| length > self.store.largest()) {

@@ -224,7 +224,7 @@ enum Verdict {
 fn judge<S>(hub: &Hub<S>, arrival: &Arrival, request: Request<Incoming>) -> Verdict {
     if arrival.flawed {
         // SECURITY: request smuggling. RFC 9112 section 6.1 allows to reject such a message, and to close is a must.
-        hub.counters.framing_refused.inc();
+        hub.counters.framing_errors.inc();
         return Verdict::Refused(StatusCode::BAD_REQUEST, "both Content-Length and Transfer-Encoding");
     }
     if request.headers().len() > hub.settings.max_headers {

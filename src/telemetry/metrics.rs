@@ -10,6 +10,7 @@ mod latency;
 mod row;
 mod table;
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -170,8 +171,8 @@ fn route_families(rows: &[RowView]) -> [(&'static str, Family); 5] {
             route.iter().chain(more).map(|(name, value)| (*name, (*value).to_owned())).collect()
         };
         for (disposition, reason, count) in &row.requests {
-            let reason = reason.map_or(NONE, Reason::as_str);
-            requests.insert(labels(&[("disposition", disposition.as_str()), ("reason", reason)]), Value::Count(*count));
+            let reason = reason.map_or(Cow::Borrowed(NONE), Reason::label);
+            requests.insert(labels(&[("disposition", disposition.label()), ("reason", &reason)]), Value::Count(*count));
         }
         for (result, latency) in [("hit", &row.hit), ("miss", &row.miss), ("bypass", &row.bypass)] {
             if latency.count() > 0 {
@@ -202,12 +203,12 @@ fn route_families(rows: &[RowView]) -> [(&'static str, Family); 5] {
             ),
         ),
         (
-            "sidecache_app_duration_seconds",
+            "sidecache_upstream_duration_seconds",
             family(Kind::Histogram, "Time from sending a request to the app to the head of its response", app),
         ),
         ("sidecache_response_bytes", family(Kind::Counter, "Bytes of response bodies, by where they came from", bytes)),
         (
-            "sidecache_app_seconds_saved",
+            "sidecache_upstream_seconds_saved",
             family(Kind::Counter, "Time that the app would have taken for what was served from the cache", saved),
         ),
     ]

@@ -25,7 +25,7 @@ async fn leased(redis: &RedisServer, app: &TestApp, many: u64, more: &str) -> Ve
     }
     for sidecar in &sidecars {
         eventually("it holds a lease and knows the others", LONG_ENOUGH, async || {
-            metric(sidecar, "sidecache_lease").await == 1 && metric(sidecar, "sidecache_peers").await == many - 1
+            metric(sidecar, "sidecache_lease_held").await == 1 && metric(sidecar, "sidecache_peers").await == many - 1
         })
         .await;
     }
@@ -92,7 +92,7 @@ async fn heavy_a_purge_that_three_sidecars_acknowledge_takes_less_than_five_mill
     let median = median_write(&sidecars, 100).await;
     assert!(median < Duration::from_millis(5), "{median:?}");
     assert!(metric(&sidecars[0], "sidecache_purges_acknowledged_total").await >= 100);
-    assert_eq!(metric(&sidecars[0], "sidecache_purges_outlived_total").await, 0);
+    assert_eq!(metric(&sidecars[0], "sidecache_purges_released_by_lease_expiry_total").await, 0);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -101,7 +101,7 @@ async fn heavy_a_guarded_write_waits_for_the_others_twice_and_no_longer() {
     let sidecars = leased(&redis, &app, 3, "writes = \"refuse\"\n").await;
     let median = median_write(&sidecars, 100).await;
     assert!(median < Duration::from_millis(10), "{median:?}");
-    assert_eq!(metric(&sidecars[0], "sidecache_purges_outlived_total").await, 0);
+    assert_eq!(metric(&sidecars[0], "sidecache_purges_released_by_lease_expiry_total").await, 0);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

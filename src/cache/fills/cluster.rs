@@ -177,9 +177,9 @@ pub struct Counters {
     /// Waits for the fill of another sidecar.
     pub waits: Arc<Counter>,
     /// Waits that took too long.
-    pub waited_out: Arc<Counter>,
+    pub wait_timeouts: Arc<Counter>,
     /// Waits not begun because too many wait.
-    pub crowded: Arc<Counter>,
+    pub waiters_rejected: Arc<Counter>,
     /// Times that messages may have been missed.
     pub gaps: Arc<Counter>,
 }
@@ -286,7 +286,7 @@ impl Across {
             }
         };
         tokio::time::timeout(self.wait, turn).await.unwrap_or_else(|_| {
-            self.counters.waited_out.inc();
+            self.counters.wait_timeouts.inc();
             Turn::Free
         })
     }
@@ -303,7 +303,7 @@ impl Across {
             return Taken::Free;
         }
         let Ok(permit) = Arc::clone(&self.waiters).try_acquire_owned() else {
-            self.counters.crowded.inc();
+            self.counters.waiters_rejected.inc();
             return Taken::Free;
         };
         // From before the call: whatever becomes of it, what may be ours is released.

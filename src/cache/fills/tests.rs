@@ -138,8 +138,8 @@ async fn a_failure_is_told_to_followers_and_remembered_for_a_moment() {
     let read = coherence.read_local(&[tag]);
     let first = lead(flights.part(key(), &read, Wall(0)));
     let follow = follow(flights.part(key(), &read, Wall(0)));
-    first.fail(Reason::UpstreamBroken, Duration::ZERO, Wall(0));
-    assert!(matches!(follow.join(&read, same).await, Joined::Failed(Reason::UpstreamBroken)));
+    first.fail(Reason::UpstreamProtocolError, Duration::ZERO, Wall(0));
+    assert!(matches!(follow.join(&read, same).await, Joined::Failed(Reason::UpstreamProtocolError)));
     assert!(flights.is_resting(&key(), Wall(999)) && !flights.is_resting(&key(), Wall(1_000)));
     assert_eq!(flights.failed_slowly(&key(), Wall(0)), None, "it did not take long, so it is asked again each time");
 

@@ -26,9 +26,9 @@ fn requests_are_written_sorted_and_what_never_happened_is_not() {
     table.request(Some(1), &seen(Disposition::Miss, Some(Reason::NotStored)));
     table.request(None, &seen(Disposition::Bypass, Some(Reason::NoRoute)));
     let series = [
-        r#"sidecache_requests_total{route="/a/{id}",disposition="MISS",reason="not stored"} 1"#,
-        r#"sidecache_requests_total{route="/b",disposition="HIT",reason="none"} 2"#,
-        r#"sidecache_requests_total{route="none",disposition="BYPASS",reason="no route"} 1"#,
+        r#"sidecache_requests_total{route="/a/{id}",disposition="miss",reason="not_stored"} 1"#,
+        r#"sidecache_requests_total{route="/b",disposition="hit",reason="none"} 2"#,
+        r#"sidecache_requests_total{route="none",disposition="bypass",reason="no_route"} 1"#,
     ];
     for (format, typed) in [(Format::Text, "sidecache_requests_total"), (Format::OpenMetrics, "sidecache_requests")] {
         let text = metrics.encode_as(format);
@@ -65,8 +65,8 @@ fn a_histogram_is_cumulative_and_in_seconds() {
     for line in [
         r#"sidecache_request_duration_seconds_sum{route="/a",result="hit"} 60.002"#,
         r#"sidecache_request_duration_seconds_count{route="/a",result="hit"} 2"#,
-        r#"sidecache_app_duration_seconds_bucket{route="none",le="0.25"} 1"#,
-        r#"sidecache_app_duration_seconds_sum{route="none"} 0.25"#,
+        r#"sidecache_upstream_duration_seconds_bucket{route="none",le="0.25"} 1"#,
+        r#"sidecache_upstream_duration_seconds_sum{route="none"} 0.25"#,
     ] {
         assert!(text.contains(&format!("\n{line}\n")), "{line}\n{text}");
     }
@@ -84,7 +84,7 @@ fn bytes_and_savings_show_by_route() {
         r#"sidecache_response_bytes_total{route="none",source="app"} 7"#,
     ];
     assert_eq!(lines(&text, "sidecache_response_bytes_total{"), expected);
-    assert_eq!(lines(&text, "sidecache_app_seconds_saved_total{"), [r#"sidecache_app_seconds_saved_total{route="/a"} 1.5"#]);
+    assert_eq!(lines(&text, "sidecache_upstream_seconds_saved_total{"), [r#"sidecache_upstream_seconds_saved_total{route="/a"} 1.5"#]);
 }
 
 #[test]
@@ -150,5 +150,5 @@ fn two_routes_of_one_name_are_one_series() {
     let (metrics, table) = routes(&["/a", "/a"]);
     table.request(Some(0), &seen(Disposition::Hit, None));
     table.request(Some(1), &seen(Disposition::Hit, None));
-    assert!(metrics.encode_as(Format::Text).contains("{route=\"/a\",disposition=\"HIT\",reason=\"none\"} 2\n"));
+    assert!(metrics.encode_as(Format::Text).contains("{route=\"/a\",disposition=\"hit\",reason=\"none\"} 2\n"));
 }
