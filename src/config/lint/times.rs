@@ -1,7 +1,7 @@
 //! Lint of times that a route sets: admissions that outlive what they admit to.
 //!
 //! What is not looked at because it cannot happen: an entry that outlives the records of its tags. A record is made to live longer than
-//! the entry that is stored with it (`tests/suite/lint.rs` shows it with the longest times that a file can set).
+//! the entry that is stored with it (`tests/suite/config/lint.rs` shows it with the longest times that a file can set).
 
 use super::super::context::Context;
 use super::super::diagnostics::diagnostic::Draft;

@@ -12,7 +12,7 @@ use crate::support::{Client, RedisServer, Sidecar, TestApp};
 
 const ALERTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/grafana/alerts.yml");
 const ALERTS_TEST: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/grafana/alerts_test.yml");
-const DASHBOARD: &str = include_str!("../../deploy/grafana/dashboard.json");
+const DASHBOARD: &str = include_str!("../../../deploy/grafana/dashboard.json");
 
 /// Routes of each kind, so that each metric has something to count.
 const RULES: &str = r#"

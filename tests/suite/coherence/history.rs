@@ -5,7 +5,7 @@
 //! Each run takes some seconds. To stage each fault again and again for ten minutes each:
 //!
 //! ```sh
-//! SIDECACHE_SOAK=600 cargo nextest run --profile soak -E 'test(/^history::/)'
+//! SIDECACHE_SOAK=600 cargo nextest run --profile soak -E 'test(/^coherence::history::/)'
 //! ```
 //!
 //! Staged here: one Redis, by itself. Sentinel and Cluster (failover that loses answered writes, demotion without a disconnect, slot

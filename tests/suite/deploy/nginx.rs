@@ -40,7 +40,7 @@ async fn front() -> Front {
     tokio::spawn(app::serve(listener, settings, std::future::pending::<()>()));
 
     let [address, admin] = [free_port(), free_port()].map(|port| SocketAddr::from((Ipv4Addr::LOCALHOST, port)));
-    let shipped = include_str!("../../proxy.toml");
+    let shipped = include_str!("../../../proxy.toml");
     let text = shipped
         .replace("127.0.0.1:8080", &address.to_string())
         .replace("127.0.0.1:8000", &app_address.to_string())
