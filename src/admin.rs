@@ -1,6 +1,6 @@
 //! The admin listener: health, metrics, numbers, purges, events and the dashboard, over plain HTTP/1.1.
 //!
-//! Owns who may ask and what there is to ask for; the parts that it reads and moves are its [`Office`]. It never shares a port with the app's
+//! Owns who may ask and what there is to ask for; the parts that it reads and moves are its [`AdminState`]. It never shares a port with the app's
 //! traffic, so no path of the app can be shadowed by it.
 
 mod api;
@@ -27,12 +27,12 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use self::api::Desk;
-use self::auth::Guard;
-use self::events::Lasting;
+use self::api::ApiContext;
+use self::auth::AdminAuth;
+use self::events::StreamPermit;
 use crate::units::Secret;
 
-pub use self::state::Office;
+pub use self::state::AdminState;
 
 /// Connections at one time; the next ones wait to be accepted.
 const MAX_CONNECTIONS: usize = 64;
@@ -43,7 +43,7 @@ const CONNECTION_LIFETIME: Duration = Duration::from_secs(30);
 /// The same for streams of events, of which there are fewer than connections. Who listens on opens another one.
 const STREAM_LIFETIME: Duration = Duration::from_mins(15);
 /// How long requests under way may take to finish once the sidecar stops.
-const DRAIN: Duration = Duration::from_secs(2);
+const SHUTDOWN_GRACE: Duration = Duration::from_secs(2);
 /// The largest request head.
 const MAX_HEADER_BYTES: usize = 16 * 1024;
 /// The pause after an accept that failed, for want of file descriptors for example.
@@ -51,7 +51,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// `[admin]`, compiled.
 #[derive(Clone, Debug)]
-pub struct Settings {
+pub struct AdminSettings {
     /// Where to listen. Anything but loopback needs a token: the configuration is refused without.
     pub address: SocketAddr,
     /// What callers must present, except for `/live` and `/ready`.
@@ -88,10 +88,10 @@ impl Ready {
 }
 
 /// Serves the admin API until `shutdown` is cancelled, then lets the requests under way finish.
-pub async fn run(listener: TcpListener, settings: Settings, office: Arc<Office>, shutdown: CancellationToken) {
-    let Settings { address, token, hosts } = settings;
+pub async fn run(listener: TcpListener, settings: AdminSettings, office: Arc<AdminState>, shutdown: CancellationToken) {
+    let AdminSettings { address, token, hosts } = settings;
     let bound = listener.local_addr().unwrap_or(address);
-    let router = api::router(Arc::new(Desk { office, guard: Guard::new(bound.ip(), token.as_ref(), hosts) }));
+    let router = api::router(Arc::new(ApiContext { state: office, auth: AdminAuth::new(bound.ip(), token.as_ref(), hosts) }));
     let tasks = TaskTracker::new();
     shutdown.run_until_cancelled(accept(&listener, &router, &tasks, &shutdown)).await;
     drop(listener);
@@ -123,7 +123,7 @@ async fn accept(listener: &TcpListener, router: &Router, tasks: &TaskTracker, sh
 }
 
 async fn connection(stream: TcpStream, router: Router, shutdown: &CancellationToken) {
-    let lasting = Lasting::default();
+    let lasting = StreamPermit::default();
     let service = TowerToHyperService::new(router.layer(axum::Extension(lasting.clone())));
     let mut serving = pin!(
         http1::Builder::new()
@@ -138,7 +138,7 @@ async fn connection(stream: TcpStream, router: Router, shutdown: &CancellationTo
         if shutdown.run_until_cancelled(serving.as_mut()).await.is_none() {
             serving.as_mut().graceful_shutdown();
             // What is cut off here is a scrape; the next one goes to the successor.
-            drop(timeout(DRAIN, serving).await);
+            drop(timeout(SHUTDOWN_GRACE, serving).await);
         }
     });
     // A connection that breaks, or that is cut for taking too long, concerns nobody but its client.

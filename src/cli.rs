@@ -8,9 +8,9 @@ use clap::{Args, CommandFactory as _, Parser, Subcommand};
 use clap_complete::Shell;
 use tokio_util::sync::CancellationToken;
 
-use self::remote::Failure;
+use self::remote::CommandError;
 use crate::app;
-use crate::app::Bound;
+use crate::app::BoundListeners;
 use crate::config::{self, Config};
 use crate::server;
 use crate::telemetry::log;
@@ -27,29 +27,29 @@ mod stats;
 mod warm;
 
 /// Exit code of a start that failed.
-const FAILED: u8 = 1;
+const EXIT_FAILED: u8 = 1;
 
 /// Exit code of a config that cannot be used, or of a command line that cannot be read (`EX_USAGE` of sysexits.h).
-const USAGE: u8 = 64;
+const EXIT_USAGE: u8 = 64;
 
 #[derive(Debug, Parser)]
 #[command(name = "sidecache", version, about = "A caching sidecar: makes a legacy web app fast without ever making it wrong")]
 struct Cli {
     #[command(flatten)]
-    file: File,
+    file: ConfigPath,
     #[command(subcommand)]
-    command: Option<Command>,
+    command: Option<CliCommand>,
 }
 
 #[derive(Args, Clone, Debug)]
-struct File {
+struct ConfigPath {
     /// The rules.
     #[arg(long, short, global = true, env = "SIDECACHE_CONFIG", default_value = "proxy.toml", value_name = "FILE")]
     config: PathBuf,
 }
 
 #[derive(Debug, Subcommand)]
-enum Command {
+enum CliCommand {
     /// Serve (the default).
     Serve,
     /// Look for mistakes in the file without starting. Exits with 64 when there are any.
@@ -65,26 +65,26 @@ enum Command {
         file: Option<PathBuf>,
         // Last: its heading would be that of what follows.
         #[command(flatten)]
-        compared: reload::Compared,
+        compared: reload::CompareArgs,
     },
     /// Say what the rules make of a request: its route, key, tags and scope, or why it would bypass the cache.
     #[command(after_help = explain::EXAMPLES)]
-    Explain(explain::Asked),
+    Explain(explain::ExplainArgs),
     /// Show what the running sidecar has done: hit ratio by route, latency, and what keeps requests from the cache.
     #[command(after_help = stats::EXAMPLES)]
-    Stats(stats::Asked),
+    Stats(stats::StatsArgs),
     /// Void what is stored: by tag, by URL, or everything.
     #[command(after_help = purge::EXAMPLES)]
-    Purge(purge::Asked),
+    Purge(purge::PurgeArgs),
     /// Ask for a list of URLs, or for what an access log says is asked for most, so that it is stored before clients come.
     #[command(after_help = warm::EXAMPLES)]
-    Warm(warm::Asked),
+    Warm(warm::WarmArgs),
     /// Print what shadow mode and audits have found, as lines of proxy.toml to paste.
     #[command(after_help = advise::EXAMPLES)]
-    Advise(advise::Asked),
+    Advise(advise::AdviseArgs),
     /// Have the running sidecar read its file again. Stored entries of unchanged routes stay.
     #[command(after_help = reload::EXAMPLES)]
-    Reload(reload::Asked),
+    Reload(reload::ReloadArgs),
     /// Print the JSON Schema of proxy.toml, with which editors complete and check it.
     Schema,
     /// Print the completions of a shell.
@@ -108,50 +108,50 @@ pub fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(error) => {
             let _ = error.print();
-            return if error.use_stderr() { USAGE.into() } else { ExitCode::SUCCESS };
+            return if error.use_stderr() { EXIT_USAGE.into() } else { ExitCode::SUCCESS };
         }
     };
     let path = cli.file.config;
-    let done = match cli.command.unwrap_or(Command::Serve) {
-        Command::Serve => Ok(serve(&path)),
-        Command::Check { deny_warnings, offline, compared, file } => {
+    let done = match cli.command.unwrap_or(CliCommand::Serve) {
+        CliCommand::Serve => Ok(serve(&path)),
+        CliCommand::Check { deny_warnings, offline, compared, file } => {
             let file = file.as_deref().unwrap_or(&path);
-            match (check(file, config::Checking { deny_warnings, offline }), compared.against) {
+            match (check(file, config::CheckOptions { deny_warnings, offline }), compared.against) {
                 (ExitCode::SUCCESS, Some(reload::Against::Running)) => reload::compare(file, &path, &compared),
                 (code, _) => Ok(code),
             }
         }
-        Command::Explain(asked) => explain::run(&path, &asked),
-        Command::Stats(asked) => stats::run(&path, &asked),
-        Command::Purge(asked) => purge::run(&path, &asked),
-        Command::Warm(asked) => warm::run(&path, &asked),
-        Command::Advise(asked) => advise::run(&path, &asked),
-        Command::Reload(asked) => reload::run(&path, &asked),
-        Command::Schema => Ok(print(&config::json_schema())),
-        Command::Completions { shell } => Ok(print(&completions(shell))),
+        CliCommand::Explain(asked) => explain::run(&path, &asked),
+        CliCommand::Stats(asked) => stats::run(&path, &asked),
+        CliCommand::Purge(asked) => purge::run(&path, &asked),
+        CliCommand::Warm(asked) => warm::run(&path, &asked),
+        CliCommand::Advise(asked) => advise::run(&path, &asked),
+        CliCommand::Reload(asked) => reload::run(&path, &asked),
+        CliCommand::Schema => Ok(print(&config::json_schema())),
+        CliCommand::Completions { shell } => Ok(print(&completions(shell))),
     };
-    done.unwrap_or_else(|failure: Failure| failure.end())
+    done.unwrap_or_else(|failure: CommandError| failure.report())
 }
 
 fn serve(path: &Path) -> ExitCode {
     let config = match Config::load(path) {
         Ok(config) => config,
-        Err(problems) => return bad(&problems),
+        Err(problems) => return print_diagnostics(&problems),
     };
     if let Err(error) = log::init(&config.log) {
-        return failed(&error);
+        return print_failure(&error);
     }
     for warning in &config.warnings {
         tracing::warn!(line = warning.line, "{}", warning.message);
     }
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
-        Err(error) => return failed(&error),
+        Err(error) => return print_failure(&error),
     };
     let served = runtime.block_on(async {
         let shutdown = CancellationToken::new();
         let signals = tokio::spawn(server::signals(shutdown.clone()));
-        let bound = Bound::bind(&config)?;
+        let bound = BoundListeners::bind(&config)?;
         tokio::select! {
             drained = app::serve(config, bound, shutdown) => drained.map(Some),
             // The second signal: at once.
@@ -164,15 +164,15 @@ fn serve(path: &Path) -> ExitCode {
             tracing::info!(?drained, "stopped");
             ExitCode::SUCCESS
         }
-        Ok(None) => FAILED.into(),
-        Err(error) => failed(&error),
+        Ok(None) => EXIT_FAILED.into(),
+        Err(error) => print_failure(&error),
     }
 }
 
-fn check(path: &Path, how: config::Checking) -> ExitCode {
+fn check(path: &Path, how: config::CheckOptions) -> ExitCode {
     match config::check(path, how, &mut std::io::stdout().lock()) {
         Ok(code) => code.into(),
-        Err(_) => FAILED.into(),
+        Err(_) => EXIT_FAILED.into(),
     }
 }
 
@@ -188,9 +188,9 @@ fn print(text: &str) -> ExitCode {
     ExitCode::SUCCESS
 }
 
-fn bad(problems: &config::Problems) -> ExitCode {
+fn print_diagnostics(problems: &config::Diagnostics) -> ExitCode {
     let _ = writeln!(std::io::stderr().lock(), "{problems}");
-    USAGE.into()
+    EXIT_USAGE.into()
 }
 
 /// A remark beside the output.
@@ -198,7 +198,7 @@ fn note(text: &str) {
     let _ = writeln!(std::io::stderr().lock(), "sidecache: {text}");
 }
 
-fn failed(error: &dyn std::fmt::Display) -> ExitCode {
+fn print_failure(error: &dyn std::fmt::Display) -> ExitCode {
     let _ = writeln!(std::io::stderr().lock(), "sidecache: {error}");
-    FAILED.into()
+    EXIT_FAILED.into()
 }

@@ -32,30 +32,30 @@ mod schema;
 #[cfg(test)]
 mod tests;
 
-pub use self::diagnostics::diagnostic::{Problem, Problems, Severity, Span};
+pub use self::diagnostics::diagnostic::{Diagnostic, Diagnostics, Severity, SourceSpan};
 pub use self::schema::json_schema;
 
 /// Exit code of a file that can be used.
-const OK: u8 = 0;
+const EXIT_OK: u8 = 0;
 /// Exit code of a file that cannot (`EX_USAGE` of sysexits.h).
-const BAD: u8 = 64;
+const EXIT_BAD_CONFIG: u8 = 64;
 
 /// Everything that the sidecar runs on.
 pub struct Config {
     /// Where clients connect.
-    pub server: server::Settings,
+    pub server: server::ServerSettings,
     /// The app.
-    pub upstream: upstream::Settings,
+    pub upstream: upstream::UpstreamSettings,
     /// The admin listener.
-    pub admin: admin::Settings,
+    pub admin: admin::AdminSettings,
     /// The memory tier.
-    pub memory: store::memory::Settings,
+    pub memory: store::memory::MemorySettings,
     /// The Redis tier, if there is one.
-    pub redis: Option<redis::Settings>,
+    pub redis: Option<redis::RedisSettings>,
     /// The log.
-    pub log: log::Settings,
+    pub log: log::LogSettings,
     /// Bounds on what can grow.
-    pub limits: Limits,
+    pub limits: ConfigLimits,
     /// What is cached.
     pub routes: route::Routes,
     /// What is purged.
@@ -63,11 +63,11 @@ pub struct Config {
     /// What identifies a caller.
     pub credential: Arc<CredentialRule>,
     /// How the app's answers are read.
-    pub answers: Arc<route::AnswerRules>,
+    pub response_rules: Arc<route::ResponseRules>,
     /// Whether responses tell their key, tags and route.
     pub debug_headers: bool,
     /// The switch for all routes; each route's own mode has it in already.
-    pub mode: route::Mode,
+    pub mode: route::RouteMode,
     /// How often the file is looked at for changes; none for never.
     pub watch: Option<Duration>,
     /// The file, where it was read from one.
@@ -75,12 +75,12 @@ pub struct Config {
     /// Its text.
     pub text: Arc<str>,
     /// What looks wrong without being so.
-    pub warnings: Vec<Problem>,
+    pub warnings: Vec<Diagnostic>,
 }
 
 /// Bounds on what requests and responses can make grow.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Limits {
+pub struct ConfigLimits {
     /// The largest response that is stored, in bytes.
     pub object: u64,
     /// The most tags of an entry.
@@ -90,7 +90,7 @@ pub struct Limits {
     /// The longest request body that purge rules read, in bytes.
     pub purge_body: u64,
     /// Admissions that are remembered.
-    pub admissions: usize,
+    pub authorized_clients: usize,
     /// What the bodies of all fills under way may keep, in bytes.
     pub fills: u64,
     /// Followers of fills, all together.
@@ -125,13 +125,13 @@ impl Config {
     ///
     /// # Errors
     /// Every problem of the file; or that it cannot be read.
-    pub fn load(path: &Path) -> Result<Self, Problems> {
+    pub fn load(path: &Path) -> Result<Self, Diagnostics> {
         let name = path.display().to_string();
         let bytes = std::fs::read(path).map_err(|error| unreadable(&name, &error))?;
         let text = String::from_utf8(bytes).map_err(|error| {
             let valid = error.as_bytes()[..error.utf8_error().valid_up_to()].to_vec();
             let line = String::from_utf8_lossy(&valid).matches('\n').count() + 1;
-            Problems::unreadable(&name, format!("line {line} is not UTF-8 text"), "TOML files are UTF-8; save it in that encoding")
+            Diagnostics::unreadable(&name, format!("line {line} is not UTF-8 text"), "TOML files are UTF-8; save it in that encoding")
         })?;
         let config = Self::parse(&text, &name, &|variable| std::env::var(variable).ok())?;
         Ok(Self { file: Some(path.to_path_buf()), ..config })
@@ -141,23 +141,23 @@ impl Config {
     ///
     /// # Errors
     /// Every problem of the text, in its order.
-    pub fn parse(text: &str, name: &str, env: &dyn Fn(&str) -> Option<String>) -> Result<Self, Problems> {
+    pub fn parse(text: &str, name: &str, env: &dyn Fn(&str) -> Option<String>) -> Result<Self, Diagnostics> {
         compile::compile(text, name, env)
     }
 }
 
-fn unreadable(name: &str, error: &io::Error) -> Problems {
+fn unreadable(name: &str, error: &io::Error) -> Diagnostics {
     let hint = match error.kind() {
         io::ErrorKind::NotFound => "name another file with `--config FILE`; `sidecache check --config FILE` tells whether it is right",
         io::ErrorKind::PermissionDenied => "let the user who runs the sidecar read it, or name another file with `--config FILE`",
         _ => "name another file with `--config FILE`",
     };
-    Problems::unreadable(name, format!("the file cannot be read: {error}"), hint)
+    Diagnostics::unreadable(name, format!("the file cannot be read: {error}"), hint)
 }
 
 /// How strict `sidecache check` is, and how far it looks.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Checking {
+pub struct CheckOptions {
     /// Warnings make the file one that cannot be used.
     pub deny_warnings: bool,
     /// The Redis that the file names is not asked.
@@ -169,18 +169,18 @@ pub struct Checking {
 ///
 /// # Errors
 /// When `out` cannot be written to.
-pub fn check(path: &Path, how: Checking, out: &mut dyn io::Write) -> io::Result<u8> {
+pub fn check(path: &Path, how: CheckOptions, out: &mut dyn io::Write) -> io::Result<u8> {
     let mut config = match Config::load(path) {
         Ok(config) => config,
         Err(problems) => {
             writeln!(out, "{problems}")?;
-            return Ok(BAD);
+            return Ok(EXIT_BAD_CONFIG);
         }
     };
     if let Some(redis) = config.redis.as_ref().filter(|_| !how.offline) {
         // It has just been read.
         let text = std::fs::read_to_string(path).unwrap_or_default();
-        config.warnings.extend(lint::redis::ask(redis, &path.display().to_string(), &text));
+        config.warnings.extend(lint::redis::inspect(redis, &path.display().to_string(), &text));
         config.warnings.sort_by_key(|problem| (problem.line, problem.column));
     }
     for problem in &config.warnings {
@@ -191,12 +191,12 @@ pub fn check(path: &Path, how: Checking, out: &mut dyn io::Write) -> io::Result<
     let warnings = config.warnings.iter().filter(|problem| problem.severity == Severity::Warning).count();
     if how.deny_warnings && warnings > 0 {
         writeln!(out, "{} in {}, and warnings are denied", counted(warnings, "warning"), path.display())?;
-        return Ok(BAD);
+        return Ok(EXIT_BAD_CONFIG);
     }
     write!(out, "{}: ok: {}, {}", path.display(), counted(routes, "route"), counted(purges, "purge rule"))?;
     match warnings {
         0 => writeln!(out)?,
         _ => writeln!(out, ", {}", counted(warnings, "warning"))?,
     }
-    Ok(OK)
+    Ok(EXIT_OK)
 }

@@ -67,7 +67,7 @@ pub struct Outcome {
     /// The app's status, when the app was asked.
     pub fwd_status: Option<u16>,
     /// Why the app was asked, where that is not the reason that is told.
-    pub asked_because: Option<Reason>,
+    pub fwd_reason: Option<Reason>,
     /// Whether the app was asked before a stale response was served.
     pub forwarded: bool,
     /// Whether the app's response is being stored.
@@ -109,7 +109,7 @@ impl Outcome {
             tier: None,
             ttl: None,
             fwd_status: None,
-            asked_because: None,
+            fwd_reason: None,
             forwarded: false,
             stored: false,
             collapsed: false,
@@ -127,7 +127,7 @@ impl Outcome {
 
     /// A bypass because of something with a name.
     #[must_use]
-    pub fn bypass_of(reason: Reason, subject: impl Into<Arc<str>>) -> Self {
+    pub fn bypass_with(reason: Reason, subject: impl Into<Arc<str>>) -> Self {
         Self { subject: Some(subject.into()), ..Self::bypass(reason) }
     }
 
@@ -136,7 +136,7 @@ impl Outcome {
     pub const fn miss(reason: Reason) -> Self {
         let mut outcome = Self::new(Disposition::Miss);
         outcome.reason = Some(reason);
-        outcome.asked_because = Some(reason);
+        outcome.fwd_reason = Some(reason);
         outcome
     }
 

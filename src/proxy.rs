@@ -15,35 +15,35 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::cache::fills::Flights;
-use crate::cache::fills::cluster::Across;
-use crate::cache::store::memory::Resident;
-use crate::cache::store::{Consulted, Found, Store};
+use crate::cache::fills::Fills;
+use crate::cache::fills::cluster::ClusterFills;
+use crate::cache::store::memory::CachedEntry;
+use crate::cache::store::{Candidate, LookupResult, Store};
 use crate::clock::{Clock, Wall};
 use crate::coherence::{Coherence, Proof, PurgeKind};
 use crate::outcome::{Disposition, Outcome, Reason, Tier};
-use crate::policy::credential::Admissions;
-use crate::policy::plan::{Asked, Lookup, Plan};
+use crate::policy::credential::AuthorizedClients;
+use crate::policy::plan::{Lookup, Plan, RequestView};
 use crate::policy::route::Route;
 use crate::policy::tag::Tag;
-use crate::proxy::access_log::Line;
-use crate::proxy::cluster::Looks;
-use crate::proxy::miss::{Errand, Spare};
-use crate::proxy::request_directives::Wish;
+use crate::proxy::access_log::AccessRecord;
+use crate::proxy::cluster::LookupAttempts;
+use crate::proxy::miss::{FillReason, StaleCandidate};
+use crate::proxy::request_directives::RequestDirectives;
 use crate::semantics::body::Body;
 use crate::semantics::early_refresh;
 use crate::semantics::forward;
-use crate::semantics::forward::Peer;
+use crate::semantics::forward::ClientPeer;
 use crate::shadow::Shadow;
 use crate::telemetry::events::Events;
-use crate::telemetry::hot_tags::{Deed, Insight};
+use crate::telemetry::hot_tags::{HotTags, TagEvent};
 use crate::telemetry::log;
 use crate::telemetry::metrics;
-use crate::telemetry::metrics::{Counter, Metrics, RouteTable, Seen, Source};
+use crate::telemetry::metrics::{BodySource, Counter, Metrics, RequestRecord, RouteTable};
 use crate::upstream::Upstream;
 
-pub use crate::proxy::active_config::Live;
-pub(crate) use crate::proxy::post_response::Posted;
+pub use crate::proxy::active_config::ActiveConfig;
+pub(crate) use crate::proxy::post_response::PendingPost;
 
 mod access_log;
 mod active_config;
@@ -63,7 +63,7 @@ mod store_decision;
 
 /// Bounds and habits of the flow.
 #[derive(Clone, Debug)]
-pub struct Settings {
+pub struct ProxySettings {
     /// The most tags of an entry.
     pub max_tags: usize,
     /// The most variants of one key.
@@ -90,7 +90,7 @@ pub struct Settings {
 
 /// Counts of what the flow does.
 #[derive(Clone, Debug, Default)]
-pub struct Counters {
+pub struct ProxyCounters {
     /// Mutations forwarded.
     pub mutations: Arc<Counter>,
     /// Mutations that purged, because they were, or may have been, committed.
@@ -104,26 +104,26 @@ pub struct Counters {
     /// Tunnels opened.
     pub tunnels: Arc<Counter>,
     /// Mutations refused because too many are under way.
-    pub crowded: Arc<Counter>,
+    pub mutations_rejected: Arc<Counter>,
     /// Stored responses that the app confirmed with a 304.
     pub revalidated: Arc<Counter>,
     /// Responses served stale while they were fetched anew.
     pub while_revalidate: Arc<Counter>,
     /// Responses served stale because the app failed.
-    pub stood_in: Arc<Counter>,
+    pub stale_if_error: Arc<Counter>,
     /// Refreshes in the background.
     pub refreshes: Arc<Counter>,
     /// Refreshes not begun because too many are under way.
-    pub crowded_refreshes: Arc<Counter>,
+    pub refreshes_rejected: Arc<Counter>,
     /// Purges, by whom and how.
-    pub purges: Purges,
+    pub purges: PurgeCounters,
     /// Responses that turned out not to be storable when their heads had gone out already.
-    pub late: Late,
+    pub store_aborted: StoreAbortCounters,
 }
 
 /// Purges, by whom and how.
 #[derive(Clone, Debug, Default)]
-pub struct Purges {
+pub struct PurgeCounters {
     /// By writes; these are hard.
     pub write: Arc<Counter>,
     /// By the admin API, of the hard kind.
@@ -132,7 +132,7 @@ pub struct Purges {
     pub admin_soft: Arc<Counter>,
 }
 
-impl Purges {
+impl PurgeCounters {
     /// One more by the admin API.
     pub fn admin(&self, kind: PurgeKind) {
         match kind {
@@ -144,7 +144,7 @@ impl Purges {
 
 /// Why responses whose heads said `stored` were not.
 #[derive(Clone, Debug, Default)]
-pub struct Late {
+pub struct StoreAbortCounters {
     truncated: Arc<Counter>,
     too_large: Arc<Counter>,
     trailers: Arc<Counter>,
@@ -153,7 +153,7 @@ pub struct Late {
     client_gone: Arc<Counter>,
 }
 
-impl Late {
+impl StoreAbortCounters {
     /// Each reason with its count.
     #[must_use]
     pub fn counts(&self) -> [(Reason, &Arc<Counter>); 6] {
@@ -168,7 +168,7 @@ impl Late {
     }
 
     /// One more, with a line in the log. What is none of the others counts as failed.
-    fn note(&self, reason: Reason, route: &Route) {
+    fn count(&self, reason: Reason, route: &Route) {
         tracing::debug!(reason = reason.as_str(), route = route.name(), "a response was not stored after all");
         let counted = self.counts().into_iter().find(|(counted, _)| *counted == reason);
         counted.map_or(&self.failed, |(_, counter)| counter).inc();
@@ -179,17 +179,17 @@ impl Late {
 #[derive(Debug)]
 pub struct Proxy {
     /// The rules and settings in force.
-    pub live: ArcSwap<Live>,
+    pub config: ArcSwap<ActiveConfig>,
     /// The tiers.
     pub store: Arc<Store>,
     /// What proves entries current.
     pub coherence: Arc<Coherence>,
     /// Fills under way.
-    pub flights: Arc<Flights>,
+    pub fills: Arc<Fills>,
     /// Fills shared with the other sidecars, where a route asks for it.
-    pub across: OnceLock<Arc<Across>>,
+    pub cluster_fills: OnceLock<Arc<ClusterFills>>,
     /// Credentials that the app has admitted.
-    pub admissions: Arc<Admissions>,
+    pub authorized_clients: Arc<AuthorizedClients>,
     /// The app.
     pub upstream: Upstream,
     /// What routes in shadow would have done, and what audits found.
@@ -197,7 +197,7 @@ pub struct Proxy {
     /// All that is counted.
     pub metrics: Arc<Metrics>,
     /// The busiest tags, and what bypasses speak of.
-    pub insight: Insight,
+    pub hot_tags: HotTags,
     /// What operators hear of.
     pub events: Arc<Events>,
     /// Time.
@@ -207,11 +207,11 @@ pub struct Proxy {
     /// Ends tunnels.
     pub stop: CancellationToken,
     /// Places for mutations.
-    pub mutation_places: Arc<Semaphore>,
+    pub mutation_permits: Arc<Semaphore>,
     /// Places for refreshes in the background.
-    pub refresh_places: Arc<Semaphore>,
+    pub refresh_permits: Arc<Semaphore>,
     /// What it has done.
-    pub counters: Counters,
+    pub counters: ProxyCounters,
 }
 
 /// How a stored response may be served.
@@ -223,7 +223,7 @@ enum Serve {
 }
 
 /// What was done with a request: its response, and what to say of it.
-pub(crate) struct Answer {
+pub(crate) struct ProxyResponse {
     pub(crate) response: Response<Body>,
     pub(crate) outcome: Outcome,
     pub(crate) route: Option<usize>,
@@ -231,15 +231,15 @@ pub(crate) struct Answer {
 
 impl Proxy {
     /// Answers a request. It never fails: failures are responses.
-    pub async fn handle(self: &Arc<Self>, request: Request<Body>, peer: Peer) -> Response<Body> {
+    pub async fn handle(self: &Arc<Self>, request: Request<Body>, peer: ClientPeer) -> Response<Body> {
         let since = self.clock.now();
         let is_head = request.method() == Method::HEAD;
-        let logged = log::enabled().then(|| Line::of(&request, peer));
-        let live = self.live();
-        let mut answer = self.answer(&live, request, peer).await;
+        let logged = log::enabled().then(|| AccessRecord::from_request(&request, peer));
+        let live = self.active_config();
+        let mut answer = self.respond(&live, request, peer).await;
         let took = self.clock.now().duration_since(since);
         count(&live.table, &mut answer, took, is_head);
-        self.note_subject(&live, &answer);
+        self.record_subject(&live, &answer);
         if let Some(line) = logged {
             line.write(&answer, &live.rules, took);
         }
@@ -247,32 +247,32 @@ impl Proxy {
     }
 
     /// What a reason speaks of, for operators: the name of a header, of a field.
-    fn note_subject(&self, live: &Live, answer: &Answer) {
+    fn record_subject(&self, live: &ActiveConfig, answer: &ProxyResponse) {
         if let (Some(reason), Some(subject)) = (answer.outcome.reason, &answer.outcome.subject) {
             let route = answer.route.and_then(|id| live.rules.routes.get(id)).map_or(metrics::NONE, |route| route.name());
-            self.insight.subject(route, reason.as_str(), subject);
+            self.hot_tags.subject(route, reason.as_str(), subject);
         }
     }
 
-    async fn answer(self: &Arc<Self>, live: &Arc<Live>, request: Request<Body>, peer: Peer) -> Answer {
+    async fn respond(self: &Arc<Self>, live: &Arc<ActiveConfig>, request: Request<Body>, peer: ClientPeer) -> ProxyResponse {
         if let Err(bad) = forward::check_request(request.method(), request.uri(), request.version(), request.headers()) {
             self.counters.refused.inc();
-            let outcome = Outcome::bypass_of(Reason::BadRequest, bad.as_str());
-            return Answer { response: response::refusal(bad.status(), bad.as_str(), &outcome), outcome, route: None };
+            let outcome = Outcome::bypass_with(Reason::BadRequest, bad.as_str());
+            return ProxyResponse { response: response::refusal(bad.status(), bad.as_str(), &outcome), outcome, route: None };
         }
         let (parts, body) = request.into_parts();
         let rules = &live.rules;
-        let asked = asked(&parts, &body, peer);
+        let asked = request_view(&parts, &body, peer);
         let plan = rules.plan(&asked);
-        if let Some(shadowed) = self.shadowed(&parts, &plan, peer) {
+        if let Some(shadowed) = self.shadow_request(&parts, &plan, peer) {
             drop(plan);
             return Box::pin(self.pass_in_shadow(parts, body, peer, shadowed)).await;
         }
         // What asks the app is boxed: its state is large, and hits should not carry it around.
         match plan {
-            Plan::Lookup(lookup) => match self.hit_at_once(&parts, &lookup, peer) {
+            Plan::Lookup(lookup) => match self.fast_hit(&parts, &lookup, peer) {
                 Ok(answer) => answer,
-                Err(looks) => Box::pin(self.look_up(&parts, &lookup, peer, looks)).await,
+                Err(looks) => Box::pin(self.serve_lookup(&parts, &lookup, peer, looks)).await,
             },
             Plan::Mutate(method) => Box::pin(self.mutate(live, parts, body, peer, method)).await,
             Plan::Pass(route, outcome) => {
@@ -284,100 +284,118 @@ impl Proxy {
     }
 
     /// A header that a key, tag or rule reads came twice, or would not arrive: a 400, not a guess.
-    pub(crate) fn refuse_header(&self, route: Option<&Arc<Route>>, header: &HeaderName) -> Answer {
+    pub(crate) fn refuse_header(&self, route: Option<&Arc<Route>>, header: &HeaderName) -> ProxyResponse {
         self.counters.refused.inc();
         let why = format!("the header {header} must come once, and must not be named in Connection");
-        let outcome = Outcome::bypass_of(Reason::BadRequest, header.as_str());
-        Answer { response: response::refusal(StatusCode::BAD_REQUEST, &why, &outcome), outcome, route: route.map(|route| route.id) }
+        let outcome = Outcome::bypass_with(Reason::BadRequest, header.as_str());
+        ProxyResponse { response: response::refusal(StatusCode::BAD_REQUEST, &why, &outcome), outcome, route: route.map(|route| route.id) }
     }
 
     /// A hit that needs nothing but this process.
-    fn hit_at_once(self: &Arc<Self>, parts: &Parts, lookup: &Lookup<'_>, peer: Peer) -> Result<Answer, Looks> {
+    fn fast_hit(self: &Arc<Self>, parts: &Parts, lookup: &Lookup<'_>, peer: ClientPeer) -> Result<ProxyResponse, LookupAttempts> {
         let now = self.clock.wall();
         if self.uncovered_header(lookup).is_some() {
-            return Err(Looks::default());
+            return Err(LookupAttempts::default());
         }
-        let Some(resident) = self.store.at_hand(lookup, now) else { return Err(Looks::default()) };
-        let wish = Wish::of(lookup.route, &parts.headers);
-        if wish.bypass.is_some() || !self.is_admitted(lookup, now) || !wish.is_met_by(&resident.entry.times, now) {
-            return Err(Looks::default());
+        let Some(resident) = self.store.lookup_memory(lookup, now) else { return Err(LookupAttempts::default()) };
+        let wish = RequestDirectives::new(lookup.route, &parts.headers);
+        if wish.bypass.is_some() || !self.is_authorized(lookup, now) || !wish.accepts(&resident.entry.times, now) {
+            return Err(LookupAttempts::default());
         }
-        if lookup.route.spec.early_refresh && early_refresh::is_due(&resident.entry.times, resident.entry.took, now, rand::random) {
+        if lookup.route.spec.early_refresh
+            && early_refresh::should_refresh_early(&resident.entry.times, resident.entry.fetch_duration, now, rand::random)
+        {
             if matches!(resident.proof, Proof::Shared(_)) {
                 // What is fetched has to be judged by the records from before it: the long way reads them.
-                return Err(Looks::due());
+                return Err(LookupAttempts::with_refresh_due());
             }
-            self.refresh_at_hand(parts, lookup, peer, &resident);
+            self.refresh_memory_hit(parts, lookup, peer, &resident);
         }
         self.audit(parts, lookup, peer, &resident);
         Ok(self.hit(parts, lookup, &resident, Tier::Memory, now))
     }
 
     /// A GET or HEAD on a route.
-    async fn look_up(self: &Arc<Self>, parts: &Parts, lookup: &Lookup<'_>, peer: Peer, mut looks: Looks) -> Answer {
-        let wish = Wish::of(lookup.route, &parts.headers);
+    async fn serve_lookup(
+        self: &Arc<Self>,
+        parts: &Parts,
+        lookup: &Lookup<'_>,
+        peer: ClientPeer,
+        mut looks: LookupAttempts,
+    ) -> ProxyResponse {
+        let wish = RequestDirectives::new(lookup.route, &parts.headers);
         if let Some(reason) = wish.bypass {
             return Box::pin(self.pass_lookup(parts, lookup, peer, Outcome::bypass(reason))).await;
         }
         if let Some(name) = self.uncovered_header(lookup) {
-            let outcome = Outcome::bypass_of(Reason::UnkeyedHeader, name.as_str());
+            let outcome = Outcome::bypass_with(Reason::UnkeyedHeader, name.as_str());
             return Box::pin(self.pass_unkeyed(parts, lookup, peer, outcome)).await;
         }
         loop {
-            if let Some(answer) = self.look(parts, lookup, peer, &wish, &mut looks).await {
+            if let Some(answer) = self.lookup_once(parts, lookup, peer, &wish, &mut looks).await {
                 return answer;
             }
         }
     }
 
     /// One look into the store, and what follows from it. None: another sidecar has filled meanwhile, so look again.
-    async fn look(self: &Arc<Self>, parts: &Parts, lookup: &Lookup<'_>, peer: Peer, wish: &Wish, looks: &mut Looks) -> Option<Answer> {
+    async fn lookup_once(
+        self: &Arc<Self>,
+        parts: &Parts,
+        lookup: &Lookup<'_>,
+        peer: ClientPeer,
+        wish: &RequestDirectives,
+        looks: &mut LookupAttempts,
+    ) -> Option<ProxyResponse> {
         let now = self.clock.wall();
-        let Consulted { key, found, why, read } = self.store.consult(lookup, now).await;
-        let flight = self.flight_key(lookup, &key);
+        let LookupResult { key, candidate: found, miss_reason: why, snapshot: read } = self.store.lookup(lookup, now).await;
+        let flight = self.fill_key(lookup, &key);
         let may = found.as_ref().map(|found| self.may_serve(lookup, found, wish, now));
-        let spare =
-            found.filter(|_| self.is_admitted(lookup, now)).map(|found| Spare { found, key: key.hash(), may_stand_in: wish.bears_stale() });
+        let spare = found.filter(|_| self.is_authorized(lookup, now)).map(|found| StaleCandidate {
+            candidate: found,
+            key: key.hash(),
+            may_serve_on_error: wish.allows_stale(),
+        });
         let why = match (may, &spare) {
             (Some(Ok(Serve::Fresh)), Some(spare)) => {
                 if let Some(why) = looks.first {
-                    return Some(self.shared_across(parts, lookup, &spare.found.resident, why));
+                    return Some(self.respond_from_cluster(parts, lookup, &spare.candidate.cached, why));
                 }
-                self.audit(parts, lookup, peer, &spare.found.resident);
-                let answer = self.hit(parts, lookup, &spare.found.resident, spare.found.tier, now);
-                self.refresh_early((parts, lookup, peer), flight, read, spare, looks.due);
+                self.audit(parts, lookup, peer, &spare.candidate.cached);
+                let answer = self.hit(parts, lookup, &spare.candidate.cached, spare.candidate.tier, now);
+                self.refresh_early((parts, lookup, peer), flight, read, spare, looks.refresh_due);
                 return Some(answer);
             }
             (Some(Ok(Serve::WhileRevalidate)), Some(spare)) => {
                 let outcome = Outcome { reason: Some(Reason::StaleWhileRevalidate), ..Outcome::new(Disposition::Stale) };
                 let answer = self.serve_stale(parts, lookup, spare, outcome, now);
                 self.counters.while_revalidate.inc();
-                let errand = Errand { read, why: Reason::StaleWhileRevalidate, spare: Some(spare.clone()) };
+                let errand = FillReason { snapshot: read, reason: Reason::StaleWhileRevalidate, stale: Some(spare.clone()) };
                 self.refresh(parts, lookup, peer, flight, errand);
                 return Some(answer);
             }
             (Some(Err(why)), _) => why,
             _ => why,
         };
-        let errand = Errand { read, why, spare };
+        let errand = FillReason { snapshot: read, reason: why, stale: spare };
         // Boxed, each of them: a hit from Redis should not carry around what asks the app.
         Some(match why {
             Reason::CacheUnavailable | Reason::MutationPending => {
                 Box::pin(self.pass_lookup(parts, lookup, peer, Outcome::bypass(why))).await
             }
-            _ if wish.only_stored => {
+            _ if wish.only_if_cached => {
                 let outcome = Outcome::miss(why);
-                Answer { response: response::failure(Reason::OnlyIfCached, &outcome), outcome, route: Some(lookup.route.id) }
+                ProxyResponse { response: response::failure(Reason::OnlyIfCached, &outcome), outcome, route: Some(lookup.route.id) }
             }
             _ if parts.method == Method::HEAD => Box::pin(self.pass_head(parts, lookup, peer, key.hash(), errand)).await,
             // What is stored is confirmed, and the part is cut from it; of what is not, the app sends the part itself.
-            _ if lookup.range && errand.spare.is_none() => Box::pin(self.pass_range(parts, lookup, peer, flight, errand)).await,
+            _ if lookup.range && errand.stale.is_none() => Box::pin(self.pass_range(parts, lookup, peer, flight, errand)).await,
             _ => {
                 // Who asks for something new does not wait for what another sidecar fetches.
-                let may_look_again = looks.may_look_again() && wish.bears_stale();
+                let may_look_again = looks.may_retry() && wish.allows_stale();
                 let fetched = Box::pin(self.fetch(parts, lookup, peer, flight, errand, may_look_again)).await;
                 if fetched.is_none() {
-                    looks.look_again(why);
+                    looks.retry(why);
                 }
                 return fetched;
             }
@@ -394,45 +412,45 @@ impl Proxy {
     }
 
     /// SECURITY: a shared entry is for those alone whom the app itself has lately answered.
-    fn is_admitted(&self, lookup: &Lookup<'_>, now: Wall) -> bool {
-        lookup.admission.is_none_or(|id| self.admissions.is_admitted(id, now))
+    fn is_authorized(&self, lookup: &Lookup<'_>, now: Wall) -> bool {
+        lookup.authorization.is_none_or(|id| self.authorized_clients.is_authorized(id, now))
     }
 
     /// Whether this caller may have this entry, as fresh or stale as it is.
-    fn may_serve(&self, lookup: &Lookup<'_>, found: &Found, wish: &Wish, now: Wall) -> Result<Serve, Reason> {
-        let entry = &found.resident.entry;
-        if !self.is_admitted(lookup, now) {
+    fn may_serve(&self, lookup: &Lookup<'_>, found: &Candidate, wish: &RequestDirectives, now: Wall) -> Result<Serve, Reason> {
+        let entry = &found.cached.entry;
+        if !self.is_authorized(lookup, now) {
             return Err(Reason::NotAdmitted);
         }
         if found.fresh {
-            return if wish.is_met_by(&entry.times, now) { Ok(Serve::Fresh) } else { Err(Reason::RequestNoCache) };
+            return if wish.accepts(&entry.times, now) { Ok(Serve::Fresh) } else { Err(Reason::RequestNoCache) };
         }
-        let open = wish.bears_stale() && found.is_within(entry.leeway.while_revalidate, now);
+        let open = wish.allows_stale() && found.is_within(entry.leeway.while_revalidate, now);
         if open { Ok(Serve::WhileRevalidate) } else { Err(Reason::Expired) }
     }
 
-    fn hit(&self, parts: &Parts, lookup: &Lookup<'_>, resident: &Resident, tier: Tier, now: Wall) -> Answer {
-        if let Some(times) = self.insight.sample_hit(rand::random) {
-            self.insight.note(lookup.tags().iter().map(Tag::as_str), Deed::Hit(times));
+    fn hit(&self, parts: &Parts, lookup: &Lookup<'_>, resident: &CachedEntry, tier: Tier, now: Wall) -> ProxyResponse {
+        if let Some(times) = self.hot_tags.sample_hit(rand::random) {
+            self.hot_tags.record(lookup.tags().iter().map(Tag::as_str), TagEvent::Hit(times));
         }
         let ttl = Some(resident.entry.times.ttl_ms(now) / 1000);
-        let outcome = Outcome { tier: Some(tier), ttl, saved: Some(resident.entry.took), ..Outcome::new(Disposition::Hit) };
+        let outcome = Outcome { tier: Some(tier), ttl, saved: Some(resident.entry.fetch_duration), ..Outcome::new(Disposition::Hit) };
         self.respond_from(parts, lookup, resident, outcome, now)
     }
 
-    fn respond_from(&self, parts: &Parts, lookup: &Lookup<'_>, resident: &Resident, outcome: Outcome, now: Wall) -> Answer {
+    fn respond_from(&self, parts: &Parts, lookup: &Lookup<'_>, resident: &CachedEntry, outcome: Outcome, now: Wall) -> ProxyResponse {
         let head_only = parts.method == Method::HEAD;
-        let ranges = lookup.range.then(|| self.live.load().settings.max_ranges);
+        let ranges = lookup.range.then(|| self.config.load().settings.max_ranges);
         let mut response = response::hit(&resident.entry, &parts.headers, head_only, now, &outcome, ranges);
-        self.debug(response.headers_mut(), lookup);
-        Answer { response, outcome, route: Some(lookup.route.id) }
+        self.add_debug_headers(response.headers_mut(), lookup);
+        ProxyResponse { response, outcome, route: Some(lookup.route.id) }
     }
 
-    pub(crate) fn debug(&self, headers: &mut HeaderMap, lookup: &Lookup<'_>) {
-        if !self.live.load().settings.debug_headers {
+    pub(crate) fn add_debug_headers(&self, headers: &mut HeaderMap, lookup: &Lookup<'_>) {
+        if !self.config.load().settings.debug_headers {
             return;
         }
-        response::tell_key(headers, &lookup.key.hash().to_hex());
+        response::set_cache_key_header(headers, &lookup.key.hash().to_hex());
         let tags: Vec<String> = lookup.tags().iter().map(ToString::to_string).collect();
         let lines = [
             ("x-cache-key", lookup.key.hash().to_hex()),
@@ -448,12 +466,12 @@ impl Proxy {
 }
 
 /// Counts what was done with a request, and the bytes that it is answered with.
-fn count(table: &RouteTable, answer: &mut Answer, took: Duration, is_head: bool) {
+fn count(table: &RouteTable, answer: &mut ProxyResponse, took: Duration, is_head: bool) {
     let route = answer.route;
     let &Outcome { disposition, reason, saved, .. } = &answer.outcome;
-    table.request(route, &Seen { disposition, reason, took, saved });
-    let (body, source) = (answer.response.body_mut(), Source::of(disposition));
-    match body.at_hand() {
+    table.request(route, &RequestRecord { disposition, reason, duration: took, saved });
+    let (body, source) = (answer.response.body_mut(), BodySource::from_disposition(disposition));
+    match body.buffered_len() {
         // The answer to a HEAD has no body (RFC 9110 9.3.2), whatever it is made with.
         _ if is_head => {}
         Some(bytes) => table.bytes(route, source, bytes),
@@ -462,8 +480,8 @@ fn count(table: &RouteTable, answer: &mut Answer, took: Duration, is_head: bool)
 }
 
 /// The head of a request, as far as the rules care.
-pub(crate) fn asked<'a>(parts: &'a Parts, body: &Body, peer: Peer) -> Asked<'a> {
-    Asked {
+pub(crate) fn request_view<'a>(parts: &'a Parts, body: &Body, peer: ClientPeer) -> RequestView<'a> {
+    RequestView {
         method: &parts.method,
         uri: &parts.uri,
         version: parts.version,

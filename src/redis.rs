@@ -1,7 +1,7 @@
 //! The link to Redis: this file and its folder alone name fred.
 //!
 //! Invariants, each of which fred's defaults break (measured): no call outlives its deadline; a connection that broke is
-//! told to whoever asks for [`Link::broken`], and stays broken until [`Link::renew`], so that nobody goes on with another Redis, or
+//! told to whoever asks for [`RedisClient::broken`], and stays broken until [`RedisClient::renew`], so that nobody goes on with another Redis, or
 //! the same one after a restart, without knowing it; a client that is wedged is replaced by a new one, because its own
 //! reconnection may hang for ever behind a full send buffer.
 
@@ -16,8 +16,8 @@ use thiserror::Error;
 use tokio::sync::Notify;
 
 use crate::error::SetupError;
-pub use crate::redis::inspect::Facts;
-use crate::redis::session::{Connected, Finder};
+pub use crate::redis::inspect::RedisInfo;
+use crate::redis::session::{RedisSession, Topology};
 use crate::telemetry::metrics::Counter;
 use crate::units::Secret;
 
@@ -32,7 +32,7 @@ pub mod subscriber;
 
 /// Where Redis is.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Address {
+pub enum RedisAddress {
     /// A host and a port.
     Tcp {
         /// Name or address.
@@ -55,7 +55,7 @@ pub enum Address {
     },
 }
 
-impl Address {
+impl RedisAddress {
     const fn tls(&self) -> bool {
         match self {
             Self::Tcp { tls, .. } | Self::Cluster { tls, .. } => *tls,
@@ -91,7 +91,7 @@ pub enum OnLoss {
 
 /// What to do with writes while Redis is lost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Writes {
+pub enum WritePolicy {
     /// Forward them; their purges are replayed when Redis is back.
     Forward,
     /// Refuse them with 503 before the app sees them.
@@ -100,9 +100,9 @@ pub enum Writes {
 
 /// The shared tier's settings.
 #[derive(Clone, Debug)]
-pub struct Settings {
+pub struct RedisSettings {
     /// Where Redis is.
-    pub address: Address,
+    pub address: RedisAddress,
     /// The database's number.
     pub database: u8,
     /// The ACL user.
@@ -126,7 +126,7 @@ pub struct Settings {
     /// How old an entry that was filled without Redis may become.
     pub degraded_ttl: Duration,
     /// What writes do without Redis.
-    pub writes: Writes,
+    pub writes: WritePolicy,
     /// The file that keeps purges for the rejoin; without it memory does.
     pub journal: Option<PathBuf>,
     /// How many replicas must have a purge before it counts as done.
@@ -156,17 +156,17 @@ pub enum CallError {
     Moving,
     /// The node that keeps this entry is away. The metadata is not, nor are the other nodes.
     #[error("the entry's node is away: {0}")]
-    Apart(String),
+    NodeDown(String),
     /// Redis answered with an error, or with what cannot be.
     #[error("{0}")]
-    Answer(String),
+    Reply(String),
 }
 
 /// Answers that mean that Redis is lost.
 const LOSSES: [&str; 9] = ["READONLY", "LOADING", "CLUSTERDOWN", "MASTERDOWN", "NOREPLICAS", "MISCONF", "NOAUTH", "WRONGPASS", "MOVED"];
 
 impl CallError {
-    fn of(error: &fred::error::Error) -> Self {
+    fn from_fred(error: &fred::error::Error) -> Self {
         use fred::error::ErrorKind;
         let details = error.details();
         // A script may put words of its own before the code of what it met.
@@ -185,7 +185,7 @@ impl CallError {
             ErrorKind::IO | ErrorKind::Canceled | ErrorKind::Auth | ErrorKind::Backpressure | ErrorKind::Tls | ErrorKind::Routing => {
                 Self::Connection(details.to_owned())
             }
-            _ => Self::Answer(details.to_owned()),
+            _ => Self::Reply(details.to_owned()),
         }
     }
 }
@@ -209,7 +209,7 @@ impl Script {
 
 /// What a script returned.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Returned {
+pub enum ScriptReply {
     /// Nothing.
     Nil,
     /// One value.
@@ -220,7 +220,7 @@ pub enum Returned {
 
 /// Counts of what the link does.
 #[derive(Clone, Debug, Default)]
-pub struct Counters {
+pub struct RedisCounters {
     /// Calls made.
     pub calls: Arc<Counter>,
     /// Calls that missed their deadline.
@@ -232,46 +232,55 @@ pub struct Counters {
 }
 
 /// The link.
-pub struct Link {
-    finder: Arc<Finder>,
-    settings: Settings,
-    current: Arc<ArcSwap<Connected>>,
+pub struct RedisClient {
+    topology: Arc<Topology>,
+    settings: RedisSettings,
+    session: Arc<ArcSwap<RedisSession>>,
     broken: Arc<Notify>,
     next: AtomicUsize,
-    lines: Vec<Arc<pipeline::Line>>,
+    queues: Vec<Arc<pipeline::BatchQueue>>,
     drivers: Vec<tokio::task::JoinHandle<()>>,
     /// What it has done.
-    pub counters: Counters,
+    pub counters: RedisCounters,
 }
 
-impl std::fmt::Debug for Link {
+impl std::fmt::Debug for RedisClient {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Link").field("address", &self.settings.address).finish_non_exhaustive()
     }
 }
 
-impl Link {
+impl RedisClient {
     /// Starts to connect, and does not wait for it. Needs a tokio runtime.
-    pub fn new(settings: Settings) -> Result<Self, SetupError> {
+    pub fn new(settings: RedisSettings) -> Result<Self, SetupError> {
         let tls = if settings.address.tls() { Some(node::tls_connector(settings.ca_file.as_deref())?) } else { None };
-        let finder = Arc::new(Finder::new(settings.clone(), tls));
+        let finder = Arc::new(Topology::new(settings.clone(), tls));
         let broken = Arc::new(Notify::new());
-        let current = Arc::new(ArcSwap::from_pointee(Connected::new(&finder, &broken)?));
-        let lines: Vec<Arc<pipeline::Line>> = (0..settings.connections.max(1)).map(|_| Arc::default()).collect();
-        let drive = |(turn, line): (usize, &Arc<pipeline::Line>)| {
+        let current = Arc::new(ArcSwap::from_pointee(RedisSession::new(&finder, &broken)?));
+        let lines: Vec<Arc<pipeline::BatchQueue>> = (0..settings.connections.max(1)).map(|_| Arc::default()).collect();
+        let drive = |(turn, line): (usize, &Arc<pipeline::BatchQueue>)| {
             tokio::spawn(pipeline::drive(Arc::clone(line), Arc::clone(&current), turn, settings.deadline))
         };
         let drivers = lines.iter().enumerate().map(drive).collect();
-        Ok(Self { finder, settings, current, broken, next: AtomicUsize::new(0), lines, drivers, counters: Counters::default() })
+        Ok(Self {
+            topology: finder,
+            settings,
+            session: current,
+            broken,
+            next: AtomicUsize::new(0),
+            queues: lines,
+            drivers,
+            counters: RedisCounters::default(),
+        })
     }
 
     /// The settings it was made with.
     #[must_use]
-    pub const fn settings(&self) -> &Settings {
+    pub const fn settings(&self) -> &RedisSettings {
         &self.settings
     }
 
-    /// Ends when the connection to the primary has broken, or when it is no longer the primary. It stays so until [`Link::renew`].
+    /// Ends when the connection to the primary has broken, or when it is no longer the primary. It stays so until [`RedisClient::renew`].
     pub async fn broken(&self) {
         self.broken.notified().await;
     }
@@ -279,12 +288,12 @@ impl Link {
     /// To be called before each try to begin anew: finds the primary and connects to it, without waiting for it. What was under way is
     /// given up. A client that is just being made is left in peace.
     pub fn renew(&self) {
-        if !self.current.load().is_spent() {
+        if !self.session.load().is_exhausted() {
             return;
         }
         self.counters.renewals.inc();
-        match Connected::new(&self.finder, &self.broken) {
-            Ok(connected) => self.current.store(Arc::new(connected)),
+        match RedisSession::new(&self.topology, &self.broken) {
+            Ok(connected) => self.session.store(Arc::new(connected)),
             Err(error) => tracing::error!(%error, "the Redis client could not be made anew"),
         }
     }
@@ -296,15 +305,15 @@ impl Link {
     }
 
     const fn is_sharded(&self) -> bool {
-        matches!(self.settings.address, Address::Cluster { .. })
+        matches!(self.settings.address, RedisAddress::Cluster { .. })
     }
 
     fn turn(&self) -> usize {
-        self.next.fetch_add(1, Relaxed) % self.lines.len()
+        self.next.fetch_add(1, Relaxed) % self.queues.len()
     }
 }
 
-impl Drop for Link {
+impl Drop for RedisClient {
     fn drop(&mut self) {
         for driver in &self.drivers {
             driver.abort();
@@ -319,7 +328,7 @@ mod tests {
 
     #[test]
     fn an_answer_that_proves_redis_untrustworthy_is_a_loss() {
-        let of = |answer: &'static str| CallError::of(&Failure::new(ErrorKind::Unknown, answer));
+        let of = |answer: &'static str| CallError::from_fred(&Failure::new(ErrorKind::Unknown, answer));
         for answer in [
             "READONLY You can't write against a read only replica.",
             "READONLY You can't write against a read only replica. script: f00, on @user_script:9.",
@@ -339,7 +348,7 @@ mod tests {
         assert_eq!(of("ASK 3999 127.0.0.1:6381"), CallError::Moving);
         assert_eq!(of("TRYAGAIN Multiple keys request during rehashing of slot"), CallError::Moving);
         for answer in ["ERR unknown command 'READONLY'", "NOPERM this user has no permissions", "WRONGTYPE MOVED"] {
-            assert_eq!(of(answer), CallError::Answer(answer.to_owned()));
+            assert_eq!(of(answer), CallError::Reply(answer.to_owned()));
         }
     }
 }

@@ -27,12 +27,12 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use self::connection::Hub;
+use self::connection::ServerContext;
 pub use self::drain::{Drained, signals};
-use self::socket::Permit;
+use self::socket::ConnectionPermit;
 use crate::clock::Clock;
 use crate::semantics::body::Body;
-use crate::semantics::forward::{Network, Peer};
+use crate::semantics::forward::{ClientPeer, Network};
 use crate::telemetry::metrics::Counter;
 
 /// Connections that the kernel may hold ready for us.
@@ -40,14 +40,14 @@ const BACKLOG: i32 = 4096;
 /// Bytes that the kernel takes beyond what is on the wire. With a bound, a client that reads slowly makes room often enough to
 /// be told from one that has stopped, and its response waits in our memory only once.
 #[cfg(target_os = "linux")]
-const UNSENT: u32 = 256 * 1024;
+const MAX_UNSENT_BYTES: u32 = 256 * 1024;
 /// Keep-alive probes find clients that vanished without a word.
 const KEEPALIVE_AFTER: Duration = Duration::from_mins(1);
 const KEEPALIVE_EVERY: Duration = Duration::from_secs(15);
 /// Pauses after an accept that failed, from the first to the longest.
-const BACKOFF: (Duration, Duration) = (Duration::from_millis(5), Duration::from_secs(1));
+const ACCEPT_BACKOFF: (Duration, Duration) = (Duration::from_millis(5), Duration::from_secs(1));
 /// Refusals that may be under way at a time. Further connections are closed without a word.
-const REFUSALS: usize = 64;
+const MAX_REFUSALS: usize = 64;
 
 /// What the server calls for each request. It never fails: failures are responses.
 pub trait Service: Send + Sync + 'static {
@@ -56,7 +56,7 @@ pub trait Service: Send + Sync + 'static {
     /// Write it as an `async fn`: a panic of the future becomes a 500, one before the future ends the connection. The future is
     /// dropped when the client goes. A request body that stalls gives an [`io::Error`] of kind
     /// [`io::ErrorKind::TimedOut`].
-    fn call(self: &Arc<Self>, request: Request<Body>, peer: Peer) -> impl Future<Output = Response<Body>> + Send;
+    fn call(self: &Arc<Self>, request: Request<Body>, peer: ClientPeer) -> impl Future<Output = Response<Body>> + Send;
 
     /// The answer for a message that broke the framing rules, for too many connections, and for a panic. Its body must be
     /// bytes at hand. The server adds `Connection: close` where the connection ends.
@@ -65,7 +65,7 @@ pub trait Service: Send + Sync + 'static {
 
 /// What `[listen]` and `[limits]` say about clients.
 #[derive(Clone, Debug)]
-pub struct Settings {
+pub struct ServerSettings {
     /// Where to listen.
     pub address: SocketAddr,
     /// Peers whose `X-Forwarded-*` and `Forwarded` are believed.
@@ -92,7 +92,7 @@ pub struct Settings {
 
 /// What happened at the edge. Clones share their numbers.
 #[derive(Clone, Debug, Default)]
-pub struct Counters {
+pub struct ServerCounters {
     /// Connections accepted, those that were then refused included.
     pub accepted: Arc<Counter>,
     /// Connections open now, tunnels included.
@@ -104,7 +104,7 @@ pub struct Counters {
     /// Requests refused for carrying both `Content-Length` and `Transfer-Encoding`.
     pub framing_errors: Arc<Counter>,
     /// Requests refused because their head is malformed or too large (400, 414, 431).
-    pub head_refused: Arc<Counter>,
+    pub head_errors: Arc<Counter>,
     /// Connections ended because a head did not come to its end.
     pub header_timeouts: Arc<Counter>,
     /// Connections closed because no request came.
@@ -116,7 +116,7 @@ pub struct Counters {
     /// Requests that made the service panic.
     pub panics: Arc<Counter>,
     /// Connections cut at the end of the drain.
-    pub cut: Arc<Counter>,
+    pub aborted: Arc<Counter>,
 }
 
 /// Opens the listening socket.
@@ -130,7 +130,7 @@ pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     // Accepted sockets inherit these, at no cost per connection.
     socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE_AFTER).with_interval(KEEPALIVE_EVERY))?;
     #[cfg(target_os = "linux")]
-    socket.set_tcp_notsent_lowat(UNSENT)?;
+    socket.set_tcp_notsent_lowat(MAX_UNSENT_BYTES)?;
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
     TcpListener::from_std(socket.into())
@@ -141,21 +141,21 @@ pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
 /// `tasks` are what requests leave running: mutations, fills, tunnels. They get the same grace.
 pub async fn run<S: Service>(
     listener: TcpListener,
-    settings: Settings,
+    settings: ServerSettings,
     service: Arc<S>,
-    counters: Counters,
+    counters: ServerCounters,
     clock: Clock,
     shutdown: CancellationToken,
     tasks: TaskTracker,
 ) -> Drained {
-    let hub = Arc::new(Hub::new(settings, service, counters, clock));
+    let hub = Arc::new(ServerContext::new(settings, service, counters, clock));
     shutdown.run_until_cancelled(accept(listener, &hub)).await;
     drain::drain(&hub, &tasks).await
 }
 
 /// Takes connections, for ever. Dropping this closes the listener.
-async fn accept<S: Service>(listener: TcpListener, hub: &Arc<Hub<S>>) {
-    let refusals = Arc::new(Semaphore::new(REFUSALS));
+async fn accept<S: Service>(listener: TcpListener, hub: &Arc<ServerContext<S>>) {
+    let refusals = Arc::new(Semaphore::new(MAX_REFUSALS));
     let mut pause = None;
     loop {
         match listener.accept().await {
@@ -163,7 +163,7 @@ async fn accept<S: Service>(listener: TcpListener, hub: &Arc<Hub<S>>) {
                 if pause.take().is_some() {
                     tracing::info!("connections are accepted again");
                 }
-                welcome(stream, address.ip().to_canonical(), hub, &refusals);
+                spawn_connection(stream, address.ip().to_canonical(), hub, &refusals);
             }
             Err(error) => {
                 hub.counters.accept_errors.inc();
@@ -171,7 +171,7 @@ async fn accept<S: Service>(listener: TcpListener, hub: &Arc<Hub<S>>) {
                     continue;
                 }
                 // Out of file descriptors or memory: trying again at once would only burn the processor.
-                let wait = pause.map_or(BACKOFF.0, |last: Duration| (last * 2).min(BACKOFF.1));
+                let wait = pause.map_or(ACCEPT_BACKOFF.0, |last: Duration| (last * 2).min(ACCEPT_BACKOFF.1));
                 if pause.replace(wait).is_none() {
                     tracing::warn!(%error, "connections cannot be accepted; trying again with pauses");
                 }
@@ -187,12 +187,12 @@ fn is_of_one_client(error: &io::Error) -> bool {
     matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted)
 }
 
-fn welcome<S: Service>(stream: TcpStream, addr: IpAddr, hub: &Arc<Hub<S>>, refusals: &Arc<Semaphore>) {
+fn spawn_connection<S: Service>(stream: TcpStream, addr: IpAddr, hub: &Arc<ServerContext<S>>, refusals: &Arc<Semaphore>) {
     hub.counters.accepted.inc();
     // Without it small responses wait for acknowledgements. A socket that cannot is served all the same.
     let _ = stream.set_nodelay(true);
     let hub = Arc::clone(hub);
-    if let Some(permit) = Permit::take(&hub.counters.open, hub.settings.max_connections) {
+    if let Some(permit) = ConnectionPermit::take(&hub.counters.open, hub.settings.max_connections) {
         hub.connections.clone().spawn(connection::serve(hub, stream, addr, permit));
         return;
     }
@@ -200,7 +200,7 @@ fn welcome<S: Service>(stream: TcpStream, addr: IpAddr, hub: &Arc<Hub<S>>, refus
     hub.counters.refused_full.inc();
     if let Ok(place) = Arc::clone(refusals).try_acquire_owned() {
         tokio::spawn(async move {
-            overload::turn_away(stream, &*hub.service).await;
+            overload::reject(stream, &*hub.service).await;
             drop(place);
         });
     }

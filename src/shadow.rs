@@ -3,7 +3,7 @@
 //! Owns a table of what would be stored: digests, times, tags, and which callers have seen which body. Never holds a body, and is asked by
 //! nobody what to answer. [`history`] concludes, [`advice`] says what would mend it.
 //!
-//! Bounded: keys by `limits.shadow_keys`, callers of a key by [`history::LANES`], writes by [`mutations::MOST`], routes by [`MOST_ROUTES`],
+//! Bounded: keys by `limits.shadow_keys`, callers of a key by [`history::LANES`], writes by [`mutations::MOST`], routes by [`MAX_ROUTES`],
 //! examples by [`findings::EXAMPLES`].
 
 use std::collections::HashMap;
@@ -17,20 +17,20 @@ use quick_cache::{DefaultHashBuilder, Lifecycle, UnitWeighter};
 
 use crate::cache::entry::{Leeway, Times};
 use crate::clock::Wall;
-use crate::coherence::local_snapshot::Held;
+use crate::coherence::local_snapshot::SnapshotProof;
 use crate::outcome::Reason;
-use crate::policy::credential::Admissions;
+use crate::policy::credential::AuthorizedClients;
 use crate::policy::key::KeyHash;
-use crate::policy::plan::Rules;
-use crate::policy::route::Mode;
+use crate::policy::plan::PolicyRules;
+use crate::policy::route::RouteMode;
 use crate::policy::tag::Tag;
 use crate::semantics::vary::VarySpec;
 use crate::telemetry::metrics::{Counter, Metrics};
 
 use advice::Subject;
-use findings::{Change, Kind, RouteShadow, SUSPECTS, Sighting};
-use history::{Caller, Digest, History, Look, Span, Stale, Stored};
-use mutations::{Mutations, Noted, Steps};
+use findings::{FindingKind, MAX_SUSPECTS, RouteShadow, Sighting, StaleChange};
+use history::{Caller, Digest, History, Observation, StaleFinding, StepSpan, Stored};
+use mutations::{Mutations, Steps, TrackedMutation};
 use report::{RouteReport, ShadowReport};
 
 pub mod advice;
@@ -41,20 +41,20 @@ pub mod mutations;
 pub mod report;
 
 /// The most routes that are watched, over all reloads.
-pub const MOST_ROUTES: usize = 1024;
+pub const MAX_ROUTES: usize = 1024;
 
 /// The longest path that is remembered, in bytes.
 pub const MAX_PATH: usize = 256;
 
 /// What would be stored under a key, besides what its [`History`] knows.
 #[derive(Debug)]
-pub struct Entry {
+pub struct ShadowEntry {
     /// Its times.
     pub times: Times,
     /// What it may be used for when it is no longer fresh.
     pub leeway: Leeway,
     /// What must still hold for it to be current.
-    pub held: Held,
+    pub proof: SnapshotProof,
     /// Its tags.
     pub tags: Box<[Tag]>,
 }
@@ -62,7 +62,7 @@ pub struct Entry {
 #[derive(Debug, Default)]
 struct KeyState {
     history: History,
-    entry: Option<Arc<Entry>>,
+    entry: Option<Arc<ShadowEntry>>,
     /// The change that made what is stored out of date, and whether writes explain it.
     blame: Option<(u64, bool)>,
     /// How many answers of this key were put down to writes, and to its scope.
@@ -72,7 +72,7 @@ struct KeyState {
 
 /// What is kept under the hash of a key.
 #[derive(Clone, Debug)]
-enum Slot {
+enum ShadowSlot {
     /// The key has variants.
     Vary(Arc<VarySpec>),
     Key(Arc<Mutex<KeyState>>),
@@ -82,10 +82,10 @@ enum Slot {
 #[derive(Clone, Debug)]
 struct Evictions(Arc<Counter>);
 
-impl Lifecycle<u128, Slot> for Evictions {
+impl Lifecycle<u128, ShadowSlot> for Evictions {
     type RequestState = ();
 
-    fn on_evict(&self, (): &mut (), _: u128, _: Slot) {
+    fn on_evict(&self, (): &mut (), _: u128, _: ShadowSlot) {
         self.0.inc();
     }
 }
@@ -94,7 +94,7 @@ impl Lifecycle<u128, Slot> for Evictions {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Notice {
     /// Its kind.
-    pub finding: Kind,
+    pub finding: FindingKind,
     /// The route's pattern.
     pub route: String,
     /// What was found, in a sentence.
@@ -102,22 +102,22 @@ pub struct Notice {
 }
 
 /// Who hears of findings.
-type Tell = Box<dyn Fn(&Notice) + Send + Sync>;
+type FindingListener = Box<dyn Fn(&Notice) + Send + Sync>;
 
 /// Counts of what reaches a limit.
 #[derive(Clone, Debug, Default)]
-pub struct Counters {
+pub struct ShadowCounters {
     /// Keys forgotten for others.
     pub evicted: Arc<Counter>,
     /// Callers of a key forgotten for others.
-    pub crowded: Arc<Counter>,
+    pub callers_forgotten: Arc<Counter>,
     /// Routes that are not watched, because too many are.
     pub routes: Arc<Counter>,
 }
 
 /// A whole answer of the app to a request in shadow.
 #[derive(Debug)]
-pub struct Answered<'a> {
+pub struct ObservedResponse<'a> {
     /// The route that took the request.
     pub route: &'a RouteShadow,
     /// The path that was asked for.
@@ -125,9 +125,9 @@ pub struct Answered<'a> {
     /// The key, with what the response varies by.
     pub key: KeyHash,
     /// The answer.
-    pub look: Look,
+    pub observation: Observation,
     /// What would have been served in its place.
-    pub served: Option<&'a Arc<Entry>>,
+    pub served: Option<&'a Arc<ShadowEntry>>,
     /// How often the local table has purged by now.
     pub purges: u64,
     /// The time.
@@ -136,7 +136,7 @@ pub struct Answered<'a> {
 
 /// What an answer would leave in the store.
 #[derive(Debug)]
-pub struct Kept {
+pub struct ShadowSample {
     /// The key before `Vary` narrows it.
     pub primary: KeyHash,
     /// What the response varies by.
@@ -148,14 +148,14 @@ pub struct Kept {
     /// What it was; unknown of one whose body has not come by.
     pub digest: Option<Digest>,
     /// When it was fetched.
-    pub span: Span,
+    pub span: StepSpan,
     /// The rest.
-    pub entry: Entry,
+    pub entry: ShadowEntry,
 }
 
 /// What an audit found.
 #[derive(Clone, Copy, Debug)]
-pub enum Audit<'a> {
+pub enum AuditOutcome<'a> {
     /// The app answers as was served.
     Same,
     /// Nothing: the app failed, a purge came meanwhile, or the body differs by itself.
@@ -178,40 +178,40 @@ pub struct Shadow {
     /// The latest writes.
     pub mutations: Arc<Mutations>,
     /// The credentials that would be admitted.
-    pub admissions: Admissions,
+    pub authorized_clients: AuthorizedClients,
     /// What has reached a limit.
-    pub counters: Counters,
-    table: Cache<u128, Slot, UnitWeighter, DefaultHashBuilder, Evictions>,
+    pub counters: ShadowCounters,
+    table: Cache<u128, ShadowSlot, UnitWeighter, DefaultHashBuilder, Evictions>,
     routes: Mutex<HashMap<Box<str>, Arc<RouteShadow>>>,
     metrics: Arc<Metrics>,
-    tell: OnceLock<Tell>,
+    listener: OnceLock<FindingListener>,
 }
 
 impl Shadow {
     /// Room for this many keys and admissions. The counters of a route are shown in `metrics` once it is watched.
     #[must_use]
     pub fn new(keys: usize, admissions: usize, metrics: Arc<Metrics>) -> Self {
-        let (counters, steps) = (Counters::default(), Arc::new(Steps::default()));
+        let (counters, steps) = (ShadowCounters::default(), Arc::new(Steps::default()));
         let evictions = Evictions(Arc::clone(&counters.evicted));
         Self {
             mutations: Arc::new(Mutations::new(Arc::clone(&steps))),
             steps,
-            admissions: Admissions::new(admissions),
+            authorized_clients: AuthorizedClients::new(admissions),
             table: Cache::with(keys, keys as u64, UnitWeighter, DefaultHashBuilder::default(), evictions),
             counters,
             routes: Mutex::default(),
             metrics,
-            tell: OnceLock::new(),
+            listener: OnceLock::new(),
         }
     }
 
     /// From now on `tell` hears of findings, of each kind on each route at most once a minute. It must not wait. Only the first call counts.
-    pub fn tell(&self, tell: impl Fn(&Notice) + Send + Sync + 'static) {
-        let _ = self.tell.set(Box::new(tell));
+    pub fn set_listener(&self, tell: impl Fn(&Notice) + Send + Sync + 'static) {
+        let _ = self.listener.set(Box::new(tell));
     }
 
     /// Forgets what would be stored, and all findings: the rules are others now. Metrics go on.
-    pub fn begin_anew(&self) {
+    pub fn reset(&self) {
         self.table.clear();
         for route in self.lock().values() {
             *route.findings() = findings::Findings::default();
@@ -225,7 +225,7 @@ impl Shadow {
         if let Some(route) = routes.get(name) {
             return Some(Arc::clone(route));
         }
-        if routes.len() >= MOST_ROUTES {
+        if routes.len() >= MAX_ROUTES {
             self.counters.routes.inc();
             return None;
         }
@@ -238,23 +238,23 @@ impl Shadow {
 
     /// A write is about to be forwarded.
     #[must_use]
-    pub fn mutation(&self, method: &Method, path: &str, tags: &[Tag], now: Wall) -> Noted {
+    pub fn begin_mutation(&self, method: &Method, path: &str, tags: &[Tag], now: Wall) -> TrackedMutation {
         self.mutations.begin(method, path, tags, now)
     }
 
     /// What would be stored for a request, and the hash of its key, as far as it is known what it varies by.
     #[must_use]
-    pub fn find(&self, primary: KeyHash, variant: impl Fn(&VarySpec) -> KeyHash) -> (KeyHash, Option<Arc<Entry>>) {
+    pub fn find(&self, primary: KeyHash, variant: impl Fn(&VarySpec) -> KeyHash) -> (KeyHash, Option<Arc<ShadowEntry>>) {
         match self.table.get(&index(primary)) {
-            Some(Slot::Vary(spec)) => {
+            Some(ShadowSlot::Vary(spec)) => {
                 let key = variant(&spec);
                 let entry = match self.table.get(&index(key)) {
-                    Some(Slot::Key(state)) => lock(&state).entry.clone(),
+                    Some(ShadowSlot::Key(state)) => lock(&state).entry.clone(),
                     _ => None,
                 };
                 (key, entry)
             }
-            Some(Slot::Key(state)) => (primary, lock(&state).entry.clone()),
+            Some(ShadowSlot::Key(state)) => (primary, lock(&state).entry.clone()),
             None => (primary, None),
         }
     }
@@ -262,28 +262,28 @@ impl Shadow {
     /// Whether a key's answers are known to vary by this header.
     #[must_use]
     pub fn varies_by(&self, primary: KeyHash, name: &http::HeaderName) -> bool {
-        matches!(self.table.get(&index(primary)), Some(Slot::Vary(spec)) if spec.covers(name))
+        matches!(self.table.get(&index(primary)), Some(ShadowSlot::Vary(spec)) if spec.covers(name))
     }
 
     /// Whether what would have been served is not what the app has answered.
     #[must_use]
-    pub fn differs(&self, key: KeyHash, served: &Arc<Entry>, digest: Digest) -> bool {
-        let Some(Slot::Key(state)) = self.table.get(&index(key)) else { return false };
+    pub fn differs(&self, key: KeyHash, served: &Arc<ShadowEntry>, digest: Digest) -> bool {
+        let Some(ShadowSlot::Key(state)) = self.table.get(&index(key)) else { return false };
         let state = lock(&state);
         let stored = state.history.stored().and_then(|stored| stored.digest);
         is_same(state.entry.as_ref(), Some(served)) && stored.is_some_and(|stored| stored != digest)
     }
 
     /// Takes note of a whole answer.
-    pub fn answered(&self, answered: &Answered<'_>) {
+    pub fn record_response(&self, answered: &ObservedResponse<'_>) {
         let (route, now) = (answered.route, answered.now);
         let state = self.state(answered.key);
         let mut state = lock(&state);
-        let hit = answered.look.hit && answered.served.is_some() && is_same(state.entry.as_ref(), answered.served);
-        let look = Look { hit, ..answered.look };
-        let verdict = state.history.look(&look, &|span| self.writes_since(span, answered.purges));
-        if verdict.crowded {
-            self.counters.crowded.inc();
+        let hit = answered.observation.hit && answered.served.is_some() && is_same(state.entry.as_ref(), answered.served);
+        let look = Observation { hit, ..answered.observation };
+        let verdict = state.history.observe(&look, &|span| self.writes_since(span, answered.purges));
+        if verdict.forgot_caller {
+            self.counters.callers_forgotten.inc();
         }
         let mut notices = Vec::new();
         let mut findings = route.findings();
@@ -294,18 +294,19 @@ impl Shadow {
         if let (Some(stale), Some(served)) = (verdict.stale, answered.served) {
             route.counters.stale.inc();
             match stale {
-                Stale::Changed { since } => {
+                StaleFinding::Changed { since } => {
                     let doubtful = state.history.is_volatile() || (findings.is_volatile() && !state.history.has_stayed());
-                    let after = if doubtful { Vec::new() } else { self.mutations.suspects(Ok(since.sent), &served.tags, SUSPECTS) };
+                    let after = if doubtful { Vec::new() } else { self.mutations.suspects(Ok(since.sent), &served.tags, MAX_SUSPECTS) };
                     let explained = !after.is_empty();
                     state.explained += u64::from(explained);
                     let text = after.first().map(|write| stale_text(answered.path, &write.method, &write.path));
                     let age = now.since(served.times.received);
-                    let change = Change { id: 0, key: index(answered.key), path: path(answered.path), at: now, age, after, answers: 0 };
+                    let change =
+                        StaleChange { id: 0, key: index(answered.key), path: path(answered.path), at: now, age, after, responses: 0 };
                     state.blame = Some((findings.change(change), explained));
-                    notices.extend(text.map(|text| (Kind::Stale, text)));
+                    notices.extend(text.map(|text| (FindingKind::Stale, text)));
                 }
-                Stale::Still => {
+                StaleFinding::Still => {
                     let explained = state.blame.is_some_and(|(_, explained)| explained);
                     state.explained += u64::from(explained);
                     findings.still(state.blame.map(|(change, _)| change), explained);
@@ -315,8 +316,8 @@ impl Shadow {
         if verdict.scope {
             route.counters.scope.inc();
             state.scope += 1;
-            findings.sight(Sighting { key: index(answered.key), path: path(answered.path), at: now });
-            notices.push((Kind::Scope, format!("two callers who would share an entry get different bodies of {}", answered.path)));
+            findings.record_scope(Sighting { key: index(answered.key), path: path(answered.path), at: now });
+            notices.push((FindingKind::Scope, format!("two callers who would share an entry get different bodies of {}", answered.path)));
         }
         drop((state, findings));
         for (kind, text) in notices {
@@ -325,10 +326,10 @@ impl Shadow {
     }
 
     /// Puts an answer in the place of what would be stored.
-    pub fn keep(&self, kept: Kept) {
-        let Kept { primary, vary, key, caller, digest, span, entry } = kept;
-        if !vary.is_empty() && !matches!(self.table.get(&index(primary)), Some(Slot::Vary(known)) if *known == vary) {
-            self.table.insert(index(primary), Slot::Vary(Arc::new(vary)));
+    pub fn store_sample(&self, kept: ShadowSample) {
+        let ShadowSample { primary, vary, key, caller, digest, span, entry } = kept;
+        if !vary.is_empty() && !matches!(self.table.get(&index(primary)), Some(ShadowSlot::Vary(known)) if *known == vary) {
+            self.table.insert(index(primary), ShadowSlot::Vary(Arc::new(vary)));
         }
         let state = self.state(key);
         let mut state = lock(&state);
@@ -339,7 +340,7 @@ impl Shadow {
 
     /// What would be stored is no longer what the app would say, and what it says is not to be stored.
     pub fn forget(&self, key: KeyHash) {
-        if let Some(Slot::Key(state)) = self.table.get(&index(key)) {
+        if let Some(ShadowSlot::Key(state)) = self.table.get(&index(key)) {
             let mut state = lock(&state);
             state.history.store(None);
             (state.entry, state.blame) = (None, None);
@@ -347,35 +348,35 @@ impl Shadow {
     }
 
     /// Takes note of an audit.
-    pub fn audited(&self, route: &RouteShadow, audit: Audit<'_>, now: Wall) {
+    pub fn record_audit(&self, route: &RouteShadow, audit: AuditOutcome<'_>, now: Wall) {
         let mut findings = route.findings();
         findings.audited += 1;
         match audit {
-            Audit::Same => route.counters.audits_same.inc(),
-            Audit::Unclear => route.counters.audits_unclear.inc(),
-            Audit::Stale { path: asked, tags, fetched } => {
+            AuditOutcome::Same => route.counters.audits_same.inc(),
+            AuditOutcome::Unclear => route.counters.audits_unclear.inc(),
+            AuditOutcome::Stale { path: asked, tags, fetched } => {
                 route.counters.audits_stale.inc();
                 findings.audited_stale += 1;
-                let after = self.mutations.suspects(Err(fetched), tags, SUSPECTS);
+                let after = self.mutations.suspects(Err(fetched), tags, MAX_SUSPECTS);
                 let text = match after.first() {
                     Some(write) => format!("{asked} was served out of date after {} {}", write.method, write.path),
                     None => format!("{asked} was served out of date, and no write that passed here explains it"),
                 };
-                findings.change(Change { id: 0, key: 0, path: path(asked), at: now, age: now.since(fetched), after, answers: 0 });
+                findings.change(StaleChange { id: 0, key: 0, path: path(asked), at: now, age: now.since(fetched), after, responses: 0 });
                 drop(findings);
-                self.notify(route, Kind::Audit, text, now);
+                self.notify(route, FindingKind::Audit, text, now);
             }
         }
     }
 
     /// What was found so far, and what would mend it. `line` tells where the route of a pattern stands in the file, from 1.
     #[must_use]
-    pub fn report(&self, rules: &Rules, line: &dyn Fn(&str) -> Option<usize>) -> ShadowReport {
+    pub fn report(&self, rules: &PolicyRules, line: &dyn Fn(&str) -> Option<usize>) -> ShadowReport {
         let known: HashMap<Box<str>, Arc<RouteShadow>> = self.lock().clone();
         let mut subjects = Vec::new();
         for route in rules.routes.iter() {
             let findings = known.get(route.name()).map(|route| route.findings().clone()).unwrap_or_default();
-            let watched = route.spec.mode == Mode::Shadow || (route.spec.mode == Mode::On && route.spec.audit > 0.0);
+            let watched = route.spec.mode == RouteMode::Shadow || (route.spec.mode == RouteMode::On && route.spec.audit > 0.0);
             if watched || findings.stale > 0 || findings.scope > 0 {
                 subjects.push(Subject { route, findings, line: line(route.name()) });
             }
@@ -401,7 +402,7 @@ impl Shadow {
         self.table.len()
     }
 
-    fn writes_since(&self, span: &Span, purges: u64) -> usize {
+    fn writes_since(&self, span: &StepSpan, purges: u64) -> usize {
         // What others wrote is known by their purges alone; our own purges are not counted twice.
         let others = usize::try_from(purges.saturating_sub(span.purges)).unwrap_or(usize::MAX);
         match self.mutations.since(span) {
@@ -410,23 +411,23 @@ impl Shadow {
         }
     }
 
-    fn notify(&self, route: &RouteShadow, finding: Kind, text: String, now: Wall) {
+    fn notify(&self, route: &RouteShadow, finding: FindingKind, text: String, now: Wall) {
         let Some(first) = route.findings().is_due(finding, now) else { return };
         if first {
             tracing::warn!(finding = finding.as_str(), route = &*route.name, "{text}");
         }
-        if let Some(tell) = self.tell.get() {
+        if let Some(tell) = self.listener.get() {
             tell(&Notice { finding, route: route.name.to_string(), text });
         }
     }
 
     fn state(&self, key: KeyHash) -> Arc<Mutex<KeyState>> {
-        if let Some(Slot::Key(state)) = self.table.get(&index(key)) {
+        if let Some(ShadowSlot::Key(state)) = self.table.get(&index(key)) {
             return state;
         }
         // Two that come here at once: the later one's knowledge stays, which costs nothing but a look.
         let state = Arc::<Mutex<KeyState>>::default();
-        self.table.insert(index(key), Slot::Key(Arc::clone(&state)));
+        self.table.insert(index(key), ShadowSlot::Key(Arc::clone(&state)));
         state
     }
 
@@ -444,20 +445,20 @@ impl fmt::Debug for Shadow {
 
 /// Text cut to at most so many bytes, at the end of a character.
 #[must_use]
-pub fn cut(text: &str, most: usize) -> &str {
+pub fn truncate(text: &str, most: usize) -> &str {
     let end = (0..=most.min(text.len())).rev().find(|end| text.is_char_boundary(*end));
     &text[..end.unwrap_or(0)]
 }
 
 fn path(path: &str) -> Box<str> {
-    cut(path, MAX_PATH).into()
+    truncate(path, MAX_PATH).into()
 }
 
 fn stale_text(asked: &str, method: &Method, path: &str) -> String {
     format!("{asked} would have been out of date after {method} {path}, which purges none of its tags")
 }
 
-fn is_same(one: Option<&Arc<Entry>>, two: Option<&Arc<Entry>>) -> bool {
+fn is_same(one: Option<&Arc<ShadowEntry>>, two: Option<&Arc<ShadowEntry>>) -> bool {
     one.zip(two).is_some_and(|(one, two)| Arc::ptr_eq(one, two))
 }
 
@@ -472,7 +473,7 @@ fn index(key: KeyHash) -> u128 {
 }
 
 /// How long a suspicion waits where other sidecars write too: the purge of a write that the app has committed may be on its way.
-pub const SETTLE: Duration = Duration::from_secs(1);
+pub const SETTLE_DELAY: Duration = Duration::from_secs(1);
 
 /// Whether a status says something of the target: what the app says to those whom it turns away, or in trouble, does not.
 #[must_use]

@@ -65,9 +65,9 @@ pub const DURATION_FORM: &str = "whole numbers with a unit (ms, s, m, h, d), suc
 pub const SIZE_FORM: &str = "a whole number with a unit (B, kB, MB, GB, KiB, MiB, GiB, TiB), such as \"64MiB\", \"10kB\", or \"0\"";
 
 /// The units of durations from the longest to the shortest, in milliseconds.
-const TIMES: [(&str, u64); 5] = [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1_000), ("ms", 1)];
+const DURATION_UNITS: [(&str, u64); 5] = [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1_000), ("ms", 1)];
 
-const SIZES: [(&str, u64); 9] = [
+const SIZE_UNITS: [(&str, u64); 9] = [
     ("B", 1),
     ("kB", 1_000),
     ("MB", 1_000_000),
@@ -95,7 +95,7 @@ pub fn parse_duration(text: &str) -> Result<Duration, UnitError> {
         if unit.is_empty() {
             return Err(fail(format!("`{text}` has no unit"), format!("write \"{text}s\" for seconds, \"{text}ms\" for milliseconds")));
         }
-        let Some(at) = TIMES.iter().position(|(name, _)| *name == unit) else {
+        let Some(at) = DURATION_UNITS.iter().position(|(name, _)| *name == unit) else {
             return Err(fail(format!("`{text}` is not a duration: there is no unit `{unit}`"), time_hint(digits, unit)));
         };
         if at < next_unit {
@@ -104,7 +104,8 @@ pub fn parse_duration(text: &str) -> Result<Duration, UnitError> {
                 "write the longest unit first, each once: \"1h30m\"".into(),
             ));
         }
-        let millis = digits.parse::<u64>().ok().and_then(|number| number.checked_mul(TIMES[at].1)).and_then(|part| part.checked_add(total));
+        let millis =
+            digits.parse::<u64>().ok().and_then(|number| number.checked_mul(DURATION_UNITS[at].1)).and_then(|part| part.checked_add(total));
         total = millis.ok_or_else(|| fail(format!("`{text}` is too long"), "durations end at 2^64 milliseconds".into()))?;
         next_unit = at + 1;
         rest = after;
@@ -129,7 +130,7 @@ pub fn parse_size(text: &str) -> Result<u64, UnitError> {
     if unit.is_empty() {
         return Err(fail(format!("`{text}` has no unit"), format!("write \"{text}B\" for bytes, \"{text}MiB\" for mebibytes")));
     }
-    let Some((_, bytes)) = SIZES.iter().find(|(name, _)| *name == unit) else {
+    let Some((_, bytes)) = SIZE_UNITS.iter().find(|(name, _)| *name == unit) else {
         return Err(fail(format!("`{text}` is not a size: there is no unit `{unit}`"), size_hint(digits, unit)));
     };
     let total = digits.parse::<u64>().ok().and_then(|number| number.checked_mul(*bytes));
@@ -140,7 +141,7 @@ pub fn parse_size(text: &str) -> Result<u64, UnitError> {
 #[must_use]
 pub fn show_duration(duration: Duration) -> String {
     let (mut millis, mut text) = (u64::try_from(duration.as_millis()).unwrap_or(u64::MAX), String::new());
-    for (unit, length) in TIMES {
+    for (unit, length) in DURATION_UNITS {
         if millis >= length {
             text.push_str(&(millis / length).to_string());
             text.push_str(unit);
@@ -154,7 +155,7 @@ pub fn show_duration(duration: Duration) -> String {
 #[must_use]
 pub fn show_size(bytes: u64) -> String {
     let whole = |&&(_, unit): &&(&str, u64)| bytes >= unit && bytes.is_multiple_of(unit);
-    match SIZES.iter().rev().filter(whole).max_by_key(|(_, unit)| *unit) {
+    match SIZE_UNITS.iter().rev().filter(whole).max_by_key(|(_, unit)| *unit) {
         Some((name, unit)) => format!("{}{name}", bytes / unit),
         None => bytes.to_string(),
     }

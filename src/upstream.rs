@@ -29,7 +29,7 @@ pub use tunnel::{TunnelError, tunnel};
 
 /// Where the app is and how patient to be with it.
 #[derive(Clone, Debug)]
-pub struct Settings {
+pub struct UpstreamSettings {
     /// Where the app listens.
     pub target: Target,
     /// Which `Host` the app gets.
@@ -46,9 +46,9 @@ pub struct Settings {
     pub keep_alive: Duration,
     /// The most sockets open towards the app, tunnels included.
     pub max_connections: usize,
-    /// The most requests that wait for a connection; one more is [`Error::Busy`].
+    /// The most requests that wait for a connection; one more is [`UpstreamError::Busy`].
     pub max_waiting: usize,
-    /// How long a request waits for a connection before it is [`Error::Busy`].
+    /// How long a request waits for a connection before it is [`UpstreamError::Busy`].
     pub wait_timeout: Duration,
     /// The largest head of a response, in bytes; at least 8192.
     pub max_header_bytes: usize,
@@ -83,7 +83,7 @@ pub enum HostHeader {
 
 /// What the client towards the app counts. Cloning gives the same counters.
 #[derive(Clone, Debug, Default)]
-pub struct Counters {
+pub struct UpstreamCounters {
     /// Connections made.
     pub connects: Arc<Counter>,
     /// Requests sent on a connection that was used before.
@@ -110,7 +110,7 @@ pub struct Counters {
 
 /// Why there is no response.
 #[derive(Debug, thiserror::Error)]
-pub enum Error {
+pub enum UpstreamError {
     /// The app does not accept connections, or its name has no address.
     #[error("cannot connect: {0}")]
     Connect(#[source] std::io::Error),
@@ -134,7 +134,7 @@ pub enum Error {
     RequestBody(#[source] BodyError),
 }
 
-impl Error {
+impl UpstreamError {
     /// The reason to show.
     #[must_use]
     pub const fn reason(&self) -> Reason {
@@ -149,14 +149,14 @@ impl Error {
 
     /// Whether the app may have seen the request, and so may have done what it asks.
     #[must_use]
-    pub const fn may_have_reached_app(&self) -> bool {
+    pub const fn may_have_reached_origin(&self) -> bool {
         match self {
             Self::Connect(_) | Self::ConnectTimeout | Self::Busy | Self::Unsent(_) => false,
             Self::FirstByteTimeout | Self::Broken(_) | Self::RequestBody(_) => true,
         }
     }
 
-    fn count(&self, counters: &Counters) {
+    fn count(&self, counters: &UpstreamCounters) {
         match self {
             Self::Connect(_) | Self::ConnectTimeout => counters.unreachable.inc(),
             Self::Busy => counters.busy.inc(),
@@ -169,7 +169,7 @@ impl Error {
 
 /// Why the client cannot be set up.
 #[derive(Debug, thiserror::Error)]
-pub enum SetupError {
+pub enum UpstreamSetupError {
     /// The file of authorities cannot be read or holds no certificate.
     #[error("cannot use `{path}` as the authorities for the upstream: {why}")]
     CaFile {
@@ -203,7 +203,7 @@ struct Inner {
     pool: Arc<pool::Pool>,
     connector: connect::Connector,
     clock: Clock,
-    counters: Counters,
+    counters: UpstreamCounters,
     first_byte_timeout: Duration,
     idle_timeout: Duration,
     host: Option<HeaderValue>,
@@ -214,12 +214,12 @@ impl Upstream {
     ///
     /// # Errors
     /// When the authorities cannot be loaded, or the settings cannot be obeyed.
-    pub fn new(settings: Settings, clock: Clock, counters: Counters) -> Result<Self, SetupError> {
+    pub fn new(settings: UpstreamSettings, clock: Clock, counters: UpstreamCounters) -> Result<Self, UpstreamSetupError> {
         if settings.max_connections == 0 || settings.max_connections > tokio::sync::Semaphore::MAX_PERMITS {
-            return Err(SetupError::Limit("the upstream needs at least one connection"));
+            return Err(UpstreamSetupError::Limit("the upstream needs at least one connection"));
         }
         let authority = HeaderValue::from_str(&settings.target.authority);
-        let authority = authority.map_err(|_| SetupError::Host(settings.target.authority.to_string()))?;
+        let authority = authority.map_err(|_| UpstreamSetupError::Host(settings.target.authority.to_string()))?;
         let inner = Inner {
             pool: Arc::new(pool::Pool::new(&settings, clock.clone(), counters.clone())),
             first_byte_timeout: settings.first_byte_timeout,
@@ -248,8 +248,8 @@ impl Upstream {
     /// Dropping the future, or the body before its end, closes the connection.
     ///
     /// # Errors
-    /// When there is no response; see [`Error`].
-    pub async fn send(&self, request: Request<Body>) -> Result<Response<Body>, Error> {
+    /// When there is no response; see [`UpstreamError`].
+    pub async fn send(&self, request: Request<Body>) -> Result<Response<Body>, UpstreamError> {
         let result = exchange::send(&self.inner, request).await;
         if let Err(error) = &result {
             error.count(&self.inner.counters);

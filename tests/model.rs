@@ -27,7 +27,7 @@ use std::fmt::Write as _;
 use std::io::Write as _;
 use std::sync::Arc;
 
-use sidecache::coherence::core::Settings;
+use sidecache::coherence::core::LeaseSettings;
 
 use check::{Found, check};
 use redis::Redis;
@@ -37,8 +37,8 @@ use world::{Budget, Fault, Lags, Note, Role, World, at};
 const MOST: usize = 700_000;
 
 /// A lease of two ticks, renewed every tick; others wait three.
-fn settings() -> Settings {
-    Settings { lease: at(2), longest: at(2), margin: at(1), beat: at(1), retry: at(1), grace: at(2) }
+fn settings() -> LeaseSettings {
+    LeaseSettings { lease: at(2), longest_lease: at(2), margin: at(1), heartbeat: at(1), retry: at(1), grace: at(2) }
 }
 
 const READER: Role = Role { lags: Lags::NONE, eager: true, reads: true, mutates: false };

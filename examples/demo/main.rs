@@ -14,7 +14,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
-use sidecache::app::Bound;
+use sidecache::app::BoundListeners;
 use sidecache::config::Config;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -97,7 +97,7 @@ fn configure(args: &Args) -> Result<Config, String> {
 /// Runs Sidecache until `shutdown`, and lets its requests under way finish.
 async fn sidecar(config: Config, shutdown: CancellationToken) -> Result<(), Failure> {
     sidecache::telemetry::log::init(&config.log).map_err(|error| (1, format!("Sidecache cannot log: {error}")))?;
-    let bound = Bound::bind(&config).map_err(|error| (1, format!("Sidecache cannot start: {error}")))?;
+    let bound = BoundListeners::bind(&config).map_err(|error| (1, format!("Sidecache cannot start: {error}")))?;
     sidecache::app::serve(config, bound, shutdown).await.map_err(|error| (1, format!("Sidecache stopped: {error}")))?;
     Ok(())
 }

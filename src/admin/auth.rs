@@ -20,7 +20,7 @@ const FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
 /// Why a caller is turned away.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Refusal {
+pub(super) enum AccessDenied {
     /// No `Host`, or more than one.
     NoHost,
     /// A `Host` that is not this listener.
@@ -31,7 +31,7 @@ pub(super) enum Refusal {
     Token,
 }
 
-impl Refusal {
+impl AccessDenied {
     pub(super) const fn status(self) -> StatusCode {
         match self {
             Self::NoHost => StatusCode::BAD_REQUEST,
@@ -63,7 +63,7 @@ impl Refusal {
 }
 
 /// The rules of one listener.
-pub(super) struct Guard {
+pub(super) struct AdminAuth {
     bound: IpAddr,
     // Names that the operator has given it.
     hosts: Box<[Box<str>]>,
@@ -71,38 +71,38 @@ pub(super) struct Guard {
     token: Option<[u8; 32]>,
 }
 
-impl Guard {
+impl AdminAuth {
     pub(super) fn new(bound: IpAddr, token: Option<&Secret>, hosts: Box<[Box<str>]>) -> Self {
         Self { bound, hosts, token: token.map(|token| hash(token.expose().as_bytes())) }
     }
 
     /// Whether the request was meant for this listener, and not sent by a page that somebody else made.
-    pub(super) fn check(&self, uri: &Uri, headers: &HeaderMap) -> Result<(), Refusal> {
+    pub(super) fn check(&self, uri: &Uri, headers: &HeaderMap) -> Result<(), AccessDenied> {
         let mut hosts = headers.get_all(HOST).iter();
-        let (Some(host), None) = (hosts.next(), hosts.next()) else { return Err(Refusal::NoHost) };
+        let (Some(host), None) = (hosts.next(), hosts.next()) else { return Err(AccessDenied::NoHost) };
         // SECURITY: DNS rebinding. A page of evil.example can make its own name point here, but the Host then still says evil.example.
-        let host = host.to_str().ok().filter(|host| self.is_here(host)).ok_or(Refusal::Host)?;
-        if uri.authority().is_some_and(|authority| !self.is_here(authority.as_str())) {
-            return Err(Refusal::Host);
+        let host = host.to_str().ok().filter(|host| self.is_this_listener(host)).ok_or(AccessDenied::Host)?;
+        if uri.authority().is_some_and(|authority| !self.is_this_listener(authority.as_str())) {
+            return Err(AccessDenied::Host);
         }
         // SECURITY: cross-site requests. Without an Origin it is no script of another site, or a browser that tells in Sec-Fetch-Site.
-        let foreign_origin = headers.get_all(ORIGIN).iter().any(|origin| !is_own(origin, host));
+        let foreign_origin = headers.get_all(ORIGIN).iter().any(|origin| !is_same_origin(origin, host));
         let foreign_site = headers.get_all(FETCH_SITE).iter().any(|site| site != "same-origin" && site != "none");
-        if foreign_origin || foreign_site { Err(Refusal::Origin) } else { Ok(()) }
+        if foreign_origin || foreign_site { Err(AccessDenied::Origin) } else { Ok(()) }
     }
 
     /// Whether the caller presents the token, or none is asked for.
-    pub(super) fn admits(&self, headers: &HeaderMap) -> bool {
+    pub(super) fn is_authorized(&self, headers: &HeaderMap) -> bool {
         let Some(expected) = &self.token else { return true };
         let bearer = headers.get(AUTHORIZATION).and_then(bearer);
         let own = headers.get(TOKEN_HEADER).map(HeaderValue::as_bytes);
         let password = headers.get(AUTHORIZATION).and_then(password);
-        bearer.into_iter().chain(own).any(|presented| same(expected, &hash(presented)))
-            || password.is_some_and(|presented| same(expected, &hash(&presented)))
+        bearer.into_iter().chain(own).any(|presented| constant_time_eq(expected, &hash(presented)))
+            || password.is_some_and(|presented| constant_time_eq(expected, &hash(&presented)))
     }
 
     /// Whether `authority` (with or without a port) names this listener: a loopback name, or the address it is bound to.
-    fn is_here(&self, authority: &str) -> bool {
+    fn is_this_listener(&self, authority: &str) -> bool {
         let Some(host) = without_port(authority) else { return false };
         if host.eq_ignore_ascii_case("localhost") || self.hosts.iter().any(|own| host.eq_ignore_ascii_case(own)) {
             return true;
@@ -124,7 +124,7 @@ fn without_port(authority: &str) -> Option<&str> {
 }
 
 /// Whether an `Origin` is the page that this very listener served. `null` is not.
-fn is_own(origin: &HeaderValue, host: &str) -> bool {
+fn is_same_origin(origin: &HeaderValue, host: &str) -> bool {
     origin.to_str().is_ok_and(|origin| origin.strip_prefix("http://").is_some_and(|authority| authority.eq_ignore_ascii_case(host)))
 }
 
@@ -150,7 +150,7 @@ fn hash(bytes: &[u8]) -> [u8; 32] {
 }
 
 /// SECURITY: looks at every byte, wherever the first difference is.
-fn same(a: &[u8; 32], b: &[u8; 32]) -> bool {
+fn constant_time_eq(a: &[u8; 32], b: &[u8; 32]) -> bool {
     let difference = a.iter().zip(b).fold(0, |difference, (a, b)| black_box(difference | (a ^ b)));
     difference == 0
 }
@@ -159,15 +159,15 @@ fn same(a: &[u8; 32], b: &[u8; 32]) -> bool {
 mod tests {
     use super::*;
 
-    fn guard(bound: &str, token: Option<&str>) -> Guard {
-        Guard::new(bound.parse().unwrap(), token.map(Secret::new).as_ref(), [].into())
+    fn guard(bound: &str, token: Option<&str>) -> AdminAuth {
+        AdminAuth::new(bound.parse().unwrap(), token.map(Secret::new).as_ref(), [].into())
     }
 
     fn headers(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
         pairs.iter().map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value))).collect()
     }
 
-    fn check(bound: &str, pairs: &[(&'static str, &'static str)]) -> Result<(), Refusal> {
+    fn check(bound: &str, pairs: &[(&'static str, &'static str)]) -> Result<(), AccessDenied> {
         let mut map = HeaderMap::new();
         for (name, value) in pairs {
             map.append(*name, HeaderValue::from_static(value));
@@ -187,7 +187,7 @@ mod tests {
         for host in
             ["evil.example:9090", "localhost.evil.example", "10.0.0.6", "127.0.0.1.evil.example", "", "127.0.0.1:x", "[::1", "[::1]x"]
         {
-            assert_eq!(check("10.0.0.5", &[("host", host)]), Err(Refusal::Host), "{host}");
+            assert_eq!(check("10.0.0.5", &[("host", host)]), Err(AccessDenied::Host), "{host}");
         }
     }
 
@@ -195,28 +195,28 @@ mod tests {
     fn bound_to_all_addresses_any_address_will_do_but_no_name() {
         assert_eq!(check("0.0.0.0", &[("host", "10.9.8.7:9090")]), Ok(()));
         assert_eq!(check("::", &[("host", "[2001:db8::1]:9090")]), Ok(()));
-        assert_eq!(check("0.0.0.0", &[("host", "evil.example:9090")]), Err(Refusal::Host));
+        assert_eq!(check("0.0.0.0", &[("host", "evil.example:9090")]), Err(AccessDenied::Host));
     }
 
     #[test]
     fn a_name_that_the_operator_gave_is_here() {
-        let guard = Guard::new("0.0.0.0".parse().unwrap(), None, ["sidecache".into()].into());
+        let guard = AdminAuth::new("0.0.0.0".parse().unwrap(), None, ["sidecache".into()].into());
         let ask = |host| guard.check(&Uri::from_static("/metrics"), &headers(&[("host", host)]));
         assert_eq!((ask("sidecache:9090"), ask("SideCache")), (Ok(()), Ok(())));
-        assert_eq!(ask("sidecache.evil.example"), Err(Refusal::Host));
+        assert_eq!(ask("sidecache.evil.example"), Err(AccessDenied::Host));
     }
 
     #[test]
     fn the_host_is_one() {
-        assert_eq!(check("127.0.0.1", &[]), Err(Refusal::NoHost));
-        assert_eq!(check("127.0.0.1", &[("host", "localhost"), ("host", "localhost")]), Err(Refusal::NoHost));
+        assert_eq!(check("127.0.0.1", &[]), Err(AccessDenied::NoHost));
+        assert_eq!(check("127.0.0.1", &[("host", "localhost"), ("host", "localhost")]), Err(AccessDenied::NoHost));
     }
 
     #[test]
     fn an_absolute_target_must_be_here_too() {
         let guard = guard("127.0.0.1", None);
         let headers = headers(&[("host", "localhost")]);
-        assert_eq!(guard.check(&Uri::from_static("http://evil.example/metrics"), &headers), Err(Refusal::Host));
+        assert_eq!(guard.check(&Uri::from_static("http://evil.example/metrics"), &headers), Err(AccessDenied::Host));
         assert_eq!(guard.check(&Uri::from_static("http://localhost/metrics"), &headers), Ok(()));
     }
 
@@ -225,12 +225,12 @@ mod tests {
         let host = ("host", "localhost:9090");
         assert_eq!(check("127.0.0.1", &[host, ("origin", "http://localhost:9090")]), Ok(()));
         for origin in ["http://evil.example", "http://localhost:3000", "null", "https://localhost:9090", ""] {
-            assert_eq!(check("127.0.0.1", &[host, ("origin", origin)]), Err(Refusal::Origin), "{origin}");
+            assert_eq!(check("127.0.0.1", &[host, ("origin", origin)]), Err(AccessDenied::Origin), "{origin}");
         }
         assert_eq!(check("127.0.0.1", &[host, ("sec-fetch-site", "none")]), Ok(()));
         assert_eq!(check("127.0.0.1", &[host, ("sec-fetch-site", "same-origin")]), Ok(()));
         for site in ["cross-site", "same-site"] {
-            assert_eq!(check("127.0.0.1", &[host, ("sec-fetch-site", site)]), Err(Refusal::Origin), "{site}");
+            assert_eq!(check("127.0.0.1", &[host, ("sec-fetch-site", site)]), Err(AccessDenied::Origin), "{site}");
         }
     }
 
@@ -239,10 +239,10 @@ mod tests {
         let guard = guard("127.0.0.1", Some("s3cret"));
         // "anybody:s3cret" and ":s3cret"
         for basic in ["Basic YW55Ym9keTpzM2NyZXQ=", "basic OnMzY3JldA=="] {
-            assert!(guard.admits(&headers(&[("authorization", basic)])), "{basic}");
+            assert!(guard.is_authorized(&headers(&[("authorization", basic)])), "{basic}");
         }
         for good in [("authorization", "Bearer s3cret"), ("authorization", "bearer s3cret"), ("x-sidecache-token", "s3cret")] {
-            assert!(guard.admits(&headers(&[good])), "{good:?}");
+            assert!(guard.is_authorized(&headers(&[good])), "{good:?}");
         }
         let bad = [
             "Bearer s3cre",
@@ -257,24 +257,24 @@ mod tests {
             "Bearer ",
         ];
         for bad in bad {
-            assert!(!guard.admits(&headers(&[("authorization", bad)])), "{bad:?}");
+            assert!(!guard.is_authorized(&headers(&[("authorization", bad)])), "{bad:?}");
         }
-        assert!(!guard.admits(&HeaderMap::new()));
+        assert!(!guard.is_authorized(&HeaderMap::new()));
     }
 
     #[test]
     fn without_a_token_everybody_is_admitted() {
-        assert!(guard("127.0.0.1", None).admits(&HeaderMap::new()));
+        assert!(guard("127.0.0.1", None).is_authorized(&HeaderMap::new()));
     }
 
     #[test]
     fn a_difference_anywhere_is_found() {
         let hash = hash(b"x");
-        assert!(same(&hash, &hash));
+        assert!(constant_time_eq(&hash, &hash));
         for at in 0..32 {
             let mut other = hash;
             other[at] ^= 0x80;
-            assert!(!same(&hash, &other));
+            assert!(!constant_time_eq(&hash, &other));
         }
     }
 }

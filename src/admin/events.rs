@@ -11,9 +11,9 @@ use futures_util::stream::{self, Stream};
 use http::{Extensions, StatusCode};
 use tokio::sync::broadcast::error::RecvError;
 
-use super::response::{Refused, guard};
-use super::state::Office;
-use crate::telemetry::events::Event;
+use super::response::{ApiError, set_security_headers};
+use super::state::AdminState;
+use crate::telemetry::events::OperatorEvent;
 
 /// How many may listen at once.
 const MAX_LISTENERS: usize = 16;
@@ -22,31 +22,31 @@ const KEEP_ALIVE: Duration = Duration::from_secs(15);
 
 /// Says that a connection may last, because events come over it.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Lasting(Arc<AtomicBool>);
+pub(super) struct StreamPermit(Arc<AtomicBool>);
 
-impl Lasting {
+impl StreamPermit {
     pub(super) fn is_set(&self) -> bool {
         self.0.load(Ordering::Relaxed)
     }
 }
 
 /// All events from now on, the last few before them first.
-pub(super) fn stream(office: &Arc<Office>, last: usize, extensions: &Extensions) -> Response {
+pub(super) fn stream(office: &Arc<AdminState>, last: usize, extensions: &Extensions) -> Response {
     let Ok(place) = Arc::clone(&office.listeners).try_acquire_owned() else {
-        let refused = Refused::new(StatusCode::SERVICE_UNAVAILABLE, format!("{MAX_LISTENERS} listen to events already"));
+        let refused = ApiError::new(StatusCode::SERVICE_UNAVAILABLE, format!("{MAX_LISTENERS} listen to events already"));
         return refused.hint("close another dashboard or stream").into_response();
     };
-    if let Some(lasting) = extensions.get::<Lasting>() {
+    if let Some(lasting) = extensions.get::<StreamPermit>() {
         lasting.0.store(true, Ordering::Relaxed);
     }
     let (recent, receiver) = office.proxy.events.listen(last);
-    let first = stream::iter(recent.into_iter().map(|event| Ok(sent(&event))));
+    let first = stream::iter(recent.into_iter().map(|event| Ok(sse_event(&event))));
     let stop = office.stop.clone();
     let more = stream::unfold((receiver, stop, place), async |(mut receiver, stop, place)| {
         loop {
             // The drain does not wait for who listens.
             match stop.run_until_cancelled(receiver.recv()).await? {
-                Ok(event) => return Some((Ok(sent(&event)), (receiver, stop, place))),
+                Ok(event) => return Some((Ok(sse_event(&event)), (receiver, stop, place))),
                 // The numbers of the events show that some are missing.
                 Err(RecvError::Lagged(_)) => {}
                 Err(RecvError::Closed) => return None,
@@ -54,12 +54,12 @@ pub(super) fn stream(office: &Arc<Office>, last: usize, extensions: &Extensions)
         }
     });
     let mut response = Sse::new(all(first, more)).keep_alive(KeepAlive::new().interval(KEEP_ALIVE)).into_response();
-    guard(response.headers_mut());
+    set_security_headers(response.headers_mut());
     response
 }
 
 /// How many may listen at once, as places.
-pub(super) fn places() -> Arc<tokio::sync::Semaphore> {
+pub(super) fn listener_permits() -> Arc<tokio::sync::Semaphore> {
     Arc::new(tokio::sync::Semaphore::new(MAX_LISTENERS))
 }
 
@@ -70,7 +70,7 @@ fn all(
     futures_util::StreamExt::chain(first, more)
 }
 
-fn sent(event: &Event) -> Sent {
+fn sse_event(event: &OperatorEvent) -> Sent {
     let data = serde_json::to_string(event).unwrap_or_default();
     Sent::default().event(event.what.kind()).id(event.id.to_string()).data(data)
 }

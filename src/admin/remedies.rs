@@ -24,7 +24,7 @@ pub(super) fn remedy(reason: Reason, subject: Option<&str>, route: Option<&Route
 fn line(reason: Reason, subject: Option<&str>, route: Option<&Route>) -> Option<String> {
     let line = match reason {
         Reason::UnkeyedHeader => return subject.map(|name| format!("pass_headers = [{name:?}]")),
-        Reason::MissingField => return subject.zip(route).map(|(name, route)| without(name, route)),
+        Reason::MissingField => return subject.zip(route).map(|(name, route)| key_without(name, route)),
         Reason::ModeOff | Reason::Shadow => "mode = \"on\"",
         Reason::AmbiguousQuery => "query = \"all\"",
         Reason::RequestNoCache | Reason::RequestNoStore => "client_cache_control = \"ignore\"",
@@ -74,7 +74,7 @@ fn line(reason: Reason, subject: Option<&str>, route: Option<&Route>) -> Option<
 }
 
 /// The route's key without a field.
-fn without(name: &str, route: &Route) -> String {
+fn key_without(name: &str, route: &Route) -> String {
     let others = route.spec.key.iter().filter(|field| *field.name != *name);
     let kept: Vec<String> = others.map(|field| format!("{:?}", field.name)).collect();
     format!("key = [{}]", kept.join(", "))

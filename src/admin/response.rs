@@ -13,19 +13,19 @@ use serde_json::json;
 
 /// A request that cannot be answered.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Refused {
+pub(super) struct ApiError {
     status: StatusCode,
     error: String,
     hint: Option<String>,
 }
 
-impl Refused {
+impl ApiError {
     pub(super) fn new(status: StatusCode, error: impl Into<String>) -> Self {
         Self { status, error: error.into(), hint: None }
     }
 
     /// The request says something that cannot be done.
-    pub(super) fn bad(error: impl Into<String>, hint: impl Into<String>) -> Self {
+    pub(super) fn bad_request(error: impl Into<String>, hint: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, error).hint(hint)
     }
 
@@ -34,56 +34,56 @@ impl Refused {
     }
 }
 
-impl IntoResponse for Refused {
+impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let body = match self.hint {
             Some(hint) => json!({ "error": self.error, "hint": hint }),
             None => json!({ "error": self.error }),
         };
-        told(self.status, &body)
+        json_response(self.status, &body)
     }
 }
 
 /// The body of a POST: JSON, and said to be.
-pub(super) struct Posted<T>(pub(super) T);
+pub(super) struct JsonBody<T>(pub(super) T);
 
-impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Posted<T> {
-    type Rejection = Refused;
+impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for JsonBody<T> {
+    type Rejection = ApiError;
 
-    async fn from_request(request: Request, state: &S) -> Result<Self, Refused> {
+    async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
         match Json::<T>::from_request(request, state).await {
             Ok(Json(value)) => Ok(Self(value)),
             // SECURITY: a page of another origin can send a form or plain text without being asked, but not JSON.
             Err(JsonRejection::MissingJsonContentType(_)) => {
-                let refused = Refused::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "the body must be JSON");
+                let refused = ApiError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "the body must be JSON");
                 Err(refused.hint("send it with `content-type: application/json`"))
             }
             Err(rejection) if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE => {
-                Err(Refused::new(StatusCode::PAYLOAD_TOO_LARGE, "the body is too large").hint("a megabyte is the limit"))
+                Err(ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, "the body is too large").hint("a megabyte is the limit"))
             }
-            Err(rejection) => Err(Refused::bad(rejection.body_text(), "`/openapi.json` says what each request takes")),
+            Err(rejection) => Err(ApiError::bad_request(rejection.body_text(), "`/openapi.json` says what each request takes")),
         }
     }
 }
 
 /// JSON, for this answer alone.
-pub(super) fn told(status: StatusCode, value: &impl Serialize) -> Response {
+pub(super) fn json_response(status: StatusCode, value: &impl Serialize) -> Response {
     let mut text = serde_json::to_string(value).unwrap_or_default();
     text.push('\n');
-    whole(status, "application/json", text)
+    content(status, "application/json", text)
 }
 
 /// A text of this media type.
-pub(super) fn whole(status: StatusCode, content_type: &'static str, body: impl Into<Body>) -> Response {
+pub(super) fn content(status: StatusCode, content_type: &'static str, body: impl Into<Body>) -> Response {
     let mut response = Response::new(body.into());
     *response.status_mut() = status;
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
-    guard(response.headers_mut());
+    set_security_headers(response.headers_mut());
     response
 }
 
 /// What every answer says to browsers and caches.
-pub(super) fn guard(headers: &mut HeaderMap) {
+pub(super) fn set_security_headers(headers: &mut HeaderMap) {
     const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; \
          base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));

@@ -9,27 +9,27 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use url::Url;
 
-use super::response::Refused;
+use super::response::ApiError;
 use super::{Readiness, Ready, events, stats};
 use crate::app::reload::Reloader;
 use crate::clock::Wall;
 use crate::coherence::PurgeKind;
 use crate::policy::explain;
-use crate::policy::explain::Question;
+use crate::policy::explain::ExplainRequest;
 use crate::policy::plan::Plan;
 use crate::policy::request_target;
 use crate::policy::tag::Tag;
 use crate::proxy::Proxy;
 use crate::shadow::report::ShadowReport;
-use crate::telemetry::events::{Purged, What};
-use crate::telemetry::hot_tags::Deed;
-use crate::telemetry::metrics::Format;
+use crate::telemetry::events::{EventKind, PurgeEvent};
+use crate::telemetry::hot_tags::TagEvent;
+use crate::telemetry::metrics::MetricsFormat;
 
 /// The most tags and URLs of one purge.
 const MAX_PURGED: usize = 1000;
 
 /// The parts of one sidecar.
-pub struct Office {
+pub struct AdminState {
     /// The flow, and through it all that it uses.
     pub proxy: Arc<Proxy>,
     /// Puts the file in force again.
@@ -44,7 +44,7 @@ pub struct Office {
 /// What to purge.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct PurgeOrder {
+pub(super) struct PurgeRequest {
     #[serde(default)]
     tags: Vec<String>,
     #[serde(default)]
@@ -57,19 +57,19 @@ pub(super) struct PurgeOrder {
 
 /// What was purged.
 #[derive(Clone, Debug, Serialize)]
-pub(super) struct PurgeDone {
+pub(super) struct PurgeSummary {
     tags: Vec<String>,
     everything: bool,
     soft: bool,
     took_ms: f64,
 }
 
-impl Office {
+impl AdminState {
     /// The office of these parts. `stop` ends the streams of events.
     #[must_use]
     pub fn new(proxy: Arc<Proxy>, reloader: Arc<Reloader>, readiness: Arc<dyn Readiness>, stop: CancellationToken) -> Self {
         let started = proxy.clock.wall();
-        Self { proxy, reloader, started, readiness, listeners: events::places(), stop }
+        Self { proxy, reloader, started, readiness, listeners: events::listener_permits(), stop }
     }
 
     /// Whether the sidecar can do its work.
@@ -80,7 +80,7 @@ impl Office {
 
     /// All metrics in the form that is asked for, with its media type.
     pub(super) fn metrics(&self, accept: Option<&str>) -> (&'static str, String) {
-        let format = Format::negotiate(accept);
+        let format = MetricsFormat::negotiate(accept);
         (format.content_type(), self.proxy.metrics.encode_as(format))
     }
 
@@ -89,11 +89,11 @@ impl Office {
     }
 
     pub(super) fn routes(&self) -> Value {
-        stats::rules(&self.proxy.live().rules)
+        stats::rules(&self.proxy.active_config().rules)
     }
 
     pub(super) fn shadow(&self) -> ShadowReport {
-        let live = self.proxy.live();
+        let live = self.proxy.active_config();
         let place = |path: &str| live.rules.routes.iter().find(|route| route.name() == path).map(|route| route.spec.line);
         self.proxy.shadow.report(&live.rules, &place)
     }
@@ -104,8 +104,8 @@ impl Office {
     }
 
     /// Purges, and comes back when no sidecar serves what was purged.
-    pub(super) async fn purge(&self, order: &PurgeOrder) -> Result<PurgeDone, Refused> {
-        let tags = tags_of(order)?;
+    pub(super) async fn purge(&self, order: &PurgeRequest) -> Result<PurgeSummary, ApiError> {
+        let tags = requested_tags(order)?;
         let kind = if order.soft { PurgeKind::Soft } else { PurgeKind::Hard };
         let began = self.proxy.clock.now();
         if order.everything {
@@ -117,19 +117,19 @@ impl Office {
         let names: Vec<String> = tags.iter().map(|tag| tag.as_str().to_owned()).collect();
         // The audit: who holds the token may purge, and that it happened is written down.
         tracing::info!(tags = names.join(" "), everything = order.everything, soft = order.soft, "purged by the admin API");
-        self.proxy.insight.note(names.iter().map(String::as_str), Deed::Purged);
+        self.proxy.hot_tags.record(names.iter().map(String::as_str), TagEvent::Purged);
         self.proxy.counters.purges.admin(kind);
-        let purged = Purged { by: "admin", everything: order.everything, soft: order.soft, ..Purged::default() };
-        self.proxy.events.publish(self.proxy.clock.wall(), What::Purge(purged.of_tags(names.iter().map(String::as_str))));
-        Ok(PurgeDone { tags: names, everything: order.everything, soft: order.soft, took_ms: took.as_secs_f64() * 1e3 })
+        let purged = PurgeEvent { by: "admin", everything: order.everything, soft: order.soft, ..PurgeEvent::default() };
+        self.proxy.events.publish(self.proxy.clock.wall(), EventKind::Purge(purged.with_tags(names.iter().map(String::as_str))));
+        Ok(PurgeSummary { tags: names, everything: order.everything, soft: order.soft, took_ms: took.as_secs_f64() * 1e3 })
     }
 
     /// What the rules in force make of a request, and what is stored for it.
-    pub(super) async fn explain(&self, question: &Question) -> Result<Value, String> {
+    pub(super) async fn explain(&self, question: &ExplainRequest) -> Result<Value, String> {
         let request = question.read()?;
-        let live = self.proxy.live();
+        let live = self.proxy.active_config();
         let explained = explain::explain(&live.rules, &request);
-        let asked = request.asked();
+        let asked = request.view();
         let stored = match live.rules.plan(&asked) {
             Plan::Lookup(lookup) => self.proxy.inspect(&lookup, asked.headers).await,
             _ => None,
@@ -139,20 +139,20 @@ impl Office {
 }
 
 /// The tags that an order names, those of its URLs among them.
-fn tags_of(order: &PurgeOrder) -> Result<Vec<Tag>, Refused> {
+fn requested_tags(order: &PurgeRequest) -> Result<Vec<Tag>, ApiError> {
     const FORM: &str = "{\"tags\":[\"campaigns:acme\"]}, {\"urls\":[\"http://host/path\"]} or {\"everything\":true}; with \"soft\":true entries are \
                         stale, not gone";
     let named = order.tags.len() + order.urls.len();
     if order.everything == (named > 0) {
         let error = if order.everything { "everything, and some things besides" } else { "nothing is named that could be purged" };
-        return Err(Refused::bad(error, FORM));
+        return Err(ApiError::bad_request(error, FORM));
     }
     if named > MAX_PURGED {
-        let refused = Refused::new(StatusCode::PAYLOAD_TOO_LARGE, format!("{named} tags and URLs in one purge"));
+        let refused = ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, format!("{named} tags and URLs in one purge"));
         return Err(refused.hint(format!("send at most {MAX_PURGED} at a time")));
     }
     if order.tags.iter().any(String::is_empty) {
-        return Err(Refused::bad("a tag is empty", FORM));
+        return Err(ApiError::bad_request("a tag is empty", FORM));
     }
     let mut tags: Vec<Tag> = order.tags.iter().map(|tag| Tag::new(tag)).collect();
     for url in &order.urls {
@@ -164,9 +164,9 @@ fn tags_of(order: &PurgeOrder) -> Result<Vec<Tag>, Refused> {
 }
 
 /// The tags of a URL, one for each way in which clients may have written its host and path.
-fn tags_of_url(text: &str) -> Result<Vec<Tag>, Refused> {
+fn tags_of_url(text: &str) -> Result<Vec<Tag>, ApiError> {
     const FORM: &str = "write it with the host that clients ask for, as in http://app.example.com/api/v1/forms; the query does not matter";
-    let refused = || Refused::bad(format!("{text:?} is not the URL of anything that could be stored"), FORM);
+    let refused = || ApiError::bad_request(format!("{text:?} is not the URL of anything that could be stored"), FORM);
     let url = Url::parse(text).map_err(|_| refused())?;
     let host = url.host_str().filter(|_| matches!(url.scheme(), "http" | "https")).ok_or_else(refused)?;
     let mut hosts = vec![url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"))];
@@ -175,16 +175,16 @@ fn tags_of_url(text: &str) -> Result<Vec<Tag>, Refused> {
         hosts.extend(url.port_or_known_default().map(|port| format!("{host}:{port}")));
     }
     let paths = request_target::readings(url.path());
-    Ok(hosts.iter().flat_map(|host| paths.iter().map(move |path| Tag::of_uri(host, path))).collect())
+    Ok(hosts.iter().flat_map(|host| paths.iter().map(move |path| Tag::for_uri(host, path))).collect())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn order(json: &str) -> Result<Vec<String>, Refused> {
-        let order: PurgeOrder = serde_json::from_str(json).expect("an order");
-        tags_of(&order).map(|tags| tags.iter().map(|tag| tag.as_str().to_owned()).collect())
+    fn order(json: &str) -> Result<Vec<String>, ApiError> {
+        let order: PurgeRequest = serde_json::from_str(json).expect("an order");
+        requested_tags(&order).map(|tags| tags.iter().map(|tag| tag.as_str().to_owned()).collect())
     }
 
     #[test]
@@ -210,6 +210,6 @@ mod tests {
         }
         let many = serde_json::json!({ "tags": (0..=MAX_PURGED).map(|at| at.to_string()).collect::<Vec<_>>() });
         assert!(order(&many.to_string()).is_err());
-        assert!(serde_json::from_str::<PurgeOrder>(r#"{"tag":["a"]}"#).is_err(), "a typo is no purge of nothing");
+        assert!(serde_json::from_str::<PurgeRequest>(r#"{"tag":["a"]}"#).is_err(), "a typo is no purge of nothing");
     }
 }

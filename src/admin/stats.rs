@@ -6,32 +6,32 @@ use http::HeaderName;
 use serde_json::{Value, json};
 
 use super::remedies::remedy;
-use super::state::Office;
-use crate::coherence::Mode;
+use super::state::AdminState;
+use crate::coherence::CoherenceMode;
 use crate::outcome::{Disposition, Reason};
-use crate::policy::plan::Rules;
+use crate::policy::plan::PolicyRules;
 use crate::policy::route::{QueryRule, Route};
 use crate::policy::tag::Template;
 use crate::telemetry::metrics;
 use crate::telemetry::metrics::{Latency, RowView};
 
 /// The most tags that are told.
-const TAGS: usize = 20;
+const MAX_TAGS: usize = 20;
 /// The most reasons of a route that are told.
-const REASONS: usize = 16;
+const MAX_REASONS: usize = 16;
 /// The row of requests without a route.
 const UNROUTED: &str = metrics::NONE;
 
-pub(super) fn stats(office: &Office) -> Value {
+pub(super) fn stats(office: &AdminState) -> Value {
     let proxy = &office.proxy;
-    let (live, rows) = (proxy.live(), proxy.metrics.rows());
-    let (now, standing) = (proxy.clock.wall(), office.reloader.standing());
+    let (live, rows) = (proxy.active_config(), proxy.metrics.rows());
+    let (now, standing) = (proxy.clock.wall(), office.reloader.status());
     let row = |name: &str| rows.iter().find(|row| *row.name == *name);
-    let routes: Vec<Value> = live.rules.routes.iter().map(|route| of_route(office, Some(route), row(route.name()))).collect();
+    let routes: Vec<Value> = live.rules.routes.iter().map(|route| route_stats(office, Some(route), row(route.name()))).collect();
     let ready = office.ready();
     let tags: Vec<Value> = proxy
-        .insight
-        .busiest(TAGS)
+        .hot_tags
+        .busiest(MAX_TAGS)
         .iter()
         .map(|busy| json!({ "tag": busy.tag, "stored": busy.stored, "hits": busy.hits, "purged": busy.purged }))
         .collect();
@@ -44,7 +44,7 @@ pub(super) fn stats(office: &Office) -> Value {
         "mode": standing.mode.as_str(),
         "totals": totals(&rows),
         "routes": routes,
-        "unrouted": of_route(office, None, row(UNROUTED)),
+        "unrouted": route_stats(office, None, row(UNROUTED)),
         "tags": tags,
         "memory": { "entries": memory.len(), "bytes": memory.weight(), "limit_bytes": memory.limit(), "evictions": memory.evicted.get() },
         "redis": redis(office),
@@ -61,18 +61,18 @@ pub(super) fn stats(office: &Office) -> Value {
     })
 }
 
-fn redis(office: &Office) -> Value {
+fn redis(office: &AdminState) -> Value {
     let coherence = &office.proxy.coherence;
-    if coherence.shared().is_none() {
+    if coherence.records().is_none() {
         return Value::Null;
     }
-    let standings = coherence.standings();
+    let standings = coherence.status();
     json!({
-        "state": if coherence.mode() == Mode::Shared { "shared" } else { "degraded" },
+        "state": if coherence.mode() == CoherenceMode::Shared { "shared" } else { "degraded" },
         "lease": coherence.has_lease(),
         "peers": standings.peers,
         "journal": standings.journal,
-        "why": coherence.degraded(),
+        "why": coherence.degraded_reason(),
     })
 }
 
@@ -81,20 +81,20 @@ fn totals(rows: &[RowView]) -> Value {
     for row in rows {
         hit.add(&row.hit);
         miss.add(&row.miss);
-        app.add(&row.app);
+        app.add(&row.origin);
     }
     let count = |disposition| rows.iter().map(|row| row.count(disposition)).sum();
-    let mut value = counted(&count);
+    let mut value = request_totals(&count);
     value["app_requests"] = json!(app.count());
     value["time_saved_s"] = json!(rows.iter().map(|row| row.saved).sum::<Duration>().as_secs_f64());
     value["bytes_from_cache"] = json!(rows.iter().map(|row| row.bytes_from_cache).sum::<u64>());
-    value["bytes_from_app"] = json!(rows.iter().map(|row| row.bytes_from_app).sum::<u64>());
+    value["bytes_from_app"] = json!(rows.iter().map(|row| row.bytes_from_origin).sum::<u64>());
     value["latency"] = json!({ "hit": latency(&hit), "miss": latency(&miss), "app": latency(&app) });
     value
 }
 
 /// Requests by disposition, and what follows from them.
-fn counted(count: &dyn Fn(Disposition) -> u64) -> Value {
+fn request_totals(count: &dyn Fn(Disposition) -> u64) -> Value {
     let requests: serde_json::Map<String, Value> =
         Disposition::ALL.iter().map(|disposition| (disposition.as_str().to_owned(), json!(count(*disposition)))).collect();
     let served = count(Disposition::Hit) + count(Disposition::Stale);
@@ -105,9 +105,9 @@ fn counted(count: &dyn Fn(Disposition) -> u64) -> Value {
     json!({ "requests": requests, "hit_ratio": ratio, "app_requests_saved": served })
 }
 
-fn of_route(office: &Office, route: Option<&Route>, row: Option<&RowView>) -> Value {
+fn route_stats(office: &AdminState, route: Option<&Route>, row: Option<&RowView>) -> Value {
     let count = |disposition| row.map_or(0, |row| row.count(disposition));
-    let mut value = counted(&count);
+    let mut value = request_totals(&count);
     value["path"] = json!(route.map_or(UNROUTED, Route::name));
     value["line"] = json!(route.map(|route| route.spec.line));
     value["mode"] = json!(route.map(|route| route.spec.mode.as_str()));
@@ -115,20 +115,20 @@ fn of_route(office: &Office, route: Option<&Route>, row: Option<&RowView>) -> Va
     value["ttl_s"] = json!(route.and_then(|route| seconds(route.spec.ttl)));
     value["time_saved_s"] = json!(row.map_or(0.0, |row| row.saved.as_secs_f64()));
     value["bytes_from_cache"] = json!(row.map_or(0, |row| row.bytes_from_cache));
-    value["bytes_from_app"] = json!(row.map_or(0, |row| row.bytes_from_app));
+    value["bytes_from_app"] = json!(row.map_or(0, |row| row.bytes_from_origin));
     let of = |read: fn(&RowView) -> &Latency| row.and_then(|row| latency(read(row)));
-    value["latency"] = json!({ "hit": of(|row| &row.hit), "miss": of(|row| &row.miss), "app": of(|row| &row.app) });
+    value["latency"] = json!({ "hit": of(|row| &row.hit), "miss": of(|row| &row.miss), "app": of(|row| &row.origin) });
     value["reasons"] = json!(row.map_or_else(Vec::new, |row| reasons(office, route, row)));
     value
 }
 
 /// Why requests were not answered from the cache, the commonest reason first.
-fn reasons(office: &Office, route: Option<&Route>, row: &RowView) -> Vec<Value> {
+fn reasons(office: &AdminState, route: Option<&Route>, row: &RowView) -> Vec<Value> {
     let mut told: Vec<(Disposition, Reason, u64)> =
         row.requests.iter().filter_map(|(disposition, reason, count)| Some((*disposition, (*reason)?, *count))).collect();
     told.sort_by_key(|(_, _, count)| std::cmp::Reverse(*count));
     let one = |(disposition, reason, count): (Disposition, Reason, u64)| {
-        let subjects = office.proxy.insight.subjects(&row.name, reason.as_str());
+        let subjects = office.proxy.hot_tags.subjects(&row.name, reason.as_str());
         let subject = subjects.first().map(|(name, _)| name.as_str());
         let remedy = remedy(reason, subject, route);
         json!({
@@ -140,7 +140,7 @@ fn reasons(office: &Office, route: Option<&Route>, row: &RowView) -> Vec<Value> 
             "remedy": remedy.line,
         })
     };
-    told.into_iter().take(REASONS).map(one).collect()
+    told.into_iter().take(MAX_REASONS).map(one).collect()
 }
 
 fn latency(latency: &Latency) -> Option<Value> {
@@ -157,7 +157,7 @@ fn latency(latency: &Latency) -> Option<Value> {
 }
 
 /// The rules in force, as the file says them.
-pub(super) fn rules(rules: &Rules) -> Value {
+pub(super) fn rules(rules: &PolicyRules) -> Value {
     let routes: Vec<Value> = rules.routes.iter().map(|route| policy(route)).collect();
     let purges: Vec<Value> = rules
         .purges

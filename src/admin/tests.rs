@@ -33,9 +33,9 @@ async fn start(token: Option<&str>) -> Running {
     let Sidecar { proxy, reloader, .. } = Sidecar::new(&mut config, Clock::system()).unwrap();
     let switch = Arc::new(Switch(Mutex::new(Ready { ready: true, degraded: vec![] })));
     let shutdown = CancellationToken::new();
-    let settings = Settings { address, token: token.map(Secret::new), hosts: [].into() };
+    let settings = AdminSettings { address, token: token.map(Secret::new), hosts: [].into() };
     let readiness: Arc<dyn Readiness> = switch.clone();
-    let office = Arc::new(Office::new(proxy, reloader, readiness, shutdown.clone()));
+    let office = Arc::new(AdminState::new(proxy, reloader, readiness, shutdown.clone()));
     let task = tokio::spawn(run(listener, settings, office, shutdown.clone()));
     Running { address, switch, shutdown, task }
 }
@@ -181,6 +181,6 @@ async fn shutdown_closes_the_listener_and_ends_the_task() {
     let _silent = TcpStream::connect(running.address).await.unwrap();
     assert_eq!(status(&ask(&running, "GET /live", "").await), "200");
     running.shutdown.cancel();
-    timeout(DRAIN * 2, running.task).await.unwrap().unwrap();
+    timeout(SHUTDOWN_GRACE * 2, running.task).await.unwrap().unwrap();
     assert!(TcpStream::connect(running.address).await.is_err());
 }

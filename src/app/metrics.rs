@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use crate::app::reload::{Reloader, Standing};
-use crate::cache::fills::cluster::Across;
-use crate::coherence::Mode;
+use crate::app::reload::{ReloadStatus, Reloader};
+use crate::cache::fills::cluster::ClusterFills;
+use crate::coherence::CoherenceMode;
 use crate::policy::route;
 use crate::policy::route::RouteSpec;
 use crate::proxy::Proxy;
@@ -14,9 +14,9 @@ use crate::telemetry::metrics::{Counter, Metrics};
 use crate::{server, upstream};
 
 /// Registers what has no labels, and what reaches a limit.
-struct Measures<'a>(&'a Metrics);
+struct MetricsRegistrar<'a>(&'a Metrics);
 
-impl Measures<'_> {
+impl MetricsRegistrar<'_> {
     fn count(&self, name: &'static str, help: &'static str, counter: &Arc<Counter>) {
         self.0.register_counter(name, help, &[], Arc::clone(counter));
     }
@@ -28,8 +28,8 @@ impl Measures<'_> {
 }
 
 /// Shows the counters of all parts.
-pub(super) fn register(proxy: &Arc<Proxy>, server: &server::Counters, upstream: &upstream::Counters) {
-    let measures = Measures(&proxy.metrics);
+pub(super) fn register(proxy: &Arc<Proxy>, server: &server::ServerCounters, upstream: &upstream::UpstreamCounters) {
+    let measures = MetricsRegistrar(&proxy.metrics);
     let count = |name, help, counter| measures.count(name, help, counter);
     let limit = |name, counter| measures.limit(name, counter);
     let gauge = |name: &'static str, help: &'static str, value: &Arc<AtomicUsize>| {
@@ -42,12 +42,12 @@ pub(super) fn register(proxy: &Arc<Proxy>, server: &server::Counters, upstream: 
     count("sidecache_panics", "Requests that panicked", &server.panics);
     gauge("sidecache_connections_open", "Client connections open", &server.open);
     limit("listen.max_connections", &server.refused_full);
-    limit("listen.max_header_bytes", &server.head_refused);
+    limit("listen.max_header_bytes", &server.head_errors);
     limit("listen.header_timeout", &server.header_timeouts);
     limit("listen.idle_timeout", &server.idle_closed);
     limit("listen.body_timeout", &server.body_timeouts);
     limit("listen.write_timeout", &server.write_timeouts);
-    limit("listen.drain", &server.cut);
+    limit("listen.drain", &server.aborted);
 
     count("sidecache_upstream_connects", "Connections made to the app", &upstream.connects);
     count("sidecache_upstream_reused", "Requests sent on a connection used before", &upstream.reused);
@@ -67,11 +67,11 @@ pub(super) fn register(proxy: &Arc<Proxy>, server: &server::Counters, upstream: 
     count("sidecache_mutations_uncovered", "Mutations below a cached path that no purge rule speaks of", &flow.uncovered);
     count("sidecache_requests_refused", "Requests that break a rule of HTTP", &flow.refused);
     count("sidecache_tunnels", "Tunnels opened", &flow.tunnels);
-    limit("limits.mutations", &flow.crowded);
+    limit("limits.mutations", &flow.mutations_rejected);
     count("sidecache_revalidated", "Stored responses that the app confirmed with a 304", &flow.revalidated);
     count("sidecache_refreshes", "Responses fetched in the background", &flow.refreshes);
-    limit("limits.refreshes", &flow.crowded_refreshes);
-    for (why, counter) in [("while_revalidate", &flow.while_revalidate), ("app_failed", &flow.stood_in)] {
+    limit("limits.refreshes", &flow.refreshes_rejected);
+    for (why, counter) in [("while_revalidate", &flow.while_revalidate), ("app_failed", &flow.stale_if_error)] {
         let labels = [("why", why.to_owned())];
         proxy.metrics.register_counter("sidecache_served_stale", "Responses served stale", &labels, Arc::clone(counter));
     }
@@ -82,7 +82,7 @@ pub(super) fn register(proxy: &Arc<Proxy>, server: &server::Counters, upstream: 
         let labels = [("by", by.to_owned()), ("kind", kind.to_owned())];
         proxy.metrics.register_counter("sidecache_purges", "Purges", &labels, Arc::clone(counter));
     }
-    for (reason, counter) in flow.late.counts() {
+    for (reason, counter) in flow.store_aborted.counts() {
         let labels = [("reason", reason.label().into_owned())];
         let help = "Responses that were not stored although their heads said so, because of how they ended";
         proxy.metrics.register_counter("sidecache_store_aborted", help, &labels, Arc::clone(counter));
@@ -93,36 +93,36 @@ pub(super) fn register(proxy: &Arc<Proxy>, server: &server::Counters, upstream: 
     });
     register_cache(proxy);
     register_shadow(proxy);
-    register_across(proxy);
+    register_cluster_fills(proxy);
 }
 
 fn register_shadow(proxy: &Arc<Proxy>) {
-    let measures = Measures(&proxy.metrics);
+    let measures = MetricsRegistrar(&proxy.metrics);
     measures.limit("limits.shadow_keys", &proxy.shadow.counters.evicted);
-    measures.limit("shadow.callers", &proxy.shadow.counters.crowded);
+    measures.limit("shadow.callers", &proxy.shadow.counters.callers_forgotten);
     measures.limit("shadow.routes", &proxy.shadow.counters.routes);
     watch_routes(proxy);
 }
 
 /// Shows the counters of the routes that are watched: each from zero on, so that the first of them is seen as an increase.
 pub(super) fn watch_routes(proxy: &Proxy) {
-    let watched = |spec: &RouteSpec| spec.mode == route::Mode::Shadow || spec.audit > 0.0;
-    for route in proxy.live().rules.routes.iter().filter(|route| watched(&route.spec)) {
+    let watched = |spec: &RouteSpec| spec.mode == route::RouteMode::Shadow || spec.audit > 0.0;
+    for route in proxy.active_config().rules.routes.iter().filter(|route| watched(&route.spec)) {
         let _ = proxy.shadow.route(route.name());
     }
 }
 
 fn register_cache(proxy: &Arc<Proxy>) {
-    let measures = Measures(&proxy.metrics);
+    let measures = MetricsRegistrar(&proxy.metrics);
     let count = |name, help, counter| measures.count(name, help, counter);
     let limit = |name, counter| measures.limit(name, counter);
-    let coalesce = &proxy.flights.counters;
+    let coalesce = &proxy.fills.counters;
     count("sidecache_fills", "Fills that others could join", &coalesce.fills);
     count("sidecache_collapsed", "Requests that joined a fill", &coalesce.collapsed);
-    limit("limits.waiters", &coalesce.crowded);
-    limit("limits.wait", &coalesce.waited_out);
+    limit("limits.waiters", &coalesce.waiters_rejected);
+    limit("limits.wait", &coalesce.wait_timeouts);
     limit("limits.object", &proxy.store.memory.refused);
-    limit("limits.fills", &proxy.flights.budget.exceeded);
+    limit("limits.fills", &proxy.fills.budget.exceeded);
     limit("limits.variants", &proxy.store.variants.dropped);
 
     count("sidecache_memory_evictions", "Entries that made room for others in memory", &proxy.store.memory.evicted);
@@ -137,7 +137,7 @@ fn register_cache(proxy: &Arc<Proxy>) {
     count("sidecache_redis_losses", "Times that Redis was lost", &coherence.losses);
     count("sidecache_redis_rejoins", "Times that Redis was joined", &coherence.rejoins);
     count("sidecache_redis_fence_changes", "Times that another primary was found than before", &coherence.fences);
-    count("sidecache_redis_heartbeats", "Heartbeats sent", &coherence.beats);
+    count("sidecache_redis_heartbeats", "Heartbeats sent", &coherence.heartbeats);
     count("sidecache_leases_lost", "Leases that ended before they were renewed", &coherence.leases_lost);
     count("sidecache_heartbeat_timeouts", "Requests that found no recent proof of contact with Redis", &coherence.heartbeat_timeouts);
     count("sidecache_purges_acknowledged", "Purges that all other sidecars acknowledged", &coherence.acknowledged);
@@ -152,8 +152,8 @@ fn register_cache(proxy: &Arc<Proxy>) {
     count("sidecache_journal_writes", "Purges kept for the rejoin", &coherence.journal_writes);
     count("sidecache_journal_failures", "Lines of the journal that could not be written to its file", proxy.coherence.journal_failures());
     count("sidecache_replayed_tags", "Tags purged at a rejoin", &coherence.replayed);
-    if let Some(shared) = proxy.coherence.shared() {
-        let link = &shared.link().counters;
+    if let Some(shared) = proxy.coherence.records() {
+        let link = &shared.client().counters;
         count("sidecache_redis_calls", "Calls to Redis", &link.calls);
         count("sidecache_redis_errors", "Calls to Redis that failed", &link.errors);
         count("sidecache_redis_renewals", "Redis clients replaced", &link.renewals);
@@ -167,22 +167,22 @@ fn register_cache(proxy: &Arc<Proxy>) {
     gauge("sidecache_memory_bytes", "Bytes of the entries in memory", |proxy| bytes(proxy.store.memory.weight()));
     gauge("sidecache_memory_limit_bytes", "Bytes that entries may take in memory", |proxy| bytes(proxy.store.memory.limit()));
     gauge("sidecache_local_tags", "Tags in the local table", |proxy| as_f64(proxy.coherence.local_tags()));
-    gauge("sidecache_fills_in_flight", "Fills under way", |proxy| as_f64(proxy.flights.len()));
-    gauge("sidecache_admissions", "Admitted credentials remembered", |proxy| as_f64(proxy.admissions.len()));
+    gauge("sidecache_fills_in_flight", "Fills under way", |proxy| as_f64(proxy.fills.len()));
+    gauge("sidecache_admissions", "Admitted credentials remembered", |proxy| as_f64(proxy.authorized_clients.len()));
     gauge("sidecache_events_subscribers", "Who listens to events", |proxy| as_f64(proxy.events.listeners()));
-    gauge("sidecache_journal_depth", "Purges that wait for Redis", |proxy| as_f64(proxy.coherence.standings().journal));
+    gauge("sidecache_journal_depth", "Purges that wait for Redis", |proxy| as_f64(proxy.coherence.status().journal));
     gauge("sidecache_lease_held", "1 while hits from memory need no look at Redis", |proxy| {
         f64::from(u8::from(proxy.coherence.has_lease()))
     });
-    gauge("sidecache_peers", "Other sidecars that live", |proxy| as_f64(proxy.coherence.standings().peers));
-    gauge("sidecache_purges_waiting", "Purges that wait for other sidecars", |proxy| as_f64(proxy.coherence.standings().waits));
-    gauge("sidecache_redis_up", "1 while Redis is in use", |proxy| f64::from(u8::from(proxy.coherence.mode() == Mode::Shared)));
+    gauge("sidecache_peers", "Other sidecars that live", |proxy| as_f64(proxy.coherence.status().peers));
+    gauge("sidecache_purges_waiting", "Purges that wait for other sidecars", |proxy| as_f64(proxy.coherence.status().waits));
+    gauge("sidecache_redis_up", "1 while Redis is in use", |proxy| f64::from(u8::from(proxy.coherence.mode() == CoherenceMode::Shared)));
 }
 
-pub(super) fn register_across(proxy: &Arc<Proxy>) {
-    let Some(across) = proxy.across.get() else { return };
-    let measures = Measures(&proxy.metrics);
-    measures.count("sidecache_cluster_leases", "Fills for all sidecars", &across.counters.leases);
+pub(super) fn register_cluster_fills(proxy: &Arc<Proxy>) {
+    let Some(across) = proxy.cluster_fills.get() else { return };
+    let measures = MetricsRegistrar(&proxy.metrics);
+    measures.count("sidecache_cluster_leases", "Fills for all sidecars", &across.counters.locks);
     measures.count("sidecache_cluster_waits", "Waits for fills of other sidecars", &across.counters.waits);
     measures.count(
         "sidecache_cluster_wait_timeouts",
@@ -194,14 +194,14 @@ pub(super) fn register_across(proxy: &Arc<Proxy>) {
         "Waits for fills of other sidecars not begun, because too many wait",
         &across.counters.waiters_rejected,
     );
-    measures.count("sidecache_cluster_gaps", "Times that the ends of others' fills may have been missed", &across.counters.gaps);
+    measures.count("sidecache_cluster_gaps", "Times that the ends of others' fills may have been missed", &across.counters.lags);
     for (name, help, read) in [
         (
             "sidecache_cluster_listening",
             "1 while the ends of others' fills are heard",
-            (|across| usize::from(across.is_listening())) as fn(&Across) -> usize,
+            (|across| usize::from(across.is_listening())) as fn(&ClusterFills) -> usize,
         ),
-        ("sidecache_cluster_waiting", "Fills that wait for another sidecar", Across::waiting),
+        ("sidecache_cluster_waiting", "Fills that wait for another sidecar", ClusterFills::waiting),
     ] {
         let across = Arc::downgrade(across);
         proxy.metrics.register_gauge(name, help, &[], move || across.upgrade().map_or(0.0, |across| as_f64(read(&across))));
@@ -214,9 +214,9 @@ pub(super) fn register_reloads(reloader: &Arc<Reloader>, metrics: &Metrics) {
         let labels = [("result", result.to_owned())];
         metrics.register_counter("sidecache_config_reloads", "Times that the file was read again", &labels, Arc::clone(counter));
     }
-    let gauge = |name: &'static str, help: &'static str, read: fn(&Standing) -> f64| {
+    let gauge = |name: &'static str, help: &'static str, read: fn(&ReloadStatus) -> f64| {
         let reloader = Arc::downgrade(reloader);
-        metrics.register_gauge(name, help, &[], move || reloader.upgrade().map_or(0.0, |reloader| read(&reloader.standing())));
+        metrics.register_gauge(name, help, &[], move || reloader.upgrade().map_or(0.0, |reloader| read(&reloader.status())));
     };
     gauge("sidecache_config_last_reload_successful", "1 while the rules in force are those of the file", |standing| {
         f64::from(u8::from(standing.refused.is_none()))

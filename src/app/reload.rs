@@ -13,38 +13,38 @@ use std::time::Duration;
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
-use crate::cache::fills::cluster::Across;
+use crate::cache::fills::cluster::ClusterFills;
 use crate::clock::{Clock, Wall};
-use crate::config::diff::{self, Change, Reading};
-use crate::config::{Config, Problem, Problems, Severity};
+use crate::config::diff::{self, ConfigChange, ConfigSnapshot};
+use crate::config::{Config, Diagnostic, Diagnostics, Severity};
 use crate::policy::credential::Hasher;
-use crate::policy::plan::Rules;
-use crate::policy::route::{Collapse, Mode};
-use crate::proxy::{self, Live, Proxy};
-use crate::telemetry::events::{Events, What};
+use crate::policy::plan::PolicyRules;
+use crate::policy::route::{Collapse, RouteMode};
+use crate::proxy::{self, ActiveConfig, Proxy};
+use crate::telemetry::events::{EventKind, Events};
 use crate::telemetry::metrics::{Counter, Metrics};
 
 /// How often the configuration is asked whether the file is to be watched, while it is not.
-const IDLE: Duration = Duration::from_secs(1);
+const IDLE_POLL_INTERVAL: Duration = Duration::from_secs(1);
 
 /// What a reload came to, or would come to.
 #[derive(Clone, Debug, Serialize)]
-pub struct Report {
+pub struct ReloadReport {
     /// Whether the file can be used.
     pub ok: bool,
     /// What it says otherwise than the rules in force.
-    pub changes: Vec<Change>,
+    pub changes: Vec<ConfigChange>,
     /// What it asks for that waits for a restart, as `section.key`.
     pub restart_needed: Vec<String>,
     /// What is wrong with it, or looks wrong.
-    pub problems: Vec<Told>,
+    pub problems: Vec<ReloadNotice>,
     /// The same as `sidecache check` prints it.
     pub text: String,
 }
 
 /// A problem of the file.
 #[derive(Clone, Debug, Serialize)]
-pub struct Told {
+pub struct ReloadNotice {
     /// `error`, `warning` or `note`.
     pub severity: &'static str,
     /// The line, from 1; 0 when it is about the whole file.
@@ -57,8 +57,8 @@ pub struct Told {
     pub hint: Option<String>,
 }
 
-impl Told {
-    fn of(problem: &Problem) -> Self {
+impl ReloadNotice {
+    fn from_diagnostic(problem: &Diagnostic) -> Self {
         let severity = match problem.severity {
             Severity::Error => "error",
             Severity::Warning => "warning",
@@ -71,11 +71,11 @@ impl Told {
 
 /// How it stands with the file.
 #[derive(Clone, Debug)]
-pub struct Standing {
+pub struct ReloadStatus {
     /// The file; none for rules that were made without one.
     pub file: Option<PathBuf>,
     /// The switch for all routes.
-    pub mode: Mode,
+    pub mode: RouteMode,
     /// When the rules in force were read.
     pub loaded: Wall,
     /// How often rules came into force.
@@ -88,7 +88,7 @@ pub struct Standing {
 
 /// Counts of what reloads come to.
 #[derive(Clone, Debug, Default)]
-pub struct Counters {
+pub struct ReloadCounters {
     /// Files put in force.
     pub ok: Arc<Counter>,
     /// Files refused.
@@ -97,7 +97,7 @@ pub struct Counters {
 
 /// What no reload changes.
 #[derive(Clone, Debug)]
-pub struct Fixed {
+pub struct StartupSettings {
     object: u64,
     variants: usize,
     refreshes: usize,
@@ -109,10 +109,10 @@ pub struct Fixed {
     hasher: Hasher,
 }
 
-impl Fixed {
+impl StartupSettings {
     /// What the file says at the start.
     #[must_use]
-    pub fn of(config: &Config, hasher: Hasher) -> Self {
+    pub fn from_config(config: &Config, hasher: Hasher) -> Self {
         let limits = &config.limits;
         Self {
             object: limits.object,
@@ -128,9 +128,9 @@ impl Fixed {
     }
 
     /// The rules and settings of a file, with what is fixed. Takes the routes out of it.
-    pub fn live(&self, config: &mut Config, metrics: &Metrics) -> Live {
+    pub fn active_config(&self, config: &mut Config, metrics: &Metrics) -> ActiveConfig {
         let limits = &config.limits;
-        let settings = proxy::Settings {
+        let settings = proxy::ProxySettings {
             max_tags: limits.tags,
             max_variants: self.variants,
             keep_stale: limits.stale,
@@ -144,7 +144,7 @@ impl Fixed {
             tunnel_timeout: self.tunnel_timeout,
             debug_headers: config.debug_headers,
         };
-        let rules = Rules {
+        let rules = PolicyRules {
             routes: std::mem::take(&mut config.routes),
             purges: std::mem::take(&mut config.purges),
             credential: Arc::clone(&config.credential),
@@ -152,7 +152,7 @@ impl Fixed {
             max_key: usize::try_from(limits.key).unwrap_or(usize::MAX),
         };
         let table = metrics.table(rules.routes.iter().map(|route| route.name().to_owned()));
-        Live { rules: Arc::new(rules), settings, table }
+        ActiveConfig { rules: Arc::new(rules), settings, table }
     }
 }
 
@@ -161,24 +161,30 @@ impl Fixed {
 pub struct Reloader {
     proxy: Arc<Proxy>,
     events: Arc<Events>,
-    fixed: Fixed,
+    startup: StartupSettings,
     clock: Clock,
-    started: Reading,
+    started: ConfigSnapshot,
     /// Held for the whole of a reload.
-    turn: Mutex<Reading>,
-    standing: Mutex<Standing>,
+    current: Mutex<ConfigSnapshot>,
+    status: Mutex<ReloadStatus>,
     watch: Mutex<Option<Duration>>,
     /// What was read last, whatever came of it.
-    seen: Mutex<Result<String, String>>,
+    last_read: Mutex<Result<String, String>>,
     /// What it has done.
-    pub counters: Counters,
+    pub counters: ReloadCounters,
 }
 
 impl Reloader {
     /// For rules that are in force already, with the config that they came from and its reading.
     #[must_use]
-    pub fn new(proxy: Arc<Proxy>, events: Arc<Events>, fixed: Fixed, (config, reading): (&Config, Reading), clock: Clock) -> Self {
-        let standing = Standing {
+    pub fn new(
+        proxy: Arc<Proxy>,
+        events: Arc<Events>,
+        fixed: StartupSettings,
+        (config, reading): (&Config, ConfigSnapshot),
+        clock: Clock,
+    ) -> Self {
+        let standing = ReloadStatus {
             file: config.file.clone(),
             mode: config.mode,
             loaded: clock.wall(),
@@ -189,28 +195,28 @@ impl Reloader {
         Self {
             proxy,
             events,
-            fixed,
+            startup: fixed,
             clock,
             started: reading.clone(),
-            turn: Mutex::new(reading),
-            standing: Mutex::new(standing),
+            current: Mutex::new(reading),
+            status: Mutex::new(standing),
             watch: Mutex::new(config.watch),
-            seen: Mutex::new(Ok(config.text.to_string())),
-            counters: Counters::default(),
+            last_read: Mutex::new(Ok(config.text.to_string())),
+            counters: ReloadCounters::default(),
         }
     }
 
     /// How it stands.
     #[must_use]
-    pub fn standing(&self) -> Standing {
-        lock(&self.standing).clone()
+    pub fn status(&self) -> ReloadStatus {
+        lock(&self.status).clone()
     }
 
     /// Reads the file again, and puts it in force if it is right.
-    pub fn reload(&self) -> Report {
-        let mut turn = lock(&self.turn);
-        let Some(file) = self.standing().file else {
-            return refused(&Problems::unreadable(
+    pub fn reload(&self) -> ReloadReport {
+        let mut turn = lock(&self.current);
+        let Some(file) = self.status().file else {
+            return refused(&Diagnostics::unreadable(
                 "proxy.toml",
                 "these rules were not read from a file".to_owned(),
                 "start with `--config FILE`",
@@ -218,11 +224,11 @@ impl Reloader {
         };
         match Config::load(&file) {
             Ok(config) => {
-                *lock(&self.seen) = Ok(config.text.to_string());
+                *lock(&self.last_read) = Ok(config.text.to_string());
                 self.accept(&mut turn, config)
             }
             Err(problems) => {
-                *lock(&self.seen) = std::fs::read_to_string(&file).map_err(|error| error.to_string());
+                *lock(&self.last_read) = std::fs::read_to_string(&file).map_err(|error| error.to_string());
                 self.refuse(&problems)
             }
         }
@@ -230,29 +236,29 @@ impl Reloader {
 
     /// What a reload with this text would come to. Nothing is changed.
     #[must_use]
-    pub fn check(&self, text: &str) -> Report {
-        let turn = lock(&self.turn);
-        let name = self.standing().file.map_or_else(|| "proxy.toml".to_owned(), |file| file.display().to_string());
+    pub fn check(&self, text: &str) -> ReloadReport {
+        let turn = lock(&self.current);
+        let name = self.status().file.map_or_else(|| "proxy.toml".to_owned(), |file| file.display().to_string());
         match Config::parse(text, &name, &|variable| std::env::var(variable).ok()) {
             Ok(config) => self.compare(&turn, &config).0,
             Err(problems) => refused(&problems),
         }
     }
 
-    fn compare(&self, before: &Reading, config: &Config) -> (Report, Reading) {
-        let reading = Reading::of(config);
+    fn compare(&self, before: &ConfigSnapshot, config: &Config) -> (ReloadReport, ConfigSnapshot) {
+        let reading = ConfigSnapshot::from_config(config);
         let text: Vec<String> = config.warnings.iter().map(ToString::to_string).collect();
-        let report = Report {
+        let report = ReloadReport {
             ok: true,
             changes: diff::changes(before, &reading),
             restart_needed: diff::waiting_for_restart(&self.started, &reading),
-            problems: config.warnings.iter().map(Told::of).collect(),
+            problems: config.warnings.iter().map(ReloadNotice::from_diagnostic).collect(),
             text: text.join("\n"),
         };
         (report, reading)
     }
 
-    fn accept(&self, turn: &mut Reading, mut config: Config) -> Report {
+    fn accept(&self, turn: &mut ConfigSnapshot, mut config: Config) -> ReloadReport {
         let (report, reading) = self.compare(turn, &config);
         for warning in &config.warnings {
             tracing::warn!(line = warning.line, "{}", warning.message);
@@ -262,18 +268,18 @@ impl Reloader {
         }
         *lock(&self.watch) = config.watch;
         let mode = config.mode;
-        self.proxy.put_in_force(self.fixed.live(&mut config, &self.proxy.metrics));
+        self.proxy.activate(self.startup.active_config(&mut config, &self.proxy.metrics));
         if !report.changes.is_empty() {
             // What was found of other rules says nothing of these.
-            self.proxy.shadow.begin_anew();
+            self.proxy.shadow.reset();
             super::metrics::watch_routes(&self.proxy);
         }
         *turn = reading;
         let now = self.clock.wall();
         {
-            let mut standing = lock(&self.standing);
+            let mut standing = lock(&self.status);
             let (loads, restart_needed) = (standing.loads + 1, report.restart_needed.clone());
-            *standing = Standing { mode, loaded: now, loads, refused: None, restart_needed, file: standing.file.take() };
+            *standing = ReloadStatus { mode, loaded: now, loads, refused: None, restart_needed, file: standing.file.take() };
         }
         self.counters.ok.inc();
         tracing::info!(changes = report.changes.len(), "the file was read again, and its rules are in force");
@@ -283,29 +289,30 @@ impl Reloader {
                 "the file asks for more than a reload can change; that waits for a restart"
             );
         }
-        self.events.publish(now, What::Reload { ok: true, changes: report.changes.len(), error: None });
+        self.events.publish(now, EventKind::Reload { ok: true, changes: report.changes.len(), error: None });
         report
     }
 
-    fn refuse(&self, problems: &Problems) -> Report {
+    fn refuse(&self, problems: &Diagnostics) -> ReloadReport {
         let (now, report) = (self.clock.wall(), refused(problems));
-        lock(&self.standing).refused = Some((now, report.text.clone()));
+        lock(&self.status).refused = Some((now, report.text.clone()));
         self.counters.failed.inc();
         let first = report.problems.first();
         let (line, message) = first.map_or((0, ""), |problem| (problem.line, problem.message.as_str()));
         tracing::error!(line, problems = report.problems.len(), "the file was read again and is refused, the old rules stay: {message}");
-        self.events.publish(now, What::Reload { ok: false, changes: 0, error: Some(report.text.clone()) });
+        self.events.publish(now, EventKind::Reload { ok: false, changes: 0, error: Some(report.text.clone()) });
         report
     }
 
     /// Routes may ask for fills that all sidecars share although none did at the start.
     fn share_fills(&self) {
         let proxy = &self.proxy;
-        if proxy.across.get().is_none()
-            && let Some(across) = Across::new(Arc::clone(&proxy.coherence), self.fixed.waiters, self.fixed.wait, proxy.tasks.clone())
-            && proxy.across.set(across).is_ok()
+        if proxy.cluster_fills.get().is_none()
+            && let Some(across) =
+                ClusterFills::new(Arc::clone(&proxy.coherence), self.startup.waiters, self.startup.wait, proxy.tasks.clone())
+            && proxy.cluster_fills.set(across).is_ok()
         {
-            super::metrics::register_across(proxy);
+            super::metrics::register_cluster_fills(proxy);
         }
     }
 
@@ -314,12 +321,12 @@ impl Reloader {
         let mut before = None;
         loop {
             let every = *lock(&self.watch);
-            if stop.run_until_cancelled(tokio::time::sleep(every.unwrap_or(IDLE))).await.is_none() {
+            if stop.run_until_cancelled(tokio::time::sleep(every.unwrap_or(IDLE_POLL_INTERVAL))).await.is_none() {
                 return;
             }
-            let (Some(file), true) = (self.standing().file, every.is_some()) else { continue };
+            let (Some(file), true) = (self.status().file, every.is_some()) else { continue };
             let now = tokio::fs::read_to_string(&file).await.map_err(|error| error.to_string());
-            let changed = *lock(&self.seen) != now;
+            let changed = *lock(&self.last_read) != now;
             if changed && before.as_ref() == Some(&now) {
                 self.reload_elsewhere().await;
             }
@@ -329,7 +336,7 @@ impl Reloader {
 
     /// Reloads at each SIGHUP, until `stop`.
     #[cfg(unix)]
-    pub async fn hang_ups(self: Arc<Self>, stop: CancellationToken) {
+    pub async fn reload_on_sighup(self: Arc<Self>, stop: CancellationToken) {
         let Ok(mut signals) = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::hangup()) else {
             tracing::warn!("SIGHUP cannot be heard; the file and the admin API reload the rules");
             return;
@@ -340,21 +347,23 @@ impl Reloader {
     }
 
     /// Reloads on a thread that may wait for the disk.
-    pub async fn reload_elsewhere(self: &Arc<Self>) -> Report {
+    pub async fn reload_elsewhere(self: &Arc<Self>) -> ReloadReport {
         let reloader = Arc::clone(self);
         match tokio::task::spawn_blocking(move || reloader.reload()).await {
             Ok(report) => report,
             // It panicked, and its panic was logged. The old rules stay.
-            Err(_) => {
-                refused(&Problems::unreadable("proxy.toml", "the reload failed within".to_owned(), "see the log, and report it as a bug"))
-            }
+            Err(_) => refused(&Diagnostics::unreadable(
+                "proxy.toml",
+                "the reload failed within".to_owned(),
+                "see the log, and report it as a bug",
+            )),
         }
     }
 }
 
-fn refused(problems: &Problems) -> Report {
-    let told = problems.iter().map(Told::of).collect();
-    Report { ok: false, changes: Vec::new(), restart_needed: Vec::new(), problems: told, text: problems.to_string() }
+fn refused(problems: &Diagnostics) -> ReloadReport {
+    let told = problems.iter().map(ReloadNotice::from_diagnostic).collect();
+    ReloadReport { ok: false, changes: Vec::new(), restart_needed: Vec::new(), problems: told, text: problems.to_string() }
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -62,7 +62,7 @@ impl Nonce {
     /// When the last of the soft purges was that alone made this state of an earlier one, in milliseconds of Redis's clock. Nothing where the
     /// two are the same, or anything else came between.
     #[must_use]
-    pub fn softened_from(self, earlier: Self) -> Option<u64> {
+    pub fn soft_purged_from(self, earlier: Self) -> Option<u64> {
         let (now, then) = (u128::from_be_bytes(self.0), u128::from_be_bytes(earlier.0));
         let soft = now & u128::from(u64::MAX);
         // Of 44 bits, so the conversion never fails.
@@ -121,22 +121,22 @@ pub struct Entry {
     /// What it may be used for when it is no longer fresh.
     pub leeway: Leeway,
     /// How long the app took to send it.
-    pub took: Duration,
+    pub fetch_duration: Duration,
     /// The tags that the app named. A 304 need not name them again.
-    pub named: Box<[Tag]>,
+    pub response_tags: Box<[Tag]>,
 }
 
 /// What is said of a response besides its head and body.
 #[derive(Clone, Debug)]
-pub struct Facts {
+pub struct EntryMetadata {
     /// Its times.
     pub times: Times,
     /// What it may be used for when it is no longer fresh.
     pub leeway: Leeway,
     /// How long the app took to send it.
-    pub took: Duration,
+    pub fetch_duration: Duration,
     /// The tags that the app named.
-    pub named: Box<[Tag]>,
+    pub response_tags: Box<[Tag]>,
 }
 
 /// Says which headers the variants of a key differ by.
@@ -153,37 +153,37 @@ impl Entry {
     ///
     /// Slices of hyper's and fred's read buffers would keep those buffers alive (measured: 16 KiB for 100 bytes).
     #[must_use]
-    pub fn compact(key: &[u8], status: StatusCode, headers: &HeaderMap, body: &[Bytes], facts: Facts) -> Self {
+    pub fn compact(key: &[u8], status: StatusCode, headers: &HeaderMap, body: &[Bytes], facts: EntryMetadata) -> Self {
         let content = body.iter().map(Bytes::len).sum();
         let mut whole = joined(key, headers, body.iter().map(|chunk| &chunk[..]), content);
         let key = whole.split_to(key.len());
         let headers = own_headers(&mut whole, headers, content);
-        Self::of(key, status, headers, whole, facts)
+        Self::new(key, status, headers, whole, facts)
     }
 
     /// The same response with another head: what the app has just confirmed. The body is shared, not copied.
     #[must_use]
-    pub fn confirmed(&self, key: &[u8], headers: &HeaderMap, facts: Facts) -> Self {
+    pub fn revalidated(&self, key: &[u8], headers: &HeaderMap, facts: EntryMetadata) -> Self {
         let mut whole = joined(key, headers, std::iter::empty(), 0);
         let key = whole.split_to(key.len());
         let headers = own_headers(&mut whole, headers, self.body.len());
-        Self::of(key, self.status, headers, self.body.clone(), facts)
+        Self::new(key, self.status, headers, self.body.clone(), facts)
     }
 
-    fn of(key: Bytes, status: StatusCode, headers: HeaderMap, body: Bytes, facts: Facts) -> Self {
-        let Facts { times, leeway, took, named } = facts;
-        Self { key, status, headers, body, times, leeway, took, named }
+    fn new(key: Bytes, status: StatusCode, headers: HeaderMap, body: Bytes, facts: EntryMetadata) -> Self {
+        let EntryMetadata { times, leeway, fetch_duration: took, response_tags: named } = facts;
+        Self { key, status, headers, body, times, leeway, fetch_duration: took, response_tags: named }
     }
 
     /// For how long it is still kept: the rest of its freshness, and the longest of its windows.
     #[must_use]
-    pub fn kept_for(&self, now: Wall) -> Duration {
+    pub fn retained_for(&self, now: Wall) -> Duration {
         let keep = i64::try_from(self.leeway.keep.as_millis()).unwrap_or(i64::MAX);
         Duration::from_millis(u64::try_from(self.times.ttl_ms(now).saturating_add(keep)).unwrap_or_default())
     }
 
     /// The fields that are the response's own, and not places for a hit to fill in.
-    pub fn own(&self) -> impl Iterator<Item = (&HeaderName, &HeaderValue)> {
+    pub fn stored_headers(&self) -> impl Iterator<Item = (&HeaderName, &HeaderValue)> {
         self.headers.iter().filter(|(name, value)| is_own(name, value))
     }
 
@@ -194,7 +194,7 @@ impl Entry {
         const SLOT: usize = 112;
         let names: usize = self.headers.keys().map(|name| name.as_str().len()).sum();
         let values: usize = self.headers.values().map(HeaderValue::len).sum();
-        let tags: usize = self.named.iter().map(|tag| tag.as_str().len() + 32).sum();
+        let tags: usize = self.response_tags.iter().map(|tag| tag.as_str().len() + 32).sum();
         size_of::<Self>()
             + tags
             + self.key.len()
@@ -272,7 +272,7 @@ mod tests {
             headers.append(name, HeaderValue::from_static(value));
         }
         let times = Times { received: Wall(1), initial_age: Duration::ZERO, lifetime: Duration::from_secs(1) };
-        let facts = Facts { times, leeway: Leeway::default(), took: Duration::ZERO, named: Box::default() };
+        let facts = EntryMetadata { times, leeway: Leeway::default(), fetch_duration: Duration::ZERO, response_tags: Box::default() };
         let body = [Bytes::from_static(b"ab"), Bytes::from_static(b"c")];
         let entry = Entry::compact(b"key", StatusCode::OK, &headers, &body, facts.clone());
         assert_eq!((&entry.key[..], &entry.body[..]), (&b"key"[..], &b"abc"[..]));
@@ -282,7 +282,7 @@ mod tests {
         assert!(entry.weight() > 300);
 
         headers.remove("link");
-        let again = entry.confirmed(b"key 2", &headers, facts);
+        let again = entry.revalidated(b"key 2", &headers, facts);
         assert_eq!((&again.key[..], &again.body[..], again.body.as_ptr()), (&b"key 2"[..], &b"abc"[..], entry.body.as_ptr()));
         assert_eq!((again.headers.contains_key("link"), &again.headers[CONTENT_LENGTH]), (false, &HeaderValue::from_static("3")));
     }
@@ -303,11 +303,11 @@ mod tests {
             nonce.0[8..].copy_from_slice(&(ms << 20 | step).to_be_bytes());
             nonce
         };
-        assert_eq!(then.softened_from(then), None);
-        assert_eq!(soft(1_700_000_000_123, 0xf_ffff).softened_from(then), Some(1_700_000_000_123));
-        assert_eq!(soft(8, 2).softened_from(soft(8, 1)), Some(8), "two in one millisecond");
+        assert_eq!(then.soft_purged_from(then), None);
+        assert_eq!(soft(1_700_000_000_123, 0xf_ffff).soft_purged_from(then), Some(1_700_000_000_123));
+        assert_eq!(soft(8, 2).soft_purged_from(soft(8, 1)), Some(8), "two in one millisecond");
         let mut hard = soft(8, 1);
         hard.0[0] ^= 1;
-        assert_eq!((hard.softened_from(then), hard.softened_from(soft(8, 1))), (None, None));
+        assert_eq!((hard.soft_purged_from(then), hard.soft_purged_from(soft(8, 1))), (None, None));
     }
 }

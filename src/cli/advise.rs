@@ -7,9 +7,9 @@ use std::process::ExitCode;
 use clap::Args;
 use http::Method;
 
-use super::api_types::{Advice, ShadowReport, ShadowRoute};
+use super::api_types::{ApiAdvice, ApiShadowReport, ApiShadowRoute};
 use super::format::{clean, clean_lines, counted, percent};
-use super::remote::{Failure, Reach};
+use super::remote::{CommandError, RemoteArgs};
 
 pub(super) const EXAMPLES: &str = "\
 Examples:
@@ -20,20 +20,20 @@ Give a route `mode = \"shadow\"` to learn what it would do before it does it, or
 Read each line before you paste it: it is advice, and it comes from the traffic that was seen.";
 
 #[derive(Args, Debug)]
-pub(super) struct Asked {
+pub(super) struct AdviseArgs {
     /// The sidecar's own JSON, with every example, instead of TOML.
     #[arg(long)]
     json: bool,
     #[command(flatten)]
-    reach: Reach,
+    remote: RemoteArgs,
 }
 
-pub(super) fn run(path: &Path, asked: &Asked) -> Result<ExitCode, Failure> {
-    let reply = asked.reach.remote(path)?.ask(&Method::GET, "/shadow", None)?.accepted()?;
-    Ok(super::print(&if asked.json { reply.text.trim_end().to_owned() } else { told(&reply.read()?) }))
+pub(super) fn run(path: &Path, asked: &AdviseArgs) -> Result<ExitCode, CommandError> {
+    let reply = asked.remote.resolve(path)?.send(&Method::GET, "/shadow", None)?.error_for_status()?;
+    Ok(super::print(&if asked.json { reply.text.trim_end().to_owned() } else { render(&reply.read()?) }))
 }
 
-fn told(report: &ShadowReport) -> String {
+fn render(report: &ApiShadowReport) -> String {
     if report.routes.is_empty() && report.advice.is_empty() {
         return "# nothing to advise: no route has mode = \"shadow\" or audit, or none of them was asked for yet".to_owned();
     }
@@ -44,7 +44,7 @@ fn told(report: &ShadowReport) -> String {
     if report.advice.is_empty() {
         let _ = writeln!(text, "#\n# nothing to advise: no answer would have been stale, and none was shared that differs between callers");
     }
-    for Advice { route, why, toml, line } in &report.advice {
+    for ApiAdvice { route, why, toml, line } in &report.advice {
         let place = line.map(|line| format!(", line {line}")).unwrap_or_default();
         let _ = writeln!(text, "\n# {}{place}: {}", clean(route), clean(why));
         let _ = writeln!(text, "{}", clean_lines(toml.trim_end()));
@@ -53,7 +53,7 @@ fn told(report: &ShadowReport) -> String {
     text
 }
 
-fn seen(route: &ShadowRoute) -> String {
+fn seen(route: &ApiShadowRoute) -> String {
     let mut text = format!("{} ({}): {}", clean(&route.route), clean(&route.mode), counted(route.requests, "request"));
     if route.hit_rate.is_some() {
         let verb = if route.mode == "shadow" { "would be hits" } else { "hits" };

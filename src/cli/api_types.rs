@@ -7,14 +7,14 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Deserializer};
 
-use crate::policy::explain::Line;
+use crate::policy::explain::ExplainLine;
 
 /// A null counts as absent.
 fn or_default<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(deserializer: D) -> Result<T, D::Error> {
     Ok(Option::deserialize(deserializer)?.unwrap_or_default())
 }
 
-macro_rules! answers {
+macro_rules! api_types {
     ($($(#[$doc:meta])* $name:ident { $($field:ident: $kind:ty,)+ })+) => { $(
         $(#[$doc])*
         #[derive(Debug, Default, Deserialize)]
@@ -24,24 +24,24 @@ macro_rules! answers {
     )+ };
 }
 
-answers! {
+api_types! {
     /// `GET /stats`.
-    Stats {
+    ApiStats {
         version: String,
         now_ms: u64,
         uptime_s: f64,
         mode: String,
-        totals: Totals,
-        routes: Vec<Route>,
-        unrouted: Route,
-        tags: Vec<Tag>,
-        memory: Memory,
-        redis: Option<Redis>,
-        ready: Ready,
-        config: Config,
-        shadow: Shadow,
+        totals: ApiTotals,
+        routes: Vec<ApiRoute>,
+        unrouted: ApiRoute,
+        tags: Vec<ApiTag>,
+        memory: ApiMemory,
+        redis: Option<ApiRedis>,
+        ready: ApiReady,
+        config: ApiConfig,
+        shadow: ApiShadow,
     }
-    Totals {
+    ApiTotals {
         requests: BTreeMap<String, u64>,
         hit_ratio: Option<f64>,
         app_requests: u64,
@@ -49,9 +49,9 @@ answers! {
         time_saved_s: f64,
         bytes_from_cache: u64,
         bytes_from_app: u64,
-        latency: Latency,
+        latency: ApiLatency,
     }
-    Route {
+    ApiRoute {
         path: String,
         line: Option<u64>,
         mode: String,
@@ -60,10 +60,10 @@ answers! {
         app_requests_saved: u64,
         bytes_from_cache: u64,
         bytes_from_app: u64,
-        latency: Latency,
-        reasons: Vec<Reason>,
+        latency: ApiLatency,
+        reasons: Vec<ApiReason>,
     }
-    Reason {
+    ApiReason {
         disposition: String,
         reason: String,
         subject: Option<String>,
@@ -71,51 +71,51 @@ answers! {
         remedy: Option<String>,
         why: Option<String>,
     }
-    Latency { hit: Option<Times>, app: Option<Times>, }
-    Times { p50_ms: f64, }
-    Tag { tag: String, stored: u64, hits: u64, purged: u64, }
-    Memory { entries: u64, bytes: u64, limit_bytes: u64, evictions: u64, }
-    Redis { state: String, lease: bool, peers: u64, journal: u64, why: Option<String>, }
+    ApiLatency { hit: Option<ApiTimes>, app: Option<ApiTimes>, }
+    ApiTimes { p50_ms: f64, }
+    ApiTag { tag: String, stored: u64, hits: u64, purged: u64, }
+    ApiMemory { entries: u64, bytes: u64, limit_bytes: u64, evictions: u64, }
+    ApiRedis { state: String, lease: bool, peers: u64, journal: u64, why: Option<String>, }
     /// `GET /ready`.
-    Ready { status: String, reasons: Vec<String>, }
-    Config { file: String, loaded_ms: u64, loads: u64, error: Option<String>, restart_needed: Vec<String>, }
-    Shadow { findings: u64, audited: u64, audited_stale: u64, }
+    ApiReady { status: String, reasons: Vec<String>, }
+    ApiConfig { file: String, loaded_ms: u64, loads: u64, error: Option<String>, restart_needed: Vec<String>, }
+    ApiShadow { findings: u64, audited: u64, audited_stale: u64, }
 
     /// `POST /purge`.
-    Purged { tags: Vec<String>, everything: bool, soft: bool, took_ms: f64, }
+    ApiPurged { tags: Vec<String>, everything: bool, soft: bool, took_ms: f64, }
 
     /// `POST /explain`.
-    Live { request: String, lines: Vec<Line>, stored: Option<Stored>, }
-    Stored {
+    ApiExplanation { request: String, lines: Vec<ExplainLine>, stored: Option<ApiStored>, }
+    ApiStored {
         tier: String,
         status: u16,
         bytes: u64,
         age_s: Option<f64>,
         ttl_s: Option<f64>,
-        tags: Vec<EntryTag>,
+        tags: Vec<ApiEntryTag>,
         verdict: String,
         reason: Option<String>,
     }
-    EntryTag { tag: String, current: bool, }
+    ApiEntryTag { tag: String, current: bool, }
 
     /// `POST /reload` and `POST /check`.
-    Reload {
+    ApiReload {
         ok: bool,
-        changes: Vec<Change>,
+        changes: Vec<ApiChange>,
         restart_needed: Vec<String>,
-        problems: Vec<Problem>,
+        problems: Vec<ApiDiagnostic>,
         text: String,
     }
-    Change { what: String, change: String, keys: Vec<KeyChange>, effect: Option<String>, }
-    KeyChange { key: String, from: Option<String>, to: Option<String>, }
-    Problem { severity: String, line: u64, column: u64, message: String, hint: Option<String>, }
+    ApiChange { what: String, change: String, keys: Vec<ApiKeyChange>, effect: Option<String>, }
+    ApiKeyChange { key: String, from: Option<String>, to: Option<String>, }
+    ApiDiagnostic { severity: String, line: u64, column: u64, message: String, hint: Option<String>, }
 
     /// `GET /shadow`.
-    ShadowReport { routes: Vec<ShadowRoute>, advice: Vec<Advice>, }
-    ShadowRoute { route: String, mode: String, requests: u64, hit_rate: Option<f64>, stale: Finding, scope: Finding, audit: Audit, }
-    Finding { count: u64, unexplained: u64, }
-    Audit { asked: u64, stale: u64, }
-    Advice { route: String, why: String, toml: String, line: Option<u64>, }
+    ApiShadowReport { routes: Vec<ApiShadowRoute>, advice: Vec<ApiAdvice>, }
+    ApiShadowRoute { route: String, mode: String, requests: u64, hit_rate: Option<f64>, stale: ApiFinding, scope: ApiFinding, audit: ApiAudit, }
+    ApiFinding { count: u64, unexplained: u64, }
+    ApiAudit { asked: u64, stale: u64, }
+    ApiAdvice { route: String, why: String, toml: String, line: Option<u64>, }
 }
 
 #[cfg(test)]
@@ -124,7 +124,7 @@ mod tests {
 
     #[test]
     fn other_versions_are_understood() {
-        let stats: Stats =
+        let stats: ApiStats =
             serde_json::from_str(r#"{"version":"9","new":{"a":1},"totals":{"hit_ratio":null},"redis":null,"tags":null}"#).unwrap();
         assert_eq!((stats.version.as_str(), stats.totals.hit_ratio, stats.redis.is_none(), stats.tags.len()), ("9", None, true, 0));
     }

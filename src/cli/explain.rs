@@ -9,13 +9,13 @@ use clap::Args;
 use http::Method;
 use serde_json::json;
 
-use super::api_types::{Live, Stored};
+use super::api_types::{ApiExplanation, ApiStored};
 use super::format::{clean, seconds, size};
-use super::remote::{Failure, Reach, read_header};
+use super::remote::{CommandError, RemoteArgs, read_header};
 use crate::config::Config;
 use crate::policy::credential::Hasher;
-use crate::policy::explain::{Explained, Line, Question, explain};
-use crate::policy::plan::Rules;
+use crate::policy::explain::{ExplainLine, ExplainRequest, Explanation, explain};
+use crate::policy::plan::PolicyRules;
 
 pub(super) const EXAMPLES: &str = "\
 Examples:
@@ -27,7 +27,7 @@ The host is part of every key: without -H 'host: ...' the request is one for loc
 
 /// A request to be explained.
 #[derive(Args, Debug)]
-pub(super) struct Asked {
+pub(super) struct ExplainArgs {
     /// The method.
     method: String,
     /// The target: a path with its query.
@@ -48,17 +48,17 @@ pub(super) struct Asked {
     #[arg(long)]
     json: bool,
     #[command(flatten)]
-    reach: Reach,
+    remote: RemoteArgs,
 }
 
-pub(super) fn run(path: &Path, asked: &Asked) -> Result<ExitCode, Failure> {
+pub(super) fn run(path: &Path, asked: &ExplainArgs) -> Result<ExitCode, CommandError> {
     let question = asked.question()?;
-    let request = question.read().map_err(Failure::Usage)?;
+    let request = question.read().map_err(CommandError::Usage)?;
     if asked.live {
-        return live(&asked.reach.remote(path)?, &question, asked.json);
+        return live(&asked.remote.resolve(path)?, &question, asked.json);
     }
-    let config = Config::load(path).map_err(Failure::Config)?;
-    let explained = explain(&rules_of(config), &request);
+    let config = Config::load(path).map_err(CommandError::Config)?;
+    let explained = explain(&rules_from(config), &request);
     if asked.json {
         let answer = json!({ "request": explained.request, "lines": explained.lines, "stored": null });
         return Ok(super::print(&format!("{answer:#}")));
@@ -66,18 +66,18 @@ pub(super) fn run(path: &Path, asked: &Asked) -> Result<ExitCode, Failure> {
     Ok(super::print(text(&explained).trim_end()))
 }
 
-impl Asked {
-    fn question(&self) -> Result<Question, Failure> {
+impl ExplainArgs {
+    fn question(&self) -> Result<ExplainRequest, CommandError> {
         let headers = self.headers.iter().map(|given| read_header(given)).collect::<Result<_, _>>()?;
         let (method, target) = (self.method.clone(), self.target.clone());
-        Ok(Question { method, target, headers, data: self.data.clone(), trusted: self.trusted })
+        Ok(ExplainRequest { method, target, headers, data: self.data.clone(), trusted: self.trusted })
     }
 }
 
 /// The rules of a file, as far as they can be known without the parts that run.
-pub(super) fn rules_of(config: Config) -> Rules {
+pub(super) fn rules_from(config: Config) -> PolicyRules {
     let secret = config.redis.as_ref().and_then(|redis| redis.secret.as_ref());
-    Rules {
+    PolicyRules {
         hasher: secret.map_or_else(Hasher::default, |secret| Hasher::new(secret.expose().as_bytes())),
         routes: config.routes,
         purges: config.purges,
@@ -86,15 +86,15 @@ pub(super) fn rules_of(config: Config) -> Rules {
     }
 }
 
-fn live(remote: &super::remote::Remote, question: &Question, as_json: bool) -> Result<ExitCode, Failure> {
-    let reply = remote.ask(&Method::POST, "/explain", Some(&json!(question)))?.accepted()?;
+fn live(remote: &super::remote::Remote, question: &ExplainRequest, as_json: bool) -> Result<ExitCode, CommandError> {
+    let reply = remote.send(&Method::POST, "/explain", Some(&json!(question)))?.error_for_status()?;
     if as_json {
         return Ok(super::print(reply.text.trim_end()));
     }
-    let Live { request, lines, stored } = reply.read()?;
+    let ApiExplanation { request, lines, stored } = reply.read()?;
     // Only a GET or HEAD that has a key could have something stored.
     let keyed = lines.iter().any(|line| line.name == "key");
-    let mut text = text(&Explained { request, lines });
+    let mut text = text(&Explanation { request, lines });
     match &stored {
         Some(stored) => text.push_str(&stored_lines(stored)),
         None if keyed => {
@@ -108,15 +108,15 @@ fn live(remote: &super::remote::Remote, question: &Question, as_json: bool) -> R
     Ok(super::print(text.trim_end()))
 }
 
-fn text(explained: &Explained) -> String {
+fn text(explained: &Explanation) -> String {
     let mut text = format!("{}\n", clean(&explained.request));
-    for Line { name, value } in &explained.lines {
+    for ExplainLine { name, value } in &explained.lines {
         add(&mut text, name, value);
     }
     text
 }
 
-fn stored_lines(stored: &Stored) -> String {
+fn stored_lines(stored: &ApiStored) -> String {
     let mut text = String::new();
     let place = match stored.tier.as_str() {
         "memory" => "in memory",

@@ -13,17 +13,17 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 /// How long connecting may take: a sidecar is near.
-const CONNECT: Duration = Duration::from_secs(2);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Where to connect.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Place {
+pub(super) struct Endpoint {
     /// A name or an address, IPv6 without brackets.
     host: String,
     port: u16,
 }
 
-impl Place {
+impl Endpoint {
     /// Reads `http://host:port`, `host:port` or `host`.
     pub(super) fn parse(text: &str, default_port: u16) -> Result<Self, String> {
         let lower = text.to_ascii_lowercase();
@@ -47,7 +47,7 @@ impl Place {
     }
 
     /// The place of a listener on this machine: what listens on all addresses is asked on the loopback.
-    pub(super) fn of(address: SocketAddr) -> Self {
+    pub(super) fn for_listener(address: SocketAddr) -> Self {
         let ip = match address.ip() {
             IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
             IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
@@ -58,8 +58,8 @@ impl Place {
 
     /// Connects. Returns the address that answered as well.
     pub(super) async fn connect(&self) -> io::Result<(SendRequest<Full<Bytes>>, SocketAddr)> {
-        let late = || io::Error::new(io::ErrorKind::TimedOut, format!("no connection within {} s", CONNECT.as_secs()));
-        let stream = timeout(CONNECT, TcpStream::connect((self.host.as_str(), self.port))).await.map_err(|_| late())??;
+        let late = || io::Error::new(io::ErrorKind::TimedOut, format!("no connection within {} s", CONNECT_TIMEOUT.as_secs()));
+        let stream = timeout(CONNECT_TIMEOUT, TcpStream::connect((self.host.as_str(), self.port))).await.map_err(|_| late())??;
         let address = stream.peer_addr()?;
         stream.set_nodelay(true)?;
         let (sender, connection) = handshake(TokioIo::new(stream)).await.map_err(io::Error::other)?;
@@ -69,7 +69,7 @@ impl Place {
     }
 }
 
-impl fmt::Display for Place {
+impl fmt::Display for Endpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.host.contains(':') { write!(f, "[{}]:{}", self.host, self.port) } else { write!(f, "{}:{}", self.host, self.port) }
     }
@@ -94,22 +94,22 @@ mod tests {
             ("http://sidecar:80", "sidecar:80"),
             ("[::1]:9091", "[::1]:9091"),
         ] {
-            assert_eq!(Place::parse(given, 9090).map(|place| place.to_string()).as_deref(), Ok(read), "{given}");
+            assert_eq!(Endpoint::parse(given, 9090).map(|place| place.to_string()).as_deref(), Ok(read), "{given}");
         }
     }
 
     #[test]
     fn what_is_no_place_is_refused_without_being_repeated() {
         for given in ["https://h:1", "http://user:hunter2@h:1", "http://h:1/hunter2?a", "http://h:hunter2", ""] {
-            let said = Place::parse(given, 9090).unwrap_err();
+            let said = Endpoint::parse(given, 9090).unwrap_err();
             assert!(!said.contains("user:"), "{given}: {said}");
         }
-        assert!(Place::parse("user:hunter2@h", 1).is_err_and(|said| !said.contains("hunter2")));
+        assert!(Endpoint::parse("user:hunter2@h", 1).is_err_and(|said| !said.contains("hunter2")));
     }
 
     #[test]
     fn what_listens_everywhere_is_asked_on_the_loopback() {
-        let place = |text: &str| Place::of(text.parse().unwrap()).to_string();
+        let place = |text: &str| Endpoint::for_listener(text.parse().unwrap()).to_string();
         assert_eq!([place("0.0.0.0:1"), place("[::]:1"), place("10.0.0.7:1")], ["127.0.0.1:1", "[::1]:1", "10.0.0.7:1"]);
     }
 }

@@ -8,9 +8,9 @@ use clap::Args;
 use http::Method;
 use serde_json::json;
 
-use super::api_types::Purged;
+use super::api_types::ApiPurged;
 use super::format::{clean, counted, millis};
-use super::remote::{Failure, Reach};
+use super::remote::{CommandError, RemoteArgs};
 
 pub(super) const EXAMPLES: &str = "\
 Examples:
@@ -22,7 +22,7 @@ Examples:
 #[derive(Args, Debug)]
 #[allow(clippy::struct_excessive_bools, reason = "each is a flag of the command line")]
 #[group(id = "named", required = true, multiple = true, args = ["tags", "urls", "everything"])]
-pub(super) struct Asked {
+pub(super) struct PurgeArgs {
     /// A tag. May be repeated.
     #[arg(long = "tag", value_name = "TAG")]
     tags: Vec<String>,
@@ -42,7 +42,7 @@ pub(super) struct Asked {
     #[arg(long)]
     json: bool,
     #[command(flatten)]
-    reach: Reach,
+    remote: RemoteArgs,
 }
 
 /// What came of asking the operator.
@@ -53,22 +53,23 @@ enum Consent {
     NobodyToAsk,
 }
 
-pub(super) fn run(path: &Path, asked: &Asked) -> Result<ExitCode, Failure> {
+pub(super) fn run(path: &Path, asked: &PurgeArgs) -> Result<ExitCode, CommandError> {
     for url in &asked.urls {
         check_url(url)?;
     }
     if let Some(empty) = asked.tags.iter().find(|tag| tag.trim().is_empty()) {
-        return Err(Failure::Usage(format!("--tag {empty:?} is no tag; an unset variable of the shell?")));
+        return Err(CommandError::Usage(format!("--tag {empty:?} is no tag; an unset variable of the shell?")));
     }
-    let remote = asked.reach.remote(path)?;
+    let remote = asked.remote.resolve(path)?;
     if asked.everything {
-        let question = format!("Purge everything that the sidecar at {} has stored? The app is asked anew for all of it.", remote.place());
+        let question =
+            format!("Purge everything that the sidecar at {} has stored? The app is asked anew for all of it.", remote.endpoint());
         let terminal = std::io::stdin().is_terminal();
         match consent(asked.yes, terminal, &question, &mut std::io::stdin().lock(), &mut std::io::stderr().lock()) {
             Consent::Given => {}
-            Consent::Refused => return Err(Failure::Failed("nothing was purged".to_owned())),
+            Consent::Refused => return Err(CommandError::Failed("nothing was purged".to_owned())),
             Consent::NobodyToAsk => {
-                return Err(Failure::Usage("--everything asks first, and here is no terminal to ask at; add --yes".to_owned()));
+                return Err(CommandError::Usage("--everything asks first, and here is no terminal to ask at; add --yes".to_owned()));
             }
         }
     }
@@ -77,15 +78,15 @@ pub(super) fn run(path: &Path, asked: &Asked) -> Result<ExitCode, Failure> {
     } else {
         json!({ "tags": asked.tags, "urls": asked.urls, "soft": asked.soft })
     };
-    let reply = remote.ask(&Method::POST, "/purge", Some(&body))?.accepted()?;
-    Ok(super::print(&if asked.json { reply.text.trim_end().to_owned() } else { told(&reply.read()?) }))
+    let reply = remote.send(&Method::POST, "/purge", Some(&body))?.error_for_status()?;
+    Ok(super::print(&if asked.json { reply.text.trim_end().to_owned() } else { render(&reply.read()?) }))
 }
 
-fn check_url(given: &str) -> Result<(), Failure> {
+fn check_url(given: &str) -> Result<(), CommandError> {
     let known = url::Url::parse(given).ok().filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
     match known {
         Some(_) => Ok(()),
-        None => Err(Failure::Usage(format!("--url {given:?} is no URL; write it with its host, as in http://app.example.com/path"))),
+        None => Err(CommandError::Usage(format!("--url {given:?} is no URL; write it with its host, as in http://app.example.com/path"))),
     }
 }
 
@@ -102,7 +103,7 @@ fn consent(yes: bool, terminal: bool, question: &str, answers: &mut dyn BufRead,
     if given { Consent::Given } else { Consent::Refused }
 }
 
-fn told(purged: &Purged) -> String {
+fn render(purged: &ApiPurged) -> String {
     let how = if purged.soft { "expired (soft)" } else { "purged" };
     let took = millis(purged.took_ms);
     if purged.everything {

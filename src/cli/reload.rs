@@ -7,9 +7,9 @@ use clap::{Args, ValueEnum};
 use http::{Method, StatusCode};
 use serde_json::json;
 
-use super::api_types::{Change, Problem, Reload};
+use super::api_types::{ApiChange, ApiDiagnostic, ApiReload};
 use super::format::{clean, clean_lines, counted, table};
-use super::remote::{Failure, Reach, Reply};
+use super::remote::{CommandError, RemoteArgs, RemoteReply};
 
 pub(super) const EXAMPLES: &str = "\
 Examples:
@@ -34,56 +34,56 @@ pub(super) enum Against {
 }
 
 #[derive(Args, Debug)]
-pub(super) struct Asked {
+pub(super) struct ReloadArgs {
     /// The sidecar's own JSON instead of a table.
     #[arg(long)]
     json: bool,
     #[command(flatten)]
-    reach: Reach,
+    remote: RemoteArgs,
 }
 
 /// What `check` asks the running sidecar.
 #[derive(Args, Debug)]
-pub(super) struct Compared {
+pub(super) struct CompareArgs {
     /// Compare the file with what runs: what a reload would change, and what that does to stored entries.
     #[arg(long, value_name = "WHAT")]
     pub(super) against: Option<Against>,
     #[command(flatten)]
-    reach: Reach,
+    remote: RemoteArgs,
 }
 
-pub(super) fn run(path: &Path, asked: &Asked) -> Result<ExitCode, Failure> {
-    let reply = asked.reach.remote(path)?.ask(&Method::POST, "/reload", Some(&json!({})))?;
+pub(super) fn run(path: &Path, asked: &ReloadArgs) -> Result<ExitCode, CommandError> {
+    let reply = asked.remote.resolve(path)?.send(&Method::POST, "/reload", Some(&json!({})))?;
     let answer = read(&reply)?;
-    let code = if answer.ok { ExitCode::SUCCESS } else { super::USAGE.into() };
+    let code = if answer.ok { ExitCode::SUCCESS } else { super::EXIT_USAGE.into() };
     if asked.json {
         super::print(reply.text.trim_end());
     } else if answer.ok {
         super::print(&changes(&answer, "reloaded", "reloaded: nothing has changed"));
     } else {
-        super::failed(&format!("the file is refused, and the old rules stay\n{}", problems(&answer)));
+        super::print_failure(&format!("the file is refused, and the old rules stay\n{}", problems(&answer)));
     }
     Ok(code)
 }
 
 /// Compares a file, which has been checked already, with what the running sidecar has. `config` is the file that tells where that is, unless
 /// it is missing.
-pub(super) fn compare(file: &Path, config: &Path, compared: &Compared) -> Result<ExitCode, Failure> {
-    let text = std::fs::read_to_string(file).map_err(|error| Failure::Usage(format!("{}: {error}", file.display())))?;
-    let remote = compared.reach.remote(if config.exists() { config } else { file })?;
-    let answer = read(&remote.ask(&Method::POST, "/check", Some(&json!({ "text": text })))?)?;
+pub(super) fn compare(file: &Path, config: &Path, compared: &CompareArgs) -> Result<ExitCode, CommandError> {
+    let text = std::fs::read_to_string(file).map_err(|error| CommandError::Usage(format!("{}: {error}", file.display())))?;
+    let remote = compared.remote.resolve(if config.exists() { config } else { file })?;
+    let answer = read(&remote.send(&Method::POST, "/check", Some(&json!({ "text": text })))?)?;
     if !answer.ok {
         super::print(&format!("the running sidecar would refuse it:\n{}", problems(&answer)));
-        return Ok(super::USAGE.into());
+        return Ok(super::EXIT_USAGE.into());
     }
     Ok(super::print(&changes(&answer, "a reload would make", "a reload would change nothing")))
 }
 
-fn read(reply: &Reply) -> Result<Reload, Failure> {
-    if reply.status.is_success() || reply.status == StatusCode::UNPROCESSABLE_ENTITY { reply.read() } else { Err(reply.refusal()) }
+fn read(reply: &RemoteReply) -> Result<ApiReload, CommandError> {
+    if reply.status.is_success() || reply.status == StatusCode::UNPROCESSABLE_ENTITY { reply.read() } else { Err(reply.failure()) }
 }
 
-fn changes(answer: &Reload, what: &str, nothing: &str) -> String {
+fn changes(answer: &ApiReload, what: &str, nothing: &str) -> String {
     let mut text = if answer.changes.is_empty() {
         nothing.to_owned()
     } else {
@@ -102,7 +102,7 @@ fn changes(answer: &Reload, what: &str, nothing: &str) -> String {
 }
 
 /// One row for each key; what it is about, and what becomes of the entries, stand in the first.
-fn rows_of(change: &Change) -> Vec<[String; 6]> {
+fn rows_of(change: &ApiChange) -> Vec<[String; 6]> {
     let (what, kind, effect) = (change.what.clone(), change.change.clone(), change.effect.clone().unwrap_or_default());
     let mut rows: Vec<_> = change
         .keys
@@ -120,11 +120,11 @@ fn rows_of(change: &Change) -> Vec<[String; 6]> {
 }
 
 /// As `check` prints them, where the sidecar tells it so.
-fn problems(answer: &Reload) -> String {
+fn problems(answer: &ApiReload) -> String {
     if !answer.text.trim().is_empty() {
         return clean_lines(answer.text.trim_end());
     }
-    let one = |Problem { severity, line, column, message, hint }: &Problem| {
+    let one = |ApiDiagnostic { severity, line, column, message, hint }: &ApiDiagnostic| {
         let hint = hint.as_ref().map(|hint| format!("\n  hint: {}", clean(hint))).unwrap_or_default();
         format!("line {line}, column {column}: {}: {}{hint}", clean(severity), clean(message))
     };

@@ -10,9 +10,9 @@ use std::time::Duration;
 use clap::Args;
 use http::{Method, StatusCode};
 
-use super::api_types::{Ready, Redis, Route, Stats, Tag};
+use super::api_types::{ApiReady, ApiRedis, ApiRoute, ApiStats, ApiTag};
 use super::format::{clean, clean_lines, counted, millis, percent, seconds, size, table};
-use super::remote::{Failure, Reach, Remote};
+use super::remote::{CommandError, Remote, RemoteArgs};
 
 pub(super) const EXAMPLES: &str = "\
 Examples:
@@ -27,7 +27,7 @@ const MAX_ROWS: usize = 20;
 const DISPOSITIONS: [&str; 5] = ["HIT", "STALE", "REVALIDATED", "MISS", "BYPASS"];
 
 #[derive(Args, Debug)]
-pub(super) struct Asked {
+pub(super) struct StatsArgs {
     /// One line on whether it is ready; exits with 1 unless it is. Needs no token.
     #[arg(long)]
     ready: bool,
@@ -35,42 +35,42 @@ pub(super) struct Asked {
     #[arg(long)]
     json: bool,
     #[command(flatten)]
-    reach: Reach,
+    remote: RemoteArgs,
 }
 
-pub(super) fn run(path: &Path, asked: &Asked) -> Result<ExitCode, Failure> {
-    let remote = asked.reach.remote(path)?;
+pub(super) fn run(path: &Path, asked: &StatsArgs) -> Result<ExitCode, CommandError> {
+    let remote = asked.remote.resolve(path)?;
     if asked.ready {
         return ready(&remote, asked.json);
     }
-    let reply = remote.ask(&Method::GET, "/stats", None)?.accepted()?;
+    let reply = remote.send(&Method::GET, "/stats", None)?.error_for_status()?;
     if asked.json {
         return Ok(super::print(reply.text.trim_end()));
     }
     Ok(super::print(&text(&reply.read()?)))
 }
 
-fn ready(remote: &Remote, as_json: bool) -> Result<ExitCode, Failure> {
-    let reply = remote.ask(&Method::GET, "/ready", None)?;
+fn ready(remote: &Remote, as_json: bool) -> Result<ExitCode, CommandError> {
+    let reply = remote.send(&Method::GET, "/ready", None)?;
     if !matches!(reply.status, StatusCode::OK | StatusCode::SERVICE_UNAVAILABLE) {
-        return Err(reply.refusal());
+        return Err(reply.failure());
     }
     if as_json {
         super::print(reply.text.trim_end());
     } else {
         super::print(&readiness(&reply.read()?));
     }
-    Ok(if reply.status == StatusCode::OK { ExitCode::SUCCESS } else { super::FAILED.into() })
+    Ok(if reply.status == StatusCode::OK { ExitCode::SUCCESS } else { super::EXIT_FAILED.into() })
 }
 
-fn readiness(ready: &Ready) -> String {
+fn readiness(ready: &ApiReady) -> String {
     let reasons: Vec<_> = ready.reasons.iter().map(|reason| clean(reason)).collect();
     if reasons.is_empty() { clean(&ready.status).into_owned() } else { format!("{}: {}", clean(&ready.status), reasons.join("; ")) }
 }
 
-fn text(stats: &Stats) -> String {
+fn text(stats: &ApiStats) -> String {
     let mut text = overview(stats);
-    let mut routes: Vec<&Route> = stats.routes.iter().collect();
+    let mut routes: Vec<&ApiRoute> = stats.routes.iter().collect();
     if sum(&stats.unrouted.requests) > 0 {
         routes.push(&stats.unrouted);
     }
@@ -81,14 +81,14 @@ fn text(stats: &Stats) -> String {
         let _ = write!(text, "\n{reasons}\n");
     }
     if !stats.tags.is_empty() {
-        let row = |tag: &Tag| [tag.tag.clone(), tag.stored.to_string(), tag.hits.to_string(), tag.purged.to_string()];
+        let row = |tag: &ApiTag| [tag.tag.clone(), tag.stored.to_string(), tag.hits.to_string(), tag.purged.to_string()];
         let _ = write!(text, "\n{}\n", table(["TAG", "STORED", "HITS", "PURGED"], &[1, 2, 3], stats.tags.iter().take(MAX_ROWS).map(row)));
     }
     text.truncate(text.trim_end().len());
     text
 }
 
-fn overview(stats: &Stats) -> String {
+fn overview(stats: &ApiStats) -> String {
     let totals = &stats.totals;
     let mut text = format!(
         "sidecache {}, up for {}, mode {}, {}\n",
@@ -129,7 +129,7 @@ fn overview(stats: &Stats) -> String {
     text
 }
 
-fn redis(redis: &Redis) -> String {
+fn redis(redis: &ApiRedis) -> String {
     let lease = if redis.lease { "with a lease" } else { "without a lease" };
     let mut text = format!("{}, {lease}, {}", redis.state, counted(redis.peers, "other sidecar"));
     if redis.journal > 0 {
@@ -152,9 +152,9 @@ fn requests(by: &BTreeMap<String, u64>) -> String {
     if parts.is_empty() { "0".to_owned() } else { format!("{}: {}", sum(by), parts.join(", ")) }
 }
 
-fn route_table(routes: &[&Route]) -> String {
+fn route_table(routes: &[&ApiRoute]) -> String {
     let head = ["ROUTE", "MODE", "REQUESTS", "HIT RATIO", "HIT P50", "APP P50", "APP SAVED", "FROM CACHE", "FROM APP"];
-    let p50 = |times: &Option<super::api_types::Times>| times.as_ref().map_or_else(|| "-".to_owned(), |times| millis(times.p50_ms));
+    let p50 = |times: &Option<super::api_types::ApiTimes>| times.as_ref().map_or_else(|| "-".to_owned(), |times| millis(times.p50_ms));
     let rows = routes.iter().map(|route| {
         [
             route.path.clone(),
@@ -171,7 +171,7 @@ fn route_table(routes: &[&Route]) -> String {
     table(head, &[2, 3, 4, 5, 6, 7, 8], rows)
 }
 
-fn reason_table(routes: &[&Route]) -> Option<String> {
+fn reason_table(routes: &[&ApiRoute]) -> Option<String> {
     let mut reasons: Vec<_> = routes.iter().flat_map(|route| route.reasons.iter().map(move |reason| (*route, reason))).collect();
     if reasons.is_empty() {
         return None;

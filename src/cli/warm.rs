@@ -13,17 +13,17 @@ use http::header::{HOST, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, Uri, Version};
 use tokio_util::sync::CancellationToken;
 
-use self::list::{Bounds, List};
-use self::send::{Job, Settings};
+use self::list::{Bounds, WarmList};
+use self::send::{SendSettings, WarmRequest};
 use self::summary::NotSent;
-use super::explain::rules_of;
+use super::explain::rules_from;
 use super::format::clean;
-use super::http::{Place, block_on};
-use super::remote::{Failure, read_header};
+use super::http::{Endpoint, block_on};
+use super::remote::{CommandError, read_header};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::outcome::Reason;
-use crate::policy::plan::{Asked as Question, Plan, Rules};
+use crate::policy::plan::{Plan, PolicyRules, RequestView as Question};
 use crate::units::parse_duration;
 
 mod list;
@@ -47,7 +47,7 @@ that routes are keyed by. What a response varies by counts too: browsers send `a
 Exits with 1 when every request failed.";
 
 #[derive(Args, Debug)]
-pub(super) struct Asked {
+pub(super) struct WarmArgs {
     /// The list or log; - for standard input.
     #[arg(long, value_name = "FILE")]
     from: PathBuf,
@@ -80,17 +80,19 @@ pub(super) struct Asked {
     json: bool,
 }
 
-pub(super) fn run(path: &Path, asked: &Asked) -> Result<ExitCode, Failure> {
+pub(super) fn run(path: &Path, asked: &WarmArgs) -> Result<ExitCode, CommandError> {
     let (headers, named) = read_headers(asked)?;
     let (to, rules) = destination(path, asked)?;
     let list = read_list(&asked.from)?;
     let fallback = match named {
         Some(host) => host,
-        None => HeaderValue::from_str(&to.to_string()).map_err(|_| Failure::Usage("--to: it has no host that can be sent".to_owned()))?,
+        None => {
+            HeaderValue::from_str(&to.to_string()).map_err(|_| CommandError::Usage("--to: it has no host that can be sent".to_owned()))?
+        }
     };
-    let guessed = list.wanted.iter().any(|(wanted, _)| wanted.host.is_none()) && asked.host.is_none() && !headers_name_host(asked);
+    let guessed = list.requests.iter().any(|(wanted, _)| wanted.host.is_none()) && asked.host.is_none() && !headers_name_host(asked);
     let (jobs, not_sent) = choose(&list, rules.as_ref(), &headers, &fallback, asked.limit);
-    remark(&list, &not_sent, guessed.then_some(&to));
+    print_notes(&list, &not_sent, guessed.then_some(&to));
     if jobs.is_empty() {
         let nothing = "nothing to ask for";
         if asked.json {
@@ -98,10 +100,10 @@ pub(super) fn run(path: &Path, asked: &Asked) -> Result<ExitCode, Failure> {
         } else {
             super::print(nothing);
         }
-        return Ok(if list.unreadable > 0 || !not_sent.is_empty() { super::FAILED.into() } else { ExitCode::SUCCESS });
+        return Ok(if list.unreadable > 0 || !not_sent.is_empty() { super::EXIT_FAILED.into() } else { ExitCode::SUCCESS });
     }
     let timeout = asked.timeout;
-    let settings = Settings { to, headers, concurrency: asked.concurrency.into(), rate: asked.rate, timeout };
+    let settings = SendSettings { to, headers, concurrency: asked.concurrency.into(), rate: asked.rate, timeout };
     let tally = block_on(async {
         let stop = CancellationToken::new();
         let signalled = stop.clone();
@@ -113,13 +115,13 @@ pub(super) fn run(path: &Path, asked: &Asked) -> Result<ExitCode, Failure> {
         });
         send::send(&settings, &jobs, &Clock::system(), &stop).await
     })
-    .map_err(|error| Failure::Failed(error.to_string()))?;
+    .map_err(|error| CommandError::Failed(error.to_string()))?;
     if asked.json {
         super::print(&format!("{:#}", tally.json(jobs.len(), &list, &not_sent)));
     } else {
         super::print(&tally.text(jobs.len()));
     }
-    Ok(if tally.all_failed() { super::FAILED.into() } else { ExitCode::SUCCESS })
+    Ok(if tally.all_failed() { super::EXIT_FAILED.into() } else { ExitCode::SUCCESS })
 }
 
 fn read_rate(text: &str) -> Result<f64, String> {
@@ -128,7 +130,7 @@ fn read_rate(text: &str) -> Result<f64, String> {
 }
 
 /// The headers of each request, and the host among them.
-fn read_headers(asked: &Asked) -> Result<(HeaderMap, Option<HeaderValue>), Failure> {
+fn read_headers(asked: &WarmArgs) -> Result<(HeaderMap, Option<HeaderValue>), CommandError> {
     let mut headers = HeaderMap::new();
     for given in &asked.headers {
         let (name, value) = read_header(given)?;
@@ -139,51 +141,58 @@ fn read_headers(asked: &Asked) -> Result<(HeaderMap, Option<HeaderValue>), Failu
     }
     let given = headers.remove(HOST);
     let host = match &asked.host {
-        Some(host) => Some(HeaderValue::from_str(host).map_err(|_| Failure::Usage("--host: it cannot be sent".to_owned()))?),
+        Some(host) => Some(HeaderValue::from_str(host).map_err(|_| CommandError::Usage("--host: it cannot be sent".to_owned()))?),
         None => given,
     };
     Ok((headers, host))
 }
 
-fn headers_name_host(asked: &Asked) -> bool {
+fn headers_name_host(asked: &WarmArgs) -> bool {
     asked.headers.iter().any(|given| given.split(':').next().is_some_and(|name| name.trim().eq_ignore_ascii_case("host")))
 }
 
 /// Where to send, and the rules by which it is chosen what to send.
-fn destination(path: &Path, asked: &Asked) -> Result<(Place, Option<Rules>), Failure> {
-    let given = asked.to.as_deref().map(|to| Place::parse(to, 80)).transpose().map_err(|why| Failure::Usage(format!("--to: {why}")))?;
+fn destination(path: &Path, asked: &WarmArgs) -> Result<(Endpoint, Option<PolicyRules>), CommandError> {
+    let given =
+        asked.to.as_deref().map(|to| Endpoint::parse(to, 80)).transpose().map_err(|why| CommandError::Usage(format!("--to: {why}")))?;
     match (given, Config::load(path)) {
         (given, Ok(config)) => {
-            let to = given.unwrap_or_else(|| Place::of(config.server.address));
-            Ok((to, (!asked.unrouted).then(|| rules_of(config))))
+            let to = given.unwrap_or_else(|| Endpoint::for_listener(config.server.address));
+            Ok((to, (!asked.unrouted).then(|| rules_from(config))))
         }
         (Some(to), Err(_)) if asked.unrouted => Ok((to, None)),
-        (Some(_), Err(problems)) => Err(Failure::Usage(format!(
+        (Some(_), Err(problems)) => Err(CommandError::Usage(format!(
             "{problems}\n  the routes of that file say what is sent; without a file, --unrouted sends all: make sure that no GET of the list changes anything"
         ))),
-        (None, Err(problems)) => Err(Failure::Config(problems)),
+        (None, Err(problems)) => Err(CommandError::Config(problems)),
     }
 }
 
-fn read_list(from: &Path) -> Result<List, Failure> {
+fn read_list(from: &Path) -> Result<WarmList, CommandError> {
     let read = if from.as_os_str() == "-" {
         list::read(&mut std::io::stdin().lock(), Bounds::DEFAULT)
     } else {
         std::fs::File::open(from).and_then(|file| list::read(&mut BufReader::new(file), Bounds::DEFAULT))
     };
-    read.map_err(|error| Failure::Usage(format!("--from {}: {error}", from.display())))
+    read.map_err(|error| CommandError::Usage(format!("--from {}: {error}", from.display())))
 }
 
 /// The requests to send, and why others are not.
-fn choose(list: &List, rules: Option<&Rules>, headers: &HeaderMap, host: &HeaderValue, limit: Option<u64>) -> (Vec<Job>, NotSent) {
+fn choose(
+    list: &WarmList,
+    rules: Option<&PolicyRules>,
+    headers: &HeaderMap,
+    host: &HeaderValue,
+    limit: Option<u64>,
+) -> (Vec<WarmRequest>, NotSent) {
     let limit = limit.and_then(|limit| usize::try_from(limit).ok()).unwrap_or(usize::MAX);
     let (mut jobs, mut not_sent) = (Vec::new(), NotSent::new());
-    for (wanted, _) in &list.wanted {
+    for (wanted, _) in &list.requests {
         if jobs.len() == limit {
             break;
         }
         let named = wanted.host.as_deref().and_then(|name| HeaderValue::from_str(name).ok());
-        let job = Job { host: named.unwrap_or_else(|| host.clone()), target: wanted.target.clone() };
+        let job = WarmRequest { host: named.unwrap_or_else(|| host.clone()), target: wanted.target.clone() };
         match rules.and_then(|rules| refusal(rules, &job, headers)) {
             None => jobs.push(job),
             Some(why) => *not_sent.entry(why).or_default() += 1,
@@ -193,7 +202,7 @@ fn choose(list: &List, rules: Option<&Rules>, headers: &HeaderMap, host: &Header
 }
 
 /// Why the cache would have no part in a request, if that is certain: a proxy on the way may add what a key lacks, but no route.
-fn refusal(rules: &Rules, job: &Job, headers: &HeaderMap) -> Option<String> {
+fn refusal(rules: &PolicyRules, job: &WarmRequest, headers: &HeaderMap) -> Option<String> {
     let uri: Uri = job.target.parse().ok()?;
     let mut headers = headers.clone();
     headers.insert(HOST, job.host.clone());
@@ -210,7 +219,7 @@ fn refusal(rules: &Rules, job: &Job, headers: &HeaderMap) -> Option<String> {
 }
 
 /// What there is to say of the list, to stderr.
-fn remark(list: &List, not_sent: &NotSent, guessed: Option<&Place>) {
+fn print_notes(list: &WarmList, not_sent: &NotSent, guessed: Option<&Endpoint>) {
     for (line, text) in &list.examples {
         super::note(&format!("line {line} cannot be read: {text}"));
     }
@@ -221,8 +230,8 @@ fn remark(list: &List, not_sent: &NotSent, guessed: Option<&Place>) {
     for (why, count) in &list.skipped {
         super::note(&format!("passed over: {count} lines: {}", why.as_str()));
     }
-    if list.over > 0 {
-        super::note(&format!("left out: {} lines with requests beyond the first {} different ones", list.over, list.wanted.len()));
+    if list.over_limit > 0 {
+        super::note(&format!("left out: {} lines with requests beyond the first {} different ones", list.over_limit, list.requests.len()));
     }
     for (why, count) in not_sent {
         super::note(&format!("not sent: {count}: {}{}", clean(why), if why == "no route" { " (--unrouted sends them)" } else { "" }));
@@ -241,7 +250,7 @@ mod tests {
 
     #[test]
     fn only_what_a_route_takes_is_sent() {
-        let rules = rules_of(Config::parse(RULES, "proxy.toml", &|_| None).unwrap_or_else(|problems| panic!("{problems}")));
+        let rules = rules_from(Config::parse(RULES, "proxy.toml", &|_| None).unwrap_or_else(|problems| panic!("{problems}")));
         let text = "/a/1\n/a/2?x\n/off\n/delete/7\n/b\nhttp://other.test/a/1\n";
         let list = list::read(&mut text.as_bytes(), Bounds::DEFAULT).unwrap();
         let host = HeaderValue::from_static("app.test");

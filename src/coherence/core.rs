@@ -1,16 +1,16 @@
 //! The core of coherence, without I/O: events in, commands out, time passed in. Production, the model checker and the tests run this one.
 //!
 //! What it rests on: Redis runs one step at a time and says what is published to every listener in that order; a connection keeps its order;
-//! clocks of different machines run at about the same rate ([`Settings::margin`] is what they may differ by in one lease). Nothing rests on
+//! clocks of different machines run at about the same rate ([`LeaseSettings::margin`] is what they may differ by in one lease). Nothing rests on
 //! what any clock says.
 //!
 //! Invariants:
-//! 1. *Contact.* [`Gate::contact_until`] is at most a lease after the sending of a beat that Redis took as a primary under the trusted fence.
+//! 1. *Contact.* [`LeaseState::contact_until`] is at most a lease after the sending of a beat that Redis took as a primary under the trusted fence.
 //!    Records are read on their authority alone before that time.
-//! 2. *Lease.* [`Gate::lease_until`] is at most a lease after the sending of a beat that Redis took, with this sidecar registered in the
+//! 2. *Lease.* [`LeaseState::lease_until`] is at most a lease after the sending of a beat that Redis took, with this sidecar registered in the
 //!    same step, and that has come back over the bus. What was said before the beat had come before it, so the local table knows of it.
-//!    [`Gate::session`] changes whenever something may have been missed; what the table said in another session proves nothing.
-//! 3. *A purge waits for everybody.* Who is told of a purge ([`Event::Told`]) are those registered in the very step that made it, and those
+//!    [`LeaseState::session`] changes whenever something may have been missed; what the table said in another session proves nothing.
+//! 3. *A purge waits for everybody.* Who is told of a purge ([`CoreEvent::Told`]) are those registered in the very step that made it, and those
 //!    heard lately. It is released when each of them has acknowledged it, or when a lease has passed: then whoever has not acknowledged
 //!    holds no lease from before the purge, and gets none after it without having heard of it.
 //!    Under a primary that was found only now nobody is known to be told: there a lease passes in any case.
@@ -23,11 +23,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use crate::coherence::message::{Id, Message, Node, Process};
+use crate::coherence::message::{Message, OperationId, PeerId, Process};
 
-pub use types::{At, Audience, Batch, Beaten, Command, Event, Gate, Name, Phase, Released, Settings, Standing, Standings};
+pub use types::{
+    CoherenceStatus, CoreCommand, CoreEvent, HeartbeatReply, LeaseSettings, LeaseState, MonotonicTime, Phase, RegisteredPeer, Registration,
+    Released, ReplayBatch, Subscribers,
+};
 
-use state::{Beat, Peer, Wait};
+use state::{AckWait, Heartbeat, PeerState};
 
 mod state;
 #[cfg(test)]
@@ -35,72 +38,72 @@ mod tests;
 mod types;
 
 /// How many beats may be under way; older ones are given up.
-const FLYING: usize = 8;
+const MAX_IN_FLIGHT: usize = 8;
 
 /// How many other sidecars are remembered. Beyond that everybody is waited for until the lease is over.
-const MOST_PEERS: usize = 1024;
+const MAX_PEERS: usize = 1024;
 
 /// The core.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Core {
-    settings: Settings,
-    me: Node,
+    settings: LeaseSettings,
+    me: PeerId,
     phase: Phase,
-    gate: Gate,
+    lease_state: LeaseState,
     fence: Option<Box<str>>,
     /// Since when the bus is heard without a gap.
-    listening: Option<At>,
+    listening_since: Option<MonotonicTime>,
     registered: bool,
     /// Until when the list of names in Redis may lack some that hold a lease.
-    names_lack_until: At,
+    unknown_peers_until: MonotonicTime,
     /// Until when somebody may hold a lease from a primary before this one, and neither be named nor listen here.
-    strangers_until: At,
-    beats: u64,
-    next_beat: At,
-    flying: Vec<Beat>,
-    peers: BTreeMap<Process, Peer>,
+    unregistered_until: MonotonicTime,
+    heartbeats: u64,
+    next_heartbeat: MonotonicTime,
+    in_flight: Vec<Heartbeat>,
+    peers: BTreeMap<Process, PeerState>,
     /// The names of others, and when those that are struck out were first seen to be.
-    names: BTreeMap<Node, Option<At>>,
-    waits: BTreeMap<Id, Wait>,
-    journal: Batch,
+    names: BTreeMap<PeerId, Option<MonotonicTime>>,
+    waits: BTreeMap<OperationId, AckWait>,
+    journal: ReplayBatch,
     replaying: bool,
-    most_journal: usize,
+    max_journal: usize,
     /// When the others' trust is over, since Redis was lost.
-    quiet_from: At,
+    others_expired_at: MonotonicTime,
 }
 
 impl Core {
     /// A core that has not met Redis yet. Beyond so many tags the journal becomes "everything".
     #[must_use]
-    pub const fn new(process: Process, settings: Settings, most_journal: usize) -> Self {
-        let gate = Gate { epoch: 1, session: 0, contact_until: At::ZERO, lease_until: At::ZERO };
+    pub const fn new(process: Process, settings: LeaseSettings, most_journal: usize) -> Self {
+        let gate = LeaseState { epoch: 1, session: 0, contact_until: MonotonicTime::ZERO, lease_until: MonotonicTime::ZERO };
         Self {
             settings,
-            me: Node { process, incarnation: 0 },
+            me: PeerId { process, incarnation: 0 },
             phase: Phase::Lost,
-            gate,
+            lease_state: gate,
             fence: None,
-            listening: None,
+            listening_since: None,
             registered: false,
-            names_lack_until: At::ZERO,
-            strangers_until: At::ZERO,
-            beats: 0,
-            next_beat: At::ZERO,
-            flying: Vec::new(),
+            unknown_peers_until: MonotonicTime::ZERO,
+            unregistered_until: MonotonicTime::ZERO,
+            heartbeats: 0,
+            next_heartbeat: MonotonicTime::ZERO,
+            in_flight: Vec::new(),
             peers: BTreeMap::new(),
             names: BTreeMap::new(),
             waits: BTreeMap::new(),
-            journal: Batch { tags: BTreeSet::new(), everything: false },
+            journal: ReplayBatch { tags: BTreeSet::new(), everything: false },
             replaying: false,
-            most_journal,
-            quiet_from: At::ZERO,
+            max_journal: most_journal,
+            others_expired_at: MonotonicTime::ZERO,
         }
     }
 
     /// What hits look at.
     #[must_use]
-    pub const fn gate(&self) -> Gate {
-        self.gate
+    pub const fn lease_state(&self) -> LeaseState {
+        self.lease_state
     }
 
     /// How it stands with Redis.
@@ -111,7 +114,7 @@ impl Core {
 
     /// Its present name.
     #[must_use]
-    pub const fn me(&self) -> Node {
+    pub const fn me(&self) -> PeerId {
         self.me
     }
 
@@ -123,205 +126,206 @@ impl Core {
 
     /// How it stands otherwise.
     #[must_use]
-    pub fn standings(&self) -> Standings {
+    pub fn status(&self) -> CoherenceStatus {
         let journal = self.journal.tags.len() + usize::from(self.journal.everything);
-        Standings { peers: self.peers.len(), waits: self.waits.len(), journal }
+        CoherenceStatus { peers: self.peers.len(), waits: self.waits.len(), journal }
     }
 
     /// Whether a mark that was made then, in that epoch, still stands for sure: nobody can have taken its owner for dead.
     #[must_use]
-    pub fn still_marked(&self, marked: At, epoch: u64, now: At) -> bool {
-        epoch == self.gate.epoch && now < marked + self.settings.lease
+    pub fn is_mark_valid(&self, marked: MonotonicTime, epoch: u64, now: MonotonicTime) -> bool {
+        epoch == self.lease_state.epoch && now < marked + self.settings.lease
     }
 
     /// Another sidecar's lease may be longer than ours: it is waited for. Says whether that is news.
-    pub fn waits_for(&mut self, lease: Duration) -> bool {
-        let news = lease > self.settings.longest;
-        self.settings.longest = self.settings.longest.max(lease);
+    pub fn raise_longest_lease(&mut self, lease: Duration) -> bool {
+        let news = lease > self.settings.longest_lease;
+        self.settings.longest_lease = self.settings.longest_lease.max(lease);
         news
     }
 
     /// What was to be waited for is given up.
-    pub fn forget_wait(&mut self, id: Id) {
+    pub fn forget_wait(&mut self, id: OperationId) {
         self.waits.remove(&id);
     }
 
     /// When something is to be done next, if nothing happens before.
     #[must_use]
-    pub fn next(&self) -> Option<At> {
+    pub fn next_deadline(&self) -> Option<MonotonicTime> {
         let waits = self.waits.values().filter_map(|wait| Some(wait.until?.0));
         // Acknowledged by all it may be long before.
-        let strangers = (!self.waits.is_empty()).then_some(self.strangers_until).filter(|until| *until > At::ZERO);
+        let strangers = (!self.waits.is_empty()).then_some(self.unregistered_until).filter(|until| *until > MonotonicTime::ZERO);
         // When somebody falls silent, which also ends the wait for who does.
-        let silent = self.peers.values().map(|peer| self.settings.outlived(peer.heard));
-        let struck = self.names.values().flatten().map(|struck| self.settings.outlived(*struck));
+        let silent = self.peers.values().map(|peer| self.settings.lease_expiry(peer.last_heard));
+        let struck = self.names.values().flatten().map(|struck| self.settings.lease_expiry(*struck));
         let grace = match self.phase {
             // Without contact it is the next beat that counts.
-            Phase::Joining(until) if until < self.gate.contact_until && !self.replaying => Some(until),
+            Phase::Joining(until) if until < self.lease_state.contact_until && !self.replaying => Some(until),
             _ => None,
         };
         let connected = self.phase != Phase::Lost;
-        let beat = connected.then_some(self.next_beat);
+        let beat = connected.then_some(self.next_heartbeat);
         waits.chain(strangers).chain(silent.chain(struck).filter(|_| connected)).chain(grace).chain(beat).min()
     }
 
     /// Takes an event, and tells what is to be done about it, in this order.
-    pub fn handle(&mut self, now: At, event: Event) -> Vec<Command> {
+    pub fn handle(&mut self, now: MonotonicTime, event: CoreEvent) -> Vec<CoreCommand> {
         let mut commands = Vec::new();
         match event {
-            Event::Tick => {}
-            Event::Found { fence, again, promoted } => self.found(now, fence, again, promoted),
-            Event::Lost => self.lose(now),
-            Event::Listening => {
-                self.listening = Some(now);
-                self.next_beat = now;
+            CoreEvent::Tick => {}
+            CoreEvent::PrimaryFound { fence, again, promoted } => self.on_found(now, fence, again, promoted),
+            CoreEvent::Lost => self.on_lost(now),
+            CoreEvent::Listening => {
+                self.listening_since = Some(now);
+                self.next_heartbeat = now;
                 // What was acknowledged before was not heard.
-                commands.extend(self.waits.iter().filter(|(_, wait)| wait.missing.is_some()).map(|(id, _)| Command::Ask(*id)));
+                commands
+                    .extend(self.waits.iter().filter(|(_, wait)| wait.missing_acks.is_some()).map(|(id, _)| CoreCommand::RequestAck(*id)));
             }
-            Event::Gap => self.gap(&mut commands),
-            Event::Beaten(number, answer) => self.beaten(now, number, answer, &mut commands),
-            Event::Heard(message) => self.hear(now, message, &mut commands),
-            Event::Told(id, audience) => self.told(now, id, &audience),
-            Event::Untold(id, batch) => self.untold(now, id, batch),
-            Event::Replayed(batch, done) => self.replayed(now, batch, done),
+            CoreEvent::Lagged => self.on_lagged(&mut commands),
+            CoreEvent::HeartbeatReply(number, answer) => self.on_heartbeat_reply(now, number, answer, &mut commands),
+            CoreEvent::Message(message) => self.on_message(now, message, &mut commands),
+            CoreEvent::Published(id, audience) => self.on_published(now, id, &audience),
+            CoreEvent::PublishFailed(id, batch) => self.on_publish_failed(now, id, batch),
+            CoreEvent::Replayed(batch, done) => self.on_replayed(now, batch, done),
         }
-        self.tick(now, &mut commands);
+        self.on_tick(now, &mut commands);
         commands
     }
 
-    fn found(&mut self, now: At, fence: Box<str>, again: bool, promoted: bool) {
-        let mut grace = if again { self.settings.grace } else { At::ZERO };
+    fn on_found(&mut self, now: MonotonicTime, fence: Box<str>, again: bool, promoted: bool) {
+        let mut grace = if again { self.settings.grace } else { MonotonicTime::ZERO };
         if promoted && self.fence.as_ref() != Some(&fence) {
-            self.strangers_until = self.settings.outlived(now);
+            self.unregistered_until = self.settings.lease_expiry(now);
             // The others learn of a promotion each in its time, and keep purges until they do.
             grace = if again { grace.max(self.settings.lease) } else { grace };
         }
         self.fence = Some(fence);
         self.phase = Phase::Joining(now + grace);
-        self.next_beat = now;
+        self.next_heartbeat = now;
     }
 
     /// Ends all trust in what Redis said.
-    fn lose(&mut self, now: At) {
-        if self.gate.epoch.is_multiple_of(2) {
-            self.gate.epoch += 1;
+    fn on_lost(&mut self, now: MonotonicTime) {
+        if self.lease_state.epoch.is_multiple_of(2) {
+            self.lease_state.epoch += 1;
         }
         if self.phase != Phase::Lost {
             // Whoever else has a lease got it before now; who gets one later speaks to a Redis that we do not.
-            self.quiet_from = if self.peers.is_empty() { now } else { self.settings.outlived(now) };
+            self.others_expired_at = if self.peers.is_empty() { now } else { self.settings.lease_expiry(now) };
         }
         self.phase = Phase::Lost;
         // The list that is found next may be another one.
         self.names.clear();
-        self.gate.contact_until = At::ZERO;
+        self.lease_state.contact_until = MonotonicTime::ZERO;
         self.end_session();
         self.replaying = false;
     }
 
     fn end_session(&mut self) {
-        self.gate.session += 1;
-        self.gate.lease_until = At::ZERO;
-        self.flying.clear();
+        self.lease_state.session += 1;
+        self.lease_state.lease_until = MonotonicTime::ZERO;
+        self.in_flight.clear();
         if self.registered {
             self.registered = false;
             self.me.incarnation += 1;
         }
     }
 
-    fn gap(&mut self, commands: &mut Vec<Command>) {
-        self.listening = None;
+    fn on_lagged(&mut self, commands: &mut Vec<CoreCommand>) {
+        self.listening_since = None;
         if self.registered && self.phase != Phase::Lost {
-            commands.push(Command::Withdraw(self.me));
+            commands.push(CoreCommand::Withdraw(self.me));
         }
         self.end_session();
     }
 
-    fn beaten(&mut self, now: At, number: u64, answer: Option<Beaten>, commands: &mut Vec<Command>) {
-        let Some(at) = self.flying.iter().position(|beat| beat.number == number) else { return };
+    fn on_heartbeat_reply(&mut self, now: MonotonicTime, number: u64, answer: Option<HeartbeatReply>, commands: &mut Vec<CoreCommand>) {
+        let Some(at) = self.in_flight.iter().position(|beat| beat.number == number) else { return };
         let Some(answer) = answer else {
-            self.flying.remove(at);
+            self.in_flight.remove(at);
             return;
         };
         if self.fence.as_deref() != Some(&*answer.fence) {
-            return self.lose(now);
+            return self.on_lost(now);
         }
-        let sent = self.flying[at].sent;
-        self.gate.contact_until = self.gate.contact_until.max(sent + self.settings.lease);
+        let sent = self.in_flight[at].sent;
+        self.lease_state.contact_until = self.lease_state.contact_until.max(sent + self.settings.lease);
         let alone = answer.names.iter().all(|name| name.node.process == self.me.process);
-        self.meet(now, &answer.names);
+        self.update_peers(now, &answer.names);
         // What was trusted under an older name of ours was given up with it.
         let older = answer.names.iter().map(|name| name.node).filter(|node| node.process == self.me.process && *node != self.me);
-        commands.extend(older.map(Command::Forget));
-        match answer.standing {
-            Standing::Absent => {}
-            Standing::StruckOut => {
+        commands.extend(older.map(CoreCommand::Forget));
+        match answer.registration {
+            Registration::Absent => {}
+            Registration::Evicted => {
                 // Taken for dead: all that was trusted is over, and so is the name.
                 self.registered = true;
                 self.end_session();
-                self.next_beat = now;
+                self.next_heartbeat = now;
             }
-            Standing::New if self.registered => {
+            Registration::New if self.registered => {
                 // The list of names was lost, and with it those of others.
-                self.names_lack_until = self.settings.outlived(now);
+                self.unknown_peers_until = self.settings.lease_expiry(now);
                 self.end_session();
-                self.next_beat = now;
+                self.next_heartbeat = now;
             }
             standing => {
-                if standing == Standing::New && alone {
-                    self.names_lack_until = self.settings.outlived(now);
+                if standing == Registration::New && alone {
+                    self.unknown_peers_until = self.settings.lease_expiry(now);
                 }
                 self.registered = true;
-                self.flying[at].registered = true;
-                self.grant();
+                self.in_flight[at].registered = true;
+                self.renew_lease();
             }
         }
     }
 
     /// Renews the lease by the beats that Redis took and that came back.
-    fn grant(&mut self) {
-        if let Some(beat) = self.flying.iter().filter(|beat| beat.registered && beat.heard).max_by_key(|beat| beat.number) {
-            self.gate.lease_until = self.gate.lease_until.max(beat.sent + self.settings.lease);
+    fn renew_lease(&mut self) {
+        if let Some(beat) = self.in_flight.iter().filter(|beat| beat.registered && beat.echoed).max_by_key(|beat| beat.number) {
+            self.lease_state.lease_until = self.lease_state.lease_until.max(beat.sent + self.settings.lease);
             let number = beat.number;
-            self.flying.retain(|beat| beat.number > number);
+            self.in_flight.retain(|beat| beat.number > number);
         }
     }
 
-    fn hear(&mut self, now: At, message: Message, commands: &mut Vec<Command>) {
+    fn on_message(&mut self, now: MonotonicTime, message: Message, commands: &mut Vec<CoreCommand>) {
         // Who may have missed something still does what it is told.
-        if self.listening.is_none() && !matches!(message, Message::Distrust { .. }) {
+        if self.listening_since.is_none() && !matches!(message, Message::Invalidate { .. }) {
             return;
         }
         match message {
-            Message::Beat { of, number, .. } if of == self.me.process => {
-                if let Some(beat) = self.flying.iter_mut().find(|beat| beat.number == number) {
-                    beat.heard = true;
+            Message::Heartbeat { of, number, .. } if of == self.me.process => {
+                if let Some(beat) = self.in_flight.iter_mut().find(|beat| beat.number == number) {
+                    beat.echoed = true;
                 }
-                self.grant();
+                self.renew_lease();
             }
-            Message::Beat { of, registered, .. } => {
+            Message::Heartbeat { of, registered, .. } => {
                 if let Some(peer) = self.peer(now, of) {
-                    *peer = Peer { heard: now, registered };
+                    *peer = PeerState { last_heard: now, registered };
                 }
             }
-            Message::Distrust { by, id, tags } => {
+            Message::Invalidate { by, id, tags } => {
                 if by != self.me.process {
-                    commands.push(Command::Distrust(tags));
-                    commands.push(Command::Ack(by, id));
+                    commands.push(CoreCommand::Invalidate(tags));
+                    commands.push(CoreCommand::Ack(by, id));
                 } else if let Some(wait) = self.waits.get_mut(&id) {
-                    wait.came_back = true;
+                    wait.echoed = true;
                 }
             }
-            Message::Quit { of } => {
+            Message::Leave { of } => {
                 if let Some(peer) = self.peers.get_mut(&of) {
                     peer.registered = false;
                 }
                 for wait in self.waits.values_mut() {
-                    wait.early.insert(of);
+                    wait.early_acks.insert(of);
                 }
             }
             Message::Ack { to, id, of } if to == self.me.process => {
                 if let Some(wait) = self.waits.get_mut(&id) {
-                    wait.early.insert(of);
+                    wait.early_acks.insert(of);
                 }
             }
             Message::Ack { .. } => {}
@@ -329,10 +333,10 @@ impl Core {
     }
 
     /// Takes note of the list of names.
-    fn meet(&mut self, now: At, names: &[Name]) {
+    fn update_peers(&mut self, now: MonotonicTime, names: &[RegisteredPeer]) {
         let mut known = BTreeMap::new();
         let me = self.me.process;
-        for Name { node, struck } in names.iter().filter(|name| name.node.process != me) {
+        for RegisteredPeer { node, evicted: struck } in names.iter().filter(|name| name.node.process != me) {
             let since = self.names.get(node).copied().flatten();
             known.insert(*node, struck.then(|| since.unwrap_or(now)));
             let stranger = !self.peers.contains_key(&node.process);
@@ -343,111 +347,112 @@ impl Core {
         self.names = known;
     }
 
-    fn peer(&mut self, now: At, process: Process) -> Option<&mut Peer> {
-        if !self.peers.contains_key(&process) && self.peers.len() >= MOST_PEERS {
+    fn peer(&mut self, now: MonotonicTime, process: Process) -> Option<&mut PeerState> {
+        if !self.peers.contains_key(&process) && self.peers.len() >= MAX_PEERS {
             return None;
         }
-        Some(self.peers.entry(process).or_insert(Peer { heard: now, registered: true }))
+        Some(self.peers.entry(process).or_insert(PeerState { last_heard: now, registered: true }))
     }
 
     /// Says that something is about to be told, whose acknowledgements may come before the answer of Redis.
-    pub fn expect(&mut self, id: Id) {
-        self.waits.insert(id, Wait::default());
+    pub fn expect(&mut self, id: OperationId) {
+        self.waits.insert(id, AckWait::default());
     }
 
-    fn told(&mut self, now: At, id: Id, audience: &Audience) {
-        self.meet(now, &audience.names);
+    fn on_published(&mut self, now: MonotonicTime, id: OperationId, audience: &Subscribers) {
+        self.update_peers(now, &audience.names);
         let others = audience.names.iter().map(|name| name.node.process).filter(|process| *process != self.me.process);
         let mut missing: BTreeSet<Process> = others.collect();
-        let lately = self.peers.iter().filter(|(_, peer)| peer.registered && now < self.settings.outlived(peer.heard));
+        let lately = self.peers.iter().filter(|(_, peer)| peer.registered && now < self.settings.lease_expiry(peer.last_heard));
         missing.extend(lately.map(|(process, _)| *process));
         if self.registered && !audience.names.iter().any(|name| name.node == self.me) {
-            self.names_lack_until = self.settings.outlived(now);
+            self.unknown_peers_until = self.settings.lease_expiry(now);
         }
-        let lacking = now < self.names_lack_until;
+        let lacking = now < self.unknown_peers_until;
         let at_least = match self.peers.len() {
             // More than can be remembered: only time helps.
-            MOST_PEERS.. => usize::MAX,
+            MAX_PEERS.. => usize::MAX,
             // Whoever listens may hold a lease, under a name that was lost.
-            _ if lacking => audience.listeners.saturating_sub(usize::from(self.listening.is_some())),
+            _ if lacking => audience.listeners.saturating_sub(usize::from(self.listening_since.is_some())),
             _ => 0,
         };
         if let Some(wait) = self.waits.get_mut(&id) {
-            wait.missing = Some(missing);
-            wait.at_least = at_least;
-            wait.not_before = self.strangers_until;
-            wait.until = Some((self.settings.outlived(now), Released::Outlived));
+            wait.missing_acks = Some(missing);
+            wait.min_acks = at_least;
+            wait.not_before = self.unregistered_until;
+            wait.until = Some((self.settings.lease_expiry(now), Released::LeaseExpired));
         }
     }
 
-    fn untold(&mut self, now: At, id: Id, batch: Batch) {
-        self.keep(batch);
+    fn on_publish_failed(&mut self, now: MonotonicTime, id: OperationId, batch: ReplayBatch) {
+        self.add_to_journal(batch);
         if self.phase != Phase::Lost {
-            self.lose(now);
+            self.on_lost(now);
         }
         if let Some(wait) = self.waits.get_mut(&id) {
-            wait.until = Some((self.quiet_from, Released::Untold));
+            wait.until = Some((self.others_expired_at, Released::PublishFailed));
         }
     }
 
     /// Keeps what is to be purged at the rejoin.
-    pub fn keep(&mut self, batch: Batch) {
+    pub fn add_to_journal(&mut self, batch: ReplayBatch) {
         self.journal.everything |= batch.everything;
         if !self.journal.everything {
             self.journal.tags.extend(batch.tags);
         }
-        if self.journal.everything || self.journal.tags.len() > self.most_journal {
-            self.journal = Batch { tags: BTreeSet::new(), everything: true };
+        if self.journal.everything || self.journal.tags.len() > self.max_journal {
+            self.journal = ReplayBatch { tags: BTreeSet::new(), everything: true };
         }
     }
 
-    fn replayed(&mut self, now: At, batch: Batch, done: bool) {
+    fn on_replayed(&mut self, now: MonotonicTime, batch: ReplayBatch, done: bool) {
         self.replaying = false;
         if !done {
-            self.keep(batch);
+            self.add_to_journal(batch);
             if self.phase != Phase::Lost {
-                self.lose(now);
+                self.on_lost(now);
             }
         }
     }
 
     /// What time alone brings about.
-    fn tick(&mut self, now: At, commands: &mut Vec<Command>) {
-        if now >= self.strangers_until {
-            self.strangers_until = At::ZERO;
+    fn on_tick(&mut self, now: MonotonicTime, commands: &mut Vec<CoreCommand>) {
+        if now >= self.unregistered_until {
+            self.unregistered_until = MonotonicTime::ZERO;
         }
-        self.release(now, commands);
+        self.release_waits(now, commands);
         if self.phase == Phase::Lost {
             return;
         }
         let empty = self.journal.tags.is_empty() && !self.journal.everything;
         if !empty && !self.replaying {
             self.replaying = true;
-            commands.push(Command::Replay(std::mem::take(&mut self.journal)));
+            commands.push(CoreCommand::Replay(std::mem::take(&mut self.journal)));
         }
         if let Phase::Joining(until) = self.phase
             && now >= until
             && empty
             && !self.replaying
-            && now < self.gate.contact_until
+            && now < self.lease_state.contact_until
         {
             self.phase = Phase::Joined;
-            self.gate.epoch += 1;
+            self.lease_state.epoch += 1;
         }
-        self.bury(now, commands);
-        if now >= self.next_beat {
-            self.beats += 1;
-            let leased = now < self.gate.lease_until;
-            self.next_beat = now + if leased || self.listening.is_none() { self.settings.beat } else { self.settings.retry };
-            if self.flying.len() >= FLYING {
-                self.flying.remove(0);
+        self.expire_peers(now, commands);
+        if now >= self.next_heartbeat {
+            self.heartbeats += 1;
+            let leased = now < self.lease_state.lease_until;
+            self.next_heartbeat =
+                now + if leased || self.listening_since.is_none() { self.settings.heartbeat } else { self.settings.retry };
+            if self.in_flight.len() >= MAX_IN_FLIGHT {
+                self.in_flight.remove(0);
             }
-            self.flying.push(Beat { number: self.beats, sent: now, registered: false, heard: false });
-            commands.push(Command::Beat { number: self.beats, node: self.me, register: self.listening.is_some() });
+            self.in_flight.push(Heartbeat { number: self.heartbeats, sent: now, registered: false, echoed: false });
+            commands.push(CoreCommand::Heartbeat { number: self.heartbeats, node: self.me, register: self.listening_since.is_some() });
         }
     }
 
-    fn release(&mut self, now: At, commands: &mut Vec<Command>) {
+    fn release_waits(&mut self, now: MonotonicTime, commands: &mut Vec<CoreCommand>) {
         let mut released = Vec::new();
         for (id, wait) in &self.waits {
             if let Some(how) = self.outcome(wait, now) {
@@ -456,41 +461,41 @@ impl Core {
         }
         for (id, how) in released {
             self.waits.remove(&id);
-            commands.push(Command::Release(id, how));
+            commands.push(CoreCommand::Release(id, how));
         }
     }
 
-    fn outcome(&self, wait: &Wait, now: At) -> Option<Released> {
-        if let Some(missing) = &wait.missing {
-            let mut left = missing.difference(&wait.early).peekable();
-            let enough = wait.early.len() >= wait.at_least && now >= wait.not_before;
+    fn outcome(&self, wait: &AckWait, now: MonotonicTime) -> Option<Released> {
+        if let Some(missing) = &wait.missing_acks {
+            let mut left = missing.difference(&wait.early_acks).peekable();
+            let enough = wait.early_acks.len() >= wait.min_acks && now >= wait.not_before;
             if enough && left.peek().is_none() {
                 return Some(Released::Acknowledged);
             }
             // Whoever held a lease when this was said has been heard within the lease before.
-            let known = wait.came_back && self.listening.is_some_and(|since| self.settings.outlived(since) <= now);
-            let silent = |process: &Process| self.peers.get(process).is_none_or(|peer| now >= self.settings.outlived(peer.heard));
+            let known = wait.echoed && self.listening_since.is_some_and(|since| self.settings.lease_expiry(since) <= now);
+            let silent = |process: &Process| self.peers.get(process).is_none_or(|peer| now >= self.settings.lease_expiry(peer.last_heard));
             if enough && known && left.all(silent) {
-                return Some(Released::Outlived);
+                return Some(Released::LeaseExpired);
             }
         }
         wait.until.filter(|(until, _)| now >= *until).map(|(_, how)| how)
     }
 
     /// Strikes out who was silent for a lease, and forgets who was struck out for another.
-    fn bury(&mut self, now: At, commands: &mut Vec<Command>) {
+    fn expire_peers(&mut self, now: MonotonicTime, commands: &mut Vec<CoreCommand>) {
         let settings = &self.settings;
-        self.peers.retain(|_, peer| now < settings.outlived(peer.heard));
+        self.peers.retain(|_, peer| now < settings.lease_expiry(peer.last_heard));
         for (node, struck) in &mut self.names {
             match struck {
                 None if !self.peers.contains_key(&node.process) => {
                     *struck = Some(now);
-                    commands.push(Command::StrikeOut(*node));
+                    commands.push(CoreCommand::Evict(*node));
                 }
-                Some(since) if now >= settings.outlived(*since) => {
+                Some(since) if now >= settings.lease_expiry(*since) => {
                     // Tried again after another lease, if the list still has it then.
                     *since = now;
-                    commands.push(Command::Forget(*node));
+                    commands.push(CoreCommand::Forget(*node));
                 }
                 _ => {}
             }

@@ -9,59 +9,59 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::coherence::core;
-use crate::coherence::journal::file::Log;
-use crate::coherence::journal::{Batch, Journal, Line};
-use crate::coherence::message::Id;
+use crate::coherence::journal::file::JournalFile;
+use crate::coherence::journal::{Journal, JournalBatch, JournalLine};
+use crate::coherence::message::OperationId;
 use crate::error::SetupError;
 use crate::policy::tag::Tag;
 use crate::telemetry::metrics::Counter;
 
 /// The file, if there is one.
 #[derive(Debug, Default)]
-pub(super) struct Kept {
-    file: Option<(Mutex<Journal>, Log)>,
+pub(super) struct DurableJournal {
+    file: Option<(Mutex<Journal>, JournalFile)>,
     failing: AtomicBool,
     /// Lines that could not be written.
     pub(super) failures: Arc<Counter>,
 }
 
-impl Kept {
+impl DurableJournal {
     /// Opens the file, and tells what a sidecar that died has left in it.
-    pub(super) fn open(path: &Path) -> Result<(Self, core::Batch), SetupError> {
-        let (log, lines) = Log::open(path)?;
+    pub(super) fn open(path: &Path) -> Result<(Self, core::ReplayBatch), SetupError> {
+        let (log, lines) = JournalFile::open(path)?;
         let journal = Journal::recovered(&lines);
         let left = journal.batch();
-        let left = core::Batch { tags: left.tags.into_iter().collect(), everything: left.everything };
+        let left = core::ReplayBatch { tags: left.tags.into_iter().collect(), everything: left.everything };
         Ok((Self { file: Some((Mutex::new(journal), log)), ..Self::default() }, left))
     }
 
     /// Writes down that a mutation is about to reach the app. Says whether there is a file to write it to.
-    pub(super) async fn intend(&self, id: Id, tags: &[Tag]) -> bool {
-        self.write(Line::Intend { id: id.to_string().into(), tags: tags.to_vec() }).await
+    pub(super) async fn intend(&self, id: OperationId, tags: &[Tag]) -> bool {
+        self.write(JournalLine::Intend { id: id.to_string().into(), tags: tags.to_vec() }).await
     }
 
     /// Writes down that the mutation purges nothing any more. Need not be waited for: forgotten, it costs hits.
-    pub(super) fn withdraw(&self, id: Id) {
-        drop(self.note(Line::Withdraw { id: id.to_string().into() }));
+    pub(super) fn withdraw(&self, id: OperationId) {
+        drop(self.append(JournalLine::Withdraw { id: id.to_string().into() }));
     }
 
     /// Writes down that tags are purged.
     pub(super) async fn purge(&self, tags: &[Tag]) {
-        self.write(Line::Purge { tags: tags.to_vec() }).await;
+        self.write(JournalLine::Purge { tags: tags.to_vec() }).await;
     }
 
     /// Writes down that everything is purged.
-    pub(super) async fn everything(&self) {
-        self.write(Line::Everything).await;
+    pub(super) async fn purge_everything(&self) {
+        self.write(JournalLine::Everything).await;
     }
 
     /// What is to be replayed.
-    pub(super) fn batch(&self) -> Batch {
+    pub(super) fn batch(&self) -> JournalBatch {
         self.file.as_ref().map(|(journal, _)| lock(journal).batch()).unwrap_or_default()
     }
 
     /// Crosses out what was replayed.
-    pub(super) async fn replayed(&self, batch: &Batch) {
+    pub(super) async fn replayed(&self, batch: &JournalBatch) {
         let Some((journal, log)) = &self.file else { return };
         let written = {
             let mut journal = lock(journal);
@@ -69,24 +69,24 @@ impl Kept {
             // Takes its place now, under the lock, so that it swallows no line.
             log.rewrite(journal.lines())
         };
-        self.told(written.await);
+        self.on_written(written.await);
     }
 
-    fn note(&self, line: Line) -> Option<impl Future<Output = std::io::Result<()>> + use<>> {
+    fn append(&self, line: JournalLine) -> Option<impl Future<Output = std::io::Result<()>> + use<>> {
         let (journal, log) = self.file.as_ref()?;
         let mut journal = lock(journal);
-        journal.note(&line);
+        journal.apply(&line);
         Some(log.append(line))
     }
 
-    async fn write(&self, line: Line) -> bool {
-        let Some(written) = self.note(line) else { return false };
-        self.told(written.await);
+    async fn write(&self, line: JournalLine) -> bool {
+        let Some(written) = self.append(line) else { return false };
+        self.on_written(written.await);
         true
     }
 
     /// Fail open, as without a file: what could not be written is in memory, and is replayed as long as the process lives.
-    fn told(&self, written: std::io::Result<()>) {
+    fn on_written(&self, written: std::io::Result<()>) {
         match written {
             Ok(()) => self.failing.store(false, Relaxed),
             Err(error) => {

@@ -1,4 +1,4 @@
-//! What hits look at: the core's [`Gate`], as atomics.
+//! What hits look at: the core's [`LeaseState`], as atomics.
 //!
 //! Invariant: who finds the lease in force *and then* the session unchanged knows that the table was whole when it looked at the lease. So the
 //! session is published before the lease, and is read after it.
@@ -7,36 +7,36 @@ use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 
 use crate::clock::Clock;
-use crate::coherence::core::{At, Gate};
+use crate::coherence::core::{LeaseState, MonotonicTime};
 
 /// The gate.
 #[derive(Debug)]
-pub struct Published {
+pub struct AtomicLeaseState {
     epoch: AtomicU64,
     session: AtomicU64,
     contact_until: AtomicU64,
     lease_until: AtomicU64,
-    began: Instant,
+    started: Instant,
     clock: Clock,
 }
 
-impl Published {
+impl AtomicLeaseState {
     /// A gate that is shut, in this epoch.
     #[must_use]
     pub fn new(epoch: u64, clock: Clock) -> Self {
         let began = clock.now();
         let zero = || AtomicU64::new(0);
-        Self { epoch: AtomicU64::new(epoch), session: zero(), contact_until: zero(), lease_until: zero(), began, clock }
+        Self { epoch: AtomicU64::new(epoch), session: zero(), contact_until: zero(), lease_until: zero(), started: began, clock }
     }
 
     /// The time as the core counts it.
     #[must_use]
-    pub fn now(&self) -> At {
-        self.clock.now().saturating_duration_since(self.began)
+    pub fn now(&self) -> MonotonicTime {
+        self.clock.now().saturating_duration_since(self.started)
     }
 
     /// Publishes the core's. Under the core's lock, so that two never cross.
-    pub fn publish(&self, gate: Gate) {
+    pub fn publish(&self, gate: LeaseState) {
         self.epoch.store(gate.epoch, SeqCst);
         self.session.store(gate.session, SeqCst);
         self.contact_until.store(nanos(gate.contact_until), SeqCst);

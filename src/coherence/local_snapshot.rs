@@ -3,60 +3,60 @@
 //! The table is told of every purge while this sidecar is by itself, and under a lease where several share a Redis. Without a lease nothing
 //! is said; what was said in another session, mode or epoch no longer holds.
 
-use crate::coherence::{Coherence, LocalProof, LocalRead, Mode, Read};
+use crate::coherence::{Coherence, CoherenceMode, LocalProof, LocalTagSnapshot, TagSnapshot};
 use crate::outcome::Reason;
 use crate::policy::tag::Tag;
 
 /// What the table says of some tags.
 #[derive(Clone, Debug)]
-pub struct Glance {
-    read: LocalRead,
+pub struct LocalSnapshot {
+    snapshot: LocalTagSnapshot,
     session: Option<u64>,
 }
 
 /// What the table said when something was fetched.
 #[derive(Debug)]
-pub struct Held {
+pub struct SnapshotProof {
     proof: LocalProof,
     session: Option<u64>,
 }
 
-impl Glance {
+impl LocalSnapshot {
     /// The same as a reading.
     #[must_use]
-    pub fn read(&self) -> Read {
-        Read::Local(self.read.clone())
+    pub fn to_snapshot(&self) -> TagSnapshot {
+        TagSnapshot::Local(self.snapshot.clone())
     }
 
     /// The step of the latest purge.
     #[must_use]
     pub const fn purges(&self) -> u64 {
-        self.read.seq
+        self.snapshot.seq
     }
 }
 
 impl Coherence {
     /// Reads the state of some tags from the local table, if it is told of every purge.
     #[must_use]
-    pub fn glance(&self, tags: &[Tag]) -> Option<Glance> {
+    pub fn local_snapshot(&self, tags: &[Tag]) -> Option<LocalSnapshot> {
         // The session first, and the cells after the lease: see `watch_tags`.
         let session = match self.mode() {
-            Mode::Shared => Some(self.gate.session()),
-            Mode::Local | Mode::Degraded => None,
+            CoherenceMode::Shared => Some(self.lease_state.session()),
+            CoherenceMode::Local | CoherenceMode::Degraded => None,
         };
-        if session.is_some() && !self.gate.has_lease() {
+        if session.is_some() && !self.lease_state.has_lease() {
             return None;
         }
         match self.read_local(tags) {
-            Read::Local(read) => Some(Glance { read, session }),
-            Read::Shared(..) | Read::Unproven => None,
+            TagSnapshot::Local(read) => Some(LocalSnapshot { snapshot: read, session }),
+            TagSnapshot::Shared(..) | TagSnapshot::Unverifiable => None,
         }
     }
 
     /// What must still be said for something with these tags, fetched since the glance, to be current; none if one of them was purged.
     #[must_use]
-    pub fn hold(&self, glance: &Glance, tags: &[Tag]) -> Option<Held> {
-        let held = Held { proof: self.commit_local(&glance.read, tags)?, session: glance.session };
+    pub fn prove_snapshot(&self, glance: &LocalSnapshot, tags: &[Tag]) -> Option<SnapshotProof> {
+        let held = SnapshotProof { proof: self.commit_local(&glance.snapshot, tags)?, session: glance.session };
         self.is_in_session(&held).then_some(held)
     }
 
@@ -64,8 +64,8 @@ impl Coherence {
     ///
     /// # Errors
     /// Why it is not.
-    pub fn still_holds(&self, held: &Held) -> Result<(), Reason> {
-        if self.is_in_session(held) { self.judge_local(&held.proof) } else { Err(Reason::Unverifiable) }
+    pub fn check_snapshot(&self, held: &SnapshotProof) -> Result<(), Reason> {
+        if self.is_in_session(held) { self.validate_local(&held.proof) } else { Err(Reason::Unverifiable) }
     }
 
     /// How often the local table has purged.
@@ -74,9 +74,9 @@ impl Coherence {
         self.table.seq()
     }
 
-    fn is_in_session(&self, held: &Held) -> bool {
+    fn is_in_session(&self, held: &SnapshotProof) -> bool {
         // In this order: see the gate's invariant.
-        held.session.is_none_or(|session| self.gate.has_lease() && self.gate.session() == session)
+        held.session.is_none_or(|session| self.lease_state.has_lease() && self.lease_state.session() == session)
     }
 }
 
@@ -89,15 +89,15 @@ mod tests {
     async fn what_is_held_ends_with_a_purge_of_its_tags_alone() {
         let coherence = Coherence::new(None, Clock::manual());
         let (a, b) = (Tag::new("a"), Tag::new("b"));
-        let glance = coherence.glance(std::slice::from_ref(&a)).expect("nobody else purges");
-        let held = coherence.hold(&glance, std::slice::from_ref(&a)).expect("no purge came");
+        let glance = coherence.local_snapshot(std::slice::from_ref(&a)).expect("nobody else purges");
+        let held = coherence.prove_snapshot(&glance, std::slice::from_ref(&a)).expect("no purge came");
         let purges = coherence.purges();
         coherence.purge(std::slice::from_ref(&b)).await;
-        assert_eq!(coherence.still_holds(&held), Ok(()));
+        assert_eq!(coherence.check_snapshot(&held), Ok(()));
         assert!(coherence.purges() > purges && glance.purges() == purges);
-        assert!(coherence.hold(&glance, &[a.clone(), b]).is_none(), "a tag that was not read, after any purge");
+        assert!(coherence.prove_snapshot(&glance, &[a.clone(), b]).is_none(), "a tag that was not read, after any purge");
         coherence.purge(std::slice::from_ref(&a)).await;
-        assert_eq!(coherence.still_holds(&held), Err(Reason::Purged));
-        assert!(coherence.hold(&glance, &[a]).is_none());
+        assert_eq!(coherence.check_snapshot(&held), Err(Reason::Purged));
+        assert!(coherence.prove_snapshot(&glance, &[a]).is_none());
     }
 }

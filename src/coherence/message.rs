@@ -22,20 +22,20 @@ impl fmt::Display for Process {
 /// A name under which a sidecar is registered: one for each time that it had to register, so that who was taken for dead never comes back
 /// under the name that was struck out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Node {
+pub struct PeerId {
     /// Whose name it is.
     pub process: Process,
     /// How often it has registered before.
     pub incarnation: u32,
 }
 
-impl fmt::Display for Node {
+impl fmt::Display for PeerId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}.{}", self.process, self.incarnation)
     }
 }
 
-impl Node {
+impl PeerId {
     /// Reads a name. What does not look like one is none.
     #[must_use]
     pub fn parse(text: &[u8]) -> Option<Self> {
@@ -47,9 +47,9 @@ impl Node {
 
 /// The name of a mutation under way, of a purge, or of whatever else others are to acknowledge.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub struct Id(pub u64);
+pub struct OperationId(pub u64);
 
-impl fmt::Display for Id {
+impl fmt::Display for OperationId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:016x}", self.0)
     }
@@ -60,7 +60,8 @@ impl fmt::Display for Id {
 #[serde(tag = "say", rename_all = "lowercase")]
 pub enum Message {
     /// I live. Who hears this from itself has heard everything that was said before it.
-    Beat {
+    #[serde(rename = "beat")]
+    Heartbeat {
         /// Who.
         of: Process,
         /// The number of the beat.
@@ -69,16 +70,18 @@ pub enum Message {
         registered: bool,
     },
     /// I trust my table no more: do not wait for me.
-    Quit {
+    #[serde(rename = "quit")]
+    Leave {
         /// Who.
         of: Process,
     },
     /// Trust nothing any more that your table says of these tags.
-    Distrust {
+    #[serde(rename = "distrust")]
+    Invalidate {
         /// Who wants to hear that it is done.
         by: Process,
         /// The name of what is to be acknowledged.
-        id: Id,
+        id: OperationId,
         /// The tags; all of them where there is no list.
         tags: Option<Vec<Tag>>,
     },
@@ -87,7 +90,7 @@ pub enum Message {
         /// Who wanted to hear it.
         to: Process,
         /// What was done.
-        id: Id,
+        id: OperationId,
         /// Who has done it.
         of: Process,
     },
@@ -115,11 +118,11 @@ mod tests {
 
     #[test]
     fn a_node_is_read_as_it_is_written() {
-        let node = Node { process: Process(0xfe), incarnation: 7 };
+        let node = PeerId { process: Process(0xfe), incarnation: 7 };
         assert_eq!(node.to_string(), "00000000000000fe.7");
-        assert_eq!(Node::parse(node.to_string().as_bytes()), Some(node));
+        assert_eq!(PeerId::parse(node.to_string().as_bytes()), Some(node));
         for broken in ["", "fe.7", "00000000000000fe", "00000000000000fe.x", "0000000000000+fe.7x"] {
-            assert_eq!(Node::parse(broken.as_bytes()), None, "{broken}");
+            assert_eq!(PeerId::parse(broken.as_bytes()), None, "{broken}");
         }
     }
 
@@ -128,10 +131,10 @@ mod tests {
         fn a_message_is_read_as_it_is_written(names in proptest::option::of(proptest::collection::vec(".{0,20}", 0..4)), number in any::<u64>()) {
             let tags = names.map(|names| names.iter().map(|name| Tag::new(name)).collect());
             for message in [
-                Message::Beat { of: Process(number), number, registered: true },
-                Message::Quit { of: Process(number) },
-                Message::Distrust { by: Process(1), id: Id(number), tags },
-                Message::Ack { to: Process(number), id: Id(2), of: Process(3) },
+                Message::Heartbeat { of: Process(number), number, registered: true },
+                Message::Leave { of: Process(number) },
+                Message::Invalidate { by: Process(1), id: OperationId(number), tags },
+                Message::Ack { to: Process(number), id: OperationId(2), of: Process(3) },
             ] {
                 prop_assert_eq!(Message::parse(&message.to_bytes()), Some(message));
             }

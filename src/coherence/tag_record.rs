@@ -12,7 +12,7 @@ use crate::policy::tag::Tag;
 
 /// A tag's record, as far as a reader needs it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Record {
+pub struct TagRecord {
     /// The state of the tag.
     pub nonce: Nonce,
     /// The step of the purge that made it.
@@ -25,7 +25,7 @@ pub struct Record {
     pub guarded: bool,
 }
 
-impl Record {
+impl TagRecord {
     /// Reads a record. What does not look like one is as good as none.
     #[must_use]
     pub fn parse(bytes: &[u8]) -> Option<Self> {
@@ -51,13 +51,13 @@ impl Record {
 
 /// What Redis said of the generation and of some tags, in one reading.
 #[derive(Clone, Debug)]
-pub struct Reading {
+pub struct RecordSnapshot {
     /// The generation.
     pub generation: Nonce,
     /// The step of the latest purge; `None` when Redis has lost it, so that nothing read now can be stored.
     pub seq: Option<u64>,
     /// The records; `None` where there was none to trust.
-    pub records: Vec<(Tag, Option<Record>)>,
+    pub records: Vec<(Tag, Option<TagRecord>)>,
     /// The fence that the reader trusts.
     pub fence: Arc<str>,
     /// Redis's clock at the reading, in milliseconds.
@@ -66,11 +66,11 @@ pub struct Reading {
 
 /// Whether an entry may be served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
+pub enum EntryVerdict {
     /// It is current.
     Current,
     /// It would be, had it not been purged softly so long ago: it is stale.
-    Softened(Duration),
+    SoftPurged(Duration),
     /// It is not, for this reason.
     Refused(Reason),
     /// A tag has a mutation whose deadline has passed: its sidecar died, so the mutation is taken as committed.
@@ -79,46 +79,46 @@ pub enum Verdict {
     Incomplete,
 }
 
-impl Reading {
-    fn record(&self, tag: &Tag) -> Option<&Option<Record>> {
+impl RecordSnapshot {
+    fn record(&self, tag: &Tag) -> Option<&Option<TagRecord>> {
         self.records.iter().find(|(name, _)| name == tag).map(|(_, record)| record)
     }
 
     /// Whether an entry with this stamp is current. Whatever refuses it comes before what makes it stale.
     #[must_use]
-    pub fn judge(&self, stamp: &Stamp) -> Verdict {
+    pub fn validate(&self, stamp: &Stamp) -> EntryVerdict {
         let mut softened: Option<u64> = None;
         // Says whether it may still be served in some way.
         let mut compare = |now: Nonce, then: Nonce| {
-            let since = now.softened_from(then);
+            let since = now.soft_purged_from(then);
             softened = softened.into_iter().chain(since).min();
             now == then || since.is_some()
         };
         if !compare(self.generation, stamp.generation) {
-            return Verdict::Refused(Reason::Purged);
+            return EntryVerdict::Refused(Reason::Purged);
         }
         for (tag, nonce) in &stamp.tags {
-            let Some(record) = self.record(tag) else { return Verdict::Incomplete };
+            let Some(record) = self.record(tag) else { return EntryVerdict::Incomplete };
             // Absent, unreadable, or written by another primary: a miss.
             let Some(record) = record.as_ref().filter(|record| *record.fence == *self.fence) else {
-                return Verdict::Refused(Reason::Purged);
+                return EntryVerdict::Refused(Reason::Purged);
             };
             if !compare(record.nonce, *nonce) {
-                return Verdict::Refused(Reason::Purged);
+                return EntryVerdict::Refused(Reason::Purged);
             }
             if record.pending_until.is_some_and(|until| until < self.redis_ms) {
-                return Verdict::Orphaned;
+                return EntryVerdict::Orphaned;
             }
             if record.guarded {
-                return Verdict::Refused(Reason::MutationPending);
+                return EntryVerdict::Refused(Reason::MutationPending);
             }
         }
-        softened.map_or(Verdict::Current, |at| Verdict::Softened(Duration::from_millis(self.redis_ms.saturating_sub(at))))
+        softened.map_or(EntryVerdict::Current, |at| EntryVerdict::SoftPurged(Duration::from_millis(self.redis_ms.saturating_sub(at))))
     }
 
     /// Tags of an entry that this reading does not speak of.
     #[must_use]
-    pub fn unread(&self, stamp: &Stamp) -> Vec<Tag> {
+    pub fn unread_tags(&self, stamp: &Stamp) -> Vec<Tag> {
         stamp.tags.iter().map(|(tag, _)| tag).filter(|tag| self.record(tag).is_none()).cloned().collect()
     }
 
@@ -129,8 +129,9 @@ impl Reading {
     }
 
     /// Takes over a record that was made after the reading.
-    pub fn seeded(&mut self, tag: &Tag, nonce: Nonce) {
-        let record = Record { nonce, seq: self.seq.unwrap_or_default(), fence: (*self.fence).into(), pending_until: None, guarded: false };
+    pub fn add_seeded(&mut self, tag: &Tag, nonce: Nonce) {
+        let record =
+            TagRecord { nonce, seq: self.seq.unwrap_or_default(), fence: (*self.fence).into(), pending_until: None, guarded: false };
         if let Some((_, place)) = self.records.iter_mut().find(|(name, _)| name == tag) {
             *place = Some(record);
         }
@@ -156,12 +157,12 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn record(nonce: u8, pending: &str) -> Option<Record> {
-        Record::parse(format!("1 {} 5 fence {pending}", Nonce([nonce; 16]).to_hex()).as_bytes())
+    fn record(nonce: u8, pending: &str) -> Option<TagRecord> {
+        TagRecord::parse(format!("1 {} 5 fence {pending}", Nonce([nonce; 16]).to_hex()).as_bytes())
     }
 
-    fn reading(records: Vec<(Tag, Option<Record>)>) -> Reading {
-        Reading { generation: Nonce([9; 16]), seq: Some(5), records, fence: "fence".into(), redis_ms: 1_000 }
+    fn reading(records: Vec<(Tag, Option<TagRecord>)>) -> RecordSnapshot {
+        RecordSnapshot { generation: Nonce([9; 16]), seq: Some(5), records, fence: "fence".into(), redis_ms: 1_000 }
     }
 
     fn stamp(tags: &[(&str, u8)]) -> Stamp {
@@ -173,21 +174,21 @@ mod tests {
         let record = record(1, "id-1:2000:m,id-2:1500:b").expect("a record");
         assert_eq!((record.seq, record.pending_until, record.guarded), (5, Some(1500), true));
         for broken in ["", "2 x", "1 zz 5 f -", "1 00 5 f -", "1"] {
-            assert_eq!(Record::parse(broken.as_bytes()), None, "{broken}");
+            assert_eq!(TagRecord::parse(broken.as_bytes()), None, "{broken}");
         }
     }
 
     #[test]
     fn an_entry_is_current_while_all_its_nonces_stand() {
         let entry = stamp(&[("a", 1), ("b", 2)]);
-        let with = |a, b| reading(vec![(Tag::new("a"), a), (Tag::new("b"), b)]).judge(&entry);
-        assert_eq!(with(record(1, "-"), record(2, "-")), Verdict::Current);
-        assert_eq!(with(record(1, "-"), record(3, "-")), Verdict::Refused(Reason::Purged));
-        assert_eq!(with(record(1, "-"), None), Verdict::Refused(Reason::Purged), "absent is a miss");
-        assert_eq!(with(record(1, "x:2000:m"), record(2, "-")), Verdict::Current, "hits go on under a mark");
-        assert_eq!(with(record(1, "x:2000:b"), record(2, "-")), Verdict::Refused(Reason::MutationPending));
-        assert_eq!(with(record(1, "x:999:m"), record(2, "-")), Verdict::Orphaned);
-        assert_eq!(reading(vec![(Tag::new("a"), record(1, "-"))]).judge(&entry), Verdict::Incomplete);
+        let with = |a, b| reading(vec![(Tag::new("a"), a), (Tag::new("b"), b)]).validate(&entry);
+        assert_eq!(with(record(1, "-"), record(2, "-")), EntryVerdict::Current);
+        assert_eq!(with(record(1, "-"), record(3, "-")), EntryVerdict::Refused(Reason::Purged));
+        assert_eq!(with(record(1, "-"), None), EntryVerdict::Refused(Reason::Purged), "absent is a miss");
+        assert_eq!(with(record(1, "x:2000:m"), record(2, "-")), EntryVerdict::Current, "hits go on under a mark");
+        assert_eq!(with(record(1, "x:2000:b"), record(2, "-")), EntryVerdict::Refused(Reason::MutationPending));
+        assert_eq!(with(record(1, "x:999:m"), record(2, "-")), EntryVerdict::Orphaned);
+        assert_eq!(reading(vec![(Tag::new("a"), record(1, "-"))]).validate(&entry), EntryVerdict::Incomplete);
     }
 
     /// The state after a soft purge of this one at this time.
@@ -197,33 +198,33 @@ mod tests {
         nonce
     }
 
-    fn soft_record(nonce: u8, ms: u64, pending: &str) -> Option<Record> {
-        Record::parse(format!("1 {} 5 fence {pending}", soft(nonce, ms).to_hex()).as_bytes())
+    fn soft_record(nonce: u8, ms: u64, pending: &str) -> Option<TagRecord> {
+        TagRecord::parse(format!("1 {} 5 fence {pending}", soft(nonce, ms).to_hex()).as_bytes())
     }
 
     #[test]
     fn an_entry_is_stale_since_the_first_of_its_tags_was_purged_softly() {
         let entry = stamp(&[("a", 1), ("b", 2)]);
-        let with = |a, b| reading(vec![(Tag::new("a"), a), (Tag::new("b"), b)]).judge(&entry);
-        let ago = |ms| Verdict::Softened(Duration::from_millis(ms));
+        let with = |a, b| reading(vec![(Tag::new("a"), a), (Tag::new("b"), b)]).validate(&entry);
+        let ago = |ms| EntryVerdict::SoftPurged(Duration::from_millis(ms));
         assert_eq!(with(soft_record(1, 900, "-"), record(2, "-")), ago(100));
         assert_eq!(with(soft_record(1, 900, "-"), soft_record(2, 700, "-")), ago(300));
         assert_eq!(with(soft_record(1, 1_001, "-"), record(2, "-")), ago(0), "a clock that lags");
         let mut everything = reading(vec![(Tag::new("a"), record(1, "-")), (Tag::new("b"), soft_record(2, 700, "-"))]);
         everything.generation = soft(9, 600);
-        assert_eq!(everything.judge(&entry), ago(400));
+        assert_eq!(everything.validate(&entry), ago(400));
     }
 
     #[test]
     fn whatever_refuses_an_entry_comes_before_what_makes_it_stale() {
         let entry = stamp(&[("a", 1), ("b", 2)]);
-        let with = |b| reading(vec![(Tag::new("a"), soft_record(1, 900, "-")), (Tag::new("b"), b)]).judge(&entry);
-        assert_eq!(with(record(3, "-")), Verdict::Refused(Reason::Purged), "hard");
-        assert_eq!(with(soft_record(3, 900, "-")), Verdict::Refused(Reason::Purged), "soft after hard");
-        assert_eq!(with(None), Verdict::Refused(Reason::Purged));
-        assert_eq!(with(record(2, "x:2000:b")), Verdict::Refused(Reason::MutationPending));
-        assert_eq!(with(soft_record(2, 900, "x:999:m")), Verdict::Orphaned);
-        assert_eq!(reading(vec![(Tag::new("a"), soft_record(1, 900, "-"))]).judge(&entry), Verdict::Incomplete);
+        let with = |b| reading(vec![(Tag::new("a"), soft_record(1, 900, "-")), (Tag::new("b"), b)]).validate(&entry);
+        assert_eq!(with(record(3, "-")), EntryVerdict::Refused(Reason::Purged), "hard");
+        assert_eq!(with(soft_record(3, 900, "-")), EntryVerdict::Refused(Reason::Purged), "soft after hard");
+        assert_eq!(with(None), EntryVerdict::Refused(Reason::Purged));
+        assert_eq!(with(record(2, "x:2000:b")), EntryVerdict::Refused(Reason::MutationPending));
+        assert_eq!(with(soft_record(2, 900, "x:999:m")), EntryVerdict::Orphaned);
+        assert_eq!(reading(vec![(Tag::new("a"), soft_record(1, 900, "-"))]).validate(&entry), EntryVerdict::Incomplete);
     }
 
     #[test]
@@ -236,7 +237,7 @@ mod tests {
     fn a_record_of_another_primary_is_no_record() {
         let mut reading = reading(vec![(Tag::new("a"), record(1, "-"))]);
         reading.fence = "promoted".into();
-        assert_eq!(reading.judge(&stamp(&[("a", 1)])), Verdict::Refused(Reason::Purged));
+        assert_eq!(reading.validate(&stamp(&[("a", 1)])), EntryVerdict::Refused(Reason::Purged));
         assert_eq!(reading.nonce(&Tag::new("a")), None);
     }
 
@@ -256,7 +257,7 @@ mod tests {
     proptest! {
         #[test]
         fn parsing_never_panics(bytes in proptest::collection::vec(any::<u8>(), 0..80)) {
-            let _ = Record::parse(&bytes);
+            let _ = TagRecord::parse(&bytes);
         }
     }
 }

@@ -3,32 +3,32 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::coherence::tag_record::Reading;
-use crate::coherence::tag_table::Cell;
+use crate::coherence::tag_record::RecordSnapshot;
+use crate::coherence::tag_table::TagState;
 use crate::policy::tag::Tag;
 
 /// The state of some tags before the app is asked.
 #[derive(Clone, Debug)]
-pub enum Read {
+pub enum TagSnapshot {
     /// By the local table.
-    Local(LocalRead),
+    Local(LocalTagSnapshot),
     /// By Redis, in this epoch.
-    Shared(u64, Reading),
+    Shared(u64, RecordSnapshot),
     /// Nothing could be read: what is fetched is not stored.
-    Unproven,
+    Unverifiable,
 }
 
 /// A reading of the local table.
 #[derive(Clone, Debug)]
-pub struct LocalRead {
+pub struct LocalTagSnapshot {
     pub(super) epoch: u64,
     pub(super) generation: u64,
     pub(super) seq: u64,
-    pub(super) cells: Vec<(Tag, Arc<Cell>, u64)>,
+    pub(super) states: Vec<(Tag, Arc<TagState>, u64)>,
     pub(super) at: Instant,
 }
 
-impl Read {
+impl TagSnapshot {
     /// Whether a request that read this may be answered from a fill that read `fill`. `more_tags` says whether the fill's response
     /// carries tags beside those read: of these it can only be said that no purge at all came between.
     #[must_use]
@@ -38,8 +38,8 @@ impl Read {
                 let same_step = one.seq == two.seq;
                 one.epoch == two.epoch
                     && one.generation == two.generation
-                    && one.cells.len() == two.cells.len()
-                    && one.cells.iter().zip(&two.cells).all(|((a, _, at), (b, _, then))| a == b && at == then)
+                    && one.states.len() == two.states.len()
+                    && one.states.iter().zip(&two.states).all(|((a, _, at), (b, _, then))| a == b && at == then)
                     && (same_step || !more_tags)
             }
             (Self::Shared(epoch, one), Self::Shared(then, two)) => {
@@ -50,7 +50,7 @@ impl Read {
     }
 }
 
-impl Read {
+impl TagSnapshot {
     /// Whether exactly so many purges came since `earlier` was read.
     #[must_use]
     pub fn is_later_by(&self, earlier: &Self, purges: u64) -> bool {

@@ -15,47 +15,51 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use crate::clock::Wall;
 use crate::policy::tag::Tag;
 
-const SHARDS: usize = 16;
+const SHARD_COUNT: usize = 16;
 
 /// What purges have done to something.
 #[derive(Debug, Default)]
-struct Purges {
+struct PurgeSteps {
     /// The step of the last one; 0 for none.
     last: AtomicU64,
     /// The step of the last hard one.
     hard: AtomicU64,
     /// When the last soft one was, in milliseconds of [`Wall`].
-    softened: AtomicU64,
+    soft_purged_at: AtomicU64,
 }
 
 /// What has come of something since its state was noted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Since {
+pub enum PurgedSince {
     /// Nothing: it is current.
-    Nothing,
+    Unchanged,
     /// Soft purges alone, the last one then: it is stale.
-    Softened(Wall),
+    SoftPurged(Wall),
     /// A hard purge: it is void.
-    Voided,
+    HardPurged,
 }
 
-impl Purges {
+impl PurgeSteps {
     fn last(&self) -> u64 {
         self.last.load(SeqCst)
     }
 
-    fn since(&self, noted: u64) -> Since {
+    fn since(&self, noted: u64) -> PurgedSince {
         if self.last() == noted {
-            return Since::Nothing;
+            return PurgedSince::Unchanged;
         }
         // After the last one was found to have moved: see the table's invariants.
-        if self.hard.load(SeqCst) > noted { Since::Voided } else { Since::Softened(Wall(self.softened.load(SeqCst))) }
+        if self.hard.load(SeqCst) > noted {
+            PurgedSince::HardPurged
+        } else {
+            PurgedSince::SoftPurged(Wall(self.soft_purged_at.load(SeqCst)))
+        }
     }
 
     /// A purge at this step: a soft one, if it comes with a time.
-    fn note(&self, step: u64, softened: Option<Wall>) {
+    fn record(&self, step: u64, softened: Option<Wall>) {
         match softened {
-            Some(at) => self.softened.fetch_max(at.0, SeqCst),
+            Some(at) => self.soft_purged_at.fetch_max(at.0, SeqCst),
             None => self.hard.fetch_max(step, SeqCst),
         };
         self.last.fetch_max(step, SeqCst);
@@ -64,22 +68,22 @@ impl Purges {
 
 /// One tag's state in this process.
 #[derive(Debug, Default)]
-pub struct Cell {
-    purges: Purges,
+pub struct TagState {
+    purges: PurgeSteps,
     /// Mutations under way whose rule says `guard = "bypass"`.
     guards: AtomicU32,
 }
 
-impl Cell {
+impl TagState {
     /// The step of the last purge, hard or soft; 0 for none since the cell was made.
     #[must_use]
-    pub fn purged(&self) -> u64 {
+    pub fn last_purge(&self) -> u64 {
         self.purges.last()
     }
 
     /// What has come since it was last purged at this step.
     #[must_use]
-    pub fn since(&self, purged: u64) -> Since {
+    pub fn since(&self, purged: u64) -> PurgedSince {
         self.purges.since(purged)
     }
 
@@ -92,16 +96,16 @@ impl Cell {
 
 /// Keeps hits on a tag away while it lives.
 #[derive(Debug)]
-pub struct Guarded(Arc<Cell>);
+pub struct TagGuard(Arc<TagState>);
 
-impl Guarded {
-    fn new(cell: Arc<Cell>) -> Self {
+impl TagGuard {
+    fn new(cell: Arc<TagState>) -> Self {
         cell.guards.fetch_add(1, SeqCst);
         Self(cell)
     }
 }
 
-impl Drop for Guarded {
+impl Drop for TagGuard {
     fn drop(&mut self) {
         self.0.guards.fetch_sub(1, SeqCst);
     }
@@ -109,29 +113,29 @@ impl Drop for Guarded {
 
 #[derive(Debug, Default)]
 struct Shard {
-    cells: HashMap<Tag, Weak<Cell>>,
+    states: HashMap<Tag, Weak<TagState>>,
     /// Sweep when the shard has grown to this.
     sweep_at: usize,
 }
 
 /// All cells.
 #[derive(Debug)]
-pub struct Table {
+pub struct TagTable {
     shards: Vec<Mutex<Shard>>,
     /// One step per purge. Starts at 1, so that 0 is before every purge.
     seq: AtomicU64,
     /// Those of everything.
-    everything: Purges,
+    everything: PurgeSteps,
 }
 
-impl Default for Table {
+impl Default for TagTable {
     fn default() -> Self {
-        let shards = (0..SHARDS).map(|_| Mutex::new(Shard { cells: HashMap::new(), sweep_at: 64 })).collect();
-        Self { shards, seq: AtomicU64::new(1), everything: Purges::default() }
+        let shards = (0..SHARD_COUNT).map(|_| Mutex::new(Shard { states: HashMap::new(), sweep_at: 64 })).collect();
+        Self { shards, seq: AtomicU64::new(1), everything: PurgeSteps::default() }
     }
 }
 
-impl Table {
+impl TagTable {
     /// The step of the latest purge.
     #[must_use]
     pub fn seq(&self) -> u64 {
@@ -146,63 +150,63 @@ impl Table {
 
     /// What has come of everything since this generation.
     #[must_use]
-    pub fn since(&self, generation: u64) -> Since {
+    pub fn since(&self, generation: u64) -> PurgedSince {
         self.everything.since(generation)
     }
 
     /// The cell of a tag, and whether it was made just now.
-    pub fn cell(&self, tag: &Tag) -> (Arc<Cell>, bool) {
+    pub fn tag_state(&self, tag: &Tag) -> (Arc<TagState>, bool) {
         self.with_shard(tag, |shard| {
-            if let Some(cell) = shard.cells.get(tag).and_then(Weak::upgrade) {
+            if let Some(cell) = shard.states.get(tag).and_then(Weak::upgrade) {
                 return (cell, false);
             }
-            if shard.cells.len() >= shard.sweep_at {
-                shard.cells.retain(|_, cell| cell.strong_count() > 0);
+            if shard.states.len() >= shard.sweep_at {
+                shard.states.retain(|_, cell| cell.strong_count() > 0);
                 // A quarter of dead cells at the most, for a sweep that costs each new cell four steps.
-                shard.sweep_at = (shard.cells.len() + shard.cells.len() / 4).max(64);
+                shard.sweep_at = (shard.states.len() + shard.states.len() / 4).max(64);
             }
-            let cell = Arc::new(Cell::default());
-            shard.cells.insert(tag.clone(), Arc::downgrade(&cell));
+            let cell = Arc::new(TagState::default());
+            shard.states.insert(tag.clone(), Arc::downgrade(&cell));
             (cell, true)
         })
     }
 
     /// A tag with its cell, and what that says.
-    pub fn state(&self, tag: &Tag) -> (Tag, Arc<Cell>, u64) {
-        let (cell, _) = self.cell(tag);
-        let purged = cell.purged();
+    pub fn snapshot(&self, tag: &Tag) -> (Tag, Arc<TagState>, u64) {
+        let (cell, _) = self.tag_state(tag);
+        let purged = cell.last_purge();
         (tag.clone(), cell, purged)
     }
 
     /// Purges tags: everything that carries one of them is void.
     pub fn purge<'a>(&self, tags: impl IntoIterator<Item = &'a Tag>) {
-        self.note(tags, None);
+        self.apply_purge(tags, None);
     }
 
     /// Purges tags softly: everything that carries one of them is stale since then.
-    pub fn soften<'a>(&self, tags: impl IntoIterator<Item = &'a Tag>, at: Wall) {
-        self.note(tags, Some(at));
+    pub fn soft_purge<'a>(&self, tags: impl IntoIterator<Item = &'a Tag>, at: Wall) {
+        self.apply_purge(tags, Some(at));
     }
 
-    fn note<'a>(&self, tags: impl IntoIterator<Item = &'a Tag>, softened: Option<Wall>) {
+    fn apply_purge<'a>(&self, tags: impl IntoIterator<Item = &'a Tag>, softened: Option<Wall>) {
         // First the step, then the cells: see the second invariant.
         let step = self.next_step();
         for tag in tags {
-            let cell = self.with_shard(tag, |shard| shard.cells.get(tag).and_then(Weak::upgrade));
+            let cell = self.with_shard(tag, |shard| shard.states.get(tag).and_then(Weak::upgrade));
             if let Some(cell) = cell {
-                cell.purges.note(step, softened);
+                cell.purges.record(step, softened);
             }
         }
     }
 
     /// Empties the cache logically.
     pub fn purge_everything(&self) {
-        self.everything.note(self.next_step(), None);
+        self.everything.record(self.next_step(), None);
     }
 
     /// Makes everything stale since then.
-    pub fn soften_everything(&self, at: Wall) {
-        self.everything.note(self.next_step(), Some(at));
+    pub fn soft_purge_everything(&self, at: Wall) {
+        self.everything.record(self.next_step(), Some(at));
     }
 
     fn next_step(&self) -> u64 {
@@ -210,14 +214,14 @@ impl Table {
     }
 
     /// Keeps hits on these tags away until the guards are dropped.
-    pub fn guard<'a>(&self, tags: impl IntoIterator<Item = &'a Tag>) -> Vec<Guarded> {
-        tags.into_iter().map(|tag| Guarded::new(self.cell(tag).0)).collect()
+    pub fn guard<'a>(&self, tags: impl IntoIterator<Item = &'a Tag>) -> Vec<TagGuard> {
+        tags.into_iter().map(|tag| TagGuard::new(self.tag_state(tag).0)).collect()
     }
 
     /// How many cells are remembered, the dead ones that no sweep has met yet included.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.shards.iter().map(|shard| shard.lock().unwrap_or_else(PoisonError::into_inner).cells.len()).sum()
+        self.shards.iter().map(|shard| shard.lock().unwrap_or_else(PoisonError::into_inner).states.len()).sum()
     }
 
     /// Whether there is none.
@@ -228,7 +232,7 @@ impl Table {
 
     fn with_shard<R>(&self, tag: &Tag, act: impl FnOnce(&mut Shard) -> R) -> R {
         let sum = tag.as_str().bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, b| (hash ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3));
-        let index = usize::try_from(sum >> 32).unwrap_or_default() % SHARDS;
+        let index = usize::try_from(sum >> 32).unwrap_or_default() % SHARD_COUNT;
         // A shard is whole between any two statements that could panic, so a poisoned lock still guards a good map.
         act(&mut self.shards[index].lock().unwrap_or_else(PoisonError::into_inner))
     }
@@ -240,19 +244,19 @@ mod tests {
 
     #[test]
     fn a_purge_reaches_the_cell_that_is_held() {
-        let table = Table::default();
+        let table = TagTable::default();
         let (tag, other) = (Tag::new("a"), Tag::new("b"));
-        let ((cell, made), (bystander, _)) = (table.cell(&tag), table.cell(&other));
-        let before = cell.purged();
+        let ((cell, made), (bystander, _)) = (table.tag_state(&tag), table.tag_state(&other));
+        let before = cell.last_purge();
         table.purge([&tag]);
-        assert!(made && cell.purged() > before);
-        assert_eq!(bystander.purged(), 0);
-        assert!(!table.cell(&tag).1, "the cell is held, so it is found again");
+        assert!(made && cell.last_purge() > before);
+        assert_eq!(bystander.last_purge(), 0);
+        assert!(!table.tag_state(&tag).1, "the cell is held, so it is found again");
     }
 
     #[test]
     fn a_purge_of_a_tag_that_nobody_holds_moves_the_step() {
-        let table = Table::default();
+        let table = TagTable::default();
         let before = table.seq();
         table.purge([&Tag::new("a")]);
         assert!(table.seq() > before && table.is_empty());
@@ -260,66 +264,71 @@ mod tests {
 
     #[test]
     fn a_soft_purge_moves_the_cell_and_tells_when() {
-        let table = Table::default();
+        let table = TagTable::default();
         let tag = Tag::new("a");
-        let (cell, _) = table.cell(&tag);
-        let noted = cell.purged();
-        assert_eq!(cell.since(noted), Since::Nothing);
-        table.soften([&tag], Wall(7));
-        assert_ne!(cell.purged(), noted, "whoever compares finds it moved");
-        assert_eq!(cell.since(noted), Since::Softened(Wall(7)));
-        let renewed = cell.purged();
-        assert_eq!(cell.since(renewed), Since::Nothing);
-        table.soften([&tag], Wall(9));
-        assert_eq!((cell.since(noted), cell.since(renewed)), (Since::Softened(Wall(9)), Since::Softened(Wall(9))));
+        let (cell, _) = table.tag_state(&tag);
+        let noted = cell.last_purge();
+        assert_eq!(cell.since(noted), PurgedSince::Unchanged);
+        table.soft_purge([&tag], Wall(7));
+        assert_ne!(cell.last_purge(), noted, "whoever compares finds it moved");
+        assert_eq!(cell.since(noted), PurgedSince::SoftPurged(Wall(7)));
+        let renewed = cell.last_purge();
+        assert_eq!(cell.since(renewed), PurgedSince::Unchanged);
+        table.soft_purge([&tag], Wall(9));
+        assert_eq!((cell.since(noted), cell.since(renewed)), (PurgedSince::SoftPurged(Wall(9)), PurgedSince::SoftPurged(Wall(9))));
     }
 
     #[test]
     fn a_hard_purge_voids_what_soft_ones_before_and_after_it_touched() {
         for order in [[true, false], [false, true]] {
-            let table = Table::default();
+            let table = TagTable::default();
             let tag = Tag::new("a");
-            let (cell, _) = table.cell(&tag);
-            let (noted, generation) = (cell.purged(), table.generation());
+            let (cell, _) = table.tag_state(&tag);
+            let (noted, generation) = (cell.last_purge(), table.generation());
             for soft in order {
                 if soft {
-                    table.soften([&tag], Wall(7));
-                    table.soften_everything(Wall(7));
+                    table.soft_purge([&tag], Wall(7));
+                    table.soft_purge_everything(Wall(7));
                 } else {
                     table.purge([&tag]);
                     table.purge_everything();
                 }
             }
-            assert_eq!((cell.since(noted), table.since(generation)), (Since::Voided, Since::Voided), "soft first: {}", order[0]);
+            assert_eq!(
+                (cell.since(noted), table.since(generation)),
+                (PurgedSince::HardPurged, PurgedSince::HardPurged),
+                "soft first: {}",
+                order[0]
+            );
         }
     }
 
     #[test]
     fn everything_is_softened_apart_from_its_tags() {
-        let table = Table::default();
-        let (cell, _) = table.cell(&Tag::new("a"));
-        let (noted, generation, step) = (cell.purged(), table.generation(), table.seq());
-        table.soften_everything(Wall(7));
-        assert_eq!((cell.since(noted), table.since(generation)), (Since::Nothing, Since::Softened(Wall(7))));
+        let table = TagTable::default();
+        let (cell, _) = table.tag_state(&Tag::new("a"));
+        let (noted, generation, step) = (cell.last_purge(), table.generation(), table.seq());
+        table.soft_purge_everything(Wall(7));
+        assert_eq!((cell.since(noted), table.since(generation)), (PurgedSince::Unchanged, PurgedSince::SoftPurged(Wall(7))));
         assert!(table.generation() != generation && table.seq() > step, "fills under way find that it moved");
     }
 
     #[test]
     fn the_table_forgets_what_nobody_holds() {
-        let table = Table::default();
-        let held: Vec<_> = (0..100).map(|n| table.cell(&Tag::new(&format!("held{n}")))).collect();
+        let table = TagTable::default();
+        let held: Vec<_> = (0..100).map(|n| table.tag_state(&Tag::new(&format!("held{n}")))).collect();
         for n in 0..100_000 {
-            drop(table.cell(&Tag::new(&format!("passing{n}"))));
+            drop(table.tag_state(&Tag::new(&format!("passing{n}"))));
         }
         assert!(table.len() < 5_000, "{}", table.len());
-        assert!(held.iter().enumerate().all(|(n, _)| !table.cell(&Tag::new(&format!("held{n}"))).1));
+        assert!(held.iter().enumerate().all(|(n, _)| !table.tag_state(&Tag::new(&format!("held{n}"))).1));
     }
 
     #[test]
     fn a_guard_ends_when_it_is_dropped() {
-        let table = Table::default();
+        let table = TagTable::default();
         let tag = Tag::new("a");
-        let (cell, _) = table.cell(&tag);
+        let (cell, _) = table.tag_state(&tag);
         let guards = table.guard([&tag, &tag]);
         assert!(cell.is_guarded());
         drop(guards);

@@ -37,7 +37,7 @@ async fn heavy_a_tag_of_a_million_entries_is_purged_as_fast_as_one_of_ten() {
     assert!(of_many < of_few * 5 + Duration::from_micros(20), "{of_many:?} beside {of_few:?}");
     for proof in few.iter().chain(&many) {
         let Proof::Local(proof) = proof else { panic!("a proof by the local table") };
-        assert_eq!(coherence.judge_local(proof), Err(Reason::Purged));
+        assert_eq!(coherence.validate_local(proof), Err(Reason::Purged));
     }
 }
 
@@ -67,16 +67,16 @@ async fn what_is_purged_softly_is_stale_since_then_and_current_no_more() {
         } else {
             coherence.purge_with(std::slice::from_ref(&tag), PurgeKind::Soft).await;
         }
-        assert_eq!(coherence.judge_local(local(&both)), Err(Reason::Purged), "nobody who asks for what is current gets it");
-        assert!(coherence.softened_local(local(&both)).is_ok_and(|at| at.is_some_and(|at| at <= clock.wall())));
-        let touched = coherence.softened_local(local(&bystander)).expect("nothing hard was purged");
+        assert_eq!(coherence.validate_local(local(&both)), Err(Reason::Purged), "nobody who asks for what is current gets it");
+        assert!(coherence.soft_purged_at_local(local(&both)).is_ok_and(|at| at.is_some_and(|at| at <= clock.wall())));
+        let touched = coherence.soft_purged_at_local(local(&bystander)).expect("nothing hard was purged");
         assert_eq!(touched.is_some_and(|at| at >= began), everything);
     }
     coherence.purge(&[tag]).await;
-    assert_eq!(coherence.softened_local(local(&both)), Err(Reason::Purged), "hard after soft voids");
-    assert!(coherence.softened_local(local(&bystander)).is_ok());
+    assert_eq!(coherence.soft_purged_at_local(local(&both)), Err(Reason::Purged), "hard after soft voids");
+    assert!(coherence.soft_purged_at_local(local(&bystander)).is_ok());
     coherence.purge_everything(PurgeKind::Hard).await;
-    assert_eq!(coherence.softened_local(local(&bystander)), Err(Reason::Purged));
+    assert_eq!(coherence.soft_purged_at_local(local(&bystander)), Err(Reason::Purged));
 }
 
 #[tokio::test]
@@ -95,6 +95,6 @@ async fn a_soft_purge_kills_the_fill_that_it_overtakes() {
         let killed = coherence.commit(&read, &everything, Duration::from_mins(1)).await;
         assert!(matches!(killed, Err(Reason::PurgedDuringFill)), "{purged:?}");
         let next = coherence.commit(&late, &everything, Duration::from_mins(1)).await.expect("it began after the purge");
-        assert_eq!(coherence.judge_local(local(&next)), Ok(()), "{purged:?}");
+        assert_eq!(coherence.validate_local(local(&next)), Ok(()), "{purged:?}");
     }
 }

@@ -7,15 +7,15 @@ use std::sync::Arc;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue, Error as TomlError};
 
-use self::fields::Fields;
-use super::context::Context;
-use super::decode::{Leaf as _, Reader, Slot};
-use super::diagnostics::Report;
-use super::diagnostics::diagnostic::{Draft, Problems, Source};
+use self::fields::FieldTable;
+use super::context::CompileContext;
+use super::decode::{FromToml as _, Setting, TomlReader};
+use super::diagnostics::DiagnosticCollector;
+use super::diagnostics::diagnostic::{DiagnosticBuilder, Diagnostics, SourceText};
 use super::diagnostics::recover;
-use super::file::{File, Redis};
+use super::file::{ConfigFile, RedisSection};
 use super::{Config, lint};
-use crate::policy::route::{AnswerRules, Collapse, Mode, Routes};
+use crate::policy::route::{Collapse, ResponseRules, RouteMode, Routes};
 use crate::units::{show_duration, show_size};
 
 pub mod fields;
@@ -25,24 +25,24 @@ pub mod sections;
 pub mod values;
 
 /// Compiles a text, or tells everything that is wrong with it.
-pub fn compile(text: &str, name: &str, env: &dyn Fn(&str) -> Option<String>) -> Result<Config, Problems> {
-    let mut report = Report::new(Source::new(name, text));
+pub fn compile(text: &str, name: &str, env: &dyn Fn(&str) -> Option<String>) -> Result<Config, Diagnostics> {
+    let mut report = DiagnosticCollector::new(SourceText::new(name, text));
     let file = read(text, &mut report, env);
     let folder = Path::new(name).parent().map(Path::to_path_buf).unwrap_or_default();
-    let mut context = Context { report, folder };
+    let mut context = CompileContext { report, folder };
     let config = file.and_then(|file| assemble(&file, &mut context));
     let broken = context.report.has_errors();
     let (file, problems) = context.report.finish();
     match config {
         Some(config) if !broken => Ok(Config { warnings: problems, text: text.into(), ..config }),
-        _ => Err(Problems::new(file, problems)),
+        _ => Err(Diagnostics::new(file, problems)),
     }
 }
 
 /// The file's own types, with all syntax errors reported.
-fn read(text: &str, report: &mut Report, env: &dyn Fn(&str) -> Option<String>) -> Option<File> {
-    let mut mended = recover::mend(text);
-    for draft in std::mem::take(&mut mended.drafts) {
+fn read(text: &str, report: &mut DiagnosticCollector, env: &dyn Fn(&str) -> Option<String>) -> Option<ConfigFile> {
+    let mut mended = recover::recover(text);
+    for draft in std::mem::take(&mut mended.diagnostics) {
         report.push_syntax(draft);
     }
     for draft in std::mem::take(&mut mended.completed) {
@@ -54,11 +54,11 @@ fn read(text: &str, report: &mut Report, env: &dyn Fn(&str) -> Option<String>) -
         report.push_syntax(syntax(error, &mended));
     }
     let root = Spanned::new(0..0, DeValue::Table(mended.relocate(table.into_inner())));
-    File::read(&root, &mut Reader { report, env })
+    ConfigFile::read(&root, &mut TomlReader { report, env })
 }
 
 /// A syntax error, with what usually leads to it.
-fn syntax(error: &TomlError, mended: &recover::Mended) -> Draft {
+fn syntax(error: &TomlError, mended: &recover::RecoveredText) -> DiagnosticBuilder {
     let (text, span) = (mended.text.as_str(), error.span().unwrap_or(0..0));
     let found = text.get(span.clone()).unwrap_or_default().trim();
     let message = error.message();
@@ -78,7 +78,8 @@ fn syntax(error: &TomlError, mended: &recover::Mended) -> Draft {
         None
     };
     let place = if found.is_empty() && span.start > 0 && span.start >= text.trim_end().len() { text.trim_end().len() } else { span.start };
-    let mut draft = Draft::error(mended.place(&(place..span.end.max(place))), format!("syntax: {message}")).maybe_hint(hint);
+    let mut draft =
+        DiagnosticBuilder::error(mended.original_span(&(place..span.end.max(place))), format!("syntax: {message}")).maybe_hint(hint);
     if let Some(allowed) = allowed.filter(|allowed| !allowed.contains("literal string")) {
         draft = draft.allowed(allowed);
     }
@@ -86,24 +87,24 @@ fn syntax(error: &TomlError, mended: &recover::Mended) -> Draft {
 }
 
 /// Compiles all parts, whatever is wrong with some of them.
-fn assemble(file: &File, context: &mut Context) -> Option<Config> {
+fn assemble(file: &ConfigFile, context: &mut CompileContext) -> Option<Config> {
     let server = file.listen.get().and_then(|listen| sections::server(listen, context));
     let upstream = upstream(file, context);
     let admin = file.admin.get().and_then(|admin| sections::admin(admin, context));
     let limits = file.limits.get().map(|limits| sections::limits(limits, context));
     let memory = file.memory.get().zip(limits.as_ref()).map(|(memory, limits)| sections::memory(memory, limits, context));
     let redis = match &file.redis {
-        Slot::Given(redis) => sections::redis(&redis.value, &redis.span, context).map(Some),
-        Slot::Absent | Slot::Default(_) => Some(None),
-        Slot::Bad => None,
+        Setting::Given(redis) => sections::redis(&redis.value, &redis.span, context).map(Some),
+        Setting::Absent | Setting::Default(_) => Some(None),
+        Setting::Bad => None,
     };
     let log = file.log.get().and_then(|log| sections::log(log, context));
     let credential = Arc::new(file.credential.get().and_then(|credential| sections::credential(credential, context)).unwrap_or_default());
     let response_tags = file.tags.get().and_then(|tags| sections::response_tags(tags, context));
-    let fields = Fields::compile(file.fields.get(), context);
+    let fields = FieldTable::compile(file.fields.get(), context);
     let targeted = file.freshness.get().map(|freshness| sections::targeted(freshness, context));
-    let mode = file.mode.get().map_or(Mode::On, |word| word.0);
-    let around = rules::Around { fields: &fields, credential: &credential, collapse: collapse(file, context), mode };
+    let mode = file.mode.get().map_or(RouteMode::On, |word| word.0);
+    let around = rules::RouteContext { fields: &fields, credential: &credential, collapse: collapse(file, context), mode };
     let routes = rules::routes(file.routes.get(), &around, context);
     let purges = rules::purges(file.purges.get(), &fields, context);
     addresses(file, server.as_ref(), admin.as_ref(), upstream.as_ref(), context);
@@ -112,18 +113,18 @@ fn assemble(file: &File, context: &mut Context) -> Option<Config> {
     let whole = !context.report.has_errors() && !context.report.has_broken_lines();
     if whole {
         let redis = redis.as_ref().and_then(Option::as_ref);
-        let parts = lint::Parts { routes: &routes, purges: &purges, credential: &credential, limits: limits.as_ref(), redis };
+        let parts = lint::CompiledParts { routes: &routes, purges: &purges, credential: &credential, limits: limits.as_ref(), redis };
         lint::warn(file, &parts, context);
         fields.warn_unused(context);
     }
     let specs = routes.into_iter().map(|route| route.spec).collect();
-    let answers = Arc::new(AnswerRules { targeted: targeted.unwrap_or_default(), response_tags: response_tags? });
+    let answers = Arc::new(ResponseRules { targeted: targeted.unwrap_or_default(), response_tags: response_tags? });
     // Ties have been reported with their lines; whatever the tree still refuses is reported without.
     let routes = match Routes::new(specs, &credential, &answers) {
         Ok(routes) => routes,
         Err(tie) => {
             if whole {
-                context.report.push(Draft::error(0..0, tie.to_string()).hint("make one of the two paths more specific"));
+                context.report.push(DiagnosticBuilder::error(0..0, tie.to_string()).hint("make one of the two paths more specific"));
             }
             return None;
         }
@@ -139,7 +140,7 @@ fn assemble(file: &File, context: &mut Context) -> Option<Config> {
         routes,
         purges: purges.into_iter().map(|purge| purge.rule).collect(),
         credential,
-        answers,
+        response_rules: answers,
         debug_headers: *file.debug.get()?.headers.get()?,
         mode,
         file: None,
@@ -150,12 +151,12 @@ fn assemble(file: &File, context: &mut Context) -> Option<Config> {
 }
 
 /// What `[redis]` says of collapsing, or nothing when there surely is no `[redis]`.
-fn collapse(file: &File, context: &Context) -> Option<Collapse> {
+fn collapse(file: &ConfigFile, context: &CompileContext) -> Option<Collapse> {
     match &file.redis {
-        Slot::Given(redis) => redis.value.collapse.get().map_or(Some(Collapse::Process), |word| Some(word.0)),
+        Setting::Given(redis) => redis.value.collapse.get().map_or(Some(Collapse::Process), |word| Some(word.0)),
         // A section that cannot be read, has lost its header or is under a name close to its own has been reported.
-        Slot::Bad => Some(Collapse::Process),
-        Slot::Absent | Slot::Default(_) => {
+        Setting::Bad => Some(Collapse::Process),
+        Setting::Absent | Setting::Default(_) => {
             let meant = context.report.has_broken_header() || file.unknown.0.iter().any(|meant| meant == "redis");
             meant.then_some(Collapse::Process)
         }
@@ -163,9 +164,9 @@ fn collapse(file: &File, context: &Context) -> Option<Collapse> {
 }
 
 /// `[upstream]`, the only section that every file has.
-fn upstream(file: &File, context: &mut Context) -> Option<crate::upstream::Settings> {
-    if matches!(file.upstream, Slot::Absent) && !context.report.has_broken_header() {
-        let draft = Draft::error(0..0, "the section [upstream] is missing: nothing says where the app is");
+fn upstream(file: &ConfigFile, context: &mut CompileContext) -> Option<crate::upstream::UpstreamSettings> {
+    if matches!(file.upstream, Setting::Absent) && !context.report.has_broken_header() {
+        let draft = DiagnosticBuilder::error(0..0, "the section [upstream] is missing: nothing says where the app is");
         context.report.push(draft.hint("add [upstream] with url = \"http://127.0.0.1:8000\""));
     }
     let section = file.upstream.given()?;
@@ -174,11 +175,11 @@ fn upstream(file: &File, context: &mut Context) -> Option<crate::upstream::Setti
 
 /// Addresses that must not be the same.
 fn addresses(
-    file: &File,
-    server: Option<&crate::server::Settings>,
-    admin: Option<&crate::admin::Settings>,
-    upstream: Option<&crate::upstream::Settings>,
-    context: &mut Context,
+    file: &ConfigFile,
+    server: Option<&crate::server::ServerSettings>,
+    admin: Option<&crate::admin::AdminSettings>,
+    upstream: Option<&crate::upstream::UpstreamSettings>,
+    context: &mut CompileContext,
 ) {
     let (Some(listen), Some(server)) = (file.listen.get(), server) else { return };
     let overlap = |one: std::net::SocketAddr, two: std::net::SocketAddr| {
@@ -189,7 +190,7 @@ fn addresses(
         && overlap(server.address, admin.address)
     {
         let at = section.address.given().map(|text| text.span.clone()).or_else(|| listen_at.clone()).unwrap_or(0..0);
-        let draft = Draft::error(at, "[listen] and [admin] have the same address");
+        let draft = DiagnosticBuilder::error(at, "[listen] and [admin] have the same address");
         context.report.push(draft.hint("give one of them another port"));
     }
     if let (Some(section), Some(upstream)) = (file.upstream.given(), upstream)
@@ -198,44 +199,46 @@ fn addresses(
         && (ip.is_loopback() || ip == server.address.ip() || ip.is_unspecified())
         && let Some(url) = section.value.url.given()
     {
-        let draft = Draft::error(url.span.clone(), "the app's url is the sidecar's own address: requests would go in a circle");
+        let draft = DiagnosticBuilder::error(url.span.clone(), "the app's url is the sidecar's own address: requests would go in a circle");
         context.report.push(draft.hint("let the app listen elsewhere, and name that address here"));
     }
 }
 
 /// Whether there is anything to cache in, and whether objects fit.
 fn tiers(
-    file: &File,
-    memory: Option<&crate::cache::store::memory::Settings>,
-    redis: Option<&crate::redis::Settings>,
-    limits: Option<&super::Limits>,
-    context: &mut Context,
+    file: &ConfigFile,
+    memory: Option<&crate::cache::store::memory::MemorySettings>,
+    redis: Option<&crate::redis::RedisSettings>,
+    limits: Option<&super::ConfigLimits>,
+    context: &mut CompileContext,
 ) {
     let (Some(memory), Some(limits)) = (memory, limits) else { return };
     let Some(size) = file.memory.get().map(|section| &section.size).filter(|size| size.get().is_some()) else { return };
     let size = size.given();
     if memory.size == 0 {
-        if matches!(file.redis, Slot::Absent) && !context.report.has_broken_header() {
+        if matches!(file.redis, Setting::Absent) && !context.report.has_broken_header() {
             let at = size.map_or(0..0, |size| size.span.clone());
-            let draft = Draft::error(at, "the memory tier is off and there is no [redis]: nothing to cache in");
+            let draft = DiagnosticBuilder::error(at, "the memory tier is off and there is no [redis]: nothing to cache in");
             context.report.push(draft.hint("give [memory] a size such as \"256MiB\", or add [redis] with its url"));
         }
     } else if limits.object > memory.size / 16 {
         let object = file.limits.get().and_then(|section| section.object.given());
         if let Some(at) = object.map(|object| object.span.clone()).or_else(|| size.map(|size| size.span.clone())) {
             let (object, room) = (show_size(limits.object), show_size(memory.size));
-            let draft = Draft::warning(at, format!("objects of up to {object} are large for a memory tier of {room}"));
+            let draft = DiagnosticBuilder::warning(at, format!("objects of up to {object} are large for a memory tier of {room}"));
             let hint = format!("one such object displaces many others: let [limits] object be at most {}", show_size(memory.size / 16));
             context.report.push(draft.hint(hint));
         }
     }
     if let (Some(redis), Some(section)) = (redis, file.redis.given()) {
-        let Redis { deadline, .. } = &section.value;
+        let RedisSection { deadline, .. } = &section.value;
         if redis.deadline > limits.wait
             && let Some(deadline) = deadline.given()
         {
             let message = format!("the deadline of Redis is longer than [limits] wait ({})", show_duration(limits.wait));
-            context.report.push(Draft::warning(deadline.span.clone(), message).hint("a slow Redis would hold requests for that long"));
+            context
+                .report
+                .push(DiagnosticBuilder::warning(deadline.span.clone(), message).hint("a slow Redis would hold requests for that long"));
         }
     }
 }

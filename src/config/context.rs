@@ -2,12 +2,12 @@
 
 use std::path::PathBuf;
 
-use super::diagnostics::Report;
+use super::diagnostics::DiagnosticCollector;
 
 /// What compiling any part of the file needs.
-pub struct Context {
+pub struct CompileContext {
     /// Where problems go.
-    pub report: Report,
+    pub report: DiagnosticCollector,
     /// Relative paths start here.
     pub folder: PathBuf,
 }

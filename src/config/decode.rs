@@ -6,26 +6,26 @@ use std::time::Duration;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::diagnostics::Report;
-use super::diagnostics::diagnostic::{Draft, Span};
+use super::diagnostics::DiagnosticCollector;
+use super::diagnostics::diagnostic::{DiagnosticBuilder, SourceSpan};
 use super::env;
 use crate::units::{self, UnitError};
 
 /// Settings that the design has and this version does not build.
-const LATER: [&str; 1] = ["jwt"];
+const PLANNED_KEYS: [&str; 1] = ["jwt"];
 
 /// A value and where it stands.
 #[derive(Clone)]
 pub struct Located<T> {
     /// Where it stands.
-    pub span: Span,
+    pub span: SourceSpan,
     /// The value.
     pub value: T,
 }
 
 /// What became of a key.
 #[derive(Default)]
-pub enum Slot<T> {
+pub enum Setting<T> {
     /// It is not in the file and has no default.
     #[default]
     Absent,
@@ -37,7 +37,7 @@ pub enum Slot<T> {
     Default(T),
 }
 
-impl<T> Slot<T> {
+impl<T> Setting<T> {
     /// The value, given or default.
     pub const fn get(&self) -> Option<&T> {
         match self {
@@ -57,9 +57,15 @@ impl<T> Slot<T> {
 
     /// The given value, or a problem when the table lacks it. A value that could not be read is not missed.
     /// Neither is one that was written under a name close to its own.
-    pub fn required(&self, key: &str, (table, unknown): (&Span, &Unknown), example: &str, report: &mut Report) -> Option<&Located<T>> {
+    pub fn required(
+        &self,
+        key: &str,
+        (table, unknown): (&SourceSpan, &UnknownKeys),
+        example: &str,
+        report: &mut DiagnosticCollector,
+    ) -> Option<&Located<T>> {
         if matches!(self, Self::Absent) && !report.may_have_lost_keys(table) && !unknown.0.iter().any(|meant| meant == key) {
-            report.push(Draft::error(table.clone(), format!("`{key}` is missing")).hint(format!("add {example}")));
+            report.push(DiagnosticBuilder::error(table.clone(), format!("`{key}` is missing")).hint(format!("add {example}")));
         }
         self.given()
     }
@@ -67,23 +73,23 @@ impl<T> Slot<T> {
 
 /// What the unknown keys of a table were probably meant to be; empty for one that resembles nothing.
 #[derive(Debug, Default)]
-pub struct Unknown(pub Vec<String>);
+pub struct UnknownKeys(pub Vec<String>);
 
 /// Something that one TOML value becomes.
-pub trait Leaf: Sized {
+pub trait FromToml: Sized {
     /// Reads it, or reports why not.
-    fn read(value: &Spanned<DeValue<'_>>, reader: &mut Reader<'_>) -> Option<Self>;
+    fn read(value: &Spanned<DeValue<'_>>, reader: &mut TomlReader<'_>) -> Option<Self>;
 }
 
 /// What reading needs.
-pub struct Reader<'a> {
+pub struct TomlReader<'a> {
     /// Where problems go.
-    pub report: &'a mut Report,
+    pub report: &'a mut DiagnosticCollector,
     /// The environment.
     pub env: &'a dyn Fn(&str) -> Option<String>,
 }
 
-impl Reader<'_> {
+impl TomlReader<'_> {
     /// The value as a table.
     pub fn table<'t, 'i>(&mut self, value: &'t Spanned<DeValue<'i>>, example: &str) -> Option<&'t DeTable<'i>> {
         let table = value.get_ref().as_table();
@@ -94,15 +100,15 @@ impl Reader<'_> {
     }
 
     /// One key of a table. The default is TOML, as it would stand in the file.
-    pub fn take<T: Leaf>(&mut self, table: &DeTable<'_>, key: &str, default: Option<&str>) -> Slot<T> {
+    pub fn take<T: FromToml>(&mut self, table: &DeTable<'_>, key: &str, default: Option<&str>) -> Setting<T> {
         let given = table.iter().find(|(name, _)| name.get_ref() == key).filter(|(_, value)| !self.is_left_out(value));
         if let Some((_, value)) = given {
             let span = value.span();
-            return T::read(value, self).map_or(Slot::Bad, |value| Slot::Given(Located { span, value }));
+            return T::read(value, self).map_or(Setting::Bad, |value| Setting::Given(Located { span, value }));
         }
-        let Some(default) = default else { return Slot::Absent };
+        let Some(default) = default else { return Setting::Absent };
         let value = DeValue::parse(default).ok().and_then(|value| T::read(&value, self));
-        value.map_or(Slot::Bad, Slot::Default)
+        value.map_or(Setting::Bad, Setting::Default)
     }
 
     /// Whether a value is `"${NAME:-}"` and the environment has nothing under that name: the key is as good as not there.
@@ -112,8 +118,8 @@ impl Reader<'_> {
     }
 
     /// Reports the keys that nobody knows.
-    pub fn unknown_keys(&mut self, table: &DeTable<'_>, known: &[&str], place: &str) -> Unknown {
-        let mut unknown = Unknown::default();
+    pub fn unknown_keys(&mut self, table: &DeTable<'_>, known: &[&str], place: &str) -> UnknownKeys {
+        let mut unknown = UnknownKeys::default();
         for (name, _) in table {
             let key = name.get_ref().as_ref();
             if known.contains(&key) {
@@ -121,12 +127,12 @@ impl Reader<'_> {
             }
             let near = nearest(key, known);
             unknown.0.push(near.unwrap_or_default().to_owned());
-            let (message, hint) = if LATER.contains(&key) {
+            let (message, hint) = if PLANNED_KEYS.contains(&key) {
                 (format!("`{key}` is not supported by this version"), Some("remove it".to_owned()))
             } else {
                 (format!("{place} has no key `{key}`"), near.map(|near| format!("did you mean `{near}`?")))
             };
-            self.report.push(Draft::error(name.span(), message).allowed(known.join(", ")).maybe_hint(hint));
+            self.report.push(DiagnosticBuilder::error(name.span(), message).allowed(known.join(", ")).maybe_hint(hint));
         }
         unknown
     }
@@ -142,7 +148,7 @@ impl Reader<'_> {
             DeValue::Array(_) => "a list",
             DeValue::Table(_) => "a table",
         };
-        let draft = Draft::error(value.span(), format!("this is {found} where {needed} is needed"));
+        let draft = DiagnosticBuilder::error(value.span(), format!("this is {found} where {needed} is needed"));
         self.report.push(draft.allowed(needed).maybe_hint(hint));
     }
 }
@@ -158,13 +164,13 @@ pub fn nearest<'a>(word: &str, known: &[&'a str]) -> Option<&'a str> {
 
 /// A string, with its variables filled in.
 #[derive(Clone)]
-pub struct Text {
+pub struct TomlString {
     value: String,
     // The text as it stands in the file, when the value holds something of the environment.
     raw: Option<String>,
 }
 
-impl Text {
+impl TomlString {
     /// The value itself.
     #[must_use]
     pub fn as_str(&self) -> &str {
@@ -184,8 +190,8 @@ impl Text {
     }
 }
 
-impl Leaf for Text {
-    fn read(value: &Spanned<DeValue<'_>>, reader: &mut Reader<'_>) -> Option<Self> {
+impl FromToml for TomlString {
+    fn read(value: &Spanned<DeValue<'_>>, reader: &mut TomlReader<'_>) -> Option<Self> {
         let DeValue::String(raw) = value.get_ref() else {
             let simple = matches!(value.get_ref(), DeValue::Integer(_) | DeValue::Float(_) | DeValue::Boolean(_) | DeValue::Datetime(_));
             let hint = simple.then(|| "put it in quotes".to_owned());
@@ -197,7 +203,7 @@ impl Leaf for Text {
             Err(errors) => {
                 for error in errors {
                     let span = reader.report.source().within(&value.span(), &error.needle());
-                    let draft = Draft::error(span, error.message());
+                    let draft = DiagnosticBuilder::error(span, error.message());
                     reader.report.push(draft.hint(error.hint()));
                 }
                 None
@@ -214,32 +220,32 @@ pub struct Period(pub Duration);
 #[derive(Clone, Copy)]
 pub struct Size(pub u64);
 
-impl Leaf for Period {
-    fn read(value: &Spanned<DeValue<'_>>, reader: &mut Reader<'_>) -> Option<Self> {
+impl FromToml for Period {
+    fn read(value: &Spanned<DeValue<'_>>, reader: &mut TomlReader<'_>) -> Option<Self> {
         with_unit(value, reader, "a duration", units::DURATION_FORM, "s", units::parse_duration).map(Self)
     }
 }
 
-impl Leaf for Size {
-    fn read(value: &Spanned<DeValue<'_>>, reader: &mut Reader<'_>) -> Option<Self> {
+impl FromToml for Size {
+    fn read(value: &Spanned<DeValue<'_>>, reader: &mut TomlReader<'_>) -> Option<Self> {
         with_unit(value, reader, "a size", units::SIZE_FORM, "B", units::parse_size).map(Self)
     }
 }
 
 fn with_unit<T>(
     value: &Spanned<DeValue<'_>>,
-    reader: &mut Reader<'_>,
+    reader: &mut TomlReader<'_>,
     kind: &str,
     form: &str,
     base: &str,
     parse: fn(&str) -> Result<T, UnitError>,
 ) -> Option<T> {
     if let DeValue::Integer(number) = value.get_ref() {
-        let draft = Draft::error(value.span(), format!("{kind} is a string with a unit, this is a bare number"));
+        let draft = DiagnosticBuilder::error(value.span(), format!("{kind} is a string with a unit, this is a bare number"));
         reader.report.push(draft.allowed(form).hint(format!("write \"{number}{base}\"")));
         return None;
     }
-    let text = Located { span: value.span(), value: Text::read(value, reader)? };
+    let text = Located { span: value.span(), value: TomlString::read(value, reader)? };
     match parse(text.value.as_str()) {
         Ok(parsed) => Some(parsed),
         Err(error) => {
@@ -253,13 +259,13 @@ fn with_unit<T>(
 #[derive(Clone, Copy)]
 pub struct Count(pub u64);
 
-impl Leaf for Count {
-    fn read(value: &Spanned<DeValue<'_>>, reader: &mut Reader<'_>) -> Option<Self> {
+impl FromToml for Count {
+    fn read(value: &Spanned<DeValue<'_>>, reader: &mut TomlReader<'_>) -> Option<Self> {
         match value.get_ref() {
             DeValue::Integer(number) => {
                 let parsed = u64::from_str_radix(number.as_str(), number.radix()).ok();
                 if parsed.is_none() {
-                    let draft = Draft::error(value.span(), "this number is negative or too large");
+                    let draft = DiagnosticBuilder::error(value.span(), "this number is negative or too large");
                     reader.report.push(draft.allowed("a whole number from 0 to 2^63 - 1"));
                 }
                 parsed.map(Self)
@@ -278,10 +284,10 @@ impl Leaf for Count {
 
 /// A part of a whole, from 0 to 1.
 #[derive(Clone, Copy)]
-pub struct Share(pub f64);
+pub struct Fraction(pub f64);
 
-impl Leaf for Share {
-    fn read(value: &Spanned<DeValue<'_>>, reader: &mut Reader<'_>) -> Option<Self> {
+impl FromToml for Fraction {
+    fn read(value: &Spanned<DeValue<'_>>, reader: &mut TomlReader<'_>) -> Option<Self> {
         let number = match value.get_ref() {
             DeValue::Integer(number) => number.as_str().parse::<f64>().ok(),
             DeValue::Float(number) => number.as_str().parse::<f64>().ok(),
@@ -296,15 +302,15 @@ impl Leaf for Share {
         };
         let share = number.filter(|number| (0.0..=1.0).contains(number));
         if share.is_none() {
-            let draft = Draft::error(value.span(), "a share is no less than nothing and no more than all");
+            let draft = DiagnosticBuilder::error(value.span(), "a share is no less than nothing and no more than all");
             reader.report.push(draft.allowed("a number from 0 to 1").hint("a hundredth is 0.01"));
         }
         share.map(Self)
     }
 }
 
-impl Leaf for bool {
-    fn read(value: &Spanned<DeValue<'_>>, reader: &mut Reader<'_>) -> Option<Self> {
+impl FromToml for bool {
+    fn read(value: &Spanned<DeValue<'_>>, reader: &mut TomlReader<'_>) -> Option<Self> {
         let DeValue::Boolean(flag) = value.get_ref() else {
             let quoted = matches!(value.get_ref(), DeValue::String(text) if matches!(text.as_ref(), "true" | "false"));
             reader.wrong_type(value, "true or false", quoted.then(|| "leave the quotes out".to_owned()));
@@ -315,10 +321,10 @@ impl Leaf for bool {
 }
 
 /// A list; elements that could not be read have been reported and are left out.
-pub struct List<T>(pub Vec<Located<T>>);
+pub struct TomlList<T>(pub Vec<Located<T>>);
 
-impl<T: Leaf> Leaf for List<T> {
-    fn read(value: &Spanned<DeValue<'_>>, reader: &mut Reader<'_>) -> Option<Self> {
+impl<T: FromToml> FromToml for TomlList<T> {
+    fn read(value: &Spanned<DeValue<'_>>, reader: &mut TomlReader<'_>) -> Option<Self> {
         let Some(array) = value.get_ref().as_array() else {
             let hint = match value.get_ref() {
                 DeValue::String(_) => "put it in brackets: [\"…\"]",
@@ -334,14 +340,14 @@ impl<T: Leaf> Leaf for List<T> {
 }
 
 /// A table whose keys are names that the operator chooses.
-pub struct Named<T>(pub Vec<(Located<String>, Slot<T>)>);
+pub struct NamedTable<T>(pub Vec<(Located<String>, Setting<T>)>);
 
-impl<T: Leaf> Leaf for Named<T> {
-    fn read(value: &Spanned<DeValue<'_>>, reader: &mut Reader<'_>) -> Option<Self> {
+impl<T: FromToml> FromToml for NamedTable<T> {
+    fn read(value: &Spanned<DeValue<'_>>, reader: &mut TomlReader<'_>) -> Option<Self> {
         let table = reader.table(value, "names and their values")?;
         let read = |(name, value): (&Spanned<_>, &Spanned<DeValue<'_>>)| {
             let name: &Spanned<std::borrow::Cow<'_, str>> = name;
-            let slot = T::read(value, reader).map_or(Slot::Bad, |read| Slot::Given(Located { span: value.span(), value: read }));
+            let slot = T::read(value, reader).map_or(Setting::Bad, |read| Setting::Given(Located { span: value.span(), value: read }));
             (Located { span: name.span(), value: name.get_ref().clone().into_owned() }, slot)
         };
         Some(Self(table.iter().map(read).collect()))
@@ -364,12 +370,12 @@ macro_rules! table {
             $(
                 $(#[$field_meta])*
                 #[schemars(default $(, extend("default" = $default))?)]
-                pub $field: $crate::config::decode::Slot<$kind>,
+                pub $field: $crate::config::decode::Setting<$kind>,
             )*
             /// The keys that this table does not know.
             #[schemars(skip)]
             #[allow(dead_code, reason = "only some tables are asked what they did not know")]
-            pub unknown: $crate::config::decode::Unknown,
+            pub unknown: $crate::config::decode::UnknownKeys,
         }
 
         impl $name {
@@ -377,10 +383,10 @@ macro_rules! table {
             pub const KEYS: &'static [&'static str] = &[$(stringify!($field)),*];
         }
 
-        impl $crate::config::decode::Leaf for $name {
+        impl $crate::config::decode::FromToml for $name {
             fn read(
                 value: &toml::Spanned<toml::de::DeValue<'_>>,
-                reader: &mut $crate::config::decode::Reader<'_>,
+                reader: &mut $crate::config::decode::TomlReader<'_>,
             ) -> Option<Self> {
                 let table = reader.table(value, $example)?;
                 Some(Self {
@@ -405,10 +411,10 @@ macro_rules! words {
             const WORDS: &'static [&'static str] = &[$($word),*];
         }
 
-        impl $crate::config::decode::Leaf for $name {
+        impl $crate::config::decode::FromToml for $name {
             fn read(
                 value: &toml::Spanned<toml::de::DeValue<'_>>,
-                reader: &mut $crate::config::decode::Reader<'_>,
+                reader: &mut $crate::config::decode::TomlReader<'_>,
             ) -> Option<Self> {
                 match $crate::config::decode::word(value, reader, $kind, Self::WORDS)? {
                     $( $word => Some(Self($value)), )*
@@ -435,8 +441,8 @@ macro_rules! words {
 pub(crate) use words;
 
 /// One of some words.
-pub fn word(value: &Spanned<DeValue<'_>>, reader: &mut Reader<'_>, kind: &str, words: &[&'static str]) -> Option<&'static str> {
-    let text = Located { span: value.span(), value: Text::read(value, reader)? };
+pub fn word(value: &Spanned<DeValue<'_>>, reader: &mut TomlReader<'_>, kind: &str, words: &[&'static str]) -> Option<&'static str> {
+    let text = Located { span: value.span(), value: TomlString::read(value, reader)? };
     let found = words.iter().find(|word| **word == text.value.as_str()).copied();
     if found.is_none() {
         let quoted: Vec<String> = words.iter().map(|word| format!("\"{word}\"")).collect();

@@ -3,54 +3,54 @@
 use std::fmt;
 use std::sync::Arc;
 
-use super::decode::{Located, Text};
-use super::diagnostics::diagnostic::{Draft, Problem, Severity, Source, Span};
+use super::decode::{Located, TomlString};
+use super::diagnostics::diagnostic::{Diagnostic, DiagnosticBuilder, Severity, SourceSpan, SourceText};
 
 pub mod diagnostic;
 pub mod recover;
 pub mod redact;
 
 /// What a comment says of a warning at its line that is right as it is.
-const RIGHT: &str = "check: ok";
+const SUPPRESSION: &str = "check: ok";
 
 /// Collects problems, and keeps quiet about what is only the consequence of a syntax error.
-pub struct Report {
-    source: Source,
-    problems: Vec<Problem>,
+pub struct DiagnosticCollector {
+    source: SourceText,
+    diagnostics: Vec<Diagnostic>,
     broken_lines: Vec<usize>,
     broken_header: bool,
 }
 
-impl Report {
+impl DiagnosticCollector {
     /// Nothing wrong yet.
     #[must_use]
-    pub const fn new(source: Source) -> Self {
-        Self { source, problems: Vec::new(), broken_lines: Vec::new(), broken_header: false }
+    pub const fn new(source: SourceText) -> Self {
+        Self { source, diagnostics: Vec::new(), broken_lines: Vec::new(), broken_header: false }
     }
 
     /// Notes a problem, unless it stands on a line that is broken anyway, or is a warning that the file itself calls right.
-    pub fn push(&mut self, draft: Draft) {
+    pub fn push(&mut self, draft: DiagnosticBuilder) {
         let problem = self.source.locate(draft);
         let last = self.source.line(problem.span.end.max(problem.span.start + 1) - 1);
         let broken = problem.line > 0 && self.broken_lines.iter().any(|line| (problem.line..=last).contains(line));
         if !broken && !self.is_right(&problem) {
-            self.problems.push(problem);
+            self.diagnostics.push(problem);
         }
     }
 
-    /// Whether the line of a warning ends with [`RIGHT`], and maybe a word on why.
-    fn is_right(&self, problem: &Problem) -> bool {
-        let said = || self.line_of(problem.span.start).split('#').skip(1).any(|comment| comment.trim_start().starts_with(RIGHT));
+    /// Whether the line of a warning ends with [`SUPPRESSION`], and maybe a word on why.
+    fn is_right(&self, problem: &Diagnostic) -> bool {
+        let said = || self.line_of(problem.span.start).split('#').skip(1).any(|comment| comment.trim_start().starts_with(SUPPRESSION));
         problem.severity != Severity::Error && problem.line > 0 && said()
     }
 
     /// Notes a syntax error; of several on one line only the first, because the others follow from it.
-    pub fn push_syntax(&mut self, draft: Draft) {
+    pub fn push_syntax(&mut self, draft: DiagnosticBuilder) {
         let problem = self.source.locate(draft);
         if !self.broken_lines.contains(&problem.line) {
             self.broken_lines.push(problem.line);
             self.broken_header |= self.line_of(problem.span.start).trim_start().starts_with('[');
-            self.problems.push(problem);
+            self.diagnostics.push(problem);
         }
     }
 
@@ -64,7 +64,7 @@ impl Report {
 
     /// Whether something is missing from this table only because of a syntax error.
     #[must_use]
-    pub fn may_have_lost_keys(&self, table: &Span) -> bool {
+    pub fn may_have_lost_keys(&self, table: &SourceSpan) -> bool {
         let first = self.source.line(table.start);
         let following = self.source.text().lines().enumerate().skip(first).find(|(_, line)| line.trim_start().starts_with('['));
         let end = following.map_or(usize::MAX, |(index, _)| index + 1);
@@ -86,28 +86,28 @@ impl Report {
     /// Whether the file cannot be used.
     #[must_use]
     pub fn has_errors(&self) -> bool {
-        self.problems.iter().any(|problem| problem.severity == Severity::Error)
+        self.diagnostics.iter().any(|problem| problem.severity == Severity::Error)
     }
 
     /// The file's text.
     #[must_use]
-    pub const fn source(&self) -> &Source {
+    pub const fn source(&self) -> &SourceText {
         &self.source
     }
 
     /// All problems in the order of the file, and the file's name.
     #[must_use]
-    pub fn finish(mut self) -> (Arc<str>, Vec<Problem>) {
-        self.problems.sort_by_key(|problem| (problem.line, problem.column));
-        (Arc::clone(self.source.file()), self.problems)
+    pub fn finish(mut self) -> (Arc<str>, Vec<Diagnostic>) {
+        self.diagnostics.sort_by_key(|problem| (problem.line, problem.column));
+        (Arc::clone(self.source.file()), self.diagnostics)
     }
 
     /// A text that does not have its form. What the environment gave is not repeated.
-    pub fn malformed(&mut self, text: &Located<Text>, kind: &str, what: impl fmt::Display, allowed: Option<&str>, hint: &str) {
+    pub fn malformed(&mut self, text: &Located<TomlString>, kind: &str, what: impl fmt::Display, allowed: Option<&str>, hint: &str) {
         let mut draft = if text.value.is_from_environment() {
-            Draft::error(text.span.clone(), format!("what the environment gives here is not {kind}"))
+            DiagnosticBuilder::error(text.span.clone(), format!("what the environment gives here is not {kind}"))
         } else {
-            Draft::error(text.span.clone(), what.to_string()).hint(hint)
+            DiagnosticBuilder::error(text.span.clone(), what.to_string()).hint(hint)
         };
         if let Some(allowed) = allowed {
             draft = draft.allowed(allowed);

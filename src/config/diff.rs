@@ -19,7 +19,7 @@ const SECRET: [&str; 4] = ["token", "password", "secret", "username"];
 /// Whether something is new, gone, or other than it was.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Kind {
+pub enum ChangeKind {
     /// It was not there before.
     Added,
     /// It is no longer there.
@@ -55,11 +55,11 @@ pub struct KeyChange {
 
 /// A part of the file that says something else.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Change {
+pub struct ConfigChange {
     /// A section, a route by its path, a purge rule by its path.
     pub what: String,
     /// Whether it is new, gone, or changed.
-    pub change: Kind,
+    pub change: ChangeKind,
     /// Its keys that differ.
     pub keys: Vec<KeyChange>,
     /// What that does.
@@ -68,15 +68,15 @@ pub struct Change {
 
 /// A file as it was read: its text, and the policies of its routes.
 #[derive(Clone, Debug, Default)]
-pub struct Reading {
+pub struct ConfigSnapshot {
     tree: Table,
     policies: BTreeMap<String, [u8; 8]>,
 }
 
-impl Reading {
+impl ConfigSnapshot {
     /// The reading of a file that can be used.
     #[must_use]
-    pub fn of(config: &Config) -> Self {
+    pub fn from_config(config: &Config) -> Self {
         let policies = config.routes.iter().map(|route| (route.name().to_owned(), route.fingerprint)).collect();
         // It was parsed before; whatever cannot be parsed again differs from everything.
         Self { tree: config.text.parse().unwrap_or_default(), policies }
@@ -85,7 +85,7 @@ impl Reading {
 
 /// What `new` says otherwise than `old`, in the order of the file's sections.
 #[must_use]
-pub fn changes(old: &Reading, new: &Reading) -> Vec<Change> {
+pub fn changes(old: &ConfigSnapshot, new: &ConfigSnapshot) -> Vec<ConfigChange> {
     let mut changes = Vec::new();
     let mut names: Vec<&String> = old.tree.keys().chain(new.tree.keys()).collect();
     names.sort();
@@ -103,7 +103,7 @@ pub fn changes(old: &Reading, new: &Reading) -> Vec<Change> {
 
 /// The keys of which `new` wants something else than what runs since the start, as `section.key`.
 #[must_use]
-pub fn waiting_for_restart(started: &Reading, new: &Reading) -> Vec<String> {
+pub fn waiting_for_restart(started: &ConfigSnapshot, new: &ConfigSnapshot) -> Vec<String> {
     let waits = changes(started, new).into_iter().filter(|change| change.effect == Some(Effect::Restart));
     waits
         .flat_map(|change| {
@@ -117,17 +117,17 @@ fn at_start(section: &str, key: &str) -> bool {
     AT_START.contains(&section) || (section == "limits" && LIMITS_AT_START.contains(&key))
 }
 
-fn section(name: &str, before: Option<&Value>, after: Option<&Value>) -> Option<Change> {
+fn section(name: &str, before: Option<&Value>, after: Option<&Value>) -> Option<ConfigChange> {
     let (Some(Value::Table(_)) | None, Some(Value::Table(_)) | None) = (before, after) else {
         let keys = vec![KeyChange { key: name.to_owned(), from: shown(name, before), to: shown(name, after) }];
-        return (before != after).then(|| Change { what: name.to_owned(), change: kind(before, after), keys, effect: None });
+        return (before != after).then(|| ConfigChange { what: name.to_owned(), change: kind(before, after), keys, effect: None });
     };
     let keys = keys(before.and_then(Value::as_table), after.and_then(Value::as_table));
     let effect = keys.iter().any(|key| at_start(name, &key.key)).then_some(Effect::Restart);
-    (!keys.is_empty()).then(|| Change { what: name.to_owned(), change: kind(before, after), keys, effect })
+    (!keys.is_empty()).then(|| ConfigChange { what: name.to_owned(), change: kind(before, after), keys, effect })
 }
 
-fn routes(before: Option<&Value>, after: Option<&Value>, old: &Reading, new: &Reading) -> Vec<Change> {
+fn routes(before: Option<&Value>, after: Option<&Value>, old: &ConfigSnapshot, new: &ConfigSnapshot) -> Vec<ConfigChange> {
     let mut changes = Vec::new();
     let mut seen = Vec::new();
     for (path, mut change) in listed("route", before, after) {
@@ -142,9 +142,9 @@ fn routes(before: Option<&Value>, after: Option<&Value>, old: &Reading, new: &Re
     // What a route says may be changed by what a field, the credential or the tags of answers say.
     let others =
         old.policies.iter().filter(|(path, policy)| !seen.contains(path) && new.policies.get(*path).is_some_and(|now| now != *policy));
-    changes.extend(others.map(|(path, _)| Change {
+    changes.extend(others.map(|(path, _)| ConfigChange {
         what: format!("route {path}"),
-        change: Kind::Changed,
+        change: ChangeKind::Changed,
         keys: Vec::new(),
         effect: Some(Effect::LeftBehind),
     }));
@@ -152,7 +152,7 @@ fn routes(before: Option<&Value>, after: Option<&Value>, old: &Reading, new: &Re
 }
 
 /// The tables of a list, each found again by its path; several of one path in their order.
-fn listed(what: &'static str, before: Option<&Value>, after: Option<&Value>) -> impl Iterator<Item = (String, Change)> {
+fn listed(what: &'static str, before: Option<&Value>, after: Option<&Value>) -> impl Iterator<Item = (String, ConfigChange)> {
     let (before, after) = (by_path(before), by_path(after));
     let mut paths: Vec<(String, usize)> = before.keys().chain(after.keys()).cloned().collect();
     paths.sort();
@@ -161,12 +161,12 @@ fn listed(what: &'static str, before: Option<&Value>, after: Option<&Value>) -> 
         let (old, new) = (before.get(&at), after.get(&at));
         let keys = keys(old, new);
         let change = match (old, new) {
-            (None, _) => Kind::Added,
-            (_, None) => Kind::Removed,
-            _ => Kind::Changed,
+            (None, _) => ChangeKind::Added,
+            (_, None) => ChangeKind::Removed,
+            _ => ChangeKind::Changed,
         };
         let path = at.0;
-        (!keys.is_empty()).then(|| (path.clone(), Change { what: format!("{what} {path}"), change, keys, effect: None }))
+        (!keys.is_empty()).then(|| (path.clone(), ConfigChange { what: format!("{what} {path}"), change, keys, effect: None }))
     })
 }
 
@@ -190,11 +190,11 @@ fn keys(before: Option<&Table>, after: Option<&Table>) -> Vec<KeyChange> {
     differ.map(|name| KeyChange { key: name.clone(), from: shown(name, before.get(name)), to: shown(name, after.get(name)) }).collect()
 }
 
-const fn kind(before: Option<&Value>, after: Option<&Value>) -> Kind {
+const fn kind(before: Option<&Value>, after: Option<&Value>) -> ChangeKind {
     match (before, after) {
-        (None, _) => Kind::Added,
-        (_, None) => Kind::Removed,
-        _ => Kind::Changed,
+        (None, _) => ChangeKind::Added,
+        (_, None) => ChangeKind::Removed,
+        _ => ChangeKind::Changed,
     }
 }
 
@@ -232,11 +232,11 @@ path = "/a"
 tags = ["a"]
 "#;
 
-    fn reading(text: &str) -> Reading {
-        Reading::of(&Config::parse(text, "proxy.toml", &|_| None).unwrap_or_else(|problems| panic!("{problems}")))
+    fn reading(text: &str) -> ConfigSnapshot {
+        ConfigSnapshot::from_config(&Config::parse(text, "proxy.toml", &|_| None).unwrap_or_else(|problems| panic!("{problems}")))
     }
 
-    fn told(after: &str) -> Vec<(String, Kind, Option<Effect>)> {
+    fn told(after: &str) -> Vec<(String, ChangeKind, Option<Effect>)> {
         changes(&reading(BEFORE), &reading(after)).into_iter().map(|change| (change.what, change.change, change.effect)).collect()
     }
 
@@ -251,19 +251,20 @@ tags = ["a"]
         let after = BEFORE.replacen("ttl = \"5m\"", "ttl = \"1m\"", 1).replace("path = \"/c\"", "path = \"/d\"\nmode = \"off\"");
         let route = |path: &str| format!("route {path}");
         let expected = [
-            (route("/a"), Kind::Changed, Some(Effect::LeftBehind)),
-            (route("/c"), Kind::Removed, Some(Effect::LeftBehind)),
-            (route("/d"), Kind::Added, None),
+            (route("/a"), ChangeKind::Changed, Some(Effect::LeftBehind)),
+            (route("/c"), ChangeKind::Removed, Some(Effect::LeftBehind)),
+            (route("/d"), ChangeKind::Added, None),
         ];
         assert_eq!(told(&after), expected);
         let off = BEFORE.replace("path = \"/b\"", "path = \"/b\"\nmode = \"off\"");
-        assert_eq!(told(&off), [(route("/b"), Kind::Changed, Some(Effect::Stay))], "it may be switched on again");
+        assert_eq!(told(&off), [(route("/b"), ChangeKind::Changed, Some(Effect::Stay))], "it may be switched on again");
     }
 
     #[test]
     fn a_field_changes_the_routes_that_read_it() {
         let after = BEFORE.replace("x-tenant-id", "x-tenant");
-        let expected = [("fields".to_owned(), Kind::Changed, None), ("route /a".to_owned(), Kind::Changed, Some(Effect::LeftBehind))];
+        let expected =
+            [("fields".to_owned(), ChangeKind::Changed, None), ("route /a".to_owned(), ChangeKind::Changed, Some(Effect::LeftBehind))];
         assert_eq!(told(&after), expected);
     }
 

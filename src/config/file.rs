@@ -3,65 +3,65 @@
 //!
 //! The comments of the keys are what editors show, so they are written for the operator.
 
-use super::decode::{Count, List, Named, Period, Share, Size, Text, table, words};
+use super::decode::{Count, Fraction, NamedTable, Period, Size, TomlList, TomlString, table, words};
 use super::schema::QueryForm;
 use crate::policy::credential::Scope;
-use crate::policy::purge_rule::Guard;
-use crate::policy::route::{ClientCacheControl, Collapse, Mode, UnknownHeaders};
-use crate::redis::{OnLoss, Writes};
+use crate::policy::purge_rule::MutationGuard;
+use crate::policy::route::{ClientCacheControl, Collapse, RouteMode, UnknownHeaders};
+use crate::redis::{OnLoss, WritePolicy};
 use crate::semantics::storability::OriginRule;
-use crate::telemetry::log::Format;
+use crate::telemetry::log::LogFormat;
 use crate::upstream::HostHeader;
 
 table! {
     /// The configuration of Sidecache: a caching sidecar in front of an HTTP app. Strings may contain `${NAME}` and `${NAME:-default}`
     /// for variables of the environment, and `$$` for a dollar sign.
     #[schemars(extend("required" = ["upstream"]))]
-    File("proxy.toml", "keys and sections") {
+    ConfigFile("proxy.toml", "keys and sections") {
         /// The switch for all routes: `off` and `shadow` hold for each of them, whatever its own `mode` says.
         mode: ModeWord = "on",
         /// How often this file is looked at for changes, 100ms to 1 hour. "0s": never; then SIGHUP and the admin API reload it.
         watch: Period = "1s",
         /// Where clients connect, and what they may use.
-        listen: Listen = {},
+        listen: ListenSection = {},
         /// The app.
-        upstream: Upstream,
+        upstream: UpstreamSection,
         /// Health, metrics and administration.
-        admin: Admin = {},
+        admin: AdminSection = {},
         /// The tier in this process's memory.
-        memory: Memory = {},
+        memory: MemorySection = {},
         /// The tier that several sidecars share. Without it the cache lives in this process's memory alone.
-        redis: Redis,
+        redis: RedisSection,
         /// Bounds on what requests and responses can make grow.
-        limits: Limits = {},
+        limits: LimitsSection = {},
         /// Whose word on freshness counts.
-        freshness: Freshness = {},
+        freshness: FreshnessSection = {},
         /// What is logged, to stderr.
-        log: Log = {},
+        log: LogSection = {},
         /// Named values taken from a request, for keys and tags. Captures of a path are fields without being named here.
-        fields: Named<FieldForm> = {},
+        fields: NamedTable<FieldForm> = {},
         /// What identifies a caller, besides `Authorization`.
-        credential: Credential = {},
+        credential: CredentialSection = {},
         /// Tags that the app itself sends.
-        tags: Tags = {},
+        tags: TagsSection = {},
         /// Help for finding out why.
-        debug: Debug = {},
+        debug: DebugSection = {},
         /// What is cached. More specific paths win; the order does not matter.
-        routes: List<Route> = [],
+        routes: TomlList<RouteSection> = [],
         /// Which tags a write purges.
-        purges: List<Purge> = [],
+        purges: TomlList<PurgeSection> = [],
     }
 }
 
 table! {
     /// Where clients connect, and what they may use.
-    Listen("[listen]", "[listen]") {
+    ListenSection("[listen]", "[listen]") {
         /// Address and port.
         #[schemars(extend("examples" = ["127.0.0.1:8080", "0.0.0.0:8080", "[::]:8080"]))]
-        address: Text = "127.0.0.1:8080",
+        address: TomlString = "127.0.0.1:8080",
         /// Addresses and networks whose `X-Forwarded-*` headers are believed.
         #[schemars(extend("examples" = [["127.0.0.1", "10.0.0.0/8"]]))]
-        trusted_proxies: List<Text> = [],
+        trusted_proxies: TomlList<TomlString> = [],
         /// Client connections at once.
         max_connections: Count = 10_000,
         /// The largest request head.
@@ -86,10 +86,10 @@ table! {
 table! {
     /// The app.
     #[schemars(extend("required" = ["url"]))]
-    Upstream("[upstream]", "[upstream]") {
+    UpstreamSection("[upstream]", "[upstream]") {
         /// Where the app listens: `http://` or `https://`, host and port, no path.
         #[schemars(extend("examples" = ["http://127.0.0.1:8000", "https://app.internal"]))]
-        url: Text,
+        url: TomlString,
         /// Which `Host` the app sees: the client's, or the one in `url`.
         host: HostWord = "preserve",
         /// How long connecting may take.
@@ -113,29 +113,29 @@ table! {
         /// The most headers in a response.
         max_headers: Count = 256,
         /// A PEM file of roots to trust in place of the system's; relative to the folder of this file.
-        ca_file: Text,
+        ca_file: TomlString,
     }
 }
 
 table! {
     /// Health, metrics and administration.
-    Admin("[admin]", "[admin]") {
+    AdminSection("[admin]", "[admin]") {
         /// Address and port. Anything beyond loopback needs a token.
-        address: Text = "127.0.0.1:9090",
+        address: TomlString = "127.0.0.1:9090",
         /// What callers must present: at least 16 characters.
         #[schemars(extend("examples" = ["${ADMIN_TOKEN}"]))]
-        token: Text,
+        token: TomlString,
         /// A file that holds the token; relative to the folder of this file.
-        token_file: Text,
+        token_file: TomlString,
         /// Names by which the listener may be asked for, besides localhost and its addresses: a scraper's `Host`, without a port.
         #[schemars(extend("examples" = [["sidecache", "sidecache.internal"]]))]
-        hosts: List<Text> = [],
+        hosts: TomlList<TomlString> = [],
     }
 }
 
 table! {
     /// The tier in this process's memory.
-    Memory("[memory]", "[memory]") {
+    MemorySection("[memory]", "[memory]") {
         /// How much it may hold, overhead counted. "0" turns it off.
         size: Size = "256MiB",
     }
@@ -144,7 +144,7 @@ table! {
 table! {
     /// The tier that several sidecars share.
     #[schemars(extend("required" = ["url"]))]
-    Redis("[redis]", "[redis]") {
+    RedisSection("[redis]", "[redis]") {
         /// Where Redis is: `redis://[user:password@]host[:port][/database]`, `rediss://` for TLS, `unix:///path?db=0`,
         /// `redis-sentinel://host:port[/database]?sentinelServiceName=NAME&node=host2:port2`, `redis-cluster://host:port?node=host2:port2`.
         #[schemars(extend("examples" = [
@@ -154,17 +154,17 @@ table! {
             "redis-sentinel://s1:26379?sentinelServiceName=mymaster&node=s2:26379&node=s3:26379",
             "redis-cluster://c1:6379?node=c2:6379",
         ]))]
-        url: Text,
+        url: TomlString,
         /// The ACL user, when it is not in the url.
-        username: Text,
+        username: TomlString,
         /// The password, when it is not in the url.
         #[schemars(extend("examples" = ["${REDIS_PASSWORD}"]))]
-        password: Text,
+        password: TomlString,
         /// A PEM file of roots to trust in place of the system's; relative to the folder of this file.
-        ca_file: Text,
+        ca_file: TomlString,
         /// The prefix of all keys. Sidecars with the same one share a cache.
         #[schemars(extend("pattern" = "^([A-Za-z0-9_.-]{1,64}|.*\\$\\{.*)$"))]
-        namespace: Text = "sidecache",
+        namespace: TomlString = "sidecache",
         /// A Redis that answers later is lost for that request.
         deadline: Period = "100ms",
         /// Connections to Redis.
@@ -182,7 +182,7 @@ table! {
         /// A file that keeps the purges that Redis could not be told, so that they survive the end of the sidecar in any way; relative to the
         /// folder of this file. Each sidecar needs its own. Without it they are kept in memory.
         #[schemars(extend("examples" = ["/var/lib/sidecache/journal"]))]
-        journal: Text,
+        journal: TomlString,
         /// How many replicas must have a purge before the write that made it is answered; with fewer, Redis counts as lost.
         wait_replicas: Count = 0,
         /// How many ask the app for the same key at once: one per sidecar (`process`), or one of all that share this Redis (`cluster`).
@@ -190,13 +190,13 @@ table! {
         collapse: CollapseWord = "process",
         /// Authenticates stored entries and keys the hashes of credentials: at least 16 characters, the same in all sidecars.
         #[schemars(extend("examples" = ["${CACHE_SECRET}"]))]
-        secret: Text,
+        secret: TomlString,
     }
 }
 
 table! {
     /// Bounds on what requests and responses can make grow.
-    Limits("[limits]", "[limits]") {
+    LimitsSection("[limits]", "[limits]") {
         /// The largest response that is stored.
         object: Size = "8MiB",
         /// The most tags of an entry.
@@ -236,20 +236,20 @@ table! {
 
 table! {
     /// Whose word on freshness counts.
-    Freshness("[freshness]", "[freshness]") {
+    FreshnessSection("[freshness]", "[freshness]") {
         /// Response headers for caches like this one (RFC 9213), in their order: the first valid one wins over `Cache-Control` and
         /// `Expires`. `[]` turns it off.
         #[schemars(extend("maxItems" = 8, "uniqueItems" = true, "examples" = [["sidecache-cache-control", "cdn-cache-control"]]))]
-        targeted: List<Text> = ["cdn-cache-control"],
+        targeted: TomlList<TomlString> = ["cdn-cache-control"],
     }
 }
 
 table! {
     /// What is logged, to stderr.
-    Log("[log]", "[log]") {
+    LogSection("[log]", "[log]") {
         /// A level (off, error, warn, info, debug, trace), or directives by module.
         #[schemars(extend("examples" = ["info", "warn,sidecache=debug"]))]
-        level: Text = "info",
+        level: TomlString = "info",
         /// For people, or one JSON object per line.
         format: FormatWord = "text",
         /// Whether each request gets a line.
@@ -268,13 +268,13 @@ table! {
     ))]
     FieldForm("a field", "{ header = \"x-name\" }") {
         /// A request header.
-        header: Text,
+        header: TomlString,
         /// A cookie.
-        cookie: Text,
+        cookie: TomlString,
         /// A query parameter.
-        query: Text,
+        query: TomlString,
         /// A capture of the route's path.
-        path: Text,
+        path: TomlString,
         /// `true`: the host that the request was sent to.
         host: bool,
         /// The `Authorization` header, as a hash: all of it, or the first `length` characters of its token.
@@ -284,27 +284,27 @@ table! {
         length: Count,
         /// A JSON pointer into the body of a write, JSON or form. For purge rules only.
         #[schemars(extend("pattern" = "^/", "examples" = ["/campaign/id"]))]
-        body: Text,
+        body: TomlString,
     }
 }
 
 table! {
     /// What identifies a caller, besides `Authorization`.
-    Credential("[credential]", "[credential]") {
+    CredentialSection("[credential]", "[credential]") {
         /// Further headers that identify the caller.
         #[schemars(extend("examples" = [["x-api-key"]]))]
-        headers: List<Text> = [],
+        headers: TomlList<TomlString> = [],
         /// The cookies that identify the caller. Without this key the whole `Cookie` header does.
         #[schemars(extend("examples" = [["session"]]))]
-        cookies: List<Text>,
+        cookies: TomlList<TomlString>,
     }
 }
 
 table! {
     /// Tags that the app itself sends.
-    Tags("[tags]", "[tags]") {
+    TagsSection("[tags]", "[tags]") {
         /// The response headers that hold tags.
-        response_headers: List<Text> = ["surrogate-key", "cache-tag"],
+        response_headers: TomlList<TomlString> = ["surrogate-key", "cache-tag"],
         /// Whether clients see these headers.
         keep: bool = false,
     }
@@ -312,7 +312,7 @@ table! {
 
 table! {
     /// Help for finding out why.
-    Debug("[debug]", "[debug]") {
+    DebugSection("[debug]", "[debug]") {
         /// Whether responses tell their key, tags and route. Not for strangers.
         headers: bool = false,
     }
@@ -321,15 +321,15 @@ table! {
 table! {
     /// What is cached, and how.
     #[schemars(extend("required" = ["path"]))]
-    Route("a route", "[[routes]]") {
+    RouteSection("a route", "[[routes]]") {
         /// The paths: text, `{captures}` of one segment, and a last `{*rest}` for everything below.
         #[schemars(extend("pattern" = "^[/$]", "examples" = ["/api/v1/campaigns/{id}"]))]
-        path: Text,
+        path: TomlString,
         /// Whether the route caches: `on`; `off`; or `shadow`, which asks the app each time and tells what caching would have done.
         mode: ModeWord = "on",
         /// The share of hits, 0 to 1, that is asked for again out of band to count those that were stale.
         #[schemars(extend("examples" = [0.01]))]
-        audit: Share = 0.0,
+        audit: Fraction = 0.0,
         /// Freshness where the app gives none of its own, 1ms to 1 year. Without it the app alone decides.
         ttl: Period,
         /// Whose word on freshness wins: the app's (`respect`), or `ttl` (`ignore`).
@@ -350,20 +350,20 @@ table! {
         /// Who may share an entry: the same credential, every credential that the app has admitted, or everyone.
         scope: ScopeWord = "private",
         /// Fields that tell entries apart.
-        key: List<Text> = [],
+        key: TomlList<TomlString> = [],
         /// Query parameters that tell entries apart: all, none, or these. The others are withheld from the app.
         query: QueryForm = "all",
         /// Tags of the entries: text with fields in braces.
         #[schemars(extend("examples" = [["campaigns:{tenant}", "campaign:{id}"]]))]
-        tags: List<Text> = [],
+        tags: TomlList<TomlString> = [],
         /// With scope `shared`: how long the app's word on a credential holds.
         admit_for: Period = "60s",
         /// Store responses that set cookies, without the cookies.
         strip_set_cookie: bool = false,
         /// Request headers withheld from the app when an entry is filled.
-        drop_headers: List<Text> = [],
+        drop_headers: TomlList<TomlString> = [],
         /// Request headers let through although no key has seen them: your word that they change nothing.
-        pass_headers: List<Text> = [],
+        pass_headers: TomlList<TomlString> = [],
         /// What to do with all other request headers that no key has seen.
         unknown_headers: UnknownWord = "bypass",
         /// Whether the client's own `Cache-Control` counts.
@@ -374,21 +374,21 @@ table! {
 table! {
     /// Which tags a write purges.
     #[schemars(extend("required" = ["path", "tags"]))]
-    Purge("a purge rule", "[[purges]]") {
+    PurgeSection("a purge rule", "[[purges]]") {
         /// The paths of the writes, as in a route.
         #[schemars(extend("pattern" = "^[/$]", "examples" = ["/api/v1/campaigns/{*rest}"]))]
-        path: Text,
+        path: TomlString,
         /// The methods of the writes. Without it: every method that is not safe.
         #[schemars(extend("examples" = [["POST", "PUT", "PATCH", "DELETE"]]))]
-        methods: List<Text>,
+        methods: TomlList<TomlString>,
         /// What is purged: text with fields in braces.
         #[schemars(extend("minItems" = 1, "examples" = [["campaigns:{tenant}"]]))]
-        tags: List<Text>,
+        tags: TomlList<TomlString>,
         /// Whether hits go on while the write is under way (`mark`), or go to the app (`bypass`).
         guard: GuardWord = "mark",
         /// When to purge again after the write, for apps that commit late or read from replicas; at most 8 times.
         #[schemars(extend("maxItems" = 8, "examples" = [["1s", "5s"]]))]
-        repurge_after: List<Period> = [],
+        repurge_after: TomlList<Period> = [],
     }
 }
 
@@ -404,7 +404,7 @@ words! {
 
 words! {
     /// What becomes of writes without Redis.
-    WritesWord -> Writes, "a rule for writes" { "forward" => Writes::Forward, "refuse" => Writes::Refuse }
+    WritesWord -> WritePolicy, "a rule for writes" { "forward" => WritePolicy::Forward, "refuse" => WritePolicy::Refuse }
 }
 
 words! {
@@ -414,7 +414,7 @@ words! {
 
 words! {
     /// The form of log lines.
-    FormatWord -> Format, "a log format" { "text" => Format::Text, "json" => Format::Json }
+    FormatWord -> LogFormat, "a log format" { "text" => LogFormat::Text, "json" => LogFormat::Json }
 }
 
 /// How much of the `Authorization` header counts; a prefix has its length beside it.
@@ -433,7 +433,7 @@ words! {
 
 words! {
     /// Whether a route caches.
-    ModeWord -> Mode, "a mode" { "on" => Mode::On, "off" => Mode::Off, "shadow" => Mode::Shadow }
+    ModeWord -> RouteMode, "a mode" { "on" => RouteMode::On, "off" => RouteMode::Off, "shadow" => RouteMode::Shadow }
 }
 
 words! {
@@ -462,5 +462,5 @@ words! {
 
 words! {
     /// What hits do during a write.
-    GuardWord -> Guard, "a guard" { "mark" => Guard::Mark, "bypass" => Guard::Bypass }
+    GuardWord -> MutationGuard, "a guard" { "mark" => MutationGuard::Mark, "bypass" => MutationGuard::Bypass }
 }

@@ -5,9 +5,9 @@ use std::path::PathBuf;
 use percent_encoding::percent_decode_str;
 use url::Url;
 
-use super::decode::{Located, Text};
-use super::diagnostics::Report;
-use crate::redis::{Address, Sentinel};
+use super::decode::{Located, TomlString};
+use super::diagnostics::DiagnosticCollector;
+use crate::redis::{RedisAddress, Sentinel};
 use crate::units::Secret;
 
 const FORM: &str = "redis://[user:password@]host[:port][/database], redis-sentinel://…?sentinelServiceName=NAME, redis-cluster://…, \
@@ -16,12 +16,12 @@ const DEFAULT_PORT: u16 = 6379;
 const SENTINEL_PORT: u16 = 26379;
 
 /// The most servers that a url may name.
-const NODES: usize = 64;
+const MAX_NODES: usize = 64;
 
 /// What a url says.
 pub struct Location {
     /// Where Redis is.
-    pub address: Address,
+    pub address: RedisAddress,
     /// Which of its databases.
     pub database: u8,
     /// The ACL user.
@@ -31,10 +31,10 @@ pub struct Location {
 }
 
 /// What is wrong with a url, and how to mend it.
-type Fault = (&'static str, &'static str);
+type UrlFault = (&'static str, &'static str);
 
 /// Reads a url, or reports why not.
-pub fn parse(text: &Located<Text>, report: &mut Report) -> Option<Location> {
+pub fn parse(text: &Located<TomlString>, report: &mut DiagnosticCollector) -> Option<Location> {
     match read(text.value.as_str()) {
         Ok(location) => Some(location),
         Err((what, hint)) => {
@@ -46,28 +46,28 @@ pub fn parse(text: &Located<Text>, report: &mut Report) -> Option<Location> {
 
 /// Whom the url leads to.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Kind {
+enum UrlKind {
     Server,
     Sentinel,
     Cluster,
 }
 
-fn read(value: &str) -> Result<Location, Fault> {
+fn read(value: &str) -> Result<Location, UrlFault> {
     let Some((scheme, _)) = value.split_once("://") else { return Err(("this is not a url", "put redis:// before it")) };
     let (kind, tls) = match scheme.to_ascii_lowercase().as_str() {
-        "redis" => (Kind::Server, false),
-        "rediss" => (Kind::Server, true),
-        "redis-sentinel" => (Kind::Sentinel, false),
-        "rediss-sentinel" => (Kind::Sentinel, true),
-        "redis-cluster" => (Kind::Cluster, false),
-        "rediss-cluster" => (Kind::Cluster, true),
+        "redis" => (UrlKind::Server, false),
+        "rediss" => (UrlKind::Server, true),
+        "redis-sentinel" => (UrlKind::Sentinel, false),
+        "rediss-sentinel" => (UrlKind::Sentinel, true),
+        "redis-cluster" => (UrlKind::Cluster, false),
+        "rediss-cluster" => (UrlKind::Cluster, true),
         "unix" | "redis+unix" => return unix(value),
         _ => return Err(("this is no kind of url that leads to a Redis", "write it as \"redis://127.0.0.1:6379/0\"")),
     };
     let url = Url::parse(value)
         .map_err(|_| ("this url cannot be read", "in a password, write `/`, `@`, `:`, `#` and `%` as %2F, %40, %3A, %23, %25"))?;
     let host = url.host_str().filter(|host| !host.is_empty()).ok_or(("the url has no host", "write redis://HOST:PORT"))?;
-    if (url.query().is_some() && kind == Kind::Server) || url.fragment().is_some() {
+    if (url.query().is_some() && kind == UrlKind::Server) || url.fragment().is_some() {
         return Err(("the url has a query or a fragment", "other settings are keys of [redis]"));
     }
     let database = match url.path().trim_start_matches('/') {
@@ -76,7 +76,7 @@ fn read(value: &str) -> Result<Location, Fault> {
             .parse()
             .map_err(|_| ("the url's path is not the number of a database", "write a number from 0 to 255, as in …:6379/0"))?,
     };
-    let port = url.port().unwrap_or(if kind == Kind::Sentinel { SENTINEL_PORT } else { DEFAULT_PORT });
+    let port = url.port().unwrap_or(if kind == UrlKind::Sentinel { SENTINEL_PORT } else { DEFAULT_PORT });
     if port == 0 {
         return Err(("the url has port 0", "Redis usually listens on 6379"));
     }
@@ -89,10 +89,10 @@ fn read(value: &str) -> Result<Location, Fault> {
         return Err(("the url has a user but no password", "write user:password@host, or :password@host for a password alone"));
     }
     let address = match kind {
-        Kind::Server => Address::Tcp { host, port, tls },
-        Kind::Sentinel => Address::Sentinel(sentinel(&url, (host, port), tls)?),
-        Kind::Cluster if database != 0 => return Err(("a cluster has no database but 0", "remove it: a cluster has only database 0")),
-        Kind::Cluster => Address::Cluster { nodes: cluster(&url, (host, port))?, tls },
+        UrlKind::Server => RedisAddress::Tcp { host, port, tls },
+        UrlKind::Sentinel => RedisAddress::Sentinel(sentinel(&url, (host, port), tls)?),
+        UrlKind::Cluster if database != 0 => return Err(("a cluster has no database but 0", "remove it: a cluster has only database 0")),
+        UrlKind::Cluster => RedisAddress::Cluster { nodes: cluster(&url, (host, port))?, tls },
     };
     Ok(Location {
         address,
@@ -108,7 +108,7 @@ fn bare(host: &str) -> String {
 }
 
 /// `redis-sentinel://host:port[/database]?sentinelServiceName=NAME&node=host2:port2…`
-fn sentinel(url: &Url, first: (String, u16), tls: bool) -> Result<Sentinel, Fault> {
+fn sentinel(url: &Url, first: (String, u16), tls: bool) -> Result<Sentinel, UrlFault> {
     let (mut nodes, mut service, mut username, mut password) = (vec![first], None, None, None);
     for (name, value) in url.query_pairs() {
         let place = match name.as_ref() {
@@ -137,7 +137,7 @@ fn sentinel(url: &Url, first: (String, u16), tls: bool) -> Result<Sentinel, Faul
 }
 
 /// `redis-cluster://host:port?node=host2:port2…`
-fn cluster(url: &Url, first: (String, u16)) -> Result<Vec<(String, u16)>, Fault> {
+fn cluster(url: &Url, first: (String, u16)) -> Result<Vec<(String, u16)>, UrlFault> {
     let mut nodes = vec![first];
     for (name, value) in url.query_pairs() {
         if name != "node" {
@@ -149,7 +149,7 @@ fn cluster(url: &Url, first: (String, u16)) -> Result<Vec<(String, u16)>, Fault>
 }
 
 /// Adds the server that a parameter `node` names; one that is named twice counts once.
-fn add(nodes: &mut Vec<(String, u16)>, value: &str, default_port: u16) -> Result<(), Fault> {
+fn add(nodes: &mut Vec<(String, u16)>, value: &str, default_port: u16) -> Result<(), UrlFault> {
     let fault = ("a `node` of the url is not a host with a port", "write node=HOST:PORT, and an IPv6 address as [::1]:6379");
     let (host, port) = match value.rsplit_once(':') {
         // Without brackets it cannot be told from a port.
@@ -161,14 +161,14 @@ fn add(nodes: &mut Vec<(String, u16)>, value: &str, default_port: u16) -> Result
     if !nodes.contains(&node) {
         nodes.push(node);
     }
-    if nodes.len() > NODES {
+    if nodes.len() > MAX_NODES {
         return Err(("the url names too many servers", "name 64 at the most: the others are learned from them"));
     }
     Ok(())
 }
 
 /// `unix:///path?db=0`.
-fn unix(value: &str) -> Result<Location, Fault> {
+fn unix(value: &str) -> Result<Location, UrlFault> {
     let rest = value.split_once("://").map(|(_, rest)| rest).unwrap_or_default();
     let (path, query) = rest.split_once('?').unwrap_or((rest, ""));
     if !path.starts_with('/') || path.len() < 2 {
@@ -184,7 +184,7 @@ fn unix(value: &str) -> Result<Location, Fault> {
         }
     }
     let path = percent_decode_str(path).decode_utf8().map_err(|_| ("the path is not UTF-8", "percent-encode it as UTF-8"))?;
-    Ok(Location { address: Address::Unix(PathBuf::from(path.into_owned())), database, username: None, password: None })
+    Ok(Location { address: RedisAddress::Unix(PathBuf::from(path.into_owned())), database, username: None, password: None })
 }
 
 #[cfg(test)]
@@ -194,15 +194,15 @@ mod tests {
     #[test]
     fn urls_of_all_kinds_are_read() {
         let location = read("redis://app:p%40ss@[::1]/3").ok().unwrap();
-        assert!(matches!(&location.address, Address::Tcp { host, port: 6379, tls: false } if host == "::1"));
+        assert!(matches!(&location.address, RedisAddress::Tcp { host, port: 6379, tls: false } if host == "::1"));
         assert_eq!((location.database, location.username.as_deref()), (3, Some("app")));
         assert_eq!(location.password.as_ref().map(Secret::expose), Some("p@ss"));
         let location = read("rediss://:pw@redis.internal:6380").ok().unwrap();
-        assert!(matches!(&location.address, Address::Tcp { port: 6380, tls: true, .. }));
+        assert!(matches!(&location.address, RedisAddress::Tcp { port: 6380, tls: true, .. }));
         assert_eq!((location.username, location.password.as_ref().map(Secret::expose)), (None, Some("pw")));
         for url in ["unix:///run/redis.sock?db=2", "redis+unix:///run/redis.sock?db=2"] {
             let location = read(url).ok().unwrap();
-            assert!(matches!(&location.address, Address::Unix(path) if path.as_os_str() == "/run/redis.sock"));
+            assert!(matches!(&location.address, RedisAddress::Unix(path) if path.as_os_str() == "/run/redis.sock"));
             assert_eq!(location.database, 2);
         }
     }
@@ -214,14 +214,14 @@ mod tests {
                    sentinelUsername=u&sentinelPassword=p%26q";
         let location = read(url).ok().unwrap();
         assert_eq!((location.database, location.username.as_deref()), (2, Some("app")));
-        let Address::Sentinel(sentinel) = location.address else { panic!("sentinels") };
+        let RedisAddress::Sentinel(sentinel) = location.address else { panic!("sentinels") };
         assert_eq!((sentinel.service.as_str(), sentinel.tls), ("my master", true));
         assert_eq!(sentinel.nodes, [node("s1", 26379), node("s2", 1), node("::1", 26379)]);
         assert_eq!((sentinel.username.as_deref(), sentinel.password.as_ref().map(Secret::expose)), (Some("u"), Some("p&q")));
         let location = read("redis-cluster://:pw@c1?node=c2:7001&node=c3").ok().unwrap();
         let nodes = vec![node("c1", 6379), node("c2", 7001), node("c3", 6379)];
-        assert_eq!((location.address, location.database), (Address::Cluster { nodes, tls: false }, 0));
-        assert!(matches!(read("rediss-cluster://c1").ok().unwrap().address, Address::Cluster { tls: true, .. }));
+        assert_eq!((location.address, location.database), (RedisAddress::Cluster { nodes, tls: false }, 0));
+        assert!(matches!(read("rediss-cluster://c1").ok().unwrap().address, RedisAddress::Cluster { tls: true, .. }));
     }
 
     #[test]

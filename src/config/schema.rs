@@ -7,13 +7,13 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use toml::Spanned;
 use toml::de::DeValue;
 
-use super::decode::{Count, Leaf, List, Named, Period, Reader, Share, Size, Slot, Text};
-use super::file::File;
+use super::decode::{Count, Fraction, FromToml, NamedTable, Period, Setting, Size, TomlList, TomlReader, TomlString};
+use super::file::ConfigFile;
 
 /// The schema (draft 2020-12), as text.
 #[must_use]
 pub fn json_schema() -> String {
-    let mut schema = SchemaSettings::draft2020_12().for_deserialize().into_generator().into_root_schema_for::<File>();
+    let mut schema = SchemaSettings::draft2020_12().for_deserialize().into_generator().into_root_schema_for::<ConfigFile>();
     schema.insert("title".into(), "proxy.toml".into());
     let mut text = serde_json::to_string_pretty(&schema).unwrap_or_default();
     text.push('\n');
@@ -27,13 +27,13 @@ pub enum QueryForm {
     /// No parameter.
     None,
     /// These.
-    Only(List<Text>),
+    Only(TomlList<TomlString>),
 }
 
-impl Leaf for QueryForm {
-    fn read(value: &Spanned<DeValue<'_>>, reader: &mut Reader<'_>) -> Option<Self> {
+impl FromToml for QueryForm {
+    fn read(value: &Spanned<DeValue<'_>>, reader: &mut TomlReader<'_>) -> Option<Self> {
         if value.get_ref().is_array() {
-            return List::read(value, reader).map(Self::Only);
+            return TomlList::read(value, reader).map(Self::Only);
         }
         if !value.get_ref().is_str() {
             reader.wrong_type(value, "\"all\", \"none\", or a list of parameters", None);
@@ -65,9 +65,9 @@ macro_rules! inline {
     };
 }
 
-inline!(Text, "Text", { "type": "string" });
+inline!(TomlString, "Text", { "type": "string" });
 inline!(Count, "Count", { "type": "integer", "minimum": 0 });
-inline!(Share, "Share", { "type": "number", "minimum": 0, "maximum": 1 });
+inline!(Fraction, "Share", { "type": "number", "minimum": 0, "maximum": 1 });
 // Variables may stand in any string, so the patterns let them through.
 inline!(Period, "Period", {
     "type": "string",
@@ -85,7 +85,7 @@ inline!(QueryForm, "QueryForm", {
     "examples": [["page", "limit"]]
 });
 
-impl<T: JsonSchema> JsonSchema for Slot<T> {
+impl<T: JsonSchema> JsonSchema for Setting<T> {
     fn schema_name() -> Cow<'static, str> {
         T::schema_name()
     }
@@ -103,7 +103,7 @@ impl<T: JsonSchema> JsonSchema for Slot<T> {
     }
 }
 
-impl<T: JsonSchema> JsonSchema for List<T> {
+impl<T: JsonSchema> JsonSchema for TomlList<T> {
     fn schema_name() -> Cow<'static, str> {
         format!("ListOf{}", T::schema_name()).into()
     }
@@ -117,7 +117,7 @@ impl<T: JsonSchema> JsonSchema for List<T> {
     }
 }
 
-impl<T: JsonSchema> JsonSchema for Named<T> {
+impl<T: JsonSchema> JsonSchema for NamedTable<T> {
     fn schema_name() -> Cow<'static, str> {
         format!("Named{}", T::schema_name()).into()
     }

@@ -6,9 +6,12 @@ use std::time::Duration;
 use proptest::prelude::*;
 use serde_json::Value;
 
-use super::file::{Admin, Credential, Debug, FieldForm, File, Freshness, Limits, Listen, Log, Memory, Purge, Redis, Route, Tags, Upstream};
+use super::file::{
+    AdminSection, ConfigFile, CredentialSection, DebugSection, FieldForm, FreshnessSection, LimitsSection, ListenSection, LogSection,
+    MemorySection, PurgeSection, RedisSection, RouteSection, TagsSection, UpstreamSection,
+};
 use super::*;
-use crate::redis::Address;
+use crate::redis::RedisAddress;
 
 mod cases;
 
@@ -61,16 +64,16 @@ fn env(name: &str) -> Option<String> {
     }
 }
 
-fn parse(text: &str) -> Result<Config, Problems> {
+fn parse(text: &str) -> Result<Config, Diagnostics> {
     Config::parse(text, "proxy.toml", &env)
 }
 
-fn problems(text: &str) -> Problems {
+fn problems(text: &str) -> Diagnostics {
     parse(text).expect_err("a bad file")
 }
 
 /// Line, column and message of each error.
-fn located(problems: &Problems) -> Vec<(usize, usize, &str)> {
+fn located(problems: &Diagnostics) -> Vec<(usize, usize, &str)> {
     problems.errors().map(|problem| (problem.line, problem.column, problem.message.as_str())).collect()
 }
 
@@ -81,7 +84,7 @@ fn the_designs_example_is_understood() {
     assert_eq!((&*config.upstream.target.host, config.upstream.target.port, config.upstream.target.tls), ("127.0.0.1", 8000, false));
     assert_eq!((config.memory.size, config.memory.max_object), (256 << 20, 8 << 20));
     let redis = config.redis.as_ref().expect("redis");
-    assert!(matches!(&redis.address, Address::Tcp { port: 6379, tls: false, .. }));
+    assert!(matches!(&redis.address, RedisAddress::Tcp { port: 6379, tls: false, .. }));
     assert_eq!((redis.namespace.as_str(), redis.deadline), ("sidecache", Duration::from_millis(100)));
     let routes: Vec<_> = config.routes.iter().collect();
     assert_eq!((routes.len(), config.purges.len()), (2, 1));
@@ -294,7 +297,7 @@ fn check_tells_the_exit_code() {
     let run = |text: &str, deny_warnings| {
         std::fs::write(&path, text).expect("written");
         let mut out = Vec::new();
-        let code = check(&path, Checking { deny_warnings, offline: true }, &mut out).expect("written");
+        let code = check(&path, CheckOptions { deny_warnings, offline: true }, &mut out).expect("written");
         (code, String::from_utf8(out).expect("text"))
     };
     let good = "[upstream]\nurl = \"http://a\"\n[[routes]]\npath = \"/a\"\n";
@@ -335,21 +338,21 @@ fn the_schema_has_the_keys_that_the_reader_takes() {
     let schema: Value = serde_json::from_str(&json_schema()).expect("JSON");
     assert_eq!(schema["$schema"], "https://json-schema.org/draft/2020-12/schema");
     let tables: [(&str, &[&str]); 15] = [
-        ("File", File::KEYS),
-        ("Listen", Listen::KEYS),
-        ("Upstream", Upstream::KEYS),
-        ("Admin", Admin::KEYS),
-        ("Memory", Memory::KEYS),
-        ("Redis", Redis::KEYS),
-        ("Limits", Limits::KEYS),
-        ("Freshness", Freshness::KEYS),
-        ("Log", Log::KEYS),
+        ("File", ConfigFile::KEYS),
+        ("Listen", ListenSection::KEYS),
+        ("Upstream", UpstreamSection::KEYS),
+        ("Admin", AdminSection::KEYS),
+        ("Memory", MemorySection::KEYS),
+        ("Redis", RedisSection::KEYS),
+        ("Limits", LimitsSection::KEYS),
+        ("Freshness", FreshnessSection::KEYS),
+        ("Log", LogSection::KEYS),
         ("FieldForm", FieldForm::KEYS),
-        ("Credential", Credential::KEYS),
-        ("Tags", Tags::KEYS),
-        ("Debug", Debug::KEYS),
-        ("Route", Route::KEYS),
-        ("Purge", Purge::KEYS),
+        ("Credential", CredentialSection::KEYS),
+        ("Tags", TagsSection::KEYS),
+        ("Debug", DebugSection::KEYS),
+        ("Route", RouteSection::KEYS),
+        ("Purge", PurgeSection::KEYS),
     ];
     for (name, keys) in tables {
         let mut keys = keys.to_vec();
@@ -433,9 +436,9 @@ fn the_schemas_defaults_are_the_readers() {
     let spelled = parse(&text).unwrap_or_else(|problems| panic!("{text}{problems}"));
     let silent = parse("[upstream]\nurl = \"http://a\"\n").expect("a good file");
     assert_eq!(spelled.limits, silent.limits);
-    assert_eq!(spelled.answers, silent.answers);
+    assert_eq!(spelled.response_rules, silent.response_rules);
     assert_eq!(spelled.server.idle_timeout, silent.server.idle_timeout);
-    assert_eq!(spelled.answers.response_tags, crate::policy::tag::ResponseTags::default());
+    assert_eq!(spelled.response_rules.response_tags, crate::policy::tag::ResponseTags::default());
     assert_eq!(*silent.credential, CredentialRule::default());
 }
 

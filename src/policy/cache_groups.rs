@@ -159,9 +159,9 @@ mod tests {
         let named = tag("app", "a");
         assert!(Template::parse(named.as_str(), &|_| None).is_err());
         let headers = HeaderMap::from_iter([(HeaderName::from_static("surrogate-key"), HeaderValue::from_str(named.as_str()).unwrap())]);
-        assert!(ResponseTags::default().of(&headers).all(|tag| tag != named));
+        assert!(ResponseTags::default().from_headers(&headers).all(|tag| tag != named));
         for path in ["/a", "/ a", "/%20a", "group:app a"] {
-            assert_ne!(Tag::of_uri("app", path), named);
+            assert_ne!(Tag::for_uri("app", path), named);
         }
     }
 

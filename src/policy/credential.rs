@@ -56,7 +56,7 @@ impl fmt::Debug for Credential {
 impl CredentialRule {
     /// The caller's credential; `None` for a caller who shows none.
     #[must_use]
-    pub fn of(&self, headers: &HeaderMap, hasher: &Hasher) -> Option<Credential> {
+    pub fn credential(&self, headers: &HeaderMap, hasher: &Hasher) -> Option<Credential> {
         if !headers.contains_key(AUTHORIZATION) && !headers.contains_key(COOKIE) && self.headers.is_empty() {
             return None;
         }
@@ -164,15 +164,15 @@ pub fn short_hex(bytes: &[u8]) -> String {
 
 /// Which credential is asking for which route and key fields.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct AdmissionId(pub u128);
+pub struct AuthorizationId(pub u128);
 
 /// The credentials that the app itself has lately answered, for routes of scope `shared`.
 ///
 /// Bounded: the least useful admissions go first, and cost their holders one request to the app.
 #[derive(Debug)]
-pub struct Admissions(Cache<AdmissionId, Wall>);
+pub struct AuthorizedClients(Cache<AuthorizationId, Wall>);
 
-impl Admissions {
+impl AuthorizedClients {
     /// Room for this many admissions.
     #[must_use]
     pub fn new(capacity: usize) -> Self {
@@ -180,18 +180,18 @@ impl Admissions {
     }
 
     /// The app has answered this credential with success.
-    pub fn admit(&self, id: AdmissionId, now: Wall, admit_for: Duration) {
+    pub fn authorize(&self, id: AuthorizationId, now: Wall, admit_for: Duration) {
         self.0.insert(id, now.after(admit_for));
     }
 
     /// The app has refused this credential.
-    pub fn end(&self, id: AdmissionId) {
+    pub fn revoke(&self, id: AuthorizationId) {
         self.0.remove(&id);
     }
 
     /// Whether this credential may be given the shared entry.
     #[must_use]
-    pub fn is_admitted(&self, id: AdmissionId, now: Wall) -> bool {
+    pub fn is_authorized(&self, id: AuthorizationId, now: Wall) -> bool {
         self.0.get(&id).is_some_and(|until| now < until)
     }
 
@@ -221,7 +221,7 @@ mod tests {
     fn a_credential_is_all_that_identifies_the_caller() {
         let hasher = Hasher::default();
         let rule = CredentialRule { headers: [HeaderName::from_static("x-api-key")].into(), cookies: None };
-        let of = |lines: &[_]| rule.of(&headers(lines), &hasher);
+        let of = |lines: &[_]| rule.credential(&headers(lines), &hasher);
         assert_eq!(of(&[("accept", "*/*")]), None);
         let all = [
             of(&[("authorization", "a")]),
@@ -240,7 +240,7 @@ mod tests {
     fn only_the_named_cookies_count() {
         let hasher = Hasher::default();
         let rule = CredentialRule { headers: Box::default(), cookies: Some(["sid".into()].into()) };
-        let of = |cookie: &'static str| rule.of(&headers(&[("cookie", cookie)]), &hasher);
+        let of = |cookie: &'static str| rule.credential(&headers(&[("cookie", cookie)]), &hasher);
         assert_eq!(of("_ga=1; sid=x"), of("sid=x; _ga=2"));
         assert_ne!(of("sid=x"), of("sid=y"));
         assert_eq!(of("_ga=1"), None);
@@ -250,19 +250,19 @@ mod tests {
     fn the_secret_changes_every_hash() {
         let headers = headers(&[("authorization", "a")]);
         let rule = CredentialRule::default();
-        assert_ne!(rule.of(&headers, &Hasher::new(b"one")), rule.of(&headers, &Hasher::new(b"two")));
+        assert_ne!(rule.credential(&headers, &Hasher::new(b"one")), rule.credential(&headers, &Hasher::new(b"two")));
         assert_ne!(Hasher::default().digest("a", b"bc"), Hasher::default().digest("ab", b"c"));
     }
 
     #[test]
     fn an_admission_ends_by_time_and_by_refusal() {
-        let admissions = Admissions::new(100);
-        let (id, now) = (AdmissionId(7), Wall(1_000));
-        assert!(!admissions.is_admitted(id, now));
-        admissions.admit(id, now, Duration::from_mins(1));
-        assert!(admissions.is_admitted(id, Wall(60_999)));
-        assert!(!admissions.is_admitted(id, Wall(61_000)));
-        admissions.end(id);
-        assert!(!admissions.is_admitted(id, now));
+        let admissions = AuthorizedClients::new(100);
+        let (id, now) = (AuthorizationId(7), Wall(1_000));
+        assert!(!admissions.is_authorized(id, now));
+        admissions.authorize(id, now, Duration::from_mins(1));
+        assert!(admissions.is_authorized(id, Wall(60_999)));
+        assert!(!admissions.is_authorized(id, Wall(61_000)));
+        admissions.revoke(id);
+        assert!(!admissions.is_authorized(id, now));
     }
 }

@@ -12,13 +12,13 @@ use serde::{Deserialize, Serialize};
 use crate::outcome::Reason;
 use crate::policy::credential::Scope;
 use crate::policy::field::BodyFields;
-use crate::policy::plan::{Asked, Lookup, Plan, Rules};
+use crate::policy::plan::{Lookup, Plan, PolicyRules, RequestView};
 use crate::policy::route::{Collapse, Route, RouteSpec};
 use crate::semantics::forward;
 
 /// A request to be explained, as it was written.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
-pub struct Question {
+pub struct ExplainRequest {
     /// The method, in any case.
     pub method: String,
     /// A path with its query.
@@ -36,7 +36,7 @@ pub struct Question {
 
 /// A request that can be read.
 #[derive(Clone, Debug)]
-pub struct Request {
+pub struct ParsedRequest {
     method: Method,
     uri: Uri,
     headers: HeaderMap,
@@ -46,7 +46,7 @@ pub struct Request {
 
 /// One thing that is told.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Line {
+pub struct ExplainLine {
     /// What it is about.
     pub name: String,
     /// What there is to say.
@@ -55,19 +55,19 @@ pub struct Line {
 
 /// All that is told, in the order in which it is decided.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Explained {
+pub struct Explanation {
     /// The method and the target.
     pub request: String,
     /// What the rules make of them.
-    pub lines: Vec<Line>,
+    pub lines: Vec<ExplainLine>,
 }
 
-impl Question {
+impl ExplainRequest {
     /// Reads it. Without a `Host` it is one for `localhost`.
     ///
     /// # Errors
     /// What cannot be read, and how to write it.
-    pub fn read(&self) -> Result<Request, String> {
+    pub fn read(&self) -> Result<ParsedRequest, String> {
         let method = Method::from_bytes(self.method.to_ascii_uppercase().as_bytes())
             .map_err(|_| format!("{:?} is not a method; write it as in `explain GET /path`", self.method))?;
         let uri: Uri = self
@@ -87,15 +87,15 @@ impl Question {
         if !headers.contains_key(HOST) {
             headers.insert(HOST, HeaderValue::from_static("localhost"));
         }
-        Ok(Request { method, uri, headers, data: self.data.clone(), trusted: self.trusted })
+        Ok(ParsedRequest { method, uri, headers, data: self.data.clone(), trusted: self.trusted })
     }
 }
 
-impl Request {
+impl ParsedRequest {
     /// The request as the rules are asked about it.
     #[must_use]
-    pub fn asked(&self) -> Asked<'_> {
-        Asked {
+    pub fn view(&self) -> RequestView<'_> {
+        RequestView {
             method: &self.method,
             uri: &self.uri,
             version: Version::HTTP_11,
@@ -108,9 +108,9 @@ impl Request {
 
 /// What the rules make of a request.
 #[must_use]
-pub fn explain(rules: &Rules, request: &Request) -> Explained {
-    let asked = request.asked();
-    let mut told = Lines::default();
+pub fn explain(rules: &PolicyRules, request: &ParsedRequest) -> Explanation {
+    let asked = request.view();
+    let mut told = ExplainLines::default();
     if let Err(bad) = forward::check_request(asked.method, asked.uri, Version::HTTP_11, asked.headers) {
         told.line("refused", format!("{} {}", bad.status(), bad.as_str()));
     } else {
@@ -130,15 +130,15 @@ pub fn explain(rules: &Rules, request: &Request) -> Explained {
             Plan::Mutate(effective) => explain_mutation(&mut told, rules, &asked, &effective, request.data.as_deref()),
         }
     }
-    Explained { request: format!("{} {}", request.method, request.uri), lines: told.0 }
+    Explanation { request: format!("{} {}", request.method, request.uri), lines: told.0 }
 }
 
 #[derive(Default)]
-struct Lines(Vec<Line>);
+struct ExplainLines(Vec<ExplainLine>);
 
-impl Lines {
+impl ExplainLines {
     fn line(&mut self, name: impl Into<String>, value: impl Into<String>) {
-        self.0.push(Line { name: name.into(), value: value.into() });
+        self.0.push(ExplainLine { name: name.into(), value: value.into() });
     }
 
     /// A reason with its subject, what it means, and what can be done about it.
@@ -151,7 +151,7 @@ impl Lines {
     }
 }
 
-fn explain_lookup(told: &mut Lines, lookup: &Lookup<'_>) {
+fn explain_lookup(told: &mut ExplainLines, lookup: &Lookup<'_>) {
     let route: &Route = lookup.route;
     told.line("route", route.name());
     for (name, value) in &lookup.captures {
@@ -184,7 +184,7 @@ fn explain_lookup(told: &mut Lines, lookup: &Lookup<'_>) {
 }
 
 /// How long an entry serves, and what of that is not as it is without a word in the file.
-fn explain_times(told: &mut Lines, spec: &RouteSpec) {
+fn explain_times(told: &mut ExplainLines, spec: &RouteSpec) {
     let seconds = |duration: Duration| format!("{}s", duration.as_secs_f64());
     let freshness = match spec.ttl {
         Some(ttl) => {
@@ -220,7 +220,7 @@ fn scope_in_words<'a>(route: &Route, lookup: &Lookup<'_>) -> &'a str {
     }
 }
 
-fn explain_mutation(told: &mut Lines, rules: &Rules, asked: &Asked<'_>, effective: &Method, data: Option<&str>) {
+fn explain_mutation(told: &mut ExplainLines, rules: &PolicyRules, asked: &RequestView<'_>, effective: &Method, data: Option<&str>) {
     told.line("X-Cache", "BYPASS");
     let is_as_sent = *effective == *asked.method;
     let reason = if is_as_sent { Reason::Method } else { Reason::MethodOverride };
@@ -252,18 +252,18 @@ mod tests {
     use crate::policy::credential::Hasher;
 
     /// What is told of a GET of the one route, which has these keys; `before` stands above it.
-    fn told(before: &str, keys: &str) -> Vec<Line> {
+    fn told(before: &str, keys: &str) -> Vec<ExplainLine> {
         let text = format!("[upstream]\nurl = \"http://127.0.0.1:8000\"\n{before}\n[[routes]]\npath = \"/a\"\n{keys}\n");
         let config = Config::parse(&text, "proxy.toml", &|_| None).unwrap_or_else(|problems| panic!("{problems}"));
         let credential = Arc::clone(&config.credential);
-        let rules = Rules { routes: config.routes, purges: config.purges, credential, hasher: Hasher::default(), max_key: 4096 };
-        let question = Question { method: "get".into(), target: "/a".into(), ..Question::default() };
+        let rules = PolicyRules { routes: config.routes, purges: config.purges, credential, hasher: Hasher::default(), max_key: 4096 };
+        let question = ExplainRequest { method: "get".into(), target: "/a".into(), ..ExplainRequest::default() };
         let explained = explain(&rules, &question.read().expect("a request"));
         assert_eq!(explained.request, "GET /a");
         explained.lines
     }
 
-    fn lines<'a>(told: &'a [Line], name: &str) -> Vec<&'a str> {
+    fn lines<'a>(told: &'a [ExplainLine], name: &str) -> Vec<&'a str> {
         told.iter().filter(|line| line.name == name).map(|line| line.value.as_str()).collect()
     }
 
@@ -303,11 +303,11 @@ mod tests {
 
     #[test]
     fn what_cannot_be_read_is_named_without_values_that_may_be_secret() {
-        let question = |method: &str, target: &str, name: &str| Question {
+        let question = |method: &str, target: &str, name: &str| ExplainRequest {
             method: method.into(),
             target: target.into(),
             headers: vec![(name.into(), "hunter2".into())],
-            ..Question::default()
+            ..ExplainRequest::default()
         };
         assert!(question("G T", "/a", "x").read().unwrap_err().contains("not a method"));
         assert!(question("GET", "http://host/a", "x").read().unwrap_err().contains("not a path"));

@@ -15,12 +15,12 @@ pub struct Field {
     /// The name that keys and templates use.
     pub name: Arc<str>,
     /// Where the value comes from.
-    pub source: Source,
+    pub source: FieldSource,
 }
 
 /// Where a field's value comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Source {
+pub enum FieldSource {
     /// A request header.
     Header(HeaderName),
     /// A cookie.
@@ -48,7 +48,7 @@ pub enum Auth {
 
 /// What fields are read from.
 #[derive(Clone, Copy, Debug)]
-pub struct View<'a> {
+pub struct FieldView<'a> {
     /// The request's headers.
     pub headers: &'a HeaderMap,
     /// The authority, lower-case.
@@ -74,40 +74,40 @@ pub enum Unreadable {
 
 impl Field {
     /// The field's value in this request.
-    pub fn value<'a>(&self, view: &View<'a>) -> Result<Cow<'a, [u8]>, Unreadable> {
+    pub fn value<'a>(&self, view: &FieldView<'a>) -> Result<Cow<'a, [u8]>, Unreadable> {
         let value = match &self.source {
-            Source::Header(name) => Cow::Borrowed(single(view.headers, name)?),
-            Source::Cookie(name) => Cow::Borrowed(cookie(view.headers, name)?),
-            Source::Query(name) => match request_target::parameter(view.query, name) {
+            FieldSource::Header(name) => Cow::Borrowed(single(view.headers, name)?),
+            FieldSource::Cookie(name) => Cow::Borrowed(cookie(view.headers, name)?),
+            FieldSource::Query(name) => match request_target::parameter(view.query, name) {
                 Ok(value) => bytes(value.ok_or(Unreadable::Missing)?),
                 Err(request_target::Ambiguous) => return Err(Unreadable::Doubled),
             },
-            Source::Path(name) => {
+            FieldSource::Path(name) => {
                 let (_, value) = view.captures.iter().find(|(capture, _)| **capture == **name).ok_or(Unreadable::Missing)?;
                 Cow::from(percent_decode_str(value))
             }
-            Source::Host => Cow::Borrowed(view.host.as_bytes()),
-            Source::Auth(auth) => {
+            FieldSource::Host => Cow::Borrowed(view.host.as_bytes()),
+            FieldSource::Auth(auth) => {
                 let value = single(view.headers, &AUTHORIZATION)?;
                 Cow::Owned(view.hasher.hex("auth", auth.counting_part(value)).into_bytes())
             }
-            Source::Body(pointer) => bytes(view.body.and_then(|body| body.get(pointer)).ok_or(Unreadable::Missing)?),
+            FieldSource::Body(pointer) => bytes(view.body.and_then(|body| body.get(pointer)).ok_or(Unreadable::Missing)?),
         };
         if value.is_empty() { Err(Unreadable::Missing) } else { Ok(value) }
     }
 
     /// Every value that a mutation could give this field. For purges, where a value too many costs a miss, and one too few a stale read.
     #[must_use]
-    pub fn every_value(&self, view: &View<'_>) -> Vec<Vec<u8>> {
+    pub fn every_value(&self, view: &FieldView<'_>) -> Vec<Vec<u8>> {
         let mut values: Vec<Vec<u8>> = match &self.source {
-            Source::Query(name) => request_target::every_value(view.query, name).into_iter().map(String::into_bytes).collect(),
-            Source::Cookie(name) => {
+            FieldSource::Query(name) => request_target::every_value(view.query, name).into_iter().map(String::into_bytes).collect(),
+            FieldSource::Cookie(name) => {
                 cookies(view.headers).filter(|(key, _)| *key == name.as_bytes()).map(|(_, value)| value.to_vec()).collect()
             }
-            Source::Body(pointer) => {
+            FieldSource::Body(pointer) => {
                 view.body.map(|body| body.every(pointer)).unwrap_or_default().into_iter().map(String::into_bytes).collect()
             }
-            Source::Header(_) | Source::Path(_) | Source::Host | Source::Auth(_) => {
+            FieldSource::Header(_) | FieldSource::Path(_) | FieldSource::Host | FieldSource::Auth(_) => {
                 self.value(view).into_iter().map(Cow::into_owned).collect()
             }
         };
@@ -121,17 +121,17 @@ impl Field {
     #[must_use]
     pub fn header(&self) -> Option<&HeaderName> {
         match &self.source {
-            Source::Header(name) => Some(name),
-            Source::Cookie(_) => Some(const { &COOKIE }),
-            Source::Auth(_) => Some(const { &AUTHORIZATION }),
-            Source::Query(_) | Source::Path(_) | Source::Host | Source::Body(_) => None,
+            FieldSource::Header(name) => Some(name),
+            FieldSource::Cookie(_) => Some(const { &COOKIE }),
+            FieldSource::Auth(_) => Some(const { &AUTHORIZATION }),
+            FieldSource::Query(_) | FieldSource::Path(_) | FieldSource::Host | FieldSource::Body(_) => None,
         }
     }
 
     /// Whether the value may be shown to an operator as it is.
     #[must_use]
     pub const fn is_secret(&self) -> bool {
-        matches!(self.source, Source::Auth(_) | Source::Cookie(_))
+        matches!(self.source, FieldSource::Auth(_) | FieldSource::Cookie(_))
     }
 }
 
@@ -261,18 +261,18 @@ mod tests {
     use super::*;
     use http::HeaderValue;
 
-    fn view<'a>(headers: &'a HeaderMap, hasher: &'a Hasher, query: &'a str, captures: &'a [(Arc<str>, Box<str>)]) -> View<'a> {
-        View { headers, host: "app", query, captures, body: None, hasher }
+    fn view<'a>(headers: &'a HeaderMap, hasher: &'a Hasher, query: &'a str, captures: &'a [(Arc<str>, Box<str>)]) -> FieldView<'a> {
+        FieldView { headers, host: "app", query, captures, body: None, hasher }
     }
 
-    fn field(source: Source) -> Field {
+    fn field(source: FieldSource) -> Field {
         Field { name: "x".into(), source }
     }
 
     #[test]
     fn a_header_is_read_once_or_not_at_all() {
         let hasher = Hasher::default();
-        let tenant = field(Source::Header(HeaderName::from_static("x-tenant-id")));
+        let tenant = field(FieldSource::Header(HeaderName::from_static("x-tenant-id")));
         let mut headers = HeaderMap::new();
         assert_eq!(tenant.value(&view(&headers, &hasher, "", &[])), Err(Unreadable::Missing));
         headers.append("x-tenant-id", HeaderValue::from_static(""));
@@ -286,7 +286,7 @@ mod tests {
     #[test]
     fn cookies_are_read_across_lines_and_never_guessed() {
         let hasher = Hasher::default();
-        let sid = field(Source::Cookie("sid".into()));
+        let sid = field(FieldSource::Cookie("sid".into()));
         let mut headers = HeaderMap::new();
         headers.append(COOKIE, HeaderValue::from_static("a=1; sid=x"));
         headers.append(COOKIE, HeaderValue::from_static("b=2"));
@@ -309,7 +309,7 @@ mod tests {
         let hasher = Hasher::default();
         let mut headers = HeaderMap::new();
         headers.insert(AUTHORIZATION, HeaderValue::from_static("Bearer secret-token"));
-        let value = field(Source::Auth(Auth::Token)).value(&view(&headers, &hasher, "", &[])).expect("a value").into_owned();
+        let value = field(FieldSource::Auth(Auth::Token)).value(&view(&headers, &hasher, "", &[])).expect("a value").into_owned();
         assert!(!String::from_utf8(value).expect("hex").contains("secret"));
     }
 

@@ -13,7 +13,7 @@ use crate::policy::credential::hex;
 /// What a part of a key says. The numbers are stored: they never change their meaning.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
-pub enum Part {
+pub enum KeyPart {
     /// The route's policy.
     Route = 1,
     /// The authority.
@@ -88,12 +88,12 @@ impl Key {
     /// This key, narrowed to the variant that these header values ask for.
     #[must_use]
     pub fn variant<'a>(&self, values: impl Iterator<Item = (&'a HeaderName, Option<Vec<u8>>)>) -> Self {
-        let mut writer = Writer(self.canonical.clone());
+        let mut writer = KeyWriter(self.canonical.clone());
         for (name, value) in values {
-            writer.part(Part::Vary, name.as_str().as_bytes());
+            writer.part(KeyPart::Vary, name.as_str().as_bytes());
             match value {
-                Some(value) => writer.part(Part::VaryValue, &value),
-                None => writer.part(Part::VaryAbsent, b""),
+                Some(value) => writer.part(KeyPart::VaryValue, &value),
+                None => writer.part(KeyPart::VaryAbsent, b""),
             }
         }
         writer.finish()
@@ -102,9 +102,9 @@ impl Key {
 
 /// Writes a key part by part.
 #[derive(Debug)]
-pub struct Writer(Canonical);
+pub struct KeyWriter(Canonical);
 
-impl Default for Writer {
+impl Default for KeyWriter {
     fn default() -> Self {
         let mut canonical = Canonical::new();
         canonical.push(1); // The version of the encoding.
@@ -112,9 +112,9 @@ impl Default for Writer {
     }
 }
 
-impl Writer {
+impl KeyWriter {
     /// Adds a part.
-    pub fn part(&mut self, part: Part, bytes: &[u8]) {
+    pub fn part(&mut self, part: KeyPart, bytes: &[u8]) {
         // Lengths fit: a request head is bounded far below 4 GiB, and a longer part would only shorten its length, not its bytes.
         let length = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
         self.0.push(part as u8);
@@ -166,25 +166,25 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    const KINDS: [Part; 14] = [
-        Part::Route,
-        Part::Host,
-        Part::Path,
-        Part::Query,
-        Part::Parameters,
-        Part::Field,
-        Part::Value,
-        Part::Credential,
-        Part::Anonymous,
-        Part::Header,
-        Part::HeaderValue,
-        Part::Vary,
-        Part::VaryValue,
-        Part::VaryAbsent,
+    const KINDS: [KeyPart; 14] = [
+        KeyPart::Route,
+        KeyPart::Host,
+        KeyPart::Path,
+        KeyPart::Query,
+        KeyPart::Parameters,
+        KeyPart::Field,
+        KeyPart::Value,
+        KeyPart::Credential,
+        KeyPart::Anonymous,
+        KeyPart::Header,
+        KeyPart::HeaderValue,
+        KeyPart::Vary,
+        KeyPart::VaryValue,
+        KeyPart::VaryAbsent,
     ];
 
     fn written(list: &[(usize, Vec<u8>)]) -> Key {
-        let mut writer = Writer::default();
+        let mut writer = KeyWriter::default();
         for (kind, bytes) in list {
             writer.part(KINDS[*kind], bytes);
         }

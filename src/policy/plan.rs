@@ -1,6 +1,6 @@
 //! What the rules say of a request, before any cache is looked at. Pure: the flow acts on it, and `explain` prints it.
 //!
-//! Invariant: the key has seen whatever the app will see on a fill. [`Lookup::fill_request`] forwards nothing that is not
+//! Invariant: the key has seen whatever the app will see on a fill. [`FieldLookup::fill_request`] forwards nothing that is not
 //! in the key, withheld, on the list of harmless headers, or let through by the operator's word.
 
 use std::borrow::Cow;
@@ -12,14 +12,14 @@ use sha2::{Digest as _, Sha256};
 use smallvec::SmallVec;
 
 use crate::outcome::{Outcome, Reason};
-use crate::policy::credential::{AdmissionId, Credential, CredentialRule, Hasher, Scope};
+use crate::policy::credential::{AuthorizationId, Credential, CredentialRule, Hasher, Scope};
 use crate::policy::field;
-use crate::policy::field::{BodyFields, Unreadable, View};
-use crate::policy::key::{Key, KeyHash, Part, Writer};
+use crate::policy::field::{BodyFields, FieldView, Unreadable};
+use crate::policy::key::{Key, KeyHash, KeyPart, KeyWriter};
 use crate::policy::purge_rule;
 use crate::policy::purge_rule::PurgeRule;
 use crate::policy::request_target;
-use crate::policy::route::{Captures, Mode, QueryRule, Role, Route, Routes};
+use crate::policy::route::{Captures, HeaderRole, QueryRule, Route, RouteMode, Routes};
 use crate::policy::tag::{Tag, Template};
 use crate::semantics::forward;
 use crate::semantics::vary;
@@ -33,7 +33,7 @@ mod tests;
 
 /// The rules of one `proxy.toml`.
 #[derive(Debug)]
-pub struct Rules {
+pub struct PolicyRules {
     /// What is cached.
     pub routes: Routes,
     /// What is purged.
@@ -48,7 +48,7 @@ pub struct Rules {
 
 /// A request's head, as far as the rules care.
 #[derive(Clone, Copy, Debug)]
-pub struct Asked<'a> {
+pub struct RequestView<'a> {
     /// Its method.
     pub method: &'a Method,
     /// Its target.
@@ -94,19 +94,19 @@ pub struct Lookup<'a> {
     /// The caller's credential.
     pub credential: Option<Credential>,
     /// Under which name the caller is admitted, in scope `shared`.
-    pub admission: Option<AdmissionId>,
+    pub authorization: Option<AuthorizationId>,
     /// Headers that no key has seen: the request bypasses the cache unless `Vary` is known to cover them.
     pub unknown: SmallVec<[HeaderName; 2]>,
     /// Whether a part of the response is asked for (RFC 9110 14.2: of a GET alone).
     pub range: bool,
-    asked: Asked<'a>,
-    rules: &'a Rules,
+    request: RequestView<'a>,
+    rules: &'a PolicyRules,
 }
 
-impl Rules {
+impl PolicyRules {
     /// What to do with a request.
     #[must_use]
-    pub fn plan<'a>(&'a self, asked: &Asked<'a>) -> Plan<'a> {
+    pub fn plan<'a>(&'a self, asked: &RequestView<'a>) -> Plan<'a> {
         if !matches!(*asked.method, Method::GET | Method::HEAD) {
             return if purge_rule::is_safe(asked.method) {
                 Plan::Pass(None, Outcome::bypass(Reason::Method))
@@ -127,7 +127,7 @@ impl Rules {
         let Some((route, captures)) = self.routes.find(&path) else {
             return Plan::Pass(None, Outcome::bypass(Reason::NoRoute));
         };
-        if let Some(header) = doubted_header(route.headers.read(), asked.headers) {
+        if let Some(header) = ambiguous_header(route.headers.read(), asked.headers) {
             return Plan::Refuse(Some(route), header);
         }
         match self.lookup(route, captures, path, asked) {
@@ -136,12 +136,12 @@ impl Rules {
         }
     }
 
-    /// The key of the variant that a fill with these headers answers. Agrees with [`Lookup::variant`] for the same request.
+    /// The key of the variant that a fill with these headers answers. Agrees with [`FieldLookup::variant`] for the same request.
     #[must_use]
     pub fn variant_of(&self, route: &Route, peer_is_trusted: bool, primary: &Key, spec: &VarySpec, sent: &HeaderMap) -> Key {
         primary.variant(spec.names().map(|name| {
             let value = vary::normalise(name, sent.get_all(name));
-            let secret = *name == AUTHORIZATION || *name == COOKIE || route.headers.role(name, peer_is_trusted) == Role::Credential;
+            let secret = *name == AUTHORIZATION || *name == COOKIE || route.headers.role(name, peer_is_trusted) == HeaderRole::Credential;
             (name, if secret { value.map(|value| self.secret(&value)) } else { value })
         }))
     }
@@ -155,22 +155,22 @@ impl Rules {
         route: &'a Arc<Route>,
         captures: Captures,
         path: Cow<'a, str>,
-        asked: &Asked<'a>,
+        asked: &RequestView<'a>,
     ) -> Result<Lookup<'a>, Outcome> {
         refuse_unkeyable(route, asked)?;
         let host = authority(asked.uri, asked.headers);
         let query = chosen_query(&route.spec.query, asked.uri)?;
         let (implicit, unknown) = sort_headers(route, asked);
 
-        let mut key = Writer::default();
-        key.part(Part::Route, &route.fingerprint);
-        key.part(Part::Host, host.as_bytes());
-        key.part(Part::Path, path.as_bytes());
+        let mut key = KeyWriter::default();
+        key.part(KeyPart::Route, &route.fingerprint);
+        key.part(KeyPart::Host, host.as_bytes());
+        key.part(KeyPart::Path, path.as_bytes());
         if let Some(query) = &query {
-            let kind = if matches!(route.spec.query, QueryRule::All) { Part::Query } else { Part::Parameters };
+            let kind = if matches!(route.spec.query, QueryRule::All) { KeyPart::Query } else { KeyPart::Parameters };
             key.part(kind, query.as_bytes());
         }
-        let view = View {
+        let view = FieldView {
             headers: asked.headers,
             host: &host,
             query: asked.uri.query().unwrap_or_default(),
@@ -181,20 +181,33 @@ impl Rules {
         let fields_from = key.len();
         for field in &route.fields {
             let value = field.value(&view).map_err(|why| unreadable(&field.name, why))?;
-            key.part(Part::Field, field.name.as_bytes());
-            key.part(Part::Value, &value);
+            key.part(KeyPart::Field, field.name.as_bytes());
+            key.part(KeyPart::Value, &value);
         }
         let (credential, admission) = self.identity(route, (asked.headers, &unknown), &host, &mut key, fields_from);
         for (name, value) in implicit {
-            key.part(Part::Header, name.as_str().as_bytes());
-            key.part(Part::HeaderValue, value);
+            key.part(KeyPart::Header, name.as_str().as_bytes());
+            key.part(KeyPart::HeaderValue, value);
         }
         if key.len() > self.max_key {
             return Err(Outcome::bypass(Reason::KeyTooLong));
         }
         let key = key.finish();
         let range = *asked.method == Method::GET && asked.headers.contains_key(http::header::RANGE);
-        Ok(Lookup { route, captures, host, path, query, key, credential, admission, unknown, range, asked: *asked, rules: self })
+        Ok(Lookup {
+            route,
+            captures,
+            host,
+            path,
+            query,
+            key,
+            credential,
+            authorization: admission,
+            unknown,
+            range,
+            request: *asked,
+            rules: self,
+        })
     }
 
     /// Adds to the key what the scope asks for, and names the caller's admission.
@@ -203,12 +216,12 @@ impl Rules {
         route: &Route,
         (headers, unknown): (&HeaderMap, &[HeaderName]),
         host: &str,
-        key: &mut Writer,
+        key: &mut KeyWriter,
         fields_from: usize,
-    ) -> (Option<Credential>, Option<AdmissionId>) {
+    ) -> (Option<Credential>, Option<AuthorizationId>) {
         let credential = match route.spec.scope {
             Scope::Public => return (None, None),
-            Scope::Private | Scope::Shared => self.credential.of(headers, &self.hasher),
+            Scope::Private | Scope::Shared => self.credential.credential(headers, &self.hasher),
         };
         if route.spec.scope == Scope::Shared {
             let mut digest = Sha256::new();
@@ -226,25 +239,25 @@ impl Rules {
             }
             let digest: [u8; 32] = digest.finalize().into();
             let (half, _) = digest.split_at(16);
-            return (credential, half.try_into().ok().map(|half| AdmissionId(u128::from_be_bytes(half))));
+            return (credential, half.try_into().ok().map(|half| AuthorizationId(u128::from_be_bytes(half))));
         }
         // SECURITY: the field that stands for the identity may be a prefix; the whole `Authorization` is in the key all the same,
         // so that two tokens with a common prefix never share a private entry.
         let whole = if route.chosen_identity { authorization_alone(headers, &self.hasher) } else { credential };
         match whole {
-            Some(whole) => key.part(Part::Credential, &whole.0),
-            None => key.part(Part::Anonymous, b""),
+            Some(whole) => key.part(KeyPart::Credential, &whole.0),
+            None => key.part(KeyPart::Anonymous, b""),
         }
         (credential, None)
     }
 }
 
 impl Lookup<'_> {
-    fn view(&self) -> View<'_> {
-        View {
-            headers: self.asked.headers,
+    fn view(&self) -> FieldView<'_> {
+        FieldView {
+            headers: self.request.headers,
             host: &self.host,
-            query: self.asked.uri.query().unwrap_or_default(),
+            query: self.request.uri.query().unwrap_or_default(),
             captures: &self.captures,
             body: None,
             hasher: &self.rules.hasher,
@@ -257,7 +270,7 @@ impl Lookup<'_> {
         let view = self.view();
         // The templates' fields are in the key, so each of them has a value here.
         let mut tags: Vec<Tag> = self.route.spec.tags.iter().filter_map(|template: &Template| template.render(&view).ok()).collect();
-        tags.push(Tag::of_uri(&self.host, &self.path));
+        tags.push(Tag::for_uri(&self.host, &self.path));
         tags.sort();
         tags.dedup();
         tags
@@ -289,29 +302,29 @@ impl Lookup<'_> {
 
     /// What the app sees of a header on a fill, normalised; hashed where it is a secret.
     fn sent_value(&self, name: &HeaderName) -> Option<Vec<u8>> {
-        let role = self.route.headers.role(name, self.asked.peer_is_trusted);
+        let role = self.route.headers.role(name, self.request.peer_is_trusted);
         if *name == COOKIE {
             let mut alone = HeaderMap::with_capacity(1);
             alone.insert(COOKIE, self.sent_cookie()?);
             return vary::normalise(name, alone.get_all(name)).map(|value| self.rules.secret(&value));
         }
-        let withheld = role == Role::Withheld || (role == Role::Credential && self.route.spec.scope == Scope::Public);
-        let value = if withheld { None } else { vary::normalise(name, self.asked.headers.get_all(name)) };
-        let secret = *name == AUTHORIZATION || role == Role::Credential;
+        let withheld = role == HeaderRole::Withheld || (role == HeaderRole::Credential && self.route.spec.scope == Scope::Public);
+        let value = if withheld { None } else { vary::normalise(name, self.request.headers.get_all(name)) };
+        let secret = *name == AUTHORIZATION || role == HeaderRole::Credential;
         if secret { value.map(|value| self.rules.secret(&value)) } else { value }
     }
 
     /// The `Cookie` header of a fill: what the key has seen of it.
     fn sent_cookie(&self) -> Option<HeaderValue> {
-        let role = self.route.headers.role(&COOKIE, self.asked.peer_is_trusted);
+        let role = self.route.headers.role(&COOKIE, self.request.peer_is_trusted);
         let named: Vec<&str> = match (role, &self.rules.credential.cookies) {
-            (Role::KeyedCookies, _) => self.route.keyed_cookies.iter().map(|name| &**name).collect(),
-            (Role::Credential, _) if self.route.spec.scope == Scope::Public => return None,
-            (Role::Credential, Some(names)) => names.iter().chain(&self.route.keyed_cookies).map(|name| &**name).collect(),
-            (Role::Withheld, _) => return None,
-            _ => return joined(self.asked.headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes), b"; "),
+            (HeaderRole::KeyedCookies, _) => self.route.keyed_cookies.iter().map(|name| &**name).collect(),
+            (HeaderRole::Credential, _) if self.route.spec.scope == Scope::Public => return None,
+            (HeaderRole::Credential, Some(names)) => names.iter().chain(&self.route.keyed_cookies).map(|name| &**name).collect(),
+            (HeaderRole::Withheld, _) => return None,
+            _ => return joined(self.request.headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes), b"; "),
         };
-        let pairs: Vec<Vec<u8>> = field::cookies(self.asked.headers)
+        let pairs: Vec<Vec<u8>> = field::cookies(self.request.headers)
             .filter(|(name, _)| named.iter().any(|wanted| wanted.as_bytes() == *name))
             .map(|(name, value)| [name, b"=", value].concat())
             .collect();
@@ -321,14 +334,16 @@ impl Lookup<'_> {
     /// The target and headers that the app gets on a fill: nothing that the key has not seen.
     #[must_use]
     pub fn fill_request(&self) -> (Uri, HeaderMap) {
-        let mut headers = HeaderMap::with_capacity(self.asked.headers.len() + 6);
+        let mut headers = HeaderMap::with_capacity(self.request.headers.len() + 6);
         let public = self.route.spec.scope == Scope::Public;
-        for (name, value) in self.asked.headers {
-            let forward = match self.route.headers.role(name, self.asked.peer_is_trusted) {
-                Role::Withheld | Role::KeyedCookies => false,
+        for (name, value) in self.request.headers {
+            let forward = match self.route.headers.role(name, self.request.peer_is_trusted) {
+                HeaderRole::Withheld | HeaderRole::KeyedCookies => false,
                 // The cookies that may go are put together below.
-                Role::Credential => !public && *name != COOKIE,
-                Role::Harmless | Role::Keyed | Role::Implicit | Role::Passed | Role::Unknown => *name != COOKIE,
+                HeaderRole::Credential => !public && *name != COOKIE,
+                HeaderRole::Harmless | HeaderRole::Keyed | HeaderRole::Implicit | HeaderRole::Passed | HeaderRole::Unknown => {
+                    *name != COOKIE
+                }
             };
             if forward {
                 headers.append(name, value.clone());
@@ -342,35 +357,35 @@ impl Lookup<'_> {
 
     /// Whether a fill sends the app what the client sent, but for what is meant for caches (RFC 9111 5.2, 5.4).
     #[must_use]
-    pub fn is_filled_as_asked(&self) -> bool {
+    pub fn is_sent_unchanged(&self) -> bool {
         let plain = |name: &HeaderName| *name == CACHE_CONTROL || *name == PRAGMA;
         let (target, sent) = self.fill_request();
-        target.path_and_query() == self.asked.uri.path_and_query()
-            && self.asked.headers.iter().filter(|(name, _)| !plain(name)).count() == sent.len()
+        target.path_and_query() == self.request.uri.path_and_query()
+            && self.request.headers.iter().filter(|(name, _)| !plain(name)).count() == sent.len()
             && self
-                .asked
+                .request
                 .headers
                 .keys()
                 .filter(|name| !plain(name))
-                .all(|name| self.asked.headers.get_all(name).iter().eq(sent.get_all(name)))
+                .all(|name| self.request.headers.get_all(name).iter().eq(sent.get_all(name)))
     }
 
     fn fill_target(&self) -> Uri {
-        let whole = matches!(self.route.spec.query, QueryRule::All) || self.asked.uri.query().is_none();
-        let path = self.asked.uri.path();
+        let whole = matches!(self.route.spec.query, QueryRule::All) || self.request.uri.query().is_none();
+        let path = self.request.uri.path();
         let target = match &self.query {
-            _ if whole => self.asked.uri.path_and_query().map_or_else(|| path.to_owned(), ToString::to_string),
+            _ if whole => self.request.uri.path_and_query().map_or_else(|| path.to_owned(), ToString::to_string),
             Some(query) if !query.is_empty() => format!("{path}?{query}"),
             _ => path.to_owned(),
         };
         // Made of pieces of a target that was read before.
-        Uri::try_from(target).unwrap_or_else(|_| self.asked.uri.clone())
+        Uri::try_from(target).unwrap_or_else(|_| self.request.uri.clone())
     }
 }
 
 /// The reasons why a request on a route cannot be looked up, short of its key.
-fn refuse_unkeyable(route: &Route, asked: &Asked<'_>) -> Result<(), Outcome> {
-    if route.spec.mode == Mode::Off {
+fn refuse_unkeyable(route: &Route, asked: &RequestView<'_>) -> Result<(), Outcome> {
+    if route.spec.mode == RouteMode::Off {
         return Err(Outcome::bypass(Reason::ModeOff));
     }
     if asked.has_body {
@@ -380,7 +395,7 @@ fn refuse_unkeyable(route: &Route, asked: &Asked<'_>) -> Result<(), Outcome> {
     let headers = asked.headers;
     if let Some(name) = removed_on_the_way(headers) {
         // SECURITY: the key, or `Vary`, would see a header that the app never gets, and what it answers without would be stored under it.
-        return Err(Outcome::bypass_of(Reason::UnkeyedHeader, name));
+        return Err(Outcome::bypass_with(Reason::UnkeyedHeader, name));
     }
     if headers.contains_key(http::header::UPGRADE) && forward::upgrade_wanted(headers, asked.version).is_some() {
         return Err(Outcome::bypass(Reason::Upgrade));
@@ -394,14 +409,15 @@ fn refuse_unkeyable(route: &Route, asked: &Asked<'_>) -> Result<(), Outcome> {
 type Implicit<'a> = SmallVec<[(&'a HeaderName, &'a [u8]); 4]>;
 
 /// The headers that are keyed by themselves, in the order of their names, and those that no key has seen.
-fn sort_headers<'a>(route: &Route, asked: &Asked<'a>) -> (Implicit<'a>, SmallVec<[HeaderName; 2]>) {
+fn sort_headers<'a>(route: &Route, asked: &RequestView<'a>) -> (Implicit<'a>, SmallVec<[HeaderName; 2]>) {
     let (mut implicit, mut unknown) = (Implicit::new(), SmallVec::new());
     for (name, value) in asked.headers {
         match route.headers.role(name, asked.peer_is_trusted) {
             // `*/*` is what no `Accept` means (RFC 9110 12.5.1); among others it is one more choice.
-            Role::Implicit if *name == ACCEPT && value.as_bytes() == b"*/*" && asked.headers.get_all(ACCEPT).iter().nth(1).is_none() => {}
-            Role::Implicit => implicit.push((name, value.as_bytes())),
-            Role::Unknown => unknown.push(name.clone()),
+            HeaderRole::Implicit
+                if *name == ACCEPT && value.as_bytes() == b"*/*" && asked.headers.get_all(ACCEPT).iter().nth(1).is_none() => {}
+            HeaderRole::Implicit => implicit.push((name, value.as_bytes())),
+            HeaderRole::Unknown => unknown.push(name.clone()),
             _ => {}
         }
     }
@@ -432,7 +448,7 @@ pub fn authority<'a>(uri: &'a Uri, headers: &'a HeaderMap) -> Cow<'a, str> {
 }
 
 /// A header that must come once and end to end, and does not (RFC 9110 7.6.1: `Connection` would remove it on the way).
-fn doubted_header(read: &[HeaderName], headers: &HeaderMap) -> Option<HeaderName> {
+fn ambiguous_header(read: &[HeaderName], headers: &HeaderMap) -> Option<HeaderName> {
     let doubled = read.iter().find(|name| headers.get_all(*name).iter().nth(1).is_some());
     doubled.or_else(|| connection_names(read, headers)).cloned()
 }
@@ -453,7 +469,7 @@ fn connection_names<'a>(read: &'a [HeaderName], headers: &HeaderMap) -> Option<&
 }
 
 /// The unsafe methods that headers or the query ask for in place of the request's own. An app that obeys acts as for them.
-fn overridden_methods(asked: &Asked<'_>) -> SmallVec<[Method; 1]> {
+fn overridden_methods(asked: &RequestView<'_>) -> SmallVec<[Method; 1]> {
     static OVERRIDES: [HeaderName; 3] = [
         HeaderName::from_static("x-http-method-override"),
         HeaderName::from_static("x-method-override"),
@@ -474,7 +490,7 @@ fn authorization_alone(headers: &HeaderMap, hasher: &Hasher) -> Option<Credentia
 
 fn unreadable(field: &Arc<str>, why: Unreadable) -> Outcome {
     match why {
-        Unreadable::Missing => Outcome::bypass_of(Reason::MissingField, Arc::clone(field)),
+        Unreadable::Missing => Outcome::bypass_with(Reason::MissingField, Arc::clone(field)),
         Unreadable::Doubled => Outcome::bypass(Reason::AmbiguousQuery),
     }
 }
@@ -492,11 +508,11 @@ fn joined<'a>(parts: impl Iterator<Item = &'a [u8]>, separator: &[u8]) -> Option
 
 /// The captures of a path under a purge rule, and the fields that the rule reads from them.
 fn rule_view<'a>(
-    asked: &'a Asked<'a>,
+    asked: &'a RequestView<'a>,
     host: &'a str,
     captures: &'a Captures,
     body: Option<&'a BodyFields>,
     hasher: &'a Hasher,
-) -> View<'a> {
-    View { headers: asked.headers, host, query: asked.uri.query().unwrap_or_default(), captures, body, hasher }
+) -> FieldView<'a> {
+    FieldView { headers: asked.headers, host, query: asked.uri.query().unwrap_or_default(), captures, body, hasher }
 }

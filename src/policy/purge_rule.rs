@@ -5,20 +5,20 @@ use std::time::Duration;
 
 use http::Method;
 
-use crate::policy::field::{Field, Source, View};
+use crate::policy::field::{Field, FieldSource, FieldView};
 use crate::policy::route::Pattern;
 use crate::policy::tag::{Tag, Template};
 
 /// What happens to hits on a tag while a mutation of it is under way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Guard {
+pub enum MutationGuard {
     /// They go on; the tag is only marked.
     Mark,
     /// They go to the app until the mutation has ended.
     Bypass,
 }
 
-impl Guard {
+impl MutationGuard {
     /// The word in `proxy.toml`.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
@@ -41,7 +41,7 @@ pub struct PurgeRule {
     /// The tags to purge.
     pub tags: Box<[Template]>,
     /// What hits do meanwhile.
-    pub guard: Guard,
+    pub guard: MutationGuard,
     /// When to purge again, counted from the end of the mutation, for apps that commit late.
     pub repurge_after: Box<[Duration]>,
 }
@@ -57,7 +57,7 @@ impl PurgeRule {
     /// Whether it reads the mutation's body.
     #[must_use]
     pub fn reads_body(&self) -> bool {
-        self.fields().any(|field| matches!(field.source, Source::Body(_)))
+        self.fields().any(|field| matches!(field.source, FieldSource::Body(_)))
     }
 
     /// The fields that its tags are made of.
@@ -67,7 +67,7 @@ impl PurgeRule {
 
     /// Its tags for this mutation, and the names of the fields that were missing.
     #[must_use]
-    pub fn render(&self, view: &View<'_>) -> (Vec<Tag>, Vec<Arc<str>>) {
+    pub fn render(&self, view: &FieldView<'_>) -> (Vec<Tag>, Vec<Arc<str>>) {
         let (mut tags, mut missing) = (Vec::with_capacity(self.tags.len()), Vec::new());
         for template in &self.tags {
             match template.render_every(view) {

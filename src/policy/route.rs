@@ -8,11 +8,11 @@ use std::time::Duration;
 use http::header::HeaderName;
 
 use crate::policy::credential::{CredentialRule, Scope};
-use crate::policy::field::{Field, Source};
+use crate::policy::field::{Field, FieldSource};
 use crate::policy::tag::{ResponseTags, Template};
 use crate::semantics::storability::OriginRule;
 
-pub use crate::policy::route::headers::{HeaderRules, Role};
+pub use crate::policy::route::headers::{HeaderRole, HeaderRules};
 pub use crate::policy::route::pattern::{Captures, Pattern};
 
 mod headers;
@@ -20,7 +20,7 @@ mod pattern;
 
 /// Whether a route caches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Mode {
+pub enum RouteMode {
     /// It does.
     On,
     /// It does not: everything goes to the app.
@@ -29,7 +29,7 @@ pub enum Mode {
     Shadow,
 }
 
-impl Mode {
+impl RouteMode {
     /// The more careful one of two: `off` before `shadow` before `on`.
     #[must_use]
     pub const fn and(self, other: Self) -> Self {
@@ -99,7 +99,7 @@ pub struct RouteSpec {
     /// The paths it takes.
     pub pattern: Pattern,
     /// Whether it caches.
-    pub mode: Mode,
+    pub mode: RouteMode,
     /// The share of its hits that is asked for again out of band, to see whether they were stale; 0 to 1.
     pub audit: f64,
     /// Freshness where the app gives none.
@@ -140,7 +140,7 @@ pub struct RouteSpec {
 
 /// How the answers of the app are read, on all routes alike.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct AnswerRules {
+pub struct ResponseRules {
     /// The response headers whose word on freshness comes before `Cache-Control` (RFC 9213), the first one first.
     pub targeted: Box<[HeaderName]>,
     /// Where the app names tags.
@@ -159,7 +159,7 @@ pub struct Route {
     /// Names its policy: entries of another policy are never found under this one.
     pub fingerprint: [u8; 8],
     /// How the app's answers are read.
-    pub answers: Arc<AnswerRules>,
+    pub response_rules: Arc<ResponseRules>,
     /// The fields in its key: those the operator named, and those of its tags, without which a purge could miss an entry.
     pub fields: Box<[Arc<Field>]>,
     /// The cookies that the key names; when it names any, or credentials are withheld, the others are withheld too.
@@ -169,7 +169,7 @@ pub struct Route {
 }
 
 impl Route {
-    fn new(id: usize, mut spec: RouteSpec, credential: &CredentialRule, answers: &Arc<AnswerRules>) -> Self {
+    fn new(id: usize, mut spec: RouteSpec, credential: &CredentialRule, answers: &Arc<ResponseRules>) -> Self {
         let mut fields: Vec<Arc<Field>> = spec.key.to_vec();
         for field in spec.tags.iter().flat_map(Template::fields) {
             if !fields.contains(field) {
@@ -180,14 +180,14 @@ impl Route {
         let keyed_cookies: Box<[Box<str>]> = fields
             .iter()
             .filter_map(|field| match &field.source {
-                Source::Cookie(name) => Some(name.clone()),
+                FieldSource::Cookie(name) => Some(name.clone()),
                 _ => None,
             })
             .collect();
-        let chosen_identity = spec.key.iter().any(|field| matches!(field.source, Source::Auth(_)));
+        let chosen_identity = spec.key.iter().any(|field| matches!(field.source, FieldSource::Auth(_)));
         let headers = HeaderRules::new(&spec, &fields, credential, chosen_identity, !keyed_cookies.is_empty());
         let fingerprint = fingerprint(&spec, credential, answers);
-        Self { id, spec, headers, fingerprint, answers: Arc::clone(answers), fields: fields.into(), keyed_cookies, chosen_identity }
+        Self { id, spec, headers, fingerprint, response_rules: Arc::clone(answers), fields: fields.into(), keyed_cookies, chosen_identity }
     }
 
     /// Whether the key holds the caller's credential, whole.
@@ -215,7 +215,7 @@ fn with_fields(query: QueryRule, fields: &[Arc<Field>]) -> QueryRule {
         QueryRule::Only(names) => names.into_vec(),
     };
     for field in fields {
-        if let Source::Query(name) = &field.source
+        if let FieldSource::Query(name) = &field.source
             && !names.contains(name)
         {
             names.push(name.clone());
@@ -226,7 +226,7 @@ fn with_fields(query: QueryRule, fields: &[Arc<Field>]) -> QueryRule {
 
 /// Hashes what decides which responses may share a key, what is stored of them, under which tags, and for how long: after a reload nothing is
 /// served that was stored by other rules. Fixed keys: sidecars with the same file agree on it.
-fn fingerprint(spec: &RouteSpec, credential: &CredentialRule, answers: &AnswerRules) -> [u8; 8] {
+fn fingerprint(spec: &RouteSpec, credential: &CredentialRule, answers: &ResponseRules) -> [u8; 8] {
     #[allow(deprecated, reason = "the std SipHash with fixed keys is stable across processes, which DefaultHasher does not promise")]
     let mut hasher = std::hash::SipHasher::new_with_keys(0x5349_4445, 0x4341_4348);
     // Exhaustive, so that a new setting cannot be forgotten here.
@@ -254,7 +254,7 @@ fn fingerprint(spec: &RouteSpec, credential: &CredentialRule, answers: &AnswerRu
         admit_for: _,
         client_cache_control: _,
     } = spec;
-    let AnswerRules { targeted, response_tags } = answers;
+    let ResponseRules { targeted, response_tags } = answers;
     let told = format!("{:?}", (key, query, drop_headers, pass_headers, unknown_headers, credential, targeted, response_tags));
     let times = format!("{:?}", (ttl, origin, stale_while_revalidate, stale_if_error));
     (pattern.as_str(), scope, strip_set_cookie, told, times).hash(&mut hasher);
@@ -286,7 +286,7 @@ pub struct Routes {
 
 impl Routes {
     /// Compiles routes. The order of the list decides nothing.
-    pub fn new(specs: Vec<RouteSpec>, credential: &CredentialRule, answers: &Arc<AnswerRules>) -> Result<Self, Tie> {
+    pub fn new(specs: Vec<RouteSpec>, credential: &CredentialRule, answers: &Arc<ResponseRules>) -> Result<Self, Tie> {
         let mut tree = pattern::Tree::default();
         for (id, spec) in specs.iter().enumerate() {
             if let Some(first) = tree.insert(&spec.pattern, id) {

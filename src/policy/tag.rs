@@ -7,7 +7,7 @@ use std::sync::Arc;
 use http::header::{HeaderMap, HeaderName};
 
 use crate::error::Malformed;
-use crate::policy::field::{Field, Unreadable, View};
+use crate::policy::field::{Field, FieldView, Unreadable};
 use crate::policy::request_target;
 
 /// The longest tag that is used by its own name; a longer one goes by its digest, so that a stranger cannot make Redis keys of any size.
@@ -30,7 +30,7 @@ impl Tag {
 
     /// The implicit tag of a URI, in all its variants and whatever its query.
     #[must_use]
-    pub fn of_uri(host: &str, path: &str) -> Self {
+    pub fn for_uri(host: &str, path: &str) -> Self {
         // Entries and mutations name it by the same reading, whatever the escapes.
         let path = if path.contains('%') { Cow::Owned(request_target::permissive_path(path)) } else { Cow::Borrowed(path) };
         let path = path.strip_suffix('/').unwrap_or(&path);
@@ -72,11 +72,11 @@ impl fmt::Display for Tag {
 #[derive(Clone, Debug)]
 pub struct Template {
     text: Box<str>,
-    parts: Box<[Part]>,
+    parts: Box<[TemplatePart]>,
 }
 
 #[derive(Clone, Debug)]
-enum Part {
+enum TemplatePart {
     Text(Box<str>),
     Field(Arc<Field>),
 }
@@ -101,7 +101,7 @@ impl Template {
                 return Err(Malformed::new(format!("the tag {text:?} has a `}}` without its `{{`"), hint));
             }
             if at > 0 {
-                parts.push(Part::Text(rest[..at].into()));
+                parts.push(TemplatePart::Text(rest[..at].into()));
             }
             let Some(end) = rest[at..].find('}') else {
                 return Err(Malformed::new(format!("the tag {text:?} has a `{{` without its `}}`"), hint));
@@ -113,11 +113,11 @@ impl Template {
                     format!("define it in [fields], as in `{name} = {{ header = \"x-{name}\" }}`, or capture it in the path as {{{name}}}"),
                 )
             })?;
-            parts.push(Part::Field(field));
+            parts.push(TemplatePart::Field(field));
             rest = &rest[at + end + 1..];
         }
         if !rest.is_empty() {
-            parts.push(Part::Text(rest.into()));
+            parts.push(TemplatePart::Text(rest.into()));
         }
         Ok(Self { text: text.into(), parts: parts.into() })
     }
@@ -131,18 +131,18 @@ impl Template {
     /// The fields it reads.
     pub fn fields(&self) -> impl Iterator<Item = &Arc<Field>> {
         self.parts.iter().filter_map(|part| match part {
-            Part::Field(field) => Some(field),
-            Part::Text(_) => None,
+            TemplatePart::Field(field) => Some(field),
+            TemplatePart::Text(_) => None,
         })
     }
 
     /// The tag that this template makes of a request, or the field that it lacks.
-    pub fn render(&self, view: &View<'_>) -> Result<Tag, (Arc<str>, Unreadable)> {
+    pub fn render(&self, view: &FieldView<'_>) -> Result<Tag, (Arc<str>, Unreadable)> {
         let mut name = String::with_capacity(self.text.len() + 16);
         for part in &self.parts {
             match part {
-                Part::Text(text) => name.push_str(text),
-                Part::Field(field) => {
+                TemplatePart::Text(text) => name.push_str(text),
+                TemplatePart::Field(field) => {
                     let value = field.value(view).map_err(|why| (Arc::clone(&field.name), why))?;
                     push_value(&mut name, &value);
                 }
@@ -157,12 +157,12 @@ const MAX_RENDERED: usize = 64;
 
 impl Template {
     /// Every tag that a mutation could mean by this template, or the field that it lacks.
-    pub fn render_every(&self, view: &View<'_>) -> Result<Vec<Tag>, Arc<str>> {
+    pub fn render_every(&self, view: &FieldView<'_>) -> Result<Vec<Tag>, Arc<str>> {
         let mut names = vec![String::new()];
         for part in &self.parts {
             match part {
-                Part::Text(text) => names.iter_mut().for_each(|name| name.push_str(text)),
-                Part::Field(field) => {
+                TemplatePart::Text(text) => names.iter_mut().for_each(|name| name.push_str(text)),
+                TemplatePart::Field(field) => {
                     let values = field.every_value(view);
                     if values.is_empty() {
                         return Err(Arc::clone(&field.name));
@@ -217,7 +217,7 @@ impl Default for ResponseTags {
 
 impl ResponseTags {
     /// The tags that a response names, separated by spaces or commas.
-    pub fn of<'a>(&'a self, headers: &'a HeaderMap) -> impl Iterator<Item = Tag> + 'a {
+    pub fn from_headers<'a>(&'a self, headers: &'a HeaderMap) -> impl Iterator<Item = Tag> + 'a {
         let separator = |b: &u8| matches!(b, b' ' | b',' | b'\t');
         self.headers
             .iter()
@@ -232,16 +232,16 @@ impl ResponseTags {
 mod tests {
     use super::*;
     use crate::policy::credential::Hasher;
-    use crate::policy::field::Source;
+    use crate::policy::field::FieldSource;
     use http::HeaderValue;
 
     fn resolve(name: &str) -> Option<Arc<Field>> {
         (name == "tenant")
-            .then(|| Arc::new(Field { name: "tenant".into(), source: Source::Header(HeaderName::from_static("x-tenant-id")) }))
+            .then(|| Arc::new(Field { name: "tenant".into(), source: FieldSource::Header(HeaderName::from_static("x-tenant-id")) }))
     }
 
-    fn view<'a>(headers: &'a HeaderMap, hasher: &'a Hasher) -> View<'a> {
-        View { headers, host: "app", query: "", captures: &[], body: None, hasher }
+    fn view<'a>(headers: &'a HeaderMap, hasher: &'a Hasher) -> FieldView<'a> {
+        FieldView { headers, host: "app", query: "", captures: &[], body: None, hasher }
     }
 
     #[test]
@@ -263,9 +263,9 @@ mod tests {
 
     #[test]
     fn a_uri_has_one_tag_whatever_its_last_slash() {
-        assert_eq!(Tag::of_uri("a", "/x/"), Tag::of_uri("a", "/x"));
-        assert_ne!(Tag::of_uri("a", "/x"), Tag::of_uri("b", "/x"));
-        assert_eq!(Tag::of_uri("a", "/").as_str(), "uri:a/");
+        assert_eq!(Tag::for_uri("a", "/x/"), Tag::for_uri("a", "/x"));
+        assert_ne!(Tag::for_uri("a", "/x"), Tag::for_uri("b", "/x"));
+        assert_eq!(Tag::for_uri("a", "/").as_str(), "uri:a/");
     }
 
     #[test]
@@ -282,7 +282,7 @@ mod tests {
         headers.append("surrogate-key", HeaderValue::from_static("c"));
         headers.append("cache-tag", HeaderValue::from_static("d, e"));
         let rule = ResponseTags::default();
-        let tags: Vec<String> = rule.of(&headers).map(|tag| tag.to_string()).collect();
+        let tags: Vec<String> = rule.from_headers(&headers).map(|tag| tag.to_string()).collect();
         assert_eq!(tags, ["a", "b", "c", "d", "e"]);
     }
 }

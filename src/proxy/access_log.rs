@@ -4,23 +4,23 @@ use std::time::Duration;
 
 use http::{Method, Request};
 
-use crate::policy::plan::Rules;
-use crate::proxy::Answer;
+use crate::policy::plan::PolicyRules;
+use crate::proxy::ProxyResponse;
 use crate::semantics::body::Body;
-use crate::semantics::forward::Peer;
+use crate::semantics::forward::ClientPeer;
 use crate::telemetry::log;
 use crate::telemetry::log::AccessLine;
 
-pub(super) struct Line {
+pub(super) struct AccessRecord {
     method: Method,
     path: String,
     host: Option<String>,
     request_id: Option<String>,
-    peer: Peer,
+    peer: ClientPeer,
 }
 
-impl Line {
-    pub(super) fn of(request: &Request<Body>, peer: Peer) -> Self {
+impl AccessRecord {
+    pub(super) fn from_request(request: &Request<Body>, peer: ClientPeer) -> Self {
         let text = |name: &str| request.headers().get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
         Self {
             method: request.method().clone(),
@@ -31,7 +31,7 @@ impl Line {
         }
     }
 
-    pub(super) fn write(self, answer: &Answer, rules: &Rules, took: Duration) {
+    pub(super) fn write(self, answer: &ProxyResponse, rules: &PolicyRules, took: Duration) {
         let length = answer.response.headers().get(http::header::CONTENT_LENGTH);
         log::access(&AccessLine {
             method: &self.method,

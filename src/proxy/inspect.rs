@@ -3,11 +3,11 @@
 use http::HeaderMap;
 use serde::Serialize;
 
-use crate::cache::store::Consulted;
-use crate::cache::store::memory::{Kept, Resident};
+use crate::cache::store::LookupResult;
+use crate::cache::store::memory::{CachedEntry, MemorySlot};
 use crate::outcome::{Disposition, Reason};
 use crate::policy::plan::Lookup;
-use crate::proxy::request_directives::Wish;
+use crate::proxy::request_directives::RequestDirectives;
 use crate::proxy::{Proxy, Serve};
 
 /// A stored response, as `explain` tells it.
@@ -34,8 +34,8 @@ impl Proxy {
     /// What is stored for a request, and what it would be answered with. Nothing where nothing is stored.
     pub async fn inspect(&self, lookup: &Lookup<'_>, headers: &HeaderMap) -> Option<Inspected> {
         let now = self.clock.wall();
-        let wish = Wish::of(lookup.route, headers);
-        let Consulted { key, found, why, .. } = self.store.consult(lookup, now).await;
+        let wish = RequestDirectives::new(lookup.route, headers);
+        let LookupResult { key, candidate: found, miss_reason: why, .. } = self.store.lookup(lookup, now).await;
         let (resident, tier, fresh, verdict) = match &found {
             Some(found) => {
                 let verdict = match (wish.bypass, self.uncovered_header(lookup)) {
@@ -47,18 +47,18 @@ impl Proxy {
                         Err(reason) => (Disposition::Miss, Some(reason)),
                     },
                 };
-                (found.resident.clone(), found.tier.as_str(), found.fresh, verdict)
+                (found.cached.clone(), found.tier.as_str(), found.fresh, verdict)
             }
             // What was refused is still in memory, for a while.
             None => match self.store.memory.peek(key.hash())? {
-                Kept::Entry(resident) if resident.entry.key[..] == *key.canonical() => {
+                MemorySlot::Entry(resident) if resident.entry.key[..] == *key.canonical() => {
                     (resident, "memory", false, (Disposition::Miss, Some(why)))
                 }
                 _ => return None,
             },
         };
-        let Resident { entry, proof } = &*resident;
-        let names = lookup.tags().into_iter().chain(entry.named.iter().cloned()).collect::<Vec<_>>();
+        let CachedEntry { entry, proof } = &*resident;
+        let names = lookup.tags().into_iter().chain(entry.response_tags.iter().cloned()).collect::<Vec<_>>();
         let tags = self.coherence.current_tags(proof, &names).await;
         let left = found.as_ref().map_or_else(|| entry.times.ttl_ms(now), |found| found.ttl_ms(now));
         #[allow(clippy::cast_precision_loss, reason = "seconds for people to read")]

@@ -19,45 +19,45 @@ use http::{Method, Request, Response, Uri};
 use http_body_util::BodyExt as _;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
-use crate::coherence::{Pending, PurgeKind};
+use crate::coherence::{PendingMutation, PurgeKind};
 use crate::outcome::{Outcome, Reason};
 use crate::policy::cache_groups;
 use crate::policy::field::BodyFields;
 use crate::policy::plan;
-use crate::policy::plan::{Asked, Mutation};
-use crate::policy::purge_rule::Guard;
+use crate::policy::plan::{Mutation, RequestView};
+use crate::policy::purge_rule::MutationGuard;
 use crate::policy::request_target;
 use crate::policy::tag::Tag;
 use crate::proxy::response;
-use crate::proxy::{Answer, Live, Posted, Proxy, asked};
+use crate::proxy::{ActiveConfig, PendingPost, Proxy, ProxyResponse, request_view};
 use crate::semantics::body::Body;
 use crate::semantics::forward;
-use crate::semantics::forward::Peer;
-use crate::telemetry::events::{Purged, What, cut};
-use crate::telemetry::hot_tags::Deed;
+use crate::semantics::forward::ClientPeer;
+use crate::telemetry::events::{EventKind, PurgeEvent, truncate};
+use crate::telemetry::hot_tags::TagEvent;
 use crate::upstream;
 
 /// What a mutation's client gets to hear.
-enum Told {
+enum MutationResult {
     /// The response, what it purged, and whether it was made ready for the client already.
     Response(Response<Body>, Vec<Tag>, bool),
-    Failed(upstream::Error),
+    Failed(upstream::UpstreamError),
     Refused,
 }
 
 /// All that a mutation needs once its client is gone.
-struct Order {
+struct MutationRequest {
     request: Request<Body>,
     mutation: Mutation,
-    written: Written,
+    context: MutationContext,
     host: String,
     base: Uri,
-    posted: Option<Posted>,
-    _place: OwnedSemaphorePermit,
+    post: Option<PendingPost>,
+    _permit: OwnedSemaphorePermit,
 }
 
 /// What rules that came into force during a mutation purge beside those that it began under.
-enum Late {
+enum NewRulePurges {
     Nothing,
     Tags(Vec<Tag>),
     /// They cannot tell.
@@ -65,44 +65,51 @@ enum Late {
 }
 
 /// What the rules have seen of a mutation, for those that are in force when it ends.
-struct Written {
-    live: Arc<Live>,
+struct MutationContext {
+    config: Arc<ActiveConfig>,
     parts: Parts,
-    peer: Peer,
+    peer: ClientPeer,
     has_body: bool,
     effective: Method,
     fields: Option<BodyFields>,
 }
 
-impl Written {
-    fn asked(&self) -> Asked<'_> {
-        Asked { has_body: self.has_body, ..asked(&self.parts, &Body::empty(), self.peer) }
+impl MutationContext {
+    fn view(&self) -> RequestView<'_> {
+        RequestView { has_body: self.has_body, ..request_view(&self.parts, &Body::empty(), self.peer) }
     }
 }
 
 impl Proxy {
     /// Forwards a request that may change data.
-    pub(crate) async fn mutate(self: &Arc<Self>, live: &Arc<Live>, parts: Parts, body: Body, peer: Peer, effective: Method) -> Answer {
+    pub(crate) async fn mutate(
+        self: &Arc<Self>,
+        live: &Arc<ActiveConfig>,
+        parts: Parts,
+        body: Body,
+        peer: ClientPeer,
+        effective: Method,
+    ) -> ProxyResponse {
         let reason = if effective == parts.method { Reason::Method } else { Reason::MethodOverride };
         let outcome = Outcome::bypass(reason);
-        let Ok(place) = Arc::clone(&self.mutation_places).try_acquire_owned() else {
-            self.counters.crowded.inc();
+        let Ok(place) = Arc::clone(&self.mutation_permits).try_acquire_owned() else {
+            self.counters.mutations_rejected.inc();
             let outcome = Outcome { reason: Some(Reason::UpstreamBusy), ..outcome };
-            return Answer { response: response::failure(Reason::UpstreamBusy, &outcome), outcome, route: None };
+            return ProxyResponse { response: response::failure(Reason::UpstreamBusy, &outcome), outcome, route: None };
         };
         let (fields, body) = self.read_body(live, &parts, body, peer, &effective).await;
-        let mutation = match live.rules.mutation(&asked(&parts, &body, peer), &effective, fields.as_ref()) {
+        let mutation = match live.rules.mutation(&request_view(&parts, &body, peer), &effective, fields.as_ref()) {
             Ok(mutation) => mutation,
             Err(header) => return self.refuse_header(None, &header),
         };
-        self.note(&parts, &mutation);
+        self.record_mutation(&parts, &mutation);
         let host = plan::authority(&parts.uri, &parts.headers).into_owned();
         let base = parts.uri.clone();
-        let posted = self.before_post(&live.rules, &parts, peer).await;
+        let posted = self.prepare_post(&live.rules, &parts, peer).await;
         let has_body = !body.is_empty();
-        let written = Written { live: Arc::clone(live), parts: head_of(&parts), peer, has_body, effective, fields };
+        let written = MutationContext { config: Arc::clone(live), parts: head_of(&parts), peer, has_body, effective, fields };
         let request = self.upstream_request(parts, body, peer, None);
-        let order = Order { request, mutation, written, host, base, posted, _place: place };
+        let order = MutationRequest { request, mutation, context: written, host, base, post: posted, _permit: place };
         let (tell, told) = oneshot::channel();
         let proxy = Arc::clone(self);
         self.tasks.spawn(async move {
@@ -114,26 +121,33 @@ impl Proxy {
             }
         });
         match told.await {
-            Ok(Told::Response(response, purged, ready)) => self.mutated(response, &purged, ready, outcome),
-            Ok(Told::Failed(error)) => {
+            Ok(MutationResult::Response(response, purged, ready)) => self.mutation_response(response, &purged, ready, outcome),
+            Ok(MutationResult::Failed(error)) => {
                 let outcome = Outcome { reason: Some(error.reason()), ..outcome };
-                Answer { response: response::failure(error.reason(), &outcome), outcome, route: None }
+                ProxyResponse { response: response::failure(error.reason(), &outcome), outcome, route: None }
             }
-            Ok(Told::Refused) => {
+            Ok(MutationResult::Refused) => {
                 let outcome = Outcome { reason: Some(Reason::WriteRefused), ..outcome };
-                Answer { response: response::failure(Reason::WriteRefused, &outcome), outcome, route: None }
+                ProxyResponse { response: response::failure(Reason::WriteRefused, &outcome), outcome, route: None }
             }
             // The task panicked, and its panic was logged.
             Err(_) => {
                 let outcome = Outcome { reason: Some(Reason::UpstreamProtocolError), ..outcome };
-                Answer { response: response::failure(Reason::UpstreamProtocolError, &outcome), outcome, route: None }
+                ProxyResponse { response: response::failure(Reason::UpstreamProtocolError, &outcome), outcome, route: None }
             }
         }
     }
 
     /// Reads the body, up to a limit, where a rule needs a field of it. What was read is put back in front of the rest.
-    async fn read_body(&self, live: &Live, parts: &Parts, mut body: Body, peer: Peer, effective: &Method) -> (Option<BodyFields>, Body) {
-        if body.is_empty() || !live.rules.mutation_reads_body(&asked(parts, &body, peer), effective) {
+    async fn read_body(
+        &self,
+        live: &ActiveConfig,
+        parts: &Parts,
+        mut body: Body,
+        peer: ClientPeer,
+        effective: &Method,
+    ) -> (Option<BodyFields>, Body) {
+        if body.is_empty() || !live.rules.mutation_reads_body(&request_view(parts, &body, peer), effective) {
             return (None, body);
         }
         let mut read = BytesMut::new();
@@ -151,13 +165,15 @@ impl Proxy {
                         read.extend_from_slice(&chunk);
                     }
                 }
-                Some(Err(error)) => return (None, Body::stream(Prefixed { read: Some(read.freeze()), rest: Rest::Broken(Some(error)) })),
+                Some(Err(error)) => {
+                    return (None, Body::stream(PrefixedBody { read: Some(read.freeze()), rest: BodyRest::Broken(Some(error)) }));
+                }
             }
         }
-        (None, Body::stream(Prefixed { read: Some(read.freeze()), rest: Rest::Body(body) }))
+        (None, Body::stream(PrefixedBody { read: Some(read.freeze()), rest: BodyRest::Body(body) }))
     }
 
-    fn note(&self, parts: &Parts, mutation: &Mutation) {
+    fn record_mutation(&self, parts: &Parts, mutation: &Mutation) {
         self.counters.mutations.inc();
         let path = parts.uri.path();
         if !mutation.missing.is_empty() {
@@ -171,16 +187,16 @@ impl Proxy {
         }
     }
 
-    async fn run_mutation(self: Arc<Self>, order: Order, tell: oneshot::Sender<Told>) {
-        let Order { request, mut mutation, written, host, base, posted, _place } = order;
-        let mark_for = written.live.settings.mark_for;
-        let guarded = mutation.guard == Guard::Bypass;
+    async fn run_mutation(self: Arc<Self>, order: MutationRequest, tell: oneshot::Sender<MutationResult>) {
+        let MutationRequest { request, mut mutation, context: written, host, base, post: posted, _permit: _place } = order;
+        let mark_for = written.config.settings.mark_for;
+        let guarded = mutation.guard == MutationGuard::Bypass;
         let tags = std::mem::take(&mut mutation.tags);
-        let noted = self.shadow.mutation(request.method(), request.uri().path(), &tags, self.clock.wall());
+        let noted = self.shadow.begin_mutation(request.method(), request.uri().path(), &tags, self.clock.wall());
         // What cannot be marked is refused, where the operator would rather refuse a write than serve a stale read.
         let Ok(mut pending) = self.coherence.mark(tags, guarded, mark_for).await else {
             noted.refused();
-            let _ = tell.send(Told::Refused);
+            let _ = tell.send(MutationResult::Refused);
             return;
         };
         let result = self.send_renewing(request, &mut pending, mark_for).await;
@@ -188,7 +204,7 @@ impl Proxy {
             Ok(response) if response.status().is_client_error() => {
                 noted.refused();
                 self.coherence.refused(pending).await;
-                Told::Response(response, Vec::new(), false)
+                MutationResult::Response(response, Vec::new(), false)
             }
             Ok(response) => {
                 let mut purged = pending.tags().to_vec();
@@ -202,22 +218,22 @@ impl Proxy {
                 }
                 self.purge_after(pending, &written, &mutation.repurge_after).await;
                 noted.ended(self.clock.wall());
-                self.tell_of_purge(&written, &purged);
+                self.publish_purge(&written, &purged);
                 let steps = 1 + u64::from(purged.len() > own);
-                self.passed_on(response, purged, posted, steps).await
+                self.forward_response(response, purged, posted, steps).await
             }
             Err(error) => {
-                if error.may_have_reached_app() {
+                if error.may_have_reached_origin() {
                     // The app may have committed before it broke off.
                     let purged = pending.tags().to_vec();
                     self.purge_after(pending, &written, &mutation.repurge_after).await;
                     noted.ended(self.clock.wall());
-                    self.tell_of_purge(&written, &purged);
+                    self.publish_purge(&written, &purged);
                 } else {
                     noted.refused();
                     self.coherence.refused(pending).await;
                 }
-                Told::Failed(error)
+                MutationResult::Failed(error)
             }
         };
         let _ = tell.send(told);
@@ -227,10 +243,10 @@ impl Proxy {
     async fn send_renewing(
         &self,
         request: Request<Body>,
-        pending: &mut Pending,
+        pending: &mut PendingMutation,
         mark_for: Duration,
-    ) -> Result<Response<Body>, upstream::Error> {
-        let sending = self.ask_app(request, None);
+    ) -> Result<Response<Body>, upstream::UpstreamError> {
+        let sending = self.send_to_origin(request, None);
         tokio::pin!(sending);
         let every = self.coherence.renew_every(mark_for);
         loop {
@@ -241,19 +257,19 @@ impl Proxy {
         }
     }
 
-    async fn purge_after(&self, pending: Pending, written: &Written, again: &[Duration]) {
+    async fn purge_after(&self, pending: PendingMutation, written: &MutationContext, again: &[Duration]) {
         self.counters.purging.inc();
         let mut tags: Vec<Tag> = if again.is_empty() { Vec::new() } else { pending.tags().to_vec() };
         // Before it is committed: rules that come later find an app that has it.
         let late = self.tags_of_new_rules(written, pending.tags());
         self.coherence.committed(pending).await;
         match late {
-            Late::Nothing => {}
-            Late::Tags(late) => {
+            NewRulePurges::Nothing => {}
+            NewRulePurges::Tags(late) => {
                 self.coherence.purge(&late).await;
                 tags.extend(late);
             }
-            Late::Everything => self.coherence.purge_everything(PurgeKind::Hard).await,
+            NewRulePurges::Everything => self.coherence.purge_everything(PurgeKind::Hard).await,
         }
         for &after in again {
             let (coherence, tags) = (Arc::clone(&self.coherence), tags.clone());
@@ -266,56 +282,62 @@ impl Proxy {
     }
 
     /// What operators see of a write that purged.
-    fn tell_of_purge(&self, written: &Written, tags: &[Tag]) {
+    fn publish_purge(&self, written: &MutationContext, tags: &[Tag]) {
         let names = || tags.iter().map(Tag::as_str);
         self.counters.purges.write.inc();
-        self.insight.note(names(), Deed::Purged);
-        let (method, path) = (Some(cut(written.parts.method.as_str())), Some(cut(written.parts.uri.path())));
-        let purged = Purged { by: "write", method, path, ..Purged::default() }.of_tags(names());
-        self.events.publish(self.clock.wall(), What::Purge(purged));
+        self.hot_tags.record(names(), TagEvent::Purged);
+        let (method, path) = (Some(truncate(written.parts.method.as_str())), Some(truncate(written.parts.uri.path())));
+        let purged = PurgeEvent { by: "write", method, path, ..PurgeEvent::default() }.with_tags(names());
+        self.events.publish(self.clock.wall(), EventKind::Purge(purged));
     }
 
     /// What the rules that are in force by now purge beside these tags, if they are not those that the mutation began under.
-    fn tags_of_new_rules(&self, written: &Written, tags: &[Tag]) -> Late {
-        let (live, asked) = (self.live(), written.asked());
-        if Arc::ptr_eq(&live, &written.live) {
-            return Late::Nothing;
+    fn tags_of_new_rules(&self, written: &MutationContext, tags: &[Tag]) -> NewRulePurges {
+        let (live, asked) = (self.active_config(), written.view());
+        if Arc::ptr_eq(&live, &written.config) {
+            return NewRulePurges::Nothing;
         }
         if written.fields.is_none() && written.has_body && live.rules.mutation_reads_body(&asked, &written.effective) {
             // The old rules did not read the body, and it is gone.
-            return Late::Everything;
+            return NewRulePurges::Everything;
         }
         match live.rules.mutation(&asked, &written.effective, written.fields.as_ref()) {
-            Ok(mutation) => Late::Tags(mutation.tags.into_iter().filter(|tag| !tags.contains(tag)).collect()),
+            Ok(mutation) => NewRulePurges::Tags(mutation.tags.into_iter().filter(|tag| !tags.contains(tag)).collect()),
             // The new rules would have refused it, for a header that they cannot read.
-            Err(_) => Late::Everything,
+            Err(_) => NewRulePurges::Everything,
         }
     }
 
-    async fn passed_on(self: &Arc<Self>, response: Response<Body>, purged: Vec<Tag>, posted: Option<Posted>, steps: u64) -> Told {
-        let Some(posted) = posted else { return Told::Response(response, purged, false) };
-        match self.keep_posted(posted, response, steps).await {
-            Ok(ready) => Told::Response(ready, purged, true),
-            Err(response) => Told::Response(response, purged, false),
+    async fn forward_response(
+        self: &Arc<Self>,
+        response: Response<Body>,
+        purged: Vec<Tag>,
+        posted: Option<PendingPost>,
+        steps: u64,
+    ) -> MutationResult {
+        let Some(posted) = posted else { return MutationResult::Response(response, purged, false) };
+        match self.store_post_response(posted, response, steps).await {
+            Ok(ready) => MutationResult::Response(ready, purged, true),
+            Err(response) => MutationResult::Response(response, purged, false),
         }
     }
 
-    fn mutated(&self, mut response: Response<Body>, purged: &[Tag], ready: bool, mut outcome: Outcome) -> Answer {
+    fn mutation_response(&self, mut response: Response<Body>, purged: &[Tag], ready: bool, mut outcome: Outcome) -> ProxyResponse {
         outcome.fwd_status = Some(response.status().as_u16());
         outcome.stored = ready;
         if !ready {
             let version = response.version();
             forward::prepare_response(response.headers_mut(), version);
         }
-        response::mark(response.headers_mut(), &outcome);
-        if self.live.load().settings.debug_headers && !purged.is_empty() {
+        response::set_cache_status(response.headers_mut(), &outcome);
+        if self.config.load().settings.debug_headers && !purged.is_empty() {
             let names: Vec<&str> = purged.iter().map(Tag::as_str).collect();
             if let Ok(value) = HeaderValue::from_str(&names.join(" ")) {
                 response.headers_mut().insert(HeaderName::from_static("x-cache-purged"), value);
             }
         }
         *response.version_mut() = http::Version::HTTP_11;
-        Answer { response, outcome, route: None }
+        ProxyResponse { response, outcome, route: None }
     }
 }
 
@@ -332,7 +354,7 @@ fn head_of(parts: &Parts) -> Parts {
 /// The URIs of the same origin that a response to an unsafe method names (RFC 9111 4.4).
 fn named_targets(headers: &HeaderMap, host: &str, base: &Uri) -> Vec<Tag> {
     let lines = [LOCATION, CONTENT_LOCATION].into_iter().filter_map(|name| headers.get(name)?.to_str().ok());
-    lines.filter_map(|line| same_origin_path(line, host, base)).map(|path| Tag::of_uri(host, &path)).collect()
+    lines.filter_map(|line| same_origin_path(line, host, base)).map(|path| Tag::for_uri(host, &path)).collect()
 }
 
 /// The groups that a response to an unsafe method ends (RFC 9875 3).
@@ -350,17 +372,17 @@ fn same_origin_path(reference: &str, host: &str, base: &Uri) -> Option<String> {
 }
 
 /// A body whose beginning was read already.
-struct Prefixed {
+struct PrefixedBody {
     read: Option<Bytes>,
-    rest: Rest,
+    rest: BodyRest,
 }
 
-enum Rest {
+enum BodyRest {
     Body(Body),
     Broken(Option<crate::semantics::body::BodyError>),
 }
 
-impl http_body::Body for Prefixed {
+impl http_body::Body for PrefixedBody {
     type Data = Bytes;
     type Error = crate::semantics::body::BodyError;
 
@@ -373,8 +395,8 @@ impl http_body::Body for Prefixed {
             return std::task::Poll::Ready(Some(Ok(http_body::Frame::data(read))));
         }
         match &mut this.rest {
-            Rest::Body(body) => std::pin::Pin::new(body).poll_frame(cx),
-            Rest::Broken(error) => std::task::Poll::Ready(error.take().map(Err)),
+            BodyRest::Body(body) => std::pin::Pin::new(body).poll_frame(cx),
+            BodyRest::Broken(error) => std::task::Poll::Ready(error.take().map(Err)),
         }
     }
 }

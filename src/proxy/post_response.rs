@@ -11,30 +11,30 @@ use http::{Method, Response, StatusCode, Uri};
 use tokio::sync::oneshot;
 
 use crate::clock::Wall;
-use crate::coherence::Read;
+use crate::coherence::TagSnapshot;
 use crate::outcome::Reason;
-use crate::policy::plan::{Asked, Plan, Rules};
-use crate::policy::route::Mode;
+use crate::policy::plan::{Plan, PolicyRules, RequestView};
+use crate::policy::route::RouteMode;
 use crate::proxy::Proxy;
-use crate::proxy::fill::{Order, Told};
-use crate::proxy::miss::Errand;
+use crate::proxy::fill::{FillRequest, FillResult};
+use crate::proxy::miss::FillReason;
 use crate::semantics::body::Body;
 use crate::semantics::cache_control::CacheControl;
-use crate::semantics::forward::Peer;
+use crate::semantics::forward::ClientPeer;
 use crate::semantics::{freshness, targeted_cache_control};
 
 /// What was known before a POST was forwarded whose answer may be stored.
-pub(crate) struct Posted {
-    order: Order,
+pub(crate) struct PendingPost {
+    fill: FillRequest,
     target: Uri,
     requested: Wall,
 }
 
 impl Proxy {
     /// Reads the state of the tags that a GET of the same target would have, if a route takes it.
-    pub(crate) async fn before_post(&self, rules: &Rules, parts: &Parts, peer: Peer) -> Option<Posted> {
+    pub(crate) async fn prepare_post(&self, rules: &PolicyRules, parts: &Parts, peer: ClientPeer) -> Option<PendingPost> {
         // RFC 9111 5.2.1.5.
-        if parts.method != Method::POST || CacheControl::of(&parts.headers).no_store {
+        if parts.method != Method::POST || CacheControl::from_headers(&parts.headers).no_store {
             return None;
         }
         let mut headers = parts.headers.clone();
@@ -42,7 +42,7 @@ impl Proxy {
             headers.remove(name);
         }
         let method = Method::GET;
-        let asked = Asked {
+        let asked = RequestView {
             method: &method,
             uri: &parts.uri,
             version: parts.version,
@@ -53,41 +53,46 @@ impl Proxy {
         let Plan::Lookup(lookup) = rules.plan(&asked) else { return None };
         // SECURITY: what the app has seen of this POST, the key has seen; it saw no credential, cookie, header or parameter that the fill of
         // a GET would have withheld.
-        if lookup.route.spec.mode == Mode::Shadow || lookup.range || !lookup.unknown.is_empty() || !lookup.is_filled_as_asked() {
+        if lookup.route.spec.mode == RouteMode::Shadow || lookup.range || !lookup.unknown.is_empty() || !lookup.is_sent_unchanged() {
             return None;
         }
-        let mut order = self.order(parts, &lookup, peer, Errand { read: Read::Unproven, why: Reason::Method, spare: None });
-        order.read = self.store.read(&order.tags).await;
-        Some(Posted { order, target: parts.uri.clone(), requested: self.clock.wall() })
+        let mut order = self.fill_request(
+            parts,
+            &lookup,
+            peer,
+            FillReason { snapshot: TagSnapshot::Unverifiable, reason: Reason::Method, stale: None },
+        );
+        order.snapshot = self.store.read(&order.tags).await;
+        Some(PendingPost { fill: order, target: parts.uri.clone(), requested: self.clock.wall() })
     }
 
     /// Stores the answer to a POST while it is passed on, if it answers later GETs. `purges` is how often this POST itself purged.
     ///
     /// # Errors
     /// The answer, if it is not to be stored.
-    pub(crate) async fn keep_posted(
+    pub(crate) async fn store_post_response(
         self: &Arc<Self>,
-        posted: Posted,
+        posted: PendingPost,
         response: Response<Body>,
         purges: u64,
     ) -> Result<Response<Body>, Response<Body>> {
-        let Posted { mut order, target, requested } = posted;
+        let PendingPost { mut fill, target, requested } = posted;
         let received = self.clock.wall();
         // RFC 9110 8.7: the content is that of the target, and only a 200 has the whole of it.
-        if response.status() != StatusCode::OK || !speaks_of(&order, &response, &target, received) {
+        if response.status() != StatusCode::OK || !is_self_describing(&fill, &response, &target, received) {
             return Err(response);
         }
-        let after = self.store.read(&order.tags).await;
-        if !after.is_later_by(&order.read, purges) {
+        let after = self.store.read(&fill.tags).await;
+        if !after.is_later_by(&fill.snapshot, purges) {
             return Err(response);
         }
-        order.read = after;
-        let Ok(judged) = self.judge(&order, &response, requested, received, None) else { return Err(response) };
+        fill.snapshot = after;
+        let Ok(judged) = self.decide_store(&fill, &response, requested, received, None) else { return Err(response) };
         let (tell, told) = oneshot::channel();
         let proxy = Arc::clone(self);
-        self.tasks.spawn(async move { proxy.stream_and_store(order, None, tell, response, judged).await });
+        self.tasks.spawn(async move { proxy.stream_and_store(fill, None, tell, response, judged).await });
         match told.await {
-            Ok(Told::Response { status, headers, body, .. }) => Ok(crate::proxy::response::assemble(status, headers, body)),
+            Ok(FillResult::Response { status, headers, body, .. }) => Ok(crate::proxy::response::assemble(status, headers, body)),
             // The task panicked, and its panic was logged.
             _ => Err(crate::proxy::response::assemble(StatusCode::BAD_GATEWAY, HeaderMap::new(), Body::empty())),
         }
@@ -95,11 +100,11 @@ impl Proxy {
 }
 
 /// Whether the answer is of its own target, and says itself for how long it is fresh.
-fn speaks_of(order: &Order, response: &Response<Body>, target: &Uri, received: Wall) -> bool {
+fn is_self_describing(order: &FillRequest, response: &Response<Body>, target: &Uri, received: Wall) -> bool {
     let headers = response.headers();
-    let lifetime = match targeted_cache_control::directives(headers, &order.route.answers.targeted) {
+    let lifetime = match targeted_cache_control::directives(headers, &order.route.response_rules.targeted) {
         Some(directives) => freshness::stated(&directives),
-        None => freshness::lifetime(&CacheControl::of(headers), headers, received),
+        None => freshness::lifetime(&CacheControl::from_headers(headers), headers, received),
     };
     lifetime.is_some_and(|lifetime| !lifetime.is_zero()) && is_located_at(headers, &order.host, target)
 }

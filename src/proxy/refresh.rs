@@ -7,47 +7,47 @@ use http::request::Parts;
 use http::{Method, Response, StatusCode, response};
 use tokio::sync::oneshot;
 
-use crate::cache::fills::{FlightKey, Part};
-use crate::cache::store::Found;
-use crate::cache::store::memory::Resident;
+use crate::cache::fills::{FillKey, FillRole};
+use crate::cache::store::Candidate;
+use crate::cache::store::memory::CachedEntry;
 use crate::clock::Wall;
-use crate::coherence::{Proof, Read};
+use crate::coherence::{Proof, TagSnapshot};
 use crate::outcome::{Outcome, Reason, Tier};
 use crate::policy::key::KeyHash;
 use crate::policy::plan::Lookup;
-use crate::proxy::fill::Order;
-use crate::proxy::miss::{Errand, Spare};
-use crate::proxy::{Answer, Proxy, fill, pass};
+use crate::proxy::fill::FillRequest;
+use crate::proxy::miss::{FillReason, StaleCandidate};
+use crate::proxy::{Proxy, ProxyResponse, fill, pass};
 use crate::semantics::body::Body;
-use crate::semantics::forward::Peer;
+use crate::semantics::forward::ClientPeer;
 use crate::semantics::revalidation;
 use crate::semantics::revalidation::HeadVerdict;
 use crate::semantics::{early_refresh, range};
 
 impl Proxy {
     /// Fetches what is stored anew, in the background.
-    pub(super) fn refresh(self: &Arc<Self>, parts: &Parts, lookup: &Lookup<'_>, peer: Peer, flight: FlightKey, errand: Errand) {
+    pub(super) fn refresh(self: &Arc<Self>, parts: &Parts, lookup: &Lookup<'_>, peer: ClientPeer, flight: FillKey, errand: FillReason) {
         let now = self.clock.wall();
-        if self.flights.is_resting(&flight, now) {
+        if self.fills.is_backing_off(&flight, now) {
             return;
         }
-        let Ok(place) = Arc::clone(&self.refresh_places).try_acquire_owned() else {
-            self.counters.crowded_refreshes.inc();
+        let Ok(place) = Arc::clone(&self.refresh_permits).try_acquire_owned() else {
+            self.counters.refreshes_rejected.inc();
             return;
         };
         // Somebody fetches it already, or it is known not to be storable.
-        let Part::Lead(lead) = self.flights.part(flight, &errand.read, now) else { return };
-        if self.has_arrived(&flight, &errand) {
-            return lead.look_again();
+        let FillRole::Leader(lead) = self.fills.role(flight, &errand.snapshot, now) else { return };
+        if self.is_already_filled(&flight, &errand) {
+            return lead.retry_lookup();
         }
         self.counters.refreshes.inc();
-        let shared = self.shared_fill(lookup.route, &flight, &errand);
-        let order = self.order(parts, lookup, peer, errand);
+        let shared = self.cluster_fill(lookup.route, &flight, &errand);
+        let order = self.fill_request(parts, lookup, peer, errand);
         let proxy = Arc::clone(self);
         // Not tracked: no client waits for it, so a drain does not either.
         tokio::spawn(async move {
             if let Some(shared) = shared {
-                proxy.refresh_across(order, lead, shared).await;
+                proxy.refresh_in_cluster(order, lead, shared).await;
             } else {
                 // Nobody listens: what the app says goes to the store alone.
                 let (tell, _) = oneshot::channel();
@@ -60,30 +60,36 @@ impl Proxy {
     /// Begins to fetch a popular response anew shortly before it expires, so that nobody has to wait for it.
     pub(super) fn refresh_early(
         self: &Arc<Self>,
-        (parts, lookup, peer): (&Parts, &Lookup<'_>, Peer),
-        flight: FlightKey,
-        read: Read,
-        spare: &Spare,
+        (parts, lookup, peer): (&Parts, &Lookup<'_>, ClientPeer),
+        flight: FillKey,
+        read: TagSnapshot,
+        spare: &StaleCandidate,
         due: bool,
     ) {
-        let (entry, now) = (&spare.found.resident.entry, self.clock.wall());
-        if lookup.route.spec.early_refresh && (due || early_refresh::is_due(&entry.times, entry.took, now, rand::random)) {
-            let spare = Some(Spare { may_stand_in: false, ..spare.clone() });
-            self.refresh(parts, lookup, peer, flight, Errand { read, why: Reason::Expired, spare });
+        let (entry, now) = (&spare.candidate.cached.entry, self.clock.wall());
+        if lookup.route.spec.early_refresh
+            && (due || early_refresh::should_refresh_early(&entry.times, entry.fetch_duration, now, rand::random))
+        {
+            let spare = Some(StaleCandidate { may_serve_on_error: false, ..spare.clone() });
+            self.refresh(parts, lookup, peer, flight, FillReason { snapshot: read, reason: Reason::Expired, stale: spare });
         }
     }
 
     /// The same for what was found without a look at its tags.
-    pub(super) fn refresh_at_hand(self: &Arc<Self>, parts: &Parts, lookup: &Lookup<'_>, peer: Peer, resident: &Arc<Resident>) {
+    pub(super) fn refresh_memory_hit(self: &Arc<Self>, parts: &Parts, lookup: &Lookup<'_>, peer: ClientPeer, resident: &Arc<CachedEntry>) {
         let read = self.coherence.read_local(&lookup.tags());
         // Judged after the tags were read: what a purge in between has ended must not be confirmed.
         let Proof::Local(proof) = &resident.proof else { return };
-        if self.coherence.judge_local(proof).is_err() {
+        if self.coherence.validate_local(proof).is_err() {
             return;
         }
-        let found = Found { resident: Arc::clone(resident), tier: Tier::Memory, fresh: true, softened: None };
-        let flight = self.flight_key(lookup, &lookup.key);
-        let errand = Errand { read, why: Reason::Expired, spare: Some(Spare { found, key: lookup.key.hash(), may_stand_in: false }) };
+        let found = Candidate { cached: Arc::clone(resident), tier: Tier::Memory, fresh: true, soft_purged_at: None };
+        let flight = self.fill_key(lookup, &lookup.key);
+        let errand = FillReason {
+            snapshot: read,
+            reason: Reason::Expired,
+            stale: Some(StaleCandidate { candidate: found, key: lookup.key.hash(), may_serve_on_error: false }),
+        };
         self.refresh(parts, lookup, peer, flight, errand);
     }
 
@@ -92,14 +98,14 @@ impl Proxy {
         self: &Arc<Self>,
         parts: &Parts,
         lookup: &Lookup<'_>,
-        peer: Peer,
-        flight: FlightKey,
-        errand: Errand,
-    ) -> Answer {
+        peer: ClientPeer,
+        flight: FillKey,
+        errand: FillReason,
+    ) -> ProxyResponse {
         let answer = self.pass_lookup(parts, lookup, peer, Outcome::bypass(Reason::Range)).await;
         let partial = answer.response.status() == StatusCode::PARTIAL_CONTENT;
         let whole = range::complete_length(answer.response.headers()).filter(|_| partial);
-        if whole.is_some_and(|whole| whole <= self.live.load().settings.range_fill) {
+        if whole.is_some_and(|whole| whole <= self.config.load().settings.range_fill) {
             self.refresh(parts, lookup, peer, flight, errand);
         }
         answer
@@ -110,39 +116,39 @@ impl Proxy {
         self: &Arc<Self>,
         parts: &Parts,
         lookup: &Lookup<'_>,
-        peer: Peer,
+        peer: ClientPeer,
         key: KeyHash,
-        errand: Errand,
-    ) -> Answer {
-        let outcome = Outcome { forwarded: true, ..Outcome::miss(errand.why) };
-        let Some(spare) = errand.spare.clone() else { return self.pass_lookup(parts, lookup, peer, outcome).await };
+        errand: FillReason,
+    ) -> ProxyResponse {
+        let outcome = Outcome { forwarded: true, ..Outcome::miss(errand.reason) };
+        let Some(spare) = errand.stale.clone() else { return self.pass_lookup(parts, lookup, peer, outcome).await };
         let (target, headers) = lookup.fill_request();
         let requested = self.clock.wall();
         let request = self.fill_upstream_request(Method::HEAD, parts.version, target, headers, peer);
         let route = Some(lookup.route.id);
-        let response = match self.ask_app(request, route).await {
+        let response = match self.send_to_origin(request, route).await {
             Ok(response) => response,
             Err(error) => {
-                let stood_in = self.stand_in(parts, lookup, Some(&spare), outcome.clone(), error.reason());
-                return stood_in.unwrap_or_else(|| pass::failed(&error, &outcome, route));
+                let stood_in = self.serve_stale_on_error(parts, lookup, Some(&spare), outcome.clone(), error.reason());
+                return stood_in.unwrap_or_else(|| pass::failure_response(&error, &outcome, route));
             }
         };
         let (head, body) = response.into_parts();
-        if fill::is_failure(head.status) && spare.stands_in(Reason::UpstreamError, self.clock.wall()) {
-            self.counters.stood_in.inc();
+        if fill::is_failure(head.status) && spare.may_serve_for(Reason::UpstreamError, self.clock.wall()) {
+            self.counters.stale_if_error.inc();
             let outcome = Outcome { fwd_status: Some(head.status.as_u16()), reason: Some(Reason::UpstreamError), ..outcome };
             return self.serve_stale(parts, lookup, &spare, outcome, self.clock.wall());
         }
-        self.note_refusal(lookup, head.status);
-        let order = self.order(parts, lookup, peer, errand);
+        self.record_refusal(lookup, head.status);
+        let order = self.fill_request(parts, lookup, peer, errand);
         // An app that knows no HEAD says nothing of its GET.
-        if order.is_news(head.status) && head.status != StatusCode::METHOD_NOT_ALLOWED {
-            self.learn_from_head(order, key, &spare.found.resident, &head, requested).await;
+        if order.supersedes(head.status) && head.status != StatusCode::METHOD_NOT_ALLOWED {
+            self.apply_head(order, key, &spare.candidate.cached, &head, requested).await;
         }
         self.passed(Response::from_parts(head, body), outcome, route, None)
     }
 
-    async fn learn_from_head(&self, order: Order, key: KeyHash, resident: &Arc<Resident>, head: &response::Parts, requested: Wall) {
+    async fn apply_head(&self, order: FillRequest, key: KeyHash, resident: &Arc<CachedEntry>, head: &response::Parts, requested: Wall) {
         let entry = &resident.entry;
         let verdict = revalidation::head_agrees(&entry.headers, &head.headers);
         if head.status != entry.status || verdict == HeadVerdict::Other {
@@ -154,6 +160,6 @@ impl Proxy {
         let mut update = Response::new(Body::empty());
         *update.version_mut() = head.version;
         *update.headers_mut() = head.headers.clone();
-        self.update(order, key, resident, update, requested).await;
+        self.update_head(order, key, resident, update, requested).await;
     }
 }

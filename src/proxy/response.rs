@@ -13,7 +13,7 @@ use crate::clock::Wall;
 use crate::outcome::{Disposition, Outcome, Reason};
 use crate::semantics::body::Body;
 use crate::semantics::conditional;
-use crate::semantics::conditional::Verdict;
+use crate::semantics::conditional::ConditionOutcome;
 use crate::semantics::range;
 
 pub use crate::cache::entry::{CACHE_STATUS, X_CACHE};
@@ -36,7 +36,7 @@ pub fn hit(entry: &Entry, request: &HeaderMap, head_only: bool, now: Wall, outco
     let response = conditional(request, entry.status, headers, body);
     match ranges {
         // RFC 9110 14.2: of a GET only.
-        Some(most) if !head_only => cut(response, request, &entry.body, most),
+        Some(most) if !head_only => apply_range(response, request, &entry.body, most),
         _ => response,
     }
 }
@@ -59,19 +59,19 @@ pub fn conditional(request: &HeaderMap, status: StatusCode, headers: HeaderMap, 
 /// The parts of a 200 that the request asks for; any other response, a 304 too, is left as it is: a Range counts after the conditions, and
 /// where the answer without it is a 200 (RFC 9110 13.2.2, 14.2). `whole` is its content.
 #[must_use]
-pub fn cut(response: Response<Body>, request: &HeaderMap, whole: &Bytes, most: usize) -> Response<Body> {
+pub fn apply_range(response: Response<Body>, request: &HeaderMap, whole: &Bytes, most: usize) -> Response<Body> {
     if response.status() != StatusCode::OK {
         return response;
     }
     let (mut parts, _) = response.into_parts();
-    let asked = range::ask(request, &parts.headers, whole.len(), most);
+    let asked = range::requested_range(request, &parts.headers, whole.len(), most);
     let (status, pieces) = range::respond(&asked, &mut parts.headers, whole);
     assemble(status, parts.headers, Body::pieces(pieces))
 }
 
 fn not_modified(headers: &HeaderMap, request: &HeaderMap) -> bool {
     let verdict = conditional::evaluate(request, headers.get(ETAG), headers.get(LAST_MODIFIED), headers.get(DATE));
-    verdict == Verdict::NotModified
+    verdict == ConditionOutcome::NotModified
 }
 
 /// The commonest line, written without the formatting machinery: `sidecache; hit; ttl=243; detail=memory`.
@@ -88,27 +88,27 @@ fn hit_status(upstream: Option<&HeaderValue>, outcome: &Outcome) -> HeaderValue 
 }
 
 /// Marks a response that the app sent. What the app, or another cache before it, says of itself in `Cache-Status` stays in front.
-pub fn mark(headers: &mut HeaderMap, outcome: &Outcome) {
+pub fn set_cache_status(headers: &mut HeaderMap, outcome: &Outcome) {
     let status = appended_status(None, outcome);
     headers.append(CACHE_STATUS, status);
     headers.insert(X_CACHE, HeaderValue::from_static(outcome.disposition.as_str()));
 }
 
 /// Says something else of a response that was marked before.
-pub fn remark(headers: &mut HeaderMap, outcome: &Outcome) {
-    take_own_status(headers);
-    mark(headers, outcome);
+pub fn replace_cache_status(headers: &mut HeaderMap, outcome: &Outcome) {
+    take_own_cache_status(headers);
+    set_cache_status(headers, outcome);
 }
 
 /// Adds the key to what was said in `Cache-Status` (RFC 9211 2.7).
-pub fn tell_key(headers: &mut HeaderMap, key: &str) {
-    if let Some(own) = take_own_status(headers) {
+pub fn set_cache_key_header(headers: &mut HeaderMap, key: &str) {
+    if let Some(own) = take_own_cache_status(headers) {
         headers.append(CACHE_STATUS, value(Bytes::from([own.as_bytes(), b"; key=\"", key.as_bytes(), b"\""].concat())));
     }
 }
 
 /// Takes away the last line of `Cache-Status`, which is the sidecar's own: it is the nearest to the client (RFC 9211 2).
-fn take_own_status(headers: &mut HeaderMap) -> Option<HeaderValue> {
+fn take_own_cache_status(headers: &mut HeaderMap) -> Option<HeaderValue> {
     let mut lines: Vec<HeaderValue> = headers.get_all(CACHE_STATUS).iter().cloned().collect();
     let own = lines.pop();
     headers.remove(CACHE_STATUS);
@@ -129,7 +129,7 @@ fn appended_status(upstream: Option<&HeaderValue>, outcome: &Outcome) -> HeaderV
         Disposition::Hit => line.push_str("; hit"),
         // RFC 9211 2.1, 2.2: `hit` only where the app was not asked.
         Disposition::Stale => line.push_str(if outcome.forwarded { "; fwd=stale" } else { "; hit" }),
-        Disposition::Revalidated | Disposition::Miss => line.push_str(match outcome.asked_because.or(outcome.reason) {
+        Disposition::Revalidated | Disposition::Miss => line.push_str(match outcome.fwd_reason.or(outcome.reason) {
             Some(Reason::Expired | Reason::StaleWhileRevalidate) => "; fwd=stale",
             Some(Reason::VaryMiss) => "; fwd=vary-miss",
             Some(Reason::RequestNoCache) => "; fwd=request",
@@ -187,7 +187,7 @@ pub fn failure(reason: Reason, outcome: &Outcome) -> Response<Body> {
             None => reason.as_str().to_owned(),
         },
     );
-    mark(response.headers_mut(), outcome);
+    set_cache_status(response.headers_mut(), outcome);
     response
 }
 
@@ -199,7 +199,7 @@ pub fn refusal(status: StatusCode, why: &str, outcome: &Outcome) -> Response<Bod
     if status == StatusCode::METHOD_NOT_ALLOWED {
         response.headers_mut().insert(http::header::ALLOW, HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"));
     }
-    mark(response.headers_mut(), outcome);
+    set_cache_status(response.headers_mut(), outcome);
     response
 }
 
@@ -246,19 +246,19 @@ mod tests {
     use http::HeaderName;
 
     use super::*;
-    use crate::cache::entry::{Facts, Leeway, Times};
+    use crate::cache::entry::{EntryMetadata, Leeway, Times};
     use crate::outcome::Tier;
 
     fn entry(lines: &[(&'static str, &'static str)]) -> Entry {
         let headers = lines.iter().map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value))).collect();
         let times = Times { received: Wall(0), initial_age: Duration::from_secs(2), lifetime: Duration::from_mins(1) };
-        let facts = Facts { times, leeway: Leeway::default(), took: Duration::ZERO, named: Box::default() };
+        let facts = EntryMetadata { times, leeway: Leeway::default(), fetch_duration: Duration::ZERO, response_tags: Box::default() };
         Entry::compact(b"key", StatusCode::OK, &headers, &[Bytes::from_static(b"body")], facts)
     }
 
     fn status(outcome: &Outcome) -> String {
         let mut headers = HeaderMap::new();
-        mark(&mut headers, outcome);
+        set_cache_status(&mut headers, outcome);
         headers[CACHE_STATUS].to_str().expect("ascii").to_owned()
     }
 
@@ -379,13 +379,16 @@ mod tests {
     fn every_outcome_is_a_line_of_rfc_9211() {
         assert_eq!(status(&Outcome::bypass(Reason::NoRoute)), "sidecache; fwd=bypass; detail=\"no route\"");
         assert_eq!(
-            status(&Outcome::bypass_of(Reason::UnkeyedHeader, "x-account-id")),
+            status(&Outcome::bypass_with(Reason::UnkeyedHeader, "x-account-id")),
             "sidecache; fwd=bypass; detail=\"unkeyed header x-account-id\""
         );
         assert_eq!(status(&Outcome::bypass(Reason::Method)), "sidecache; fwd=method; detail=\"method\"");
         let miss = Outcome { stored: true, fwd_status: Some(200), ttl: Some(300), ..Outcome::miss(Reason::NotStored) };
         assert_eq!(status(&miss), "sidecache; fwd=uri-miss; fwd-status=200; ttl=300; stored; detail=\"not stored\"");
-        assert_eq!(status(&Outcome::bypass_of(Reason::MissingField, "a\"\n\\b")), "sidecache; fwd=bypass; detail=\"missing field a???b\"");
+        assert_eq!(
+            status(&Outcome::bypass_with(Reason::MissingField, "a\"\n\\b")),
+            "sidecache; fwd=bypass; detail=\"missing field a???b\""
+        );
     }
 
     #[test]

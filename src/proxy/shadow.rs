@@ -9,44 +9,44 @@ use http::request::Parts;
 use http::{Method, Response, StatusCode};
 use sha2::{Digest as _, Sha256};
 
-use crate::coherence::Mode as Coherent;
-use crate::coherence::Read;
-use crate::coherence::local_snapshot::Glance;
+use crate::coherence::CoherenceMode as Coherent;
+use crate::coherence::TagSnapshot;
+use crate::coherence::local_snapshot::LocalSnapshot;
 use crate::outcome::{Outcome, Reason};
 use crate::policy::key::KeyHash;
 use crate::policy::plan::{Lookup, Plan};
-use crate::policy::route::{Mode, Route};
-use crate::proxy::fill::Order;
-use crate::proxy::miss::Errand;
-use crate::proxy::request_directives::Wish;
-use crate::proxy::store_decision::Judged;
-use crate::proxy::{Answer, Proxy};
+use crate::policy::route::{Route, RouteMode};
+use crate::proxy::fill::FillRequest;
+use crate::proxy::miss::FillReason;
+use crate::proxy::request_directives::RequestDirectives;
+use crate::proxy::store_decision::StoreDecision;
+use crate::proxy::{Proxy, ProxyResponse};
 use crate::semantics::body::Body;
 use crate::semantics::early_refresh;
-use crate::semantics::forward::Peer;
-use crate::shadow::digest::{self, Ended};
-use crate::shadow::findings::{RouteShadow, Would};
-use crate::shadow::history::{Caller, Look, Span, Step};
-use crate::shadow::{Answered, Entry, Kept, SETTLE, is_telling, unstorable};
+use crate::semantics::forward::ClientPeer;
+use crate::shadow::digest::{self, DigestResult};
+use crate::shadow::findings::{RouteShadow, ShadowOutcome};
+use crate::shadow::history::{Caller, Observation, Step, StepSpan};
+use crate::shadow::{ObservedResponse, SETTLE_DELAY, ShadowEntry, ShadowSample, is_telling, unstorable};
 
 /// A request in shadow: what would become of it.
-pub(super) struct Shadowed {
+pub(super) struct ShadowRequest {
     route: usize,
     /// Where it is counted; nowhere when too many routes are watched.
-    seen: Option<Arc<RouteShadow>>,
-    would: Would,
+    route_shadow: Option<Arc<RouteShadow>>,
+    outcome: ShadowOutcome,
     /// How its answer is looked at; not at all where the cache would take no part.
-    watch: Option<Watch>,
+    watch: Option<ShadowWatch>,
 }
 
 /// What is to be known when the answer comes.
-struct Watch {
-    order: Order,
-    glance: Option<Glance>,
+struct ShadowWatch {
+    fill: FillRequest,
+    snapshot: Option<LocalSnapshot>,
     key: KeyHash,
     caller: Caller,
     /// What would be served.
-    served: Option<Arc<Entry>>,
+    served: Option<Arc<ShadowEntry>>,
     /// Whether the answer would be stored, if it may be.
     may_store: bool,
     /// Whether its body is looked at.
@@ -55,167 +55,187 @@ struct Watch {
 }
 
 /// An answer whose head has come.
-struct Begun {
+struct ShadowResponse {
     proxy: Arc<Proxy>,
-    seen: Arc<RouteShadow>,
-    watch: Watch,
-    judged: Result<Judged, Reason>,
+    route_shadow: Arc<RouteShadow>,
+    watch: ShadowWatch,
+    decision: Result<StoreDecision, Reason>,
     sent: Step,
-    telling: bool,
+    is_telling: bool,
 }
 
-impl Shadowed {
+impl ShadowRequest {
     fn bypass(route: &Arc<Route>, proxy: &Proxy) -> Self {
-        Self { route: route.id, seen: proxy.shadow.route(route.name()), would: Would::Bypass, watch: None }
+        Self { route: route.id, route_shadow: proxy.shadow.route(route.name()), outcome: ShadowOutcome::Bypass, watch: None }
     }
 }
 
 impl Proxy {
     /// What would become of a request, if it is of a route in shadow.
-    pub(super) fn shadowed(&self, parts: &Parts, plan: &Plan<'_>, peer: Peer) -> Option<Shadowed> {
-        let in_shadow = |route: &Route| route.spec.mode == Mode::Shadow;
+    pub(super) fn shadow_request(&self, parts: &Parts, plan: &Plan<'_>, peer: ClientPeer) -> Option<ShadowRequest> {
+        let in_shadow = |route: &Route| route.spec.mode == RouteMode::Shadow;
         match plan {
-            Plan::Lookup(lookup) if in_shadow(lookup.route) => Some(self.shadowed_lookup(parts, lookup, peer)),
-            Plan::Pass(Some(route), _) | Plan::Refuse(Some(route), _) if in_shadow(route) => Some(Shadowed::bypass(route, self)),
+            Plan::Lookup(lookup) if in_shadow(lookup.route) => Some(self.shadow_lookup(parts, lookup, peer)),
+            Plan::Pass(Some(route), _) | Plan::Refuse(Some(route), _) if in_shadow(route) => Some(ShadowRequest::bypass(route, self)),
             _ => None,
         }
     }
 
-    fn shadowed_lookup(&self, parts: &Parts, lookup: &Lookup<'_>, peer: Peer) -> Shadowed {
-        let wish = Wish::of(lookup.route, &parts.headers);
+    fn shadow_lookup(&self, parts: &Parts, lookup: &Lookup<'_>, peer: ClientPeer) -> ShadowRequest {
+        let wish = RequestDirectives::new(lookup.route, &parts.headers);
         if wish.bypass.is_some() {
-            return Shadowed::bypass(lookup.route, self);
+            return ShadowRequest::bypass(lookup.route, self);
         }
         let primary = lookup.key.hash();
-        let glance = self.coherence.glance(&lookup.tags());
+        let glance = self.coherence.local_snapshot(&lookup.tags());
         let (key, found) = self.shadow.find(primary, |vary| lookup.variant_hash(vary));
-        let (would, served) = self.would(lookup, &wish, found);
+        let (would, served) = self.predict(lookup, &wish, found);
         let get = parts.method == Method::GET;
         let unkeyed = lookup.unknown.iter().any(|name| !self.shadow.varies_by(primary, name));
         // Of a request with a header that no key has seen, the answer is stored if it turns out to vary by it.
-        let may_store = get && would != Would::Bypass && served.is_none() && (!unkeyed || lookup.is_filled_as_asked());
-        let would = if unkeyed { Would::Bypass } else { would };
-        let read = glance.as_ref().map_or(Read::Unproven, Glance::read);
-        let order = self.order(parts, lookup, peer, Errand { read, why: Reason::Shadow, spare: None });
-        let caller = Caller { who: who(&order, &parts.headers), aside: aside(lookup, parts) };
-        let served = served.filter(|_| would == Would::Hit);
+        let may_store = get && would != ShadowOutcome::Bypass && served.is_none() && (!unkeyed || lookup.is_sent_unchanged());
+        let would = if unkeyed { ShadowOutcome::Bypass } else { would };
+        let read = glance.as_ref().map_or(TagSnapshot::Unverifiable, LocalSnapshot::to_snapshot);
+        let order = self.fill_request(parts, lookup, peer, FillReason { snapshot: read, reason: Reason::Shadow, stale: None });
+        let caller = Caller { credential: credential_digest(&order, &parts.headers), withheld_query: withheld_query_digest(lookup, parts) };
+        let served = served.filter(|_| would == ShadowOutcome::Hit);
         let path = lookup.path.as_ref().into();
-        let watch = Watch { order, glance, key, caller, served, may_store, whole: get && !lookup.range && !unkeyed, path };
-        Shadowed { route: lookup.route.id, seen: self.shadow.route(lookup.route.name()), would, watch: Some(watch) }
+        let watch =
+            ShadowWatch { fill: order, snapshot: glance, key, caller, served, may_store, whole: get && !lookup.range && !unkeyed, path };
+        ShadowRequest { route: lookup.route.id, route_shadow: self.shadow.route(lookup.route.name()), outcome: would, watch: Some(watch) }
     }
 
     /// What would become of a request for which this would be stored, and what would be served.
-    fn would(&self, lookup: &Lookup<'_>, wish: &Wish, found: Option<Arc<Entry>>) -> (Would, Option<Arc<Entry>>) {
+    fn predict(
+        &self,
+        lookup: &Lookup<'_>,
+        wish: &RequestDirectives,
+        found: Option<Arc<ShadowEntry>>,
+    ) -> (ShadowOutcome, Option<Arc<ShadowEntry>>) {
         let now = self.clock.wall();
-        let missed = if lookup.range { Would::Bypass } else { Would::Miss };
+        let missed = if lookup.range { ShadowOutcome::Bypass } else { ShadowOutcome::Miss };
         let Some(entry) = found else { return (missed, None) };
-        match self.coherence.still_holds(&entry.held) {
+        match self.coherence.check_snapshot(&entry.proof) {
             Ok(()) => {}
-            Err(Reason::MutationPending) => return (Would::Bypass, None),
+            Err(Reason::MutationPending) => return (ShadowOutcome::Bypass, None),
             Err(_) => return (missed, None),
         }
-        if lookup.admission.is_some_and(|id| !self.shadow.admissions.is_admitted(id, now)) {
+        if lookup.authorization.is_some_and(|id| !self.shadow.authorized_clients.is_authorized(id, now)) {
             return (missed, None);
         }
         if entry.times.is_fresh(now) {
-            return if wish.is_met_by(&entry.times, now) { (Would::Hit, Some(entry)) } else { (missed, None) };
+            return if wish.accepts(&entry.times, now) { (ShadowOutcome::Hit, Some(entry)) } else { (missed, None) };
         }
         // It would be served, and fetched anew: it is known to be stale, so that a change is no finding.
-        let open = wish.bears_stale() && early_refresh::is_within(&entry.times, entry.leeway.while_revalidate, now);
-        (if open { Would::Hit } else { missed }, None)
+        let open = wish.allows_stale() && early_refresh::is_within(&entry.times, entry.leeway.while_revalidate, now);
+        (if open { ShadowOutcome::Hit } else { missed }, None)
     }
 
     /// Forwards a request of a route in shadow, and notes what would have become of it.
-    pub(super) async fn pass_in_shadow(self: &Arc<Self>, parts: Parts, body: Body, peer: Peer, shadowed: Shadowed) -> Answer {
-        let Shadowed { route, seen, would, watch } = shadowed;
+    pub(super) async fn pass_in_shadow(
+        self: &Arc<Self>,
+        parts: Parts,
+        body: Body,
+        peer: ClientPeer,
+        shadowed: ShadowRequest,
+    ) -> ProxyResponse {
+        let ShadowRequest { route, route_shadow: seen, outcome: would, watch } = shadowed;
         if let Some(seen) = &seen {
-            seen.would(would);
+            seen.record_outcome(would);
         }
         let outcome = Outcome::bypass(Reason::Shadow);
         let (Some(seen), Some(watch)) = (seen, watch) else { return self.pass(parts, body, peer, outcome, Some(route)).await };
         let request = self.upstream_request(parts, body, peer, None);
         let (requested, sent) = (self.clock.wall(), self.shadow.steps.next());
-        let mut response = match self.ask_app(request, Some(route)).await {
+        let mut response = match self.send_to_origin(request, Some(route)).await {
             Ok(response) => response,
-            Err(error) => return super::pass::failed(&error, &outcome, Some(route)),
+            Err(error) => return super::pass::failure_response(&error, &outcome, Some(route)),
         };
         let received = self.clock.wall();
         let status = response.status();
-        self.note_shadow_admission(&watch, status);
+        self.record_shadow_authorization(&watch, status);
         // What a 304 confirms to the client would have been fetched whole, and stored.
         let unchanged = status == StatusCode::NOT_MODIFIED;
         if unchanged {
             *response.status_mut() = StatusCode::OK;
         }
-        let judged = self.judge(&watch.order, &response, requested, received, None);
+        let judged = self.decide_store(&watch.fill, &response, requested, received, None);
         *response.status_mut() = status;
         let telling = is_telling(status);
         let whole = watch.whole;
-        let begun = Begun { proxy: Arc::clone(self), seen, watch, judged, sent, telling };
+        let begun = ShadowResponse { proxy: Arc::clone(self), route_shadow: seen, watch, decision: judged, sent, is_telling: telling };
         let mut answer = self.passed(response, outcome, Some(route), None);
         if whole && unchanged {
-            begun.ended(None);
+            begun.finish(None);
         } else if whole {
             let (head, body) = answer.response.into_parts();
-            let body = digest::digesting(body, status, self.store.largest(), move |ended| begun.ended(Some(ended)));
+            let body = digest::digesting(body, status, self.store.largest(), move |ended| begun.finish(Some(ended)));
             answer.response = Response::from_parts(head, body);
         }
         answer
     }
 
-    fn note_shadow_admission(&self, watch: &Watch, status: StatusCode) {
-        let Some(id) = watch.order.admission() else { return };
+    fn record_shadow_authorization(&self, watch: &ShadowWatch, status: StatusCode) {
+        let Some(id) = watch.fill.authorization() else { return };
         if status.is_success() || status == StatusCode::NOT_MODIFIED {
-            self.shadow.admissions.admit(id, self.clock.wall(), watch.order.route.spec.admit_for);
+            self.shadow.authorized_clients.authorize(id, self.clock.wall(), watch.fill.route.spec.admit_for);
         } else if matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) {
-            self.shadow.admissions.end(id);
+            self.shadow.authorized_clients.revoke(id);
         }
     }
 }
 
-impl Begun {
+impl ShadowResponse {
     /// The answer is whole, or has broken off; nothing is known of a body that did not come.
-    fn ended(self, ended: Option<Ended>) {
+    fn finish(self, ended: Option<DigestResult>) {
         let done = self.proxy.shadow.steps.next();
         let suspicious = match (ended, &self.watch.served) {
-            (Some(Ok(digest)), Some(served)) => self.telling && self.proxy.shadow.differs(self.watch.key, served, digest),
+            (Some(Ok(digest)), Some(served)) => self.is_telling && self.proxy.shadow.differs(self.watch.key, served, digest),
             _ => false,
         };
         // Another sidecar's write may be committed and its purge on the way.
-        let others = suspicious && self.proxy.coherence.mode() == Coherent::Shared && self.proxy.coherence.standings().peers > 0;
+        let others = suspicious && self.proxy.coherence.mode() == Coherent::Shared && self.proxy.coherence.status().peers > 0;
         let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
         if !others {
             return self.conclude(ended, done);
         }
         // No more of them than there may be refreshes: beyond that a suspicion is dropped.
-        let Ok(place) = Arc::clone(&self.proxy.refresh_places).try_acquire_owned() else {
-            self.proxy.counters.crowded_refreshes.inc();
+        let Ok(place) = Arc::clone(&self.proxy.refresh_permits).try_acquire_owned() else {
+            self.proxy.counters.refreshes_rejected.inc();
             return;
         };
         runtime.spawn(async move {
-            tokio::time::sleep(SETTLE).await;
+            tokio::time::sleep(SETTLE_DELAY).await;
             self.conclude(ended, done);
             drop(place);
         });
     }
 
-    fn conclude(self, ended: Option<Ended>, done: Step) {
-        let Self { proxy, seen, watch, judged, sent, telling } = self;
+    fn conclude(self, ended: Option<DigestResult>, done: Step) {
+        let Self { proxy, route_shadow: seen, watch, decision: judged, sent, is_telling: telling } = self;
         let shadow = &proxy.shadow;
-        let span = Span { sent, done, purges: watch.glance.as_ref().map_or(0, Glance::purges) };
+        let span = StepSpan { sent, done, purges: watch.snapshot.as_ref().map_or(0, LocalSnapshot::purges) };
         let key = match (&watch.served, &judged) {
             (None, Ok(judged)) => judged.key.hash(),
             _ => watch.key,
         };
         if let (Some(Ok(digest)), true) = (ended, telling) {
-            let tags = watch.served.as_ref().map_or(&watch.order.tags[..], |served| &served.tags);
+            let tags = watch.served.as_ref().map_or(&watch.fill.tags[..], |served| &served.tags);
             // What a purge has ended meanwhile, or is about to end, would not be served any more.
             // In this order: a write that is no longer under way has purged.
             let spared = !shadow.mutations.will_purge(tags);
-            let hit = spared && watch.served.as_ref().is_some_and(|served| proxy.coherence.still_holds(&served.held).is_ok());
-            let look = Look { caller: watch.caller, digest, span, hit };
+            let hit = spared && watch.served.as_ref().is_some_and(|served| proxy.coherence.check_snapshot(&served.proof).is_ok());
+            let look = Observation { caller: watch.caller, digest, span, hit };
             let (served, purges) = (watch.served.as_ref(), proxy.coherence.purges());
-            shadow.answered(&Answered { route: &seen, path: &watch.path, key, look, served, purges, now: proxy.clock.wall() });
+            shadow.record_response(&ObservedResponse {
+                route: &seen,
+                path: &watch.path,
+                key,
+                observation: look,
+                served,
+                purges,
+                now: proxy.clock.wall(),
+            });
         }
         if !watch.may_store || watch.served.is_some() {
             return;
@@ -230,15 +250,15 @@ impl Begun {
         };
         match judged.and_then(|judged| Ok((judged, digest?))) {
             Ok((judged, digest)) => {
-                let Judged { key, admission, tags, .. } = judged;
-                let held = watch.glance.as_ref().and_then(|glance| proxy.coherence.hold(glance, &tags));
-                let Some(held) = held else { return seen.would_not_store(Reason::PurgedDuringFill) };
-                let entry = Entry { times: admission.times, leeway: admission.leeway, held, tags: tags.into() };
-                let (primary, vary, caller) = (watch.order.primary.hash(), admission.vary, watch.caller);
-                shadow.keep(Kept { primary, vary, key: key.hash(), caller, digest, span, entry });
+                let StoreDecision { key, policy: admission, tags, .. } = judged;
+                let held = watch.snapshot.as_ref().and_then(|glance| proxy.coherence.prove_snapshot(glance, &tags));
+                let Some(held) = held else { return seen.record_not_stored(Reason::PurgedDuringFill) };
+                let entry = ShadowEntry { times: admission.times, leeway: admission.leeway, proof: held, tags: tags.into() };
+                let (primary, vary, caller) = (watch.fill.primary.hash(), admission.vary, watch.caller);
+                shadow.store_sample(ShadowSample { primary, vary, key: key.hash(), caller, digest, span, entry });
             }
             Err(reason) => {
-                seen.would_not_store(reason);
+                seen.record_not_stored(reason);
                 if telling {
                     shadow.forget(key);
                 }
@@ -248,13 +268,13 @@ impl Begun {
 }
 
 /// Names the caller's credential, in scope `public` too.
-fn who(order: &Order, headers: &HeaderMap) -> u64 {
-    let credential = order.rules.credential.of(headers, &order.rules.hasher);
+fn credential_digest(order: &FillRequest, headers: &HeaderMap) -> u64 {
+    let credential = order.rules.credential.credential(headers, &order.rules.hasher);
     credential.and_then(|credential| credential.0.first_chunk().copied()).map_or(0, u64::from_be_bytes)
 }
 
 /// Names the query, where a fill would send the app another one.
-fn aside(lookup: &Lookup<'_>, parts: &Parts) -> u64 {
+fn withheld_query_digest(lookup: &Lookup<'_>, parts: &Parts) -> u64 {
     let query = parts.uri.query().unwrap_or_default();
     if lookup.query.as_deref().unwrap_or_default() == query {
         return 0;

@@ -7,15 +7,15 @@ use std::time::Duration;
 use fred::interfaces::ClientLike as _;
 use fred::types::Value;
 
-use crate::redis::node::{Command, Node};
-use crate::redis::{CallError, Link};
+use crate::redis::node::{RedisCommand, RedisNode};
+use crate::redis::{CallError, RedisClient};
 
 /// How long to wait before the primary is looked for again.
-const LOOK_AGAIN: Duration = Duration::from_millis(10);
+const PRIMARY_POLL_INTERVAL: Duration = Duration::from_millis(10);
 
 /// What a Redis says of itself; nothing where it does not say.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Facts {
+pub struct RedisInfo {
     /// `master` or `slave`.
     pub role: Option<String>,
     /// Whether it is still reading what it had saved.
@@ -30,48 +30,48 @@ pub struct Facts {
     pub save: Result<String, Option<CallError>>,
 }
 
-impl Link {
+impl RedisClient {
     /// Waits for the primary and asks it. The caller minds the time.
     ///
     /// # Errors
     /// When it cannot be reached, or does not tell strangers about itself.
-    pub async fn inspect(&self) -> Result<Facts, CallError> {
+    pub async fn inspect(&self) -> Result<RedisInfo, CallError> {
         let primary = self.primary().await?;
         // A connection that fails says why; that it is over comes after.
         tokio::select! {
             biased;
-            connected = primary.client(0).wait_for_connect() => connected.map_err(|error| CallError::of(&error))?,
-            () = primary.over() => return Err(CallError::Connection("it cannot be reached".to_owned())),
+            connected = primary.client(0).wait_for_connect() => connected.map_err(|error| CallError::from_fred(&error))?,
+            () = primary.closed() => return Err(CallError::Connection("it cannot be reached".to_owned())),
         }
-        let told = ask(&primary, Command::new("INFO", Vec::new())).await?;
+        let told = query(&primary, RedisCommand::new("INFO", Vec::new())).await?;
         let mut facts = read(&told.into_string().unwrap_or_default());
-        facts.save = match ask(&primary, Command::new("CONFIG", vec!["GET".into(), "save".into()])).await {
+        facts.save = match query(&primary, RedisCommand::new("CONFIG", vec!["GET".into(), "save".into()])).await {
             Ok(pairs) => pairs.convert::<HashMap<String, String>>().ok().and_then(|mut pairs| pairs.remove("save")).ok_or(None),
             Err(error) => Err(Some(error)),
         };
         Ok(facts)
     }
 
-    async fn primary(&self) -> Result<Arc<Node>, CallError> {
+    async fn primary(&self) -> Result<Arc<RedisNode>, CallError> {
         loop {
-            let current = self.current.load_full();
+            let current = self.session.load_full();
             match current.servers() {
                 Ok(servers) => return Ok(Arc::clone(&servers.primary)),
-                Err(error) if current.is_spent() => return Err(error),
-                Err(_) => tokio::time::sleep(LOOK_AGAIN).await,
+                Err(error) if current.is_exhausted() => return Err(error),
+                Err(_) => tokio::time::sleep(PRIMARY_POLL_INTERVAL).await,
             }
         }
     }
 }
 
-async fn ask(primary: &Node, command: Command) -> Result<Value, CallError> {
-    primary.send(0, command).await.map_err(|error| CallError::of(&error))
+async fn query(primary: &RedisNode, command: RedisCommand) -> Result<Value, CallError> {
+    primary.send(0, command).await.map_err(|error| CallError::from_fred(&error))
 }
 
 /// Reads what `INFO` says.
-fn read(info: &str) -> Facts {
+fn read(info: &str) -> RedisInfo {
     let of = |name: &str| info.lines().find_map(|line| line.trim().strip_prefix(name)?.strip_prefix(':'));
-    Facts {
+    RedisInfo {
         role: of("role").map(str::to_owned),
         loading: of("loading") == Some("1"),
         maxmemory: of("maxmemory").and_then(|bytes| bytes.parse().ok()),

@@ -1,7 +1,7 @@
 //! One server of Redis, and the connections to it.
 //!
 //! Invariants:
-//! - A connection is never mended. The first that breaks, or cannot be made, ends the node: [`Node::over`] tells, every later call fails
+//! - A connection is never mended. The first that breaks, or cannot be made, ends the node: [`RedisNode::over`] tells, every later call fails
 //!   at once, and whoever needs the server opens it anew. A mended connection might lead to a Redis that was restarted from an old dump,
 //!   and nobody would have noticed.
 //! - It ends when it is dropped, a wedged client included: a router that is held by a full send buffer ends by abort alone.
@@ -22,25 +22,25 @@ use rustls::pki_types::pem::PemObject as _;
 use tokio_util::sync::CancellationToken;
 
 use crate::error::SetupError;
-use crate::redis::Settings;
+use crate::redis::RedisSettings;
 use crate::units::Secret;
 
 /// How long a connection may take to be made.
-pub(super) const CONNECT: Duration = Duration::from_millis(500);
+pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// After so many missed deadlines in a row a node that keeps entries alone counts as gone.
-const MISSES: u32 = 3;
+const MAX_MISSED_DEADLINES: u32 = 3;
 
 /// Where one server listens.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(super) enum Place {
+pub(super) enum NodeAddress {
     /// A host and a port.
     Tcp(String, u16),
     /// A socket file.
     Unix(PathBuf),
 }
 
-impl fmt::Display for Place {
+impl fmt::Display for NodeAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Tcp(host, port) => write!(f, "{host}:{port}"),
@@ -51,7 +51,7 @@ impl fmt::Display for Place {
 
 /// How to connect: what all servers of one Redis have in common.
 #[derive(Clone)]
-pub(super) struct Access {
+pub(super) struct ConnectOptions {
     username: Option<String>,
     password: Option<Secret>,
     database: Option<u8>,
@@ -59,9 +59,9 @@ pub(super) struct Access {
     deadline: Duration,
 }
 
-impl Access {
+impl ConnectOptions {
     /// To the servers that keep data.
-    pub(super) fn to_data(settings: &Settings, tls: Option<&TlsConnector>) -> Self {
+    pub(super) fn to_data(settings: &RedisSettings, tls: Option<&TlsConnector>) -> Self {
         Self {
             username: settings.username.clone(),
             password: settings.password.clone(),
@@ -72,14 +72,14 @@ impl Access {
     }
 
     /// To sentinels, which have a login of their own, or none.
-    pub(super) fn to_sentinels(settings: &Settings, login: (Option<String>, Option<Secret>), tls: Option<&TlsConnector>) -> Self {
+    pub(super) fn to_sentinels(settings: &RedisSettings, login: (Option<String>, Option<Secret>), tls: Option<&TlsConnector>) -> Self {
         Self { username: login.0, password: login.1, database: None, tls: tls.cloned(), deadline: settings.deadline }
     }
 
-    fn config(&self, place: &Place) -> Config {
+    fn config(&self, place: &NodeAddress) -> Config {
         let server = match place {
-            Place::Tcp(host, port) => ServerConfig::new_centralized(host.clone(), *port),
-            Place::Unix(path) => ServerConfig::new_unix_socket(path.clone()),
+            NodeAddress::Tcp(host, port) => ServerConfig::new_centralized(host.clone(), *port),
+            NodeAddress::Unix(path) => ServerConfig::new_unix_socket(path.clone()),
         };
         // fred writes the credentials of `HELLO`, with which RESP3 begins, as words of one line; `AUTH` of RESP2 takes them as they are.
         let spaced = |text: &str| text.contains([' ', '\t', '"', '\'', '\\']);
@@ -100,17 +100,17 @@ impl Access {
 
     /// A client that makes one connection and never another. The settings are those that survived the failure tests; the defaults wait
     /// for ever.
-    pub(super) fn client(&self, place: &Place) -> Result<Client, SetupError> {
+    pub(super) fn client(&self, place: &NodeAddress) -> Result<Client, SetupError> {
         let mut builder = Builder::from_config(self.config(place));
         builder.with_connection_config(|connection| {
-            connection.connection_timeout = CONNECT;
-            connection.internal_command_timeout = CONNECT;
+            connection.connection_timeout = CONNECT_TIMEOUT;
+            connection.internal_command_timeout = CONNECT_TIMEOUT;
             connection.max_command_attempts = 1;
             connection.max_command_buffer_len = 10_000;
             connection.unresponsive =
                 UnresponsiveConfig { max_timeout: Some(Duration::from_secs(1)), interval: Duration::from_millis(200) };
             connection.tcp = TcpConfig { nodelay: Some(true), ..TcpConfig::default() };
-            if matches!(place, Place::Tcp(..)) {
+            if matches!(place, NodeAddress::Tcp(..)) {
                 // Without it a full send buffer holds the router, and with it all reads.
                 connection.tcp.user_timeout = Some(Duration::from_millis(1500));
             }
@@ -129,12 +129,12 @@ impl Access {
 
 /// One command.
 #[derive(Clone, Debug)]
-pub(super) struct Command {
+pub(super) struct RedisCommand {
     name: &'static str,
     args: Vec<Value>,
 }
 
-impl Command {
+impl RedisCommand {
     /// A command with these arguments.
     pub(super) const fn new(name: &'static str, args: Vec<Value>) -> Self {
         Self { name, args }
@@ -147,20 +147,20 @@ impl Command {
 }
 
 /// One server. Dropped, it ends.
-pub(super) struct Node {
+pub(super) struct RedisNode {
     /// Where it is.
-    pub(super) place: Place,
+    pub(super) address: NodeAddress,
     clients: Vec<WithOptions<Client>>,
     /// Set for those that wait for replicas: on the others' connections everybody would wait.
     slow: Option<WithOptions<Client>>,
     tasks: Vec<tokio::task::JoinHandle<()>>,
-    over: CancellationToken,
-    misses: AtomicU32,
+    closed: CancellationToken,
+    missed_deadlines: AtomicU32,
 }
 
-impl Node {
+impl RedisNode {
     /// Begins to connect, and does not wait for it.
-    pub(super) fn open(place: Place, access: &Access, connections: usize, with_slow: bool) -> Result<Self, SetupError> {
+    pub(super) fn open(place: NodeAddress, access: &ConnectOptions, connections: usize, with_slow: bool) -> Result<Self, SetupError> {
         let over = CancellationToken::new();
         let (mut clients, mut tasks) = (Vec::new(), Vec::new());
         for _ in 0..connections.max(1) + usize::from(with_slow) {
@@ -184,7 +184,7 @@ impl Node {
             }));
         }
         let slow = if with_slow { clients.pop() } else { None };
-        Ok(Self { place, clients, slow, tasks, over, misses: AtomicU32::new(0) })
+        Ok(Self { address: place, clients, slow, tasks, closed: over, missed_deadlines: AtomicU32::new(0) })
     }
 
     /// The client of this turn.
@@ -193,49 +193,49 @@ impl Node {
     }
 
     /// Ends when one of its connections has ended.
-    pub(super) async fn over(&self) {
-        self.over.cancelled().await;
+    pub(super) async fn closed(&self) {
+        self.closed.cancelled().await;
     }
 
     /// Whether one of its connections has ended.
-    pub(super) fn is_over(&self) -> bool {
-        self.over.is_cancelled()
+    pub(super) fn is_closed(&self) -> bool {
+        self.closed.is_cancelled()
     }
 
     /// Waits for the first connection to be made. The caller minds the time.
     pub(super) async fn connected(&self) -> bool {
         tokio::select! {
             connected = self.clients[0].wait_for_connect() => connected.is_ok(),
-            () = self.over() => false,
+            () = self.closed() => false,
         }
     }
 
     /// Sends one command.
-    pub(super) async fn send(&self, turn: usize, command: Command) -> Result<Value, fred::error::Error> {
-        if self.is_over() {
+    pub(super) async fn send(&self, turn: usize, command: RedisCommand) -> Result<Value, fred::error::Error> {
+        if self.is_closed() {
             return Err(gone());
         }
-        self.client(turn).custom(Command::custom(command.name), command.args).await
+        self.client(turn).custom(RedisCommand::custom(command.name), command.args).await
     }
 
     /// Sends a command for a key whose slot is on its way to this node.
-    pub(super) async fn send_asking(&self, turn: usize, command: Command) -> Result<Value, fred::error::Error> {
-        let asking = Command::new("ASKING", Vec::new());
+    pub(super) async fn send_asking(&self, turn: usize, command: RedisCommand) -> Result<Value, fred::error::Error> {
+        let asking = RedisCommand::new("ASKING", Vec::new());
         self.send_both(self.client(turn), asking, command).await.1
     }
 
     /// Sends two commands, one right after the other on a connection of which others expect no haste.
-    pub(super) async fn send_slowly(&self, first: Command, second: Command) -> Answers {
+    pub(super) async fn send_slowly(&self, first: RedisCommand, second: RedisCommand) -> PairReply {
         self.send_both(self.slow.as_ref().unwrap_or(&self.clients[0]), first, second).await
     }
 
-    async fn send_both(&self, client: &WithOptions<Client>, first: Command, second: Command) -> Answers {
-        if self.is_over() {
+    async fn send_both(&self, client: &WithOptions<Client>, first: RedisCommand, second: RedisCommand) -> PairReply {
+        if self.is_closed() {
             return (Err(gone()), Err(gone()));
         }
         let pipeline: WithOptions<Pipeline<Client>> = client.pipeline().with_options(client.options());
         for command in [first, second] {
-            if let Err(error) = pipeline.custom::<Value, Value>(Command::custom(command.name), command.args).await {
+            if let Err(error) = pipeline.custom::<Value, Value>(RedisCommand::custom(command.name), command.args).await {
                 return (Err(error.clone()), Err(error));
             }
         }
@@ -247,24 +247,24 @@ impl Node {
     }
 
     /// Notes how a call went that keeps entries alone; several missed deadlines in a row end the node.
-    pub(super) fn note(&self, missed: bool) {
+    pub(super) fn record_call(&self, missed: bool) {
         if !missed {
-            self.misses.store(0, SeqCst);
-        } else if self.misses.fetch_add(1, SeqCst) + 1 >= MISSES {
-            self.over.cancel();
+            self.missed_deadlines.store(0, SeqCst);
+        } else if self.missed_deadlines.fetch_add(1, SeqCst) + 1 >= MAX_MISSED_DEADLINES {
+            self.closed.cancel();
         }
     }
 }
 
-impl Drop for Node {
+impl Drop for RedisNode {
     fn drop(&mut self) {
-        self.over.cancel();
+        self.closed.cancel();
         self.tasks.iter().for_each(tokio::task::JoinHandle::abort);
     }
 }
 
 /// What two commands were answered.
-pub(super) type Answers = (Result<Value, fred::error::Error>, Result<Value, fred::error::Error>);
+pub(super) type PairReply = (Result<Value, fred::error::Error>, Result<Value, fred::error::Error>);
 
 fn gone() -> fred::error::Error {
     fred::error::Error::new(fred::error::ErrorKind::Canceled, "the connection is gone")

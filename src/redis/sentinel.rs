@@ -11,52 +11,52 @@ use fred::types::Value;
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
 
-use crate::redis::node::{Access, CONNECT, Command, Node, Place};
+use crate::redis::node::{CONNECT_TIMEOUT, ConnectOptions, NodeAddress, RedisCommand, RedisNode};
 
 /// How long a sentinel may take to answer, the connection included.
-const PATIENCE: Duration = CONNECT;
+const REPLY_TIMEOUT: Duration = CONNECT_TIMEOUT;
 
 /// The sentinels. Their connections are kept.
 pub(super) struct Sentinels {
     service: String,
-    access: Access,
-    nodes: Vec<(Place, Option<Node>)>,
+    access: ConnectOptions,
+    nodes: Vec<(NodeAddress, Option<RedisNode>)>,
 }
 
 impl Sentinels {
     /// Sentinels that watch over this service.
-    pub(super) fn new(service: &str, nodes: &[(String, u16)], access: Access) -> Self {
-        let nodes = nodes.iter().map(|(host, port)| (Place::Tcp(host.clone(), *port), None)).collect();
+    pub(super) fn new(service: &str, nodes: &[(String, u16)], access: ConnectOptions) -> Self {
+        let nodes = nodes.iter().map(|(host, port)| (NodeAddress::Tcp(host.clone(), *port), None)).collect();
         Self { service: service.to_owned(), access, nodes }
     }
 
     /// The primary that they agree on, if they do.
-    pub(super) async fn ask(&mut self) -> Option<Place> {
+    pub(super) async fn primary(&mut self) -> Option<NodeAddress> {
         let all = self.nodes.len();
         let (service, access) = (self.service.as_str(), &self.access);
         let asked = self.nodes.iter_mut().map(|(place, kept)| async move {
-            let named = tokio::time::timeout(PATIENCE, ask_one(place, kept, service, access)).await.ok().flatten();
+            let named = tokio::time::timeout(REPLY_TIMEOUT, ask_one(place, kept, service, access)).await.ok().flatten();
             if named.is_none() {
                 *kept = None;
             }
             named
         });
-        vote(asked.collect(), all, Place::clone).await
+        vote(asked.collect(), all, NodeAddress::clone).await
     }
 }
 
-async fn ask_one(place: &Place, kept: &mut Option<Node>, service: &str, access: &Access) -> Option<Place> {
-    if kept.as_ref().is_none_or(Node::is_over) {
-        *kept = Node::open(place.clone(), access, 1, false).ok();
+async fn ask_one(place: &NodeAddress, kept: &mut Option<RedisNode>, service: &str, access: &ConnectOptions) -> Option<NodeAddress> {
+    if kept.as_ref().is_none_or(RedisNode::is_closed) {
+        *kept = RedisNode::open(place.clone(), access, 1, false).ok();
     }
     let node = kept.as_ref()?;
     if !node.connected().await {
         return None;
     }
     let args = vec!["GET-MASTER-ADDR-BY-NAME".into(), service.into()];
-    let Value::Array(answer) = node.send(0, Command::new("SENTINEL", args)).await.ok()? else { return None };
+    let Value::Array(answer) = node.send(0, RedisCommand::new("SENTINEL", args)).await.ok()? else { return None };
     let [host, port] = answer.as_slice() else { return None };
-    Some(Place::Tcp(host.as_string()?, port.as_string()?.parse().ok()?))
+    Some(NodeAddress::Tcp(host.as_string()?, port.as_string()?.parse().ok()?))
 }
 
 /// What most of those who answer say, as soon as that is certain. `key` is what they must agree on.
@@ -80,16 +80,16 @@ pub(super) async fn vote<T, K: Hash + Eq, F: Future<Output = Option<T>>>(
 }
 
 /// Whether two names lead to the same server. Sentinels may name by address whom they named by host, and the other way round.
-pub(super) async fn same_place(one: &Place, other: &Place) -> bool {
+pub(super) async fn is_same_server(one: &NodeAddress, other: &NodeAddress) -> bool {
     if one == other {
         return true;
     }
-    let (Place::Tcp(one, port), Place::Tcp(other, other_port)) = (one, other) else { return false };
+    let (NodeAddress::Tcp(one, port), NodeAddress::Tcp(other, other_port)) = (one, other) else { return false };
     if port != other_port {
         return false;
     }
     let resolved = async |host: &str| {
-        let found = tokio::time::timeout(PATIENCE, tokio::net::lookup_host((host.to_owned(), *port))).await;
+        let found = tokio::time::timeout(REPLY_TIMEOUT, tokio::net::lookup_host((host.to_owned(), *port))).await;
         found.ok().and_then(Result::ok).map(Iterator::collect::<Vec<_>>).unwrap_or_default()
     };
     let (one, other) = (resolved(one).await, resolved(other).await);
@@ -115,9 +115,9 @@ mod tests {
 
     #[tokio::test]
     async fn a_host_and_its_address_are_the_same_place() {
-        let place = |host: &str, port| Place::Tcp(host.to_owned(), port);
-        assert!(same_place(&place("localhost", 1), &place("127.0.0.1", 1)).await);
-        assert!(!same_place(&place("localhost", 1), &place("127.0.0.1", 2)).await);
-        assert!(!same_place(&place("127.0.0.2", 1), &place("127.0.0.1", 1)).await);
+        let place = |host: &str, port| NodeAddress::Tcp(host.to_owned(), port);
+        assert!(is_same_server(&place("localhost", 1), &place("127.0.0.1", 1)).await);
+        assert!(!is_same_server(&place("localhost", 1), &place("127.0.0.1", 2)).await);
+        assert!(!is_same_server(&place("127.0.0.2", 1), &place("127.0.0.1", 1)).await);
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! Invariants:
 //! - The primary never changes. When it breaks, when the sentinels name another one, or when its slot has moved, this is over, for good:
-//!   [`Connected::over`] tells, and [`Link::renew`](super::Link::renew) finds the next one. Nobody goes on by himself.
+//!   [`RedisSession::over`] tells, and [`Link::renew`](super::Link::renew) finds the next one. Nobody goes on by himself.
 //! - A node that keeps entries alone may come and go: what it keeps is a miss meanwhile, and nothing else is.
 
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
@@ -17,57 +17,57 @@ use tokio_util::sync::CancellationToken;
 
 use crate::error::SetupError;
 use crate::redis::cluster;
-use crate::redis::cluster::Shards;
-use crate::redis::node::{Access, Node, Place};
-use crate::redis::sentinel::{Sentinels, same_place};
-use crate::redis::{Address, CallError, Settings};
+use crate::redis::cluster::ClusterShards;
+use crate::redis::node::{ConnectOptions, NodeAddress, RedisNode};
+use crate::redis::sentinel::{Sentinels, is_same_server};
+use crate::redis::{CallError, RedisAddress, RedisSettings};
 
 /// How long it may be of no use before [`Link::renew`](super::Link::renew) gives it up, broken or not.
-const CHANCE: Duration = Duration::from_secs(1);
+const CONNECT_GRACE: Duration = Duration::from_secs(1);
 
 /// How often the sentinels are asked.
-const ASK_SENTINELS: Duration = Duration::from_secs(1);
+const SENTINEL_POLL_INTERVAL: Duration = Duration::from_secs(1);
 
 /// How long to wait before those who know the primary are asked again, while there is none.
-const ASK_AGAIN: Duration = Duration::from_millis(50);
+const DISCOVERY_RETRY_DELAY: Duration = Duration::from_millis(50);
 
 /// How often the cluster's map is read, and how often at the most.
-const READ_MAP: Duration = Duration::from_secs(1);
-const READ_MAP_AGAIN: Duration = Duration::from_millis(250);
+const MAP_REFRESH_INTERVAL: Duration = Duration::from_secs(1);
+const MAP_REFRESH_MIN_INTERVAL: Duration = Duration::from_millis(250);
 
 /// How to find the servers, and what was found of them before.
-pub(super) struct Finder {
-    settings: Settings,
+pub(super) struct Topology {
+    settings: RedisSettings,
     /// The slot of the metadata.
     pub(super) home: u16,
-    access: Access,
+    access: ConnectOptions,
     tls: Option<TlsConnector>,
     /// Members of the cluster seen before: those in the settings may all be gone by now.
-    seen: Mutex<Vec<Place>>,
+    seen: Mutex<Vec<NodeAddress>>,
 }
 
-impl Finder {
-    pub(super) fn new(settings: Settings, tls: Option<TlsConnector>) -> Self {
+impl Topology {
+    pub(super) fn new(settings: RedisSettings, tls: Option<TlsConnector>) -> Self {
         let home = cluster::slot(format!("{{{}}}", settings.namespace).as_bytes());
-        let access = Access::to_data(&settings, tls.as_ref());
+        let access = ConnectOptions::to_data(&settings, tls.as_ref());
         Self { settings, home, access, tls, seen: Mutex::default() }
     }
 
     /// How to connect to the servers that keep data.
-    pub(super) const fn access(&self) -> &Access {
+    pub(super) const fn access(&self) -> &ConnectOptions {
         &self.access
     }
 
-    fn primary(&self, place: Place) -> Result<Arc<Node>, SetupError> {
-        Node::open(place, &self.access, self.settings.connections, self.settings.wait_replicas > 0).map(Arc::new)
+    fn primary(&self, place: NodeAddress) -> Result<Arc<RedisNode>, SetupError> {
+        RedisNode::open(place, &self.access, self.settings.connections, self.settings.wait_replicas > 0).map(Arc::new)
     }
 
     /// Opens a node that keeps entries alone; nothing when its client cannot be made.
-    fn shard(&self, place: Place) -> Option<Arc<Node>> {
-        Node::open(place, &self.access, self.settings.connections, false).map(Arc::new).ok()
+    fn shard(&self, place: NodeAddress) -> Option<Arc<RedisNode>> {
+        RedisNode::open(place, &self.access, self.settings.connections, false).map(Arc::new).ok()
     }
 
-    fn seen(&self) -> std::sync::MutexGuard<'_, Vec<Place>> {
+    fn seen(&self) -> std::sync::MutexGuard<'_, Vec<NodeAddress>> {
         // A list of places is whole between any two statements that could panic.
         self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -76,60 +76,60 @@ impl Finder {
 /// The servers in use.
 pub(super) struct Servers {
     /// The one that keeps the metadata.
-    pub(super) primary: Arc<Node>,
+    pub(super) primary: Arc<RedisNode>,
     /// All that keep entries, in a cluster.
-    pub(super) shards: Option<Shards>,
+    pub(super) shards: Option<ClusterShards>,
 }
 
-struct State {
+struct SessionState {
     servers: ArcSwapOption<Servers>,
-    over: CancellationToken,
+    closed: CancellationToken,
     /// Whether it has had time to become of use.
-    had_its_chance: AtomicBool,
+    grace_over: AtomicBool,
     /// Somebody has seen that the cluster's map is out of date.
     outdated: Notify,
 }
 
 /// The servers in use, from finding them to losing them. Dropped, it ends.
-pub(super) struct Connected {
-    state: Arc<State>,
+pub(super) struct RedisSession {
+    state: Arc<SessionState>,
     task: tokio::task::JoinHandle<()>,
 }
 
-impl Drop for Connected {
+impl Drop for RedisSession {
     fn drop(&mut self) {
         self.task.abort();
         // Whoever still has hold of it, an ear for one, is told.
-        self.state.over.cancel();
+        self.state.closed.cancel();
     }
 }
 
-impl Connected {
+impl RedisSession {
     /// Begins to find the servers and to connect to them. `broken` is told when that is over.
-    pub(super) fn new(finder: &Arc<Finder>, broken: &Arc<Notify>) -> Result<Self, SetupError> {
+    pub(super) fn new(finder: &Arc<Topology>, broken: &Arc<Notify>) -> Result<Self, SetupError> {
         let servers = match fixed(&finder.settings.address) {
             Some(place) => Some(Arc::new(Servers { primary: finder.primary(place)?, shards: None })),
             None => None,
         };
-        let state = Arc::new(State {
+        let state = Arc::new(SessionState {
             servers: ArcSwapOption::new(servers),
-            over: CancellationToken::new(),
-            had_its_chance: AtomicBool::new(false),
+            closed: CancellationToken::new(),
+            grace_over: AtomicBool::new(false),
             outdated: Notify::new(),
         });
         let (finder, broken, own) = (Arc::clone(finder), Arc::clone(broken), Arc::clone(&state));
         let task = tokio::spawn(async move {
             let chance = async {
-                tokio::time::sleep(CHANCE).await;
-                own.had_its_chance.store(true, SeqCst);
+                tokio::time::sleep(CONNECT_GRACE).await;
+                own.grace_over.store(true, SeqCst);
                 std::future::pending::<()>().await;
             };
             tokio::select! {
                 () = own.run(&finder) => {}
-                () = own.over.cancelled() => {}
+                () = own.closed.cancelled() => {}
                 () = chance => {}
             }
-            own.over.cancel();
+            own.closed.cancel();
             broken.notify_one();
         });
         Ok(Self { state, task })
@@ -137,7 +137,7 @@ impl Connected {
 
     /// The servers in use.
     pub(super) fn servers(&self) -> Result<Arc<Servers>, CallError> {
-        if self.is_over() {
+        if self.is_closed() {
             return Err(CallError::Connection("it is gone".to_owned()));
         }
         self.state.servers.load_full().ok_or_else(|| CallError::Connection("its primary is not known yet".to_owned()))
@@ -149,55 +149,55 @@ impl Connected {
     }
 
     /// Whether there is nothing to be hoped from it: it is over, or has had its time.
-    pub(super) fn is_spent(&self) -> bool {
-        self.is_over() || self.state.had_its_chance.load(SeqCst)
+    pub(super) fn is_exhausted(&self) -> bool {
+        self.is_closed() || self.state.grace_over.load(SeqCst)
     }
 
-    fn is_over(&self) -> bool {
-        self.state.over.is_cancelled()
+    fn is_closed(&self) -> bool {
+        self.state.closed.is_cancelled()
     }
 
     /// What tells when it is over.
-    pub(super) fn over(&self) -> CancellationToken {
-        self.state.over.clone()
+    pub(super) fn closed(&self) -> CancellationToken {
+        self.state.closed.clone()
     }
 
     /// Notes that a call to the primary failed: by some of its answers it says itself that it is of no use.
-    pub(super) fn note(&self, error: &CallError) {
+    pub(super) fn record_error(&self, error: &CallError) {
         if matches!(error, CallError::Lost(_)) {
-            self.state.over.cancel();
+            self.state.closed.cancel();
         }
     }
 
     /// Asks for the cluster's map to be read anew.
-    pub(super) fn is_outdated(&self) {
+    pub(super) fn mark_outdated(&self) {
         self.state.outdated.notify_one();
     }
 }
 
-impl State {
+impl SessionState {
     /// Finds the servers and watches them; returns when it is over.
-    async fn run(&self, finder: &Finder) {
+    async fn run(&self, finder: &Topology) {
         match &finder.settings.address {
-            Address::Tcp { .. } | Address::Unix(_) => {
+            RedisAddress::Tcp { .. } | RedisAddress::Unix(_) => {
                 if let Some(servers) = self.servers.load_full() {
-                    servers.primary.over().await;
+                    servers.primary.closed().await;
                 }
             }
-            Address::Sentinel(sentinel) => {
+            RedisAddress::Sentinel(sentinel) => {
                 let login = (sentinel.username.clone(), sentinel.password.clone());
-                let access = Access::to_sentinels(&finder.settings, login, finder.tls.as_ref());
+                let access = ConnectOptions::to_sentinels(&finder.settings, login, finder.tls.as_ref());
                 self.follow_sentinels(finder, Sentinels::new(&sentinel.service, &sentinel.nodes, access)).await;
             }
-            Address::Cluster { nodes, .. } => self.follow_cluster(finder, nodes).await,
+            RedisAddress::Cluster { nodes, .. } => self.follow_cluster(finder, nodes).await,
         }
     }
 
-    async fn follow_sentinels(&self, finder: &Finder, mut sentinels: Sentinels) {
+    async fn follow_sentinels(&self, finder: &Topology, mut sentinels: Sentinels) {
         let place = loop {
-            match sentinels.ask().await {
+            match sentinels.primary().await {
                 Some(place) => break place,
-                None => tokio::time::sleep(ASK_AGAIN).await,
+                None => tokio::time::sleep(DISCOVERY_RETRY_DELAY).await,
             }
         };
         tracing::debug!(%place, "the sentinels name a primary");
@@ -210,32 +210,32 @@ impl State {
             let mut connected = false;
             loop {
                 // A primary that does not let us in is probably about to be replaced.
-                connected = connected || matches!(tokio::time::timeout(ASK_AGAIN, primary.connected()).await, Ok(true));
+                connected = connected || matches!(tokio::time::timeout(DISCOVERY_RETRY_DELAY, primary.connected()).await, Ok(true));
                 if connected {
-                    tokio::time::sleep(ASK_SENTINELS).await;
+                    tokio::time::sleep(SENTINEL_POLL_INTERVAL).await;
                 }
-                if let Some(named) = sentinels.ask().await
-                    && !same_place(&named, &place).await
+                if let Some(named) = sentinels.primary().await
+                    && !is_same_server(&named, &place).await
                 {
                     return tracing::warn!(%named, %place, "the sentinels name another primary");
                 }
             }
         };
         tokio::select! {
-            () = primary.over() => {}
+            () = primary.closed() => {}
             () = replaced => {}
         }
     }
 
-    async fn follow_cluster(&self, finder: &Finder, nodes: &[(String, u16)]) {
+    async fn follow_cluster(&self, finder: &Topology, nodes: &[(String, u16)]) {
         let map = loop {
             let mut places = finder.seen().clone();
-            places.extend(nodes.iter().map(|(host, port)| Place::Tcp(host.clone(), *port)));
+            places.extend(nodes.iter().map(|(host, port)| NodeAddress::Tcp(host.clone(), *port)));
             places.sort();
             places.dedup();
             match cluster::discover(places, finder).await {
                 Some(map) => break map,
-                None => tokio::time::sleep(ASK_AGAIN).await,
+                None => tokio::time::sleep(DISCOVERY_RETRY_DELAY).await,
             }
         };
         let Some(place) = map.owner(finder.home).cloned() else { return };
@@ -249,20 +249,20 @@ impl State {
             finder.seen().clone_from(&map.members);
             let old = self.servers.load_full();
             let known = old.as_ref().and_then(|servers| servers.shards.as_ref());
-            let shards = Shards::new(&map, &primary, known, |place| finder.shard(place));
+            let shards = ClusterShards::new(&map, &primary, known, |place| finder.shard(place));
             let broken = shards.broken();
             self.servers.store(Some(Arc::new(Servers { primary: Arc::clone(&primary), shards: Some(shards) })));
             let wait = async {
                 // Not more often than this, whatever happens: a node that is down breaks at every try.
-                tokio::time::sleep(READ_MAP_AGAIN).await;
+                tokio::time::sleep(MAP_REFRESH_MIN_INTERVAL).await;
                 tokio::select! {
                     () = broken => {}
                     () = self.outdated.notified() => {}
-                    () = tokio::time::sleep(READ_MAP) => {}
+                    () = tokio::time::sleep(MAP_REFRESH_INTERVAL) => {}
                 }
             };
             tokio::select! {
-                () = primary.over() => return,
+                () = primary.closed() => return,
                 () = wait => {}
             }
             // The primary itself is asked: nobody knows better whether it is one, and without it all is lost anyway.
@@ -279,10 +279,10 @@ impl State {
 }
 
 /// The only server there is; nothing when it is to be found first.
-fn fixed(address: &Address) -> Option<Place> {
+fn fixed(address: &RedisAddress) -> Option<NodeAddress> {
     match address {
-        Address::Tcp { host, port, .. } => Some(Place::Tcp(host.clone(), *port)),
-        Address::Unix(path) => Some(Place::Unix(path.clone())),
-        Address::Sentinel(_) | Address::Cluster { .. } => None,
+        RedisAddress::Tcp { host, port, .. } => Some(NodeAddress::Tcp(host.clone(), *port)),
+        RedisAddress::Unix(path) => Some(NodeAddress::Unix(path.clone())),
+        RedisAddress::Sentinel(_) | RedisAddress::Cluster { .. } => None,
     }
 }

@@ -14,13 +14,13 @@ use crate::telemetry::metrics::Meter;
 pub type BodyError = Box<dyn std::error::Error + Send + Sync>;
 
 /// Something that is told when the body it rides on is done with, by being dropped.
-pub type Rider = Box<dyn Send>;
+pub type OnDrop = Box<dyn Send>;
 
 /// A message's content.
 pub struct Body {
     content: Content,
     /// Dropped with the body, whether it was read to its end or not.
-    rider: Option<Rider>,
+    on_drop: Option<OnDrop>,
 }
 
 enum Content {
@@ -36,7 +36,7 @@ impl Body {
     /// No content.
     #[must_use]
     pub const fn empty() -> Self {
-        Self { content: Content::Empty, rider: None }
+        Self { content: Content::Empty, on_drop: None }
     }
 
     /// These bytes.
@@ -44,7 +44,7 @@ impl Body {
     pub fn full(bytes: impl Into<Bytes>) -> Self {
         let bytes = bytes.into();
         let content = if bytes.is_empty() { Content::Empty } else { Content::Full(bytes) };
-        Self { content, rider: None }
+        Self { content, on_drop: None }
     }
 
     /// These bytes, one after the other. Nothing is copied.
@@ -56,7 +56,7 @@ impl Body {
             Some(only) if pieces.is_empty() => Self::full(only),
             Some(last) => {
                 pieces.push(last);
-                Self { content: Content::Pieces(pieces.into_iter()), rider: None }
+                Self { content: Content::Pieces(pieces.into_iter()), on_drop: None }
             }
         }
     }
@@ -70,21 +70,21 @@ impl Body {
         if body.is_end_stream() {
             return Self::empty();
         }
-        Self { content: Content::Stream(Box::pin(body.map_err(Into::into)), None), rider: None }
+        Self { content: Content::Stream(Box::pin(body.map_err(Into::into)), None), on_drop: None }
     }
 
     /// The same content, with something that is dropped together with it.
     #[must_use]
-    pub fn with_rider(self, rider: Rider) -> Self {
-        match self.rider {
-            None => Self { content: self.content, rider: Some(rider) },
-            Some(first) => Self { content: self.content, rider: Some(Box::new((first, rider))) },
+    pub fn with_on_drop(self, rider: OnDrop) -> Self {
+        match self.on_drop {
+            None => Self { content: self.content, on_drop: Some(rider) },
+            Some(first) => Self { content: self.content, on_drop: Some(Box::new((first, rider))) },
         }
     }
 
     /// How many bytes there are, where all of them are at hand: not of a stream.
     #[must_use]
-    pub fn at_hand(&self) -> Option<u64> {
+    pub fn buffered_len(&self) -> Option<u64> {
         match &self.content {
             Content::Empty => Some(0),
             Content::Full(bytes) => Some(bytes.len() as u64),
@@ -155,7 +155,7 @@ impl HttpBody for Body {
     fn size_hint(&self) -> SizeHint {
         match &self.content {
             Content::Stream(stream, _) => stream.size_hint(),
-            Content::Empty | Content::Full(_) | Content::Pieces(_) => self.at_hand().map_or_else(SizeHint::new, SizeHint::with_exact),
+            Content::Empty | Content::Full(_) | Content::Pieces(_) => self.buffered_len().map_or_else(SizeHint::new, SizeHint::with_exact),
         }
     }
 }
@@ -176,7 +176,7 @@ mod tests {
     use futures_util::FutureExt as _;
 
     use super::*;
-    use crate::telemetry::metrics::{Metrics, Source};
+    use crate::telemetry::metrics::{BodySource, Metrics};
 
     fn read(body: Body) -> Bytes {
         body.collect().now_or_never().expect("at hand").expect("whole").to_bytes()
@@ -199,10 +199,10 @@ mod tests {
     fn a_stream_is_counted_as_it_is_read() {
         let metrics = Metrics::new();
         let table = metrics.table([]);
-        let counted = || metrics.rows()[0].bytes_from_app;
+        let counted = || metrics.rows()[0].bytes_from_origin;
         let mut body = Body::stream(Body::pieces(["ab", "cde", "f"].map(Bytes::from).to_vec()));
-        assert_eq!(body.at_hand(), None);
-        body.count(table.meter(None, Source::App));
+        assert_eq!(body.buffered_len(), None);
+        body.count(table.meter(None, BodySource::Origin));
         for so_far in [2, 5] {
             assert!(body.frame().now_or_never().expect("at hand").is_some());
             assert_eq!(counted(), so_far);
@@ -217,11 +217,11 @@ mod tests {
         let metrics = Metrics::new();
         let table = metrics.table([]);
         for (mut body, length) in [(Body::empty(), 0), (Body::full("abc"), 3), (Body::pieces(["ab", "c"].map(Bytes::from).to_vec()), 3)] {
-            assert_eq!(body.at_hand(), Some(length));
-            body.count(table.meter(None, Source::App));
+            assert_eq!(body.buffered_len(), Some(length));
+            body.count(table.meter(None, BodySource::Origin));
             assert_eq!(read(body).len() as u64, length);
         }
-        assert_eq!(metrics.rows()[0].bytes_from_app, 0);
+        assert_eq!(metrics.rows()[0].bytes_from_origin, 0);
     }
 
     #[test]

@@ -55,7 +55,7 @@ pub struct CacheControl {
 impl CacheControl {
     /// Reads the `Cache-Control` lines of a message.
     #[must_use]
-    pub fn of(headers: &HeaderMap) -> Self {
+    pub fn from_headers(headers: &HeaderMap) -> Self {
         Self::parse(headers.get_all(CACHE_CONTROL).iter())
     }
 
@@ -351,7 +351,7 @@ mod tests {
 
     #[test]
     fn headers_without_the_field_say_nothing() {
-        assert_eq!(CacheControl::of(&HeaderMap::new()), CacheControl::default());
+        assert_eq!(CacheControl::from_headers(&HeaderMap::new()), CacheControl::default());
     }
 
     fn header_value() -> impl Strategy<Value = HeaderValue> {

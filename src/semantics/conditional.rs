@@ -15,7 +15,7 @@ const NOT_MODIFIED_FIELDS: [HeaderName; 6] = [CACHE_CONTROL, CONTENT_LOCATION, D
 
 /// What to answer to a request that may be conditional.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
+pub enum ConditionOutcome {
     /// The stored response itself.
     Full,
     /// 304: the client's copy is the stored one.
@@ -46,14 +46,14 @@ pub fn evaluate(
     etag: Option<&HeaderValue>,
     last_modified: Option<&HeaderValue>,
     date: Option<&HeaderValue>,
-) -> Verdict {
+) -> ConditionOutcome {
     let not_modified = if request.contains_key(IF_NONE_MATCH) {
         // RFC 9110 13.1.3: with an If-None-Match, even one that cannot be read, If-Modified-Since is ignored.
         none_match_names(request, etag)
     } else {
         unmodified_since(request, last_modified, date)
     };
-    if not_modified { Verdict::NotModified } else { Verdict::Full }
+    if not_modified { ConditionOutcome::NotModified } else { ConditionOutcome::Full }
 }
 
 /// Whether `If-None-Match` names the stored response (RFC 9110 13.1.2). A malformed field names nothing.
@@ -158,12 +158,12 @@ mod tests {
         fields.iter().map(|(name, text)| (name.clone(), value(text))).collect()
     }
 
-    fn by_etag(lines: &[&str], etag: Option<&str>) -> Verdict {
+    fn by_etag(lines: &[&str], etag: Option<&str>) -> ConditionOutcome {
         let request = headers(&lines.iter().map(|line| (IF_NONE_MATCH, *line)).collect::<Vec<_>>());
         evaluate(&request, etag.map(value).as_ref(), None, None)
     }
 
-    fn by_date(lines: &[&str], last_modified: Option<&str>, date: Option<&str>) -> Verdict {
+    fn by_date(lines: &[&str], last_modified: Option<&str>, date: Option<&str>) -> ConditionOutcome {
         let request = headers(&lines.iter().map(|line| (IF_MODIFIED_SINCE, *line)).collect::<Vec<_>>());
         evaluate(&request, None, last_modified.map(value).as_ref(), date.map(value).as_ref())
     }
@@ -181,12 +181,12 @@ mod tests {
             &["*"],
             &[" * "],
         ] {
-            assert_eq!(by_etag(lines, Some("\"abc\"")), Verdict::NotModified, "{lines:?}");
-            assert_eq!(by_etag(lines, Some("W/\"abc\"")), Verdict::NotModified, "weak: {lines:?}");
+            assert_eq!(by_etag(lines, Some("\"abc\"")), ConditionOutcome::NotModified, "{lines:?}");
+            assert_eq!(by_etag(lines, Some("W/\"abc\"")), ConditionOutcome::NotModified, "weak: {lines:?}");
         }
-        assert_eq!(by_etag(&["\"\""], Some("\"\"")), Verdict::NotModified, "an opaque part may be empty");
-        assert_eq!(by_etag(&["\"\u{fc}\""], Some("\"\u{fc}\"")), Verdict::NotModified, "obs-text");
-        assert_eq!(by_etag(&["*"], None), Verdict::NotModified, "a star asks whether there is anything");
+        assert_eq!(by_etag(&["\"\""], Some("\"\"")), ConditionOutcome::NotModified, "an opaque part may be empty");
+        assert_eq!(by_etag(&["\"\u{fc}\""], Some("\"\u{fc}\"")), ConditionOutcome::NotModified, "obs-text");
+        assert_eq!(by_etag(&["*"], None), ConditionOutcome::NotModified, "a star asks whether there is anything");
     }
 
     #[test]
@@ -210,39 +210,43 @@ mod tests {
             &[""],
             &[","],
         ] {
-            assert_eq!(by_etag(lines, Some("\"abc\"")), Verdict::Full, "{lines:?}");
+            assert_eq!(by_etag(lines, Some("\"abc\"")), ConditionOutcome::Full, "{lines:?}");
         }
         for etag in [None, Some("abc"), Some("\"abc"), Some("\"abc\"x"), Some("\"abc\", \"abc\"")] {
-            assert_eq!(by_etag(&["\"abc\""], etag), Verdict::Full, "{etag:?}");
+            assert_eq!(by_etag(&["\"abc\""], etag), ConditionOutcome::Full, "{etag:?}");
         }
     }
 
     #[test]
     fn if_modified_since_compares_with_last_modified() {
-        assert_eq!(by_date(&[MODIFIED], Some(MODIFIED), None), Verdict::NotModified);
-        assert_eq!(by_date(&[NEW], Some(MODIFIED), None), Verdict::NotModified);
-        assert_eq!(by_date(&["Sunday, 06-Nov-94 08:49:37 GMT"], Some(MODIFIED), None), Verdict::NotModified);
-        assert_eq!(by_date(&[OLD], Some(MODIFIED), None), Verdict::Full);
-        assert_eq!(by_date(&["yesterday"], Some(MODIFIED), None), Verdict::Full);
-        assert_eq!(by_date(&[MODIFIED, MODIFIED], Some(MODIFIED), None), Verdict::Full, "more than one member");
-        assert_eq!(by_date(&[NEW], Some("yesterday"), Some(OLD)), Verdict::Full, "a malformed Last-Modified is not replaced by the Date");
+        assert_eq!(by_date(&[MODIFIED], Some(MODIFIED), None), ConditionOutcome::NotModified);
+        assert_eq!(by_date(&[NEW], Some(MODIFIED), None), ConditionOutcome::NotModified);
+        assert_eq!(by_date(&["Sunday, 06-Nov-94 08:49:37 GMT"], Some(MODIFIED), None), ConditionOutcome::NotModified);
+        assert_eq!(by_date(&[OLD], Some(MODIFIED), None), ConditionOutcome::Full);
+        assert_eq!(by_date(&["yesterday"], Some(MODIFIED), None), ConditionOutcome::Full);
+        assert_eq!(by_date(&[MODIFIED, MODIFIED], Some(MODIFIED), None), ConditionOutcome::Full, "more than one member");
+        assert_eq!(
+            by_date(&[NEW], Some("yesterday"), Some(OLD)),
+            ConditionOutcome::Full,
+            "a malformed Last-Modified is not replaced by the Date"
+        );
     }
 
     #[test]
     fn the_date_stands_in_for_a_last_modified_only_when_strictly_earlier() {
-        assert_eq!(by_date(&[NEW], None, Some(MODIFIED)), Verdict::NotModified);
-        assert_eq!(by_date(&[MODIFIED], None, Some(MODIFIED)), Verdict::Full);
-        assert_eq!(by_date(&[NEW], None, None), Verdict::Full);
+        assert_eq!(by_date(&[NEW], None, Some(MODIFIED)), ConditionOutcome::NotModified);
+        assert_eq!(by_date(&[MODIFIED], None, Some(MODIFIED)), ConditionOutcome::Full);
+        assert_eq!(by_date(&[NEW], None, None), ConditionOutcome::Full);
     }
 
     #[test]
     fn if_none_match_wins_over_if_modified_since() {
         let (etag, modified) = (value("\"abc\""), value(MODIFIED));
         let cases = [
-            ("\"abc\"", OLD, Verdict::NotModified),
-            ("\"xyz\"", NEW, Verdict::Full),
-            ("junk", NEW, Verdict::Full),
-            ("", NEW, Verdict::Full),
+            ("\"abc\"", OLD, ConditionOutcome::NotModified),
+            ("\"xyz\"", NEW, ConditionOutcome::Full),
+            ("junk", NEW, ConditionOutcome::Full),
+            ("", NEW, ConditionOutcome::Full),
         ];
         for (tags, since, expected) in cases {
             let request = headers(&[(IF_NONE_MATCH, tags), (IF_MODIFIED_SINCE, since)]);
@@ -254,7 +258,7 @@ mod tests {
     fn a_request_without_conditions_gets_the_full_response() {
         let request = headers(&[(CONTENT_TYPE, "text/plain")]);
         assert!(!has_conditions(&request) && !is_unsafe_precondition(&request));
-        assert_eq!(evaluate(&request, Some(&value("\"abc\"")), Some(&value(MODIFIED)), None), Verdict::Full);
+        assert_eq!(evaluate(&request, Some(&value("\"abc\"")), Some(&value(MODIFIED)), None), ConditionOutcome::Full);
     }
 
     #[test]
@@ -315,9 +319,9 @@ mod tests {
         ) {
             let list: Vec<String> = tags.iter().map(|tag| format!("\"{tag}\"")).collect();
             let etag = format!("{}{}", if weak { "W/" } else { "" }, pick.get(&list));
-            prop_assert_eq!(by_etag(&[&list.join(",")], Some(&etag)), Verdict::NotModified);
+            prop_assert_eq!(by_etag(&[&list.join(",")], Some(&etag)), ConditionOutcome::NotModified);
             let other = format!("\"{}-\"", tags.concat());
-            prop_assert_eq!(by_etag(&[&list.join(" , ")], Some(&other)), Verdict::Full);
+            prop_assert_eq!(by_etag(&[&list.join(" , ")], Some(&other)), ConditionOutcome::Full);
         }
     }
 }

@@ -25,7 +25,7 @@ const X_REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
 
 /// Whom a request came from, one hop away.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Peer {
+pub struct ClientPeer {
     /// The address at the other end of the connection.
     pub addr: IpAddr,
     /// Whether it is one of `[listen] trusted_proxies`, whose word about the client counts.
@@ -99,7 +99,13 @@ fn te_trailers(headers: &mut HeaderMap) -> bool {
 ///
 /// `version` is the client's; `host` is what the client asked for (its `Host`, or HTTP/2's `:authority`) and becomes `Host` where there
 /// is none. `keep_upgrade` is the protocol of [`upgrade_wanted`] where the request may become a tunnel.
-pub fn prepare_request(headers: &mut HeaderMap, version: Version, host: &HeaderValue, peer: &Peer, keep_upgrade: Option<&HeaderValue>) {
+pub fn prepare_request(
+    headers: &mut HeaderMap,
+    version: Version,
+    host: &HeaderValue,
+    peer: &ClientPeer,
+    keep_upgrade: Option<&HeaderValue>,
+) {
     strip_hop_by_hop(headers);
     // The sidecar answers `100-continue` itself, when it starts to read the body (RFC 9110 10.1.1).
     headers.remove(EXPECT);
@@ -196,7 +202,7 @@ const fn via(version: Version) -> HeaderValue {
     })
 }
 
-fn set_forwarded(headers: &mut HeaderMap, host: &HeaderValue, peer: &Peer) {
+fn set_forwarded(headers: &mut HeaderMap, host: &HeaderValue, peer: &ClientPeer) {
     if !peer.trusted {
         // SECURITY: a stranger's word about who it is, by which names and over which protocol, ends here.
         headers.remove(FORWARDED);

@@ -289,7 +289,7 @@ mod tests {
         ];
         for (fields, expected) in cases {
             let response = headers(&fields.iter().map(|(name, value)| (name.clone(), &**value)).collect::<Vec<_>>());
-            let found = lifetime(&CacheControl::of(&response), &response, Wall(EXAMPLE.0 + 10_000));
+            let found = lifetime(&CacheControl::from_headers(&response), &response, Wall(EXAMPLE.0 + 10_000));
             assert_eq!(found, expected.map(secs), "{fields:?}");
         }
     }

@@ -21,7 +21,7 @@ use crate::semantics::conditional::strong_entity_tag;
 use crate::semantics::freshness::parse_date;
 
 /// Up to this many parts are sent just as they were asked for. More are sent only where that is shorter than the whole response.
-const FEW: usize = 4;
+const MAX_FREE_PARTS: usize = 4;
 
 /// What a part costs besides its content: delimiter and two header lines.
 const PART_OVERHEAD: usize = 120;
@@ -34,7 +34,7 @@ type Ranges = SmallVec<[Range<usize>; 4]>;
 
 /// What a `Range` asks of a complete body.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Asked {
+pub enum RequestedRange {
     /// The response itself: there is no `Range`, or it is to be ignored.
     Whole,
     /// Nothing that the body has.
@@ -49,28 +49,32 @@ pub enum Asked {
 ///
 /// `stored` is the response's head, `length` that of its body. A field with more than `most` ranges is ignored.
 #[must_use]
-pub fn ask(request: &HeaderMap, stored: &HeaderMap, length: usize, most: usize) -> Asked {
+pub fn requested_range(request: &HeaderMap, stored: &HeaderMap, length: usize, most: usize) -> RequestedRange {
     // RFC 9110 14.2: `Range` is no list, so that two lines of it are not one field and are ignored.
-    let Some(field) = only(request, &RANGE) else { return Asked::Whole };
+    let Some(field) = only(request, &RANGE) else { return RequestedRange::Whole };
     // RFC 9110 13.2.2: a false If-Range ends the matter, whether the range could be satisfied or not.
     if request.contains_key(IF_RANGE) && !is_unchanged(request, stored) {
-        return Asked::Whole;
+        return RequestedRange::Whole;
     }
-    let Some(ranges) = satisfiable(field.as_bytes(), length, most) else { return Asked::Whole };
+    let Some(ranges) = satisfiable(field.as_bytes(), length, most) else { return RequestedRange::Whole };
     if ranges.is_empty() {
-        return Asked::Unsatisfiable;
+        return RequestedRange::Unsatisfiable;
     }
     if length == 0 {
         // RFC 9110 14.2: a suffix of nothing can be satisfied, but no `Content-Range` can say so. The field may be ignored.
-        return Asked::Whole;
+        return RequestedRange::Whole;
     }
     let ranges = coalesced(ranges);
     if let [only] = &ranges[..] {
         // RFC 9110 15.3.7.2: one range that remains needs no multipart.
-        return Asked::One(only.clone());
+        return RequestedRange::One(only.clone());
     }
     // Clients would take the coding for one of the multipart, though it is one of the parts.
-    if stored.contains_key(CONTENT_ENCODING) || is_wasteful(&ranges, length) { Asked::Whole } else { Asked::Several(ranges) }
+    if stored.contains_key(CONTENT_ENCODING) || is_wasteful(&ranges, length) {
+        RequestedRange::Whole
+    } else {
+        RequestedRange::Several(ranges)
+    }
 }
 
 /// The one line of a field. A field that comes twice says nothing certain.
@@ -98,14 +102,14 @@ fn is_unchanged(request: &HeaderMap, stored: &HeaderMap) -> bool {
 }
 
 /// One range-spec (RFC 9110 14.1.1).
-enum Spec {
+enum RangeSpec {
     /// `first-last`, both counted from 0 and both included.
     Int { first: usize, last: usize },
     /// `-length`: so many bytes of the end.
     Suffix(usize),
 }
 
-impl Spec {
+impl RangeSpec {
     /// Reads a range-spec; `None` when it is not a valid one.
     fn read(text: &[u8]) -> Option<Self> {
         let dash = text.iter().position(|byte| *byte == b'-')?;
@@ -151,7 +155,7 @@ fn satisfiable(field: &[u8], length: usize, most: usize) -> Option<Ranges> {
             return None;
         }
         // RFC 9110 14.2: a set with an invalid range may be ignored, and is.
-        ranges.extend(Spec::read(member)?.within(length));
+        ranges.extend(RangeSpec::read(member)?.within(length));
     }
     (count > 0).then_some(ranges)
 }
@@ -179,27 +183,27 @@ fn coalesced(ranges: Ranges) -> Ranges {
 /// Whether these are many small parts that take more than the whole response would (RFC 9110 14.2, 15.3.7.2).
 fn is_wasteful(ranges: &Ranges, length: usize) -> bool {
     let content: usize = ranges.iter().map(Range::len).sum();
-    ranges.len() > FEW && content + ranges.len() * PART_OVERHEAD >= length
+    ranges.len() > MAX_FREE_PARTS && content + ranges.len() * PART_OVERHEAD >= length
 }
 
 /// The status and the pieces of content that answer what is asked of `body`. `headers`, a copy of the stored head, becomes the answer's.
 ///
 /// The pieces are slices of the body, and between them the lines of the multipart. A range that is not within the body is cut to it.
 #[must_use]
-pub fn respond(asked: &Asked, headers: &mut HeaderMap, body: &Bytes) -> (StatusCode, Vec<Bytes>) {
+pub fn respond(asked: &RequestedRange, headers: &mut HeaderMap, body: &Bytes) -> (StatusCode, Vec<Bytes>) {
     match asked {
-        Asked::Whole => (StatusCode::OK, vec![body.clone()]),
-        Asked::Unsatisfiable => {
+        RequestedRange::Whole => (StatusCode::OK, vec![body.clone()]),
+        RequestedRange::Unsatisfiable => {
             *headers = unsatisfiable_head(headers, body.len());
             (StatusCode::RANGE_NOT_SATISFIABLE, Vec::new())
         }
-        Asked::One(range) => {
-            let range = cut(range, body);
+        RequestedRange::One(range) => {
+            let range = clip(range, body);
             headers.insert(CONTENT_RANGE, value(content_range(&range, body.len())));
             partial(headers, vec![body.slice(range)])
         }
-        Asked::Several(ranges) => {
-            let ranges: Ranges = ranges.iter().map(|range| cut(range, body)).collect();
+        RequestedRange::Several(ranges) => {
+            let ranges: Ranges = ranges.iter().map(|range| clip(range, body)).collect();
             let boundary = boundary(headers, &ranges, body);
             let pieces = multipart(&boundary, headers.get(CONTENT_TYPE), &ranges, body);
             // RFC 9110 15.3.7.2: each part says its own range, the head of the whole none.
@@ -239,7 +243,7 @@ fn is_of_the_200(name: &HeaderName) -> bool {
         || [ETAG, EXPIRES, LAST_MODIFIED, PRAGMA].contains(name)
 }
 
-fn cut(range: &Range<usize>, body: &Bytes) -> Range<usize> {
+fn clip(range: &Range<usize>, body: &Bytes) -> Range<usize> {
     let end = range.end.min(body.len());
     range.start.min(end)..end
 }

@@ -78,8 +78,8 @@ pub fn has_validator(stored: &HeaderMap) -> bool {
 /// - Without any validator it says "none of what you named has changed", and the stored one was named. (RFC 9110 15.4.5 lets
 ///   `Last-Modified` be left out, and many an app leaves out the `ETag` too.)
 #[must_use]
-pub fn confirms(stored: &HeaderMap, update: &HeaderMap) -> bool {
-    match (EntityTag::of(update), EntityTag::of(stored)) {
+pub fn validates(stored: &HeaderMap, update: &HeaderMap) -> bool {
+    match (EntityTag::from_headers(update), EntityTag::from_headers(stored)) {
         // The tags are the same, weakly; and the update's claims no more than the stored one can keep: bytes that were called
         // equivalent must not come to be called identical.
         (Some(new), Some(old)) => new.opaque == old.opaque && (new.weak || !old.weak),
@@ -163,7 +163,7 @@ struct EntityTag<'a> {
 }
 
 impl<'a> EntityTag<'a> {
-    fn of(headers: &'a HeaderMap) -> Option<Self> {
+    fn from_headers(headers: &'a HeaderMap) -> Option<Self> {
         let value = only(headers, &ETAG)?.as_bytes();
         whole_entity_tag(value).map(|opaque| Self { weak: value.trim_ascii().starts_with(b"W/"), opaque })
     }
@@ -210,7 +210,7 @@ fn format_date(at: Wall) -> Option<HeaderValue> {
 
 /// Whether two heads differ in nothing but the moment they were sent.
 #[must_use]
-pub fn says_the_same(one: &HeaderMap, two: &HeaderMap) -> bool {
+pub fn is_same_head(one: &HeaderMap, two: &HeaderMap) -> bool {
     let of_the_moment = |name: &HeaderName| [AGE, DATE, EXPIRES, VIA, X_CACHE, CACHE_STATUS].contains(name);
     let said = |headers: &HeaderMap| headers.keys().filter(|name| !of_the_moment(name)).count();
     said(one) == said(two) && one.keys().filter(|name| !of_the_moment(name)).all(|name| one.get_all(name).iter().eq(two.get_all(name)))

@@ -1,6 +1,6 @@
 //! May this response be stored, and for how long (RFC 9111 3). A pure question: what was asked, what came, when, and the route's rules.
 //!
-//! Owns the order in which a response is refused; each refusal is a [`Reason`]. Knows nothing of tags, tiers and bodies: whether the body
+//! Owns the order in which a response is refused; each refusal is a [`ApiReason`]. Knows nothing of tags, tiers and bodies: whether the body
 //! is whole and what was purged meanwhile is found out elsewhere.
 
 use std::time::Duration;
@@ -40,7 +40,7 @@ impl OriginRule {
 
 /// What the route says about storing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Rules<'a> {
+pub struct StoreRules<'a> {
     /// How long a response is fresh by the route.
     pub ttl: Option<Duration>,
     /// Whose word on freshness counts.
@@ -76,7 +76,7 @@ pub struct Exchange<'a> {
 
 /// A response that may be stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Admission {
+pub struct StorePolicy {
     /// How old it is and how long it is fresh. Not at all, if it has to be confirmed by the app at each use.
     pub times: Times,
     /// What it may be used for when it is no longer fresh.
@@ -89,9 +89,9 @@ pub struct Admission {
 ///
 /// # Errors
 /// The first reason that forbids it.
-pub fn admit(rules: &Rules<'_>, exchange: &Exchange<'_>) -> Result<Admission, Reason> {
+pub fn store_policy(rules: &StoreRules<'_>, exchange: &Exchange<'_>) -> Result<StorePolicy, Reason> {
     // RFC 9111 5.2.1.5.
-    if CacheControl::of(exchange.request).no_store {
+    if CacheControl::from_headers(exchange.request).no_store {
         return Err(Reason::RequestNoStore);
     }
     // Parts are never stored as the whole, and a 304 is none of its own. Everything else that is final may be stored (RFC 9111 3).
@@ -103,31 +103,31 @@ pub fn admit(rules: &Rules<'_>, exchange: &Exchange<'_>) -> Result<Admission, Re
         return Err(Reason::SetCookie);
     }
     let targeted = targeted_cache_control::directives(exchange.response, rules.targeted);
-    let directives = targeted.unwrap_or_else(|| CacheControl::of(exchange.response));
+    let directives = targeted.unwrap_or_else(|| CacheControl::from_headers(exchange.response));
     let (times, leeway, permits_sharing) = if let (OriginRule::Ignore, Some(ttl)) = (rules.origin, rules.ttl) {
-        (by_route_alone(ttl, exchange)?, windows(rules, None), ignored_origin_permits_sharing(&directives))
+        (route_lifetime(ttl, exchange)?, stale_windows(rules, None), ignored_origin_permits_sharing(&directives))
     } else {
-        let times = by_origin(rules, &directives, targeted.is_some(), exchange)?;
-        (times, windows(rules, Some(&directives)), origin_permits_sharing(&directives))
+        let times = origin_lifetime(rules, &directives, targeted.is_some(), exchange)?;
+        (times, stale_windows(rules, Some(&directives)), origin_permits_sharing(&directives))
     };
     // SECURITY: RFC 9111 3.5. The answer to one user's Authorization is not for others unless the app says so.
     if exchange.request.contains_key(AUTHORIZATION) && !rules.may_share_authorized && !permits_sharing {
         return Err(Reason::Authorization);
     }
-    let vary = VarySpec::of_response(exchange.request, exchange.response).map_err(|_| Reason::VaryStar)?;
-    let leeway = kept(leeway, rules, &times, exchange);
+    let vary = VarySpec::from_response(exchange.request, exchange.response).map_err(|_| Reason::VaryStar)?;
+    let leeway = with_retention(leeway, rules, &times, exchange);
     if !times.is_fresh(exchange.received) && leeway.keep.is_zero() {
         return Err(if times.lifetime.is_zero() {
-            unusable(rules, &directives, targeted.is_some(), exchange)
+            why_unusable(rules, &directives, targeted.is_some(), exchange)
         } else {
             Reason::StaleOnArrival
         });
     }
-    Ok(Admission { times, leeway, vary })
+    Ok(StorePolicy { times, leeway, vary })
 }
 
 /// `origin = "ignore"`: fresh for the route's `ttl`, from the moment of arrival.
-fn by_route_alone(ttl: Duration, exchange: &Exchange<'_>) -> Result<Times, Reason> {
+fn route_lifetime(ttl: Duration, exchange: &Exchange<'_>) -> Result<Times, Reason> {
     if exchange.status != StatusCode::OK {
         return Err(Reason::Status);
     }
@@ -135,7 +135,7 @@ fn by_route_alone(ttl: Duration, exchange: &Exchange<'_>) -> Result<Times, Reaso
 }
 
 /// `origin = "respect"`: what the app says, the route's `ttl` for a 200 of which it says nothing, and a guess where there is no `ttl`.
-fn by_origin(rules: &Rules<'_>, directives: &CacheControl, targeted: bool, exchange: &Exchange<'_>) -> Result<Times, Reason> {
+fn origin_lifetime(rules: &StoreRules<'_>, directives: &CacheControl, targeted: bool, exchange: &Exchange<'_>) -> Result<Times, Reason> {
     // RFC 9111 5.2.2.3: `must-understand` forbids a cache that does not know the status, and takes the place of `no-store` in one that does.
     if directives.must_understand && !is_understood(exchange.status) {
         return Err(Reason::Status);
@@ -171,7 +171,7 @@ fn is_understood(status: StatusCode) -> bool {
 }
 
 /// How long the response may be served stale. Without `directives` the route's word alone counts.
-fn windows(rules: &Rules<'_>, directives: Option<&CacheControl>) -> Leeway {
+fn stale_windows(rules: &StoreRules<'_>, directives: Option<&CacheControl>) -> Leeway {
     let forbidden =
         directives.is_some_and(|said| said.must_revalidate || said.proxy_revalidate || said.no_cache || said.s_maxage.is_some());
     if forbidden {
@@ -189,7 +189,7 @@ fn windows(rules: &Rules<'_>, directives: Option<&CacheControl>) -> Leeway {
 }
 
 /// How long the response is kept when it is stale: for its windows, and, if the app can confirm it, to be confirmed.
-fn kept(mut leeway: Leeway, rules: &Rules<'_>, times: &Times, exchange: &Exchange<'_>) -> Leeway {
+fn with_retention(mut leeway: Leeway, rules: &StoreRules<'_>, times: &Times, exchange: &Exchange<'_>) -> Leeway {
     let stale_for = times.age(exchange.received).saturating_sub(times.lifetime);
     let confirmable = exchange.status == StatusCode::OK && revalidation::has_validator(exchange.response) && !rules.keep_stale.is_zero();
     let asked_for = !leeway.while_revalidate.is_zero() || !leeway.if_error.is_zero();
@@ -204,7 +204,7 @@ fn kept(mut leeway: Leeway, rules: &Rules<'_>, times: &Times, exchange: &Exchang
 }
 
 /// Why a response without any freshness, and without a validator, is of no use.
-fn unusable(rules: &Rules<'_>, directives: &CacheControl, targeted: bool, exchange: &Exchange<'_>) -> Reason {
+fn why_unusable(rules: &StoreRules<'_>, directives: &CacheControl, targeted: bool, exchange: &Exchange<'_>) -> Reason {
     let expires = !targeted && exchange.response.contains_key(EXPIRES);
     match freshness::stated(directives) {
         _ if directives.no_cache => Reason::NoCache,

@@ -31,7 +31,7 @@ impl VarySpec {
     ///
     /// # Errors
     /// [`VaryStar`] for `*`, a name that is none, and more or longer names than are kept.
-    pub fn of_response(request: &HeaderMap, response: &HeaderMap) -> Result<Self, VaryStar> {
+    pub fn from_response(request: &HeaderMap, response: &HeaderMap) -> Result<Self, VaryStar> {
         let mut spec = Self::default();
         for line in response.get_all(VARY) {
             for member in line.as_bytes().split(|byte| *byte == b',').map(<[u8]>::trim_ascii).filter(|member| !member.is_empty()) {
@@ -136,7 +136,7 @@ mod tests {
 
     fn of(lines: &[&str]) -> Result<VarySpec, VaryStar> {
         let response = headers(&lines.iter().map(|line| (VARY, *line)).collect::<Vec<_>>());
-        VarySpec::of_response(&HeaderMap::new(), &response)
+        VarySpec::from_response(&HeaderMap::new(), &response)
     }
 
     fn names(spec: &VarySpec) -> Vec<&str> {
@@ -179,7 +179,7 @@ mod tests {
         assert!(of(&[&"n".repeat(MAX_NAME_LEN)]).is_ok());
         assert_eq!(of(&[&"n".repeat(MAX_NAME_LEN + 1)]), Err(VaryStar));
         let full = headers(&[(VARY, &many(MAX_NAMES)), (CONTENT_ENCODING, "gzip")]);
-        assert_eq!(VarySpec::of_response(&HeaderMap::new(), &full), Err(VaryStar));
+        assert_eq!(VarySpec::from_response(&HeaderMap::new(), &full), Err(VaryStar));
     }
 
     #[test]
@@ -187,10 +187,10 @@ mod tests {
         let (plain, german) = (HeaderMap::new(), headers(&[(ACCEPT_LANGUAGE, "de")]));
         let coded = headers(&[(CONTENT_ENCODING, "gzip")]);
         let translated = headers(&[(CONTENT_LANGUAGE, "de"), (VARY, "x-a")]);
-        assert_eq!(names(&VarySpec::of_response(&plain, &coded).unwrap()), ["accept-encoding"]);
-        assert_eq!(names(&VarySpec::of_response(&plain, &translated).unwrap()), ["x-a"]);
-        assert_eq!(names(&VarySpec::of_response(&german, &translated).unwrap()), ["accept-language", "x-a"]);
-        assert!(VarySpec::of_response(&german, &plain).unwrap().is_empty());
+        assert_eq!(names(&VarySpec::from_response(&plain, &coded).unwrap()), ["accept-encoding"]);
+        assert_eq!(names(&VarySpec::from_response(&plain, &translated).unwrap()), ["x-a"]);
+        assert_eq!(names(&VarySpec::from_response(&german, &translated).unwrap()), ["accept-language", "x-a"]);
+        assert!(VarySpec::from_response(&german, &plain).unwrap().is_empty());
     }
 
     #[test]
@@ -238,7 +238,7 @@ mod tests {
         #[test]
         fn any_vary_is_read_without_a_panic(bytes in prop::collection::vec(any::<u8>(), 0..40)) {
             if let Ok(value) = HeaderValue::from_bytes(&bytes) {
-                let spec = VarySpec::of_response(&HeaderMap::new(), &HeaderMap::from_iter([(VARY, value)]));
+                let spec = VarySpec::from_response(&HeaderMap::new(), &HeaderMap::from_iter([(VARY, value)]));
                 prop_assert!(spec.is_ok_and(|spec| spec.names().len() <= MAX_NAMES) || bytes.iter().any(|byte| *byte != b','));
             }
         }

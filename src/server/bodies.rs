@@ -11,7 +11,7 @@ use http_body::{Body as HttpBody, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::time::Sleep;
 
-use super::connection_state::Busy;
+use super::connection_state::BusyGuard;
 use crate::semantics::body::{Body, BodyError};
 use crate::telemetry::metrics::Counter;
 
@@ -21,13 +21,13 @@ pub(super) struct RequestBody {
     limit: Duration,
     /// Made when a frame is waited for, and only then: most frames are there already.
     timer: Option<Pin<Box<Sleep>>>,
-    late: Arc<Counter>,
-    _busy: Busy,
+    timeouts: Arc<Counter>,
+    _busy: BusyGuard,
 }
 
 impl RequestBody {
-    pub(super) const fn new(incoming: Incoming, limit: Duration, late: Arc<Counter>, busy: Busy) -> Self {
-        Self { incoming, limit, timer: None, late, _busy: busy }
+    pub(super) const fn new(incoming: Incoming, limit: Duration, late: Arc<Counter>, busy: BusyGuard) -> Self {
+        Self { incoming, limit, timer: None, timeouts: late, _busy: busy }
     }
 }
 
@@ -43,7 +43,7 @@ impl HttpBody for RequestBody {
         }
         let timer = this.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep(this.limit)));
         ready!(timer.as_mut().poll(cx));
-        this.late.inc();
+        this.timeouts.inc();
         let error = io::Error::new(io::ErrorKind::TimedOut, "the client stopped sending its request body");
         Poll::Ready(Some(Err(error.into())))
     }
@@ -60,11 +60,11 @@ impl HttpBody for RequestBody {
 /// What we send. A type of its own, because a rider on [`Body`] would cost an allocation for each response.
 pub(super) struct ResponseBody {
     body: Body,
-    _busy: Busy,
+    _busy: BusyGuard,
 }
 
 impl ResponseBody {
-    pub(super) const fn new(body: Body, busy: Busy) -> Self {
+    pub(super) const fn new(body: Body, busy: BusyGuard) -> Self {
         Self { body, _busy: busy }
     }
 }

@@ -27,14 +27,14 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::bodies::{RequestBody, ResponseBody};
-use super::connection_state::{Arrival, Busy, State};
-use super::framing::Place;
-use super::socket::{Permit, Socket};
-use super::timeouts::{Limits, Order, Overdue, Patrol};
-use super::{Counters, Service, Settings};
+use super::connection_state::{Arrival, BusyGuard, ConnectionState};
+use super::framing::StreamPosition;
+use super::socket::{ConnectionPermit, Socket};
+use super::timeouts::{ConnectionTimer, Timeout, TimeoutLimits, TimerAction};
+use super::{ServerCounters, ServerSettings, Service};
 use crate::clock::Clock;
 use crate::semantics::body::Body;
-use crate::semantics::forward::Peer;
+use crate::semantics::forward::ClientPeer;
 
 /// hyper's own limit of headers. Setting it, even to the same number, makes hyper keep them on the heap.
 const HYPER_MAX_HEADERS: usize = 100;
@@ -54,10 +54,10 @@ const PING_WAIT: Duration = Duration::from_secs(20);
 const PENDING_RESETS: usize = 20;
 
 /// What all connections share.
-pub(super) struct Hub<S> {
+pub(super) struct ServerContext<S> {
     pub service: Arc<S>,
-    pub settings: Settings,
-    pub counters: Counters,
+    pub settings: ServerSettings,
+    pub counters: ServerCounters,
     pub clock: Clock,
     pub connections: TaskTracker,
     /// Nobody listens any more, and each answer is the last one of its connection: clients go elsewhere.
@@ -66,35 +66,35 @@ pub(super) struct Hub<S> {
     pub draining: AtomicBool,
     pub drain: CancellationToken,
     /// The grace is over.
-    pub cut: CancellationToken,
+    pub abort: CancellationToken,
     builder: auto::Builder<TokioExecutor>,
 }
 
-impl<S: Service> Hub<S> {
-    pub(super) fn new(settings: Settings, service: Arc<S>, counters: Counters, clock: Clock) -> Self {
+impl<S: Service> ServerContext<S> {
+    pub(super) fn new(settings: ServerSettings, service: Arc<S>, counters: ServerCounters, clock: Clock) -> Self {
         let builder = builder(&settings);
         let (drain, cut) = (CancellationToken::new(), CancellationToken::new());
         let (connections, leaving, draining) = (TaskTracker::new(), AtomicBool::new(false), AtomicBool::new(false));
-        Self { service, settings, counters, clock, connections, leaving, draining, drain, cut, builder }
+        Self { service, settings, counters, clock, connections, leaving, draining, drain, abort: cut, builder }
     }
 }
 
 /// What the requests of one connection share.
-struct Link<S> {
-    hub: Arc<Hub<S>>,
-    state: Arc<State>,
+struct ConnectionContext<S> {
+    server: Arc<ServerContext<S>>,
+    state: Arc<ConnectionState>,
     addr: IpAddr,
     trusted: bool,
 }
 
-impl<S> Link<S> {
-    fn new(hub: Arc<Hub<S>>, state: Arc<State>, addr: IpAddr) -> Self {
+impl<S> ConnectionContext<S> {
+    fn new(hub: Arc<ServerContext<S>>, state: Arc<ConnectionState>, addr: IpAddr) -> Self {
         let trusted = hub.settings.trusted_proxies.iter().any(|network| network.contains(addr));
-        Self { hub, state, addr, trusted }
+        Self { server: hub, state, addr, trusted }
     }
 }
 
-fn builder(settings: &Settings) -> auto::Builder<TokioExecutor> {
+fn builder(settings: &ServerSettings) -> auto::Builder<TokioExecutor> {
     let mut builder = auto::Builder::new(TokioExecutor::new());
     let mut http1 = builder.http1();
     // `pipeline_flush` stays off: it lifts the limit on what is buffered for a client that reads slowly.
@@ -122,47 +122,47 @@ fn builder(settings: &Settings) -> auto::Builder<TokioExecutor> {
     builder
 }
 
-const fn limits(settings: &Settings) -> Limits {
-    Limits { head: settings.header_timeout, idle: settings.idle_timeout, write: settings.write_timeout }
+const fn limits(settings: &ServerSettings) -> TimeoutLimits {
+    TimeoutLimits { head: settings.header_timeout, idle: settings.idle_timeout, write: settings.write_timeout }
 }
 
-enum End {
+enum ConnectionEnd {
     Closed(Result<(), Box<dyn std::error::Error + Send + Sync>>),
-    Overdue(Overdue),
-    Cut,
+    TimedOut(Timeout),
+    Aborted,
 }
 
 /// Serves a connection until either side ends it.
-pub(super) async fn serve<S: Service>(hub: Arc<Hub<S>>, stream: TcpStream, addr: IpAddr, permit: Permit) {
-    let state = Arc::new(State::default());
-    let link = Arc::new(Link::new(Arc::clone(&hub), Arc::clone(&state), addr));
+pub(super) async fn serve<S: Service>(hub: Arc<ServerContext<S>>, stream: TcpStream, addr: IpAddr, permit: ConnectionPermit) {
+    let state = Arc::new(ConnectionState::default());
+    let link = Arc::new(ConnectionContext::new(Arc::clone(&hub), Arc::clone(&state), addr));
     let io = TokioIo::new(Socket::new(stream, Arc::clone(&state), permit));
     // The arrival is noted here and not in the future, which HTTP/2 runs in another task.
     let service = service_fn(move |request: Request<Incoming>| {
         let (arrival, version) = (link.state.begin(), request.version());
-        let verdict = judge(&link.hub, &arrival, request);
-        answer(Arc::clone(&link), arrival.busy, verdict, version)
+        let verdict = check_request(&link.server, &arrival, request);
+        respond(Arc::clone(&link), arrival.busy, verdict, version)
     });
     let mut connection = pin!(hub.builder.serve_connection_with_upgrades(io, service));
 
-    let mut patrol = Patrol::new(limits(&hub.settings), hub.clock.clone(), &state);
+    let mut patrol = ConnectionTimer::new(limits(&hub.settings), hub.clock.clone(), &state);
     let mut timer = pin!(tokio::time::sleep(Duration::ZERO));
     let mut drain = pin!(hub.drain.cancelled());
-    let mut cut = pin!(hub.cut.cancelled());
+    let mut cut = pin!(hub.abort.cancelled());
     // Of the drain it needs to be told only once; the flag says the rest. This spares each turn a lock that all connections share.
     let (mut listening, mut rang, mut draining, mut retired) = (false, true, false, false);
 
     let end = poll_fn(|cx| {
         loop {
             if let Poll::Ready(result) = connection.as_mut().poll(cx) {
-                return Poll::Ready(End::Closed(result));
+                return Poll::Ready(ConnectionEnd::Closed(result));
             }
             if !listening {
                 listening = true;
                 let _ = drain.as_mut().poll(cx);
             }
             if draining && cut.as_mut().poll(cx).is_ready() {
-                return Poll::Ready(End::Cut);
+                return Poll::Ready(ConnectionEnd::Aborted);
             }
             if !draining && hub.draining.load(Ordering::Acquire) {
                 (draining, rang) = (true, true);
@@ -170,96 +170,96 @@ pub(super) async fn serve<S: Service>(hub: Arc<Hub<S>>, stream: TcpStream, addr:
                 connection.as_mut().graceful_shutdown();
                 continue;
             }
-            match patrol.inspect(&state, rang || timer.is_elapsed(), draining || retired) {
-                Order::Rest => return Poll::Pending,
-                Order::Ring(after) => {
+            match patrol.next_action(&state, rang || timer.is_elapsed(), draining || retired) {
+                TimerAction::Wait => return Poll::Pending,
+                TimerAction::SetTimer(after) => {
                     timer.set(tokio::time::sleep(after));
                     rang = timer.as_mut().poll(cx).is_ready();
                     if !rang {
                         return Poll::Pending;
                     }
                 }
-                Order::Probe => state.ask_probe(),
-                Order::Retire => {
+                TimerAction::Probe => state.ask_probe(),
+                TimerAction::Retire => {
                     retired = true;
                     hub.counters.idle_closed.inc();
                     connection.as_mut().graceful_shutdown();
                 }
-                Order::End(overdue) => return Poll::Ready(End::Overdue(overdue)),
+                TimerAction::Close(overdue) => return Poll::Ready(ConnectionEnd::TimedOut(overdue)),
             }
         }
     })
     .await;
-    note(&end, &state, &hub.counters);
+    record_end(&end, &state, &hub.counters);
     // After an upgrade the socket lives on, as a tunnel.
-    state.set_place(Place::Opaque);
+    state.set_position(StreamPosition::Opaque);
 }
 
-fn note(end: &End, state: &State, counters: &Counters) {
+fn record_end(end: &ConnectionEnd, state: &ConnectionState, counters: &ServerCounters) {
     match end {
         // hyper closes amid a head only when it has refused it. Its reason is lost when the client does not close after us.
-        End::Overdue(Overdue::Close) if state.is_amid_head() => counters.head_refused.inc(),
-        End::Closed(Ok(())) | End::Cut | End::Overdue(Overdue::Idle | Overdue::Close) => {}
-        End::Closed(Err(error)) => {
+        ConnectionEnd::TimedOut(Timeout::Close) if state.is_in_head() => counters.head_errors.inc(),
+        ConnectionEnd::Closed(Ok(())) | ConnectionEnd::Aborted | ConnectionEnd::TimedOut(Timeout::Idle | Timeout::Close) => {}
+        ConnectionEnd::Closed(Err(error)) => {
             let cause = error.downcast_ref::<hyper::Error>();
             if cause.is_some_and(|cause| cause.is_parse() || cause.is_parse_too_large()) {
-                counters.head_refused.inc();
+                counters.head_errors.inc();
             }
             tracing::debug!(%error, "a client's connection ended with an error");
         }
-        End::Overdue(Overdue::Head) => counters.header_timeouts.inc(),
-        End::Overdue(Overdue::Write) => counters.write_timeouts.inc(),
+        ConnectionEnd::TimedOut(Timeout::Head) => counters.header_timeouts.inc(),
+        ConnectionEnd::TimedOut(Timeout::Write) => counters.write_timeouts.inc(),
     }
 }
 
 /// A request that may go to the service, or what it is refused with.
 #[expect(clippy::large_enum_variant, reason = "a box would cost an allocation for each request")]
-enum Verdict {
+enum RequestCheck {
     Admitted(Request<Body>),
     Refused(StatusCode, &'static str),
 }
 
 /// Looks at a request before the service does. Everything here happens before a future is made: each layer of futures would move
 /// the request once more.
-fn judge<S>(hub: &Hub<S>, arrival: &Arrival, request: Request<Incoming>) -> Verdict {
+fn check_request<S>(hub: &ServerContext<S>, arrival: &Arrival, request: Request<Incoming>) -> RequestCheck {
     if arrival.flawed {
         // SECURITY: request smuggling. RFC 9112 section 6.1 allows to reject such a message, and to close is a must.
         hub.counters.framing_errors.inc();
-        return Verdict::Refused(StatusCode::BAD_REQUEST, "both Content-Length and Transfer-Encoding");
+        return RequestCheck::Refused(StatusCode::BAD_REQUEST, "both Content-Length and Transfer-Encoding");
     }
     if request.headers().len() > hub.settings.max_headers {
         // HTTP/1 does not get here: hyper counts there. In HTTP/2 it knows only the size of the list.
-        hub.counters.head_refused.inc();
-        return Verdict::Refused(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "too many header fields");
+        hub.counters.head_errors.inc();
+        return RequestCheck::Refused(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "too many header fields");
     }
-    Verdict::Admitted(request.map(|incoming| admit(incoming, hub, &arrival.busy)))
+    RequestCheck::Admitted(request.map(|incoming| request_body(incoming, hub, &arrival.busy)))
 }
 
-async fn answer<S: Service>(
-    link: Arc<Link<S>>,
-    busy: Busy,
-    verdict: Verdict,
+async fn respond<S: Service>(
+    link: Arc<ConnectionContext<S>>,
+    busy: BusyGuard,
+    verdict: RequestCheck,
     version: Version,
 ) -> Result<Response<ResponseBody>, Infallible> {
-    let service = &link.hub.service;
+    let service = &link.server.service;
     let mut response = match verdict {
-        Verdict::Refused(status, why) => refuse(&**service, version, status, why),
-        Verdict::Admitted(request) => {
-            let peer = Peer { addr: link.addr, trusted: link.trusted };
+        RequestCheck::Refused(status, why) => refuse(&**service, version, status, why),
+        RequestCheck::Admitted(request) => {
+            let peer = ClientPeer { addr: link.addr, trusted: link.trusted };
             match AssertUnwindSafe(service.call(request, peer)).catch_unwind().await {
                 Ok(response) => response,
-                Err(panic) => panicked(&link.hub, &*panic),
+                Err(panic) => panicked(&link.server, &*panic),
             }
         }
     };
-    if link.hub.leaving.load(Ordering::Relaxed) && version < Version::HTTP_2 && response.status() != StatusCode::SWITCHING_PROTOCOLS {
+    if link.server.leaving.load(Ordering::Relaxed) && version < Version::HTTP_2 && response.status() != StatusCode::SWITCHING_PROTOCOLS {
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
     Ok(response.map(|body| ResponseBody::new(body, busy)))
 }
 
 #[cold]
-fn panicked<S: Service>(hub: &Hub<S>, panic: &(dyn Any + Send)) -> Response<Body> {
+fn panicked<S: Service>(hub: &ServerContext<S>, panic: &(dyn Any + Send)) -> Response<Body> {
     hub.counters.panics.inc();
     tracing::error!(panic = text(panic), "a request made the service panic; this is a bug");
     hub.service.refuse(StatusCode::INTERNAL_SERVER_ERROR, "the service panicked")
@@ -274,7 +274,7 @@ fn refuse<S: Service>(service: &S, version: Version, status: StatusCode, why: &'
     response
 }
 
-fn admit<S>(incoming: Incoming, hub: &Hub<S>, busy: &Busy) -> Body {
+fn request_body<S>(incoming: Incoming, hub: &ServerContext<S>, busy: &BusyGuard) -> Body {
     if incoming.is_end_stream() {
         return Body::empty();
     }

@@ -6,17 +6,17 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed};
 
-use super::framing::{Place, Progress};
+use super::framing::{RequestProgress, StreamPosition};
 
 /// The shared state of one connection.
 #[derive(Debug, Default)]
-pub(super) struct State {
+pub(super) struct ConnectionState {
     /// Requests handed to the service.
     served: AtomicU32,
     /// Request and response messages that are under way.
     open: AtomicU32,
-    /// A [`Place`].
-    place: AtomicU8,
+    /// A [`StreamPosition`].
+    position: AtomicU8,
     /// One more than the number of the request that carries both `Content-Length` and `Transfer-Encoding`; 0 when there is none.
     flawed: AtomicU64,
     /// The client's socket takes no bytes at the moment, and how often it has begun to take them again.
@@ -30,7 +30,7 @@ pub(super) struct State {
 
 /// What a connection is doing; each has its own limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Stage {
+pub(super) enum ConnectionStage {
     /// No byte of the next request has come.
     Idle,
     /// A part of a request's head has come.
@@ -47,24 +47,24 @@ pub(super) enum Stage {
 
 /// A stage, and which one of its kind: when a mark changes, its time begins anew.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Mark {
-    pub stage: Stage,
+pub(super) struct StageMark {
+    pub stage: ConnectionStage,
     count: u32,
 }
 
 /// A request that has just been handed over.
 #[derive(Debug)]
 pub(super) struct Arrival {
-    pub busy: Busy,
+    pub busy: BusyGuard,
     /// It carries both `Content-Length` and `Transfer-Encoding`.
     pub flawed: bool,
 }
 
 /// Keeps the connection busy until it is dropped.
 #[derive(Debug)]
-pub(super) struct Busy(Arc<State>);
+pub(super) struct BusyGuard(Arc<ConnectionState>);
 
-impl State {
+impl ConnectionState {
     /// Notes a request. Called on the connection's own task only, so that plain stores do for what no other task writes.
     pub(super) fn begin(self: &Arc<Self>) -> Arrival {
         let number = self.served.load(Relaxed);
@@ -74,49 +74,49 @@ impl State {
     }
 
     /// Notes one more message under way.
-    pub(super) fn busy(self: &Arc<Self>) -> Busy {
+    pub(super) fn busy(self: &Arc<Self>) -> BusyGuard {
         self.open.fetch_add(1, Relaxed);
-        Busy(Arc::clone(self))
+        BusyGuard(Arc::clone(self))
     }
 
-    pub(super) fn progress(&self) -> Progress {
-        Progress { served: self.served.load(Relaxed), busy: self.open.load(Relaxed) > 0 }
+    pub(super) fn progress(&self) -> RequestProgress {
+        RequestProgress { served: self.served.load(Relaxed), busy: self.open.load(Relaxed) > 0 }
     }
 
-    pub(super) fn mark(&self) -> Mark {
+    pub(super) fn mark(&self) -> StageMark {
         let busy = self.open.load(Relaxed) > 0;
         let stage = if self.lingering.load(Relaxed) {
-            Stage::Lingering
+            ConnectionStage::Lingering
         } else if self.blocked.load(Relaxed) {
-            return Mark { stage: Stage::Blocked, count: self.unblocked.load(Relaxed) };
+            return StageMark { stage: ConnectionStage::Blocked, count: self.unblocked.load(Relaxed) };
         } else if busy {
-            Stage::Busy
+            ConnectionStage::Busy
         } else {
-            match self.place.load(Relaxed) {
-                place if place == Place::Head as u8 => Stage::Head,
-                place if place == Place::Opaque as u8 => Stage::Quiet,
-                _ => Stage::Idle,
+            match self.position.load(Relaxed) {
+                place if place == StreamPosition::Head as u8 => ConnectionStage::Head,
+                place if place == StreamPosition::Opaque as u8 => ConnectionStage::Quiet,
+                _ => ConnectionStage::Idle,
             }
         };
-        Mark { stage, count: self.served.load(Relaxed) }
+        StageMark { stage, count: self.served.load(Relaxed) }
     }
 
-    pub(super) fn set_place(&self, place: Place) {
-        self.place.store(place as u8, Relaxed);
+    pub(super) fn set_position(&self, place: StreamPosition) {
+        self.position.store(place as u8, Relaxed);
     }
 
     pub(super) fn is_opaque(&self) -> bool {
-        self.place.load(Relaxed) == Place::Opaque as u8
+        self.position.load(Relaxed) == StreamPosition::Opaque as u8
     }
 
-    pub(super) fn is_amid_head(&self) -> bool {
-        self.place.load(Relaxed) == Place::Head as u8
+    pub(super) fn is_in_head(&self) -> bool {
+        self.position.load(Relaxed) == StreamPosition::Head as u8
     }
 
     /// Whether the last byte read was inside a message, so that more of it may be on its way.
     pub(super) fn is_inside_message(&self) -> bool {
-        let place = self.place.load(Relaxed);
-        place == Place::Head as u8 || place == Place::Body as u8
+        let place = self.position.load(Relaxed);
+        place == StreamPosition::Head as u8 || place == StreamPosition::Body as u8
     }
 
     pub(super) fn set_flawed(&self, number: u32) {
@@ -145,14 +145,14 @@ impl State {
     }
 }
 
-impl Busy {
+impl BusyGuard {
     /// Another one on the same connection.
     pub(super) fn another(&self) -> Self {
         self.0.busy()
     }
 }
 
-impl Drop for Busy {
+impl Drop for BusyGuard {
     fn drop(&mut self) {
         self.0.open.fetch_sub(1, Relaxed);
     }

@@ -7,14 +7,14 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::Service;
-use super::connection::Hub;
+use super::connection::ServerContext;
 
 /// How long connections that are cut have to notice it. They only drop what they hold.
-const CUTTING: Duration = Duration::from_secs(1);
+const ABORT_GRACE: Duration = Duration::from_secs(1);
 
 /// How long connections that have nothing under way may stay, for a request that is on its way already. A proxy in front that finds a kept
 /// connection closed under a write must not send it again; told by an answer, or by a refused connection, it goes elsewhere.
-const LINGER: Duration = Duration::from_millis(300);
+const IDLE_LINGER: Duration = Duration::from_millis(300);
 
 /// How a server ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,7 +24,7 @@ pub struct Drained {
     /// Tasks (mutations, fills, tunnels) that were still running then. They end with the process.
     pub tasks: usize,
     /// How long it took.
-    pub took: Duration,
+    pub duration: Duration,
 }
 
 impl Drained {
@@ -36,12 +36,12 @@ impl Drained {
 }
 
 /// Lets connections and `tasks` finish, and cuts what is left after the grace.
-pub(super) async fn drain<S: Service>(hub: &Hub<S>, tasks: &TaskTracker) -> Drained {
+pub(super) async fn drain<S: Service>(hub: &ServerContext<S>, tasks: &TaskTracker) -> Drained {
     let began = hub.clock.now();
     hub.leaving.store(true, Ordering::Relaxed);
     hub.connections.close();
     // Of a short grace no more than a quarter.
-    let _ = tokio::time::timeout(LINGER.min(hub.settings.drain / 4), hub.connections.wait()).await;
+    let _ = tokio::time::timeout(IDLE_LINGER.min(hub.settings.drain / 4), hub.connections.wait()).await;
     hub.draining.store(true, Ordering::Release);
     hub.drain.cancel();
     let all = async {
@@ -54,12 +54,12 @@ pub(super) async fn drain<S: Service>(hub: &Hub<S>, tasks: &TaskTracker) -> Drai
     let (mut connections, mut left) = (0, 0);
     if !finished {
         (connections, left) = (hub.connections.len(), tasks.len());
-        hub.counters.cut.add(connections as u64);
+        hub.counters.aborted.add(connections as u64);
         tracing::warn!(connections, tasks = left, "the grace is over; what is still under way is cut");
-        hub.cut.cancel();
-        let _ = tokio::time::timeout(CUTTING, hub.connections.wait()).await;
+        hub.abort.cancel();
+        let _ = tokio::time::timeout(ABORT_GRACE, hub.connections.wait()).await;
     }
-    Drained { connections, tasks: left, took: hub.clock.now().saturating_duration_since(began) }
+    Drained { connections, tasks: left, duration: hub.clock.now().saturating_duration_since(began) }
 }
 
 /// Turns signals into a shutdown: the first SIGTERM or SIGINT cancels `shutdown`, and at the second one this returns, for the

@@ -1,6 +1,6 @@
 //! Watches the bytes of HTTP/1 request heads go by, for what hyper does not tell.
 //!
-//! Owns two findings: where in a message the connection is (see [`Place`]), and whether a head carried both `Content-Length`
+//! Owns two findings: where in a message the connection is (see [`StreamPosition`]), and whether a head carried both `Content-Length`
 //! and `Transfer-Encoding`. hyper drops the length of such a message and serves it; we refuse it (RFC 9112 section 6.1).
 //! It parses nothing else and changes nothing: hyper stays the parser. It must not know sockets, timers or services.
 
@@ -10,11 +10,11 @@ use memchr::memchr_iter;
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// How much of a line is kept when a read ends inside it: the longest name and a length with much white space.
-const KEPT: usize = 64;
+const KEPT_BYTES: usize = 64;
 
 /// Where in the stream of messages the last byte read was.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Place {
+pub(super) enum StreamPosition {
     /// Between two messages.
     Between = 0,
     /// Inside a head.
@@ -27,7 +27,7 @@ pub(super) enum Place {
 
 /// What the server has done with the connection's requests when bytes arrive.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Progress {
+pub(super) struct RequestProgress {
     /// Requests handed to the service so far.
     pub served: u32,
     /// Whether one of them is still being read or answered.
@@ -43,20 +43,20 @@ pub(super) struct Progress {
 /// the message gets new framing on its way to the app.
 #[derive(Debug)]
 pub(super) struct Scanner {
-    at: At,
+    state: ScanState,
     /// The number of the head that is being watched, counted as the service's calls are.
     head: u32,
     /// Whether the request line has been seen: empty lines before it mean nothing (RFC 9112 section 2.2).
     started: bool,
     length: Length,
-    coded: bool,
+    transfer_encoded: bool,
     /// The start of the line that the last read ended in, and how long that line is so far.
-    kept: [u8; KEPT],
+    line_start: [u8; KEPT_BYTES],
     line: usize,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum At {
+enum ScanState {
     Preface(usize),
     Head,
     Body(u64),
@@ -73,41 +73,49 @@ enum Length {
 
 impl Scanner {
     pub(super) const fn new() -> Self {
-        Self { at: At::Preface(0), head: 0, started: false, length: Length::Absent, coded: false, kept: [0; KEPT], line: 0 }
+        Self {
+            state: ScanState::Preface(0),
+            head: 0,
+            started: false,
+            length: Length::Absent,
+            transfer_encoded: false,
+            line_start: [0; KEPT_BYTES],
+            line: 0,
+        }
     }
 
     /// Looks at the bytes of one read. Returns the number of the request that carries both headers, when its head ends here.
-    pub(super) fn feed(&mut self, mut bytes: &[u8], progress: Progress) -> Option<u32> {
-        if self.at == At::Blind && progress.served > self.head && !progress.busy {
+    pub(super) fn feed(&mut self, mut bytes: &[u8], progress: RequestProgress) -> Option<u32> {
+        if self.state == ScanState::Blind && progress.served > self.head && !progress.busy {
             self.head = progress.served;
-            self.at = At::Head;
+            self.state = ScanState::Head;
         }
         let mut flawed = None;
         while !bytes.is_empty() {
-            match self.at {
-                At::Opaque | At::Blind => break,
-                At::Head => bytes = self.head(bytes, &mut flawed),
-                At::Body(left) => {
+            match self.state {
+                ScanState::Opaque | ScanState::Blind => break,
+                ScanState::Head => bytes = self.head(bytes, &mut flawed),
+                ScanState::Body(left) => {
                     let here = usize::try_from(left).map_or(bytes.len(), |left| left.min(bytes.len()));
                     let left = left - here as u64;
-                    self.at = if left == 0 { At::Head } else { At::Body(left) };
+                    self.state = if left == 0 { ScanState::Head } else { ScanState::Body(left) };
                     bytes = &bytes[here..];
                 }
-                At::Preface(matched) => bytes = self.preface(bytes, matched),
+                ScanState::Preface(matched) => bytes = self.preface(bytes, matched),
             }
         }
         flawed
     }
 
     /// Where the last byte was.
-    pub(super) const fn place(&self) -> Place {
-        match self.at {
-            At::Preface(0) => Place::Between,
-            At::Preface(_) => Place::Head,
-            At::Head if self.started || self.line > 0 => Place::Head,
-            At::Head => Place::Between,
-            At::Body(_) | At::Blind => Place::Body,
-            At::Opaque => Place::Opaque,
+    pub(super) const fn position(&self) -> StreamPosition {
+        match self.state {
+            ScanState::Preface(0) => StreamPosition::Between,
+            ScanState::Preface(_) => StreamPosition::Head,
+            ScanState::Head if self.started || self.line > 0 => StreamPosition::Head,
+            ScanState::Head => StreamPosition::Between,
+            ScanState::Body(_) | ScanState::Blind => StreamPosition::Body,
+            ScanState::Opaque => StreamPosition::Opaque,
         }
     }
 
@@ -116,11 +124,11 @@ impl Scanner {
         let rest = &PREFACE[matched..];
         let common = bytes.iter().zip(rest).take_while(|(a, b)| a == b).count();
         if common == rest.len() {
-            self.at = At::Opaque;
+            self.state = ScanState::Opaque;
         } else if common == bytes.len() {
-            self.at = At::Preface(matched + common);
+            self.state = ScanState::Preface(matched + common);
         } else {
-            self.at = At::Head;
+            self.state = ScanState::Head;
             // What matched was the start of a head after all.
             let mut flawed = None;
             self.head(&PREFACE[..matched], &mut flawed);
@@ -139,24 +147,24 @@ impl Scanner {
             let ended = if self.line == 0 {
                 self.line(piece)
             } else {
-                self.keep(piece);
-                let (kept, line) = (self.kept, self.line);
+                self.keep_line_start(piece);
+                let (kept, line) = (self.line_start, self.line);
                 self.line = 0;
-                if line > KEPT { self.cut_line(&kept) } else { self.line(&kept[..line]) }
+                if line > KEPT_BYTES { self.cut_line(&kept) } else { self.line(&kept[..line]) }
             };
             if ended {
                 self.finish(flawed);
                 return &bytes[start..];
             }
         }
-        self.keep(&bytes[start..]);
+        self.keep_line_start(&bytes[start..]);
         &[]
     }
 
-    fn keep(&mut self, piece: &[u8]) {
-        if self.line < KEPT {
-            let room = piece.len().min(KEPT - self.line);
-            self.kept[self.line..self.line + room].copy_from_slice(&piece[..room]);
+    fn keep_line_start(&mut self, piece: &[u8]) {
+        if self.line < KEPT_BYTES {
+            let room = piece.len().min(KEPT_BYTES - self.line);
+            self.line_start[self.line..self.line + room].copy_from_slice(&piece[..room]);
         }
         self.line = self.line.saturating_add(piece.len());
     }
@@ -187,28 +195,28 @@ impl Scanner {
                     self.length = parse_length(value);
                 }
             }
-            b't' => self.coded |= after_name(line, b"transfer-encoding:").is_some(),
+            b't' => self.transfer_encoded |= after_name(line, b"transfer-encoding:").is_some(),
             _ => {}
         }
         false
     }
 
     fn finish(&mut self, flawed: &mut Option<u32>) {
-        if self.coded && self.length != Length::Absent {
+        if self.transfer_encoded && self.length != Length::Absent {
             *flawed = Some(self.head);
         }
-        self.at = match self.length {
-            _ if self.coded => At::Blind,
-            Length::Unclear => At::Blind,
-            Length::Absent | Length::Bytes(0) => At::Head,
-            Length::Bytes(length) => At::Body(length),
+        self.state = match self.length {
+            _ if self.transfer_encoded => ScanState::Blind,
+            Length::Unclear => ScanState::Blind,
+            Length::Absent | Length::Bytes(0) => ScanState::Head,
+            Length::Bytes(length) => ScanState::Body(length),
         };
-        if self.at != At::Blind {
+        if self.state != ScanState::Blind {
             self.head = self.head.wrapping_add(1);
         }
         self.started = false;
         self.length = Length::Absent;
-        self.coded = false;
+        self.transfer_encoded = false;
     }
 }
 
@@ -231,7 +239,7 @@ fn parse_length(value: &[u8]) -> Length {
 mod tests {
     use super::*;
 
-    const FRESH: Progress = Progress { served: 0, busy: false };
+    const FRESH: RequestProgress = RequestProgress { served: 0, busy: false };
 
     fn flawed(bytes: &[u8]) -> Option<u32> {
         Scanner::new().feed(bytes, FRESH)
@@ -263,7 +271,7 @@ mod tests {
                     .into_iter()
                     .fold(None, |found, piece| scanner.feed(piece, FRESH).or(found));
                 assert_eq!(found, Some(2), "split at {first} and {second}");
-                assert_eq!(scanner.place(), Place::Body);
+                assert_eq!(scanner.position(), StreamPosition::Body);
             }
         }
     }
@@ -274,7 +282,7 @@ mod tests {
         let message = format!("POST / HTTP/1.1\r\ncontent-length: {}\r\n\r\n{body}", body.len());
         let mut scanner = Scanner::new();
         assert_eq!(scanner.feed(message.as_bytes(), FRESH), None);
-        assert_eq!(scanner.place(), Place::Between);
+        assert_eq!(scanner.position(), StreamPosition::Between);
     }
 
     #[test]
@@ -282,22 +290,22 @@ mod tests {
         let mut scanner = Scanner::new();
         let bad = b"POST / HTTP/1.1\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n";
         assert_eq!(scanner.feed(b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n", FRESH), None);
-        assert_eq!(scanner.feed(bad, Progress { served: 1, busy: true }), None, "these are bytes of the body");
-        assert_eq!(scanner.feed(bad, Progress { served: 1, busy: false }), Some(1));
+        assert_eq!(scanner.feed(bad, RequestProgress { served: 1, busy: true }), None, "these are bytes of the body");
+        assert_eq!(scanner.feed(bad, RequestProgress { served: 1, busy: false }), Some(1));
     }
 
     #[test]
     fn places_tell_idle_from_a_half_sent_head() {
         let mut scanner = Scanner::new();
-        assert_eq!(scanner.place(), Place::Between);
+        assert_eq!(scanner.position(), StreamPosition::Between);
         scanner.feed(b"P", FRESH);
-        assert_eq!(scanner.place(), Place::Head);
+        assert_eq!(scanner.position(), StreamPosition::Head);
         scanner.feed(b"UT / HTTP/1.1\r\n", FRESH);
-        assert_eq!(scanner.place(), Place::Head);
+        assert_eq!(scanner.position(), StreamPosition::Head);
         scanner.feed(b"\r\n", FRESH);
-        assert_eq!(scanner.place(), Place::Between);
+        assert_eq!(scanner.position(), StreamPosition::Between);
         scanner.feed(b"\r\n", FRESH);
-        assert_eq!(scanner.place(), Place::Between, "an empty line between requests is not a request");
+        assert_eq!(scanner.position(), StreamPosition::Between, "an empty line between requests is not a request");
     }
 
     #[test]
@@ -305,7 +313,7 @@ mod tests {
         let mut scanner = Scanner::new();
         scanner.feed(&PREFACE[..10], FRESH);
         scanner.feed(&PREFACE[10..], FRESH);
-        assert_eq!(scanner.place(), Place::Opaque);
+        assert_eq!(scanner.position(), StreamPosition::Opaque);
         assert_eq!(scanner.feed(b"x\r\ncontent-length:1\r\ntransfer-encoding:x\r\n\r\n", FRESH), None);
     }
 }

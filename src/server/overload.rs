@@ -11,10 +11,10 @@ use super::Service;
 use crate::semantics::body::Body;
 
 /// How long a refused client may take to read its answer.
-const PATIENCE: Duration = Duration::from_secs(1);
+const REFUSAL_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Tells the client that the server is full, and closes.
-pub(super) async fn turn_away<S: Service>(mut stream: TcpStream, service: &S) {
+pub(super) async fn reject<S: Service>(mut stream: TcpStream, service: &S) {
     let answer = render(service.refuse(StatusCode::SERVICE_UNAVAILABLE, "too many connections"));
     let told = async {
         stream.write_all(&answer).await?;
@@ -25,7 +25,7 @@ pub(super) async fn turn_away<S: Service>(mut stream: TcpStream, service: &S) {
         std::io::Result::Ok(())
     };
     // A client that does not listen has been told as well as can be.
-    let _ = tokio::time::timeout(PATIENCE, told).await;
+    let _ = tokio::time::timeout(REFUSAL_TIMEOUT, told).await;
 }
 
 fn render(response: Response<Body>) -> Vec<u8> {

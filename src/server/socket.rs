@@ -1,6 +1,6 @@
 //! The client's socket as hyper sees it: watched for framing, for a client that stops reading, and closed with care.
 //!
-//! It notes what it sees in the connection's [`State`] and decides nothing. It must stay cheap: it runs for every read and
+//! It notes what it sees in the connection's [`ConnectionState`] and decides nothing. It must stay cheap: it runs for every read and
 //! write of every request.
 
 use std::io::{self, IoSlice};
@@ -12,17 +12,17 @@ use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
-use super::connection_state::State;
-use super::framing::{Place, Scanner};
+use super::connection_state::ConnectionState;
+use super::framing::{Scanner, StreamPosition};
 
 /// How much a client may still send after we have closed our side. More, and it is cut off.
 const LINGER_BYTES: usize = 1 << 20;
 
 /// A place among the open connections, given back when the socket closes (after a tunnel, too).
 #[derive(Debug)]
-pub(super) struct Permit(Arc<AtomicUsize>);
+pub(super) struct ConnectionPermit(Arc<AtomicUsize>);
 
-impl Permit {
+impl ConnectionPermit {
     /// Takes a place, unless `max` are taken.
     pub(super) fn take(open: &Arc<AtomicUsize>, max: usize) -> Option<Self> {
         let permit = Self(Arc::clone(open));
@@ -32,7 +32,7 @@ impl Permit {
     }
 }
 
-impl Drop for Permit {
+impl Drop for ConnectionPermit {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }
@@ -42,17 +42,17 @@ impl Drop for Permit {
 #[derive(Debug)]
 pub(super) struct Socket {
     stream: TcpStream,
-    state: Arc<State>,
+    state: Arc<ConnectionState>,
     scanner: Scanner,
     /// What was last told to the state: most reads begin and end between two messages.
-    place: Place,
+    position: StreamPosition,
     blocked: bool,
-    closed: Closed,
-    _permit: Permit,
+    closed: CloseState,
+    _permit: ConnectionPermit,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Closed {
+enum CloseState {
     No,
     ByClient,
     /// By us; so many bytes of the client's are still tolerated.
@@ -60,30 +60,30 @@ enum Closed {
 }
 
 impl Socket {
-    pub(super) const fn new(stream: TcpStream, state: Arc<State>, permit: Permit) -> Self {
+    pub(super) const fn new(stream: TcpStream, state: Arc<ConnectionState>, permit: ConnectionPermit) -> Self {
         let scanner = Scanner::new();
-        Self { stream, state, scanner, place: Place::Between, blocked: false, closed: Closed::No, _permit: permit }
+        Self { stream, state, scanner, position: StreamPosition::Between, blocked: false, closed: CloseState::No, _permit: permit }
     }
 
-    fn saw(&mut self, bytes: &[u8]) {
+    fn on_read(&mut self, bytes: &[u8]) {
         if bytes.is_empty() {
-            self.closed = Closed::ByClient;
+            self.closed = CloseState::ByClient;
             return;
         }
-        if self.place == Place::Opaque || self.state.is_opaque() {
+        if self.position == StreamPosition::Opaque || self.state.is_opaque() {
             return;
         }
         if let Some(number) = self.scanner.feed(bytes, self.state.progress()) {
             self.state.set_flawed(number);
         }
-        let place = self.scanner.place();
-        if place != self.place {
-            self.place = place;
-            self.state.set_place(place);
+        let place = self.scanner.position();
+        if place != self.position {
+            self.position = place;
+            self.state.set_position(place);
         }
     }
 
-    fn wrote<T>(&mut self, result: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+    fn on_write<T>(&mut self, result: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         if result.is_pending() {
             if !self.blocked {
                 self.blocked = true;
@@ -102,7 +102,7 @@ impl AsyncRead for Socket {
         let this = self.get_mut();
         let before = buf.filled().len();
         ready!(Pin::new(&mut this.stream).poll_read(cx, buf))?;
-        this.saw(&buf.filled()[before..]);
+        this.on_read(&buf.filled()[before..]);
         Poll::Ready(Ok(()))
     }
 }
@@ -111,13 +111,13 @@ impl AsyncWrite for Socket {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         let result = Pin::new(&mut this.stream).poll_write(cx, buf);
-        this.wrote(result)
+        this.on_write(result)
     }
 
     fn poll_write_vectored(self: Pin<&mut Self>, cx: &mut Context<'_>, bufs: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         let result = Pin::new(&mut this.stream).poll_write_vectored(cx, bufs);
-        this.wrote(result)
+        this.on_write(result)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -140,10 +140,10 @@ impl AsyncWrite for Socket {
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         let mut left = match this.closed {
-            Closed::ByUs(left) => left,
+            CloseState::ByUs(left) => left,
             already => {
                 ready!(Pin::new(&mut this.stream).poll_shutdown(cx))?;
-                if already == Closed::ByClient || this.state.is_opaque() || !this.state.is_inside_message() {
+                if already == CloseState::ByClient || this.state.is_opaque() || !this.state.is_inside_message() {
                     return Poll::Ready(Ok(()));
                 }
                 this.state.set_lingering();
@@ -152,7 +152,7 @@ impl AsyncWrite for Socket {
         };
         let mut scratch = [0; 4096];
         while left > 0 {
-            this.closed = Closed::ByUs(left);
+            this.closed = CloseState::ByUs(left);
             let mut buf = ReadBuf::new(&mut scratch);
             match ready!(Pin::new(&mut this.stream).poll_read(cx, &mut buf)) {
                 Ok(()) if !buf.filled().is_empty() => left = left.saturating_sub(buf.filled().len()),

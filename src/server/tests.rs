@@ -25,7 +25,7 @@ struct App {
 }
 
 impl Service for App {
-    async fn call(self: &Arc<Self>, request: Request<Body>, peer: Peer) -> Response<Body> {
+    async fn call(self: &Arc<Self>, request: Request<Body>, peer: ClientPeer) -> Response<Body> {
         self.calls.fetch_add(1, Ordering::SeqCst);
         let (head, body) = request.into_parts();
         match head.uri.path() {
@@ -61,15 +61,15 @@ impl Service for App {
 struct Server {
     address: SocketAddr,
     app: Arc<App>,
-    counters: Counters,
+    counters: ServerCounters,
     shutdown: CancellationToken,
     tasks: TaskTracker,
     done: JoinHandle<Drained>,
 }
 
-fn settings() -> Settings {
+fn settings() -> ServerSettings {
     let long = Duration::from_secs(20);
-    Settings {
+    ServerSettings {
         address: "127.0.0.1:0".parse().unwrap(),
         trusted_proxies: vec![],
         max_connections: 100,
@@ -84,11 +84,11 @@ fn settings() -> Settings {
     }
 }
 
-fn start(settings: Settings) -> Server {
+fn start(settings: ServerSettings) -> Server {
     let listener = bind(settings.address).unwrap();
     let address = listener.local_addr().unwrap();
     let app = Arc::new(App { calls: AtomicUsize::new(0), go: Semaphore::new(0) });
-    let (counters, shutdown, tasks) = (Counters::default(), CancellationToken::new(), TaskTracker::new());
+    let (counters, shutdown, tasks) = (ServerCounters::default(), CancellationToken::new(), TaskTracker::new());
     let running = run(listener, settings, Arc::clone(&app), counters.clone(), Clock::system(), shutdown.clone(), tasks.clone());
     Server { address, app, counters, shutdown, tasks, done: tokio::spawn(running) }
 }

@@ -5,18 +5,18 @@
 
 use std::time::{Duration, Instant};
 
-use super::connection_state::{Mark, Stage, State};
+use super::connection_state::{ConnectionStage, ConnectionState, StageMark};
 use crate::clock::Clock;
 
 /// How often a connection that serves a request is looked at: for a client that is gone, and for a request that has ended unnoticed.
-const ROUND: Duration = Duration::from_secs(5);
+const CHECK_INTERVAL: Duration = Duration::from_secs(5);
 
 /// How long a client has to close after us, and to finish a head that it had begun when the server was told to stop.
-const LAST_WORDS: Duration = Duration::from_secs(1);
+const LINGER_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The limits that the patrol knows.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Limits {
+pub(super) struct TimeoutLimits {
     pub head: Duration,
     pub idle: Duration,
     pub write: Duration,
@@ -24,22 +24,22 @@ pub(super) struct Limits {
 
 /// What a connection shall do next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Order {
+pub(super) enum TimerAction {
     /// Nothing: wait for the socket, or for the timer as it is set.
-    Rest,
+    Wait,
     /// Set the timer anew.
-    Ring(Duration),
+    SetTimer(Duration),
     /// Ask the socket whether the client is gone.
     Probe,
     /// Close when nothing is under way.
     Retire,
     /// Close now.
-    End(Overdue),
+    Close(Timeout),
 }
 
 /// Which limit a connection broke.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Overdue {
+pub(super) enum Timeout {
     Head,
     Idle,
     Write,
@@ -49,27 +49,27 @@ pub(super) enum Overdue {
 
 /// The patrol of one connection.
 #[derive(Debug)]
-pub(super) struct Patrol {
-    limits: Limits,
+pub(super) struct ConnectionTimer {
+    limits: TimeoutLimits,
     clock: Clock,
-    mark: Mark,
+    mark: StageMark,
     since: Instant,
     /// When the timer rings. In the past until it is first set.
-    armed: Instant,
+    deadline: Instant,
 }
 
-impl Patrol {
-    pub(super) fn new(limits: Limits, clock: Clock, state: &State) -> Self {
+impl ConnectionTimer {
+    pub(super) fn new(limits: TimeoutLimits, clock: Clock, state: &ConnectionState) -> Self {
         let now = clock.now();
-        Self { limits, clock, mark: state.mark(), since: now, armed: now }
+        Self { limits, clock, mark: state.mark(), since: now, deadline: now }
     }
 
     /// The order for a connection that has had its turn. `rang`: the timer has run out and was not set since.
     /// `leaving`: it was told to close when nothing is under way.
-    pub(super) fn inspect(&mut self, state: &State, rang: bool, leaving: bool) -> Order {
+    pub(super) fn next_action(&mut self, state: &ConnectionState, rang: bool, leaving: bool) -> TimerAction {
         let mark = state.mark();
         if mark == self.mark && !rang {
-            return Order::Rest;
+            return TimerAction::Wait;
         }
         let now = self.clock.now();
         if mark != self.mark {
@@ -80,45 +80,45 @@ impl Patrol {
         let deadline = self.since + limit;
         if deadline <= now {
             self.since = now;
-            return self.overdue(leaving);
+            return self.on_timeout(leaving);
         }
-        if rang || deadline < self.armed {
-            self.armed = deadline;
-            return Order::Ring(deadline - now);
+        if rang || deadline < self.deadline {
+            self.deadline = deadline;
+            return TimerAction::SetTimer(deadline - now);
         }
-        Order::Rest
+        TimerAction::Wait
     }
 
     /// Counts the present stage from now on, with the limits of a connection that is leaving, and sets the timer by them.
     pub(super) fn restart(&mut self) {
         self.since = self.clock.now();
-        self.armed = self.since;
+        self.deadline = self.since;
     }
 
     fn limit(&self, leaving: bool) -> Duration {
         let limits = &self.limits;
         match self.mark.stage {
-            Stage::Head if leaving => limits.head.min(LAST_WORDS),
-            Stage::Head => limits.head,
-            Stage::Idle if leaving => LAST_WORDS,
+            ConnectionStage::Head if leaving => limits.head.min(LINGER_TIMEOUT),
+            ConnectionStage::Head => limits.head,
+            ConnectionStage::Idle if leaving => LINGER_TIMEOUT,
             // An HTTP/2 connection that was told to go away may still be sending what a small window holds back.
-            Stage::Quiet if leaving => ROUND,
-            Stage::Idle | Stage::Quiet => limits.idle,
-            Stage::Busy => ROUND,
-            Stage::Blocked => limits.write,
-            Stage::Lingering => LAST_WORDS,
+            ConnectionStage::Quiet if leaving => CHECK_INTERVAL,
+            ConnectionStage::Idle | ConnectionStage::Quiet => limits.idle,
+            ConnectionStage::Busy => CHECK_INTERVAL,
+            ConnectionStage::Blocked => limits.write,
+            ConnectionStage::Lingering => LINGER_TIMEOUT,
         }
     }
 
-    const fn overdue(&self, leaving: bool) -> Order {
+    const fn on_timeout(&self, leaving: bool) -> TimerAction {
         match self.mark.stage {
-            Stage::Head => Order::End(Overdue::Head),
-            Stage::Idle if leaving => Order::End(Overdue::Idle),
-            Stage::Idle => Order::Retire,
-            Stage::Quiet if !leaving => Order::Retire,
-            Stage::Quiet | Stage::Busy => Order::Probe,
-            Stage::Blocked => Order::End(Overdue::Write),
-            Stage::Lingering => Order::End(Overdue::Close),
+            ConnectionStage::Head => TimerAction::Close(Timeout::Head),
+            ConnectionStage::Idle if leaving => TimerAction::Close(Timeout::Idle),
+            ConnectionStage::Idle => TimerAction::Retire,
+            ConnectionStage::Quiet if !leaving => TimerAction::Retire,
+            ConnectionStage::Quiet | ConnectionStage::Busy => TimerAction::Probe,
+            ConnectionStage::Blocked => TimerAction::Close(Timeout::Write),
+            ConnectionStage::Lingering => TimerAction::Close(Timeout::Close),
         }
     }
 }
@@ -127,15 +127,16 @@ impl Patrol {
 mod tests {
     use std::sync::Arc;
 
-    use super::super::framing::Place;
+    use super::super::framing::StreamPosition;
     use super::*;
 
-    const LIMITS: Limits = Limits { head: Duration::from_secs(10), idle: Duration::from_secs(75), write: Duration::from_mins(1) };
+    const LIMITS: TimeoutLimits =
+        TimeoutLimits { head: Duration::from_secs(10), idle: Duration::from_secs(75), write: Duration::from_mins(1) };
 
-    fn patrol() -> (Patrol, Arc<State>, Clock) {
-        let (clock, state) = (Clock::manual(), Arc::new(State::default()));
-        let mut patrol = Patrol::new(LIMITS, clock.clone(), &state);
-        assert!(matches!(patrol.inspect(&state, true, false), Order::Ring(after) if after > Duration::from_secs(74)));
+    fn patrol() -> (ConnectionTimer, Arc<ConnectionState>, Clock) {
+        let (clock, state) = (Clock::manual(), Arc::new(ConnectionState::default()));
+        let mut patrol = ConnectionTimer::new(LIMITS, clock.clone(), &state);
+        assert!(matches!(patrol.next_action(&state, true, false), TimerAction::SetTimer(after) if after > Duration::from_secs(74)));
         (patrol, state, clock)
     }
 
@@ -143,35 +144,35 @@ mod tests {
     fn the_timer_is_not_moved_for_requests() {
         let (mut patrol, state, clock) = patrol();
         let busy = state.busy();
-        assert!(matches!(patrol.inspect(&state, false, false), Order::Ring(_)), "once, for the first round");
+        assert!(matches!(patrol.next_action(&state, false, false), TimerAction::SetTimer(_)), "once, for the first round");
         drop(busy);
         for _ in 0..3 {
             drop(state.begin());
-            assert_eq!(patrol.inspect(&state, false, false), Order::Rest);
+            assert_eq!(patrol.next_action(&state, false, false), TimerAction::Wait);
         }
-        clock.advance(ROUND);
-        assert!(matches!(patrol.inspect(&state, true, false), Order::Ring(after) if after > Duration::from_secs(69)));
+        clock.advance(CHECK_INTERVAL);
+        assert!(matches!(patrol.next_action(&state, true, false), TimerAction::SetTimer(after) if after > Duration::from_secs(69)));
     }
 
     #[test]
     fn a_head_has_an_absolute_limit_however_often_a_byte_comes() {
         let (mut patrol, state, clock) = patrol();
-        state.set_place(Place::Head);
-        assert!(matches!(patrol.inspect(&state, false, false), Order::Ring(_)));
+        state.set_position(StreamPosition::Head);
+        assert!(matches!(patrol.next_action(&state, false, false), TimerAction::SetTimer(_)));
         clock.advance(Duration::from_secs(6));
-        assert_eq!(patrol.inspect(&state, false, false), Order::Rest);
+        assert_eq!(patrol.next_action(&state, false, false), TimerAction::Wait);
         clock.advance(Duration::from_secs(6));
-        assert_eq!(patrol.inspect(&state, true, false), Order::End(Overdue::Head));
+        assert_eq!(patrol.next_action(&state, true, false), TimerAction::Close(Timeout::Head));
     }
 
     #[test]
     fn a_request_is_probed_and_never_ended() {
         let (mut patrol, state, clock) = patrol();
         let _busy = state.busy();
-        patrol.inspect(&state, false, false);
+        patrol.next_action(&state, false, false);
         for _ in 0..100 {
-            clock.advance(ROUND);
-            assert_eq!(patrol.inspect(&state, true, false), Order::Probe);
+            clock.advance(CHECK_INTERVAL);
+            assert_eq!(patrol.next_action(&state, true, false), TimerAction::Probe);
         }
     }
 
@@ -180,13 +181,13 @@ mod tests {
         let (mut patrol, state, clock) = patrol();
         for _ in 0..3 {
             state.set_blocked();
-            patrol.inspect(&state, false, false);
+            patrol.next_action(&state, false, false);
             clock.advance(Duration::from_secs(50));
             state.set_unblocked();
         }
         state.set_blocked();
-        assert!(matches!(patrol.inspect(&state, true, false), Order::Ring(_)));
+        assert!(matches!(patrol.next_action(&state, true, false), TimerAction::SetTimer(_)));
         clock.advance(Duration::from_secs(61));
-        assert_eq!(patrol.inspect(&state, true, false), Order::End(Overdue::Write));
+        assert_eq!(patrol.next_action(&state, true, false), TimerAction::Close(Timeout::Write));
     }
 }

@@ -7,21 +7,21 @@ use std::time::Duration;
 use http::Method;
 
 use crate::policy::credential::Scope;
-use crate::policy::field::Source;
+use crate::policy::field::FieldSource;
 use crate::policy::request_target;
 use crate::policy::route::{Pattern, Route};
 use crate::policy::tag::Template;
-use crate::shadow::findings::{Change, Findings};
+use crate::shadow::findings::{Findings, StaleChange};
 use crate::shadow::report::Advice;
 
 /// How many writes are blamed on one route.
-const MOST_CULPRITS: usize = 4;
+const MAX_CULPRITS: usize = 4;
 
 /// How many different segments in one place are ids, whatever they look like.
-const VARIED: usize = 3;
+const MIN_VARIED_SEGMENTS: usize = 3;
 
 /// The lifetime that is advised where changes come from elsewhere.
-const SHORT: Duration = Duration::from_secs(10);
+const SHORT_TTL: Duration = Duration::from_secs(10);
 
 /// A route, what was found of it, and where it stands in the file.
 #[derive(Debug)]
@@ -40,7 +40,7 @@ struct Culprit {
     pattern: String,
     method: Method,
     path: Box<str>,
-    answers: u64,
+    responses: u64,
 }
 
 /// What would mend all that was found.
@@ -72,12 +72,12 @@ fn purges(subjects: &[Subject<'_>]) -> Vec<Advice> {
     }
     let mut advice: Vec<Advice> = Vec::new();
     for (pattern, mut needs) in by_pattern {
-        needs.sort_by_key(|(_, culprit)| std::cmp::Reverse(culprit.answers));
+        needs.sort_by_key(|(_, culprit)| std::cmp::Reverse(culprit.responses));
         let Some((first, culprit)) = needs.first() else { continue };
         let options: Vec<Vec<String>> = needs.iter().map(|(subject, _)| options(subject.route, &pattern)).collect();
         let toml = format!("[[purges]]\npath = {}\ntags = {}\n", quoted(&pattern), list(&fewest(&options, last_literal(&pattern))));
-        let answers: u64 = needs.iter().map(|(_, culprit)| culprit.answers).sum();
-        let each = needs.iter().map(|(subject, culprit)| format!("{} of {}", culprit.answers, subject.route.name())).collect::<Vec<_>>();
+        let answers: u64 = needs.iter().map(|(_, culprit)| culprit.responses).sum();
+        let each = needs.iter().map(|(subject, culprit)| format!("{} of {}", culprit.responses, subject.route.name())).collect::<Vec<_>>();
         let of = if needs.len() > 1 { format!(": {}", each.join(", ")) } else { String::new() };
         let why = format!("{} stale after {} {}{of}", would_have_been(answers), culprit.method, culprit.path);
         let rule = first.advice(why, toml);
@@ -98,9 +98,9 @@ fn purges(subjects: &[Subject<'_>]) -> Vec<Advice> {
 
 /// The fewest writes that explain all changes of a route, the one that explains most first.
 fn culprits(subject: &Subject<'_>, varied: &BTreeSet<(String, usize)>) -> Vec<Culprit> {
-    let mut left: Vec<&Change> = subject.findings.changes.iter().filter(|change| !change.after.is_empty()).collect();
+    let mut left: Vec<&StaleChange> = subject.findings.changes.iter().filter(|change| !change.after.is_empty()).collect();
     let mut found = Vec::new();
-    while !left.is_empty() && found.len() < MOST_CULPRITS {
+    while !left.is_empty() && found.len() < MAX_CULPRITS {
         // By pattern: how many changes it explains, and whether it is near to the route.
         let mut explains: BTreeMap<String, usize> = BTreeMap::new();
         for change in &left {
@@ -118,12 +118,12 @@ fn culprits(subject: &Subject<'_>, varied: &BTreeSet<(String, usize)>) -> Vec<Cu
         else {
             break;
         };
-        let is_it = |change: &Change| change.after.iter().position(|write| generalised(&write.path, subject.route, varied) == pattern);
-        let explained: Vec<&Change> = left.iter().copied().filter(|change| is_it(change).is_some()).collect();
-        let answers = explained.iter().map(|change| change.answers).sum();
+        let is_it = |change: &StaleChange| change.after.iter().position(|write| generalised(&write.path, subject.route, varied) == pattern);
+        let explained: Vec<&StaleChange> = left.iter().copied().filter(|change| is_it(change).is_some()).collect();
+        let answers = explained.iter().map(|change| change.responses).sum();
         if let Some((change, at)) = explained.last().and_then(|change| Some((change, is_it(change)?))) {
             let write = &change.after[at];
-            found.push(Culprit { pattern: pattern.clone(), method: write.method.clone(), path: write.path.clone(), answers });
+            found.push(Culprit { pattern: pattern.clone(), method: write.method.clone(), path: write.path.clone(), responses: answers });
         }
         left.retain(|change| is_it(change).is_none());
     }
@@ -178,7 +178,7 @@ fn varied_segments(subjects: &[Subject<'_>]) -> BTreeSet<(String, usize)> {
     }
     let is_literal = |at: usize, segment: &str| subjects.iter().any(|subject| segments(subject.route.name()).nth(at) == Some(segment));
     let many = |((_, at), values): &((String, usize), BTreeSet<&str>)| {
-        *at > 0 && values.len() >= VARIED && !values.iter().any(|value| is_literal(*at, value))
+        *at > 0 && values.len() >= MIN_VARIED_SEGMENTS && !values.iter().any(|value| is_literal(*at, value))
     };
     seen.into_iter().filter(many).map(|(place, _)| place).collect()
 }
@@ -196,9 +196,9 @@ fn renderable<'a>(route: &'a Route, pattern: &str) -> impl Iterator<Item = &'a T
     let captures: Vec<String> = Pattern::parse(pattern).map(|pattern| pattern.captures().map(str::to_owned).collect()).unwrap_or_default();
     route.spec.tags.iter().filter(move |template| {
         template.fields().all(|field| match &field.source {
-            Source::Path(name) => captures.iter().any(|capture| **capture == **name),
-            Source::Body(_) => false,
-            Source::Header(_) | Source::Cookie(_) | Source::Query(_) | Source::Host | Source::Auth(_) => true,
+            FieldSource::Path(name) => captures.iter().any(|capture| **capture == **name),
+            FieldSource::Body(_) => false,
+            FieldSource::Header(_) | FieldSource::Cookie(_) | FieldSource::Query(_) | FieldSource::Host | FieldSource::Auth(_) => true,
         })
     })
 }
@@ -213,7 +213,7 @@ fn options(route: &Route, pattern: &str) -> Vec<String> {
 }
 
 fn new_tag(route: &Route) -> String {
-    let shared = |source: &Source| matches!(source, Source::Header(_) | Source::Host | Source::Query(_));
+    let shared = |source: &FieldSource| matches!(source, FieldSource::Header(_) | FieldSource::Host | FieldSource::Query(_));
     let fields = route.spec.key.iter().filter(|field| shared(&field.source));
     fields.fold(last_literal(route.name()).to_owned(), |tag, field| format!("{tag}:{{{}}}", field.name))
 }
@@ -253,7 +253,7 @@ fn scope(subject: &Subject<'_>) -> Option<Advice> {
             subject.advice(why, "scope = \"private\"\n".to_owned())
         }
         Scope::Private => {
-            let kept = route.spec.key.iter().filter(|field| !matches!(field.source, Source::Auth(_)));
+            let kept = route.spec.key.iter().filter(|field| !matches!(field.source, FieldSource::Auth(_)));
             let key: Vec<String> = kept.map(|field| field.name.to_string()).collect();
             let why =
                 format!("{what}, and the identity that its key names does not tell them apart; without one the whole credential does");
@@ -276,7 +276,7 @@ fn volatile(subject: &Subject<'_>) -> Option<Advice> {
 /// Changes that no write explains.
 fn elsewhere(subject: &Subject<'_>) -> Option<Advice> {
     let findings = &subject.findings;
-    if findings.unexplained == 0 || findings.is_volatile() || subject.route.spec.ttl.is_none_or(|ttl| ttl <= SHORT) {
+    if findings.unexplained == 0 || findings.is_volatile() || subject.route.spec.ttl.is_none_or(|ttl| ttl <= SHORT_TTL) {
         return None;
     }
     let why = format!(
@@ -284,7 +284,7 @@ fn elsewhere(subject: &Subject<'_>) -> Option<Advice> {
          the ttl bounds for how long it shows",
         would_have_been(findings.unexplained)
     );
-    Some(subject.advice(why, format!("ttl = \"{}s\"\n", SHORT.as_secs())))
+    Some(subject.advice(why, format!("ttl = \"{}s\"\n", SHORT_TTL.as_secs())))
 }
 
 fn would_have_been(answers: u64) -> String {

@@ -39,31 +39,31 @@ impl Digester {
 }
 
 /// How a body ended: its digest, or why it has none.
-pub type Ended = Result<Digest, Reason>;
+pub type DigestResult = Result<Digest, Reason>;
 
-type Tell = Box<dyn FnOnce(Ended) + Send>;
+type DigestListener = Box<dyn FnOnce(DigestResult) + Send>;
 
 /// A body on its way.
-struct Digesting {
+struct DigestingBody {
     body: Body,
     digester: Option<Digester>,
     left: u64,
-    tell: Option<Tell>,
+    listener: Option<DigestListener>,
 }
 
 /// The same body. When it has ended, and before its reader knows, `tell` hears how; it must not wait. Beyond `most` bytes it is too large.
-pub fn digesting(body: Body, status: StatusCode, most: u64, tell: impl FnOnce(Ended) + Send + 'static) -> Body {
+pub fn digesting(body: Body, status: StatusCode, most: u64, tell: impl FnOnce(DigestResult) + Send + 'static) -> Body {
     let digester = Digester::new(status);
     if HttpBody::is_end_stream(&body) {
         tell(Ok(digester.finish()));
         return body;
     }
-    Body::stream(Digesting { body, digester: Some(digester), left: most, tell: Some(Box::new(tell)) })
+    Body::stream(DigestingBody { body, digester: Some(digester), left: most, listener: Some(Box::new(tell)) })
 }
 
-impl Digesting {
+impl DigestingBody {
     fn end(&mut self, failed: Option<Reason>) {
-        let Some(tell) = self.tell.take() else { return };
+        let Some(tell) = self.listener.take() else { return };
         let digester = self.digester.take();
         tell(match (failed, digester) {
             (None, Some(digester)) => Ok(digester.finish()),
@@ -82,7 +82,7 @@ impl Digesting {
     }
 }
 
-impl HttpBody for Digesting {
+impl HttpBody for DigestingBody {
     type Data = Bytes;
     type Error = BodyError;
 
@@ -116,7 +116,7 @@ impl HttpBody for Digesting {
     }
 }
 
-impl Drop for Digesting {
+impl Drop for DigestingBody {
     fn drop(&mut self) {
         self.end(Some(Reason::ClientGone));
     }
@@ -131,7 +131,7 @@ mod tests {
 
     use super::*;
 
-    fn ended(body: Body, most: u64, read: impl FnOnce(Body)) -> Option<Ended> {
+    fn ended(body: Body, most: u64, read: impl FnOnce(Body)) -> Option<DigestResult> {
         let said = Arc::new(Mutex::new(None));
         let told = Arc::clone(&said);
         read(digesting(body, StatusCode::OK, most, move |ended| *told.lock().expect("a lock") = Some(ended)));

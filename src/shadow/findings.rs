@@ -10,18 +10,18 @@ use crate::shadow::mutations::Suspect;
 use crate::telemetry::metrics::{Counter, Metrics};
 
 /// How many changes, and how many paths with an unsafe scope, are remembered of a route.
-pub const EXAMPLES: usize = 16;
+pub const MAX_EXAMPLES: usize = 16;
 
 /// How many writes are remembered of a change.
-pub const SUSPECTS: usize = 8;
+pub const MAX_SUSPECTS: usize = 8;
 
 /// How long nothing more is said of a route's findings of one kind.
-const QUIET: Duration = Duration::from_mins(1);
+const NOTICE_INTERVAL: Duration = Duration::from_mins(1);
 
 /// The kinds of findings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
-pub enum Kind {
+pub enum FindingKind {
     /// An answer would have been out of date.
     Stale,
     /// An answer would have been another caller's.
@@ -30,7 +30,7 @@ pub enum Kind {
     Audit,
 }
 
-impl Kind {
+impl FindingKind {
     /// The word in events.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
@@ -44,7 +44,7 @@ impl Kind {
 
 /// What would have become of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Would {
+pub enum ShadowOutcome {
     /// Answered from the cache.
     Hit,
     /// The app asked.
@@ -55,7 +55,7 @@ pub enum Would {
 
 /// A change that no purge has followed.
 #[derive(Clone, Debug)]
-pub struct Change {
+pub struct StaleChange {
     /// Its number.
     pub id: u64,
     /// Of which key.
@@ -69,7 +69,7 @@ pub struct Change {
     /// What may have made it, the latest first.
     pub after: Vec<Suspect>,
     /// How many answers would have been out of date because of it.
-    pub answers: u64,
+    pub responses: u64,
 }
 
 /// A key whose body differs between callers.
@@ -97,7 +97,7 @@ pub struct Findings {
     /// How many of them no write explains.
     pub unexplained: u64,
     /// The latest changes, the newest last.
-    pub changes: VecDeque<Change>,
+    pub changes: VecDeque<StaleChange>,
     /// Answers that would have been another caller's.
     pub scope: u64,
     /// The latest keys with such answers, the newest last.
@@ -110,7 +110,7 @@ pub struct Findings {
     pub audited_stale: u64,
     not_stored: BTreeMap<u8, u64>,
     next: u64,
-    said: [Option<Wall>; 3],
+    last_noticed: [Option<Wall>; 3],
 }
 
 /// The same as metrics: they only grow.
@@ -175,19 +175,19 @@ impl RouteShadow {
     }
 
     /// A request would have gone so.
-    pub fn would(&self, would: Would) {
+    pub fn record_outcome(&self, would: ShadowOutcome) {
         let mut findings = self.findings();
         let (count, counter) = match would {
-            Would::Hit => (&mut findings.hits, &self.counters.hits),
-            Would::Miss => (&mut findings.misses, &self.counters.misses),
-            Would::Bypass => (&mut findings.bypasses, &self.counters.bypasses),
+            ShadowOutcome::Hit => (&mut findings.hits, &self.counters.hits),
+            ShadowOutcome::Miss => (&mut findings.misses, &self.counters.misses),
+            ShadowOutcome::Bypass => (&mut findings.bypasses, &self.counters.bypasses),
         };
         *count += 1;
         counter.inc();
     }
 
     /// An answer would not have been stored.
-    pub fn would_not_store(&self, reason: Reason) {
+    pub fn record_not_stored(&self, reason: Reason) {
         *self.findings().not_stored.entry(reason as u8).or_default() += 1;
     }
 }
@@ -208,10 +208,10 @@ impl Findings {
     }
 
     /// A change was seen with one answer. Returns its number.
-    pub fn change(&mut self, mut change: Change) -> u64 {
+    pub fn change(&mut self, mut change: StaleChange) -> u64 {
         self.next += 1;
         change.id = self.next;
-        change.answers = 1;
+        change.responses = 1;
         self.stale += 1;
         self.unexplained += u64::from(change.after.is_empty());
         push(&mut self.changes, change);
@@ -223,12 +223,12 @@ impl Findings {
         self.stale += 1;
         self.unexplained += u64::from(!explained);
         if let Some(change) = self.changes.iter_mut().find(|known| Some(known.id) == change) {
-            change.answers += 1;
+            change.responses += 1;
         }
     }
 
     /// An answer would have been another caller's.
-    pub fn sight(&mut self, sighting: Sighting) {
+    pub fn record_scope(&mut self, sighting: Sighting) {
         self.scope += 1;
         self.sightings.retain(|known| known.key != sighting.key);
         push(&mut self.sightings, sighting);
@@ -244,9 +244,9 @@ impl Findings {
     }
 
     /// Whether a finding of this kind is to be told now; and whether it is the first.
-    pub fn is_due(&mut self, kind: Kind, now: Wall) -> Option<bool> {
-        let said = &mut self.said[kind as usize];
-        if said.is_some_and(|said| now.since(said) < QUIET) {
+    pub fn is_due(&mut self, kind: FindingKind, now: Wall) -> Option<bool> {
+        let said = &mut self.last_noticed[kind as usize];
+        if said.is_some_and(|said| now.since(said) < NOTICE_INTERVAL) {
             return None;
         }
         Some(said.replace(now).is_none())
@@ -254,7 +254,7 @@ impl Findings {
 }
 
 fn push<T>(examples: &mut VecDeque<T>, example: T) {
-    if examples.len() >= EXAMPLES {
+    if examples.len() >= MAX_EXAMPLES {
         examples.pop_front();
     }
     examples.push_back(example);
@@ -266,9 +266,9 @@ mod tests {
 
     use super::*;
 
-    fn change(key: u128, after: usize) -> Change {
+    fn change(key: u128, after: usize) -> StaleChange {
         let suspect = Suspect { method: Method::PUT, path: "/x".into(), at: Wall(0) };
-        Change { id: 0, key, path: "/a".into(), at: Wall(9), age: Duration::ZERO, after: vec![suspect; after], answers: 0 }
+        StaleChange { id: 0, key, path: "/a".into(), at: Wall(9), age: Duration::ZERO, after: vec![suspect; after], responses: 0 }
     }
 
     #[test]
@@ -278,7 +278,7 @@ mod tests {
         findings.still(Some(explained), true);
         findings.still(Some(unexplained), false);
         findings.still(None, false);
-        assert_eq!((findings.stale, findings.unexplained, findings.changes[0].answers), (5, 3, 2));
+        assert_eq!((findings.stale, findings.unexplained, findings.changes[0].responses), (5, 3, 2));
     }
 
     #[test]
@@ -286,7 +286,7 @@ mod tests {
         let mut findings = Findings::default();
         findings.change(change(1, 1));
         findings.change(change(2, 1));
-        findings.sight(Sighting { key: 1, path: "/a".into(), at: Wall(0) });
+        findings.record_scope(Sighting { key: 1, path: "/a".into(), at: Wall(0) });
         findings.turn_volatile(1, 1, 1);
         assert_eq!((findings.stale, findings.unexplained, findings.scope), (2, 1, 0));
         assert!(findings.sightings.is_empty() && findings.changes.iter().all(|change| change.key == 2));
@@ -297,12 +297,12 @@ mod tests {
         let mut findings = Findings::default();
         for key in 0..100 {
             findings.change(change(key, 1));
-            findings.sight(Sighting { key, path: "/a".into(), at: Wall(0) });
+            findings.record_scope(Sighting { key, path: "/a".into(), at: Wall(0) });
         }
-        assert_eq!((findings.changes.len(), findings.sightings.len()), (EXAMPLES, EXAMPLES));
-        assert_eq!(findings.is_due(Kind::Stale, Wall(0)), Some(true));
-        assert_eq!(findings.is_due(Kind::Scope, Wall(0)), Some(true));
-        assert_eq!(findings.is_due(Kind::Stale, Wall(59_999)), None);
-        assert_eq!(findings.is_due(Kind::Stale, Wall(60_000)), Some(false));
+        assert_eq!((findings.changes.len(), findings.sightings.len()), (MAX_EXAMPLES, MAX_EXAMPLES));
+        assert_eq!(findings.is_due(FindingKind::Stale, Wall(0)), Some(true));
+        assert_eq!(findings.is_due(FindingKind::Scope, Wall(0)), Some(true));
+        assert_eq!(findings.is_due(FindingKind::Stale, Wall(59_999)), None);
+        assert_eq!(findings.is_due(FindingKind::Stale, Wall(60_000)), Some(false));
     }
 }

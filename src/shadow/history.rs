@@ -14,13 +14,13 @@
 use smallvec::SmallVec;
 
 /// How many callers of one key are remembered.
-pub const LANES: usize = 8;
+pub const MAX_CALLERS: usize = 8;
 
 /// How many changes without a write make a key volatile.
 const CALM_CHANGES: u16 = 2;
 
 /// How many agreeing observations conclude what a single one does not.
-const HINTS: u8 = 3;
+const MIN_HINTS: u8 = 3;
 
 /// The number of something that happened.
 pub type Step = u64;
@@ -30,7 +30,7 @@ pub type Digest = [u8; 16];
 
 /// From before the app was asked until its answer was whole.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Span {
+pub struct StepSpan {
     /// Before the app was asked.
     pub sent: Step,
     /// After its answer was whole.
@@ -43,20 +43,20 @@ pub struct Span {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Caller {
     /// Names the credential; 0 for none.
-    pub who: u64,
+    pub credential: u64,
     /// Names the part of the query that a fill would withhold; 0 where there is none.
-    pub aside: u64,
+    pub withheld_query: u64,
 }
 
 /// A whole answer of the app.
 #[derive(Clone, Copy, Debug)]
-pub struct Look {
+pub struct Observation {
     /// To whom.
     pub caller: Caller,
     /// What it was.
     pub digest: Digest,
     /// When.
-    pub span: Span,
+    pub span: StepSpan,
     /// Whether what is stored would have been served in its place.
     pub hit: bool,
 }
@@ -69,7 +69,7 @@ pub struct Stored {
     /// What it is; unknown of an answer whose body has not come by.
     pub digest: Option<Digest>,
     /// When it was fetched.
-    pub span: Span,
+    pub span: StepSpan,
     /// What it changed to, as far as somebody has seen it change.
     moved_to: Option<Digest>,
 }
@@ -79,8 +79,8 @@ pub struct Stored {
 struct Run {
     caller: Caller,
     digest: Digest,
-    first: Span,
-    last: Span,
+    first: StepSpan,
+    last: StepSpan,
     /// Whether it has changed since what is stored was fetched.
     moved: bool,
 }
@@ -91,7 +91,7 @@ pub struct History {
     stored: Option<Stored>,
     runs: SmallVec<[Run; 1]>,
     /// Whether what a fill would withhold was seen not to matter.
-    aside_is_idle: bool,
+    withheld_query_is_idle: bool,
     same: u16,
     calm_changes: u16,
     hints: u8,
@@ -101,11 +101,11 @@ pub struct History {
 
 /// What an answer would have been wrong for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Stale {
+pub enum StaleFinding {
     /// The body has changed since this look, which was the last to see it as it was.
     Changed {
         /// When that was.
-        since: Span,
+        since: StepSpan,
     },
     /// The change was seen before, and what is stored is still from before it.
     Still,
@@ -113,27 +113,27 @@ pub enum Stale {
 
 /// What a look means.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Verdict {
+pub struct HistoryVerdict {
     /// What would have been served was out of date.
-    pub stale: Option<Stale>,
+    pub stale: Option<StaleFinding>,
     /// What would have been served was another caller's, or the key is known for it only now.
     pub scope: bool,
     /// The key has just turned out to be volatile: what was concluded of it before does not hold.
     pub turned_volatile: bool,
     /// Another caller was forgotten for this one.
-    pub crowded: bool,
+    pub forgot_caller: bool,
 }
 
 impl Stored {
     /// What this caller's answer would leave in the store.
     #[must_use]
-    pub const fn new(caller: Caller, digest: Option<Digest>, span: Span) -> Self {
+    pub const fn new(caller: Caller, digest: Option<Digest>, span: StepSpan) -> Self {
         Self { caller, digest, span, moved_to: None }
     }
 }
 
 impl Run {
-    fn came_before(&self, span: &Span) -> bool {
+    fn came_before(&self, span: &StepSpan) -> bool {
         self.last.done <= span.sent
     }
 }
@@ -164,8 +164,8 @@ impl History {
     }
 
     /// Takes note of an answer. `writes_since` tells how many writes overlap the time from the beginning of a span to the end of this look.
-    pub fn look(&mut self, look: &Look, writes_since: &dyn Fn(&Span) -> usize) -> Verdict {
-        let mut verdict = Verdict::default();
+    pub fn observe(&mut self, look: &Observation, writes_since: &dyn Fn(&StepSpan) -> usize) -> HistoryVerdict {
+        let mut verdict = HistoryVerdict::default();
         let served = self.stored.filter(|_| look.hit);
         let differs = served.is_some_and(|stored| stored.digest.is_some_and(|digest| digest != look.digest));
         if let (true, Some(Stored { digest: digest @ None, .. })) = (look.hit, &mut self.stored) {
@@ -177,7 +177,7 @@ impl History {
         }
         let since = before.filter(|before| before.came_before(&look.span) && before.digest != look.digest).map(|before| before.last);
         let changed = since.filter(|since| served.is_some_and(|stored| since.done >= stored.span.done));
-        self.note(look, changed.is_some(), &mut verdict);
+        self.remember(look, changed.is_some(), &mut verdict);
         if let (true, Some(stored)) = (differs, served) {
             verdict.stale = self.stale(look, &stored, changed);
         }
@@ -185,7 +185,7 @@ impl History {
             self.scoped = true;
             verdict.scope = true;
         } else if self.scoped && differs && verdict.stale.is_none() {
-            verdict.scope = served.is_some_and(|stored| stored.caller.who != look.caller.who);
+            verdict.scope = served.is_some_and(|stored| stored.caller.credential != look.caller.credential);
         }
         if self.volatile {
             verdict.scope = false;
@@ -194,17 +194,21 @@ impl History {
     }
 
     fn comparable(&self, one: Caller, two: Caller) -> bool {
-        one.aside == two.aside || self.aside_is_idle
+        one.withheld_query == two.withheld_query || self.withheld_query_is_idle
     }
 
     /// The latest run of this caller.
     fn run_of(&self, caller: Caller) -> Option<usize> {
-        let own = self.runs.iter().enumerate().filter(|(_, run)| run.caller.who == caller.who && self.comparable(run.caller, caller));
+        let own = self
+            .runs
+            .iter()
+            .enumerate()
+            .filter(|(_, run)| run.caller.credential == caller.credential && self.comparable(run.caller, caller));
         own.max_by_key(|(_, run)| run.last.sent).map(|(at, _)| at)
     }
 
     /// Weighs whether the body stays by itself. Says whether the key has turned out to be volatile.
-    fn weigh(&mut self, before: &Run, look: &Look, writes_since: &dyn Fn(&Span) -> usize) -> bool {
+    fn weigh(&mut self, before: &Run, look: &Observation, writes_since: &dyn Fn(&StepSpan) -> usize) -> bool {
         if before.digest == look.digest {
             self.same = self.same.saturating_add(1);
         } else if writes_since(&before.last) == 0 {
@@ -215,24 +219,27 @@ impl History {
         turns
     }
 
-    fn stale(&mut self, look: &Look, stored: &Stored, changed: Option<Span>) -> Option<Stale> {
+    fn stale(&mut self, look: &Observation, stored: &Stored, changed: Option<StepSpan>) -> Option<StaleFinding> {
         // Others may have seen the same change before.
         if let Some(since) = changed.filter(|_| stored.moved_to != Some(look.digest)) {
             if let Some(stored) = &mut self.stored {
                 stored.moved_to = Some(look.digest);
             }
-            return Some(Stale::Changed { since });
+            return Some(StaleFinding::Changed { since });
         }
         let own = self.run_of(look.caller).is_some_and(|at| self.runs[at].moved);
-        let its_own = stored.caller.who == look.caller.who && self.comparable(stored.caller, look.caller);
-        (own || its_own || stored.moved_to == Some(look.digest)).then_some(Stale::Still)
+        let its_own = stored.caller.credential == look.caller.credential && self.comparable(stored.caller, look.caller);
+        (own || its_own || stored.moved_to == Some(look.digest)).then_some(StaleFinding::Still)
     }
 
     /// Remembers the look.
-    fn note(&mut self, look: &Look, changed: bool, verdict: &mut Verdict) {
-        let same_elsewhere =
-            |run: &Run| run.caller.who == look.caller.who && run.caller.aside != look.caller.aside && run.digest == look.digest;
-        self.aside_is_idle |= self.runs.iter().any(same_elsewhere);
+    fn remember(&mut self, look: &Observation, changed: bool, verdict: &mut HistoryVerdict) {
+        let same_elsewhere = |run: &Run| {
+            run.caller.credential == look.caller.credential
+                && run.caller.withheld_query != look.caller.withheld_query
+                && run.digest == look.digest
+        };
+        self.withheld_query_is_idle |= self.runs.iter().any(same_elsewhere);
         let back = self.stored.is_some_and(|stored| stored.digest == Some(look.digest));
         let fresh = Run { caller: look.caller, digest: look.digest, first: look.span, last: look.span, moved: changed && !back };
         match self.run_of(look.caller) {
@@ -248,9 +255,9 @@ impl History {
                     *run = Run { moved, ..fresh };
                 }
             }
-            None if self.runs.len() < LANES => self.runs.push(fresh),
+            None if self.runs.len() < MAX_CALLERS => self.runs.push(fresh),
             None => {
-                verdict.crowded = true;
+                verdict.forgot_caller = true;
                 if let Some(oldest) = self.runs.iter_mut().min_by_key(|run| run.last.sent) {
                     *oldest = fresh;
                 }
@@ -260,14 +267,14 @@ impl History {
 
     /// Whether this look completes the proof that two callers get two bodies: what this one got before and gets again, with another's look
     /// in between that brought another body.
-    fn is_sandwiched(&mut self, look: &Look, before: Option<&Run>, writes_since: &dyn Fn(&Span) -> usize) -> bool {
+    fn is_sandwiched(&mut self, look: &Observation, before: Option<&Run>, writes_since: &dyn Fn(&StepSpan) -> usize) -> bool {
         let restless = u32::from(self.calm_changes) * 4 > u32::from(self.same);
         let Some(before) = before.filter(|before| before.digest == look.digest && before.came_before(&look.span) && !restless) else {
             return false;
         };
-        let between = |span: &Span| before.came_before(span) && span.done <= look.span.sent;
+        let between = |span: &StepSpan| before.came_before(span) && span.done <= look.span.sent;
         let another = self.runs.iter().any(|run| {
-            run.caller.who != look.caller.who
+            run.caller.credential != look.caller.credential
                 && self.comparable(run.caller, look.caller)
                 && run.digest != look.digest
                 && (between(&run.first) || between(&run.last))
@@ -279,7 +286,7 @@ impl History {
             return true;
         }
         self.hints = self.hints.saturating_add(1);
-        self.hints >= HINTS
+        self.hints >= MIN_HINTS
     }
 }
 

@@ -10,11 +10,11 @@ use http::Method;
 
 use crate::clock::Wall;
 use crate::policy::tag::Tag;
-use crate::shadow::history::{Span, Step};
-use crate::shadow::{MAX_PATH, cut};
+use crate::shadow::history::{Step, StepSpan};
+use crate::shadow::{MAX_PATH, truncate};
 
 /// How many are remembered.
-pub const MOST: usize = 1024;
+pub const MAX_MUTATIONS: usize = 1024;
 
 /// Numbers what happens.
 #[derive(Debug, Default)]
@@ -28,7 +28,7 @@ impl Steps {
 }
 
 #[derive(Debug)]
-struct Record {
+struct MutationRecord {
     began: Step,
     /// None while it is under way.
     ended: Option<Step>,
@@ -41,7 +41,7 @@ struct Record {
 #[derive(Debug, Default)]
 struct Ring {
     /// In the order in which they began.
-    records: VecDeque<Record>,
+    records: VecDeque<MutationRecord>,
     /// The latest end of those that were pushed out; a write under way that was pushed out may end at any time.
     forgotten: Option<Step>,
 }
@@ -66,7 +66,7 @@ pub struct Mutations {
 
 /// A write under way. Dropped, it has ended and may have changed something.
 #[derive(Debug)]
-pub struct Noted {
+pub struct TrackedMutation {
     mutations: Arc<Mutations>,
     began: Step,
     refused: bool,
@@ -81,27 +81,34 @@ impl Mutations {
 
     /// A write is about to be forwarded, which will purge these tags.
     #[must_use]
-    pub fn begin(self: &Arc<Self>, method: &Method, path: &str, tags: &[Tag], now: Wall) -> Noted {
+    pub fn begin(self: &Arc<Self>, method: &Method, path: &str, tags: &[Tag], now: Wall) -> TrackedMutation {
         let mut ring = self.lock();
         // Under the lock, so that the ring is in the order of the steps.
         let began = self.steps.next();
-        if ring.records.len() >= MOST
+        if ring.records.len() >= MAX_MUTATIONS
             && let Some(old) = ring.records.pop_front()
         {
             ring.forgotten = ring.forgotten.max(Some(old.ended.unwrap_or(Step::MAX)));
         }
-        let record = Record { began, ended: None, at: now, method: method.clone(), path: cut(path, MAX_PATH).into(), tags: tags.to_vec() };
+        let record = MutationRecord {
+            began,
+            ended: None,
+            at: now,
+            method: method.clone(),
+            path: truncate(path, MAX_PATH).into(),
+            tags: tags.to_vec(),
+        };
         ring.records.push_back(record);
         drop(ring);
-        Noted { mutations: Arc::clone(self), began, refused: false }
+        TrackedMutation { mutations: Arc::clone(self), began, refused: false }
     }
 
     /// How many writes overlap the time from the beginning of this span until now.
     #[must_use]
-    pub fn since(&self, span: &Span) -> usize {
+    pub fn since(&self, span: &StepSpan) -> usize {
         let ring = self.lock();
         let known = ring.records.iter().rev().filter(|record| record.ended.is_none_or(|ended| ended >= span.sent)).count();
-        if ring.forgotten.is_some_and(|forgotten| forgotten >= span.sent) { known.saturating_add(MOST) } else { known }
+        if ring.forgotten.is_some_and(|forgotten| forgotten >= span.sent) { known.saturating_add(MAX_MUTATIONS) } else { known }
     }
 
     /// Whether one is under way that will purge one of these tags.
@@ -115,7 +122,7 @@ impl Mutations {
     #[must_use]
     pub fn suspects(&self, since: Result<Step, Wall>, tags: &[Tag], most: usize) -> Vec<Suspect> {
         let ring = self.lock();
-        let later = |record: &&Record| match since {
+        let later = |record: &&MutationRecord| match since {
             Ok(step) => record.ended.is_none_or(|ended| ended >= step),
             Err(wall) => record.ended.is_none() || record.at >= wall,
         };
@@ -132,7 +139,7 @@ impl Mutations {
         found
     }
 
-    fn end(&self, noted: &Noted) {
+    fn end(&self, noted: &TrackedMutation) {
         let mut ring = self.lock();
         let ended = self.steps.next();
         let Ok(at) = ring.records.binary_search_by_key(&noted.began, |record| record.began) else { return };
@@ -149,7 +156,7 @@ impl Mutations {
     }
 }
 
-impl Noted {
+impl TrackedMutation {
     /// It also purged these tags.
     pub fn also_purged(&self, tags: &[Tag]) {
         let mut ring = self.mutations.lock();
@@ -177,13 +184,13 @@ impl Noted {
     }
 }
 
-impl Drop for Noted {
+impl Drop for TrackedMutation {
     fn drop(&mut self) {
         self.mutations.end(self);
     }
 }
 
-fn touches(record: &Record, tags: &[Tag]) -> bool {
+fn touches(record: &MutationRecord, tags: &[Tag]) -> bool {
     record.tags.iter().any(|tag| tags.contains(tag))
 }
 
@@ -231,26 +238,26 @@ mod tests {
     fn a_write_from_before_that_ends_meanwhile_counts() {
         let (mutations, steps) = mutations();
         let write = mutations.begin(&Method::POST, "/a", &[], Wall(0));
-        let span = Span { sent: steps.next(), done: 0, purges: 0 };
+        let span = StepSpan { sent: steps.next(), done: 0, purges: 0 };
         assert_eq!(mutations.since(&span), 1);
         drop(write);
         assert_eq!(mutations.since(&span), 1);
-        let span = Span { sent: steps.next(), done: 0, purges: 0 };
+        let span = StepSpan { sent: steps.next(), done: 0, purges: 0 };
         assert_eq!(mutations.since(&span), 0);
     }
 
     #[test]
     fn the_ring_is_bounded_and_knows_what_it_forgot() {
         let (mutations, steps) = mutations();
-        let early = Span { sent: steps.next(), done: 0, purges: 0 };
+        let early = StepSpan { sent: steps.next(), done: 0, purges: 0 };
         let held = mutations.begin(&Method::POST, "/first", &[], Wall(0));
-        for _ in 0..MOST {
+        for _ in 0..MAX_MUTATIONS {
             drop(mutations.begin(&Method::POST, &"/x".repeat(500), &[], Wall(0)));
         }
-        assert_eq!(mutations.lock().records.len(), MOST);
-        assert!(mutations.since(&early) > MOST, "one that was pushed out may have been in that time");
+        assert_eq!(mutations.lock().records.len(), MAX_MUTATIONS);
+        assert!(mutations.since(&early) > MAX_MUTATIONS, "one that was pushed out may have been in that time");
         assert!(mutations.lock().records.iter().all(|record| record.path.len() <= MAX_PATH));
         drop(held);
-        assert_eq!(mutations.lock().records.len(), MOST, "the end of one that was pushed out ends nothing else");
+        assert_eq!(mutations.lock().records.len(), MAX_MUTATIONS, "the end of one that was pushed out ends nothing else");
     }
 }

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use crate::shadow::findings::{Change, Findings, Sighting};
+use crate::shadow::findings::{Findings, Sighting, StaleChange};
 
 /// All of it.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -143,16 +143,20 @@ impl RouteReport {
             stale: StaleReport {
                 count: findings.stale,
                 unexplained: findings.unexplained,
-                examples: findings.changes.iter().rev().map(StaleExample::of).collect(),
+                examples: findings.changes.iter().rev().map(StaleExample::from_change).collect(),
             },
-            scope: ScopeReport { count: findings.scope, scope, examples: findings.sightings.iter().rev().map(ScopeExample::of).collect() },
+            scope: ScopeReport {
+                count: findings.scope,
+                scope,
+                examples: findings.sightings.iter().rev().map(ScopeExample::from_sighting).collect(),
+            },
             audit: AuditReport { asked: findings.audited, stale: findings.audited_stale },
         }
     }
 }
 
 impl StaleExample {
-    fn of(change: &Change) -> Self {
+    fn from_change(change: &StaleChange) -> Self {
         let before = |at: crate::clock::Wall| crate::clock::millis(change.at.since(at));
         Self {
             path: change.path.to_string(),
@@ -168,7 +172,7 @@ impl StaleExample {
 }
 
 impl ScopeExample {
-    fn of(sighting: &Sighting) -> Self {
+    fn from_sighting(sighting: &Sighting) -> Self {
         Self { path: sighting.path.to_string(), at_ms: sighting.at.0 }
     }
 }

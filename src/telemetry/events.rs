@@ -13,32 +13,32 @@ use tokio::sync::broadcast;
 use crate::clock::Wall;
 
 /// How many events are kept for those who come later.
-const RECENT: usize = 100;
+const MAX_RECENT: usize = 100;
 /// How many events a listener may fall behind before it misses some.
-const BEHIND: usize = 256;
+const LISTENER_BACKLOG: usize = 256;
 /// How many tags an event names; of more it tells the number.
-pub const TAGS: usize = 16;
+pub const MAX_EVENT_TAGS: usize = 16;
 /// The longest text in an event, in bytes: paths and tags are a stranger's.
-pub const TEXT: usize = 256;
+pub const MAX_EVENT_TEXT: usize = 256;
 
 /// Something that happened.
 #[derive(Clone, Debug, Serialize)]
-pub struct Event {
+pub struct OperatorEvent {
     /// Its number, one more than that of the event before.
     pub id: u64,
     /// When, in milliseconds since the Unix epoch.
     pub at_ms: u64,
     /// What.
     #[serde(flatten)]
-    pub what: What,
+    pub what: EventKind,
 }
 
 /// What happened.
 #[derive(Clone, Debug, Serialize)]
 #[serde(tag = "kind", rename_all = "lowercase")]
-pub enum What {
+pub enum EventKind {
     /// Something was purged.
-    Purge(Purged),
+    Purge(PurgeEvent),
     /// The file was read again.
     Reload {
         /// Whether its rules are in force.
@@ -66,7 +66,7 @@ pub enum What {
     },
 }
 
-impl What {
+impl EventKind {
     /// Its word, the name of its events on the wire.
     #[must_use]
     pub const fn kind(&self) -> &'static str {
@@ -81,14 +81,14 @@ impl What {
 
 /// A purge.
 #[derive(Clone, Debug, Default, Serialize)]
-pub struct Purged {
+pub struct PurgeEvent {
     /// `write` or `admin`.
     pub by: &'static str,
     /// The method of the write.
     pub method: Option<String>,
     /// Its path, cut.
     pub path: Option<String>,
-    /// The tags, the first [`TAGS`] of them.
+    /// The tags, the first [`MAX_EVENT_TAGS`] of them.
     pub tags: Vec<String>,
     /// How many more there were.
     pub more_tags: usize,
@@ -98,12 +98,12 @@ pub struct Purged {
     pub soft: bool,
 }
 
-impl Purged {
+impl PurgeEvent {
     /// The same, naming these tags as far as there is room.
     #[must_use]
-    pub fn of_tags<'a>(mut self, tags: impl IntoIterator<Item = &'a str>) -> Self {
+    pub fn with_tags<'a>(mut self, tags: impl IntoIterator<Item = &'a str>) -> Self {
         for tag in tags {
-            if self.tags.len() < TAGS { self.tags.push(cut(tag)) } else { self.more_tags += 1 }
+            if self.tags.len() < MAX_EVENT_TAGS { self.tags.push(truncate(tag)) } else { self.more_tags += 1 }
         }
         self
     }
@@ -111,11 +111,11 @@ impl Purged {
 
 /// A text of a stranger, cut.
 #[must_use]
-pub fn cut(text: &str) -> String {
-    if text.len() <= TEXT {
+pub fn truncate(text: &str) -> String {
+    if text.len() <= MAX_EVENT_TEXT {
         return text.to_owned();
     }
-    let mut short = text[..text.floor_char_boundary(TEXT)].to_owned();
+    let mut short = text[..text.floor_char_boundary(MAX_EVENT_TEXT)].to_owned();
     short.push('…');
     short
 }
@@ -123,24 +123,24 @@ pub fn cut(text: &str) -> String {
 /// Where events meet those who listen.
 #[derive(Debug)]
 pub struct Events {
-    sender: broadcast::Sender<Arc<Event>>,
-    recent: Mutex<VecDeque<Arc<Event>>>,
+    sender: broadcast::Sender<Arc<OperatorEvent>>,
+    recent: Mutex<VecDeque<Arc<OperatorEvent>>>,
     next: AtomicU64,
 }
 
 impl Default for Events {
     fn default() -> Self {
-        Self { sender: broadcast::Sender::new(BEHIND), recent: Mutex::default(), next: AtomicU64::new(1) }
+        Self { sender: broadcast::Sender::new(LISTENER_BACKLOG), recent: Mutex::default(), next: AtomicU64::new(1) }
     }
 }
 
 impl Events {
     /// Tells everybody who listens, and remembers it for a while.
-    pub fn publish(&self, at: Wall, what: What) {
+    pub fn publish(&self, at: Wall, what: EventKind) {
         // One lock around both, so that nobody gets an event twice or not at all between the recent ones and the stream.
         let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
-        let event = Arc::new(Event { id: self.next.fetch_add(1, Ordering::Relaxed), at_ms: at.0, what });
-        if recent.len() == RECENT {
+        let event = Arc::new(OperatorEvent { id: self.next.fetch_add(1, Ordering::Relaxed), at_ms: at.0, what });
+        if recent.len() == MAX_RECENT {
             recent.pop_front();
         }
         recent.push_back(Arc::clone(&event));
@@ -150,7 +150,7 @@ impl Events {
 
     /// The last events, at most so many and oldest first, and all that follow.
     #[must_use]
-    pub fn listen(&self, last: usize) -> (Vec<Arc<Event>>, broadcast::Receiver<Arc<Event>>) {
+    pub fn listen(&self, last: usize) -> (Vec<Arc<OperatorEvent>>, broadcast::Receiver<Arc<OperatorEvent>>) {
         let recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
         let skipped = recent.len().saturating_sub(last);
         (recent.iter().skip(skipped).cloned().collect(), self.sender.subscribe())
@@ -167,20 +167,20 @@ impl Events {
 mod tests {
     use super::*;
 
-    fn purge(tags: &[&str]) -> What {
-        What::Purge(Purged { by: "admin", ..Purged::default() }.of_tags(tags.iter().copied()))
+    fn purge(tags: &[&str]) -> EventKind {
+        EventKind::Purge(PurgeEvent { by: "admin", ..PurgeEvent::default() }.with_tags(tags.iter().copied()))
     }
 
     #[test]
     fn who_comes_later_gets_the_last_ones_and_all_that_follow() {
         let events = Events::default();
-        for _ in 0..RECENT + 5 {
+        for _ in 0..MAX_RECENT + 5 {
             events.publish(Wall(7), purge(&["a"]));
         }
         let (recent, mut more) = events.listen(3);
-        let last = RECENT as u64 + 5;
+        let last = MAX_RECENT as u64 + 5;
         assert_eq!(recent.iter().map(|event| event.id).collect::<Vec<_>>(), [last - 2, last - 1, last]);
-        assert_eq!(events.listen(usize::MAX).0.len(), RECENT, "no more than that are kept");
+        assert_eq!(events.listen(usize::MAX).0.len(), MAX_RECENT, "no more than that are kept");
         events.publish(Wall(8), purge(&["b"]));
         assert_eq!(more.try_recv().expect("one more").id, last + 1);
         assert!(more.try_recv().is_err(), "and it once");
@@ -189,14 +189,14 @@ mod tests {
     #[test]
     fn an_event_is_short_whatever_a_stranger_sends() {
         let names: Vec<String> = (0..50).map(|at| format!("{at}{}", "ü".repeat(1000))).collect();
-        let What::Purge(purged) = purge(&names.iter().map(String::as_str).collect::<Vec<_>>()) else { unreachable!("a purge") };
-        assert_eq!((purged.tags.len(), purged.more_tags), (TAGS, 50 - TAGS));
-        assert!(purged.tags.iter().all(|tag| tag.len() <= TEXT + 3 && tag.ends_with('…')));
+        let EventKind::Purge(purged) = purge(&names.iter().map(String::as_str).collect::<Vec<_>>()) else { unreachable!("a purge") };
+        assert_eq!((purged.tags.len(), purged.more_tags), (MAX_EVENT_TAGS, 50 - MAX_EVENT_TAGS));
+        assert!(purged.tags.iter().all(|tag| tag.len() <= MAX_EVENT_TEXT + 3 && tag.ends_with('…')));
     }
 
     #[test]
     fn an_event_reads_as_the_api_says() {
-        let event = Event { id: 1, at_ms: 2, what: purge(&["a"]) };
+        let event = OperatorEvent { id: 1, at_ms: 2, what: purge(&["a"]) };
         let json = serde_json::to_value(&event).expect("JSON");
         assert_eq!((&json["kind"], &json["id"], &json["tags"][0], &json["by"]), (&"purge".into(), &1.into(), &"a".into(), &"admin".into()));
     }

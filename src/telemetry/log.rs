@@ -23,7 +23,7 @@ use crate::outcome::{Outcome, Tier};
 
 /// The target of access lines, for filters: `RUST_LOG=warn,sidecache::access=info`.
 pub const ACCESS_TARGET: &str = "sidecache::access";
-/// The environment variable that overrides [`Settings::level`].
+/// The environment variable that overrides [`LogSettings::level`].
 const LEVEL_VARIABLE: &str = "RUST_LOG";
 /// Paths and other text of a stranger are cut to this many bytes in a line.
 const MAX_TEXT: usize = 2048;
@@ -33,18 +33,18 @@ static ACCESS: AtomicBool = AtomicBool::new(false);
 
 /// `[log]`, compiled.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Settings {
+pub struct LogSettings {
     /// What is logged: a level, or directives by module as `tracing_subscriber::EnvFilter` reads them.
     pub level: String,
     /// The form of a line.
-    pub format: Format,
+    pub format: LogFormat,
     /// Whether each request gets a line.
     pub access: bool,
 }
 
 /// The form of a line.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Format {
+pub enum LogFormat {
     /// For people: time, level, sentence, `name=value`.
     #[default]
     Text,
@@ -54,7 +54,7 @@ pub enum Format {
 
 /// Why the log could not be set up.
 #[derive(Debug, thiserror::Error)]
-pub enum Error {
+pub enum TelemetryError {
     /// The level, or `RUST_LOG`, cannot be read.
     #[error("{origin}: {problem}")]
     Level {
@@ -65,12 +65,12 @@ pub enum Error {
     },
     /// The process has a subscriber already.
     #[error("the log is set up already")]
-    Again,
+    AlreadyInitialized,
 }
 
-impl Default for Settings {
+impl Default for LogSettings {
     fn default() -> Self {
-        Self { level: "info".to_owned(), format: Format::Text, access: false }
+        Self { level: "info".to_owned(), format: LogFormat::Text, access: false }
     }
 }
 
@@ -97,35 +97,35 @@ fn parse(directives: &str) -> Result<EnvFilter, String> {
 /// Sets up the process's log, to stderr. `RUST_LOG`, when it is set, takes the place of the level.
 ///
 /// # Errors
-/// [`Error::Level`] for directives that cannot be read, [`Error::Again`] when the process has a log already: that one stays, but whether
+/// [`TelemetryError::Level`] for directives that cannot be read, [`TelemetryError::Again`] when the process has a log already: that one stays, but whether
 /// requests are logged follows these settings.
-pub fn init(settings: &Settings) -> Result<(), Error> {
+pub fn init(settings: &LogSettings) -> Result<(), TelemetryError> {
     let filter = match std::env::var(LEVEL_VARIABLE) {
         // Directives given by hand may name any module of any crate, so only their syntax is checked.
         Ok(directives) if !directives.is_empty() => {
-            parse(&directives).map_err(|problem| Error::Level { origin: LEVEL_VARIABLE, problem })?
+            parse(&directives).map_err(|problem| TelemetryError::Level { origin: LEVEL_VARIABLE, problem })?
         }
-        _ => filter(settings).map_err(|problem| Error::Level { origin: "[log] level", problem })?,
+        _ => filter(settings).map_err(|problem| TelemetryError::Level { origin: "[log] level", problem })?,
     };
     ACCESS.store(settings.access, Ordering::Relaxed);
-    subscriber(settings.format, filter, io::stderr).try_init().map_err(|_| Error::Again)
+    subscriber(settings.format, filter, io::stderr).try_init().map_err(|_| TelemetryError::AlreadyInitialized)
 }
 
 /// The settings' level. Who asks for access lines gets them at any level.
-fn filter(settings: &Settings) -> Result<EnvFilter, String> {
+fn filter(settings: &LogSettings) -> Result<EnvFilter, String> {
     check_level(&settings.level)?;
     let access = if settings.access && !settings.level.contains(ACCESS_TARGET) { format!(",{ACCESS_TARGET}=info") } else { String::new() };
     parse(&format!("{}{access}", settings.level))
 }
 
-fn subscriber<W>(format: Format, filter: EnvFilter, writer: W) -> impl Subscriber + Send + Sync
+fn subscriber<W>(format: LogFormat, filter: EnvFilter, writer: W) -> impl Subscriber + Send + Sync
 where
     W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
 {
     let lines = tracing_subscriber::fmt::layer().with_writer(writer).with_ansi(false);
     let lines: Box<dyn Layer<Registry> + Send + Sync> = match format {
-        Format::Text => Box::new(lines.fmt_fields(OneLine)),
-        Format::Json => Box::new(lines.json().flatten_event(true).with_current_span(false).with_span_list(false)),
+        LogFormat::Text => Box::new(lines.fmt_fields(OneLine)),
+        LogFormat::Json => Box::new(lines.json().flatten_event(true).with_current_span(false).with_span_list(false)),
     };
     tracing_subscriber::registry().with(lines.with_filter(filter))
 }

@@ -17,11 +17,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 pub use self::counter::Counter;
-use self::exposition::{Family, Kind, Labels, Snapshot, Value};
-pub use self::format::Format;
+use self::exposition::{Family, Labels, MetricKind, Snapshot, Value};
+pub use self::format::MetricsFormat;
 pub use self::latency::Latency;
 use self::row::Row;
-pub use self::row::{RowView, Seen, Source};
+pub use self::row::{BodySource, RequestRecord, RowView};
 use self::table::Rows;
 pub use self::table::{MAX_ROWS, Meter, NONE, RouteTable};
 use crate::outcome::{Disposition, Reason};
@@ -33,13 +33,13 @@ pub struct Metrics {
 }
 
 struct Registered {
-    kind: Kind,
+    kind: MetricKind,
     help: &'static str,
-    series: BTreeMap<Labels, Reading>,
+    series: BTreeMap<Labels, MetricSource>,
 }
 
 #[derive(Clone)]
-enum Reading {
+enum MetricSource {
     Counter(Arc<Counter>),
     Micros(Arc<Counter>),
     Gauge(Arc<dyn Fn() -> f64 + Send + Sync>),
@@ -81,13 +81,13 @@ impl Metrics {
     /// The suffix `_total` is written with the name whether or not it is given.
     pub fn register_counter(&self, name: &'static str, help: &'static str, labels: &[(&'static str, String)], counter: Arc<Counter>) {
         let name = name.strip_suffix("_total").unwrap_or(name);
-        self.register(name, help, labels, Kind::Counter, Reading::Counter(counter));
+        self.register(name, help, labels, MetricKind::Counter, MetricSource::Counter(counter));
     }
 
     /// Shows a counter of microseconds as one of seconds, the unit that times have in metrics.
     pub fn register_micros(&self, name: &'static str, help: &'static str, labels: &[(&'static str, String)], micros: Arc<Counter>) {
         let name = name.strip_suffix("_total").unwrap_or(name);
-        self.register(name, help, labels, Kind::Counter, Reading::Micros(micros));
+        self.register(name, help, labels, MetricKind::Counter, MetricSource::Micros(micros));
     }
 
     /// Shows a number that goes up and down, read whenever it is asked for. `read` must be quick, and must not wait.
@@ -98,22 +98,22 @@ impl Metrics {
         labels: &[(&'static str, String)],
         read: impl Fn() -> f64 + Send + Sync + 'static,
     ) {
-        self.register(name, help, labels, Kind::Gauge, Reading::Gauge(Arc::new(read)));
+        self.register(name, help, labels, MetricKind::Gauge, MetricSource::Gauge(Arc::new(read)));
     }
 
     /// All metrics as text, sorted by name and labels; of routes only what has happened at least once.
     #[must_use]
-    pub fn encode_as(&self, format: Format) -> String {
+    pub fn encode_as(&self, format: MetricsFormat) -> String {
         let mut snapshot = self.snapshot_registered();
         snapshot.0.extend(route_families(&self.rows()));
         let build = [("version", env!("CARGO_PKG_VERSION")), ("os", std::env::consts::OS), ("arch", std::env::consts::ARCH)];
         let build = build.map(|(name, value)| (name, value.to_owned())).to_vec();
         let series = BTreeMap::from([(build, Value::Count(1))]);
-        snapshot.0.insert("sidecache_build", Family { kind: Kind::Info, help: "What is running", series });
+        snapshot.0.insert("sidecache_build", Family { kind: MetricKind::Info, help: "What is running", series });
         snapshot.encode(format)
     }
 
-    fn register(&self, name: &'static str, help: &'static str, labels: &[(&'static str, String)], kind: Kind, reading: Reading) {
+    fn register(&self, name: &'static str, help: &'static str, labels: &[(&'static str, String)], kind: MetricKind, reading: MetricSource) {
         let mut registered = lock(&self.registered);
         let family = registered.entry(name).or_insert_with(|| Registered { kind, help, series: BTreeMap::new() });
         // A name has one kind in an exposition, so the first one stays.
@@ -137,7 +137,7 @@ impl Metrics {
     }
 }
 
-impl Reading {
+impl MetricSource {
     fn read(&self) -> Value {
         match self {
             Self::Counter(counter) => Value::Count(counter.get()),
@@ -179,10 +179,10 @@ fn route_families(rows: &[RowView]) -> [(&'static str, Family); 5] {
                 durations.insert(labels(&[("result", result)]), Value::Latency(Box::new(latency.clone())));
             }
         }
-        if row.app.count() > 0 {
-            app.insert(labels(&[]), Value::Latency(Box::new(row.app.clone())));
+        if row.origin.count() > 0 {
+            app.insert(labels(&[]), Value::Latency(Box::new(row.origin.clone())));
         }
-        for (source, count) in [(Source::Cache, row.bytes_from_cache), (Source::App, row.bytes_from_app)] {
+        for (source, count) in [(BodySource::Cache, row.bytes_from_cache), (BodySource::Origin, row.bytes_from_origin)] {
             if count > 0 {
                 bytes.insert(labels(&[("source", source.as_str())]), Value::Count(count));
             }
@@ -193,23 +193,23 @@ fn route_families(rows: &[RowView]) -> [(&'static str, Family); 5] {
     }
     let family = |kind, help, series| Family { kind, help, series };
     [
-        ("sidecache_requests", family(Kind::Counter, "Requests by route, by what happened to them, and why", requests)),
+        ("sidecache_requests", family(MetricKind::Counter, "Requests by route, by what happened to them, and why", requests)),
         (
             "sidecache_request_duration_seconds",
             family(
-                Kind::Histogram,
+                MetricKind::Histogram,
                 "Time from a request's head to its response's head: answered from the cache, by the app, or around the cache",
                 durations,
             ),
         ),
         (
             "sidecache_upstream_duration_seconds",
-            family(Kind::Histogram, "Time from sending a request to the app to the head of its response", app),
+            family(MetricKind::Histogram, "Time from sending a request to the app to the head of its response", app),
         ),
-        ("sidecache_response_bytes", family(Kind::Counter, "Bytes of response bodies, by where they came from", bytes)),
+        ("sidecache_response_bytes", family(MetricKind::Counter, "Bytes of response bodies, by where they came from", bytes)),
         (
             "sidecache_upstream_seconds_saved",
-            family(Kind::Counter, "Time that the app would have taken for what was served from the cache", saved),
+            family(MetricKind::Counter, "Time that the app would have taken for what was served from the cache", saved),
         ),
     ]
 }

@@ -21,7 +21,7 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use super::content::Upload;
-use super::{Counters, Error, Settings, SetupError};
+use super::{UpstreamCounters, UpstreamError, UpstreamSettings, UpstreamSetupError};
 
 /// What hyper needs to read a head at all.
 const SMALLEST_BUFFER: usize = 8192;
@@ -40,17 +40,17 @@ pub(super) struct Connector {
     timeout: Duration,
     tls: Option<(TlsConnector, ServerName<'static>)>,
     http: http1::Builder,
-    counters: Counters,
+    counters: UpstreamCounters,
 }
 
 impl Connector {
-    pub(super) fn new(settings: Settings, counters: &Counters) -> Result<Self, SetupError> {
+    pub(super) fn new(settings: UpstreamSettings, counters: &UpstreamCounters) -> Result<Self, UpstreamSetupError> {
         if settings.max_header_bytes < SMALLEST_BUFFER {
-            return Err(SetupError::Limit("the largest head of a response must be at least 8192 bytes"));
+            return Err(UpstreamSetupError::Limit("the largest head of a response must be at least 8192 bytes"));
         }
         let target = settings.target;
         let tls = if target.tls {
-            let name = ServerName::try_from(target.host.to_string()).map_err(|_| SetupError::Host(target.host.to_string()))?;
+            let name = ServerName::try_from(target.host.to_string()).map_err(|_| UpstreamSetupError::Host(target.host.to_string()))?;
             Some((tls(settings.ca_file.as_deref())?, name))
         } else {
             None
@@ -65,24 +65,24 @@ impl Connector {
     }
 
     /// A new connection within the time that connecting may take.
-    pub(super) async fn connect(&self) -> Result<(Sender, Driver, Slot), Error> {
+    pub(super) async fn connect(&self) -> Result<(Sender, Driver, PermitSlot), UpstreamError> {
         match tokio::time::timeout(self.timeout, self.dial()).await {
             Ok(Ok(connection)) => Ok(connection),
-            Ok(Err(error)) => Err(Error::Connect(error)),
-            Err(_) => Err(Error::ConnectTimeout),
+            Ok(Err(error)) => Err(UpstreamError::Connect(error)),
+            Err(_) => Err(UpstreamError::ConnectTimeout),
         }
     }
 
-    async fn dial(&self) -> io::Result<(Sender, Driver, Slot)> {
+    async fn dial(&self) -> io::Result<(Sender, Driver, PermitSlot)> {
         let tcp = self.tcp().await?;
         self.counters.connects.inc();
-        let open = Gauge::up(&self.counters.open);
+        let open = CountGuard::up(&self.counters.open);
         let stream = match &self.tls {
             None => Stream::Plain(tcp),
             Some((tls, name)) => Stream::Tls(Box::new(tls.connect(name.clone(), tcp).await?)),
         };
-        let slot = Slot::default();
-        let io = Io { stream, deaf: false, _slot: slot.clone(), _open: open };
+        let slot = PermitSlot::default();
+        let io = UpstreamSocket { stream, write_closed: false, _slot: slot.clone(), _open: open };
         let (sender, driver) = self.http.handshake(TokioIo::new(io)).await.map_err(io::Error::other)?;
         Ok((sender, Box::pin(driver.with_upgrades()), slot))
     }
@@ -118,10 +118,10 @@ fn tune(stream: &TcpStream) -> io::Result<()> {
     SockRef::from(stream).set_tcp_keepalive(&probes)
 }
 
-fn tls(ca_file: Option<&Path>) -> Result<TlsConnector, SetupError> {
+fn tls(ca_file: Option<&Path>) -> Result<TlsConnector, UpstreamSetupError> {
     let mut roots = rustls::RootCertStore::empty();
     if let Some(path) = ca_file {
-        let fail = |why: String| SetupError::CaFile { path: path.to_owned(), why };
+        let fail = |why: String| UpstreamSetupError::CaFile { path: path.to_owned(), why };
         for certificate in CertificateDer::pem_file_iter(path).map_err(|error| fail(error.to_string()))? {
             let certificate = certificate.map_err(|error| fail(error.to_string()))?;
             roots.add(certificate).map_err(|error| fail(error.to_string()))?;
@@ -134,14 +134,14 @@ fn tls(ca_file: Option<&Path>) -> Result<TlsConnector, SetupError> {
         roots.add_parsable_certificates(found.certs);
         if roots.is_empty() {
             let why = found.errors.first().map_or_else(|| "none found".to_owned(), ToString::to_string);
-            return Err(SetupError::NoSystemRoots(why));
+            return Err(UpstreamSetupError::NoSystemRoots(why));
         }
     }
     // The provider is named here, so that it does not depend on what other libraries install for the whole process.
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let mut config = rustls::ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
-        .map_err(|_| SetupError::Limit("TLS 1.2 and 1.3 are not available"))?
+        .map_err(|_| UpstreamSetupError::Limit("TLS 1.2 and 1.3 are not available"))?
         .with_root_certificates(roots)
         .with_no_client_auth();
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
@@ -150,9 +150,9 @@ fn tls(ca_file: Option<&Path>) -> Result<TlsConnector, SetupError> {
 
 /// A place on the socket for the permit that pays for it, when the socket outlives the exchange that held the permit (a tunnel).
 #[derive(Clone, Default)]
-pub(super) struct Slot(Arc<Mutex<Option<OwnedSemaphorePermit>>>);
+pub(super) struct PermitSlot(Arc<Mutex<Option<OwnedSemaphorePermit>>>);
 
-impl Slot {
+impl PermitSlot {
     /// Ties the permit to the socket: it is free again when the socket is closed.
     pub(super) fn hold(&self, permit: OwnedSemaphorePermit) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(permit);
@@ -160,28 +160,28 @@ impl Slot {
 }
 
 /// Counts something for as long as it lives.
-pub(super) struct Gauge(Arc<AtomicUsize>);
+pub(super) struct CountGuard(Arc<AtomicUsize>);
 
-impl Gauge {
+impl CountGuard {
     pub(super) fn up(gauge: &Arc<AtomicUsize>) -> Self {
         gauge.fetch_add(1, Ordering::Relaxed);
         Self(Arc::clone(gauge))
     }
 }
 
-impl Drop for Gauge {
+impl Drop for CountGuard {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
 /// A socket towards the app.
-pub(super) struct Io {
+pub(super) struct UpstreamSocket {
     stream: Stream,
     // The app has stopped reading.
-    deaf: bool,
-    _slot: Slot,
-    _open: Gauge,
+    write_closed: bool,
+    _slot: PermitSlot,
+    _open: CountGuard,
 }
 
 enum Stream {
@@ -189,13 +189,13 @@ enum Stream {
     Tls(Box<TlsStream<TcpStream>>),
 }
 
-impl Io {
+impl UpstreamSocket {
     /// An app that answers early (413, 401) and closes makes writing fail while its answer waits to be read. What is written from then
     /// on is thrown away, and reading says how it ended.
     fn written(&mut self, result: Poll<io::Result<usize>>, length: usize) -> Poll<io::Result<usize>> {
         match result {
             Poll::Ready(Err(error)) if matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset) => {
-                self.deaf = true;
+                self.write_closed = true;
                 Poll::Ready(Ok(length))
             }
             other => other,
@@ -203,7 +203,7 @@ impl Io {
     }
 }
 
-impl AsyncRead for Io {
+impl AsyncRead for UpstreamSocket {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         match &mut self.get_mut().stream {
             Stream::Plain(stream) => Pin::new(stream).poll_read(cx, buf),
@@ -212,10 +212,10 @@ impl AsyncRead for Io {
     }
 }
 
-impl AsyncWrite for Io {
+impl AsyncWrite for UpstreamSocket {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        if this.deaf {
+        if this.write_closed {
             return Poll::Ready(Ok(buf.len()));
         }
         let result = match &mut this.stream {
@@ -228,7 +228,7 @@ impl AsyncWrite for Io {
     fn poll_write_vectored(self: Pin<&mut Self>, cx: &mut Context<'_>, bufs: &[io::IoSlice<'_>]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         let length = bufs.iter().map(|buf| buf.len()).sum();
-        if this.deaf {
+        if this.write_closed {
             return Poll::Ready(Ok(length));
         }
         let result = match &mut this.stream {
@@ -247,7 +247,7 @@ impl AsyncWrite for Io {
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        if this.deaf {
+        if this.write_closed {
             return Poll::Ready(Ok(()));
         }
         let result = match &mut this.stream {

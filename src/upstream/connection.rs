@@ -8,61 +8,61 @@ use http::Request;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Sleep;
 
-use super::connect::{Driver, Sender, Slot};
+use super::connect::{Driver, PermitSlot, Sender};
 use super::content::Upload;
 use crate::clock::Clock;
 
 /// A connection.
-pub(super) struct Link {
+pub(super) struct Connection {
     sender: Sender,
-    engine: Engine,
-    slot: Slot,
-    pub(super) alarm: Alarm,
+    driver: DriverState,
+    slot: PermitSlot,
+    pub(super) deadline: DeadlineTimer,
 }
 
 /// Who keeps the connection moving.
-enum Engine {
+enum DriverState {
     /// The one who waits for it.
     Here(Driver),
     /// A task of its own: what the client sends must flow on while nobody reads the response.
-    Task { _ends_with_this: Aborted },
+    Task { _ends_with_this: AbortingTask },
     /// Nobody; it is closed.
     Over,
 }
 
 /// A task that ends when this is dropped.
-struct Aborted(tokio::task::JoinHandle<()>);
+struct AbortingTask(tokio::task::JoinHandle<()>);
 
-impl Drop for Aborted {
+impl Drop for AbortingTask {
     fn drop(&mut self) {
         self.0.abort();
     }
 }
 
 /// The response that hyper will hand over.
-pub(super) trait Answer: Future<Output = Result<http::Response<hyper::body::Incoming>, Unanswered>> {}
-impl<F: Future<Output = Result<http::Response<hyper::body::Incoming>, Unanswered>>> Answer for F {}
+pub(super) trait ResponseFuture: Future<Output = Result<http::Response<hyper::body::Incoming>, SendFailure>> {}
+impl<F: Future<Output = Result<http::Response<hyper::body::Incoming>, SendFailure>>> ResponseFuture for F {}
 
 /// Why there is none, and the request if no byte of it was written.
-pub(super) type Unanswered = hyper::client::conn::TrySendError<Request<Upload>>;
+pub(super) type SendFailure = hyper::client::conn::TrySendError<Request<Upload>>;
 
-impl Link {
-    pub(super) fn new((sender, driver, slot): (Sender, Driver, Slot)) -> Self {
-        Self { sender, engine: Engine::Here(driver), slot, alarm: Alarm::default() }
+impl Connection {
+    pub(super) fn new((sender, driver, slot): (Sender, Driver, PermitSlot)) -> Self {
+        Self { sender, driver: DriverState::Here(driver), slot, deadline: DeadlineTimer::default() }
     }
 
     /// Hands hyper a request. Nothing is written until the connection is driven.
-    pub(super) fn send(&mut self, request: Request<Upload>) -> impl Answer + use<> {
+    pub(super) fn send(&mut self, request: Request<Upload>) -> impl ResponseFuture + use<> {
         self.sender.try_send_request(request)
     }
 
     /// Lets the connection read and write what it can.
     pub(super) fn drive(&mut self, cx: &mut Context<'_>) {
-        if let Engine::Here(driver) = &mut self.engine
+        if let DriverState::Here(driver) = &mut self.driver
             && driver.as_mut().poll(cx).is_ready()
         {
             // Its error, if any, has gone to the request or the body. Dropping it makes sure that neither waits on.
-            self.engine = Engine::Over;
+            self.driver = DriverState::Over;
         }
     }
 
@@ -70,8 +70,8 @@ impl Link {
     ///
     /// While the connection is driven from here its two ends talk within this task, and waking it for that would only cost a
     /// turn: they get a waker that does nothing, and the task's own is registered with the socket when there is nothing left to do.
-    pub(super) fn turn<T>(&mut self, cx: &mut Context<'_>, mut step: impl FnMut(&mut Context<'_>) -> Poll<T>) -> Poll<T> {
-        if !matches!(self.engine, Engine::Here(_)) {
+    pub(super) fn drive_until<T>(&mut self, cx: &mut Context<'_>, mut step: impl FnMut(&mut Context<'_>) -> Poll<T>) -> Poll<T> {
+        if !matches!(self.driver, DriverState::Here(_)) {
             return step(cx);
         }
         let mut nobody = Context::from_waker(Waker::noop());
@@ -92,9 +92,9 @@ impl Link {
         // The first turn may only finish the last exchange. Bytes that nobody asked for end the connection here.
         for _ in 0..2 {
             self.drive(&mut nobody);
-            match (&self.engine, self.sender.poll_ready(&mut nobody)) {
-                (Engine::Here(_), Poll::Ready(Ok(()))) => return true,
-                (Engine::Here(_), Poll::Pending) => {}
+            match (&self.driver, self.sender.poll_ready(&mut nobody)) {
+                (DriverState::Here(_), Poll::Ready(Ok(()))) => return true,
+                (DriverState::Here(_), Poll::Pending) => {}
                 _ => return false,
             }
         }
@@ -104,11 +104,11 @@ impl Link {
     /// Gives the connection a task of its own, which ends with this link. The socket takes over the permit.
     pub(super) fn detach(&mut self, permit: Option<OwnedSemaphorePermit>) {
         self.hold(permit);
-        match std::mem::replace(&mut self.engine, Engine::Over) {
-            Engine::Here(driver) => {
-                self.engine = Engine::Task { _ends_with_this: Aborted(tokio::spawn(async move { drop(driver.await) })) }
+        match std::mem::replace(&mut self.driver, DriverState::Over) {
+            DriverState::Here(driver) => {
+                self.driver = DriverState::Task { _ends_with_this: AbortingTask(tokio::spawn(async move { drop(driver.await) })) }
             }
-            other => self.engine = other,
+            other => self.driver = other,
         }
     }
 
@@ -117,7 +117,7 @@ impl Link {
         self.hold(permit);
         self.drive(&mut Context::from_waker(Waker::noop()));
         // What is left to write of the request is written in the background; a stuck app is found by the socket's keep-alive.
-        if let Engine::Here(driver) = self.engine {
+        if let DriverState::Here(driver) = self.driver {
             tokio::spawn(driver);
         }
     }
@@ -131,12 +131,12 @@ impl Link {
 
 /// A deadline that is moved for every request and frame, over a timer that is touched only when it fires or fires too late.
 #[derive(Default)]
-pub(super) struct Alarm {
+pub(super) struct DeadlineTimer {
     timer: Option<(Pin<Box<Sleep>>, Instant)>,
     deadline: Option<Instant>,
 }
 
-impl Alarm {
+impl DeadlineTimer {
     /// Moves the deadline.
     pub(super) fn set(&mut self, now: Instant, after: Duration) {
         // A time that no clock will reach is no deadline.

@@ -12,7 +12,7 @@ use http::HeaderMap;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use hyper::body::Incoming;
 
-use super::pool::Lease;
+use super::pool::PooledConnection;
 use crate::clock::Clock;
 use crate::semantics::body::{Body, BodyError};
 use crate::semantics::forward;
@@ -21,19 +21,19 @@ use crate::telemetry::metrics::Counter;
 /// A request's body as hyper reads it.
 pub(super) struct Upload {
     body: Body,
-    progress: Option<Arc<Progress>>,
+    progress: Option<Arc<UploadProgress>>,
 }
 
 /// How far a streamed request body has come.
 #[derive(Default)]
-pub(super) struct Progress {
+pub(super) struct UploadProgress {
     // Frames that hyper has read. It reads one only when it has room, so that this stops when the app stops reading.
     frames: AtomicU32,
     failed: AtomicBool,
     over: AtomicBool,
 }
 
-impl Progress {
+impl UploadProgress {
     pub(super) fn frames(&self) -> u32 {
         self.frames.load(Ordering::Relaxed)
     }
@@ -51,13 +51,13 @@ impl Progress {
 
 impl Upload {
     /// The body, and a view of its progress where it is a stream.
-    pub(super) fn new(body: Body) -> (Self, Option<Arc<Progress>>) {
+    pub(super) fn new(body: Body) -> (Self, Option<Arc<UploadProgress>>) {
         let progress = if body.replayable().is_some() { None } else { Some(Arc::default()) };
         (Self { body, progress: progress.clone() }, progress)
     }
 
     /// A body that needs no watching.
-    pub(super) const fn at_hand(body: Body) -> Self {
+    pub(super) const fn unwatched(body: Body) -> Self {
         Self { body, progress: None }
     }
 }
@@ -101,7 +101,7 @@ impl Drop for Upload {
 }
 
 /// What became of a body while its head was looked at.
-pub(super) enum Beginning {
+pub(super) enum BodyStart {
     /// All of it has come.
     Whole(Bytes),
     /// The rest is still to come, or it broke off.
@@ -109,40 +109,40 @@ pub(super) enum Beginning {
 }
 
 /// Reads what has come of the body together with its head. A small response is then whole, and its connection free at once.
-pub(super) fn begin(lease: &mut Lease, body: &mut Incoming, cx: &mut Context<'_>) -> Beginning {
+pub(super) fn begin(lease: &mut PooledConnection, body: &mut Incoming, cx: &mut Context<'_>) -> BodyStart {
     let mut frames = VecDeque::new();
     let mut first: Option<Bytes> = None;
     loop {
         match poll_incoming(lease, body, cx) {
             Poll::Ready(None) => match first {
-                Some(bytes) => return Beginning::Whole(bytes),
-                None => return Beginning::Whole(Bytes::new()),
+                Some(bytes) => return BodyStart::Whole(bytes),
+                None => return BodyStart::Whole(Bytes::new()),
             },
             Poll::Ready(Some(Ok(frame))) => match (frame.into_data(), first.take()) {
-                (Ok(bytes), None) if body.is_end_stream() => return Beginning::Whole(bytes),
+                (Ok(bytes), None) if body.is_end_stream() => return BodyStart::Whole(bytes),
                 (Ok(bytes), None) => first = Some(bytes),
                 (next, before) => {
                     frames.extend(before.map(|bytes| Ok(Frame::data(bytes))));
                     frames.push_back(Ok(next.map_or_else(without_forbidden_trailers, Frame::data)));
-                    return Beginning::Part(frames);
+                    return BodyStart::Part(frames);
                 }
             },
             Poll::Ready(Some(Err(error))) => {
                 frames.extend(first.map(|bytes| Ok(Frame::data(bytes))));
                 frames.push_back(Err(error.into()));
-                return Beginning::Part(frames);
+                return BodyStart::Part(frames);
             }
             Poll::Pending => {
                 frames.extend(first.map(|bytes| Ok(Frame::data(bytes))));
-                return Beginning::Part(frames);
+                return BodyStart::Part(frames);
             }
         }
     }
 }
 
-fn poll_incoming(lease: &mut Lease, body: &mut Incoming, cx: &mut Context<'_>) -> Poll<Option<hyper::Result<Frame<Bytes>>>> {
-    match lease.link() {
-        Some(link) => link.turn(cx, |cx| Pin::new(&mut *body).poll_frame(cx)),
+fn poll_incoming(lease: &mut PooledConnection, body: &mut Incoming, cx: &mut Context<'_>) -> Poll<Option<hyper::Result<Frame<Bytes>>>> {
+    match lease.connection() {
+        Some(link) => link.drive_until(cx, |cx| Pin::new(&mut *body).poll_frame(cx)),
         None => Pin::new(body).poll_frame(cx),
     }
 }
@@ -151,9 +151,9 @@ fn poll_incoming(lease: &mut Lease, body: &mut Incoming, cx: &mut Context<'_>) -
 pub(super) struct Download {
     ready: VecDeque<Result<Frame<Bytes>, BodyError>>,
     body: Incoming,
-    lease: Option<Lease>,
+    connection: Option<PooledConnection>,
     // How long the app may be silent; `None` where silence is normal.
-    patience: Option<Duration>,
+    idle_timeout: Option<Duration>,
     silent: bool,
     clock: Clock,
     timeouts: Arc<Counter>,
@@ -163,20 +163,25 @@ pub(super) struct Download {
 /// The app said nothing for too long in the middle of a body.
 #[derive(Debug, thiserror::Error)]
 #[error("the response's body fell silent")]
-struct Silent;
+struct BodyIdleTimeout;
 
 /// What a [`Download`] needs besides its body.
-pub(super) struct Terms {
-    pub(super) patience: Option<Duration>,
+pub(super) struct DownloadSettings {
+    pub(super) idle_timeout: Option<Duration>,
     pub(super) clock: Clock,
     pub(super) timeouts: Arc<Counter>,
     pub(super) broken: Arc<Counter>,
 }
 
 impl Download {
-    pub(super) fn new(ready: VecDeque<Result<Frame<Bytes>, BodyError>>, body: Incoming, lease: Lease, terms: Terms) -> Self {
-        let Terms { patience, clock, timeouts, broken } = terms;
-        let mut this = Self { ready, body, lease: Some(lease), patience, silent: false, clock, timeouts, broken };
+    pub(super) fn new(
+        ready: VecDeque<Result<Frame<Bytes>, BodyError>>,
+        body: Incoming,
+        lease: PooledConnection,
+        terms: DownloadSettings,
+    ) -> Self {
+        let DownloadSettings { idle_timeout: patience, clock, timeouts, broken } = terms;
+        let mut this = Self { ready, body, connection: Some(lease), idle_timeout: patience, silent: false, clock, timeouts, broken };
         match this.ready.back() {
             Some(Err(_)) => this.fail(),
             // Trailers end a body.
@@ -187,29 +192,31 @@ impl Download {
     }
 
     fn release(&mut self) {
-        if let Some(lease) = self.lease.take() {
+        if let Some(lease) = self.connection.take() {
             lease.release();
         }
     }
 
     fn fail(&mut self) {
         self.broken.inc();
-        self.lease = None;
+        self.connection = None;
     }
 
     /// The app is silent. Counted from the first time somebody waited for it, so that a slow client is not held against the app.
     fn wait(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let (Some(patience), Some(link)) = (self.patience, self.lease.as_mut().and_then(Lease::link)) else { return Poll::Pending };
+        let (Some(patience), Some(link)) = (self.idle_timeout, self.connection.as_mut().and_then(PooledConnection::connection)) else {
+            return Poll::Pending;
+        };
         if !self.silent {
             self.silent = true;
-            link.alarm.set(self.clock.now(), patience);
+            link.deadline.set(self.clock.now(), patience);
         }
-        if link.alarm.poll(&self.clock, cx).is_pending() {
+        if link.deadline.poll(&self.clock, cx).is_pending() {
             return Poll::Pending;
         }
         self.timeouts.inc();
-        self.lease = None;
-        Poll::Ready(Some(Err(Box::new(Silent))))
+        self.connection = None;
+        Poll::Ready(Some(Err(Box::new(BodyIdleTimeout))))
     }
 }
 
@@ -222,7 +229,7 @@ impl HttpBody for Download {
         if let Some(frame) = this.ready.pop_front() {
             return Poll::Ready(Some(frame));
         }
-        let Some(lease) = &mut this.lease else { return Poll::Ready(None) };
+        let Some(lease) = &mut this.connection else { return Poll::Ready(None) };
         let frame = match poll_incoming(lease, &mut this.body, cx) {
             Poll::Pending => return this.wait(cx),
             Poll::Ready(frame) => frame,
@@ -247,7 +254,7 @@ impl HttpBody for Download {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.ready.is_empty() && self.lease.is_none()
+        self.ready.is_empty() && self.connection.is_none()
     }
 
     fn size_hint(&self) -> SizeHint {

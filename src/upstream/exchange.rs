@@ -12,28 +12,28 @@ use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, V
 use http_body::Body as _;
 use hyper::body::Incoming;
 
-use super::connection::{Link, Unanswered};
-use super::content::{self, Beginning, Download, Progress, Terms, Upload};
-use super::pool::Lease;
-use super::{CloseDelimited, Error, Inner};
+use super::connection::{Connection, SendFailure};
+use super::content::{self, BodyStart, Download, DownloadSettings, Upload, UploadProgress};
+use super::pool::PooledConnection;
+use super::{CloseDelimited, Inner, UpstreamError};
 use crate::semantics::body::{Body, BodyError};
 
 /// A request that must not be sent twice takes only a connection that was in use a moment ago: it is unlikely to be closed just now.
-const FRESH_ENOUGH: Duration = Duration::from_secs(1);
+const MAX_UNSAFE_IDLE: Duration = Duration::from_secs(1);
 
 /// Why an attempt failed, and the request if no byte of it was written.
-struct Failure {
-    error: Error,
+struct AttemptFailure {
+    error: UpstreamError,
     unsent: Option<Box<Request<Upload>>>,
     closed: bool,
 }
 
-impl Failure {
+impl AttemptFailure {
     /// What to send on a new connection: the request that was not written, or its copy.
     ///
     /// An app may close a waiting connection at any moment, and then it has not acted on the request. A deadline that has passed, a body
     /// that broke, or a response that is not HTTP would only come again.
-    fn again(self, copy: Option<Request<Upload>>) -> Result<Request<Upload>, Error> {
+    fn into_retry(self, copy: Option<Request<Upload>>) -> Result<Request<Upload>, UpstreamError> {
         match self.unsent.map(|request| *request).or(copy.filter(|_| self.closed)) {
             Some(request) => Ok(request),
             None => Err(self.error),
@@ -41,7 +41,7 @@ impl Failure {
     }
 }
 
-pub(super) async fn send(inner: &Inner, mut request: Request<Body>) -> Result<Response<Body>, Error> {
+pub(super) async fn send(inner: &Inner, mut request: Request<Body>) -> Result<Response<Body>, UpstreamError> {
     normalise(&mut request);
     let upgrade = request.headers().contains_key(UPGRADE);
     // RFC 9110 9.2.2 allows to repeat all idempotent methods. PUT and DELETE are left out: what they do twice may not be what the user
@@ -49,7 +49,7 @@ pub(super) async fn send(inner: &Inner, mut request: Request<Body>) -> Result<Re
     let repeatable = matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS) && request.body().replayable().is_some();
     let mut lease = inner.pool.permit().await?;
     let now = inner.clock.now();
-    let max_age = if repeatable { Duration::MAX } else { FRESH_ENOUGH };
+    let max_age = if repeatable { Duration::MAX } else { MAX_UNSAFE_IDLE };
 
     let (parts, body) = request.into_parts();
     let copy = if repeatable { body.replayable() } else { None };
@@ -64,7 +64,7 @@ pub(super) async fn send(inner: &Inner, mut request: Request<Body>) -> Result<Re
                 Ok(response) => return receive(inner, lease, response, progress.as_deref(), upgrade),
                 Err(failure) => {
                     lease.close();
-                    let request = failure.again(copy)?;
+                    let request = failure.into_retry(copy)?;
                     inner.counters.retries.inc();
                     request
                 }
@@ -72,7 +72,7 @@ pub(super) async fn send(inner: &Inner, mut request: Request<Body>) -> Result<Re
         }
     };
     let link = Box::pin(inner.connector.connect()).await?;
-    let link = lease.install(Link::new(link));
+    let link = lease.install(Connection::new(link));
     match attempt(inner, link, request, progress.as_deref(), inner.clock.now()).await {
         Ok(response) => receive(inner, lease, response, progress.as_deref(), upgrade),
         Err(failure) => Err(failure.error),
@@ -82,18 +82,18 @@ pub(super) async fn send(inner: &Inner, mut request: Request<Body>) -> Result<Re
 /// Sends the request and waits for the head of the response.
 async fn attempt(
     inner: &Inner,
-    link: &mut Link,
+    link: &mut Connection,
     request: Request<Upload>,
-    progress: Option<&Progress>,
+    progress: Option<&UploadProgress>,
     now: Instant,
-) -> Result<Response<Incoming>, Failure> {
+) -> Result<Response<Incoming>, AttemptFailure> {
     let mut answer = pin!(link.send(request));
-    link.alarm.set(now, inner.first_byte_timeout);
+    link.deadline.set(now, inner.first_byte_timeout);
     let mut frames = 0;
     let mut started = false;
     poll_fn(|cx| {
         let answered = if started {
-            link.turn(cx, |cx| answer.as_mut().poll(cx))
+            link.drive_until(cx, |cx| answer.as_mut().poll(cx))
         } else {
             // The first turn writes, and then there is nothing to do but wait.
             started = true;
@@ -104,43 +104,45 @@ async fn attempt(
             return Poll::Ready(answer.map_err(|error| failure(error, progress)));
         }
         // The app's time starts when it has been given the last of the request.
-        if let Some(seen) = progress.map(Progress::frames).filter(|&seen| seen != frames) {
+        if let Some(seen) = progress.map(UploadProgress::frames).filter(|&seen| seen != frames) {
             frames = seen;
-            link.alarm.set(inner.clock.now(), inner.first_byte_timeout);
+            link.deadline.set(inner.clock.now(), inner.first_byte_timeout);
         }
-        link.alarm.poll(&inner.clock, cx).map(|()| Err(Failure { error: Error::FirstByteTimeout, unsent: None, closed: false }))
+        link.deadline
+            .poll(&inner.clock, cx)
+            .map(|()| Err(AttemptFailure { error: UpstreamError::FirstByteTimeout, unsent: None, closed: false }))
     })
     .await
 }
 
-fn failure(mut unanswered: Unanswered, progress: Option<&Progress>) -> Failure {
+fn failure(mut unanswered: SendFailure, progress: Option<&UploadProgress>) -> AttemptFailure {
     let unsent = unanswered.take_message().map(Box::new);
     let cause = unanswered.into_error();
     let closed = !cause.is_parse() && !cause.is_user();
     let cause: BodyError = Box::new(cause);
     let error = if unsent.is_some() {
-        Error::Unsent(cause)
-    } else if progress.is_some_and(Progress::failed) {
-        Error::RequestBody(cause)
+        UpstreamError::Unsent(cause)
+    } else if progress.is_some_and(UploadProgress::failed) {
+        UpstreamError::RequestBody(cause)
     } else {
-        Error::Broken(cause)
+        UpstreamError::Broken(cause)
     };
-    Failure { error, unsent, closed }
+    AttemptFailure { error, unsent, closed }
 }
 
 /// Makes the response out of its head and what has come of its body.
 fn receive(
     inner: &Inner,
-    mut lease: Lease,
+    mut lease: PooledConnection,
     response: Response<Incoming>,
-    progress: Option<&Progress>,
+    progress: Option<&UploadProgress>,
     upgrade: bool,
-) -> Result<Response<Body>, Error> {
+) -> Result<Response<Body>, UpstreamError> {
     let (mut parts, mut body) = response.into_parts();
     if parts.status == StatusCode::SWITCHING_PROTOCOLS {
         // SECURITY: an upgrade that nobody asked for would make a tunnel of a connection that rules are to watch.
         if !upgrade {
-            return Err(Error::Broken("switched protocols unasked".into()));
+            return Err(UpstreamError::Broken("switched protocols unasked".into()));
         }
         lease.into_tunnel();
         return Ok(Response::from_parts(parts, Body::empty()));
@@ -159,13 +161,13 @@ fn receive(
     }
     // The turn after this one registers the waker: the body is polled before anybody sleeps on it.
     let body = match content::begin(&mut lease, &mut body, &mut Context::from_waker(Waker::noop())) {
-        Beginning::Whole(bytes) => {
+        BodyStart::Whole(bytes) => {
             lease.release();
             Body::full(bytes)
         }
-        Beginning::Part(ready) => {
-            let terms = Terms {
-                patience: (!is_event_stream(&parts.headers)).then_some(inner.idle_timeout),
+        BodyStart::Part(ready) => {
+            let terms = DownloadSettings {
+                idle_timeout: (!is_event_stream(&parts.headers)).then_some(inner.idle_timeout),
                 clock: inner.clock.clone(),
                 timeouts: Arc::clone(&inner.counters.timeouts),
                 broken: Arc::clone(&inner.counters.broken),
@@ -177,17 +179,17 @@ fn receive(
 }
 
 /// Whether the body is chunked, if its framing has one reading only.
-fn check_framing(headers: &HeaderMap) -> Result<bool, Error> {
+fn check_framing(headers: &HeaderMap) -> Result<bool, UpstreamError> {
     let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
     let Some(coding) = codings.next() else { return Ok(false) };
     // SECURITY: RFC 9112 6.3 calls this an attempt at response splitting; whoever stores such a response may store another one's.
     if headers.contains_key(CONTENT_LENGTH) {
-        return Err(Error::Broken("both Content-Length and Transfer-Encoding".into()));
+        return Err(UpstreamError::Broken("both Content-Length and Transfer-Encoding".into()));
     }
     // A coding besides `chunked` would be lost with the header that names it.
     let chunked = coding.as_bytes().eq_ignore_ascii_case(b"chunked");
     if codings.next().is_some() || !(chunked || coding.as_bytes().eq_ignore_ascii_case(b"identity")) {
-        return Err(Error::Broken("unsupported Transfer-Encoding".into()));
+        return Err(UpstreamError::Broken("unsupported Transfer-Encoding".into()));
     }
     Ok(chunked)
 }
@@ -221,7 +223,7 @@ fn normalise(request: &mut Request<Body>) {
 
 /// A second copy of a request, for the case that the first is lost on a connection that was being closed.
 fn duplicate(request: &Request<Upload>, body: bytes::Bytes) -> Request<Upload> {
-    let mut copy = Request::new(Upload::at_hand(Body::full(body)));
+    let mut copy = Request::new(Upload::unwatched(Body::full(body)));
     copy.method_mut().clone_from(request.method());
     copy.uri_mut().clone_from(request.uri());
     copy.headers_mut().clone_from(request.headers());

@@ -10,30 +10,30 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::connect::Gauge;
-use super::connection::Link;
-use super::{Counters, Error, Settings};
+use super::connect::CountGuard;
+use super::connection::Connection;
+use super::{UpstreamCounters, UpstreamError, UpstreamSettings};
 use crate::clock::Clock;
 
 pub(super) struct Pool {
     // The most recently used at the back: a burst's extra connections age at the front.
-    idle: Mutex<VecDeque<Idle>>,
+    idle: Mutex<VecDeque<IdleConnection>>,
     permits: Arc<Semaphore>,
     max_waiting: usize,
     wait_timeout: Duration,
     keep_alive: Duration,
     clock: Clock,
-    counters: Counters,
+    counters: UpstreamCounters,
     reaping: AtomicBool,
 }
 
-struct Idle {
-    link: Box<Link>,
+struct IdleConnection {
+    connection: Box<Connection>,
     since: Instant,
 }
 
 impl Pool {
-    pub(super) fn new(settings: &Settings, clock: Clock, counters: Counters) -> Self {
+    pub(super) fn new(settings: &UpstreamSettings, clock: Clock, counters: UpstreamCounters) -> Self {
         Self {
             idle: Mutex::default(),
             permits: Arc::new(Semaphore::new(settings.max_connections)),
@@ -47,29 +47,29 @@ impl Pool {
     }
 
     /// The right to one connection. Waits in line, for a bounded time, in a bounded line.
-    pub(super) async fn permit(self: &Arc<Self>) -> Result<Lease, Error> {
+    pub(super) async fn permit(self: &Arc<Self>) -> Result<PooledConnection, UpstreamError> {
         let permit = match Arc::clone(&self.permits).try_acquire_owned() {
             Ok(permit) => permit,
             Err(_) => Box::pin(self.wait()).await?,
         };
-        Ok(Lease { link: None, permit: Some(permit), pool: Arc::clone(self) })
+        Ok(PooledConnection { connection: None, permit: Some(permit), pool: Arc::clone(self) })
     }
 
-    async fn wait(&self) -> Result<OwnedSemaphorePermit, Error> {
-        let place = Gauge::up(&self.counters.waiting);
+    async fn wait(&self) -> Result<OwnedSemaphorePermit, UpstreamError> {
+        let place = CountGuard::up(&self.counters.waiting);
         // Counted after joining: of several that come at once none slips past the limit.
         if self.counters.waiting.load(Ordering::Relaxed) > self.max_waiting {
-            return Err(Error::Busy);
+            return Err(UpstreamError::Busy);
         }
         self.counters.waits.inc();
         let turn = tokio::time::timeout(self.wait_timeout, Arc::clone(&self.permits).acquire_owned()).await;
         drop(place);
         // The semaphore is never closed; a queue that did not move is the one way to fail.
-        turn.ok().and_then(Result::ok).ok_or(Error::Busy)
+        turn.ok().and_then(Result::ok).ok_or(UpstreamError::Busy)
     }
 
     /// The connection used last, if one waits and has done so for less than `max_age`.
-    fn take(&self, now: Instant, max_age: Duration) -> Option<Box<Link>> {
+    fn checkout(&self, now: Instant, max_age: Duration) -> Option<Box<Connection>> {
         loop {
             let mut idle = self.lock();
             let last = idle.back()?;
@@ -86,7 +86,7 @@ impl Pool {
             let taken = if age >= max_age { idle.pop_front() } else { idle.pop_back() };
             self.count(&idle);
             drop(idle);
-            let mut link = taken?.link;
+            let mut link = taken?.connection;
             if age >= max_age {
                 return None;
             }
@@ -96,10 +96,10 @@ impl Pool {
         }
     }
 
-    fn put(self: &Arc<Self>, link: Box<Link>) {
+    fn checkin(self: &Arc<Self>, link: Box<Connection>) {
         let since = self.clock.now();
         let mut idle = self.lock();
-        idle.push_back(Idle { link, since });
+        idle.push_back(IdleConnection { connection: link, since });
         self.count(&idle);
         drop(idle);
         if !self.reaping.swap(true, Ordering::Relaxed) {
@@ -113,7 +113,7 @@ impl Pool {
         let mut closing = Vec::new();
         let mut idle = self.lock();
         for mut waiting in std::mem::take(&mut *idle) {
-            if now.saturating_duration_since(waiting.since) < self.keep_alive && waiting.link.is_free() {
+            if now.saturating_duration_since(waiting.since) < self.keep_alive && waiting.connection.is_free() {
                 idle.push_back(waiting);
             } else {
                 closing.push(waiting);
@@ -123,11 +123,11 @@ impl Pool {
         drop(idle);
     }
 
-    fn count(&self, idle: &VecDeque<Idle>) {
+    fn count(&self, idle: &VecDeque<IdleConnection>) {
         self.counters.idle.store(idle.len(), Ordering::Relaxed);
     }
 
-    fn lock(&self) -> MutexGuard<'_, VecDeque<Idle>> {
+    fn lock(&self) -> MutexGuard<'_, VecDeque<IdleConnection>> {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -144,40 +144,40 @@ async fn reap(pool: Weak<Pool>, every: Duration) {
 }
 
 /// The right to one connection, and the connection. Dropping it closes the connection and then lets the next request have the right.
-pub(super) struct Lease {
-    link: Option<Box<Link>>,
+pub(super) struct PooledConnection {
+    connection: Option<Box<Connection>>,
     permit: Option<OwnedSemaphorePermit>,
     pool: Arc<Pool>,
 }
 
-impl Lease {
+impl PooledConnection {
     /// Takes a waiting connection, if there is one that has waited for less than `max_age`.
-    pub(super) fn reuse(&mut self, now: Instant, max_age: Duration) -> Option<&mut Link> {
-        self.link = self.pool.take(now, max_age);
-        self.link.as_deref_mut()
+    pub(super) fn reuse(&mut self, now: Instant, max_age: Duration) -> Option<&mut Connection> {
+        self.connection = self.pool.checkout(now, max_age);
+        self.connection.as_deref_mut()
     }
 
     /// Puts a new connection in place of the one there is.
-    pub(super) fn install(&mut self, link: Link) -> &mut Link {
-        self.link.insert(Box::new(link))
+    pub(super) fn install(&mut self, link: Connection) -> &mut Connection {
+        self.connection.insert(Box::new(link))
     }
 
     /// Closes the connection and keeps the right to one.
     pub(super) fn close(&mut self) {
-        self.link = None;
+        self.connection = None;
     }
 
-    pub(super) fn link(&mut self) -> Option<&mut Link> {
-        self.link.as_deref_mut()
+    pub(super) fn connection(&mut self) -> Option<&mut Connection> {
+        self.connection.as_deref_mut()
     }
 
     /// The exchange is over: the connection waits for the next, or is closed if it cannot serve one.
     pub(super) fn release(mut self) {
-        if let Some(mut link) = self.link.take()
+        if let Some(mut link) = self.connection.take()
             && link.is_free()
         {
-            link.alarm.clear();
-            self.pool.put(link);
+            link.deadline.clear();
+            self.pool.checkin(link);
         }
         // The permit goes last: whoever gets it next finds the connection waiting.
     }
@@ -185,14 +185,14 @@ impl Lease {
     /// Gives the connection a task of its own.
     pub(super) fn detach(&mut self) {
         let permit = self.permit.take();
-        if let Some(link) = &mut self.link {
+        if let Some(link) = &mut self.connection {
             link.detach(permit);
         }
     }
 
     /// Lets an upgraded connection go.
     pub(super) fn into_tunnel(mut self) {
-        if let Some(link) = self.link.take() {
+        if let Some(link) = self.connection.take() {
             link.into_tunnel(self.permit.take());
         }
     }

@@ -75,8 +75,8 @@ async fn steady(answer: &'static str) -> SocketAddr {
     .await
 }
 
-fn settings(address: SocketAddr) -> Settings {
-    Settings {
+fn settings(address: SocketAddr) -> UpstreamSettings {
+    UpstreamSettings {
         target: Target { tls: false, host: address.ip().to_string().into(), port: address.port(), authority: address.to_string().into() },
         host: HostHeader::Preserve,
         connect_timeout: Duration::from_secs(2),
@@ -93,8 +93,8 @@ fn settings(address: SocketAddr) -> Settings {
     }
 }
 
-fn client(settings: Settings) -> (Upstream, Counters) {
-    let counters = Counters::default();
+fn client(settings: UpstreamSettings) -> (Upstream, UpstreamCounters) {
+    let counters = UpstreamCounters::default();
     (Upstream::new(settings, Clock::system(), counters.clone()).unwrap(), counters)
 }
 
@@ -226,7 +226,7 @@ async fn there_are_never_more_sockets_than_allowed() {
         OPEN.fetch_sub(1, Ordering::SeqCst);
     })
     .await;
-    let (upstream, counters) = client(Settings { max_connections: 4, ..settings(address) });
+    let (upstream, counters) = client(UpstreamSettings { max_connections: 4, ..settings(address) });
     let all = (0..60).map(|number| {
         let upstream = upstream.clone();
         let method = if number % 2 == 0 { Method::GET } else { Method::POST };
@@ -247,7 +247,7 @@ async fn a_full_or_stuck_queue_is_busy() {
         std::future::pending::<()>().await;
     })
     .await;
-    let limits = Settings { max_connections: 1, max_waiting: 1, wait_timeout: Duration::from_millis(100), ..settings(address) };
+    let limits = UpstreamSettings { max_connections: 1, max_waiting: 1, wait_timeout: Duration::from_millis(100), ..settings(address) };
     let (upstream, counters) = client(limits);
     let holder = tokio::spawn({
         let upstream = upstream.clone();
@@ -258,8 +258,8 @@ async fn a_full_or_stuck_queue_is_busy() {
     }
     let (one, other) = tokio::join!(upstream.send(get()), upstream.send(get()));
     for refused in [one.unwrap_err(), other.unwrap_err()] {
-        assert!(matches!(refused, Error::Busy), "{refused}");
-        assert_eq!((refused.reason(), refused.may_have_reached_app()), (Reason::UpstreamBusy, false));
+        assert!(matches!(refused, UpstreamError::Busy), "{refused}");
+        assert_eq!((refused.reason(), refused.may_have_reached_origin()), (Reason::UpstreamBusy, false));
     }
     assert_eq!((counters.waits.get(), counters.busy.get()), (1, 2));
     holder.abort();
@@ -278,7 +278,7 @@ async fn unused_connections_are_closed() {
         }
     })
     .await;
-    let (upstream, counters) = client(Settings { keep_alive: Duration::from_millis(100), ..settings(address) });
+    let (upstream, counters) = client(UpstreamSettings { keep_alive: Duration::from_millis(100), ..settings(address) });
     upstream.send(get()).await.unwrap();
     seen.recv().await.unwrap();
     assert_eq!((counters.open.load(Ordering::Relaxed), counters.idle.load(Ordering::Relaxed)), (0, 0));
@@ -287,12 +287,12 @@ async fn unused_connections_are_closed() {
 #[test]
 fn a_client_can_be_set_up_outside_of_a_runtime() {
     let address = "127.0.0.1:1".parse().unwrap();
-    let (upstream, _) = client(Settings { host: HostHeader::Upstream, ..settings(address) });
+    let (upstream, _) = client(UpstreamSettings { host: HostHeader::Upstream, ..settings(address) });
     assert_eq!(upstream.host().unwrap(), "127.0.0.1:1");
-    let wrong = |settings| Upstream::new(settings, Clock::system(), Counters::default()).unwrap_err();
-    assert!(matches!(wrong(Settings { max_header_bytes: 100, ..settings(address) }), SetupError::Limit(_)));
-    assert!(matches!(wrong(Settings { max_connections: 0, ..settings(address) }), SetupError::Limit(_)));
+    let wrong = |settings| Upstream::new(settings, Clock::system(), UpstreamCounters::default()).unwrap_err();
+    assert!(matches!(wrong(UpstreamSettings { max_header_bytes: 100, ..settings(address) }), UpstreamSetupError::Limit(_)));
+    assert!(matches!(wrong(UpstreamSettings { max_connections: 0, ..settings(address) }), UpstreamSetupError::Limit(_)));
     let target = Target { tls: true, ..settings(address).target };
-    let missing = Settings { target, ca_file: Some("/nonexistent/ca.pem".into()), ..settings(address) };
-    assert!(matches!(wrong(missing), SetupError::CaFile { .. }));
+    let missing = UpstreamSettings { target, ca_file: Some("/nonexistent/ca.pem".into()), ..settings(address) };
+    assert!(matches!(wrong(missing), UpstreamSetupError::CaFile { .. }));
 }

@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 const BUFFER: usize = 16 * 1024;
 
 /// How many looks the watch takes in one idle time: silence is noticed at most a quarter late.
-const LOOKS: u32 = 4;
+const CHECKS_PER_TIMEOUT: u32 = 4;
 
 /// Why a tunnel did not come to be, or broke.
 #[derive(Debug, thiserror::Error)]
@@ -45,22 +45,22 @@ pub async fn tunnel(client: OnUpgrade, app: OnUpgrade, idle: Duration, stop: Can
         () = tokio::time::sleep(idle) => return Err(TunnelError::Incomplete),
         () = stop.cancelled() => return Err(TunnelError::Incomplete),
     };
-    let (mut client, mut app) = (End::new(ends.0), End::new(ends.1));
+    let (mut client, mut app) = (TunnelEnd::new(ends.0), TunnelEnd::new(ends.1));
     let (up, down) = (Arc::clone(&client.read), Arc::clone(&app.read));
     let count = || (up.load(Ordering::Relaxed), down.load(Ordering::Relaxed));
     tokio::select! {
         done = tokio::io::copy_bidirectional_with_sizes(&mut client, &mut app, BUFFER, BUFFER) => done.map_err(TunnelError::Io),
-        () = silence(idle, count) => Ok(count()),
+        () = wait_for_silence(idle, count) => Ok(count()),
         () = stop.cancelled() => Ok(count()),
     }
 }
 
 /// Ends when nothing has moved for the idle time.
-async fn silence(idle: Duration, moved: impl Fn() -> (u64, u64)) {
+async fn wait_for_silence(idle: Duration, moved: impl Fn() -> (u64, u64)) {
     let mut last = moved();
     let mut still = 0;
-    while still < LOOKS {
-        tokio::time::sleep(idle / LOOKS).await;
+    while still < CHECKS_PER_TIMEOUT {
+        tokio::time::sleep(idle / CHECKS_PER_TIMEOUT).await;
         let now = moved();
         still = if now == last { still + 1 } else { 0 };
         last = now;
@@ -68,18 +68,18 @@ async fn silence(idle: Duration, moved: impl Fn() -> (u64, u64)) {
 }
 
 /// One end, counting the bytes it has read.
-struct End {
+struct TunnelEnd {
     io: TokioIo<Upgraded>,
     read: Arc<AtomicU64>,
 }
 
-impl End {
+impl TunnelEnd {
     fn new(io: Upgraded) -> Self {
         Self { io: TokioIo::new(io), read: Arc::default() }
     }
 }
 
-impl AsyncRead for End {
+impl AsyncRead for TunnelEnd {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         let before = buf.filled().len();
@@ -89,7 +89,7 @@ impl AsyncRead for End {
     }
 }
 
-impl AsyncWrite for End {
+impl AsyncWrite for TunnelEnd {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.get_mut().io).poll_write(cx, buf)
     }

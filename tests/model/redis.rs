@@ -4,8 +4,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use sidecache::coherence::core::{Audience, Beaten, Name, Standing};
-use sidecache::coherence::message::{Id, Node};
+use sidecache::coherence::core::{HeartbeatReply, RegisteredPeer, Registration, Subscribers};
+use sidecache::coherence::message::{OperationId, PeerId};
 
 /// The tag's record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -40,8 +40,8 @@ pub struct Redis {
     pub seq: u16,
     pub record: Option<Record>,
     pub entry: Option<Stored>,
-    pub names: BTreeMap<Node, bool>,
-    pub marks: BTreeMap<Node, BTreeSet<Id>>,
+    pub names: BTreeMap<PeerId, bool>,
+    pub marks: BTreeMap<PeerId, BTreeSet<OperationId>>,
 }
 
 pub fn fence_name(fence: u8) -> Box<str> {
@@ -57,28 +57,28 @@ impl Redis {
         self.record.filter(|record| record.fence == fence)
     }
 
-    fn names(&self) -> Vec<Name> {
-        self.names.iter().map(|(node, alive)| Name { node: *node, struck: !alive }).collect()
+    fn names(&self) -> Vec<RegisteredPeer> {
+        self.names.iter().map(|(node, alive)| RegisteredPeer { node: *node, evicted: !alive }).collect()
     }
 
     /// `beat.lua`
-    pub fn beat(&mut self, node: Node, register: bool) -> Beaten {
+    pub fn beat(&mut self, node: PeerId, register: bool) -> HeartbeatReply {
         let mut names = self.names();
         let standing = match self.names.get(&node) {
-            _ if !register => Standing::Absent,
-            Some(true) => Standing::Known,
-            Some(false) => Standing::StruckOut,
+            _ if !register => Registration::Absent,
+            Some(true) => Registration::Known,
+            Some(false) => Registration::Evicted,
             None => {
                 self.names.insert(node, true);
-                names.push(Name { node, struck: false });
-                Standing::New
+                names.push(RegisteredPeer { node, evicted: false });
+                Registration::New
             }
         };
-        Beaten { fence: fence_name(self.fence), standing, names }
+        HeartbeatReply { fence: fence_name(self.fence), registration: standing, names }
     }
 
     /// `mark.lua`
-    pub fn mark(&mut self, fence: u8, id: Id, node: Node, nonce: &mut u16) {
+    pub fn mark(&mut self, fence: u8, id: OperationId, node: PeerId, nonce: &mut u16) {
         self.seed(fence, nonce);
         self.marks.entry(node).or_default().insert(id);
     }
@@ -94,7 +94,7 @@ impl Redis {
     }
 
     /// `purge.lua`; who hears it is for the caller to say.
-    pub fn purge(&mut self, fence: u8, mark: Option<(Id, Node)>, nonce: &mut u16, listeners: usize) -> Audience {
+    pub fn purge(&mut self, fence: u8, mark: Option<(OperationId, PeerId)>, nonce: &mut u16, listeners: usize) -> Subscribers {
         self.seq += 1;
         *nonce += 1;
         self.record = Some(Record { nonce: *nonce, seq: self.seq, fence });
@@ -106,11 +106,11 @@ impl Redis {
                 self.marks.remove(&node);
             }
         }
-        Audience { names: self.names(), listeners }
+        Subscribers { names: self.names(), listeners }
     }
 
     /// `strike.lua`
-    pub fn strike(&mut self, node: Node) -> Vec<Id> {
+    pub fn strike(&mut self, node: PeerId) -> Vec<OperationId> {
         if let Some(alive) = self.names.get_mut(&node) {
             *alive = false;
         }
@@ -118,7 +118,7 @@ impl Redis {
     }
 
     /// `forget.lua`, with a message or without.
-    pub fn forget(&mut self, node: Node, said: bool) {
+    pub fn forget(&mut self, node: PeerId, said: bool) {
         self.names.remove(&node);
         if !said {
             self.marks.remove(&node);

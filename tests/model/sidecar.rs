@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use sidecache::coherence::core::{Audience, Batch, Command, Event, Phase, Released};
-use sidecache::coherence::message::{Id, Message, Node, Process};
+use sidecache::coherence::core::{CoreCommand, CoreEvent, Phase, Released, ReplayBatch, Subscribers};
+use sidecache::coherence::message::{Message, OperationId, PeerId, Process};
 
 use crate::redis::{Redis, Stored};
 use crate::world::{Action, Ear, Entry, Fault, Flight, Mutation, Note, Sidecar, Stage, Watch, World, at, tag};
@@ -29,7 +29,7 @@ impl World {
             Action::Tick(n) => return self.tick(n, notes),
             Action::Deliver(n) => {
                 if let Some(message) = self.of(n).queue.pop_front() {
-                    self.handle(n, Event::Heard(message), notes);
+                    self.handle(n, CoreEvent::Message(message), notes);
                 }
             }
             Action::Run(n, index) => {
@@ -48,12 +48,12 @@ impl World {
                 let sidecar = self.of(n);
                 sidecar.queue.clear();
                 sidecar.ear = Ear::Off;
-                self.handle(n, Event::Gap, notes);
+                self.handle(n, CoreEvent::Lagged, notes);
             }
             Action::Listen(n) => {
                 let primary = self.primary;
                 self.of(n).ear = Ear::On(primary);
-                self.handle(n, Event::Listening, notes);
+                self.handle(n, CoreEvent::Listening, notes);
             }
             Action::Deafen(n) => {
                 self.budget.deaf = self.budget.deaf.saturating_sub(1);
@@ -91,7 +91,7 @@ impl World {
                 let sidecar = self.of(n);
                 sidecar.broken = false;
                 let again = std::mem::replace(&mut sidecar.found, true);
-                self.handle(n, Event::Found { fence, again, promoted }, notes);
+                self.handle(n, CoreEvent::PrimaryFound { fence, again, promoted }, notes);
             }
             other => unreachable!("{other:?} is of no sidecar"),
         }
@@ -106,7 +106,7 @@ impl World {
         let sidecar = self.of(n);
         let process = sidecar.core.me().process;
         let role = sidecar.role;
-        *sidecar = Sidecar::new(process, sidecache::coherence::core::Settings::new(at(0), at(0)), role);
+        *sidecar = Sidecar::new(process, sidecache::coherence::core::LeaseSettings::new(at(0), at(0)), role);
         (sidecar.up, sidecar.connection) = (false, None);
     }
 
@@ -121,7 +121,7 @@ impl World {
     }
 
     /// `Coherence::handle_because`
-    fn handle(&mut self, n: u8, event: Event, notes: &mut Notes) {
+    fn handle(&mut self, n: u8, event: CoreEvent, notes: &mut Notes) {
         let now = at(self.now);
         let sidecar = self.of(n);
         let phase = sidecar.core.phase();
@@ -130,22 +130,22 @@ impl World {
         if phase != Phase::Lost && then == Phase::Lost {
             notes.insert(Note::Lost);
         }
-        if phase != Phase::Joined && then == Phase::Joined && sidecar.core.gate().epoch > 2 {
+        if phase != Phase::Joined && then == Phase::Joined && sidecar.core.lease_state().epoch > 2 {
             notes.insert(Note::Rejoined);
         }
         let mut released = Vec::new();
         for command in commands {
             match command {
-                Command::Distrust(_) => sidecar.cell += 1,
-                Command::Release(id, how) => released.push((id, how)),
+                CoreCommand::Invalidate(_) => sidecar.cell += 1,
+                CoreCommand::Release(id, how) => released.push((id, how)),
                 // It is awaited by nobody.
-                Command::Ack(_, id) if id.0 >= FOR_OTHERS => {}
+                CoreCommand::Ack(_, id) if id.0 >= FOR_OTHERS => {}
                 command => sidecar.commands.push(command),
             }
         }
-        let beats = sidecar.commands.iter().filter(|command| matches!(command, Command::Beat { .. })).count();
+        let beats = sidecar.commands.iter().filter(|command| matches!(command, CoreCommand::Heartbeat { .. })).count();
         if beats > BEATS
-            && let Some(oldest) = sidecar.commands.iter().position(|command| matches!(command, Command::Beat { .. }))
+            && let Some(oldest) = sidecar.commands.iter().position(|command| matches!(command, CoreCommand::Heartbeat { .. }))
         {
             sidecar.commands.remove(oldest);
         }
@@ -154,12 +154,12 @@ impl World {
         }
     }
 
-    fn release(&mut self, n: u8, id: Id, how: Released, notes: &mut Notes) {
+    fn release(&mut self, n: u8, id: OperationId, how: Released, notes: &mut Notes) {
         let now = at(self.now);
         let sidecar = self.of(n);
         let Some(mutation) = sidecar.mutation.take_if(|mutation| mutation.id == id) else { return };
         match how {
-            Released::Untold => {
+            Released::PublishFailed => {
                 notes.insert(Note::Untold);
                 sidecar.own_floor = sidecar.own_floor.max(mutation.version);
             }
@@ -178,13 +178,13 @@ impl World {
     }
 
     fn tick(&mut self, n: u8, notes: &mut Notes) -> Option<String> {
-        self.handle(n, Event::Tick, notes);
-        let next = self.of(n).core.next();
+        self.handle(n, CoreEvent::Tick, notes);
+        let next = self.of(n).core.next_deadline();
         next.filter(|next| *next <= at(self.now)).map(|next| format!("sidecar {n} spins: at {} it wants to wake at {next:?}", self.now))
     }
 
     fn lose(&mut self, n: u8, notes: &mut Notes) {
-        self.handle(n, Event::Lost, notes);
+        self.handle(n, CoreEvent::Lost, notes);
     }
 
     /// The server that takes a write of this sidecar.
@@ -217,18 +217,18 @@ impl World {
     }
 
     /// `Coherence::run`
-    fn run(&mut self, n: u8, command: Command, notes: &mut Notes) {
+    fn run(&mut self, n: u8, command: CoreCommand, notes: &mut Notes) {
         match command {
-            Command::Beat { number, node, register } => {
+            CoreCommand::Heartbeat { number, node, register } => {
                 let answer = self.writable(n).ok().map(|redis| redis.beat(node, register));
                 if answer.is_some() {
-                    self.publish(&Message::Beat { of: node.process, number, registered: register });
+                    self.publish(&Message::Heartbeat { of: node.process, number, registered: register });
                 } else {
                     self.lose(n, notes);
                 }
                 self.of(n).answers.push((number, answer));
             }
-            Command::Ack(to, id) => {
+            CoreCommand::Ack(to, id) => {
                 let of = self.of(n).core.me().process;
                 match self.writable(n) {
                     Ok(_) => {
@@ -241,18 +241,18 @@ impl World {
                     Err(failure) => self.watch(n, &failure, notes),
                 }
             }
-            Command::Ask(id) => {
+            CoreCommand::RequestAck(id) => {
                 let by = self.of(n).core.me().process;
                 match self.writable(n) {
-                    Ok(_) => self.publish(&Message::Distrust { by, id, tags: Some(Vec::new()) }),
+                    Ok(_) => self.publish(&Message::Invalidate { by, id, tags: Some(Vec::new()) }),
                     Err(failure) => self.watch(n, &failure, notes),
                 }
             }
-            Command::StrikeOut(node) => {
+            CoreCommand::Evict(node) => {
                 notes.insert(Note::StruckOut);
                 let _ = self.take_over(n, node, notes);
             }
-            Command::Forget(node) => {
+            CoreCommand::Forget(node) => {
                 if self.take_over(n, node, notes).is_ok() {
                     notes.insert(Note::Forgotten);
                     if let Ok(redis) = self.writable(n) {
@@ -260,25 +260,25 @@ impl World {
                     }
                 }
             }
-            Command::Withdraw(node) => match self.writable(n) {
+            CoreCommand::Withdraw(node) => match self.writable(n) {
                 Ok(redis) => {
                     notes.insert(Note::Withdrawn);
                     redis.forget(node, true);
-                    self.publish(&Message::Quit { of: node.process });
+                    self.publish(&Message::Leave { of: node.process });
                 }
                 Err(failure) => self.watch(n, &failure, notes),
             },
-            Command::Replay(batch) => self.replay(n, batch, notes),
-            Command::Distrust(_) | Command::Release(..) => {}
+            CoreCommand::Replay(batch) => self.replay(n, batch, notes),
+            CoreCommand::Invalidate(_) | CoreCommand::Release(..) => {}
         }
     }
 
     fn answer(&mut self, n: u8, notes: &mut Notes) {
         let (number, answer) = self.of(n).answers.remove(0);
-        self.handle(n, Event::Beaten(number, answer), notes);
+        self.handle(n, CoreEvent::HeartbeatReply(number, answer), notes);
     }
 
-    fn take_over(&mut self, n: u8, node: Node, notes: &mut Notes) -> Result<(), ()> {
+    fn take_over(&mut self, n: u8, node: PeerId, notes: &mut Notes) -> Result<(), ()> {
         let marks = match self.writable(n) {
             Ok(redis) => redis.strike(node),
             Err(failure) => {
@@ -293,23 +293,23 @@ impl World {
         Ok(())
     }
 
-    fn purge_in_redis(&mut self, n: u8, id: Id, mark: Option<(Id, Node)>) -> Result<Audience, Failure> {
+    fn purge_in_redis(&mut self, n: u8, id: OperationId, mark: Option<(OperationId, PeerId)>) -> Result<Subscribers, Failure> {
         let (fence, by, listeners) = (self.trusts(n), self.sidecars[usize::from(n)].core.me().process, self.listeners());
         let mut nonce = self.nonce;
         let audience = self.writable(n)?.purge(fence, mark, &mut nonce, listeners);
         self.nonce = nonce;
-        self.publish(&Message::Distrust { by, id, tags: Some(vec![tag()]) });
+        self.publish(&Message::Invalidate { by, id, tags: Some(vec![tag()]) });
         Ok(audience)
     }
 
-    fn purge_for(&mut self, n: u8, mark: Option<(Id, Node)>, notes: &mut Notes) -> Result<(), ()> {
+    fn purge_for(&mut self, n: u8, mark: Option<(OperationId, PeerId)>, notes: &mut Notes) -> Result<(), ()> {
         self.ids += 1;
-        let id = Id(self.ids);
+        let id = OperationId(self.ids);
         self.of(n).cell += 1;
         self.of(n).core.expect(id);
         match self.purge_in_redis(n, id, mark) {
             Ok(audience) => {
-                self.handle(n, Event::Told(id, audience), notes);
+                self.handle(n, CoreEvent::Published(id, audience), notes);
                 self.of(n).core.forget_wait(id);
                 self.of(n).cell += 1;
                 Ok(())
@@ -322,7 +322,7 @@ impl World {
         }
     }
 
-    fn replay(&mut self, n: u8, batch: Batch, notes: &mut Notes) {
+    fn replay(&mut self, n: u8, batch: ReplayBatch, notes: &mut Notes) {
         let done = self.purge_for(n, None, notes).is_ok();
         if done {
             notes.insert(Note::Replayed);
@@ -331,13 +331,13 @@ impl World {
             let until = self.now + (settings.lease + settings.margin).as_secs();
             self.owed = Some((version.max(self.owed.map_or(0, |(version, _)| version)), until));
         }
-        self.handle(n, Event::Replayed(batch, done), notes);
+        self.handle(n, CoreEvent::Replayed(batch, done), notes);
     }
 
     /// `Coherence::mark`
     fn mark(&mut self, n: u8, notes: &mut Notes) {
         self.budget.mutations -= 1;
-        let id = Id(10 + u64::from(self.budget.mutations));
+        let id = OperationId(10 + u64::from(self.budget.mutations));
         let (fence, node) = (self.trusts(n), self.sidecars[usize::from(n)].core.me());
         let mut marked = None;
         if self.of(n).core.phase() != Phase::Lost {
@@ -386,10 +386,10 @@ impl World {
                 let now = self.now;
                 self.stage(n, Stage::Waiting(now));
                 if self.fault == Fault::NoWait {
-                    audience = Audience::default();
+                    audience = Subscribers::default();
                     self.release(n, id, Released::Acknowledged, notes);
                 }
-                self.handle(n, Event::Told(id, audience), notes);
+                self.handle(n, CoreEvent::Published(id, audience), notes);
                 self.of(n).cell += 1;
             }
             Stage::Waiting(_) => {}
@@ -402,25 +402,25 @@ impl World {
         }
     }
 
-    fn untold(&mut self, n: u8, id: Id, notes: &mut Notes) {
+    fn untold(&mut self, n: u8, id: OperationId, notes: &mut Notes) {
         let now = self.now;
         self.stage(n, Stage::Waiting(now));
         self.of(n).core.forget_wait(id);
         self.of(n).core.expect(id);
-        self.handle(n, Event::Untold(id, Batch { tags: BTreeSet::from([tag()]), everything: false }), notes);
+        self.handle(n, CoreEvent::PublishFailed(id, ReplayBatch { tags: BTreeSet::from([tag()]), everything: false }), notes);
     }
 
     /// `Coherence::watch_tags`
     fn watch_tag(&self, n: u8) -> Option<Watch> {
         let sidecar = &self.sidecars[usize::from(n)];
-        let gate = sidecar.core.gate();
+        let gate = sidecar.core.lease_state();
         (at(self.now) < gate.lease_until).then_some((gate.session, sidecar.cell))
     }
 
     fn read(&mut self, n: u8) {
         let (floor, watch) = (self.floor_of(n), self.watch_tag(n));
         let sidecar = self.of(n);
-        sidecar.flight = Some(Flight::Begun { epoch: sidecar.core.gate().epoch, floor, watch });
+        sidecar.flight = Some(Flight::Begun { epoch: sidecar.core.lease_state().epoch, floor, watch });
     }
 
     fn fly(&mut self, n: u8, notes: &mut Notes) -> Option<String> {
@@ -431,7 +431,7 @@ impl World {
                 self.of(n).flight = Some(Flight::Brought { epoch, reading, version });
             }
             Flight::Brought { epoch, reading, version } => {
-                if self.of(n).core.gate().epoch == epoch {
+                if self.of(n).core.lease_state().epoch == epoch {
                     let watch = self.watch_tag(n);
                     self.of(n).flight = Some(Flight::Committing { reading, version, watch });
                 }
@@ -476,7 +476,7 @@ impl World {
         let mut reading = redis.read(self.trusts(n));
         let current = |generation: u16, nonce: u16| generation == reading.generation && reading.nonce == Some(nonce);
         let sidecar = self.of(n);
-        if sidecar.core.gate().epoch != epoch {
+        if sidecar.core.lease_state().epoch != epoch {
             return None;
         }
         let in_memory = sidecar.entry.as_mut().filter(|entry| current(entry.generation, entry.nonce));

@@ -7,8 +7,8 @@ use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use sidecache::coherence::core::{At, Command, Core, Settings};
-use sidecache::coherence::message::{Id, Message, Process};
+use sidecache::coherence::core::{Core, CoreCommand, LeaseSettings, MonotonicTime};
+use sidecache::coherence::message::{Message, OperationId, Process};
 use sidecache::policy::tag::Tag;
 
 use crate::redis::{Reading, Redis, fence_name};
@@ -163,7 +163,7 @@ pub enum Flight {
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Mutation {
-    pub id: Id,
+    pub id: OperationId,
     pub version: u8,
     pub stage: Stage,
 }
@@ -171,13 +171,13 @@ pub struct Mutation {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Stage {
     /// Marked under this name, or not.
-    Marked(Option<sidecache::coherence::message::Node>),
+    Marked(Option<sidecache::coherence::message::PeerId>),
     /// The app has done it.
-    Done(Option<sidecache::coherence::message::Node>),
+    Done(Option<sidecache::coherence::message::PeerId>),
     /// The purge is about to be sent.
-    Telling(Option<sidecache::coherence::message::Node>),
+    Telling(Option<sidecache::coherence::message::PeerId>),
     /// This Redis has it; its answer is on its way.
-    Told(u8, sidecache::coherence::core::Audience),
+    Told(u8, sidecache::coherence::core::Subscribers),
     /// Since then, for the others.
     Waiting(u64),
 }
@@ -200,8 +200,8 @@ pub struct Sidecar {
     pub found: bool,
     /// What the local table says of the tag: how often it was purged.
     pub cell: u16,
-    pub commands: Vec<Command>,
-    pub answers: Vec<(u64, Option<sidecache::coherence::core::Beaten>)>,
+    pub commands: Vec<CoreCommand>,
+    pub answers: Vec<(u64, Option<sidecache::coherence::core::HeartbeatReply>)>,
     pub queue: VecDeque<Message>,
     pub ear: Ear,
     /// The server that calls go to.
@@ -234,7 +234,7 @@ pub struct World {
     pub sidecars: Vec<Arc<Sidecar>>,
 }
 
-pub fn at(ticks: u64) -> At {
+pub fn at(ticks: u64) -> MonotonicTime {
     Duration::from_secs(ticks)
 }
 
@@ -244,7 +244,7 @@ pub fn tag() -> Tag {
 }
 
 impl Sidecar {
-    pub fn new(process: Process, settings: Settings, role: Role) -> Self {
+    pub fn new(process: Process, settings: LeaseSettings, role: Role) -> Self {
         Self {
             core: Core::new(process, settings, 4),
             role,
@@ -265,9 +265,9 @@ impl Sidecar {
     }
 
     /// Whether something is left to do before time passes.
-    fn is_behind(&self, now: At) -> bool {
+    fn is_behind(&self, now: MonotonicTime) -> bool {
         let Lags { bus, calls, keeper } = self.role.lags;
-        let due = self.core.next().is_some_and(|next| next <= now);
+        let due = self.core.next_deadline().is_some_and(|next| next <= now);
         self.up
             && (!bus && (!self.queue.is_empty() || self.ear == Ear::Broken)
                 || !(calls || self.commands.is_empty() && self.answers.is_empty())
@@ -275,13 +275,13 @@ impl Sidecar {
     }
 
     /// What it does before anybody else does anything.
-    fn at_once(&self, n: u8, now: At, primary: u8) -> Option<Action> {
+    fn at_once(&self, n: u8, now: MonotonicTime, primary: u8) -> Option<Action> {
         if !self.role.eager || !self.up {
             return None;
         }
         let lost = self.core.phase() == sidecache::coherence::core::Phase::Lost;
         let Lags { bus, calls, keeper } = self.role.lags;
-        let due = self.core.next().is_some_and(|next| next <= now);
+        let due = self.core.next_deadline().is_some_and(|next| next <= now);
         let steps = [
             (self.broken && !keeper, Action::Notice(n)),
             (self.ear == Ear::Broken && !bus, Action::Gap(n)),
@@ -296,8 +296,8 @@ impl Sidecar {
     }
 
     /// What memory gives without a word from Redis.
-    pub fn at_hand(&self, now: At, fault: Fault) -> Option<&Entry> {
-        let gate = self.core.gate();
+    pub fn at_hand(&self, now: MonotonicTime, fault: Fault) -> Option<&Entry> {
+        let gate = self.core.lease_state();
         let entry = self.entry.as_ref()?;
         let (session, cell) = entry.leased?;
         let leased = now < gate.lease_until || fault == Fault::NoLease;
@@ -306,7 +306,7 @@ impl Sidecar {
 }
 
 impl World {
-    pub fn new(settings: &Settings, roles: &[Role], fault: Fault, budget: Budget, until: u64) -> Self {
+    pub fn new(settings: &LeaseSettings, roles: &[Role], fault: Fault, budget: Budget, until: u64) -> Self {
         let sidecar = |(n, role): (u64, &Role)| Arc::new(Sidecar::new(Process(n + 1), settings.clone(), *role));
         Self {
             now: 1,
@@ -357,8 +357,8 @@ impl World {
         }
         let mut when = |is: bool, action| out.extend(is.then_some(action));
         let core = &sidecar.core;
-        let gate = core.gate();
-        when(core.next().is_some_and(|next| next <= now), Action::Tick(n));
+        let gate = core.lease_state();
+        when(core.next_deadline().is_some_and(|next| next <= now), Action::Tick(n));
         when(!sidecar.queue.is_empty(), Action::Deliver(n));
         for (at, _) in (0..).zip(&sidecar.commands) {
             when(true, Action::Run(n, at));

@@ -1,7 +1,7 @@
 //! The bytes of an entry in Redis: version, checksum or keyed MAC, stamp, key, head, and the body last.
 //!
-//! Invariants: packing then unpacking gives the same entry; anything else than what was packed is a [`Surprise`], never a
-//! panic, and allocates no more than the bytes that came. A sidecar of another version reads `Surprise::Version`: a miss.
+//! Invariants: packing then unpacking gives the same entry; anything else than what was packed is a [`DecodeError`], never a
+//! panic, and allocates no more than the bytes that came. A sidecar of another version reads `DecodeError::Version`: a miss.
 //!
 //! ```text
 //! "SCE" version kind integrity-kind | integrity (16) | length of meta (4) | meta | body
@@ -28,7 +28,7 @@ const ENTRY: u8 = b'E';
 const VARY: u8 = b'V';
 const CHECKSUM: u8 = 0;
 const KEYED: u8 = 1;
-const HEAD: usize = 26;
+const HEAD_BYTES: usize = 26;
 
 /// What stands between a reader and bytes that somebody else wrote.
 #[derive(Clone, Default)]
@@ -83,7 +83,7 @@ pub enum Unpacked {
 
 /// Why bytes are not an entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Surprise {
+pub enum DecodeError {
     /// They are none of ours.
     Foreign,
     /// They are of another version.
@@ -94,7 +94,7 @@ pub enum Surprise {
     Shape,
 }
 
-impl Surprise {
+impl DecodeError {
     /// The word in metrics.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
@@ -115,7 +115,7 @@ pub fn pack(entry: &Entry, stamp: &Stamp, seal: &Seal) -> Bytes {
     put_u64(&mut meta, millis(entry.times.initial_age));
     put_u64(&mut meta, millis(entry.times.lifetime));
     let Leeway { while_revalidate, if_error, unreachable, keep } = entry.leeway;
-    for duration in [while_revalidate, if_error, unreachable, keep, entry.took] {
+    for duration in [while_revalidate, if_error, unreachable, keep, entry.fetch_duration] {
         put_u64(&mut meta, millis(duration));
     }
     meta.extend_from_slice(&entry.status.as_u16().to_be_bytes());
@@ -126,12 +126,12 @@ pub fn pack(entry: &Entry, stamp: &Stamp, seal: &Seal) -> Bytes {
         meta.extend_from_slice(&nonce.0);
     }
     put_bytes(&mut meta, &entry.key);
-    put_count(&mut meta, entry.own().count());
-    for (name, value) in entry.own() {
+    put_count(&mut meta, entry.stored_headers().count());
+    for (name, value) in entry.stored_headers() {
         put_bytes(&mut meta, name.as_str().as_bytes());
         put_bytes(&mut meta, value.as_bytes());
     }
-    seal_up(ENTRY, &meta, &entry.body, seal)
+    seal_bytes(ENTRY, &meta, &entry.body, seal)
 }
 
 /// Packs a mark.
@@ -139,11 +139,11 @@ pub fn pack(entry: &Entry, stamp: &Stamp, seal: &Seal) -> Bytes {
 pub fn pack_vary(mark: &VaryMark, seal: &Seal) -> Bytes {
     let mut meta = Vec::new();
     put_bytes(&mut meta, &mark.key);
-    seal_up(VARY, &meta, &mark.spec.encode(), seal)
+    seal_bytes(VARY, &meta, &mark.spec.encode(), seal)
 }
 
-fn seal_up(kind: u8, meta: &[u8], body: &[u8], seal: &Seal) -> Bytes {
-    let mut out = Vec::with_capacity(HEAD + meta.len() + body.len());
+fn seal_bytes(kind: u8, meta: &[u8], body: &[u8], seal: &Seal) -> Bytes {
+    let mut out = Vec::with_capacity(HEAD_BYTES + meta.len() + body.len());
     out.extend_from_slice(MAGIC);
     out.extend_from_slice(&[VERSION, kind, seal.kind()]);
     out.extend_from_slice(&[0; 16]);
@@ -156,34 +156,34 @@ fn seal_up(kind: u8, meta: &[u8], body: &[u8], seal: &Seal) -> Bytes {
 }
 
 /// Reads what [`pack`] or [`pack_vary`] wrote. Key, header values and body are slices of `packed`.
-pub fn unpack(packed: &Bytes, seal: &Seal) -> Result<Unpacked, Surprise> {
-    let head = packed.get(..HEAD).ok_or(Surprise::Foreign)?;
+pub fn unpack(packed: &Bytes, seal: &Seal) -> Result<Unpacked, DecodeError> {
+    let head = packed.get(..HEAD_BYTES).ok_or(DecodeError::Foreign)?;
     if !head.starts_with(MAGIC) {
-        return Err(Surprise::Foreign);
+        return Err(DecodeError::Foreign);
     }
     if head[3] != VERSION {
-        return Err(Surprise::Version);
+        return Err(DecodeError::Version);
     }
     // SECURITY: a sidecar with a secret does not take entries sealed without it.
-    if head[5] != seal.kind() || !same(&head[6..22], &seal.over(&head[..6], &packed[22..])) {
-        return Err(Surprise::Integrity);
+    if head[5] != seal.kind() || !constant_time_eq(&head[6..22], &seal.over(&head[..6], &packed[22..])) {
+        return Err(DecodeError::Integrity);
     }
-    let meta_len = usize::try_from(u32::from_be_bytes([head[22], head[23], head[24], head[25]])).map_err(|_| Surprise::Shape)?;
-    let body_at = HEAD.checked_add(meta_len).filter(|at| *at <= packed.len()).ok_or(Surprise::Shape)?;
-    let mut meta = Cursor { whole: packed, at: HEAD, end: body_at };
+    let meta_len = usize::try_from(u32::from_be_bytes([head[22], head[23], head[24], head[25]])).map_err(|_| DecodeError::Shape)?;
+    let body_at = HEAD_BYTES.checked_add(meta_len).filter(|at| *at <= packed.len()).ok_or(DecodeError::Shape)?;
+    let mut meta = Cursor { whole: packed, at: HEAD_BYTES, end: body_at };
     match head[4] {
         ENTRY => meta.entry(packed.slice(body_at..)),
         VARY => {
             let key = meta.bytes()?;
-            let spec = VarySpec::decode(&packed[body_at..]).ok_or(Surprise::Shape)?;
+            let spec = VarySpec::decode(&packed[body_at..]).ok_or(DecodeError::Shape)?;
             Ok(Unpacked::Vary(VaryMark { key, spec }))
         }
-        _ => Err(Surprise::Shape),
+        _ => Err(DecodeError::Shape),
     }
 }
 
 /// Compares without telling by its duration where the difference is.
-fn same(one: &[u8], two: &[u8]) -> bool {
+fn constant_time_eq(one: &[u8], two: &[u8]) -> bool {
     one.len() == two.len() && one.iter().zip(two).fold(0, |sum, (a, b)| sum | (a ^ b)) == 0
 }
 
@@ -194,37 +194,37 @@ struct Cursor<'a> {
 }
 
 impl Cursor<'_> {
-    fn take(&mut self, length: usize) -> Result<&[u8], Surprise> {
-        let end = self.at.checked_add(length).filter(|end| *end <= self.end).ok_or(Surprise::Shape)?;
+    fn take(&mut self, length: usize) -> Result<&[u8], DecodeError> {
+        let end = self.at.checked_add(length).filter(|end| *end <= self.end).ok_or(DecodeError::Shape)?;
         let taken = &self.whole[self.at..end];
         self.at = end;
         Ok(taken)
     }
 
-    fn array<const N: usize>(&mut self) -> Result<[u8; N], Surprise> {
-        self.take(N)?.try_into().map_err(|_| Surprise::Shape)
+    fn array<const N: usize>(&mut self) -> Result<[u8; N], DecodeError> {
+        self.take(N)?.try_into().map_err(|_| DecodeError::Shape)
     }
 
-    fn u64(&mut self) -> Result<u64, Surprise> {
+    fn u64(&mut self) -> Result<u64, DecodeError> {
         self.array().map(u64::from_be_bytes)
     }
 
-    fn millis(&mut self) -> Result<Duration, Surprise> {
+    fn millis(&mut self) -> Result<Duration, DecodeError> {
         self.u64().map(Duration::from_millis)
     }
 
-    fn count(&mut self) -> Result<usize, Surprise> {
-        usize::try_from(u32::from_be_bytes(self.array()?)).map_err(|_| Surprise::Shape)
+    fn count(&mut self) -> Result<usize, DecodeError> {
+        usize::try_from(u32::from_be_bytes(self.array()?)).map_err(|_| DecodeError::Shape)
     }
 
-    fn bytes(&mut self) -> Result<Bytes, Surprise> {
+    fn bytes(&mut self) -> Result<Bytes, DecodeError> {
         let length = self.count()?;
         let from = self.at;
         self.take(length)?;
         Ok(self.whole.slice(from..from + length))
     }
 
-    fn entry(&mut self, body: Bytes) -> Result<Unpacked, Surprise> {
+    fn entry(&mut self, body: Bytes) -> Result<Unpacked, DecodeError> {
         let times = Times {
             received: Wall(self.u64()?),
             initial_age: Duration::from_millis(self.u64()?),
@@ -233,12 +233,12 @@ impl Cursor<'_> {
         let leeway =
             Leeway { while_revalidate: self.millis()?, if_error: self.millis()?, unreachable: self.millis()?, keep: self.millis()? };
         let took = self.millis()?;
-        let status = StatusCode::from_u16(u16::from_be_bytes(self.array()?)).map_err(|_| Surprise::Shape)?;
+        let status = StatusCode::from_u16(u16::from_be_bytes(self.array()?)).map_err(|_| DecodeError::Shape)?;
         let generation = Nonce(self.array()?);
         let mut tags = Vec::new();
         for _ in 0..self.count()? {
             let tag = self.bytes()?;
-            let tag = std::str::from_utf8(&tag).map_err(|_| Surprise::Shape)?;
+            let tag = std::str::from_utf8(&tag).map_err(|_| DecodeError::Shape)?;
             tags.push((Tag::new(tag), Nonce(self.array()?)));
         }
         let key = self.bytes()?;
@@ -246,17 +246,17 @@ impl Cursor<'_> {
         // A line takes eight bytes at least, so the count cannot ask for more memory than came.
         let mut headers = HeaderMap::with_capacity(lines.min((self.end - self.at) / 8) + 3);
         for _ in 0..lines {
-            let name = HeaderName::from_bytes(&self.bytes()?).map_err(|_| Surprise::Shape)?;
-            let value = HeaderValue::from_maybe_shared(self.bytes()?).map_err(|_| Surprise::Shape)?;
-            headers.try_append(name, value).map_err(|_| Surprise::Shape)?;
+            let name = HeaderName::from_bytes(&self.bytes()?).map_err(|_| DecodeError::Shape)?;
+            let value = HeaderValue::from_maybe_shared(self.bytes()?).map_err(|_| DecodeError::Shape)?;
+            headers.try_append(name, value).map_err(|_| DecodeError::Shape)?;
         }
         if self.at != self.end {
-            return Err(Surprise::Shape);
+            return Err(DecodeError::Shape);
         }
         prepare(&mut headers);
         // More than the app named, and never less: the tags that the request tells are among them.
         let named = tags.iter().map(|(tag, _)| tag.clone()).collect();
-        let entry = Entry { key, status, headers, body, times, leeway, took, named };
+        let entry = Entry { key, status, headers, body, times, leeway, fetch_duration: took, response_tags: named };
         Ok(Unpacked::Entry(Box::new(entry), Stamp { generation, tags: tags.into() }))
     }
 }
@@ -278,7 +278,7 @@ fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cache::entry::Facts;
+    use crate::cache::entry::EntryMetadata;
     use proptest::prelude::*;
 
     fn sample() -> (Entry, Stamp) {
@@ -289,7 +289,7 @@ mod tests {
         let times = Times { received: Wall(1_700_000_000_123), initial_age: Duration::from_millis(7), lifetime: Duration::from_mins(1) };
         let [while_revalidate, if_error, unreachable, keep, took] = [1, 2, 3, 4, 5].map(Duration::from_secs);
         let leeway = Leeway { while_revalidate, if_error, unreachable, keep };
-        let facts = Facts { times, leeway, took, named: [Tag::new("a")].into() };
+        let facts = EntryMetadata { times, leeway, fetch_duration: took, response_tags: [Tag::new("a")].into() };
         let entry = Entry::compact(b"canonical key", StatusCode::OK, &headers, &[Bytes::from_static(b"{\"a\":1}")], facts);
         let stamp = Stamp { generation: Nonce([1; 16]), tags: [(Tag::new("a"), Nonce([2; 16])), (Tag::new("b"), Nonce([3; 16]))].into() };
         (entry, stamp)
@@ -310,8 +310,8 @@ mod tests {
             let (again, stamp_again) = unpacked(&packed, &seal);
             assert_eq!(stamp, stamp_again);
             assert_eq!((again.key, again.status, again.headers, again.body), (entry.key, entry.status, entry.headers, entry.body));
-            assert_eq!((again.times, again.leeway, again.took), (entry.times, entry.leeway, entry.took));
-            assert_eq!(again.named[..], [Tag::new("a"), Tag::new("b")], "all tags, since the stamp does not tell who named them");
+            assert_eq!((again.times, again.leeway, again.fetch_duration), (entry.times, entry.leeway, entry.fetch_duration));
+            assert_eq!(again.response_tags[..], [Tag::new("a"), Tag::new("b")], "all tags, since the stamp does not tell who named them");
         }
     }
 
@@ -331,7 +331,7 @@ mod tests {
         let (entry, stamp) = unpacked(&Bytes::from_static(fixture), &Seal::default());
         let (expected, expected_stamp) = sample();
         assert_eq!((entry.key, entry.body, entry.times, stamp), (expected.key, expected.body, expected.times, expected_stamp));
-        assert_eq!((entry.leeway, entry.took), (expected.leeway, expected.took));
+        assert_eq!((entry.leeway, entry.fetch_duration), (expected.leeway, expected.fetch_duration));
     }
 
     #[test]
@@ -340,7 +340,7 @@ mod tests {
         let plain = pack(&entry, &stamp, &Seal::default());
         let sealed = pack(&entry, &stamp, &Seal::keyed(b"one"));
         for (packed, seal) in [(&plain, Seal::keyed(b"one")), (&sealed, Seal::keyed(b"two")), (&sealed, Seal::default())] {
-            assert_eq!(unpack(packed, &seal).err(), Some(Surprise::Integrity));
+            assert_eq!(unpack(packed, &seal).err(), Some(DecodeError::Integrity));
         }
     }
 
@@ -349,8 +349,8 @@ mod tests {
         let (entry, stamp) = sample();
         let mut packed = pack(&entry, &stamp, &Seal::default()).to_vec();
         packed[3] = VERSION - 1;
-        assert_eq!(unpack(&Bytes::from(packed), &Seal::default()).err(), Some(Surprise::Version));
-        assert_eq!(unpack(&Bytes::from_static(b"{}"), &Seal::default()).err(), Some(Surprise::Foreign));
+        assert_eq!(unpack(&Bytes::from(packed), &Seal::default()).err(), Some(DecodeError::Version));
+        assert_eq!(unpack(&Bytes::from_static(b"{}"), &Seal::default()).err(), Some(DecodeError::Foreign));
     }
 
     proptest! {
@@ -366,7 +366,7 @@ mod tests {
         #[test]
         fn a_lying_redis_never_makes_it_panic(meta in proptest::collection::vec(any::<u8>(), 0..200), kind in prop_oneof![Just(ENTRY), Just(VARY), any::<u8>()]) {
             // Correctly sealed, so that the reader has to look at every length itself.
-            let packed = seal_up(kind, &meta, b"body", &Seal::default());
+            let packed = seal_bytes(kind, &meta, b"body", &Seal::default());
             let _ = unpack(&packed, &Seal::default());
         }
 

@@ -9,7 +9,7 @@
 //! - A waiter is registered before it finds the lease taken, while the ear is listening; the lease's end and the message of it are one step
 //!   in Redis. So no message is missed, or the ear tells of a gap, which wakes every waiter at once.
 //! - A lease ends when it is dropped, in whatever way the fill ended. It is renewed at a third of its time as long as it is held, so that
-//!   that of a sidecar which died ends by itself after [`LEASE`]. A waiter does not ask Redis about it before that time is over.
+//!   that of a sidecar which died ends by itself after [`FILL_LOCK_TTL`]. A waiter does not ask Redis about it before that time is over.
 //! - Waiting is bounded in number (`limits.waiters`) and time (`limits.wait`), and a waiter's place goes with it.
 
 use std::collections::HashMap;
@@ -24,15 +24,15 @@ use tokio_util::task::TaskTracker;
 
 use crate::cache::entry::Nonce;
 use crate::clock::millis;
-use crate::coherence::{Coherence, Mode, Read};
+use crate::coherence::{Coherence, CoherenceMode, TagSnapshot};
 use crate::policy::credential::hex;
 use crate::policy::key::KeyHash;
-use crate::redis::subscriber::{Ear, Heard};
-use crate::redis::{CallError, Link, Returned, Script};
+use crate::redis::subscriber::{BusEvent, Subscriber};
+use crate::redis::{CallError, RedisClient, Script, ScriptReply};
 use crate::telemetry::metrics::Counter;
 
 /// How long a lease lives that nobody renews.
-pub const LEASE: Duration = Duration::from_secs(5);
+pub const FILL_LOCK_TTL: Duration = Duration::from_secs(5);
 
 /// What a fill is of, in the words of all sidecars: a key, and the state of the tags that were read before it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -41,8 +41,8 @@ pub struct FillName([u8; 32]);
 impl FillName {
     /// The name of a fill. None where the reading is not of Redis, or not whole: then nobody else can have read the same.
     #[must_use]
-    pub fn of(hash: KeyHash, read: &Read) -> Option<Self> {
-        let Read::Shared(_, reading) = read else { return None };
+    pub fn from_snapshot(hash: KeyHash, read: &TagSnapshot) -> Option<Self> {
+        let TagSnapshot::Shared(_, reading) = read else { return None };
         let mut digest = Sha256::new();
         let mut part = |bytes: &[u8]| {
             digest.update((bytes.len() as u64).to_be_bytes());
@@ -55,7 +55,7 @@ impl FillName {
             part(tag.as_str().as_bytes());
             match reading.nonce(tag) {
                 Some(nonce) => part(&nonce.0),
-                // Of a tag without a record it can only be said that no purge at all came between (as in `Read::may_join`).
+                // Of a tag without a record it can only be said that no purge at all came between (as in `TagSnapshot::may_join`).
                 None => part(&reading.seq?.to_be_bytes()),
             }
         }
@@ -75,60 +75,60 @@ impl FillName {
 
 /// What became of a fill.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fate {
+pub enum RemoteOutcome {
     /// Its response is stored.
     Stored,
     /// Its response is not for storing, and the next one will hardly be.
     Uncacheable,
     /// Nothing was stored: the app failed, or a purge came between.
-    Nothing,
+    NotStored,
 }
 
-impl Fate {
-    const ALL: [Self; 3] = [Self::Stored, Self::Uncacheable, Self::Nothing];
+impl RemoteOutcome {
+    const ALL: [Self; 3] = [Self::Stored, Self::Uncacheable, Self::NotStored];
 
     const fn as_str(self) -> &'static str {
         match self {
             Self::Stored => "stored",
             Self::Uncacheable => "uncacheable",
-            Self::Nothing => "nothing",
+            Self::NotStored => "nothing",
         }
     }
 }
 
 /// The message that a fill has ended: `NAME FATE`.
-fn message(name: FillName, fate: Fate) -> Bytes {
+fn message(name: FillName, fate: RemoteOutcome) -> Bytes {
     format!("{} {}", hex(&name.0), fate.as_str()).into()
 }
 
 /// Reads such a message. What does not look like one is none: anybody may publish.
-fn parse(message: &[u8]) -> Option<(FillName, Fate)> {
+fn parse(message: &[u8]) -> Option<(FillName, RemoteOutcome)> {
     let (name, fate) = message.split_at_checked(64)?;
-    let fate = Fate::ALL.into_iter().find(|known| fate.strip_prefix(b" ") == Some(known.as_str().as_bytes()))?;
+    let fate = RemoteOutcome::ALL.into_iter().find(|known| fate.strip_prefix(b" ") == Some(known.as_str().as_bytes()))?;
     Some((FillName::parse(name)?, fate))
 }
 
 /// Who waits for which fill, each with a number of its own.
-type Waiters = HashMap<FillName, Vec<(u64, oneshot::Sender<Fate>)>>;
+type WaitersByFill = HashMap<FillName, Vec<(u64, oneshot::Sender<RemoteOutcome>)>>;
 
 /// Those who wait for fills of others.
 #[derive(Debug, Default)]
-struct Board {
-    waiting: Mutex<Waiters>,
+struct Waiters {
+    waiting: Mutex<WaitersByFill>,
     next: AtomicU64,
 }
 
-impl Board {
-    fn register(self: &Arc<Self>, name: FillName) -> Place {
+impl Waiters {
+    fn register(self: &Arc<Self>, name: FillName) -> WaiterSlot {
         let id = self.next.fetch_add(1, Relaxed);
         let (tell, told) = oneshot::channel();
         self.lock().entry(name).or_default().push((id, tell));
-        Place { board: Arc::clone(self), name, id, told }
+        WaiterSlot { waiters: Arc::clone(self), name, id, outcome: told }
     }
 
-    fn hear(&self, heard: &Heard) {
+    fn on_event(&self, heard: &BusEvent) {
         match heard {
-            Heard::Message(bytes) => {
+            BusEvent::Message(bytes) => {
                 let Some((name, fate)) = parse(bytes) else { return };
                 let waiting = self.lock().remove(&name).unwrap_or_default();
                 for (_, tell) in waiting {
@@ -136,13 +136,13 @@ impl Board {
                     let _ = tell.send(fate);
                 }
             }
-            Heard::Listening => {}
+            BusEvent::Listening => {}
             // Dropped, the senders wake everybody.
-            Heard::Gap => drop(std::mem::take(&mut *self.lock())),
+            BusEvent::Lagged => drop(std::mem::take(&mut *self.lock())),
         }
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Waiters> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, WaitersByFill> {
         // The map is whole between any two statements that could panic.
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -150,16 +150,16 @@ impl Board {
 
 /// A place on the board. Dropped, it is gone.
 #[derive(Debug)]
-struct Place {
-    board: Arc<Board>,
+struct WaiterSlot {
+    waiters: Arc<Waiters>,
     name: FillName,
     id: u64,
-    told: oneshot::Receiver<Fate>,
+    outcome: oneshot::Receiver<RemoteOutcome>,
 }
 
-impl Drop for Place {
+impl Drop for WaiterSlot {
     fn drop(&mut self) {
-        let mut map = self.board.lock();
+        let mut map = self.waiters.lock();
         if let Some(waiting) = map.get_mut(&self.name) {
             waiting.retain(|(id, _)| *id != self.id);
             if waiting.is_empty() {
@@ -171,9 +171,9 @@ impl Drop for Place {
 
 /// Counts of what collapsing across sidecars does.
 #[derive(Clone, Debug, Default)]
-pub struct Counters {
+pub struct ClusterFillCounters {
     /// Leases taken.
-    pub leases: Arc<Counter>,
+    pub locks: Arc<Counter>,
     /// Waits for the fill of another sidecar.
     pub waits: Arc<Counter>,
     /// Waits that took too long.
@@ -181,11 +181,11 @@ pub struct Counters {
     /// Waits not begun because too many wait.
     pub waiters_rejected: Arc<Counter>,
     /// Times that messages may have been missed.
-    pub gaps: Arc<Counter>,
+    pub lags: Arc<Counter>,
 }
 
 #[derive(Debug)]
-struct Scripts {
+struct LockScripts {
     take: Script,
     renew: Script,
     release: Script,
@@ -193,226 +193,238 @@ struct Scripts {
 
 /// Coalescing with the other sidecars.
 #[derive(Debug)]
-pub struct Across {
-    link: Arc<Link>,
+pub struct ClusterFills {
+    client: Arc<RedisClient>,
     coherence: Arc<Coherence>,
-    ear: Ear,
-    board: Arc<Board>,
-    scripts: Scripts,
+    subscriber: Subscriber,
+    waiting: Arc<Waiters>,
+    scripts: LockScripts,
     prefix: String,
     channel: Bytes,
-    waiters: Arc<Semaphore>,
+    wait_permits: Arc<Semaphore>,
     wait: Duration,
     tasks: TaskTracker,
     /// What it has done.
-    pub counters: Counters,
+    pub counters: ClusterFillCounters,
 }
 
 /// What came of asking for a lease.
 #[derive(Debug)]
-pub enum Taken {
+pub enum LockAttempt {
     /// It is ours.
-    Leased(Lease),
+    Locked(FillLock),
     /// Another holds it.
-    Elsewhere(Waiting),
+    HeldElsewhere(FillWait),
     /// Nobody can say, or nobody would hear of its end: go on without.
-    Free,
+    Unavailable,
 }
 
 /// How the wait for one's turn ended.
 #[derive(Debug)]
-pub enum Turn {
+pub enum LockOutcome {
     /// Fill, for all sidecars.
-    Leased(Lease),
+    Locked(FillLock),
     /// Fill, for this sidecar alone.
-    Free,
+    FillLocally,
     /// Another sidecar has filled, with this fate.
-    Filled(Fate),
+    Filled(RemoteOutcome),
 }
 
-impl Across {
+impl ClusterFills {
     /// Coalescing over the Redis of this coherence; nothing without one. So many may wait, each for so long. Needs a tokio runtime;
     /// `tasks` carries what ends leases, for the drain to wait for.
     #[must_use]
     pub fn new(coherence: Arc<Coherence>, waiters: usize, wait: Duration, tasks: TaskTracker) -> Option<Arc<Self>> {
-        let link = Arc::clone(coherence.shared()?.link());
+        let link = Arc::clone(coherence.records()?.client());
         let namespace = &link.settings().namespace;
         let (prefix, channel) = (format!("{{{namespace}}}:l:"), format!("{{{namespace}}}:filled"));
-        let (board, counters) = (Arc::<Board>::default(), Counters::default());
-        let ear = link.listen(channel.clone(), {
-            let (board, gaps) = (Arc::clone(&board), Arc::clone(&counters.gaps));
+        let (board, counters) = (Arc::<Waiters>::default(), ClusterFillCounters::default());
+        let ear = link.subscribe(channel.clone(), {
+            let (board, gaps) = (Arc::clone(&board), Arc::clone(&counters.lags));
             move |heard| {
-                if heard == Heard::Gap {
+                if heard == BusEvent::Lagged {
                     gaps.inc();
                 }
-                board.hear(&heard);
+                board.on_event(&heard);
             }
         });
-        let scripts = Scripts {
+        let scripts = LockScripts {
             take: Script::new(&[include_str!("lua/take.lua")]),
             renew: Script::new(&[include_str!("lua/renew.lua")]),
             release: Script::new(&[include_str!("lua/release.lua")]),
         };
         let waiters = Arc::new(Semaphore::new(waiters.min(Semaphore::MAX_PERMITS)));
-        Some(Arc::new(Self { link, coherence, ear, board, scripts, prefix, channel: channel.into(), waiters, wait, tasks, counters }))
+        Some(Arc::new(Self {
+            client: link,
+            coherence,
+            subscriber: ear,
+            waiting: board,
+            scripts,
+            prefix,
+            channel: channel.into(),
+            wait_permits: waiters,
+            wait,
+            tasks,
+            counters,
+        }))
     }
 
     /// Whether the ends of others' fills are heard.
     #[must_use]
     pub fn is_listening(&self) -> bool {
-        self.ear.is_listening()
+        self.subscriber.is_listening()
     }
 
     /// How many wait.
     #[must_use]
     pub fn waiting(&self) -> usize {
-        self.board.lock().values().map(Vec::len).sum()
+        self.waiting.lock().values().map(Vec::len).sum()
     }
 
     /// Asks for the lease, and waits for the one who holds it. May be dropped at any time.
-    pub async fn turn(self: &Arc<Self>, name: FillName) -> Turn {
+    pub async fn lock_or_wait(self: &Arc<Self>, name: FillName) -> LockOutcome {
         let turn = async {
             loop {
-                match self.take(name).await {
-                    Taken::Leased(lease) => return Turn::Leased(lease),
-                    Taken::Free => return Turn::Free,
-                    Taken::Elsewhere(waiting) => match waiting.done().await {
-                        Ended::Filled(fate) => return Turn::Filled(fate),
-                        Ended::Gap => return Turn::Free,
+                match self.try_lock(name).await {
+                    LockAttempt::Locked(lease) => return LockOutcome::Locked(lease),
+                    LockAttempt::Unavailable => return LockOutcome::FillLocally,
+                    LockAttempt::HeldElsewhere(waiting) => match waiting.finished().await {
+                        WaitOutcome::Filled(fate) => return LockOutcome::Filled(fate),
+                        WaitOutcome::Lagged => return LockOutcome::FillLocally,
                         // Its holder has renewed it, or has died, and somebody takes it over.
-                        Ended::LeaseOver => {}
+                        WaitOutcome::LockExpired => {}
                     },
                 }
             }
         };
         tokio::time::timeout(self.wait, turn).await.unwrap_or_else(|_| {
             self.counters.wait_timeouts.inc();
-            Turn::Free
+            LockOutcome::FillLocally
         })
     }
 
     /// Asks for the lease. May be dropped at any time.
-    pub async fn take(self: &Arc<Self>, name: FillName) -> Taken {
+    pub async fn try_lock(self: &Arc<Self>, name: FillName) -> LockAttempt {
         // Fail open: without Redis, or without an ear to hear of the end, each sidecar fills for itself.
-        if self.coherence.mode() != Mode::Shared {
-            return Taken::Free;
+        if self.coherence.mode() != CoherenceMode::Shared {
+            return LockAttempt::Unavailable;
         }
         // Registered first, and only then sure that the ear listens: a gap from here on wakes this place.
-        let place = self.board.register(name);
+        let place = self.waiting.register(name);
         if !self.is_listening() {
-            return Taken::Free;
+            return LockAttempt::Unavailable;
         }
-        let Ok(permit) = Arc::clone(&self.waiters).try_acquire_owned() else {
+        let Ok(permit) = Arc::clone(&self.wait_permits).try_acquire_owned() else {
             self.counters.waiters_rejected.inc();
-            return Taken::Free;
+            return LockAttempt::Unavailable;
         };
         // From before the call: whatever becomes of it, what may be ours is released.
-        let mut lease = Lease::new(self, name);
-        let args = vec![lease.owner.clone(), millis(LEASE).to_string().into()];
-        let Ok(Returned::One(answer)) = self.run(&self.scripts.take, &lease.key, args).await else { return Taken::Free };
+        let mut lease = FillLock::new(self, name);
+        let args = vec![lease.owner.clone(), millis(FILL_LOCK_TTL).to_string().into()];
+        let Ok(ScriptReply::One(answer)) = self.run(&self.scripts.take, &lease.key, args).await else { return LockAttempt::Unavailable };
         if *answer == *b"-" {
-            self.counters.leases.inc();
-            lease.keep();
-            return Taken::Leased(lease);
+            self.counters.locks.inc();
+            lease.start_renewal();
+            return LockAttempt::Locked(lease);
         }
-        lease.is_mine = false;
+        lease.is_held = false;
         let left = std::str::from_utf8(&answer).ok().and_then(|left| left.parse().ok()).map(Duration::from_millis);
-        match left.filter(|left| *left <= LEASE) {
+        match left.filter(|left| *left <= FILL_LOCK_TTL) {
             Some(left) => {
                 self.counters.waits.inc();
-                Taken::Elsewhere(Waiting { place, left, _permit: permit })
+                LockAttempt::HeldElsewhere(FillWait { slot: place, remaining: left, _permit: permit })
             }
             // No lease that was made here; it might never end.
-            None => Taken::Free,
+            None => LockAttempt::Unavailable,
         }
     }
 
-    async fn run(&self, script: &Script, key: &Bytes, args: Vec<Bytes>) -> Result<Returned, CallError> {
-        self.coherence.watch(self.link.run(script, vec![key.clone()], args).await)
+    async fn run(&self, script: &Script, key: &Bytes, args: Vec<Bytes>) -> Result<ScriptReply, CallError> {
+        self.coherence.record_result(self.client.run(script, vec![key.clone()], args).await)
     }
 }
 
 /// The right to fetch a key for all sidecars. Dropped, it ends, and those who wait are told.
 #[derive(Debug)]
-pub struct Lease {
-    across: Arc<Across>,
+pub struct FillLock {
+    fills: Arc<ClusterFills>,
     name: FillName,
     key: Bytes,
     owner: Bytes,
-    is_mine: bool,
-    fate: Fate,
+    is_held: bool,
+    outcome: RemoteOutcome,
     renewal: Option<tokio::task::JoinHandle<()>>,
 }
 
-impl Lease {
-    fn new(across: &Arc<Across>, name: FillName) -> Self {
+impl FillLock {
+    fn new(across: &Arc<ClusterFills>, name: FillName) -> Self {
         let key = [across.prefix.as_str(), &hex(&name.0)].concat().into();
         let owner = Nonce::random().to_hex().into();
-        Self { across: Arc::clone(across), name, key, owner, is_mine: true, fate: Fate::Nothing, renewal: None }
+        Self { fills: Arc::clone(across), name, key, owner, is_held: true, outcome: RemoteOutcome::NotStored, renewal: None }
     }
 
     /// What the others will be told.
-    pub const fn ends_as(&mut self, fate: Fate) {
-        self.fate = fate;
+    pub const fn set_outcome(&mut self, fate: RemoteOutcome) {
+        self.outcome = fate;
     }
 
     /// Renews it from now on.
-    fn keep(&mut self) {
-        let (across, key, owner) = (Arc::clone(&self.across), self.key.clone(), self.owner.clone());
+    fn start_renewal(&mut self) {
+        let (across, key, owner) = (Arc::clone(&self.fills), self.key.clone(), self.owner.clone());
         self.renewal = Some(tokio::spawn(async move {
             loop {
-                tokio::time::sleep(LEASE / 3).await;
+                tokio::time::sleep(FILL_LOCK_TTL / 3).await;
                 // Fail open: unrenewed it ends, and another sidecar may ask the app as well.
-                let _ = across.run(&across.scripts.renew, &key, vec![owner.clone(), millis(LEASE).to_string().into()]).await;
+                let _ = across.run(&across.scripts.renew, &key, vec![owner.clone(), millis(FILL_LOCK_TTL).to_string().into()]).await;
             }
         }));
     }
 }
 
-impl Drop for Lease {
+impl Drop for FillLock {
     fn drop(&mut self) {
         if let Some(renewal) = self.renewal.take() {
             renewal.abort();
         }
         // Without a runtime nothing can be sent any more: it ends by itself.
-        let Some(runtime) = tokio::runtime::Handle::try_current().ok().filter(|_| self.is_mine) else { return };
-        let (across, key) = (Arc::clone(&self.across), self.key.clone());
-        let publish = Bytes::from_static(across.link.publish_command().as_bytes());
-        let args = vec![self.owner.clone(), across.channel.clone(), message(self.name, self.fate), publish];
+        let Some(runtime) = tokio::runtime::Handle::try_current().ok().filter(|_| self.is_held) else { return };
+        let (across, key) = (Arc::clone(&self.fills), self.key.clone());
+        let publish = Bytes::from_static(across.client.publish_command().as_bytes());
+        let args = vec![self.owner.clone(), across.channel.clone(), message(self.name, self.outcome), publish];
         let release = async move {
             // Fail open: unreleased it ends by itself.
             let _ = across.run(&across.scripts.release, &key, args).await;
         };
-        self.across.tasks.spawn_on(release, &runtime);
+        self.fills.tasks.spawn_on(release, &runtime);
     }
 }
 
 /// A wait for the fill of another sidecar.
 #[derive(Debug)]
-pub struct Waiting {
-    place: Place,
-    left: Duration,
+pub struct FillWait {
+    slot: WaiterSlot,
+    remaining: Duration,
     _permit: OwnedSemaphorePermit,
 }
 
 /// How a wait ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ended {
+pub enum WaitOutcome {
     /// The fill has ended.
-    Filled(Fate),
+    Filled(RemoteOutcome),
     /// The end of the fill may have been missed.
-    Gap,
+    Lagged,
     /// The lease would have ended by now if nobody had renewed it.
-    LeaseOver,
+    LockExpired,
 }
 
-impl Waiting {
+impl FillWait {
     /// Waits, at most until the lease would end.
-    pub async fn done(mut self) -> Ended {
-        match tokio::time::timeout(self.left, &mut self.place.told).await {
-            Ok(Ok(fate)) => Ended::Filled(fate),
-            Ok(Err(_)) => Ended::Gap,
-            Err(_) => Ended::LeaseOver,
+    pub async fn finished(mut self) -> WaitOutcome {
+        match tokio::time::timeout(self.remaining, &mut self.slot.outcome).await {
+            Ok(Ok(fate)) => WaitOutcome::Filled(fate),
+            Ok(Err(_)) => WaitOutcome::Lagged,
+            Err(_) => WaitOutcome::LockExpired,
         }
     }
 }

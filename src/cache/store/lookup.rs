@@ -3,38 +3,38 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::cache::store::memory::Resident;
+use crate::cache::store::memory::CachedEntry;
 use crate::clock::Wall;
 use crate::outcome::{Reason, Tier};
 use crate::semantics::early_refresh;
 
 /// A stored response that is not void: no hard purge has touched what it is made of.
 #[derive(Clone, Debug)]
-pub struct Found {
+pub struct Candidate {
     /// The entry.
-    pub resident: Arc<Resident>,
+    pub cached: Arc<CachedEntry>,
     /// Where it was found.
     pub tier: Tier,
     /// Whether it is fresh as well. If not, it may be confirmed by the app, or stand in for it.
     pub fresh: bool,
     /// When a soft purge has made it stale. Never of what is fresh.
-    pub softened: Option<Wall>,
+    pub soft_purged_at: Option<Wall>,
 }
 
-impl Found {
+impl Candidate {
     /// What was found in this tier, and made stale by a soft purge then, if it is still of any use. What the app may confirm is: a soft
     /// purge ends the windows in which it is served, not how long it is kept.
-    pub(super) fn of(resident: Arc<Resident>, tier: Tier, softened: Option<Wall>, now: Wall) -> Result<Self, Reason> {
+    pub(super) fn new(resident: Arc<CachedEntry>, tier: Tier, softened: Option<Wall>, now: Wall) -> Result<Self, Reason> {
         let fresh = softened.is_none() && resident.entry.times.is_fresh(now);
-        let kept = fresh || !resident.entry.kept_for(now).is_zero();
-        if kept { Ok(Self { resident, tier, fresh, softened }) } else { Err(Reason::Expired) }
+        let kept = fresh || !resident.entry.retained_for(now).is_zero();
+        if kept { Ok(Self { cached: resident, tier, fresh, soft_purged_at: softened }) } else { Err(Reason::Expired) }
     }
 
     /// What is left of its freshness, in milliseconds; negative since its end, which a soft purge brings forward and never puts off.
     #[must_use]
     pub fn ttl_ms(&self, now: Wall) -> i64 {
-        let left = self.resident.entry.times.ttl_ms(now);
-        let softened = self.softened.map(|at| i64::try_from(now.since(at).as_millis()).unwrap_or(i64::MAX));
+        let left = self.cached.entry.times.ttl_ms(now);
+        let softened = self.soft_purged_at.map(|at| i64::try_from(now.since(at).as_millis()).unwrap_or(i64::MAX));
         softened.map_or(left, |ago| left.min(-ago))
     }
 
@@ -51,23 +51,23 @@ mod tests {
     use http::{HeaderMap, StatusCode};
 
     use super::*;
-    use crate::cache::entry::{Entry, Facts, Leeway, Nonce, Stamp, Times};
+    use crate::cache::entry::{Entry, EntryMetadata, Leeway, Nonce, Stamp, Times};
     use crate::coherence::{Proof, SharedProof};
 
     const WINDOW: Duration = Duration::from_millis(100);
 
     /// Received at 1,000, fresh for half a second, kept for two.
-    fn resident() -> Arc<Resident> {
+    fn resident() -> Arc<CachedEntry> {
         let times = Times { received: Wall(1_000), initial_age: Duration::ZERO, lifetime: Duration::from_millis(500) };
         let leeway = Leeway { keep: Duration::from_secs(2), ..Leeway::default() };
-        let facts = Facts { times, leeway, took: Duration::ZERO, named: Box::default() };
+        let facts = EntryMetadata { times, leeway, fetch_duration: Duration::ZERO, response_tags: Box::default() };
         let entry = Entry::compact(b"key", StatusCode::OK, &HeaderMap::new(), &[Bytes::new()], facts);
         let stamp = Stamp { generation: Nonce([0; 16]), tags: Box::default() };
-        Arc::new(Resident { entry, proof: Proof::Shared(SharedProof::new(stamp, None)) })
+        Arc::new(CachedEntry { entry, proof: Proof::Shared(SharedProof::new(stamp, None)) })
     }
 
-    fn found(softened: Option<u64>, now: u64) -> Found {
-        Found::of(resident(), Tier::Memory, softened.map(Wall), Wall(now)).expect("it is kept")
+    fn found(softened: Option<u64>, now: u64) -> Candidate {
+        Candidate::new(resident(), Tier::Memory, softened.map(Wall), Wall(now)).expect("it is kept")
     }
 
     #[test]
@@ -98,7 +98,7 @@ mod tests {
     #[test]
     fn what_was_purged_softly_is_kept_to_be_confirmed() {
         assert!(!found(Some(1_001), 3_499).is_within(WINDOW, Wall(3_499)));
-        let gone = Found::of(resident(), Tier::Memory, Some(Wall(1_001)), Wall(3_500));
+        let gone = Candidate::new(resident(), Tier::Memory, Some(Wall(1_001)), Wall(3_500));
         assert_eq!(gone.map(|found| found.fresh), Err(Reason::Expired));
     }
 }

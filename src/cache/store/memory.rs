@@ -15,7 +15,7 @@ use crate::telemetry::metrics::Counter;
 
 /// How large the tier may grow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Settings {
+pub struct MemorySettings {
     /// Bytes for everything; 0 turns the tier off.
     pub size: u64,
     /// The largest response that is stored, in bytes.
@@ -24,7 +24,7 @@ pub struct Settings {
 
 /// An entry at hand, with the proof that it was current when it was stored and its response head made ready.
 #[derive(Debug)]
-pub struct Resident {
+pub struct CachedEntry {
     /// The stored response.
     pub entry: Entry,
     /// What must still be true for it to be served.
@@ -33,59 +33,59 @@ pub struct Resident {
 
 /// What is kept under a key.
 #[derive(Clone, Debug)]
-pub enum Kept {
+pub enum MemorySlot {
     /// A response.
-    Entry(Arc<Resident>),
+    Entry(Arc<CachedEntry>),
     /// The key has variants.
     Vary(Arc<VaryMark>),
 }
 
 #[derive(Clone, Debug)]
-struct ByBytes;
+struct ByteWeighter;
 
 /// What a slot costs besides its value: the key, the cache's own slot, its index, and its memory of evicted keys.
-const SLOT: u64 = 256;
+const SLOT_BYTES: u64 = 256;
 
-impl Weighter<u128, Kept> for ByBytes {
-    fn weight(&self, _: &u128, kept: &Kept) -> u64 {
+impl Weighter<u128, MemorySlot> for ByteWeighter {
+    fn weight(&self, _: &u128, kept: &MemorySlot) -> u64 {
         let (small, body) = match kept {
-            Kept::Entry(resident) => {
+            MemorySlot::Entry(resident) => {
                 let body = resident.entry.body.len();
                 (resident.entry.weight() + resident.proof.weight() + 64 - body, body)
             }
-            Kept::Vary(mark) => (size_of::<VaryMark>() + mark.key.len() + 256, 0),
+            MemorySlot::Vary(mark) => (size_of::<VaryMark>() + mark.key.len() + 256, 0),
         };
         // Small pieces leave gaps between them: a quarter, measured with jemalloc, huge pages and a million tiny entries.
-        SLOT + (small + small / 4 + body) as u64
+        SLOT_BYTES + (small + small / 4 + body) as u64
     }
 }
 
 /// Counts what goes to make room, and drops it as the cache's own lifecycle does: outside of the lock.
 #[derive(Clone, Debug)]
-struct Counting {
+struct EvictionCounter {
     evicted: Arc<Counter>,
-    usual: DefaultLifecycle<u128, Kept>,
+    usual: DefaultLifecycle<u128, MemorySlot>,
 }
 
-impl Lifecycle<u128, Kept> for Counting {
-    type RequestState = <DefaultLifecycle<u128, Kept> as Lifecycle<u128, Kept>>::RequestState;
+impl Lifecycle<u128, MemorySlot> for EvictionCounter {
+    type RequestState = <DefaultLifecycle<u128, MemorySlot> as Lifecycle<u128, MemorySlot>>::RequestState;
 
     // Unlike `on_evict`, it is not called for what is replaced.
-    fn before_evict(&self, _: &mut Self::RequestState, _: &u128, _: &mut Kept) {
+    fn before_evict(&self, _: &mut Self::RequestState, _: &u128, _: &mut MemorySlot) {
         self.evicted.inc();
     }
 
-    fn on_evict(&self, state: &mut Self::RequestState, key: u128, kept: Kept) {
+    fn on_evict(&self, state: &mut Self::RequestState, key: u128, kept: MemorySlot) {
         self.usual.on_evict(state, key, kept);
     }
 }
 
-type Shards = Cache<u128, Kept, ByBytes, quick_cache::DefaultHashBuilder, Counting>;
+type MemoryCache = Cache<u128, MemorySlot, ByteWeighter, quick_cache::DefaultHashBuilder, EvictionCounter>;
 
 /// The tier.
 #[derive(Debug)]
 pub struct Memory {
-    cache: Option<Shards>,
+    cache: Option<MemoryCache>,
     limit: u64,
     largest: u64,
     /// Entries refused because they are too large for the tier.
@@ -97,7 +97,7 @@ pub struct Memory {
 impl Memory {
     /// An empty tier.
     #[must_use]
-    pub fn new(settings: Settings) -> Self {
+    pub fn new(settings: MemorySettings) -> Self {
         let (refused, evicted) = (Arc::default(), Arc::default());
         if settings.size == 0 {
             return Self { cache: None, limit: 0, largest: 0, refused, evicted };
@@ -110,11 +110,13 @@ impl Memory {
         // The cache remembers about as many evicted keys as it expects items.
         let items = usize::try_from(settings.size / 2048).unwrap_or(usize::MAX).clamp(64, 1 << 22);
         let options = OptionsBuilder::new().weight_capacity(settings.size).estimated_items_capacity(items).shards(shards).build();
-        let (hasher, lifecycle) =
-            (quick_cache::DefaultHashBuilder::default(), Counting { evicted: Arc::clone(&evicted), usual: DefaultLifecycle::default() });
+        let (hasher, lifecycle) = (
+            quick_cache::DefaultHashBuilder::default(),
+            EvictionCounter { evicted: Arc::clone(&evicted), usual: DefaultLifecycle::default() },
+        );
         let cache = match options {
-            Ok(options) => Cache::with_options(options, ByBytes, hasher, lifecycle),
-            Err(_) => Cache::with(items, settings.size, ByBytes, hasher, lifecycle),
+            Ok(options) => Cache::with_options(options, ByteWeighter, hasher, lifecycle),
+            Err(_) => Cache::with(items, settings.size, ByteWeighter, hasher, lifecycle),
         };
         let largest = (settings.size / shards as u64).saturating_sub(1024).min(settings.max_object.saturating_add(64 * 1024));
         Self { cache: Some(cache), limit: settings.size, largest, refused, evicted }
@@ -140,11 +142,11 @@ impl Memory {
 
     /// What is kept under this key and no other: the canonical key is compared.
     #[must_use]
-    pub fn get(&self, key: &Key) -> Option<Kept> {
+    pub fn get(&self, key: &Key) -> Option<MemorySlot> {
         let kept = self.cache.as_ref()?.get(&index(key.hash()))?;
         let stored = match &kept {
-            Kept::Entry(resident) => &resident.entry.key,
-            Kept::Vary(mark) => &mark.key,
+            MemorySlot::Entry(resident) => &resident.entry.key,
+            MemorySlot::Vary(mark) => &mark.key,
         };
         // SECURITY: two keys with one hash never share an entry.
         (stored[..] == *key.canonical()).then_some(kept)
@@ -152,15 +154,15 @@ impl Memory {
 
     /// What is kept under this hash, whatever its key.
     #[must_use]
-    pub fn peek(&self, hash: KeyHash) -> Option<Kept> {
+    pub fn peek(&self, hash: KeyHash) -> Option<MemorySlot> {
         self.cache.as_ref()?.peek(&index(hash))
     }
 
     /// Keeps an entry; says whether it did. Refused ones are counted.
-    pub fn insert(&self, hash: KeyHash, resident: Arc<Resident>) -> bool {
+    pub fn insert(&self, hash: KeyHash, resident: Arc<CachedEntry>) -> bool {
         let Some(cache) = &self.cache else { return false };
-        let kept = Kept::Entry(resident);
-        if ByBytes.weight(&0, &kept) > self.largest {
+        let kept = MemorySlot::Entry(resident);
+        if ByteWeighter.weight(&0, &kept) > self.largest {
             self.refused.inc();
             cache.remove(&index(hash));
             return false;
@@ -172,7 +174,7 @@ impl Memory {
     /// Keeps a mark.
     pub fn insert_vary(&self, hash: KeyHash, mark: Arc<VaryMark>) {
         if let Some(cache) = &self.cache {
-            cache.insert(index(hash), Kept::Vary(mark));
+            cache.insert(index(hash), MemorySlot::Vary(mark));
         }
     }
 

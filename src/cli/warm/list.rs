@@ -6,7 +6,7 @@ use std::io::{self, BufRead, Read as _};
 
 use super::super::format::clean;
 use super::log_line;
-use super::log_line::{Read, Skip, Wanted};
+use super::log_line::{LogLine, LoggedRequest, Skip};
 
 /// The longest line that is read.
 const MAX_LINE: u64 = 16 * 1024;
@@ -30,9 +30,9 @@ impl Bounds {
 
 /// What a list holds.
 #[derive(Debug, Default)]
-pub(super) struct List {
+pub(super) struct WarmList {
     /// The most frequent first; of equal ones the one that came first.
-    pub(super) wanted: Vec<(Wanted, u64)>,
+    pub(super) requests: Vec<(LoggedRequest, u64)>,
     pub(super) lines: u64,
     /// Lines that are passed over.
     pub(super) skipped: BTreeMap<Skip, u64>,
@@ -41,36 +41,36 @@ pub(super) struct List {
     /// The first of them: line number and excerpt.
     pub(super) examples: Vec<(u64, String)>,
     /// Lines with requests that came when the bounds were reached.
-    pub(super) over: u64,
+    pub(super) over_limit: u64,
 }
 
 /// Reads a list to its end.
-pub(super) fn read(reader: &mut dyn BufRead, bounds: Bounds) -> io::Result<List> {
-    let mut list = List::default();
-    let mut known: HashMap<Wanted, (u64, u64)> = HashMap::new();
+pub(super) fn read(reader: &mut dyn BufRead, bounds: Bounds) -> io::Result<WarmList> {
+    let mut list = WarmList::default();
+    let mut known: HashMap<LoggedRequest, (u64, u64)> = HashMap::new();
     let (mut line, mut bytes) = (Vec::new(), 0);
     while next_line(reader, &mut line)? {
         list.lines += 1;
         let text = std::str::from_utf8(&line).unwrap_or_default();
         let read =
-            if text.is_empty() && !line.is_empty() || line.len() as u64 > MAX_LINE { Read::Unreadable } else { log_line::read(text) };
+            if text.is_empty() && !line.is_empty() || line.len() as u64 > MAX_LINE { LogLine::Unreadable } else { log_line::parse(text) };
         match read {
-            Read::Blank => {}
-            Read::Skipped(why) => *list.skipped.entry(why).or_default() += 1,
-            Read::Unreadable => {
+            LogLine::Blank => {}
+            LogLine::Skipped(why) => *list.skipped.entry(why).or_default() += 1,
+            LogLine::Unreadable => {
                 list.unreadable += 1;
                 if list.examples.len() < MAX_EXAMPLES {
                     list.examples.push((list.lines, excerpt(&line)));
                 }
             }
-            Read::Wanted(wanted) => {
+            LogLine::Request(wanted) => {
                 if let Some((count, _)) = known.get_mut(&wanted) {
                     *count += 1;
                     continue;
                 }
                 let size = wanted.target.len() + wanted.host.as_ref().map_or(0, String::len);
                 if known.len() >= bounds.distinct || bytes + size > bounds.bytes {
-                    list.over += 1;
+                    list.over_limit += 1;
                     continue;
                 }
                 bytes += size;
@@ -80,7 +80,7 @@ pub(super) fn read(reader: &mut dyn BufRead, bounds: Bounds) -> io::Result<List>
     }
     let mut counted: Vec<_> = known.into_iter().collect();
     counted.sort_unstable_by_key(|(_, (count, first))| (Reverse(*count), *first));
-    list.wanted = counted.into_iter().map(|(wanted, (count, _))| (wanted, count)).collect();
+    list.requests = counted.into_iter().map(|(wanted, (count, _))| (wanted, count)).collect();
     Ok(list)
 }
 
@@ -120,19 +120,19 @@ fn excerpt(line: &[u8]) -> String {
 mod tests {
     use super::*;
 
-    fn listed(text: &str, bounds: Bounds) -> List {
+    fn listed(text: &str, bounds: Bounds) -> WarmList {
         read(&mut text.as_bytes(), bounds).unwrap()
     }
 
-    fn targets(list: &List) -> Vec<(&str, u64)> {
-        list.wanted.iter().map(|(wanted, count)| (wanted.target.as_str(), *count)).collect()
+    fn targets(list: &WarmList) -> Vec<(&str, u64)> {
+        list.requests.iter().map(|(wanted, count)| (wanted.target.as_str(), *count)).collect()
     }
 
     #[test]
     fn the_most_frequent_comes_first_and_each_once() {
         let list = listed("/a\n/b\n# c\n\n/c\n/b\n/c\n/b", Bounds::DEFAULT);
         assert_eq!(targets(&list), [("/b", 3), ("/c", 2), ("/a", 1)]);
-        assert_eq!((list.lines, list.unreadable, list.over), (8, 0, 0));
+        assert_eq!((list.lines, list.unreadable, list.over_limit), (8, 0, 0));
     }
 
     #[test]
@@ -146,9 +146,9 @@ mod tests {
     #[test]
     fn bounds_are_kept_and_what_is_over_them_is_counted() {
         let list = listed("/a\n/b\n/c\n/a\n/c\n", Bounds { distinct: 2, bytes: 100 });
-        assert_eq!((targets(&list), list.over), (vec![("/a", 2), ("/b", 1)], 2));
+        assert_eq!((targets(&list), list.over_limit), (vec![("/a", 2), ("/b", 1)], 2));
         let list = listed("/aaaa\n/b\n/c\n", Bounds { distinct: 9, bytes: 7 });
-        assert_eq!((targets(&list), list.over), (vec![("/aaaa", 1), ("/b", 1)], 1));
+        assert_eq!((targets(&list), list.over_limit), (vec![("/aaaa", 1), ("/b", 1)], 1));
     }
 
     #[test]

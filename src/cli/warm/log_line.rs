@@ -12,7 +12,7 @@ use crate::telemetry::log::ACCESS_TARGET;
 
 /// A GET that can be repeated.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(super) struct Wanted {
+pub(super) struct LoggedRequest {
     /// The host that it was for, where the line tells.
     pub(super) host: Option<String>,
     /// The path with its query.
@@ -21,8 +21,8 @@ pub(super) struct Wanted {
 
 /// What a line is.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Read {
-    Wanted(Wanted),
+pub(super) enum LogLine {
+    Request(LoggedRequest),
     /// Nothing, or a comment.
     Blank,
     /// A request that is not repeated, or a line that is none.
@@ -50,10 +50,10 @@ impl Skip {
 }
 
 /// Reads a line.
-pub(super) fn read(line: &str) -> Read {
+pub(super) fn parse(line: &str) -> LogLine {
     let line = line.trim();
     match line.as_bytes().first() {
-        None | Some(b'#') => Read::Blank,
+        None | Some(b'#') => LogLine::Blank,
         Some(b'{') => json(line),
         Some(b'/') => plain(None, line),
         _ if has_scheme(line) => absolute(line),
@@ -68,16 +68,20 @@ fn has_scheme(text: &str) -> bool {
 }
 
 /// A path with its query. What follows a `#` never leaves a browser.
-fn plain(host: Option<String>, target: &str) -> Read {
+fn plain(host: Option<String>, target: &str) -> LogLine {
     let target = target.split('#').next().unwrap_or_default();
     let sendable = target.starts_with('/') && target.bytes().all(|b| b.is_ascii_graphic() && !matches!(b, b'\\' | b'"'));
-    if sendable && target.parse::<Uri>().is_ok() { Read::Wanted(Wanted { host, target: target.to_owned() }) } else { Read::Unreadable }
+    if sendable && target.parse::<Uri>().is_ok() {
+        LogLine::Request(LoggedRequest { host, target: target.to_owned() })
+    } else {
+        LogLine::Unreadable
+    }
 }
 
-fn absolute(url: &str) -> Read {
+fn absolute(url: &str) -> LogLine {
     let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
     let (authority, target) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
-    let Some(host) = host(authority) else { return Read::Unreadable };
+    let Some(host) = host(authority) else { return LogLine::Unreadable };
     let target = if target.starts_with('/') { Cow::Borrowed(target) } else { Cow::Owned(format!("/{target}")) };
     plain(Some(host), &target)
 }
@@ -90,38 +94,38 @@ fn host(authority: &str) -> Option<String> {
 }
 
 /// A request of a log.
-fn request(method: &str, host_of_line: Option<&str>, target: &str, status: Option<u16>) -> Read {
+fn request(method: &str, host_of_line: Option<&str>, target: &str, status: Option<u16>) -> LogLine {
     if method != "GET" {
-        return Read::Skipped(Skip::Method);
+        return LogLine::Skipped(Skip::Method);
     }
     if status.is_some_and(|status| !matches!(status, 200..=299 | 304)) {
-        return Read::Skipped(Skip::Status);
+        return LogLine::Skipped(Skip::Status);
     }
     if has_scheme(target) { absolute(target) } else { plain(host_of_line.and_then(host), target) }
 }
 
 /// Sidecache's own lines with `[log] format = "json"`. They have no query.
-fn json(line: &str) -> Read {
-    let Ok(Value::Object(fields)) = serde_json::from_str(line) else { return Read::Unreadable };
+fn json(line: &str) -> LogLine {
+    let Ok(Value::Object(fields)) = serde_json::from_str(line) else { return LogLine::Unreadable };
     let text = |name: &str| fields.get(name).and_then(Value::as_str);
     if text("target").is_some_and(|target| target != ACCESS_TARGET) {
-        return Read::Skipped(Skip::NoRequest);
+        return LogLine::Skipped(Skip::NoRequest);
     }
-    let (Some(method), Some(path)) = (text("method"), text("path")) else { return Read::Unreadable };
+    let (Some(method), Some(path)) = (text("method"), text("path")) else { return LogLine::Unreadable };
     let status = fields.get("status").and_then(Value::as_u64).and_then(|status| u16::try_from(status).ok());
     request(method, text("host"), path, status)
 }
 
 /// Sidecache's own lines: `2026-01-01T00:00:00Z  INFO sidecache::access: request method=GET path=/a host=app.test … status=200 …`.
-fn text(line: &str) -> Read {
+fn text(line: &str) -> LogLine {
     let Some((_, fields)) = line.split_once(" sidecache::access: request ") else {
         // `<time> <level> <module>: …`: another event of the same log.
         let level = line.split_whitespace().nth(1).unwrap_or_default();
         let known = ["ERROR", "WARN", "INFO", "DEBUG", "TRACE"].contains(&level);
-        return if known { Read::Skipped(Skip::NoRequest) } else { common(line) };
+        return if known { LogLine::Skipped(Skip::NoRequest) } else { common(line) };
     };
     let (mut method, mut path, mut host, mut status) = (None, None, None, None);
-    for (name, value) in Fields(fields) {
+    for (name, value) in LogFields(fields) {
         match name {
             "method" => method = Some(value),
             "path" => path = Some(value),
@@ -132,14 +136,14 @@ fn text(line: &str) -> Read {
     }
     match (method, path) {
         (Some(method), Some(path)) => request(method, host, path, status),
-        _ => Read::Unreadable,
+        _ => LogLine::Unreadable,
     }
 }
 
 /// `name=value name="a value with spaces"`. A quoted value is given with its escapes: what has any is not asked for.
-struct Fields<'a>(&'a str);
+struct LogFields<'a>(&'a str);
 
-impl<'a> Iterator for Fields<'a> {
+impl<'a> Iterator for LogFields<'a> {
     type Item = (&'a str, &'a str);
 
     fn next(&mut self) -> Option<Self::Item> {
@@ -168,15 +172,15 @@ fn end_of_quoted(text: &str) -> Option<usize> {
 
 /// The common and the combined log format of nginx and Apache, with or without a virtual host in front:
 /// `[vhost:port ]host ident user [time] "GET /target HTTP/1.1" 200 1234 …`.
-fn common(line: &str) -> Read {
-    let Some((before, rest)) = line.split_once('"') else { return Read::Unreadable };
+fn common(line: &str) -> LogLine {
+    let Some((before, rest)) = line.split_once('"') else { return LogLine::Unreadable };
     // A time in brackets stands before the request; without it this is another kind of line.
-    let Some((names, time)) = before.split_once('[') else { return Read::Unreadable };
-    let Some(end) = end_of_quoted(rest).filter(|_| time.trim_end().ends_with(']')) else { return Read::Unreadable };
+    let Some((names, time)) = before.split_once('[') else { return LogLine::Unreadable };
+    let Some(end) = end_of_quoted(rest).filter(|_| time.trim_end().ends_with(']')) else { return LogLine::Unreadable };
     let mut parts = rest[..end].split_ascii_whitespace();
-    let (Some(method), Some(target)) = (parts.next(), parts.next()) else { return Read::Unreadable };
+    let (Some(method), Some(target)) = (parts.next(), parts.next()) else { return LogLine::Unreadable };
     if parts.next().is_some_and(|version| !version.starts_with("HTTP/")) || parts.next().is_some() {
-        return Read::Unreadable;
+        return LogLine::Unreadable;
     }
     let status = rest[end + 1..].split_ascii_whitespace().next().and_then(|status| status.parse().ok());
     // An IPv6 client looks like `host:port` as well: it is the fourth name that makes the first one a virtual host.
@@ -189,8 +193,8 @@ fn common(line: &str) -> Read {
 mod tests {
     use super::*;
 
-    fn wanted(host: Option<&str>, target: &str) -> Read {
-        Read::Wanted(Wanted { host: host.map(str::to_owned), target: target.to_owned() })
+    fn wanted(host: Option<&str>, target: &str) -> LogLine {
+        LogLine::Request(LoggedRequest { host: host.map(str::to_owned), target: target.to_owned() })
     }
 
     #[test]
@@ -202,16 +206,16 @@ mod tests {
             ("HTTPS://app.example.com:443", wanted(Some("app.example.com"), "/")),
             ("http://app.example.com:8080?x", wanted(Some("app.example.com:8080"), "/?x")),
             ("http://[::1]:8080/a", wanted(Some("[::1]:8080"), "/a")),
-            ("", Read::Blank),
-            ("# http://app/a", Read::Blank),
-            ("/a b", Read::Unreadable),
-            ("/grüße", Read::Unreadable),
-            ("a/b", Read::Unreadable),
-            ("http://user:password@host/a", Read::Unreadable),
-            ("http:///a", Read::Unreadable),
-            ("ftp://host/a", Read::Unreadable),
+            ("", LogLine::Blank),
+            ("# http://app/a", LogLine::Blank),
+            ("/a b", LogLine::Unreadable),
+            ("/grüße", LogLine::Unreadable),
+            ("a/b", LogLine::Unreadable),
+            ("http://user:password@host/a", LogLine::Unreadable),
+            ("http:///a", LogLine::Unreadable),
+            ("ftp://host/a", LogLine::Unreadable),
         ] {
-            assert_eq!(read(line), expected, "{line:?}");
+            assert_eq!(parse(line), expected, "{line:?}");
         }
     }
 
@@ -226,18 +230,18 @@ mod tests {
             (common("GET /a HTTP/1.1", "200").replace("10.0.0.1", "2001:db8::1"), wanted(None, "/a")),
             (common("GET /a HTTP/1.1", "-"), wanted(None, "/a")),
             (common("GET /a", "200"), wanted(None, "/a")),
-            (common("POST /a HTTP/1.1", "200"), Read::Skipped(Skip::Method)),
-            (common("GET /a HTTP/1.1", "404"), Read::Skipped(Skip::Status)),
-            (common("GET /a HTTP/1.1", "302"), Read::Skipped(Skip::Status)),
-            (common(r"GET /\xE3 HTTP/1.1", "200"), Read::Unreadable),
-            (common(r"\x16\x03\x01", "400"), Read::Unreadable),
-            (common("GET /a b HTTP/1.1", "200"), Read::Unreadable),
-            (common("-", "400"), Read::Unreadable),
-            (r#"10.0.0.1 - - [time "GET /a HTTP/1.1" 200"#.into(), Read::Unreadable),
-            (r#"say "GET /a HTTP/1.1""#.into(), Read::Unreadable),
-            (r#"1 - - [t] "GET /a"#.into(), Read::Unreadable),
+            (common("POST /a HTTP/1.1", "200"), LogLine::Skipped(Skip::Method)),
+            (common("GET /a HTTP/1.1", "404"), LogLine::Skipped(Skip::Status)),
+            (common("GET /a HTTP/1.1", "302"), LogLine::Skipped(Skip::Status)),
+            (common(r"GET /\xE3 HTTP/1.1", "200"), LogLine::Unreadable),
+            (common(r"\x16\x03\x01", "400"), LogLine::Unreadable),
+            (common("GET /a b HTTP/1.1", "200"), LogLine::Unreadable),
+            (common("-", "400"), LogLine::Unreadable),
+            (r#"10.0.0.1 - - [time "GET /a HTTP/1.1" 200"#.into(), LogLine::Unreadable),
+            (r#"say "GET /a HTTP/1.1""#.into(), LogLine::Unreadable),
+            (r#"1 - - [t] "GET /a"#.into(), LogLine::Unreadable),
         ] {
-            assert_eq!(read(&line), expected, "{line}");
+            assert_eq!(parse(&line), expected, "{line}");
         }
     }
 
@@ -247,34 +251,34 @@ mod tests {
         for (line, expected) in [
             (text("method=GET path=/c/7 host=app.test:8080 peer=127.0.0.1 route=/c/{id}"), wanted(Some("app.test:8080"), "/c/7")),
             (text(r#"method=GET path="/c=7" peer=127.0.0.1"#), wanted(None, "/c=7")),
-            (text(r#"method=GET path="/a\nb" host=app.test"#), Read::Unreadable),
-            (text(r#"method=GET path="/a method=x" host=app.test"#), Read::Unreadable),
-            (text("method=PUT path=/c/7 host=app.test"), Read::Skipped(Skip::Method)),
-            (text("method=GET path=/c/7").replace("200", "500"), Read::Skipped(Skip::Status)),
-            ("2026-01-01T00:00:00.000Z  WARN sidecache::run: Redis is lost".into(), Read::Skipped(Skip::NoRequest)),
+            (text(r#"method=GET path="/a\nb" host=app.test"#), LogLine::Unreadable),
+            (text(r#"method=GET path="/a method=x" host=app.test"#), LogLine::Unreadable),
+            (text("method=PUT path=/c/7 host=app.test"), LogLine::Skipped(Skip::Method)),
+            (text("method=GET path=/c/7").replace("200", "500"), LogLine::Skipped(Skip::Status)),
+            ("2026-01-01T00:00:00.000Z  WARN sidecache::run: Redis is lost".into(), LogLine::Skipped(Skip::NoRequest)),
             (
                 r#"{"target":"sidecache::access","method":"GET","path":"/c/7","host":"app.test","status":200}"#.into(),
                 wanted(Some("app.test"), "/c/7"),
             ),
-            (r#"{"target":"sidecache::access","method":"GET","path":"/c/7","status":404}"#.into(), Read::Skipped(Skip::Status)),
-            (r#"{"target":"sidecache::run","message":"listening"}"#.into(), Read::Skipped(Skip::NoRequest)),
-            (r#"{"path":"/c/7"}"#.into(), Read::Unreadable),
-            (r#"{"path":"#.into(), Read::Unreadable),
+            (r#"{"target":"sidecache::access","method":"GET","path":"/c/7","status":404}"#.into(), LogLine::Skipped(Skip::Status)),
+            (r#"{"target":"sidecache::run","message":"listening"}"#.into(), LogLine::Skipped(Skip::NoRequest)),
+            (r#"{"path":"/c/7"}"#.into(), LogLine::Unreadable),
+            (r#"{"path":"#.into(), LogLine::Unreadable),
         ] {
-            assert_eq!(read(&line), expected, "{line}");
+            assert_eq!(parse(&line), expected, "{line}");
         }
     }
 
     #[test]
     fn a_path_that_the_log_cut_is_not_asked_for() {
         // The log cuts long paths and marks the cut: half a path is not asked for.
-        assert_eq!(read("2026 INFO sidecache::access: request method=GET path=/xx… status=200"), Read::Unreadable);
+        assert_eq!(parse("2026 INFO sidecache::access: request method=GET path=/xx… status=200"), LogLine::Unreadable);
     }
 
     proptest::proptest! {
         #[test]
         fn no_line_is_too_strange(line in ".{0,80}") {
-            if let Read::Wanted(Wanted { target, .. }) = read(&line) {
+            if let LogLine::Request(LoggedRequest { target, .. }) = parse(&line) {
                 proptest::prop_assert!(target.starts_with('/') && target.parse::<Uri>().is_ok());
             }
         }

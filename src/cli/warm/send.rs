@@ -15,21 +15,21 @@ use indicatif::{ProgressBar, ProgressStyle};
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::super::http::Place;
-use super::summary::{Sent, Tally};
+use super::super::http::Endpoint;
+use super::summary::{Tally, WarmResponse};
 use crate::clock::Clock;
 
 /// A request to send.
 #[derive(Clone, Debug)]
-pub(super) struct Job {
+pub(super) struct WarmRequest {
     pub(super) host: HeaderValue,
     pub(super) target: String,
 }
 
 /// How requests are sent.
 #[derive(Clone, Debug)]
-pub(super) struct Settings {
-    pub(super) to: Place,
+pub(super) struct SendSettings {
+    pub(super) to: Endpoint,
     pub(super) headers: HeaderMap,
     pub(super) concurrency: usize,
     /// Requests per second, if they are limited.
@@ -38,34 +38,34 @@ pub(super) struct Settings {
 }
 
 /// What all workers share.
-struct Round<'a> {
-    settings: &'a Settings,
-    jobs: &'a [Job],
+struct SendRun<'a> {
+    settings: &'a SendSettings,
+    jobs: &'a [WarmRequest],
     next: AtomicUsize,
-    begun: Instant,
+    started: Instant,
     tally: Mutex<Tally>,
     bar: ProgressBar,
 }
 
 /// Sends them all, or until `stop`. What was under way then is not counted.
-pub(super) async fn send(settings: &Settings, jobs: &[Job], clock: &Clock, stop: &CancellationToken) -> Tally {
+pub(super) async fn send(settings: &SendSettings, jobs: &[WarmRequest], clock: &Clock, stop: &CancellationToken) -> Tally {
     // Drawn to stderr, and only where that is a terminal.
     let bar = ProgressBar::new(jobs.len() as u64);
     if let Ok(style) = ProgressStyle::with_template("{bar:30} {pos}/{len} {per_sec}, {eta} left  {msg}") {
         bar.set_style(style);
     }
     let begun = Instant::from_std(clock.now());
-    let round = Round { settings, jobs, next: AtomicUsize::new(0), begun, tally: Mutex::default(), bar };
+    let round = SendRun { settings, jobs, next: AtomicUsize::new(0), started: begun, tally: Mutex::default(), bar };
     let workers = (0..settings.concurrency.min(jobs.len())).map(|_| round.work());
     let stopped = stop.run_until_cancelled(join_all(workers)).await.is_none();
     round.bar.finish_and_clear();
     let mut tally = round.tally.into_inner().expect("no worker panics with the lock held");
     tally.stopped = stopped;
-    tally.took = clock.now().saturating_duration_since(begun.into_std());
+    tally.elapsed = clock.now().saturating_duration_since(begun.into_std());
     tally
 }
 
-impl Round<'_> {
+impl SendRun<'_> {
     async fn work(&self) {
         let mut connection = None;
         loop {
@@ -74,13 +74,13 @@ impl Round<'_> {
             if let Some(rate) = self.settings.rate {
                 #[allow(clippy::cast_precision_loss, reason = "far fewer than 2^52 requests")]
                 let after = Duration::try_from_secs_f64(number as f64 / rate).unwrap_or(Duration::MAX);
-                sleep_until(self.begun.checked_add(after).unwrap_or(self.begun)).await;
+                sleep_until(self.started.checked_add(after).unwrap_or(self.started)).await;
             }
-            let sent = timeout(self.settings.timeout, self.ask(job, &mut connection)).await;
+            let sent = timeout(self.settings.timeout, self.send_one(job, &mut connection)).await;
             let sent = sent.unwrap_or_else(|_| Err("no answer in time".to_owned()));
             let mut tally = self.tally.lock().expect("no worker panics with the lock held");
             tally.add(&job.target, sent);
-            self.bar.set_message(tally.in_a_word());
+            self.bar.set_message(tally.brief());
             drop(tally);
             self.bar.inc(1);
         }
@@ -88,7 +88,7 @@ impl Round<'_> {
 
     /// Sends one request and reads the answer to its end. Only then the connection is kept: what comes late must not be taken for the
     /// next answer.
-    async fn ask(&self, job: &Job, kept: &mut Option<SendRequest<Full<Bytes>>>) -> Result<Sent, String> {
+    async fn send_one(&self, job: &WarmRequest, kept: &mut Option<SendRequest<Full<Bytes>>>) -> Result<WarmResponse, String> {
         let mut open = kept.take();
         if let Some(sender) = &mut open
             && sender.ready().await.is_err()
@@ -120,7 +120,7 @@ impl Round<'_> {
         self.settings.to.connect().await.map(|(sender, _)| sender).map_err(|error| format!("cannot connect: {error}"))
     }
 
-    fn request(&self, job: &Job) -> Option<Request<Full<Bytes>>> {
+    fn request(&self, job: &WarmRequest) -> Option<Request<Full<Bytes>>> {
         let mut request = Request::new(Full::default());
         *request.method_mut() = Method::GET;
         *request.uri_mut() = job.target.parse().ok()?;
@@ -137,13 +137,13 @@ impl Round<'_> {
         Some(request)
     }
 
-    async fn drain(response: Response<Incoming>) -> Result<Sent, String> {
+    async fn drain(response: Response<Incoming>) -> Result<WarmResponse, String> {
         let (head, mut body) = response.into_parts();
         let mut bytes = 0;
         while let Some(frame) = body.frame().await {
             let frame = frame.map_err(|error| format!("the answer broke off: {error}"))?;
             bytes += frame.data_ref().map_or(0, |data| data.len() as u64);
         }
-        Ok(Sent::of(head.status.as_u16(), &head.headers, bytes))
+        Ok(WarmResponse::new(head.status.as_u16(), &head.headers, bytes))
     }
 }

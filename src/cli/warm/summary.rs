@@ -8,7 +8,7 @@ use http::HeaderMap;
 use serde_json::{Value, json};
 
 use super::super::format::{clean, counted, seconds, size, table};
-use super::list::List;
+use super::list::WarmList;
 use crate::proxy::response::{CACHE_STATUS, X_CACHE};
 
 /// The most different reasons and errors that are told apart; the rest is one.
@@ -16,11 +16,11 @@ const MAX_KINDS: usize = 50;
 
 /// One answer.
 #[derive(Debug)]
-pub(super) struct Sent {
+pub(super) struct WarmResponse {
     status: u16,
     bytes: u64,
     disposition: String,
-    why: String,
+    reason: String,
 }
 
 /// All answers so far.
@@ -30,20 +30,20 @@ pub(super) struct Tally {
     statuses: BTreeMap<u16, u64>,
     /// How often, and for which target first.
     errors: BTreeMap<String, (u64, String)>,
-    answers: u64,
+    responses: u64,
     failures: u64,
     bytes: u64,
     /// Whether it ended before its end.
     pub(super) stopped: bool,
-    pub(super) took: Duration,
+    pub(super) elapsed: Duration,
 }
 
 /// What was not even sent, and why.
 pub(super) type NotSent = BTreeMap<String, u64>;
 
-impl Sent {
+impl WarmResponse {
     /// Reads what the sidecar says of an answer.
-    pub(super) fn of(status: u16, headers: &HeaderMap, bytes: u64) -> Self {
+    pub(super) fn new(status: u16, headers: &HeaderMap, bytes: u64) -> Self {
         let text = |name| headers.get_all(name).iter().next_back().and_then(|value: &http::HeaderValue| value.to_str().ok());
         let disposition = text(X_CACHE).unwrap_or("(none)").to_owned();
         // The last member is the nearest cache's (RFC 9211 2).
@@ -51,19 +51,19 @@ impl Sent {
         let stored = own.split("; ").any(|parameter| parameter == "stored");
         let detail = own.split_once("detail=").map_or("", |(_, detail)| detail.split(';').next().unwrap_or_default().trim_matches('"'));
         let why = if disposition == "MISS" && stored { "stored" } else { detail };
-        Self { status, bytes, disposition, why: why.to_owned() }
+        Self { status, bytes, disposition, reason: why.to_owned() }
     }
 }
 
 impl Tally {
-    pub(super) fn add(&mut self, target: &str, sent: Result<Sent, String>) {
+    pub(super) fn add(&mut self, target: &str, sent: Result<WarmResponse, String>) {
         match sent {
-            Ok(Sent { status, bytes, disposition, why }) => {
+            Ok(WarmResponse { status, bytes, disposition, reason: why }) => {
                 let full = self.outcomes.len() >= MAX_KINDS && !self.outcomes.contains_key(&(disposition.clone(), why.clone()));
                 *self.outcomes.entry((disposition, if full { "others".to_owned() } else { why })).or_default() += 1;
                 *self.statuses.entry(status).or_default() += 1;
                 self.bytes = self.bytes.saturating_add(bytes);
-                self.answers += 1;
+                self.responses += 1;
                 self.failures += u64::from(status >= 500);
             }
             Err(why) => {
@@ -77,11 +77,11 @@ impl Tally {
     /// Whether there were any, and none had an answer below 500.
     pub(super) fn all_failed(&self) -> bool {
         let errors: u64 = self.errors.values().map(|(count, _)| count).sum();
-        self.answers == self.failures && self.failures + errors > 0
+        self.responses == self.failures && self.failures + errors > 0
     }
 
     /// For the progress bar.
-    pub(super) fn in_a_word(&self) -> String {
+    pub(super) fn brief(&self) -> String {
         let errors: u64 = self.errors.values().map(|(count, _)| count).sum();
         if errors + self.failures > 0 { format!("{} failed", errors + self.failures) } else { String::new() }
     }
@@ -99,14 +99,14 @@ impl Tally {
         for (why, (count, path)) in &self.errors {
             let _ = writeln!(text, "errors    {count}: {} (first for {})", clean(why), clean(path));
         }
-        let stopped = if self.stopped { format!("; stopped after {} of {jobs}", self.answers) } else { String::new() };
-        let (answers, took) = (counted(self.answers, "answer"), seconds(self.took.as_secs_f64()));
+        let stopped = if self.stopped { format!("; stopped after {} of {jobs}", self.responses) } else { String::new() };
+        let (answers, took) = (counted(self.responses, "answer"), seconds(self.elapsed.as_secs_f64()));
         let _ = write!(text, "{answers}, {} in {took}{stopped}", size(self.bytes));
         text
     }
 
     /// For programs.
-    pub(super) fn json(&self, jobs: usize, list: &List, not_sent: &NotSent) -> Value {
+    pub(super) fn json(&self, jobs: usize, list: &WarmList, not_sent: &NotSent) -> Value {
         let outcomes: Vec<_> = self
             .outcomes
             .iter()
@@ -119,17 +119,17 @@ impl Tally {
         let examples: Vec<_> = list.examples.iter().map(|(line, text)| json!({ "line": line, "text": text })).collect();
         json!({
             "requests": jobs,
-            "answers": self.answers,
+            "answers": self.responses,
             "outcomes": outcomes,
             "statuses": statuses,
             "errors": errors,
             "bytes": self.bytes,
-            "seconds": self.took.as_secs_f64(),
+            "seconds": self.elapsed.as_secs_f64(),
             "stopped": self.stopped,
             "not_sent": not_sent,
             "list": {
-                "lines": list.lines, "distinct": list.wanted.len(), "skipped": skipped,
-                "unreadable": list.unreadable, "examples": examples, "over": list.over,
+                "lines": list.lines, "distinct": list.requests.len(), "skipped": skipped,
+                "unreadable": list.unreadable, "examples": examples, "over": list.over_limit,
             },
         })
     }
@@ -144,8 +144,8 @@ mod tests {
         headers.insert(X_CACHE, http::HeaderValue::from_static(x_cache));
         headers.append(CACHE_STATUS, http::HeaderValue::from_static("origin; hit; detail=far"));
         headers.append(CACHE_STATUS, http::HeaderValue::from_static(status));
-        let sent = Sent::of(200, &headers, 0);
-        (sent.disposition, sent.why)
+        let sent = WarmResponse::new(200, &headers, 0);
+        (sent.disposition, sent.reason)
     }
 
     #[test]
@@ -158,12 +158,12 @@ mod tests {
         ] {
             assert_eq!(sent(x_cache, status), (x_cache.to_owned(), why.to_owned()));
         }
-        assert_eq!(Sent::of(200, &HeaderMap::new(), 0).disposition, "(none)");
+        assert_eq!(WarmResponse::new(200, &HeaderMap::new(), 0).disposition, "(none)");
     }
 
     #[test]
     fn all_failed_only_when_nothing_succeeded() {
-        let answer = |status| Ok(Sent { status, bytes: 1, disposition: "MISS".into(), why: String::new() });
+        let answer = |status| Ok(WarmResponse { status, bytes: 1, disposition: "MISS".into(), reason: String::new() });
         let mut tally = Tally::default();
         assert!(!tally.all_failed());
         tally.add("/a", Err("cannot connect".into()));
@@ -178,7 +178,7 @@ mod tests {
         let mut tally = Tally::default();
         for number in 0..1000 {
             tally.add("/a?token", Err(format!("error {number}")));
-            tally.add("/a", Ok(Sent { status: 200, bytes: 0, disposition: "BYPASS".into(), why: number.to_string() }));
+            tally.add("/a", Ok(WarmResponse { status: 200, bytes: 0, disposition: "BYPASS".into(), reason: number.to_string() }));
         }
         assert!(tally.errors.len() <= MAX_KINDS + 1 && tally.outcomes.len() <= MAX_KINDS + 1);
         assert!(tally.text(9).contains("others") && !tally.text(9).contains("token"));

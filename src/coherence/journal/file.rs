@@ -1,8 +1,8 @@
 //! The journal in a file: a log that is on disk when it says so, and survives SIGKILL.
 //!
 //! Invariants:
-//! 1. *What was answered is on disk:* the future of [`Log::append`] ends after the sync of its line. Lines that wait share one sync.
-//! 2. *The order is that of the calls,* of [`Log::append`] and [`Log::rewrite`] themselves, not of their futures: a caller that holds a
+//! 1. *What was answered is on disk:* the future of [`JournalFile::append`] ends after the sync of its line. Lines that wait share one sync.
+//! 2. *The order is that of the calls,* of [`JournalFile::append`] and [`JournalFile::rewrite`] themselves, not of their futures: a caller that holds a
 //!    lock around the call and its own journal keeps both alike, and may wait after it. A future that is dropped takes nothing back.
 //! 3. *Never less than was recorded.* A last line without its end was never answered, and is dropped. Anything else that cannot be read
 //!    means everything.
@@ -18,7 +18,7 @@ use std::thread::JoinHandle;
 
 use tokio::sync::oneshot;
 
-use super::{Line, text};
+use super::{JournalLine, text};
 use crate::error::SetupError;
 
 mod disk;
@@ -27,57 +27,57 @@ mod open;
 mod tests;
 mod writer;
 
-use disk::{Disk, Real};
-use writer::Writer;
+use disk::{Disk, RealDisk};
+use writer::JournalWriter;
 
 /// How many lines may wait for the disk; each belongs to a write under way.
-const MOST_WAITING: usize = 16_384;
+const MAX_QUEUED: usize = 16_384;
 
 /// The durable log. Dropping it waits until what was appended is written, and gives the file up.
 #[derive(Debug)]
-pub struct Log {
+pub struct JournalFile {
     queue: Arc<Queue>,
     thread: Option<JoinHandle<()>>,
 }
 
 /// Why nothing is written any more.
-const ENDED: &str = "the journal's thread has ended";
+const THREAD_ENDED: &str = "the journal's thread has ended";
 
-type Reply = oneshot::Sender<io::Result<()>>;
+type SyncReply = oneshot::Sender<io::Result<()>>;
 
-enum Job {
-    Append(Line, Reply),
-    Rewrite(Vec<Line>, Reply),
+enum JournalJob {
+    Append(JournalLine, SyncReply),
+    Rewrite(Vec<JournalLine>, SyncReply),
 }
 
 /// What the thread has to do.
 #[derive(Default)]
 struct Queue {
-    waiting: Mutex<Waiting>,
+    waiting: Mutex<QueuedJobs>,
     more: Condvar,
 }
 
 #[derive(Default)]
-struct Waiting {
-    jobs: Vec<Job>,
+struct QueuedJobs {
+    jobs: Vec<JournalJob>,
     closed: bool,
 }
 
-impl Log {
+impl JournalFile {
     /// Opens the file, or creates it, and returns what it holds. The lines of a sidecar that died are for `Journal::recovered`.
     ///
     /// # Errors
     /// When it is no journal, is of another version, belongs to another sidecar, or cannot be read and written. It is left as it is.
-    pub fn open(path: &Path) -> Result<(Self, Vec<Line>), SetupError> {
-        Self::open_on(path, Box::new(Real))
+    pub fn open(path: &Path) -> Result<(Self, Vec<JournalLine>), SetupError> {
+        Self::open_on(path, Box::new(RealDisk))
     }
 
-    fn open_on(path: &Path, disk: Box<dyn Disk>) -> Result<(Self, Vec<Line>), SetupError> {
+    fn open_on(path: &Path, disk: Box<dyn Disk>) -> Result<(Self, Vec<JournalLine>), SetupError> {
         let opened = open::open(path, disk.as_ref())?;
-        let lines = opened.holds.lines();
-        let mut writer = Writer::new(opened, disk);
+        let lines = opened.journal.lines();
+        let mut writer = JournalWriter::new(opened, disk);
         let queue = Arc::new(Queue::default());
-        let closing = Closing(Arc::clone(&queue));
+        let closing = CloseOnDrop(Arc::clone(&queue));
         let work = move || {
             while let Some(jobs) = closing.0.next() {
                 writer.work(jobs);
@@ -92,24 +92,24 @@ impl Log {
     ///
     /// # Errors
     /// The disk's: the line may or may not be there after a crash. The next one is tried anew.
-    pub fn append(&self, line: Line) -> impl Future<Output = io::Result<()>> + Send + use<> {
+    pub fn append(&self, line: JournalLine) -> impl Future<Output = io::Result<()>> + Send + use<> {
         // What no line can hold is still not less than was recorded.
-        let line = if text::fits(&line) { line } else { Line::Everything };
+        let line = if text::fits(&line) { line } else { JournalLine::Everything };
         let (reply, answer) = oneshot::channel();
-        told(self.queue.put(Job::Append(line, reply), MOST_WAITING), answer)
+        completion(self.queue.push(JournalJob::Append(line, reply), MAX_QUEUED), answer)
     }
 
     /// Replaces what the file holds, after a replay. It takes its place when this is called; the future ends when it is on disk.
     ///
     /// # Errors
     /// The disk's: the file then holds what it held, or already this.
-    pub fn rewrite(&self, lines: Vec<Line>) -> impl Future<Output = io::Result<()>> + Send + use<> {
+    pub fn rewrite(&self, lines: Vec<JournalLine>) -> impl Future<Output = io::Result<()>> + Send + use<> {
         let (reply, answer) = oneshot::channel();
-        told(self.queue.put(Job::Rewrite(lines, reply), usize::MAX), answer)
+        completion(self.queue.push(JournalJob::Rewrite(lines, reply), usize::MAX), answer)
     }
 }
 
-impl Drop for Log {
+impl Drop for JournalFile {
     fn drop(&mut self) {
         self.queue.waiting().closed = true;
         self.queue.more.notify_one();
@@ -121,16 +121,16 @@ impl Drop for Log {
 }
 
 /// What became of a job, if it could be put into the queue.
-async fn told(put: io::Result<()>, answer: oneshot::Receiver<io::Result<()>>) -> io::Result<()> {
+async fn completion(put: io::Result<()>, answer: oneshot::Receiver<io::Result<()>>) -> io::Result<()> {
     put?;
-    answer.await.unwrap_or_else(|_| Err(io::Error::other(ENDED)))
+    answer.await.unwrap_or_else(|_| Err(io::Error::other(THREAD_ENDED)))
 }
 
 impl Queue {
-    fn put(&self, job: Job, most: usize) -> io::Result<()> {
+    fn push(&self, job: JournalJob, most: usize) -> io::Result<()> {
         let mut waiting = self.waiting();
         if waiting.closed {
-            return Err(io::Error::other(ENDED));
+            return Err(io::Error::other(THREAD_ENDED));
         }
         if waiting.jobs.len() >= most {
             return Err(io::Error::other("too many lines wait for the journal's disk"));
@@ -142,7 +142,7 @@ impl Queue {
     }
 
     /// All that waits; None when nothing does and nothing will.
-    fn next(&self) -> Option<Vec<Job>> {
+    fn next(&self) -> Option<Vec<JournalJob>> {
         let mut waiting = self.waiting();
         while waiting.jobs.is_empty() && !waiting.closed {
             waiting = self.more.wait(waiting).unwrap_or_else(PoisonError::into_inner);
@@ -150,7 +150,7 @@ impl Queue {
         Some(std::mem::take(&mut waiting.jobs)).filter(|jobs| !jobs.is_empty())
     }
 
-    fn waiting(&self) -> MutexGuard<'_, Waiting> {
+    fn waiting(&self) -> MutexGuard<'_, QueuedJobs> {
         // It is whole between any two statements that could panic.
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -163,9 +163,9 @@ impl std::fmt::Debug for Queue {
 }
 
 /// Closes the queue when the thread ends, by a panic too, so that nobody waits for it.
-struct Closing(Arc<Queue>);
+struct CloseOnDrop(Arc<Queue>);
 
-impl Drop for Closing {
+impl Drop for CloseOnDrop {
     fn drop(&mut self) {
         let mut waiting = self.0.waiting();
         waiting.closed = true;
@@ -175,10 +175,10 @@ impl Drop for Closing {
 }
 
 /// A file that is open, locked, and whole up to `len`.
-struct Opened {
+struct OpenJournal {
     file: File,
     path: std::path::PathBuf,
-    holds: super::Journal,
+    journal: super::Journal,
     len: u64,
     broken: bool,
 }

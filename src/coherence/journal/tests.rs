@@ -10,16 +10,16 @@ pub(super) fn tags(names: &[&str]) -> Vec<Tag> {
     names.iter().map(|name| Tag::new(name)).collect()
 }
 
-pub(super) fn intend(id: &str, names: &[&str]) -> Line {
-    Line::Intend { id: id.into(), tags: tags(names) }
+pub(super) fn intend(id: &str, names: &[&str]) -> JournalLine {
+    JournalLine::Intend { id: id.into(), tags: tags(names) }
 }
 
-pub(super) fn withdraw(id: &str) -> Line {
-    Line::Withdraw { id: id.into() }
+pub(super) fn withdraw(id: &str) -> JournalLine {
+    JournalLine::Withdraw { id: id.into() }
 }
 
-pub(super) fn purge(names: &[&str]) -> Line {
-    Line::Purge { tags: tags(names) }
+pub(super) fn purge(names: &[&str]) -> JournalLine {
+    JournalLine::Purge { tags: tags(names) }
 }
 
 /// What is to be replayed, by name and in order.
@@ -30,7 +30,7 @@ pub(super) enum Left {
 }
 
 /// What is to be replayed after a crash.
-pub(super) fn left_by(lines: &[Line]) -> Left {
+pub(super) fn left_by(lines: &[JournalLine]) -> Left {
     left(&Journal::recovered(lines))
 }
 
@@ -48,10 +48,10 @@ pub(super) fn names(names: &[&str]) -> Left {
 #[test]
 fn a_mutation_under_way_is_not_replayed_and_counts_after_a_crash() {
     let lines = [intend("1", &["a", "b"]), intend("2", &["c"]), withdraw("2"), purge(&["d"]), withdraw("none")];
-    let journal = Journal::of(&lines);
+    let journal = Journal::from_lines(&lines);
     assert_eq!((left(&journal), journal.depth()), (names(&["d"]), 1));
     assert_eq!(left_by(&lines), names(&["a", "b", "d"]));
-    assert!(Journal::of(&lines[..1]).is_empty(), "the rejoin does not wait for it");
+    assert!(Journal::from_lines(&lines[..1]).is_empty(), "the rejoin does not wait for it");
 }
 
 #[test]
@@ -61,46 +61,46 @@ fn an_intention_of_a_dead_sidecar_is_not_withdrawn_by_a_mutation_of_the_same_id(
 
 #[test]
 fn what_comes_while_a_batch_is_on_its_way_outlives_it() {
-    let mut journal = Journal::of(&[purge(&["a", "b"]), intend("1", &["c"])]);
+    let mut journal = Journal::from_lines(&[purge(&["a", "b"]), intend("1", &["c"])]);
     let batch = journal.batch();
-    journal.note(&purge(&["b"]));
+    journal.apply(&purge(&["b"]));
     journal.replayed(&batch);
     assert_eq!(left(&journal), names(&["b"]));
     assert_eq!(left_by(&journal.lines()), names(&["b", "c"]), "mutations under way stay");
 
-    let mut journal = Journal::of(&[purge(&["a"]), Line::Everything]);
+    let mut journal = Journal::from_lines(&[purge(&["a"]), JournalLine::Everything]);
     let batch = journal.batch();
     assert_eq!((batch.everything, batch.tags.len()), (true, 0));
-    journal.note(&purge(&["b"]));
+    journal.apply(&purge(&["b"]));
     assert_eq!(left(&journal), Left::Everything);
     journal.replayed(&batch);
     assert_eq!(left(&journal), names(&["b"]));
-    journal.note(&Line::Everything);
+    journal.apply(&JournalLine::Everything);
     let batch = journal.batch();
-    journal.note(&Line::Everything);
+    journal.apply(&JournalLine::Everything);
     journal.replayed(&batch);
     assert_eq!(left(&journal), Left::Everything, "the second one is not in the batch");
 }
 
 #[test]
 fn beyond_the_bound_it_is_everything_and_takes_no_room() {
-    let many: Vec<Tag> = (0..MOST_TAGS).map(|number| Tag::new(&number.to_string())).collect();
+    let many: Vec<Tag> = (0..MAX_TAGS).map(|number| Tag::new(&number.to_string())).collect();
     let mut journal = Journal::default();
-    journal.note(&Line::Purge { tags: many.clone() });
-    journal.note(&Line::Purge { tags: many.clone() });
-    assert_eq!((journal.depth(), journal.batch().everything), (MOST_TAGS, false), "the same tags again take no more room");
-    journal.note(&purge(&["one more"]));
+    journal.apply(&JournalLine::Purge { tags: many.clone() });
+    journal.apply(&JournalLine::Purge { tags: many.clone() });
+    assert_eq!((journal.depth(), journal.batch().everything), (MAX_TAGS, false), "the same tags again take no more room");
+    journal.apply(&purge(&["one more"]));
     assert_eq!((journal.depth(), journal.batch().everything), (1, true));
 
     let mut journal = Journal::default();
-    journal.note(&Line::Intend { id: "1".into(), tags: many });
-    journal.note(&intend("2", &["one more"]));
-    assert_eq!(journal.open_tags, MOST_TAGS);
+    journal.apply(&JournalLine::Intend { id: "1".into(), tags: many });
+    journal.apply(&intend("2", &["one more"]));
+    assert_eq!(journal.open_tags, MAX_TAGS);
     assert!(journal.is_empty());
     let after_crash = Journal::recovered(&journal.lines());
     assert!(after_crash.batch().everything, "an intention too many counts as everything, from a file too");
-    journal.note(&withdraw("2"));
-    journal.note(&withdraw("1"));
+    journal.apply(&withdraw("2"));
+    journal.apply(&withdraw("1"));
     assert_eq!((journal.open_tags, journal.is_empty(), journal.lines().len()), (0, true, 0));
 }
 
@@ -125,15 +125,15 @@ fn any_name() -> impl Strategy<Value = String> {
     prop::collection::vec(prop_oneof![any::<char>(), Just(' '), Just('%'), Just('\n')], 0..20).prop_map(String::from_iter)
 }
 
-fn any_line() -> impl Strategy<Value = Line> {
+fn any_line() -> impl Strategy<Value = JournalLine> {
     let tags = || prop::collection::vec(any_name().prop_map(|name| Tag::new(&name)), 0..4);
     // Few ids, so that they meet.
     let id = || prop_oneof!["[ab]", any_name()].prop_map(String::into_boxed_str);
     prop_oneof![
-        4 => (id(), tags()).prop_map(|(id, tags)| Line::Intend { id, tags }),
-        4 => id().prop_map(|id| Line::Withdraw { id }),
-        4 => tags().prop_map(|tags| Line::Purge { tags }),
-        1 => Just(Line::Everything),
+        4 => (id(), tags()).prop_map(|(id, tags)| JournalLine::Intend { id, tags }),
+        4 => id().prop_map(|id| JournalLine::Withdraw { id }),
+        4 => tags().prop_map(|tags| JournalLine::Purge { tags }),
+        1 => Just(JournalLine::Everything),
     ]
 }
 
@@ -149,8 +149,8 @@ proptest! {
 
     #[test]
     fn its_own_lines_make_the_same_journal(lines in prop::collection::vec(any_line(), 0..12)) {
-        let journal = Journal::of(&lines);
-        let again = Journal::of(&journal.lines());
+        let journal = Journal::from_lines(&lines);
+        let again = Journal::from_lines(&journal.lines());
         prop_assert_eq!(left(&again), left(&journal));
         prop_assert_eq!(left_by(&journal.lines()), left_by(&lines));
         let ids = |journal: &Journal| journal.open.keys().cloned().collect::<HashSet<_>>();

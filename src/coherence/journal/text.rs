@@ -4,44 +4,44 @@
 
 use percent_encoding::{AsciiSet, CONTROLS, percent_decode_str, utf8_percent_encode};
 
-use super::Line;
+use super::JournalLine;
 use crate::policy::tag::Tag;
 
 /// The first line of every journal: what it is, and the version of its lines.
 pub const HEADER: &str = "sidecache-journal 1\n";
 
 /// What the first line of any version begins with.
-pub const ANY_VERSION: &str = "sidecache-journal ";
+pub const HEADER_PREFIX: &str = "sidecache-journal ";
 
 /// The longest line, its end included. What is longer was not written by a sidecar.
-pub const LONGEST: usize = 16 << 20;
+pub const MAX_LINE_BYTES: usize = 16 << 20;
 
 const ESCAPED: &AsciiSet = &CONTROLS.add(b' ').add(b'%');
 
 /// The checksum, its space, the word and the line's end at their longest.
-const FRAME: usize = 32;
+const FRAME_BYTES: usize = 32;
 
-/// Whether the line is no longer than [`LONGEST`] in any case.
-pub fn fits(line: &Line) -> bool {
+/// Whether the line is no longer than [`MAX_LINE_BYTES`] in any case.
+pub fn fits(line: &JournalLine) -> bool {
     let (id, tags): (&str, &[Tag]) = match line {
-        Line::Intend { id, tags } => (id, tags),
-        Line::Withdraw { id } => (id, &[]),
-        Line::Purge { tags } => ("", tags),
-        Line::Everything => ("", &[]),
+        JournalLine::Intend { id, tags } => (id, tags),
+        JournalLine::Withdraw { id } => (id, &[]),
+        JournalLine::Purge { tags } => ("", tags),
+        JournalLine::Everything => ("", &[]),
     };
     // An escaped byte takes three.
     let names = tags.iter().map(|tag| tag.as_str().len()).chain([id.len()]);
-    names.map(|len| len * 3 + 1).sum::<usize>() + FRAME <= LONGEST
+    names.map(|len| len * 3 + 1).sum::<usize>() + FRAME_BYTES <= MAX_LINE_BYTES
 }
 
 /// Writes a line behind `out`.
-pub fn encode(line: &Line, out: &mut Vec<u8>) {
+pub fn encode(line: &JournalLine, out: &mut Vec<u8>) {
     let mut text = String::new();
     let (word, id, tags): (_, _, &[Tag]) = match line {
-        Line::Intend { id, tags } => ("intend", Some(id), tags),
-        Line::Withdraw { id } => ("withdraw", Some(id), &[]),
-        Line::Purge { tags } => ("purge", None, tags),
-        Line::Everything => ("everything", None, &[]),
+        JournalLine::Intend { id, tags } => ("intend", Some(id), tags),
+        JournalLine::Withdraw { id } => ("withdraw", Some(id), &[]),
+        JournalLine::Purge { tags } => ("purge", None, tags),
+        JournalLine::Everything => ("everything", None, &[]),
     };
     text.push_str(word);
     for name in id.map(|id| &**id).into_iter().chain(tags.iter().map(Tag::as_str)) {
@@ -52,7 +52,7 @@ pub fn encode(line: &Line, out: &mut Vec<u8>) {
 }
 
 /// Reads a line, without its end. None if it is not as it was written.
-pub fn decode(bytes: &[u8]) -> Option<Line> {
+pub fn decode(bytes: &[u8]) -> Option<JournalLine> {
     let (checksum, text) = std::str::from_utf8(bytes).ok()?.split_once(' ')?;
     if checksum != format!("{:08x}", crc32fast::hash(text.as_bytes())) {
         return None;
@@ -61,10 +61,10 @@ pub fn decode(bytes: &[u8]) -> Option<Line> {
     let word = parts.next()?;
     let mut names = parts.map(|name| percent_decode_str(name).decode_utf8().ok());
     let line = match word {
-        "intend" => Line::Intend { id: names.next()??.into(), tags: tags(&mut names)? },
-        "withdraw" => Line::Withdraw { id: names.next()??.into() },
-        "purge" => Line::Purge { tags: tags(&mut names)? },
-        "everything" => Line::Everything,
+        "intend" => JournalLine::Intend { id: names.next()??.into(), tags: tags(&mut names)? },
+        "withdraw" => JournalLine::Withdraw { id: names.next()??.into() },
+        "purge" => JournalLine::Purge { tags: tags(&mut names)? },
+        "everything" => JournalLine::Everything,
         _ => return None,
     };
     names.next().is_none().then_some(line)

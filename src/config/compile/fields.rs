@@ -6,19 +6,19 @@ use std::sync::Arc;
 use http::HeaderName;
 use http::header::{AUTHORIZATION, COOKIE};
 
-use super::Context;
+use super::CompileContext;
 use super::sections::cookie_name;
-use crate::config::decode::{Located, Named, Slot, Text};
-use crate::config::diagnostics::diagnostic::{Draft, Span};
+use crate::config::decode::{Located, NamedTable, Setting, TomlString};
+use crate::config::diagnostics::diagnostic::{DiagnosticBuilder, SourceSpan};
 use crate::config::file::{AuthKind, FieldForm};
-use crate::policy::field::{Auth, Field, Source};
+use crate::policy::field::{Auth, Field, FieldSource};
 
 const SOURCES: &str = "one of header, cookie, query, path, host, auth, body";
 const SHORTEST_PREFIX: u64 = 8;
 const LONGEST_PREFIX: u64 = 512;
 
 /// The fields of the file.
-pub struct Fields {
+pub struct FieldTable {
     declared: Vec<Declared>,
     /// Whether these are all: a name that is not among them is then unknown, and not merely lost to another problem.
     complete: bool,
@@ -26,14 +26,14 @@ pub struct Fields {
 
 struct Declared {
     name: Arc<str>,
-    span: Span,
+    span: SourceSpan,
     // None when its form is wrong, which has been reported.
     field: Option<Arc<Field>>,
     used: Cell<bool>,
 }
 
 /// What is known of a name.
-pub enum Lookup {
+pub enum FieldLookup {
     /// The field.
     Found(Arc<Field>),
     /// A field that has been reported already, or may have been lost to another problem.
@@ -42,28 +42,28 @@ pub enum Lookup {
     Unknown,
 }
 
-impl Fields {
+impl FieldTable {
     /// Compiles the section.
-    pub fn compile(named: Option<&Named<FieldForm>>, context: &mut Context) -> Self {
+    pub fn compile(named: Option<&NamedTable<FieldForm>>, context: &mut CompileContext) -> Self {
         let mut declared = Vec::new();
         for (name, form) in named.map_or(&[][..], |named| &named.0) {
             let valid = is_name(&name.value);
             if !valid {
-                let draft = Draft::error(name.span.clone(), format!("`{}` cannot be the name of a field", name.value));
+                let draft = DiagnosticBuilder::error(name.span.clone(), format!("`{}` cannot be the name of a field", name.value));
                 context.report.push(
                     draft.allowed("letters, digits, `_` and `-`, beginning with a letter").hint("keys and tags speak of it as {name}"),
                 );
             }
             let source = form.given().and_then(|form| source(form, context));
             let name_text: Arc<str> = name.value.as_str().into();
-            if let Some(Source::Auth(Auth::Prefix(_))) = source {
+            if let Some(FieldSource::Auth(Auth::Prefix(_))) = source {
                 let message = format!(
                     "`{name_text}` counts only the start of a token, and tokens of one issuer begin alike (JWTs for 48 to 155 characters)"
                 );
                 let hint = format!(
                     "write {name_text} = {{ auth = \"token\" }}: where a token looks like a JWT, and in scope \"private\", the whole of it counts anyway"
                 );
-                context.report.push(Draft::warning(name.span.clone(), message).hint(hint));
+                context.report.push(DiagnosticBuilder::warning(name.span.clone(), message).hint(hint));
             }
             let field = source.filter(|_| valid).map(|source| Arc::new(Field { name: Arc::clone(&name_text), source }));
             declared.push(Declared { name: name_text, span: name.span.clone(), field, used: Cell::new(false) });
@@ -74,14 +74,14 @@ impl Fields {
     }
 
     /// The field of this name.
-    pub fn lookup(&self, name: &str) -> Lookup {
+    pub fn lookup(&self, name: &str) -> FieldLookup {
         match self.declared.iter().find(|declared| *declared.name == *name) {
             Some(declared) => {
                 declared.used.set(true);
-                declared.field.as_ref().map_or(Lookup::Lost, |field| Lookup::Found(Arc::clone(field)))
+                declared.field.as_ref().map_or(FieldLookup::Lost, |field| FieldLookup::Found(Arc::clone(field)))
             }
-            None if self.complete => Lookup::Unknown,
-            None => Lookup::Lost,
+            None if self.complete => FieldLookup::Unknown,
+            None => FieldLookup::Lost,
         }
     }
 
@@ -96,12 +96,12 @@ impl Fields {
     }
 
     /// Warns of fields that no rule reads.
-    pub fn warn_unused(&self, context: &mut Context) {
+    pub fn warn_unused(&self, context: &mut CompileContext) {
         for declared in self.declared.iter().filter(|declared| !declared.used.get()) {
             let message = format!("the field `{}` is not used", declared.name);
-            context
-                .report
-                .push(Draft::warning(declared.span.clone(), message).hint("name it in the key or the tags of a rule, or remove it"));
+            context.report.push(
+                DiagnosticBuilder::warning(declared.span.clone(), message).hint("name it in the key or the tags of a rule, or remove it"),
+            );
         }
     }
 }
@@ -112,53 +112,56 @@ fn is_name(name: &str) -> bool {
 }
 
 /// The one source of a field.
-fn source(form: &Located<FieldForm>, context: &mut Context) -> Option<Source> {
+fn source(form: &Located<FieldForm>, context: &mut CompileContext) -> Option<FieldSource> {
     let FieldForm { header, cookie, query, path, host, auth, length, body, unknown } = &form.value;
-    let texts = [header, cookie, query, path, body].map(|slot| !matches!(slot, Slot::Absent));
-    let others = [!matches!(host, Slot::Absent), !matches!(auth, Slot::Absent)];
+    let texts = [header, cookie, query, path, body].map(|slot| !matches!(slot, Setting::Absent));
+    let others = [!matches!(host, Setting::Absent), !matches!(auth, Setting::Absent)];
     let given = texts.iter().chain(&others).filter(|given| **given).count();
     if given != 1 {
         let message = if given == 0 { "this field has no source" } else { "this field has more than one source" };
         if given > 1 || (unknown.0.is_empty() && !context.report.may_have_lost_keys(&form.span)) {
-            let draft = Draft::error(form.span.clone(), message).allowed(SOURCES);
+            let draft = DiagnosticBuilder::error(form.span.clone(), message).allowed(SOURCES);
             context.report.push(draft.hint("write one, as in { header = \"x-tenant-id\" }; several fields can stand in one key"));
         }
         return None;
     }
-    if let Some(length) = length.given().filter(|_| !matches!(auth, Slot::Bad) && auth.get().is_none_or(|word| word.0 != AuthKind::Prefix))
+    if let Some(length) =
+        length.given().filter(|_| !matches!(auth, Setting::Bad) && auth.get().is_none_or(|word| word.0 != AuthKind::Prefix))
     {
-        let draft = Draft::error(length.span.clone(), "`length` belongs to auth = \"prefix\" alone");
+        let draft = DiagnosticBuilder::error(length.span.clone(), "`length` belongs to auth = \"prefix\" alone");
         context.report.push(draft.hint("remove it"));
     }
     if let Some(host) = host.given() {
         if !host.value {
-            context.report.push(Draft::error(host.span.clone(), "`host` is switched off").allowed("true").hint("write { host = true }"));
+            context
+                .report
+                .push(DiagnosticBuilder::error(host.span.clone(), "`host` is switched off").allowed("true").hint("write { host = true }"));
         }
-        return host.value.then_some(Source::Host);
+        return host.value.then_some(FieldSource::Host);
     }
     if let Some(auth) = auth.given() {
-        return auth_source(auth.value.0, length, form, context).map(Source::Auth);
+        return auth_source(auth.value.0, length, form, context).map(FieldSource::Auth);
     }
     if let Some(text) = header.given() {
         return header_source(text, context);
     }
     if let Some(text) = cookie.given() {
-        return cookie_name(context, text).map(Source::Cookie);
+        return cookie_name(context, text).map(FieldSource::Cookie);
     }
     if let Some(text) = query.given() {
-        return named(text, "a query parameter", context).map(Source::Query);
+        return named(text, "a query parameter", context).map(FieldSource::Query);
     }
     if let Some(text) = path.given() {
-        return named(text, "a capture", context).map(Source::Path);
+        return named(text, "a capture", context).map(FieldSource::Path);
     }
-    body.given().and_then(|text| pointer(text, context)).map(Source::Body)
+    body.given().and_then(|text| pointer(text, context)).map(FieldSource::Body)
 }
 
 fn auth_source(
     kind: AuthKind,
-    length: &Slot<crate::config::decode::Count>,
+    length: &Setting<crate::config::decode::Count>,
     form: &Located<FieldForm>,
-    context: &mut Context,
+    context: &mut CompileContext,
 ) -> Option<Auth> {
     if kind == AuthKind::Token {
         return Some(Auth::Token);
@@ -171,31 +174,31 @@ fn auth_source(
 }
 
 /// SECURITY: what a field reads stands in keys, tags and diagnostics; credentials may stand there only as hashes.
-fn header_source(text: &Located<Text>, context: &mut Context) -> Option<Source> {
+fn header_source(text: &Located<TomlString>, context: &mut CompileContext) -> Option<FieldSource> {
     if text.value.as_str().eq_ignore_ascii_case("host") {
-        context.report.push(Draft::error(text.span.clone(), "the host has a source of its own").hint("write { host = true }"));
+        context.report.push(DiagnosticBuilder::error(text.span.clone(), "the host has a source of its own").hint("write { host = true }"));
         return None;
     }
     let name: HeaderName = context.header(text)?;
     let hint = match &name {
         name if name == AUTHORIZATION => "write { auth = \"token\" }, which is hashed",
         name if name == COOKIE => "write { cookie = \"name\" }, which reads one of them",
-        _ => return Some(Source::Header(name)),
+        _ => return Some(FieldSource::Header(name)),
     };
-    context.report.push(Draft::error(text.span.clone(), "this header holds credentials").hint(hint));
+    context.report.push(DiagnosticBuilder::error(text.span.clone(), "this header holds credentials").hint(hint));
     None
 }
 
-fn named(text: &Located<Text>, kind: &str, context: &mut Context) -> Option<Box<str>> {
+fn named(text: &Located<TomlString>, kind: &str, context: &mut CompileContext) -> Option<Box<str>> {
     if text.value.as_str().is_empty() {
-        context.report.push(Draft::error(text.span.clone(), format!("the name of {kind} is empty")).hint("write its name"));
+        context.report.push(DiagnosticBuilder::error(text.span.clone(), format!("the name of {kind} is empty")).hint("write its name"));
         return None;
     }
     Some(text.value.as_str().into())
 }
 
 /// A JSON pointer (RFC 6901).
-fn pointer(text: &Located<Text>, context: &mut Context) -> Option<Box<str>> {
+fn pointer(text: &Located<TomlString>, context: &mut CompileContext) -> Option<Box<str>> {
     let value = text.value.as_str();
     let escapes = value.split('~').skip(1).all(|rest| rest.starts_with(['0', '1']));
     if value.len() > 1 && value.starts_with('/') && escapes {

@@ -3,17 +3,17 @@
 
 use std::time::Duration;
 
-use super::Context;
-use crate::config::decode::{Period, Slot};
-use crate::config::diagnostics::diagnostic::Draft;
+use super::CompileContext;
+use crate::config::decode::{Period, Setting};
+use crate::config::diagnostics::diagnostic::DiagnosticBuilder;
 use crate::config::file;
-use crate::policy::route::{Collapse, Mode};
+use crate::policy::route::{Collapse, RouteMode};
 
 const MS: Duration = Duration::from_millis(1);
 const YEAR: Duration = Duration::from_hours(8760);
 
 /// When the app is asked; the fields are those of `RouteSpec`.
-pub struct Timing {
+pub struct FreshnessSettings {
     /// Freshness where the app gives none.
     pub ttl: Option<Duration>,
     /// How long a stale entry is served while it is fetched anew.
@@ -29,9 +29,9 @@ pub struct Timing {
 }
 
 /// Compiles them. `shared` is what `[redis]` says of collapsing; nothing without `[redis]`.
-pub fn timing(file: &file::Route, shared: Option<Collapse>, context: &mut Context) -> Timing {
-    let ttl = (!matches!(file.ttl, Slot::Absent)).then(|| context.period(&file.ttl, MS, YEAR));
-    Timing {
+pub fn freshness_settings(file: &file::RouteSection, shared: Option<Collapse>, context: &mut CompileContext) -> FreshnessSettings {
+    let ttl = (!matches!(file.ttl, Setting::Absent)).then(|| context.period(&file.ttl, MS, YEAR));
+    FreshnessSettings {
         ttl,
         stale_while_revalidate: window("stale_while_revalidate", &file.stale_while_revalidate, file, context),
         stale_if_error: window("stale_if_error", &file.stale_if_error, file, context),
@@ -42,23 +42,25 @@ pub fn timing(file: &file::Route, shared: Option<Collapse>, context: &mut Contex
 }
 
 /// A window that begins where freshness ends.
-fn window(key: &str, slot: &Slot<Period>, file: &file::Route, context: &mut Context) -> Option<Duration> {
+fn window(key: &str, slot: &Setting<Period>, file: &file::RouteSection, context: &mut CompileContext) -> Option<Duration> {
     let given = slot.given()?;
     let window = context.period(slot, Duration::ZERO, YEAR);
-    if file.mode.get().is_some_and(|word| word.0 == Mode::Off) {
-        let draft = Draft::warning(given.span.clone(), format!("`{key}` has no effect with mode \"off\""));
+    if file.mode.get().is_some_and(|word| word.0 == RouteMode::Off) {
+        let draft = DiagnosticBuilder::warning(given.span.clone(), format!("`{key}` has no effect with mode \"off\""));
         context.report.push(draft.hint("remove one of the two"));
     }
     Some(window)
 }
 
-fn jitter(file: &file::Route, ttl: Option<Duration>, context: &mut Context) -> Duration {
+fn jitter(file: &file::RouteSection, ttl: Option<Duration>, context: &mut CompileContext) -> Duration {
     let Some(given) = file.jitter.given() else { return Duration::ZERO };
     let draft = match (&file.ttl, ttl) {
-        (Slot::Absent, _) => Draft::error(given.span.clone(), "there is no `ttl` that `jitter` could shorten").hint("add ttl = \"5m\""),
+        (Setting::Absent, _) => {
+            DiagnosticBuilder::error(given.span.clone(), "there is no `ttl` that `jitter` could shorten").hint("add ttl = \"5m\"")
+        }
         // A `ttl` out of its range has been reported; there is nothing to compare with.
-        (Slot::Given(_), Some(ttl)) if (MS..=YEAR).contains(&ttl) && given.value.0 >= ttl => {
-            let draft = Draft::error(given.span.clone(), "`jitter` is as long as the `ttl` that it shortens, or longer");
+        (Setting::Given(_), Some(ttl)) if (MS..=YEAR).contains(&ttl) && given.value.0 >= ttl => {
+            let draft = DiagnosticBuilder::error(given.span.clone(), "`jitter` is as long as the `ttl` that it shortens, or longer");
             draft.allowed("less than the `ttl` of this route").hint("a tenth of the `ttl` is enough to keep entries apart")
         }
         _ => return given.value.0,
@@ -67,10 +69,11 @@ fn jitter(file: &file::Route, ttl: Option<Duration>, context: &mut Context) -> D
     Duration::ZERO
 }
 
-fn collapse(file: &file::Route, shared: Option<Collapse>, context: &mut Context) -> Collapse {
+fn collapse(file: &file::RouteSection, shared: Option<Collapse>, context: &mut CompileContext) -> Collapse {
     let own = file.collapse.get().map(|word| word.0);
     if let (Some(Collapse::Cluster), None, Some(given)) = (own, shared, file.collapse.given()) {
-        let draft = Draft::error(given.span.clone(), "there is no [redis] through which sidecars could collapse their requests");
+        let draft =
+            DiagnosticBuilder::error(given.span.clone(), "there is no [redis] through which sidecars could collapse their requests");
         context.report.push(draft.allowed("\"process\" without [redis]").hint("add [redis] with its url, or remove this"));
     }
     own.or(shared).unwrap_or(Collapse::Process)

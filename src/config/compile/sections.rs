@@ -6,11 +6,11 @@ use std::time::Duration;
 use http::{HeaderName, header};
 use url::Url;
 
-use super::Context;
+use super::CompileContext;
 use crate::cache::store;
-use crate::config::Limits;
-use crate::config::decode::{Located, Period, Slot, Text};
-use crate::config::diagnostics::diagnostic::{Draft, Span};
+use crate::config::ConfigLimits;
+use crate::config::decode::{Located, Period, Setting, TomlString};
+use crate::config::diagnostics::diagnostic::{DiagnosticBuilder, SourceSpan};
 use crate::config::file;
 use crate::config::redis_url;
 use crate::policy::{credential, tag};
@@ -30,13 +30,13 @@ const TIB: u64 = 1 << 40;
 const MAX_TARGETED: usize = 8;
 
 /// `watch`.
-pub fn watch(slot: &Slot<Period>, context: &mut Context) -> Option<Duration> {
+pub fn watch(slot: &Setting<Period>, context: &mut CompileContext) -> Option<Duration> {
     let every = slot.get().map_or(SECOND, |period| period.0);
     if every.is_zero() { None } else { Some(context.period(slot, 100 * MS, HOUR)) }
 }
 
 /// `[listen]`.
-pub fn server(file: &file::Listen, context: &mut Context) -> Option<server::Settings> {
+pub fn server(file: &file::ListenSection, context: &mut CompileContext) -> Option<server::ServerSettings> {
     let networks = file.trusted_proxies.get().map_or(&[][..], |list| &list.0);
     let trusted_proxies = networks.iter().filter_map(|text| network(text, context)).collect();
     let settings = (
@@ -51,7 +51,7 @@ pub fn server(file: &file::Listen, context: &mut Context) -> Option<server::Sett
         context.period(&file.drain, Duration::ZERO, HOUR),
     );
     let (max_connections, header_bytes, max_headers, header_timeout, idle_timeout, body_timeout, write_timeout, streams, drain) = settings;
-    Some(server::Settings {
+    Some(server::ServerSettings {
         address: context.address(&file.address)?,
         trusted_proxies,
         max_connections,
@@ -66,7 +66,7 @@ pub fn server(file: &file::Listen, context: &mut Context) -> Option<server::Sett
     })
 }
 
-fn network(text: &Located<Text>, context: &mut Context) -> Option<forward::Network> {
+fn network(text: &Located<TomlString>, context: &mut CompileContext) -> Option<forward::Network> {
     let network = text.value.as_str().parse();
     if network.is_err() {
         let what = format!("`{}` is not a network", text.value.shown());
@@ -77,18 +77,18 @@ fn network(text: &Located<Text>, context: &mut Context) -> Option<forward::Netwo
 }
 
 /// `[upstream]`.
-pub fn upstream(file: &file::Upstream, section: &Span, context: &mut Context) -> Option<upstream::Settings> {
+pub fn upstream(file: &file::UpstreamSection, section: &SourceSpan, context: &mut CompileContext) -> Option<upstream::UpstreamSettings> {
     let url = file.url.required("url", (section, &file.unknown), "url = \"http://127.0.0.1:8000\"", &mut context.report);
     let target = url.and_then(|url| target(url, context));
     let ca_file = context.file(&file.ca_file);
     if let (Some(target), Some(given)) = (&target, file.ca_file.given())
         && !target.tls
     {
-        let draft = Draft::warning(given.span.clone(), "`ca_file` has no effect: the url is not https");
+        let draft = DiagnosticBuilder::warning(given.span.clone(), "`ca_file` has no effect: the url is not https");
         context.report.push(draft.hint("remove it, or write the url with https://"));
     }
     let header_bytes = context.size(&file.max_header_bytes, 8 * KIB, 16 * MIB);
-    let settings = upstream::Settings {
+    let settings = upstream::UpstreamSettings {
         connect_timeout: context.period(&file.connect_timeout, MS, HOUR),
         first_byte_timeout: context.period(&file.first_byte_timeout, MS, DAY),
         idle_timeout: context.period(&file.idle_timeout, MS, DAY),
@@ -106,7 +106,7 @@ pub fn upstream(file: &file::Upstream, section: &Span, context: &mut Context) ->
     Some(settings)
 }
 
-fn target(text: &Located<Text>, context: &mut Context) -> Option<upstream::Target> {
+fn target(text: &Located<TomlString>, context: &mut CompileContext) -> Option<upstream::Target> {
     const FORM: &str = "http://HOST[:PORT] or https://HOST[:PORT]";
     let value = text.value.as_str();
     let lower = value.to_ascii_lowercase();
@@ -139,35 +139,35 @@ fn target(text: &Located<Text>, context: &mut Context) -> Option<upstream::Targe
 }
 
 /// `[admin]`.
-pub fn admin(file: &file::Admin, context: &mut Context) -> Option<admin::Settings> {
+pub fn admin(file: &file::AdminSection, context: &mut CompileContext) -> Option<admin::AdminSettings> {
     if let (Some(_), Some(second)) = (file.token.given(), file.token_file.given()) {
-        let draft = Draft::error(second.span.clone(), "both `token` and `token_file` are given");
+        let draft = DiagnosticBuilder::error(second.span.clone(), "both `token` and `token_file` are given");
         context.report.push(draft.hint("remove one of the two"));
     }
     let from_key = file.token.given().and_then(|token| context.secret(&token.span, token.value.as_str()));
-    let from_file = file.token_file.given().filter(|_| matches!(file.token, Slot::Absent)).and_then(|given| {
+    let from_file = file.token_file.given().filter(|_| matches!(file.token, Setting::Absent)).and_then(|given| {
         let path = context.file(&file.token_file)?;
         // A file that cannot be read has been reported.
         let token = std::fs::read_to_string(path).ok()?;
         context.secret(&given.span, token.trim())
     });
     let address = context.address(&file.address)?;
-    let tried = !matches!((&file.token, &file.token_file), (Slot::Absent, Slot::Absent));
+    let tried = !matches!((&file.token, &file.token_file), (Setting::Absent, Setting::Absent));
     if !address.ip().is_loopback()
         && !tried
         && let Some(given) = file.address.given()
     {
-        let draft = Draft::error(given.span.clone(), "[admin] listens beyond this machine and has no token");
+        let draft = DiagnosticBuilder::error(given.span.clone(), "[admin] listens beyond this machine and has no token");
         let hint = "add token = \"${ADMIN_TOKEN}\" or token_file, or listen on 127.0.0.1";
         context.report.push(draft.allowed("a loopback address without a token, any address with one").hint(hint));
     }
     let names = file.hosts.get().map_or(&[][..], |list| &list.0);
     let hosts = context.names(names, host_name).into();
-    Some(admin::Settings { address, token: from_key.or(from_file), hosts })
+    Some(admin::AdminSettings { address, token: from_key.or(from_file), hosts })
 }
 
 /// A name of a host, without a port.
-fn host_name(context: &mut Context, text: &Located<Text>) -> Option<Box<str>> {
+fn host_name(context: &mut CompileContext, text: &Located<TomlString>) -> Option<Box<str>> {
     let name = text.value.as_str();
     if !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._".contains(&b)) {
         return Some(name.to_ascii_lowercase().into());
@@ -178,39 +178,39 @@ fn host_name(context: &mut Context, text: &Located<Text>) -> Option<Box<str>> {
 }
 
 /// `[memory]`.
-pub fn memory(file: &file::Memory, limits: &Limits, context: &mut Context) -> store::memory::Settings {
+pub fn memory(file: &file::MemorySection, limits: &ConfigLimits, context: &mut CompileContext) -> store::memory::MemorySettings {
     let size = context.size(&file.size, 0, 64 * TIB);
     if let Some(given) = file.size.given()
         && size > 0
     {
         context.in_range(&given.span, size, MIB, 64 * TIB, show_size);
     }
-    store::memory::Settings { size, max_object: limits.object }
+    store::memory::MemorySettings { size, max_object: limits.object }
 }
 
 /// `[redis]`.
-pub fn redis(file: &file::Redis, section: &Span, context: &mut Context) -> Option<crate::redis::Settings> {
+pub fn redis(file: &file::RedisSection, section: &SourceSpan, context: &mut CompileContext) -> Option<crate::redis::RedisSettings> {
     let url = file.url.required("url", (section, &file.unknown), "url = \"redis://127.0.0.1:6379/0\"", &mut context.report);
     let location = url.and_then(|url| redis_url::parse(url, &mut context.report));
     let (mut username, mut password) = (context.text(&file.username), context.text(&file.password).map(Secret::new));
     if let Some(location) = &location {
         let doubled = [(&location.username.is_some(), &file.username), (&location.password.is_some(), &file.password)];
         for given in doubled.into_iter().filter(|(in_url, _)| **in_url).filter_map(|(_, slot)| slot.given()) {
-            let draft = Draft::error(given.span.clone(), "this is given in the url, too");
+            let draft = DiagnosticBuilder::error(given.span.clone(), "this is given in the url, too");
             context.report.push(draft.hint("remove it here or in the url"));
         }
         username = username.or_else(|| location.username.clone());
         password = password.or_else(|| location.password.clone());
     }
-    if let (Some(given), None, false) = (file.username.given(), &password, matches!(file.password, Slot::Bad)) {
-        let draft = Draft::error(given.span.clone(), "there is a user but no password");
+    if let (Some(given), None, false) = (file.username.given(), &password, matches!(file.password, Setting::Bad)) {
+        let draft = DiagnosticBuilder::error(given.span.clone(), "there is a user but no password");
         context.report.push(draft.hint("add password = \"${REDIS_PASSWORD}\""));
     }
     let secret = file.secret.given().and_then(|secret| context.secret(&secret.span, secret.value.as_str()));
     let ca_file = context.file(&file.ca_file);
     let journal = context.new_file(&file.journal);
     let namespace = namespace(&file.namespace, context);
-    let settings = crate::redis::Settings {
+    let settings = crate::redis::RedisSettings {
         deadline: context.period(&file.deadline, MS, 10 * SECOND),
         connections: context.count(&file.connections, 1, 64),
         lease: context.period(&file.lease, 100 * MS, 60 * SECOND),
@@ -231,7 +231,7 @@ pub fn redis(file: &file::Redis, section: &Span, context: &mut Context) -> Optio
     Some(settings)
 }
 
-fn namespace(slot: &Slot<Text>, context: &mut Context) -> Option<String> {
+fn namespace(slot: &Setting<TomlString>, context: &mut CompileContext) -> Option<String> {
     let value = slot.get()?.as_str();
     let valid = (1..=64).contains(&value.len()) && value.bytes().all(|b| b.is_ascii_alphanumeric() || b"_.-".contains(&b));
     if !valid && let Some(given) = slot.given() {
@@ -243,13 +243,13 @@ fn namespace(slot: &Slot<Text>, context: &mut Context) -> Option<String> {
 }
 
 /// `[limits]`.
-pub fn limits(file: &file::Limits, context: &mut Context) -> Limits {
-    let limits = Limits {
+pub fn limits(file: &file::LimitsSection, context: &mut CompileContext) -> ConfigLimits {
+    let limits = ConfigLimits {
         object: context.size(&file.object, 1, 16 << 30),
         tags: context.count(&file.tags, 1, 4096),
         key: context.size(&file.key, 256, MIB),
         purge_body: context.size(&file.purge_body, 1, 64 * MIB),
-        admissions: context.count(&file.admissions, 1, 100_000_000),
+        authorized_clients: context.count(&file.admissions, 1, 100_000_000),
         fills: context.size(&file.fills, 1, 1 << 40),
         waiters: context.count(&file.waiters, 1, 10_000_000),
         wait: context.period(&file.wait, MS, HOUR),
@@ -265,26 +265,29 @@ pub fn limits(file: &file::Limits, context: &mut Context) -> Limits {
         && limits.range_fill > limits.object
     {
         let message = format!("`range_fill` has no effect above `object` ({}): what is larger is not stored", show_size(limits.object));
-        context.report.push(Draft::warning(given.span.clone(), message).hint("make it smaller, or let `object` be as large"));
+        context.report.push(DiagnosticBuilder::warning(given.span.clone(), message).hint("make it smaller, or let `object` be as large"));
     }
     limits
 }
 
 /// `[freshness]`.
-pub fn targeted(file: &file::Freshness, context: &mut Context) -> Box<[HeaderName]> {
+pub fn targeted(file: &file::FreshnessSection, context: &mut CompileContext) -> Box<[HeaderName]> {
     let list = file.targeted.get().map_or(&[][..], |list| &list.0);
     if let (Some(given), true) = (file.targeted.given(), list.len() > MAX_TARGETED) {
-        let draft = Draft::error(given.span.clone(), format!("these are {} headers", list.len()));
+        let draft = DiagnosticBuilder::error(given.span.clone(), format!("these are {} headers", list.len()));
         context.report.push(draft.allowed(format!("at most {MAX_TARGETED}")).hint("leave out those that the app never sends"));
     }
     context.names(list, target_field).into()
 }
 
 /// A response header that can speak to caches like this one (RFC 9213 2).
-fn target_field(context: &mut Context, text: &Located<Text>) -> Option<HeaderName> {
+fn target_field(context: &mut CompileContext, text: &Located<TomlString>) -> Option<HeaderName> {
     let name = context.header(text)?;
     if name == header::CACHE_CONTROL || name == header::EXPIRES {
-        let draft = Draft::error(text.span.clone(), format!("`{}` is for all caches, and is not a targeted header", text.value.shown()));
+        let draft = DiagnosticBuilder::error(
+            text.span.clone(),
+            format!("`{}` is for all caches, and is not a targeted header", text.value.shown()),
+        );
         context.report.push(draft.hint("remove it: it counts anyway, where none of these headers does"));
         return None;
     }
@@ -292,27 +295,27 @@ fn target_field(context: &mut Context, text: &Located<Text>) -> Option<HeaderNam
 }
 
 /// `[log]`.
-pub fn log(file: &file::Log, context: &mut Context) -> Option<log::Settings> {
+pub fn log(file: &file::LogSection, context: &mut CompileContext) -> Option<log::LogSettings> {
     let level = file.level.get()?.as_str().to_owned();
     if let (Err(what), Some(given)) = (log::check_level(&level), file.level.given()) {
         let allowed = Some("off, error, warn, info, debug, trace, or directives such as \"warn,sidecache=debug\"");
         context.report.malformed(given, "a level", what, allowed, "write \"info\"");
     }
-    Some(log::Settings { level, format: file.format.get()?.0, access: *file.access.get()? })
+    Some(log::LogSettings { level, format: file.format.get()?.0, access: *file.access.get()? })
 }
 
 /// `[credential]`.
-pub fn credential(file: &file::Credential, context: &mut Context) -> Option<credential::CredentialRule> {
+pub fn credential(file: &file::CredentialSection, context: &mut CompileContext) -> Option<credential::CredentialRule> {
     let headers = context.headers(&file.headers);
     let cookies = match &file.cookies {
-        Slot::Absent => None,
+        Setting::Absent => None,
         slot => Some(context.names(&slot.get()?.0, cookie_name).into()),
     };
     Some(credential::CredentialRule { headers, cookies })
 }
 
 /// A cookie's name (RFC 6265 4.1.1).
-pub fn cookie_name(context: &mut Context, text: &Located<Text>) -> Option<Box<str>> {
+pub fn cookie_name(context: &mut CompileContext, text: &Located<TomlString>) -> Option<Box<str>> {
     let name = text.value.as_str();
     if HeaderName::from_str(name).is_ok() {
         return Some(name.into());
@@ -329,6 +332,6 @@ pub fn cookie_name(context: &mut Context, text: &Located<Text>) -> Option<Box<st
 }
 
 /// `[tags]`.
-pub fn response_tags(file: &file::Tags, context: &mut Context) -> Option<tag::ResponseTags> {
+pub fn response_tags(file: &file::TagsSection, context: &mut CompileContext) -> Option<tag::ResponseTags> {
     Some(tag::ResponseTags { headers: context.headers(&file.response_headers), keep: *file.keep.get()? })
 }

@@ -9,9 +9,9 @@ use std::time::Duration;
 
 use http::HeaderName;
 
-use super::Context;
-use crate::config::decode::{Count, List, Located, Period, Size, Slot, Text};
-use crate::config::diagnostics::diagnostic::{Draft, Span};
+use super::CompileContext;
+use crate::config::decode::{Count, Located, Period, Setting, Size, TomlList, TomlString};
+use crate::config::diagnostics::diagnostic::{DiagnosticBuilder, SourceSpan};
 use crate::units::{Secret, show_duration, show_size};
 
 /// The shortest token or secret: what is shorter can be guessed.
@@ -35,9 +35,9 @@ const RESERVED: [&str; 14] = [
     "host",
 ];
 
-impl Context {
+impl CompileContext {
     /// A duration in its range. Out of it nothing is clamped: it is a problem, and the value is not used.
-    pub fn period(&mut self, slot: &Slot<Period>, least: Duration, most: Duration) -> Duration {
+    pub fn period(&mut self, slot: &Setting<Period>, least: Duration, most: Duration) -> Duration {
         let value = slot.get().map_or(Duration::ZERO, |period| period.0);
         if let Some(given) = slot.given() {
             self.in_range(&given.span, value, least, most, show_duration);
@@ -45,7 +45,7 @@ impl Context {
         value
     }
 
-    pub fn size(&mut self, slot: &Slot<Size>, least: u64, most: u64) -> u64 {
+    pub fn size(&mut self, slot: &Setting<Size>, least: u64, most: u64) -> u64 {
         let value = slot.get().map_or(0, |size| size.0);
         if let Some(given) = slot.given() {
             self.in_range(&given.span, value, least, most, show_size);
@@ -54,7 +54,7 @@ impl Context {
     }
 
     /// A number in its range.
-    pub fn count(&mut self, slot: &Slot<Count>, least: u64, most: u64) -> usize {
+    pub fn count(&mut self, slot: &Setting<Count>, least: u64, most: u64) -> usize {
         let value = slot.get().map_or(0, |count| count.0);
         if let Some(given) = slot.given() {
             self.in_range(&given.span, value, least, most, |number| number.to_string());
@@ -63,19 +63,19 @@ impl Context {
     }
 
     /// Whether a value is in its range.
-    pub fn in_range<T: PartialOrd + Copy>(&mut self, at: &Span, value: T, least: T, most: T, show: impl Fn(T) -> String) -> bool {
+    pub fn in_range<T: PartialOrd + Copy>(&mut self, at: &SourceSpan, value: T, least: T, most: T, show: impl Fn(T) -> String) -> bool {
         let (word, bound) = match value {
             value if value < least => ("small", least),
             value if value > most => ("large", most),
             _ => return true,
         };
-        let draft = Draft::error(at.clone(), format!("this is too {word}"));
+        let draft = DiagnosticBuilder::error(at.clone(), format!("this is too {word}"));
         self.report.push(draft.allowed(format!("{} to {}", show(least), show(most))).hint(format!("the nearest is {}", show(bound))));
         false
     }
 
     /// An address and port.
-    pub fn address(&mut self, slot: &Slot<Text>) -> Option<SocketAddr> {
+    pub fn address(&mut self, slot: &Setting<TomlString>) -> Option<SocketAddr> {
         let text = slot.get()?;
         if let Ok(address) = text.as_str().parse() {
             return Some(address);
@@ -106,17 +106,17 @@ impl Context {
     }
 
     /// The text of a key that must not be empty.
-    pub fn text(&mut self, slot: &Slot<Text>) -> Option<String> {
+    pub fn text(&mut self, slot: &Setting<TomlString>) -> Option<String> {
         let given = slot.given()?;
         if given.value.as_str().is_empty() {
-            self.report.push(Draft::error(given.span.clone(), "this is empty").hint("give it a value, or remove the key"));
+            self.report.push(DiagnosticBuilder::error(given.span.clone(), "this is empty").hint("give it a value, or remove the key"));
             return None;
         }
         Some(given.value.as_str().to_owned())
     }
 
     /// A file that must be readable.
-    pub fn file(&mut self, slot: &Slot<Text>) -> Option<PathBuf> {
+    pub fn file(&mut self, slot: &Setting<TomlString>) -> Option<PathBuf> {
         let name = self.text(slot)?;
         let path = self.folder.join(name);
         if let (Err(error), Some(given)) = (std::fs::File::open(&path), slot.given()) {
@@ -133,7 +133,7 @@ impl Context {
     }
 
     /// A file that is written, and may not be there yet; its folder must.
-    pub fn new_file(&mut self, slot: &Slot<Text>) -> Option<PathBuf> {
+    pub fn new_file(&mut self, slot: &Setting<TomlString>) -> Option<PathBuf> {
         let name = self.text(slot)?;
         let path = self.folder.join(name);
         let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
@@ -153,13 +153,13 @@ impl Context {
     }
 
     /// A secret that is long enough. SECURITY: nothing of its value is told.
-    pub fn secret(&mut self, at: &Span, value: &str) -> Option<Secret> {
+    pub fn secret(&mut self, at: &SourceSpan, value: &str) -> Option<Secret> {
         let draft = if value.chars().count() < SHORTEST_SECRET {
-            Draft::error(at.clone(), format!("this secret is shorter than {SHORTEST_SECRET} characters"))
+            DiagnosticBuilder::error(at.clone(), format!("this secret is shorter than {SHORTEST_SECRET} characters"))
                 .allowed(format!("at least {SHORTEST_SECRET} characters"))
                 .hint("make one with `openssl rand -hex 32`")
         } else if !value.bytes().all(|b| b.is_ascii_graphic()) {
-            Draft::error(at.clone(), "this secret has characters that a header cannot carry")
+            DiagnosticBuilder::error(at.clone(), "this secret has characters that a header cannot carry")
                 .allowed("visible ASCII characters")
                 .hint("make one with `openssl rand -hex 32`")
         } else {
@@ -170,7 +170,7 @@ impl Context {
     }
 
     /// A header's name that rules may speak of.
-    pub fn header(&mut self, text: &Located<Text>) -> Option<HeaderName> {
+    pub fn header(&mut self, text: &Located<TomlString>) -> Option<HeaderName> {
         let shown = text.value.shown();
         let Ok(name) = HeaderName::from_str(text.value.as_str()) else {
             let what = format!("`{shown}` is not the name of a header");
@@ -178,7 +178,7 @@ impl Context {
             return None;
         };
         if RESERVED.contains(&name.as_str()) {
-            let draft = Draft::error(text.span.clone(), format!("`{shown}` belongs to the connection, not to the request"));
+            let draft = DiagnosticBuilder::error(text.span.clone(), format!("`{shown}` belongs to the connection, not to the request"));
             self.report.push(draft.hint("remove it; the sidecar takes care of it"));
             return None;
         }
@@ -186,11 +186,15 @@ impl Context {
     }
 
     /// A list of names, none of which comes twice or is empty.
-    pub fn names<T: PartialEq>(&mut self, list: &[Located<Text>], mut read: impl FnMut(&mut Self, &Located<Text>) -> Option<T>) -> Vec<T> {
+    pub fn names<T: PartialEq>(
+        &mut self,
+        list: &[Located<TomlString>],
+        mut read: impl FnMut(&mut Self, &Located<TomlString>) -> Option<T>,
+    ) -> Vec<T> {
         let (mut seen, mut names): (HashSet<&str>, Vec<T>) = (HashSet::new(), Vec::new());
         for text in list {
             if text.value.as_str().is_empty() {
-                self.report.push(Draft::error(text.span.clone(), "an empty name").hint("remove it"));
+                self.report.push(DiagnosticBuilder::error(text.span.clone(), "an empty name").hint("remove it"));
             } else if !seen.insert(text.value.as_str()) {
                 self.twice(text);
             } else if let Some(name) = read(self, text) {
@@ -204,13 +208,14 @@ impl Context {
         names
     }
 
-    fn twice(&mut self, text: &Located<Text>) {
-        self.report
-            .push(Draft::error(text.span.clone(), format!("`{}` is listed twice", text.value.shown())).hint("remove one of the two"));
+    fn twice(&mut self, text: &Located<TomlString>) {
+        self.report.push(
+            DiagnosticBuilder::error(text.span.clone(), format!("`{}` is listed twice", text.value.shown())).hint("remove one of the two"),
+        );
     }
 
     /// The headers of a list.
-    pub fn headers(&mut self, slot: &Slot<List<Text>>) -> Box<[HeaderName]> {
+    pub fn headers(&mut self, slot: &Setting<TomlList<TomlString>>) -> Box<[HeaderName]> {
         slot.get().map(|list| self.names(&list.0, Self::header)).unwrap_or_default().into()
     }
 }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use super::redact;
 
 /// A stretch of the file, in bytes.
-pub type Span = Range<usize>;
+pub type SourceSpan = Range<usize>;
 
 /// How bad a problem is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,7 +23,7 @@ pub enum Severity {
 
 /// One thing that is wrong, or looks wrong.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Problem {
+pub struct Diagnostic {
     /// How bad it is.
     pub severity: Severity,
     /// The file's name.
@@ -33,7 +33,7 @@ pub struct Problem {
     /// The column in characters, from 1.
     pub column: usize,
     /// The bytes it is about.
-    pub span: Span,
+    pub span: SourceSpan,
     /// What was found there, without secrets and without values of the environment.
     pub found: String,
     /// What is wrong.
@@ -52,7 +52,7 @@ struct Excerpt {
     carets: usize,
 }
 
-impl fmt::Display for Problem {
+impl fmt::Display for Diagnostic {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let severity = match self.severity {
             Severity::Error => "error",
@@ -84,15 +84,15 @@ impl fmt::Display for Problem {
 
 /// Everything that is wrong with a file, in its order.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Problems {
+pub struct Diagnostics {
     file: Arc<str>,
-    list: Vec<Problem>,
+    list: Vec<Diagnostic>,
 }
 
-impl Problems {
+impl Diagnostics {
     /// These problems of that file.
     #[must_use]
-    pub const fn new(file: Arc<str>, list: Vec<Problem>) -> Self {
+    pub const fn new(file: Arc<str>, list: Vec<Diagnostic>) -> Self {
         Self { file, list }
     }
 
@@ -100,22 +100,22 @@ impl Problems {
     #[must_use]
     pub fn unreadable(file: &str, message: String, hint: &str) -> Self {
         let file: Arc<str> = file.into();
-        let problem = Draft::error(0..0, message).hint(hint).locate(&file, (0, 0), None, String::new());
+        let problem = DiagnosticBuilder::error(0..0, message).hint(hint).locate(&file, (0, 0), None, String::new());
         Self { file, list: vec![problem] }
     }
 
     /// The problems, warnings too, in the order of the file.
-    pub fn iter(&self) -> impl Iterator<Item = &Problem> {
+    pub fn iter(&self) -> impl Iterator<Item = &Diagnostic> {
         self.list.iter()
     }
 
     /// Those that keep the file from being used.
-    pub fn errors(&self) -> impl Iterator<Item = &Problem> {
+    pub fn errors(&self) -> impl Iterator<Item = &Diagnostic> {
         self.iter().filter(|problem| problem.severity == Severity::Error)
     }
 }
 
-impl fmt::Display for Problems {
+impl fmt::Display for Diagnostics {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for problem in &self.list {
             writeln!(f, "{problem}")?;
@@ -129,7 +129,7 @@ impl fmt::Display for Problems {
     }
 }
 
-impl std::error::Error for Problems {}
+impl std::error::Error for Diagnostics {}
 
 /// `1 problem`, `2 problems`.
 #[must_use]
@@ -144,27 +144,27 @@ fn printable(text: &str) -> String {
 
 /// A problem that does not know its line yet.
 #[derive(Debug)]
-pub struct Draft {
+pub struct DiagnosticBuilder {
     severity: Severity,
-    span: Span,
+    span: SourceSpan,
     message: String,
     allowed: Option<String>,
     hint: Option<String>,
 }
 
-impl Draft {
+impl DiagnosticBuilder {
     /// Something that makes the file unusable.
-    pub fn error(span: Span, message: impl Into<String>) -> Self {
+    pub fn error(span: SourceSpan, message: impl Into<String>) -> Self {
         Self { severity: Severity::Error, span, message: message.into(), allowed: None, hint: None }
     }
 
     /// Something to think about.
-    pub fn warning(span: Span, message: impl Into<String>) -> Self {
+    pub fn warning(span: SourceSpan, message: impl Into<String>) -> Self {
         Self { severity: Severity::Warning, ..Self::error(span, message) }
     }
 
     /// Something that could not be found out.
-    pub fn note(span: Span, message: impl Into<String>) -> Self {
+    pub fn note(span: SourceSpan, message: impl Into<String>) -> Self {
         Self { severity: Severity::Note, ..Self::error(span, message) }
     }
 
@@ -186,21 +186,21 @@ impl Draft {
         Self { hint, ..self }
     }
 
-    fn locate(self, file: &Arc<str>, (line, column): (usize, usize), excerpt: Option<Excerpt>, found: String) -> Problem {
+    fn locate(self, file: &Arc<str>, (line, column): (usize, usize), excerpt: Option<Excerpt>, found: String) -> Diagnostic {
         let Self { severity, span, message, allowed, hint } = self;
-        Problem { severity, file: Arc::clone(file), line, column, span, found, message, allowed, hint, excerpt }
+        Diagnostic { severity, file: Arc::clone(file), line, column, span, found, message, allowed, hint, excerpt }
     }
 }
 
 /// The text of the file, and what of it must not be shown.
 #[derive(Debug)]
-pub struct Source {
+pub struct SourceText {
     file: Arc<str>,
     text: String,
-    secrets: Vec<Span>,
+    secrets: Vec<SourceSpan>,
 }
 
-impl Source {
+impl SourceText {
     /// A file's text.
     #[must_use]
     pub fn new(file: &str, text: &str) -> Self {
@@ -227,7 +227,7 @@ impl Source {
 
     /// The text of a stretch as it may be shown.
     #[must_use]
-    pub fn shown(&self, span: &Span) -> String {
+    pub fn shown(&self, span: &SourceSpan) -> String {
         let Some(slice) = self.text.get(span.clone()) else { return String::new() };
         let hidden = |at: usize| self.secrets.iter().any(|secret| secret.contains(&at));
         let show = |(offset, c): (usize, char)| match c {
@@ -241,21 +241,21 @@ impl Source {
 
     /// Where a word stands in a stretch; the whole stretch if it does not.
     #[must_use]
-    pub fn within(&self, span: &Span, word: &str) -> Span {
+    pub fn within(&self, span: &SourceSpan, word: &str) -> SourceSpan {
         let offset = self.text.get(span.clone()).and_then(|slice| slice.find(word)).filter(|_| !word.is_empty());
         offset.map_or_else(|| span.clone(), |offset| span.start + offset..span.start + offset + word.len())
     }
 
     /// Whether a list is written without any element, rather than read without one.
     #[must_use]
-    pub fn is_empty_list(&self, span: &Span) -> bool {
+    pub fn is_empty_list(&self, span: &SourceSpan) -> bool {
         let slice = self.text.get(span.clone()).unwrap_or_default();
         slice.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).is_some_and(|inner| inner.trim().is_empty())
     }
 
     /// Gives a draft its place.
     #[must_use]
-    pub fn locate(&self, draft: Draft) -> Problem {
+    pub fn locate(&self, draft: DiagnosticBuilder) -> Diagnostic {
         let start = self.floor(draft.span.start);
         if draft.span.is_empty() && start == 0 {
             return draft.locate(&self.file, (0, 0), None, String::new());

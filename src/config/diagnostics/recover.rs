@@ -7,12 +7,12 @@ use std::ops::Range;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::diagnostic::{Draft, Span};
+use super::diagnostic::{DiagnosticBuilder, SourceSpan};
 
 /// What is wrong with a statement that the parser must not see.
-struct Fault {
+struct SyntaxFault {
     /// What to point at.
-    at: Span,
+    at: SourceSpan,
     message: &'static str,
     hint: &'static str,
     /// How a header is set right.
@@ -22,30 +22,30 @@ struct Fault {
 /// A header set right: what to write where, and how many bytes it takes the place of (none, or as many).
 #[derive(Clone, Copy)]
 struct Repair {
-    place: usize,
+    offset: usize,
     text: &'static str,
     replaces: usize,
 }
 
-impl Fault {
-    const fn new(at: Span, message: &'static str, hint: &'static str) -> Self {
+impl SyntaxFault {
+    const fn new(at: SourceSpan, message: &'static str, hint: &'static str) -> Self {
         Self { at, message, hint, repair: None }
     }
 }
 
 /// The text that the parser is to see.
-pub struct Mended {
+pub struct RecoveredText {
     /// Statements that would hide others are blank, headers have all their brackets.
     pub text: String,
     /// A problem for each blanked statement: what it said is lost.
-    pub drafts: Vec<Draft>,
+    pub diagnostics: Vec<DiagnosticBuilder>,
     /// A problem for each completed header: nothing is lost.
-    pub completed: Vec<Draft>,
+    pub completed: Vec<DiagnosticBuilder>,
     // Where brackets were put in, in the order of the text.
     inserted: Vec<usize>,
 }
 
-impl Mended {
+impl RecoveredText {
     /// The place in the file of a place in this text.
     fn original(&self, at: usize) -> usize {
         at - self.inserted.iter().filter(|&&inserted| inserted < at).count()
@@ -53,7 +53,7 @@ impl Mended {
 
     /// The same for a stretch.
     #[must_use]
-    pub fn place(&self, span: &Span) -> Span {
+    pub fn original_span(&self, span: &SourceSpan) -> SourceSpan {
         self.original(span.start)..self.original(span.end)
     }
 
@@ -63,12 +63,12 @@ impl Mended {
         if self.inserted.is_empty() {
             return table;
         }
-        let name = |key: Spanned<Cow<'i, str>>| Spanned::new(self.place(&key.span()), key.into_inner());
+        let name = |key: Spanned<Cow<'i, str>>| Spanned::new(self.original_span(&key.span()), key.into_inner());
         table.into_iter().map(|(key, value)| (name(key), self.relocate_value(value))).collect()
     }
 
     fn relocate_value<'i>(&self, value: Spanned<DeValue<'i>>) -> Spanned<DeValue<'i>> {
-        let span = self.place(&value.span());
+        let span = self.original_span(&value.span());
         let value = match value.into_inner() {
             DeValue::Table(table) => DeValue::Table(self.relocate(table)),
             DeValue::Array(array) => DeValue::Array(array.into_iter().map(|element| self.relocate_value(element)).collect()),
@@ -80,25 +80,25 @@ impl Mended {
 
 /// Takes out what the parser would stumble over.
 #[must_use]
-pub fn mend(text: &str) -> Mended {
+pub fn recover(text: &str) -> RecoveredText {
     let mut mended =
-        Mended { text: String::with_capacity(text.len() + 8), drafts: Vec::new(), completed: Vec::new(), inserted: Vec::new() };
+        RecoveredText { text: String::with_capacity(text.len() + 8), diagnostics: Vec::new(), completed: Vec::new(), inserted: Vec::new() };
     let mut at = if text.starts_with('\u{feff}') { '\u{feff}'.len_utf8() } else { 0 };
     mended.text.push_str(&text[..at]);
     while at < text.len() {
         let (end, fault) = statement(text, at);
         match fault {
             None => mended.text.push_str(&text[at..end]),
-            Some(Fault { at: span, message, hint, repair: Some(repair) }) => {
-                mended.completed.push(Draft::error(span, message).hint(hint));
-                mended.text.push_str(&text[at..repair.place]);
+            Some(SyntaxFault { at: span, message, hint, repair: Some(repair) }) => {
+                mended.completed.push(DiagnosticBuilder::error(span, message).hint(hint));
+                mended.text.push_str(&text[at..repair.offset]);
                 let start = mended.text.len();
                 mended.inserted.extend(start..start + repair.text.len() - repair.replaces);
                 mended.text.push_str(repair.text);
-                mended.text.push_str(&text[repair.place + repair.replaces..end]);
+                mended.text.push_str(&text[repair.offset + repair.replaces..end]);
             }
-            Some(Fault { at: span, message, hint, repair: None }) => {
-                mended.drafts.push(Draft::error(span, message).hint(hint));
+            Some(SyntaxFault { at: span, message, hint, repair: None }) => {
+                mended.diagnostics.push(DiagnosticBuilder::error(span, message).hint(hint));
                 // Byte for byte, so that what follows keeps its place.
                 mended.text.extend(text[at..end].bytes().map(|b| if matches!(b, b'\n' | b'\r') { char::from(b) } else { ' ' }));
             }
@@ -109,7 +109,7 @@ pub fn mend(text: &str) -> Mended {
 }
 
 /// What is wrong with a header's brackets. Its keys are known by its name, so it is completed rather than blanked.
-fn header(begin: usize, content: &str) -> Option<Fault> {
+fn header(begin: usize, content: &str) -> Option<SyntaxFault> {
     let open = content.bytes().take_while(|&b| b == b'[').count();
     let inner = &content[open..];
     let name_end = inner.find(|c: char| !c.is_ascii_alphanumeric() && !matches!(c, '-' | '_' | '.')).unwrap_or(inner.len());
@@ -128,16 +128,16 @@ fn header(begin: usize, content: &str) -> Option<Fault> {
         _ => (header_end, "]", 0),
     };
     let hint = "sections are written [name], lists of them [[name]]";
-    Some(Fault {
+    Some(SyntaxFault {
         at: begin..header_end,
         message: "the brackets of this header do not match",
         hint,
-        repair: Some(Repair { place, text, replaces }),
+        repair: Some(Repair { offset: place, text, replaces }),
     })
 }
 
 /// Where the statement that starts here ends, and what is wrong with its outline.
-fn statement(text: &str, start: usize) -> (usize, Option<Fault>) {
+fn statement(text: &str, start: usize) -> (usize, Option<SyntaxFault>) {
     let line = line_at(text, start);
     let content = text[line.clone()].trim_start();
     let next = after(text, line.end);
@@ -151,25 +151,25 @@ fn statement(text: &str, start: usize) -> (usize, Option<Fault>) {
     let whole = begin..begin + content.trim_end().len();
     let Some(equals) = find_equals(content) else {
         let hint = "settings are written `key = value`, one on a line";
-        return (next, Some(Fault::new(whole, "this line is no setting: it has no `=`", hint)));
+        return (next, Some(SyntaxFault::new(whole, "this line is no setting: it has no `=`", hint)));
     };
     if !is_key(content[..equals].trim()) {
         let key = begin..begin + content[..equals].trim_end().len().max(1);
         let hint = "keys are letters, digits, `-` and `_`, joined by dots; anything else is quoted";
-        return (next, Some(Fault::new(key, "this is not a key", hint)));
+        return (next, Some(SyntaxFault::new(key, "this is not a key", hint)));
     }
     value(text, begin + equals + 1)
 }
 
 /// Scans a value to the end of its statement.
-fn value(text: &str, start: usize) -> (usize, Option<Fault>) {
+fn value(text: &str, start: usize) -> (usize, Option<SyntaxFault>) {
     let bytes = text.as_bytes();
     let (mut at, mut open) = (start, Vec::<usize>::new());
     while at < bytes.len() {
         match bytes[at] {
             b'"' | b'\'' => {
                 let Some(end) = string(text, at) else {
-                    let fault = Fault::new(at..at + 3, "this string is never closed", "close it with the same three quotes");
+                    let fault = SyntaxFault::new(at..at + 3, "this string is never closed", "close it with the same three quotes");
                     return (after(text, line_at(text, at).end), Some(fault));
                 };
                 at = end;
@@ -196,12 +196,12 @@ fn value(text: &str, start: usize) -> (usize, Option<Fault>) {
     (at, open.last().map(|&bracket| unclosed(bytes, bracket)))
 }
 
-fn unclosed(bytes: &[u8], bracket: usize) -> Fault {
+fn unclosed(bytes: &[u8], bracket: usize) -> SyntaxFault {
     let (message, hint) = match bytes[bracket] {
         b'[' => ("this list is never closed", "close it with `]`"),
         _ => ("this table is never closed", "close it with `}`"),
     };
-    Fault::new(bracket..bracket + 1, message, hint)
+    SyntaxFault::new(bracket..bracket + 1, message, hint)
 }
 
 /// Whether a line inside a bracket can only be the next statement: a header, or in a list an assignment.
@@ -284,9 +284,9 @@ mod tests {
     use super::*;
 
     fn kept(text: &str) -> (String, usize) {
-        let mended = mend(text);
+        let mended = recover(text);
         assert_eq!(mended.text.len(), text.len(), "places stay what they are");
-        (mended.text.split_whitespace().collect::<Vec<_>>().join(" "), mended.drafts.len())
+        (mended.text.split_whitespace().collect::<Vec<_>>().join(" "), mended.diagnostics.len())
     }
 
     #[test]
@@ -298,9 +298,9 @@ mod tests {
             ("[a]]\n[[b]\n", "[a] \n [b]\n"),
             ("[[a", "[[a]]"),
         ] {
-            let mended = mend(text);
+            let mended = recover(text);
             assert_eq!(mended.text, whole);
-            let end = mended.place(&(whole.len() - 1..whole.len())).end;
+            let end = mended.original_span(&(whole.len() - 1..whole.len())).end;
             assert_eq!(end, text.len(), "places are told as they were");
         }
         assert_eq!(kept("[a]\n[[b]]\n[c.d] # ]").1, 0);
@@ -322,9 +322,9 @@ mod tests {
     #[test]
     fn sound_text_is_left_alone() {
         let text = "# x = [\na = [\n  [1], # ]\n  \"[\", '''\n[q]\n''',\n]\n\"k = \" = { b = \"}\",\n c = 1 }\n[[d]]\ne.f = \"\"\"x\\\"\"\"\"\"\nö = 1";
-        let mended = mend(text);
+        let mended = recover(text);
         assert_eq!(
-            (mended.text.trim_end(), mended.drafts.len()),
+            (mended.text.trim_end(), mended.diagnostics.len()),
             (text.trim_end_matches("ö = 1").trim_end(), 1),
             "only the last key is wrong"
         );

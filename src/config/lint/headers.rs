@@ -4,23 +4,23 @@ use std::str::FromStr as _;
 
 use http::{HeaderName, header};
 
-use super::super::context::Context;
-use super::super::diagnostics::diagnostic::Draft;
+use super::super::context::CompileContext;
+use super::super::diagnostics::diagnostic::DiagnosticBuilder;
 use super::names::{Meaning, meaning};
-use super::{Route, Whole, texts};
-use crate::policy::field::Source;
+use super::{LintFile, LintRoute, texts};
+use crate::policy::field::FieldSource;
 use crate::policy::route::UnknownHeaders;
 
 /// Looks at each cached route.
-pub fn look(whole: &Whole<'_>, context: &mut Context) {
+pub fn check(whole: &LintFile<'_>, context: &mut CompileContext) {
     for route in whole.cached() {
         passed(route, whole, context);
         unknown(route, context);
     }
 }
 
-fn passed(route: &Route<'_>, whole: &Whole<'_>, context: &mut Context) {
-    let chosen = route.spec.key.iter().any(|field| matches!(field.source, Source::Auth(_)));
+fn passed(route: &LintRoute<'_>, whole: &LintFile<'_>, context: &mut CompileContext) {
+    let chosen = route.spec.key.iter().any(|field| matches!(field.source, FieldSource::Auth(_)));
     let is_credential =
         |name: &HeaderName| *name == header::AUTHORIZATION || *name == header::COOKIE || whole.credential.headers.contains(name);
     let fields = || super::scopes::fields(route);
@@ -47,16 +47,16 @@ fn passed(route: &Route<'_>, whole: &Whole<'_>, context: &mut Context) {
                 "put it into the key: {field} = {{ header = \"{shown}\" }} in [fields] and \"{field}\" in `key`; or name it in drop_headers"
             )
         };
-        context.report.push(Draft::warning(text.span.clone(), message).hint(hint));
+        context.report.push(DiagnosticBuilder::warning(text.span.clone(), message).hint(hint));
     }
 }
 
-fn unknown(route: &Route<'_>, context: &mut Context) {
+fn unknown(route: &LintRoute<'_>, context: &mut CompileContext) {
     let given = route.file.unknown_headers.given().filter(|_| route.spec.unknown_headers == UnknownHeaders::Pass);
     if let Some(given) = given {
         let message = "every header that no key has seen reaches the app here: anyone can choose the answer that the others get by a header \
                        of their own";
         let hint = "write unknown_headers = \"drop\", which withholds them, and name the harmless ones that the app needs in pass_headers";
-        context.report.push(Draft::warning(given.span.clone(), message).hint(hint));
+        context.report.push(DiagnosticBuilder::warning(given.span.clone(), message).hint(hint));
     }
 }

@@ -5,19 +5,19 @@
 
 use http::Method;
 
-use super::super::context::Context;
-use super::super::decode::{List, Located, Slot, Text, nearest};
-use super::super::diagnostics::diagnostic::{Draft, Span};
-use super::{LONG, Purge, Route, Whole, listed, template, texts};
-use crate::policy::field::Source;
+use super::super::context::CompileContext;
+use super::super::decode::{Located, Setting, TomlList, TomlString, nearest};
+use super::super::diagnostics::diagnostic::{DiagnosticBuilder, SourceSpan};
+use super::{LONG_TTL, LintFile, LintPurge, LintRoute, listed, template, texts};
+use crate::policy::field::FieldSource;
 use crate::policy::tag::Template;
 use crate::units::show_duration;
 
 /// How to say that tags come from the app.
-const BY_THE_APP: &str = "if the app sends tags, say so: response_headers = [\"surrogate-key\", \"cache-tag\"] in [tags]";
+const TAGS_FROM_ORIGIN_HINT: &str = "if the app sends tags, say so: response_headers = [\"surrogate-key\", \"cache-tag\"] in [tags]";
 
 /// Looks at each cached route and at each purge rule.
-pub fn look(whole: &Whole<'_>, context: &mut Context) {
+pub fn check(whole: &LintFile<'_>, context: &mut CompileContext) {
     for route in whole.cached() {
         if route.spec.tags.is_empty() {
             untagged(route, whole, context);
@@ -34,31 +34,31 @@ pub fn look(whole: &Whole<'_>, context: &mut Context) {
 }
 
 /// The purge rule that speaks of writes at or below a route's path.
-fn covering<'a>(route: &Route<'_>, whole: &'a Whole<'a>) -> Option<&'a Purge<'a>> {
+fn covering<'a>(route: &LintRoute<'_>, whole: &'a LintFile<'a>) -> Option<&'a LintPurge<'a>> {
     whole.purges.iter().find(|purge| purge.rule.pattern.may_cover(&route.spec.pattern))
 }
 
 /// Whether a route may carry the tag of a purge template.
-fn carries(route: &Route<'_>, purge: &Purge<'_>, tag: &Template) -> bool {
-    route.spec.tags.iter().any(|own| template::meet((own, &route.spec.pattern), (tag, &purge.rule.pattern)))
+fn carries(route: &LintRoute<'_>, purge: &LintPurge<'_>, tag: &Template) -> bool {
+    route.spec.tags.iter().any(|own| template::overlap((own, &route.spec.pattern), (tag, &purge.rule.pattern)))
 }
 
-fn reaches(purge: &Purge<'_>, route: &Route<'_>) -> bool {
+fn reaches(purge: &LintPurge<'_>, route: &LintRoute<'_>) -> bool {
     purge.rule.tags.iter().any(|tag| carries(route, purge, tag))
 }
 
 /// Whether a route makes entries that only their url can purge.
-fn lacks_tags(route: &Route<'_>) -> bool {
+fn lacks_tags(route: &LintRoute<'_>) -> bool {
     route.spec.tags.is_empty() && route.spec.ttl.is_some()
 }
 
 /// A route whose entries have no tag but that of their url.
-fn untagged(route: &Route<'_>, whole: &Whole<'_>, context: &mut Context) {
-    if !lacks_tags(route) || (whole.app_sends_tags && !whole.purges.is_empty()) {
+fn untagged(route: &LintRoute<'_>, whole: &LintFile<'_>, context: &mut CompileContext) {
+    if !lacks_tags(route) || (whole.origin_sends_tags && !whole.purges.is_empty()) {
         return;
     }
     let draft = match covering(route, whole) {
-        None => Draft::warning(
+        None => DiagnosticBuilder::warning(
             route.path.clone(),
             "this route has no tags, and no purge rule covers its path: only writes to the same url purge it",
         )
@@ -68,19 +68,19 @@ fn untagged(route: &Route<'_>, whole: &Whole<'_>, context: &mut Context) {
             let message = format!("the purge rule in line {line} covers this path, and has nothing to purge here: this route has no tags");
             let usable = usable_tags(purge, route, whole);
             let hint = if usable.is_empty() {
-                BY_THE_APP.to_owned()
+                TAGS_FROM_ORIGIN_HINT.to_owned()
             } else {
-                format!("add tags = {}; {BY_THE_APP}", listed(usable.iter().copied()))
+                format!("add tags = {}; {TAGS_FROM_ORIGIN_HINT}", listed(usable.iter().copied()))
             };
-            Draft::warning(route.path.clone(), message).hint(hint)
+            DiagnosticBuilder::warning(route.path.clone(), message).hint(hint)
         }
     };
     context.report.push(draft);
 }
 
 /// A route with tags that no purge rule can mean.
-fn unpurged(route: &Route<'_>, whole: &Whole<'_>, context: &mut Context) {
-    if whole.app_sends_tags || whole.purges.iter().any(|purge| reaches(purge, route)) {
+fn unpurged(route: &LintRoute<'_>, whole: &LintFile<'_>, context: &mut CompileContext) {
+    if whole.origin_sends_tags || whole.purges.iter().any(|purge| reaches(purge, route)) {
         return;
     }
     let Some(tags) = route.file.tags.given() else { return };
@@ -99,37 +99,37 @@ fn unpurged(route: &Route<'_>, whole: &Whole<'_>, context: &mut Context) {
     } else {
         format!("write tags = {}, if its writes change what this route shows", listed(own.chain(usable)))
     };
-    context.report.push(Draft::warning(tags.span.clone(), message).hint(hint));
+    context.report.push(DiagnosticBuilder::warning(tags.span.clone(), message).hint(hint));
 }
 
-fn shown(slot: &Slot<List<Text>>) -> impl Iterator<Item = &str> {
+fn shown(slot: &Setting<TomlList<TomlString>>) -> impl Iterator<Item = &str> {
     texts(slot).iter().map(|text| text.value.shown())
 }
 
 /// Entries that stay for days, whatever is written.
-fn lives_long(route: &Route<'_>, context: &mut Context) {
+fn lives_long(route: &LintRoute<'_>, context: &mut CompileContext) {
     let windows = route.spec.stale_while_revalidate.max(route.spec.stale_if_error).unwrap_or_default();
     let most = route.spec.ttl.unwrap_or_default().saturating_add(windows);
-    let at: Option<&Span> = [&route.file.ttl, &route.file.stale_while_revalidate, &route.file.stale_if_error]
+    let at: Option<&SourceSpan> = [&route.file.ttl, &route.file.stale_while_revalidate, &route.file.stale_if_error]
         .into_iter()
         .filter_map(|slot| slot.given())
         .max_by_key(|given| given.value.0)
         .map(|given| &given.span);
-    let Some(at) = at.filter(|_| most > LONG) else { return };
+    let Some(at) = at.filter(|_| most > LONG_TTL) else { return };
     let message = format!("this is shown for up to {}, and no purge rule names any of this route's tags", show_duration(most));
     let path = route.file.path.given().map_or("/…", |text| text.value.shown());
     let hint =
         format!("add [[purges]] with path = \"{path}\" and tags = {}, for the writes that change it", listed(shown(&route.file.tags)));
-    context.report.push(Draft::warning(at.clone(), message).hint(hint));
+    context.report.push(DiagnosticBuilder::warning(at.clone(), message).hint(hint));
 }
 
 /// The purge rule's tags that the route could carry as they are written.
-fn usable_tags<'a>(purge: &'a Purge<'_>, route: &Route<'_>, whole: &Whole<'_>) -> Vec<&'a str> {
+fn usable_tags<'a>(purge: &'a LintPurge<'_>, route: &LintRoute<'_>, whole: &LintFile<'_>) -> Vec<&'a str> {
     let declared = |name: &str| whole.file.fields.get().is_some_and(|fields| fields.0.iter().any(|(own, _)| own.value == *name));
     let usable = |template: &&Template| {
         template.fields().all(|field| match &field.source {
-            Source::Body(_) => false,
-            Source::Path(name) => route.spec.pattern.captures().any(|capture| *capture == **name),
+            FieldSource::Body(_) => false,
+            FieldSource::Path(name) => route.spec.pattern.captures().any(|capture| *capture == **name),
             _ => declared(&field.name),
         })
     };
@@ -138,36 +138,37 @@ fn usable_tags<'a>(purge: &'a Purge<'_>, route: &Route<'_>, whole: &Whole<'_>) -
 }
 
 /// Whether no route carries a tag of this purge template.
-fn is_dead(template: &Template, purge: &Purge<'_>, whole: &Whole<'_>) -> bool {
+fn is_dead(template: &Template, purge: &LintPurge<'_>, whole: &LintFile<'_>) -> bool {
     !whole.routes.iter().any(|route| carries(route, purge, template))
 }
 
 /// Tags of a purge rule that no route carries.
-fn dead(purge: &Purge<'_>, whole: &Whole<'_>, context: &mut Context) {
+fn dead(purge: &LintPurge<'_>, whole: &LintFile<'_>, context: &mut CompileContext) {
     for (template, text) in purge.rule.tags.iter().zip(texts(&purge.file.tags)) {
         if !is_dead(template, purge, whole) {
             continue;
         }
         // The tags of routes at this path before those of others.
-        let covered = |route: &&Route<'_>| purge.rule.pattern.may_cover(&route.spec.pattern);
+        let covered = |route: &&LintRoute<'_>| purge.rule.pattern.may_cover(&route.spec.pattern);
         let here = whole.routes.iter().filter(covered).find_map(|route| near(text, texts(&route.file.tags)).map(|meant| (route, meant)));
         let meant = here.or_else(|| whole.routes.iter().find_map(|route| near(text, texts(&route.file.tags)).map(|meant| (route, meant))));
         let shown = text.value.shown();
-        let draft = Draft::warning(text.span.clone(), format!("no route has a tag that could be `{shown}`: this purges nothing"));
+        let draft =
+            DiagnosticBuilder::warning(text.span.clone(), format!("no route has a tag that could be `{shown}`: this purges nothing"));
         match meant {
             Some((route, meant)) => {
                 let line = context.report.source().line(route.path.start);
                 context.report.push(draft.hint(format!("did you mean \"{meant}\", as the route in line {line} has it?")));
             }
             // Or it is told at the route that lacks it.
-            None if whole.app_sends_tags || whole.cached().any(|route| covered(&route) && lacks_tags(route)) => {}
-            None => context.report.push(draft.hint(format!("name a tag of a route, or remove it; {BY_THE_APP}"))),
+            None if whole.origin_sends_tags || whole.cached().any(|route| covered(&route) && lacks_tags(route)) => {}
+            None => context.report.push(draft.hint(format!("name a tag of a route, or remove it; {TAGS_FROM_ORIGIN_HINT}"))),
         }
     }
 }
 
 /// The tag that was probably meant: one with the same first word, or one that is spelt nearly alike.
-fn near<'a>(text: &Located<Text>, tags: &'a [Located<Text>]) -> Option<&'a str> {
+fn near<'a>(text: &Located<TomlString>, tags: &'a [Located<TomlString>]) -> Option<&'a str> {
     // SECURITY: values of the environment may be secret.
     if text.value.is_from_environment() {
         return None;
@@ -180,7 +181,7 @@ fn near<'a>(text: &Located<Text>, tags: &'a [Located<Text>]) -> Option<&'a str> 
 }
 
 /// Methods that a purge rule leaves out, and no other rule takes up.
-fn forgotten_methods(purge: &Purge<'_>, whole: &Whole<'_>, context: &mut Context) {
+fn forgotten_methods(purge: &LintPurge<'_>, whole: &LintFile<'_>, context: &mut CompileContext) {
     let (Some(_), Some(given)) = (&purge.rule.methods, purge.file.methods.given()) else { return };
     if !whole.cached().any(|route| purge.rule.pattern.may_cover(&route.spec.pattern) && reaches(purge, route)) {
         return;
@@ -194,5 +195,5 @@ fn forgotten_methods(purge: &Purge<'_>, whole: &Whole<'_>, context: &mut Context
     }
     let message = format!("{} at this path purge nothing but their own url", left.join(", "));
     let hint = "remove `methods`, which then are all that write; if the app has no others, end the line with `# check: ok`";
-    context.report.push(Draft::warning(given.span.clone(), message).hint(hint));
+    context.report.push(DiagnosticBuilder::warning(given.span.clone(), message).hint(hint));
 }

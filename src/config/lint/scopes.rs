@@ -3,23 +3,23 @@
 
 use std::sync::Arc;
 
-use super::super::context::Context;
-use super::super::decode::Slot;
-use super::super::diagnostics::diagnostic::Draft;
+use super::super::context::CompileContext;
+use super::super::decode::Setting;
+use super::super::diagnostics::diagnostic::DiagnosticBuilder;
 use super::names::{Meaning, meaning};
-use super::{Route, Whole, texts};
+use super::{LintFile, LintRoute, texts};
 use crate::policy::credential::Scope;
-use crate::policy::field::{Auth, Field, Source};
+use crate::policy::field::{Auth, Field, FieldSource};
 use crate::policy::tag::Template;
 use crate::semantics::storability::OriginRule;
 
 /// The fields that tell a route's entries apart.
-pub fn fields<'a>(route: &Route<'a>) -> impl Iterator<Item = &'a Arc<Field>> {
+pub fn fields<'a>(route: &LintRoute<'a>) -> impl Iterator<Item = &'a Arc<Field>> {
     route.spec.key.iter().chain(route.spec.tags.iter().flat_map(Template::fields))
 }
 
 /// Looks at each cached route, and at the fields.
-pub fn look(whole: &Whole<'_>, context: &mut Context) {
+pub fn check(whole: &LintFile<'_>, context: &mut CompileContext) {
     for route in whole.cached() {
         match route.spec.scope {
             Scope::Public => {
@@ -35,11 +35,11 @@ pub fn look(whole: &Whole<'_>, context: &mut Context) {
 }
 
 /// A route for everyone whose key names a caller.
-fn tells_apart(route: &Route<'_>, whole: &Whole<'_>, context: &mut Context) {
+fn tells_apart(route: &LintRoute<'_>, whole: &LintFile<'_>, context: &mut CompileContext) {
     let named = |name: &str| matches!(meaning(name), Some(Meaning::Credential)) || is_person(name);
     let personal = |field: &&Arc<Field>| match &field.source {
-        Source::Header(name) => named(name.as_str()),
-        Source::Cookie(name) => named(name) || whole.credential.cookies.as_ref().is_some_and(|names| names.contains(name)),
+        FieldSource::Header(name) => named(name.as_str()),
+        FieldSource::Cookie(name) => named(name) || whole.credential.cookies.as_ref().is_some_and(|names| names.contains(name)),
         _ => false,
     };
     let (Some(field), Some(scope)) = (fields(route).find(personal), route.file.scope.given()) else { return };
@@ -49,7 +49,8 @@ fn tells_apart(route: &Route<'_>, whole: &Whole<'_>, context: &mut Context) {
         field.name
     );
     context.report.push(
-        Draft::warning(scope.span.clone(), message).hint("write scope = \"private\", or \"shared\" if the app is to admit each caller"),
+        DiagnosticBuilder::warning(scope.span.clone(), message)
+            .hint("write scope = \"private\", or \"shared\" if the app is to admit each caller"),
     );
 }
 
@@ -62,8 +63,8 @@ fn is_person(name: &str) -> bool {
 }
 
 /// A route for everyone beside one that is not, on the same data.
-fn shows_what_others_guard(route: &Route<'_>, whole: &Whole<'_>, context: &mut Context) {
-    let guards = |other: &&Route<'_>| {
+fn shows_what_others_guard(route: &LintRoute<'_>, whole: &LintFile<'_>, context: &mut CompileContext) {
+    let guards = |other: &&LintRoute<'_>| {
         other.spec.scope != Scope::Public
             && are_siblings(route.spec.pattern.as_str(), other.spec.pattern.as_str())
             && route.spec.tags.iter().any(|tag| other.spec.tags.iter().any(|own| own.as_str() == tag.as_str()))
@@ -73,9 +74,10 @@ fn shows_what_others_guard(route: &Route<'_>, whole: &Whole<'_>, context: &mut C
     let message = format!(
         "this route is for everyone, but the one in line {line} shows data of the same tag, below or beside this path, as scope \"{word}\""
     );
-    context
-        .report
-        .push(Draft::warning(scope.span.clone(), message).hint(format!("write scope = \"{word}\", if the app asks who calls here, too")));
+    context.report.push(
+        DiagnosticBuilder::warning(scope.span.clone(), message)
+            .hint(format!("write scope = \"{word}\", if the app asks who calls here, too")),
+    );
 }
 
 /// Whether one of the paths begins with what is fixed in the other.
@@ -88,8 +90,8 @@ fn are_siblings(one: &str, other: &str) -> bool {
 }
 
 /// `origin = "ignore"` where an entry is for several callers.
-fn overrides(route: &Route<'_>, context: &mut Context) {
-    let chosen = route.spec.key.iter().any(|field| matches!(field.source, Source::Auth(_)));
+fn overrides(route: &LintRoute<'_>, context: &mut CompileContext) {
+    let chosen = route.spec.key.iter().any(|field| matches!(field.source, FieldSource::Auth(_)));
     let shared = match route.spec.scope {
         Scope::Public => "everyone",
         Scope::Shared if !chosen => "every admitted caller",
@@ -99,13 +101,13 @@ fn overrides(route: &Route<'_>, context: &mut Context) {
         let message = format!("the app's `Cache-Control: private` is overridden here, and one caller's answer goes to {shared}");
         let hint = "write origin = \"respect\", or scope = \"private\"; if the app says `private` on everything and means nothing by it, end the \
                     line with `# check: ok`";
-        context.report.push(Draft::warning(origin.span.clone(), message).hint(hint));
+        context.report.push(DiagnosticBuilder::warning(origin.span.clone(), message).hint(hint));
     }
 }
 
 /// The start of a token as the identity, in entries that several callers share.
-fn prefix(route: &Route<'_>, context: &mut Context) {
-    let prefixed = |field: &&Arc<Field>| matches!(field.source, Source::Auth(Auth::Prefix(_)));
+fn prefix(route: &LintRoute<'_>, context: &mut CompileContext) {
+    let prefixed = |field: &&Arc<Field>| matches!(field.source, FieldSource::Auth(Auth::Prefix(_)));
     let Some(field) = route.spec.key.iter().find(prefixed) else { return };
     let Some(text) = texts(&route.file.key).iter().find(|text| *text.value.as_str() == *field.name) else { return };
     let message = format!("`{}` is the start of a token: callers whose tokens begin alike share an entry here", field.name);
@@ -113,11 +115,11 @@ fn prefix(route: &Route<'_>, context: &mut Context) {
         "write {} = {{ auth = \"token\" }} in [fields], or remove the field: scope \"shared\" admits each caller by himself",
         field.name
     );
-    context.report.push(Draft::warning(text.span.clone(), message).hint(hint));
+    context.report.push(DiagnosticBuilder::warning(text.span.clone(), message).hint(hint));
 }
 
 /// Headers and cookies that prove who asks, used as plain fields.
-fn in_the_clear(whole: &Whole<'_>, context: &mut Context) {
+fn in_the_clear(whole: &LintFile<'_>, context: &mut CompileContext) {
     let in_rules = |name: &str| {
         let routes = whole.routes.iter().flat_map(fields);
         routes.chain(whole.purges.iter().flat_map(|purge| purge.rule.fields())).any(|field| *field.name == *name)
@@ -125,8 +127,8 @@ fn in_the_clear(whole: &Whole<'_>, context: &mut Context) {
     for (name, form) in whole.file.fields.get().map_or(&[][..], |named| &named.0) {
         let Some(form) = form.given().filter(|_| in_rules(&name.value)) else { continue };
         let (text, kind) = match (&form.value.header, &form.value.cookie) {
-            (Slot::Given(text), _) => (text, "headers"),
-            (_, Slot::Given(text)) => (text, "cookies"),
+            (Setting::Given(text), _) => (text, "headers"),
+            (_, Setting::Given(text)) => (text, "cookies"),
             _ => continue,
         };
         if meaning(text.value.as_str()) == Some(Meaning::Credential) {
@@ -136,7 +138,7 @@ fn in_the_clear(whole: &Whole<'_>, context: &mut Context) {
                 "name it in [credential], {kind} = [\"{shown}\"], and take `{}` out of the rules: scope \"private\" has the credential in the key",
                 name.value
             );
-            context.report.push(Draft::warning(text.span.clone(), message).hint(hint));
+            context.report.push(DiagnosticBuilder::warning(text.span.clone(), message).hint(hint));
         }
     }
 }

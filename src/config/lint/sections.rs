@@ -2,21 +2,21 @@
 
 use std::time::Duration;
 
-use super::super::context::Context;
-use super::super::diagnostics::diagnostic::Draft;
+use super::super::context::CompileContext;
+use super::super::diagnostics::diagnostic::DiagnosticBuilder;
 use super::super::file;
-use super::{Parts, Whole, texts};
-use crate::redis::{OnLoss, Settings};
+use super::{CompiledParts, LintFile, texts};
+use crate::redis::{OnLoss, RedisSettings};
 use crate::units::show_duration;
 
 /// How long a sidecar that has lost Redis may take to try again: less of a grace, and its purges may come too late.
-const SLOWEST_TRY: Duration = Duration::from_millis(250);
+const MAX_RETRY_DELAY: Duration = Duration::from_millis(250);
 
 /// For longer than this nobody expects to be shown what another sidecar has purged.
 const LONG_WITHOUT_REDIS: Duration = Duration::from_mins(1);
 
 /// Looks at the sections.
-pub fn look(whole: &Whole<'_>, parts: &Parts<'_>, context: &mut Context) {
+pub fn check(whole: &LintFile<'_>, parts: &CompiledParts<'_>, context: &mut CompileContext) {
     trust(whole, context);
     debug(whole, context);
     if let Some(limits) = parts.limits {
@@ -28,29 +28,31 @@ pub fn look(whole: &Whole<'_>, parts: &Parts<'_>, context: &mut Context) {
 }
 
 /// `trusted_proxies` that is everybody.
-fn trust(whole: &Whole<'_>, context: &mut Context) {
+fn trust(whole: &LintFile<'_>, context: &mut CompileContext) {
     let Some(listen) = whole.file.listen.given() else { return };
     for text in texts(&listen.value.trusted_proxies).iter().filter(|text| text.value.as_str().ends_with("/0")) {
         let message =
             "this is every address: any client can say by X-Forwarded-Host which site it asks for, and by X-Forwarded-For who it is";
         let hint = "name the proxy in front alone, as in trusted_proxies = [\"127.0.0.1\"]";
-        context.report.push(Draft::warning(text.span.clone(), message).hint(hint));
+        context.report.push(DiagnosticBuilder::warning(text.span.clone(), message).hint(hint));
     }
 }
 
 /// Debug headers for strangers.
-fn debug(whole: &Whole<'_>, context: &mut Context) {
+fn debug(whole: &LintFile<'_>, context: &mut CompileContext) {
     let address = whole.file.listen.get().and_then(|listen| listen.address.get());
     let local = address.is_none_or(|text| text.as_str().parse().is_ok_and(|address: std::net::SocketAddr| address.ip().is_loopback()));
     let headers = whole.file.debug.get().and_then(|debug| debug.headers.given());
     if let (Some(given), false) = (headers.filter(|given| given.value), local) {
         let message = "responses tell keys, tags and routes, and [listen] is open beyond this machine";
-        context.report.push(Draft::warning(given.span.clone(), message).hint("write headers = false; `sidecache explain` tells the same"));
+        context.report.push(
+            DiagnosticBuilder::warning(given.span.clone(), message).hint("write headers = false; `sidecache explain` tells the same"),
+        );
     }
 }
 
 /// Routes that use up the room for tags.
-fn tags(whole: &Whole<'_>, most: usize, context: &mut Context) {
+fn tags(whole: &LintFile<'_>, most: usize, context: &mut CompileContext) {
     for route in whole.cached() {
         // The one of the url is there besides.
         let own = route.spec.tags.len() + 1;
@@ -59,16 +61,17 @@ fn tags(whole: &Whole<'_>, most: usize, context: &mut Context) {
                 "with that of the url these are {own} tags, and [limits] tags is {most}: a response that names one more is not stored"
             );
             context.report.push(
-                Draft::warning(given.span.clone(), message).hint(format!("write tags = {} in [limits]", own.saturating_mul(2).max(64))),
+                DiagnosticBuilder::warning(given.span.clone(), message)
+                    .hint(format!("write tags = {} in [limits]", own.saturating_mul(2).max(64))),
             );
         }
     }
 }
 
 /// The times of `[redis]`.
-fn redis(settings: &Settings, file: &file::Redis, context: &mut Context) {
-    let mut push = |at: &super::super::diagnostics::diagnostic::Span, message: String, hint: String| {
-        context.report.push(Draft::warning(at.clone(), message).hint(hint));
+fn redis(settings: &RedisSettings, file: &file::RedisSection, context: &mut CompileContext) {
+    let mut push = |at: &super::super::diagnostics::diagnostic::SourceSpan, message: String, hint: String| {
+        context.report.push(DiagnosticBuilder::warning(at.clone(), message).hint(hint));
     };
     if let Some(given) = file.degraded_ttl.given() {
         if settings.on_redis_loss == OnLoss::Bypass {
@@ -92,7 +95,7 @@ fn redis(settings: &Settings, file: &file::Redis, context: &mut Context) {
             push(at, message, hint);
         }
     }
-    if let Some(given) = file.rejoin_grace.given().filter(|_| settings.rejoin_grace < SLOWEST_TRY) {
+    if let Some(given) = file.rejoin_grace.given().filter(|_| settings.rejoin_grace < MAX_RETRY_DELAY) {
         let message = "the other sidecars may take longer than this to find Redis again, and to tell it what they purged meanwhile";
         push(&given.span, message.into(), "write rejoin_grace = \"1s\"".into());
     }

@@ -1,12 +1,12 @@
 //! Can two tag templates ever render the same tag? Takes templates apart by what fields can hold; knows no rules.
 
-use crate::policy::field::Source;
+use crate::policy::field::FieldSource;
 use crate::policy::route::Pattern;
 use crate::policy::tag::Template;
 
 /// One step through the tags that a template can render.
 #[derive(Clone, Copy)]
-enum Step {
+enum TemplateStep {
     /// This character.
     Char(char),
     /// One character of a value.
@@ -17,7 +17,7 @@ enum Step {
 
 /// Whether some tag can come from both. A value counts as one without `:`, which separates the parts of a tag, unless it is a host or the
 /// rest of a path.
-pub fn meet(one: (&Template, &Pattern), other: (&Template, &Pattern)) -> bool {
+pub fn overlap(one: (&Template, &Pattern), other: (&Template, &Pattern)) -> bool {
     let (one, other) = (steps(one.0, one.1), steps(other.0, other.1));
     // From the end: whether what is left of both can be the same.
     let mut left = vec![vec![false; other.len() + 1]; one.len() + 1];
@@ -25,13 +25,13 @@ pub fn meet(one: (&Template, &Pattern), other: (&Template, &Pattern)) -> bool {
         for j in (0..=other.len()).rev() {
             left[i][j] = match (one.get(i), other.get(j)) {
                 (None, None) => true,
-                (Some(Step::More { .. }), None) => left[i + 1][j],
-                (None, Some(Step::More { .. })) => left[i][j + 1],
-                (Some(Step::More { .. }), Some(Step::More { .. })) => left[i + 1][j] || left[i][j + 1],
-                (Some(Step::More { colon }), Some(step)) => left[i + 1][j] || (fits(*colon, *step) && left[i][j + 1]),
-                (Some(step), Some(Step::More { colon })) => left[i][j + 1] || (fits(*colon, *step) && left[i + 1][j]),
-                (Some(Step::Char(a)), Some(Step::Char(b))) => a == b && left[i + 1][j + 1],
-                (Some(Step::One { colon }), Some(step)) | (Some(step), Some(Step::One { colon })) => {
+                (Some(TemplateStep::More { .. }), None) => left[i + 1][j],
+                (None, Some(TemplateStep::More { .. })) => left[i][j + 1],
+                (Some(TemplateStep::More { .. }), Some(TemplateStep::More { .. })) => left[i + 1][j] || left[i][j + 1],
+                (Some(TemplateStep::More { colon }), Some(step)) => left[i + 1][j] || (fits(*colon, *step) && left[i][j + 1]),
+                (Some(step), Some(TemplateStep::More { colon })) => left[i][j + 1] || (fits(*colon, *step) && left[i + 1][j]),
+                (Some(TemplateStep::Char(a)), Some(TemplateStep::Char(b))) => a == b && left[i + 1][j + 1],
+                (Some(TemplateStep::One { colon }), Some(step)) | (Some(step), Some(TemplateStep::One { colon })) => {
                     fits(*colon, *step) && left[i + 1][j + 1]
                 }
                 _ => false,
@@ -41,11 +41,11 @@ pub fn meet(one: (&Template, &Pattern), other: (&Template, &Pattern)) -> bool {
     left[0][0]
 }
 
-const fn fits(colon: bool, step: Step) -> bool {
-    colon || !matches!(step, Step::Char(':'))
+const fn fits(colon: bool, step: TemplateStep) -> bool {
+    colon || !matches!(step, TemplateStep::Char(':'))
 }
 
-fn steps(template: &Template, pattern: &Pattern) -> Vec<Step> {
+fn steps(template: &Template, pattern: &Pattern) -> Vec<TemplateStep> {
     let rest = pattern.as_str().rsplit_once("/{*").map(|(_, name)| name.trim_end_matches('}'));
     let mut sources = template.fields().map(|field| &field.source);
     let mut steps = Vec::new();
@@ -55,15 +55,15 @@ fn steps(template: &Template, pattern: &Pattern) -> Vec<Step> {
             '{' => {
                 inside = true;
                 let colon = match sources.next() {
-                    Some(Source::Host) => true,
-                    Some(Source::Path(name)) => rest == Some(&**name),
+                    Some(FieldSource::Host) => true,
+                    Some(FieldSource::Path(name)) => rest == Some(&**name),
                     _ => false,
                 };
-                steps.extend([Step::One { colon }, Step::More { colon }]);
+                steps.extend([TemplateStep::One { colon }, TemplateStep::More { colon }]);
             }
             '}' => inside = false,
             _ if inside => {}
-            c => steps.push(Step::Char(c)),
+            c => steps.push(TemplateStep::Char(c)),
         }
     }
     steps
@@ -78,17 +78,17 @@ mod tests {
     fn can(one: &str, other: &str) -> bool {
         let resolve = |name: &str| {
             let source = match name {
-                "host" => Source::Host,
-                "rest" | "id" => Source::Path(name.into()),
-                name => Source::Query(name.into()),
+                "host" => FieldSource::Host,
+                "rest" | "id" => FieldSource::Path(name.into()),
+                name => FieldSource::Query(name.into()),
             };
             Some(Arc::new(Field { name: name.into(), source }))
         };
         let pattern = Pattern::parse("/a/{id}/{*rest}").expect("a pattern");
         let read = |text| Template::parse(text, &resolve).expect("a template");
         let (one, other) = (read(one), read(other));
-        let answer = meet((&one, &pattern), (&other, &pattern));
-        assert_eq!(answer, meet((&other, &pattern), (&one, &pattern)), "it is the same the other way round");
+        let answer = overlap((&one, &pattern), (&other, &pattern));
+        assert_eq!(answer, overlap((&other, &pattern), (&one, &pattern)), "it is the same the other way round");
         answer
     }
 

@@ -1,11 +1,11 @@
 //! Each finding in a file that has it, and the same file mended, which has none.
 
-use crate::config::{Config, Problem, Severity};
+use crate::config::{Config, Diagnostic, Severity};
 
 /// A file that nothing is said of. What is in angle brackets differs from case to case.
 const HEAD: &str = "[upstream]\nurl = \"http://127.0.0.1:8000\"\n";
 
-fn warnings(text: &str) -> Vec<Problem> {
+fn warnings(text: &str) -> Vec<Diagnostic> {
     let text = format!("{HEAD}{text}");
     let env = |name: &str| (name == "SECRET").then(|| "hunter2".to_owned());
     Config::parse(&text, "proxy.toml", &env).unwrap_or_else(|problems| panic!("{problems}")).warnings

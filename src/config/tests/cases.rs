@@ -240,15 +240,19 @@ fn the_new_limits_and_headers_arrive() {
     let limits = &silent.limits;
     assert_eq!((limits.variants, limits.stale, limits.ranges), (64, Duration::from_mins(10), 16));
     assert_eq!((limits.range_fill, limits.refreshes), (8 << 20, 64));
-    assert_eq!(*silent.answers.targeted, [HeaderName::from_static("cdn-cache-control")]);
+    assert_eq!(*silent.response_rules.targeted, [HeaderName::from_static("cdn-cache-control")]);
     let lines = "[limits]\nvariants = 1\nstale = \"0s\"\nranges = 256\nrange_fill = \"0\"\nrefreshes = 1\n[freshness]\ntargeted = [\"X-Cache-Control\", \"cdn-cache-control\"]";
     let told = parse(&with(lines)).unwrap_or_else(|problems| panic!("{problems}"));
     let limits = &told.limits;
     assert_eq!((limits.variants, limits.stale, limits.ranges), (1, Duration::ZERO, 256));
     assert_eq!((limits.range_fill, limits.refreshes), (0, 1));
-    assert_eq!(*told.answers.targeted, ["x-cache-control", "cdn-cache-control"].map(HeaderName::from_static), "in the order of the file");
+    assert_eq!(
+        *told.response_rules.targeted,
+        ["x-cache-control", "cdn-cache-control"].map(HeaderName::from_static),
+        "in the order of the file"
+    );
     let off = parse(&with("[freshness]\ntargeted = []")).unwrap_or_else(|problems| panic!("{problems}"));
-    assert!(off.answers.targeted.is_empty());
+    assert!(off.response_rules.targeted.is_empty());
 }
 
 #[test]

@@ -7,8 +7,8 @@ use http::Method;
 use http::header::{CONTENT_TYPE, COOKIE, HeaderName, HeaderValue};
 
 use crate::policy::field::BodyFields;
-use crate::policy::plan::{Asked, Rules, authority, doubted_header, rule_view};
-use crate::policy::purge_rule::{Guard, PurgeRule};
+use crate::policy::plan::{PolicyRules, RequestView, ambiguous_header, authority, rule_view};
+use crate::policy::purge_rule::{MutationGuard, PurgeRule};
 use crate::policy::request_target;
 use crate::policy::route::Captures;
 use crate::policy::tag::Tag;
@@ -25,7 +25,7 @@ pub struct Mutation {
     /// Whether it goes to a path below which a route caches, although no rule speaks of it.
     pub uncovered_cached_path: bool,
     /// What hits on the tags do while it is under way.
-    pub guard: Guard,
+    pub guard: MutationGuard,
     /// When to purge again.
     pub repurge_after: Vec<Duration>,
 }
@@ -36,9 +36,9 @@ type Matched<'a> = Vec<(&'a PurgeRule, Captures)>;
 /// The media type of forms.
 const FORM: &[u8] = b"application/x-www-form-urlencoded";
 
-impl Rules {
+impl PolicyRules {
     /// The methods under which a mutation is known: its own, and those that headers, the query or a form ask for instead.
-    fn mutation_methods(asked: &Asked<'_>, effective: &Method, body: Option<&BodyFields>) -> Vec<Method> {
+    fn mutation_methods(asked: &RequestView<'_>, effective: &Method, body: Option<&BodyFields>) -> Vec<Method> {
         let mut methods = vec![asked.method.clone(), effective.clone()];
         methods.extend(super::overridden_methods(asked));
         let in_form = body.map(|body| body.every("/_method")).unwrap_or_default();
@@ -47,7 +47,7 @@ impl Rules {
     }
 
     /// The rules that speak of a mutation. Matched against every reading of its path: a mutation in disguise is a mutation.
-    fn matching<'a>(&'a self, asked: &Asked<'_>, methods: &[Method]) -> Matched<'a> {
+    fn matching<'a>(&'a self, asked: &RequestView<'_>, methods: &[Method]) -> Matched<'a> {
         let readings = request_target::readings(asked.uri.path());
         let each = |rule: &'a PurgeRule| {
             let mut captures: Vec<Captures> = readings.iter().filter_map(|path| rule.matches(methods, path)).collect();
@@ -59,7 +59,7 @@ impl Rules {
 
     /// Whether the body has to be read before it can be told what the mutation purges: a rule reads it, or its method may stand in it.
     #[must_use]
-    pub fn mutation_reads_body(&self, asked: &Asked<'_>, effective: &Method) -> bool {
+    pub fn mutation_reads_body(&self, asked: &RequestView<'_>, effective: &Method) -> bool {
         let methods = Self::mutation_methods(asked, effective, None);
         if self.purges.iter().any(PurgeRule::reads_body) && self.matching(asked, &methods).iter().any(|(rule, _)| rule.reads_body()) {
             return true;
@@ -71,28 +71,28 @@ impl Rules {
     }
 
     /// What a mutation purges; or the header that makes it impossible to tell.
-    pub fn mutation(&self, asked: &Asked<'_>, effective: &Method, body: Option<&BodyFields>) -> Result<Mutation, HeaderName> {
+    pub fn mutation(&self, asked: &RequestView<'_>, effective: &Method, body: Option<&BodyFields>) -> Result<Mutation, HeaderName> {
         let host = authority(asked.uri, asked.headers);
         let readings = request_target::readings(asked.uri.path());
         let mut mutation = Mutation {
-            tags: readings.iter().map(|path| Tag::of_uri(&host, path)).collect(),
+            tags: readings.iter().map(|path| Tag::for_uri(&host, path)).collect(),
             missing: Vec::new(),
             covered: false,
             uncovered_cached_path: false,
-            guard: Guard::Mark,
+            guard: MutationGuard::Mark,
             repurge_after: Vec::new(),
         };
         for (rule, captures) in self.matching(asked, &Self::mutation_methods(asked, effective, body)) {
             let read: Vec<HeaderName> = rule.fields().filter_map(|field| field.header().cloned()).filter(|name| *name != COOKIE).collect();
-            if let Some(header) = doubted_header(&read, asked.headers) {
+            if let Some(header) = ambiguous_header(&read, asked.headers) {
                 return Err(header);
             }
             let (tags, missing) = rule.render(&rule_view(asked, &host, &captures, body, &self.hasher));
             mutation.tags.extend(tags);
             mutation.missing.extend(missing);
             mutation.covered = true;
-            if rule.guard == Guard::Bypass {
-                mutation.guard = Guard::Bypass;
+            if rule.guard == MutationGuard::Bypass {
+                mutation.guard = MutationGuard::Bypass;
             }
             mutation.repurge_after.extend(&rule.repurge_after);
         }

@@ -7,16 +7,16 @@ mod mutations;
 mod properties;
 
 /// The rules of a proxy.toml with these tables besides `[upstream]`.
-fn rules(toml: &str) -> Rules {
+fn rules(toml: &str) -> PolicyRules {
     let text = format!("[upstream]\nurl = \"http://127.0.0.1:1\"\n{toml}");
     let config = Config::parse(&text, "proxy.toml", &|_| None).unwrap_or_else(|problems| panic!("{problems}"));
     let max_key = usize::try_from(config.limits.key).expect("a small number");
-    Rules { routes: config.routes, purges: config.purges, credential: config.credential, hasher: Hasher::default(), max_key }
+    PolicyRules { routes: config.routes, purges: config.purges, credential: config.credential, hasher: Hasher::default(), max_key }
 }
 
 /// A request, owned.
 #[derive(Clone, Debug)]
-struct Sent {
+struct SentRequest {
     method: Method,
     uri: Uri,
     headers: HeaderMap,
@@ -24,7 +24,7 @@ struct Sent {
     trusted: bool,
 }
 
-impl Sent {
+impl SentRequest {
     fn new(method: &str, target: &str) -> Self {
         let headers = HeaderMap::from_iter([(http::header::HOST, HeaderValue::from_static("app.test"))]);
         let method = Method::from_bytes(method.as_bytes()).unwrap();
@@ -44,8 +44,8 @@ impl Sent {
         Self { trusted: true, ..self }
     }
 
-    fn asked(&self) -> Asked<'_> {
-        Asked {
+    fn asked(&self) -> RequestView<'_> {
+        RequestView {
             method: &self.method,
             uri: &self.uri,
             version: Version::HTTP_11,
@@ -57,7 +57,7 @@ impl Sent {
 }
 
 /// What becomes of a request, in a few words.
-fn verdict(rules: &Rules, sent: &Sent) -> String {
+fn verdict(rules: &PolicyRules, sent: &SentRequest) -> String {
     match rules.plan(&sent.asked()) {
         Plan::Lookup(lookup) if lookup.unknown.is_empty() => "lookup".to_owned(),
         Plan::Lookup(lookup) => format!("unkeyed header {}", lookup.unknown[0]),
@@ -67,59 +67,59 @@ fn verdict(rules: &Rules, sent: &Sent) -> String {
     }
 }
 
-fn lookup<'a>(rules: &'a Rules, sent: &'a Sent) -> Box<Lookup<'a>> {
+fn lookup<'a>(rules: &'a PolicyRules, sent: &'a SentRequest) -> Box<Lookup<'a>> {
     match rules.plan(&sent.asked()) {
         Plan::Lookup(lookup) => lookup,
         other => panic!("{sent:?} is not looked up: {other:?}"),
     }
 }
 
-fn key(rules: &Rules, sent: &Sent) -> Vec<u8> {
+fn key(rules: &PolicyRules, sent: &SentRequest) -> Vec<u8> {
     lookup(rules, sent).key.canonical().to_vec()
 }
 
 /// The value of a header in the request of a fill.
-fn filled(rules: &Rules, sent: &Sent, name: &str) -> Option<String> {
+fn filled(rules: &PolicyRules, sent: &SentRequest, name: &str) -> Option<String> {
     let (_, headers) = lookup(rules, sent).fill_request();
     headers.get(name).map(|value| value.to_str().unwrap().to_owned())
 }
 
-fn target(rules: &Rules, sent: &Sent) -> String {
+fn target(rules: &PolicyRules, sent: &SentRequest) -> String {
     lookup(rules, sent).fill_request().0.to_string()
 }
 
 const TENANT: &str = "[fields]\ntenant = { header = \"x-tenant-id\" }\nlang = { cookie = \"lang\" }\nplace = { query = \"place\" }\n";
 
-fn with_route(keys: &str) -> Rules {
+fn with_route(keys: &str) -> PolicyRules {
     rules(&format!("{TENANT}[[routes]]\npath = \"/a/{{id}}\"\nttl = \"5m\"\n{keys}\n"))
 }
 
 #[test]
 fn a_missing_field_bypasses_and_is_named() {
     let rules = with_route("key = [\"tenant\", \"lang\", \"place\"]");
-    let whole = || Sent::get("/a/1?place=x").with("x-tenant-id", "acme").with("cookie", "lang=de");
+    let whole = || SentRequest::get("/a/1?place=x").with("x-tenant-id", "acme").with("cookie", "lang=de");
     assert_eq!(verdict(&rules, &whole()), "lookup");
     let cases = [
-        (Sent::get("/a/1?place=x").with("cookie", "lang=de"), "missing field tenant"),
-        (Sent::get("/a/1?place=x").with("x-tenant-id", "").with("cookie", "lang=de"), "missing field tenant"),
-        (Sent::get("/a/1?place=x").with("x-tenant-id", " ").with("cookie", "lang=de"), "missing field tenant"),
-        (Sent::get("/a/1?place=x").with("x-tenant-id", "acme"), "missing field lang"),
-        (Sent::get("/a/1?place=x").with("x-tenant-id", "acme").with("cookie", "lang="), "missing field lang"),
-        (Sent::get("/a/1").with("x-tenant-id", "acme").with("cookie", "lang=de"), "missing field place"),
-        (Sent::get("/a/1?place=").with("x-tenant-id", "acme").with("cookie", "lang=de"), "missing field place"),
+        (SentRequest::get("/a/1?place=x").with("cookie", "lang=de"), "missing field tenant"),
+        (SentRequest::get("/a/1?place=x").with("x-tenant-id", "").with("cookie", "lang=de"), "missing field tenant"),
+        (SentRequest::get("/a/1?place=x").with("x-tenant-id", " ").with("cookie", "lang=de"), "missing field tenant"),
+        (SentRequest::get("/a/1?place=x").with("x-tenant-id", "acme"), "missing field lang"),
+        (SentRequest::get("/a/1?place=x").with("x-tenant-id", "acme").with("cookie", "lang="), "missing field lang"),
+        (SentRequest::get("/a/1").with("x-tenant-id", "acme").with("cookie", "lang=de"), "missing field place"),
+        (SentRequest::get("/a/1?place=").with("x-tenant-id", "acme").with("cookie", "lang=de"), "missing field place"),
     ];
     for (sent, expected) in cases {
         assert_eq!(verdict(&rules, &sent), expected, "{sent:?}");
     }
     // A field of the tags alone is needed as well: without it a purge could miss the entry.
     let rules = with_route("tags = [\"a:{tenant}\"]");
-    assert_eq!(verdict(&rules, &Sent::get("/a/1")), "missing field tenant");
+    assert_eq!(verdict(&rules, &SentRequest::get("/a/1")), "missing field tenant");
 }
 
 #[test]
 fn a_header_of_the_key_that_comes_twice_or_not_at_all_beyond_us_is_refused() {
     let rules = with_route("key = [\"tenant\"]");
-    let acme = || Sent::get("/a/1").with("x-tenant-id", "acme");
+    let acme = || SentRequest::get("/a/1").with("x-tenant-id", "acme");
     assert_eq!(verdict(&rules, &acme().with("x-tenant-id", "acme")), "refuse x-tenant-id", "twice the same is twice");
     assert_eq!(verdict(&rules, &acme().with("authorization", "a").with("authorization", "b")), "refuse authorization");
     for (line, expected) in [
@@ -136,52 +136,52 @@ fn a_header_of_the_key_that_comes_twice_or_not_at_all_beyond_us_is_refused() {
     let hidden = acme().with("connection", "keep-alive").with("connection", "x-tenant-id");
     assert_eq!(verdict(&rules, &hidden), "refuse x-tenant-id", "on a line of its own");
     // Of a request that no route takes nothing is read, so nothing is refused.
-    assert_eq!(verdict(&rules, &Sent::get("/b").with("x-tenant-id", "a").with("x-tenant-id", "b")), "no route");
+    assert_eq!(verdict(&rules, &SentRequest::get("/b").with("x-tenant-id", "a").with("x-tenant-id", "b")), "no route");
 }
 
 #[test]
 fn doubled_fields_of_cookies_and_queries_bypass() {
     let rules = with_route("key = [\"lang\"]");
-    assert_eq!(verdict(&rules, &Sent::get("/a/1").with("cookie", "lang=de; lang=en")), "ambiguous query");
-    assert_eq!(verdict(&rules, &Sent::get("/a/1").with("cookie", "lang=de").with("cookie", "lang=de")), "ambiguous query");
+    assert_eq!(verdict(&rules, &SentRequest::get("/a/1").with("cookie", "lang=de; lang=en")), "ambiguous query");
+    assert_eq!(verdict(&rules, &SentRequest::get("/a/1").with("cookie", "lang=de").with("cookie", "lang=de")), "ambiguous query");
     let rules = with_route("key = [\"place\"]");
     for query in ["place=a&place=b", "place=a&pl%61ce=b", "place[]=a", "place=a;x=1", "x=1;place=b&place=a", "place=%zz"] {
-        assert_eq!(verdict(&rules, &Sent::get(&format!("/a/1?{query}"))), "ambiguous query", "{query}");
+        assert_eq!(verdict(&rules, &SentRequest::get(&format!("/a/1?{query}"))), "ambiguous query", "{query}");
     }
 }
 
 #[test]
 fn an_unknown_header_bypasses_or_is_dropped_or_passes() {
-    let account = || Sent::get("/a/1").with("x-account-id", "7");
+    let account = || SentRequest::get("/a/1").with("x-account-id", "7");
     let rules = with_route("");
     assert_eq!(verdict(&rules, &account()), "unkeyed header x-account-id");
     for rule in ["unknown_headers = \"drop\"", "drop_headers = [\"x-account-id\"]"] {
         let rules = with_route(rule);
         assert_eq!(verdict(&rules, &account()), "lookup", "{rule}");
         assert_eq!(filled(&rules, &account(), "x-account-id"), None, "{rule}");
-        assert_eq!(key(&rules, &account()), key(&rules, &Sent::get("/a/1")), "{rule}");
+        assert_eq!(key(&rules, &account()), key(&rules, &SentRequest::get("/a/1")), "{rule}");
     }
     for rule in ["unknown_headers = \"pass\"", "pass_headers = [\"x-account-id\"]"] {
         let rules = with_route(rule);
         assert_eq!(verdict(&rules, &account()), "lookup", "{rule}");
         assert_eq!(filled(&rules, &account(), "x-account-id").as_deref(), Some("7"), "{rule}");
-        assert_eq!(key(&rules, &account()), key(&rules, &Sent::get("/a/1")), "{rule}");
+        assert_eq!(key(&rules, &account()), key(&rules, &SentRequest::get("/a/1")), "{rule}");
     }
     // The lists speak of names, not of all unknown headers.
     let rules = with_route("drop_headers = [\"x-a\"]\npass_headers = [\"x-b\"]");
-    let sent = Sent::get("/a/1").with("x-a", "1").with("x-b", "2").with("x-c", "3");
+    let sent = SentRequest::get("/a/1").with("x-a", "1").with("x-b", "2").with("x-c", "3");
     assert_eq!(verdict(&rules, &sent), "unkeyed header x-c");
     // `drop_headers` also takes away what would be let through, or be in the key by itself.
     let rules = with_route("drop_headers = [\"user-agent\", \"accept\"]");
-    let sent = Sent::get("/a/1").with("user-agent", "x").with("accept", "text/html");
+    let sent = SentRequest::get("/a/1").with("user-agent", "x").with("accept", "text/html");
     assert_eq!((filled(&rules, &sent, "user-agent"), filled(&rules, &sent, "accept")), (None, None));
-    assert_eq!(key(&rules, &sent), key(&rules, &Sent::get("/a/1")));
+    assert_eq!(key(&rules, &sent), key(&rules, &SentRequest::get("/a/1")));
 }
 
 #[test]
 fn private_keys_differ_by_the_whole_credential() {
     let rules = rules("[credential]\nheaders = [\"x-api-key\"]\ncookies = [\"sid\"]\n[[routes]]\npath = \"/a\"\nttl = \"5m\"\n");
-    let get = || Sent::get("/a");
+    let get = || SentRequest::get("/a");
     let all = [
         get(),
         get().with("authorization", "Bearer a"),
@@ -210,7 +210,7 @@ fn private_keys_differ_by_the_whole_credential() {
 #[test]
 fn without_named_cookies_the_whole_cookie_is_the_credential() {
     let rules = with_route("");
-    let with = |cookie: &str| Sent::get("/a/1").with("cookie", cookie);
+    let with = |cookie: &str| SentRequest::get("/a/1").with("cookie", cookie);
     assert_ne!(key(&rules, &with("sid=a; theme=dark")), key(&rules, &with("sid=a; theme=light")));
     assert_eq!(filled(&rules, &with("sid=a; theme=dark"), "cookie").as_deref(), Some("sid=a; theme=dark"));
 }
@@ -218,16 +218,16 @@ fn without_named_cookies_the_whole_cookie_is_the_credential() {
 #[test]
 fn shared_keys_are_the_same_and_admissions_are_not() {
     let rules = with_route("scope = \"shared\"\nkey = [\"tenant\"]");
-    let alice = Sent::get("/a/1").with("x-tenant-id", "acme").with("authorization", "Bearer alice");
-    let bob = Sent::get("/a/1").with("x-tenant-id", "acme").with("authorization", "Bearer bob");
-    let nobody = Sent::get("/a/1").with("x-tenant-id", "acme");
-    let other = Sent::get("/a/1").with("x-tenant-id", "other").with("authorization", "Bearer alice");
-    let by_cookie = Sent::get("/a/1").with("x-tenant-id", "acme").with("cookie", "sid=alice");
+    let alice = SentRequest::get("/a/1").with("x-tenant-id", "acme").with("authorization", "Bearer alice");
+    let bob = SentRequest::get("/a/1").with("x-tenant-id", "acme").with("authorization", "Bearer bob");
+    let nobody = SentRequest::get("/a/1").with("x-tenant-id", "acme");
+    let other = SentRequest::get("/a/1").with("x-tenant-id", "other").with("authorization", "Bearer alice");
+    let by_cookie = SentRequest::get("/a/1").with("x-tenant-id", "acme").with("cookie", "sid=alice");
     assert_eq!(key(&rules, &alice), key(&rules, &bob));
     assert_eq!(key(&rules, &alice), key(&rules, &nobody));
     assert_eq!(key(&rules, &alice), key(&rules, &by_cookie));
     assert_ne!(key(&rules, &alice), key(&rules, &other));
-    let all = [&alice, &bob, &nobody, &other, &by_cookie].map(|sent| lookup(&rules, sent).admission.expect("shared routes admit"));
+    let all = [&alice, &bob, &nobody, &other, &by_cookie].map(|sent| lookup(&rules, sent).authorization.expect("shared routes admit"));
     for (at, one) in all.iter().enumerate() {
         assert!(!all[at + 1..].contains(one), "admission {at} is another's too");
     }
@@ -237,25 +237,25 @@ fn shared_keys_are_the_same_and_admissions_are_not() {
     // The answer for one page says nothing of another host; it does of another page of the same route.
     let mut elsewhere = alice.clone();
     elsewhere.headers.insert(http::header::HOST, HeaderValue::from_static("other.test"));
-    assert_ne!(lookup(&rules, &elsewhere).admission, lookup(&rules, &alice).admission);
+    assert_ne!(lookup(&rules, &elsewhere).authorization, lookup(&rules, &alice).authorization);
 }
 
 #[test]
 fn public_ignores_credentials_and_withholds_them() {
     let toml = "[credential]\nheaders = [\"x-api-key\"]\n[[routes]]\npath = \"/a\"\nttl = \"5m\"\nscope = \"public\"\n";
     let rules = rules(toml);
-    let known = Sent::get("/a").with("authorization", "Bearer a").with("cookie", "sid=a").with("x-api-key", "a");
-    assert_eq!(key(&rules, &known), key(&rules, &Sent::get("/a")));
+    let known = SentRequest::get("/a").with("authorization", "Bearer a").with("cookie", "sid=a").with("x-api-key", "a");
+    assert_eq!(key(&rules, &known), key(&rules, &SentRequest::get("/a")));
     let found = lookup(&rules, &known);
-    assert!(found.credential.is_none() && found.admission.is_none());
+    assert!(found.credential.is_none() && found.authorization.is_none());
     for name in ["authorization", "cookie", "x-api-key"] {
         assert_eq!(filled(&rules, &known, name), None, "{name} reaches the app");
     }
     let rules = with_route("scope = \"public\"\nkey = [\"lang\"]");
-    let sent = Sent::get("/a/1").with("cookie", "sid=a; lang=de");
+    let sent = SentRequest::get("/a/1").with("cookie", "sid=a; lang=de");
     assert_eq!(filled(&rules, &sent, "cookie").as_deref(), Some("lang=de"), "what is in the key, and nothing else");
-    assert_eq!(key(&rules, &sent), key(&rules, &Sent::get("/a/1").with("cookie", "lang=de; sid=b")));
-    assert_ne!(key(&rules, &sent), key(&rules, &Sent::get("/a/1").with("cookie", "lang=en; sid=a")));
+    assert_eq!(key(&rules, &sent), key(&rules, &SentRequest::get("/a/1").with("cookie", "lang=de; sid=b")));
+    assert_ne!(key(&rules, &sent), key(&rules, &SentRequest::get("/a/1").with("cookie", "lang=en; sid=a")));
 }
 
 #[test]
@@ -265,14 +265,14 @@ fn tokens_with_a_common_prefix_never_share_a_private_key() {
         for common in [20, 36, 100] {
             for start in ["", "eyJ"] {
                 let token = |end: &str| format!("Bearer {start}{}{end}", "x".repeat(common - start.len()));
-                let [one, two] = ["a", "b"].map(|end| Sent::get("/a").with("authorization", &token(end)));
+                let [one, two] = ["a", "b"].map(|end| SentRequest::get("/a").with("authorization", &token(end)));
                 assert_ne!(key(&rules, &one), key(&rules, &two), "{kind}, {common} characters alike");
                 assert_eq!(key(&rules, &one), key(&rules, &one.clone()));
             }
         }
-        assert_eq!(verdict(&rules, &Sent::get("/a")), "missing field token");
+        assert_eq!(verdict(&rules, &SentRequest::get("/a")), "missing field token");
         // The operator chose the identity: a cookie is a header like any other then.
-        let sent = Sent::get("/a").with("authorization", "Bearer a").with("cookie", "sid=a");
+        let sent = SentRequest::get("/a").with("authorization", "Bearer a").with("cookie", "sid=a");
         assert_eq!(verdict(&rules, &sent), "unkeyed header cookie");
     }
 }
@@ -280,22 +280,22 @@ fn tokens_with_a_common_prefix_never_share_a_private_key() {
 #[test]
 fn the_query_counts_as_the_route_says() {
     let all = with_route("");
-    let [one, two] = ["/a/1?x=1&y=2", "/a/1?y=2&x=1"].map(Sent::get);
+    let [one, two] = ["/a/1?x=1&y=2", "/a/1?y=2&x=1"].map(SentRequest::get);
     assert_ne!(key(&all, &one), key(&all, &two), "the app may mind the order");
-    assert_ne!(key(&all, &Sent::get("/a/1?")), key(&all, &Sent::get("/a/1?x")));
+    assert_ne!(key(&all, &SentRequest::get("/a/1?")), key(&all, &SentRequest::get("/a/1?x")));
     assert_eq!(target(&all, &one), "/a/1?x=1&y=2");
 
     let none = with_route("query = \"none\"");
-    assert_eq!(key(&none, &one), key(&none, &Sent::get("/a/1")));
+    assert_eq!(key(&none, &one), key(&none, &SentRequest::get("/a/1")));
     assert_eq!(target(&none, &one), "/a/1", "what the key has not seen the app does not see");
 
     let only = with_route("query = [\"page\", \"limit\"]");
-    let picked = |query: &str| Sent::get(&format!("/a/1?{query}"));
+    let picked = |query: &str| SentRequest::get(&format!("/a/1?{query}"));
     assert_eq!(key(&only, &picked("limit=2&utm=1&page=1")), key(&only, &picked("page=1&limit=2")));
     assert_eq!(target(&only, &picked("limit=2&utm=1&page=1")), "/a/1?page=1&limit=2");
     assert_ne!(key(&only, &picked("page=1")), key(&only, &picked("page=2")));
     assert_ne!(key(&only, &picked("page=1")), key(&only, &picked("limit=1")));
-    assert_eq!(key(&only, &picked("utm=1")), key(&only, &Sent::get("/a/1")));
+    assert_eq!(key(&only, &picked("utm=1")), key(&only, &SentRequest::get("/a/1")));
     assert_eq!(target(&only, &picked("utm=1")), "/a/1");
     for cloaked in
         ["page=1&page=2", "utm=1;page=2", "page=1&%70age=2", "page[]=1", "page[a]=1", "page=%zz", "page=%00", "utm=1;page=2&page=1"]
@@ -307,38 +307,38 @@ fn the_query_counts_as_the_route_says() {
 #[test]
 fn some_headers_are_in_the_key_by_themselves() {
     let rules = with_route("");
-    let plain = key(&rules, &Sent::get("/a/1"));
-    assert_eq!(key(&rules, &Sent::get("/a/1").with("accept", "*/*")), plain, "what no Accept means");
+    let plain = key(&rules, &SentRequest::get("/a/1"));
+    assert_eq!(key(&rules, &SentRequest::get("/a/1").with("accept", "*/*")), plain, "what no Accept means");
     for (name, one, two) in [
         ("accept", "text/html", "application/json"),
         ("origin", "https://a.test", "https://b.test"),
         ("x-requested-with", "XMLHttpRequest", "fetch"),
         ("content-type", "text/plain", "text/html"),
     ] {
-        let [one, two] = [one, two].map(|value| Sent::get("/a/1").with(name, value));
+        let [one, two] = [one, two].map(|value| SentRequest::get("/a/1").with(name, value));
         assert_ne!(key(&rules, &one), plain, "{name}");
         assert_ne!(key(&rules, &one), key(&rules, &two), "{name}");
         assert_eq!(filled(&rules, &one, name).as_deref(), one.headers.get(name).map(|value| value.to_str().unwrap()));
     }
     // The order of different headers says nothing.
-    let one = Sent::get("/a/1").with("accept", "text/html").with("origin", "https://a.test");
-    let two = Sent::get("/a/1").with("origin", "https://a.test").with("accept", "text/html");
+    let one = SentRequest::get("/a/1").with("accept", "text/html").with("origin", "https://a.test");
+    let two = SentRequest::get("/a/1").with("origin", "https://a.test").with("accept", "text/html");
     assert_eq!(key(&rules, &one), key(&rules, &two));
 }
 
 #[test]
 fn the_word_of_a_proxy_counts_when_it_is_trusted() {
     let rules = with_route("");
-    let forwarded = || Sent::get("/a/1").with("x-forwarded-host", "evil.test");
+    let forwarded = || SentRequest::get("/a/1").with("x-forwarded-host", "evil.test");
     assert_eq!(verdict(&rules, &forwarded()), "unkeyed header x-forwarded-host");
     assert_eq!(verdict(&rules, &forwarded().trusted()), "lookup");
-    assert_ne!(key(&rules, &forwarded().trusted()), key(&rules, &Sent::get("/a/1").trusted()));
-    let other = Sent::get("/a/1").with("x-forwarded-host", "good.test").trusted();
+    assert_ne!(key(&rules, &forwarded().trusted()), key(&rules, &SentRequest::get("/a/1").trusted()));
+    let other = SentRequest::get("/a/1").with("x-forwarded-host", "good.test").trusted();
     assert_ne!(key(&rules, &forwarded().trusted()), key(&rules, &other));
     assert_eq!(filled(&rules, &forwarded().trusted(), "x-forwarded-host").as_deref(), Some("evil.test"));
     for name in ["x-forwarded-proto", "x-forwarded-port", "x-forwarded-prefix", "x-forwarded-scheme"] {
-        assert_eq!(verdict(&rules, &Sent::get("/a/1").with(name, "1")), format!("unkeyed header {name}"));
-        assert_eq!(verdict(&rules, &Sent::get("/a/1").with(name, "1").trusted()), "lookup");
+        assert_eq!(verdict(&rules, &SentRequest::get("/a/1").with(name, "1")), format!("unkeyed header {name}"));
+        assert_eq!(verdict(&rules, &SentRequest::get("/a/1").with(name, "1").trusted()), "lookup");
     }
 }
 
@@ -346,25 +346,25 @@ fn the_word_of_a_proxy_counts_when_it_is_trusted() {
 fn ambiguous_paths_bypass_and_are_told_from_unknown_ones() {
     let rules = with_route("");
     for path in ["/a%2f1", "/a;v=1/1", "/a/1;x.css", "//a/1", "/a//1", "/a/./1", "/b/../a/1", "/a/%2e/1", "/a/1%00", "/a/1%5c"] {
-        assert_eq!(verdict(&rules, &Sent::get(path)), "ambiguous path", "{path}");
+        assert_eq!(verdict(&rules, &SentRequest::get(path)), "ambiguous path", "{path}");
     }
-    assert_eq!(verdict(&rules, &Sent::get("/b;x")), "no route");
-    assert_eq!(key(&rules, &Sent::get("/%61/1")), key(&rules, &Sent::get("/a/1")), "one normal form");
+    assert_eq!(verdict(&rules, &SentRequest::get("/b;x")), "no route");
+    assert_eq!(key(&rules, &SentRequest::get("/%61/1")), key(&rules, &SentRequest::get("/a/1")), "one normal form");
 }
 
 #[test]
 fn what_the_cache_has_no_part_in_bypasses() {
     let rules = with_route("key = [\"tenant\"]");
-    let get = || Sent::get("/a/1").with("x-tenant-id", "acme");
-    assert_eq!(verdict(&rules, &Sent { has_body: true, ..get() }), "request body");
+    let get = || SentRequest::get("/a/1").with("x-tenant-id", "acme");
+    assert_eq!(verdict(&rules, &SentRequest { has_body: true, ..get() }), "request body");
     assert_eq!(verdict(&rules, &get().with("if-match", "\"1\"")), "precondition");
     assert_eq!(verdict(&rules, &get().with("upgrade", "websocket").with("connection", "upgrade")), "upgrade");
-    assert_eq!(verdict(&rules, &Sent::new("OPTIONS", "/a/1")), "method");
-    assert_eq!(verdict(&rules, &Sent::new("POST", "/a/1")), "mutate POST");
+    assert_eq!(verdict(&rules, &SentRequest::new("OPTIONS", "/a/1")), "method");
+    assert_eq!(verdict(&rules, &SentRequest::new("POST", "/a/1")), "mutate POST");
     assert_eq!(verdict(&rules, &get().with("x-http-method-override", "delete")), "mutate DELETE");
     assert_eq!(verdict(&rules, &get().with("x-http-method-override", "get")), "unkeyed header x-http-method-override");
     assert_eq!(verdict(&rules, &get().with("x-method-override", "PUT")), "mutate PUT");
-    assert_eq!(verdict(&with_route("mode = \"off\""), &Sent::get("/a/1")), "mode off");
+    assert_eq!(verdict(&with_route("mode = \"off\""), &SentRequest::get("/a/1")), "mode off");
     let long = get().with("accept", &"a".repeat(rules.max_key));
     assert_eq!(verdict(&rules, &long), "key too long");
     // Conditions and ranges are for the cache: the fill fetches the whole.

@@ -10,7 +10,7 @@ use crate::policy::route::{RouteSpec, UnknownHeaders};
 
 /// A header's part in the cache.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Role {
+pub enum HeaderRole {
     /// The app gets it, and it changes nothing, or the app says so in `Vary`.
     Harmless,
     /// In the key by a field; the app gets it.
@@ -88,7 +88,7 @@ const WITHHELD: &[&str] =
 /// The roles of all headers on one route.
 #[derive(Debug)]
 pub struct HeaderRules {
-    roles: HeaderMap<Role>,
+    roles: HeaderMap<HeaderRole>,
     dropped: HeaderMap<()>,
     unknown: UnknownHeaders,
     /// Headers that fields of the route read: doubled, or named in `Connection`, they make the request a 400.
@@ -103,32 +103,32 @@ impl HeaderRules {
         chosen_identity: bool,
         keyed_cookies: bool,
     ) -> Self {
-        let mut roles = HeaderMap::<Role>::default();
-        let fixed = [(HARMLESS, Role::Harmless), (IMPLICIT, Role::Implicit), (WITHHELD, Role::Withheld)];
+        let mut roles = HeaderMap::<HeaderRole>::default();
+        let fixed = [(HARMLESS, HeaderRole::Harmless), (IMPLICIT, HeaderRole::Implicit), (WITHHELD, HeaderRole::Withheld)];
         for (names, role) in fixed {
             for name in names {
                 roles.insert(HeaderName::from_static(name), role);
             }
         }
         // With a chosen identity, what else identifies the caller is a header like any other: unkeyed unless the operator says otherwise.
-        let automatic = if chosen_identity && spec.scope != Scope::Public { Role::Unknown } else { Role::Credential };
+        let automatic = if chosen_identity && spec.scope != Scope::Public { HeaderRole::Unknown } else { HeaderRole::Credential };
         for name in [&header::AUTHORIZATION, &header::COOKIE].into_iter().chain(&credential.headers) {
             roles.insert(name, automatic);
         }
         // SECURITY: in scope `public` the app sees no credential, whatever reads it.
         let withheld = |name: &HeaderName| spec.scope == Scope::Public && *name == header::AUTHORIZATION;
         for name in fields.iter().filter_map(|field| field.header()).filter(|name| **name != header::COOKIE && !withheld(name)) {
-            roles.insert(name, Role::Keyed);
+            roles.insert(name, HeaderRole::Keyed);
         }
         if keyed_cookies && (chosen_identity || spec.scope == Scope::Public) {
-            roles.insert(header::COOKIE, Role::KeyedCookies);
+            roles.insert(header::COOKIE, HeaderRole::KeyedCookies);
         }
         let mut dropped = HeaderMap::<()>::default();
         for name in &spec.pass_headers {
-            roles.insert(name, Role::Passed);
+            roles.insert(name, HeaderRole::Passed);
         }
         for name in &spec.drop_headers {
-            roles.insert(name, Role::Withheld);
+            roles.insert(name, HeaderRole::Withheld);
             dropped.insert(name, ());
         }
         let mut read: Vec<HeaderName> =
@@ -142,21 +142,21 @@ impl HeaderRules {
 
     /// The part that a header plays. What a trusted proxy says is keyed; from anybody else it is unknown.
     #[must_use]
-    pub fn role(&self, name: &HeaderName, peer_is_trusted: bool) -> Role {
+    pub fn role(&self, name: &HeaderName, peer_is_trusted: bool) -> HeaderRole {
         if let Some(role) = self.roles.get(name) {
             return *role;
         }
         let text = name.as_str();
         if text.starts_with("sec-fetch-") || text.starts_with("sec-ch-") {
-            return Role::Harmless;
+            return HeaderRole::Harmless;
         }
         if peer_is_trusted && FROM_TRUSTED.contains(&text) {
-            return Role::Implicit;
+            return HeaderRole::Implicit;
         }
         match self.unknown {
-            UnknownHeaders::Bypass => Role::Unknown,
-            UnknownHeaders::Drop => Role::Withheld,
-            UnknownHeaders::Pass => Role::Passed,
+            UnknownHeaders::Bypass => HeaderRole::Unknown,
+            UnknownHeaders::Drop => HeaderRole::Withheld,
+            UnknownHeaders::Pass => HeaderRole::Passed,
         }
     }
 

@@ -20,8 +20,8 @@ fn check11(lines: &[(&str, &str)]) -> Result<(), BadRequest> {
     check("GET", "/", Version::HTTP_11, lines)
 }
 
-const STRANGER: Peer = Peer { addr: IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 7)), trusted: false };
-const PROXY: Peer = Peer { trusted: true, ..STRANGER };
+const STRANGER: ClientPeer = ClientPeer { addr: IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 7)), trusted: false };
+const PROXY: ClientPeer = ClientPeer { trusted: true, ..STRANGER };
 
 #[test]
 fn ordinary_requests_pass() {

@@ -10,17 +10,17 @@ const OLD: &str = "Sun, 06 Nov 1994 08:49:36 GMT";
 const MODIFIED: &str = "Sun, 06 Nov 1994 08:49:37 GMT";
 const MODIFIED_850: &str = "Sunday, 06-Nov-94 08:49:37 GMT";
 const LATER: &str = "Sun, 06 Nov 1994 08:49:38 GMT";
-/// The moment of [`LATER`] and half a second.
+/// The moment of [`PLANNED_KEYS`] and half a second.
 const NOW: Wall = Wall(784_111_778_500);
 
-type Fields<'a> = &'a [(HeaderName, &'a str)];
+type HeaderFields<'a> = &'a [(HeaderName, &'a str)];
 
-fn headers(fields: Fields<'_>) -> HeaderMap {
+fn headers(fields: HeaderFields<'_>) -> HeaderMap {
     fields.iter().map(|(name, value)| (name.clone(), HeaderValue::from_bytes(value.as_bytes()).unwrap())).collect()
 }
 
 /// The validators that a revalidation of this head sends: `If-None-Match`, `If-Modified-Since`.
-fn sent(stored: Fields<'_>) -> (Option<String>, Option<String>) {
+fn sent(stored: HeaderFields<'_>) -> (Option<String>, Option<String>) {
     let mut request = HeaderMap::new();
     let any = add_conditions(&headers(stored), &mut request);
     let field = |name| request.get(name).map(|value: &HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned());
@@ -83,18 +83,18 @@ fn rfc_9111_4_3_4_an_entity_tag_decides_where_both_have_one() {
     ];
     for (stored, update, expected) in cases {
         let bare = (headers(&[(ETAG, stored)]), headers(&[(ETAG, update)]));
-        assert_eq!(confirms(&bare.0, &bare.1), expected, "{stored} {update}");
+        assert_eq!(validates(&bare.0, &bare.1), expected, "{stored} {update}");
         let dated = (
             headers(&[(ETAG, stored), (LAST_MODIFIED, OLD), (DATE, LATER)]),
             headers(&[(ETAG, update), (LAST_MODIFIED, MODIFIED), (DATE, LATER)]),
         );
-        assert_eq!(confirms(&dated.0, &dated.1), expected, "whatever Last-Modified says: {stored} {update}");
+        assert_eq!(validates(&dated.0, &dated.1), expected, "whatever Last-Modified says: {stored} {update}");
     }
 }
 
 #[test]
 fn rfc_9111_4_3_4_an_entity_tag_that_is_new_needs_the_same_strong_last_modified() {
-    let cases: [(Fields<'_>, Fields<'_>, bool); 7] = [
+    let cases: [(HeaderFields<'_>, HeaderFields<'_>, bool); 7] = [
         (&[], &[(ETAG, "\"a\"")], false),
         (&[], &[(ETAG, "W/\"a\"")], false),
         (&[(LAST_MODIFIED, OLD), (DATE, LATER)], &[(ETAG, "\"a\"")], false),
@@ -104,15 +104,15 @@ fn rfc_9111_4_3_4_an_entity_tag_that_is_new_needs_the_same_strong_last_modified(
         (&[(ETAG, "a"), (LAST_MODIFIED, OLD), (DATE, LATER)], &[(ETAG, "\"a\""), (LAST_MODIFIED, OLD)], true),
     ];
     for (stored, update, expected) in cases {
-        assert_eq!(confirms(&headers(stored), &headers(update)), expected, "{stored:?} {update:?}");
+        assert_eq!(validates(&headers(stored), &headers(update)), expected, "{stored:?} {update:?}");
     }
 }
 
 #[test]
 fn rfc_9111_4_3_4_without_an_entity_tag_last_modified_must_be_the_stored_one() {
-    let stored: Fields<'_> = &[(LAST_MODIFIED, MODIFIED), (DATE, LATER)];
-    let tagged: Fields<'_> = &[(LAST_MODIFIED, MODIFIED), (DATE, LATER), (ETAG, "\"a\"")];
-    let cases: [(Fields<'_>, bool); 6] = [
+    let stored: HeaderFields<'_> = &[(LAST_MODIFIED, MODIFIED), (DATE, LATER)];
+    let tagged: HeaderFields<'_> = &[(LAST_MODIFIED, MODIFIED), (DATE, LATER), (ETAG, "\"a\"")];
+    let cases: [(HeaderFields<'_>, bool); 6] = [
         (&[(LAST_MODIFIED, MODIFIED)], true),
         (&[(LAST_MODIFIED, MODIFIED_850)], true),
         (&[(LAST_MODIFIED, OLD)], false),
@@ -121,27 +121,27 @@ fn rfc_9111_4_3_4_without_an_entity_tag_last_modified_must_be_the_stored_one() {
         (&[(LAST_MODIFIED, MODIFIED), (LAST_MODIFIED, MODIFIED)], false),
     ];
     for (update, expected) in cases {
-        assert_eq!(confirms(&headers(stored), &headers(update)), expected, "{update:?}");
-        assert_eq!(confirms(&headers(tagged), &headers(update)), expected, "{update:?}");
+        assert_eq!(validates(&headers(stored), &headers(update)), expected, "{update:?}");
+        assert_eq!(validates(&headers(tagged), &headers(update)), expected, "{update:?}");
     }
-    assert!(!confirms(&headers(&[(ETAG, "\"a\"")]), &headers(&[(LAST_MODIFIED, OLD)])), "one that was not there before");
+    assert!(!validates(&headers(&[(ETAG, "\"a\"")]), &headers(&[(LAST_MODIFIED, OLD)])), "one that was not there before");
 }
 
 #[test]
 fn rfc_9110_15_4_5_a_304_without_validators_confirms_what_was_asked_about() {
     let bare = headers(&[(DATE, LATER), (CACHE_CONTROL, "max-age=5")]);
     for stored in [&[(ETAG, "\"a\"")][..], &[(ETAG, "W/\"a\"")], &[(LAST_MODIFIED, OLD), (DATE, LATER)], &[]] {
-        assert!(confirms(&headers(stored), &bare), "{stored:?}");
+        assert!(validates(&headers(stored), &bare), "{stored:?}");
     }
 }
 
 #[test]
 fn a_malformed_entity_tag_confirms_only_itself() {
-    assert!(confirms(&headers(&[(ETAG, "abc"), (LAST_MODIFIED, OLD)]), &headers(&[(ETAG, "abc"), (LAST_MODIFIED, OLD)])));
-    assert!(!confirms(&headers(&[(ETAG, "abc"), (LAST_MODIFIED, OLD)]), &headers(&[(ETAG, "abd"), (LAST_MODIFIED, OLD)])));
-    assert!(!confirms(&headers(&[(ETAG, "\"abc\"")]), &headers(&[(ETAG, "abc")])));
-    assert!(!confirms(&headers(&[(ETAG, "\"a\"")]), &headers(&[(ETAG, "\"a\""), (ETAG, "\"a\"")])));
-    assert!(!confirms(&headers(&[]), &headers(&[(ETAG, "abc")])));
+    assert!(validates(&headers(&[(ETAG, "abc"), (LAST_MODIFIED, OLD)]), &headers(&[(ETAG, "abc"), (LAST_MODIFIED, OLD)])));
+    assert!(!validates(&headers(&[(ETAG, "abc"), (LAST_MODIFIED, OLD)]), &headers(&[(ETAG, "abd"), (LAST_MODIFIED, OLD)])));
+    assert!(!validates(&headers(&[(ETAG, "\"abc\"")]), &headers(&[(ETAG, "abc")])));
+    assert!(!validates(&headers(&[(ETAG, "\"a\"")]), &headers(&[(ETAG, "\"a\""), (ETAG, "\"a\"")])));
+    assert!(!validates(&headers(&[]), &headers(&[(ETAG, "abc")])));
 }
 
 #[test]
@@ -258,7 +258,7 @@ fn what_an_update_forbids_stands_in_the_result_for_admit_to_see() {
 #[test]
 fn rfc_9111_4_3_5_a_head_agrees_when_all_it_says_is_as_stored() {
     let stored = headers(&[(ETAG, "\"a\""), (LAST_MODIFIED, MODIFIED), (CONTENT_LENGTH, "4")]);
-    let cases: [(Fields<'_>, HeadVerdict); 14] = [
+    let cases: [(HeaderFields<'_>, HeadVerdict); 14] = [
         (&[(ETAG, "\"a\"")], HeadVerdict::Same),
         (&[(ETAG, "\"a\""), (LAST_MODIFIED, MODIFIED), (CONTENT_LENGTH, "4")], HeadVerdict::Same),
         (&[(LAST_MODIFIED, MODIFIED_850)], HeadVerdict::Same),
@@ -371,7 +371,7 @@ proptest! {
                 stored.insert(name, value);
             }
         }
-        prop_assert!(confirms(&stored, &stored));
+        prop_assert!(validates(&stored, &stored));
         if length(&stored).is_some() || !stored.contains_key(CONTENT_LENGTH) {
             prop_assert_ne!(head_agrees(&stored, &stored), HeadVerdict::Other);
         }
@@ -382,8 +382,8 @@ proptest! {
         let mut update = update;
         update.insert(ETAG, HeaderValue::from_str(&format!("\"{tag}\"")).unwrap());
         let named = add_conditions(&stored, &mut HeaderMap::new());
-        if !named || EntityTag::of(&stored).is_some() {
-            prop_assert!(!confirms(&stored, &update));
+        if !named || EntityTag::from_headers(&stored).is_some() {
+            prop_assert!(!validates(&stored, &update));
         }
     }
 

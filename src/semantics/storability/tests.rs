@@ -12,7 +12,7 @@ const NOW: Wall = Wall(784_111_777_000);
 const DATE_NOW: &str = "Sun, 06 Nov 1994 08:49:37 GMT";
 const DATE_LATER: &str = "Sun, 06 Nov 1994 08:50:37 GMT";
 const DATE_EARLIER: &str = "Sun, 06 Nov 1994 08:49:07 GMT";
-const RESPECT: Rules<'static> = Rules {
+const RESPECT: StoreRules<'static> = StoreRules {
     ttl: Some(Duration::from_mins(5)),
     origin: OriginRule::Respect,
     strip_set_cookie: false,
@@ -22,24 +22,24 @@ const RESPECT: Rules<'static> = Rules {
     keep_stale: Duration::ZERO,
     targeted: &[],
 };
-const IGNORE: Rules<'static> = Rules { origin: OriginRule::Ignore, ..RESPECT };
-const PLAIN: Rules<'static> = Rules { ttl: None, ..RESPECT };
-const KEEPING: Rules<'static> = Rules { keep_stale: Duration::from_mins(10), ..PLAIN };
+const IGNORE: StoreRules<'static> = StoreRules { origin: OriginRule::Ignore, ..RESPECT };
+const PLAIN: StoreRules<'static> = StoreRules { ttl: None, ..RESPECT };
+const KEEPING: StoreRules<'static> = StoreRules { keep_stale: Duration::from_mins(10), ..PLAIN };
 
-type Fields<'a> = &'a [(HeaderName, &'a str)];
+type HeaderPairs<'a> = &'a [(HeaderName, &'a str)];
 
-fn headers(fields: Fields<'_>) -> HeaderMap {
+fn headers(fields: HeaderPairs<'_>) -> HeaderMap {
     fields.iter().map(|(name, value)| (name.clone(), HeaderValue::from_str(value).unwrap())).collect()
 }
 
-fn ask(rules: &Rules<'_>, status: u16, request: Fields<'_>, response: Fields<'_>) -> Result<Admission, Reason> {
+fn ask(rules: &StoreRules<'_>, status: u16, request: HeaderPairs<'_>, response: HeaderPairs<'_>) -> Result<StorePolicy, Reason> {
     let (request, response) = (headers(request), headers(response));
     let status = StatusCode::from_u16(status).unwrap();
-    admit(rules, &Exchange { request: &request, status, response: &response, requested: NOW, received: NOW })
+    store_policy(rules, &Exchange { request: &request, status, response: &response, requested: NOW, received: NOW })
 }
 
 /// Seconds of freshness at arrival, or the refusal, for a 200 with this `Cache-Control`.
-fn ttl(rules: &Rules<'_>, cache_control: &str) -> Result<i64, Reason> {
+fn ttl(rules: &StoreRules<'_>, cache_control: &str) -> Result<i64, Reason> {
     ask(rules, 200, &[], &[(CACHE_CONTROL, cache_control)]).map(|admission| admission.times.ttl_ms(NOW) / 1000)
 }
 
@@ -70,7 +70,7 @@ fn the_apps_word_on_freshness_is_respected() {
 #[test]
 fn without_a_ttl_the_app_must_say_how_long() {
     for origin in [OriginRule::Respect, OriginRule::Ignore] {
-        let rules = Rules { origin, ..PLAIN };
+        let rules = StoreRules { origin, ..PLAIN };
         assert_eq!(ttl(&rules, "public"), Err(Reason::NoFreshness));
         assert_eq!(ttl(&rules, "max-age=60"), Ok(60));
         assert_eq!(ttl(&rules, "no-store"), Err(Reason::NoStore), "nothing to put in the place of the app's word");
@@ -87,8 +87,8 @@ fn a_route_that_ignores_the_origin_uses_its_own_ttl() {
     }
     let aged = ask(&IGNORE, 200, &[], &[(AGE, "9999"), (DATE, DATE_EARLIER), (EXPIRES, "0")]).unwrap();
     assert_eq!(aged.times, Times { received: NOW, initial_age: Duration::ZERO, lifetime: Duration::from_mins(5) });
-    assert_eq!(ttl(&Rules { ttl: Some(Duration::ZERO), ..IGNORE }, ""), Err(Reason::StaleOnArrival));
-    assert_eq!(ttl(&Rules { ttl: Some(Duration::MAX), ..IGNORE }, ""), Ok(365 * 24 * 60 * 60));
+    assert_eq!(ttl(&StoreRules { ttl: Some(Duration::ZERO), ..IGNORE }, ""), Err(Reason::StaleOnArrival));
+    assert_eq!(ttl(&StoreRules { ttl: Some(Duration::MAX), ..IGNORE }, ""), Ok(365 * 24 * 60 * 60));
 }
 
 #[test]
@@ -105,7 +105,7 @@ fn age_counts_against_the_apps_freshness_but_not_against_the_routes() {
 
 #[test]
 fn statuses_are_stored_as_their_freshness_allows() {
-    let max_age: Fields<'_> = &[(CACHE_CONTROL, "max-age=60")];
+    let max_age: HeaderPairs<'_> = &[(CACHE_CONTROL, "max-age=60")];
     for status in 100..=599 {
         // RFC 9111 3: every final status; parts and 304 are not responses of their own.
         let by_app = if status >= 200 && status != 206 && status != 304 { Ok(()) } else { Err(Reason::Status) };
@@ -130,7 +130,7 @@ const fn secs(seconds: u64) -> Duration {
 }
 
 /// The windows of a 200 with this `Cache-Control`: while revalidating, on errors, when unreachable.
-fn windows_of(rules: &Rules<'_>, cache_control: &str) -> (Duration, Duration, Duration) {
+fn windows_of(rules: &StoreRules<'_>, cache_control: &str) -> (Duration, Duration, Duration) {
     let Leeway { while_revalidate, if_error, unreachable, .. } = ask(rules, 200, &[], &[(CACHE_CONTROL, cache_control)]).unwrap().leeway;
     (while_revalidate, if_error, unreachable)
 }
@@ -138,18 +138,18 @@ fn windows_of(rules: &Rules<'_>, cache_control: &str) -> (Duration, Duration, Du
 #[test]
 fn rfc9111_4_2_4_and_rfc5861_windows_come_from_the_app_and_then_from_the_route() {
     let (none, ten) = (Duration::ZERO, Duration::from_mins(10));
-    let by_route = Rules { stale_while_revalidate: Some(secs(7)), stale_if_error: Some(secs(8)), ..KEEPING };
+    let by_route = StoreRules { stale_while_revalidate: Some(secs(7)), stale_if_error: Some(secs(8)), ..KEEPING };
     assert_eq!(windows_of(&KEEPING, "max-age=60"), (none, none, ten), "an app that is gone is stood in for");
     assert_eq!(windows_of(&by_route, "max-age=60"), (secs(7), secs(8), secs(8)));
     assert_eq!(windows_of(&by_route, "max-age=60, stale-while-revalidate=1, stale-if-error=2"), (secs(1), secs(2), secs(2)));
     assert_eq!(windows_of(&by_route, "max-age=60, stale-if-error=0"), (secs(7), none, none), "the app's word is the app's word");
-    let ignoring = Rules { origin: OriginRule::Ignore, ttl: Some(secs(60)), ..by_route };
+    let ignoring = StoreRules { origin: OriginRule::Ignore, ttl: Some(secs(60)), ..by_route };
     assert_eq!(windows_of(&ignoring, "must-revalidate, stale-if-error=99"), (secs(7), secs(8), secs(8)));
 }
 
 #[test]
 fn rfc9111_5_2_2_some_directives_forbid_what_is_stale() {
-    let by_route = Rules { stale_while_revalidate: Some(secs(7)), stale_if_error: Some(secs(8)), ..KEEPING };
+    let by_route = StoreRules { stale_while_revalidate: Some(secs(7)), stale_if_error: Some(secs(8)), ..KEEPING };
     for directive in ["must-revalidate", "proxy-revalidate", "s-maxage=60"] {
         let said = format!("max-age=60, stale-while-revalidate=5, stale-if-error=5, {directive}");
         assert_eq!(windows_of(&by_route, &said), (Duration::ZERO, Duration::ZERO, Duration::ZERO), "{directive}");
@@ -158,7 +158,7 @@ fn rfc9111_5_2_2_some_directives_forbid_what_is_stale() {
 
 #[test]
 fn what_has_a_validator_is_stored_to_be_confirmed() {
-    let tagged = |rules: &Rules<'_>, cache_control: &str| ask(rules, 200, &[], &[(CACHE_CONTROL, cache_control), (ETAG, "\"1\"")]);
+    let tagged = |rules: &StoreRules<'_>, cache_control: &str| ask(rules, 200, &[], &[(CACHE_CONTROL, cache_control), (ETAG, "\"1\"")]);
     for cache_control in ["no-cache", "no-cache, max-age=60", "max-age=0", "max-age=0, must-revalidate", "public"] {
         let admission = tagged(&KEEPING, cache_control).unwrap();
         assert!(!admission.times.is_fresh(NOW), "{cache_control}");
@@ -194,8 +194,8 @@ fn what_was_never_fresh_and_has_no_validator_is_stored_only_where_somebody_said_
 
 #[test]
 fn rfc9111_4_2_2_heuristics_are_for_routes_without_a_ttl() {
-    let last_modified: Fields<'_> = &[(DATE, DATE_NOW), (LAST_MODIFIED, "Sun, 06 Nov 1994 08:32:57 GMT")];
-    let left = |rules: &Rules<'_>, status| ask(rules, status, &[], last_modified).map(|admission| admission.times.ttl_ms(NOW));
+    let last_modified: HeaderPairs<'_> = &[(DATE, DATE_NOW), (LAST_MODIFIED, "Sun, 06 Nov 1994 08:32:57 GMT")];
+    let left = |rules: &StoreRules<'_>, status| ask(rules, status, &[], last_modified).map(|admission| admission.times.ttl_ms(NOW));
     assert_eq!(left(&PLAIN, 200), Ok(100_000), "a tenth of its age");
     assert_eq!(left(&PLAIN, 404), Ok(100_000));
     assert_eq!(left(&PLAIN, 302), Err(Reason::Status));
@@ -205,7 +205,7 @@ fn rfc9111_4_2_2_heuristics_are_for_routes_without_a_ttl() {
 #[test]
 fn rfc9213_a_targeted_field_outranks_cache_control_and_expires() {
     let targeted = [HeaderName::from_static("cdn-cache-control")];
-    let rules = Rules { targeted: &targeted, ..PLAIN };
+    let rules = StoreRules { targeted: &targeted, ..PLAIN };
     let left = |cdn: &str, cache_control: &str, expires: &str| {
         let fields = [(targeted[0].clone(), cdn), (CACHE_CONTROL, cache_control), (EXPIRES, expires), (DATE, DATE_NOW)];
         ask(&rules, 200, &[], &fields).map(|admission| admission.times.ttl_ms(NOW) / 1000)
@@ -219,15 +219,15 @@ fn rfc9213_a_targeted_field_outranks_cache_control_and_expires() {
 
 #[test]
 fn set_cookie_keeps_a_response_out_unless_it_is_stripped() {
-    let response: Fields<'_> = &[(SET_COOKIE, "a=1"), (CACHE_CONTROL, "public, max-age=60")];
+    let response: HeaderPairs<'_> = &[(SET_COOKIE, "a=1"), (CACHE_CONTROL, "public, max-age=60")];
     assert_eq!(ask(&RESPECT, 200, &[], response), Err(Reason::SetCookie));
     assert_eq!(ask(&IGNORE, 200, &[], response), Err(Reason::SetCookie));
-    assert!(ask(&Rules { strip_set_cookie: true, ..RESPECT }, 200, &[], response).is_ok());
+    assert!(ask(&StoreRules { strip_set_cookie: true, ..RESPECT }, 200, &[], response).is_ok());
 }
 
 #[test]
 fn answers_to_authorization_are_shared_only_by_permission() {
-    let request: Fields<'_> = &[(AUTHORIZATION, "Bearer x")];
+    let request: HeaderPairs<'_> = &[(AUTHORIZATION, "Bearer x")];
     let cases = [
         (RESPECT, "max-age=60", false),
         (RESPECT, "max-age=60, public", true),
@@ -244,17 +244,17 @@ fn answers_to_authorization_are_shared_only_by_permission() {
         (IGNORE, "public, private", false),
     ];
     for (rules, cache_control, allowed) in cases {
-        let response: Fields<'_> = &[(CACHE_CONTROL, cache_control)];
+        let response: HeaderPairs<'_> = &[(CACHE_CONTROL, cache_control)];
         let expected = if allowed { Ok(()) } else { Err(Reason::Authorization) };
         assert_eq!(ask(&rules, 200, request, response).map(drop), expected, "{:?} {cache_control}", rules.origin);
-        assert!(ask(&Rules { may_share_authorized: true, ..rules }, 200, request, response).is_ok());
+        assert!(ask(&StoreRules { may_share_authorized: true, ..rules }, 200, request, response).is_ok());
         assert!(ask(&rules, 200, &[], response).is_ok());
     }
 }
 
 #[test]
 fn the_request_and_vary_have_their_say() {
-    let no_store: Fields<'_> = &[(CACHE_CONTROL, "No-Store")];
+    let no_store: HeaderPairs<'_> = &[(CACHE_CONTROL, "No-Store")];
     for rules in [RESPECT, IGNORE] {
         assert_eq!(ask(&rules, 200, no_store, &[]), Err(Reason::RequestNoStore));
         assert_eq!(ask(&rules, 200, &[], &[(VARY, "accept, *")]), Err(Reason::VaryStar));
@@ -264,9 +264,9 @@ fn the_request_and_vary_have_their_say() {
     assert!(ask(&RESPECT, 200, &[(CACHE_CONTROL, "no-cache, max-age=0")], &[]).is_ok(), "a reload may be stored");
 }
 
-fn rules() -> impl Strategy<Value = Rules<'static>> {
+fn rules() -> impl Strategy<Value = StoreRules<'static>> {
     let ttl = prop_oneof![Just(None), (0_u64..400).prop_map(|seconds| Some(Duration::from_secs(seconds))), Just(Some(Duration::MAX))];
-    (ttl, any::<bool>(), any::<bool>(), any::<bool>()).prop_map(|(ttl, ignore, strip_set_cookie, may_share_authorized)| Rules {
+    (ttl, any::<bool>(), any::<bool>(), any::<bool>()).prop_map(|(ttl, ignore, strip_set_cookie, may_share_authorized)| StoreRules {
         ttl,
         origin: if ignore { OriginRule::Ignore } else { OriginRule::Respect },
         strip_set_cookie,
@@ -310,13 +310,13 @@ fn response() -> impl Strategy<Value = Vec<(HeaderName, String)>> {
 
 /// A response and the same with one more `Cache-Control` line.
 fn ask_both(
-    rules: &Rules<'_>,
+    rules: &StoreRules<'_>,
     status: u16,
     authorized: bool,
     fields: &[(HeaderName, String)],
     line: &str,
-) -> [Result<Admission, Reason>; 2] {
-    let request: Fields<'_> = if authorized { &[(AUTHORIZATION, "x")] } else { &[] };
+) -> [Result<StorePolicy, Reason>; 2] {
+    let request: HeaderPairs<'_> = if authorized { &[(AUTHORIZATION, "x")] } else { &[] };
     let mut fields: Vec<(HeaderName, &str)> = fields.iter().map(|(name, value)| (name.clone(), value.as_str())).collect();
     let before = ask(rules, status, request, &fields);
     fields.push((CACHE_CONTROL, line));
@@ -354,7 +354,7 @@ proptest! {
         let (request, response) = (HeaderMap::new(), headers(&fields));
         let (requested, received) = (Wall(requested), Wall(received));
         let exchange = Exchange { request: &request, status: StatusCode::OK, response: &response, requested, received };
-        if let Ok(admission) = admit(&rules, &exchange) {
+        if let Ok(admission) = store_policy(&rules, &exchange) {
             let left = admission.times.ttl_ms(received);
             prop_assert!(left > 0 && u128::from(left.unsigned_abs()) <= MAX_LIFETIME.as_millis(), "{left}");
         }

@@ -23,7 +23,7 @@ async fn a_request_under_way_finishes_and_idle_connections_close_soon() {
     let answer = rest(&mut busy).await;
     assert!(answer.ends_with("slow") && answer.contains("connection: close"), "{answer}");
     let drained = server.done.await.unwrap();
-    assert!(drained.is_clean() && drained.took < Duration::from_secs(5), "{drained:?}");
+    assert!(drained.is_clean() && drained.duration < Duration::from_secs(5), "{drained:?}");
 }
 
 #[tokio::test]
@@ -55,12 +55,12 @@ async fn a_half_sent_head_does_not_hold_it() {
     tokio::time::sleep(Duration::from_millis(50)).await;
     server.shutdown.cancel();
     let drained = server.done.await.unwrap();
-    assert!(drained.is_clean() && drained.took < Duration::from_secs(3), "{drained:?}");
+    assert!(drained.is_clean() && drained.duration < Duration::from_secs(3), "{drained:?}");
 }
 
 #[tokio::test]
 async fn what_outlasts_the_grace_is_cut_and_counted() {
-    let server = start(Settings { drain: Duration::from_millis(200), ..settings() });
+    let server = start(ServerSettings { drain: Duration::from_millis(200), ..settings() });
     let mut stream = server.connect().await;
     stream.write_all(b"GET /slow HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
     server.until_called(1).await;
@@ -68,8 +68,8 @@ async fn what_outlasts_the_grace_is_cut_and_counted() {
     server.shutdown.cancel();
     let drained = server.done.await.unwrap();
     assert_eq!((drained.connections, drained.tasks), (1, 1));
-    assert!(drained.took >= Duration::from_millis(200) && drained.took < Duration::from_secs(2), "{drained:?}");
-    assert_eq!(server.counters.cut.get(), 1);
+    assert!(drained.duration >= Duration::from_millis(200) && drained.duration < Duration::from_secs(2), "{drained:?}");
+    assert_eq!(server.counters.aborted.get(), 1);
     assert_eq!(rest(&mut stream).await, "");
 }
 
@@ -79,7 +79,7 @@ async fn tasks_are_waited_for_too() {
     server.tasks.spawn(tokio::time::sleep(Duration::from_millis(300)));
     server.shutdown.cancel();
     let drained = server.done.await.unwrap();
-    assert!(drained.is_clean() && drained.took >= Duration::from_millis(290), "{drained:?}");
+    assert!(drained.is_clean() && drained.duration >= Duration::from_millis(290), "{drained:?}");
 }
 
 #[tokio::test]

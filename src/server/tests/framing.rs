@@ -98,7 +98,7 @@ async fn what_hyper_refuses_by_itself_stays_refused() {
         assert!(answer.starts_with("HTTP/1.1 400 "), "{fields:?}: {answer}");
     }
     assert_eq!(server.calls(), 0);
-    while server.counters.head_refused.get() < 6 {
+    while server.counters.head_errors.get() < 6 {
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
 }

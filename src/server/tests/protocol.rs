@@ -94,12 +94,12 @@ async fn the_peer_is_the_socket_and_trusted_when_the_settings_say_so() {
     const GET: &[u8] = b"GET /peer HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
     let server = start(settings());
     assert!(server.exchange(GET).await.ends_with("127.0.0.1 false"));
-    let trusting = Settings { trusted_proxies: vec!["127.0.0.1".parse().unwrap()], ..settings() };
+    let trusting = ServerSettings { trusted_proxies: vec!["127.0.0.1".parse().unwrap()], ..settings() };
     assert!(start(trusting.clone()).exchange(GET).await.ends_with("127.0.0.1 true"));
     // An IPv4 client of an IPv6 listener is the same client.
     let Ok(listener) = bind("[::]:0".parse().unwrap()) else { return };
     drop(listener);
-    let mut server = start(Settings { address: "[::]:0".parse().unwrap(), ..trusting });
+    let mut server = start(ServerSettings { address: "[::]:0".parse().unwrap(), ..trusting });
     server.address = SocketAddr::from(([127, 0, 0, 1], server.address.port()));
     assert!(server.exchange(GET).await.ends_with("127.0.0.1 true"));
 }
@@ -115,7 +115,7 @@ async fn a_large_response_arrives_whole() {
 async fn an_upgraded_connection_is_left_alone() {
     struct Tunnel;
     impl Service for Tunnel {
-        async fn call(self: &Arc<Self>, mut request: Request<Body>, _: Peer) -> Response<Body> {
+        async fn call(self: &Arc<Self>, mut request: Request<Body>, _: ClientPeer) -> Response<Body> {
             let upgrade = hyper::upgrade::on(&mut request);
             tokio::spawn(async move {
                 let mut io = TokioIo::new(upgrade.await.unwrap());
@@ -133,10 +133,10 @@ async fn an_upgraded_connection_is_left_alone() {
         }
     }
     let short = Duration::from_millis(100);
-    let limits = Settings { header_timeout: short, idle_timeout: short, write_timeout: short, ..settings() };
+    let limits = ServerSettings { header_timeout: short, idle_timeout: short, write_timeout: short, ..settings() };
     let listener = bind(limits.address).unwrap();
     let address = listener.local_addr().unwrap();
-    let (counters, stop) = (Counters::default(), CancellationToken::new());
+    let (counters, stop) = (ServerCounters::default(), CancellationToken::new());
     tokio::spawn(run(listener, limits, Arc::new(Tunnel), counters.clone(), Clock::system(), stop.clone(), TaskTracker::new()));
     let mut stream = TcpStream::connect(address).await.unwrap();
     stream.write_all(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: echo\r\n\r\nearly").await.unwrap();

@@ -24,7 +24,7 @@ fn routes(text: &str) -> Routes {
 }
 
 /// What was found of a route: each change with the writes before it.
-struct Found<'a> {
+struct RouteFindings<'a> {
     path: &'a str,
     changes: &'a [&'a [&'a str]],
 }
@@ -34,13 +34,13 @@ fn findings(changes: &[&[&str]]) -> Findings {
     for (key, after) in (0u128..).zip(changes) {
         let suspect = |path: &&str| Suspect { method: Method::PUT, path: (*path).into(), at: Wall(0) };
         let after = after.iter().map(suspect).collect();
-        let change = Change { id: 0, key, path: "/seen".into(), at: Wall(9), age: Duration::ZERO, after, answers: 0 };
+        let change = StaleChange { id: 0, key, path: "/seen".into(), at: Wall(9), age: Duration::ZERO, after, responses: 0 };
         findings.change(change);
     }
     findings
 }
 
-fn advice(text: &str, found: &[Found<'_>]) -> Vec<Advice> {
+fn advice(text: &str, found: &[RouteFindings<'_>]) -> Vec<Advice> {
     let routes = routes(text);
     let subjects: Vec<Subject<'_>> = routes
         .iter()
@@ -79,8 +79,8 @@ tags = [\"campaigns:{tenant}\", \"forms:{tenant}\"]
 
 #[test]
 fn a_missing_rule_is_written_out_once_for_all_routes_that_need_it() {
-    let forms = Found { path: "/api/v1/forms/{*rest}", changes: &[&["/api/v1/forms/7"], &["/api/v1/forms/8"]] };
-    let dashboard = Found { path: "/api/v1/dashboard", changes: &[&["/api/v1/forms/7"]] };
+    let forms = RouteFindings { path: "/api/v1/forms/{*rest}", changes: &[&["/api/v1/forms/7"], &["/api/v1/forms/8"]] };
+    let dashboard = RouteFindings { path: "/api/v1/dashboard", changes: &[&["/api/v1/forms/7"]] };
     let expected = rule("/api/v1/forms/{*rest}", "[\"forms:{tenant}\"]");
     let both = advice(DEMO, &[forms, dashboard]);
     assert_eq!(tomls(&both), [&*expected]);
@@ -90,7 +90,7 @@ fn a_missing_rule_is_written_out_once_for_all_routes_that_need_it() {
     );
     assert_eq!((&*both[0].route, both[0].line), ("/api/v1/forms/{*rest}", Some(1)));
     // The tag that is named like the path, where several would do.
-    let alone = advice(DEMO, &[Found { path: "/api/v1/dashboard", changes: &[&["/api/v1/forms/7"]] }]);
+    let alone = advice(DEMO, &[RouteFindings { path: "/api/v1/dashboard", changes: &[&["/api/v1/forms/7"]] }]);
     assert_eq!(tomls(&alone), [&*expected]);
     assert_eq!(alone[0].why, "1 answer would have been stale after PUT /api/v1/forms/7");
 }
@@ -99,10 +99,10 @@ fn a_missing_rule_is_written_out_once_for_all_routes_that_need_it() {
 fn the_write_that_explains_most_is_blamed() {
     let busy: &[&[&str]] =
         &[&["/log/1", "/api/v1/forms/7"], &["/api/v1/forms/8", "/metrics"], &["/log/2", "/api/v1/forms"], &["/api/v1/forms/1", "/log/3"]];
-    let found = advice(DEMO, &[Found { path: "/api/v1/dashboard", changes: busy }]);
+    let found = advice(DEMO, &[RouteFindings { path: "/api/v1/dashboard", changes: busy }]);
     assert_eq!(tomls(&found), [&*rule("/api/v1/forms/{*rest}", "[\"forms:{tenant}\"]")]);
     // Where two explain as much, the one near to the route.
-    let either = advice(DEMO, &[Found { path: "/api/v1/forms/{*rest}", changes: &[&["/log", "/api/v1/forms/7"]] }]);
+    let either = advice(DEMO, &[RouteFindings { path: "/api/v1/forms/{*rest}", changes: &[&["/log", "/api/v1/forms/7"]] }]);
     assert_eq!(tomls(&either), [&*rule("/api/v1/forms/{*rest}", "[\"forms:{tenant}\"]")]);
 }
 
@@ -123,7 +123,7 @@ fn paths_are_cut_at_what_names_one_thing_among_many() {
     ];
     for (writes, expected) in elsewhere {
         let changes: Vec<&[&str]> = writes.iter().map(std::slice::from_ref).collect();
-        let found = advice(&route("/board"), &[Found { path: "/board", changes: &changes }]);
+        let found = advice(&route("/board"), &[RouteFindings { path: "/board", changes: &changes }]);
         assert_eq!(tomls(&found), [&*rule(expected, "[\"x:{tenant}\"]")], "{writes:?}");
     }
     let near = [
@@ -133,7 +133,7 @@ fn paths_are_cut_at_what_names_one_thing_among_many() {
         ("/{slug}", "/home", "/home/{*rest}"),
     ];
     for (path, write, expected) in near {
-        let found = advice(&route(path), &[Found { path, changes: &[&[write]] }]);
+        let found = advice(&route(path), &[RouteFindings { path, changes: &[&[write]] }]);
         assert_eq!(tomls(&found), [&*rule(expected, "[\"x:{tenant}\"]")], "{path} {write}");
     }
 }
@@ -142,7 +142,7 @@ fn paths_are_cut_at_what_names_one_thing_among_many() {
 fn tags_that_a_write_cannot_name_are_not_advised() {
     let route = |tags: &str| format!("[[routes]]\npath = \"/api/pages/{{id}}\"\nttl = \"1m\"\nkey = [\"tenant\"]\n{tags}\n");
     let changes: &[&[&str]] = &[&["/api/pages/9"]];
-    let found = |tags: &str| advice(&route(tags), &[Found { path: "/api/pages/{id}", changes }]);
+    let found = |tags: &str| advice(&route(tags), &[RouteFindings { path: "/api/pages/{id}", changes }]);
     let expected = rule("/api/pages/{*rest}", "[\"all:{tenant}\"]");
     assert_eq!(tomls(&found("tags = [\"page:{tenant}:{id}\", \"all:{tenant}\"]")), [&*expected]);
     // The route has yet to carry one.
@@ -162,7 +162,7 @@ fn of(text: &str, findings: &Findings) -> Vec<Advice> {
 #[test]
 fn a_scope_that_mixes_callers_is_made_private() {
     let mut findings = Findings::default();
-    findings.sight(Sighting { key: 1, path: "/d".into(), at: Wall(0) });
+    findings.record_scope(Sighting { key: 1, path: "/d".into(), at: Wall(0) });
     for scope in ["shared", "public"] {
         let text = format!("[[routes]]\npath = \"/d\"\nttl = \"1m\"\nscope = \"{scope}\"\nkey = [\"tenant\"]\n");
         let found = of(&text, &findings);

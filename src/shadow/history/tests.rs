@@ -9,14 +9,14 @@
 use super::*;
 
 #[derive(Default)]
-struct Stage {
+struct HistoryStage {
     history: History,
     step: Step,
     writes: Vec<(Step, Step)>,
     open: Vec<(Caller, Step, bool)>,
 }
 
-impl Stage {
+impl HistoryStage {
     fn next(&mut self) -> Step {
         self.step += 1;
         self.step
@@ -30,13 +30,13 @@ impl Stage {
     fn end(&mut self, caller: Caller, digest: u8) -> String {
         let at = self.open.iter().position(|(open, _, _)| *open == caller).expect("it was begun");
         let (_, sent, hit) = self.open.remove(at);
-        let span = Span { sent, done: self.next(), purges: 0 };
-        let look = Look { caller, digest: [digest; 16], span, hit };
-        let since = |span: &Span| self.writes.iter().filter(|(_, ended)| *ended >= span.sent).count();
-        let verdict = self.history.look(&look, &since);
+        let span = StepSpan { sent, done: self.next(), purges: 0 };
+        let look = Observation { caller, digest: [digest; 16], span, hit };
+        let since = |span: &StepSpan| self.writes.iter().filter(|(_, ended)| *ended >= span.sent).count();
+        let verdict = self.history.observe(&look, &since);
         let mut said = match verdict.stale {
-            Some(Stale::Changed { since: from }) => format!("c{}", since(&from)),
-            Some(Stale::Still) => "s".to_owned(),
+            Some(StaleFinding::Changed { since: from }) => format!("c{}", since(&from)),
+            Some(StaleFinding::Still) => "s".to_owned(),
             None => String::new(),
         };
         said.push_str(if verdict.scope { "!" } else { "" });
@@ -53,7 +53,7 @@ impl Stage {
         for word in script.split(' ') {
             let caller = |name: &str| {
                 let aside = name[1..].chars().take_while(char::is_ascii_digit).collect::<String>();
-                Caller { who: u64::from(name.as_bytes()[0]), aside: aside.parse().unwrap_or(0) }
+                Caller { credential: u64::from(name.as_bytes()[0]), withheld_query: aside.parse().unwrap_or(0) }
             };
             let digest = *word.as_bytes().last().expect("no empty word");
             match word {
@@ -81,7 +81,7 @@ impl Stage {
 #[track_caller]
 fn check(cases: &[(&str, &str)]) {
     for (script, expected) in cases {
-        assert_eq!(Stage::play(script), *expected, "{script}");
+        assert_eq!(HistoryStage::play(script), *expected, "{script}");
     }
 }
 
@@ -155,8 +155,8 @@ fn what_differs_by_itself_is_put_down_to_nobody() {
         // Most looks agree: something changes it now and then.
         ("AX AX AX AX AX AX AY AZ", ". . . . . . c0 c0"),
     ]);
-    let mut stage = Stage::default();
-    let caller = Caller { who: 1, aside: 0 };
+    let mut stage = HistoryStage::default();
+    let caller = Caller { credential: 1, withheld_query: 0 };
     for digest in 0..4 {
         stage.begin(caller);
         stage.end(caller, digest);
@@ -178,22 +178,22 @@ fn a_query_that_no_key_has_seen_is_no_change() {
 
 #[test]
 fn callers_are_bounded_and_the_oldest_goes_first() {
-    let mut stage = Stage::default();
+    let mut stage = HistoryStage::default();
     let mut crowded = 0;
     for who in 0..1000 {
-        let span = Span { sent: stage.next(), done: stage.next(), purges: 0 };
-        let look = Look { caller: Caller { who, aside: 0 }, digest: [0; 16], span, hit: false };
-        crowded += usize::from(stage.history.look(&look, &|_| 0).crowded);
+        let span = StepSpan { sent: stage.next(), done: stage.next(), purges: 0 };
+        let look = Observation { caller: Caller { credential: who, withheld_query: 0 }, digest: [0; 16], span, hit: false };
+        crowded += usize::from(stage.history.observe(&look, &|_| 0).forgot_caller);
     }
-    assert_eq!((stage.history.runs.len(), crowded), (LANES, 1000 - LANES));
-    assert!(stage.history.runs.iter().all(|run| run.caller.who >= 992));
+    assert_eq!((stage.history.runs.len(), crowded), (MAX_CALLERS, 1000 - MAX_CALLERS));
+    assert!(stage.history.runs.iter().all(|run| run.caller.credential >= 992));
 }
 
 #[test]
 fn a_body_that_did_not_come_by_is_known_by_the_next() {
-    let mut stage = Stage::default();
-    let caller = Caller { who: 1, aside: 0 };
-    let span = Span { sent: stage.next(), done: stage.next(), purges: 0 };
+    let mut stage = HistoryStage::default();
+    let caller = Caller { credential: 1, withheld_query: 0 };
+    let span = StepSpan { sent: stage.next(), done: stage.next(), purges: 0 };
     stage.history.store(Some(Stored::new(caller, None, span)));
     stage.begin(caller);
     assert_eq!(stage.end(caller, 1), ".");

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::fmt::{self, Write as _};
 
-use super::format::Format;
+use super::format::MetricsFormat;
 use super::latency::Latency;
 
 /// A series' labels, in the order in which they are written.
@@ -14,7 +14,7 @@ pub(super) type Labels = Vec<(&'static str, String)>;
 
 /// What a family's numbers are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(super) enum MetricKind {
     /// They only grow.
     Counter,
     /// They come and go.
@@ -36,7 +36,7 @@ pub(super) enum Value {
 /// One name, and its series by their labels (sorted, each once).
 #[derive(Debug)]
 pub(super) struct Family {
-    pub(super) kind: Kind,
+    pub(super) kind: MetricKind,
     pub(super) help: &'static str,
     pub(super) series: BTreeMap<Labels, Value>,
 }
@@ -47,33 +47,33 @@ pub(super) struct Snapshot(pub(super) BTreeMap<&'static str, Family>);
 
 impl Snapshot {
     /// The whole exposition. A family without series is left out.
-    pub(super) fn encode(&self, format: Format) -> String {
+    pub(super) fn encode(&self, format: MetricsFormat) -> String {
         let mut out = String::with_capacity(16 * 1024);
         for (name, family) in self.0.iter().filter(|(_, family)| !family.series.is_empty()) {
             write(&mut out, name, family, format).expect("a String takes everything");
         }
-        if format == Format::OpenMetrics {
+        if format == MetricsFormat::OpenMetrics {
             out.push_str("# EOF\n");
         }
         out
     }
 }
 
-fn write(out: &mut String, name: &str, family: &Family, format: Format) -> fmt::Result {
+fn write(out: &mut String, name: &str, family: &Family, format: MetricsFormat) -> fmt::Result {
     let suffix = match family.kind {
-        Kind::Counter => "_total",
-        Kind::Info => "_info",
-        Kind::Gauge | Kind::Histogram => "",
+        MetricKind::Counter => "_total",
+        MetricKind::Info => "_info",
+        MetricKind::Gauge | MetricKind::Histogram => "",
     };
-    let typed = if format == Format::OpenMetrics { "" } else { suffix };
+    let typed = if format == MetricsFormat::OpenMetrics { "" } else { suffix };
     let kind = match (family.kind, format) {
-        (Kind::Counter, _) => "counter",
-        (Kind::Gauge, _) | (Kind::Info, Format::Text) => "gauge",
-        (Kind::Histogram, _) => "histogram",
-        (Kind::Info, Format::OpenMetrics) => "info",
+        (MetricKind::Counter, _) => "counter",
+        (MetricKind::Gauge, _) | (MetricKind::Info, MetricsFormat::Text) => "gauge",
+        (MetricKind::Histogram, _) => "histogram",
+        (MetricKind::Info, MetricsFormat::OpenMetrics) => "info",
     };
     // Text knows no escaped quotes outside of labels, and OpenMetrics no bare ones.
-    let escapes = if format == Format::OpenMetrics { IN_QUOTES } else { IN_LINE };
+    let escapes = if format == MetricsFormat::OpenMetrics { IN_QUOTES } else { IN_LINE };
     writeln!(out, "# HELP {name}{typed} {}", Escaped(family.help, escapes))?;
     writeln!(out, "# TYPE {name}{typed} {kind}")?;
     for (labels, value) in &family.series {

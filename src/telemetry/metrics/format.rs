@@ -2,14 +2,14 @@
 
 /// How metrics are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Format {
+pub enum MetricsFormat {
     /// Prometheus text 0.0.4, which everything reads that reads metrics.
     Text,
     /// `OpenMetrics` 1.0.
     OpenMetrics,
 }
 
-impl Format {
+impl MetricsFormat {
     /// The media type.
     #[must_use]
     pub const fn content_type(self) -> &'static str {
@@ -78,7 +78,7 @@ mod tests {
             Some("application/openmetrics-text;q=0.1, */*;q=0.2"),
             Some("application/openmetrics-text-2"),
         ] {
-            assert_eq!(Format::negotiate(accept), Format::Text, "{accept:?}");
+            assert_eq!(MetricsFormat::negotiate(accept), MetricsFormat::Text, "{accept:?}");
         }
     }
 
@@ -98,7 +98,7 @@ mod tests {
             "application/openmetrics-text;version=1.0.0,application/openmetrics-text;version=0.0.1;q=0.75,text/plain;version=0.0.4;q=0.5,*/*;q=0.1",
             "application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.5,application/openmetrics-text;version=0.0.1;q=0.4,text/plain;version=1.0.0;escaping=allow-utf-8;q=0.3,text/plain;version=0.0.4;q=0.2,*/*;q=0.1",
         ] {
-            assert_eq!(Format::negotiate(Some(accept)), Format::OpenMetrics, "{accept}");
+            assert_eq!(MetricsFormat::negotiate(Some(accept)), MetricsFormat::OpenMetrics, "{accept}");
         }
     }
 }

@@ -13,49 +13,49 @@ use crate::outcome::{Disposition, Reason};
 
 /// What there is to say of a request that has been answered.
 #[derive(Clone, Copy, Debug)]
-pub struct Seen {
+pub struct RequestRecord {
     /// What happened to it.
     pub disposition: Disposition,
     /// Why.
     pub reason: Option<Reason>,
     /// From its head to the head of its response.
-    pub took: Duration,
+    pub duration: Duration,
     /// How long the app would have taken, where a stored response spared asking it.
     pub saved: Option<Duration>,
 }
 
 /// Where a response's body came from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Source {
+pub enum BodySource {
     /// A stored response.
     Cache,
     /// The app, or the sidecar itself in its place.
-    App,
+    Origin,
 }
 
-impl Source {
+impl BodySource {
     /// The word in metrics.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Cache => "cache",
-            Self::App => "app",
+            Self::Origin => "app",
         }
     }
 
     /// Where the body of a response of this disposition came from.
     #[must_use]
-    pub const fn of(disposition: Disposition) -> Self {
+    pub const fn from_disposition(disposition: Disposition) -> Self {
         match disposition {
             Disposition::Hit | Disposition::Stale | Disposition::Revalidated => Self::Cache,
-            Disposition::Miss | Disposition::Bypass => Self::App,
+            Disposition::Miss | Disposition::Bypass => Self::Origin,
         }
     }
 }
 
 /// What a request's time is counted under.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Timed {
+pub(super) enum TimedAs {
     /// Answered from a stored response.
     Hit,
     /// The app was asked, on a route that caches.
@@ -63,11 +63,11 @@ pub(super) enum Timed {
     /// The cache took no part.
     Bypass,
     /// The app's own time.
-    App,
+    Origin,
 }
 
-impl Timed {
-    const fn of(disposition: Disposition) -> Self {
+impl TimedAs {
+    const fn from_disposition(disposition: Disposition) -> Self {
         match disposition {
             Disposition::Hit | Disposition::Stale => Self::Hit,
             Disposition::Miss | Disposition::Revalidated => Self::Miss,
@@ -111,11 +111,11 @@ pub struct RowView {
     /// The time of requests that the cache took no part in.
     pub bypass: Latency,
     /// The app's own time, to the head of its response.
-    pub app: Latency,
+    pub origin: Latency,
     /// Bytes of bodies that came from stored responses.
     pub bytes_from_cache: u64,
     /// Bytes of bodies that came from the app.
-    pub bytes_from_app: u64,
+    pub bytes_from_origin: u64,
     /// What hits would have taken at the app.
     pub saved: Duration,
 }
@@ -140,11 +140,11 @@ impl Row {
 
     /// Counts a request.
     #[inline]
-    pub(super) fn request(&self, seen: &Seen) {
+    pub(super) fn request(&self, seen: &RequestRecord) {
         let lane = self.lane();
         let reason = seen.reason.map_or(0, |reason| reason as usize + 1);
         add(lane, COUNTS + seen.disposition as usize * REASONS + reason, 1);
-        time(lane, Timed::of(seen.disposition), seen.took);
+        time(lane, TimedAs::from_disposition(seen.disposition), seen.duration);
         if let Some(saved) = seen.saved {
             add(lane, SAVED, nanos(saved));
         }
@@ -152,13 +152,13 @@ impl Row {
 
     /// Counts an answer of the app.
     #[inline]
-    pub(super) fn app(&self, took: Duration) {
-        time(self.lane(), Timed::App, took);
+    pub(super) fn origin(&self, took: Duration) {
+        time(self.lane(), TimedAs::Origin, took);
     }
 
     /// Counts bytes of a response's body.
     #[inline]
-    pub(super) fn bytes(&self, source: Source, bytes: u64) {
+    pub(super) fn bytes(&self, source: BodySource, bytes: u64) {
         add(self.lane(), BYTES + source as usize, bytes);
     }
 
@@ -180,17 +180,17 @@ impl Row {
         RowView {
             name: Arc::clone(&self.name),
             requests: requests.collect(),
-            hit: self.latency(Timed::Hit),
-            miss: self.latency(Timed::Miss),
-            bypass: self.latency(Timed::Bypass),
-            app: self.latency(Timed::App),
-            bytes_from_cache: self.sum(BYTES + Source::Cache as usize),
-            bytes_from_app: self.sum(BYTES + Source::App as usize),
+            hit: self.latency(TimedAs::Hit),
+            miss: self.latency(TimedAs::Miss),
+            bypass: self.latency(TimedAs::Bypass),
+            origin: self.latency(TimedAs::Origin),
+            bytes_from_cache: self.sum(BYTES + BodySource::Cache as usize),
+            bytes_from_origin: self.sum(BYTES + BodySource::Origin as usize),
             saved: Duration::from_nanos(self.sum(SAVED)),
         }
     }
 
-    fn latency(&self, timed: Timed) -> Latency {
+    fn latency(&self, timed: TimedAs) -> Latency {
         let first = timed as usize * HISTOGRAM;
         Latency::new(std::array::from_fn(|at| self.sum(first + at)), Duration::from_nanos(self.sum(first + BUCKETS)))
     }
@@ -213,7 +213,7 @@ fn add(lane: &[AtomicU64], column: usize, n: u64) {
 }
 
 #[inline]
-fn time(lane: &[AtomicU64], timed: Timed, took: Duration) {
+fn time(lane: &[AtomicU64], timed: TimedAs, took: Duration) {
     let (first, nanos) = (timed as usize * HISTOGRAM, nanos(took));
     add(lane, first + bucket(nanos), 1);
     add(lane, first + BUCKETS, nanos);
@@ -227,8 +227,8 @@ mod tests {
         Row::with_stripes("/a".into(), stripes)
     }
 
-    fn seen(disposition: Disposition, reason: Option<Reason>) -> Seen {
-        Seen { disposition, reason, took: Duration::from_micros(10), saved: None }
+    fn seen(disposition: Disposition, reason: Option<Reason>) -> RequestRecord {
+        RequestRecord { disposition, reason, duration: Duration::from_micros(10), saved: None }
     }
 
     #[test]
@@ -252,34 +252,34 @@ mod tests {
         let view = row.view();
         assert_eq!(view.requests, expected);
         assert_eq!(view.count(Disposition::Stale), row.count(Disposition::Stale));
-        assert_eq!((view.saved, view.bytes_from_cache, view.bytes_from_app, view.app.count()), (Duration::ZERO, 0, 0, 0));
+        assert_eq!((view.saved, view.bytes_from_cache, view.bytes_from_origin, view.origin.count()), (Duration::ZERO, 0, 0, 0));
     }
 
     #[test]
     fn times_are_kept_by_what_happened() {
         let row = row(1);
         for (ms, disposition) in (1..).zip(Disposition::ALL) {
-            row.request(&Seen { took: Duration::from_millis(ms), ..seen(disposition, None) });
+            row.request(&RequestRecord { duration: Duration::from_millis(ms), ..seen(disposition, None) });
         }
-        row.app(Duration::from_secs(20));
+        row.origin(Duration::from_secs(20));
         let view = row.view();
         let told = |latency: &Latency| (latency.count(), latency.sum());
         assert_eq!(told(&view.hit), (2, Duration::from_millis(1 + 2)), "HIT and STALE");
         assert_eq!(told(&view.miss), (2, Duration::from_millis(3 + 4)), "REVALIDATED and MISS");
         assert_eq!(told(&view.bypass), (1, Duration::from_millis(5)));
-        assert_eq!(told(&view.app), (1, Duration::from_secs(20)));
+        assert_eq!(told(&view.origin), (1, Duration::from_secs(20)));
     }
 
     #[test]
     fn bytes_and_savings_add_up() {
         let row = row(2);
-        row.bytes(Source::Cache, 1000);
-        row.bytes(Source::App, 30);
-        row.bytes(Source::Cache, 1);
-        row.request(&Seen { saved: Some(Duration::from_millis(250)), ..seen(Disposition::Hit, None) });
-        row.request(&Seen { saved: Some(Duration::from_millis(500)), ..seen(Disposition::Hit, None) });
+        row.bytes(BodySource::Cache, 1000);
+        row.bytes(BodySource::Origin, 30);
+        row.bytes(BodySource::Cache, 1);
+        row.request(&RequestRecord { saved: Some(Duration::from_millis(250)), ..seen(Disposition::Hit, None) });
+        row.request(&RequestRecord { saved: Some(Duration::from_millis(500)), ..seen(Disposition::Hit, None) });
         let view = row.view();
-        assert_eq!((view.bytes_from_cache, view.bytes_from_app, view.saved), (1001, 30, Duration::from_millis(750)));
+        assert_eq!((view.bytes_from_cache, view.bytes_from_origin, view.saved), (1001, 30, Duration::from_millis(750)));
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::row::{Row, Seen, Source};
+use super::row::{BodySource, RequestRecord, Row};
 
 /// The most routes that have numbers of their own in the life of a process. Those beyond share one row, named `other`.
 pub const MAX_ROWS: usize = 4096;
@@ -24,12 +24,12 @@ pub(super) struct Rows {
     none: Arc<Row>,
     by_name: HashMap<Arc<str>, Arc<Row>>,
     other: Option<Arc<Row>>,
-    most: usize,
+    max_rows: usize,
 }
 
 impl Rows {
     pub(super) fn new(most: usize) -> Self {
-        Self { none: Arc::new(Row::new(NONE.into())), by_name: HashMap::new(), other: None, most }
+        Self { none: Arc::new(Row::new(NONE.into())), by_name: HashMap::new(), other: None, max_rows: most }
     }
 
     pub(super) fn table(&mut self, names: impl IntoIterator<Item = String>) -> RouteTable {
@@ -48,7 +48,7 @@ impl Rows {
         if let Some(row) = self.by_name.get(name) {
             return Arc::clone(row);
         }
-        if self.by_name.len() >= self.most {
+        if self.by_name.len() >= self.max_rows {
             return Arc::clone(self.other.get_or_insert_with(|| Arc::new(Row::new(OTHER.into()))));
         }
         let name: Arc<str> = name.into();
@@ -71,25 +71,25 @@ pub struct RouteTable {
 impl RouteTable {
     /// Counts a request that has been answered.
     #[inline]
-    pub fn request(&self, route: Option<usize>, seen: &Seen) {
+    pub fn request(&self, route: Option<usize>, seen: &RequestRecord) {
         self.row(route).request(seen);
     }
 
     /// Counts an answer of the app, which took this long from the sending of the request to the head of the response.
     #[inline]
-    pub fn app(&self, route: Option<usize>, took: Duration) {
-        self.row(route).app(took);
+    pub fn origin(&self, route: Option<usize>, took: Duration) {
+        self.row(route).origin(took);
     }
 
     /// Counts bytes of a response's body that are at hand.
     #[inline]
-    pub fn bytes(&self, route: Option<usize>, source: Source, bytes: u64) {
+    pub fn bytes(&self, route: Option<usize>, source: BodySource, bytes: u64) {
         self.row(route).bytes(source, bytes);
     }
 
     /// Counts bytes of a response's body as they come.
     #[must_use]
-    pub fn meter(&self, route: Option<usize>, source: Source) -> Meter {
+    pub fn meter(&self, route: Option<usize>, source: BodySource) -> Meter {
         Meter { row: Arc::clone(self.row(route)), source }
     }
 
@@ -103,7 +103,7 @@ impl RouteTable {
 #[derive(Debug)]
 pub struct Meter {
     row: Arc<Row>,
-    source: Source,
+    source: BodySource,
 }
 
 impl Meter {
@@ -119,7 +119,7 @@ mod tests {
     use super::*;
     use crate::outcome::Disposition;
 
-    const HIT: Seen = Seen { disposition: Disposition::Hit, reason: None, took: Duration::ZERO, saved: None };
+    const HIT: RequestRecord = RequestRecord { disposition: Disposition::Hit, reason: None, duration: Duration::ZERO, saved: None };
 
     fn names(names: &[&str]) -> Vec<String> {
         names.iter().map(ToString::to_string).collect()
@@ -175,11 +175,11 @@ mod tests {
     fn a_meter_counts_for_its_route_and_source() {
         let mut rows = Rows::new(MAX_ROWS);
         let table = rows.table(names(&["/a"]));
-        let meter = table.meter(Some(0), Source::App);
+        let meter = table.meter(Some(0), BodySource::Origin);
         meter.add(5);
         meter.add(6);
-        table.bytes(Some(0), Source::Cache, 7);
+        table.bytes(Some(0), BodySource::Cache, 7);
         let view = rows.all()[1].view();
-        assert_eq!((view.bytes_from_app, view.bytes_from_cache), (11, 7));
+        assert_eq!((view.bytes_from_origin, view.bytes_from_cache), (11, 7));
     }
 }

@@ -2,8 +2,8 @@
 
 use super::*;
 
-fn seen(disposition: Disposition, reason: Option<Reason>) -> Seen {
-    Seen { disposition, reason, took: Duration::from_millis(2), saved: None }
+fn seen(disposition: Disposition, reason: Option<Reason>) -> RequestRecord {
+    RequestRecord { disposition, reason, duration: Duration::from_millis(2), saved: None }
 }
 
 fn routes(names: &[&str]) -> (Metrics, Arc<RouteTable>) {
@@ -30,12 +30,12 @@ fn requests_are_written_sorted_and_what_never_happened_is_not() {
         r#"sidecache_requests_total{route="/b",disposition="hit",reason="none"} 2"#,
         r#"sidecache_requests_total{route="none",disposition="bypass",reason="no_route"} 1"#,
     ];
-    for (format, typed) in [(Format::Text, "sidecache_requests_total"), (Format::OpenMetrics, "sidecache_requests")] {
+    for (format, typed) in [(MetricsFormat::Text, "sidecache_requests_total"), (MetricsFormat::OpenMetrics, "sidecache_requests")] {
         let text = metrics.encode_as(format);
         let head = [format!("# HELP {typed} Requests by route, by what happened to them, and why"), format!("# TYPE {typed} counter")];
         let expected: Vec<String> = head.into_iter().chain(series.map(str::to_owned)).collect();
         assert_eq!(lines(&text, "sidecache_requests"), expected);
-        assert_eq!(text.ends_with("# EOF\n"), format == Format::OpenMetrics);
+        assert_eq!(text.ends_with("# EOF\n"), format == MetricsFormat::OpenMetrics);
     }
 }
 
@@ -44,18 +44,18 @@ fn the_build_is_a_gauge_in_text_and_an_info_in_open_metrics() {
     let metrics = Metrics::new();
     let labels = format!(r#"version="{}",os="{}",arch="{}""#, env!("CARGO_PKG_VERSION"), std::env::consts::OS, std::env::consts::ARCH);
     let text = "# HELP sidecache_build_info What is running\n# TYPE sidecache_build_info gauge\n";
-    assert_eq!(metrics.encode_as(Format::Text), format!("{text}sidecache_build_info{{{labels}}} 1\n"));
+    assert_eq!(metrics.encode_as(MetricsFormat::Text), format!("{text}sidecache_build_info{{{labels}}} 1\n"));
     let open = "# HELP sidecache_build What is running\n# TYPE sidecache_build info\n";
-    assert_eq!(metrics.encode_as(Format::OpenMetrics), format!("{open}sidecache_build_info{{{labels}}} 1\n# EOF\n"));
+    assert_eq!(metrics.encode_as(MetricsFormat::OpenMetrics), format!("{open}sidecache_build_info{{{labels}}} 1\n# EOF\n"));
 }
 
 #[test]
 fn a_histogram_is_cumulative_and_in_seconds() {
     let (metrics, table) = routes(&["/a"]);
     table.request(Some(0), &seen(Disposition::Stale, None));
-    table.request(Some(0), &Seen { took: Duration::from_mins(1), ..seen(Disposition::Hit, None) });
-    table.app(None, Duration::from_millis(250));
-    let text = metrics.encode_as(Format::Text);
+    table.request(Some(0), &RequestRecord { duration: Duration::from_mins(1), ..seen(Disposition::Hit, None) });
+    table.origin(None, Duration::from_millis(250));
+    let text = metrics.encode_as(MetricsFormat::Text);
     let buckets = lines(&text, "sidecache_request_duration_seconds_bucket");
     assert_eq!(buckets.len(), 17);
     assert_eq!(buckets[3], r#"sidecache_request_duration_seconds_bucket{route="/a",result="hit",le="0.001"} 0"#);
@@ -75,10 +75,10 @@ fn a_histogram_is_cumulative_and_in_seconds() {
 #[test]
 fn bytes_and_savings_show_by_route() {
     let (metrics, table) = routes(&["/a"]);
-    table.request(Some(0), &Seen { saved: Some(Duration::from_millis(1500)), ..seen(Disposition::Hit, None) });
-    table.bytes(Some(0), Source::Cache, 100);
-    table.meter(None, Source::App).add(7);
-    let text = metrics.encode_as(Format::Text);
+    table.request(Some(0), &RequestRecord { saved: Some(Duration::from_millis(1500)), ..seen(Disposition::Hit, None) });
+    table.bytes(Some(0), BodySource::Cache, 100);
+    table.meter(None, BodySource::Origin).add(7);
+    let text = metrics.encode_as(MetricsFormat::Text);
     let expected = [
         r#"sidecache_response_bytes_total{route="/a",source="cache"} 100"#,
         r#"sidecache_response_bytes_total{route="none",source="app"} 7"#,
@@ -107,13 +107,13 @@ fn registered_counters_and_gauges_are_read_at_each_scrape() {
     metrics.register_counter("sidecache_purges", "Purges", &[("kind", "soft".to_owned())], Arc::default());
     metrics.register_gauge("sidecache_open", "Open connections", &[], || 2.5);
     counter.add(3);
-    let text = metrics.encode_as(Format::OpenMetrics);
+    let text = metrics.encode_as(MetricsFormat::OpenMetrics);
     assert!(text.contains("# TYPE sidecache_purges counter\nsidecache_purges_total{kind=\"hard\"} 3\n"), "{text}");
     assert!(text.contains("sidecache_purges_total{kind=\"soft\"} 0\n"), "{text}");
     assert!(text.contains("# TYPE sidecache_open gauge\nsidecache_open 2.5\n"), "{text}");
     assert_eq!(text.matches("# TYPE sidecache_purges").count(), 1, "{text}");
     counter.inc();
-    assert!(metrics.encode_as(Format::Text).contains("sidecache_purges_total{kind=\"hard\"} 4\n"));
+    assert!(metrics.encode_as(MetricsFormat::Text).contains("sidecache_purges_total{kind=\"hard\"} 4\n"));
 }
 
 #[test]
@@ -122,7 +122,7 @@ fn microseconds_are_shown_as_seconds() {
     let micros = Arc::new(Counter::default());
     micros.add(1_250_000);
     metrics.register_micros("sidecache_wait_seconds", "Waited", &[], micros);
-    let text = metrics.encode_as(Format::Text);
+    let text = metrics.encode_as(MetricsFormat::Text);
     assert!(text.contains("# TYPE sidecache_wait_seconds_total counter\nsidecache_wait_seconds_total 1.25\n"), "{text}");
 }
 
@@ -131,14 +131,14 @@ fn the_same_series_registered_again_replaces_the_first() {
     let metrics = Metrics::new();
     metrics.register_gauge("sidecache_level", "A level", &[], || 1.0);
     metrics.register_gauge("sidecache_level", "A level", &[], || 7.0);
-    assert_eq!(lines(&metrics.encode_as(Format::Text), "sidecache_level ").last().unwrap(), "sidecache_level 7.0");
+    assert_eq!(lines(&metrics.encode_as(MetricsFormat::Text), "sidecache_level ").last().unwrap(), "sidecache_level 7.0");
 }
 
 #[test]
 fn a_label_cannot_break_out_of_its_quotes() {
     let (metrics, table) = routes(&["/\"} 1\nevil 1\\"]);
     table.request(Some(0), &seen(Disposition::Hit, None));
-    for format in [Format::Text, Format::OpenMetrics] {
+    for format in [MetricsFormat::Text, MetricsFormat::OpenMetrics] {
         let text = metrics.encode_as(format);
         assert!(!text.lines().any(|line| line.starts_with("evil")), "{text}");
         assert!(text.contains(r#"route="/\"} 1\nevil 1\\""#), "{text}");
@@ -150,5 +150,5 @@ fn two_routes_of_one_name_are_one_series() {
     let (metrics, table) = routes(&["/a", "/a"]);
     table.request(Some(0), &seen(Disposition::Hit, None));
     table.request(Some(1), &seen(Disposition::Hit, None));
-    assert!(metrics.encode_as(Format::Text).contains("{route=\"/a\",disposition=\"hit\",reason=\"none\"} 2\n"));
+    assert!(metrics.encode_as(MetricsFormat::Text).contains("{route=\"/a\",disposition=\"hit\",reason=\"none\"} 2\n"));
 }

@@ -46,8 +46,8 @@ async fn a_post_that_may_have_been_read_is_not_sent_twice() {
     let (upstream, counters) = client(settings(address));
     text(upstream.send(get()).await.unwrap()).await;
     let error = upstream.send(request(Method::POST, Body::full("x"))).await.unwrap_err();
-    assert!(matches!(error, Error::Broken(_)), "{error}");
-    assert_eq!((error.reason(), error.may_have_reached_app()), (Reason::UpstreamProtocolError, true));
+    assert!(matches!(error, UpstreamError::Broken(_)), "{error}");
+    assert_eq!((error.reason(), error.may_have_reached_origin()), (Reason::UpstreamProtocolError, true));
     assert_eq!((POSTS.load(Ordering::SeqCst), counters.reused.get(), counters.retries.get()), (1, 1, 0));
 }
 
@@ -67,7 +67,7 @@ async fn a_get_is_sent_twice_at_most() {
     let (upstream, counters) = client(settings(address));
     upstream.send(get()).await.unwrap();
     let error = upstream.send(get()).await.unwrap_err();
-    assert!(matches!(error, Error::Broken(_)), "{error}");
+    assert!(matches!(error, UpstreamError::Broken(_)), "{error}");
     assert_eq!((GETS.load(Ordering::SeqCst), counters.retries.get(), counters.broken.get()), (3, 1, 1));
 }
 
@@ -78,8 +78,8 @@ async fn an_app_that_is_not_there_is_unreachable() {
     drop(listener);
     let (upstream, counters) = client(settings(address));
     let error = upstream.send(get()).await.unwrap_err();
-    assert!(matches!(error, Error::Connect(_)), "{error}");
-    assert_eq!((error.reason(), error.may_have_reached_app()), (Reason::UpstreamUnreachable, false));
+    assert!(matches!(error, UpstreamError::Connect(_)), "{error}");
+    assert_eq!((error.reason(), error.may_have_reached_origin()), (Reason::UpstreamUnreachable, false));
     assert_eq!((counters.unreachable.get(), counters.open.load(Ordering::Relaxed)), (1, 0));
 }
 
@@ -94,10 +94,10 @@ async fn an_app_that_does_not_answer_is_timed_out_and_not_asked_again() {
         }
     })
     .await;
-    let (upstream, counters) = client(Settings { first_byte_timeout: Duration::from_millis(80), ..settings(address) });
+    let (upstream, counters) = client(UpstreamSettings { first_byte_timeout: Duration::from_millis(80), ..settings(address) });
     upstream.send(get()).await.unwrap();
     let error = upstream.send(get()).await.unwrap_err();
-    assert!(matches!(error, Error::FirstByteTimeout), "{error}");
+    assert!(matches!(error, UpstreamError::FirstByteTimeout), "{error}");
     assert_eq!((GETS.load(Ordering::SeqCst), counters.timeouts.get(), counters.open.load(Ordering::Relaxed)), (1, 1, 0));
 }
 
@@ -111,7 +111,7 @@ async fn an_upload_that_makes_progress_is_not_timed_out() {
         conn.say("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").await;
     })
     .await;
-    let (upstream, _) = client(Settings { first_byte_timeout: Duration::from_millis(150), ..settings(address) });
+    let (upstream, _) = client(UpstreamSettings { first_byte_timeout: Duration::from_millis(150), ..settings(address) });
     let slow = futures_util::stream::unfold(0, |sent| async move {
         tokio::time::sleep(Duration::from_millis(50)).await;
         (sent < 8).then(|| (Ok(Frame::data(Bytes::from_static(b"x"))), sent + 1))
@@ -134,7 +134,7 @@ async fn a_request_whose_body_breaks_is_never_completed() {
     let (upstream, _) = client(settings(address));
     let frames: [Result<_, BodyError>; 2] = [Ok(Frame::data(Bytes::from_static(b"half"))), Err("the client left".into())];
     let error = upstream.send(request(Method::POST, stream(futures_util::stream::iter(frames)))).await.unwrap_err();
-    assert!(matches!(error, Error::RequestBody(_)), "{error}");
+    assert!(matches!(error, UpstreamError::RequestBody(_)), "{error}");
     assert!(!bytes.recv().await.unwrap().ends_with(b"0\r\n\r\n"));
 }
 
@@ -199,7 +199,7 @@ async fn responses_with_two_readings_are_refused() {
     ] {
         let (upstream, counters) = client(settings(steady(answer).await));
         let error = upstream.send(get()).await.unwrap_err();
-        assert!(matches!(error, Error::Broken(_)), "{answer}: {error}");
+        assert!(matches!(error, UpstreamError::Broken(_)), "{answer}: {error}");
         assert_eq!(counters.open.load(Ordering::Relaxed), 0);
     }
 }
@@ -214,7 +214,7 @@ async fn a_body_that_falls_silent_is_broken_off_unless_it_is_an_event_stream() {
             conn.say("2\r\nok\r\n0\r\n\r\n").await;
         })
         .await;
-        let (upstream, counters) = client(Settings { idle_timeout: Duration::from_millis(60), ..settings(address) });
+        let (upstream, counters) = client(UpstreamSettings { idle_timeout: Duration::from_millis(60), ..settings(address) });
         let body = upstream.send(get()).await.unwrap().into_body().collect().await;
         assert_eq!((body.is_err(), counters.timeouts.get()), (breaks, u64::from(breaks)));
     }

@@ -136,7 +136,7 @@ async fn https_is_spoken_to_an_app_whose_authority_is_trusted() {
     })
     .await;
     let target = Target { tls: true, host: "localhost".into(), port: address.port(), authority: "localhost".into() };
-    let trusting = Settings { target: target.clone(), ca_file: Some(file.path().to_owned()), ..settings(address) };
+    let trusting = UpstreamSettings { target: target.clone(), ca_file: Some(file.path().to_owned()), ..settings(address) };
     let (upstream, counters) = client(trusting);
     for _ in 0..3 {
         assert_eq!(text(upstream.send(get()).await.unwrap()).await, "ok");
@@ -145,9 +145,9 @@ async fn https_is_spoken_to_an_app_whose_authority_is_trusted() {
 
     let other = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
     std::fs::write(file.path(), other.cert.pem()).unwrap();
-    let (upstream, _) = client(Settings { target, ca_file: Some(file.path().to_owned()), ..settings(address) });
+    let (upstream, _) = client(UpstreamSettings { target, ca_file: Some(file.path().to_owned()), ..settings(address) });
     let error = upstream.send(get()).await.unwrap_err();
-    assert!(matches!(error, Error::Connect(_)), "{error}");
+    assert!(matches!(error, UpstreamError::Connect(_)), "{error}");
 }
 
 /// A server that hands each request to the client under test and makes a tunnel of a 101.
@@ -166,7 +166,7 @@ async fn front(
             let mut response = upstream.send(request.map(Body::stream)).await?;
             let to = hyper::upgrade::on(&mut response);
             tokio::spawn(async move { ended.send(tunnel(from, to, idle, stop).await.unwrap()).unwrap() });
-            Ok::<_, Error>(response)
+            Ok::<_, UpstreamError>(response)
         }
     });
     tokio::spawn(async move {
@@ -202,7 +202,7 @@ async fn upgraded(address: SocketAddr) -> Conn {
 
 #[tokio::test]
 async fn a_tunnel_echoes_and_outlives_the_clients_last_word() {
-    let (upstream, counters) = client(Settings { max_connections: 1, ..settings(echo().await) });
+    let (upstream, counters) = client(UpstreamSettings { max_connections: 1, ..settings(echo().await) });
     let (address, mut counts) = front(upstream, Duration::from_secs(5), CancellationToken::new()).await;
     let mut conn = upgraded(address).await;
     assert_eq!((counters.open.load(Ordering::Relaxed), counters.idle.load(Ordering::Relaxed)), (1, 0));

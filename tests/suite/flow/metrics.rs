@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use sidecache::outcome::{Disposition, Reason};
-use sidecache::telemetry::metrics::{self, Metrics, Seen, Source};
+use sidecache::telemetry::metrics::{self, BodySource, Metrics, RequestRecord};
 
 use crate::support::exposition::{Exposition, Format, read};
 use crate::support::{Answer, Client, RedisServer, Scene, Sidecar, TestApp, eventually};
@@ -114,13 +114,14 @@ fn the_strangest_names_survive_in_both_formats() {
     let names = ["/\"quoted\"", "/back\\slash", "/new\nline", "/ends in \\", "/n\\n", "/ünïcode/✓", "/{a},b=\"c\"} 1"];
     let table = metrics.table(names.iter().map(ToString::to_string));
     for (route, _) in names.iter().enumerate() {
-        let seen = Seen { disposition: Disposition::Hit, reason: None, took: Duration::from_micros(3), saved: Some(Duration::ZERO) };
+        let seen =
+            RequestRecord { disposition: Disposition::Hit, reason: None, duration: Duration::from_micros(3), saved: Some(Duration::ZERO) };
         table.request(Some(route), &seen);
-        table.app(Some(route), Duration::from_hours(1));
-        table.bytes(Some(route), Source::Cache, u64::MAX >> 12);
+        table.origin(Some(route), Duration::from_hours(1));
+        table.bytes(Some(route), BodySource::Cache, u64::MAX >> 12);
     }
     metrics.register_gauge("sidecache_help", "Says \"why\", with a \\ and a\nbreak", &[], || 1e300);
-    for (format, written) in [(Format::Text, metrics::Format::Text), (Format::OpenMetrics, metrics::Format::OpenMetrics)] {
+    for (format, written) in [(Format::Text, metrics::MetricsFormat::Text), (Format::OpenMetrics, metrics::MetricsFormat::OpenMetrics)] {
         let text = metrics.encode_as(written);
         let read = read(&text, format).unwrap_or_else(|wrong| panic!("{wrong}\n{text}"));
         for name in names {
@@ -128,7 +129,7 @@ fn the_strangest_names_survive_in_both_formats() {
             assert!(close_to(read.sum("sidecache_upstream_duration_seconds_sum", &[("route", name)]), 3600.0), "{name:?}\n{text}");
         }
     }
-    promtool(&metrics.encode_as(metrics::Format::Text));
+    promtool(&metrics.encode_as(metrics::MetricsFormat::Text));
 }
 
 /// Drives every kind of answer there is, so that each family has something to tell.
@@ -276,14 +277,20 @@ fn counting_a_hit_costs_a_fraction_of_it() {
     const TIMES: u32 = 1_000_000;
     let metrics = Metrics::new();
     let table = metrics.table((0..20).map(|route| format!("/route/{route}")));
-    let hit = Seen { disposition: Disposition::Hit, reason: None, took: Duration::from_micros(12), saved: Some(Duration::from_millis(80)) };
-    let slow = Seen { disposition: Disposition::Miss, reason: Some(Reason::NotStored), took: Duration::from_secs(7), saved: None };
+    let hit = RequestRecord {
+        disposition: Disposition::Hit,
+        reason: None,
+        duration: Duration::from_micros(12),
+        saved: Some(Duration::from_millis(80)),
+    };
+    let slow =
+        RequestRecord { disposition: Disposition::Miss, reason: Some(Reason::NotStored), duration: Duration::from_secs(7), saved: None };
     for (name, seen) in [("a hit", hit), ("a slow miss", slow)] {
         let start = on_processor();
         for route in 0..TIMES {
             let route = Some(route as usize % 20);
             table.request(route, std::hint::black_box(&seen));
-            table.bytes(route, Source::Cache, 4096);
+            table.bytes(route, BodySource::Cache, 4096);
         }
         let each = on_processor().saturating_sub(start) / TIMES;
         println!("counting {name}: {each:?}");

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use http_body_util::BodyExt as _;
-use sidecache::telemetry::events::What;
+use sidecache::telemetry::events::EventKind;
 use tokio_util::sync::CancellationToken;
 
 use crate::app;
@@ -80,7 +80,7 @@ async fn everything_reaches_the_app_untouched_and_nothing_is_stored() {
         assert_eq!(seen[4].header(name).as_deref(), Some(value));
     }
     assert_eq!(seen[4].query.as_deref(), Some("utm=1"));
-    assert_eq!((flow.proxy.store.memory.len(), flow.proxy.flights.len(), flow.proxy.admissions.len()), (0, 0, 0));
+    assert_eq!((flow.proxy.store.memory.len(), flow.proxy.fills.len(), flow.proxy.authorized_clients.len()), (0, 0, 0));
 }
 
 #[tokio::test]
@@ -134,7 +134,7 @@ async fn missing_rule(rules: &str, expected: u64) {
     assert_eq!(found(&flow, "/list"), (expected, 0, 0));
     let told = flow.proxy.events.listen(usize::MAX).0;
     let findings = told.iter().filter(|event| match &event.what {
-        What::Finding { finding, route, .. } => {
+        EventKind::Finding { finding, route, .. } => {
             assert_eq!((*finding, route.as_str()), ("stale", "/list"));
             true
         }
@@ -152,7 +152,7 @@ async fn missing_rule(rules: &str, expected: u64) {
     assert_eq!(report.advice[0].toml, RULE);
     assert_eq!(report.advice[0].why, "3 answers would have been stale after PUT /items/7");
     assert_eq!(flow.metric("sidecache_shadow_findings_total{route=\"/list\",finding=\"stale\"}"), 3);
-    flow.proxy.shadow.begin_anew();
+    flow.proxy.shadow.reset();
     assert_eq!(flow.route("/list").requests, 0);
 }
 
@@ -179,7 +179,7 @@ async fn a_write_through_another_sidecar_is_no_finding_where_a_rule_purges() {
     let app = DirectedApp::start(counting()).await;
     let rules = format!("{}\n{}", redis.table(), rules("", RULE));
     let (one, two) = (Flow::start(app.app.address, &rules).await, Flow::start(app.app.address, &rules).await);
-    eventually("they know of each other", Duration::from_secs(5), async || one.proxy.coherence.standings().peers == 1).await;
+    eventually("they know of each other", Duration::from_secs(5), async || one.proxy.coherence.status().peers == 1).await;
     for write in 0..5 {
         one.get("/list", &[]).await;
         // The app has committed, and the purge is still to come: what is answered now is newer than what would have been served.
@@ -194,7 +194,7 @@ async fn a_write_through_another_sidecar_is_no_finding_where_a_rule_purges() {
         tokio::join!(writing, reading);
     }
     one.get("/list", &[]).await;
-    tokio::time::sleep(sidecache::shadow::SETTLE + Duration::from_millis(200)).await;
+    tokio::time::sleep(sidecache::shadow::SETTLE_DELAY + Duration::from_millis(200)).await;
     let route = one.route("/list");
     assert_eq!((route.stale.count, route.would_hit), (0, 5), "{route:?}");
 }

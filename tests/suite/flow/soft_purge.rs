@@ -10,12 +10,12 @@ use std::time::Duration;
 use http::Request;
 use http_body_util::BodyExt as _;
 use sidecache::clock::Clock;
-use sidecache::coherence::{Mode, PurgeKind};
+use sidecache::coherence::{CoherenceMode, PurgeKind};
 use sidecache::config::Config;
 use sidecache::policy::tag::Tag;
 use sidecache::proxy::Proxy;
 use sidecache::semantics::body::Body;
-use sidecache::semantics::forward::Peer;
+use sidecache::semantics::forward::ClientPeer;
 
 use crate::support::origin::Asked;
 use crate::support::scene::until_stale;
@@ -107,7 +107,7 @@ impl Drop for Node {
 /// A GET through this sidecar.
 async fn get(proxy: &Arc<Proxy>, path: &str) -> Reply {
     let request = Request::get(path).header("host", "app").body(Body::empty()).expect("a request of HTTP");
-    let response = proxy.handle(request, Peer { addr: IpAddr::V4(Ipv4Addr::LOCALHOST), trusted: false }).await;
+    let response = proxy.handle(request, ClientPeer { addr: IpAddr::V4(Ipv4Addr::LOCALHOST), trusted: false }).await;
     let (head, body) = response.into_parts();
     let header = |name| head.headers.get(name).map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned());
     let body = body.collect().await.expect("a whole body").to_bytes();
@@ -139,7 +139,7 @@ impl Node {
         let text = format!("[upstream]\nurl = \"http://{}\"\n\n{tables}\n{ROUTES}", app.server.address);
         let mut config = Config::parse(&text, "proxy.toml", &|_| None).unwrap_or_else(|problems| panic!("{problems}"));
         let proxy = sidecache::app::Sidecar::new(&mut config, clock).unwrap_or_else(|error| panic!("{error}")).proxy;
-        tokio::spawn(Arc::clone(&proxy.coherence).keep(proxy.stop.clone()));
+        tokio::spawn(Arc::clone(&proxy.coherence).drive(proxy.stop.clone()));
         Self(proxy)
     }
 
@@ -199,8 +199,8 @@ impl World {
         let nodes: Vec<Node> = (0..many).map(|_| Node::start(&app, &tables, Clock::system())).collect();
         for Node(proxy) in &nodes {
             eventually("each knows the others", LONG_ENOUGH, || async {
-                proxy.coherence.leased().await;
-                proxy.coherence.standings().peers == many - 1
+                proxy.coherence.wait_for_lease().await;
+                proxy.coherence.status().peers == many - 1
             })
             .await;
         }
@@ -401,11 +401,11 @@ async fn what_redis_could_not_be_told_is_purged_hard_at_the_rejoin() {
         world.app.says(2);
         redis.freeze();
         world.first().purge(what, kind).await;
-        assert_eq!(world.first().0.coherence.standings().journal, 1, "{what:?} {kind:?}");
+        assert_eq!(world.first().0.coherence.status().journal, 1, "{what:?} {kind:?}");
         redis.thaw();
         for Node(proxy) in &world.nodes {
             eventually("it has rejoined", LONG_ENOUGH, || async {
-                proxy.coherence.mode() == Mode::Shared && proxy.coherence.standings().journal == 0
+                proxy.coherence.mode() == CoherenceMode::Shared && proxy.coherence.status().journal == 0
             })
             .await;
         }

@@ -11,9 +11,9 @@ use sidecache::clock::Clock;
 use sidecache::config::Config;
 use sidecache::proxy::Proxy;
 use sidecache::semantics::body::Body;
-use sidecache::semantics::forward::Peer;
+use sidecache::semantics::forward::ClientPeer;
 use sidecache::shadow::report::{RouteReport, ShadowReport};
-use sidecache::telemetry::metrics::Format;
+use sidecache::telemetry::metrics::MetricsFormat;
 use tokio_util::sync::CancellationToken;
 
 use super::client::Reply;
@@ -68,9 +68,9 @@ impl Flow {
         let (clock, stop) = (Clock::manual(), CancellationToken::new());
         let sidecar = Sidecar::new(&mut config, clock.clone()).unwrap_or_else(|error| panic!("{error}"));
         let proxy = sidecar.proxy;
-        if proxy.coherence.shared().is_some() {
-            tokio::spawn(Arc::clone(&proxy.coherence).keep(stop.clone()));
-            proxy.coherence.leased().await;
+        if proxy.coherence.records().is_some() {
+            tokio::spawn(Arc::clone(&proxy.coherence).drive(stop.clone()));
+            proxy.coherence.wait_for_lease().await;
         }
         Self { proxy, clock, stop }
     }
@@ -82,7 +82,7 @@ impl Flow {
             request = request.header(*name, *value);
         }
         let request = request.body(Body::full(body)).expect("a test's request is well-formed");
-        let peer = Peer { addr: IpAddr::V4(Ipv4Addr::LOCALHOST), trusted: false };
+        let peer = ClientPeer { addr: IpAddr::V4(Ipv4Addr::LOCALHOST), trusted: false };
         self.proxy.handle(request, peer).await
     }
 
@@ -100,7 +100,7 @@ impl Flow {
 
     /// What shadow mode has found, with each route on the line of its place in the file.
     pub fn report(&self) -> ShadowReport {
-        let live = self.proxy.live();
+        let live = self.proxy.active_config();
         let place = |name: &str| live.rules.routes.iter().position(|route| route.name() == name).map(|at| at + 1);
         self.proxy.shadow.report(&live.rules, &place)
     }
@@ -113,7 +113,7 @@ impl Flow {
 
     /// A line of the metrics, by its name and labels.
     pub fn metric(&self, series: &str) -> u64 {
-        let text = self.proxy.metrics.encode_as(Format::negotiate(None));
+        let text = self.proxy.metrics.encode_as(MetricsFormat::negotiate(None));
         let line = text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
         line.unwrap_or_else(|| panic!("{series} is not in {text}")).parse().expect("a whole number")
     }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
 
-use sidecache::app::Bound;
+use sidecache::app::BoundListeners;
 use sidecache::config::Config;
 use tempfile::TempDir;
 use tokio::net::TcpStream;
@@ -175,7 +175,7 @@ pub fn check_file(file: &Path) -> Output {
 /// The only place that starts the library.
 fn run_inside(file: &Path) -> (CancellationToken, JoinHandle<()>) {
     let config = Config::load(file).unwrap_or_else(|problems| panic!("{problems}"));
-    let bound = Bound::bind(&config).unwrap_or_else(|error| panic!("{error}"));
+    let bound = BoundListeners::bind(&config).unwrap_or_else(|error| panic!("{error}"));
     let shutdown = CancellationToken::new();
     let stop = shutdown.clone();
     let task = tokio::spawn(async move {

@@ -6,15 +6,15 @@ use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as
 use std::path::Path;
 
 use super::disk::Disk;
-use super::{Opened, text};
-use crate::coherence::journal::{Journal, Line};
+use super::{OpenJournal, text};
+use crate::coherence::journal::{Journal, JournalLine};
 use crate::error::SetupError;
 
 /// Only the sidecar's user reads tags.
-pub const MODE: u32 = 0o600;
+pub const FILE_MODE: u32 = 0o600;
 
 /// How often the file may be replaced by its owner while it is opened.
-const TRIES: usize = 8;
+const MAX_OPEN_ATTEMPTS: usize = 8;
 
 /// The journal cannot be used.
 pub fn unusable(path: &Path, why: String) -> SetupError {
@@ -22,16 +22,16 @@ pub fn unusable(path: &Path, why: String) -> SetupError {
 }
 
 /// Opens and locks the file, or creates it, and reads it.
-pub fn open(path: &Path, disk: &dyn Disk) -> Result<Opened, SetupError> {
+pub fn open(path: &Path, disk: &dyn Disk) -> Result<OpenJournal, SetupError> {
     let failed = |error: io::Error| {
         unusable(path, format!("{error}; [redis] journal must name a file that this user can read and write, in a folder that exists"))
     };
-    let file = locked(path, failed)?;
+    let file = open_locked(path, failed)?;
     // A successor takes the name of the file, not of a link to it.
     let path = fs::canonicalize(path).map_err(failed)?;
     let permissions = file.metadata().map_err(failed)?.permissions();
     if permissions.mode() & 0o077 != 0
-        && let Err(error) = file.set_permissions(Permissions::from_mode(MODE))
+        && let Err(error) = file.set_permissions(Permissions::from_mode(FILE_MODE))
     {
         tracing::warn!(%error, path = %path.display(), "others can read the journal, and it cannot be forbidden");
     }
@@ -53,10 +53,10 @@ pub fn sync_folder(path: &Path, disk: &dyn Disk) -> io::Result<()> {
     disk.sync(&File::open(path.parent().unwrap_or(Path::new(".")))?)
 }
 
-fn locked(path: &Path, failed: impl Fn(io::Error) -> SetupError) -> Result<File, SetupError> {
-    for _ in 0..TRIES {
+fn open_locked(path: &Path, failed: impl Fn(io::Error) -> SetupError) -> Result<File, SetupError> {
+    for _ in 0..MAX_OPEN_ATTEMPTS {
         let mut options = OpenOptions::new();
-        let file = options.read(true).write(true).create(true).truncate(false).mode(MODE).open(path).map_err(&failed)?;
+        let file = options.read(true).write(true).create(true).truncate(false).mode(FILE_MODE).open(path).map_err(&failed)?;
         let own = file.metadata().map_err(&failed)?;
         if !own.is_file() {
             return Err(unusable(path, "it is not a regular file; name one that does not exist yet".to_owned()));
@@ -77,7 +77,7 @@ fn locked(path: &Path, failed: impl Fn(io::Error) -> SetupError) -> Result<File,
 }
 
 /// Reads what a file holds. Its bytes stay as they are.
-fn read(file: File, path: &Path, failed: impl Fn(io::Error) -> SetupError) -> Result<Opened, SetupError> {
+fn read(file: File, path: &Path, failed: impl Fn(io::Error) -> SetupError) -> Result<OpenJournal, SetupError> {
     let mut holds = Journal::default();
     let mut reader = BufReader::new(&file);
     let mut buffer = Vec::new();
@@ -85,9 +85,9 @@ fn read(file: File, path: &Path, failed: impl Fn(io::Error) -> SetupError) -> Re
     if buffer != text::HEADER.as_bytes() {
         // A first line that was never finished: nothing can have been recorded behind it.
         if text::HEADER.as_bytes().starts_with(&buffer) {
-            return Ok(Opened { path: path.to_owned(), holds, len: 0, broken: false, file });
+            return Ok(OpenJournal { path: path.to_owned(), journal: holds, len: 0, broken: false, file });
         }
-        let why = if buffer.starts_with(text::ANY_VERSION.as_bytes()) {
+        let why = if buffer.starts_with(text::HEADER_PREFIX.as_bytes()) {
             "another version wrote it; start that version once more with Redis there, so that it is replayed, or move the file away"
         } else {
             "it is not a journal; name another file, or move this one away"
@@ -97,25 +97,25 @@ fn read(file: File, path: &Path, failed: impl Fn(io::Error) -> SetupError) -> Re
     let (mut len, mut broken) = (buffer.len() as u64, 0_usize);
     loop {
         buffer.clear();
-        let read = reader.by_ref().take(text::LONGEST as u64).read_until(b'\n', &mut buffer).map_err(&failed)?;
+        let read = reader.by_ref().take(text::MAX_LINE_BYTES as u64).read_until(b'\n', &mut buffer).map_err(&failed)?;
         if read == 0 {
             break;
         }
         let whole = buffer.last() == Some(&b'\n');
-        if !whole && read < text::LONGEST {
+        if !whole && read < text::MAX_LINE_BYTES {
             tracing::warn!(path = %path.display(), bytes = read, "the last line of the journal was not finished, and is dropped");
             break;
         }
         len += read as u64;
         match text::decode(buffer.strip_suffix(b"\n").unwrap_or(&buffer)) {
-            Some(line) => holds.note(&line),
+            Some(line) => holds.apply(&line),
             None => broken += 1,
         }
     }
     if broken > 0 {
         tracing::warn!(path = %path.display(), lines = broken, "lines of the journal cannot be read; the whole cache will be emptied");
-        holds.note(&Line::Everything);
+        holds.apply(&JournalLine::Everything);
     }
     drop(reader);
-    Ok(Opened { path: path.to_owned(), holds, len, broken: broken > 0, file })
+    Ok(OpenJournal { path: path.to_owned(), journal: holds, len, broken: broken > 0, file })
 }

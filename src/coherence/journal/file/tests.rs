@@ -16,8 +16,8 @@ fn folder() -> TempDir {
     tempfile::tempdir().unwrap()
 }
 
-fn opened(path: &Path) -> (Log, Vec<Line>) {
-    Log::open(path).unwrap_or_else(|error| panic!("{error}"))
+fn opened(path: &Path) -> (JournalFile, Vec<JournalLine>) {
+    JournalFile::open(path).unwrap_or_else(|error| panic!("{error}"))
 }
 
 /// After this time a sync that has not come will not.
@@ -29,7 +29,7 @@ fn left_in(path: &Path) -> Left {
 }
 
 /// Tells that a sync has come, and waits for the word to go on.
-type Held = (mpsc::Sender<()>, mpsc::Receiver<()>);
+type HeldTags = (mpsc::Sender<()>, mpsc::Receiver<()>);
 
 /// A disk that counts its syncs, can be full, fail to sync, or be held at a sync.
 #[derive(Clone, Default)]
@@ -37,17 +37,17 @@ struct Staged {
     full: Arc<AtomicBool>,
     unsynced: Arc<AtomicBool>,
     syncs: Arc<AtomicUsize>,
-    hold: Arc<Mutex<Option<Held>>>,
+    hold: Arc<Mutex<Option<HeldTags>>>,
 }
 
 impl Disk for Staged {
     fn write(&self, file: &File, bytes: &[u8]) -> io::Result<()> {
         if self.full.load(SeqCst) {
             // As a disk that fills up: a part of it is written.
-            Real.write(file, &bytes[..bytes.len() / 2])?;
-            return Real.write(&OpenOptions::new().write(true).open("/dev/full")?, bytes);
+            RealDisk.write(file, &bytes[..bytes.len() / 2])?;
+            return RealDisk.write(&OpenOptions::new().write(true).open("/dev/full")?, bytes);
         }
-        Real.write(file, bytes)
+        RealDisk.write(file, bytes)
     }
 
     fn sync(&self, file: &File) -> io::Result<()> {
@@ -56,7 +56,7 @@ impl Disk for Staged {
             arrived.send(()).unwrap();
             go_on.recv().unwrap();
         }
-        if self.unsynced.load(SeqCst) { Err(io::Error::other("the disk is broken")) } else { Real.sync(file) }
+        if self.unsynced.load(SeqCst) { Err(io::Error::other("the disk is broken")) } else { RealDisk.sync(file) }
     }
 }
 
@@ -68,8 +68,8 @@ impl Staged {
         (at_sync, go_on)
     }
 
-    fn open(&self, path: &Path) -> Log {
-        Log::open_on(path, Box::new(self.clone())).unwrap_or_else(|error| panic!("{error}")).0
+    fn open(&self, path: &Path) -> JournalFile {
+        JournalFile::open_on(path, Box::new(self.clone())).unwrap_or_else(|error| panic!("{error}")).0
     }
 }
 
@@ -159,7 +159,7 @@ async fn a_second_opener_is_refused_before_and_after_the_file_is_replaced() {
     let folder = folder();
     let path = folder.path().join("journal");
     let (log, _) = opened(&path);
-    let refused = || Log::open(&path).err().map(|error| error.to_string()).unwrap_or_default();
+    let refused = || JournalFile::open(&path).err().map(|error| error.to_string()).unwrap_or_default();
     assert!(refused().contains("another sidecar uses it"), "{}", refused());
     log.rewrite(vec![purge(&["a"])]).await.unwrap();
     assert!(refused().contains("another sidecar uses it"), "{}", refused());
@@ -178,14 +178,14 @@ fn what_is_no_journal_is_left_as_it_is() {
         ("\n", "is not a journal"),
     ] {
         std::fs::write(&path, content).unwrap();
-        let error = Log::open(&path).expect_err(content).to_string();
+        let error = JournalFile::open(&path).expect_err(content).to_string();
         assert!(error.contains(why) && error.contains("away"), "{content:?}: {error}");
         assert_eq!(std::fs::read_to_string(&path).unwrap(), content);
     }
-    assert!(Log::open(folder.path()).is_err(), "a folder");
-    assert!(Log::open(Path::new("/dev/null")).expect_err("a device").to_string().contains("regular file"));
+    assert!(JournalFile::open(folder.path()).is_err(), "a folder");
+    assert!(JournalFile::open(Path::new("/dev/null")).expect_err("a device").to_string().contains("regular file"));
     let lost = folder.path().join("none/journal");
-    assert!(Log::open(&lost).expect_err("no folder").to_string().contains("in a folder that exists"));
+    assert!(JournalFile::open(&lost).expect_err("no folder").to_string().contains("in a folder that exists"));
 }
 
 #[tokio::test]
@@ -284,7 +284,7 @@ async fn the_file_does_not_outgrow_what_it_holds() {
     let filler = "x".repeat(200);
     log.append(intend("open", &["still under way"])).await.unwrap();
     let mut written = 0;
-    while written < 4 * writer::SHORT {
+    while written < 4 * writer::MIN_REWRITE_BYTES {
         let waiting: Vec<_> = (0..1000).map(|number| log.append(purge(&[&format!("{filler}{}", number % 10)]))).collect();
         for append in waiting {
             append.await.unwrap();
@@ -294,7 +294,7 @@ async fn the_file_does_not_outgrow_what_it_holds() {
     drop(log);
     let length = std::fs::metadata(&path).unwrap().len();
     // One group may be written before it is looked at.
-    assert!(length < writer::SHORT + 1000 * 300, "{length} bytes after {written}");
+    assert!(length < writer::MIN_REWRITE_BYTES + 1000 * 300, "{length} bytes after {written}");
     assert!(matches!(left_in(&path), Left::Tags(names) if names.len() == 11), "ten tags, and what is under way");
 }
 
@@ -304,7 +304,7 @@ async fn a_line_that_no_file_can_hold_is_everything() {
     let path = folder.path().join("journal");
     let (log, _) = opened(&path);
     let tags = (0..60_000).map(|number| crate::policy::tag::Tag::new(&format!("{number:0>100}"))).collect();
-    log.append(Line::Purge { tags }).await.unwrap();
+    log.append(JournalLine::Purge { tags }).await.unwrap();
     drop(log);
     assert!(std::fs::metadata(&path).unwrap().len() < 1000);
     assert_eq!(left_in(&path), Left::Everything);
@@ -316,7 +316,7 @@ fn garbage_behind_the_first_line_is_read_in_bounds_and_means_everything() {
     let path = folder.path().join("journal");
     let mut file = File::create(&path).unwrap();
     file.write_all(text::HEADER.as_bytes()).unwrap();
-    file.write_all(&vec![0; text::LONGEST + 10]).unwrap();
+    file.write_all(&vec![0; text::MAX_LINE_BYTES + 10]).unwrap();
     drop(file);
     assert_eq!(left_in(&path), Left::Everything);
 }
@@ -329,7 +329,7 @@ async fn too_many_lines_that_wait_are_refused() {
     let (at_sync, go_on) = disk.hold_the_next_sync();
     let first = log.append(purge(&["first"]));
     at_sync.recv_timeout(LONG_ENOUGH).unwrap();
-    let waiting: Vec<_> = (0..MOST_WAITING).map(|_| log.append(purge(&["a"]))).collect();
+    let waiting: Vec<_> = (0..MAX_QUEUED).map(|_| log.append(purge(&["a"]))).collect();
     let refused = log.append(purge(&["b"])).now_or_never().expect("no wait for the disk");
     assert!(refused.unwrap_err().to_string().contains("too many"));
     go_on.send(()).unwrap();

@@ -6,69 +6,69 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::PathBuf;
 
 use super::disk::Disk;
-use super::open::{MODE, sync_folder};
-use super::{Job, Opened, Reply, text};
-use crate::coherence::journal::{Journal, Line};
+use super::open::{FILE_MODE, sync_folder};
+use super::{JournalJob, OpenJournal, SyncReply, text};
+use crate::coherence::journal::{Journal, JournalLine};
 
 /// A file shorter than this is not worth shortening.
-pub const SHORT: u64 = 1 << 20;
+pub const MIN_REWRITE_BYTES: u64 = 1 << 20;
 
 /// The file and what it holds.
-pub struct Writer {
+pub struct JournalWriter {
     file: File,
     path: PathBuf,
     /// What is on disk.
-    holds: Journal,
+    journal: Journal,
     /// How far the file is whole.
     len: u64,
     /// From this length on it is rewritten.
-    long: u64,
+    rewrite_at: u64,
     /// The file is not what it should be: the next line goes into a new one.
     suspect: bool,
     disk: Box<dyn Disk>,
 }
 
-impl Writer {
+impl JournalWriter {
     /// Goes on with a file. One with broken lines is replaced at the first chance: they hide what is written behind them.
-    pub fn new(opened: Opened, disk: Box<dyn Disk>) -> Self {
-        let Opened { file, path, holds, len, broken } = opened;
-        Self { file, path, holds, len, long: SHORT, suspect: broken, disk }
+    pub fn new(opened: OpenJournal, disk: Box<dyn Disk>) -> Self {
+        let OpenJournal { file, path, journal: holds, len, broken } = opened;
+        Self { file, path, journal: holds, len, rewrite_at: MIN_REWRITE_BYTES, suspect: broken, disk }
     }
 
     /// Does it all, in order, and tells those who wait.
-    pub fn work(&mut self, jobs: Vec<Job>) {
+    pub fn work(&mut self, jobs: Vec<JournalJob>) {
         let (mut lines, mut replies) = (Vec::new(), Vec::new());
         for job in jobs {
             match job {
-                Job::Append(line, reply) => {
+                JournalJob::Append(line, reply) => {
                     lines.push(line);
                     replies.push(reply);
                 }
-                Job::Rewrite(content, reply) => {
-                    self.group(&mut lines, &mut replies);
-                    let result = self.replace(Journal::of(&content));
-                    answer([reply], &result);
+                JournalJob::Rewrite(content, reply) => {
+                    self.append_group(&mut lines, &mut replies);
+                    let result = self.replace(Journal::from_lines(&content));
+                    reply_all([reply], &result);
                 }
             }
         }
-        self.group(&mut lines, &mut replies);
-        if self.len > self.long {
+        self.append_group(&mut lines, &mut replies);
+        if self.len > self.rewrite_at {
             self.shorten();
         }
     }
 
-    fn group(&mut self, lines: &mut Vec<Line>, replies: &mut Vec<Reply>) {
+    fn append_group(&mut self, lines: &mut Vec<JournalLine>, replies: &mut Vec<SyncReply>) {
         if !lines.is_empty() {
             let result = self.record(&std::mem::take(lines));
-            answer(std::mem::take(replies), &result);
+            reply_all(std::mem::take(replies), &result);
         }
     }
 
-    fn record(&mut self, lines: &[Line]) -> io::Result<()> {
+    fn record(&mut self, lines: &[JournalLine]) -> io::Result<()> {
         if self.suspect {
-            let mut holds = self.holds.clone();
+            let mut holds = self.journal.clone();
             for line in lines {
-                holds.note(line);
+                holds.apply(line);
             }
             return self.replace(holds);
         }
@@ -89,7 +89,7 @@ impl Writer {
         }
         self.len += bytes.len() as u64;
         for line in lines {
-            self.holds.note(line);
+            self.journal.apply(line);
         }
         Ok(())
     }
@@ -104,7 +104,7 @@ impl Writer {
         successor.push(".new");
         // What a crash has left there; never what a link points to.
         let _ = fs::remove_file(&successor);
-        let file = OpenOptions::new().write(true).create_new(true).mode(MODE).open(&successor)?;
+        let file = OpenOptions::new().write(true).create_new(true).mode(FILE_MODE).open(&successor)?;
         let named = file.try_lock().map_err(io::Error::from).and_then(|()| {
             self.disk.write(&file, &bytes)?;
             self.disk.sync(&file)?;
@@ -115,8 +115,8 @@ impl Writer {
             let _ = fs::remove_file(&successor);
             return Err(error);
         }
-        (self.file, self.holds, self.len) = (file, holds, bytes.len() as u64);
-        self.long = SHORT.max(self.len * 2);
+        (self.file, self.journal, self.len) = (file, holds, bytes.len() as u64);
+        self.rewrite_at = MIN_REWRITE_BYTES.max(self.len * 2);
         // Until the name is on disk a crash brings the old file back, without what is written to the new one.
         self.suspect = true;
         sync_folder(&self.path, self.disk.as_ref())?;
@@ -125,14 +125,14 @@ impl Writer {
     }
 
     fn shorten(&mut self) {
-        if let Err(error) = self.replace(self.holds.clone()) {
+        if let Err(error) = self.replace(self.journal.clone()) {
             tracing::warn!(%error, path = %self.path.display(), "the journal has grown and could not be shortened; it goes on");
-            self.long = self.len + SHORT;
+            self.rewrite_at = self.len + MIN_REWRITE_BYTES;
         }
     }
 }
 
-fn answer(replies: impl IntoIterator<Item = Reply>, result: &io::Result<()>) {
+fn reply_all(replies: impl IntoIterator<Item = SyncReply>, result: &io::Result<()>) {
     for reply in replies {
         let copy = result.as_ref().map_err(|error| io::Error::new(error.kind(), error.to_string())).copied();
         // Who no longer waits has taken nothing back.

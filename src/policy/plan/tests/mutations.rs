@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::*;
-use crate::policy::purge_rule::Guard;
+use crate::policy::purge_rule::MutationGuard;
 
 const RULES: &str = r#"
 [fields]
@@ -34,24 +34,24 @@ path = "/batch"
 tags = ["campaign:{named}", "flat:{flat}", "place:{where}"]
 "#;
 
-fn tags(rules: &Rules, sent: &Sent, body: Option<&BodyFields>) -> Vec<String> {
+fn tags(rules: &PolicyRules, sent: &SentRequest, body: Option<&BodyFields>) -> Vec<String> {
     told(rules, sent, body).tags.iter().map(ToString::to_string).filter(|tag| !tag.starts_with("uri:")).collect()
 }
 
-fn told(rules: &Rules, sent: &Sent, body: Option<&BodyFields>) -> Mutation {
+fn told(rules: &PolicyRules, sent: &SentRequest, body: Option<&BodyFields>) -> Mutation {
     rules.mutation(&sent.asked(), &effective(rules, sent), body).unwrap_or_else(|header| panic!("{header} is at fault"))
 }
 
 /// The method that the plan hands on.
-fn effective(rules: &Rules, sent: &Sent) -> Method {
+fn effective(rules: &PolicyRules, sent: &SentRequest) -> Method {
     match rules.plan(&sent.asked()) {
         Plan::Mutate(method) => method,
         other => panic!("{sent:?} is no mutation: {other:?}"),
     }
 }
 
-fn put(target: &str) -> Sent {
-    Sent::new("PUT", target).with("x-tenant-id", "acme")
+fn put(target: &str) -> SentRequest {
+    SentRequest::new("PUT", target).with("x-tenant-id", "acme")
 }
 
 #[test]
@@ -61,10 +61,10 @@ fn captures_and_fields_make_the_tags() {
     assert_eq!(tags(&rules, &put("/campaigns/7"), None), ["all:acme", "campaign:7"]);
     assert!(mutation.tags.iter().any(|tag| tag.as_str() == "uri:app.test/campaigns/7"), "{:?}", mutation.tags);
     assert!(mutation.covered && !mutation.uncovered_cached_path && mutation.missing.is_empty());
-    assert_eq!((mutation.guard, mutation.repurge_after.len()), (Guard::Mark, 0));
+    assert_eq!((mutation.guard, mutation.repurge_after.len()), (MutationGuard::Mark, 0));
     assert_eq!(tags(&rules, &put("/campaigns/a%20b"), None), ["all:acme", "campaign:a%20b"]);
-    let delete = told(&rules, &Sent::new("DELETE", "/campaigns/7"), None);
-    assert_eq!(delete.guard, Guard::Bypass);
+    let delete = told(&rules, &SentRequest::new("DELETE", "/campaigns/7"), None);
+    assert_eq!(delete.guard, MutationGuard::Bypass);
     assert_eq!(delete.repurge_after, [Duration::from_secs(1), Duration::from_secs(5)]);
 }
 
@@ -72,7 +72,7 @@ fn captures_and_fields_make_the_tags() {
 fn the_tags_of_a_write_are_those_of_the_read() {
     let rules = rules(RULES);
     for path in ["/campaigns/7", "/campaigns/a%20b", "/campaigns/%C3%BC", "/campaigns/a:b", "/campaigns/%41"] {
-        let get = Sent::get(path);
+        let get = SentRequest::get(path);
         let read = lookup(&rules, &get).tags();
         let write = told(&rules, &put(path), None).tags;
         assert!(read.iter().all(|tag| write.contains(tag)), "{path}: {read:?} is not all in {write:?}");
@@ -82,20 +82,20 @@ fn the_tags_of_a_write_are_those_of_the_read() {
 #[test]
 fn a_missing_field_is_listed_and_the_other_tags_are_purged() {
     let rules = rules(RULES);
-    let sent = Sent::new("PUT", "/campaigns/7");
+    let sent = SentRequest::new("PUT", "/campaigns/7");
     let mutation = told(&rules, &sent, None);
     assert_eq!(mutation.missing.iter().map(|name| &**name).collect::<Vec<_>>(), ["tenant"]);
     assert_eq!(tags(&rules, &sent, None), ["campaign:7"]);
-    let missing = told(&rules, &Sent::new("POST", "/batch"), None).missing;
+    let missing = told(&rules, &SentRequest::new("POST", "/batch"), None).missing;
     assert_eq!(missing.iter().map(|name| &**name).collect::<Vec<_>>(), ["flat", "named", "where"]);
-    let doubled = Sent::new("POST", "/batch?where=x&where=y");
+    let doubled = SentRequest::new("POST", "/batch?where=x&where=y");
     assert_eq!(tags(&rules, &doubled, None), ["place:x", "place:y"], "whichever it is, it is purged");
 }
 
 #[test]
 fn bodies_are_read_where_a_rule_asks_for_it() {
     let rules = rules(RULES);
-    let post = Sent::new("POST", "/batch?where=rome");
+    let post = SentRequest::new("POST", "/batch?where=rome");
     assert!(rules.mutation_reads_body(&post.asked(), &Method::POST));
     assert!(!rules.mutation_reads_body(&put("/campaigns/7").asked(), &Method::PUT));
     let json = BodyFields::parse(b"application/json", br#"{"campaign":{"id":7},"flat":"x"}"#).unwrap();
@@ -132,7 +132,7 @@ fn a_disguised_path_is_still_seen() {
 #[test]
 fn a_method_in_disguise_is_seen_with_the_one_it_hides_behind() {
     let rules = rules(RULES);
-    let post = |target: &str| Sent::new("POST", target);
+    let post = |target: &str| SentRequest::new("POST", target);
     assert_eq!(tags(&rules, &post("/campaigns/7"), None), Vec::<String>::new());
     for sent in [
         post("/campaigns/7").with("x-http-method-override", "DELETE"),
@@ -141,7 +141,7 @@ fn a_method_in_disguise_is_seen_with_the_one_it_hides_behind() {
         post("/campaigns/7?_method=DELETE"),
         post("/campaigns/7?x=1&_method=delete"),
         post("/campaigns/7?%5fmethod=delete"),
-        Sent::get("/campaigns/7").with("x-http-method-override", "DELETE"),
+        SentRequest::get("/campaigns/7").with("x-http-method-override", "DELETE"),
     ] {
         assert_eq!(tags(&rules, &sent, None), ["gone:7"], "{sent:?}");
     }
@@ -153,11 +153,11 @@ fn a_method_in_disguise_is_seen_with_the_one_it_hides_behind() {
 #[test]
 fn a_write_to_a_cached_path_without_a_rule_is_noticed() {
     let rules = rules(RULES);
-    let post = told(&rules, &Sent::new("POST", "/campaigns/7"), None);
+    let post = told(&rules, &SentRequest::new("POST", "/campaigns/7"), None);
     assert!(!post.covered && post.uncovered_cached_path);
     assert_eq!(post.tags.iter().map(Tag::as_str).collect::<Vec<_>>(), ["uri:app.test/campaigns/7"], "its own URI, always");
-    assert!(!told(&rules, &Sent::new("POST", "/elsewhere"), None).uncovered_cached_path);
-    assert!(told(&rules, &Sent::new("POST", "/campaigns;x/7"), None).uncovered_cached_path);
+    assert!(!told(&rules, &SentRequest::new("POST", "/elsewhere"), None).uncovered_cached_path);
+    assert!(told(&rules, &SentRequest::new("POST", "/campaigns;x/7"), None).uncovered_cached_path);
 }
 
 #[test]

@@ -23,7 +23,7 @@ const KINDS: [&str; 12] = [
 const CREDENTIALS: [&str; 3] =
     ["", "[credential]\nheaders = [\"x-api-key\"]\n", "[credential]\nheaders = [\"x-api-key\"]\ncookies = [\"sid\"]\n"];
 
-fn every_kind() -> Vec<Rules> {
+fn every_kind() -> Vec<PolicyRules> {
     let fields =
         "[fields]\ntenant = { header = \"x-tenant-id\" }\nlang = { cookie = \"lang\" }\ntoken = { auth = \"prefix\", length = 8 }\n";
     let all = CREDENTIALS
@@ -58,10 +58,10 @@ const POOL: [(&str, &[&str]); 20] = [
 
 const TARGETS: [&str; 6] = ["/a/1", "/a/1?page=1", "/a/1?page=1&utm=2", "/a/1?utm=3&page=1", "/a/1?", "/a/%31"];
 
-type Lines = Vec<(usize, usize)>;
+type HeaderLines = Vec<(usize, usize)>;
 
-fn sent(target: usize, lines: &Lines, trusted: bool) -> Sent {
-    let mut sent = Sent { trusted, ..Sent::get(TARGETS[target % TARGETS.len()]) };
+fn sent(target: usize, lines: &HeaderLines, trusted: bool) -> SentRequest {
+    let mut sent = SentRequest { trusted, ..SentRequest::get(TARGETS[target % TARGETS.len()]) };
     for (name, value) in lines {
         let (name, values) = POOL[name % POOL.len()];
         sent = sent.with(name, values[value % values.len()]);
@@ -70,11 +70,11 @@ fn sent(target: usize, lines: &Lines, trusted: bool) -> Sent {
 }
 
 /// A pair of requests that have most lines in common.
-fn pair() -> impl Strategy<Value = (usize, bool, [Sent; 2])> {
+fn pair() -> impl Strategy<Value = (usize, bool, [SentRequest; 2])> {
     let line = (0..POOL.len(), 0_usize..7, 0_u8..6);
     (any::<usize>(), 0..TARGETS.len(), 0..TARGETS.len(), prop::collection::vec(line, 0..7), any::<bool>()).prop_map(
         |(kind, one, two, lines, trusted)| {
-            let of = |absent: u8| lines.iter().filter(|line| line.2 != absent).map(|line| (line.0, line.1)).collect::<Lines>();
+            let of = |absent: u8| lines.iter().filter(|line| line.2 != absent).map(|line| (line.0, line.1)).collect::<HeaderLines>();
             (kind, trusted, [sent(one, &of(0), trusted), sent(two, &of(1), trusted)])
         },
     )
@@ -94,18 +94,18 @@ fn seen(headers: &HeaderMap, name: &HeaderName) -> Vec<Vec<u8>> {
 }
 
 /// Two requests with one key, neither of which bypasses for a header: the app must not be able to tell them apart.
-fn cannot_be_told_apart(rules: &Rules, one: &Lookup<'_>, two: &Lookup<'_>) -> Result<(), TestCaseError> {
+fn cannot_be_told_apart(rules: &PolicyRules, one: &Lookup<'_>, two: &Lookup<'_>) -> Result<(), TestCaseError> {
     let ((target_one, filled_one), (target_two, filled_two)) = (one.fill_request(), two.fill_request());
     prop_assert_eq!(target_one.query().unwrap_or_default(), target_two.query().unwrap_or_default());
     prop_assert_eq!(request_target::normal_path(target_one.path()), request_target::normal_path(target_two.path()));
     let shared = one.route.spec.scope == Scope::Shared;
     for name in filled_one.keys().chain(filled_two.keys()) {
-        let role = one.route.headers.role(name, one.asked.peer_is_trusted);
+        let role = one.route.headers.role(name, one.request.peer_is_trusted);
         let identifies = *name == AUTHORIZATION || *name == COOKIE || rules.credential.headers.contains(name);
-        if matches!(role, Role::Harmless | Role::Passed) || (shared && identifies) {
+        if matches!(role, HeaderRole::Harmless | HeaderRole::Passed) || (shared && identifies) {
             continue;
         }
-        prop_assert!(role != Role::Withheld, "{} is withheld, and reaches the app", name);
+        prop_assert!(role != HeaderRole::Withheld, "{} is withheld, and reaches the app", name);
         if *name == COOKIE {
             prop_assert_eq!(cookies(&filled_one), cookies(&filled_two));
         } else {
@@ -125,7 +125,7 @@ fn cannot_be_told_apart(rules: &Rules, one: &Lookup<'_>, two: &Lookup<'_>) -> Re
 fn vary(names: &[usize]) -> VarySpec {
     let names: Vec<&str> = names.iter().map(|at| POOL.get(*at).map_or("x-never", |(name, _)| name)).collect();
     let response = HeaderMap::from_iter([(http::header::VARY, HeaderValue::from_str(&names.join(", ")).unwrap())]);
-    VarySpec::of_response(&HeaderMap::new(), &response).unwrap()
+    VarySpec::from_response(&HeaderMap::new(), &response).unwrap()
 }
 
 proptest! {
@@ -168,7 +168,7 @@ proptest! {
     fn no_request_makes_the_rules_panic(target in "/[ -~]{0,30}", lines in prop::collection::vec((0..POOL.len(), any::<usize>()), 0..8)) {
         let Ok(uri) = target.parse::<Uri>() else { return Ok(()) };
         for method in ["GET", "POST"] {
-            let sent = Sent { uri: uri.clone(), method: method.parse().unwrap(), ..sent(0, &lines, false) };
+            let sent = SentRequest { uri: uri.clone(), method: method.parse().unwrap(), ..sent(0, &lines, false) };
             for rules in EVERY_KIND.iter() {
                 match rules.plan(&sent.asked()) {
                     Plan::Lookup(lookup) => drop((lookup.fill_request(), lookup.tags(), lookup.shown_fields())),
@@ -180,7 +180,7 @@ proptest! {
     }
 }
 
-static EVERY_KIND: std::sync::LazyLock<Vec<Rules>> = std::sync::LazyLock::new(every_kind);
+static EVERY_KIND: std::sync::LazyLock<Vec<PolicyRules>> = std::sync::LazyLock::new(every_kind);
 
 /// The properties above would hold of rules that look nothing up.
 #[test]
