@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use sidecache::coherence::core::{At, Command, Core, Settings};
 use sidecache::coherence::message::{Id, Message, Process};
-use sidecache::tag::Tag;
+use sidecache::policy::tag::Tag;
 
 use crate::redis::{Reading, Redis, fence_name};
 

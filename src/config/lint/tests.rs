@@ -257,7 +257,7 @@ mod headers {
         silent(&text);
         let config = Config::parse(&format!("{HEAD}{text}"), "proxy.toml", &|_| None).unwrap_or_else(|problems| panic!("{problems}"));
         let (route, _) = config.routes.find("/api/items").expect("the route");
-        assert_eq!(route.spec.query, crate::route::QueryRule::Only(["tenant".into()].into()));
+        assert_eq!(route.spec.query, crate::policy::route::QueryRule::Only(["tenant".into()].into()));
     }
 }
 

@@ -6,14 +6,14 @@ use std::sync::{Arc, Mutex};
 use bytes::Bytes;
 use http_body_util::BodyExt as _;
 use hyper::{Request, Response};
-use sidecache::body::Body;
+use sidecache::app::Sidecar;
 use sidecache::clock::Clock;
 use sidecache::config::Config;
-use sidecache::forward::Peer;
-use sidecache::metrics::Format;
 use sidecache::proxy::Proxy;
-use sidecache::run::Sidecar;
+use sidecache::semantics::body::Body;
+use sidecache::semantics::forward::Peer;
 use sidecache::shadow::report::{RouteReport, ShadowReport};
+use sidecache::telemetry::metrics::Format;
 use tokio_util::sync::CancellationToken;
 
 use super::client::Reply;

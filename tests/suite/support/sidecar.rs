@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
 
+use sidecache::app::Bound;
 use sidecache::config::Config;
-use sidecache::run::Bound;
 use tempfile::TempDir;
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
@@ -179,7 +179,7 @@ fn run_inside(file: &Path) -> (CancellationToken, JoinHandle<()>) {
     let shutdown = CancellationToken::new();
     let stop = shutdown.clone();
     let task = tokio::spawn(async move {
-        if let Err(error) = sidecache::run::serve(config, bound, stop).await {
+        if let Err(error) = sidecache::app::serve(config, bound, stop).await {
             panic!("the sidecar failed: {error}");
         }
     });

@@ -1,0 +1,6 @@
+//! What operators use: the commands, the admin API, and the demo's tour.
+
+mod admin_api;
+mod commands;
+mod demo;
+mod warm;

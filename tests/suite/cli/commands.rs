@@ -1,0 +1,324 @@
+//! The commands that ask a running sidecar: what they send, what they show, and how they exit. The admin listener here answers by a
+//! script, so that every answer there is can be given.
+
+use serde_json::{Value, json};
+
+use crate::support::command::Said;
+use crate::support::{CommandLine, ScriptAdmin};
+
+const STATS: &str = r#"{
+ "version":"0.1.0","started_ms":1000,"now_ms":65000,"uptime_s":64.0,"mode":"on",
+ "totals":{"requests":{"HIT":80,"STALE":0,"REVALIDATED":0,"MISS":20,"BYPASS":12},"hit_ratio":0.8,"app_requests":32,"app_requests_saved":80,
+  "time_saved_s":3.28,"bytes_from_cache":2048000,"bytes_from_app":4096,"latency":{"hit":null,"miss":null,"app":null}},
+ "routes":[{"path":"/api/v1/campaigns","line":42,"mode":"on","scope":"shared","ttl_s":300,
+  "requests":{"HIT":80,"STALE":0,"REVALIDATED":0,"MISS":20,"BYPASS":12},"hit_ratio":0.8,"app_requests_saved":80,"time_saved_s":3.28,
+  "bytes_from_cache":2048000,"bytes_from_app":4096,
+  "latency":{"hit":{"count":80,"mean_ms":0.05,"p50_ms":0.042,"p95_ms":0.1,"p99_ms":0.2},"miss":null,"app":{"count":20,"mean_ms":41,"p50_ms":41.2,"p95_ms":50,"p99_ms":60}},
+  "reasons":[{"disposition":"BYPASS","reason":"unkeyed header","subject":"x-account-id","count":12,"remedy":"pass_headers = [\"x-account-id\"]","why":"The app may answer by it."}]}],
+ "unrouted":{"path":"none","line":null,"mode":"on","requests":{"BYPASS":3},"hit_ratio":null,"app_requests_saved":0,"bytes_from_cache":0,"bytes_from_app":10,
+  "latency":{"hit":null,"miss":null,"app":null},"reasons":[]},
+ "tags":[{"tag":"campaigns:acme","stored":4,"hits":80,"purged":1}],
+ "memory":{"entries":1,"bytes":4096,"limit_bytes":268435456,"evictions":0},
+ "redis":{"state":"degraded","lease":false,"peers":1,"journal":2,"why":"redis is lost: timed out"},
+ "ready":{"status":"degraded","reasons":["redis is lost: timed out"]},
+ "config":{"file":"proxy.toml","loaded_ms":5000,"loads":2,"error":"proxy.toml:3:1: error: unknown key","failed_ms":60000,"restart_needed":["memory.size"]},
+ "shadow":{"findings":2,"audited":100,"audited_stale":1}}"#;
+
+/// What a command says of this sidecar.
+async fn told(admin: &ScriptAdmin, arguments: &[&str]) -> Said {
+    CommandLine::new().variable("SIDECACHE_ADMIN", &admin.address.to_string()).run(arguments).await
+}
+
+fn contains_all(text: &str, parts: &[&str]) {
+    for part in parts {
+        assert!(text.contains(part), "{part:?} is missing:\n{text}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn stats_are_tables_that_name_what_mends() {
+    let admin = ScriptAdmin::start(&[("GET /stats", 200, STATS)]).await;
+    let said = told(&admin, &["stats"]).await;
+    assert_eq!((said.code, said.err.as_str()), (0, ""));
+    contains_all(
+        &said.out,
+        &[
+            "sidecache 0.1.0, up for 1m 4s, mode on, degraded: redis is lost: timed out",
+            "112: HIT 80, MISS 20, BYPASS 12",
+            "80.0%",
+            "2 purges in the journal",
+            "1 entry, 4.0 KiB of 256.0 MiB",
+            "read 1m 0s ago",
+            "needed for memory.size",
+            "2 findings: see `sidecache advise`",
+            "1 of 100 hits stale",
+            "proxy.toml:3:1: error: unknown key",
+            "unkeyed header x-account-id",
+            "line 42: pass_headers = [\"x-account-id\"]",
+            "campaigns:acme",
+        ],
+    );
+    let route = said.out.lines().find(|line| line.starts_with("/api/v1/campaigns ") && line.contains("KiB")).expect("a row for the route");
+    let cells: Vec<_> = route.split("  ").map(str::trim).filter(|cell| !cell.is_empty()).collect();
+    assert_eq!(cells, ["/api/v1/campaigns", "on", "112", "80.0%", "0.042 ms", "41 ms", "80", "2.0 MiB", "4.0 KiB"]);
+    let said = told(&admin, &["stats", "--json"]).await;
+    assert_eq!((said.code, said.out.trim_end()), (0, STATS));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn readiness_is_a_line_and_an_exit_code() {
+    for (status, answer, code, line) in [
+        (200, r#"{"status":"ready","reasons":[]}"#, 0, "ready\n"),
+        (200, r#"{"status":"degraded","reasons":["redis is lost"]}"#, 0, "degraded: redis is lost\n"),
+        (503, r#"{"status":"unready","reasons":["draining"]}"#, 1, "unready: draining\n"),
+    ] {
+        let admin = ScriptAdmin::start(&[("GET /ready", status, answer)]).await;
+        let said = told(&admin, &["stats", "--ready"]).await;
+        assert_eq!((said.code, said.out.as_str(), said.err.as_str()), (code, line, ""));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_purge_says_what_was_purged() {
+    let answer = r#"{"tags":["campaigns:acme","uri:app.test/a"],"everything":false,"soft":true,"took_ms":1.3}"#;
+    let admin = ScriptAdmin::start(&[("POST /purge", 200, answer)]).await;
+    let said = told(&admin, &["purge", "--tag", "campaigns:acme", "--url", "http://app.test/a", "--soft"]).await;
+    assert_eq!((said.code, said.out.as_str()), (0, "expired (soft) 2 tags in 1.30 ms\n  campaigns:acme\n  uri:app.test/a\n"));
+    let question = admin.asked().pop().expect("it was asked");
+    assert_eq!(question.body, json!({ "tags": ["campaigns:acme"], "urls": ["http://app.test/a"], "soft": true }));
+    assert_eq!((question.line.as_str(), &question.headers["content-type"]), ("POST /purge", &"application/json".parse().expect("a value")));
+    assert_eq!(question.headers["host"], admin.address.to_string());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn everything_is_purged_only_when_that_was_meant() {
+    let answer = r#"{"tags":[],"everything":true,"soft":false,"took_ms":2}"#;
+    let admin = ScriptAdmin::start(&[("POST /purge", 200, answer)]).await;
+    for arguments in [
+        &["purge"][..],
+        &["purge", "--everything"],
+        &["purge", "--everything", "--tag", "a"],
+        &["purge", "--soft"],
+        &["purge", "--tag", ""],
+    ] {
+        assert_eq!(told(&admin, arguments).await.code, 64, "{arguments:?}");
+    }
+    assert!(admin.asked().is_empty());
+    let said = told(&admin, &["purge", "--everything", "--yes"]).await;
+    assert_eq!((said.code, said.out.as_str()), (0, "purged everything in 2.00 ms\n"));
+    assert_eq!(admin.asked()[0].body, json!({ "everything": true, "soft": false }));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_token_is_sent_from_where_it_is_kept_and_never_shown() {
+    let refused = r#"{"error":"the admin token is needed","hint":null}"#;
+    let admin = ScriptAdmin::start(&[("GET /stats", 401, refused)]).await;
+    let config =
+        format!("[upstream]\nurl = \"http://127.0.0.1:1\"\n[admin]\naddress = \"{}\"\ntoken = \"of-the-config-file\"\n", admin.address);
+    let line = || CommandLine::new().file("proxy.toml", &config).file("token", "of-the-file\n");
+    for (line, arguments, token, named) in [
+        (line(), &["stats"][..], "of-the-config-file", "[admin]"),
+        (line().variable("SIDECACHE_ADMIN_TOKEN", "of-the-environment"), &["stats"], "of-the-environment", "$SIDECACHE_ADMIN_TOKEN"),
+        (
+            line().variable("SIDECACHE_ADMIN_TOKEN", "of-the-environment"),
+            &["stats", "--token-file", "token"],
+            "of-the-file",
+            "--token-file",
+        ),
+    ] {
+        let said = line.run(arguments).await;
+        let question = admin.asked().pop().expect("it was asked");
+        assert_eq!(question.headers["authorization"], format!("Bearer {token}"));
+        assert_eq!(said.code, 1);
+        contains_all(&said.err, &[named, "is not the one of the sidecar"]);
+        assert!(!said.err.contains(token) && said.out.is_empty(), "{}", said.err);
+    }
+    let said = told(&admin, &["stats"]).await;
+    assert!(!admin.asked().pop().expect("it was asked").headers.contains_key("authorization"));
+    contains_all(&said.err, &["none was found", "--token-file", "$SIDECACHE_ADMIN_TOKEN"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_cannot_be_reached_or_understood_is_said() {
+    let nobody = crate::support::process::free_port();
+    let config = format!("[upstream]\nurl = \"http://127.0.0.1:1\"\n[admin]\naddress = \"127.0.0.1:{nobody}\"\n");
+    let said = CommandLine::new().file("proxy.toml", &config).run(&["stats"]).await;
+    assert_eq!(said.code, 1);
+    contains_all(&said.err, &[&format!("127.0.0.1:{nobody}"), "is it running?", "`[admin] address` of proxy.toml", "--admin"]);
+    let said = CommandLine::new().run(&["stats"]).await;
+    assert_eq!(said.code, 64);
+    contains_all(&said.err, &["proxy.toml", "--admin"]);
+    let said = CommandLine::new().run(&["stats", "--admin", "http://user:hunter2@127.0.0.1:1"]).await;
+    assert_eq!(said.code, 64);
+    assert!(!said.err.contains("hunter2"), "{}", said.err);
+
+    let admin = ScriptAdmin::start(&[
+        ("GET /stats", 403, r#"{"error":"this Host is not served here","hint":"name it by its address"}"#),
+        ("POST /purge", 200, "<html>hello</html>"),
+    ])
+    .await;
+    for (arguments, parts) in [
+        (&["stats"][..], &["403", "this Host is not served here", "hint: name it by its address"][..]),
+        (&["advise"], &["/shadow", "another version"]),
+        (&["purge", "--tag", "a"], &["cannot be read"]),
+    ] {
+        let said = told(&admin, arguments).await;
+        assert_eq!((said.code, said.out.as_str()), (1, ""), "{arguments:?}");
+        contains_all(&said.err, parts);
+    }
+}
+
+const CHANGES: &str = r#"{"ok":true,"changes":[
+ {"what":"route /a","change":"changed","keys":[{"key":"ttl","from":"\"5m\"","to":"\"10s\""},{"key":"jitter","from":null,"to":"\"1s\""}],"effect":"entries are left behind"},
+ {"what":"purge rule /b","change":"added","keys":[],"effect":null}],
+ "restart_needed":["memory.size"],"problems":[],"text":""}"#;
+
+const REFUSED: &str = r#"{"ok":false,"changes":[],"restart_needed":[],
+ "problems":[{"severity":"error","line":3,"column":1,"message":"unknown key","hint":"did you mean ttl?"}],"text":"proxy.toml:3:1: error: unknown key\n  hint: did you mean ttl?"}"#;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_reload_says_what_changed_or_what_is_wrong() {
+    let admin = ScriptAdmin::start(&[("POST /reload", 200, CHANGES)]).await;
+    let said = told(&admin, &["reload"]).await;
+    assert_eq!(said.code, 0, "{}", said.err);
+    contains_all(
+        &said.out,
+        &[
+            "reloaded: 2 changes",
+            "route /a",
+            "\"5m\"",
+            "\"10s\"",
+            "jitter",
+            "entries are left behind",
+            "purge rule /b",
+            "needs a restart: memory.size",
+        ],
+    );
+    assert_eq!(told(&admin, &["reload", "--json"]).await.out.trim_end(), CHANGES);
+
+    let admin = ScriptAdmin::start(&[("POST /reload", 422, REFUSED)]).await;
+    let said = told(&admin, &["reload"]).await;
+    assert_eq!((said.code, said.out.as_str()), (64, ""));
+    contains_all(&said.err, &["the old rules stay", "proxy.toml:3:1: error: unknown key"]);
+    let said = told(&admin, &["reload", "--json"]).await;
+    assert_eq!((said.code, said.out.trim_end()), (64, REFUSED));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_file_is_compared_with_what_runs_once_it_is_right_in_itself() {
+    let admin = ScriptAdmin::start(&[("POST /check", 200, CHANGES)]).await;
+    let text = format!("[upstream]\nurl = \"http://127.0.0.1:1\"\n[admin]\naddress = \"{}\"\n", admin.address);
+    let line = CommandLine::new().file("proxy.toml", &text).file("bad.toml", "[upstream]\nurll = 1\n");
+    let said = line.run(&["check", "bad.toml", "--against", "running"]).await;
+    assert_eq!(said.code, 64);
+    assert!(admin.asked().is_empty(), "a file that is wrong in itself is not sent");
+    let said = line.run(&["check", "--against", "running"]).await;
+    assert_eq!(said.code, 0, "{}", said.err);
+    contains_all(
+        &said.out,
+        &["proxy.toml: ok: 0 routes", "a reload would make: 2 changes", "entries are left behind", "needs a restart: memory.size"],
+    );
+    assert_eq!(admin.asked()[0].body, json!({ "text": text }));
+
+    let admin = ScriptAdmin::start(&[("POST /check", 422, REFUSED)]).await;
+    let text = text.replace(&text[text.rfind("127.").expect("its address")..text.rfind('"').expect("its end")], &admin.address.to_string());
+    let said = CommandLine::new().file("proxy.toml", &text).run(&["check", "--against", "running"]).await;
+    assert_eq!(said.code, 64);
+    contains_all(&said.out, &["would refuse it", "unknown key"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn advice_is_toml_with_its_reasons_as_comments() {
+    let answer = r#"{"routes":[{"route":"/api/v1/forms/{*rest}","mode":"shadow","requests":40,"would_hit":28,"would_miss":12,"would_bypass":0,"hit_rate":0.7,
+      "not_stored":[],"stale":{"count":3,"unexplained":1,"examples":[]},"scope":{"count":0,"scope":"shared","examples":[]},"audit":{"asked":0,"stale":0}}],
+     "advice":[{"route":"/api/v1/forms/{*rest}","why":"3 answers would have been stale after PUT /api/v1/forms/7\u001b[2J",
+      "toml":"[[purges]]\npath = \"/api/v1/forms/{*rest}\"\ntags = [\"forms:{tenant}\"]\n","line":42}]}"#;
+    let admin = ScriptAdmin::start(&[("GET /shadow", 200, answer)]).await;
+    let said = told(&admin, &["advise"]).await;
+    assert_eq!(said.code, 0);
+    contains_all(
+        &said.out,
+        &["40 requests, 70.0% would be hits, 3 would have been stale (1 after no write", "line 42: 3 answers would have been stale"],
+    );
+    assert!(!said.out.contains('\x1b'));
+    let table: toml::Table = said.out.parse().expect("the advice is TOML as a whole");
+    assert_eq!(table["purges"][0]["tags"][0].as_str(), Some("forms:{tenant}"));
+    let admin = ScriptAdmin::start(&[("GET /shadow", 200, r#"{"routes":[],"advice":[]}"#)]).await;
+    let said = told(&admin, &["advise"]).await;
+    assert_eq!(said.code, 0);
+    contains_all(&said.out, &["# nothing to advise: "]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn explain_live_shows_what_is_stored_and_why_it_would_not_be_served() {
+    let answer = |stored: &str| {
+        format!(r#"{{"request":"GET /p?q=1","lines":[{{"name":"route","value":"/p"}},{{"name":"key","value":"ab12"}}],"stored":{stored}}}"#)
+    };
+    let purged = answer(
+        r#"{"tier":"redis","status":200,"bytes":329,"age_s":1.2,"ttl_s":298.8,"fresh":true,
+            "tags":[{"tag":"campaigns:acme","current":false},{"tag":"uri:x","current":true}],"verdict":"MISS","reason":"purged"}"#,
+    );
+    let admin = ScriptAdmin::start(&[("POST /explain", 200, &purged)]).await;
+    let arguments = ["explain", "get", "/p?q=1", "-H", "X-Tenant-Id: acme", "--live"];
+    let said = told(&admin, &arguments).await;
+    assert_eq!(said.code, 0, "{}", said.err);
+    contains_all(
+        &said.out,
+        &[
+            "GET /p?q=1\n  route        /p\n",
+            "in Redis: 200, 329 B, 1.2 s old, fresh for 4m 58s more",
+            "campaigns:acme (purged since)",
+            "uri:x (current)",
+            "MISS: it would not be served: purged",
+        ],
+    );
+    let body = &admin.asked()[0].body;
+    assert_eq!((&body["target"], &body["headers"], &body["trusted"]), (&json!("/p?q=1"), &json!([["X-Tenant-Id", "acme"]]), &json!(false)));
+    let admin = ScriptAdmin::start(&[("POST /explain", 200, &answer("null"))]).await;
+    let said = told(&admin, &arguments).await;
+    contains_all(&said.out, &["stored       nothing", "-H 'host: app.example.com'"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn explain_offline_is_text_or_json() {
+    let config = "[upstream]\nurl = \"http://127.0.0.1:1\"\n[[routes]]\npath = \"/a/{id}\"\nttl = \"5m\"\n";
+    let line = CommandLine::new().file("proxy.toml", config);
+    let said = line.run(&["explain", "GET", "/a/7"]).await;
+    assert_eq!(said.code, 0);
+    contains_all(&said.out, &["GET /a/7\n  route        /a/{id}\n  capture id   7\n"]);
+    let said = line.run(&["explain", "GET", "/a/7", "--json"]).await;
+    let value: Value = serde_json::from_str(&said.out).expect("JSON");
+    assert_eq!((&value["request"], &value["lines"][0]), (&json!("GET /a/7"), &json!({ "name": "route", "value": "/a/{id}" })));
+    let said = line.run(&["explain", "GET", "a", "-H", "x: 1"]).await;
+    assert_eq!(said.code, 64);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn completions_are_there_for_each_shell() {
+    for (shell, part) in [
+        ("bash", "_sidecache"),
+        ("zsh", "#compdef sidecache"),
+        ("fish", "complete -c sidecache"),
+        ("powershell", "Register-ArgumentCompleter"),
+        ("elvish", "edit:completion"),
+    ] {
+        let said = CommandLine::new().run(&["completions", shell]).await;
+        assert_eq!((said.code, said.err.as_str()), (0, ""), "{shell}");
+        contains_all(&said.out, &[part, "everything"]);
+    }
+    assert_eq!(CommandLine::new().run(&["completions", "csh"]).await.code, 64);
+}
+
+#[test]
+fn a_reader_that_leaves_early_is_no_failure() {
+    use std::process::{Command, Stdio};
+    let mut child = Command::new(env!("CARGO_BIN_EXE_sidecache"))
+        .args(["completions", "bash"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the binary was built with the tests");
+    drop(child.stdout.take());
+    let output = child.wait_with_output().expect("a child can be waited for");
+    assert_eq!((output.status.code(), output.stderr.as_slice()), (Some(0), &b""[..]));
+}

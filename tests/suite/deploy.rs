@@ -1,0 +1,5 @@
+//! What ships in `deploy/`, run or read by the tools that it is for.
+
+mod files;
+mod grafana;
+mod nginx;

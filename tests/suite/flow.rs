@@ -1,0 +1,16 @@
+//! What happens to a request: hits, fills, passes, writes, and what is counted of them.
+
+mod coalescing;
+mod drain;
+mod expiry;
+mod isolation;
+mod memory;
+mod metrics;
+mod mutations;
+mod protocols;
+mod regressions;
+mod regressions_stale;
+mod shadow;
+mod soft_purge;
+mod streaming;
+mod ttl;

@@ -1,0 +1,6 @@
+//! The Redis tier on real servers: one, behind sentinels, in a cluster, and failing.
+
+mod cluster;
+mod faults;
+mod sentinel;
+mod tier;
