@@ -58,3 +58,19 @@ pub mod telemetry;
 pub mod units;
 pub mod upstream;
 pub mod vary;
+
+/// What the model, the benches and some tests of this package look at; nobody else is to rely on it.
+#[cfg(feature = "internals")]
+#[doc(hidden)]
+pub mod internals {
+    pub use crate::body::Body;
+    pub use crate::coherence::{Coherence, Mode, PurgeKind, core, message};
+    pub use crate::events::What;
+    pub use crate::forward::Peer;
+    pub use crate::metrics;
+    pub use crate::outcome::{Disposition, Reason};
+    pub use crate::proxy::Proxy;
+    pub use crate::shadow::SETTLE;
+    pub use crate::shadow::report::{RouteReport, ShadowReport};
+    pub use crate::tag::Tag;
+}

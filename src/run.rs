@@ -14,7 +14,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::admin::{self, Office, Readiness, Ready};
 use crate::body::Body;
-use crate::clock::Clock;
+pub use crate::clock::Clock;
 use crate::coalesce::Flights;
 use crate::coalesce::across::Across;
 use crate::coherence::shared::Shared;

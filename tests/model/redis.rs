@@ -4,8 +4,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use sidecache::coherence::core::{Audience, Beaten, Name, Standing};
-use sidecache::coherence::message::{Id, Node};
+use sidecache::internals::core::{Audience, Beaten, Name, Standing};
+use sidecache::internals::message::{Id, Node};
 
 /// The tag's record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
