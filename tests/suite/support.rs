@@ -1,37 +1,34 @@
-//! What the tests stand on: real processes, scriptable apps, small clients. Nothing here knows what is being tested.
+//! What the tests stand on: real processes, an origin that does as it is told, and a client. Nothing
+//! here knows what is being tested.
 
 pub mod child;
 pub mod client;
 pub mod command;
+pub mod demo;
 pub mod exposition;
 pub mod fault_proxy;
 pub mod flow;
 pub mod history;
+pub mod http1;
 pub mod nginx;
 pub mod origin;
 pub mod process;
-pub mod raw;
 pub mod redis;
 pub mod redis_cluster;
 pub mod redis_kinds;
 pub mod redis_node;
 pub mod redis_sentinel;
 pub mod scene;
-pub mod script;
-pub mod script_admin;
 pub mod sidecar;
 pub mod tls;
 pub mod traffic;
-pub mod wire;
 
-pub use client::{Client, Reply};
+pub use client::{Client, Crowd, Reply, Socket};
 pub use command::CommandLine;
 pub use fault_proxy::{Fault, FaultProxy};
-pub use origin::{Answer, Point, TestApp};
+pub use origin::{Origin, Point, Request, Response};
 pub use redis::RedisServer;
 pub use scene::Scene;
-pub use script::{Script, ScriptApp};
-pub use script_admin::ScriptAdmin;
 pub use sidecar::Sidecar;
 
 use std::future::Future;

@@ -1,51 +1,18 @@
-//! A sidecar without listeners: requests are handed to its flow, and what it knows can be asked for. In front of an app that a test directs.
+//! A sidecar without listeners: requests are handed to its flow, and what it knows can be asked for.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use http_body_util::BodyExt as _;
 use hyper::{Request, Response};
-use sidecache::body::Body;
-use sidecache::clock::Clock;
 use sidecache::config::Config;
-use sidecache::forward::Peer;
-use sidecache::metrics::Format;
-use sidecache::proxy::Proxy;
-use sidecache::run::Sidecar;
-use sidecache::shadow::report::{RouteReport, ShadowReport};
+use sidecache::internals::metrics::Format;
+use sidecache::internals::{Body, Peer, Proxy, RouteReport, ShadowReport};
+use sidecache::run::{Clock, Sidecar};
 use tokio_util::sync::CancellationToken;
 
 use super::client::Reply;
-use super::origin::{Answer, Asked, TestApp};
-
-type Handler = Arc<dyn Fn(&Asked) -> Answer + Send + Sync>;
-
-/// An app whose answers a test changes as it goes.
-pub struct DirectedApp {
-    /// The app.
-    pub app: TestApp,
-    handler: Arc<Mutex<Handler>>,
-}
-
-impl DirectedApp {
-    /// An app that answers so until it is told otherwise.
-    pub async fn start(handler: impl Fn(&Asked) -> Answer + Send + Sync + 'static) -> Self {
-        let handler: Arc<Mutex<Handler>> = Arc::new(Mutex::new(Arc::new(handler)));
-        let played = Arc::clone(&handler);
-        let app = TestApp::start(move |asked| {
-            let handler = Arc::clone(&played.lock().expect("no test panics with the lock held"));
-            handler(asked)
-        })
-        .await;
-        Self { app, handler }
-    }
-
-    /// From now on the app answers so.
-    pub fn answers(&self, handler: impl Fn(&Asked) -> Answer + Send + Sync + 'static) {
-        *self.handler.lock().expect("no test panics with the lock held") = Arc::new(handler);
-    }
-}
 
 /// The flow of a sidecar. Dropping it ends what it does in the background.
 pub struct Flow {
@@ -90,7 +57,7 @@ impl Flow {
     pub async fn send(&self, method: &str, target: &str, headers: &[(&str, &str)], body: impl Into<Bytes>) -> Reply {
         let (head, body) = self.open(method, target, headers, body).await.into_parts();
         let body = body.collect().await.map(http_body_util::Collected::to_bytes).unwrap_or_default();
-        Reply { status: head.status.as_u16(), headers: head.headers, body }
+        Reply::new(head.status.as_u16(), head.headers, body)
     }
 
     /// A GET.

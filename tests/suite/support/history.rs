@@ -84,6 +84,14 @@ impl Log {
         operations.iter().filter(|operation| operation.kind == Kind::Write && operation.sent >= since && operation.succeeded()).count()
     }
 
+    /// Whether a write of this key that was sent since then was answered.
+    pub fn written_since(&self, since: Instant, key: &str) -> bool {
+        let operations = lock(&self.operations);
+        let latest = operations.iter().rev().take_while(|operation| operation.done >= since);
+        let mut writes = latest.filter(|one| one.kind == Kind::Write && &*one.key == key);
+        writes.any(|one| one.sent >= since && one.succeeded())
+    }
+
     /// All that has been noted so far.
     pub fn history(&self) -> History {
         History { operations: lock(&self.operations).clone() }

@@ -8,14 +8,16 @@ use tokio::task::JoinHandle;
 use tokio::time::sleep;
 
 use super::origin::{VERSIONED_RULES, versioned};
-use super::{Client, Sidecar, TestApp, eventually};
+use super::{Client, Sidecar, Origin, eventually};
 
 const CLIENTS: usize = 8;
+/// Of each client two writes through either sidecar, and what it reads meanwhile.
+const AT_WORK: u64 = 32 * CLIENTS as u64;
 
 /// An app and two sidecars.
 pub struct Pair {
     /// The app.
-    pub app: TestApp,
+    pub app: Origin,
     /// Both sidecars.
     pub sidecars: [Sidecar; 2],
     probes: AtomicU64,
@@ -33,7 +35,7 @@ impl Pair {
     }
 
     async fn start_with(table: &str, memory: &str) -> Self {
-        let app = TestApp::start(versioned()).await;
+        let app = Origin::start(versioned());
         let rules = format!("{table}\n{memory}{VERSIONED_RULES}");
         let sidecars = [Sidecar::spawn(app.address, &rules).await, Sidecar::spawn(app.address, &rules).await];
         Self { app, sidecars, probes: AtomicU64::new(0) }
@@ -66,9 +68,12 @@ impl Pair {
 
     /// Starts the clients.
     pub fn traffic(&self) -> Traffic {
-        let stop = Arc::new(AtomicBool::new(false));
-        let clients = (0..CLIENTS).map(|number| tokio::spawn(work(self.clients(), number, Arc::clone(&stop)))).collect();
-        Traffic { stop, clients }
+        let (stop, answered) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+        let start = |number| {
+            tokio::spawn(work(self.clients(), number, Arc::clone(&stop), Arc::clone(&answered)))
+        };
+        let clients = (0..CLIENTS).map(start).collect();
+        Traffic { stop, answered, clients }
     }
 }
 
@@ -88,10 +93,19 @@ pub struct Seen {
 /// Clients at work.
 pub struct Traffic {
     stop: Arc<AtomicBool>,
+    answered: Arc<AtomicU64>,
     clients: Vec<JoinHandle<Seen>>,
 }
 
 impl Traffic {
+    /// Returns when the clients have had their answers to so many more requests as to have written
+    /// and read through both sidecars.
+    pub async fn goes_on(&self) {
+        let goal = self.answered.load(Ordering::SeqCst) + AT_WORK;
+        let answered = || async { self.answered.load(Ordering::SeqCst) >= goal };
+        eventually("the clients are at work", Duration::from_secs(20), answered).await;
+    }
+
     /// Stops them. Fails if a request failed, if a read was stale, or if there was nothing to see.
     pub async fn finish(self) -> Seen {
         self.stop.store(true, Ordering::SeqCst);
@@ -111,7 +125,12 @@ impl Traffic {
     }
 }
 
-async fn work(mut clients: [Client; 2], number: usize, stop: Arc<AtomicBool>) -> Seen {
+async fn work(
+    mut clients: [Client; 2],
+    number: usize,
+    stop: Arc<AtomicBool>,
+    answered: Arc<AtomicU64>,
+) -> Seen {
     let (mut seen, mut version) = (Seen::default(), 0_u64);
     for round in 0_usize.. {
         if stop.load(Ordering::SeqCst) {
@@ -128,13 +147,15 @@ async fn work(mut clients: [Client; 2], number: usize, stop: Arc<AtomicBool>) ->
                 } else {
                     seen.hits += usize::from(reply.cache() == "HIT");
                     if got < version {
-                        seen.stale.push(format!("{path}: {got} after {version}, {}", reply.header("cache-status")));
+                        seen.stale.push(format!("{path}: {got} after {version}, {}", reply.cache_status()));
                     }
                 }
             }
-            Ok(reply) => seen.failures.push(format!("{method} {path}: {} {}", reply.status, reply.header("cache-status"))),
+            Ok(reply) => seen.failures.push(format!("{method} {path}: {} {}", reply.status, reply.cache_status())),
             Err(error) => seen.failures.push(format!("{method} {path}: {error}")),
         }
+        answered.fetch_add(1, Ordering::SeqCst);
+        // The pace of a client.
         sleep(Duration::from_millis(25)).await;
     }
     seen
