@@ -67,7 +67,7 @@ fn assert_streamed(answers: &[Reply]) {
     for answer in answers {
         let first = answer.first_byte.expect("each got a response");
         let streamed = answer.end - first;
-        assert!(streamed > PACE * PIECES as u32 / 2, "the whole body came within {streamed:?}");
+        assert!(streamed > PACE * 10, "the whole body came within {streamed:?}");
     }
 }
 

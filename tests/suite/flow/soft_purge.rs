@@ -51,7 +51,7 @@ struct App {
 }
 
 impl App {
-    async fn start() -> Self {
+    fn start() -> Self {
         let (number, fails) = (Arc::new(AtomicU64::new(1)), Arc::new(AtomicBool::new(false)));
         let (said, failing) = (Arc::clone(&number), Arc::clone(&fails));
         let server = Origin::start(move |request| {
@@ -129,7 +129,7 @@ struct World {
 
 impl World {
     async fn of(tiers: Tiers) -> Self {
-        let app = App::start().await;
+        let app = App::start();
         let redis = (!matches!(tiers, Tiers::Memory)).then(RedisServer::start);
         let table = redis.as_ref().map(RedisServer::table).unwrap_or_default();
         let (tables, many) = match tiers {
@@ -250,7 +250,7 @@ async fn a_window_is_counted_from_the_soft_purge() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_window_ends_to_the_second() {
-    let app = App::start().await;
+    let app = App::start();
     let node = node(&app, "").await;
     warm(&node, "/error/a").await;
     purge(&node, What::Tag, PurgeKind::Soft).await;
