@@ -3,13 +3,13 @@
 //! Owns who may ask and what there is to ask for; the parts that it reads and moves are its [`Office`]. It never shares a port with the app's
 //! traffic, so no path of the app can be shadowed by it.
 
-mod answer;
 mod api;
+mod auth;
 mod events;
-mod guard;
-mod mend;
-mod office;
 mod openapi;
+mod remedies;
+mod response;
+mod state;
 mod stats;
 
 use std::net::SocketAddr;
@@ -28,11 +28,11 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use self::api::Desk;
+use self::auth::Guard;
 use self::events::Lasting;
-use self::guard::Guard;
 use crate::units::Secret;
 
-pub use self::office::Office;
+pub use self::state::Office;
 
 /// Connections at one time; the next ones wait to be accepted.
 const MAX_CONNECTIONS: usize = 64;

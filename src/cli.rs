@@ -9,18 +9,20 @@ use clap_complete::Shell;
 use tokio_util::sync::CancellationToken;
 
 use self::remote::Failure;
+use crate::app;
+use crate::app::Bound;
 use crate::config::{self, Config};
-use crate::run::{self, Bound};
-use crate::{server, telemetry};
+use crate::server;
+use crate::telemetry::log;
 
 mod advise;
-mod answers;
+mod api_types;
 mod explain;
+mod format;
 mod http;
 mod purge;
 mod reload;
 mod remote;
-mod show;
 mod stats;
 mod warm;
 
@@ -136,7 +138,7 @@ fn serve(path: &Path) -> ExitCode {
         Ok(config) => config,
         Err(problems) => return bad(&problems),
     };
-    if let Err(error) = telemetry::init(&config.log) {
+    if let Err(error) = log::init(&config.log) {
         return failed(&error);
     }
     for warning in &config.warnings {
@@ -151,7 +153,7 @@ fn serve(path: &Path) -> ExitCode {
         let signals = tokio::spawn(server::signals(shutdown.clone()));
         let bound = Bound::bind(&config)?;
         tokio::select! {
-            drained = run::serve(config, bound, shutdown) => drained.map(Some),
+            drained = app::serve(config, bound, shutdown) => drained.map(Some),
             // The second signal: at once.
             _ = signals => Ok(None),
         }

@@ -24,38 +24,38 @@ use tokio::sync::{Notify, mpsc};
 
 use crate::clock::{Clock, Wall};
 use crate::coherence::core::{Command, Core, Event, Phase, Settings, Standings};
-use crate::coherence::gate::Published;
+use crate::coherence::durable_journal::Kept;
 use crate::coherence::journal::MOST_TAGS;
-use crate::coherence::kept::Kept;
+use crate::coherence::lease::Published;
 use crate::coherence::message::Process;
-use crate::coherence::record::Reading;
-use crate::coherence::shared::Shared;
-use crate::coherence::table::{Since, Table};
+use crate::coherence::redis_records::Shared;
+use crate::coherence::tag_record::Reading;
+use crate::coherence::tag_table::{Since, Table};
 use crate::error::SetupError;
-use crate::metrics::Counter;
 use crate::outcome::Reason;
-use crate::store::redis::{CallError, OnLoss};
-use crate::tag::Tag;
+use crate::policy::tag::Tag;
+use crate::redis::{CallError, OnLoss};
+use crate::telemetry::metrics::Counter;
 
-pub use crate::coherence::kind::PurgeKind;
 pub use crate::coherence::mutation::{Pending, WriteRefused};
-pub use crate::coherence::proof::{LocalProof, Proof, SharedProof, Watch};
-pub use crate::coherence::read::{LocalRead, Read};
+pub use crate::coherence::purge_kind::PurgeKind;
+pub use crate::coherence::tag_snapshot::{LocalRead, Read};
+pub use crate::coherence::validation::{LocalProof, Proof, SharedProof, Watch};
 
 pub mod core;
-mod gate;
-pub mod glance;
+mod driver;
+mod durable_journal;
 pub mod journal;
-mod keeper;
-mod kept;
-pub mod kind;
+mod lease;
+pub mod local_snapshot;
 pub mod message;
 mod mutation;
-mod proof;
-mod read;
-pub mod record;
-pub mod shared;
-pub mod table;
+pub mod purge_kind;
+pub mod redis_records;
+pub mod tag_record;
+mod tag_snapshot;
+pub mod tag_table;
+mod validation;
 
 /// After so many missed deadlines in a row Redis counts as lost; a broken connection counts at once.
 const MISSES: u32 = 3;
@@ -89,21 +89,21 @@ pub struct Counters {
     /// Purges that all other sidecars acknowledged.
     pub acknowledged: Arc<Counter>,
     /// Purges that waited for the end of a lease.
-    pub outlived: Arc<Counter>,
+    pub purges_released_by_lease_expiry: Arc<Counter>,
     /// Microseconds that purges waited for other sidecars.
     pub waited_us: Arc<Counter>,
     /// Purges that went into the journal.
-    pub journaled: Arc<Counter>,
+    pub journal_writes: Arc<Counter>,
     /// Tags replayed from the journal.
     pub replayed: Arc<Counter>,
     /// Fills that a purge killed.
-    pub killed_fills: Arc<Counter>,
+    pub fills_purged: Arc<Counter>,
     /// Mutations taken as committed because their sidecar died.
     pub orphans: Arc<Counter>,
     /// Sidecars that were taken for dead.
-    pub struck_out: Arc<Counter>,
+    pub peers_evicted: Arc<Counter>,
     /// Requests that found no recent proof of contact with Redis.
-    pub lapsed: Arc<Counter>,
+    pub heartbeat_timeouts: Arc<Counter>,
 }
 
 /// Coherence of one sidecar.
@@ -255,7 +255,7 @@ impl Coherence {
     /// Since when a soft purge has made an entry stale that is otherwise current by the local table; nothing where none has.
     pub fn softened_local(&self, proof: &LocalProof) -> Result<Option<Wall>, Reason> {
         if proof.epoch != self.epoch() {
-            return Err(Reason::Unproven);
+            return Err(Reason::Unverifiable);
         }
         let mut softened: Option<Wall> = None;
         let mut compare = |since| match since {
@@ -269,7 +269,7 @@ impl Coherence {
         compare(self.table.since(proof.generation))?;
         if proof.until.is_some_and(|until| self.clock.now() >= until) {
             // Not merely stale: nobody can say any more whether it was purged.
-            return Err(Reason::Unproven);
+            return Err(Reason::Unverifiable);
         }
         for (cell, purged) in &proof.cells {
             compare(cell.since(*purged))?;
@@ -334,7 +334,7 @@ impl Coherence {
             return true;
         }
         let Some(shared) = &self.shared else { return true };
-        self.counters.lapsed.inc();
+        self.counters.heartbeat_timeouts.inc();
         let proven = async {
             loop {
                 let notified = self.joined.notified();
@@ -352,12 +352,12 @@ impl Coherence {
     /// The proof for a response with these tags, if none of them was purged since they were read.
     pub async fn commit(&self, read: &Read, tags: &[Tag], lifetime: Duration) -> Result<Proof, Reason> {
         let proof = match read {
-            Read::Local(local) => self.commit_local(local, tags).map(Proof::Local).ok_or(Reason::PurgedMeanwhile),
+            Read::Local(local) => self.commit_local(local, tags).map(Proof::Local).ok_or(Reason::PurgedDuringFill),
             Read::Shared(epoch, reading) => self.commit_shared(*epoch, reading, tags, lifetime).await.map(Proof::Shared),
-            Read::Unproven => Err(Reason::Unproven),
+            Read::Unproven => Err(Reason::Unverifiable),
         };
-        if matches!(proof, Err(Reason::PurgedMeanwhile)) {
-            self.counters.killed_fills.inc();
+        if matches!(proof, Err(Reason::PurgedDuringFill)) {
+            self.counters.fills_purged.inc();
         }
         proof
     }
@@ -396,14 +396,14 @@ impl Coherence {
     }
 
     async fn commit_shared(&self, epoch: u64, reading: &Reading, tags: &[Tag], lifetime: Duration) -> Result<SharedProof, Reason> {
-        let Some(shared) = &self.shared else { return Err(Reason::Unproven) };
+        let Some(shared) = &self.shared else { return Err(Reason::Unverifiable) };
         if epoch != self.epoch() {
-            return Err(Reason::Unproven);
+            return Err(Reason::Unverifiable);
         }
         let watch = self.watch_tags(tags);
         match self.watch(shared.commit(reading, tags, lifetime).await) {
             Ok(Some(stamp)) => Ok(SharedProof::new(stamp, watch.as_ref())),
-            Ok(None) => Err(Reason::PurgedMeanwhile),
+            Ok(None) => Err(Reason::PurgedDuringFill),
             // Fail open: the response goes to its client all the same, it is only not stored.
             Err(_) => Err(Reason::StoreFailed),
         }

@@ -10,35 +10,29 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::admin;
-use crate::route;
-use crate::rule::PurgeRule;
-use crate::scope::CredentialRule;
+use crate::cache::store;
+use crate::policy::credential::CredentialRule;
+use crate::policy::purge_rule::PurgeRule;
+use crate::policy::route;
+use crate::redis;
 use crate::server;
-use crate::store;
-use crate::telemetry;
+use crate::telemetry::log;
 use crate::upstream;
 
 mod compile;
+mod context;
+mod decode;
+mod diagnostics;
 pub mod diff;
 mod env;
-mod fields;
 mod file;
 mod lint;
-mod mask;
-mod mend;
-mod problem;
-mod read;
 mod redis_url;
-mod report;
-mod rules;
 mod schema;
-mod sections;
 #[cfg(test)]
 mod tests;
-mod timing;
-mod values;
 
-pub use self::problem::{Problem, Problems, Severity, Span};
+pub use self::diagnostics::diagnostic::{Problem, Problems, Severity, Span};
 pub use self::schema::json_schema;
 
 /// Exit code of a file that can be used.
@@ -57,9 +51,9 @@ pub struct Config {
     /// The memory tier.
     pub memory: store::memory::Settings,
     /// The Redis tier, if there is one.
-    pub redis: Option<store::redis::Settings>,
+    pub redis: Option<redis::Settings>,
     /// The log.
-    pub log: telemetry::Settings,
+    pub log: log::Settings,
     /// Bounds on what can grow.
     pub limits: Limits,
     /// What is cached.
@@ -192,7 +186,7 @@ pub fn check(path: &Path, how: Checking, out: &mut dyn io::Write) -> io::Result<
     for problem in &config.warnings {
         writeln!(out, "{problem}")?;
     }
-    let counted = problem::counted;
+    let counted = diagnostics::diagnostic::counted;
     let (routes, purges) = (config.routes.iter().count(), config.purges.len());
     let warnings = config.warnings.iter().filter(|problem| problem.severity == Severity::Warning).count();
     if how.deny_warnings && warnings > 0 {

@@ -6,168 +6,49 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// How the response came to be (the word in `X-Cache`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Disposition {
-    /// Answered from a stored response that is fresh and valid.
-    Hit,
-    /// Answered from a stored response past its freshness, within a permitted window.
-    Stale,
-    /// Answered from a stored response that the app has just confirmed.
-    Revalidated,
-    /// The app was asked, on a route that caches.
-    Miss,
-    /// The app was asked, and the cache took no part.
-    Bypass,
-}
+mod reason;
 
-impl Disposition {
-    /// All dispositions, in the order of their discriminants.
-    pub const ALL: [Self; 5] = [Self::Hit, Self::Stale, Self::Revalidated, Self::Miss, Self::Bypass];
+pub use self::reason::{Reason, Step};
 
-    /// The word in `X-Cache`, metrics and logs.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Hit => "HIT",
-            Self::Stale => "STALE",
-            Self::Revalidated => "REVALIDATED",
-            Self::Miss => "MISS",
-            Self::Bypass => "BYPASS",
-        }
-    }
-}
-
-macro_rules! reasons {
-    ($($(#[$doc:meta])* $name:ident => $text:literal,)+) => {
-        /// Why a request was not answered from the cache, or a response not stored. A closed set: it labels metrics.
+macro_rules! dispositions {
+    ($($name:ident = $word:literal, $label:literal, $meaning:literal;)+) => {
+        /// How the response came to be (the word in `X-Cache`).
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-        #[repr(u8)]
-        pub enum Reason { $($(#[$doc])* $name,)+ }
+        pub enum Disposition { $(#[doc = $meaning] $name,)+ }
 
-        impl Reason {
-            /// Every reason, in the order of their discriminants.
-            pub const ALL: &'static [Self] = &[$(Self::$name,)+];
+        impl Disposition {
+            /// All dispositions, in the order of their discriminants.
+            pub const ALL: [Self; 5] = [$(Self::$name,)+];
 
-            /// The reason's words, as they stand in headers, metrics and logs.
+            /// The word in `X-Cache` and logs.
             #[must_use]
             pub const fn as_str(self) -> &'static str {
-                match self { $(Self::$name => $text,)+ }
+                match self { $(Self::$name => $word,)+ }
+            }
+
+            /// The value of the metric label `disposition`.
+            #[must_use]
+            pub const fn label(self) -> &'static str {
+                match self { $(Self::$name => $label,)+ }
+            }
+
+            /// What it means, in a sentence.
+            #[must_use]
+            pub const fn meaning(self) -> &'static str {
+                match self { $(Self::$name => $meaning,)+ }
             }
         }
     };
 }
 
-reasons! {
-    // Of requests that no route takes, or that the cache has no part in.
-    /// No route's pattern matches the path.
-    NoRoute => "no route",
-    /// Not a GET or HEAD.
-    Method => "method",
-    /// The route's `mode` is `off`.
-    ModeOff => "mode off",
-    /// The route's `mode` is `shadow`: the app is asked, and what the cache would have done is noted.
-    Shadow => "shadow",
-    /// A field that the key or the tags need is not in the request.
-    MissingField => "missing field",
-    /// The request has a header that the app may see and no key has seen.
-    UnkeyedHeader => "unkeyed header",
-    /// The path has more than one reading (`%2f`, `;`, dot segments, …).
-    AmbiguousPath => "ambiguous path",
-    /// The query has more than one reading, and the key picks parameters from it.
-    AmbiguousQuery => "ambiguous query",
-    /// A GET or HEAD with a body.
-    RequestBody => "request body",
-    /// A range was asked for.
-    Range => "range",
-    /// `If-Match` or `If-Unmodified-Since`: for the app to judge.
-    Precondition => "precondition",
-    /// The client asks for another protocol.
-    Upgrade => "upgrade",
-    /// A header asks the app to treat this GET as another method.
-    MethodOverride => "method override",
-    /// A mutation of one of the tags is under way and its rule says `guard = "bypass"`.
-    MutationPending => "mutation pending",
-    /// Redis is lost and `on_redis_loss = "bypass"`.
-    CacheUnavailable => "cache unavailable",
-    /// The request's own `Cache-Control` forbids storing.
-    RequestNoStore => "request no-store",
-    /// The key would be longer than `limits.key`.
-    KeyTooLong => "key too long",
-
-    // Of lookups that found nothing to serve.
-    /// Nothing is stored under the key.
-    NotStored => "not stored",
-    /// What is stored is past its freshness.
-    Expired => "expired",
-    /// What is stored is past its freshness, and is served while it is fetched anew.
-    StaleWhileRevalidate => "stale-while-revalidate",
-    /// What is stored was purged.
-    Purged => "purged",
-    /// The app has not yet answered this credential on this route and key.
-    NotAdmitted => "not admitted",
-    /// The request's own `Cache-Control` wants a newer response.
-    RequestNoCache => "request no-cache",
-    /// The client wants a stored response or none (RFC 9111 5.2.1.7).
-    OnlyIfCached => "only if cached",
-    /// Nothing is stored for this variant of the response.
-    VaryMiss => "vary",
-
-    // Of responses that were not stored.
-    /// `Cache-Control: no-store`.
-    NoStore => "no-store",
-    /// `Cache-Control: private`.
-    Private => "private",
-    /// `Cache-Control: no-cache`.
-    NoCache => "no-cache",
-    /// Neither the response nor the route gives a freshness.
-    NoFreshness => "no freshness",
-    /// It was stale when it arrived.
-    StaleOnArrival => "stale on arrival",
-    /// It sets a cookie.
-    SetCookie => "set-cookie",
-    /// `Vary: *`.
-    VaryStar => "vary *",
-    /// Its status is not one that is stored.
-    Status => "status",
-    /// The request carried `Authorization`, and the response does not allow sharing (RFC 9111 3.5).
-    Authorization => "authorization",
-    /// Its body outgrew `limits.object`.
-    TooLarge => "too large",
-    /// Its body ended before it was whole.
-    Truncated => "truncated",
-    /// Its body ends with the connection, so that nobody can tell whether it is whole.
-    Unframed => "body not delimited",
-    /// It went on for long after everybody who read it had left.
-    Abandoned => "abandoned",
-    /// It is an event stream, which has no end.
-    EventStream => "event stream",
-    /// It ended in trailers.
-    Trailers => "trailers",
-    /// It carries more tags than `limits.tags`.
-    TooManyTags => "too many tags",
-    /// One of its tags was purged while it was fetched.
-    PurgedMeanwhile => "purged meanwhile",
-    /// Redis did not take it.
-    StoreFailed => "store failed",
-    /// It could not be proven current: Redis is lost.
-    Unproven => "unproven",
-
-    // Of failures that the sidecar answers itself.
-    /// The request breaks a rule of HTTP that a cache in front of an app must hold up.
-    BadRequest => "bad request",
-    /// The app could not be reached.
-    UpstreamUnreachable => "upstream unreachable",
-    /// The app did not answer in time.
-    UpstreamTimeout => "upstream timeout",
-    /// The app broke off, or did not speak HTTP.
-    UpstreamBroken => "upstream broken",
-    /// The app answered with a failure (500, 502, 503, 504).
-    UpstreamError => "upstream error",
-    /// Every connection to the app is taken and the queue is full.
-    UpstreamBusy => "upstream busy",
-    /// A write was refused because Redis is lost and `writes = "refuse"`.
-    WriteRefused => "write refused",
+dispositions! {
+    Hit = "HIT", "hit", "A stored response that is fresh and proven current was served.";
+    Stale = "STALE", "stale",
+        "A stored response that is no longer fresh was served, within a time that permits it.";
+    Revalidated = "REVALIDATED", "revalidated",
+        "A stored response was served after it had been revalidated with the origin.";
+    Miss = "MISS", "miss", "The origin answered, on a route that caches.";
+    Bypass = "BYPASS", "bypass", "The origin answered, and the cache took no part.";
 }
 
 /// What happened to one request.

@@ -15,48 +15,51 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::body::Body;
+use crate::cache::fills::Flights;
+use crate::cache::fills::cluster::Across;
+use crate::cache::store::memory::Resident;
+use crate::cache::store::{Consulted, Found, Store};
 use crate::clock::{Clock, Wall};
-use crate::coalesce::Flights;
-use crate::coalesce::across::Across;
 use crate::coherence::{Coherence, Proof, PurgeKind};
-use crate::events::Events;
-use crate::forward::{self, Peer};
-use crate::insight::{Deed, Insight};
-use crate::metrics::{self, Counter, Metrics, RouteTable, Seen, Source};
 use crate::outcome::{Disposition, Outcome, Reason, Tier};
-use crate::plan::{Asked, Lookup, Plan};
-use crate::proxy::across::Looks;
-use crate::proxy::fetch::{Errand, Spare};
-use crate::proxy::line::Line;
-use crate::proxy::wish::Wish;
-use crate::respond;
-use crate::route::Route;
-use crate::scope::Admissions;
+use crate::policy::credential::Admissions;
+use crate::policy::plan::{Asked, Lookup, Plan};
+use crate::policy::route::Route;
+use crate::policy::tag::Tag;
+use crate::proxy::access_log::Line;
+use crate::proxy::cluster::Looks;
+use crate::proxy::miss::{Errand, Spare};
+use crate::proxy::request_directives::Wish;
+use crate::semantics::body::Body;
+use crate::semantics::early_refresh;
+use crate::semantics::forward;
+use crate::semantics::forward::Peer;
 use crate::shadow::Shadow;
-use crate::stale;
-use crate::store::memory::Resident;
-use crate::store::{Consulted, Found, Store};
-use crate::tag::Tag;
-use crate::telemetry;
+use crate::telemetry::events::Events;
+use crate::telemetry::hot_tags::{Deed, Insight};
+use crate::telemetry::log;
+use crate::telemetry::metrics;
+use crate::telemetry::metrics::{Counter, Metrics, RouteTable, Seen, Source};
 use crate::upstream::Upstream;
 
-pub use crate::proxy::live::Live;
-pub(crate) use crate::proxy::posted::Posted;
+pub use crate::proxy::active_config::Live;
+pub(crate) use crate::proxy::post_response::Posted;
 
-mod across;
+mod access_log;
+mod active_config;
 mod audit;
-mod fetch;
+mod cluster;
 mod fill;
 pub mod inspect;
-mod judge;
-mod line;
-mod live;
+mod miss;
+pub mod mutation;
 mod pass;
-mod posted;
+mod post_response;
 mod refresh;
+mod request_directives;
+pub mod response;
 mod shadow;
-mod wish;
+mod store_decision;
 
 /// Bounds and habits of the flow.
 #[derive(Clone, Debug)]
@@ -103,7 +106,7 @@ pub struct Counters {
     /// Mutations refused because too many are under way.
     pub crowded: Arc<Counter>,
     /// Stored responses that the app confirmed with a 304.
-    pub confirmed: Arc<Counter>,
+    pub revalidated: Arc<Counter>,
     /// Responses served stale while they were fetched anew.
     pub while_revalidate: Arc<Counter>,
     /// Responses served stale because the app failed.
@@ -147,7 +150,7 @@ pub struct Late {
     trailers: Arc<Counter>,
     purged: Arc<Counter>,
     failed: Arc<Counter>,
-    abandoned: Arc<Counter>,
+    client_gone: Arc<Counter>,
 }
 
 impl Late {
@@ -158,9 +161,9 @@ impl Late {
             (Reason::Truncated, &self.truncated),
             (Reason::TooLarge, &self.too_large),
             (Reason::Trailers, &self.trailers),
-            (Reason::PurgedMeanwhile, &self.purged),
+            (Reason::PurgedDuringFill, &self.purged),
             (Reason::StoreFailed, &self.failed),
-            (Reason::Abandoned, &self.abandoned),
+            (Reason::ClientGone, &self.client_gone),
         ]
     }
 
@@ -231,7 +234,7 @@ impl Proxy {
     pub async fn handle(self: &Arc<Self>, request: Request<Body>, peer: Peer) -> Response<Body> {
         let since = self.clock.now();
         let is_head = request.method() == Method::HEAD;
-        let logged = telemetry::enabled().then(|| Line::of(&request, peer));
+        let logged = log::enabled().then(|| Line::of(&request, peer));
         let live = self.live();
         let mut answer = self.answer(&live, request, peer).await;
         let took = self.clock.now().duration_since(since);
@@ -255,7 +258,7 @@ impl Proxy {
         if let Err(bad) = forward::check_request(request.method(), request.uri(), request.version(), request.headers()) {
             self.counters.refused.inc();
             let outcome = Outcome::bypass_of(Reason::BadRequest, bad.as_str());
-            return Answer { response: respond::refusal(bad.status(), bad.as_str(), &outcome), outcome, route: None };
+            return Answer { response: response::refusal(bad.status(), bad.as_str(), &outcome), outcome, route: None };
         }
         let (parts, body) = request.into_parts();
         let rules = &live.rules;
@@ -285,7 +288,7 @@ impl Proxy {
         self.counters.refused.inc();
         let why = format!("the header {header} must come once, and must not be named in Connection");
         let outcome = Outcome::bypass_of(Reason::BadRequest, header.as_str());
-        Answer { response: respond::refusal(StatusCode::BAD_REQUEST, &why, &outcome), outcome, route: route.map(|route| route.id) }
+        Answer { response: response::refusal(StatusCode::BAD_REQUEST, &why, &outcome), outcome, route: route.map(|route| route.id) }
     }
 
     /// A hit that needs nothing but this process.
@@ -299,7 +302,7 @@ impl Proxy {
         if wish.bypass.is_some() || !self.is_admitted(lookup, now) || !wish.is_met_by(&resident.entry.times, now) {
             return Err(Looks::default());
         }
-        if lookup.route.spec.early_refresh && stale::is_due(&resident.entry.times, resident.entry.took, now, rand::random) {
+        if lookup.route.spec.early_refresh && early_refresh::is_due(&resident.entry.times, resident.entry.took, now, rand::random) {
             if matches!(resident.proof, Proof::Shared(_)) {
                 // What is fetched has to be judged by the records from before it: the long way reads them.
                 return Err(Looks::due());
@@ -364,7 +367,7 @@ impl Proxy {
             }
             _ if wish.only_stored => {
                 let outcome = Outcome::miss(why);
-                Answer { response: respond::failure(Reason::OnlyIfCached, &outcome), outcome, route: Some(lookup.route.id) }
+                Answer { response: response::failure(Reason::OnlyIfCached, &outcome), outcome, route: Some(lookup.route.id) }
             }
             _ if parts.method == Method::HEAD => Box::pin(self.pass_head(parts, lookup, peer, key.hash(), errand)).await,
             // What is stored is confirmed, and the part is cut from it; of what is not, the app sends the part itself.
@@ -420,7 +423,7 @@ impl Proxy {
     fn respond_from(&self, parts: &Parts, lookup: &Lookup<'_>, resident: &Resident, outcome: Outcome, now: Wall) -> Answer {
         let head_only = parts.method == Method::HEAD;
         let ranges = lookup.range.then(|| self.live.load().settings.max_ranges);
-        let mut response = respond::hit(&resident.entry, &parts.headers, head_only, now, &outcome, ranges);
+        let mut response = response::hit(&resident.entry, &parts.headers, head_only, now, &outcome, ranges);
         self.debug(response.headers_mut(), lookup);
         Answer { response, outcome, route: Some(lookup.route.id) }
     }
@@ -429,7 +432,7 @@ impl Proxy {
         if !self.live.load().settings.debug_headers {
             return;
         }
-        respond::tell_key(headers, &lookup.key.hash().to_hex());
+        response::tell_key(headers, &lookup.key.hash().to_hex());
         let tags: Vec<String> = lookup.tags().iter().map(ToString::to_string).collect();
         let lines = [
             ("x-cache-key", lookup.key.hash().to_hex()),

@@ -3,16 +3,16 @@
 //! It turns sockets into requests and hands them to a [`Service`]. It must not know routes, caches or the app: what it refuses,
 //! it refuses by framing, number, size or time alone, and asks the service for the words.
 
+mod bodies;
 mod connection;
+mod connection_state;
 mod drain;
 mod framing;
-mod message;
-mod patrol;
-mod refusal;
+mod overload;
 mod socket;
-mod state;
 #[cfg(test)]
 mod tests;
+mod timeouts;
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -30,10 +30,10 @@ use tokio_util::task::TaskTracker;
 use self::connection::Hub;
 pub use self::drain::{Drained, signals};
 use self::socket::Permit;
-use crate::body::Body;
 use crate::clock::Clock;
-use crate::forward::{Network, Peer};
-use crate::metrics::Counter;
+use crate::semantics::body::Body;
+use crate::semantics::forward::{Network, Peer};
+use crate::telemetry::metrics::Counter;
 
 /// Connections that the kernel may hold ready for us.
 const BACKLOG: i32 = 4096;
@@ -102,7 +102,7 @@ pub struct Counters {
     /// Accepts that failed.
     pub accept_errors: Arc<Counter>,
     /// Requests refused for carrying both `Content-Length` and `Transfer-Encoding`.
-    pub framing_refused: Arc<Counter>,
+    pub framing_errors: Arc<Counter>,
     /// Requests refused because their head is malformed or too large (400, 414, 431).
     pub head_refused: Arc<Counter>,
     /// Connections ended because a head did not come to its end.
@@ -200,7 +200,7 @@ fn welcome<S: Service>(stream: TcpStream, addr: IpAddr, hub: &Arc<Hub<S>>, refus
     hub.counters.refused_full.inc();
     if let Ok(place) = Arc::clone(refusals).try_acquire_owned() {
         tokio::spawn(async move {
-            refusal::turn_away(stream, &*hub.service).await;
+            overload::turn_away(stream, &*hub.service).await;
             drop(place);
         });
     }

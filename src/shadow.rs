@@ -15,17 +15,17 @@ use http::Method;
 use quick_cache::sync::Cache;
 use quick_cache::{DefaultHashBuilder, Lifecycle, UnitWeighter};
 
+use crate::cache::entry::{Leeway, Times};
 use crate::clock::Wall;
-use crate::coherence::glance::Held;
-use crate::entry::{Leeway, Times};
-use crate::key::KeyHash;
-use crate::metrics::{Counter, Metrics};
+use crate::coherence::local_snapshot::Held;
 use crate::outcome::Reason;
-use crate::plan::Rules;
-use crate::route::Mode;
-use crate::scope::Admissions;
-use crate::tag::Tag;
-use crate::vary::VarySpec;
+use crate::policy::credential::Admissions;
+use crate::policy::key::KeyHash;
+use crate::policy::plan::Rules;
+use crate::policy::route::Mode;
+use crate::policy::tag::Tag;
+use crate::semantics::vary::VarySpec;
+use crate::telemetry::metrics::{Counter, Metrics};
 
 use advice::Subject;
 use findings::{Change, Kind, RouteShadow, SUSPECTS, Sighting};
@@ -485,7 +485,7 @@ pub const fn is_telling(status: http::StatusCode) -> bool {
 pub const fn unstorable(reason: Reason) -> Option<Reason> {
     match reason {
         // The client left: nobody knows how it would have ended.
-        Reason::Abandoned => None,
+        Reason::ClientGone => None,
         reason => Some(reason),
     }
 }

@@ -7,9 +7,9 @@
 //! wakes nobody but its own task, and letting go of a request or of a body closes the connection, so that the app notices.
 
 mod connect;
+mod connection;
 mod content;
 mod exchange;
-mod link;
 mod pool;
 mod tunnel;
 
@@ -20,10 +20,10 @@ use std::time::Duration;
 
 use http::{HeaderValue, Request, Response};
 
-use crate::body::{Body, BodyError};
 use crate::clock::Clock;
-use crate::metrics::Counter;
 use crate::outcome::Reason;
+use crate::semantics::body::{Body, BodyError};
+use crate::telemetry::metrics::Counter;
 
 pub use tunnel::{TunnelError, tunnel};
 
@@ -142,7 +142,7 @@ impl Error {
             Self::Connect(_) | Self::ConnectTimeout => Reason::UpstreamUnreachable,
             Self::Busy => Reason::UpstreamBusy,
             Self::FirstByteTimeout => Reason::UpstreamTimeout,
-            Self::Unsent(_) | Self::Broken(_) => Reason::UpstreamBroken,
+            Self::Unsent(_) | Self::Broken(_) => Reason::UpstreamProtocolError,
             Self::RequestBody(_) => Reason::BadRequest,
         }
     }

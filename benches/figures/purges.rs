@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use sidecache::internals::{Coherence, Tag};
-use sidecache::run::Clock;
+use sidecache::app::Clock;
 
 use crate::print;
 use crate::support::origin::{VERSIONED_RULES, versioned};

@@ -14,8 +14,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
+use sidecache::app::Bound;
 use sidecache::config::Config;
-use sidecache::run::Bound;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -96,9 +96,9 @@ fn configure(args: &Args) -> Result<Config, String> {
 
 /// Runs Sidecache until `shutdown`, and lets its requests under way finish.
 async fn sidecar(config: Config, shutdown: CancellationToken) -> Result<(), Failure> {
-    sidecache::telemetry::init(&config.log).map_err(|error| (1, format!("Sidecache cannot log: {error}")))?;
+    sidecache::app::init_log(&config.log).map_err(|error| (1, format!("Sidecache cannot log: {error}")))?;
     let bound = Bound::bind(&config).map_err(|error| (1, format!("Sidecache cannot start: {error}")))?;
-    sidecache::run::serve(config, bound, shutdown).await.map_err(|error| (1, format!("Sidecache stopped: {error}")))?;
+    sidecache::app::serve(config, bound, shutdown).await.map_err(|error| (1, format!("Sidecache stopped: {error}")))?;
     Ok(())
 }
 

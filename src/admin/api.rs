@@ -12,11 +12,11 @@ use http::{HeaderMap, Method, StatusCode, Uri};
 use serde::Deserialize;
 use serde_json::json;
 
-use super::answer::{Posted, Refused, told, whole};
-use super::guard::{Guard, Refusal};
-use super::office::{Office, PurgeOrder};
+use super::auth::{Guard, Refusal};
+use super::response::{Posted, Refused, told, whole};
+use super::state::{Office, PurgeOrder};
 use super::{Ready, events, openapi};
-use crate::explain::Question;
+use crate::policy::explain::Question;
 
 /// The largest body of a request: a whole `proxy.toml` with room to spare.
 const MAX_BODY: usize = 1 << 20;

@@ -11,9 +11,9 @@ use futures_util::stream::{self, Stream};
 use http::{Extensions, StatusCode};
 use tokio::sync::broadcast::error::RecvError;
 
-use super::answer::{Refused, guard};
-use super::office::Office;
-use crate::events::Event;
+use super::response::{Refused, guard};
+use super::state::Office;
+use crate::telemetry::events::Event;
 
 /// How many may listen at once.
 const MAX_LISTENERS: usize = 16;

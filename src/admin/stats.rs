@@ -5,14 +5,15 @@ use std::time::Duration;
 use http::HeaderName;
 use serde_json::{Value, json};
 
-use super::mend::mend;
-use super::office::Office;
+use super::remedies::remedy;
+use super::state::Office;
 use crate::coherence::Mode;
-use crate::metrics::{self, Latency, RowView};
 use crate::outcome::{Disposition, Reason};
-use crate::plan::Rules;
-use crate::route::{QueryRule, Route};
-use crate::tag::Template;
+use crate::policy::plan::Rules;
+use crate::policy::route::{QueryRule, Route};
+use crate::policy::tag::Template;
+use crate::telemetry::metrics;
+use crate::telemetry::metrics::{Latency, RowView};
 
 /// The most tags that are told.
 const TAGS: usize = 20;
@@ -129,14 +130,14 @@ fn reasons(office: &Office, route: Option<&Route>, row: &RowView) -> Vec<Value> 
     let one = |(disposition, reason, count): (Disposition, Reason, u64)| {
         let subjects = office.proxy.insight.subjects(&row.name, reason.as_str());
         let subject = subjects.first().map(|(name, _)| name.as_str());
-        let mend = mend(reason, subject, route);
+        let remedy = remedy(reason, subject, route);
         json!({
             "disposition": disposition.as_str(),
             "reason": reason.as_str(),
             "subject": subject,
             "count": count,
-            "why": mend.as_ref().map(|mend| mend.why),
-            "mend": mend.as_ref().and_then(|mend| mend.line.as_deref()),
+            "why": remedy.why,
+            "remedy": remedy.line,
         })
     };
     told.into_iter().take(REASONS).map(one).collect()

@@ -6,9 +6,9 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::task::JoinHandle;
 
 use super::*;
+use crate::app::Sidecar;
 use crate::clock::Clock;
 use crate::config::Config;
-use crate::run::Sidecar;
 
 struct Switch(Mutex<Ready>);
 

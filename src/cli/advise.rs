@@ -7,9 +7,9 @@ use std::process::ExitCode;
 use clap::Args;
 use http::Method;
 
-use super::answers::{Advice, ShadowReport, ShadowRoute};
+use super::api_types::{Advice, ShadowReport, ShadowRoute};
+use super::format::{clean, clean_lines, counted, percent};
 use super::remote::{Failure, Reach};
-use super::show::{clean, clean_lines, counted, percent};
 
 pub(super) const EXAMPLES: &str = "\
 Examples:

@@ -9,13 +9,13 @@ use clap::Args;
 use http::Method;
 use serde_json::json;
 
-use super::answers::{Live, Stored};
+use super::api_types::{Live, Stored};
+use super::format::{clean, seconds, size};
 use super::remote::{Failure, Reach, read_header};
-use super::show::{clean, seconds, size};
 use crate::config::Config;
-use crate::explain::{Explained, Line, Question, explain};
-use crate::plan::Rules;
-use crate::scope::Hasher;
+use crate::policy::credential::Hasher;
+use crate::policy::explain::{Explained, Line, Question, explain};
+use crate::policy::plan::Rules;
 
 pub(super) const EXAMPLES: &str = "\
 Examples:

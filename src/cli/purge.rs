@@ -8,9 +8,9 @@ use clap::Args;
 use http::Method;
 use serde_json::json;
 
-use super::answers::Purged;
+use super::api_types::Purged;
+use super::format::{clean, counted, millis};
 use super::remote::{Failure, Reach};
-use super::show::{clean, counted, millis};
 
 pub(super) const EXAMPLES: &str = "\
 Examples:

@@ -7,9 +7,9 @@ use clap::{Args, ValueEnum};
 use http::{Method, StatusCode};
 use serde_json::json;
 
-use super::answers::{Change, Problem, Reload};
+use super::api_types::{Change, Problem, Reload};
+use super::format::{clean, clean_lines, counted, table};
 use super::remote::{Failure, Reach, Reply};
-use super::show::{clean, clean_lines, counted, table};
 
 pub(super) const EXAMPLES: &str = "\
 Examples:

@@ -17,8 +17,8 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 use tokio::time::timeout;
 
+use super::format::{clean, clean_lines};
 use super::http::{Place, block_on};
-use super::show::{clean, clean_lines};
 use crate::config::{Config, Problems};
 use crate::units::Secret;
 

@@ -10,9 +10,9 @@ use std::time::Duration;
 use clap::Args;
 use http::{Method, StatusCode};
 
-use super::answers::{Ready, Redis, Route, Stats, Tag};
+use super::api_types::{Ready, Redis, Route, Stats, Tag};
+use super::format::{clean, clean_lines, counted, millis, percent, seconds, size, table};
 use super::remote::{Failure, Reach, Remote};
-use super::show::{clean, clean_lines, counted, millis, percent, seconds, size, table};
 
 pub(super) const EXAMPLES: &str = "\
 Examples:
@@ -154,7 +154,7 @@ fn requests(by: &BTreeMap<String, u64>) -> String {
 
 fn route_table(routes: &[&Route]) -> String {
     let head = ["ROUTE", "MODE", "REQUESTS", "HIT RATIO", "HIT P50", "APP P50", "APP SAVED", "FROM CACHE", "FROM APP"];
-    let p50 = |times: &Option<super::answers::Times>| times.as_ref().map_or_else(|| "-".to_owned(), |times| millis(times.p50_ms));
+    let p50 = |times: &Option<super::api_types::Times>| times.as_ref().map_or_else(|| "-".to_owned(), |times| millis(times.p50_ms));
     let rows = routes.iter().map(|route| {
         [
             route.path.clone(),
@@ -179,14 +179,14 @@ fn reason_table(routes: &[&Route]) -> Option<String> {
     reasons.sort_by_key(|(_, reason)| Reverse(reason.count));
     let rows = reasons.iter().take(MAX_ROWS).map(|(route, reason)| {
         let words = [Some(reason.reason.as_str()), reason.subject.as_deref()].into_iter().flatten().collect::<Vec<_>>().join(" ");
-        let mend = match (&reason.mend, route.line, &reason.why) {
-            (Some(mend), Some(line), _) => format!("line {line}: {mend}"),
-            (Some(mend), None, _) => mend.clone(),
+        let remedy = match (&reason.remedy, route.line, &reason.why) {
+            (Some(remedy), Some(line), _) => format!("line {line}: {remedy}"),
+            (Some(remedy), None, _) => remedy.clone(),
             (None, _, why) => why.clone().unwrap_or_default(),
         };
-        [route.path.clone(), reason.count.to_string(), reason.disposition.clone(), words, mend]
+        [route.path.clone(), reason.count.to_string(), reason.disposition.clone(), words, remedy]
     });
-    let mut text = table(["ROUTE", "COUNT", "X-CACHE", "REASON", "MEND"], &[1], rows);
+    let mut text = table(["ROUTE", "COUNT", "X-CACHE", "REASON", "REMEDY"], &[1], rows);
     if reasons.len() > MAX_ROWS {
         let _ = write!(text, "\n({} more with --json)", reasons.len() - MAX_ROWS);
     }

@@ -17,17 +17,17 @@ use self::list::{Bounds, List};
 use self::send::{Job, Settings};
 use self::summary::NotSent;
 use super::explain::rules_of;
+use super::format::clean;
 use super::http::{Place, block_on};
 use super::remote::{Failure, read_header};
-use super::show::clean;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::outcome::Reason;
-use crate::plan::{Asked as Question, Plan, Rules};
+use crate::policy::plan::{Asked as Question, Plan, Rules};
 use crate::units::parse_duration;
 
-mod line;
 mod list;
+mod log_line;
 mod send;
 mod summary;
 

@@ -25,14 +25,14 @@ use std::time::Duration;
 
 use crate::coherence::message::{Id, Message, Node, Process};
 
-pub use words::{At, Audience, Batch, Beaten, Command, Event, Gate, Name, Phase, Released, Settings, Standing, Standings};
+pub use types::{At, Audience, Batch, Beaten, Command, Event, Gate, Name, Phase, Released, Settings, Standing, Standings};
 
-use parts::{Beat, Peer, Wait};
+use state::{Beat, Peer, Wait};
 
-mod parts;
+mod state;
 #[cfg(test)]
 mod tests;
-mod words;
+mod types;
 
 /// How many beats may be under way; older ones are given up.
 const FLYING: usize = 8;

@@ -10,7 +10,7 @@
 
 use std::collections::HashMap;
 
-use crate::tag::Tag;
+use crate::policy::tag::Tag;
 
 pub mod file;
 #[cfg(test)]

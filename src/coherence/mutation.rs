@@ -13,13 +13,13 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 
 use crate::coherence::core::{At, Audience, Batch, Core, Event, Phase, Released};
-use crate::coherence::kind::PurgeKind;
 use crate::coherence::message::{Id, Message, Node};
-use crate::coherence::shared::{BATCH, Shared};
-use crate::coherence::table::Guarded as TableGuard;
+use crate::coherence::purge_kind::PurgeKind;
+use crate::coherence::redis_records::{BATCH, Shared};
+use crate::coherence::tag_table::Guarded as TableGuard;
 use crate::coherence::{Coherence, Mode};
-use crate::store::redis::{CallError, Writes};
-use crate::tag::Tag;
+use crate::policy::tag::Tag;
+use crate::redis::{CallError, Writes};
 
 /// How often a purge that Redis answers with an error is tried before it is kept for the rejoin.
 const TRIES: usize = 3;
@@ -69,7 +69,7 @@ impl Waiting<'_> {
         counters.waited_us.add(u64::try_from(waited).unwrap_or(u64::MAX));
         match how {
             Released::Acknowledged => counters.acknowledged.inc(),
-            Released::Outlived | Released::Untold => counters.outlived.inc(),
+            Released::Outlived | Released::Untold => counters.purges_released_by_lease_expiry.inc(),
         }
         how
     }
@@ -289,7 +289,7 @@ impl Coherence {
                 }
             }
         }
-        self.counters.journaled.inc();
+        self.counters.journal_writes.inc();
         let batch = if let Some(tags) = tags {
             self.kept.purge(tags).await;
             Batch { tags: tags.iter().cloned().collect(), everything: false }

@@ -81,7 +81,7 @@ async fn a_soft_purge_kills_the_fill_that_it_overtakes() {
         let late = coherence.read_local(std::slice::from_ref(&known));
         assert!(!late.may_join(&read, true), "nor does anybody join it: {purged:?}");
         let killed = coherence.commit(&read, &everything, Duration::from_mins(1)).await;
-        assert!(matches!(killed, Err(Reason::PurgedMeanwhile)), "{purged:?}");
+        assert!(matches!(killed, Err(Reason::PurgedDuringFill)), "{purged:?}");
         let next = coherence.commit(&late, &everything, Duration::from_mins(1)).await.expect("it began after the purge");
         assert_eq!(coherence.judge_local(local(&next)), Ok(()), "{purged:?}");
     }

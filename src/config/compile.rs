@@ -1,29 +1,28 @@
 //! From the text to the running types: the order of the steps, and what only the whole file shows. The parts of the file are compiled by
 //! `sections`, `fields` and `rules`.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use toml::Spanned;
 use toml::de::{DeTable, DeValue, Error as TomlError};
 
-use super::fields::Fields;
+use self::fields::Fields;
+use super::context::Context;
+use super::decode::{Leaf as _, Reader, Slot};
+use super::diagnostics::Report;
+use super::diagnostics::diagnostic::{Draft, Problems, Source};
+use super::diagnostics::recover;
 use super::file::{File, Redis};
-use super::mend;
-use super::problem::{Draft, Problems, Source};
-use super::read::{Leaf as _, Reader, Slot};
-use super::report::Report;
-use super::{Config, lint, rules, sections};
-use crate::route::{AnswerRules, Collapse, Mode, Routes};
+use super::{Config, lint};
+use crate::policy::route::{AnswerRules, Collapse, Mode, Routes};
 use crate::units::{show_duration, show_size};
 
-/// What compiling any part of the file needs.
-pub struct Context {
-    /// Where problems go.
-    pub report: Report,
-    /// Relative paths start here.
-    pub folder: PathBuf,
-}
+pub mod fields;
+pub mod freshness;
+pub mod rules;
+pub mod sections;
+pub mod values;
 
 /// Compiles a text, or tells everything that is wrong with it.
 pub fn compile(text: &str, name: &str, env: &dyn Fn(&str) -> Option<String>) -> Result<Config, Problems> {
@@ -42,7 +41,7 @@ pub fn compile(text: &str, name: &str, env: &dyn Fn(&str) -> Option<String>) -> 
 
 /// The file's own types, with all syntax errors reported.
 fn read(text: &str, report: &mut Report, env: &dyn Fn(&str) -> Option<String>) -> Option<File> {
-    let mut mended = mend::mend(text);
+    let mut mended = recover::mend(text);
     for draft in std::mem::take(&mut mended.drafts) {
         report.push_syntax(draft);
     }
@@ -59,7 +58,7 @@ fn read(text: &str, report: &mut Report, env: &dyn Fn(&str) -> Option<String>) -
 }
 
 /// A syntax error, with what usually leads to it.
-fn syntax(error: &TomlError, mended: &mend::Mended) -> Draft {
+fn syntax(error: &TomlError, mended: &recover::Mended) -> Draft {
     let (text, span) = (mended.text.as_str(), error.span().unwrap_or(0..0));
     let found = text.get(span.clone()).unwrap_or_default().trim();
     let message = error.message();
@@ -207,8 +206,8 @@ fn addresses(
 /// Whether there is anything to cache in, and whether objects fit.
 fn tiers(
     file: &File,
-    memory: Option<&crate::store::memory::Settings>,
-    redis: Option<&crate::store::redis::Settings>,
+    memory: Option<&crate::cache::store::memory::Settings>,
+    redis: Option<&crate::redis::Settings>,
     limits: Option<&super::Limits>,
     context: &mut Context,
 ) {

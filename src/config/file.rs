@@ -3,14 +3,14 @@
 //!
 //! The comments of the keys are what editors show, so they are written for the operator.
 
-use super::read::{Count, List, Named, Period, Share, Size, Text, table, words};
+use super::decode::{Count, List, Named, Period, Share, Size, Text, table, words};
 use super::schema::QueryForm;
-use crate::admit::OriginRule;
-use crate::route::{ClientCacheControl, Collapse, Mode, UnknownHeaders};
-use crate::rule::Guard;
-use crate::scope::Scope;
-use crate::store::redis::{OnLoss, Writes};
-use crate::telemetry::Format;
+use crate::policy::credential::Scope;
+use crate::policy::purge_rule::Guard;
+use crate::policy::route::{ClientCacheControl, Collapse, Mode, UnknownHeaders};
+use crate::redis::{OnLoss, Writes};
+use crate::semantics::storability::OriginRule;
+use crate::telemetry::log::Format;
 use crate::upstream::HostHeader;
 
 table! {

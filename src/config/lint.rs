@@ -6,15 +6,14 @@
 use std::time::Duration;
 
 use super::Limits;
-use super::compile::Context;
+use super::compile::rules;
+use super::context::Context;
+use super::decode::{List, Slot, Text};
+use super::diagnostics::diagnostic::{Draft, Span};
 use super::file::{self, File};
-use super::problem::{Draft, Span};
-use super::read::{List, Slot, Text};
-use super::rules;
-use crate::route::{Mode, RouteSpec};
-use crate::rule::PurgeRule;
-use crate::scope::CredentialRule;
-use crate::store;
+use crate::policy::credential::CredentialRule;
+use crate::policy::purge_rule::PurgeRule;
+use crate::policy::route::{Mode, RouteSpec};
 
 mod headers;
 mod names;
@@ -55,7 +54,7 @@ pub struct Parts<'a> {
     /// The bounds.
     pub limits: Option<&'a Limits>,
     /// The shared tier.
-    pub redis: Option<&'a store::redis::Settings>,
+    pub redis: Option<&'a crate::redis::Settings>,
 }
 
 /// Everything that is looked at.
@@ -101,7 +100,7 @@ pub fn warn(file: &File, parts: &Parts<'_>, context: &mut Context) {
 /// Without errors each route of the file has been compiled, so that both lists are of the same routes.
 fn routes<'a>(file: &'a File, compiled: &'a [rules::Route]) -> Vec<Route<'a>> {
     let written = file.routes.get().map_or(&[][..], |list| &list.0);
-    let pair = |(located, compiled): (&'a super::read::Located<file::Route>, &'a rules::Route)| {
+    let pair = |(located, compiled): (&'a super::decode::Located<file::Route>, &'a rules::Route)| {
         let path = &located.value.path.given()?.span;
         Some(Route { spec: &compiled.spec, file: &located.value, path })
     };
@@ -111,7 +110,7 @@ fn routes<'a>(file: &'a File, compiled: &'a [rules::Route]) -> Vec<Route<'a>> {
 /// The same for the purge rules.
 fn purges<'a>(file: &'a File, compiled: &'a [rules::Purge]) -> Vec<Purge<'a>> {
     let written = file.purges.get().map_or(&[][..], |list| &list.0);
-    let pair = |(located, compiled): (&'a super::read::Located<file::Purge>, &'a rules::Purge)| {
+    let pair = |(located, compiled): (&'a super::decode::Located<file::Purge>, &'a rules::Purge)| {
         let path = &located.value.path.given()?.span;
         Some(Purge { rule: &compiled.rule, file: &located.value, path })
     };
@@ -119,7 +118,7 @@ fn purges<'a>(file: &'a File, compiled: &'a [rules::Purge]) -> Vec<Purge<'a>> {
 }
 
 /// The texts of a list.
-fn texts(slot: &Slot<List<Text>>) -> &[super::read::Located<Text>] {
+fn texts(slot: &Slot<List<Text>>) -> &[super::decode::Located<Text>] {
     slot.get().map_or(&[][..], |list| &list.0)
 }
 

@@ -5,9 +5,9 @@ use std::path::PathBuf;
 use percent_encoding::percent_decode_str;
 use url::Url;
 
-use super::read::{Located, Text};
-use super::report::Report;
-use crate::store::redis::{Address, Sentinel};
+use super::decode::{Located, Text};
+use super::diagnostics::Report;
+use crate::redis::{Address, Sentinel};
 use crate::units::Secret;
 
 const FORM: &str = "redis://[user:password@]host[:port][/database], redis-sentinel://…?sentinelServiceName=NAME, redis-cluster://…, \

@@ -7,8 +7,8 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use toml::Spanned;
 use toml::de::DeValue;
 
+use super::decode::{Count, Leaf, List, Named, Period, Reader, Share, Size, Slot, Text};
 use super::file::File;
-use super::read::{Count, Leaf, List, Named, Period, Reader, Share, Size, Slot, Text};
 
 /// The schema (draft 2020-12), as text.
 #[must_use]
@@ -39,7 +39,7 @@ impl Leaf for QueryForm {
             reader.wrong_type(value, "\"all\", \"none\", or a list of parameters", None);
             return None;
         }
-        match super::read::word(value, reader, "a rule for the query (a list of parameters goes in brackets)", &["all", "none"])? {
+        match super::decode::word(value, reader, "a rule for the query (a list of parameters goes in brackets)", &["all", "none"])? {
             "all" => Some(Self::All),
             _ => Some(Self::None),
         }

@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::file::{Admin, Credential, Debug, FieldForm, File, Freshness, Limits, Listen, Log, Memory, Purge, Redis, Route, Tags, Upstream};
 use super::*;
-use crate::store::redis::Address;
+use crate::redis::Address;
 
 mod cases;
 
@@ -435,7 +435,7 @@ fn the_schemas_defaults_are_the_readers() {
     assert_eq!(spelled.limits, silent.limits);
     assert_eq!(spelled.answers, silent.answers);
     assert_eq!(spelled.server.idle_timeout, silent.server.idle_timeout);
-    assert_eq!(spelled.answers.response_tags, crate::tag::ResponseTags::default());
+    assert_eq!(spelled.answers.response_tags, crate::policy::tag::ResponseTags::default());
     assert_eq!(*silent.credential, CredentialRule::default());
 }
 

@@ -8,19 +8,19 @@ use http::request::Parts;
 use http::{Method, StatusCode};
 use http_body_util::BodyExt as _;
 
+use crate::cache::store::memory::Resident;
 use crate::coherence::{Mode, Read};
-use crate::forward::Peer;
 use crate::outcome::Reason;
-use crate::plan::Lookup;
+use crate::policy::plan::Lookup;
+use crate::policy::tag::Tag;
 use crate::proxy::Proxy;
-use crate::proxy::fetch::Errand;
 use crate::proxy::fill::Order;
+use crate::proxy::miss::Errand;
+use crate::semantics::forward::Peer;
 use crate::shadow::digest::Digester;
 use crate::shadow::findings::RouteShadow;
 use crate::shadow::history::Digest;
 use crate::shadow::{Audit, SETTLE, is_telling};
-use crate::store::memory::Resident;
-use crate::tag::Tag;
 
 impl Proxy {
     /// Decides by chance whether this hit is asked for again.

@@ -13,27 +13,28 @@ use http::{Method, Response, StatusCode, Uri, Version};
 use http_body_util::BodyExt as _;
 use tokio::sync::oneshot;
 
-use crate::admit::Admission;
-use crate::body::Body;
+use crate::cache::entry::{Entry, Facts};
+use crate::cache::fills::{Growing, Lead, Pushed, SharedHead, Writing};
+use crate::cache::store::Draft;
+use crate::cache::store::memory::Resident;
 use crate::clock::Wall;
-use crate::coalesce::{Growing, Lead, Pushed, SharedHead, Writing};
 use crate::coherence::Read;
-use crate::entry::{Entry, Facts};
-use crate::forward::{self, Peer};
-use crate::freshen;
-use crate::insight::Deed;
-use crate::key::{Key, KeyHash};
 use crate::outcome::{Disposition, Outcome, Reason};
-use crate::plan::{Lookup, Rules};
-use crate::proxy::fetch::{Errand, Spare};
-use crate::proxy::judge::Judged;
+use crate::policy::credential::{AdmissionId, Scope};
+use crate::policy::key::{Key, KeyHash};
+use crate::policy::plan::{Lookup, Rules};
+use crate::policy::route::Route;
+use crate::policy::tag::Tag;
+use crate::proxy::miss::{Errand, Spare};
+use crate::proxy::response;
+use crate::proxy::store_decision::Judged;
 use crate::proxy::{Answer, Proxy};
-use crate::respond;
-use crate::route::Route;
-use crate::scope::{AdmissionId, Scope};
-use crate::store::Draft;
-use crate::store::memory::Resident;
-use crate::tag::Tag;
+use crate::semantics::body::Body;
+use crate::semantics::forward;
+use crate::semantics::forward::Peer;
+use crate::semantics::revalidation;
+use crate::semantics::storability::Admission;
+use crate::telemetry::hot_tags::Deed;
 use crate::upstream;
 
 /// How far a body that will not be stored may run ahead of its slowest reader.
@@ -157,13 +158,13 @@ impl Proxy {
                     Ok(ttl) => Outcome { stored: true, ttl: Some(ttl), ..outcome },
                     Err(reason) => Outcome { reason: Some(reason), ..outcome },
                 };
-                respond::mark(&mut headers, &outcome);
+                response::mark(&mut headers, &outcome);
                 self.debug(&mut headers, lookup);
-                let response = respond::conditional(&parts.headers, status, headers, body);
+                let response = response::conditional(&parts.headers, status, headers, body);
                 let response = match spare {
                     // The whole is at hand; of a new response a range gets the whole, as it comes (RFC 9110 14.2).
                     Some(Spare { found, .. }) if confirmed && lookup.range => {
-                        respond::cut(response, &parts.headers, &found.resident.entry.body, self.live.load().settings.max_ranges)
+                        response::cut(response, &parts.headers, &found.resident.entry.body, self.live.load().settings.max_ranges)
                     }
                     _ => response,
                 };
@@ -259,7 +260,7 @@ impl Proxy {
     async fn end_spare(&self, order: &Order, status: StatusCode, confirmed: bool, reason: Reason) {
         let Some(spare) = &order.spare else { return };
         // A confirmed response that only brings a cookie is still the same.
-        let same = confirmed && matches!(reason, Reason::SetCookie | Reason::Unproven);
+        let same = confirmed && matches!(reason, Reason::SetCookie | Reason::Unverifiable);
         if !same && order.is_news(status) {
             self.store.forget(spare.key).await;
         }
@@ -269,15 +270,15 @@ impl Proxy {
     async fn ask(&self, order: &Order) -> Result<Asked, upstream::Error> {
         // A stored error page has no validators that the app would know again.
         let spare = order.spare.as_ref().map(|spare| &spare.found.resident).filter(|resident| resident.entry.status == StatusCode::OK);
-        if let Some(resident) = spare.filter(|resident| freshen::has_validator(&resident.entry.headers)) {
+        if let Some(resident) = spare.filter(|resident| revalidation::has_validator(&resident.entry.headers)) {
             let mut headers = order.sent.clone();
-            freshen::add_conditions(&resident.entry.headers, &mut headers);
+            revalidation::add_conditions(&resident.entry.headers, &mut headers);
             let asked = self.send(order, headers).await?;
             if asked.response.status() != StatusCode::NOT_MODIFIED {
                 return Ok(asked);
             }
-            if freshen::confirms(&resident.entry.headers, asked.response.headers()) {
-                self.counters.confirmed.inc();
+            if revalidation::confirms(&resident.entry.headers, asked.response.headers()) {
+                self.counters.revalidated.inc();
                 return Ok(confirmed(asked, resident));
             }
             // RFC 9111 4.3.4: it confirms something else. Nobody but us asked a condition, so nobody else can use it.
@@ -332,7 +333,7 @@ impl Proxy {
         let growing = Growing::new(self.store.largest(), WINDOW, &self.flights.budget);
         let writing = Writing(growing.clone());
         let mut shareable = headers.clone();
-        respond::strip_cookies(&mut shareable);
+        response::strip_cookies(&mut shareable);
         let reader = growing.reader().map_or_else(Body::empty, Body::stream);
         let _ = tell.send(Told::Response { status, headers, body: reader, admitted: Ok(ttl), confirmed });
         let mut lead = lead.and_then(|lead| {
@@ -407,7 +408,7 @@ impl Proxy {
                 unread_since = None;
             } else if self.clock.now().duration_since(*unread_since.get_or_insert_with(|| self.clock.now())) >= UNREAD {
                 // Nobody has wanted it for long; a body without an end would hold its connection for ever.
-                return Err(Reason::Abandoned);
+                return Err(Reason::ClientGone);
             }
             match waited {
                 Err(_) => {}
@@ -439,7 +440,7 @@ impl Proxy {
         let facts = Facts { times, leeway, took, named };
         let entry = match confirmed {
             // What is confirmed at each use is not written at each use.
-            Some(resident) if !times.is_fresh(received) && freshen::says_the_same(&resident.entry.headers, headers) => return Ok(()),
+            Some(resident) if !times.is_fresh(received) && revalidation::says_the_same(&resident.entry.headers, headers) => return Ok(()),
             Some(resident) => resident.entry.confirmed(key.canonical(), headers, facts),
             None => Entry::compact(key.canonical(), status, headers, chunks, facts),
         };
@@ -462,7 +463,7 @@ impl Proxy {
         let (mut parts, body) = response.into_parts();
         if !was_stored {
             forward::prepare_response(&mut parts.headers, version);
-            freshen::ensure_date(&mut parts.headers, self.clock.wall());
+            revalidation::ensure_date(&mut parts.headers, self.clock.wall());
         }
         let tags = &route.answers.response_tags;
         if !tags.keep {
@@ -489,6 +490,6 @@ fn confirmed(asked: Asked, resident: &Arc<Resident>) -> Asked {
     let entry = &resident.entry;
     let mut response = Response::new(Body::full(entry.body.clone()));
     *response.status_mut() = entry.status;
-    *response.headers_mut() = freshen::merge(&entry.headers, &update.headers, asked.received);
+    *response.headers_mut() = revalidation::merge(&entry.headers, &update.headers, asked.received);
     Asked { response, confirmed: Some(Arc::clone(resident)), ..asked }
 }

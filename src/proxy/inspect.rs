@@ -3,12 +3,12 @@
 use http::HeaderMap;
 use serde::Serialize;
 
+use crate::cache::store::Consulted;
+use crate::cache::store::memory::{Kept, Resident};
 use crate::outcome::{Disposition, Reason};
-use crate::plan::Lookup;
-use crate::proxy::wish::Wish;
+use crate::policy::plan::Lookup;
+use crate::proxy::request_directives::Wish;
 use crate::proxy::{Proxy, Serve};
-use crate::store::Consulted;
-use crate::store::memory::{Kept, Resident};
 
 /// A stored response, as `explain` tells it.
 #[derive(Clone, Debug, Serialize)]

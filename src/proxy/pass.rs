@@ -7,12 +7,14 @@ use http::request::Parts;
 use http::{HeaderMap, Method, Request, Response, StatusCode, Uri, Version};
 use hyper::upgrade::OnUpgrade;
 
-use crate::body::Body;
-use crate::forward::{self, Peer};
 use crate::outcome::{Disposition, Outcome, Reason};
-use crate::plan::{self, Lookup};
+use crate::policy::plan;
+use crate::policy::plan::Lookup;
+use crate::proxy::response;
 use crate::proxy::{Answer, Proxy};
-use crate::respond;
+use crate::semantics::body::Body;
+use crate::semantics::forward;
+use crate::semantics::forward::Peer;
 use crate::upstream;
 
 impl Proxy {
@@ -58,7 +60,7 @@ impl Proxy {
             return self.tunnel(response, outcome, route, client);
         }
         forward::prepare_response(response.headers_mut(), version);
-        respond::mark(response.headers_mut(), &outcome);
+        response::mark(response.headers_mut(), &outcome);
         *response.version_mut() = Version::HTTP_11;
         Answer { response, outcome, route }
     }
@@ -69,8 +71,8 @@ impl Proxy {
         let app = response.extensions_mut().remove::<OnUpgrade>();
         let (Some(client), Some(app), Some(protocol)) = (client, app, protocol) else {
             // SECURITY: a 101 that nobody asked for would leave bytes on the connection that no rule has seen.
-            let outcome = Outcome { reason: Some(Reason::UpstreamBroken), ..outcome };
-            return Answer { response: respond::failure(Reason::UpstreamBroken, &outcome), outcome, route };
+            let outcome = Outcome { reason: Some(Reason::UpstreamProtocolError), ..outcome };
+            return Answer { response: response::failure(Reason::UpstreamProtocolError, &outcome), outcome, route };
         };
         self.counters.tunnels.inc();
         let (idle, stop) = (self.live.load().settings.tunnel_timeout, self.stop.clone());
@@ -82,7 +84,7 @@ impl Proxy {
         let version = response.version();
         forward::prepare_response(response.headers_mut(), version);
         forward::set_upgrade(response.headers_mut(), &protocol);
-        respond::mark(response.headers_mut(), &outcome);
+        response::mark(response.headers_mut(), &outcome);
         Answer { response, outcome, route }
     }
 
@@ -143,5 +145,5 @@ pub(crate) fn failed(error: &upstream::Error, outcome: &Outcome, route: Option<u
     tracing::debug!(%error, "the app did not answer");
     let reason = error.reason();
     let outcome = Outcome { reason: Some(reason), subject: None, ..outcome.clone() };
-    Answer { response: respond::failure(reason, &outcome), outcome, route }
+    Answer { response: response::failure(reason, &outcome), outcome, route }
 }

@@ -7,21 +7,22 @@ use http::request::Parts;
 use http::{Method, Response, StatusCode, response};
 use tokio::sync::oneshot;
 
-use crate::body::Body;
+use crate::cache::fills::{FlightKey, Part};
+use crate::cache::store::Found;
+use crate::cache::store::memory::Resident;
 use crate::clock::Wall;
-use crate::coalesce::{FlightKey, Part};
 use crate::coherence::{Proof, Read};
-use crate::forward::Peer;
-use crate::freshen::{self, HeadVerdict};
-use crate::key::KeyHash;
 use crate::outcome::{Outcome, Reason, Tier};
-use crate::plan::Lookup;
-use crate::proxy::fetch::{Errand, Spare};
+use crate::policy::key::KeyHash;
+use crate::policy::plan::Lookup;
 use crate::proxy::fill::Order;
+use crate::proxy::miss::{Errand, Spare};
 use crate::proxy::{Answer, Proxy, fill, pass};
-use crate::store::Found;
-use crate::store::memory::Resident;
-use crate::{range, stale};
+use crate::semantics::body::Body;
+use crate::semantics::forward::Peer;
+use crate::semantics::revalidation;
+use crate::semantics::revalidation::HeadVerdict;
+use crate::semantics::{early_refresh, range};
 
 impl Proxy {
     /// Fetches what is stored anew, in the background.
@@ -66,7 +67,7 @@ impl Proxy {
         due: bool,
     ) {
         let (entry, now) = (&spare.found.resident.entry, self.clock.wall());
-        if lookup.route.spec.early_refresh && (due || stale::is_due(&entry.times, entry.took, now, rand::random)) {
+        if lookup.route.spec.early_refresh && (due || early_refresh::is_due(&entry.times, entry.took, now, rand::random)) {
             let spare = Some(Spare { may_stand_in: false, ..spare.clone() });
             self.refresh(parts, lookup, peer, flight, Errand { read, why: Reason::Expired, spare });
         }
@@ -143,7 +144,7 @@ impl Proxy {
 
     async fn learn_from_head(&self, order: Order, key: KeyHash, resident: &Arc<Resident>, head: &response::Parts, requested: Wall) {
         let entry = &resident.entry;
-        let verdict = freshen::head_agrees(&entry.headers, &head.headers);
+        let verdict = revalidation::head_agrees(&entry.headers, &head.headers);
         if head.status != entry.status || verdict == HeadVerdict::Other {
             self.store.forget(key).await;
         }

@@ -9,25 +9,25 @@ use http::request::Parts;
 use http::{Method, Response, StatusCode};
 use sha2::{Digest as _, Sha256};
 
-use crate::body::Body;
 use crate::coherence::Mode as Coherent;
 use crate::coherence::Read;
-use crate::coherence::glance::Glance;
-use crate::forward::Peer;
-use crate::key::KeyHash;
+use crate::coherence::local_snapshot::Glance;
 use crate::outcome::{Outcome, Reason};
-use crate::plan::{Lookup, Plan};
-use crate::proxy::fetch::Errand;
+use crate::policy::key::KeyHash;
+use crate::policy::plan::{Lookup, Plan};
+use crate::policy::route::{Mode, Route};
 use crate::proxy::fill::Order;
-use crate::proxy::judge::Judged;
-use crate::proxy::wish::Wish;
+use crate::proxy::miss::Errand;
+use crate::proxy::request_directives::Wish;
+use crate::proxy::store_decision::Judged;
 use crate::proxy::{Answer, Proxy};
-use crate::route::{Mode, Route};
+use crate::semantics::body::Body;
+use crate::semantics::early_refresh;
+use crate::semantics::forward::Peer;
 use crate::shadow::digest::{self, Ended};
 use crate::shadow::findings::{RouteShadow, Would};
 use crate::shadow::history::{Caller, Look, Span, Step};
 use crate::shadow::{Answered, Entry, Kept, SETTLE, is_telling, unstorable};
-use crate::stale;
 
 /// A request in shadow: what would become of it.
 pub(super) struct Shadowed {
@@ -121,7 +121,7 @@ impl Proxy {
             return if wish.is_met_by(&entry.times, now) { (Would::Hit, Some(entry)) } else { (missed, None) };
         }
         // It would be served, and fetched anew: it is known to be stale, so that a change is no finding.
-        let open = wish.bears_stale() && stale::is_within(&entry.times, entry.leeway.while_revalidate, now);
+        let open = wish.bears_stale() && early_refresh::is_within(&entry.times, entry.leeway.while_revalidate, now);
         (if open { Would::Hit } else { missed }, None)
     }
 
@@ -232,7 +232,7 @@ impl Begun {
             Ok((judged, digest)) => {
                 let Judged { key, admission, tags, .. } = judged;
                 let held = watch.glance.as_ref().and_then(|glance| proxy.coherence.hold(glance, &tags));
-                let Some(held) = held else { return seen.would_not_store(Reason::PurgedMeanwhile) };
+                let Some(held) = held else { return seen.would_not_store(Reason::PurgedDuringFill) };
                 let entry = Entry { times: admission.times, leeway: admission.leeway, held, tags: tags.into() };
                 let (primary, vary, caller) = (watch.order.primary.hash(), admission.vary, watch.caller);
                 shadow.keep(Kept { primary, vary, key: key.hash(), caller, digest, span, entry });

@@ -26,15 +26,15 @@ use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::bodies::{RequestBody, ResponseBody};
+use super::connection_state::{Arrival, Busy, State};
 use super::framing::Place;
-use super::message::{RequestBody, ResponseBody};
-use super::patrol::{Limits, Order, Overdue, Patrol};
 use super::socket::{Permit, Socket};
-use super::state::{Arrival, Busy, State};
+use super::timeouts::{Limits, Order, Overdue, Patrol};
 use super::{Counters, Service, Settings};
-use crate::body::Body;
 use crate::clock::Clock;
-use crate::forward::Peer;
+use crate::semantics::body::Body;
+use crate::semantics::forward::Peer;
 
 /// hyper's own limit of headers. Setting it, even to the same number, makes hyper keep them on the heap.
 const HYPER_MAX_HEADERS: usize = 100;
@@ -224,7 +224,7 @@ enum Verdict {
 fn judge<S>(hub: &Hub<S>, arrival: &Arrival, request: Request<Incoming>) -> Verdict {
     if arrival.flawed {
         // SECURITY: request smuggling. RFC 9112 section 6.1 allows to reject such a message, and to close is a must.
-        hub.counters.framing_refused.inc();
+        hub.counters.framing_errors.inc();
         return Verdict::Refused(StatusCode::BAD_REQUEST, "both Content-Length and Transfer-Encoding");
     }
     if request.headers().len() > hub.settings.max_headers {

@@ -12,8 +12,8 @@ use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
+use super::connection_state::State;
 use super::framing::{Place, Scanner};
-use super::state::State;
 
 /// How much a client may still send after we have closed our side. More, and it is cut off.
 const LINGER_BYTES: usize = 1 << 20;

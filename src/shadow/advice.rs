@@ -6,13 +6,13 @@ use std::time::Duration;
 
 use http::Method;
 
-use crate::field::Source;
-use crate::route::{Pattern, Route};
-use crate::scope::Scope;
+use crate::policy::credential::Scope;
+use crate::policy::field::Source;
+use crate::policy::request_target;
+use crate::policy::route::{Pattern, Route};
+use crate::policy::tag::Template;
 use crate::shadow::findings::{Change, Findings};
 use crate::shadow::report::Advice;
-use crate::tag::Template;
-use crate::target;
 
 /// How many writes are blamed on one route.
 const MOST_CULPRITS: usize = 4;
@@ -132,7 +132,7 @@ fn culprits(subject: &Subject<'_>, varied: &BTreeSet<(String, usize)>) -> Vec<Cu
 
 /// The pattern of a purge rule for a write to this path, which a route's answers depend on.
 fn generalised(path: &str, route: &Route, varied: &BTreeSet<(String, usize)>) -> String {
-    let path = target::normal_path(path).map_or_else(|| target::permissive_path(path), std::borrow::Cow::into_owned);
+    let path = request_target::normal_path(path).map_or_else(|| request_target::permissive_path(path), std::borrow::Cow::into_owned);
     if let Some(own) = base(route).map(|base| format!("{base}/{{*rest}}"))
         && Pattern::parse(&own).is_ok_and(|pattern| pattern.captures_of(&path).is_some())
     {

@@ -8,8 +8,8 @@ use http::StatusCode;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use sha2::{Digest as _, Sha256};
 
-use crate::body::{Body, BodyError};
 use crate::outcome::Reason;
+use crate::semantics::body::{Body, BodyError};
 use crate::shadow::history::Digest;
 
 /// Digests a status and the body that follows it.
@@ -118,7 +118,7 @@ impl HttpBody for Digesting {
 
 impl Drop for Digesting {
     fn drop(&mut self) {
-        self.end(Some(Reason::Abandoned));
+        self.end(Some(Reason::ClientGone));
     }
 }
 
@@ -162,7 +162,7 @@ mod tests {
     #[test]
     fn what_does_not_come_whole_has_no_digest() {
         assert_eq!(ended(Body::full("abcd"), 3, whole), Some(Err(Reason::TooLarge)));
-        assert_eq!(ended(Body::full("abcd"), 9, drop), Some(Err(Reason::Abandoned)));
+        assert_eq!(ended(Body::full("abcd"), 9, drop), Some(Err(Reason::ClientGone)));
         let broken = || {
             Body::stream(http_body_util::StreamBody::new(futures_util::stream::iter([
                 Ok(Frame::data(Bytes::from_static(b"a"))),

@@ -5,9 +5,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use crate::clock::Wall;
-use crate::metrics::{Counter, Metrics};
 use crate::outcome::Reason;
 use crate::shadow::mutations::Suspect;
+use crate::telemetry::metrics::{Counter, Metrics};
 
 /// How many changes, and how many paths with an unsafe scope, are remembered of a route.
 pub const EXAMPLES: usize = 16;

@@ -9,9 +9,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use http::Method;
 
 use crate::clock::Wall;
+use crate::policy::tag::Tag;
 use crate::shadow::history::{Span, Step};
 use crate::shadow::{MAX_PATH, cut};
-use crate::tag::Tag;
 
 /// How many are remembered.
 pub const MOST: usize = 1024;

@@ -13,10 +13,10 @@ use http_body::{Body as HttpBody, Frame, SizeHint};
 use hyper::body::Incoming;
 
 use super::pool::Lease;
-use crate::body::{Body, BodyError};
 use crate::clock::Clock;
-use crate::forward;
-use crate::metrics::Counter;
+use crate::semantics::body::{Body, BodyError};
+use crate::semantics::forward;
+use crate::telemetry::metrics::Counter;
 
 /// A request's body as hyper reads it.
 pub(super) struct Upload {

@@ -12,11 +12,11 @@ use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, V
 use http_body::Body as _;
 use hyper::body::Incoming;
 
+use super::connection::{Link, Unanswered};
 use super::content::{self, Beginning, Download, Progress, Terms, Upload};
-use super::link::{Link, Unanswered};
 use super::pool::Lease;
 use super::{CloseDelimited, Error, Inner};
-use crate::body::{Body, BodyError};
+use crate::semantics::body::{Body, BodyError};
 
 /// A request that must not be sent twice takes only a connection that was in use a moment ago: it is unlikely to be closed just now.
 const FRESH_ENOUGH: Duration = Duration::from_secs(1);

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::connect::Gauge;
-use super::link::Link;
+use super::connection::Link;
 use super::{Counters, Error, Settings};
 use crate::clock::Clock;
 

@@ -25,7 +25,7 @@ function route (path, line, policy, share, hitRate, reasons = []) {
   return { path, line, mode: 'on', scope: 'private', ttl_s: 300, share, hitRate, requests: zeros(), reasons, ...policy }
 }
 
-const reason = (disposition, reason, subject, share, mend, why) => ({ disposition, reason, subject, share, count: 0, mend, why })
+const reason = (disposition, reason, subject, share, remedy, why) => ({ disposition, reason, subject, share, count: 0, remedy, why })
 
 function demoRoutes () {
   const unkeyed = (name, share) => reason('BYPASS', 'unkeyed header', name, share, `pass_headers = ["${name}"]`, 'The app may see this header, and no key has seen it: what it answers may be for this header alone.')

@@ -21,7 +21,7 @@ const USAGE = `usage: tests/dashboard/run.mjs --sidecache BINARY --folder FOLDER
   --sidecache   the binary under test; not needed with --only looks
   --folder      where the packages are installed and logs are written; best below the target folder of cargo
   --only        runs one part
-  --screenshot  makes tests/dashboard/dashboard.png anew, in about a minute, and tests nothing
+  --screenshot  makes docs/src/images/dashboard.png anew, in about a minute, and tests nothing
 `
 
 const PACKAGES = {
@@ -99,7 +99,7 @@ async function main () {
   }, DEADLINE_MS).unref()
   try {
     if (options.screenshot) {
-      const file = path.join(here, 'dashboard.png')
+      const file = path.join(here, '../../docs/src/images/dashboard.png')
       await screenshot(chromium, await Scene.start(folder, binary, 'screenshot'), file)
       process.stdout.write(`${file}: ${Math.ceil(fs.statSync(file).size / 1024)} KiB\n`)
       return

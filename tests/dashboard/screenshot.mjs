@@ -1,4 +1,4 @@
-// The picture of the README: a minute of plausible traffic through a real sidecar.
+// The picture of the manual: a minute of plausible traffic through a real sidecar.
 
 import fs from 'node:fs'
 

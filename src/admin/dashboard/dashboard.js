@@ -697,7 +697,7 @@ function policyFacts (policy) {
 
 function buildReason () {
   const item = stamp('t-reason')
-  item.copy.addEventListener('click', () => copy(item.mend.textContent, item.copy))
+  item.copy.addEventListener('click', () => copy(item.remedy.textContent, item.copy))
   return item
 }
 
@@ -708,11 +708,11 @@ function showReason (item, reason, row, total) {
   put(item.count, `${count(reason.count)}${total ? `, ${percent(reason.count / total)}` : ''}`)
   put(item.why, clean(reason.why ?? ''))
   item.why.hidden = !reason.why
-  item.mending.hidden = !reason.mend
+  item.advice.hidden = !reason.remedy
   // A line that names its own section belongs to no route.
-  const isOfRoute = row.route.line && !reason.mend?.startsWith('[')
+  const isOfRoute = row.route.line && !reason.remedy?.startsWith('[')
   put(item.place, isOfRoute ? `To change that, in the route at line ${row.route.line} of ${row.file}:` : `To change that, in ${row.file}:`)
-  put(item.mend, clean(reason.mend ?? ''))
+  put(item.remedy, clean(reason.remedy ?? ''))
 }
 
 // --- Tags

@@ -4,8 +4,9 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap};
 use std::io::{self, BufRead, Read as _};
 
-use super::super::show::clean;
-use super::line::{self, Read, Skip, Wanted};
+use super::super::format::clean;
+use super::log_line;
+use super::log_line::{Read, Skip, Wanted};
 
 /// The longest line that is read.
 const MAX_LINE: u64 = 16 * 1024;
@@ -51,7 +52,8 @@ pub(super) fn read(reader: &mut dyn BufRead, bounds: Bounds) -> io::Result<List>
     while next_line(reader, &mut line)? {
         list.lines += 1;
         let text = std::str::from_utf8(&line).unwrap_or_default();
-        let read = if text.is_empty() && !line.is_empty() || line.len() as u64 > MAX_LINE { Read::Unreadable } else { line::read(text) };
+        let read =
+            if text.is_empty() && !line.is_empty() || line.len() as u64 > MAX_LINE { Read::Unreadable } else { log_line::read(text) };
         match read {
             Read::Blank => {}
             Read::Skipped(why) => *list.skipped.entry(why).or_default() += 1,

@@ -7,9 +7,9 @@ use std::time::Duration;
 use http::HeaderMap;
 use serde_json::{Value, json};
 
-use super::super::show::{clean, counted, seconds, size, table};
+use super::super::format::{clean, counted, seconds, size, table};
 use super::list::List;
-use crate::respond::{CACHE_STATUS, X_CACHE};
+use crate::proxy::response::{CACHE_STATUS, X_CACHE};
 
 /// The most different reasons and errors that are told apart; the rest is one.
 const MAX_KINDS: usize = 50;

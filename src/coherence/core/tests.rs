@@ -1,7 +1,7 @@
 //! Tests of the core: one sidecar, told by hand what Redis and the bus say.
 
 use super::*;
-use crate::tag::Tag;
+use crate::policy::tag::Tag;
 
 const ME: Process = Process(1);
 const OTHER: Process = Process(2);

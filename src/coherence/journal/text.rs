@@ -5,7 +5,7 @@
 use percent_encoding::{AsciiSet, CONTROLS, percent_decode_str, utf8_percent_encode};
 
 use super::Line;
-use crate::tag::Tag;
+use crate::policy::tag::Tag;
 
 /// The first line of every journal: what it is, and the version of its lines.
 pub const HEADER: &str = "sidecache-journal 1\n";

@@ -4,12 +4,12 @@ use std::str::FromStr as _;
 
 use http::{HeaderName, header};
 
-use super::super::compile::Context;
-use super::super::problem::Draft;
+use super::super::context::Context;
+use super::super::diagnostics::diagnostic::Draft;
 use super::names::{Meaning, meaning};
 use super::{Route, Whole, texts};
-use crate::field::Source;
-use crate::route::UnknownHeaders;
+use crate::policy::field::Source;
+use crate::policy::route::UnknownHeaders;
 
 /// Looks at each cached route.
 pub fn look(whole: &Whole<'_>, context: &mut Context) {

@@ -5,12 +5,12 @@
 
 use http::Method;
 
-use super::super::compile::Context;
-use super::super::problem::{Draft, Span};
-use super::super::read::{List, Located, Slot, Text, nearest};
+use super::super::context::Context;
+use super::super::decode::{List, Located, Slot, Text, nearest};
+use super::super::diagnostics::diagnostic::{Draft, Span};
 use super::{LONG, Purge, Route, Whole, listed, template, texts};
-use crate::field::Source;
-use crate::tag::Template;
+use crate::policy::field::Source;
+use crate::policy::tag::Template;
 use crate::units::show_duration;
 
 /// How to say that tags come from the app.

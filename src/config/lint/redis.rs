@@ -9,9 +9,9 @@ use std::time::Duration;
 
 use toml::de::DeTable;
 
-use super::super::problem::{Draft, Problem, Source, Span};
-use super::super::report::Report;
-use crate::store::redis::{CallError, Facts, Link, Settings};
+use super::super::diagnostics::Report;
+use super::super::diagnostics::diagnostic::{Draft, Problem, Source, Span};
+use crate::redis::{CallError, Facts, Link, Settings};
 use crate::units::show_size;
 
 /// How long all of it may take.

@@ -3,15 +3,15 @@
 
 use std::sync::Arc;
 
-use super::super::compile::Context;
-use super::super::problem::Draft;
-use super::super::read::Slot;
+use super::super::context::Context;
+use super::super::decode::Slot;
+use super::super::diagnostics::diagnostic::Draft;
 use super::names::{Meaning, meaning};
 use super::{Route, Whole, texts};
-use crate::admit::OriginRule;
-use crate::field::{Auth, Field, Source};
-use crate::scope::Scope;
-use crate::tag::Template;
+use crate::policy::credential::Scope;
+use crate::policy::field::{Auth, Field, Source};
+use crate::policy::tag::Template;
+use crate::semantics::storability::OriginRule;
 
 /// The fields that tell a route's entries apart.
 pub fn fields<'a>(route: &Route<'a>) -> impl Iterator<Item = &'a Arc<Field>> {

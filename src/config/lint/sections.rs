@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use super::super::compile::Context;
+use super::super::context::Context;
+use super::super::diagnostics::diagnostic::Draft;
 use super::super::file;
-use super::super::problem::Draft;
 use super::{Parts, Whole, texts};
-use crate::store::redis::{OnLoss, Settings};
+use crate::redis::{OnLoss, Settings};
 use crate::units::show_duration;
 
 /// How long a sidecar that has lost Redis may take to try again: less of a grace, and its purges may come too late.
@@ -67,7 +67,7 @@ fn tags(whole: &Whole<'_>, most: usize, context: &mut Context) {
 
 /// The times of `[redis]`.
 fn redis(settings: &Settings, file: &file::Redis, context: &mut Context) {
-    let mut push = |at: &super::super::problem::Span, message: String, hint: String| {
+    let mut push = |at: &super::super::diagnostics::diagnostic::Span, message: String, hint: String| {
         context.report.push(Draft::warning(at.clone(), message).hint(hint));
     };
     if let Some(given) = file.degraded_ttl.given() {

@@ -1,8 +1,8 @@
 //! Can two tag templates ever render the same tag? Takes templates apart by what fields can hold; knows no rules.
 
-use crate::field::Source;
-use crate::route::Pattern;
-use crate::tag::Template;
+use crate::policy::field::Source;
+use crate::policy::route::Pattern;
+use crate::policy::tag::Template;
 
 /// One step through the tags that a template can render.
 #[derive(Clone, Copy)]
@@ -72,7 +72,7 @@ fn steps(template: &Template, pattern: &Pattern) -> Vec<Step> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::field::Field;
+    use crate::policy::field::Field;
     use std::sync::Arc;
 
     fn can(one: &str, other: &str) -> bool {

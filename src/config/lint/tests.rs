@@ -62,15 +62,64 @@ fn the_shipped_file_is_silent() {
     assert!(config.warnings.is_empty(), "{:?}", config.warnings);
 }
 
+/// The TOML blocks of each document, with its page, without indents.
+fn blocks_of_the_documents() -> Vec<(String, String)> {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut pages = ["README.md", "deploy/README.md", "deploy/nginx/README.md"].map(|page| root.join(page)).to_vec();
+    let mut folders = vec![root.join("docs/src")];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).expect("a folder of the manual") {
+            let path = entry.expect("an entry of a folder").path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|kind| kind == "md") {
+                pages.push(path);
+            }
+        }
+    }
+    let mut blocks = Vec::new();
+    for page in pages {
+        let text = std::fs::read_to_string(&page).expect("a page of the manual");
+        let mut block: Option<String> = None;
+        for line in text.lines().map(str::trim_start) {
+            match &mut block {
+                Some(_) if line.starts_with("```") => blocks.extend(block.take().map(|block| (page.display().to_string(), block))),
+                Some(block) => block.extend([line, "\n"]),
+                None if line == "```toml" => block = Some(String::new()),
+                None => {}
+            }
+        }
+        assert!(block.is_none(), "{}: a block of TOML without an end", page.display());
+    }
+    blocks
+}
+
+/// Whether a block is a file of its own, and not lines to add to one.
+fn is_whole(block: &str) -> bool {
+    block.contains("[upstream]") && block.contains("[[routes]]")
+}
+
 #[test]
-fn the_files_of_the_readme_are_silent() {
-    let readme = include_str!("../../../README.md");
-    let blocks = readme.split("```toml\n").skip(1).filter_map(|rest| rest.split_once("```").map(|(block, _)| block));
-    let whole: Vec<&str> = blocks.filter(|block| block.contains("[upstream]") && block.contains("[[routes]]")).collect();
-    assert!(!whole.is_empty(), "the README shows a whole file");
-    for text in whole {
-        let config = Config::parse(text, "proxy.toml", &|_| None).unwrap_or_else(|problems| panic!("{problems}"));
-        assert!(config.warnings.is_empty(), "{text}\n{:?}", config.warnings);
+fn the_files_of_the_documents_are_silent() {
+    let blocks = blocks_of_the_documents();
+    for page in ["README.md", "start/your-app.md"] {
+        assert!(blocks.iter().any(|(at, block)| at.ends_with(page) && is_whole(block)), "{page} shows a whole file");
+    }
+    for (page, text) in blocks.iter().filter(|(_, block)| is_whole(block)) {
+        let config = Config::parse(text, "proxy.toml", &|_| None).unwrap_or_else(|problems| panic!("{page}: {problems}"));
+        assert!(config.warnings.is_empty(), "{page}: {text}\n{:?}", config.warnings);
+    }
+}
+
+#[test]
+fn the_lines_that_the_documents_show_have_no_mistakes() {
+    let blocks = blocks_of_the_documents();
+    let parts: Vec<_> = blocks.iter().filter(|(_, block)| !is_whole(block)).collect();
+    assert!(parts.len() > 10, "the manual shows lines to add: {}", parts.len());
+    for (page, text) in parts {
+        let text = if text.contains("[upstream]") { text.clone() } else { format!("{HEAD}{text}") };
+        let problems = Config::parse(&text, "proxy.toml", &|_| None).err();
+        assert!(problems.is_none(), "{page}: {text}\n{}", problems.map(|problems| problems.to_string()).unwrap_or_default());
     }
 }
 
@@ -207,7 +256,7 @@ mod headers {
         silent(&text);
         let config = Config::parse(&format!("{HEAD}{text}"), "proxy.toml", &|_| None).unwrap_or_else(|problems| panic!("{problems}"));
         let (route, _) = config.routes.find("/api/items").expect("the route");
-        assert_eq!(route.spec.query, crate::route::QueryRule::Only(["tenant".into()].into()));
+        assert_eq!(route.spec.query, crate::policy::route::QueryRule::Only(["tenant".into()].into()));
     }
 }
 

@@ -3,10 +3,10 @@
 //! What is not looked at because it cannot happen: an entry that outlives the records of its tags. A record is made to live longer than
 //! the entry that is stored with it (`tests/suite/config/lint.rs` shows it with the longest times that a file can set).
 
-use super::super::compile::Context;
-use super::super::problem::Draft;
+use super::super::context::Context;
+use super::super::diagnostics::diagnostic::Draft;
 use super::Whole;
-use crate::scope::Scope;
+use crate::policy::credential::Scope;
 use crate::units::show_duration;
 
 /// Looks at each cached route.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use http::HeaderName;
 
 use super::{parse, problems};
-use crate::route::Collapse;
+use crate::policy::route::Collapse;
 
 /// Puts lines into a file that is otherwise right: `{}` stands for them at its top, after `[upstream]`.
 fn with(lines: &str) -> String {
@@ -190,7 +190,7 @@ fn routes() {
 }
 
 /// The only route of a file that is otherwise right.
-fn only_route(before: &str, keys: &str) -> crate::route::RouteSpec {
+fn only_route(before: &str, keys: &str) -> crate::policy::route::RouteSpec {
     let text = with(&format!("{before}\n[[routes]]\npath = \"/a\"\n{keys}\n"));
     let config = parse(&text).unwrap_or_else(|problems| panic!("{problems}"));
     config.routes.iter().next().map(|route| route.spec.clone()).expect("a route")

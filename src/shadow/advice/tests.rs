@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::clock::Wall;
 use crate::config::Config;
-use crate::route::Routes;
+use crate::policy::route::Routes;
 use crate::shadow::findings::Sighting;
 use crate::shadow::mutations::Suspect;
 

@@ -47,7 +47,7 @@ async fn a_post_that_may_have_been_read_is_not_sent_twice() {
     text(upstream.send(get()).await.unwrap()).await;
     let error = upstream.send(request(Method::POST, Body::full("x"))).await.unwrap_err();
     assert!(matches!(error, Error::Broken(_)), "{error}");
-    assert_eq!((error.reason(), error.may_have_reached_app()), (Reason::UpstreamBroken, true));
+    assert_eq!((error.reason(), error.may_have_reached_app()), (Reason::UpstreamProtocolError, true));
     assert_eq!((POSTS.load(Ordering::SeqCst), counters.reused.get(), counters.retries.get()), (1, 1, 0));
 }
 

@@ -132,10 +132,10 @@ async fn numbers_move_with_traffic_and_name_the_line_that_would_mend() {
         reasons.iter().find(|reason| reason["reason"] == name).unwrap_or_else(|| panic!("{name}: {route}"))
     };
     assert_eq!(
-        (&reason("unkeyed header")["subject"], &reason("unkeyed header")["mend"]),
+        (&reason("unkeyed header")["subject"], &reason("unkeyed header")["remedy"]),
         (&json!("x-account-id"), &json!("pass_headers = [\"x-account-id\"]"))
     );
-    assert_eq!((&reason("missing field")["subject"], &reason("missing field")["mend"]), (&json!("tenant"), &json!("key = []")));
+    assert_eq!((&reason("missing field")["subject"], &reason("missing field")["remedy"]), (&json!("tenant"), &json!("key = []")));
     assert_eq!(stats["unrouted"]["requests"]["BYPASS"], 1);
     assert_eq!(stats["totals"]["requests"]["BYPASS"], 3);
     assert!(stats["totals"]["bytes_from_cache"].as_u64().is_some_and(|bytes| bytes > 0), "{}", stats["totals"]);

@@ -146,7 +146,7 @@ async fn a_password_that_needs_the_old_protocol_is_no_obstacle() {
     assert_eq!(asked_through(&table, true).await, 1);
 }
 
-/// What an ACL user of the sidecar needs (README).
+/// What an ACL user of the sidecar needs (docs/src/how-to/several-sidecars.md).
 const ACL: &str = "~sidecache:* ~{sidecache}:* resetchannels &{sidecache}:bus* -@all +select +ping +client|id +info +time +mget +get +set +incr +del \
                    +unlink +type +pttl +pexpire +hget +hset +hdel +hexists +hgetall +publish +subscribe +eval +evalsha";
 

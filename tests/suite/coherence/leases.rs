@@ -27,7 +27,7 @@ async fn leased(redis: &RedisServer, app: &Origin, many: u64, more: &str) -> Vec
     }
     for sidecar in &sidecars {
         eventually("it holds a lease and knows the others", LONG_ENOUGH, async || {
-            metric(sidecar, "sidecache_lease").await == 1 && metric(sidecar, "sidecache_peers").await == many - 1
+            metric(sidecar, "sidecache_lease_held").await == 1 && metric(sidecar, "sidecache_peers").await == many - 1
         })
         .await;
     }
@@ -87,7 +87,7 @@ async fn heavy_a_purge_is_acknowledged_by_three_sidecars_and_waits_for_no_lease(
     let sidecars = leased(&redis, &app, 3, "").await;
     write(&sidecars, 100).await;
     assert!(metric(&sidecars[0], "sidecache_purges_acknowledged_total").await >= 100);
-    assert_eq!(metric(&sidecars[0], "sidecache_purges_outlived_total").await, 0);
+    assert_eq!(metric(&sidecars[0], "sidecache_purges_released_by_lease_expiry_total").await, 0);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -97,7 +97,7 @@ async fn heavy_a_guarded_write_waits_for_the_others_twice_and_no_longer() {
     write(&sidecars, 100).await;
     // Once for the mark, once for the purge; never until a lease is over.
     assert!(metric(&sidecars[0], "sidecache_purges_acknowledged_total").await >= 200);
-    assert_eq!(metric(&sidecars[0], "sidecache_purges_outlived_total").await, 0);
+    assert_eq!(metric(&sidecars[0], "sidecache_purges_released_by_lease_expiry_total").await, 0);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use sidecache::run::Clock;
+use sidecache::app::Clock;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 

@@ -125,7 +125,7 @@ fn the_strangest_names_survive_in_both_formats() {
         let read = read(&text, format).unwrap_or_else(|wrong| panic!("{wrong}\n{text}"));
         for name in names {
             assert!(close_to(read.sum("sidecache_requests_total", &[("route", name)]), 1.0), "{name:?}\n{text}");
-            assert!(close_to(read.sum("sidecache_app_duration_seconds_sum", &[("route", name)]), 3600.0), "{name:?}\n{text}");
+            assert!(close_to(read.sum("sidecache_upstream_duration_seconds_sum", &[("route", name)]), 3600.0), "{name:?}\n{text}");
         }
     }
     promtool(&metrics.encode_as(metrics::Format::Text));
@@ -158,9 +158,9 @@ async fn a_busy_sidecar_is_read_in_both_formats_and_by_promtool() {
     for (name, kind) in [
         ("sidecache_requests_total", "counter"),
         ("sidecache_request_duration_seconds", "histogram"),
-        ("sidecache_app_duration_seconds", "histogram"),
+        ("sidecache_upstream_duration_seconds", "histogram"),
         ("sidecache_response_bytes_total", "counter"),
-        ("sidecache_app_seconds_saved_total", "counter"),
+        ("sidecache_upstream_seconds_saved_total", "counter"),
         ("sidecache_memory_evictions_total", "counter"),
         ("sidecache_memory_limit_bytes", "gauge"),
         ("sidecache_start_time_seconds", "gauge"),
@@ -211,15 +211,15 @@ async fn times_and_bytes_are_counted_by_where_the_answer_came_from() {
     assert!(close_to(bytes(route, "app"), 300_010.0), "{}", bytes(route, "app"));
     assert!(close_to(bytes(none, "app"), 20.0) && close_to(bytes(none, "cache"), 0.0), "{}", bytes(none, "app"));
 
-    let (asked, writes) = ("sidecache_app_duration_seconds_count", counts.sum("sidecache_app_duration_seconds_count", &[none]));
+    let (asked, writes) = ("sidecache_upstream_duration_seconds_count", counts.sum("sidecache_upstream_duration_seconds_count", &[none]));
     assert!(close_to(counts.sum(asked, &[route]), 3.0) && close_to(writes, 2.0), "a fill, a HEAD and a large one; a GET and a POST");
-    let took = counts.sum("sidecache_app_duration_seconds_sum", &[]);
+    let took = counts.sum("sidecache_upstream_duration_seconds_sum", &[]);
     assert!((SLOW.as_secs_f64() * 5.0..30.0).contains(&took), "{took} s for five answers of 60 ms");
     let misses = counts.sum("sidecache_request_duration_seconds_sum", &[route, ("result", "miss")]);
     assert!(misses >= SLOW.as_secs_f64() * 3.0, "{misses}");
 
     let hits = counts.sum("sidecache_request_duration_seconds_count", &[route, ("result", "hit")]);
-    let saved = counts.sum("sidecache_app_seconds_saved_total", &[route]);
+    let saved = counts.sum("sidecache_upstream_seconds_saved_total", &[route]);
     assert!(close_to(hits, 4.0) && (SLOW.as_secs_f64() * 4.0..30.0).contains(&saved), "{hits} hits have saved {saved} s");
 }
 
@@ -233,9 +233,9 @@ async fn what_stands_in_for_an_app_that_was_asked_saves_nothing() {
     assert_eq!(scene.get("/v/a").await.cache(), "STALE");
     let counts = counts(scene.sidecar.admin).await;
     assert!(close_to(counts.sum("sidecache_request_duration_seconds_count", &[("result", "hit")]), 1.0));
-    assert!(close_to(counts.sum("sidecache_app_seconds_saved_total", &[]), 0.0));
+    assert!(close_to(counts.sum("sidecache_upstream_seconds_saved_total", &[]), 0.0));
     assert!(close_to(counts.sum("sidecache_response_bytes_total", &[("source", "cache")]), 4.0));
-    assert!(close_to(counts.sum("sidecache_app_duration_seconds_count", &[]), 1.0), "an app that is away answers nothing");
+    assert!(close_to(counts.sum("sidecache_upstream_duration_seconds_count", &[]), 1.0), "an app that is away answers nothing");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

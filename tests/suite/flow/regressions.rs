@@ -150,7 +150,7 @@ async fn r006_a_write_is_seen_in_every_disguise() {
     }
 }
 
-/// 12. A caller who was not admitted, or wanted a newer response, saw `unproven`, and the answer was not stored.
+/// 12. A caller who was not admitted, or wanted a newer response, saw `unverifiable`, and the answer was not stored.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn r012_a_reload_refreshes_the_entry() {
     let app = Origin::start(|_| Response::ok("data"));

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use sidecache::run::Clock;
+use sidecache::app::Clock;
 
 use crate::support::{Client, Origin, RedisServer, Response, Sidecar};
 

@@ -114,7 +114,7 @@ async fn a_purge_that_no_replica_has_is_a_loss() {
     redis.replica.freeze();
     assert_eq!(one.send("PUT", "/w/a", &[], "").await.status, 200, "the write itself goes through");
     assert_eq!(pair.metric(0, "sidecache_redis_losses_total").await, 1);
-    assert_eq!(pair.metric(0, "sidecache_journaled_total").await, 1, "the purge is kept");
+    assert_eq!(pair.metric(0, "sidecache_journal_writes_total").await, 1, "the purge is kept");
     // It is replayed again and again, and never counts as done: Redis is not trusted before. That it
     // never is shows only in time.
     sleep(Duration::from_secs(3)).await;

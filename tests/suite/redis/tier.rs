@@ -132,7 +132,7 @@ async fn redis_with_a_password_is_used_and_a_wrong_one_costs_nothing() {
     wrong.write_and_read("a").await;
 }
 
-/// What an ACL user of the sidecar needs, and no more (README).
+/// What an ACL user of the sidecar needs, and no more (docs/src/how-to/several-sidecars.md).
 const ACL: &str = "~sidecache:* ~{sidecache}:* resetchannels &{sidecache}:* -@all +select +ping +client|id +info +time +mget +get +set +incr +del +unlink \
                    +type +pttl +pexpire +hget +hset +hdel +hexists +hgetall +publish +subscribe +eval +evalsha";
 

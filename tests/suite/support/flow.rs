@@ -6,10 +6,10 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http_body_util::BodyExt as _;
 use hyper::{Request, Response};
+use sidecache::app::{Clock, Sidecar};
 use sidecache::config::Config;
 use sidecache::internals::metrics::Format;
 use sidecache::internals::{Body, Peer, Proxy, RouteReport, ShadowReport};
-use sidecache::run::{Clock, Sidecar};
 use tokio_util::sync::CancellationToken;
 
 use super::client::Reply;

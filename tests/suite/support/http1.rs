@@ -3,7 +3,7 @@
 use std::time::{Duration, UNIX_EPOCH};
 
 use hyper::header::{HeaderMap, HeaderName, HeaderValue};
-use sidecache::run::Clock;
+use sidecache::app::Clock;
 
 /// Where a head ends, if all of it is there.
 pub fn head_length(bytes: &[u8]) -> Option<usize> {

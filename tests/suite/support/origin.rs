@@ -25,7 +25,7 @@ use tokio::time::{Instant, sleep};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
-use sidecache::run::Clock;
+use sidecache::app::Clock;
 
 use super::tls::Certificates;
 use super::{eventually, http1};

@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use sidecache::run::Clock;
+use sidecache::app::Clock;
 
 use super::client::{Client, Reply};
 use super::http1;

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
 
+use sidecache::app::{Bound, Clock};
 use sidecache::config::Config;
-use sidecache::run::{Bound, Clock};
 use tempfile::TempDir;
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
@@ -188,7 +188,7 @@ fn run_inside(file: &Path, clock: Clock) -> (CancellationToken, JoinHandle<()>) 
     let shutdown = CancellationToken::new();
     let stop = shutdown.clone();
     let task = tokio::spawn(async move {
-        if let Err(error) = sidecache::run::serve_with(config, bound, stop, clock).await {
+        if let Err(error) = sidecache::app::serve_with(config, bound, stop, clock).await {
             panic!("the sidecar failed: {error}");
         }
     });

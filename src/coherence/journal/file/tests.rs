@@ -303,7 +303,7 @@ async fn a_line_that_no_file_can_hold_is_everything() {
     let folder = folder();
     let path = folder.path().join("journal");
     let (log, _) = opened(&path);
-    let tags = (0..60_000).map(|number| crate::tag::Tag::new(&format!("{number:0>100}"))).collect();
+    let tags = (0..60_000).map(|number| crate::policy::tag::Tag::new(&format!("{number:0>100}"))).collect();
     log.append(Line::Purge { tags }).await.unwrap();
     drop(log);
     assert!(std::fs::metadata(&path).unwrap().len() < 1000);

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{Lines, PUBLIC, lines, not_reused, reused};
-use sidecache::run::Clock;
+use sidecache::app::Clock;
 
 use crate::support::scene::{assert_cache, date, ttl};
 use crate::support::{Client, Origin, Response, Scene, Sidecar};

@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use hyper::header::{CONTENT_LENGTH, DATE, HeaderMap, HeaderName, HeaderValue};
 use hyper::{Method, StatusCode};
-use sidecache::run::Clock;
+use sidecache::app::Clock;
 use tokio_util::sync::CancellationToken;
 
 use crate::support::http1;

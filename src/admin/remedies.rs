@@ -1,0 +1,81 @@
+//! The line of `proxy.toml` that would change why requests miss the cache, for a person to judge.
+//!
+//! The words about a reason are the reason's own (`outcome::Reason`); this adds the line, with the
+//! names that the requests and the route supply. Some lines give up a protection.
+
+use crate::outcome::Reason;
+use crate::policy::route::Route;
+
+/// What to show about a reason.
+pub(super) struct Remedy {
+    /// What the reason means, and what can be done.
+    pub(super) why: String,
+    /// The line of `proxy.toml`, if there is one.
+    pub(super) line: Option<String>,
+}
+
+/// What can be done about a reason on a route. `subject` is the name that it is most often about.
+pub(super) fn remedy(reason: Reason, subject: Option<&str>, route: Option<&Route>) -> Remedy {
+    let words = [Some(reason.meaning()), reason.remedy()];
+    let why = words.into_iter().flatten().collect::<Vec<_>>().join(" ");
+    Remedy { why, line: line(reason, subject, route) }
+}
+
+fn line(reason: Reason, subject: Option<&str>, route: Option<&Route>) -> Option<String> {
+    let line = match reason {
+        Reason::UnkeyedHeader => return subject.map(|name| format!("pass_headers = [{name:?}]")),
+        Reason::MissingField => return subject.zip(route).map(|(name, route)| without(name, route)),
+        Reason::ModeOff | Reason::Shadow => "mode = \"on\"",
+        Reason::AmbiguousQuery => "query = \"all\"",
+        Reason::RequestNoCache | Reason::RequestNoStore => "client_cache_control = \"ignore\"",
+        Reason::NoStore | Reason::Private | Reason::NoCache | Reason::StaleOnArrival => "origin = \"ignore\"",
+        Reason::NoFreshness => "ttl = \"5m\"",
+        Reason::SetCookie => "strip_set_cookie = true",
+        Reason::Authorization => "scope = \"private\"",
+        Reason::NotAdmitted => "admit_for = \"5m\"",
+        Reason::Expired => "ttl = \"15m\"",
+        Reason::MutationPending => "guard = \"mark\"",
+        Reason::TooLarge => "[limits] object = \"32MiB\"",
+        Reason::TooManyTags => "[limits] tags = 256",
+        Reason::KeyTooLong => "[limits] key = \"64KiB\"",
+        Reason::Range => "[limits] range_fill = \"64MiB\"",
+        Reason::NoRoute
+        | Reason::Method
+        | Reason::AmbiguousPath
+        | Reason::RequestBody
+        | Reason::Precondition
+        | Reason::Upgrade
+        | Reason::MethodOverride
+        | Reason::CacheUnavailable
+        | Reason::NotStored
+        | Reason::StaleWhileRevalidate
+        | Reason::Purged
+        | Reason::OnlyIfCached
+        | Reason::VaryMiss
+        | Reason::VaryStar
+        | Reason::Status
+        | Reason::Truncated
+        | Reason::Unframed
+        | Reason::ClientGone
+        | Reason::EventStream
+        | Reason::Trailers
+        | Reason::PurgedDuringFill
+        | Reason::StoreFailed
+        | Reason::Unverifiable
+        | Reason::BadRequest
+        | Reason::UpstreamUnreachable
+        | Reason::UpstreamTimeout
+        | Reason::UpstreamProtocolError
+        | Reason::UpstreamError
+        | Reason::UpstreamBusy
+        | Reason::WriteRefused => return None,
+    };
+    Some(line.to_owned())
+}
+
+/// The route's key without a field.
+fn without(name: &str, route: &Route) -> String {
+    let others = route.spec.key.iter().filter(|field| *field.name != *name);
+    let kept: Vec<String> = others.map(|field| format!("{:?}", field.name)).collect();
+    format!("key = [{}]", kept.join(", "))
+}

@@ -1,0 +1,215 @@
+//! What the admin API is about: the parts of one sidecar that an operator reads and moves.
+
+use std::sync::Arc;
+
+use http::StatusCode;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use url::Url;
+
+use super::response::Refused;
+use super::{Readiness, Ready, events, stats};
+use crate::app::reload::Reloader;
+use crate::clock::Wall;
+use crate::coherence::PurgeKind;
+use crate::policy::explain;
+use crate::policy::explain::Question;
+use crate::policy::plan::Plan;
+use crate::policy::request_target;
+use crate::policy::tag::Tag;
+use crate::proxy::Proxy;
+use crate::shadow::report::ShadowReport;
+use crate::telemetry::events::{Purged, What};
+use crate::telemetry::hot_tags::Deed;
+use crate::telemetry::metrics::Format;
+
+/// The most tags and URLs of one purge.
+const MAX_PURGED: usize = 1000;
+
+/// The parts of one sidecar.
+pub struct Office {
+    /// The flow, and through it all that it uses.
+    pub proxy: Arc<Proxy>,
+    /// Puts the file in force again.
+    pub reloader: Arc<Reloader>,
+    /// When the sidecar was started.
+    pub started: Wall,
+    readiness: Arc<dyn Readiness>,
+    pub(super) listeners: Arc<Semaphore>,
+    pub(super) stop: CancellationToken,
+}
+
+/// What to purge.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct PurgeOrder {
+    #[serde(default)]
+    tags: Vec<String>,
+    #[serde(default)]
+    urls: Vec<String>,
+    #[serde(default)]
+    everything: bool,
+    #[serde(default)]
+    soft: bool,
+}
+
+/// What was purged.
+#[derive(Clone, Debug, Serialize)]
+pub(super) struct PurgeDone {
+    tags: Vec<String>,
+    everything: bool,
+    soft: bool,
+    took_ms: f64,
+}
+
+impl Office {
+    /// The office of these parts. `stop` ends the streams of events.
+    #[must_use]
+    pub fn new(proxy: Arc<Proxy>, reloader: Arc<Reloader>, readiness: Arc<dyn Readiness>, stop: CancellationToken) -> Self {
+        let started = proxy.clock.wall();
+        Self { proxy, reloader, started, readiness, listeners: events::places(), stop }
+    }
+
+    /// Whether the sidecar can do its work.
+    #[must_use]
+    pub fn ready(&self) -> Ready {
+        self.readiness.state()
+    }
+
+    /// All metrics in the form that is asked for, with its media type.
+    pub(super) fn metrics(&self, accept: Option<&str>) -> (&'static str, String) {
+        let format = Format::negotiate(accept);
+        (format.content_type(), self.proxy.metrics.encode_as(format))
+    }
+
+    pub(super) fn stats(&self) -> Value {
+        stats::stats(self)
+    }
+
+    pub(super) fn routes(&self) -> Value {
+        stats::rules(&self.proxy.live().rules)
+    }
+
+    pub(super) fn shadow(&self) -> ShadowReport {
+        let live = self.proxy.live();
+        let place = |path: &str| live.rules.routes.iter().find(|route| route.name() == path).map(|route| route.spec.line);
+        self.proxy.shadow.report(&live.rules, &place)
+    }
+
+    pub(super) fn shadow_summary(&self) -> Value {
+        let (findings, audited, stale) = self.proxy.shadow.totals();
+        json!({ "findings": findings, "audited": audited, "audited_stale": stale })
+    }
+
+    /// Purges, and comes back when no sidecar serves what was purged.
+    pub(super) async fn purge(&self, order: &PurgeOrder) -> Result<PurgeDone, Refused> {
+        let tags = tags_of(order)?;
+        let kind = if order.soft { PurgeKind::Soft } else { PurgeKind::Hard };
+        let began = self.proxy.clock.now();
+        if order.everything {
+            self.proxy.coherence.purge_everything(kind).await;
+        } else {
+            self.proxy.coherence.purge_with(&tags, kind).await;
+        }
+        let took = self.proxy.clock.now().saturating_duration_since(began);
+        let names: Vec<String> = tags.iter().map(|tag| tag.as_str().to_owned()).collect();
+        // The audit: who holds the token may purge, and that it happened is written down.
+        tracing::info!(tags = names.join(" "), everything = order.everything, soft = order.soft, "purged by the admin API");
+        self.proxy.insight.note(names.iter().map(String::as_str), Deed::Purged);
+        self.proxy.counters.purges.admin(kind);
+        let purged = Purged { by: "admin", everything: order.everything, soft: order.soft, ..Purged::default() };
+        self.proxy.events.publish(self.proxy.clock.wall(), What::Purge(purged.of_tags(names.iter().map(String::as_str))));
+        Ok(PurgeDone { tags: names, everything: order.everything, soft: order.soft, took_ms: took.as_secs_f64() * 1e3 })
+    }
+
+    /// What the rules in force make of a request, and what is stored for it.
+    pub(super) async fn explain(&self, question: &Question) -> Result<Value, String> {
+        let request = question.read()?;
+        let live = self.proxy.live();
+        let explained = explain::explain(&live.rules, &request);
+        let asked = request.asked();
+        let stored = match live.rules.plan(&asked) {
+            Plan::Lookup(lookup) => self.proxy.inspect(&lookup, asked.headers).await,
+            _ => None,
+        };
+        Ok(json!({ "request": explained.request, "lines": explained.lines, "stored": stored }))
+    }
+}
+
+/// The tags that an order names, those of its URLs among them.
+fn tags_of(order: &PurgeOrder) -> Result<Vec<Tag>, Refused> {
+    const FORM: &str = "{\"tags\":[\"campaigns:acme\"]}, {\"urls\":[\"http://host/path\"]} or {\"everything\":true}; with \"soft\":true entries are \
+                        stale, not gone";
+    let named = order.tags.len() + order.urls.len();
+    if order.everything == (named > 0) {
+        let error = if order.everything { "everything, and some things besides" } else { "nothing is named that could be purged" };
+        return Err(Refused::bad(error, FORM));
+    }
+    if named > MAX_PURGED {
+        let refused = Refused::new(StatusCode::PAYLOAD_TOO_LARGE, format!("{named} tags and URLs in one purge"));
+        return Err(refused.hint(format!("send at most {MAX_PURGED} at a time")));
+    }
+    if order.tags.iter().any(String::is_empty) {
+        return Err(Refused::bad("a tag is empty", FORM));
+    }
+    let mut tags: Vec<Tag> = order.tags.iter().map(|tag| Tag::new(tag)).collect();
+    for url in &order.urls {
+        tags.extend(tags_of_url(url)?);
+    }
+    tags.sort();
+    tags.dedup();
+    Ok(tags)
+}
+
+/// The tags of a URL, one for each way in which clients may have written its host and path.
+fn tags_of_url(text: &str) -> Result<Vec<Tag>, Refused> {
+    const FORM: &str = "write it with the host that clients ask for, as in http://app.example.com/api/v1/forms; the query does not matter";
+    let refused = || Refused::bad(format!("{text:?} is not the URL of anything that could be stored"), FORM);
+    let url = Url::parse(text).map_err(|_| refused())?;
+    let host = url.host_str().filter(|_| matches!(url.scheme(), "http" | "https")).ok_or_else(refused)?;
+    let mut hosts = vec![url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"))];
+    if url.port().is_none() {
+        // Some clients name the port that goes without saying.
+        hosts.extend(url.port_or_known_default().map(|port| format!("{host}:{port}")));
+    }
+    let paths = request_target::readings(url.path());
+    Ok(hosts.iter().flat_map(|host| paths.iter().map(move |path| Tag::of_uri(host, path))).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn order(json: &str) -> Result<Vec<String>, Refused> {
+        let order: PurgeOrder = serde_json::from_str(json).expect("an order");
+        tags_of(&order).map(|tags| tags.iter().map(|tag| tag.as_str().to_owned()).collect())
+    }
+
+    #[test]
+    fn a_url_is_the_tag_of_its_path_on_its_host() {
+        assert_eq!(order(r#"{"urls":["http://App:8080/a/b?x=1#y"]}"#).expect("tags"), ["uri:app:8080/a/b"]);
+        assert_eq!(order(r#"{"urls":["https://app/a/"]}"#).expect("tags"), ["uri:app/a", "uri:app:443/a"]);
+        assert_eq!(order(r#"{"tags":["b","a","a"]}"#).expect("tags"), ["a", "b"]);
+        assert_eq!(order(r#"{"everything":true}"#).expect("tags"), [""; 0]);
+    }
+
+    #[test]
+    fn what_names_nothing_or_too_much_is_refused() {
+        for bad in [
+            "{}",
+            r#"{"soft":true}"#,
+            r#"{"everything":true,"tags":["a"]}"#,
+            r#"{"tags":[""]}"#,
+            r#"{"urls":["/a"]}"#,
+            r#"{"urls":["ftp://app/a"]}"#,
+            r#"{"urls":["http://"]}"#,
+        ] {
+            assert!(order(bad).is_err(), "{bad}");
+        }
+        let many = serde_json::json!({ "tags": (0..=MAX_PURGED).map(|at| at.to_string()).collect::<Vec<_>>() });
+        assert!(order(&many.to_string()).is_err());
+        assert!(serde_json::from_str::<PurgeOrder>(r#"{"tag":["a"]}"#).is_err(), "a typo is no purge of nothing");
+    }
+}

@@ -1,0 +1,237 @@
+//! The counters and gauges of all parts, by the names under which operators see them.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use crate::app::reload::{Reloader, Standing};
+use crate::cache::fills::cluster::Across;
+use crate::coherence::Mode;
+use crate::policy::route;
+use crate::policy::route::RouteSpec;
+use crate::proxy::Proxy;
+use crate::telemetry::metrics::{Counter, Metrics};
+use crate::{server, upstream};
+
+/// Registers what has no labels, and what reaches a limit.
+struct Measures<'a>(&'a Metrics);
+
+impl Measures<'_> {
+    fn count(&self, name: &'static str, help: &'static str, counter: &Arc<Counter>) {
+        self.0.register_counter(name, help, &[], Arc::clone(counter));
+    }
+
+    fn limit(&self, name: &str, counter: &Arc<Counter>) {
+        let labels = [("limit", name.to_owned())];
+        self.0.register_counter("sidecache_limit_reached", "Times that a limit was reached", &labels, Arc::clone(counter));
+    }
+}
+
+/// Shows the counters of all parts.
+pub(super) fn register(proxy: &Arc<Proxy>, server: &server::Counters, upstream: &upstream::Counters) {
+    let measures = Measures(&proxy.metrics);
+    let count = |name, help, counter| measures.count(name, help, counter);
+    let limit = |name, counter| measures.limit(name, counter);
+    let gauge = |name: &'static str, help: &'static str, value: &Arc<AtomicUsize>| {
+        let value = Arc::clone(value);
+        proxy.metrics.register_gauge(name, help, &[], move || as_f64(value.load(Ordering::Relaxed)));
+    };
+    count("sidecache_connections_accepted", "Client connections accepted", &server.accepted);
+    count("sidecache_accept_errors", "Failed accepts", &server.accept_errors);
+    count("sidecache_framing_errors", "Requests with two lengths, refused", &server.framing_errors);
+    count("sidecache_panics", "Requests that panicked", &server.panics);
+    gauge("sidecache_connections_open", "Client connections open", &server.open);
+    limit("listen.max_connections", &server.refused_full);
+    limit("listen.max_header_bytes", &server.head_refused);
+    limit("listen.header_timeout", &server.header_timeouts);
+    limit("listen.idle_timeout", &server.idle_closed);
+    limit("listen.body_timeout", &server.body_timeouts);
+    limit("listen.write_timeout", &server.write_timeouts);
+    limit("listen.drain", &server.cut);
+
+    count("sidecache_upstream_connects", "Connections made to the app", &upstream.connects);
+    count("sidecache_upstream_reused", "Requests sent on a connection used before", &upstream.reused);
+    count("sidecache_upstream_retries", "Requests sent twice", &upstream.retries);
+    count("sidecache_upstream_unreachable", "Failed connections to the app", &upstream.unreachable);
+    count("sidecache_upstream_timeouts", "Requests that the app did not answer in time", &upstream.timeouts);
+    count("sidecache_upstream_broken", "Responses that broke off or were not HTTP", &upstream.broken);
+    limit("upstream.max_waiting", &upstream.busy);
+    gauge("sidecache_upstream_open", "Connections open to the app", &upstream.open);
+    gauge("sidecache_upstream_idle", "Connections to the app that wait for a request", &upstream.idle);
+    gauge("sidecache_upstream_waiting", "Requests that wait for a connection to the app", &upstream.waiting);
+
+    let flow = &proxy.counters;
+    count("sidecache_mutations", "Requests that may have changed data", &flow.mutations);
+    count("sidecache_mutations_purging", "Mutations that purged", &flow.purging);
+    count("sidecache_purge_missing_fields", "Purge templates that named nothing, for lack of a field", &flow.missing_fields);
+    count("sidecache_mutations_uncovered", "Mutations below a cached path that no purge rule speaks of", &flow.uncovered);
+    count("sidecache_requests_refused", "Requests that break a rule of HTTP", &flow.refused);
+    count("sidecache_tunnels", "Tunnels opened", &flow.tunnels);
+    limit("limits.mutations", &flow.crowded);
+    count("sidecache_revalidated", "Stored responses that the app confirmed with a 304", &flow.revalidated);
+    count("sidecache_refreshes", "Responses fetched in the background", &flow.refreshes);
+    limit("limits.refreshes", &flow.crowded_refreshes);
+    for (why, counter) in [("while_revalidate", &flow.while_revalidate), ("app_failed", &flow.stood_in)] {
+        let labels = [("why", why.to_owned())];
+        proxy.metrics.register_counter("sidecache_served_stale", "Responses served stale", &labels, Arc::clone(counter));
+    }
+    let purges = &flow.purges;
+    for (by, kind, counter) in
+        [("write", "hard", &purges.write), ("admin", "hard", &purges.admin_hard), ("admin", "soft", &purges.admin_soft)]
+    {
+        let labels = [("by", by.to_owned()), ("kind", kind.to_owned())];
+        proxy.metrics.register_counter("sidecache_purges", "Purges", &labels, Arc::clone(counter));
+    }
+    for (reason, counter) in flow.late.counts() {
+        let labels = [("reason", reason.label().into_owned())];
+        let help = "Responses that were not stored although their heads said so, because of how they ended";
+        proxy.metrics.register_counter("sidecache_store_aborted", help, &labels, Arc::clone(counter));
+    }
+    let started = proxy.clock.wall();
+    proxy.metrics.register_gauge("sidecache_start_time_seconds", "When the sidecar started, since the Unix epoch", &[], move || {
+        Duration::from_millis(started.0).as_secs_f64()
+    });
+    register_cache(proxy);
+    register_shadow(proxy);
+    register_across(proxy);
+}
+
+fn register_shadow(proxy: &Arc<Proxy>) {
+    let measures = Measures(&proxy.metrics);
+    measures.limit("limits.shadow_keys", &proxy.shadow.counters.evicted);
+    measures.limit("shadow.callers", &proxy.shadow.counters.crowded);
+    measures.limit("shadow.routes", &proxy.shadow.counters.routes);
+    watch_routes(proxy);
+}
+
+/// Shows the counters of the routes that are watched: each from zero on, so that the first of them is seen as an increase.
+pub(super) fn watch_routes(proxy: &Proxy) {
+    let watched = |spec: &RouteSpec| spec.mode == route::Mode::Shadow || spec.audit > 0.0;
+    for route in proxy.live().rules.routes.iter().filter(|route| watched(&route.spec)) {
+        let _ = proxy.shadow.route(route.name());
+    }
+}
+
+fn register_cache(proxy: &Arc<Proxy>) {
+    let measures = Measures(&proxy.metrics);
+    let count = |name, help, counter| measures.count(name, help, counter);
+    let limit = |name, counter| measures.limit(name, counter);
+    let coalesce = &proxy.flights.counters;
+    count("sidecache_fills", "Fills that others could join", &coalesce.fills);
+    count("sidecache_collapsed", "Requests that joined a fill", &coalesce.collapsed);
+    limit("limits.waiters", &coalesce.crowded);
+    limit("limits.wait", &coalesce.waited_out);
+    limit("limits.object", &proxy.store.memory.refused);
+    limit("limits.fills", &proxy.flights.budget.exceeded);
+    limit("limits.variants", &proxy.store.variants.dropped);
+
+    count("sidecache_memory_evictions", "Entries that made room for others in memory", &proxy.store.memory.evicted);
+    count("sidecache_stored", "Responses stored", &proxy.store.counters.stored);
+    count("sidecache_stale_refused", "Stored responses refused because they were purged", &proxy.store.counters.refused_stale);
+    count("sidecache_redis_decode_errors", "Bytes in Redis that were no entry", &proxy.store.counters.decode_errors);
+
+    let coherence = &proxy.coherence.counters;
+    count("sidecache_purged_tags", "Tags purged", &coherence.purged_tags);
+    count("sidecache_fills_purged", "Fills that a purge overtook", &coherence.fills_purged);
+    count("sidecache_mutations_orphaned", "Mutations taken as committed because their sidecar died", &coherence.orphans);
+    count("sidecache_redis_losses", "Times that Redis was lost", &coherence.losses);
+    count("sidecache_redis_rejoins", "Times that Redis was joined", &coherence.rejoins);
+    count("sidecache_redis_fence_changes", "Times that another primary was found than before", &coherence.fences);
+    count("sidecache_redis_heartbeats", "Heartbeats sent", &coherence.beats);
+    count("sidecache_leases_lost", "Leases that ended before they were renewed", &coherence.leases_lost);
+    count("sidecache_heartbeat_timeouts", "Requests that found no recent proof of contact with Redis", &coherence.heartbeat_timeouts);
+    count("sidecache_purges_acknowledged", "Purges that all other sidecars acknowledged", &coherence.acknowledged);
+    count(
+        "sidecache_purges_released_by_lease_expiry",
+        "Purges that waited until the leases of others were over",
+        &coherence.purges_released_by_lease_expiry,
+    );
+    let waited = Arc::clone(&coherence.waited_us);
+    proxy.metrics.register_micros("sidecache_purge_wait_seconds", "Time that purges waited for other sidecars", &[], waited);
+    count("sidecache_peers_evicted", "Other sidecars that were silent for longer than their leases", &coherence.peers_evicted);
+    count("sidecache_journal_writes", "Purges kept for the rejoin", &coherence.journal_writes);
+    count("sidecache_journal_failures", "Lines of the journal that could not be written to its file", proxy.coherence.journal_failures());
+    count("sidecache_replayed_tags", "Tags purged at a rejoin", &coherence.replayed);
+    if let Some(shared) = proxy.coherence.shared() {
+        let link = &shared.link().counters;
+        count("sidecache_redis_calls", "Calls to Redis", &link.calls);
+        count("sidecache_redis_errors", "Calls to Redis that failed", &link.errors);
+        count("sidecache_redis_renewals", "Redis clients replaced", &link.renewals);
+        limit("redis.deadline", &link.timeouts);
+    }
+    let gauge = |name: &'static str, help: &'static str, read: fn(&Proxy) -> f64| {
+        let (metrics, proxy) = (&proxy.metrics, Arc::downgrade(proxy));
+        metrics.register_gauge(name, help, &[], move || proxy.upgrade().map_or(0.0, |proxy| read(&proxy)));
+    };
+    gauge("sidecache_memory_entries", "Entries in memory", |proxy| as_f64(proxy.store.memory.len()));
+    gauge("sidecache_memory_bytes", "Bytes of the entries in memory", |proxy| bytes(proxy.store.memory.weight()));
+    gauge("sidecache_memory_limit_bytes", "Bytes that entries may take in memory", |proxy| bytes(proxy.store.memory.limit()));
+    gauge("sidecache_local_tags", "Tags in the local table", |proxy| as_f64(proxy.coherence.local_tags()));
+    gauge("sidecache_fills_in_flight", "Fills under way", |proxy| as_f64(proxy.flights.len()));
+    gauge("sidecache_admissions", "Admitted credentials remembered", |proxy| as_f64(proxy.admissions.len()));
+    gauge("sidecache_events_subscribers", "Who listens to events", |proxy| as_f64(proxy.events.listeners()));
+    gauge("sidecache_journal_depth", "Purges that wait for Redis", |proxy| as_f64(proxy.coherence.standings().journal));
+    gauge("sidecache_lease_held", "1 while hits from memory need no look at Redis", |proxy| {
+        f64::from(u8::from(proxy.coherence.has_lease()))
+    });
+    gauge("sidecache_peers", "Other sidecars that live", |proxy| as_f64(proxy.coherence.standings().peers));
+    gauge("sidecache_purges_waiting", "Purges that wait for other sidecars", |proxy| as_f64(proxy.coherence.standings().waits));
+    gauge("sidecache_redis_up", "1 while Redis is in use", |proxy| f64::from(u8::from(proxy.coherence.mode() == Mode::Shared)));
+}
+
+pub(super) fn register_across(proxy: &Arc<Proxy>) {
+    let Some(across) = proxy.across.get() else { return };
+    let measures = Measures(&proxy.metrics);
+    measures.count("sidecache_cluster_leases", "Fills for all sidecars", &across.counters.leases);
+    measures.count("sidecache_cluster_waits", "Waits for fills of other sidecars", &across.counters.waits);
+    measures.count(
+        "sidecache_cluster_wait_timeouts",
+        "Waits for fills of other sidecars that took too long",
+        &across.counters.wait_timeouts,
+    );
+    measures.count(
+        "sidecache_cluster_waiters_rejected",
+        "Waits for fills of other sidecars not begun, because too many wait",
+        &across.counters.waiters_rejected,
+    );
+    measures.count("sidecache_cluster_gaps", "Times that the ends of others' fills may have been missed", &across.counters.gaps);
+    for (name, help, read) in [
+        (
+            "sidecache_cluster_listening",
+            "1 while the ends of others' fills are heard",
+            (|across| usize::from(across.is_listening())) as fn(&Across) -> usize,
+        ),
+        ("sidecache_cluster_waiting", "Fills that wait for another sidecar", Across::waiting),
+    ] {
+        let across = Arc::downgrade(across);
+        proxy.metrics.register_gauge(name, help, &[], move || across.upgrade().map_or(0.0, |across| as_f64(read(&across))));
+    }
+}
+
+/// Shows what reloads come to.
+pub(super) fn register_reloads(reloader: &Arc<Reloader>, metrics: &Metrics) {
+    for (result, counter) in [("ok", &reloader.counters.ok), ("failed", &reloader.counters.failed)] {
+        let labels = [("result", result.to_owned())];
+        metrics.register_counter("sidecache_config_reloads", "Times that the file was read again", &labels, Arc::clone(counter));
+    }
+    let gauge = |name: &'static str, help: &'static str, read: fn(&Standing) -> f64| {
+        let reloader = Arc::downgrade(reloader);
+        metrics.register_gauge(name, help, &[], move || reloader.upgrade().map_or(0.0, |reloader| read(&reloader.standing())));
+    };
+    gauge("sidecache_config_last_reload_successful", "1 while the rules in force are those of the file", |standing| {
+        f64::from(u8::from(standing.refused.is_none()))
+    });
+    gauge("sidecache_config_last_reload_success_timestamp_seconds", "When the rules in force were read", |standing| {
+        as_f64(usize::try_from(standing.loaded.seconds()).unwrap_or(usize::MAX))
+    });
+}
+
+fn bytes(count: u64) -> f64 {
+    as_f64(usize::try_from(count).unwrap_or(usize::MAX))
+}
+
+/// Gauges are floats; counts below 2^53 lose nothing.
+#[allow(clippy::cast_precision_loss, reason = "no count of things in memory comes near 2^53")]
+const fn as_f64(count: usize) -> f64 {
+    count as f64
+}

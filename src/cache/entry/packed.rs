@@ -1,0 +1,381 @@
+//! The bytes of an entry in Redis: version, checksum or keyed MAC, stamp, key, head, and the body last.
+//!
+//! Invariants: packing then unpacking gives the same entry; anything else than what was packed is a [`Surprise`], never a
+//! panic, and allocates no more than the bytes that came. A sidecar of another version reads `Surprise::Version`: a miss.
+//!
+//! ```text
+//! "SCE" version kind integrity-kind | integrity (16) | length of meta (4) | meta | body
+//! ```
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use hmac::{Hmac, Mac as _};
+use http::StatusCode;
+use http::header::{HeaderMap, HeaderName, HeaderValue};
+use sha2::Sha256;
+
+use crate::cache::entry::{Entry, Leeway, Nonce, Stamp, Times, VaryMark, prepare};
+use crate::clock::{Wall, millis};
+use crate::policy::tag::Tag;
+use crate::semantics::vary::VarySpec;
+
+/// The version that is written, and the only one that is read.
+pub const VERSION: u8 = 2;
+
+const MAGIC: &[u8; 3] = b"SCE";
+const ENTRY: u8 = b'E';
+const VARY: u8 = b'V';
+const CHECKSUM: u8 = 0;
+const KEYED: u8 = 1;
+const HEAD: usize = 26;
+
+/// What stands between a reader and bytes that somebody else wrote.
+#[derive(Clone, Default)]
+pub struct Seal(Option<Hmac<Sha256>>);
+
+impl std::fmt::Debug for Seal {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(if self.0.is_some() { "Seal(keyed)" } else { "Seal(checksum)" })
+    }
+}
+
+impl Seal {
+    /// A MAC with this secret: who does not know it cannot write entries.
+    #[must_use]
+    pub fn keyed(secret: &[u8]) -> Self {
+        // HMAC takes keys of every length.
+        Self(Hmac::<Sha256>::new_from_slice(secret).ok())
+    }
+
+    const fn kind(&self) -> u8 {
+        if self.0.is_some() { KEYED } else { CHECKSUM }
+    }
+
+    fn over(&self, head: &[u8], rest: &[u8]) -> [u8; 16] {
+        let mut seal = [0; 16];
+        match &self.0 {
+            None => {
+                let mut crc = crc32fast::Hasher::new();
+                crc.update(head);
+                crc.update(rest);
+                seal[..4].copy_from_slice(&crc.finalize().to_be_bytes());
+            }
+            Some(mac) => {
+                let mut mac = mac.clone();
+                mac.update(head);
+                mac.update(rest);
+                seal.copy_from_slice(&mac.finalize().into_bytes()[..16]);
+            }
+        }
+        seal
+    }
+}
+
+/// What was found under an entry's key.
+#[derive(Clone, Debug)]
+pub enum Unpacked {
+    /// An entry and its stamp.
+    Entry(Box<Entry>, Stamp),
+    /// The key has variants.
+    Vary(VaryMark),
+}
+
+/// Why bytes are not an entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Surprise {
+    /// They are none of ours.
+    Foreign,
+    /// They are of another version.
+    Version,
+    /// They were changed, or written with another secret.
+    Integrity,
+    /// They end early, or say what cannot be.
+    Shape,
+}
+
+impl Surprise {
+    /// The word in metrics.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Foreign => "foreign",
+            Self::Version => "version",
+            Self::Integrity => "integrity",
+            Self::Shape => "shape",
+        }
+    }
+}
+
+/// Packs an entry with its stamp.
+#[must_use]
+pub fn pack(entry: &Entry, stamp: &Stamp, seal: &Seal) -> Bytes {
+    let mut meta = Vec::with_capacity(256 + entry.key.len());
+    put_u64(&mut meta, entry.times.received.0);
+    put_u64(&mut meta, millis(entry.times.initial_age));
+    put_u64(&mut meta, millis(entry.times.lifetime));
+    let Leeway { while_revalidate, if_error, unreachable, keep } = entry.leeway;
+    for duration in [while_revalidate, if_error, unreachable, keep, entry.took] {
+        put_u64(&mut meta, millis(duration));
+    }
+    meta.extend_from_slice(&entry.status.as_u16().to_be_bytes());
+    meta.extend_from_slice(&stamp.generation.0);
+    put_count(&mut meta, stamp.tags.len());
+    for (tag, nonce) in &stamp.tags {
+        put_bytes(&mut meta, tag.as_str().as_bytes());
+        meta.extend_from_slice(&nonce.0);
+    }
+    put_bytes(&mut meta, &entry.key);
+    put_count(&mut meta, entry.own().count());
+    for (name, value) in entry.own() {
+        put_bytes(&mut meta, name.as_str().as_bytes());
+        put_bytes(&mut meta, value.as_bytes());
+    }
+    seal_up(ENTRY, &meta, &entry.body, seal)
+}
+
+/// Packs a mark.
+#[must_use]
+pub fn pack_vary(mark: &VaryMark, seal: &Seal) -> Bytes {
+    let mut meta = Vec::new();
+    put_bytes(&mut meta, &mark.key);
+    seal_up(VARY, &meta, &mark.spec.encode(), seal)
+}
+
+fn seal_up(kind: u8, meta: &[u8], body: &[u8], seal: &Seal) -> Bytes {
+    let mut out = Vec::with_capacity(HEAD + meta.len() + body.len());
+    out.extend_from_slice(MAGIC);
+    out.extend_from_slice(&[VERSION, kind, seal.kind()]);
+    out.extend_from_slice(&[0; 16]);
+    put_count(&mut out, meta.len());
+    out.extend_from_slice(meta);
+    out.extend_from_slice(body);
+    let integrity = seal.over(&out[..6], &out[22..]);
+    out[6..22].copy_from_slice(&integrity);
+    Bytes::from(out)
+}
+
+/// Reads what [`pack`] or [`pack_vary`] wrote. Key, header values and body are slices of `packed`.
+pub fn unpack(packed: &Bytes, seal: &Seal) -> Result<Unpacked, Surprise> {
+    let head = packed.get(..HEAD).ok_or(Surprise::Foreign)?;
+    if !head.starts_with(MAGIC) {
+        return Err(Surprise::Foreign);
+    }
+    if head[3] != VERSION {
+        return Err(Surprise::Version);
+    }
+    // SECURITY: a sidecar with a secret does not take entries sealed without it.
+    if head[5] != seal.kind() || !same(&head[6..22], &seal.over(&head[..6], &packed[22..])) {
+        return Err(Surprise::Integrity);
+    }
+    let meta_len = usize::try_from(u32::from_be_bytes([head[22], head[23], head[24], head[25]])).map_err(|_| Surprise::Shape)?;
+    let body_at = HEAD.checked_add(meta_len).filter(|at| *at <= packed.len()).ok_or(Surprise::Shape)?;
+    let mut meta = Cursor { whole: packed, at: HEAD, end: body_at };
+    match head[4] {
+        ENTRY => meta.entry(packed.slice(body_at..)),
+        VARY => {
+            let key = meta.bytes()?;
+            let spec = VarySpec::decode(&packed[body_at..]).ok_or(Surprise::Shape)?;
+            Ok(Unpacked::Vary(VaryMark { key, spec }))
+        }
+        _ => Err(Surprise::Shape),
+    }
+}
+
+/// Compares without telling by its duration where the difference is.
+fn same(one: &[u8], two: &[u8]) -> bool {
+    one.len() == two.len() && one.iter().zip(two).fold(0, |sum, (a, b)| sum | (a ^ b)) == 0
+}
+
+struct Cursor<'a> {
+    whole: &'a Bytes,
+    at: usize,
+    end: usize,
+}
+
+impl Cursor<'_> {
+    fn take(&mut self, length: usize) -> Result<&[u8], Surprise> {
+        let end = self.at.checked_add(length).filter(|end| *end <= self.end).ok_or(Surprise::Shape)?;
+        let taken = &self.whole[self.at..end];
+        self.at = end;
+        Ok(taken)
+    }
+
+    fn array<const N: usize>(&mut self) -> Result<[u8; N], Surprise> {
+        self.take(N)?.try_into().map_err(|_| Surprise::Shape)
+    }
+
+    fn u64(&mut self) -> Result<u64, Surprise> {
+        self.array().map(u64::from_be_bytes)
+    }
+
+    fn millis(&mut self) -> Result<Duration, Surprise> {
+        self.u64().map(Duration::from_millis)
+    }
+
+    fn count(&mut self) -> Result<usize, Surprise> {
+        usize::try_from(u32::from_be_bytes(self.array()?)).map_err(|_| Surprise::Shape)
+    }
+
+    fn bytes(&mut self) -> Result<Bytes, Surprise> {
+        let length = self.count()?;
+        let from = self.at;
+        self.take(length)?;
+        Ok(self.whole.slice(from..from + length))
+    }
+
+    fn entry(&mut self, body: Bytes) -> Result<Unpacked, Surprise> {
+        let times = Times {
+            received: Wall(self.u64()?),
+            initial_age: Duration::from_millis(self.u64()?),
+            lifetime: Duration::from_millis(self.u64()?),
+        };
+        let leeway =
+            Leeway { while_revalidate: self.millis()?, if_error: self.millis()?, unreachable: self.millis()?, keep: self.millis()? };
+        let took = self.millis()?;
+        let status = StatusCode::from_u16(u16::from_be_bytes(self.array()?)).map_err(|_| Surprise::Shape)?;
+        let generation = Nonce(self.array()?);
+        let mut tags = Vec::new();
+        for _ in 0..self.count()? {
+            let tag = self.bytes()?;
+            let tag = std::str::from_utf8(&tag).map_err(|_| Surprise::Shape)?;
+            tags.push((Tag::new(tag), Nonce(self.array()?)));
+        }
+        let key = self.bytes()?;
+        let lines = self.count()?;
+        // A line takes eight bytes at least, so the count cannot ask for more memory than came.
+        let mut headers = HeaderMap::with_capacity(lines.min((self.end - self.at) / 8) + 3);
+        for _ in 0..lines {
+            let name = HeaderName::from_bytes(&self.bytes()?).map_err(|_| Surprise::Shape)?;
+            let value = HeaderValue::from_maybe_shared(self.bytes()?).map_err(|_| Surprise::Shape)?;
+            headers.try_append(name, value).map_err(|_| Surprise::Shape)?;
+        }
+        if self.at != self.end {
+            return Err(Surprise::Shape);
+        }
+        prepare(&mut headers);
+        // More than the app named, and never less: the tags that the request tells are among them.
+        let named = tags.iter().map(|(tag, _)| tag.clone()).collect();
+        let entry = Entry { key, status, headers, body, times, leeway, took, named };
+        Ok(Unpacked::Entry(Box::new(entry), Stamp { generation, tags: tags.into() }))
+    }
+}
+
+fn put_u64(out: &mut Vec<u8>, number: u64) {
+    out.extend_from_slice(&number.to_be_bytes());
+}
+
+/// Lengths and counts are bounded by the size of an HTTP head, far below 4 GiB.
+fn put_count(out: &mut Vec<u8>, count: usize) {
+    out.extend_from_slice(&u32::try_from(count).unwrap_or(u32::MAX).to_be_bytes());
+}
+
+fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
+    put_count(out, bytes.len());
+    out.extend_from_slice(bytes);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cache::entry::Facts;
+    use proptest::prelude::*;
+
+    fn sample() -> (Entry, Stamp) {
+        let mut headers = HeaderMap::new();
+        headers.append("content-type", HeaderValue::from_static("application/json"));
+        headers.append("link", HeaderValue::from_static("<a>"));
+        headers.append("link", HeaderValue::from_static("<b>"));
+        let times = Times { received: Wall(1_700_000_000_123), initial_age: Duration::from_millis(7), lifetime: Duration::from_mins(1) };
+        let [while_revalidate, if_error, unreachable, keep, took] = [1, 2, 3, 4, 5].map(Duration::from_secs);
+        let leeway = Leeway { while_revalidate, if_error, unreachable, keep };
+        let facts = Facts { times, leeway, took, named: [Tag::new("a")].into() };
+        let entry = Entry::compact(b"canonical key", StatusCode::OK, &headers, &[Bytes::from_static(b"{\"a\":1}")], facts);
+        let stamp = Stamp { generation: Nonce([1; 16]), tags: [(Tag::new("a"), Nonce([2; 16])), (Tag::new("b"), Nonce([3; 16]))].into() };
+        (entry, stamp)
+    }
+
+    fn unpacked(packed: &Bytes, seal: &Seal) -> (Entry, Stamp) {
+        match unpack(packed, seal).expect("an entry") {
+            Unpacked::Entry(entry, stamp) => (*entry, stamp),
+            Unpacked::Vary(_) => panic!("a mark"),
+        }
+    }
+
+    #[test]
+    fn an_entry_survives_the_journey() {
+        for seal in [Seal::default(), Seal::keyed(b"secret")] {
+            let (entry, stamp) = sample();
+            let packed = pack(&entry, &stamp, &seal);
+            let (again, stamp_again) = unpacked(&packed, &seal);
+            assert_eq!(stamp, stamp_again);
+            assert_eq!((again.key, again.status, again.headers, again.body), (entry.key, entry.status, entry.headers, entry.body));
+            assert_eq!((again.times, again.leeway, again.took), (entry.times, entry.leeway, entry.took));
+            assert_eq!(again.named[..], [Tag::new("a"), Tag::new("b")], "all tags, since the stamp does not tell who named them");
+        }
+    }
+
+    #[test]
+    fn the_body_is_a_slice_of_what_came() {
+        let (entry, stamp) = sample();
+        let packed = pack(&entry, &stamp, &Seal::default());
+        let (again, _) = unpacked(&packed, &Seal::default());
+        let range = packed.as_ptr_range();
+        assert!(range.contains(&again.body.as_ptr()));
+    }
+
+    /// Written by version 2. It must be readable for as long as version 2 is.
+    #[test]
+    fn the_fixture_of_version_2_is_read() {
+        let fixture = include_bytes!("fixtures/entry-v2.bin");
+        let (entry, stamp) = unpacked(&Bytes::from_static(fixture), &Seal::default());
+        let (expected, expected_stamp) = sample();
+        assert_eq!((entry.key, entry.body, entry.times, stamp), (expected.key, expected.body, expected.times, expected_stamp));
+        assert_eq!((entry.leeway, entry.took), (expected.leeway, expected.took));
+    }
+
+    #[test]
+    fn a_secret_keeps_strangers_out() {
+        let (entry, stamp) = sample();
+        let plain = pack(&entry, &stamp, &Seal::default());
+        let sealed = pack(&entry, &stamp, &Seal::keyed(b"one"));
+        for (packed, seal) in [(&plain, Seal::keyed(b"one")), (&sealed, Seal::keyed(b"two")), (&sealed, Seal::default())] {
+            assert_eq!(unpack(packed, &seal).err(), Some(Surprise::Integrity));
+        }
+    }
+
+    #[test]
+    fn another_version_is_a_miss() {
+        let (entry, stamp) = sample();
+        let mut packed = pack(&entry, &stamp, &Seal::default()).to_vec();
+        packed[3] = VERSION - 1;
+        assert_eq!(unpack(&Bytes::from(packed), &Seal::default()).err(), Some(Surprise::Version));
+        assert_eq!(unpack(&Bytes::from_static(b"{}"), &Seal::default()).err(), Some(Surprise::Foreign));
+    }
+
+    proptest! {
+        #[test]
+        fn every_flipped_bit_is_noticed(at in 0usize..200, bit in 0u8..8) {
+            let (entry, stamp) = sample();
+            let mut packed = pack(&entry, &stamp, &Seal::default()).to_vec();
+            let at = at % packed.len();
+            packed[at] ^= 1 << bit;
+            prop_assert!(unpack(&Bytes::from(packed), &Seal::default()).is_err());
+        }
+
+        #[test]
+        fn a_lying_redis_never_makes_it_panic(meta in proptest::collection::vec(any::<u8>(), 0..200), kind in prop_oneof![Just(ENTRY), Just(VARY), any::<u8>()]) {
+            // Correctly sealed, so that the reader has to look at every length itself.
+            let packed = seal_up(kind, &meta, b"body", &Seal::default());
+            let _ = unpack(&packed, &Seal::default());
+        }
+
+        #[test]
+        fn a_shortened_entry_is_noticed(cut in 1usize..200) {
+            let (entry, stamp) = sample();
+            let packed = pack(&entry, &stamp, &Seal::default());
+            let short = packed.slice(..packed.len() - cut.min(packed.len()));
+            prop_assert!(unpack(&short, &Seal::default()).is_err());
+        }
+    }
+}

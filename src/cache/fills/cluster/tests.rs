@@ -1,0 +1,166 @@
+//! What can be said of collapsing across sidecars without a Redis.
+
+use std::path::PathBuf;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::clock::Clock;
+use crate::coherence::redis_records::Shared;
+use crate::coherence::tag_record::{Reading, Record};
+use crate::policy::tag::Tag;
+use crate::redis::{Address, OnLoss, Settings, Writes};
+
+const A: FillName = FillName([0xab; 32]);
+const B: FillName = FillName([0x01; 32]);
+
+fn record(nonce: u8) -> Record {
+    Record { nonce: Nonce([nonce; 16]), seq: 1, fence: "f".into(), pending_until: None, guarded: false }
+}
+
+fn reading(records: &[(&str, Option<Record>)], seq: Option<u64>) -> Reading {
+    let records = records.iter().map(|(tag, record)| (Tag::new(tag), record.clone())).collect();
+    Reading { generation: Nonce([9; 16]), seq, records, fence: "f".into(), redis_ms: 0 }
+}
+
+fn name(hash: u8, reading: Reading) -> Option<FillName> {
+    FillName::of(KeyHash([hash; 32]), &Read::Shared(0, reading))
+}
+
+#[test]
+fn a_fill_is_named_by_its_key_and_by_what_was_read_of_its_tags() {
+    let known = |nonce, seq| reading(&[("a", Some(record(nonce))), ("b", Some(record(2)))], Some(seq));
+    let one = name(1, known(1, 5));
+    assert!(one.is_some());
+    assert_eq!(one, name(1, known(1, 6)), "a purge of something else");
+    assert_ne!(one, name(1, known(3, 5)), "a purge of one of its tags");
+    assert_ne!(one, name(2, known(1, 5)), "another key");
+    let mut other = known(1, 5);
+    other.generation = Nonce([8; 16]);
+    assert_ne!(one, name(1, other), "emptied meanwhile");
+    let other = Reading { fence: "g".into(), ..known(1, 5) };
+    assert_ne!(one, name(1, other), "another primary, whose records are not these");
+}
+
+#[test]
+fn a_fill_of_a_tag_without_a_record_is_named_by_the_step() {
+    let unknown = |seq| name(1, reading(&[("a", None)], seq));
+    assert_eq!(unknown(Some(5)), unknown(Some(5)));
+    assert_ne!(unknown(Some(5)), unknown(Some(6)), "it may have been this tag");
+    assert_eq!(unknown(None), None);
+    assert_eq!(FillName::of(KeyHash([1; 32]), &Read::Unproven), None);
+}
+
+#[test]
+fn what_is_published_is_understood_and_nothing_else() {
+    for fate in Fate::ALL {
+        assert_eq!(parse(&message(A, fate)), Some((A, fate)));
+    }
+    let good = String::from_utf8(message(A, Fate::Stored).to_vec()).expect("text");
+    let bad = [
+        String::new(),
+        "x".into(),
+        good.to_uppercase(),
+        good.replace(' ', ""),
+        format!("{good} "),
+        good.replace("ab", "+f"),
+        good.replace("stored", "best"),
+    ];
+    for bad in bad {
+        assert_eq!(parse(bad.as_bytes()), None, "{bad}");
+    }
+}
+
+proptest! {
+    #[test]
+    fn messages_of_strangers_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..90)) {
+        let _ = parse(&bytes);
+    }
+
+    #[test]
+    fn every_name_can_be_told(bytes: [u8; 32]) {
+        prop_assert_eq!(parse(&message(FillName(bytes), Fate::Nothing)), Some((FillName(bytes), Fate::Nothing)));
+    }
+}
+
+#[tokio::test]
+async fn those_who_wait_for_a_fill_are_told_and_the_others_are_not() {
+    let board = Arc::<Board>::default();
+    let [mut one, mut two, mut other] = [A, A, B].map(|name| board.register(name));
+    board.hear(&Heard::Message(message(A, Fate::Uncacheable)));
+    assert_eq!((&mut one.told).await, Ok(Fate::Uncacheable));
+    assert_eq!((&mut two.told).await, Ok(Fate::Uncacheable));
+    assert!(other.told.try_recv().is_err_and(|error| error == oneshot::error::TryRecvError::Empty));
+    drop((one, two, other));
+    assert!(board.lock().is_empty(), "nothing is left of those who waited");
+}
+
+#[tokio::test]
+async fn a_gap_wakes_everybody() {
+    let board = Arc::<Board>::default();
+    let [mut one, mut other] = [A, B].map(|name| board.register(name));
+    board.hear(&Heard::Gap);
+    assert!((&mut one.told).await.is_err());
+    assert!((&mut other.told).await.is_err());
+    assert!(board.lock().is_empty());
+}
+
+#[test]
+fn a_place_that_is_given_up_is_gone_and_takes_no_other_along() {
+    let board = Arc::<Board>::default();
+    let [one, mut two] = [A, A].map(|name| board.register(name));
+    drop(one);
+    assert_eq!(board.lock()[&A].len(), 1);
+    board.hear(&Heard::Message(message(A, Fate::Stored)));
+    assert_eq!(two.told.try_recv(), Ok(Fate::Stored));
+    // A newer place under the same name is not the one that is dropped here.
+    let newer = board.register(A);
+    drop(two);
+    assert_eq!(board.lock()[&A].len(), 1);
+    drop(newer);
+    assert!(board.lock().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_wait_ends_with_the_lease() {
+    let board = Arc::<Board>::default();
+    let permits = Arc::new(Semaphore::new(1));
+    let permit = Arc::clone(&permits).try_acquire_owned().expect("one");
+    let waiting = Waiting { place: board.register(A), left: Duration::from_millis(4_999), _permit: permit };
+    assert_eq!(waiting.done().await, Ended::LeaseOver);
+    assert!(board.lock().is_empty());
+    assert_eq!(permits.available_permits(), 1);
+}
+
+fn nowhere() -> Settings {
+    Settings {
+        address: Address::Unix(PathBuf::from("/nonexistent/redis.sock")),
+        database: 0,
+        username: None,
+        password: None,
+        ca_file: None,
+        namespace: "test".to_owned(),
+        deadline: Duration::from_millis(20),
+        connections: 1,
+        lease: Duration::from_secs(2),
+        rejoin_grace: Duration::ZERO,
+        on_redis_loss: OnLoss::Memory,
+        degraded_ttl: Duration::ZERO,
+        journal: None,
+        writes: Writes::Forward,
+        wait_replicas: 0,
+        secret: None,
+    }
+}
+
+#[tokio::test]
+async fn without_redis_everybody_goes_on_without_a_lease() {
+    let link = Arc::new(Link::new(nowhere()).expect("a client needs no server"));
+    let coherence = Arc::new(Coherence::new(Some(Shared::new(link, Clock::system())), Clock::system()));
+    let across = Across::new(coherence, 10, Duration::from_secs(5), TaskTracker::new()).expect("there is a link");
+    assert!(!across.is_listening());
+    assert!(matches!(across.turn(A).await, Turn::Free));
+    assert_eq!(across.waiting(), 0);
+    let alone = Arc::new(Coherence::new(None, Clock::system()));
+    assert!(Across::new(alone, 10, Duration::from_secs(5), TaskTracker::new()).is_none());
+}

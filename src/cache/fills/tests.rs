@@ -1,0 +1,164 @@
+//! Who leads, who follows, and what wakes those who wait.
+
+use super::*;
+use crate::clock::Clock;
+use crate::coherence::Coherence;
+use crate::policy::tag::Tag;
+
+fn key() -> FlightKey {
+    FlightKey { hash: KeyHash([7; 32]), caller: None }
+}
+
+fn head(more_tags: bool) -> SharedHead {
+    let (vary, variant) = (VarySpec::default(), KeyHash([7; 32]));
+    SharedHead { status: StatusCode::OK, headers: HeaderMap::new(), ttl: 1, revalidated: false, more_tags, vary, variant }
+}
+
+fn same(_: &VarySpec) -> KeyHash {
+    KeyHash([7; 32])
+}
+
+fn flights() -> (Arc<Flights>, Coherence, Tag) {
+    (Flights::new(10, Duration::from_secs(5), 1000), Coherence::new(None, Clock::system()), Tag::new("a"))
+}
+
+fn lead(part: Part) -> Lead {
+    match part {
+        Part::Lead(lead) => lead,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn follow(part: Part) -> Follow {
+    match part {
+        Part::Follow(follow) => follow,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn the_second_to_ask_follows_the_first() {
+    let (flights, coherence, tag) = flights();
+    let read = coherence.read_local(&[tag]);
+    let lead = lead(flights.part(key(), &read, Wall(0)));
+    let follow = follow(flights.part(key(), &read, Wall(0)));
+    lead.open(head(false), Growing::new(1000, 100, &Budget::new(u64::MAX)));
+    assert!(matches!(follow.join(&read, same).await, Joined::Shared(..)));
+    drop(lead);
+    assert!(flights.is_empty());
+}
+
+#[tokio::test]
+async fn a_follower_of_another_variant_does_not_get_the_leaders() {
+    let (flights, coherence, tag) = flights();
+    let read = coherence.read_local(&[tag]);
+    let lead = lead(flights.part(key(), &read, Wall(0)));
+    let follow = follow(flights.part(key(), &read, Wall(0)));
+    lead.open(head(false), Growing::new(1000, 100, &Budget::new(u64::MAX)));
+    assert!(matches!(follow.join(&read, |_| KeyHash([8; 32])).await, Joined::OtherVariant(_)));
+}
+
+#[tokio::test]
+async fn a_purge_in_between_starts_a_new_fill() {
+    let (flights, coherence, tag) = flights();
+    let before = coherence.read_local(std::slice::from_ref(&tag));
+    let first = lead(flights.part(key(), &before, Wall(0)));
+    coherence.purge(std::slice::from_ref(&tag)).await;
+    let after = coherence.read_local(&[tag]);
+    let second = lead(flights.part(key(), &after, Wall(0)));
+    drop(first);
+    assert_eq!(flights.len(), 1, "the end of the old fill leaves the new one in its place");
+    let follow = follow(flights.part(key(), &after, Wall(0)));
+    second.open(head(false), Growing::new(1000, 100, &Budget::new(u64::MAX)));
+    assert!(matches!(follow.join(&after, same).await, Joined::Shared(..)));
+}
+
+#[tokio::test]
+async fn a_purge_of_a_tag_that_only_the_response_names_keeps_followers_out() {
+    let (flights, coherence, tag) = flights();
+    let before = coherence.read_local(std::slice::from_ref(&tag));
+    let lead = lead(flights.part(key(), &before, Wall(0)));
+    coherence.purge(&[Tag::new("named by the response")]).await;
+    let after = coherence.read_local(&[tag]);
+    let follow = follow(flights.part(key(), &after, Wall(0)));
+    lead.open(head(true), Growing::new(1000, 100, &Budget::new(u64::MAX)));
+    assert!(follow.join(&after, same).await.is_alone());
+}
+
+#[tokio::test]
+async fn a_leader_that_dies_wakes_everybody() {
+    let (flights, coherence, tag) = flights();
+    let read = coherence.read_local(&[tag]);
+    let lead = lead(flights.part(key(), &read, Wall(0)));
+    let follow = follow(flights.part(key(), &read, Wall(0)));
+    drop(lead);
+    assert!(follow.join(&read, same).await.is_alone());
+}
+
+#[tokio::test]
+async fn followers_of_a_fill_that_another_sidecar_has_made_look_again() {
+    let (flights, coherence, tag) = flights();
+    let read = coherence.read_local(&[tag]);
+    let lead = lead(flights.part(key(), &read, Wall(0)));
+    let follow = follow(flights.part(key(), &read, Wall(0)));
+    lead.look_again();
+    assert!(matches!(follow.join(&read, same).await, Joined::LookAgain));
+    assert!(flights.is_empty(), "the next one leads");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_fill_is_deserted_when_its_last_follower_has_gone() {
+    let (flights, coherence, tag) = flights();
+    let read = coherence.read_local(&[tag]);
+    let lead = lead(flights.part(key(), &read, Wall(0)));
+    let follow = follow(flights.part(key(), &read, Wall(0)));
+    let joining = tokio::spawn(async move { follow.join(&read, same).await.is_alone() });
+    tokio::task::yield_now().await;
+    assert!(tokio::time::timeout(Duration::from_secs(2), lead.deserted()).await.is_err(), "somebody waits");
+    joining.abort();
+    assert!(joining.await.is_err());
+    assert!(tokio::time::timeout(Duration::from_secs(2), lead.deserted()).await.is_ok());
+}
+
+#[tokio::test]
+async fn an_uncacheable_key_is_remembered_for_a_while() {
+    let (flights, coherence, tag) = flights();
+    let read = coherence.read_local(&[tag]);
+    let first = lead(flights.part(key(), &read, Wall(0)));
+    let follow = follow(flights.part(key(), &read, Wall(0)));
+    first.uncacheable(Wall(0));
+    assert!(follow.join(&read, same).await.is_alone());
+    assert!(matches!(flights.part(key(), &read, Wall(9_999)), Part::Alone));
+    assert!(matches!(flights.part(key(), &read, Wall(10_000)), Part::Lead(_)));
+}
+
+#[tokio::test]
+async fn a_failure_is_told_to_followers_and_remembered_for_a_moment() {
+    let (flights, coherence, tag) = flights();
+    let read = coherence.read_local(&[tag]);
+    let first = lead(flights.part(key(), &read, Wall(0)));
+    let follow = follow(flights.part(key(), &read, Wall(0)));
+    first.fail(Reason::UpstreamProtocolError, Duration::ZERO, Wall(0));
+    assert!(matches!(follow.join(&read, same).await, Joined::Failed(Reason::UpstreamProtocolError)));
+    assert!(flights.is_resting(&key(), Wall(999)) && !flights.is_resting(&key(), Wall(1_000)));
+    assert_eq!(flights.failed_slowly(&key(), Wall(0)), None, "it did not take long, so it is asked again each time");
+
+    let second = lead(flights.part(key(), &read, Wall(0)));
+    second.fail(Reason::UpstreamTimeout, Duration::from_secs(5), Wall(5_000));
+    assert_eq!(flights.failed_slowly(&key(), Wall(19_999)), Some(Reason::UpstreamTimeout), "5 s, and 10 s more");
+    assert_eq!(flights.failed_slowly(&key(), Wall(20_000)), None);
+    let third = lead(flights.part(key(), &read, Wall(6_000)));
+    third.answered();
+    assert!(flights.failed_slowly(&key(), Wall(6_000)).is_none() && !flights.is_resting(&key(), Wall(5_500)));
+}
+
+#[tokio::test]
+async fn the_number_of_followers_is_bounded() {
+    let coherence = Coherence::new(None, Clock::system());
+    let flights = Flights::new(1, Duration::from_secs(5), 1000);
+    let read = coherence.read_local(&[Tag::new("a")]);
+    let _lead = lead(flights.part(key(), &read, Wall(0)));
+    let _follow = follow(flights.part(key(), &read, Wall(0)));
+    assert!(matches!(flights.part(key(), &read, Wall(0)), Part::Alone));
+    assert_eq!(flights.counters.crowded.get(), 1);
+}

@@ -1,0 +1,208 @@
+//! The memory tier: entries of this process, bounded by bytes.
+//!
+//! Knows nothing of freshness or purges: what it gives back has yet to be judged.
+
+use std::sync::Arc;
+use std::thread::available_parallelism;
+
+use quick_cache::sync::{Cache, DefaultLifecycle};
+use quick_cache::{Lifecycle, OptionsBuilder, Weighter};
+
+use crate::cache::entry::{Entry, VaryMark};
+use crate::coherence::Proof;
+use crate::policy::key::{Key, KeyHash};
+use crate::telemetry::metrics::Counter;
+
+/// How large the tier may grow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// Bytes for everything; 0 turns the tier off.
+    pub size: u64,
+    /// The largest response that is stored, in bytes.
+    pub max_object: u64,
+}
+
+/// An entry at hand, with the proof that it was current when it was stored and its response head made ready.
+#[derive(Debug)]
+pub struct Resident {
+    /// The stored response.
+    pub entry: Entry,
+    /// What must still be true for it to be served.
+    pub proof: Proof,
+}
+
+/// What is kept under a key.
+#[derive(Clone, Debug)]
+pub enum Kept {
+    /// A response.
+    Entry(Arc<Resident>),
+    /// The key has variants.
+    Vary(Arc<VaryMark>),
+}
+
+#[derive(Clone, Debug)]
+struct ByBytes;
+
+/// What a slot costs besides its value: the key, the cache's own slot, its index, and its memory of evicted keys.
+const SLOT: u64 = 256;
+
+impl Weighter<u128, Kept> for ByBytes {
+    fn weight(&self, _: &u128, kept: &Kept) -> u64 {
+        let (small, body) = match kept {
+            Kept::Entry(resident) => {
+                let body = resident.entry.body.len();
+                (resident.entry.weight() + resident.proof.weight() + 64 - body, body)
+            }
+            Kept::Vary(mark) => (size_of::<VaryMark>() + mark.key.len() + 256, 0),
+        };
+        // Small pieces leave gaps between them: a quarter, measured with jemalloc, huge pages and a million tiny entries.
+        SLOT + (small + small / 4 + body) as u64
+    }
+}
+
+/// Counts what goes to make room, and drops it as the cache's own lifecycle does: outside of the lock.
+#[derive(Clone, Debug)]
+struct Counting {
+    evicted: Arc<Counter>,
+    usual: DefaultLifecycle<u128, Kept>,
+}
+
+impl Lifecycle<u128, Kept> for Counting {
+    type RequestState = <DefaultLifecycle<u128, Kept> as Lifecycle<u128, Kept>>::RequestState;
+
+    // Unlike `on_evict`, it is not called for what is replaced.
+    fn before_evict(&self, _: &mut Self::RequestState, _: &u128, _: &mut Kept) {
+        self.evicted.inc();
+    }
+
+    fn on_evict(&self, state: &mut Self::RequestState, key: u128, kept: Kept) {
+        self.usual.on_evict(state, key, kept);
+    }
+}
+
+type Shards = Cache<u128, Kept, ByBytes, quick_cache::DefaultHashBuilder, Counting>;
+
+/// The tier.
+#[derive(Debug)]
+pub struct Memory {
+    cache: Option<Shards>,
+    limit: u64,
+    largest: u64,
+    /// Entries refused because they are too large for the tier.
+    pub refused: Arc<Counter>,
+    /// Entries and marks that went to make room for others.
+    pub evicted: Arc<Counter>,
+}
+
+impl Memory {
+    /// An empty tier.
+    #[must_use]
+    pub fn new(settings: Settings) -> Self {
+        let (refused, evicted) = (Arc::default(), Arc::default());
+        if settings.size == 0 {
+            return Self { cache: None, limit: 0, largest: 0, refused, evicted };
+        }
+        let cores = available_parallelism().map_or(1, usize::from);
+        // The capacity is split evenly over shards, and what outweighs a shard is dropped in silence: few shards where objects are large.
+        let room = settings.size / settings.max_object.saturating_mul(16).max(1);
+        let shards = usize::try_from(room).unwrap_or(usize::MAX).clamp(1, 4 * cores).next_power_of_two();
+        let shards = if shards > 1 && shards as u64 > room { shards / 2 } else { shards };
+        // The cache remembers about as many evicted keys as it expects items.
+        let items = usize::try_from(settings.size / 2048).unwrap_or(usize::MAX).clamp(64, 1 << 22);
+        let options = OptionsBuilder::new().weight_capacity(settings.size).estimated_items_capacity(items).shards(shards).build();
+        let (hasher, lifecycle) =
+            (quick_cache::DefaultHashBuilder::default(), Counting { evicted: Arc::clone(&evicted), usual: DefaultLifecycle::default() });
+        let cache = match options {
+            Ok(options) => Cache::with_options(options, ByBytes, hasher, lifecycle),
+            Err(_) => Cache::with(items, settings.size, ByBytes, hasher, lifecycle),
+        };
+        let largest = (settings.size / shards as u64).saturating_sub(1024).min(settings.max_object.saturating_add(64 * 1024));
+        Self { cache: Some(cache), limit: settings.size, largest, refused, evicted }
+    }
+
+    /// Whether the tier is on.
+    #[must_use]
+    pub const fn is_on(&self) -> bool {
+        self.cache.is_some()
+    }
+
+    /// The bytes that it may take, all overhead counted; 0 when it is off.
+    #[must_use]
+    pub const fn limit(&self) -> u64 {
+        self.limit
+    }
+
+    /// The largest entry it takes, in bytes.
+    #[must_use]
+    pub const fn largest(&self) -> u64 {
+        self.largest
+    }
+
+    /// What is kept under this key and no other: the canonical key is compared.
+    #[must_use]
+    pub fn get(&self, key: &Key) -> Option<Kept> {
+        let kept = self.cache.as_ref()?.get(&index(key.hash()))?;
+        let stored = match &kept {
+            Kept::Entry(resident) => &resident.entry.key,
+            Kept::Vary(mark) => &mark.key,
+        };
+        // SECURITY: two keys with one hash never share an entry.
+        (stored[..] == *key.canonical()).then_some(kept)
+    }
+
+    /// What is kept under this hash, whatever its key.
+    #[must_use]
+    pub fn peek(&self, hash: KeyHash) -> Option<Kept> {
+        self.cache.as_ref()?.peek(&index(hash))
+    }
+
+    /// Keeps an entry; says whether it did. Refused ones are counted.
+    pub fn insert(&self, hash: KeyHash, resident: Arc<Resident>) -> bool {
+        let Some(cache) = &self.cache else { return false };
+        let kept = Kept::Entry(resident);
+        if ByBytes.weight(&0, &kept) > self.largest {
+            self.refused.inc();
+            cache.remove(&index(hash));
+            return false;
+        }
+        cache.insert(index(hash), kept);
+        true
+    }
+
+    /// Keeps a mark.
+    pub fn insert_vary(&self, hash: KeyHash, mark: Arc<VaryMark>) {
+        if let Some(cache) = &self.cache {
+            cache.insert(index(hash), Kept::Vary(mark));
+        }
+    }
+
+    /// Forgets what is kept under a key.
+    pub fn remove(&self, hash: KeyHash) {
+        if let Some(cache) = &self.cache {
+            cache.remove(&index(hash));
+        }
+    }
+
+    /// How many entries and marks there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.cache.as_ref().map_or(0, Cache::len)
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The bytes that are taken, all overhead counted.
+    #[must_use]
+    pub fn weight(&self) -> u64 {
+        self.cache.as_ref().map_or(0, Cache::weight)
+    }
+}
+
+/// Half of a SHA-256 is index enough; the canonical key decides.
+fn index(hash: KeyHash) -> u128 {
+    hash.0.iter().take(16).fold(0, |sum, &byte| sum << 8 | u128::from(byte))
+}

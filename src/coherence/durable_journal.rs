@@ -1,0 +1,105 @@
+//! What of the journal survives the process: the core's purges that Redis has yet to be told, and mutations under way without Redis, written
+//! down in a file where one is configured.
+//!
+//! Invariant: a purge is written down before the core hears of it, and crossed out after the core has seen it replayed; so what the file holds
+//! is never less than what the core knows.
+
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::coherence::core;
+use crate::coherence::journal::file::Log;
+use crate::coherence::journal::{Batch, Journal, Line};
+use crate::coherence::message::Id;
+use crate::error::SetupError;
+use crate::policy::tag::Tag;
+use crate::telemetry::metrics::Counter;
+
+/// The file, if there is one.
+#[derive(Debug, Default)]
+pub(super) struct Kept {
+    file: Option<(Mutex<Journal>, Log)>,
+    failing: AtomicBool,
+    /// Lines that could not be written.
+    pub(super) failures: Arc<Counter>,
+}
+
+impl Kept {
+    /// Opens the file, and tells what a sidecar that died has left in it.
+    pub(super) fn open(path: &Path) -> Result<(Self, core::Batch), SetupError> {
+        let (log, lines) = Log::open(path)?;
+        let journal = Journal::recovered(&lines);
+        let left = journal.batch();
+        let left = core::Batch { tags: left.tags.into_iter().collect(), everything: left.everything };
+        Ok((Self { file: Some((Mutex::new(journal), log)), ..Self::default() }, left))
+    }
+
+    /// Writes down that a mutation is about to reach the app. Says whether there is a file to write it to.
+    pub(super) async fn intend(&self, id: Id, tags: &[Tag]) -> bool {
+        self.write(Line::Intend { id: id.to_string().into(), tags: tags.to_vec() }).await
+    }
+
+    /// Writes down that the mutation purges nothing any more. Need not be waited for: forgotten, it costs hits.
+    pub(super) fn withdraw(&self, id: Id) {
+        drop(self.note(Line::Withdraw { id: id.to_string().into() }));
+    }
+
+    /// Writes down that tags are purged.
+    pub(super) async fn purge(&self, tags: &[Tag]) {
+        self.write(Line::Purge { tags: tags.to_vec() }).await;
+    }
+
+    /// Writes down that everything is purged.
+    pub(super) async fn everything(&self) {
+        self.write(Line::Everything).await;
+    }
+
+    /// What is to be replayed.
+    pub(super) fn batch(&self) -> Batch {
+        self.file.as_ref().map(|(journal, _)| lock(journal).batch()).unwrap_or_default()
+    }
+
+    /// Crosses out what was replayed.
+    pub(super) async fn replayed(&self, batch: &Batch) {
+        let Some((journal, log)) = &self.file else { return };
+        let written = {
+            let mut journal = lock(journal);
+            journal.replayed(batch);
+            // Takes its place now, under the lock, so that it swallows no line.
+            log.rewrite(journal.lines())
+        };
+        self.told(written.await);
+    }
+
+    fn note(&self, line: Line) -> Option<impl Future<Output = std::io::Result<()>> + use<>> {
+        let (journal, log) = self.file.as_ref()?;
+        let mut journal = lock(journal);
+        journal.note(&line);
+        Some(log.append(line))
+    }
+
+    async fn write(&self, line: Line) -> bool {
+        let Some(written) = self.note(line) else { return false };
+        self.told(written.await);
+        true
+    }
+
+    /// Fail open, as without a file: what could not be written is in memory, and is replayed as long as the process lives.
+    fn told(&self, written: std::io::Result<()>) {
+        match written {
+            Ok(()) => self.failing.store(false, Relaxed),
+            Err(error) => {
+                self.failures.inc();
+                if !self.failing.swap(true, Relaxed) {
+                    tracing::warn!(%error, "the journal cannot be written; purges that Redis is not told are kept in memory alone");
+                }
+            }
+        }
+    }
+}
+
+fn lock(journal: &Mutex<Journal>) -> std::sync::MutexGuard<'_, Journal> {
+    // The journal is whole between any two statements that could panic.
+    journal.lock().unwrap_or_else(PoisonError::into_inner)
+}

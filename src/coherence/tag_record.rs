@@ -1,0 +1,262 @@
+//! A tag's record in Redis, and what a reading of records says.
+//!
+//! The form is text, so that `redis-cli GET` shows it: `1 NONCE SEQ FENCE PENDING`, where `PENDING` is `-` or a list of
+//! `ID:DEADLINE:GUARD` joined by commas; the deadline is in milliseconds of Redis's own clock. The Lua scripts write it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::cache::entry::{Nonce, Stamp};
+use crate::outcome::Reason;
+use crate::policy::tag::Tag;
+
+/// A tag's record, as far as a reader needs it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Record {
+    /// The state of the tag.
+    pub nonce: Nonce,
+    /// The step of the purge that made it.
+    pub seq: u64,
+    /// The replication id of the primary that wrote it.
+    pub fence: Box<str>,
+    /// The earliest deadline of a mutation under way.
+    pub pending_until: Option<u64>,
+    /// Whether one of those mutations keeps hits away.
+    pub guarded: bool,
+}
+
+impl Record {
+    /// Reads a record. What does not look like one is as good as none.
+    #[must_use]
+    pub fn parse(bytes: &[u8]) -> Option<Self> {
+        let text = std::str::from_utf8(bytes).ok()?;
+        let mut words = text.split(' ');
+        if words.next()? != "1" {
+            return None;
+        }
+        let nonce = Nonce::from_hex(words.next()?.as_bytes())?;
+        let seq = words.next()?.parse().ok()?;
+        let fence = words.next()?.into();
+        let pending = words.next()?;
+        let mut record = Self { nonce, seq, fence, pending_until: None, guarded: false };
+        for item in pending.split(',').filter(|item| *item != "-") {
+            let mut parts = item.rsplitn(3, ':');
+            record.guarded |= parts.next()? == "b";
+            let deadline = parts.next()?.parse().ok()?;
+            record.pending_until = Some(record.pending_until.map_or(deadline, |until| until.min(deadline)));
+        }
+        words.next().is_none().then_some(record)
+    }
+}
+
+/// What Redis said of the generation and of some tags, in one reading.
+#[derive(Clone, Debug)]
+pub struct Reading {
+    /// The generation.
+    pub generation: Nonce,
+    /// The step of the latest purge; `None` when Redis has lost it, so that nothing read now can be stored.
+    pub seq: Option<u64>,
+    /// The records; `None` where there was none to trust.
+    pub records: Vec<(Tag, Option<Record>)>,
+    /// The fence that the reader trusts.
+    pub fence: Arc<str>,
+    /// Redis's clock at the reading, in milliseconds.
+    pub redis_ms: u64,
+}
+
+/// Whether an entry may be served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// It is current.
+    Current,
+    /// It would be, had it not been purged softly so long ago: it is stale.
+    Softened(Duration),
+    /// It is not, for this reason.
+    Refused(Reason),
+    /// A tag has a mutation whose deadline has passed: its sidecar died, so the mutation is taken as committed.
+    Orphaned,
+    /// The reading does not speak of all its tags.
+    Incomplete,
+}
+
+impl Reading {
+    fn record(&self, tag: &Tag) -> Option<&Option<Record>> {
+        self.records.iter().find(|(name, _)| name == tag).map(|(_, record)| record)
+    }
+
+    /// Whether an entry with this stamp is current. Whatever refuses it comes before what makes it stale.
+    #[must_use]
+    pub fn judge(&self, stamp: &Stamp) -> Verdict {
+        let mut softened: Option<u64> = None;
+        // Says whether it may still be served in some way.
+        let mut compare = |now: Nonce, then: Nonce| {
+            let since = now.softened_from(then);
+            softened = softened.into_iter().chain(since).min();
+            now == then || since.is_some()
+        };
+        if !compare(self.generation, stamp.generation) {
+            return Verdict::Refused(Reason::Purged);
+        }
+        for (tag, nonce) in &stamp.tags {
+            let Some(record) = self.record(tag) else { return Verdict::Incomplete };
+            // Absent, unreadable, or written by another primary: a miss.
+            let Some(record) = record.as_ref().filter(|record| *record.fence == *self.fence) else {
+                return Verdict::Refused(Reason::Purged);
+            };
+            if !compare(record.nonce, *nonce) {
+                return Verdict::Refused(Reason::Purged);
+            }
+            if record.pending_until.is_some_and(|until| until < self.redis_ms) {
+                return Verdict::Orphaned;
+            }
+            if record.guarded {
+                return Verdict::Refused(Reason::MutationPending);
+            }
+        }
+        softened.map_or(Verdict::Current, |at| Verdict::Softened(Duration::from_millis(self.redis_ms.saturating_sub(at))))
+    }
+
+    /// Tags of an entry that this reading does not speak of.
+    #[must_use]
+    pub fn unread(&self, stamp: &Stamp) -> Vec<Tag> {
+        stamp.tags.iter().map(|(tag, _)| tag).filter(|tag| self.record(tag).is_none()).cloned().collect()
+    }
+
+    /// The nonce of a tag that may be trusted.
+    #[must_use]
+    pub fn nonce(&self, tag: &Tag) -> Option<Nonce> {
+        self.record(tag)?.as_ref().filter(|record| *record.fence == *self.fence).map(|record| record.nonce)
+    }
+
+    /// Takes over a record that was made after the reading.
+    pub fn seeded(&mut self, tag: &Tag, nonce: Nonce) {
+        let record = Record { nonce, seq: self.seq.unwrap_or_default(), fence: (*self.fence).into(), pending_until: None, guarded: false };
+        if let Some((_, place)) = self.records.iter_mut().find(|(name, _)| name == tag) {
+            *place = Some(record);
+        }
+    }
+
+    /// Whether two requests read the same state of the same tags, so that they may share a fill.
+    #[must_use]
+    pub fn agrees_with(&self, other: &Self) -> bool {
+        let same_step = self.seq.is_some() && self.seq == other.seq;
+        self.generation == other.generation
+            && self.fence == other.fence
+            && self.records.len() == other.records.len()
+            && self.records.iter().all(|(tag, _)| match (self.nonce(tag), other.nonce(tag)) {
+                (Some(one), Some(two)) => one == two,
+                (None, None) => same_step,
+                _ => false,
+            })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn record(nonce: u8, pending: &str) -> Option<Record> {
+        Record::parse(format!("1 {} 5 fence {pending}", Nonce([nonce; 16]).to_hex()).as_bytes())
+    }
+
+    fn reading(records: Vec<(Tag, Option<Record>)>) -> Reading {
+        Reading { generation: Nonce([9; 16]), seq: Some(5), records, fence: "fence".into(), redis_ms: 1_000 }
+    }
+
+    fn stamp(tags: &[(&str, u8)]) -> Stamp {
+        Stamp { generation: Nonce([9; 16]), tags: tags.iter().map(|(tag, nonce)| (Tag::new(tag), Nonce([*nonce; 16]))).collect() }
+    }
+
+    #[test]
+    fn a_record_is_read_as_it_is_written() {
+        let record = record(1, "id-1:2000:m,id-2:1500:b").expect("a record");
+        assert_eq!((record.seq, record.pending_until, record.guarded), (5, Some(1500), true));
+        for broken in ["", "2 x", "1 zz 5 f -", "1 00 5 f -", "1"] {
+            assert_eq!(Record::parse(broken.as_bytes()), None, "{broken}");
+        }
+    }
+
+    #[test]
+    fn an_entry_is_current_while_all_its_nonces_stand() {
+        let entry = stamp(&[("a", 1), ("b", 2)]);
+        let with = |a, b| reading(vec![(Tag::new("a"), a), (Tag::new("b"), b)]).judge(&entry);
+        assert_eq!(with(record(1, "-"), record(2, "-")), Verdict::Current);
+        assert_eq!(with(record(1, "-"), record(3, "-")), Verdict::Refused(Reason::Purged));
+        assert_eq!(with(record(1, "-"), None), Verdict::Refused(Reason::Purged), "absent is a miss");
+        assert_eq!(with(record(1, "x:2000:m"), record(2, "-")), Verdict::Current, "hits go on under a mark");
+        assert_eq!(with(record(1, "x:2000:b"), record(2, "-")), Verdict::Refused(Reason::MutationPending));
+        assert_eq!(with(record(1, "x:999:m"), record(2, "-")), Verdict::Orphaned);
+        assert_eq!(reading(vec![(Tag::new("a"), record(1, "-"))]).judge(&entry), Verdict::Incomplete);
+    }
+
+    /// The state after a soft purge of this one at this time.
+    fn soft(nonce: u8, ms: u64) -> Nonce {
+        let mut nonce = Nonce([nonce; 16]);
+        nonce.0[8..].copy_from_slice(&(ms << 20 | 1).to_be_bytes());
+        nonce
+    }
+
+    fn soft_record(nonce: u8, ms: u64, pending: &str) -> Option<Record> {
+        Record::parse(format!("1 {} 5 fence {pending}", soft(nonce, ms).to_hex()).as_bytes())
+    }
+
+    #[test]
+    fn an_entry_is_stale_since_the_first_of_its_tags_was_purged_softly() {
+        let entry = stamp(&[("a", 1), ("b", 2)]);
+        let with = |a, b| reading(vec![(Tag::new("a"), a), (Tag::new("b"), b)]).judge(&entry);
+        let ago = |ms| Verdict::Softened(Duration::from_millis(ms));
+        assert_eq!(with(soft_record(1, 900, "-"), record(2, "-")), ago(100));
+        assert_eq!(with(soft_record(1, 900, "-"), soft_record(2, 700, "-")), ago(300));
+        assert_eq!(with(soft_record(1, 1_001, "-"), record(2, "-")), ago(0), "a clock that lags");
+        let mut everything = reading(vec![(Tag::new("a"), record(1, "-")), (Tag::new("b"), soft_record(2, 700, "-"))]);
+        everything.generation = soft(9, 600);
+        assert_eq!(everything.judge(&entry), ago(400));
+    }
+
+    #[test]
+    fn whatever_refuses_an_entry_comes_before_what_makes_it_stale() {
+        let entry = stamp(&[("a", 1), ("b", 2)]);
+        let with = |b| reading(vec![(Tag::new("a"), soft_record(1, 900, "-")), (Tag::new("b"), b)]).judge(&entry);
+        assert_eq!(with(record(3, "-")), Verdict::Refused(Reason::Purged), "hard");
+        assert_eq!(with(soft_record(3, 900, "-")), Verdict::Refused(Reason::Purged), "soft after hard");
+        assert_eq!(with(None), Verdict::Refused(Reason::Purged));
+        assert_eq!(with(record(2, "x:2000:b")), Verdict::Refused(Reason::MutationPending));
+        assert_eq!(with(soft_record(2, 900, "x:999:m")), Verdict::Orphaned);
+        assert_eq!(reading(vec![(Tag::new("a"), soft_record(1, 900, "-"))]).judge(&entry), Verdict::Incomplete);
+    }
+
+    #[test]
+    fn a_soft_purge_parts_those_who_read_before_it_from_those_who_read_after() {
+        let (before, after) = (reading(vec![(Tag::new("a"), record(1, "-"))]), reading(vec![(Tag::new("a"), soft_record(1, 900, "-"))]));
+        assert!(!before.agrees_with(&after));
+    }
+
+    #[test]
+    fn a_record_of_another_primary_is_no_record() {
+        let mut reading = reading(vec![(Tag::new("a"), record(1, "-"))]);
+        reading.fence = "promoted".into();
+        assert_eq!(reading.judge(&stamp(&[("a", 1)])), Verdict::Refused(Reason::Purged));
+        assert_eq!(reading.nonce(&Tag::new("a")), None);
+    }
+
+    #[test]
+    fn a_follower_joins_only_a_fill_that_read_the_same() {
+        let (known, unknown) = (|nonce| vec![(Tag::new("a"), record(nonce, "-"))], vec![(Tag::new("a"), None)]);
+        let mut later = reading(known(1));
+        later.seq = Some(6);
+        assert!(reading(known(1)).agrees_with(&later), "a purge of something else");
+        assert!(!reading(known(1)).agrees_with(&reading(known(2))));
+        assert!(reading(unknown.clone()).agrees_with(&reading(unknown.clone())));
+        let mut later = reading(unknown.clone());
+        later.seq = Some(6);
+        assert!(!reading(unknown).agrees_with(&later), "it may have been this tag");
+    }
+
+    proptest! {
+        #[test]
+        fn parsing_never_panics(bytes in proptest::collection::vec(any::<u8>(), 0..80)) {
+            let _ = Record::parse(&bytes);
+        }
+    }
+}

@@ -1,0 +1,68 @@
+//! What was read of the state of tags: before a fill asks the app, so that what it brings is judged by what came between.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use crate::coherence::tag_record::Reading;
+use crate::coherence::tag_table::Cell;
+use crate::policy::tag::Tag;
+
+/// The state of some tags before the app is asked.
+#[derive(Clone, Debug)]
+pub enum Read {
+    /// By the local table.
+    Local(LocalRead),
+    /// By Redis, in this epoch.
+    Shared(u64, Reading),
+    /// Nothing could be read: what is fetched is not stored.
+    Unproven,
+}
+
+/// A reading of the local table.
+#[derive(Clone, Debug)]
+pub struct LocalRead {
+    pub(super) epoch: u64,
+    pub(super) generation: u64,
+    pub(super) seq: u64,
+    pub(super) cells: Vec<(Tag, Arc<Cell>, u64)>,
+    pub(super) at: Instant,
+}
+
+impl Read {
+    /// Whether a request that read this may be answered from a fill that read `fill`. `more_tags` says whether the fill's response
+    /// carries tags beside those read: of these it can only be said that no purge at all came between.
+    #[must_use]
+    pub fn may_join(&self, fill: &Self, more_tags: bool) -> bool {
+        match (self, fill) {
+            (Self::Local(one), Self::Local(two)) => {
+                let same_step = one.seq == two.seq;
+                one.epoch == two.epoch
+                    && one.generation == two.generation
+                    && one.cells.len() == two.cells.len()
+                    && one.cells.iter().zip(&two.cells).all(|((a, _, at), (b, _, then))| a == b && at == then)
+                    && (same_step || !more_tags)
+            }
+            (Self::Shared(epoch, one), Self::Shared(then, two)) => {
+                epoch == then && one.agrees_with(two) && ((one.seq.is_some() && one.seq == two.seq) || !more_tags)
+            }
+            _ => false,
+        }
+    }
+}
+
+impl Read {
+    /// Whether exactly so many purges came since `earlier` was read.
+    #[must_use]
+    pub fn is_later_by(&self, earlier: &Self, purges: u64) -> bool {
+        match (self, earlier) {
+            (Self::Local(now), Self::Local(then)) => {
+                now.epoch == then.epoch && now.generation == then.generation && now.seq == then.seq + purges
+            }
+            (Self::Shared(epoch, now), Self::Shared(then_epoch, then)) => {
+                let steps = now.seq.zip(then.seq).is_some_and(|(now, then)| now.checked_sub(then) == Some(purges));
+                epoch == then_epoch && now.generation == then.generation && steps
+            }
+            _ => false,
+        }
+    }
+}

@@ -1,0 +1,213 @@
+//! Compiles `[fields]`: each name has exactly one source. Knows which of them the rules have used.
+
+use std::cell::Cell;
+use std::sync::Arc;
+
+use http::HeaderName;
+use http::header::{AUTHORIZATION, COOKIE};
+
+use super::Context;
+use super::sections::cookie_name;
+use crate::config::decode::{Located, Named, Slot, Text};
+use crate::config::diagnostics::diagnostic::{Draft, Span};
+use crate::config::file::{AuthKind, FieldForm};
+use crate::policy::field::{Auth, Field, Source};
+
+const SOURCES: &str = "one of header, cookie, query, path, host, auth, body";
+const SHORTEST_PREFIX: u64 = 8;
+const LONGEST_PREFIX: u64 = 512;
+
+/// The fields of the file.
+pub struct Fields {
+    declared: Vec<Declared>,
+    /// Whether these are all: a name that is not among them is then unknown, and not merely lost to another problem.
+    complete: bool,
+}
+
+struct Declared {
+    name: Arc<str>,
+    span: Span,
+    // None when its form is wrong, which has been reported.
+    field: Option<Arc<Field>>,
+    used: Cell<bool>,
+}
+
+/// What is known of a name.
+pub enum Lookup {
+    /// The field.
+    Found(Arc<Field>),
+    /// A field that has been reported already, or may have been lost to another problem.
+    Lost,
+    /// No field.
+    Unknown,
+}
+
+impl Fields {
+    /// Compiles the section.
+    pub fn compile(named: Option<&Named<FieldForm>>, context: &mut Context) -> Self {
+        let mut declared = Vec::new();
+        for (name, form) in named.map_or(&[][..], |named| &named.0) {
+            let valid = is_name(&name.value);
+            if !valid {
+                let draft = Draft::error(name.span.clone(), format!("`{}` cannot be the name of a field", name.value));
+                context.report.push(
+                    draft.allowed("letters, digits, `_` and `-`, beginning with a letter").hint("keys and tags speak of it as {name}"),
+                );
+            }
+            let source = form.given().and_then(|form| source(form, context));
+            let name_text: Arc<str> = name.value.as_str().into();
+            if let Some(Source::Auth(Auth::Prefix(_))) = source {
+                let message = format!(
+                    "`{name_text}` counts only the start of a token, and tokens of one issuer begin alike (JWTs for 48 to 155 characters)"
+                );
+                let hint = format!(
+                    "write {name_text} = {{ auth = \"token\" }}: where a token looks like a JWT, and in scope \"private\", the whole of it counts anyway"
+                );
+                context.report.push(Draft::warning(name.span.clone(), message).hint(hint));
+            }
+            let field = source.filter(|_| valid).map(|source| Arc::new(Field { name: Arc::clone(&name_text), source }));
+            declared.push(Declared { name: name_text, span: name.span.clone(), field, used: Cell::new(false) });
+        }
+        let lost = named.is_none() || context.report.has_broken_header();
+        let section_broken = declared.iter().any(|field| context.report.may_have_lost_keys(&field.span));
+        Self { declared, complete: !lost && !section_broken }
+    }
+
+    /// The field of this name.
+    pub fn lookup(&self, name: &str) -> Lookup {
+        match self.declared.iter().find(|declared| *declared.name == *name) {
+            Some(declared) => {
+                declared.used.set(true);
+                declared.field.as_ref().map_or(Lookup::Lost, |field| Lookup::Found(Arc::clone(field)))
+            }
+            None if self.complete => Lookup::Unknown,
+            None => Lookup::Lost,
+        }
+    }
+
+    /// Whether the file declares this name.
+    pub fn declares(&self, name: &str) -> bool {
+        self.declared.iter().any(|declared| *declared.name == *name)
+    }
+
+    /// All declared names.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.declared.iter().map(|declared| &*declared.name)
+    }
+
+    /// Warns of fields that no rule reads.
+    pub fn warn_unused(&self, context: &mut Context) {
+        for declared in self.declared.iter().filter(|declared| !declared.used.get()) {
+            let message = format!("the field `{}` is not used", declared.name);
+            context
+                .report
+                .push(Draft::warning(declared.span.clone(), message).hint("name it in the key or the tags of a rule, or remove it"));
+        }
+    }
+}
+
+fn is_name(name: &str) -> bool {
+    name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
+        && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-')
+}
+
+/// The one source of a field.
+fn source(form: &Located<FieldForm>, context: &mut Context) -> Option<Source> {
+    let FieldForm { header, cookie, query, path, host, auth, length, body, unknown } = &form.value;
+    let texts = [header, cookie, query, path, body].map(|slot| !matches!(slot, Slot::Absent));
+    let others = [!matches!(host, Slot::Absent), !matches!(auth, Slot::Absent)];
+    let given = texts.iter().chain(&others).filter(|given| **given).count();
+    if given != 1 {
+        let message = if given == 0 { "this field has no source" } else { "this field has more than one source" };
+        if given > 1 || (unknown.0.is_empty() && !context.report.may_have_lost_keys(&form.span)) {
+            let draft = Draft::error(form.span.clone(), message).allowed(SOURCES);
+            context.report.push(draft.hint("write one, as in { header = \"x-tenant-id\" }; several fields can stand in one key"));
+        }
+        return None;
+    }
+    if let Some(length) = length.given().filter(|_| !matches!(auth, Slot::Bad) && auth.get().is_none_or(|word| word.0 != AuthKind::Prefix))
+    {
+        let draft = Draft::error(length.span.clone(), "`length` belongs to auth = \"prefix\" alone");
+        context.report.push(draft.hint("remove it"));
+    }
+    if let Some(host) = host.given() {
+        if !host.value {
+            context.report.push(Draft::error(host.span.clone(), "`host` is switched off").allowed("true").hint("write { host = true }"));
+        }
+        return host.value.then_some(Source::Host);
+    }
+    if let Some(auth) = auth.given() {
+        return auth_source(auth.value.0, length, form, context).map(Source::Auth);
+    }
+    if let Some(text) = header.given() {
+        return header_source(text, context);
+    }
+    if let Some(text) = cookie.given() {
+        return cookie_name(context, text).map(Source::Cookie);
+    }
+    if let Some(text) = query.given() {
+        return named(text, "a query parameter", context).map(Source::Query);
+    }
+    if let Some(text) = path.given() {
+        return named(text, "a capture", context).map(Source::Path);
+    }
+    body.given().and_then(|text| pointer(text, context)).map(Source::Body)
+}
+
+fn auth_source(
+    kind: AuthKind,
+    length: &Slot<crate::config::decode::Count>,
+    form: &Located<FieldForm>,
+    context: &mut Context,
+) -> Option<Auth> {
+    if kind == AuthKind::Token {
+        return Some(Auth::Token);
+    }
+    let place = (&form.span, &form.value.unknown);
+    let length = length.required("length", place, "how many characters count: { auth = \"prefix\", length = 20 }", &mut context.report)?;
+    let range = (SHORTEST_PREFIX, LONGEST_PREFIX);
+    let fits = context.in_range(&length.span, length.value.0, range.0, range.1, |number| number.to_string());
+    usize::try_from(length.value.0).ok().filter(|_| fits).map(Auth::Prefix)
+}
+
+/// SECURITY: what a field reads stands in keys, tags and diagnostics; credentials may stand there only as hashes.
+fn header_source(text: &Located<Text>, context: &mut Context) -> Option<Source> {
+    if text.value.as_str().eq_ignore_ascii_case("host") {
+        context.report.push(Draft::error(text.span.clone(), "the host has a source of its own").hint("write { host = true }"));
+        return None;
+    }
+    let name: HeaderName = context.header(text)?;
+    let hint = match &name {
+        name if name == AUTHORIZATION => "write { auth = \"token\" }, which is hashed",
+        name if name == COOKIE => "write { cookie = \"name\" }, which reads one of them",
+        _ => return Some(Source::Header(name)),
+    };
+    context.report.push(Draft::error(text.span.clone(), "this header holds credentials").hint(hint));
+    None
+}
+
+fn named(text: &Located<Text>, kind: &str, context: &mut Context) -> Option<Box<str>> {
+    if text.value.as_str().is_empty() {
+        context.report.push(Draft::error(text.span.clone(), format!("the name of {kind} is empty")).hint("write its name"));
+        return None;
+    }
+    Some(text.value.as_str().into())
+}
+
+/// A JSON pointer (RFC 6901).
+fn pointer(text: &Located<Text>, context: &mut Context) -> Option<Box<str>> {
+    let value = text.value.as_str();
+    let escapes = value.split('~').skip(1).all(|rest| rest.starts_with(['0', '1']));
+    if value.len() > 1 && value.starts_with('/') && escapes {
+        return Some(value.into());
+    }
+    let what = format!("`{}` is not a JSON pointer", text.value.shown());
+    let allowed = Some("a path such as \"/campaign/id\"; `~` is written ~0, `/` in a name ~1");
+    let hint = if escapes && !value.is_empty() && !value.starts_with('/') {
+        "put `/` before it, and between its parts"
+    } else {
+        "write it as \"/campaign/id\""
+    };
+    context.report.malformed(text, "a JSON pointer", what, allowed, hint);
+    None
+}

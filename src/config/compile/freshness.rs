@@ -1,0 +1,77 @@
+//! Compiles what a route says of when the app is asked: `ttl` and its jitter, the windows of stale entries, early refresh, collapsing.
+//! What an entry is, and who may see it, is not known here.
+
+use std::time::Duration;
+
+use super::Context;
+use crate::config::decode::{Period, Slot};
+use crate::config::diagnostics::diagnostic::Draft;
+use crate::config::file;
+use crate::policy::route::{Collapse, Mode};
+
+const MS: Duration = Duration::from_millis(1);
+const YEAR: Duration = Duration::from_hours(8760);
+
+/// When the app is asked; the fields are those of `RouteSpec`.
+pub struct Timing {
+    /// Freshness where the app gives none.
+    pub ttl: Option<Duration>,
+    /// How long a stale entry is served while it is fetched anew.
+    pub stale_while_revalidate: Option<Duration>,
+    /// How long a stale entry stands in for an error.
+    pub stale_if_error: Option<Duration>,
+    /// By how much `ttl` may be shortened.
+    pub jitter: Duration,
+    /// Whether popular entries are fetched before they expire.
+    pub early_refresh: bool,
+    /// Among whom one fill per key is made.
+    pub collapse: Collapse,
+}
+
+/// Compiles them. `shared` is what `[redis]` says of collapsing; nothing without `[redis]`.
+pub fn timing(file: &file::Route, shared: Option<Collapse>, context: &mut Context) -> Timing {
+    let ttl = (!matches!(file.ttl, Slot::Absent)).then(|| context.period(&file.ttl, MS, YEAR));
+    Timing {
+        ttl,
+        stale_while_revalidate: window("stale_while_revalidate", &file.stale_while_revalidate, file, context),
+        stale_if_error: window("stale_if_error", &file.stale_if_error, file, context),
+        jitter: jitter(file, ttl, context),
+        early_refresh: file.early_refresh.get().is_none_or(|early| *early),
+        collapse: collapse(file, shared, context),
+    }
+}
+
+/// A window that begins where freshness ends.
+fn window(key: &str, slot: &Slot<Period>, file: &file::Route, context: &mut Context) -> Option<Duration> {
+    let given = slot.given()?;
+    let window = context.period(slot, Duration::ZERO, YEAR);
+    if file.mode.get().is_some_and(|word| word.0 == Mode::Off) {
+        let draft = Draft::warning(given.span.clone(), format!("`{key}` has no effect with mode \"off\""));
+        context.report.push(draft.hint("remove one of the two"));
+    }
+    Some(window)
+}
+
+fn jitter(file: &file::Route, ttl: Option<Duration>, context: &mut Context) -> Duration {
+    let Some(given) = file.jitter.given() else { return Duration::ZERO };
+    let draft = match (&file.ttl, ttl) {
+        (Slot::Absent, _) => Draft::error(given.span.clone(), "there is no `ttl` that `jitter` could shorten").hint("add ttl = \"5m\""),
+        // A `ttl` out of its range has been reported; there is nothing to compare with.
+        (Slot::Given(_), Some(ttl)) if (MS..=YEAR).contains(&ttl) && given.value.0 >= ttl => {
+            let draft = Draft::error(given.span.clone(), "`jitter` is as long as the `ttl` that it shortens, or longer");
+            draft.allowed("less than the `ttl` of this route").hint("a tenth of the `ttl` is enough to keep entries apart")
+        }
+        _ => return given.value.0,
+    };
+    context.report.push(draft);
+    Duration::ZERO
+}
+
+fn collapse(file: &file::Route, shared: Option<Collapse>, context: &mut Context) -> Collapse {
+    let own = file.collapse.get().map(|word| word.0);
+    if let (Some(Collapse::Cluster), None, Some(given)) = (own, shared, file.collapse.given()) {
+        let draft = Draft::error(given.span.clone(), "there is no [redis] through which sidecars could collapse their requests");
+        context.report.push(draft.allowed("\"process\" without [redis]").hint("add [redis] with its url, or remove this"));
+    }
+    own.or(shared).unwrap_or(Collapse::Process)
+}

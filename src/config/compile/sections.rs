@@ -1,0 +1,334 @@
+//! Compiles the plain sections: which key is of which kind, its range, and what the keys of a section say together.
+
+use std::str::FromStr as _;
+use std::time::Duration;
+
+use http::{HeaderName, header};
+use url::Url;
+
+use super::Context;
+use crate::cache::store;
+use crate::config::Limits;
+use crate::config::decode::{Located, Period, Slot, Text};
+use crate::config::diagnostics::diagnostic::{Draft, Span};
+use crate::config::file;
+use crate::config::redis_url;
+use crate::policy::{credential, tag};
+use crate::semantics::forward;
+use crate::telemetry::log;
+use crate::units::{Secret, show_size};
+use crate::{admin, server, upstream};
+
+const MS: Duration = Duration::from_millis(1);
+const SECOND: Duration = Duration::from_secs(1);
+const HOUR: Duration = Duration::from_hours(1);
+const DAY: Duration = Duration::from_hours(24);
+const KIB: u64 = 1 << 10;
+const MIB: u64 = 1 << 20;
+const TIB: u64 = 1 << 40;
+/// The most targeted headers: each is looked for in every response.
+const MAX_TARGETED: usize = 8;
+
+/// `watch`.
+pub fn watch(slot: &Slot<Period>, context: &mut Context) -> Option<Duration> {
+    let every = slot.get().map_or(SECOND, |period| period.0);
+    if every.is_zero() { None } else { Some(context.period(slot, 100 * MS, HOUR)) }
+}
+
+/// `[listen]`.
+pub fn server(file: &file::Listen, context: &mut Context) -> Option<server::Settings> {
+    let networks = file.trusted_proxies.get().map_or(&[][..], |list| &list.0);
+    let trusted_proxies = networks.iter().filter_map(|text| network(text, context)).collect();
+    let settings = (
+        context.count(&file.max_connections, 1, 1_000_000),
+        context.size(&file.max_header_bytes, 8 * KIB, 16 * MIB),
+        context.count(&file.max_headers, 10, 10_000),
+        context.period(&file.header_timeout, MS, HOUR),
+        context.period(&file.idle_timeout, MS, DAY),
+        context.period(&file.body_timeout, MS, DAY),
+        context.period(&file.write_timeout, MS, DAY),
+        context.count(&file.max_streams, 1, 10_000),
+        context.period(&file.drain, Duration::ZERO, HOUR),
+    );
+    let (max_connections, header_bytes, max_headers, header_timeout, idle_timeout, body_timeout, write_timeout, streams, drain) = settings;
+    Some(server::Settings {
+        address: context.address(&file.address)?,
+        trusted_proxies,
+        max_connections,
+        max_header_bytes: usize::try_from(header_bytes).unwrap_or(usize::MAX),
+        max_headers,
+        header_timeout,
+        idle_timeout,
+        body_timeout,
+        write_timeout,
+        max_streams: u32::try_from(streams).unwrap_or(u32::MAX),
+        drain,
+    })
+}
+
+fn network(text: &Located<Text>, context: &mut Context) -> Option<forward::Network> {
+    let network = text.value.as_str().parse();
+    if network.is_err() {
+        let what = format!("`{}` is not a network", text.value.shown());
+        let allowed = Some("an IP address, or a network such as \"10.0.0.0/8\"");
+        context.report.malformed(text, "a network", what, allowed, "names are not looked up here; write the address");
+    }
+    network.ok()
+}
+
+/// `[upstream]`.
+pub fn upstream(file: &file::Upstream, section: &Span, context: &mut Context) -> Option<upstream::Settings> {
+    let url = file.url.required("url", (section, &file.unknown), "url = \"http://127.0.0.1:8000\"", &mut context.report);
+    let target = url.and_then(|url| target(url, context));
+    let ca_file = context.file(&file.ca_file);
+    if let (Some(target), Some(given)) = (&target, file.ca_file.given())
+        && !target.tls
+    {
+        let draft = Draft::warning(given.span.clone(), "`ca_file` has no effect: the url is not https");
+        context.report.push(draft.hint("remove it, or write the url with https://"));
+    }
+    let header_bytes = context.size(&file.max_header_bytes, 8 * KIB, 16 * MIB);
+    let settings = upstream::Settings {
+        connect_timeout: context.period(&file.connect_timeout, MS, HOUR),
+        first_byte_timeout: context.period(&file.first_byte_timeout, MS, DAY),
+        idle_timeout: context.period(&file.idle_timeout, MS, DAY),
+        tunnel_timeout: context.period(&file.tunnel_timeout, MS, 30 * DAY),
+        keep_alive: context.period(&file.keep_alive, Duration::ZERO, DAY),
+        max_connections: context.count(&file.max_connections, 1, 100_000),
+        max_waiting: context.count(&file.max_waiting, 0, 1_000_000),
+        wait_timeout: context.period(&file.wait_timeout, MS, HOUR),
+        max_header_bytes: usize::try_from(header_bytes).unwrap_or(usize::MAX),
+        max_headers: context.count(&file.max_headers, 10, 10_000),
+        host: file.host.get()?.0,
+        ca_file,
+        target: target?,
+    };
+    Some(settings)
+}
+
+fn target(text: &Located<Text>, context: &mut Context) -> Option<upstream::Target> {
+    const FORM: &str = "http://HOST[:PORT] or https://HOST[:PORT]";
+    let value = text.value.as_str();
+    let lower = value.to_ascii_lowercase();
+    if !lower.starts_with("http://") && !lower.starts_with("https://") {
+        // SECURITY: a url may hold a password, so its text is never repeated in a message.
+        let what = "the app's url is neither http nor https";
+        let hint = if value.contains("://") { "only HTTP apps can be cached" } else { "put http:// before it" };
+        context.report.malformed(text, "an http or https url", what, Some(FORM), hint);
+        return None;
+    }
+    let (what, hint) = match Url::parse(value) {
+        Err(error) => (format!("this is not a url: {error}"), "write it as \"http://127.0.0.1:8000\""),
+        Ok(url) if !url.username().is_empty() || url.password().is_some() => {
+            ("the app's url has a user or password".into(), "remove it; clients bring their own credentials")
+        }
+        Ok(url) if url.path() != "/" || url.query().is_some() || url.fragment().is_some() => {
+            ("the app's url has a path or a query".into(), "end it after the host and port; requests keep their own paths")
+        }
+        Ok(url) if url.port_or_known_default() == Some(0) => ("the app's url has port 0".into(), "write the port that the app listens on"),
+        Ok(url) => {
+            let tls = url.scheme() == "https";
+            let (Some(host), Some(port)) = (url.host_str(), url.port_or_known_default()) else { return None };
+            let authority = url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}")).into();
+            let host = host.trim_start_matches('[').trim_end_matches(']').into();
+            return Some(upstream::Target { tls, host, port, authority });
+        }
+    };
+    context.report.malformed(text, "the url of an app", what, Some(FORM), hint);
+    None
+}
+
+/// `[admin]`.
+pub fn admin(file: &file::Admin, context: &mut Context) -> Option<admin::Settings> {
+    if let (Some(_), Some(second)) = (file.token.given(), file.token_file.given()) {
+        let draft = Draft::error(second.span.clone(), "both `token` and `token_file` are given");
+        context.report.push(draft.hint("remove one of the two"));
+    }
+    let from_key = file.token.given().and_then(|token| context.secret(&token.span, token.value.as_str()));
+    let from_file = file.token_file.given().filter(|_| matches!(file.token, Slot::Absent)).and_then(|given| {
+        let path = context.file(&file.token_file)?;
+        // A file that cannot be read has been reported.
+        let token = std::fs::read_to_string(path).ok()?;
+        context.secret(&given.span, token.trim())
+    });
+    let address = context.address(&file.address)?;
+    let tried = !matches!((&file.token, &file.token_file), (Slot::Absent, Slot::Absent));
+    if !address.ip().is_loopback()
+        && !tried
+        && let Some(given) = file.address.given()
+    {
+        let draft = Draft::error(given.span.clone(), "[admin] listens beyond this machine and has no token");
+        let hint = "add token = \"${ADMIN_TOKEN}\" or token_file, or listen on 127.0.0.1";
+        context.report.push(draft.allowed("a loopback address without a token, any address with one").hint(hint));
+    }
+    let names = file.hosts.get().map_or(&[][..], |list| &list.0);
+    let hosts = context.names(names, host_name).into();
+    Some(admin::Settings { address, token: from_key.or(from_file), hosts })
+}
+
+/// A name of a host, without a port.
+fn host_name(context: &mut Context, text: &Located<Text>) -> Option<Box<str>> {
+    let name = text.value.as_str();
+    if !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._".contains(&b)) {
+        return Some(name.to_ascii_lowercase().into());
+    }
+    let what = format!("`{}` is not the name of a host", text.value.shown());
+    context.report.malformed(text, "the name of a host", what, Some("letters, digits, `-`, `.`, `_`"), "write it without scheme and port");
+    None
+}
+
+/// `[memory]`.
+pub fn memory(file: &file::Memory, limits: &Limits, context: &mut Context) -> store::memory::Settings {
+    let size = context.size(&file.size, 0, 64 * TIB);
+    if let Some(given) = file.size.given()
+        && size > 0
+    {
+        context.in_range(&given.span, size, MIB, 64 * TIB, show_size);
+    }
+    store::memory::Settings { size, max_object: limits.object }
+}
+
+/// `[redis]`.
+pub fn redis(file: &file::Redis, section: &Span, context: &mut Context) -> Option<crate::redis::Settings> {
+    let url = file.url.required("url", (section, &file.unknown), "url = \"redis://127.0.0.1:6379/0\"", &mut context.report);
+    let location = url.and_then(|url| redis_url::parse(url, &mut context.report));
+    let (mut username, mut password) = (context.text(&file.username), context.text(&file.password).map(Secret::new));
+    if let Some(location) = &location {
+        let doubled = [(&location.username.is_some(), &file.username), (&location.password.is_some(), &file.password)];
+        for given in doubled.into_iter().filter(|(in_url, _)| **in_url).filter_map(|(_, slot)| slot.given()) {
+            let draft = Draft::error(given.span.clone(), "this is given in the url, too");
+            context.report.push(draft.hint("remove it here or in the url"));
+        }
+        username = username.or_else(|| location.username.clone());
+        password = password.or_else(|| location.password.clone());
+    }
+    if let (Some(given), None, false) = (file.username.given(), &password, matches!(file.password, Slot::Bad)) {
+        let draft = Draft::error(given.span.clone(), "there is a user but no password");
+        context.report.push(draft.hint("add password = \"${REDIS_PASSWORD}\""));
+    }
+    let secret = file.secret.given().and_then(|secret| context.secret(&secret.span, secret.value.as_str()));
+    let ca_file = context.file(&file.ca_file);
+    let journal = context.new_file(&file.journal);
+    let namespace = namespace(&file.namespace, context);
+    let settings = crate::redis::Settings {
+        deadline: context.period(&file.deadline, MS, 10 * SECOND),
+        connections: context.count(&file.connections, 1, 64),
+        lease: context.period(&file.lease, 100 * MS, 60 * SECOND),
+        rejoin_grace: context.period(&file.rejoin_grace, Duration::ZERO, 60 * SECOND),
+        on_redis_loss: file.on_redis_loss.get()?.0,
+        degraded_ttl: context.period(&file.degraded_ttl, Duration::ZERO, HOUR),
+        writes: file.writes.get()?.0,
+        journal,
+        wait_replicas: u8::try_from(context.count(&file.wait_replicas, 0, 16)).unwrap_or(u8::MAX),
+        namespace: namespace?,
+        username,
+        password,
+        ca_file,
+        secret,
+        database: location.as_ref()?.database,
+        address: location?.address,
+    };
+    Some(settings)
+}
+
+fn namespace(slot: &Slot<Text>, context: &mut Context) -> Option<String> {
+    let value = slot.get()?.as_str();
+    let valid = (1..=64).contains(&value.len()) && value.bytes().all(|b| b.is_ascii_alphanumeric() || b"_.-".contains(&b));
+    if !valid && let Some(given) = slot.given() {
+        let what = format!("`{}` cannot be a namespace", given.value.shown());
+        let allowed = Some("1 to 64 letters, digits, `_`, `.`, `-`");
+        context.report.malformed(given, "a namespace", what, allowed, "it is the prefix of all keys in Redis; write \"sidecache\"");
+    }
+    valid.then(|| value.to_owned())
+}
+
+/// `[limits]`.
+pub fn limits(file: &file::Limits, context: &mut Context) -> Limits {
+    let limits = Limits {
+        object: context.size(&file.object, 1, 16 << 30),
+        tags: context.count(&file.tags, 1, 4096),
+        key: context.size(&file.key, 256, MIB),
+        purge_body: context.size(&file.purge_body, 1, 64 * MIB),
+        admissions: context.count(&file.admissions, 1, 100_000_000),
+        fills: context.size(&file.fills, 1, 1 << 40),
+        waiters: context.count(&file.waiters, 1, 10_000_000),
+        wait: context.period(&file.wait, MS, HOUR),
+        mutations: context.count(&file.mutations, 1, 1_000_000),
+        variants: context.count(&file.variants, 1, 1024),
+        stale: context.period(&file.stale, Duration::ZERO, 30 * DAY),
+        ranges: context.count(&file.ranges, 1, 256),
+        range_fill: context.size(&file.range_fill, 0, u64::MAX),
+        refreshes: context.count(&file.refreshes, 1, 1_000_000),
+        shadow_keys: context.count(&file.shadow_keys, 1, 10_000_000),
+    };
+    if let Some(given) = file.range_fill.given()
+        && limits.range_fill > limits.object
+    {
+        let message = format!("`range_fill` has no effect above `object` ({}): what is larger is not stored", show_size(limits.object));
+        context.report.push(Draft::warning(given.span.clone(), message).hint("make it smaller, or let `object` be as large"));
+    }
+    limits
+}
+
+/// `[freshness]`.
+pub fn targeted(file: &file::Freshness, context: &mut Context) -> Box<[HeaderName]> {
+    let list = file.targeted.get().map_or(&[][..], |list| &list.0);
+    if let (Some(given), true) = (file.targeted.given(), list.len() > MAX_TARGETED) {
+        let draft = Draft::error(given.span.clone(), format!("these are {} headers", list.len()));
+        context.report.push(draft.allowed(format!("at most {MAX_TARGETED}")).hint("leave out those that the app never sends"));
+    }
+    context.names(list, target_field).into()
+}
+
+/// A response header that can speak to caches like this one (RFC 9213 2).
+fn target_field(context: &mut Context, text: &Located<Text>) -> Option<HeaderName> {
+    let name = context.header(text)?;
+    if name == header::CACHE_CONTROL || name == header::EXPIRES {
+        let draft = Draft::error(text.span.clone(), format!("`{}` is for all caches, and is not a targeted header", text.value.shown()));
+        context.report.push(draft.hint("remove it: it counts anyway, where none of these headers does"));
+        return None;
+    }
+    Some(name)
+}
+
+/// `[log]`.
+pub fn log(file: &file::Log, context: &mut Context) -> Option<log::Settings> {
+    let level = file.level.get()?.as_str().to_owned();
+    if let (Err(what), Some(given)) = (log::check_level(&level), file.level.given()) {
+        let allowed = Some("off, error, warn, info, debug, trace, or directives such as \"warn,sidecache=debug\"");
+        context.report.malformed(given, "a level", what, allowed, "write \"info\"");
+    }
+    Some(log::Settings { level, format: file.format.get()?.0, access: *file.access.get()? })
+}
+
+/// `[credential]`.
+pub fn credential(file: &file::Credential, context: &mut Context) -> Option<credential::CredentialRule> {
+    let headers = context.headers(&file.headers);
+    let cookies = match &file.cookies {
+        Slot::Absent => None,
+        slot => Some(context.names(&slot.get()?.0, cookie_name).into()),
+    };
+    Some(credential::CredentialRule { headers, cookies })
+}
+
+/// A cookie's name (RFC 6265 4.1.1).
+pub fn cookie_name(context: &mut Context, text: &Located<Text>) -> Option<Box<str>> {
+    let name = text.value.as_str();
+    if HeaderName::from_str(name).is_ok() {
+        return Some(name.into());
+    }
+    let what = format!("`{}` is not the name of a cookie", text.value.shown());
+    context.report.malformed(
+        text,
+        "the name of a cookie",
+        what,
+        Some("letters, digits and !#$%&'*+-.^_`|~"),
+        "write the name alone, without `=`",
+    );
+    None
+}
+
+/// `[tags]`.
+pub fn response_tags(file: &file::Tags, context: &mut Context) -> Option<tag::ResponseTags> {
+    Some(tag::ResponseTags { headers: context.headers(&file.response_headers), keep: *file.keep.get()? })
+}

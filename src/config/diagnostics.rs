@@ -1,0 +1,117 @@
+//! Collects the problems of a file, and keeps quiet about those that only follow from others.
+
+use std::fmt;
+use std::sync::Arc;
+
+use super::decode::{Located, Text};
+use super::diagnostics::diagnostic::{Draft, Problem, Severity, Source, Span};
+
+pub mod diagnostic;
+pub mod recover;
+pub mod redact;
+
+/// What a comment says of a warning at its line that is right as it is.
+const RIGHT: &str = "check: ok";
+
+/// Collects problems, and keeps quiet about what is only the consequence of a syntax error.
+pub struct Report {
+    source: Source,
+    problems: Vec<Problem>,
+    broken_lines: Vec<usize>,
+    broken_header: bool,
+}
+
+impl Report {
+    /// Nothing wrong yet.
+    #[must_use]
+    pub const fn new(source: Source) -> Self {
+        Self { source, problems: Vec::new(), broken_lines: Vec::new(), broken_header: false }
+    }
+
+    /// Notes a problem, unless it stands on a line that is broken anyway, or is a warning that the file itself calls right.
+    pub fn push(&mut self, draft: Draft) {
+        let problem = self.source.locate(draft);
+        let last = self.source.line(problem.span.end.max(problem.span.start + 1) - 1);
+        let broken = problem.line > 0 && self.broken_lines.iter().any(|line| (problem.line..=last).contains(line));
+        if !broken && !self.is_right(&problem) {
+            self.problems.push(problem);
+        }
+    }
+
+    /// Whether the line of a warning ends with [`RIGHT`], and maybe a word on why.
+    fn is_right(&self, problem: &Problem) -> bool {
+        let said = || self.line_of(problem.span.start).split('#').skip(1).any(|comment| comment.trim_start().starts_with(RIGHT));
+        problem.severity != Severity::Error && problem.line > 0 && said()
+    }
+
+    /// Notes a syntax error; of several on one line only the first, because the others follow from it.
+    pub fn push_syntax(&mut self, draft: Draft) {
+        let problem = self.source.locate(draft);
+        if !self.broken_lines.contains(&problem.line) {
+            self.broken_lines.push(problem.line);
+            self.broken_header |= self.line_of(problem.span.start).trim_start().starts_with('[');
+            self.problems.push(problem);
+        }
+    }
+
+    /// The whole line that holds this place.
+    fn line_of(&self, at: usize) -> &str {
+        let text = self.source.text();
+        let at = at.min(text.len());
+        let start = text.as_bytes()[..at].iter().rposition(|&b| b == b'\n').map_or(0, |newline| newline + 1);
+        text[start..].lines().next().unwrap_or_default()
+    }
+
+    /// Whether something is missing from this table only because of a syntax error.
+    #[must_use]
+    pub fn may_have_lost_keys(&self, table: &Span) -> bool {
+        let first = self.source.line(table.start);
+        let following = self.source.text().lines().enumerate().skip(first).find(|(_, line)| line.trim_start().starts_with('['));
+        let end = following.map_or(usize::MAX, |(index, _)| index + 1);
+        self.broken_lines.iter().any(|&line| line >= first && line < end)
+    }
+
+    /// Whether a section's header is broken, so that its settings are nowhere to be found.
+    #[must_use]
+    pub const fn has_broken_header(&self) -> bool {
+        self.broken_header
+    }
+
+    /// Whether there is a syntax error anywhere.
+    #[must_use]
+    pub const fn has_broken_lines(&self) -> bool {
+        !self.broken_lines.is_empty()
+    }
+
+    /// Whether the file cannot be used.
+    #[must_use]
+    pub fn has_errors(&self) -> bool {
+        self.problems.iter().any(|problem| problem.severity == Severity::Error)
+    }
+
+    /// The file's text.
+    #[must_use]
+    pub const fn source(&self) -> &Source {
+        &self.source
+    }
+
+    /// All problems in the order of the file, and the file's name.
+    #[must_use]
+    pub fn finish(mut self) -> (Arc<str>, Vec<Problem>) {
+        self.problems.sort_by_key(|problem| (problem.line, problem.column));
+        (Arc::clone(self.source.file()), self.problems)
+    }
+
+    /// A text that does not have its form. What the environment gave is not repeated.
+    pub fn malformed(&mut self, text: &Located<Text>, kind: &str, what: impl fmt::Display, allowed: Option<&str>, hint: &str) {
+        let mut draft = if text.value.is_from_environment() {
+            Draft::error(text.span.clone(), format!("what the environment gives here is not {kind}"))
+        } else {
+            Draft::error(text.span.clone(), what.to_string()).hint(hint)
+        };
+        if let Some(allowed) = allowed {
+            draft = draft.allowed(allowed);
+        }
+        self.push(draft);
+    }
+}

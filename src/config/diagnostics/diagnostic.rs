@@ -1,0 +1,283 @@
+//! Problems of `proxy.toml`: where each is, what was found, what is allowed, and how they are drawn.
+//! It knows the text of the file, not what the text means.
+
+use std::fmt;
+use std::ops::Range;
+use std::sync::Arc;
+
+use super::redact;
+
+/// A stretch of the file, in bytes.
+pub type Span = Range<usize>;
+
+/// How bad a problem is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Severity {
+    /// The file cannot be used.
+    Error,
+    /// The file can be used, but probably does not do what was meant.
+    Warning,
+    /// Something could not be found out. Never a reason to refuse the file.
+    Note,
+}
+
+/// One thing that is wrong, or looks wrong.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// How bad it is.
+    pub severity: Severity,
+    /// The file's name.
+    pub file: Arc<str>,
+    /// The line, from 1. Zero when the problem is about the file as a whole.
+    pub line: usize,
+    /// The column in characters, from 1.
+    pub column: usize,
+    /// The bytes it is about.
+    pub span: Span,
+    /// What was found there, without secrets and without values of the environment.
+    pub found: String,
+    /// What is wrong.
+    pub message: String,
+    /// What would be right.
+    pub allowed: Option<String>,
+    /// How to mend it.
+    pub hint: Option<String>,
+    excerpt: Option<Excerpt>,
+}
+
+/// The source line, and how many of its characters the problem is about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Excerpt {
+    line: String,
+    carets: usize,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let severity = match self.severity {
+            Severity::Error => "error",
+            Severity::Warning => "warning",
+            Severity::Note => "note",
+        };
+        let message = printable(&self.message);
+        let (file, line, column) = (printable(&self.file), self.line, self.column);
+        match line {
+            0 => writeln!(f, "{file}: {severity}: {message}")?,
+            _ => writeln!(f, "{file}:{line}:{column}: {severity}: {message}")?,
+        }
+        if let Some(excerpt) = &self.excerpt {
+            let number = line.to_string();
+            let gutter = " ".repeat(number.len());
+            writeln!(f, "{gutter} |")?;
+            writeln!(f, "{number} | {}", excerpt.line)?;
+            writeln!(f, "{gutter} | {}{}", " ".repeat(column - 1), "^".repeat(excerpt.carets))?;
+        }
+        if let Some(allowed) = &self.allowed {
+            writeln!(f, "  allowed: {}", printable(allowed))?;
+        }
+        if let Some(hint) = &self.hint {
+            writeln!(f, "  hint: {}", printable(hint))?;
+        }
+        Ok(())
+    }
+}
+
+/// Everything that is wrong with a file, in its order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problems {
+    file: Arc<str>,
+    list: Vec<Problem>,
+}
+
+impl Problems {
+    /// These problems of that file.
+    #[must_use]
+    pub const fn new(file: Arc<str>, list: Vec<Problem>) -> Self {
+        Self { file, list }
+    }
+
+    /// A file that could not be read at all.
+    #[must_use]
+    pub fn unreadable(file: &str, message: String, hint: &str) -> Self {
+        let file: Arc<str> = file.into();
+        let problem = Draft::error(0..0, message).hint(hint).locate(&file, (0, 0), None, String::new());
+        Self { file, list: vec![problem] }
+    }
+
+    /// The problems, warnings too, in the order of the file.
+    pub fn iter(&self) -> impl Iterator<Item = &Problem> {
+        self.list.iter()
+    }
+
+    /// Those that keep the file from being used.
+    pub fn errors(&self) -> impl Iterator<Item = &Problem> {
+        self.iter().filter(|problem| problem.severity == Severity::Error)
+    }
+}
+
+impl fmt::Display for Problems {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for problem in &self.list {
+            writeln!(f, "{problem}")?;
+        }
+        let errors = self.errors().count();
+        match self.list.len() - errors {
+            0 => {}
+            warnings => write!(f, "{} and ", counted(warnings, "warning"))?,
+        }
+        write!(f, "{} in {}", counted(errors, "problem"), printable(&self.file))
+    }
+}
+
+impl std::error::Error for Problems {}
+
+/// `1 problem`, `2 problems`.
+#[must_use]
+pub fn counted(number: usize, noun: &str) -> String {
+    format!("{number} {noun}{}", if number == 1 { "" } else { "s" })
+}
+
+/// SECURITY: the file's text goes to a terminal; escape sequences in it must not.
+fn printable(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
+}
+
+/// A problem that does not know its line yet.
+#[derive(Debug)]
+pub struct Draft {
+    severity: Severity,
+    span: Span,
+    message: String,
+    allowed: Option<String>,
+    hint: Option<String>,
+}
+
+impl Draft {
+    /// Something that makes the file unusable.
+    pub fn error(span: Span, message: impl Into<String>) -> Self {
+        Self { severity: Severity::Error, span, message: message.into(), allowed: None, hint: None }
+    }
+
+    /// Something to think about.
+    pub fn warning(span: Span, message: impl Into<String>) -> Self {
+        Self { severity: Severity::Warning, ..Self::error(span, message) }
+    }
+
+    /// Something that could not be found out.
+    pub fn note(span: Span, message: impl Into<String>) -> Self {
+        Self { severity: Severity::Note, ..Self::error(span, message) }
+    }
+
+    /// What would be right.
+    #[must_use]
+    pub fn allowed(self, allowed: impl Into<String>) -> Self {
+        Self { allowed: Some(allowed.into()), ..self }
+    }
+
+    /// How to mend it.
+    #[must_use]
+    pub fn hint(self, hint: impl Into<String>) -> Self {
+        Self { hint: Some(hint.into()), ..self }
+    }
+
+    /// How to mend it, where something is known.
+    #[must_use]
+    pub fn maybe_hint(self, hint: Option<String>) -> Self {
+        Self { hint, ..self }
+    }
+
+    fn locate(self, file: &Arc<str>, (line, column): (usize, usize), excerpt: Option<Excerpt>, found: String) -> Problem {
+        let Self { severity, span, message, allowed, hint } = self;
+        Problem { severity, file: Arc::clone(file), line, column, span, found, message, allowed, hint, excerpt }
+    }
+}
+
+/// The text of the file, and what of it must not be shown.
+#[derive(Debug)]
+pub struct Source {
+    file: Arc<str>,
+    text: String,
+    secrets: Vec<Span>,
+}
+
+impl Source {
+    /// A file's text.
+    #[must_use]
+    pub fn new(file: &str, text: &str) -> Self {
+        Self { file: file.into(), text: text.to_owned(), secrets: redact::secrets(text) }
+    }
+
+    /// The file's name.
+    #[must_use]
+    pub const fn file(&self) -> &Arc<str> {
+        &self.file
+    }
+
+    /// The text itself.
+    #[must_use]
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+
+    /// The line of a place, from 1.
+    #[must_use]
+    pub fn line(&self, at: usize) -> usize {
+        self.text[..self.floor(at)].matches('\n').count() + 1
+    }
+
+    /// The text of a stretch as it may be shown.
+    #[must_use]
+    pub fn shown(&self, span: &Span) -> String {
+        let Some(slice) = self.text.get(span.clone()) else { return String::new() };
+        let hidden = |at: usize| self.secrets.iter().any(|secret| secret.contains(&at));
+        let show = |(offset, c): (usize, char)| match c {
+            _ if hidden(span.start + offset) => '*',
+            '\t' => ' ',
+            c if c.is_control() => '\u{fffd}',
+            c => c,
+        };
+        slice.char_indices().map(show).collect()
+    }
+
+    /// Where a word stands in a stretch; the whole stretch if it does not.
+    #[must_use]
+    pub fn within(&self, span: &Span, word: &str) -> Span {
+        let offset = self.text.get(span.clone()).and_then(|slice| slice.find(word)).filter(|_| !word.is_empty());
+        offset.map_or_else(|| span.clone(), |offset| span.start + offset..span.start + offset + word.len())
+    }
+
+    /// Whether a list is written without any element, rather than read without one.
+    #[must_use]
+    pub fn is_empty_list(&self, span: &Span) -> bool {
+        let slice = self.text.get(span.clone()).unwrap_or_default();
+        slice.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).is_some_and(|inner| inner.trim().is_empty())
+    }
+
+    /// Gives a draft its place.
+    #[must_use]
+    pub fn locate(&self, draft: Draft) -> Problem {
+        let start = self.floor(draft.span.start);
+        if draft.span.is_empty() && start == 0 {
+            return draft.locate(&self.file, (0, 0), None, String::new());
+        }
+        let line_start = self.text[..start].rfind('\n').map_or(0, |newline| newline + 1);
+        let line_start = if line_start == 0 && self.text.starts_with('\u{feff}') { '\u{feff}'.len_utf8().min(start) } else { line_start };
+        let line_end = self.text[start..].find('\n').map_or(self.text.len(), |newline| start + newline);
+        let line_text = self.shown(&(line_start..line_end));
+        let end = self.floor(draft.span.end).clamp(start, line_end.max(start));
+        let carets = self.text[start..end].trim_end().chars().count().max(1);
+        let column = self.text[line_start..start].chars().count() + 1;
+        let excerpt = Excerpt { line: line_text.trim_end_matches(['\u{fffd}', ' ']).to_owned(), carets };
+        let found = self.shown(&draft.span);
+        draft.locate(&self.file, (self.line(start), column), Some(excerpt), found)
+    }
+
+    /// The nearest character boundary at or before a place.
+    fn floor(&self, at: usize) -> usize {
+        let mut at = at.min(self.text.len());
+        while !self.text.is_char_boundary(at) {
+            at -= 1;
+        }
+        at
+    }
+}

@@ -1,0 +1,312 @@
+//! Why the cache took no part in a request, found nothing to serve, or did not store a response.
+//!
+//! The table below is the only list of reasons: headers, logs, metrics, the admin API, `explain` and
+//! the reference page all read it. Must not know how a decision is made, nor which route it was for.
+
+use std::borrow::Cow;
+
+/// The step of a request at which a reason is given.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// The request is passed to the origin, and the cache takes no part.
+    Bypass,
+    /// The lookup finds nothing that may be served.
+    Lookup,
+    /// A stale response is served.
+    Stale,
+    /// The head of the response says that it must not be stored.
+    Store,
+    /// The response is dropped while its body arrives, after the head has been sent.
+    Body,
+    /// The sidecar answers in place of the origin.
+    Failure,
+}
+
+impl Step {
+    /// All steps, in the order in which a request meets them.
+    pub const ALL: [Self; 6] = [Self::Bypass, Self::Lookup, Self::Stale, Self::Store, Self::Body, Self::Failure];
+}
+
+macro_rules! reasons {
+    ($(
+        $(#[$comment:meta])*
+        $name:ident = $words:literal, [$($step:ident),+],
+            meaning: $meaning:literal,
+            remedy: $remedy:literal;
+    )+) => {
+        /// Why a request was not answered from the cache, or a response not stored. A closed set:
+        /// it labels metrics.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        #[repr(u8)]
+        pub enum Reason { $(#[doc = $meaning] $name,)+ }
+
+        impl Reason {
+            /// Every reason, in the order of their discriminants.
+            pub const ALL: &'static [Self] = &[$(Self::$name,)+];
+
+            /// The reason's words, as they stand in headers and logs.
+            #[must_use]
+            pub const fn as_str(self) -> &'static str {
+                match self { $(Self::$name => $words,)+ }
+            }
+
+            /// At which steps of a request it is given.
+            #[must_use]
+            pub const fn steps(self) -> &'static [Step] {
+                match self { $(Self::$name => &[$(Step::$step,)+],)+ }
+            }
+
+            /// What it means, in a sentence.
+            #[must_use]
+            pub const fn meaning(self) -> &'static str {
+                match self { $(Self::$name => $meaning,)+ }
+            }
+
+            /// What an operator can do about it; none where nothing is wrong.
+            #[must_use]
+            pub const fn remedy(self) -> Option<&'static str> {
+                match self { $(Self::$name => some($remedy),)+ }
+            }
+        }
+    };
+}
+
+const fn some(text: &'static str) -> Option<&'static str> {
+    if text.is_empty() { None } else { Some(text) }
+}
+
+impl Reason {
+    /// The value of the metric label `reason`: the words in `snake_case`.
+    #[must_use]
+    pub fn label(self) -> Cow<'static, str> {
+        match self {
+            // An asterisk is no part of a word.
+            Self::VaryStar => Cow::Borrowed("vary_star"),
+            _ if self.as_str().contains([' ', '-']) => Cow::Owned(self.as_str().replace([' ', '-'], "_")),
+            _ => Cow::Borrowed(self.as_str()),
+        }
+    }
+
+    /// Whether the words are followed by a name: of the missing field, of the unkeyed header.
+    #[must_use]
+    pub const fn has_subject(self) -> bool {
+        matches!(self, Self::MissingField | Self::UnkeyedHeader)
+    }
+}
+
+reasons! {
+    // Requests that no route matches, or that the cache takes no part in.
+    NoRoute = "no route", [Bypass],
+        meaning: "No route matches the path.",
+        remedy: "Add a route for these paths if they should be cached.";
+    Method = "method", [Bypass],
+        meaning: "The method is neither GET nor HEAD.",
+        remedy: "";
+    ModeOff = "mode off", [Bypass],
+        meaning: "The `mode` of the route, or of the whole file, is `off`.",
+        remedy: "Set `mode = \"on\"`.";
+    Shadow = "shadow", [Bypass],
+        meaning: "The `mode` of the route, or of the whole file, is `shadow`: the origin answers, and \
+                  the sidecar notes what the cache would have done.",
+        remedy: "Read `sidecache advise`, then set `mode = \"on\"`.";
+    MissingField = "missing field", [Bypass],
+        meaning: "The request lacks a field that the route's `key` or `tags` need.",
+        remedy: "Let clients send the field, or take it out of the route.";
+    UnkeyedHeader = "unkeyed header", [Bypass],
+        meaning: "The request has a header that the origin may read and the key does not contain.",
+        remedy: "If the header changes the response, make it a field of the key. If it does not, \
+                 list it in `pass_headers` or `drop_headers`.";
+    AmbiguousPath = "ambiguous path", [Bypass],
+        meaning: "The path can be read in more than one way (`%2f`, `;`, dot segments).",
+        remedy: "Let clients send plain paths.";
+    AmbiguousQuery = "ambiguous query", [Bypass],
+        meaning: "A query parameter that the key needs is repeated, disguised by encoding, or \
+                  unreadable.",
+        remedy: "Correct the client, or set `query = \"all\"` so that every parameter counts.";
+    RequestBody = "request body", [Bypass],
+        meaning: "A GET or HEAD has a body, which no key contains.",
+        remedy: "";
+    Range = "range", [Bypass],
+        meaning: "The request asks for a part of a response that is not stored. The whole response \
+                  is fetched in the background if it is at most `limits.range_fill` long.",
+        remedy: "Raise `limits.range_fill` if larger responses should be fetched whole.";
+    Precondition = "precondition", [Bypass],
+        meaning: "The request has `If-Match` or `If-Unmodified-Since`, which only the origin can \
+                  evaluate.",
+        remedy: "";
+    Upgrade = "upgrade", [Bypass],
+        meaning: "The client asks for another protocol, such as WebSocket.",
+        remedy: "";
+    MethodOverride = "method override", [Bypass],
+        meaning: "A header asks the origin to treat the request as another method. It is handled as \
+                  that method.",
+        remedy: "";
+    MutationPending = "mutation pending", [Bypass],
+        meaning: "A write that may purge one of the tags is in progress, and its purge rule has \
+                  `guard = \"bypass\"`.",
+        remedy: "Set `guard = \"mark\"` in the purge rule to serve hits meanwhile.";
+    CacheUnavailable = "cache unavailable", [Bypass],
+        meaning: "Redis did not answer within `redis.deadline`, or is lost and `on_redis_loss` is \
+                  `bypass`.",
+        remedy: "Check Redis and the network path to it.";
+    RequestNoStore = "request no-store", [Bypass],
+        meaning: "The request's `Cache-Control` forbids storing the response.",
+        remedy: "Correct the client, or set `client_cache_control = \"ignore\"`.";
+    KeyTooLong = "key too long", [Bypass],
+        meaning: "The cache key would be longer than `limits.key`.",
+        remedy: "List the parameters that count in `query`, or raise `limits.key`.";
+
+    // Lookups that find nothing that may be served, and stale responses.
+    NotStored = "not stored", [Lookup],
+        meaning: "Nothing is stored under the key.",
+        remedy: "If it does not go away, compare the keys of two requests with `sidecache explain`.";
+    Expired = "expired", [Lookup],
+        meaning: "The stored response is no longer fresh.",
+        remedy: "Set a longer `ttl` if writes purge the response anyway.";
+    StaleWhileRevalidate = "stale-while-revalidate", [Stale],
+        meaning: "The stored response is no longer fresh and is served while a new one is fetched.",
+        remedy: "";
+    Purged = "purged", [Lookup],
+        meaning: "The stored response was purged.",
+        remedy: "If it happens too often, use narrower tags.";
+    NotAdmitted = "not admitted", [Lookup],
+        meaning: "The origin has not answered this credential on this route within `admit_for`.",
+        remedy: "Set a longer `admit_for` if callers rarely lose access.";
+    RequestNoCache = "request no-cache", [Lookup],
+        meaning: "The request's `Cache-Control` asks for a newer response than the stored one.",
+        remedy: "Correct the client, or set `client_cache_control = \"ignore\"`.";
+    OnlyIfCached = "only if cached", [Failure],
+        meaning: "The request has `only-if-cached`, and nothing stored may be served. The status is \
+                  504.",
+        remedy: "";
+    VaryMiss = "vary miss", [Lookup],
+        meaning: "The stored response varies by a header (`Vary`), and nothing is stored for this \
+                  request's value.",
+        remedy: "If it does not go away, check which headers the origin's `Vary` names.";
+
+    // Responses that are not stored.
+    NoStore = "no-store", [Store],
+        meaning: "The origin sent `Cache-Control: no-store`.",
+        remedy: "Set `origin = \"ignore\"` with a `ttl` if the origin sends it on every response.";
+    Private = "private", [Store],
+        meaning: "The origin sent `Cache-Control: private`.",
+        remedy: "Set `origin = \"ignore\"` with a `ttl` if the origin sends it on every response.";
+    NoCache = "no-cache", [Store],
+        meaning: "The origin sent `Cache-Control: no-cache` and no validator.",
+        remedy: "Let the origin send an `ETag`, or set `origin = \"ignore\"` with a `ttl`.";
+    NoFreshness = "no freshness", [Store],
+        meaning: "Neither the origin nor the route says how long the response is fresh.",
+        remedy: "Give the route a `ttl`.";
+    StaleOnArrival = "stale on arrival", [Store],
+        meaning: "The response was stale when it arrived: `max-age=0`, an `Expires` in the past, or \
+                  an `Age` beyond its lifetime.",
+        remedy: "Set `origin = \"ignore\"` with a `ttl` if the origin sends it on every response.";
+    SetCookie = "set-cookie", [Store],
+        meaning: "The response sets a cookie.",
+        remedy: "Set `strip_set_cookie = true` if the cookie does not matter.";
+    VaryStar = "vary *", [Store],
+        meaning: "The origin sent `Vary: *`: no header tells its responses apart.",
+        remedy: "";
+    Status = "status", [Store],
+        meaning: "Responses with this status are not stored.",
+        remedy: "";
+    Authorization = "authorization", [Store],
+        meaning: "The request had `Authorization`, and the response does not permit sharing.",
+        remedy: "Use `scope = \"private\"`, or `scope = \"shared\"` with a `ttl`.";
+    TooLarge = "too large", [Store, Body],
+        meaning: "The body is larger than `limits.object`.",
+        remedy: "Raise `limits.object`.";
+    Truncated = "truncated", [Body],
+        meaning: "The body ended before it was complete.",
+        remedy: "Check the origin's log.";
+    Unframed = "body not delimited", [Store],
+        meaning: "The body ends with the connection, so that nobody can tell whether it is complete.",
+        remedy: "Let the origin send `Content-Length` or chunks.";
+    ClientGone = "client gone", [Body],
+        meaning: "All clients left while the body arrived, and it was still not complete 30 seconds \
+                  later.",
+        remedy: "";
+    EventStream = "event stream", [Store],
+        meaning: "The response is `text/event-stream`, which has no end.",
+        remedy: "";
+    Trailers = "trailers", [Body],
+        meaning: "The body ended in trailers.",
+        remedy: "";
+    TooManyTags = "too many tags", [Store],
+        meaning: "The response has more tags than `limits.tags`.",
+        remedy: "Let the origin send fewer tags, or raise `limits.tags`.";
+    PurgedDuringFill = "purged during fill", [Body],
+        meaning: "One of the response's tags was purged while the response was fetched.",
+        remedy: "";
+    StoreFailed = "store failed", [Body],
+        meaning: "Redis did not store the response.",
+        remedy: "Check Redis: its memory, and the time that its commands take.";
+    Unverifiable = "unverifiable", [Store],
+        meaning: "The state of the tags was unknown when the origin was asked, because Redis was \
+                  lost or flushed. The response cannot be proven current.",
+        remedy: "If it does not go away, check Redis.";
+
+    // Failures that the sidecar answers itself.
+    BadRequest = "bad request", [Failure],
+        meaning: "The request breaks a rule of HTTP. The status is 400, 405 or 417, and the body says \
+                  which rule.",
+        remedy: "Correct the client.";
+    UpstreamUnreachable = "upstream unreachable", [Stale, Failure],
+        meaning: "The origin could not be reached. The status is 502.",
+        remedy: "Check the origin, and `url` in `[upstream]`.";
+    UpstreamTimeout = "upstream timeout", [Stale, Failure],
+        meaning: "The origin did not answer within `upstream.first_byte_timeout`. The status is 504.",
+        remedy: "Check the origin, or raise `upstream.first_byte_timeout`.";
+    UpstreamProtocolError = "upstream protocol error", [Stale, Failure],
+        meaning: "The origin closed the connection before its response was complete, or did not speak \
+                  HTTP. The status is 502.",
+        remedy: "Check the origin's log.";
+    UpstreamError = "upstream error", [Stale],
+        meaning: "The origin answered 500, 502, 503 or 504.",
+        remedy: "Check the origin's log.";
+    UpstreamBusy = "upstream busy", [Stale, Failure],
+        meaning: "All connections to the origin are in use and the queue is full, or too many writes \
+                  are in progress. The status is 503.",
+        remedy: "Raise `upstream.max_connections` or `limits.mutations`, or make the origin faster.";
+    WriteRefused = "write refused", [Failure],
+        meaning: "A write was refused because Redis is lost and `writes` is `refuse`. The status is \
+                  503.",
+        remedy: "Check Redis.";
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn labels_are_snake_case_and_differ() {
+        let labels: BTreeSet<_> = Reason::ALL.iter().map(|reason| reason.label()).collect();
+        assert_eq!(labels.len(), Reason::ALL.len());
+        for label in &labels {
+            assert!(label.chars().all(|c| c.is_ascii_lowercase() || c == '_'), "{label}");
+        }
+        assert_eq!(Reason::NoRoute.label(), "no_route");
+        assert_eq!(Reason::StaleWhileRevalidate.label(), "stale_while_revalidate");
+        assert_eq!(Reason::VaryStar.label(), "vary_star");
+    }
+
+    #[test]
+    fn reasons_are_told_in_whole_sentences() {
+        for reason in Reason::ALL {
+            let texts = [Some(reason.meaning()), reason.remedy()];
+            for text in texts.into_iter().flatten() {
+                assert!(text.starts_with(|c: char| c.is_ascii_uppercase()), "{reason:?}: {text}");
+                assert!(text.ends_with('.') && !text.contains("  "), "{reason:?}: {text}");
+            }
+        }
+    }
+
+    #[test]
+    fn discriminants_count_the_table() {
+        for (at, reason) in Reason::ALL.iter().enumerate() {
+            assert_eq!(*reason as usize, at);
+        }
+    }
+}

@@ -1,0 +1,329 @@
+//! Fields: named values taken from a request, which keys, tags and rules are made of.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use http::header::{AUTHORIZATION, COOKIE, HeaderMap, HeaderName};
+use percent_encoding::percent_decode_str;
+
+use crate::policy::credential::Hasher;
+use crate::policy::request_target;
+
+/// A named value and where it comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Field {
+    /// The name that keys and templates use.
+    pub name: Arc<str>,
+    /// Where the value comes from.
+    pub source: Source,
+}
+
+/// Where a field's value comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// A request header.
+    Header(HeaderName),
+    /// A cookie.
+    Cookie(Box<str>),
+    /// A query parameter.
+    Query(Box<str>),
+    /// A capture of the path pattern.
+    Path(Box<str>),
+    /// The authority that the request was sent to.
+    Host,
+    /// The `Authorization` header. Its value is only ever used as a keyed hash.
+    Auth(Auth),
+    /// A JSON pointer into the body of a mutation (JSON or form). For purge rules only.
+    Body(Box<str>),
+}
+
+/// How much of the `Authorization` header counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Auth {
+    /// All of it.
+    Token,
+    /// The first characters of the token; all of it when it looks like a JWT, because those of one issuer begin alike.
+    Prefix(usize),
+}
+
+/// What fields are read from.
+#[derive(Clone, Copy, Debug)]
+pub struct View<'a> {
+    /// The request's headers.
+    pub headers: &'a HeaderMap,
+    /// The authority, lower-case.
+    pub host: &'a str,
+    /// The raw query, without its `?`.
+    pub query: &'a str,
+    /// The captures of the pattern that matched.
+    pub captures: &'a [(Arc<str>, Box<str>)],
+    /// The fields of the body, where a purge rule asked for them.
+    pub body: Option<&'a BodyFields>,
+    /// Hashes what must not be stored in the clear.
+    pub hasher: &'a Hasher,
+}
+
+/// Why a field has no value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unreadable {
+    /// The request does not have it, or has it empty.
+    Missing,
+    /// The request has it more than once, or in a form with two readings.
+    Doubled,
+}
+
+impl Field {
+    /// The field's value in this request.
+    pub fn value<'a>(&self, view: &View<'a>) -> Result<Cow<'a, [u8]>, Unreadable> {
+        let value = match &self.source {
+            Source::Header(name) => Cow::Borrowed(single(view.headers, name)?),
+            Source::Cookie(name) => Cow::Borrowed(cookie(view.headers, name)?),
+            Source::Query(name) => match request_target::parameter(view.query, name) {
+                Ok(value) => bytes(value.ok_or(Unreadable::Missing)?),
+                Err(request_target::Ambiguous) => return Err(Unreadable::Doubled),
+            },
+            Source::Path(name) => {
+                let (_, value) = view.captures.iter().find(|(capture, _)| **capture == **name).ok_or(Unreadable::Missing)?;
+                Cow::from(percent_decode_str(value))
+            }
+            Source::Host => Cow::Borrowed(view.host.as_bytes()),
+            Source::Auth(auth) => {
+                let value = single(view.headers, &AUTHORIZATION)?;
+                Cow::Owned(view.hasher.hex("auth", auth.counting_part(value)).into_bytes())
+            }
+            Source::Body(pointer) => bytes(view.body.and_then(|body| body.get(pointer)).ok_or(Unreadable::Missing)?),
+        };
+        if value.is_empty() { Err(Unreadable::Missing) } else { Ok(value) }
+    }
+
+    /// Every value that a mutation could give this field. For purges, where a value too many costs a miss, and one too few a stale read.
+    #[must_use]
+    pub fn every_value(&self, view: &View<'_>) -> Vec<Vec<u8>> {
+        let mut values: Vec<Vec<u8>> = match &self.source {
+            Source::Query(name) => request_target::every_value(view.query, name).into_iter().map(String::into_bytes).collect(),
+            Source::Cookie(name) => {
+                cookies(view.headers).filter(|(key, _)| *key == name.as_bytes()).map(|(_, value)| value.to_vec()).collect()
+            }
+            Source::Body(pointer) => {
+                view.body.map(|body| body.every(pointer)).unwrap_or_default().into_iter().map(String::into_bytes).collect()
+            }
+            Source::Header(_) | Source::Path(_) | Source::Host | Source::Auth(_) => {
+                self.value(view).into_iter().map(Cow::into_owned).collect()
+            }
+        };
+        values.retain(|value| !value.is_empty());
+        values.sort();
+        values.dedup();
+        values
+    }
+
+    /// The header that this field reads.
+    #[must_use]
+    pub fn header(&self) -> Option<&HeaderName> {
+        match &self.source {
+            Source::Header(name) => Some(name),
+            Source::Cookie(_) => Some(const { &COOKIE }),
+            Source::Auth(_) => Some(const { &AUTHORIZATION }),
+            Source::Query(_) | Source::Path(_) | Source::Host | Source::Body(_) => None,
+        }
+    }
+
+    /// Whether the value may be shown to an operator as it is.
+    #[must_use]
+    pub const fn is_secret(&self) -> bool {
+        matches!(self.source, Source::Auth(_) | Source::Cookie(_))
+    }
+}
+
+impl Auth {
+    /// The bytes of the header that count.
+    #[must_use]
+    pub fn counting_part(self, value: &[u8]) -> &[u8] {
+        let Self::Prefix(length) = self else { return value };
+        let start = value.iter().position(|&b| b == b' ').map_or(0, |space| space + 1);
+        let token = &value[start..];
+        // SECURITY: measured, the JWTs of one issuer share up to 155 characters, so a prefix would mix their holders.
+        let looks_like_jwt = token.starts_with(b"eyJ");
+        if looks_like_jwt || token.len() <= length { value } else { &value[..start + length] }
+    }
+}
+
+/// The only value of a header.
+fn single<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<&'a [u8], Unreadable> {
+    let mut values = headers.get_all(name).iter();
+    let value = values.next().ok_or(Unreadable::Missing)?;
+    match values.next() {
+        Some(_) => Err(Unreadable::Doubled),
+        None => Ok(value.as_bytes().trim_ascii()),
+    }
+}
+
+/// The only cookie of that name. HTTP/2 clients may spread cookies over several lines (RFC 9113 8.2.3).
+fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Result<&'a [u8], Unreadable> {
+    let mut found = None;
+    for (key, value) in cookies(headers) {
+        if key == name.as_bytes() && found.replace(value).is_some() {
+            return Err(Unreadable::Doubled);
+        }
+    }
+    found.ok_or(Unreadable::Missing)
+}
+
+/// All cookies of a request: name and value.
+pub fn cookies(headers: &HeaderMap) -> impl Iterator<Item = (&[u8], &[u8])> {
+    headers.get_all(COOKIE).iter().flat_map(|line| line.as_bytes().split(|&b| b == b';')).filter_map(|pair| {
+        let pair = pair.trim_ascii();
+        let equals = pair.iter().position(|&b| b == b'=')?;
+        Some((pair[..equals].trim_ascii(), pair[equals + 1..].trim_ascii()))
+    })
+}
+
+fn bytes(text: Cow<'_, str>) -> Cow<'_, [u8]> {
+    match text {
+        Cow::Borrowed(text) => Cow::Borrowed(text.as_bytes()),
+        Cow::Owned(text) => Cow::Owned(text.into_bytes()),
+    }
+}
+
+/// The fields of a mutation's body.
+#[derive(Clone, Debug)]
+pub enum BodyFields {
+    /// A JSON document.
+    Json(serde_json::Value),
+    /// The parameters of a form.
+    Form(Vec<(String, String)>),
+}
+
+impl BodyFields {
+    /// Reads a body by its media type; one without a type, or of plain text, as JSON if it is. `None` when it is neither JSON nor a
+    /// form, or broken.
+    #[must_use]
+    pub fn parse(content_type: &[u8], body: &[u8]) -> Option<Self> {
+        let essence = content_type.split(|&b| b == b';').next()?.trim_ascii().to_ascii_lowercase();
+        let json = [&b"application/json"[..], b"text/json", b"text/plain", b""].contains(&&essence[..]);
+        if json || essence.ends_with(b"+json") {
+            // Some clients begin with a byte order mark, which RFC 8259 lets readers ignore.
+            let body = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body);
+            return serde_json::from_slice(body).ok().map(Self::Json);
+        }
+        if essence == b"application/x-www-form-urlencoded" {
+            let form = url::form_urlencoded::parse(body).map(|(name, value)| (name.into_owned(), value.into_owned())).collect();
+            return Some(Self::Form(form));
+        }
+        None
+    }
+
+    /// Every value at a JSON pointer: a number in each way of writing it; in a form, all parameters that frameworks read there.
+    #[must_use]
+    pub fn every(&self, pointer: &str) -> Vec<String> {
+        match self {
+            Self::Json(document) => {
+                let mut values: Vec<String> = self.get(pointer).map(Cow::into_owned).into_iter().collect();
+                if let Some(serde_json::Value::Number(number)) = document.pointer(pointer)
+                    && let Some(whole) = number.to_string().strip_suffix(".0")
+                {
+                    values.push(whole.to_owned());
+                }
+                values
+            }
+            Self::Form(form) => {
+                let plain = pointer.trim_start_matches('/');
+                // `/a/b` is `a[b]` to PHP and Rails, and `a.b` to others.
+                let mut parts = plain.split('/');
+                let nested = parts.next().into_iter().map(str::to_owned).chain(parts.map(|part| format!("[{part}]"))).collect::<String>();
+                let dotted = plain.replace('/', ".");
+                let named = |name: &str| [plain, &nested, &dotted].contains(&name.trim_end_matches("[]"));
+                form.iter().filter(|(name, _)| named(name)).map(|(_, value)| value.clone()).collect()
+            }
+        }
+    }
+
+    /// The scalar at a JSON pointer; in a form, the parameter of that name.
+    #[must_use]
+    pub fn get(&self, pointer: &str) -> Option<Cow<'_, str>> {
+        match self {
+            Self::Json(document) => match document.pointer(pointer)? {
+                serde_json::Value::String(text) => Some(Cow::Borrowed(text)),
+                serde_json::Value::Number(number) => Some(Cow::Owned(number.to_string())),
+                serde_json::Value::Bool(value) => Some(Cow::Borrowed(if *value { "true" } else { "false" })),
+                _ => None,
+            },
+            Self::Form(form) => {
+                let name = pointer.trim_start_matches('/');
+                form.iter().find(|(key, _)| key == name).map(|(_, value)| Cow::Borrowed(value.as_str()))
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http::HeaderValue;
+
+    fn view<'a>(headers: &'a HeaderMap, hasher: &'a Hasher, query: &'a str, captures: &'a [(Arc<str>, Box<str>)]) -> View<'a> {
+        View { headers, host: "app", query, captures, body: None, hasher }
+    }
+
+    fn field(source: Source) -> Field {
+        Field { name: "x".into(), source }
+    }
+
+    #[test]
+    fn a_header_is_read_once_or_not_at_all() {
+        let hasher = Hasher::default();
+        let tenant = field(Source::Header(HeaderName::from_static("x-tenant-id")));
+        let mut headers = HeaderMap::new();
+        assert_eq!(tenant.value(&view(&headers, &hasher, "", &[])), Err(Unreadable::Missing));
+        headers.append("x-tenant-id", HeaderValue::from_static(""));
+        assert_eq!(tenant.value(&view(&headers, &hasher, "", &[])), Err(Unreadable::Missing), "empty is not a tenant");
+        headers.insert("x-tenant-id", HeaderValue::from_static("acme"));
+        assert_eq!(tenant.value(&view(&headers, &hasher, "", &[])).as_deref(), Ok(&b"acme"[..]));
+        headers.append("x-tenant-id", HeaderValue::from_static("acme"));
+        assert_eq!(tenant.value(&view(&headers, &hasher, "", &[])), Err(Unreadable::Doubled));
+    }
+
+    #[test]
+    fn cookies_are_read_across_lines_and_never_guessed() {
+        let hasher = Hasher::default();
+        let sid = field(Source::Cookie("sid".into()));
+        let mut headers = HeaderMap::new();
+        headers.append(COOKIE, HeaderValue::from_static("a=1; sid=x"));
+        headers.append(COOKIE, HeaderValue::from_static("b=2"));
+        assert_eq!(sid.value(&view(&headers, &hasher, "", &[])).as_deref(), Ok(&b"x"[..]));
+        headers.append(COOKIE, HeaderValue::from_static("sid=y"));
+        assert_eq!(sid.value(&view(&headers, &hasher, "", &[])), Err(Unreadable::Doubled));
+    }
+
+    #[test]
+    fn a_prefix_never_cuts_a_jwt() {
+        let prefix = Auth::Prefix(8);
+        assert_eq!(prefix.counting_part(b"Bearer abcdefghijkl"), b"Bearer abcdefgh");
+        assert_eq!(prefix.counting_part(b"Bearer eyJhbGciOi.J9.x"), b"Bearer eyJhbGciOi.J9.x");
+        assert_eq!(prefix.counting_part(b"Bearer abc"), b"Bearer abc");
+        assert_eq!(prefix.counting_part(b"abcdefghijkl"), b"abcdefgh");
+    }
+
+    #[test]
+    fn a_tokens_value_is_a_hash() {
+        let hasher = Hasher::default();
+        let mut headers = HeaderMap::new();
+        headers.insert(AUTHORIZATION, HeaderValue::from_static("Bearer secret-token"));
+        let value = field(Source::Auth(Auth::Token)).value(&view(&headers, &hasher, "", &[])).expect("a value").into_owned();
+        assert!(!String::from_utf8(value).expect("hex").contains("secret"));
+    }
+
+    #[test]
+    fn bodies_are_read_by_their_type() {
+        let json = BodyFields::parse(b"application/json; charset=utf-8", br#"{"campaign":{"id":7,"n":null}}"#).expect("json");
+        assert_eq!(json.get("/campaign/id").as_deref(), Some("7"));
+        assert_eq!(json.get("/campaign/n"), None);
+        let form = BodyFields::parse(b"application/x-www-form-urlencoded", b"id=a+b&x=1").expect("form");
+        assert_eq!(form.get("/id").as_deref(), Some("a b"));
+        assert!(BodyFields::parse(b"text/plain", b"id=1").is_none());
+        assert_eq!(BodyFields::parse(b"", b"\xef\xbb\xbf{\"id\":9.0}").expect("json").every("/id"), ["9.0", "9"]);
+        let nested = BodyFields::parse(b"application/x-www-form-urlencoded", b"campaign[id]=9&campaign[id]=10").expect("form");
+        assert_eq!(nested.every("/campaign/id"), ["9", "10"]);
+        assert!(BodyFields::parse(b"application/json", b"{").is_none());
+    }
+}

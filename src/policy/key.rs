@@ -1,0 +1,241 @@
+//! Keys: the typed, length-prefixed encoding of all that decides whether two requests may share a response, and its SHA-256.
+//!
+//! Invariant: the encoding is injective. Every part is a kind, a length and the bytes, so that no value can imitate another part.
+
+use std::fmt;
+
+use http::header::HeaderName;
+use sha2::{Digest as _, Sha256};
+use smallvec::SmallVec;
+
+use crate::policy::credential::hex;
+
+/// What a part of a key says. The numbers are stored: they never change their meaning.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Part {
+    /// The route's policy.
+    Route = 1,
+    /// The authority.
+    Host = 2,
+    /// The path in normal form.
+    Path = 3,
+    /// All of the query, as it was sent.
+    Query = 4,
+    /// The parameters of the query that count.
+    Parameters = 5,
+    /// A field's name.
+    Field = 6,
+    /// The value of the field named before.
+    Value = 7,
+    /// The caller's credential, hashed.
+    Credential = 8,
+    /// A caller without a credential.
+    Anonymous = 9,
+    /// The name of a header that is always keyed.
+    Header = 10,
+    /// The value of the header named before.
+    HeaderValue = 11,
+    /// The name of a header that `Vary` names.
+    Vary = 12,
+    /// The normalised value of the header named before.
+    VaryValue = 13,
+    /// That the header named before is absent.
+    VaryAbsent = 14,
+}
+
+/// The digest that an entry is stored under.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct KeyHash(pub [u8; 32]);
+
+impl KeyHash {
+    /// All digits.
+    #[must_use]
+    pub fn to_hex(self) -> String {
+        hex(&self.0)
+    }
+}
+
+impl fmt::Debug for KeyHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "KeyHash({})", crate::policy::credential::short_hex(&self.0))
+    }
+}
+
+/// A key: its canonical encoding and the hash of it.
+#[derive(Clone, Debug)]
+pub struct Key {
+    canonical: Canonical,
+    hash: KeyHash,
+}
+
+/// Long enough for ordinary keys to need no allocation.
+type Canonical = SmallVec<[u8; 256]>;
+
+impl Key {
+    /// The canonical encoding. Stored with the entry and compared on every hit.
+    #[must_use]
+    pub fn canonical(&self) -> &[u8] {
+        &self.canonical
+    }
+
+    /// The hash of it.
+    #[must_use]
+    pub const fn hash(&self) -> KeyHash {
+        self.hash
+    }
+
+    /// This key, narrowed to the variant that these header values ask for.
+    #[must_use]
+    pub fn variant<'a>(&self, values: impl Iterator<Item = (&'a HeaderName, Option<Vec<u8>>)>) -> Self {
+        let mut writer = Writer(self.canonical.clone());
+        for (name, value) in values {
+            writer.part(Part::Vary, name.as_str().as_bytes());
+            match value {
+                Some(value) => writer.part(Part::VaryValue, &value),
+                None => writer.part(Part::VaryAbsent, b""),
+            }
+        }
+        writer.finish()
+    }
+}
+
+/// Writes a key part by part.
+#[derive(Debug)]
+pub struct Writer(Canonical);
+
+impl Default for Writer {
+    fn default() -> Self {
+        let mut canonical = Canonical::new();
+        canonical.push(1); // The version of the encoding.
+        Self(canonical)
+    }
+}
+
+impl Writer {
+    /// Adds a part.
+    pub fn part(&mut self, part: Part, bytes: &[u8]) {
+        // Lengths fit: a request head is bounded far below 4 GiB, and a longer part would only shorten its length, not its bytes.
+        let length = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
+        self.0.push(part as u8);
+        self.0.extend_from_slice(&length.to_be_bytes());
+        self.0.extend_from_slice(bytes);
+    }
+
+    /// How long it is so far.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// What was written since the key had this length.
+    #[must_use]
+    pub fn since(&self, length: usize) -> &[u8] {
+        self.0.get(length..).unwrap_or_default()
+    }
+
+    /// Whether nothing was written yet.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.len() <= 1
+    }
+
+    /// The key.
+    #[must_use]
+    pub fn finish(self) -> Key {
+        let hash = KeyHash(Sha256::digest(&self.0).into());
+        Key { canonical: self.0, hash }
+    }
+}
+
+/// The parts of a canonical key, for `explain`. Ends early on bytes that are no key.
+pub fn parts(canonical: &[u8]) -> impl Iterator<Item = (u8, &[u8])> {
+    let mut rest = canonical.get(1..).unwrap_or_default();
+    std::iter::from_fn(move || {
+        let (&kind, after) = rest.split_first()?;
+        let (length, after) = after.split_at_checked(4)?;
+        let length = u32::from_be_bytes(length.try_into().ok()?);
+        let (bytes, after) = after.split_at_checked(usize::try_from(length).ok()?)?;
+        rest = after;
+        Some((kind, bytes))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const KINDS: [Part; 14] = [
+        Part::Route,
+        Part::Host,
+        Part::Path,
+        Part::Query,
+        Part::Parameters,
+        Part::Field,
+        Part::Value,
+        Part::Credential,
+        Part::Anonymous,
+        Part::Header,
+        Part::HeaderValue,
+        Part::Vary,
+        Part::VaryValue,
+        Part::VaryAbsent,
+    ];
+
+    fn written(list: &[(usize, Vec<u8>)]) -> Key {
+        let mut writer = Writer::default();
+        for (kind, bytes) in list {
+            writer.part(KINDS[*kind], bytes);
+        }
+        writer.finish()
+    }
+
+    fn list() -> impl Strategy<Value = Vec<(usize, Vec<u8>)>> {
+        // Few distinct bytes, so that near-collisions are common.
+        proptest::collection::vec(
+            (0..KINDS.len(), proptest::collection::vec(prop_oneof![Just(0u8), Just(1), Just(7), Just(b'|')], 0..6)),
+            0..5,
+        )
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(20_000))]
+
+        #[test]
+        fn different_parts_give_different_keys(one in list(), two in list()) {
+            let (a, b) = (written(&one), written(&two));
+            prop_assert_eq!(one == two, a.canonical() == b.canonical());
+            prop_assert_eq!(one == two, a.hash() == b.hash());
+        }
+
+        #[test]
+        fn a_key_can_be_read_back(list in list()) {
+            let key = written(&list);
+            let read: Vec<(u8, Vec<u8>)> = parts(key.canonical()).map(|(kind, bytes)| (kind, bytes.to_vec())).collect();
+            let wrote: Vec<(u8, Vec<u8>)> = list.into_iter().map(|(kind, bytes)| (KINDS[kind] as u8, bytes)).collect();
+            prop_assert_eq!(read, wrote);
+        }
+
+        #[test]
+        fn reading_never_panics(bytes in proptest::collection::vec(any::<u8>(), 0..64)) {
+            parts(&bytes).for_each(drop);
+        }
+    }
+
+    #[test]
+    fn a_delimiter_in_a_value_moves_nothing() {
+        let one = written(&[(6, b"a|b".to_vec()), (6, b"c".to_vec())]);
+        let two = written(&[(6, b"a".to_vec()), (6, b"b|c".to_vec())]);
+        assert_ne!(one.hash(), two.hash());
+    }
+
+    #[test]
+    fn variants_of_one_key_differ_from_it_and_from_each_other() {
+        let base = written(&[(2, b"/a".to_vec())]);
+        let name = HeaderName::from_static("accept-language");
+        let [en, none] = [Some(b"en".to_vec()), None].map(|value| base.variant([(&name, value)].into_iter()));
+        assert_ne!(en.hash(), none.hash());
+        assert_ne!(base.hash(), none.hash());
+    }
+}

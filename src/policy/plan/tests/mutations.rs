@@ -1,0 +1,170 @@
+//! Mutations: which tags they purge, however they come dressed.
+
+use std::time::Duration;
+
+use super::*;
+use crate::policy::purge_rule::Guard;
+
+const RULES: &str = r#"
+[fields]
+tenant = { header = "x-tenant-id" }
+where  = { query = "where" }
+named  = { body = "/campaign/id" }
+flat   = { body = "/flat" }
+
+[[routes]]
+path = "/campaigns/{id}"
+ttl  = "5m"
+tags = ["campaign:{id}"]
+
+[[purges]]
+path = "/campaigns/{id}"
+methods = ["PUT", "PATCH"]
+tags = ["campaign:{id}", "all:{tenant}"]
+
+[[purges]]
+path = "/campaigns/{id}"
+methods = ["DELETE"]
+tags = ["gone:{id}"]
+guard = "bypass"
+repurge_after = ["1s", "5s"]
+
+[[purges]]
+path = "/batch"
+tags = ["campaign:{named}", "flat:{flat}", "place:{where}"]
+"#;
+
+fn tags(rules: &Rules, sent: &Sent, body: Option<&BodyFields>) -> Vec<String> {
+    told(rules, sent, body).tags.iter().map(ToString::to_string).filter(|tag| !tag.starts_with("uri:")).collect()
+}
+
+fn told(rules: &Rules, sent: &Sent, body: Option<&BodyFields>) -> Mutation {
+    rules.mutation(&sent.asked(), &effective(rules, sent), body).unwrap_or_else(|header| panic!("{header} is at fault"))
+}
+
+/// The method that the plan hands on.
+fn effective(rules: &Rules, sent: &Sent) -> Method {
+    match rules.plan(&sent.asked()) {
+        Plan::Mutate(method) => method,
+        other => panic!("{sent:?} is no mutation: {other:?}"),
+    }
+}
+
+fn put(target: &str) -> Sent {
+    Sent::new("PUT", target).with("x-tenant-id", "acme")
+}
+
+#[test]
+fn captures_and_fields_make_the_tags() {
+    let rules = rules(RULES);
+    let mutation = told(&rules, &put("/campaigns/7"), None);
+    assert_eq!(tags(&rules, &put("/campaigns/7"), None), ["all:acme", "campaign:7"]);
+    assert!(mutation.tags.iter().any(|tag| tag.as_str() == "uri:app.test/campaigns/7"), "{:?}", mutation.tags);
+    assert!(mutation.covered && !mutation.uncovered_cached_path && mutation.missing.is_empty());
+    assert_eq!((mutation.guard, mutation.repurge_after.len()), (Guard::Mark, 0));
+    assert_eq!(tags(&rules, &put("/campaigns/a%20b"), None), ["all:acme", "campaign:a%20b"]);
+    let delete = told(&rules, &Sent::new("DELETE", "/campaigns/7"), None);
+    assert_eq!(delete.guard, Guard::Bypass);
+    assert_eq!(delete.repurge_after, [Duration::from_secs(1), Duration::from_secs(5)]);
+}
+
+#[test]
+fn the_tags_of_a_write_are_those_of_the_read() {
+    let rules = rules(RULES);
+    for path in ["/campaigns/7", "/campaigns/a%20b", "/campaigns/%C3%BC", "/campaigns/a:b", "/campaigns/%41"] {
+        let get = Sent::get(path);
+        let read = lookup(&rules, &get).tags();
+        let write = told(&rules, &put(path), None).tags;
+        assert!(read.iter().all(|tag| write.contains(tag)), "{path}: {read:?} is not all in {write:?}");
+    }
+}
+
+#[test]
+fn a_missing_field_is_listed_and_the_other_tags_are_purged() {
+    let rules = rules(RULES);
+    let sent = Sent::new("PUT", "/campaigns/7");
+    let mutation = told(&rules, &sent, None);
+    assert_eq!(mutation.missing.iter().map(|name| &**name).collect::<Vec<_>>(), ["tenant"]);
+    assert_eq!(tags(&rules, &sent, None), ["campaign:7"]);
+    let missing = told(&rules, &Sent::new("POST", "/batch"), None).missing;
+    assert_eq!(missing.iter().map(|name| &**name).collect::<Vec<_>>(), ["flat", "named", "where"]);
+    let doubled = Sent::new("POST", "/batch?where=x&where=y");
+    assert_eq!(tags(&rules, &doubled, None), ["place:x", "place:y"], "whichever it is, it is purged");
+}
+
+#[test]
+fn bodies_are_read_where_a_rule_asks_for_it() {
+    let rules = rules(RULES);
+    let post = Sent::new("POST", "/batch?where=rome");
+    assert!(rules.mutation_reads_body(&post.asked(), &Method::POST));
+    assert!(!rules.mutation_reads_body(&put("/campaigns/7").asked(), &Method::PUT));
+    let json = BodyFields::parse(b"application/json", br#"{"campaign":{"id":7},"flat":"x"}"#).unwrap();
+    assert_eq!(tags(&rules, &post, Some(&json)), ["campaign:7", "flat:x", "place:rome"]);
+    let form = BodyFields::parse(b"application/x-www-form-urlencoded", b"flat=y&campaign=1").unwrap();
+    assert_eq!(tags(&rules, &post, Some(&form)), ["flat:y", "place:rome"]);
+    assert_eq!(tags(&rules, &post, None), ["place:rome"]);
+}
+
+#[test]
+fn a_disguised_path_is_still_seen() {
+    let rules = rules(RULES);
+    for path in [
+        "/campaigns%2f7",
+        "/campaigns//7",
+        "//campaigns/7",
+        "/campaigns;v=2/7;w",
+        "/./campaigns/7",
+        "/x/../campaigns/7",
+        "/campaigns/x/%2e%2e/7",
+        "/campaigns%5c7",
+        "/campaigns/7/",
+        "/campaigns%252f7",
+        "/campaigns/7%00.css",
+        "/campaigns/%37",
+    ] {
+        let seen = tags(&rules, &put(path), None);
+        assert!(["all:acme", "campaign:7"].iter().all(|tag| seen.iter().any(|seen| seen == tag)), "{path}: {seen:?}");
+        let mutation = told(&rules, &put(path), None);
+        assert!(mutation.tags.iter().any(|tag| tag.as_str() == "uri:app.test/campaigns/7"), "{path}: {:?}", mutation.tags);
+    }
+}
+
+#[test]
+fn a_method_in_disguise_is_seen_with_the_one_it_hides_behind() {
+    let rules = rules(RULES);
+    let post = |target: &str| Sent::new("POST", target);
+    assert_eq!(tags(&rules, &post("/campaigns/7"), None), Vec::<String>::new());
+    for sent in [
+        post("/campaigns/7").with("x-http-method-override", "DELETE"),
+        post("/campaigns/7").with("x-method-override", "delete"),
+        post("/campaigns/7").with("x-http-method", "Delete"),
+        post("/campaigns/7?_method=DELETE"),
+        post("/campaigns/7?x=1&_method=delete"),
+        post("/campaigns/7?%5fmethod=delete"),
+        Sent::get("/campaigns/7").with("x-http-method-override", "DELETE"),
+    ] {
+        assert_eq!(tags(&rules, &sent, None), ["gone:7"], "{sent:?}");
+    }
+    // An app may obey the override or not: both rules apply.
+    let both = put("/campaigns/7").with("x-http-method-override", "DELETE");
+    assert_eq!(tags(&rules, &both, None), ["all:acme", "campaign:7", "gone:7"]);
+}
+
+#[test]
+fn a_write_to_a_cached_path_without_a_rule_is_noticed() {
+    let rules = rules(RULES);
+    let post = told(&rules, &Sent::new("POST", "/campaigns/7"), None);
+    assert!(!post.covered && post.uncovered_cached_path);
+    assert_eq!(post.tags.iter().map(Tag::as_str).collect::<Vec<_>>(), ["uri:app.test/campaigns/7"], "its own URI, always");
+    assert!(!told(&rules, &Sent::new("POST", "/elsewhere"), None).uncovered_cached_path);
+    assert!(told(&rules, &Sent::new("POST", "/campaigns;x/7"), None).uncovered_cached_path);
+}
+
+#[test]
+fn a_doubted_header_of_a_rule_refuses_the_mutation() {
+    let rules = rules(RULES);
+    for sent in [put("/campaigns/7").with("x-tenant-id", "b"), put("/campaigns/7").with("connection", "x-tenant-id")] {
+        let refused = rules.mutation(&sent.asked(), &Method::PUT, None).expect_err("nobody can tell whose data it changes");
+        assert_eq!(refused.as_str(), "x-tenant-id");
+    }
+}

@@ -1,0 +1,200 @@
+//! What holds for every request: the app gets nothing that the key has not seen, and both ways to a variant's key agree.
+
+use proptest::prelude::*;
+
+use super::*;
+
+/// Rules of every kind, all for the path `/a/{id}`.
+const KINDS: [&str; 12] = [
+    "",
+    "key = [\"tenant\"]",
+    "key = [\"tenant\", \"lang\"]\nscope = \"shared\"",
+    "key = [\"lang\"]\nscope = \"public\"",
+    "key = [\"token\"]",
+    "key = [\"token\", \"lang\"]",
+    "key = [\"token\", \"tenant\"]\nscope = \"shared\"\npass_headers = [\"cookie\"]",
+    "unknown_headers = \"drop\"\nquery = [\"page\"]",
+    "unknown_headers = \"pass\"\nscope = \"public\"",
+    "scope = \"shared\"\nunknown_headers = \"drop\"\nquery = \"none\"",
+    "drop_headers = [\"x-odd\", \"origin\", \"cookie\"]\npass_headers = [\"x-requested-with\"]",
+    "tags = [\"a:{tenant}:{lang}\"]\nunknown_headers = \"drop\"",
+];
+
+const CREDENTIALS: [&str; 3] =
+    ["", "[credential]\nheaders = [\"x-api-key\"]\n", "[credential]\nheaders = [\"x-api-key\"]\ncookies = [\"sid\"]\n"];
+
+fn every_kind() -> Vec<Rules> {
+    let fields =
+        "[fields]\ntenant = { header = \"x-tenant-id\" }\nlang = { cookie = \"lang\" }\ntoken = { auth = \"prefix\", length = 8 }\n";
+    let all = CREDENTIALS
+        .iter()
+        .flat_map(|credential| KINDS.map(|kind| format!("{credential}{fields}[[routes]]\npath = \"/a/{{id}}\"\nttl = \"5m\"\n{kind}\n")));
+    all.map(|toml| rules(&toml)).collect()
+}
+
+/// Headers with values that are often equal, and sometimes mean the same without being equal.
+const POOL: [(&str, &[&str]); 20] = [
+    ("accept", &["*/*", "text/html", "application/json"]),
+    ("accept-language", &["de", "en, de;q=0.5", "EN,de;q=0.5", "x y"]),
+    ("accept-encoding", &["gzip, br", "br,gzip", "identity", "*;q=0"]),
+    ("authorization", &["Bearer aaaaaaaaaaaa", "Bearer aaaaaaaaaaab", "Basic eA=="]),
+    ("cookie", &["sid=1", "sid=2; lang=de", "lang=de; sid=2", "lang=en", "theme=dark; lang=de", "", "odd"]),
+    ("x-tenant-id", &["acme", "other"]),
+    ("x-api-key", &["k1", "k2"]),
+    ("origin", &["https://a.test", "https://b.test"]),
+    ("x-requested-with", &["XMLHttpRequest"]),
+    ("content-type", &["text/plain"]),
+    ("x-forwarded-host", &["a.test", "b.test"]),
+    ("x-forwarded-proto", &["https"]),
+    ("x-odd", &["1", "2"]),
+    ("user-agent", &["one", "two"]),
+    ("referer", &["https://a.test/"]),
+    ("cache-control", &["no-cache", "max-age=0"]),
+    ("if-none-match", &["\"1\""]),
+    ("sec-fetch-mode", &["cors"]),
+    ("x-request-id", &["1", "2"]),
+    ("pragma", &["no-cache"]),
+];
+
+const TARGETS: [&str; 6] = ["/a/1", "/a/1?page=1", "/a/1?page=1&utm=2", "/a/1?utm=3&page=1", "/a/1?", "/a/%31"];
+
+type Lines = Vec<(usize, usize)>;
+
+fn sent(target: usize, lines: &Lines, trusted: bool) -> Sent {
+    let mut sent = Sent { trusted, ..Sent::get(TARGETS[target % TARGETS.len()]) };
+    for (name, value) in lines {
+        let (name, values) = POOL[name % POOL.len()];
+        sent = sent.with(name, values[value % values.len()]);
+    }
+    sent
+}
+
+/// A pair of requests that have most lines in common.
+fn pair() -> impl Strategy<Value = (usize, bool, [Sent; 2])> {
+    let line = (0..POOL.len(), 0_usize..7, 0_u8..6);
+    (any::<usize>(), 0..TARGETS.len(), 0..TARGETS.len(), prop::collection::vec(line, 0..7), any::<bool>()).prop_map(
+        |(kind, one, two, lines, trusted)| {
+            let of = |absent: u8| lines.iter().filter(|line| line.2 != absent).map(|line| (line.0, line.1)).collect::<Lines>();
+            (kind, trusted, [sent(one, &of(0), trusted), sent(two, &of(1), trusted)])
+        },
+    )
+}
+
+/// The cookies of a request, whatever their order.
+fn cookies(headers: &HeaderMap) -> Vec<Vec<u8>> {
+    let mut all: Vec<Vec<u8>> = field::cookies(headers).map(|(name, value)| [name, b"=", value].concat()).collect();
+    all.sort();
+    all
+}
+
+/// What the app can tell of a header, with what means the same written the same.
+fn seen(headers: &HeaderMap, name: &HeaderName) -> Vec<Vec<u8>> {
+    let lines: Vec<Vec<u8>> = headers.get_all(name).iter().map(|line| line.as_bytes().trim_ascii().to_vec()).collect();
+    if *name == ACCEPT && lines == [b"*/*"] { Vec::new() } else { lines }
+}
+
+/// Two requests with one key, neither of which bypasses for a header: the app must not be able to tell them apart.
+fn cannot_be_told_apart(rules: &Rules, one: &Lookup<'_>, two: &Lookup<'_>) -> Result<(), TestCaseError> {
+    let ((target_one, filled_one), (target_two, filled_two)) = (one.fill_request(), two.fill_request());
+    prop_assert_eq!(target_one.query().unwrap_or_default(), target_two.query().unwrap_or_default());
+    prop_assert_eq!(request_target::normal_path(target_one.path()), request_target::normal_path(target_two.path()));
+    let shared = one.route.spec.scope == Scope::Shared;
+    for name in filled_one.keys().chain(filled_two.keys()) {
+        let role = one.route.headers.role(name, one.asked.peer_is_trusted);
+        let identifies = *name == AUTHORIZATION || *name == COOKIE || rules.credential.headers.contains(name);
+        if matches!(role, Role::Harmless | Role::Passed) || (shared && identifies) {
+            continue;
+        }
+        prop_assert!(role != Role::Withheld, "{} is withheld, and reaches the app", name);
+        if *name == COOKIE {
+            prop_assert_eq!(cookies(&filled_one), cookies(&filled_two));
+        } else {
+            prop_assert_eq!(seen(&filled_one, name), seen(&filled_two, name), "{}", name);
+        }
+    }
+    if one.route.spec.scope == Scope::Private {
+        prop_assert_eq!(filled_one.get(AUTHORIZATION), filled_two.get(AUTHORIZATION));
+    }
+    if one.route.spec.scope == Scope::Public {
+        prop_assert!(!filled_one.contains_key(AUTHORIZATION));
+    }
+    Ok(())
+}
+
+/// A `Vary` of some of the names above, and one that nobody sends.
+fn vary(names: &[usize]) -> VarySpec {
+    let names: Vec<&str> = names.iter().map(|at| POOL.get(*at).map_or("x-never", |(name, _)| name)).collect();
+    let response = HeaderMap::from_iter([(http::header::VARY, HeaderValue::from_str(&names.join(", ")).unwrap())]);
+    VarySpec::of_response(&HeaderMap::new(), &response).unwrap()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(10_000))]
+
+    // Each case runs under all the rules: 36 times as many.
+    #[test]
+    fn what_the_app_may_see_the_key_has_seen((_, _, pair) in pair()) {
+        for rules in EVERY_KIND.iter() {
+            let (Plan::Lookup(one), Plan::Lookup(two)) = (rules.plan(&pair[0].asked()), rules.plan(&pair[1].asked())) else { continue };
+            if one.unknown.is_empty() && two.unknown.is_empty() && one.key.canonical() == two.key.canonical() {
+                cannot_be_told_apart(rules, &one, &two)?;
+            }
+        }
+    }
+
+    #[test]
+    fn both_ways_to_a_variants_key_agree((_, trusted, [sent, _]) in pair(), names in prop::collection::vec(0..=POOL.len(), 0..6)) {
+        let spec = vary(&names);
+        for rules in EVERY_KIND.iter() {
+            let Plan::Lookup(lookup) = rules.plan(&sent.asked()) else { continue };
+            let (_, filled) = lookup.fill_request();
+            let by_fill = rules.variant_of(lookup.route, trusted, &lookup.key, &spec, &filled);
+            let by_request = lookup.variant(&spec);
+            prop_assert_eq!(by_request.canonical(), by_fill.canonical(), "{:?} varies by {:?}", filled, spec);
+        }
+    }
+
+    #[test]
+    fn secrets_are_not_in_the_key_in_the_clear((_, _, [sent, _]) in pair(), names in prop::collection::vec(0..POOL.len(), 0..6)) {
+        for rules in EVERY_KIND.iter() {
+            let Plan::Lookup(lookup) = rules.plan(&sent.asked()) else { continue };
+            let key = lookup.variant(&vary(&names));
+            let held = |needle: &[u8]| key.canonical().windows(needle.len()).any(|bytes| bytes == needle);
+            prop_assert!(!held(b"aaaaaaaa") && !held(b"sid="), "{:?}", sent);
+        }
+    }
+
+    #[test]
+    fn no_request_makes_the_rules_panic(target in "/[ -~]{0,30}", lines in prop::collection::vec((0..POOL.len(), any::<usize>()), 0..8)) {
+        let Ok(uri) = target.parse::<Uri>() else { return Ok(()) };
+        for method in ["GET", "POST"] {
+            let sent = Sent { uri: uri.clone(), method: method.parse().unwrap(), ..sent(0, &lines, false) };
+            for rules in EVERY_KIND.iter() {
+                match rules.plan(&sent.asked()) {
+                    Plan::Lookup(lookup) => drop((lookup.fill_request(), lookup.tags(), lookup.shown_fields())),
+                    Plan::Mutate(method) => drop(rules.mutation(&sent.asked(), &method, None)),
+                    Plan::Pass(..) | Plan::Refuse(..) => {}
+                }
+            }
+        }
+    }
+}
+
+static EVERY_KIND: std::sync::LazyLock<Vec<Rules>> = std::sync::LazyLock::new(every_kind);
+
+/// The properties above would hold of rules that look nothing up.
+#[test]
+fn the_properties_speak_of_something() {
+    use proptest::strategy::ValueTree as _;
+    let (mut runner, strategy) = (proptest::test_runner::TestRunner::deterministic(), pair());
+    let (mut same, mut different) = (0, 0);
+    for _ in 0..300 {
+        let (_, _, pair) = strategy.new_tree(&mut runner).unwrap().current();
+        for rules in EVERY_KIND.iter() {
+            if let (Plan::Lookup(one), Plan::Lookup(two)) = (rules.plan(&pair[0].asked()), rules.plan(&pair[1].asked())) {
+                *(if one.key.canonical() == two.key.canonical() { &mut same } else { &mut different }) += 1;
+            }
+        }
+    }
+    assert!(same > 500 && different > 500, "{same} pairs with one key, {different} with two");
+}

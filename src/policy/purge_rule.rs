@@ -1,0 +1,86 @@
+//! Purge rules: which tags a mutation invalidates.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::Method;
+
+use crate::policy::field::{Field, Source, View};
+use crate::policy::route::Pattern;
+use crate::policy::tag::{Tag, Template};
+
+/// What happens to hits on a tag while a mutation of it is under way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Guard {
+    /// They go on; the tag is only marked.
+    Mark,
+    /// They go to the app until the mutation has ended.
+    Bypass,
+}
+
+impl Guard {
+    /// The word in `proxy.toml`.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Mark => "mark",
+            Self::Bypass => "bypass",
+        }
+    }
+}
+
+/// Methods, a path pattern, and the tags that a matching mutation purges.
+#[derive(Clone, Debug)]
+pub struct PurgeRule {
+    /// Where it stands in the file, from 1.
+    pub line: usize,
+    /// The paths it speaks of.
+    pub pattern: Pattern,
+    /// The methods; `None` for every unsafe method.
+    pub methods: Option<Box<[Method]>>,
+    /// The tags to purge.
+    pub tags: Box<[Template]>,
+    /// What hits do meanwhile.
+    pub guard: Guard,
+    /// When to purge again, counted from the end of the mutation, for apps that commit late.
+    pub repurge_after: Box<[Duration]>,
+}
+
+impl PurgeRule {
+    /// The captures, if this rule speaks of a mutation of this path by one of these methods.
+    #[must_use]
+    pub fn matches(&self, methods: &[Method], path: &str) -> Option<Vec<(Arc<str>, Box<str>)>> {
+        let named = self.methods.as_ref().is_none_or(|named| named.iter().any(|method| methods.contains(method)));
+        if named { self.pattern.captures_of(path) } else { None }
+    }
+
+    /// Whether it reads the mutation's body.
+    #[must_use]
+    pub fn reads_body(&self) -> bool {
+        self.fields().any(|field| matches!(field.source, Source::Body(_)))
+    }
+
+    /// The fields that its tags are made of.
+    pub fn fields(&self) -> impl Iterator<Item = &Arc<Field>> {
+        self.tags.iter().flat_map(Template::fields)
+    }
+
+    /// Its tags for this mutation, and the names of the fields that were missing.
+    #[must_use]
+    pub fn render(&self, view: &View<'_>) -> (Vec<Tag>, Vec<Arc<str>>) {
+        let (mut tags, mut missing) = (Vec::with_capacity(self.tags.len()), Vec::new());
+        for template in &self.tags {
+            match template.render_every(view) {
+                Ok(rendered) => tags.extend(rendered),
+                Err(field) => missing.push(field),
+            }
+        }
+        (tags, missing)
+    }
+}
+
+/// Whether a request of this method leaves the app's data alone (RFC 9110 9.2.1; `WebDAV`'s readers besides).
+#[must_use]
+pub fn is_safe(method: &Method) -> bool {
+    matches!(method.as_str(), "GET" | "HEAD" | "OPTIONS" | "TRACE" | "PROPFIND" | "REPORT" | "SEARCH" | "QUERY")
+}

@@ -1,0 +1,315 @@
+//! Path patterns: literal segments, `{captures}`, and a trailing `{*rest}`; and the tree that finds the most specific one.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use crate::error::Malformed;
+use crate::policy::request_target;
+
+/// The captures of a match: name and raw value, in the order of the path.
+pub type Captures = Vec<(Arc<str>, Box<str>)>;
+
+/// A path pattern such as `/api/{kind}/{*rest}`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pattern {
+    text: Box<str>,
+    segments: Box<[Segment]>,
+    /// The name of the trailing wildcard.
+    rest: Option<Arc<str>>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Segment {
+    Literal(Box<str>),
+    Capture(Arc<str>),
+}
+
+const HINT: &str = "write it as \"/api/v1/campaigns/{id}\", with a trailing {*rest} for everything below";
+
+impl Pattern {
+    /// Reads a pattern.
+    pub fn parse(text: &str) -> Result<Self, Malformed> {
+        if !text.starts_with('/') {
+            return Err(Malformed::new(format!("the path {text:?} does not start with `/`"), HINT));
+        }
+        let (mut segments, mut rest) = (Vec::new(), None);
+        let mut names: Vec<Arc<str>> = Vec::new();
+        let parts: Vec<&str> = text[1..].split('/').collect();
+        for (at, &part) in parts.iter().enumerate() {
+            let last = at + 1 == parts.len();
+            let Some(inner) = part.strip_prefix('{').and_then(|part| part.strip_suffix('}')) else {
+                segments.push(Segment::Literal(literal(text, part, last)?));
+                continue;
+            };
+            let name: Arc<str> = inner.strip_prefix('*').unwrap_or(inner).into();
+            check_name(text, &name)?;
+            if names.contains(&name) {
+                return Err(Malformed::new(format!("the path {text:?} captures {name:?} twice"), "give each capture a name of its own"));
+            }
+            names.push(Arc::clone(&name));
+            if !inner.starts_with('*') {
+                segments.push(Segment::Capture(name));
+            } else if last {
+                rest = Some(name);
+            } else {
+                return Err(Malformed::new(
+                    format!("the path {text:?} has {part} before its end"),
+                    "{*rest} takes all that is left, so it comes last",
+                ));
+            }
+        }
+        Ok(Self { text: text.into(), segments: segments.into(), rest })
+    }
+
+    /// The pattern as it was written.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.text
+    }
+
+    /// The names of its captures.
+    pub fn captures(&self) -> impl Iterator<Item = &str> {
+        let singles = self.segments.iter().filter_map(|segment| match segment {
+            Segment::Capture(name) => Some(&**name),
+            Segment::Literal(_) => None,
+        });
+        singles.chain(self.rest.as_deref())
+    }
+
+    /// The captures of this path, if the pattern matches it. A capture takes one segment that is not empty;
+    /// `{*rest}` takes any number, none included.
+    #[must_use]
+    pub fn captures_of(&self, path: &str) -> Option<Captures> {
+        let mut captures = Captures::new();
+        let mut remaining = Some(path.strip_prefix('/')?);
+        for segment in &self.segments {
+            let here = remaining?;
+            let (part, after) = here.split_once('/').map_or((here, None), |(part, after)| (part, Some(after)));
+            match segment {
+                Segment::Literal(literal) if **literal == *part => {}
+                Segment::Capture(name) if !part.is_empty() => captures.push((Arc::clone(name), part.into())),
+                Segment::Literal(_) | Segment::Capture(_) => return None,
+            }
+            remaining = after;
+        }
+        match (&self.rest, remaining) {
+            (Some(name), rest) => captures.push((Arc::clone(name), rest.unwrap_or_default().into())),
+            (None, Some(_)) => return None,
+            (None, None) => {}
+        }
+        Some(captures)
+    }
+
+    /// Whether both match exactly the same paths, whatever their captures are called.
+    #[must_use]
+    pub fn same_shape(&self, other: &Self) -> bool {
+        let alike = |(one, two): (&Segment, &Segment)| match (one, two) {
+            (Segment::Literal(one), Segment::Literal(two)) => one == two,
+            (Segment::Capture(_), Segment::Capture(_)) => true,
+            _ => false,
+        };
+        self.rest.is_some() == other.rest.is_some()
+            && self.segments.len() == other.segments.len()
+            && self.segments.iter().zip(&other.segments).all(alike)
+    }
+
+    /// Whether some path matches both.
+    #[must_use]
+    pub fn may_cover(&self, other: &Self) -> bool {
+        let (one, two) = (&self.segments, &other.segments);
+        let lengths_meet = match (self.rest.is_some(), other.rest.is_some()) {
+            (true, true) => true,
+            (true, false) => two.len() >= one.len(),
+            (false, true) => one.len() >= two.len(),
+            (false, false) => one.len() == two.len(),
+        };
+        lengths_meet
+            && one.iter().zip(two).all(|pair| match pair {
+                (Segment::Literal(one), Segment::Literal(two)) => one == two,
+                (Segment::Literal(text), Segment::Capture(_)) | (Segment::Capture(_), Segment::Literal(text)) => !text.is_empty(),
+                (Segment::Capture(_), Segment::Capture(_)) => true,
+            })
+    }
+}
+
+fn literal(text: &str, part: &str, last: bool) -> Result<Box<str>, Malformed> {
+    if part.contains(['{', '}']) {
+        let hint = "a capture is a whole segment, such as /{id}/; text before or after it in the same segment is not supported";
+        return Err(Malformed::new(format!("the path {text:?} has {part:?}, which is neither text nor one {{capture}}"), hint));
+    }
+    if part.is_empty() && !last {
+        return Err(Malformed::new(format!("the path {text:?} has an empty segment (`//`)"), HINT));
+    }
+    let path = format!("/{part}");
+    match request_target::normal_path(&path) {
+        Some(normal) if normal == path => Ok(part.into()),
+        Some(normal) => Err(Malformed::new(
+            format!("the path {text:?} is not in normal form"),
+            format!("write the segment {part:?} as {:?}", &normal[1..]),
+        )),
+        None => Err(Malformed::new(
+            format!("the path {text:?} has {part:?}, which programs read in different ways"),
+            "leave out dot segments, escapes of delimiters, `;`, `\\`, `?` and `#`; a pattern speaks of the path alone",
+        )),
+    }
+}
+
+fn check_name(text: &str, name: &str) -> Result<(), Malformed> {
+    let mut bytes = name.bytes();
+    let starts_well = bytes.next().is_some_and(|b| b.is_ascii_alphabetic() || b == b'_');
+    if starts_well && bytes.all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-') {
+        return Ok(());
+    }
+    Err(Malformed::new(
+        format!("the path {text:?} has a capture named {name:?}"),
+        "a name is letters, digits, `_` and `-`, as in {id} or {*rest}",
+    ))
+}
+
+/// Patterns by their segments. A search visits each node at most once, so it ends after as many steps as there are nodes.
+#[derive(Debug, Default)]
+pub(super) struct Tree {
+    literals: HashMap<Box<str>, Self>,
+    capture: Option<Box<Self>>,
+    here: Option<usize>,
+    rest: Option<usize>,
+}
+
+impl Tree {
+    /// Adds a pattern; or tells whose shape it shares.
+    pub(super) fn insert(&mut self, pattern: &Pattern, id: usize) -> Option<usize> {
+        let mut node = self;
+        for segment in &pattern.segments {
+            node = match segment {
+                Segment::Literal(text) => node.literals.entry(text.clone()).or_default(),
+                Segment::Capture(_) => node.capture.get_or_insert_default(),
+            };
+        }
+        let slot = if pattern.rest.is_some() { &mut node.rest } else { &mut node.here };
+        if slot.is_some() {
+            return *slot;
+        }
+        *slot = Some(id);
+        None
+    }
+
+    /// The most specific pattern: from the left, text beats a capture, and a capture beats a wildcard.
+    pub(super) fn find(&self, path: &str) -> Option<usize> {
+        self.descend(Some(path.strip_prefix('/')?))
+    }
+
+    fn descend(&self, remaining: Option<&str>) -> Option<usize> {
+        let Some(here) = remaining else { return self.here.or(self.rest) };
+        let (part, after) = here.split_once('/').map_or((here, None), |(part, after)| (part, Some(after)));
+        self.literals
+            .get(part)
+            .and_then(|node| node.descend(after))
+            .or_else(|| if part.is_empty() { None } else { self.capture.as_ref().and_then(|node| node.descend(after)) })
+            .or(self.rest)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn pattern(text: &str) -> Pattern {
+        Pattern::parse(text).expect(text)
+    }
+
+    fn captured(text: &str, path: &str) -> Option<Vec<String>> {
+        pattern(text).captures_of(path).map(|captures| captures.iter().map(|(_, value)| value.to_string()).collect())
+    }
+
+    #[test]
+    fn captures_take_one_segment_and_the_rest_takes_any_number() {
+        assert_eq!(captured("/a/{id}", "/a/7"), Some(vec!["7".into()]));
+        assert_eq!(captured("/a/{id}", "/a/"), None);
+        assert_eq!(captured("/a/{id}", "/a/7/"), None);
+        assert_eq!(captured("/a/{*rest}", "/a"), Some(vec![String::new()]));
+        assert_eq!(captured("/a/{*rest}", "/a/"), Some(vec![String::new()]));
+        assert_eq!(captured("/a/{*rest}", "/a/b/c"), Some(vec!["b/c".into()]));
+        assert_eq!(captured("/a/{*rest}", "/ab"), None);
+        assert_eq!(captured("/{*rest}", "/"), Some(vec![String::new()]));
+        assert_eq!(captured("/", "/"), Some(vec![]));
+        assert_eq!(captured("/a", "/a/"), None);
+    }
+
+    #[test]
+    fn the_most_specific_pattern_wins_whatever_the_order() {
+        let mut patterns = ["/{*rest}", "/a/{*rest}", "/a/{id}", "/a/b", "/a/{id}/c", "/{x}/b/c", "/a/"];
+        for _ in 0..2 {
+            let mut tree = Tree::default();
+            for (id, text) in patterns.iter().enumerate() {
+                assert_eq!(tree.insert(&pattern(text), id), None);
+            }
+            let find = |path: &str| tree.find(path).map(|id| patterns[id]);
+            assert_eq!(find("/a/b"), Some("/a/b"));
+            assert_eq!(find("/a/x"), Some("/a/{id}"));
+            assert_eq!(find("/a/x/c"), Some("/a/{id}/c"));
+            assert_eq!(find("/a/b/c"), Some("/a/{id}/c"));
+            assert_eq!(find("/a/b/d"), Some("/a/{*rest}"));
+            assert_eq!(find("/x/b/c"), Some("/{x}/b/c"));
+            assert_eq!(find("/a"), Some("/a/{*rest}"));
+            assert_eq!(find("/a/"), Some("/a/"));
+            assert_eq!(find("/x"), Some("/{*rest}"));
+            patterns.reverse();
+        }
+    }
+
+    #[test]
+    fn patterns_of_one_shape_tie() {
+        let mut tree = Tree::default();
+        assert_eq!(tree.insert(&pattern("/a/{id}"), 0), None);
+        assert_eq!(tree.insert(&pattern("/a/{name}"), 1), Some(0));
+        assert!(pattern("/a/{id}").same_shape(&pattern("/a/{name}")));
+        assert!(!pattern("/a/{id}").same_shape(&pattern("/a/{*id}")));
+    }
+
+    #[test]
+    fn cover_means_that_some_path_matches_both() {
+        assert!(pattern("/a/{*rest}").may_cover(&pattern("/a")));
+        assert!(pattern("/a/{*rest}").may_cover(&pattern("/a/{id}/x")));
+        assert!(!pattern("/a/{*rest}").may_cover(&pattern("/b/{id}")));
+        assert!(!pattern("/a/{id}").may_cover(&pattern("/a")));
+    }
+
+    #[test]
+    fn a_bad_pattern_says_what_is_wrong() {
+        for (text, what) in [
+            ("a", "start with"),
+            ("/a//b", "empty segment"),
+            ("/{a}/{a}", "twice"),
+            ("/{*r}/a", "before its end"),
+            ("/{id}.json", "neither"),
+            ("/{}", "named"),
+            ("/a%2fb", "different ways"),
+            ("/%61", "normal form"),
+            ("/a?b", "different ways"),
+            ("/../a", "different ways"),
+        ] {
+            let error = Pattern::parse(text).expect_err(text);
+            assert!(error.what.contains(what), "{text}: {error}");
+            assert!(!error.hint.is_empty());
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn the_tree_and_the_patterns_agree(texts in proptest::collection::vec("(/(a|b|\\{x\\})){1,3}(/\\{\\*r\\})?", 1..8), path in "(/[abc]?){1,4}") {
+            let mut tree = Tree::default();
+            let patterns: Vec<Option<Pattern>> = texts.iter().map(|text| Pattern::parse(text).ok()).collect();
+            for (id, pattern) in patterns.iter().enumerate() {
+                if let Some(pattern) = pattern {
+                    tree.insert(pattern, id);
+                }
+            }
+            let matching = patterns.iter().flatten().any(|pattern| pattern.captures_of(&path).is_some());
+            prop_assert_eq!(tree.find(&path).is_some(), matching);
+            if let Some(id) = tree.find(&path) {
+                prop_assert!(patterns[id].as_ref().is_some_and(|pattern| pattern.captures_of(&path).is_some()));
+            }
+        }
+    }
+}

@@ -1,0 +1,49 @@
+//! The access log's line of a request: what it wants to know, kept from before the request is consumed.
+
+use std::time::Duration;
+
+use http::{Method, Request};
+
+use crate::policy::plan::Rules;
+use crate::proxy::Answer;
+use crate::semantics::body::Body;
+use crate::semantics::forward::Peer;
+use crate::telemetry::log;
+use crate::telemetry::log::AccessLine;
+
+pub(super) struct Line {
+    method: Method,
+    path: String,
+    host: Option<String>,
+    request_id: Option<String>,
+    peer: Peer,
+}
+
+impl Line {
+    pub(super) fn of(request: &Request<Body>, peer: Peer) -> Self {
+        let text = |name: &str| request.headers().get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
+        Self {
+            method: request.method().clone(),
+            path: request.uri().path().to_owned(),
+            host: request.uri().authority().map(ToString::to_string).or_else(|| text("host")),
+            request_id: text("x-request-id"),
+            peer,
+        }
+    }
+
+    pub(super) fn write(self, answer: &Answer, rules: &Rules, took: Duration) {
+        let length = answer.response.headers().get(http::header::CONTENT_LENGTH);
+        log::access(&AccessLine {
+            method: &self.method,
+            path: &self.path,
+            host: self.host.as_deref(),
+            peer: self.peer.addr,
+            route: answer.route.and_then(|id| rules.routes.iter().nth(id)).map(|route| route.name()),
+            status: answer.response.status().as_u16(),
+            outcome: &answer.outcome,
+            bytes: length.and_then(|length| length.to_str().ok()?.parse().ok()),
+            duration: took,
+            request_id: self.request_id.as_deref(),
+        });
+    }
+}

@@ -1,0 +1,217 @@
+//! A cluster's map: which slot is where, and what redirections say.
+//!
+//! fred's own client for clusters is not used: one primary that is down takes all of them down with it until it has a successor, and it
+//! follows a slot to another primary without a word (both measured, or read in its source). Here each node is a client of its own.
+
+use std::collections::HashMap;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use fred::types::Value;
+
+use crate::redis::node::{CONNECT, Command, Node, Place};
+use crate::redis::sentinel::vote;
+use crate::redis::session::Finder;
+
+/// How many slots there are.
+const SLOTS: usize = 16_384;
+
+/// The slot of a key.
+pub(super) fn slot(key: &[u8]) -> u16 {
+    fred::util::redis_keyslot(key)
+}
+
+/// Who keeps which slots.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Map {
+    /// First slot, last slot, primary.
+    ranges: Vec<(u16, u16, Place)>,
+    /// All members, replicas too.
+    pub(super) members: Vec<Place>,
+}
+
+impl Map {
+    /// Reads what `CLUSTER SLOTS` answers; a member without a name is the one that was asked.
+    fn parse(answer: Value, asked: &Place) -> Option<Self> {
+        let Value::Array(rows) = answer else { return None };
+        let (mut ranges, mut members) = (Vec::with_capacity(rows.len()), Vec::new());
+        for row in rows {
+            let Value::Array(row) = row else { return None };
+            let (first, last) = (number(row.first()?)?, number(row.get(1)?)?);
+            let mut nodes = row.iter().skip(2).map(|node| {
+                let Value::Array(node) = node else { return None };
+                place(&node.first()?.as_string().unwrap_or_default(), number(node.get(1)?)?, asked)
+            });
+            let primary = nodes.next()??;
+            members.push(primary.clone());
+            members.extend(nodes.flatten());
+            ranges.push((first, last, primary));
+        }
+        members.sort();
+        members.dedup();
+        Some(Self { ranges, members })
+    }
+
+    /// The primary of a slot.
+    pub(super) fn owner(&self, slot: u16) -> Option<&Place> {
+        self.ranges.iter().find(|(first, last, _)| (*first..=*last).contains(&slot)).map(|(_, _, place)| place)
+    }
+}
+
+fn number(value: &Value) -> Option<u16> {
+    value.as_i64().and_then(|number| u16::try_from(number).ok())
+}
+
+/// A server as another one names it.
+fn place(host: &str, port: u16, by: &Place) -> Option<Place> {
+    match (host, by) {
+        ("" | "?", Place::Tcp(host, _)) => Some(Place::Tcp(host.clone(), port)),
+        ("" | "?", Place::Unix(_)) => None,
+        (host, _) => Some(Place::Tcp(host.to_owned(), port)),
+    }
+}
+
+/// Asks members for the map; the one that most of them agree on where the metadata is concerned.
+pub(super) async fn discover(places: Vec<Place>, finder: &Finder) -> Option<Map> {
+    let all = places.len();
+    let asked = places.into_iter().map(|place| async move {
+        let node = Node::open(place, finder.access(), 1, false).ok()?;
+        let read = async { if node.connected().await { read_map(&node).await } else { None } };
+        tokio::time::timeout(CONNECT, read).await.ok().flatten().filter(|map| map.owner(finder.home).is_some())
+    });
+    vote(asked.collect(), all, |map| map.owner(finder.home).cloned()).await
+}
+
+/// Asks one member for the map.
+pub(super) async fn read_map(node: &Node) -> Option<Map> {
+    let answer = tokio::time::timeout(CONNECT, node.send(0, Command::new("CLUSTER", vec!["SLOTS".into()]))).await;
+    Map::parse(answer.ok()?.ok()?, &node.place)
+}
+
+/// The nodes that keep entries.
+pub(super) struct Shards {
+    /// The node of each slot, by its place in `nodes`.
+    owners: Box<[u16]>,
+    nodes: Vec<Arc<Node>>,
+}
+
+/// In `owners`: nobody keeps this slot.
+const NOBODY: u16 = u16::MAX;
+
+impl Shards {
+    /// The nodes of this map. Those that are connected stay; the others are opened.
+    pub(super) fn new(map: &Map, primary: &Arc<Node>, known: Option<&Self>, open: impl Fn(Place) -> Option<Arc<Node>>) -> Self {
+        let mut nodes = vec![Arc::clone(primary)];
+        let mut places = HashMap::from([(primary.place.clone(), Some(0))]);
+        let mut owners = vec![NOBODY; SLOTS].into_boxed_slice();
+        for (first, last, place) in &map.ranges {
+            let owner = *places.entry(place.clone()).or_insert_with(|| {
+                let kept = known.and_then(|known| known.nodes.iter().find(|node| node.place == *place && !node.is_over()));
+                nodes.push(kept.cloned().or_else(|| open(place.clone()))?);
+                u16::try_from(nodes.len() - 1).ok()
+            });
+            if let (Some(owner), Some(slots)) = (owner, owners.get_mut(usize::from(*first)..=usize::from(*last))) {
+                slots.fill(owner);
+            }
+        }
+        Self { owners, nodes }
+    }
+
+    /// The node that keeps a slot.
+    pub(super) fn owner(&self, slot: u16) -> Option<&Arc<Node>> {
+        self.nodes.get(usize::from(*self.owners.get(usize::from(slot))?))
+    }
+
+    /// The node at a place.
+    pub(super) fn at(&self, place: &Place) -> Option<&Arc<Node>> {
+        self.nodes.iter().find(|node| node.place == *place)
+    }
+
+    /// Ends when a connection to one of them has ended.
+    pub(super) fn broken(&self) -> impl Future<Output = ()> + use<> {
+        let nodes: Vec<Arc<Node>> = self.nodes.clone();
+        async move {
+            let over = nodes.iter().map(|node| -> Pin<Box<dyn Future<Output = ()> + Send + '_>> { Box::pin(node.over()) });
+            futures_util::future::select_all(over).await;
+        }
+    }
+}
+
+/// Where a node sends a command.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Redirect {
+    /// The slot is there now.
+    Moved(Place),
+    /// The slot is on its way there, and the key may be there already.
+    Ask(Place),
+}
+
+impl Redirect {
+    /// Reads `MOVED 3999 127.0.0.1:6381`, as this place answered it.
+    pub(super) fn of(error: &str, by: &Place) -> Option<Self> {
+        let mut words = error.split(' ');
+        let kind: fn(Place) -> Self = match words.next()? {
+            "MOVED" => Self::Moved,
+            "ASK" => Self::Ask,
+            _ => return None,
+        };
+        let (host, port) = words.nth(1)?.rsplit_once(':')?;
+        Some(kind(place(host, port.parse().ok()?, by)?))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tcp(host: &str, port: u16) -> Place {
+        Place::Tcp(host.to_owned(), port)
+    }
+
+    fn row(first: i64, last: i64, nodes: &[(&str, i64)]) -> Value {
+        let node = |(host, port): &(&str, i64)| Value::Array(vec![(*host).into(), (*port).into(), "id".into()]);
+        Value::Array([first.into(), last.into()].into_iter().chain(nodes.iter().map(node)).collect())
+    }
+
+    #[test]
+    fn a_map_says_who_keeps_a_slot_and_who_else_is_there() {
+        let answer = Value::Array(vec![row(0, 99, &[("a", 1), ("r", 9)]), row(100, 16_383, &[("", 2)]), row(50, 50, &[("b", 3)])]);
+        let map = Map::parse(answer, &tcp("asked", 7)).expect("a map");
+        assert_eq!(map.owner(99), Some(&tcp("a", 1)));
+        assert_eq!(map.owner(100), Some(&tcp("asked", 2)));
+        assert_eq!(map.members, [tcp("a", 1), tcp("asked", 2), tcp("b", 3), tcp("r", 9)]);
+        let gap = Map::parse(Value::Array(vec![row(0, 1, &[("a", 1)])]), &tcp("asked", 7)).expect("a map");
+        assert_eq!(gap.owner(2), None);
+    }
+
+    #[test]
+    fn what_is_no_map_is_none() {
+        for answer in [
+            Value::Null,
+            Value::Array(vec![Value::Null]),
+            Value::Array(vec![row(0, 1, &[])]),
+            Value::Array(vec![row(-1, 1, &[("a", 1)])]),
+            Value::Array(vec![row(0, 1, &[("a", 70_000)])]),
+        ] {
+            assert_eq!(Map::parse(answer.clone(), &tcp("asked", 7)), None, "{answer:?}");
+        }
+    }
+
+    #[test]
+    fn redirections_are_read() {
+        let by = tcp("by", 1);
+        assert_eq!(Redirect::of("MOVED 3999 127.0.0.1:6381", &by), Some(Redirect::Moved(tcp("127.0.0.1", 6381))));
+        assert_eq!(Redirect::of("ASK 3999 ::1:6381", &by), Some(Redirect::Ask(tcp("::1", 6381))));
+        assert_eq!(Redirect::of("MOVED 3999 :6381", &by), Some(Redirect::Moved(tcp("by", 6381))));
+        for other in ["", "ASK", "MOVED 3999", "MOVED 3999 nowhere", "MOVED 3999 h:x", "ERR MOVED 1 h:1"] {
+            assert_eq!(Redirect::of(other, &by), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn all_metadata_is_in_one_slot_and_entries_are_not() {
+        assert_eq!(slot(b"{sidecache}:seq"), slot(b"{sidecache}:t:a{b}"));
+        assert_eq!(slot(b"{sidecache}:seq"), slot(b"{sidecache}"));
+        assert_ne!(slot(b"sidecache:e:00"), slot(b"sidecache:e:01"));
+    }
+}

@@ -1,0 +1,13 @@
+//! HTTP itself, as RFC 9110 and RFC 9111 define it: pure functions over heads and times that know no route and no Redis.
+
+pub mod body;
+pub mod cache_control;
+pub mod conditional;
+pub mod early_refresh;
+pub mod forward;
+pub mod freshness;
+pub mod range;
+pub mod revalidation;
+pub mod storability;
+pub mod targeted_cache_control;
+pub mod vary;

@@ -1,0 +1,323 @@
+//! Conditional GET and HEAD answered from a stored 200 (RFC 9110 13, RFC 9111 4.3.2).
+//!
+//! Owns the comparison of validators and the list of fields that a 304 carries. A condition that cannot be read is not guessed at: the
+//! answer is then the full response, which is never wrong. Knows nothing of how the entry was found.
+
+use http::header::{
+    CACHE_CONTROL, CONTENT_LOCATION, DATE, ETAG, EXPIRES, HeaderMap, HeaderName, HeaderValue, IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH,
+    IF_RANGE, IF_UNMODIFIED_SINCE, LAST_MODIFIED, RANGE, VARY,
+};
+
+use crate::semantics::freshness::parse_date;
+
+/// The fields of a stored 200 that its 304 carries (RFC 9110 15.4.5). `Last-Modified` joins them when there is no `ETag`.
+const NOT_MODIFIED_FIELDS: [HeaderName; 6] = [CACHE_CONTROL, CONTENT_LOCATION, DATE, ETAG, EXPIRES, VARY];
+
+/// What to answer to a request that may be conditional.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// The stored response itself.
+    Full,
+    /// 304: the client's copy is the stored one.
+    NotModified,
+}
+
+/// Whether the request carries a condition that [`evaluate`] looks at. Most do not, and need not be evaluated.
+#[must_use]
+pub fn has_conditions(request: &HeaderMap) -> bool {
+    request.contains_key(IF_NONE_MATCH) || request.contains_key(IF_MODIFIED_SINCE)
+}
+
+/// Whether the request carries a precondition that only the app can judge: `If-Match`, `If-Unmodified-Since`, or an `If-Range` without
+/// the `Range` it belongs to.
+#[must_use]
+pub fn is_unsafe_precondition(request: &HeaderMap) -> bool {
+    request.contains_key(IF_MATCH)
+        || request.contains_key(IF_UNMODIFIED_SINCE)
+        || (request.contains_key(IF_RANGE) && !request.contains_key(RANGE))
+}
+
+/// Judges the conditions of a GET or HEAD against a stored 200, in the order of RFC 9110 13.2.2.
+///
+/// `etag`, `last_modified` and `date` are the stored response's own fields.
+#[must_use]
+pub fn evaluate(
+    request: &HeaderMap,
+    etag: Option<&HeaderValue>,
+    last_modified: Option<&HeaderValue>,
+    date: Option<&HeaderValue>,
+) -> Verdict {
+    let not_modified = if request.contains_key(IF_NONE_MATCH) {
+        // RFC 9110 13.1.3: with an If-None-Match, even one that cannot be read, If-Modified-Since is ignored.
+        none_match_names(request, etag)
+    } else {
+        unmodified_since(request, last_modified, date)
+    };
+    if not_modified { Verdict::NotModified } else { Verdict::Full }
+}
+
+/// Whether `If-None-Match` names the stored response (RFC 9110 13.1.2). A malformed field names nothing.
+fn none_match_names(request: &HeaderMap, etag: Option<&HeaderValue>) -> bool {
+    let mut lines = request.get_all(IF_NONE_MATCH).iter();
+    if let (Some(only), None) = (lines.next(), lines.next())
+        && only.as_bytes().trim_ascii() == b"*"
+    {
+        return true;
+    }
+    let stored = etag.and_then(|etag| whole_entity_tag(etag.as_bytes()));
+    let mut found = false;
+    for line in request.get_all(IF_NONE_MATCH) {
+        let mut rest = line.as_bytes();
+        loop {
+            rest = skip(rest, |byte| matches!(byte, b' ' | b'\t' | b','));
+            if rest.is_empty() {
+                break;
+            }
+            let Some((opaque, after)) = entity_tag(rest) else { return false };
+            rest = skip(after, |byte| matches!(byte, b' ' | b'\t'));
+            if !matches!(rest.first(), None | Some(b',')) {
+                return false;
+            }
+            found |= stored == Some(opaque);
+        }
+    }
+    found
+}
+
+/// Whether nothing changed since the date in `If-Modified-Since` (RFC 9110 13.1.3).
+fn unmodified_since(request: &HeaderMap, last_modified: Option<&HeaderValue>, date: Option<&HeaderValue>) -> bool {
+    let mut lines = request.get_all(IF_MODIFIED_SINCE).iter();
+    let (Some(since), None) = (lines.next(), lines.next()) else { return false };
+    let Some(since) = parse_date(since) else { return false };
+    match last_modified {
+        Some(last_modified) => parse_date(last_modified).is_some_and(|modified| modified <= since),
+        // RFC 9111 4.3.2: without a Last-Modified the Date stands in. Strictly earlier: what the client got within the same second may be
+        // from before a write in that second.
+        None => date.and_then(parse_date).is_some_and(|generated| generated < since),
+    }
+}
+
+/// The opaque part of a field that is one entity-tag and nothing else. Weakness is dropped: the comparison is the weak one (8.8.3.2).
+pub(crate) fn whole_entity_tag(value: &[u8]) -> Option<&[u8]> {
+    match entity_tag(value.trim_ascii())? {
+        (opaque, []) => Some(opaque),
+        _ => None,
+    }
+}
+
+/// The opaque part of a field that is one strong entity-tag and nothing else: equal ones are equal by the strong comparison (8.8.3.2).
+pub(crate) fn strong_entity_tag(value: &[u8]) -> Option<&[u8]> {
+    if value.trim_ascii().starts_with(b"W/") { None } else { whole_entity_tag(value) }
+}
+
+/// Takes one entity-tag (RFC 9110 8.8.3) from the front: its opaque part with the quotes gone, and what follows.
+fn entity_tag(text: &[u8]) -> Option<(&[u8], &[u8])> {
+    let quoted = text.strip_prefix(b"W/").unwrap_or(text).strip_prefix(b"\"")?;
+    let end = quoted.iter().position(|byte| !matches!(byte, 0x21 | 0x23..=0x7e | 0x80..))?;
+    match &quoted[end..] {
+        [b'"', rest @ ..] => Some((&quoted[..end], rest)),
+        _ => None,
+    }
+}
+
+fn skip(text: &[u8], unwanted: impl Fn(u8) -> bool) -> &[u8] {
+    let start = text.iter().position(|byte| !unwanted(*byte)).unwrap_or(text.len());
+    &text[start..]
+}
+
+/// The fields of a stored 200 that its 304 carries (RFC 9110 15.4.5), repeated ones in their order. `Age` and what the sidecar says of
+/// itself are for the caller to add.
+#[must_use]
+pub fn not_modified_headers(stored: &HeaderMap) -> HeaderMap {
+    let mut kept = HeaderMap::with_capacity(NOT_MODIFIED_FIELDS.len() + 4);
+    let last_modified = (!stored.contains_key(ETAG)).then_some(LAST_MODIFIED);
+    for name in NOT_MODIFIED_FIELDS.into_iter().chain(last_modified) {
+        for value in stored.get_all(&name) {
+            kept.append(name.clone(), value.clone());
+        }
+    }
+    kept
+}
+
+#[cfg(test)]
+mod tests {
+    use http::header::{AGE, CONTENT_LENGTH, CONTENT_TYPE};
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const OLD: &str = "Sun, 06 Nov 1994 08:49:36 GMT";
+    const MODIFIED: &str = "Sun, 06 Nov 1994 08:49:37 GMT";
+    const NEW: &str = "Sun, 06 Nov 1994 08:49:38 GMT";
+
+    fn value(text: &str) -> HeaderValue {
+        HeaderValue::from_bytes(text.as_bytes()).unwrap()
+    }
+
+    fn headers(fields: &[(HeaderName, &str)]) -> HeaderMap {
+        fields.iter().map(|(name, text)| (name.clone(), value(text))).collect()
+    }
+
+    fn by_etag(lines: &[&str], etag: Option<&str>) -> Verdict {
+        let request = headers(&lines.iter().map(|line| (IF_NONE_MATCH, *line)).collect::<Vec<_>>());
+        evaluate(&request, etag.map(value).as_ref(), None, None)
+    }
+
+    fn by_date(lines: &[&str], last_modified: Option<&str>, date: Option<&str>) -> Verdict {
+        let request = headers(&lines.iter().map(|line| (IF_MODIFIED_SINCE, *line)).collect::<Vec<_>>());
+        evaluate(&request, None, last_modified.map(value).as_ref(), date.map(value).as_ref())
+    }
+
+    #[test]
+    fn a_named_entity_tag_is_not_modified() {
+        for lines in [
+            &["\"abc\""][..],
+            &["W/\"abc\""],
+            &["\"1\", \"abc\" , \"2\""],
+            &["\"a,b\",\"abc\""],
+            &[", ,\"abc\","],
+            &["\"1\"", "\"abc\""],
+            &["", "\"abc\""],
+            &["*"],
+            &[" * "],
+        ] {
+            assert_eq!(by_etag(lines, Some("\"abc\"")), Verdict::NotModified, "{lines:?}");
+            assert_eq!(by_etag(lines, Some("W/\"abc\"")), Verdict::NotModified, "weak: {lines:?}");
+        }
+        assert_eq!(by_etag(&["\"\""], Some("\"\"")), Verdict::NotModified, "an opaque part may be empty");
+        assert_eq!(by_etag(&["\"\u{fc}\""], Some("\"\u{fc}\"")), Verdict::NotModified, "obs-text");
+        assert_eq!(by_etag(&["*"], None), Verdict::NotModified, "a star asks whether there is anything");
+    }
+
+    #[test]
+    fn another_tag_or_a_malformed_list_gets_the_full_response() {
+        for lines in [
+            &["\"abcd\""][..],
+            &["\"ABC\""],
+            &["abc"],
+            &["w/\"abc\""],
+            &["W \"abc\""],
+            &["\"abc"],
+            &["\"abc\" \"x\""],
+            &["\"abc\"x"],
+            &["\"abc\", x"],
+            &["x, \"abc\""],
+            &["\"a bc\", \"abc\""],
+            &["*, \"abc\""],
+            &["\"abc\", *"],
+            &["*", "*"],
+            &["\"abc\"", "junk"],
+            &[""],
+            &[","],
+        ] {
+            assert_eq!(by_etag(lines, Some("\"abc\"")), Verdict::Full, "{lines:?}");
+        }
+        for etag in [None, Some("abc"), Some("\"abc"), Some("\"abc\"x"), Some("\"abc\", \"abc\"")] {
+            assert_eq!(by_etag(&["\"abc\""], etag), Verdict::Full, "{etag:?}");
+        }
+    }
+
+    #[test]
+    fn if_modified_since_compares_with_last_modified() {
+        assert_eq!(by_date(&[MODIFIED], Some(MODIFIED), None), Verdict::NotModified);
+        assert_eq!(by_date(&[NEW], Some(MODIFIED), None), Verdict::NotModified);
+        assert_eq!(by_date(&["Sunday, 06-Nov-94 08:49:37 GMT"], Some(MODIFIED), None), Verdict::NotModified);
+        assert_eq!(by_date(&[OLD], Some(MODIFIED), None), Verdict::Full);
+        assert_eq!(by_date(&["yesterday"], Some(MODIFIED), None), Verdict::Full);
+        assert_eq!(by_date(&[MODIFIED, MODIFIED], Some(MODIFIED), None), Verdict::Full, "more than one member");
+        assert_eq!(by_date(&[NEW], Some("yesterday"), Some(OLD)), Verdict::Full, "a malformed Last-Modified is not replaced by the Date");
+    }
+
+    #[test]
+    fn the_date_stands_in_for_a_last_modified_only_when_strictly_earlier() {
+        assert_eq!(by_date(&[NEW], None, Some(MODIFIED)), Verdict::NotModified);
+        assert_eq!(by_date(&[MODIFIED], None, Some(MODIFIED)), Verdict::Full);
+        assert_eq!(by_date(&[NEW], None, None), Verdict::Full);
+    }
+
+    #[test]
+    fn if_none_match_wins_over_if_modified_since() {
+        let (etag, modified) = (value("\"abc\""), value(MODIFIED));
+        let cases = [
+            ("\"abc\"", OLD, Verdict::NotModified),
+            ("\"xyz\"", NEW, Verdict::Full),
+            ("junk", NEW, Verdict::Full),
+            ("", NEW, Verdict::Full),
+        ];
+        for (tags, since, expected) in cases {
+            let request = headers(&[(IF_NONE_MATCH, tags), (IF_MODIFIED_SINCE, since)]);
+            assert_eq!(evaluate(&request, Some(&etag), Some(&modified), None), expected, "{tags} {since}");
+        }
+    }
+
+    #[test]
+    fn a_request_without_conditions_gets_the_full_response() {
+        let request = headers(&[(CONTENT_TYPE, "text/plain")]);
+        assert!(!has_conditions(&request) && !is_unsafe_precondition(&request));
+        assert_eq!(evaluate(&request, Some(&value("\"abc\"")), Some(&value(MODIFIED)), None), Verdict::Full);
+    }
+
+    #[test]
+    fn conditions_are_told_apart() {
+        assert!(has_conditions(&headers(&[(IF_NONE_MATCH, "*")])) && has_conditions(&headers(&[(IF_MODIFIED_SINCE, OLD)])));
+        for (fields, expected) in [
+            (vec![(IF_MATCH, "*")], true),
+            (vec![(IF_UNMODIFIED_SINCE, OLD)], true),
+            (vec![(IF_RANGE, "\"abc\"")], true),
+            (vec![(IF_RANGE, "\"abc\""), (RANGE, "bytes=0-1")], false),
+            (vec![(IF_NONE_MATCH, "*"), (IF_MODIFIED_SINCE, OLD)], false),
+        ] {
+            assert_eq!(is_unsafe_precondition(&headers(&fields)), expected, "{fields:?}");
+        }
+    }
+
+    #[test]
+    fn a_304_carries_what_guides_caches_and_nothing_else() {
+        let common = [
+            (CACHE_CONTROL, "max-age=5"),
+            (CACHE_CONTROL, "public"),
+            (CONTENT_LOCATION, "/x"),
+            (DATE, NEW),
+            (EXPIRES, NEW),
+            (VARY, "accept"),
+            (CONTENT_TYPE, "text/plain"),
+            (CONTENT_LENGTH, "3"),
+            (AGE, "7"),
+            (LAST_MODIFIED, OLD),
+        ];
+        let mut stored = headers(&common);
+        let mut expected = headers(&common[..6]);
+        expected.append(LAST_MODIFIED, value(OLD));
+        assert_eq!(not_modified_headers(&stored), expected);
+
+        stored.insert(ETAG, value("\"abc\""));
+        expected.remove(LAST_MODIFIED);
+        expected.insert(ETAG, value("\"abc\""));
+        assert_eq!(not_modified_headers(&stored), expected);
+    }
+
+    proptest! {
+        #[test]
+        fn any_condition_is_judged_without_a_panic(
+            tags in prop::collection::vec("[W/\"*, a\\PC]{0,12}", 0..3), etag in "[W/\"a\\PC]{0,8}", since in "\\PC{0,30}",
+        ) {
+            let mut request = HeaderMap::new();
+            for tag in &tags {
+                request.append(IF_NONE_MATCH, value(tag));
+            }
+            request.append(IF_MODIFIED_SINCE, value(&since));
+            let _ = evaluate(&request, Some(&value(&etag)), None, Some(&value(MODIFIED)));
+        }
+
+        #[test]
+        fn a_tag_is_found_in_any_list_of_tags(
+            tags in prop::collection::vec("[!#-~]{0,6}", 1..8), pick in any::<prop::sample::Index>(), weak: bool,
+        ) {
+            let list: Vec<String> = tags.iter().map(|tag| format!("\"{tag}\"")).collect();
+            let etag = format!("{}{}", if weak { "W/" } else { "" }, pick.get(&list));
+            prop_assert_eq!(by_etag(&[&list.join(",")], Some(&etag)), Verdict::NotModified);
+            let other = format!("\"{}-\"", tags.concat());
+            prop_assert_eq!(by_etag(&[&list.join(" , ")], Some(&other)), Verdict::Full);
+        }
+    }
+}

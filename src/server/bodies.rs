@@ -1,0 +1,87 @@
+//! The two bodies that cross the edge: a client's, which may not stall, and ours, which keeps the connection busy while it lives.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body::{Body as HttpBody, Frame, SizeHint};
+use hyper::body::Incoming;
+use tokio::time::Sleep;
+
+use super::connection_state::Busy;
+use crate::semantics::body::{Body, BodyError};
+use crate::telemetry::metrics::Counter;
+
+/// What a client sends. A frame that takes longer than the limit is an [`io::ErrorKind::TimedOut`].
+pub(super) struct RequestBody {
+    incoming: Incoming,
+    limit: Duration,
+    /// Made when a frame is waited for, and only then: most frames are there already.
+    timer: Option<Pin<Box<Sleep>>>,
+    late: Arc<Counter>,
+    _busy: Busy,
+}
+
+impl RequestBody {
+    pub(super) const fn new(incoming: Incoming, limit: Duration, late: Arc<Counter>, busy: Busy) -> Self {
+        Self { incoming, limit, timer: None, late, _busy: busy }
+    }
+}
+
+impl HttpBody for RequestBody {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let this = self.get_mut();
+        if let Poll::Ready(frame) = Pin::new(&mut this.incoming).poll_frame(cx) {
+            this.timer = None;
+            return Poll::Ready(frame.map(|frame| frame.map_err(Into::into)));
+        }
+        let timer = this.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep(this.limit)));
+        ready!(timer.as_mut().poll(cx));
+        this.late.inc();
+        let error = io::Error::new(io::ErrorKind::TimedOut, "the client stopped sending its request body");
+        Poll::Ready(Some(Err(error.into())))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.incoming.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.incoming.size_hint()
+    }
+}
+
+/// What we send. A type of its own, because a rider on [`Body`] would cost an allocation for each response.
+pub(super) struct ResponseBody {
+    body: Body,
+    _busy: Busy,
+}
+
+impl ResponseBody {
+    pub(super) const fn new(body: Body, busy: Busy) -> Self {
+        Self { body, _busy: busy }
+    }
+}
+
+impl HttpBody for ResponseBody {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        Pin::new(&mut self.get_mut().body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}

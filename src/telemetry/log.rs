@@ -1,0 +1,203 @@
+//! The log: where it goes, in which form, and the line for each request.
+//!
+//! Owns the process-wide subscriber and the access log's fields. Must not know what a request went through: it is told the outcome.
+//! Everything that a stranger can put into a line is escaped, and secrets have no field: no query string, no header but the host.
+
+mod line;
+
+use std::borrow::Cow;
+use std::io;
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use http::Method;
+use tracing::Subscriber;
+use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{EnvFilter, Layer, Registry};
+
+use self::line::{OneLine, printable};
+use crate::outcome::{Outcome, Tier};
+
+/// The target of access lines, for filters: `RUST_LOG=warn,sidecache::access=info`.
+pub const ACCESS_TARGET: &str = "sidecache::access";
+/// The environment variable that overrides [`Settings::level`].
+const LEVEL_VARIABLE: &str = "RUST_LOG";
+/// Paths and other text of a stranger are cut to this many bytes in a line.
+const MAX_TEXT: usize = 2048;
+
+/// Whether requests are logged. Read once per request, so it is an atomic beside the subscriber rather than a filter inside of it.
+static ACCESS: AtomicBool = AtomicBool::new(false);
+
+/// `[log]`, compiled.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// What is logged: a level, or directives by module as `tracing_subscriber::EnvFilter` reads them.
+    pub level: String,
+    /// The form of a line.
+    pub format: Format,
+    /// Whether each request gets a line.
+    pub access: bool,
+}
+
+/// The form of a line.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Format {
+    /// For people: time, level, sentence, `name=value`.
+    #[default]
+    Text,
+    /// For machines: one JSON object per line.
+    Json,
+}
+
+/// Why the log could not be set up.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The level, or `RUST_LOG`, cannot be read.
+    #[error("{origin}: {problem}")]
+    Level {
+        /// Where it came from.
+        origin: &'static str,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// The process has a subscriber already.
+    #[error("the log is set up already")]
+    Again,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self { level: "info".to_owned(), format: Format::Text, access: false }
+    }
+}
+
+/// Whether a level can be read, for `sidecache check`.
+///
+/// # Errors
+/// What is wrong with it, in words.
+pub fn check_level(level: &str) -> Result<(), String> {
+    // "debgu" reads as a module's name that lets everything through: a bare word must be a level.
+    for word in level.split(',').map(str::trim).filter(|word| !word.contains(['=', '[', ':'])) {
+        if !["off", "error", "warn", "info", "debug", "trace"].contains(&word.to_ascii_lowercase().as_str()) {
+            return Err(format!("{word:?} is not a level; levels are off, error, warn, info, debug and trace"));
+        }
+    }
+    parse(level).map(drop)
+}
+
+/// Reads directives. `EnvFilter` itself takes no space after a comma.
+fn parse(directives: &str) -> Result<EnvFilter, String> {
+    let directives: Vec<_> = directives.split(',').map(str::trim).collect();
+    EnvFilter::builder().parse(directives.join(",")).map_err(|error| error.to_string())
+}
+
+/// Sets up the process's log, to stderr. `RUST_LOG`, when it is set, takes the place of the level.
+///
+/// # Errors
+/// [`Error::Level`] for directives that cannot be read, [`Error::Again`] when the process has a log already: that one stays, but whether
+/// requests are logged follows these settings.
+pub fn init(settings: &Settings) -> Result<(), Error> {
+    let filter = match std::env::var(LEVEL_VARIABLE) {
+        // Directives given by hand may name any module of any crate, so only their syntax is checked.
+        Ok(directives) if !directives.is_empty() => {
+            parse(&directives).map_err(|problem| Error::Level { origin: LEVEL_VARIABLE, problem })?
+        }
+        _ => filter(settings).map_err(|problem| Error::Level { origin: "[log] level", problem })?,
+    };
+    ACCESS.store(settings.access, Ordering::Relaxed);
+    subscriber(settings.format, filter, io::stderr).try_init().map_err(|_| Error::Again)
+}
+
+/// The settings' level. Who asks for access lines gets them at any level.
+fn filter(settings: &Settings) -> Result<EnvFilter, String> {
+    check_level(&settings.level)?;
+    let access = if settings.access && !settings.level.contains(ACCESS_TARGET) { format!(",{ACCESS_TARGET}=info") } else { String::new() };
+    parse(&format!("{}{access}", settings.level))
+}
+
+fn subscriber<W>(format: Format, filter: EnvFilter, writer: W) -> impl Subscriber + Send + Sync
+where
+    W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
+{
+    let lines = tracing_subscriber::fmt::layer().with_writer(writer).with_ansi(false);
+    let lines: Box<dyn Layer<Registry> + Send + Sync> = match format {
+        Format::Text => Box::new(lines.fmt_fields(OneLine)),
+        Format::Json => Box::new(lines.json().flatten_event(true).with_current_span(false).with_span_list(false)),
+    };
+    tracing_subscriber::registry().with(lines.with_filter(filter))
+}
+
+/// Whether [`access`] does anything: one relaxed load, so that a request that is not logged pays for nothing.
+#[inline]
+#[must_use]
+pub fn enabled() -> bool {
+    ACCESS.load(Ordering::Relaxed)
+}
+
+/// What a request's line says.
+#[derive(Clone, Copy, Debug)]
+pub struct AccessLine<'a> {
+    /// The request's method.
+    pub method: &'a Method,
+    /// The request's path. From a `?` on it is left out: query strings carry tokens.
+    pub path: &'a str,
+    /// The host asked for, where there is one.
+    pub host: Option<&'a str>,
+    /// Who asked.
+    pub peer: IpAddr,
+    /// The name of the route that took the request.
+    pub route: Option<&'a str>,
+    /// The response's status.
+    pub status: u16,
+    /// What happened, and why.
+    pub outcome: &'a Outcome,
+    /// How many bytes of body were sent, when known.
+    pub bytes: Option<u64>,
+    /// From the request's head to the end of what is logged.
+    pub duration: Duration,
+    /// The request's id, where it has one.
+    pub request_id: Option<&'a str>,
+}
+
+/// Writes a request's line, if requests are logged.
+pub fn access(line: &AccessLine<'_>) {
+    if enabled() {
+        write(line);
+    }
+}
+
+fn write(line: &AccessLine<'_>) {
+    let AccessLine { method, path, host, peer, route, status, outcome, bytes, duration, request_id } = *line;
+    // SECURITY: query strings carry tokens and e-mail addresses; so may a fragment that a broken client sends.
+    let path = path.split(['?', '#']).next().unwrap_or_default();
+    let reason = outcome.detail().map(|detail| detail.to_string());
+    tracing::info!(
+        target: ACCESS_TARGET,
+        method = text(method.as_str()).as_ref(),
+        path = text(path).as_ref(),
+        host = host.map(text).as_deref(),
+        peer = %peer,
+        route,
+        status,
+        cache = outcome.disposition.as_str(),
+        reason = reason.as_deref().map(text).as_deref(),
+        tier = outcome.tier.map(Tier::as_str),
+        ttl = outcome.ttl,
+        stored = outcome.stored,
+        collapsed = outcome.collapsed,
+        bytes,
+        duration_us = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX),
+        request_id = request_id.map(text).as_deref(),
+        "request"
+    );
+}
+
+fn text(value: &str) -> Cow<'_, str> {
+    printable(value, MAX_TEXT)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,218 @@
+//! Counters and gauges, and the page that a Prometheus server scrapes.
+//!
+//! Owns the numbers and the names of metrics. Labels are closed enums and the names of routes; never a path, a key, or anything else
+//! that a stranger could make grow. Must not know how requests are handled: whoever counts holds a [`Counter`], and registers it here.
+
+mod counter;
+mod exposition;
+mod format;
+mod latency;
+mod row;
+mod table;
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+pub use self::counter::Counter;
+use self::exposition::{Family, Kind, Labels, Snapshot, Value};
+pub use self::format::Format;
+pub use self::latency::Latency;
+use self::row::Row;
+pub use self::row::{RowView, Seen, Source};
+use self::table::Rows;
+pub use self::table::{MAX_ROWS, Meter, NONE, RouteTable};
+use crate::outcome::{Disposition, Reason};
+
+/// All metrics of one sidecar.
+pub struct Metrics {
+    rows: Mutex<Rows>,
+    registered: Mutex<BTreeMap<&'static str, Registered>>,
+}
+
+struct Registered {
+    kind: Kind,
+    help: &'static str,
+    series: BTreeMap<Labels, Reading>,
+}
+
+#[derive(Clone)]
+enum Reading {
+    Counter(Arc<Counter>),
+    Micros(Arc<Counter>),
+    Gauge(Arc<dyn Fn() -> f64 + Send + Sync>),
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Metrics {
+    /// No metrics yet.
+    #[must_use]
+    pub fn new() -> Self {
+        Self { rows: Mutex::new(Rows::new(MAX_ROWS)), registered: Mutex::default() }
+    }
+
+    /// Where the routes of these names are counted, each by its place among them. A name that had a table before goes on counting; two
+    /// routes of one name (they may differ in their host) count together.
+    #[must_use]
+    pub fn table(&self, names: impl IntoIterator<Item = String>) -> Arc<RouteTable> {
+        Arc::new(lock(&self.rows).table(names))
+    }
+
+    /// What has been counted, by route: `none` first, then by name, those of rules that are gone among them.
+    #[must_use]
+    pub fn rows(&self) -> Vec<RowView> {
+        self.all_rows().iter().map(|row| row.view()).collect()
+    }
+
+    /// How many requests ended in this disposition, on all routes and none.
+    #[must_use]
+    pub fn requests_total(&self, disposition: Disposition) -> u64 {
+        self.all_rows().iter().map(|row| row.count(disposition)).sum()
+    }
+
+    /// Shows a counter. Several series of one name differ in their labels; the same labels again replace the series.
+    /// The suffix `_total` is written with the name whether or not it is given.
+    pub fn register_counter(&self, name: &'static str, help: &'static str, labels: &[(&'static str, String)], counter: Arc<Counter>) {
+        let name = name.strip_suffix("_total").unwrap_or(name);
+        self.register(name, help, labels, Kind::Counter, Reading::Counter(counter));
+    }
+
+    /// Shows a counter of microseconds as one of seconds, the unit that times have in metrics.
+    pub fn register_micros(&self, name: &'static str, help: &'static str, labels: &[(&'static str, String)], micros: Arc<Counter>) {
+        let name = name.strip_suffix("_total").unwrap_or(name);
+        self.register(name, help, labels, Kind::Counter, Reading::Micros(micros));
+    }
+
+    /// Shows a number that goes up and down, read whenever it is asked for. `read` must be quick, and must not wait.
+    pub fn register_gauge(
+        &self,
+        name: &'static str,
+        help: &'static str,
+        labels: &[(&'static str, String)],
+        read: impl Fn() -> f64 + Send + Sync + 'static,
+    ) {
+        self.register(name, help, labels, Kind::Gauge, Reading::Gauge(Arc::new(read)));
+    }
+
+    /// All metrics as text, sorted by name and labels; of routes only what has happened at least once.
+    #[must_use]
+    pub fn encode_as(&self, format: Format) -> String {
+        let mut snapshot = self.snapshot_registered();
+        snapshot.0.extend(route_families(&self.rows()));
+        let build = [("version", env!("CARGO_PKG_VERSION")), ("os", std::env::consts::OS), ("arch", std::env::consts::ARCH)];
+        let build = build.map(|(name, value)| (name, value.to_owned())).to_vec();
+        let series = BTreeMap::from([(build, Value::Count(1))]);
+        snapshot.0.insert("sidecache_build", Family { kind: Kind::Info, help: "What is running", series });
+        snapshot.encode(format)
+    }
+
+    fn register(&self, name: &'static str, help: &'static str, labels: &[(&'static str, String)], kind: Kind, reading: Reading) {
+        let mut registered = lock(&self.registered);
+        let family = registered.entry(name).or_insert_with(|| Registered { kind, help, series: BTreeMap::new() });
+        // A name has one kind in an exposition, so the first one stays.
+        debug_assert_eq!(family.kind, kind, "{name} is registered as two kinds of metric");
+        family.series.insert(labels.to_vec(), reading);
+    }
+
+    /// Reads all that is registered. The readings are taken outside of the lock: they are other modules' code.
+    fn snapshot_registered(&self) -> Snapshot {
+        let readings: Vec<_> =
+            lock(&self.registered).iter().map(|(name, family)| (*name, family.kind, family.help, family.series.clone())).collect();
+        let families = readings.into_iter().map(|(name, kind, help, series)| {
+            let series = series.into_iter().map(|(labels, reading)| (labels, reading.read())).collect();
+            (name, Family { kind, help, series })
+        });
+        Snapshot(families.collect())
+    }
+
+    fn all_rows(&self) -> Vec<Arc<Row>> {
+        lock(&self.rows).all()
+    }
+}
+
+impl Reading {
+    fn read(&self) -> Value {
+        match self {
+            Self::Counter(counter) => Value::Count(counter.get()),
+            Self::Micros(counter) => Value::Level(Duration::from_micros(counter.get()).as_secs_f64()),
+            Self::Gauge(read) => Value::Level(read()),
+        }
+    }
+}
+
+impl fmt::Debug for Metrics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Metrics").field("rows", &lock(&self.rows)).finish_non_exhaustive()
+    }
+}
+
+/// A panic elsewhere leaves the maps whole: each change to one is one insert.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// What is counted by route.
+fn route_families(rows: &[RowView]) -> [(&'static str, Family); 5] {
+    let mut requests = BTreeMap::new();
+    let mut durations = BTreeMap::new();
+    let mut app = BTreeMap::new();
+    let mut bytes = BTreeMap::new();
+    let mut saved = BTreeMap::new();
+    for row in rows {
+        let labels = |more: &[(&'static str, &str)]| -> Labels {
+            let route = [("route", &*row.name)];
+            route.iter().chain(more).map(|(name, value)| (*name, (*value).to_owned())).collect()
+        };
+        for (disposition, reason, count) in &row.requests {
+            let reason = reason.map_or(Cow::Borrowed(NONE), Reason::label);
+            requests.insert(labels(&[("disposition", disposition.label()), ("reason", &reason)]), Value::Count(*count));
+        }
+        for (result, latency) in [("hit", &row.hit), ("miss", &row.miss), ("bypass", &row.bypass)] {
+            if latency.count() > 0 {
+                durations.insert(labels(&[("result", result)]), Value::Latency(Box::new(latency.clone())));
+            }
+        }
+        if row.app.count() > 0 {
+            app.insert(labels(&[]), Value::Latency(Box::new(row.app.clone())));
+        }
+        for (source, count) in [(Source::Cache, row.bytes_from_cache), (Source::App, row.bytes_from_app)] {
+            if count > 0 {
+                bytes.insert(labels(&[("source", source.as_str())]), Value::Count(count));
+            }
+        }
+        if row.count(Disposition::Hit) + row.count(Disposition::Stale) > 0 {
+            saved.insert(labels(&[]), Value::Level(row.saved.as_secs_f64()));
+        }
+    }
+    let family = |kind, help, series| Family { kind, help, series };
+    [
+        ("sidecache_requests", family(Kind::Counter, "Requests by route, by what happened to them, and why", requests)),
+        (
+            "sidecache_request_duration_seconds",
+            family(
+                Kind::Histogram,
+                "Time from a request's head to its response's head: answered from the cache, by the app, or around the cache",
+                durations,
+            ),
+        ),
+        (
+            "sidecache_upstream_duration_seconds",
+            family(Kind::Histogram, "Time from sending a request to the app to the head of its response", app),
+        ),
+        ("sidecache_response_bytes", family(Kind::Counter, "Bytes of response bodies, by where they came from", bytes)),
+        (
+            "sidecache_upstream_seconds_saved",
+            family(Kind::Counter, "Time that the app would have taken for what was served from the cache", saved),
+        ),
+    ]
+}
+
+#[cfg(test)]
+mod tests;

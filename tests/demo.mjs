@@ -1,0 +1,119 @@
+#!/usr/bin/env node
+// Starts the demo as a person would, and takes the first steps of its tour: a miss, a hit, a write, a
+// miss with the new data. Then Ctrl-C, which must end it with a summary and exit code 0.
+//
+// The other steps of the tour are sent by the suite, without the demo's own `main`.
+
+import assert from 'node:assert/strict'
+import fs from 'node:fs'
+import net from 'node:net'
+import os from 'node:os'
+import path from 'node:path'
+import process from 'node:process'
+import { once } from 'node:events'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { parseArgs } from 'node:util'
+
+import { start } from './tools.mjs'
+
+const USAGE = `usage: tests/demo.mjs --demo BINARY
+
+  --demo  the demo under test, such as target/debug/examples/demo
+`
+
+const DEADLINE_MS = 60_000
+const LIST = '/api/v1/campaigns?page=1&limit=3'
+
+function readArguments () {
+  try {
+    const { values } = parseArgs({ options: { demo: { type: 'string' } } })
+    if (values.demo) return values
+  } catch (error) {
+    process.stderr.write(`${error.message}\n`)
+  }
+  process.stderr.write(USAGE)
+  process.exit(64)
+}
+
+// Free ports, all different: each is held until the last one is known.
+async function freePorts (count) {
+  const servers = Array.from({ length: count }, () => net.createServer().listen(0, '127.0.0.1'))
+  await Promise.all(servers.map((server) => once(server, 'listening')))
+  const ports = servers.map((server) => server.address().port)
+  await Promise.all(servers.map((server) => new Promise((resolve) => server.close(resolve))))
+  return ports
+}
+
+async function send (base, method, body) {
+  const headers = { 'x-tenant-id': 'acme', authorization: 'Bearer alice-0001' }
+  if (body) headers['content-type'] = 'application/json'
+  // The client of node adds a `Cache-Control` of its own only when it is told how to cache.
+  const target = method === 'PUT' ? '/api/v1/campaigns/1' : LIST
+  const response = await fetch(`${base}${target}`, { method, headers, body })
+  return [response.status, response.headers.get('x-cache'), await response.text()]
+}
+
+// The demo prints its tour before it listens.
+async function isListening (port) {
+  for (let tries = 0; tries < 300; tries++) {
+    const socket = net.connect(port, '127.0.0.1')
+    const connected = await Promise.race([once(socket, 'connect').then(() => true), sleep(1_000, false)])
+      .catch(() => false)
+    socket.destroy()
+    if (connected) return
+    await sleep(50)
+  }
+  throw new Error(`the demo does not listen on port ${port}`)
+}
+
+async function takeTour (base) {
+  const [status, cache, before] = await send(base, 'GET')
+  assert.deepEqual([status, cache], [200, 'MISS'], before)
+  assert.deepEqual(await send(base, 'GET'), [200, 'HIT', before])
+
+  const written = await send(base, 'PUT', JSON.stringify({ name: 'a name from the test', status: 'live' }))
+  assert.deepEqual(written.slice(0, 2), [200, 'BYPASS'], written[2])
+
+  const [, again, after] = await send(base, 'GET')
+  assert.equal(again, 'MISS', after)
+  assert.notEqual(after, before)
+  assert.match(after, /a name from the test/)
+  assert.deepEqual(await send(base, 'GET'), [200, 'HIT', after])
+}
+
+async function main () {
+  const options = readArguments()
+  const folder = fs.mkdtempSync(path.join(os.tmpdir(), 'sidecache-demo-'))
+  const log = path.join(folder, 'demo.log')
+  const [proxy, app, admin] = await freePorts(3)
+  const address = (port) => `127.0.0.1:${port}`
+  const places = ['--listen', address(proxy), '--app', address(app), '--admin', address(admin)]
+  setTimeout(() => {
+    process.stderr.write(`tests/demo.mjs: not done within ${DEADLINE_MS / 1000} s; see ${log}\n`)
+    process.exit(1)
+  }, DEADLINE_MS).unref()
+
+  const base = `http://${address(proxy)}`
+  const command = [path.resolve(options.demo), ...places]
+  const { child } = await start('the demo', log, command, {}, (line) => line.includes(`${base}${LIST}`))
+  const ended = once(child, 'close')
+  await isListening(proxy)
+  await takeTour(base)
+
+  child.kill('SIGINT')
+  const [code, signal] = await ended
+  assert.deepEqual([code, signal], [0, null], `how the demo ended; see ${log}`)
+  const said = fs.readFileSync(log, 'utf8')
+  assert.match(said, /^ +2 {2}GET \/api\/v1\/campaigns$/m, `two reads reached the app; see ${log}`)
+  assert.match(said, /^ +1 {2}PUT \/api\/v1\/campaigns\/1$/m, `one write reached the app; see ${log}`)
+  fs.rmSync(folder, { recursive: true })
+  process.stdout.write('the demo: miss, hit, write, miss, hit, and an orderly end\n')
+}
+
+main().then(
+  () => process.exit(0),
+  (error) => {
+    process.stderr.write(`tests/demo.mjs: ${error.message}\n`)
+    process.exit(1)
+  }
+)
