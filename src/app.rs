@@ -37,6 +37,7 @@ use crate::server::{self, Drained, Service};
 use crate::shadow::Shadow;
 use crate::telemetry::events::{Events, What};
 use crate::telemetry::hot_tags::Insight;
+pub use crate::telemetry::log::init as init_log;
 use crate::telemetry::metrics::Metrics;
 use crate::upstream::{self, Upstream};
 

@@ -32,6 +32,7 @@ pub use scene::Scene;
 pub use sidecar::Sidecar;
 
 use std::future::Future;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
@@ -50,4 +51,29 @@ where
         assert!(start.elapsed() < within, "not within {within:?}: {what}");
         sleep(Duration::from_millis(20)).await;
     }
+}
+
+/// A metric of the sidecar with this admin listener, by its whole name.
+pub async fn metric(admin: SocketAddr, name: &str) -> u64 {
+    let reply = Client::of_admin(admin).get("/metrics", &[]).await;
+    let mut lines = reply.text().lines();
+    let value = lines.find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+    let value = value.and_then(|number| number.split('.').next()?.parse().ok());
+    value.unwrap_or_else(|| panic!("there is no metric {name}"))
+}
+
+/// Returns when so many requests wait for the heads of fills.
+pub async fn waiting(admin: SocketAddr, requests: u64) {
+    eventually("they wait for a fill", Duration::from_secs(10), || async {
+        metric(admin, "sidecache_fill_waiters").await == requests
+    })
+    .await;
+}
+
+/// Returns when so many requests in all have joined a fill that had a head.
+pub async fn joined(admin: SocketAddr, requests: u64) {
+    eventually("they read along", Duration::from_secs(10), || async {
+        metric(admin, "sidecache_collapsed_total").await == requests
+    })
+    .await;
 }

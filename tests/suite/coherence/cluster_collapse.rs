@@ -10,7 +10,7 @@ use tokio::time::{Instant, sleep};
 
 use crate::support::origin::versioned;
 use crate::support::redis_kinds::RedisKind;
-use crate::support::{Client, Origin, Point, RedisServer, Reply, Response, Sidecar, eventually};
+use crate::support::{Client, Origin, Point, RedisServer, Reply, Response, Sidecar, eventually, metric};
 
 /// The body of [`big`]: of many chunks, so that it is seen when one is missing.
 const BODY: usize = 200_000;
@@ -44,15 +44,8 @@ fn big(request: &crate::support::origin::Request) -> Response {
     if request.path.starts_with("/v/no-") { answer.header("cache-control", "no-store") } else { answer }
 }
 
-/// A metric of a sidecar, by its whole name.
-async fn metric(sidecar: &Sidecar, name: &str) -> u64 {
-    let reply = Client::of_admin(sidecar.admin).get("/metrics", &[]).await;
-    let line = reply.text().lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
-    line.and_then(|number| number.split('.').next()?.parse().ok()).unwrap_or(0)
-}
-
 async fn sum(sidecars: &[Sidecar], name: &str) -> u64 {
-    join_all(sidecars.iter().map(|sidecar| metric(sidecar, name))).await.iter().sum()
+    join_all(sidecars.iter().map(|sidecar| metric(sidecar.admin, name))).await.iter().sum()
 }
 
 /// Returns when each sidecar uses Redis and hears the others.
@@ -294,8 +287,10 @@ async fn waiting_asks_redis_for_nothing_but_the_renewal_of_the_lease() {
     let crowd = crowd(&sidecars, 150, "/v/a");
     hold.arrived().await;
     eventually("both others wait", Duration::from_secs(10), || async { sum(&sidecars, "sidecache_cluster_waiting").await == 2 }).await;
-    // Until all of the crowd have looked, which shows nowhere.
-    sleep(Duration::from_millis(500)).await;
+    eventually("all of the crowd have looked", Duration::from_secs(10), || async {
+        sum(&sidecars, "sidecache_fill_waiters").await == 147
+    })
+    .await;
     let calls = async || {
         let idle = sum(&sidecars, "sidecache_redis_heartbeats_total").await;
         sum(&sidecars, "sidecache_redis_calls_total").await - idle
@@ -360,8 +355,10 @@ async fn the_departure_of_the_one_who_asked_first_changes_nothing() {
     eventually("one waits for the other", Duration::from_secs(10), || async { sum(&sidecars, "sidecache_cluster_waiting").await == 1 })
         .await;
     let crowd = crowd(&sidecars[..2], 20, "/v/a");
-    // Until the crowd waits, which shows nowhere.
-    sleep(Duration::from_millis(300)).await;
+    eventually("the crowd waits", Duration::from_secs(10), || async {
+        sum(&sidecars, "sidecache_fill_waiters").await == 20
+    })
+    .await;
     for leader in leaders {
         leader.abort();
         assert!(leader.await.is_err());

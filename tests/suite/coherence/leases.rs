@@ -5,18 +5,11 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::support::origin::{VERSIONED_RULES, versioned};
-use crate::support::{Client, Origin, RedisServer, Response, Sidecar, eventually};
+use crate::support::{Client, Origin, RedisServer, Response, Sidecar, eventually, metric};
 
 const LONG_ENOUGH: Duration = Duration::from_secs(10);
 /// How long a lease is.
 const LEASE: Duration = Duration::from_secs(2);
-
-/// A metric of a sidecar, by its whole name.
-async fn metric(sidecar: &Sidecar, name: &str) -> u64 {
-    let reply = Client::of_admin(sidecar.admin).get("/metrics", &[]).await;
-    let line = reply.text().lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
-    line.and_then(|number| number.split('.').next()?.parse().ok()).unwrap_or(0)
-}
 
 /// Sidecars that share this Redis, each with a lease, each knowing of the others.
 async fn leased(redis: &RedisServer, app: &Origin, many: u64, more: &str) -> Vec<Sidecar> {
@@ -27,7 +20,7 @@ async fn leased(redis: &RedisServer, app: &Origin, many: u64, more: &str) -> Vec
     }
     for sidecar in &sidecars {
         eventually("it holds a lease and knows the others", LONG_ENOUGH, async || {
-            metric(sidecar, "sidecache_lease_held").await == 1 && metric(sidecar, "sidecache_peers").await == many - 1
+            metric(sidecar.admin, "sidecache_lease_held").await == 1 && metric(sidecar.admin, "sidecache_peers").await == many - 1
         })
         .await;
     }
@@ -41,8 +34,8 @@ async fn a_hit_under_a_lease_asks_redis_for_nothing() {
     let mut client = Client::new(sidecars[0].address);
     eventually("there are hits", LONG_ENOUGH, async || Client::new(sidecars[0].address).get("/v/a", &[]).await.cache() == "HIT").await;
     let calls = async || {
-        let idle = metric(&sidecars[0], "sidecache_redis_heartbeats_total").await;
-        metric(&sidecars[0], "sidecache_redis_calls_total").await - idle
+        let idle = metric(sidecars[0].admin, "sidecache_redis_heartbeats_total").await;
+        metric(sidecars[0].admin, "sidecache_redis_calls_total").await - idle
     };
     let (before, start) = (calls().await, Instant::now());
     for _ in 0..2_000 {
@@ -64,12 +57,12 @@ async fn a_hit_of_a_variant_under_a_lease_asks_redis_for_nothing() {
         client.get("/v/a", &sweet).await;
     }
     assert_eq!(client.get("/v/a", &sweet).await.cache(), "HIT");
-    let before = metric(&sidecars[0], "sidecache_redis_calls_total").await;
+    let before = metric(sidecars[0].admin, "sidecache_redis_calls_total").await;
     let start = Instant::now();
     for _ in 0..500 {
         assert_eq!(client.get("/v/a", &sweet).await.cache(), "HIT");
     }
-    let grown = metric(&sidecars[0], "sidecache_redis_calls_total").await - before;
+    let grown = metric(sidecars[0].admin, "sidecache_redis_calls_total").await - before;
     assert!(grown < 500 / 4 + 10 * (start.elapsed().as_secs() + 1), "{grown} calls for 500 hits");
 }
 
@@ -86,8 +79,8 @@ async fn heavy_a_purge_is_acknowledged_by_three_sidecars_and_waits_for_no_lease(
     let (redis, app) = (RedisServer::start(), Origin::start(versioned()));
     let sidecars = leased(&redis, &app, 3, "").await;
     write(&sidecars, 100).await;
-    assert!(metric(&sidecars[0], "sidecache_purges_acknowledged_total").await >= 100);
-    assert_eq!(metric(&sidecars[0], "sidecache_purges_released_by_lease_expiry_total").await, 0);
+    assert!(metric(sidecars[0].admin, "sidecache_purges_acknowledged_total").await >= 100);
+    assert_eq!(metric(sidecars[0].admin, "sidecache_purges_released_by_lease_expiry_total").await, 0);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -96,8 +89,8 @@ async fn heavy_a_guarded_write_waits_for_the_others_twice_and_no_longer() {
     let sidecars = leased(&redis, &app, 3, "writes = \"refuse\"\n").await;
     write(&sidecars, 100).await;
     // Once for the mark, once for the purge; never until a lease is over.
-    assert!(metric(&sidecars[0], "sidecache_purges_acknowledged_total").await >= 200);
-    assert_eq!(metric(&sidecars[0], "sidecache_purges_released_by_lease_expiry_total").await, 0);
+    assert!(metric(sidecars[0].admin, "sidecache_purges_acknowledged_total").await >= 200);
+    assert_eq!(metric(sidecars[0].admin, "sidecache_purges_released_by_lease_expiry_total").await, 0);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

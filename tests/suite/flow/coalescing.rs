@@ -1,6 +1,7 @@
 //! Who asks for what is being fetched reads along: one request to the app, nobody waits twice, and nobody gets half a response for a
 //! whole one.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use sidecache::app::Clock;
@@ -10,7 +11,9 @@ use tokio_util::sync::CancellationToken;
 use crate::support::child::ChildSidecar;
 use crate::support::client;
 use crate::support::origin::VERSIONED_RULES;
-use crate::support::{Client, Crowd, Origin, Point, Reply, Response, Sidecar, Socket, eventually};
+use crate::support::{
+    Client, Crowd, Origin, Point, Reply, Response, Sidecar, Socket, eventually, joined, waiting,
+};
 
 const ROUTE: &str = "[[routes]]\npath = \"/a/{*rest}\"\nttl = \"1m\"\nscope = \"public\"\n";
 const KIB: usize = 1024;
@@ -27,7 +30,12 @@ async fn roomy(app: &Origin, rules: &str) -> ChildSidecar {
     ChildSidecar::spawn(&format!("url = \"http://{}\"\nmax_connections = 4000\nmax_waiting = 0\n", app.address), rules).await
 }
 
-/// Requests that are sent have been read by then. That none of them goes on to the origin shows only
+/// Where the metrics of a sidecar are.
+fn admin(sidecar: &ChildSidecar) -> SocketAddr {
+    sidecar.admin.expect("it was spawned with one")
+}
+
+/// What was sent has been read by then. That none of them goes on to the origin shows only
 /// in time: there is no event to wait for.
 async fn settle() {
     sleep(Duration::from_millis(500)).await;
@@ -78,7 +86,7 @@ async fn heavy_a_thousand_clients_read_one_slow_stream_as_it_comes() {
     let sidecar = roomy(&app, ROUTE).await;
     let crowd = Crowd::ask(sidecar.address, "/a/1", THOUSAND).await;
     app.reached("/a/1", 1).await;
-    settle().await;
+    waiting(admin(&sidecar), THOUSAND as u64 - 1).await;
     gate.cancel();
     let answers = crowd.answers().await;
     assert_eq!(app.count("GET", "/a/1"), 1, "the app is asked once");
@@ -100,7 +108,7 @@ async fn heavy_a_leader_that_hangs_up_at_once_takes_nobody_along() {
     app.reached("/a/1", 1).await;
     drop(leader);
     let crowd = Crowd::ask(sidecar.address, "/a/1", THOUSAND - 1).await;
-    settle().await;
+    waiting(admin(&sidecar), THOUSAND as u64 - 1).await;
     gate.cancel();
     let answers = crowd.answers().await;
     assert_eq!(app.count("GET", "/a/1"), 1, "the app is asked once");
@@ -129,7 +137,7 @@ async fn heavy_an_app_that_dies_half_way_breaks_every_response() {
         let sidecar = roomy(&app, ROUTE).await;
         let crowd = Crowd::ask(sidecar.address, target, THOUSAND).await;
         app.reached(target, 1).await;
-        settle().await;
+        waiting(admin(&sidecar), THOUSAND as u64 - 1).await;
         gate.cancel();
         let answers = crowd.answers().await;
         assert_eq!(app.count("GET", target), 1, "the app is asked once");
@@ -217,7 +225,7 @@ async fn what_may_not_be_stored_is_remembered_and_then_forgotten() {
     let hold = app.hold("GET", "/a/1", Point::Before);
     let crowd = Crowd::ask(sidecar.address, "/a/1", 20).await;
     hold.arrived().await;
-    settle().await;
+    waiting(sidecar.admin, 19).await;
     assert_eq!(app.count("GET", "/a/1"), 22, "one asks, the others wait for what it gets");
     hold.release();
     crowd.time().await;
@@ -238,7 +246,7 @@ async fn followers_go_alone_as_soon_as_the_head_forbids_to_store() {
     let leader = Crowd::ask(sidecar.address, "/a/1", 1).await;
     app.reached("/a/1", 1).await;
     let followers = Crowd::ask(sidecar.address, "/a/1", 20).await;
-    settle().await;
+    waiting(sidecar.admin, 20).await;
     assert_eq!(app.count("GET", "/a/1"), 1, "they wait for the head");
     head.cancel();
     assert_whole(&followers.answers().await, b"own");
@@ -261,7 +269,7 @@ async fn who_comes_in_mid_body_gets_it_from_its_start_and_who_leaves_takes_nobod
     gate.cancel();
     let leader = opening.await.expect("no panic").expect("the head comes before the end of the body");
     let late = Crowd::ask(sidecar.address, "/a/1", 20).await;
-    settle().await;
+    joined(sidecar.admin, 20).await;
     drop(leader);
     settle().await;
     middle.cancel();
@@ -283,7 +291,7 @@ async fn a_follower_leads_when_the_leader_fails() {
     let hold = app.hold("GET", "/a/1", Point::Before);
     let crowd = Crowd::ask(sidecar.address, "/a/1", 50).await;
     hold.arrived().await;
-    settle().await;
+    waiting(sidecar.admin, 49).await;
     hold.release();
     let answers = timeout(Duration::from_secs(10), crowd.answers()).await.expect("nobody waits for a fill that has failed");
     let served = answers.iter().filter(|answer| answer.whole() == Ok(b"second try".to_vec())).count();
@@ -300,7 +308,7 @@ async fn an_app_that_always_fails_is_not_asked_by_everybody() {
     let hold = app.hold("GET", "/a/1", Point::Before);
     let crowd = Crowd::ask(sidecar.address, "/a/1", 50).await;
     hold.arrived().await;
-    settle().await;
+    waiting(sidecar.admin, 49).await;
     hold.release();
     let answers = timeout(Duration::from_secs(10), crowd.answers()).await.expect("nobody waits for a fill that has failed");
     assert!(answers.iter().all(|answer| answer.status == 502));
@@ -321,7 +329,7 @@ async fn a_purge_in_mid_body_starts_a_new_fill_and_leaves_the_old_one_to_its_rea
     let sidecar = Sidecar::start(app.address, VERSIONED_RULES).await;
     let old = Crowd::ask(sidecar.address, "/v/a", 10).await;
     app.reached("/v/a", 1).await;
-    settle().await;
+    joined(sidecar.admin, 9).await;
     assert_eq!(Client::new(sidecar.address).send("PUT", "/w/a", &[], "").await.text(), "written");
 
     let new = Crowd::ask(sidecar.address, "/v/a", 10).await;
@@ -354,7 +362,7 @@ async fn a_body_that_outgrows_the_limit_goes_on_to_those_attached() {
     let sidecar = Sidecar::start(app.address, &rules).await;
     let attached = Crowd::ask(sidecar.address, "/a/1", 10).await;
     app.reached("/a/1", 1).await;
-    settle().await;
+    joined(sidecar.admin, 9).await;
     attach.cancel();
     settle().await;
     assert_eq!(app.count("GET", "/a/1"), 1);
@@ -392,7 +400,7 @@ async fn a_slow_reader_of_what_is_stored_slows_nobody_and_gets_it_all() {
     slow.ask("/a/1").await;
     app.reached("/a/1", 1).await;
     let others = Crowd::ask(sidecar.address, "/a/1", 5).await;
-    settle().await;
+    waiting(sidecar.admin, 5).await;
     gate.cancel();
     assert_whole(&others.answers().await, &body);
     assert_eq!(client::get(sidecar.address, "/a/1").await.cache(), "HIT", "it is stored, whoever still reads");
@@ -414,7 +422,7 @@ async fn laggard_of_a_passing_body(length: usize, piece: usize, pause: Duration)
     slow.ask("/a/1").await;
     app.reached("/a/1", 1).await;
     let others = Crowd::ask(sidecar.address, "/a/1", 5).await;
-    settle().await;
+    waiting(sidecar.admin, 5).await;
     let hurry = CancellationToken::new();
     let laggard = tokio::spawn({
         let hurry = hurry.clone();
@@ -448,7 +456,7 @@ async fn who_finds_no_place_to_wait_goes_alone() {
     let hold = app.hold("GET", "/a/1", Point::Before);
     let crowd = Crowd::ask(sidecar.address, "/a/1", 30).await;
     eventually("those beyond the limit reach the app", Duration::from_secs(5), || async { app.count("GET", "/a/1") >= 25 }).await;
-    settle().await;
+    waiting(sidecar.admin, 5).await;
     assert_eq!(app.count("GET", "/a/1"), 25, "one leads, five wait, the others go alone");
     hold.release();
     assert_whole(&crowd.answers().await, b"data");
@@ -462,8 +470,7 @@ async fn who_has_waited_long_enough_goes_alone() {
     let hold = app.hold("GET", "/a/1", Point::Before);
     let crowd = Crowd::ask(sidecar.address, "/a/1", 10).await;
     hold.arrived().await;
-    // That nobody goes alone yet shows only in time; this is shorter than the wait.
-    sleep(Duration::from_millis(300)).await;
+    waiting(sidecar.admin, 9).await;
     assert_eq!(app.count("GET", "/a/1"), 1, "at first they wait");
     eventually("all have waited long enough", Duration::from_secs(5), || async { app.count("GET", "/a/1") == 10 }).await;
     assert!(!crowd.any_is_done(), "the app holds them all");

@@ -2,7 +2,6 @@
 //! cookies, and many at once. The drain is in `drain.rs`.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 
 use tokio::task::JoinSet;
 
@@ -11,7 +10,7 @@ use crate::support::client::exchange;
 use crate::support::http1::status;
 use crate::support::origin::{VERSIONED_RULES, versioned};
 use crate::support::tls::Certificates;
-use crate::support::{Client, Origin, Point, Reply, Response, Sidecar, Socket};
+use crate::support::{Client, Origin, Point, Reply, Response, Sidecar, Socket, waiting};
 
 /// A route of this path and these settings.
 fn route(path: &str, settings: &str) -> String {
@@ -318,7 +317,7 @@ async fn at_once(
     sidecar: &Sidecar,
     app: &Origin,
     path: &'static str,
-    arrivals: usize,
+    arrivals: u64,
     headers: impl Fn(usize) -> Vec<(&'static str, String)>,
 ) -> Vec<Reply> {
     let hold = app.hold("GET", path, Point::Before);
@@ -333,8 +332,7 @@ async fn at_once(
     for _ in 0..arrivals {
         hold.arrived().await;
     }
-    // Time for the others to come as well, and to reach the app if nothing held them back.
-    tokio::time::sleep(Duration::from_millis(500)).await;
+    waiting(sidecar.admin, 50 - arrivals).await;
     hold.release();
     asking.join_all().await
 }

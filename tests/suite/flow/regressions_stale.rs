@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::task::JoinSet;
 
 use crate::support::scene::{assert_cache, cache_status};
-use crate::support::{Client, Point, RedisServer, Request, Response, Scene, eventually};
+use crate::support::{Client, Point, RedisServer, Request, Response, Scene, eventually, waiting};
 
 const PUBLIC: &str = "[[routes]]\npath = \"/{*rest}\"\nscope = \"public\"\n";
 
@@ -123,8 +123,7 @@ async fn r023_a_failure_does_not_end_coalescing() {
         crowd.spawn(async move { Client::new(address).get("/a", &[]).await });
     }
     hold.arrived().await;
-    // Time for the others to reach the origin if nothing held them back.
-    tokio::time::sleep(Duration::from_millis(300)).await;
+    waiting(scene.sidecar.admin, 19).await;
     hold.release();
     while let Some(reply) = crowd.join_next().await {
         assert_eq!(reply.expect("no panic").text(), "good");

@@ -1,9 +1,7 @@
 //! RFC 9211: what `Cache-Status` says.
 
-use std::time::Duration;
-
 use crate::support::scene::{assert_cache, cache_status, ttl};
-use crate::support::{Point, Reply, Response, Scene};
+use crate::support::{Point, Reply, Response, Scene, waiting};
 
 const ROUTE: &str =
     "[[routes]]\npath = \"/{*rest}\"\nscope = \"public\"\npass_headers = [\"x-v\"]\n[[routes]]\npath = \"/off\"\nmode = \"off\"\n";
@@ -107,8 +105,8 @@ async fn s2_6_those_who_wait_for_anothers_fill_say_collapsed() {
     let followers = async {
         hold.arrived().await;
         let released = async {
-            // Enough for them to be waiting, which shows nowhere; were one late, it would say HIT.
-            tokio::time::sleep(Duration::from_millis(500)).await;
+            // Were one late, it would say HIT.
+            waiting(scene.sidecar.admin, 2).await;
             hold.release();
         };
         let (first, second, ()) = tokio::join!(scene.get("/a"), scene.get("/a"), released);

@@ -16,6 +16,8 @@ const FILE: &str = "proxy.toml";
 pub struct ChildSidecar {
     /// Where it answers clients.
     pub address: SocketAddr,
+    /// Where its metrics are, if that is known.
+    pub admin: Option<SocketAddr>,
     child: Child,
     directory: TempDir,
 }
@@ -27,14 +29,16 @@ impl ChildSidecar {
         let text = format!(
             "[listen]\naddress = \"{address}\"\ndrain = \"10s\"\n[upstream]\n{upstream}\n[admin]\naddress = \"{admin}\"\n{rules}\n"
         );
-        Self::spawn_file(address, &text).await
+        let mut sidecar = Self::spawn_file(address, &text).await;
+        sidecar.admin = Some(admin);
+        sidecar
     }
 
     /// A sidecar with this file, in which it listens on `address`.
     pub async fn spawn_file(address: SocketAddr, text: &str) -> Self {
         let directory = TempDir::new().expect("a temporary directory can be made");
         std::fs::write(directory.path().join(FILE), text).expect("the temporary directory can be written to");
-        let sidecar = Self { address, child: run(&directory), directory };
+        let sidecar = Self { address, admin: None, child: run(&directory), directory };
         sidecar.accepting().await;
         sidecar
     }

@@ -61,9 +61,7 @@ impl Pair {
 
     /// A metric of one of the sidecars, by its whole name.
     pub async fn metric(&self, sidecar: usize, name: &str) -> u64 {
-        let reply = Client::of_admin(self.sidecars[sidecar].admin).get("/metrics", &[]).await;
-        let line = reply.text().lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
-        line.and_then(|number| number.split('.').next()?.parse().ok()).unwrap_or_else(|| panic!("there is a metric {name}"))
+        super::metric(self.sidecars[sidecar].admin, name).await
     }
 
     /// Starts the clients.
