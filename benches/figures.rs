@@ -35,8 +35,10 @@ use suite::support;
 #[tokio::main]
 async fn main() {
     // What cargo adds of itself is no name.
-    let names: Vec<String> = std::env::args().skip(1).filter(|name| !name.starts_with('-')).collect();
-    let wanted = |name: &str| names.is_empty() || names.iter().any(|part| name.contains(part.as_str()));
+    let names: Vec<String> =
+        std::env::args().skip(1).filter(|name| !name.starts_with('-')).collect();
+    let wanted =
+        |name: &str| names.is_empty() || names.iter().any(|part| name.contains(part.as_str()));
     if wanted("counting") {
         counting::a_hit();
     }

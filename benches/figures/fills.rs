@@ -41,7 +41,8 @@ pub async fn of_a_crowd() {
     print("first bytes after the origin's", replies.iter().map(after).collect());
 
     let no_store = "Cache-Control: no-store\r\n";
-    let origin = Origin::start(move |_| Response::new().wait(LATENCY).whole(no_store, b"mine alone"));
+    let origin =
+        Origin::start(move |_| Response::new().wait(LATENCY).whole(no_store, b"mine alone"));
     let node = sidecar(&origin).await;
     // The connections to the origin are made.
     Crowd::ask(node.address, "/b/1", THOUSAND).await.time().await;

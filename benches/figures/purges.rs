@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use sidecache::internals::{Coherence, Tag};
 use sidecache::app::Clock;
+use sidecache::internals::{Coherence, Tag};
 
 use crate::print;
 use crate::support::origin::{VERSIONED_RULES, versioned};

@@ -12,7 +12,8 @@ use crate::support::{Client, Origin, RedisServer, Sidecar, eventually};
 
 const LASTS: Duration = Duration::from_secs(4);
 const RULES: &str = "on_redis_loss = \"bypass\"\n[[routes]]\npath = \"/v/{key}\"\nttl = \"60s\"\n\
-    scope = \"public\"\ntags = [\"v:{key}\"]\n[[purges]]\npath = \"/v/{key}\"\ntags = [\"v:{key}\"]\n";
+    scope = \"public\"\ntags = [\"v:{key}\"]\n\
+    [[purges]]\npath = \"/v/{key}\"\ntags = [\"v:{key}\"]\n";
 
 /// Asks for a read or a write of a key of its own in turn.
 async fn ask(address: SocketAddr, number: usize) -> Vec<Duration> {

@@ -1,5 +1,5 @@
-//! What the tests stand on: real processes, an origin that does as it is told, and a client. Nothing
-//! here knows what is being tested.
+//! What the tests stand on: real processes, an origin that does as it is told, and a client.
+//! Nothing here knows what is being tested.
 
 pub mod child;
 pub mod client;
@@ -37,7 +37,8 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
-/// Asks again and again until `check` says yes, and returns how long that took. Panics when it has not by `within`.
+/// Asks again and again until `check` says yes, and returns how long that took. Panics when it has
+/// not by `within`.
 pub async fn eventually<F, Fut>(what: &str, within: Duration, mut check: F) -> Duration
 where
     F: FnMut() -> Fut,

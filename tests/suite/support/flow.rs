@@ -1,4 +1,5 @@
-//! A sidecar without listeners: requests are handed to its flow, and what it knows can be asked for.
+//! A sidecar without listeners: requests are handed to its flow, and what it knows can be asked
+//! for.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -24,16 +25,19 @@ pub struct Flow {
 }
 
 impl Flow {
-    /// A sidecar with these tables of proxy.toml besides `[upstream]`. With Redis it has joined and holds a lease.
+    /// A sidecar with these tables of proxy.toml besides `[upstream]`. With Redis it has joined and
+    /// holds a lease.
     pub async fn start(app: SocketAddr, rules: &str) -> Self {
         Self::of(&format!("[upstream]\nurl = \"http://{app}\"\n{rules}")).await
     }
 
     /// A sidecar with this proxy.toml.
     pub async fn of(text: &str) -> Self {
-        let mut config = Config::parse(text, "proxy.toml", &|_| None).unwrap_or_else(|problems| panic!("{problems}"));
+        let mut config = Config::parse(text, "proxy.toml", &|_| None)
+            .unwrap_or_else(|problems| panic!("{problems}"));
         let (clock, stop) = (Clock::manual(), CancellationToken::new());
-        let sidecar = Sidecar::new(&mut config, clock.clone()).unwrap_or_else(|error| panic!("{error}"));
+        let sidecar =
+            Sidecar::new(&mut config, clock.clone()).unwrap_or_else(|error| panic!("{error}"));
         let proxy = sidecar.proxy;
         if proxy.coherence.shared().is_some() {
             tokio::spawn(Arc::clone(&proxy.coherence).keep(stop.clone()));
@@ -43,7 +47,13 @@ impl Flow {
     }
 
     /// Any request, and the head of its response.
-    pub async fn open(&self, method: &str, target: &str, headers: &[(&str, &str)], body: impl Into<Bytes>) -> Response<Body> {
+    pub async fn open(
+        &self,
+        method: &str,
+        target: &str,
+        headers: &[(&str, &str)],
+        body: impl Into<Bytes>,
+    ) -> Response<Body> {
         let mut request = Request::builder().method(method).uri(target).header("host", "app.test");
         for (name, value) in headers {
             request = request.header(*name, *value);
@@ -54,9 +64,16 @@ impl Flow {
     }
 
     /// Any request, and its whole response. One that breaks off has an empty body.
-    pub async fn send(&self, method: &str, target: &str, headers: &[(&str, &str)], body: impl Into<Bytes>) -> Reply {
+    pub async fn send(
+        &self,
+        method: &str,
+        target: &str,
+        headers: &[(&str, &str)],
+        body: impl Into<Bytes>,
+    ) -> Reply {
         let (head, body) = self.open(method, target, headers, body).await.into_parts();
-        let body = body.collect().await.map(http_body_util::Collected::to_bytes).unwrap_or_default();
+        let body =
+            body.collect().await.map(http_body_util::Collected::to_bytes).unwrap_or_default();
         Reply::new(head.status.as_u16(), head.headers, body)
     }
 
@@ -68,14 +85,21 @@ impl Flow {
     /// What shadow mode has found, with each route on the line of its place in the file.
     pub fn report(&self) -> ShadowReport {
         let live = self.proxy.live();
-        let place = |name: &str| live.rules.routes.iter().position(|route| route.name() == name).map(|at| at + 1);
+        let place = |name: &str| {
+            live.rules.routes.iter().position(|route| route.name() == name).map(|at| at + 1)
+        };
         self.proxy.shadow.report(&live.rules, &place)
     }
 
     /// What it has found of one route.
     pub fn route(&self, name: &str) -> RouteReport {
         let report = self.report();
-        report.routes.iter().find(|route| route.route == name).cloned().unwrap_or_else(|| panic!("{name} is not in {report:?}"))
+        report
+            .routes
+            .iter()
+            .find(|route| route.route == name)
+            .cloned()
+            .unwrap_or_else(|| panic!("{name} is not in {report:?}"))
     }
 
     /// A line of the metrics, by its name and labels.

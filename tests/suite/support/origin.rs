@@ -62,7 +62,8 @@ impl Request {
     /// A header's values, joined as HTTP joins them; None when it is absent.
     pub fn header(&self, name: &str) -> Option<String> {
         let values = self.headers.get_all(name).iter();
-        let values: Vec<_> = values.map(|value| String::from_utf8_lossy(value.as_bytes())).collect();
+        let values: Vec<_> =
+            values.map(|value| String::from_utf8_lossy(value.as_bytes())).collect();
         if values.is_empty() { None } else { Some(values.join(", ")) }
     }
 
@@ -164,7 +165,9 @@ impl Origin {
     /// An origin that answers each method and target, such as `GET /stats`, with a status and a
     /// text; everything else with a 404.
     pub fn scripted(responses: &[(&str, u16, &str)]) -> Self {
-        let own = |(line, status, text): &(&str, u16, &str)| ((*line).to_owned(), (*status, (*text).to_owned()));
+        let own = |(line, status, text): &(&str, u16, &str)| {
+            ((*line).to_owned(), (*status, (*text).to_owned()))
+        };
         let responses: HashMap<_, _> = responses.iter().map(own).collect();
         Self::start(move |request| match responses.get(&request.line()) {
             Some((status, text)) => Response::status(*status, text.clone()),
@@ -181,7 +184,11 @@ impl Origin {
         Self::listen(Some(certificates.acceptor()), none, Arc::new(handler))
     }
 
-    fn listen(tls: Option<TlsAcceptor>, latency: RangeInclusive<Duration>, handler: Handler) -> Self {
+    fn listen(
+        tls: Option<TlsAcceptor>,
+        latency: RangeInclusive<Duration>,
+        handler: Handler,
+    ) -> Self {
         // A thousand connections at once are more than a listener keeps by default; TCP tries again
         // only after a second.
         let socket = TcpSocket::new_v4().expect("a socket can be made");
@@ -294,7 +301,8 @@ impl Hold {
     /// Returns when a request waits here; each request counts once.
     pub async fn arrived(&self) {
         let waiting = tokio::time::timeout(Duration::from_secs(10), self.gate.arrived.acquire());
-        let waiting = waiting.await.unwrap_or_else(|_| panic!("no request came to {:?}", self.place));
+        let waiting =
+            waiting.await.unwrap_or_else(|_| panic!("no request came to {:?}", self.place));
         waiting.expect("the semaphore is never closed").forget();
     }
 

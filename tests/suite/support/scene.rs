@@ -1,6 +1,6 @@
 //! An origin that a test directs as it goes, with a sidecar in front of it: each test says what the
-//! origin answers now, what is asked, and looks at what the origin got to see. Both go by one clock,
-//! which a test moves forward instead of waiting.
+//! origin answers now, what is asked, and looks at what the origin got to see. Both go by one
+//! clock, which a test moves forward instead of waiting.
 
 use std::time::Duration;
 
@@ -46,9 +46,11 @@ impl Scene {
         self.answers(|_| Response::hang_up());
         self.origin.stop_listening();
         let address = self.origin.address;
-        super::eventually("the origin's port refuses connections", Duration::from_secs(5), || async {
-            tokio::net::TcpStream::connect(address).await.is_err()
-        })
+        super::eventually(
+            "the origin's port refuses connections",
+            Duration::from_secs(5),
+            || async { tokio::net::TcpStream::connect(address).await.is_err() },
+        )
         .await;
     }
 
@@ -109,7 +111,13 @@ impl Scene {
 /// Asserts what `X-Cache` says, and shows `Cache-Status` when it does not.
 #[track_caller]
 pub fn assert_cache(reply: &Reply, expected: &str, case: &str) {
-    assert_eq!(reply.cache(), expected, "{case}: {} {}", reply.status, reply.header("cache-status"));
+    assert_eq!(
+        reply.cache(),
+        expected,
+        "{case}: {} {}",
+        reply.status,
+        reply.header("cache-status")
+    );
 }
 
 /// The HTTP-date so many seconds from now; negative for the past.
@@ -129,5 +137,6 @@ pub fn cache_status(reply: &Reply) -> Vec<String> {
 pub fn ttl(reply: &Reply) -> i64 {
     let parameters = cache_status(reply);
     let ttl = parameters.iter().find_map(|parameter| parameter.strip_prefix("ttl="));
-    ttl.and_then(|ttl| ttl.parse().ok()).unwrap_or_else(|| panic!("no ttl in {}", reply.header("cache-status")))
+    ttl.and_then(|ttl| ttl.parse().ok())
+        .unwrap_or_else(|| panic!("no ttl in {}", reply.header("cache-status")))
 }

@@ -1,4 +1,5 @@
-//! A sidecar in front of a test's app: inside the test's process, or as a child that runs the real binary.
+//! A sidecar in front of a test's app: inside the test's process, or as a child that runs the real
+//! binary.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -62,7 +63,8 @@ impl Sidecar {
     pub async fn start_shipped(file: &Path, app: SocketAddr) -> Self {
         let (address, admin) = addresses();
         let mut text = std::fs::read_to_string(file).expect("the file ships");
-        let places = [("127.0.0.1:8080", address), ("127.0.0.1:8000", app), ("127.0.0.1:9090", admin)];
+        let places =
+            [("127.0.0.1:8080", address), ("127.0.0.1:8000", app), ("127.0.0.1:9090", admin)];
         for (shipped, ours) in places {
             assert!(text.contains(shipped), "{} names {shipped}", file.display());
             text = text.replace(shipped, &ours.to_string());
@@ -102,10 +104,12 @@ impl Sidecar {
         tables(self.address, self.admin, self.app, rules)
     }
 
-    /// Writes other tables into the file, in one step, as editors and deployments do. Nobody is told.
+    /// Writes other tables into the file, in one step, as editors and deployments do. Nobody is
+    /// told.
     pub fn rewrite(&self, rules: &str) {
         let new = self.file.with_extension("new");
-        std::fs::write(&new, self.with_rules(rules)).expect("the temporary directory can be written to");
+        std::fs::write(&new, self.with_rules(rules))
+            .expect("the temporary directory can be written to");
         std::fs::rename(&new, &self.file).expect("a file can be renamed within its directory");
     }
 
@@ -116,7 +120,9 @@ impl Sidecar {
 
     /// A POST to the admin API, of JSON.
     pub async fn admin_post(&self, path: &str, body: &serde_json::Value) -> Reply {
-        Client::of_admin(self.admin).send("POST", path, &[("content-type", "application/json")], body.to_string()).await
+        Client::of_admin(self.admin)
+            .send("POST", path, &[("content-type", "application/json")], body.to_string())
+            .await
     }
 
     /// A POST to the admin API that must go well: its answer.
@@ -149,7 +155,8 @@ impl Sidecar {
             if let Running::Inside { task, .. } = &self.running {
                 assert!(!task.is_finished(), "the sidecar ended before it accepted a connection");
             }
-            TcpStream::connect(self.address).await.is_ok() && TcpStream::connect(self.admin).await.is_ok()
+            TcpStream::connect(self.address).await.is_ok()
+                && TcpStream::connect(self.admin).await.is_ok()
         })
         .await;
     }
@@ -178,7 +185,13 @@ pub fn check(text: &str) -> Output {
 
 /// What `sidecache check` says of this file.
 pub fn check_file(file: &Path) -> Output {
-    Command::new(BINARY).arg("check").arg("--config").arg(file).stdin(Stdio::null()).output().expect("the binary was built with the tests")
+    Command::new(BINARY)
+        .arg("check")
+        .arg("--config")
+        .arg(file)
+        .stdin(Stdio::null())
+        .output()
+        .expect("the binary was built with the tests")
 }
 
 /// The only place that starts the library.
@@ -201,7 +214,10 @@ fn addresses() -> (SocketAddr, SocketAddr) {
 }
 
 fn tables(address: SocketAddr, admin: SocketAddr, app: SocketAddr, rules: &str) -> String {
-    format!("[listen]\naddress = \"{address}\"\n\n[upstream]\nurl = \"http://{app}\"\n\n[admin]\naddress = \"{admin}\"\n\n{rules}\n")
+    format!(
+        "[listen]\naddress = \"{address}\"\n\n[upstream]\nurl = \"http://{app}\"\n\n\
+         [admin]\naddress = \"{admin}\"\n\n{rules}\n"
+    )
 }
 
 fn write_config(directory: &TempDir, text: &str) -> PathBuf {

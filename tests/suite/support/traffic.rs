@@ -1,4 +1,5 @@
-//! Two sidecars on one Redis, and clients that each read and write a name of their own through both.
+//! Two sidecars on one Redis, and clients that each read and write a name of their own through
+//! both.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -8,7 +9,7 @@ use tokio::task::JoinHandle;
 use tokio::time::sleep;
 
 use super::origin::{VERSIONED_RULES, versioned};
-use super::{Client, Sidecar, Origin, eventually};
+use super::{Client, Origin, Sidecar, eventually};
 
 const CLIENTS: usize = 8;
 /// Of each client two writes through either sidecar, and what it reads meanwhile.
@@ -37,7 +38,8 @@ impl Pair {
     async fn start_with(table: &str, memory: &str) -> Self {
         let app = Origin::start(versioned());
         let rules = format!("{table}\n{memory}{VERSIONED_RULES}");
-        let sidecars = [Sidecar::spawn(app.address, &rules).await, Sidecar::spawn(app.address, &rules).await];
+        let sidecars =
+            [Sidecar::spawn(app.address, &rules).await, Sidecar::spawn(app.address, &rules).await];
         Self { app, sidecars, probes: AtomicU64::new(0) }
     }
 
@@ -48,13 +50,14 @@ impl Pair {
 
     /// Returns when what each has stored is a hit through the other, and how long that took.
     pub async fn hits_within(&self, within: Duration) -> Duration {
-        let took = eventually("what one sidecar stores is a hit through the other", within, || async {
-            let path = format!("/v/probe-{}", self.probes.fetch_add(1, Ordering::Relaxed));
-            let [mut one, mut two] = self.clients();
-            one.get(&path, &[]).await;
-            two.get(&path, &[]).await.cache() == "HIT"
-        })
-        .await;
+        let took =
+            eventually("what one sidecar stores is a hit through the other", within, || async {
+                let path = format!("/v/probe-{}", self.probes.fetch_add(1, Ordering::Relaxed));
+                let [mut one, mut two] = self.clients();
+                one.get(&path, &[]).await;
+                two.get(&path, &[]).await.cache() == "HIT"
+            })
+            .await;
         println!("hits after {took:?}");
         took
     }
@@ -116,9 +119,24 @@ impl Traffic {
             all.stale.extend(seen.stale);
         }
         println!("{} hits, {} writes, {} stale", all.hits, all.writes, all.stale.len());
-        assert!(all.hits > 50 && all.writes > 20, "nothing was tested: {} hits, {} writes", all.hits, all.writes);
-        assert!(all.stale.is_empty(), "{} stale: {:?}", all.stale.len(), &all.stale[..all.stale.len().min(5)]);
-        assert!(all.failures.is_empty(), "{} failures: {:?}", all.failures.len(), &all.failures[..all.failures.len().min(5)]);
+        assert!(
+            all.hits > 50 && all.writes > 20,
+            "nothing was tested: {} hits, {} writes",
+            all.hits,
+            all.writes
+        );
+        assert!(
+            all.stale.is_empty(),
+            "{} stale: {:?}",
+            all.stale.len(),
+            &all.stale[..all.stale.len().min(5)]
+        );
+        assert!(
+            all.failures.is_empty(),
+            "{} failures: {:?}",
+            all.failures.len(),
+            &all.failures[..all.failures.len().min(5)]
+        );
         all
     }
 }
@@ -136,7 +154,11 @@ async fn work(
         }
         let through = (round + round / 8) % 2;
         let write = round % 8 == 7;
-        let (method, path) = if write { ("PUT", format!("/w/own-{number}")) } else { ("GET", format!("/v/own-{number}")) };
+        let (method, path) = if write {
+            ("PUT", format!("/w/own-{number}"))
+        } else {
+            ("GET", format!("/v/own-{number}"))
+        };
         match clients[through].try_send(method, &path, &[], "").await {
             Ok(reply) if reply.status == 200 => {
                 let got: u64 = reply.text().parse().expect("a version");
@@ -145,11 +167,18 @@ async fn work(
                 } else {
                     seen.hits += usize::from(reply.cache() == "HIT");
                     if got < version {
-                        seen.stale.push(format!("{path}: {got} after {version}, {}", reply.cache_status()));
+                        seen.stale.push(format!(
+                            "{path}: {got} after {version}, {}",
+                            reply.cache_status()
+                        ));
                     }
                 }
             }
-            Ok(reply) => seen.failures.push(format!("{method} {path}: {} {}", reply.status, reply.cache_status())),
+            Ok(reply) => seen.failures.push(format!(
+                "{method} {path}: {} {}",
+                reply.status,
+                reply.cache_status()
+            )),
             Err(error) => seen.failures.push(format!("{method} {path}: {error}")),
         }
         answered.fetch_add(1, Ordering::SeqCst);

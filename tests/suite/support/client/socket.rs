@@ -37,7 +37,9 @@ impl Socket {
     pub async fn connect_narrow(address: SocketAddr) -> Self {
         let socket = TcpSocket::new_v4().expect("a socket can be made");
         socket.set_recv_buffer_size(16 * 1024).expect("a TCP socket");
-        socket.bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).expect("the loopback has a free port");
+        socket
+            .bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))
+            .expect("the loopback has a free port");
         let stream = socket.connect(address).await.expect("the address accepts connections");
         Self { stream, buffer: Vec::new() }
     }
@@ -49,7 +51,8 @@ impl Socket {
 
     /// Sends a GET after whose response the connection ends.
     pub async fn ask(&mut self, target: &str) {
-        self.send(format!("GET {target} HTTP/1.1\r\nHost: app.test\r\nConnection: close\r\n\r\n")).await;
+        self.send(format!("GET {target} HTTP/1.1\r\nHost: app.test\r\nConnection: close\r\n\r\n"))
+            .await;
     }
 
     /// Reads until the connection ends, in whatever way.
@@ -81,7 +84,8 @@ impl Socket {
             let Some(head) = http1::head_length(&self.buffer) else { continue };
             let (_, headers) = http1::head(&self.buffer[..head]);
             let length = headers.get("content-length").and_then(|value| value.to_str().ok());
-            let length: usize = length.and_then(|length| length.parse().ok()).expect("a Content-Length");
+            let length: usize =
+                length.and_then(|length| length.parse().ok()).expect("a Content-Length");
             if self.buffer.len() == head + length {
                 let bytes = std::mem::take(&mut self.buffer);
                 return Reply::read(&bytes, first_byte);
@@ -117,7 +121,10 @@ impl Socket {
     async fn fill(&mut self) {
         let read = timeout(PATIENCE, self.stream.read_buf(&mut self.buffer)).await;
         if !matches!(read, Ok(Ok(1..))) {
-            panic!("nothing more came: {read:?}; before it {}", String::from_utf8_lossy(&self.buffer));
+            panic!(
+                "nothing more came: {read:?}; before it {}",
+                String::from_utf8_lossy(&self.buffer)
+            );
         }
     }
 }

@@ -8,8 +8,9 @@ use serde_json::json;
 
 use super::{Request, Response, lock};
 
-/// Numbers that writes count up: a GET of `/v/NAME` answers the number, a PUT or POST of `/w/NAME` (or `/v/NAME`) adds one.
-/// The header `x-test` changes what a write does: `401` refuses it; `500` and `hangup` happen after it is done.
+/// Numbers that writes count up: a GET of `/v/NAME` answers the number, a PUT or POST of `/w/NAME`
+/// (or `/v/NAME`) adds one. The header `x-test` changes what a write does: `401` refuses it; `500`
+/// and `hangup` happen after it is done.
 pub fn versioned() -> impl Fn(&Request) -> Response + Send + Sync {
     let versions: Mutex<HashMap<String, u64>> = Mutex::default();
     move |request| {
@@ -35,7 +36,8 @@ pub fn versioned() -> impl Fn(&Request) -> Response + Send + Sync {
     }
 }
 
-/// Routes and purge rules for [`versioned`]: writes to `/w/NAME` purge `/v/NAME` by tag alone, not by their own URL.
+/// Routes and purge rules for [`versioned`]: writes to `/w/NAME` purge `/v/NAME` by tag alone, not
+/// by their own URL.
 pub const VERSIONED_RULES: &str = r#"
 [[routes]]
 path  = "/v/{name}"
@@ -48,11 +50,14 @@ path = "/w/{name}"
 tags = ["v:{name}"]
 "#;
 
-/// Answers everybody who they are: tenant, credentials and account as they came, and what was request for. Without a bearer token, or
-/// with one that begins with `bad`, it says the same with a 401; public paths need no token.
+/// Answers everybody who they are: tenant, credentials and account as they came, and what was
+/// request for. Without a bearer token, or with one that begins with `bad`, it says the same with a
+/// 401; public paths need no token.
 pub fn identity(request: &Request) -> Response {
     let authorization = request.header("authorization");
-    let known = authorization.as_deref().is_some_and(|value| value.starts_with("Bearer ") && !value.starts_with("Bearer bad"));
+    let known = authorization
+        .as_deref()
+        .is_some_and(|value| value.starts_with("Bearer ") && !value.starts_with("Bearer bad"));
     let body = json!({
         "tenant": request.header("x-tenant-id"),
         "authorization": authorization,
