@@ -49,7 +49,7 @@ async fn main() {
         fills::of_a_crowd().await;
     }
     if wanted("purges") {
-        purges::of_tags_in_memory().await;
+        Box::pin(purges::of_tags_in_memory()).await;
         purges::acknowledged_by_three().await;
     }
     if wanted("redis_dead") {

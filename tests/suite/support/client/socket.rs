@@ -120,12 +120,11 @@ impl Socket {
 
     async fn fill(&mut self) {
         let read = timeout(PATIENCE, self.stream.read_buf(&mut self.buffer)).await;
-        if !matches!(read, Ok(Ok(1..))) {
-            panic!(
-                "nothing more came: {read:?}; before it {}",
-                String::from_utf8_lossy(&self.buffer)
-            );
-        }
+        assert!(
+            matches!(read, Ok(Ok(1..))),
+            "nothing more came: {read:?}; before it {}",
+            String::from_utf8_lossy(&self.buffer)
+        );
     }
 }
 
