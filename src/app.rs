@@ -19,7 +19,7 @@ use crate::cache::fills::Fills;
 use crate::cache::fills::cluster::ClusterFills;
 use crate::cache::store::Store;
 use crate::cache::store::memory::Memory;
-use crate::clock::Clock;
+pub use crate::clock::Clock;
 use crate::coherence::redis_records::RecordStore;
 use crate::coherence::{Coherence, CoherenceMode};
 use crate::config::Config;
@@ -37,6 +37,7 @@ use crate::server::{self, Drained, Service};
 use crate::shadow::Shadow;
 use crate::telemetry::events::{EventKind, Events};
 use crate::telemetry::hot_tags::HotTags;
+pub use crate::telemetry::log::init as init_log;
 use crate::telemetry::metrics::Metrics;
 use crate::upstream::{self, Upstream};
 

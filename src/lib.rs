@@ -29,3 +29,19 @@ pub mod shadow;
 pub mod telemetry;
 pub mod units;
 pub mod upstream;
+
+/// What the model, the benches and some tests of this package look at; nobody else is to rely on it.
+#[cfg(feature = "internals")]
+#[doc(hidden)]
+pub mod internals {
+    pub use crate::coherence::{Coherence, CoherenceMode, PurgeKind, core, message};
+    pub use crate::outcome::{Disposition, Reason};
+    pub use crate::policy::tag::Tag;
+    pub use crate::proxy::Proxy;
+    pub use crate::semantics::body::Body;
+    pub use crate::semantics::forward::ClientPeer;
+    pub use crate::shadow::SETTLE_DELAY;
+    pub use crate::shadow::report::{RouteReport, ShadowReport};
+    pub use crate::telemetry::events::EventKind;
+    pub use crate::telemetry::metrics;
+}

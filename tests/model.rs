@@ -2,7 +2,7 @@
 //!
 //! What is checked in every world: no hit under a lease, and no hit by Redis to a read that begins now, is older than a mutation whose answer
 //! has gone out; and no sidecar spins. Excused is the one limit that we publish: what a sidecar that cannot reach Redis lets out
-//! ([`Released::Untold`](sidecache::coherence::core::Released)) binds itself alone until its journal was replayed, and all others from a
+//! ([`Released::Untold`](sidecache::internals::core::Released)) binds itself alone until its journal was replayed, and all others from a
 //! lease after that.
 //!
 //! Assumed: Redis runs one step at a time; a demoted server takes no write, beats included; all clocks run alike; a client that lost
@@ -27,7 +27,7 @@ use std::fmt::Write as _;
 use std::io::Write as _;
 use std::sync::Arc;
 
-use sidecache::coherence::core::LeaseSettings;
+use sidecache::internals::core::LeaseSettings;
 
 use check::{Found, check};
 use redis::Redis;

@@ -96,7 +96,7 @@ fn configure(args: &Args) -> Result<Config, String> {
 
 /// Runs Sidecache until `shutdown`, and lets its requests under way finish.
 async fn sidecar(config: Config, shutdown: CancellationToken) -> Result<(), Failure> {
-    sidecache::telemetry::log::init(&config.log).map_err(|error| (1, format!("Sidecache cannot log: {error}")))?;
+    sidecache::app::init_log(&config.log).map_err(|error| (1, format!("Sidecache cannot log: {error}")))?;
     let bound = BoundListeners::bind(&config).map_err(|error| (1, format!("Sidecache cannot start: {error}")))?;
     sidecache::app::serve(config, bound, shutdown).await.map_err(|error| (1, format!("Sidecache stopped: {error}")))?;
     Ok(())

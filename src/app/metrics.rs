@@ -168,6 +168,7 @@ fn register_cache(proxy: &Arc<Proxy>) {
     gauge("sidecache_memory_limit_bytes", "Bytes that entries may take in memory", |proxy| bytes(proxy.store.memory.limit()));
     gauge("sidecache_local_tags", "Tags in the local table", |proxy| as_f64(proxy.coherence.local_tags()));
     gauge("sidecache_fills_in_flight", "Fills under way", |proxy| as_f64(proxy.fills.len()));
+    gauge("sidecache_fill_waiters", "Requests that wait for the head of a fill", |proxy| as_f64(proxy.fills.waiting()));
     gauge("sidecache_admissions", "Admitted credentials remembered", |proxy| as_f64(proxy.authorized_clients.len()));
     gauge("sidecache_events_subscribers", "Who listens to events", |proxy| as_f64(proxy.events.listeners()));
     gauge("sidecache_journal_depth", "Purges that wait for Redis", |proxy| as_f64(proxy.coherence.status().journal));

@@ -151,6 +151,7 @@ pub struct Fills {
     uncacheable: Cache<FillKey, Wall>,
     failed: Cache<FillKey, FetchFailure>,
     waiters: Arc<Semaphore>,
+    most_waiters: usize,
     wait: Duration,
     /// What the bodies of all fills may keep.
     pub budget: Budget,
@@ -162,11 +163,13 @@ impl Fills {
     /// No fills yet; so many followers in all may wait for so long, and all bodies together keep so many bytes.
     #[must_use]
     pub fn new(waiters: usize, wait: Duration, bytes: u64) -> Arc<Self> {
+        let most_waiters = waiters.min(Semaphore::MAX_PERMITS);
         Arc::new(Self {
             map: Mutex::default(),
             uncacheable: Cache::new(MAX_REMEMBERED_KEYS),
             failed: Cache::new(MAX_REMEMBERED_KEYS),
-            waiters: Arc::new(Semaphore::new(waiters.min(Semaphore::MAX_PERMITS))),
+            waiters: Arc::new(Semaphore::new(most_waiters)),
+            most_waiters,
             wait,
             budget: Budget::new(bytes),
             counters: FillCounters::default(),
@@ -237,6 +240,12 @@ impl Fills {
     #[must_use]
     pub fn len(&self) -> usize {
         self.lock().len()
+    }
+
+    /// How many requests wait for the head of a fill.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        self.most_waiters - self.waiters.available_permits()
     }
 
     /// Whether there is none.

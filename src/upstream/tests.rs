@@ -220,6 +220,7 @@ async fn there_are_never_more_sockets_than_allowed() {
     let address = app(|mut conn, _| async move {
         MOST.fetch_max(OPEN.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
         while conn.head().await.is_some() {
+            // The app takes its time, so that the others have to wait.
             tokio::time::sleep(Duration::from_millis(2)).await;
             conn.say("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").await;
         }

@@ -4,8 +4,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use sidecache::coherence::core::{HeartbeatReply, RegisteredPeer, Registration, Subscribers};
-use sidecache::coherence::message::{OperationId, PeerId};
+use sidecache::internals::core::{Subscribers, HeartbeatReply, RegisteredPeer, Registration};
+use sidecache::internals::message::{OperationId, PeerId};
 
 /// The tag's record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use sidecache::coherence::core::{CoreCommand, CoreEvent, Phase, Released, ReplayBatch, Subscribers};
-use sidecache::coherence::message::{Message, OperationId, PeerId, Process};
+use sidecache::internals::core::{Subscribers, ReplayBatch, CoreCommand, CoreEvent, Phase, Released};
+use sidecache::internals::message::{OperationId, Message, PeerId, Process};
 
 use crate::redis::{Redis, Stored};
 use crate::world::{Action, Ear, Entry, Fault, Flight, Mutation, Note, Sidecar, Stage, Watch, World, at, tag};
@@ -106,7 +106,7 @@ impl World {
         let sidecar = self.of(n);
         let process = sidecar.core.me().process;
         let role = sidecar.role;
-        *sidecar = Sidecar::new(process, sidecache::coherence::core::LeaseSettings::new(at(0), at(0)), role);
+        *sidecar = Sidecar::new(process, sidecache::internals::core::LeaseSettings::new(at(0), at(0)), role);
         (sidecar.up, sidecar.connection) = (false, None);
     }
 

@@ -7,9 +7,9 @@ use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use sidecache::coherence::core::{Core, CoreCommand, LeaseSettings, MonotonicTime};
-use sidecache::coherence::message::{Message, OperationId, Process};
-use sidecache::policy::tag::Tag;
+use sidecache::internals::core::{MonotonicTime, CoreCommand, Core, LeaseSettings};
+use sidecache::internals::message::{OperationId, Message, Process};
+use sidecache::internals::Tag;
 
 use crate::redis::{Reading, Redis, fence_name};
 
@@ -171,13 +171,13 @@ pub struct Mutation {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Stage {
     /// Marked under this name, or not.
-    Marked(Option<sidecache::coherence::message::PeerId>),
+    Marked(Option<sidecache::internals::message::PeerId>),
     /// The app has done it.
-    Done(Option<sidecache::coherence::message::PeerId>),
+    Done(Option<sidecache::internals::message::PeerId>),
     /// The purge is about to be sent.
-    Telling(Option<sidecache::coherence::message::PeerId>),
+    Telling(Option<sidecache::internals::message::PeerId>),
     /// This Redis has it; its answer is on its way.
-    Told(u8, sidecache::coherence::core::Subscribers),
+    Told(u8, sidecache::internals::core::Subscribers),
     /// Since then, for the others.
     Waiting(u64),
 }
@@ -201,7 +201,7 @@ pub struct Sidecar {
     /// What the local table says of the tag: how often it was purged.
     pub cell: u16,
     pub commands: Vec<CoreCommand>,
-    pub answers: Vec<(u64, Option<sidecache::coherence::core::HeartbeatReply>)>,
+    pub answers: Vec<(u64, Option<sidecache::internals::core::HeartbeatReply>)>,
     pub queue: VecDeque<Message>,
     pub ear: Ear,
     /// The server that calls go to.
@@ -279,7 +279,7 @@ impl Sidecar {
         if !self.role.eager || !self.up {
             return None;
         }
-        let lost = self.core.phase() == sidecache::coherence::core::Phase::Lost;
+        let lost = self.core.phase() == sidecache::internals::core::Phase::Lost;
         let Lags { bus, calls, keeper } = self.role.lags;
         let due = self.core.next_deadline().is_some_and(|next| next <= now);
         let steps = [
@@ -377,7 +377,7 @@ impl World {
         when(sidecar.broken, Action::Notice(n));
         // The loss is told of at once, and the client waits before it tries again: it is assumed, see above.
         when(sidecar.connection.is_none() && (!sidecar.broken || self.fault == Fault::MendedUnseen), Action::Connect(n));
-        let lost = core.phase() == sidecache::coherence::core::Phase::Lost;
+        let lost = core.phase() == sidecache::internals::core::Phase::Lost;
         when(lost && sidecar.connection == Some(self.primary), Action::Find(n));
         match sidecar.ear {
             Ear::Off => when(true, Action::Listen(n)),

@@ -1,45 +1,44 @@
-//! What the tests stand on: real processes, scriptable apps, small clients. Nothing here knows what is being tested.
+//! What the tests stand on: real processes, an origin that does as it is told, and a client.
+//! Nothing here knows what is being tested.
 
 pub mod child;
 pub mod client;
 pub mod command;
+pub mod demo;
 pub mod exposition;
 pub mod fault_proxy;
 pub mod flow;
 pub mod history;
+pub mod http1;
 pub mod nginx;
 pub mod origin;
 pub mod process;
-pub mod raw;
 pub mod redis;
 pub mod redis_cluster;
 pub mod redis_kinds;
 pub mod redis_node;
 pub mod redis_sentinel;
 pub mod scene;
-pub mod script;
-pub mod script_admin;
 pub mod sidecar;
 pub mod tls;
 pub mod traffic;
-pub mod wire;
 
-pub use client::{Client, Reply};
+pub use client::{Client, Crowd, Reply, Socket};
 pub use command::CommandLine;
 pub use fault_proxy::{Fault, FaultProxy};
-pub use origin::{Answer, Point, TestApp};
+pub use origin::{Origin, Point, Request, Response};
 pub use redis::RedisServer;
 pub use scene::Scene;
-pub use script::{Script, ScriptApp};
-pub use script_admin::ScriptAdmin;
 pub use sidecar::Sidecar;
 
 use std::future::Future;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
-/// Asks again and again until `check` says yes, and returns how long that took. Panics when it has not by `within`.
+/// Asks again and again until `check` says yes, and returns how long that took. Panics when it has
+/// not by `within`.
 pub async fn eventually<F, Fut>(what: &str, within: Duration, mut check: F) -> Duration
 where
     F: FnMut() -> Fut,
@@ -53,4 +52,29 @@ where
         assert!(start.elapsed() < within, "not within {within:?}: {what}");
         sleep(Duration::from_millis(20)).await;
     }
+}
+
+/// A metric of the sidecar with this admin listener, by its whole name.
+pub async fn metric(admin: SocketAddr, name: &str) -> u64 {
+    let reply = Client::of_admin(admin).get("/metrics", &[]).await;
+    let mut lines = reply.text().lines();
+    let value = lines.find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+    let value = value.and_then(|number| number.split('.').next()?.parse().ok());
+    value.unwrap_or_else(|| panic!("there is no metric {name}"))
+}
+
+/// Returns when so many requests wait for the heads of fills.
+pub async fn waiting(admin: SocketAddr, requests: u64) {
+    eventually("they wait for a fill", Duration::from_secs(10), || async {
+        metric(admin, "sidecache_fill_waiters").await == requests
+    })
+    .await;
+}
+
+/// Returns when so many requests in all have joined a fill that had a head.
+pub async fn joined(admin: SocketAddr, requests: u64) {
+    eventually("they read along", Duration::from_secs(10), || async {
+        metric(admin, "sidecache_collapsed_total").await == requests
+    })
+    .await;
 }

@@ -52,6 +52,7 @@ async fn a_half_sent_head_does_not_hold_it() {
     let mut warm = server.connect().await;
     warm.write_all(b"GET /x HTTP/1.1\r\nHost: a\r\n\r\nGET /x HT").await.unwrap();
     until(&mut warm, "/x 0").await;
+    // Half a head that has been read shows nowhere.
     tokio::time::sleep(Duration::from_millis(50)).await;
     server.shutdown.cancel();
     let drained = server.done.await.unwrap();
@@ -76,6 +77,7 @@ async fn what_outlasts_the_grace_is_cut_and_counted() {
 #[tokio::test]
 async fn tasks_are_waited_for_too() {
     let server = start(settings());
+    // How long the task takes.
     server.tasks.spawn(tokio::time::sleep(Duration::from_millis(300)));
     server.shutdown.cancel();
     let drained = server.done.await.unwrap();
@@ -92,6 +94,7 @@ async fn an_http2_request_under_way_finishes() {
     let response = tokio::spawn(sender.send_request(request));
     server.until_called(1).await;
     server.shutdown.cancel();
+    // That the request is not cut off shows only in time.
     tokio::time::sleep(Duration::from_millis(50)).await;
     server.app.go.add_permits(1);
     let body = response.await.unwrap().unwrap().into_body().collect().await.unwrap().to_bytes();

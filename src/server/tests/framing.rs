@@ -12,6 +12,7 @@ async fn length_and_coding_together_are_refused_however_they_arrive() {
         for split in 0..message.len() {
             let mut stream = server.connect().await;
             stream.write_all(&message.as_bytes()[..split]).await.unwrap();
+            // In two packets.
             tokio::time::sleep(Duration::from_millis(2)).await;
             stream.write_all(&message.as_bytes()[split..]).await.unwrap();
             let answer = rest(&mut stream).await;
@@ -66,6 +67,7 @@ async fn a_refused_client_that_keeps_sending_still_reads_its_answer() {
     stream.write_all(format!("POST /a HTTP/1.1\r\nHost: a\r\n{}{}\r\n", PAIR[0], PAIR[1]).as_bytes()).await.unwrap();
     for _ in 0..20 {
         stream.write_all(&[b'x'; 1000]).await.unwrap();
+        // The pace of a client that does not look.
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     assert!(rest(&mut stream).await.starts_with("HTTP/1.1 400 "));
@@ -77,10 +79,12 @@ async fn chunked_alone_and_length_alone_are_fine() {
     let mut stream = server.connect().await;
     for round in 0..3 {
         stream.write_all(b"POST /c HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n4\r\n").await.unwrap();
+        // In one packet, or in two.
         tokio::time::sleep(Duration::from_millis(round)).await;
         stream.write_all(b"defg\r\n0\r\n\r\n").await.unwrap();
         until(&mut stream, "/c 7").await;
         stream.write_all(b"POST /l HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhel").await.unwrap();
+        // In one packet, or in two.
         tokio::time::sleep(Duration::from_millis(round)).await;
         stream.write_all(b"lo").await.unwrap();
         until(&mut stream, "/l 5").await;

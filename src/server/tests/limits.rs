@@ -19,6 +19,7 @@ async fn a_head_that_drips_is_cut_off_at_its_limit() {
             if stream.write_all(&[*byte]).await.is_err() {
                 break;
             }
+            // The head drips.
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
         let _ = stream.read(&mut [0; 10]).await;
@@ -39,6 +40,7 @@ async fn a_connection_without_a_request_is_closed_and_one_that_waits_for_its_ans
     waiting.write_all(b"GET /slow HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
     assert_eq!(rest(&mut silent).await, "");
     assert_eq!(rest(&mut used).await, "");
+    // That it is not closed while it waits shows only in time.
     tokio::time::sleep(SHORT).await;
     server.app.go.add_permits(1);
     until(&mut waiting, "slow").await;
@@ -64,6 +66,7 @@ async fn a_body_that_drips_within_the_limit_is_read_to_its_end() {
     let mut stream = server.connect().await;
     stream.write_all(b"POST /x HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\n").await.unwrap();
     for _ in 0..10 {
+        // The body drips.
         tokio::time::sleep(SHORT / 3).await;
         stream.write_all(b"x").await.unwrap();
     }
@@ -82,6 +85,7 @@ async fn a_reader_that_takes_nothing_is_cut_off_and_a_slow_one_is_not() {
         let n = slow.read(&mut buffer).await.unwrap();
         assert!(n > 0, "cut off after {taken}");
         taken += n;
+        // A slow reader.
         tokio::time::sleep(Duration::from_millis(30)).await;
     }
     assert_eq!(server.counters.write_timeouts.get(), 1);

@@ -25,6 +25,7 @@ async fn a_client_that_closes_its_half_still_gets_its_answer() {
         stream.write_all(request.as_bytes()).await.unwrap();
         stream.shutdown().await.unwrap();
         server.until_called(called + 1).await;
+        // Until the server has seen the end of what it reads, which shows nowhere.
         tokio::time::sleep(Duration::from_millis(20)).await;
         server.app.go.add_permits(1);
         assert!(rest(&mut stream).await.ends_with("slow"));
@@ -142,6 +143,7 @@ async fn an_upgraded_connection_is_left_alone() {
     stream.write_all(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: echo\r\n\r\nearly").await.unwrap();
     until(&mut stream, "\r\n\r\nearly").await;
     for _ in 0..3 {
+        // Silent for longer than any limit.
         tokio::time::sleep(short * 2).await;
         stream.write_all(b"x\r\ncontent-length: 1\r\ntransfer-encoding: x\r\n\r\n").await.unwrap();
         until(&mut stream, "\r\n\r\n").await;

@@ -113,6 +113,7 @@ async fn an_upload_that_makes_progress_is_not_timed_out() {
     .await;
     let (upstream, _) = client(UpstreamSettings { first_byte_timeout: Duration::from_millis(150), ..settings(address) });
     let slow = futures_util::stream::unfold(0, |sent| async move {
+        // The pace of the upload: shorter than the limit, and longer than it in all.
         tokio::time::sleep(Duration::from_millis(50)).await;
         (sent < 8).then(|| (Ok(Frame::data(Bytes::from_static(b"x"))), sent + 1))
     });
@@ -150,6 +151,7 @@ async fn truncated_bodies_end_in_an_error_and_their_connection_is_not_used_again
                 conn.head().await;
                 let (head, body) = answer.split_once("ok").unwrap();
                 conn.say(head).await;
+                // In one packet, or in two.
                 tokio::time::sleep(Duration::from_millis(pause)).await;
                 conn.say(&format!("ok{body}")).await;
             })
@@ -172,6 +174,7 @@ async fn bytes_after_a_body_never_answer_the_next_request() {
         let address = app(move |mut conn, _| async move {
             while conn.head().await.is_some() {
                 conn.say(&format!("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok{}", if pause == 0 { EVIL } else { "" })).await;
+                // In one packet, or in two.
                 tokio::time::sleep(Duration::from_millis(pause)).await;
                 if pause > 0 {
                     conn.say(EVIL).await;
@@ -182,6 +185,7 @@ async fn bytes_after_a_body_never_answer_the_next_request() {
         let (upstream, counters) = client(settings(address));
         for turn in 1..4 {
             assert_eq!(text(upstream.send(get()).await.unwrap()).await, "ok");
+            // Until the second packet is there; that it answers nothing shows only in time.
             tokio::time::sleep(Duration::from_millis(2 * pause)).await;
             assert_eq!(counters.connects.get(), turn);
         }
@@ -210,6 +214,7 @@ async fn a_body_that_falls_silent_is_broken_off_unless_it_is_an_event_stream() {
         let address = app(move |mut conn, _| async move {
             conn.head().await;
             conn.say(&format!("HTTP/1.1 200 OK\r\ncontent-type: {kind}\r\ntransfer-encoding: chunked\r\n\r\n2\r\nok\r\n")).await;
+            // Silent for longer than the limit.
             tokio::time::sleep(Duration::from_millis(300)).await;
             conn.say("2\r\nok\r\n0\r\n\r\n").await;
         })

@@ -45,6 +45,7 @@ async fn a_big_body_flows_up_and_down_with_backpressure() {
     let mut before = usize::MAX;
     while before != made.load(Ordering::SeqCst) {
         before = made.load(Ordering::SeqCst);
+        // That it has stopped shows only in time.
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
     assert!(before < CHUNKS, "all {CHUNKS} chunks were taken while nobody read");

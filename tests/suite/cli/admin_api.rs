@@ -3,11 +3,9 @@
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
-use tokio::net::TcpStream;
 
 use crate::support::scene::assert_cache;
-use crate::support::{Answer, Client, RedisServer, Reply, Scene, eventually};
+use crate::support::{Client, RedisServer, Reply, Response, Scene, Socket, eventually};
 
 const RULES: &str = r#"
 [fields]
@@ -30,7 +28,7 @@ tags = ["all:{tenant}"]
 const ACME: [(&str, &str); 1] = [("x-tenant", "acme")];
 
 async fn scene(table: &str) -> Scene {
-    Scene::start(&format!("{table}{RULES}"), |asked| Answer::ok(format!("{} {}", asked.method, asked.path))).await
+    Scene::start(&format!("{table}{RULES}"), |request| Response::ok(format!("{} {}", request.method, request.path))).await
 }
 
 async fn fill(scene: &Scene, path: &str) {
@@ -151,10 +149,9 @@ async fn numbers_move_with_traffic_and_name_the_line_that_would_mend() {
 }
 
 /// The next event of a stream.
-async fn event(lines: &mut tokio::io::Lines<BufReader<TcpStream>>) -> Value {
+async fn event(stream: &mut Socket) -> Value {
     loop {
-        let line = tokio::time::timeout(Duration::from_secs(20), lines.next_line()).await.expect("in time").expect("read").expect("a line");
-        if let Some(data) = line.strip_prefix("data: ") {
+        if let Some(data) = stream.line().await.strip_prefix("data: ") {
             return serde_json::from_str(data).expect("JSON");
         }
     }
@@ -164,14 +161,14 @@ async fn event(lines: &mut tokio::io::Lines<BufReader<TcpStream>>) -> Value {
 async fn events_tell_of_purges_as_they_happen_and_of_the_last_ones() {
     let scene = scene("").await;
     let listen = async |last: usize| {
-        let mut stream = TcpStream::connect(scene.sidecar.admin).await.expect("the admin listener is there");
+        let mut stream = Socket::connect(scene.sidecar.admin).await;
         let request = format!("GET /events?last={last} HTTP/1.1\r\nHost: {}\r\n\r\n", scene.sidecar.admin);
-        stream.write_all(request.as_bytes()).await.expect("sent");
-        BufReader::new(stream).lines()
+        stream.send(request).await;
+        stream
     };
     let mut stream = listen(0).await;
     // The head tells that it listens.
-    while stream.next_line().await.expect("read").is_some_and(|line| !line.is_empty()) {}
+    while !stream.line().await.is_empty() {}
     scene.send("PUT", "/a/7", &ACME, "new").await;
     let write = event(&mut stream).await;
     assert_eq!(
@@ -225,7 +222,7 @@ async fn strangers_forms_and_gets_purge_nothing() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn with_a_token_everything_but_the_probes_needs_it() {
-    let app = crate::support::TestApp::start(|_| Answer::ok("data")).await;
+    let app = crate::support::Origin::start(|_| Response::ok("data"));
     let sidecar = crate::support::Sidecar::start_with_token(app.address, RULES, "a-token-of-some-length").await;
     let mut client = Client::of_admin(sidecar.admin);
     let is_json = ("content-type", "application/json");

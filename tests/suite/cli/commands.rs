@@ -4,7 +4,7 @@
 use serde_json::{Value, json};
 
 use crate::support::command::Said;
-use crate::support::{CommandLine, ScriptAdmin};
+use crate::support::{CommandLine, Origin};
 
 const STATS: &str = r#"{
  "version":"0.1.0","started_ms":1000,"now_ms":65000,"uptime_s":64.0,"mode":"on",
@@ -25,7 +25,7 @@ const STATS: &str = r#"{
  "shadow":{"findings":2,"audited":100,"audited_stale":1}}"#;
 
 /// What a command says of this sidecar.
-async fn told(admin: &ScriptAdmin, arguments: &[&str]) -> Said {
+async fn told(admin: &Origin, arguments: &[&str]) -> Said {
     CommandLine::new().variable("SIDECACHE_ADMIN", &admin.address.to_string()).run(arguments).await
 }
 
@@ -37,7 +37,7 @@ fn contains_all(text: &str, parts: &[&str]) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn stats_are_tables_that_name_what_mends() {
-    let admin = ScriptAdmin::start(&[("GET /stats", 200, STATS)]).await;
+    let admin = Origin::scripted(&[("GET /stats", 200, STATS)]);
     let said = told(&admin, &["stats"]).await;
     assert_eq!((said.code, said.err.as_str()), (0, ""));
     contains_all(
@@ -72,7 +72,7 @@ async fn readiness_is_a_line_and_an_exit_code() {
         (200, r#"{"status":"degraded","reasons":["redis is lost"]}"#, 0, "degraded: redis is lost\n"),
         (503, r#"{"status":"unready","reasons":["draining"]}"#, 1, "unready: draining\n"),
     ] {
-        let admin = ScriptAdmin::start(&[("GET /ready", status, answer)]).await;
+        let admin = Origin::scripted(&[("GET /ready", status, answer)]);
         let said = told(&admin, &["stats", "--ready"]).await;
         assert_eq!((said.code, said.out.as_str(), said.err.as_str()), (code, line, ""));
     }
@@ -81,19 +81,19 @@ async fn readiness_is_a_line_and_an_exit_code() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_purge_says_what_was_purged() {
     let answer = r#"{"tags":["campaigns:acme","uri:app.test/a"],"everything":false,"soft":true,"took_ms":1.3}"#;
-    let admin = ScriptAdmin::start(&[("POST /purge", 200, answer)]).await;
+    let admin = Origin::scripted(&[("POST /purge", 200, answer)]);
     let said = told(&admin, &["purge", "--tag", "campaigns:acme", "--url", "http://app.test/a", "--soft"]).await;
     assert_eq!((said.code, said.out.as_str()), (0, "expired (soft) 2 tags in 1.30 ms\n  campaigns:acme\n  uri:app.test/a\n"));
-    let question = admin.asked().pop().expect("it was asked");
-    assert_eq!(question.body, json!({ "tags": ["campaigns:acme"], "urls": ["http://app.test/a"], "soft": true }));
-    assert_eq!((question.line.as_str(), &question.headers["content-type"]), ("POST /purge", &"application/json".parse().expect("a value")));
+    let question = admin.requests().pop().expect("it was asked");
+    assert_eq!(question.json(), json!({ "tags": ["campaigns:acme"], "urls": ["http://app.test/a"], "soft": true }));
+    assert_eq!((question.line().as_str(), &question.headers["content-type"]), ("POST /purge", &"application/json".parse().expect("a value")));
     assert_eq!(question.headers["host"], admin.address.to_string());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn everything_is_purged_only_when_that_was_meant() {
     let answer = r#"{"tags":[],"everything":true,"soft":false,"took_ms":2}"#;
-    let admin = ScriptAdmin::start(&[("POST /purge", 200, answer)]).await;
+    let admin = Origin::scripted(&[("POST /purge", 200, answer)]);
     for arguments in [
         &["purge"][..],
         &["purge", "--everything"],
@@ -103,16 +103,16 @@ async fn everything_is_purged_only_when_that_was_meant() {
     ] {
         assert_eq!(told(&admin, arguments).await.code, 64, "{arguments:?}");
     }
-    assert!(admin.asked().is_empty());
+    assert!(admin.requests().is_empty());
     let said = told(&admin, &["purge", "--everything", "--yes"]).await;
     assert_eq!((said.code, said.out.as_str()), (0, "purged everything in 2.00 ms\n"));
-    assert_eq!(admin.asked()[0].body, json!({ "everything": true, "soft": false }));
+    assert_eq!(admin.requests()[0].json(), json!({ "everything": true, "soft": false }));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_token_is_sent_from_where_it_is_kept_and_never_shown() {
     let refused = r#"{"error":"the admin token is needed","hint":null}"#;
-    let admin = ScriptAdmin::start(&[("GET /stats", 401, refused)]).await;
+    let admin = Origin::scripted(&[("GET /stats", 401, refused)]);
     let config =
         format!("[upstream]\nurl = \"http://127.0.0.1:1\"\n[admin]\naddress = \"{}\"\ntoken = \"of-the-config-file\"\n", admin.address);
     let line = || CommandLine::new().file("proxy.toml", &config).file("token", "of-the-file\n");
@@ -127,14 +127,14 @@ async fn the_token_is_sent_from_where_it_is_kept_and_never_shown() {
         ),
     ] {
         let said = line.run(arguments).await;
-        let question = admin.asked().pop().expect("it was asked");
+        let question = admin.requests().pop().expect("it was asked");
         assert_eq!(question.headers["authorization"], format!("Bearer {token}"));
         assert_eq!(said.code, 1);
         contains_all(&said.err, &[named, "is not the one of the sidecar"]);
         assert!(!said.err.contains(token) && said.out.is_empty(), "{}", said.err);
     }
     let said = told(&admin, &["stats"]).await;
-    assert!(!admin.asked().pop().expect("it was asked").headers.contains_key("authorization"));
+    assert!(!admin.requests().pop().expect("it was asked").headers.contains_key("authorization"));
     contains_all(&said.err, &["none was found", "--token-file", "$SIDECACHE_ADMIN_TOKEN"]);
 }
 
@@ -152,11 +152,10 @@ async fn what_cannot_be_reached_or_understood_is_said() {
     assert_eq!(said.code, 64);
     assert!(!said.err.contains("hunter2"), "{}", said.err);
 
-    let admin = ScriptAdmin::start(&[
+    let admin = Origin::scripted(&[
         ("GET /stats", 403, r#"{"error":"this Host is not served here","hint":"name it by its address"}"#),
         ("POST /purge", 200, "<html>hello</html>"),
-    ])
-    .await;
+    ]);
     for (arguments, parts) in [
         (&["stats"][..], &["403", "this Host is not served here", "hint: name it by its address"][..]),
         (&["advise"], &["/shadow", "another version"]),
@@ -178,7 +177,7 @@ const REFUSED: &str = r#"{"ok":false,"changes":[],"restart_needed":[],
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_reload_says_what_changed_or_what_is_wrong() {
-    let admin = ScriptAdmin::start(&[("POST /reload", 200, CHANGES)]).await;
+    let admin = Origin::scripted(&[("POST /reload", 200, CHANGES)]);
     let said = told(&admin, &["reload"]).await;
     assert_eq!(said.code, 0, "{}", said.err);
     contains_all(
@@ -196,7 +195,7 @@ async fn a_reload_says_what_changed_or_what_is_wrong() {
     );
     assert_eq!(told(&admin, &["reload", "--json"]).await.out.trim_end(), CHANGES);
 
-    let admin = ScriptAdmin::start(&[("POST /reload", 422, REFUSED)]).await;
+    let admin = Origin::scripted(&[("POST /reload", 422, REFUSED)]);
     let said = told(&admin, &["reload"]).await;
     assert_eq!((said.code, said.out.as_str()), (64, ""));
     contains_all(&said.err, &["the old rules stay", "proxy.toml:3:1: error: unknown key"]);
@@ -206,21 +205,21 @@ async fn a_reload_says_what_changed_or_what_is_wrong() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_file_is_compared_with_what_runs_once_it_is_right_in_itself() {
-    let admin = ScriptAdmin::start(&[("POST /check", 200, CHANGES)]).await;
+    let admin = Origin::scripted(&[("POST /check", 200, CHANGES)]);
     let text = format!("[upstream]\nurl = \"http://127.0.0.1:1\"\n[admin]\naddress = \"{}\"\n", admin.address);
     let line = CommandLine::new().file("proxy.toml", &text).file("bad.toml", "[upstream]\nurll = 1\n");
     let said = line.run(&["check", "bad.toml", "--against", "running"]).await;
     assert_eq!(said.code, 64);
-    assert!(admin.asked().is_empty(), "a file that is wrong in itself is not sent");
+    assert!(admin.requests().is_empty(), "a file that is wrong in itself is not sent");
     let said = line.run(&["check", "--against", "running"]).await;
     assert_eq!(said.code, 0, "{}", said.err);
     contains_all(
         &said.out,
         &["proxy.toml: ok: 0 routes", "a reload would make: 2 changes", "entries are left behind", "needs a restart: memory.size"],
     );
-    assert_eq!(admin.asked()[0].body, json!({ "text": text }));
+    assert_eq!(admin.requests()[0].json(), json!({ "text": text }));
 
-    let admin = ScriptAdmin::start(&[("POST /check", 422, REFUSED)]).await;
+    let admin = Origin::scripted(&[("POST /check", 422, REFUSED)]);
     let text = text.replace(&text[text.rfind("127.").expect("its address")..text.rfind('"').expect("its end")], &admin.address.to_string());
     let said = CommandLine::new().file("proxy.toml", &text).run(&["check", "--against", "running"]).await;
     assert_eq!(said.code, 64);
@@ -233,7 +232,7 @@ async fn advice_is_toml_with_its_reasons_as_comments() {
       "not_stored":[],"stale":{"count":3,"unexplained":1,"examples":[]},"scope":{"count":0,"scope":"shared","examples":[]},"audit":{"asked":0,"stale":0}}],
      "advice":[{"route":"/api/v1/forms/{*rest}","why":"3 answers would have been stale after PUT /api/v1/forms/7\u001b[2J",
       "toml":"[[purges]]\npath = \"/api/v1/forms/{*rest}\"\ntags = [\"forms:{tenant}\"]\n","line":42}]}"#;
-    let admin = ScriptAdmin::start(&[("GET /shadow", 200, answer)]).await;
+    let admin = Origin::scripted(&[("GET /shadow", 200, answer)]);
     let said = told(&admin, &["advise"]).await;
     assert_eq!(said.code, 0);
     contains_all(
@@ -243,7 +242,7 @@ async fn advice_is_toml_with_its_reasons_as_comments() {
     assert!(!said.out.contains('\x1b'));
     let table: toml::Table = said.out.parse().expect("the advice is TOML as a whole");
     assert_eq!(table["purges"][0]["tags"][0].as_str(), Some("forms:{tenant}"));
-    let admin = ScriptAdmin::start(&[("GET /shadow", 200, r#"{"routes":[],"advice":[]}"#)]).await;
+    let admin = Origin::scripted(&[("GET /shadow", 200, r#"{"routes":[],"advice":[]}"#)]);
     let said = told(&admin, &["advise"]).await;
     assert_eq!(said.code, 0);
     contains_all(&said.out, &["# nothing to advise: "]);
@@ -258,7 +257,7 @@ async fn explain_live_shows_what_is_stored_and_why_it_would_not_be_served() {
         r#"{"tier":"redis","status":200,"bytes":329,"age_s":1.2,"ttl_s":298.8,"fresh":true,
             "tags":[{"tag":"campaigns:acme","current":false},{"tag":"uri:x","current":true}],"verdict":"MISS","reason":"purged"}"#,
     );
-    let admin = ScriptAdmin::start(&[("POST /explain", 200, &purged)]).await;
+    let admin = Origin::scripted(&[("POST /explain", 200, &purged)]);
     let arguments = ["explain", "get", "/p?q=1", "-H", "X-Tenant-Id: acme", "--live"];
     let said = told(&admin, &arguments).await;
     assert_eq!(said.code, 0, "{}", said.err);
@@ -272,9 +271,9 @@ async fn explain_live_shows_what_is_stored_and_why_it_would_not_be_served() {
             "MISS: it would not be served: purged",
         ],
     );
-    let body = &admin.asked()[0].body;
+    let body = &admin.requests()[0].json();
     assert_eq!((&body["target"], &body["headers"], &body["trusted"]), (&json!("/p?q=1"), &json!([["X-Tenant-Id", "acme"]]), &json!(false)));
-    let admin = ScriptAdmin::start(&[("POST /explain", 200, &answer("null"))]).await;
+    let admin = Origin::scripted(&[("POST /explain", 200, &answer("null"))]);
     let said = told(&admin, &arguments).await;
     contains_all(&said.out, &["stored       nothing", "-H 'host: app.example.com'"]);
 }

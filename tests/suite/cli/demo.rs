@@ -2,18 +2,13 @@
 
 use std::path::Path;
 
-use tokio::net::TcpListener;
-
+use crate::guide;
+use crate::support::demo::demo;
 use crate::support::{Client, Sidecar};
-use crate::{app, guide};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn each_step_of_the_tour_is_as_printed() {
-    let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("the loopback has a free port");
-    let app_address = listener.local_addr().expect("a bound listener has an address");
-    let settings = app::Settings { latency: 0.0, ..app::Settings::default() };
-    let stats = settings.stats.clone();
-    tokio::spawn(app::serve(listener, settings, std::future::pending::<()>()));
+    let (app_address, stats) = demo().await;
     let sidecar = Sidecar::start_shipped(&Path::new(env!("CARGO_MANIFEST_DIR")).join("proxy.toml"), app_address).await;
 
     let mut client = Client::new(sidecar.address);
@@ -27,7 +22,7 @@ async fn each_step_of_the_tour_is_as_printed() {
         // What curl sends of its own accord.
         headers.extend([("user-agent", "curl/8.0"), ("accept", "*/*")]);
         let reply = client.send(step.method, step.path, &headers, step.body.unwrap_or_default()).await;
-        let context = format!("step {number}, {}: {} {}", step.title, reply.header("cache-status"), reply.text());
+        let context = format!("step {number}, {}: {} {}", step.title, reply.cache_status(), reply.text());
         assert_eq!((reply.status, reply.cache()), (step.status, step.cache), "{context}");
         assert!(reply.text().contains(step.contains), "{context}");
         asked += u64::from(step.cache != "HIT");

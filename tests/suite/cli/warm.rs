@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use crate::support::command::Said;
-use crate::support::{Answer, CommandLine, Point, Scene};
+use crate::support::{CommandLine, Point, Response, Scene};
 
 const RULES: &str = r#"
 [fields]
@@ -21,7 +21,7 @@ key  = ["tenant"]
 "#;
 
 async fn scene() -> Scene {
-    Scene::start(RULES, |asked| Answer::ok(format!("this is {}", asked.path))).await
+    Scene::start(RULES, |request| Response::ok(format!("this is {}", request.path))).await
 }
 
 /// The command with this list. Its proxy.toml has the scene's routes, and names the scene's sidecar.
@@ -113,7 +113,7 @@ async fn it_fails_when_every_request_failed() {
     let said = line.run(&["warm", "--from", "list", "--to", &nobody]).await;
     assert_eq!(said.code, 1);
     assert!(said.out.contains("cannot connect") && said.out.contains("0 answers"), "{}", said.out);
-    scene.answers(|asked| Answer::status(if asked.path == "/c/1" { 500 } else { 200 }, "x"));
+    scene.answers(|request| Response::status(if request.path == "/c/1" { 500 } else { 200 }, "x"));
     assert_eq!(line.run(&["warm", "--from", "list"]).await.code, 0, "one of two is no failure of all");
     let said = line.run(&["warm", "--from", "nowhere"]).await;
     assert_eq!(said.code, 64);

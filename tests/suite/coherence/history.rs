@@ -10,6 +10,9 @@
 //!
 //! Staged here: one Redis, by itself. Sentinel and Cluster (failover that loses answered writes, demotion without a disconnect, slot
 //! migration) need other servers behind the same proxies: they are further runs of the same [`stage::Stage`].
+//!
+//! Time is part of what is staged here: the pauses say how long a fault lasts, or how fast readers and
+//! writers go.
 
 mod checker;
 mod network;

@@ -6,7 +6,7 @@ use tempfile::TempDir;
 
 use crate::support::child::ChildSidecar;
 use crate::support::origin::{VERSIONED_RULES, versioned};
-use crate::support::{Client, Point, RedisServer, Sidecar, TestApp, eventually};
+use crate::support::{Client, Origin, Point, RedisServer, Sidecar, eventually};
 
 const LONG_ENOUGH: Duration = Duration::from_secs(10);
 
@@ -24,7 +24,7 @@ enum Killed {
 async fn survives_sigkill(killed: Killed) {
     let folder = TempDir::new().expect("a temporary directory can be made");
     let redis = RedisServer::start();
-    let app = TestApp::start(versioned()).await;
+    let app = Origin::start(versioned());
     let journal = format!("journal = \"{}\"\n", folder.path().join("journal").display());
     let (own, others) = (format!("{}{journal}{VERSIONED_RULES}", redis.table()), format!("{}{VERSIONED_RULES}", redis.table()));
     let upstream = format!("url = \"http://{}\"", app.address);

@@ -5,12 +5,12 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use crate::support::origin::{VERSIONED_RULES, versioned};
-use crate::support::{Client, Point, RedisServer, Sidecar, TestApp, eventually};
+use crate::support::{Client, Origin, Point, RedisServer, Sidecar, eventually};
 
 /// Two sidecars that share a Redis, in front of an app that counts versions.
-async fn pair() -> (RedisServer, TestApp, [Sidecar; 2]) {
+async fn pair() -> (RedisServer, Origin, [Sidecar; 2]) {
     let redis = RedisServer::start();
-    let app = TestApp::start(versioned()).await;
+    let app = Origin::start(versioned());
     let rules = format!("{}\n{VERSIONED_RULES}", redis.table());
     let sidecars = [Sidecar::start(app.address, &rules).await, Sidecar::start(app.address, &rules).await];
     // Both have found Redis once what one stored is a hit through the other.
@@ -34,7 +34,7 @@ async fn hammer(mut client: Client, acknowledged: Arc<AtomicU64>, stop: Arc<Atom
         let reply = client.get("/v/a", &[]).await;
         assert_eq!(reply.status, 200, "{}", reply.text());
         let version: u64 = reply.text().parse().expect("the app answers a number");
-        assert!(version >= floor, "a read that began after write {floor} was answered got {version} ({})", reply.header("cache-status"));
+        assert!(version >= floor, "a read that began after write {floor} was answered got {version} ({})", reply.cache_status());
         reads += 1;
         hits += u64::from(reply.cache() == "HIT");
         tokio::task::yield_now().await;
@@ -68,7 +68,8 @@ async fn writes_are_seen(writes: u64) {
     }
     // Otherwise the test would show nothing: without a cache everything is fresh.
     assert!(hits * 10 > reads, "only {hits} of {reads} reads were hits");
-    assert!(app.count("GET", "/v/a") < reads + writes, "no read was answered from the cache");
+    let fetched = u64::try_from(app.count("GET", "/v/a")).expect("a count");
+    assert!(fetched < reads + writes, "no read was answered from the cache");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -95,13 +96,13 @@ async fn purge_through_the_same_sidecar_during_a_fill_kills_the_fill() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn purge_during_a_fill_kills_the_fill_without_redis() {
-    let app = TestApp::start(versioned()).await;
+    let app = Origin::start(versioned());
     let sidecar = Sidecar::start(app.address, VERSIONED_RULES).await;
     purge_during_fill(&app, sidecar.address, sidecar.address).await;
 }
 
 /// A fill is held after the app has read version 0; a write makes it version 1; the fill goes on.
-async fn purge_during_fill(app: &TestApp, fills: std::net::SocketAddr, writes: std::net::SocketAddr) {
+async fn purge_during_fill(app: &Origin, fills: std::net::SocketAddr, writes: std::net::SocketAddr) {
     let hold = app.hold("GET", "/v/a", Point::After);
     let filling = tokio::spawn(async move { Client::new(fills).get("/v/a", &[]).await });
     hold.arrived().await;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::support::redis_kinds::RedisKind;
-use crate::support::{Answer, Client, RedisServer, Sidecar, TestApp, eventually};
+use crate::support::{Client, Origin, RedisServer, Response, Sidecar, eventually};
 
 const RULES: &str = "[upstream]\nurl = \"http://127.0.0.1:8000\"\n[fields]\ntenant = { header = \"x-tenant-id\" }\n[[routes]]\npath = \"/items\"\n\
                      ttl = \"5m\"\nkey = [\"tenant\"]\ntags = [\"items:{tenant}\"]\n[[purges]]\npath = \"/items/{*rest}\"\ntags = [\"items:{tenant}\"]\n";
@@ -147,7 +147,7 @@ fn left(redis: &RedisServer, pattern: &str) -> Option<i64> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_entry_outlives_the_records_of_its_tags() {
     let redis = RedisServer::start();
-    let app = TestApp::start(|_| Answer::ok("here").header("etag", "\"1\"")).await;
+    let app = Origin::start(|_| Response::ok("here").header("etag", "\"1\""));
     for (number, times) in
         ["ttl = \"1s\"", "ttl = \"8760h\"", "ttl = \"8760h\"\nstale_while_revalidate = \"8760h\"\nstale_if_error = \"8760h\""]
             .into_iter()

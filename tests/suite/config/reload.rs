@@ -9,9 +9,9 @@ use serde_json::{Value, json};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
+use crate::support::client;
 use crate::support::scene::assert_cache;
-use crate::support::wire::{self, Repeater};
-use crate::support::{Answer, Client, Point, RedisServer, Scene, Script, ScriptApp, Sidecar, eventually};
+use crate::support::{Client, Origin, Point, RedisServer, Response, Scene, Sidecar, Socket, eventually};
 
 /// A route for `/a/…` with these lines, and no watching, so that a test says when.
 fn route(lines: &str) -> String {
@@ -33,7 +33,7 @@ fn effect<'a>(report: &'a Value, what: &str) -> &'a Value {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn entries_of_unchanged_routes_stay_and_others_are_left_behind() {
     let other = "[[routes]]\npath = \"/b/{*rest}\"\nscope = \"public\"\nttl = \"5m\"\n";
-    let scene = Scene::start(&format!("{}{other}", route("ttl = \"5m\"")), |_| Answer::ok("data")).await;
+    let scene = Scene::start(&format!("{}{other}", route("ttl = \"5m\"")), |_| Response::ok("data")).await;
     scene.fill("/a/1").await;
     scene.fill("/b/1").await;
     let report = reload(&scene, &format!("{}{other}", route("ttl = \"4m\""))).await;
@@ -67,8 +67,8 @@ async fn a_changed_key_makes_old_entries_unreachable_in_both_tiers() {
         let redis = (tier == "redis").then(RedisServer::start);
         let table = redis.as_ref().map_or_else(String::new, |redis| format!("{}\n[memory]\nsize = \"0\"\n", redis.table()));
         let (keyless, keyed) = ("ttl = \"5m\"\ndrop_headers = [\"x-tenant\"]", "ttl = \"5m\"\nkey = [\"tenant\"]");
-        let scene = Scene::start(&format!("{table}{}", route(keyless)), |asked| {
-            Answer::ok(asked.header("x-tenant").unwrap_or_else(|| "nobody".to_owned()))
+        let scene = Scene::start(&format!("{table}{}", route(keyless)), |request| {
+            Response::ok(request.header("x-tenant").unwrap_or_else(|| "nobody".to_owned()))
         })
         .await;
         let ask = async |tenant: &str| scene.ask("/a/1", &[("x-tenant", tenant)]).await;
@@ -88,7 +88,7 @@ async fn a_changed_key_makes_old_entries_unreachable_in_both_tiers() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_bad_file_keeps_the_old_rules_and_shows_until_it_is_mended() {
-    let scene = Scene::start(&route("ttl = \"5m\""), |_| Answer::ok("data")).await;
+    let scene = Scene::start(&route("ttl = \"5m\""), |_| Response::ok("data")).await;
     scene.fill("/a/1").await;
     scene.sidecar.rewrite(&route("ttl = \"five minutes\""));
     let refused = scene.sidecar.admin_post("/reload", &json!({})).await;
@@ -117,7 +117,7 @@ async fn a_bad_file_keeps_the_old_rules_and_shows_until_it_is_mended() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_file_itself_is_watched_also_behind_a_swapped_link() {
-    let scene = Scene::start(&route("ttl = \"5m\""), |_| Answer::ok("data")).await;
+    let scene = Scene::start(&route("ttl = \"5m\""), |_| Response::ok("data")).await;
     let loads = async || scene.sidecar.stats().await["config"]["loads"].as_u64().expect("a number");
     assert_eq!(loads().await, 1);
     scene.sidecar.rewrite(&route("ttl = \"4m\""));
@@ -147,11 +147,11 @@ async fn a_mutation_that_ends_under_new_rules_purges_by_them_too() {
         |tag: &str| format!("{}[[purges]]\npath = \"/w\"\ntags = [\"{tag}\"]\n", route(&format!("ttl = \"5m\"\ntags = [\"{tag}\"]")));
     let version = Arc::new(AtomicUsize::new(0));
     let counted = Arc::clone(&version);
-    let scene = Scene::start(&rules("old"), move |asked| {
-        if asked.path == "/w" {
+    let scene = Scene::start(&rules("old"), move |request| {
+        if request.path == "/w" {
             counted.fetch_add(1, Ordering::SeqCst);
         }
-        Answer::ok(counted.load(Ordering::SeqCst).to_string())
+        Response::ok(counted.load(Ordering::SeqCst).to_string())
     })
     .await;
     // The write has begun, and the app has not changed anything yet.
@@ -170,7 +170,7 @@ async fn a_mutation_that_ends_under_new_rules_purges_by_them_too() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_cannot_change_is_told_and_the_rest_comes_into_force() {
-    let scene = Scene::start(&route("ttl = \"5m\""), |_| Answer::ok("data")).await;
+    let scene = Scene::start(&route("ttl = \"5m\""), |_| Response::ok("data")).await;
     let rules = format!("[memory]\nsize = \"65MiB\"\n[limits]\nwaiters = 7\ntags = 9\n{}", route("ttl = \"4m\""));
     let text = scene.sidecar.with_rules(&rules);
     let would = scene.sidecar.admin_ok("/check", &json!({ "text": text })).await;
@@ -189,15 +189,15 @@ const CLIENTS: u32 = 16;
 const RELOADS: usize = 100;
 
 /// One client's share of the load. Returns how many requests it sent.
-async fn load(mut client: Repeater, stop: CancellationToken) -> usize {
+async fn load(mut client: Socket, stop: CancellationToken) -> usize {
     let mut ticks = interval(Duration::from_secs(1) * CLIENTS / RATE);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Burst);
     let mut sent = 0;
     while !stop.is_cancelled() {
         ticks.tick().await;
-        let answer = client.get().await;
-        assert_eq!(answer.status(), 200, "{}", answer.header("cache-status"));
-        assert_eq!(answer.body().expect("a whole body"), b"data"[..]);
+        let answer = client.get("/a").await;
+        assert_eq!(answer.status, 200, "{}", answer.cache_status());
+        assert_eq!(answer.whole().expect("a whole body"), b"data"[..]);
         sent += 1;
     }
     sent
@@ -205,24 +205,25 @@ async fn load(mut client: Repeater, stop: CancellationToken) -> usize {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn heavy_a_hundred_reloads_under_load_fail_no_request() {
-    let app = ScriptApp::start(|_, _| Script::new().whole("", b"data"));
+    let app = Origin::start(|_| Response::new().whole("", b"data"));
     let fields = "[fields]\nhost0 = { host = true }\nhost1 = { host = true }\n";
     let rules = |round: usize| {
         let (ttl, field) = (300 + round, round % 2);
         format!("{fields}[[routes]]\npath = \"/a\"\nscope = \"public\"\nttl = \"{ttl}s\"\nkey = [\"host{field}\"]\n")
     };
     let sidecar = Sidecar::spawn(app.address, &rules(0)).await;
-    wire::get(sidecar.address, "/a").await;
+    client::get(sidecar.address, "/a").await;
     let stop = CancellationToken::new();
     let began = Instant::now();
     let mut clients = Vec::new();
     for _ in 0..CLIENTS {
-        clients.push(tokio::spawn(load(Repeater::connect(sidecar.address, "/a").await, stop.clone())));
+        clients.push(tokio::spawn(load(Socket::connect(sidecar.address).await, stop.clone())));
     }
     for round in 1..=RELOADS {
         sidecar.rewrite(&rules(round));
         // The file is watched as well, and may be faster.
         sidecar.admin_ok("/reload", &json!({})).await;
+        // The pace: some requests go by each set of rules.
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     stop.cancel();
@@ -233,5 +234,5 @@ async fn heavy_a_hundred_reloads_under_load_fail_no_request() {
     let elapsed = began.elapsed();
     println!("{sent} requests and {RELOADS} reloads in {elapsed:?}: {} per second", sent as u128 * 1000 / elapsed.as_millis());
     assert!(sent > 2_000, "too few to call it load");
-    assert!(app.count("/a") >= RELOADS / 2, "each new policy asked the app for itself: {}", app.count("/a"));
+    assert!(app.count("GET", "/a") >= RELOADS / 2, "each new policy asked the app for itself: {}", app.count("GET", "/a"));
 }

@@ -8,7 +8,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::support::origin::versioned;
-use crate::support::{Client, RedisServer, Sidecar, TestApp};
+use crate::support::{Client, Origin, RedisServer, Sidecar};
 
 const ALERTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/grafana/alerts.yml");
 const ALERTS_TEST: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/grafana/alerts_test.yml");
@@ -113,7 +113,7 @@ fn panels_of_the_dashboard_do_not_overlap() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_metric_that_they_name_is_in_a_scrape() {
     let redis = RedisServer::start();
-    let app = TestApp::start(versioned()).await;
+    let app = Origin::start(versioned());
     let sidecar = Sidecar::start(app.address, &format!("{}{RULES}", redis.table())).await;
     let mut client = Client::new(sidecar.address);
     // A miss, hits and their audits; writes that purge, that do not, and that a route in shadow mode would have needed a rule for.

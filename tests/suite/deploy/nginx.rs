@@ -7,17 +7,18 @@ use std::time::Duration;
 
 use futures_util::{SinkExt as _, StreamExt as _};
 use http_body_util::BodyExt as _;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::Message;
 
 use crate::support::child::ChildSidecar;
+use crate::support::demo::demo;
 use crate::support::nginx::Nginx;
 use crate::support::origin::{VERSIONED_RULES, versioned};
 use crate::support::process::free_port;
-use crate::support::raw::RawApp;
-use crate::support::{Client, Point, TestApp, eventually};
+use crate::support::scene::date;
+use crate::support::{Client, Origin, Point, eventually};
 use crate::{app, guide};
 
 const LONG_ENOUGH: Duration = Duration::from_secs(10);
@@ -33,11 +34,7 @@ struct Front {
 
 /// The shipped rules, with the line that the README of `deploy/nginx` adds.
 async fn front() -> Front {
-    let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("the loopback has a free port");
-    let app_address = listener.local_addr().expect("a bound listener has an address");
-    let settings = app::Settings { latency: 0.0, ..app::Settings::default() };
-    let stats = settings.stats.clone();
-    tokio::spawn(app::serve(listener, settings, std::future::pending::<()>()));
+    let (app_address, stats) = demo().await;
 
     let [address, admin] = [free_port(), free_port()].map(|port| SocketAddr::from((Ipv4Addr::LOCALHOST, port)));
     let shipped = include_str!("../../../proxy.toml");
@@ -73,7 +70,7 @@ async fn each_step_of_the_tour_passes_through_nginx() {
         headers.extend(step.body.map(|_| ("content-type", "application/json")));
         headers.extend([("user-agent", "curl/8.0"), ("accept", "*/*")]);
         let reply = client.send(step.method, step.path, &headers, step.body.unwrap_or_default()).await;
-        let context = format!("step {number}, {}: {} {}", step.title, reply.header("cache-status"), reply.text());
+        let context = format!("step {number}, {}: {} {}", step.title, reply.cache_status(), reply.text());
         assert_eq!((reply.status, reply.cache()), (step.status, step.cache), "{context}");
         assert!(reply.text().contains(step.contains), "{context}");
         asked += u64::from(step.cache != "HIT");
@@ -89,21 +86,21 @@ async fn each_step_of_the_tour_passes_through_nginx() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_hit_keeps_the_date_at_which_it_was_made() {
-    let app = TestApp::start(versioned()).await;
+    let app = Origin::start(versioned());
     let (nginx, _sidecar) = front_of(app.address, VERSIONED_RULES).await;
     let mut client = Client::new(nginx.address);
     let made = client.get("/v/a", &[]).await;
     assert_eq!(made.cache(), "MISS");
     assert_ne!(made.header("date"), "");
     // nginx's own clock, had it the last word, would have moved on.
-    tokio::time::sleep(Duration::from_millis(1_100)).await;
+    eventually("the second is over", LONG_ENOUGH, async || date(0) != made.header("date")).await;
     let hit = client.get("/v/a", &[]).await;
     assert_eq!((hit.cache(), hit.header("date")), ("HIT", made.header("date")));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nginx_alone_says_who_the_client_is() {
-    let app = RawApp::start(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok").await;
+    let app = Origin::raw(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok");
     let (nginx, _sidecar) = front_of(app.address, "").await;
     let forged = [
         ("x-forwarded-for", "198.51.100.66"),
@@ -214,7 +211,7 @@ async fn without_the_sidecar_the_app_answers_itself() {
 async fn write_that_the_sidecar_had_is_not_sent_again() {
     for method in ["POST", "PATCH", "PUT", "DELETE", "MERGE"] {
         for body in [Vec::new(), vec![b'x'; 10], vec![b'x'; MIB]] {
-            let app = TestApp::start(versioned()).await;
+            let app = Origin::start(versioned());
             let (nginx, mut sidecar) = front_of(app.address, VERSIONED_RULES).await;
             let hold = app.hold(method, "/w/a", Point::After);
             let (address, length) = (nginx.address, body.len());
@@ -231,7 +228,7 @@ async fn write_that_the_sidecar_had_is_not_sent_again() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn read_that_the_sidecar_had_is_answered_by_the_app() {
-    let app = TestApp::start(versioned()).await;
+    let app = Origin::start(versioned());
     let (nginx, mut sidecar) = front_of(app.address, VERSIONED_RULES).await;
     let hold = app.hold("GET", "/v/a", Point::Before);
     let address = nginx.address;
@@ -293,7 +290,7 @@ async fn one(address: SocketAddr, method: &'static str, path: &'static str, stop
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn sigterm_in_the_midst_of_traffic_loses_nothing() {
-    let app = TestApp::start(versioned()).await;
+    let app = Origin::start(versioned());
     let (nginx, mut sidecar) = front_of(app.address, VERSIONED_RULES).await;
     let hold = app.hold("PUT", "/w/held", Point::After);
     let address = nginx.address;

@@ -2,19 +2,19 @@
 
 use std::time::Duration;
 
-use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 
 use crate::support::child::ChildSidecar;
 use crate::support::origin::{VERSIONED_RULES, versioned};
-use crate::support::{Client, Point, RedisServer, Sidecar, TestApp, eventually};
+use crate::support::{Client, Origin, Point, RedisServer, Sidecar, Socket, eventually};
 
+/// Half of what it may take for a drain (`listen.drain`): who waits for that misses it.
 const LONG_ENOUGH: Duration = Duration::from_secs(5);
 
 /// A signal while a read and a write are under way, the writer gone: both finish, and what was written is seen through another sidecar.
 async fn drains_at(signal: &str) {
     let redis = RedisServer::start();
-    let app = TestApp::start(versioned()).await;
+    let app = Origin::start(versioned());
     let rules = format!("{}{VERSIONED_RULES}", redis.table());
     let mut leaving = ChildSidecar::spawn(&format!("url = \"http://{}\"", app.address), &rules).await;
     let staying = Sidecar::start(app.address, &rules).await;
@@ -26,12 +26,12 @@ async fn drains_at(signal: &str) {
     let mut client = Client::new(leaving.address);
     let asked = tokio::spawn(async move { client.get("/v/slow", &[]).await });
     read.arrived().await;
-    let mut writer = TcpStream::connect(leaving.address).await.expect("the sidecar accepts connections");
-    writer.write_all(b"PUT /w/a HTTP/1.1\r\nHost: app.test\r\nContent-Length: 0\r\n\r\n").await.expect("the sidecar reads");
+    let mut writer = Socket::connect(leaving.address).await;
+    writer.send(b"PUT /w/a HTTP/1.1\r\nHost: app.test\r\nContent-Length: 0\r\n\r\n").await;
     write.arrived().await;
     // A reset, not a polite end: the connection is over at once.
-    socket2::SockRef::from(&writer).set_linger(Some(Duration::ZERO)).expect("a socket can be told so");
-    drop(writer);
+    writer.reset();
+    // Time for the sidecar to notice; that the write goes on all the same shows only in time.
     tokio::time::sleep(Duration::from_millis(100)).await;
 
     leaving.signal(signal);
@@ -41,6 +41,7 @@ async fn drains_at(signal: &str) {
     assert!(leaving.ended().is_none(), "it waits for what is under way");
     read.release();
     assert_eq!(asked.await.expect("the client does not panic").text(), "0", "the read is answered");
+    // That it does not end shows only in time.
     tokio::time::sleep(Duration::from_millis(200)).await;
     assert!(leaving.ended().is_none(), "it waits for a write whose client has gone");
     write.release();
@@ -62,7 +63,7 @@ async fn sigint_lets_a_read_and_an_abandoned_write_finish() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn second_signal_ends_it_at_once() {
     for (first, second) in [("TERM", "TERM"), ("INT", "INT"), ("TERM", "INT")] {
-        let app = TestApp::start(versioned()).await;
+        let app = Origin::start(versioned());
         let mut sidecar = ChildSidecar::spawn(&format!("url = \"http://{}\"", app.address), VERSIONED_RULES).await;
         let hold = app.hold("GET", "/v/slow", Point::Before);
         let mut client = Client::new(sidecar.address);
@@ -72,7 +73,7 @@ async fn second_signal_ends_it_at_once() {
         eventually("no new connection is taken", LONG_ENOUGH, async || TcpStream::connect(sidecar.address).await.is_err()).await;
         assert!(sidecar.ended().is_none());
         sidecar.signal(second);
-        let status = sidecar.end(Duration::from_secs(2)).await;
+        let status = sidecar.end(LONG_ENOUGH).await;
         println!("{first}, {second}: {status}");
         assert!(asked.await.expect("the client does not panic").is_err(), "nothing more was answered");
         hold.release();
@@ -81,11 +82,11 @@ async fn second_signal_ends_it_at_once() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn idle_sidecar_ends_at_once_with_kept_connections_open() {
-    let app = TestApp::start(versioned()).await;
+    let app = Origin::start(versioned());
     let mut sidecar = ChildSidecar::spawn(&format!("url = \"http://{}\"", app.address), VERSIONED_RULES).await;
     let mut client = Client::new(sidecar.address);
     assert_eq!(client.get("/v/a", &[]).await.status, 200);
     sidecar.signal("TERM");
-    assert_eq!(sidecar.end(Duration::from_secs(2)).await.code(), Some(0));
+    assert_eq!(sidecar.end(LONG_ENOUGH).await.code(), Some(0));
     drop(client);
 }

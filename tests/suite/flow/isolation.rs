@@ -8,7 +8,7 @@ use rand::{Rng as _, SeedableRng as _};
 use serde_json::Value;
 
 use crate::support::origin::identity;
-use crate::support::{Client, Reply, Sidecar, TestApp};
+use crate::support::{Client, Origin, Reply, Sidecar};
 
 /// A route of each kind.
 const RULES: &str = r#"
@@ -45,8 +45,8 @@ const JWTS: [&str; 2] = [
     "eyJhbGciOiJSUzI1NiIsInR5cCI6IkpXVCJ9.eyJpc3MiOiJodHRwczovL2FjY291bnRzLmV4YW1wbGUuY29tL3JlYWxtcy9wcm9kdWN0aW9uL3Byb3RvY29sL29wZW5pZC1jb25uZWN0Iiwic3ViIjoiYm9iIn0.c2lnbob",
 ];
 
-async fn start() -> (TestApp, Sidecar) {
-    let app = TestApp::start(identity).await;
+async fn start() -> (Origin, Sidecar) {
+    let app = Origin::start(identity);
     let sidecar = Sidecar::start(app.address, RULES).await;
     (app, sidecar)
 }
@@ -69,7 +69,7 @@ async fn two_tenants_share_nothing() {
         let path = format!("/{route}/1");
         for (tenant, cache) in [("acme", "MISS"), ("acme", "HIT"), ("globex", "MISS"), ("globex", "HIT"), ("acme", "HIT")] {
             let reply = client.get(&path, &headers(tenant, "Bearer alice")).await;
-            assert_eq!((reply.status, reply.cache()), (200, cache), "{path} {tenant}: {}", reply.header("cache-status"));
+            assert_eq!((reply.status, reply.cache()), (200, cache), "{path} {tenant}: {}", reply.cache_status());
             assert_eq!(said(&reply, "tenant").as_deref(), Some(tenant), "{path}");
         }
     }
@@ -110,7 +110,7 @@ async fn shared_entry_is_given_to_admitted_credentials_only() {
     ];
     for (step, (user, status, cache)) in sequence.into_iter().enumerate() {
         let reply = client.get("/shared/1", &headers("acme", user)).await;
-        assert_eq!((reply.status, reply.cache()), (status, cache), "step {step} {user:?}: {}", reply.header("cache-status"));
+        assert_eq!((reply.status, reply.cache()), (status, cache), "step {step} {user:?}: {}", reply.cache_status());
         assert_eq!(said(&reply, "tenant").as_deref(), Some("acme"));
     }
     assert_eq!(app.count("GET", "/shared/1"), 6, "one fill, four refusals, one admission");
@@ -152,7 +152,7 @@ async fn public_entries_are_made_without_credentials() {
     let mut asks = headers("acme", "Bearer alice");
     asks.push(("cookie", "session=1"));
     let reply = client.get("/public/1", &asks).await;
-    assert_eq!((reply.status, reply.cache()), (200, "MISS"), "{}", reply.header("cache-status"));
+    assert_eq!((reply.status, reply.cache()), (200, "MISS"), "{}", reply.cache_status());
     for member in ["tenant", "authorization", "cookie"] {
         assert_eq!(said(&reply, member), None, "{member} was withheld");
     }
@@ -167,7 +167,7 @@ async fn missing_tenant_is_not_the_empty_tenant() {
     for _ in 0..2 {
         let reply = client.get("/private/1", &[("authorization", "Bearer alice")]).await;
         assert_eq!((reply.status, reply.cache()), (200, "BYPASS"));
-        assert!(reply.header("cache-status").contains("missing field tenant"), "{}", reply.header("cache-status"));
+        assert!(reply.cache_status().contains("missing field tenant"), "{}", reply.cache_status());
     }
     let reply = client.get("/private/1", &[("authorization", "Bearer alice"), ("x-tenant-id", "")]).await;
     assert_ne!(reply.cache(), "HIT");
@@ -199,7 +199,7 @@ async fn header_that_no_key_has_seen_is_not_cached_under_the_key() {
     asks.push(("x-account-id", "7"));
     let reply = client.get("/private/1", &asks).await;
     assert_eq!((reply.cache(), said(&reply, "account").as_deref()), ("BYPASS", Some("7")));
-    assert!(reply.header("cache-status").contains("x-account-id"), "{}", reply.header("cache-status"));
+    assert!(reply.cache_status().contains("x-account-id"), "{}", reply.cache_status());
     let reply = client.get("/private/1", &headers("acme", "Bearer alice")).await;
     assert_eq!((reply.cache(), said(&reply, "account")), ("MISS", None));
 }
@@ -259,7 +259,7 @@ fn judge(made: &Made, reply: &Reply) {
             made.user,
             made.cookie,
             reply.status,
-            reply.header("cache-status"),
+            reply.cache_status(),
             reply.text()
         )
     };
@@ -291,7 +291,7 @@ fn judge(made: &Made, reply: &Reply) {
         assert!(same_by_prefix(&mine, &theirs), "{}", context());
     } else if made.path.starts_with("/shared") {
         // Another user's fill may answer, if the app has accepted this one as well; that it has is what the status says.
-        let shared = reply.cache() == "HIT" || reply.header("cache-status").contains("collapsed");
+        let shared = reply.cache() == "HIT" || reply.cache_status().contains("collapsed");
         assert!(theirs.is_none_or(|theirs| shared || Some(theirs) == made.user), "{}", context());
     } else {
         assert_eq!(theirs, made.user, "{}", context());

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use bytes::Bytes;
 
-use crate::support::{Answer, Client, Sidecar, TestApp};
+use crate::support::{Client, Origin, Response, Sidecar};
 
 const MIB: u64 = 1024 * 1024;
 const SIZE: u64 = 64 * MIB;
@@ -35,7 +35,7 @@ async fn ask_for_all(address: SocketAddr, ids: std::ops::Range<u64>) {
 
 async fn stays_within_its_size(keys: u64, body: Vec<u8>) {
     let body = Bytes::from(body);
-    let app = TestApp::start(move |_| Answer::ok(body.clone())).await;
+    let app = Origin::start(move |_| Response::ok(body.clone()));
     let sidecar = Sidecar::spawn(app.address, RULES).await;
     // What connections, buffers and the program itself take is not the cache's.
     ask_for_all(sidecar.address, 0..1_000).await;

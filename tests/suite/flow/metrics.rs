@@ -5,11 +5,12 @@ use std::net::SocketAddr;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use sidecache::outcome::{Disposition, Reason};
-use sidecache::telemetry::metrics::{self, BodySource, Metrics, RequestRecord};
+
+use sidecache::internals::Disposition;
+use sidecache::internals::metrics::{self, BodySource, Metrics, RequestRecord};
 
 use crate::support::exposition::{Exposition, Format, read};
-use crate::support::{Answer, Client, RedisServer, Scene, Sidecar, TestApp, eventually};
+use crate::support::{Client, Origin, RedisServer, Response, Scene, Sidecar, eventually};
 
 const LONG_ENOUGH: Duration = Duration::from_secs(10);
 
@@ -149,7 +150,7 @@ async fn busy(address: SocketAddr) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_busy_sidecar_is_read_in_both_formats_and_by_promtool() {
-    let (redis, app) = (RedisServer::start(), TestApp::start(crate::support::origin::versioned()).await);
+    let (redis, app) = (RedisServer::start(), Origin::start(crate::support::origin::versioned()));
     let sidecar = Sidecar::spawn(app.address, &format!("{}collapse = \"cluster\"\n{RULES}", redis.table())).await;
     busy(sidecar.address).await;
     let (text, plain) = scrape(sidecar.admin, Format::Text).await;
@@ -181,11 +182,10 @@ async fn a_busy_sidecar_is_read_in_both_formats_and_by_promtool() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn times_and_bytes_are_counted_by_where_the_answer_came_from() {
     const SLOW: Duration = Duration::from_millis(60);
-    let app = TestApp::slow(SLOW, |asked| match asked.path.as_str() {
-        "/v/big" => Answer::ok("x".repeat(300_000)),
-        _ => Answer::ok("0123456789"),
-    })
-    .await;
+    let app = Origin::slow(SLOW, |request| match request.path.as_str() {
+        "/v/big" => Response::ok("x".repeat(300_000)),
+        _ => Response::ok("0123456789"),
+    });
     let sidecar = Sidecar::start(app.address, RULES).await;
     let mut client = Client::new(sidecar.address);
     for (method, path, cache) in [
@@ -228,10 +228,10 @@ async fn times_and_bytes_are_counted_by_where_the_answer_came_from() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_stands_in_for_an_app_that_was_asked_saves_nothing() {
     let rules = "[[routes]]\npath = \"/v/{name}\"\nttl = \"1s\"\nscope = \"public\"\nstale_if_error = \"1h\"\n";
-    let scene = Scene::start(rules, |_| Answer::ok("fine").header("cache-control", "max-age=1")).await;
+    let scene = Scene::start(rules, |_| Response::ok("fine").header("cache-control", "max-age=1")).await;
     scene.fill("/v/a").await;
-    scene.app_goes_away().await;
-    crate::support::scene::until_stale().await;
+    scene.origin_goes_away().await;
+    scene.until_stale();
     assert_eq!(scene.get("/v/a").await.cache(), "STALE");
     let counts = counts(scene.sidecar.admin).await;
     assert!(close_to(counts.sum("sidecache_request_duration_seconds_count", &[("result", "hit")]), 1.0));
@@ -243,7 +243,7 @@ async fn what_stands_in_for_an_app_that_was_asked_saves_nothing() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn evictions_are_what_had_to_go_and_not_what_was_replaced_or_purged() {
     let rules = format!("[memory]\nsize = \"1MiB\"\n[limits]\nobject = \"32KiB\"\n{RULES}");
-    let app = TestApp::start(|_| Answer::ok("x".repeat(20_000))).await;
+    let app = Origin::start(|_| Response::ok("x".repeat(20_000)));
     let sidecar = Sidecar::start(app.address, &rules).await;
     let mut client = Client::new(sidecar.address);
     // The same few again and again: purged each time, and once more replaced by what the client insists on.
@@ -263,37 +263,4 @@ async fn evictions_are_what_had_to_go_and_not_what_was_replaced_or_purged() {
     let after = counts(sidecar.admin).await;
     let kept = after.sum("sidecache_memory_entries", &[]) - before.sum("sidecache_memory_entries", &[]);
     assert!(evictions(&after) >= 100.0 && close_to(evictions(&after) + kept, 200.0), "{} gone, {kept} kept", evictions(&after));
-}
-
-/// How long this thread has been on a processor, so that a busy machine measures the same as an idle one.
-fn on_processor() -> Duration {
-    let stat = std::fs::read_to_string("/proc/thread-self/schedstat").expect("Linux tells");
-    Duration::from_nanos(stat.split(' ').next().and_then(|nanos| nanos.parse().ok()).expect("nanoseconds come first"))
-}
-
-/// What counting adds to a hit, which takes about ten microseconds. Printed; the bound is for a build that is hardly optimised.
-#[test]
-fn counting_a_hit_costs_a_fraction_of_it() {
-    const TIMES: u32 = 1_000_000;
-    let metrics = Metrics::new();
-    let table = metrics.table((0..20).map(|route| format!("/route/{route}")));
-    let hit = RequestRecord {
-        disposition: Disposition::Hit,
-        reason: None,
-        duration: Duration::from_micros(12),
-        saved: Some(Duration::from_millis(80)),
-    };
-    let slow =
-        RequestRecord { disposition: Disposition::Miss, reason: Some(Reason::NotStored), duration: Duration::from_secs(7), saved: None };
-    for (name, seen) in [("a hit", hit), ("a slow miss", slow)] {
-        let start = on_processor();
-        for route in 0..TIMES {
-            let route = Some(route as usize % 20);
-            table.request(route, std::hint::black_box(&seen));
-            table.bytes(route, BodySource::Cache, 4096);
-        }
-        let each = on_processor().saturating_sub(start) / TIMES;
-        println!("counting {name}: {each:?}");
-        assert!(each < Duration::from_nanos(500), "{each:?} for {name}");
-    }
 }

@@ -3,21 +3,18 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use tokio::io::AsyncWriteExt as _;
-use tokio::net::TcpStream;
-
 use crate::support::origin::{VERSIONED_RULES, versioned};
-use crate::support::{Answer, Client, Point, RedisServer, Sidecar, TestApp, eventually};
+use crate::support::{Client, Origin, Point, RedisServer, Response, Sidecar, Socket, eventually};
 
-async fn memory_alone() -> (TestApp, Sidecar) {
-    let app = TestApp::start(versioned()).await;
+async fn memory_alone() -> (Origin, Sidecar) {
+    let app = Origin::start(versioned());
     let sidecar = Sidecar::start(app.address, VERSIONED_RULES).await;
     (app, sidecar)
 }
 
-async fn with_redis() -> (RedisServer, TestApp, Sidecar) {
+async fn with_redis() -> (RedisServer, Origin, Sidecar) {
     let redis = RedisServer::start();
-    let app = TestApp::start(versioned()).await;
+    let app = Origin::start(versioned());
     let sidecar = Sidecar::start(app.address, &format!("{}\n{VERSIONED_RULES}", redis.table())).await;
     (redis, app, sidecar)
 }
@@ -30,11 +27,11 @@ async fn warm(address: SocketAddr, path: &str) -> String {
 }
 
 /// A client sends a whole POST and hangs up while the app is at it, before or after it commits.
-async fn client_hangs_up(app: &TestApp, sidecar: &Sidecar, point: Point) {
+async fn client_hangs_up(app: &Origin, sidecar: &Sidecar, point: Point) {
     assert_eq!(warm(sidecar.address, "/v/a").await, "0");
     let hold = app.hold("POST", "/w/a", point);
-    let mut client = TcpStream::connect(sidecar.address).await.expect("the sidecar accepts connections");
-    client.write_all(b"POST /w/a HTTP/1.1\r\nHost: app.test\r\nContent-Length: 2\r\n\r\n{}").await.expect("the sidecar reads");
+    let mut client = Socket::connect(sidecar.address).await;
+    client.send(b"POST /w/a HTTP/1.1\r\nHost: app.test\r\nContent-Length: 2\r\n\r\n{}").await;
     hold.arrived().await;
     drop(client);
     // Time for the sidecar to notice: a departure that ends the mutation would do so now.
@@ -94,7 +91,7 @@ async fn app_that_fails_after_the_commit_is_purged_in_redis() {
     fails_after_commit(&sidecar, "500", 500).await;
 }
 
-async fn refusals_purge_nothing(app: &TestApp, sidecar: &Sidecar) {
+async fn refusals_purge_nothing(app: &Origin, sidecar: &Sidecar) {
     warm(sidecar.address, "/v/a").await;
     let asked = app.count("GET", "/v/a");
     let mut client = Client::new(sidecar.address);
@@ -134,11 +131,10 @@ async fn write_purges_its_own_url_without_a_rule() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn write_purges_what_its_location_names() {
     let versions = versioned();
-    let app = TestApp::start(move |asked| match versions(asked) {
-        reply if asked.method == "POST" => reply.header("location", "/v/a"),
+    let app = Origin::start(move |request| match versions(request) {
+        reply if request.method == "POST" => reply.header("location", "/v/a"),
         reply => reply,
-    })
-    .await;
+    });
     // No purge rule: RFC 9111 section 4.4 alone.
     let sidecar = Sidecar::start(app.address, "[[routes]]\npath = \"/v/{name}\"\nttl = \"5m\"\nscope = \"public\"\n").await;
     assert_eq!(warm(sidecar.address, "/v/a").await, "0");
@@ -150,7 +146,7 @@ async fn write_purges_what_its_location_names() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn tag_of_a_body_member_is_purged() {
     let versions = versioned();
-    let app = TestApp::start(move |asked| if asked.path == "/batch" { Answer::status(204, "") } else { versions(asked) }).await;
+    let app = Origin::start(move |request| if request.path == "/batch" { Response::status(204, "") } else { versions(request) });
     let rules = "
 [fields]
 named = { body = \"/resource/name\" }

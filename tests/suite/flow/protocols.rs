@@ -1,30 +1,16 @@
 //! What clients and apps speak, through the sidecar: HTTP/1.0, 1.1 and 2, trailers, early hints, TLS to the app, conditions, variants,
 //! cookies, and many at once. The drain is in `drain.rs`.
 
-use std::convert::Infallible;
-use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 
-use bytes::Bytes;
-use http_body_util::{BodyExt as _, Full, StreamBody};
-use hyper::body::{Frame, Incoming};
-use hyper::header::{HeaderMap, HeaderName, HeaderValue};
-use hyper::service::service_fn;
-use hyper::{Request, Response};
-use hyper_util::rt::{TokioExecutor, TokioIo};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
-use tokio::time::timeout;
 
 use crate::support::child::ChildSidecar;
+use crate::support::client::exchange;
+use crate::support::http1::status;
 use crate::support::origin::{VERSIONED_RULES, versioned};
-use crate::support::raw::{RawApp, exchange, status};
 use crate::support::tls::Certificates;
-use crate::support::{Answer, Client, Point, Reply, Sidecar, TestApp};
-
-const PATIENCE: Duration = Duration::from_secs(10);
+use crate::support::{Client, Origin, Point, Reply, Response, Sidecar, Socket, waiting};
 
 /// A route of this path and these settings.
 fn route(path: &str, settings: &str) -> String {
@@ -33,101 +19,68 @@ fn route(path: &str, settings: &str) -> String {
 
 // HTTP/2, by prior knowledge.
 
-type H2 = hyper::client::conn::http2::SendRequest<Full<Bytes>>;
-
-async fn h2(address: SocketAddr) -> H2 {
-    let stream = TcpStream::connect(address).await.expect("the sidecar accepts connections");
-    let handshake = hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await;
-    let (sender, connection) = handshake.expect("the sidecar speaks HTTP/2");
-    tokio::spawn(connection);
-    sender
-}
-
-/// A response over HTTP/2, and its trailers.
-async fn over_h2(sender: &mut H2, method: &str, path: &str, headers: &[(&str, &str)]) -> (Reply, Option<HeaderMap>) {
-    let mut request = Request::builder().method(method).uri(format!("http://app.test{path}"));
-    for (name, value) in headers {
-        request = request.header(*name, *value);
-    }
-    let request = request.body(Full::new(Bytes::new())).expect("a valid request");
-    let response = timeout(PATIENCE, sender.send_request(request)).await.expect("an answer in time").expect("an answer");
-    let (parts, body) = response.into_parts();
-    let body = timeout(PATIENCE, body.collect()).await.expect("the body in time").expect("a whole body");
-    let trailers = body.trailers().cloned();
-    (Reply { status: parts.status.as_u16(), headers: parts.headers, body: body.to_bytes() }, trailers)
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn http_2_client_gets_misses_hits_and_writes() {
-    let app = TestApp::start(versioned()).await;
+    let app = Origin::start(versioned());
     let sidecar = Sidecar::start(app.address, VERSIONED_RULES).await;
-    let mut client = h2(sidecar.address).await;
+    let mut client = Client::http2(sidecar.address);
     for (cache, text) in [("MISS", "0"), ("HIT", "0"), ("HIT", "0")] {
-        let (reply, trailers) = over_h2(&mut client, "GET", "/v/a", &[]).await;
+        let reply = client.send("GET", "/v/a", &[], "").await;
         assert_eq!((reply.status, reply.cache(), reply.text()), (200, cache, text));
-        assert!(trailers.is_none());
+        assert!(reply.trailers.is_none());
     }
-    let (put, _) = over_h2(&mut client, "PUT", "/w/a", &[]).await;
+    let put = client.send("PUT", "/w/a", &[], "").await;
     assert_eq!((put.status, put.text()), (200, "1"));
-    let (reply, _) = over_h2(&mut client, "GET", "/v/a", &[]).await;
+    let reply = client.send("GET", "/v/a", &[], "").await;
     assert_eq!((reply.cache(), reply.text()), ("MISS", "1"));
     // One cache for both versions: `:authority` and `Host` are the same part of the key.
     assert_eq!(Client::new(sidecar.address).get("/v/a", &[]).await.cache(), "HIT");
     // Cookies on several lines are one header to the app (RFC 9113 8.2.3).
-    let (split, _) = over_h2(&mut client, "GET", "/elsewhere", &[("cookie", "a=1"), ("cookie", "b=2")]).await;
+    let split = client.send("GET", "/elsewhere", &[("cookie", "a=1"), ("cookie", "b=2")], "").await;
     assert_eq!(split.status, 200);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn http_2_streams_are_answered_side_by_side() {
-    let app = TestApp::start(versioned()).await;
+    let app = Origin::start(versioned());
     let sidecar = Sidecar::start(app.address, VERSIONED_RULES).await;
     let hold = app.hold("GET", "/v/slow", Point::Before);
-    let sender = h2(sidecar.address).await;
+    let mut client = Client::http2(sidecar.address);
     let slow = tokio::spawn({
-        let mut sender = sender.clone();
-        async move { over_h2(&mut sender, "GET", "/v/slow", &[]).await.0 }
+        let mut beside = client.beside().await;
+        async move { beside.get("/v/slow", &[]).await }
     });
     hold.arrived().await;
-    assert_eq!(over_h2(&mut sender.clone(), "GET", "/v/quick", &[]).await.0.status, 200);
+    assert_eq!(client.get("/v/quick", &[]).await.status, 200);
     hold.release();
     assert_eq!(slow.await.expect("the stream is answered").text(), "0");
 }
 
 // Trailers.
 
-/// An app whose answers are a body in two pieces and one trailer.
-async fn trailing_app() -> SocketAddr {
-    let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("the loopback has a free port");
-    let address = listener.local_addr().expect("a bound listener has an address");
-    tokio::spawn(async move {
-        while let Ok((stream, _)) = listener.accept().await {
-            let service = service_fn(async |_: Request<Incoming>| {
-                let trailers = HeaderMap::from_iter([(HeaderName::from_static("x-checksum"), HeaderValue::from_static("abc"))]);
-                let frames = [Frame::data(Bytes::from_static(b"one ")), Frame::data(Bytes::from_static(b"two")), Frame::trailers(trailers)];
-                let body = StreamBody::new(futures_util::stream::iter(frames.map(Ok::<_, Infallible>)));
-                Ok::<_, Infallible>(Response::builder().header("trailer", "x-checksum").body(body).expect("a valid response"))
-            });
-            tokio::spawn(hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service));
-        }
-    });
-    address
+/// An origin whose responses are a body in two pieces and one trailer.
+fn trailing_origin() -> Origin {
+    Origin::start(|_| {
+        let response = Response::new().chunked("Trailer: x-checksum\r\n").piece(b"one ");
+        response.piece(b"two").end_with("x-checksum: abc\r\n")
+    })
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn trailers_pass_and_what_ends_in_them_is_not_stored() {
-    let sidecar = Sidecar::start(trailing_app().await, VERSIONED_RULES).await;
-    let mut client = h2(sidecar.address).await;
+    let origin = trailing_origin();
+    let sidecar = Sidecar::start(origin.address, VERSIONED_RULES).await;
+    let mut client = Client::http2(sidecar.address);
     for (method, path) in [("GET", "/elsewhere"), ("POST", "/w/a")] {
-        let (reply, trailers) = over_h2(&mut client, method, path, &[("te", "trailers")]).await;
+        let reply = client.send(method, path, &[("te", "trailers")], "").await;
         assert_eq!(reply.text(), "one two");
-        assert_eq!(trailers.expect("trailers over HTTP/2")["x-checksum"], "abc", "{method} {path}");
+        assert_eq!(reply.trailers.expect("trailers over HTTP/2")["x-checksum"], "abc", "{method} {path}");
         let request = format!("{method} {path} HTTP/1.1\r\nHost: app.test\r\nTE: trailers\r\nConnection: TE\r\nContent-Length: 0\r\n\r\n");
         let answer = String::from_utf8_lossy(&exchange(sidecar.address, request.as_bytes()).await).to_lowercase();
         assert!(answer.contains("\r\n0\r\nx-checksum: abc\r\n\r\n"), "{answer}");
     }
     for _ in 0..2 {
-        let (reply, _) = over_h2(&mut client, "GET", "/v/a", &[("te", "trailers")]).await;
+        let reply = client.send("GET", "/v/a", &[("te", "trailers")], "").await;
         assert_eq!((reply.cache(), reply.text()), ("MISS", "one two"));
     }
 }
@@ -136,10 +89,9 @@ async fn trailers_pass_and_what_ends_in_them_is_not_stored() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn early_hints_of_the_app_break_nothing() {
-    let app = RawApp::start(
+    let app = Origin::raw(
         b"HTTP/1.1 103 Early Hints\r\nLink: </a.css>; rel=preload\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: </b.css>\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello",
-    )
-    .await;
+    );
     let sidecar = Sidecar::start(app.address, VERSIONED_RULES).await;
     let mut client = Client::new(sidecar.address);
     for (path, cache) in [("/elsewhere", "BYPASS"), ("/v/a", "MISS"), ("/v/a", "HIT")] {
@@ -147,39 +99,26 @@ async fn early_hints_of_the_app_break_nothing() {
         assert_eq!((reply.status, reply.text(), reply.cache()), (200, "hello", cache), "{path}");
         assert_eq!(reply.header("link"), "", "what was a hint is no part of the response");
     }
-    let (reply, _) = over_h2(&mut h2(sidecar.address).await, "GET", "/v/b", &[]).await;
+    let reply = Client::http2(sidecar.address).get("/v/b", &[]).await;
     assert_eq!((reply.status, reply.text()), (200, "hello"));
-}
-
-/// Reads until these bytes have come.
-async fn until(stream: &mut TcpStream, wanted: &str) -> String {
-    let mut read = Vec::new();
-    let mut buffer = [0; 4096];
-    while !String::from_utf8_lossy(&read).contains(wanted) {
-        let came = timeout(PATIENCE, stream.read(&mut buffer)).await.unwrap_or_else(|_| panic!("{wanted} does not come: {read:?}"));
-        let came = came.expect("the connection stays");
-        assert!(came > 0, "closed before {wanted}: {}", String::from_utf8_lossy(&read));
-        read.extend_from_slice(&buffer[..came]);
-    }
-    String::from_utf8_lossy(&read).into_owned()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn client_that_waits_for_100_continue_is_told_to_go_on() {
-    let app = TestApp::start(versioned()).await;
+    let app = Origin::start(versioned());
     // One path whose body a purge rule reads, one whose body is only passed on.
     let rules =
         format!("{VERSIONED_RULES}[fields]\nx = {{ body = \"/x\" }}\n[[purges]]\npath = \"/read/{{name}}\"\ntags = [\"v:{{x}}\"]\n");
     let sidecar = Sidecar::start(app.address, &rules).await;
     for path in ["/w/a", "/read/a"] {
-        let mut stream = TcpStream::connect(sidecar.address).await.expect("the sidecar accepts connections");
+        let mut socket = Socket::connect(sidecar.address).await;
         let head = format!(
             "POST {path} HTTP/1.1\r\nHost: app.test\r\nContent-Type: application/json\r\nContent-Length: 9\r\nExpect: 100-continue\r\n\r\n"
         );
-        stream.write_all(head.as_bytes()).await.expect("the sidecar reads");
-        assert!(until(&mut stream, "\r\n\r\n").await.starts_with("HTTP/1.1 100 "), "{path}");
-        stream.write_all(b"{\"x\":\"a\"}").await.expect("the sidecar reads");
-        assert!(until(&mut stream, "x-cache: BYPASS").await.starts_with("HTTP/1.1 200 "), "{path}");
+        socket.send(head).await;
+        assert!(socket.until("\r\n\r\n").await.starts_with("HTTP/1.1 100 "), "{path}");
+        socket.send(b"{\"x\":\"a\"}").await;
+        assert!(socket.until("x-cache: BYPASS").await.starts_with("HTTP/1.1 200 "), "{path}");
         assert_eq!(app.count("POST", path), 1);
     }
     let odd = b"POST /w/a HTTP/1.1\r\nHost: app.test\r\nContent-Length: 0\r\nExpect: miracles\r\n\r\n";
@@ -188,7 +127,7 @@ async fn client_that_waits_for_100_continue_is_told_to_go_on() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn http_1_0_client_gets_a_length_or_the_end() {
-    let app = TestApp::start(versioned()).await;
+    let app = Origin::start(versioned());
     let sidecar = Sidecar::start(app.address, VERSIONED_RULES).await;
     for cache in ["MISS", "HIT"] {
         let answer = exchange(sidecar.address, b"GET /v/a HTTP/1.0\r\nHost: app.test\r\n\r\n").await;
@@ -198,7 +137,8 @@ async fn http_1_0_client_gets_a_length_or_the_end() {
         assert!(text.ends_with("\r\n\r\n0") && !text.to_lowercase().contains("transfer-encoding"), "{text}");
     }
     // A body in chunks would be garbage to a client of HTTP/1.0.
-    let sidecar = Sidecar::start(trailing_app().await, VERSIONED_RULES).await;
+    let origin = trailing_origin();
+    let sidecar = Sidecar::start(origin.address, VERSIONED_RULES).await;
     for path in ["/v/a", "/elsewhere"] {
         let request = format!("GET {path} HTTP/1.0\r\nHost: app.test\r\n\r\n");
         let answer = String::from_utf8_lossy(&exchange(sidecar.address, request.as_bytes()).await).into_owned();
@@ -209,22 +149,8 @@ async fn http_1_0_client_gets_a_length_or_the_end() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn app_behind_https_is_reached_when_its_authority_is_trusted() {
     let certificates = Certificates::new();
-    let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("the loopback has a free port");
-    let port = listener.local_addr().expect("a bound listener has an address").port();
-    let acceptor = certificates.acceptor();
-    tokio::spawn(async move {
-        while let Ok((stream, _)) = listener.accept().await {
-            let acceptor = acceptor.clone();
-            tokio::spawn(async move {
-                let Ok(stream) = acceptor.accept(stream).await else { return };
-                let service = service_fn(async |request: Request<Incoming>| {
-                    let path = request.uri().path().to_owned();
-                    Ok::<_, Infallible>(Response::new(Full::new(Bytes::from(path))))
-                });
-                let _ = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
-            });
-        }
-    });
+    let origin = Origin::tls(&certificates, |request| Response::ok(request.path.clone()));
+    let port = origin.address.port();
     let start = async |ca: &Certificates| {
         ChildSidecar::spawn(&format!("url = \"https://localhost:{port}\"\nca_file = \"{}\"", ca.ca().display()), VERSIONED_RULES).await
     };
@@ -242,7 +168,7 @@ async fn app_behind_https_is_reached_when_its_authority_is_trusted() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn head_is_answered_from_a_get() {
-    let app = TestApp::start(|_| Answer::ok("hello").header("etag", "\"1\"")).await;
+    let app = Origin::start(|_| Response::ok("hello").header("etag", "\"1\""));
     let sidecar = Sidecar::start(app.address, VERSIONED_RULES).await;
     let mut client = Client::new(sidecar.address);
     let cold = client.send("HEAD", "/v/a", &[], "").await;
@@ -257,14 +183,13 @@ async fn head_is_answered_from_a_get() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn conditions_are_answered_from_the_entry_and_never_reach_a_fill() {
     const MODIFIED: &str = "Sun, 06 Nov 1994 08:49:37 GMT";
-    let app = TestApp::start(|asked| {
+    let app = Origin::start(|request| {
         // An app that obeys conditions would answer a fill with 304.
-        if asked.header("if-none-match").is_some() || asked.header("if-modified-since").is_some() {
-            return Answer::status(304, "");
+        if request.header("if-none-match").is_some() || request.header("if-modified-since").is_some() {
+            return Response::status(304, "");
         }
-        Answer::ok("hello").header("etag", "\"1\"").header("last-modified", MODIFIED)
-    })
-    .await;
+        Response::ok("hello").header("etag", "\"1\"").header("last-modified", MODIFIED)
+    });
     let sidecar = Sidecar::start(app.address, VERSIONED_RULES).await;
     let mut client = Client::new(sidecar.address);
     for (path, condition) in
@@ -293,16 +218,16 @@ async fn conditions_are_answered_from_the_entry_and_never_reach_a_fill() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn each_language_has_its_own_variant() {
     let app =
-        TestApp::start(|asked| Answer::ok(asked.header("accept-language").unwrap_or_default()).header("vary", "Accept-Language")).await;
+        Origin::start(|request| Response::ok(request.header("accept-language").unwrap_or_default()).header("vary", "Accept-Language"));
     let sidecar = Sidecar::start(app.address, VERSIONED_RULES).await;
     let mut client = Client::new(sidecar.address);
     for cache in ["MISS", "HIT", "HIT"] {
         for language in ["de", "en"] {
             let reply = client.get("/v/a", &[("accept-language", language)]).await;
-            assert_eq!((reply.cache(), reply.text()), (cache, language), "{}", reply.header("cache-status"));
+            assert_eq!((reply.cache(), reply.text()), (cache, language), "{}", reply.cache_status());
         }
         let reply = client.get("/v/a", &[]).await;
-        assert_eq!((reply.cache(), reply.text()), (cache, ""), "{}", reply.header("cache-status"));
+        assert_eq!((reply.cache(), reply.text()), (cache, ""), "{}", reply.cache_status());
     }
     assert_eq!(app.count("GET", "/v/a"), 3);
     // A write purges all of them.
@@ -315,11 +240,11 @@ async fn each_language_has_its_own_variant() {
 /// SECURITY: a header that `Connection` names never reaches the app, so that it must not select what the answer is stored under.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn header_that_connection_names_poisons_no_variant() {
-    let echo = |asked: &crate::support::origin::Asked| {
-        let said = format!("{:?} {:?}", asked.header("accept-language"), asked.header("accept"));
-        Answer::ok(said).header("vary", "Accept-Language")
+    let echo = |request: &crate::support::origin::Request| {
+        let said = format!("{:?} {:?}", request.header("accept-language"), request.header("accept"));
+        Response::ok(said).header("vary", "Accept-Language")
     };
-    let app = TestApp::start(echo).await;
+    let app = Origin::start(echo);
     let sidecar = Sidecar::start(app.address, VERSIONED_RULES).await;
     let mut client = Client::new(sidecar.address);
     for (name, value) in [("accept-language", "de"), ("accept", "text/html")] {
@@ -332,7 +257,7 @@ async fn header_that_connection_names_poisons_no_variant() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn accept_on_two_lines_is_not_accept_on_one() {
-    let app = TestApp::start(|asked| Answer::ok(asked.header("accept").unwrap_or_default())).await;
+    let app = Origin::start(|request| Response::ok(request.header("accept").unwrap_or_default()));
     let sidecar = Sidecar::start(app.address, VERSIONED_RULES).await;
     let mut client = Client::new(sidecar.address);
     assert_eq!(client.get("/v/a", &[("accept", "*/*"), ("accept", "text/html")]).await.text(), "*/*, text/html");
@@ -341,26 +266,25 @@ async fn accept_on_two_lines_is_not_accept_on_one() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn vary_cookie_keeps_callers_of_a_shared_route_apart() {
-    let app = TestApp::start(|asked| Answer::ok(asked.header("cookie").unwrap_or_default()).header("vary", "Cookie")).await;
+    let app = Origin::start(|request| Response::ok(request.header("cookie").unwrap_or_default()).header("vary", "Cookie"));
     let sidecar = Sidecar::start(app.address, &route("/shared", "scope = \"shared\"")).await;
     let mut client = Client::new(sidecar.address);
     // The first answer admits the caller, the second may be stored for them.
     for round in 0..3 {
         for cookie in ["sid=alice", "sid=bob"] {
             let reply = client.get("/shared", &[("cookie", cookie)]).await;
-            assert_eq!(reply.text(), cookie, "round {round}: {}", reply.header("cache-status"));
-            assert!(round < 2 || reply.cache() == "HIT", "round {round}: {}", reply.header("cache-status"));
+            assert_eq!(reply.text(), cookie, "round {round}: {}", reply.cache_status());
+            assert!(round < 2 || reply.cache() == "HIT", "round {round}: {}", reply.cache_status());
         }
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn gzip_without_vary_is_for_those_alone_who_accept_it() {
-    let app = TestApp::start(|asked| match asked.header("accept-encoding") {
-        Some(codings) if codings.contains("gzip") => Answer::ok("(squeezed)").header("content-encoding", "gzip"),
-        _ => Answer::ok("plain"),
-    })
-    .await;
+    let app = Origin::start(|request| match request.header("accept-encoding") {
+        Some(codings) if codings.contains("gzip") => Response::ok("(squeezed)").header("content-encoding", "gzip"),
+        _ => Response::ok("plain"),
+    });
     let sidecar = Sidecar::start(app.address, VERSIONED_RULES).await;
     let mut client = Client::new(sidecar.address);
     let gzip = [("accept-encoding", "gzip, br")];
@@ -376,13 +300,13 @@ async fn gzip_without_vary_is_for_those_alone_who_accept_it() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn response_that_sets_a_cookie_is_never_stored() {
-    let app = TestApp::start(|_| Answer::ok("hello").header("set-cookie", "sid=1").header("cache-control", "public, max-age=60")).await;
+    let app = Origin::start(|_| Response::ok("hello").header("set-cookie", "sid=1").header("cache-control", "public, max-age=60"));
     for scope in ["private", "shared", "public"] {
         let sidecar = Sidecar::start(app.address, &route("/a", &format!("scope = \"{scope}\""))).await;
         let mut client = Client::new(sidecar.address);
         for _ in 0..3 {
             let reply = client.get("/a", &[]).await;
-            assert_eq!((reply.cache(), reply.header("set-cookie")), ("MISS", "sid=1"), "{scope}: {}", reply.header("cache-status"));
+            assert_eq!((reply.cache(), reply.header("set-cookie")), ("MISS", "sid=1"), "{scope}: {}", reply.cache_status());
         }
     }
     assert_eq!(app.count("GET", "/a"), 9);
@@ -391,9 +315,9 @@ async fn response_that_sets_a_cookie_is_never_stored() {
 /// So many clients ask at once, each with these headers, while the app is held; returns what they got.
 async fn at_once(
     sidecar: &Sidecar,
-    app: &TestApp,
+    app: &Origin,
     path: &'static str,
-    arrivals: usize,
+    arrivals: u64,
     headers: impl Fn(usize) -> Vec<(&'static str, String)>,
 ) -> Vec<Reply> {
     let hold = app.hold("GET", path, Point::Before);
@@ -408,8 +332,7 @@ async fn at_once(
     for _ in 0..arrivals {
         hold.arrived().await;
     }
-    // Time for the others to come as well, and to reach the app if nothing held them back.
-    tokio::time::sleep(Duration::from_millis(500)).await;
+    waiting(sidecar.admin, 50 - arrivals).await;
     hold.release();
     asking.join_all().await
 }
@@ -417,13 +340,10 @@ async fn at_once(
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn stripped_cookie_reaches_one_of_fifty_at_the_most() {
     let serial = AtomicU64::new(0);
-    let app = TestApp::start(move |_| {
+    let app = Origin::start(move |_| {
         let cookie = format!("sid={}", serial.fetch_add(1, Ordering::Relaxed));
-        let Answer::Reply(mut response) = Answer::ok("hello") else { unreachable!("ok replies") };
-        response.headers_mut().insert("set-cookie", HeaderValue::from_str(&cookie).expect("a valid value"));
-        Answer::Reply(response)
-    })
-    .await;
+        Response::ok("hello").header("set-cookie", &cookie)
+    });
     let sidecar = Sidecar::start(app.address, &route("/a", "scope = \"public\"\nstrip_set_cookie = true")).await;
     let replies = at_once(&sidecar, &app, "/a", 1, |_| Vec::new()).await;
     assert!(replies.iter().all(|reply| reply.text() == "hello"));
@@ -438,18 +358,18 @@ async fn stripped_cookie_reaches_one_of_fifty_at_the_most() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn fifty_misses_at_once_are_one_request_to_the_app() {
-    let app = TestApp::start(|_| Answer::ok("hello")).await;
+    let app = Origin::start(|_| Response::ok("hello"));
     let sidecar = Sidecar::start(app.address, &route("/a", "")).await;
     let replies = at_once(&sidecar, &app, "/a", 1, |_| Vec::new()).await;
     assert!(replies.iter().all(|reply| (reply.status, reply.text()) == (200, "hello")));
     assert_eq!(app.count("GET", "/a"), 1);
-    let collapsed = replies.iter().filter(|reply| reply.header("cache-status").contains("collapsed")).count();
+    let collapsed = replies.iter().filter(|reply| reply.cache_status().contains("collapsed")).count();
     assert!(collapsed >= 45, "only {collapsed} say that they followed");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn fifty_misses_of_fifty_callers_are_one_request_each() {
-    let app = TestApp::start(|asked| Answer::ok(asked.header("authorization").unwrap_or_default())).await;
+    let app = Origin::start(|request| Response::ok(request.header("authorization").unwrap_or_default()));
     for scope in ["private", "shared"] {
         let sidecar = Sidecar::start(app.address, &route("/a", &format!("scope = \"{scope}\""))).await;
         let before = app.count("GET", "/a");
@@ -472,7 +392,7 @@ async fn bodies_that_break_off_are_never_stored() {
         b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nffff\r\nhello",
     ];
     for answer in answers {
-        let app = RawApp::start(answer).await;
+        let app = Origin::raw(answer);
         let sidecar = Sidecar::start(app.address, VERSIONED_RULES).await;
         for _ in 0..3 {
             let reply = Client::new(sidecar.address).try_send("GET", "/v/a", &[], "").await;
@@ -481,7 +401,7 @@ async fn bodies_that_break_off_are_never_stored() {
         }
     }
     // A body that ends with the connection may be whole; nobody can tell.
-    let app = RawApp::start(b"HTTP/1.1 200 OK\r\n\r\nto the end").await;
+    let app = Origin::raw(b"HTTP/1.1 200 OK\r\n\r\nto the end");
     let sidecar = Sidecar::start(app.address, VERSIONED_RULES).await;
     for _ in 0..2 {
         let reply = Client::new(sidecar.address).get("/v/a", &[]).await;

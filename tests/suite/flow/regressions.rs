@@ -3,19 +3,16 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
-use tokio::time::{Instant, timeout};
+use tokio::time::timeout;
 
-use crate::support::client::{Client, Reply};
-use crate::support::eventually;
-use crate::support::origin::{Answer, Asked, Point, TestApp};
-use crate::support::sidecar::Sidecar;
+use crate::support::{Client, Origin, Point, Reply, Request, Response, Sidecar, eventually};
 
 fn route(path: &str, more: &str) -> String {
     format!("[[routes]]\npath = \"{path}\"\nttl = \"1m\"\n{more}\n")
 }
 
 /// Many clients ask for one path while the app holds the first of them.
-async fn crowd(sidecar: &Sidecar, app: &TestApp, path: &str, headers: impl Fn(usize) -> Vec<(&'static str, String)>) -> Vec<Reply> {
+async fn crowd(sidecar: &Sidecar, app: &Origin, path: &str, headers: impl Fn(usize) -> Vec<(&'static str, String)>) -> Vec<Reply> {
     let hold = app.hold("GET", path, Point::Before);
     let ask = |number: usize| {
         let (mut client, headers, path) = (Client::new(sidecar.address), headers(number), path.to_owned());
@@ -26,7 +23,7 @@ async fn crowd(sidecar: &Sidecar, app: &TestApp, path: &str, headers: impl Fn(us
     };
     let clients: Vec<_> = (0..30).map(ask).collect();
     hold.arrived().await;
-    // All of them are to be under way before the first is answered.
+    // All of them are to be under way before the first is answered; what waits shows nowhere.
     tokio::time::sleep(Duration::from_millis(200)).await;
     hold.release();
     let mut replies = Vec::new();
@@ -40,15 +37,15 @@ async fn crowd(sidecar: &Sidecar, app: &TestApp, path: &str, headers: impl Fn(us
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn r001_followers_get_their_own_variant() {
     for (vary, scope) in [("authorization", "shared"), ("accept-language", "public"), ("accept-encoding", "public")] {
-        let echo = move |asked: &Asked| {
-            let answer = Answer::ok(asked.header(vary).unwrap_or_default()).header("vary", vary);
-            if vary == "accept-encoding" && asked.header(vary).as_deref() == Some("gzip") {
+        let echo = move |request: &Request| {
+            let answer = Response::ok(request.header(vary).unwrap_or_default()).header("vary", vary);
+            if vary == "accept-encoding" && request.header(vary).as_deref() == Some("gzip") {
                 answer.header("content-encoding", "gzip")
             } else {
                 answer
             }
         };
-        let app = TestApp::start(echo).await;
+        let app = Origin::start(echo);
         let sidecar = Sidecar::start(app.address, &route("/{*rest}", &format!("scope = \"{scope}\""))).await;
         let own = |number: usize| match vary {
             "authorization" => format!("Bearer user-{}", number % 5),
@@ -63,22 +60,22 @@ async fn r001_followers_get_their_own_variant() {
         }
         let replies = crowd(&sidecar, &app, "/a", |number| vec![(vary, own(number))]).await;
         for (number, reply) in replies.iter().enumerate() {
-            assert_eq!(reply.text(), own(number), "{vary}: {}", reply.header("cache-status"));
+            assert_eq!(reply.text(), own(number), "{vary}: {}", reply.cache_status());
         }
         let different: HashSet<String> = (0..30).map(own).collect();
-        assert!(app.count("GET", "/a") <= different.len() as u64 + 5, "{vary}: {} requests", app.count("GET", "/a"));
+        assert!(app.count("GET", "/a") <= different.len() + 5, "{vary}: {} requests", app.count("GET", "/a"));
     }
 }
 
 /// 2. An event stream on a cached route was a fill without an end, and its old events were replayed to others.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn r002_an_event_stream_is_nobodys_fill() {
-    let app = TestApp::start(|_| Answer::ok("data: 1\n\n").header("content-type", "text/event-stream; charset=utf-8")).await;
+    let app = Origin::start(|_| Response::ok("data: 1\n\n").header("content-type", "text/event-stream; charset=utf-8"));
     let sidecar = Sidecar::start(app.address, &route("/{*rest}", "scope = \"public\"")).await;
     for _ in 0..2 {
         let reply = Client::new(sidecar.address).get("/events", &[]).await;
         assert_eq!(reply.cache(), "MISS");
-        assert!(reply.header("cache-status").contains("event stream"), "{}", reply.header("cache-status"));
+        assert!(reply.cache_status().contains("event stream"), "{}", reply.cache_status());
     }
     assert_eq!(app.count("GET", "/events"), 2);
 }
@@ -86,11 +83,10 @@ async fn r002_an_event_stream_is_nobodys_fill() {
 /// 4. A header that an earlier response varied by went through unkeyed to a response that did not.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn r004_a_header_covered_once_does_not_poison_later() {
-    let app = TestApp::start(|asked| match asked.header("x-foo") {
-        None => Answer::ok("plain").header("vary", "x-foo"),
-        Some(value) => Answer::ok(format!("reflect {value}")),
-    })
-    .await;
+    let app = Origin::start(|request| match request.header("x-foo") {
+        None => Response::ok("plain").header("vary", "x-foo"),
+        Some(value) => Response::ok(format!("reflect {value}")),
+    });
     let sidecar = Sidecar::start(app.address, &route("/{*rest}", "scope = \"public\"")).await;
     let mut client = Client::new(sidecar.address);
     assert_eq!(client.get("/v", &[]).await.text(), "plain");
@@ -104,11 +100,10 @@ async fn r004_a_header_covered_once_does_not_poison_later() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn r005_a_refusal_is_not_shared() {
     for status in [301, 302, 404, 410, 501] {
-        let app = TestApp::start(move |asked| match asked.header("authorization").as_deref() {
-            Some("Bearer good") => Answer::ok("for the good"),
-            _ => Answer::status(status, "go away").header("cache-control", "max-age=60"),
-        })
-        .await;
+        let app = Origin::start(move |request| match request.header("authorization").as_deref() {
+            Some("Bearer good") => Response::ok("for the good"),
+            _ => Response::status(status, "go away").header("cache-control", "max-age=60"),
+        });
         let sidecar = Sidecar::start(app.address, &route("/{*rest}", "scope = \"shared\"")).await;
         let mut client = Client::new(sidecar.address);
         client.get("/a", &[("authorization", "Bearer good")]).await;
@@ -144,7 +139,7 @@ async fn r006_a_write_is_seen_in_every_disguise() {
         ("POST", "/wb", "/q", &[], "{\"campaign\":{\"id\":7.0}}"),
         ("PUT", "/uri/x%20y", "/uri/x%20y", &[], ""),
     ];
-    let app = TestApp::start(|_| Answer::ok("data")).await;
+    let app = Origin::start(|_| Response::ok("data"));
     let sidecar = Sidecar::start(app.address, rules).await;
     let mut client = Client::new(sidecar.address);
     for (method, path, read, headers, body) in writes {
@@ -158,7 +153,7 @@ async fn r006_a_write_is_seen_in_every_disguise() {
 /// 12. A caller who was not admitted, or wanted a newer response, saw `unverifiable`, and the answer was not stored.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn r012_a_reload_refreshes_the_entry() {
-    let app = TestApp::start(|_| Answer::ok("data")).await;
+    let app = Origin::start(|_| Response::ok("data"));
     let sidecar = Sidecar::start(app.address, &route("/{*rest}", "scope = \"shared\"")).await;
     let mut client = Client::new(sidecar.address);
     client.get("/a", &[]).await;
@@ -171,7 +166,7 @@ async fn r012_a_reload_refreshes_the_entry() {
 /// 18. A refusal in answer to HEAD left the caller admitted.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn r018_a_refusal_of_head_ends_the_admission() {
-    let app = TestApp::start(|asked| if asked.method == "HEAD" { Answer::status(403, "") } else { Answer::ok("data") }).await;
+    let app = Origin::start(|request| if request.method == "HEAD" { Response::status(403, "") } else { Response::ok("data") });
     let sidecar = Sidecar::start(app.address, &route("/{*rest}", "scope = \"shared\"")).await;
     let mut client = Client::new(sidecar.address);
     client.get("/a", &[]).await;
@@ -183,7 +178,7 @@ async fn r018_a_refusal_of_head_ends_the_admission() {
 /// A fill that nobody waits for any more still ends in the store.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_fill_outlives_its_only_client() {
-    let app = TestApp::start(|_| Answer::ok("data")).await;
+    let app = Origin::start(|_| Response::ok("data"));
     let sidecar = Sidecar::start(app.address, &route("/{*rest}", "")).await;
     let hold = app.hold("GET", "/a", Point::Before);
     let mut client = Client::new(sidecar.address);
@@ -191,11 +186,9 @@ async fn a_fill_outlives_its_only_client() {
     assert!(asked.is_err(), "the app holds the answer");
     drop(client);
     hold.release();
-    let began = Instant::now();
     eventually("the response is stored", Duration::from_secs(5), || async {
         Client::new(sidecar.address).get("/a", &[]).await.cache() == "HIT"
     })
     .await;
-    assert!(began.elapsed() < Duration::from_secs(5));
     assert_eq!(app.count("GET", "/a"), 1);
 }

@@ -4,17 +4,15 @@ use std::time::Duration;
 
 use tokio::task::JoinSet;
 
-use crate::support::client::Client;
-use crate::support::origin::{Answer, Asked, Point};
-use crate::support::scene::{Scene, assert_cache, cache_status, until_stale};
-use crate::support::{RedisServer, eventually};
+use crate::support::scene::{assert_cache, cache_status};
+use crate::support::{Client, Point, RedisServer, Request, Response, Scene, eventually, waiting};
 
 const PUBLIC: &str = "[[routes]]\npath = \"/{*rest}\"\nscope = \"public\"\n";
 
-fn told(asked: &Asked) -> Answer {
-    let target = asked.query.as_ref().map_or_else(|| asked.path.clone(), |query| format!("{}?{query}", asked.path));
-    let seen = ["authorization", "cookie", "x-odd"].map(|name| asked.header(name).unwrap_or_default()).concat();
-    Answer::ok(format!("for {seen} {:?}", asked.query)).header("content-location", &target).header("cache-control", "max-age=60")
+fn told(request: &Request) -> Response {
+    let target = request.query.as_ref().map_or_else(|| request.path.clone(), |query| format!("{}?{query}", request.path));
+    let seen = ["authorization", "cookie", "x-odd"].map(|name| request.header(name).unwrap_or_default()).concat();
+    Response::ok(format!("for {seen} {:?}", request.query)).header("content-location", &target).header("cache-control", "max-age=60")
 }
 
 /// 19. The answer to a POST, which the app made for one user, was stored for everybody.
@@ -31,9 +29,9 @@ async fn r019_an_answer_to_a_post_that_saw_more_than_a_get_shows_is_not_stored()
     scene.send("POST", "/a?user=alice", &[], "x").await;
     assert!(!scene.get("/a").await.text().contains("alice"), "a parameter that no key has seen");
     for status in [201, 204] {
-        scene.answers(move |asked| match asked.method.as_str() {
-            "POST" => Answer::status(status, "").header("content-location", "/c").header("cache-control", "max-age=60"),
-            _ => Answer::ok("whole"),
+        scene.answers(move |request| match request.method.as_str() {
+            "POST" => Response::status(status, "").header("content-location", "/c").header("cache-control", "max-age=60"),
+            _ => Response::ok("whole"),
         });
         scene.send("POST", "/c", &[], "x").await;
         assert_eq!(scene.get("/c").await.text(), "whole", "only a 200 has the content of the target");
@@ -48,10 +46,10 @@ async fn r019_an_answer_to_a_post_that_saw_more_than_a_get_shows_is_not_stored()
 async fn r020_a_header_that_no_key_has_seen_admits_to_nothing_else() {
     for vary in [false, true] {
         let rules = "[fields]\ntenant = { header = \"x-tenant\" }\n\n[[routes]]\npath = \"/a\"\nttl = \"1m\"\nscope = \"shared\"\nkey = [\"tenant\"]\n";
-        let scene = Scene::start(rules, move |asked| {
-            let mallory = asked.header("authorization").as_deref() == Some("Bearer mallory");
-            let account = asked.header("x-account-id").or_else(|| asked.header("x-tenant")).unwrap_or_default();
-            let answer = if mallory && account != "globex" { Answer::status(403, "no") } else { Answer::ok(format!("data of {account}")) };
+        let scene = Scene::start(rules, move |request| {
+            let mallory = request.header("authorization").as_deref() == Some("Bearer mallory");
+            let account = request.header("x-account-id").or_else(|| request.header("x-tenant")).unwrap_or_default();
+            let answer = if mallory && account != "globex" { Response::status(403, "no") } else { Response::ok(format!("data of {account}")) };
             if vary { answer.header("vary", "x-account-id") } else { answer }
         })
         .await;
@@ -74,23 +72,23 @@ async fn r020_a_header_that_no_key_has_seen_admits_to_nothing_else() {
 async fn r021_what_the_app_has_withdrawn_does_not_come_back_stale() {
     for (status, control) in [(404, "no-store"), (410, ""), (401, ""), (301, ""), (200, "no-store"), (200, "private"), (304, "no-store")] {
         let scene =
-            Scene::start(PUBLIC, |_| Answer::ok("old").header("etag", "\"1\"").header("cache-control", "max-age=1, stale-if-error=600"))
+            Scene::start(PUBLIC, |_| Response::ok("old").header("etag", "\"1\"").header("cache-control", "max-age=1, stale-if-error=600"))
                 .await;
         scene.fill("/a").await;
-        until_stale().await;
-        scene.answers(move |_| Answer::status(status, "").header("etag", "\"1\"").header("cache-control", control));
+        scene.until_stale();
+        scene.answers(move |_| Response::status(status, "").header("etag", "\"1\"").header("cache-control", control));
         let withdrawn = scene.get("/a").await;
         assert_eq!(withdrawn.status, if status == 304 { 200 } else { status }, "{}", withdrawn.header("cache-status"));
-        scene.answers(|_| Answer::status(503, "broken"));
+        scene.answers(|_| Response::status(503, "broken"));
         let gone = scene.get("/a").await;
         assert_eq!(gone.status, 503, "{status} {control}: {}", gone.header("cache-status"));
     }
-    let scene = Scene::start(PUBLIC, |_| Answer::ok("old").header("etag", "\"1\"").header("cache-control", "max-age=1")).await;
+    let scene = Scene::start(PUBLIC, |_| Response::ok("old").header("etag", "\"1\"").header("cache-control", "max-age=1")).await;
     scene.fill("/a").await;
-    until_stale().await;
-    scene.answers(|_| Answer::ok("new").header("set-cookie", "a=b").header("cache-control", "max-age=1"));
+    scene.until_stale();
+    scene.answers(|_| Response::ok("new").header("set-cookie", "a=b").header("cache-control", "max-age=1"));
     assert_eq!(scene.get("/a").await.text(), "new");
-    scene.answers(|_| Answer::HangUp);
+    scene.answers(|_| Response::hang_up());
     assert_eq!(scene.get("/a").await.status, 502, "an answer that sets a cookie is a newer one all the same");
 }
 
@@ -100,12 +98,12 @@ async fn r022_a_refresh_that_finds_it_gone_ends_what_is_stale() {
     let redis = RedisServer::start();
     for tier in [String::new(), redis.table()] {
         let scene = Scene::start(&format!("{tier}\n{PUBLIC}"), |_| {
-            Answer::ok("old").header("cache-control", "max-age=1, stale-while-revalidate=600")
+            Response::ok("old").header("cache-control", "max-age=1, stale-while-revalidate=600")
         })
         .await;
         scene.fill("/a").await;
-        until_stale().await;
-        scene.answers(|_| Answer::status(404, "gone"));
+        scene.until_stale();
+        scene.answers(|_| Response::status(404, "gone"));
         assert_cache(&scene.get("/a").await, "STALE", "served while the app is asked");
         eventually("the app's word counts", Duration::from_secs(10), || async { scene.get("/a").await.status == 404 }).await;
         assert_eq!(scene.get("/a").await.status, 404);
@@ -115,9 +113,9 @@ async fn r022_a_refresh_that_finds_it_gone_ends_what_is_stale() {
 /// 23. One 5xx kept requests from waiting for one another for ten seconds, even after a good answer was stored.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn r023_a_failure_does_not_end_coalescing() {
-    let scene = Scene::start(PUBLIC, |_| Answer::status(500, "broken")).await;
+    let scene = Scene::start(PUBLIC, |_| Response::status(500, "broken")).await;
     assert_eq!(scene.get("/a").await.status, 500);
-    scene.answers(|_| Answer::ok("good").header("cache-control", "max-age=60"));
+    scene.answers(|_| Response::ok("good").header("cache-control", "max-age=60"));
     let hold = scene.hold("GET", "/a", Point::Before);
     let mut crowd = JoinSet::new();
     for _ in 0..20 {
@@ -125,7 +123,7 @@ async fn r023_a_failure_does_not_end_coalescing() {
         crowd.spawn(async move { Client::new(address).get("/a", &[]).await });
     }
     hold.arrived().await;
-    tokio::time::sleep(Duration::from_millis(300)).await;
+    waiting(scene.sidecar.admin, 19).await;
     hold.release();
     while let Some(reply) = crowd.join_next().await {
         assert_eq!(reply.expect("no panic").text(), "good");
@@ -137,11 +135,11 @@ async fn r023_a_failure_does_not_end_coalescing() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn r024_parts_and_heads_have_the_same_rights_as_the_whole() {
     let scene =
-        Scene::start(PUBLIC, |_| Answer::ok("0123456789").header("etag", "\"1\"").header("cache-control", "max-age=1, stale-if-error=600"))
+        Scene::start(PUBLIC, |_| Response::ok("0123456789").header("etag", "\"1\"").header("cache-control", "max-age=1, stale-if-error=600"))
             .await;
     scene.fill("/a").await;
-    until_stale().await;
-    scene.answers(|_| Answer::status(503, "broken"));
+    scene.until_stale();
+    scene.answers(|_| Response::status(503, "broken"));
     let part = scene.ask("/a", &[("range", "bytes=2-4")]).await;
     assert_cache(&part, "STALE", "a part");
     assert_eq!((part.status, part.text(), part.header("content-range")), (206, "234", "bytes 2-4/10"));
@@ -149,7 +147,7 @@ async fn r024_parts_and_heads_have_the_same_rights_as_the_whole() {
     assert_cache(&head, "STALE", "a head");
     assert!(cache_status(&head).contains(&"fwd-status=503".to_owned()), "{}", head.header("cache-status"));
 
-    scene.answers(|_| Answer::status(304, "").header("etag", "\"1\"").header("cache-control", "max-age=60"));
+    scene.answers(|_| Response::status(304, "").header("etag", "\"1\"").header("cache-control", "max-age=60"));
     let part = scene.ask("/a", &[("range", "bytes=-2")]).await;
     assert_cache(&part, "REVALIDATED", "a part of what is confirmed");
     assert_eq!((part.status, part.text(), part.header("content-range")), (206, "89", "bytes 8-9/10"));
@@ -159,9 +157,9 @@ async fn r024_parts_and_heads_have_the_same_rights_as_the_whole() {
 /// 25. An app that varies by a header only where it comes let a stranger push out what was stored without it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn r025_a_strangers_header_pushes_nothing_out() {
-    let scene = Scene::start(PUBLIC, |asked| {
-        let answer = Answer::ok("data").header("cache-control", "max-age=60");
-        if asked.header("x-odd").is_some() { answer.header("vary", "x-odd") } else { answer }
+    let scene = Scene::start(PUBLIC, |request| {
+        let answer = Response::ok("data").header("cache-control", "max-age=60");
+        if request.header("x-odd").is_some() { answer.header("vary", "x-odd") } else { answer }
     })
     .await;
     scene.fill("/a").await;
@@ -179,17 +177,17 @@ async fn r025_a_strangers_header_pushes_nothing_out() {
 /// refused one caller, ended what is stored for all.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn r026_a_head_ends_what_it_speaks_of_and_nothing_else() {
-    let answer = |_: &Asked| Answer::ok("old").header("etag", "\"1\"").header("cache-control", "max-age=1, public, stale-if-error=600");
+    let answer = |_: &Request| Response::ok("old").header("etag", "\"1\"").header("cache-control", "max-age=1, public, stale-if-error=600");
     let rules = "[[routes]]\npath = \"/a\"\nscope = \"shared\"\n";
     for status in [403, 405] {
         let scene = Scene::start(rules, answer).await;
         let (alice, bob) = ([("authorization", "Bearer alice")], [("authorization", "Bearer bob")]);
         scene.ask("/a", &bob).await;
         scene.ask("/a", &alice).await;
-        until_stale().await;
-        scene.answers(move |_| Answer::status(status, ""));
+        scene.until_stale();
+        scene.answers(move |_| Response::status(status, ""));
         assert_eq!(scene.send("HEAD", "/a", &alice, "").await.status, status);
-        scene.answers(|_| Answer::status(503, "broken"));
+        scene.answers(|_| Response::status(503, "broken"));
         assert_cache(&scene.ask("/a", &bob).await, "STALE", "what is stored is still there for others");
         let again = scene.ask("/a", &alice).await;
         assert_eq!(again.status, if status == 403 { 503 } else { 200 }, "{status}: {}", again.header("cache-status"));

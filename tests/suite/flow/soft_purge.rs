@@ -2,24 +2,14 @@
 //!
 //! The sidecars here have no listeners: they are asked, and told to purge, as their own parts do it.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use http::Request;
-use http_body_util::BodyExt as _;
-use sidecache::clock::Clock;
-use sidecache::coherence::{CoherenceMode, PurgeKind};
-use sidecache::config::Config;
-use sidecache::policy::tag::Tag;
-use sidecache::proxy::Proxy;
-use sidecache::semantics::body::Body;
-use sidecache::semantics::forward::ClientPeer;
+use sidecache::internals::{CoherenceMode, PurgeKind, Tag};
 
-use crate::support::origin::Asked;
-use crate::support::scene::until_stale;
-use crate::support::{Answer, Point, RedisServer, TestApp, eventually};
+use crate::support::flow::Flow;
+use crate::support::{Origin, Point, RedisServer, Response, eventually};
 
 const LONG_ENOUGH: Duration = Duration::from_secs(20);
 
@@ -55,29 +45,26 @@ stale_if_error = "1s"
 
 /// An app of one number, which it answers everywhere.
 struct App {
-    server: TestApp,
+    server: Origin,
     number: Arc<AtomicU64>,
     fails: Arc<AtomicBool>,
-    last: Arc<Mutex<Option<Asked>>>,
 }
 
 impl App {
-    async fn start() -> Self {
-        let (number, fails, last) = (Arc::new(AtomicU64::new(1)), Arc::new(AtomicBool::new(false)), Arc::default());
-        let (said, failing, seen): (_, _, Arc<Mutex<Option<Asked>>>) = (Arc::clone(&number), Arc::clone(&fails), Arc::clone(&last));
-        let server = TestApp::start(move |asked| {
-            *seen.lock().expect("no test panics with the lock held") = Some(asked.clone());
+    fn start() -> Self {
+        let (number, fails) = (Arc::new(AtomicU64::new(1)), Arc::new(AtomicBool::new(false)));
+        let (said, failing) = (Arc::clone(&number), Arc::clone(&fails));
+        let server = Origin::start(move |request| {
             if failing.load(SeqCst) {
-                return Answer::status(503, "broken");
+                return Response::status(503, "broken");
             }
             let number = said.load(SeqCst).to_string();
             let etag = format!("\"{number}\"");
-            let known = asked.header("if-none-match").as_ref() == Some(&etag);
-            let answer = if known { Answer::status(304, "") } else { Answer::ok(number) };
+            let known = request.header("if-none-match").as_ref() == Some(&etag);
+            let answer = if known { Response::status(304, "") } else { Response::ok(number) };
             answer.header("etag", &etag)
-        })
-        .await;
-        Self { server, number, fails, last }
+        });
+        Self { server, number, fails }
     }
 
     fn says(&self, number: u64) {
@@ -90,73 +77,27 @@ impl App {
 
     /// The condition of the last request that it saw.
     fn last_condition(&self) -> Option<String> {
-        let last = self.last.lock().expect("no test panics with the lock held");
-        last.as_ref().expect("the app was asked").header("if-none-match")
+        let last = self.server.requests().pop().expect("the origin was asked");
+        last.header("if-none-match")
     }
 }
 
-/// A sidecar. Dropping it ends it.
-struct Node(Arc<Proxy>);
-
-impl Drop for Node {
-    fn drop(&mut self) {
-        self.0.stop.cancel();
-    }
+/// A sidecar of these tables and the routes above.
+async fn node(app: &App, tables: &str) -> Flow {
+    Flow::start(app.server.address, &format!("{tables}\n{ROUTES}")).await
 }
 
-/// A GET through this sidecar.
-async fn get(proxy: &Arc<Proxy>, path: &str) -> Reply {
-    let request = Request::get(path).header("host", "app").body(Body::empty()).expect("a request of HTTP");
-    let response = proxy.handle(request, ClientPeer { addr: IpAddr::V4(Ipv4Addr::LOCALHOST), trusted: false }).await;
-    let (head, body) = response.into_parts();
-    let header = |name| head.headers.get(name).map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned());
-    let body = body.collect().await.expect("a whole body").to_bytes();
-    Reply {
-        cache: header("x-cache").unwrap_or_default(),
-        text: String::from_utf8_lossy(&body).into_owned(),
-        status: head.status.as_u16(),
-        cache_status: header("cache-status").unwrap_or_default(),
-    }
+/// Returns when this is a hit.
+async fn warm(node: &Flow, path: &str) {
+    eventually("there are hits", LONG_ENOUGH, || async { node.get(path, &[]).await.is("HIT", "1") })
+        .await;
 }
 
-/// What a sidecar answers.
-#[derive(Debug)]
-struct Reply {
-    cache: String,
-    text: String,
-    status: u16,
-    cache_status: String,
-}
-
-impl Reply {
-    fn is(&self, cache: &str, text: &str) -> bool {
-        self.cache == cache && self.text == text
-    }
-}
-
-impl Node {
-    fn start(app: &App, tables: &str, clock: Clock) -> Self {
-        let text = format!("[upstream]\nurl = \"http://{}\"\n\n{tables}\n{ROUTES}", app.server.address);
-        let mut config = Config::parse(&text, "proxy.toml", &|_| None).unwrap_or_else(|problems| panic!("{problems}"));
-        let proxy = sidecache::app::Sidecar::new(&mut config, clock).unwrap_or_else(|error| panic!("{error}")).proxy;
-        tokio::spawn(Arc::clone(&proxy.coherence).drive(proxy.stop.clone()));
-        Self(proxy)
-    }
-
-    async fn get(&self, path: &str) -> Reply {
-        get(&self.0, path).await
-    }
-
-    /// Returns when this is a hit.
-    async fn warm(&self, path: &str) {
-        eventually("there are hits", LONG_ENOUGH, || async { self.get(path).await.is("HIT", "1") }).await;
-    }
-
-    async fn purge(&self, what: What, kind: PurgeKind) {
-        match what {
-            What::Tag => self.0.coherence.purge_with(&[Tag::new("v:a")], kind).await,
-            What::Everything => self.0.coherence.purge_everything(kind).await,
-        }
+async fn purge(node: &Flow, what: What, kind: PurgeKind) {
+    let coherence = &node.proxy.coherence;
+    match what {
+        What::Tag => coherence.purge_with(&[Tag::new("v:a")], kind).await,
+        What::Everything => coherence.purge_everything(kind).await,
     }
 }
 
@@ -181,14 +122,14 @@ const ALL_TIERS: [Tiers; 3] = [Tiers::Memory, Tiers::Redis, Tiers::Leased];
 
 /// An app and its sidecars.
 struct World {
-    nodes: Vec<Node>,
+    nodes: Vec<Flow>,
     app: App,
     redis: Option<RedisServer>,
 }
 
 impl World {
     async fn of(tiers: Tiers) -> Self {
-        let app = App::start().await;
+        let app = App::start();
         let redis = (!matches!(tiers, Tiers::Memory)).then(RedisServer::start);
         let table = redis.as_ref().map(RedisServer::table).unwrap_or_default();
         let (tables, many) = match tiers {
@@ -196,29 +137,32 @@ impl World {
             Tiers::Redis => (format!("{table}[memory]\nsize = \"0\"\n"), 1),
             Tiers::Leased => (table, 2),
         };
-        let nodes: Vec<Node> = (0..many).map(|_| Node::start(&app, &tables, Clock::system())).collect();
-        for Node(proxy) in &nodes {
+        let mut nodes = Vec::new();
+        for _ in 0..many {
+            nodes.push(node(&app, &tables).await);
+        }
+        for node in &nodes {
             eventually("each knows the others", LONG_ENOUGH, || async {
-                proxy.coherence.wait_for_lease().await;
-                proxy.coherence.status().peers == many - 1
+                node.proxy.coherence.wait_for_lease().await;
+                node.proxy.coherence.status().peers == many - 1
             })
             .await;
         }
         Self { nodes, app, redis }
     }
 
-    fn first(&self) -> &Node {
+    fn first(&self) -> &Flow {
         &self.nodes[0]
     }
 
     /// Where there are two, the other one.
-    fn last(&self) -> &Node {
+    fn last(&self) -> &Flow {
         &self.nodes[self.nodes.len() - 1]
     }
 
     async fn warm(&self, path: &str) {
         for node in &self.nodes {
-            node.warm(path).await;
+            warm(node, path).await;
         }
     }
 }
@@ -232,22 +176,22 @@ async fn what_was_purged_softly_is_served_stale_until_it_is_fetched_anew() {
         world.app.says(2);
         let before = world.app.server.count("GET", "/swr/a");
         let hold = world.app.server.hold("GET", "/swr/a", Point::Before);
-        world.last().purge(what, PurgeKind::Soft).await;
+        purge(world.last(), what, PurgeKind::Soft).await;
         for node in world.nodes.iter().cycle().take(20) {
-            let reply = node.get("/swr/a").await;
+            let reply = node.get("/swr/a", &[]).await;
             assert!(reply.is("STALE", "1"), "{tiers:?} {what:?}: {reply:?}");
-            assert!(reply.cache_status.contains("ttl=0") || reply.cache_status.contains("ttl=-"), "{tiers:?}: {reply:?}");
+            assert!(reply.cache_status().contains("ttl=0") || reply.cache_status().contains("ttl=-"), "{tiers:?}: {reply:?}");
         }
-        let bystander = world.first().get("/plain/b").await;
-        assert_eq!(bystander.cache == "HIT", what == What::Tag, "{tiers:?} {what:?}: {bystander:?}");
+        let bystander = world.first().get("/plain/b", &[]).await;
+        assert_eq!(bystander.cache() == "HIT", what == What::Tag, "{tiers:?} {what:?}: {bystander:?}");
         hold.arrived().await;
         hold.release();
         for node in &world.nodes {
-            eventually("the new one is a hit", LONG_ENOUGH, || async { node.get("/swr/a").await.is("HIT", "2") }).await;
+            eventually("the new one is a hit", LONG_ENOUGH, || async { node.get("/swr/a", &[]).await.is("HIT", "2") }).await;
         }
         let fetched = world.app.server.count("GET", "/swr/a") - before;
         // Without memory nobody knows what a refresh has just brought: who looked right before it was stored may begin one more.
-        let most = world.nodes.len() as u64 + u64::from(matches!(tiers, Tiers::Redis));
+        let most = world.nodes.len() + usize::from(matches!(tiers, Tiers::Redis));
         assert!((1..=most).contains(&fetched), "{tiers:?}: one refresh for all who ask a sidecar, not {fetched}");
     }
 }
@@ -257,21 +201,21 @@ async fn what_was_purged_softly_is_confirmed_by_a_304_or_replaced() {
     for (tiers, what) in ALL_TIERS.into_iter().flat_map(|tiers| [(tiers, What::Tag), (tiers, What::Everything)]) {
         let world = World::of(tiers).await;
         world.warm("/plain/a").await;
-        world.last().purge(what, PurgeKind::Soft).await;
-        let reply = world.first().get("/plain/a").await;
+        purge(world.last(), what, PurgeKind::Soft).await;
+        let reply = world.first().get("/plain/a", &[]).await;
         assert!(reply.is("REVALIDATED", "1"), "{tiers:?} {what:?}: {reply:?}");
         assert_eq!(world.app.last_condition().as_deref(), Some("\"1\""), "{tiers:?} {what:?}");
         world.warm("/plain/a").await;
 
-        world.last().purge(what, PurgeKind::Soft).await;
+        purge(world.last(), what, PurgeKind::Soft).await;
         world.app.says(2);
-        let reply = world.first().get("/plain/a").await;
+        let reply = world.first().get("/plain/a", &[]).await;
         assert!(reply.is("MISS", "2"), "{tiers:?} {what:?}: {reply:?}");
         for node in &world.nodes {
             eventually("the new one is a hit", LONG_ENOUGH, || async {
-                let reply = node.get("/plain/a").await;
-                assert_eq!(reply.text, "2", "{tiers:?} {what:?}: {reply:?}");
-                reply.cache == "HIT"
+                let reply = node.get("/plain/a", &[]).await;
+                assert_eq!(reply.text(), "2", "{tiers:?} {what:?}: {reply:?}");
+                reply.cache() == "HIT"
             })
             .await;
         }
@@ -285,34 +229,36 @@ async fn a_window_is_counted_from_the_soft_purge() {
         for path in ["/error/a", "/short/a", "/plain/a"] {
             world.warm(path).await;
         }
-        world.last().purge(What::Tag, PurgeKind::Soft).await;
+        purge(world.last(), What::Tag, PurgeKind::Soft).await;
         world.app.fails(true);
-        let reply = world.first().get("/error/a").await;
+        let reply = world.first().get("/error/a", &[]).await;
         assert!(reply.is("STALE", "1"), "{tiers:?}: {reply:?}");
         // By their own times, all of them would be fresh for minutes.
-        until_stale().await;
+        for node in &world.nodes {
+            node.clock.advance(Duration::from_millis(1_200));
+        }
         for (path, expected) in [("/error/a", 200), ("/short/a", 503), ("/plain/a", 503)] {
-            let reply = world.first().get(path).await;
+            let reply = world.first().get(path, &[]).await;
             assert_eq!(reply.status, expected, "{tiers:?} {path}: {reply:?}");
         }
         world.app.fails(false);
         world.app.says(2);
-        let reply = world.first().get("/error/a").await;
+        let reply = world.first().get("/error/a", &[]).await;
         assert!(reply.is("MISS", "2"), "{tiers:?}: {reply:?}");
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_window_ends_to_the_second() {
-    let (app, clock) = (App::start().await, Clock::manual());
-    let node = Node::start(&app, "", clock.clone());
-    node.warm("/error/a").await;
-    node.purge(What::Tag, PurgeKind::Soft).await;
+    let app = App::start();
+    let node = node(&app, "").await;
+    warm(&node, "/error/a").await;
+    purge(&node, What::Tag, PurgeKind::Soft).await;
     app.fails(true);
-    clock.advance(Duration::from_secs(50));
-    assert!(node.get("/error/a").await.is("STALE", "1"));
-    clock.advance(Duration::from_secs(10));
-    assert_eq!(node.get("/error/a").await.status, 503);
+    node.clock.advance(Duration::from_secs(50));
+    assert!(node.get("/error/a", &[]).await.is("STALE", "1"));
+    node.clock.advance(Duration::from_secs(10));
+    assert_eq!(node.get("/error/a", &[]).await.status, 503);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -320,17 +266,17 @@ async fn a_fill_that_a_soft_purge_overtakes_is_not_stored() {
     for (tiers, what) in ALL_TIERS.into_iter().flat_map(|tiers| [(tiers, What::Tag), (tiers, What::Everything)]) {
         let world = World::of(tiers).await;
         let hold = world.app.server.hold("GET", "/swr/a", Point::After);
-        let filling = Arc::clone(&world.first().0);
-        let fill = tokio::spawn(async move { get(&filling, "/swr/a").await });
-        hold.arrived().await;
-        world.last().purge(what, PurgeKind::Soft).await;
-        world.app.says(2);
-        hold.release();
-        let reply = fill.await.expect("the client does not panic");
+        let changing = async {
+            hold.arrived().await;
+            purge(world.last(), what, PurgeKind::Soft).await;
+            world.app.says(2);
+            hold.release();
+        };
+        let (reply, ()) = tokio::join!(world.first().get("/swr/a", &[]), changing);
         assert!(reply.is("MISS", "1"), "{tiers:?} {what:?}: {reply:?}");
         for node in world.nodes.iter().cycle().take(6) {
-            let reply = node.get("/swr/a").await;
-            assert_eq!(reply.text, "2", "{tiers:?} {what:?}: {reply:?}");
+            let reply = node.get("/swr/a", &[]).await;
+            assert_eq!(reply.text(), "2", "{tiers:?} {what:?}: {reply:?}");
         }
     }
 }
@@ -344,13 +290,13 @@ async fn a_hard_purge_voids_what_is_stale_whichever_came_first() {
                 world.warm(path).await;
             }
             for kind in kinds {
-                world.last().purge(what, kind).await;
+                purge(world.last(), what, kind).await;
             }
-            let reply = world.first().get("/swr/a").await;
+            let reply = world.first().get("/swr/a", &[]).await;
             assert!(reply.is("MISS", "1"), "{tiers:?} {what:?} {kinds:?}: {reply:?}");
             assert_eq!(world.app.last_condition(), None, "{tiers:?} {what:?} {kinds:?}: nothing is left to be confirmed");
             world.app.fails(true);
-            let reply = world.first().get("/error/a").await;
+            let reply = world.first().get("/error/a", &[]).await;
             assert_eq!(reply.status, 503, "{tiers:?} {what:?} {kinds:?}: {reply:?}");
         }
     }
@@ -375,15 +321,15 @@ async fn a_soft_purge_is_hard_where_a_mutation_may_have_been_committed() {
         let deadline = if orphaned { 1 } else { 99_999_999_999_999_u64 };
         let marked = format!("{} 00000000000000aa:{deadline}:m", value.strip_suffix(" -").expect("no mutation is under way"));
         redis.command(&format!("SET {key} \"{marked}\" PX 600000")).expect("redis answers");
-        world.first().purge(What::Tag, PurgeKind::Soft).await;
+        purge(world.first(), What::Tag, PurgeKind::Soft).await;
         let (_, after) = record(redis);
         let nonce = |record: &str| record.split(' ').nth(1).expect("a nonce").to_owned();
         let ((hard, soft), (hard_then, soft_then)) = (halves(&nonce(&after)), halves(&nonce(&value)));
         assert_eq!((hard == hard_then, soft == soft_then), (!orphaned, false), "{after}");
         assert_eq!(after.ends_with(":m"), !orphaned, "{after}");
         world.app.says(2);
-        let reply = world.first().get("/swr/a").await;
-        assert_eq!(reply.cache, if orphaned { "MISS" } else { "STALE" }, "{reply:?}");
+        let reply = world.first().get("/swr/a", &[]).await;
+        assert_eq!(reply.cache(), if orphaned { "MISS" } else { "STALE" }, "{reply:?}");
     }
 }
 
@@ -400,19 +346,20 @@ async fn what_redis_could_not_be_told_is_purged_hard_at_the_rejoin() {
         world.warm("/swr/a").await;
         world.app.says(2);
         redis.freeze();
-        world.first().purge(what, kind).await;
-        assert_eq!(world.first().0.coherence.status().journal, 1, "{what:?} {kind:?}");
+        purge(world.first(), what, kind).await;
+        assert_eq!(world.first().proxy.coherence.status().journal, 1, "{what:?} {kind:?}");
         redis.thaw();
-        for Node(proxy) in &world.nodes {
+        for node in &world.nodes {
+            let coherence = &node.proxy.coherence;
             eventually("it has rejoined", LONG_ENOUGH, || async {
-                proxy.coherence.mode() == CoherenceMode::Shared && proxy.coherence.status().journal == 0
+                coherence.mode() == CoherenceMode::Shared && coherence.status().journal == 0
             })
             .await;
         }
         // What is in Redis has the same fence as before, so but for the journal it would be a hit.
         for node in world.nodes.iter().rev() {
-            let reply = node.get("/swr/a").await;
-            assert_eq!((reply.status, &reply.text[..]), (200, "2"), "{what:?} {kind:?}: {reply:?}");
+            let reply = node.get("/swr/a", &[]).await;
+            assert_eq!((reply.status, reply.text()), (200, "2"), "{what:?} {kind:?}: {reply:?}");
         }
     }
 }

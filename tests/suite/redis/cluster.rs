@@ -66,11 +66,11 @@ async fn a_killed_shard_of_the_metadata_costs_no_request() {
     let mut redis = RedisCluster::start();
     let pair = leased(&redis).await;
     let traffic = pair.traffic();
-    sleep(Duration::from_secs(1)).await;
+    traffic.goes_on().await;
     let home = redis.home;
     redis.masters[home].kill();
     pair.hits_within(FAILOVER).await;
-    sleep(Duration::from_secs(1)).await;
+    traffic.goes_on().await;
     traffic.finish().await;
 }
 
@@ -79,10 +79,10 @@ async fn a_frozen_shard_of_the_metadata_costs_no_request() {
     let redis = RedisCluster::start();
     let pair = pair(&redis, "").await;
     let traffic = pair.traffic();
-    sleep(Duration::from_secs(1)).await;
+    traffic.goes_on().await;
     redis.masters[redis.home].freeze();
     pair.hits_within(FAILOVER).await;
-    sleep(Duration::from_secs(1)).await;
+    traffic.goes_on().await;
     traffic.finish().await;
 }
 
@@ -122,14 +122,14 @@ async fn a_handover_of_the_metadatas_shard_costs_no_request_and_nothing_is_stale
     let redis = RedisCluster::start();
     let pair = leased(&redis).await;
     let traffic = pair.traffic();
-    sleep(Duration::from_secs(1)).await;
+    traffic.goes_on().await;
     assert_eq!(redis.replicas[redis.home].ask(&["CLUSTER", "FAILOVER"]), "OK");
     eventually("both sidecars are on the new primary", FAILOVER, || async {
         pair.metric(0, "sidecache_redis_rejoins_total").await >= 2 && pair.metric(1, "sidecache_redis_rejoins_total").await >= 2
     })
     .await;
     pair.hits_within(FAILOVER).await;
-    sleep(Duration::from_secs(1)).await;
+    traffic.goes_on().await;
     traffic.finish().await;
 }
 
@@ -138,7 +138,7 @@ async fn a_move_of_the_metadatas_slot_costs_no_request_and_nothing_is_stale() {
     let redis = RedisCluster::start();
     let pair = pair(&redis, "").await;
     let traffic = pair.traffic();
-    sleep(Duration::from_secs(1)).await;
+    traffic.goes_on().await;
     let there = (redis.home + 1) % 3;
     let (from, to, slot) = (&redis.masters[redis.home], &redis.masters[there], redis.slot.to_string());
     assert_eq!(to.ask(&["CLUSTER", "SETSLOT", &slot, "IMPORTING", &redis.ids[redis.home]]), "OK");
@@ -158,6 +158,6 @@ async fn a_move_of_the_metadatas_slot_costs_no_request_and_nothing_is_stale() {
     })
     .await;
     pair.hits_within(FAILOVER).await;
-    sleep(Duration::from_secs(1)).await;
+    traffic.goes_on().await;
     traffic.finish().await;
 }

@@ -34,7 +34,7 @@ async fn a_killed_primary_costs_no_request_and_its_replica_takes_over() {
     one.send("PUT", "/w/a", &[], "").await;
     assert_eq!(two.get("/v/a", &[]).await.text(), "1", "a purge through the other sidecar");
     let traffic = pair.traffic();
-    sleep(Duration::from_secs(1)).await;
+    traffic.goes_on().await;
     redis.master.kill();
     // Not before it is noticed: what was in use till then is of the old primary.
     pair.hits_within(FAILOVER).await;
@@ -42,7 +42,7 @@ async fn a_killed_primary_costs_no_request_and_its_replica_takes_over() {
         pair.metric(0, "sidecache_redis_rejoins_total").await == 2 && pair.metric(1, "sidecache_redis_rejoins_total").await == 2
     })
     .await;
-    sleep(Duration::from_secs(1)).await;
+    traffic.goes_on().await;
     traffic.finish().await;
     assert!(redis.replica.ask(&["DBSIZE"]).parse::<u64>().expect("a number") > 8, "it is the replica that is used");
 }
@@ -52,10 +52,10 @@ async fn a_frozen_primary_costs_no_request_and_its_replica_takes_over() {
     let redis = RedisSentinel::start();
     let pair = pair(&redis, "").await;
     let traffic = pair.traffic();
-    sleep(Duration::from_secs(1)).await;
+    traffic.goes_on().await;
     redis.master.freeze();
     pair.hits_within(FAILOVER).await;
-    sleep(Duration::from_secs(1)).await;
+    traffic.goes_on().await;
     traffic.finish().await;
 }
 
@@ -69,9 +69,10 @@ async fn nothing_is_stale_after_a_failover_that_loses_purges_which_were_acknowle
         assert_eq!(client.get("/v/a", &[]).await.text(), "0");
     }
     let traffic = pair.traffic();
-    sleep(Duration::from_secs(1)).await;
+    traffic.goes_on().await;
     // The replica knows the records of now, and nothing of what comes.
     redis.replica.freeze();
+    // What the primary was about to send it has gone out by now, into a socket that nobody reads.
     sleep(Duration::from_millis(600)).await;
     assert_eq!(one.send("PUT", "/w/a", &[], "").await.text(), "1");
     assert_eq!(two.get("/v/a", &[]).await.text(), "1");
@@ -114,7 +115,8 @@ async fn a_purge_that_no_replica_has_is_a_loss() {
     assert_eq!(one.send("PUT", "/w/a", &[], "").await.status, 200, "the write itself goes through");
     assert_eq!(pair.metric(0, "sidecache_redis_losses_total").await, 1);
     assert_eq!(pair.metric(0, "sidecache_journal_writes_total").await, 1, "the purge is kept");
-    // It is replayed again and again, and never counts as done: Redis is not trusted before.
+    // It is replayed again and again, and never counts as done: Redis is not trusted before. That it
+    // never is shows only in time.
     sleep(Duration::from_secs(3)).await;
     assert_eq!(pair.metric(0, UP).await, 0);
     redis.replica.thaw();

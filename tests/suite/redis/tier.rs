@@ -10,13 +10,13 @@ use std::time::Duration;
 use crate::support::origin::{VERSIONED_RULES, identity, versioned};
 use crate::support::redis_kinds::RedisKind;
 use crate::support::tls::Certificates;
-use crate::support::{Client, Point, RedisServer, Reply, Sidecar, TestApp, eventually};
+use crate::support::{Client, Origin, Point, RedisServer, Reply, Sidecar, eventually};
 
 const NO_MEMORY: &str = "[memory]\nsize = \"0\"\n";
 
 /// An app and two sidecars on one Redis.
 struct Pair {
-    _app: TestApp,
+    _app: Origin,
     first: Sidecar,
     second: Sidecar,
 }
@@ -24,7 +24,7 @@ struct Pair {
 impl Pair {
     /// Both with these tables, `[redis]` among them.
     async fn start(tables: &str) -> Self {
-        let app = TestApp::start(versioned()).await;
+        let app = Origin::start(versioned());
         let rules = format!("{tables}\n{VERSIONED_RULES}");
         let first = Sidecar::start(app.address, &rules).await;
         let second = Sidecar::start(app.address, &rules).await;
@@ -45,7 +45,7 @@ impl Pair {
             async move {
                 one.get(&path, &[]).await;
                 let reply = other.get(&path, &[]).await;
-                reply.cache() == "HIT" && reply.header("cache-status").ends_with("detail=redis")
+                reply.cache() == "HIT" && reply.cache_status().ends_with("detail=redis")
             }
         })
         .await;
@@ -68,7 +68,7 @@ impl Pair {
         for address in [self.first.address, self.second.address] {
             eventually("there are hits again", Duration::from_secs(5), || async {
                 let reply = Client::new(address).get(&format!("/v/{name}"), &[]).await;
-                assert_eq!((reply.status, reply.text()), (200, text), "{}", reply.header("cache-status"));
+                assert_eq!((reply.status, reply.text()), (200, text), "{}", reply.cache_status());
                 reply.cache() == "HIT"
             })
             .await;
@@ -265,7 +265,7 @@ fn tenant_of(reply: &Reply) -> String {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn entries_of_two_tenants_swapped_by_hand_are_misses_and_never_leak() {
     let redis = RedisServer::start();
-    let app = TestApp::start(identity).await;
+    let app = Origin::start(identity);
     let rules = "[fields]\ntenant = { header = \"x-tenant-id\" }\n[[routes]]\npath = \"/public/x\"\nttl = \"5m\"\nscope = \"public\"\nkey = [\"tenant\"]\n";
     let sidecar = Sidecar::start(app.address, &format!("{}{NO_MEMORY}{rules}", redis.table())).await;
     let mut client = Client::new(sidecar.address);
@@ -288,7 +288,7 @@ async fn entries_of_two_tenants_swapped_by_hand_are_misses_and_never_leak() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn entry_sealed_without_the_secret_is_a_miss() {
     let redis = RedisServer::start();
-    let app = TestApp::start(versioned()).await;
+    let app = Origin::start(versioned());
     let secret = "secret = \"a-secret-of-thirty-two-characters\"";
     let mut sidecars = Vec::new();
     for line in ["", "", secret, secret, "secret = \"another-of-thirty-two-characters..\""] {
@@ -320,6 +320,7 @@ async fn flushed_again_and_again_it_is_never_stale() {
             while !stop.load(Ordering::Relaxed) {
                 redis.command("FLUSHALL");
                 times += 1;
+                // The pace: out of step with the requests.
                 std::thread::sleep(Duration::from_millis(7));
             }
             times
@@ -361,7 +362,7 @@ async fn out_of_memory_it_is_never_stale() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn guard_of_a_mutation_is_seen_by_the_other_sidecar() {
     let redis = RedisServer::start();
-    let app = TestApp::start(versioned()).await;
+    let app = Origin::start(versioned());
     for guard in ["mark", "bypass"] {
         let rules = format!("{}{VERSIONED_RULES}guard = \"{guard}\"\n", redis.table());
         let (first, second) = (Sidecar::start(app.address, &rules).await, Sidecar::start(app.address, &rules).await);
@@ -445,7 +446,7 @@ async fn cost(redis: &RedisServer, client: &mut Client, tag: &str) -> BTreeMap<S
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn purge_costs_the_same_for_one_entry_and_for_five_thousand() {
     let redis = RedisServer::start();
-    let app = TestApp::start(versioned()).await;
+    let app = Origin::start(versioned());
     // Warnings of purge rules aside, the deadline is long: this is about numbers, not time.
     let sidecar = Sidecar::start(app.address, &format!("{}deadline = \"1s\"\n{MANY_RULES}", redis.table())).await;
     let mut client = Client::new(sidecar.address);

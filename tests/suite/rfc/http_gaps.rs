@@ -1,8 +1,9 @@
 //! Requests that break the rules of HTTP, or bend them, do not reach the app in a form that it may read differently.
 
+use crate::support::client::exchange;
+use crate::support::http1::status;
 use crate::support::origin::{VERSIONED_RULES, versioned};
-use crate::support::raw::{RawApp, exchange, status};
-use crate::support::{Client, Sidecar, TestApp};
+use crate::support::{Client, Origin, Sidecar};
 
 const OK: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok";
 
@@ -48,7 +49,7 @@ const REFUSED: &[(&str, &[u8], &[u16])] = &[
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn broken_requests_are_refused_and_the_app_sees_nothing() {
-    let app = RawApp::start(OK).await;
+    let app = Origin::raw(OK);
     let sidecar = Sidecar::start(app.address, VERSIONED_RULES).await;
     let mut wrong = Vec::new();
     for (name, bytes, expected) in REFUSED {
@@ -69,7 +70,7 @@ async fn broken_requests_are_refused_and_the_app_sees_nothing() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn absolute_form_of_the_same_host_is_the_path() {
-    let app = RawApp::start(OK).await;
+    let app = Origin::raw(OK);
     let sidecar = Sidecar::start(app.address, VERSIONED_RULES).await;
     let answer = exchange(sidecar.address, b"GET http://app.test/proper?a=1 HTTP/1.1\r\nHost: app.test\r\n\r\n").await;
     assert_eq!(status(&answer), 200);
@@ -78,7 +79,7 @@ async fn absolute_form_of_the_same_host_is_the_path() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn upgrade_to_h2c_is_not_passed_on() {
-    let app = RawApp::start(OK).await;
+    let app = Origin::raw(OK);
     let sidecar = Sidecar::start(app.address, VERSIONED_RULES).await;
     let request = b"GET /a HTTP/1.1\r\nHost: app.test\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQAoAAAAAIAAAAA\r\n\r\nGET /smuggled HTTP/1.1\r\nHost: app.test\r\n\r\n";
     let answer = exchange(sidecar.address, request).await;
@@ -91,7 +92,7 @@ async fn upgrade_to_h2c_is_not_passed_on() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn headers_that_connection_names_end_here() {
-    let app = RawApp::start(OK).await;
+    let app = Origin::raw(OK);
     let sidecar = Sidecar::start(app.address, VERSIONED_RULES).await;
     let request = b"GET /a HTTP/1.1\r\nHost: app.test\r\nConnection: x-hop, close\r\nX-Hop: secret\r\nKeep-Alive: timeout=5\r\nProxy-Connection: keep-alive\r\nX-End: kept\r\n\r\n";
     let answer = exchange(sidecar.address, request).await;
@@ -106,7 +107,7 @@ async fn headers_that_connection_names_end_here() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn body_of_a_get_is_not_the_next_request() {
-    let app = TestApp::start(versioned()).await;
+    let app = Origin::start(versioned());
     let sidecar = Sidecar::start(app.address, VERSIONED_RULES).await;
     let mut client = Client::new(sidecar.address);
     client.get("/v/a", &[]).await;
@@ -124,7 +125,7 @@ async fn body_of_a_get_is_not_the_next_request() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn truncated_answer_is_neither_stored_nor_passed_off_as_whole() {
-    let app = RawApp::start(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nonly this").await;
+    let app = Origin::raw(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nonly this");
     let sidecar = Sidecar::start(app.address, VERSIONED_RULES).await;
     for _ in 0..2 {
         let mut client = Client::new(sidecar.address);

@@ -2,9 +2,8 @@
 
 use std::time::Duration;
 
-use crate::support::origin::Asked;
-use crate::support::scene::{assert_cache, cache_status, ttl, until_stale};
-use crate::support::{Answer, Point, Reply, Scene, eventually};
+use crate::support::scene::{assert_cache, cache_status, ttl};
+use crate::support::{Point, Reply, Request, Response, Scene, eventually};
 
 const ROUTE: &str = "[[routes]]\npath = \"/{*rest}\"\nscope = \"public\"\n";
 
@@ -13,13 +12,13 @@ fn route(keys: &str) -> String {
 }
 
 /// Answers by path: `/max-age=1_stale-if-error=60` has these directives, and a validator.
-fn old(asked: &Asked) -> Answer {
-    let control = asked.path[1..].replace('_', ", ");
-    Answer::ok("old").header("etag", "\"1\"").header("cache-control", &control)
+fn old(request: &Request) -> Response {
+    let control = request.path[1..].replace('_', ", ");
+    Response::ok("old").header("etag", "\"1\"").header("cache-control", &control)
 }
 
-fn new(_: &Asked) -> Answer {
-    Answer::ok("new").header("etag", "\"2\"").header("cache-control", "max-age=60")
+fn new(_: &Request) -> Response {
+    Response::ok("new").header("etag", "\"2\"").header("cache-control", "max-age=60")
 }
 
 async fn warm(rules: &str, paths: &[&str]) -> Scene {
@@ -27,14 +26,14 @@ async fn warm(rules: &str, paths: &[&str]) -> Scene {
     for path in paths {
         scene.fill(path).await;
     }
-    until_stale().await;
+    scene.until_stale();
     scene
 }
 
 fn assert_stale(reply: &Reply, case: &str) {
     assert_cache(reply, "STALE", case);
     assert_eq!((reply.status, reply.text()), (200, "old"), "{case}");
-    assert!(ttl(reply) <= 0, "{case}: {}", reply.header("cache-status"));
+    assert!(ttl(reply) <= 0, "{case}: {}", reply.cache_status());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -67,7 +66,7 @@ async fn s3_what_is_stale_is_served_at_once_and_fetched_anew_behind() {
 async fn s3_a_304_behind_makes_it_fresh_again() {
     let path = "/max-age=1_stale-while-revalidate=60";
     let scene = warm(ROUTE, &[path]).await;
-    scene.answers(|_| Answer::status(304, "").header("etag", "\"1\"").header("cache-control", "max-age=60"));
+    scene.answers(|_| Response::status(304, "").header("etag", "\"1\"").header("cache-control", "max-age=60"));
     assert_stale(&scene.get(path).await, path);
     eventually("it is fresh again", Duration::from_secs(10), || async { scene.get(path).await.cache() == "HIT" }).await;
     assert_eq!((scene.get(path).await.text(), scene.count(path)), ("old", 2));
@@ -76,10 +75,10 @@ async fn s3_a_304_behind_makes_it_fresh_again() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn s3_without_a_validator_it_is_fetched_anew_as_a_whole() {
     let path = "/a";
-    let scene = Scene::start(ROUTE, |_| Answer::ok("old").header("cache-control", "max-age=2, stale-while-revalidate=60")).await;
+    let scene = Scene::start(ROUTE, |_| Response::ok("old").header("cache-control", "max-age=2, stale-while-revalidate=60")).await;
     scene.fill(path).await;
-    until_stale().await;
-    until_stale().await;
+    scene.until_stale();
+    scene.until_stale();
     scene.answers(new);
     assert_stale(&scene.get(path).await, path);
     eventually("the new one is served", Duration::from_secs(10), || async { scene.get(path).await.text() == "new" }).await;
@@ -90,11 +89,11 @@ async fn s3_without_a_validator_it_is_fetched_anew_as_a_whole() {
 async fn s3_the_window_ends() {
     let paths = ["/max-age=1_stale-while-revalidate=1", "/max-age=1_stale-while-revalidate=60", "/max-age=1"];
     let scene = warm(ROUTE, &paths).await;
-    until_stale().await;
+    scene.until_stale();
     scene.answers(new);
     for (path, expected) in paths.into_iter().zip(["new", "old", "new"]) {
         let reply = scene.get(path).await;
-        assert_eq!((reply.text(), reply.cache() == "STALE"), (expected, expected == "old"), "{path}: {}", reply.header("cache-status"));
+        assert_eq!((reply.text(), reply.cache() == "STALE"), (expected, expected == "old"), "{path}: {}", reply.cache_status());
     }
 }
 
@@ -105,7 +104,7 @@ async fn s3_a_route_says_it_where_the_app_does_not() {
     scene.answers(new);
     for (path, expected) in paths.into_iter().zip(["old", "new", "new"]) {
         let reply = scene.get(path).await;
-        assert_eq!((reply.text(), reply.cache() == "STALE"), (expected, expected == "old"), "{path}: {}", reply.header("cache-status"));
+        assert_eq!((reply.text(), reply.cache() == "STALE"), (expected, expected == "old"), "{path}: {}", reply.cache_status());
     }
     // Zero turns the route's off; the app's own word stands.
     let paths = ["/max-age=1", "/max-age=1_stale-while-revalidate=60"];
@@ -120,7 +119,7 @@ async fn s3_a_route_says_it_where_the_app_does_not() {
 async fn s3_a_refresh_that_fails_is_nobodys_error() {
     let path = "/max-age=1_stale-while-revalidate=60";
     let scene = warm(ROUTE, &[path]).await;
-    for failure in [|_: &Asked| Answer::status(500, "broken"), |_: &Asked| Answer::HangUp] {
+    for failure in [|_: &Request| Response::status(500, "broken"), |_: &Request| Response::hang_up()] {
         scene.answers(failure);
         let before = scene.count(path);
         eventually("a refresh was tried", Duration::from_secs(10), || async {
@@ -143,7 +142,7 @@ async fn s3_a_refresh_that_fails_is_nobodys_error() {
 async fn s3_a_purge_voids_it_and_the_refresh_under_way() {
     let path = "/max-age=1_stale-while-revalidate=60";
     let scene = warm(ROUTE, &[path]).await;
-    scene.answers(|asked| if asked.method == "PUT" { Answer::ok("written") } else { old(asked) });
+    scene.answers(|request| if request.method == "PUT" { Response::ok("written") } else { old(request) });
     // The refresh has its answer from before the write.
     let hold = scene.hold("GET", path, Point::After);
     assert_stale(&scene.get(path).await, path);
@@ -153,7 +152,7 @@ async fn s3_a_purge_voids_it_and_the_refresh_under_way() {
     hold.release();
     for _ in 0..5 {
         let reply = scene.get(path).await;
-        assert_eq!((reply.status, reply.text()), (200, "new"), "{}", reply.header("cache-status"));
+        assert_eq!((reply.status, reply.text()), (200, "new"), "{}", reply.cache_status());
     }
 }
 
@@ -164,7 +163,7 @@ async fn s3_the_client_may_refuse_what_is_stale() {
         let scene = warm(ROUTE, &[path]).await;
         scene.answers(new);
         let reply = scene.ask(path, &[(name, value)]).await;
-        assert_eq!(reply.text(), "new", "{value}: {}", reply.header("cache-status"));
+        assert_eq!(reply.text(), "new", "{value}: {}", reply.cache_status());
     }
 }
 
@@ -173,7 +172,7 @@ async fn s4_what_is_stale_stands_in_for_an_error() {
     let paths = ["/max-age=1_stale-if-error=60", "/max-age=1"];
     let scene = warm(ROUTE, &paths).await;
     for status in [500, 502, 503, 504] {
-        scene.answers(move |_| Answer::status(status, "broken"));
+        scene.answers(move |_| Response::status(status, "broken"));
         let reply = scene.get(paths[0]).await;
         assert_stale(&reply, "stale-if-error");
         let said = cache_status(&reply);
@@ -183,7 +182,7 @@ async fn s4_what_is_stale_stands_in_for_an_error() {
         let plain = scene.get(paths[1]).await;
         assert_eq!((plain.status, plain.text()), (status, "broken"), "{}", plain.header("cache-status"));
     }
-    for failure in [|_: &Asked| Answer::HangUp, |_: &Asked| Answer::status(503, "")] {
+    for failure in [|_: &Request| Response::hang_up(), |_: &Request| Response::status(503, "")] {
         scene.answers(failure);
         assert_stale(&scene.get(paths[0]).await, "a broken connection, or no body");
     }
@@ -196,10 +195,10 @@ async fn s4_what_is_no_error_replaces_what_is_stale() {
     let path = "/max-age=1_stale-if-error=60";
     for status in [404, 410, 403] {
         let scene = warm(ROUTE, &[path]).await;
-        scene.answers(move |_| Answer::status(status, "gone"));
+        scene.answers(move |_| Response::status(status, "gone"));
         for _ in 0..2 {
             let reply = scene.get(path).await;
-            assert_eq!((reply.status, reply.text()), (status, "gone"), "{}", reply.header("cache-status"));
+            assert_eq!((reply.status, reply.text()), (status, "gone"), "{}", reply.cache_status());
         }
     }
 }
@@ -208,8 +207,8 @@ async fn s4_what_is_no_error_replaces_what_is_stale() {
 async fn s4_the_window_ends() {
     let paths = ["/max-age=1_stale-if-error=1", "/max-age=1_stale-if-error=60"];
     let scene = warm(ROUTE, &paths).await;
-    until_stale().await;
-    scene.answers(|_| Answer::status(503, "broken"));
+    scene.until_stale();
+    scene.answers(|_| Response::status(503, "broken"));
     assert_eq!(scene.get(paths[0]).await.text(), "broken");
     assert_stale(&scene.get(paths[1]).await, paths[1]);
 }
@@ -218,13 +217,13 @@ async fn s4_the_window_ends() {
 async fn s4_a_route_says_it_where_the_app_does_not() {
     let paths = ["/max-age=1", "/max-age=1_stale-if-error=0"];
     let scene = warm(&route("stale_if_error = \"10m\""), &paths).await;
-    scene.answers(|_| Answer::status(503, "broken"));
+    scene.answers(|_| Response::status(503, "broken"));
     assert_stale(&scene.get(paths[0]).await, paths[0]);
     let own = scene.get(paths[1]).await;
     assert_eq!((own.status, own.text()), (503, "broken"), "{}", own.header("cache-status"));
     // A window longer than limits.stale keeps the entry for as long as it says.
     let scene = warm(&format!("[limits]\nstale = \"100ms\"\n{}", route("stale_if_error = \"10m\"")), &paths[..1]).await;
-    scene.answers(|_| Answer::status(503, "broken"));
+    scene.answers(|_| Response::status(503, "broken"));
     assert_stale(&scene.get(paths[0]).await, "limits.stale is shorter");
 }
 
@@ -232,16 +231,16 @@ async fn s4_a_route_says_it_where_the_app_does_not() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn s4_a_request_cannot_ask_for_what_is_stale() {
     let scene = warm(ROUTE, &["/max-age=1"]).await;
-    scene.answers(|_| Answer::status(503, "broken"));
+    scene.answers(|_| Response::status(503, "broken"));
     let reply = scene.ask("/max-age=1", &[("cache-control", "stale-if-error=3600, max-stale=3600")]).await;
-    assert_eq!((reply.status, reply.text()), (503, "broken"), "{}", reply.header("cache-status"));
+    assert_eq!((reply.status, reply.text()), (503, "broken"), "{}", reply.cache_status());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn s4_a_route_that_ignores_the_origin_has_its_own_windows() {
     let rules = route("ttl = \"1s\"\norigin = \"ignore\"\nstale_while_revalidate = \"1m\"");
     let scene = warm(&rules, &["/no-cache_private"]).await;
-    scene.answers(|_| Answer::ok("new").header("cache-control", "no-cache, private"));
+    scene.answers(|_| Response::ok("new").header("cache-control", "no-cache, private"));
     assert_stale(&scene.get("/no-cache_private").await, "the app's no-cache does not count");
     eventually("the new one is served", Duration::from_secs(10), || async { scene.get("/no-cache_private").await.text() == "new" }).await;
 }

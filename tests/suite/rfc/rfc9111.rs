@@ -12,7 +12,7 @@ mod validation;
 mod vary;
 
 use crate::support::scene::assert_cache;
-use crate::support::{Answer, Reply, Scene};
+use crate::support::{Reply, Response, Scene};
 
 /// One public route below `/`, without `ttl`: a plain shared cache.
 const PUBLIC: &str = "[[routes]]\npath = \"/{*rest}\"\nscope = \"public\"\n";
@@ -30,8 +30,8 @@ fn lines(lines: &[(&'static str, &str)]) -> Lines {
 }
 
 /// A response with these lines.
-fn answer(status: u16, lines: &Lines) -> Answer {
-    lines.iter().fold(Answer::status(status, body_of(status)), |answer, (name, value)| answer.header(name, value))
+fn answer(status: u16, lines: &Lines) -> Response {
+    lines.iter().fold(Response::status(status, body_of(status)), |answer, (name, value)| answer.header(name, value))
 }
 
 /// A body, where the status has one.
@@ -42,8 +42,8 @@ const fn body_of(status: u16) -> &'static str {
 /// Asks twice for a response with each of these statuses and lines, and returns the second replies.
 async fn ask_twice(rules: &str, cases: &[(u16, Lines)]) -> Vec<Reply> {
     let answers = cases.to_vec();
-    let scene = Scene::start(rules, move |asked| {
-        let index: usize = asked.path[1..].parse().expect("the path is a number");
+    let scene = Scene::start(rules, move |request| {
+        let index: usize = request.path[1..].parse().expect("the path is a number");
         let (status, lines) = &answers[index];
         answer(*status, lines)
     })
@@ -71,6 +71,6 @@ async fn reused(rules: &str, cases: &[(u16, Lines)]) {
 /// Asserts that both requests reach the app for each of these.
 async fn not_reused(rules: &str, cases: &[(u16, Lines)]) {
     for (reply, case) in ask_twice(rules, cases).await.iter().zip(cases) {
-        assert!(["MISS", "BYPASS"].contains(&reply.cache()), "{case:?}: {} {}", reply.cache(), reply.header("cache-status"));
+        assert!(["MISS", "BYPASS"].contains(&reply.cache()), "{case:?}: {} {}", reply.cache(), reply.cache_status());
     }
 }

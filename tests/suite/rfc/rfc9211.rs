@@ -1,15 +1,13 @@
 //! RFC 9211: what `Cache-Status` says.
 
-use std::time::Duration;
-
-use crate::support::scene::{assert_cache, cache_status, ttl, until_stale};
-use crate::support::{Answer, Point, Reply, Scene};
+use crate::support::scene::{assert_cache, cache_status, ttl};
+use crate::support::{Point, Reply, Response, Scene, waiting};
 
 const ROUTE: &str =
     "[[routes]]\npath = \"/{*rest}\"\nscope = \"public\"\npass_headers = [\"x-v\"]\n[[routes]]\npath = \"/off\"\nmode = \"off\"\n";
 
-fn data(control: &str) -> Answer {
-    Answer::ok("data").header("etag", "\"1\"").header("cache-control", control)
+fn data(control: &str) -> Response {
+    Response::ok("data").header("etag", "\"1\"").header("cache-control", control)
 }
 
 /// Asserts that the sidecar's member has these parameters, beside others, and none of those.
@@ -35,7 +33,7 @@ async fn s2_1_a_hit_says_how_long_it_is_fresh() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn s2_2_a_miss_says_why_it_went_forward() {
-    let scene = Scene::start(ROUTE, |asked| match asked.path.as_str() {
+    let scene = Scene::start(ROUTE, |request| match request.path.as_str() {
         "/vary" => data("max-age=600").header("vary", "x-v"),
         "/stale" => data("max-age=0"),
         "/no-store" => data("no-store"),
@@ -72,7 +70,7 @@ async fn s2_2_what_the_cache_takes_no_part_in_says_so() {
 async fn s2_3_a_confirmed_entry_says_what_the_app_said() {
     let scene = Scene::start(ROUTE, |_| data("max-age=0")).await;
     scene.fill("/a").await;
-    scene.answers(|_| Answer::status(304, "").header("etag", "\"1\"").header("cache-control", "max-age=600"));
+    scene.answers(|_| Response::status(304, "").header("etag", "\"1\"").header("cache-control", "max-age=600"));
     let confirmed = scene.get("/a").await;
     assert_cache(&confirmed, "REVALIDATED", "/a");
     assert_said(&confirmed, &["fwd=stale", "fwd-status=304", "stored"], &["hit"]);
@@ -92,7 +90,7 @@ async fn s2_4_what_is_stale_has_a_negative_ttl() {
 
     let scene = Scene::start(ROUTE, |_| data("max-age=60, stale-if-error=600").header("age", "100")).await;
     scene.fill("/a").await;
-    scene.answers(|_| Answer::status(503, ""));
+    scene.answers(|_| Response::status(503, ""));
     let stale = scene.get("/a").await;
     assert_cache(&stale, "STALE", "within stale-if-error");
     assert_said(&stale, &["fwd=stale", "fwd-status=503"], &["hit", "stored"]);
@@ -107,8 +105,8 @@ async fn s2_6_those_who_wait_for_anothers_fill_say_collapsed() {
     let followers = async {
         hold.arrived().await;
         let released = async {
-            // Enough for them to be waiting; were one late, it would say HIT.
-            tokio::time::sleep(Duration::from_millis(500)).await;
+            // Were one late, it would say HIT.
+            waiting(scene.sidecar.admin, 2).await;
             hold.release();
         };
         let (first, second, ()) = tokio::join!(scene.get("/a"), scene.get("/a"), released);
@@ -137,8 +135,8 @@ async fn s2_7_the_key_is_shown_for_debugging_alone() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn s2_each_cache_adds_its_member_behind_those_before() {
-    let scene = Scene::start(ROUTE, |asked| {
-        let answer = data(if asked.path == "/stale" { "max-age=0" } else { "max-age=600" });
+    let scene = Scene::start(ROUTE, |request| {
+        let answer = data(if request.path == "/stale" { "max-age=0" } else { "max-age=600" });
         answer.header("cache-status", "origin; hit; ttl=5").header("cache-status", "middle; fwd=miss")
     })
     .await;
@@ -154,7 +152,7 @@ async fn s2_each_cache_adds_its_member_behind_those_before() {
             assert_eq!(line.matches("sidecache").count(), 1, "{path}: {line}");
         }
     }
-    scene.answers(|_| Answer::status(304, "").header("etag", "\"1\"").header("cache-status", "origin; hit; ttl=6"));
+    scene.answers(|_| Response::status(304, "").header("etag", "\"1\"").header("cache-status", "origin; hit; ttl=6"));
     let confirmed = scene.get("/stale").await;
     assert_cache(&confirmed, "REVALIDATED", "/stale");
     let line = all(&confirmed);
@@ -166,8 +164,8 @@ async fn s2_each_cache_adds_its_member_behind_those_before() {
 async fn s2_an_app_that_cannot_be_reached_is_named_in_the_detail() {
     let scene = Scene::start(ROUTE, |_| data("max-age=1")).await;
     scene.fill("/a").await;
-    until_stale().await;
-    scene.app_goes_away().await;
+    scene.until_stale();
+    scene.origin_goes_away().await;
     let stale = scene.get("/a").await;
     assert_cache(&stale, "STALE", "/a");
     assert_said(&stale, &["fwd=stale", "detail=\"upstream unreachable\""], &["hit", "stored", "fwd-status"]);

@@ -1,7 +1,7 @@
 //! RFC 9213: targeted fields, `CDN-Cache-Control` above all.
 
-use crate::support::scene::{assert_cache, date, until_stale};
-use crate::support::{Answer, Scene};
+use crate::support::scene::{assert_cache, date};
+use crate::support::{Response, Scene};
 
 const ROUTE: &str = "[[routes]]\npath = \"/{*rest}\"\nscope = \"public\"\n";
 
@@ -14,9 +14,9 @@ fn lines(lines: &[(&'static str, &str)]) -> Lines {
 /// Asks twice for a response with each of these lines: whether the second came from the cache.
 async fn assert_reused(rules: &str, expected: bool, cases: &[Lines]) {
     let answers = cases.to_vec();
-    let scene = Scene::start(rules, move |asked| {
-        let index: usize = asked.path[1..].parse().expect("the path is a number");
-        answers[index].iter().fold(Answer::ok("data"), |answer, (name, value)| answer.header(name, value))
+    let scene = Scene::start(rules, move |request| {
+        let index: usize = request.path[1..].parse().expect("the path is a number");
+        answers[index].iter().fold(Response::ok("data"), |answer, (name, value)| answer.header(name, value))
     })
     .await;
     for (index, case) in cases.iter().enumerate() {
@@ -28,7 +28,7 @@ async fn assert_reused(rules: &str, expected: bool, cases: &[Lines]) {
             }
         }
         let reply = scene.get(&path).await;
-        assert_eq!(reply.cache() == "HIT", expected, "{case:?}: {}", reply.header("cache-status"));
+        assert_eq!(reply.cache() == "HIT", expected, "{case:?}: {}", reply.cache_status());
         assert_eq!(reply.text(), "data");
     }
 }
@@ -105,9 +105,9 @@ async fn s2_2_the_list_of_targets_is_the_operators() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn s2_2_stale_and_confirming_go_by_the_targeted_field_too() {
-    let scene = Scene::start(ROUTE, |asked| {
-        let answer = Answer::ok("old").header("etag", "\"1\"").header("cache-control", "max-age=600");
-        match asked.path.as_str() {
+    let scene = Scene::start(ROUTE, |request| {
+        let answer = Response::ok("old").header("etag", "\"1\"").header("cache-control", "max-age=600");
+        match request.path.as_str() {
             "/while" => answer.header("cdn-cache-control", "max-age=1, stale-while-revalidate=60"),
             "/error" => answer.header("cdn-cache-control", "max-age=1, stale-if-error=60"),
             "/must" => answer.header("cdn-cache-control", "max-age=1, must-revalidate"),
@@ -119,18 +119,18 @@ async fn s2_2_stale_and_confirming_go_by_the_targeted_field_too() {
     for path in paths {
         scene.fill(path).await;
     }
-    until_stale().await;
-    scene.answers(|_| Answer::status(503, "broken"));
+    scene.until_stale();
+    scene.answers(|_| Response::status(503, "broken"));
     for (path, expected) in paths.into_iter().zip(["STALE", "STALE", "MISS", "MISS"]) {
         let reply = scene.get(path).await;
         assert_cache(&reply, expected, path);
         assert_eq!(reply.text(), if expected == "STALE" { "old" } else { "broken" }, "{path}");
     }
-    scene.answers(|_| Answer::status(304, "").header("etag", "\"1\""));
+    scene.answers(|_| Response::status(304, "").header("etag", "\"1\""));
     assert_cache(&scene.get("/confirm").await, "REVALIDATED", "no-cache");
     assert_cache(&scene.get("/confirm").await, "REVALIDATED", "no-cache stays");
     // A 304 replaces the field like any other.
-    scene.answers(|_| Answer::status(304, "").header("etag", "\"1\"").header("cdn-cache-control", "max-age=60"));
+    scene.answers(|_| Response::status(304, "").header("etag", "\"1\"").header("cdn-cache-control", "max-age=60"));
     assert_cache(&scene.get("/confirm").await, "REVALIDATED", "now fresh");
     assert_cache(&scene.get("/confirm").await, "HIT", "now fresh");
 }

@@ -2,25 +2,24 @@
 
 use std::time::Duration;
 
-use crate::support::origin::Asked;
-use crate::support::raw::exchange;
+use crate::support::client::exchange;
 use crate::support::scene::assert_cache;
-use crate::support::{Answer, Client, RedisServer, Scene, Sidecar, TestApp, eventually};
+use crate::support::{Client, Origin, RedisServer, Request, Response, Scene, Sidecar, eventually};
 
 const ROUTE: &str = "[[routes]]\npath = \"/r/{*rest}\"\nscope = \"public\"\n";
 
 /// A GET of `/r/NAME` is in the groups that its query names; a write is answered with what its header says.
-fn app(asked: &Asked) -> Answer {
-    if asked.method == "GET" {
-        let groups = asked.query.as_deref().unwrap_or_default();
+fn app(request: &Request) -> Response {
+    if request.method == "GET" {
+        let groups = request.query.as_deref().unwrap_or_default();
         let groups: Vec<_> = groups.split('+').filter(|group| !group.is_empty()).map(|group| format!("\"{group}\"")).collect();
-        let answer = Answer::ok("data").header("cache-control", "max-age=60").header("etag", "\"1\"");
+        let answer = Response::ok("data").header("cache-control", "max-age=60").header("etag", "\"1\"");
         return if groups.is_empty() { answer } else { answer.header("cache-groups", &groups.join(", ")) };
     }
-    let status = asked.header("x-status").map_or(200, |status| status.parse().expect("a status"));
-    match asked.header("x-invalidate") {
-        Some(groups) => Answer::status(status, "").header("cache-group-invalidation", &groups),
-        None => Answer::status(status, ""),
+    let status = request.header("x-status").map_or(200, |status| status.parse().expect("a status"));
+    match request.header("x-invalidate") {
+        Some(groups) => Response::status(status, "").header("cache-group-invalidation", &groups),
+        None => Response::status(status, ""),
     }
 }
 
@@ -40,7 +39,7 @@ const ALL: [&str; 5] = ["/r/1?a", "/r/2?a+b", "/r/3?b", "/r/4?A", "/r/5"];
 async fn assert_gone(scene: &Scene, gone: &[&str], case: &str) {
     for path in ALL {
         let reply = scene.get(path).await;
-        assert_eq!(reply.cache() == "HIT", !gone.contains(&path), "{case}, {path}: {}", reply.header("cache-status"));
+        assert_eq!(reply.cache() == "HIT", !gone.contains(&path), "{case}, {path}: {}", reply.cache_status());
     }
 }
 
@@ -82,11 +81,11 @@ async fn s3_a_field_that_is_no_list_of_strings_is_ignored() {
     }
     // The same of what joins a group.
     for (index, groups) in ["a", "\"a\", b", "\"a", "(\"a\")"].into_iter().enumerate() {
-        scene.answers(move |asked| {
-            if asked.method == "GET" {
-                Answer::ok("data").header("cache-control", "max-age=60").header("cache-groups", groups)
+        scene.answers(move |request| {
+            if request.method == "GET" {
+                Response::ok("data").header("cache-control", "max-age=60").header("cache-groups", groups)
             } else {
-                app(asked)
+                app(request)
             }
         });
         let path = format!("/r/odd{index}");
@@ -98,8 +97,8 @@ async fn s3_a_field_that_is_no_list_of_strings_is_ignored() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn s3_only_the_answer_to_an_unsafe_method_invalidates() {
-    let scene = Scene::start(&format!("{ROUTE}[[routes]]\npath = \"/plain\"\nscope = \"public\"\n"), |asked| {
-        if asked.path.starts_with("/r/") { app(asked) } else { Answer::ok("plain").header("cache-group-invalidation", "\"a\"") }
+    let scene = Scene::start(&format!("{ROUTE}[[routes]]\npath = \"/plain\"\nscope = \"public\"\n"), |request| {
+        if request.path.starts_with("/r/") { app(request) } else { Response::ok("plain").header("cache-group-invalidation", "\"a\"") }
     })
     .await;
     warm(&scene, &ALL).await;
@@ -127,9 +126,9 @@ async fn s2_groups_are_of_one_origin() {
 /// A group is not a tag of the operator's: neither a route's tag nor `Surrogate-Key` can be purged by its name.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn s2_groups_are_no_other_tags() {
-    let scene = Scene::start(&format!("{ROUTE}tags = [\"a\"]\n"), |asked| match asked.path.as_str() {
-        "/r/keyed" => Answer::ok("data").header("cache-control", "max-age=60").header("surrogate-key", "a"),
-        _ => app(asked),
+    let scene = Scene::start(&format!("{ROUTE}tags = [\"a\"]\n"), |request| match request.path.as_str() {
+        "/r/keyed" => Response::ok("data").header("cache-control", "max-age=60").header("surrogate-key", "a"),
+        _ => app(request),
     })
     .await;
     warm(&scene, &["/r/keyed", "/r/5"]).await;
@@ -142,29 +141,29 @@ async fn s2_groups_are_no_other_tags() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn s3_an_invalidated_response_is_not_served_stale_either() {
     let rules = format!("{ROUTE}stale_while_revalidate = \"1m\"\nstale_if_error = \"1m\"\n");
-    let scene = Scene::start(&rules, |asked| {
-        let answer = app(asked);
-        if asked.method == "GET" {
-            Answer::ok("old").header("cache-groups", "\"a\"").header("etag", "\"1\"").header("cache-control", "max-age=0")
+    let scene = Scene::start(&rules, |request| {
+        let answer = app(request);
+        if request.method == "GET" {
+            Response::ok("old").header("cache-groups", "\"a\"").header("etag", "\"1\"").header("cache-control", "max-age=0")
         } else {
             answer
         }
     })
     .await;
     scene.fill("/r/1").await;
-    scene.answers(|asked| if asked.method == "GET" { Answer::status(503, "broken") } else { app(asked) });
+    scene.answers(|request| if request.method == "GET" { Response::status(503, "broken") } else { app(request) });
     assert_eq!(scene.get("/r/1").await.text(), "old", "the oracle works");
     write(&scene, "\"a\"").await;
     let reply = scene.get("/r/1").await;
-    assert_eq!((reply.status, reply.text()), (503, "broken"), "{}", reply.header("cache-status"));
-    scene.app_goes_away().await;
+    assert_eq!((reply.status, reply.text()), (503, "broken"), "{}", reply.cache_status());
+    scene.origin_goes_away().await;
     assert_eq!(scene.get("/r/1").await.status, 502);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn s3_groups_reach_every_sidecar_of_one_redis() {
     let redis = RedisServer::start();
-    let app = TestApp::start(app).await;
+    let app = Origin::start(app);
     let rules = format!("{}\n{ROUTE}", redis.table());
     let first = Sidecar::start(app.address, &rules).await;
     let second = Sidecar::start(app.address, &rules).await;

@@ -16,6 +16,8 @@ const FILE: &str = "proxy.toml";
 pub struct ChildSidecar {
     /// Where it answers clients.
     pub address: SocketAddr,
+    /// Where its metrics are, if that is known.
+    pub admin: Option<SocketAddr>,
     child: Child,
     directory: TempDir,
 }
@@ -23,18 +25,23 @@ pub struct ChildSidecar {
 impl ChildSidecar {
     /// A sidecar with these lines of `[upstream]` and these tables.
     pub async fn spawn(upstream: &str, rules: &str) -> Self {
-        let [address, admin] = [free_port(), free_port()].map(|port| SocketAddr::from((Ipv4Addr::LOCALHOST, port)));
+        let [address, admin] =
+            [free_port(), free_port()].map(|port| SocketAddr::from((Ipv4Addr::LOCALHOST, port)));
         let text = format!(
-            "[listen]\naddress = \"{address}\"\ndrain = \"10s\"\n[upstream]\n{upstream}\n[admin]\naddress = \"{admin}\"\n{rules}\n"
+            "[listen]\naddress = \"{address}\"\ndrain = \"10s\"\n[upstream]\n{upstream}\n\
+             [admin]\naddress = \"{admin}\"\n{rules}\n"
         );
-        Self::spawn_file(address, &text).await
+        let mut sidecar = Self::spawn_file(address, &text).await;
+        sidecar.admin = Some(admin);
+        sidecar
     }
 
     /// A sidecar with this file, in which it listens on `address`.
     pub async fn spawn_file(address: SocketAddr, text: &str) -> Self {
         let directory = TempDir::new().expect("a temporary directory can be made");
-        std::fs::write(directory.path().join(FILE), text).expect("the temporary directory can be written to");
-        let sidecar = Self { address, child: run(&directory), directory };
+        std::fs::write(directory.path().join(FILE), text)
+            .expect("the temporary directory can be written to");
+        let sidecar = Self { address, admin: None, child: run(&directory), directory };
         sidecar.accepting().await;
         sidecar
     }
@@ -90,5 +97,10 @@ impl Drop for ChildSidecar {
 fn run(directory: &TempDir) -> Child {
     let mut command = Command::new(env!("CARGO_BIN_EXE_sidecache"));
     let file = directory.path().join(FILE);
-    command.arg("--config").arg(file).stdin(Stdio::null()).spawn().expect("the binary was built with the tests")
+    command
+        .arg("--config")
+        .arg(file)
+        .stdin(Stdio::null())
+        .spawn()
+        .expect("the binary was built with the tests")
 }

@@ -1,52 +1,53 @@
-//! A small HTTP/1.1 client that keeps its connection: one request at a time, as a browser's tab would send them.
+//! The client of all suites: HTTP/1.1 or HTTP/2 on a connection that it keeps, one request at a
+//! time as a browser's tab would send them, or bytes as they are on a [`Socket`].
 
+mod reply;
+mod socket;
+
+use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http_body_util::{BodyExt as _, Full};
-use hyper::body::Incoming;
-use hyper::client::conn::http1::{SendRequest, handshake};
-use hyper::header::{HOST, HeaderMap};
+use futures_util::{Stream, StreamExt as _};
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt as _, Full, StreamBody};
+use hyper::body::{Frame, Incoming};
+use hyper::client::conn::{http1, http2};
+use hyper::header::HOST;
 use hyper::{Request, Response};
-use hyper_util::rt::TokioIo;
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-/// No answer takes this long unless something hangs.
+pub use reply::Reply;
+pub use socket::{Crowd, Socket, exchange, get};
+
+/// No response takes this long unless something hangs.
 const PATIENCE: Duration = Duration::from_mins(1);
 
-/// A response, whole.
-#[derive(Clone, Debug)]
-pub struct Reply {
-    /// Its status.
-    pub status: u16,
-    /// Its headers.
-    pub headers: HeaderMap,
-    /// Its body.
-    pub body: Bytes,
+type Content = UnsyncBoxBody<Bytes, Infallible>;
+
+/// A connection.
+enum Connection {
+    One(http1::SendRequest<Content>),
+    Two(http2::SendRequest<Content>),
 }
 
-impl Reply {
-    /// A header's value, or nothing.
-    pub fn header(&self, name: &str) -> &str {
-        self.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
+impl Connection {
+    async fn ready(&mut self) -> bool {
+        match self {
+            Self::One(connection) => connection.ready().await.is_ok(),
+            Self::Two(connection) => connection.ready().await.is_ok(),
+        }
     }
 
-    /// What `X-Cache` says.
-    pub fn cache(&self) -> &str {
-        self.header("x-cache")
-    }
-
-    /// The body as JSON.
-    pub fn json(&self) -> serde_json::Value {
-        serde_json::from_slice(&self.body).unwrap_or_else(|error| panic!("{error}: {}", self.text()))
-    }
-
-    /// The body as text.
-    pub fn text(&self) -> &str {
-        std::str::from_utf8(&self.body).unwrap_or("(not UTF-8)")
+    async fn send(&mut self, request: Request<Content>) -> hyper::Result<Response<Incoming>> {
+        match self {
+            Self::One(connection) => connection.send_request(request).await,
+            Self::Two(connection) => connection.send_request(request).await,
+        }
     }
 }
 
@@ -54,19 +55,36 @@ impl Reply {
 pub struct Client {
     address: SocketAddr,
     host: String,
-    connection: Option<SendRequest<Full<Bytes>>>,
+    http2: bool,
+    connection: Option<Connection>,
 }
 
 impl Client {
     /// A client that connects when it first sends something.
     pub fn new(address: SocketAddr) -> Self {
-        // The Host is the same for all clients: several sidecars in front of one app have one name.
-        Self { address, host: "app.test".to_owned(), connection: None }
+        // The Host is the same for all clients: several sidecars in front of one origin have one
+        // name.
+        Self { address, host: "app.test".to_owned(), http2: false, connection: None }
+    }
+
+    /// A client that speaks HTTP/2, by prior knowledge.
+    pub fn http2(address: SocketAddr) -> Self {
+        Self { http2: true, ..Self::new(address) }
     }
 
     /// A client of an admin listener, which answers under its own name alone.
     pub fn of_admin(address: SocketAddr) -> Self {
         Self { host: address.to_string(), ..Self::new(address) }
+    }
+
+    /// Another client on the same connection, which has to be one of HTTP/2.
+    pub async fn beside(&mut self) -> Self {
+        if self.connection.is_none() {
+            self.connection = Some(self.connect().await.expect("the address accepts connections"));
+        }
+        let Some(Connection::Two(connection)) = &self.connection else { panic!("not HTTP/2") };
+        let connection = Some(Connection::Two(connection.clone()));
+        Self { host: self.host.clone(), connection, ..*self }
     }
 
     /// Sends a GET. Panics when no response comes.
@@ -75,16 +93,37 @@ impl Client {
     }
 
     /// Sends a request. Panics when no response comes.
-    pub async fn send(&mut self, method: &str, path: &str, headers: &[(&str, &str)], body: impl Into<Bytes>) -> Reply {
-        self.try_send(method, path, headers, body).await.unwrap_or_else(|error| panic!("{method} {path}: {error}"))
+    pub async fn send(
+        &mut self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: impl Into<Bytes>,
+    ) -> Reply {
+        let reply = self.try_send(method, path, headers, body).await;
+        reply.unwrap_or_else(|error| panic!("{method} {path}: {error}"))
     }
 
     /// Sends a request, and reads the response to its end.
-    pub async fn try_send(&mut self, method: &str, path: &str, headers: &[(&str, &str)], body: impl Into<Bytes>) -> io::Result<Reply> {
-        let response = self.open(method, path, headers, body).await?;
-        let (parts, body) = response.into_parts();
-        let body = timeout(PATIENCE, body.collect()).await?.map_err(io::Error::other)?.to_bytes();
-        Ok(Reply { status: parts.status.as_u16(), headers: parts.headers, body })
+    pub async fn try_send(
+        &mut self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: impl Into<Bytes>,
+    ) -> io::Result<Reply> {
+        whole(self.open(method, path, headers, body).await?).await
+    }
+
+    /// Sends a request whose body comes in pieces, and reads the response to its end.
+    pub async fn upload<S>(&mut self, method: &str, path: &str, pieces: S) -> Reply
+    where
+        S: Stream<Item = Bytes> + Send + 'static,
+    {
+        let body = StreamBody::new(pieces.map(|piece| Ok(Frame::data(piece)))).boxed_unsync();
+        let response = self.exchange(method, path, &[], body).await;
+        let reply = async { whole(response?).await }.await;
+        reply.unwrap_or_else(|error| panic!("{method} {path}: {error}"))
     }
 
     /// Sends a request, and returns as soon as the response's head is there.
@@ -95,14 +134,29 @@ impl Client {
         headers: &[(&str, &str)],
         body: impl Into<Bytes>,
     ) -> io::Result<Response<Incoming>> {
-        let mut request = Request::builder().method(method).uri(path).header(HOST, &self.host);
+        self.exchange(method, path, headers, Full::new(body.into()).boxed_unsync()).await
+    }
+
+    async fn exchange(
+        &mut self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: Content,
+    ) -> io::Result<Response<Incoming>> {
+        let request = Request::builder().method(method);
+        let mut request = if self.http2 {
+            request.uri(format!("http://{}{path}", self.host))
+        } else {
+            request.uri(path).header(HOST, &self.host)
+        };
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
-        let request = request.body(Full::new(body.into())).map_err(io::Error::other)?;
+        let request = request.body(body).map_err(io::Error::other)?;
         let mut kept = self.connection.take();
         if let Some(connection) = &mut kept
-            && connection.ready().await.is_err()
+            && !connection.ready().await
         {
             kept = None;
         }
@@ -110,14 +164,30 @@ impl Client {
             Some(connection) => connection,
             None => self.connect().await?,
         });
-        timeout(PATIENCE, connection.send_request(request)).await?.map_err(io::Error::other)
+        timeout(PATIENCE, connection.send(request)).await?.map_err(io::Error::other)
     }
 
-    async fn connect(&self) -> io::Result<SendRequest<Full<Bytes>>> {
+    async fn connect(&self) -> io::Result<Connection> {
         let stream = TcpStream::connect(self.address).await?;
         stream.set_nodelay(true)?;
-        let (sender, connection) = handshake(TokioIo::new(stream)).await.map_err(io::Error::other)?;
+        let io = TokioIo::new(stream);
+        if self.http2 {
+            let handshake = http2::handshake(TokioExecutor::new(), io).await;
+            let (sender, connection) = handshake.map_err(io::Error::other)?;
+            tokio::spawn(connection);
+            return Ok(Connection::Two(sender));
+        }
+        let (sender, connection) = http1::handshake(io).await.map_err(io::Error::other)?;
         tokio::spawn(connection);
-        Ok(sender)
+        Ok(Connection::One(sender))
     }
+}
+
+async fn whole(response: Response<Incoming>) -> io::Result<Reply> {
+    let (head, body) = response.into_parts();
+    let body = timeout(PATIENCE, body.collect()).await?.map_err(io::Error::other)?;
+    let trailers = body.trailers().cloned();
+    let mut reply = Reply::new(head.status.as_u16(), head.headers, body.to_bytes());
+    reply.trailers = trailers;
+    Ok(reply)
 }

@@ -1,4 +1,5 @@
-//! The real binary as a command that ends by itself: what it is told, what it says, and how it exits.
+//! The real binary as a command that ends by itself: what it is told, what it says, and how it
+//! exits.
 
 use std::io::Write as _;
 use std::process::{Command, Stdio};
@@ -26,12 +27,17 @@ pub struct CommandLine {
 impl CommandLine {
     /// A directory without a proxy.toml.
     pub fn new() -> Self {
-        Self { directory: TempDir::new().expect("a temporary directory can be made"), variables: Vec::new(), input: String::new() }
+        Self {
+            directory: TempDir::new().expect("a temporary directory can be made"),
+            variables: Vec::new(),
+            input: String::new(),
+        }
     }
 
     /// With this file in the directory.
     pub fn file(self, name: &str, text: &str) -> Self {
-        std::fs::write(self.directory.path().join(name), text).expect("the temporary directory can be written to");
+        std::fs::write(self.directory.path().join(name), text)
+            .expect("the temporary directory can be written to");
         self
     }
 
@@ -50,7 +56,12 @@ impl CommandLine {
     /// Runs the binary with these arguments to its end, beside the test's own tasks.
     pub async fn run(&self, arguments: &[&str]) -> Said {
         let mut command = Command::new(env!("CARGO_BIN_EXE_sidecache"));
-        command.current_dir(self.directory.path()).args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+            .current_dir(self.directory.path())
+            .args(arguments)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
         for name in ["SIDECACHE_CONFIG", "SIDECACHE_ADMIN", "SIDECACHE_ADMIN_TOKEN"] {
             command.env_remove(name);
         }
@@ -64,6 +75,10 @@ impl CommandLine {
         });
         let output = output.await.expect("the command was waited for");
         let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("commands write UTF-8");
-        Said { code: output.status.code().expect("it ended by itself"), out: text(output.stdout), err: text(output.stderr) }
+        Said {
+            code: output.status.code().expect("it ended by itself"),
+            out: text(output.stdout),
+            err: text(output.stderr),
+        }
     }
 }

@@ -1,4 +1,5 @@
-//! A strict reader of what `/metrics` answers: both formats, and no mercy. It refuses what a scraper might still take.
+//! A strict reader of what `/metrics` answers: both formats, and no mercy. It refuses what a
+//! scraper might still take.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -35,9 +36,16 @@ impl Exposition {
 
     /// The sum of the series of this whole name that have these labels, others not minded.
     pub fn sum(&self, name: &str, labels: &[(&str, &str)]) -> f64 {
-        let matches =
-            |(full, of): &Series| full == name && labels.iter().all(|(label, value)| of.get(*label).is_some_and(|of| of == value));
-        self.0.values().flat_map(|family| &family.samples).filter(|(series, _)| matches(series)).map(|(_, value)| value).sum()
+        let matches = |(full, of): &Series| {
+            full == name
+                && labels.iter().all(|(label, value)| of.get(*label).is_some_and(|of| of == value))
+        };
+        self.0
+            .values()
+            .flat_map(|family| &family.samples)
+            .filter(|(series, _)| matches(series))
+            .map(|(_, value)| value)
+            .sum()
     }
 }
 
@@ -57,9 +65,16 @@ pub fn read(text: &str, format: Format) -> Result<Exposition, String> {
         let wrong = |what: &str| Err(format!("{what}: {line}"));
         if let Some(rest) = line.strip_prefix("# HELP ") {
             let Some((name, help)) = rest.split_once(' ') else { return wrong("no help") };
-            unescape(help, if format == Format::Text { "\\n" } else { "\\n\"" }).map_err(|what| format!("{what}: {line}"))?;
-            if help.trim() != help || help.is_empty() || families.contains_key(name) || helped.is_some() {
-                return wrong("a help that is empty, padded, given twice or followed by none of its own");
+            unescape(help, if format == Format::Text { "\\n" } else { "\\n\"" })
+                .map_err(|what| format!("{what}: {line}"))?;
+            if help.trim() != help
+                || help.is_empty()
+                || families.contains_key(name)
+                || helped.is_some()
+            {
+                return wrong(
+                    "a help that is empty, padded, given twice or followed by none of its own",
+                );
             }
             helped = Some(name.to_owned());
         } else if let Some(rest) = line.strip_prefix("# TYPE ") {
@@ -68,13 +83,19 @@ pub fn read(text: &str, format: Format) -> Result<Exposition, String> {
                 return wrong("a type without its help just before");
             }
             check_family(name, kind, format).map_err(|what| format!("{what}: {line}"))?;
-            families.insert(name.to_owned(), Family { kind: kind.to_owned(), samples: BTreeMap::new() });
+            families.insert(
+                name.to_owned(),
+                Family { kind: kind.to_owned(), samples: BTreeMap::new() },
+            );
             current = Some(name.to_owned());
         } else {
             let (series, value) = sample(line).map_err(|what| format!("{what}: {line}"))?;
-            let Some(name) = current.as_ref().filter(|_| helped.is_none()) else { return wrong("a sample before its type") };
+            let Some(name) = current.as_ref().filter(|_| helped.is_none()) else {
+                return wrong("a sample before its type");
+            };
             let family = families.get_mut(name).expect("the current family is one of them");
-            check_sample(name, &family.kind, &series, value, format).map_err(|what| format!("{what}: {line}"))?;
+            check_sample(name, &family.kind, &series, value, format)
+                .map_err(|what| format!("{what}: {line}"))?;
             if family.samples.insert(series, value).is_some() {
                 return wrong("a series that is there twice");
             }
@@ -95,31 +116,51 @@ pub fn read(text: &str, format: Format) -> Result<Exposition, String> {
 }
 
 fn check_family(name: &str, kind: &str, format: Format) -> Result<(), &'static str> {
-    let words = name.split('_').all(|word| !word.is_empty() && word.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit()));
+    let words = name.split('_').all(|word| {
+        !word.is_empty()
+            && word.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit())
+    });
     if !words || !name.starts_with("sidecache_") {
         return Err("a name that is not sidecache_ and words");
     }
-    let taken = ["_bucket", "_count", "_sum", "_created"].iter().any(|suffix| name.ends_with(suffix));
+    let taken =
+        ["_bucket", "_count", "_sum", "_created"].iter().any(|suffix| name.ends_with(suffix));
     let is_total = name.ends_with("_total");
     match (kind, format) {
         ("counter", Format::Text) if is_total => Ok(()),
-        ("counter", Format::OpenMetrics) | ("gauge" | "histogram", _) if !is_total && !taken => Ok(()),
+        ("counter", Format::OpenMetrics) | ("gauge" | "histogram", _) if !is_total && !taken => {
+            Ok(())
+        }
         ("info", Format::OpenMetrics) if !name.ends_with("_info") => Ok(()),
         _ => Err("a name that does not go with its type"),
     }
 }
 
-fn check_sample(name: &str, kind: &str, (full, labels): &Series, value: f64, format: Format) -> Result<(), &'static str> {
+fn check_sample(
+    name: &str,
+    kind: &str,
+    (full, labels): &Series,
+    value: f64,
+    format: Format,
+) -> Result<(), &'static str> {
     let suffix = full.strip_prefix(name).ok_or("a sample of another family")?;
     let (counts, is_one) = (value.is_finite() && value >= 0.0, (value - 1.0).abs() < f64::EPSILON);
     let fits = match (kind, format, suffix) {
-        ("counter", Format::Text, "") | ("counter", Format::OpenMetrics, "_total") | ("histogram", _, "_sum" | "_count") => counts,
+        ("counter", Format::Text, "")
+        | ("counter", Format::OpenMetrics, "_total")
+        | ("histogram", _, "_sum" | "_count") => counts,
         ("gauge", _, "") => value.is_finite() && (is_one || !name.ends_with("_info")),
         ("info", Format::OpenMetrics, "_info") => is_one,
-        ("histogram", _, "_bucket") => return if counts && labels.contains_key("le") { Ok(()) } else { Err("no bucket") },
+        ("histogram", _, "_bucket") => {
+            return if counts && labels.contains_key("le") { Ok(()) } else { Err("no bucket") };
+        }
         _ => false,
     };
-    if fits && !labels.contains_key("le") { Ok(()) } else { Err("a sample that does not go with its type") }
+    if fits && !labels.contains_key("le") {
+        Ok(())
+    } else {
+        Err("a sample that does not go with its type")
+    }
 }
 
 /// Each set of labels has its buckets in order, with the bound of infinity, the count and the sum.
@@ -140,7 +181,9 @@ fn check_histogram(name: &str, family: &Family) -> Result<(), String> {
     for (labels, mut buckets) in histograms {
         buckets.sort_by(|one, other| one.0.total_cmp(&other.0));
         let rises = buckets.windows(2).all(|pair| pair[0].0 < pair[1].0 && pair[0].1 <= pair[1].1);
-        let of = |suffix: &str| family.samples.get(&(format!("{name}{suffix}"), labels.clone())).copied();
+        let of = |suffix: &str| {
+            family.samples.get(&(format!("{name}{suffix}"), labels.clone())).copied()
+        };
         let last = buckets.last().filter(|(bound, _)| bound.is_infinite()).map(|(_, count)| *count);
         if !rises || last.is_none() || last != of("_count") || of("_sum").is_none() {
             return Err(format!("the buckets of {labels:?} are not whole"));
@@ -158,7 +201,9 @@ fn sample(line: &str) -> Result<(Series, f64), String> {
         rest = inside;
         loop {
             let (label, quoted) = rest.split_once("=\"").ok_or("no label")?;
-            if label.is_empty() || !label.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_') {
+            if label.is_empty()
+                || !label.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_')
+            {
                 return Err(format!("the label {label:?}"));
             }
             let close = closing_quote(quoted).ok_or("a label that does not end")?;
@@ -176,7 +221,9 @@ fn sample(line: &str) -> Result<(Series, f64), String> {
     }
     let number = rest.strip_prefix(' ').ok_or("no number")?;
     // Rust reads `infinity` too; the formats do not.
-    if number.is_empty() || !number.bytes().all(|byte| byte.is_ascii_digit() || b".e-".contains(&byte)) {
+    if number.is_empty()
+        || !number.bytes().all(|byte| byte.is_ascii_digit() || b".e-".contains(&byte))
+    {
         return Err(format!("the number {number:?}"));
     }
     let value = number.parse().map_err(|_| format!("the number {number:?}"))?;

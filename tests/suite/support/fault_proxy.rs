@@ -1,4 +1,5 @@
-//! A TCP proxy that fails as a network does: it holds bytes, delays them, or cuts every connection, when a test tells it to.
+//! A TCP proxy that fails as a network does: it holds bytes, delays them, or cuts every connection,
+//! when a test tells it to.
 //!
 //! It listens on a port of its own in front of one target, and knows nothing of what it carries.
 
@@ -13,7 +14,8 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until};
 
-/// How many pieces of up to 16 KiB are held for one direction of a connection; after that its sender is no longer read from.
+/// How many pieces of up to 16 KiB are held for one direction of a connection; after that its
+/// sender is no longer read from.
 const HELD: usize = 64;
 
 /// What happens to bytes.
@@ -58,7 +60,9 @@ pub struct FaultProxy {
 impl FaultProxy {
     /// A proxy in front of a port of the loopback, through which all passes.
     pub async fn start(target: u16) -> Self {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("the loopback has a free port");
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
+            .await
+            .expect("the loopback has a free port");
         let address = listener.local_addr().expect("a bound listener has an address");
         let (fault, watched) = watch::channel(Fault::None);
         let task = tokio::spawn(accept(listener, target, watched));
@@ -87,7 +91,8 @@ async fn accept(listener: TcpListener, target: u16, fault: watch::Receiver<Fault
 async fn carry(mut client: TcpStream, target: u16, fault: watch::Receiver<Fault>) {
     let (mut held, mut cut) = (fault.clone(), fault.clone());
     let connected = async {
-        // Held from its first byte on: the target does not see a connection before something may pass on it.
+        // Held from its first byte on: the target does not see a connection before something may
+        // pass on it.
         released(&mut held, Way::There).await?;
         TcpStream::connect((Ipv4Addr::LOCALHOST, target)).await
     };
@@ -113,8 +118,14 @@ async fn carry(mut client: TcpStream, target: u16, fault: watch::Receiver<Fault>
     }
 }
 
-/// Carries bytes one way until their sender closes, which is an `Ok`, or the connection fails. Both are told when no fault holds them.
-async fn pump(mut from: ReadHalf<'_>, mut to: WriteHalf<'_>, mut fault: watch::Receiver<Fault>, way: Way) -> io::Result<()> {
+/// Carries bytes one way until their sender closes, which is an `Ok`, or the connection fails. Both
+/// are told when no fault holds them.
+async fn pump(
+    mut from: ReadHalf<'_>,
+    mut to: WriteHalf<'_>,
+    mut fault: watch::Receiver<Fault>,
+    way: Way,
+) -> io::Result<()> {
     let (pieces, mut queue) = mpsc::channel::<(Instant, io::Result<Vec<u8>>)>(HELD);
     let reading = async move {
         loop {

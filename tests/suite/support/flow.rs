@@ -1,51 +1,19 @@
-//! A sidecar without listeners: requests are handed to its flow, and what it knows can be asked for. In front of an app that a test directs.
+//! A sidecar without listeners: requests are handed to its flow, and what it knows can be asked
+//! for.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use http_body_util::BodyExt as _;
 use hyper::{Request, Response};
-use sidecache::app::Sidecar;
-use sidecache::clock::Clock;
+use sidecache::app::{Clock, Sidecar};
 use sidecache::config::Config;
-use sidecache::proxy::Proxy;
-use sidecache::semantics::body::Body;
-use sidecache::semantics::forward::ClientPeer;
-use sidecache::shadow::report::{RouteReport, ShadowReport};
-use sidecache::telemetry::metrics::MetricsFormat;
+use sidecache::internals::metrics::MetricsFormat;
+use sidecache::internals::{Body, ClientPeer, Proxy, RouteReport, ShadowReport};
 use tokio_util::sync::CancellationToken;
 
 use super::client::Reply;
-use super::origin::{Answer, Asked, TestApp};
-
-type Handler = Arc<dyn Fn(&Asked) -> Answer + Send + Sync>;
-
-/// An app whose answers a test changes as it goes.
-pub struct DirectedApp {
-    /// The app.
-    pub app: TestApp,
-    handler: Arc<Mutex<Handler>>,
-}
-
-impl DirectedApp {
-    /// An app that answers so until it is told otherwise.
-    pub async fn start(handler: impl Fn(&Asked) -> Answer + Send + Sync + 'static) -> Self {
-        let handler: Arc<Mutex<Handler>> = Arc::new(Mutex::new(Arc::new(handler)));
-        let played = Arc::clone(&handler);
-        let app = TestApp::start(move |asked| {
-            let handler = Arc::clone(&played.lock().expect("no test panics with the lock held"));
-            handler(asked)
-        })
-        .await;
-        Self { app, handler }
-    }
-
-    /// From now on the app answers so.
-    pub fn answers(&self, handler: impl Fn(&Asked) -> Answer + Send + Sync + 'static) {
-        *self.handler.lock().expect("no test panics with the lock held") = Arc::new(handler);
-    }
-}
 
 /// The flow of a sidecar. Dropping it ends what it does in the background.
 pub struct Flow {
@@ -57,16 +25,19 @@ pub struct Flow {
 }
 
 impl Flow {
-    /// A sidecar with these tables of proxy.toml besides `[upstream]`. With Redis it has joined and holds a lease.
+    /// A sidecar with these tables of proxy.toml besides `[upstream]`. With Redis it has joined and
+    /// holds a lease.
     pub async fn start(app: SocketAddr, rules: &str) -> Self {
         Self::of(&format!("[upstream]\nurl = \"http://{app}\"\n{rules}")).await
     }
 
     /// A sidecar with this proxy.toml.
     pub async fn of(text: &str) -> Self {
-        let mut config = Config::parse(text, "proxy.toml", &|_| None).unwrap_or_else(|problems| panic!("{problems}"));
+        let mut config = Config::parse(text, "proxy.toml", &|_| None)
+            .unwrap_or_else(|problems| panic!("{problems}"));
         let (clock, stop) = (Clock::manual(), CancellationToken::new());
-        let sidecar = Sidecar::new(&mut config, clock.clone()).unwrap_or_else(|error| panic!("{error}"));
+        let sidecar =
+            Sidecar::new(&mut config, clock.clone()).unwrap_or_else(|error| panic!("{error}"));
         let proxy = sidecar.proxy;
         if proxy.coherence.records().is_some() {
             tokio::spawn(Arc::clone(&proxy.coherence).drive(stop.clone()));
@@ -76,7 +47,13 @@ impl Flow {
     }
 
     /// Any request, and the head of its response.
-    pub async fn open(&self, method: &str, target: &str, headers: &[(&str, &str)], body: impl Into<Bytes>) -> Response<Body> {
+    pub async fn open(
+        &self,
+        method: &str,
+        target: &str,
+        headers: &[(&str, &str)],
+        body: impl Into<Bytes>,
+    ) -> Response<Body> {
         let mut request = Request::builder().method(method).uri(target).header("host", "app.test");
         for (name, value) in headers {
             request = request.header(*name, *value);
@@ -87,10 +64,17 @@ impl Flow {
     }
 
     /// Any request, and its whole response. One that breaks off has an empty body.
-    pub async fn send(&self, method: &str, target: &str, headers: &[(&str, &str)], body: impl Into<Bytes>) -> Reply {
+    pub async fn send(
+        &self,
+        method: &str,
+        target: &str,
+        headers: &[(&str, &str)],
+        body: impl Into<Bytes>,
+    ) -> Reply {
         let (head, body) = self.open(method, target, headers, body).await.into_parts();
-        let body = body.collect().await.map(http_body_util::Collected::to_bytes).unwrap_or_default();
-        Reply { status: head.status.as_u16(), headers: head.headers, body }
+        let body =
+            body.collect().await.map(http_body_util::Collected::to_bytes).unwrap_or_default();
+        Reply::new(head.status.as_u16(), head.headers, body)
     }
 
     /// A GET.
@@ -101,14 +85,21 @@ impl Flow {
     /// What shadow mode has found, with each route on the line of its place in the file.
     pub fn report(&self) -> ShadowReport {
         let live = self.proxy.active_config();
-        let place = |name: &str| live.rules.routes.iter().position(|route| route.name() == name).map(|at| at + 1);
+        let place = |name: &str| {
+            live.rules.routes.iter().position(|route| route.name() == name).map(|at| at + 1)
+        };
         self.proxy.shadow.report(&live.rules, &place)
     }
 
     /// What it has found of one route.
     pub fn route(&self, name: &str) -> RouteReport {
         let report = self.report();
-        report.routes.iter().find(|route| route.route == name).cloned().unwrap_or_else(|| panic!("{name} is not in {report:?}"))
+        report
+            .routes
+            .iter()
+            .find(|route| route.route == name)
+            .cloned()
+            .unwrap_or_else(|| panic!("{name} is not in {report:?}"))
     }
 
     /// A line of the metrics, by its name and labels.

@@ -1,7 +1,9 @@
-//! The history of a run, and its judge: every read and write with the times between which it happened, and which reads were stale.
+//! The history of a run, and its judge: every read and write with the times between which it
+//! happened, and which reads were stale.
 //!
-//! Stale is a read whose value is older than one whose write had been answered, wholly, before the read was sent. What overlaps may come
-//! in any order, so a read that was under way while the write was answered is never blamed. All times come from one monotonic clock.
+//! Stale is a read whose value is older than one whose write had been answered, wholly, before the
+//! read was sent. What overlaps may come in any order, so a read that was under way while the write
+//! was answered is never blamed. All times come from one monotonic clock.
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
@@ -75,13 +77,28 @@ impl Log {
         let operations = lock(&self.operations);
         // They are in the order of their ends, or nearly so.
         let latest = operations.iter().rev().take_while(|operation| operation.done >= since);
-        latest.filter(|operation| operation.through == through && operation.sent >= since).any(|operation| operation.hit)
+        latest
+            .filter(|operation| operation.through == through && operation.sent >= since)
+            .any(|operation| operation.hit)
     }
 
     /// How many writes that were sent since then were answered.
     pub fn writes_since(&self, since: Instant) -> usize {
         let operations = lock(&self.operations);
-        operations.iter().filter(|operation| operation.kind == Kind::Write && operation.sent >= since && operation.succeeded()).count()
+        operations
+            .iter()
+            .filter(|operation| {
+                operation.kind == Kind::Write && operation.sent >= since && operation.succeeded()
+            })
+            .count()
+    }
+
+    /// Whether a write of this key that was sent since then was answered.
+    pub fn written_since(&self, since: Instant, key: &str) -> bool {
+        let operations = lock(&self.operations);
+        let latest = operations.iter().rev().take_while(|operation| operation.done >= since);
+        let mut writes = latest.filter(|one| one.kind == Kind::Write && &*one.key == key);
+        writes.any(|one| one.sent >= since && one.succeeded())
     }
 
     /// All that has been noted so far.
@@ -130,7 +147,9 @@ pub struct Violation {
 impl Violation {
     /// For how long the value had been outdated when the read was sent.
     pub fn age(&self) -> Duration {
-        self.missed.first().map_or(Duration::ZERO, |write| self.read.sent.duration_since(write.done))
+        self.missed
+            .first()
+            .map_or(Duration::ZERO, |write| self.read.sent.duration_since(write.done))
     }
 
     /// Whether all the writes that it missed had gone through this sidecar.
@@ -142,7 +161,11 @@ impl Violation {
 impl fmt::Display for Violation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let read = &self.read;
-        let writes: Vec<_> = self.missed.iter().map(|write| format!("{:?} by {}", write.version.unwrap_or(0), write.through)).collect();
+        let writes: Vec<_> = self
+            .missed
+            .iter()
+            .map(|write| format!("{:?} by {}", write.version.unwrap_or(0), write.through))
+            .collect();
         let (age, version) = (self.age(), read.version.unwrap_or(0));
         write!(
             f,
@@ -175,7 +198,9 @@ impl History {
     pub fn counts(&self, window: Option<Window>) -> Counts {
         let mut counts = Counts::default();
         for operation in &self.operations {
-            if window.is_some_and(|window| operation.sent < window.from || operation.sent >= window.to) {
+            if window
+                .is_some_and(|window| operation.sent < window.from || operation.sent >= window.to)
+            {
                 continue;
             }
             match operation.kind {
@@ -194,10 +219,15 @@ impl History {
     /// Every stale read, in the order in which they were sent.
     pub fn stale_reads(&self) -> Vec<Violation> {
         let mut writes: HashMap<&str, Vec<&Operation>> = HashMap::new();
-        for write in self.operations.iter().filter(|operation| operation.kind == Kind::Write && operation.succeeded()) {
+        for write in self
+            .operations
+            .iter()
+            .filter(|operation| operation.kind == Kind::Write && operation.succeeded())
+        {
             writes.entry(&write.key).or_default().push(write);
         }
-        // Beside each write the newest version among those up to it: a search per read, not a walk, so that an hour's run is judged too.
+        // Beside each write the newest version among those up to it: a search per read, not a walk,
+        // so that an hour's run is judged too.
         let mut newest: HashMap<&str, Vec<Option<u64>>> = HashMap::new();
         for (key, written) in &mut writes {
             written.sort_by_key(|write| write.done);
@@ -207,13 +237,21 @@ impl History {
             });
             newest.insert(key, so_far.collect());
         }
-        let reads = self.operations.iter().filter(|operation| operation.kind == Kind::Read && operation.succeeded());
+        let reads = self
+            .operations
+            .iter()
+            .filter(|operation| operation.kind == Kind::Read && operation.succeeded());
         let mut violations: Vec<Violation> = reads
             .filter_map(|read| {
                 let written = writes.get(&*read.key)?;
                 let before = written.partition_point(|write| write.done < read.sent);
                 let stale = before > 0 && newest[&*read.key][before - 1] > read.version;
-                let missed = || written[..before].iter().filter(|write| write.version > read.version).map(|write| (*write).clone());
+                let missed = || {
+                    written[..before]
+                        .iter()
+                        .filter(|write| write.version > read.version)
+                        .map(|write| (*write).clone())
+                };
                 stale.then(|| Violation { read: read.clone(), missed: missed().collect() })
             })
             .collect();
@@ -226,6 +264,9 @@ impl History {
     pub fn must_have(&self, what: &str, window: Window, hits: usize, writes: usize) {
         let counts = self.counts(Some(window));
         let enough = counts.hits >= hits && counts.writes >= writes;
-        assert!(enough, "{what}, the run shows nothing without {hits} hits and {writes} writes: {counts:?}");
+        assert!(
+            enough,
+            "{what}, the run shows nothing without {hits} hits and {writes} writes: {counts:?}"
+        );
     }
 }

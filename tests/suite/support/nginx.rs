@@ -1,4 +1,5 @@
-//! A real nginx with the configuration that ships in `deploy/nginx`, but for its addresses and its folder.
+//! A real nginx with the configuration that ships in `deploy/nginx`, but for its addresses and its
+//! folder.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
@@ -31,21 +32,27 @@ impl Nginx {
         write_config(directory.path(), address, sidecar, app);
         let tested = command(directory.path()).arg("-t").output().expect("nginx is installed");
         assert!(tested.status.success(), "nginx -t: {}", String::from_utf8_lossy(&tested.stderr));
-        let child = command(directory.path()).stdin(Stdio::null()).spawn().expect("nginx is installed");
+        let child =
+            command(directory.path()).stdin(Stdio::null()).spawn().expect("nginx is installed");
         let nginx = Self { address, child, directory };
-        super::eventually("nginx accepts connections", Duration::from_secs(10), async || TcpStream::connect(address).await.is_ok()).await;
+        super::eventually("nginx accepts connections", Duration::from_secs(10), async || {
+            TcpStream::connect(address).await.is_ok()
+        })
+        .await;
         nginx
     }
 
     /// Whether a request's body was put into a file before it was sent on.
     pub fn has_spooled(&self) -> bool {
-        let folder = std::fs::read_dir(self.directory.path().join(BODIES)).expect("nginx has made its folders");
+        let folder = std::fs::read_dir(self.directory.path().join(BODIES))
+            .expect("nginx has made its folders");
         folder.count() > 0
     }
 
     /// The lines of the access log so far.
     pub fn log(&self) -> String {
-        std::fs::read_to_string(self.directory.path().join("sidecache.log")).expect("nginx has opened its log")
+        std::fs::read_to_string(self.directory.path().join("sidecache.log"))
+            .expect("nginx has opened its log")
     }
 }
 
@@ -60,7 +67,12 @@ fn command(directory: &Path) -> Command {
     // Debian keeps it where only root looks.
     let program = if Path::new("/usr/sbin/nginx").exists() { "/usr/sbin/nginx" } else { "nginx" };
     let mut command = Command::new(program);
-    command.arg("-p").arg(directory).arg("-c").arg(directory.join("nginx.conf")).args(["-e", "stderr"]);
+    command
+        .arg("-p")
+        .arg(directory)
+        .arg("-c")
+        .arg(directory.join("nginx.conf"))
+        .args(["-e", "stderr"]);
     command
 }
 
@@ -78,11 +90,15 @@ fn write_config(directory: &Path, address: SocketAddr, sidecar: SocketAddr, app:
     }
     // Bodies lie in folders within their folder, which stay when the bodies are gone.
     let folders = format!("client_body_temp_path {BODIES} 1;\n")
-        + &["proxy", "fastcgi", "uwsgi", "scgi"].map(|name| format!("{name}_temp_path {name};\n")).concat();
+        + &["proxy", "fastcgi", "uwsgi", "scgi"]
+            .map(|name| format!("{name}_temp_path {name};\n"))
+            .concat();
     // One process, so that its end is the end of all of it.
     let main = format!(
         "daemon off;\nmaster_process off;\npid nginx.pid;\nevents {{ worker_connections 512; }}\nhttp {{\n{folders}include sidecache.conf;\n}}\n"
     );
-    std::fs::write(directory.join("sidecache.conf"), text).expect("the temporary directory can be written to");
-    std::fs::write(directory.join("nginx.conf"), main).expect("the temporary directory can be written to");
+    std::fs::write(directory.join("sidecache.conf"), text)
+        .expect("the temporary directory can be written to");
+    std::fs::write(directory.join("nginx.conf"), main)
+        .expect("the temporary directory can be written to");
 }

@@ -1,4 +1,5 @@
-//! A real `redis-server` for one test, which can be stopped, killed and started again on the same port.
+//! A real `redis-server` for one test, which can be stopped, killed and started again on the same
+//! port.
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
@@ -27,9 +28,14 @@ impl RedisServer {
         server
     }
 
-    /// A port on which nobody listens yet: connections to it are refused until [`RedisServer::restart`].
+    /// A port on which nobody listens yet: connections to it are refused until
+    /// [`RedisServer::restart`].
     pub fn absent() -> Self {
-        Self { port: free_port(), directory: TempDir::new().expect("a temporary directory can be made"), child: None }
+        Self {
+            port: free_port(),
+            directory: TempDir::new().expect("a temporary directory can be made"),
+            child: None,
+        }
     }
 
     /// Starts the server, empty, and returns when it answers.
@@ -42,18 +48,32 @@ impl RedisServer {
         let saved = self.command("SAVE").unwrap_or_default();
         assert!(saved.starts_with("+OK"), "SAVE: {saved}");
         let dump = std::fs::read(self.dump_file()).expect("SAVE wrote the dump");
-        std::fs::remove_file(self.dump_file()).expect("the dump can be removed: a restart is empty");
+        std::fs::remove_file(self.dump_file())
+            .expect("the dump can be removed: a restart is empty");
         dump
     }
 
-    /// Starts the server with what a dump holds, or empty when that is nothing, and returns when it answers.
+    /// Starts the server with what a dump holds, or empty when that is nothing, and returns when it
+    /// answers.
     pub fn restart_with(&mut self, dump: &[u8]) {
         self.kill();
         if !dump.is_empty() {
-            std::fs::write(self.dump_file(), dump).expect("the temporary directory can be written to");
+            std::fs::write(self.dump_file(), dump)
+                .expect("the temporary directory can be written to");
         }
         let child = Command::new("redis-server")
-            .args(["--port", &self.port.to_string(), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--loglevel", "warning"])
+            .args([
+                "--port",
+                &self.port.to_string(),
+                "--bind",
+                "127.0.0.1",
+                "--save",
+                "",
+                "--appendonly",
+                "no",
+                "--loglevel",
+                "warning",
+            ])
             .arg("--dir")
             .arg(self.directory.path())
             .stdout(Stdio::null())
@@ -62,7 +82,8 @@ impl RedisServer {
         self.child = Some(child);
         for _ in 0..500 {
             if self.command("PING").is_some_and(|answer| answer.starts_with("+PONG")) {
-                // It is loaded, and must not be there at the next start. Without one there is nothing to remove.
+                // It is loaded, and must not be there at the next start. Without one there is
+                // nothing to remove.
                 let _ = std::fs::remove_file(self.dump_file());
                 return;
             }
@@ -94,7 +115,8 @@ impl RedisServer {
         format!("[redis]\nurl = \"redis://127.0.0.1:{}/0\"\n", self.port)
     }
 
-    /// What the server answers to one inline command, as it stands on the wire; None when it does not.
+    /// What the server answers to one inline command, as it stands on the wire; None when it does
+    /// not.
     pub fn command(&self, command: &str) -> Option<String> {
         let mut stream = TcpStream::connect(("127.0.0.1", self.port)).ok()?;
         stream.set_read_timeout(Some(Duration::from_millis(200))).ok()?;

@@ -1,4 +1,5 @@
-//! A `redis-server` that is reached in other ways than by a plain port: a Unix socket, a password, an ACL user, TLS.
+//! A `redis-server` that is reached in other ways than by a plain port: a Unix socket, a password,
+//! an ACL user, TLS.
 
 use std::net::TcpStream;
 use std::os::unix::net::UnixStream;
@@ -22,7 +23,8 @@ pub struct RedisKind {
 }
 
 impl RedisKind {
-    /// A server with these arguments besides where it listens. `port_option` is `--port`, or `--tls-port` for TLS alone.
+    /// A server with these arguments besides where it listens. `port_option` is `--port`, or
+    /// `--tls-port` for TLS alone.
     pub fn start(port_option: &str, arguments: &[&str]) -> Self {
         let directory = TempDir::new().expect("a temporary directory can be made");
         let (port, socket) = (free_port(), directory.path().join("redis.sock"));
@@ -30,12 +32,34 @@ impl RedisKind {
         if port_option != "--port" {
             command.args(["--port", "0"]);
         }
-        command.args([port_option, &port.to_string(), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--loglevel", "warning"]);
-        command.arg("--dir").arg(directory.path()).arg("--unixsocket").arg(&socket).args(["--unixsocketperm", "700"]);
-        let child = command.args(arguments).stdout(Stdio::null()).spawn().expect("redis-server is installed (tests/run installs it)");
+        command.args([
+            port_option,
+            &port.to_string(),
+            "--bind",
+            "127.0.0.1",
+            "--save",
+            "",
+            "--appendonly",
+            "no",
+            "--loglevel",
+            "warning",
+        ]);
+        command
+            .arg("--dir")
+            .arg(directory.path())
+            .arg("--unixsocket")
+            .arg(&socket)
+            .args(["--unixsocketperm", "700"]);
+        let child = command
+            .args(arguments)
+            .stdout(Stdio::null())
+            .spawn()
+            .expect("redis-server is installed (tests/run installs it)");
         let server = Self { port, socket, child, _directory: directory };
         for _ in 0..500 {
-            if UnixStream::connect(&server.socket).is_ok() && TcpStream::connect(("127.0.0.1", port)).is_ok() {
+            if UnixStream::connect(&server.socket).is_ok()
+                && TcpStream::connect(("127.0.0.1", port)).is_ok()
+            {
                 return server;
             }
             sleep(Duration::from_millis(10));

@@ -1,4 +1,5 @@
-//! One of several Redis processes that belong together: a master, a replica, a sentinel, a member of a cluster.
+//! One of several Redis processes that belong together: a master, a replica, a sentinel, a member
+//! of a cluster.
 
 use std::process::{Child, Command, Stdio};
 use std::thread::sleep;
@@ -21,7 +22,16 @@ impl RedisNode {
     pub fn start(arguments: &[&str]) -> Self {
         let (port, directory) = (free_port(), folder());
         let mut command = Command::new("redis-server");
-        command.args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]);
+        command.args([
+            "--port",
+            &port.to_string(),
+            "--bind",
+            "127.0.0.1",
+            "--save",
+            "",
+            "--appendonly",
+            "no",
+        ]);
         command.arg("--dir").arg(directory.path()).args(arguments);
         Self::run(port, directory, &mut command)
     }
@@ -42,7 +52,10 @@ impl RedisNode {
     }
 
     fn run(port: u16, directory: TempDir, command: &mut Command) -> Self {
-        let child = command.stdout(Stdio::null()).spawn().expect("redis-server is installed (tests/run installs it)");
+        let child = command
+            .stdout(Stdio::null())
+            .spawn()
+            .expect("redis-server is installed (tests/run installs it)");
         let node = Self { port, child, _directory: directory };
         until("a Redis answers", || node.ask(&["PING"]) == "PONG");
         node
@@ -51,8 +64,14 @@ impl RedisNode {
     /// What it answers, as `redis-cli` prints it for programs; nothing when it does not answer.
     pub fn ask(&self, words: &[&str]) -> String {
         let port = self.port.to_string();
-        let output = Command::new("redis-cli").args(["-p", &port]).args(words).stderr(Stdio::null()).output();
-        String::from_utf8_lossy(&output.expect("redis-cli comes with redis-server").stdout).trim().replace('\r', "")
+        let output = Command::new("redis-cli")
+            .args(["-p", &port])
+            .args(words)
+            .stderr(Stdio::null())
+            .output();
+        String::from_utf8_lossy(&output.expect("redis-cli comes with redis-server").stdout)
+            .trim()
+            .replace('\r', "")
     }
 
     /// Freezes it: connections stay, nothing is answered.

@@ -1,11 +1,12 @@
-//! A sidecar in front of a test's app: inside the test's process, or as a child that runs the real binary.
+//! A sidecar in front of a test's app: inside the test's process, or as a child that runs the real
+//! binary.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
 
-use sidecache::app::BoundListeners;
+use sidecache::app::{BoundListeners, Clock};
 use sidecache::config::Config;
 use tempfile::TempDir;
 use tokio::net::TcpStream;
@@ -37,53 +38,63 @@ enum Running {
 }
 
 impl Sidecar {
-    /// A sidecar in this process, in front of `app`, with these tables of proxy.toml besides `[listen]`, `[upstream]` and `[admin]`.
+    /// A sidecar in this process, in front of `app`, with these tables of proxy.toml besides
+    /// `[listen]`, `[upstream]` and `[admin]`.
     pub async fn start(app: SocketAddr, rules: &str) -> Self {
+        Self::start_at(Clock::system(), app, rules).await
+    }
+
+    /// The same by a clock that a test may move forward.
+    pub async fn start_at(clock: Clock, app: SocketAddr, rules: &str) -> Self {
         let (address, admin) = addresses();
-        let directory = TempDir::new().expect("a temporary directory can be made");
-        let file = write_config(&directory, &tables(address, admin, app, rules));
-        let (shutdown, task) = run_inside(&file);
-        let sidecar = Self { address, admin, file, app, running: Running::Inside { shutdown, task }, _directory: directory };
-        sidecar.accepting().await;
-        sidecar
+        let text = tables(address, admin, app, rules);
+        Self::inside(clock, (address, admin, app), &text).await
     }
 
     /// The same with an admin token.
     pub async fn start_with_token(app: SocketAddr, rules: &str, token: &str) -> Self {
         let (address, admin) = addresses();
-        let directory = TempDir::new().expect("a temporary directory can be made");
-        let text = tables(address, admin, app, rules).replacen("[admin]\n", &format!("[admin]\ntoken = \"{token}\"\n"), 1);
-        let file = write_config(&directory, &text);
-        let (shutdown, task) = run_inside(&file);
-        let sidecar = Self { address, admin, file, app, running: Running::Inside { shutdown, task }, _directory: directory };
-        sidecar.accepting().await;
-        sidecar
-    }
-
-    /// The same as a process of its own.
-    pub async fn spawn(app: SocketAddr, rules: &str) -> Self {
-        let (address, admin) = addresses();
-        let directory = TempDir::new().expect("a temporary directory can be made");
-        let file = write_config(&directory, &tables(address, admin, app, rules));
-        let child =
-            Command::new(BINARY).arg("--config").arg(&file).stdin(Stdio::null()).spawn().expect("the binary was built with the tests");
-        let sidecar = Self { address, admin, file, app, running: Running::Child(child), _directory: directory };
-        sidecar.accepting().await;
-        sidecar
+        let with_token = format!("[admin]\ntoken = \"{token}\"\n");
+        let text = tables(address, admin, app, rules).replacen("[admin]\n", &with_token, 1);
+        Self::inside(Clock::system(), (address, admin, app), &text).await
     }
 
     /// A sidecar in this process with a file as it ships, but for the three addresses in it.
     pub async fn start_shipped(file: &Path, app: SocketAddr) -> Self {
         let (address, admin) = addresses();
         let mut text = std::fs::read_to_string(file).expect("the file ships");
-        for (shipped, ours) in [("127.0.0.1:8080", address), ("127.0.0.1:8000", app), ("127.0.0.1:9090", admin)] {
+        let places =
+            [("127.0.0.1:8080", address), ("127.0.0.1:8000", app), ("127.0.0.1:9090", admin)];
+        for (shipped, ours) in places {
             assert!(text.contains(shipped), "{} names {shipped}", file.display());
             text = text.replace(shipped, &ours.to_string());
         }
+        Self::inside(Clock::system(), (address, admin, app), &text).await
+    }
+
+    async fn inside(
+        clock: Clock,
+        (address, admin, app): (SocketAddr, SocketAddr, SocketAddr),
+        text: &str,
+    ) -> Self {
         let directory = TempDir::new().expect("a temporary directory can be made");
-        let file = write_config(&directory, &text);
-        let (shutdown, task) = run_inside(&file);
-        let sidecar = Self { address, admin, file, app, running: Running::Inside { shutdown, task }, _directory: directory };
+        let file = write_config(&directory, text);
+        let (shutdown, task) = run_inside(&file, clock);
+        let running = Running::Inside { shutdown, task };
+        let sidecar = Self { address, admin, file, app, running, _directory: directory };
+        sidecar.accepting().await;
+        sidecar
+    }
+
+    /// A sidecar that runs the real binary as a process of its own.
+    pub async fn spawn(app: SocketAddr, rules: &str) -> Self {
+        let (address, admin) = addresses();
+        let directory = TempDir::new().expect("a temporary directory can be made");
+        let file = write_config(&directory, &tables(address, admin, app, rules));
+        let mut command = Command::new(BINARY);
+        let child = command.arg("--config").arg(&file).stdin(Stdio::null()).spawn();
+        let running = Running::Child(child.expect("the binary was built with the tests"));
+        let sidecar = Self { address, admin, file, app, running, _directory: directory };
         sidecar.accepting().await;
         sidecar
     }
@@ -93,10 +104,12 @@ impl Sidecar {
         tables(self.address, self.admin, self.app, rules)
     }
 
-    /// Writes other tables into the file, in one step, as editors and deployments do. Nobody is told.
+    /// Writes other tables into the file, in one step, as editors and deployments do. Nobody is
+    /// told.
     pub fn rewrite(&self, rules: &str) {
         let new = self.file.with_extension("new");
-        std::fs::write(&new, self.with_rules(rules)).expect("the temporary directory can be written to");
+        std::fs::write(&new, self.with_rules(rules))
+            .expect("the temporary directory can be written to");
         std::fs::rename(&new, &self.file).expect("a file can be renamed within its directory");
     }
 
@@ -107,7 +120,9 @@ impl Sidecar {
 
     /// A POST to the admin API, of JSON.
     pub async fn admin_post(&self, path: &str, body: &serde_json::Value) -> Reply {
-        Client::of_admin(self.admin).send("POST", path, &[("content-type", "application/json")], body.to_string()).await
+        Client::of_admin(self.admin)
+            .send("POST", path, &[("content-type", "application/json")], body.to_string())
+            .await
     }
 
     /// A POST to the admin API that must go well: its answer.
@@ -140,7 +155,8 @@ impl Sidecar {
             if let Running::Inside { task, .. } = &self.running {
                 assert!(!task.is_finished(), "the sidecar ended before it accepted a connection");
             }
-            TcpStream::connect(self.address).await.is_ok() && TcpStream::connect(self.admin).await.is_ok()
+            TcpStream::connect(self.address).await.is_ok()
+                && TcpStream::connect(self.admin).await.is_ok()
         })
         .await;
     }
@@ -169,17 +185,23 @@ pub fn check(text: &str) -> Output {
 
 /// What `sidecache check` says of this file.
 pub fn check_file(file: &Path) -> Output {
-    Command::new(BINARY).arg("check").arg("--config").arg(file).stdin(Stdio::null()).output().expect("the binary was built with the tests")
+    Command::new(BINARY)
+        .arg("check")
+        .arg("--config")
+        .arg(file)
+        .stdin(Stdio::null())
+        .output()
+        .expect("the binary was built with the tests")
 }
 
 /// The only place that starts the library.
-fn run_inside(file: &Path) -> (CancellationToken, JoinHandle<()>) {
+fn run_inside(file: &Path, clock: Clock) -> (CancellationToken, JoinHandle<()>) {
     let config = Config::load(file).unwrap_or_else(|problems| panic!("{problems}"));
     let bound = BoundListeners::bind(&config).unwrap_or_else(|error| panic!("{error}"));
     let shutdown = CancellationToken::new();
     let stop = shutdown.clone();
     let task = tokio::spawn(async move {
-        if let Err(error) = sidecache::app::serve(config, bound, stop).await {
+        if let Err(error) = sidecache::app::serve_with(config, bound, stop, clock).await {
             panic!("the sidecar failed: {error}");
         }
     });
@@ -192,7 +214,10 @@ fn addresses() -> (SocketAddr, SocketAddr) {
 }
 
 fn tables(address: SocketAddr, admin: SocketAddr, app: SocketAddr, rules: &str) -> String {
-    format!("[listen]\naddress = \"{address}\"\n\n[upstream]\nurl = \"http://{app}\"\n\n[admin]\naddress = \"{admin}\"\n\n{rules}\n")
+    format!(
+        "[listen]\naddress = \"{address}\"\n\n[upstream]\nurl = \"http://{app}\"\n\n\
+         [admin]\naddress = \"{admin}\"\n\n{rules}\n"
+    )
 }
 
 fn write_config(directory: &TempDir, text: &str) -> PathBuf {

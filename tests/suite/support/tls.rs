@@ -26,9 +26,13 @@ impl Certificates {
         let key = KeyPair::generate().expect("a key can be made");
         let names = vec!["localhost".to_owned(), "127.0.0.1".to_owned()];
         let server = CertificateParams::new(names).expect("valid names");
-        let leaf = server.signed_by(&key, &Issuer::from_params(&ca, &ca_key)).expect("the root signs");
-        for (name, text) in [("ca.pem", root.pem()), ("server.pem", leaf.pem()), ("key.pem", key.serialize_pem())] {
-            std::fs::write(directory.path().join(name), text).expect("the temporary directory can be written to");
+        let leaf =
+            server.signed_by(&key, &Issuer::from_params(&ca, &ca_key)).expect("the root signs");
+        for (name, text) in
+            [("ca.pem", root.pem()), ("server.pem", leaf.pem()), ("key.pem", key.serialize_pem())]
+        {
+            std::fs::write(directory.path().join(name), text)
+                .expect("the temporary directory can be written to");
         }
         Self { directory, chain: vec![leaf.der().clone()], key: key.serialize_der() }
     }

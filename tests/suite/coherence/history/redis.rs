@@ -51,7 +51,7 @@ async fn no_read_is_stale_when_redis_comes_back_with_an_old_dump() {
     let fault = async |stage: &mut Stage| {
         let dump = stage.redis.dump();
         // All keys are written meanwhile: what the dump holds is outdated.
-        sleep(Duration::from_secs(1)).await;
+        stage.writes_each_key().await;
         stage.redis.restart_with(&dump);
         assert!(eval(&stage.redis, RECORDS) > 0, "the dump held records");
         sleep(Duration::from_secs(1)).await;

@@ -14,7 +14,7 @@ use super::verdict::{Ended, Round};
 use crate::support::child::ChildSidecar;
 use crate::support::history::{Kind, Log, Operation};
 use crate::support::origin::versioned;
-use crate::support::{Client, FaultProxy, RedisServer, TestApp, eventually};
+use crate::support::{Client, FaultProxy, Origin, RedisServer, eventually};
 
 /// How many sidecars share the Redis.
 pub const SIDECARS: usize = 3;
@@ -59,7 +59,7 @@ struct Play {
 /// Everything of one run. Dropping it ends all processes.
 pub struct Stage {
     /// The app, which can hold requests.
-    pub app: TestApp,
+    pub app: Origin,
     /// Behind all the proxies.
     pub redis: RedisServer,
     /// The way of each sidecar to Redis.
@@ -74,7 +74,7 @@ impl Stage {
     /// A stage on which every sidecar has had hits, with these lines of `[redis]`. Its readers and writers are at work.
     pub async fn set(redis_lines: &str) -> Self {
         let redis = RedisServer::start();
-        let app = TestApp::varying(Duration::ZERO..=APP, versioned()).await;
+        let app = Origin::varying(Duration::ZERO..=APP, versioned());
         let proxies = [FaultProxy::start(redis.port).await, FaultProxy::start(redis.port).await, FaultProxy::start(redis.port).await];
         let upstream = format!("url = \"http://{}\"", app.address);
         let spawn = |proxy: &FaultProxy| {
@@ -138,6 +138,15 @@ impl Stage {
         Asker::new(&self.play, sidecar)
     }
 
+    /// Returns when every key was written after this was called.
+    pub async fn writes_each_key(&self) {
+        let now = Instant::now();
+        eventually("each key is written", RETURN, || async {
+            (0..KEYS).all(|key| self.play.log.written_since(now, &format!("k{key}")))
+        })
+        .await;
+    }
+
     /// Returns when every sidecar in use has answered a read from the cache that was sent since then.
     async fn has_hits(&self, since: Instant) {
         eventually("every sidecar has hits", RETURN, || async { self.in_use().all(|sidecar| self.play.log.hit_since(since, sidecar)) })
@@ -197,7 +206,7 @@ impl Asker {
         let done = Instant::now();
         let unanswered = |why: String| (0, None, false, Arc::from(why));
         let (status, version, hit, said) = match answer {
-            Ok(Ok(reply)) => (reply.status, reply.text().parse().ok(), reply.cache() == "HIT", Arc::from(reply.header("cache-status"))),
+            Ok(Ok(reply)) => (reply.status, reply.text().parse().ok(), reply.cache() == "HIT", Arc::from(reply.cache_status())),
             Ok(Err(error)) => unanswered(error.to_string()),
             Err(_) => unanswered(format!("no answer within {PATIENCE:?}")),
         };

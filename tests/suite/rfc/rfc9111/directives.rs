@@ -2,13 +2,13 @@
 
 use super::{PUBLIC, lines, not_reused, public, reused};
 use crate::support::scene::assert_cache;
-use crate::support::{Answer, Scene};
+use crate::support::{Response, Scene};
 
 /// Fresh for a minute, already ten seconds old, and confirmed when asked about.
 async fn fresh(rules: &str) -> Scene {
-    Scene::start(rules, |asked| {
-        let confirmed = asked.header("if-none-match").is_some();
-        let answer = if confirmed { Answer::status(304, "") } else { Answer::ok("data") };
+    Scene::start(rules, |request| {
+        let confirmed = request.header("if-none-match").is_some();
+        let answer = if confirmed { Response::status(304, "") } else { Response::ok("data") };
         answer.header("etag", "\"1\"").header("cache-control", "max-age=60").header("age", "10")
     })
     .await
@@ -37,7 +37,7 @@ async fn s5_2_1_requests_that_want_something_newer_reach_the_app() {
     let wanting = ["max-age=0", "max-age=5", "max-age=x", "min-fresh=55", "min-fresh=9999", "no-cache", "No-Cache", "max-age=0, max-stale"];
     for (already, value) in wanting.into_iter().enumerate() {
         let reply = scene.ask("/a", &control(value)).await;
-        assert!(["MISS", "REVALIDATED"].contains(&reply.cache()), "{value}: {}", reply.header("cache-status"));
+        assert!(["MISS", "REVALIDATED"].contains(&reply.cache()), "{value}: {}", reply.cache_status());
         assert_eq!((reply.status, reply.text()), (200, "data"), "{value}");
         assert_eq!(scene.count("/a"), already + 2, "{value}");
         assert_cache(&scene.get("/a").await, "HIT", "others are served meanwhile");
@@ -46,11 +46,11 @@ async fn s5_2_1_requests_that_want_something_newer_reach_the_app() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn s5_2_1_2_max_stale_does_not_make_stale_acceptable() {
-    let scene = Scene::start(PUBLIC, |_| Answer::ok("data").header("etag", "\"1\"").header("cache-control", "max-age=0")).await;
+    let scene = Scene::start(PUBLIC, |_| Response::ok("data").header("etag", "\"1\"").header("cache-control", "max-age=0")).await;
     scene.fill("/a").await;
     for (already, value) in ["max-stale", "max-stale=3600"].into_iter().enumerate() {
         let reply = scene.ask("/a", &control(value)).await;
-        assert!(["MISS", "REVALIDATED"].contains(&reply.cache()), "{value}: {}", reply.header("cache-status"));
+        assert!(["MISS", "REVALIDATED"].contains(&reply.cache()), "{value}: {}", reply.cache_status());
         assert_eq!(scene.count("/a"), already + 2, "{value}");
     }
 }
@@ -60,9 +60,9 @@ async fn s5_2_1_4_no_cache_is_not_answered_with_something_stale() {
     let rules = public("stale_while_revalidate = \"1m\"\nstale_if_error = \"1m\"");
     let scene = fresh(&rules).await;
     scene.fill("/a").await;
-    scene.app_goes_away().await;
+    scene.origin_goes_away().await;
     let reply = scene.ask("/a", &control("no-cache")).await;
-    assert!((502..=504).contains(&reply.status), "{} {}", reply.status, reply.header("cache-status"));
+    assert!((502..=504).contains(&reply.status), "{} {}", reply.status, reply.cache_status());
     assert_cache(&scene.get("/a").await, "HIT", "others are served what is fresh");
 }
 
@@ -71,15 +71,15 @@ async fn s5_2_1_5_no_store_stores_nothing() {
     let scene = fresh(PUBLIC).await;
     let reply = scene.ask("/a", &control("no-store")).await;
     assert_eq!((reply.status, reply.text()), (200, "data"));
-    assert!(!reply.header("cache-status").contains("stored"), "{}", reply.header("cache-status"));
+    assert!(!reply.cache_status().contains("stored"), "{}", reply.cache_status());
     assert_cache(&scene.get("/a").await, "MISS", "nothing was stored");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn s5_2_1_7_only_if_cached_never_reaches_the_app() {
-    let scene = Scene::start(PUBLIC, |asked| {
-        let control = if asked.path == "/fresh" { "max-age=60" } else { "max-age=0" };
-        Answer::ok("data").header("etag", "\"1\"").header("cache-control", control)
+    let scene = Scene::start(PUBLIC, |request| {
+        let control = if request.path == "/fresh" { "max-age=60" } else { "max-age=0" };
+        Response::ok("data").header("etag", "\"1\"").header("cache-control", control)
     })
     .await;
     for path in ["/fresh", "/stale"] {
@@ -88,7 +88,7 @@ async fn s5_2_1_7_only_if_cached_never_reaches_the_app() {
     for (path, status) in [("/fresh", 200), ("/stale", 504), ("/nothing", 504)] {
         let asked = scene.count(path);
         let reply = scene.ask(path, &control("only-if-cached")).await;
-        assert_eq!(reply.status, status, "{path}: {}", reply.header("cache-status"));
+        assert_eq!(reply.status, status, "{path}: {}", reply.cache_status());
         assert_eq!(scene.count(path), asked, "{path}");
     }
     let wanting = scene.ask("/fresh", &control("only-if-cached, no-cache")).await;
@@ -119,8 +119,8 @@ async fn s5_2_1_a_route_may_ignore_what_the_client_says() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn s5_2_2_4_no_cache_is_confirmed_at_each_use() {
     for value in ["no-cache", "no-cache, max-age=60", "max-age=60, no-cache", "max-age=60, no-cache=\"set-cookie\""] {
-        let scene = Scene::start(PUBLIC, move |asked| {
-            let answer = if asked.header("if-none-match").is_some() { Answer::status(304, "") } else { Answer::ok("data") };
+        let scene = Scene::start(PUBLIC, move |request| {
+            let answer = if request.header("if-none-match").is_some() { Response::status(304, "") } else { Response::ok("data") };
             answer.header("etag", "\"1\"").header("cache-control", value)
         })
         .await;
@@ -161,7 +161,7 @@ async fn s5_2_3_what_is_unknown_is_passed_over() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn s5_4_pragma_means_nothing_in_a_response() {
     let scene = fresh(PUBLIC).await;
-    scene.answers(|_| Answer::ok("data").header("cache-control", "max-age=60").header("pragma", "no-cache"));
+    scene.answers(|_| Response::ok("data").header("cache-control", "max-age=60").header("pragma", "no-cache"));
     scene.fill("/a").await;
     assert_cache(&scene.get("/a").await, "HIT", "Pragma: no-cache");
 }

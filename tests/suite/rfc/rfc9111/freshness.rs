@@ -3,8 +3,10 @@
 use std::time::Duration;
 
 use super::{Lines, PUBLIC, lines, not_reused, reused};
+use sidecache::app::Clock;
+
 use crate::support::scene::{assert_cache, date, ttl};
-use crate::support::{Answer, Client, Scene, Sidecar, TestApp};
+use crate::support::{Client, Origin, Response, Scene, Sidecar};
 
 fn all(status: u16, cases: Vec<Lines>) -> Vec<(u16, Lines)> {
     cases.into_iter().map(|lines| (status, lines)).collect()
@@ -115,7 +117,7 @@ async fn s4_2_2_a_guess_is_made_only_where_it_may_be() {
     }
     cases.push((200, vec![("last-modified", old), ("expires", "0".to_owned())]));
     for (reply, case) in super::ask_twice(PUBLIC, &cases).await.iter().zip(&cases) {
-        assert_ne!(reply.cache(), "HIT", "{case:?}: {}", reply.header("cache-status"));
+        assert_ne!(reply.cache(), "HIT", "{case:?}: {}", reply.cache_status());
     }
 }
 
@@ -139,11 +141,14 @@ async fn s4_2_3_an_old_date_counts_against_the_lifetime() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn s4_2_3_the_time_that_the_app_took_is_age() {
-    let app = TestApp::slow(Duration::from_millis(1_200), |asked| {
-        Answer::ok("slow").header("cache-control", if asked.path == "/short" { "max-age=1" } else { "max-age=60" })
-    })
-    .await;
-    let sidecar = Sidecar::start(app.address, PUBLIC).await;
+    let clock = Clock::manual();
+    let passing = clock.clone();
+    let app = Origin::start(move |request| {
+        passing.advance(Duration::from_millis(1_200));
+        Response::ok("slow").header("cache-control", if request.path == "/short" { "max-age=1" } else { "max-age=60" })
+    });
+    app.follow(&clock);
+    let sidecar = Sidecar::start_at(clock, app.address, PUBLIC).await;
     let mut client = Client::new(sidecar.address);
     for path in ["/short", "/long"] {
         client.get(path, &[]).await;
@@ -157,7 +162,7 @@ async fn s4_2_3_the_time_that_the_app_took_is_age() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn s5_1_a_stored_response_tells_its_age() {
     let scene =
-        Scene::start(PUBLIC, |_| Answer::ok("data").header("cache-control", "max-age=3600").header("age", "30").header("date", &date(-40)))
+        Scene::start(PUBLIC, |_| Response::ok("data").header("cache-control", "max-age=3600").header("age", "30").header("date", &date(-40)))
             .await;
     scene.fill("/a").await;
     let hit = scene.get("/a").await;

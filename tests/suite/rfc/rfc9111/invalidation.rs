@@ -1,19 +1,19 @@
 //! Section 4.4: what a write invalidates.
 
 use super::PUBLIC;
-use crate::support::raw::exchange;
+use crate::support::client::exchange;
 use crate::support::scene::assert_cache;
-use crate::support::{Answer, Scene};
+use crate::support::{Response, Scene};
 
 /// Reads are fresh for a minute; writes are answered with the status and the fields that the request's headers name.
 async fn scene() -> Scene {
-    Scene::start(PUBLIC, |asked| {
-        if ["GET", "HEAD", "OPTIONS"].contains(&asked.method.as_str()) {
-            return Answer::ok("data").header("cache-control", "max-age=60");
+    Scene::start(PUBLIC, |request| {
+        if ["GET", "HEAD", "OPTIONS"].contains(&request.method.as_str()) {
+            return Response::ok("data").header("cache-control", "max-age=60");
         }
-        let status = asked.header("x-status").map_or(200, |status| status.parse().expect("a status"));
-        ["location", "content-location"].into_iter().fold(Answer::status(status, ""), |answer, name| {
-            match asked.header(&format!("x-{name}")) {
+        let status = request.header("x-status").map_or(200, |status| status.parse().expect("a status"));
+        ["location", "content-location"].into_iter().fold(Response::status(status, ""), |answer, name| {
+            match request.header(&format!("x-{name}")) {
                 Some(value) => answer.header(name, &value),
                 None => answer,
             }

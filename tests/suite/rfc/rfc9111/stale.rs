@@ -1,17 +1,17 @@
 //! Section 4.2.4: when what is stale may be served, and when it may not.
 
 use super::{PUBLIC, public};
-use crate::support::scene::{assert_cache, cache_status, ttl, until_stale};
-use crate::support::{Answer, Reply, Scene};
+use crate::support::scene::{assert_cache, cache_status, ttl};
+use crate::support::{Reply, Response, Scene};
 
 /// Answers by path: `/max-age=1, must-revalidate` has that `Cache-Control`, and a validator.
-fn by_path(asked: &crate::support::origin::Asked) -> Answer {
-    let control = asked.path[1..].replace('_', ", ");
-    Answer::ok("old").header("etag", "\"1\"").header("cache-control", &control)
+fn by_path(request: &crate::support::origin::Request) -> Response {
+    let control = request.path[1..].replace('_', ", ");
+    Response::ok("old").header("etag", "\"1\"").header("cache-control", &control)
 }
 
 fn assert_failed(reply: &Reply, case: &str) {
-    assert!((502..=504).contains(&reply.status), "{case}: {} {}", reply.status, reply.header("cache-status"));
+    assert!((502..=504).contains(&reply.status), "{case}: {} {}", reply.status, reply.cache_status());
     assert_ne!(reply.text(), "old", "{case}");
 }
 
@@ -22,8 +22,8 @@ async fn s4_2_4_a_stale_entry_beats_a_502_when_the_app_cannot_be_reached() {
     for path in paths {
         scene.fill(path).await;
     }
-    until_stale().await;
-    scene.app_goes_away().await;
+    scene.until_stale();
+    scene.origin_goes_away().await;
     for path in paths {
         for _ in 0..2 {
             let reply = scene.get(path).await;
@@ -48,12 +48,12 @@ async fn s4_2_4_a_stale_entry_beats_a_502_when_the_app_cannot_be_reached() {
 async fn s4_2_4_a_connection_that_breaks_is_an_app_that_cannot_be_reached() {
     let scene = Scene::start(PUBLIC, by_path).await;
     scene.fill("/max-age=1").await;
-    until_stale().await;
-    scene.answers(|_| Answer::HangUp);
+    scene.until_stale();
+    scene.answers(|_| Response::hang_up());
     let reply = scene.get("/max-age=1").await;
     assert_cache(&reply, "STALE", "the app hangs up");
     assert_eq!((reply.status, reply.text()), (200, "old"));
-    scene.answers(|_| Answer::ok("new"));
+    scene.answers(|_| Response::ok("new"));
     assert_eq!(scene.get("/max-age=1").await.text(), "new", "it is asked again each time");
 }
 
@@ -76,13 +76,13 @@ async fn s4_2_4_directives_that_forbid_stale_are_obeyed() {
         for path in forbidding.iter().chain(&["/max-age=1"]) {
             scene.fill(path).await;
         }
-        until_stale().await;
-        scene.answers(|_| Answer::status(503, "broken"));
+        scene.until_stale();
+        scene.answers(|_| Response::status(503, "broken"));
         for path in forbidding {
             let reply = scene.get(path).await;
-            assert_eq!((reply.status, reply.text()), (503, "broken"), "{path}: {}", reply.header("cache-status"));
+            assert_eq!((reply.status, reply.text()), (503, "broken"), "{path}: {}", reply.cache_status());
         }
-        scene.app_goes_away().await;
+        scene.origin_goes_away().await;
         for path in forbidding {
             assert_failed(&scene.get(path).await, path);
         }
@@ -95,9 +95,9 @@ async fn s4_2_4_an_error_of_the_app_is_not_hidden_without_leave() {
     let scene = Scene::start(PUBLIC, by_path).await;
     scene.fill("/max-age=0").await;
     for status in [500, 502, 503, 504] {
-        scene.answers(move |_| Answer::status(status, "broken"));
+        scene.answers(move |_| Response::status(status, "broken"));
         let reply = scene.get("/max-age=0").await;
-        assert_eq!((reply.status, reply.text()), (status, "broken"), "{}", reply.header("cache-status"));
+        assert_eq!((reply.status, reply.text()), (status, "broken"), "{}", reply.cache_status());
     }
 }
 
@@ -108,10 +108,10 @@ async fn s4_2_4_a_stale_entry_is_kept_for_a_limited_time() {
     for scene in [&kept, &dropped] {
         scene.fill("/max-age=1").await;
     }
-    until_stale().await;
-    until_stale().await;
     for scene in [&kept, &dropped] {
-        scene.app_goes_away().await;
+        scene.until_stale();
+        scene.until_stale();
+        scene.origin_goes_away().await;
     }
     assert_cache(&kept.get("/max-age=1").await, "STALE", "the oracle works");
     assert_failed(&dropped.get("/max-age=1").await, "past limits.stale");
@@ -129,18 +129,18 @@ async fn s4_2_4_a_purge_voids_what_is_stale() {
         for path in paths {
             scene.fill(path).await;
         }
-        until_stale().await;
-        scene.answers(|asked| if asked.method == "PUT" { Answer::ok("written") } else { Answer::status(503, "broken") });
+        scene.until_stale();
+        scene.answers(|request| if request.method == "PUT" { Response::ok("written") } else { Response::status(503, "broken") });
         for path in paths {
             let target = if by_tag { "/purge" } else { path };
             assert_eq!(scene.send("PUT", target, &[], "x").await.text(), "written");
         }
         for path in paths {
             let reply = scene.get(path).await;
-            assert_eq!((reply.status, reply.text()), (503, "broken"), "{path}: {}", reply.header("cache-status"));
+            assert_eq!((reply.status, reply.text()), (503, "broken"), "{path}: {}", reply.cache_status());
             assert!(scene.last(path).header("if-none-match").is_none(), "{path}: what was purged is not confirmed");
         }
-        scene.app_goes_away().await;
+        scene.origin_goes_away().await;
         for path in paths {
             assert_failed(&scene.get(path).await, path);
         }
@@ -149,16 +149,16 @@ async fn s4_2_4_a_purge_voids_what_is_stale() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn s4_2_4_what_is_stale_is_still_one_callers_own() {
-    let scene = Scene::start("[[routes]]\npath = \"/{*rest}\"\n", |asked| {
-        Answer::ok(asked.header("authorization").unwrap_or_default()).header("etag", "\"1\"").header("cache-control", "max-age=1")
+    let scene = Scene::start("[[routes]]\npath = \"/{*rest}\"\n", |request| {
+        Response::ok(request.header("authorization").unwrap_or_default()).header("etag", "\"1\"").header("cache-control", "max-age=1")
     })
     .await;
     let callers = ["Bearer alice", "Bearer bob"];
     for who in callers {
         assert_cache(&scene.ask("/a", &[("authorization", who)]).await, "MISS", who);
     }
-    until_stale().await;
-    scene.app_goes_away().await;
+    scene.until_stale();
+    scene.origin_goes_away().await;
     for who in callers {
         let reply = scene.ask("/a", &[("authorization", who)]).await;
         assert_cache(&reply, "STALE", who);
@@ -171,10 +171,10 @@ async fn s4_2_4_what_is_stale_is_still_one_callers_own() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn s4_2_4_a_stale_shared_entry_is_for_the_admitted_alone() {
     let rules = "[[routes]]\npath = \"/{*rest}\"\nscope = \"shared\"\nttl = \"1s\"\nadmit_for = \"1m\"\n";
-    let scene = Scene::start(rules, |_| Answer::ok("old").header("etag", "\"1\"")).await;
+    let scene = Scene::start(rules, |_| Response::ok("old").header("etag", "\"1\"")).await;
     assert_cache(&scene.ask("/a", &[("authorization", "Bearer alice")]).await, "MISS", "alice");
-    until_stale().await;
-    scene.app_goes_away().await;
+    scene.until_stale();
+    scene.origin_goes_away().await;
     let admitted = scene.ask("/a", &[("authorization", "Bearer alice")]).await;
     assert_cache(&admitted, "STALE", "alice");
     assert_failed(&scene.ask("/a", &[("authorization", "Bearer mallory")]).await, "mallory");

@@ -2,7 +2,7 @@
 
 use super::{Lines, PUBLIC, lines, not_reused, public, reused};
 use crate::support::scene::assert_cache;
-use crate::support::{Answer, Scene};
+use crate::support::{Response, Scene};
 
 fn fresh() -> Lines {
     lines(&[("cache-control", "max-age=60")])
@@ -47,7 +47,7 @@ async fn s3_1_fields_of_one_connection_are_not_stored() {
     let scene = Scene::start(PUBLIC, |_| {
         let fields =
             [("connection", "x-hop"), ("x-hop", "1"), ("keep-alive", "timeout=5"), ("proxy-authenticate", "Basic"), ("x-end", "2")];
-        fields.iter().fold(Answer::ok("data").header("cache-control", "max-age=60"), |answer, (name, value)| answer.header(name, value))
+        fields.iter().fold(Response::ok("data").header("cache-control", "max-age=60"), |answer, (name, value)| answer.header(name, value))
     })
     .await;
     scene.fill("/a").await;
@@ -64,9 +64,9 @@ async fn s3_1_fields_of_one_connection_are_not_stored() {
 async fn s3_5_an_answer_to_authorization_is_shared_only_with_the_apps_word() {
     let rules = "[[routes]]\npath = \"/{*rest}\"\nscope = \"shared\"\n";
     let words = ["max-age=60", "max-age=60, proxy-revalidate", "max-age=60, public", "s-maxage=60", "max-age=60, must-revalidate"];
-    let scene = Scene::start(rules, move |asked| {
-        let index: usize = asked.path[1..].parse().expect("the path is a number");
-        Answer::ok("data").header("cache-control", words[index])
+    let scene = Scene::start(rules, move |request| {
+        let index: usize = request.path[1..].parse().expect("the path is a number");
+        Response::ok("data").header("cache-control", words[index])
     })
     .await;
     for (index, word) in words.iter().enumerate() {
@@ -89,9 +89,9 @@ async fn s3_5_an_answer_to_authorization_is_shared_only_with_the_apps_word() {
 /// RFC 9110 9.3.3: a POST that says its answer is what a GET of the same target gets, and how long that is fresh.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn s3_a_post_that_names_its_own_target_answers_later_gets() {
-    let scene = Scene::start(PUBLIC, |asked| {
-        let answer = Answer::ok(format!("to {}", asked.method)).header("cache-control", "max-age=60");
-        match (asked.method.as_str(), asked.path.as_str()) {
+    let scene = Scene::start(PUBLIC, |request| {
+        let answer = Response::ok(format!("to {}", request.method)).header("cache-control", "max-age=60");
+        match (request.method.as_str(), request.path.as_str()) {
             ("POST", "/own") => answer.header("content-location", "/own"),
             ("POST", "/other") => answer.header("content-location", "/elsewhere"),
             _ => answer,
@@ -115,8 +115,8 @@ async fn s3_a_post_that_names_its_own_target_answers_later_gets() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn s3_a_private_route_stores_for_one_credential_alone() {
-    let scene = Scene::start("[[routes]]\npath = \"/{*rest}\"\n", |asked| {
-        Answer::ok(asked.header("authorization").unwrap_or_default()).header("cache-control", "max-age=60")
+    let scene = Scene::start("[[routes]]\npath = \"/{*rest}\"\n", |request| {
+        Response::ok(request.header("authorization").unwrap_or_default()).header("cache-control", "max-age=60")
     })
     .await;
     for who in ["Bearer alice", "Bearer bob"] {

@@ -1,14 +1,14 @@
 //! The same rules where entries live in Redis alone.
 
 use super::PUBLIC;
-use crate::support::scene::{assert_cache, until_stale};
-use crate::support::{Answer, RedisServer, Scene, eventually};
+use crate::support::scene::assert_cache;
+use crate::support::{RedisServer, Response, Scene, eventually};
 use std::time::Duration;
 
 /// A sidecar that keeps nothing in memory, and whose Redis is trusted.
 async fn scene(redis: &RedisServer) -> Scene {
     let rules = format!("[memory]\nsize = \"0\"\n{}\n{PUBLIC}stale_while_revalidate = \"1m\"\n", redis.table());
-    let scene = Scene::start(&rules, |_| Answer::ok("probe").header("cache-control", "max-age=60")).await;
+    let scene = Scene::start(&rules, |_| Response::ok("probe").header("cache-control", "max-age=60")).await;
     eventually("Redis holds what was stored", Duration::from_secs(10), || async { scene.get("/probe").await.cache() == "HIT" }).await;
     scene
 }
@@ -17,9 +17,9 @@ async fn scene(redis: &RedisServer) -> Scene {
 async fn s4_3_an_entry_in_redis_is_confirmed_and_fresh_again() {
     let redis = RedisServer::start();
     let scene = scene(&redis).await;
-    scene.answers(|asked| match asked.header("if-none-match") {
-        Some(_) => Answer::status(304, "").header("etag", "\"1\"").header("cache-control", "max-age=60").header("x-new", "1"),
-        None => Answer::ok("data").header("etag", "\"1\"").header("cache-control", "no-cache"),
+    scene.answers(|request| match request.header("if-none-match") {
+        Some(_) => Response::status(304, "").header("etag", "\"1\"").header("cache-control", "max-age=60").header("x-new", "1"),
+        None => Response::ok("data").header("etag", "\"1\"").header("cache-control", "no-cache"),
     });
     scene.fill("/a").await;
     let confirmed = scene.get("/a").await;
@@ -36,15 +36,15 @@ async fn s4_3_an_entry_in_redis_is_confirmed_and_fresh_again() {
 async fn s4_2_4_an_entry_in_redis_outlives_its_freshness() {
     let redis = RedisServer::start();
     let scene = scene(&redis).await;
-    scene.answers(|asked| match asked.path.as_str() {
-        "/refreshed" if asked.header("if-none-match").is_some() => Answer::ok("new").header("cache-control", "max-age=60"),
-        "/refreshed" => Answer::ok("old").header("etag", "\"1\"").header("cache-control", "max-age=1"),
-        _ => Answer::ok("old").header("etag", "\"1\"").header("cache-control", "max-age=1, stale-while-revalidate=0"),
+    scene.answers(|request| match request.path.as_str() {
+        "/refreshed" if request.header("if-none-match").is_some() => Response::ok("new").header("cache-control", "max-age=60"),
+        "/refreshed" => Response::ok("old").header("etag", "\"1\"").header("cache-control", "max-age=1"),
+        _ => Response::ok("old").header("etag", "\"1\"").header("cache-control", "max-age=1, stale-while-revalidate=0"),
     });
     for path in ["/refreshed", "/kept", "/purged"] {
         scene.fill(path).await;
     }
-    until_stale().await;
+    scene.until_stale();
     let stale = scene.get("/refreshed").await;
     assert_cache(&stale, "STALE", "while it is fetched anew");
     assert_eq!(stale.text(), "old");
@@ -54,7 +54,7 @@ async fn s4_2_4_an_entry_in_redis_outlives_its_freshness() {
     })
     .await;
     scene.send("PUT", "/purged", &[], "x").await;
-    scene.app_goes_away().await;
+    scene.origin_goes_away().await;
     let kept = scene.get("/kept").await;
     assert_cache(&kept, "STALE", "the app is gone");
     assert_eq!(kept.text(), "old");

@@ -2,21 +2,21 @@
 
 use super::{PUBLIC, public};
 use crate::support::scene::{assert_cache, cache_status, date};
-use crate::support::{Answer, Point, Scene};
+use crate::support::{Point, Response, Scene};
 
 const MODIFIED: &str = "Wed, 01 Jan 2020 00:00:00 GMT";
 const LATER: &str = "Thu, 02 Jan 2020 00:00:00 GMT";
 
 /// Stale at once, and confirmed as long as the app says so.
-fn stale(etag: &str) -> Answer {
-    Answer::ok("old").header("etag", etag).header("cache-control", "max-age=0")
+fn stale(etag: &str) -> Response {
+    Response::ok("old").header("etag", etag).header("cache-control", "max-age=0")
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn s4_3_1_the_stored_validators_are_sent_and_no_others() {
-    let scene = Scene::start(PUBLIC, |asked| {
-        let answer = Answer::ok("old").header("cache-control", "max-age=0");
-        match asked.path.as_str() {
+    let scene = Scene::start(PUBLIC, |request| {
+        let answer = Response::ok("old").header("cache-control", "max-age=0");
+        match request.path.as_str() {
             "/etag" => answer.header("etag", "\"1\""),
             "/weak" => answer.header("etag", "W/\"1\""),
             "/date" => answer.header("last-modified", MODIFIED),
@@ -54,7 +54,7 @@ async fn s4_3_1_the_stored_validators_are_sent_and_no_others() {
 async fn s4_3_3_a_304_confirms_what_is_stored() {
     let scene = Scene::start(PUBLIC, |_| stale("\"1\"")).await;
     scene.fill("/a").await;
-    scene.answers(|_| Answer::status(304, "").header("etag", "\"1\""));
+    scene.answers(|_| Response::status(304, "").header("etag", "\"1\""));
     for _ in 0..2 {
         let reply = scene.get("/a").await;
         assert_cache(&reply, "REVALIDATED", "max-age=0 is asked about at each use");
@@ -69,9 +69,9 @@ async fn s4_3_3_a_304_confirms_what_is_stored() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn s4_3_3_a_304_by_date_confirms_what_is_stored() {
-    let scene = Scene::start(PUBLIC, |asked| match asked.header("if-modified-since").as_deref() {
-        Some(MODIFIED) => Answer::status(304, "").header("cache-control", "max-age=60"),
-        _ => Answer::ok("old").header("last-modified", MODIFIED).header("cache-control", "max-age=0"),
+    let scene = Scene::start(PUBLIC, |request| match request.header("if-modified-since").as_deref() {
+        Some(MODIFIED) => Response::status(304, "").header("cache-control", "max-age=60"),
+        _ => Response::ok("old").header("last-modified", MODIFIED).header("cache-control", "max-age=0"),
     })
     .await;
     scene.fill("/a").await;
@@ -87,7 +87,7 @@ async fn s4_3_3_a_whole_answer_takes_the_place_of_what_is_stored() {
     for (path, status) in [("/200", 200), ("/404", 404), ("/301", 301)] {
         scene.answers(|_| stale("\"1\""));
         scene.fill(path).await;
-        scene.answers(move |_| Answer::status(status, "new").header("cache-control", "max-age=60"));
+        scene.answers(move |_| Response::status(status, "new").header("cache-control", "max-age=60"));
         let replaced = scene.get(path).await;
         assert_cache(&replaced, "MISS", path);
         assert_eq!((replaced.status, replaced.text()), (status, "new"));
@@ -105,10 +105,10 @@ async fn s4_3_3_an_error_is_passed_on_and_the_entry_stays() {
     for (path, status) in [("/500", 500), ("/503", 503)] {
         scene.answers(|_| stale("\"1\""));
         scene.fill(path).await;
-        scene.answers(move |_| Answer::status(status, "broken"));
+        scene.answers(move |_| Response::status(status, "broken"));
         let reply = scene.get(path).await;
-        assert_eq!((reply.status, reply.text()), (status, "broken"), "{}", reply.header("cache-status"));
-        scene.answers(|_| Answer::status(304, "").header("etag", "\"1\""));
+        assert_eq!((reply.status, reply.text()), (status, "broken"), "{}", reply.cache_status());
+        scene.answers(|_| Response::status(304, "").header("etag", "\"1\""));
         let reply = scene.get(path).await;
         assert_cache(&reply, "REVALIDATED", path);
         assert_eq!(reply.text(), "old");
@@ -133,7 +133,7 @@ async fn s3_2_a_304_updates_the_stored_fields() {
             ("x-hop", "1"),
             ("content-length", "999"),
         ];
-        fields.iter().fold(Answer::status(304, ""), |answer, (name, value)| answer.header(name, value))
+        fields.iter().fold(Response::status(304, ""), |answer, (name, value)| answer.header(name, value))
     });
     let confirmed = scene.get("/a").await;
     assert_cache(&confirmed, "REVALIDATED", "confirmed");
@@ -158,14 +158,14 @@ async fn s3_2_a_304_updates_the_stored_fields() {
 async fn s3_2_a_304s_cookie_is_nobody_elses() {
     let scene = Scene::start(PUBLIC, |_| stale("\"1\"")).await;
     scene.fill("/a").await;
-    let confirm = || Answer::status(304, "").header("etag", "\"1\"").header("cache-control", "max-age=60");
+    let confirm = || Response::status(304, "").header("etag", "\"1\"").header("cache-control", "max-age=60");
     scene.answers(move |_| confirm().header("set-cookie", "session=1"));
     assert_eq!(scene.get("/a").await.text(), "old");
     scene.answers(move |_| confirm());
     for _ in 0..2 {
         let reply = scene.get("/a").await;
-        assert_eq!((reply.status, reply.text()), (200, "old"), "{}", reply.header("cache-status"));
-        assert!(!reply.headers.contains_key("set-cookie"), "{}", reply.header("cache-status"));
+        assert_eq!((reply.status, reply.text()), (200, "old"), "{}", reply.cache_status());
+        assert!(!reply.headers.contains_key("set-cookie"), "{}", reply.cache_status());
     }
 }
 
@@ -175,14 +175,14 @@ async fn s3_2_a_304_that_forbids_storing_is_obeyed() {
         let scene = Scene::start(PUBLIC, |_| stale("\"1\"")).await;
         scene.fill("/a").await;
         scene.answers(move |_| match forbidden {
-            "no-store" => Answer::status(304, "").header("etag", "\"1\"").header("cache-control", "no-store, max-age=60"),
-            _ => Answer::status(304, "").header("etag", "\"1\"").header("cache-control", "private, max-age=60"),
+            "no-store" => Response::status(304, "").header("etag", "\"1\"").header("cache-control", "no-store, max-age=60"),
+            _ => Response::status(304, "").header("etag", "\"1\"").header("cache-control", "private, max-age=60"),
         });
         let reply = scene.get("/a").await;
         assert_eq!((reply.status, reply.text()), (200, "old"), "{forbidden}: this caller's answer is confirmed");
-        scene.answers(|_| Answer::ok("new"));
+        scene.answers(|_| Response::ok("new"));
         let reply = scene.get("/a").await;
-        assert_eq!((reply.text(), scene.count("/a")), ("new", 3), "{forbidden}: {}", reply.header("cache-status"));
+        assert_eq!((reply.text(), scene.count("/a")), ("new", 3), "{forbidden}: {}", reply.cache_status());
     }
 }
 
@@ -190,14 +190,14 @@ async fn s3_2_a_304_that_forbids_storing_is_obeyed() {
 async fn s4_3_4_a_304_for_another_strong_tag_updates_nothing() {
     let scene = Scene::start(PUBLIC, |_| stale("\"1\"")).await;
     scene.fill("/a").await;
-    scene.answers(|asked| match asked.header("if-none-match") {
-        Some(_) => Answer::status(304, "").header("etag", "\"2\"").header("cache-control", "max-age=60"),
-        None => Answer::ok("new").header("etag", "\"2\"").header("cache-control", "max-age=60"),
+    scene.answers(|request| match request.header("if-none-match") {
+        Some(_) => Response::status(304, "").header("etag", "\"2\"").header("cache-control", "max-age=60"),
+        None => Response::ok("new").header("etag", "\"2\"").header("cache-control", "max-age=60"),
     });
     for _ in 0..2 {
         let reply = scene.get("/a").await;
-        // Asked again without a condition, or failed: but never the old body under the new tag, or as fresh.
-        assert!(reply.text() == "new" || reply.status >= 500, "{} {}: {}", reply.status, reply.text(), reply.header("cache-status"));
+        // Request again without a condition, or failed: but never the old body under the new tag, or as fresh.
+        assert!(reply.text() == "new" || reply.status >= 500, "{} {}: {}", reply.status, reply.text(), reply.cache_status());
     }
     // What comes in the end is the app's own word.
     let last = scene.get("/a").await;
@@ -210,8 +210,8 @@ async fn s4_3_4_a_304_with_a_weak_tag_or_none_updates_what_was_asked_about() {
         let scene = Scene::start(PUBLIC, move |_| stale(stored)).await;
         scene.fill("/a").await;
         scene.answers(move |_| {
-            let answer = Answer::status(304, "").header("cache-control", "max-age=60");
-            sent.map_or_else(|| Answer::status(304, "").header("cache-control", "max-age=60"), |tag| answer.header("etag", tag))
+            let answer = Response::status(304, "").header("cache-control", "max-age=60");
+            sent.map_or_else(|| Response::status(304, "").header("cache-control", "max-age=60"), |tag| answer.header("etag", tag))
         });
         assert_cache(&scene.get("/a").await, "REVALIDATED", stored);
         assert_cache(&scene.get("/a").await, "HIT", stored);
@@ -221,11 +221,11 @@ async fn s4_3_4_a_304_with_a_weak_tag_or_none_updates_what_was_asked_about() {
 /// A 304 to a request that had no condition means nothing.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn s4_3_4_a_304_that_nobody_asked_for_is_not_stored() {
-    let scene = Scene::start(PUBLIC, |_| Answer::status(304, "").header("cache-control", "max-age=60").header("etag", "\"1\"")).await;
+    let scene = Scene::start(PUBLIC, |_| Response::status(304, "").header("cache-control", "max-age=60").header("etag", "\"1\"")).await;
     scene.get("/a").await;
-    scene.answers(|_| Answer::ok("new").header("cache-control", "max-age=60"));
+    scene.answers(|_| Response::ok("new").header("cache-control", "max-age=60"));
     let reply = scene.get("/a").await;
-    assert_eq!((reply.status, reply.text()), (200, "new"), "{}", reply.header("cache-status"));
+    assert_eq!((reply.status, reply.text()), (200, "new"), "{}", reply.cache_status());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -233,10 +233,10 @@ async fn s4_3_4_a_304_does_not_revive_what_was_purged_meanwhile() {
     for point in [Point::Before, Point::After] {
         let scene = Scene::start(PUBLIC, |_| stale("\"1\"")).await;
         scene.fill("/a").await;
-        scene.answers(|asked| match (asked.method.as_str(), asked.header("if-none-match")) {
-            ("GET", Some(_)) => Answer::status(304, "").header("etag", "\"1\"").header("cache-control", "max-age=60"),
-            ("GET", None) => Answer::ok("new").header("cache-control", "max-age=60"),
-            _ => Answer::ok("written"),
+        scene.answers(|request| match (request.method.as_str(), request.header("if-none-match")) {
+            ("GET", Some(_)) => Response::status(304, "").header("etag", "\"1\"").header("cache-control", "max-age=60"),
+            ("GET", None) => Response::ok("new").header("cache-control", "max-age=60"),
+            _ => Response::ok("written"),
         });
         let hold = scene.hold("GET", "/a", point);
         let ((), early) = tokio::join!(
@@ -245,7 +245,7 @@ async fn s4_3_4_a_304_does_not_revive_what_was_purged_meanwhile() {
                 assert_eq!(scene.send("PUT", "/a", &[], "x").await.text(), "written");
                 // At the later point the 304 is ready, and from before the write; at the earlier one the app looks only now.
                 if point == Point::Before {
-                    scene.answers(|_| Answer::ok("new").header("cache-control", "max-age=60"));
+                    scene.answers(|_| Response::ok("new").header("cache-control", "max-age=60"));
                 }
                 hold.release();
             },
@@ -254,7 +254,7 @@ async fn s4_3_4_a_304_does_not_revive_what_was_purged_meanwhile() {
         assert!(["old", "new"].contains(&early.text()), "{point:?}: it was asked before the write");
         let late = scene.get("/a").await;
         assert_eq!((late.status, late.text()), (200, "new"), "{point:?}: {}", late.header("cache-status"));
-        let conditional = scene.seen("/a").iter().filter(|asked| asked.header("if-none-match").is_some()).count();
+        let conditional = scene.seen("/a").iter().filter(|request| request.header("if-none-match").is_some()).count();
         assert_eq!(conditional, 1, "{point:?}: what was purged is not asked about");
     }
 }
@@ -262,7 +262,7 @@ async fn s4_3_4_a_304_does_not_revive_what_was_purged_meanwhile() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn s4_3_2_a_clients_condition_is_answered_from_the_cache() {
     let scene = Scene::start(PUBLIC, |_| {
-        Answer::ok("data").header("etag", "\"1\"").header("last-modified", MODIFIED).header("cache-control", "max-age=60")
+        Response::ok("data").header("etag", "\"1\"").header("last-modified", MODIFIED).header("cache-control", "max-age=60")
     })
     .await;
     scene.fill("/a").await;
@@ -290,13 +290,13 @@ async fn s4_3_2_a_clients_condition_is_answered_from_the_cache() {
 async fn s4_3_2_a_clients_condition_is_judged_after_the_entry_is_confirmed() {
     let scene = Scene::start(PUBLIC, |_| stale("\"1\"")).await;
     scene.fill("/a").await;
-    scene.answers(|_| Answer::status(304, "").header("etag", "\"1\""));
+    scene.answers(|_| Response::status(304, "").header("etag", "\"1\""));
     for (tag, status, body) in [("\"1\"", 304, ""), ("\"0\"", 200, "old")] {
         let reply = scene.ask("/a", &[("if-none-match", tag)]).await;
-        assert_eq!((reply.status, reply.text()), (status, body), "{tag}: {}", reply.header("cache-status"));
+        assert_eq!((reply.status, reply.text()), (status, body), "{tag}: {}", reply.cache_status());
         assert_cache(&reply, "REVALIDATED", tag);
     }
-    scene.answers(|_| Answer::ok("new").header("etag", "\"2\"").header("cache-control", "max-age=60"));
+    scene.answers(|_| Response::ok("new").header("etag", "\"2\"").header("cache-control", "max-age=60"));
     let reply = scene.ask("/a", &[("if-none-match", "\"1\"")]).await;
     assert_eq!((reply.status, reply.text()), (200, "new"));
     assert_cache(&scene.ask("/a", &[("if-none-match", "\"2\"")]).await, "HIT", "the new one");
@@ -304,20 +304,20 @@ async fn s4_3_2_a_clients_condition_is_judged_after_the_entry_is_confirmed() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn s4_3_2_a_condition_on_what_is_not_stored_fetches_the_whole() {
-    let scene = Scene::start(PUBLIC, |asked| match asked.header("if-none-match") {
-        Some(_) => Answer::status(304, "").header("etag", "\"1\""),
-        None => Answer::ok("data").header("etag", "\"1\"").header("cache-control", "max-age=60"),
+    let scene = Scene::start(PUBLIC, |request| match request.header("if-none-match") {
+        Some(_) => Response::status(304, "").header("etag", "\"1\""),
+        None => Response::ok("data").header("etag", "\"1\"").header("cache-control", "max-age=60"),
     })
     .await;
     let reply = scene.ask("/a", &[("if-none-match", "\"1\"")]).await;
-    assert_eq!((reply.status, reply.text()), (304, ""), "{}", reply.header("cache-status"));
+    assert_eq!((reply.status, reply.text()), (304, ""), "{}", reply.cache_status());
     let whole = scene.get("/a").await;
     assert_eq!((whole.status, whole.text()), (200, "data"), "a 304 is not stored in its place");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn s4_3_5_a_head_is_answered_from_a_gets_entry() {
-    let scene = Scene::start(PUBLIC, |_| Answer::ok("data").header("etag", "\"1\"").header("cache-control", "max-age=60")).await;
+    let scene = Scene::start(PUBLIC, |_| Response::ok("data").header("etag", "\"1\"").header("cache-control", "max-age=60")).await;
     assert_ne!(scene.send("HEAD", "/a", &[], "").await.cache(), "HIT");
     assert_ne!(scene.get("/a").await.cache(), "HIT", "the answer to a HEAD is not that to a GET");
     let asked = scene.count("/a");
@@ -333,15 +333,15 @@ async fn s4_3_5_a_head_refreshes_or_voids_what_is_stale() {
     for (tag, expected) in [("\"1\"", "old"), ("\"2\"", "new")] {
         let scene = Scene::start(PUBLIC, |_| stale("\"1\"")).await;
         scene.fill("/a").await;
-        scene.answers(move |asked| {
+        scene.answers(move |request| {
             let changed = tag == "\"2\"";
-            let confirmed = asked.header("if-none-match").is_some_and(|sent| sent.contains(tag));
-            let answer = match (asked.method.as_str(), confirmed, changed) {
-                (_, true, _) => Answer::status(304, ""),
-                ("HEAD", _, false) => Answer::status(200, "").header("content-length", "3"),
-                ("HEAD", _, true) => Answer::status(200, "").header("content-length", "7"),
-                (_, _, false) => Answer::ok("old"),
-                (_, _, true) => Answer::ok("new"),
+            let confirmed = request.header("if-none-match").is_some_and(|sent| sent.contains(tag));
+            let answer = match (request.method.as_str(), confirmed, changed) {
+                (_, true, _) => Response::status(304, ""),
+                ("HEAD", _, false) => Response::status(200, "").header("content-length", "3"),
+                ("HEAD", _, true) => Response::status(200, "").header("content-length", "7"),
+                (_, _, false) => Response::ok("old"),
+                (_, _, true) => Response::ok("new"),
             };
             answer.header("etag", tag).header("cache-control", "max-age=60")
         });
@@ -355,13 +355,13 @@ async fn s4_3_5_a_head_refreshes_or_voids_what_is_stale() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn s4_3_what_the_route_makes_fresh_is_confirmed_when_it_expires() {
-    let scene = Scene::start(&public("ttl = \"1s\""), |asked| match asked.header("if-none-match") {
-        Some(_) => Answer::status(304, "").header("etag", "\"1\""),
-        None => Answer::ok("data").header("etag", "\"1\"").header("date", &date(0)),
+    let scene = Scene::start(&public("ttl = \"1s\""), |request| match request.header("if-none-match") {
+        Some(_) => Response::status(304, "").header("etag", "\"1\""),
+        None => Response::ok("data").header("etag", "\"1\"").header("date", &date(0)),
     })
     .await;
     scene.fill("/a").await;
-    crate::support::scene::until_stale().await;
+    scene.until_stale();
     let reply = scene.get("/a").await;
     assert_cache(&reply, "REVALIDATED", "after the ttl");
     assert_eq!(reply.text(), "data");
