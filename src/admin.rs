@@ -30,6 +30,7 @@ use tokio_util::task::TaskTracker;
 use self::api::Desk;
 use self::events::Lasting;
 use self::guard::Guard;
+pub(crate) use self::openapi::document as openapi_document;
 use crate::units::Secret;
 
 pub use self::office::Office;

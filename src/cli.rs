@@ -18,6 +18,7 @@ mod answers;
 mod explain;
 mod http;
 mod purge;
+mod reference;
 mod reload;
 mod remote;
 mod show;
@@ -29,6 +30,32 @@ const FAILED: u8 = 1;
 
 /// Exit code of a config that cannot be used, or of a command line that cannot be read (`EX_USAGE` of sysexits.h).
 const USAGE: u8 = 64;
+
+/// What the exit codes of all commands mean.
+const EXIT_CODES: [(u8, &str); 3] = [
+    (0, "Done. A sidecar that served has stopped after a drain."),
+    (
+        FAILED,
+        "It was tried and failed: a port is taken, the running sidecar does not answer or refuses, \
+         `stats --ready` finds it not ready, `warm` got no response. A sidecar that is told twice \
+         to stop exits with this code.",
+    ),
+    (
+        USAGE,
+        "The command line or `proxy.toml` cannot be used. `check` found a mistake, or the running \
+         sidecar refused the file (`reload`).",
+    ),
+];
+
+/// What a sidecar that serves does at each signal.
+const SIGNALS: [(&[&str], &str); 2] = [
+    (&["SIGHUP"], "The file is read again. If it has a mistake, the old rules stay."),
+    (
+        &["SIGTERM", "SIGINT"],
+        "The sidecar drains: `/ready` says 503, it accepts no new connections, and requests in \
+         progress may finish within `listen.drain`. A second signal stops it at once.",
+    ),
+];
 
 #[derive(Debug, Parser)]
 #[command(name = "sidecache", version, about = "A caching sidecar: makes a legacy web app fast without ever making it wrong")]
@@ -85,6 +112,9 @@ enum Command {
     Reload(reload::Asked),
     /// Print the JSON Schema of proxy.toml, with which editors complete and check it.
     Schema,
+    /// Print, write or compare the reference pages of the manual.
+    #[command(hide = true)]
+    Reference(reference::Options),
     /// Print the completions of a shell.
     #[command(after_help = COMPLETIONS)]
     Completions {
@@ -126,6 +156,7 @@ pub fn main() -> ExitCode {
         Command::Advise(asked) => advise::run(&path, &asked),
         Command::Reload(asked) => reload::run(&path, &asked),
         Command::Schema => Ok(print(&config::json_schema())),
+        Command::Reference(options) => reference::run(&options),
         Command::Completions { shell } => Ok(print(&completions(shell))),
     };
     done.unwrap_or_else(|failure: Failure| failure.end())

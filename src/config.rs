@@ -39,7 +39,7 @@ mod timing;
 mod values;
 
 pub use self::problem::{Problem, Problems, Severity, Span};
-pub use self::schema::json_schema;
+pub use self::schema::{json_schema, key_order};
 
 /// Exit code of a file that can be used.
 const OK: u8 = 0;

@@ -15,7 +15,7 @@ use crate::tag::{ResponseTags, Template};
 pub use crate::route::headers::{HeaderRules, Role};
 pub use crate::route::pattern::{Captures, Pattern};
 
-mod headers;
+pub(crate) mod headers;
 mod pattern;
 
 /// Whether a route caches.

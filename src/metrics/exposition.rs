@@ -25,6 +25,17 @@ pub(super) enum Kind {
     Info,
 }
 
+impl Kind {
+    /// What is appended to a family's name.
+    pub(super) const fn suffix(self) -> &'static str {
+        match self {
+            Self::Counter => "_total",
+            Self::Info => "_info",
+            Self::Gauge | Self::Histogram => "",
+        }
+    }
+}
+
 /// One series' number, or numbers.
 #[derive(Clone, Debug)]
 pub(super) enum Value {
@@ -60,11 +71,7 @@ impl Snapshot {
 }
 
 fn write(out: &mut String, name: &str, family: &Family, format: Format) -> fmt::Result {
-    let suffix = match family.kind {
-        Kind::Counter => "_total",
-        Kind::Info => "_info",
-        Kind::Gauge | Kind::Histogram => "",
-    };
+    let suffix = family.kind.suffix();
     let typed = if format == Format::OpenMetrics { "" } else { suffix };
     let kind = match (family.kind, format) {
         (Kind::Counter, _) => "counter",
