@@ -144,7 +144,7 @@ fn kind(schema: &Value) -> String {
     };
     match &schema["type"] {
         Value::String(name) => named(name),
-        Value::Array(names) => names.iter().filter_map(Value::as_str).map(named).collect::<Vec<_>>().join(" or "),
+        Value::Array(types) => types.iter().filter_map(Value::as_str).map(named).collect::<Vec<_>>().join(" or "),
         _ => "any".to_owned(),
     }
 }

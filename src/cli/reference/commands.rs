@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 
+use clap::builder::PossibleValue;
 use clap::{Arg, Command, CommandFactory as _};
 
 use super::markdown::{Page, code, codes};
@@ -67,7 +68,7 @@ fn row(argument: &Arg) -> [String; 4] {
     let mut meaning = argument.get_help().map(|help| sentence(&help.to_string())).unwrap_or_default();
     let choices = argument.get_possible_values();
     if takes_value && !choices.is_empty() {
-        let names = codes(choices.iter().filter(|choice| !choice.is_hide_set()).map(|choice| choice.get_name()));
+        let names = codes(choices.iter().filter(|choice| !choice.is_hide_set()).map(PossibleValue::get_name));
         let _ = write!(meaning, " One of {names}.");
     }
     [name(argument), default, environment, meaning]
