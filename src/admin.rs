@@ -30,6 +30,7 @@ use tokio_util::task::TaskTracker;
 use self::api::ApiContext;
 use self::auth::AdminAuth;
 use self::events::StreamPermit;
+pub(crate) use self::openapi::document as openapi_document;
 use crate::units::Secret;
 
 pub use self::state::AdminState;

@@ -21,6 +21,7 @@ mod explain;
 mod format;
 mod http;
 mod purge;
+mod reference;
 mod reload;
 mod remote;
 mod stats;
@@ -31,6 +32,32 @@ const EXIT_FAILED: u8 = 1;
 
 /// Exit code of a config that cannot be used, or of a command line that cannot be read (`EX_USAGE` of sysexits.h).
 const EXIT_USAGE: u8 = 64;
+
+/// What the exit codes of all commands mean.
+const EXIT_CODES: [(u8, &str); 3] = [
+    (0, "Done. A sidecar that served has stopped after a drain."),
+    (
+        EXIT_FAILED,
+        "It was tried and failed: a port is taken, the running sidecar does not answer or refuses, \
+         `stats --ready` finds it not ready, `warm` got no response. A sidecar that is told twice \
+         to stop exits with this code.",
+    ),
+    (
+        EXIT_USAGE,
+        "The command line or `proxy.toml` cannot be used. `check` found a mistake, or the running \
+         sidecar refused the file (`reload`).",
+    ),
+];
+
+/// What a sidecar that serves does at each signal.
+const SIGNALS: [(&[&str], &str); 2] = [
+    (&["SIGHUP"], "The file is read again. If it has a mistake, the old rules stay."),
+    (
+        &["SIGTERM", "SIGINT"],
+        "The sidecar drains: `/ready` says 503, it accepts no new connections, and requests in \
+         progress may finish within `listen.drain`. A second signal stops it at once.",
+    ),
+];
 
 #[derive(Debug, Parser)]
 #[command(name = "sidecache", version, about = "A caching sidecar: makes a legacy web app fast without ever making it wrong")]
@@ -87,6 +114,9 @@ enum CliCommand {
     Reload(reload::ReloadArgs),
     /// Print the JSON Schema of proxy.toml, with which editors complete and check it.
     Schema,
+    /// Print, write or compare the reference pages of the manual.
+    #[command(hide = true)]
+    Reference(reference::Options),
     /// Print the completions of a shell.
     #[command(after_help = COMPLETIONS)]
     Completions {
@@ -128,6 +158,7 @@ pub fn main() -> ExitCode {
         CliCommand::Advise(asked) => advise::run(&path, &asked),
         CliCommand::Reload(asked) => reload::run(&path, &asked),
         CliCommand::Schema => Ok(print(&config::json_schema())),
+        CliCommand::Reference(options) => reference::run(&options),
         CliCommand::Completions { shell } => Ok(print(&completions(shell))),
     };
     done.unwrap_or_else(|failure: CommandError| failure.report())

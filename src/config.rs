@@ -33,7 +33,7 @@ mod schema;
 mod tests;
 
 pub use self::diagnostics::diagnostic::{Diagnostic, Diagnostics, Severity, SourceSpan};
-pub use self::schema::json_schema;
+pub use self::schema::{json_schema, key_order};
 
 /// Exit code of a file that can be used.
 const EXIT_OK: u8 = 0;

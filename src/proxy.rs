@@ -453,13 +453,13 @@ impl Proxy {
         response::set_cache_key_header(headers, &lookup.key.hash().to_hex());
         let tags: Vec<String> = lookup.tags().iter().map(ToString::to_string).collect();
         let lines = [
-            ("x-cache-key", lookup.key.hash().to_hex()),
-            ("x-cache-route", lookup.route.name().to_owned()),
-            ("x-cache-tags", tags.join(" ")),
+            (response::X_CACHE_KEY, lookup.key.hash().to_hex()),
+            (response::X_CACHE_ROUTE, lookup.route.name().to_owned()),
+            (response::X_CACHE_TAGS, tags.join(" ")),
         ];
         for (name, value) in lines {
             if let Ok(value) = HeaderValue::from_str(&value) {
-                headers.insert(HeaderName::from_static(name), value);
+                headers.insert(name, value);
             }
         }
     }

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 /// The whole description, with the version of this build.
-pub(super) fn document() -> Value {
+pub(crate) fn document() -> Value {
     let mut document: Value = serde_json::from_str(include_str!("openapi.json")).unwrap_or_default();
     document["info"]["version"] = json!(env!("CARGO_PKG_VERSION"));
     document

@@ -12,7 +12,8 @@ use super::Config;
 /// The sections that are read at the start alone.
 const AT_START: [&str; 6] = ["listen", "upstream", "admin", "memory", "redis", "log"];
 /// The bounds that are read at the start alone: they are the sizes of what was made then.
-const LIMITS_AT_START: [&str; 8] = ["object", "admissions", "fills", "waiters", "wait", "mutations", "variants", "refreshes"];
+const LIMITS_AT_START: [&str; 9] =
+    ["object", "admissions", "fills", "waiters", "wait", "mutations", "variants", "refreshes", "shadow_keys"];
 /// Keys whose values are nobody's business.
 const SECRET: [&str; 4] = ["token", "password", "secret", "username"];
 
@@ -113,7 +114,9 @@ pub fn waiting_for_restart(started: &ConfigSnapshot, new: &ConfigSnapshot) -> Ve
         .collect()
 }
 
-fn at_start(section: &str, key: &str) -> bool {
+/// Whether a key is read at the start alone, so that a change of it waits for a restart.
+#[must_use]
+pub fn at_start(section: &str, key: &str) -> bool {
     AT_START.contains(&section) || (section == "limits" && LIMITS_AT_START.contains(&key))
 }
 
@@ -275,7 +278,7 @@ tags = ["a"]
         assert_eq!(waiting_for_restart(&old, &new), ["memory.size", "redis.url"]);
         let shown = serde_json::to_string(&changes(&old, &new)).expect("JSON");
         assert!(!shown.contains("hunter") && shown.contains("needs a restart"), "{shown}");
-        let limits = format!("{BEFORE}[limits]\ntags = 3\nwaiters = 5\n");
-        assert_eq!(waiting_for_restart(&old, &reading(&limits)), ["limits.waiters"]);
+        let limits = format!("{BEFORE}[limits]\ntags = 3\nwaiters = 5\nshadow_keys = 7\n");
+        assert_eq!(waiting_for_restart(&old, &reading(&limits)), ["limits.shadow_keys", "limits.waiters"]);
     }
 }

@@ -14,39 +14,43 @@ use crate::telemetry::log::LogFormat;
 use crate::upstream::HostHeader;
 
 table! {
-    /// The configuration of Sidecache: a caching sidecar in front of an HTTP app. Strings may contain `${NAME}` and `${NAME:-default}`
-    /// for variables of the environment, and `$$` for a dollar sign.
+    /// The configuration of Sidecache: a caching sidecar in front of an HTTP app. Strings may
+    /// contain `${NAME}` and `${NAME:-default}` for variables of the environment, and `$$` for a
+    /// dollar sign.
     #[schemars(extend("required" = ["upstream"]))]
     ConfigFile("proxy.toml", "keys and sections") {
-        /// The switch for all routes: `off` and `shadow` hold for each of them, whatever its own `mode` says.
+        /// The switch for all routes: `off` and `shadow` override the `mode` of each route.
         mode: ModeWord = "on",
-        /// How often this file is looked at for changes, 100ms to 1 hour. "0s": never; then SIGHUP and the admin API reload it.
+        /// How often to look for changes of this file, 100ms to 1 hour. With "0s" only SIGHUP and
+        /// the admin API reload it.
         watch: Period = "1s",
-        /// Where clients connect, and what they may use.
+        /// Where clients connect, and how much they may use.
         listen: ListenSection = {},
-        /// The app.
+        /// The origin: the app behind the sidecar.
         upstream: UpstreamSection,
         /// Health, metrics and administration.
         admin: AdminSection = {},
         /// The tier in this process's memory.
         memory: MemorySection = {},
-        /// The tier that several sidecars share. Without it the cache lives in this process's memory alone.
+        /// The tier that several sidecars share. Without it the cache lives in this process's
+        /// memory alone.
         redis: RedisSection,
-        /// Bounds on what requests and responses can make grow.
+        /// Bounds on memory and work that requests and responses can cause.
         limits: LimitsSection = {},
-        /// Whose word on freshness counts.
+        /// Which response headers say how long a response is fresh.
         freshness: FreshnessSection = {},
         /// What is logged, to stderr.
         log: LogSection = {},
-        /// Named values taken from a request, for keys and tags. Captures of a path are fields without being named here.
+        /// Named values taken from a request, for keys and tags. Captures of a path are fields
+        /// without being named here.
         fields: NamedTable<FieldForm> = {},
         /// What identifies a caller, besides `Authorization`.
         credential: CredentialSection = {},
-        /// Tags that the app itself sends.
+        /// Tags that the origin sends.
         tags: TagsSection = {},
-        /// Help for finding out why.
+        /// Headers that help to find out why.
         debug: DebugSection = {},
-        /// What is cached. More specific paths win; the order does not matter.
+        /// What is cached. The most specific path wins; the order does not matter.
         routes: TomlList<RouteSection> = [],
         /// Which tags a write purges.
         purges: TomlList<PurgeSection> = [],
@@ -54,7 +58,7 @@ table! {
 }
 
 table! {
-    /// Where clients connect, and what they may use.
+    /// Where clients connect, and how much they may use.
     ListenSection("[listen]", "[listen]") {
         /// Address and port.
         #[schemars(extend("examples" = ["127.0.0.1:8080", "0.0.0.0:8080", "[::]:8080"]))]
@@ -62,57 +66,58 @@ table! {
         /// Addresses and networks whose `X-Forwarded-*` headers are believed.
         #[schemars(extend("examples" = [["127.0.0.1", "10.0.0.0/8"]]))]
         trusted_proxies: TomlList<TomlString> = [],
-        /// Client connections at once.
+        /// How many client connections may be open at once.
         max_connections: Count = 10_000,
-        /// The largest request head.
+        /// The largest request head that is accepted.
         max_header_bytes: Size = "64KiB",
-        /// The most headers in a request.
+        /// How many headers a request may have.
         max_headers: Count = 100,
-        /// How long a request's head may take from its first byte.
+        /// How long the head of a request may take to arrive, from its first byte.
         header_timeout: Period = "10s",
-        /// How long a connection may be open without a request.
+        /// How long a connection may stay open without a request.
         idle_timeout: Period = "75s",
-        /// How long a request's body may pause.
+        /// How long the body of a request may pause.
         body_timeout: Period = "30s",
-        /// How long a client may take no byte of its response.
+        /// How long a client may stall before it reads more of the response.
         write_timeout: Period = "60s",
-        /// HTTP/2 streams per connection.
+        /// How many HTTP/2 streams a connection may have.
         max_streams: Count = 128,
-        /// How long requests may go on after a signal to stop.
+        /// How long requests in progress may continue after a signal to stop.
         drain: Period = "25s",
     }
 }
 
 table! {
-    /// The app.
+    /// The origin: the app behind the sidecar.
     #[schemars(extend("required" = ["url"]))]
     UpstreamSection("[upstream]", "[upstream]") {
-        /// Where the app listens: `http://` or `https://`, host and port, no path.
+        /// Where the origin listens: `http://` or `https://`, host and port, no path.
         #[schemars(extend("examples" = ["http://127.0.0.1:8000", "https://app.internal"]))]
         url: TomlString,
-        /// Which `Host` the app sees: the client's, or the one in `url`.
+        /// Which `Host` the origin gets: the client's (`preserve`), or that of `url` (`upstream`).
         host: HostWord = "preserve",
         /// How long connecting may take.
         connect_timeout: Period = "2s",
-        /// How long the app may take from the end of the request to the head of its response.
+        /// How long the origin may take from the end of the request to the head of its response.
         first_byte_timeout: Period = "60s",
-        /// How long a response's body may pause. Event streams may pause for any time.
+        /// How long the body of a response may pause. Event streams may pause for any time.
         idle_timeout: Period = "5m",
         /// How long a WebSocket or another upgraded connection may be silent.
         tunnel_timeout: Period = "1h",
         /// How long an unused connection is kept.
         keep_alive: Period = "15s",
-        /// Connections to the app at once.
+        /// How many connections to the origin may be open at once.
         max_connections: Count = 512,
-        /// Requests that may wait for a connection.
+        /// How many requests may wait for a connection.
         max_waiting: Count = 1024,
         /// How long a request may wait for a connection.
         wait_timeout: Period = "5s",
-        /// The largest response head.
+        /// The largest response head that is accepted.
         max_header_bytes: Size = "256KiB",
-        /// The most headers in a response.
+        /// How many headers a response may have.
         max_headers: Count = 256,
-        /// A PEM file of roots to trust in place of the system's; relative to the folder of this file.
+        /// A PEM file of roots to trust in place of the system's; relative to the folder of this
+        /// file.
         ca_file: TomlString,
     }
 }
@@ -120,14 +125,15 @@ table! {
 table! {
     /// Health, metrics and administration.
     AdminSection("[admin]", "[admin]") {
-        /// Address and port. Anything beyond loopback needs a token.
+        /// Address and port. An address other than loopback needs a token.
         address: TomlString = "127.0.0.1:9090",
-        /// What callers must present: at least 16 characters.
+        /// The secret that callers must send, at least 16 characters.
         #[schemars(extend("examples" = ["${ADMIN_TOKEN}"]))]
         token: TomlString,
         /// A file that holds the token; relative to the folder of this file.
         token_file: TomlString,
-        /// Names by which the listener may be asked for, besides localhost and its addresses: a scraper's `Host`, without a port.
+        /// Names that the `Host` of a request may have, without a port, besides localhost and the
+        /// listener's addresses. Scrapers need it.
         #[schemars(extend("examples" = [["sidecache", "sidecache.internal"]]))]
         hosts: TomlList<TomlString> = [],
     }
@@ -136,7 +142,7 @@ table! {
 table! {
     /// The tier in this process's memory.
     MemorySection("[memory]", "[memory]") {
-        /// How much it may hold, overhead counted. "0" turns it off.
+        /// How much memory entries may take, with overhead. "0" turns the tier off.
         size: Size = "256MiB",
     }
 }
@@ -145,8 +151,10 @@ table! {
     /// The tier that several sidecars share.
     #[schemars(extend("required" = ["url"]))]
     RedisSection("[redis]", "[redis]") {
-        /// Where Redis is: `redis://[user:password@]host[:port][/database]`, `rediss://` for TLS, `unix:///path?db=0`,
-        /// `redis-sentinel://host:port[/database]?sentinelServiceName=NAME&node=host2:port2`, `redis-cluster://host:port?node=host2:port2`.
+        /// Where Redis is: `redis://[user:password@]host[:port][/database]`, `rediss://` for TLS,
+        /// `unix:///path?db=0`,
+        /// `redis-sentinel://host:port[/database]?sentinelServiceName=NAME&node=host2:port2`,
+        /// `redis-cluster://host:port?node=host2:port2`.
         #[schemars(extend("examples" = [
             "redis://127.0.0.1:6379/0",
             "rediss://${REDIS_HOST}:6380",
@@ -160,85 +168,95 @@ table! {
         /// The password, when it is not in the url.
         #[schemars(extend("examples" = ["${REDIS_PASSWORD}"]))]
         password: TomlString,
-        /// A PEM file of roots to trust in place of the system's; relative to the folder of this file.
+        /// A PEM file of roots to trust in place of the system's; relative to the folder of this
+        /// file.
         ca_file: TomlString,
         /// The prefix of all keys. Sidecars with the same one share a cache.
         #[schemars(extend("pattern" = "^([A-Za-z0-9_.-]{1,64}|.*\\$\\{.*)$"))]
         namespace: TomlString = "sidecache",
-        /// A Redis that answers later is lost for that request.
+        /// How long to wait for Redis. A request that waits longer goes to the origin.
         deadline: Period = "100ms",
         /// Connections to Redis.
         connections: Count = 1,
-        /// How long a sidecar may answer from memory without asking Redis, after a heartbeat has come back to it.
+        /// How long a sidecar may serve hits from memory without asking Redis, after it has
+        /// received its own heartbeat.
         lease: Period = "2s",
-        /// How long to wait after reconnecting before Redis is trusted.
+        /// How long to wait after reconnecting before Redis is used again.
         rejoin_grace: Period = "1s",
-        /// Without Redis: serve briefly from memory what this sidecar filled itself, or go to the app.
+        /// What to do with reads while Redis is lost: serve from memory, for a short time, what
+        /// this sidecar filled itself (`memory`), or ask the origin (`bypass`).
         on_redis_loss: OnLossWord = "memory",
-        /// How long an entry is served from memory without Redis.
+        /// How long an entry may be served from memory while Redis is lost.
         degraded_ttl: Period = "2s",
-        /// Writes without Redis: forward them, or answer 503 before the app sees them.
+        /// What to do with writes while Redis is lost: forward them, or answer 503 before the
+        /// origin sees them (`refuse`).
         writes: WritesWord = "forward",
-        /// A file that keeps the purges that Redis could not be told, so that they survive the end of the sidecar in any way; relative to the
-        /// folder of this file. Each sidecar needs its own. Without it they are kept in memory.
+        /// A file for purges that Redis has not been told yet, so that they survive a crash;
+        /// relative to the folder of this file. Each sidecar needs its own. Without it they are
+        /// kept in memory.
         #[schemars(extend("examples" = ["/var/lib/sidecache/journal"]))]
         journal: TomlString,
-        /// How many replicas must have a purge before the write that made it is answered; with fewer, Redis counts as lost.
+        /// How many replicas must have a purge before the write that caused it is answered. With
+        /// fewer, Redis counts as lost.
         wait_replicas: Count = 0,
-        /// How many ask the app for the same key at once: one per sidecar (`process`), or one of all that share this Redis (`cluster`).
-        /// Routes may say otherwise.
+        /// How many fills of one key may run at once: one per sidecar (`process`), or one among all
+        /// sidecars that share this Redis (`cluster`). Routes can override it.
         collapse: CollapseWord = "process",
-        /// Authenticates stored entries and keys the hashes of credentials: at least 16 characters, the same in all sidecars.
+        /// A secret that authenticates stored entries and keys the hashes of credentials: at least
+        /// 16 characters, the same in all sidecars.
         #[schemars(extend("examples" = ["${CACHE_SECRET}"]))]
         secret: TomlString,
     }
 }
 
 table! {
-    /// Bounds on what requests and responses can make grow.
+    /// Bounds on memory and work that requests and responses can cause.
     LimitsSection("[limits]", "[limits]") {
         /// The largest response that is stored.
         object: Size = "8MiB",
-        /// The most tags of an entry.
+        /// How many tags an entry may have.
         tags: Count = 64,
-        /// The longest key.
+        /// The longest cache key.
         key: Size = "16KiB",
-        /// The longest request body that purge rules read fields from.
+        /// The longest body of a write from which purge rules read fields.
         purge_body: Size = "64KiB",
-        /// Credentials whose admission is remembered, for routes of scope `shared`.
+        /// How many authorized clients are remembered, for routes of scope `shared`.
         admissions: Count = 100_000,
-        /// What the bodies of all fills under way may keep, together; beyond it they pass through and are not stored.
+        /// How much memory the bodies of all fills in progress may take together. Beyond it, bodies
+        /// pass through and are not stored.
         fills: Size = "64MiB",
-        /// Requests that may wait for fills of others.
+        /// How many requests may wait for the fills of other requests.
         waiters: Count = 10_000,
-        /// How long such a request waits at most.
+        /// How long a request may wait for the fill of another request.
         wait: Period = "30s",
-        /// Writes under way at once.
+        /// How many writes may be in progress at once.
         mutations: Count = 1024,
-        /// The most variants of one key that `Vary` may make.
+        /// How many variants of one key `Vary` may create.
         #[schemars(extend("minimum" = 1, "maximum" = 1024))]
         variants: Count = 64,
-        /// How long an entry past its freshness is kept, to be confirmed by the app or to stand in for it; at most 30 days.
+        /// How long an entry is kept after it has become stale, to be revalidated or to be served
+        /// in place of an error; at most 30 days.
         stale: Period = "10m",
-        /// The most ranges answered in one request.
+        /// How many ranges a request may ask for.
         #[schemars(extend("minimum" = 1, "maximum" = 256))]
         ranges: Count = 16,
-        /// The largest response that is fetched whole because a part of it was asked for. "0" turns it off.
+        /// The largest response that is fetched whole when a request asks for a part of it. "0"
+        /// turns it off.
         range_fill: Size = "8MiB",
-        /// Refreshes in the background at once.
+        /// How many refreshes may run in the background at once.
         #[schemars(extend("minimum" = 1))]
         refreshes: Count = 64,
-        /// Keys that routes in shadow remember.
+        /// How many keys routes in shadow mode remember.
         #[schemars(extend("minimum" = 1))]
         shadow_keys: Count = 50_000,
     }
 }
 
 table! {
-    /// Whose word on freshness counts.
+    /// Which response headers say how long a response is fresh.
     FreshnessSection("[freshness]", "[freshness]") {
-        /// Response headers for caches like this one (RFC 9213), in their order: the first valid one wins over `Cache-Control` and
-        /// `Expires`. `[]` turns it off.
+        /// Response headers for caches like this one (RFC 9213), in the order of precedence: the
+        /// first valid one replaces `Cache-Control` and `Expires`. `[]` turns it off.
         #[schemars(extend("maxItems" = 8, "uniqueItems" = true, "examples" = [["sidecache-cache-control", "cdn-cache-control"]]))]
         targeted: TomlList<TomlString> = ["cdn-cache-control"],
     }
@@ -250,7 +268,7 @@ table! {
         /// A level (off, error, warn, info, debug, trace), or directives by module.
         #[schemars(extend("examples" = ["info", "warn,sidecache=debug"]))]
         level: TomlString = "info",
-        /// For people, or one JSON object per line.
+        /// Lines for people, or one JSON object per line.
         format: FormatWord = "text",
         /// Whether each request gets a line.
         access: bool = false,
@@ -258,7 +276,7 @@ table! {
 }
 
 table! {
-    /// Where a field's value comes from: exactly one source.
+    /// Where the value of a field comes from: exactly one source.
     #[schemars(extend(
         "oneOf" = [
             { "required": ["header"] }, { "required": ["cookie"] }, { "required": ["query"] }, { "required": ["path"] },
@@ -277,9 +295,10 @@ table! {
         path: TomlString,
         /// `true`: the host that the request was sent to.
         host: bool,
-        /// The `Authorization` header, as a hash: all of it, or the first `length` characters of its token.
+        /// The `Authorization` header, as a hash: all of it, or the first `length` characters of
+        /// its token.
         auth: AuthWord,
-        /// With `auth = "prefix"`: how many characters count, 8 to 512.
+        /// How many characters count with `auth = "prefix"`.
         #[schemars(extend("minimum" = 8, "maximum" = 512))]
         length: Count,
         /// A JSON pointer into the body of a write, JSON or form. For purge rules only.
@@ -301,19 +320,20 @@ table! {
 }
 
 table! {
-    /// Tags that the app itself sends.
+    /// Tags that the origin sends.
     TagsSection("[tags]", "[tags]") {
         /// The response headers that hold tags.
         response_headers: TomlList<TomlString> = ["surrogate-key", "cache-tag"],
-        /// Whether clients see these headers.
+        /// Whether clients get these headers.
         keep: bool = false,
     }
 }
 
 table! {
-    /// Help for finding out why.
+    /// Headers that help to find out why.
     DebugSection("[debug]", "[debug]") {
-        /// Whether responses tell their key, tags and route. Not for strangers.
+        /// Whether responses show their key, tags and route. Not for production: it helps
+        /// attackers.
         headers: bool = false,
     }
 }
@@ -325,48 +345,58 @@ table! {
         /// The paths: text, `{captures}` of one segment, and a last `{*rest}` for everything below.
         #[schemars(extend("pattern" = "^[/$]", "examples" = ["/api/v1/campaigns/{id}"]))]
         path: TomlString,
-        /// Whether the route caches: `on`; `off`; or `shadow`, which asks the app each time and tells what caching would have done.
+        /// Whether the route caches. `shadow` asks the origin each time and reports what the cache
+        /// would have done.
         mode: ModeWord = "on",
-        /// The share of hits, 0 to 1, that is asked for again out of band to count those that were stale.
+        /// The share of hits, 0 to 1, that is fetched again in the background, to count hits that
+        /// were stale.
         #[schemars(extend("examples" = [0.01]))]
         audit: Fraction = 0.0,
-        /// Freshness where the app gives none of its own, 1ms to 1 year. Without it the app alone decides.
+        /// How long responses are fresh if the origin does not say, 1ms to 1 year. Without it the
+        /// origin alone decides.
         ttl: Period,
-        /// Whose word on freshness wins: the app's (`respect`), or `ttl` (`ignore`).
+        /// Which freshness counts: the origin's if it gives one (`respect`), or always `ttl`
+        /// (`ignore`).
         origin: OriginWord = "respect",
-        /// How long an entry past its freshness is still served while it is fetched anew, where the app does not say, up to 1 year.
-        /// "0s": not at all.
+        /// How long a stale entry may be served while it is refreshed, if the origin does not say;
+        /// up to 1 year. "0s" turns it off.
         stale_while_revalidate: Period,
-        /// How long an entry past its freshness stands in for an error of the app, where the app does not say, up to 1 year. "0s": not
-        /// at all.
+        /// How long a stale entry may be served in place of an error of the origin, if the origin
+        /// does not say; up to 1 year. "0s" turns it off.
         stale_if_error: Period,
-        /// `ttl` is shortened by a random part of up to this, so that entries do not expire at once. Less than `ttl`.
+        /// Shortens `ttl` by a random time of up to this, so that entries do not all expire at
+        /// once. Must be less than `ttl`.
         jitter: Period,
-        /// Whether an entry that is asked for often is fetched anew in the background shortly before it expires.
+        /// Whether an entry that is requested often is refreshed in the background shortly before
+        /// it expires.
         early_refresh: bool = true,
-        /// How many ask the app for the same key at once: one per sidecar, or one of all that share the Redis. Without it: what `[redis]`
-        /// says.
+        /// How many fills of one key may run at once: one per sidecar, or one among all sidecars
+        /// that share the Redis. Without it, `collapse` of `[redis]` counts.
         collapse: CollapseWord,
-        /// Who may share an entry: the same credential, every credential that the app has admitted, or everyone.
+        /// Who may share an entry: callers with the same credential (`private`), every credential
+        /// that the origin has authorized (`shared`), or everyone (`public`).
         scope: ScopeWord = "private",
         /// Fields that tell entries apart.
         key: TomlList<TomlString> = [],
-        /// Query parameters that tell entries apart: all, none, or these. The others are withheld from the app.
+        /// Query parameters that tell entries apart: all, none, or a list. The origin does not get
+        /// the others.
         query: QueryForm = "all",
         /// Tags of the entries: text with fields in braces.
         #[schemars(extend("examples" = [["campaigns:{tenant}", "campaign:{id}"]]))]
         tags: TomlList<TomlString> = [],
-        /// With scope `shared`: how long the app's word on a credential holds.
+        /// How long a credential stays authorized after the origin has accepted it. For scope
+        /// `shared`.
         admit_for: Period = "60s",
-        /// Store responses that set cookies, without the cookies.
+        /// Whether to store responses that set cookies, without the cookies.
         strip_set_cookie: bool = false,
-        /// Request headers withheld from the app when an entry is filled.
+        /// Request headers that the origin does not get on a fill.
         drop_headers: TomlList<TomlString> = [],
-        /// Request headers let through although no key has seen them: your word that they change nothing.
+        /// Request headers that are forwarded although they are not part of the key. They must not
+        /// change the response.
         pass_headers: TomlList<TomlString> = [],
-        /// What to do with all other request headers that no key has seen.
+        /// What to do with all other request headers that are not part of the key.
         unknown_headers: UnknownWord = "bypass",
-        /// Whether the client's own `Cache-Control` counts.
+        /// Whether the `Cache-Control` of requests counts.
         client_cache_control: ClientWord = "respect",
     }
 }
@@ -378,15 +408,16 @@ table! {
         /// The paths of the writes, as in a route.
         #[schemars(extend("pattern" = "^[/$]", "examples" = ["/api/v1/campaigns/{*rest}"]))]
         path: TomlString,
-        /// The methods of the writes. Without it: every method that is not safe.
+        /// The methods of the writes. Without it, every unsafe method.
         #[schemars(extend("examples" = [["POST", "PUT", "PATCH", "DELETE"]]))]
         methods: TomlList<TomlString>,
         /// What is purged: text with fields in braces.
         #[schemars(extend("minItems" = 1, "examples" = [["campaigns:{tenant}"]]))]
         tags: TomlList<TomlString>,
-        /// Whether hits go on while the write is under way (`mark`), or go to the app (`bypass`).
+        /// Whether hits are still served while the write is in progress (`mark`), or requests go to
+        /// the origin (`bypass`).
         guard: GuardWord = "mark",
-        /// When to purge again after the write, for apps that commit late or read from replicas; at most 8 times.
+        /// When to purge again after the write, for origins that commit late or read from replicas.
         #[schemars(extend("maxItems" = 8, "examples" = [["1s", "5s"]]))]
         repurge_after: TomlList<Period> = [],
     }

@@ -8,7 +8,7 @@ use toml::Spanned;
 use toml::de::DeValue;
 
 use super::decode::{Count, Fraction, FromToml, NamedTable, Period, Setting, Size, TomlList, TomlReader, TomlString};
-use super::file::ConfigFile;
+use super::file::{self, ConfigFile};
 
 /// The schema (draft 2020-12), as text.
 #[must_use]
@@ -18,6 +18,29 @@ pub fn json_schema() -> String {
     let mut text = serde_json::to_string_pretty(&schema).unwrap_or_default();
     text.push('\n');
     text
+}
+
+/// The keys of a table of the schema, in the order in which the file's types have them.
+#[must_use]
+pub fn key_order(definition: &str) -> &'static [&'static str] {
+    match definition {
+        "ConfigFile" => ConfigFile::KEYS,
+        "ListenSection" => file::ListenSection::KEYS,
+        "UpstreamSection" => file::UpstreamSection::KEYS,
+        "AdminSection" => file::AdminSection::KEYS,
+        "MemorySection" => file::MemorySection::KEYS,
+        "RedisSection" => file::RedisSection::KEYS,
+        "LimitsSection" => file::LimitsSection::KEYS,
+        "FreshnessSection" => file::FreshnessSection::KEYS,
+        "LogSection" => file::LogSection::KEYS,
+        "FieldForm" => file::FieldForm::KEYS,
+        "CredentialSection" => file::CredentialSection::KEYS,
+        "TagsSection" => file::TagsSection::KEYS,
+        "DebugSection" => file::DebugSection::KEYS,
+        "RouteSection" => file::RouteSection::KEYS,
+        "PurgeSection" => file::PurgeSection::KEYS,
+        _ => &[],
+    }
 }
 
 /// The form of `query`: a word or a list.
@@ -70,17 +93,20 @@ inline!(Count, "Count", { "type": "integer", "minimum": 0 });
 inline!(Fraction, "Share", { "type": "number", "minimum": 0, "maximum": 1 });
 // Variables may stand in any string, so the patterns let them through.
 inline!(Period, "Period", {
+    "title": "Duration",
     "type": "string",
     "pattern": "^(([0-9]+d)?([0-9]+h)?([0-9]+m)?([0-9]+s)?([0-9]+ms)?|.*\\$\\{.*)$",
     "minLength": 1,
     "examples": ["250ms", "5m", "1h30m"]
 });
 inline!(Size, "Size", {
+    "title": "Size",
     "type": "string",
     "pattern": "^(0|[0-9]+([kMGT]B|[KMGT]iB|B)|.*\\$\\{.*)$",
     "examples": ["64MiB", "10kB", "0"]
 });
 inline!(QueryForm, "QueryForm", {
+    "title": "`\"all\"`, `\"none\"` or list of strings",
     "oneOf": [{ "type": "string", "enum": ["all", "none"] }, { "type": "array", "items": { "type": "string", "minLength": 1 }, "uniqueItems": true }],
     "examples": [["page", "limit"]]
 });

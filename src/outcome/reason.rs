@@ -252,21 +252,23 @@ reasons! {
                   which rule.",
         remedy: "Correct the client.";
     UpstreamUnreachable = "upstream unreachable", [Stale, Failure],
-        meaning: "The origin could not be reached. The status is 502.",
+        meaning: "The origin could not be reached. Unless a stale response may be served, the status is \
+                  502.",
         remedy: "Check the origin, and `url` in `[upstream]`.";
     UpstreamTimeout = "upstream timeout", [Stale, Failure],
-        meaning: "The origin did not answer within `upstream.first_byte_timeout`. The status is 504.",
+        meaning: "The origin did not answer within `upstream.first_byte_timeout`. Unless a \
+                  stale response may be served, the status is 504.",
         remedy: "Check the origin, or raise `upstream.first_byte_timeout`.";
     UpstreamProtocolError = "upstream protocol error", [Stale, Failure],
         meaning: "The origin closed the connection before its response was complete, or did not speak \
-                  HTTP. The status is 502.",
+                  HTTP. Unless a stale response may be served, the status is 502.",
         remedy: "Check the origin's log.";
     UpstreamError = "upstream error", [Stale],
         meaning: "The origin answered 500, 502, 503 or 504.",
         remedy: "Check the origin's log.";
     UpstreamBusy = "upstream busy", [Stale, Failure],
         meaning: "All connections to the origin are in use and the queue is full, or too many writes \
-                  are in progress. The status is 503.",
+                  are in progress. Unless a stale response may be served, the status is 503.",
         remedy: "Raise `upstream.max_connections` or `limits.mutations`, or make the origin faster.";
     WriteRefused = "write refused", [Failure],
         meaning: "A write was refused because Redis is lost and `writes` is `refuse`. The status is \

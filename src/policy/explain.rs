@@ -253,11 +253,16 @@ mod tests {
 
     /// What is told of a GET of the one route, which has these keys; `before` stands above it.
     fn told(before: &str, keys: &str) -> Vec<ExplainLine> {
+        told_with(before, keys, Vec::new())
+    }
+
+    /// The same with headers in the request.
+    fn told_with(before: &str, keys: &str, headers: Vec<(String, String)>) -> Vec<ExplainLine> {
         let text = format!("[upstream]\nurl = \"http://127.0.0.1:8000\"\n{before}\n[[routes]]\npath = \"/a\"\n{keys}\n");
         let config = Config::parse(&text, "proxy.toml", &|_| None).unwrap_or_else(|problems| panic!("{problems}"));
         let credential = Arc::clone(&config.credential);
         let rules = PolicyRules { routes: config.routes, purges: config.purges, credential, hasher: Hasher::default(), max_key: 4096 };
-        let question = ExplainRequest { method: "get".into(), target: "/a".into(), ..ExplainRequest::default() };
+        let question = ExplainRequest { method: "get".into(), target: "/a".into(), headers, ..ExplainRequest::default() };
         let explained = explain(&rules, &question.read().expect("a request"));
         assert_eq!(explained.request, "GET /a");
         explained.lines
@@ -265,6 +270,15 @@ mod tests {
 
     fn lines<'a>(told: &'a [ExplainLine], name: &str) -> Vec<&'a str> {
         told.iter().filter(|line| line.name == name).map(|line| line.value.as_str()).collect()
+    }
+
+    #[test]
+    fn a_reason_is_told_with_its_meaning_and_its_remedy() {
+        let told = told_with("", "ttl = \"5m\"", vec![("x-unheard-of".into(), "1".into())]);
+        let reason = Reason::UnkeyedHeader;
+        assert_eq!(lines(&told, "reason"), ["unkeyed header x-unheard-of"]);
+        assert_eq!(lines(&told, "meaning"), [reason.meaning()]);
+        assert_eq!(lines(&told, "remedy"), [reason.remedy().expect("there is one")]);
     }
 
     #[test]

@@ -15,7 +15,7 @@ use crate::semantics::storability::OriginRule;
 pub use crate::policy::route::headers::{HeaderRole, HeaderRules};
 pub use crate::policy::route::pattern::{Captures, Pattern};
 
-mod headers;
+pub(crate) mod headers;
 mod pattern;
 
 /// Whether a route caches.

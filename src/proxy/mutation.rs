@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use futures_util::FutureExt as _;
-use http::header::{CONTENT_LOCATION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, LOCATION};
+use http::header::{CONTENT_LOCATION, CONTENT_TYPE, HeaderMap, HeaderValue, LOCATION};
 use http::request::Parts;
 use http::{Method, Request, Response, Uri};
 use http_body_util::BodyExt as _;
@@ -333,7 +333,7 @@ impl Proxy {
         if self.config.load().settings.debug_headers && !purged.is_empty() {
             let names: Vec<&str> = purged.iter().map(Tag::as_str).collect();
             if let Ok(value) = HeaderValue::from_str(&names.join(" ")) {
-                response.headers_mut().insert(HeaderName::from_static("x-cache-purged"), value);
+                response.headers_mut().insert(response::X_CACHE_PURGED, value);
             }
         }
         *response.version_mut() = http::Version::HTTP_11;

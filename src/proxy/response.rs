@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use bytes::Bytes;
 use http::header::{
-    AGE, CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, DATE, ETAG, HeaderMap, HeaderValue, LAST_MODIFIED, SET_COOKIE,
+    AGE, CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, DATE, ETAG, HeaderMap, HeaderName, HeaderValue, LAST_MODIFIED, SET_COOKIE,
 };
 use http::{Response, StatusCode};
 
@@ -17,6 +17,15 @@ use crate::semantics::conditional::ConditionOutcome;
 use crate::semantics::range;
 
 pub use crate::cache::entry::{CACHE_STATUS, X_CACHE};
+
+/// The hash of the key, with debug headers.
+pub(crate) const X_CACHE_KEY: HeaderName = HeaderName::from_static("x-cache-key");
+/// The tags that a write has purged, with debug headers.
+pub(crate) const X_CACHE_PURGED: HeaderName = HeaderName::from_static("x-cache-purged");
+/// The route, with debug headers.
+pub(crate) const X_CACHE_ROUTE: HeaderName = HeaderName::from_static("x-cache-route");
+/// The tags of the request, with debug headers.
+pub(crate) const X_CACHE_TAGS: HeaderName = HeaderName::from_static("x-cache-tags");
 
 /// Answers from a stored response. `head_only` for HEAD; `ranges` says how many parts of it a GET with `Range` may have at most, `None` that
 /// there is no such field or that it does not count.

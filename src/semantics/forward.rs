@@ -14,14 +14,25 @@ use smallvec::SmallVec;
 pub use check::{BadRequest, check_request};
 pub use network::{BadNetwork, Network};
 
-const FORWARDED: HeaderName = http::header::FORWARDED;
+/// What a proxy knew of the client (RFC 7239).
+pub(crate) const FORWARDED: HeaderName = http::header::FORWARDED;
 const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
-const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
-const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
-const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
-const X_REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
+/// The addresses of the client and of the proxies before this one.
+pub(crate) const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+/// The host that the client asked for.
+pub(crate) const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+/// The protocol that the client spoke.
+pub(crate) const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+/// The address of the client.
+pub(crate) const X_REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
+
+/// Fields that belong to one connection, whether or not `Connection` names them.
+///
+/// SECURITY: `HTTP2-Settings` with `Upgrade: h2c` would let a client speak HTTP/2 past the rules.
+pub(crate) static HOP_BY_HOP: [HeaderName; 7] =
+    [KEEP_ALIVE, PROXY_CONNECTION, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TRANSFER_ENCODING, UPGRADE, HTTP2_SETTINGS];
 
 /// Whom a request came from, one hop away.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,14 +65,9 @@ pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
     if headers.contains_key(CONNECTION) {
         strip_connection(headers);
     }
-    headers.remove(KEEP_ALIVE);
-    headers.remove(PROXY_CONNECTION);
-    headers.remove(PROXY_AUTHENTICATE);
-    headers.remove(PROXY_AUTHORIZATION);
-    headers.remove(TRANSFER_ENCODING);
-    headers.remove(UPGRADE);
-    // SECURITY: together with `Upgrade: h2c` this would let a client speak HTTP/2 past the rules.
-    headers.remove(HTTP2_SETTINGS);
+    for name in &HOP_BY_HOP {
+        headers.remove(name);
+    }
     if headers.contains_key(TE) && !te_trailers(headers) {
         headers.remove(TE);
     }

@@ -11,6 +11,9 @@ use sfv::{BareItem, Dictionary, ListEntry, Parser};
 use crate::semantics::cache_control::{CacheControl, MAX_DELTA};
 use crate::semantics::forward::joined;
 
+/// The field that caches in front of an origin listen to.
+pub const CDN_CACHE_CONTROL: HeaderName = HeaderName::from_static("cdn-cache-control");
+
 /// The directives of the first of these fields that the response has and that is valid.
 ///
 /// With `Some`, `Cache-Control` and `Expires` do not count (RFC 9213 2.2), even when it names no directive that is known. With `None`
@@ -99,7 +102,7 @@ mod tests {
 
     use super::*;
 
-    const CDN: HeaderName = HeaderName::from_static("cdn-cache-control");
+    const CDN: HeaderName = CDN_CACHE_CONTROL;
     const OURS: HeaderName = HeaderName::from_static("sidecache-cache-control");
 
     fn response(fields: &[(HeaderName, &str)]) -> HeaderMap {

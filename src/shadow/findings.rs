@@ -167,11 +167,11 @@ impl RouteShadow {
             }
         };
         let requests = [("hit", &counters.hits), ("miss", &counters.misses), ("bypass", &counters.bypasses)];
-        register("sidecache_shadow_requests", "Requests in shadow, by what would have become of them", "result", &requests);
+        register("sidecache_shadow_requests", "Requests of routes in shadow mode, by what the cache would have done", "result", &requests);
         let found = [("stale", &counters.stale), ("scope", &counters.scope)];
-        register("sidecache_shadow_findings", "Answers that would have been wrong", "finding", &found);
+        register("sidecache_shadow_findings", "Responses that would have been stale, or another caller's (`scope`)", "finding", &found);
         let audits = [("same", &counters.audits_same), ("stale", &counters.audits_stale), ("unclear", &counters.audits_unclear)];
-        register("sidecache_audits", "Hits that were asked for again, by what was found", "result", &audits);
+        register("sidecache_audits", "Hits that were fetched again to compare them, by what was found", "result", &audits);
     }
 
     /// A request would have gone so.

@@ -4,6 +4,7 @@
 //! that a stranger could make grow. Must not know how requests are handled: whoever counts holds a [`Counter`], and registers it here.
 
 mod counter;
+mod description;
 mod exposition;
 mod format;
 mod latency;
@@ -17,7 +18,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 pub use self::counter::Counter;
-use self::exposition::{Family, Labels, MetricKind, Snapshot, Value};
+pub use self::description::Description;
+use self::exposition::{Family, MetricKind, Labels, Snapshot, Value};
 pub use self::format::MetricsFormat;
 pub use self::latency::Latency;
 use self::row::Row;
@@ -104,13 +106,23 @@ impl Metrics {
     /// All metrics as text, sorted by name and labels; of routes only what has happened at least once.
     #[must_use]
     pub fn encode_as(&self, format: MetricsFormat) -> String {
+        self.snapshot().encode(format)
+    }
+
+    /// What a scrape would name: each family with its labels and the values that they have so far.
+    #[must_use]
+    pub fn describe(&self) -> Vec<Description> {
+        self.snapshot().0.iter().map(|(name, family)| Description::from_family(name, family)).collect()
+    }
+
+    fn snapshot(&self) -> Snapshot {
         let mut snapshot = self.snapshot_registered();
         snapshot.0.extend(route_families(&self.rows()));
         let build = [("version", env!("CARGO_PKG_VERSION")), ("os", std::env::consts::OS), ("arch", std::env::consts::ARCH)];
         let build = build.map(|(name, value)| (name, value.to_owned())).to_vec();
         let series = BTreeMap::from([(build, Value::Count(1))]);
         snapshot.0.insert("sidecache_build", Family { kind: MetricKind::Info, help: "What is running", series });
-        snapshot.encode(format)
+        snapshot
     }
 
     fn register(&self, name: &'static str, help: &'static str, labels: &[(&'static str, String)], kind: MetricKind, reading: MetricSource) {
@@ -198,18 +210,18 @@ fn route_families(rows: &[RowView]) -> [(&'static str, Family); 5] {
             "sidecache_request_duration_seconds",
             family(
                 MetricKind::Histogram,
-                "Time from a request's head to its response's head: answered from the cache, by the app, or around the cache",
+                "Time from the head of a request to the head of its response. `hit` is HIT and STALE, `miss` is MISS and REVALIDATED",
                 durations,
             ),
         ),
         (
             "sidecache_upstream_duration_seconds",
-            family(MetricKind::Histogram, "Time from sending a request to the app to the head of its response", app),
+            family(MetricKind::Histogram, "Time from sending a request to the origin to the head of its response", app),
         ),
-        ("sidecache_response_bytes", family(MetricKind::Counter, "Bytes of response bodies, by where they came from", bytes)),
+        ("sidecache_response_bytes", family(MetricKind::Counter, "Bytes of response bodies, from the cache or from the origin", bytes)),
         (
             "sidecache_upstream_seconds_saved",
-            family(MetricKind::Counter, "Time that the app would have taken for what was served from the cache", saved),
+            family(MetricKind::Counter, "Time that the origin would have taken for what was served from the cache", saved),
         ),
     ]
 }

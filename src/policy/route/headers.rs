@@ -30,7 +30,7 @@ pub enum HeaderRole {
 }
 
 /// Headers that change nothing in a response, or only what the app then names in `Vary` (content negotiation).
-const HARMLESS: &[&str] = &[
+pub(crate) const HARMLESS: &[&str] = &[
     "host",
     "user-agent",
     "accept-encoding",
@@ -75,14 +75,14 @@ const HARMLESS: &[&str] = &[
 ];
 
 /// Headers that are always part of the key when they come.
-const IMPLICIT: &[&str] = &["accept", "origin", "x-requested-with", "content-type"];
+pub(crate) const IMPLICIT: &[&str] = &["accept", "origin", "x-requested-with", "content-type"];
 
 /// What a trusted proxy says of the original request: apps build links and redirects from it.
-const FROM_TRUSTED: &[&str] =
+pub(crate) const FROM_TRUSTED: &[&str] =
     &["x-forwarded-host", "x-forwarded-proto", "x-forwarded-port", "x-forwarded-prefix", "x-forwarded-scheme", "x-forwarded-ssl"];
 
 /// Headers that caches act on; a condition or range on a fill would fetch something else than the whole response.
-const WITHHELD: &[&str] =
+pub(crate) const WITHHELD: &[&str] =
     &["cache-control", "pragma", "if-none-match", "if-modified-since", "if-match", "if-unmodified-since", "if-range", "range"];
 
 /// The roles of all headers on one route.

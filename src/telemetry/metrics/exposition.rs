@@ -25,6 +25,17 @@ pub(super) enum MetricKind {
     Info,
 }
 
+impl MetricKind {
+    /// What is appended to a family's name.
+    pub(super) const fn suffix(self) -> &'static str {
+        match self {
+            Self::Counter => "_total",
+            Self::Info => "_info",
+            Self::Gauge | Self::Histogram => "",
+        }
+    }
+}
+
 /// One series' number, or numbers.
 #[derive(Clone, Debug)]
 pub(super) enum Value {
@@ -60,11 +71,7 @@ impl Snapshot {
 }
 
 fn write(out: &mut String, name: &str, family: &Family, format: MetricsFormat) -> fmt::Result {
-    let suffix = match family.kind {
-        MetricKind::Counter => "_total",
-        MetricKind::Info => "_info",
-        MetricKind::Gauge | MetricKind::Histogram => "",
-    };
+    let suffix = family.kind.suffix();
     let typed = if format == MetricsFormat::OpenMetrics { "" } else { suffix };
     let kind = match (family.kind, format) {
         (MetricKind::Counter, _) => "counter",

@@ -1,0 +1,147 @@
+//! `metrics.md`: every family of metrics, from the registry of a sidecar that is put together and
+//! never started.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use super::markdown::{Page, code, codes};
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::telemetry::metrics::{Description, Metrics, RequestRecord, BodySource};
+use crate::outcome::{Disposition, Reason};
+use crate::app::Sidecar;
+
+/// What a sidecar needs in order to have more metrics than another: a title, and the lines of
+/// `proxy.toml`. Each has what the one before it has, and more.
+const SETTINGS: [(&str, &str, &str); 4] = [
+    ("Every sidecar", "These are there always.", ""),
+    (
+        "Shadow mode and audits",
+        "For each route with `mode = \"shadow\"` or `audit`.",
+        "[[routes]]\npath = \"/shadow\"\nmode = \"shadow\"\n\
+         [[routes]]\npath = \"/audited\"\naudit = 0.1\n",
+    ),
+    ("Redis", "With `[redis]`.", "[redis]\nurl = \"redis://127.0.0.1:6379/0\"\n"),
+    ("Fills across sidecars", "With `collapse = \"cluster\"`.", "collapse = \"cluster\"\n"),
+];
+
+/// Labels whose values are not listed beside each family.
+const OPEN_LABELS: [(&str, &str); 5] = [
+    (
+        "route",
+        "The `path` of a route; `none` for requests without a route; `other` for all routes beyond \
+         the first 4096 that the process has had. A route keeps its counts over reloads.",
+    ),
+    ("reason", "A metric label of the page on reasons, or `none`."),
+    ("version", "The version of Sidecache."),
+    ("os", "The operating system, `linux` for example."),
+    ("arch", "The processor, `x86_64` for example."),
+];
+
+pub(super) fn page() -> Result<String, String> {
+    let mut page = Page::new("Metrics");
+    page.paragraph(
+        "`/metrics` on the admin listener is Prometheus text 0.0.4, or OpenMetrics where `Accept` \
+         asks for it. Labels have closed sets of values: never a path, a key or anything else that \
+         a client could make grow. Families of routes show what has happened at least once; all \
+         others begin at zero. `deploy/grafana` has a dashboard and alert rules.",
+    );
+    page.section("Labels");
+    page.paragraph(
+        "Values are snake_case, except names of other things: routes, keys of `proxy.toml`, and \
+         the version.",
+    );
+    let rows = OPEN_LABELS.map(|(name, meaning)| [code(name), meaning.to_owned()]);
+    page.table(["Label", "Values"], &rows);
+    let text = |settings: usize| SETTINGS.iter().take(settings).map(|(.., lines)| *lines).collect::<String>();
+    let all = families(&text(SETTINGS.len()))?;
+    let mut shown = BTreeSet::new();
+    for (at, (title, about, _)) in SETTINGS.into_iter().enumerate() {
+        page.section(title);
+        page.paragraph(about);
+        let mut rows = Vec::new();
+        for family in families(&text(at + 1))? {
+            if shown.insert(family.name.clone()) {
+                // With all values of its labels, those of later settings too.
+                let whole = all.iter().find(|one| one.name == family.name).unwrap_or(&family);
+                rows.push(row(whole));
+            }
+        }
+        page.table(["Name", "Type", "Unit", "Labels", "Meaning"], &rows);
+    }
+    Ok(page.finish())
+}
+
+fn row(family: &Description) -> [String; 5] {
+    let labels: Vec<String> = family.labels.iter().map(|(name, values)| label(name, values)).collect();
+    let unit = family.unit().to_owned();
+    [code(&family.name), family.kind.to_owned(), unit, labels.join("; "), format!("{}.", family.help)]
+}
+
+fn label(name: &str, values: &BTreeSet<String>) -> String {
+    // A few reasons are a list; all of them are a page.
+    let is_open = OPEN_LABELS.iter().any(|(open, _)| *open == name);
+    if is_open && (name != "reason" || values.len() == Reason::ALL.len() + 1) {
+        return code(name);
+    }
+    format!("{}: {}", code(name), codes(values.iter().map(String::as_str)))
+}
+
+/// The families of a sidecar with these lines in its file, each route's among them.
+fn families(lines: &str) -> Result<Vec<Description>, String> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| error.to_string())?;
+    let _entered = runtime.enter();
+    let text = format!("[upstream]\nurl = \"http://127.0.0.1:8000\"\n{lines}");
+    let mut config = Config::parse(&text, "proxy.toml", &|_| None).map_err(|problems| problems.to_string())?;
+    let sidecar = Sidecar::new(&mut config, Clock::system()).map_err(|error| error.to_string())?;
+    let metrics = &sidecar.proxy.metrics;
+    count_everything(metrics);
+    Ok(metrics.describe())
+}
+
+/// Counts one request of each kind, so that the families of routes have all values of their labels.
+fn count_everything(metrics: &Metrics) {
+    let table = metrics.table(["/example".to_owned()]);
+    let took = Duration::from_millis(1);
+    for disposition in Disposition::ALL {
+        for reason in Reason::ALL.iter().copied().map(Some).chain([None]) {
+            table.request(Some(0), &RequestRecord { disposition, reason, duration: took, saved: Some(took) });
+        }
+    }
+    table.origin(Some(0), took);
+    for source in [BodySource::Cache, BodySource::Origin] {
+        table.bytes(Some(0), source, 1);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_family_is_on_the_page_with_its_help() {
+        let page = page().expect("a page");
+        let lines: String = SETTINGS.iter().map(|(.., lines)| *lines).collect();
+        let families = families(&lines).expect("families");
+        assert!(families.len() > 80, "{} families", families.len());
+        for family in families {
+            let rows: Vec<&str> = page.lines().filter(|line| line.starts_with(&format!("| `{}` |", family.name))).collect();
+            assert_eq!(rows.len(), 1, "{}", family.name);
+            assert!(rows[0].contains(family.help), "{}", rows[0]);
+        }
+    }
+
+    #[test]
+    fn closed_labels_are_listed_and_open_ones_explained() {
+        let page = page().expect("a page");
+        for text in [
+            "`by`: `admin`, `write`",
+            "`kind`: `hard`, `soft`",
+            "`disposition`: `bypass`, `hit`, `miss`, `revalidated`, `stale`; `reason`; `route`",
+            "`redis.deadline`",
+            "| `route` | The `path` of a route",
+        ] {
+            assert!(page.contains(text), "{text}\n{page}");
+        }
+    }
+}
