@@ -1,7 +1,9 @@
-//! The admin listener: health, metrics, numbers, purges, events and the dashboard, over plain HTTP/1.1.
+//! The admin listener: health, metrics, numbers, purges, events and the dashboard, over plain
+//! HTTP/1.1.
 //!
-//! Owns who may ask and what there is to ask for; the parts that it reads and moves are its [`AdminState`]. It never shares a port with the app's
-//! traffic, so no path of the app can be shadowed by it.
+//! Owns who may ask and what there is to ask for; the parts that it reads and moves are its
+//! [`AdminState`]. It never shares a port with the app's traffic, so no path of the app can be
+//! shadowed by it.
 
 mod api;
 mod auth;
@@ -39,9 +41,11 @@ pub use self::state::AdminState;
 const MAX_CONNECTIONS: usize = 64;
 /// From the opening of a connection to the end of the request's head.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
-/// From the opening of a connection to its end: a reader that takes nothing must not keep probes out for longer.
+/// From the opening of a connection to its end: a reader that takes nothing must not keep probes
+/// out for longer.
 const CONNECTION_LIFETIME: Duration = Duration::from_secs(30);
-/// The same for streams of events, of which there are fewer than connections. Who listens on opens another one.
+/// The same for streams of events, of which there are fewer than connections. Who listens on opens
+/// another one.
 const STREAM_LIFETIME: Duration = Duration::from_mins(15);
 /// How long requests under way may take to finish once the sidecar stops.
 const SHUTDOWN_GRACE: Duration = Duration::from_secs(2);
@@ -72,7 +76,8 @@ pub trait Readiness: Send + Sync {
 pub struct Ready {
     /// False while it starts or drains: traffic should go elsewhere.
     pub ready: bool,
-    /// What is not as it should be, in words. A sidecar without its Redis still serves: it is ready, and degraded.
+    /// What is not as it should be, in words. A sidecar without its Redis still serves: it is
+    /// ready, and degraded.
     pub degraded: Vec<String>,
 }
 
@@ -89,10 +94,18 @@ impl Ready {
 }
 
 /// Serves the admin API until `shutdown` is cancelled, then lets the requests under way finish.
-pub async fn run(listener: TcpListener, settings: AdminSettings, office: Arc<AdminState>, shutdown: CancellationToken) {
+pub async fn run(
+    listener: TcpListener,
+    settings: AdminSettings,
+    office: Arc<AdminState>,
+    shutdown: CancellationToken,
+) {
     let AdminSettings { address, token, hosts } = settings;
     let bound = listener.local_addr().unwrap_or(address);
-    let router = api::router(Arc::new(ApiContext { state: office, auth: AdminAuth::new(bound.ip(), token.as_ref(), hosts) }));
+    let router = api::router(Arc::new(ApiContext {
+        state: office,
+        auth: AdminAuth::new(bound.ip(), token.as_ref(), hosts),
+    }));
     let tasks = TaskTracker::new();
     shutdown.run_until_cancelled(accept(&listener, &router, &tasks, &shutdown)).await;
     drop(listener);
@@ -100,7 +113,12 @@ pub async fn run(listener: TcpListener, settings: AdminSettings, office: Arc<Adm
     tasks.wait().await;
 }
 
-async fn accept(listener: &TcpListener, router: &Router, tasks: &TaskTracker, shutdown: &CancellationToken) {
+async fn accept(
+    listener: &TcpListener,
+    router: &Router,
+    tasks: &TaskTracker,
+    shutdown: &CancellationToken,
+) {
     let permits = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     let mut failing = false;
     while let Ok(permit) = Arc::clone(&permits).acquire_owned().await {
@@ -131,7 +149,8 @@ async fn connection(stream: TcpStream, router: Router, shutdown: &CancellationTo
             .timer(TokioTimer::new())
             .header_read_timeout(HEADER_TIMEOUT)
             .max_buf_size(MAX_HEADER_BYTES)
-            // Scrapes and probes are seconds apart. Without reuse a connection is one request, and its lifetime a limit on that.
+            // Scrapes and probes are seconds apart. Without reuse a connection is one request, and
+            // its lifetime a limit on that.
             .keep_alive(false)
             .serve_connection(TokioIo::new(stream), service)
     );

@@ -68,10 +68,15 @@ impl BoundListeners {
         let bound = |address, section: &str| {
             server::bind(address).map_err(|error: io::Error| SetupError {
                 what: format!("listening on {address}"),
-                why: format!("{error}; change `address` in [{section}] of proxy.toml, or stop what uses it"),
+                why: format!(
+                    "{error}; change `address` in [{section}] of proxy.toml, or stop what uses it"
+                ),
             })
         };
-        Ok(Self { proxy: bound(config.server.address, "listen")?, admin: bound(config.admin.address, "admin")? })
+        Ok(Self {
+            proxy: bound(config.server.address, "listen")?,
+            admin: bound(config.admin.address, "admin")?,
+        })
     }
 }
 
@@ -89,28 +94,44 @@ impl Sidecar {
     /// Makes all parts. Starts no listener. Needs a tokio runtime.
     pub fn new(config: &mut Config, clock: Clock) -> Result<Self, SetupError> {
         let (hasher, seal) = match config.redis.as_ref().and_then(|redis| redis.secret.as_ref()) {
-            Some(secret) => (Hasher::new(secret.expose().as_bytes()), Seal::keyed(secret.expose().as_bytes())),
+            Some(secret) => {
+                (Hasher::new(secret.expose().as_bytes()), Seal::keyed(secret.expose().as_bytes()))
+            }
             None => (Hasher::default(), Seal::default()),
         };
         let reading = ConfigSnapshot::from_config(config);
         let fixed = StartupSettings::from_config(config, hasher);
         let shared = match &config.redis {
-            Some(settings) => Some(RecordStore::new(Arc::new(RedisClient::new(settings.clone())?), clock.clone())),
+            Some(settings) => {
+                Some(RecordStore::new(Arc::new(RedisClient::new(settings.clone())?), clock.clone()))
+            }
             None => None,
         };
         let coherence = Arc::new(Coherence::new(shared, clock.clone()).with_journal()?);
-        let store =
-            Arc::new(Store::new(Memory::new(config.memory), Arc::clone(&coherence), seal, config.limits.object, config.limits.variants));
+        let store = Arc::new(Store::new(
+            Memory::new(config.memory),
+            Arc::clone(&coherence),
+            seal,
+            config.limits.object,
+            config.limits.variants,
+        ));
         let upstream_counters = upstream::UpstreamCounters::default();
-        let upstream = Upstream::new(config.upstream.clone(), clock.clone(), upstream_counters.clone())
-            .map_err(|error| SetupError { what: "the client towards the app".to_owned(), why: error.to_string() })?;
+        let upstream =
+            Upstream::new(config.upstream.clone(), clock.clone(), upstream_counters.clone())
+                .map_err(|error| SetupError {
+                    what: "the client towards the app".to_owned(),
+                    why: error.to_string(),
+                })?;
         let metrics = Arc::new(Metrics::new());
         let live = fixed.active_config(config, &metrics);
         let tasks = TaskTracker::new();
         let wanted = live.rules.routes.iter().any(|route| route.spec.collapse == Collapse::Cluster);
         let (waiters, wait) = (config.limits.waiters, config.limits.wait);
         let across = OnceLock::new();
-        if wanted && let Some(made) = ClusterFills::new(Arc::clone(&coherence), waiters, wait, tasks.clone()) {
+        if wanted
+            && let Some(made) =
+                ClusterFills::new(Arc::clone(&coherence), waiters, wait, tasks.clone())
+        {
             across.get_or_init(|| made);
         }
         let events = Arc::<Events>::default();
@@ -122,19 +143,28 @@ impl Sidecar {
             cluster_fills: across,
             authorized_clients: Arc::new(AuthorizedClients::new(config.limits.authorized_clients)),
             upstream,
-            shadow: Arc::new(Shadow::new(config.limits.shadow_keys, config.limits.authorized_clients, Arc::clone(&metrics))),
+            shadow: Arc::new(Shadow::new(
+                config.limits.shadow_keys,
+                config.limits.authorized_clients,
+                Arc::clone(&metrics),
+            )),
             metrics,
             hot_tags: HotTags::default(),
             events: Arc::clone(&events),
             clock: clock.clone(),
             tasks,
             stop: CancellationToken::new(),
-            mutation_permits: Arc::new(Semaphore::new(config.limits.mutations.min(Semaphore::MAX_PERMITS))),
-            refresh_permits: Arc::new(Semaphore::new(config.limits.refreshes.min(Semaphore::MAX_PERMITS))),
+            mutation_permits: Arc::new(Semaphore::new(
+                config.limits.mutations.min(Semaphore::MAX_PERMITS),
+            )),
+            refresh_permits: Arc::new(Semaphore::new(
+                config.limits.refreshes.min(Semaphore::MAX_PERMITS),
+            )),
             counters: proxy::ProxyCounters::default(),
         });
         let server_counters = server::ServerCounters::default();
-        let reloader = Arc::new(Reloader::new(Arc::clone(&proxy), events, fixed, (config, reading), clock));
+        let reloader =
+            Arc::new(Reloader::new(Arc::clone(&proxy), events, fixed, (config, reading), clock));
         metrics::register(&proxy, &server_counters, &upstream_counters);
         metrics::register_reloads(&reloader, &proxy.metrics);
         publish_findings(&proxy);
@@ -143,7 +173,11 @@ impl Sidecar {
 }
 
 /// Serves until `shutdown`, then drains.
-pub async fn serve(config: Config, bound: BoundListeners, shutdown: CancellationToken) -> Result<Drained, SetupError> {
+pub async fn serve(
+    config: Config,
+    bound: BoundListeners,
+    shutdown: CancellationToken,
+) -> Result<Drained, SetupError> {
     serve_with(config, bound, shutdown, Clock::system()).await
 }
 
@@ -166,13 +200,22 @@ pub async fn serve_with(
     tokio::spawn(Arc::clone(&sidecar.reloader).watch(proxy.stop.clone()));
     #[cfg(unix)]
     tokio::spawn(Arc::clone(&sidecar.reloader).reload_on_sighup(proxy.stop.clone()));
-    let state =
-        Arc::new(AppReadiness { proxy: Arc::clone(proxy), reloader: Arc::clone(&sidecar.reloader), draining: AtomicBool::new(false) });
+    let state = Arc::new(AppReadiness {
+        proxy: Arc::clone(proxy),
+        reloader: Arc::clone(&sidecar.reloader),
+        draining: AtomicBool::new(false),
+    });
     let admin_stop = CancellationToken::new();
     let readiness: Arc<dyn Readiness> = Arc::<AppReadiness>::clone(&state);
     tokio::spawn(publish_state_changes(Arc::clone(proxy), Arc::clone(&readiness)));
-    let office = Arc::new(AdminState::new(Arc::clone(proxy), Arc::clone(&sidecar.reloader), readiness, admin_stop.clone()));
-    let admin = tokio::spawn(admin::run(bound.admin, config.admin.clone(), office, admin_stop.clone()));
+    let office = Arc::new(AdminState::new(
+        Arc::clone(proxy),
+        Arc::clone(&sidecar.reloader),
+        readiness,
+        admin_stop.clone(),
+    ));
+    let admin =
+        tokio::spawn(admin::run(bound.admin, config.admin.clone(), office, admin_stop.clone()));
     // Readiness tells of the drain at once, so that no new traffic is sent here.
     tokio::spawn({
         let (state, shutdown) = (Arc::clone(&state), shutdown.clone());
@@ -184,8 +227,16 @@ pub async fn serve_with(
     if let Ok(address) = bound.proxy.local_addr() {
         tracing::info!(%address, app = %config.upstream.target.authority, routes = proxy.active_config().rules.routes.len(), "listening");
     }
-    let drained =
-        server::run(bound.proxy, config.server, Arc::clone(proxy), sidecar.server_counters, clock, shutdown, proxy.tasks.clone()).await;
+    let drained = server::run(
+        bound.proxy,
+        config.server,
+        Arc::clone(proxy),
+        sidecar.server_counters,
+        clock,
+        shutdown,
+        proxy.tasks.clone(),
+    )
+    .await;
     proxy.stop.cancel();
     admin_stop.cancel();
     let _ = tokio::join!(keeper, admin);
@@ -196,7 +247,8 @@ pub async fn serve_with(
 fn publish_findings(proxy: &Proxy) {
     let (events, clock) = (Arc::clone(&proxy.events), proxy.clock.clone());
     proxy.shadow.set_listener(move |notice| {
-        let (finding, route, text) = (notice.finding.as_str(), notice.route.clone(), notice.text.clone());
+        let (finding, route, text) =
+            (notice.finding.as_str(), notice.route.clone(), notice.text.clone());
         events.publish(clock.wall(), EventKind::Finding { finding, route, text });
     });
 }
@@ -207,7 +259,10 @@ async fn publish_state_changes(proxy: Arc<Proxy>, readiness: Arc<dyn Readiness>)
     while proxy.stop.run_until_cancelled(tokio::time::sleep(STATE_CHECK_INTERVAL)).await.is_some() {
         let now = readiness.state();
         if now != before {
-            proxy.events.publish(proxy.clock.wall(), EventKind::State { status: now.status(), reasons: now.degraded.clone() });
+            proxy.events.publish(
+                proxy.clock.wall(),
+                EventKind::State { status: now.status(), reasons: now.degraded.clone() },
+            );
             before = now;
         }
     }
@@ -240,7 +295,8 @@ impl Readiness for AppReadiness {
         degraded.extend(self.proxy.coherence.degraded_reason());
         if let Some((_, why)) = self.reloader.status().refused {
             let first = why.lines().next().unwrap_or_default();
-            degraded.push(format!("the file was changed and is refused, the old rules stay: {first}"));
+            degraded
+                .push(format!("the file was changed and is refused, the old rules stay: {first}"));
         }
         Ready { ready: !draining, degraded }
     }

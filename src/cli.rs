@@ -30,7 +30,8 @@ mod warm;
 /// Exit code of a start that failed.
 const EXIT_FAILED: u8 = 1;
 
-/// Exit code of a config that cannot be used, or of a command line that cannot be read (`EX_USAGE` of sysexits.h).
+/// Exit code of a config that cannot be used, or of a command line that cannot be read (`EX_USAGE`
+/// of sysexits.h).
 const EXIT_USAGE: u8 = 64;
 
 /// What the exit codes of all commands mean.
@@ -60,7 +61,11 @@ const SIGNALS: [(&[&str], &str); 2] = [
 ];
 
 #[derive(Debug, Parser)]
-#[command(name = "sidecache", version, about = "A caching sidecar: makes a legacy web app fast without ever making it wrong")]
+#[command(
+    name = "sidecache",
+    version,
+    about = "A caching sidecar: makes a legacy web app fast without ever making it wrong"
+)]
 struct Cli {
     #[command(flatten)]
     file: ConfigPath,
@@ -71,7 +76,14 @@ struct Cli {
 #[derive(Args, Clone, Debug)]
 struct ConfigPath {
     /// The rules.
-    #[arg(long, short, global = true, env = "SIDECACHE_CONFIG", default_value = "proxy.toml", value_name = "FILE")]
+    #[arg(
+        long,
+        short,
+        global = true,
+        env = "SIDECACHE_CONFIG",
+        default_value = "proxy.toml",
+        value_name = "FILE"
+    )]
     config: PathBuf,
 }
 
@@ -82,7 +94,8 @@ enum CliCommand {
     /// Look for mistakes in the file without starting. Exits with 64 when there are any.
     #[command(after_help = reload::CHECK_EXAMPLES)]
     Check {
-        /// Warnings count as mistakes. One that is right as it is: end its line in the file with `# check: ok`.
+        /// Warnings count as mistakes. One that is right as it is: end its line in the file with `#
+        /// check: ok`.
         #[arg(long)]
         deny_warnings: bool,
         /// Do not ask the Redis of the file how it is set up.
@@ -94,16 +107,19 @@ enum CliCommand {
         #[command(flatten)]
         compared: reload::CompareArgs,
     },
-    /// Say what the rules make of a request: its route, key, tags and scope, or why it would bypass the cache.
+    /// Say what the rules make of a request: its route, key, tags and scope, or why it would bypass
+    /// the cache.
     #[command(after_help = explain::EXAMPLES)]
     Explain(explain::ExplainArgs),
-    /// Show what the running sidecar has done: hit ratio by route, latency, and what keeps requests from the cache.
+    /// Show what the running sidecar has done: hit ratio by route, latency, and what keeps requests
+    /// from the cache.
     #[command(after_help = stats::EXAMPLES)]
     Stats(stats::StatsArgs),
     /// Void what is stored: by tag, by URL, or everything.
     #[command(after_help = purge::EXAMPLES)]
     Purge(purge::PurgeArgs),
-    /// Ask for a list of URLs, or for what an access log says is asked for most, so that it is stored before clients come.
+    /// Ask for a list of URLs, or for what an access log says is asked for most, so that it is
+    /// stored before clients come.
     #[command(after_help = warm::EXAMPLES)]
     Warm(warm::WarmArgs),
     /// Print what shadow mode and audits have found, as lines of proxy.toml to paste.
@@ -147,7 +163,9 @@ pub fn main() -> ExitCode {
         CliCommand::Check { deny_warnings, offline, compared, file } => {
             let file = file.as_deref().unwrap_or(&path);
             match (check(file, config::CheckOptions { deny_warnings, offline }), compared.against) {
-                (ExitCode::SUCCESS, Some(reload::Against::Running)) => reload::compare(file, &path, &compared),
+                (ExitCode::SUCCESS, Some(reload::Against::Running)) => {
+                    reload::compare(file, &path, &compared)
+                }
                 (code, _) => Ok(code),
             }
         }

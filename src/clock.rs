@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-/// Wall-clock time in milliseconds since the Unix epoch. Freshness is counted in it, because entries travel between machines.
+/// Wall-clock time in milliseconds since the Unix epoch. Freshness is counted in it, because
+/// entries travel between machines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Wall(pub u64);
 

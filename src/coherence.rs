@@ -1,19 +1,21 @@
-//! Coherence: what proves an entry current, and what makes it no longer so. On one sidecar, or on several that share a Redis.
+//! Coherence: what proves an entry current, and what makes it no longer so. On one sidecar, or on
+//! several that share a Redis.
 //!
-//! The protocol between sidecars is the [`core`]'s; the `keeper` carries its commands out, and `mutation` purges by it. Here is what fills and
-//! hits ask.
+//! The protocol between sidecars is the [`core`]'s; the `keeper` carries its commands out, and
+//! `mutation` purges by it. Here is what fills and hits ask.
 //!
 //! Invariants:
-//! 1. *A purge kills every fill it overlaps.* A fill reads the state of its tags before the app is asked ([`Coherence::read_local`],
-//!    `Store::consult`); [`Coherence::commit`] refuses what was read before a purge of any of its tags, those named by the response
-//!    included.
-//! 2. *A proof is bound to the way it was made.* A local proof ends when Redis comes back, and one from Redis ends when it is lost: by
-//!    the epoch, which moves at every such change.
-//! 3. *A purge is never forgotten.* Either Redis has it when [`Coherence::committed`] returns, or the journal has it and nothing that
-//!    Redis vouches for is served by this sidecar until it was replayed.
-//! 4. *The table is trusted for what it was told.* An entry is served without a look at Redis only if the state of its tags in the local
-//!    table is what it was before Redis vouched for it, while a lease was held then, is held now, and none was lost in between
-//!    ([`Coherence::holds`]).
+//! 1. *A purge kills every fill it overlaps.* A fill reads the state of its tags before the app is
+//!    asked ([`Coherence::read_local`], `Store::consult`); [`Coherence::commit`] refuses what was
+//!    read before a purge of any of its tags, those named by the response included.
+//! 2. *A proof is bound to the way it was made.* A local proof ends when Redis comes back, and one
+//!    from Redis ends when it is lost: by the epoch, which moves at every such change.
+//! 3. *A purge is never forgotten.* Either Redis has it when [`Coherence::committed`] returns, or
+//!    the journal has it and nothing that Redis vouches for is served by this sidecar until it was
+//!    replayed.
+//! 4. *The table is trusted for what it was told.* An entry is served without a look at Redis only
+//!    if the state of its tags in the local table is what it was before Redis vouched for it, while
+//!    a lease was held then, is held now, and none was lost in between ([`Coherence::holds`]).
 
 use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -57,7 +59,8 @@ mod tag_snapshot;
 pub mod tag_table;
 mod validation;
 
-/// After so many missed deadlines in a row Redis counts as lost; a broken connection counts at once.
+/// After so many missed deadlines in a row Redis counts as lost; a broken connection counts at
+/// once.
 const MAX_MISSED_DEADLINES: u32 = 3;
 
 /// What coherence rests on at the moment.
@@ -135,16 +138,26 @@ impl Coherence {
     pub fn new(shared: Option<RecordStore>, clock: Clock) -> Self {
         let settings = shared.as_ref().map_or_else(
             || LeaseSettings::new(Duration::ZERO, Duration::ZERO),
-            |shared| LeaseSettings::new(shared.client().settings().lease, shared.client().settings().rejoin_grace),
+            |shared| {
+                LeaseSettings::new(
+                    shared.client().settings().lease,
+                    shared.client().settings().rejoin_grace,
+                )
+            },
         );
         let gate = AtomicLeaseState::new(u64::from(shared.is_some()), clock.clone());
-        // As many as there are purges, beats and deaths within the deadline of a call: what runs them does not wait.
+        // As many as there are purges, beats and deaths within the deadline of a call: what runs
+        // them does not wait.
         let (commands, queue) = mpsc::unbounded_channel();
         Self {
             table: TagTable::default(),
             records: shared,
             lease_state: gate,
-            core: Mutex::new(mutation::CoreWithWaiters::new(Core::new(Process(rand::random()), settings, MAX_TAGS))),
+            core: Mutex::new(mutation::CoreWithWaiters::new(Core::new(
+                Process(rand::random()),
+                settings,
+                MAX_TAGS,
+            ))),
             journal: DurableJournal::default(),
             missed_deadlines: AtomicU32::new(0),
             commands,
@@ -157,10 +170,12 @@ impl Coherence {
         }
     }
 
-    /// The same with a journal in a file, as far as the settings name one: what a sidecar that died has left in it is replayed before Redis
-    /// is trusted.
+    /// The same with a journal in a file, as far as the settings name one: what a sidecar that died
+    /// has left in it is replayed before Redis is trusted.
     pub fn with_journal(mut self) -> Result<Self, SetupError> {
-        if let Some(path) = self.records.as_ref().and_then(|shared| shared.client().settings().journal.clone()) {
+        if let Some(path) =
+            self.records.as_ref().and_then(|shared| shared.client().settings().journal.clone())
+        {
             let (kept, left) = DurableJournal::open(&path)?;
             self.core().core.add_to_journal(left);
             self.journal = kept;
@@ -199,7 +214,9 @@ impl Coherence {
     /// What reads do while Redis is lost.
     #[must_use]
     pub fn on_loss(&self) -> OnLoss {
-        self.records.as_ref().map_or(OnLoss::Memory, |shared| shared.client().settings().on_redis_loss)
+        self.records
+            .as_ref()
+            .map_or(OnLoss::Memory, |shared| shared.client().settings().on_redis_loss)
     }
 
     /// How it stands with the other sidecars.
@@ -222,8 +239,10 @@ impl Coherence {
                 ),
             });
         }
-        (!self.lease_state.has_lease())
-            .then(|| "no lease: each hit asks redis, because heartbeats do not come back over the bus".to_owned())
+        (!self.lease_state.has_lease()).then(|| {
+            "no lease: each hit asks redis, because heartbeats do not come back over the bus"
+                .to_owned()
+        })
     }
 
     /// Whether hits from memory need no look at Redis.
@@ -242,7 +261,8 @@ impl Coherence {
     #[must_use]
     pub fn read_local(&self, tags: &[Tag]) -> TagSnapshot {
         let at = self.clock.now();
-        // The epoch first, the cells after the step: a change in between makes the reading stale, never fresh.
+        // The epoch first, the cells after the step: a change in between makes the reading stale,
+        // never fresh.
         let (epoch, generation, seq) = (self.epoch(), self.table.generation(), self.table.seq());
         let cells = tags.iter().map(|tag| self.table.snapshot(tag)).collect();
         TagSnapshot::Local(LocalTagSnapshot { epoch, generation, seq, states: cells, at })
@@ -253,7 +273,8 @@ impl Coherence {
         if self.soft_purged_at_local(proof)?.is_some() { Err(Reason::Purged) } else { Ok(()) }
     }
 
-    /// Since when a soft purge has made an entry stale that is otherwise current by the local table; nothing where none has.
+    /// Since when a soft purge has made an entry stale that is otherwise current by the local
+    /// table; nothing where none has.
     pub fn soft_purged_at_local(&self, proof: &LocalProof) -> Result<Option<Wall>, Reason> {
         if proof.epoch != self.epoch() {
             return Err(Reason::Unverifiable);
@@ -281,7 +302,8 @@ impl Coherence {
         Ok(softened)
     }
 
-    /// Whether an entry that Redis vouched for is current by the local table, so that Redis need not be asked.
+    /// Whether an entry that Redis vouched for is current by the local table, so that Redis need
+    /// not be asked.
     #[must_use]
     pub fn is_current_locally(&self, proof: &SharedProof) -> bool {
         let leased = proof.leased.load();
@@ -290,26 +312,39 @@ impl Coherence {
         self.lease_state.has_lease()
             && self.lease_state.session() == leased.session
             && self.table.generation() == leased.generation
-            && leased.states.iter().all(|(cell, purged)| cell.last_purge() == *purged && !cell.is_guarded())
+            && leased
+                .states
+                .iter()
+                .all(|(cell, purged)| cell.last_purge() == *purged && !cell.is_guarded())
     }
 
-    /// An entry's tags, and which of them are as they were when it was stored; for people to read. `names` are those of an entry of this
-    /// process, in the order in which it was stored; one from Redis knows its own.
+    /// An entry's tags, and which of them are as they were when it was stored; for people to read.
+    /// `names` are those of an entry of this process, in the order in which it was stored; one from
+    /// Redis knows its own.
     pub async fn current_tags(&self, proof: &Proof, names: &[Tag]) -> Vec<(Tag, bool)> {
         match proof {
             Proof::Local(local) => {
                 let stands = local.generation == self.table.generation();
                 let cells = names.iter().zip(&local.states);
-                cells.map(|(tag, (cell, purged))| (tag.clone(), stands && cell.last_purge() == *purged)).collect()
+                cells
+                    .map(|(tag, (cell, purged))| {
+                        (tag.clone(), stands && cell.last_purge() == *purged)
+                    })
+                    .collect()
             }
             Proof::Shared(SharedProof { stamp, .. }) => {
                 let tags: Vec<Tag> = stamp.tags.iter().map(|(tag, _)| tag.clone()).collect();
                 let reading = match &self.records {
-                    Some(shared) => self.record_result(shared.fetch(None, &tags).await).ok().and_then(|fetched| fetched.reading),
+                    Some(shared) => self
+                        .record_result(shared.fetch(None, &tags).await)
+                        .ok()
+                        .and_then(|fetched| fetched.reading),
                     None => None,
                 };
                 let reading = reading.filter(|reading| reading.generation == stamp.generation);
-                let stands = |tag: &Tag, nonce| reading.as_ref().is_some_and(|reading| reading.nonce(tag) == Some(nonce));
+                let stands = |tag: &Tag, nonce| {
+                    reading.as_ref().is_some_and(|reading| reading.nonce(tag) == Some(nonce))
+                };
                 stamp.tags.iter().map(|(tag, nonce)| (tag.clone(), stands(tag, *nonce))).collect()
             }
         }
@@ -318,8 +353,8 @@ impl Coherence {
     /// Begins to watch tags, before Redis is asked about them; none without a lease.
     #[must_use]
     pub fn watch_tags(&self, tags: &[Tag]) -> Option<TagWatch> {
-        // The session first: a lease that is found in force after it is that session's, or a later one's, which makes the watch worthless
-        // but not wrong.
+        // The session first: a lease that is found in force after it is that session's, or a later
+        // one's, which makes the watch worthless but not wrong.
         let session = self.lease_state.session();
         if !self.lease_state.has_lease() {
             return None;
@@ -329,7 +364,8 @@ impl Coherence {
         Some(TagWatch { session, generation, states: cells })
     }
 
-    /// Whether records may be read: contact with Redis was proven lately, or is now. A sidecar that was stopped finds out here.
+    /// Whether records may be read: contact with Redis was proven lately, or is now. A sidecar that
+    /// was stopped finds out here.
     pub async fn has_contact(&self) -> bool {
         if self.lease_state.has_contact() {
             return true;
@@ -351,10 +387,19 @@ impl Coherence {
     }
 
     /// The proof for a response with these tags, if none of them was purged since they were read.
-    pub async fn commit(&self, read: &TagSnapshot, tags: &[Tag], lifetime: Duration) -> Result<Proof, Reason> {
+    pub async fn commit(
+        &self,
+        read: &TagSnapshot,
+        tags: &[Tag],
+        lifetime: Duration,
+    ) -> Result<Proof, Reason> {
         let proof = match read {
-            TagSnapshot::Local(local) => self.commit_local(local, tags).map(Proof::Local).ok_or(Reason::PurgedDuringFill),
-            TagSnapshot::Shared(epoch, reading) => self.commit_shared(*epoch, reading, tags, lifetime).await.map(Proof::Shared),
+            TagSnapshot::Local(local) => {
+                self.commit_local(local, tags).map(Proof::Local).ok_or(Reason::PurgedDuringFill)
+            }
+            TagSnapshot::Shared(epoch, reading) => {
+                self.commit_shared(*epoch, reading, tags, lifetime).await.map(Proof::Shared)
+            }
             TagSnapshot::Unverifiable => Err(Reason::Unverifiable),
         };
         if matches!(proof, Err(Reason::PurgedDuringFill)) {
@@ -379,13 +424,15 @@ impl Coherence {
                 cells.push((cell, purged));
             }
         }
-        // Of a tag that nobody held, a purge leaves no trace but the step. Read after the cells were made: see the table's invariants.
+        // Of a tag that nobody held, a purge leaves no trace but the step. Read after the cells
+        // were made: see the table's invariants.
         if unread && self.table.seq() != read.seq {
             return None;
         }
         // From before the app was asked: another sidecar's write may have come right after.
         let until = (self.mode() == CoherenceMode::Degraded).then(|| read.at + self.degraded_ttl());
-        let proof = LocalProof { epoch: read.epoch, generation: read.generation, states: cells, until };
+        let proof =
+            LocalProof { epoch: read.epoch, generation: read.generation, states: cells, until };
         match self.validate_local(&proof) {
             Ok(()) | Err(Reason::MutationPending) => Some(proof),
             Err(_) => None,
@@ -393,10 +440,18 @@ impl Coherence {
     }
 
     fn degraded_ttl(&self) -> Duration {
-        self.records.as_ref().map_or(Duration::ZERO, |shared| shared.client().settings().degraded_ttl)
+        self.records
+            .as_ref()
+            .map_or(Duration::ZERO, |shared| shared.client().settings().degraded_ttl)
     }
 
-    async fn commit_shared(&self, epoch: u64, reading: &RecordSnapshot, tags: &[Tag], lifetime: Duration) -> Result<SharedProof, Reason> {
+    async fn commit_shared(
+        &self,
+        epoch: u64,
+        reading: &RecordSnapshot,
+        tags: &[Tag],
+        lifetime: Duration,
+    ) -> Result<SharedProof, Reason> {
         let Some(shared) = &self.records else { return Err(Reason::Unverifiable) };
         if epoch != self.epoch() {
             return Err(Reason::Unverifiable);
@@ -421,7 +476,12 @@ impl Coherence {
                 }
             }
             Err(CallError::Lost(_)) => self.mark_lost("it is of no use"),
-            Err(CallError::OutOfMemory | CallError::Moving | CallError::NodeDown(_) | CallError::Reply(_)) => {}
+            Err(
+                CallError::OutOfMemory
+                | CallError::Moving
+                | CallError::NodeDown(_)
+                | CallError::Reply(_),
+            ) => {}
         }
         result
     }
@@ -431,7 +491,8 @@ impl Coherence {
         self.handle_because(CoreEvent::Lost, why);
     }
 
-    /// Lets the core handle an event, and carries out what it commands: at once what concerns this process, the rest by the keeper.
+    /// Lets the core handle an event, and carries out what it commands: at once what concerns this
+    /// process, the rest by the keeper.
     pub(crate) fn handle(&self, event: CoreEvent) {
         self.handle_because(event, "another primary answers, or a purge did not reach it");
     }

@@ -1,7 +1,9 @@
-//! The configuration: `proxy.toml` in, settings that cannot be invalid out, or every problem of the file at once.
+//! The configuration: `proxy.toml` in, settings that cannot be invalid out, or every problem of the
+//! file at once.
 //!
-//! Three steps, each of which goes on where it can: `mend` and the TOML parser find syntax errors and still give a tree; `read` takes the
-//! tree apart into the types of `file`, value by value; `compile` turns these into what the parts run on. It starts nothing.
+//! Three steps, each of which goes on where it can: `mend` and the TOML parser find syntax errors
+//! and still give a tree; `read` takes the tree apart into the types of `file`, value by value;
+//! `compile` turns these into what the parts run on. It starts nothing.
 
 use std::fmt;
 use std::io;
@@ -116,12 +118,16 @@ pub struct ConfigLimits {
 impl fmt::Debug for Config {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // SECURITY: settings hold secrets; the whole is never printed.
-        f.debug_struct("Config").field("limits", &self.limits).field("warnings", &self.warnings.len()).finish_non_exhaustive()
+        f.debug_struct("Config")
+            .field("limits", &self.limits)
+            .field("warnings", &self.warnings.len())
+            .finish_non_exhaustive()
     }
 }
 
 impl Config {
-    /// Reads a file with the variables of the environment. Relative paths in it start from its folder.
+    /// Reads a file with the variables of the environment. Relative paths in it start from its
+    /// folder.
     ///
     /// # Errors
     /// Every problem of the file; or that it cannot be read.
@@ -131,7 +137,11 @@ impl Config {
         let text = String::from_utf8(bytes).map_err(|error| {
             let valid = error.as_bytes()[..error.utf8_error().valid_up_to()].to_vec();
             let line = String::from_utf8_lossy(&valid).matches('\n').count() + 1;
-            Diagnostics::unreadable(&name, format!("line {line} is not UTF-8 text"), "TOML files are UTF-8; save it in that encoding")
+            Diagnostics::unreadable(
+                &name,
+                format!("line {line} is not UTF-8 text"),
+                "TOML files are UTF-8; save it in that encoding",
+            )
         })?;
         let config = Self::parse(&text, &name, &|variable| std::env::var(variable).ok())?;
         Ok(Self { file: Some(path.to_path_buf()), ..config })
@@ -141,15 +151,23 @@ impl Config {
     ///
     /// # Errors
     /// Every problem of the text, in its order.
-    pub fn parse(text: &str, name: &str, env: &dyn Fn(&str) -> Option<String>) -> Result<Self, Diagnostics> {
+    pub fn parse(
+        text: &str,
+        name: &str,
+        env: &dyn Fn(&str) -> Option<String>,
+    ) -> Result<Self, Diagnostics> {
         compile::compile(text, name, env)
     }
 }
 
 fn unreadable(name: &str, error: &io::Error) -> Diagnostics {
     let hint = match error.kind() {
-        io::ErrorKind::NotFound => "name another file with `--config FILE`; `sidecache check --config FILE` tells whether it is right",
-        io::ErrorKind::PermissionDenied => "let the user who runs the sidecar read it, or name another file with `--config FILE`",
+        io::ErrorKind::NotFound => {
+            "name another file with `--config FILE`; `sidecache check --config FILE` tells whether it is right"
+        }
+        io::ErrorKind::PermissionDenied => {
+            "let the user who runs the sidecar read it, or name another file with `--config FILE`"
+        }
         _ => "name another file with `--config FILE`",
     };
     Diagnostics::unreadable(name, format!("the file cannot be read: {error}"), hint)
@@ -164,8 +182,9 @@ pub struct CheckOptions {
     pub offline: bool,
 }
 
-/// `sidecache check`: tells what is wrong with a file without starting. Returns the exit code: 0, or 64 when the file cannot be used or
-/// `deny_warnings` is set and there are any. The Redis of the file is asked how it is set up, for half a second at the most.
+/// `sidecache check`: tells what is wrong with a file without starting. Returns the exit code: 0,
+/// or 64 when the file cannot be used or `deny_warnings` is set and there are any. The Redis of the
+/// file is asked how it is set up, for half a second at the most.
 ///
 /// # Errors
 /// When `out` cannot be written to.
@@ -188,12 +207,24 @@ pub fn check(path: &Path, how: CheckOptions, out: &mut dyn io::Write) -> io::Res
     }
     let counted = diagnostics::diagnostic::counted;
     let (routes, purges) = (config.routes.iter().count(), config.purges.len());
-    let warnings = config.warnings.iter().filter(|problem| problem.severity == Severity::Warning).count();
+    let warnings =
+        config.warnings.iter().filter(|problem| problem.severity == Severity::Warning).count();
     if how.deny_warnings && warnings > 0 {
-        writeln!(out, "{} in {}, and warnings are denied", counted(warnings, "warning"), path.display())?;
+        writeln!(
+            out,
+            "{} in {}, and warnings are denied",
+            counted(warnings, "warning"),
+            path.display()
+        )?;
         return Ok(EXIT_BAD_CONFIG);
     }
-    write!(out, "{}: ok: {}, {}", path.display(), counted(routes, "route"), counted(purges, "purge rule"))?;
+    write!(
+        out,
+        "{}: ok: {}, {}",
+        path.display(),
+        counted(routes, "route"),
+        counted(purges, "purge rule")
+    )?;
     match warnings {
         0 => writeln!(out)?,
         _ => writeln!(out, ", {}", counted(warnings, "warning"))?,

@@ -1,15 +1,20 @@
-//! Sidecache: a caching sidecar that stands in front of an HTTP app nobody can change, and makes it fast without making it wrong.
+//! Sidecache: a caching sidecar that stands in front of an HTTP app nobody can change, and makes it
+//! fast without making it wrong.
 //!
 //! The folders, from the top layer to the bottom one; a file uses its own layer and those below it:
 //!
-//! - [`cli`] holds the commands, [`app`] puts the parts together and serves, [`config`] reads `proxy.toml`.
+//! - [`cli`] holds the commands, [`app`] puts the parts together and serves, [`config`] reads
+//!   `proxy.toml`.
 //! - [`admin`] is the operators' listener; [`server`] turns sockets into requests, within limits.
-//! - [`proxy`] is the flow of a request; [`shadow`] finds out what the cache would do, and where that would be wrong.
-//! - [`cache`] stores responses and fetches each key once; [`coherence`] proves stored responses current.
+//! - [`proxy`] is the flow of a request; [`shadow`] finds out what the cache would do, and where
+//!   that would be wrong.
+//! - [`cache`] stores responses and fetches each key once; [`coherence`] proves stored responses
+//!   current.
 //! - [`redis`] is the client of Redis, [`upstream`] the client of the origin.
 //! - [`policy`] says what the rules make of a request.
 //! - [`semantics`] is RFC 9110 and RFC 9111.
-//! - [`telemetry`] is what operators see; [`outcome`], [`error`], [`clock`] and [`units`] are for everybody.
+//! - [`telemetry`] is what operators see; [`outcome`], [`error`], [`clock`] and [`units`] are for
+//!   everybody.
 
 pub mod admin;
 pub mod app;
@@ -30,7 +35,8 @@ pub mod telemetry;
 pub mod units;
 pub mod upstream;
 
-/// What the model, the benches and some tests of this package look at; nobody else is to rely on it.
+/// What the model, the benches and some tests of this package look at; nobody else is to rely on
+/// it.
 #[cfg(feature = "internals")]
 #[doc(hidden)]
 pub mod internals {

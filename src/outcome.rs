@@ -1,4 +1,5 @@
-//! What happened to a request, and why: one value that feeds the response's headers, the metrics and the log.
+//! What happened to a request, and why: one value that feeds the response's headers, the metrics
+//! and the log.
 //!
 //! Owns the words (`HIT`, `no route`, …). Knows nothing of how a decision was reached.
 

@@ -1,4 +1,5 @@
-//! What the rules of `proxy.toml` make of a request: which route it is on, its fields, key, tags and scope, and what a mutation purges.
+//! What the rules of `proxy.toml` make of a request: which route it is on, its fields, key, tags
+//! and scope, and what a mutation purges.
 
 pub mod cache_groups;
 pub mod credential;

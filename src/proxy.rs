@@ -1,7 +1,8 @@
 //! The flow: what happens to a request, from its head to its response. It reads from the top down.
 //!
-//! `proxy/fetch.rs` asks the app once for all, and `proxy/across.rs` once for all sidecars, `proxy/fill.rs` does the asking and storing,
-//! `proxy/refresh.rs` does it in the background, `proxy/pass.rs` forwards what is not to be stored, and `purge.rs` what changes data.
+//! `proxy/fetch.rs` asks the app once for all, and `proxy/across.rs` once for all sidecars,
+//! `proxy/fill.rs` does the asking and storing, `proxy/refresh.rs` does it in the background,
+//! `proxy/pass.rs` forwards what is not to be stored, and `purge.rs` what changes data.
 //! `proxy/shadow.rs` and `proxy/audit.rs` find out whether the rules are right.
 
 use std::sync::{Arc, OnceLock};
@@ -72,7 +73,8 @@ pub struct ProxySettings {
     pub keep_stale: Duration,
     /// The most ranges answered in one request.
     pub max_ranges: usize,
-    /// The largest response that is fetched whole because a part of it was asked for, in bytes; 0 for none.
+    /// The largest response that is fetched whole because a part of it was asked for, in bytes; 0
+    /// for none.
     pub range_fill: u64,
     /// Refreshes in the background at once.
     pub max_refreshes: usize,
@@ -169,7 +171,11 @@ impl StoreAbortCounters {
 
     /// One more, with a line in the log. What is none of the others counts as failed.
     fn count(&self, reason: Reason, route: &Route) {
-        tracing::debug!(reason = reason.as_str(), route = route.name(), "a response was not stored after all");
+        tracing::debug!(
+            reason = reason.as_str(),
+            route = route.name(),
+            "a response was not stored after all"
+        );
         let counted = self.counts().into_iter().find(|(counted, _)| *counted == reason);
         counted.map_or(&self.failed, |(_, counter)| counter).inc();
     }
@@ -231,7 +237,11 @@ pub(crate) struct ProxyResponse {
 
 impl Proxy {
     /// Answers a request. It never fails: failures are responses.
-    pub async fn handle(self: &Arc<Self>, request: Request<Body>, peer: ClientPeer) -> Response<Body> {
+    pub async fn handle(
+        self: &Arc<Self>,
+        request: Request<Body>,
+        peer: ClientPeer,
+    ) -> Response<Body> {
         let since = self.clock.now();
         let is_head = request.method() == Method::HEAD;
         let logged = log::enabled().then(|| AccessRecord::from_request(&request, peer));
@@ -249,16 +259,33 @@ impl Proxy {
     /// What a reason speaks of, for operators: the name of a header, of a field.
     fn record_subject(&self, live: &ActiveConfig, answer: &ProxyResponse) {
         if let (Some(reason), Some(subject)) = (answer.outcome.reason, &answer.outcome.subject) {
-            let route = answer.route.and_then(|id| live.rules.routes.get(id)).map_or(metrics::NONE, |route| route.name());
+            let route = answer
+                .route
+                .and_then(|id| live.rules.routes.get(id))
+                .map_or(metrics::NONE, |route| route.name());
             self.hot_tags.subject(route, reason.as_str(), subject);
         }
     }
 
-    async fn respond(self: &Arc<Self>, live: &Arc<ActiveConfig>, request: Request<Body>, peer: ClientPeer) -> ProxyResponse {
-        if let Err(bad) = forward::check_request(request.method(), request.uri(), request.version(), request.headers()) {
+    async fn respond(
+        self: &Arc<Self>,
+        live: &Arc<ActiveConfig>,
+        request: Request<Body>,
+        peer: ClientPeer,
+    ) -> ProxyResponse {
+        if let Err(bad) = forward::check_request(
+            request.method(),
+            request.uri(),
+            request.version(),
+            request.headers(),
+        ) {
             self.counters.refused.inc();
             let outcome = Outcome::bypass_with(Reason::BadRequest, bad.as_str());
-            return ProxyResponse { response: response::refusal(bad.status(), bad.as_str(), &outcome), outcome, route: None };
+            return ProxyResponse {
+                response: response::refusal(bad.status(), bad.as_str(), &outcome),
+                outcome,
+                route: None,
+            };
         }
         let (parts, body) = request.into_parts();
         let rules = &live.rules;
@@ -284,29 +311,54 @@ impl Proxy {
     }
 
     /// A header that a key, tag or rule reads came twice, or would not arrive: a 400, not a guess.
-    pub(crate) fn refuse_header(&self, route: Option<&Arc<Route>>, header: &HeaderName) -> ProxyResponse {
+    pub(crate) fn refuse_header(
+        &self,
+        route: Option<&Arc<Route>>,
+        header: &HeaderName,
+    ) -> ProxyResponse {
         self.counters.refused.inc();
-        let why = format!("the header {header} must come once, and must not be named in Connection");
+        let why =
+            format!("the header {header} must come once, and must not be named in Connection");
         let outcome = Outcome::bypass_with(Reason::BadRequest, header.as_str());
-        ProxyResponse { response: response::refusal(StatusCode::BAD_REQUEST, &why, &outcome), outcome, route: route.map(|route| route.id) }
+        ProxyResponse {
+            response: response::refusal(StatusCode::BAD_REQUEST, &why, &outcome),
+            outcome,
+            route: route.map(|route| route.id),
+        }
     }
 
     /// A hit that needs nothing but this process.
-    fn fast_hit(self: &Arc<Self>, parts: &Parts, lookup: &Lookup<'_>, peer: ClientPeer) -> Result<ProxyResponse, LookupAttempts> {
+    fn fast_hit(
+        self: &Arc<Self>,
+        parts: &Parts,
+        lookup: &Lookup<'_>,
+        peer: ClientPeer,
+    ) -> Result<ProxyResponse, LookupAttempts> {
         let now = self.clock.wall();
         if self.uncovered_header(lookup).is_some() {
             return Err(LookupAttempts::default());
         }
-        let Some(resident) = self.store.lookup_memory(lookup, now) else { return Err(LookupAttempts::default()) };
+        let Some(resident) = self.store.lookup_memory(lookup, now) else {
+            return Err(LookupAttempts::default());
+        };
         let wish = RequestDirectives::new(lookup.route, &parts.headers);
-        if wish.bypass.is_some() || !self.is_authorized(lookup, now) || !wish.accepts(&resident.entry.times, now) {
+        if wish.bypass.is_some()
+            || !self.is_authorized(lookup, now)
+            || !wish.accepts(&resident.entry.times, now)
+        {
             return Err(LookupAttempts::default());
         }
         if lookup.route.spec.early_refresh
-            && early_refresh::should_refresh_early(&resident.entry.times, resident.entry.fetch_duration, now, rand::random)
+            && early_refresh::should_refresh_early(
+                &resident.entry.times,
+                resident.entry.fetch_duration,
+                now,
+                rand::random,
+            )
         {
             if matches!(resident.proof, Proof::Shared(_)) {
-                // What is fetched has to be judged by the records from before it: the long way reads them.
+                // What is fetched has to be judged by the records from before it: the long way
+                // reads them.
                 return Err(LookupAttempts::with_refresh_due());
             }
             self.refresh_memory_hit(parts, lookup, peer, &resident);
@@ -338,7 +390,8 @@ impl Proxy {
         }
     }
 
-    /// One look into the store, and what follows from it. None: another sidecar has filled meanwhile, so look again.
+    /// One look into the store, and what follows from it. None: another sidecar has filled
+    /// meanwhile, so look again.
     async fn lookup_once(
         self: &Arc<Self>,
         parts: &Parts,
@@ -348,7 +401,8 @@ impl Proxy {
         looks: &mut LookupAttempts,
     ) -> Option<ProxyResponse> {
         let now = self.clock.wall();
-        let LookupResult { key, candidate: found, miss_reason: why, snapshot: read } = self.store.lookup(lookup, now).await;
+        let LookupResult { key, candidate: found, miss_reason: why, snapshot: read } =
+            self.store.lookup(lookup, now).await;
         let flight = self.fill_key(lookup, &key);
         let may = found.as_ref().map(|found| self.may_serve(lookup, found, wish, now));
         let spare = found.filter(|_| self.is_authorized(lookup, now)).map(|found| StaleCandidate {
@@ -359,18 +413,31 @@ impl Proxy {
         let why = match (may, &spare) {
             (Some(Ok(Serve::Fresh)), Some(spare)) => {
                 if let Some(why) = looks.first {
-                    return Some(self.respond_from_cluster(parts, lookup, &spare.candidate.cached, why));
+                    return Some(self.respond_from_cluster(
+                        parts,
+                        lookup,
+                        &spare.candidate.cached,
+                        why,
+                    ));
                 }
                 self.audit(parts, lookup, peer, &spare.candidate.cached);
-                let answer = self.hit(parts, lookup, &spare.candidate.cached, spare.candidate.tier, now);
+                let answer =
+                    self.hit(parts, lookup, &spare.candidate.cached, spare.candidate.tier, now);
                 self.refresh_early((parts, lookup, peer), flight, read, spare, looks.refresh_due);
                 return Some(answer);
             }
             (Some(Ok(Serve::WhileRevalidate)), Some(spare)) => {
-                let outcome = Outcome { reason: Some(Reason::StaleWhileRevalidate), ..Outcome::new(Disposition::Stale) };
+                let outcome = Outcome {
+                    reason: Some(Reason::StaleWhileRevalidate),
+                    ..Outcome::new(Disposition::Stale)
+                };
                 let answer = self.serve_stale(parts, lookup, spare, outcome, now);
                 self.counters.while_revalidate.inc();
-                let errand = FillReason { snapshot: read, reason: Reason::StaleWhileRevalidate, stale: Some(spare.clone()) };
+                let errand = FillReason {
+                    snapshot: read,
+                    reason: Reason::StaleWhileRevalidate,
+                    stale: Some(spare.clone()),
+                };
                 self.refresh(parts, lookup, peer, flight, errand);
                 return Some(answer);
             }
@@ -385,15 +452,25 @@ impl Proxy {
             }
             _ if wish.only_if_cached => {
                 let outcome = Outcome::miss(why);
-                ProxyResponse { response: response::failure(Reason::OnlyIfCached, &outcome), outcome, route: Some(lookup.route.id) }
+                ProxyResponse {
+                    response: response::failure(Reason::OnlyIfCached, &outcome),
+                    outcome,
+                    route: Some(lookup.route.id),
+                }
             }
-            _ if parts.method == Method::HEAD => Box::pin(self.pass_head(parts, lookup, peer, key.hash(), errand)).await,
-            // What is stored is confirmed, and the part is cut from it; of what is not, the app sends the part itself.
-            _ if lookup.range && errand.stale.is_none() => Box::pin(self.pass_range(parts, lookup, peer, flight, errand)).await,
+            _ if parts.method == Method::HEAD => {
+                Box::pin(self.pass_head(parts, lookup, peer, key.hash(), errand)).await
+            }
+            // What is stored is confirmed, and the part is cut from it; of what is not, the app
+            // sends the part itself.
+            _ if lookup.range && errand.stale.is_none() => {
+                Box::pin(self.pass_range(parts, lookup, peer, flight, errand)).await
+            }
             _ => {
                 // Who asks for something new does not wait for what another sidecar fetches.
                 let may_look_again = looks.may_retry() && wish.allows_stale();
-                let fetched = Box::pin(self.fetch(parts, lookup, peer, flight, errand, may_look_again)).await;
+                let fetched =
+                    Box::pin(self.fetch(parts, lookup, peer, flight, errand, may_look_again)).await;
                 if fetched.is_none() {
                     looks.retry(why);
                 }
@@ -417,31 +494,61 @@ impl Proxy {
     }
 
     /// Whether this caller may have this entry, as fresh or stale as it is.
-    fn may_serve(&self, lookup: &Lookup<'_>, found: &Candidate, wish: &RequestDirectives, now: Wall) -> Result<Serve, Reason> {
+    fn may_serve(
+        &self,
+        lookup: &Lookup<'_>,
+        found: &Candidate,
+        wish: &RequestDirectives,
+        now: Wall,
+    ) -> Result<Serve, Reason> {
         let entry = &found.cached.entry;
         if !self.is_authorized(lookup, now) {
             return Err(Reason::NotAdmitted);
         }
         if found.fresh {
-            return if wish.accepts(&entry.times, now) { Ok(Serve::Fresh) } else { Err(Reason::RequestNoCache) };
+            return if wish.accepts(&entry.times, now) {
+                Ok(Serve::Fresh)
+            } else {
+                Err(Reason::RequestNoCache)
+            };
         }
         let open = wish.allows_stale() && found.is_within(entry.leeway.while_revalidate, now);
         if open { Ok(Serve::WhileRevalidate) } else { Err(Reason::Expired) }
     }
 
-    fn hit(&self, parts: &Parts, lookup: &Lookup<'_>, resident: &CachedEntry, tier: Tier, now: Wall) -> ProxyResponse {
+    fn hit(
+        &self,
+        parts: &Parts,
+        lookup: &Lookup<'_>,
+        resident: &CachedEntry,
+        tier: Tier,
+        now: Wall,
+    ) -> ProxyResponse {
         if let Some(times) = self.hot_tags.sample_hit(rand::random) {
             self.hot_tags.record(lookup.tags().iter().map(Tag::as_str), TagEvent::Hit(times));
         }
         let ttl = Some(resident.entry.times.ttl_ms(now) / 1000);
-        let outcome = Outcome { tier: Some(tier), ttl, saved: Some(resident.entry.fetch_duration), ..Outcome::new(Disposition::Hit) };
+        let outcome = Outcome {
+            tier: Some(tier),
+            ttl,
+            saved: Some(resident.entry.fetch_duration),
+            ..Outcome::new(Disposition::Hit)
+        };
         self.respond_from(parts, lookup, resident, outcome, now)
     }
 
-    fn respond_from(&self, parts: &Parts, lookup: &Lookup<'_>, resident: &CachedEntry, outcome: Outcome, now: Wall) -> ProxyResponse {
+    fn respond_from(
+        &self,
+        parts: &Parts,
+        lookup: &Lookup<'_>,
+        resident: &CachedEntry,
+        outcome: Outcome,
+        now: Wall,
+    ) -> ProxyResponse {
         let head_only = parts.method == Method::HEAD;
         let ranges = lookup.range.then(|| self.config.load().settings.max_ranges);
-        let mut response = response::hit(&resident.entry, &parts.headers, head_only, now, &outcome, ranges);
+        let mut response =
+            response::hit(&resident.entry, &parts.headers, head_only, now, &outcome, ranges);
         self.add_debug_headers(response.headers_mut(), lookup);
         ProxyResponse { response, outcome, route: Some(lookup.route.id) }
     }

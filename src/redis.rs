@@ -1,8 +1,9 @@
 //! The link to Redis: this file and its folder alone name fred.
 //!
-//! Invariants, each of which fred's defaults break (measured): no call outlives its deadline; a connection that broke is
-//! told to whoever asks for [`RedisClient::broken`], and stays broken until [`RedisClient::renew`], so that nobody goes on with another Redis, or
-//! the same one after a restart, without knowing it; a client that is wedged is replaced by a new one, because its own
+//! Invariants, each of which fred's defaults break (measured): no call outlives its deadline; a
+//! connection that broke is told to whoever asks for [`RedisClient::broken`], and stays broken
+//! until [`RedisClient::renew`], so that nobody goes on with another Redis, or the same one after a
+//! restart, without knowing it; a client that is wedged is replaced by a new one, because its own
 //! reconnection may hang for ever behind a full send buffer.
 
 use std::path::PathBuf;
@@ -83,7 +84,8 @@ pub struct Sentinel {
 /// What to do with reads while Redis is lost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OnLoss {
-    /// Serve from memory what this sidecar filled itself meanwhile, each entry for at most `degraded_ttl`.
+    /// Serve from memory what this sidecar filled itself meanwhile, each entry for at most
+    /// `degraded_ttl`.
     Memory,
     /// Go to the app.
     Bypass,
@@ -147,11 +149,13 @@ pub enum CallError {
     /// Redis is out of memory and refuses to write.
     #[error("out of memory")]
     OutOfMemory,
-    /// Redis answered that it is not what it was, or not in a state to be trusted: a replica, loading, cut off from its cluster or its
-    /// replicas, unable to keep what it is told, or no longer letting us in. As good as gone.
+    /// Redis answered that it is not what it was, or not in a state to be trusted: a replica,
+    /// loading, cut off from its cluster or its replicas, unable to keep what it is told, or no
+    /// longer letting us in. As good as gone.
     #[error("of no use: {0}")]
     Lost(String),
-    /// The metadata's slot is on its way to another primary: for now each key can be reached by itself alone, and no script can run.
+    /// The metadata's slot is on its way to another primary: for now each key can be reached by
+    /// itself alone, and no script can run.
     #[error("its slot is moving")]
     Moving,
     /// The node that keeps this entry is away. The metadata is not, nor are the other nodes.
@@ -163,14 +167,26 @@ pub enum CallError {
 }
 
 /// Answers that mean that Redis is lost.
-const LOSSES: [&str; 9] = ["READONLY", "LOADING", "CLUSTERDOWN", "MASTERDOWN", "NOREPLICAS", "MISCONF", "NOAUTH", "WRONGPASS", "MOVED"];
+const LOSSES: [&str; 9] = [
+    "READONLY",
+    "LOADING",
+    "CLUSTERDOWN",
+    "MASTERDOWN",
+    "NOREPLICAS",
+    "MISCONF",
+    "NOAUTH",
+    "WRONGPASS",
+    "MOVED",
+];
 
 impl CallError {
     fn from_fred(error: &fred::error::Error) -> Self {
         use fred::error::ErrorKind;
         let details = error.details();
         // A script may put words of its own before the code of what it met.
-        let has = |code: &str| details.split(' ').next() == Some(code) || details.contains(&format!(" -{code} "));
+        let has = |code: &str| {
+            details.split(' ').next() == Some(code) || details.contains(&format!(" -{code} "))
+        };
         if has("OOM") || details.contains("OOM command not allowed") {
             return Self::OutOfMemory;
         }
@@ -182,9 +198,12 @@ impl CallError {
         }
         match error.kind() {
             ErrorKind::Timeout => Self::Timeout,
-            ErrorKind::IO | ErrorKind::Canceled | ErrorKind::Auth | ErrorKind::Backpressure | ErrorKind::Tls | ErrorKind::Routing => {
-                Self::Connection(details.to_owned())
-            }
+            ErrorKind::IO
+            | ErrorKind::Canceled
+            | ErrorKind::Auth
+            | ErrorKind::Backpressure
+            | ErrorKind::Tls
+            | ErrorKind::Routing => Self::Connection(details.to_owned()),
             _ => Self::Reply(details.to_owned()),
         }
     }
@@ -253,13 +272,23 @@ impl std::fmt::Debug for RedisClient {
 impl RedisClient {
     /// Starts to connect, and does not wait for it. Needs a tokio runtime.
     pub fn new(settings: RedisSettings) -> Result<Self, SetupError> {
-        let tls = if settings.address.tls() { Some(node::tls_connector(settings.ca_file.as_deref())?) } else { None };
+        let tls = if settings.address.tls() {
+            Some(node::tls_connector(settings.ca_file.as_deref())?)
+        } else {
+            None
+        };
         let finder = Arc::new(Topology::new(settings.clone(), tls));
         let broken = Arc::new(Notify::new());
         let current = Arc::new(ArcSwap::from_pointee(RedisSession::new(&finder, &broken)?));
-        let lines: Vec<Arc<pipeline::BatchQueue>> = (0..settings.connections.max(1)).map(|_| Arc::default()).collect();
+        let lines: Vec<Arc<pipeline::BatchQueue>> =
+            (0..settings.connections.max(1)).map(|_| Arc::default()).collect();
         let drive = |(turn, line): (usize, &Arc<pipeline::BatchQueue>)| {
-            tokio::spawn(pipeline::drive(Arc::clone(line), Arc::clone(&current), turn, settings.deadline))
+            tokio::spawn(pipeline::drive(
+                Arc::clone(line),
+                Arc::clone(&current),
+                turn,
+                settings.deadline,
+            ))
         };
         let drivers = lines.iter().enumerate().map(drive).collect();
         Ok(Self {
@@ -280,13 +309,15 @@ impl RedisClient {
         &self.settings
     }
 
-    /// Ends when the connection to the primary has broken, or when it is no longer the primary. It stays so until [`RedisClient::renew`].
+    /// Ends when the connection to the primary has broken, or when it is no longer the primary. It
+    /// stays so until [`RedisClient::renew`].
     pub async fn broken(&self) {
         self.broken.notified().await;
     }
 
-    /// To be called before each try to begin anew: finds the primary and connects to it, without waiting for it. What was under way is
-    /// given up. A client that is just being made is left in peace.
+    /// To be called before each try to begin anew: finds the primary and connects to it, without
+    /// waiting for it. What was under way is given up. A client that is just being made is left in
+    /// peace.
     pub fn renew(&self) {
         if !self.session.load().is_exhausted() {
             return;
@@ -328,7 +359,8 @@ mod tests {
 
     #[test]
     fn an_answer_that_proves_redis_untrustworthy_is_a_loss() {
-        let of = |answer: &'static str| CallError::from_fred(&Failure::new(ErrorKind::Unknown, answer));
+        let of =
+            |answer: &'static str| CallError::from_fred(&Failure::new(ErrorKind::Unknown, answer));
         for answer in [
             "READONLY You can't write against a read only replica.",
             "READONLY You can't write against a read only replica. script: f00, on @user_script:9.",
@@ -344,10 +376,20 @@ mod tests {
         ] {
             assert_eq!(of(answer), CallError::Lost(answer.to_owned()));
         }
-        assert_eq!(of("OOM command not allowed when used memory > 'maxmemory'."), CallError::OutOfMemory);
+        assert_eq!(
+            of("OOM command not allowed when used memory > 'maxmemory'."),
+            CallError::OutOfMemory
+        );
         assert_eq!(of("ASK 3999 127.0.0.1:6381"), CallError::Moving);
-        assert_eq!(of("TRYAGAIN Multiple keys request during rehashing of slot"), CallError::Moving);
-        for answer in ["ERR unknown command 'READONLY'", "NOPERM this user has no permissions", "WRONGTYPE MOVED"] {
+        assert_eq!(
+            of("TRYAGAIN Multiple keys request during rehashing of slot"),
+            CallError::Moving
+        );
+        for answer in [
+            "ERR unknown command 'READONLY'",
+            "NOPERM this user has no permissions",
+            "WRONGTYPE MOVED",
+        ] {
             assert_eq!(of(answer), CallError::Reply(answer.to_owned()));
         }
     }

@@ -1,4 +1,5 @@
-//! HTTP itself, as RFC 9110 and RFC 9111 define it: pure functions over heads and times that know no route and no Redis.
+//! HTTP itself, as RFC 9110 and RFC 9111 define it: pure functions over heads and times that know
+//! no route and no Redis.
 
 pub mod body;
 pub mod cache_control;

@@ -1,7 +1,9 @@
-//! The clients' side: the listener, the limits that strangers are held to, and the drain at the end.
+//! The clients' side: the listener, the limits that strangers are held to, and the drain at the
+//! end.
 //!
-//! It turns sockets into requests and hands them to a [`Service`]. It must not know routes, caches or the app: what it refuses,
-//! it refuses by framing, number, size or time alone, and asks the service for the words.
+//! It turns sockets into requests and hands them to a [`Service`]. It must not know routes, caches
+//! or the app: what it refuses, it refuses by framing, number, size or time alone, and asks the
+//! service for the words.
 
 mod bodies;
 mod connection;
@@ -37,8 +39,9 @@ use crate::telemetry::metrics::Counter;
 
 /// Connections that the kernel may hold ready for us.
 const BACKLOG: i32 = 4096;
-/// Bytes that the kernel takes beyond what is on the wire. With a bound, a client that reads slowly makes room often enough to
-/// be told from one that has stopped, and its response waits in our memory only once.
+/// Bytes that the kernel takes beyond what is on the wire. With a bound, a client that reads slowly
+/// makes room often enough to be told from one that has stopped, and its response waits in our
+/// memory only once.
 #[cfg(target_os = "linux")]
 const MAX_UNSENT_BYTES: u32 = 256 * 1024;
 /// Keep-alive probes find clients that vanished without a word.
@@ -53,13 +56,18 @@ const MAX_REFUSALS: usize = 64;
 pub trait Service: Send + Sync + 'static {
     /// Answers a request.
     ///
-    /// Write it as an `async fn`: a panic of the future becomes a 500, one before the future ends the connection. The future is
-    /// dropped when the client goes. A request body that stalls gives an [`io::Error`] of kind
-    /// [`io::ErrorKind::TimedOut`].
-    fn call(self: &Arc<Self>, request: Request<Body>, peer: ClientPeer) -> impl Future<Output = Response<Body>> + Send;
+    /// Write it as an `async fn`: a panic of the future becomes a 500, one before the future ends
+    /// the connection. The future is dropped when the client goes. A request body that stalls gives
+    /// an [`io::Error`] of kind [`io::ErrorKind::TimedOut`].
+    fn call(
+        self: &Arc<Self>,
+        request: Request<Body>,
+        peer: ClientPeer,
+    ) -> impl Future<Output = Response<Body>> + Send;
 
-    /// The answer for a message that broke the framing rules, for too many connections, and for a panic. Its body must be
-    /// bytes at hand. The server adds `Connection: close` where the connection ends.
+    /// The answer for a message that broke the framing rules, for too many connections, and for a
+    /// panic. Its body must be bytes at hand. The server adds `Connection: close` where the
+    /// connection ends.
     fn refuse(&self, status: StatusCode, why: &'static str) -> Response<Body>;
 }
 
@@ -128,7 +136,9 @@ pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     socket.set_reuse_address(true)?;
     socket.set_nonblocking(true)?;
     // Accepted sockets inherit these, at no cost per connection.
-    socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE_AFTER).with_interval(KEEPALIVE_EVERY))?;
+    socket.set_tcp_keepalive(
+        &TcpKeepalive::new().with_time(KEEPALIVE_AFTER).with_interval(KEEPALIVE_EVERY),
+    )?;
     #[cfg(target_os = "linux")]
     socket.set_tcp_notsent_lowat(MAX_UNSENT_BYTES)?;
     socket.bind(&address.into())?;
@@ -170,8 +180,10 @@ async fn accept<S: Service>(listener: TcpListener, hub: &Arc<ServerContext<S>>) 
                 if is_of_one_client(&error) {
                     continue;
                 }
-                // Out of file descriptors or memory: trying again at once would only burn the processor.
-                let wait = pause.map_or(ACCEPT_BACKOFF.0, |last: Duration| (last * 2).min(ACCEPT_BACKOFF.1));
+                // Out of file descriptors or memory: trying again at once would only burn the
+                // processor.
+                let wait = pause
+                    .map_or(ACCEPT_BACKOFF.0, |last: Duration| (last * 2).min(ACCEPT_BACKOFF.1));
                 if pause.replace(wait).is_none() {
                     tracing::warn!(%error, "connections cannot be accepted; trying again with pauses");
                 }
@@ -187,9 +199,15 @@ fn is_of_one_client(error: &io::Error) -> bool {
     matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted)
 }
 
-fn spawn_connection<S: Service>(stream: TcpStream, addr: IpAddr, hub: &Arc<ServerContext<S>>, refusals: &Arc<Semaphore>) {
+fn spawn_connection<S: Service>(
+    stream: TcpStream,
+    addr: IpAddr,
+    hub: &Arc<ServerContext<S>>,
+    refusals: &Arc<Semaphore>,
+) {
     hub.counters.accepted.inc();
-    // Without it small responses wait for acknowledgements. A socket that cannot is served all the same.
+    // Without it small responses wait for acknowledgements. A socket that cannot is served all the
+    // same.
     let _ = stream.set_nodelay(true);
     let hub = Arc::clone(hub);
     if let Some(permit) = ConnectionPermit::take(&hub.counters.open, hub.settings.max_connections) {

@@ -1,10 +1,12 @@
-//! Shadow mode: what the cache would have done, and where that would have been wrong, found out without storing or serving anything.
+//! Shadow mode: what the cache would have done, and where that would have been wrong, found out
+//! without storing or serving anything.
 //!
-//! Owns a table of what would be stored: digests, times, tags, and which callers have seen which body. Never holds a body, and is asked by
-//! nobody what to answer. [`history`] concludes, [`advice`] says what would mend it.
+//! Owns a table of what would be stored: digests, times, tags, and which callers have seen which
+//! body. Never holds a body, and is asked by nobody what to answer. [`history`] concludes,
+//! [`advice`] says what would mend it.
 //!
-//! Bounded: keys by `limits.shadow_keys`, callers of a key by [`history::LANES`], writes by [`mutations::MOST`], routes by [`MAX_ROUTES`],
-//! examples by [`findings::EXAMPLES`].
+//! Bounded: keys by `limits.shadow_keys`, callers of a key by [`history::LANES`], writes by
+//! [`mutations::MOST`], routes by [`MAX_ROUTES`], examples by [`findings::EXAMPLES`].
 
 use std::collections::HashMap;
 use std::fmt;
@@ -188,7 +190,8 @@ pub struct Shadow {
 }
 
 impl Shadow {
-    /// Room for this many keys and admissions. The counters of a route are shown in `metrics` once it is watched.
+    /// Room for this many keys and admissions. The counters of a route are shown in `metrics` once
+    /// it is watched.
     #[must_use]
     pub fn new(keys: usize, admissions: usize, metrics: Arc<Metrics>) -> Self {
         let (counters, steps) = (ShadowCounters::default(), Arc::new(Steps::default()));
@@ -197,7 +200,13 @@ impl Shadow {
             mutations: Arc::new(Mutations::new(Arc::clone(&steps))),
             steps,
             authorized_clients: AuthorizedClients::new(admissions),
-            table: Cache::with(keys, keys as u64, UnitWeighter, DefaultHashBuilder::default(), evictions),
+            table: Cache::with(
+                keys,
+                keys as u64,
+                UnitWeighter,
+                DefaultHashBuilder::default(),
+                evictions,
+            ),
             counters,
             routes: Mutex::default(),
             metrics,
@@ -205,7 +214,8 @@ impl Shadow {
         }
     }
 
-    /// From now on `tell` hears of findings, of each kind on each route at most once a minute. It must not wait. Only the first call counts.
+    /// From now on `tell` hears of findings, of each kind on each route at most once a minute. It
+    /// must not wait. Only the first call counts.
     pub fn set_listener(&self, tell: impl Fn(&Notice) + Send + Sync + 'static) {
         let _ = self.listener.set(Box::new(tell));
     }
@@ -238,13 +248,24 @@ impl Shadow {
 
     /// A write is about to be forwarded.
     #[must_use]
-    pub fn begin_mutation(&self, method: &Method, path: &str, tags: &[Tag], now: Wall) -> TrackedMutation {
+    pub fn begin_mutation(
+        &self,
+        method: &Method,
+        path: &str,
+        tags: &[Tag],
+        now: Wall,
+    ) -> TrackedMutation {
         self.mutations.begin(method, path, tags, now)
     }
 
-    /// What would be stored for a request, and the hash of its key, as far as it is known what it varies by.
+    /// What would be stored for a request, and the hash of its key, as far as it is known what it
+    /// varies by.
     #[must_use]
-    pub fn find(&self, primary: KeyHash, variant: impl Fn(&VarySpec) -> KeyHash) -> (KeyHash, Option<Arc<ShadowEntry>>) {
+    pub fn find(
+        &self,
+        primary: KeyHash,
+        variant: impl Fn(&VarySpec) -> KeyHash,
+    ) -> (KeyHash, Option<Arc<ShadowEntry>>) {
         match self.table.get(&index(primary)) {
             Some(ShadowSlot::Vary(spec)) => {
                 let key = variant(&spec);
@@ -279,9 +300,12 @@ impl Shadow {
         let (route, now) = (answered.route, answered.now);
         let state = self.state(answered.key);
         let mut state = lock(&state);
-        let hit = answered.observation.hit && answered.served.is_some() && is_same(state.entry.as_ref(), answered.served);
+        let hit = answered.observation.hit
+            && answered.served.is_some()
+            && is_same(state.entry.as_ref(), answered.served);
         let look = Observation { hit, ..answered.observation };
-        let verdict = state.history.observe(&look, &|span| self.writes_since(span, answered.purges));
+        let verdict =
+            state.history.observe(&look, &|span| self.writes_since(span, answered.purges));
         if verdict.forgot_caller {
             self.counters.callers_forgotten.inc();
         }
@@ -295,14 +319,28 @@ impl Shadow {
             route.counters.stale.inc();
             match stale {
                 StaleFinding::Changed { since } => {
-                    let doubtful = state.history.is_volatile() || (findings.is_volatile() && !state.history.has_stayed());
-                    let after = if doubtful { Vec::new() } else { self.mutations.suspects(Ok(since.sent), &served.tags, MAX_SUSPECTS) };
+                    let doubtful = state.history.is_volatile()
+                        || (findings.is_volatile() && !state.history.has_stayed());
+                    let after = if doubtful {
+                        Vec::new()
+                    } else {
+                        self.mutations.suspects(Ok(since.sent), &served.tags, MAX_SUSPECTS)
+                    };
                     let explained = !after.is_empty();
                     state.explained += u64::from(explained);
-                    let text = after.first().map(|write| stale_text(answered.path, &write.method, &write.path));
+                    let text = after
+                        .first()
+                        .map(|write| stale_text(answered.path, &write.method, &write.path));
                     let age = now.since(served.times.received);
-                    let change =
-                        StaleChange { id: 0, key: index(answered.key), path: path(answered.path), at: now, age, after, responses: 0 };
+                    let change = StaleChange {
+                        id: 0,
+                        key: index(answered.key),
+                        path: path(answered.path),
+                        at: now,
+                        age,
+                        after,
+                        responses: 0,
+                    };
                     state.blame = Some((findings.change(change), explained));
                     notices.extend(text.map(|text| (FindingKind::Stale, text)));
                 }
@@ -316,8 +354,18 @@ impl Shadow {
         if verdict.scope {
             route.counters.scope.inc();
             state.scope += 1;
-            findings.record_scope(Sighting { key: index(answered.key), path: path(answered.path), at: now });
-            notices.push((FindingKind::Scope, format!("two callers who would share an entry get different bodies of {}", answered.path)));
+            findings.record_scope(Sighting {
+                key: index(answered.key),
+                path: path(answered.path),
+                at: now,
+            });
+            notices.push((
+                FindingKind::Scope,
+                format!(
+                    "two callers who would share an entry get different bodies of {}",
+                    answered.path
+                ),
+            ));
         }
         drop((state, findings));
         for (kind, text) in notices {
@@ -328,7 +376,9 @@ impl Shadow {
     /// Puts an answer in the place of what would be stored.
     pub fn store_sample(&self, kept: ShadowSample) {
         let ShadowSample { primary, vary, key, caller, digest, span, entry } = kept;
-        if !vary.is_empty() && !matches!(self.table.get(&index(primary)), Some(ShadowSlot::Vary(known)) if *known == vary) {
+        if !vary.is_empty()
+            && !matches!(self.table.get(&index(primary)), Some(ShadowSlot::Vary(known)) if *known == vary)
+        {
             self.table.insert(index(primary), ShadowSlot::Vary(Arc::new(vary)));
         }
         let state = self.state(key);
@@ -338,7 +388,8 @@ impl Shadow {
         state.blame = None;
     }
 
-    /// What would be stored is no longer what the app would say, and what it says is not to be stored.
+    /// What would be stored is no longer what the app would say, and what it says is not to be
+    /// stored.
     pub fn forget(&self, key: KeyHash) {
         if let Some(ShadowSlot::Key(state)) = self.table.get(&index(key)) {
             let mut state = lock(&state);
@@ -359,41 +410,76 @@ impl Shadow {
                 findings.audited_stale += 1;
                 let after = self.mutations.suspects(Err(fetched), tags, MAX_SUSPECTS);
                 let text = match after.first() {
-                    Some(write) => format!("{asked} was served out of date after {} {}", write.method, write.path),
-                    None => format!("{asked} was served out of date, and no write that passed here explains it"),
+                    Some(write) => format!(
+                        "{asked} was served out of date after {} {}",
+                        write.method, write.path
+                    ),
+                    None => format!(
+                        "{asked} was served out of date, and no write that passed here explains it"
+                    ),
                 };
-                findings.change(StaleChange { id: 0, key: 0, path: path(asked), at: now, age: now.since(fetched), after, responses: 0 });
+                findings.change(StaleChange {
+                    id: 0,
+                    key: 0,
+                    path: path(asked),
+                    at: now,
+                    age: now.since(fetched),
+                    after,
+                    responses: 0,
+                });
                 drop(findings);
                 self.notify(route, FindingKind::Audit, text, now);
             }
         }
     }
 
-    /// What was found so far, and what would mend it. `line` tells where the route of a pattern stands in the file, from 1.
+    /// What was found so far, and what would mend it. `line` tells where the route of a pattern
+    /// stands in the file, from 1.
     #[must_use]
-    pub fn report(&self, rules: &PolicyRules, line: &dyn Fn(&str) -> Option<usize>) -> ShadowReport {
+    pub fn report(
+        &self,
+        rules: &PolicyRules,
+        line: &dyn Fn(&str) -> Option<usize>,
+    ) -> ShadowReport {
         let known: HashMap<Box<str>, Arc<RouteShadow>> = self.lock().clone();
         let mut subjects = Vec::new();
         for route in rules.routes.iter() {
-            let findings = known.get(route.name()).map(|route| route.findings().clone()).unwrap_or_default();
-            let watched = route.spec.mode == RouteMode::Shadow || (route.spec.mode == RouteMode::On && route.spec.audit > 0.0);
+            let findings =
+                known.get(route.name()).map(|route| route.findings().clone()).unwrap_or_default();
+            let watched = route.spec.mode == RouteMode::Shadow
+                || (route.spec.mode == RouteMode::On && route.spec.audit > 0.0);
             if watched || findings.stale > 0 || findings.scope > 0 {
                 subjects.push(Subject { route, findings, line: line(route.name()) });
             }
         }
         let told = |subject: &Subject<'_>| {
             let spec = &subject.route.spec;
-            RouteReport::new(subject.route.name(), spec.mode.as_str(), spec.scope.as_str(), &subject.findings)
+            RouteReport::new(
+                subject.route.name(),
+                spec.mode.as_str(),
+                spec.scope.as_str(),
+                &subject.findings,
+            )
         };
-        ShadowReport { routes: subjects.iter().map(told).collect(), advice: advice::advise(&subjects) }
+        ShadowReport {
+            routes: subjects.iter().map(told).collect(),
+            advice: advice::advise(&subjects),
+        }
     }
 
     /// Findings, audits, and audits that found something out of date, over all routes.
     #[must_use]
     pub fn totals(&self) -> (u64, u64, u64) {
-        self.lock().values().map(|route| route.findings()).fold((0, 0, 0), |(found, audited, stale), route| {
-            (found + route.stale + route.scope, audited + route.audited, stale + route.audited_stale)
-        })
+        self.lock().values().map(|route| route.findings()).fold(
+            (0, 0, 0),
+            |(found, audited, stale), route| {
+                (
+                    found + route.stale + route.scope,
+                    audited + route.audited,
+                    stale + route.audited_stale,
+                )
+            },
+        )
     }
 
     /// How many keys would be stored, or are known by their callers alone.
@@ -425,7 +511,8 @@ impl Shadow {
         if let Some(ShadowSlot::Key(state)) = self.table.get(&index(key)) {
             return state;
         }
-        // Two that come here at once: the later one's knowledge stays, which costs nothing but a look.
+        // Two that come here at once: the later one's knowledge stays, which costs nothing but a
+        // look.
         let state = Arc::<Mutex<KeyState>>::default();
         self.table.insert(index(key), ShadowSlot::Key(Arc::clone(&state)));
         state
@@ -455,7 +542,9 @@ fn path(path: &str) -> Box<str> {
 }
 
 fn stale_text(asked: &str, method: &Method, path: &str) -> String {
-    format!("{asked} would have been out of date after {method} {path}, which purges none of its tags")
+    format!(
+        "{asked} would have been out of date after {method} {path}, which purges none of its tags"
+    )
 }
 
 fn is_same(one: Option<&Arc<ShadowEntry>>, two: Option<&Arc<ShadowEntry>>) -> bool {
@@ -472,10 +561,12 @@ fn index(key: KeyHash) -> u128 {
     half.try_into().map_or(0, u128::from_be_bytes)
 }
 
-/// How long a suspicion waits where other sidecars write too: the purge of a write that the app has committed may be on its way.
+/// How long a suspicion waits where other sidecars write too: the purge of a write that the app has
+/// committed may be on its way.
 pub const SETTLE_DELAY: Duration = Duration::from_secs(1);
 
-/// Whether a status says something of the target: what the app says to those whom it turns away, or in trouble, does not.
+/// Whether a status says something of the target: what the app says to those whom it turns away, or
+/// in trouble, does not.
 #[must_use]
 pub const fn is_telling(status: http::StatusCode) -> bool {
     !matches!(status.as_u16(), 206 | 304 | 401 | 403 | 407 | 408 | 421 | 425 | 429 | 500..)

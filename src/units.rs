@@ -1,4 +1,5 @@
-//! Units: durations and sizes as people write them, and secrets that never show themselves. A leaf: it knows no file and no setting.
+//! Units: durations and sizes as people write them, and secrets that never show themselves. A leaf:
+//! it knows no file and no setting.
 
 use std::fmt;
 use std::time::Duration;
@@ -59,13 +60,15 @@ impl UnitError {
 }
 
 /// What a duration looks like.
-pub const DURATION_FORM: &str = "whole numbers with a unit (ms, s, m, h, d), such as \"250ms\", \"5m\", \"1h30m\"";
+pub const DURATION_FORM: &str =
+    "whole numbers with a unit (ms, s, m, h, d), such as \"250ms\", \"5m\", \"1h30m\"";
 
 /// What a size looks like.
 pub const SIZE_FORM: &str = "a whole number with a unit (B, kB, MB, GB, KiB, MiB, GiB, TiB), such as \"64MiB\", \"10kB\", or \"0\"";
 
 /// The units of durations from the longest to the shortest, in milliseconds.
-const DURATION_UNITS: [(&str, u64); 5] = [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1_000), ("ms", 1)];
+const DURATION_UNITS: [(&str, u64); 5] =
+    [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1_000), ("ms", 1)];
 
 const SIZE_UNITS: [(&str, u64); 9] = [
     ("B", 1),
@@ -79,7 +82,8 @@ const SIZE_UNITS: [(&str, u64); 9] = [
     ("TiB", 1 << 40),
 ];
 
-/// Reads a duration: one or more whole numbers, each with its unit, from the longest unit to the shortest (`"1h30m"`).
+/// Reads a duration: one or more whole numbers, each with its unit, from the longest unit to the
+/// shortest (`"1h30m"`).
 ///
 /// # Errors
 /// What is wrong with the text, what is allowed, and how to mend it.
@@ -90,13 +94,22 @@ pub fn parse_duration(text: &str) -> Result<Duration, UnitError> {
     while !rest.is_empty() {
         let (digits, unit, after) = number_and_unit(rest);
         if digits.is_empty() {
-            return Err(fail(format!("`{text}` is not a duration: a number is missing before `{unit}`"), "write \"5m\"".into()));
+            return Err(fail(
+                format!("`{text}` is not a duration: a number is missing before `{unit}`"),
+                "write \"5m\"".into(),
+            ));
         }
         if unit.is_empty() {
-            return Err(fail(format!("`{text}` has no unit"), format!("write \"{text}s\" for seconds, \"{text}ms\" for milliseconds")));
+            return Err(fail(
+                format!("`{text}` has no unit"),
+                format!("write \"{text}s\" for seconds, \"{text}ms\" for milliseconds"),
+            ));
         }
         let Some(at) = DURATION_UNITS.iter().position(|(name, _)| *name == unit) else {
-            return Err(fail(format!("`{text}` is not a duration: there is no unit `{unit}`"), time_hint(digits, unit)));
+            return Err(fail(
+                format!("`{text}` is not a duration: there is no unit `{unit}`"),
+                time_hint(digits, unit),
+            ));
         };
         if at < next_unit {
             return Err(fail(
@@ -104,9 +117,14 @@ pub fn parse_duration(text: &str) -> Result<Duration, UnitError> {
                 "write the longest unit first, each once: \"1h30m\"".into(),
             ));
         }
-        let millis =
-            digits.parse::<u64>().ok().and_then(|number| number.checked_mul(DURATION_UNITS[at].1)).and_then(|part| part.checked_add(total));
-        total = millis.ok_or_else(|| fail(format!("`{text}` is too long"), "durations end at 2^64 milliseconds".into()))?;
+        let millis = digits
+            .parse::<u64>()
+            .ok()
+            .and_then(|number| number.checked_mul(DURATION_UNITS[at].1))
+            .and_then(|part| part.checked_add(total));
+        total = millis.ok_or_else(|| {
+            fail(format!("`{text}` is too long"), "durations end at 2^64 milliseconds".into())
+        })?;
         next_unit = at + 1;
         rest = after;
     }
@@ -125,13 +143,22 @@ pub fn parse_size(text: &str) -> Result<u64, UnitError> {
     }
     let (digits, unit, after) = number_and_unit(text);
     if digits.is_empty() || !after.is_empty() {
-        return Err(fail(format!("`{text}` is not a size"), "write one number and one unit: \"64MiB\"".into()));
+        return Err(fail(
+            format!("`{text}` is not a size"),
+            "write one number and one unit: \"64MiB\"".into(),
+        ));
     }
     if unit.is_empty() {
-        return Err(fail(format!("`{text}` has no unit"), format!("write \"{text}B\" for bytes, \"{text}MiB\" for mebibytes")));
+        return Err(fail(
+            format!("`{text}` has no unit"),
+            format!("write \"{text}B\" for bytes, \"{text}MiB\" for mebibytes"),
+        ));
     }
     let Some((_, bytes)) = SIZE_UNITS.iter().find(|(name, _)| *name == unit) else {
-        return Err(fail(format!("`{text}` is not a size: there is no unit `{unit}`"), size_hint(digits, unit)));
+        return Err(fail(
+            format!("`{text}` is not a size: there is no unit `{unit}`"),
+            size_hint(digits, unit),
+        ));
     };
     let total = digits.parse::<u64>().ok().and_then(|number| number.checked_mul(*bytes));
     total.ok_or_else(|| fail(format!("`{text}` is too large"), "sizes end at 2^64 bytes".into()))
@@ -140,7 +167,8 @@ pub fn parse_size(text: &str) -> Result<u64, UnitError> {
 /// A duration as it would be written: `90000` milliseconds are `1m30s`.
 #[must_use]
 pub fn show_duration(duration: Duration) -> String {
-    let (mut millis, mut text) = (u64::try_from(duration.as_millis()).unwrap_or(u64::MAX), String::new());
+    let (mut millis, mut text) =
+        (u64::try_from(duration.as_millis()).unwrap_or(u64::MAX), String::new());
     for (unit, length) in DURATION_UNITS {
         if millis >= length {
             text.push_str(&(millis / length).to_string());
@@ -169,15 +197,22 @@ fn check_characters(text: &str, kind: &str) -> Result<(), (String, String)> {
     if text.chars().any(char::is_whitespace) {
         let tight: String = text.chars().filter(|c| !c.is_whitespace()).collect();
         let (digits, unit, rest) = number_and_unit(&tight);
-        let mended = if kind.contains("size") { size_hint(digits, unit) } else { time_hint(digits, unit) };
+        let mended =
+            if kind.contains("size") { size_hint(digits, unit) } else { time_hint(digits, unit) };
         let hint = if rest.is_empty() { mended } else { format!("write \"{tight}\"") };
         return Err((format!("`{text}` is not {kind}: it contains a space"), hint));
     }
     if text.contains('.') {
-        return Err((format!("`{text}` is not {kind}: numbers are whole"), "use a smaller unit in place of a fraction".into()));
+        return Err((
+            format!("`{text}` is not {kind}: numbers are whole"),
+            "use a smaller unit in place of a fraction".into(),
+        ));
     }
     if text.starts_with(['-', '+']) {
-        return Err((format!("`{text}` is not {kind}: it has a sign"), "leave the sign out".into()));
+        return Err((
+            format!("`{text}` is not {kind}: it has a sign"),
+            "leave the sign out".into(),
+        ));
     }
     Ok(())
 }
@@ -217,7 +252,9 @@ fn size_hint(digits: &str, unit: &str) -> String {
         "gb" => "GB",
         "t" | "ti" | "tib" => "TiB",
         "tb" => "TB",
-        _ => return "units are B, kB, MB, GB, TB (thousands) and KiB, MiB, GiB, TiB (1024s)".into(),
+        _ => {
+            return "units are B, kB, MB, GB, TB (thousands) and KiB, MiB, GiB, TiB (1024s)".into();
+        }
     };
     format!("write \"{digits}{meant}\"")
 }
@@ -229,14 +266,28 @@ mod tests {
 
     #[test]
     fn durations_carry_units() {
-        for (text, millis) in [("250ms", 250), ("5m", 300_000), ("1h30m", 5_400_000), ("0s", 0), ("1d", 86_400_000), ("1m30s5ms", 90_005)] {
+        for (text, millis) in [
+            ("250ms", 250),
+            ("5m", 300_000),
+            ("1h30m", 5_400_000),
+            ("0s", 0),
+            ("1d", 86_400_000),
+            ("1m30s5ms", 90_005),
+        ] {
             assert_eq!(parse_duration(text), Ok(Duration::from_millis(millis)), "{text}");
         }
     }
 
     #[test]
     fn sizes_carry_units() {
-        for (text, bytes) in [("0", 0), ("64MiB", 64 << 20), ("10kB", 10_000), ("1B", 1), ("2GiB", 2 << 30), ("3TB", 3_000_000_000_000)] {
+        for (text, bytes) in [
+            ("0", 0),
+            ("64MiB", 64 << 20),
+            ("10kB", 10_000),
+            ("1B", 1),
+            ("2GiB", 2 << 30),
+            ("3TB", 3_000_000_000_000),
+        ] {
             assert_eq!(parse_size(text), Ok(bytes), "{text}");
         }
     }

@@ -1,10 +1,12 @@
-//! The client towards the app: connections that are kept and bounded, deadlines, and one retry of what is safe to repeat.
+//! The client towards the app: connections that are kept and bounded, deadlines, and one retry of
+//! what is safe to repeat.
 //!
-//! It sends what it is given and returns what comes back. Which headers to send, what to answer when the app fails, and whether a
-//! response may be stored are for others to know.
+//! It sends what it is given and returns what comes back. Which headers to send, what to answer
+//! when the app fails, and whether a response may be stored are for others to know.
 //!
-//! A connection is driven by whoever waits for it (the request, then the response's body) and not by a task of its own: an exchange
-//! wakes nobody but its own task, and letting go of a request or of a body closes the connection, so that the app notices.
+//! A connection is driven by whoever waits for it (the request, then the response's body) and not
+//! by a task of its own: an exchange wakes nobody but its own task, and letting go of a request or
+//! of a body closes the connection, so that the app notices.
 
 mod connect;
 mod connection;
@@ -36,11 +38,14 @@ pub struct UpstreamSettings {
     pub host: HostHeader,
     /// How long connecting may take: name lookup, all addresses, and TLS together.
     pub connect_timeout: Duration,
-    /// How long the app may take from the last byte of the request that it was given to the head of its response.
+    /// How long the app may take from the last byte of the request that it was given to the head of
+    /// its response.
     pub first_byte_timeout: Duration,
-    /// How long the app may be silent inside a response's body. Not for `text/event-stream`, which is silent by nature.
+    /// How long the app may be silent inside a response's body. Not for `text/event-stream`, which
+    /// is silent by nature.
     pub idle_timeout: Duration,
-    /// How long an upgraded connection may be silent in both directions (given to [`tunnel`] by the caller).
+    /// How long an upgraded connection may be silent in both directions (given to [`tunnel`] by the
+    /// caller).
     pub tunnel_timeout: Duration,
     /// How long an unused connection is kept. Best below the app's own keep-alive time.
     pub keep_alive: Duration,
@@ -52,7 +57,8 @@ pub struct UpstreamSettings {
     pub wait_timeout: Duration,
     /// The largest head of a response, in bytes; at least 8192.
     pub max_header_bytes: usize,
-    /// The most headers of a response. 100 costs nothing; any other number costs an allocation for each response.
+    /// The most headers of a response. 100 costs nothing; any other number costs an allocation for
+    /// each response.
     pub max_headers: usize,
     /// PEM certificates of the authorities to trust for `https`, in place of the system's.
     pub ca_file: Option<PathBuf>,
@@ -189,7 +195,8 @@ pub enum UpstreamSetupError {
     Limit(&'static str),
 }
 
-/// Marks a response (in its extensions) whose body ends with the connection: nobody can tell whether it is whole.
+/// Marks a response (in its extensions) whose body ends with the connection: nobody can tell
+/// whether it is whole.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CloseDelimited;
 
@@ -214,12 +221,19 @@ impl Upstream {
     ///
     /// # Errors
     /// When the authorities cannot be loaded, or the settings cannot be obeyed.
-    pub fn new(settings: UpstreamSettings, clock: Clock, counters: UpstreamCounters) -> Result<Self, UpstreamSetupError> {
-        if settings.max_connections == 0 || settings.max_connections > tokio::sync::Semaphore::MAX_PERMITS {
+    pub fn new(
+        settings: UpstreamSettings,
+        clock: Clock,
+        counters: UpstreamCounters,
+    ) -> Result<Self, UpstreamSetupError> {
+        if settings.max_connections == 0
+            || settings.max_connections > tokio::sync::Semaphore::MAX_PERMITS
+        {
             return Err(UpstreamSetupError::Limit("the upstream needs at least one connection"));
         }
         let authority = HeaderValue::from_str(&settings.target.authority);
-        let authority = authority.map_err(|_| UpstreamSetupError::Host(settings.target.authority.to_string()))?;
+        let authority = authority
+            .map_err(|_| UpstreamSetupError::Host(settings.target.authority.to_string()))?;
         let inner = Inner {
             pool: Arc::new(pool::Pool::new(&settings, clock.clone(), counters.clone())),
             first_byte_timeout: settings.first_byte_timeout,
@@ -241,11 +255,13 @@ impl Upstream {
         self.inner.host.as_ref()
     }
 
-    /// Sends a request whose headers are ready (see `forward::prepare_request`) and waits for the response's head.
+    /// Sends a request whose headers are ready (see `forward::prepare_request`) and waits for the
+    /// response's head.
     ///
-    /// The response has the app's headers, untouched; a body that breaks off ends in an error, never as if it were whole. A response that
-    /// upgrades has `hyper::upgrade::OnUpgrade` in its extensions; it comes only to a request with an `Upgrade` header.
-    /// Dropping the future, or the body before its end, closes the connection.
+    /// The response has the app's headers, untouched; a body that breaks off ends in an error,
+    /// never as if it were whole. A response that upgrades has `hyper::upgrade::OnUpgrade` in its
+    /// extensions; it comes only to a request with an `Upgrade` header. Dropping the future, or the
+    /// body before its end, closes the connection.
     ///
     /// # Errors
     /// When there is no response; see [`UpstreamError`].

@@ -1,17 +1,22 @@
-//! A model check of coherence between sidecars: every order of events of small worlds, in which each sidecar runs the production core.
+//! A model check of coherence between sidecars: every order of events of small worlds, in which
+//! each sidecar runs the production core.
 //!
-//! What is checked in every world: no hit under a lease, and no hit by Redis to a read that begins now, is older than a mutation whose answer
-//! has gone out; and no sidecar spins. Excused is the one limit that we publish: what a sidecar that cannot reach Redis lets out
-//! ([`Released::Untold`](sidecache::internals::core::Released)) binds itself alone until its journal was replayed, and all others from a
-//! lease after that.
+//! What is checked in every world: no hit under a lease, and no hit by Redis to a read that begins
+//! now, is older than a mutation whose answer has gone out; and no sidecar spins. Excused is the
+//! one limit that we publish: what a sidecar that cannot reach Redis lets out
+//! ([`Released::Untold`](sidecache::internals::core::Released)) binds itself alone until its
+//! journal was replayed, and all others from a lease after that.
 //!
-//! Assumed: Redis runs one step at a time; a demoted server takes no write, beats included; all clocks run alike; a client that lost
-//! its connection makes no new one before the keeper has heard of the loss ([`Fault::MendedUnseen`] shows what comes of it otherwise).
-//! A sidecar that does not lag acts before anybody else does; those that lag do so by any time and in any order.
+//! Assumed: Redis runs one step at a time; a demoted server takes no write, beats included; all
+//! clocks run alike; a client that lost its connection makes no new one before the keeper has heard
+//! of the loss ([`Fault::MendedUnseen`] shows what comes of it otherwise). A sidecar that does not
+//! lag acts before anybody else does; those that lag do so by any time and in any order.
 //!
-//! The same checker finds a stale read when one protection is switched off, in the model alone. To see the counterexamples and the numbers:
-//! `SIDECACHE_MODEL_TRACE=1 cargo nextest run --test model --no-capture`. More ticks for each world, and without a bound on how many worlds:
-//! `SIDECACHE_MODEL_DEPTH=1 cargo nextest run --test model --no-capture` (some gigabytes and minutes for each tick).
+//! The same checker finds a stale read when one protection is switched off, in the model alone. To
+//! see the counterexamples and the numbers: `SIDECACHE_MODEL_TRACE=1 cargo nextest run --test model
+//! --no-capture`. More ticks for each world, and without a bound on how many worlds:
+//! `SIDECACHE_MODEL_DEPTH=1 cargo nextest run --test model --no-capture` (some gigabytes and
+//! minutes for each tick).
 
 #[path = "model/check.rs"]
 mod check;
@@ -38,7 +43,14 @@ const MOST: usize = 700_000;
 
 /// A lease of two ticks, renewed every tick; others wait three.
 fn settings() -> LeaseSettings {
-    LeaseSettings { lease: at(2), longest_lease: at(2), margin: at(1), heartbeat: at(1), retry: at(1), grace: at(2) }
+    LeaseSettings {
+        lease: at(2),
+        longest_lease: at(2),
+        margin: at(1),
+        heartbeat: at(1),
+        retry: at(1),
+        grace: at(2),
+    }
 }
 
 const READER: Role = Role { lags: Lags::NONE, eager: true, reads: true, mutates: false };
@@ -71,7 +83,8 @@ impl Scenario {
     }
 
     fn run(&self, fault: Fault) -> Found {
-        let more: Option<u64> = std::env::var("SIDECACHE_MODEL_DEPTH").ok().and_then(|more| more.parse().ok());
+        let more: Option<u64> =
+            std::env::var("SIDECACHE_MODEL_DEPTH").ok().and_then(|more| more.parse().ok());
         let deeper = Self { ticks: self.ticks + more.unwrap_or(0), ..self.clone() };
         let found = check(deeper.start(fault), if more.is_some() { usize::MAX } else { MOST });
         if more.is_some() || std::env::var_os("SIDECACHE_MODEL_TRACE").is_some() {
@@ -82,7 +95,10 @@ impl Scenario {
 
     /// What was found, with the way to what is wrong.
     fn told(&self, fault: Fault, found: &Found) -> String {
-        let mut text = format!("{} ({fault:?}): {} worlds, {} steps deep\n  {:?}\n", self.name, found.worlds, found.depth, found.notes);
+        let mut text = format!(
+            "{} ({fault:?}): {} worlds, {} steps deep\n  {:?}\n",
+            self.name, found.worlds, found.depth, found.notes
+        );
         if let Some((what, way)) = &found.wrong {
             let _ = writeln!(text, "  {what}, after {} steps:", way.len());
             let mut world = self.start(fault);
@@ -101,13 +117,19 @@ impl Scenario {
         assert!(!found.cut, "not all was seen: {}", self.told(Fault::None, &found));
     }
 
-    /// Nothing is wrong in the nearest [`MOST`] worlds, and these things did happen there. All of them take a depth to be asked for.
+    /// Nothing is wrong in the nearest [`MOST`] worlds, and these things did happen there. All of
+    /// them take a depth to be asked for.
     #[track_caller]
     fn holds_near(&self, must: &[Note]) -> Found {
         let found = self.run(Fault::None);
         assert!(found.wrong.is_none(), "{}", self.told(Fault::None, &found));
-        let missed: Vec<&Note> = must.iter().filter(|note| !found.notes.contains_key(note)).collect();
-        assert!(missed.is_empty(), "void, since never reached: {missed:?}\n{}", self.told(Fault::None, &found));
+        let missed: Vec<&Note> =
+            must.iter().filter(|note| !found.notes.contains_key(note)).collect();
+        assert!(
+            missed.is_empty(),
+            "void, since never reached: {missed:?}\n{}",
+            self.told(Fault::None, &found)
+        );
         found
     }
 
@@ -146,19 +168,39 @@ fn scenario(name: &'static str, roles: &[Role], budget: Budget, ticks: u64) -> S
 }
 
 fn fill() -> Scenario {
-    scenario("a fill while a mutation goes on", &[READER, WRITER], Budget { mutations: 2, ..SOME }, 1)
+    scenario(
+        "a fill while a mutation goes on",
+        &[READER, WRITER],
+        Budget { mutations: 2, ..SOME },
+        1,
+    )
 }
 
 fn paused_reader() -> Scenario {
-    scenario("a reader that pauses", &[lagging(READER, true, false, true), WRITER], Budget { fills: 0, ..SOME }, 5)
+    scenario(
+        "a reader that pauses",
+        &[lagging(READER, true, false, true), WRITER],
+        Budget { fills: 0, ..SOME },
+        5,
+    )
 }
 
 fn restart_at_failover() -> Scenario {
-    scenario("a restart at a failover", &[READER, WRITER], Budget { crashes: 1, restarts: 1, ..ONE_FAILOVER }, 1)
+    scenario(
+        "a restart at a failover",
+        &[READER, WRITER],
+        Budget { crashes: 1, restarts: 1, ..ONE_FAILOVER },
+        1,
+    )
 }
 
 fn unseen_failover() -> Scenario {
-    scenario("a failover that the reader sees late", &[lagging(READER, false, false, true), WRITER], ONE_FAILOVER, 0)
+    scenario(
+        "a failover that the reader sees late",
+        &[lagging(READER, false, false, true), WRITER],
+        ONE_FAILOVER,
+        0,
+    )
 }
 
 #[test]
@@ -169,34 +211,62 @@ fn no_read_is_stale_while_a_fill_and_a_mutation_cross() {
 #[test]
 fn no_read_is_stale_while_messages_come_late() {
     let late = scenario("late messages", &[lagging(READER, true, false, false), WRITER], SOME, 5);
-    late.holds(&[Note::LeasedHit, Note::StrictHit, Note::OutlivedByTime, Note::StruckOut, Note::KilledFill]);
+    late.holds(&[
+        Note::LeasedHit,
+        Note::StrictHit,
+        Note::OutlivedByTime,
+        Note::StruckOut,
+        Note::KilledFill,
+    ]);
 }
 
 #[test]
 fn no_read_is_stale_while_calls_come_late() {
     let late = scenario("late calls", &[lagging(READER, false, true, false), WRITER], SOME, 4);
-    late.holds(&[Note::LeasedHit, Note::StrictHit, Note::OutlivedByTime, Note::OutlivedBySilence, Note::Refill]);
+    late.holds(&[
+        Note::LeasedHit,
+        Note::StrictHit,
+        Note::OutlivedByTime,
+        Note::OutlivedBySilence,
+        Note::Refill,
+    ]);
 }
 
 #[test]
 fn no_read_is_stale_while_the_reader_pauses() {
-    paused_reader().holds(&[Note::LeasedHit, Note::StrictHit, Note::OutlivedByTime, Note::StruckOut]);
+    paused_reader().holds(&[
+        Note::LeasedHit,
+        Note::StrictHit,
+        Note::OutlivedByTime,
+        Note::StruckOut,
+    ]);
 }
 
 #[test]
 fn no_read_is_stale_while_the_writer_pauses() {
-    let paused = scenario("a writer that pauses", &[READER, lagging(WRITER, true, false, true)], Budget { fills: 0, ..SOME }, 5);
+    let paused = scenario(
+        "a writer that pauses",
+        &[READER, lagging(WRITER, true, false, true)],
+        Budget { fills: 0, ..SOME },
+        5,
+    );
     paused.holds(&[Note::LeasedHit, Note::Acknowledged, Note::StruckOut, Note::TakenOver]);
 }
 
 #[test]
 fn no_read_is_stale_after_a_failover_that_loses_writes() {
-    scenario("a failover", &[READER, WRITER], ONE_FAILOVER, 3).holds_near(&[Note::LeasedHit, Note::Rejoined, Note::Untold, Note::Replayed]);
+    scenario("a failover", &[READER, WRITER], ONE_FAILOVER, 3).holds_near(&[
+        Note::LeasedHit,
+        Note::Rejoined,
+        Note::Untold,
+        Note::Replayed,
+    ]);
 }
 
 #[test]
 fn no_fill_outlives_a_failover() {
-    scenario("a fill at a failover", &[READER, WRITER], Budget { fills: 1, ..ONE_FAILOVER }, 1).holds(&[Note::Refill, Note::Lost]);
+    scenario("a fill at a failover", &[READER, WRITER], Budget { fills: 1, ..ONE_FAILOVER }, 1)
+        .holds(&[Note::Refill, Note::Lost]);
 }
 
 #[test]
@@ -211,18 +281,34 @@ fn no_read_is_stale_when_a_sidecar_starts_at_a_failover() {
 
 #[test]
 fn no_read_is_stale_when_a_sidecar_starts_at_a_failover_to_an_empty_replica() {
-    Scenario { copied: false, ..restart_at_failover() }.holds_near(&[Note::LeasedHit, Note::Lost, Note::Acknowledged]);
+    Scenario { copied: false, ..restart_at_failover() }.holds_near(&[
+        Note::LeasedHit,
+        Note::Lost,
+        Note::Acknowledged,
+    ]);
 }
 
 #[test]
 fn no_read_is_stale_while_a_sidecar_crashes_and_starts_again() {
-    let crash = scenario("a crash", &[READER, WRITER], Budget { crashes: 1, restarts: 1, ..SOME }, 7);
-    crash.holds(&[Note::OutlivedByTime, Note::OutlivedBySilence, Note::StruckOut, Note::TakenOver, Note::Forgotten]);
+    let crash =
+        scenario("a crash", &[READER, WRITER], Budget { crashes: 1, restarts: 1, ..SOME }, 7);
+    crash.holds(&[
+        Note::OutlivedByTime,
+        Note::OutlivedBySilence,
+        Note::StruckOut,
+        Note::TakenOver,
+        Note::Forgotten,
+    ]);
 }
 
 #[test]
 fn no_read_is_stale_while_connections_break() {
-    let breaks = scenario("broken connections", &[READER, WRITER], Budget { breaks: 1, deaf: 1, fills: 0, ..SOME }, 4);
+    let breaks = scenario(
+        "broken connections",
+        &[READER, WRITER],
+        Budget { breaks: 1, deaf: 1, fills: 0, ..SOME },
+        4,
+    );
     breaks.holds(&[Note::Untold, Note::Replayed, Note::Rejoined, Note::Withdrawn, Note::LeasedHit]);
 }
 

@@ -1,7 +1,8 @@
-//! Style as a test: what a file may import, how long it and its functions may be, and the words it must not use.
+//! Style as a test: what a file may import, how long it and its functions may be, and the words it
+//! must not use.
 //!
-//! In the manner of `TigerBeetle`'s `tidy.zig`. Reads the text under `src`; plain `std`, no parser: the code is rustfmt's, which makes it
-//! regular enough. Every check is shown to fail on a sample.
+//! In the manner of `TigerBeetle`'s `tidy.zig`. Reads the text under `src`; plain `std`, no parser:
+//! the code is rustfmt's, which makes it regular enough. Every check is shown to fail on a sample.
 
 #[path = "tidy/samples.rs"]
 mod samples;
@@ -14,7 +15,8 @@ use std::path::{Path, PathBuf};
 
 use text::{code_of, end_of_item, is_ident, line_of, without_tests, words};
 
-/// From the top down: a file imports from its own layer and from those below it. `foo/bar.rs` belongs where `foo` does.
+/// From the top down: a file imports from its own layer and from those below it. `foo/bar.rs`
+/// belongs where `foo` does.
 #[rustfmt::skip]
 const LAYERS: [(&str, &[&str]); 5] = [
     ("edge", &["main", "cli", "config", "run", "server", "admin", "explain"]),
@@ -138,26 +140,38 @@ fn check(path: &str, source: &str) -> Vec<Finding> {
 }
 
 fn check_opening(source: &str) -> Option<Finding> {
-    (!source.starts_with("//!"))
-        .then(|| (1, "opens without a `//!` paragraph: what it owns, what it must not know, why it exists".to_owned()))
+    (!source.starts_with("//!")).then(|| {
+        (
+            1,
+            "opens without a `//!` paragraph: what it owns, what it must not know, why it exists"
+                .to_owned(),
+        )
+    })
 }
 
 fn check_file_length(source: &str) -> Option<Finding> {
     let lines = source.lines().count();
-    let problem =
-        || format!("{lines} lines, and {MAX_FILE_LINES} are the limit: find the two ideas, or move the tests to a `tests.rs` beside it");
+    let problem = || {
+        format!(
+            "{lines} lines, and {MAX_FILE_LINES} are the limit: find the two ideas, or move the tests to a `tests.rs` beside it"
+        )
+    };
     (lines > MAX_FILE_LINES).then(|| (MAX_FILE_LINES, problem()))
 }
 
 fn check_function_lengths(code: &str) -> Vec<Finding> {
     let mut findings = Vec::new();
     for at in words(code, "fn") {
-        let name: String = code[at + 2..].trim_start().chars().take_while(|c| is_ident(*c)).collect();
+        let name: String =
+            code[at + 2..].trim_start().chars().take_while(|c| is_ident(*c)).collect();
         let Some(end) = end_of_item(code, at) else { continue };
         let lines = code[at..end].lines().count();
         // Without a name it is a type: `fn(u8) -> u8`.
         if !name.is_empty() && lines > MAX_FUNCTION_LINES {
-            findings.push((line_of(code, at), format!("`{name}` has {lines} lines, and {MAX_FUNCTION_LINES} are the limit")));
+            findings.push((
+                line_of(code, at),
+                format!("`{name}` has {lines} lines, and {MAX_FUNCTION_LINES} are the limit"),
+            ));
         }
     }
     findings
@@ -169,16 +183,24 @@ fn check_layers(path: &str, production: &str) -> Vec<Finding> {
     }
     let own = module_of(path);
     let Some(layer) = layer_of(own) else {
-        return vec![(1, format!("`{own}` is in no layer: give it a place in LAYERS of tests/tidy.rs"))];
+        return vec![(
+            1,
+            format!("`{own}` is in no layer: give it a place in LAYERS of tests/tidy.rs"),
+        )];
     };
     let mut findings = Vec::new();
     for (at, module) in imports(path, production) {
         let problem = match layer_of(&module) {
             Some(other) if other >= layer => continue,
-            Some(other) => format!("`{own}` ({}) imports `{module}` ({}), which is above it", LAYERS[layer].0, LAYERS[other].0),
+            Some(other) => format!(
+                "`{own}` ({}) imports `{module}` ({}), which is above it",
+                LAYERS[layer].0, LAYERS[other].0
+            ),
             // A name of the crate's root: a constant, a type, a macro.
             None if !module.starts_with(|c: char| c.is_ascii_lowercase()) => continue,
-            None => format!("`{module}` is in no layer: give it a place in LAYERS of tests/tidy.rs"),
+            None => {
+                format!("`{module}` is in no layer: give it a place in LAYERS of tests/tidy.rs")
+            }
         };
         findings.push((line_of(production, at), problem));
     }
@@ -222,7 +244,12 @@ fn imports(path: &str, code: &str) -> Vec<(usize, String)> {
         for at in words(code, root) {
             let rest = &code[at + root.len()..];
             let names = rest.strip_prefix('{').map_or_else(|| vec![first_ident(rest)], group_heads);
-            found.extend(names.into_iter().filter(|name| !name.is_empty() && *name != "self").map(|name| (at, name.to_owned())));
+            found.extend(
+                names
+                    .into_iter()
+                    .filter(|name| !name.is_empty() && *name != "self")
+                    .map(|name| (at, name.to_owned())),
+            );
         }
     }
     found

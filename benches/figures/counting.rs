@@ -3,7 +3,7 @@
 use std::hint::black_box;
 use std::time::Duration;
 
-use sidecache::internals::metrics::{Metrics, RequestRecord, BodySource};
+use sidecache::internals::metrics::{BodySource, Metrics, RequestRecord};
 use sidecache::internals::{Disposition, Reason};
 
 const TIMES: u32 = 1_000_000;
@@ -24,7 +24,8 @@ pub fn a_hit() {
     let saved = Some(Duration::from_millis(80));
     let hit = RequestRecord { disposition: Disposition::Hit, reason: None, duration: quick, saved };
     let reason = Some(Reason::NotStored);
-    let miss = RequestRecord { disposition: Disposition::Miss, reason, duration: slow, saved: None };
+    let miss =
+        RequestRecord { disposition: Disposition::Miss, reason, duration: slow, saved: None };
     for (name, seen) in [("a hit", hit), ("a slow miss", miss)] {
         let start = on_processor();
         for route in 0..TIMES {

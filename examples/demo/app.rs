@@ -1,7 +1,9 @@
-//! A sample legacy app: multi-tenant REST over plain HTTP/1.1, as slow as the database it would have behind it.
+//! A sample legacy app: multi-tenant REST over plain HTTP/1.1, as slow as the database it would
+//! have behind it.
 //!
-//! Owns its data (in memory, per tenant, seeded alike at every start) and its ways, good and bad: it sends hardly any
-//! caching headers, and `no-cache, private` where its framework says so on everything. It knows nothing of caches.
+//! Owns its data (in memory, per tenant, seeded alike at every start) and its ways, good and bad:
+//! it sends hardly any caching headers, and `no-cache, private` where its framework says so on
+//! everything. It knows nothing of caches.
 
 #[path = "app/data.rs"]
 mod data;
@@ -21,7 +23,9 @@ use std::time::Duration;
 
 use http_body_util::{BodyExt as _, Limited};
 use hyper::body::Incoming;
-use hyper::header::{ALLOW, AUTHORIZATION, CACHE_CONTROL, ETAG, HeaderMap, HeaderValue, IF_NONE_MATCH, LOCATION};
+use hyper::header::{
+    ALLOW, AUTHORIZATION, CACHE_CONTROL, ETAG, HeaderMap, HeaderValue, IF_NONE_MATCH, LOCATION,
+};
 use hyper::service::service_fn;
 use hyper::{Method, Request, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -44,7 +48,8 @@ const AREAS_ETAG: &str = "\"areas-1\"";
 /// How the app is run.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// Every pause of the database is multiplied by this: 1.0 is the app as it is, 0.0 answers at once.
+    /// Every pause of the database is multiplied by this: 1.0 is the app as it is, 0.0 answers at
+    /// once.
     pub latency: f64,
     /// Where requests are counted. Keep a clone of it to read the counts.
     pub stats: Stats,
@@ -73,7 +78,8 @@ impl Stats {
     }
 }
 
-/// Answers requests on `listener` until `shutdown` completes, then lets those under way finish within a few seconds.
+/// Answers requests on `listener` until `shutdown` completes, then lets those under way finish
+/// within a few seconds.
 pub async fn serve(listener: TcpListener, settings: Settings, shutdown: impl Future) {
     let tasks = TaskTracker::new();
     let stop = CancellationToken::new();
@@ -106,8 +112,10 @@ async fn connection(app: Arc<App>, stream: TcpStream, stop: CancellationToken) {
         let app = Arc::clone(&app);
         async move { Ok::<_, Infallible>(app.answer(request).await) }
     });
-    let connection =
-        hyper::server::conn::http1::Builder::new().timer(TokioTimer::new()).serve_connection(TokioIo::new(stream), service).with_upgrades();
+    let connection = hyper::server::conn::http1::Builder::new()
+        .timer(TokioTimer::new())
+        .serve_connection(TokioIo::new(stream), service)
+        .with_upgrades();
     let mut connection = pin!(connection);
     tokio::select! {
         _ = &mut connection => return,
@@ -139,9 +147,13 @@ impl App {
             [""] if reading => reply::page(INDEX),
             ["healthz"] if reading => reply::text("ok\n"),
             ["ws"] if request.method() == Method::GET => self.live.websocket(request),
-            ["files", name] if request.method() == Method::POST => self.files.upload(name, request.into_body()).await,
+            ["files", name] if request.method() == Method::POST => {
+                self.files.upload(name, request.into_body()).await
+            }
             ["files", name] if reading => self.files.download(name, request.uri().query()),
-            ["api", "v1", "property-areas"] if reading => self.property_areas(request.headers()).await,
+            ["api", "v1", "property-areas"] if reading => {
+                self.property_areas(request.headers()).await
+            }
             ["api", "v1", rest @ ..] => match caller(request.headers()) {
                 Ok(caller) => self.api(rest, &caller, request).await,
                 Err(refusal) => refused(&refusal),
@@ -159,20 +171,33 @@ impl App {
             ["events" | "dashboard" | "property-areas"] => method_not_allowed("GET, HEAD"),
             [collection] | [collection, _] => {
                 let Some(kind) = Kind::named(collection) else {
-                    return error(StatusCode::NOT_FOUND, "no such collection; there are campaigns and forms");
+                    return error(
+                        StatusCode::NOT_FOUND,
+                        "no such collection; there are campaigns and forms",
+                    );
                 };
                 let id = match rest.get(1).map(|id| id.parse::<u64>()) {
                     None => None,
                     Some(Ok(id)) => Some(id),
                     Some(Err(_)) => return error(StatusCode::NOT_FOUND, "an id is a number"),
                 };
-                if reading { self.read(kind, id, caller, request.uri().query()).await } else { self.write(kind, id, caller, request).await }
+                if reading {
+                    self.read(kind, id, caller, request.uri().query()).await
+                } else {
+                    self.write(kind, id, caller, request).await
+                }
             }
             _ => error(StatusCode::NOT_FOUND, "there is nothing here; GET / lists what there is"),
         }
     }
 
-    async fn read(&self, kind: Kind, id: Option<u64>, caller: &Caller, query: Option<&str>) -> Reply {
+    async fn read(
+        &self,
+        kind: Kind,
+        id: Option<u64>,
+        caller: &Caller,
+        query: Option<&str>,
+    ) -> Reply {
         let page = match page_of(query) {
             Ok(page) => page,
             Err(refusal) => return refused(&refusal),
@@ -191,16 +216,27 @@ impl App {
                 None => Some(rows.page(page.0, page.1)),
             }
         });
-        found.map_or_else(|| error(StatusCode::NOT_FOUND, "no such id"), |value| reply::json(StatusCode::OK, &value))
+        found.map_or_else(
+            || error(StatusCode::NOT_FOUND, "no such id"),
+            |value| reply::json(StatusCode::OK, &value),
+        )
     }
 
-    async fn write(&self, kind: Kind, id: Option<u64>, caller: &Caller, request: Request<Incoming>) -> Reply {
+    async fn write(
+        &self,
+        kind: Kind,
+        id: Option<u64>,
+        caller: &Caller,
+        request: Request<Incoming>,
+    ) -> Reply {
         let (parts, body) = request.into_parts();
         let fields = match (&parts.method, id) {
-            (&Method::POST, None) | (&Method::PUT | &Method::PATCH, Some(_)) => match object(body).await {
-                Ok(fields) => fields,
-                Err(refusal) => return refused(&refusal),
-            },
+            (&Method::POST, None) | (&Method::PUT | &Method::PATCH, Some(_)) => {
+                match object(body).await {
+                    Ok(fields) => fields,
+                    Err(refusal) => return refused(&refusal),
+                }
+            }
             (&Method::DELETE, Some(_)) => Map::new(),
             (_, None) => return method_not_allowed("GET, HEAD, POST"),
             (_, Some(_)) => return method_not_allowed("GET, HEAD, PUT, PATCH, DELETE"),
@@ -218,11 +254,16 @@ impl App {
         let Some((id, row)) = written else {
             return error(StatusCode::NOT_FOUND, "no such id, or no room for another");
         };
-        self.live.wrote(&caller.tenant, &json!({ "method": parts.method.as_str(), "collection": kind.as_str(), "id": id }));
+        self.live.wrote(
+            &caller.tenant,
+            &json!({ "method": parts.method.as_str(), "collection": kind.as_str(), "id": id }),
+        );
         match parts.method {
             Method::POST => {
                 let mut created = reply::json(StatusCode::CREATED, &row);
-                if let Ok(location) = HeaderValue::try_from(format!("/api/v1/{}/{id}", kind.as_str())) {
+                if let Ok(location) =
+                    HeaderValue::try_from(format!("/api/v1/{}/{id}", kind.as_str()))
+                {
                     created.headers_mut().insert(LOCATION, location);
                 }
                 created
@@ -245,8 +286,13 @@ impl App {
     /// Reference data, the same for everybody, for which nobody needs to log in.
     async fn property_areas(&self, headers: &HeaderMap) -> Reply {
         self.pause(500).await;
-        let known = headers.get(IF_NONE_MATCH).is_some_and(|etag| etag.as_bytes() == AREAS_ETAG.as_bytes());
-        let mut reply = if known { reply::empty(StatusCode::NOT_MODIFIED) } else { reply::json(StatusCode::OK, &data::areas()) };
+        let known =
+            headers.get(IF_NONE_MATCH).is_some_and(|etag| etag.as_bytes() == AREAS_ETAG.as_bytes());
+        let mut reply = if known {
+            reply::empty(StatusCode::NOT_MODIFIED)
+        } else {
+            reply::json(StatusCode::OK, &data::areas())
+        };
         reply.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("max-age=60"));
         reply.headers_mut().insert(ETAG, HeaderValue::from_static(AREAS_ETAG));
         reply
@@ -263,16 +309,25 @@ impl App {
     }
 }
 
-/// The tenant is named by a header, the user by a bearer token: `Bearer alice-…` is alice. A token that begins with `bad` is refused.
+/// The tenant is named by a header, the user by a bearer token: `Bearer alice-…` is alice. A token
+/// that begins with `bad` is refused.
 fn caller(headers: &HeaderMap) -> Result<Caller, Refusal> {
-    let tenant = headers.get("x-tenant-id").and_then(|value| value.to_str().ok()).unwrap_or_default();
-    if tenant.is_empty() || tenant.len() > 64 || !tenant.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-') {
+    let tenant =
+        headers.get("x-tenant-id").and_then(|value| value.to_str().ok()).unwrap_or_default();
+    if tenant.is_empty()
+        || tenant.len() > 64
+        || !tenant.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+    {
         return Err(Refusal(StatusCode::BAD_REQUEST, "say which tenant: X-Tenant-Id: acme"));
     }
-    let credential = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let credential =
+        headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let token = credential.strip_prefix("Bearer ").unwrap_or_default();
     if token.is_empty() || token.starts_with("bad") {
-        return Err(Refusal(StatusCode::UNAUTHORIZED, "say who you are: Authorization: Bearer alice-0001"));
+        return Err(Refusal(
+            StatusCode::UNAUTHORIZED,
+            "say who you are: Authorization: Bearer alice-0001",
+        ));
     }
     let user = token.split('-').next().unwrap_or(token);
     Ok(Caller { tenant: tenant.to_owned(), user: user.to_owned() })
@@ -281,11 +336,18 @@ fn caller(headers: &HeaderMap) -> Result<Caller, Refusal> {
 /// `page` (from 1) and `limit` (1 to 100) of a query.
 fn page_of(query: Option<&str>) -> Result<(usize, usize), Refusal> {
     let (mut page, mut limit) = (1, 20);
-    for (name, value) in query.unwrap_or_default().split('&').filter_map(|pair| pair.split_once('=')) {
+    for (name, value) in
+        query.unwrap_or_default().split('&').filter_map(|pair| pair.split_once('='))
+    {
         match (name, value.parse::<usize>()) {
             ("page", Ok(number @ 1..=1_000_000)) => page = number,
             ("limit", Ok(number @ 1..=100)) => limit = number,
-            ("page" | "limit", _) => return Err(Refusal(StatusCode::BAD_REQUEST, "page counts from 1, limit is 1 to 100")),
+            ("page" | "limit", _) => {
+                return Err(Refusal(
+                    StatusCode::BAD_REQUEST,
+                    "page counts from 1, limit is 1 to 100",
+                ));
+            }
             _ => {}
         }
     }
@@ -295,9 +357,15 @@ fn page_of(query: Option<&str>) -> Result<(usize, usize), Refusal> {
 async fn object(body: Incoming) -> Result<Map<String, Value>, Refusal> {
     let bytes = match Limited::new(body, MAX_JSON).collect().await {
         Ok(collected) => collected.to_bytes(),
-        Err(_) => return Err(Refusal(StatusCode::PAYLOAD_TOO_LARGE, "a body of more than 64 KiB, or one that broke off")),
+        Err(_) => {
+            return Err(Refusal(
+                StatusCode::PAYLOAD_TOO_LARGE,
+                "a body of more than 64 KiB, or one that broke off",
+            ));
+        }
     };
-    serde_json::from_slice(&bytes).map_err(|_| Refusal(StatusCode::BAD_REQUEST, "the body is no JSON object"))
+    serde_json::from_slice(&bytes)
+        .map_err(|_| Refusal(StatusCode::BAD_REQUEST, "the body is no JSON object"))
 }
 
 fn method_not_allowed(allowed: &'static str) -> Reply {

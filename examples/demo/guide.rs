@@ -1,4 +1,5 @@
-//! The requests to try, and what to expect of each. The demo prints them as curl lines; a test sends them and holds them to it.
+//! The requests to try, and what to expect of each. The demo prints them as curl lines; a test
+//! sends them and holds them to it.
 
 use std::fmt::Write as _;
 use std::net::SocketAddr;
@@ -60,8 +61,19 @@ pub const STEPS: &[Step] = &[
         note: "60 ms; cached lists of acme are void before this answer arrives",
         ..READ
     },
-    Step { title: "So the next read has the new data", contains: "acme autumn sale", note: "0.6 s", ..READ },
-    Step { title: "... and is a hit from then on", cache: "HIT", contains: "acme autumn sale", note: "about 1 ms", ..READ },
+    Step {
+        title: "So the next read has the new data",
+        contains: "acme autumn sale",
+        note: "0.6 s",
+        ..READ
+    },
+    Step {
+        title: "... and is a hit from then on",
+        cache: "HIT",
+        contains: "acme autumn sale",
+        note: "about 1 ms",
+        ..READ
+    },
     Step {
         title: "Another tenant has its own data",
         tenant: Some("globex"),
@@ -84,7 +96,14 @@ pub const STEPS: &[Step] = &[
         note: "0.6 s; the app accepts bob, which admits him to the shared entry",
         ..READ
     },
-    Step { title: "... and then shares the entry", token: BOB, cache: "HIT", contains: "acme autumn sale", note: "about 1 ms", ..READ },
+    Step {
+        title: "... and then shares the entry",
+        token: BOB,
+        cache: "HIT",
+        contains: "acme autumn sale",
+        note: "about 1 ms",
+        ..READ
+    },
     Step {
         title: "The dashboard is private: each user has an entry of their own",
         path: "/api/v1/dashboard",
@@ -100,7 +119,14 @@ pub const STEPS: &[Step] = &[
         note: "about 1 ms",
         ..READ
     },
-    Step { title: "... but not for bob", path: "/api/v1/dashboard", token: BOB, contains: "Hello bob", note: "0.85 s", ..READ },
+    Step {
+        title: "... but not for bob",
+        path: "/api/v1/dashboard",
+        token: BOB,
+        contains: "Hello bob",
+        note: "0.85 s",
+        ..READ
+    },
     Step {
         title: "Reference data is public: nobody needs a token",
         path: "/api/v1/property-areas",
@@ -124,12 +150,17 @@ pub const STEPS: &[Step] = &[
 
 /// The tour as text to copy from.
 pub fn text(proxy: SocketAddr, app: SocketAddr, admin: SocketAddr) -> String {
-    let mut text =
-        format!("\nThe sample app listens on http://{app}, Sidecache in front of it on http://{proxy}.\nTry these, in this order:\n");
+    let mut text = format!(
+        "\nThe sample app listens on http://{app}, Sidecache in front of it on http://{proxy}.\nTry these, in this order:\n"
+    );
     for step in STEPS {
         // Writing into a String cannot fail.
         let _ = write!(text, "\n# {}\n{}\n", step.title, curl(step, proxy));
-        let _ = writeln!(text, "#   -> {}, X-Cache: {}, \"{}\"; {}", step.status, step.cache, step.contains, step.note);
+        let _ = writeln!(
+            text,
+            "#   -> {}, X-Cache: {}, \"{}\"; {}",
+            step.status, step.cache, step.contains, step.note
+        );
     }
     let _ = write!(
         text,

@@ -1,7 +1,12 @@
 //! The demo: a sample legacy app, and Sidecache in front of it with the shipped `proxy.toml`.
 //!
-//! `cargo run --release --example demo` starts both, prints curl lines to try, and logs each request as it comes.
-#![allow(clippy::print_stdout, clippy::print_stderr, reason = "it talks to the person who started it")]
+//! `cargo run --release --example demo` starts both, prints curl lines to try, and logs each
+//! request as it comes.
+#![allow(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "it talks to the person who started it"
+)]
 
 #[path = "app.rs"]
 mod app;
@@ -22,13 +27,15 @@ use tokio_util::sync::CancellationToken;
 /// A sample legacy app with Sidecache in front of it.
 #[derive(Parser)]
 struct Args {
-    /// Where Sidecache listens, in place of what the rules say (127.0.0.1:8080 in the shipped ones).
+    /// Where Sidecache listens, in place of what the rules say (127.0.0.1:8080 in the shipped
+    /// ones).
     #[arg(long, value_name = "ADDRESS")]
     listen: Option<SocketAddr>,
     /// Where the sample app listens.
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8000")]
     app: SocketAddr,
-    /// Where Sidecache's dashboard and metrics are, in place of what the rules say (127.0.0.1:9090 in the shipped ones).
+    /// Where Sidecache's dashboard and metrics are, in place of what the rules say (127.0.0.1:9090
+    /// in the shipped ones).
     #[arg(long, value_name = "ADDRESS")]
     admin: Option<SocketAddr>,
     /// The rules. Edit them, start the demo again, and see what changes.
@@ -57,14 +64,17 @@ async fn demo(args: &Args) -> Result<(), Failure> {
     free(proxy, "Sidecache", "--listen 127.0.0.1:8081")?;
     free(admin, "Sidecache's admin listener", "--admin 127.0.0.1:9091")?;
     free(args.app, "the sample app", "--app 127.0.0.1:8001")?;
-    let listener = TcpListener::bind(args.app).await.map_err(|error| (1, format!("cannot listen on {}: {error}", args.app)))?;
+    let listener = TcpListener::bind(args.app)
+        .await
+        .map_err(|error| (1, format!("cannot listen on {}: {error}", args.app)))?;
 
     let shutdown = CancellationToken::new();
     let app_settings = app::Settings::default();
     let stats = app_settings.stats.clone();
     // The app goes last: the sidecar's requests under way still need it.
     let sidecar_gone = CancellationToken::new();
-    let app = tokio::spawn(app::serve(listener, app_settings, sidecar_gone.clone().cancelled_owned()));
+    let app =
+        tokio::spawn(app::serve(listener, app_settings, sidecar_gone.clone().cancelled_owned()));
     print!("{}", guide::text(proxy, args.app, admin));
 
     tokio::spawn(interrupted(shutdown.clone()));
@@ -96,9 +106,13 @@ fn configure(args: &Args) -> Result<Config, String> {
 
 /// Runs Sidecache until `shutdown`, and lets its requests under way finish.
 async fn sidecar(config: Config, shutdown: CancellationToken) -> Result<(), Failure> {
-    sidecache::app::init_log(&config.log).map_err(|error| (1, format!("Sidecache cannot log: {error}")))?;
-    let bound = BoundListeners::bind(&config).map_err(|error| (1, format!("Sidecache cannot start: {error}")))?;
-    sidecache::app::serve(config, bound, shutdown).await.map_err(|error| (1, format!("Sidecache stopped: {error}")))?;
+    sidecache::app::init_log(&config.log)
+        .map_err(|error| (1, format!("Sidecache cannot log: {error}")))?;
+    let bound = BoundListeners::bind(&config)
+        .map_err(|error| (1, format!("Sidecache cannot start: {error}")))?;
+    sidecache::app::serve(config, bound, shutdown)
+        .await
+        .map_err(|error| (1, format!("Sidecache stopped: {error}")))?;
     Ok(())
 }
 
@@ -114,7 +128,9 @@ fn free(address: SocketAddr, who: &str, other: &str) -> Result<(), Failure> {
         )),
         Err(error) => Err((
             1,
-            format!("{who} cannot listen on {address}: {error}\nChoose another address: cargo run --release --example demo -- {other}"),
+            format!(
+                "{who} cannot listen on {address}: {error}\nChoose another address: cargo run --release --example demo -- {other}"
+            ),
         )),
     }
 }

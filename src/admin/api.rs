@@ -49,15 +49,41 @@ pub(super) struct ApiContext {
 /// The whole API.
 pub(super) fn router(desk: Arc<ApiContext>) -> Router {
     Router::new()
-        .route("/", get(async || page("text/html; charset=utf-8", include_str!("dashboard/index.html"))))
-        .route("/dashboard.css", get(async || page("text/css; charset=utf-8", include_str!("dashboard/dashboard.css"))))
-        .route("/dashboard.js", get(async || page("text/javascript; charset=utf-8", include_str!("dashboard/dashboard.js"))))
+        .route(
+            "/",
+            get(async || page("text/html; charset=utf-8", include_str!("dashboard/index.html"))),
+        )
+        .route(
+            "/dashboard.css",
+            get(async || page("text/css; charset=utf-8", include_str!("dashboard/dashboard.css"))),
+        )
+        .route(
+            "/dashboard.js",
+            get(async || {
+                page("text/javascript; charset=utf-8", include_str!("dashboard/dashboard.js"))
+            }),
+        )
         .route("/live", get(async || content(StatusCode::OK, "text/plain; charset=utf-8", "live")))
         .route("/ready", get(ready))
         .route("/metrics", get(metrics))
-        .route("/stats", get(async |State(desk): State<Arc<ApiContext>>| json_response(StatusCode::OK, &desk.state.stats())))
-        .route("/routes", get(async |State(desk): State<Arc<ApiContext>>| json_response(StatusCode::OK, &desk.state.routes())))
-        .route("/shadow", get(async |State(desk): State<Arc<ApiContext>>| json_response(StatusCode::OK, &desk.state.shadow())))
+        .route(
+            "/stats",
+            get(async |State(desk): State<Arc<ApiContext>>| {
+                json_response(StatusCode::OK, &desk.state.stats())
+            }),
+        )
+        .route(
+            "/routes",
+            get(async |State(desk): State<Arc<ApiContext>>| {
+                json_response(StatusCode::OK, &desk.state.routes())
+            }),
+        )
+        .route(
+            "/shadow",
+            get(async |State(desk): State<Arc<ApiContext>>| {
+                json_response(StatusCode::OK, &desk.state.shadow())
+            }),
+        )
         .route("/openapi.json", get(async || json_response(StatusCode::OK, &openapi::document())))
         .route("/events", get(events))
         .route("/purge", post(purge))
@@ -71,8 +97,13 @@ pub(super) fn router(desk: Arc<ApiContext>) -> Router {
         .with_state(desk)
 }
 
-/// Who may ask at all. Before everything else, so that a stranger does not even learn what there is.
-async fn require_access(State(desk): State<Arc<ApiContext>>, request: Request, next: Next) -> Response {
+/// Who may ask at all. Before everything else, so that a stranger does not even learn what there
+/// is.
+async fn require_access(
+    State(desk): State<Arc<ApiContext>>,
+    request: Request,
+    next: Next,
+) -> Response {
     if let Err(refusal) = desk.auth.check(request.uri(), request.headers()) {
         return access_denied(refusal);
     }
@@ -90,8 +121,12 @@ fn access_denied(refusal: AccessDenied) -> Response {
     }
     let mut response = refused.into_response();
     if refusal == AccessDenied::Token {
-        // RFC 9110 11.6.1: a 401 says how to authenticate. Basic is for browsers, which ask for it by themselves.
-        for way in ["Bearer realm=\"sidecache\"", "Basic realm=\"sidecache: any name, the admin token as password\", charset=\"UTF-8\""] {
+        // RFC 9110 11.6.1: a 401 says how to authenticate. Basic is for browsers, which ask for it
+        // by themselves.
+        for way in [
+            "Bearer realm=\"sidecache\"",
+            "Basic realm=\"sidecache: any name, the admin token as password\", charset=\"UTF-8\"",
+        ] {
             response.headers_mut().append(WWW_AUTHENTICATE, HeaderValue::from_static(way));
         }
     }
@@ -103,14 +138,19 @@ fn page(content_type: &'static str, text: &'static str) -> Response {
 }
 
 fn not_found() -> Response {
-    json_response(StatusCode::NOT_FOUND, &json!({ "error": "there is no such page", "pages": PATHS }))
+    json_response(
+        StatusCode::NOT_FOUND,
+        &json!({ "error": "there is no such page", "pages": PATHS }),
+    )
 }
 
 /// The path is right and the method is not.
 async fn method_not_allowed(method: Method, uri: Uri) -> Response {
     let takes_posts = matches!(uri.path(), "/purge" | "/explain" | "/reload" | "/check");
     let allowed = if takes_posts { "POST" } else { "GET, HEAD" };
-    let refused = ApiError::new(StatusCode::METHOD_NOT_ALLOWED, format!("{method} is not for this page")).hint(format!("use {allowed}"));
+    let refused =
+        ApiError::new(StatusCode::METHOD_NOT_ALLOWED, format!("{method} is not for this page"))
+            .hint(format!("use {allowed}"));
     let mut response = refused.into_response();
     // RFC 9110 15.5.6: a 405 says which methods there are.
     response.headers_mut().insert(ALLOW, HeaderValue::from_static(allowed));
@@ -142,24 +182,31 @@ async fn events(
     request: Request,
 ) -> Response {
     let Ok(Query(EventsQuery { last })) = last else {
-        return ApiError::bad_request("`last` is not a number", "write /events?last=20").into_response();
+        return ApiError::bad_request("`last` is not a number", "write /events?last=20")
+            .into_response();
     };
     events::stream(&desk.state, last, request.extensions())
 }
 
-async fn purge(State(desk): State<Arc<ApiContext>>, JsonBody(order): JsonBody<PurgeRequest>) -> Response {
+async fn purge(
+    State(desk): State<Arc<ApiContext>>,
+    JsonBody(order): JsonBody<PurgeRequest>,
+) -> Response {
     // A task of its own: a caller who leaves must not leave a purge half done.
     let office = Arc::clone(&desk.state);
     match desk.state.proxy.tasks.spawn(async move { office.purge(&order).await }).await {
         Ok(Ok(done)) => json_response(StatusCode::OK, &done),
         Ok(Err(refused)) => refused.into_response(),
-        Err(_) => {
-            ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "the purge failed within").hint("purge again, and see the log").into_response()
-        }
+        Err(_) => ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "the purge failed within")
+            .hint("purge again, and see the log")
+            .into_response(),
     }
 }
 
-async fn explain(State(desk): State<Arc<ApiContext>>, JsonBody(question): JsonBody<ExplainRequest>) -> Response {
+async fn explain(
+    State(desk): State<Arc<ApiContext>>,
+    JsonBody(question): JsonBody<ExplainRequest>,
+) -> Response {
     match desk.state.explain(&question).await {
         Ok(told_so) => json_response(StatusCode::OK, &told_so),
         Err(why) => ApiError::bad_request(why, "POST {\"method\":\"GET\",\"target\":\"/path\",\"headers\":[[\"x-tenant-id\",\"acme\"]]}")
@@ -167,12 +214,16 @@ async fn explain(State(desk): State<Arc<ApiContext>>, JsonBody(question): JsonBo
     }
 }
 
-/// Nothing is asked of a reload; an empty object is JSON, and so no page of another origin can send it.
+/// Nothing is asked of a reload; an empty object is JSON, and so no page of another origin can send
+/// it.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct EmptyBody {}
 
-async fn reload(State(desk): State<Arc<ApiContext>>, JsonBody(EmptyBody {}): JsonBody<EmptyBody>) -> Response {
+async fn reload(
+    State(desk): State<Arc<ApiContext>>,
+    JsonBody(EmptyBody {}): JsonBody<EmptyBody>,
+) -> Response {
     let report = desk.state.reloader.reload_elsewhere().await;
     let code = if report.ok { StatusCode::OK } else { StatusCode::UNPROCESSABLE_ENTITY };
     json_response(code, &report)
@@ -184,7 +235,10 @@ struct CheckBody {
     text: String,
 }
 
-async fn check(State(desk): State<Arc<ApiContext>>, JsonBody(CheckBody { text }): JsonBody<CheckBody>) -> Response {
+async fn check(
+    State(desk): State<Arc<ApiContext>>,
+    JsonBody(CheckBody { text }): JsonBody<CheckBody>,
+) -> Response {
     let report = desk.state.reloader.check(&text);
     let code = if report.ok { StatusCode::OK } else { StatusCode::UNPROCESSABLE_ENTITY };
     json_response(code, &report)

@@ -1,4 +1,5 @@
-//! Who may ask the admin listener: not a web page of somebody else's, and only a caller with the token where there is one.
+//! Who may ask the admin listener: not a web page of somebody else's, and only a caller with the
+//! token where there is one.
 //!
 //! Knows requests' headers; not what is asked for.
 
@@ -40,11 +41,14 @@ impl AccessDenied {
         }
     }
 
-    /// What the caller is told. Of a token no more than that it is needed: missing and wrong ones get equal answers.
+    /// What the caller is told. Of a token no more than that it is needed: missing and wrong ones
+    /// get equal answers.
     pub(super) const fn as_str(self) -> &'static str {
         match self {
             Self::NoHost => "exactly one Host header is needed",
-            Self::Host => "this Host is not served here; use localhost or the address that is listened on",
+            Self::Host => {
+                "this Host is not served here; use localhost or the address that is listened on"
+            }
             Self::Origin => "requests of other origins are not answered",
             Self::Token => "the admin token is needed",
         }
@@ -53,10 +57,12 @@ impl AccessDenied {
     /// How to mend it.
     pub(super) const fn hint(self) -> Option<&'static str> {
         match self {
-            Self::Token => {
-                Some("send it as `Authorization: Bearer TOKEN` or `X-Sidecache-Token: TOKEN`; a browser asks for it as the password")
-            }
-            Self::Host => Some("use the address, or localhost through a tunnel; or name the host in `hosts` of [admin]"),
+            Self::Token => Some(
+                "send it as `Authorization: Bearer TOKEN` or `X-Sidecache-Token: TOKEN`; a browser asks for it as the password",
+            ),
+            Self::Host => Some(
+                "use the address, or localhost through a tunnel; or name the host in `hosts` of [admin]",
+            ),
             Self::NoHost | Self::Origin => None,
         }
     }
@@ -67,7 +73,8 @@ pub(super) struct AdminAuth {
     bound: IpAddr,
     // Names that the operator has given it.
     hosts: Box<[Box<str>]>,
-    // Only the hash: comparing hashes takes equal time for every guess, and gives nothing away about the token's length.
+    // Only the hash: comparing hashes takes equal time for every guess, and gives nothing away
+    // about the token's length.
     token: Option<[u8; 32]>,
 }
 
@@ -76,18 +83,29 @@ impl AdminAuth {
         Self { bound, hosts, token: token.map(|token| hash(token.expose().as_bytes())) }
     }
 
-    /// Whether the request was meant for this listener, and not sent by a page that somebody else made.
+    /// Whether the request was meant for this listener, and not sent by a page that somebody else
+    /// made.
     pub(super) fn check(&self, uri: &Uri, headers: &HeaderMap) -> Result<(), AccessDenied> {
         let mut hosts = headers.get_all(HOST).iter();
-        let (Some(host), None) = (hosts.next(), hosts.next()) else { return Err(AccessDenied::NoHost) };
-        // SECURITY: DNS rebinding. A page of evil.example can make its own name point here, but the Host then still says evil.example.
-        let host = host.to_str().ok().filter(|host| self.is_this_listener(host)).ok_or(AccessDenied::Host)?;
+        let (Some(host), None) = (hosts.next(), hosts.next()) else {
+            return Err(AccessDenied::NoHost);
+        };
+        // SECURITY: DNS rebinding. A page of evil.example can make its own name point here, but the
+        // Host then still says evil.example.
+        let host = host
+            .to_str()
+            .ok()
+            .filter(|host| self.is_this_listener(host))
+            .ok_or(AccessDenied::Host)?;
         if uri.authority().is_some_and(|authority| !self.is_this_listener(authority.as_str())) {
             return Err(AccessDenied::Host);
         }
-        // SECURITY: cross-site requests. Without an Origin it is no script of another site, or a browser that tells in Sec-Fetch-Site.
-        let foreign_origin = headers.get_all(ORIGIN).iter().any(|origin| !is_same_origin(origin, host));
-        let foreign_site = headers.get_all(FETCH_SITE).iter().any(|site| site != "same-origin" && site != "none");
+        // SECURITY: cross-site requests. Without an Origin it is no script of another site, or a
+        // browser that tells in Sec-Fetch-Site.
+        let foreign_origin =
+            headers.get_all(ORIGIN).iter().any(|origin| !is_same_origin(origin, host));
+        let foreign_site =
+            headers.get_all(FETCH_SITE).iter().any(|site| site != "same-origin" && site != "none");
         if foreign_origin || foreign_site { Err(AccessDenied::Origin) } else { Ok(()) }
     }
 
@@ -101,15 +119,19 @@ impl AdminAuth {
             || password.is_some_and(|presented| constant_time_eq(expected, &hash(&presented)))
     }
 
-    /// Whether `authority` (with or without a port) names this listener: a loopback name, or the address it is bound to.
+    /// Whether `authority` (with or without a port) names this listener: a loopback name, or the
+    /// address it is bound to.
     fn is_this_listener(&self, authority: &str) -> bool {
         let Some(host) = without_port(authority) else { return false };
-        if host.eq_ignore_ascii_case("localhost") || self.hosts.iter().any(|own| host.eq_ignore_ascii_case(own)) {
+        if host.eq_ignore_ascii_case("localhost")
+            || self.hosts.iter().any(|own| host.eq_ignore_ascii_case(own))
+        {
             return true;
         }
-        // Bound to all addresses, it cannot know which of them callers use (containers map addresses). Any address will do:
-        // rebinding needs a name.
-        host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback() || ip == self.bound || self.bound.is_unspecified())
+        // Bound to all addresses, it cannot know which of them callers use (containers map
+        // addresses). Any address will do: rebinding needs a name.
+        host.parse::<IpAddr>()
+            .is_ok_and(|ip| ip.is_loopback() || ip == self.bound || self.bound.is_unspecified())
     }
 }
 
@@ -125,7 +147,9 @@ fn without_port(authority: &str) -> Option<&str> {
 
 /// Whether an `Origin` is the page that this very listener served. `null` is not.
 fn is_same_origin(origin: &HeaderValue, host: &str) -> bool {
-    origin.to_str().is_ok_and(|origin| origin.strip_prefix("http://").is_some_and(|authority| authority.eq_ignore_ascii_case(host)))
+    origin.to_str().is_ok_and(|origin| {
+        origin.strip_prefix("http://").is_some_and(|authority| authority.eq_ignore_ascii_case(host))
+    })
 }
 
 /// The token of `Authorization: Bearer …` (RFC 6750 2.1; the scheme in any case).
@@ -164,7 +188,10 @@ mod tests {
     }
 
     fn headers(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
-        pairs.iter().map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value))).collect()
+        pairs
+            .iter()
+            .map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)))
+            .collect()
     }
 
     fn check(bound: &str, pairs: &[(&'static str, &'static str)]) -> Result<(), AccessDenied> {
@@ -177,16 +204,31 @@ mod tests {
 
     #[test]
     fn loopback_names_and_the_bound_address_are_here() {
-        for host in ["localhost", "LocalHost:9090", "127.0.0.1:9090", "127.1.2.3", "[::1]:9090", "[::1]", "10.0.0.5:9090"] {
+        for host in [
+            "localhost",
+            "LocalHost:9090",
+            "127.0.0.1:9090",
+            "127.1.2.3",
+            "[::1]:9090",
+            "[::1]",
+            "10.0.0.5:9090",
+        ] {
             assert_eq!(check("10.0.0.5", &[("host", host)]), Ok(()), "{host}");
         }
     }
 
     #[test]
     fn other_hosts_are_not() {
-        for host in
-            ["evil.example:9090", "localhost.evil.example", "10.0.0.6", "127.0.0.1.evil.example", "", "127.0.0.1:x", "[::1", "[::1]x"]
-        {
+        for host in [
+            "evil.example:9090",
+            "localhost.evil.example",
+            "10.0.0.6",
+            "127.0.0.1.evil.example",
+            "",
+            "127.0.0.1:x",
+            "[::1",
+            "[::1]x",
+        ] {
             assert_eq!(check("10.0.0.5", &[("host", host)]), Err(AccessDenied::Host), "{host}");
         }
     }
@@ -209,14 +251,20 @@ mod tests {
     #[test]
     fn the_host_is_one() {
         assert_eq!(check("127.0.0.1", &[]), Err(AccessDenied::NoHost));
-        assert_eq!(check("127.0.0.1", &[("host", "localhost"), ("host", "localhost")]), Err(AccessDenied::NoHost));
+        assert_eq!(
+            check("127.0.0.1", &[("host", "localhost"), ("host", "localhost")]),
+            Err(AccessDenied::NoHost)
+        );
     }
 
     #[test]
     fn an_absolute_target_must_be_here_too() {
         let guard = guard("127.0.0.1", None);
         let headers = headers(&[("host", "localhost")]);
-        assert_eq!(guard.check(&Uri::from_static("http://evil.example/metrics"), &headers), Err(AccessDenied::Host));
+        assert_eq!(
+            guard.check(&Uri::from_static("http://evil.example/metrics"), &headers),
+            Err(AccessDenied::Host)
+        );
         assert_eq!(guard.check(&Uri::from_static("http://localhost/metrics"), &headers), Ok(()));
     }
 
@@ -224,13 +272,23 @@ mod tests {
     fn pages_of_other_origins_are_refused() {
         let host = ("host", "localhost:9090");
         assert_eq!(check("127.0.0.1", &[host, ("origin", "http://localhost:9090")]), Ok(()));
-        for origin in ["http://evil.example", "http://localhost:3000", "null", "https://localhost:9090", ""] {
-            assert_eq!(check("127.0.0.1", &[host, ("origin", origin)]), Err(AccessDenied::Origin), "{origin}");
+        for origin in
+            ["http://evil.example", "http://localhost:3000", "null", "https://localhost:9090", ""]
+        {
+            assert_eq!(
+                check("127.0.0.1", &[host, ("origin", origin)]),
+                Err(AccessDenied::Origin),
+                "{origin}"
+            );
         }
         assert_eq!(check("127.0.0.1", &[host, ("sec-fetch-site", "none")]), Ok(()));
         assert_eq!(check("127.0.0.1", &[host, ("sec-fetch-site", "same-origin")]), Ok(()));
         for site in ["cross-site", "same-site"] {
-            assert_eq!(check("127.0.0.1", &[host, ("sec-fetch-site", site)]), Err(AccessDenied::Origin), "{site}");
+            assert_eq!(
+                check("127.0.0.1", &[host, ("sec-fetch-site", site)]),
+                Err(AccessDenied::Origin),
+                "{site}"
+            );
         }
     }
 
@@ -241,7 +299,11 @@ mod tests {
         for basic in ["Basic YW55Ym9keTpzM2NyZXQ=", "basic OnMzY3JldA=="] {
             assert!(guard.is_authorized(&headers(&[("authorization", basic)])), "{basic}");
         }
-        for good in [("authorization", "Bearer s3cret"), ("authorization", "bearer s3cret"), ("x-sidecache-token", "s3cret")] {
+        for good in [
+            ("authorization", "Bearer s3cret"),
+            ("authorization", "bearer s3cret"),
+            ("x-sidecache-token", "s3cret"),
+        ] {
             assert!(guard.is_authorized(&headers(&[good])), "{good:?}");
         }
         let bad = [

@@ -1,4 +1,5 @@
-//! Events as they happen, as server-sent events: the dashboard's, and everybody's who can read lines.
+//! Events as they happen, as server-sent events: the dashboard's, and everybody's who can read
+//! lines.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -33,7 +34,10 @@ impl StreamPermit {
 /// All events from now on, the last few before them first.
 pub(super) fn stream(office: &Arc<AdminState>, last: usize, extensions: &Extensions) -> Response {
     let Ok(place) = Arc::clone(&office.listeners).try_acquire_owned() else {
-        let refused = ApiError::new(StatusCode::SERVICE_UNAVAILABLE, format!("{MAX_LISTENERS} listen to events already"));
+        let refused = ApiError::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            format!("{MAX_LISTENERS} listen to events already"),
+        );
         return refused.hint("close another dashboard or stream").into_response();
     };
     if let Some(lasting) = extensions.get::<StreamPermit>() {
@@ -53,7 +57,9 @@ pub(super) fn stream(office: &Arc<AdminState>, last: usize, extensions: &Extensi
             }
         }
     });
-    let mut response = Sse::new(all(first, more)).keep_alive(KeepAlive::new().interval(KEEP_ALIVE)).into_response();
+    let mut response = Sse::new(all(first, more))
+        .keep_alive(KeepAlive::new().interval(KEEP_ALIVE))
+        .into_response();
     set_security_headers(response.headers_mut());
     response
 }

@@ -1,10 +1,12 @@
-//! The description of the admin API, for those who write clients: `OpenAPI` 3.1, kept beside the code and held to it by a test.
+//! The description of the admin API, for those who write clients: `OpenAPI` 3.1, kept beside the
+//! code and held to it by a test.
 
 use serde_json::{Value, json};
 
 /// The whole description, with the version of this build.
 pub(crate) fn document() -> Value {
-    let mut document: Value = serde_json::from_str(include_str!("openapi.json")).unwrap_or_default();
+    let mut document: Value =
+        serde_json::from_str(include_str!("openapi.json")).unwrap_or_default();
     document["info"]["version"] = json!(env!("CARGO_PKG_VERSION"));
     document
 }
@@ -17,7 +19,8 @@ mod tests {
     #[test]
     fn it_describes_every_path_and_no_other() {
         let document = document();
-        let mut described: Vec<&str> = document["paths"].as_object().expect("paths").keys().map(String::as_str).collect();
+        let mut described: Vec<&str> =
+            document["paths"].as_object().expect("paths").keys().map(String::as_str).collect();
         let mut served = PATHS.to_vec();
         described.sort_unstable();
         served.sort_unstable();

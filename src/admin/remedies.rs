@@ -24,11 +24,15 @@ pub(super) fn remedy(reason: Reason, subject: Option<&str>, route: Option<&Route
 fn line(reason: Reason, subject: Option<&str>, route: Option<&Route>) -> Option<String> {
     let line = match reason {
         Reason::UnkeyedHeader => return subject.map(|name| format!("pass_headers = [{name:?}]")),
-        Reason::MissingField => return subject.zip(route).map(|(name, route)| key_without(name, route)),
+        Reason::MissingField => {
+            return subject.zip(route).map(|(name, route)| key_without(name, route));
+        }
         Reason::ModeOff | Reason::Shadow => "mode = \"on\"",
         Reason::AmbiguousQuery => "query = \"all\"",
         Reason::RequestNoCache | Reason::RequestNoStore => "client_cache_control = \"ignore\"",
-        Reason::NoStore | Reason::Private | Reason::NoCache | Reason::StaleOnArrival => "origin = \"ignore\"",
+        Reason::NoStore | Reason::Private | Reason::NoCache | Reason::StaleOnArrival => {
+            "origin = \"ignore\""
+        }
         Reason::NoFreshness => "ttl = \"5m\"",
         Reason::SetCookie => "strip_set_cookie = true",
         Reason::Authorization => "scope = \"private\"",

@@ -1,4 +1,5 @@
-//! How the admin API answers: JSON that nobody keeps, and errors that say what is wrong and how to mend it.
+//! How the admin API answers: JSON that nobody keeps, and errors that say what is wrong and how to
+//! mend it.
 
 use axum::Json;
 use axum::body::Body;
@@ -53,15 +54,21 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for JsonBody<T> {
     async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
         match Json::<T>::from_request(request, state).await {
             Ok(Json(value)) => Ok(Self(value)),
-            // SECURITY: a page of another origin can send a form or plain text without being asked, but not JSON.
+            // SECURITY: a page of another origin can send a form or plain text without being asked,
+            // but not JSON.
             Err(JsonRejection::MissingJsonContentType(_)) => {
-                let refused = ApiError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "the body must be JSON");
+                let refused =
+                    ApiError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "the body must be JSON");
                 Err(refused.hint("send it with `content-type: application/json`"))
             }
             Err(rejection) if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE => {
-                Err(ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, "the body is too large").hint("a megabyte is the limit"))
+                Err(ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, "the body is too large")
+                    .hint("a megabyte is the limit"))
             }
-            Err(rejection) => Err(ApiError::bad_request(rejection.body_text(), "`/openapi.json` says what each request takes")),
+            Err(rejection) => Err(ApiError::bad_request(
+                rejection.body_text(),
+                "`/openapi.json` says what each request takes",
+            )),
         }
     }
 }
@@ -74,7 +81,11 @@ pub(super) fn json_response(status: StatusCode, value: &impl Serialize) -> Respo
 }
 
 /// A text of this media type.
-pub(super) fn content(status: StatusCode, content_type: &'static str, body: impl Into<Body>) -> Response {
+pub(super) fn content(
+    status: StatusCode,
+    content_type: &'static str,
+    body: impl Into<Body>,
+) -> Response {
     let mut response = Response::new(body.into());
     *response.status_mut() = status;
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
@@ -87,8 +98,15 @@ pub(super) fn set_security_headers(headers: &mut HeaderMap) {
     const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; \
          base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    // SECURITY: labels and tags hold text of strangers; a browser must not read markup into it, nor show it in somebody else's frame.
+    // SECURITY: labels and tags hold text of strangers; a browser must not read markup into it, nor
+    // show it in somebody else's frame.
     headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-    headers.insert(HeaderName::from_static("content-security-policy"), HeaderValue::from_static(POLICY));
-    headers.insert(HeaderName::from_static("referrer-policy"), HeaderValue::from_static("no-referrer"));
+    headers.insert(
+        HeaderName::from_static("content-security-policy"),
+        HeaderValue::from_static(POLICY),
+    );
+    headers.insert(
+        HeaderName::from_static("referrer-policy"),
+        HeaderValue::from_static("no-referrer"),
+    );
 }

@@ -67,7 +67,12 @@ pub(super) struct PurgeSummary {
 impl AdminState {
     /// The office of these parts. `stop` ends the streams of events.
     #[must_use]
-    pub fn new(proxy: Arc<Proxy>, reloader: Arc<Reloader>, readiness: Arc<dyn Readiness>, stop: CancellationToken) -> Self {
+    pub fn new(
+        proxy: Arc<Proxy>,
+        reloader: Arc<Reloader>,
+        readiness: Arc<dyn Readiness>,
+        stop: CancellationToken,
+    ) -> Self {
         let started = proxy.clock.wall();
         Self { proxy, reloader, started, readiness, listeners: events::listener_permits(), stop }
     }
@@ -94,7 +99,9 @@ impl AdminState {
 
     pub(super) fn shadow(&self) -> ShadowReport {
         let live = self.proxy.active_config();
-        let place = |path: &str| live.rules.routes.iter().find(|route| route.name() == path).map(|route| route.spec.line);
+        let place = |path: &str| {
+            live.rules.routes.iter().find(|route| route.name() == path).map(|route| route.spec.line)
+        };
         self.proxy.shadow.report(&live.rules, &place)
     }
 
@@ -116,12 +123,30 @@ impl AdminState {
         let took = self.proxy.clock.now().saturating_duration_since(began);
         let names: Vec<String> = tags.iter().map(|tag| tag.as_str().to_owned()).collect();
         // The audit: who holds the token may purge, and that it happened is written down.
-        tracing::info!(tags = names.join(" "), everything = order.everything, soft = order.soft, "purged by the admin API");
+        tracing::info!(
+            tags = names.join(" "),
+            everything = order.everything,
+            soft = order.soft,
+            "purged by the admin API"
+        );
         self.proxy.hot_tags.record(names.iter().map(String::as_str), TagEvent::Purged);
         self.proxy.counters.purges.admin(kind);
-        let purged = PurgeEvent { by: "admin", everything: order.everything, soft: order.soft, ..PurgeEvent::default() };
-        self.proxy.events.publish(self.proxy.clock.wall(), EventKind::Purge(purged.with_tags(names.iter().map(String::as_str))));
-        Ok(PurgeSummary { tags: names, everything: order.everything, soft: order.soft, took_ms: took.as_secs_f64() * 1e3 })
+        let purged = PurgeEvent {
+            by: "admin",
+            everything: order.everything,
+            soft: order.soft,
+            ..PurgeEvent::default()
+        };
+        self.proxy.events.publish(
+            self.proxy.clock.wall(),
+            EventKind::Purge(purged.with_tags(names.iter().map(String::as_str))),
+        );
+        Ok(PurgeSummary {
+            tags: names,
+            everything: order.everything,
+            soft: order.soft,
+            took_ms: took.as_secs_f64() * 1e3,
+        })
     }
 
     /// What the rules in force make of a request, and what is stored for it.
@@ -144,11 +169,18 @@ fn requested_tags(order: &PurgeRequest) -> Result<Vec<Tag>, ApiError> {
                         stale, not gone";
     let named = order.tags.len() + order.urls.len();
     if order.everything == (named > 0) {
-        let error = if order.everything { "everything, and some things besides" } else { "nothing is named that could be purged" };
+        let error = if order.everything {
+            "everything, and some things besides"
+        } else {
+            "nothing is named that could be purged"
+        };
         return Err(ApiError::bad_request(error, FORM));
     }
     if named > MAX_PURGED {
-        let refused = ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, format!("{named} tags and URLs in one purge"));
+        let refused = ApiError::new(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            format!("{named} tags and URLs in one purge"),
+        );
         return Err(refused.hint(format!("send at most {MAX_PURGED} at a time")));
     }
     if order.tags.iter().any(String::is_empty) {
@@ -166,16 +198,26 @@ fn requested_tags(order: &PurgeRequest) -> Result<Vec<Tag>, ApiError> {
 /// The tags of a URL, one for each way in which clients may have written its host and path.
 fn tags_of_url(text: &str) -> Result<Vec<Tag>, ApiError> {
     const FORM: &str = "write it with the host that clients ask for, as in http://app.example.com/api/v1/forms; the query does not matter";
-    let refused = || ApiError::bad_request(format!("{text:?} is not the URL of anything that could be stored"), FORM);
+    let refused = || {
+        ApiError::bad_request(
+            format!("{text:?} is not the URL of anything that could be stored"),
+            FORM,
+        )
+    };
     let url = Url::parse(text).map_err(|_| refused())?;
-    let host = url.host_str().filter(|_| matches!(url.scheme(), "http" | "https")).ok_or_else(refused)?;
-    let mut hosts = vec![url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"))];
+    let host =
+        url.host_str().filter(|_| matches!(url.scheme(), "http" | "https")).ok_or_else(refused)?;
+    let mut hosts =
+        vec![url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"))];
     if url.port().is_none() {
         // Some clients name the port that goes without saying.
         hosts.extend(url.port_or_known_default().map(|port| format!("{host}:{port}")));
     }
     let paths = request_target::readings(url.path());
-    Ok(hosts.iter().flat_map(|host| paths.iter().map(move |path| Tag::for_uri(host, path))).collect())
+    Ok(hosts
+        .iter()
+        .flat_map(|host| paths.iter().map(move |path| Tag::for_uri(host, path)))
+        .collect())
 }
 
 #[cfg(test)]
@@ -189,8 +231,14 @@ mod tests {
 
     #[test]
     fn a_url_is_the_tag_of_its_path_on_its_host() {
-        assert_eq!(order(r#"{"urls":["http://App:8080/a/b?x=1#y"]}"#).expect("tags"), ["uri:app:8080/a/b"]);
-        assert_eq!(order(r#"{"urls":["https://app/a/"]}"#).expect("tags"), ["uri:app/a", "uri:app:443/a"]);
+        assert_eq!(
+            order(r#"{"urls":["http://App:8080/a/b?x=1#y"]}"#).expect("tags"),
+            ["uri:app:8080/a/b"]
+        );
+        assert_eq!(
+            order(r#"{"urls":["https://app/a/"]}"#).expect("tags"),
+            ["uri:app/a", "uri:app:443/a"]
+        );
         assert_eq!(order(r#"{"tags":["b","a","a"]}"#).expect("tags"), ["a", "b"]);
         assert_eq!(order(r#"{"everything":true}"#).expect("tags"), [""; 0]);
     }
@@ -210,6 +258,9 @@ mod tests {
         }
         let many = serde_json::json!({ "tags": (0..=MAX_PURGED).map(|at| at.to_string()).collect::<Vec<_>>() });
         assert!(order(&many.to_string()).is_err());
-        assert!(serde_json::from_str::<PurgeRequest>(r#"{"tag":["a"]}"#).is_err(), "a typo is no purge of nothing");
+        assert!(
+            serde_json::from_str::<PurgeRequest>(r#"{"tag":["a"]}"#).is_err(),
+            "a typo is no purge of nothing"
+        );
     }
 }

@@ -27,7 +27,12 @@ pub(super) fn stats(office: &AdminState) -> Value {
     let (live, rows) = (proxy.active_config(), proxy.metrics.rows());
     let (now, standing) = (proxy.clock.wall(), office.reloader.status());
     let row = |name: &str| rows.iter().find(|row| *row.name == *name);
-    let routes: Vec<Value> = live.rules.routes.iter().map(|route| route_stats(office, Some(route), row(route.name()))).collect();
+    let routes: Vec<Value> = live
+        .rules
+        .routes
+        .iter()
+        .map(|route| route_stats(office, Some(route), row(route.name())))
+        .collect();
     let ready = office.ready();
     let tags: Vec<Value> = proxy
         .hot_tags
@@ -89,14 +94,17 @@ fn totals(rows: &[RowView]) -> Value {
     value["time_saved_s"] = json!(rows.iter().map(|row| row.saved).sum::<Duration>().as_secs_f64());
     value["bytes_from_cache"] = json!(rows.iter().map(|row| row.bytes_from_cache).sum::<u64>());
     value["bytes_from_app"] = json!(rows.iter().map(|row| row.bytes_from_origin).sum::<u64>());
-    value["latency"] = json!({ "hit": latency(&hit), "miss": latency(&miss), "app": latency(&app) });
+    value["latency"] =
+        json!({ "hit": latency(&hit), "miss": latency(&miss), "app": latency(&app) });
     value
 }
 
 /// Requests by disposition, and what follows from them.
 fn request_totals(count: &dyn Fn(Disposition) -> u64) -> Value {
-    let requests: serde_json::Map<String, Value> =
-        Disposition::ALL.iter().map(|disposition| (disposition.as_str().to_owned(), json!(count(*disposition)))).collect();
+    let requests: serde_json::Map<String, Value> = Disposition::ALL
+        .iter()
+        .map(|disposition| (disposition.as_str().to_owned(), json!(count(*disposition))))
+        .collect();
     let served = count(Disposition::Hit) + count(Disposition::Stale);
     let useful = served + count(Disposition::Revalidated);
     let asked = useful + count(Disposition::Miss);
@@ -124,8 +132,11 @@ fn route_stats(office: &AdminState, route: Option<&Route>, row: Option<&RowView>
 
 /// Why requests were not answered from the cache, the commonest reason first.
 fn reasons(office: &AdminState, route: Option<&Route>, row: &RowView) -> Vec<Value> {
-    let mut told: Vec<(Disposition, Reason, u64)> =
-        row.requests.iter().filter_map(|(disposition, reason, count)| Some((*disposition, (*reason)?, *count))).collect();
+    let mut told: Vec<(Disposition, Reason, u64)> = row
+        .requests
+        .iter()
+        .filter_map(|(disposition, reason, count)| Some((*disposition, (*reason)?, *count)))
+        .collect();
     told.sort_by_key(|(_, _, count)| std::cmp::Reverse(*count));
     let one = |(disposition, reason, count): (Disposition, Reason, u64)| {
         let subjects = office.proxy.hot_tags.subjects(&row.name, reason.as_str());

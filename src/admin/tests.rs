@@ -29,7 +29,8 @@ async fn start(token: Option<&str>) -> Running {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let text = "[upstream]\nurl = \"http://127.0.0.1:1\"\n[[routes]]\npath = \"/a\"\n";
-    let mut config = Config::parse(text, "proxy.toml", &|_| None).unwrap_or_else(|problems| panic!("{problems}"));
+    let mut config = Config::parse(text, "proxy.toml", &|_| None)
+        .unwrap_or_else(|problems| panic!("{problems}"));
     let Sidecar { proxy, reloader, .. } = Sidecar::new(&mut config, Clock::system()).unwrap();
     let switch = Arc::new(Switch(Mutex::new(Ready { ready: true, degraded: vec![] })));
     let shutdown = CancellationToken::new();
@@ -71,12 +72,20 @@ async fn it_lives_and_is_ready() {
 #[tokio::test]
 async fn degraded_is_ready_and_draining_is_not() {
     let running = start(None).await;
-    *running.switch.0.lock().unwrap() = Ready { ready: true, degraded: vec!["redis is unreachable".to_owned()] };
+    *running.switch.0.lock().unwrap() =
+        Ready { ready: true, degraded: vec!["redis is unreachable".to_owned()] };
     let ready = ask(&running, "GET /ready", "").await;
-    assert_eq!((status(&ready), body(&ready)), ("200", "{\"reasons\":[\"redis is unreachable\"],\"status\":\"degraded\"}\n"));
-    *running.switch.0.lock().unwrap() = Ready { ready: false, degraded: vec!["draining".to_owned()] };
+    assert_eq!(
+        (status(&ready), body(&ready)),
+        ("200", "{\"reasons\":[\"redis is unreachable\"],\"status\":\"degraded\"}\n")
+    );
+    *running.switch.0.lock().unwrap() =
+        Ready { ready: false, degraded: vec!["draining".to_owned()] };
     let ready = ask(&running, "GET /ready", "").await;
-    assert_eq!((status(&ready), body(&ready)), ("503", "{\"reasons\":[\"draining\"],\"status\":\"unready\"}\n"));
+    assert_eq!(
+        (status(&ready), body(&ready)),
+        ("503", "{\"reasons\":[\"draining\"],\"status\":\"unready\"}\n")
+    );
 }
 
 #[tokio::test]
@@ -84,10 +93,23 @@ async fn metrics_come_in_the_form_that_is_asked_for() {
     let running = start(None).await;
     let answer = ask(&running, "GET /metrics?x=1", "").await;
     assert_eq!(status(&answer), "200");
-    assert!(answer.contains("content-type: text/plain; version=0.0.4; charset=utf-8\r\n"), "{answer}");
-    assert!(body(&answer).contains("# TYPE sidecache_connections_accepted_total counter\n"), "{answer}");
-    let answer = ask(&running, "GET /metrics", "Accept: application/openmetrics-text; version=1.0.0\r\n").await;
-    assert!(answer.contains("content-type: application/openmetrics-text; version=1.0.0; charset=utf-8\r\n"), "{answer}");
+    assert!(
+        answer.contains("content-type: text/plain; version=0.0.4; charset=utf-8\r\n"),
+        "{answer}"
+    );
+    assert!(
+        body(&answer).contains("# TYPE sidecache_connections_accepted_total counter\n"),
+        "{answer}"
+    );
+    let answer =
+        ask(&running, "GET /metrics", "Accept: application/openmetrics-text; version=1.0.0\r\n")
+            .await;
+    assert!(
+        answer.contains(
+            "content-type: application/openmetrics-text; version=1.0.0; charset=utf-8\r\n"
+        ),
+        "{answer}"
+    );
     assert!(answer.ends_with("# EOF\n"), "{answer}");
 }
 
@@ -147,7 +169,9 @@ async fn a_token_guards_all_but_the_probes() {
 #[tokio::test]
 async fn a_head_that_is_too_large_is_refused() {
     let running = start(None).await;
-    let answer = ask(&running, "GET /live", &format!("X-Big: {}\r\n", "x".repeat(2 * MAX_HEADER_BYTES))).await;
+    let answer =
+        ask(&running, "GET /live", &format!("X-Big: {}\r\n", "x".repeat(2 * MAX_HEADER_BYTES)))
+            .await;
     assert_eq!(status(&answer), "431");
 }
 
@@ -168,7 +192,8 @@ async fn connections_beyond_the_limit_wait_for_their_turn() {
     for _ in 0..MAX_CONNECTIONS {
         open.push(TcpStream::connect(running.address).await.unwrap());
     }
-    // The backlog is in order: these are accepted before the next one, which gets its answer once one of them goes.
+    // The backlog is in order: these are accepted before the next one, which gets its answer once
+    // one of them goes.
     let mut waiting = std::pin::pin!(ask(&running, "GET /live", ""));
     assert!(timeout(Duration::from_millis(200), &mut waiting).await.is_err());
     open.pop();

@@ -23,23 +23,46 @@ impl MetricsRegistrar<'_> {
 
     fn limit(&self, name: &str, counter: &Arc<Counter>) {
         let labels = [("limit", name.to_owned())];
-        self.0.register_counter("sidecache_limit_reached", "How often a limit was reached", &labels, Arc::clone(counter));
+        self.0.register_counter(
+            "sidecache_limit_reached",
+            "How often a limit was reached",
+            &labels,
+            Arc::clone(counter),
+        );
     }
 }
 
 /// Shows the counters of all parts.
-pub(super) fn register(proxy: &Arc<Proxy>, server: &server::ServerCounters, upstream: &upstream::UpstreamCounters) {
+pub(super) fn register(
+    proxy: &Arc<Proxy>,
+    server: &server::ServerCounters,
+    upstream: &upstream::UpstreamCounters,
+) {
     let measures = MetricsRegistrar(&proxy.metrics);
     let count = |name, help, counter| measures.count(name, help, counter);
     let limit = |name, counter| measures.limit(name, counter);
     let gauge = |name: &'static str, help: &'static str, value: &Arc<AtomicUsize>| {
         let value = Arc::clone(value);
-        proxy.metrics.register_gauge(name, help, &[], move || as_f64(value.load(Ordering::Relaxed)));
+        proxy
+            .metrics
+            .register_gauge(name, help, &[], move || as_f64(value.load(Ordering::Relaxed)));
     };
     count("sidecache_connections_accepted", "Client connections accepted", &server.accepted);
-    count("sidecache_accept_errors", "Client connections that could not be accepted", &server.accept_errors);
-    count("sidecache_framing_errors", "Requests refused because their framing is ambiguous, such as two lengths", &server.framing_errors);
-    count("sidecache_panics", "Requests in which the sidecar panicked, which is a bug", &server.panics);
+    count(
+        "sidecache_accept_errors",
+        "Client connections that could not be accepted",
+        &server.accept_errors,
+    );
+    count(
+        "sidecache_framing_errors",
+        "Requests refused because their framing is ambiguous, such as two lengths",
+        &server.framing_errors,
+    );
+    count(
+        "sidecache_panics",
+        "Requests in which the sidecar panicked, which is a bug",
+        &server.panics,
+    );
     gauge("sidecache_connections_open", "Client connections open", &server.open);
     limit("listen.max_connections", &server.refused_full);
     limit("listen.max_header_bytes", &server.head_errors);
@@ -50,19 +73,43 @@ pub(super) fn register(proxy: &Arc<Proxy>, server: &server::ServerCounters, upst
     limit("listen.drain", &server.aborted);
 
     count("sidecache_upstream_connects", "Connections opened to the origin", &upstream.connects);
-    count("sidecache_upstream_reused", "Requests sent to the origin on a connection that had been used before", &upstream.reused);
+    count(
+        "sidecache_upstream_reused",
+        "Requests sent to the origin on a connection that had been used before",
+        &upstream.reused,
+    );
     count(
         "sidecache_upstream_retries",
         "Requests sent to the origin again, because a reused connection had been closed",
         &upstream.retries,
     );
-    count("sidecache_upstream_unreachable", "Connections to the origin that could not be opened", &upstream.unreachable);
-    count("sidecache_upstream_timeouts", "Requests that the origin did not answer in time", &upstream.timeouts);
-    count("sidecache_upstream_broken", "Responses of the origin that broke off or were not HTTP", &upstream.broken);
+    count(
+        "sidecache_upstream_unreachable",
+        "Connections to the origin that could not be opened",
+        &upstream.unreachable,
+    );
+    count(
+        "sidecache_upstream_timeouts",
+        "Requests that the origin did not answer in time",
+        &upstream.timeouts,
+    );
+    count(
+        "sidecache_upstream_broken",
+        "Responses of the origin that broke off or were not HTTP",
+        &upstream.broken,
+    );
     limit("upstream.max_waiting", &upstream.busy);
     gauge("sidecache_upstream_open", "Connections to the origin that are open", &upstream.open);
-    gauge("sidecache_upstream_idle", "Connections to the origin that are open and unused", &upstream.idle);
-    gauge("sidecache_upstream_waiting", "Requests that wait for a connection to the origin", &upstream.waiting);
+    gauge(
+        "sidecache_upstream_idle",
+        "Connections to the origin that are open and unused",
+        &upstream.idle,
+    );
+    gauge(
+        "sidecache_upstream_waiting",
+        "Requests that wait for a connection to the origin",
+        &upstream.waiting,
+    );
 
     let flow = &proxy.counters;
     count("sidecache_mutations", "Writes: requests with an unsafe method", &flow.mutations);
@@ -72,33 +119,66 @@ pub(super) fn register(proxy: &Arc<Proxy>, server: &server::ServerCounters, upst
         "Tags of purge rules that could not be formed because a write lacked a field",
         &flow.missing_fields,
     );
-    count("sidecache_mutations_uncovered", "Writes below a cached path that no purge rule matches", &flow.uncovered);
-    count("sidecache_requests_refused", "Requests refused because they break a rule of HTTP", &flow.refused);
+    count(
+        "sidecache_mutations_uncovered",
+        "Writes below a cached path that no purge rule matches",
+        &flow.uncovered,
+    );
+    count(
+        "sidecache_requests_refused",
+        "Requests refused because they break a rule of HTTP",
+        &flow.refused,
+    );
     count("sidecache_tunnels", "WebSockets and other upgraded connections opened", &flow.tunnels);
     limit("limits.mutations", &flow.mutations_rejected);
-    count("sidecache_revalidated", "Stored responses that the origin revalidated with a 304", &flow.revalidated);
-    count("sidecache_refreshes", "Responses fetched in the background, to refresh what is stored", &flow.refreshes);
+    count(
+        "sidecache_revalidated",
+        "Stored responses that the origin revalidated with a 304",
+        &flow.revalidated,
+    );
+    count(
+        "sidecache_refreshes",
+        "Responses fetched in the background, to refresh what is stored",
+        &flow.refreshes,
+    );
     limit("limits.refreshes", &flow.refreshes_rejected);
-    for (why, counter) in [("while_revalidate", &flow.while_revalidate), ("app_failed", &flow.stale_if_error)] {
+    for (why, counter) in
+        [("while_revalidate", &flow.while_revalidate), ("app_failed", &flow.stale_if_error)]
+    {
         let labels = [("why", why.to_owned())];
-        proxy.metrics.register_counter("sidecache_served_stale", "Responses served stale", &labels, Arc::clone(counter));
+        proxy.metrics.register_counter(
+            "sidecache_served_stale",
+            "Responses served stale",
+            &labels,
+            Arc::clone(counter),
+        );
     }
     let purges = &flow.purges;
-    for (by, kind, counter) in
-        [("write", "hard", &purges.write), ("admin", "hard", &purges.admin_hard), ("admin", "soft", &purges.admin_soft)]
-    {
+    for (by, kind, counter) in [
+        ("write", "hard", &purges.write),
+        ("admin", "hard", &purges.admin_hard),
+        ("admin", "soft", &purges.admin_soft),
+    ] {
         let labels = [("by", by.to_owned()), ("kind", kind.to_owned())];
         proxy.metrics.register_counter("sidecache_purges", "Purges", &labels, Arc::clone(counter));
     }
     for (reason, counter) in flow.store_aborted.counts() {
         let labels = [("reason", reason.label().into_owned())];
         let help = "Responses that were dropped while their bodies arrived, although their heads said `stored`";
-        proxy.metrics.register_counter("sidecache_store_aborted", help, &labels, Arc::clone(counter));
+        proxy.metrics.register_counter(
+            "sidecache_store_aborted",
+            help,
+            &labels,
+            Arc::clone(counter),
+        );
     }
     let started = proxy.clock.wall();
-    proxy.metrics.register_gauge("sidecache_start_time_seconds", "When the sidecar started, in seconds since 1970", &[], move || {
-        Duration::from_millis(started.0).as_secs_f64()
-    });
+    proxy.metrics.register_gauge(
+        "sidecache_start_time_seconds",
+        "When the sidecar started, in seconds since 1970",
+        &[],
+        move || Duration::from_millis(started.0).as_secs_f64(),
+    );
     register_cache(proxy);
     register_shadow(proxy);
     register_cluster_fills(proxy);
@@ -112,7 +192,8 @@ fn register_shadow(proxy: &Arc<Proxy>) {
     watch_routes(proxy);
 }
 
-/// Shows the counters of the routes that are watched: each from zero on, so that the first of them is seen as an increase.
+/// Shows the counters of the routes that are watched: each from zero on, so that the first of them
+/// is seen as an increase.
 pub(super) fn watch_routes(proxy: &Proxy) {
     let watched = |spec: &RouteSpec| spec.mode == route::RouteMode::Shadow || spec.audit > 0.0;
     for route in proxy.active_config().rules.routes.iter().filter(|route| watched(&route.spec)) {
@@ -126,82 +207,181 @@ fn register_cache(proxy: &Arc<Proxy>) {
     let limit = |name, counter| measures.limit(name, counter);
     let coalesce = &proxy.fills.counters;
     count("sidecache_fills", "Fills that other requests could join", &coalesce.fills);
-    count("sidecache_collapsed", "Requests that joined the fill of another request", &coalesce.collapsed);
+    count(
+        "sidecache_collapsed",
+        "Requests that joined the fill of another request",
+        &coalesce.collapsed,
+    );
     limit("limits.waiters", &coalesce.waiters_rejected);
     limit("limits.wait", &coalesce.wait_timeouts);
     limit("limits.object", &proxy.store.memory.refused);
     limit("limits.fills", &proxy.fills.budget.exceeded);
     limit("limits.variants", &proxy.store.variants.dropped);
 
-    count("sidecache_memory_evictions", "Entries removed from memory to make room for others", &proxy.store.memory.evicted);
+    count(
+        "sidecache_memory_evictions",
+        "Entries removed from memory to make room for others",
+        &proxy.store.memory.evicted,
+    );
     count("sidecache_stored", "Responses stored", &proxy.store.counters.stored);
-    count("sidecache_stale_refused", "Stored responses not served because they had been purged", &proxy.store.counters.refused_stale);
-    count("sidecache_redis_decode_errors", "Values in Redis that could not be decoded as entries", &proxy.store.counters.decode_errors);
+    count(
+        "sidecache_stale_refused",
+        "Stored responses not served because they had been purged",
+        &proxy.store.counters.refused_stale,
+    );
+    count(
+        "sidecache_redis_decode_errors",
+        "Values in Redis that could not be decoded as entries",
+        &proxy.store.counters.decode_errors,
+    );
 
     let coherence = &proxy.coherence.counters;
     count("sidecache_purged_tags", "Tags purged", &coherence.purged_tags);
-    count("sidecache_fills_purged", "Fills whose responses were not stored because a tag was purged meanwhile", &coherence.fills_purged);
-    count("sidecache_mutations_orphaned", "Writes treated as committed because their sidecar died", &coherence.orphans);
+    count(
+        "sidecache_fills_purged",
+        "Fills whose responses were not stored because a tag was purged meanwhile",
+        &coherence.fills_purged,
+    );
+    count(
+        "sidecache_mutations_orphaned",
+        "Writes treated as committed because their sidecar died",
+        &coherence.orphans,
+    );
     count("sidecache_redis_losses", "How often Redis was lost", &coherence.losses);
-    count("sidecache_redis_rejoins", "How often Redis was joined, the first time included", &coherence.rejoins);
-    count("sidecache_redis_fence_changes", "How often another Redis primary was found than before", &coherence.fences);
-    count("sidecache_redis_heartbeats", "Heartbeats sent to the other sidecars", &coherence.heartbeats);
-    count("sidecache_leases_lost", "Leases that expired before they were renewed", &coherence.leases_lost);
+    count(
+        "sidecache_redis_rejoins",
+        "How often Redis was joined, the first time included",
+        &coherence.rejoins,
+    );
+    count(
+        "sidecache_redis_fence_changes",
+        "How often another Redis primary was found than before",
+        &coherence.fences,
+    );
+    count(
+        "sidecache_redis_heartbeats",
+        "Heartbeats sent to the other sidecars",
+        &coherence.heartbeats,
+    );
+    count(
+        "sidecache_leases_lost",
+        "Leases that expired before they were renewed",
+        &coherence.leases_lost,
+    );
     count(
         "sidecache_heartbeat_timeouts",
         "Requests that found the last heartbeat too old to trust the local state",
         &coherence.heartbeat_timeouts,
     );
-    count("sidecache_purges_acknowledged", "Purges that all other sidecars acknowledged", &coherence.acknowledged);
+    count(
+        "sidecache_purges_acknowledged",
+        "Purges that all other sidecars acknowledged",
+        &coherence.acknowledged,
+    );
     count(
         "sidecache_purges_released_by_lease_expiry",
         "Purges that were held until the leases of other sidecars had expired",
         &coherence.purges_released_by_lease_expiry,
     );
     let waited = Arc::clone(&coherence.waited_us);
-    proxy.metrics.register_micros("sidecache_purge_wait_seconds", "Time that purges waited for other sidecars", &[], waited);
+    proxy.metrics.register_micros(
+        "sidecache_purge_wait_seconds",
+        "Time that purges waited for other sidecars",
+        &[],
+        waited,
+    );
     count(
         "sidecache_peers_evicted",
         "Other sidecars removed because they were silent for longer than their leases",
         &coherence.peers_evicted,
     );
-    count("sidecache_journal_writes", "Purges written to the journal, until Redis is joined again", &coherence.journal_writes);
-    count("sidecache_journal_failures", "Lines of the journal that could not be written to its file", proxy.coherence.journal_failures());
-    count("sidecache_replayed_tags", "Tags purged from the journal when Redis was joined again", &coherence.replayed);
+    count(
+        "sidecache_journal_writes",
+        "Purges written to the journal, until Redis is joined again",
+        &coherence.journal_writes,
+    );
+    count(
+        "sidecache_journal_failures",
+        "Lines of the journal that could not be written to its file",
+        proxy.coherence.journal_failures(),
+    );
+    count(
+        "sidecache_replayed_tags",
+        "Tags purged from the journal when Redis was joined again",
+        &coherence.replayed,
+    );
     if let Some(shared) = proxy.coherence.records() {
         let link = &shared.client().counters;
         count("sidecache_redis_calls", "Calls to Redis", &link.calls);
         count("sidecache_redis_errors", "Calls to Redis that failed", &link.errors);
-        count("sidecache_redis_renewals", "How often the client of Redis was replaced", &link.renewals);
+        count(
+            "sidecache_redis_renewals",
+            "How often the client of Redis was replaced",
+            &link.renewals,
+        );
         limit("redis.deadline", &link.timeouts);
     }
     let gauge = |name: &'static str, help: &'static str, read: fn(&Proxy) -> f64| {
         let (metrics, proxy) = (&proxy.metrics, Arc::downgrade(proxy));
-        metrics.register_gauge(name, help, &[], move || proxy.upgrade().map_or(0.0, |proxy| read(&proxy)));
+        metrics.register_gauge(name, help, &[], move || {
+            proxy.upgrade().map_or(0.0, |proxy| read(&proxy))
+        });
     };
-    gauge("sidecache_memory_entries", "Entries in memory", |proxy| as_f64(proxy.store.memory.len()));
-    gauge("sidecache_memory_bytes", "Bytes of the entries in memory", |proxy| bytes(proxy.store.memory.weight()));
-    gauge("sidecache_memory_limit_bytes", "Bytes that entries may take in memory", |proxy| bytes(proxy.store.memory.limit()));
-    gauge("sidecache_local_tags", "Tags in the local table", |proxy| as_f64(proxy.coherence.local_tags()));
+    gauge("sidecache_memory_entries", "Entries in memory", |proxy| {
+        as_f64(proxy.store.memory.len())
+    });
+    gauge("sidecache_memory_bytes", "Bytes of the entries in memory", |proxy| {
+        bytes(proxy.store.memory.weight())
+    });
+    gauge("sidecache_memory_limit_bytes", "Bytes that entries may take in memory", |proxy| {
+        bytes(proxy.store.memory.limit())
+    });
+    gauge("sidecache_local_tags", "Tags in the local table", |proxy| {
+        as_f64(proxy.coherence.local_tags())
+    });
     gauge("sidecache_fills_in_flight", "Fills in progress", |proxy| as_f64(proxy.fills.len()));
-    gauge("sidecache_admissions", "Authorized clients remembered, for routes of scope `shared`", |proxy| as_f64(proxy.authorized_clients.len()));
-    gauge("sidecache_events_subscribers", "Clients of `/events`", |proxy| as_f64(proxy.events.listeners()));
-    gauge("sidecache_journal_depth", "Purges in the journal, which Redis has not been told yet", |proxy| {
-        as_f64(proxy.coherence.status().journal)
+    gauge(
+        "sidecache_admissions",
+        "Authorized clients remembered, for routes of scope `shared`",
+        |proxy| as_f64(proxy.authorized_clients.len()),
+    );
+    gauge("sidecache_events_subscribers", "Clients of `/events`", |proxy| {
+        as_f64(proxy.events.listeners())
     });
-    gauge("sidecache_lease_held", "1 while the sidecar holds a lease, so that hits from memory do not ask Redis", |proxy| {
-        f64::from(u8::from(proxy.coherence.has_lease()))
+    gauge(
+        "sidecache_journal_depth",
+        "Purges in the journal, which Redis has not been told yet",
+        |proxy| as_f64(proxy.coherence.status().journal),
+    );
+    gauge(
+        "sidecache_lease_held",
+        "1 while the sidecar holds a lease, so that hits from memory do not ask Redis",
+        |proxy| f64::from(u8::from(proxy.coherence.has_lease())),
+    );
+    gauge("sidecache_peers", "Other sidecars that are alive", |proxy| {
+        as_f64(proxy.coherence.status().peers)
     });
-    gauge("sidecache_peers", "Other sidecars that are alive", |proxy| as_f64(proxy.coherence.status().peers));
-    gauge("sidecache_purges_waiting", "Purges that wait for other sidecars", |proxy| as_f64(proxy.coherence.status().waits));
-    gauge("sidecache_redis_up", "1 while Redis is in use", |proxy| f64::from(u8::from(proxy.coherence.mode() == CoherenceMode::Shared)));
+    gauge("sidecache_purges_waiting", "Purges that wait for other sidecars", |proxy| {
+        as_f64(proxy.coherence.status().waits)
+    });
+    gauge("sidecache_redis_up", "1 while Redis is in use", |proxy| {
+        f64::from(u8::from(proxy.coherence.mode() == CoherenceMode::Shared))
+    });
 }
 
 pub(super) fn register_cluster_fills(proxy: &Arc<Proxy>) {
     let Some(across) = proxy.cluster_fills.get() else { return };
     let measures = MetricsRegistrar(&proxy.metrics);
-    measures.count("sidecache_cluster_leases", "Fills on behalf of all sidecars", &across.counters.locks);
-    measures.count("sidecache_cluster_waits", "Waits for fills of other sidecars", &across.counters.waits);
+    measures.count(
+        "sidecache_cluster_leases",
+        "Fills on behalf of all sidecars",
+        &across.counters.locks,
+    );
+    measures.count(
+        "sidecache_cluster_waits",
+        "Waits for fills of other sidecars",
+        &across.counters.waits,
+    );
     measures.count(
         "sidecache_cluster_wait_timeouts",
         "Waits for fills of other sidecars that took too long",
@@ -226,23 +406,35 @@ pub(super) fn register_cluster_fills(proxy: &Arc<Proxy>) {
         ("sidecache_cluster_waiting", "Fills that wait for another sidecar", ClusterFills::waiting),
     ] {
         let across = Arc::downgrade(across);
-        proxy.metrics.register_gauge(name, help, &[], move || across.upgrade().map_or(0.0, |across| as_f64(read(&across))));
+        proxy.metrics.register_gauge(name, help, &[], move || {
+            across.upgrade().map_or(0.0, |across| as_f64(read(&across)))
+        });
     }
 }
 
 /// Shows what reloads come to.
 pub(super) fn register_reloads(reloader: &Arc<Reloader>, metrics: &Metrics) {
-    for (result, counter) in [("ok", &reloader.counters.ok), ("failed", &reloader.counters.failed)] {
+    for (result, counter) in [("ok", &reloader.counters.ok), ("failed", &reloader.counters.failed)]
+    {
         let labels = [("result", result.to_owned())];
-        metrics.register_counter("sidecache_config_reloads", "How often the file was read again", &labels, Arc::clone(counter));
+        metrics.register_counter(
+            "sidecache_config_reloads",
+            "How often the file was read again",
+            &labels,
+            Arc::clone(counter),
+        );
     }
     let gauge = |name: &'static str, help: &'static str, read: fn(&ReloadStatus) -> f64| {
         let reloader = Arc::downgrade(reloader);
-        metrics.register_gauge(name, help, &[], move || reloader.upgrade().map_or(0.0, |reloader| read(&reloader.status())));
+        metrics.register_gauge(name, help, &[], move || {
+            reloader.upgrade().map_or(0.0, |reloader| read(&reloader.status()))
+        });
     };
-    gauge("sidecache_config_last_reload_successful", "1 while the rules in force are those of the file", |standing| {
-        f64::from(u8::from(standing.refused.is_none()))
-    });
+    gauge(
+        "sidecache_config_last_reload_successful",
+        "1 while the rules in force are those of the file",
+        |standing| f64::from(u8::from(standing.refused.is_none())),
+    );
     gauge(
         "sidecache_config_last_reload_success_timestamp_seconds",
         "When the rules in force were read, in seconds since 1970",

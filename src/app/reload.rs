@@ -1,10 +1,14 @@
-//! Reading the file again: validated whole, put in force at once, and refused whole where anything in it is wrong.
+//! Reading the file again: validated whole, put in force at once, and refused whole where anything
+//! in it is wrong.
 //!
 //! Invariants:
-//! - Rules come into force only if the whole file is right; until then, and after a file that is not, the old ones stay.
+//! - Rules come into force only if the whole file is right; until then, and after a file that is
+//!   not, the old ones stay.
 //! - One reload at a time, whoever asks: a signal, the file itself, the admin API.
-//! - A file that changes is read when it says the same at two looks in a row, so that one that is being written is not taken for broken.
-//! - What is made at the start (listeners, tiers, the client towards the app, pools) stays as it is, and is told as waiting for a restart.
+//! - A file that changes is read when it says the same at two looks in a row, so that one that is
+//!   being written is not taken for broken.
+//! - What is made at the start (listeners, tiers, the client towards the app, pools) stays as it
+//!   is, and is told as waiting for a restart.
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -228,7 +232,8 @@ impl Reloader {
                 self.accept(&mut turn, config)
             }
             Err(problems) => {
-                *lock(&self.last_read) = std::fs::read_to_string(&file).map_err(|error| error.to_string());
+                *lock(&self.last_read) =
+                    std::fs::read_to_string(&file).map_err(|error| error.to_string());
                 self.refuse(&problems)
             }
         }
@@ -238,7 +243,10 @@ impl Reloader {
     #[must_use]
     pub fn check(&self, text: &str) -> ReloadReport {
         let turn = lock(&self.current);
-        let name = self.status().file.map_or_else(|| "proxy.toml".to_owned(), |file| file.display().to_string());
+        let name = self
+            .status()
+            .file
+            .map_or_else(|| "proxy.toml".to_owned(), |file| file.display().to_string());
         match Config::parse(text, &name, &|variable| std::env::var(variable).ok()) {
             Ok(config) => self.compare(&turn, &config).0,
             Err(problems) => refused(&problems),
@@ -279,17 +287,30 @@ impl Reloader {
         {
             let mut standing = lock(&self.status);
             let (loads, restart_needed) = (standing.loads + 1, report.restart_needed.clone());
-            *standing = ReloadStatus { mode, loaded: now, loads, refused: None, restart_needed, file: standing.file.take() };
+            *standing = ReloadStatus {
+                mode,
+                loaded: now,
+                loads,
+                refused: None,
+                restart_needed,
+                file: standing.file.take(),
+            };
         }
         self.counters.ok.inc();
-        tracing::info!(changes = report.changes.len(), "the file was read again, and its rules are in force");
+        tracing::info!(
+            changes = report.changes.len(),
+            "the file was read again, and its rules are in force"
+        );
         if !report.restart_needed.is_empty() {
             tracing::warn!(
                 keys = report.restart_needed.join(" "),
                 "the file asks for more than a reload can change; that waits for a restart"
             );
         }
-        self.events.publish(now, EventKind::Reload { ok: true, changes: report.changes.len(), error: None });
+        self.events.publish(
+            now,
+            EventKind::Reload { ok: true, changes: report.changes.len(), error: None },
+        );
         report
     }
 
@@ -298,9 +319,17 @@ impl Reloader {
         lock(&self.status).refused = Some((now, report.text.clone()));
         self.counters.failed.inc();
         let first = report.problems.first();
-        let (line, message) = first.map_or((0, ""), |problem| (problem.line, problem.message.as_str()));
-        tracing::error!(line, problems = report.problems.len(), "the file was read again and is refused, the old rules stay: {message}");
-        self.events.publish(now, EventKind::Reload { ok: false, changes: 0, error: Some(report.text.clone()) });
+        let (line, message) =
+            first.map_or((0, ""), |problem| (problem.line, problem.message.as_str()));
+        tracing::error!(
+            line,
+            problems = report.problems.len(),
+            "the file was read again and is refused, the old rules stay: {message}"
+        );
+        self.events.publish(
+            now,
+            EventKind::Reload { ok: false, changes: 0, error: Some(report.text.clone()) },
+        );
         report
     }
 
@@ -308,8 +337,12 @@ impl Reloader {
     fn share_fills(&self) {
         let proxy = &self.proxy;
         if proxy.cluster_fills.get().is_none()
-            && let Some(across) =
-                ClusterFills::new(Arc::clone(&proxy.coherence), self.startup.waiters, self.startup.wait, proxy.tasks.clone())
+            && let Some(across) = ClusterFills::new(
+                Arc::clone(&proxy.coherence),
+                self.startup.waiters,
+                self.startup.wait,
+                proxy.tasks.clone(),
+            )
             && proxy.cluster_fills.set(across).is_ok()
         {
             super::metrics::register_cluster_fills(proxy);
@@ -321,7 +354,11 @@ impl Reloader {
         let mut before = None;
         loop {
             let every = *lock(&self.watch);
-            if stop.run_until_cancelled(tokio::time::sleep(every.unwrap_or(IDLE_POLL_INTERVAL))).await.is_none() {
+            if stop
+                .run_until_cancelled(tokio::time::sleep(every.unwrap_or(IDLE_POLL_INTERVAL)))
+                .await
+                .is_none()
+            {
                 return;
             }
             let (Some(file), true) = (self.status().file, every.is_some()) else { continue };
@@ -337,7 +374,9 @@ impl Reloader {
     /// Reloads at each SIGHUP, until `stop`.
     #[cfg(unix)]
     pub async fn reload_on_sighup(self: Arc<Self>, stop: CancellationToken) {
-        let Ok(mut signals) = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::hangup()) else {
+        let Ok(mut signals) =
+            tokio::signal::unix::signal(tokio::signal::unix::SignalKind::hangup())
+        else {
             tracing::warn!("SIGHUP cannot be heard; the file and the admin API reload the rules");
             return;
         };
@@ -363,7 +402,13 @@ impl Reloader {
 
 fn refused(problems: &Diagnostics) -> ReloadReport {
     let told = problems.iter().map(ReloadNotice::from_diagnostic).collect();
-    ReloadReport { ok: false, changes: Vec::new(), restart_needed: Vec::new(), problems: told, text: problems.to_string() }
+    ReloadReport {
+        ok: false,
+        changes: Vec::new(),
+        restart_needed: Vec::new(),
+        problems: told,
+        text: problems.to_string(),
+    }
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -32,7 +32,8 @@ pub struct Times {
     pub lifetime: Duration,
 }
 
-/// How long a stored response may be used when it is no longer fresh, and what for. All windows begin where its freshness ends.
+/// How long a stored response may be used when it is no longer fresh, and what for. All windows
+/// begin where its freshness ends.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Leeway {
     /// It is served at once while it is fetched anew (RFC 5861 3).
@@ -45,10 +46,12 @@ pub struct Leeway {
     pub keep: Duration,
 }
 
-/// A value that stands for one state of a tag, or of the whole cache. New at every purge, never seen before.
+/// A value that stands for one state of a tag, or of the whole cache. New at every purge, never
+/// seen before.
 ///
-/// It has two halves. A hard purge makes both anew, by chance. A soft purge leaves the first; the second is then the time, 44 bits of
-/// milliseconds of Redis's clock, and 20 bits of the purge's step. So two states with one first half have soft purges alone between them.
+/// It has two halves. A hard purge makes both anew, by chance. A soft purge leaves the first; the
+/// second is then the time, 44 bits of milliseconds of Redis's clock, and 20 bits of the purge's
+/// step. So two states with one first half have soft purges alone between them.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Nonce(pub [u8; 16]);
 
@@ -59,8 +62,9 @@ impl Nonce {
         Self(rand::random())
     }
 
-    /// When the last of the soft purges was that alone made this state of an earlier one, in milliseconds of Redis's clock. Nothing where the
-    /// two are the same, or anything else came between.
+    /// When the last of the soft purges was that alone made this state of an earlier one, in
+    /// milliseconds of Redis's clock. Nothing where the two are the same, or anything else came
+    /// between.
     #[must_use]
     pub fn soft_purged_from(self, earlier: Self) -> Option<u64> {
         let (now, then) = (u128::from_be_bytes(self.0), u128::from_be_bytes(earlier.0));
@@ -95,7 +99,8 @@ impl fmt::Debug for Nonce {
     }
 }
 
-/// What the records in Redis said when an entry was stored. It is current while they still say the same.
+/// What the records in Redis said when an entry was stored. It is current while they still say the
+/// same.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Stamp {
     /// The generation of the whole cache.
@@ -111,8 +116,8 @@ pub struct Entry {
     pub key: Bytes,
     /// Its status.
     pub status: StatusCode,
-    /// The header of a hit, made ready: end-to-end fields, `Content-Length`, and a place for each field that a hit fills in
-    /// (`prepare`), so that a clone of it needs no room for more.
+    /// The header of a hit, made ready: end-to-end fields, `Content-Length`, and a place for each
+    /// field that a hit fills in (`prepare`), so that a clone of it needs no room for more.
     pub headers: HeaderMap,
     /// Its content, whole.
     pub body: Bytes,
@@ -151,9 +156,16 @@ pub struct VaryMark {
 impl Entry {
     /// An entry that shares no memory with the buffers its parts were read into.
     ///
-    /// Slices of hyper's and fred's read buffers would keep those buffers alive (measured: 16 KiB for 100 bytes).
+    /// Slices of hyper's and fred's read buffers would keep those buffers alive (measured: 16 KiB
+    /// for 100 bytes).
     #[must_use]
-    pub fn compact(key: &[u8], status: StatusCode, headers: &HeaderMap, body: &[Bytes], facts: EntryMetadata) -> Self {
+    pub fn compact(
+        key: &[u8],
+        status: StatusCode,
+        headers: &HeaderMap,
+        body: &[Bytes],
+        facts: EntryMetadata,
+    ) -> Self {
         let content = body.iter().map(Bytes::len).sum();
         let mut whole = joined(key, headers, body.iter().map(|chunk| &chunk[..]), content);
         let key = whole.split_to(key.len());
@@ -161,7 +173,8 @@ impl Entry {
         Self::new(key, status, headers, whole, facts)
     }
 
-    /// The same response with another head: what the app has just confirmed. The body is shared, not copied.
+    /// The same response with another head: what the app has just confirmed. The body is shared,
+    /// not copied.
     #[must_use]
     pub fn revalidated(&self, key: &[u8], headers: &HeaderMap, facts: EntryMetadata) -> Self {
         let mut whole = joined(key, headers, std::iter::empty(), 0);
@@ -170,16 +183,33 @@ impl Entry {
         Self::new(key, self.status, headers, self.body.clone(), facts)
     }
 
-    fn new(key: Bytes, status: StatusCode, headers: HeaderMap, body: Bytes, facts: EntryMetadata) -> Self {
+    fn new(
+        key: Bytes,
+        status: StatusCode,
+        headers: HeaderMap,
+        body: Bytes,
+        facts: EntryMetadata,
+    ) -> Self {
         let EntryMetadata { times, leeway, fetch_duration: took, response_tags: named } = facts;
-        Self { key, status, headers, body, times, leeway, fetch_duration: took, response_tags: named }
+        Self {
+            key,
+            status,
+            headers,
+            body,
+            times,
+            leeway,
+            fetch_duration: took,
+            response_tags: named,
+        }
     }
 
     /// For how long it is still kept: the rest of its freshness, and the longest of its windows.
     #[must_use]
     pub fn retained_for(&self, now: Wall) -> Duration {
         let keep = i64::try_from(self.leeway.keep.as_millis()).unwrap_or(i64::MAX);
-        Duration::from_millis(u64::try_from(self.times.ttl_ms(now).saturating_add(keep)).unwrap_or_default())
+        Duration::from_millis(
+            u64::try_from(self.times.ttl_ms(now).saturating_add(keep)).unwrap_or_default(),
+        )
     }
 
     /// The fields that are the response's own, and not places for a hit to fill in.
@@ -190,7 +220,8 @@ impl Entry {
     /// How much memory it takes, all overhead counted.
     #[must_use]
     pub fn weight(&self) -> usize {
-        // A slot of a HeaderMap holds a name, a value and a hash; its index has two bytes twice. Measured with jemalloc.
+        // A slot of a HeaderMap holds a name, a value and a hash; its index has two bytes twice.
+        // Measured with jemalloc.
         const SLOT: usize = 112;
         let names: usize = self.headers.keys().map(|name| name.as_str().len()).sum();
         let values: usize = self.headers.values().map(HeaderValue::len).sum();
@@ -206,7 +237,12 @@ impl Entry {
 }
 
 /// The key, the values of the headers and the body, one after the other.
-fn joined<'a>(key: &[u8], headers: &'a HeaderMap, body: impl Iterator<Item = &'a [u8]>, content: usize) -> Bytes {
+fn joined<'a>(
+    key: &[u8],
+    headers: &'a HeaderMap,
+    body: impl Iterator<Item = &'a [u8]>,
+    content: usize,
+) -> Bytes {
     let values: usize = headers.values().map(HeaderValue::len).sum();
     let mut buffer = BytesMut::with_capacity(key.len() + values + content);
     buffer.extend_from_slice(key);
@@ -218,13 +254,20 @@ fn joined<'a>(key: &[u8], headers: &'a HeaderMap, body: impl Iterator<Item = &'a
 
 /// The ready head of a hit, its values taken from the front of `whole`.
 fn own_headers(whole: &mut Bytes, headers: &HeaderMap, content: usize) -> HeaderMap {
-    let lines = headers.keys().filter(|name| is_stored(name)).map(|name| headers.get_all(name).iter().count()).sum::<usize>();
+    let lines = headers
+        .keys()
+        .filter(|name| is_stored(name))
+        .map(|name| headers.get_all(name).iter().count())
+        .sum::<usize>();
     let mut own = HeaderMap::with_capacity(lines + 4);
     for (name, value) in headers {
         let bytes = whole.split_to(value.len());
         if is_stored(name) {
             // The bytes were a header value a moment ago, so the fallback is never taken.
-            own.append(own_name(name), HeaderValue::from_maybe_shared(bytes).unwrap_or_else(|_| value.clone()));
+            own.append(
+                own_name(name),
+                HeaderValue::from_maybe_shared(bytes).unwrap_or_else(|_| value.clone()),
+            );
         }
     }
     own.insert(CONTENT_LENGTH, HeaderValue::from(content));
@@ -232,15 +275,19 @@ fn own_headers(whole: &mut Bytes, headers: &HeaderMap, content: usize) -> Header
     own
 }
 
-/// Makes places for the fields that a hit fills in. The app's own `Cache-Status` stays in its place.
+/// Makes places for the fields that a hit fills in. The app's own `Cache-Status` stays in its
+/// place.
 pub(crate) fn prepare(headers: &mut HeaderMap) {
     headers.insert(AGE, HeaderValue::from_static("0"));
     headers.insert(X_CACHE, HeaderValue::from_static("HIT"));
     if headers.get_all(CACHE_STATUS).iter().nth(1).is_some() {
-        // A list in several lines is the same list in one (RFC 9110 5.3), and that is how a hit adds to it.
-        let lines: Vec<&[u8]> = headers.get_all(CACHE_STATUS).iter().map(HeaderValue::as_bytes).collect();
+        // A list in several lines is the same list in one (RFC 9110 5.3), and that is how a hit
+        // adds to it.
+        let lines: Vec<&[u8]> =
+            headers.get_all(CACHE_STATUS).iter().map(HeaderValue::as_bytes).collect();
         // Made of header values, so the fallback is never taken.
-        let line = HeaderValue::from_bytes(&lines.join(&b", "[..])).unwrap_or_else(|_| HeaderValue::from_static(""));
+        let line = HeaderValue::from_bytes(&lines.join(&b", "[..]))
+            .unwrap_or_else(|_| HeaderValue::from_static(""));
         headers.insert(CACHE_STATUS, line);
     }
     headers.entry(CACHE_STATUS).or_insert(HeaderValue::from_static(""));
@@ -268,23 +315,43 @@ mod tests {
     #[test]
     fn a_compact_entry_keeps_every_line_and_drops_what_is_not_its_own() {
         let mut headers = HeaderMap::new();
-        for (name, value) in [("link", "<a>"), ("link", "<b>"), ("age", "5"), ("x-cache", "HIT"), ("etag", "\"1\"")] {
+        for (name, value) in
+            [("link", "<a>"), ("link", "<b>"), ("age", "5"), ("x-cache", "HIT"), ("etag", "\"1\"")]
+        {
             headers.append(name, HeaderValue::from_static(value));
         }
-        let times = Times { received: Wall(1), initial_age: Duration::ZERO, lifetime: Duration::from_secs(1) };
-        let facts = EntryMetadata { times, leeway: Leeway::default(), fetch_duration: Duration::ZERO, response_tags: Box::default() };
+        let times = Times {
+            received: Wall(1),
+            initial_age: Duration::ZERO,
+            lifetime: Duration::from_secs(1),
+        };
+        let facts = EntryMetadata {
+            times,
+            leeway: Leeway::default(),
+            fetch_duration: Duration::ZERO,
+            response_tags: Box::default(),
+        };
         let body = [Bytes::from_static(b"ab"), Bytes::from_static(b"c")];
         let entry = Entry::compact(b"key", StatusCode::OK, &headers, &body, facts.clone());
         assert_eq!((&entry.key[..], &entry.body[..]), (&b"key"[..], &b"abc"[..]));
         assert_eq!(entry.headers.get_all("link").iter().count(), 2);
-        assert_eq!((&entry.headers["age"], &entry.headers["x-cache"]), (&HeaderValue::from_static("0"), &HeaderValue::from_static("HIT")));
+        assert_eq!(
+            (&entry.headers["age"], &entry.headers["x-cache"]),
+            (&HeaderValue::from_static("0"), &HeaderValue::from_static("HIT"))
+        );
         assert_eq!(entry.headers[CONTENT_LENGTH], "3");
         assert!(entry.weight() > 300);
 
         headers.remove("link");
         let again = entry.revalidated(b"key 2", &headers, facts);
-        assert_eq!((&again.key[..], &again.body[..], again.body.as_ptr()), (&b"key 2"[..], &b"abc"[..], entry.body.as_ptr()));
-        assert_eq!((again.headers.contains_key("link"), &again.headers[CONTENT_LENGTH]), (false, &HeaderValue::from_static("3")));
+        assert_eq!(
+            (&again.key[..], &again.body[..], again.body.as_ptr()),
+            (&b"key 2"[..], &b"abc"[..], entry.body.as_ptr())
+        );
+        assert_eq!(
+            (again.headers.contains_key("link"), &again.headers[CONTENT_LENGTH]),
+            (false, &HeaderValue::from_static("3"))
+        );
     }
 
     #[test]
@@ -304,7 +371,10 @@ mod tests {
             nonce
         };
         assert_eq!(then.soft_purged_from(then), None);
-        assert_eq!(soft(1_700_000_000_123, 0xf_ffff).soft_purged_from(then), Some(1_700_000_000_123));
+        assert_eq!(
+            soft(1_700_000_000_123, 0xf_ffff).soft_purged_from(then),
+            Some(1_700_000_000_123)
+        );
         assert_eq!(soft(8, 2).soft_purged_from(soft(8, 1)), Some(8), "two in one millisecond");
         let mut hard = soft(8, 1);
         hard.0[0] ^= 1;

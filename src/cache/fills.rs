@@ -1,13 +1,19 @@
 //! Coalescing: one fill per key at a time; who asks meanwhile reads the same growing body.
 //!
 //! Invariants:
-//! - At most one fill of a key is registered at a time. A fill's end in any way, a panic included, wakes everybody (`Leader` in `Drop`).
-//! - A follower joins only a fill that read the same state of the same tags (`TagSnapshot::may_join`): a purge in between starts a new fill.
-//! - A follower shares only the variant that its own request asks for: the fill's `Vary` is known with its head, not before.
-//! - No client's departure ends a fill that is going to be stored, and none ends another client's response.
+//! - At most one fill of a key is registered at a time. A fill's end in any way, a panic included,
+//!   wakes everybody (`Leader` in `Drop`).
+//! - A follower joins only a fill that read the same state of the same tags
+//!   (`TagSnapshot::may_join`): a purge in between starts a new fill.
+//! - A follower shares only the variant that its own request asks for: the fill's `Vary` is known
+//!   with its head, not before.
+//! - No client's departure ends a fill that is going to be stored, and none ends another client's
+//!   response.
 //! - What the bodies of all fills keep is bounded by `limits.fills`.
-//! - A fill that waits for another sidecar's ([`across`]) keeps its place: who asks meanwhile waits with it, and looks again with it.
-//! - Waiting is bounded in number (`limits.waiters`) and time (`limits.wait`); who may not wait goes to the app alone.
+//! - A fill that waits for another sidecar's ([`across`]) keeps its place: who asks meanwhile waits
+//!   with it, and looks again with it.
+//! - Waiting is bounded in number (`limits.waiters`) and time (`limits.wait`); who may not wait
+//!   goes to the app alone.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -25,18 +31,22 @@ use crate::policy::key::KeyHash;
 use crate::semantics::vary::VarySpec;
 use crate::telemetry::metrics::Counter;
 
-pub use crate::cache::fills::shared_body::{BodyReader, BodyWriter, Budget, PushOutcome, SharedBody};
+pub use crate::cache::fills::shared_body::{
+    BodyReader, BodyWriter, Budget, PushOutcome, SharedBody,
+};
 
 pub mod cluster;
 mod shared_body;
 
-/// For how long a key is known to be uncacheable, so that its requests do not queue for one another.
+/// For how long a key is known to be uncacheable, so that its requests do not queue for one
+/// another.
 const UNCACHEABLE_TTL: Duration = Duration::from_secs(10);
 
 /// For how long after a failure of the app no background refresh of the key is begun.
 const REFRESH_BACKOFF: Duration = Duration::from_secs(1);
 
-/// An app that takes so long to fail is not waited for again while something stale can stand in: it is asked in the background.
+/// An app that takes so long to fail is not waited for again while something stale can stand in: it
+/// is asked in the background.
 const SLOW_FAILURE: Duration = Duration::from_secs(1);
 
 /// For how long beyond its own duration such a failure is remembered.
@@ -160,7 +170,8 @@ pub struct Fills {
 }
 
 impl Fills {
-    /// No fills yet; so many followers in all may wait for so long, and all bodies together keep so many bytes.
+    /// No fills yet; so many followers in all may wait for so long, and all bodies together keep so
+    /// many bytes.
     #[must_use]
     pub fn new(waiters: usize, wait: Duration, bytes: u64) -> Arc<Self> {
         let most_waiters = waiters.min(Semaphore::MAX_PERMITS);
@@ -203,7 +214,13 @@ impl Fills {
         let flight = Arc::new(Fill { snapshot: read.clone(), stage });
         map.insert(key, Arc::clone(&flight));
         self.counters.fills.inc();
-        FillRole::Leader(Leader { key, fill: flight, stage: tell, fills: Arc::clone(self), lock: None })
+        FillRole::Leader(Leader {
+            key,
+            fill: flight,
+            stage: tell,
+            fills: Arc::clone(self),
+            lock: None,
+        })
     }
 
     /// Whether the app failed to answer for this key a moment ago.
@@ -212,12 +229,14 @@ impl Fills {
         self.failed.get(key).is_some_and(|failure| now < failure.at.after(REFRESH_BACKOFF))
     }
 
-    /// Why the app took long to fail for this key lately, if it did: it is better asked in the background.
+    /// Why the app took long to fail for this key lately, if it did: it is better asked in the
+    /// background.
     #[must_use]
     pub fn failed_slowly(&self, key: &FillKey, now: Wall) -> Option<Reason> {
         let failure = self.failed.get(key)?;
-        (failure.fetch_duration >= SLOW_FAILURE && now < failure.at.after(failure.fetch_duration + SLOW_FAILURE_TTL))
-            .then_some(failure.reason)
+        (failure.fetch_duration >= SLOW_FAILURE
+            && now < failure.at.after(failure.fetch_duration + SLOW_FAILURE_TTL))
+        .then_some(failure.reason)
     }
 
     /// A response under this key is stored: its requests wait for one another again.
@@ -267,7 +286,8 @@ pub struct Leader {
     fill: Arc<Fill>,
     stage: watch::Sender<FillStage>,
     fills: Arc<Fills>,
-    /// The same right among all sidecars. It ends after the flight, and so when what was to be stored is stored.
+    /// The same right among all sidecars. It ends after the flight, and so when what was to be
+    /// stored is stored.
     lock: Option<FillLock>,
 }
 
@@ -286,7 +306,8 @@ impl Leader {
 
     /// Ends when nobody in this process follows. Somebody may begin to at any time.
     pub async fn until_no_followers(&self) {
-        // One receiver is the flight's own, by which followers join. They have their own bound on waiting.
+        // One receiver is the flight's own, by which followers join. They have their own bound on
+        // waiting.
         while self.stage.receiver_count() > 1 {
             tokio::time::sleep(FOLLOWER_CHECK_INTERVAL).await;
         }
@@ -310,8 +331,8 @@ impl Leader {
         self.stage.send_replace(FillStage::Open(Arc::new(head), body));
     }
 
-    /// The body turned out too large to be stored, after it was shared. The key is remembered as uncacheable, and other sidecars wait no
-    /// longer.
+    /// The body turned out too large to be stored, after it was shared. The key is remembered as
+    /// uncacheable, and other sidecars wait no longer.
     pub fn remember_uncacheable(&mut self, now: Wall) {
         self.fills.uncacheable.insert(self.key, now.after(UNCACHEABLE_TTL));
         if let Some(mut lease) = self.lock.take() {
@@ -365,17 +386,32 @@ pub struct Follower {
 }
 
 impl Follower {
-    /// Waits for the fill's head. `read` is the follower's own reading of its tags; `variant` tells the key of its own variant.
-    pub async fn join(self, read: &TagSnapshot, variant: impl Fn(&VarySpec) -> KeyHash) -> JoinOutcome {
+    /// Waits for the fill's head. `read` is the follower's own reading of its tags; `variant` tells
+    /// the key of its own variant.
+    pub async fn join(
+        self,
+        read: &TagSnapshot,
+        variant: impl Fn(&VarySpec) -> KeyHash,
+    ) -> JoinOutcome {
         let mut stage = self.fill.stage.clone();
-        let answer = tokio::time::timeout(self.wait, stage.wait_for(|stage| !matches!(stage, FillStage::Fetching))).await;
+        let answer = tokio::time::timeout(
+            self.wait,
+            stage.wait_for(|stage| !matches!(stage, FillStage::Fetching)),
+        )
+        .await;
         let joined = match answer.map(|stage| stage.map(|stage| stage.clone())) {
             // SECURITY: the leader may have been answered in another language, or as another user.
-            Ok(Ok(FillStage::Open(head, _))) if variant(&head.vary) != head.variant => JoinOutcome::OtherVariant(head),
-            Ok(Ok(FillStage::Open(head, body))) if read.may_join(&self.fill.snapshot, head.more_tags) => match body.reader() {
-                Some(reader) => JoinOutcome::Shared(head, reader),
-                None => JoinOutcome::Alone,
-            },
+            Ok(Ok(FillStage::Open(head, _))) if variant(&head.vary) != head.variant => {
+                JoinOutcome::OtherVariant(head)
+            }
+            Ok(Ok(FillStage::Open(head, body)))
+                if read.may_join(&self.fill.snapshot, head.more_tags) =>
+            {
+                match body.reader() {
+                    Some(reader) => JoinOutcome::Shared(head, reader),
+                    None => JoinOutcome::Alone,
+                }
+            }
             Ok(Ok(FillStage::RetryLookup)) => JoinOutcome::RetryLookup,
             Ok(Ok(FillStage::Failed(reason))) => JoinOutcome::Failed(reason),
             Ok(_) => JoinOutcome::Alone,

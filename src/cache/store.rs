@@ -1,12 +1,14 @@
-//! Two tiers as one: looks entries up, judges them by the records of their tags, and stores what a fill brings.
+//! Two tiers as one: looks entries up, judges them by the records of their tags, and stores what a
+//! fill brings.
 //!
 //! Invariants:
-//! - What [`Store::consult`] gives back as found was current when it was judged, and is the answer to this very key. It may be stale, by its
-//!   age or since a soft purge, and says so. Everything else is not found, with the reason.
-//! - What a soft purge has touched is neither at hand, nor newer than anything, nor vouched for under a lease: it is found by
-//!   [`Store::consult`] alone, and then it is not fresh.
-//! - The state of the tags that it gives back was read before the entry was judged: what a fill learns of that entry (a 304) is stored only
-//!   if nothing was purged since.
+//! - What [`Store::consult`] gives back as found was current when it was judged, and is the answer
+//!   to this very key. It may be stale, by its age or since a soft purge, and says so. Everything
+//!   else is not found, with the reason.
+//! - What a soft purge has touched is neither at hand, nor newer than anything, nor vouched for
+//!   under a lease: it is found by [`Store::consult`] alone, and then it is not fresh.
+//! - The state of the tags that it gives back was read before the entry was judged: what a fill
+//!   learns of that entry (a 304) is stored only if nothing was purged since.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -116,40 +118,70 @@ pub struct Store {
 impl Store {
     /// A store of these tiers.
     #[must_use]
-    pub fn new(memory: Memory, coherence: Arc<Coherence>, seal: Seal, max_object: u64, max_variants: usize) -> Self {
-        Self { memory, coherence, seal, max_object, variants: Variants::new(max_variants), counters: StoreCounters::default() }
+    pub fn new(
+        memory: Memory,
+        coherence: Arc<Coherence>,
+        seal: Seal,
+        max_object: u64,
+        max_variants: usize,
+    ) -> Self {
+        Self {
+            memory,
+            coherence,
+            seal,
+            max_object,
+            variants: Variants::new(max_variants),
+            counters: StoreCounters::default(),
+        }
     }
 
     /// The largest response that can be stored in any tier.
     #[must_use]
     pub fn largest(&self) -> u64 {
-        if self.coherence.records().is_some() { self.max_object } else { self.max_object.min(self.memory.largest()) }
+        if self.coherence.records().is_some() {
+            self.max_object
+        } else {
+            self.max_object.min(self.memory.largest())
+        }
     }
 
     /// Looks a request up.
     pub async fn lookup(&self, sought: &impl LookupKey, now: Wall) -> LookupResult {
         match (self.coherence.mode(), self.coherence.records()) {
-            // Boxed: what waits for Redis is large, and hits from memory alone should not carry it around.
-            (CoherenceMode::Shared, Some(shared)) => Box::pin(self.lookup_shared(shared, sought, now)).await,
-            (CoherenceMode::Degraded, _) if self.coherence.on_loss() == OnLoss::Bypass => LookupResult {
-                key: sought.key().clone(),
-                candidate: None,
-                miss_reason: Reason::CacheUnavailable,
-                snapshot: TagSnapshot::Unverifiable,
-            },
+            // Boxed: what waits for Redis is large, and hits from memory alone should not carry it
+            // around.
+            (CoherenceMode::Shared, Some(shared)) => {
+                Box::pin(self.lookup_shared(shared, sought, now)).await
+            }
+            (CoherenceMode::Degraded, _) if self.coherence.on_loss() == OnLoss::Bypass => {
+                LookupResult {
+                    key: sought.key().clone(),
+                    candidate: None,
+                    miss_reason: Reason::CacheUnavailable,
+                    snapshot: TagSnapshot::Unverifiable,
+                }
+            }
             _ => self.lookup_local(sought, now),
         }
     }
 
-    /// Whether memory has a fresh entry under this hash that is newer than the one received then, and current by this reading of its tags.
-    /// A hint that it is worth looking again.
+    /// Whether memory has a fresh entry under this hash that is newer than the one received then,
+    /// and current by this reading of its tags. A hint that it is worth looking again.
     #[must_use]
-    pub fn has_newer(&self, hash: KeyHash, received: Option<Wall>, read: &TagSnapshot, now: Wall) -> bool {
+    pub fn has_newer(
+        &self,
+        hash: KeyHash,
+        received: Option<Wall>,
+        read: &TagSnapshot,
+        now: Wall,
+    ) -> bool {
         let Some(MemorySlot::Entry(resident)) = self.memory.peek(hash) else { return false };
         let times = &resident.entry.times;
         let current = match (&resident.proof, read) {
             (Proof::Local(proof), _) => self.coherence.validate_local(proof).is_ok(),
-            (Proof::Shared(proof), TagSnapshot::Shared(_, reading)) => matches!(reading.validate(&proof.stamp), EntryVerdict::Current),
+            (Proof::Shared(proof), TagSnapshot::Shared(_, reading)) => {
+                matches!(reading.validate(&proof.stamp), EntryVerdict::Current)
+            }
             _ => false,
         };
         current && times.is_fresh(now) && received.is_none_or(|received| times.received > received)
@@ -164,20 +196,29 @@ impl Store {
                     return TagSnapshot::Unverifiable;
                 }
                 let fetched = self.coherence.record_result(shared.fetch(None, tags).await).ok();
-                fetched.and_then(|fetched| fetched.reading).map_or(TagSnapshot::Unverifiable, |reading| TagSnapshot::Shared(epoch, reading))
+                fetched
+                    .and_then(|fetched| fetched.reading)
+                    .map_or(TagSnapshot::Unverifiable, |reading| {
+                        TagSnapshot::Shared(epoch, reading)
+                    })
             }
             _ => self.coherence.read_local(tags),
         }
     }
 
-    /// What memory holds for a request and needs nobody's word to be served: the shortest way to a hit.
+    /// What memory holds for a request and needs nobody's word to be served: the shortest way to a
+    /// hit.
     #[must_use]
     pub fn lookup_memory(&self, lookup: &Lookup<'_>, now: Wall) -> Option<Arc<CachedEntry>> {
         let (_, resident, _) = self.find_in_memory(lookup);
         let resident = resident?;
         let current = match (&resident.proof, self.coherence.mode()) {
-            (Proof::Local(proof), CoherenceMode::Local | CoherenceMode::Degraded) => self.coherence.validate_local(proof).is_ok(),
-            (Proof::Shared(proof), CoherenceMode::Shared) => self.coherence.is_current_locally(proof),
+            (Proof::Local(proof), CoherenceMode::Local | CoherenceMode::Degraded) => {
+                self.coherence.validate_local(proof).is_ok()
+            }
+            (Proof::Shared(proof), CoherenceMode::Shared) => {
+                self.coherence.is_current_locally(proof)
+            }
             _ => false,
         };
         (current && resident.entry.times.is_fresh(now)).then_some(resident)
@@ -186,7 +227,8 @@ impl Store {
     fn lookup_local(&self, sought: &impl LookupKey, now: Wall) -> LookupResult {
         let (key, kept, varies) = self.find_in_memory(sought);
         let read = self.coherence.read_local(&sought.tags());
-        match kept.ok_or(not_stored(varies)).and_then(|resident| self.validate_local(resident, now)) {
+        match kept.ok_or(not_stored(varies)).and_then(|resident| self.validate_local(resident, now))
+        {
             Ok(found) => {
                 let why = if found.fresh { Reason::NotStored } else { Reason::Expired };
                 LookupResult { key, candidate: Some(found), miss_reason: why, snapshot: read }
@@ -197,7 +239,10 @@ impl Store {
 
     fn validate_local(&self, resident: Arc<CachedEntry>, now: Wall) -> Result<Candidate, Reason> {
         let Proof::Local(proof) = &resident.proof else { return Err(Reason::Unverifiable) };
-        let softened = self.coherence.soft_purged_at_local(proof).inspect_err(|_| self.counters.refused_stale.inc())?;
+        let softened = self
+            .coherence
+            .soft_purged_at_local(proof)
+            .inspect_err(|_| self.counters.refused_stale.inc())?;
         Candidate::new(resident, Tier::Memory, softened, now)
     }
 
@@ -217,31 +262,58 @@ impl Store {
         }
     }
 
-    async fn lookup_shared(&self, shared: &RecordStore, sought: &impl LookupKey, now: Wall) -> LookupResult {
+    async fn lookup_shared(
+        &self,
+        shared: &RecordStore,
+        sought: &impl LookupKey,
+        now: Wall,
+    ) -> LookupResult {
         let epoch = self.coherence.epoch();
         let (key, kept, varies) = self.find_in_memory(sought);
         if !self.coherence.has_contact().await {
-            return LookupResult { key, candidate: None, miss_reason: Reason::CacheUnavailable, snapshot: TagSnapshot::Unverifiable };
+            return LookupResult {
+                key,
+                candidate: None,
+                miss_reason: Reason::CacheUnavailable,
+                snapshot: TagSnapshot::Unverifiable,
+            };
         }
         let looked = match kept {
-            Some(resident) if resident.entry.times.is_fresh(now) => self.lookup_shared_memory(shared, sought, &key, resident, now).await,
+            Some(resident) if resident.entry.times.is_fresh(now) => {
+                self.lookup_shared_memory(shared, sought, &key, resident, now).await
+            }
             _ => self.lookup_redis(shared, sought, key.clone(), varies, now).await,
         };
         match looked {
-            // Read from whom? The connection may be another one by now, to a promoted replica that has not heard of the latest purges.
-            Some(TierLookup { key, .. }) if self.coherence.epoch() != epoch => {
-                LookupResult { key, candidate: None, miss_reason: Reason::Unverifiable, snapshot: TagSnapshot::Unverifiable }
-            }
+            // Read from whom? The connection may be another one by now, to a promoted replica that
+            // has not heard of the latest purges.
+            Some(TierLookup { key, .. }) if self.coherence.epoch() != epoch => LookupResult {
+                key,
+                candidate: None,
+                miss_reason: Reason::Unverifiable,
+                snapshot: TagSnapshot::Unverifiable,
+            },
             Some(TierLookup { key, candidate: found, miss_reason: why, mut reading }) => {
-                if let (false, Some(reading)) = (found.as_ref().is_some_and(|found| found.fresh), &mut reading) {
-                    // Fail open: unseeded, the fill is stored if nothing at all is purged meanwhile.
+                if let (false, Some(reading)) =
+                    (found.as_ref().is_some_and(|found| found.fresh), &mut reading)
+                {
+                    // Fail open: unseeded, the fill is stored if nothing at all is purged
+                    // meanwhile.
                     let _ = self.coherence.record_result(shared.seed(reading).await);
                 }
-                let read = reading.map_or(TagSnapshot::Unverifiable, |reading| TagSnapshot::Shared(epoch, reading));
+                let read = reading.map_or(TagSnapshot::Unverifiable, |reading| {
+                    TagSnapshot::Shared(epoch, reading)
+                });
                 LookupResult { key, candidate: found, miss_reason: why, snapshot: read }
             }
-            // Fail open: Redis did not answer in time, so this request goes to the app, and its answer is not stored.
-            None => LookupResult { key, candidate: None, miss_reason: Reason::CacheUnavailable, snapshot: TagSnapshot::Unverifiable },
+            // Fail open: Redis did not answer in time, so this request goes to the app, and its
+            // answer is not stored.
+            None => LookupResult {
+                key,
+                candidate: None,
+                miss_reason: Reason::CacheUnavailable,
+                snapshot: TagSnapshot::Unverifiable,
+            },
         }
     }
 
@@ -262,16 +334,35 @@ impl Store {
                 }
             }
             let watch = self.coherence.watch_tags(&tags);
-            let reading = self.coherence.record_result(shared.fetch(None, &tags).await).ok()?.reading;
-            let verdict = reading.as_ref().map_or(EntryVerdict::Refused(Reason::Purged), |reading| reading.validate(&proof.stamp));
+            let reading =
+                self.coherence.record_result(shared.fetch(None, &tags).await).ok()?.reading;
+            let verdict =
+                reading.as_ref().map_or(EntryVerdict::Refused(Reason::Purged), |reading| {
+                    reading.validate(&proof.stamp)
+                });
             match self.settle_verdict(verdict, &tags).await {
                 Ok(None) => {
                     proof.renew(watch.as_ref());
-                    let found = Candidate { cached: resident, tier: Tier::Memory, fresh: true, soft_purged_at: None };
-                    return Some(TierLookup { key: key.clone(), candidate: Some(found), miss_reason: Reason::NotStored, reading });
+                    let found = Candidate {
+                        cached: resident,
+                        tier: Tier::Memory,
+                        fresh: true,
+                        soft_purged_at: None,
+                    };
+                    return Some(TierLookup {
+                        key: key.clone(),
+                        candidate: Some(found),
+                        miss_reason: Reason::NotStored,
+                        reading,
+                    });
                 }
                 Err(Reason::MutationPending) => {
-                    return Some(TierLookup { key: key.clone(), candidate: None, miss_reason: Reason::MutationPending, reading });
+                    return Some(TierLookup {
+                        key: key.clone(),
+                        candidate: None,
+                        miss_reason: Reason::MutationPending,
+                        reading,
+                    });
                 }
                 Ok(Some(_)) | Err(_) => {}
             }
@@ -280,12 +371,25 @@ impl Store {
         self.lookup_redis(shared, sought, key.clone(), false, now).await
     }
 
-    async fn lookup_redis(&self, shared: &RecordStore, sought: &impl LookupKey, key: Key, varies: bool, now: Wall) -> Option<TierLookup> {
+    async fn lookup_redis(
+        &self,
+        shared: &RecordStore,
+        sought: &impl LookupKey,
+        key: Key,
+        varies: bool,
+        now: Wall,
+    ) -> Option<TierLookup> {
         let tags = sought.tags();
         let mut watch = self.coherence.watch_tags(&tags);
-        let fetched = self.coherence.record_result(shared.fetch(Some(key.hash()), &tags).await).ok()?;
+        let fetched =
+            self.coherence.record_result(shared.fetch(Some(key.hash()), &tags).await).ok()?;
         let Some(reading) = fetched.reading else {
-            return Some(TierLookup { key, candidate: None, miss_reason: Reason::NotStored, reading: None });
+            return Some(TierLookup {
+                key,
+                candidate: None,
+                miss_reason: Reason::NotStored,
+                reading: None,
+            });
         };
         let (mut key, mut bytes, mut varies) = (key, fetched.entry, varies);
         // Once for the mark that says what the key varies by, once for the variant.
@@ -296,27 +400,46 @@ impl Store {
                     key = sought.variant(&mark.spec);
                     self.memory.insert_vary(sought.key().hash(), Arc::new(mark));
                     varies = true;
-                    bytes = self.coherence.record_result(shared.fetch_entry(key.hash()).await).ok()?;
+                    bytes =
+                        self.coherence.record_result(shared.fetch_entry(key.hash()).await).ok()?;
                     continue;
                 }
                 // SECURITY: two keys with one hash never share an entry, whoever wrote it.
                 Some(Unpacked::Entry(entry, stamp)) if entry.key[..] == *key.canonical() => {
-                    match self.promote_from_redis(shared, (&reading, watch.take()), *entry, stamp, now).await? {
+                    match self
+                        .promote_from_redis(shared, (&reading, watch.take()), *entry, stamp, now)
+                        .await?
+                    {
                         Ok(found) => {
                             if found.fresh {
                                 self.memory.insert(key.hash(), Arc::clone(&found.cached));
                             }
                             let why = if found.fresh { Reason::NotStored } else { Reason::Expired };
-                            return Some(TierLookup { key, candidate: Some(found), miss_reason: why, reading: Some(reading) });
+                            return Some(TierLookup {
+                                key,
+                                candidate: Some(found),
+                                miss_reason: why,
+                                reading: Some(reading),
+                            });
                         }
                         Err(why) => why,
                     }
                 }
                 Some(_) => Reason::NotStored,
             };
-            return Some(TierLookup { key, candidate: None, miss_reason: why, reading: Some(reading) });
+            return Some(TierLookup {
+                key,
+                candidate: None,
+                miss_reason: why,
+                reading: Some(reading),
+            });
         }
-        Some(TierLookup { key, candidate: None, miss_reason: Reason::VaryMiss, reading: Some(reading) })
+        Some(TierLookup {
+            key,
+            candidate: None,
+            miss_reason: Reason::VaryMiss,
+            reading: Some(reading),
+        })
     }
 
     async fn promote_from_redis(
@@ -331,7 +454,8 @@ impl Store {
         let mut complete = reading.clone();
         if !unread.is_empty() {
             let more_watch = self.coherence.watch_tags(&unread);
-            let more = self.coherence.record_result(shared.fetch(None, &unread).await).ok()?.reading?;
+            let more =
+                self.coherence.record_result(shared.fetch(None, &unread).await).ok()?.reading?;
             if more.generation != reading.generation {
                 return Some(Err(Reason::Purged));
             }
@@ -349,8 +473,13 @@ impl Store {
         Some(Candidate::new(Arc::new(CachedEntry { entry, proof }), Tier::Redis, softened, now))
     }
 
-    /// Acts on a verdict: orphaned mutations are settled before the entry is refused. Tells how long ago a soft purge made it stale.
-    async fn settle_verdict(&self, verdict: EntryVerdict, tags: &[Tag]) -> Result<Option<Duration>, Reason> {
+    /// Acts on a verdict: orphaned mutations are settled before the entry is refused. Tells how
+    /// long ago a soft purge made it stale.
+    async fn settle_verdict(
+        &self,
+        verdict: EntryVerdict,
+        tags: &[Tag],
+    ) -> Result<Option<Duration>, Reason> {
         match verdict {
             EntryVerdict::Current => Ok(None),
             EntryVerdict::SoftPurged(ago) => Ok(Some(ago)),
@@ -368,12 +497,16 @@ impl Store {
     }
 
     fn unpack(&self, bytes: &Bytes) -> Option<Unpacked> {
-        // A slice of fred's read buffer would keep that buffer alive for as long as the entry is in memory.
+        // A slice of fred's read buffer would keep that buffer alive for as long as the entry is in
+        // memory.
         let own = if self.memory.is_on() { Bytes::copy_from_slice(bytes) } else { bytes.clone() };
         packed::unpack(&own, &self.seal)
             .inspect_err(|surprise| {
                 self.counters.decode_errors.inc();
-                tracing::debug!(surprise = surprise.as_str(), "bytes in Redis are not an entry of this version; counted as a miss");
+                tracing::debug!(
+                    surprise = surprise.as_str(),
+                    "bytes in Redis are not an entry of this version; counted as a miss"
+                );
             })
             .ok()
     }
@@ -387,37 +520,56 @@ impl Store {
         }
     }
 
-    /// Drops what is stored under a key, in all tiers: not because it is wrong, which is for its tags to say, but because it is of no use.
+    /// Drops what is stored under a key, in all tiers: not because it is wrong, which is for its
+    /// tags to say, but because it is of no use.
     pub async fn forget(&self, hash: KeyHash) {
         self.memory.remove(hash);
-        if let (CoherenceMode::Shared, Some(shared)) = (self.coherence.mode(), self.coherence.records()) {
+        if let (CoherenceMode::Shared, Some(shared)) =
+            (self.coherence.mode(), self.coherence.records())
+        {
             // Fail open: what Redis keeps expires by itself.
-            let _ = self.coherence.record_result(shared.client().unlink(vec![shared.entry_key(hash)]).await);
+            let _ = self
+                .coherence
+                .record_result(shared.client().unlink(vec![shared.entry_key(hash)]).await);
         }
     }
 
     /// Stores what a fill brought, unless one of its tags was purged since they were read.
-    pub async fn store(&self, read: &TagSnapshot, draft: PendingEntry, now: Wall) -> Result<Arc<CachedEntry>, Reason> {
+    pub async fn store(
+        &self,
+        read: &TagSnapshot,
+        draft: PendingEntry,
+        now: Wall,
+    ) -> Result<Arc<CachedEntry>, Reason> {
         let PendingEntry { primary, vary, hash, entry, tags } = draft;
         let left = entry.retained_for(now);
         let proof = self.coherence.commit(read, &tags, left).await?;
-        let mark = (!vary.is_empty()).then(|| Arc::new(VaryMark { key: Bytes::copy_from_slice(primary.canonical()), spec: vary }));
+        let mark = (!vary.is_empty()).then(|| {
+            Arc::new(VaryMark { key: Bytes::copy_from_slice(primary.canonical()), spec: vary })
+        });
         if mark.is_some()
             && let Some(oldest) = self.variants.record(primary.hash(), hash)
         {
             self.forget(oldest).await;
         }
-        if let (Proof::Shared(SharedProof { stamp, .. }), Some(shared)) = (&proof, self.coherence.records()) {
+        if let (Proof::Shared(SharedProof { stamp, .. }), Some(shared)) =
+            (&proof, self.coherence.records())
+        {
             let expire = Some(millis(left).max(1));
             let key = shared.entry_key(hash);
-            // Fail open: an entry that Redis did not take is still good in memory, its proof stands.
-            let put = self.coherence.record_result(shared.client().put(key, packed::pack(&entry, stamp, &self.seal), expire).await);
+            // Fail open: an entry that Redis did not take is still good in memory, its proof
+            // stands.
+            let put = self.coherence.record_result(
+                shared.client().put(key, packed::pack(&entry, stamp, &self.seal), expire).await,
+            );
             if put.is_err() && !self.memory.is_on() {
                 return Err(Reason::StoreFailed);
             }
             if let Some(mark) = &mark {
                 let key = shared.entry_key(primary.hash());
-                let _ = self.coherence.record_result(shared.client().put(key, packed::pack_vary(mark, &self.seal), expire).await);
+                let _ = self.coherence.record_result(
+                    shared.client().put(key, packed::pack_vary(mark, &self.seal), expire).await,
+                );
             }
         }
         if let Some(mark) = mark {

@@ -1,4 +1,5 @@
-//! `advise`: what shadow mode and audits have found, as lines of proxy.toml to paste. Nothing is ever applied by itself.
+//! `advise`: what shadow mode and audits have found, as lines of proxy.toml to paste. Nothing is
+//! ever applied by itself.
 
 use std::fmt::Write as _;
 use std::path::Path;
@@ -29,8 +30,13 @@ pub(super) struct AdviseArgs {
 }
 
 pub(super) fn run(path: &Path, asked: &AdviseArgs) -> Result<ExitCode, CommandError> {
-    let reply = asked.remote.resolve(path)?.send(&Method::GET, "/shadow", None)?.error_for_status()?;
-    Ok(super::print(&if asked.json { reply.text.trim_end().to_owned() } else { render(&reply.read()?) }))
+    let reply =
+        asked.remote.resolve(path)?.send(&Method::GET, "/shadow", None)?.error_for_status()?;
+    Ok(super::print(&if asked.json {
+        reply.text.trim_end().to_owned()
+    } else {
+        render(&reply.read()?)
+    }))
 }
 
 fn render(report: &ApiShadowReport) -> String {
@@ -42,7 +48,10 @@ fn render(report: &ApiShadowReport) -> String {
         let _ = writeln!(text, "# {}", seen(route));
     }
     if report.advice.is_empty() {
-        let _ = writeln!(text, "#\n# nothing to advise: no answer would have been stale, and none was shared that differs between callers");
+        let _ = writeln!(
+            text,
+            "#\n# nothing to advise: no answer would have been stale, and none was shared that differs between callers"
+        );
     }
     for ApiAdvice { route, why, toml, line } in &report.advice {
         let place = line.map(|line| format!(", line {line}")).unwrap_or_default();
@@ -54,7 +63,12 @@ fn render(report: &ApiShadowReport) -> String {
 }
 
 fn seen(route: &ApiShadowRoute) -> String {
-    let mut text = format!("{} ({}): {}", clean(&route.route), clean(&route.mode), counted(route.requests, "request"));
+    let mut text = format!(
+        "{} ({}): {}",
+        clean(&route.route),
+        clean(&route.mode),
+        counted(route.requests, "request")
+    );
     if route.hit_rate.is_some() {
         let verb = if route.mode == "shadow" { "would be hits" } else { "hits" };
         let _ = write!(text, ", {} {verb}", percent(route.hit_rate));
@@ -66,10 +80,16 @@ fn seen(route: &ApiShadowRoute) -> String {
         }
     }
     if route.scope.count > 0 {
-        let _ = write!(text, ", {} differed between callers who would share them", route.scope.count);
+        let _ =
+            write!(text, ", {} differed between callers who would share them", route.scope.count);
     }
     if route.audit.asked > 0 {
-        let _ = write!(text, ", {} of {} stale", route.audit.stale, counted(route.audit.asked, "audited hit"));
+        let _ = write!(
+            text,
+            ", {} of {} stale",
+            route.audit.stale,
+            counted(route.audit.asked, "audited hit")
+        );
     }
     text
 }

@@ -1,7 +1,7 @@
 //! What the admin API answers, as far as the commands show it.
 //!
-//! Read with patience: what is missing has a default and what is unknown is passed over, so that a command and a sidecar of different
-//! versions understand each other.
+//! Read with patience: what is missing has a default and what is unknown is passed over, so that a
+//! command and a sidecar of different versions understand each other.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +10,9 @@ use serde::{Deserialize, Deserializer};
 use crate::policy::explain::ExplainLine;
 
 /// A null counts as absent.
-fn or_default<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(deserializer: D) -> Result<T, D::Error> {
+fn or_default<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(
+    deserializer: D,
+) -> Result<T, D::Error> {
     Ok(Option::deserialize(deserializer)?.unwrap_or_default())
 }
 
@@ -124,8 +126,18 @@ mod tests {
 
     #[test]
     fn other_versions_are_understood() {
-        let stats: ApiStats =
-            serde_json::from_str(r#"{"version":"9","new":{"a":1},"totals":{"hit_ratio":null},"redis":null,"tags":null}"#).unwrap();
-        assert_eq!((stats.version.as_str(), stats.totals.hit_ratio, stats.redis.is_none(), stats.tags.len()), ("9", None, true, 0));
+        let stats: ApiStats = serde_json::from_str(
+            r#"{"version":"9","new":{"a":1},"totals":{"hit_ratio":null},"redis":null,"tags":null}"#,
+        )
+        .unwrap();
+        assert_eq!(
+            (
+                stats.version.as_str(),
+                stats.totals.hit_ratio,
+                stats.redis.is_none(),
+                stats.tags.len()
+            ),
+            ("9", None, true, 0)
+        );
     }
 }

@@ -1,4 +1,5 @@
-//! `explain`: what the rules make of a request, without sending it; with `--live`, what the running sidecar has stored for it.
+//! `explain`: what the rules make of a request, without sending it; with `--live`, what the running
+//! sidecar has stored for it.
 
 use std::fmt::Write as _;
 use std::path::Path;
@@ -60,7 +61,8 @@ pub(super) fn run(path: &Path, asked: &ExplainArgs) -> Result<ExitCode, CommandE
     let config = Config::load(path).map_err(CommandError::Config)?;
     let explained = explain(&rules_from(config), &request);
     if asked.json {
-        let answer = json!({ "request": explained.request, "lines": explained.lines, "stored": null });
+        let answer =
+            json!({ "request": explained.request, "lines": explained.lines, "stored": null });
         return Ok(super::print(&format!("{answer:#}")));
     }
     Ok(super::print(text(&explained).trim_end()))
@@ -68,9 +70,16 @@ pub(super) fn run(path: &Path, asked: &ExplainArgs) -> Result<ExitCode, CommandE
 
 impl ExplainArgs {
     fn question(&self) -> Result<ExplainRequest, CommandError> {
-        let headers = self.headers.iter().map(|given| read_header(given)).collect::<Result<_, _>>()?;
+        let headers =
+            self.headers.iter().map(|given| read_header(given)).collect::<Result<_, _>>()?;
         let (method, target) = (self.method.clone(), self.target.clone());
-        Ok(ExplainRequest { method, target, headers, data: self.data.clone(), trusted: self.trusted })
+        Ok(ExplainRequest {
+            method,
+            target,
+            headers,
+            data: self.data.clone(),
+            trusted: self.trusted,
+        })
     }
 }
 
@@ -78,7 +87,8 @@ impl ExplainArgs {
 pub(super) fn rules_from(config: Config) -> PolicyRules {
     let secret = config.redis.as_ref().and_then(|redis| redis.secret.as_ref());
     PolicyRules {
-        hasher: secret.map_or_else(Hasher::default, |secret| Hasher::new(secret.expose().as_bytes())),
+        hasher: secret
+            .map_or_else(Hasher::default, |secret| Hasher::new(secret.expose().as_bytes())),
         routes: config.routes,
         purges: config.purges,
         credential: Arc::clone(&config.credential),
@@ -86,8 +96,13 @@ pub(super) fn rules_from(config: Config) -> PolicyRules {
     }
 }
 
-fn live(remote: &super::remote::Remote, question: &ExplainRequest, as_json: bool) -> Result<ExitCode, CommandError> {
-    let reply = remote.send(&Method::POST, "/explain", Some(&json!(question)))?.error_for_status()?;
+fn live(
+    remote: &super::remote::Remote,
+    question: &ExplainRequest,
+    as_json: bool,
+) -> Result<ExitCode, CommandError> {
+    let reply =
+        remote.send(&Method::POST, "/explain", Some(&json!(question)))?.error_for_status()?;
     if as_json {
         return Ok(super::print(reply.text.trim_end()));
     }
@@ -100,7 +115,11 @@ fn live(remote: &super::remote::Remote, question: &ExplainRequest, as_json: bool
         None if keyed => {
             add(&mut text, "stored", "nothing");
             if !question.headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("host")) {
-                add(&mut text, "note", "asked as for localhost; entries are kept per host: name it with -H 'host: app.example.com'");
+                add(
+                    &mut text,
+                    "note",
+                    "asked as for localhost; entries are kept per host: name it with -H 'host: app.example.com'",
+                );
             }
         }
         None => {}
@@ -128,10 +147,20 @@ fn stored_lines(stored: &ApiStored) -> String {
         Some(ttl) => format!("stale for {}", seconds(-ttl)),
         None => "of unknown freshness".to_owned(),
     };
-    let age = stored.age_s.map_or_else(|| "of unknown age".to_owned(), |age| format!("{} old", seconds(age)));
-    add(&mut text, "stored", &format!("{place}: {}, {}, {age}, {left}", stored.status, size(stored.bytes)));
+    let age = stored
+        .age_s
+        .map_or_else(|| "of unknown age".to_owned(), |age| format!("{} old", seconds(age)));
+    add(
+        &mut text,
+        "stored",
+        &format!("{place}: {}, {}, {age}, {left}", stored.status, size(stored.bytes)),
+    );
     for tag in &stored.tags {
-        add(&mut text, "entry tag", &format!("{} ({})", tag.tag, if tag.current { "current" } else { "purged since" }));
+        add(
+            &mut text,
+            "entry tag",
+            &format!("{} ({})", tag.tag, if tag.current { "current" } else { "purged since" }),
+        );
     }
     let verdict = match (stored.verdict.as_str(), stored.reason.as_deref()) {
         ("HIT" | "STALE", Some(reason)) => format!("{}: {reason}", stored.verdict),

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use comfy_table::{CellAlignment, Table, presets};
 
-/// Text that may hold what a stranger sent, such as a path: what a terminal would obey is written out.
+/// Text that may hold what a stranger sent, such as a path: what a terminal would obey is written
+/// out.
 ///
 /// SECURITY: an escape sequence in a request's path must not reach the operator's terminal.
 pub(super) fn clean(text: &str) -> Cow<'_, str> {
@@ -25,11 +26,17 @@ pub(super) fn clean_lines(text: &str) -> String {
 }
 
 fn is_harmful(c: char) -> bool {
-    c.is_control() || matches!(c, '\u{2028}' | '\u{2029}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    c.is_control()
+        || matches!(c, '\u{2028}' | '\u{2029}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
-/// Rows under a head, without lines between them, so that `grep` and `awk` can work on them. The columns in `numbers` stand to the right.
-pub(super) fn table<const N: usize>(head: [&str; N], numbers: &[usize], rows: impl IntoIterator<Item = [String; N]>) -> String {
+/// Rows under a head, without lines between them, so that `grep` and `awk` can work on them. The
+/// columns in `numbers` stand to the right.
+pub(super) fn table<const N: usize>(
+    head: [&str; N],
+    numbers: &[usize],
+    rows: impl IntoIterator<Item = [String; N]>,
+) -> String {
     let mut table = Table::new();
     table.load_preset(presets::NOTHING).set_header(head);
     for row in rows {
@@ -103,9 +110,18 @@ mod tests {
             [size(0), size(1023), size(1024), size(1 << 20), size(u64::MAX)],
             ["0 B", "1023 B", "1.0 KiB", "1.0 MiB", "16384.0 PiB"]
         );
-        assert_eq!([percent(None), percent(Some(0.8312)), percent(Some(1.0))], ["-", "83.1%", "100.0%"]);
-        assert_eq!([millis(0.0421), millis(1.234), millis(41.2), millis(2500.0)], ["0.042 ms", "1.23 ms", "41 ms", "2.5 s"]);
-        assert_eq!([seconds(1.26), seconds(61.0), seconds(7_380.0), seconds(90_000.0)], ["1.3 s", "1m 1s", "2h 3m", "1d 1h"]);
+        assert_eq!(
+            [percent(None), percent(Some(0.8312)), percent(Some(1.0))],
+            ["-", "83.1%", "100.0%"]
+        );
+        assert_eq!(
+            [millis(0.0421), millis(1.234), millis(41.2), millis(2500.0)],
+            ["0.042 ms", "1.23 ms", "41 ms", "2.5 s"]
+        );
+        assert_eq!(
+            [seconds(1.26), seconds(61.0), seconds(7_380.0), seconds(90_000.0)],
+            ["1.3 s", "1m 1s", "2h 3m", "1d 1h"]
+        );
         assert_eq!([counted(1, "tag"), counted(0, "tag")], ["1 tag", "0 tags"]);
     }
 
@@ -118,7 +134,11 @@ mod tests {
 
     #[test]
     fn tables_are_columns_of_text() {
-        let shown = table(["ROUTE", "COUNT"], &[1], [["/a/long/path".into(), "7".into()], ["/b".into(), "1234".into()]]);
+        let shown = table(
+            ["ROUTE", "COUNT"],
+            &[1],
+            [["/a/long/path".into(), "7".into()], ["/b".into(), "1234".into()]],
+        );
         assert_eq!(shown, "ROUTE         COUNT\n/a/long/path      7\n/b             1234");
     }
 }

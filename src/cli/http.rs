@@ -1,4 +1,5 @@
-//! A small HTTP/1.1 client of one address: what the commands need to speak to a sidecar, over plain TCP.
+//! A small HTTP/1.1 client of one address: what the commands need to speak to a sidecar, over plain
+//! TCP.
 
 use std::fmt;
 use std::io;
@@ -30,23 +31,38 @@ impl Endpoint {
         if lower.starts_with("https://") {
             return Err("the sidecar itself speaks plain http; name it by http://HOST:PORT, from afar through an SSH tunnel".to_owned());
         }
-        let with_scheme = if lower.starts_with("http://") { text.to_owned() } else { format!("http://{text}") };
+        let with_scheme =
+            if lower.starts_with("http://") { text.to_owned() } else { format!("http://{text}") };
         // SECURITY: a url may hold a password by mistake, so its text is not repeated.
-        let url = url::Url::parse(&with_scheme)
-            .map_err(|error| format!("it is not a url: {error}; write it as http://127.0.0.1:{default_port}"))?;
+        let url = url::Url::parse(&with_scheme).map_err(|error| {
+            format!("it is not a url: {error}; write it as http://127.0.0.1:{default_port}")
+        })?;
         if !url.username().is_empty() || url.password().is_some() {
             return Err("it must not hold a user or password".to_owned());
         }
         if url.path() != "/" || url.query().is_some() || url.fragment().is_some() {
-            return Err(format!("it must be no more than http://HOST:PORT, and has the path {}", url.path()));
+            return Err(format!(
+                "it must be no more than http://HOST:PORT, and has the path {}",
+                url.path()
+            ));
         }
-        let host = url.host_str().unwrap_or_default().trim_start_matches('[').trim_end_matches(']').to_owned();
+        let host = url
+            .host_str()
+            .unwrap_or_default()
+            .trim_start_matches('[')
+            .trim_end_matches(']')
+            .to_owned();
         // The parser leaves out a port that is the scheme's default: `http://host:80` means 80.
-        let port = url.port().unwrap_or(if with_scheme.trim_end_matches('/').ends_with(":80") { 80 } else { default_port });
+        let port = url.port().unwrap_or(if with_scheme.trim_end_matches('/').ends_with(":80") {
+            80
+        } else {
+            default_port
+        });
         Ok(Self { host, port })
     }
 
-    /// The place of a listener on this machine: what listens on all addresses is asked on the loopback.
+    /// The place of a listener on this machine: what listens on all addresses is asked on the
+    /// loopback.
     pub(super) fn for_listener(address: SocketAddr) -> Self {
         let ip = match address.ip() {
             IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
@@ -58,11 +74,19 @@ impl Endpoint {
 
     /// Connects. Returns the address that answered as well.
     pub(super) async fn connect(&self) -> io::Result<(SendRequest<Full<Bytes>>, SocketAddr)> {
-        let late = || io::Error::new(io::ErrorKind::TimedOut, format!("no connection within {} s", CONNECT_TIMEOUT.as_secs()));
-        let stream = timeout(CONNECT_TIMEOUT, TcpStream::connect((self.host.as_str(), self.port))).await.map_err(|_| late())??;
+        let late = || {
+            io::Error::new(
+                io::ErrorKind::TimedOut,
+                format!("no connection within {} s", CONNECT_TIMEOUT.as_secs()),
+            )
+        };
+        let stream = timeout(CONNECT_TIMEOUT, TcpStream::connect((self.host.as_str(), self.port)))
+            .await
+            .map_err(|_| late())??;
         let address = stream.peer_addr()?;
         stream.set_nodelay(true)?;
-        let (sender, connection) = handshake(TokioIo::new(stream)).await.map_err(io::Error::other)?;
+        let (sender, connection) =
+            handshake(TokioIo::new(stream)).await.map_err(io::Error::other)?;
         // It ends with the sender; what breaks it is told to whoever waits for an answer.
         tokio::spawn(connection);
         Ok((sender, address))
@@ -71,7 +95,11 @@ impl Endpoint {
 
 impl fmt::Display for Endpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.host.contains(':') { write!(f, "[{}]:{}", self.host, self.port) } else { write!(f, "{}:{}", self.host, self.port) }
+        if self.host.contains(':') {
+            write!(f, "[{}]:{}", self.host, self.port)
+        } else {
+            write!(f, "{}:{}", self.host, self.port)
+        }
     }
 }
 
@@ -94,13 +122,23 @@ mod tests {
             ("http://sidecar:80", "sidecar:80"),
             ("[::1]:9091", "[::1]:9091"),
         ] {
-            assert_eq!(Endpoint::parse(given, 9090).map(|place| place.to_string()).as_deref(), Ok(read), "{given}");
+            assert_eq!(
+                Endpoint::parse(given, 9090).map(|place| place.to_string()).as_deref(),
+                Ok(read),
+                "{given}"
+            );
         }
     }
 
     #[test]
     fn what_is_no_place_is_refused_without_being_repeated() {
-        for given in ["https://h:1", "http://user:hunter2@h:1", "http://h:1/hunter2?a", "http://h:hunter2", ""] {
+        for given in [
+            "https://h:1",
+            "http://user:hunter2@h:1",
+            "http://h:1/hunter2?a",
+            "http://h:hunter2",
+            "",
+        ] {
             let said = Endpoint::parse(given, 9090).unwrap_err();
             assert!(!said.contains("user:"), "{given}: {said}");
         }
@@ -110,6 +148,9 @@ mod tests {
     #[test]
     fn what_listens_everywhere_is_asked_on_the_loopback() {
         let place = |text: &str| Endpoint::for_listener(text.parse().unwrap()).to_string();
-        assert_eq!([place("0.0.0.0:1"), place("[::]:1"), place("10.0.0.7:1")], ["127.0.0.1:1", "[::1]:1", "10.0.0.7:1"]);
+        assert_eq!(
+            [place("0.0.0.0:1"), place("[::]:1"), place("10.0.0.7:1")],
+            ["127.0.0.1:1", "[::1]:1", "10.0.0.7:1"]
+        );
     }
 }

@@ -58,18 +58,31 @@ pub(super) fn run(path: &Path, asked: &PurgeArgs) -> Result<ExitCode, CommandErr
         check_url(url)?;
     }
     if let Some(empty) = asked.tags.iter().find(|tag| tag.trim().is_empty()) {
-        return Err(CommandError::Usage(format!("--tag {empty:?} is no tag; an unset variable of the shell?")));
+        return Err(CommandError::Usage(format!(
+            "--tag {empty:?} is no tag; an unset variable of the shell?"
+        )));
     }
     let remote = asked.remote.resolve(path)?;
     if asked.everything {
-        let question =
-            format!("Purge everything that the sidecar at {} has stored? The app is asked anew for all of it.", remote.endpoint());
+        let question = format!(
+            "Purge everything that the sidecar at {} has stored? The app is asked anew for all of it.",
+            remote.endpoint()
+        );
         let terminal = std::io::stdin().is_terminal();
-        match consent(asked.yes, terminal, &question, &mut std::io::stdin().lock(), &mut std::io::stderr().lock()) {
+        match consent(
+            asked.yes,
+            terminal,
+            &question,
+            &mut std::io::stdin().lock(),
+            &mut std::io::stderr().lock(),
+        ) {
             Consent::Given => {}
             Consent::Refused => return Err(CommandError::Failed("nothing was purged".to_owned())),
             Consent::NobodyToAsk => {
-                return Err(CommandError::Usage("--everything asks first, and here is no terminal to ask at; add --yes".to_owned()));
+                return Err(CommandError::Usage(
+                    "--everything asks first, and here is no terminal to ask at; add --yes"
+                        .to_owned(),
+                ));
             }
         }
     }
@@ -79,18 +92,32 @@ pub(super) fn run(path: &Path, asked: &PurgeArgs) -> Result<ExitCode, CommandErr
         json!({ "tags": asked.tags, "urls": asked.urls, "soft": asked.soft })
     };
     let reply = remote.send(&Method::POST, "/purge", Some(&body))?.error_for_status()?;
-    Ok(super::print(&if asked.json { reply.text.trim_end().to_owned() } else { render(&reply.read()?) }))
+    Ok(super::print(&if asked.json {
+        reply.text.trim_end().to_owned()
+    } else {
+        render(&reply.read()?)
+    }))
 }
 
 fn check_url(given: &str) -> Result<(), CommandError> {
-    let known = url::Url::parse(given).ok().filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
+    let known = url::Url::parse(given)
+        .ok()
+        .filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
     match known {
         Some(_) => Ok(()),
-        None => Err(CommandError::Usage(format!("--url {given:?} is no URL; write it with its host, as in http://app.example.com/path"))),
+        None => Err(CommandError::Usage(format!(
+            "--url {given:?} is no URL; write it with its host, as in http://app.example.com/path"
+        ))),
     }
 }
 
-fn consent(yes: bool, terminal: bool, question: &str, answers: &mut dyn BufRead, out: &mut dyn Write) -> Consent {
+fn consent(
+    yes: bool,
+    terminal: bool,
+    question: &str,
+    answers: &mut dyn BufRead,
+    out: &mut dyn Write,
+) -> Consent {
     if yes {
         return Consent::Given;
     }
@@ -98,7 +125,9 @@ fn consent(yes: bool, terminal: bool, question: &str, answers: &mut dyn BufRead,
         return Consent::NobodyToAsk;
     }
     let mut answer = String::new();
-    let asked = write!(out, "{question} [y/N] ").and_then(|()| out.flush()).and_then(|()| answers.read_line(&mut answer));
+    let asked = write!(out, "{question} [y/N] ")
+        .and_then(|()| out.flush())
+        .and_then(|()| answers.read_line(&mut answer));
     let given = asked.is_ok() && matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes");
     if given { Consent::Given } else { Consent::Refused }
 }
@@ -109,7 +138,10 @@ fn render(purged: &ApiPurged) -> String {
     if purged.everything {
         return format!("{how} everything in {took}");
     }
-    let mut text = format!("{how} {} in {took}", counted(u64::try_from(purged.tags.len()).unwrap_or(u64::MAX), "tag"));
+    let mut text = format!(
+        "{how} {} in {took}",
+        counted(u64::try_from(purged.tags.len()).unwrap_or(u64::MAX), "tag")
+    );
     for tag in &purged.tags {
         text.push_str("\n  ");
         text.push_str(&clean(tag));
@@ -130,7 +162,11 @@ mod tests {
     #[test]
     fn everything_is_purged_after_a_yes_alone() {
         for yes in ["y\n", "Y\n", "yes\n", " YES "] {
-            assert_eq!(answered(false, true, yes), (Consent::Given, "All? [y/N] ".to_owned()), "{yes:?}");
+            assert_eq!(
+                answered(false, true, yes),
+                (Consent::Given, "All? [y/N] ".to_owned()),
+                "{yes:?}"
+            );
         }
         for no in ["\n", "", "n\n", "yess\n", "no\ny\n"] {
             assert_eq!(answered(false, true, no).0, Consent::Refused, "{no:?}");

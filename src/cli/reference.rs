@@ -1,5 +1,5 @@
-//! `reference`, a hidden command: prints the reference pages of the manual, writes them, or compares
-//! them with what is committed.
+//! `reference`, a hidden command: prints the reference pages of the manual, writes them, or
+//! compares them with what is committed.
 //!
 //! Each page is made from what the code itself uses (the schema, `Reason`, the registry of metrics,
 //! clap, the `OpenAPI` document), so that the manual cannot say anything else. A page is a function
@@ -71,8 +71,11 @@ pub(super) fn run(options: &Options) -> Result<ExitCode, CommandError> {
 
 /// All pages, by their names without `.md`.
 fn pages() -> Result<Vec<(&'static str, String)>, CommandError> {
-    let render =
-        |(name, render): (&'static str, Render)| render().map(|text| (name, text)).map_err(|why| CommandError::Failed(format!("{name}: {why}")));
+    let render = |(name, render): (&'static str, Render)| {
+        render()
+            .map(|text| (name, text))
+            .map_err(|why| CommandError::Failed(format!("{name}: {why}")))
+    };
     PAGES.into_iter().map(render).collect()
 }
 
@@ -81,7 +84,9 @@ fn file(folder: &Path, name: &str) -> PathBuf {
 }
 
 fn write(folder: &Path) -> Result<ExitCode, CommandError> {
-    let failed = |path: &Path, error: io::Error| CommandError::Failed(format!("{}: {error}", path.display()));
+    let failed = |path: &Path, error: io::Error| {
+        CommandError::Failed(format!("{}: {error}", path.display()))
+    };
     std::fs::create_dir_all(folder).map_err(|error| failed(folder, error))?;
     for (name, text) in pages()? {
         let path = file(folder, name);
@@ -105,7 +110,9 @@ fn check(folder: &Path) -> Result<ExitCode, CommandError> {
     if report.is_empty() {
         return Ok(ExitCode::SUCCESS);
     }
-    Err(CommandError::Failed(format!("reference pages differ from the code\n{report}Run: {REMEDY}")))
+    Err(CommandError::Failed(format!(
+        "reference pages differ from the code\n{report}Run: {REMEDY}"
+    )))
 }
 
 /// The first line in which a committed page differs from what the code says.

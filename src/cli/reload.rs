@@ -1,4 +1,5 @@
-//! `reload`, and `check --against running`: what a reload changes, or would change, and why the sidecar refuses a file.
+//! `reload`, and `check --against running`: what a reload changes, or would change, and why the
+//! sidecar refuses a file.
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -45,7 +46,8 @@ pub(super) struct ReloadArgs {
 /// What `check` asks the running sidecar.
 #[derive(Args, Debug)]
 pub(super) struct CompareArgs {
-    /// Compare the file with what runs: what a reload would change, and what that does to stored entries.
+    /// Compare the file with what runs: what a reload would change, and what that does to stored
+    /// entries.
     #[arg(long, value_name = "WHAT")]
     pub(super) against: Option<Against>,
     #[command(flatten)]
@@ -61,15 +63,23 @@ pub(super) fn run(path: &Path, asked: &ReloadArgs) -> Result<ExitCode, CommandEr
     } else if answer.ok {
         super::print(&changes(&answer, "reloaded", "reloaded: nothing has changed"));
     } else {
-        super::print_failure(&format!("the file is refused, and the old rules stay\n{}", problems(&answer)));
+        super::print_failure(&format!(
+            "the file is refused, and the old rules stay\n{}",
+            problems(&answer)
+        ));
     }
     Ok(code)
 }
 
-/// Compares a file, which has been checked already, with what the running sidecar has. `config` is the file that tells where that is, unless
-/// it is missing.
-pub(super) fn compare(file: &Path, config: &Path, compared: &CompareArgs) -> Result<ExitCode, CommandError> {
-    let text = std::fs::read_to_string(file).map_err(|error| CommandError::Usage(format!("{}: {error}", file.display())))?;
+/// Compares a file, which has been checked already, with what the running sidecar has. `config` is
+/// the file that tells where that is, unless it is missing.
+pub(super) fn compare(
+    file: &Path,
+    config: &Path,
+    compared: &CompareArgs,
+) -> Result<ExitCode, CommandError> {
+    let text = std::fs::read_to_string(file)
+        .map_err(|error| CommandError::Usage(format!("{}: {error}", file.display())))?;
     let remote = compared.remote.resolve(if config.exists() { config } else { file })?;
     let answer = read(&remote.send(&Method::POST, "/check", Some(&json!({ "text": text })))?)?;
     if !answer.ok {
@@ -80,7 +90,11 @@ pub(super) fn compare(file: &Path, config: &Path, compared: &CompareArgs) -> Res
 }
 
 fn read(reply: &RemoteReply) -> Result<ApiReload, CommandError> {
-    if reply.status.is_success() || reply.status == StatusCode::UNPROCESSABLE_ENTITY { reply.read() } else { Err(reply.failure()) }
+    if reply.status.is_success() || reply.status == StatusCode::UNPROCESSABLE_ENTITY {
+        reply.read()
+    } else {
+        Err(reply.failure())
+    }
 }
 
 fn changes(answer: &ApiReload, what: &str, nothing: &str) -> String {
@@ -89,7 +103,10 @@ fn changes(answer: &ApiReload, what: &str, nothing: &str) -> String {
     } else {
         let number = counted(u64::try_from(answer.changes.len()).unwrap_or(u64::MAX), "change");
         let rows = answer.changes.iter().flat_map(rows_of);
-        format!("{what}: {number}\n\n{}", table(["WHAT", "CHANGE", "KEY", "FROM", "TO", "EFFECT"], &[], rows))
+        format!(
+            "{what}: {number}\n\n{}",
+            table(["WHAT", "CHANGE", "KEY", "FROM", "TO", "EFFECT"], &[], rows)
+        )
     };
     if !answer.restart_needed.is_empty() {
         let needed: Vec<_> = answer.restart_needed.iter().map(|key| clean(key)).collect();
@@ -103,13 +120,21 @@ fn changes(answer: &ApiReload, what: &str, nothing: &str) -> String {
 
 /// One row for each key; what it is about, and what becomes of the entries, stand in the first.
 fn rows_of(change: &ApiChange) -> Vec<[String; 6]> {
-    let (what, kind, effect) = (change.what.clone(), change.change.clone(), change.effect.clone().unwrap_or_default());
+    let (what, kind, effect) =
+        (change.what.clone(), change.change.clone(), change.effect.clone().unwrap_or_default());
     let mut rows: Vec<_> = change
         .keys
         .iter()
         .map(|key| {
             let value = |value: &Option<String>| value.clone().unwrap_or_else(|| "-".to_owned());
-            [String::new(), String::new(), key.key.clone(), value(&key.from), value(&key.to), String::new()]
+            [
+                String::new(),
+                String::new(),
+                key.key.clone(),
+                value(&key.from),
+                value(&key.to),
+                String::new(),
+            ]
         })
         .collect();
     if rows.is_empty() {
@@ -125,7 +150,8 @@ fn problems(answer: &ApiReload) -> String {
         return clean_lines(answer.text.trim_end());
     }
     let one = |ApiDiagnostic { severity, line, column, message, hint }: &ApiDiagnostic| {
-        let hint = hint.as_ref().map(|hint| format!("\n  hint: {}", clean(hint))).unwrap_or_default();
+        let hint =
+            hint.as_ref().map(|hint| format!("\n  hint: {}", clean(hint))).unwrap_or_default();
         format!("line {line}, column {column}: {}: {}{hint}", clean(severity), clean(message))
     };
     answer.problems.iter().map(one).collect::<Vec<_>>().join("\n")

@@ -1,7 +1,8 @@
-//! A running sidecar's admin API, as the commands see it: where it is, with which token, and what a refusal means.
+//! A running sidecar's admin API, as the commands see it: where it is, with which token, and what a
+//! refusal means.
 //!
-//! SECURITY: the token is sent and never shown. It is not taken from the command line, which every user of the machine can read
-//! (`ps`), and which shells keep in their history.
+//! SECURITY: the token is sent and never shown. It is not taken from the command line, which every
+//! user of the machine can read (`ps`), and which shells keep in their history.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -10,7 +11,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use clap::Args;
-use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HOST, HeaderName, HeaderValue, USER_AGENT};
+use http::header::{
+    ACCEPT, AUTHORIZATION, CONTENT_TYPE, HOST, HeaderName, HeaderValue, USER_AGENT,
+};
 use http::{Method, Request, StatusCode};
 use http_body_util::{BodyExt as _, Full, Limited};
 use serde::de::DeserializeOwned;
@@ -22,7 +25,8 @@ use super::http::{Endpoint, block_on};
 use crate::config::{Config, Diagnostics};
 use crate::units::Secret;
 
-/// How long an answer may take, the connection included. Purges wait for the other sidecars, at most for their lease.
+/// How long an answer may take, the connection included. Purges wait for the other sidecars, at
+/// most for their lease.
 const DEADLINE: Duration = Duration::from_secs(10);
 /// The largest answer that is read.
 const MAX_RESPONSE: usize = 16 * 1024 * 1024;
@@ -37,8 +41,8 @@ pub(super) struct RemoteArgs {
     /// Its admin listener, as http://HOST:PORT. Without it: `[admin] address` of --config.
     #[arg(long, env = "SIDECACHE_ADMIN", hide_env_values = true, value_name = "URL")]
     admin: Option<String>,
-    /// A file that holds the admin token. Without it: `$SIDECACHE_ADMIN_TOKEN`, then `[admin]` of --config. There is no option for the
-    /// token itself: others can read command lines.
+    /// A file that holds the admin token. Without it: `$SIDECACHE_ADMIN_TOKEN`, then `[admin]` of
+    /// --config. There is no option for the token itself: others can read command lines.
     #[arg(long, value_name = "FILE")]
     token_file: Option<PathBuf>,
 }
@@ -106,12 +110,16 @@ impl RemoteArgs {
     /// The sidecar that is meant. The file need not exist when `--admin` is given.
     pub(super) fn resolve(&self, path: &Path) -> Result<Remote, CommandError> {
         let loaded = Config::load(path);
-        let said = |config: &Config| format!("`[admin] address` of {} is {}", path.display(), config.admin.address);
+        let said = |config: &Config| {
+            format!("`[admin] address` of {} is {}", path.display(), config.admin.address)
+        };
         let (place, named_by) = match (&self.admin, &loaded) {
             (Some(given), loaded) => {
-                let place = Endpoint::parse(given, ADMIN_PORT)
-                    .map_err(|why| CommandError::Usage(format!("--admin (or $SIDECACHE_ADMIN): {why}")))?;
-                let file = loaded.as_ref().map(|config| format!("; {}", said(config))).unwrap_or_default();
+                let place = Endpoint::parse(given, ADMIN_PORT).map_err(|why| {
+                    CommandError::Usage(format!("--admin (or $SIDECACHE_ADMIN): {why}"))
+                })?;
+                let file =
+                    loaded.as_ref().map(|config| format!("; {}", said(config))).unwrap_or_default();
                 (place, format!("--admin or $SIDECACHE_ADMIN names it{file}"))
             }
             (None, Ok(config)) => (
@@ -124,11 +132,16 @@ impl RemoteArgs {
         Ok(Remote { endpoint: place, named_by, token: self.token(in_file)? })
     }
 
-    fn token(&self, in_file: Option<Secret>) -> Result<Option<(HeaderValue, TokenSource)>, CommandError> {
-        let environment = || std::env::var(TOKEN_VARIABLE).ok().filter(|token| !token.trim().is_empty());
+    fn token(
+        &self,
+        in_file: Option<Secret>,
+    ) -> Result<Option<(HeaderValue, TokenSource)>, CommandError> {
+        let environment =
+            || std::env::var(TOKEN_VARIABLE).ok().filter(|token| !token.trim().is_empty());
         let found = if let Some(file) = &self.token_file {
-            let text =
-                std::fs::read_to_string(file).map_err(|error| CommandError::Usage(format!("--token-file {}: {error}", file.display())))?;
+            let text = std::fs::read_to_string(file).map_err(|error| {
+                CommandError::Usage(format!("--token-file {}: {error}", file.display()))
+            })?;
             Some((Secret::new(text), TokenSource::File))
         } else if let Some(token) = environment() {
             Some((Secret::new(token), TokenSource::Environment))
@@ -137,7 +150,11 @@ impl RemoteArgs {
         };
         let Some((token, source)) = found else { return Ok(None) };
         let mut value = HeaderValue::from_str(&format!("Bearer {}", token.expose().trim()))
-            .map_err(|_| CommandError::Usage(format!("the token of {source} has characters that cannot be sent in a header")))?;
+            .map_err(|_| {
+                CommandError::Usage(format!(
+                    "the token of {source} has characters that cannot be sent in a header"
+                ))
+            })?;
         value.set_sensitive(true);
         Ok(Some((value, source)))
     }
@@ -159,14 +176,21 @@ impl Remote {
         &self.endpoint
     }
 
-    /// Asks, and waits for the whole answer. Any status is an answer, but for those that concern every question.
-    pub(super) fn send(&self, method: &Method, path: &'static str, body: Option<&Value>) -> Result<RemoteReply, CommandError> {
+    /// Asks, and waits for the whole answer. Any status is an answer, but for those that concern
+    /// every question.
+    pub(super) fn send(
+        &self,
+        method: &Method,
+        path: &'static str,
+        body: Option<&Value>,
+    ) -> Result<RemoteReply, CommandError> {
         let conversation = async {
-            timeout(DEADLINE, self.exchange(method, path, body))
-                .await
-                .unwrap_or_else(|_| Err(self.unreachable(path, &format!("no answer within {} s", DEADLINE.as_secs()))))
+            timeout(DEADLINE, self.exchange(method, path, body)).await.unwrap_or_else(|_| {
+                Err(self.unreachable(path, &format!("no answer within {} s", DEADLINE.as_secs())))
+            })
         };
-        let reply = block_on(conversation).map_err(|error| CommandError::Failed(error.to_string()))??;
+        let reply =
+            block_on(conversation).map_err(|error| CommandError::Failed(error.to_string()))??;
         match reply.status {
             StatusCode::UNAUTHORIZED => Err(self.unauthorized()),
             StatusCode::NOT_FOUND => Err(CommandError::Failed(format!(
@@ -178,13 +202,20 @@ impl Remote {
         }
     }
 
-    async fn exchange(&self, method: &Method, path: &'static str, body: Option<&Value>) -> Result<RemoteReply, CommandError> {
+    async fn exchange(
+        &self,
+        method: &Method,
+        path: &'static str,
+        body: Option<&Value>,
+    ) -> Result<RemoteReply, CommandError> {
         let unreachable = |error: &dyn fmt::Display| self.unreachable(path, error);
-        let (mut sender, address) = self.endpoint.connect().await.map_err(|error| unreachable(&error))?;
+        let (mut sender, address) =
+            self.endpoint.connect().await.map_err(|error| unreachable(&error))?;
         let mut request = Request::builder()
             .method(method)
             .uri(path)
-            // The address that the name stands for: the listener answers to addresses, because names can be pointed at it by others.
+            // The address that the name stands for: the listener answers to addresses, because
+            // names can be pointed at it by others.
             .header(HOST, address.to_string())
             .header(USER_AGENT, concat!("sidecache/", env!("CARGO_PKG_VERSION")))
             .header(ACCEPT, "application/json");
@@ -196,8 +227,13 @@ impl Remote {
         }
         let bytes = body.map(|body| Bytes::from(body.to_string())).unwrap_or_default();
         let request = request.body(Full::new(bytes)).map_err(|error| unreachable(&error))?;
-        let (head, answer) = sender.send_request(request).await.map_err(|error| unreachable(&error))?.into_parts();
-        let whole = Limited::new(answer, MAX_RESPONSE).collect().await.map_err(|error| unreachable(&error))?.to_bytes();
+        let (head, answer) =
+            sender.send_request(request).await.map_err(|error| unreachable(&error))?.into_parts();
+        let whole = Limited::new(answer, MAX_RESPONSE)
+            .collect()
+            .await
+            .map_err(|error| unreachable(&error))?
+            .to_bytes();
         Ok(RemoteReply {
             status: head.status,
             text: String::from_utf8_lossy(&whole).into_owned(),
@@ -217,8 +253,13 @@ impl Remote {
 
     fn unauthorized(&self) -> CommandError {
         let why = match &self.token {
-            Some((_, source)) => format!("the token of {source} is not the one of the sidecar at {}", self.endpoint),
-            None => format!("the sidecar at {} wants the admin token, and none was found", self.endpoint),
+            Some((_, source)) => {
+                format!("the token of {source} is not the one of the sidecar at {}", self.endpoint)
+            }
+            None => format!(
+                "the sidecar at {} wants the admin token, and none was found",
+                self.endpoint
+            ),
         };
         CommandError::Failed(format!(
             "{why}\n  it is looked for in --token-file FILE, then $SIDECACHE_ADMIN_TOKEN, then `token` and `token_file` of `[admin]` in --config"
@@ -236,16 +277,26 @@ impl RemoteReply {
     pub(super) fn failure(&self) -> CommandError {
         let said: Value = serde_json::from_str(&self.text).unwrap_or_default();
         let member = |name: &str| said.get(name).and_then(Value::as_str).map(clean_lines);
-        let error = member("error").unwrap_or_else(|| clean(self.text[..self.text.floor_char_boundary(200)].trim()).into_owned());
+        let error = member("error").unwrap_or_else(|| {
+            clean(self.text[..self.text.floor_char_boundary(200)].trim()).into_owned()
+        });
         let hint = member("hint").map(|hint| format!("\n  hint: {hint}")).unwrap_or_default();
-        CommandError::Failed(format!("the sidecar at {} refuses {}: {}: {error}{hint}", self.endpoint, self.path, self.status))
+        CommandError::Failed(format!(
+            "the sidecar at {} refuses {}: {}: {error}{hint}",
+            self.endpoint, self.path, self.status
+        ))
     }
 
-    /// Reads the answer. Members that this version does not know are passed over, those that are missing have a default.
+    /// Reads the answer. Members that this version does not know are passed over, those that are
+    /// missing have a default.
     pub(super) fn read<T: DeserializeOwned>(&self) -> Result<T, CommandError> {
         serde_json::from_str(&self.text).map_err(|error| {
-            let hint = "it may be of another version, or no sidecar; --json shows the answer as it is";
-            CommandError::Failed(format!("the answer to {} from {} cannot be read: {error}\n  {hint}", self.path, self.endpoint))
+            let hint =
+                "it may be of another version, or no sidecar; --json shows the answer as it is";
+            CommandError::Failed(format!(
+                "the answer to {} from {} cannot be read: {error}\n  {hint}",
+                self.path, self.endpoint
+            ))
         })
     }
 }
@@ -253,13 +304,17 @@ impl RemoteReply {
 /// Reads a header of the command line.
 pub(super) fn read_header(given: &str) -> Result<(String, String), CommandError> {
     let parsed = given.split_once(':').map(|(name, value)| (name.trim(), value.trim()));
-    // SECURITY: a header may be a credential; what cannot be read is not repeated, but for its name.
+    // SECURITY: a header may be a credential; what cannot be read is not repeated, but for its
+    // name.
     let named = parsed.map_or("a header", |(name, _)| name);
-    let valid = |(name, value): &(&str, &str)| HeaderName::from_bytes(name.as_bytes()).is_ok() && HeaderValue::from_str(value).is_ok();
-    parsed
-        .filter(valid)
-        .map(|(name, value)| (name.to_owned(), value.to_owned()))
-        .ok_or_else(|| CommandError::Usage(format!("-H: {named:?} cannot be read; write it as in -H 'x-tenant-id: acme'")))
+    let valid = |(name, value): &(&str, &str)| {
+        HeaderName::from_bytes(name.as_bytes()).is_ok() && HeaderValue::from_str(value).is_ok()
+    };
+    parsed.filter(valid).map(|(name, value)| (name.to_owned(), value.to_owned())).ok_or_else(|| {
+        CommandError::Usage(format!(
+            "-H: {named:?} cannot be read; write it as in -H 'x-tenant-id: acme'"
+        ))
+    })
 }
 
 #[cfg(test)]
@@ -268,9 +323,14 @@ mod tests {
 
     #[test]
     fn a_header_is_a_name_and_a_value() {
-        assert_eq!(read_header(" x-tenant-id :acme ").unwrap(), ("x-tenant-id".to_owned(), "acme".to_owned()));
+        assert_eq!(
+            read_header(" x-tenant-id :acme ").unwrap(),
+            ("x-tenant-id".to_owned(), "acme".to_owned())
+        );
         for bad in ["hunter2", "a b: hunter2", "x: hunter2\nb"] {
-            let CommandError::Usage(said) = read_header(bad).unwrap_err() else { panic!("{bad:?} is a mistake of usage") };
+            let CommandError::Usage(said) = read_header(bad).unwrap_err() else {
+                panic!("{bad:?} is a mistake of usage")
+            };
             assert!(!said.contains("hunter2"), "{said}");
         }
     }

@@ -65,7 +65,11 @@ fn ready(remote: &Remote, as_json: bool) -> Result<ExitCode, CommandError> {
 
 fn readiness(ready: &ApiReady) -> String {
     let reasons: Vec<_> = ready.reasons.iter().map(|reason| clean(reason)).collect();
-    if reasons.is_empty() { clean(&ready.status).into_owned() } else { format!("{}: {}", clean(&ready.status), reasons.join("; ")) }
+    if reasons.is_empty() {
+        clean(&ready.status).into_owned()
+    } else {
+        format!("{}: {}", clean(&ready.status), reasons.join("; "))
+    }
 }
 
 fn text(stats: &ApiStats) -> String {
@@ -81,8 +85,18 @@ fn text(stats: &ApiStats) -> String {
         let _ = write!(text, "\n{reasons}\n");
     }
     if !stats.tags.is_empty() {
-        let row = |tag: &ApiTag| [tag.tag.clone(), tag.stored.to_string(), tag.hits.to_string(), tag.purged.to_string()];
-        let _ = write!(text, "\n{}\n", table(["TAG", "STORED", "HITS", "PURGED"], &[1, 2, 3], stats.tags.iter().take(MAX_ROWS).map(row)));
+        let row = |tag: &ApiTag| {
+            [tag.tag.clone(), tag.stored.to_string(), tag.hits.to_string(), tag.purged.to_string()]
+        };
+        let _ = write!(
+            text,
+            "\n{}\n",
+            table(
+                ["TAG", "STORED", "HITS", "PURGED"],
+                &[1, 2, 3],
+                stats.tags.iter().take(MAX_ROWS).map(row)
+            )
+        );
     }
     text.truncate(text.trim_end().len());
     text
@@ -102,16 +116,38 @@ fn overview(stats: &ApiStats) -> String {
     };
     add("requests", &requests(&totals.requests));
     add("hit ratio", &percent(totals.hit_ratio));
-    let saved = format!("{} saved, and {}", counted(totals.app_requests_saved, "request"), seconds(totals.time_saved_s));
+    let saved = format!(
+        "{} saved, and {}",
+        counted(totals.app_requests_saved, "request"),
+        seconds(totals.time_saved_s)
+    );
     add("app", &format!("{} asked, {saved} of its time", counted(totals.app_requests, "request")));
-    add("bodies", &format!("{} from the cache, {} from the app", size(totals.bytes_from_cache), size(totals.bytes_from_app)));
+    add(
+        "bodies",
+        &format!(
+            "{} from the cache, {} from the app",
+            size(totals.bytes_from_cache),
+            size(totals.bytes_from_app)
+        ),
+    );
     let memory = &stats.memory;
     let (bytes, limit) = (size(memory.bytes), size(memory.limit_bytes));
-    let entries = if memory.entries == 1 { "1 entry".to_owned() } else { format!("{} entries", memory.entries) };
-    add("memory", &format!("{entries}, {bytes} of {limit}, {}", counted(memory.evictions, "eviction")));
-    add("redis", &stats.redis.as_ref().map_or_else(|| "none: this process's memory alone".to_owned(), redis));
+    let entries = if memory.entries == 1 {
+        "1 entry".to_owned()
+    } else {
+        format!("{} entries", memory.entries)
+    };
+    add(
+        "memory",
+        &format!("{entries}, {bytes} of {limit}, {}", counted(memory.evictions, "eviction")),
+    );
+    add(
+        "redis",
+        &stats.redis.as_ref().map_or_else(|| "none: this process's memory alone".to_owned(), redis),
+    );
     let config = &stats.config;
-    let age = seconds(Duration::from_millis(stats.now_ms.saturating_sub(config.loaded_ms)).as_secs_f64());
+    let age =
+        seconds(Duration::from_millis(stats.now_ms.saturating_sub(config.loaded_ms)).as_secs_f64());
     add("config", &format!("{}, read {age} ago, {}", config.file, counted(config.loads, "load")));
     if !config.restart_needed.is_empty() {
         add("restart", &format!("needed for {}", config.restart_needed.join(", ")));
@@ -121,10 +157,17 @@ fn overview(stats: &ApiStats) -> String {
         add("shadow", &format!("{}: see `sidecache advise`", counted(shadow.findings, "finding")));
     }
     if shadow.audited > 0 {
-        add("audit", &format!("{} of {} stale", shadow.audited_stale, counted(shadow.audited, "hit")));
+        add(
+            "audit",
+            &format!("{} of {} stale", shadow.audited_stale, counted(shadow.audited, "hit")),
+        );
     }
     if let Some(error) = &config.error {
-        let _ = writeln!(text, "\nThe file is refused, and the rules from before it hold:\n{}", clean_lines(error));
+        let _ = writeln!(
+            text,
+            "\nThe file is refused, and the rules from before it hold:\n{}",
+            clean_lines(error)
+        );
     }
     text
 }
@@ -147,14 +190,33 @@ fn sum(requests: &BTreeMap<String, u64>) -> u64 {
 
 fn requests(by: &BTreeMap<String, u64>) -> String {
     let known = DISPOSITIONS.iter().filter_map(|name| Some((*name, *by.get(*name)?)));
-    let others = by.iter().map(|(name, count)| (name.as_str(), *count)).filter(|(name, _)| !DISPOSITIONS.contains(name));
-    let parts: Vec<_> = known.chain(others).filter(|(_, count)| *count > 0).map(|(name, count)| format!("{name} {count}")).collect();
+    let others = by
+        .iter()
+        .map(|(name, count)| (name.as_str(), *count))
+        .filter(|(name, _)| !DISPOSITIONS.contains(name));
+    let parts: Vec<_> = known
+        .chain(others)
+        .filter(|(_, count)| *count > 0)
+        .map(|(name, count)| format!("{name} {count}"))
+        .collect();
     if parts.is_empty() { "0".to_owned() } else { format!("{}: {}", sum(by), parts.join(", ")) }
 }
 
 fn route_table(routes: &[&ApiRoute]) -> String {
-    let head = ["ROUTE", "MODE", "REQUESTS", "HIT RATIO", "HIT P50", "APP P50", "APP SAVED", "FROM CACHE", "FROM APP"];
-    let p50 = |times: &Option<super::api_types::ApiTimes>| times.as_ref().map_or_else(|| "-".to_owned(), |times| millis(times.p50_ms));
+    let head = [
+        "ROUTE",
+        "MODE",
+        "REQUESTS",
+        "HIT RATIO",
+        "HIT P50",
+        "APP P50",
+        "APP SAVED",
+        "FROM CACHE",
+        "FROM APP",
+    ];
+    let p50 = |times: &Option<super::api_types::ApiTimes>| {
+        times.as_ref().map_or_else(|| "-".to_owned(), |times| millis(times.p50_ms))
+    };
     let rows = routes.iter().map(|route| {
         [
             route.path.clone(),
@@ -172,13 +234,20 @@ fn route_table(routes: &[&ApiRoute]) -> String {
 }
 
 fn reason_table(routes: &[&ApiRoute]) -> Option<String> {
-    let mut reasons: Vec<_> = routes.iter().flat_map(|route| route.reasons.iter().map(move |reason| (*route, reason))).collect();
+    let mut reasons: Vec<_> = routes
+        .iter()
+        .flat_map(|route| route.reasons.iter().map(move |reason| (*route, reason)))
+        .collect();
     if reasons.is_empty() {
         return None;
     }
     reasons.sort_by_key(|(_, reason)| Reverse(reason.count));
     let rows = reasons.iter().take(MAX_ROWS).map(|(route, reason)| {
-        let words = [Some(reason.reason.as_str()), reason.subject.as_deref()].into_iter().flatten().collect::<Vec<_>>().join(" ");
+        let words = [Some(reason.reason.as_str()), reason.subject.as_deref()]
+            .into_iter()
+            .flatten()
+            .collect::<Vec<_>>()
+            .join(" ");
         let remedy = match (&reason.remedy, route.line, &reason.why) {
             (Some(remedy), Some(line), _) => format!("line {line}: {remedy}"),
             (Some(remedy), None, _) => remedy.clone(),

@@ -1,7 +1,8 @@
 //! `warm`: asks for what clients will ask for, so that it is stored before they come.
 //!
-//! A list or a log goes in; GETs that a route takes go out, each once; what became of them is told. A legacy app may act on a GET
-//! (`/items/7/delete`), so what no route takes is not repeated unless it is told to be.
+//! A list or a log goes in; GETs that a route takes go out, each once; what became of them is told.
+//! A legacy app may act on a GET (`/items/7/delete`), so what no route takes is not repeated unless
+//! it is told to be.
 
 use std::io::BufReader;
 use std::path::{Path, PathBuf};
@@ -86,11 +87,12 @@ pub(super) fn run(path: &Path, asked: &WarmArgs) -> Result<ExitCode, CommandErro
     let list = read_list(&asked.from)?;
     let fallback = match named {
         Some(host) => host,
-        None => {
-            HeaderValue::from_str(&to.to_string()).map_err(|_| CommandError::Usage("--to: it has no host that can be sent".to_owned()))?
-        }
+        None => HeaderValue::from_str(&to.to_string())
+            .map_err(|_| CommandError::Usage("--to: it has no host that can be sent".to_owned()))?,
     };
-    let guessed = list.requests.iter().any(|(wanted, _)| wanted.host.is_none()) && asked.host.is_none() && !headers_name_host(asked);
+    let guessed = list.requests.iter().any(|(wanted, _)| wanted.host.is_none())
+        && asked.host.is_none()
+        && !headers_name_host(asked);
     let (jobs, not_sent) = choose(&list, rules.as_ref(), &headers, &fallback, asked.limit);
     print_notes(&list, &not_sent, guessed.then_some(&to));
     if jobs.is_empty() {
@@ -100,10 +102,20 @@ pub(super) fn run(path: &Path, asked: &WarmArgs) -> Result<ExitCode, CommandErro
         } else {
             super::print(nothing);
         }
-        return Ok(if list.unreadable > 0 || !not_sent.is_empty() { super::EXIT_FAILED.into() } else { ExitCode::SUCCESS });
+        return Ok(if list.unreadable > 0 || !not_sent.is_empty() {
+            super::EXIT_FAILED.into()
+        } else {
+            ExitCode::SUCCESS
+        });
     }
     let timeout = asked.timeout;
-    let settings = SendSettings { to, headers, concurrency: asked.concurrency.into(), rate: asked.rate, timeout };
+    let settings = SendSettings {
+        to,
+        headers,
+        concurrency: asked.concurrency.into(),
+        rate: asked.rate,
+        timeout,
+    };
     let tally = block_on(async {
         let stop = CancellationToken::new();
         let signalled = stop.clone();
@@ -135,26 +147,40 @@ fn read_headers(asked: &WarmArgs) -> Result<(HeaderMap, Option<HeaderValue>), Co
     for given in &asked.headers {
         let (name, value) = read_header(given)?;
         // `read_header` has let through only what can be read here.
-        if let (Ok(name), Ok(value)) = (HeaderName::from_bytes(name.as_bytes()), HeaderValue::from_str(&value)) {
+        if let (Ok(name), Ok(value)) =
+            (HeaderName::from_bytes(name.as_bytes()), HeaderValue::from_str(&value))
+        {
             headers.append(name, value);
         }
     }
     let given = headers.remove(HOST);
     let host = match &asked.host {
-        Some(host) => Some(HeaderValue::from_str(host).map_err(|_| CommandError::Usage("--host: it cannot be sent".to_owned()))?),
+        Some(host) => Some(
+            HeaderValue::from_str(host)
+                .map_err(|_| CommandError::Usage("--host: it cannot be sent".to_owned()))?,
+        ),
         None => given,
     };
     Ok((headers, host))
 }
 
 fn headers_name_host(asked: &WarmArgs) -> bool {
-    asked.headers.iter().any(|given| given.split(':').next().is_some_and(|name| name.trim().eq_ignore_ascii_case("host")))
+    asked.headers.iter().any(|given| {
+        given.split(':').next().is_some_and(|name| name.trim().eq_ignore_ascii_case("host"))
+    })
 }
 
 /// Where to send, and the rules by which it is chosen what to send.
-fn destination(path: &Path, asked: &WarmArgs) -> Result<(Endpoint, Option<PolicyRules>), CommandError> {
-    let given =
-        asked.to.as_deref().map(|to| Endpoint::parse(to, 80)).transpose().map_err(|why| CommandError::Usage(format!("--to: {why}")))?;
+fn destination(
+    path: &Path,
+    asked: &WarmArgs,
+) -> Result<(Endpoint, Option<PolicyRules>), CommandError> {
+    let given = asked
+        .to
+        .as_deref()
+        .map(|to| Endpoint::parse(to, 80))
+        .transpose()
+        .map_err(|why| CommandError::Usage(format!("--to: {why}")))?;
     match (given, Config::load(path)) {
         (given, Ok(config)) => {
             let to = given.unwrap_or_else(|| Endpoint::for_listener(config.server.address));
@@ -172,7 +198,8 @@ fn read_list(from: &Path) -> Result<WarmList, CommandError> {
     let read = if from.as_os_str() == "-" {
         list::read(&mut std::io::stdin().lock(), Bounds::DEFAULT)
     } else {
-        std::fs::File::open(from).and_then(|file| list::read(&mut BufReader::new(file), Bounds::DEFAULT))
+        std::fs::File::open(from)
+            .and_then(|file| list::read(&mut BufReader::new(file), Bounds::DEFAULT))
     };
     read.map_err(|error| CommandError::Usage(format!("--from {}: {error}", from.display())))
 }
@@ -192,7 +219,10 @@ fn choose(
             break;
         }
         let named = wanted.host.as_deref().and_then(|name| HeaderValue::from_str(name).ok());
-        let job = WarmRequest { host: named.unwrap_or_else(|| host.clone()), target: wanted.target.clone() };
+        let job = WarmRequest {
+            host: named.unwrap_or_else(|| host.clone()),
+            target: wanted.target.clone(),
+        };
         match rules.and_then(|rules| refusal(rules, &job, headers)) {
             None => jobs.push(job),
             Some(why) => *not_sent.entry(why).or_default() += 1,
@@ -201,16 +231,27 @@ fn choose(
     (jobs, not_sent)
 }
 
-/// Why the cache would have no part in a request, if that is certain: a proxy on the way may add what a key lacks, but no route.
+/// Why the cache would have no part in a request, if that is certain: a proxy on the way may add
+/// what a key lacks, but no route.
 fn refusal(rules: &PolicyRules, job: &WarmRequest, headers: &HeaderMap) -> Option<String> {
     let uri: Uri = job.target.parse().ok()?;
     let mut headers = headers.clone();
     headers.insert(HOST, job.host.clone());
-    let asked =
-        Question { method: &Method::GET, uri: &uri, version: Version::HTTP_11, headers: &headers, has_body: false, peer_is_trusted: false };
+    let asked = Question {
+        method: &Method::GET,
+        uri: &uri,
+        version: Version::HTTP_11,
+        headers: &headers,
+        has_body: false,
+        peer_is_trusted: false,
+    };
     match rules.plan(&asked) {
-        Plan::Pass(route, outcome) if route.is_none() || outcome.reason == Some(Reason::ModeOff) => {
-            Some(outcome.detail().map_or_else(|| "no route".to_owned(), |detail| detail.to_string()))
+        Plan::Pass(route, outcome)
+            if route.is_none() || outcome.reason == Some(Reason::ModeOff) =>
+        {
+            Some(
+                outcome.detail().map_or_else(|| "no route".to_owned(), |detail| detail.to_string()),
+            )
         }
         // A header that asks for another method.
         Plan::Mutate(_) => Some("method override".to_owned()),
@@ -231,13 +272,23 @@ fn print_notes(list: &WarmList, not_sent: &NotSent, guessed: Option<&Endpoint>) 
         super::note(&format!("passed over: {count} lines: {}", why.as_str()));
     }
     if list.over_limit > 0 {
-        super::note(&format!("left out: {} lines with requests beyond the first {} different ones", list.over_limit, list.requests.len()));
+        super::note(&format!(
+            "left out: {} lines with requests beyond the first {} different ones",
+            list.over_limit,
+            list.requests.len()
+        ));
     }
     for (why, count) in not_sent {
-        super::note(&format!("not sent: {count}: {}{}", clean(why), if why == "no route" { " (--unrouted sends them)" } else { "" }));
+        super::note(&format!(
+            "not sent: {count}: {}{}",
+            clean(why),
+            if why == "no route" { " (--unrouted sends them)" } else { "" }
+        ));
     }
     if let Some(to) = guessed {
-        super::note(&format!("asking as for the host {to}; entries are kept for each host: --host names the one that clients use"));
+        super::note(&format!(
+            "asking as for the host {to}; entries are kept for each host: --host names the one that clients use"
+        ));
     }
 }
 
@@ -250,15 +301,22 @@ mod tests {
 
     #[test]
     fn only_what_a_route_takes_is_sent() {
-        let rules = rules_from(Config::parse(RULES, "proxy.toml", &|_| None).unwrap_or_else(|problems| panic!("{problems}")));
+        let rules = rules_from(
+            Config::parse(RULES, "proxy.toml", &|_| None)
+                .unwrap_or_else(|problems| panic!("{problems}")),
+        );
         let text = "/a/1\n/a/2?x\n/off\n/delete/7\n/b\nhttp://other.test/a/1\n";
         let list = list::read(&mut text.as_bytes(), Bounds::DEFAULT).unwrap();
         let host = HeaderValue::from_static("app.test");
         let (jobs, not_sent) = choose(&list, Some(&rules), &HeaderMap::new(), &host, None);
         // Without the tenant, which a proxy on the way may add, it is still worth asking.
-        let sent: Vec<_> = jobs.iter().map(|job| (job.host.to_str().unwrap(), job.target.as_str())).collect();
+        let sent: Vec<_> =
+            jobs.iter().map(|job| (job.host.to_str().unwrap(), job.target.as_str())).collect();
         assert_eq!(sent, [("app.test", "/a/1"), ("app.test", "/a/2?x"), ("other.test", "/a/1")]);
-        assert_eq!(not_sent.into_iter().collect::<Vec<_>>(), [("mode off".to_owned(), 1), ("no route".to_owned(), 2)]);
+        assert_eq!(
+            not_sent.into_iter().collect::<Vec<_>>(),
+            [("mode off".to_owned(), 1), ("no route".to_owned(), 2)]
+        );
         assert_eq!(choose(&list, None, &HeaderMap::new(), &host, None).0.len(), 6);
         assert_eq!(choose(&list, None, &HeaderMap::new(), &host, Some(2)).0.len(), 2);
     }

@@ -1,24 +1,33 @@
-//! The core of coherence, without I/O: events in, commands out, time passed in. Production, the model checker and the tests run this one.
+//! The core of coherence, without I/O: events in, commands out, time passed in. Production, the
+//! model checker and the tests run this one.
 //!
-//! What it rests on: Redis runs one step at a time and says what is published to every listener in that order; a connection keeps its order;
-//! clocks of different machines run at about the same rate ([`LeaseSettings::margin`] is what they may differ by in one lease). Nothing rests on
-//! what any clock says.
+//! What it rests on: Redis runs one step at a time and says what is published to every listener in
+//! that order; a connection keeps its order; clocks of different machines run at about the same
+//! rate ([`LeaseSettings::margin`] is what they may differ by in one lease). Nothing rests on what
+//! any clock says.
 //!
 //! Invariants:
-//! 1. *Contact.* [`LeaseState::contact_until`] is at most a lease after the sending of a beat that Redis took as a primary under the trusted fence.
-//!    Records are read on their authority alone before that time.
-//! 2. *Lease.* [`LeaseState::lease_until`] is at most a lease after the sending of a beat that Redis took, with this sidecar registered in the
-//!    same step, and that has come back over the bus. What was said before the beat had come before it, so the local table knows of it.
-//!    [`LeaseState::session`] changes whenever something may have been missed; what the table said in another session proves nothing.
-//! 3. *A purge waits for everybody.* Who is told of a purge ([`CoreEvent::Told`]) are those registered in the very step that made it, and those
-//!    heard lately. It is released when each of them has acknowledged it, or when a lease has passed: then whoever has not acknowledged
-//!    holds no lease from before the purge, and gets none after it without having heard of it.
-//!    Under a primary that was found only now nobody is known to be told: there a lease passes in any case.
-//! 4. *Who cannot tell the others waits until they have no trust left.* A purge that Redis did not take is kept for the rejoin, and released
-//!    once a lease has passed since the loss, if there are others at all.
-//! 5. *A name that is struck out never returns.* A sidecar that was silent for a lease is struck out, its mutations under way are taken as
-//!    committed, and the name is forgotten only after another lease: whoever was granted one in between is waited for all that time.
-//! 6. *Nothing kept is forgotten.* Records are trusted again only when the journal is empty and the grace has passed.
+//! 1. *Contact.* [`LeaseState::contact_until`] is at most a lease after the sending of a beat that
+//!    Redis took as a primary under the trusted fence. Records are read on their authority alone
+//!    before that time.
+//! 2. *Lease.* [`LeaseState::lease_until`] is at most a lease after the sending of a beat that
+//!    Redis took, with this sidecar registered in the same step, and that has come back over the
+//!    bus. What was said before the beat had come before it, so the local table knows of it.
+//!    [`LeaseState::session`] changes whenever something may have been missed; what the table said
+//!    in another session proves nothing.
+//! 3. *A purge waits for everybody.* Who is told of a purge ([`CoreEvent::Told`]) are those
+//!    registered in the very step that made it, and those heard lately. It is released when each of
+//!    them has acknowledged it, or when a lease has passed: then whoever has not acknowledged holds
+//!    no lease from before the purge, and gets none after it without having heard of it. Under a
+//!    primary that was found only now nobody is known to be told: there a lease passes in any case.
+//! 4. *Who cannot tell the others waits until they have no trust left.* A purge that Redis did not
+//!    take is kept for the rejoin, and released once a lease has passed since the loss, if there
+//!    are others at all.
+//! 5. *A name that is struck out never returns.* A sidecar that was silent for a lease is struck
+//!    out, its mutations under way are taken as committed, and the name is forgotten only after
+//!    another lease: whoever was granted one in between is waited for all that time.
+//! 6. *Nothing kept is forgotten.* Records are trusted again only when the journal is empty and the
+//!    grace has passed.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -26,8 +35,8 @@ use std::time::Duration;
 use crate::coherence::message::{Message, OperationId, PeerId, Process};
 
 pub use types::{
-    CoherenceStatus, CoreCommand, CoreEvent, HeartbeatReply, LeaseSettings, LeaseState, MonotonicTime, Phase, RegisteredPeer, Registration,
-    Released, ReplayBatch, Subscribers,
+    CoherenceStatus, CoreCommand, CoreEvent, HeartbeatReply, LeaseSettings, LeaseState,
+    MonotonicTime, Phase, RegisteredPeer, Registration, Released, ReplayBatch, Subscribers,
 };
 
 use state::{AckWait, Heartbeat, PeerState};
@@ -40,7 +49,8 @@ mod types;
 /// How many beats may be under way; older ones are given up.
 const MAX_IN_FLIGHT: usize = 8;
 
-/// How many other sidecars are remembered. Beyond that everybody is waited for until the lease is over.
+/// How many other sidecars are remembered. Beyond that everybody is waited for until the lease is
+/// over.
 const MAX_PEERS: usize = 1024;
 
 /// The core.
@@ -56,7 +66,8 @@ pub struct Core {
     registered: bool,
     /// Until when the list of names in Redis may lack some that hold a lease.
     unknown_peers_until: MonotonicTime,
-    /// Until when somebody may hold a lease from a primary before this one, and neither be named nor listen here.
+    /// Until when somebody may hold a lease from a primary before this one, and neither be named
+    /// nor listen here.
     unregistered_until: MonotonicTime,
     heartbeats: u64,
     next_heartbeat: MonotonicTime,
@@ -76,7 +87,12 @@ impl Core {
     /// A core that has not met Redis yet. Beyond so many tags the journal becomes "everything".
     #[must_use]
     pub const fn new(process: Process, settings: LeaseSettings, most_journal: usize) -> Self {
-        let gate = LeaseState { epoch: 1, session: 0, contact_until: MonotonicTime::ZERO, lease_until: MonotonicTime::ZERO };
+        let gate = LeaseState {
+            epoch: 1,
+            session: 0,
+            contact_until: MonotonicTime::ZERO,
+            lease_until: MonotonicTime::ZERO,
+        };
         Self {
             settings,
             me: PeerId { process, incarnation: 0 },
@@ -131,13 +147,15 @@ impl Core {
         CoherenceStatus { peers: self.peers.len(), waits: self.waits.len(), journal }
     }
 
-    /// Whether a mark that was made then, in that epoch, still stands for sure: nobody can have taken its owner for dead.
+    /// Whether a mark that was made then, in that epoch, still stands for sure: nobody can have
+    /// taken its owner for dead.
     #[must_use]
     pub fn is_mark_valid(&self, marked: MonotonicTime, epoch: u64, now: MonotonicTime) -> bool {
         epoch == self.lease_state.epoch && now < marked + self.settings.lease
     }
 
-    /// Another sidecar's lease may be longer than ours: it is waited for. Says whether that is news.
+    /// Another sidecar's lease may be longer than ours: it is waited for. Says whether that is
+    /// news.
     pub fn raise_longest_lease(&mut self, lease: Duration) -> bool {
         let news = lease > self.settings.longest_lease;
         self.settings.longest_lease = self.settings.longest_lease.max(lease);
@@ -154,18 +172,28 @@ impl Core {
     pub fn next_deadline(&self) -> Option<MonotonicTime> {
         let waits = self.waits.values().filter_map(|wait| Some(wait.until?.0));
         // Acknowledged by all it may be long before.
-        let strangers = (!self.waits.is_empty()).then_some(self.unregistered_until).filter(|until| *until > MonotonicTime::ZERO);
+        let strangers = (!self.waits.is_empty())
+            .then_some(self.unregistered_until)
+            .filter(|until| *until > MonotonicTime::ZERO);
         // When somebody falls silent, which also ends the wait for who does.
         let silent = self.peers.values().map(|peer| self.settings.lease_expiry(peer.last_heard));
-        let struck = self.names.values().flatten().map(|struck| self.settings.lease_expiry(*struck));
+        let struck =
+            self.names.values().flatten().map(|struck| self.settings.lease_expiry(*struck));
         let grace = match self.phase {
             // Without contact it is the next beat that counts.
-            Phase::Joining(until) if until < self.lease_state.contact_until && !self.replaying => Some(until),
+            Phase::Joining(until) if until < self.lease_state.contact_until && !self.replaying => {
+                Some(until)
+            }
             _ => None,
         };
         let connected = self.phase != Phase::Lost;
         let beat = connected.then_some(self.next_heartbeat);
-        waits.chain(strangers).chain(silent.chain(struck).filter(|_| connected)).chain(grace).chain(beat).min()
+        waits
+            .chain(strangers)
+            .chain(silent.chain(struck).filter(|_| connected))
+            .chain(grace)
+            .chain(beat)
+            .min()
     }
 
     /// Takes an event, and tells what is to be done about it, in this order.
@@ -173,17 +201,25 @@ impl Core {
         let mut commands = Vec::new();
         match event {
             CoreEvent::Tick => {}
-            CoreEvent::PrimaryFound { fence, again, promoted } => self.on_found(now, fence, again, promoted),
+            CoreEvent::PrimaryFound { fence, again, promoted } => {
+                self.on_found(now, fence, again, promoted)
+            }
             CoreEvent::Lost => self.on_lost(now),
             CoreEvent::Listening => {
                 self.listening_since = Some(now);
                 self.next_heartbeat = now;
                 // What was acknowledged before was not heard.
-                commands
-                    .extend(self.waits.iter().filter(|(_, wait)| wait.missing_acks.is_some()).map(|(id, _)| CoreCommand::RequestAck(*id)));
+                commands.extend(
+                    self.waits
+                        .iter()
+                        .filter(|(_, wait)| wait.missing_acks.is_some())
+                        .map(|(id, _)| CoreCommand::RequestAck(*id)),
+                );
             }
             CoreEvent::Lagged => self.on_lagged(&mut commands),
-            CoreEvent::HeartbeatReply(number, answer) => self.on_heartbeat_reply(now, number, answer, &mut commands),
+            CoreEvent::HeartbeatReply(number, answer) => {
+                self.on_heartbeat_reply(now, number, answer, &mut commands)
+            }
             CoreEvent::Message(message) => self.on_message(now, message, &mut commands),
             CoreEvent::Published(id, audience) => self.on_published(now, id, &audience),
             CoreEvent::PublishFailed(id, batch) => self.on_publish_failed(now, id, batch),
@@ -211,8 +247,10 @@ impl Core {
             self.lease_state.epoch += 1;
         }
         if self.phase != Phase::Lost {
-            // Whoever else has a lease got it before now; who gets one later speaks to a Redis that we do not.
-            self.others_expired_at = if self.peers.is_empty() { now } else { self.settings.lease_expiry(now) };
+            // Whoever else has a lease got it before now; who gets one later speaks to a Redis that
+            // we do not.
+            self.others_expired_at =
+                if self.peers.is_empty() { now } else { self.settings.lease_expiry(now) };
         }
         self.phase = Phase::Lost;
         // The list that is found next may be another one.
@@ -240,7 +278,13 @@ impl Core {
         self.end_session();
     }
 
-    fn on_heartbeat_reply(&mut self, now: MonotonicTime, number: u64, answer: Option<HeartbeatReply>, commands: &mut Vec<CoreCommand>) {
+    fn on_heartbeat_reply(
+        &mut self,
+        now: MonotonicTime,
+        number: u64,
+        answer: Option<HeartbeatReply>,
+        commands: &mut Vec<CoreCommand>,
+    ) {
         let Some(at) = self.in_flight.iter().position(|beat| beat.number == number) else { return };
         let Some(answer) = answer else {
             self.in_flight.remove(at);
@@ -250,11 +294,16 @@ impl Core {
             return self.on_lost(now);
         }
         let sent = self.in_flight[at].sent;
-        self.lease_state.contact_until = self.lease_state.contact_until.max(sent + self.settings.lease);
+        self.lease_state.contact_until =
+            self.lease_state.contact_until.max(sent + self.settings.lease);
         let alone = answer.names.iter().all(|name| name.node.process == self.me.process);
         self.update_peers(now, &answer.names);
         // What was trusted under an older name of ours was given up with it.
-        let older = answer.names.iter().map(|name| name.node).filter(|node| node.process == self.me.process && *node != self.me);
+        let older = answer
+            .names
+            .iter()
+            .map(|name| name.node)
+            .filter(|node| node.process == self.me.process && *node != self.me);
         commands.extend(older.map(CoreCommand::Forget));
         match answer.registration {
             Registration::Absent => {}
@@ -283,14 +332,25 @@ impl Core {
 
     /// Renews the lease by the beats that Redis took and that came back.
     fn renew_lease(&mut self) {
-        if let Some(beat) = self.in_flight.iter().filter(|beat| beat.registered && beat.echoed).max_by_key(|beat| beat.number) {
-            self.lease_state.lease_until = self.lease_state.lease_until.max(beat.sent + self.settings.lease);
+        if let Some(beat) = self
+            .in_flight
+            .iter()
+            .filter(|beat| beat.registered && beat.echoed)
+            .max_by_key(|beat| beat.number)
+        {
+            self.lease_state.lease_until =
+                self.lease_state.lease_until.max(beat.sent + self.settings.lease);
             let number = beat.number;
             self.in_flight.retain(|beat| beat.number > number);
         }
     }
 
-    fn on_message(&mut self, now: MonotonicTime, message: Message, commands: &mut Vec<CoreCommand>) {
+    fn on_message(
+        &mut self,
+        now: MonotonicTime,
+        message: Message,
+        commands: &mut Vec<CoreCommand>,
+    ) {
         // Who may have missed something still does what it is told.
         if self.listening_since.is_none() && !matches!(message, Message::Invalidate { .. }) {
             return;
@@ -336,7 +396,9 @@ impl Core {
     fn update_peers(&mut self, now: MonotonicTime, names: &[RegisteredPeer]) {
         let mut known = BTreeMap::new();
         let me = self.me.process;
-        for RegisteredPeer { node, evicted: struck } in names.iter().filter(|name| name.node.process != me) {
+        for RegisteredPeer { node, evicted: struck } in
+            names.iter().filter(|name| name.node.process != me)
+        {
             let since = self.names.get(node).copied().flatten();
             known.insert(*node, struck.then(|| since.unwrap_or(now)));
             let stranger = !self.peers.contains_key(&node.process);
@@ -354,16 +416,23 @@ impl Core {
         Some(self.peers.entry(process).or_insert(PeerState { last_heard: now, registered: true }))
     }
 
-    /// Says that something is about to be told, whose acknowledgements may come before the answer of Redis.
+    /// Says that something is about to be told, whose acknowledgements may come before the answer
+    /// of Redis.
     pub fn expect(&mut self, id: OperationId) {
         self.waits.insert(id, AckWait::default());
     }
 
     fn on_published(&mut self, now: MonotonicTime, id: OperationId, audience: &Subscribers) {
         self.update_peers(now, &audience.names);
-        let others = audience.names.iter().map(|name| name.node.process).filter(|process| *process != self.me.process);
+        let others = audience
+            .names
+            .iter()
+            .map(|name| name.node.process)
+            .filter(|process| *process != self.me.process);
         let mut missing: BTreeSet<Process> = others.collect();
-        let lately = self.peers.iter().filter(|(_, peer)| peer.registered && now < self.settings.lease_expiry(peer.last_heard));
+        let lately = self.peers.iter().filter(|(_, peer)| {
+            peer.registered && now < self.settings.lease_expiry(peer.last_heard)
+        });
         missing.extend(lately.map(|(process, _)| *process));
         if self.registered && !audience.names.iter().any(|name| name.node == self.me) {
             self.unknown_peers_until = self.settings.lease_expiry(now);
@@ -373,7 +442,9 @@ impl Core {
             // More than can be remembered: only time helps.
             MAX_PEERS.. => usize::MAX,
             // Whoever listens may hold a lease, under a name that was lost.
-            _ if lacking => audience.listeners.saturating_sub(usize::from(self.listening_since.is_some())),
+            _ if lacking => {
+                audience.listeners.saturating_sub(usize::from(self.listening_since.is_some()))
+            }
             _ => 0,
         };
         if let Some(wait) = self.waits.get_mut(&id) {
@@ -442,13 +513,26 @@ impl Core {
         if now >= self.next_heartbeat {
             self.heartbeats += 1;
             let leased = now < self.lease_state.lease_until;
-            self.next_heartbeat =
-                now + if leased || self.listening_since.is_none() { self.settings.heartbeat } else { self.settings.retry };
+            self.next_heartbeat = now
+                + if leased || self.listening_since.is_none() {
+                    self.settings.heartbeat
+                } else {
+                    self.settings.retry
+                };
             if self.in_flight.len() >= MAX_IN_FLIGHT {
                 self.in_flight.remove(0);
             }
-            self.in_flight.push(Heartbeat { number: self.heartbeats, sent: now, registered: false, echoed: false });
-            commands.push(CoreCommand::Heartbeat { number: self.heartbeats, node: self.me, register: self.listening_since.is_some() });
+            self.in_flight.push(Heartbeat {
+                number: self.heartbeats,
+                sent: now,
+                registered: false,
+                echoed: false,
+            });
+            commands.push(CoreCommand::Heartbeat {
+                number: self.heartbeats,
+                node: self.me,
+                register: self.listening_since.is_some(),
+            });
         }
     }
 
@@ -473,8 +557,15 @@ impl Core {
                 return Some(Released::Acknowledged);
             }
             // Whoever held a lease when this was said has been heard within the lease before.
-            let known = wait.echoed && self.listening_since.is_some_and(|since| self.settings.lease_expiry(since) <= now);
-            let silent = |process: &Process| self.peers.get(process).is_none_or(|peer| now >= self.settings.lease_expiry(peer.last_heard));
+            let known = wait.echoed
+                && self
+                    .listening_since
+                    .is_some_and(|since| self.settings.lease_expiry(since) <= now);
+            let silent = |process: &Process| {
+                self.peers
+                    .get(process)
+                    .is_none_or(|peer| now >= self.settings.lease_expiry(peer.last_heard))
+            };
             if enough && known && left.all(silent) {
                 return Some(Released::LeaseExpired);
             }

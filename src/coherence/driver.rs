@@ -1,4 +1,5 @@
-//! The keeper: the task that connects to Redis, listens to the bus, and carries out what the core commands.
+//! The keeper: the task that connects to Redis, listens to the bus, and carries out what the core
+//! commands.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, PoisonError, Weak};
@@ -73,7 +74,9 @@ impl Coherence {
         let mut tasks = JoinSet::new();
         loop {
             let next = self.core().core.next_deadline();
-            let wait = next.map_or(IDLE_SLEEP, |next| next.saturating_sub(self.lease_state.now()).clamp(MIN_SLEEP, IDLE_SLEEP));
+            let wait = next.map_or(IDLE_SLEEP, |next| {
+                next.saturating_sub(self.lease_state.now()).clamp(MIN_SLEEP, IDLE_SLEEP)
+            });
             tokio::select! {
                 biased;
                 Some(command) = queue.recv() => {
@@ -93,17 +96,22 @@ impl Coherence {
     async fn run_command(self: Arc<Self>, command: CoreCommand) {
         let Some(shared) = &self.records else { return };
         match command {
-            CoreCommand::Heartbeat { number, node, register } => self.send_heartbeat(shared, number, node, register).await,
+            CoreCommand::Heartbeat { number, node, register } => {
+                self.send_heartbeat(shared, number, node, register).await
+            }
             CoreCommand::Ack(to, id) => self.acknowledge(shared, to, id).await,
             CoreCommand::RequestAck(id) => {
                 let by = self.core().core.me().process;
                 // Fail open: who waits for it waits until the others' leases are over.
-                let _ = self.record_result(shared.publish(&Message::Invalidate { by, id, tags: Some(Vec::new()) }).await);
+                let _ = self.record_result(
+                    shared.publish(&Message::Invalidate { by, id, tags: Some(Vec::new()) }).await,
+                );
             }
             CoreCommand::Evict(node) => {
                 tracing::warn!(%node, "another sidecar is silent for longer than its lease; its mutations under way count as committed");
                 self.counters.peers_evicted.inc();
-                // Fail open: whoever else has noticed does it, too, and its name stays until it is done.
+                // Fail open: whoever else has noticed does it, too, and its name stays until it is
+                // done.
                 let _ = self.evict_peer(shared, node).await;
             }
             CoreCommand::Forget(node) => {
@@ -113,7 +121,9 @@ impl Coherence {
             }
             CoreCommand::Withdraw(node) => {
                 // Fail open: who waits for it waits until its lease is over.
-                let _ = self.record_result(shared.forget(node, Some(&Message::Leave { of: node.process })).await);
+                let _ = self.record_result(
+                    shared.forget(node, Some(&Message::Leave { of: node.process })).await,
+                );
             }
             CoreCommand::Replay(batch) => self.replay(shared, batch).await,
             // These concern this process alone, and were carried out at once.
@@ -121,7 +131,13 @@ impl Coherence {
         }
     }
 
-    async fn send_heartbeat(&self, shared: &RecordStore, number: u64, node: PeerId, register: bool) {
+    async fn send_heartbeat(
+        &self,
+        shared: &RecordStore,
+        number: u64,
+        node: PeerId,
+        register: bool,
+    ) {
         self.counters.heartbeats.inc();
         let answer = self.record_result(shared.heartbeat(node, number, register).await);
         if let Err(CallError::Reply(error)) = &answer {
@@ -147,7 +163,8 @@ impl Coherence {
     async fn evict_peer(&self, shared: &RecordStore, node: PeerId) -> Result<(), CallError> {
         for (id, tags, guarded) in self.record_result(shared.evict(node).await)? {
             self.counters.orphans.inc();
-            // What keeps hits away does so until its deadline: its sidecar may live, and answer its client.
+            // What keeps hits away does so until its deadline: its sidecar may live, and answer its
+            // client.
             self.purge_on_behalf(shared, (!guarded).then_some((id, node)), &tags).await?;
         }
         Ok(())
@@ -157,7 +174,14 @@ impl Coherence {
     async fn replay(&self, shared: &RecordStore, batch: ReplayBatch) {
         // It may hold more, whose turn in the core comes later: then that is replayed twice.
         let written = self.journal.batch();
-        let tags: Vec<Tag> = batch.tags.iter().chain(&written.tags).cloned().collect::<BTreeSet<Tag>>().into_iter().collect();
+        let tags: Vec<Tag> = batch
+            .tags
+            .iter()
+            .chain(&written.tags)
+            .cloned()
+            .collect::<BTreeSet<Tag>>()
+            .into_iter()
+            .collect();
         let replayed = async {
             if batch.everything || written.everything {
                 self.purge_everything_on_behalf(shared).await?;
@@ -203,7 +227,8 @@ impl Coherence {
     async fn reconnect(&self, shared: &RecordStore, first: bool) {
         let mut wait = MIN_RETRY_DELAY;
         loop {
-            // What is lost is never mended by itself: each try may need another client, or another primary.
+            // What is lost is never mended by itself: each try may need another client, or another
+            // primary.
             shared.client().renew();
             match self.try_connect(shared).await {
                 Ok(look) => {
@@ -212,7 +237,11 @@ impl Coherence {
                         self.counters.fences.inc();
                     }
                     tracing::debug!(fence = look.fence, new, "a primary answers");
-                    return self.handle(CoreEvent::PrimaryFound { fence: look.fence.into(), again: !first, promoted: look.promoted });
+                    return self.handle(CoreEvent::PrimaryFound {
+                        fence: look.fence.into(),
+                        again: !first,
+                        promoted: look.promoted,
+                    });
                 }
                 Err(error) => tracing::debug!(%error, "Redis is not there"),
             }
@@ -222,11 +251,15 @@ impl Coherence {
     }
 
     async fn try_connect(&self, shared: &RecordStore) -> Result<ServerRole, CallError> {
-        // What broke before this look is over; what breaks from here on ends the trust that it begins.
+        // What broke before this look is over; what breaks from here on ends the trust that it
+        // begins.
         let _ = shared.client().broken().now_or_never();
         let look = shared.role().await?;
         if look.role != "master" {
-            return Err(CallError::Reply(format!("it is a {}, and records are never read from a replica", look.role)));
+            return Err(CallError::Reply(format!(
+                "it is a {}, and records are never read from a replica",
+                look.role
+            )));
         }
         shared.trust(&look.fence);
         shared.init().await?;

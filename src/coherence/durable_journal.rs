@@ -1,8 +1,8 @@
-//! What of the journal survives the process: the core's purges that Redis has yet to be told, and mutations under way without Redis, written
-//! down in a file where one is configured.
+//! What of the journal survives the process: the core's purges that Redis has yet to be told, and
+//! mutations under way without Redis, written down in a file where one is configured.
 //!
-//! Invariant: a purge is written down before the core hears of it, and crossed out after the core has seen it replayed; so what the file holds
-//! is never less than what the core knows.
+//! Invariant: a purge is written down before the core hears of it, and crossed out after the core
+//! has seen it replayed; so what the file holds is never less than what the core knows.
 
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -31,16 +31,21 @@ impl DurableJournal {
         let (log, lines) = JournalFile::open(path)?;
         let journal = Journal::recovered(&lines);
         let left = journal.batch();
-        let left = core::ReplayBatch { tags: left.tags.into_iter().collect(), everything: left.everything };
+        let left = core::ReplayBatch {
+            tags: left.tags.into_iter().collect(),
+            everything: left.everything,
+        };
         Ok((Self { file: Some((Mutex::new(journal), log)), ..Self::default() }, left))
     }
 
-    /// Writes down that a mutation is about to reach the app. Says whether there is a file to write it to.
+    /// Writes down that a mutation is about to reach the app. Says whether there is a file to write
+    /// it to.
     pub(super) async fn intend(&self, id: OperationId, tags: &[Tag]) -> bool {
         self.write(JournalLine::Intend { id: id.to_string().into(), tags: tags.to_vec() }).await
     }
 
-    /// Writes down that the mutation purges nothing any more. Need not be waited for: forgotten, it costs hits.
+    /// Writes down that the mutation purges nothing any more. Need not be waited for: forgotten, it
+    /// costs hits.
     pub(super) fn withdraw(&self, id: OperationId) {
         drop(self.append(JournalLine::Withdraw { id: id.to_string().into() }));
     }
@@ -72,7 +77,10 @@ impl DurableJournal {
         self.on_written(written.await);
     }
 
-    fn append(&self, line: JournalLine) -> Option<impl Future<Output = std::io::Result<()>> + use<>> {
+    fn append(
+        &self,
+        line: JournalLine,
+    ) -> Option<impl Future<Output = std::io::Result<()>> + use<>> {
         let (journal, log) = self.file.as_ref()?;
         let mut journal = lock(journal);
         journal.apply(&line);
@@ -85,7 +93,8 @@ impl DurableJournal {
         true
     }
 
-    /// Fail open, as without a file: what could not be written is in memory, and is replayed as long as the process lives.
+    /// Fail open, as without a file: what could not be written is in memory, and is replayed as
+    /// long as the process lives.
     fn on_written(&self, written: std::io::Result<()>) {
         match written {
             Ok(()) => self.failing.store(false, Relaxed),

@@ -1,12 +1,14 @@
-//! The journal: the purges that Redis has yet to be told. Pure: what was noted, and what of it is to be replayed. Where its lines are
-//! kept through a crash is [`mod@file`]'s matter.
+//! The journal: the purges that Redis has yet to be told. Pure: what was noted, and what of it is
+//! to be replayed. Where its lines are kept through a crash is [`mod@file`]'s matter.
 //!
 //! Invariants:
-//! 1. *Nothing noted is lost.* It leaves the journal by [`Journal::replayed`] of a batch that held it, or, an intention, by its
-//!    withdrawal. What is noted while a batch is on its way outlives it, be it the same tag.
+//! 1. *Nothing noted is lost.* It leaves the journal by [`Journal::replayed`] of a batch that held
+//!    it, or, an intention, by its withdrawal. What is noted while a batch is on its way outlives
+//!    it, be it the same tag.
 //! 2. *It is bounded.* Beyond [`MAX_TAGS`] it becomes "everything", which takes no room.
-//! 3. *An intention ends by [`JournalLine::Withdraw`] alone:* at once when the app refused the mutation, behind its [`JournalLine::Purge`] when the app
-//!    did it. One that never ended, because the sidecar died, counts as a purge.
+//! 3. *An intention ends by [`JournalLine::Withdraw`] alone:* at once when the app refused the
+//!    mutation, behind its [`JournalLine::Purge`] when the app did it. One that never ended,
+//!    because the sidecar died, counts as a purge.
 
 use std::collections::HashMap;
 
@@ -33,7 +35,8 @@ pub enum JournalLine {
         /// What it will purge.
         tags: Vec<Tag>,
     },
-    /// The mutation purges nothing any more: the app refused it, or its purge was noted or is in Redis.
+    /// The mutation purges nothing any more: the app refused it, or its purge was noted or is in
+    /// Redis.
     Withdraw {
         /// The mutation's id.
         id: Box<str>,
@@ -91,7 +94,8 @@ pub struct JournalBatch {
 }
 
 impl Journal {
-    /// The journal of a sidecar that died. Its mutations are under way no more, and nobody knows how they ended, so they all count.
+    /// The journal of a sidecar that died. Its mutations are under way no more, and nobody knows
+    /// how they ended, so they all count.
     #[must_use]
     pub fn recovered(lines: &[JournalLine]) -> Self {
         let mut journal = Self::from_lines(lines);
@@ -123,9 +127,14 @@ impl Journal {
     }
 
     fn intend(&mut self, id: &str, tags: &[Tag]) {
-        // The same id again is another mutation, of a sidecar started anew: how the first one ended is not known.
+        // The same id again is another mutation, of a sidecar started anew: how the first one ended
+        // is not known.
         self.promote(id);
-        let intended = if self.open_tags + tags.len() <= MAX_TAGS { Intended::Tags(tags.to_vec()) } else { Intended::Everything };
+        let intended = if self.open_tags + tags.len() <= MAX_TAGS {
+            Intended::Tags(tags.to_vec())
+        } else {
+            Intended::Everything
+        };
         self.open_tags += intended.tags().map_or(0, <[Tag]>::len);
         self.open.insert(id.into(), intended);
     }
@@ -146,7 +155,8 @@ impl Journal {
     }
 
     fn purge(&mut self, tags: &[Tag]) {
-        // Also when everything is to be purged: a batch that says so may be on its way, and this purge is not in it.
+        // Also when everything is to be purged: a batch that says so may be on its way, and this
+        // purge is not in it.
         for tag in tags {
             if self.purges.len() >= MAX_TAGS && !self.purges.contains_key(tag) {
                 return self.purge_everything();
@@ -195,9 +205,14 @@ impl Journal {
             lines.push(JournalLine::Everything);
         }
         let tags: Vec<&Tag> = self.purges.keys().collect();
-        lines.extend(tags.chunks(TAGS_PER_LINE).map(|tags| JournalLine::Purge { tags: tags.iter().copied().cloned().collect() }));
+        lines.extend(
+            tags.chunks(TAGS_PER_LINE)
+                .map(|tags| JournalLine::Purge { tags: tags.iter().copied().cloned().collect() }),
+        );
         let open = self.open.iter().filter_map(|(id, intended)| Some((id, intended.tags()?)));
-        lines.extend(open.map(|(id, tags)| JournalLine::Intend { id: id.clone(), tags: tags.to_vec() }));
+        lines.extend(
+            open.map(|(id, tags)| JournalLine::Intend { id: id.clone(), tags: tags.to_vec() }),
+        );
         lines
     }
 }

@@ -1,7 +1,8 @@
 //! What hits look at: the core's [`LeaseState`], as atomics.
 //!
-//! Invariant: who finds the lease in force *and then* the session unchanged knows that the table was whole when it looked at the lease. So the
-//! session is published before the lease, and is read after it.
+//! Invariant: who finds the lease in force *and then* the session unchanged knows that the table
+//! was whole when it looked at the lease. So the session is published before the lease, and is read
+//! after it.
 
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::time::{Duration, Instant};
@@ -26,7 +27,14 @@ impl AtomicLeaseState {
     pub fn new(epoch: u64, clock: Clock) -> Self {
         let began = clock.now();
         let zero = || AtomicU64::new(0);
-        Self { epoch: AtomicU64::new(epoch), session: zero(), contact_until: zero(), lease_until: zero(), started: began, clock }
+        Self {
+            epoch: AtomicU64::new(epoch),
+            session: zero(),
+            contact_until: zero(),
+            lease_until: zero(),
+            started: began,
+            clock,
+        }
     }
 
     /// The time as the core counts it.

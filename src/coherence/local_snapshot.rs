@@ -1,7 +1,9 @@
-//! What the local table alone says of some tags, and whether it still says so: for who serves nobody, and so need not ask Redis.
+//! What the local table alone says of some tags, and whether it still says so: for who serves
+//! nobody, and so need not ask Redis.
 //!
-//! The table is told of every purge while this sidecar is by itself, and under a lease where several share a Redis. Without a lease nothing
-//! is said; what was said in another session, mode or epoch no longer holds.
+//! The table is told of every purge while this sidecar is by itself, and under a lease where
+//! several share a Redis. Without a lease nothing is said; what was said in another session, mode
+//! or epoch no longer holds.
 
 use crate::coherence::{Coherence, CoherenceMode, LocalProof, LocalTagSnapshot, TagSnapshot};
 use crate::outcome::Reason;
@@ -53,10 +55,14 @@ impl Coherence {
         }
     }
 
-    /// What must still be said for something with these tags, fetched since the glance, to be current; none if one of them was purged.
+    /// What must still be said for something with these tags, fetched since the glance, to be
+    /// current; none if one of them was purged.
     #[must_use]
     pub fn prove_snapshot(&self, glance: &LocalSnapshot, tags: &[Tag]) -> Option<SnapshotProof> {
-        let held = SnapshotProof { proof: self.commit_local(&glance.snapshot, tags)?, session: glance.session };
+        let held = SnapshotProof {
+            proof: self.commit_local(&glance.snapshot, tags)?,
+            session: glance.session,
+        };
         self.is_in_session(&held).then_some(held)
     }
 
@@ -65,7 +71,11 @@ impl Coherence {
     /// # Errors
     /// Why it is not.
     pub fn check_snapshot(&self, held: &SnapshotProof) -> Result<(), Reason> {
-        if self.is_in_session(held) { self.validate_local(&held.proof) } else { Err(Reason::Unverifiable) }
+        if self.is_in_session(held) {
+            self.validate_local(&held.proof)
+        } else {
+            Err(Reason::Unverifiable)
+        }
     }
 
     /// How often the local table has purged.
@@ -76,7 +86,9 @@ impl Coherence {
 
     fn is_in_session(&self, held: &SnapshotProof) -> bool {
         // In this order: see the gate's invariant.
-        held.session.is_none_or(|session| self.lease_state.has_lease() && self.lease_state.session() == session)
+        held.session.is_none_or(|session| {
+            self.lease_state.has_lease() && self.lease_state.session() == session
+        })
     }
 }
 
@@ -89,13 +101,18 @@ mod tests {
     async fn what_is_held_ends_with_a_purge_of_its_tags_alone() {
         let coherence = Coherence::new(None, Clock::manual());
         let (a, b) = (Tag::new("a"), Tag::new("b"));
-        let glance = coherence.local_snapshot(std::slice::from_ref(&a)).expect("nobody else purges");
-        let held = coherence.prove_snapshot(&glance, std::slice::from_ref(&a)).expect("no purge came");
+        let glance =
+            coherence.local_snapshot(std::slice::from_ref(&a)).expect("nobody else purges");
+        let held =
+            coherence.prove_snapshot(&glance, std::slice::from_ref(&a)).expect("no purge came");
         let purges = coherence.purges();
         coherence.purge(std::slice::from_ref(&b)).await;
         assert_eq!(coherence.check_snapshot(&held), Ok(()));
         assert!(coherence.purges() > purges && glance.purges() == purges);
-        assert!(coherence.prove_snapshot(&glance, &[a.clone(), b]).is_none(), "a tag that was not read, after any purge");
+        assert!(
+            coherence.prove_snapshot(&glance, &[a.clone(), b]).is_none(),
+            "a tag that was not read, after any purge"
+        );
         coherence.purge(std::slice::from_ref(&a)).await;
         assert_eq!(coherence.check_snapshot(&held), Err(Reason::Purged));
         assert!(coherence.prove_snapshot(&glance, &[a]).is_none());

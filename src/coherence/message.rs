@@ -1,7 +1,7 @@
 //! What sidecars say to each other over the bus, and who they are.
 //!
-//! Anybody who may publish in Redis can say these things. Nothing on the bus ever makes an entry current: the most that a forged message
-//! can do is what a forged record could do as well.
+//! Anybody who may publish in Redis can say these things. Nothing on the bus ever makes an entry
+//! current: the most that a forged message can do is what a forged record could do as well.
 
 use std::fmt;
 
@@ -19,8 +19,8 @@ impl fmt::Display for Process {
     }
 }
 
-/// A name under which a sidecar is registered: one for each time that it had to register, so that who was taken for dead never comes back
-/// under the name that was struck out.
+/// A name under which a sidecar is registered: one for each time that it had to register, so that
+/// who was taken for dead never comes back under the name that was struck out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PeerId {
     /// Whose name it is.
@@ -40,7 +40,8 @@ impl PeerId {
     #[must_use]
     pub fn parse(text: &[u8]) -> Option<Self> {
         let (process, incarnation) = std::str::from_utf8(text).ok()?.split_once('.')?;
-        let process = Process(u64::from_str_radix(process, 16).ok().filter(|_| process.len() == 16)?);
+        let process =
+            Process(u64::from_str_radix(process, 16).ok().filter(|_| process.len() == 16)?);
         Some(Self { process, incarnation: incarnation.parse().ok()? })
     }
 }
@@ -121,7 +122,8 @@ mod tests {
         let node = PeerId { process: Process(0xfe), incarnation: 7 };
         assert_eq!(node.to_string(), "00000000000000fe.7");
         assert_eq!(PeerId::parse(node.to_string().as_bytes()), Some(node));
-        for broken in ["", "fe.7", "00000000000000fe", "00000000000000fe.x", "0000000000000+fe.7x"] {
+        for broken in ["", "fe.7", "00000000000000fe", "00000000000000fe.x", "0000000000000+fe.7x"]
+        {
             assert_eq!(PeerId::parse(broken.as_bytes()), None, "{broken}");
         }
     }

@@ -1,18 +1,22 @@
-//! Mutations and purges: marked before the app sees them, made known to every other sidecar before their answers go out.
+//! Mutations and purges: marked before the app sees them, made known to every other sidecar before
+//! their answers go out.
 //!
 //! Invariants:
-//! - [`Coherence::mark`] returns a mutation only if nobody can have taken its mark for orphaned at that moment; what it returns is to be
-//!   forwarded at once.
-//! - [`Coherence::committed`] returns when no sidecar serves from before it any more, or when Redis cannot be told: then after all trust that
-//!   others had in Redis at the loss has ended, and with the purge in the journal. So do [`Coherence::purge_with`] and
-//!   [`Coherence::purge_everything`]; after a soft one no sidecar serves from before it as fresh.
+//! - [`Coherence::mark`] returns a mutation only if nobody can have taken its mark for orphaned at
+//!   that moment; what it returns is to be forwarded at once.
+//! - [`Coherence::committed`] returns when no sidecar serves from before it any more, or when Redis
+//!   cannot be told: then after all trust that others had in Redis at the loss has ended, and with
+//!   the purge in the journal. So do [`Coherence::purge_with`] and [`Coherence::purge_everything`];
+//!   after a soft one no sidecar serves from before it as fresh.
 
 use std::collections::HashMap;
 use std::time::Duration;
 
 use tokio::sync::oneshot;
 
-use crate::coherence::core::{Core, CoreEvent, MonotonicTime, Phase, Released, ReplayBatch, Subscribers};
+use crate::coherence::core::{
+    Core, CoreEvent, MonotonicTime, Phase, Released, ReplayBatch, Subscribers,
+};
 use crate::coherence::message::{Message, OperationId, PeerId};
 use crate::coherence::purge_kind::PurgeKind;
 use crate::coherence::redis_records::{MAX_BATCH_TAGS, RecordStore};
@@ -69,7 +73,9 @@ impl ReleaseWait<'_> {
         counters.waited_us.add(u64::try_from(waited).unwrap_or(u64::MAX));
         match how {
             Released::Acknowledged => counters.acknowledged.inc(),
-            Released::LeaseExpired | Released::PublishFailed => counters.purges_released_by_lease_expiry.inc(),
+            Released::LeaseExpired | Released::PublishFailed => {
+                counters.purges_released_by_lease_expiry.inc()
+            }
         }
         how
     }
@@ -110,18 +116,30 @@ impl Coherence {
     }
 
     fn refuses_writes(&self) -> bool {
-        self.records().is_some_and(|shared| shared.client().settings().writes == WritePolicy::Refuse)
+        self.records()
+            .is_some_and(|shared| shared.client().settings().writes == WritePolicy::Refuse)
     }
 
     /// Begins a mutation: its tags are marked before the app sees it.
-    pub async fn mark(&self, tags: Vec<Tag>, guarded: bool, within: Duration) -> Result<PendingMutation, WriteRefused> {
+    pub async fn mark(
+        &self,
+        tags: Vec<Tag>,
+        guarded: bool,
+        within: Duration,
+    ) -> Result<PendingMutation, WriteRefused> {
         let guards = if guarded { self.table.guard(&tags) } else { Vec::new() };
-        let mut pending =
-            PendingMutation { id: OperationId(rand::random()), tags, guarded, marked: None, journaled: false, _guards: guards };
+        let mut pending = PendingMutation {
+            id: OperationId(rand::random()),
+            tags,
+            guarded,
+            marked: None,
+            journaled: false,
+            _guards: guards,
+        };
         let Some(shared) = &self.records else { return Ok(pending) };
         let refuse = self.refuses_writes();
-        // Who would rather refuse a write than serve a stale read keeps hits away until the purge is proven:
-        // Redis may be lost between the mark and the purge.
+        // Who would rather refuse a write than serve a stale read keeps hits away until the purge
+        // is proven: Redis may be lost between the mark and the purge.
         pending.guarded |= refuse;
         for _ in 0..MAX_PURGE_ATTEMPTS {
             if self.phase() == Phase::Lost {
@@ -134,11 +152,17 @@ impl Coherence {
                     if self.is_mark_valid(node, at, epoch) {
                         return Ok(pending);
                     }
-                    // Stopped for longer than a lease, or Redis was lost: whoever took us for dead has purged for a mutation that the app
-                    // has not seen yet.
+                    // Stopped for longer than a lease, or Redis was lost: whoever took us for dead
+                    // has purged for a mutation that the app has not seen yet.
                 }
-                Err(CallError::OutOfMemory | CallError::Moving | CallError::NodeDown(_) | CallError::Reply(_)) => break,
-                // What cannot be marked can hardly be purged: do not spend a second deadline on finding that out.
+                Err(
+                    CallError::OutOfMemory
+                    | CallError::Moving
+                    | CallError::NodeDown(_)
+                    | CallError::Reply(_),
+                ) => break,
+                // What cannot be marked can hardly be purged: do not spend a second deadline on
+                // finding that out.
                 Err(_) => self.mark_lost("a mutation could not be marked"),
             }
         }
@@ -150,7 +174,8 @@ impl Coherence {
         Ok(pending)
     }
 
-    /// Marks the tags of a mutation, and tells the others where they are to keep hits away from now on.
+    /// Marks the tags of a mutation, and tells the others where they are to keep hits away from now
+    /// on.
     async fn mark_as(
         &self,
         shared: &RecordStore,
@@ -162,8 +187,11 @@ impl Coherence {
         let (mark, guarded) = ((pending.id, node), pending.guarded);
         for batch in pending.tags.chunks(MAX_BATCH_TAGS) {
             if tell {
-                let told =
-                    self.publish_with(Some(batch), async |message| shared.mark(mark, batch, within, guarded, Some(&message)).await).await?;
+                let told = self
+                    .publish_with(Some(batch), async |message| {
+                        shared.mark(mark, batch, within, guarded, Some(&message)).await
+                    })
+                    .await?;
                 told.released().await;
             } else {
                 self.record_result(shared.mark(mark, batch, within, guarded, None).await)?;
@@ -189,8 +217,9 @@ impl Coherence {
             && self.phase() != Phase::Lost
         {
             let (node, at, _) = self.current_identity();
-            // Nobody is told again, so that the app's answer does not wait for it. Fail open: an unrenewed mark is taken as committed by the
-            // others, which costs hits, not correctness.
+            // Nobody is told again, so that the app's answer does not wait for it. Fail open: an
+            // unrenewed mark is taken as committed by the others, which costs hits, not
+            // correctness.
             if self.mark_as(shared, pending, node, within, false).await.is_ok() {
                 pending.marked = Some((node, at + within));
             }
@@ -209,7 +238,10 @@ impl Coherence {
         let how = self.purge_under(pending.mark(), &pending.tags, PurgeKind::Hard).await;
         self.withdraw(&pending);
         let guarded_until = pending.marked.map(|(_, until)| until);
-        if how == Released::PublishFailed && self.refuses_writes() && guarded_until.is_some_and(|until| self.lease_state.now() >= until) {
+        if how == Released::PublishFailed
+            && self.refuses_writes()
+            && guarded_until.is_some_and(|until| self.lease_state.now() >= until)
+        {
             // The mark that kept hits away has run out, and the purge is not known to anybody.
             self.wait_until_joined().await;
         }
@@ -241,7 +273,8 @@ impl Coherence {
 
     /// Purges tags: what carries one of them is void, or stale.
     ///
-    /// While Redis is lost, a soft purge is soft in this sidecar, and goes into the journal as a hard one.
+    /// While Redis is lost, a soft purge is soft in this sidecar, and goes into the journal as a
+    /// hard one.
     pub async fn purge_with(&self, tags: &[Tag], kind: PurgeKind) {
         self.purge_under(None, tags, kind).await;
     }
@@ -254,7 +287,12 @@ impl Coherence {
         }
     }
 
-    async fn purge_under(&self, mark: Option<(OperationId, PeerId)>, tags: &[Tag], kind: PurgeKind) -> Released {
+    async fn purge_under(
+        &self,
+        mark: Option<(OperationId, PeerId)>,
+        tags: &[Tag],
+        kind: PurgeKind,
+    ) -> Released {
         self.counters.purged_tags.add(tags.len() as u64);
         self.purge_table(Some(tags), kind);
         let mut how = Released::Acknowledged;
@@ -294,7 +332,8 @@ impl Coherence {
             };
             match self.publish_with(tags, send).await {
                 Ok(waiting) => {
-                    // Once more: what Redis vouched for before it had the purge may have come in between.
+                    // Once more: what Redis vouched for before it had the purge may have come in
+                    // between.
                     self.purge_table(tags, kind);
                     return waiting.released().await;
                 }
@@ -350,15 +389,28 @@ impl Coherence {
     ) -> Result<(), CallError> {
         self.table.purge(tags);
         for batch in tags.chunks(MAX_BATCH_TAGS) {
-            drop(self.publish_with(Some(batch), async |message| shared.purge(mark, batch, PurgeKind::Hard, &message).await).await?);
+            drop(
+                self.publish_with(Some(batch), async |message| {
+                    shared.purge(mark, batch, PurgeKind::Hard, &message).await
+                })
+                .await?,
+            );
             self.table.purge(batch);
         }
         Ok(())
     }
 
     /// Purges everything for somebody else.
-    pub(super) async fn purge_everything_on_behalf(&self, shared: &RecordStore) -> Result<(), CallError> {
-        drop(self.publish_with(None, async |message| shared.purge_everything(PurgeKind::Hard, &message).await).await?);
+    pub(super) async fn purge_everything_on_behalf(
+        &self,
+        shared: &RecordStore,
+    ) -> Result<(), CallError> {
+        drop(
+            self.publish_with(None, async |message| {
+                shared.purge_everything(PurgeKind::Hard, &message).await
+            })
+            .await?,
+        );
         self.table.purge_everything();
         Ok(())
     }

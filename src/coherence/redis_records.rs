@@ -112,7 +112,8 @@ pub struct ServerRole {
 pub struct FetchedRecords {
     /// The bytes under an entry's key, where one was asked for.
     pub entry: Option<Bytes>,
-    /// The records; `None` when the generation or the step is missing, so that nothing can be proven.
+    /// The records; `None` when the generation or the step is missing, so that nothing can be
+    /// proven.
     pub reading: Option<RecordSnapshot>,
 }
 
@@ -134,7 +135,14 @@ impl RecordStore {
     pub fn new(link: Arc<RedisClient>, clock: Clock) -> Self {
         let keys = RecordKeys::new(&link.settings().namespace);
         let fence = ArcSwap::from_pointee(Arc::from(""));
-        Self { client: link, keys, scripts: RecordScripts::default(), fence, ahead_ms: AtomicI64::new(0), clock }
+        Self {
+            client: link,
+            keys,
+            scripts: RecordScripts::default(),
+            fence,
+            ahead_ms: AtomicI64::new(0),
+            clock,
+        }
     }
 
     /// The link.
@@ -158,28 +166,49 @@ impl RecordStore {
     }
 
     /// An entry, if one is asked for, and the records of some tags, in one round trip.
-    pub async fn fetch(&self, entry: Option<KeyHash>, tags: &[Tag]) -> Result<FetchedRecords, CallError> {
+    pub async fn fetch(
+        &self,
+        entry: Option<KeyHash>,
+        tags: &[Tag],
+    ) -> Result<FetchedRecords, CallError> {
         let mut keys = Vec::with_capacity(tags.len() + 3);
         keys.push(self.keys.generation.clone());
         keys.push(self.keys.seq.clone());
         keys.extend(tags.iter().map(|tag| self.keys.tag(tag)));
-        let (mut values, entry) = self.client.fetch(keys, entry.map(|hash| self.entry_key(hash))).await?;
-        let text = |value: &Option<Bytes>| value.as_deref().and_then(|bytes| std::str::from_utf8(bytes).ok()).map(str::to_owned);
+        let (mut values, entry) =
+            self.client.fetch(keys, entry.map(|hash| self.entry_key(hash))).await?;
+        let text = |value: &Option<Bytes>| {
+            value.as_deref().and_then(|bytes| std::str::from_utf8(bytes).ok()).map(str::to_owned)
+        };
         let generation = values.first().and_then(|value| Nonce::from_hex(value.as_deref()?));
         let plausible = |seq: &String| seq.len() <= 16 && seq.bytes().all(|b| b.is_ascii_digit());
         let seq = values.get(1).and_then(text).filter(plausible).and_then(|seq| seq.parse().ok());
         if generation.is_none() || seq.is_none() {
-            // Flushed, evicted, or none of ours. Made anew, they match nothing that was stored before.
+            // Flushed, evicted, or none of ours. Made anew, they match nothing that was stored
+            // before.
             match self.init().await {
-                // Without memory, or while they move, Redis cannot make them. What is stored is judged by its nonces all the same.
+                // Without memory, or while they move, Redis cannot make them. What is stored is
+                // judged by its nonces all the same.
                 Err(CallError::OutOfMemory | CallError::Moving) => {}
                 begun => begun?,
             }
         }
-        let Some(generation) = generation else { return Ok(FetchedRecords { entry, reading: None }) };
+        let Some(generation) = generation else {
+            return Ok(FetchedRecords { entry, reading: None });
+        };
         let found = values.split_off(2);
-        let records = tags.iter().cloned().zip(found.iter().map(|value| value.as_deref().and_then(TagRecord::parse))).collect();
-        let reading = RecordSnapshot { generation, seq, records, fence: self.fence(), redis_ms: self.redis_ms() };
+        let records = tags
+            .iter()
+            .cloned()
+            .zip(found.iter().map(|value| value.as_deref().and_then(TagRecord::parse)))
+            .collect();
+        let reading = RecordSnapshot {
+            generation,
+            seq,
+            records,
+            fence: self.fence(),
+            redis_ms: self.redis_ms(),
+        };
         Ok(FetchedRecords { entry, reading: Some(reading) })
     }
 
@@ -192,18 +221,31 @@ impl RecordStore {
     pub async fn role(&self) -> Result<ServerRole, CallError> {
         let before = self.clock.wall();
         // No key: it is the primary that is asked, wherever a moving key is.
-        let ScriptReply::Many(values) = self.client.run(&self.scripts.role, Vec::new(), Vec::new()).await? else {
+        let ScriptReply::Many(values) =
+            self.client.run(&self.scripts.role, Vec::new(), Vec::new()).await?
+        else {
             return Err(unexpected_reply());
         };
-        let text = |at: usize| values.get(at).map(|bytes| String::from_utf8_lossy(bytes).into_owned()).unwrap_or_default();
+        let text = |at: usize| {
+            values
+                .get(at)
+                .map(|bytes| String::from_utf8_lossy(bytes).into_owned())
+                .unwrap_or_default()
+        };
         self.set_clock(before, text(2).as_bytes())?;
         Ok(ServerRole { fence: text(0), role: text(1), promoted: text(3) == "1" })
     }
 
     fn set_clock(&self, before: Wall, time: &[u8]) -> Result<(), CallError> {
-        let redis_ms: u64 = std::str::from_utf8(time).ok().and_then(|time| time.parse().ok()).ok_or_else(unexpected_reply)?;
-        // Counted from before the question, so that a slow answer makes deadlines look later, never earlier.
-        let ahead = i128::from(redis_ms) - i128::from(before.0) - i128::from(millis(self.clock.wall().since(before)));
+        let redis_ms: u64 = std::str::from_utf8(time)
+            .ok()
+            .and_then(|time| time.parse().ok())
+            .ok_or_else(unexpected_reply)?;
+        // Counted from before the question, so that a slow answer makes deadlines look later, never
+        // earlier.
+        let ahead = i128::from(redis_ms)
+            - i128::from(before.0)
+            - i128::from(millis(self.clock.wall().since(before)));
         self.ahead_ms.store(i64::try_from(ahead).unwrap_or_default(), Relaxed);
         Ok(())
     }
@@ -216,7 +258,10 @@ impl RecordStore {
     /// Makes the generation and the step, where they are missing.
     pub async fn init(&self) -> Result<(), CallError> {
         let keys = vec![self.keys.seq.clone(), self.keys.generation.clone()];
-        self.client.run(&self.scripts.init, keys, vec![Nonce::random().to_hex().into()]).await.map(drop)
+        self.client
+            .run(&self.scripts.init, keys, vec![Nonce::random().to_hex().into()])
+            .await
+            .map(drop)
     }
 
     /// The channel on which the sidecars speak to each other.
@@ -227,19 +272,31 @@ impl RecordStore {
 
     fn publish_args(&self, message: Option<&Message>) -> [Bytes; 3] {
         let bytes = message.map(Message::to_bytes).unwrap_or_default();
-        [Bytes::from_static(self.client.publish_command().as_bytes()), self.keys.bus.clone().into(), bytes.into()]
+        [
+            Bytes::from_static(self.client.publish_command().as_bytes()),
+            self.keys.bus.clone().into(),
+            bytes.into(),
+        ]
     }
 
     /// A sign of life under this name; registers it where a name is to be registered.
     /// With the answer, tells the longest lease of all.
-    pub async fn heartbeat(&self, node: PeerId, number: u64, register: bool) -> Result<(HeartbeatReply, Duration), CallError> {
+    pub async fn heartbeat(
+        &self,
+        node: PeerId,
+        number: u64,
+        register: bool,
+    ) -> Result<(HeartbeatReply, Duration), CallError> {
         let message = Message::Heartbeat { of: node.process, number, registered: register };
         let mut args = self.publish_args(Some(&message)).to_vec();
         args.push(if register { node.to_string().into() } else { Bytes::from_static(b"-") });
         args.push(millis(self.client.settings().lease).to_string().into());
         let before = self.clock.wall();
-        let words = self.run_list(&self.scripts.heartbeat, vec![self.keys.nodes.clone()], args).await?;
-        let [fence, role, time, standing, names @ ..] = &words[..] else { return Err(unexpected_reply()) };
+        let words =
+            self.run_list(&self.scripts.heartbeat, vec![self.keys.nodes.clone()], args).await?;
+        let [fence, role, time, standing, names @ ..] = &words[..] else {
+            return Err(unexpected_reply());
+        };
         if **role != *b"master" {
             return Err(CallError::Connection("it is a replica now".to_owned()));
         }
@@ -254,10 +311,18 @@ impl RecordStore {
         if standing == Registration::New {
             names.push(RegisteredPeer { node, evicted: false });
         }
-        Ok((HeartbeatReply { fence: String::from_utf8_lossy(fence).into(), registration: standing, names }, longest))
+        Ok((
+            HeartbeatReply {
+                fence: String::from_utf8_lossy(fence).into(),
+                registration: standing,
+                names,
+            },
+            longest,
+        ))
     }
 
-    /// Marks tags as having a mutation under way, or moves its deadline. With a message, tells the others.
+    /// Marks tags as having a mutation under way, or moves its deadline. With a message, tells the
+    /// others.
     pub async fn mark(
         &self,
         mark: (OperationId, PeerId),
@@ -269,13 +334,25 @@ impl RecordStore {
         let (id, node) = mark;
         let guard = if guarded { "b" } else { "m" };
         let kept = [guard, &serde_json::to_string(tags).unwrap_or_default()].concat();
-        let mut args =
-            vec![id.to_string().into(), millis(within).to_string().into(), guard.into(), idle_ttl(), self.fence_bytes(), kept.into()];
+        let mut args = vec![
+            id.to_string().into(),
+            millis(within).to_string().into(),
+            guard.into(),
+            idle_ttl(),
+            self.fence_bytes(),
+            kept.into(),
+        ];
         args.extend(self.publish_args(message));
-        self.run_published(&self.scripts.mark, self.with_marks(Some(node), tags), with_nonces(args, tags)).await
+        self.run_published(
+            &self.scripts.mark,
+            self.with_marks(Some(node), tags),
+            with_nonces(args, tags),
+        )
+        .await
     }
 
-    /// Gives tags new nonces, ends a pending mutation of them, and tells the others. For up to [`MAX_BATCH_TAGS`] tags.
+    /// Gives tags new nonces, ends a pending mutation of them, and tells the others. For up to
+    /// [`MAX_BATCH_TAGS`] tags.
     pub async fn purge(
         &self,
         mark: Option<(OperationId, PeerId)>,
@@ -288,12 +365,13 @@ impl RecordStore {
         args.extend(self.publish_args(Some(message)));
         args.push(kind.as_str().into());
         let keys = self.with_marks(mark.map(|(_, node)| node), tags);
-        let told = self.client.run_replicated(&self.scripts.purge, keys, with_nonces(args, tags)).await;
+        let told =
+            self.client.run_replicated(&self.scripts.purge, keys, with_nonces(args, tags)).await;
         self.finish_purge(told, tags.iter().map(|tag| self.keys.tag(tag)), message).await
     }
 
-    /// What became of a purge. Where Redis could not write what it was to, these keys are deleted instead, and the others told: a hard
-    /// purge, whatever it was.
+    /// What became of a purge. Where Redis could not write what it was to, these keys are deleted
+    /// instead, and the others told: a hard purge, whatever it was.
     async fn finish_purge(
         &self,
         told: Result<ScriptReply, CallError>,
@@ -302,29 +380,50 @@ impl RecordStore {
     ) -> Result<Subscribers, CallError> {
         match told.and_then(subscribers_from) {
             Err(CallError::Moving) => {
-                // Key by key, wherever each of them is; who there is to hear it is known from what was heard.
+                // Key by key, wherever each of them is; who there is to hear it is known from what
+                // was heard.
                 self.client.unlink(purged.chain([self.keys.seq.clone()]).collect()).await?;
                 self.publish(message).await.map(|()| Subscribers::default())
             }
             Err(CallError::OutOfMemory) => {
-                let keys = [self.keys.seq.clone(), self.keys.nodes.clone()].into_iter().chain(purged).collect();
-                self.run_published(&self.scripts.purge_oom, keys, self.publish_args(Some(message)).to_vec()).await
+                let keys = [self.keys.seq.clone(), self.keys.nodes.clone()]
+                    .into_iter()
+                    .chain(purged)
+                    .collect();
+                self.run_published(
+                    &self.scripts.purge_oom,
+                    keys,
+                    self.publish_args(Some(message)).to_vec(),
+                )
+                .await
             }
             told => told,
         }
     }
 
     /// Ends a pending mutation that changed nothing. For up to [`MAX_BATCH_TAGS`] tags.
-    pub async fn unmark(&self, (id, node): (OperationId, PeerId), tags: &[Tag]) -> Result<(), CallError> {
+    pub async fn unmark(
+        &self,
+        (id, node): (OperationId, PeerId),
+        tags: &[Tag],
+    ) -> Result<(), CallError> {
         let args = vec![id.to_string().into(), idle_ttl(), self.fence_bytes()];
-        self.client.run(&self.scripts.unmark, self.with_marks(Some(node), tags), args).await.map(drop)
+        self.client
+            .run(&self.scripts.unmark, self.with_marks(Some(node), tags), args)
+            .await
+            .map(drop)
     }
 
     /// Empties the cache logically, for every sidecar, or makes all of it stale.
-    pub async fn purge_everything(&self, kind: PurgeKind, message: &Message) -> Result<Subscribers, CallError> {
+    pub async fn purge_everything(
+        &self,
+        kind: PurgeKind,
+        message: &Message,
+    ) -> Result<Subscribers, CallError> {
         let mut args = self.publish_args(Some(message)).to_vec();
         args.extend([kind.as_str().into(), Nonce::random().to_hex().into()]);
-        let keys = vec![self.keys.seq.clone(), self.keys.generation.clone(), self.keys.nodes.clone()];
+        let keys =
+            vec![self.keys.seq.clone(), self.keys.generation.clone(), self.keys.nodes.clone()];
         let told = self.client.run_replicated(&self.scripts.purge_all, keys, args).await;
         self.finish_purge(told, std::iter::once(self.keys.generation.clone()), message).await
     }
@@ -334,8 +433,12 @@ impl RecordStore {
         self.client.publish(&self.keys.bus, message.to_bytes().into()).await
     }
 
-    /// Strikes a name out, and tells the marks under it: each mutation with its tags, and whether it keeps hits away.
-    pub async fn evict(&self, node: PeerId) -> Result<Vec<(OperationId, Vec<Tag>, bool)>, CallError> {
+    /// Strikes a name out, and tells the marks under it: each mutation with its tags, and whether
+    /// it keeps hits away.
+    pub async fn evict(
+        &self,
+        node: PeerId,
+    ) -> Result<Vec<(OperationId, Vec<Tag>, bool)>, CallError> {
         let keys = vec![self.keys.nodes.clone(), self.keys.marks(node)];
         let words = self.run_list(&self.scripts.evict, keys, vec![node.to_string().into()]).await?;
         let mark = |pair: &[Bytes]| {
@@ -350,52 +453,96 @@ impl RecordStore {
     pub async fn forget(&self, node: PeerId, message: Option<&Message>) -> Result<(), CallError> {
         let mut args = vec![node.to_string().into()];
         args.extend(self.publish_args(message));
-        self.client.run(&self.scripts.forget, vec![self.keys.nodes.clone(), self.keys.marks(node)], args).await.map(drop)
+        self.client
+            .run(&self.scripts.forget, vec![self.keys.nodes.clone(), self.keys.marks(node)], args)
+            .await
+            .map(drop)
     }
 
-    async fn run_published(&self, script: &Script, keys: Vec<Bytes>, args: Vec<Bytes>) -> Result<Subscribers, CallError> {
+    async fn run_published(
+        &self,
+        script: &Script,
+        keys: Vec<Bytes>,
+        args: Vec<Bytes>,
+    ) -> Result<Subscribers, CallError> {
         self.client.run(script, keys, args).await.and_then(subscribers_from)
     }
 
-    async fn run_list(&self, script: &Script, keys: Vec<Bytes>, args: Vec<Bytes>) -> Result<Vec<Bytes>, CallError> {
+    async fn run_list(
+        &self,
+        script: &Script,
+        keys: Vec<Bytes>,
+        args: Vec<Bytes>,
+    ) -> Result<Vec<Bytes>, CallError> {
         self.client.run(script, keys, args).await.and_then(list_from)
     }
 
-    /// Makes the records that a reading found missing, so that the fill which follows is judged by its own tags alone: without them,
-    /// any purge at all would keep it from being stored.
+    /// Makes the records that a reading found missing, so that the fill which follows is judged by
+    /// its own tags alone: without them, any purge at all would keep it from being stored.
     pub async fn seed(&self, reading: &mut RecordSnapshot) -> Result<(), CallError> {
-        let absent: Vec<Tag> = reading.records.iter().map(|(tag, _)| tag).filter(|tag| reading.nonce(tag).is_none()).cloned().collect();
+        let absent: Vec<Tag> = reading
+            .records
+            .iter()
+            .map(|(tag, _)| tag)
+            .filter(|tag| reading.nonce(tag).is_none())
+            .cloned()
+            .collect();
         for batch in absent.chunks(MAX_BATCH_TAGS) {
             let head = vec![idle_ttl(), Bytes::copy_from_slice(reading.fence.as_bytes())];
-            let ScriptReply::Many(nonces) = self.client.run(&self.scripts.seed, self.with_seq(batch), with_nonces(head, batch)).await?
+            let ScriptReply::Many(nonces) = self
+                .client
+                .run(&self.scripts.seed, self.with_seq(batch), with_nonces(head, batch))
+                .await?
             else {
                 return Err(unexpected_reply());
             };
-            for (tag, nonce) in batch.iter().zip(nonces.iter().filter_map(|nonce| Nonce::from_hex(nonce))) {
+            for (tag, nonce) in
+                batch.iter().zip(nonces.iter().filter_map(|nonce| Nonce::from_hex(nonce)))
+            {
                 reading.add_seeded(tag, nonce);
             }
         }
         Ok(())
     }
 
-    /// The stamp for a response that was fetched after this reading; `None` when a tag was purged meanwhile.
-    pub async fn commit(&self, reading: &RecordSnapshot, tags: &[Tag], lifetime: Duration) -> Result<Option<Stamp>, CallError> {
+    /// The stamp for a response that was fetched after this reading; `None` when a tag was purged
+    /// meanwhile.
+    pub async fn commit(
+        &self,
+        reading: &RecordSnapshot,
+        tags: &[Tag],
+        lifetime: Duration,
+    ) -> Result<Option<Stamp>, CallError> {
         let mut keys = vec![self.keys.seq.clone(), self.keys.generation.clone()];
         keys.extend(tags.iter().map(|tag| self.keys.tag(tag)));
         let Some(seq) = reading.seq else { return Ok(None) };
         let ttl = millis(lifetime.saturating_add(RECORD_MARGIN)).max(millis(IDLE_RECORD));
         let fence = Bytes::copy_from_slice(reading.fence.as_bytes());
-        let mut args: Vec<Bytes> = vec![seq.to_string().into(), reading.generation.to_hex().into(), ttl.to_string().into(), fence];
+        let mut args: Vec<Bytes> = vec![
+            seq.to_string().into(),
+            reading.generation.to_hex().into(),
+            ttl.to_string().into(),
+            fence,
+        ];
         for tag in tags {
-            args.push(reading.nonce(tag).map_or_else(|| Bytes::from_static(b"-"), |nonce| nonce.to_hex().into()));
+            args.push(
+                reading
+                    .nonce(tag)
+                    .map_or_else(|| Bytes::from_static(b"-"), |nonce| nonce.to_hex().into()),
+            );
             args.push(Nonce::random().to_hex().into());
         }
-        let ScriptReply::Many(nonces) = self.client.run(&self.scripts.commit, keys, args).await? else { return Ok(None) };
-        let nonces: Option<Vec<Nonce>> = nonces.iter().map(|nonce| Nonce::from_hex(nonce)).collect();
+        let ScriptReply::Many(nonces) = self.client.run(&self.scripts.commit, keys, args).await?
+        else {
+            return Ok(None);
+        };
+        let nonces: Option<Vec<Nonce>> =
+            nonces.iter().map(|nonce| Nonce::from_hex(nonce)).collect();
         match nonces {
-            Some(nonces) if nonces.len() == tags.len() => {
-                Ok(Some(Stamp { generation: reading.generation, tags: tags.iter().cloned().zip(nonces).collect() }))
-            }
+            Some(nonces) if nonces.len() == tags.len() => Ok(Some(Stamp {
+                generation: reading.generation,
+                tags: tags.iter().cloned().zip(nonces).collect(),
+            })),
             _ => Err(unexpected_reply()),
         }
     }
@@ -411,7 +558,9 @@ impl RecordStore {
     }
 
     fn with_seq(&self, tags: &[Tag]) -> Vec<Bytes> {
-        std::iter::once(self.keys.seq.clone()).chain(tags.iter().map(|tag| self.keys.tag(tag))).collect()
+        std::iter::once(self.keys.seq.clone())
+            .chain(tags.iter().map(|tag| self.keys.tag(tag)))
+            .collect()
     }
 }
 
@@ -430,18 +579,27 @@ fn list_from(returned: ScriptReply) -> Result<Vec<Bytes>, CallError> {
 fn subscribers_from(returned: ScriptReply) -> Result<Subscribers, CallError> {
     let words = list_from(returned)?;
     let Some((listeners, names)) = words.split_first() else { return Ok(Subscribers::default()) };
-    let listeners = std::str::from_utf8(listeners).ok().and_then(|listeners| listeners.parse().ok()).ok_or_else(unexpected_reply)?;
+    let listeners = std::str::from_utf8(listeners)
+        .ok()
+        .and_then(|listeners| listeners.parse().ok())
+        .ok_or_else(unexpected_reply)?;
     Ok(Subscribers { listeners, names: peers_from(names) })
 }
 
 /// The list of names: each with its lease, or with what says that it was struck out.
 fn peers_from(words: &[Bytes]) -> Vec<RegisteredPeer> {
-    words.chunks_exact(2).filter_map(|pair| Some(RegisteredPeer { node: PeerId::parse(&pair[0])?, evicted: *pair[1] == *b"0" })).collect()
+    words
+        .chunks_exact(2)
+        .filter_map(|pair| {
+            Some(RegisteredPeer { node: PeerId::parse(&pair[0])?, evicted: *pair[1] == *b"0" })
+        })
+        .collect()
 }
 
 /// The longest lease in the list of names.
 fn longest_lease_from(words: &[Bytes]) -> Duration {
-    let leases = words.chunks_exact(2).filter_map(|pair| std::str::from_utf8(&pair[1]).ok()?.parse().ok());
+    let leases =
+        words.chunks_exact(2).filter_map(|pair| std::str::from_utf8(&pair[1]).ok()?.parse().ok());
     Duration::from_millis(leases.max().unwrap_or_default())
 }
 

@@ -1,7 +1,8 @@
 //! A tag's record in Redis, and what a reading of records says.
 //!
-//! The form is text, so that `redis-cli GET` shows it: `1 NONCE SEQ FENCE PENDING`, where `PENDING` is `-` or a list of
-//! `ID:DEADLINE:GUARD` joined by commas; the deadline is in milliseconds of Redis's own clock. The Lua scripts write it.
+//! The form is text, so that `redis-cli GET` shows it: `1 NONCE SEQ FENCE PENDING`, where `PENDING`
+//! is `-` or a list of `ID:DEADLINE:GUARD` joined by commas; the deadline is in milliseconds of
+//! Redis's own clock. The Lua scripts write it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -43,7 +44,8 @@ impl TagRecord {
             let mut parts = item.rsplitn(3, ':');
             record.guarded |= parts.next()? == "b";
             let deadline = parts.next()?.parse().ok()?;
-            record.pending_until = Some(record.pending_until.map_or(deadline, |until| until.min(deadline)));
+            record.pending_until =
+                Some(record.pending_until.map_or(deadline, |until| until.min(deadline)));
         }
         words.next().is_none().then_some(record)
     }
@@ -54,7 +56,8 @@ impl TagRecord {
 pub struct RecordSnapshot {
     /// The generation.
     pub generation: Nonce,
-    /// The step of the latest purge; `None` when Redis has lost it, so that nothing read now can be stored.
+    /// The step of the latest purge; `None` when Redis has lost it, so that nothing read now can be
+    /// stored.
     pub seq: Option<u64>,
     /// The records; `None` where there was none to trust.
     pub records: Vec<(Tag, Option<TagRecord>)>,
@@ -73,7 +76,8 @@ pub enum EntryVerdict {
     SoftPurged(Duration),
     /// It is not, for this reason.
     Refused(Reason),
-    /// A tag has a mutation whose deadline has passed: its sidecar died, so the mutation is taken as committed.
+    /// A tag has a mutation whose deadline has passed: its sidecar died, so the mutation is taken
+    /// as committed.
     Orphaned,
     /// The reading does not speak of all its tags.
     Incomplete,
@@ -84,7 +88,8 @@ impl RecordSnapshot {
         self.records.iter().find(|(name, _)| name == tag).map(|(_, record)| record)
     }
 
-    /// Whether an entry with this stamp is current. Whatever refuses it comes before what makes it stale.
+    /// Whether an entry with this stamp is current. Whatever refuses it comes before what makes it
+    /// stale.
     #[must_use]
     pub fn validate(&self, stamp: &Stamp) -> EntryVerdict {
         let mut softened: Option<u64> = None;
@@ -113,25 +118,41 @@ impl RecordSnapshot {
                 return EntryVerdict::Refused(Reason::MutationPending);
             }
         }
-        softened.map_or(EntryVerdict::Current, |at| EntryVerdict::SoftPurged(Duration::from_millis(self.redis_ms.saturating_sub(at))))
+        softened.map_or(EntryVerdict::Current, |at| {
+            EntryVerdict::SoftPurged(Duration::from_millis(self.redis_ms.saturating_sub(at)))
+        })
     }
 
     /// Tags of an entry that this reading does not speak of.
     #[must_use]
     pub fn unread_tags(&self, stamp: &Stamp) -> Vec<Tag> {
-        stamp.tags.iter().map(|(tag, _)| tag).filter(|tag| self.record(tag).is_none()).cloned().collect()
+        stamp
+            .tags
+            .iter()
+            .map(|(tag, _)| tag)
+            .filter(|tag| self.record(tag).is_none())
+            .cloned()
+            .collect()
     }
 
     /// The nonce of a tag that may be trusted.
     #[must_use]
     pub fn nonce(&self, tag: &Tag) -> Option<Nonce> {
-        self.record(tag)?.as_ref().filter(|record| *record.fence == *self.fence).map(|record| record.nonce)
+        self.record(tag)?
+            .as_ref()
+            .filter(|record| *record.fence == *self.fence)
+            .map(|record| record.nonce)
     }
 
     /// Takes over a record that was made after the reading.
     pub fn add_seeded(&mut self, tag: &Tag, nonce: Nonce) {
-        let record =
-            TagRecord { nonce, seq: self.seq.unwrap_or_default(), fence: (*self.fence).into(), pending_until: None, guarded: false };
+        let record = TagRecord {
+            nonce,
+            seq: self.seq.unwrap_or_default(),
+            fence: (*self.fence).into(),
+            pending_until: None,
+            guarded: false,
+        };
         if let Some((_, place)) = self.records.iter_mut().find(|(name, _)| name == tag) {
             *place = Some(record);
         }
@@ -162,11 +183,20 @@ mod tests {
     }
 
     fn reading(records: Vec<(Tag, Option<TagRecord>)>) -> RecordSnapshot {
-        RecordSnapshot { generation: Nonce([9; 16]), seq: Some(5), records, fence: "fence".into(), redis_ms: 1_000 }
+        RecordSnapshot {
+            generation: Nonce([9; 16]),
+            seq: Some(5),
+            records,
+            fence: "fence".into(),
+            redis_ms: 1_000,
+        }
     }
 
     fn stamp(tags: &[(&str, u8)]) -> Stamp {
-        Stamp { generation: Nonce([9; 16]), tags: tags.iter().map(|(tag, nonce)| (Tag::new(tag), Nonce([*nonce; 16]))).collect() }
+        Stamp {
+            generation: Nonce([9; 16]),
+            tags: tags.iter().map(|(tag, nonce)| (Tag::new(tag), Nonce([*nonce; 16]))).collect(),
+        }
     }
 
     #[test]
@@ -184,11 +214,25 @@ mod tests {
         let with = |a, b| reading(vec![(Tag::new("a"), a), (Tag::new("b"), b)]).validate(&entry);
         assert_eq!(with(record(1, "-"), record(2, "-")), EntryVerdict::Current);
         assert_eq!(with(record(1, "-"), record(3, "-")), EntryVerdict::Refused(Reason::Purged));
-        assert_eq!(with(record(1, "-"), None), EntryVerdict::Refused(Reason::Purged), "absent is a miss");
-        assert_eq!(with(record(1, "x:2000:m"), record(2, "-")), EntryVerdict::Current, "hits go on under a mark");
-        assert_eq!(with(record(1, "x:2000:b"), record(2, "-")), EntryVerdict::Refused(Reason::MutationPending));
+        assert_eq!(
+            with(record(1, "-"), None),
+            EntryVerdict::Refused(Reason::Purged),
+            "absent is a miss"
+        );
+        assert_eq!(
+            with(record(1, "x:2000:m"), record(2, "-")),
+            EntryVerdict::Current,
+            "hits go on under a mark"
+        );
+        assert_eq!(
+            with(record(1, "x:2000:b"), record(2, "-")),
+            EntryVerdict::Refused(Reason::MutationPending)
+        );
         assert_eq!(with(record(1, "x:999:m"), record(2, "-")), EntryVerdict::Orphaned);
-        assert_eq!(reading(vec![(Tag::new("a"), record(1, "-"))]).validate(&entry), EntryVerdict::Incomplete);
+        assert_eq!(
+            reading(vec![(Tag::new("a"), record(1, "-"))]).validate(&entry),
+            EntryVerdict::Incomplete
+        );
     }
 
     /// The state after a soft purge of this one at this time.
@@ -210,7 +254,10 @@ mod tests {
         assert_eq!(with(soft_record(1, 900, "-"), record(2, "-")), ago(100));
         assert_eq!(with(soft_record(1, 900, "-"), soft_record(2, 700, "-")), ago(300));
         assert_eq!(with(soft_record(1, 1_001, "-"), record(2, "-")), ago(0), "a clock that lags");
-        let mut everything = reading(vec![(Tag::new("a"), record(1, "-")), (Tag::new("b"), soft_record(2, 700, "-"))]);
+        let mut everything = reading(vec![
+            (Tag::new("a"), record(1, "-")),
+            (Tag::new("b"), soft_record(2, 700, "-")),
+        ]);
         everything.generation = soft(9, 600);
         assert_eq!(everything.validate(&entry), ago(400));
     }
@@ -218,18 +265,31 @@ mod tests {
     #[test]
     fn whatever_refuses_an_entry_comes_before_what_makes_it_stale() {
         let entry = stamp(&[("a", 1), ("b", 2)]);
-        let with = |b| reading(vec![(Tag::new("a"), soft_record(1, 900, "-")), (Tag::new("b"), b)]).validate(&entry);
+        let with = |b| {
+            reading(vec![(Tag::new("a"), soft_record(1, 900, "-")), (Tag::new("b"), b)])
+                .validate(&entry)
+        };
         assert_eq!(with(record(3, "-")), EntryVerdict::Refused(Reason::Purged), "hard");
-        assert_eq!(with(soft_record(3, 900, "-")), EntryVerdict::Refused(Reason::Purged), "soft after hard");
+        assert_eq!(
+            with(soft_record(3, 900, "-")),
+            EntryVerdict::Refused(Reason::Purged),
+            "soft after hard"
+        );
         assert_eq!(with(None), EntryVerdict::Refused(Reason::Purged));
         assert_eq!(with(record(2, "x:2000:b")), EntryVerdict::Refused(Reason::MutationPending));
         assert_eq!(with(soft_record(2, 900, "x:999:m")), EntryVerdict::Orphaned);
-        assert_eq!(reading(vec![(Tag::new("a"), soft_record(1, 900, "-"))]).validate(&entry), EntryVerdict::Incomplete);
+        assert_eq!(
+            reading(vec![(Tag::new("a"), soft_record(1, 900, "-"))]).validate(&entry),
+            EntryVerdict::Incomplete
+        );
     }
 
     #[test]
     fn a_soft_purge_parts_those_who_read_before_it_from_those_who_read_after() {
-        let (before, after) = (reading(vec![(Tag::new("a"), record(1, "-"))]), reading(vec![(Tag::new("a"), soft_record(1, 900, "-"))]));
+        let (before, after) = (
+            reading(vec![(Tag::new("a"), record(1, "-"))]),
+            reading(vec![(Tag::new("a"), soft_record(1, 900, "-"))]),
+        );
         assert!(!before.agrees_with(&after));
     }
 
@@ -243,7 +303,8 @@ mod tests {
 
     #[test]
     fn a_follower_joins_only_a_fill_that_read_the_same() {
-        let (known, unknown) = (|nonce| vec![(Tag::new("a"), record(nonce, "-"))], vec![(Tag::new("a"), None)]);
+        let (known, unknown) =
+            (|nonce| vec![(Tag::new("a"), record(nonce, "-"))], vec![(Tag::new("a"), None)]);
         let mut later = reading(known(1));
         later.seq = Some(6);
         assert!(reading(known(1)).agrees_with(&later), "a purge of something else");

@@ -1,4 +1,5 @@
-//! What was read of the state of tags: before a fill asks the app, so that what it brings is judged by what came between.
+//! What was read of the state of tags: before a fill asks the app, so that what it brings is judged
+//! by what came between.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -29,8 +30,9 @@ pub struct LocalTagSnapshot {
 }
 
 impl TagSnapshot {
-    /// Whether a request that read this may be answered from a fill that read `fill`. `more_tags` says whether the fill's response
-    /// carries tags beside those read: of these it can only be said that no purge at all came between.
+    /// Whether a request that read this may be answered from a fill that read `fill`. `more_tags`
+    /// says whether the fill's response carries tags beside those read: of these it can only be
+    /// said that no purge at all came between.
     #[must_use]
     pub fn may_join(&self, fill: &Self, more_tags: bool) -> bool {
         match (self, fill) {
@@ -39,11 +41,17 @@ impl TagSnapshot {
                 one.epoch == two.epoch
                     && one.generation == two.generation
                     && one.states.len() == two.states.len()
-                    && one.states.iter().zip(&two.states).all(|((a, _, at), (b, _, then))| a == b && at == then)
+                    && one
+                        .states
+                        .iter()
+                        .zip(&two.states)
+                        .all(|((a, _, at), (b, _, then))| a == b && at == then)
                     && (same_step || !more_tags)
             }
             (Self::Shared(epoch, one), Self::Shared(then, two)) => {
-                epoch == then && one.agrees_with(two) && ((one.seq.is_some() && one.seq == two.seq) || !more_tags)
+                epoch == then
+                    && one.agrees_with(two)
+                    && ((one.seq.is_some() && one.seq == two.seq) || !more_tags)
             }
             _ => false,
         }
@@ -56,10 +64,15 @@ impl TagSnapshot {
     pub fn is_later_by(&self, earlier: &Self, purges: u64) -> bool {
         match (self, earlier) {
             (Self::Local(now), Self::Local(then)) => {
-                now.epoch == then.epoch && now.generation == then.generation && now.seq == then.seq + purges
+                now.epoch == then.epoch
+                    && now.generation == then.generation
+                    && now.seq == then.seq + purges
             }
             (Self::Shared(epoch, now), Self::Shared(then_epoch, then)) => {
-                let steps = now.seq.zip(then.seq).is_some_and(|(now, then)| now.checked_sub(then) == Some(purges));
+                let steps = now
+                    .seq
+                    .zip(then.seq)
+                    .is_some_and(|(now, then)| now.checked_sub(then) == Some(purges));
                 epoch == then_epoch && now.generation == then.generation && steps
             }
             _ => false,

@@ -1,12 +1,14 @@
 //! The local table of tags: one cell for each tag that an entry or a fill of this process holds.
 //!
 //! Invariants:
-//! - An entry is current if and only if every one of its cells says what it said when the fill began.
-//! - A purge either finds a tag's cell, or moves `seq` before the cell is made; so a fill that first learns of the tag
-//!   from its response notices by `seq` that it may have missed a purge.
-//! - A cell lives as long as somebody holds it, so the table is bounded by what is stored and under way.
-//! - A soft purge moves what every purge moves. Who finds something moved, and then no hard purge since, knows that soft ones alone moved it:
-//!   a hard purge says so before it moves anything.
+//! - An entry is current if and only if every one of its cells says what it said when the fill
+//!   began.
+//! - A purge either finds a tag's cell, or moves `seq` before the cell is made; so a fill that
+//!   first learns of the tag from its response notices by `seq` that it may have missed a purge.
+//! - A cell lives as long as somebody holds it, so the table is bounded by what is stored and under
+//!   way.
+//! - A soft purge moves what every purge moves. Who finds something moved, and then no hard purge
+//!   since, knows that soft ones alone moved it: a hard purge says so before it moves anything.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::SeqCst};
@@ -130,7 +132,9 @@ pub struct TagTable {
 
 impl Default for TagTable {
     fn default() -> Self {
-        let shards = (0..SHARD_COUNT).map(|_| Mutex::new(Shard { states: HashMap::new(), sweep_at: 64 })).collect();
+        let shards = (0..SHARD_COUNT)
+            .map(|_| Mutex::new(Shard { states: HashMap::new(), sweep_at: 64 }))
+            .collect();
         Self { shards, seq: AtomicU64::new(1), everything: PurgeSteps::default() }
     }
 }
@@ -162,7 +166,8 @@ impl TagTable {
             }
             if shard.states.len() >= shard.sweep_at {
                 shard.states.retain(|_, cell| cell.strong_count() > 0);
-                // A quarter of dead cells at the most, for a sweep that costs each new cell four steps.
+                // A quarter of dead cells at the most, for a sweep that costs each new cell four
+                // steps.
                 shard.sweep_at = (shard.states.len() + shard.states.len() / 4).max(64);
             }
             let cell = Arc::new(TagState::default());
@@ -221,7 +226,10 @@ impl TagTable {
     /// How many cells are remembered, the dead ones that no sweep has met yet included.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.shards.iter().map(|shard| shard.lock().unwrap_or_else(PoisonError::into_inner).states.len()).sum()
+        self.shards
+            .iter()
+            .map(|shard| shard.lock().unwrap_or_else(PoisonError::into_inner).states.len())
+            .sum()
     }
 
     /// Whether there is none.
@@ -231,9 +239,12 @@ impl TagTable {
     }
 
     fn with_shard<R>(&self, tag: &Tag, act: impl FnOnce(&mut Shard) -> R) -> R {
-        let sum = tag.as_str().bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, b| (hash ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3));
+        let sum = tag.as_str().bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, b| {
+            (hash ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3)
+        });
         let index = usize::try_from(sum >> 32).unwrap_or_default() % SHARD_COUNT;
-        // A shard is whole between any two statements that could panic, so a poisoned lock still guards a good map.
+        // A shard is whole between any two statements that could panic, so a poisoned lock still
+        // guards a good map.
         act(&mut self.shards[index].lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
@@ -275,7 +286,10 @@ mod tests {
         let renewed = cell.last_purge();
         assert_eq!(cell.since(renewed), PurgedSince::Unchanged);
         table.soft_purge([&tag], Wall(9));
-        assert_eq!((cell.since(noted), cell.since(renewed)), (PurgedSince::SoftPurged(Wall(9)), PurgedSince::SoftPurged(Wall(9))));
+        assert_eq!(
+            (cell.since(noted), cell.since(renewed)),
+            (PurgedSince::SoftPurged(Wall(9)), PurgedSince::SoftPurged(Wall(9)))
+        );
     }
 
     #[test]
@@ -309,19 +323,30 @@ mod tests {
         let (cell, _) = table.tag_state(&Tag::new("a"));
         let (noted, generation, step) = (cell.last_purge(), table.generation(), table.seq());
         table.soft_purge_everything(Wall(7));
-        assert_eq!((cell.since(noted), table.since(generation)), (PurgedSince::Unchanged, PurgedSince::SoftPurged(Wall(7))));
-        assert!(table.generation() != generation && table.seq() > step, "fills under way find that it moved");
+        assert_eq!(
+            (cell.since(noted), table.since(generation)),
+            (PurgedSince::Unchanged, PurgedSince::SoftPurged(Wall(7)))
+        );
+        assert!(
+            table.generation() != generation && table.seq() > step,
+            "fills under way find that it moved"
+        );
     }
 
     #[test]
     fn the_table_forgets_what_nobody_holds() {
         let table = TagTable::default();
-        let held: Vec<_> = (0..100).map(|n| table.tag_state(&Tag::new(&format!("held{n}")))).collect();
+        let held: Vec<_> =
+            (0..100).map(|n| table.tag_state(&Tag::new(&format!("held{n}")))).collect();
         for n in 0..100_000 {
             drop(table.tag_state(&Tag::new(&format!("passing{n}"))));
         }
         assert!(table.len() < 5_000, "{}", table.len());
-        assert!(held.iter().enumerate().all(|(n, _)| !table.tag_state(&Tag::new(&format!("held{n}"))).1));
+        assert!(
+            held.iter()
+                .enumerate()
+                .all(|(n, _)| !table.tag_state(&Tag::new(&format!("held{n}"))).1)
+        );
     }
 
     #[test]

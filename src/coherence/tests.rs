@@ -9,7 +9,12 @@ async fn proofs(coherence: &Coherence, tag: &Tag, many: usize) -> Vec<Proof> {
     let tags = [tag.clone()];
     for _ in 0..many {
         let read = coherence.read_local(&tags);
-        proofs.push(coherence.commit(&read, &tags, Duration::from_mins(1)).await.expect("nothing was purged meanwhile"));
+        proofs.push(
+            coherence
+                .commit(&read, &tags, Duration::from_mins(1))
+                .await
+                .expect("nothing was purged meanwhile"),
+        );
     }
     proofs
 }
@@ -55,13 +60,26 @@ async fn what_is_purged_softly_is_stale_since_then_and_current_no_more() {
         } else {
             coherence.purge_with(std::slice::from_ref(&tag), PurgeKind::Soft).await;
         }
-        assert_eq!(coherence.validate_local(local(&both)), Err(Reason::Purged), "nobody who asks for what is current gets it");
-        assert!(coherence.soft_purged_at_local(local(&both)).is_ok_and(|at| at.is_some_and(|at| at <= clock.wall())));
-        let touched = coherence.soft_purged_at_local(local(&bystander)).expect("nothing hard was purged");
+        assert_eq!(
+            coherence.validate_local(local(&both)),
+            Err(Reason::Purged),
+            "nobody who asks for what is current gets it"
+        );
+        assert!(
+            coherence
+                .soft_purged_at_local(local(&both))
+                .is_ok_and(|at| at.is_some_and(|at| at <= clock.wall()))
+        );
+        let touched =
+            coherence.soft_purged_at_local(local(&bystander)).expect("nothing hard was purged");
         assert_eq!(touched.is_some_and(|at| at >= began), everything);
     }
     coherence.purge(&[tag]).await;
-    assert_eq!(coherence.soft_purged_at_local(local(&both)), Err(Reason::Purged), "hard after soft voids");
+    assert_eq!(
+        coherence.soft_purged_at_local(local(&both)),
+        Err(Reason::Purged),
+        "hard after soft voids"
+    );
     assert!(coherence.soft_purged_at_local(local(&bystander)).is_ok());
     coherence.purge_everything(PurgeKind::Hard).await;
     assert_eq!(coherence.soft_purged_at_local(local(&bystander)), Err(Reason::Purged));
@@ -82,7 +100,10 @@ async fn a_soft_purge_kills_the_fill_that_it_overtakes() {
         assert!(!late.may_join(&read, true), "nor does anybody join it: {purged:?}");
         let killed = coherence.commit(&read, &everything, Duration::from_mins(1)).await;
         assert!(matches!(killed, Err(Reason::PurgedDuringFill)), "{purged:?}");
-        let next = coherence.commit(&late, &everything, Duration::from_mins(1)).await.expect("it began after the purge");
+        let next = coherence
+            .commit(&late, &everything, Duration::from_mins(1))
+            .await
+            .expect("it began after the purge");
         assert_eq!(coherence.validate_local(local(&next)), Ok(()), "{purged:?}");
     }
 }

@@ -60,9 +60,18 @@ pub struct TagWatch {
 impl TagWatch {
     /// What it says of the tags of this stamp; none when it does not speak of all of them.
     fn leased_snapshot(&self, stamp: &Stamp) -> Option<Arc<LeasedSnapshot>> {
-        let seen = |tag: &Tag| self.states.iter().find(|(name, _, _)| name == tag).map(|(_, cell, purged)| (Arc::clone(cell), *purged));
+        let seen = |tag: &Tag| {
+            self.states
+                .iter()
+                .find(|(name, _, _)| name == tag)
+                .map(|(_, cell, purged)| (Arc::clone(cell), *purged))
+        };
         let cells: Option<TagStates> = stamp.tags.iter().map(|(tag, _)| seen(tag)).collect();
-        Some(Arc::new(LeasedSnapshot { session: self.session, generation: self.generation, states: cells? }))
+        Some(Arc::new(LeasedSnapshot {
+            session: self.session,
+            generation: self.generation,
+            states: cells?,
+        }))
     }
 
     /// Both, if they are of one session.
@@ -98,7 +107,14 @@ impl Proof {
         const CELL: usize = 176;
         match self {
             Self::Local(local) => local.states.len() * CELL,
-            Self::Shared(proof) => 128 + proof.stamp.tags.iter().map(|(tag, _)| tag.as_str().len() + 48 + CELL).sum::<usize>(),
+            Self::Shared(proof) => {
+                128 + proof
+                    .stamp
+                    .tags
+                    .iter()
+                    .map(|(tag, _)| tag.as_str().len() + 48 + CELL)
+                    .sum::<usize>()
+            }
         }
     }
 }

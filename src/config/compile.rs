@@ -1,5 +1,5 @@
-//! From the text to the running types: the order of the steps, and what only the whole file shows. The parts of the file are compiled by
-//! `sections`, `fields` and `rules`.
+//! From the text to the running types: the order of the steps, and what only the whole file shows.
+//! The parts of the file are compiled by `sections`, `fields` and `rules`.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -25,7 +25,11 @@ pub mod sections;
 pub mod values;
 
 /// Compiles a text, or tells everything that is wrong with it.
-pub fn compile(text: &str, name: &str, env: &dyn Fn(&str) -> Option<String>) -> Result<Config, Diagnostics> {
+pub fn compile(
+    text: &str,
+    name: &str,
+    env: &dyn Fn(&str) -> Option<String>,
+) -> Result<Config, Diagnostics> {
     let mut report = DiagnosticCollector::new(SourceText::new(name, text));
     let file = read(text, &mut report, env);
     let folder = Path::new(name).parent().map(Path::to_path_buf).unwrap_or_default();
@@ -40,7 +44,11 @@ pub fn compile(text: &str, name: &str, env: &dyn Fn(&str) -> Option<String>) -> 
 }
 
 /// The file's own types, with all syntax errors reported.
-fn read(text: &str, report: &mut DiagnosticCollector, env: &dyn Fn(&str) -> Option<String>) -> Option<ConfigFile> {
+fn read(
+    text: &str,
+    report: &mut DiagnosticCollector,
+    env: &dyn Fn(&str) -> Option<String>,
+) -> Option<ConfigFile> {
     let mut mended = recover::recover(text);
     for draft in std::mem::take(&mut mended.diagnostics) {
         report.push_syntax(draft);
@@ -62,7 +70,9 @@ fn syntax(error: &TomlError, mended: &recover::RecoveredText) -> DiagnosticBuild
     let (text, span) = (mended.text.as_str(), error.span().unwrap_or(0..0));
     let found = text.get(span.clone()).unwrap_or_default().trim();
     let message = error.message();
-    let (message, allowed) = message.split_once(", expected ").map_or((message, None), |(what, expected)| (what, Some(expected)));
+    let (message, allowed) = message
+        .split_once(", expected ")
+        .map_or((message, None), |(what, expected)| (what, Some(expected)));
     let starts_with_digit = found.starts_with(|c: char| c.is_ascii_digit());
     let hint = if message.contains("must be quoted") && starts_with_digit {
         Some(format!("durations, sizes and addresses are strings: \"{found}\""))
@@ -77,9 +87,16 @@ fn syntax(error: &TomlError, mended: &recover::RecoveredText) -> DiagnosticBuild
     } else {
         None
     };
-    let place = if found.is_empty() && span.start > 0 && span.start >= text.trim_end().len() { text.trim_end().len() } else { span.start };
-    let mut draft =
-        DiagnosticBuilder::error(mended.original_span(&(place..span.end.max(place))), format!("syntax: {message}")).maybe_hint(hint);
+    let place = if found.is_empty() && span.start > 0 && span.start >= text.trim_end().len() {
+        text.trim_end().len()
+    } else {
+        span.start
+    };
+    let mut draft = DiagnosticBuilder::error(
+        mended.original_span(&(place..span.end.max(place))),
+        format!("syntax: {message}"),
+    )
+    .maybe_hint(hint);
     if let Some(allowed) = allowed.filter(|allowed| !allowed.contains("literal string")) {
         draft = draft.allowed(allowed);
     }
@@ -92,19 +109,33 @@ fn assemble(file: &ConfigFile, context: &mut CompileContext) -> Option<Config> {
     let upstream = upstream(file, context);
     let admin = file.admin.get().and_then(|admin| sections::admin(admin, context));
     let limits = file.limits.get().map(|limits| sections::limits(limits, context));
-    let memory = file.memory.get().zip(limits.as_ref()).map(|(memory, limits)| sections::memory(memory, limits, context));
+    let memory = file
+        .memory
+        .get()
+        .zip(limits.as_ref())
+        .map(|(memory, limits)| sections::memory(memory, limits, context));
     let redis = match &file.redis {
         Setting::Given(redis) => sections::redis(&redis.value, &redis.span, context).map(Some),
         Setting::Absent | Setting::Default(_) => Some(None),
         Setting::Bad => None,
     };
     let log = file.log.get().and_then(|log| sections::log(log, context));
-    let credential = Arc::new(file.credential.get().and_then(|credential| sections::credential(credential, context)).unwrap_or_default());
+    let credential = Arc::new(
+        file.credential
+            .get()
+            .and_then(|credential| sections::credential(credential, context))
+            .unwrap_or_default(),
+    );
     let response_tags = file.tags.get().and_then(|tags| sections::response_tags(tags, context));
     let fields = FieldTable::compile(file.fields.get(), context);
     let targeted = file.freshness.get().map(|freshness| sections::targeted(freshness, context));
     let mode = file.mode.get().map_or(RouteMode::On, |word| word.0);
-    let around = rules::RouteContext { fields: &fields, credential: &credential, collapse: collapse(file, context), mode };
+    let around = rules::RouteContext {
+        fields: &fields,
+        credential: &credential,
+        collapse: collapse(file, context),
+        mode,
+    };
     let routes = rules::routes(file.routes.get(), &around, context);
     let purges = rules::purges(file.purges.get(), &fields, context);
     addresses(file, server.as_ref(), admin.as_ref(), upstream.as_ref(), context);
@@ -113,18 +144,31 @@ fn assemble(file: &ConfigFile, context: &mut CompileContext) -> Option<Config> {
     let whole = !context.report.has_errors() && !context.report.has_broken_lines();
     if whole {
         let redis = redis.as_ref().and_then(Option::as_ref);
-        let parts = lint::CompiledParts { routes: &routes, purges: &purges, credential: &credential, limits: limits.as_ref(), redis };
+        let parts = lint::CompiledParts {
+            routes: &routes,
+            purges: &purges,
+            credential: &credential,
+            limits: limits.as_ref(),
+            redis,
+        };
         lint::warn(file, &parts, context);
         fields.warn_unused(context);
     }
     let specs = routes.into_iter().map(|route| route.spec).collect();
-    let answers = Arc::new(ResponseRules { targeted: targeted.unwrap_or_default(), response_tags: response_tags? });
-    // Ties have been reported with their lines; whatever the tree still refuses is reported without.
+    let answers = Arc::new(ResponseRules {
+        targeted: targeted.unwrap_or_default(),
+        response_tags: response_tags?,
+    });
+    // Ties have been reported with their lines; whatever the tree still refuses is reported
+    // without.
     let routes = match Routes::new(specs, &credential, &answers) {
         Ok(routes) => routes,
         Err(tie) => {
             if whole {
-                context.report.push(DiagnosticBuilder::error(0..0, tie.to_string()).hint("make one of the two paths more specific"));
+                context.report.push(
+                    DiagnosticBuilder::error(0..0, tie.to_string())
+                        .hint("make one of the two paths more specific"),
+                );
             }
             return None;
         }
@@ -153,20 +197,30 @@ fn assemble(file: &ConfigFile, context: &mut CompileContext) -> Option<Config> {
 /// What `[redis]` says of collapsing, or nothing when there surely is no `[redis]`.
 fn collapse(file: &ConfigFile, context: &CompileContext) -> Option<Collapse> {
     match &file.redis {
-        Setting::Given(redis) => redis.value.collapse.get().map_or(Some(Collapse::Process), |word| Some(word.0)),
-        // A section that cannot be read, has lost its header or is under a name close to its own has been reported.
+        Setting::Given(redis) => {
+            redis.value.collapse.get().map_or(Some(Collapse::Process), |word| Some(word.0))
+        }
+        // A section that cannot be read, has lost its header or is under a name close to its own
+        // has been reported.
         Setting::Bad => Some(Collapse::Process),
         Setting::Absent | Setting::Default(_) => {
-            let meant = context.report.has_broken_header() || file.unknown.0.iter().any(|meant| meant == "redis");
+            let meant = context.report.has_broken_header()
+                || file.unknown.0.iter().any(|meant| meant == "redis");
             meant.then_some(Collapse::Process)
         }
     }
 }
 
 /// `[upstream]`, the only section that every file has.
-fn upstream(file: &ConfigFile, context: &mut CompileContext) -> Option<crate::upstream::UpstreamSettings> {
+fn upstream(
+    file: &ConfigFile,
+    context: &mut CompileContext,
+) -> Option<crate::upstream::UpstreamSettings> {
     if matches!(file.upstream, Setting::Absent) && !context.report.has_broken_header() {
-        let draft = DiagnosticBuilder::error(0..0, "the section [upstream] is missing: nothing says where the app is");
+        let draft = DiagnosticBuilder::error(
+            0..0,
+            "the section [upstream] is missing: nothing says where the app is",
+        );
         context.report.push(draft.hint("add [upstream] with url = \"http://127.0.0.1:8000\""));
     }
     let section = file.upstream.given()?;
@@ -183,13 +237,20 @@ fn addresses(
 ) {
     let (Some(listen), Some(server)) = (file.listen.get(), server) else { return };
     let overlap = |one: std::net::SocketAddr, two: std::net::SocketAddr| {
-        one.port() != 0 && one.port() == two.port() && (one.ip() == two.ip() || one.ip().is_unspecified() || two.ip().is_unspecified())
+        one.port() != 0
+            && one.port() == two.port()
+            && (one.ip() == two.ip() || one.ip().is_unspecified() || two.ip().is_unspecified())
     };
     let listen_at = listen.address.given().map(|text| text.span.clone());
     if let (Some(section), Some(admin)) = (file.admin.get(), admin)
         && overlap(server.address, admin.address)
     {
-        let at = section.address.given().map(|text| text.span.clone()).or_else(|| listen_at.clone()).unwrap_or(0..0);
+        let at = section
+            .address
+            .given()
+            .map(|text| text.span.clone())
+            .or_else(|| listen_at.clone())
+            .unwrap_or(0..0);
         let draft = DiagnosticBuilder::error(at, "[listen] and [admin] have the same address");
         context.report.push(draft.hint("give one of them another port"));
     }
@@ -199,7 +260,10 @@ fn addresses(
         && (ip.is_loopback() || ip == server.address.ip() || ip.is_unspecified())
         && let Some(url) = section.value.url.given()
     {
-        let draft = DiagnosticBuilder::error(url.span.clone(), "the app's url is the sidecar's own address: requests would go in a circle");
+        let draft = DiagnosticBuilder::error(
+            url.span.clone(),
+            "the app's url is the sidecar's own address: requests would go in a circle",
+        );
         context.report.push(draft.hint("let the app listen elsewhere, and name that address here"));
     }
 }
@@ -213,20 +277,37 @@ fn tiers(
     context: &mut CompileContext,
 ) {
     let (Some(memory), Some(limits)) = (memory, limits) else { return };
-    let Some(size) = file.memory.get().map(|section| &section.size).filter(|size| size.get().is_some()) else { return };
+    let Some(size) =
+        file.memory.get().map(|section| &section.size).filter(|size| size.get().is_some())
+    else {
+        return;
+    };
     let size = size.given();
     if memory.size == 0 {
         if matches!(file.redis, Setting::Absent) && !context.report.has_broken_header() {
             let at = size.map_or(0..0, |size| size.span.clone());
-            let draft = DiagnosticBuilder::error(at, "the memory tier is off and there is no [redis]: nothing to cache in");
-            context.report.push(draft.hint("give [memory] a size such as \"256MiB\", or add [redis] with its url"));
+            let draft = DiagnosticBuilder::error(
+                at,
+                "the memory tier is off and there is no [redis]: nothing to cache in",
+            );
+            context.report.push(
+                draft.hint("give [memory] a size such as \"256MiB\", or add [redis] with its url"),
+            );
         }
     } else if limits.object > memory.size / 16 {
         let object = file.limits.get().and_then(|section| section.object.given());
-        if let Some(at) = object.map(|object| object.span.clone()).or_else(|| size.map(|size| size.span.clone())) {
+        if let Some(at) =
+            object.map(|object| object.span.clone()).or_else(|| size.map(|size| size.span.clone()))
+        {
             let (object, room) = (show_size(limits.object), show_size(memory.size));
-            let draft = DiagnosticBuilder::warning(at, format!("objects of up to {object} are large for a memory tier of {room}"));
-            let hint = format!("one such object displaces many others: let [limits] object be at most {}", show_size(memory.size / 16));
+            let draft = DiagnosticBuilder::warning(
+                at,
+                format!("objects of up to {object} are large for a memory tier of {room}"),
+            );
+            let hint = format!(
+                "one such object displaces many others: let [limits] object be at most {}",
+                show_size(memory.size / 16)
+            );
             context.report.push(draft.hint(hint));
         }
     }
@@ -235,10 +316,14 @@ fn tiers(
         if redis.deadline > limits.wait
             && let Some(deadline) = deadline.given()
         {
-            let message = format!("the deadline of Redis is longer than [limits] wait ({})", show_duration(limits.wait));
-            context
-                .report
-                .push(DiagnosticBuilder::warning(deadline.span.clone(), message).hint("a slow Redis would hold requests for that long"));
+            let message = format!(
+                "the deadline of Redis is longer than [limits] wait ({})",
+                show_duration(limits.wait)
+            );
+            context.report.push(
+                DiagnosticBuilder::warning(deadline.span.clone(), message)
+                    .hint("a slow Redis would hold requests for that long"),
+            );
         }
     }
 }

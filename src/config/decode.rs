@@ -1,5 +1,5 @@
-//! Reads the TOML tree into the file's own types, value by value, so that one wrong value never hides another.
-//! It knows types, variables and unknown keys, not what the settings mean.
+//! Reads the TOML tree into the file's own types, value by value, so that one wrong value never
+//! hides another. It knows types, variables and unknown keys, not what the settings mean.
 
 use std::time::Duration;
 
@@ -55,8 +55,8 @@ impl<T> Setting<T> {
         }
     }
 
-    /// The given value, or a problem when the table lacks it. A value that could not be read is not missed.
-    /// Neither is one that was written under a name close to its own.
+    /// The given value, or a problem when the table lacks it. A value that could not be read is not
+    /// missed. Neither is one that was written under a name close to its own.
     pub fn required(
         &self,
         key: &str,
@@ -64,14 +64,21 @@ impl<T> Setting<T> {
         example: &str,
         report: &mut DiagnosticCollector,
     ) -> Option<&Located<T>> {
-        if matches!(self, Self::Absent) && !report.may_have_lost_keys(table) && !unknown.0.iter().any(|meant| meant == key) {
-            report.push(DiagnosticBuilder::error(table.clone(), format!("`{key}` is missing")).hint(format!("add {example}")));
+        if matches!(self, Self::Absent)
+            && !report.may_have_lost_keys(table)
+            && !unknown.0.iter().any(|meant| meant == key)
+        {
+            report.push(
+                DiagnosticBuilder::error(table.clone(), format!("`{key}` is missing"))
+                    .hint(format!("add {example}")),
+            );
         }
         self.given()
     }
 }
 
-/// What the unknown keys of a table were probably meant to be; empty for one that resembles nothing.
+/// What the unknown keys of a table were probably meant to be; empty for one that resembles
+/// nothing.
 #[derive(Debug, Default)]
 pub struct UnknownKeys(pub Vec<String>);
 
@@ -91,7 +98,11 @@ pub struct TomlReader<'a> {
 
 impl TomlReader<'_> {
     /// The value as a table.
-    pub fn table<'t, 'i>(&mut self, value: &'t Spanned<DeValue<'i>>, example: &str) -> Option<&'t DeTable<'i>> {
+    pub fn table<'t, 'i>(
+        &mut self,
+        value: &'t Spanned<DeValue<'i>>,
+        example: &str,
+    ) -> Option<&'t DeTable<'i>> {
         let table = value.get_ref().as_table();
         if table.is_none() {
             self.wrong_type(value, "a table", Some(format!("write {example}")));
@@ -100,25 +111,43 @@ impl TomlReader<'_> {
     }
 
     /// One key of a table. The default is TOML, as it would stand in the file.
-    pub fn take<T: FromToml>(&mut self, table: &DeTable<'_>, key: &str, default: Option<&str>) -> Setting<T> {
-        let given = table.iter().find(|(name, _)| name.get_ref() == key).filter(|(_, value)| !self.is_left_out(value));
+    pub fn take<T: FromToml>(
+        &mut self,
+        table: &DeTable<'_>,
+        key: &str,
+        default: Option<&str>,
+    ) -> Setting<T> {
+        let given = table
+            .iter()
+            .find(|(name, _)| name.get_ref() == key)
+            .filter(|(_, value)| !self.is_left_out(value));
         if let Some((_, value)) = given {
             let span = value.span();
-            return T::read(value, self).map_or(Setting::Bad, |value| Setting::Given(Located { span, value }));
+            return T::read(value, self)
+                .map_or(Setting::Bad, |value| Setting::Given(Located { span, value }));
         }
         let Some(default) = default else { return Setting::Absent };
         let value = DeValue::parse(default).ok().and_then(|value| T::read(&value, self));
         value.map_or(Setting::Bad, Setting::Default)
     }
 
-    /// Whether a value is `"${NAME:-}"` and the environment has nothing under that name: the key is as good as not there.
+    /// Whether a value is `"${NAME:-}"` and the environment has nothing under that name: the key is
+    /// as good as not there.
     fn is_left_out(&self, value: &Spanned<DeValue<'_>>) -> bool {
-        let reference = value.get_ref().as_str().and_then(|text| text.strip_prefix("${")?.strip_suffix(":-}"));
-        reference.is_some_and(|name| !name.contains(['$', '}']) && (self.env)(name).is_none_or(|value| value.is_empty()))
+        let reference =
+            value.get_ref().as_str().and_then(|text| text.strip_prefix("${")?.strip_suffix(":-}"));
+        reference.is_some_and(|name| {
+            !name.contains(['$', '}']) && (self.env)(name).is_none_or(|value| value.is_empty())
+        })
     }
 
     /// Reports the keys that nobody knows.
-    pub fn unknown_keys(&mut self, table: &DeTable<'_>, known: &[&str], place: &str) -> UnknownKeys {
+    pub fn unknown_keys(
+        &mut self,
+        table: &DeTable<'_>,
+        known: &[&str],
+        place: &str,
+    ) -> UnknownKeys {
         let mut unknown = UnknownKeys::default();
         for (name, _) in table {
             let key = name.get_ref().as_ref();
@@ -130,9 +159,16 @@ impl TomlReader<'_> {
             let (message, hint) = if PLANNED_KEYS.contains(&key) {
                 (format!("`{key}` is not supported by this version"), Some("remove it".to_owned()))
             } else {
-                (format!("{place} has no key `{key}`"), near.map(|near| format!("did you mean `{near}`?")))
+                (
+                    format!("{place} has no key `{key}`"),
+                    near.map(|near| format!("did you mean `{near}`?")),
+                )
             };
-            self.report.push(DiagnosticBuilder::error(name.span(), message).allowed(known.join(", ")).maybe_hint(hint));
+            self.report.push(
+                DiagnosticBuilder::error(name.span(), message)
+                    .allowed(known.join(", "))
+                    .maybe_hint(hint),
+            );
         }
         unknown
     }
@@ -148,7 +184,10 @@ impl TomlReader<'_> {
             DeValue::Array(_) => "a list",
             DeValue::Table(_) => "a table",
         };
-        let draft = DiagnosticBuilder::error(value.span(), format!("this is {found} where {needed} is needed"));
+        let draft = DiagnosticBuilder::error(
+            value.span(),
+            format!("this is {found} where {needed} is needed"),
+        );
         self.report.push(draft.allowed(needed).maybe_hint(hint));
     }
 }
@@ -159,7 +198,8 @@ pub fn nearest<'a>(word: &str, known: &[&'a str]) -> Option<&'a str> {
     let lower = word.to_lowercase();
     let distance = |candidate: &str| strsim::osa_distance(&lower, candidate);
     let close = known.iter().map(|&candidate| (distance(candidate), candidate)).min()?;
-    (close.0 <= 2.max(word.chars().count() / 3) && close.0 < close.1.chars().count()).then_some(close.1)
+    (close.0 <= 2.max(word.chars().count() / 3) && close.0 < close.1.chars().count())
+        .then_some(close.1)
 }
 
 /// A string, with its variables filled in.
@@ -177,7 +217,8 @@ impl TomlString {
         &self.value
     }
 
-    /// What may be shown of it. SECURITY: values of the environment may be secret, whatever the key.
+    /// What may be shown of it. SECURITY: values of the environment may be secret, whatever the
+    /// key.
     #[must_use]
     pub fn shown(&self) -> &str {
         self.raw.as_deref().unwrap_or(&self.value)
@@ -193,13 +234,22 @@ impl TomlString {
 impl FromToml for TomlString {
     fn read(value: &Spanned<DeValue<'_>>, reader: &mut TomlReader<'_>) -> Option<Self> {
         let DeValue::String(raw) = value.get_ref() else {
-            let simple = matches!(value.get_ref(), DeValue::Integer(_) | DeValue::Float(_) | DeValue::Boolean(_) | DeValue::Datetime(_));
+            let simple = matches!(
+                value.get_ref(),
+                DeValue::Integer(_)
+                    | DeValue::Float(_)
+                    | DeValue::Boolean(_)
+                    | DeValue::Datetime(_)
+            );
             let hint = simple.then(|| "put it in quotes".to_owned());
             reader.wrong_type(value, "a string", hint);
             return None;
         };
         match env::expand(raw, reader.env) {
-            Ok(expanded) => Some(Self { raw: expanded.from_environment.then(|| raw.clone().into_owned()), value: expanded.value }),
+            Ok(expanded) => Some(Self {
+                raw: expanded.from_environment.then(|| raw.clone().into_owned()),
+                value: expanded.value,
+            }),
             Err(errors) => {
                 for error in errors {
                     let span = reader.report.source().within(&value.span(), &error.needle());
@@ -222,7 +272,8 @@ pub struct Size(pub u64);
 
 impl FromToml for Period {
     fn read(value: &Spanned<DeValue<'_>>, reader: &mut TomlReader<'_>) -> Option<Self> {
-        with_unit(value, reader, "a duration", units::DURATION_FORM, "s", units::parse_duration).map(Self)
+        with_unit(value, reader, "a duration", units::DURATION_FORM, "s", units::parse_duration)
+            .map(Self)
     }
 }
 
@@ -241,7 +292,10 @@ fn with_unit<T>(
     parse: fn(&str) -> Result<T, UnitError>,
 ) -> Option<T> {
     if let DeValue::Integer(number) = value.get_ref() {
-        let draft = DiagnosticBuilder::error(value.span(), format!("{kind} is a string with a unit, this is a bare number"));
+        let draft = DiagnosticBuilder::error(
+            value.span(),
+            format!("{kind} is a string with a unit, this is a bare number"),
+        );
         reader.report.push(draft.allowed(form).hint(format!("write \"{number}{base}\"")));
         return None;
     }
@@ -265,7 +319,10 @@ impl FromToml for Count {
             DeValue::Integer(number) => {
                 let parsed = u64::from_str_radix(number.as_str(), number.radix()).ok();
                 if parsed.is_none() {
-                    let draft = DiagnosticBuilder::error(value.span(), "this number is negative or too large");
+                    let draft = DiagnosticBuilder::error(
+                        value.span(),
+                        "this number is negative or too large",
+                    );
                     reader.report.push(draft.allowed("a whole number from 0 to 2^63 - 1"));
                 }
                 parsed.map(Self)
@@ -292,7 +349,11 @@ impl FromToml for Fraction {
             DeValue::Integer(number) => number.as_str().parse::<f64>().ok(),
             DeValue::Float(number) => number.as_str().parse::<f64>().ok(),
             DeValue::String(text) if text.trim_end_matches('%').parse::<f64>().is_ok() => {
-                reader.wrong_type(value, "a number from 0 to 1", Some("leave the quotes out; a hundredth is 0.01".to_owned()));
+                reader.wrong_type(
+                    value,
+                    "a number from 0 to 1",
+                    Some("leave the quotes out; a hundredth is 0.01".to_owned()),
+                );
                 return None;
             }
             _ => {
@@ -302,7 +363,10 @@ impl FromToml for Fraction {
         };
         let share = number.filter(|number| (0.0..=1.0).contains(number));
         if share.is_none() {
-            let draft = DiagnosticBuilder::error(value.span(), "a share is no less than nothing and no more than all");
+            let draft = DiagnosticBuilder::error(
+                value.span(),
+                "a share is no less than nothing and no more than all",
+            );
             reader.report.push(draft.allowed("a number from 0 to 1").hint("a hundredth is 0.01"));
         }
         share.map(Self)
@@ -313,7 +377,11 @@ impl FromToml for bool {
     fn read(value: &Spanned<DeValue<'_>>, reader: &mut TomlReader<'_>) -> Option<Self> {
         let DeValue::Boolean(flag) = value.get_ref() else {
             let quoted = matches!(value.get_ref(), DeValue::String(text) if matches!(text.as_ref(), "true" | "false"));
-            reader.wrong_type(value, "true or false", quoted.then(|| "leave the quotes out".to_owned()));
+            reader.wrong_type(
+                value,
+                "true or false",
+                quoted.then(|| "leave the quotes out".to_owned()),
+            );
             return None;
         };
         Some(*flag)
@@ -334,7 +402,8 @@ impl<T: FromToml> FromToml for TomlList<T> {
             reader.wrong_type(value, "a list", Some(hint.to_owned()));
             return None;
         };
-        let read = |element| T::read(element, reader).map(|value| Located { span: element.span(), value });
+        let read =
+            |element| T::read(element, reader).map(|value| Located { span: element.span(), value });
         Some(Self(array.iter().filter_map(read).collect()))
     }
 }
@@ -347,15 +416,17 @@ impl<T: FromToml> FromToml for NamedTable<T> {
         let table = reader.table(value, "names and their values")?;
         let read = |(name, value): (&Spanned<_>, &Spanned<DeValue<'_>>)| {
             let name: &Spanned<std::borrow::Cow<'_, str>> = name;
-            let slot = T::read(value, reader).map_or(Setting::Bad, |read| Setting::Given(Located { span: value.span(), value: read }));
+            let slot = T::read(value, reader).map_or(Setting::Bad, |read| {
+                Setting::Given(Located { span: value.span(), value: read })
+            });
             (Located { span: name.span(), value: name.get_ref().clone().into_owned() }, slot)
         };
         Some(Self(table.iter().map(read).collect()))
     }
 }
 
-/// Declares a table of the file: its keys with their types and defaults, once, for the reader and for the schema.
-/// A default is written as in TOML.
+/// Declares a table of the file: its keys with their types and defaults, once, for the reader and
+/// for the schema. A default is written as in TOML.
 macro_rules! table {
     (
         $(#[$meta:meta])*
@@ -441,14 +512,21 @@ macro_rules! words {
 pub(crate) use words;
 
 /// One of some words.
-pub fn word(value: &Spanned<DeValue<'_>>, reader: &mut TomlReader<'_>, kind: &str, words: &[&'static str]) -> Option<&'static str> {
+pub fn word(
+    value: &Spanned<DeValue<'_>>,
+    reader: &mut TomlReader<'_>,
+    kind: &str,
+    words: &[&'static str],
+) -> Option<&'static str> {
     let text = Located { span: value.span(), value: TomlString::read(value, reader)? };
     let found = words.iter().find(|word| **word == text.value.as_str()).copied();
     if found.is_none() {
         let quoted: Vec<String> = words.iter().map(|word| format!("\"{word}\"")).collect();
         let allowed = quoted.join(" or ");
-        let hint =
-            nearest(text.value.as_str(), words).map_or_else(|| "choose one of them".to_owned(), |near| format!("did you mean \"{near}\"?"));
+        let hint = nearest(text.value.as_str(), words).map_or_else(
+            || "choose one of them".to_owned(),
+            |near| format!("did you mean \"{near}\"?"),
+        );
         let what = format!("`{}` is not {kind}", text.value.shown());
         reader.report.malformed(&text, kind, what, Some(&allowed), &hint);
     }

@@ -4,7 +4,9 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::decode::{Located, TomlString};
-use super::diagnostics::diagnostic::{Diagnostic, DiagnosticBuilder, Severity, SourceSpan, SourceText};
+use super::diagnostics::diagnostic::{
+    Diagnostic, DiagnosticBuilder, Severity, SourceSpan, SourceText,
+};
 
 pub mod diagnostic;
 pub mod recover;
@@ -28,11 +30,13 @@ impl DiagnosticCollector {
         Self { source, diagnostics: Vec::new(), broken_lines: Vec::new(), broken_header: false }
     }
 
-    /// Notes a problem, unless it stands on a line that is broken anyway, or is a warning that the file itself calls right.
+    /// Notes a problem, unless it stands on a line that is broken anyway, or is a warning that the
+    /// file itself calls right.
     pub fn push(&mut self, draft: DiagnosticBuilder) {
         let problem = self.source.locate(draft);
         let last = self.source.line(problem.span.end.max(problem.span.start + 1) - 1);
-        let broken = problem.line > 0 && self.broken_lines.iter().any(|line| (problem.line..=last).contains(line));
+        let broken = problem.line > 0
+            && self.broken_lines.iter().any(|line| (problem.line..=last).contains(line));
         if !broken && !self.is_right(&problem) {
             self.diagnostics.push(problem);
         }
@@ -40,11 +44,17 @@ impl DiagnosticCollector {
 
     /// Whether the line of a warning ends with [`SUPPRESSION`], and maybe a word on why.
     fn is_right(&self, problem: &Diagnostic) -> bool {
-        let said = || self.line_of(problem.span.start).split('#').skip(1).any(|comment| comment.trim_start().starts_with(SUPPRESSION));
+        let said = || {
+            self.line_of(problem.span.start)
+                .split('#')
+                .skip(1)
+                .any(|comment| comment.trim_start().starts_with(SUPPRESSION))
+        };
         problem.severity != Severity::Error && problem.line > 0 && said()
     }
 
-    /// Notes a syntax error; of several on one line only the first, because the others follow from it.
+    /// Notes a syntax error; of several on one line only the first, because the others follow from
+    /// it.
     pub fn push_syntax(&mut self, draft: DiagnosticBuilder) {
         let problem = self.source.locate(draft);
         if !self.broken_lines.contains(&problem.line) {
@@ -58,7 +68,10 @@ impl DiagnosticCollector {
     fn line_of(&self, at: usize) -> &str {
         let text = self.source.text();
         let at = at.min(text.len());
-        let start = text.as_bytes()[..at].iter().rposition(|&b| b == b'\n').map_or(0, |newline| newline + 1);
+        let start = text.as_bytes()[..at]
+            .iter()
+            .rposition(|&b| b == b'\n')
+            .map_or(0, |newline| newline + 1);
         text[start..].lines().next().unwrap_or_default()
     }
 
@@ -66,7 +79,13 @@ impl DiagnosticCollector {
     #[must_use]
     pub fn may_have_lost_keys(&self, table: &SourceSpan) -> bool {
         let first = self.source.line(table.start);
-        let following = self.source.text().lines().enumerate().skip(first).find(|(_, line)| line.trim_start().starts_with('['));
+        let following = self
+            .source
+            .text()
+            .lines()
+            .enumerate()
+            .skip(first)
+            .find(|(_, line)| line.trim_start().starts_with('['));
         let end = following.map_or(usize::MAX, |(index, _)| index + 1);
         self.broken_lines.iter().any(|&line| line >= first && line < end)
     }
@@ -103,9 +122,19 @@ impl DiagnosticCollector {
     }
 
     /// A text that does not have its form. What the environment gave is not repeated.
-    pub fn malformed(&mut self, text: &Located<TomlString>, kind: &str, what: impl fmt::Display, allowed: Option<&str>, hint: &str) {
+    pub fn malformed(
+        &mut self,
+        text: &Located<TomlString>,
+        kind: &str,
+        what: impl fmt::Display,
+        allowed: Option<&str>,
+        hint: &str,
+    ) {
         let mut draft = if text.value.is_from_environment() {
-            DiagnosticBuilder::error(text.span.clone(), format!("what the environment gives here is not {kind}"))
+            DiagnosticBuilder::error(
+                text.span.clone(),
+                format!("what the environment gives here is not {kind}"),
+            )
         } else {
             DiagnosticBuilder::error(text.span.clone(), what.to_string()).hint(hint)
         };

@@ -1,6 +1,8 @@
-//! What one file says otherwise than another, key by key: what a reload changes, what it does to entries, and what has to wait for a restart.
+//! What one file says otherwise than another, key by key: what a reload changes, what it does to
+//! entries, and what has to wait for a restart.
 //!
-//! It compares the texts as they stand in the files, so that no value of the environment is ever shown.
+//! It compares the texts as they stand in the files, so that no value of the environment is ever
+//! shown.
 
 use std::collections::BTreeMap;
 
@@ -12,8 +14,17 @@ use super::Config;
 /// The sections that are read at the start alone.
 const AT_START: [&str; 6] = ["listen", "upstream", "admin", "memory", "redis", "log"];
 /// The bounds that are read at the start alone: they are the sizes of what was made then.
-const LIMITS_AT_START: [&str; 9] =
-    ["object", "admissions", "fills", "waiters", "wait", "mutations", "variants", "refreshes", "shadow_keys"];
+const LIMITS_AT_START: [&str; 9] = [
+    "object",
+    "admissions",
+    "fills",
+    "waiters",
+    "wait",
+    "mutations",
+    "variants",
+    "refreshes",
+    "shadow_keys",
+];
 /// Keys whose values are nobody's business.
 const SECRET: [&str; 4] = ["token", "password", "secret", "username"];
 
@@ -78,7 +89,11 @@ impl ConfigSnapshot {
     /// The reading of a file that can be used.
     #[must_use]
     pub fn from_config(config: &Config) -> Self {
-        let policies = config.routes.iter().map(|route| (route.name().to_owned(), route.fingerprint)).collect();
+        let policies = config
+            .routes
+            .iter()
+            .map(|route| (route.name().to_owned(), route.fingerprint))
+            .collect();
         // It was parsed before; whatever cannot be parsed again differs from everything.
         Self { tree: config.text.parse().unwrap_or_default(), policies }
     }
@@ -95,7 +110,9 @@ pub fn changes(old: &ConfigSnapshot, new: &ConfigSnapshot) -> Vec<ConfigChange> 
         let (before, after) = (old.tree.get(name), new.tree.get(name));
         match name.as_str() {
             "routes" => changes.extend(routes(before, after, old, new)),
-            "purges" => changes.extend(listed("purge rule", before, after).map(|(_, change)| change)),
+            "purges" => {
+                changes.extend(listed("purge rule", before, after).map(|(_, change)| change))
+            }
             _ => changes.extend(section(name, before, after)),
         }
     }
@@ -105,7 +122,8 @@ pub fn changes(old: &ConfigSnapshot, new: &ConfigSnapshot) -> Vec<ConfigChange> 
 /// The keys of which `new` wants something else than what runs since the start, as `section.key`.
 #[must_use]
 pub fn waiting_for_restart(started: &ConfigSnapshot, new: &ConfigSnapshot) -> Vec<String> {
-    let waits = changes(started, new).into_iter().filter(|change| change.effect == Some(Effect::Restart));
+    let waits =
+        changes(started, new).into_iter().filter(|change| change.effect == Some(Effect::Restart));
     waits
         .flat_map(|change| {
             let keys = change.keys.into_iter().filter(|key| at_start(&change.what, &key.key));
@@ -122,15 +140,34 @@ pub fn at_start(section: &str, key: &str) -> bool {
 
 fn section(name: &str, before: Option<&Value>, after: Option<&Value>) -> Option<ConfigChange> {
     let (Some(Value::Table(_)) | None, Some(Value::Table(_)) | None) = (before, after) else {
-        let keys = vec![KeyChange { key: name.to_owned(), from: shown(name, before), to: shown(name, after) }];
-        return (before != after).then(|| ConfigChange { what: name.to_owned(), change: kind(before, after), keys, effect: None });
+        let keys = vec![KeyChange {
+            key: name.to_owned(),
+            from: shown(name, before),
+            to: shown(name, after),
+        }];
+        return (before != after).then(|| ConfigChange {
+            what: name.to_owned(),
+            change: kind(before, after),
+            keys,
+            effect: None,
+        });
     };
     let keys = keys(before.and_then(Value::as_table), after.and_then(Value::as_table));
     let effect = keys.iter().any(|key| at_start(name, &key.key)).then_some(Effect::Restart);
-    (!keys.is_empty()).then(|| ConfigChange { what: name.to_owned(), change: kind(before, after), keys, effect })
+    (!keys.is_empty()).then(|| ConfigChange {
+        what: name.to_owned(),
+        change: kind(before, after),
+        keys,
+        effect,
+    })
 }
 
-fn routes(before: Option<&Value>, after: Option<&Value>, old: &ConfigSnapshot, new: &ConfigSnapshot) -> Vec<ConfigChange> {
+fn routes(
+    before: Option<&Value>,
+    after: Option<&Value>,
+    old: &ConfigSnapshot,
+    new: &ConfigSnapshot,
+) -> Vec<ConfigChange> {
     let mut changes = Vec::new();
     let mut seen = Vec::new();
     for (path, mut change) in listed("route", before, after) {
@@ -143,8 +180,9 @@ fn routes(before: Option<&Value>, after: Option<&Value>, old: &ConfigSnapshot, n
         changes.push(change);
     }
     // What a route says may be changed by what a field, the credential or the tags of answers say.
-    let others =
-        old.policies.iter().filter(|(path, policy)| !seen.contains(path) && new.policies.get(*path).is_some_and(|now| now != *policy));
+    let others = old.policies.iter().filter(|(path, policy)| {
+        !seen.contains(path) && new.policies.get(*path).is_some_and(|now| now != *policy)
+    });
     changes.extend(others.map(|(path, _)| ConfigChange {
         what: format!("route {path}"),
         change: ChangeKind::Changed,
@@ -155,7 +193,11 @@ fn routes(before: Option<&Value>, after: Option<&Value>, old: &ConfigSnapshot, n
 }
 
 /// The tables of a list, each found again by its path; several of one path in their order.
-fn listed(what: &'static str, before: Option<&Value>, after: Option<&Value>) -> impl Iterator<Item = (String, ConfigChange)> {
+fn listed(
+    what: &'static str,
+    before: Option<&Value>,
+    after: Option<&Value>,
+) -> impl Iterator<Item = (String, ConfigChange)> {
     let (before, after) = (by_path(before), by_path(after));
     let mut paths: Vec<(String, usize)> = before.keys().chain(after.keys()).cloned().collect();
     paths.sort();
@@ -169,7 +211,12 @@ fn listed(what: &'static str, before: Option<&Value>, after: Option<&Value>) -> 
             _ => ChangeKind::Changed,
         };
         let path = at.0;
-        (!keys.is_empty()).then(|| (path.clone(), ConfigChange { what: format!("{what} {path}"), change, keys, effect: None }))
+        (!keys.is_empty()).then(|| {
+            (
+                path.clone(),
+                ConfigChange { what: format!("{what} {path}"), change, keys, effect: None },
+            )
+        })
     })
 }
 
@@ -190,7 +237,13 @@ fn keys(before: Option<&Table>, after: Option<&Table>) -> Vec<KeyChange> {
     names.sort();
     names.dedup();
     let differ = names.into_iter().filter(|name| before.get(*name) != after.get(*name));
-    differ.map(|name| KeyChange { key: name.clone(), from: shown(name, before.get(name)), to: shown(name, after.get(name)) }).collect()
+    differ
+        .map(|name| KeyChange {
+            key: name.clone(),
+            from: shown(name, before.get(name)),
+            to: shown(name, after.get(name)),
+        })
+        .collect()
 }
 
 const fn kind(before: Option<&Value>, after: Option<&Value>) -> ChangeKind {
@@ -204,7 +257,8 @@ const fn kind(before: Option<&Value>, after: Option<&Value>) -> ChangeKind {
 /// A value as it may be shown. SECURITY: neither secrets nor what a url says of a user.
 fn shown(key: &str, value: Option<&Value>) -> Option<String> {
     let value = value?;
-    let hidden = SECRET.contains(&key) || (key == "url" && value.as_str().is_some_and(|url| url.contains('@')));
+    let hidden = SECRET.contains(&key)
+        || (key == "url" && value.as_str().is_some_and(|url| url.contains('@')));
     Some(if hidden { "(not shown)".to_owned() } else { value.to_string() })
 }
 
@@ -236,11 +290,17 @@ tags = ["a"]
 "#;
 
     fn reading(text: &str) -> ConfigSnapshot {
-        ConfigSnapshot::from_config(&Config::parse(text, "proxy.toml", &|_| None).unwrap_or_else(|problems| panic!("{problems}")))
+        ConfigSnapshot::from_config(
+            &Config::parse(text, "proxy.toml", &|_| None)
+                .unwrap_or_else(|problems| panic!("{problems}")),
+        )
     }
 
     fn told(after: &str) -> Vec<(String, ChangeKind, Option<Effect>)> {
-        changes(&reading(BEFORE), &reading(after)).into_iter().map(|change| (change.what, change.change, change.effect)).collect()
+        changes(&reading(BEFORE), &reading(after))
+            .into_iter()
+            .map(|change| (change.what, change.change, change.effect))
+            .collect()
     }
 
     #[test]
@@ -251,7 +311,9 @@ tags = ["a"]
 
     #[test]
     fn a_route_tells_what_becomes_of_its_entries() {
-        let after = BEFORE.replacen("ttl = \"5m\"", "ttl = \"1m\"", 1).replace("path = \"/c\"", "path = \"/d\"\nmode = \"off\"");
+        let after = BEFORE
+            .replacen("ttl = \"5m\"", "ttl = \"1m\"", 1)
+            .replace("path = \"/c\"", "path = \"/d\"\nmode = \"off\"");
         let route = |path: &str| format!("route {path}");
         let expected = [
             (route("/a"), ChangeKind::Changed, Some(Effect::LeftBehind)),
@@ -260,14 +322,20 @@ tags = ["a"]
         ];
         assert_eq!(told(&after), expected);
         let off = BEFORE.replace("path = \"/b\"", "path = \"/b\"\nmode = \"off\"");
-        assert_eq!(told(&off), [(route("/b"), ChangeKind::Changed, Some(Effect::Stay))], "it may be switched on again");
+        assert_eq!(
+            told(&off),
+            [(route("/b"), ChangeKind::Changed, Some(Effect::Stay))],
+            "it may be switched on again"
+        );
     }
 
     #[test]
     fn a_field_changes_the_routes_that_read_it() {
         let after = BEFORE.replace("x-tenant-id", "x-tenant");
-        let expected =
-            [("fields".to_owned(), ChangeKind::Changed, None), ("route /a".to_owned(), ChangeKind::Changed, Some(Effect::LeftBehind))];
+        let expected = [
+            ("fields".to_owned(), ChangeKind::Changed, None),
+            ("route /a".to_owned(), ChangeKind::Changed, Some(Effect::LeftBehind)),
+        ];
         assert_eq!(told(&after), expected);
     }
 
@@ -279,6 +347,9 @@ tags = ["a"]
         let shown = serde_json::to_string(&changes(&old, &new)).expect("JSON");
         assert!(!shown.contains("hunter") && shown.contains("needs a restart"), "{shown}");
         let limits = format!("{BEFORE}[limits]\ntags = 3\nwaiters = 5\nshadow_keys = 7\n");
-        assert_eq!(waiting_for_restart(&old, &reading(&limits)), ["limits.shadow_keys", "limits.waiters"]);
+        assert_eq!(
+            waiting_for_restart(&old, &reading(&limits)),
+            ["limits.shadow_keys", "limits.waiters"]
+        );
     }
 }

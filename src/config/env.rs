@@ -40,7 +40,9 @@ impl EnvError {
     pub fn hint(&self) -> String {
         match self {
             Self::Unset(name) => format!("set it, or give a default: `${{{name}:-default}}`"),
-            Self::Unclosed | Self::Name(_) => "write `${NAME}` or `${NAME:-default}`; names have letters, digits and `_`".into(),
+            Self::Unclosed | Self::Name(_) => {
+                "write `${NAME}` or `${NAME:-default}`; names have letters, digits and `_`".into()
+            }
             Self::Dollar => "write `$$` for a dollar sign, `${NAME}` for a variable".into(),
         }
     }
@@ -58,7 +60,8 @@ impl EnvError {
 
 /// Fills in all variables; every fault is told, not only the first.
 pub fn expand(text: &str, env: &dyn Fn(&str) -> Option<String>) -> Result<Expanded, Vec<EnvError>> {
-    let mut expanded = Expanded { value: String::with_capacity(text.len()), from_environment: false };
+    let mut expanded =
+        Expanded { value: String::with_capacity(text.len()), from_environment: false };
     let mut errors = Vec::new();
     let mut rest = text;
     while let Some(at) = rest.find('$') {
@@ -85,9 +88,16 @@ pub fn expand(text: &str, env: &dyn Fn(&str) -> Option<String>) -> Result<Expand
 }
 
 /// One reference. As in a shell, `:-` stands in for an empty variable too.
-fn substitute(reference: &str, env: &dyn Fn(&str) -> Option<String>, expanded: &mut Expanded) -> Result<(), EnvError> {
-    let (name, default) = reference.split_once(":-").map_or((reference, None), |(name, default)| (name, Some(default)));
-    let valid = name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_') && !name.starts_with(|c: char| c.is_ascii_digit());
+fn substitute(
+    reference: &str,
+    env: &dyn Fn(&str) -> Option<String>,
+    expanded: &mut Expanded,
+) -> Result<(), EnvError> {
+    let (name, default) = reference
+        .split_once(":-")
+        .map_or((reference, None), |(name, default)| (name, Some(default)));
+    let valid = name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
+        && !name.starts_with(|c: char| c.is_ascii_digit());
     if name.is_empty() || !valid {
         return Err(EnvError::Name(name.to_owned()));
     }
@@ -127,7 +137,10 @@ mod tests {
         assert_eq!(value("${EMPTY:-x}${EMPTY}"), Ok("x".into()));
         assert_eq!(value("$${HOST}"), Ok("${HOST}".into()));
         assert_eq!(value("${PORT}"), Err(vec![EnvError::Unset("PORT".into())]));
-        assert_eq!(value("$x ${1A} ${"), Err(vec![EnvError::Dollar, EnvError::Name("1A".into()), EnvError::Unclosed]));
+        assert_eq!(
+            value("$x ${1A} ${"),
+            Err(vec![EnvError::Dollar, EnvError::Name("1A".into()), EnvError::Unclosed])
+        );
     }
 
     #[test]

@@ -1,9 +1,12 @@
-//! The types of `proxy.toml` itself: its tables, keys, words and defaults, as people write them. The JSON Schema is derived from them.
-//! They know nothing of the running program but the words that stand for its choices.
+//! The types of `proxy.toml` itself: its tables, keys, words and defaults, as people write them.
+//! The JSON Schema is derived from them. They know nothing of the running program but the words
+//! that stand for its choices.
 //!
 //! The comments of the keys are what editors show, so they are written for the operator.
 
-use super::decode::{Count, Fraction, NamedTable, Period, Size, TomlList, TomlString, table, words};
+use super::decode::{
+    Count, Fraction, NamedTable, Period, Size, TomlList, TomlString, table, words,
+};
 use super::schema::QueryForm;
 use crate::policy::credential::Scope;
 use crate::policy::purge_rule::MutationGuard;

@@ -1,7 +1,9 @@
-//! Lint: what a careful reviewer would ask about a file that can be used. Each finding is a warning at its place, with the reason and with
-//! what to type instead. Looks at the rules against each other, once all of them have been read.
+//! Lint: what a careful reviewer would ask about a file that can be used. Each finding is a warning
+//! at its place, with the reason and with what to type instead. Looks at the rules against each
+//! other, once all of them have been read.
 //!
-//! A finding that is right as it is ends with `# check: ok` on its line of the file; `Report` sees to that.
+//! A finding that is right as it is ends with `# check: ok` on its line of the file; `Report` sees
+//! to that.
 
 use std::time::Duration;
 
@@ -81,13 +83,15 @@ pub fn warn(file: &ConfigFile, parts: &CompiledParts<'_>, context: &mut CompileC
         routes: routes(file, parts.routes),
         purges: purges(file, parts.purges),
         credential: parts.credential,
-        origin_sends_tags: file
-            .tags
-            .given()
-            .is_some_and(|tags| tags.value.response_headers.given().is_some_and(|list| !list.value.0.is_empty())),
+        origin_sends_tags: file.tags.given().is_some_and(|tags| {
+            tags.value.response_headers.given().is_some_and(|list| !list.value.0.is_empty())
+        }),
     };
     if whole.routes.is_empty() {
-        let draft = DiagnosticBuilder::warning(0..0, "there are no routes: everything passes through and nothing is cached");
+        let draft = DiagnosticBuilder::warning(
+            0..0,
+            "there are no routes: everything passes through and nothing is cached",
+        );
         context.report.push(draft.hint("add [[routes]] with path = \"/api/…\" and ttl = \"5m\""));
     }
     scopes::check(&whole, context);
@@ -97,10 +101,14 @@ pub fn warn(file: &ConfigFile, parts: &CompiledParts<'_>, context: &mut CompileC
     sections::check(&whole, parts, context);
 }
 
-/// Without errors each route of the file has been compiled, so that both lists are of the same routes.
+/// Without errors each route of the file has been compiled, so that both lists are of the same
+/// routes.
 fn routes<'a>(file: &'a ConfigFile, compiled: &'a [rules::CompiledRoute]) -> Vec<LintRoute<'a>> {
     let written = file.routes.get().map_or(&[][..], |list| &list.0);
-    let pair = |(located, compiled): (&'a super::decode::Located<file::RouteSection>, &'a rules::CompiledRoute)| {
+    let pair = |(located, compiled): (
+        &'a super::decode::Located<file::RouteSection>,
+        &'a rules::CompiledRoute,
+    )| {
         let path = &located.value.path.given()?.span;
         Some(LintRoute { spec: &compiled.spec, file: &located.value, path })
     };
@@ -110,7 +118,10 @@ fn routes<'a>(file: &'a ConfigFile, compiled: &'a [rules::CompiledRoute]) -> Vec
 /// The same for the purge rules.
 fn purges<'a>(file: &'a ConfigFile, compiled: &'a [rules::CompiledPurge]) -> Vec<LintPurge<'a>> {
     let written = file.purges.get().map_or(&[][..], |list| &list.0);
-    let pair = |(located, compiled): (&'a super::decode::Located<file::PurgeSection>, &'a rules::CompiledPurge)| {
+    let pair = |(located, compiled): (
+        &'a super::decode::Located<file::PurgeSection>,
+        &'a rules::CompiledPurge,
+    )| {
         let path = &located.value.path.given()?.span;
         Some(LintPurge { rule: &compiled.rule, file: &located.value, path })
     };
@@ -122,7 +133,8 @@ fn texts(slot: &Setting<TomlList<TomlString>>) -> &[super::decode::Located<TomlS
     slot.get().map_or(&[][..], |list| &list.0)
 }
 
-/// A list as it is written in the file. SECURITY: values of the environment stand in it by their names.
+/// A list as it is written in the file. SECURITY: values of the environment stand in it by their
+/// names.
 fn listed<'a>(texts: impl Iterator<Item = &'a str>) -> String {
     let quoted: Vec<String> = texts.map(|text| format!("\"{text}\"")).collect();
     format!("[{}]", quoted.join(", "))

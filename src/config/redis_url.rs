@@ -1,4 +1,5 @@
-//! Reads the url of Redis: TCP, TLS, Unix sockets, Sentinel and Cluster. Its text may hold a password, so no message repeats any of it.
+//! Reads the url of Redis: TCP, TLS, Unix sockets, Sentinel and Cluster. Its text may hold a
+//! password, so no message repeats any of it.
 
 use std::path::PathBuf;
 
@@ -53,7 +54,9 @@ enum UrlKind {
 }
 
 fn read(value: &str) -> Result<Location, UrlFault> {
-    let Some((scheme, _)) = value.split_once("://") else { return Err(("this is not a url", "put redis:// before it")) };
+    let Some((scheme, _)) = value.split_once("://") else {
+        return Err(("this is not a url", "put redis:// before it"));
+    };
     let (kind, tls) = match scheme.to_ascii_lowercase().as_str() {
         "redis" => (UrlKind::Server, false),
         "rediss" => (UrlKind::Server, true),
@@ -62,36 +65,65 @@ fn read(value: &str) -> Result<Location, UrlFault> {
         "redis-cluster" => (UrlKind::Cluster, false),
         "rediss-cluster" => (UrlKind::Cluster, true),
         "unix" | "redis+unix" => return unix(value),
-        _ => return Err(("this is no kind of url that leads to a Redis", "write it as \"redis://127.0.0.1:6379/0\"")),
+        _ => {
+            return Err((
+                "this is no kind of url that leads to a Redis",
+                "write it as \"redis://127.0.0.1:6379/0\"",
+            ));
+        }
     };
-    let url = Url::parse(value)
-        .map_err(|_| ("this url cannot be read", "in a password, write `/`, `@`, `:`, `#` and `%` as %2F, %40, %3A, %23, %25"))?;
-    let host = url.host_str().filter(|host| !host.is_empty()).ok_or(("the url has no host", "write redis://HOST:PORT"))?;
+    let url = Url::parse(value).map_err(|_| {
+        (
+            "this url cannot be read",
+            "in a password, write `/`, `@`, `:`, `#` and `%` as %2F, %40, %3A, %23, %25",
+        )
+    })?;
+    let host = url
+        .host_str()
+        .filter(|host| !host.is_empty())
+        .ok_or(("the url has no host", "write redis://HOST:PORT"))?;
     if (url.query().is_some() && kind == UrlKind::Server) || url.fragment().is_some() {
         return Err(("the url has a query or a fragment", "other settings are keys of [redis]"));
     }
     let database = match url.path().trim_start_matches('/') {
         "" => 0,
-        number => number
-            .parse()
-            .map_err(|_| ("the url's path is not the number of a database", "write a number from 0 to 255, as in …:6379/0"))?,
+        number => number.parse().map_err(|_| {
+            (
+                "the url's path is not the number of a database",
+                "write a number from 0 to 255, as in …:6379/0",
+            )
+        })?,
     };
-    let port = url.port().unwrap_or(if kind == UrlKind::Sentinel { SENTINEL_PORT } else { DEFAULT_PORT });
+    let port =
+        url.port().unwrap_or(if kind == UrlKind::Sentinel { SENTINEL_PORT } else { DEFAULT_PORT });
     if port == 0 {
         return Err(("the url has port 0", "Redis usually listens on 6379"));
     }
     let host = bare(host);
-    let decoded = |part: &str| percent_decode_str(part).decode_utf8().map(std::borrow::Cow::into_owned);
-    let user = decoded(url.username()).map_err(|_| ("the url's user is not UTF-8", "percent-encode it as UTF-8"))?;
-    let password =
-        url.password().map(decoded).transpose().map_err(|_| ("the url's password is not UTF-8", "percent-encode it as UTF-8"))?;
+    let decoded =
+        |part: &str| percent_decode_str(part).decode_utf8().map(std::borrow::Cow::into_owned);
+    let user = decoded(url.username())
+        .map_err(|_| ("the url's user is not UTF-8", "percent-encode it as UTF-8"))?;
+    let password = url
+        .password()
+        .map(decoded)
+        .transpose()
+        .map_err(|_| ("the url's password is not UTF-8", "percent-encode it as UTF-8"))?;
     if !user.is_empty() && password.is_none() {
-        return Err(("the url has a user but no password", "write user:password@host, or :password@host for a password alone"));
+        return Err((
+            "the url has a user but no password",
+            "write user:password@host, or :password@host for a password alone",
+        ));
     }
     let address = match kind {
         UrlKind::Server => RedisAddress::Tcp { host, port, tls },
         UrlKind::Sentinel => RedisAddress::Sentinel(sentinel(&url, (host, port), tls)?),
-        UrlKind::Cluster if database != 0 => return Err(("a cluster has no database but 0", "remove it: a cluster has only database 0")),
+        UrlKind::Cluster if database != 0 => {
+            return Err((
+                "a cluster has no database but 0",
+                "remove it: a cluster has only database 0",
+            ));
+        }
         UrlKind::Cluster => RedisAddress::Cluster { nodes: cluster(&url, (host, port))?, tls },
     };
     Ok(Location {
@@ -129,9 +161,13 @@ fn sentinel(url: &Url, first: (String, u16), tls: bool) -> Result<Sentinel, UrlF
         }
     }
     let hint = "add ?sentinelServiceName=NAME, the name that the sentinels monitor the primary by";
-    let service = service.ok_or(("the url does not say which primary the sentinels are asked for", hint))?;
+    let service =
+        service.ok_or(("the url does not say which primary the sentinels are asked for", hint))?;
     if username.is_some() && password.is_none() {
-        return Err(("the url has a user of the sentinels but no password", "add &sentinelPassword=PASSWORD"));
+        return Err((
+            "the url has a user of the sentinels but no password",
+            "add &sentinelPassword=PASSWORD",
+        ));
     }
     Ok(Sentinel { service, nodes, tls, username, password: password.map(Secret::new) })
 }
@@ -141,7 +177,10 @@ fn cluster(url: &Url, first: (String, u16)) -> Result<Vec<(String, u16)>, UrlFau
     let mut nodes = vec![first];
     for (name, value) in url.query_pairs() {
         if name != "node" {
-            return Err(("the url of a cluster has a parameter other than `node`", "other settings are keys of [redis]"));
+            return Err((
+                "the url of a cluster has a parameter other than `node`",
+                "other settings are keys of [redis]",
+            ));
         }
         add(&mut nodes, &value, DEFAULT_PORT)?;
     }
@@ -150,10 +189,15 @@ fn cluster(url: &Url, first: (String, u16)) -> Result<Vec<(String, u16)>, UrlFau
 
 /// Adds the server that a parameter `node` names; one that is named twice counts once.
 fn add(nodes: &mut Vec<(String, u16)>, value: &str, default_port: u16) -> Result<(), UrlFault> {
-    let fault = ("a `node` of the url is not a host with a port", "write node=HOST:PORT, and an IPv6 address as [::1]:6379");
+    let fault = (
+        "a `node` of the url is not a host with a port",
+        "write node=HOST:PORT, and an IPv6 address as [::1]:6379",
+    );
     let (host, port) = match value.rsplit_once(':') {
         // Without brackets it cannot be told from a port.
-        Some((host, port)) if !value.ends_with(']') => (host, port.parse().ok().filter(|port| *port > 0).ok_or(fault)?),
+        Some((host, port)) if !value.ends_with(']') => {
+            (host, port.parse().ok().filter(|port| *port > 0).ok_or(fault)?)
+        }
         _ => (value, default_port),
     };
     let host = url::Host::parse(host).map_err(|_| fault)?;
@@ -162,7 +206,10 @@ fn add(nodes: &mut Vec<(String, u16)>, value: &str, default_port: u16) -> Result
         nodes.push(node);
     }
     if nodes.len() > MAX_NODES {
-        return Err(("the url names too many servers", "name 64 at the most: the others are learned from them"));
+        return Err((
+            "the url names too many servers",
+            "name 64 at the most: the others are learned from them",
+        ));
     }
     Ok(())
 }
@@ -172,19 +219,36 @@ fn unix(value: &str) -> Result<Location, UrlFault> {
     let rest = value.split_once("://").map(|(_, rest)| rest).unwrap_or_default();
     let (path, query) = rest.split_once('?').unwrap_or((rest, ""));
     if !path.starts_with('/') || path.len() < 2 {
-        return Err(("the url of a Unix socket needs an absolute path", "write it with three slashes: unix:///run/redis.sock"));
+        return Err((
+            "the url of a Unix socket needs an absolute path",
+            "write it with three slashes: unix:///run/redis.sock",
+        ));
     }
     let mut database = 0;
     for (name, value) in url::form_urlencoded::parse(query.as_bytes()) {
         match name.as_ref() {
             "db" => {
-                database = value.parse().map_err(|_| ("`db` is not the number of a database", "write ?db=0, a number from 0 to 255"))?;
+                database = value.parse().map_err(|_| {
+                    ("`db` is not the number of a database", "write ?db=0, a number from 0 to 255")
+                })?;
             }
-            _ => return Err(("the url of a Unix socket has a parameter other than `db`", "user and password are keys of [redis]")),
+            _ => {
+                return Err((
+                    "the url of a Unix socket has a parameter other than `db`",
+                    "user and password are keys of [redis]",
+                ));
+            }
         }
     }
-    let path = percent_decode_str(path).decode_utf8().map_err(|_| ("the path is not UTF-8", "percent-encode it as UTF-8"))?;
-    Ok(Location { address: RedisAddress::Unix(PathBuf::from(path.into_owned())), database, username: None, password: None })
+    let path = percent_decode_str(path)
+        .decode_utf8()
+        .map_err(|_| ("the path is not UTF-8", "percent-encode it as UTF-8"))?;
+    Ok(Location {
+        address: RedisAddress::Unix(PathBuf::from(path.into_owned())),
+        database,
+        username: None,
+        password: None,
+    })
 }
 
 #[cfg(test)]
@@ -194,15 +258,22 @@ mod tests {
     #[test]
     fn urls_of_all_kinds_are_read() {
         let location = read("redis://app:p%40ss@[::1]/3").ok().unwrap();
-        assert!(matches!(&location.address, RedisAddress::Tcp { host, port: 6379, tls: false } if host == "::1"));
+        assert!(
+            matches!(&location.address, RedisAddress::Tcp { host, port: 6379, tls: false } if host == "::1")
+        );
         assert_eq!((location.database, location.username.as_deref()), (3, Some("app")));
         assert_eq!(location.password.as_ref().map(Secret::expose), Some("p@ss"));
         let location = read("rediss://:pw@redis.internal:6380").ok().unwrap();
         assert!(matches!(&location.address, RedisAddress::Tcp { port: 6380, tls: true, .. }));
-        assert_eq!((location.username, location.password.as_ref().map(Secret::expose)), (None, Some("pw")));
+        assert_eq!(
+            (location.username, location.password.as_ref().map(Secret::expose)),
+            (None, Some("pw"))
+        );
         for url in ["unix:///run/redis.sock?db=2", "redis+unix:///run/redis.sock?db=2"] {
             let location = read(url).ok().unwrap();
-            assert!(matches!(&location.address, RedisAddress::Unix(path) if path.as_os_str() == "/run/redis.sock"));
+            assert!(
+                matches!(&location.address, RedisAddress::Unix(path) if path.as_os_str() == "/run/redis.sock")
+            );
             assert_eq!(location.database, 2);
         }
     }
@@ -217,11 +288,20 @@ mod tests {
         let RedisAddress::Sentinel(sentinel) = location.address else { panic!("sentinels") };
         assert_eq!((sentinel.service.as_str(), sentinel.tls), ("my master", true));
         assert_eq!(sentinel.nodes, [node("s1", 26379), node("s2", 1), node("::1", 26379)]);
-        assert_eq!((sentinel.username.as_deref(), sentinel.password.as_ref().map(Secret::expose)), (Some("u"), Some("p&q")));
+        assert_eq!(
+            (sentinel.username.as_deref(), sentinel.password.as_ref().map(Secret::expose)),
+            (Some("u"), Some("p&q"))
+        );
         let location = read("redis-cluster://:pw@c1?node=c2:7001&node=c3").ok().unwrap();
         let nodes = vec![node("c1", 6379), node("c2", 7001), node("c3", 6379)];
-        assert_eq!((location.address, location.database), (RedisAddress::Cluster { nodes, tls: false }, 0));
-        assert!(matches!(read("rediss-cluster://c1").ok().unwrap().address, RedisAddress::Cluster { tls: true, .. }));
+        assert_eq!(
+            (location.address, location.database),
+            (RedisAddress::Cluster { nodes, tls: false }, 0)
+        );
+        assert!(matches!(
+            read("rediss-cluster://c1").ok().unwrap().address,
+            RedisAddress::Cluster { tls: true, .. }
+        ));
     }
 
     #[test]
@@ -239,7 +319,10 @@ mod tests {
             ("redis-sentinel://h?sentinelServiceName=", "one value"),
             ("redis-sentinel://h?sentinelServiceName=a&sentinelServiceName=hunter2", "one value"),
             ("redis-sentinel://h?sentinelServiceName=a&hunter2=1", "sentinelPassword"),
-            ("redis-sentinel://h?sentinelServiceName=a&sentinelUsername=hunter2", "sentinelPassword"),
+            (
+                "redis-sentinel://h?sentinelServiceName=a&sentinelUsername=hunter2",
+                "sentinelPassword",
+            ),
             ("redis:///0", "HOST"),
             ("redis://u:hun/ter2@h", "%2F"),
             ("redis://hunter2@h", ":password@"),

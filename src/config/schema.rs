@@ -1,4 +1,5 @@
-//! The JSON Schema of `proxy.toml`, derived from the file's own types, so that editors complete and check what the reader takes.
+//! The JSON Schema of `proxy.toml`, derived from the file's own types, so that editors complete and
+//! check what the reader takes.
 
 use std::borrow::Cow;
 
@@ -7,13 +8,18 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use toml::Spanned;
 use toml::de::DeValue;
 
-use super::decode::{Count, Fraction, FromToml, NamedTable, Period, Setting, Size, TomlList, TomlReader, TomlString};
+use super::decode::{
+    Count, Fraction, FromToml, NamedTable, Period, Setting, Size, TomlList, TomlReader, TomlString,
+};
 use super::file::{self, ConfigFile};
 
 /// The schema (draft 2020-12), as text.
 #[must_use]
 pub fn json_schema() -> String {
-    let mut schema = SchemaSettings::draft2020_12().for_deserialize().into_generator().into_root_schema_for::<ConfigFile>();
+    let mut schema = SchemaSettings::draft2020_12()
+        .for_deserialize()
+        .into_generator()
+        .into_root_schema_for::<ConfigFile>();
     schema.insert("title".into(), "proxy.toml".into());
     let mut text = serde_json::to_string_pretty(&schema).unwrap_or_default();
     text.push('\n');
@@ -62,7 +68,12 @@ impl FromToml for QueryForm {
             reader.wrong_type(value, "\"all\", \"none\", or a list of parameters", None);
             return None;
         }
-        match super::decode::word(value, reader, "a rule for the query (a list of parameters goes in brackets)", &["all", "none"])? {
+        match super::decode::word(
+            value,
+            reader,
+            "a rule for the query (a list of parameters goes in brackets)",
+            &["all", "none"],
+        )? {
             "all" => Some(Self::All),
             _ => Some(Self::None),
         }

@@ -7,8 +7,9 @@ use proptest::prelude::*;
 use serde_json::Value;
 
 use super::file::{
-    AdminSection, ConfigFile, CredentialSection, DebugSection, FieldForm, FreshnessSection, LimitsSection, ListenSection, LogSection,
-    MemorySection, PurgeSection, RedisSection, RouteSection, TagsSection, UpstreamSection,
+    AdminSection, ConfigFile, CredentialSection, DebugSection, FieldForm, FreshnessSection,
+    LimitsSection, ListenSection, LogSection, MemorySection, PurgeSection, RedisSection,
+    RouteSection, TagsSection, UpstreamSection,
 };
 use super::*;
 use crate::redis::RedisAddress;
@@ -74,24 +75,34 @@ fn problems(text: &str) -> Diagnostics {
 
 /// Line, column and message of each error.
 fn located(problems: &Diagnostics) -> Vec<(usize, usize, &str)> {
-    problems.errors().map(|problem| (problem.line, problem.column, problem.message.as_str())).collect()
+    problems
+        .errors()
+        .map(|problem| (problem.line, problem.column, problem.message.as_str()))
+        .collect()
 }
 
 #[test]
 fn the_designs_example_is_understood() {
     let config = parse(EXAMPLE).unwrap_or_else(|problems| panic!("{problems}"));
     assert_eq!(config.server.address.to_string(), "127.0.0.1:8080");
-    assert_eq!((&*config.upstream.target.host, config.upstream.target.port, config.upstream.target.tls), ("127.0.0.1", 8000, false));
+    assert_eq!(
+        (&*config.upstream.target.host, config.upstream.target.port, config.upstream.target.tls),
+        ("127.0.0.1", 8000, false)
+    );
     assert_eq!((config.memory.size, config.memory.max_object), (256 << 20, 8 << 20));
     let redis = config.redis.as_ref().expect("redis");
     assert!(matches!(&redis.address, RedisAddress::Tcp { port: 6379, tls: false, .. }));
-    assert_eq!((redis.namespace.as_str(), redis.deadline), ("sidecache", Duration::from_millis(100)));
+    assert_eq!(
+        (redis.namespace.as_str(), redis.deadline),
+        ("sidecache", Duration::from_millis(100))
+    );
     let routes: Vec<_> = config.routes.iter().collect();
     assert_eq!((routes.len(), config.purges.len()), (2, 1));
     assert_eq!(routes[0].spec.ttl, Some(Duration::from_mins(5)));
     assert_eq!(routes[0].spec.admit_for, Duration::from_mins(1));
     assert_eq!(routes[1].spec.tags.len(), 2);
-    let warnings: Vec<_> = config.warnings.iter().map(|warning| (warning.line, warning.column)).collect();
+    let warnings: Vec<_> =
+        config.warnings.iter().map(|warning| (warning.line, warning.column)).collect();
     assert_eq!(warnings, [(19, 1), (19, 1)], "a prefix field, and an unused one");
     assert_eq!(config.limits.waiters, 10_000);
 }
@@ -128,7 +139,11 @@ path = "/api/{name}"
             (13, 1, "a route has no key `kee`"),
             (14, 21, "`tenat` is not a field"),
             (15, 9, "`shard` is not a scope"),
-            (18, 8, "this path and \"/api/{id}\" in line 11 match the same requests, and neither is more specific"),
+            (
+                18,
+                8,
+                "this path and \"/api/{id}\" in line 11 match the same requests, and neither is more specific"
+            ),
         ],
         "{drawn}"
     );
@@ -141,7 +156,13 @@ path = "/api/{name}"
 fn columns_count_characters() {
     let text = "[upstream]\nurl = \"http://a\"\n[fields]\n\"\u{e4}\u{e4}\" = { hedder = \"x\" }";
     let problems = problems(text);
-    assert_eq!(located(&problems), [(4, 1, "`\u{e4}\u{e4}` cannot be the name of a field"), (4, 10, "a field has no key `hedder`")]);
+    assert_eq!(
+        located(&problems),
+        [
+            (4, 1, "`\u{e4}\u{e4}` cannot be the name of a field"),
+            (4, 10, "a field has no key `hedder`")
+        ]
+    );
 }
 
 #[test]
@@ -170,7 +191,9 @@ fn a_syntax_error_hides_nothing_else() {
         "k = 1\nk = 2",
         "k = {a=1,,}",
     ] {
-        let text = format!("{broken}\n[upstream]\nurl = 5\n[[routes]]\nttl = \"1x\"\npath = \"/a\"\n[memory]\nsize = \"5\"\n");
+        let text = format!(
+            "{broken}\n[upstream]\nurl = 5\n[[routes]]\nttl = \"1x\"\npath = \"/a\"\n[memory]\nsize = \"5\"\n"
+        );
         let problems = problems(&text);
         let found = located(&problems);
         let lines: Vec<usize> = found.iter().map(|(line, ..)| *line).collect();
@@ -186,8 +209,7 @@ fn a_syntax_error_hides_nothing_else() {
 
 #[test]
 fn what_follows_from_a_syntax_error_is_not_told() {
-    let text =
-        "[upstream]\nurl \"http://a\"\n[[routes]]\npath: \"/x\"\nttl = \"5m\"\nkey = [\"tenant\"]\n[fields]\ntenant = { header \"x\" }\n";
+    let text = "[upstream]\nurl \"http://a\"\n[[routes]]\npath: \"/x\"\nttl = \"5m\"\nkey = [\"tenant\"]\n[fields]\ntenant = { header \"x\" }\n";
     let problems = problems(text);
     let lines: Vec<usize> = problems.errors().map(|problem| problem.line).collect();
     assert_eq!(lines, [2, 4, 8], "{problems}");
@@ -247,15 +269,29 @@ trusted_proxies = ["${SECRET_VALUE}"]
     assert!(problems.errors().count() >= 18, "{problems}");
     let text = "[upstream]\nurl = \"http://a\"\n[admin]\ntoken = \"hunter2-hunter2-hunter2\"\n[redis]\nurl = \"redis://u:hunter2@h\"\n";
     let config = parse(text).expect("a good file");
-    assert!(!format!("{config:?} {:?} {:?}", config.admin.token, config.redis.as_ref().map(|redis| &redis.password)).contains("hunter2"));
-    assert_eq!(config.admin.token.as_ref().map(crate::units::Secret::expose), Some("hunter2-hunter2-hunter2"));
+    assert!(
+        !format!(
+            "{config:?} {:?} {:?}",
+            config.admin.token,
+            config.redis.as_ref().map(|redis| &redis.password)
+        )
+        .contains("hunter2")
+    );
+    assert_eq!(
+        config.admin.token.as_ref().map(crate::units::Secret::expose),
+        Some("hunter2-hunter2-hunter2")
+    );
 }
 
 #[test]
 fn variables_are_filled_in_and_missed_where_they_stand() {
-    let config = parse("[listen]\naddress = \"127.0.0.1:${PORT}\"\n[upstream]\nurl = \"http://${APP:-app}:80\"\n").expect("a good file");
+    let config = parse(
+        "[listen]\naddress = \"127.0.0.1:${PORT}\"\n[upstream]\nurl = \"http://${APP:-app}:80\"\n",
+    )
+    .expect("a good file");
     assert_eq!((config.server.address.port(), &*config.upstream.target.authority), (9999, "app"));
-    let problems = problems("[listen]\naddress = \"127.0.0.1:${NOPE}\"\n[upstream]\nurl = \"${NOPE} $x\"\n");
+    let problems =
+        problems("[listen]\naddress = \"127.0.0.1:${NOPE}\"\n[upstream]\nurl = \"${NOPE} $x\"\n");
     assert_eq!(
         located(&problems),
         [
@@ -270,23 +306,38 @@ fn variables_are_filled_in_and_missed_where_they_stand() {
 fn a_file_that_cannot_be_read_says_how_to_go_on() {
     let problems = Config::load(Path::new("/nonexistent/proxy.toml")).expect_err("no such file");
     let shown = problems.to_string();
-    assert!(shown.starts_with("/nonexistent/proxy.toml: error: the file cannot be read") && shown.contains("--config"), "{shown}");
+    assert!(
+        shown.starts_with("/nonexistent/proxy.toml: error: the file cannot be read")
+            && shown.contains("--config"),
+        "{shown}"
+    );
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("proxy.toml");
     std::fs::write(&path, b"a = 1\nb = \"\xff\"").expect("written");
-    assert!(Config::load(&path).expect_err("not UTF-8").to_string().contains("line 2 is not UTF-8"));
+    assert!(
+        Config::load(&path).expect_err("not UTF-8").to_string().contains("line 2 is not UTF-8")
+    );
 }
 
 #[test]
 fn a_key_whose_variable_may_be_nothing_is_left_out() {
     let text = "[upstream]\nurl = \"http://a\"\n[admin]\naddress = \"${ADMIN:-}\"\ntoken = \"${TOKEN:-}\"\n";
-    let with =
-        |token: Option<&'static str>| Config::parse(text, "proxy.toml", &move |name| token.filter(|_| name == "TOKEN").map(str::to_owned));
+    let with = |token: Option<&'static str>| {
+        Config::parse(text, "proxy.toml", &move |name| {
+            token.filter(|_| name == "TOKEN").map(str::to_owned)
+        })
+    };
     let without = with(None).unwrap_or_else(|problems| panic!("{problems}"));
-    assert_eq!((without.admin.address.port(), without.admin.token.is_some()), (9090, false), "the default, and none");
+    assert_eq!(
+        (without.admin.address.port(), without.admin.token.is_some()),
+        (9090, false),
+        "the default, and none"
+    );
     assert!(with(Some("")).is_ok_and(|config| config.admin.token.is_none()), "set to nothing");
     assert!(with(Some("0123456789abcdef")).is_ok_and(|config| config.admin.token.is_some()));
-    let required = Config::parse("[upstream]\nurl = \"${APP:-}\"\n", "proxy.toml", &|_| None).expect_err("no app").to_string();
+    let required = Config::parse("[upstream]\nurl = \"${APP:-}\"\n", "proxy.toml", &|_| None)
+        .expect_err("no app")
+        .to_string();
     assert!(required.contains("`url` is missing"), "{required}");
 }
 
@@ -297,16 +348,25 @@ fn check_tells_the_exit_code() {
     let run = |text: &str, deny_warnings| {
         std::fs::write(&path, text).expect("written");
         let mut out = Vec::new();
-        let code = check(&path, CheckOptions { deny_warnings, offline: true }, &mut out).expect("written");
+        let code =
+            check(&path, CheckOptions { deny_warnings, offline: true }, &mut out).expect("written");
         (code, String::from_utf8(out).expect("text"))
     };
     let good = "[upstream]\nurl = \"http://a\"\n[[routes]]\npath = \"/a\"\n";
     assert_eq!(run(good, true), (0, format!("{}: ok: 1 route, 0 purge rules\n", path.display())));
     let (code, shown) = run(EXAMPLE, false);
-    assert_eq!((code, shown.ends_with("ok: 2 routes, 1 purge rule, 2 warnings\n")), (0, true), "{shown}");
+    assert_eq!(
+        (code, shown.ends_with("ok: 2 routes, 1 purge rule, 2 warnings\n")),
+        (0, true),
+        "{shown}"
+    );
     assert_eq!(run(EXAMPLE, true).0, 64);
     let (code, shown) = run("[upstream]\nurl = 1\n", false);
-    assert_eq!((code, shown.ends_with(&format!("1 problem in {}\n", path.display()))), (64, true), "{shown}");
+    assert_eq!(
+        (code, shown.ends_with(&format!("1 problem in {}\n", path.display()))),
+        (64, true),
+        "{shown}"
+    );
 }
 
 #[test]
@@ -317,18 +377,24 @@ fn a_token_comes_from_a_file_beside_the_configuration() {
     std::fs::write(&path, "[upstream]\nurl = \"http://a\"\n[admin]\naddress = \"0.0.0.0:9090\"\ntoken_file = \"token\"\n")
         .expect("written");
     let config = Config::load(&path).expect("a good file");
-    assert_eq!(config.admin.token.as_ref().map(crate::units::Secret::expose), Some("0123456789abcdef"));
+    assert_eq!(
+        config.admin.token.as_ref().map(crate::units::Secret::expose),
+        Some("0123456789abcdef")
+    );
     std::fs::write(folder.path().join("token"), "short").expect("written");
-    assert!(Config::load(&path).expect_err("a short token").to_string().contains("shorter than 16"));
+    assert!(
+        Config::load(&path).expect_err("a short token").to_string().contains("shorter than 16")
+    );
     std::fs::remove_file(folder.path().join("token")).expect("removed");
     assert_eq!(Config::load(&path).expect_err("no token").errors().count(), 1);
 }
 
 /// The properties of a table in the schema.
 fn properties<'a>(schema: &'a Value, name: &str) -> Vec<&'a str> {
-    let table = if name == "File" { schema } else { &schema["$defs"][name] };
+    let table = if name == "ConfigFile" { schema } else { &schema["$defs"][name] };
     assert_eq!(table["additionalProperties"], Value::Bool(false), "{name}");
-    let mut keys: Vec<&str> = table["properties"].as_object().expect(name).keys().map(String::as_str).collect();
+    let mut keys: Vec<&str> =
+        table["properties"].as_object().expect(name).keys().map(String::as_str).collect();
     keys.sort_unstable();
     keys
 }
@@ -338,21 +404,21 @@ fn the_schema_has_the_keys_that_the_reader_takes() {
     let schema: Value = serde_json::from_str(&json_schema()).expect("JSON");
     assert_eq!(schema["$schema"], "https://json-schema.org/draft/2020-12/schema");
     let tables: [(&str, &[&str]); 15] = [
-        ("File", ConfigFile::KEYS),
-        ("Listen", ListenSection::KEYS),
-        ("Upstream", UpstreamSection::KEYS),
-        ("Admin", AdminSection::KEYS),
-        ("Memory", MemorySection::KEYS),
-        ("Redis", RedisSection::KEYS),
-        ("Limits", LimitsSection::KEYS),
-        ("Freshness", FreshnessSection::KEYS),
-        ("Log", LogSection::KEYS),
+        ("ConfigFile", ConfigFile::KEYS),
+        ("ListenSection", ListenSection::KEYS),
+        ("UpstreamSection", UpstreamSection::KEYS),
+        ("AdminSection", AdminSection::KEYS),
+        ("MemorySection", MemorySection::KEYS),
+        ("RedisSection", RedisSection::KEYS),
+        ("LimitsSection", LimitsSection::KEYS),
+        ("FreshnessSection", FreshnessSection::KEYS),
+        ("LogSection", LogSection::KEYS),
         ("FieldForm", FieldForm::KEYS),
-        ("Credential", CredentialSection::KEYS),
-        ("Tags", TagsSection::KEYS),
-        ("Debug", DebugSection::KEYS),
-        ("Route", RouteSection::KEYS),
-        ("Purge", PurgeSection::KEYS),
+        ("CredentialSection", CredentialSection::KEYS),
+        ("TagsSection", TagsSection::KEYS),
+        ("DebugSection", DebugSection::KEYS),
+        ("RouteSection", RouteSection::KEYS),
+        ("PurgeSection", PurgeSection::KEYS),
     ];
     for (name, keys) in tables {
         let mut keys = keys.to_vec();
@@ -360,11 +426,15 @@ fn the_schema_has_the_keys_that_the_reader_takes() {
         assert_eq!(properties(&schema, name), keys, "{name}");
     }
     assert_eq!(schema["$defs"].as_object().map(serde_json::Map::len), Some(tables.len() - 1));
-    let route = &schema["$defs"]["Route"]["properties"];
+    let route = &schema["$defs"]["RouteSection"]["properties"];
     assert_eq!(route["scope"]["enum"], serde_json::json!(["private", "shared", "public"]));
     assert_eq!(route["scope"]["default"], "private");
-    assert!(route["ttl"]["pattern"].is_string() && route["ttl"]["examples"].is_array() && route["ttl"]["description"].is_string());
-    assert_eq!(schema["$defs"]["Purge"]["required"], serde_json::json!(["path", "tags"]));
+    assert!(
+        route["ttl"]["pattern"].is_string()
+            && route["ttl"]["examples"].is_array()
+            && route["ttl"]["description"].is_string()
+    );
+    assert_eq!(schema["$defs"]["PurgeSection"]["required"], serde_json::json!(["path", "tags"]));
 }
 
 /// As much of JSON Schema as ours uses, but for patterns.
@@ -416,7 +486,9 @@ fn the_schema_takes_the_designs_example() {
     let schema: Value = serde_json::from_str(&json_schema()).expect("JSON");
     let example: Value = toml::from_str(EXAMPLE).expect("TOML");
     assert_eq!(validate(&schema, &schema, &example, ""), Ok(()));
-    let bad: Value = toml::from_str("[upstream]\nurl = \"x\"\n[fields]\na = { header = \"a\", cookie = \"b\" }").expect("TOML");
+    let bad: Value =
+        toml::from_str("[upstream]\nurl = \"x\"\n[fields]\na = { header = \"a\", cookie = \"b\" }")
+            .expect("TOML");
     assert!(validate(&schema, &schema, &bad, "").is_err());
 }
 
@@ -424,7 +496,18 @@ fn the_schema_takes_the_designs_example() {
 fn the_schemas_defaults_are_the_readers() {
     let schema: Value = serde_json::from_str(&json_schema()).expect("JSON");
     let mut text = String::from("upstream.url = \"http://a\"\n");
-    for section in ["Listen", "Upstream", "Admin", "Memory", "Limits", "Freshness", "Log", "Credential", "Tags", "Debug"] {
+    for section in [
+        "ListenSection",
+        "UpstreamSection",
+        "AdminSection",
+        "MemorySection",
+        "LimitsSection",
+        "FreshnessSection",
+        "LogSection",
+        "CredentialSection",
+        "TagsSection",
+        "DebugSection",
+    ] {
         writeln!(text, "[{}]", section.to_lowercase()).expect("text");
         for (key, property) in schema["$defs"][section]["properties"].as_object().expect(section) {
             if let Some(default) = property.get("default") {
@@ -432,7 +515,9 @@ fn the_schemas_defaults_are_the_readers() {
             }
         }
     }
-    let text = text.replace("upstream.url = \"http://a\"\n", "").replace("[upstream]\n", "[upstream]\nurl = \"http://a\"\n");
+    let text = text
+        .replace("upstream.url = \"http://a\"\n", "")
+        .replace("[upstream]\n", "[upstream]\nurl = \"http://a\"\n");
     let spelled = parse(&text).unwrap_or_else(|problems| panic!("{text}{problems}"));
     let silent = parse("[upstream]\nurl = \"http://a\"\n").expect("a good file");
     assert_eq!(spelled.limits, silent.limits);

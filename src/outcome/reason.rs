@@ -1,7 +1,8 @@
 //! Why the cache took no part in a request, found nothing to serve, or did not store a response.
 //!
-//! The table below is the only list of reasons: headers, logs, metrics, the admin API, `explain` and
-//! the reference page all read it. Must not know how a decision is made, nor which route it was for.
+//! The table below is the only list of reasons: headers, logs, metrics, the admin API, `explain`
+//! and the reference page all read it. Must not know how a decision is made, nor which route it was
+//! for.
 
 use std::borrow::Cow;
 
@@ -24,7 +25,8 @@ pub enum Step {
 
 impl Step {
     /// All steps, in the order in which a request meets them.
-    pub const ALL: [Self; 6] = [Self::Bypass, Self::Lookup, Self::Stale, Self::Store, Self::Body, Self::Failure];
+    pub const ALL: [Self; 6] =
+        [Self::Bypass, Self::Lookup, Self::Stale, Self::Store, Self::Body, Self::Failure];
 }
 
 macro_rules! reasons {
@@ -82,7 +84,9 @@ impl Reason {
         match self {
             // An asterisk is no part of a word.
             Self::VaryStar => Cow::Borrowed("vary_star"),
-            _ if self.as_str().contains([' ', '-']) => Cow::Owned(self.as_str().replace([' ', '-'], "_")),
+            _ if self.as_str().contains([' ', '-']) => {
+                Cow::Owned(self.as_str().replace([' ', '-'], "_"))
+            }
             _ => Cow::Borrowed(self.as_str()),
         }
     }

@@ -1,7 +1,9 @@
-//! Cache groups (RFC 9875): `Cache-Groups` puts a stored response into groups, `Cache-Group-Invalidation` purges groups.
+//! Cache groups (RFC 9875): `Cache-Groups` puts a stored response into groups,
+//! `Cache-Group-Invalidation` purges groups.
 //!
-//! Owns the reading of both fields and the tag that a group becomes. Which responses count is for the caller: the second field only in
-//! the answer to an unsafe method, and neither cascades (RFC 9875 2.2.1): purging a group purges no other group of its members.
+//! Owns the reading of both fields and the tag that a group becomes. Which responses count is for
+//! the caller: the second field only in the answer to an unsafe method, and neither cascades (RFC
+//! 9875 2.2.1): purging a group purges no other group of its members.
 
 use http::header::{HeaderMap, HeaderName};
 use sfv::{BareItem, List, ListEntry, Parser};
@@ -12,25 +14,30 @@ use crate::semantics::forward::joined;
 /// The groups that a response belongs to.
 pub const CACHE_GROUPS: HeaderName = HeaderName::from_static("cache-groups");
 
-/// The groups that the answer to an unsafe method invalidates. It must be ignored in the answer to a safe one (RFC 9875 3).
-pub const CACHE_GROUP_INVALIDATION: HeaderName = HeaderName::from_static("cache-group-invalidation");
+/// The groups that the answer to an unsafe method invalidates. It must be ignored in the answer to
+/// a safe one (RFC 9875 3).
+pub const CACHE_GROUP_INVALIDATION: HeaderName =
+    HeaderName::from_static("cache-group-invalidation");
 
-/// The most groups that one field may name. RFC 9875 2 asks for 32 at the least, of 32 characters at the least; there is no limit to a
-/// group's length but the header's own, because a long tag goes by its digest.
+/// The most groups that one field may name. RFC 9875 2 asks for 32 at the least, of 32 characters
+/// at the least; there is no limit to a group's length but the header's own, because a long tag
+/// goes by its digest.
 pub const MAX_GROUPS: usize = 256;
 
 /// A field names more than [`MAX_GROUPS`] groups.
 ///
-/// Taking the first ones would be worse than either end: an entry would be missed when one of its other groups is purged. So the caller
-/// does not store such a response, and tells the operator of such an invalidation.
+/// Taking the first ones would be worse than either end: an entry would be missed when one of its
+/// other groups is purged. So the caller does not store such a response, and tells the operator of
+/// such an invalidation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("more than {MAX_GROUPS} cache groups")]
 pub struct TooManyGroups;
 
 /// The groups that a field names, each once, in the field's order.
 ///
-/// A field is a List of Strings (RFC 9875 2 and 3), all its lines as one (RFC 9651 4.2); parameters are passed over. If it does not
-/// parse, or a member is not a String, the field is ignored as a whole and names none. The empty String is a group like any other.
+/// A field is a List of Strings (RFC 9875 2 and 3), all its lines as one (RFC 9651 4.2); parameters
+/// are passed over. If it does not parse, or a member is not a String, the field is ignored as a
+/// whole and names none. The empty String is a group like any other.
 ///
 /// # Errors
 /// If there are more than [`MAX_GROUPS`] of them.
@@ -62,10 +69,12 @@ fn strings(value: &[u8]) -> Option<Vec<String>> {
     members.into_iter().map(string).collect()
 }
 
-/// The tag of a group of this host's responses. Groups are compared to the letter, case too, and within one origin only (RFC 9875 2.1).
+/// The tag of a group of this host's responses. Groups are compared to the letter, case too, and
+/// within one origin only (RFC 9875 2.1).
 ///
-/// SECURITY: the space keeps it apart from every other tag: templates and `Surrogate-Key` cannot name one with a space, and the tag of a
-/// URI begins otherwise. The host in front keeps the apps behind one sidecar from purging each other.
+/// SECURITY: the space keeps it apart from every other tag: templates and `Surrogate-Key` cannot
+/// name one with a space, and the tag of a URI begins otherwise. The host in front keeps the apps
+/// behind one sidecar from purging each other.
 #[must_use]
 pub fn tag(host: &str, group: &str) -> Tag {
     Tag::new(&format!("group:{host} {group}"))
@@ -80,7 +89,10 @@ mod tests {
     use crate::policy::tag::{MAX_LEN, ResponseTags, Template};
 
     fn headers(lines: &[&str]) -> HeaderMap {
-        lines.iter().map(|line| (CACHE_GROUPS, HeaderValue::from_bytes(line.as_bytes()).unwrap())).collect()
+        lines
+            .iter()
+            .map(|line| (CACHE_GROUPS, HeaderValue::from_bytes(line.as_bytes()).unwrap()))
+            .collect()
     }
 
     fn read(lines: &[&str]) -> Vec<String> {
@@ -135,10 +147,16 @@ mod tests {
 
     #[test]
     fn rfc_9875_2_at_least_32_groups_of_32_characters_are_supported_and_too_many_are_not_cut_off() {
-        let line = |count: usize| (0..count).map(|at| format!("\"{at:032}\"")).collect::<Vec<_>>().join(",");
+        let line = |count: usize| {
+            (0..count).map(|at| format!("\"{at:032}\"")).collect::<Vec<_>>().join(",")
+        };
         assert_eq!(read(&[&line(32)]).len(), 32);
         assert_eq!(read(&[&line(MAX_GROUPS)]).len(), MAX_GROUPS);
-        assert_eq!(read(&[&line(MAX_GROUPS), &line(MAX_GROUPS)]).len(), MAX_GROUPS, "repeated ones do not count");
+        assert_eq!(
+            read(&[&line(MAX_GROUPS), &line(MAX_GROUPS)]).len(),
+            MAX_GROUPS,
+            "repeated ones do not count"
+        );
         assert_eq!(groups(&headers(&[&line(MAX_GROUPS + 1)]), &CACHE_GROUPS), Err(TooManyGroups));
         let long = "x".repeat(4000);
         assert_eq!(read(&[&format!("\"{long}\"")]), [long.as_str()]);
@@ -158,7 +176,10 @@ mod tests {
     fn no_other_source_of_tags_can_name_a_group() {
         let named = tag("app", "a");
         assert!(Template::parse(named.as_str(), &|_| None).is_err());
-        let headers = HeaderMap::from_iter([(HeaderName::from_static("surrogate-key"), HeaderValue::from_str(named.as_str()).unwrap())]);
+        let headers = HeaderMap::from_iter([(
+            HeaderName::from_static("surrogate-key"),
+            HeaderValue::from_str(named.as_str()).unwrap(),
+        )]);
         assert!(ResponseTags::default().from_headers(&headers).all(|tag| tag != named));
         for path in ["/a", "/ a", "/%20a", "group:app a"] {
             assert_ne!(Tag::for_uri("app", path), named);

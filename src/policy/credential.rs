@@ -57,7 +57,10 @@ impl CredentialRule {
     /// The caller's credential; `None` for a caller who shows none.
     #[must_use]
     pub fn credential(&self, headers: &HeaderMap, hasher: &Hasher) -> Option<Credential> {
-        if !headers.contains_key(AUTHORIZATION) && !headers.contains_key(COOKIE) && self.headers.is_empty() {
+        if !headers.contains_key(AUTHORIZATION)
+            && !headers.contains_key(COOKIE)
+            && self.headers.is_empty()
+        {
             return None;
         }
         let mut mac = hasher.mac("credential");
@@ -79,9 +82,13 @@ impl CredentialRule {
             }
         }
         match &self.cookies {
-            None => headers.get_all(COOKIE).iter().for_each(|value| part(b'C', b"", value.as_bytes())),
+            None => {
+                headers.get_all(COOKIE).iter().for_each(|value| part(b'C', b"", value.as_bytes()))
+            }
             Some(names) => {
-                for (name, value) in field::cookies(headers).filter(|(name, _)| names.iter().any(|wanted| wanted.as_bytes() == *name)) {
+                for (name, value) in field::cookies(headers)
+                    .filter(|(name, _)| names.iter().any(|wanted| wanted.as_bytes() == *name))
+                {
                     part(b'c', name, value);
                 }
             }
@@ -90,7 +97,8 @@ impl CredentialRule {
     }
 }
 
-/// Hashes what must never be stored or shown in the clear, with the operator's secret where there is one.
+/// Hashes what must never be stored or shown in the clear, with the operator's secret where there
+/// is one.
 #[derive(Clone)]
 pub struct Hasher(Hmac<Sha256>);
 
@@ -153,7 +161,11 @@ impl fmt::Debug for Hasher {
 #[must_use]
 pub fn hex(bytes: &[u8]) -> String {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    bytes.iter().flat_map(|b| [DIGITS[usize::from(b >> 4)], DIGITS[usize::from(b & 15)]]).map(char::from).collect()
+    bytes
+        .iter()
+        .flat_map(|b| [DIGITS[usize::from(b >> 4)], DIGITS[usize::from(b & 15)]])
+        .map(char::from)
+        .collect()
 }
 
 /// The first eight digits: enough to tell two values apart, useless for anything else.
@@ -214,13 +226,19 @@ mod tests {
     use http::HeaderValue;
 
     fn headers(lines: &[(&'static str, &'static str)]) -> HeaderMap {
-        lines.iter().map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value))).collect()
+        lines
+            .iter()
+            .map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)))
+            .collect()
     }
 
     #[test]
     fn a_credential_is_all_that_identifies_the_caller() {
         let hasher = Hasher::default();
-        let rule = CredentialRule { headers: [HeaderName::from_static("x-api-key")].into(), cookies: None };
+        let rule = CredentialRule {
+            headers: [HeaderName::from_static("x-api-key")].into(),
+            cookies: None,
+        };
         let of = |lines: &[_]| rule.credential(&headers(lines), &hasher);
         assert_eq!(of(&[("accept", "*/*")]), None);
         let all = [
@@ -250,7 +268,10 @@ mod tests {
     fn the_secret_changes_every_hash() {
         let headers = headers(&[("authorization", "a")]);
         let rule = CredentialRule::default();
-        assert_ne!(rule.credential(&headers, &Hasher::new(b"one")), rule.credential(&headers, &Hasher::new(b"two")));
+        assert_ne!(
+            rule.credential(&headers, &Hasher::new(b"one")),
+            rule.credential(&headers, &Hasher::new(b"two"))
+        );
         assert_ne!(Hasher::default().digest("a", b"bc"), Hasher::default().digest("ab", b"c"));
     }
 

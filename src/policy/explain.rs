@@ -1,7 +1,8 @@
-//! What the rules make of a request, told in lines of a name and a value: `route`, `scope`, `key`, `tag`, `X-Cache`.
+//! What the rules make of a request, told in lines of a name and a value: `route`, `scope`, `key`,
+//! `tag`, `X-Cache`.
 //!
-//! One code for the command, which reads a file, and the admin API, which asks the rules that serve. It knows the rules alone: not what
-//! is stored, and not who asks.
+//! One code for the command, which reads a file, and the admin API, which asks the rules that
+//! serve. It knows the rules alone: not what is stored, and not who asks.
 
 use std::time::Duration;
 
@@ -68,20 +69,32 @@ impl ExplainRequest {
     /// # Errors
     /// What cannot be read, and how to write it.
     pub fn read(&self) -> Result<ParsedRequest, String> {
-        let method = Method::from_bytes(self.method.to_ascii_uppercase().as_bytes())
-            .map_err(|_| format!("{:?} is not a method; write it as in `explain GET /path`", self.method))?;
+        let method =
+            Method::from_bytes(self.method.to_ascii_uppercase().as_bytes()).map_err(|_| {
+                format!("{:?} is not a method; write it as in `explain GET /path`", self.method)
+            })?;
         let uri: Uri = self
             .target
             .parse()
             .ok()
             .filter(|uri: &Uri| uri.path().starts_with('/') && uri.authority().is_none())
-            .ok_or_else(|| format!("{:?} is not a path; write it as in `explain GET '/path?query'`", self.target))?;
+            .ok_or_else(|| {
+                format!(
+                    "{:?} is not a path; write it as in `explain GET '/path?query'`",
+                    self.target
+                )
+            })?;
         let mut headers = HeaderMap::new();
         for (name, value) in &self.headers {
-            let parsed = HeaderName::from_bytes(name.trim().as_bytes()).ok().zip(HeaderValue::from_str(value.trim()).ok());
+            let parsed = HeaderName::from_bytes(name.trim().as_bytes())
+                .ok()
+                .zip(HeaderValue::from_str(value.trim()).ok());
             // SECURITY: a value may be a credential, and is not repeated.
-            let (name, value) =
-                parsed.ok_or_else(|| format!("{name:?} and its value are not a header; write it as in -H 'x-tenant-id: acme'"))?;
+            let (name, value) = parsed.ok_or_else(|| {
+                format!(
+                    "{name:?} and its value are not a header; write it as in -H 'x-tenant-id: acme'"
+                )
+            })?;
             headers.append(name, value);
         }
         if !headers.contains_key(HOST) {
@@ -111,7 +124,9 @@ impl ParsedRequest {
 pub fn explain(rules: &PolicyRules, request: &ParsedRequest) -> Explanation {
     let asked = request.view();
     let mut told = ExplainLines::default();
-    if let Err(bad) = forward::check_request(asked.method, asked.uri, Version::HTTP_11, asked.headers) {
+    if let Err(bad) =
+        forward::check_request(asked.method, asked.uri, Version::HTTP_11, asked.headers)
+    {
         told.line("refused", format!("{} {}", bad.status(), bad.as_str()));
     } else {
         match rules.plan(&asked) {
@@ -125,9 +140,14 @@ pub fn explain(rules: &PolicyRules, request: &ParsedRequest) -> Explanation {
             }
             Plan::Refuse(route, header) => {
                 told.line("route", route.map_or("none", |route| route.name()));
-                told.line("refused", format!("400: {header} must come once, and must not be named in Connection"));
+                told.line(
+                    "refused",
+                    format!("400: {header} must come once, and must not be named in Connection"),
+                );
             }
-            Plan::Mutate(effective) => explain_mutation(&mut told, rules, &asked, &effective, request.data.as_deref()),
+            Plan::Mutate(effective) => {
+                explain_mutation(&mut told, rules, &asked, &effective, request.data.as_deref())
+            }
         }
     }
     Explanation { request: format!("{} {}", request.method, request.uri), lines: told.0 }
@@ -166,7 +186,10 @@ fn explain_lookup(told: &mut ExplainLines, lookup: &Lookup<'_>) {
     }
     if let Some(credential) = lookup.credential {
         // SECURITY: eight digits of a keyed hash tell two callers apart and nothing else.
-        told.line("credential", format!("(hash {})", crate::policy::credential::short_hex(&credential.0)));
+        told.line(
+            "credential",
+            format!("(hash {})", crate::policy::credential::short_hex(&credential.0)),
+        );
     }
     told.line("key", lookup.key.hash().to_hex());
     for tag in lookup.tags() {
@@ -188,18 +211,28 @@ fn explain_times(told: &mut ExplainLines, spec: &RouteSpec) {
     let seconds = |duration: Duration| format!("{}s", duration.as_secs_f64());
     let freshness = match spec.ttl {
         Some(ttl) => {
-            let less = if spec.jitter.is_zero() { String::new() } else { format!(", less up to {} by chance,", seconds(spec.jitter)) };
-            format!("{}{less} where the app gives none (origin = {:?})", seconds(ttl), spec.origin).to_lowercase()
+            let less = if spec.jitter.is_zero() {
+                String::new()
+            } else {
+                format!(", less up to {} by chance,", seconds(spec.jitter))
+            };
+            format!("{}{less} where the app gives none (origin = {:?})", seconds(ttl), spec.origin)
+                .to_lowercase()
         }
         None => "as the app says".to_owned(),
     };
     told.line("fresh for", freshness);
-    let windows = [(spec.stale_while_revalidate, "while it is fetched anew"), (spec.stale_if_error, "in place of an error of the app")];
+    let windows = [
+        (spec.stale_while_revalidate, "while it is fetched anew"),
+        (spec.stale_if_error, "in place of an error of the app"),
+    ];
     for (window, purpose) in windows {
         let words = match window {
             None => continue,
             Some(Duration::ZERO) => format!("never {purpose}, where the app gives no time for it"),
-            Some(window) => format!("for {} {purpose}, where the app gives no time for it", seconds(window)),
+            Some(window) => {
+                format!("for {} {purpose}, where the app gives no time for it", seconds(window))
+            }
         };
         told.line("stale", words);
     }
@@ -215,26 +248,41 @@ fn scope_in_words<'a>(route: &Route, lookup: &Lookup<'_>) -> &'a str {
     match (route.spec.scope, lookup.credential.is_some()) {
         (Scope::Private, true) => "private: for this credential alone",
         (Scope::Private, false) => "private: for callers without a credential",
-        (Scope::Shared, _) => "shared: for every credential that the app has admitted for the same fields",
+        (Scope::Shared, _) => {
+            "shared: for every credential that the app has admitted for the same fields"
+        }
         (Scope::Public, _) => "public: for everyone; credentials are withheld from the app",
     }
 }
 
-fn explain_mutation(told: &mut ExplainLines, rules: &PolicyRules, asked: &RequestView<'_>, effective: &Method, data: Option<&str>) {
+fn explain_mutation(
+    told: &mut ExplainLines,
+    rules: &PolicyRules,
+    asked: &RequestView<'_>,
+    effective: &Method,
+    data: Option<&str>,
+) {
     told.line("X-Cache", "BYPASS");
     let is_as_sent = *effective == *asked.method;
     let reason = if is_as_sent { Reason::Method } else { Reason::MethodOverride };
     told.reason(reason, reason.as_str());
-    let kind = asked.headers.get(CONTENT_TYPE).map_or(&b"application/json"[..], HeaderValue::as_bytes);
+    let kind =
+        asked.headers.get(CONTENT_TYPE).map_or(&b"application/json"[..], HeaderValue::as_bytes);
     let body = data.and_then(|data| BodyFields::parse(kind, data.as_bytes()));
     match rules.mutation(asked, effective, body.as_ref()) {
-        Err(header) => told.line("refused", format!("400: {header} must come once, and must not be named in Connection")),
+        Err(header) => told.line(
+            "refused",
+            format!("400: {header} must come once, and must not be named in Connection"),
+        ),
         Ok(mutation) => {
             for tag in &mutation.tags {
                 told.line("purges", tag.as_str());
             }
             for field in &mutation.missing {
-                told.line("missing", format!("field {field}: a template that needs it purges nothing"));
+                told.line(
+                    "missing",
+                    format!("field {field}: a template that needs it purges nothing"),
+                );
             }
             if !mutation.covered {
                 told.line("rule", "none: only its own URI is purged");
@@ -258,11 +306,25 @@ mod tests {
 
     /// The same with headers in the request.
     fn told_with(before: &str, keys: &str, headers: Vec<(String, String)>) -> Vec<ExplainLine> {
-        let text = format!("[upstream]\nurl = \"http://127.0.0.1:8000\"\n{before}\n[[routes]]\npath = \"/a\"\n{keys}\n");
-        let config = Config::parse(&text, "proxy.toml", &|_| None).unwrap_or_else(|problems| panic!("{problems}"));
+        let text = format!(
+            "[upstream]\nurl = \"http://127.0.0.1:8000\"\n{before}\n[[routes]]\npath = \"/a\"\n{keys}\n"
+        );
+        let config = Config::parse(&text, "proxy.toml", &|_| None)
+            .unwrap_or_else(|problems| panic!("{problems}"));
         let credential = Arc::clone(&config.credential);
-        let rules = PolicyRules { routes: config.routes, purges: config.purges, credential, hasher: Hasher::default(), max_key: 4096 };
-        let question = ExplainRequest { method: "get".into(), target: "/a".into(), headers, ..ExplainRequest::default() };
+        let rules = PolicyRules {
+            routes: config.routes,
+            purges: config.purges,
+            credential,
+            hasher: Hasher::default(),
+            max_key: 4096,
+        };
+        let question = ExplainRequest {
+            method: "get".into(),
+            target: "/a".into(),
+            headers,
+            ..ExplainRequest::default()
+        };
         let explained = explain(&rules, &question.read().expect("a request"));
         assert_eq!(explained.request, "GET /a");
         explained.lines
@@ -285,7 +347,10 @@ mod tests {
     fn the_times_of_a_route_are_told_where_it_has_them() {
         let keys = "ttl = \"5m\"\njitter = \"30s\"\nstale_while_revalidate = \"30s\"\nstale_if_error = \"0s\"\nearly_refresh = false";
         let told = told("", keys);
-        assert_eq!(lines(&told, "fresh for"), ["300s, less up to 30s by chance, where the app gives none (origin = respect)"]);
+        assert_eq!(
+            lines(&told, "fresh for"),
+            ["300s, less up to 30s by chance, where the app gives none (origin = respect)"]
+        );
         assert_eq!(
             lines(&told, "stale"),
             [
@@ -310,9 +375,18 @@ mod tests {
     fn collapsing_across_sidecars_is_told_wherever_it_was_said() {
         let redis = "[redis]\nurl = \"redis://127.0.0.1\"\n";
         let cluster = ["cluster: one fill per key, of all sidecars that share the Redis"];
-        assert_eq!(lines(&told(&format!("{redis}collapse = \"cluster\""), ""), "collapse"), cluster);
+        assert_eq!(
+            lines(&told(&format!("{redis}collapse = \"cluster\""), ""), "collapse"),
+            cluster
+        );
         assert_eq!(lines(&told(redis, "collapse = \"cluster\""), "collapse"), cluster);
-        assert_eq!(lines(&told(&format!("{redis}collapse = \"cluster\""), "collapse = \"process\""), "collapse"), [""; 0]);
+        assert_eq!(
+            lines(
+                &told(&format!("{redis}collapse = \"cluster\""), "collapse = \"process\""),
+                "collapse"
+            ),
+            [""; 0]
+        );
     }
 
     #[test]

@@ -42,7 +42,8 @@ pub enum FieldSource {
 pub enum Auth {
     /// All of it.
     Token,
-    /// The first characters of the token; all of it when it looks like a JWT, because those of one issuer begin alike.
+    /// The first characters of the token; all of it when it looks like a JWT, because those of one
+    /// issuer begin alike.
     Prefix(usize),
 }
 
@@ -83,7 +84,11 @@ impl Field {
                 Err(request_target::Ambiguous) => return Err(Unreadable::Doubled),
             },
             FieldSource::Path(name) => {
-                let (_, value) = view.captures.iter().find(|(capture, _)| **capture == **name).ok_or(Unreadable::Missing)?;
+                let (_, value) = view
+                    .captures
+                    .iter()
+                    .find(|(capture, _)| **capture == **name)
+                    .ok_or(Unreadable::Missing)?;
                 Cow::from(percent_decode_str(value))
             }
             FieldSource::Host => Cow::Borrowed(view.host.as_bytes()),
@@ -91,25 +96,37 @@ impl Field {
                 let value = single(view.headers, &AUTHORIZATION)?;
                 Cow::Owned(view.hasher.hex("auth", auth.counting_part(value)).into_bytes())
             }
-            FieldSource::Body(pointer) => bytes(view.body.and_then(|body| body.get(pointer)).ok_or(Unreadable::Missing)?),
+            FieldSource::Body(pointer) => {
+                bytes(view.body.and_then(|body| body.get(pointer)).ok_or(Unreadable::Missing)?)
+            }
         };
         if value.is_empty() { Err(Unreadable::Missing) } else { Ok(value) }
     }
 
-    /// Every value that a mutation could give this field. For purges, where a value too many costs a miss, and one too few a stale read.
+    /// Every value that a mutation could give this field. For purges, where a value too many costs
+    /// a miss, and one too few a stale read.
     #[must_use]
     pub fn every_value(&self, view: &FieldView<'_>) -> Vec<Vec<u8>> {
         let mut values: Vec<Vec<u8>> = match &self.source {
-            FieldSource::Query(name) => request_target::every_value(view.query, name).into_iter().map(String::into_bytes).collect(),
-            FieldSource::Cookie(name) => {
-                cookies(view.headers).filter(|(key, _)| *key == name.as_bytes()).map(|(_, value)| value.to_vec()).collect()
-            }
-            FieldSource::Body(pointer) => {
-                view.body.map(|body| body.every(pointer)).unwrap_or_default().into_iter().map(String::into_bytes).collect()
-            }
-            FieldSource::Header(_) | FieldSource::Path(_) | FieldSource::Host | FieldSource::Auth(_) => {
-                self.value(view).into_iter().map(Cow::into_owned).collect()
-            }
+            FieldSource::Query(name) => request_target::every_value(view.query, name)
+                .into_iter()
+                .map(String::into_bytes)
+                .collect(),
+            FieldSource::Cookie(name) => cookies(view.headers)
+                .filter(|(key, _)| *key == name.as_bytes())
+                .map(|(_, value)| value.to_vec())
+                .collect(),
+            FieldSource::Body(pointer) => view
+                .body
+                .map(|body| body.every(pointer))
+                .unwrap_or_default()
+                .into_iter()
+                .map(String::into_bytes)
+                .collect(),
+            FieldSource::Header(_)
+            | FieldSource::Path(_)
+            | FieldSource::Host
+            | FieldSource::Auth(_) => self.value(view).into_iter().map(Cow::into_owned).collect(),
         };
         values.retain(|value| !value.is_empty());
         values.sort();
@@ -124,7 +141,10 @@ impl Field {
             FieldSource::Header(name) => Some(name),
             FieldSource::Cookie(_) => Some(const { &COOKIE }),
             FieldSource::Auth(_) => Some(const { &AUTHORIZATION }),
-            FieldSource::Query(_) | FieldSource::Path(_) | FieldSource::Host | FieldSource::Body(_) => None,
+            FieldSource::Query(_)
+            | FieldSource::Path(_)
+            | FieldSource::Host
+            | FieldSource::Body(_) => None,
         }
     }
 
@@ -142,7 +162,8 @@ impl Auth {
         let Self::Prefix(length) = self else { return value };
         let start = value.iter().position(|&b| b == b' ').map_or(0, |space| space + 1);
         let token = &value[start..];
-        // SECURITY: measured, the JWTs of one issuer share up to 155 characters, so a prefix would mix their holders.
+        // SECURITY: measured, the JWTs of one issuer share up to 155 characters, so a prefix would
+        // mix their holders.
         let looks_like_jwt = token.starts_with(b"eyJ");
         if looks_like_jwt || token.len() <= length { value } else { &value[..start + length] }
     }
@@ -158,7 +179,8 @@ fn single<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<&'a [u8], Unr
     }
 }
 
-/// The only cookie of that name. HTTP/2 clients may spread cookies over several lines (RFC 9113 8.2.3).
+/// The only cookie of that name. HTTP/2 clients may spread cookies over several lines (RFC 9113
+/// 8.2.3).
 fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Result<&'a [u8], Unreadable> {
     let mut found = None;
     for (key, value) in cookies(headers) {
@@ -171,11 +193,15 @@ fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Result<&'a [u8], Unreadable
 
 /// All cookies of a request: name and value.
 pub fn cookies(headers: &HeaderMap) -> impl Iterator<Item = (&[u8], &[u8])> {
-    headers.get_all(COOKIE).iter().flat_map(|line| line.as_bytes().split(|&b| b == b';')).filter_map(|pair| {
-        let pair = pair.trim_ascii();
-        let equals = pair.iter().position(|&b| b == b'=')?;
-        Some((pair[..equals].trim_ascii(), pair[equals + 1..].trim_ascii()))
-    })
+    headers
+        .get_all(COOKIE)
+        .iter()
+        .flat_map(|line| line.as_bytes().split(|&b| b == b';'))
+        .filter_map(|pair| {
+            let pair = pair.trim_ascii();
+            let equals = pair.iter().position(|&b| b == b'=')?;
+            Some((pair[..equals].trim_ascii(), pair[equals + 1..].trim_ascii()))
+        })
 }
 
 fn bytes(text: Cow<'_, str>) -> Cow<'_, [u8]> {
@@ -195,30 +221,35 @@ pub enum BodyFields {
 }
 
 impl BodyFields {
-    /// Reads a body by its media type; one without a type, or of plain text, as JSON if it is. `None` when it is neither JSON nor a
-    /// form, or broken.
+    /// Reads a body by its media type; one without a type, or of plain text, as JSON if it is.
+    /// `None` when it is neither JSON nor a form, or broken.
     #[must_use]
     pub fn parse(content_type: &[u8], body: &[u8]) -> Option<Self> {
         let essence = content_type.split(|&b| b == b';').next()?.trim_ascii().to_ascii_lowercase();
-        let json = [&b"application/json"[..], b"text/json", b"text/plain", b""].contains(&&essence[..]);
+        let json =
+            [&b"application/json"[..], b"text/json", b"text/plain", b""].contains(&&essence[..]);
         if json || essence.ends_with(b"+json") {
             // Some clients begin with a byte order mark, which RFC 8259 lets readers ignore.
             let body = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body);
             return serde_json::from_slice(body).ok().map(Self::Json);
         }
         if essence == b"application/x-www-form-urlencoded" {
-            let form = url::form_urlencoded::parse(body).map(|(name, value)| (name.into_owned(), value.into_owned())).collect();
+            let form = url::form_urlencoded::parse(body)
+                .map(|(name, value)| (name.into_owned(), value.into_owned()))
+                .collect();
             return Some(Self::Form(form));
         }
         None
     }
 
-    /// Every value at a JSON pointer: a number in each way of writing it; in a form, all parameters that frameworks read there.
+    /// Every value at a JSON pointer: a number in each way of writing it; in a form, all parameters
+    /// that frameworks read there.
     #[must_use]
     pub fn every(&self, pointer: &str) -> Vec<String> {
         match self {
             Self::Json(document) => {
-                let mut values: Vec<String> = self.get(pointer).map(Cow::into_owned).into_iter().collect();
+                let mut values: Vec<String> =
+                    self.get(pointer).map(Cow::into_owned).into_iter().collect();
                 if let Some(serde_json::Value::Number(number)) = document.pointer(pointer)
                     && let Some(whole) = number.to_string().strip_suffix(".0")
                 {
@@ -230,10 +261,19 @@ impl BodyFields {
                 let plain = pointer.trim_start_matches('/');
                 // `/a/b` is `a[b]` to PHP and Rails, and `a.b` to others.
                 let mut parts = plain.split('/');
-                let nested = parts.next().into_iter().map(str::to_owned).chain(parts.map(|part| format!("[{part}]"))).collect::<String>();
+                let nested = parts
+                    .next()
+                    .into_iter()
+                    .map(str::to_owned)
+                    .chain(parts.map(|part| format!("[{part}]")))
+                    .collect::<String>();
                 let dotted = plain.replace('/', ".");
-                let named = |name: &str| [plain, &nested, &dotted].contains(&name.trim_end_matches("[]"));
-                form.iter().filter(|(name, _)| named(name)).map(|(_, value)| value.clone()).collect()
+                let named =
+                    |name: &str| [plain, &nested, &dotted].contains(&name.trim_end_matches("[]"));
+                form.iter()
+                    .filter(|(name, _)| named(name))
+                    .map(|(_, value)| value.clone())
+                    .collect()
             }
         }
     }
@@ -245,12 +285,16 @@ impl BodyFields {
             Self::Json(document) => match document.pointer(pointer)? {
                 serde_json::Value::String(text) => Some(Cow::Borrowed(text)),
                 serde_json::Value::Number(number) => Some(Cow::Owned(number.to_string())),
-                serde_json::Value::Bool(value) => Some(Cow::Borrowed(if *value { "true" } else { "false" })),
+                serde_json::Value::Bool(value) => {
+                    Some(Cow::Borrowed(if *value { "true" } else { "false" }))
+                }
                 _ => None,
             },
             Self::Form(form) => {
                 let name = pointer.trim_start_matches('/');
-                form.iter().find(|(key, _)| key == name).map(|(_, value)| Cow::Borrowed(value.as_str()))
+                form.iter()
+                    .find(|(key, _)| key == name)
+                    .map(|(_, value)| Cow::Borrowed(value.as_str()))
             }
         }
     }
@@ -261,7 +305,12 @@ mod tests {
     use super::*;
     use http::HeaderValue;
 
-    fn view<'a>(headers: &'a HeaderMap, hasher: &'a Hasher, query: &'a str, captures: &'a [(Arc<str>, Box<str>)]) -> FieldView<'a> {
+    fn view<'a>(
+        headers: &'a HeaderMap,
+        hasher: &'a Hasher,
+        query: &'a str,
+        captures: &'a [(Arc<str>, Box<str>)],
+    ) -> FieldView<'a> {
         FieldView { headers, host: "app", query, captures, body: None, hasher }
     }
 
@@ -276,7 +325,11 @@ mod tests {
         let mut headers = HeaderMap::new();
         assert_eq!(tenant.value(&view(&headers, &hasher, "", &[])), Err(Unreadable::Missing));
         headers.append("x-tenant-id", HeaderValue::from_static(""));
-        assert_eq!(tenant.value(&view(&headers, &hasher, "", &[])), Err(Unreadable::Missing), "empty is not a tenant");
+        assert_eq!(
+            tenant.value(&view(&headers, &hasher, "", &[])),
+            Err(Unreadable::Missing),
+            "empty is not a tenant"
+        );
         headers.insert("x-tenant-id", HeaderValue::from_static("acme"));
         assert_eq!(tenant.value(&view(&headers, &hasher, "", &[])).as_deref(), Ok(&b"acme"[..]));
         headers.append("x-tenant-id", HeaderValue::from_static("acme"));
@@ -309,20 +362,35 @@ mod tests {
         let hasher = Hasher::default();
         let mut headers = HeaderMap::new();
         headers.insert(AUTHORIZATION, HeaderValue::from_static("Bearer secret-token"));
-        let value = field(FieldSource::Auth(Auth::Token)).value(&view(&headers, &hasher, "", &[])).expect("a value").into_owned();
+        let value = field(FieldSource::Auth(Auth::Token))
+            .value(&view(&headers, &hasher, "", &[]))
+            .expect("a value")
+            .into_owned();
         assert!(!String::from_utf8(value).expect("hex").contains("secret"));
     }
 
     #[test]
     fn bodies_are_read_by_their_type() {
-        let json = BodyFields::parse(b"application/json; charset=utf-8", br#"{"campaign":{"id":7,"n":null}}"#).expect("json");
+        let json = BodyFields::parse(
+            b"application/json; charset=utf-8",
+            br#"{"campaign":{"id":7,"n":null}}"#,
+        )
+        .expect("json");
         assert_eq!(json.get("/campaign/id").as_deref(), Some("7"));
         assert_eq!(json.get("/campaign/n"), None);
-        let form = BodyFields::parse(b"application/x-www-form-urlencoded", b"id=a+b&x=1").expect("form");
+        let form =
+            BodyFields::parse(b"application/x-www-form-urlencoded", b"id=a+b&x=1").expect("form");
         assert_eq!(form.get("/id").as_deref(), Some("a b"));
         assert!(BodyFields::parse(b"text/plain", b"id=1").is_none());
-        assert_eq!(BodyFields::parse(b"", b"\xef\xbb\xbf{\"id\":9.0}").expect("json").every("/id"), ["9.0", "9"]);
-        let nested = BodyFields::parse(b"application/x-www-form-urlencoded", b"campaign[id]=9&campaign[id]=10").expect("form");
+        assert_eq!(
+            BodyFields::parse(b"", b"\xef\xbb\xbf{\"id\":9.0}").expect("json").every("/id"),
+            ["9.0", "9"]
+        );
+        let nested = BodyFields::parse(
+            b"application/x-www-form-urlencoded",
+            b"campaign[id]=9&campaign[id]=10",
+        )
+        .expect("form");
         assert_eq!(nested.every("/campaign/id"), ["9", "10"]);
         assert!(BodyFields::parse(b"application/json", b"{").is_none());
     }

@@ -1,6 +1,8 @@
-//! Keys: the typed, length-prefixed encoding of all that decides whether two requests may share a response, and its SHA-256.
+//! Keys: the typed, length-prefixed encoding of all that decides whether two requests may share a
+//! response, and its SHA-256.
 //!
-//! Invariant: the encoding is injective. Every part is a kind, a length and the bytes, so that no value can imitate another part.
+//! Invariant: the encoding is injective. Every part is a kind, a length and the bytes, so that no
+//! value can imitate another part.
 
 use std::fmt;
 
@@ -87,7 +89,10 @@ impl Key {
 
     /// This key, narrowed to the variant that these header values ask for.
     #[must_use]
-    pub fn variant<'a>(&self, values: impl Iterator<Item = (&'a HeaderName, Option<Vec<u8>>)>) -> Self {
+    pub fn variant<'a>(
+        &self,
+        values: impl Iterator<Item = (&'a HeaderName, Option<Vec<u8>>)>,
+    ) -> Self {
         let mut writer = KeyWriter(self.canonical.clone());
         for (name, value) in values {
             writer.part(KeyPart::Vary, name.as_str().as_bytes());
@@ -115,7 +120,8 @@ impl Default for KeyWriter {
 impl KeyWriter {
     /// Adds a part.
     pub fn part(&mut self, part: KeyPart, bytes: &[u8]) {
-        // Lengths fit: a request head is bounded far below 4 GiB, and a longer part would only shorten its length, not its bytes.
+        // Lengths fit: a request head is bounded far below 4 GiB, and a longer part would only
+        // shorten its length, not its bytes.
         let length = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
         self.0.push(part as u8);
         self.0.extend_from_slice(&length.to_be_bytes());
@@ -194,7 +200,13 @@ mod tests {
     fn list() -> impl Strategy<Value = Vec<(usize, Vec<u8>)>> {
         // Few distinct bytes, so that near-collisions are common.
         proptest::collection::vec(
-            (0..KINDS.len(), proptest::collection::vec(prop_oneof![Just(0u8), Just(1), Just(7), Just(b'|')], 0..6)),
+            (
+                0..KINDS.len(),
+                proptest::collection::vec(
+                    prop_oneof![Just(0u8), Just(1), Just(7), Just(b'|')],
+                    0..6,
+                ),
+            ),
             0..5,
         )
     }
@@ -234,7 +246,8 @@ mod tests {
     fn variants_of_one_key_differ_from_it_and_from_each_other() {
         let base = written(&[(2, b"/a".to_vec())]);
         let name = HeaderName::from_static("accept-language");
-        let [en, none] = [Some(b"en".to_vec()), None].map(|value| base.variant([(&name, value)].into_iter()));
+        let [en, none] =
+            [Some(b"en".to_vec()), None].map(|value| base.variant([(&name, value)].into_iter()));
         assert_ne!(en.hash(), none.hash());
         assert_ne!(base.hash(), none.hash());
     }

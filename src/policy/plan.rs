@@ -1,12 +1,17 @@
-//! What the rules say of a request, before any cache is looked at. Pure: the flow acts on it, and `explain` prints it.
+//! What the rules say of a request, before any cache is looked at. Pure: the flow acts on it, and
+//! `explain` prints it.
 //!
-//! Invariant: the key has seen whatever the app will see on a fill. [`FieldLookup::fill_request`] forwards nothing that is not
-//! in the key, withheld, on the list of harmless headers, or let through by the operator's word.
+//! Invariant: the key has seen whatever the app will see on a fill. [`FieldLookup::fill_request`]
+//! forwards nothing that is not in the key, withheld, on the list of harmless headers, or let
+//! through by the operator's word.
 
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use http::header::{ACCEPT, AUTHORIZATION, CACHE_CONTROL, CONNECTION, COOKIE, HeaderMap, HeaderName, HeaderValue, PRAGMA};
+use http::header::{
+    ACCEPT, AUTHORIZATION, CACHE_CONTROL, CONNECTION, COOKIE, HeaderMap, HeaderName, HeaderValue,
+    PRAGMA,
+};
 use http::{Method, Uri, Version};
 use sha2::{Digest as _, Sha256};
 use smallvec::SmallVec;
@@ -95,7 +100,8 @@ pub struct Lookup<'a> {
     pub credential: Option<Credential>,
     /// Under which name the caller is admitted, in scope `shared`.
     pub authorization: Option<AuthorizationId>,
-    /// Headers that no key has seen: the request bypasses the cache unless `Vary` is known to cover them.
+    /// Headers that no key has seen: the request bypasses the cache unless `Vary` is known to cover
+    /// them.
     pub unknown: SmallVec<[HeaderName; 2]>,
     /// Whether a part of the response is asked for (RFC 9110 14.2: of a GET alone).
     pub range: bool,
@@ -120,9 +126,13 @@ impl PolicyRules {
         }
         let raw = asked.uri.path();
         let Some(path) = request_target::normal_path(raw) else {
-            // Ambiguous is only worth saying where a route is near; either way the request passes untouched.
+            // Ambiguous is only worth saying where a route is near; either way the request passes
+            // untouched.
             let near = self.routes.find(&request_target::permissive_path(raw)).is_some();
-            return Plan::Pass(None, Outcome::bypass(if near { Reason::AmbiguousPath } else { Reason::NoRoute }));
+            return Plan::Pass(
+                None,
+                Outcome::bypass(if near { Reason::AmbiguousPath } else { Reason::NoRoute }),
+            );
         };
         let Some((route, captures)) = self.routes.find(&path) else {
             return Plan::Pass(None, Outcome::bypass(Reason::NoRoute));
@@ -136,12 +146,22 @@ impl PolicyRules {
         }
     }
 
-    /// The key of the variant that a fill with these headers answers. Agrees with [`FieldLookup::variant`] for the same request.
+    /// The key of the variant that a fill with these headers answers. Agrees with
+    /// [`FieldLookup::variant`] for the same request.
     #[must_use]
-    pub fn variant_of(&self, route: &Route, peer_is_trusted: bool, primary: &Key, spec: &VarySpec, sent: &HeaderMap) -> Key {
+    pub fn variant_of(
+        &self,
+        route: &Route,
+        peer_is_trusted: bool,
+        primary: &Key,
+        spec: &VarySpec,
+        sent: &HeaderMap,
+    ) -> Key {
         primary.variant(spec.names().map(|name| {
             let value = vary::normalise(name, sent.get_all(name));
-            let secret = *name == AUTHORIZATION || *name == COOKIE || route.headers.role(name, peer_is_trusted) == HeaderRole::Credential;
+            let secret = *name == AUTHORIZATION
+                || *name == COOKIE
+                || route.headers.role(name, peer_is_trusted) == HeaderRole::Credential;
             (name, if secret { value.map(|value| self.secret(&value)) } else { value })
         }))
     }
@@ -167,7 +187,11 @@ impl PolicyRules {
         key.part(KeyPart::Host, host.as_bytes());
         key.part(KeyPart::Path, path.as_bytes());
         if let Some(query) = &query {
-            let kind = if matches!(route.spec.query, QueryRule::All) { KeyPart::Query } else { KeyPart::Parameters };
+            let kind = if matches!(route.spec.query, QueryRule::All) {
+                KeyPart::Query
+            } else {
+                KeyPart::Parameters
+            };
             key.part(kind, query.as_bytes());
         }
         let view = FieldView {
@@ -184,7 +208,8 @@ impl PolicyRules {
             key.part(KeyPart::Field, field.name.as_bytes());
             key.part(KeyPart::Value, &value);
         }
-        let (credential, admission) = self.identity(route, (asked.headers, &unknown), &host, &mut key, fields_from);
+        let (credential, admission) =
+            self.identity(route, (asked.headers, &unknown), &host, &mut key, fields_from);
         for (name, value) in implicit {
             key.part(KeyPart::Header, name.as_str().as_bytes());
             key.part(KeyPart::HeaderValue, value);
@@ -230,8 +255,12 @@ impl PolicyRules {
             digest.update(host);
             digest.update(key.since(fields_from));
             digest.update(credential.map_or([0; 32], |credential| credential.0));
-            // SECURITY: what the app says to a request with a header that no key has seen, it says to no other request.
-            for (name, value) in unknown.iter().flat_map(|name| headers.get_all(name).iter().map(move |value| (name, value))) {
+            // SECURITY: what the app says to a request with a header that no key has seen, it says
+            // to no other request.
+            for (name, value) in unknown
+                .iter()
+                .flat_map(|name| headers.get_all(name).iter().map(move |value| (name, value)))
+            {
                 for part in [name.as_str().as_bytes(), value.as_bytes()] {
                     digest.update((part.len() as u64).to_be_bytes());
                     digest.update(part);
@@ -239,11 +268,19 @@ impl PolicyRules {
             }
             let digest: [u8; 32] = digest.finalize().into();
             let (half, _) = digest.split_at(16);
-            return (credential, half.try_into().ok().map(|half| AuthorizationId(u128::from_be_bytes(half))));
+            return (
+                credential,
+                half.try_into().ok().map(|half| AuthorizationId(u128::from_be_bytes(half))),
+            );
         }
-        // SECURITY: the field that stands for the identity may be a prefix; the whole `Authorization` is in the key all the same,
-        // so that two tokens with a common prefix never share a private entry.
-        let whole = if route.chosen_identity { authorization_alone(headers, &self.hasher) } else { credential };
+        // SECURITY: the field that stands for the identity may be a prefix; the whole
+        // `Authorization` is in the key all the same, so that two tokens with a common prefix never
+        // share a private entry.
+        let whole = if route.chosen_identity {
+            authorization_alone(headers, &self.hasher)
+        } else {
+            credential
+        };
         match whole {
             Some(whole) => key.part(KeyPart::Credential, &whole.0),
             None => key.part(KeyPart::Anonymous, b""),
@@ -269,7 +306,13 @@ impl Lookup<'_> {
     pub fn tags(&self) -> Vec<Tag> {
         let view = self.view();
         // The templates' fields are in the key, so each of them has a value here.
-        let mut tags: Vec<Tag> = self.route.spec.tags.iter().filter_map(|template: &Template| template.render(&view).ok()).collect();
+        let mut tags: Vec<Tag> = self
+            .route
+            .spec
+            .tags
+            .iter()
+            .filter_map(|template: &Template| template.render(&view).ok())
+            .collect();
         tags.push(Tag::for_uri(&self.host, &self.path));
         tags.sort();
         tags.dedup();
@@ -281,7 +324,10 @@ impl Lookup<'_> {
     pub fn shown_fields(&self) -> Vec<(Arc<str>, String)> {
         let view = self.view();
         let shown = |field: &field::Field| match field.value(&view) {
-            Ok(value) if field.is_secret() => format!("(hash {})", self.rules.hasher.hex("shown", &value).get(..8).unwrap_or_default()),
+            Ok(value) if field.is_secret() => format!(
+                "(hash {})",
+                self.rules.hasher.hex("shown", &value).get(..8).unwrap_or_default()
+            ),
             Ok(value) => String::from_utf8_lossy(&value).into_owned(),
             Err(_) => String::from("(missing)"),
         };
@@ -306,10 +352,13 @@ impl Lookup<'_> {
         if *name == COOKIE {
             let mut alone = HeaderMap::with_capacity(1);
             alone.insert(COOKIE, self.sent_cookie()?);
-            return vary::normalise(name, alone.get_all(name)).map(|value| self.rules.secret(&value));
+            return vary::normalise(name, alone.get_all(name))
+                .map(|value| self.rules.secret(&value));
         }
-        let withheld = role == HeaderRole::Withheld || (role == HeaderRole::Credential && self.route.spec.scope == Scope::Public);
-        let value = if withheld { None } else { vary::normalise(name, self.request.headers.get_all(name)) };
+        let withheld = role == HeaderRole::Withheld
+            || (role == HeaderRole::Credential && self.route.spec.scope == Scope::Public);
+        let value =
+            if withheld { None } else { vary::normalise(name, self.request.headers.get_all(name)) };
         let secret = *name == AUTHORIZATION || role == HeaderRole::Credential;
         if secret { value.map(|value| self.rules.secret(&value)) } else { value }
     }
@@ -318,11 +367,20 @@ impl Lookup<'_> {
     fn sent_cookie(&self) -> Option<HeaderValue> {
         let role = self.route.headers.role(&COOKIE, self.request.peer_is_trusted);
         let named: Vec<&str> = match (role, &self.rules.credential.cookies) {
-            (HeaderRole::KeyedCookies, _) => self.route.keyed_cookies.iter().map(|name| &**name).collect(),
+            (HeaderRole::KeyedCookies, _) => {
+                self.route.keyed_cookies.iter().map(|name| &**name).collect()
+            }
             (HeaderRole::Credential, _) if self.route.spec.scope == Scope::Public => return None,
-            (HeaderRole::Credential, Some(names)) => names.iter().chain(&self.route.keyed_cookies).map(|name| &**name).collect(),
+            (HeaderRole::Credential, Some(names)) => {
+                names.iter().chain(&self.route.keyed_cookies).map(|name| &**name).collect()
+            }
             (HeaderRole::Withheld, _) => return None,
-            _ => return joined(self.request.headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes), b"; "),
+            _ => {
+                return joined(
+                    self.request.headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes),
+                    b"; ",
+                );
+            }
         };
         let pairs: Vec<Vec<u8>> = field::cookies(self.request.headers)
             .filter(|(name, _)| named.iter().any(|wanted| wanted.as_bytes() == *name))
@@ -341,9 +399,11 @@ impl Lookup<'_> {
                 HeaderRole::Withheld | HeaderRole::KeyedCookies => false,
                 // The cookies that may go are put together below.
                 HeaderRole::Credential => !public && *name != COOKIE,
-                HeaderRole::Harmless | HeaderRole::Keyed | HeaderRole::Implicit | HeaderRole::Passed | HeaderRole::Unknown => {
-                    *name != COOKIE
-                }
+                HeaderRole::Harmless
+                | HeaderRole::Keyed
+                | HeaderRole::Implicit
+                | HeaderRole::Passed
+                | HeaderRole::Unknown => *name != COOKIE,
             };
             if forward {
                 headers.append(name, value.clone());
@@ -355,7 +415,8 @@ impl Lookup<'_> {
         (self.fill_target(), headers)
     }
 
-    /// Whether a fill sends the app what the client sent, but for what is meant for caches (RFC 9111 5.2, 5.4).
+    /// Whether a fill sends the app what the client sent, but for what is meant for caches (RFC
+    /// 9111 5.2, 5.4).
     #[must_use]
     pub fn is_sent_unchanged(&self) -> bool {
         let plain = |name: &HeaderName| *name == CACHE_CONTROL || *name == PRAGMA;
@@ -371,10 +432,15 @@ impl Lookup<'_> {
     }
 
     fn fill_target(&self) -> Uri {
-        let whole = matches!(self.route.spec.query, QueryRule::All) || self.request.uri.query().is_none();
+        let whole =
+            matches!(self.route.spec.query, QueryRule::All) || self.request.uri.query().is_none();
         let path = self.request.uri.path();
         let target = match &self.query {
-            _ if whole => self.request.uri.path_and_query().map_or_else(|| path.to_owned(), ToString::to_string),
+            _ if whole => self
+                .request
+                .uri
+                .path_and_query()
+                .map_or_else(|| path.to_owned(), ToString::to_string),
             Some(query) if !query.is_empty() => format!("{path}?{query}"),
             _ => path.to_owned(),
         };
@@ -394,13 +460,18 @@ fn refuse_unkeyable(route: &Route, asked: &RequestView<'_>) -> Result<(), Outcom
     }
     let headers = asked.headers;
     if let Some(name) = removed_on_the_way(headers) {
-        // SECURITY: the key, or `Vary`, would see a header that the app never gets, and what it answers without would be stored under it.
+        // SECURITY: the key, or `Vary`, would see a header that the app never gets, and what it
+        // answers without would be stored under it.
         return Err(Outcome::bypass_with(Reason::UnkeyedHeader, name));
     }
-    if headers.contains_key(http::header::UPGRADE) && forward::upgrade_wanted(headers, asked.version).is_some() {
+    if headers.contains_key(http::header::UPGRADE)
+        && forward::upgrade_wanted(headers, asked.version).is_some()
+    {
         return Err(Outcome::bypass(Reason::Upgrade));
     }
-    if headers.contains_key(http::header::IF_MATCH) || headers.contains_key(http::header::IF_UNMODIFIED_SINCE) {
+    if headers.contains_key(http::header::IF_MATCH)
+        || headers.contains_key(http::header::IF_UNMODIFIED_SINCE)
+    {
         return Err(Outcome::bypass(Reason::Precondition));
     }
     Ok(())
@@ -408,14 +479,21 @@ fn refuse_unkeyable(route: &Route, asked: &RequestView<'_>) -> Result<(), Outcom
 
 type Implicit<'a> = SmallVec<[(&'a HeaderName, &'a [u8]); 4]>;
 
-/// The headers that are keyed by themselves, in the order of their names, and those that no key has seen.
-fn sort_headers<'a>(route: &Route, asked: &RequestView<'a>) -> (Implicit<'a>, SmallVec<[HeaderName; 2]>) {
+/// The headers that are keyed by themselves, in the order of their names, and those that no key has
+/// seen.
+fn sort_headers<'a>(
+    route: &Route,
+    asked: &RequestView<'a>,
+) -> (Implicit<'a>, SmallVec<[HeaderName; 2]>) {
     let (mut implicit, mut unknown) = (Implicit::new(), SmallVec::new());
     for (name, value) in asked.headers {
         match route.headers.role(name, asked.peer_is_trusted) {
-            // `*/*` is what no `Accept` means (RFC 9110 12.5.1); among others it is one more choice.
+            // `*/*` is what no `Accept` means (RFC 9110 12.5.1); among others it is one more
+            // choice.
             HeaderRole::Implicit
-                if *name == ACCEPT && value.as_bytes() == b"*/*" && asked.headers.get_all(ACCEPT).iter().nth(1).is_none() => {}
+                if *name == ACCEPT
+                    && value.as_bytes() == b"*/*"
+                    && asked.headers.get_all(ACCEPT).iter().nth(1).is_none() => {}
             HeaderRole::Implicit => implicit.push((name, value.as_bytes())),
             HeaderRole::Unknown => unknown.push(name.clone()),
             _ => {}
@@ -433,7 +511,8 @@ fn chosen_query<'a>(rule: &QueryRule, uri: &'a Uri) -> Result<Option<Cow<'a, str
         (QueryRule::Only(names), Some(query)) => match request_target::pick(query, names) {
             Ok(picked) if picked.is_empty() => Ok(None),
             Ok(picked) => Ok(Some(Cow::Owned(picked))),
-            // SECURITY: parameter cloaking; the app might count a parameter that the key does not see.
+            // SECURITY: parameter cloaking; the app might count a parameter that the key does not
+            // see.
             Err(request_target::Ambiguous) => Err(Outcome::bypass(Reason::AmbiguousQuery)),
         },
     }
@@ -442,50 +521,87 @@ fn chosen_query<'a>(rule: &QueryRule, uri: &'a Uri) -> Result<Option<Cow<'a, str
 /// The authority that the request was sent to, lower-case.
 #[must_use]
 pub fn authority<'a>(uri: &'a Uri, headers: &'a HeaderMap) -> Cow<'a, str> {
-    let host =
-        uri.authority().map(http::uri::Authority::as_str).or_else(|| headers.get(http::header::HOST)?.to_str().ok()).unwrap_or_default();
-    if host.bytes().any(|b| b.is_ascii_uppercase()) { Cow::Owned(host.to_ascii_lowercase()) } else { Cow::Borrowed(host) }
+    let host = uri
+        .authority()
+        .map(http::uri::Authority::as_str)
+        .or_else(|| headers.get(http::header::HOST)?.to_str().ok())
+        .unwrap_or_default();
+    if host.bytes().any(|b| b.is_ascii_uppercase()) {
+        Cow::Owned(host.to_ascii_lowercase())
+    } else {
+        Cow::Borrowed(host)
+    }
 }
 
-/// A header that must come once and end to end, and does not (RFC 9110 7.6.1: `Connection` would remove it on the way).
+/// A header that must come once and end to end, and does not (RFC 9110 7.6.1: `Connection` would
+/// remove it on the way).
 fn ambiguous_header(read: &[HeaderName], headers: &HeaderMap) -> Option<HeaderName> {
     let doubled = read.iter().find(|name| headers.get_all(*name).iter().nth(1).is_some());
     doubled.or_else(|| connection_names(read, headers)).cloned()
 }
 
-/// A header of the request that `Connection` takes away before the app (RFC 9110 7.6.1), besides those that belong to the connection.
+/// A header of the request that `Connection` takes away before the app (RFC 9110 7.6.1), besides
+/// those that belong to the connection.
 fn removed_on_the_way(headers: &HeaderMap) -> Option<&str> {
-    const ITS_OWN: [&str; 7] = ["close", "keep-alive", "upgrade", "te", "trailer", "http2-settings", "proxy-connection"];
-    let options = headers.get_all(CONNECTION).iter().filter_map(|line| line.to_str().ok()).flat_map(|line| line.split(',')).map(str::trim);
-    let mut others = options.filter(|option| !ITS_OWN.iter().any(|own| own.eq_ignore_ascii_case(option)));
+    const ITS_OWN: [&str; 7] =
+        ["close", "keep-alive", "upgrade", "te", "trailer", "http2-settings", "proxy-connection"];
+    let options = headers
+        .get_all(CONNECTION)
+        .iter()
+        .filter_map(|line| line.to_str().ok())
+        .flat_map(|line| line.split(','))
+        .map(str::trim);
+    let mut others =
+        options.filter(|option| !ITS_OWN.iter().any(|own| own.eq_ignore_ascii_case(option)));
     others.find(|option| headers.contains_key(*option))
 }
 
 fn connection_names<'a>(read: &'a [HeaderName], headers: &HeaderMap) -> Option<&'a HeaderName> {
-    let mut lines = headers.get_all(CONNECTION).iter().filter(|line| *line != "keep-alive" && *line != "close").peekable();
+    let mut lines = headers
+        .get_all(CONNECTION)
+        .iter()
+        .filter(|line| *line != "keep-alive" && *line != "close")
+        .peekable();
     lines.peek()?;
-    let listed: Vec<&[u8]> = lines.flat_map(|line| line.as_bytes().split(|&b| b == b',')).map(<[u8]>::trim_ascii).collect();
-    read.iter().chain([const { &COOKIE }]).find(|name| listed.iter().any(|listed| listed.eq_ignore_ascii_case(name.as_str().as_bytes())))
+    let listed: Vec<&[u8]> = lines
+        .flat_map(|line| line.as_bytes().split(|&b| b == b','))
+        .map(<[u8]>::trim_ascii)
+        .collect();
+    read.iter().chain([const { &COOKIE }]).find(|name| {
+        listed.iter().any(|listed| listed.eq_ignore_ascii_case(name.as_str().as_bytes()))
+    })
 }
 
-/// The unsafe methods that headers or the query ask for in place of the request's own. An app that obeys acts as for them.
+/// The unsafe methods that headers or the query ask for in place of the request's own. An app that
+/// obeys acts as for them.
 fn overridden_methods(asked: &RequestView<'_>) -> SmallVec<[Method; 1]> {
     static OVERRIDES: [HeaderName; 3] = [
         HeaderName::from_static("x-http-method-override"),
         HeaderName::from_static("x-method-override"),
         HeaderName::from_static("x-http-method"),
     ];
-    let read = |name: &[u8]| Method::from_bytes(&name.trim_ascii().to_ascii_uppercase()).ok().filter(|method| !purge_rule::is_safe(method));
+    let read = |name: &[u8]| {
+        Method::from_bytes(&name.trim_ascii().to_ascii_uppercase())
+            .ok()
+            .filter(|method| !purge_rule::is_safe(method))
+    };
     let lines = OVERRIDES.iter().flat_map(|name| asked.headers.get_all(name));
-    let mut methods: SmallVec<[Method; 1]> = lines.flat_map(|line| line.as_bytes().split(|&b| b == b',')).filter_map(read).collect();
+    let mut methods: SmallVec<[Method; 1]> =
+        lines.flat_map(|line| line.as_bytes().split(|&b| b == b',')).filter_map(read).collect();
     if let Some(query) = asked.uri.query().filter(|query| query.contains("method")) {
-        methods.extend(request_target::every_value(query, "_method").iter().filter_map(|value| read(value.as_bytes())));
+        methods.extend(
+            request_target::every_value(query, "_method")
+                .iter()
+                .filter_map(|value| read(value.as_bytes())),
+        );
     }
     methods
 }
 
 fn authorization_alone(headers: &HeaderMap, hasher: &Hasher) -> Option<Credential> {
-    headers.get(AUTHORIZATION).map(|value| Credential(hasher.digest("authorization", value.as_bytes())))
+    headers
+        .get(AUTHORIZATION)
+        .map(|value| Credential(hasher.digest("authorization", value.as_bytes())))
 }
 
 fn unreadable(field: &Arc<str>, why: Unreadable) -> Outcome {
@@ -514,5 +630,12 @@ fn rule_view<'a>(
     body: Option<&'a BodyFields>,
     hasher: &'a Hasher,
 ) -> FieldView<'a> {
-    FieldView { headers: asked.headers, host, query: asked.uri.query().unwrap_or_default(), captures, body, hasher }
+    FieldView {
+        headers: asked.headers,
+        host,
+        query: asked.uri.query().unwrap_or_default(),
+        captures,
+        body,
+        hasher,
+    }
 }

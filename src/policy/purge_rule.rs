@@ -50,7 +50,10 @@ impl PurgeRule {
     /// The captures, if this rule speaks of a mutation of this path by one of these methods.
     #[must_use]
     pub fn matches(&self, methods: &[Method], path: &str) -> Option<Vec<(Arc<str>, Box<str>)>> {
-        let named = self.methods.as_ref().is_none_or(|named| named.iter().any(|method| methods.contains(method)));
+        let named = self
+            .methods
+            .as_ref()
+            .is_none_or(|named| named.iter().any(|method| methods.contains(method)));
         if named { self.pattern.captures_of(path) } else { None }
     }
 
@@ -79,8 +82,12 @@ impl PurgeRule {
     }
 }
 
-/// Whether a request of this method leaves the app's data alone (RFC 9110 9.2.1; `WebDAV`'s readers besides).
+/// Whether a request of this method leaves the app's data alone (RFC 9110 9.2.1; `WebDAV`'s readers
+/// besides).
 #[must_use]
 pub fn is_safe(method: &Method) -> bool {
-    matches!(method.as_str(), "GET" | "HEAD" | "OPTIONS" | "TRACE" | "PROPFIND" | "REPORT" | "SEARCH" | "QUERY")
+    matches!(
+        method.as_str(),
+        "GET" | "HEAD" | "OPTIONS" | "TRACE" | "PROPFIND" | "REPORT" | "SEARCH" | "QUERY"
+    )
 }

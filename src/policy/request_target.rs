@@ -1,6 +1,8 @@
-//! The request target: the one normal form of a path that is matched and keyed, and the parameters of a query.
+//! The request target: the one normal form of a path that is matched and keyed, and the parameters
+//! of a query.
 //!
-//! A path that two programs could read differently (`%2f`, `;`, dot segments, NUL, `\`) has no normal form, and is never cached.
+//! A path that two programs could read differently (`%2f`, `;`, dot segments, NUL, `\`) has no
+//! normal form, and is never cached.
 
 use std::borrow::Cow;
 
@@ -8,7 +10,8 @@ use percent_encoding::percent_decode_str;
 
 /// The normal form of a path, or `None` when it has more than one reading.
 ///
-/// Escapes of unreserved characters are undone and the others written in capitals (RFC 3986 6.2.2); nothing else changes.
+/// Escapes of unreserved characters are undone and the others written in capitals (RFC 3986 6.2.2);
+/// nothing else changes.
 #[must_use]
 pub fn normal_path(raw: &str) -> Option<Cow<'_, str>> {
     let bytes = raw.as_bytes();
@@ -20,7 +23,8 @@ pub fn normal_path(raw: &str) -> Option<Cow<'_, str>> {
     for &byte in bytes {
         match byte {
             b'%' => escapes = true,
-            // SECURITY: each of these is read in different ways by different apps and frameworks (web cache deception).
+            // SECURITY: each of these is read in different ways by different apps and frameworks
+            // (web cache deception).
             b';' | b'\\' | b'#' | b'?' | 0..=0x20 | 0x7f.. => return None,
             b'/' if previous == b'/' => return None,
             _ => {}
@@ -45,9 +49,12 @@ fn normal_escapes(raw: &str) -> Option<String> {
         }
         let byte = u8::from_str_radix(digits, 16).ok()?;
         match byte {
-            // SECURITY: an escaped delimiter, dot, percent sign, control character or backslash may or may not be undone by the app.
+            // SECURITY: an escaped delimiter, dot, percent sign, control character or backslash may
+            // or may not be undone by the app.
             b'/' | b'\\' | b'.' | b';' | b'#' | b'?' | b'%' | 0..=0x1f | 0x7f => return None,
-            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' | b'~' => out.push(char::from(byte)),
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' | b'~' => {
+                out.push(char::from(byte))
+            }
             _ => {
                 out.push('%');
                 out.push_str(&digits.to_ascii_uppercase());
@@ -59,7 +66,8 @@ fn normal_escapes(raw: &str) -> Option<String> {
     Some(out)
 }
 
-/// The most permissive reading of a path: every escape undone, parameters cut, slashes and dots resolved.
+/// The most permissive reading of a path: every escape undone, parameters cut, slashes and dots
+/// resolved.
 ///
 /// Purge rules are matched against this as well, so that a mutation in disguise is still seen.
 #[must_use]
@@ -68,7 +76,8 @@ pub fn permissive_path(raw: &str) -> String {
     resolved(&decoded(&decoded(raw)))
 }
 
-/// All readings of a path that an app might have: as it is, in normal form, unescaped once, and most permissively.
+/// All readings of a path that an app might have: as it is, in normal form, unescaped once, and
+/// most permissively.
 #[must_use]
 pub fn readings(raw: &str) -> Vec<String> {
     let mut all = vec![raw.to_owned(), resolved(&decoded(raw)), permissive_path(raw)];
@@ -132,14 +141,17 @@ fn unescape(text: &str) -> Option<Cow<'_, str>> {
 
 fn well_escaped(text: &str) -> bool {
     let bytes = text.as_bytes();
-    bytes.iter().enumerate().all(|(at, &b)| b != b'%' || bytes.get(at + 1..at + 3).is_some_and(|d| d.iter().all(u8::is_ascii_hexdigit)))
+    bytes.iter().enumerate().all(|(at, &b)| {
+        b != b'%' || bytes.get(at + 1..at + 3).is_some_and(|d| d.iter().all(u8::is_ascii_hexdigit))
+    })
 }
 
 /// Why the query cannot be picked apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ambiguous;
 
-/// All values that a query could give a parameter, by any reading: split at `&` and `;`, escapes undone where they can be.
+/// All values that a query could give a parameter, by any reading: split at `&` and `;`, escapes
+/// undone where they can be.
 ///
 /// For purges, where a value too many costs a miss, and one too few a stale read.
 #[must_use]
@@ -160,7 +172,8 @@ pub fn every_value(query: &str, wanted: &str) -> Vec<String> {
     values
 }
 
-/// The value of one query parameter. A parameter that comes twice, also in disguise (`a[]`, `%61`), is ambiguous.
+/// The value of one query parameter. A parameter that comes twice, also in disguise (`a[]`, `%61`),
+/// is ambiguous.
 pub fn parameter<'a>(query: &'a str, wanted: &str) -> Result<Option<Cow<'a, str>>, Ambiguous> {
     let mut found = None;
     for parameter in parameters(query) {
@@ -175,7 +188,8 @@ pub fn parameter<'a>(query: &'a str, wanted: &str) -> Result<Option<Cow<'a, str>
     Ok(found)
 }
 
-/// The parameters that count, in the order of the list and as they were written: what the key sees, and what the app gets on a fill.
+/// The parameters that count, in the order of the list and as they were written: what the key sees,
+/// and what the app gets on a fill.
 pub fn pick(query: &str, wanted: &[Box<str>]) -> Result<String, Ambiguous> {
     let mut found: Vec<Option<&str>> = vec![None; wanted.len()];
     for parameter in parameters(query) {
@@ -204,7 +218,9 @@ mod tests {
 
     #[test]
     fn ordinary_paths_stand_as_they_are() {
-        for path in ["/", "/api/v1/campaigns", "/a/b/", "/a.css", "/a/.well-known/x", "/a:b@c!$&'()*+,=~"] {
+        for path in
+            ["/", "/api/v1/campaigns", "/a/b/", "/a.css", "/a/.well-known/x", "/a:b@c!$&'()*+,=~"]
+        {
             assert_eq!(normal_path(path).as_deref(), Some(path));
         }
     }
@@ -260,7 +276,15 @@ mod tests {
         let wanted = ["page".into(), "limit".into()];
         assert_eq!(pick("limit=2&utm=1&page=1", &wanted).as_deref(), Ok("page=1&limit=2"));
         assert_eq!(pick("", &wanted).as_deref(), Ok(""));
-        for cloaked in ["page=1&page=2", "page=1&%70age=2", "utm=1;page=2", "page[]=1", "page=%00", "page=%zz", "page[0]=1&page=1"] {
+        for cloaked in [
+            "page=1&page=2",
+            "page=1&%70age=2",
+            "utm=1;page=2",
+            "page[]=1",
+            "page=%00",
+            "page=%zz",
+            "page[0]=1&page=1",
+        ] {
             assert_eq!(pick(cloaked, &wanted), Err(Ambiguous), "{cloaked}");
         }
     }

@@ -25,7 +25,8 @@ pub enum RouteMode {
     On,
     /// It does not: everything goes to the app.
     Off,
-    /// It does not, and tells what it would have done: what it would have served, and where that would have been wrong.
+    /// It does not, and tells what it would have done: what it would have served, and where that
+    /// would have been wrong.
     Shadow,
 }
 
@@ -100,15 +101,18 @@ pub struct RouteSpec {
     pub pattern: Pattern,
     /// Whether it caches.
     pub mode: RouteMode,
-    /// The share of its hits that is asked for again out of band, to see whether they were stale; 0 to 1.
+    /// The share of its hits that is asked for again out of band, to see whether they were stale; 0
+    /// to 1.
     pub audit: f64,
     /// Freshness where the app gives none.
     pub ttl: Option<Duration>,
     /// Whose word on freshness wins.
     pub origin: OriginRule,
-    /// How long a stale entry is served while it is fetched anew, where the app gives no time of its own (RFC 5861 3).
+    /// How long a stale entry is served while it is fetched anew, where the app gives no time of
+    /// its own (RFC 5861 3).
     pub stale_while_revalidate: Option<Duration>,
-    /// How long a stale entry stands in for an error of the app, where the app gives no time of its own (RFC 5861 4).
+    /// How long a stale entry stands in for an error of the app, where the app gives no time of its
+    /// own (RFC 5861 4).
     pub stale_if_error: Option<Duration>,
     /// `ttl` is shortened by a random part of up to this; less than `ttl`, and zero without one.
     pub jitter: Duration,
@@ -141,7 +145,8 @@ pub struct RouteSpec {
 /// How the answers of the app are read, on all routes alike.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ResponseRules {
-    /// The response headers whose word on freshness comes before `Cache-Control` (RFC 9213), the first one first.
+    /// The response headers whose word on freshness comes before `Cache-Control` (RFC 9213), the
+    /// first one first.
     pub targeted: Box<[HeaderName]>,
     /// Where the app names tags.
     pub response_tags: ResponseTags,
@@ -160,16 +165,23 @@ pub struct Route {
     pub fingerprint: [u8; 8],
     /// How the app's answers are read.
     pub response_rules: Arc<ResponseRules>,
-    /// The fields in its key: those the operator named, and those of its tags, without which a purge could miss an entry.
+    /// The fields in its key: those the operator named, and those of its tags, without which a
+    /// purge could miss an entry.
     pub fields: Box<[Arc<Field>]>,
-    /// The cookies that the key names; when it names any, or credentials are withheld, the others are withheld too.
+    /// The cookies that the key names; when it names any, or credentials are withheld, the others
+    /// are withheld too.
     pub keyed_cookies: Box<[Box<str>]>,
     /// Whether a field of the key stands in for the automatic credential.
     pub chosen_identity: bool,
 }
 
 impl Route {
-    fn new(id: usize, mut spec: RouteSpec, credential: &CredentialRule, answers: &Arc<ResponseRules>) -> Self {
+    fn new(
+        id: usize,
+        mut spec: RouteSpec,
+        credential: &CredentialRule,
+        answers: &Arc<ResponseRules>,
+    ) -> Self {
         let mut fields: Vec<Arc<Field>> = spec.key.to_vec();
         for field in spec.tags.iter().flat_map(Template::fields) {
             if !fields.contains(field) {
@@ -184,10 +196,26 @@ impl Route {
                 _ => None,
             })
             .collect();
-        let chosen_identity = spec.key.iter().any(|field| matches!(field.source, FieldSource::Auth(_)));
-        let headers = HeaderRules::new(&spec, &fields, credential, chosen_identity, !keyed_cookies.is_empty());
+        let chosen_identity =
+            spec.key.iter().any(|field| matches!(field.source, FieldSource::Auth(_)));
+        let headers = HeaderRules::new(
+            &spec,
+            &fields,
+            credential,
+            chosen_identity,
+            !keyed_cookies.is_empty(),
+        );
         let fingerprint = fingerprint(&spec, credential, answers);
-        Self { id, spec, headers, fingerprint, response_rules: Arc::clone(answers), fields: fields.into(), keyed_cookies, chosen_identity }
+        Self {
+            id,
+            spec,
+            headers,
+            fingerprint,
+            response_rules: Arc::clone(answers),
+            fields: fields.into(),
+            keyed_cookies,
+            chosen_identity,
+        }
     }
 
     /// Whether the key holds the caller's credential, whole.
@@ -207,7 +235,8 @@ impl Route {
     }
 }
 
-/// The parameters that count, those that fields read included: what the key has seen, the app may see.
+/// The parameters that count, those that fields read included: what the key has seen, the app may
+/// see.
 fn with_fields(query: QueryRule, fields: &[Arc<Field>]) -> QueryRule {
     let mut names = match query {
         QueryRule::All => return QueryRule::All,
@@ -224,10 +253,14 @@ fn with_fields(query: QueryRule, fields: &[Arc<Field>]) -> QueryRule {
     if names.is_empty() { QueryRule::None } else { QueryRule::Only(names.into()) }
 }
 
-/// Hashes what decides which responses may share a key, what is stored of them, under which tags, and for how long: after a reload nothing is
-/// served that was stored by other rules. Fixed keys: sidecars with the same file agree on it.
+/// Hashes what decides which responses may share a key, what is stored of them, under which tags,
+/// and for how long: after a reload nothing is served that was stored by other rules. Fixed keys:
+/// sidecars with the same file agree on it.
 fn fingerprint(spec: &RouteSpec, credential: &CredentialRule, answers: &ResponseRules) -> [u8; 8] {
-    #[allow(deprecated, reason = "the std SipHash with fixed keys is stable across processes, which DefaultHasher does not promise")]
+    #[allow(
+        deprecated,
+        reason = "the std SipHash with fixed keys is stable across processes, which DefaultHasher does not promise"
+    )]
     let mut hasher = std::hash::SipHasher::new_with_keys(0x5349_4445, 0x4341_4348);
     // Exhaustive, so that a new setting cannot be forgotten here.
     let RouteSpec {
@@ -255,7 +288,19 @@ fn fingerprint(spec: &RouteSpec, credential: &CredentialRule, answers: &Response
         client_cache_control: _,
     } = spec;
     let ResponseRules { targeted, response_tags } = answers;
-    let told = format!("{:?}", (key, query, drop_headers, pass_headers, unknown_headers, credential, targeted, response_tags));
+    let told = format!(
+        "{:?}",
+        (
+            key,
+            query,
+            drop_headers,
+            pass_headers,
+            unknown_headers,
+            credential,
+            targeted,
+            response_tags
+        )
+    );
     let times = format!("{:?}", (ttl, origin, stale_while_revalidate, stale_if_error));
     (pattern.as_str(), scope, strip_set_cookie, told, times).hash(&mut hasher);
     tags.iter().for_each(|tag| tag.as_str().hash(&mut hasher));
@@ -286,14 +331,22 @@ pub struct Routes {
 
 impl Routes {
     /// Compiles routes. The order of the list decides nothing.
-    pub fn new(specs: Vec<RouteSpec>, credential: &CredentialRule, answers: &Arc<ResponseRules>) -> Result<Self, Tie> {
+    pub fn new(
+        specs: Vec<RouteSpec>,
+        credential: &CredentialRule,
+        answers: &Arc<ResponseRules>,
+    ) -> Result<Self, Tie> {
         let mut tree = pattern::Tree::default();
         for (id, spec) in specs.iter().enumerate() {
             if let Some(first) = tree.insert(&spec.pattern, id) {
                 return Err(Tie { first, second: id });
             }
         }
-        let routes = specs.into_iter().enumerate().map(|(id, spec)| Arc::new(Route::new(id, spec, credential, answers))).collect();
+        let routes = specs
+            .into_iter()
+            .enumerate()
+            .map(|(id, spec)| Arc::new(Route::new(id, spec, credential, answers)))
+            .collect();
         Ok(Self { routes, tree })
     }
 

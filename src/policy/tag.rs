@@ -10,7 +10,8 @@ use crate::error::Malformed;
 use crate::policy::field::{Field, FieldView, Unreadable};
 use crate::policy::request_target;
 
-/// The longest tag that is used by its own name; a longer one goes by its digest, so that a stranger cannot make Redis keys of any size.
+/// The longest tag that is used by its own name; a longer one goes by its digest, so that a
+/// stranger cannot make Redis keys of any size.
 pub const MAX_LEN: usize = 256;
 
 /// The name of something that responses are made of.
@@ -32,7 +33,11 @@ impl Tag {
     #[must_use]
     pub fn for_uri(host: &str, path: &str) -> Self {
         // Entries and mutations name it by the same reading, whatever the escapes.
-        let path = if path.contains('%') { Cow::Owned(request_target::permissive_path(path)) } else { Cow::Borrowed(path) };
+        let path = if path.contains('%') {
+            Cow::Owned(request_target::permissive_path(path))
+        } else {
+            Cow::Borrowed(path)
+        };
         let path = path.strip_suffix('/').unwrap_or(&path);
         Self::new(&format!("uri:{host}{}", if path.is_empty() { "/" } else { path }))
     }
@@ -83,7 +88,10 @@ enum TemplatePart {
 
 impl Template {
     /// Reads a template, looking its fields up by name.
-    pub fn parse(text: &str, resolve: &dyn Fn(&str) -> Option<Arc<Field>>) -> Result<Self, Malformed> {
+    pub fn parse(
+        text: &str,
+        resolve: &dyn Fn(&str) -> Option<Arc<Field>>,
+    ) -> Result<Self, Malformed> {
         let hint = "write a tag as text with fields in braces, such as \"campaigns:{tenant}\"";
         if text.is_empty() {
             return Err(Malformed::new("a tag is empty", hint));
@@ -98,13 +106,19 @@ impl Template {
         let mut rest = text;
         while let Some(at) = rest.find(['{', '}']) {
             if rest.as_bytes()[at] == b'}' {
-                return Err(Malformed::new(format!("the tag {text:?} has a `}}` without its `{{`"), hint));
+                return Err(Malformed::new(
+                    format!("the tag {text:?} has a `}}` without its `{{`"),
+                    hint,
+                ));
             }
             if at > 0 {
                 parts.push(TemplatePart::Text(rest[..at].into()));
             }
             let Some(end) = rest[at..].find('}') else {
-                return Err(Malformed::new(format!("the tag {text:?} has a `{{` without its `}}`"), hint));
+                return Err(Malformed::new(
+                    format!("the tag {text:?} has a `{{` without its `}}`"),
+                    hint,
+                ));
             };
             let name = &rest[at + 1..at + end];
             let field = resolve(name).ok_or_else(|| {
@@ -186,7 +200,9 @@ impl Template {
 /// Values become part of a tag's name as they are, but for what no name can hold.
 fn push_value(name: &mut String, value: &[u8]) {
     match std::str::from_utf8(value) {
-        Ok(text) if !text.bytes().any(|b| b.is_ascii_whitespace() || b.is_ascii_control()) => name.push_str(text),
+        Ok(text) if !text.bytes().any(|b| b.is_ascii_whitespace() || b.is_ascii_control()) => {
+            name.push_str(text)
+        }
         _ => {
             for &byte in value {
                 if byte.is_ascii_graphic() {
@@ -211,7 +227,14 @@ pub struct ResponseTags {
 
 impl Default for ResponseTags {
     fn default() -> Self {
-        Self { headers: [HeaderName::from_static("surrogate-key"), HeaderName::from_static("cache-tag")].into(), keep: false }
+        Self {
+            headers: [
+                HeaderName::from_static("surrogate-key"),
+                HeaderName::from_static("cache-tag"),
+            ]
+            .into(),
+            keep: false,
+        }
     }
 }
 
@@ -236,8 +259,12 @@ mod tests {
     use http::HeaderValue;
 
     fn resolve(name: &str) -> Option<Arc<Field>> {
-        (name == "tenant")
-            .then(|| Arc::new(Field { name: "tenant".into(), source: FieldSource::Header(HeaderName::from_static("x-tenant-id")) }))
+        (name == "tenant").then(|| {
+            Arc::new(Field {
+                name: "tenant".into(),
+                source: FieldSource::Header(HeaderName::from_static("x-tenant-id")),
+            })
+        })
     }
 
     fn view<'a>(headers: &'a HeaderMap, hasher: &'a Hasher) -> FieldView<'a> {
@@ -248,15 +275,26 @@ mod tests {
     fn a_template_is_filled_from_the_request() {
         let template = Template::parse("campaigns:{tenant}:all", &resolve).expect("a template");
         let (hasher, mut headers) = (Hasher::default(), HeaderMap::new());
-        assert_eq!(template.render(&view(&headers, &hasher)), Err(("tenant".into(), Unreadable::Missing)));
+        assert_eq!(
+            template.render(&view(&headers, &hasher)),
+            Err(("tenant".into(), Unreadable::Missing))
+        );
         headers.insert("x-tenant-id", HeaderValue::from_static("acme"));
-        assert_eq!(template.render(&view(&headers, &hasher)).expect("a tag").as_str(), "campaigns:acme:all");
+        assert_eq!(
+            template.render(&view(&headers, &hasher)).expect("a tag").as_str(),
+            "campaigns:acme:all"
+        );
     }
 
     #[test]
     fn a_bad_template_says_what_is_wrong() {
-        for (text, what) in [("", "empty"), ("a{b", "without its"), ("a}b", "without its"), ("{nobody}", "nobody"), ("a b", "white space")]
-        {
+        for (text, what) in [
+            ("", "empty"),
+            ("a{b", "without its"),
+            ("a}b", "without its"),
+            ("{nobody}", "nobody"),
+            ("a b", "white space"),
+        ] {
             assert!(Template::parse(text, &resolve).expect_err(text).what.contains(what), "{text}");
         }
     }

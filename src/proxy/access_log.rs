@@ -1,4 +1,5 @@
-//! The access log's line of a request: what it wants to know, kept from before the request is consumed.
+//! The access log's line of a request: what it wants to know, kept from before the request is
+//! consumed.
 
 use std::time::Duration;
 
@@ -21,7 +22,9 @@ pub(super) struct AccessRecord {
 
 impl AccessRecord {
     pub(super) fn from_request(request: &Request<Body>, peer: ClientPeer) -> Self {
-        let text = |name: &str| request.headers().get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
+        let text = |name: &str| {
+            request.headers().get(name).and_then(|value| value.to_str().ok()).map(str::to_owned)
+        };
         Self {
             method: request.method().clone(),
             path: request.uri().path().to_owned(),
@@ -38,7 +41,10 @@ impl AccessRecord {
             path: &self.path,
             host: self.host.as_deref(),
             peer: self.peer.addr,
-            route: answer.route.and_then(|id| rules.routes.iter().nth(id)).map(|route| route.name()),
+            route: answer
+                .route
+                .and_then(|id| rules.routes.iter().nth(id))
+                .map(|route| route.name()),
             status: answer.response.status().as_u16(),
             outcome: &answer.outcome,
             bytes: length.and_then(|length| length.to_str().ok()?.parse().ok()),

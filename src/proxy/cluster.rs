@@ -1,20 +1,27 @@
-//! Fills that all sidecars share: one of them asks the app, the others wait and then look into the store.
+//! Fills that all sidecars share: one of them asks the app, the others wait and then look into the
+//! store.
 //!
-//! What this adds to `proxy/fetch.rs` and `proxy/fill.rs`, for routes with `collapse = "cluster"` while Redis is the truth:
-//! - The leader of a fill takes the fill's lease before it asks the app, in a task that no client's departure ends. It holds the lease
-//!   until the response is stored.
-//! - Where another sidecar holds it, the leader keeps its place, so that the requests of this sidecar gather behind it. When that sidecar
-//!   is done, the leader brings what was stored into memory, and then lets everybody look again, each by a look-up of its own: what they
-//!   find is judged as always, so that no purge in between can be missed.
-//! - With the lease in hand the leader looks into the store once more: another may have filled after the look-up that found nothing.
-//! - A request looks again at most [`MAX_RETRIES`] times; after that it leads for its own sidecar alone.
+//! What this adds to `proxy/fetch.rs` and `proxy/fill.rs`, for routes with `collapse = "cluster"`
+//! while Redis is the truth:
+//! - The leader of a fill takes the fill's lease before it asks the app, in a task that no client's
+//!   departure ends. It holds the lease until the response is stored.
+//! - Where another sidecar holds it, the leader keeps its place, so that the requests of this
+//!   sidecar gather behind it. When that sidecar is done, the leader brings what was stored into
+//!   memory, and then lets everybody look again, each by a look-up of its own: what they find is
+//!   judged as always, so that no purge in between can be missed.
+//! - With the lease in hand the leader looks into the store once more: another may have filled
+//!   after the look-up that found nothing.
+//! - A request looks again at most [`MAX_RETRIES`] times; after that it leads for its own sidecar
+//!   alone.
 
 use std::sync::Arc;
 
 use http::request::Parts;
 use tokio::sync::oneshot;
 
-use crate::cache::fills::cluster::{ClusterFills, FillName, LockAttempt, LockOutcome, RemoteOutcome};
+use crate::cache::fills::cluster::{
+    ClusterFills, FillName, LockAttempt, LockOutcome, RemoteOutcome,
+};
 use crate::cache::fills::{FillKey, Leader};
 use crate::cache::store::LookupKey;
 use crate::cache::store::memory::CachedEntry;
@@ -29,7 +36,8 @@ use crate::proxy::{Proxy, ProxyResponse};
 use crate::semantics::forward::ClientPeer;
 use crate::semantics::vary::VarySpec;
 
-/// How often a request looks again after the fill of another sidecar. Once as a rule; once more after a purge, or a fill that failed.
+/// How often a request looks again after the fill of another sidecar. Once as a rule; once more
+/// after a purge, or a fill that failed.
 const MAX_RETRIES: u8 = 2;
 
 /// What earlier looks of one request came to.
@@ -83,20 +91,32 @@ pub(super) struct ClusterFill {
 
 impl Proxy {
     /// The fill that this one is among all sidecars, if it is any.
-    pub(super) fn cluster_fill(&self, route: &Route, flight: &FillKey, errand: &FillReason) -> Option<ClusterFill> {
-        let across = self.cluster_fills.get().filter(|_| route.spec.collapse == Collapse::Cluster)?;
-        // SECURITY: who is not admitted may not be served what another caller's fill has stored, so there is nothing to wait for.
+    pub(super) fn cluster_fill(
+        &self,
+        route: &Route,
+        flight: &FillKey,
+        errand: &FillReason,
+    ) -> Option<ClusterFill> {
+        let across =
+            self.cluster_fills.get().filter(|_| route.spec.collapse == Collapse::Cluster)?;
+        // SECURITY: who is not admitted may not be served what another caller's fill has stored, so
+        // there is nothing to wait for.
         if flight.caller.is_some() {
             return None;
         }
-        // Who asks for something fresher than what is stored would not take what another sidecar stores either.
+        // Who asks for something fresher than what is stored would not take what another sidecar
+        // stores either.
         if errand.reason == Reason::RequestNoCache {
             return None;
         }
-        Some(ClusterFill { fills: Arc::clone(across), name: FillName::from_snapshot(flight.hash, &errand.snapshot)? })
+        Some(ClusterFill {
+            fills: Arc::clone(across),
+            name: FillName::from_snapshot(flight.hash, &errand.snapshot)?,
+        })
     }
 
-    /// Fetches a response, for all sidecars, or waits for the one that does. None: look into the store again.
+    /// Fetches a response, for all sidecars, or waits for the one that does. None: look into the
+    /// store again.
     pub(super) async fn fill_in_cluster(
         self: &Arc<Self>,
         parts: &Parts,
@@ -164,11 +184,17 @@ impl Proxy {
     }
 
     /// Refreshes what is stored, for all sidecars; does nothing where another does it.
-    pub(super) async fn refresh_in_cluster(self: Arc<Self>, order: FillRequest, lead: Leader, shared: ClusterFill) {
+    pub(super) async fn refresh_in_cluster(
+        self: Arc<Self>,
+        order: FillRequest,
+        lead: Leader,
+        shared: ClusterFill,
+    ) {
         let lead = match shared.fills.try_lock(shared.name).await {
             LockAttempt::Locked(lease) => lead.with_lock(lease),
             LockAttempt::Unavailable => lead,
-            // Requests that follow already, because for them it is too stale, look again and wait in their own right.
+            // Requests that follow already, because for them it is too stale, look again and wait
+            // in their own right.
             LockAttempt::HeldElsewhere(_) => return lead.retry_lookup(),
         };
         // Nobody listens: what the app says goes to the store alone.
@@ -181,8 +207,15 @@ impl Proxy {
         self.store.lookup(order, self.clock.wall()).await.candidate.is_some_and(|found| found.fresh)
     }
 
-    /// Answers from what another sidecar's fill has stored: to the client the same as having followed a fill of this one.
-    pub(super) fn respond_from_cluster(&self, parts: &Parts, lookup: &Lookup<'_>, resident: &CachedEntry, why: Reason) -> ProxyResponse {
+    /// Answers from what another sidecar's fill has stored: to the client the same as having
+    /// followed a fill of this one.
+    pub(super) fn respond_from_cluster(
+        &self,
+        parts: &Parts,
+        lookup: &Lookup<'_>,
+        resident: &CachedEntry,
+        why: Reason,
+    ) -> ProxyResponse {
         let (entry, now) = (&resident.entry, self.clock.wall());
         self.fills.counters.collapsed.inc();
         let outcome = Outcome {

@@ -1,7 +1,9 @@
-//! A fill: asks the app for a whole response, shares it as it comes, and stores it once it is proven whole and current.
+//! A fill: asks the app for a whole response, shares it as it comes, and stores it once it is
+//! proven whole and current.
 //!
-//! The fill is a task of its own: the leader is its first reader, and may leave like any other. Where something is stored already, the app
-//! is asked whether that still holds; what it confirms is stored anew only if nothing was purged since the tags were read.
+//! The fill is a task of its own: the leader is its first reader, and may leave like any other.
+//! Where something is stored already, the app is asked whether that still holds; what it confirms
+//! is stored anew only if nothing was purged since the tags were read.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -93,8 +95,10 @@ impl FillRequest {
 
     /// Whether an answer of this status says anything of what is stored: an accident does not.
     pub(super) fn supersedes(&self, status: StatusCode) -> bool {
-        // SECURITY: in scope `shared` what one caller is refused is no news of the entry that others share.
-        let refused = matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) && self.route.spec.scope == Scope::Shared;
+        // SECURITY: in scope `shared` what one caller is refused is no news of the entry that
+        // others share.
+        let refused = matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN)
+            && self.route.spec.scope == Scope::Shared;
         !refused && !status.is_server_error()
     }
 }
@@ -102,7 +106,13 @@ impl FillRequest {
 /// What the leader gets to hear.
 pub(super) enum FillResult {
     /// A head, a body, what the store makes of it, and whether it is what was stored, confirmed.
-    Response { status: StatusCode, headers: HeaderMap, body: Body, admitted: Result<i64, Reason>, confirmed: bool },
+    Response {
+        status: StatusCode,
+        headers: HeaderMap,
+        body: Body,
+        admitted: Result<i64, Reason>,
+        confirmed: bool,
+    },
     /// The app answered with a failure, and what is stored stands in for it.
     ServedStale(StatusCode),
     /// Another sidecar has filled: what it made may be in the store.
@@ -116,7 +126,8 @@ struct OriginResponse {
     response: Response<Body>,
     requested: Wall,
     received: Wall,
-    /// What is stored, if the app has confirmed it: the response is that one, with its head brought up to date.
+    /// What is stored, if the app has confirmed it: the response is that one, with its head brought
+    /// up to date.
     revalidated: Option<Arc<CachedEntry>>,
 }
 
@@ -150,10 +161,15 @@ impl Proxy {
     ) -> ProxyResponse {
         let route = Some(lookup.route.id);
         match (told, spare) {
-            (Some(FillResult::Response { status, mut headers, body, admitted, confirmed }), spare) => {
+            (
+                Some(FillResult::Response { status, mut headers, body, admitted, confirmed }),
+                spare,
+            ) => {
                 let fwd_status = if confirmed { StatusCode::NOT_MODIFIED } else { status };
-                let disposition = if confirmed { Disposition::Revalidated } else { Disposition::Miss };
-                let outcome = Outcome { disposition, fwd_status: Some(fwd_status.as_u16()), ..outcome };
+                let disposition =
+                    if confirmed { Disposition::Revalidated } else { Disposition::Miss };
+                let outcome =
+                    Outcome { disposition, fwd_status: Some(fwd_status.as_u16()), ..outcome };
                 let outcome = match admitted {
                     Ok(ttl) => Outcome { stored: true, ttl: Some(ttl), ..outcome },
                     Err(reason) => Outcome { reason: Some(reason), ..outcome },
@@ -162,9 +178,15 @@ impl Proxy {
                 self.add_debug_headers(&mut headers, lookup);
                 let response = response::conditional(&parts.headers, status, headers, body);
                 let response = match spare {
-                    // The whole is at hand; of a new response a range gets the whole, as it comes (RFC 9110 14.2).
+                    // The whole is at hand; of a new response a range gets the whole, as it comes
+                    // (RFC 9110 14.2).
                     Some(StaleCandidate { candidate: found, .. }) if confirmed && lookup.range => {
-                        response::apply_range(response, &parts.headers, &found.cached.entry.body, self.config.load().settings.max_ranges)
+                        response::apply_range(
+                            response,
+                            &parts.headers,
+                            &found.cached.entry.body,
+                            self.config.load().settings.max_ranges,
+                        )
                     }
                     _ => response,
                 };
@@ -172,20 +194,40 @@ impl Proxy {
             }
             (Some(FillResult::ServedStale(status)), Some(spare)) => {
                 self.counters.stale_if_error.inc();
-                let outcome = Outcome { fwd_status: Some(status.as_u16()), reason: Some(Reason::UpstreamError), ..outcome };
+                let outcome = Outcome {
+                    fwd_status: Some(status.as_u16()),
+                    reason: Some(Reason::UpstreamError),
+                    ..outcome
+                };
                 self.serve_stale(parts, lookup, &spare, outcome, self.clock.wall())
             }
             (Some(FillResult::Failed(error)), spare) => {
-                let stood_in = self.serve_stale_on_error(parts, lookup, spare.as_ref(), outcome.clone(), error.reason());
+                let stood_in = self.serve_stale_on_error(
+                    parts,
+                    lookup,
+                    spare.as_ref(),
+                    outcome.clone(),
+                    error.reason(),
+                );
                 stood_in.unwrap_or_else(|| super::pass::failure_response(&error, &outcome, route))
             }
             // The task panicked, and its panic was logged.
-            _ => super::pass::failure_response(&upstream::UpstreamError::Broken("the fill ended early".into()), &outcome, route),
+            _ => super::pass::failure_response(
+                &upstream::UpstreamError::Broken("the fill ended early".into()),
+                &outcome,
+                route,
+            ),
         }
     }
 
     /// What a fill for this request needs to know.
-    pub(super) fn fill_request(&self, parts: &Parts, lookup: &Lookup<'_>, peer: ClientPeer, errand: FillReason) -> FillRequest {
+    pub(super) fn fill_request(
+        &self,
+        parts: &Parts,
+        lookup: &Lookup<'_>,
+        peer: ClientPeer,
+        errand: FillReason,
+    ) -> FillRequest {
         let (target, sent) = lookup.fill_request();
         FillRequest {
             rules: Arc::clone(&self.config.load().rules),
@@ -204,7 +246,12 @@ impl Proxy {
     }
 
     /// Carries out a fill. `tell` is for who asked for it, if anybody still listens.
-    pub(super) async fn run_fill(self: Arc<Self>, order: FillRequest, lead: Option<Leader>, tell: oneshot::Sender<FillResult>) {
+    pub(super) async fn run_fill(
+        self: Arc<Self>,
+        order: FillRequest,
+        lead: Option<Leader>,
+        tell: oneshot::Sender<FillResult>,
+    ) {
         let begun = self.clock.wall();
         let asked = match self.revalidate_or_fetch(&order).await {
             Ok(asked) => asked,
@@ -255,9 +302,16 @@ impl Proxy {
         }
     }
 
-    /// The app has answered something else than what is stored, and it is not to be stored: what is stored is no longer what the app would
-    /// say (RFC 9111 4.3.3), and must not come back as stale.
-    async fn drop_stale(&self, order: &FillRequest, status: StatusCode, confirmed: bool, reason: Reason) {
+    /// The app has answered something else than what is stored, and it is not to be stored: what is
+    /// stored is no longer what the app would say (RFC 9111 4.3.3), and must not come back as
+    /// stale.
+    async fn drop_stale(
+        &self,
+        order: &FillRequest,
+        status: StatusCode,
+        confirmed: bool,
+        reason: Reason,
+    ) {
         let Some(spare) = &order.stale else { return };
         // A confirmed response that only brings a cookie is still the same.
         let same = confirmed && matches!(reason, Reason::SetCookie | Reason::Unverifiable);
@@ -266,11 +320,21 @@ impl Proxy {
         }
     }
 
-    /// Asks the app: whether what is stored still holds, if there is something, and else for the whole.
-    async fn revalidate_or_fetch(&self, order: &FillRequest) -> Result<OriginResponse, upstream::UpstreamError> {
+    /// Asks the app: whether what is stored still holds, if there is something, and else for the
+    /// whole.
+    async fn revalidate_or_fetch(
+        &self,
+        order: &FillRequest,
+    ) -> Result<OriginResponse, upstream::UpstreamError> {
         // A stored error page has no validators that the app would know again.
-        let spare = order.stale.as_ref().map(|spare| &spare.candidate.cached).filter(|resident| resident.entry.status == StatusCode::OK);
-        if let Some(resident) = spare.filter(|resident| revalidation::has_validator(&resident.entry.headers)) {
+        let spare = order
+            .stale
+            .as_ref()
+            .map(|spare| &spare.candidate.cached)
+            .filter(|resident| resident.entry.status == StatusCode::OK);
+        if let Some(resident) =
+            spare.filter(|resident| revalidation::has_validator(&resident.entry.headers))
+        {
             let mut headers = order.sent.clone();
             revalidation::add_conditions(&resident.entry.headers, &mut headers);
             let asked = self.send_fill(order, headers).await?;
@@ -281,14 +345,25 @@ impl Proxy {
                 self.counters.revalidated.inc();
                 return Ok(revalidated(asked, resident));
             }
-            // RFC 9111 4.3.4: it confirms something else. Nobody but us asked a condition, so nobody else can use it.
+            // RFC 9111 4.3.4: it confirms something else. Nobody but us asked a condition, so
+            // nobody else can use it.
         }
         self.send_fill(order, order.sent.clone()).await
     }
 
-    async fn send_fill(&self, order: &FillRequest, headers: HeaderMap) -> Result<OriginResponse, upstream::UpstreamError> {
+    async fn send_fill(
+        &self,
+        order: &FillRequest,
+        headers: HeaderMap,
+    ) -> Result<OriginResponse, upstream::UpstreamError> {
         let requested = self.clock.wall();
-        let request = self.fill_upstream_request(Method::GET, order.version, order.target.clone(), headers, order.peer);
+        let request = self.fill_upstream_request(
+            Method::GET,
+            order.version,
+            order.target.clone(),
+            headers,
+            order.peer,
+        );
         let response = self.send_to_origin(request, Some(order.route.id)).await?;
         Ok(OriginResponse { response, requested, received: self.clock.wall(), revalidated: None })
     }
@@ -303,7 +378,8 @@ impl Proxy {
         }
     }
 
-    /// A HEAD has told the head of what is stored: it is stored with that head from now on, if it may be.
+    /// A HEAD has told the head of what is stored: it is stored with that head from now on, if it
+    /// may be.
     pub(super) async fn update_head(
         &self,
         order: FillRequest,
@@ -312,9 +388,20 @@ impl Proxy {
         head: Response<Body>,
         requested: Wall,
     ) {
-        let asked = OriginResponse { response: head, requested, received: self.clock.wall(), revalidated: None };
+        let asked = OriginResponse {
+            response: head,
+            requested,
+            received: self.clock.wall(),
+            revalidated: None,
+        };
         let OriginResponse { response, received, .. } = revalidated(asked, resident);
-        let kept = match self.decide_store(&order, &response, requested, received, Some(Arc::clone(resident))) {
+        let kept = match self.decide_store(
+            &order,
+            &response,
+            requested,
+            received,
+            Some(Arc::clone(resident)),
+        ) {
             Ok(judged) => {
                 let ((status, headers), _) = self.prepare_head(&order.route, response, true);
                 self.store_response(order, judged, status, &headers, &[]).await
@@ -342,7 +429,13 @@ impl Proxy {
         let mut shareable = headers.clone();
         response::strip_cookies(&mut shareable);
         let reader = growing.reader().map_or_else(Body::empty, Body::stream);
-        let _ = tell.send(FillResult::Response { status, headers, body: reader, admitted: Ok(ttl), confirmed });
+        let _ = tell.send(FillResult::Response {
+            status,
+            headers,
+            body: reader,
+            admitted: Ok(ttl),
+            confirmed,
+        });
         let mut lead = lead.and_then(|lead| {
             if !judged.policy.times.is_fresh(judged.received) {
                 // RFC 9111 4: what has to be confirmed at each use is for the one who asked.
@@ -355,7 +448,18 @@ impl Proxy {
             }
             let (vary, variant) = (judged.policy.vary.clone(), judged.key.hash());
             let (headers, more_tags) = (shareable.clone(), judged.more_tags());
-            lead.share(SharedHead { status, headers, ttl, revalidated: confirmed, more_tags, vary, variant }, growing.clone());
+            lead.share(
+                SharedHead {
+                    status,
+                    headers,
+                    ttl,
+                    revalidated: confirmed,
+                    more_tags,
+                    vary,
+                    variant,
+                },
+                growing.clone(),
+            );
             Some(lead)
         });
         let route = Arc::clone(&order.route);
@@ -380,7 +484,8 @@ impl Proxy {
                 }
             }
         };
-        // The last chunk is held back until the response is stored, so that who has all of it finds it there; but not for long.
+        // The last chunk is held back until the response is stored, so that who has all of it finds
+        // it there; but not for long.
         tokio::pin!(keeping);
         let kept = tokio::time::timeout(LAST_CHUNK_HOLD, &mut keeping).await;
         if let Some(chunk) = &last {
@@ -405,16 +510,28 @@ impl Proxy {
         }
     }
 
-    /// Moves the body to those who read it, but for its last chunk. Outgrown, the key is remembered as uncacheable.
-    async fn stream_body(&self, body: &mut Body, growing: &SharedBody, mut lead: Option<&mut Leader>) -> Result<BodyTail, Reason> {
+    /// Moves the body to those who read it, but for its last chunk. Outgrown, the key is remembered
+    /// as uncacheable.
+    async fn stream_body(
+        &self,
+        body: &mut Body,
+        growing: &SharedBody,
+        mut lead: Option<&mut Leader>,
+    ) -> Result<BodyTail, Reason> {
         let mut pumped = BodyTail { last: None, trailers: false };
         let mut unread_since = None;
         loop {
             let waited = tokio::time::timeout(READER_CHECK_INTERVAL, body.frame()).await;
             if growing.has_readers() {
                 unread_since = None;
-            } else if self.clock.now().duration_since(*unread_since.get_or_insert_with(|| self.clock.now())) >= UNREAD_TIMEOUT {
-                // Nobody has wanted it for long; a body without an end would hold its connection for ever.
+            } else if self
+                .clock
+                .now()
+                .duration_since(*unread_since.get_or_insert_with(|| self.clock.now()))
+                >= UNREAD_TIMEOUT
+            {
+                // Nobody has wanted it for long; a body without an end would hold its connection
+                // for ever.
                 return Err(Reason::ClientGone);
             }
             match waited {
@@ -450,11 +567,23 @@ impl Proxy {
     ) -> Result<(), Reason> {
         let took = self.clock.wall().since(judged.requested);
         let named = judged.response_tags.into();
-        let StoreDecision { key, policy: StorePolicy { times, leeway, vary }, tags, received, revalidated: confirmed, .. } = judged;
+        let StoreDecision {
+            key,
+            policy: StorePolicy { times, leeway, vary },
+            tags,
+            received,
+            revalidated: confirmed,
+            ..
+        } = judged;
         let facts = EntryMetadata { times, leeway, fetch_duration: took, response_tags: named };
         let entry = match confirmed {
             // What is confirmed at each use is not written at each use.
-            Some(resident) if !times.is_fresh(received) && revalidation::is_same_head(&resident.entry.headers, headers) => return Ok(()),
+            Some(resident)
+                if !times.is_fresh(received)
+                    && revalidation::is_same_head(&resident.entry.headers, headers) =>
+            {
+                return Ok(());
+            }
             Some(resident) => resident.entry.revalidated(key.canonical(), headers, facts),
             None => Entry::compact(key.canonical(), status, headers, chunks, facts),
         };
@@ -471,8 +600,14 @@ impl Proxy {
         Ok(())
     }
 
-    /// The head and body that clients get, and entries keep. A head that was stored has been made ready before.
-    fn prepare_head(&self, route: &Route, response: Response<Body>, was_stored: bool) -> ((StatusCode, HeaderMap), Body) {
+    /// The head and body that clients get, and entries keep. A head that was stored has been made
+    /// ready before.
+    fn prepare_head(
+        &self,
+        route: &Route,
+        response: Response<Body>,
+        was_stored: bool,
+    ) -> ((StatusCode, HeaderMap), Body) {
         let version = response.version();
         let (mut parts, body) = response.into_parts();
         if !was_stored {
@@ -493,11 +628,15 @@ impl Proxy {
 pub(super) fn is_failure(status: StatusCode) -> bool {
     matches!(
         status,
-        StatusCode::INTERNAL_SERVER_ERROR | StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT
+        StatusCode::INTERNAL_SERVER_ERROR
+            | StatusCode::BAD_GATEWAY
+            | StatusCode::SERVICE_UNAVAILABLE
+            | StatusCode::GATEWAY_TIMEOUT
     )
 }
 
-/// The stored response, its head brought up to date by the app's 304 or by the head that a HEAD got.
+/// The stored response, its head brought up to date by the app's 304 or by the head that a HEAD
+/// got.
 fn revalidated(asked: OriginResponse, resident: &Arc<CachedEntry>) -> OriginResponse {
     let (mut update, _) = asked.response.into_parts();
     forward::prepare_response(&mut update.headers, update.version);

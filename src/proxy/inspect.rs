@@ -1,4 +1,5 @@
-//! What is stored for a request, and what would be done with it: for `explain`, by the code that answers requests.
+//! What is stored for a request, and what would be done with it: for `explain`, by the code that
+//! answers requests.
 
 use http::HeaderMap;
 use serde::Serialize;
@@ -31,11 +32,13 @@ struct InspectedTag {
 }
 
 impl Proxy {
-    /// What is stored for a request, and what it would be answered with. Nothing where nothing is stored.
+    /// What is stored for a request, and what it would be answered with. Nothing where nothing is
+    /// stored.
     pub async fn inspect(&self, lookup: &Lookup<'_>, headers: &HeaderMap) -> Option<Inspected> {
         let now = self.clock.wall();
         let wish = RequestDirectives::new(lookup.route, headers);
-        let LookupResult { key, candidate: found, miss_reason: why, .. } = self.store.lookup(lookup, now).await;
+        let LookupResult { key, candidate: found, miss_reason: why, .. } =
+            self.store.lookup(lookup, now).await;
         let (resident, tier, fresh, verdict) = match &found {
             Some(found) => {
                 let verdict = match (wish.bypass, self.uncovered_header(lookup)) {
@@ -43,7 +46,9 @@ impl Proxy {
                     (_, Some(_)) => (Disposition::Bypass, Some(Reason::UnkeyedHeader)),
                     _ => match self.may_serve(lookup, found, &wish, now) {
                         Ok(Serve::Fresh) => (Disposition::Hit, None),
-                        Ok(Serve::WhileRevalidate) => (Disposition::Stale, Some(Reason::StaleWhileRevalidate)),
+                        Ok(Serve::WhileRevalidate) => {
+                            (Disposition::Stale, Some(Reason::StaleWhileRevalidate))
+                        }
                         Err(reason) => (Disposition::Miss, Some(reason)),
                     },
                 };
@@ -58,9 +63,14 @@ impl Proxy {
             },
         };
         let CachedEntry { entry, proof } = &*resident;
-        let names = lookup.tags().into_iter().chain(entry.response_tags.iter().cloned()).collect::<Vec<_>>();
+        let names = lookup
+            .tags()
+            .into_iter()
+            .chain(entry.response_tags.iter().cloned())
+            .collect::<Vec<_>>();
         let tags = self.coherence.current_tags(proof, &names).await;
-        let left = found.as_ref().map_or_else(|| entry.times.ttl_ms(now), |found| found.ttl_ms(now));
+        let left =
+            found.as_ref().map_or_else(|| entry.times.ttl_ms(now), |found| found.ttl_ms(now));
         #[allow(clippy::cast_precision_loss, reason = "seconds for people to read")]
         let ttl_s = left as f64 / 1e3;
         Some(Inspected {
@@ -70,7 +80,10 @@ impl Proxy {
             age_s: entry.times.age(now).as_secs_f64(),
             ttl_s,
             fresh,
-            tags: tags.into_iter().map(|(tag, current)| InspectedTag { tag: tag.as_str().to_owned(), current }).collect(),
+            tags: tags
+                .into_iter()
+                .map(|(tag, current)| InspectedTag { tag: tag.as_str().to_owned(), current })
+                .collect(),
             verdict: verdict.0.as_str(),
             reason: verdict.1.map(Reason::as_str),
         })

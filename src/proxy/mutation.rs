@@ -1,11 +1,15 @@
-//! Mutations: their tags are marked, the app is asked, the tags are purged, and only then does the client hear of it.
+//! Mutations: their tags are marked, the app is asked, the tags are purged, and only then does the
+//! client hear of it.
 //!
 //! Invariants:
-//! - The first byte of a mutation's response goes out only after its tags were purged, or after the app refused it with a 4xx.
-//! - No client's departure ends a mutation: it runs in a task of its own, from before the mark to after the purge.
-//! - An unknown outcome (5xx, time-out, reset, a broken upload) purges; a plain 4xx purges nothing, so that nobody can flush by POST.
-//! - A mutation that ends under other rules than it began under purges by both: what was filled by the new rules while the app made up its
-//!   mind bears tags that the old ones may not know.
+//! - The first byte of a mutation's response goes out only after its tags were purged, or after the
+//!   app refused it with a 4xx.
+//! - No client's departure ends a mutation: it runs in a task of its own, from before the mark to
+//!   after the purge.
+//! - An unknown outcome (5xx, time-out, reset, a broken upload) purges; a plain 4xx purges nothing,
+//!   so that nobody can flush by POST.
+//! - A mutation that ends under other rules than it began under purges by both: what was filled by
+//!   the new rules while the app made up its mind bears tags that the old ones may not know.
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -76,7 +80,10 @@ struct MutationContext {
 
 impl MutationContext {
     fn view(&self) -> RequestView<'_> {
-        RequestView { has_body: self.has_body, ..request_view(&self.parts, &Body::empty(), self.peer) }
+        RequestView {
+            has_body: self.has_body,
+            ..request_view(&self.parts, &Body::empty(), self.peer)
+        }
     }
 }
 
@@ -90,15 +97,24 @@ impl Proxy {
         peer: ClientPeer,
         effective: Method,
     ) -> ProxyResponse {
-        let reason = if effective == parts.method { Reason::Method } else { Reason::MethodOverride };
+        let reason =
+            if effective == parts.method { Reason::Method } else { Reason::MethodOverride };
         let outcome = Outcome::bypass(reason);
         let Ok(place) = Arc::clone(&self.mutation_permits).try_acquire_owned() else {
             self.counters.mutations_rejected.inc();
             let outcome = Outcome { reason: Some(Reason::UpstreamBusy), ..outcome };
-            return ProxyResponse { response: response::failure(Reason::UpstreamBusy, &outcome), outcome, route: None };
+            return ProxyResponse {
+                response: response::failure(Reason::UpstreamBusy, &outcome),
+                outcome,
+                route: None,
+            };
         };
         let (fields, body) = self.read_body(live, &parts, body, peer, &effective).await;
-        let mutation = match live.rules.mutation(&request_view(&parts, &body, peer), &effective, fields.as_ref()) {
+        let mutation = match live.rules.mutation(
+            &request_view(&parts, &body, peer),
+            &effective,
+            fields.as_ref(),
+        ) {
             Ok(mutation) => mutation,
             Err(header) => return self.refuse_header(None, &header),
         };
@@ -107,38 +123,69 @@ impl Proxy {
         let base = parts.uri.clone();
         let posted = self.prepare_post(&live.rules, &parts, peer).await;
         let has_body = !body.is_empty();
-        let written = MutationContext { config: Arc::clone(live), parts: head_of(&parts), peer, has_body, effective, fields };
+        let written = MutationContext {
+            config: Arc::clone(live),
+            parts: head_of(&parts),
+            peer,
+            has_body,
+            effective,
+            fields,
+        };
         let request = self.upstream_request(parts, body, peer, None);
-        let order = MutationRequest { request, mutation, context: written, host, base, post: posted, _permit: place };
+        let order = MutationRequest {
+            request,
+            mutation,
+            context: written,
+            host,
+            base,
+            post: posted,
+            _permit: place,
+        };
         let (tell, told) = oneshot::channel();
         let proxy = Arc::clone(self);
         self.tasks.spawn(async move {
             let tags = order.mutation.tags.clone();
             let run = Box::pin(Arc::clone(&proxy).run_mutation(order, tell));
             if AssertUnwindSafe(run).catch_unwind().await.is_err() {
-                // The app may have committed; nobody else would ever purge, since this sidecar lives.
+                // The app may have committed; nobody else would ever purge, since this sidecar
+                // lives.
                 proxy.coherence.purge(&tags).await;
             }
         });
         match told.await {
-            Ok(MutationResult::Response(response, purged, ready)) => self.mutation_response(response, &purged, ready, outcome),
+            Ok(MutationResult::Response(response, purged, ready)) => {
+                self.mutation_response(response, &purged, ready, outcome)
+            }
             Ok(MutationResult::Failed(error)) => {
                 let outcome = Outcome { reason: Some(error.reason()), ..outcome };
-                ProxyResponse { response: response::failure(error.reason(), &outcome), outcome, route: None }
+                ProxyResponse {
+                    response: response::failure(error.reason(), &outcome),
+                    outcome,
+                    route: None,
+                }
             }
             Ok(MutationResult::Refused) => {
                 let outcome = Outcome { reason: Some(Reason::WriteRefused), ..outcome };
-                ProxyResponse { response: response::failure(Reason::WriteRefused, &outcome), outcome, route: None }
+                ProxyResponse {
+                    response: response::failure(Reason::WriteRefused, &outcome),
+                    outcome,
+                    route: None,
+                }
             }
             // The task panicked, and its panic was logged.
             Err(_) => {
                 let outcome = Outcome { reason: Some(Reason::UpstreamProtocolError), ..outcome };
-                ProxyResponse { response: response::failure(Reason::UpstreamProtocolError, &outcome), outcome, route: None }
+                ProxyResponse {
+                    response: response::failure(Reason::UpstreamProtocolError, &outcome),
+                    outcome,
+                    route: None,
+                }
             }
         }
     }
 
-    /// Reads the body, up to a limit, where a rule needs a field of it. What was read is put back in front of the rest.
+    /// Reads the body, up to a limit, where a rule needs a field of it. What was read is put back
+    /// in front of the rest.
     async fn read_body(
         &self,
         live: &ActiveConfig,
@@ -147,7 +194,9 @@ impl Proxy {
         peer: ClientPeer,
         effective: &Method,
     ) -> (Option<BodyFields>, Body) {
-        if body.is_empty() || !live.rules.mutation_reads_body(&request_view(parts, &body, peer), effective) {
+        if body.is_empty()
+            || !live.rules.mutation_reads_body(&request_view(parts, &body, peer), effective)
+        {
             return (None, body);
         }
         let mut read = BytesMut::new();
@@ -156,17 +205,28 @@ impl Proxy {
             match body.frame().await {
                 None => {
                     let read = read.freeze();
-                    let kind = parts.headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes).unwrap_or_default();
+                    let kind = parts
+                        .headers
+                        .get(CONTENT_TYPE)
+                        .map(HeaderValue::as_bytes)
+                        .unwrap_or_default();
                     return (BodyFields::parse(kind, &read), Body::full(read));
                 }
                 Some(Ok(frame)) => {
-                    // What is not data is trailers: the end of a body, which is forwarded without them.
+                    // What is not data is trailers: the end of a body, which is forwarded without
+                    // them.
                     if let Ok(chunk) = frame.into_data() {
                         read.extend_from_slice(&chunk);
                     }
                 }
                 Some(Err(error)) => {
-                    return (None, Body::stream(PrefixedBody { read: Some(read.freeze()), rest: BodyRest::Broken(Some(error)) }));
+                    return (
+                        None,
+                        Body::stream(PrefixedBody {
+                            read: Some(read.freeze()),
+                            rest: BodyRest::Broken(Some(error)),
+                        }),
+                    );
                 }
             }
         }
@@ -187,13 +247,31 @@ impl Proxy {
         }
     }
 
-    async fn run_mutation(self: Arc<Self>, order: MutationRequest, tell: oneshot::Sender<MutationResult>) {
-        let MutationRequest { request, mut mutation, context: written, host, base, post: posted, _permit: _place } = order;
+    async fn run_mutation(
+        self: Arc<Self>,
+        order: MutationRequest,
+        tell: oneshot::Sender<MutationResult>,
+    ) {
+        let MutationRequest {
+            request,
+            mut mutation,
+            context: written,
+            host,
+            base,
+            post: posted,
+            _permit: _place,
+        } = order;
         let mark_for = written.config.settings.mark_for;
         let guarded = mutation.guard == MutationGuard::Bypass;
         let tags = std::mem::take(&mut mutation.tags);
-        let noted = self.shadow.begin_mutation(request.method(), request.uri().path(), &tags, self.clock.wall());
-        // What cannot be marked is refused, where the operator would rather refuse a write than serve a stale read.
+        let noted = self.shadow.begin_mutation(
+            request.method(),
+            request.uri().path(),
+            &tags,
+            self.clock.wall(),
+        );
+        // What cannot be marked is refused, where the operator would rather refuse a write than
+        // serve a stale read.
         let Ok(mut pending) = self.coherence.mark(tags, guarded, mark_for).await else {
             noted.refused();
             let _ = tell.send(MutationResult::Refused);
@@ -257,9 +335,15 @@ impl Proxy {
         }
     }
 
-    async fn purge_after(&self, pending: PendingMutation, written: &MutationContext, again: &[Duration]) {
+    async fn purge_after(
+        &self,
+        pending: PendingMutation,
+        written: &MutationContext,
+        again: &[Duration],
+    ) {
         self.counters.purging.inc();
-        let mut tags: Vec<Tag> = if again.is_empty() { Vec::new() } else { pending.tags().to_vec() };
+        let mut tags: Vec<Tag> =
+            if again.is_empty() { Vec::new() } else { pending.tags().to_vec() };
         // Before it is committed: rules that come later find an app that has it.
         let late = self.tags_of_new_rules(written, pending.tags());
         self.coherence.committed(pending).await;
@@ -273,7 +357,8 @@ impl Proxy {
         }
         for &after in again {
             let (coherence, tags) = (Arc::clone(&self.coherence), tags.clone());
-            // Not tracked: a drain does not wait for it. What ends with the process is an extra; the purge itself has been made.
+            // Not tracked: a drain does not wait for it. What ends with the process is an extra;
+            // the purge itself has been made.
             tokio::spawn(async move {
                 tokio::time::sleep(after).await;
                 coherence.purge(&tags).await;
@@ -286,23 +371,33 @@ impl Proxy {
         let names = || tags.iter().map(Tag::as_str);
         self.counters.purges.write.inc();
         self.hot_tags.record(names(), TagEvent::Purged);
-        let (method, path) = (Some(truncate(written.parts.method.as_str())), Some(truncate(written.parts.uri.path())));
-        let purged = PurgeEvent { by: "write", method, path, ..PurgeEvent::default() }.with_tags(names());
+        let (method, path) = (
+            Some(truncate(written.parts.method.as_str())),
+            Some(truncate(written.parts.uri.path())),
+        );
+        let purged =
+            PurgeEvent { by: "write", method, path, ..PurgeEvent::default() }.with_tags(names());
         self.events.publish(self.clock.wall(), EventKind::Purge(purged));
     }
 
-    /// What the rules that are in force by now purge beside these tags, if they are not those that the mutation began under.
+    /// What the rules that are in force by now purge beside these tags, if they are not those that
+    /// the mutation began under.
     fn tags_of_new_rules(&self, written: &MutationContext, tags: &[Tag]) -> NewRulePurges {
         let (live, asked) = (self.active_config(), written.view());
         if Arc::ptr_eq(&live, &written.config) {
             return NewRulePurges::Nothing;
         }
-        if written.fields.is_none() && written.has_body && live.rules.mutation_reads_body(&asked, &written.effective) {
+        if written.fields.is_none()
+            && written.has_body
+            && live.rules.mutation_reads_body(&asked, &written.effective)
+        {
             // The old rules did not read the body, and it is gone.
             return NewRulePurges::Everything;
         }
         match live.rules.mutation(&asked, &written.effective, written.fields.as_ref()) {
-            Ok(mutation) => NewRulePurges::Tags(mutation.tags.into_iter().filter(|tag| !tags.contains(tag)).collect()),
+            Ok(mutation) => NewRulePurges::Tags(
+                mutation.tags.into_iter().filter(|tag| !tags.contains(tag)).collect(),
+            ),
             // The new rules would have refused it, for a header that they cannot read.
             Err(_) => NewRulePurges::Everything,
         }
@@ -322,7 +417,13 @@ impl Proxy {
         }
     }
 
-    fn mutation_response(&self, mut response: Response<Body>, purged: &[Tag], ready: bool, mut outcome: Outcome) -> ProxyResponse {
+    fn mutation_response(
+        &self,
+        mut response: Response<Body>,
+        purged: &[Tag],
+        ready: bool,
+        mut outcome: Outcome,
+    ) -> ProxyResponse {
         outcome.fwd_status = Some(response.status().as_u16());
         outcome.stored = ready;
         if !ready {
@@ -353,14 +454,21 @@ fn head_of(parts: &Parts) -> Parts {
 
 /// The URIs of the same origin that a response to an unsafe method names (RFC 9111 4.4).
 fn named_targets(headers: &HeaderMap, host: &str, base: &Uri) -> Vec<Tag> {
-    let lines = [LOCATION, CONTENT_LOCATION].into_iter().filter_map(|name| headers.get(name)?.to_str().ok());
-    lines.filter_map(|line| same_origin_path(line, host, base)).map(|path| Tag::for_uri(host, &path)).collect()
+    let lines = [LOCATION, CONTENT_LOCATION]
+        .into_iter()
+        .filter_map(|name| headers.get(name)?.to_str().ok());
+    lines
+        .filter_map(|line| same_origin_path(line, host, base))
+        .map(|path| Tag::for_uri(host, &path))
+        .collect()
 }
 
 /// The groups that a response to an unsafe method ends (RFC 9875 3).
 fn named_groups(headers: &HeaderMap, host: &str) -> impl Iterator<Item = Tag> {
     let groups = cache_groups::groups(headers, &cache_groups::CACHE_GROUP_INVALIDATION)
-        .inspect_err(|error| tracing::warn!(%error, host, "a Cache-Group-Invalidation is not obeyed"));
+        .inspect_err(
+            |error| tracing::warn!(%error, host, "a Cache-Group-Invalidation is not obeyed"),
+        );
     groups.unwrap_or_default().into_iter().map(move |group| cache_groups::tag(host, &group))
 }
 
@@ -410,7 +518,11 @@ mod tests {
         let path = |line| same_origin_path(line, "app:8080", &Uri::from_static("/api/campaigns"));
         assert_eq!(path("/api/campaigns/7").as_deref(), Some("/api/campaigns/7"));
         assert_eq!(path("campaigns/7?x=1").as_deref(), Some("/api/campaigns/7"));
-        assert_eq!(path("https://app/api/x").as_deref(), Some("/api/x"), "ports differ behind proxies");
+        assert_eq!(
+            path("https://app/api/x").as_deref(),
+            Some("/api/x"),
+            "ports differ behind proxies"
+        );
         assert_eq!(path("http://elsewhere/api/x"), None);
         assert_eq!(path("http://["), None);
     }

@@ -27,7 +27,11 @@ impl Proxy {
         outcome: Outcome,
         route: Option<usize>,
     ) -> ProxyResponse {
-        let upgrade = if body.is_empty() { forward::upgrade_wanted(&parts.headers, parts.version) } else { None };
+        let upgrade = if body.is_empty() {
+            forward::upgrade_wanted(&parts.headers, parts.version)
+        } else {
+            None
+        };
         let client = parts.extensions.get::<OnUpgrade>().cloned();
         let request = self.upstream_request(parts, body, peer, upgrade.as_ref());
         match self.send_to_origin(request, route).await {
@@ -36,7 +40,8 @@ impl Proxy {
         }
     }
 
-    /// Forwards a request of a route whose answer is not to be stored, as a fill would: the app sees what the key has seen.
+    /// Forwards a request of a route whose answer is not to be stored, as a fill would: the app
+    /// sees what the key has seen.
     pub(super) async fn pass_lookup(
         self: &Arc<Self>,
         parts: &Parts,
@@ -55,7 +60,9 @@ impl Proxy {
 
     /// However it was asked, the app has refused this credential.
     pub(super) fn record_refusal(&self, lookup: &Lookup<'_>, status: StatusCode) {
-        if let (Some(id), StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) = (lookup.authorization, status) {
+        if let (Some(id), StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) =
+            (lookup.authorization, status)
+        {
             self.authorized_clients.revoke(id);
         }
     }
@@ -89,9 +96,14 @@ impl Proxy {
         let protocol = response.headers().get(http::header::UPGRADE).cloned();
         let app = response.extensions_mut().remove::<OnUpgrade>();
         let (Some(client), Some(app), Some(protocol)) = (client, app, protocol) else {
-            // SECURITY: a 101 that nobody asked for would leave bytes on the connection that no rule has seen.
+            // SECURITY: a 101 that nobody asked for would leave bytes on the connection that no
+            // rule has seen.
             let outcome = Outcome { reason: Some(Reason::UpstreamProtocolError), ..outcome };
-            return ProxyResponse { response: response::failure(Reason::UpstreamProtocolError, &outcome), outcome, route };
+            return ProxyResponse {
+                response: response::failure(Reason::UpstreamProtocolError, &outcome),
+                outcome,
+                route,
+            };
         };
         self.counters.tunnels.inc();
         let (idle, stop) = (self.config.load().settings.tunnel_timeout, self.stop.clone());
@@ -107,7 +119,8 @@ impl Proxy {
         ProxyResponse { response, outcome, route }
     }
 
-    /// Sends a request to the app, and counts how long its answer takes, under the rules that are in force by then.
+    /// Sends a request to the app, and counts how long its answer takes, under the rules that are
+    /// in force by then.
     pub(crate) async fn send_to_origin(
         &self,
         request: Request<Body>,
@@ -120,10 +133,20 @@ impl Proxy {
     }
 
     /// The request that the app gets.
-    pub(crate) fn upstream_request(&self, parts: Parts, body: Body, peer: ClientPeer, upgrade: Option<&HeaderValue>) -> Request<Body> {
+    pub(crate) fn upstream_request(
+        &self,
+        parts: Parts,
+        body: Body,
+        peer: ClientPeer,
+        upgrade: Option<&HeaderValue>,
+    ) -> Request<Body> {
         let host = HeaderValue::from_str(&plan::authority(&parts.uri, &parts.headers)).ok();
         let mut headers = parts.headers;
-        let host = headers.get(http::header::HOST).cloned().or(host).unwrap_or_else(|| HeaderValue::from_static(""));
+        let host = headers
+            .get(http::header::HOST)
+            .cloned()
+            .or(host)
+            .unwrap_or_else(|| HeaderValue::from_static(""));
         forward::prepare_request(&mut headers, parts.version, &host, &peer, upgrade);
         if let Some(host) = self.upstream.host() {
             headers.insert(http::header::HOST, host.clone());
@@ -164,7 +187,11 @@ fn origin_form(uri: Uri) -> Uri {
 }
 
 /// The app could not be asked, or did not answer.
-pub(crate) fn failure_response(error: &upstream::UpstreamError, outcome: &Outcome, route: Option<usize>) -> ProxyResponse {
+pub(crate) fn failure_response(
+    error: &upstream::UpstreamError,
+    outcome: &Outcome,
+    route: Option<usize>,
+) -> ProxyResponse {
     tracing::debug!(%error, "the app did not answer");
     let reason = error.reason();
     let outcome = Outcome { reason: Some(reason), subject: None, ..outcome.clone() };

@@ -1,5 +1,6 @@
-//! Fills in the background, for nobody's request: of what is stale but served, of what is popular and about to expire, and of what
-//! was asked for in part. At most one for each key, and `limits.refreshes` in all.
+//! Fills in the background, for nobody's request: of what is stale but served, of what is popular
+//! and about to expire, and of what was asked for in part. At most one for each key, and
+//! `limits.refreshes` in all.
 
 use std::sync::Arc;
 
@@ -26,7 +27,14 @@ use crate::semantics::{early_refresh, range};
 
 impl Proxy {
     /// Fetches what is stored anew, in the background.
-    pub(super) fn refresh(self: &Arc<Self>, parts: &Parts, lookup: &Lookup<'_>, peer: ClientPeer, flight: FillKey, errand: FillReason) {
+    pub(super) fn refresh(
+        self: &Arc<Self>,
+        parts: &Parts,
+        lookup: &Lookup<'_>,
+        peer: ClientPeer,
+        flight: FillKey,
+        errand: FillReason,
+    ) {
         let now = self.clock.wall();
         if self.fills.is_backing_off(&flight, now) {
             return;
@@ -57,7 +65,8 @@ impl Proxy {
         });
     }
 
-    /// Begins to fetch a popular response anew shortly before it expires, so that nobody has to wait for it.
+    /// Begins to fetch a popular response anew shortly before it expires, so that nobody has to
+    /// wait for it.
     pub(super) fn refresh_early(
         self: &Arc<Self>,
         (parts, lookup, peer): (&Parts, &Lookup<'_>, ClientPeer),
@@ -68,32 +77,60 @@ impl Proxy {
     ) {
         let (entry, now) = (&spare.candidate.cached.entry, self.clock.wall());
         if lookup.route.spec.early_refresh
-            && (due || early_refresh::should_refresh_early(&entry.times, entry.fetch_duration, now, rand::random))
+            && (due
+                || early_refresh::should_refresh_early(
+                    &entry.times,
+                    entry.fetch_duration,
+                    now,
+                    rand::random,
+                ))
         {
             let spare = Some(StaleCandidate { may_serve_on_error: false, ..spare.clone() });
-            self.refresh(parts, lookup, peer, flight, FillReason { snapshot: read, reason: Reason::Expired, stale: spare });
+            self.refresh(
+                parts,
+                lookup,
+                peer,
+                flight,
+                FillReason { snapshot: read, reason: Reason::Expired, stale: spare },
+            );
         }
     }
 
     /// The same for what was found without a look at its tags.
-    pub(super) fn refresh_memory_hit(self: &Arc<Self>, parts: &Parts, lookup: &Lookup<'_>, peer: ClientPeer, resident: &Arc<CachedEntry>) {
+    pub(super) fn refresh_memory_hit(
+        self: &Arc<Self>,
+        parts: &Parts,
+        lookup: &Lookup<'_>,
+        peer: ClientPeer,
+        resident: &Arc<CachedEntry>,
+    ) {
         let read = self.coherence.read_local(&lookup.tags());
         // Judged after the tags were read: what a purge in between has ended must not be confirmed.
         let Proof::Local(proof) = &resident.proof else { return };
         if self.coherence.validate_local(proof).is_err() {
             return;
         }
-        let found = Candidate { cached: Arc::clone(resident), tier: Tier::Memory, fresh: true, soft_purged_at: None };
+        let found = Candidate {
+            cached: Arc::clone(resident),
+            tier: Tier::Memory,
+            fresh: true,
+            soft_purged_at: None,
+        };
         let flight = self.fill_key(lookup, &lookup.key);
         let errand = FillReason {
             snapshot: read,
             reason: Reason::Expired,
-            stale: Some(StaleCandidate { candidate: found, key: lookup.key.hash(), may_serve_on_error: false }),
+            stale: Some(StaleCandidate {
+                candidate: found,
+                key: lookup.key.hash(),
+                may_serve_on_error: false,
+            }),
         };
         self.refresh(parts, lookup, peer, flight, errand);
     }
 
-    /// A part of what is not stored: the app answers, and the whole is fetched in the background, if it is not too large.
+    /// A part of what is not stored: the app answers, and the whole is fetched in the background,
+    /// if it is not too large.
     pub(super) async fn pass_range(
         self: &Arc<Self>,
         parts: &Parts,
@@ -111,7 +148,8 @@ impl Proxy {
         answer
     }
 
-    /// A HEAD that nothing fresh is stored for: the app answers, and what it says updates what is stored, or ends it (RFC 9111 4.3.5).
+    /// A HEAD that nothing fresh is stored for: the app answers, and what it says updates what is
+    /// stored, or ends it (RFC 9111 4.3.5).
     pub(super) async fn pass_head(
         self: &Arc<Self>,
         parts: &Parts,
@@ -121,22 +159,37 @@ impl Proxy {
         errand: FillReason,
     ) -> ProxyResponse {
         let outcome = Outcome { forwarded: true, ..Outcome::miss(errand.reason) };
-        let Some(spare) = errand.stale.clone() else { return self.pass_lookup(parts, lookup, peer, outcome).await };
+        let Some(spare) = errand.stale.clone() else {
+            return self.pass_lookup(parts, lookup, peer, outcome).await;
+        };
         let (target, headers) = lookup.fill_request();
         let requested = self.clock.wall();
-        let request = self.fill_upstream_request(Method::HEAD, parts.version, target, headers, peer);
+        let request =
+            self.fill_upstream_request(Method::HEAD, parts.version, target, headers, peer);
         let route = Some(lookup.route.id);
         let response = match self.send_to_origin(request, route).await {
             Ok(response) => response,
             Err(error) => {
-                let stood_in = self.serve_stale_on_error(parts, lookup, Some(&spare), outcome.clone(), error.reason());
+                let stood_in = self.serve_stale_on_error(
+                    parts,
+                    lookup,
+                    Some(&spare),
+                    outcome.clone(),
+                    error.reason(),
+                );
                 return stood_in.unwrap_or_else(|| pass::failure_response(&error, &outcome, route));
             }
         };
         let (head, body) = response.into_parts();
-        if fill::is_failure(head.status) && spare.may_serve_for(Reason::UpstreamError, self.clock.wall()) {
+        if fill::is_failure(head.status)
+            && spare.may_serve_for(Reason::UpstreamError, self.clock.wall())
+        {
             self.counters.stale_if_error.inc();
-            let outcome = Outcome { fwd_status: Some(head.status.as_u16()), reason: Some(Reason::UpstreamError), ..outcome };
+            let outcome = Outcome {
+                fwd_status: Some(head.status.as_u16()),
+                reason: Some(Reason::UpstreamError),
+                ..outcome
+            };
             return self.serve_stale(parts, lookup, &spare, outcome, self.clock.wall());
         }
         self.record_refusal(lookup, head.status);
@@ -148,7 +201,14 @@ impl Proxy {
         self.passed(Response::from_parts(head, body), outcome, route, None)
     }
 
-    async fn apply_head(&self, order: FillRequest, key: KeyHash, resident: &Arc<CachedEntry>, head: &response::Parts, requested: Wall) {
+    async fn apply_head(
+        &self,
+        order: FillRequest,
+        key: KeyHash,
+        resident: &Arc<CachedEntry>,
+        head: &response::Parts,
+        requested: Wall,
+    ) {
         let entry = &resident.entry;
         let verdict = revalidation::head_agrees(&entry.headers, &head.headers);
         if head.status != entry.status || verdict == HeadVerdict::Other {

@@ -1,4 +1,5 @@
-//! What the client's own `Cache-Control` asks for. It can only narrow what is served (RFC 9111 5.2.1); `max-stale` is ignored.
+//! What the client's own `Cache-Control` asks for. It can only narrow what is served (RFC 9111
+//! 5.2.1); `max-stale` is ignored.
 
 use std::time::Duration;
 
@@ -29,8 +30,14 @@ impl RequestDirectives {
         }
         if !headers.contains_key(CACHE_CONTROL) {
             // `Pragma: no-cache` counts where there is no `Cache-Control` (RFC 9111 5.4).
-            let pragma = headers.get(PRAGMA).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"no-cache"));
-            return if pragma { Self { min_fresh: Some(Duration::MAX), ..Self::default() } } else { Self::default() };
+            let pragma = headers
+                .get(PRAGMA)
+                .is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"no-cache"));
+            return if pragma {
+                Self { min_fresh: Some(Duration::MAX), ..Self::default() }
+            } else {
+                Self::default()
+            };
         }
         let wish = CacheControl::from_headers(headers);
         Self {
@@ -44,11 +51,14 @@ impl RequestDirectives {
     /// Whether a fresh response is fresh enough.
     pub(super) fn accepts(&self, times: &Times, now: Wall) -> bool {
         let old = self.max_age.is_some_and(|most| times.age(now) > most);
-        let soon_stale = self.min_fresh.is_some_and(|least| times.ttl_ms(now) < i64::try_from(least.as_millis()).unwrap_or(i64::MAX));
+        let soon_stale = self.min_fresh.is_some_and(|least| {
+            times.ttl_ms(now) < i64::try_from(least.as_millis()).unwrap_or(i64::MAX)
+        });
         !old && !soon_stale
     }
 
-    /// Whether the client can do with a stale response: it asks for nothing of its own (RFC 9111 5.2.1.1, 5.2.1.3, 5.2.1.4).
+    /// Whether the client can do with a stale response: it asks for nothing of its own (RFC 9111
+    /// 5.2.1.1, 5.2.1.3, 5.2.1.4).
     pub(super) const fn allows_stale(&self) -> bool {
         self.max_age.is_none() && self.min_fresh.is_none()
     }

@@ -1,6 +1,8 @@
-//! Routes in shadow: every GET and HEAD goes to the app as it is, and what the cache would have done is only noted.
+//! Routes in shadow: every GET and HEAD goes to the app as it is, and what the cache would have
+//! done is only noted.
 //!
-//! Invariant: nothing that is known here decides what a client or the app gets, and nothing goes into the store.
+//! Invariant: nothing that is known here decides what a client or the app gets, and nothing goes
+//! into the store.
 
 use std::sync::Arc;
 
@@ -27,7 +29,9 @@ use crate::semantics::forward::ClientPeer;
 use crate::shadow::digest::{self, DigestResult};
 use crate::shadow::findings::{RouteShadow, ShadowOutcome};
 use crate::shadow::history::{Caller, Observation, Step, StepSpan};
-use crate::shadow::{ObservedResponse, SETTLE_DELAY, ShadowEntry, ShadowSample, is_telling, unstorable};
+use crate::shadow::{
+    ObservedResponse, SETTLE_DELAY, ShadowEntry, ShadowSample, is_telling, unstorable,
+};
 
 /// A request in shadow: what would become of it.
 pub(super) struct ShadowRequest {
@@ -66,17 +70,31 @@ struct ShadowResponse {
 
 impl ShadowRequest {
     fn bypass(route: &Arc<Route>, proxy: &Proxy) -> Self {
-        Self { route: route.id, route_shadow: proxy.shadow.route(route.name()), outcome: ShadowOutcome::Bypass, watch: None }
+        Self {
+            route: route.id,
+            route_shadow: proxy.shadow.route(route.name()),
+            outcome: ShadowOutcome::Bypass,
+            watch: None,
+        }
     }
 }
 
 impl Proxy {
     /// What would become of a request, if it is of a route in shadow.
-    pub(super) fn shadow_request(&self, parts: &Parts, plan: &Plan<'_>, peer: ClientPeer) -> Option<ShadowRequest> {
+    pub(super) fn shadow_request(
+        &self,
+        parts: &Parts,
+        plan: &Plan<'_>,
+        peer: ClientPeer,
+    ) -> Option<ShadowRequest> {
         let in_shadow = |route: &Route| route.spec.mode == RouteMode::Shadow;
         match plan {
-            Plan::Lookup(lookup) if in_shadow(lookup.route) => Some(self.shadow_lookup(parts, lookup, peer)),
-            Plan::Pass(Some(route), _) | Plan::Refuse(Some(route), _) if in_shadow(route) => Some(ShadowRequest::bypass(route, self)),
+            Plan::Lookup(lookup) if in_shadow(lookup.route) => {
+                Some(self.shadow_lookup(parts, lookup, peer))
+            }
+            Plan::Pass(Some(route), _) | Plan::Refuse(Some(route), _) if in_shadow(route) => {
+                Some(ShadowRequest::bypass(route, self))
+            }
             _ => None,
         }
     }
@@ -92,17 +110,42 @@ impl Proxy {
         let (would, served) = self.predict(lookup, &wish, found);
         let get = parts.method == Method::GET;
         let unkeyed = lookup.unknown.iter().any(|name| !self.shadow.varies_by(primary, name));
-        // Of a request with a header that no key has seen, the answer is stored if it turns out to vary by it.
-        let may_store = get && would != ShadowOutcome::Bypass && served.is_none() && (!unkeyed || lookup.is_sent_unchanged());
+        // Of a request with a header that no key has seen, the answer is stored if it turns out to
+        // vary by it.
+        let may_store = get
+            && would != ShadowOutcome::Bypass
+            && served.is_none()
+            && (!unkeyed || lookup.is_sent_unchanged());
         let would = if unkeyed { ShadowOutcome::Bypass } else { would };
         let read = glance.as_ref().map_or(TagSnapshot::Unverifiable, LocalSnapshot::to_snapshot);
-        let order = self.fill_request(parts, lookup, peer, FillReason { snapshot: read, reason: Reason::Shadow, stale: None });
-        let caller = Caller { credential: credential_digest(&order, &parts.headers), withheld_query: withheld_query_digest(lookup, parts) };
+        let order = self.fill_request(
+            parts,
+            lookup,
+            peer,
+            FillReason { snapshot: read, reason: Reason::Shadow, stale: None },
+        );
+        let caller = Caller {
+            credential: credential_digest(&order, &parts.headers),
+            withheld_query: withheld_query_digest(lookup, parts),
+        };
         let served = served.filter(|_| would == ShadowOutcome::Hit);
         let path = lookup.path.as_ref().into();
-        let watch =
-            ShadowWatch { fill: order, snapshot: glance, key, caller, served, may_store, whole: get && !lookup.range && !unkeyed, path };
-        ShadowRequest { route: lookup.route.id, route_shadow: self.shadow.route(lookup.route.name()), outcome: would, watch: Some(watch) }
+        let watch = ShadowWatch {
+            fill: order,
+            snapshot: glance,
+            key,
+            caller,
+            served,
+            may_store,
+            whole: get && !lookup.range && !unkeyed,
+            path,
+        };
+        ShadowRequest {
+            route: lookup.route.id,
+            route_shadow: self.shadow.route(lookup.route.name()),
+            outcome: would,
+            watch: Some(watch),
+        }
     }
 
     /// What would become of a request for which this would be stored, and what would be served.
@@ -120,14 +163,23 @@ impl Proxy {
             Err(Reason::MutationPending) => return (ShadowOutcome::Bypass, None),
             Err(_) => return (missed, None),
         }
-        if lookup.authorization.is_some_and(|id| !self.shadow.authorized_clients.is_authorized(id, now)) {
+        if lookup
+            .authorization
+            .is_some_and(|id| !self.shadow.authorized_clients.is_authorized(id, now))
+        {
             return (missed, None);
         }
         if entry.times.is_fresh(now) {
-            return if wish.accepts(&entry.times, now) { (ShadowOutcome::Hit, Some(entry)) } else { (missed, None) };
+            return if wish.accepts(&entry.times, now) {
+                (ShadowOutcome::Hit, Some(entry))
+            } else {
+                (missed, None)
+            };
         }
-        // It would be served, and fetched anew: it is known to be stale, so that a change is no finding.
-        let open = wish.allows_stale() && early_refresh::is_within(&entry.times, entry.leeway.while_revalidate, now);
+        // It would be served, and fetched anew: it is known to be stale, so that a change is no
+        // finding.
+        let open = wish.allows_stale()
+            && early_refresh::is_within(&entry.times, entry.leeway.while_revalidate, now);
         (if open { ShadowOutcome::Hit } else { missed }, None)
     }
 
@@ -144,7 +196,9 @@ impl Proxy {
             seen.record_outcome(would);
         }
         let outcome = Outcome::bypass(Reason::Shadow);
-        let (Some(seen), Some(watch)) = (seen, watch) else { return self.pass(parts, body, peer, outcome, Some(route)).await };
+        let (Some(seen), Some(watch)) = (seen, watch) else {
+            return self.pass(parts, body, peer, outcome, Some(route)).await;
+        };
         let request = self.upstream_request(parts, body, peer, None);
         let (requested, sent) = (self.clock.wall(), self.shadow.steps.next());
         let mut response = match self.send_to_origin(request, Some(route)).await {
@@ -163,13 +217,22 @@ impl Proxy {
         *response.status_mut() = status;
         let telling = is_telling(status);
         let whole = watch.whole;
-        let begun = ShadowResponse { proxy: Arc::clone(self), route_shadow: seen, watch, decision: judged, sent, is_telling: telling };
+        let begun = ShadowResponse {
+            proxy: Arc::clone(self),
+            route_shadow: seen,
+            watch,
+            decision: judged,
+            sent,
+            is_telling: telling,
+        };
         let mut answer = self.passed(response, outcome, Some(route), None);
         if whole && unchanged {
             begun.finish(None);
         } else if whole {
             let (head, body) = answer.response.into_parts();
-            let body = digest::digesting(body, status, self.store.largest(), move |ended| begun.finish(Some(ended)));
+            let body = digest::digesting(body, status, self.store.largest(), move |ended| {
+                begun.finish(Some(ended))
+            });
             answer.response = Response::from_parts(head, body);
         }
         answer
@@ -178,7 +241,11 @@ impl Proxy {
     fn record_shadow_authorization(&self, watch: &ShadowWatch, status: StatusCode) {
         let Some(id) = watch.fill.authorization() else { return };
         if status.is_success() || status == StatusCode::NOT_MODIFIED {
-            self.shadow.authorized_clients.authorize(id, self.clock.wall(), watch.fill.route.spec.admit_for);
+            self.shadow.authorized_clients.authorize(
+                id,
+                self.clock.wall(),
+                watch.fill.route.spec.admit_for,
+            );
         } else if matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) {
             self.shadow.authorized_clients.revoke(id);
         }
@@ -190,11 +257,15 @@ impl ShadowResponse {
     fn finish(self, ended: Option<DigestResult>) {
         let done = self.proxy.shadow.steps.next();
         let suspicious = match (ended, &self.watch.served) {
-            (Some(Ok(digest)), Some(served)) => self.is_telling && self.proxy.shadow.differs(self.watch.key, served, digest),
+            (Some(Ok(digest)), Some(served)) => {
+                self.is_telling && self.proxy.shadow.differs(self.watch.key, served, digest)
+            }
             _ => false,
         };
         // Another sidecar's write may be committed and its purge on the way.
-        let others = suspicious && self.proxy.coherence.mode() == Coherent::Shared && self.proxy.coherence.status().peers > 0;
+        let others = suspicious
+            && self.proxy.coherence.mode() == Coherent::Shared
+            && self.proxy.coherence.status().peers > 0;
         let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
         if !others {
             return self.conclude(ended, done);
@@ -212,9 +283,14 @@ impl ShadowResponse {
     }
 
     fn conclude(self, ended: Option<DigestResult>, done: Step) {
-        let Self { proxy, route_shadow: seen, watch, decision: judged, sent, is_telling: telling } = self;
+        let Self { proxy, route_shadow: seen, watch, decision: judged, sent, is_telling: telling } =
+            self;
         let shadow = &proxy.shadow;
-        let span = StepSpan { sent, done, purges: watch.snapshot.as_ref().map_or(0, LocalSnapshot::purges) };
+        let span = StepSpan {
+            sent,
+            done,
+            purges: watch.snapshot.as_ref().map_or(0, LocalSnapshot::purges),
+        };
         let key = match (&watch.served, &judged) {
             (None, Ok(judged)) => judged.key.hash(),
             _ => watch.key,
@@ -224,7 +300,11 @@ impl ShadowResponse {
             // What a purge has ended meanwhile, or is about to end, would not be served any more.
             // In this order: a write that is no longer under way has purged.
             let spared = !shadow.mutations.will_purge(tags);
-            let hit = spared && watch.served.as_ref().is_some_and(|served| proxy.coherence.check_snapshot(&served.proof).is_ok());
+            let hit = spared
+                && watch
+                    .served
+                    .as_ref()
+                    .is_some_and(|served| proxy.coherence.check_snapshot(&served.proof).is_ok());
             let look = Observation { caller: watch.caller, digest, span, hit };
             let (served, purges) = (watch.served.as_ref(), proxy.coherence.purges());
             shadow.record_response(&ObservedResponse {
@@ -251,11 +331,30 @@ impl ShadowResponse {
         match judged.and_then(|judged| Ok((judged, digest?))) {
             Ok((judged, digest)) => {
                 let StoreDecision { key, policy: admission, tags, .. } = judged;
-                let held = watch.snapshot.as_ref().and_then(|glance| proxy.coherence.prove_snapshot(glance, &tags));
-                let Some(held) = held else { return seen.record_not_stored(Reason::PurgedDuringFill) };
-                let entry = ShadowEntry { times: admission.times, leeway: admission.leeway, proof: held, tags: tags.into() };
-                let (primary, vary, caller) = (watch.fill.primary.hash(), admission.vary, watch.caller);
-                shadow.store_sample(ShadowSample { primary, vary, key: key.hash(), caller, digest, span, entry });
+                let held = watch
+                    .snapshot
+                    .as_ref()
+                    .and_then(|glance| proxy.coherence.prove_snapshot(glance, &tags));
+                let Some(held) = held else {
+                    return seen.record_not_stored(Reason::PurgedDuringFill);
+                };
+                let entry = ShadowEntry {
+                    times: admission.times,
+                    leeway: admission.leeway,
+                    proof: held,
+                    tags: tags.into(),
+                };
+                let (primary, vary, caller) =
+                    (watch.fill.primary.hash(), admission.vary, watch.caller);
+                shadow.store_sample(ShadowSample {
+                    primary,
+                    vary,
+                    key: key.hash(),
+                    caller,
+                    digest,
+                    span,
+                    entry,
+                });
             }
             Err(reason) => {
                 seen.record_not_stored(reason);
@@ -270,7 +369,9 @@ impl ShadowResponse {
 /// Names the caller's credential, in scope `public` too.
 fn credential_digest(order: &FillRequest, headers: &HeaderMap) -> u64 {
     let credential = order.rules.credential.credential(headers, &order.rules.hasher);
-    credential.and_then(|credential| credential.0.first_chunk().copied()).map_or(0, u64::from_be_bytes)
+    credential
+        .and_then(|credential| credential.0.first_chunk().copied())
+        .map_or(0, u64::from_be_bytes)
 }
 
 /// Names the query, where a fill would send the app another one.

@@ -1,4 +1,5 @@
-//! Whether the response of a fill may be stored, by its head: under which key, for how long, with which tags.
+//! Whether the response of a fill may be stored, by its head: under which key, for how long, with
+//! which tags.
 //!
 //! `admit` owns the rules of HTTP; here they meet the route, the tags and the limits.
 
@@ -61,14 +62,22 @@ impl Proxy {
             ttl: spec.ttl.map(|ttl| ttl.saturating_sub(jitter)),
             origin: spec.origin,
             strip_set_cookie: spec.strip_set_cookie,
-            // In scope `shared` with a ttl the operator has said that the app's word on the credential is enough.
-            may_share_authorized: order.route.key_holds_credential() || (spec.scope == Scope::Shared && spec.ttl.is_some()),
+            // In scope `shared` with a ttl the operator has said that the app's word on the
+            // credential is enough.
+            may_share_authorized: order.route.key_holds_credential()
+                || (spec.scope == Scope::Shared && spec.ttl.is_some()),
             stale_while_revalidate: spec.stale_while_revalidate,
             stale_if_error: spec.stale_if_error,
             keep_stale: self.config.load().settings.keep_stale,
             targeted: &order.route.response_rules.targeted,
         };
-        let exchange = Exchange { request: &order.sent, status: response.status(), response: response.headers(), requested, received };
+        let exchange = Exchange {
+            request: &order.sent,
+            status: response.status(),
+            response: response.headers(),
+            requested,
+            received,
+        };
         let admission = storability::store_policy(&rules, &exchange)?;
         if spec.scope == Scope::Shared && !response.status().is_success() {
             // SECURITY: what the app says to a caller whom it turns away is for that caller.
@@ -78,10 +87,13 @@ impl Proxy {
             // It has no end, and its events are for those who listen now.
             return Err(Reason::EventStream);
         }
-        let unseen =
-            |name: &HeaderName| order.route.headers.role(name, order.peer.trusted) == HeaderRole::Unknown && !admission.vary.covers(name);
+        let unseen = |name: &HeaderName| {
+            order.route.headers.role(name, order.peer.trusted) == HeaderRole::Unknown
+                && !admission.vary.covers(name)
+        };
         if order.sent.keys().any(unseen) {
-            // SECURITY: an earlier response varied by this header and let it through; this one does not, so no key has seen it.
+            // SECURITY: an earlier response varied by this header and let it through; this one does
+            // not, so no key has seen it.
             return Err(Reason::UnkeyedHeader);
         }
         if response.extensions().get::<CloseDelimited>().is_some() {
@@ -91,7 +103,10 @@ impl Proxy {
         if !matches!(order.snapshot, TagSnapshot::Local(_) | TagSnapshot::Shared(..)) {
             return Err(Reason::Unverifiable);
         }
-        let length: Option<u64> = response.headers().get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
+        let length: Option<u64> = response
+            .headers()
+            .get(CONTENT_LENGTH)
+            .and_then(|length| length.to_str().ok()?.parse().ok());
         if length.is_some_and(|length| length > self.store.largest()) {
             self.store.memory.refused.inc();
             return Err(Reason::TooLarge);
@@ -101,19 +116,48 @@ impl Proxy {
         let key = if admission.vary.is_empty() {
             order.primary.clone()
         } else {
-            order.rules.variant_of(&order.route, order.peer.trusted, &order.primary, &admission.vary, &order.sent)
+            order.rules.variant_of(
+                &order.route,
+                order.peer.trusted,
+                &order.primary,
+                &admission.vary,
+                &order.sent,
+            )
         };
-        Ok(StoreDecision { key, policy: admission, tags, response_tags: named, requested, received, revalidated: confirmed })
+        Ok(StoreDecision {
+            key,
+            policy: admission,
+            tags,
+            response_tags: named,
+            requested,
+            received,
+            revalidated: confirmed,
+        })
     }
 
-    /// The tags that the response names beside those that the request tells. A 304 need not name again what the stored response named.
-    fn response_tags(&self, order: &FillRequest, headers: &HeaderMap, confirmed: Option<&CachedEntry>) -> Result<Vec<Tag>, Reason> {
-        let groups = cache_groups::groups(headers, &cache_groups::CACHE_GROUPS).map_err(|_| Reason::TooManyTags)?;
+    /// The tags that the response names beside those that the request tells. A 304 need not name
+    /// again what the stored response named.
+    fn response_tags(
+        &self,
+        order: &FillRequest,
+        headers: &HeaderMap,
+        confirmed: Option<&CachedEntry>,
+    ) -> Result<Vec<Tag>, Reason> {
+        let groups = cache_groups::groups(headers, &cache_groups::CACHE_GROUPS)
+            .map_err(|_| Reason::TooManyTags)?;
         let groups = groups.iter().map(|group| cache_groups::tag(&order.host, group));
-        let before = confirmed.iter().flat_map(|resident| resident.entry.response_tags.iter().cloned());
+        let before =
+            confirmed.iter().flat_map(|resident| resident.entry.response_tags.iter().cloned());
         let most = self.config.load().settings.max_tags;
         let mut named: Vec<Tag> = Vec::new();
-        for tag in order.route.response_rules.response_tags.from_headers(headers).chain(groups).chain(before) {
+        for tag in order
+            .route
+            .response_rules
+            .response_tags
+            .from_headers(headers)
+            .chain(groups)
+            .chain(before)
+        {
             if !order.tags.contains(&tag) && !named.contains(&tag) {
                 named.push(tag);
             }
@@ -126,6 +170,7 @@ impl Proxy {
 }
 
 fn is_event_stream(headers: &HeaderMap) -> bool {
-    let essence = headers.get(CONTENT_TYPE).and_then(|kind| kind.as_bytes().split(|&b| b == b';').next());
+    let essence =
+        headers.get(CONTENT_TYPE).and_then(|kind| kind.as_bytes().split(|&b| b == b';').next());
     essence.is_some_and(|essence| essence.trim_ascii().eq_ignore_ascii_case(b"text/event-stream"))
 }

@@ -1,7 +1,8 @@
 //! A cluster's map: which slot is where, and what redirections say.
 //!
-//! fred's own client for clusters is not used: one primary that is down takes all of them down with it until it has a successor, and it
-//! follows a slot to another primary without a word (both measured, or read in its source). Here each node is a client of its own.
+//! fred's own client for clusters is not used: one primary that is down takes all of them down with
+//! it until it has a successor, and it follows a slot to another primary without a word (both
+//! measured, or read in its source). Here each node is a client of its own.
 
 use std::collections::HashMap;
 use std::pin::Pin;
@@ -40,7 +41,11 @@ impl ClusterMap {
             let (first, last) = (number(row.first()?)?, number(row.get(1)?)?);
             let mut nodes = row.iter().skip(2).map(|node| {
                 let Value::Array(node) = node else { return None };
-                node_address(&node.first()?.as_string().unwrap_or_default(), number(node.get(1)?)?, asked)
+                node_address(
+                    &node.first()?.as_string().unwrap_or_default(),
+                    number(node.get(1)?)?,
+                    asked,
+                )
             });
             let primary = nodes.next()??;
             members.push(primary.clone());
@@ -54,7 +59,10 @@ impl ClusterMap {
 
     /// The primary of a slot.
     pub(super) fn owner(&self, slot: u16) -> Option<&NodeAddress> {
-        self.ranges.iter().find(|(first, last, _)| (*first..=*last).contains(&slot)).map(|(_, _, place)| place)
+        self.ranges
+            .iter()
+            .find(|(first, last, _)| (*first..=*last).contains(&slot))
+            .map(|(_, _, place)| place)
     }
 }
 
@@ -77,14 +85,22 @@ pub(super) async fn discover(places: Vec<NodeAddress>, finder: &Topology) -> Opt
     let asked = places.into_iter().map(|place| async move {
         let node = RedisNode::open(place, finder.access(), 1, false).ok()?;
         let read = async { if node.connected().await { read_map(&node).await } else { None } };
-        tokio::time::timeout(CONNECT_TIMEOUT, read).await.ok().flatten().filter(|map| map.owner(finder.home).is_some())
+        tokio::time::timeout(CONNECT_TIMEOUT, read)
+            .await
+            .ok()
+            .flatten()
+            .filter(|map| map.owner(finder.home).is_some())
     });
     vote(asked.collect(), all, |map| map.owner(finder.home).cloned()).await
 }
 
 /// Asks one member for the map.
 pub(super) async fn read_map(node: &RedisNode) -> Option<ClusterMap> {
-    let answer = tokio::time::timeout(CONNECT_TIMEOUT, node.send(0, RedisCommand::new("CLUSTER", vec!["SLOTS".into()]))).await;
+    let answer = tokio::time::timeout(
+        CONNECT_TIMEOUT,
+        node.send(0, RedisCommand::new("CLUSTER", vec!["SLOTS".into()])),
+    )
+    .await;
     ClusterMap::parse(answer.ok()?.ok()?, &node.address)
 }
 
@@ -111,11 +127,15 @@ impl ClusterShards {
         let mut owners = vec![NOBODY; SLOTS].into_boxed_slice();
         for (first, last, place) in &map.ranges {
             let owner = *places.entry(place.clone()).or_insert_with(|| {
-                let kept = known.and_then(|known| known.nodes.iter().find(|node| node.address == *place && !node.is_closed()));
+                let kept = known.and_then(|known| {
+                    known.nodes.iter().find(|node| node.address == *place && !node.is_closed())
+                });
                 nodes.push(kept.cloned().or_else(|| open(place.clone()))?);
                 u16::try_from(nodes.len() - 1).ok()
             });
-            if let (Some(owner), Some(slots)) = (owner, owners.get_mut(usize::from(*first)..=usize::from(*last))) {
+            if let (Some(owner), Some(slots)) =
+                (owner, owners.get_mut(usize::from(*first)..=usize::from(*last)))
+            {
                 slots.fill(owner);
             }
         }
@@ -136,7 +156,9 @@ impl ClusterShards {
     pub(super) fn broken(&self) -> impl Future<Output = ()> + use<> {
         let nodes: Vec<Arc<RedisNode>> = self.nodes.clone();
         async move {
-            let over = nodes.iter().map(|node| -> Pin<Box<dyn Future<Output = ()> + Send + '_>> { Box::pin(node.closed()) });
+            let over = nodes.iter().map(|node| -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
+                Box::pin(node.closed())
+            });
             futures_util::future::select_all(over).await;
         }
     }
@@ -174,18 +196,27 @@ mod tests {
     }
 
     fn row(first: i64, last: i64, nodes: &[(&str, i64)]) -> Value {
-        let node = |(host, port): &(&str, i64)| Value::Array(vec![(*host).into(), (*port).into(), "id".into()]);
-        Value::Array([first.into(), last.into()].into_iter().chain(nodes.iter().map(node)).collect())
+        let node = |(host, port): &(&str, i64)| {
+            Value::Array(vec![(*host).into(), (*port).into(), "id".into()])
+        };
+        Value::Array(
+            [first.into(), last.into()].into_iter().chain(nodes.iter().map(node)).collect(),
+        )
     }
 
     #[test]
     fn a_map_says_who_keeps_a_slot_and_who_else_is_there() {
-        let answer = Value::Array(vec![row(0, 99, &[("a", 1), ("r", 9)]), row(100, 16_383, &[("", 2)]), row(50, 50, &[("b", 3)])]);
+        let answer = Value::Array(vec![
+            row(0, 99, &[("a", 1), ("r", 9)]),
+            row(100, 16_383, &[("", 2)]),
+            row(50, 50, &[("b", 3)]),
+        ]);
         let map = ClusterMap::parse(answer, &tcp("asked", 7)).expect("a map");
         assert_eq!(map.owner(99), Some(&tcp("a", 1)));
         assert_eq!(map.owner(100), Some(&tcp("asked", 2)));
         assert_eq!(map.members, [tcp("a", 1), tcp("asked", 2), tcp("b", 3), tcp("r", 9)]);
-        let gap = ClusterMap::parse(Value::Array(vec![row(0, 1, &[("a", 1)])]), &tcp("asked", 7)).expect("a map");
+        let gap = ClusterMap::parse(Value::Array(vec![row(0, 1, &[("a", 1)])]), &tcp("asked", 7))
+            .expect("a map");
         assert_eq!(gap.owner(2), None);
     }
 
@@ -205,10 +236,21 @@ mod tests {
     #[test]
     fn redirections_are_read() {
         let by = tcp("by", 1);
-        assert_eq!(Redirect::parse("MOVED 3999 127.0.0.1:6381", &by), Some(Redirect::Moved(tcp("127.0.0.1", 6381))));
-        assert_eq!(Redirect::parse("ASK 3999 ::1:6381", &by), Some(Redirect::Ask(tcp("::1", 6381))));
-        assert_eq!(Redirect::parse("MOVED 3999 :6381", &by), Some(Redirect::Moved(tcp("by", 6381))));
-        for other in ["", "ASK", "MOVED 3999", "MOVED 3999 nowhere", "MOVED 3999 h:x", "ERR MOVED 1 h:1"] {
+        assert_eq!(
+            Redirect::parse("MOVED 3999 127.0.0.1:6381", &by),
+            Some(Redirect::Moved(tcp("127.0.0.1", 6381)))
+        );
+        assert_eq!(
+            Redirect::parse("ASK 3999 ::1:6381", &by),
+            Some(Redirect::Ask(tcp("::1", 6381)))
+        );
+        assert_eq!(
+            Redirect::parse("MOVED 3999 :6381", &by),
+            Some(Redirect::Moved(tcp("by", 6381)))
+        );
+        for other in
+            ["", "ASK", "MOVED 3999", "MOVED 3999 nowhere", "MOVED 3999 h:x", "ERR MOVED 1 h:1"]
+        {
             assert_eq!(Redirect::parse(other, &by), None, "{other}");
         }
     }

@@ -1,4 +1,5 @@
-//! Asks Redis how it is set up, for `sidecache check`. Changes nothing, and is not for the way of a request.
+//! Asks Redis how it is set up, for `sidecache check`. Changes nothing, and is not for the way of a
+//! request.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -26,7 +27,8 @@ pub struct RedisInfo {
     pub policy: Option<String>,
     /// Whether it keeps a log of all writes on disk.
     pub appendonly: Option<bool>,
-    /// When it saves all that it holds to disk, empty for never; or why it did not say, where there is a reason.
+    /// When it saves all that it holds to disk, empty for never; or why it did not say, where there
+    /// is a reason.
     pub save: Result<String, Option<CallError>>,
 }
 
@@ -45,10 +47,17 @@ impl RedisClient {
         }
         let told = query(&primary, RedisCommand::new("INFO", Vec::new())).await?;
         let mut facts = read(&told.into_string().unwrap_or_default());
-        facts.save = match query(&primary, RedisCommand::new("CONFIG", vec!["GET".into(), "save".into()])).await {
-            Ok(pairs) => pairs.convert::<HashMap<String, String>>().ok().and_then(|mut pairs| pairs.remove("save")).ok_or(None),
-            Err(error) => Err(Some(error)),
-        };
+        facts.save =
+            match query(&primary, RedisCommand::new("CONFIG", vec!["GET".into(), "save".into()]))
+                .await
+            {
+                Ok(pairs) => pairs
+                    .convert::<HashMap<String, String>>()
+                    .ok()
+                    .and_then(|mut pairs| pairs.remove("save"))
+                    .ok_or(None),
+                Err(error) => Err(Some(error)),
+            };
         Ok(facts)
     }
 
@@ -70,7 +79,9 @@ async fn query(primary: &RedisNode, command: RedisCommand) -> Result<Value, Call
 
 /// Reads what `INFO` says.
 fn read(info: &str) -> RedisInfo {
-    let of = |name: &str| info.lines().find_map(|line| line.trim().strip_prefix(name)?.strip_prefix(':'));
+    let of = |name: &str| {
+        info.lines().find_map(|line| line.trim().strip_prefix(name)?.strip_prefix(':'))
+    };
     RedisInfo {
         role: of("role").map(str::to_owned),
         loading: of("loading") == Some("1"),
@@ -87,10 +98,12 @@ mod tests {
 
     #[test]
     fn what_is_not_said_is_not_known() {
-        let info =
-            "# Memory\r\nmaxmemory:1048576\r\nmaxmemory_human:1.00M\r\nmaxmemory_policy:allkeys-lru\r\n# Persistence\r\nloading:0\r\n";
+        let info = "# Memory\r\nmaxmemory:1048576\r\nmaxmemory_human:1.00M\r\nmaxmemory_policy:allkeys-lru\r\n# Persistence\r\nloading:0\r\n";
         let facts = read(info);
-        assert_eq!((facts.maxmemory, facts.policy.as_deref(), facts.loading), (Some(1_048_576), Some("allkeys-lru"), false));
+        assert_eq!(
+            (facts.maxmemory, facts.policy.as_deref(), facts.loading),
+            (Some(1_048_576), Some("allkeys-lru"), false)
+        );
         assert_eq!((facts.role, facts.appendonly, facts.save), (None, None, Err(None)));
         assert!(read("loading:1\naof_enabled:1\nrole:slave").loading);
     }

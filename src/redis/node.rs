@@ -1,10 +1,12 @@
 //! One server of Redis, and the connections to it.
 //!
 //! Invariants:
-//! - A connection is never mended. The first that breaks, or cannot be made, ends the node: [`RedisNode::over`] tells, every later call fails
-//!   at once, and whoever needs the server opens it anew. A mended connection might lead to a Redis that was restarted from an old dump,
-//!   and nobody would have noticed.
-//! - It ends when it is dropped, a wedged client included: a router that is held by a full send buffer ends by abort alone.
+//! - A connection is never mended. The first that breaks, or cannot be made, ends the node:
+//!   [`RedisNode::over`] tells, every later call fails at once, and whoever needs the server opens
+//!   it anew. A mended connection might lead to a Redis that was restarted from an old dump, and
+//!   nobody would have noticed.
+//! - It ends when it is dropped, a wedged client included: a router that is held by a full send
+//!   buffer ends by abort alone.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -72,8 +74,18 @@ impl ConnectOptions {
     }
 
     /// To sentinels, which have a login of their own, or none.
-    pub(super) fn to_sentinels(settings: &RedisSettings, login: (Option<String>, Option<Secret>), tls: Option<&TlsConnector>) -> Self {
-        Self { username: login.0, password: login.1, database: None, tls: tls.cloned(), deadline: settings.deadline }
+    pub(super) fn to_sentinels(
+        settings: &RedisSettings,
+        login: (Option<String>, Option<Secret>),
+        tls: Option<&TlsConnector>,
+    ) -> Self {
+        Self {
+            username: login.0,
+            password: login.1,
+            database: None,
+            tls: tls.cloned(),
+            deadline: settings.deadline,
+        }
     }
 
     fn config(&self, place: &NodeAddress) -> Config {
@@ -81,10 +93,15 @@ impl ConnectOptions {
             NodeAddress::Tcp(host, port) => ServerConfig::new_centralized(host.clone(), *port),
             NodeAddress::Unix(path) => ServerConfig::new_unix_socket(path.clone()),
         };
-        // fred writes the credentials of `HELLO`, with which RESP3 begins, as words of one line; `AUTH` of RESP2 takes them as they are.
+        // fred writes the credentials of `HELLO`, with which RESP3 begins, as words of one line;
+        // `AUTH` of RESP2 takes them as they are.
         let spaced = |text: &str| text.contains([' ', '\t', '"', '\'', '\\']);
         let password = self.password.as_ref().is_some_and(|password| spaced(password.expose()));
-        let version = if password || self.username.as_deref().is_some_and(spaced) { RespVersion::RESP2 } else { RespVersion::RESP3 };
+        let version = if password || self.username.as_deref().is_some_and(spaced) {
+            RespVersion::RESP2
+        } else {
+            RespVersion::RESP3
+        };
         Config {
             server,
             version,
@@ -98,8 +115,8 @@ impl ConnectOptions {
         }
     }
 
-    /// A client that makes one connection and never another. The settings are those that survived the failure tests; the defaults wait
-    /// for ever.
+    /// A client that makes one connection and never another. The settings are those that survived
+    /// the failure tests; the defaults wait for ever.
     pub(super) fn client(&self, place: &NodeAddress) -> Result<Client, SetupError> {
         let mut builder = Builder::from_config(self.config(place));
         builder.with_connection_config(|connection| {
@@ -107,23 +124,30 @@ impl ConnectOptions {
             connection.internal_command_timeout = CONNECT_TIMEOUT;
             connection.max_command_attempts = 1;
             connection.max_command_buffer_len = 10_000;
-            connection.unresponsive =
-                UnresponsiveConfig { max_timeout: Some(Duration::from_secs(1)), interval: Duration::from_millis(200) };
+            connection.unresponsive = UnresponsiveConfig {
+                max_timeout: Some(Duration::from_secs(1)),
+                interval: Duration::from_millis(200),
+            };
             connection.tcp = TcpConfig { nodelay: Some(true), ..TcpConfig::default() };
             if matches!(place, NodeAddress::Tcp(..)) {
                 // Without it a full send buffer holds the router, and with it all reads.
                 connection.tcp.user_timeout = Some(Duration::from_millis(1500));
             }
-            connection.reconnect_errors =
-                vec![ReconnectError::ReadOnly, ReconnectError::Loading, ReconnectError::ClusterDown, ReconnectError::MasterDown];
+            connection.reconnect_errors = vec![
+                ReconnectError::ReadOnly,
+                ReconnectError::Loading,
+                ReconnectError::ClusterDown,
+                ReconnectError::MasterDown,
+            ];
         });
         builder.with_performance_config(|performance| {
             performance.default_command_timeout = self.deadline.saturating_mul(2);
             performance.broadcast_channel_capacity = 4096;
         });
-        builder
-            .build()
-            .map_err(|error| SetupError { what: "the Redis client".to_owned(), why: format!("{error}; look at [redis] in proxy.toml") })
+        builder.build().map_err(|error| SetupError {
+            what: "the Redis client".to_owned(),
+            why: format!("{error}; look at [redis] in proxy.toml"),
+        })
     }
 }
 
@@ -160,7 +184,12 @@ pub(super) struct RedisNode {
 
 impl RedisNode {
     /// Begins to connect, and does not wait for it.
-    pub(super) fn open(place: NodeAddress, access: &ConnectOptions, connections: usize, with_slow: bool) -> Result<Self, SetupError> {
+    pub(super) fn open(
+        place: NodeAddress,
+        access: &ConnectOptions,
+        connections: usize,
+        with_slow: bool,
+    ) -> Result<Self, SetupError> {
         let over = CancellationToken::new();
         let (mut clients, mut tasks) = (Vec::new(), Vec::new());
         for _ in 0..connections.max(1) + usize::from(with_slow) {
@@ -169,7 +198,8 @@ impl RedisNode {
             let router = AbortOnDrop(client.connect());
             let over = over.clone();
             tasks.push(tokio::spawn(async move {
-                // An error is a sign of a lost connection, and so is a receiver that lags behind the errors.
+                // An error is a sign of a lost connection, and so is a receiver that lags behind
+                // the errors.
                 tokio::select! {
                     _ = errors.recv() => {}
                     () = router => {}
@@ -184,7 +214,14 @@ impl RedisNode {
             }));
         }
         let slow = if with_slow { clients.pop() } else { None };
-        Ok(Self { address: place, clients, slow, tasks, closed: over, missed_deadlines: AtomicU32::new(0) })
+        Ok(Self {
+            address: place,
+            clients,
+            slow,
+            tasks,
+            closed: over,
+            missed_deadlines: AtomicU32::new(0),
+        })
     }
 
     /// The client of this turn.
@@ -211,7 +248,11 @@ impl RedisNode {
     }
 
     /// Sends one command.
-    pub(super) async fn send(&self, turn: usize, command: RedisCommand) -> Result<Value, fred::error::Error> {
+    pub(super) async fn send(
+        &self,
+        turn: usize,
+        command: RedisCommand,
+    ) -> Result<Value, fred::error::Error> {
         if self.is_closed() {
             return Err(gone());
         }
@@ -219,34 +260,51 @@ impl RedisNode {
     }
 
     /// Sends a command for a key whose slot is on its way to this node.
-    pub(super) async fn send_asking(&self, turn: usize, command: RedisCommand) -> Result<Value, fred::error::Error> {
+    pub(super) async fn send_asking(
+        &self,
+        turn: usize,
+        command: RedisCommand,
+    ) -> Result<Value, fred::error::Error> {
         let asking = RedisCommand::new("ASKING", Vec::new());
         self.send_both(self.client(turn), asking, command).await.1
     }
 
-    /// Sends two commands, one right after the other on a connection of which others expect no haste.
+    /// Sends two commands, one right after the other on a connection of which others expect no
+    /// haste.
     pub(super) async fn send_slowly(&self, first: RedisCommand, second: RedisCommand) -> PairReply {
         self.send_both(self.slow.as_ref().unwrap_or(&self.clients[0]), first, second).await
     }
 
-    async fn send_both(&self, client: &WithOptions<Client>, first: RedisCommand, second: RedisCommand) -> PairReply {
+    async fn send_both(
+        &self,
+        client: &WithOptions<Client>,
+        first: RedisCommand,
+        second: RedisCommand,
+    ) -> PairReply {
         if self.is_closed() {
             return (Err(gone()), Err(gone()));
         }
-        let pipeline: WithOptions<Pipeline<Client>> = client.pipeline().with_options(client.options());
+        let pipeline: WithOptions<Pipeline<Client>> =
+            client.pipeline().with_options(client.options());
         for command in [first, second] {
-            if let Err(error) = pipeline.custom::<Value, Value>(RedisCommand::custom(command.name), command.args).await {
+            if let Err(error) = pipeline
+                .custom::<Value, Value>(RedisCommand::custom(command.name), command.args)
+                .await
+            {
                 return (Err(error.clone()), Err(error));
             }
         }
         let mut answers = pipeline.try_all::<Value>().await.into_iter();
         let first = answers.next().unwrap_or_else(|| Err(gone()));
         // One answer for both: neither got through.
-        let second = answers.next().unwrap_or_else(|| Err(first.as_ref().err().cloned().unwrap_or_else(gone)));
+        let second = answers
+            .next()
+            .unwrap_or_else(|| Err(first.as_ref().err().cloned().unwrap_or_else(gone)));
         (first, second)
     }
 
-    /// Notes how a call went that keeps entries alone; several missed deadlines in a row end the node.
+    /// Notes how a call went that keeps entries alone; several missed deadlines in a row end the
+    /// node.
     pub(super) fn record_call(&self, missed: bool) {
         if !missed {
             self.missed_deadlines.store(0, SeqCst);
@@ -276,7 +334,10 @@ pub(super) struct AbortOnDrop<T>(pub(super) tokio::task::JoinHandle<T>);
 impl<T> Future for AbortOnDrop<T> {
     type Output = ();
 
-    fn poll(mut self: std::pin::Pin<&mut Self>, cx: &mut std::task::Context<'_>) -> std::task::Poll<()> {
+    fn poll(
+        mut self: std::pin::Pin<&mut Self>,
+        cx: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<()> {
         std::pin::Pin::new(&mut self.0).poll(cx).map(drop)
     }
 }
@@ -293,10 +354,14 @@ pub(super) fn tls_connector(ca_file: Option<&std::path::Path>) -> Result<TlsConn
     let mut roots = rustls::RootCertStore::empty();
     match ca_file {
         Some(path) => {
-            let certificates = CertificateDer::pem_file_iter(path).map_err(|error| failed(format!("{}: {error}", path.display())))?;
+            let certificates = CertificateDer::pem_file_iter(path)
+                .map_err(|error| failed(format!("{}: {error}", path.display())))?;
             for certificate in certificates {
-                let certificate = certificate.map_err(|error| failed(format!("{}: {error}", path.display())))?;
-                roots.add(certificate).map_err(|error| failed(format!("{}: {error}", path.display())))?;
+                let certificate =
+                    certificate.map_err(|error| failed(format!("{}: {error}", path.display())))?;
+                roots
+                    .add(certificate)
+                    .map_err(|error| failed(format!("{}: {error}", path.display())))?;
             }
         }
         None => {
@@ -304,7 +369,9 @@ pub(super) fn tls_connector(ca_file: Option<&std::path::Path>) -> Result<TlsConn
         }
     }
     if roots.is_empty() {
-        return Err(failed("no root certificate to trust; install ca-certificates or set ca_file".to_owned()));
+        return Err(failed(
+            "no root certificate to trust; install ca-certificates or set ca_file".to_owned(),
+        ));
     }
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let config = rustls::ClientConfig::builder_with_provider(provider)

@@ -1,8 +1,10 @@
 //! Readings that wait for Redis at the same time travel as one MGET.
 //!
-//! Invariants: a reading that finds nothing under way goes at once, so that batching adds no wait to a quiet sidecar; while a batch is
-//! under way the next one gathers, and goes when it is half full, so that a distant Redis does not slow a busy one; at most
-//! [`MAX_IN_FLIGHT`] go at a time; a batch never asks for more bytes than about [`BATCH_BYTES`], judged by what the last ones brought.
+//! Invariants: a reading that finds nothing under way goes at once, so that batching adds no wait
+//! to a quiet sidecar; while a batch is under way the next one gathers, and goes when it is half
+//! full, so that a distant Redis does not slow a busy one; at most [`MAX_IN_FLIGHT`] go at a time;
+//! a batch never asks for more bytes than about [`BATCH_BYTES`], judged by what the last ones
+//! brought.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -25,7 +27,8 @@ const MAX_BATCH: usize = 64;
 /// How many batches may be under way.
 const MAX_IN_FLIGHT: usize = 16;
 
-/// How many bytes a batch should bring at the most: enough to save calls, little enough to arrive within the deadline.
+/// How many bytes a batch should bring at the most: enough to save calls, little enough to arrive
+/// within the deadline.
 const BATCH_BYTES: usize = 1024 * 1024;
 
 /// The values of one reading.
@@ -78,7 +81,12 @@ impl BatchQueue {
 }
 
 /// Sends batch after batch, for ever.
-pub(super) async fn drive(line: Arc<BatchQueue>, connected: Arc<ArcSwap<RedisSession>>, turn: usize, deadline: Duration) {
+pub(super) async fn drive(
+    line: Arc<BatchQueue>,
+    connected: Arc<ArcSwap<RedisSession>>,
+    turn: usize,
+    deadline: Duration,
+) {
     let mut bytes_each = 0;
     let mut under_way = FuturesUnordered::new();
     loop {
@@ -93,7 +101,8 @@ pub(super) async fn drive(line: Arc<BatchQueue>, connected: Arc<ArcSwap<RedisSes
         }
         tokio::select! {
             Some((readings, brought)) = under_way.next() => {
-                // A moving average that a single large entry does not upset, and that soon follows many.
+                // A moving average that a single large entry does not upset, and that soon follows
+                // many.
                 bytes_each = (bytes_each * 3 + brought / readings) / 4;
             }
             () = line.some.notified() => {}
@@ -101,21 +110,31 @@ pub(super) async fn drive(line: Arc<BatchQueue>, connected: Arc<ArcSwap<RedisSes
     }
 }
 
-/// Sends one batch, hands the values out, and tells how many readings it was and how many bytes came.
-async fn send(batch: Vec<QueuedRead>, connected: &ArcSwap<RedisSession>, turn: usize, deadline: Duration) -> (usize, usize) {
+/// Sends one batch, hands the values out, and tells how many readings it was and how many bytes
+/// came.
+async fn send(
+    batch: Vec<QueuedRead>,
+    connected: &ArcSwap<RedisSession>,
+    turn: usize,
+    deadline: Duration,
+) -> (usize, usize) {
     let readings = batch.len();
-    let keys: Vec<Key> = batch.iter().flat_map(|reading| reading.keys.iter().cloned().map(Key::from)).collect();
+    let keys: Vec<Key> =
+        batch.iter().flat_map(|reading| reading.keys.iter().cloned().map(Key::from)).collect();
     let expected = keys.len();
     // In a cluster, too: what is read together is metadata, which the primary keeps.
     let connected = connected.load_full();
     let result = async {
         match connected.client(turn)?.mget::<Vec<Value>, _>(keys).await {
             Ok(values) if values.len() == expected => Ok(values),
-            Ok(values) => Err(CallError::Reply(format!("{} values for {expected} keys", values.len()))),
+            Ok(values) => {
+                Err(CallError::Reply(format!("{} values for {expected} keys", values.len())))
+            }
             Err(error) => Err(CallError::from_fred(&error)),
         }
     };
-    let result = tokio::time::timeout(deadline, Box::pin(result)).await.unwrap_or(Err(CallError::Timeout));
+    let result =
+        tokio::time::timeout(deadline, Box::pin(result)).await.unwrap_or(Err(CallError::Timeout));
     match result {
         Ok(values) => {
             let mut brought = 0;

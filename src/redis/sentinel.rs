@@ -1,7 +1,7 @@
 //! Asks sentinels who the primary is.
 //!
-//! Invariant: a primary is one that more than half of the sentinels that answer name. One of them may be cut off from the others, and does
-//! not know of a failover.
+//! Invariant: a primary is one that more than half of the sentinels that answer name. One of them
+//! may be cut off from the others, and does not know of a failover.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -26,7 +26,10 @@ pub(super) struct Sentinels {
 impl Sentinels {
     /// Sentinels that watch over this service.
     pub(super) fn new(service: &str, nodes: &[(String, u16)], access: ConnectOptions) -> Self {
-        let nodes = nodes.iter().map(|(host, port)| (NodeAddress::Tcp(host.clone(), *port), None)).collect();
+        let nodes = nodes
+            .iter()
+            .map(|(host, port)| (NodeAddress::Tcp(host.clone(), *port), None))
+            .collect();
         Self { service: service.to_owned(), access, nodes }
     }
 
@@ -35,7 +38,10 @@ impl Sentinels {
         let all = self.nodes.len();
         let (service, access) = (self.service.as_str(), &self.access);
         let asked = self.nodes.iter_mut().map(|(place, kept)| async move {
-            let named = tokio::time::timeout(REPLY_TIMEOUT, ask_one(place, kept, service, access)).await.ok().flatten();
+            let named = tokio::time::timeout(REPLY_TIMEOUT, ask_one(place, kept, service, access))
+                .await
+                .ok()
+                .flatten();
             if named.is_none() {
                 *kept = None;
             }
@@ -45,7 +51,12 @@ impl Sentinels {
     }
 }
 
-async fn ask_one(place: &NodeAddress, kept: &mut Option<RedisNode>, service: &str, access: &ConnectOptions) -> Option<NodeAddress> {
+async fn ask_one(
+    place: &NodeAddress,
+    kept: &mut Option<RedisNode>,
+    service: &str,
+    access: &ConnectOptions,
+) -> Option<NodeAddress> {
     if kept.as_ref().is_none_or(RedisNode::is_closed) {
         *kept = RedisNode::open(place.clone(), access, 1, false).ok();
     }
@@ -54,7 +65,9 @@ async fn ask_one(place: &NodeAddress, kept: &mut Option<RedisNode>, service: &st
         return None;
     }
     let args = vec!["GET-MASTER-ADDR-BY-NAME".into(), service.into()];
-    let Value::Array(answer) = node.send(0, RedisCommand::new("SENTINEL", args)).await.ok()? else { return None };
+    let Value::Array(answer) = node.send(0, RedisCommand::new("SENTINEL", args)).await.ok()? else {
+        return None;
+    };
     let [host, port] = answer.as_slice() else { return None };
     Some(NodeAddress::Tcp(host.as_string()?, port.as_string()?.parse().ok()?))
 }
@@ -79,17 +92,22 @@ pub(super) async fn vote<T, K: Hash + Eq, F: Future<Output = Option<T>>>(
     votes.into_values().find(|(count, _)| count * 2 > answers).map(|(_, answer)| answer)
 }
 
-/// Whether two names lead to the same server. Sentinels may name by address whom they named by host, and the other way round.
+/// Whether two names lead to the same server. Sentinels may name by address whom they named by
+/// host, and the other way round.
 pub(super) async fn is_same_server(one: &NodeAddress, other: &NodeAddress) -> bool {
     if one == other {
         return true;
     }
-    let (NodeAddress::Tcp(one, port), NodeAddress::Tcp(other, other_port)) = (one, other) else { return false };
+    let (NodeAddress::Tcp(one, port), NodeAddress::Tcp(other, other_port)) = (one, other) else {
+        return false;
+    };
     if port != other_port {
         return false;
     }
     let resolved = async |host: &str| {
-        let found = tokio::time::timeout(REPLY_TIMEOUT, tokio::net::lookup_host((host.to_owned(), *port))).await;
+        let found =
+            tokio::time::timeout(REPLY_TIMEOUT, tokio::net::lookup_host((host.to_owned(), *port)))
+                .await;
         found.ok().and_then(Result::ok).map(Iterator::collect::<Vec<_>>).unwrap_or_default()
     };
     let (one, other) = (resolved(one).await, resolved(other).await);
@@ -101,7 +119,12 @@ mod tests {
     use super::*;
 
     async fn voted(answers: &[Option<u8>]) -> Option<u8> {
-        vote(answers.iter().map(|answer| std::future::ready(*answer)).collect(), answers.len(), |answer| *answer).await
+        vote(
+            answers.iter().map(|answer| std::future::ready(*answer)).collect(),
+            answers.len(),
+            |answer| *answer,
+        )
+        .await
     }
 
     #[tokio::test]

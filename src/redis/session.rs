@@ -1,9 +1,12 @@
-//! What calls go through at the moment: the primary that keeps the metadata and, in a cluster, the nodes that keep the other entries.
+//! What calls go through at the moment: the primary that keeps the metadata and, in a cluster, the
+//! nodes that keep the other entries.
 //!
 //! Invariants:
-//! - The primary never changes. When it breaks, when the sentinels name another one, or when its slot has moved, this is over, for good:
-//!   [`RedisSession::over`] tells, and [`Link::renew`](super::Link::renew) finds the next one. Nobody goes on by himself.
-//! - A node that keeps entries alone may come and go: what it keeps is a miss meanwhile, and nothing else is.
+//! - The primary never changes. When it breaks, when the sentinels name another one, or when its
+//!   slot has moved, this is over, for good: [`RedisSession::over`] tells, and
+//!   [`Link::renew`](super::Link::renew) finds the next one. Nobody goes on by himself.
+//! - A node that keeps entries alone may come and go: what it keeps is a miss meanwhile, and
+//!   nothing else is.
 
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -22,7 +25,8 @@ use crate::redis::node::{ConnectOptions, NodeAddress, RedisNode};
 use crate::redis::sentinel::{Sentinels, is_same_server};
 use crate::redis::{CallError, RedisAddress, RedisSettings};
 
-/// How long it may be of no use before [`Link::renew`](super::Link::renew) gives it up, broken or not.
+/// How long it may be of no use before [`Link::renew`](super::Link::renew) gives it up, broken or
+/// not.
 const CONNECT_GRACE: Duration = Duration::from_secs(1);
 
 /// How often the sentinels are asked.
@@ -59,7 +63,13 @@ impl Topology {
     }
 
     fn primary(&self, place: NodeAddress) -> Result<Arc<RedisNode>, SetupError> {
-        RedisNode::open(place, &self.access, self.settings.connections, self.settings.wait_replicas > 0).map(Arc::new)
+        RedisNode::open(
+            place,
+            &self.access,
+            self.settings.connections,
+            self.settings.wait_replicas > 0,
+        )
+        .map(Arc::new)
     }
 
     /// Opens a node that keeps entries alone; nothing when its client cannot be made.
@@ -108,7 +118,9 @@ impl RedisSession {
     /// Begins to find the servers and to connect to them. `broken` is told when that is over.
     pub(super) fn new(finder: &Arc<Topology>, broken: &Arc<Notify>) -> Result<Self, SetupError> {
         let servers = match fixed(&finder.settings.address) {
-            Some(place) => Some(Arc::new(Servers { primary: finder.primary(place)?, shards: None })),
+            Some(place) => {
+                Some(Arc::new(Servers { primary: finder.primary(place)?, shards: None }))
+            }
             None => None,
         };
         let state = Arc::new(SessionState {
@@ -140,7 +152,10 @@ impl RedisSession {
         if self.is_closed() {
             return Err(CallError::Connection("it is gone".to_owned()));
         }
-        self.state.servers.load_full().ok_or_else(|| CallError::Connection("its primary is not known yet".to_owned()))
+        self.state
+            .servers
+            .load_full()
+            .ok_or_else(|| CallError::Connection("its primary is not known yet".to_owned()))
     }
 
     /// The client of this turn to the primary.
@@ -162,7 +177,8 @@ impl RedisSession {
         self.state.closed.clone()
     }
 
-    /// Notes that a call to the primary failed: by some of its answers it says itself that it is of no use.
+    /// Notes that a call to the primary failed: by some of its answers it says itself that it is of
+    /// no use.
     pub(super) fn record_error(&self, error: &CallError) {
         if matches!(error, CallError::Lost(_)) {
             self.state.closed.cancel();
@@ -186,8 +202,13 @@ impl SessionState {
             }
             RedisAddress::Sentinel(sentinel) => {
                 let login = (sentinel.username.clone(), sentinel.password.clone());
-                let access = ConnectOptions::to_sentinels(&finder.settings, login, finder.tls.as_ref());
-                self.follow_sentinels(finder, Sentinels::new(&sentinel.service, &sentinel.nodes, access)).await;
+                let access =
+                    ConnectOptions::to_sentinels(&finder.settings, login, finder.tls.as_ref());
+                self.follow_sentinels(
+                    finder,
+                    Sentinels::new(&sentinel.service, &sentinel.nodes, access),
+                )
+                .await;
             }
             RedisAddress::Cluster { nodes, .. } => self.follow_cluster(finder, nodes).await,
         }
@@ -210,7 +231,11 @@ impl SessionState {
             let mut connected = false;
             loop {
                 // A primary that does not let us in is probably about to be replaced.
-                connected = connected || matches!(tokio::time::timeout(DISCOVERY_RETRY_DELAY, primary.connected()).await, Ok(true));
+                connected = connected
+                    || matches!(
+                        tokio::time::timeout(DISCOVERY_RETRY_DELAY, primary.connected()).await,
+                        Ok(true)
+                    );
                 if connected {
                     tokio::time::sleep(SENTINEL_POLL_INTERVAL).await;
                 }
@@ -251,9 +276,13 @@ impl SessionState {
             let known = old.as_ref().and_then(|servers| servers.shards.as_ref());
             let shards = ClusterShards::new(&map, &primary, known, |place| finder.shard(place));
             let broken = shards.broken();
-            self.servers.store(Some(Arc::new(Servers { primary: Arc::clone(&primary), shards: Some(shards) })));
+            self.servers.store(Some(Arc::new(Servers {
+                primary: Arc::clone(&primary),
+                shards: Some(shards),
+            })));
             let wait = async {
-                // Not more often than this, whatever happens: a node that is down breaks at every try.
+                // Not more often than this, whatever happens: a node that is down breaks at every
+                // try.
                 tokio::time::sleep(MAP_REFRESH_MIN_INTERVAL).await;
                 tokio::select! {
                     () = broken => {}
@@ -265,7 +294,8 @@ impl SessionState {
                 () = primary.closed() => return,
                 () = wait => {}
             }
-            // The primary itself is asked: nobody knows better whether it is one, and without it all is lost anyway.
+            // The primary itself is asked: nobody knows better whether it is one, and without it
+            // all is lost anyway.
             match cluster::read_map(&primary).await {
                 Some(newer) if newer.owner(finder.home).is_some_and(|owner| *owner != place) => {
                     return tracing::warn!(%place, "the metadata's slot has moved to another primary");

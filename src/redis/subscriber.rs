@@ -1,14 +1,17 @@
 //! An ear on one channel of Redis.
 //!
 //! Invariants:
-//! - An ear that says it is listening has heard, on the connection it listens on, something that was sent after the subscription. fred
-//!   does not wait for Redis to acknowledge a subscription, and nobody hears of one that was refused; so the ear also subscribes to a
-//!   channel of its own, and counts as listening from the first message on that.
-//! - A connection is never mended: fred's own re-subscription loses messages and does not say so. Any sign of a lost connection, a receiver
-//!   that lags, another primary, or a message to itself that does not come back, ends the client. (The last is how a slot is noticed that
-//!   has moved: Redis ends the subscription, and fred does not pass that on.) First the ear no longer says that it is listening, then it
-//!   tells of the [`BusEvent::Gap`], then it begins anew.
-//! - It listens where the link writes: on the primary, in a cluster on that of the metadata's slot, by sharded pub/sub.
+//! - An ear that says it is listening has heard, on the connection it listens on, something that
+//!   was sent after the subscription. fred does not wait for Redis to acknowledge a subscription,
+//!   and nobody hears of one that was refused; so the ear also subscribes to a channel of its own,
+//!   and counts as listening from the first message on that.
+//! - A connection is never mended: fred's own re-subscription loses messages and does not say so.
+//!   Any sign of a lost connection, a receiver that lags, another primary, or a message to itself
+//!   that does not come back, ends the client. (The last is how a slot is noticed that has moved:
+//!   Redis ends the subscription, and fred does not pass that on.) First the ear no longer says
+//!   that it is listening, then it tells of the [`BusEvent::Gap`], then it begins anew.
+//! - It listens where the link writes: on the primary, in a cluster on that of the metadata's slot,
+//!   by sharded pub/sub.
 //! - It ends when it is dropped, a wedged client included.
 
 use std::pin::pin;
@@ -67,8 +70,13 @@ impl Drop for Subscriber {
 }
 
 impl RedisClient {
-    /// Listens to a channel, on a connection of its own. `hear` is called from one task, and must not wait.
-    pub fn subscribe(&self, channel: String, hear: impl Fn(BusEvent) + Send + Sync + 'static) -> Subscriber {
+    /// Listens to a channel, on a connection of its own. `hear` is called from one task, and must
+    /// not wait.
+    pub fn subscribe(
+        &self,
+        channel: String,
+        hear: impl Fn(BusEvent) + Send + Sync + 'static,
+    ) -> Subscriber {
         let listening = Arc::new(AtomicBool::new(false));
         let listener = SubscriberTask {
             topology: Arc::clone(&self.topology),
@@ -87,7 +95,8 @@ struct SubscriberTask {
     topology: Arc<Topology>,
     is_sharded: bool,
     deadline: Duration,
-    /// The client of the link: what is said to oneself goes this way, since RESP2 has no PUBLISH on a connection that listens.
+    /// The client of the link: what is said to oneself goes this way, since RESP2 has no PUBLISH on
+    /// a connection that listens.
     publisher: Arc<ArcSwap<RedisSession>>,
     calls: Arc<Counter>,
     listening: Arc<AtomicBool>,
@@ -106,7 +115,10 @@ impl SubscriberTask {
                 (wait, told) = (MIN_RETRY_DELAY, false);
             } else if wait == MAX_RETRY_DELAY && !told {
                 told = true;
-                tracing::warn!(channel = self.channel, "no subscription in Redis yet; where Redis answers, its ACL may forbid the channel");
+                tracing::warn!(
+                    channel = self.channel,
+                    "no subscription in Redis yet; where Redis answers, its ACL may forbid the channel"
+                );
             }
             tokio::time::sleep(wait).await;
             wait = (wait * 2).min(MAX_RETRY_DELAY);
@@ -127,10 +139,17 @@ impl SubscriberTask {
         };
         let (messages, mut errors) = (client.message_rx(), client.error_rx());
         let router = AbortOnDrop(client.connect());
-        let own = format!("{}:{}", self.channel, crate::policy::credential::hex(&rand::random::<[u8; 16]>()));
+        let own = format!(
+            "{}:{}",
+            self.channel,
+            crate::policy::credential::hex(&rand::random::<[u8; 16]>())
+        );
         let back = Notify::new();
         let listening = async {
-            if !matches!(tokio::time::timeout(self.self_check_timeout(), client.wait_for_connect()).await, Ok(Ok(()))) {
+            if !matches!(
+                tokio::time::timeout(self.self_check_timeout(), client.wait_for_connect()).await,
+                Ok(Ok(()))
+            ) {
                 return;
             }
             // In this order: who hears the second has subscribed to the first.
@@ -149,7 +168,8 @@ impl SubscriberTask {
                 () = self.self_check(&own, &back) => {}
             }
         };
-        // An error is a sign of a lost connection, and so is a receiver that lags behind the errors.
+        // An error is a sign of a lost connection, and so is a receiver that lags behind the
+        // errors.
         tokio::select! {
             () = listening => {}
             _ = errors.recv() => {}
@@ -173,7 +193,9 @@ impl SubscriberTask {
                     hear(BusEvent::Listening);
                 }
                 back.notify_one();
-            } else if let (true, Some(bytes)) = (*channel == *self.channel, Value::into_bytes(value)) {
+            } else if let (true, Some(bytes)) =
+                (*channel == *self.channel, Value::into_bytes(value))
+            {
                 hear(BusEvent::Message(bytes));
             }
         }
@@ -185,12 +207,23 @@ impl SubscriberTask {
         loop {
             self.calls.inc();
             let speaker = self.publisher.load_full();
-            let said = Box::pin(commands::publish(&speaker, 0, self.is_sharded, own, Bytes::from_static(b".")));
+            let said = Box::pin(commands::publish(
+                &speaker,
+                0,
+                self.is_sharded,
+                own,
+                Bytes::from_static(b"."),
+            ));
             if !matches!(tokio::time::timeout(self.deadline, said).await, Ok(Ok(()))) {
                 return;
             }
-            // What was said before Redis had the subscription is not heard: say it again soon, and give up late.
-            let patience = if self.listening.load(SeqCst) { self.self_check_timeout() } else { MIN_RETRY_DELAY };
+            // What was said before Redis had the subscription is not heard: say it again soon, and
+            // give up late.
+            let patience = if self.listening.load(SeqCst) {
+                self.self_check_timeout()
+            } else {
+                MIN_RETRY_DELAY
+            };
             if tokio::time::timeout(patience, back.notified()).await.is_ok() {
                 tokio::time::sleep(SELF_CHECK_INTERVAL).await;
             } else if self.listening.load(SeqCst) || unheard > self.self_check_timeout() {
@@ -200,7 +233,8 @@ impl SubscriberTask {
         }
     }
 
-    /// How long to wait for what one has said, and for a connection: as long as a few calls may take.
+    /// How long to wait for what one has said, and for a connection: as long as a few calls may
+    /// take.
     fn self_check_timeout(&self) -> Duration {
         self.deadline.saturating_mul(4)
     }

@@ -1,4 +1,5 @@
-//! The one body type that requests and responses have inside the sidecar: nothing, bytes at hand in one piece or several, or a stream.
+//! The one body type that requests and responses have inside the sidecar: nothing, bytes at hand in
+//! one piece or several, or a stream.
 
 use std::fmt;
 use std::pin::Pin;
@@ -88,12 +89,15 @@ impl Body {
         match &self.content {
             Content::Empty => Some(0),
             Content::Full(bytes) => Some(bytes.len() as u64),
-            Content::Pieces(pieces) => Some(pieces.as_slice().iter().map(|piece| piece.len() as u64).sum()),
+            Content::Pieces(pieces) => {
+                Some(pieces.as_slice().iter().map(|piece| piece.len() as u64).sum())
+            }
             Content::Stream(..) => None,
         }
     }
 
-    /// Has the bytes of a stream counted as they are read. Of what is at hand the number is known: see [`Body::at_hand`].
+    /// Has the bytes of a stream counted as they are read. Of what is at hand the number is known:
+    /// see [`Body::at_hand`].
     pub fn count(&mut self, by: Meter) {
         if let Content::Stream(_, meter) = &mut self.content {
             *meter = Some(by);
@@ -121,7 +125,10 @@ impl HttpBody for Body {
     type Data = Bytes;
     type Error = BodyError;
 
-    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = self.get_mut();
         match &mut this.content {
             Content::Empty => Poll::Ready(None),
@@ -130,7 +137,9 @@ impl HttpBody for Body {
                 this.content = Content::Empty;
                 Poll::Ready(Some(Ok(Frame::data(bytes))))
             }
-            Content::Pieces(pieces) => Poll::Ready(pieces.next().map(|piece| Ok(Frame::data(piece)))),
+            Content::Pieces(pieces) => {
+                Poll::Ready(pieces.next().map(|piece| Ok(Frame::data(piece))))
+            }
             Content::Stream(stream, meter) => {
                 let polled = stream.as_mut().poll_frame(cx);
                 if let (Some(meter), Poll::Ready(Some(Ok(frame)))) = (meter, &polled)
@@ -155,7 +164,9 @@ impl HttpBody for Body {
     fn size_hint(&self) -> SizeHint {
         match &self.content {
             Content::Stream(stream, _) => stream.size_hint(),
-            Content::Empty | Content::Full(_) | Content::Pieces(_) => self.buffered_len().map_or_else(SizeHint::new, SizeHint::with_exact),
+            Content::Empty | Content::Full(_) | Content::Pieces(_) => {
+                self.buffered_len().map_or_else(SizeHint::new, SizeHint::with_exact)
+            }
         }
     }
 }
@@ -187,7 +198,8 @@ mod tests {
         let mut body = Body::pieces(["ab", "", "c", "def"].map(Bytes::from).to_vec());
         assert!(!body.is_empty() && body.replayable().is_none());
         for (piece, left) in [("ab", 4), ("c", 3), ("def", 0)] {
-            let frame = body.frame().now_or_never().expect("at hand").expect("one more").expect("whole");
+            let frame =
+                body.frame().now_or_never().expect("at hand").expect("one more").expect("whole");
             assert_eq!(frame.into_data().expect("data"), piece);
             assert_eq!(body.size_hint().exact(), Some(left));
             assert_eq!(body.is_end_stream(), left == 0);
@@ -216,7 +228,11 @@ mod tests {
     fn what_is_at_hand_is_known_at_once_and_not_counted_again() {
         let metrics = Metrics::new();
         let table = metrics.table([]);
-        for (mut body, length) in [(Body::empty(), 0), (Body::full("abc"), 3), (Body::pieces(["ab", "c"].map(Bytes::from).to_vec()), 3)] {
+        for (mut body, length) in [
+            (Body::empty(), 0),
+            (Body::full("abc"), 3),
+            (Body::pieces(["ab", "c"].map(Bytes::from).to_vec()), 3),
+        ] {
             assert_eq!(body.buffered_len(), Some(length));
             body.count(table.meter(None, BodySource::Origin));
             assert_eq!(read(body).len() as u64, length);

@@ -1,26 +1,33 @@
 //! `Cache-Control` of requests and responses (RFC 9111 5.2).
 //!
-//! Owns the syntax: tolerant of what real apps write, and strict where a value has two readings. What restricts the cache counts even
-//! in a malformed value; what permits something (`public`, `immutable`, a lifetime) counts only when it is well-formed.
-//! Knows nothing of what the directives lead to: that is `freshness` and `admit`. Parsing does not allocate.
+//! Owns the syntax: tolerant of what real apps write, and strict where a value has two readings.
+//! What restricts the cache counts even in a malformed value; what permits something (`public`,
+//! `immutable`, a lifetime) counts only when it is well-formed. Knows nothing of what the
+//! directives lead to: that is `freshness` and `admit`. Parsing does not allocate.
 
 use std::time::Duration;
 
 use http::header::{CACHE_CONTROL, HeaderMap, HeaderValue};
 
-/// The longest time a directive can say: 2^31 seconds, which stands for every greater value (RFC 9111 1.2.2).
+/// The longest time a directive can say: 2^31 seconds, which stands for every greater value (RFC
+/// 9111 1.2.2).
 pub const MAX_DELTA: Duration = Duration::from_secs(1 << 31);
 
 /// The length of the longest name among the directives that are known.
 const LONGEST_NAME: usize = b"stale-while-revalidate".len();
 
-/// The directives of all `Cache-Control` lines of one message. What came twice has its stricter value.
-#[allow(clippy::struct_excessive_bools, reason = "the directives are independent flags in the RFC as well")]
+/// The directives of all `Cache-Control` lines of one message. What came twice has its stricter
+/// value.
+#[allow(
+    clippy::struct_excessive_bools,
+    reason = "the directives are independent flags in the RFC as well"
+)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct CacheControl {
     /// Must not be stored (5.2.1.5, 5.2.2.5).
     pub no_store: bool,
-    /// Must not be used without validation (5.2.1.4, 5.2.2.4). The qualified form `no-cache="field"` counts as the whole.
+    /// Must not be used without validation (5.2.1.4, 5.2.2.4). The qualified form
+    /// `no-cache="field"` counts as the whole.
     pub no_cache: bool,
     /// For one user only (5.2.2.7). The qualified form `private="field"` counts as the whole.
     pub private: bool,
@@ -46,9 +53,11 @@ pub struct CacheControl {
     pub stale_while_revalidate: Option<Duration>,
     /// May be served stale for so long when fetching it fails (RFC 5861 4).
     pub stale_if_error: Option<Duration>,
-    /// The request wants a response that stays fresh for so long (5.2.1.3). A malformed one is [`MAX_DELTA`]: nothing is fresh enough.
+    /// The request wants a response that stays fresh for so long (5.2.1.3). A malformed one is
+    /// [`MAX_DELTA`]: nothing is fresh enough.
     pub min_fresh: Option<Duration>,
-    /// The request accepts a response that has been stale for so long (5.2.1.2). Without a value it is [`MAX_DELTA`].
+    /// The request accepts a response that has been stale for so long (5.2.1.2). Without a value it
+    /// is [`MAX_DELTA`].
     pub max_stale: Option<Duration>,
 }
 
@@ -59,7 +68,8 @@ impl CacheControl {
         Self::parse(headers.get_all(CACHE_CONTROL).iter())
     }
 
-    /// Reads lines in the syntax of `Cache-Control`. Any bytes will do; what is unknown is passed over (RFC 9111 5.2.3).
+    /// Reads lines in the syntax of `Cache-Control`. Any bytes will do; what is unknown is passed
+    /// over (RFC 9111 5.2.3).
     pub fn parse<'a>(lines: impl Iterator<Item = &'a HeaderValue>) -> Self {
         let mut parsed = Self::default();
         for line in lines {
@@ -88,18 +98,25 @@ impl CacheControl {
             b"immutable" => self.immutable |= directive.is_plain(),
             b"max-age" => shorten(&mut self.max_age, directive.delta().unwrap_or_default()),
             b"s-maxage" => shorten(&mut self.s_maxage, directive.delta().unwrap_or_default()),
-            b"stale-while-revalidate" => shorten(&mut self.stale_while_revalidate, directive.delta().unwrap_or_default()),
-            b"stale-if-error" => shorten(&mut self.stale_if_error, directive.delta().unwrap_or_default()),
+            b"stale-while-revalidate" => {
+                shorten(&mut self.stale_while_revalidate, directive.delta().unwrap_or_default())
+            }
+            b"stale-if-error" => {
+                shorten(&mut self.stale_if_error, directive.delta().unwrap_or_default())
+            }
             b"max-stale" if directive.is_plain() => shorten(&mut self.max_stale, MAX_DELTA),
             b"max-stale" => shorten(&mut self.max_stale, directive.delta().unwrap_or_default()),
             // The only one whose stricter value is the greater.
-            b"min-fresh" => self.min_fresh = self.min_fresh.max(Some(directive.delta().unwrap_or(MAX_DELTA))),
+            b"min-fresh" => {
+                self.min_fresh = self.min_fresh.max(Some(directive.delta().unwrap_or(MAX_DELTA)))
+            }
             _ => {}
         }
     }
 }
 
-/// Reads delta-seconds (RFC 9111 1.2.2): digits alone. What is greater than 2^31 becomes [`MAX_DELTA`].
+/// Reads delta-seconds (RFC 9111 1.2.2): digits alone. What is greater than 2^31 becomes
+/// [`MAX_DELTA`].
 #[must_use]
 pub fn delta_seconds(digits: &[u8]) -> Option<Duration> {
     if digits.is_empty() {
@@ -122,7 +139,8 @@ fn shorten(slot: &mut Option<Duration>, to: Duration) {
 /// One directive as it stands in a line.
 struct Directive<'a> {
     name: &'a [u8],
-    /// What follows `=`, without its quotes. Escapes within quotes are left alone: no known argument needs them.
+    /// What follows `=`, without its quotes. Escapes within quotes are left alone: no known
+    /// argument needs them.
     argument: Option<&'a [u8]>,
     /// Whether a comma or an end of the line stands on both sides of it.
     clean: bool,
@@ -144,7 +162,8 @@ struct Directives<'a> {
     rest: &'a [u8],
     /// Nothing but one directive was seen since the last comma.
     clean: bool,
-    /// A quote without its partner was seen: nobody can tell any more what is quoted, so that the rest only restricts.
+    /// A quote without its partner was seen: nobody can tell any more what is quoted, so that the
+    /// rest only restricts.
     broken: bool,
 }
 
@@ -161,7 +180,8 @@ impl<'a> Directives<'a> {
         token
     }
 
-    /// Takes the argument after a `=`: a token or a quoted-string, whatever the directive's own rule (RFC 9111 5.2).
+    /// Takes the argument after a `=`: a token or a quoted-string, whatever the directive's own
+    /// rule (RFC 9111 5.2).
     fn argument(&mut self) -> &'a [u8] {
         let Some(quoted) = self.rest.strip_prefix(b"\"") else { return self.token() };
         let mut escaped = false;
@@ -176,7 +196,8 @@ impl<'a> Directives<'a> {
                 _ => {}
             }
         }
-        // SECURITY: a quote that never ends must not hide a `no-store` behind it, so what follows is read as directives.
+        // SECURITY: a quote that never ends must not hide a `no-store` behind it, so what follows
+        // is read as directives.
         self.broken = true;
         self.rest = quoted;
         b""
@@ -191,7 +212,8 @@ impl<'a> Directives<'a> {
                 b' ' | b'\t' => {}
                 byte if is_token(byte) => return Some(()),
                 byte => {
-                    // A `;` between directives is a common mistake; so what follows is read, but taken only as a restriction.
+                    // A `;` between directives is a common mistake; so what follows is read, but
+                    // taken only as a restriction.
                     self.clean = false;
                     self.broken |= byte == b'"';
                 }
@@ -226,7 +248,23 @@ impl<'a> Iterator for Directives<'a> {
 
 const fn is_token(byte: u8) -> bool {
     byte.is_ascii_alphanumeric()
-        || matches!(byte, b'!' | b'#' | b'$' | b'%' | b'&' | b'\'' | b'*' | b'+' | b'-' | b'.' | b'^' | b'_' | b'`' | b'|' | b'~')
+        || matches!(
+            byte,
+            b'!' | b'#'
+                | b'$'
+                | b'%'
+                | b'&'
+                | b'\''
+                | b'*'
+                | b'+'
+                | b'-'
+                | b'.'
+                | b'^'
+                | b'_'
+                | b'`'
+                | b'|'
+                | b'~'
+        )
 }
 
 #[cfg(test)]
@@ -236,7 +274,8 @@ mod tests {
     use super::*;
 
     fn parse(lines: &[&str]) -> CacheControl {
-        let values: Vec<HeaderValue> = lines.iter().map(|line| HeaderValue::from_bytes(line.as_bytes()).unwrap()).collect();
+        let values: Vec<HeaderValue> =
+            lines.iter().map(|line| HeaderValue::from_bytes(line.as_bytes()).unwrap()).collect();
         CacheControl::parse(values.iter())
     }
 
@@ -260,7 +299,10 @@ mod tests {
             ("only-if-cached", CacheControl { only_if_cached: true, ..none }),
             ("MaX-aGe=1", CacheControl { max_age: Some(secs(1)), ..none }),
             ("s-maxage=2", CacheControl { s_maxage: Some(secs(2)), ..none }),
-            ("stale-while-revalidate=3", CacheControl { stale_while_revalidate: Some(secs(3)), ..none }),
+            (
+                "stale-while-revalidate=3",
+                CacheControl { stale_while_revalidate: Some(secs(3)), ..none },
+            ),
             ("stale-if-error=4", CacheControl { stale_if_error: Some(secs(4)), ..none }),
             ("min-fresh=5", CacheControl { min_fresh: Some(secs(5)), ..none }),
             ("max-stale=6", CacheControl { max_stale: Some(secs(6)), ..none }),
@@ -305,7 +347,11 @@ mod tests {
 
     #[test]
     fn the_stricter_of_duplicates_counts_on_one_line_or_several() {
-        for lines in [&["max-age=1800, max-age=1"][..], &["max-age=1, max-age=1800"], &["max-age=1800", "max-age=1"]] {
+        for lines in [
+            &["max-age=1800, max-age=1"][..],
+            &["max-age=1, max-age=1800"],
+            &["max-age=1800", "max-age=1"],
+        ] {
             assert_eq!(parse(lines).max_age, Some(secs(1)));
         }
         assert_eq!(parse(&["max-age=60, max-age=x"]).max_age, Some(secs(0)));
@@ -316,8 +362,14 @@ mod tests {
 
     #[test]
     fn commas_and_names_inside_quotes_are_not_directives() {
-        for line in ["extension=\"max-age=3600, no-store\", max-age=1", "max-age=1, e=\"a\\\", no-store\""] {
-            assert_eq!(parse(&[line]), CacheControl { max_age: Some(secs(1)), ..CacheControl::default() }, "{line}");
+        for line in
+            ["extension=\"max-age=3600, no-store\", max-age=1", "max-age=1, e=\"a\\\", no-store\""]
+        {
+            assert_eq!(
+                parse(&[line]),
+                CacheControl { max_age: Some(secs(1)), ..CacheControl::default() },
+                "{line}"
+            );
         }
     }
 
@@ -331,14 +383,24 @@ mod tests {
     #[test]
     fn malformed_lines_restrict_and_never_permit() {
         let semicolons = parse(&["public; private; max-age=60"]);
-        assert_eq!((semicolons.public, semicolons.private, semicolons.max_age), (false, true, Some(secs(0))));
+        assert_eq!(
+            (semicolons.public, semicolons.private, semicolons.max_age),
+            (false, true, Some(secs(0)))
+        );
         let spaces = parse(&["no-cache no-store must-revalidate"]);
         assert!(spaces.no_cache && spaces.no_store && spaces.must_revalidate);
         let unended = parse(&["e=\"oops, no-store, public, max-age=60"]);
-        assert_eq!((unended.no_store, unended.public, unended.max_age), (true, false, Some(secs(0))));
+        assert_eq!(
+            (unended.no_store, unended.public, unended.max_age),
+            (true, false, Some(secs(0)))
+        );
         let quoted = parse(&["\"public, private, max-age=60\""]);
         assert_eq!((quoted.public, quoted.private, quoted.max_age), (false, true, Some(secs(0))));
-        assert!(!parse(&["public=yes"]).public && !parse(&["must-understand=1"]).must_understand && !parse(&["immutable;"]).immutable);
+        assert!(
+            !parse(&["public=yes"]).public
+                && !parse(&["must-understand=1"]).must_understand
+                && !parse(&["immutable;"]).immutable
+        );
         assert!(parse(&["x;y, public"]).public, "a comma starts afresh");
     }
 
@@ -355,10 +417,15 @@ mod tests {
     }
 
     fn header_value() -> impl Strategy<Value = HeaderValue> {
-        let pieces = prop::sample::select(vec!["max-age", "no-store", "public", "=", "\"", "\\", ",", ";", " ", "60", "-", "\t"]);
-        let text = prop::collection::vec(pieces, 0..16).prop_map(|pieces| pieces.concat().into_bytes());
+        let pieces = prop::sample::select(vec![
+            "max-age", "no-store", "public", "=", "\"", "\\", ",", ";", " ", "60", "-", "\t",
+        ]);
+        let text =
+            prop::collection::vec(pieces, 0..16).prop_map(|pieces| pieces.concat().into_bytes());
         prop_oneof![text, prop::collection::vec(any::<u8>(), 0..64)]
-            .prop_filter_map("bytes that no header can hold", |bytes| HeaderValue::from_bytes(&bytes).ok())
+            .prop_filter_map("bytes that no header can hold", |bytes| {
+                HeaderValue::from_bytes(&bytes).ok()
+            })
     }
 
     proptest! {

@@ -1,17 +1,21 @@
 //! Conditional GET and HEAD answered from a stored 200 (RFC 9110 13, RFC 9111 4.3.2).
 //!
-//! Owns the comparison of validators and the list of fields that a 304 carries. A condition that cannot be read is not guessed at: the
-//! answer is then the full response, which is never wrong. Knows nothing of how the entry was found.
+//! Owns the comparison of validators and the list of fields that a 304 carries. A condition that
+//! cannot be read is not guessed at: the answer is then the full response, which is never wrong.
+//! Knows nothing of how the entry was found.
 
 use http::header::{
-    CACHE_CONTROL, CONTENT_LOCATION, DATE, ETAG, EXPIRES, HeaderMap, HeaderName, HeaderValue, IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH,
-    IF_RANGE, IF_UNMODIFIED_SINCE, LAST_MODIFIED, RANGE, VARY,
+    CACHE_CONTROL, CONTENT_LOCATION, DATE, ETAG, EXPIRES, HeaderMap, HeaderName, HeaderValue,
+    IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, IF_UNMODIFIED_SINCE, LAST_MODIFIED,
+    RANGE, VARY,
 };
 
 use crate::semantics::freshness::parse_date;
 
-/// The fields of a stored 200 that its 304 carries (RFC 9110 15.4.5). `Last-Modified` joins them when there is no `ETag`.
-const NOT_MODIFIED_FIELDS: [HeaderName; 6] = [CACHE_CONTROL, CONTENT_LOCATION, DATE, ETAG, EXPIRES, VARY];
+/// The fields of a stored 200 that its 304 carries (RFC 9110 15.4.5). `Last-Modified` joins them
+/// when there is no `ETag`.
+const NOT_MODIFIED_FIELDS: [HeaderName; 6] =
+    [CACHE_CONTROL, CONTENT_LOCATION, DATE, ETAG, EXPIRES, VARY];
 
 /// What to answer to a request that may be conditional.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,14 +26,15 @@ pub enum ConditionOutcome {
     NotModified,
 }
 
-/// Whether the request carries a condition that [`evaluate`] looks at. Most do not, and need not be evaluated.
+/// Whether the request carries a condition that [`evaluate`] looks at. Most do not, and need not be
+/// evaluated.
 #[must_use]
 pub fn has_conditions(request: &HeaderMap) -> bool {
     request.contains_key(IF_NONE_MATCH) || request.contains_key(IF_MODIFIED_SINCE)
 }
 
-/// Whether the request carries a precondition that only the app can judge: `If-Match`, `If-Unmodified-Since`, or an `If-Range` without
-/// the `Range` it belongs to.
+/// Whether the request carries a precondition that only the app can judge: `If-Match`,
+/// `If-Unmodified-Since`, or an `If-Range` without the `Range` it belongs to.
 #[must_use]
 pub fn is_unsafe_precondition(request: &HeaderMap) -> bool {
     request.contains_key(IF_MATCH)
@@ -48,7 +53,8 @@ pub fn evaluate(
     date: Option<&HeaderValue>,
 ) -> ConditionOutcome {
     let not_modified = if request.contains_key(IF_NONE_MATCH) {
-        // RFC 9110 13.1.3: with an If-None-Match, even one that cannot be read, If-Modified-Since is ignored.
+        // RFC 9110 13.1.3: with an If-None-Match, even one that cannot be read, If-Modified-Since
+        // is ignored.
         none_match_names(request, etag)
     } else {
         unmodified_since(request, last_modified, date)
@@ -56,7 +62,8 @@ pub fn evaluate(
     if not_modified { ConditionOutcome::NotModified } else { ConditionOutcome::Full }
 }
 
-/// Whether `If-None-Match` names the stored response (RFC 9110 13.1.2). A malformed field names nothing.
+/// Whether `If-None-Match` names the stored response (RFC 9110 13.1.2). A malformed field names
+/// nothing.
 fn none_match_names(request: &HeaderMap, etag: Option<&HeaderValue>) -> bool {
     let mut lines = request.get_all(IF_NONE_MATCH).iter();
     if let (Some(only), None) = (lines.next(), lines.next())
@@ -85,19 +92,24 @@ fn none_match_names(request: &HeaderMap, etag: Option<&HeaderValue>) -> bool {
 }
 
 /// Whether nothing changed since the date in `If-Modified-Since` (RFC 9110 13.1.3).
-fn unmodified_since(request: &HeaderMap, last_modified: Option<&HeaderValue>, date: Option<&HeaderValue>) -> bool {
+fn unmodified_since(
+    request: &HeaderMap,
+    last_modified: Option<&HeaderValue>,
+    date: Option<&HeaderValue>,
+) -> bool {
     let mut lines = request.get_all(IF_MODIFIED_SINCE).iter();
     let (Some(since), None) = (lines.next(), lines.next()) else { return false };
     let Some(since) = parse_date(since) else { return false };
     match last_modified {
         Some(last_modified) => parse_date(last_modified).is_some_and(|modified| modified <= since),
-        // RFC 9111 4.3.2: without a Last-Modified the Date stands in. Strictly earlier: what the client got within the same second may be
-        // from before a write in that second.
+        // RFC 9111 4.3.2: without a Last-Modified the Date stands in. Strictly earlier: what the
+        // client got within the same second may be from before a write in that second.
         None => date.and_then(parse_date).is_some_and(|generated| generated < since),
     }
 }
 
-/// The opaque part of a field that is one entity-tag and nothing else. Weakness is dropped: the comparison is the weak one (8.8.3.2).
+/// The opaque part of a field that is one entity-tag and nothing else. Weakness is dropped: the
+/// comparison is the weak one (8.8.3.2).
 pub(crate) fn whole_entity_tag(value: &[u8]) -> Option<&[u8]> {
     match entity_tag(value.trim_ascii())? {
         (opaque, []) => Some(opaque),
@@ -105,12 +117,14 @@ pub(crate) fn whole_entity_tag(value: &[u8]) -> Option<&[u8]> {
     }
 }
 
-/// The opaque part of a field that is one strong entity-tag and nothing else: equal ones are equal by the strong comparison (8.8.3.2).
+/// The opaque part of a field that is one strong entity-tag and nothing else: equal ones are equal
+/// by the strong comparison (8.8.3.2).
 pub(crate) fn strong_entity_tag(value: &[u8]) -> Option<&[u8]> {
     if value.trim_ascii().starts_with(b"W/") { None } else { whole_entity_tag(value) }
 }
 
-/// Takes one entity-tag (RFC 9110 8.8.3) from the front: its opaque part with the quotes gone, and what follows.
+/// Takes one entity-tag (RFC 9110 8.8.3) from the front: its opaque part with the quotes gone, and
+/// what follows.
 fn entity_tag(text: &[u8]) -> Option<(&[u8], &[u8])> {
     let quoted = text.strip_prefix(b"W/").unwrap_or(text).strip_prefix(b"\"")?;
     let end = quoted.iter().position(|byte| !matches!(byte, 0x21 | 0x23..=0x7e | 0x80..))?;
@@ -125,8 +139,8 @@ fn skip(text: &[u8], unwanted: impl Fn(u8) -> bool) -> &[u8] {
     &text[start..]
 }
 
-/// The fields of a stored 200 that its 304 carries (RFC 9110 15.4.5), repeated ones in their order. `Age` and what the sidecar says of
-/// itself are for the caller to add.
+/// The fields of a stored 200 that its 304 carries (RFC 9110 15.4.5), repeated ones in their order.
+/// `Age` and what the sidecar says of itself are for the caller to add.
 #[must_use]
 pub fn not_modified_headers(stored: &HeaderMap) -> HeaderMap {
     let mut kept = HeaderMap::with_capacity(NOT_MODIFIED_FIELDS.len() + 4);
@@ -163,8 +177,13 @@ mod tests {
         evaluate(&request, etag.map(value).as_ref(), None, None)
     }
 
-    fn by_date(lines: &[&str], last_modified: Option<&str>, date: Option<&str>) -> ConditionOutcome {
-        let request = headers(&lines.iter().map(|line| (IF_MODIFIED_SINCE, *line)).collect::<Vec<_>>());
+    fn by_date(
+        lines: &[&str],
+        last_modified: Option<&str>,
+        date: Option<&str>,
+    ) -> ConditionOutcome {
+        let request =
+            headers(&lines.iter().map(|line| (IF_MODIFIED_SINCE, *line)).collect::<Vec<_>>());
         evaluate(&request, None, last_modified.map(value).as_ref(), date.map(value).as_ref())
     }
 
@@ -182,11 +201,27 @@ mod tests {
             &[" * "],
         ] {
             assert_eq!(by_etag(lines, Some("\"abc\"")), ConditionOutcome::NotModified, "{lines:?}");
-            assert_eq!(by_etag(lines, Some("W/\"abc\"")), ConditionOutcome::NotModified, "weak: {lines:?}");
+            assert_eq!(
+                by_etag(lines, Some("W/\"abc\"")),
+                ConditionOutcome::NotModified,
+                "weak: {lines:?}"
+            );
         }
-        assert_eq!(by_etag(&["\"\""], Some("\"\"")), ConditionOutcome::NotModified, "an opaque part may be empty");
-        assert_eq!(by_etag(&["\"\u{fc}\""], Some("\"\u{fc}\"")), ConditionOutcome::NotModified, "obs-text");
-        assert_eq!(by_etag(&["*"], None), ConditionOutcome::NotModified, "a star asks whether there is anything");
+        assert_eq!(
+            by_etag(&["\"\""], Some("\"\"")),
+            ConditionOutcome::NotModified,
+            "an opaque part may be empty"
+        );
+        assert_eq!(
+            by_etag(&["\"\u{fc}\""], Some("\"\u{fc}\"")),
+            ConditionOutcome::NotModified,
+            "obs-text"
+        );
+        assert_eq!(
+            by_etag(&["*"], None),
+            ConditionOutcome::NotModified,
+            "a star asks whether there is anything"
+        );
     }
 
     #[test]
@@ -221,10 +256,17 @@ mod tests {
     fn if_modified_since_compares_with_last_modified() {
         assert_eq!(by_date(&[MODIFIED], Some(MODIFIED), None), ConditionOutcome::NotModified);
         assert_eq!(by_date(&[NEW], Some(MODIFIED), None), ConditionOutcome::NotModified);
-        assert_eq!(by_date(&["Sunday, 06-Nov-94 08:49:37 GMT"], Some(MODIFIED), None), ConditionOutcome::NotModified);
+        assert_eq!(
+            by_date(&["Sunday, 06-Nov-94 08:49:37 GMT"], Some(MODIFIED), None),
+            ConditionOutcome::NotModified
+        );
         assert_eq!(by_date(&[OLD], Some(MODIFIED), None), ConditionOutcome::Full);
         assert_eq!(by_date(&["yesterday"], Some(MODIFIED), None), ConditionOutcome::Full);
-        assert_eq!(by_date(&[MODIFIED, MODIFIED], Some(MODIFIED), None), ConditionOutcome::Full, "more than one member");
+        assert_eq!(
+            by_date(&[MODIFIED, MODIFIED], Some(MODIFIED), None),
+            ConditionOutcome::Full,
+            "more than one member"
+        );
         assert_eq!(
             by_date(&[NEW], Some("yesterday"), Some(OLD)),
             ConditionOutcome::Full,
@@ -250,7 +292,11 @@ mod tests {
         ];
         for (tags, since, expected) in cases {
             let request = headers(&[(IF_NONE_MATCH, tags), (IF_MODIFIED_SINCE, since)]);
-            assert_eq!(evaluate(&request, Some(&etag), Some(&modified), None), expected, "{tags} {since}");
+            assert_eq!(
+                evaluate(&request, Some(&etag), Some(&modified), None),
+                expected,
+                "{tags} {since}"
+            );
         }
     }
 
@@ -258,12 +304,18 @@ mod tests {
     fn a_request_without_conditions_gets_the_full_response() {
         let request = headers(&[(CONTENT_TYPE, "text/plain")]);
         assert!(!has_conditions(&request) && !is_unsafe_precondition(&request));
-        assert_eq!(evaluate(&request, Some(&value("\"abc\"")), Some(&value(MODIFIED)), None), ConditionOutcome::Full);
+        assert_eq!(
+            evaluate(&request, Some(&value("\"abc\"")), Some(&value(MODIFIED)), None),
+            ConditionOutcome::Full
+        );
     }
 
     #[test]
     fn conditions_are_told_apart() {
-        assert!(has_conditions(&headers(&[(IF_NONE_MATCH, "*")])) && has_conditions(&headers(&[(IF_MODIFIED_SINCE, OLD)])));
+        assert!(
+            has_conditions(&headers(&[(IF_NONE_MATCH, "*")]))
+                && has_conditions(&headers(&[(IF_MODIFIED_SINCE, OLD)]))
+        );
         for (fields, expected) in [
             (vec![(IF_MATCH, "*")], true),
             (vec![(IF_UNMODIFIED_SINCE, OLD)], true),

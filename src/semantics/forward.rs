@@ -1,4 +1,5 @@
-//! What a message must lose and gain on its way through a proxy (RFC 9110 7.6), and which requests are refused before anything else.
+//! What a message must lose and gain on its way through a proxy (RFC 9110 7.6), and which requests
+//! are refused before anything else.
 //!
 //! Pure: headers in, headers out. It knows nothing of connections, routes or the cache.
 
@@ -7,7 +8,10 @@ mod network;
 
 use std::net::IpAddr;
 
-use http::header::{CONNECTION, COOKIE, EXPECT, HOST, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING, UPGRADE, VIA};
+use http::header::{
+    CONNECTION, COOKIE, EXPECT, HOST, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE,
+    TRANSFER_ENCODING, UPGRADE, VIA,
+};
 use http::{HeaderMap, HeaderName, HeaderValue, Version};
 use smallvec::SmallVec;
 
@@ -31,8 +35,15 @@ pub(crate) const X_REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
 /// Fields that belong to one connection, whether or not `Connection` names them.
 ///
 /// SECURITY: `HTTP2-Settings` with `Upgrade: h2c` would let a client speak HTTP/2 past the rules.
-pub(crate) static HOP_BY_HOP: [HeaderName; 7] =
-    [KEEP_ALIVE, PROXY_CONNECTION, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TRANSFER_ENCODING, UPGRADE, HTTP2_SETTINGS];
+pub(crate) static HOP_BY_HOP: [HeaderName; 7] = [
+    KEEP_ALIVE,
+    PROXY_CONNECTION,
+    PROXY_AUTHENTICATE,
+    PROXY_AUTHORIZATION,
+    TRANSFER_ENCODING,
+    UPGRADE,
+    HTTP2_SETTINGS,
+];
 
 /// Whom a request came from, one hop away.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,8 +54,9 @@ pub struct ClientPeer {
     pub trusted: bool,
 }
 
-/// Fields that are meant for every recipient. RFC 9110 7.6.1: a sender must not list them in `Connection`;
-/// where one does, obeying it would lose the framing, or the `no-store` that keeps a response out of the cache.
+/// Fields that are meant for every recipient. RFC 9110 7.6.1: a sender must not list them in
+/// `Connection`; where one does, obeying it would lose the framing, or the `no-store` that keeps a
+/// response out of the cache.
 const NEVER_CONNECTION_OPTIONS: [&str; 11] = [
     "age",
     "cache-control",
@@ -59,8 +71,9 @@ const NEVER_CONNECTION_OPTIONS: [&str; 11] = [
     "vary",
 ];
 
-/// Removes what belongs to one connection only: everything that `Connection` names, and the fields that older senders forget to name
-/// (RFC 9110 7.6.1). `TE` is reduced to `trailers`; `Trailer` stays, since hyper emits only the trailers it announces.
+/// Removes what belongs to one connection only: everything that `Connection` names, and the fields
+/// that older senders forget to name (RFC 9110 7.6.1). `TE` is reduced to `trailers`; `Trailer`
+/// stays, since hyper emits only the trailers it announces.
 pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
     if headers.contains_key(CONNECTION) {
         strip_connection(headers);
@@ -74,7 +87,8 @@ pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
 }
 
 fn strip_connection(headers: &mut HeaderMap) {
-    // TE is named by Connection whenever it is sent (RFC 9110 10.1.4), so its one forwardable member is saved first.
+    // TE is named by Connection whenever it is sent (RFC 9110 10.1.4), so its one forwardable
+    // member is saved first.
     let trailers = te_trailers(headers);
     let named: SmallVec<[HeaderValue; 2]> = headers.get_all(CONNECTION).iter().cloned().collect();
     headers.remove(CONNECTION);
@@ -91,10 +105,11 @@ fn strip_connection(headers: &mut HeaderMap) {
 
 /// Whether `TE` accepts trailers; if so it is left with that alone.
 fn te_trailers(headers: &mut HeaderMap) -> bool {
-    let accepted = headers.get_all(TE).iter().flat_map(|value| members(value.as_bytes())).any(|member| {
-        let name = member.split(|&byte| byte == b';').next().unwrap_or_default();
-        name.trim_ascii().eq_ignore_ascii_case(b"trailers")
-    });
+    let accepted =
+        headers.get_all(TE).iter().flat_map(|value| members(value.as_bytes())).any(|member| {
+            let name = member.split(|&byte| byte == b';').next().unwrap_or_default();
+            name.trim_ascii().eq_ignore_ascii_case(b"trailers")
+        });
     if accepted {
         headers.insert(TE, HeaderValue::from_static("trailers"));
     }
@@ -103,8 +118,9 @@ fn te_trailers(headers: &mut HeaderMap) -> bool {
 
 /// Makes a client's request headers those that the app gets.
 ///
-/// `version` is the client's; `host` is what the client asked for (its `Host`, or HTTP/2's `:authority`) and becomes `Host` where there
-/// is none. `keep_upgrade` is the protocol of [`upgrade_wanted`] where the request may become a tunnel.
+/// `version` is the client's; `host` is what the client asked for (its `Host`, or HTTP/2's
+/// `:authority`) and becomes `Host` where there is none. `keep_upgrade` is the protocol of
+/// [`upgrade_wanted`] where the request may become a tunnel.
 pub fn prepare_request(
     headers: &mut HeaderMap,
     version: Version,
@@ -128,7 +144,8 @@ pub fn prepare_request(
     }
 }
 
-/// Makes the app's response headers those that the client gets. `version` is the one the app answered in.
+/// Makes the app's response headers those that the client gets. `version` is the one the app
+/// answered in.
 pub fn prepare_response(headers: &mut HeaderMap, version: Version) {
     strip_hop_by_hop(headers);
     headers.append(VIA, via(version));
@@ -140,7 +157,8 @@ pub fn set_upgrade(headers: &mut HeaderMap, protocol: &HeaderValue) {
     headers.insert(UPGRADE, protocol.clone());
 }
 
-/// The protocol that a request asks to change to, if it may: HTTP/1.1, `Connection` lists `upgrade`, and it is not HTTP/2 in disguise.
+/// The protocol that a request asks to change to, if it may: HTTP/1.1, `Connection` lists
+/// `upgrade`, and it is not HTTP/2 in disguise.
 #[must_use]
 pub fn upgrade_wanted(headers: &HeaderMap, version: Version) -> Option<HeaderValue> {
     if version != Version::HTTP_11 {
@@ -154,12 +172,15 @@ pub fn upgrade_wanted(headers: &HeaderMap, version: Version) -> Option<HeaderVal
     // SECURITY: an h2c tunnel would carry requests that no rule sees.
     let hidden = members(protocol.as_bytes()).any(|member| {
         let name = member.split(|&byte| byte == b'/').next().unwrap_or_default();
-        [&b"h2c"[..], b"h2", b"http", b"tls"].iter().any(|refused| name.eq_ignore_ascii_case(refused))
+        [&b"h2c"[..], b"h2", b"http", b"tls"]
+            .iter()
+            .any(|refused| name.eq_ignore_ascii_case(refused))
     });
     (!hidden && !protocol.is_empty()).then(|| protocol.clone())
 }
 
-/// Whether a field must not come in trailers: what frames, routes, authenticates, or decides about storing (RFC 9110 6.5.1).
+/// Whether a field must not come in trailers: what frames, routes, authenticates, or decides about
+/// storing (RFC 9110 6.5.1).
 #[must_use]
 pub fn is_forbidden_trailer(name: &HeaderName) -> bool {
     const FORBIDDEN: [&str; 32] = [
@@ -199,7 +220,8 @@ pub fn is_forbidden_trailer(name: &HeaderName) -> bool {
     FORBIDDEN.binary_search(&name.as_str()).is_ok() || name.as_str().starts_with("x-forwarded-")
 }
 
-/// The `Via` member that this proxy adds (RFC 9110 7.6.3): the version that was received, and a pseudonym.
+/// The `Via` member that this proxy adds (RFC 9110 7.6.3): the version that was received, and a
+/// pseudonym.
 const fn via(version: Version) -> HeaderValue {
     HeaderValue::from_static(match version {
         Version::HTTP_2 => "2.0 sidecache",
@@ -210,7 +232,8 @@ const fn via(version: Version) -> HeaderValue {
 
 fn set_forwarded(headers: &mut HeaderMap, host: &HeaderValue, peer: &ClientPeer) {
     if !peer.trusted {
-        // SECURITY: a stranger's word about who it is, by which names and over which protocol, ends here.
+        // SECURITY: a stranger's word about who it is, by which names and over which protocol, ends
+        // here.
         headers.remove(FORWARDED);
         headers.remove(X_REAL_IP);
     }
@@ -224,7 +247,8 @@ fn set_forwarded(headers: &mut HeaderMap, host: &HeaderValue, peer: &ClientPeer)
         }
         None => HeaderValue::from_maybe_shared(bytes::Bytes::from(addr.to_string())),
     };
-    // Both parts are header text already, so that this always succeeds; should it ever not, no chain is better than a forged one.
+    // Both parts are header text already, so that this always succeeds; should it ever not, no
+    // chain is better than a forged one.
     match chain {
         Ok(chain) => drop(headers.insert(X_FORWARDED_FOR, chain)),
         Err(_) => drop(headers.remove(X_FORWARDED_FOR)),
@@ -237,7 +261,8 @@ fn set_forwarded(headers: &mut HeaderMap, host: &HeaderValue, peer: &ClientPeer)
     }
 }
 
-/// HTTP/2 may split `Cookie` into several fields; HTTP/1.1 has one, joined by `; ` (RFC 9113 8.2.3).
+/// HTTP/2 may split `Cookie` into several fields; HTTP/1.1 has one, joined by `; ` (RFC 9113
+/// 8.2.3).
 fn join_cookies(headers: &mut HeaderMap) {
     if headers.get_all(COOKIE).iter().nth(1).is_none() {
         return;

@@ -1,7 +1,9 @@
-//! How old a response is and how long it is fresh (RFC 9111 4.2), and the dates that both are counted from.
+//! How old a response is and how long it is fresh (RFC 9111 4.2), and the dates that both are
+//! counted from.
 //!
-//! Pure arithmetic in whole milliseconds: `now` is an argument, nothing overflows, and a doubtful field makes a response older or
-//! staler, never younger or fresher. Whether it may be stored at all is for `admit` to say.
+//! Pure arithmetic in whole milliseconds: `now` is an argument, nothing overflows, and a doubtful
+//! field makes a response older or staler, never younger or fresher. Whether it may be stored at
+//! all is for `admit` to say.
 
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -21,7 +23,8 @@ pub const MAX_HEURISTIC: Duration = Duration::from_hours(24);
 /// The longest HTTP-date: `Wednesday, 09-Nov-94 08:49:37 GMT`.
 const LONGEST_DATE: usize = 33;
 
-/// Reads an HTTP-date in any of its three forms (RFC 9110 5.6.7). Odd letter case is let pass; everything else that is not one is `None`.
+/// Reads an HTTP-date in any of its three forms (RFC 9110 5.6.7). Odd letter case is let pass;
+/// everything else that is not one is `None`.
 #[must_use]
 pub fn parse_date(value: &HeaderValue) -> Option<Wall> {
     let text = value.to_str().ok()?;
@@ -32,7 +35,8 @@ pub fn parse_date(value: &HeaderValue) -> Option<Wall> {
     time.duration_since(UNIX_EPOCH).ok().map(|since| Wall(millis(since)))
 }
 
-/// The same date with its names in the case of the grammar: `sun, 06 NOV 1994 08:49:37 gmt` becomes `Sun, 06 Nov 1994 08:49:37 GMT`.
+/// The same date with its names in the case of the grammar: `sun, 06 NOV 1994 08:49:37 gmt` becomes
+/// `Sun, 06 Nov 1994 08:49:37 GMT`.
 fn recased(text: &str) -> Option<String> {
     if text.len() > LONGEST_DATE {
         return None;
@@ -51,7 +55,8 @@ fn recased(text: &str) -> Option<String> {
     Some(names)
 }
 
-/// The earliest and the latest of a message's valid `Date` lines. There should be one; if there are more, each use takes the stricter.
+/// The earliest and the latest of a message's valid `Date` lines. There should be one; if there are
+/// more, each use takes the stricter.
 fn dates(response: &HeaderMap) -> Option<(Wall, Wall)> {
     response.get_all(DATE).iter().filter_map(parse_date).fold(None, |range, date| match range {
         None => Some((date, date)),
@@ -59,9 +64,11 @@ fn dates(response: &HeaderMap) -> Option<(Wall, Wall)> {
     })
 }
 
-/// The `Age` field's value: its first valid member (RFC 9111 5.1). A parameter is cut off, and a field without a valid member ignored.
+/// The `Age` field's value: its first valid member (RFC 9111 5.1). A parameter is cut off, and a
+/// field without a valid member ignored.
 fn age_value(response: &HeaderMap) -> Duration {
-    let members = response.get_all(AGE).iter().flat_map(|line| line.as_bytes().split(|byte| *byte == b','));
+    let members =
+        response.get_all(AGE).iter().flat_map(|line| line.as_bytes().split(|byte| *byte == b','));
     let mut values = members.filter_map(|member| {
         let number = member.split(|byte| *byte == b';').next().unwrap_or_default();
         delta_seconds(number.trim_ascii())
@@ -73,16 +80,22 @@ fn age_value(response: &HeaderMap) -> Duration {
 #[must_use]
 pub fn initial_age(response: &HeaderMap, requested: Wall, received: Wall) -> Duration {
     // In whole seconds: `Date` has no finer ones, and half a second of rounding is not age.
-    let apparent = dates(response).map_or(0, |(earliest, _)| received.seconds().saturating_sub(earliest.seconds()));
+    let apparent = dates(response)
+        .map_or(0, |(earliest, _)| received.seconds().saturating_sub(earliest.seconds()));
     let corrected = age_value(response).saturating_add(received.since(requested));
     corrected.max(Duration::from_secs(apparent))
 }
 
-/// The freshness lifetime that a response states itself (RFC 9111 4.2.1, for a shared cache), or `None` if it states none.
-/// At most [`MAX_LIFETIME`].
+/// The freshness lifetime that a response states itself (RFC 9111 4.2.1, for a shared cache), or
+/// `None` if it states none. At most [`MAX_LIFETIME`].
 #[must_use]
-pub fn lifetime(directives: &CacheControl, response: &HeaderMap, received: Wall) -> Option<Duration> {
-    stated(directives).or_else(|| expires_lifetime(response, received).map(|lifetime| lifetime.min(MAX_LIFETIME)))
+pub fn lifetime(
+    directives: &CacheControl,
+    response: &HeaderMap,
+    received: Wall,
+) -> Option<Duration> {
+    stated(directives)
+        .or_else(|| expires_lifetime(response, received).map(|lifetime| lifetime.min(MAX_LIFETIME)))
 }
 
 /// The freshness lifetime that directives state, for a shared cache. At most [`MAX_LIFETIME`].
@@ -95,7 +108,8 @@ pub fn stated(directives: &CacheControl) -> Option<Duration> {
 fn expires_lifetime(response: &HeaderMap, received: Wall) -> Option<Duration> {
     let mut lines = response.get_all(EXPIRES).iter();
     let first = lines.next()?;
-    // RFC 9111 4.2.1: what comes twice is stale. 5.3: what is not a date, `0` above all, is a time in the past.
+    // RFC 9111 4.2.1: what comes twice is stale. 5.3: what is not a date, `0` above all, is a time
+    // in the past.
     if lines.next().is_some() {
         return Some(Duration::ZERO);
     }
@@ -104,15 +118,23 @@ fn expires_lifetime(response: &HeaderMap, received: Wall) -> Option<Duration> {
     Some(expires.since(generated))
 }
 
-/// How long a response that states no lifetime is fresh by a guess (RFC 9111 4.2.2): a tenth of the time since it was last modified, at
-/// most [`MAX_HEURISTIC`]. `None` if there is nothing to guess by, or the status forbids it.
+/// How long a response that states no lifetime is fresh by a guess (RFC 9111 4.2.2): a tenth of the
+/// time since it was last modified, at most [`MAX_HEURISTIC`]. `None` if there is nothing to guess
+/// by, or the status forbids it.
 ///
-/// For a response of which [`lifetime`] says `None`: the RFC forbids to guess where the app has spoken. `directives` are those that count
-/// for this cache, of a targeted field if there is one: `public` allows a guess for any status (RFC 9111 3 and 4.2.2), other than of a
-/// part (206), of an update (304) and of what is not final.
+/// For a response of which [`lifetime`] says `None`: the RFC forbids to guess where the app has
+/// spoken. `directives` are those that count for this cache, of a targeted field if there is one:
+/// `public` allows a guess for any status (RFC 9111 3 and 4.2.2), other than of a part (206), of an
+/// update (304) and of what is not final.
 #[must_use]
-pub fn heuristic(status: StatusCode, directives: &CacheControl, response: &HeaderMap, received: Wall) -> Option<Duration> {
-    let whole = !status.is_informational() && !matches!(status, StatusCode::PARTIAL_CONTENT | StatusCode::NOT_MODIFIED);
+pub fn heuristic(
+    status: StatusCode,
+    directives: &CacheControl,
+    response: &HeaderMap,
+    received: Wall,
+) -> Option<Duration> {
+    let whole = !status.is_informational()
+        && !matches!(status, StatusCode::PARTIAL_CONTENT | StatusCode::NOT_MODIFIED);
     let allowed = is_heuristically_cacheable(status) || (directives.public && whole);
     if !allowed {
         return None;
@@ -122,13 +144,15 @@ pub fn heuristic(status: StatusCode, directives: &CacheControl, response: &Heade
     if lines.next().is_some() {
         return None;
     }
-    // A `Date` of the future would lengthen the interval: its clock is wrong, or the app means us to believe so.
+    // A `Date` of the future would lengthen the interval: its clock is wrong, or the app means us
+    // to believe so.
     let generated = dates(response).map_or(received, |(earliest, _)| earliest.min(received));
     let unchanged = generated.seconds().checked_sub(modified.seconds())?;
     Some((Duration::from_secs(unchanged) / 10).min(MAX_HEURISTIC))
 }
 
-/// Whether responses of this status may be fresh by a guess (RFC 9110 15.1). 206 is one of them as well, but no part is ever stored.
+/// Whether responses of this status may be fresh by a guess (RFC 9110 15.1). 206 is one of them as
+/// well, but no part is ever stored.
 #[must_use]
 pub fn is_heuristically_cacheable(status: StatusCode) -> bool {
     matches!(status.as_u16(), 200 | 203 | 204 | 300 | 301 | 308 | 404 | 405 | 410 | 414 | 501)
@@ -169,7 +193,10 @@ mod tests {
     const EXAMPLE: Wall = Wall(784_111_777_000);
 
     fn headers(fields: &[(HeaderName, &str)]) -> HeaderMap {
-        fields.iter().map(|(name, value)| (name.clone(), HeaderValue::from_bytes(value.as_bytes()).unwrap())).collect()
+        fields
+            .iter()
+            .map(|(name, value)| (name.clone(), HeaderValue::from_bytes(value.as_bytes()).unwrap()))
+            .collect()
     }
 
     fn date(at: Wall) -> String {
@@ -219,7 +246,10 @@ mod tests {
         ] {
             assert_eq!(parse_date(&HeaderValue::from_static(text)), None, "{text}");
         }
-        assert_eq!(parse_date(&HeaderValue::from_bytes(b"Sun, 06 Nov 1994 08:49:37 GM\xff").unwrap()), None);
+        assert_eq!(
+            parse_date(&HeaderValue::from_bytes(b"Sun, 06 Nov 1994 08:49:37 GM\xff").unwrap()),
+            None
+        );
     }
 
     #[test]
@@ -255,15 +285,27 @@ mod tests {
         assert_eq!(initial_age(&headers(&[(DATE, &dated)]), received, received), secs(10));
         // Age and the response's delay add up.
         let requested = Wall(received.0 - 2_500);
-        assert_eq!(initial_age(&headers(&[(DATE, &dated), (AGE, "9")]), requested, received), Duration::from_millis(11_500));
-        assert_eq!(initial_age(&headers(&[(AGE, "3")]), requested, received), Duration::from_millis(5_500));
+        assert_eq!(
+            initial_age(&headers(&[(DATE, &dated), (AGE, "9")]), requested, received),
+            Duration::from_millis(11_500)
+        );
+        assert_eq!(
+            initial_age(&headers(&[(AGE, "3")]), requested, received),
+            Duration::from_millis(5_500)
+        );
         // A clock ahead of ours, an unreadable date, a clock that went back during the request.
-        assert_eq!(initial_age(&headers(&[(DATE, &date(Wall(EXAMPLE.0 + 99_000)))]), received, received), secs(0));
+        assert_eq!(
+            initial_age(&headers(&[(DATE, &date(Wall(EXAMPLE.0 + 99_000)))]), received, received),
+            secs(0)
+        );
         assert_eq!(initial_age(&headers(&[(DATE, "yesterday")]), received, received), secs(0));
         assert_eq!(initial_age(&headers(&[]), Wall(received.0 + 5_000), received), secs(0));
         // Of several dates the oldest.
         let newer = date(Wall(EXAMPLE.0 + 8_000));
-        assert_eq!(initial_age(&headers(&[(DATE, &newer), (DATE, &dated)]), received, received), secs(10));
+        assert_eq!(
+            initial_age(&headers(&[(DATE, &newer), (DATE, &dated)]), received, received),
+            secs(10)
+        );
     }
 
     #[test]
@@ -288,8 +330,14 @@ mod tests {
             (vec![], None),
         ];
         for (fields, expected) in cases {
-            let response = headers(&fields.iter().map(|(name, value)| (name.clone(), &**value)).collect::<Vec<_>>());
-            let found = lifetime(&CacheControl::from_headers(&response), &response, Wall(EXAMPLE.0 + 10_000));
+            let response = headers(
+                &fields.iter().map(|(name, value)| (name.clone(), &**value)).collect::<Vec<_>>(),
+            );
+            let found = lifetime(
+                &CacheControl::from_headers(&response),
+                &response,
+                Wall(EXAMPLE.0 + 10_000),
+            );
             assert_eq!(found, expected.map(secs), "{fields:?}");
         }
     }
@@ -304,14 +352,28 @@ mod tests {
     #[test]
     fn rfc_9111_4_2_2_a_guess_is_a_tenth_of_the_time_since_the_last_change_up_to_a_day() {
         let ago = |seconds: u64| date(Wall(EXAMPLE.0 - seconds * 1000));
-        for (seconds, expected) in [(0, 0), (5, 500), (600, 60_000), (86_400, 8_640_000), (864_000, 86_400_000), (9_999_999, 86_400_000)] {
+        for (seconds, expected) in [
+            (0, 0),
+            (5, 500),
+            (600, 60_000),
+            (86_400, 8_640_000),
+            (864_000, 86_400_000),
+            (9_999_999, 86_400_000),
+        ] {
             let fields = [(LAST_MODIFIED, &*ago(seconds)), (DATE, &*ago(0))];
             assert_eq!(guess(&fields), Some(Duration::from_millis(expected)), "{seconds}");
-            assert_eq!(guess(&fields[..1]), Some(Duration::from_millis(expected)), "without a Date: {seconds}");
+            assert_eq!(
+                guess(&fields[..1]),
+                Some(Duration::from_millis(expected)),
+                "without a Date: {seconds}"
+            );
         }
         // Counted from Date, the earliest of several; but not from one that is still to come.
         assert_eq!(guess(&[(LAST_MODIFIED, &ago(600)), (DATE, &ago(500))]), Some(secs(10)));
-        assert_eq!(guess(&[(LAST_MODIFIED, &ago(600)), (DATE, &ago(100)), (DATE, &ago(500))]), Some(secs(10)));
+        assert_eq!(
+            guess(&[(LAST_MODIFIED, &ago(600)), (DATE, &ago(100)), (DATE, &ago(500))]),
+            Some(secs(10))
+        );
         let ahead = date(Wall(EXAMPLE.0 + 86_400_000));
         assert_eq!(guess(&[(LAST_MODIFIED, &ago(600)), (DATE, &ahead)]), Some(secs(60)));
         assert_eq!(guess(&[(LAST_MODIFIED, &ago(600)), (DATE, "today")]), Some(secs(60)));
@@ -328,7 +390,10 @@ mod tests {
             vec![(LAST_MODIFIED, &*later)],
             vec![(LAST_MODIFIED, &*later), (DATE, &now)],
             vec![(LAST_MODIFIED, &*later), (DATE, &later)],
-            vec![(LAST_MODIFIED, "Sat, 01 Jan 1994 00:00:00 GMT"), (LAST_MODIFIED, "Sat, 01 Jan 1994 00:00:00 GMT")],
+            vec![
+                (LAST_MODIFIED, "Sat, 01 Jan 1994 00:00:00 GMT"),
+                (LAST_MODIFIED, "Sat, 01 Jan 1994 00:00:00 GMT"),
+            ],
         ] {
             assert_eq!(guess(&fields), None, "{fields:?}");
         }
@@ -336,14 +401,19 @@ mod tests {
 
     #[test]
     fn rfc_9110_15_1_only_some_statuses_are_guessed_at_unless_the_response_says_public() {
-        let response = headers(&[(LAST_MODIFIED, "Sat, 05 Nov 1994 08:49:37 GMT"), (DATE, &date(EXAMPLE))]);
+        let response =
+            headers(&[(LAST_MODIFIED, "Sat, 05 Nov 1994 08:49:37 GMT"), (DATE, &date(EXAMPLE))]);
         let public = CacheControl { public: true, ..CacheControl::default() };
         for code in 100..=599 {
             let status = StatusCode::from_u16(code).unwrap();
             let guessable = GUESSABLE.contains(&code);
             assert_eq!(is_heuristically_cacheable(status), guessable, "{code}");
             let expected = guessable.then_some(secs(8_640));
-            assert_eq!(heuristic(status, &CacheControl::default(), &response, EXAMPLE), expected, "{code}");
+            assert_eq!(
+                heuristic(status, &CacheControl::default(), &response, EXAMPLE),
+                expected,
+                "{code}"
+            );
             let expected = (code >= 200 && code != 206 && code != 304).then_some(secs(8_640));
             assert_eq!(heuristic(status, &public, &response, EXAMPLE), expected, "public {code}");
         }
@@ -357,15 +427,21 @@ mod tests {
         assert!(times.is_fresh(Wall(105_999)));
         assert_eq!((times.ttl_ms(Wall(106_000)), times.is_fresh(Wall(106_000))), (0, false));
         assert_eq!(times.ttl_ms(Wall(107_000)), -1_000);
-        assert_eq!(times.age(Wall(0)), secs(4), "a clock that went back makes nothing younger than it came");
+        assert_eq!(
+            times.age(Wall(0)),
+            secs(4),
+            "a clock that went back makes nothing younger than it came"
+        );
     }
 
     fn any_times() -> impl Strategy<Value = Times> {
-        (any::<u64>(), any::<Duration>(), any::<Duration>()).prop_map(|(received, initial_age, lifetime)| Times {
-            received: Wall(received),
-            initial_age,
-            lifetime,
-        })
+        (any::<u64>(), any::<Duration>(), any::<Duration>()).prop_map(
+            |(received, initial_age, lifetime)| Times {
+                received: Wall(received),
+                initial_age,
+                lifetime,
+            },
+        )
     }
 
     proptest! {

@@ -1,7 +1,9 @@
-//! Targeted cache control (RFC 9213): `CDN-Cache-Control` and its like, response fields that speak to some caches only.
+//! Targeted cache control (RFC 9213): `CDN-Cache-Control` and its like, response fields that speak
+//! to some caches only.
 //!
-//! Owns their syntax, which is not that of `Cache-Control`: a Dictionary of RFC 9651, where one mistake anywhere makes the whole field
-//! void. Knows nothing of what the directives lead to, nor of which fields the operator listens to.
+//! Owns their syntax, which is not that of `Cache-Control`: a Dictionary of RFC 9651, where one
+//! mistake anywhere makes the whole field void. Knows nothing of what the directives lead to, nor
+//! of which fields the operator listens to.
 
 use std::time::Duration;
 
@@ -16,8 +18,8 @@ pub const CDN_CACHE_CONTROL: HeaderName = HeaderName::from_static("cdn-cache-con
 
 /// The directives of the first of these fields that the response has and that is valid.
 ///
-/// With `Some`, `Cache-Control` and `Expires` do not count (RFC 9213 2.2), even when it names no directive that is known. With `None`
-/// they do.
+/// With `Some`, `Cache-Control` and `Expires` do not count (RFC 9213 2.2), even when it names no
+/// directive that is known. With `None` they do.
 #[must_use]
 pub fn directives(response: &HeaderMap, targets: &[HeaderName]) -> Option<CacheControl> {
     targets.iter().find_map(|name| read(&joined(response, name, b", ")?))
@@ -37,10 +39,12 @@ fn read(value: &[u8]) -> Option<CacheControl> {
     Some(read)
 }
 
-/// Applies one directive; its parameters are passed over (RFC 9213 2.1), and so are directives that are not known or not of responses.
+/// Applies one directive; its parameters are passed over (RFC 9213 2.1), and so are directives that
+/// are not known or not of responses.
 ///
-/// `None` if the value is not of the type that RFC 9111 gives it. RFC 9213 2.1 says not to consume such a value, and leaves open what
-/// becomes of the others; no part of a field that its writer got wrong is used here, as with one that does not parse.
+/// `None` if the value is not of the type that RFC 9111 gives it. RFC 9213 2.1 says not to consume
+/// such a value, and leaves open what becomes of the others; no part of a field that its writer got
+/// wrong is used here, as with one that does not parse.
 fn apply(read: &mut CacheControl, name: &str, member: &ListEntry) -> Option<()> {
     match name {
         "no-store" => read.no_store = flag(member)?,
@@ -51,7 +55,8 @@ fn apply(read: &mut CacheControl, name: &str, member: &ListEntry) -> Option<()> 
         "proxy-revalidate" => read.proxy_revalidate = flag(member)?,
         "must-understand" => read.must_understand = flag(member)?,
         "no-transform" => read.no_transform = flag(member)?,
-        // RFC 8246 2: an argument has no meaning, so it is no mistake either; but a permission counts only when it is plain.
+        // RFC 8246 2: an argument has no meaning, so it is no mistake either; but a permission
+        // counts only when it is plain.
         "immutable" => read.immutable = flag(member).unwrap_or_default(),
         "max-age" => read.max_age = Some(seconds(member)?),
         "s-maxage" => read.s_maxage = Some(seconds(member)?),
@@ -77,7 +82,8 @@ fn flag(member: &ListEntry) -> Option<bool> {
     }
 }
 
-/// `no-cache` and `private`. The qualified form counts as the whole, as in `Cache-Control`, and may be a token too (RFC 9111 5.2).
+/// `no-cache` and `private`. The qualified form counts as the whole, as in `Cache-Control`, and may
+/// be a token too (RFC 9111 5.2).
 fn whole_or_qualified(member: &ListEntry) -> Option<bool> {
     match value(member)? {
         BareItem::Boolean(set) => Some(*set),
@@ -86,10 +92,13 @@ fn whole_or_qualified(member: &ListEntry) -> Option<bool> {
     }
 }
 
-/// Delta-seconds: an Integer that is not negative. What is greater than 2^31 becomes [`MAX_DELTA`] (RFC 9111 1.2.2).
+/// Delta-seconds: an Integer that is not negative. What is greater than 2^31 becomes [`MAX_DELTA`]
+/// (RFC 9111 1.2.2).
 fn seconds(member: &ListEntry) -> Option<Duration> {
     match value(member)? {
-        BareItem::Integer(number) => u64::try_from(i64::from(*number)).ok().map(|seconds| Duration::from_secs(seconds).min(MAX_DELTA)),
+        BareItem::Integer(number) => u64::try_from(i64::from(*number))
+            .ok()
+            .map(|seconds| Duration::from_secs(seconds).min(MAX_DELTA)),
         _ => None,
     }
 }
@@ -106,7 +115,10 @@ mod tests {
     const OURS: HeaderName = HeaderName::from_static("sidecache-cache-control");
 
     fn response(fields: &[(HeaderName, &str)]) -> HeaderMap {
-        fields.iter().map(|(name, value)| (name.clone(), HeaderValue::from_bytes(value.as_bytes()).unwrap())).collect()
+        fields
+            .iter()
+            .map(|(name, value)| (name.clone(), HeaderValue::from_bytes(value.as_bytes()).unwrap()))
+            .collect()
     }
 
     fn parse(lines: &[&str]) -> Option<CacheControl> {
@@ -142,7 +154,10 @@ mod tests {
             ("max-age=0", CacheControl { max_age: Some(secs(0)), ..none }),
             ("max-age=007", CacheControl { max_age: Some(secs(7)), ..none }),
             ("s-maxage=2", CacheControl { s_maxage: Some(secs(2)), ..none }),
-            ("stale-while-revalidate=3", CacheControl { stale_while_revalidate: Some(secs(3)), ..none }),
+            (
+                "stale-while-revalidate=3",
+                CacheControl { stale_while_revalidate: Some(secs(3)), ..none },
+            ),
             ("stale-if-error=4", CacheControl { stale_if_error: Some(secs(4)), ..none }),
             ("max-age=2147483648", CacheControl { max_age: Some(MAX_DELTA), ..none }),
             ("max-age=99999999999", CacheControl { max_age: Some(MAX_DELTA), ..none }),
@@ -217,42 +232,72 @@ mod tests {
         ] {
             assert_eq!(parse(&[line]), Some(hour), "{line}");
         }
-        assert_eq!(parse(&["none"]), Some(none), "RFC 9213 3.1: an unknown directive alone is a valid field");
+        assert_eq!(
+            parse(&["none"]),
+            Some(none),
+            "RFC 9213 3.1: an unknown directive alone is a valid field"
+        );
     }
 
     #[test]
     fn rfc_9651_4_2_all_lines_are_one_dictionary_and_the_last_of_a_name_counts() {
         let none = CacheControl::default();
-        assert_eq!(parse(&["max-age=60", "private"]), Some(CacheControl { max_age: Some(secs(60)), private: true, ..none }));
+        assert_eq!(
+            parse(&["max-age=60", "private"]),
+            Some(CacheControl { max_age: Some(secs(60)), private: true, ..none })
+        );
         assert_eq!(parse(&["max-age=60", "&"]), None);
         assert_eq!(parse(&["max-age=60", ""]), None, "an empty line leaves a comma at the end");
-        assert_eq!(parse(&["x=\"a", "b\", max-age=60"]), Some(CacheControl { max_age: Some(secs(60)), ..none }), "a string over two lines");
-        assert_eq!(parse(&["max-age=60, max-age=5"]), Some(CacheControl { max_age: Some(secs(5)), ..none }));
-        assert_eq!(parse(&["max-age=5", "max-age=60"]), Some(CacheControl { max_age: Some(secs(60)), ..none }));
-        assert_eq!(parse(&["max-age=\"x\", max-age=5"]), Some(CacheControl { max_age: Some(secs(5)), ..none }));
+        assert_eq!(
+            parse(&["x=\"a", "b\", max-age=60"]),
+            Some(CacheControl { max_age: Some(secs(60)), ..none }),
+            "a string over two lines"
+        );
+        assert_eq!(
+            parse(&["max-age=60, max-age=5"]),
+            Some(CacheControl { max_age: Some(secs(5)), ..none })
+        );
+        assert_eq!(
+            parse(&["max-age=5", "max-age=60"]),
+            Some(CacheControl { max_age: Some(secs(60)), ..none })
+        );
+        assert_eq!(
+            parse(&["max-age=\"x\", max-age=5"]),
+            Some(CacheControl { max_age: Some(secs(5)), ..none })
+        );
         assert_eq!(parse(&["no-store, no-store=?0"]), Some(none));
     }
 
     #[test]
     fn rfc_9213_2_2_the_first_valid_target_counts_whatever_the_order_in_the_response() {
         let targets = [OURS, CDN];
-        let asked = |fields: &[(HeaderName, &str)]| directives(&response(fields), &targets).map(|read| read.max_age);
+        let asked = |fields: &[(HeaderName, &str)]| {
+            directives(&response(fields), &targets).map(|read| read.max_age)
+        };
         assert_eq!(asked(&[(CDN, "max-age=2"), (OURS, "max-age=1")]), Some(Some(secs(1))));
         assert_eq!(asked(&[(CDN, "max-age=2"), (OURS, "max-age=1.5")]), Some(Some(secs(2))));
         assert_eq!(asked(&[(CDN, "max-age=2"), (OURS, "")]), Some(Some(secs(2))));
         assert_eq!(asked(&[(CDN, "max-age=2")]), Some(Some(secs(2))));
         assert_eq!(asked(&[(CDN, "max-age"), (OURS, "&")]), None);
         assert_eq!(asked(&[(CACHE_CONTROL, "max-age=2")]), None);
-        assert_eq!(directives(&response(&[(CDN, "max-age=2")]), &[]), None, "an empty list turns it off");
+        assert_eq!(
+            directives(&response(&[(CDN, "max-age=2")]), &[]),
+            None,
+            "an empty list turns it off"
+        );
     }
 
     fn any_value() -> impl Strategy<Value = HeaderValue> {
         let pieces = prop::sample::select(vec![
-            "max-age", "no-store", "private", "=", "?1", "?0", "\"", "\\", ", ", ";", " ", "60", "-", ".", "(", ")", "\t", "A",
+            "max-age", "no-store", "private", "=", "?1", "?0", "\"", "\\", ", ", ";", " ", "60",
+            "-", ".", "(", ")", "\t", "A",
         ]);
-        let text = prop::collection::vec(pieces, 0..12).prop_map(|pieces| pieces.concat().into_bytes());
+        let text =
+            prop::collection::vec(pieces, 0..12).prop_map(|pieces| pieces.concat().into_bytes());
         prop_oneof![text, prop::collection::vec(any::<u8>(), 0..48)]
-            .prop_filter_map("bytes that no header can hold", |bytes| HeaderValue::from_bytes(&bytes).ok())
+            .prop_filter_map("bytes that no header can hold", |bytes| {
+                HeaderValue::from_bytes(&bytes).ok()
+            })
     }
 
     proptest! {
@@ -270,7 +315,8 @@ mod tests {
             let junk = HeaderValue::from_str(&junk).unwrap();
             for lines in [[one.clone(), junk.clone()], [junk, one]] {
                 let response: HeaderMap = lines.into_iter().map(|line| (CDN, line)).collect();
-                // A quote that the first line opens and the second does not close is malformed as well.
+                // A quote that the first line opens and the second does not close is malformed as
+                // well.
                 prop_assert_eq!(directives(&response, &[CDN]), None);
             }
         }

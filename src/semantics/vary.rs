@@ -1,11 +1,15 @@
-//! Which request headers select among the stored responses of one key (RFC 9111 4.1), and their values in one normal form.
+//! Which request headers select among the stored responses of one key (RFC 9111 4.1), and their
+//! values in one normal form.
 //!
-//! Owns the list of names, [`VarySpec`], with its bytes for the store, and [`normalise()`]. Knows nothing of keys: `key` hashes what
-//! comes from here.
+//! Owns the list of names, [`VarySpec`], with its bytes for the store, and [`normalise()`]. Knows
+//! nothing of keys: `key` hashes what comes from here.
 
 mod normalise;
 
-use http::header::{ACCEPT_ENCODING, ACCEPT_LANGUAGE, CONTENT_ENCODING, CONTENT_LANGUAGE, HeaderMap, HeaderName, VARY};
+use http::header::{
+    ACCEPT_ENCODING, ACCEPT_LANGUAGE, CONTENT_ENCODING, CONTENT_LANGUAGE, HeaderMap, HeaderName,
+    VARY,
+};
 
 pub use self::normalise::normalise;
 
@@ -27,14 +31,20 @@ pub struct VarySpec {
 pub struct VaryStar;
 
 impl VarySpec {
-    /// What the response varies on: all its `Vary` lines, and what an app that encodes or translates tends to leave unsaid.
+    /// What the response varies on: all its `Vary` lines, and what an app that encodes or
+    /// translates tends to leave unsaid.
     ///
     /// # Errors
     /// [`VaryStar`] for `*`, a name that is none, and more or longer names than are kept.
     pub fn from_response(request: &HeaderMap, response: &HeaderMap) -> Result<Self, VaryStar> {
         let mut spec = Self::default();
         for line in response.get_all(VARY) {
-            for member in line.as_bytes().split(|byte| *byte == b',').map(<[u8]>::trim_ascii).filter(|member| !member.is_empty()) {
+            for member in line
+                .as_bytes()
+                .split(|byte| *byte == b',')
+                .map(<[u8]>::trim_ascii)
+                .filter(|member| !member.is_empty())
+            {
                 // `*` is a token, and so would pass for a name (RFC 9110 12.5.5).
                 if member == b"*" {
                     return Err(VaryStar);
@@ -55,7 +65,9 @@ impl VarySpec {
     fn insert(&mut self, name: HeaderName) -> Result<(), VaryStar> {
         match self.position(&name) {
             Ok(_) => Ok(()),
-            Err(_) if self.names.len() == MAX_NAMES || name.as_str().len() > MAX_NAME_LEN => Err(VaryStar),
+            Err(_) if self.names.len() == MAX_NAMES || name.as_str().len() > MAX_NAME_LEN => {
+                Err(VaryStar)
+            }
             Err(at) => {
                 self.names.insert(at, name);
                 Ok(())
@@ -87,7 +99,9 @@ impl VarySpec {
     /// The stored form: the number of names, then each behind its length, all lengths in one byte.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
-        let mut bytes = Vec::with_capacity(1 + self.names.iter().map(|name| 1 + name.as_str().len()).sum::<usize>());
+        let mut bytes = Vec::with_capacity(
+            1 + self.names.iter().map(|name| 1 + name.as_str().len()).sum::<usize>(),
+        );
         bytes.push(one_byte(self.names.len()));
         for name in &self.names {
             bytes.push(one_byte(name.as_str().len()));
@@ -120,7 +134,8 @@ impl VarySpec {
 }
 
 fn one_byte(length: usize) -> u8 {
-    u8::try_from(length).expect("insert admits at most MAX_NAMES names of at most MAX_NAME_LEN bytes")
+    u8::try_from(length)
+        .expect("insert admits at most MAX_NAMES names of at most MAX_NAME_LEN bytes")
 }
 
 #[cfg(test)]
@@ -131,7 +146,10 @@ mod tests {
     use super::*;
 
     fn headers(fields: &[(HeaderName, &str)]) -> HeaderMap {
-        fields.iter().map(|(name, value)| (name.clone(), HeaderValue::from_str(value).unwrap())).collect()
+        fields
+            .iter()
+            .map(|(name, value)| (name.clone(), HeaderValue::from_str(value).unwrap()))
+            .collect()
     }
 
     fn of(lines: &[&str]) -> Result<VarySpec, VaryStar> {
@@ -147,8 +165,13 @@ mod tests {
     fn names_of_all_lines_are_sorted_lower_case_and_unique() {
         let spec = of(&["X-B , accept", "", "Accept,,a-a"]).unwrap();
         assert_eq!(names(&spec), ["a-a", "accept", "x-b"]);
-        assert!(spec.covers(&HeaderName::from_static("x-b")) && !spec.covers(&HeaderName::from_static("x-c")));
-        assert!(of(&[]).unwrap().is_empty() && of(&[" , "]).unwrap().is_empty() && !spec.is_empty());
+        assert!(
+            spec.covers(&HeaderName::from_static("x-b"))
+                && !spec.covers(&HeaderName::from_static("x-c"))
+        );
+        assert!(
+            of(&[]).unwrap().is_empty() && of(&[" , "]).unwrap().is_empty() && !spec.is_empty()
+        );
     }
 
     #[test]
@@ -172,7 +195,8 @@ mod tests {
 
     #[test]
     fn too_many_or_too_long_names_are_a_star() {
-        let many = |count: usize| (0..count).map(|at| format!("x-{at}")).collect::<Vec<_>>().join(", ");
+        let many =
+            |count: usize| (0..count).map(|at| format!("x-{at}")).collect::<Vec<_>>().join(", ");
         assert_eq!(of(&[&many(MAX_NAMES)]).unwrap().names().len(), MAX_NAMES);
         assert!(of(&[&many(MAX_NAMES), "X-0"]).is_ok(), "a repeated name is not one more");
         assert_eq!(of(&[&many(MAX_NAMES + 1)]), Err(VaryStar));
@@ -189,7 +213,10 @@ mod tests {
         let translated = headers(&[(CONTENT_LANGUAGE, "de"), (VARY, "x-a")]);
         assert_eq!(names(&VarySpec::from_response(&plain, &coded).unwrap()), ["accept-encoding"]);
         assert_eq!(names(&VarySpec::from_response(&plain, &translated).unwrap()), ["x-a"]);
-        assert_eq!(names(&VarySpec::from_response(&german, &translated).unwrap()), ["accept-language", "x-a"]);
+        assert_eq!(
+            names(&VarySpec::from_response(&german, &translated).unwrap()),
+            ["accept-language", "x-a"]
+        );
         assert!(VarySpec::from_response(&german, &plain).unwrap().is_empty());
     }
 
@@ -201,7 +228,8 @@ mod tests {
 
     #[test]
     fn only_the_canonical_form_is_decoded() {
-        let too_many: Vec<u8> = std::iter::once(17).chain((b'a'..=b'q').flat_map(|name| [1, name])).collect();
+        let too_many: Vec<u8> =
+            std::iter::once(17).chain((b'a'..=b'q').flat_map(|name| [1, name])).collect();
         for bytes in [
             &b""[..],
             b"\x01",

@@ -1,4 +1,5 @@
-//! The two bodies that cross the edge: a client's, which may not stall, and ours, which keeps the connection busy while it lives.
+//! The two bodies that cross the edge: a client's, which may not stall, and ours, which keeps the
+//! connection busy while it lives.
 
 use std::io;
 use std::pin::Pin;
@@ -26,7 +27,12 @@ pub(super) struct RequestBody {
 }
 
 impl RequestBody {
-    pub(super) const fn new(incoming: Incoming, limit: Duration, late: Arc<Counter>, busy: BusyGuard) -> Self {
+    pub(super) const fn new(
+        incoming: Incoming,
+        limit: Duration,
+        late: Arc<Counter>,
+        busy: BusyGuard,
+    ) -> Self {
         Self { incoming, limit, timer: None, timeouts: late, _busy: busy }
     }
 }
@@ -35,7 +41,10 @@ impl HttpBody for RequestBody {
     type Data = Bytes;
     type Error = BodyError;
 
-    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = self.get_mut();
         if let Poll::Ready(frame) = Pin::new(&mut this.incoming).poll_frame(cx) {
             this.timer = None;
@@ -44,7 +53,8 @@ impl HttpBody for RequestBody {
         let timer = this.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep(this.limit)));
         ready!(timer.as_mut().poll(cx));
         this.timeouts.inc();
-        let error = io::Error::new(io::ErrorKind::TimedOut, "the client stopped sending its request body");
+        let error =
+            io::Error::new(io::ErrorKind::TimedOut, "the client stopped sending its request body");
         Poll::Ready(Some(Err(error.into())))
     }
 
@@ -57,7 +67,8 @@ impl HttpBody for RequestBody {
     }
 }
 
-/// What we send. A type of its own, because a rider on [`Body`] would cost an allocation for each response.
+/// What we send. A type of its own, because a rider on [`Body`] would cost an allocation for each
+/// response.
 pub(super) struct ResponseBody {
     body: Body,
     _busy: BusyGuard,
@@ -73,7 +84,10 @@ impl HttpBody for ResponseBody {
     type Data = Bytes;
     type Error = BodyError;
 
-    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         Pin::new(&mut self.get_mut().body).poll_frame(cx)
     }
 

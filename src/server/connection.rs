@@ -1,7 +1,8 @@
-//! One client's connection from its first byte to its last: hyper in the middle, the patrol beside it.
+//! One client's connection from its first byte to its last: hyper in the middle, the patrol beside
+//! it.
 //!
-//! Owns how hyper is set up, what is refused before the service sees it, and how a panic becomes an answer. It must not know
-//! what the service does.
+//! Owns how hyper is set up, what is refused before the service sees it, and how a panic becomes an
+//! answer. It must not know what the service does.
 
 use std::any::Any;
 use std::convert::Infallible;
@@ -36,12 +37,14 @@ use crate::clock::Clock;
 use crate::semantics::body::Body;
 use crate::semantics::forward::ClientPeer;
 
-/// hyper's own limit of headers. Setting it, even to the same number, makes hyper keep them on the heap.
+/// hyper's own limit of headers. Setting it, even to the same number, makes hyper keep them on the
+/// heap.
 const HYPER_MAX_HEADERS: usize = 100;
 /// hyper's smallest buffer; it panics when told to use a smaller one.
 const HYPER_MIN_BUFFER: usize = 8 * 1024;
 
-/// How much of an upload may be on its way per HTTP/2 stream and connection. Room for about 80 Mbit/s at 100 ms.
+/// How much of an upload may be on its way per HTTP/2 stream and connection. Room for about 80
+/// Mbit/s at 100 ms.
 const STREAM_WINDOW: u32 = 1 << 20;
 const CONNECTION_WINDOW: u32 = 2 << 20;
 /// How much of a response waits in memory for a slow HTTP/2 client, per stream.
@@ -60,9 +63,11 @@ pub(super) struct ServerContext<S> {
     pub counters: ServerCounters,
     pub clock: Clock,
     pub connections: TaskTracker,
-    /// Nobody listens any more, and each answer is the last one of its connection: clients go elsewhere.
+    /// Nobody listens any more, and each answer is the last one of its connection: clients go
+    /// elsewhere.
     pub leaving: AtomicBool,
-    /// No new requests: connections close when nothing is under way. The flag is set before the token wakes them.
+    /// No new requests: connections close when nothing is under way. The flag is set before the
+    /// token wakes them.
     pub draining: AtomicBool,
     pub drain: CancellationToken,
     /// The grace is over.
@@ -71,11 +76,28 @@ pub(super) struct ServerContext<S> {
 }
 
 impl<S: Service> ServerContext<S> {
-    pub(super) fn new(settings: ServerSettings, service: Arc<S>, counters: ServerCounters, clock: Clock) -> Self {
+    pub(super) fn new(
+        settings: ServerSettings,
+        service: Arc<S>,
+        counters: ServerCounters,
+        clock: Clock,
+    ) -> Self {
         let builder = builder(&settings);
         let (drain, cut) = (CancellationToken::new(), CancellationToken::new());
-        let (connections, leaving, draining) = (TaskTracker::new(), AtomicBool::new(false), AtomicBool::new(false));
-        Self { service, settings, counters, clock, connections, leaving, draining, drain, abort: cut, builder }
+        let (connections, leaving, draining) =
+            (TaskTracker::new(), AtomicBool::new(false), AtomicBool::new(false));
+        Self {
+            service,
+            settings,
+            counters,
+            clock,
+            connections,
+            leaving,
+            draining,
+            drain,
+            abort: cut,
+            builder,
+        }
     }
 }
 
@@ -97,13 +119,15 @@ impl<S> ConnectionContext<S> {
 fn builder(settings: &ServerSettings) -> auto::Builder<TokioExecutor> {
     let mut builder = auto::Builder::new(TokioExecutor::new());
     let mut http1 = builder.http1();
-    // `pipeline_flush` stays off: it lifts the limit on what is buffered for a client that reads slowly.
+    // `pipeline_flush` stays off: it lifts the limit on what is buffered for a client that reads
+    // slowly.
     http1
         .timer(TokioTimer::new())
         .header_read_timeout(None)
         .max_buf_size(settings.max_header_bytes.max(HYPER_MIN_BUFFER))
-        // A client may close its half after its request and still wants the answer. This also means that hyper does not read
-        // while a request is served, and would not see a reset: that is what the patrol's probe is for.
+        // A client may close its half after its request and still wants the answer. This also means
+        // that hyper does not read while a request is served, and would not see a reset: that is
+        // what the patrol's probe is for.
         .half_close(true);
     if settings.max_headers != HYPER_MAX_HEADERS {
         http1.max_headers(settings.max_headers);
@@ -123,7 +147,11 @@ fn builder(settings: &ServerSettings) -> auto::Builder<TokioExecutor> {
 }
 
 const fn limits(settings: &ServerSettings) -> TimeoutLimits {
-    TimeoutLimits { head: settings.header_timeout, idle: settings.idle_timeout, write: settings.write_timeout }
+    TimeoutLimits {
+        head: settings.header_timeout,
+        idle: settings.idle_timeout,
+        write: settings.write_timeout,
+    }
 }
 
 enum ConnectionEnd {
@@ -133,7 +161,12 @@ enum ConnectionEnd {
 }
 
 /// Serves a connection until either side ends it.
-pub(super) async fn serve<S: Service>(hub: Arc<ServerContext<S>>, stream: TcpStream, addr: IpAddr, permit: ConnectionPermit) {
+pub(super) async fn serve<S: Service>(
+    hub: Arc<ServerContext<S>>,
+    stream: TcpStream,
+    addr: IpAddr,
+    permit: ConnectionPermit,
+) {
     let state = Arc::new(ConnectionState::default());
     let link = Arc::new(ConnectionContext::new(Arc::clone(&hub), Arc::clone(&state), addr));
     let io = TokioIo::new(Socket::new(stream, Arc::clone(&state), permit));
@@ -149,7 +182,8 @@ pub(super) async fn serve<S: Service>(hub: Arc<ServerContext<S>>, stream: TcpStr
     let mut timer = pin!(tokio::time::sleep(Duration::ZERO));
     let mut drain = pin!(hub.drain.cancelled());
     let mut cut = pin!(hub.abort.cancelled());
-    // Of the drain it needs to be told only once; the flag says the rest. This spares each turn a lock that all connections share.
+    // Of the drain it needs to be told only once; the flag says the rest. This spares each turn a
+    // lock that all connections share.
     let (mut listening, mut rang, mut draining, mut retired) = (false, true, false, false);
 
     let end = poll_fn(|cx| {
@@ -185,7 +219,9 @@ pub(super) async fn serve<S: Service>(hub: Arc<ServerContext<S>>, stream: TcpStr
                     hub.counters.idle_closed.inc();
                     connection.as_mut().graceful_shutdown();
                 }
-                TimerAction::Close(overdue) => return Poll::Ready(ConnectionEnd::TimedOut(overdue)),
+                TimerAction::Close(overdue) => {
+                    return Poll::Ready(ConnectionEnd::TimedOut(overdue));
+                }
             }
         }
     })
@@ -197,9 +233,12 @@ pub(super) async fn serve<S: Service>(hub: Arc<ServerContext<S>>, stream: TcpStr
 
 fn record_end(end: &ConnectionEnd, state: &ConnectionState, counters: &ServerCounters) {
     match end {
-        // hyper closes amid a head only when it has refused it. Its reason is lost when the client does not close after us.
+        // hyper closes amid a head only when it has refused it. Its reason is lost when the client
+        // does not close after us.
         ConnectionEnd::TimedOut(Timeout::Close) if state.is_in_head() => counters.head_errors.inc(),
-        ConnectionEnd::Closed(Ok(())) | ConnectionEnd::Aborted | ConnectionEnd::TimedOut(Timeout::Idle | Timeout::Close) => {}
+        ConnectionEnd::Closed(Ok(()))
+        | ConnectionEnd::Aborted
+        | ConnectionEnd::TimedOut(Timeout::Idle | Timeout::Close) => {}
         ConnectionEnd::Closed(Err(error)) => {
             let cause = error.downcast_ref::<hyper::Error>();
             if cause.is_some_and(|cause| cause.is_parse() || cause.is_parse_too_large()) {
@@ -219,18 +258,30 @@ enum RequestCheck {
     Refused(StatusCode, &'static str),
 }
 
-/// Looks at a request before the service does. Everything here happens before a future is made: each layer of futures would move
-/// the request once more.
-fn check_request<S>(hub: &ServerContext<S>, arrival: &Arrival, request: Request<Incoming>) -> RequestCheck {
+/// Looks at a request before the service does. Everything here happens before a future is made:
+/// each layer of futures would move the request once more.
+fn check_request<S>(
+    hub: &ServerContext<S>,
+    arrival: &Arrival,
+    request: Request<Incoming>,
+) -> RequestCheck {
     if arrival.flawed {
-        // SECURITY: request smuggling. RFC 9112 section 6.1 allows to reject such a message, and to close is a must.
+        // SECURITY: request smuggling. RFC 9112 section 6.1 allows to reject such a message, and to
+        // close is a must.
         hub.counters.framing_errors.inc();
-        return RequestCheck::Refused(StatusCode::BAD_REQUEST, "both Content-Length and Transfer-Encoding");
+        return RequestCheck::Refused(
+            StatusCode::BAD_REQUEST,
+            "both Content-Length and Transfer-Encoding",
+        );
     }
     if request.headers().len() > hub.settings.max_headers {
-        // HTTP/1 does not get here: hyper counts there. In HTTP/2 it knows only the size of the list.
+        // HTTP/1 does not get here: hyper counts there. In HTTP/2 it knows only the size of the
+        // list.
         hub.counters.head_errors.inc();
-        return RequestCheck::Refused(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "too many header fields");
+        return RequestCheck::Refused(
+            StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            "too many header fields",
+        );
     }
     RequestCheck::Admitted(request.map(|incoming| request_body(incoming, hub, &arrival.busy)))
 }
@@ -252,7 +303,10 @@ async fn respond<S: Service>(
             }
         }
     };
-    if link.server.leaving.load(Ordering::Relaxed) && version < Version::HTTP_2 && response.status() != StatusCode::SWITCHING_PROTOCOLS {
+    if link.server.leaving.load(Ordering::Relaxed)
+        && version < Version::HTTP_2
+        && response.status() != StatusCode::SWITCHING_PROTOCOLS
+    {
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
     Ok(response.map(|body| ResponseBody::new(body, busy)))
@@ -265,7 +319,12 @@ fn panicked<S: Service>(hub: &ServerContext<S>, panic: &(dyn Any + Send)) -> Res
     hub.service.refuse(StatusCode::INTERNAL_SERVER_ERROR, "the service panicked")
 }
 
-fn refuse<S: Service>(service: &S, version: Version, status: StatusCode, why: &'static str) -> Response<Body> {
+fn refuse<S: Service>(
+    service: &S,
+    version: Version,
+    status: StatusCode,
+    why: &'static str,
+) -> Response<Body> {
     let mut response = service.refuse(status, why);
     // RFC 9113 section 8.2.2: HTTP/2 has no such field.
     if version < Version::HTTP_2 {
@@ -283,5 +342,9 @@ fn request_body<S>(incoming: Incoming, hub: &ServerContext<S>, busy: &BusyGuard)
 }
 
 fn text(panic: &(dyn Any + Send)) -> &str {
-    panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no message")
+    panic
+        .downcast_ref::<&str>()
+        .copied()
+        .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
+        .unwrap_or("no message")
 }

@@ -1,7 +1,9 @@
-//! What the parts of one connection know of each other: its socket, its requests, and the patrol that ends it in time.
+//! What the parts of one connection know of each other: its socket, its requests, and the patrol
+//! that ends it in time.
 //!
-//! Everything is an atomic that one side writes and the patrol reads after the connection was polled, on the same task. Only
-//! the count of open messages is changed by other tasks too, and the patrol looks again soon enough to notice.
+//! Everything is an atomic that one side writes and the patrol reads after the connection was
+//! polled, on the same task. Only the count of open messages is changed by other tasks too, and the
+//! patrol looks again soon enough to notice.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed};
@@ -17,9 +19,11 @@ pub(super) struct ConnectionState {
     open: AtomicU32,
     /// A [`StreamPosition`].
     position: AtomicU8,
-    /// One more than the number of the request that carries both `Content-Length` and `Transfer-Encoding`; 0 when there is none.
+    /// One more than the number of the request that carries both `Content-Length` and
+    /// `Transfer-Encoding`; 0 when there is none.
     flawed: AtomicU64,
-    /// The client's socket takes no bytes at the moment, and how often it has begun to take them again.
+    /// The client's socket takes no bytes at the moment, and how often it has begun to take them
+    /// again.
     blocked: AtomicBool,
     unblocked: AtomicU32,
     /// Our side is closed; the client's last bytes are being thrown away.
@@ -65,7 +69,8 @@ pub(super) struct Arrival {
 pub(super) struct BusyGuard(Arc<ConnectionState>);
 
 impl ConnectionState {
-    /// Notes a request. Called on the connection's own task only, so that plain stores do for what no other task writes.
+    /// Notes a request. Called on the connection's own task only, so that plain stores do for what
+    /// no other task writes.
     pub(super) fn begin(self: &Arc<Self>) -> Arrival {
         let number = self.served.load(Relaxed);
         self.served.store(number.wrapping_add(1), Relaxed);
@@ -88,7 +93,10 @@ impl ConnectionState {
         let stage = if self.lingering.load(Relaxed) {
             ConnectionStage::Lingering
         } else if self.blocked.load(Relaxed) {
-            return StageMark { stage: ConnectionStage::Blocked, count: self.unblocked.load(Relaxed) };
+            return StageMark {
+                stage: ConnectionStage::Blocked,
+                count: self.unblocked.load(Relaxed),
+            };
         } else if busy {
             ConnectionStage::Busy
         } else {

@@ -12,8 +12,9 @@ use super::connection::ServerContext;
 /// How long connections that are cut have to notice it. They only drop what they hold.
 const ABORT_GRACE: Duration = Duration::from_secs(1);
 
-/// How long connections that have nothing under way may stay, for a request that is on its way already. A proxy in front that finds a kept
-/// connection closed under a write must not send it again; told by an answer, or by a refused connection, it goes elsewhere.
+/// How long connections that have nothing under way may stay, for a request that is on its way
+/// already. A proxy in front that finds a kept connection closed under a write must not send it
+/// again; told by an answer, or by a refused connection, it goes elsewhere.
 const IDLE_LINGER: Duration = Duration::from_millis(300);
 
 /// How a server ended.
@@ -41,7 +42,8 @@ pub(super) async fn drain<S: Service>(hub: &ServerContext<S>, tasks: &TaskTracke
     hub.leaving.store(true, Ordering::Relaxed);
     hub.connections.close();
     // Of a short grace no more than a quarter.
-    let _ = tokio::time::timeout(IDLE_LINGER.min(hub.settings.drain / 4), hub.connections.wait()).await;
+    let _ =
+        tokio::time::timeout(IDLE_LINGER.min(hub.settings.drain / 4), hub.connections.wait()).await;
     hub.draining.store(true, Ordering::Release);
     hub.drain.cancel();
     let all = async {
@@ -55,15 +57,19 @@ pub(super) async fn drain<S: Service>(hub: &ServerContext<S>, tasks: &TaskTracke
     if !finished {
         (connections, left) = (hub.connections.len(), tasks.len());
         hub.counters.aborted.add(connections as u64);
-        tracing::warn!(connections, tasks = left, "the grace is over; what is still under way is cut");
+        tracing::warn!(
+            connections,
+            tasks = left,
+            "the grace is over; what is still under way is cut"
+        );
         hub.abort.cancel();
         let _ = tokio::time::timeout(ABORT_GRACE, hub.connections.wait()).await;
     }
     Drained { connections, tasks: left, duration: hub.clock.now().saturating_duration_since(began) }
 }
 
-/// Turns signals into a shutdown: the first SIGTERM or SIGINT cancels `shutdown`, and at the second one this returns, for the
-/// caller to leave at once.
+/// Turns signals into a shutdown: the first SIGTERM or SIGINT cancels `shutdown`, and at the second
+/// one this returns, for the caller to leave at once.
 pub async fn signals(shutdown: CancellationToken) {
     let mut signals = match Signals::new() {
         Ok(signals) => signals,
@@ -89,7 +95,10 @@ struct Signals {
 impl Signals {
     fn new() -> std::io::Result<Self> {
         use tokio::signal::unix::{SignalKind, signal};
-        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
     }
 
     async fn next(&mut self) -> &'static str {

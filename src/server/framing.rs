@@ -1,15 +1,17 @@
 //! Watches the bytes of HTTP/1 request heads go by, for what hyper does not tell.
 //!
-//! Owns two findings: where in a message the connection is (see [`StreamPosition`]), and whether a head carried both `Content-Length`
-//! and `Transfer-Encoding`. hyper drops the length of such a message and serves it; we refuse it (RFC 9112 section 6.1).
-//! It parses nothing else and changes nothing: hyper stays the parser. It must not know sockets, timers or services.
+//! Owns two findings: where in a message the connection is (see [`StreamPosition`]), and whether a
+//! head carried both `Content-Length` and `Transfer-Encoding`. hyper drops the length of such a
+//! message and serves it; we refuse it (RFC 9112 section 6.1). It parses nothing else and changes
+//! nothing: hyper stays the parser. It must not know sockets, timers or services.
 
 use memchr::memchr_iter;
 
 /// What an HTTP/2 connection with prior knowledge begins with (RFC 9113 section 3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
-/// How much of a line is kept when a read ends inside it: the longest name and a length with much white space.
+/// How much of a line is kept when a read ends inside it: the longest name and a length with much
+/// white space.
 const KEPT_BYTES: usize = 64;
 
 /// Where in the stream of messages the last byte read was.
@@ -36,17 +38,19 @@ pub(super) struct RequestProgress {
 
 /// The watcher of one connection.
 ///
-/// It follows pipelined requests, and skips bodies whose length is known. After a chunked body it waits until the request has
-/// been answered and takes the next byte as the start of a head. A head of which a part came in the same read as the end of a
-/// chunked body is therefore seen only in part, and may carry both headers unnoticed. That is harmless: hyper obeys
-/// `Transfer-Encoding`, closes the connection after the answer, so that no byte behind the message is taken for a request, and
-/// the message gets new framing on its way to the app.
+/// It follows pipelined requests, and skips bodies whose length is known. After a chunked body it
+/// waits until the request has been answered and takes the next byte as the start of a head. A head
+/// of which a part came in the same read as the end of a chunked body is therefore seen only in
+/// part, and may carry both headers unnoticed. That is harmless: hyper obeys `Transfer-Encoding`,
+/// closes the connection after the answer, so that no byte behind the message is taken for a
+/// request, and the message gets new framing on its way to the app.
 #[derive(Debug)]
 pub(super) struct Scanner {
     state: ScanState,
     /// The number of the head that is being watched, counted as the service's calls are.
     head: u32,
-    /// Whether the request line has been seen: empty lines before it mean nothing (RFC 9112 section 2.2).
+    /// Whether the request line has been seen: empty lines before it mean nothing (RFC 9112 section
+    /// 2.2).
     started: bool,
     length: Length,
     transfer_encoded: bool,
@@ -84,7 +88,8 @@ impl Scanner {
         }
     }
 
-    /// Looks at the bytes of one read. Returns the number of the request that carries both headers, when its head ends here.
+    /// Looks at the bytes of one read. Returns the number of the request that carries both headers,
+    /// when its head ends here.
     pub(super) fn feed(&mut self, mut bytes: &[u8], progress: RequestProgress) -> Option<u32> {
         if self.state == ScanState::Blind && progress.served > self.head && !progress.busy {
             self.head = progress.served;
@@ -96,7 +101,8 @@ impl Scanner {
                 ScanState::Opaque | ScanState::Blind => break,
                 ScanState::Head => bytes = self.head(bytes, &mut flawed),
                 ScanState::Body(left) => {
-                    let here = usize::try_from(left).map_or(bytes.len(), |left| left.min(bytes.len()));
+                    let here =
+                        usize::try_from(left).map_or(bytes.len(), |left| left.min(bytes.len()));
                     let left = left - here as u64;
                     self.state = if left == 0 { ScanState::Head } else { ScanState::Body(left) };
                     bytes = &bytes[here..];
@@ -119,7 +125,8 @@ impl Scanner {
         }
     }
 
-    /// The first bytes of the connection: compared like hyper-util does, byte by byte, so that both choose alike.
+    /// The first bytes of the connection: compared like hyper-util does, byte by byte, so that both
+    /// choose alike.
     fn preface<'a>(&mut self, bytes: &'a [u8], matched: usize) -> &'a [u8] {
         let rest = &PREFACE[matched..];
         let common = bytes.iter().zip(rest).take_while(|(a, b)| a == b).count();
@@ -140,7 +147,8 @@ impl Scanner {
     /// Goes through lines up to the end of the head. Returns the bytes behind it.
     fn head<'a>(&mut self, bytes: &'a [u8], flawed: &mut Option<u32>) -> &'a [u8] {
         let mut start = 0;
-        // RFC 9112 section 2.2 lets a bare LF end a line, and hyper takes it: so LF alone is looked for.
+        // RFC 9112 section 2.2 lets a bare LF end a line, and hyper takes it: so LF alone is looked
+        // for.
         for end in memchr_iter(b'\n', bytes) {
             let piece = &bytes[start..end];
             start = end + 1;
@@ -247,17 +255,36 @@ mod tests {
 
     #[test]
     fn both_headers_are_seen_in_either_order_case_and_line_end() {
-        assert_eq!(flawed(b"POST / HTTP/1.1\r\ncontent-length: 5\r\nTransfer-Encoding: chunked\r\n\r\n"), Some(0));
-        assert_eq!(flawed(b"POST / HTTP/1.1\nTRANSFER-ENCODING:chunked\nContent-Length:5\n\n"), Some(0));
-        assert_eq!(flawed(b"\r\nPOST / HTTP/1.1\r\ntransfer-encoding: x\r\nX: y\r\ncontent-length: \r\n\r\n"), Some(0));
+        assert_eq!(
+            flawed(b"POST / HTTP/1.1\r\ncontent-length: 5\r\nTransfer-Encoding: chunked\r\n\r\n"),
+            Some(0)
+        );
+        assert_eq!(
+            flawed(b"POST / HTTP/1.1\nTRANSFER-ENCODING:chunked\nContent-Length:5\n\n"),
+            Some(0)
+        );
+        assert_eq!(
+            flawed(
+                b"\r\nPOST / HTTP/1.1\r\ntransfer-encoding: x\r\nX: y\r\ncontent-length: \r\n\r\n"
+            ),
+            Some(0)
+        );
     }
 
     #[test]
     fn one_of_them_or_a_name_that_only_looks_alike_is_fine() {
         assert_eq!(flawed(b"POST / HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n"), None);
         assert_eq!(flawed(b"POST / HTTP/1.1\r\ncontent-length: 5\r\n\r\nhello"), None);
-        assert_eq!(flawed(b"POST / HTTP/1.1\r\ncontent-lengthy: 5\r\ntransfer-encoding: chunked\r\n\r\n"), None);
-        assert_eq!(flawed(b"POST / HTTP/1.1\r\nx: transfer-encoding: chunked\r\ncontent-length: 0\r\n\r\n"), None);
+        assert_eq!(
+            flawed(b"POST / HTTP/1.1\r\ncontent-lengthy: 5\r\ntransfer-encoding: chunked\r\n\r\n"),
+            None
+        );
+        assert_eq!(
+            flawed(
+                b"POST / HTTP/1.1\r\nx: transfer-encoding: chunked\r\ncontent-length: 0\r\n\r\n"
+            ),
+            None
+        );
     }
 
     #[test]
@@ -289,8 +316,15 @@ mod tests {
     fn after_a_chunked_body_it_waits_for_the_answer() {
         let mut scanner = Scanner::new();
         let bad = b"POST / HTTP/1.1\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n";
-        assert_eq!(scanner.feed(b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n", FRESH), None);
-        assert_eq!(scanner.feed(bad, RequestProgress { served: 1, busy: true }), None, "these are bytes of the body");
+        assert_eq!(
+            scanner.feed(b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n", FRESH),
+            None
+        );
+        assert_eq!(
+            scanner.feed(bad, RequestProgress { served: 1, busy: true }),
+            None,
+            "these are bytes of the body"
+        );
         assert_eq!(scanner.feed(bad, RequestProgress { served: 1, busy: false }), Some(1));
     }
 
@@ -305,7 +339,11 @@ mod tests {
         scanner.feed(b"\r\n", FRESH);
         assert_eq!(scanner.position(), StreamPosition::Between);
         scanner.feed(b"\r\n", FRESH);
-        assert_eq!(scanner.position(), StreamPosition::Between, "an empty line between requests is not a request");
+        assert_eq!(
+            scanner.position(),
+            StreamPosition::Between,
+            "an empty line between requests is not a request"
+        );
     }
 
     #[test]
@@ -314,6 +352,9 @@ mod tests {
         scanner.feed(&PREFACE[..10], FRESH);
         scanner.feed(&PREFACE[10..], FRESH);
         assert_eq!(scanner.position(), StreamPosition::Opaque);
-        assert_eq!(scanner.feed(b"x\r\ncontent-length:1\r\ntransfer-encoding:x\r\n\r\n", FRESH), None);
+        assert_eq!(
+            scanner.feed(b"x\r\ncontent-length:1\r\ntransfer-encoding:x\r\n\r\n", FRESH),
+            None
+        );
     }
 }

@@ -1,4 +1,5 @@
-//! The answer to a connection that is one too many: written by hand, because such a connection gets no parser and no task for long.
+//! The answer to a connection that is one too many: written by hand, because such a connection gets
+//! no parser and no task for long.
 
 use std::time::Duration;
 
@@ -19,7 +20,8 @@ pub(super) async fn reject<S: Service>(mut stream: TcpStream, service: &S) {
     let told = async {
         stream.write_all(&answer).await?;
         stream.shutdown().await?;
-        // Closing over unread bytes would send a reset, which can take the answer away from the client (RFC 9112 section 9.6).
+        // Closing over unread bytes would send a reset, which can take the answer away from the
+        // client (RFC 9112 section 9.6).
         let mut scratch = [0; 1024];
         while stream.read(&mut scratch).await? > 0 {}
         std::io::Result::Ok(())
@@ -41,7 +43,9 @@ fn render(response: Response<Body>) -> Vec<u8> {
             bytes.extend_from_slice(b"\r\n");
         }
     }
-    bytes.extend_from_slice(format!("content-length: {}\r\nconnection: close\r\n\r\n", body.len()).as_bytes());
+    bytes.extend_from_slice(
+        format!("content-length: {}\r\nconnection: close\r\n\r\n", body.len()).as_bytes(),
+    );
     bytes.extend_from_slice(&body);
     bytes
 }

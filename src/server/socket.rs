@@ -1,7 +1,8 @@
-//! The client's socket as hyper sees it: watched for framing, for a client that stops reading, and closed with care.
+//! The client's socket as hyper sees it: watched for framing, for a client that stops reading, and
+//! closed with care.
 //!
-//! It notes what it sees in the connection's [`ConnectionState`] and decides nothing. It must stay cheap: it runs for every read and
-//! write of every request.
+//! It notes what it sees in the connection's [`ConnectionState`] and decides nothing. It must stay
+//! cheap: it runs for every read and write of every request.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -60,9 +61,21 @@ enum CloseState {
 }
 
 impl Socket {
-    pub(super) const fn new(stream: TcpStream, state: Arc<ConnectionState>, permit: ConnectionPermit) -> Self {
+    pub(super) const fn new(
+        stream: TcpStream,
+        state: Arc<ConnectionState>,
+        permit: ConnectionPermit,
+    ) -> Self {
         let scanner = Scanner::new();
-        Self { stream, state, scanner, position: StreamPosition::Between, blocked: false, closed: CloseState::No, _permit: permit }
+        Self {
+            stream,
+            state,
+            scanner,
+            position: StreamPosition::Between,
+            blocked: false,
+            closed: CloseState::No,
+            _permit: permit,
+        }
     }
 
     fn on_read(&mut self, bytes: &[u8]) {
@@ -98,7 +111,11 @@ impl Socket {
 }
 
 impl AsyncRead for Socket {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         let before = buf.filled().len();
         ready!(Pin::new(&mut this.stream).poll_read(cx, buf))?;
@@ -108,13 +125,21 @@ impl AsyncRead for Socket {
 }
 
 impl AsyncWrite for Socket {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         let result = Pin::new(&mut this.stream).poll_write(cx, buf);
         this.on_write(result)
     }
 
-    fn poll_write_vectored(self: Pin<&mut Self>, cx: &mut Context<'_>, bufs: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         let result = Pin::new(&mut this.stream).poll_write_vectored(cx, bufs);
         this.on_write(result)
@@ -124,8 +149,9 @@ impl AsyncWrite for Socket {
         self.stream.is_write_vectored()
     }
 
-    /// A TCP socket has nothing to flush. hyper calls this in every turn, which makes it the place to look for a client that
-    /// reset the connection while its request is served: hyper does not read then.
+    /// A TCP socket has nothing to flush. hyper calls this in every turn, which makes it the place
+    /// to look for a client that reset the connection while its request is served: hyper does not
+    /// read then.
     fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
         if self.state.take_probe()
             && let Some(error) = self.stream.take_error()?
@@ -135,15 +161,19 @@ impl AsyncWrite for Socket {
         Poll::Ready(Ok(()))
     }
 
-    /// Closes our side. When the client is amid a message, its bytes are read and dropped for a while: closing the socket over
-    /// unread bytes sends a reset, which can take our last answer away from the client (RFC 9112 section 9.6).
+    /// Closes our side. When the client is amid a message, its bytes are read and dropped for a
+    /// while: closing the socket over unread bytes sends a reset, which can take our last answer
+    /// away from the client (RFC 9112 section 9.6).
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         let mut left = match this.closed {
             CloseState::ByUs(left) => left,
             already => {
                 ready!(Pin::new(&mut this.stream).poll_shutdown(cx))?;
-                if already == CloseState::ByClient || this.state.is_opaque() || !this.state.is_inside_message() {
+                if already == CloseState::ByClient
+                    || this.state.is_opaque()
+                    || !this.state.is_inside_message()
+                {
                     return Poll::Ready(Ok(()));
                 }
                 this.state.set_lingering();
@@ -155,7 +185,9 @@ impl AsyncWrite for Socket {
             this.closed = CloseState::ByUs(left);
             let mut buf = ReadBuf::new(&mut scratch);
             match ready!(Pin::new(&mut this.stream).poll_read(cx, &mut buf)) {
-                Ok(()) if !buf.filled().is_empty() => left = left.saturating_sub(buf.filled().len()),
+                Ok(()) if !buf.filled().is_empty() => {
+                    left = left.saturating_sub(buf.filled().len())
+                }
                 _ => left = 0,
             }
         }

@@ -37,15 +37,26 @@ impl Service for App {
             "/big" => Response::new(Body::full(vec![b'x'; 32 << 20])),
             "/peer" => Response::new(Body::full(format!("{} {}", peer.addr, peer.trusted))),
             "/trailers" => {
-                let trailers = http::HeaderMap::from_iter([("x-end".parse().unwrap(), "yes".parse().unwrap())]);
-                let frames = [Ok::<_, io::Error>(Frame::data(Bytes::from_static(b"data"))), Ok(Frame::trailers(trailers))];
+                let trailers = http::HeaderMap::from_iter([(
+                    "x-end".parse().unwrap(),
+                    "yes".parse().unwrap(),
+                )]);
+                let frames = [
+                    Ok::<_, io::Error>(Frame::data(Bytes::from_static(b"data"))),
+                    Ok(Frame::trailers(trailers)),
+                ];
                 Response::new(Body::stream(StreamBody::new(futures_util::stream::iter(frames))))
             }
             path => match body.collect().await {
                 Ok(all) => Response::new(Body::full(format!("{path} {}", all.to_bytes().len()))),
                 Err(error) => {
-                    let late = error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::TimedOut);
-                    self.refuse(if late { StatusCode::REQUEST_TIMEOUT } else { StatusCode::BAD_REQUEST }, "body")
+                    let late = error
+                        .downcast_ref::<io::Error>()
+                        .is_some_and(|error| error.kind() == io::ErrorKind::TimedOut);
+                    self.refuse(
+                        if late { StatusCode::REQUEST_TIMEOUT } else { StatusCode::BAD_REQUEST },
+                        "body",
+                    )
                 }
             },
         }
@@ -88,8 +99,17 @@ fn start(settings: ServerSettings) -> Server {
     let listener = bind(settings.address).unwrap();
     let address = listener.local_addr().unwrap();
     let app = Arc::new(App { calls: AtomicUsize::new(0), go: Semaphore::new(0) });
-    let (counters, shutdown, tasks) = (ServerCounters::default(), CancellationToken::new(), TaskTracker::new());
-    let running = run(listener, settings, Arc::clone(&app), counters.clone(), Clock::system(), shutdown.clone(), tasks.clone());
+    let (counters, shutdown, tasks) =
+        (ServerCounters::default(), CancellationToken::new(), TaskTracker::new());
+    let running = run(
+        listener,
+        settings,
+        Arc::clone(&app),
+        counters.clone(),
+        Clock::system(),
+        shutdown.clone(),
+        tasks.clone(),
+    );
     Server { address, app, counters, shutdown, tasks, done: tokio::spawn(running) }
 }
 

@@ -1,17 +1,20 @@
 //! The one timer of a connection: says when it has idled, dawdled or stalled for too long.
 //!
-//! Owns the arithmetic of limits; it is asked after each turn of the connection and answers with an order. A timer is never
-//! moved for a request: it rings when it rings, and what the connection does then decides what is next.
+//! Owns the arithmetic of limits; it is asked after each turn of the connection and answers with an
+//! order. A timer is never moved for a request: it rings when it rings, and what the connection
+//! does then decides what is next.
 
 use std::time::{Duration, Instant};
 
 use super::connection_state::{ConnectionStage, ConnectionState, StageMark};
 use crate::clock::Clock;
 
-/// How often a connection that serves a request is looked at: for a client that is gone, and for a request that has ended unnoticed.
+/// How often a connection that serves a request is looked at: for a client that is gone, and for a
+/// request that has ended unnoticed.
 const CHECK_INTERVAL: Duration = Duration::from_secs(5);
 
-/// How long a client has to close after us, and to finish a head that it had begun when the server was told to stop.
+/// How long a client has to close after us, and to finish a head that it had begun when the server
+/// was told to stop.
 const LINGER_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The limits that the patrol knows.
@@ -64,9 +67,14 @@ impl ConnectionTimer {
         Self { limits, clock, mark: state.mark(), since: now, deadline: now }
     }
 
-    /// The order for a connection that has had its turn. `rang`: the timer has run out and was not set since.
-    /// `leaving`: it was told to close when nothing is under way.
-    pub(super) fn next_action(&mut self, state: &ConnectionState, rang: bool, leaving: bool) -> TimerAction {
+    /// The order for a connection that has had its turn. `rang`: the timer has run out and was not
+    /// set since. `leaving`: it was told to close when nothing is under way.
+    pub(super) fn next_action(
+        &mut self,
+        state: &ConnectionState,
+        rang: bool,
+        leaving: bool,
+    ) -> TimerAction {
         let mark = state.mark();
         if mark == self.mark && !rang {
             return TimerAction::Wait;
@@ -89,7 +97,8 @@ impl ConnectionTimer {
         TimerAction::Wait
     }
 
-    /// Counts the present stage from now on, with the limits of a connection that is leaving, and sets the timer by them.
+    /// Counts the present stage from now on, with the limits of a connection that is leaving, and
+    /// sets the timer by them.
     pub(super) fn restart(&mut self) {
         self.since = self.clock.now();
         self.deadline = self.since;
@@ -101,7 +110,8 @@ impl ConnectionTimer {
             ConnectionStage::Head if leaving => limits.head.min(LINGER_TIMEOUT),
             ConnectionStage::Head => limits.head,
             ConnectionStage::Idle if leaving => LINGER_TIMEOUT,
-            // An HTTP/2 connection that was told to go away may still be sending what a small window holds back.
+            // An HTTP/2 connection that was told to go away may still be sending what a small
+            // window holds back.
             ConnectionStage::Quiet if leaving => CHECK_INTERVAL,
             ConnectionStage::Idle | ConnectionStage::Quiet => limits.idle,
             ConnectionStage::Busy => CHECK_INTERVAL,
@@ -130,13 +140,18 @@ mod tests {
     use super::super::framing::StreamPosition;
     use super::*;
 
-    const LIMITS: TimeoutLimits =
-        TimeoutLimits { head: Duration::from_secs(10), idle: Duration::from_secs(75), write: Duration::from_mins(1) };
+    const LIMITS: TimeoutLimits = TimeoutLimits {
+        head: Duration::from_secs(10),
+        idle: Duration::from_secs(75),
+        write: Duration::from_mins(1),
+    };
 
     fn patrol() -> (ConnectionTimer, Arc<ConnectionState>, Clock) {
         let (clock, state) = (Clock::manual(), Arc::new(ConnectionState::default()));
         let mut patrol = ConnectionTimer::new(LIMITS, clock.clone(), &state);
-        assert!(matches!(patrol.next_action(&state, true, false), TimerAction::SetTimer(after) if after > Duration::from_secs(74)));
+        assert!(
+            matches!(patrol.next_action(&state, true, false), TimerAction::SetTimer(after) if after > Duration::from_secs(74))
+        );
         (patrol, state, clock)
     }
 
@@ -144,14 +159,19 @@ mod tests {
     fn the_timer_is_not_moved_for_requests() {
         let (mut patrol, state, clock) = patrol();
         let busy = state.busy();
-        assert!(matches!(patrol.next_action(&state, false, false), TimerAction::SetTimer(_)), "once, for the first round");
+        assert!(
+            matches!(patrol.next_action(&state, false, false), TimerAction::SetTimer(_)),
+            "once, for the first round"
+        );
         drop(busy);
         for _ in 0..3 {
             drop(state.begin());
             assert_eq!(patrol.next_action(&state, false, false), TimerAction::Wait);
         }
         clock.advance(CHECK_INTERVAL);
-        assert!(matches!(patrol.next_action(&state, true, false), TimerAction::SetTimer(after) if after > Duration::from_secs(69)));
+        assert!(
+            matches!(patrol.next_action(&state, true, false), TimerAction::SetTimer(after) if after > Duration::from_secs(69))
+        );
     }
 
     #[test]

@@ -74,17 +74,33 @@ fn purges(subjects: &[Subject<'_>]) -> Vec<Advice> {
     for (pattern, mut needs) in by_pattern {
         needs.sort_by_key(|(_, culprit)| std::cmp::Reverse(culprit.responses));
         let Some((first, culprit)) = needs.first() else { continue };
-        let options: Vec<Vec<String>> = needs.iter().map(|(subject, _)| options(subject.route, &pattern)).collect();
-        let toml = format!("[[purges]]\npath = {}\ntags = {}\n", quoted(&pattern), list(&fewest(&options, last_literal(&pattern))));
+        let options: Vec<Vec<String>> =
+            needs.iter().map(|(subject, _)| options(subject.route, &pattern)).collect();
+        let toml = format!(
+            "[[purges]]\npath = {}\ntags = {}\n",
+            quoted(&pattern),
+            list(&fewest(&options, last_literal(&pattern)))
+        );
         let answers: u64 = needs.iter().map(|(_, culprit)| culprit.responses).sum();
-        let each = needs.iter().map(|(subject, culprit)| format!("{} of {}", culprit.responses, subject.route.name())).collect::<Vec<_>>();
+        let each = needs
+            .iter()
+            .map(|(subject, culprit)| format!("{} of {}", culprit.responses, subject.route.name()))
+            .collect::<Vec<_>>();
         let of = if needs.len() > 1 { format!(": {}", each.join(", ")) } else { String::new() };
-        let why = format!("{} stale after {} {}{of}", would_have_been(answers), culprit.method, culprit.path);
+        let why = format!(
+            "{} stale after {} {}{of}",
+            would_have_been(answers),
+            culprit.method,
+            culprit.path
+        );
         let rule = first.advice(why, toml);
         for (subject, _) in &needs {
             if renderable(subject.route, &pattern).next().is_none() {
                 let added = tags_with(subject.route);
-                let why = format!("{} carries no tag that a write to {pattern} could purge", subject.route.name());
+                let why = format!(
+                    "{} carries no tag that a write to {pattern} could purge",
+                    subject.route.name()
+                );
                 let added = subject.advice(why, format!("tags = {}\n", list(&added)));
                 if !advice.contains(&added) {
                     advice.push(added);
@@ -98,32 +114,56 @@ fn purges(subjects: &[Subject<'_>]) -> Vec<Advice> {
 
 /// The fewest writes that explain all changes of a route, the one that explains most first.
 fn culprits(subject: &Subject<'_>, varied: &BTreeSet<(String, usize)>) -> Vec<Culprit> {
-    let mut left: Vec<&StaleChange> = subject.findings.changes.iter().filter(|change| !change.after.is_empty()).collect();
+    let mut left: Vec<&StaleChange> =
+        subject.findings.changes.iter().filter(|change| !change.after.is_empty()).collect();
     let mut found = Vec::new();
     while !left.is_empty() && found.len() < MAX_CULPRITS {
         // By pattern: how many changes it explains, and whether it is near to the route.
         let mut explains: BTreeMap<String, usize> = BTreeMap::new();
         for change in &left {
-            let patterns: BTreeSet<String> = change.after.iter().map(|write| generalised(&write.path, subject.route, varied)).collect();
+            let patterns: BTreeSet<String> = change
+                .after
+                .iter()
+                .map(|write| generalised(&write.path, subject.route, varied))
+                .collect();
             for pattern in patterns {
                 *explains.entry(pattern).or_default() += 1;
             }
         }
         let nearness = |pattern: &str| {
-            let own = base(subject.route).is_some_and(|base| pattern == format!("{base}/{{*rest}}"));
-            let named = options(subject.route, pattern).iter().any(|tag| resembles(tag, last_literal(pattern)));
+            let own =
+                base(subject.route).is_some_and(|base| pattern == format!("{base}/{{*rest}}"));
+            let named = options(subject.route, pattern)
+                .iter()
+                .any(|tag| resembles(tag, last_literal(pattern)));
             (own, named)
         };
-        let Some(pattern) = explains.into_iter().max_by_key(|(pattern, changes)| (*changes, nearness(pattern))).map(|(pattern, _)| pattern)
+        let Some(pattern) = explains
+            .into_iter()
+            .max_by_key(|(pattern, changes)| (*changes, nearness(pattern)))
+            .map(|(pattern, _)| pattern)
         else {
             break;
         };
-        let is_it = |change: &StaleChange| change.after.iter().position(|write| generalised(&write.path, subject.route, varied) == pattern);
-        let explained: Vec<&StaleChange> = left.iter().copied().filter(|change| is_it(change).is_some()).collect();
+        let is_it = |change: &StaleChange| {
+            change
+                .after
+                .iter()
+                .position(|write| generalised(&write.path, subject.route, varied) == pattern)
+        };
+        let explained: Vec<&StaleChange> =
+            left.iter().copied().filter(|change| is_it(change).is_some()).collect();
         let answers = explained.iter().map(|change| change.responses).sum();
-        if let Some((change, at)) = explained.last().and_then(|change| Some((change, is_it(change)?))) {
+        if let Some((change, at)) =
+            explained.last().and_then(|change| Some((change, is_it(change)?)))
+        {
             let write = &change.after[at];
-            found.push(Culprit { pattern: pattern.clone(), method: write.method.clone(), path: write.path.clone(), responses: answers });
+            found.push(Culprit {
+                pattern: pattern.clone(),
+                method: write.method.clone(),
+                path: write.path.clone(),
+                responses: answers,
+            });
         }
         left.retain(|change| is_it(change).is_none());
     }
@@ -132,7 +172,8 @@ fn culprits(subject: &Subject<'_>, varied: &BTreeSet<(String, usize)>) -> Vec<Cu
 
 /// The pattern of a purge rule for a write to this path, which a route's answers depend on.
 fn generalised(path: &str, route: &Route, varied: &BTreeSet<(String, usize)>) -> String {
-    let path = request_target::normal_path(path).map_or_else(|| request_target::permissive_path(path), std::borrow::Cow::into_owned);
+    let path = request_target::normal_path(path)
+        .map_or_else(|| request_target::permissive_path(path), std::borrow::Cow::into_owned);
     if let Some(own) = base(route).map(|base| format!("{base}/{{*rest}}"))
         && Pattern::parse(&own).is_ok_and(|pattern| pattern.captures_of(&path).is_some())
     {
@@ -164,7 +205,8 @@ fn segments(path: &str) -> impl Iterator<Item = &str> {
     path.split('/').filter(|segment| !segment.is_empty())
 }
 
-/// The places, as what comes before them and how deep they are, in which writes had so many different segments that these must be ids.
+/// The places, as what comes before them and how deep they are, in which writes had so many
+/// different segments that these must be ids.
 fn varied_segments(subjects: &[Subject<'_>]) -> BTreeSet<(String, usize)> {
     let changes = subjects.iter().flat_map(|subject| &subject.findings.changes);
     let mut seen: BTreeMap<(String, usize), BTreeSet<&str>> = BTreeMap::new();
@@ -176,34 +218,52 @@ fn varied_segments(subjects: &[Subject<'_>]) -> BTreeSet<(String, usize)> {
             prefix.push_str(segment);
         }
     }
-    let is_literal = |at: usize, segment: &str| subjects.iter().any(|subject| segments(subject.route.name()).nth(at) == Some(segment));
+    let is_literal = |at: usize, segment: &str| {
+        subjects.iter().any(|subject| segments(subject.route.name()).nth(at) == Some(segment))
+    };
     let many = |((_, at), values): &((String, usize), BTreeSet<&str>)| {
-        *at > 0 && values.len() >= MIN_VARIED_SEGMENTS && !values.iter().any(|value| is_literal(*at, value))
+        *at > 0
+            && values.len() >= MIN_VARIED_SEGMENTS
+            && !values.iter().any(|value| is_literal(*at, value))
     };
     seen.into_iter().filter(many).map(|(place, _)| place).collect()
 }
 
-/// Whether a segment looks like the name of one thing among many: a number, a UUID, something long with digits in it.
+/// Whether a segment looks like the name of one thing among many: a number, a UUID, something long
+/// with digits in it.
 fn is_id(segment: &str) -> bool {
     let digits = segment.bytes().filter(u8::is_ascii_digit).count();
     let hex = segment.bytes().all(|byte| byte.is_ascii_hexdigit() || byte == b'-');
-    let number = segment.split(['-', '_', '.']).next().is_some_and(|first| !first.is_empty() && first.bytes().all(|b| b.is_ascii_digit()));
-    number || (hex && digits > 0 && segment.len() >= 8) || (digits > 1 && segment.len() >= 16) || segment.contains(['%', '{', '}', '@'])
+    let number = segment
+        .split(['-', '_', '.'])
+        .next()
+        .is_some_and(|first| !first.is_empty() && first.bytes().all(|b| b.is_ascii_digit()));
+    number
+        || (hex && digits > 0 && segment.len() >= 8)
+        || (digits > 1 && segment.len() >= 16)
+        || segment.contains(['%', '{', '}', '@'])
 }
 
 /// The tags of a route that a write to this pattern can name.
 fn renderable<'a>(route: &'a Route, pattern: &str) -> impl Iterator<Item = &'a Template> {
-    let captures: Vec<String> = Pattern::parse(pattern).map(|pattern| pattern.captures().map(str::to_owned).collect()).unwrap_or_default();
+    let captures: Vec<String> = Pattern::parse(pattern)
+        .map(|pattern| pattern.captures().map(str::to_owned).collect())
+        .unwrap_or_default();
     route.spec.tags.iter().filter(move |template| {
         template.fields().all(|field| match &field.source {
             FieldSource::Path(name) => captures.iter().any(|capture| **capture == **name),
             FieldSource::Body(_) => false,
-            FieldSource::Header(_) | FieldSource::Cookie(_) | FieldSource::Query(_) | FieldSource::Host | FieldSource::Auth(_) => true,
+            FieldSource::Header(_)
+            | FieldSource::Cookie(_)
+            | FieldSource::Query(_)
+            | FieldSource::Host
+            | FieldSource::Auth(_) => true,
         })
     })
 }
 
-/// The tags of which one is enough to purge a route's entries; one that the route has yet to carry, where it carries none.
+/// The tags of which one is enough to purge a route's entries; one that the route has yet to carry,
+/// where it carries none.
 fn options(route: &Route, pattern: &str) -> Vec<String> {
     let mut templates: Vec<&Template> = renderable(route, pattern).collect();
     // A tag of one caller names that caller's entries alone.
@@ -213,13 +273,23 @@ fn options(route: &Route, pattern: &str) -> Vec<String> {
 }
 
 fn new_tag(route: &Route) -> String {
-    let shared = |source: &FieldSource| matches!(source, FieldSource::Header(_) | FieldSource::Host | FieldSource::Query(_));
+    let shared = |source: &FieldSource| {
+        matches!(source, FieldSource::Header(_) | FieldSource::Host | FieldSource::Query(_))
+    };
     let fields = route.spec.key.iter().filter(|field| shared(&field.source));
-    fields.fold(last_literal(route.name()).to_owned(), |tag, field| format!("{tag}:{{{}}}", field.name))
+    fields.fold(last_literal(route.name()).to_owned(), |tag, field| {
+        format!("{tag}:{{{}}}", field.name)
+    })
 }
 
 fn tags_with(route: &Route) -> Vec<String> {
-    route.spec.tags.iter().map(|template| template.as_str().to_owned()).chain([new_tag(route)]).collect()
+    route
+        .spec
+        .tags
+        .iter()
+        .map(|template| template.as_str().to_owned())
+        .chain([new_tag(route)])
+        .collect()
 }
 
 /// The fewest tags of which each route has one; those that are named like the path come first.
@@ -227,7 +297,9 @@ fn fewest(options: &[Vec<String>], name: &str) -> Vec<String> {
     let mut chosen: Vec<String> = Vec::new();
     let mut left: Vec<&Vec<String>> = options.iter().collect();
     while let Some(first) = left.first() {
-        let rank = |tag: &&String| (left.iter().filter(|tags| tags.contains(tag)).count(), resembles(tag, name));
+        let rank = |tag: &&String| {
+            (left.iter().filter(|tags| tags.contains(tag)).count(), resembles(tag, name))
+        };
         // The first of the best, in the order of the file.
         let Some(best) = first.iter().rev().max_by_key(rank).cloned() else { break };
         left.retain(|tags| !tags.contains(&best));
@@ -246,17 +318,24 @@ fn resembles(tag: &str, name: &str) -> bool {
 fn scope(subject: &Subject<'_>) -> Option<Advice> {
     let (route, findings) = (subject.route, &subject.findings);
     let sighting = findings.sightings.back().filter(|_| findings.scope > 0)?;
-    let what = format!("{} another caller's: the body of {} differs between credentials", would_have_been(findings.scope), sighting.path);
+    let what = format!(
+        "{} another caller's: the body of {} differs between credentials",
+        would_have_been(findings.scope),
+        sighting.path
+    );
     Some(match route.spec.scope {
         Scope::Shared | Scope::Public => {
-            let why = format!("{what}, and scope {:?} has one entry for them", route.spec.scope.as_str());
+            let why =
+                format!("{what}, and scope {:?} has one entry for them", route.spec.scope.as_str());
             subject.advice(why, "scope = \"private\"\n".to_owned())
         }
         Scope::Private => {
-            let kept = route.spec.key.iter().filter(|field| !matches!(field.source, FieldSource::Auth(_)));
+            let kept =
+                route.spec.key.iter().filter(|field| !matches!(field.source, FieldSource::Auth(_)));
             let key: Vec<String> = kept.map(|field| field.name.to_string()).collect();
-            let why =
-                format!("{what}, and the identity that its key names does not tell them apart; without one the whole credential does");
+            let why = format!(
+                "{what}, and the identity that its key names does not tell them apart; without one the whole credential does"
+            );
             subject.advice(why, format!("key = {}\n", list(&key)))
         }
     })
@@ -269,14 +348,19 @@ fn volatile(subject: &Subject<'_>) -> Option<Advice> {
         1 => "the body of one key differs".to_owned(),
         _ => format!("the bodies of {keys} keys differ"),
     };
-    let why = format!("{what} from one request to the next without any write in between: caching this route changes what clients see");
+    let why = format!(
+        "{what} from one request to the next without any write in between: caching this route changes what clients see"
+    );
     Some(subject.advice(why, "mode = \"off\"\n".to_owned()))
 }
 
 /// Changes that no write explains.
 fn elsewhere(subject: &Subject<'_>) -> Option<Advice> {
     let findings = &subject.findings;
-    if findings.unexplained == 0 || findings.is_volatile() || subject.route.spec.ttl.is_none_or(|ttl| ttl <= SHORT_TTL) {
+    if findings.unexplained == 0
+        || findings.is_volatile()
+        || subject.route.spec.ttl.is_none_or(|ttl| ttl <= SHORT_TTL)
+    {
         return None;
     }
     let why = format!(
@@ -288,7 +372,11 @@ fn elsewhere(subject: &Subject<'_>) -> Option<Advice> {
 }
 
 fn would_have_been(answers: u64) -> String {
-    if answers == 1 { "1 answer would have been".to_owned() } else { format!("{answers} answers would have been") }
+    if answers == 1 {
+        "1 answer would have been".to_owned()
+    } else {
+        format!("{answers} answers would have been")
+    }
 }
 
 /// A string of TOML. What JSON escapes, TOML reads alike.

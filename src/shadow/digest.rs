@@ -1,4 +1,5 @@
-//! A body that is digested as it goes through. Nothing of it is kept, and it goes no slower than it is read.
+//! A body that is digested as it goes through. Nothing of it is kept, and it goes no slower than it
+//! is read.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -51,14 +52,25 @@ struct DigestingBody {
     listener: Option<DigestListener>,
 }
 
-/// The same body. When it has ended, and before its reader knows, `tell` hears how; it must not wait. Beyond `most` bytes it is too large.
-pub fn digesting(body: Body, status: StatusCode, most: u64, tell: impl FnOnce(DigestResult) + Send + 'static) -> Body {
+/// The same body. When it has ended, and before its reader knows, `tell` hears how; it must not
+/// wait. Beyond `most` bytes it is too large.
+pub fn digesting(
+    body: Body,
+    status: StatusCode,
+    most: u64,
+    tell: impl FnOnce(DigestResult) + Send + 'static,
+) -> Body {
     let digester = Digester::new(status);
     if HttpBody::is_end_stream(&body) {
         tell(Ok(digester.finish()));
         return body;
     }
-    Body::stream(DigestingBody { body, digester: Some(digester), left: most, listener: Some(Box::new(tell)) })
+    Body::stream(DigestingBody {
+        body,
+        digester: Some(digester),
+        left: most,
+        listener: Some(Box::new(tell)),
+    })
 }
 
 impl DigestingBody {
@@ -86,14 +98,18 @@ impl HttpBody for DigestingBody {
     type Data = Bytes;
     type Error = BodyError;
 
-    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = self.get_mut();
         let polled = Pin::new(&mut this.body).poll_frame(cx);
         match &polled {
             Poll::Ready(Some(Ok(frame))) => match frame.data_ref() {
                 Some(bytes) => {
                     this.read(bytes);
-                    // Whoever knows by the length that this was the last chunk does not ask for more.
+                    // Whoever knows by the length that this was the last chunk does not ask for
+                    // more.
                     if this.body.is_end_stream() {
                         this.end(None);
                     }
@@ -134,7 +150,9 @@ mod tests {
     fn ended(body: Body, most: u64, read: impl FnOnce(Body)) -> Option<DigestResult> {
         let said = Arc::new(Mutex::new(None));
         let told = Arc::clone(&said);
-        read(digesting(body, StatusCode::OK, most, move |ended| *told.lock().expect("a lock") = Some(ended)));
+        read(digesting(body, StatusCode::OK, most, move |ended| {
+            *told.lock().expect("a lock") = Some(ended)
+        }));
         let said = said.lock().expect("a lock");
         *said
     }
@@ -177,7 +195,9 @@ mod tests {
     fn the_end_is_told_with_the_last_chunk() {
         let said = Arc::new(Mutex::new(None));
         let told = Arc::clone(&said);
-        let mut body = digesting(Body::full("abc"), StatusCode::OK, 9, move |ended| *told.lock().expect("a lock") = Some(ended));
+        let mut body = digesting(Body::full("abc"), StatusCode::OK, 9, move |ended| {
+            *told.lock().expect("a lock") = Some(ended)
+        });
         assert_eq!(body.size_hint().exact(), Some(3));
         body.frame().now_or_never().expect("at hand").expect("a frame").expect("whole");
         assert!(said.lock().expect("a lock").is_some());

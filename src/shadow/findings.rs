@@ -166,12 +166,32 @@ impl RouteShadow {
                 metrics.register_counter(metric, help, &labels, Arc::clone(counter));
             }
         };
-        let requests = [("hit", &counters.hits), ("miss", &counters.misses), ("bypass", &counters.bypasses)];
-        register("sidecache_shadow_requests", "Requests of routes in shadow mode, by what the cache would have done", "result", &requests);
+        let requests =
+            [("hit", &counters.hits), ("miss", &counters.misses), ("bypass", &counters.bypasses)];
+        register(
+            "sidecache_shadow_requests",
+            "Requests of routes in shadow mode, by what the cache would have done",
+            "result",
+            &requests,
+        );
         let found = [("stale", &counters.stale), ("scope", &counters.scope)];
-        register("sidecache_shadow_findings", "Responses that would have been stale, or another caller's (`scope`)", "finding", &found);
-        let audits = [("same", &counters.audits_same), ("stale", &counters.audits_stale), ("unclear", &counters.audits_unclear)];
-        register("sidecache_audits", "Hits that were fetched again to compare them, by what was found", "result", &audits);
+        register(
+            "sidecache_shadow_findings",
+            "Responses that would have been stale, or another caller's (`scope`)",
+            "finding",
+            &found,
+        );
+        let audits = [
+            ("same", &counters.audits_same),
+            ("stale", &counters.audits_stale),
+            ("unclear", &counters.audits_unclear),
+        ];
+        register(
+            "sidecache_audits",
+            "Hits that were fetched again to compare them, by what was found",
+            "result",
+            &audits,
+        );
     }
 
     /// A request would have gone so.
@@ -195,13 +215,17 @@ impl RouteShadow {
 impl Findings {
     /// Why answers would not have been stored, the most frequent reason first.
     pub fn not_stored(&self) -> impl Iterator<Item = (Reason, u64)> {
-        let mut all: Vec<(Reason, u64)> =
-            self.not_stored.iter().filter_map(|(reason, count)| Some((*Reason::ALL.get(usize::from(*reason))?, *count))).collect();
+        let mut all: Vec<(Reason, u64)> = self
+            .not_stored
+            .iter()
+            .filter_map(|(reason, count)| Some((*Reason::ALL.get(usize::from(*reason))?, *count)))
+            .collect();
         all.sort_by(|(_, one), (_, two)| two.cmp(one));
         all.into_iter()
     }
 
-    /// Whether changes of a key of which nothing else is known say nothing of writes: on this route bodies differ by themselves.
+    /// Whether changes of a key of which nothing else is known say nothing of writes: on this route
+    /// bodies differ by themselves.
     #[must_use]
     pub const fn is_volatile(&self) -> bool {
         self.volatile > 0
@@ -218,7 +242,8 @@ impl Findings {
         self.next
     }
 
-    /// One more answer would have been out of date, because of the change of this number, which writes explain or do not.
+    /// One more answer would have been out of date, because of the change of this number, which
+    /// writes explain or do not.
     pub fn still(&mut self, change: Option<u64>, explained: bool) {
         self.stale += 1;
         self.unexplained += u64::from(!explained);
@@ -268,17 +293,29 @@ mod tests {
 
     fn change(key: u128, after: usize) -> StaleChange {
         let suspect = Suspect { method: Method::PUT, path: "/x".into(), at: Wall(0) };
-        StaleChange { id: 0, key, path: "/a".into(), at: Wall(9), age: Duration::ZERO, after: vec![suspect; after], responses: 0 }
+        StaleChange {
+            id: 0,
+            key,
+            path: "/a".into(),
+            at: Wall(9),
+            age: Duration::ZERO,
+            after: vec![suspect; after],
+            responses: 0,
+        }
     }
 
     #[test]
     fn answers_count_with_the_change_that_made_them_wrong() {
         let mut findings = Findings::default();
-        let (explained, unexplained) = (findings.change(change(1, 1)), findings.change(change(2, 0)));
+        let (explained, unexplained) =
+            (findings.change(change(1, 1)), findings.change(change(2, 0)));
         findings.still(Some(explained), true);
         findings.still(Some(unexplained), false);
         findings.still(None, false);
-        assert_eq!((findings.stale, findings.unexplained, findings.changes[0].responses), (5, 3, 2));
+        assert_eq!(
+            (findings.stale, findings.unexplained, findings.changes[0].responses),
+            (5, 3, 2)
+        );
     }
 
     #[test]
@@ -289,7 +326,9 @@ mod tests {
         findings.record_scope(Sighting { key: 1, path: "/a".into(), at: Wall(0) });
         findings.turn_volatile(1, 1, 1);
         assert_eq!((findings.stale, findings.unexplained, findings.scope), (2, 1, 0));
-        assert!(findings.sightings.is_empty() && findings.changes.iter().all(|change| change.key == 2));
+        assert!(
+            findings.sightings.is_empty() && findings.changes.iter().all(|change| change.key == 2)
+        );
     }
 
     #[test]
@@ -299,7 +338,10 @@ mod tests {
             findings.change(change(key, 1));
             findings.record_scope(Sighting { key, path: "/a".into(), at: Wall(0) });
         }
-        assert_eq!((findings.changes.len(), findings.sightings.len()), (MAX_EXAMPLES, MAX_EXAMPLES));
+        assert_eq!(
+            (findings.changes.len(), findings.sightings.len()),
+            (MAX_EXAMPLES, MAX_EXAMPLES)
+        );
         assert_eq!(findings.is_due(FindingKind::Stale, Wall(0)), Some(true));
         assert_eq!(findings.is_due(FindingKind::Scope, Wall(0)), Some(true));
         assert_eq!(findings.is_due(FindingKind::Stale, Wall(59_999)), None);

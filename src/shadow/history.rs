@@ -1,15 +1,18 @@
 //! What one more answer of the app means for a key: pure, without a clock.
 //!
-//! Time is counted in steps: whatever happens in this process takes the next number, so that of two things that did not overlap it is known
-//! which came first. Of those that did, nothing is concluded.
+//! Time is counted in steps: whatever happens in this process takes the next number, so that of two
+//! things that did not overlap it is known which came first. Of those that did, nothing is
+//! concluded.
 //!
 //! What is concluded, and from what:
-//! - *Stale*: a caller would have been served what is stored, and the app has just answered this very caller otherwise than it did since
-//!   that was stored. Another caller's body proves no change.
-//! - *Scope*: one caller got the same body before and after another caller got another one. Data that changes comes back to what it was only
-//!   by a second change: with more than one write in between it takes several of these to conclude anything.
-//! - *Volatile*: one caller's body changed repeatedly while nobody wrote, for a good part of all looks. Then a change says nothing of a write,
-//!   nor of a caller.
+//! - *Stale*: a caller would have been served what is stored, and the app has just answered this
+//!   very caller otherwise than it did since that was stored. Another caller's body proves no
+//!   change.
+//! - *Scope*: one caller got the same body before and after another caller got another one. Data
+//!   that changes comes back to what it was only by a second change: with more than one write in
+//!   between it takes several of these to conclude anything.
+//! - *Volatile*: one caller's body changed repeatedly while nobody wrote, for a good part of all
+//!   looks. Then a change says nothing of a write, nor of a caller.
 
 use smallvec::SmallVec;
 
@@ -35,7 +38,8 @@ pub struct StepSpan {
     pub sent: Step,
     /// After its answer was whole.
     pub done: Step,
-    /// How often the local table had purged by the time of `sent`: moves with the writes of other sidecars too.
+    /// How often the local table had purged by the time of `sent`: moves with the writes of other
+    /// sidecars too.
     pub purges: u64,
 }
 
@@ -163,11 +167,17 @@ impl History {
         self.runs.iter_mut().for_each(|run| run.moved = false);
     }
 
-    /// Takes note of an answer. `writes_since` tells how many writes overlap the time from the beginning of a span to the end of this look.
-    pub fn observe(&mut self, look: &Observation, writes_since: &dyn Fn(&StepSpan) -> usize) -> HistoryVerdict {
+    /// Takes note of an answer. `writes_since` tells how many writes overlap the time from the
+    /// beginning of a span to the end of this look.
+    pub fn observe(
+        &mut self,
+        look: &Observation,
+        writes_since: &dyn Fn(&StepSpan) -> usize,
+    ) -> HistoryVerdict {
         let mut verdict = HistoryVerdict::default();
         let served = self.stored.filter(|_| look.hit);
-        let differs = served.is_some_and(|stored| stored.digest.is_some_and(|digest| digest != look.digest));
+        let differs =
+            served.is_some_and(|stored| stored.digest.is_some_and(|digest| digest != look.digest));
         if let (true, Some(Stored { digest: digest @ None, .. })) = (look.hit, &mut self.stored) {
             *digest = Some(look.digest);
         }
@@ -175,8 +185,11 @@ impl History {
         if let Some(before) = before.filter(|before| before.came_before(&look.span)) {
             verdict.turned_volatile = self.weigh(&before, look, writes_since);
         }
-        let since = before.filter(|before| before.came_before(&look.span) && before.digest != look.digest).map(|before| before.last);
-        let changed = since.filter(|since| served.is_some_and(|stored| since.done >= stored.span.done));
+        let since = before
+            .filter(|before| before.came_before(&look.span) && before.digest != look.digest)
+            .map(|before| before.last);
+        let changed =
+            since.filter(|since| served.is_some_and(|stored| since.done >= stored.span.done));
         self.remember(look, changed.is_some(), &mut verdict);
         if let (true, Some(stored)) = (differs, served) {
             verdict.stale = self.stale(look, &stored, changed);
@@ -185,7 +198,8 @@ impl History {
             self.scoped = true;
             verdict.scope = true;
         } else if self.scoped && differs && verdict.stale.is_none() {
-            verdict.scope = served.is_some_and(|stored| stored.caller.credential != look.caller.credential);
+            verdict.scope =
+                served.is_some_and(|stored| stored.caller.credential != look.caller.credential);
         }
         if self.volatile {
             verdict.scope = false;
@@ -199,27 +213,37 @@ impl History {
 
     /// The latest run of this caller.
     fn run_of(&self, caller: Caller) -> Option<usize> {
-        let own = self
-            .runs
-            .iter()
-            .enumerate()
-            .filter(|(_, run)| run.caller.credential == caller.credential && self.comparable(run.caller, caller));
+        let own = self.runs.iter().enumerate().filter(|(_, run)| {
+            run.caller.credential == caller.credential && self.comparable(run.caller, caller)
+        });
         own.max_by_key(|(_, run)| run.last.sent).map(|(at, _)| at)
     }
 
     /// Weighs whether the body stays by itself. Says whether the key has turned out to be volatile.
-    fn weigh(&mut self, before: &Run, look: &Observation, writes_since: &dyn Fn(&StepSpan) -> usize) -> bool {
+    fn weigh(
+        &mut self,
+        before: &Run,
+        look: &Observation,
+        writes_since: &dyn Fn(&StepSpan) -> usize,
+    ) -> bool {
         if before.digest == look.digest {
             self.same = self.same.saturating_add(1);
         } else if writes_since(&before.last) == 0 {
             self.calm_changes = self.calm_changes.saturating_add(1);
         }
-        let turns = !self.volatile && self.calm_changes >= CALM_CHANGES && self.calm_changes.saturating_mul(2) >= self.same;
+        let turns = !self.volatile
+            && self.calm_changes >= CALM_CHANGES
+            && self.calm_changes.saturating_mul(2) >= self.same;
         self.volatile |= turns;
         turns
     }
 
-    fn stale(&mut self, look: &Observation, stored: &Stored, changed: Option<StepSpan>) -> Option<StaleFinding> {
+    fn stale(
+        &mut self,
+        look: &Observation,
+        stored: &Stored,
+        changed: Option<StepSpan>,
+    ) -> Option<StaleFinding> {
         // Others may have seen the same change before.
         if let Some(since) = changed.filter(|_| stored.moved_to != Some(look.digest)) {
             if let Some(stored) = &mut self.stored {
@@ -228,7 +252,8 @@ impl History {
             return Some(StaleFinding::Changed { since });
         }
         let own = self.run_of(look.caller).is_some_and(|at| self.runs[at].moved);
-        let its_own = stored.caller.credential == look.caller.credential && self.comparable(stored.caller, look.caller);
+        let its_own = stored.caller.credential == look.caller.credential
+            && self.comparable(stored.caller, look.caller);
         (own || its_own || stored.moved_to == Some(look.digest)).then_some(StaleFinding::Still)
     }
 
@@ -241,7 +266,13 @@ impl History {
         };
         self.withheld_query_is_idle |= self.runs.iter().any(same_elsewhere);
         let back = self.stored.is_some_and(|stored| stored.digest == Some(look.digest));
-        let fresh = Run { caller: look.caller, digest: look.digest, first: look.span, last: look.span, moved: changed && !back };
+        let fresh = Run {
+            caller: look.caller,
+            digest: look.digest,
+            first: look.span,
+            last: look.span,
+            moved: changed && !back,
+        };
         match self.run_of(look.caller) {
             Some(at) => {
                 let run = &mut self.runs[at];
@@ -265,11 +296,18 @@ impl History {
         }
     }
 
-    /// Whether this look completes the proof that two callers get two bodies: what this one got before and gets again, with another's look
-    /// in between that brought another body.
-    fn is_sandwiched(&mut self, look: &Observation, before: Option<&Run>, writes_since: &dyn Fn(&StepSpan) -> usize) -> bool {
+    /// Whether this look completes the proof that two callers get two bodies: what this one got
+    /// before and gets again, with another's look in between that brought another body.
+    fn is_sandwiched(
+        &mut self,
+        look: &Observation,
+        before: Option<&Run>,
+        writes_since: &dyn Fn(&StepSpan) -> usize,
+    ) -> bool {
         let restless = u32::from(self.calm_changes) * 4 > u32::from(self.same);
-        let Some(before) = before.filter(|before| before.digest == look.digest && before.came_before(&look.span) && !restless) else {
+        let Some(before) = before.filter(|before| {
+            before.digest == look.digest && before.came_before(&look.span) && !restless
+        }) else {
             return false;
         };
         let between = |span: &StepSpan| before.came_before(span) && span.done <= look.span.sent;

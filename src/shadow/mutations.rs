@@ -1,6 +1,7 @@
 //! The latest writes that this sidecar forwarded: what may have changed an answer.
 //!
-//! A write is here from before the app sees it. One that the app refused is taken out again; all others may have changed something.
+//! A write is here from before the app sees it. One that the app refused is taken out again; all
+//! others may have changed something.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
@@ -42,7 +43,8 @@ struct MutationRecord {
 struct Ring {
     /// In the order in which they began.
     records: VecDeque<MutationRecord>,
-    /// The latest end of those that were pushed out; a write under way that was pushed out may end at any time.
+    /// The latest end of those that were pushed out; a write under way that was pushed out may end
+    /// at any time.
     forgotten: Option<Step>,
 }
 
@@ -81,7 +83,13 @@ impl Mutations {
 
     /// A write is about to be forwarded, which will purge these tags.
     #[must_use]
-    pub fn begin(self: &Arc<Self>, method: &Method, path: &str, tags: &[Tag], now: Wall) -> TrackedMutation {
+    pub fn begin(
+        self: &Arc<Self>,
+        method: &Method,
+        path: &str,
+        tags: &[Tag],
+        now: Wall,
+    ) -> TrackedMutation {
         let mut ring = self.lock();
         // Under the lock, so that the ring is in the order of the steps.
         let began = self.steps.next();
@@ -107,8 +115,17 @@ impl Mutations {
     #[must_use]
     pub fn since(&self, span: &StepSpan) -> usize {
         let ring = self.lock();
-        let known = ring.records.iter().rev().filter(|record| record.ended.is_none_or(|ended| ended >= span.sent)).count();
-        if ring.forgotten.is_some_and(|forgotten| forgotten >= span.sent) { known.saturating_add(MAX_MUTATIONS) } else { known }
+        let known = ring
+            .records
+            .iter()
+            .rev()
+            .filter(|record| record.ended.is_none_or(|ended| ended >= span.sent))
+            .count();
+        if ring.forgotten.is_some_and(|forgotten| forgotten >= span.sent) {
+            known.saturating_add(MAX_MUTATIONS)
+        } else {
+            known
+        }
     }
 
     /// Whether one is under way that will purge one of these tags.
@@ -117,8 +134,8 @@ impl Mutations {
         self.lock().records.iter().any(|record| record.ended.is_none() && touches(record, tags))
     }
 
-    /// The latest `most` writes that may have changed an answer of these tags since this step, or since this time where there is none, and
-    /// purged none of them. The latest comes first.
+    /// The latest `most` writes that may have changed an answer of these tags since this step, or
+    /// since this time where there is none, and purged none of them. The latest comes first.
     #[must_use]
     pub fn suspects(&self, since: Result<Step, Wall>, tags: &[Tag], most: usize) -> Vec<Suspect> {
         let ring = self.lock();
@@ -127,11 +144,18 @@ impl Mutations {
             Err(wall) => record.ended.is_none() || record.at >= wall,
         };
         let mut found: Vec<Suspect> = Vec::new();
-        for record in ring.records.iter().rev().filter(later).filter(|record| !touches(record, tags)) {
-            if found.iter().any(|known| known.method == record.method && known.path == record.path) {
+        for record in
+            ring.records.iter().rev().filter(later).filter(|record| !touches(record, tags))
+        {
+            if found.iter().any(|known| known.method == record.method && known.path == record.path)
+            {
                 continue;
             }
-            found.push(Suspect { method: record.method.clone(), path: record.path.clone(), at: record.at });
+            found.push(Suspect {
+                method: record.method.clone(),
+                path: record.path.clone(),
+                at: record.at,
+            });
             if found.len() == most {
                 break;
             }
@@ -142,7 +166,9 @@ impl Mutations {
     fn end(&self, noted: &TrackedMutation) {
         let mut ring = self.lock();
         let ended = self.steps.next();
-        let Ok(at) = ring.records.binary_search_by_key(&noted.began, |record| record.began) else { return };
+        let Ok(at) = ring.records.binary_search_by_key(&noted.began, |record| record.began) else {
+            return;
+        };
         if noted.refused {
             ring.records.remove(at);
         } else if let Some(record) = ring.records.get_mut(at) {
@@ -255,9 +281,16 @@ mod tests {
             drop(mutations.begin(&Method::POST, &"/x".repeat(500), &[], Wall(0)));
         }
         assert_eq!(mutations.lock().records.len(), MAX_MUTATIONS);
-        assert!(mutations.since(&early) > MAX_MUTATIONS, "one that was pushed out may have been in that time");
+        assert!(
+            mutations.since(&early) > MAX_MUTATIONS,
+            "one that was pushed out may have been in that time"
+        );
         assert!(mutations.lock().records.iter().all(|record| record.path.len() <= MAX_PATH));
         drop(held);
-        assert_eq!(mutations.lock().records.len(), MAX_MUTATIONS, "the end of one that was pushed out ends nothing else");
+        assert_eq!(
+            mutations.lock().records.len(),
+            MAX_MUTATIONS,
+            "the end of one that was pushed out ends nothing else"
+        );
     }
 }

@@ -139,7 +139,10 @@ impl RouteReport {
             would_miss: findings.misses,
             would_bypass: findings.bypasses,
             hit_rate: (asked > 0).then(|| ratio(findings.hits, asked)),
-            not_stored: findings.not_stored().map(|(reason, count)| NotStored { reason: reason.as_str(), count }).collect(),
+            not_stored: findings
+                .not_stored()
+                .map(|(reason, count)| NotStored { reason: reason.as_str(), count })
+                .collect(),
             stale: StaleReport {
                 count: findings.stale,
                 unexplained: findings.unexplained,
@@ -148,7 +151,12 @@ impl RouteReport {
             scope: ScopeReport {
                 count: findings.scope,
                 scope,
-                examples: findings.sightings.iter().rev().map(ScopeExample::from_sighting).collect(),
+                examples: findings
+                    .sightings
+                    .iter()
+                    .rev()
+                    .map(ScopeExample::from_sighting)
+                    .collect(),
             },
             audit: AuditReport { asked: findings.audited, stale: findings.audited_stale },
         }
@@ -165,7 +173,11 @@ impl StaleExample {
             after: change
                 .after
                 .iter()
-                .map(|write| Write { method: write.method.to_string(), path: write.path.to_string(), ms_before: before(write.at) })
+                .map(|write| Write {
+                    method: write.method.to_string(),
+                    path: write.path.to_string(),
+                    ms_before: before(write.at),
+                })
                 .collect(),
         }
     }

@@ -1,7 +1,7 @@
 //! What an operator may want to hear of as it happens: purges, reloads, changes of state, findings.
 //!
-//! Owns their form and the last few of them. Who publishes never waits, and pays next to nothing when nobody listens; who listens too slowly
-//! misses some, and is told so by the numbers.
+//! Owns their form and the last few of them. Who publishes never waits, and pays next to nothing
+//! when nobody listens; who listens too slowly misses some, and is told so by the numbers.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -103,7 +103,11 @@ impl PurgeEvent {
     #[must_use]
     pub fn with_tags<'a>(mut self, tags: impl IntoIterator<Item = &'a str>) -> Self {
         for tag in tags {
-            if self.tags.len() < MAX_EVENT_TAGS { self.tags.push(truncate(tag)) } else { self.more_tags += 1 }
+            if self.tags.len() < MAX_EVENT_TAGS {
+                self.tags.push(truncate(tag))
+            } else {
+                self.more_tags += 1
+            }
         }
         self
     }
@@ -130,16 +134,25 @@ pub struct Events {
 
 impl Default for Events {
     fn default() -> Self {
-        Self { sender: broadcast::Sender::new(LISTENER_BACKLOG), recent: Mutex::default(), next: AtomicU64::new(1) }
+        Self {
+            sender: broadcast::Sender::new(LISTENER_BACKLOG),
+            recent: Mutex::default(),
+            next: AtomicU64::new(1),
+        }
     }
 }
 
 impl Events {
     /// Tells everybody who listens, and remembers it for a while.
     pub fn publish(&self, at: Wall, what: EventKind) {
-        // One lock around both, so that nobody gets an event twice or not at all between the recent ones and the stream.
+        // One lock around both, so that nobody gets an event twice or not at all between the recent
+        // ones and the stream.
         let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
-        let event = Arc::new(OperatorEvent { id: self.next.fetch_add(1, Ordering::Relaxed), at_ms: at.0, what });
+        let event = Arc::new(OperatorEvent {
+            id: self.next.fetch_add(1, Ordering::Relaxed),
+            at_ms: at.0,
+            what,
+        });
         if recent.len() == MAX_RECENT {
             recent.pop_front();
         }
@@ -150,7 +163,10 @@ impl Events {
 
     /// The last events, at most so many and oldest first, and all that follow.
     #[must_use]
-    pub fn listen(&self, last: usize) -> (Vec<Arc<OperatorEvent>>, broadcast::Receiver<Arc<OperatorEvent>>) {
+    pub fn listen(
+        &self,
+        last: usize,
+    ) -> (Vec<Arc<OperatorEvent>>, broadcast::Receiver<Arc<OperatorEvent>>) {
         let recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
         let skipped = recent.len().saturating_sub(last);
         (recent.iter().skip(skipped).cloned().collect(), self.sender.subscribe())
@@ -168,7 +184,9 @@ mod tests {
     use super::*;
 
     fn purge(tags: &[&str]) -> EventKind {
-        EventKind::Purge(PurgeEvent { by: "admin", ..PurgeEvent::default() }.with_tags(tags.iter().copied()))
+        EventKind::Purge(
+            PurgeEvent { by: "admin", ..PurgeEvent::default() }.with_tags(tags.iter().copied()),
+        )
     }
 
     #[test]
@@ -179,7 +197,10 @@ mod tests {
         }
         let (recent, mut more) = events.listen(3);
         let last = MAX_RECENT as u64 + 5;
-        assert_eq!(recent.iter().map(|event| event.id).collect::<Vec<_>>(), [last - 2, last - 1, last]);
+        assert_eq!(
+            recent.iter().map(|event| event.id).collect::<Vec<_>>(),
+            [last - 2, last - 1, last]
+        );
         assert_eq!(events.listen(usize::MAX).0.len(), MAX_RECENT, "no more than that are kept");
         events.publish(Wall(8), purge(&["b"]));
         assert_eq!(more.try_recv().expect("one more").id, last + 1);
@@ -189,15 +210,23 @@ mod tests {
     #[test]
     fn an_event_is_short_whatever_a_stranger_sends() {
         let names: Vec<String> = (0..50).map(|at| format!("{at}{}", "ü".repeat(1000))).collect();
-        let EventKind::Purge(purged) = purge(&names.iter().map(String::as_str).collect::<Vec<_>>()) else { unreachable!("a purge") };
+        let EventKind::Purge(purged) = purge(&names.iter().map(String::as_str).collect::<Vec<_>>())
+        else {
+            unreachable!("a purge")
+        };
         assert_eq!((purged.tags.len(), purged.more_tags), (MAX_EVENT_TAGS, 50 - MAX_EVENT_TAGS));
-        assert!(purged.tags.iter().all(|tag| tag.len() <= MAX_EVENT_TEXT + 3 && tag.ends_with('…')));
+        assert!(
+            purged.tags.iter().all(|tag| tag.len() <= MAX_EVENT_TEXT + 3 && tag.ends_with('…'))
+        );
     }
 
     #[test]
     fn an_event_reads_as_the_api_says() {
         let event = OperatorEvent { id: 1, at_ms: 2, what: purge(&["a"]) };
         let json = serde_json::to_value(&event).expect("JSON");
-        assert_eq!((&json["kind"], &json["id"], &json["tags"][0], &json["by"]), (&"purge".into(), &1.into(), &"a".into(), &"admin".into()));
+        assert_eq!(
+            (&json["kind"], &json["id"], &json["tags"][0], &json["by"]),
+            (&"purge".into(), &1.into(), &"a".into(), &"admin".into())
+        );
     }
 }

@@ -1,4 +1,5 @@
-//! The busiest of things whose names strangers choose: tags, and what bypasses speak of. Bounded, so the counts of rare names are estimates.
+//! The busiest of things whose names strangers choose: tags, and what bypasses speak of. Bounded,
+//! so the counts of rare names are estimates.
 //!
 //! Knows names and numbers; not what they stand for.
 
@@ -19,7 +20,8 @@ const MAX_SUBJECTS: usize = 8;
 /// The longest name that is counted, in bytes; longer ones are cut.
 const MAX_NAME_BYTES: usize = 256;
 
-/// What was counted of one tag. The numbers may be too high by what a tag that made room for it had.
+/// What was counted of one tag. The numbers may be too high by what a tag that made room for it
+/// had.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TagCounts {
     /// The tag.
@@ -52,7 +54,8 @@ pub enum TagEvent {
     Purged,
 }
 
-/// The busiest tags (space-saving counters: Metwally, Agrawal, El Abbadi, 2005), and the subjects of reasons.
+/// The busiest tags (space-saving counters: Metwally, Agrawal, El Abbadi, 2005), and the subjects
+/// of reasons.
 #[derive(Debug)]
 pub struct HotTags {
     /// How many hits are still counted one by one. Mostly read.
@@ -63,16 +66,22 @@ pub struct HotTags {
 
 impl Default for HotTags {
     fn default() -> Self {
-        Self { exact_left: AtomicU64::new(EXACT_HITS), tags: Mutex::default(), subjects: Mutex::default() }
+        Self {
+            exact_left: AtomicU64::new(EXACT_HITS),
+            tags: Mutex::default(),
+            subjects: Mutex::default(),
+        }
     }
 }
 
 impl HotTags {
-    /// For how many hits this one is to be counted; for none, mostly. `dice` gives any number, and is asked under load alone.
+    /// For how many hits this one is to be counted; for none, mostly. `dice` gives any number, and
+    /// is asked under load alone.
     #[must_use]
     pub fn sample_hit(&self, dice: impl FnOnce() -> u64) -> Option<u64> {
         if self.exact_left.load(Ordering::Relaxed) > 0 {
-            // Two at once may both take the last one, or one more: the counts are for people to read.
+            // Two at once may both take the last one, or one more: the counts are for people to
+            // read.
             let left = self.exact_left.fetch_sub(1, Ordering::Relaxed);
             if left > EXACT_HITS {
                 self.exact_left.store(0, Ordering::Relaxed);
@@ -87,7 +96,10 @@ impl HotTags {
         let mut known = lock(&self.tags);
         for tag in tags {
             let tag = truncate(tag);
-            let at = known.iter().position(|busy| busy.tag == tag).unwrap_or_else(|| slot_for(&mut known, tag));
+            let at = known
+                .iter()
+                .position(|busy| busy.tag == tag)
+                .unwrap_or_else(|| slot_for(&mut known, tag));
             let busy = &mut known[at];
             match deed {
                 TagEvent::Stored => busy.stored += 1,
@@ -127,7 +139,8 @@ impl HotTags {
     /// The subjects of a reason on a route with their counts, the most frequent first.
     #[must_use]
     pub fn subjects(&self, route: &str, reason: &'static str) -> Vec<(String, u64)> {
-        let mut known = lock(&self.subjects).get(&(route.to_owned(), reason)).cloned().unwrap_or_default();
+        let mut known =
+            lock(&self.subjects).get(&(route.to_owned(), reason)).cloned().unwrap_or_default();
         known.sort_by(|one, two| two.1.cmp(&one.1).then_with(|| one.0.cmp(&two.0)));
         known
     }
@@ -175,7 +188,8 @@ mod tests {
         for _ in 0..EXACT_HITS {
             assert_eq!(insight.sample_hit(|| unreachable!("no dice")), Some(1));
         }
-        let counted: u64 = (0..10 * SAMPLE_INTERVAL).filter_map(|roll| insight.sample_hit(|| roll)).sum();
+        let counted: u64 =
+            (0..10 * SAMPLE_INTERVAL).filter_map(|roll| insight.sample_hit(|| roll)).sum();
         assert_eq!(counted, 10 * SAMPLE_INTERVAL);
     }
 

@@ -1,7 +1,8 @@
 //! The log: where it goes, in which form, and the line for each request.
 //!
-//! Owns the process-wide subscriber and the access log's fields. Must not know what a request went through: it is told the outcome.
-//! Everything that a stranger can put into a line is escaped, and secrets have no field: no query string, no header but the host.
+//! Owns the process-wide subscriber and the access log's fields. Must not know what a request went
+//! through: it is told the outcome. Everything that a stranger can put into a line is escaped, and
+//! secrets have no field: no query string, no header but the host.
 
 mod line;
 
@@ -28,13 +29,15 @@ const LEVEL_VARIABLE: &str = "RUST_LOG";
 /// Paths and other text of a stranger are cut to this many bytes in a line.
 const MAX_TEXT: usize = 2048;
 
-/// Whether requests are logged. Read once per request, so it is an atomic beside the subscriber rather than a filter inside of it.
+/// Whether requests are logged. Read once per request, so it is an atomic beside the subscriber
+/// rather than a filter inside of it.
 static ACCESS: AtomicBool = AtomicBool::new(false);
 
 /// `[log]`, compiled.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LogSettings {
-    /// What is logged: a level, or directives by module as `tracing_subscriber::EnvFilter` reads them.
+    /// What is logged: a level, or directives by module as `tracing_subscriber::EnvFilter` reads
+    /// them.
     pub level: String,
     /// The form of a line.
     pub format: LogFormat,
@@ -81,8 +84,12 @@ impl Default for LogSettings {
 pub fn check_level(level: &str) -> Result<(), String> {
     // "debgu" reads as a module's name that lets everything through: a bare word must be a level.
     for word in level.split(',').map(str::trim).filter(|word| !word.contains(['=', '[', ':'])) {
-        if !["off", "error", "warn", "info", "debug", "trace"].contains(&word.to_ascii_lowercase().as_str()) {
-            return Err(format!("{word:?} is not a level; levels are off, error, warn, info, debug and trace"));
+        if !["off", "error", "warn", "info", "debug", "trace"]
+            .contains(&word.to_ascii_lowercase().as_str())
+        {
+            return Err(format!(
+                "{word:?} is not a level; levels are off, error, warn, info, debug and trace"
+            ));
         }
     }
     parse(level).map(drop)
@@ -97,24 +104,32 @@ fn parse(directives: &str) -> Result<EnvFilter, String> {
 /// Sets up the process's log, to stderr. `RUST_LOG`, when it is set, takes the place of the level.
 ///
 /// # Errors
-/// [`TelemetryError::Level`] for directives that cannot be read, [`TelemetryError::Again`] when the process has a log already: that one stays, but whether
-/// requests are logged follows these settings.
+/// [`TelemetryError::Level`] for directives that cannot be read, [`TelemetryError::Again`] when the
+/// process has a log already: that one stays, but whether requests are logged follows these
+/// settings.
 pub fn init(settings: &LogSettings) -> Result<(), TelemetryError> {
     let filter = match std::env::var(LEVEL_VARIABLE) {
-        // Directives given by hand may name any module of any crate, so only their syntax is checked.
-        Ok(directives) if !directives.is_empty() => {
-            parse(&directives).map_err(|problem| TelemetryError::Level { origin: LEVEL_VARIABLE, problem })?
-        }
-        _ => filter(settings).map_err(|problem| TelemetryError::Level { origin: "[log] level", problem })?,
+        // Directives given by hand may name any module of any crate, so only their syntax is
+        // checked.
+        Ok(directives) if !directives.is_empty() => parse(&directives)
+            .map_err(|problem| TelemetryError::Level { origin: LEVEL_VARIABLE, problem })?,
+        _ => filter(settings)
+            .map_err(|problem| TelemetryError::Level { origin: "[log] level", problem })?,
     };
     ACCESS.store(settings.access, Ordering::Relaxed);
-    subscriber(settings.format, filter, io::stderr).try_init().map_err(|_| TelemetryError::AlreadyInitialized)
+    subscriber(settings.format, filter, io::stderr)
+        .try_init()
+        .map_err(|_| TelemetryError::AlreadyInitialized)
 }
 
 /// The settings' level. Who asks for access lines gets them at any level.
 fn filter(settings: &LogSettings) -> Result<EnvFilter, String> {
     check_level(&settings.level)?;
-    let access = if settings.access && !settings.level.contains(ACCESS_TARGET) { format!(",{ACCESS_TARGET}=info") } else { String::new() };
+    let access = if settings.access && !settings.level.contains(ACCESS_TARGET) {
+        format!(",{ACCESS_TARGET}=info")
+    } else {
+        String::new()
+    };
     parse(&format!("{}{access}", settings.level))
 }
 
@@ -125,12 +140,15 @@ where
     let lines = tracing_subscriber::fmt::layer().with_writer(writer).with_ansi(false);
     let lines: Box<dyn Layer<Registry> + Send + Sync> = match format {
         LogFormat::Text => Box::new(lines.fmt_fields(OneLine)),
-        LogFormat::Json => Box::new(lines.json().flatten_event(true).with_current_span(false).with_span_list(false)),
+        LogFormat::Json => Box::new(
+            lines.json().flatten_event(true).with_current_span(false).with_span_list(false),
+        ),
     };
     tracing_subscriber::registry().with(lines.with_filter(filter))
 }
 
-/// Whether [`access`] does anything: one relaxed load, so that a request that is not logged pays for nothing.
+/// Whether [`access`] does anything: one relaxed load, so that a request that is not logged pays
+/// for nothing.
 #[inline]
 #[must_use]
 pub fn enabled() -> bool {
@@ -170,8 +188,20 @@ pub fn access(line: &AccessLine<'_>) {
 }
 
 fn write(line: &AccessLine<'_>) {
-    let AccessLine { method, path, host, peer, route, status, outcome, bytes, duration, request_id } = *line;
-    // SECURITY: query strings carry tokens and e-mail addresses; so may a fragment that a broken client sends.
+    let AccessLine {
+        method,
+        path,
+        host,
+        peer,
+        route,
+        status,
+        outcome,
+        bytes,
+        duration,
+        request_id,
+    } = *line;
+    // SECURITY: query strings carry tokens and e-mail addresses; so may a fragment that a broken
+    // client sends.
     let path = path.split(['?', '#']).next().unwrap_or_default();
     let reason = outcome.detail().map(|detail| detail.to_string());
     tracing::info!(

@@ -1,7 +1,8 @@
 //! Counters and gauges, and the page that a Prometheus server scrapes.
 //!
-//! Owns the numbers and the names of metrics. Labels are closed enums and the names of routes; never a path, a key, or anything else
-//! that a stranger could make grow. Must not know how requests are handled: whoever counts holds a [`Counter`], and registers it here.
+//! Owns the numbers and the names of metrics. Labels are closed enums and the names of routes;
+//! never a path, a key, or anything else that a stranger could make grow. Must not know how
+//! requests are handled: whoever counts holds a [`Counter`], and registers it here.
 
 mod counter;
 mod description;
@@ -19,7 +20,7 @@ use std::time::Duration;
 
 pub use self::counter::Counter;
 pub use self::description::Description;
-use self::exposition::{Family, MetricKind, Labels, Snapshot, Value};
+use self::exposition::{Family, Labels, MetricKind, Snapshot, Value};
 pub use self::format::MetricsFormat;
 pub use self::latency::Latency;
 use self::row::Row;
@@ -60,14 +61,16 @@ impl Metrics {
         Self { rows: Mutex::new(Rows::new(MAX_ROWS)), registered: Mutex::default() }
     }
 
-    /// Where the routes of these names are counted, each by its place among them. A name that had a table before goes on counting; two
-    /// routes of one name (they may differ in their host) count together.
+    /// Where the routes of these names are counted, each by its place among them. A name that had a
+    /// table before goes on counting; two routes of one name (they may differ in their host) count
+    /// together.
     #[must_use]
     pub fn table(&self, names: impl IntoIterator<Item = String>) -> Arc<RouteTable> {
         Arc::new(lock(&self.rows).table(names))
     }
 
-    /// What has been counted, by route: `none` first, then by name, those of rules that are gone among them.
+    /// What has been counted, by route: `none` first, then by name, those of rules that are gone
+    /// among them.
     #[must_use]
     pub fn rows(&self) -> Vec<RowView> {
         self.all_rows().iter().map(|row| row.view()).collect()
@@ -79,20 +82,33 @@ impl Metrics {
         self.all_rows().iter().map(|row| row.count(disposition)).sum()
     }
 
-    /// Shows a counter. Several series of one name differ in their labels; the same labels again replace the series.
-    /// The suffix `_total` is written with the name whether or not it is given.
-    pub fn register_counter(&self, name: &'static str, help: &'static str, labels: &[(&'static str, String)], counter: Arc<Counter>) {
+    /// Shows a counter. Several series of one name differ in their labels; the same labels again
+    /// replace the series. The suffix `_total` is written with the name whether or not it is given.
+    pub fn register_counter(
+        &self,
+        name: &'static str,
+        help: &'static str,
+        labels: &[(&'static str, String)],
+        counter: Arc<Counter>,
+    ) {
         let name = name.strip_suffix("_total").unwrap_or(name);
         self.register(name, help, labels, MetricKind::Counter, MetricSource::Counter(counter));
     }
 
     /// Shows a counter of microseconds as one of seconds, the unit that times have in metrics.
-    pub fn register_micros(&self, name: &'static str, help: &'static str, labels: &[(&'static str, String)], micros: Arc<Counter>) {
+    pub fn register_micros(
+        &self,
+        name: &'static str,
+        help: &'static str,
+        labels: &[(&'static str, String)],
+        micros: Arc<Counter>,
+    ) {
         let name = name.strip_suffix("_total").unwrap_or(name);
         self.register(name, help, labels, MetricKind::Counter, MetricSource::Micros(micros));
     }
 
-    /// Shows a number that goes up and down, read whenever it is asked for. `read` must be quick, and must not wait.
+    /// Shows a number that goes up and down, read whenever it is asked for. `read` must be quick,
+    /// and must not wait.
     pub fn register_gauge(
         &self,
         name: &'static str,
@@ -103,7 +119,8 @@ impl Metrics {
         self.register(name, help, labels, MetricKind::Gauge, MetricSource::Gauge(Arc::new(read)));
     }
 
-    /// All metrics as text, sorted by name and labels; of routes only what has happened at least once.
+    /// All metrics as text, sorted by name and labels; of routes only what has happened at least
+    /// once.
     #[must_use]
     pub fn encode_as(&self, format: MetricsFormat) -> String {
         self.snapshot().encode(format)
@@ -112,33 +129,59 @@ impl Metrics {
     /// What a scrape would name: each family with its labels and the values that they have so far.
     #[must_use]
     pub fn describe(&self) -> Vec<Description> {
-        self.snapshot().0.iter().map(|(name, family)| Description::from_family(name, family)).collect()
+        self.snapshot()
+            .0
+            .iter()
+            .map(|(name, family)| Description::from_family(name, family))
+            .collect()
     }
 
     fn snapshot(&self) -> Snapshot {
         let mut snapshot = self.snapshot_registered();
         snapshot.0.extend(route_families(&self.rows()));
-        let build = [("version", env!("CARGO_PKG_VERSION")), ("os", std::env::consts::OS), ("arch", std::env::consts::ARCH)];
+        let build = [
+            ("version", env!("CARGO_PKG_VERSION")),
+            ("os", std::env::consts::OS),
+            ("arch", std::env::consts::ARCH),
+        ];
         let build = build.map(|(name, value)| (name, value.to_owned())).to_vec();
         let series = BTreeMap::from([(build, Value::Count(1))]);
-        snapshot.0.insert("sidecache_build", Family { kind: MetricKind::Info, help: "What is running", series });
+        snapshot.0.insert(
+            "sidecache_build",
+            Family { kind: MetricKind::Info, help: "What is running", series },
+        );
         snapshot
     }
 
-    fn register(&self, name: &'static str, help: &'static str, labels: &[(&'static str, String)], kind: MetricKind, reading: MetricSource) {
+    fn register(
+        &self,
+        name: &'static str,
+        help: &'static str,
+        labels: &[(&'static str, String)],
+        kind: MetricKind,
+        reading: MetricSource,
+    ) {
         let mut registered = lock(&self.registered);
-        let family = registered.entry(name).or_insert_with(|| Registered { kind, help, series: BTreeMap::new() });
+        let family = registered.entry(name).or_insert_with(|| Registered {
+            kind,
+            help,
+            series: BTreeMap::new(),
+        });
         // A name has one kind in an exposition, so the first one stays.
         debug_assert_eq!(family.kind, kind, "{name} is registered as two kinds of metric");
         family.series.insert(labels.to_vec(), reading);
     }
 
-    /// Reads all that is registered. The readings are taken outside of the lock: they are other modules' code.
+    /// Reads all that is registered. The readings are taken outside of the lock: they are other
+    /// modules' code.
     fn snapshot_registered(&self) -> Snapshot {
-        let readings: Vec<_> =
-            lock(&self.registered).iter().map(|(name, family)| (*name, family.kind, family.help, family.series.clone())).collect();
+        let readings: Vec<_> = lock(&self.registered)
+            .iter()
+            .map(|(name, family)| (*name, family.kind, family.help, family.series.clone()))
+            .collect();
         let families = readings.into_iter().map(|(name, kind, help, series)| {
-            let series = series.into_iter().map(|(labels, reading)| (labels, reading.read())).collect();
+            let series =
+                series.into_iter().map(|(labels, reading)| (labels, reading.read())).collect();
             (name, Family { kind, help, series })
         });
         Snapshot(families.collect())
@@ -153,7 +196,9 @@ impl MetricSource {
     fn read(&self) -> Value {
         match self {
             Self::Counter(counter) => Value::Count(counter.get()),
-            Self::Micros(counter) => Value::Level(Duration::from_micros(counter.get()).as_secs_f64()),
+            Self::Micros(counter) => {
+                Value::Level(Duration::from_micros(counter.get()).as_secs_f64())
+            }
             Self::Gauge(read) => Value::Level(read()),
         }
     }
@@ -184,17 +229,25 @@ fn route_families(rows: &[RowView]) -> [(&'static str, Family); 5] {
         };
         for (disposition, reason, count) in &row.requests {
             let reason = reason.map_or(Cow::Borrowed(NONE), Reason::label);
-            requests.insert(labels(&[("disposition", disposition.label()), ("reason", &reason)]), Value::Count(*count));
+            requests.insert(
+                labels(&[("disposition", disposition.label()), ("reason", &reason)]),
+                Value::Count(*count),
+            );
         }
         for (result, latency) in [("hit", &row.hit), ("miss", &row.miss), ("bypass", &row.bypass)] {
             if latency.count() > 0 {
-                durations.insert(labels(&[("result", result)]), Value::Latency(Box::new(latency.clone())));
+                durations.insert(
+                    labels(&[("result", result)]),
+                    Value::Latency(Box::new(latency.clone())),
+                );
             }
         }
         if row.origin.count() > 0 {
             app.insert(labels(&[]), Value::Latency(Box::new(row.origin.clone())));
         }
-        for (source, count) in [(BodySource::Cache, row.bytes_from_cache), (BodySource::Origin, row.bytes_from_origin)] {
+        for (source, count) in
+            [(BodySource::Cache, row.bytes_from_cache), (BodySource::Origin, row.bytes_from_origin)]
+        {
             if count > 0 {
                 bytes.insert(labels(&[("source", source.as_str())]), Value::Count(count));
             }
@@ -205,7 +258,14 @@ fn route_families(rows: &[RowView]) -> [(&'static str, Family); 5] {
     }
     let family = |kind, help, series| Family { kind, help, series };
     [
-        ("sidecache_requests", family(MetricKind::Counter, "Requests by route, by what happened to them, and why", requests)),
+        (
+            "sidecache_requests",
+            family(
+                MetricKind::Counter,
+                "Requests by route, by what happened to them, and why",
+                requests,
+            ),
+        ),
         (
             "sidecache_request_duration_seconds",
             family(
@@ -216,12 +276,27 @@ fn route_families(rows: &[RowView]) -> [(&'static str, Family); 5] {
         ),
         (
             "sidecache_upstream_duration_seconds",
-            family(MetricKind::Histogram, "Time from sending a request to the origin to the head of its response", app),
+            family(
+                MetricKind::Histogram,
+                "Time from sending a request to the origin to the head of its response",
+                app,
+            ),
         ),
-        ("sidecache_response_bytes", family(MetricKind::Counter, "Bytes of response bodies, from the cache or from the origin", bytes)),
+        (
+            "sidecache_response_bytes",
+            family(
+                MetricKind::Counter,
+                "Bytes of response bodies, from the cache or from the origin",
+                bytes,
+            ),
+        ),
         (
             "sidecache_upstream_seconds_saved",
-            family(MetricKind::Counter, "Time that the origin would have taken for what was served from the cache", saved),
+            family(
+                MetricKind::Counter,
+                "Time that the origin would have taken for what was served from the cache",
+                saved,
+            ),
         ),
     ]
 }

@@ -30,7 +30,8 @@ const SMALLEST_BUFFER: usize = 8192;
 const HYPERS_MAX_HEADERS: usize = 100;
 
 pub(super) type Sender = http1::SendRequest<Upload>;
-/// The side of a connection that reads and writes. Boxed: hyper does not name the type of one that may be upgraded.
+/// The side of a connection that reads and writes. Boxed: hyper does not name the type of one that
+/// may be upgraded.
 pub(super) type Driver = Pin<Box<dyn Future<Output = hyper::Result<()>> + Send>>;
 
 /// Makes connections to the one target there is.
@@ -44,24 +45,38 @@ pub(super) struct Connector {
 }
 
 impl Connector {
-    pub(super) fn new(settings: UpstreamSettings, counters: &UpstreamCounters) -> Result<Self, UpstreamSetupError> {
+    pub(super) fn new(
+        settings: UpstreamSettings,
+        counters: &UpstreamCounters,
+    ) -> Result<Self, UpstreamSetupError> {
         if settings.max_header_bytes < SMALLEST_BUFFER {
-            return Err(UpstreamSetupError::Limit("the largest head of a response must be at least 8192 bytes"));
+            return Err(UpstreamSetupError::Limit(
+                "the largest head of a response must be at least 8192 bytes",
+            ));
         }
         let target = settings.target;
         let tls = if target.tls {
-            let name = ServerName::try_from(target.host.to_string()).map_err(|_| UpstreamSetupError::Host(target.host.to_string()))?;
+            let name = ServerName::try_from(target.host.to_string())
+                .map_err(|_| UpstreamSetupError::Host(target.host.to_string()))?;
             Some((tls(settings.ca_file.as_deref())?, name))
         } else {
             None
         };
         let mut http = http1::Builder::new();
         http.max_buf_size(settings.max_header_bytes);
-        // Any number but hyper's own makes it allocate the table for each response: with 256 that was 2 us of 17 us per request.
+        // Any number but hyper's own makes it allocate the table for each response: with 256 that
+        // was 2 us of 17 us per request.
         if settings.max_headers != HYPERS_MAX_HEADERS {
             http.max_headers(settings.max_headers);
         }
-        Ok(Self { host: target.host, port: target.port, timeout: settings.connect_timeout, tls, http, counters: counters.clone() })
+        Ok(Self {
+            host: target.host,
+            port: target.port,
+            timeout: settings.connect_timeout,
+            tls,
+            http,
+            counters: counters.clone(),
+        })
     }
 
     /// A new connection within the time that connecting may take.
@@ -83,11 +98,13 @@ impl Connector {
         };
         let slot = PermitSlot::default();
         let io = UpstreamSocket { stream, write_closed: false, _slot: slot.clone(), _open: open };
-        let (sender, driver) = self.http.handshake(TokioIo::new(io)).await.map_err(io::Error::other)?;
+        let (sender, driver) =
+            self.http.handshake(TokioIo::new(io)).await.map_err(io::Error::other)?;
         Ok((sender, Box::pin(driver.with_upgrades()), slot))
     }
 
-    /// Tries the target's addresses in turn. Names are looked up each time: an app that moved is found again without a restart.
+    /// Tries the target's addresses in turn. Names are looked up each time: an app that moved is
+    /// found again without a restart.
     async fn tcp(&self) -> io::Result<TcpStream> {
         let addresses: Vec<SocketAddr> = match self.host.parse::<IpAddr>() {
             Ok(addr) => vec![SocketAddr::new(addr, self.port)],
@@ -96,15 +113,22 @@ impl Connector {
         let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
         let count = u32::try_from(addresses.len()).unwrap_or(u32::MAX).max(1);
         for (index, address) in addresses.iter().enumerate() {
-            // All but the last get a share, so that a dead first address leaves time for the others.
-            let share = if index + 1 == addresses.len() { self.timeout } else { self.timeout / count };
+            // All but the last get a share, so that a dead first address leaves time for the
+            // others.
+            let share =
+                if index + 1 == addresses.len() { self.timeout } else { self.timeout / count };
             match tokio::time::timeout(share, TcpStream::connect(address)).await {
                 Ok(Ok(stream)) => {
                     tune(&stream)?;
                     return Ok(stream);
                 }
                 Ok(Err(error)) => last = error,
-                Err(_) => last = io::Error::new(io::ErrorKind::TimedOut, "one of the addresses did not answer"),
+                Err(_) => {
+                    last = io::Error::new(
+                        io::ErrorKind::TimedOut,
+                        "one of the addresses did not answer",
+                    )
+                }
             }
         }
         Err(last)
@@ -114,7 +138,10 @@ impl Connector {
 fn tune(stream: &TcpStream) -> io::Result<()> {
     stream.set_nodelay(true)?;
     // Finds an app's host that vanished while an event stream or a tunnel was silent.
-    let probes = TcpKeepalive::new().with_time(Duration::from_secs(30)).with_interval(Duration::from_secs(10)).with_retries(3);
+    let probes = TcpKeepalive::new()
+        .with_time(Duration::from_secs(30))
+        .with_interval(Duration::from_secs(10))
+        .with_retries(3);
     SockRef::from(stream).set_tcp_keepalive(&probes)
 }
 
@@ -122,7 +149,9 @@ fn tls(ca_file: Option<&Path>) -> Result<TlsConnector, UpstreamSetupError> {
     let mut roots = rustls::RootCertStore::empty();
     if let Some(path) = ca_file {
         let fail = |why: String| UpstreamSetupError::CaFile { path: path.to_owned(), why };
-        for certificate in CertificateDer::pem_file_iter(path).map_err(|error| fail(error.to_string()))? {
+        for certificate in
+            CertificateDer::pem_file_iter(path).map_err(|error| fail(error.to_string()))?
+        {
             let certificate = certificate.map_err(|error| fail(error.to_string()))?;
             roots.add(certificate).map_err(|error| fail(error.to_string()))?;
         }
@@ -133,11 +162,13 @@ fn tls(ca_file: Option<&Path>) -> Result<TlsConnector, UpstreamSetupError> {
         let found = rustls_native_certs::load_native_certs();
         roots.add_parsable_certificates(found.certs);
         if roots.is_empty() {
-            let why = found.errors.first().map_or_else(|| "none found".to_owned(), ToString::to_string);
+            let why =
+                found.errors.first().map_or_else(|| "none found".to_owned(), ToString::to_string);
             return Err(UpstreamSetupError::NoSystemRoots(why));
         }
     }
-    // The provider is named here, so that it does not depend on what other libraries install for the whole process.
+    // The provider is named here, so that it does not depend on what other libraries install for
+    // the whole process.
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let mut config = rustls::ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
@@ -148,7 +179,8 @@ fn tls(ca_file: Option<&Path>) -> Result<TlsConnector, UpstreamSetupError> {
     Ok(TlsConnector::from(Arc::new(config)))
 }
 
-/// A place on the socket for the permit that pays for it, when the socket outlives the exchange that held the permit (a tunnel).
+/// A place on the socket for the permit that pays for it, when the socket outlives the exchange
+/// that held the permit (a tunnel).
 #[derive(Clone, Default)]
 pub(super) struct PermitSlot(Arc<Mutex<Option<OwnedSemaphorePermit>>>);
 
@@ -190,11 +222,20 @@ enum Stream {
 }
 
 impl UpstreamSocket {
-    /// An app that answers early (413, 401) and closes makes writing fail while its answer waits to be read. What is written from then
-    /// on is thrown away, and reading says how it ended.
-    fn written(&mut self, result: Poll<io::Result<usize>>, length: usize) -> Poll<io::Result<usize>> {
+    /// An app that answers early (413, 401) and closes makes writing fail while its answer waits to
+    /// be read. What is written from then on is thrown away, and reading says how it ended.
+    fn written(
+        &mut self,
+        result: Poll<io::Result<usize>>,
+        length: usize,
+    ) -> Poll<io::Result<usize>> {
         match result {
-            Poll::Ready(Err(error)) if matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset) => {
+            Poll::Ready(Err(error))
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset
+                ) =>
+            {
                 self.write_closed = true;
                 Poll::Ready(Ok(length))
             }
@@ -204,7 +245,11 @@ impl UpstreamSocket {
 }
 
 impl AsyncRead for UpstreamSocket {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         match &mut self.get_mut().stream {
             Stream::Plain(stream) => Pin::new(stream).poll_read(cx, buf),
             Stream::Tls(stream) => Pin::new(stream).poll_read(cx, buf),
@@ -213,7 +258,11 @@ impl AsyncRead for UpstreamSocket {
 }
 
 impl AsyncWrite for UpstreamSocket {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         if this.write_closed {
             return Poll::Ready(Ok(buf.len()));
@@ -225,7 +274,11 @@ impl AsyncWrite for UpstreamSocket {
         this.written(result, buf.len())
     }
 
-    fn poll_write_vectored(self: Pin<&mut Self>, cx: &mut Context<'_>, bufs: &[io::IoSlice<'_>]) -> Poll<io::Result<usize>> {
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         let length = bufs.iter().map(|buf| buf.len()).sum();
         if this.write_closed {

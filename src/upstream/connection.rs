@@ -1,4 +1,5 @@
-//! One HTTP/1 connection to the app: hyper's two halves, driven by whoever waits for them, and one timer.
+//! One HTTP/1 connection to the app: hyper's two halves, driven by whoever waits for them, and one
+//! timer.
 
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker, ready};
@@ -40,8 +41,14 @@ impl Drop for AbortingTask {
 }
 
 /// The response that hyper will hand over.
-pub(super) trait ResponseFuture: Future<Output = Result<http::Response<hyper::body::Incoming>, SendFailure>> {}
-impl<F: Future<Output = Result<http::Response<hyper::body::Incoming>, SendFailure>>> ResponseFuture for F {}
+pub(super) trait ResponseFuture:
+    Future<Output = Result<http::Response<hyper::body::Incoming>, SendFailure>>
+{
+}
+impl<F: Future<Output = Result<http::Response<hyper::body::Incoming>, SendFailure>>> ResponseFuture
+    for F
+{
+}
 
 /// Why there is none, and the request if no byte of it was written.
 pub(super) type SendFailure = hyper::client::conn::TrySendError<Request<Upload>>;
@@ -61,16 +68,22 @@ impl Connection {
         if let DriverState::Here(driver) = &mut self.driver
             && driver.as_mut().poll(cx).is_ready()
         {
-            // Its error, if any, has gone to the request or the body. Dropping it makes sure that neither waits on.
+            // Its error, if any, has gone to the request or the body. Dropping it makes sure that
+            // neither waits on.
             self.driver = DriverState::Over;
         }
     }
 
     /// Polls `step` and drives the connection in turn until `step` is ready or both are stuck.
     ///
-    /// While the connection is driven from here its two ends talk within this task, and waking it for that would only cost a
-    /// turn: they get a waker that does nothing, and the task's own is registered with the socket when there is nothing left to do.
-    pub(super) fn drive_until<T>(&mut self, cx: &mut Context<'_>, mut step: impl FnMut(&mut Context<'_>) -> Poll<T>) -> Poll<T> {
+    /// While the connection is driven from here its two ends talk within this task, and waking it
+    /// for that would only cost a turn: they get a waker that does nothing, and the task's own is
+    /// registered with the socket when there is nothing left to do.
+    pub(super) fn drive_until<T>(
+        &mut self,
+        cx: &mut Context<'_>,
+        mut step: impl FnMut(&mut Context<'_>) -> Poll<T>,
+    ) -> Poll<T> {
         if !matches!(self.driver, DriverState::Here(_)) {
             return step(cx);
         }
@@ -89,7 +102,8 @@ impl Connection {
     /// Whether the connection is open, silent and free for a request.
     pub(super) fn is_free(&mut self) -> bool {
         let mut nobody = Context::from_waker(Waker::noop());
-        // The first turn may only finish the last exchange. Bytes that nobody asked for end the connection here.
+        // The first turn may only finish the last exchange. Bytes that nobody asked for end the
+        // connection here.
         for _ in 0..2 {
             self.drive(&mut nobody);
             match (&self.driver, self.sender.poll_ready(&mut nobody)) {
@@ -101,22 +115,27 @@ impl Connection {
         false
     }
 
-    /// Gives the connection a task of its own, which ends with this link. The socket takes over the permit.
+    /// Gives the connection a task of its own, which ends with this link. The socket takes over the
+    /// permit.
     pub(super) fn detach(&mut self, permit: Option<OwnedSemaphorePermit>) {
         self.hold(permit);
         match std::mem::replace(&mut self.driver, DriverState::Over) {
             DriverState::Here(driver) => {
-                self.driver = DriverState::Task { _ends_with_this: AbortingTask(tokio::spawn(async move { drop(driver.await) })) }
+                self.driver = DriverState::Task {
+                    _ends_with_this: AbortingTask(tokio::spawn(async move { drop(driver.await) })),
+                }
             }
             other => self.driver = other,
         }
     }
 
-    /// Lets an upgraded connection go. Its socket, which takes over the permit, belongs to whoever awaits the upgrade.
+    /// Lets an upgraded connection go. Its socket, which takes over the permit, belongs to whoever
+    /// awaits the upgrade.
     pub(super) fn into_tunnel(mut self, permit: Option<OwnedSemaphorePermit>) {
         self.hold(permit);
         self.drive(&mut Context::from_waker(Waker::noop()));
-        // What is left to write of the request is written in the background; a stuck app is found by the socket's keep-alive.
+        // What is left to write of the request is written in the background; a stuck app is found
+        // by the socket's keep-alive.
         if let DriverState::Here(driver) = self.driver {
             tokio::spawn(driver);
         }
@@ -129,7 +148,8 @@ impl Connection {
     }
 }
 
-/// A deadline that is moved for every request and frame, over a timer that is touched only when it fires or fires too late.
+/// A deadline that is moved for every request and frame, over a timer that is touched only when it
+/// fires or fires too late.
 #[derive(Default)]
 pub(super) struct DeadlineTimer {
     timer: Option<(Pin<Box<Sleep>>, Instant)>,

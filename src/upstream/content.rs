@@ -1,4 +1,5 @@
-//! The two bodies of an exchange: what goes up, watched for progress, and what comes down, which drives its connection.
+//! The two bodies of an exchange: what goes up, watched for progress, and what comes down, which
+//! drives its connection.
 
 use std::collections::VecDeque;
 use std::pin::Pin;
@@ -27,7 +28,8 @@ pub(super) struct Upload {
 /// How far a streamed request body has come.
 #[derive(Default)]
 pub(super) struct UploadProgress {
-    // Frames that hyper has read. It reads one only when it has room, so that this stops when the app stops reading.
+    // Frames that hyper has read. It reads one only when it has room, so that this stops when the
+    // app stops reading.
     frames: AtomicU32,
     failed: AtomicBool,
     over: AtomicBool,
@@ -66,7 +68,10 @@ impl HttpBody for Upload {
     type Data = Bytes;
     type Error = BodyError;
 
-    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = self.get_mut();
         let polled = Pin::new(&mut this.body).poll_frame(cx);
         let Some(progress) = &this.progress else { return polled };
@@ -108,8 +113,13 @@ pub(super) enum BodyStart {
     Part(VecDeque<Result<Frame<Bytes>, BodyError>>),
 }
 
-/// Reads what has come of the body together with its head. A small response is then whole, and its connection free at once.
-pub(super) fn begin(lease: &mut PooledConnection, body: &mut Incoming, cx: &mut Context<'_>) -> BodyStart {
+/// Reads what has come of the body together with its head. A small response is then whole, and its
+/// connection free at once.
+pub(super) fn begin(
+    lease: &mut PooledConnection,
+    body: &mut Incoming,
+    cx: &mut Context<'_>,
+) -> BodyStart {
     let mut frames = VecDeque::new();
     let mut first: Option<Bytes> = None;
     loop {
@@ -140,14 +150,19 @@ pub(super) fn begin(lease: &mut PooledConnection, body: &mut Incoming, cx: &mut 
     }
 }
 
-fn poll_incoming(lease: &mut PooledConnection, body: &mut Incoming, cx: &mut Context<'_>) -> Poll<Option<hyper::Result<Frame<Bytes>>>> {
+fn poll_incoming(
+    lease: &mut PooledConnection,
+    body: &mut Incoming,
+    cx: &mut Context<'_>,
+) -> Poll<Option<hyper::Result<Frame<Bytes>>>> {
     match lease.connection() {
         Some(link) => link.drive_until(cx, |cx| Pin::new(&mut *body).poll_frame(cx)),
         None => Pin::new(body).poll_frame(cx),
     }
 }
 
-/// A response's body. Its connection is free again when it has been read to the end, and closed if it is dropped before.
+/// A response's body. Its connection is free again when it has been read to the end, and closed if
+/// it is dropped before.
 pub(super) struct Download {
     ready: VecDeque<Result<Frame<Bytes>, BodyError>>,
     body: Incoming,
@@ -181,7 +196,16 @@ impl Download {
         terms: DownloadSettings,
     ) -> Self {
         let DownloadSettings { idle_timeout: patience, clock, timeouts, broken } = terms;
-        let mut this = Self { ready, body, connection: Some(lease), idle_timeout: patience, silent: false, clock, timeouts, broken };
+        let mut this = Self {
+            ready,
+            body,
+            connection: Some(lease),
+            idle_timeout: patience,
+            silent: false,
+            clock,
+            timeouts,
+            broken,
+        };
         match this.ready.back() {
             Some(Err(_)) => this.fail(),
             // Trailers end a body.
@@ -202,9 +226,12 @@ impl Download {
         self.connection = None;
     }
 
-    /// The app is silent. Counted from the first time somebody waited for it, so that a slow client is not held against the app.
+    /// The app is silent. Counted from the first time somebody waited for it, so that a slow client
+    /// is not held against the app.
     fn wait(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let (Some(patience), Some(link)) = (self.idle_timeout, self.connection.as_mut().and_then(PooledConnection::connection)) else {
+        let (Some(patience), Some(link)) =
+            (self.idle_timeout, self.connection.as_mut().and_then(PooledConnection::connection))
+        else {
             return Poll::Pending;
         };
         if !self.silent {
@@ -224,7 +251,10 @@ impl HttpBody for Download {
     type Data = Bytes;
     type Error = BodyError;
 
-    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = self.get_mut();
         if let Some(frame) = this.ready.pop_front() {
             return Poll::Ready(Some(frame));
@@ -258,7 +288,13 @@ impl HttpBody for Download {
     }
 
     fn size_hint(&self) -> SizeHint {
-        let waiting: u64 = self.ready.iter().flatten().filter_map(Frame::data_ref).map(|bytes| bytes.len() as u64).sum();
+        let waiting: u64 = self
+            .ready
+            .iter()
+            .flatten()
+            .filter_map(Frame::data_ref)
+            .map(|bytes| bytes.len() as u64)
+            .sum();
         match self.body.size_hint().exact() {
             Some(rest) => SizeHint::with_exact(rest + waiting),
             None => SizeHint::default(),
@@ -266,13 +302,16 @@ impl HttpBody for Download {
     }
 }
 
-/// SECURITY: what frames, routes or authenticates a message must not come after it (RFC 9110 6.5.1).
+/// SECURITY: what frames, routes or authenticates a message must not come after it (RFC 9110
+/// 6.5.1).
 fn without_forbidden_trailers(frame: Frame<Bytes>) -> Frame<Bytes> {
     match frame.into_trailers() {
         Err(data) => data,
         Ok(trailers) if trailers.keys().any(forward::is_forbidden_trailer) => {
             let mut kept = HeaderMap::with_capacity(trailers.len());
-            for (name, value) in trailers.iter().filter(|(name, _)| !forward::is_forbidden_trailer(name)) {
+            for (name, value) in
+                trailers.iter().filter(|(name, _)| !forward::is_forbidden_trailer(name))
+            {
                 kept.append(name.clone(), value.clone());
             }
             Frame::trailers(kept)

@@ -1,4 +1,5 @@
-//! One request and its response: which connection, whether to try again, and how the response is framed.
+//! One request and its response: which connection, whether to try again, and how the response is
+//! framed.
 
 use std::future::poll_fn;
 use std::pin::pin;
@@ -18,7 +19,8 @@ use super::pool::PooledConnection;
 use super::{CloseDelimited, Inner, UpstreamError};
 use crate::semantics::body::{Body, BodyError};
 
-/// A request that must not be sent twice takes only a connection that was in use a moment ago: it is unlikely to be closed just now.
+/// A request that must not be sent twice takes only a connection that was in use a moment ago: it
+/// is unlikely to be closed just now.
 const MAX_UNSAFE_IDLE: Duration = Duration::from_secs(1);
 
 /// Why an attempt failed, and the request if no byte of it was written.
@@ -31,8 +33,9 @@ struct AttemptFailure {
 impl AttemptFailure {
     /// What to send on a new connection: the request that was not written, or its copy.
     ///
-    /// An app may close a waiting connection at any moment, and then it has not acted on the request. A deadline that has passed, a body
-    /// that broke, or a response that is not HTTP would only come again.
+    /// An app may close a waiting connection at any moment, and then it has not acted on the
+    /// request. A deadline that has passed, a body that broke, or a response that is not HTTP would
+    /// only come again.
     fn into_retry(self, copy: Option<Request<Upload>>) -> Result<Request<Upload>, UpstreamError> {
         match self.unsent.map(|request| *request).or(copy.filter(|_| self.closed)) {
             Some(request) => Ok(request),
@@ -41,12 +44,16 @@ impl AttemptFailure {
     }
 }
 
-pub(super) async fn send(inner: &Inner, mut request: Request<Body>) -> Result<Response<Body>, UpstreamError> {
+pub(super) async fn send(
+    inner: &Inner,
+    mut request: Request<Body>,
+) -> Result<Response<Body>, UpstreamError> {
     normalise(&mut request);
     let upgrade = request.headers().contains_key(UPGRADE);
-    // RFC 9110 9.2.2 allows to repeat all idempotent methods. PUT and DELETE are left out: what they do twice may not be what the user
-    // saw once, if another write came between.
-    let repeatable = matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS) && request.body().replayable().is_some();
+    // RFC 9110 9.2.2 allows to repeat all idempotent methods. PUT and DELETE are left out: what
+    // they do twice may not be what the user saw once, if another write came between.
+    let repeatable = matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS)
+        && request.body().replayable().is_some();
     let mut lease = inner.pool.permit().await?;
     let now = inner.clock.now();
     let max_age = if repeatable { Duration::MAX } else { MAX_UNSAFE_IDLE };
@@ -61,7 +68,9 @@ pub(super) async fn send(inner: &Inner, mut request: Request<Body>) -> Result<Re
             inner.counters.reused.inc();
             let copy = copy.map(|bytes| duplicate(&request, bytes));
             match attempt(inner, link, request, progress.as_deref(), now).await {
-                Ok(response) => return receive(inner, lease, response, progress.as_deref(), upgrade),
+                Ok(response) => {
+                    return receive(inner, lease, response, progress.as_deref(), upgrade);
+                }
                 Err(failure) => {
                     lease.close();
                     let request = failure.into_retry(copy)?;
@@ -108,9 +117,13 @@ async fn attempt(
             frames = seen;
             link.deadline.set(inner.clock.now(), inner.first_byte_timeout);
         }
-        link.deadline
-            .poll(&inner.clock, cx)
-            .map(|()| Err(AttemptFailure { error: UpstreamError::FirstByteTimeout, unsent: None, closed: false }))
+        link.deadline.poll(&inner.clock, cx).map(|()| {
+            Err(AttemptFailure {
+                error: UpstreamError::FirstByteTimeout,
+                unsent: None,
+                closed: false,
+            })
+        })
     })
     .await
 }
@@ -140,7 +153,8 @@ fn receive(
 ) -> Result<Response<Body>, UpstreamError> {
     let (mut parts, mut body) = response.into_parts();
     if parts.status == StatusCode::SWITCHING_PROTOCOLS {
-        // SECURITY: an upgrade that nobody asked for would make a tunnel of a connection that rules are to watch.
+        // SECURITY: an upgrade that nobody asked for would make a tunnel of a connection that rules
+        // are to watch.
         if !upgrade {
             return Err(UpstreamError::Broken("switched protocols unasked".into()));
         }
@@ -156,11 +170,13 @@ fn receive(
         parts.extensions.insert(CloseDelimited);
     }
     if progress.is_some_and(|progress| !progress.over()) {
-        // The app answers while the client still sends. Both must flow, whoever of them reads first.
+        // The app answers while the client still sends. Both must flow, whoever of them reads
+        // first.
         lease.detach();
     }
     // The turn after this one registers the waker: the body is polled before anybody sleeps on it.
-    let body = match content::begin(&mut lease, &mut body, &mut Context::from_waker(Waker::noop())) {
+    let body = match content::begin(&mut lease, &mut body, &mut Context::from_waker(Waker::noop()))
+    {
         BodyStart::Whole(bytes) => {
             lease.release();
             Body::full(bytes)
@@ -182,13 +198,15 @@ fn receive(
 fn check_framing(headers: &HeaderMap) -> Result<bool, UpstreamError> {
     let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
     let Some(coding) = codings.next() else { return Ok(false) };
-    // SECURITY: RFC 9112 6.3 calls this an attempt at response splitting; whoever stores such a response may store another one's.
+    // SECURITY: RFC 9112 6.3 calls this an attempt at response splitting; whoever stores such a
+    // response may store another one's.
     if headers.contains_key(CONTENT_LENGTH) {
         return Err(UpstreamError::Broken("both Content-Length and Transfer-Encoding".into()));
     }
     // A coding besides `chunked` would be lost with the header that names it.
     let chunked = coding.as_bytes().eq_ignore_ascii_case(b"chunked");
-    if codings.next().is_some() || !(chunked || coding.as_bytes().eq_ignore_ascii_case(b"identity")) {
+    if codings.next().is_some() || !(chunked || coding.as_bytes().eq_ignore_ascii_case(b"identity"))
+    {
         return Err(UpstreamError::Broken("unsupported Transfer-Encoding".into()));
     }
     Ok(chunked)
@@ -196,22 +214,31 @@ fn check_framing(headers: &HeaderMap) -> Result<bool, UpstreamError> {
 
 fn is_event_stream(headers: &HeaderMap) -> bool {
     const EVENTS: &[u8] = b"text/event-stream";
-    headers.get(CONTENT_TYPE).and_then(|value| value.as_bytes().get(..EVENTS.len())).is_some_and(|kind| kind.eq_ignore_ascii_case(EVENTS))
+    headers
+        .get(CONTENT_TYPE)
+        .and_then(|value| value.as_bytes().get(..EVENTS.len()))
+        .is_some_and(|kind| kind.eq_ignore_ascii_case(EVENTS))
 }
 
 /// Makes the request one that HTTP/1.1 can carry whole, whatever version it came in.
 fn normalise(request: &mut Request<Body>) {
     *request.version_mut() = Version::HTTP_11;
-    // SECURITY: origin-form only; an absolute target would let the request choose where the app believes it was sent.
+    // SECURITY: origin-form only; an absolute target would let the request choose where the app
+    // believes it was sent.
     if request.uri().authority().is_some() || request.uri().scheme().is_some() {
-        let target = request.uri().path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
+        let target = request
+            .uri()
+            .path_and_query()
+            .cloned()
+            .unwrap_or_else(|| PathAndQuery::from_static("/"));
         *request.uri_mut() = Uri::from(target);
     }
     if request.headers().contains_key(CONTENT_LENGTH) {
         return;
     }
     if request.body().is_empty() {
-        // RFC 9110 8.6: these methods mean something by having no content, and some apps insist that it is said.
+        // RFC 9110 8.6: these methods mean something by having no content, and some apps insist
+        // that it is said.
         if matches!(*request.method(), Method::POST | Method::PUT | Method::PATCH) {
             request.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
         }
@@ -221,7 +248,8 @@ fn normalise(request: &mut Request<Body>) {
     }
 }
 
-/// A second copy of a request, for the case that the first is lost on a connection that was being closed.
+/// A second copy of a request, for the case that the first is lost on a connection that was being
+/// closed.
 fn duplicate(request: &Request<Upload>, body: bytes::Bytes) -> Request<Upload> {
     let mut copy = Request::new(Upload::unwatched(Body::full(body)));
     copy.method_mut().clone_from(request.method());

@@ -1,7 +1,8 @@
 //! The connections that wait for a request, and the queue of requests that wait for a connection.
 //!
-//! A request holds a permit from before it has a connection until its response is read to the end. Connections wait without one, and
-//! a new one is made only when none waits: so there are never more sockets than permits.
+//! A request holds a permit from before it has a connection until its response is read to the end.
+//! Connections wait without one, and a new one is made only when none waits: so there are never
+//! more sockets than permits.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -33,7 +34,11 @@ struct IdleConnection {
 }
 
 impl Pool {
-    pub(super) fn new(settings: &UpstreamSettings, clock: Clock, counters: UpstreamCounters) -> Self {
+    pub(super) fn new(
+        settings: &UpstreamSettings,
+        clock: Clock,
+        counters: UpstreamCounters,
+    ) -> Self {
         Self {
             idle: Mutex::default(),
             permits: Arc::new(Semaphore::new(settings.max_connections)),
@@ -62,7 +67,9 @@ impl Pool {
             return Err(UpstreamError::Busy);
         }
         self.counters.waits.inc();
-        let turn = tokio::time::timeout(self.wait_timeout, Arc::clone(&self.permits).acquire_owned()).await;
+        let turn =
+            tokio::time::timeout(self.wait_timeout, Arc::clone(&self.permits).acquire_owned())
+                .await;
         drop(place);
         // The semaphore is never closed; a queue that did not move is the one way to fail.
         turn.ok().and_then(Result::ok).ok_or(UpstreamError::Busy)
@@ -82,7 +89,8 @@ impl Pool {
                 drop(expired);
                 return None;
             }
-            // One that is too old for this request makes room for the new connection, so that the bound holds.
+            // One that is too old for this request makes room for the new connection, so that the
+            // bound holds.
             let taken = if age >= max_age { idle.pop_front() } else { idle.pop_back() };
             self.count(&idle);
             drop(idle);
@@ -103,7 +111,10 @@ impl Pool {
         self.count(&idle);
         drop(idle);
         if !self.reaping.swap(true, Ordering::Relaxed) {
-            tokio::spawn(reap(Arc::downgrade(self), (self.keep_alive / 2).clamp(Duration::from_millis(50), Duration::from_secs(1))));
+            tokio::spawn(reap(
+                Arc::downgrade(self),
+                (self.keep_alive / 2).clamp(Duration::from_millis(50), Duration::from_secs(1)),
+            ));
         }
     }
 
@@ -113,7 +124,9 @@ impl Pool {
         let mut closing = Vec::new();
         let mut idle = self.lock();
         for mut waiting in std::mem::take(&mut *idle) {
-            if now.saturating_duration_since(waiting.since) < self.keep_alive && waiting.connection.is_free() {
+            if now.saturating_duration_since(waiting.since) < self.keep_alive
+                && waiting.connection.is_free()
+            {
                 idle.push_back(waiting);
             } else {
                 closing.push(waiting);
@@ -143,7 +156,8 @@ async fn reap(pool: Weak<Pool>, every: Duration) {
     }
 }
 
-/// The right to one connection, and the connection. Dropping it closes the connection and then lets the next request have the right.
+/// The right to one connection, and the connection. Dropping it closes the connection and then lets
+/// the next request have the right.
 pub(super) struct PooledConnection {
     connection: Option<Box<Connection>>,
     permit: Option<OwnedSemaphorePermit>,
@@ -171,7 +185,8 @@ impl PooledConnection {
         self.connection.as_deref_mut()
     }
 
-    /// The exchange is over: the connection waits for the next, or is closed if it cannot serve one.
+    /// The exchange is over: the connection waits for the next, or is closed if it cannot serve
+    /// one.
     pub(super) fn release(mut self) {
         if let Some(mut link) = self.connection.take()
             && link.is_free()

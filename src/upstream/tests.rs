@@ -77,7 +77,12 @@ async fn steady(answer: &'static str) -> SocketAddr {
 
 fn settings(address: SocketAddr) -> UpstreamSettings {
     UpstreamSettings {
-        target: Target { tls: false, host: address.ip().to_string().into(), port: address.port(), authority: address.to_string().into() },
+        target: Target {
+            tls: false,
+            host: address.ip().to_string().into(),
+            port: address.port(),
+            authority: address.to_string().into(),
+        },
         host: HostHeader::Preserve,
         connect_timeout: Duration::from_secs(2),
         first_byte_timeout: Duration::from_secs(5),
@@ -128,14 +133,21 @@ async fn one_connection_serves_many_requests() {
         for _ in 0..20 {
             assert_eq!(text(upstream.send(get()).await.unwrap()).await, "ok");
         }
-        assert_eq!((counters.connects.get(), counters.reused.get(), counters.retries.get()), (1, 19, 0));
-        assert_eq!((counters.open.load(Ordering::Relaxed), counters.idle.load(Ordering::Relaxed)), (1, 1));
+        assert_eq!(
+            (counters.connects.get(), counters.reused.get(), counters.retries.get()),
+            (1, 19, 0)
+        );
+        assert_eq!(
+            (counters.open.load(Ordering::Relaxed), counters.idle.load(Ordering::Relaxed)),
+            (1, 1)
+        );
     }
 }
 
 #[tokio::test]
 async fn responses_without_a_body_free_their_connection_at_once() {
-    let (upstream, counters) = client(settings(steady("HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\n").await));
+    let (upstream, counters) =
+        client(settings(steady("HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\n").await));
     for _ in 0..3 {
         let response = upstream.send(request(Method::HEAD, Body::empty())).await.unwrap();
         assert!(response.body().is_empty());
@@ -146,8 +158,7 @@ async fn responses_without_a_body_free_their_connection_at_once() {
 
 #[tokio::test]
 async fn interim_responses_are_skipped() {
-    let answer =
-        "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nlink: </a>\r\n\r\nHTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
+    let answer = "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nlink: </a>\r\n\r\nHTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
     let (upstream, counters) = client(settings(steady(answer).await));
     for _ in 0..2 {
         let response = upstream.send(get()).await.unwrap();
@@ -168,7 +179,9 @@ async fn requests_are_framed_so_that_nothing_is_lost() {
                 while head.contains("chunked") && !conn.buffer.ends_with(b"0\r\n\r\n") {
                     conn.socket.read_buf(&mut conn.buffer).await.unwrap();
                 }
-                heads.send(head + &String::from_utf8(std::mem::take(&mut conn.buffer)).unwrap()).unwrap();
+                heads
+                    .send(head + &String::from_utf8(std::mem::take(&mut conn.buffer)).unwrap())
+                    .unwrap();
                 conn.say("HTTP/1.1 204 No Content\r\n\r\n").await;
             }
         }
@@ -182,7 +195,11 @@ async fn requests_are_framed_so_that_nothing_is_lost() {
 
     let body = stream(futures_util::stream::iter([Ok(Frame::data(Bytes::from_static(b"hello")))]));
     let sent = of(request(Method::GET, body)).await;
-    assert!(sent.contains("transfer-encoding: chunked\r\n") && sent.ends_with("5\r\nhello\r\n0\r\n\r\n"), "{sent}");
+    assert!(
+        sent.contains("transfer-encoding: chunked\r\n")
+            && sent.ends_with("5\r\nhello\r\n0\r\n\r\n"),
+        "{sent}"
+    );
 
     let sent = of(request(Method::POST, Body::empty())).await;
     assert!(sent.contains("content-length: 0\r\n"), "{sent}");
@@ -191,7 +208,10 @@ async fn requests_are_framed_so_that_nothing_is_lost() {
     *old.version_mut() = Version::HTTP_2;
     *old.uri_mut() = http::Uri::from_static("http://elsewhere/y?z");
     let sent = of(old).await;
-    assert!(sent.starts_with("GET /y?z HTTP/1.1\r\n") && !sent.contains("content-length"), "{sent}");
+    assert!(
+        sent.starts_with("GET /y?z HTTP/1.1\r\n") && !sent.contains("content-length"),
+        "{sent}"
+    );
 }
 
 #[tokio::test]
@@ -231,7 +251,9 @@ async fn there_are_never_more_sockets_than_allowed() {
     let all = (0..60).map(|number| {
         let upstream = upstream.clone();
         let method = if number % 2 == 0 { Method::GET } else { Method::POST };
-        tokio::spawn(async move { text(upstream.send(request(method, Body::empty())).await.unwrap()).await })
+        tokio::spawn(async move {
+            text(upstream.send(request(method, Body::empty())).await.unwrap()).await
+        })
     });
     for answer in all.collect::<Vec<_>>() {
         assert_eq!(answer.await.unwrap(), "ok");
@@ -248,7 +270,12 @@ async fn a_full_or_stuck_queue_is_busy() {
         std::future::pending::<()>().await;
     })
     .await;
-    let limits = UpstreamSettings { max_connections: 1, max_waiting: 1, wait_timeout: Duration::from_millis(100), ..settings(address) };
+    let limits = UpstreamSettings {
+        max_connections: 1,
+        max_waiting: 1,
+        wait_timeout: Duration::from_millis(100),
+        ..settings(address)
+    };
     let (upstream, counters) = client(limits);
     let holder = tokio::spawn({
         let upstream = upstream.clone();
@@ -260,7 +287,10 @@ async fn a_full_or_stuck_queue_is_busy() {
     let (one, other) = tokio::join!(upstream.send(get()), upstream.send(get()));
     for refused in [one.unwrap_err(), other.unwrap_err()] {
         assert!(matches!(refused, UpstreamError::Busy), "{refused}");
-        assert_eq!((refused.reason(), refused.may_have_reached_origin()), (Reason::UpstreamBusy, false));
+        assert_eq!(
+            (refused.reason(), refused.may_have_reached_origin()),
+            (Reason::UpstreamBusy, false)
+        );
     }
     assert_eq!((counters.waits.get(), counters.busy.get()), (1, 2));
     holder.abort();
@@ -279,21 +309,38 @@ async fn unused_connections_are_closed() {
         }
     })
     .await;
-    let (upstream, counters) = client(UpstreamSettings { keep_alive: Duration::from_millis(100), ..settings(address) });
+    let (upstream, counters) =
+        client(UpstreamSettings { keep_alive: Duration::from_millis(100), ..settings(address) });
     upstream.send(get()).await.unwrap();
     seen.recv().await.unwrap();
-    assert_eq!((counters.open.load(Ordering::Relaxed), counters.idle.load(Ordering::Relaxed)), (0, 0));
+    assert_eq!(
+        (counters.open.load(Ordering::Relaxed), counters.idle.load(Ordering::Relaxed)),
+        (0, 0)
+    );
 }
 
 #[test]
 fn a_client_can_be_set_up_outside_of_a_runtime() {
     let address = "127.0.0.1:1".parse().unwrap();
-    let (upstream, _) = client(UpstreamSettings { host: HostHeader::Upstream, ..settings(address) });
+    let (upstream, _) =
+        client(UpstreamSettings { host: HostHeader::Upstream, ..settings(address) });
     assert_eq!(upstream.host().unwrap(), "127.0.0.1:1");
-    let wrong = |settings| Upstream::new(settings, Clock::system(), UpstreamCounters::default()).unwrap_err();
-    assert!(matches!(wrong(UpstreamSettings { max_header_bytes: 100, ..settings(address) }), UpstreamSetupError::Limit(_)));
-    assert!(matches!(wrong(UpstreamSettings { max_connections: 0, ..settings(address) }), UpstreamSetupError::Limit(_)));
+    let wrong = |settings| {
+        Upstream::new(settings, Clock::system(), UpstreamCounters::default()).unwrap_err()
+    };
+    assert!(matches!(
+        wrong(UpstreamSettings { max_header_bytes: 100, ..settings(address) }),
+        UpstreamSetupError::Limit(_)
+    ));
+    assert!(matches!(
+        wrong(UpstreamSettings { max_connections: 0, ..settings(address) }),
+        UpstreamSetupError::Limit(_)
+    ));
     let target = Target { tls: true, ..settings(address).target };
-    let missing = UpstreamSettings { target, ca_file: Some("/nonexistent/ca.pem".into()), ..settings(address) };
+    let missing = UpstreamSettings {
+        target,
+        ca_file: Some("/nonexistent/ca.pem".into()),
+        ..settings(address)
+    };
     assert!(matches!(wrong(missing), UpstreamSetupError::CaFile { .. }));
 }

@@ -1,4 +1,5 @@
-//! Connections that have stopped speaking HTTP: bytes from either end to the other, until both have ended.
+//! Connections that have stopped speaking HTTP: bytes from either end to the other, until both have
+//! ended.
 
 use std::io;
 use std::pin::Pin;
@@ -32,14 +33,19 @@ pub enum TunnelError {
     Io(#[source] io::Error),
 }
 
-/// Splices an upgraded client connection and an upgraded upstream connection until both end, the idle limit passes, or `stop` is
-/// cancelled. An end that has said its last word may still listen.
+/// Splices an upgraded client connection and an upgraded upstream connection until both end, the
+/// idle limit passes, or `stop` is cancelled. An end that has said its last word may still listen.
 ///
 /// Returns the bytes that went from the client to the app, and from the app to the client.
 ///
 /// # Errors
 /// When one of the ends did not change protocols, or broke.
-pub async fn tunnel(client: OnUpgrade, app: OnUpgrade, idle: Duration, stop: CancellationToken) -> Result<(u64, u64), TunnelError> {
+pub async fn tunnel(
+    client: OnUpgrade,
+    app: OnUpgrade,
+    idle: Duration,
+    stop: CancellationToken,
+) -> Result<(u64, u64), TunnelError> {
     let ends = tokio::select! {
         ends = async { tokio::try_join!(client, app) } => ends.map_err(TunnelError::Upgrade)?,
         () = tokio::time::sleep(idle) => return Err(TunnelError::Incomplete),
@@ -80,7 +86,11 @@ impl TunnelEnd {
 }
 
 impl AsyncRead for TunnelEnd {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         let before = buf.filled().len();
         let polled = Pin::new(&mut this.io).poll_read(cx, buf);
@@ -90,11 +100,19 @@ impl AsyncRead for TunnelEnd {
 }
 
 impl AsyncWrite for TunnelEnd {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.get_mut().io).poll_write(cx, buf)
     }
 
-    fn poll_write_vectored(self: Pin<&mut Self>, cx: &mut Context<'_>, bufs: &[io::IoSlice<'_>]) -> Poll<io::Result<usize>> {
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.get_mut().io).poll_write_vectored(cx, bufs)
     }
 

@@ -1,4 +1,5 @@
-//! An explicit-state breadth-first checker: every reachable world once, by its fingerprint; the first wrong one is reached on a shortest way.
+//! An explicit-state breadth-first checker: every reachable world once, by its fingerprint; the
+//! first wrong one is reached on a shortest way.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::hash::{BuildHasherDefault, Hash, Hasher};
@@ -66,7 +67,11 @@ pub fn check(start: World, most: usize) -> Found {
     found
 }
 
-fn back(seen: &HashMap<u64, (u64, Action), BuildHasherDefault<Folded>>, root: u64, mut at: u64) -> Vec<Action> {
+fn back(
+    seen: &HashMap<u64, (u64, Action), BuildHasherDefault<Folded>>,
+    root: u64,
+    mut at: u64,
+) -> Vec<Action> {
     let mut way = Vec::new();
     while at != root {
         let (parent, action) = seen[&at];
@@ -82,13 +87,15 @@ fn fingerprint(world: &World) -> u64 {
     hasher.finish()
 }
 
-/// A quick hash of 64 bits: two of some million worlds fall together with a chance of one in a million.
+/// A quick hash of 64 bits: two of some million worlds fall together with a chance of one in a
+/// million.
 #[derive(Default)]
 pub struct Folded(u64);
 
 impl Folded {
     fn fold(&mut self, word: u64) {
-        let product = u128::from(self.0 ^ word ^ 0x9e37_79b9_7f4a_7c15) * u128::from(0xd6e8_feb8_6659_fd93_u64);
+        let product = u128::from(self.0 ^ word ^ 0x9e37_79b9_7f4a_7c15)
+            * u128::from(0xd6e8_feb8_6659_fd93_u64);
         let low = u64::try_from(product & u128::from(u64::MAX)).unwrap_or_default();
         let high = u64::try_from(product >> 64).unwrap_or_default();
         self.0 = (low ^ high).rotate_left(23).wrapping_add(word);

@@ -1,10 +1,12 @@
-//! A twin of Redis, as far as the scripts of `src/coherence` use it: one tag, one entry, the names, and the marks under them.
+//! A twin of Redis, as far as the scripts of `src/coherence` use it: one tag, one entry, the names,
+//! and the marks under them.
 //!
-//! Each function is one script, and as atomic as that. What is left out: deadlines of marks (longer than any run), guards, and memory.
+//! Each function is one script, and as atomic as that. What is left out: deadlines of marks (longer
+//! than any run), guards, and memory.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use sidecache::internals::core::{Subscribers, HeartbeatReply, RegisteredPeer, Registration};
+use sidecache::internals::core::{HeartbeatReply, RegisteredPeer, Registration, Subscribers};
 use sidecache::internals::message::{OperationId, PeerId};
 
 /// The tag's record.
@@ -50,7 +52,15 @@ pub fn fence_name(fence: u8) -> Box<str> {
 
 impl Redis {
     pub fn new() -> Self {
-        Self { fence: 0, generation: 0, seq: 0, record: None, entry: None, names: BTreeMap::new(), marks: BTreeMap::new() }
+        Self {
+            fence: 0,
+            generation: 0,
+            seq: 0,
+            record: None,
+            entry: None,
+            names: BTreeMap::new(),
+            marks: BTreeMap::new(),
+        }
     }
 
     fn valid(&self, fence: u8) -> Option<Record> {
@@ -58,7 +68,10 @@ impl Redis {
     }
 
     fn names(&self) -> Vec<RegisteredPeer> {
-        self.names.iter().map(|(node, alive)| RegisteredPeer { node: *node, evicted: !alive }).collect()
+        self.names
+            .iter()
+            .map(|(node, alive)| RegisteredPeer { node: *node, evicted: !alive })
+            .collect()
     }
 
     /// `beat.lua`
@@ -94,7 +107,13 @@ impl Redis {
     }
 
     /// `purge.lua`; who hears it is for the caller to say.
-    pub fn purge(&mut self, fence: u8, mark: Option<(OperationId, PeerId)>, nonce: &mut u16, listeners: usize) -> Subscribers {
+    pub fn purge(
+        &mut self,
+        fence: u8,
+        mark: Option<(OperationId, PeerId)>,
+        nonce: &mut u16,
+        listeners: usize,
+    ) -> Subscribers {
         self.seq += 1;
         *nonce += 1;
         self.record = Some(Record { nonce: *nonce, seq: self.seq, fence });
@@ -127,7 +146,12 @@ impl Redis {
 
     /// `MGET` of the generation, the step and the record, by a sidecar that trusts this fence.
     pub fn read(&self, fence: u8) -> Reading {
-        Reading { generation: self.generation, seq: self.seq, nonce: self.valid(fence).map(|record| record.nonce), fence }
+        Reading {
+            generation: self.generation,
+            seq: self.seq,
+            nonce: self.valid(fence).map(|record| record.nonce),
+            fence,
+        }
     }
 
     /// `commit.lua`

@@ -1,13 +1,18 @@
-//! What happens to one sidecar: what `keeper.rs`, `mutation.rs`, `coherence.rs` and `store.rs` do around the core, in the same order.
+//! What happens to one sidecar: what `keeper.rs`, `mutation.rs`, `coherence.rs` and `store.rs` do
+//! around the core, in the same order.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use sidecache::internals::core::{Subscribers, ReplayBatch, CoreCommand, CoreEvent, Phase, Released};
-use sidecache::internals::message::{OperationId, Message, PeerId, Process};
+use sidecache::internals::core::{
+    CoreCommand, CoreEvent, Phase, Released, ReplayBatch, Subscribers,
+};
+use sidecache::internals::message::{Message, OperationId, PeerId, Process};
 
 use crate::redis::{Redis, Stored};
-use crate::world::{Action, Ear, Entry, Fault, Flight, Mutation, Note, Sidecar, Stage, Watch, World, at, tag};
+use crate::world::{
+    Action, Ear, Entry, Fault, Flight, Mutation, Note, Sidecar, Stage, Watch, World, at, tag,
+};
 
 /// Why a call came to nothing.
 enum Failure {
@@ -106,7 +111,11 @@ impl World {
         let sidecar = self.of(n);
         let process = sidecar.core.me().process;
         let role = sidecar.role;
-        *sidecar = Sidecar::new(process, sidecache::internals::core::LeaseSettings::new(at(0), at(0)), role);
+        *sidecar = Sidecar::new(
+            process,
+            sidecache::internals::core::LeaseSettings::new(at(0), at(0)),
+            role,
+        );
         (sidecar.up, sidecar.connection) = (false, None);
     }
 
@@ -143,9 +152,16 @@ impl World {
                 command => sidecar.commands.push(command),
             }
         }
-        let beats = sidecar.commands.iter().filter(|command| matches!(command, CoreCommand::Heartbeat { .. })).count();
+        let beats = sidecar
+            .commands
+            .iter()
+            .filter(|command| matches!(command, CoreCommand::Heartbeat { .. }))
+            .count();
         if beats > BEATS
-            && let Some(oldest) = sidecar.commands.iter().position(|command| matches!(command, CoreCommand::Heartbeat { .. }))
+            && let Some(oldest) = sidecar
+                .commands
+                .iter()
+                .position(|command| matches!(command, CoreCommand::Heartbeat { .. }))
         {
             sidecar.commands.remove(oldest);
         }
@@ -180,7 +196,8 @@ impl World {
     fn tick(&mut self, n: u8, notes: &mut Notes) -> Option<String> {
         self.handle(n, CoreEvent::Tick, notes);
         let next = self.of(n).core.next_deadline();
-        next.filter(|next| *next <= at(self.now)).map(|next| format!("sidecar {n} spins: at {} it wants to wake at {next:?}", self.now))
+        next.filter(|next| *next <= at(self.now))
+            .map(|next| format!("sidecar {n} spins: at {} it wants to wake at {next:?}", self.now))
     }
 
     fn lose(&mut self, n: u8, notes: &mut Notes) {
@@ -222,7 +239,11 @@ impl World {
             CoreCommand::Heartbeat { number, node, register } => {
                 let answer = self.writable(n).ok().map(|redis| redis.beat(node, register));
                 if answer.is_some() {
-                    self.publish(&Message::Heartbeat { of: node.process, number, registered: register });
+                    self.publish(&Message::Heartbeat {
+                        of: node.process,
+                        number,
+                        registered: register,
+                    });
                 } else {
                     self.lose(n, notes);
                 }
@@ -233,7 +254,9 @@ impl World {
                 match self.writable(n) {
                     Ok(_) => {
                         let primary = self.primary;
-                        let hears = |sidecar: &&mut Arc<Sidecar>| sidecar.ear == Ear::On(primary) && sidecar.core.me().process == to;
+                        let hears = |sidecar: &&mut Arc<Sidecar>| {
+                            sidecar.ear == Ear::On(primary) && sidecar.core.me().process == to
+                        };
                         if let Some(sidecar) = self.sidecars.iter_mut().find(hears) {
                             Arc::make_mut(sidecar).queue.push_back(Message::Ack { to, id, of });
                         }
@@ -293,8 +316,14 @@ impl World {
         Ok(())
     }
 
-    fn purge_in_redis(&mut self, n: u8, id: OperationId, mark: Option<(OperationId, PeerId)>) -> Result<Subscribers, Failure> {
-        let (fence, by, listeners) = (self.trusts(n), self.sidecars[usize::from(n)].core.me().process, self.listeners());
+    fn purge_in_redis(
+        &mut self,
+        n: u8,
+        id: OperationId,
+        mark: Option<(OperationId, PeerId)>,
+    ) -> Result<Subscribers, Failure> {
+        let (fence, by, listeners) =
+            (self.trusts(n), self.sidecars[usize::from(n)].core.me().process, self.listeners());
         let mut nonce = self.nonce;
         let audience = self.writable(n)?.purge(fence, mark, &mut nonce, listeners);
         self.nonce = nonce;
@@ -302,7 +331,12 @@ impl World {
         Ok(audience)
     }
 
-    fn purge_for(&mut self, n: u8, mark: Option<(OperationId, PeerId)>, notes: &mut Notes) -> Result<(), ()> {
+    fn purge_for(
+        &mut self,
+        n: u8,
+        mark: Option<(OperationId, PeerId)>,
+        notes: &mut Notes,
+    ) -> Result<(), ()> {
         self.ids += 1;
         let id = OperationId(self.ids);
         self.of(n).cell += 1;
@@ -407,7 +441,14 @@ impl World {
         self.stage(n, Stage::Waiting(now));
         self.of(n).core.forget_wait(id);
         self.of(n).core.expect(id);
-        self.handle(n, CoreEvent::PublishFailed(id, ReplayBatch { tags: BTreeSet::from([tag()]), everything: false }), notes);
+        self.handle(
+            n,
+            CoreEvent::PublishFailed(
+                id,
+                ReplayBatch { tags: BTreeSet::from([tag()]), everything: false },
+            ),
+            notes,
+        );
     }
 
     /// `Coherence::watch_tags`
@@ -420,12 +461,15 @@ impl World {
     fn read(&mut self, n: u8) {
         let (floor, watch) = (self.floor_of(n), self.watch_tag(n));
         let sidecar = self.of(n);
-        sidecar.flight = Some(Flight::Begun { epoch: sidecar.core.lease_state().epoch, floor, watch });
+        sidecar.flight =
+            Some(Flight::Begun { epoch: sidecar.core.lease_state().epoch, floor, watch });
     }
 
     fn fly(&mut self, n: u8, notes: &mut Notes) -> Option<String> {
         match self.of(n).flight.take()? {
-            Flight::Begun { epoch, floor, watch } => return self.look(n, (epoch, floor, watch), notes),
+            Flight::Begun { epoch, floor, watch } => {
+                return self.look(n, (epoch, floor, watch), notes);
+            }
             Flight::Asking { epoch, reading } => {
                 let version = self.app;
                 self.of(n).flight = Some(Flight::Brought { epoch, reading, version });
@@ -446,7 +490,8 @@ impl World {
                 self.nonce = nonce;
                 match answer {
                     Ok(Some(nonce)) => {
-                        let entry = Entry { version, generation: reading.generation, nonce, leased: watch };
+                        let entry =
+                            Entry { version, generation: reading.generation, nonce, leased: watch };
                         self.of(n).flight = Some(Flight::Agreed { entry });
                     }
                     Ok(None) => drop(notes.insert(Note::KilledFill)),
@@ -467,23 +512,33 @@ impl World {
     }
 
     /// `Store::look_in_memory`, then `Store::look_in_redis`
-    fn look(&mut self, n: u8, (epoch, floor, watch): (u64, u8, Option<Watch>), notes: &mut Notes) -> Option<String> {
+    fn look(
+        &mut self,
+        n: u8,
+        (epoch, floor, watch): (u64, u8, Option<Watch>),
+        notes: &mut Notes,
+    ) -> Option<String> {
         let Some(server) = self.sidecars[usize::from(n)].connection else {
             self.lose(n, notes);
             return None;
         };
         let redis = Arc::clone(&self.servers[usize::from(server)]);
         let mut reading = redis.read(self.trusts(n));
-        let current = |generation: u16, nonce: u16| generation == reading.generation && reading.nonce == Some(nonce);
+        let current = |generation: u16, nonce: u16| {
+            generation == reading.generation && reading.nonce == Some(nonce)
+        };
         let sidecar = self.of(n);
         if sidecar.core.lease_state().epoch != epoch {
             return None;
         }
-        let in_memory = sidecar.entry.as_mut().filter(|entry| current(entry.generation, entry.nonce));
+        let in_memory =
+            sidecar.entry.as_mut().filter(|entry| current(entry.generation, entry.nonce));
         let version = if let Some(entry) = in_memory {
             entry.leased = watch.or(entry.leased);
             entry.version
-        } else if let Some(stored) = redis.entry.filter(|stored| current(stored.generation, stored.nonce)) {
+        } else if let Some(stored) =
+            redis.entry.filter(|stored| current(stored.generation, stored.nonce))
+        {
             let Stored { version, generation, nonce } = stored;
             sidecar.entry = Some(Entry { version, generation, nonce, leased: watch });
             version
@@ -494,13 +549,18 @@ impl World {
             self.budget.fills -= 1;
             if reading.nonce.is_none() {
                 let mut nonce = self.nonce;
-                reading.nonce = self.writable(n).ok().map(|redis| redis.seed(reading.fence, &mut nonce));
+                reading.nonce =
+                    self.writable(n).ok().map(|redis| redis.seed(reading.fence, &mut nonce));
                 self.nonce = nonce;
             }
             self.of(n).flight = Some(Flight::Asking { epoch, reading });
             return None;
         };
         notes.insert(Note::StrictHit);
-        (version < floor).then(|| format!("sidecar {n} serves version {version} by Redis to a read that began after {floor}"))
+        (version < floor).then(|| {
+            format!(
+                "sidecar {n} serves version {version} by Redis to a read that began after {floor}"
+            )
+        })
     }
 }

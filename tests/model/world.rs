@@ -1,15 +1,17 @@
-//! The world of the model: some sidecars, each with the production core, two servers of Redis, an app with one value, and a clock for all.
+//! The world of the model: some sidecars, each with the production core, two servers of Redis, an
+//! app with one value, and a clock for all.
 //!
-//! Every step that can lie between two others in production is an [`Action`] of its own: each script in Redis, each answer, each message. A
-//! pause is a sidecar that is not scheduled while time passes.
+//! Every step that can lie between two others in production is an [`Action`] of its own: each
+//! script in Redis, each answer, each message. A pause is a sidecar that is not scheduled while
+//! time passes.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use sidecache::internals::core::{MonotonicTime, CoreCommand, Core, LeaseSettings};
-use sidecache::internals::message::{OperationId, Message, Process};
 use sidecache::internals::Tag;
+use sidecache::internals::core::{Core, CoreCommand, LeaseSettings, MonotonicTime};
+use sidecache::internals::message::{Message, OperationId, Process};
 
 use crate::redis::{Reading, Redis, fence_name};
 
@@ -97,7 +99,8 @@ impl Lags {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Role {
     pub lags: Lags,
-    /// Whether what it does at once comes before anything that others do. If not, it may come in between.
+    /// Whether what it does at once comes before anything that others do. If not, it may come in
+    /// between.
     pub eager: bool,
     pub reads: bool,
     pub mutates: bool,
@@ -301,13 +304,26 @@ impl Sidecar {
         let entry = self.entry.as_ref()?;
         let (session, cell) = entry.leased?;
         let leased = now < gate.lease_until || fault == Fault::NoLease;
-        (self.up && gate.epoch.is_multiple_of(2) && leased && session == gate.session && cell == self.cell).then_some(entry)
+        (self.up
+            && gate.epoch.is_multiple_of(2)
+            && leased
+            && session == gate.session
+            && cell == self.cell)
+            .then_some(entry)
     }
 }
 
 impl World {
-    pub fn new(settings: &LeaseSettings, roles: &[Role], fault: Fault, budget: Budget, until: u64) -> Self {
-        let sidecar = |(n, role): (u64, &Role)| Arc::new(Sidecar::new(Process(n + 1), settings.clone(), *role));
+    pub fn new(
+        settings: &LeaseSettings,
+        roles: &[Role],
+        fault: Fault,
+        budget: Budget,
+        until: u64,
+    ) -> Self {
+        let sidecar = |(n, role): (u64, &Role)| {
+            Arc::new(Sidecar::new(Process(n + 1), settings.clone(), *role))
+        };
         Self {
             now: 1,
             until,
@@ -327,7 +343,9 @@ impl World {
     /// What can happen now.
     pub fn actions(&self, out: &mut Vec<Action>) {
         let now = at(self.now);
-        if let Some(action) = (0..).zip(&self.sidecars).find_map(|(n, sidecar)| sidecar.at_once(n, now, self.primary)) {
+        if let Some(action) =
+            (0..).zip(&self.sidecars).find_map(|(n, sidecar)| sidecar.at_once(n, now, self.primary))
+        {
             return out.push(action);
         }
         for (n, sidecar) in (0..).zip(&self.sidecars) {
@@ -364,19 +382,28 @@ impl World {
             when(true, Action::Run(n, at));
         }
         when(!sidecar.answers.is_empty(), Action::Answer(n));
-        let reads = sidecar.role.reads && sidecar.flight.is_none() && gate.epoch.is_multiple_of(2) && now < gate.contact_until;
+        let reads = sidecar.role.reads
+            && sidecar.flight.is_none()
+            && gate.epoch.is_multiple_of(2)
+            && now < gate.contact_until;
         when(reads && sidecar.at_hand(now, self.fault).is_none(), Action::Read(n));
         when(sidecar.flight.is_some(), Action::Fly(n));
         match &sidecar.mutation {
             None => when(sidecar.role.mutates && left.mutations > 0, Action::Mutate(n)),
-            Some(mutation) => when(!matches!(mutation.stage, Stage::Waiting(_)), Action::Advance(n)),
+            Some(mutation) => {
+                when(!matches!(mutation.stage, Stage::Waiting(_)), Action::Advance(n))
+            }
         }
         when(left.crashes > 0, Action::Crash(n));
         let demoted = sidecar.connection.is_some_and(|server| server != self.primary);
         when(sidecar.connection.is_some() && (left.breaks > 0 || demoted), Action::Break(n));
         when(sidecar.broken, Action::Notice(n));
-        // The loss is told of at once, and the client waits before it tries again: it is assumed, see above.
-        when(sidecar.connection.is_none() && (!sidecar.broken || self.fault == Fault::MendedUnseen), Action::Connect(n));
+        // The loss is told of at once, and the client waits before it tries again: it is assumed,
+        // see above.
+        when(
+            sidecar.connection.is_none() && (!sidecar.broken || self.fault == Fault::MendedUnseen),
+            Action::Connect(n),
+        );
         let lost = core.phase() == sidecache::internals::core::Phase::Lost;
         when(lost && sidecar.connection == Some(self.primary), Action::Find(n));
         match sidecar.ear {
@@ -404,7 +431,8 @@ impl World {
             }
             Action::Replicate => {
                 self.budget.replications -= 1;
-                self.servers[1] = Arc::new(Redis { fence: self.servers[1].fence, ..(*self.servers[0]).clone() });
+                self.servers[1] =
+                    Arc::new(Redis { fence: self.servers[1].fence, ..(*self.servers[0]).clone() });
             }
             Action::Failover => {
                 self.budget.failovers -= 1;
@@ -445,7 +473,11 @@ impl World {
             if let Some(entry) = sidecar.at_hand(at(self.now), self.fault) {
                 notes.insert(Note::LeasedHit);
                 if entry.version < self.floor_of(n) {
-                    return Some(format!("sidecar {n} serves version {} under its lease after {}", entry.version, self.floor_of(n)));
+                    return Some(format!(
+                        "sidecar {n} serves version {} under its lease after {}",
+                        entry.version,
+                        self.floor_of(n)
+                    ));
                 }
             }
         }
@@ -456,7 +488,8 @@ impl World {
     pub fn settle(&mut self, ticks: u64) {
         let mut notes = BTreeSet::new();
         let goal = self.now + ticks;
-        let (until, budget) = (std::mem::replace(&mut self.until, goal), std::mem::take(&mut self.budget));
+        let (until, budget) =
+            (std::mem::replace(&mut self.until, goal), std::mem::take(&mut self.budget));
         let mut actions = Vec::new();
         loop {
             actions.clear();
@@ -464,10 +497,10 @@ impl World {
             actions.retain(|action| !matches!(action, Action::Read(_)));
             // Time comes last.
             let now = at(self.now);
-            let behind = self
-                .sidecars
-                .iter()
-                .any(|sidecar| Sidecar { role: Role { lags: Lags::NONE, ..sidecar.role }, ..(**sidecar).clone() }.is_behind(now));
+            let behind = self.sidecars.iter().any(|sidecar| {
+                Sidecar { role: Role { lags: Lags::NONE, ..sidecar.role }, ..(**sidecar).clone() }
+                    .is_behind(now)
+            });
             if behind || actions.len() > 1 {
                 actions.retain(|action| *action != Action::Pass);
             }
@@ -482,12 +515,16 @@ impl World {
     /// Lets one sidecar read until it has an entry at hand.
     pub fn fill(&mut self, n: u8) {
         let mut notes = BTreeSet::new();
-        for action in std::iter::once(Action::Read(n)).chain(std::iter::repeat_n(Action::Fly(n), 5)) {
+        for action in std::iter::once(Action::Read(n)).chain(std::iter::repeat_n(Action::Fly(n), 5))
+        {
             let (next, wrong) = self.step(action, &mut notes);
             assert_eq!(wrong, None);
             *self = next;
         }
-        assert!(self.sidecars[usize::from(n)].at_hand(at(self.now), self.fault).is_some(), "sidecar {n} has filled under a lease");
+        assert!(
+            self.sidecars[usize::from(n)].at_hand(at(self.now), self.fault).is_some(),
+            "sidecar {n} has filled under a lease"
+        );
     }
 
     pub fn trusts(&self, n: u8) -> u8 {

@@ -3,7 +3,11 @@
 //!
 //! Tests named `heavy_…` take minutes; the others seconds. Each Redis is a real `redis-server` of
 //! its own.
-#![allow(clippy::print_stdout, clippy::print_stderr, reason = "what a test measured is worth seeing")]
+#![allow(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "what a test measured is worth seeing"
+)]
 
 mod support;
 

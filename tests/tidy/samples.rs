@@ -10,7 +10,10 @@ fn problems(path: &str, code: &str) -> Vec<Finding> {
 #[track_caller]
 fn assert_bad(path: &str, code: &str, expected: &str) {
     let problems = problems(path, code);
-    assert!(problems.len() == 1 && problems[0].1.contains(expected), "{path}: {code}\n{problems:?}");
+    assert!(
+        problems.len() == 1 && problems[0].1.contains(expected),
+        "{path}: {code}\n{problems:?}"
+    );
 }
 
 #[track_caller]
@@ -23,10 +26,18 @@ fn assert_good(path: &str, code: &str) {
 fn imports_go_down() {
     assert_good("proxy.rs", "use crate::store::Store;\nuse crate::{key::Key, outcome};");
     assert_good("store/redis.rs", "use crate::coherence::Tags;\nuse crate::store::Entry;");
-    assert_bad("store/redis.rs", "use crate::proxy::Proxy;", "`store` (parts) imports `proxy` (flow)");
+    assert_bad(
+        "store/redis.rs",
+        "use crate::proxy::Proxy;",
+        "`store` (parts) imports `proxy` (flow)",
+    );
     assert_bad("clock.rs", "pub(crate) use crate::key::Key;", "imports `key`");
     assert_bad("key.rs", "fn f() {\n    crate::upstream::send();\n}", "imports `upstream`");
-    assert_bad("key.rs", "use crate::{\n    outcome::{Outcome, server},\n    server::{Server, key},\n};", "imports `server`");
+    assert_bad(
+        "key.rs",
+        "use crate::{\n    outcome::{Outcome, server},\n    server::{Server, key},\n};",
+        "imports `server`",
+    );
     assert_bad("key.rs", "use super::server;", "imports `server`");
     assert_good("store/redis.rs", "use super::proxy;");
     assert_good("proxy.rs", "use crate::VERSION;\nuse crate::{self as root, store};");
@@ -74,7 +85,9 @@ fn files_end_in_time() {
 
 #[test]
 fn functions_end_in_time() {
-    let function = |lines: usize| format!("fn long(a: [u8; 2]) {{\n{}}}\n", "    f('{', \"}\"); // }\n".repeat(lines - 2));
+    let function = |lines: usize| {
+        format!("fn long(a: [u8; 2]) {{\n{}}}\n", "    f('{', \"}\"); // }\n".repeat(lines - 2))
+    };
     assert_good("key.rs", &function(MAX_FUNCTION_LINES).repeat(2));
     assert_bad("key.rs", &function(MAX_FUNCTION_LINES + 1), "`long` has 81 lines");
     let method = "    fn short(&self);\n".repeat(100);
@@ -113,8 +126,14 @@ fn banned_words_have_their_places() {
 #[test]
 fn only_whole_words_of_code_count() {
     assert_good("proxy.rs", "fn is_unsafe_method() { alfred::x(); MyRwLocked; }");
-    assert_good("proxy.rs", "/// An unsafe method (RFC 9110).\nfn f() { a(\"unsafe \\\" .unwrap()\"); }");
-    assert_good("proxy.rs", "fn f<'a>(b: &'a str) { a(r#\"unsafe \" todo!()\"#, br\"unsafe\", b\"unsafe\", '\"', '\\'', 'é'); }");
+    assert_good(
+        "proxy.rs",
+        "/// An unsafe method (RFC 9110).\nfn f() { a(\"unsafe \\\" .unwrap()\"); }",
+    );
+    assert_good(
+        "proxy.rs",
+        "fn f<'a>(b: &'a str) { a(r#\"unsafe \" todo!()\"#, br\"unsafe\", b\"unsafe\", '\"', '\\'', 'é'); }",
+    );
     assert_good("proxy.rs", "/* unsafe /* nested */ unsafe */");
     assert_bad("proxy.rs", "fn f() { a(\"//\"); unsafe { b() } }", "safe code");
     assert_bad("proxy.rs", "fn f<'a>(b: &'a str) { var\"\"; r#fn(); unsafe { b() } }", "safe code");

@@ -1,8 +1,10 @@
-//! Rust source as text: its code without comments, literals or tests, its words, and where an item ends.
+//! Rust source as text: its code without comments, literals or tests, its words, and where an item
+//! ends.
 //!
 //! No parser. It knows just enough of the tokens to tell code from what is not.
 
-/// The source with comments, strings and characters blanked out; every line and offset stays where it is.
+/// The source with comments, strings and characters blanked out; every line and offset stays where
+/// it is.
 pub fn code_of(source: &str) -> String {
     let bytes = source.as_bytes();
     let mut code = bytes.to_vec();
@@ -52,9 +54,11 @@ fn end_of_text(bytes: &[u8], at: usize) -> Option<usize> {
     }
 }
 
-/// Whether the `r` at `at` ends or continues a word, rather than opening a raw string (`r"`, `br"`, `cr"`).
+/// Whether the `r` at `at` ends or continues a word, rather than opening a raw string (`r"`, `br"`,
+/// `cr"`).
 fn is_in_word(bytes: &[u8], at: usize) -> bool {
-    let ident = |back: usize| at.checked_sub(back).is_some_and(|at| is_ident(char::from(bytes[at])));
+    let ident =
+        |back: usize| at.checked_sub(back).is_some_and(|at| is_ident(char::from(bytes[at])));
     ident(1) && (ident(2) || !matches!(bytes[at - 1], b'b' | b'c'))
 }
 

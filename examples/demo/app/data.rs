@@ -1,4 +1,5 @@
-//! The app's database: campaigns and forms of each tenant, seeded alike at every start, and the reference data all share.
+//! The app's database: campaigns and forms of each tenant, seeded alike at every start, and the
+//! reference data all share.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -62,8 +63,10 @@ impl Data {
     /// The start page of a tenant as this user sees it.
     pub fn dashboard(&mut self, tenant: &str, user: &str) -> Value {
         let rows = self.tenant(tenant);
-        let live = rows.campaigns.values().filter(|row| row.get("status") == Some(&json!("live"))).count();
-        let budget: i64 = rows.campaigns.values().filter_map(|row| row.get("budget")?.as_i64()).sum();
+        let live =
+            rows.campaigns.values().filter(|row| row.get("status") == Some(&json!("live"))).count();
+        let budget: i64 =
+            rows.campaigns.values().filter_map(|row| row.get("budget")?.as_i64()).sum();
         json!({
             "tenant": tenant,
             "greeting": format!("Hello {user}"),
@@ -73,7 +76,11 @@ impl Data {
     }
 
     fn tenant(&mut self, name: &str) -> &mut Tenant {
-        let name = if self.tenants.len() < MAX_TENANTS || self.tenants.contains_key(name) { name } else { "too-many-tenants" };
+        let name = if self.tenants.len() < MAX_TENANTS || self.tenants.contains_key(name) {
+            name
+        } else {
+            "too-many-tenants"
+        };
         self.tenants.entry(name.to_owned()).or_insert_with(|| Tenant {
             campaigns: Rows::seeded(45, |id| {
                 json!({ "name": format!("{name} campaign {id}"), "status": if id % 3 == 0 { "paused" } else { "live" }, "budget": id * 100 })
@@ -115,7 +122,8 @@ impl Rows {
 
     /// `limit` rows from page `page` (from 1), and how many there are in all.
     pub fn page(&self, page: usize, limit: usize) -> Value {
-        let items: Vec<_> = self.values().skip((page - 1).saturating_mul(limit)).take(limit).collect();
+        let items: Vec<_> =
+            self.values().skip((page - 1).saturating_mul(limit)).take(limit).collect();
         json!({ "items": items, "page": page, "limit": limit, "total": self.len() })
     }
 
@@ -130,13 +138,23 @@ impl Rows {
     }
 
     /// A row's fields as these, and no others.
-    pub fn replace(&mut self, id: u64, fields: Map<String, Value>, user: &str) -> Option<(u64, Value)> {
+    pub fn replace(
+        &mut self,
+        id: u64,
+        fields: Map<String, Value>,
+        user: &str,
+    ) -> Option<(u64, Value)> {
         let version = self.version(id)?;
         Some((id, self.put(id, fields, version + 1, user)))
     }
 
     /// These fields of a row changed.
-    pub fn patch(&mut self, id: u64, fields: Map<String, Value>, user: &str) -> Option<(u64, Value)> {
+    pub fn patch(
+        &mut self,
+        id: u64,
+        fields: Map<String, Value>,
+        user: &str,
+    ) -> Option<(u64, Value)> {
         let version = self.version(id)?;
         let mut merged = self.rows.get(&id)?.clone();
         merged.extend(fields);
@@ -164,7 +182,17 @@ impl Rows {
 
 /// The reference data that all tenants share.
 pub fn areas() -> Value {
-    let names = ["North Shore", "Old Town", "Harbour", "West Hills", "University", "Airport", "Lakeside", "Market Square"];
-    let areas: Vec<_> = names.iter().enumerate().map(|(at, name)| json!({ "id": at + 1, "name": name })).collect();
+    let names = [
+        "North Shore",
+        "Old Town",
+        "Harbour",
+        "West Hills",
+        "University",
+        "Airport",
+        "Lakeside",
+        "Market Square",
+    ];
+    let areas: Vec<_> =
+        names.iter().enumerate().map(|(at, name)| json!({ "id": at + 1, "name": name })).collect();
     json!({ "areas": areas })
 }

@@ -1,4 +1,5 @@
-//! Files: uploads are counted and hashed as they stream by, downloads are made up as they go. Large ones never lie in memory.
+//! Files: uploads are counted and hashed as they stream by, downloads are made up as they go. Large
+//! ones never lie in memory.
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -51,18 +52,32 @@ impl Files {
         if bytes <= KEEP as u64 {
             self.keep(name, kept.freeze());
         }
-        reply::json(StatusCode::CREATED, &json!({ "bytes": bytes, "sha256": hex(&digest.finalize()) }))
+        reply::json(
+            StatusCode::CREATED,
+            &json!({ "bytes": bytes, "sha256": hex(&digest.finalize()) }),
+        )
     }
 
-    /// `?size=BYTES` made-up bytes, the same each time for a name; without it what was uploaded under the name.
+    /// `?size=BYTES` made-up bytes, the same each time for a name; without it what was uploaded
+    /// under the name.
     pub fn download(&self, name: &str, query: Option<&str>) -> Reply {
         let size = query.unwrap_or_default().split('&').find_map(|pair| pair.strip_prefix("size="));
         match size.map(str::parse::<u64>) {
-            Some(Ok(size @ 0..=MAX_DOWNLOAD)) => reply::with_body(StatusCode::OK, "application/octet-stream", MadeUp::new(name, size)),
+            Some(Ok(size @ 0..=MAX_DOWNLOAD)) => reply::with_body(
+                StatusCode::OK,
+                "application/octet-stream",
+                MadeUp::new(name, size),
+            ),
             Some(_) => error(StatusCode::BAD_REQUEST, "size is a number of bytes, up to 16 GiB"),
             None => match self.0.lock().unwrap_or_else(PoisonError::into_inner).get(name) {
-                Some(bytes) => reply::with_body(StatusCode::OK, "application/octet-stream", Full::new(bytes.clone())),
-                None => error(StatusCode::NOT_FOUND, "no such upload is kept; ?size=BYTES makes one up"),
+                Some(bytes) => reply::with_body(
+                    StatusCode::OK,
+                    "application/octet-stream",
+                    Full::new(bytes.clone()),
+                ),
+                None => {
+                    error(StatusCode::NOT_FOUND, "no such upload is kept; ?size=BYTES makes one up")
+                }
             },
         }
     }
@@ -75,7 +90,8 @@ impl Files {
     }
 }
 
-/// A body of made-up bytes: one block that depends on the name, each time with its number written over its beginning.
+/// A body of made-up bytes: one block that depends on the name, each time with its number written
+/// over its beginning.
 struct MadeUp {
     block: Bytes,
     number: u64,
@@ -98,7 +114,10 @@ impl Body for MadeUp {
     type Data = Bytes;
     type Error = Infallible;
 
-    fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
         if self.left == 0 {
             return Poll::Ready(None);
         }

@@ -8,7 +8,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::{SinkExt as _, StreamExt as _};
 use hyper::body::{Body, Frame, Incoming};
-use hyper::header::{CONNECTION, HeaderValue, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, UPGRADE};
+use hyper::header::{
+    CONNECTION, HeaderValue, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION,
+    UPGRADE,
+};
 use hyper::upgrade::Upgraded;
 use hyper::{HeaderMap, Request, StatusCode};
 use hyper_util::rt::TokioIo;
@@ -51,14 +54,19 @@ impl Live {
         let writes = self.writes.subscribe();
         self.tasks.spawn(feed(tenant.to_owned(), writes, sender, self.stop.clone()));
         let mut reply = reply::with_body(StatusCode::OK, "text/event-stream", Events(receiver));
-        reply.headers_mut().insert(hyper::header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+        reply
+            .headers_mut()
+            .insert(hyper::header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
         reply
     }
 
     /// A WebSocket that sends back what it gets.
     pub fn websocket(&self, mut request: Request<Incoming>) -> Reply {
         let Some(key) = websocket_key(request.headers()) else {
-            let mut refusal = error(StatusCode::UPGRADE_REQUIRED, "this is a WebSocket: ask for an upgrade to it, version 13");
+            let mut refusal = error(
+                StatusCode::UPGRADE_REQUIRED,
+                "this is a WebSocket: ask for an upgrade to it, version 13",
+            );
             refusal.headers_mut().insert(UPGRADE, HeaderValue::from_static("websocket"));
             refusal.headers_mut().insert(CONNECTION, HeaderValue::from_static("upgrade"));
             return refusal;
@@ -89,12 +97,18 @@ fn websocket_key(headers: &HeaderMap) -> Option<HeaderValue> {
             .filter_map(|value: &HeaderValue| value.to_str().ok())
             .any(|value| value.split(',').any(|part| part.trim().eq_ignore_ascii_case(word)))
     };
-    let version = headers.get(SEC_WEBSOCKET_VERSION).is_some_and(|version| version.as_bytes() == b"13");
-    if lists(CONNECTION, "upgrade") && lists(UPGRADE, "websocket") && version { headers.get(SEC_WEBSOCKET_KEY).cloned() } else { None }
+    let version =
+        headers.get(SEC_WEBSOCKET_VERSION).is_some_and(|version| version.as_bytes() == b"13");
+    if lists(CONNECTION, "upgrade") && lists(UPGRADE, "websocket") && version {
+        headers.get(SEC_WEBSOCKET_KEY).cloned()
+    } else {
+        None
+    }
 }
 
 async fn echo(upgraded: Upgraded) {
-    let mut socket = WebSocketStream::from_raw_socket(TokioIo::new(upgraded), Role::Server, None).await;
+    let mut socket =
+        WebSocketStream::from_raw_socket(TokioIo::new(upgraded), Role::Server, None).await;
     while let Some(Ok(message)) = socket.next().await {
         // Pings and closing are answered by the library.
         if (message.is_text() || message.is_binary()) && socket.send(message).await.is_err() {
@@ -103,7 +117,12 @@ async fn echo(upgraded: Upgraded) {
     }
 }
 
-async fn feed(tenant: String, mut writes: broadcast::Receiver<(String, String)>, sender: mpsc::Sender<Bytes>, stop: CancellationToken) {
+async fn feed(
+    tenant: String,
+    mut writes: broadcast::Receiver<(String, String)>,
+    sender: mpsc::Sender<Bytes>,
+    stop: CancellationToken,
+) {
     let mut ticks = tokio::time::interval(Duration::from_secs(1));
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut tick = 0_u64;
@@ -134,7 +153,10 @@ impl Body for Events {
     type Data = Bytes;
     type Error = Infallible;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
         self.0.poll_recv(cx).map(|event| event.map(|bytes| Ok(Frame::data(bytes))))
     }
 }

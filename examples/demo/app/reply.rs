@@ -44,12 +44,20 @@ pub fn refused(refusal: &Refusal) -> Reply {
 
 /// Plain text.
 pub fn text(text: &'static str) -> Reply {
-    with_body(StatusCode::OK, "text/plain; charset=utf-8", Full::new(Bytes::from_static(text.as_bytes())))
+    with_body(
+        StatusCode::OK,
+        "text/plain; charset=utf-8",
+        Full::new(Bytes::from_static(text.as_bytes())),
+    )
 }
 
 /// A page of HTML.
 pub fn page(html: &'static str) -> Reply {
-    with_body(StatusCode::OK, "text/html; charset=utf-8", Full::new(Bytes::from_static(html.as_bytes())))
+    with_body(
+        StatusCode::OK,
+        "text/html; charset=utf-8",
+        Full::new(Bytes::from_static(html.as_bytes())),
+    )
 }
 
 /// A response without content.

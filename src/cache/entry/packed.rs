@@ -1,7 +1,9 @@
-//! The bytes of an entry in Redis: version, checksum or keyed MAC, stamp, key, head, and the body last.
+//! The bytes of an entry in Redis: version, checksum or keyed MAC, stamp, key, head, and the body
+//! last.
 //!
-//! Invariants: packing then unpacking gives the same entry; anything else than what was packed is a [`DecodeError`], never a
-//! panic, and allocates no more than the bytes that came. A sidecar of another version reads `DecodeError::Version`: a miss.
+//! Invariants: packing then unpacking gives the same entry; anything else than what was packed is a
+//! [`DecodeError`], never a panic, and allocates no more than the bytes that came. A sidecar of
+//! another version reads `DecodeError::Version`: a miss.
 //!
 //! ```text
 //! "SCE" version kind integrity-kind | integrity (16) | length of meta (4) | meta | body
@@ -165,11 +167,17 @@ pub fn unpack(packed: &Bytes, seal: &Seal) -> Result<Unpacked, DecodeError> {
         return Err(DecodeError::Version);
     }
     // SECURITY: a sidecar with a secret does not take entries sealed without it.
-    if head[5] != seal.kind() || !constant_time_eq(&head[6..22], &seal.over(&head[..6], &packed[22..])) {
+    if head[5] != seal.kind()
+        || !constant_time_eq(&head[6..22], &seal.over(&head[..6], &packed[22..]))
+    {
         return Err(DecodeError::Integrity);
     }
-    let meta_len = usize::try_from(u32::from_be_bytes([head[22], head[23], head[24], head[25]])).map_err(|_| DecodeError::Shape)?;
-    let body_at = HEAD_BYTES.checked_add(meta_len).filter(|at| *at <= packed.len()).ok_or(DecodeError::Shape)?;
+    let meta_len = usize::try_from(u32::from_be_bytes([head[22], head[23], head[24], head[25]]))
+        .map_err(|_| DecodeError::Shape)?;
+    let body_at = HEAD_BYTES
+        .checked_add(meta_len)
+        .filter(|at| *at <= packed.len())
+        .ok_or(DecodeError::Shape)?;
     let mut meta = Cursor { whole: packed, at: HEAD_BYTES, end: body_at };
     match head[4] {
         ENTRY => meta.entry(packed.slice(body_at..)),
@@ -195,7 +203,8 @@ struct Cursor<'a> {
 
 impl Cursor<'_> {
     fn take(&mut self, length: usize) -> Result<&[u8], DecodeError> {
-        let end = self.at.checked_add(length).filter(|end| *end <= self.end).ok_or(DecodeError::Shape)?;
+        let end =
+            self.at.checked_add(length).filter(|end| *end <= self.end).ok_or(DecodeError::Shape)?;
         let taken = &self.whole[self.at..end];
         self.at = end;
         Ok(taken)
@@ -230,10 +239,15 @@ impl Cursor<'_> {
             initial_age: Duration::from_millis(self.u64()?),
             lifetime: Duration::from_millis(self.u64()?),
         };
-        let leeway =
-            Leeway { while_revalidate: self.millis()?, if_error: self.millis()?, unreachable: self.millis()?, keep: self.millis()? };
+        let leeway = Leeway {
+            while_revalidate: self.millis()?,
+            if_error: self.millis()?,
+            unreachable: self.millis()?,
+            keep: self.millis()?,
+        };
         let took = self.millis()?;
-        let status = StatusCode::from_u16(u16::from_be_bytes(self.array()?)).map_err(|_| DecodeError::Shape)?;
+        let status = StatusCode::from_u16(u16::from_be_bytes(self.array()?))
+            .map_err(|_| DecodeError::Shape)?;
         let generation = Nonce(self.array()?);
         let mut tags = Vec::new();
         for _ in 0..self.count()? {
@@ -247,7 +261,8 @@ impl Cursor<'_> {
         let mut headers = HeaderMap::with_capacity(lines.min((self.end - self.at) / 8) + 3);
         for _ in 0..lines {
             let name = HeaderName::from_bytes(&self.bytes()?).map_err(|_| DecodeError::Shape)?;
-            let value = HeaderValue::from_maybe_shared(self.bytes()?).map_err(|_| DecodeError::Shape)?;
+            let value =
+                HeaderValue::from_maybe_shared(self.bytes()?).map_err(|_| DecodeError::Shape)?;
             headers.try_append(name, value).map_err(|_| DecodeError::Shape)?;
         }
         if self.at != self.end {
@@ -256,7 +271,16 @@ impl Cursor<'_> {
         prepare(&mut headers);
         // More than the app named, and never less: the tags that the request tells are among them.
         let named = tags.iter().map(|(tag, _)| tag.clone()).collect();
-        let entry = Entry { key, status, headers, body, times, leeway, fetch_duration: took, response_tags: named };
+        let entry = Entry {
+            key,
+            status,
+            headers,
+            body,
+            times,
+            leeway,
+            fetch_duration: took,
+            response_tags: named,
+        };
         Ok(Unpacked::Entry(Box::new(entry), Stamp { generation, tags: tags.into() }))
     }
 }
@@ -286,12 +310,31 @@ mod tests {
         headers.append("content-type", HeaderValue::from_static("application/json"));
         headers.append("link", HeaderValue::from_static("<a>"));
         headers.append("link", HeaderValue::from_static("<b>"));
-        let times = Times { received: Wall(1_700_000_000_123), initial_age: Duration::from_millis(7), lifetime: Duration::from_mins(1) };
-        let [while_revalidate, if_error, unreachable, keep, took] = [1, 2, 3, 4, 5].map(Duration::from_secs);
+        let times = Times {
+            received: Wall(1_700_000_000_123),
+            initial_age: Duration::from_millis(7),
+            lifetime: Duration::from_mins(1),
+        };
+        let [while_revalidate, if_error, unreachable, keep, took] =
+            [1, 2, 3, 4, 5].map(Duration::from_secs);
         let leeway = Leeway { while_revalidate, if_error, unreachable, keep };
-        let facts = EntryMetadata { times, leeway, fetch_duration: took, response_tags: [Tag::new("a")].into() };
-        let entry = Entry::compact(b"canonical key", StatusCode::OK, &headers, &[Bytes::from_static(b"{\"a\":1}")], facts);
-        let stamp = Stamp { generation: Nonce([1; 16]), tags: [(Tag::new("a"), Nonce([2; 16])), (Tag::new("b"), Nonce([3; 16]))].into() };
+        let facts = EntryMetadata {
+            times,
+            leeway,
+            fetch_duration: took,
+            response_tags: [Tag::new("a")].into(),
+        };
+        let entry = Entry::compact(
+            b"canonical key",
+            StatusCode::OK,
+            &headers,
+            &[Bytes::from_static(b"{\"a\":1}")],
+            facts,
+        );
+        let stamp = Stamp {
+            generation: Nonce([1; 16]),
+            tags: [(Tag::new("a"), Nonce([2; 16])), (Tag::new("b"), Nonce([3; 16]))].into(),
+        };
         (entry, stamp)
     }
 
@@ -309,9 +352,19 @@ mod tests {
             let packed = pack(&entry, &stamp, &seal);
             let (again, stamp_again) = unpacked(&packed, &seal);
             assert_eq!(stamp, stamp_again);
-            assert_eq!((again.key, again.status, again.headers, again.body), (entry.key, entry.status, entry.headers, entry.body));
-            assert_eq!((again.times, again.leeway, again.fetch_duration), (entry.times, entry.leeway, entry.fetch_duration));
-            assert_eq!(again.response_tags[..], [Tag::new("a"), Tag::new("b")], "all tags, since the stamp does not tell who named them");
+            assert_eq!(
+                (again.key, again.status, again.headers, again.body),
+                (entry.key, entry.status, entry.headers, entry.body)
+            );
+            assert_eq!(
+                (again.times, again.leeway, again.fetch_duration),
+                (entry.times, entry.leeway, entry.fetch_duration)
+            );
+            assert_eq!(
+                again.response_tags[..],
+                [Tag::new("a"), Tag::new("b")],
+                "all tags, since the stamp does not tell who named them"
+            );
         }
     }
 
@@ -330,8 +383,14 @@ mod tests {
         let fixture = include_bytes!("fixtures/entry-v2.bin");
         let (entry, stamp) = unpacked(&Bytes::from_static(fixture), &Seal::default());
         let (expected, expected_stamp) = sample();
-        assert_eq!((entry.key, entry.body, entry.times, stamp), (expected.key, expected.body, expected.times, expected_stamp));
-        assert_eq!((entry.leeway, entry.fetch_duration), (expected.leeway, expected.fetch_duration));
+        assert_eq!(
+            (entry.key, entry.body, entry.times, stamp),
+            (expected.key, expected.body, expected.times, expected_stamp)
+        );
+        assert_eq!(
+            (entry.leeway, entry.fetch_duration),
+            (expected.leeway, expected.fetch_duration)
+        );
     }
 
     #[test]
@@ -339,7 +398,11 @@ mod tests {
         let (entry, stamp) = sample();
         let plain = pack(&entry, &stamp, &Seal::default());
         let sealed = pack(&entry, &stamp, &Seal::keyed(b"one"));
-        for (packed, seal) in [(&plain, Seal::keyed(b"one")), (&sealed, Seal::keyed(b"two")), (&sealed, Seal::default())] {
+        for (packed, seal) in [
+            (&plain, Seal::keyed(b"one")),
+            (&sealed, Seal::keyed(b"two")),
+            (&sealed, Seal::default()),
+        ] {
             assert_eq!(unpack(packed, &seal).err(), Some(DecodeError::Integrity));
         }
     }
@@ -349,8 +412,14 @@ mod tests {
         let (entry, stamp) = sample();
         let mut packed = pack(&entry, &stamp, &Seal::default()).to_vec();
         packed[3] = VERSION - 1;
-        assert_eq!(unpack(&Bytes::from(packed), &Seal::default()).err(), Some(DecodeError::Version));
-        assert_eq!(unpack(&Bytes::from_static(b"{}"), &Seal::default()).err(), Some(DecodeError::Foreign));
+        assert_eq!(
+            unpack(&Bytes::from(packed), &Seal::default()).err(),
+            Some(DecodeError::Version)
+        );
+        assert_eq!(
+            unpack(&Bytes::from_static(b"{}"), &Seal::default()).err(),
+            Some(DecodeError::Foreign)
+        );
     }
 
     proptest! {

@@ -1,16 +1,20 @@
-//! Coalescing across all sidecars that share a Redis: who fills a key holds its lease there, and the others wait to hear of its end.
+//! Coalescing across all sidecars that share a Redis: who fills a key holds its lease there, and
+//! the others wait to hear of its end.
 //!
 //! Invariants:
-//! - *Correctness rests on none of this.* A lease only says who asks the app. Nobody is ever given another sidecar's bytes: who waited
-//!   looks into the store again, and what is found there is judged as always. Redis lost, slow or lying costs the app requests, nothing
-//!   else.
-//! - A lease is of a key *and* of the state of its tags ([`FillName`]): who read them after a purge does not wait for a fill from before
-//!   it.
-//! - A waiter is registered before it finds the lease taken, while the ear is listening; the lease's end and the message of it are one step
-//!   in Redis. So no message is missed, or the ear tells of a gap, which wakes every waiter at once.
-//! - A lease ends when it is dropped, in whatever way the fill ended. It is renewed at a third of its time as long as it is held, so that
-//!   that of a sidecar which died ends by itself after [`FILL_LOCK_TTL`]. A waiter does not ask Redis about it before that time is over.
-//! - Waiting is bounded in number (`limits.waiters`) and time (`limits.wait`), and a waiter's place goes with it.
+//! - *Correctness rests on none of this.* A lease only says who asks the app. Nobody is ever given
+//!   another sidecar's bytes: who waited looks into the store again, and what is found there is
+//!   judged as always. Redis lost, slow or lying costs the app requests, nothing else.
+//! - A lease is of a key *and* of the state of its tags ([`FillName`]): who read them after a purge
+//!   does not wait for a fill from before it.
+//! - A waiter is registered before it finds the lease taken, while the ear is listening; the
+//!   lease's end and the message of it are one step in Redis. So no message is missed, or the ear
+//!   tells of a gap, which wakes every waiter at once.
+//! - A lease ends when it is dropped, in whatever way the fill ended. It is renewed at a third of
+//!   its time as long as it is held, so that that of a sidecar which died ends by itself after
+//!   [`FILL_LOCK_TTL`]. A waiter does not ask Redis about it before that time is over.
+//! - Waiting is bounded in number (`limits.waiters`) and time (`limits.wait`), and a waiter's place
+//!   goes with it.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -34,12 +38,14 @@ use crate::telemetry::metrics::Counter;
 /// How long a lease lives that nobody renews.
 pub const FILL_LOCK_TTL: Duration = Duration::from_secs(5);
 
-/// What a fill is of, in the words of all sidecars: a key, and the state of the tags that were read before it.
+/// What a fill is of, in the words of all sidecars: a key, and the state of the tags that were read
+/// before it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct FillName([u8; 32]);
 
 impl FillName {
-    /// The name of a fill. None where the reading is not of Redis, or not whole: then nobody else can have read the same.
+    /// The name of a fill. None where the reading is not of Redis, or not whole: then nobody else
+    /// can have read the same.
     #[must_use]
     pub fn from_snapshot(hash: KeyHash, read: &TagSnapshot) -> Option<Self> {
         let TagSnapshot::Shared(_, reading) = read else { return None };
@@ -55,7 +61,8 @@ impl FillName {
             part(tag.as_str().as_bytes());
             match reading.nonce(tag) {
                 Some(nonce) => part(&nonce.0),
-                // Of a tag without a record it can only be said that no purge at all came between (as in `TagSnapshot::may_join`).
+                // Of a tag without a record it can only be said that no purge at all came between
+                // (as in `TagSnapshot::may_join`).
                 None => part(&reading.seq?.to_be_bytes()),
             }
         }
@@ -64,7 +71,12 @@ impl FillName {
 
     fn parse(hex: &[u8]) -> Option<Self> {
         let hex: &[u8; 64] = hex.try_into().ok()?;
-        let digit = |digit: u8| char::from(digit).to_digit(16).filter(|_| !digit.is_ascii_uppercase()).and_then(|d| u8::try_from(d).ok());
+        let digit = |digit: u8| {
+            char::from(digit)
+                .to_digit(16)
+                .filter(|_| !digit.is_ascii_uppercase())
+                .and_then(|d| u8::try_from(d).ok())
+        };
         let mut name = [0; 32];
         for (byte, pair) in name.iter_mut().zip(hex.chunks_exact(2)) {
             *byte = digit(pair[0])? << 4 | digit(pair[1])?;
@@ -104,7 +116,9 @@ fn message(name: FillName, fate: RemoteOutcome) -> Bytes {
 /// Reads such a message. What does not look like one is none: anybody may publish.
 fn parse(message: &[u8]) -> Option<(FillName, RemoteOutcome)> {
     let (name, fate) = message.split_at_checked(64)?;
-    let fate = RemoteOutcome::ALL.into_iter().find(|known| fate.strip_prefix(b" ") == Some(known.as_str().as_bytes()))?;
+    let fate = RemoteOutcome::ALL
+        .into_iter()
+        .find(|known| fate.strip_prefix(b" ") == Some(known.as_str().as_bytes()))?;
     Some((FillName::parse(name)?, fate))
 }
 
@@ -231,10 +245,15 @@ pub enum LockOutcome {
 }
 
 impl ClusterFills {
-    /// Coalescing over the Redis of this coherence; nothing without one. So many may wait, each for so long. Needs a tokio runtime;
-    /// `tasks` carries what ends leases, for the drain to wait for.
+    /// Coalescing over the Redis of this coherence; nothing without one. So many may wait, each for
+    /// so long. Needs a tokio runtime; `tasks` carries what ends leases, for the drain to wait for.
     #[must_use]
-    pub fn new(coherence: Arc<Coherence>, waiters: usize, wait: Duration, tasks: TaskTracker) -> Option<Arc<Self>> {
+    pub fn new(
+        coherence: Arc<Coherence>,
+        waiters: usize,
+        wait: Duration,
+        tasks: TaskTracker,
+    ) -> Option<Arc<Self>> {
         let link = Arc::clone(coherence.records()?.client());
         let namespace = &link.settings().namespace;
         let (prefix, channel) = (format!("{{{namespace}}}:l:"), format!("{{{namespace}}}:filled"));
@@ -305,11 +324,13 @@ impl ClusterFills {
 
     /// Asks for the lease. May be dropped at any time.
     pub async fn try_lock(self: &Arc<Self>, name: FillName) -> LockAttempt {
-        // Fail open: without Redis, or without an ear to hear of the end, each sidecar fills for itself.
+        // Fail open: without Redis, or without an ear to hear of the end, each sidecar fills for
+        // itself.
         if self.coherence.mode() != CoherenceMode::Shared {
             return LockAttempt::Unavailable;
         }
-        // Registered first, and only then sure that the ear listens: a gap from here on wakes this place.
+        // Registered first, and only then sure that the ear listens: a gap from here on wakes this
+        // place.
         let place = self.waiting.register(name);
         if !self.is_listening() {
             return LockAttempt::Unavailable;
@@ -321,25 +342,40 @@ impl ClusterFills {
         // From before the call: whatever becomes of it, what may be ours is released.
         let mut lease = FillLock::new(self, name);
         let args = vec![lease.owner.clone(), millis(FILL_LOCK_TTL).to_string().into()];
-        let Ok(ScriptReply::One(answer)) = self.run(&self.scripts.take, &lease.key, args).await else { return LockAttempt::Unavailable };
+        let Ok(ScriptReply::One(answer)) = self.run(&self.scripts.take, &lease.key, args).await
+        else {
+            return LockAttempt::Unavailable;
+        };
         if *answer == *b"-" {
             self.counters.locks.inc();
             lease.start_renewal();
             return LockAttempt::Locked(lease);
         }
         lease.is_held = false;
-        let left = std::str::from_utf8(&answer).ok().and_then(|left| left.parse().ok()).map(Duration::from_millis);
+        let left = std::str::from_utf8(&answer)
+            .ok()
+            .and_then(|left| left.parse().ok())
+            .map(Duration::from_millis);
         match left.filter(|left| *left <= FILL_LOCK_TTL) {
             Some(left) => {
                 self.counters.waits.inc();
-                LockAttempt::HeldElsewhere(FillWait { slot: place, remaining: left, _permit: permit })
+                LockAttempt::HeldElsewhere(FillWait {
+                    slot: place,
+                    remaining: left,
+                    _permit: permit,
+                })
             }
             // No lease that was made here; it might never end.
             None => LockAttempt::Unavailable,
         }
     }
 
-    async fn run(&self, script: &Script, key: &Bytes, args: Vec<Bytes>) -> Result<ScriptReply, CallError> {
+    async fn run(
+        &self,
+        script: &Script,
+        key: &Bytes,
+        args: Vec<Bytes>,
+    ) -> Result<ScriptReply, CallError> {
         self.coherence.record_result(self.client.run(script, vec![key.clone()], args).await)
     }
 }
@@ -360,7 +396,15 @@ impl FillLock {
     fn new(across: &Arc<ClusterFills>, name: FillName) -> Self {
         let key = [across.prefix.as_str(), &hex(&name.0)].concat().into();
         let owner = Nonce::random().to_hex().into();
-        Self { fills: Arc::clone(across), name, key, owner, is_held: true, outcome: RemoteOutcome::NotStored, renewal: None }
+        Self {
+            fills: Arc::clone(across),
+            name,
+            key,
+            owner,
+            is_held: true,
+            outcome: RemoteOutcome::NotStored,
+            renewal: None,
+        }
     }
 
     /// What the others will be told.
@@ -375,7 +419,13 @@ impl FillLock {
             loop {
                 tokio::time::sleep(FILL_LOCK_TTL / 3).await;
                 // Fail open: unrenewed it ends, and another sidecar may ask the app as well.
-                let _ = across.run(&across.scripts.renew, &key, vec![owner.clone(), millis(FILL_LOCK_TTL).to_string().into()]).await;
+                let _ = across
+                    .run(
+                        &across.scripts.renew,
+                        &key,
+                        vec![owner.clone(), millis(FILL_LOCK_TTL).to_string().into()],
+                    )
+                    .await;
             }
         }));
     }
@@ -387,10 +437,18 @@ impl Drop for FillLock {
             renewal.abort();
         }
         // Without a runtime nothing can be sent any more: it ends by itself.
-        let Some(runtime) = tokio::runtime::Handle::try_current().ok().filter(|_| self.is_held) else { return };
+        let Some(runtime) = tokio::runtime::Handle::try_current().ok().filter(|_| self.is_held)
+        else {
+            return;
+        };
         let (across, key) = (Arc::clone(&self.fills), self.key.clone());
         let publish = Bytes::from_static(across.client.publish_command().as_bytes());
-        let args = vec![self.owner.clone(), across.channel.clone(), message(self.name, self.outcome), publish];
+        let args = vec![
+            self.owner.clone(),
+            across.channel.clone(),
+            message(self.name, self.outcome),
+            publish,
+        ];
         let release = async move {
             // Fail open: unreleased it ends by itself.
             let _ = across.run(&across.scripts.release, &key, args).await;

@@ -1,11 +1,15 @@
 //! A body that grows while several read it.
 //!
 //! Invariants:
-//! - Every reader gets all bytes, in order, and an end only if the writer said so: a writer that is dropped breaks the body.
-//! - While the body may still be stored, all of it is kept and no reader slows the writer. Once it has outgrown the limit it is
-//!   a window: what all readers have read is dropped, the writer waits for the slowest, and nobody new may read.
-//! - In the window one slow reader holds the others back for [`SLOW_READER_TIMEOUT`] at most: then it is cut off.
-//! - All bodies together keep no more than their [`Budget`]; one that would exceed it goes on as a window.
+//! - Every reader gets all bytes, in order, and an end only if the writer said so: a writer that is
+//!   dropped breaks the body.
+//! - While the body may still be stored, all of it is kept and no reader slows the writer. Once it
+//!   has outgrown the limit it is a window: what all readers have read is dropped, the writer waits
+//!   for the slowest, and nobody new may read.
+//! - In the window one slow reader holds the others back for [`SLOW_READER_TIMEOUT`] at most: then
+//!   it is cut off.
+//! - All bodies together keep no more than their [`Budget`]; one that would exceed it goes on as a
+//!   window.
 
 use std::collections::{HashMap, VecDeque};
 use std::pin::Pin;
@@ -45,7 +49,8 @@ impl Budget {
     }
 
     fn reserve(&self, bytes: u64) -> bool {
-        let taken = self.left.fetch_update(Relaxed, Relaxed, |left| left.checked_sub(bytes)).is_ok();
+        let taken =
+            self.left.fetch_update(Relaxed, Relaxed, |left| left.checked_sub(bytes)).is_ok();
         if !taken {
             self.exceeded.inc();
         }
@@ -105,7 +110,8 @@ pub enum PushOutcome {
 }
 
 impl SharedBody {
-    /// An empty body that is kept up to `limit` bytes, if the budget has them, and then goes on in a window of `window` bytes.
+    /// An empty body that is kept up to `limit` bytes, if the budget has them, and then goes on in
+    /// a window of `window` bytes.
     #[must_use]
     pub fn new(limit: u64, window: u64, budget: &Budget) -> Self {
         Self(Arc::new(Mutex::new(SharedBodyState {
@@ -160,7 +166,9 @@ impl SharedBody {
             return PushOutcome::Buffered;
         }
         loop {
-            if let Ok(pushed) = tokio::time::timeout(SLOW_READER_TIMEOUT, self.wait_for_room()).await {
+            if let Ok(pushed) =
+                tokio::time::timeout(SLOW_READER_TIMEOUT, self.wait_for_room()).await
+            {
                 return pushed;
             }
             let cut = self.lock().cut_off_slow_readers();
@@ -203,7 +211,8 @@ impl SharedBody {
         self.end(BodyEnd::Complete);
     }
 
-    /// The body broke off: so does every response that is made of it. Does nothing after [`SharedBody::complete`].
+    /// The body broke off: so does every response that is made of it. Does nothing after
+    /// [`SharedBody::complete`].
     pub fn abort(&self) {
         self.end(BodyEnd::Broken);
     }
@@ -240,7 +249,13 @@ impl SharedBodyState {
         if self.whole {
             return;
         }
-        let slowest = self.readers.values().filter(|place| !place.cut_off).map(|place| place.next).min().unwrap_or(usize::MAX);
+        let slowest = self
+            .readers
+            .values()
+            .filter(|place| !place.cut_off)
+            .map(|place| place.next)
+            .min()
+            .unwrap_or(usize::MAX);
         while self.dropped < slowest
             && let Some(chunk) = self.chunks.pop_front()
         {
@@ -249,8 +264,8 @@ impl SharedBodyState {
         }
     }
 
-    /// Cuts off the readers that are behind, if others wait for more, and returns whom to tell. A reader that is alone is as slow as it
-    /// likes.
+    /// Cuts off the readers that are behind, if others wait for more, and returns whom to tell. A
+    /// reader that is alone is as slow as it likes.
     fn cut_off_slow_readers(&mut self) -> Vec<Waker> {
         let end = self.dropped + self.chunks.len();
         if !self.readers.values().any(|place| !place.cut_off && place.next == end) {
@@ -291,14 +306,18 @@ impl HttpBody for BodyReader {
     type Data = Bytes;
     type Error = BodyError;
 
-    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let mut state = self.body.lock();
         let SharedBodyState { chunks, dropped, end, readers, .. } = &mut *state;
         let Some(place) = readers.get_mut(&self.id) else { return Poll::Ready(None) };
         if place.cut_off {
             return Poll::Ready(Some(Err("the reader fell too far behind the others".into())));
         }
-        if let Some(chunk) = place.next.checked_sub(*dropped).and_then(|at| chunks.get(at)).cloned() {
+        if let Some(chunk) = place.next.checked_sub(*dropped).and_then(|at| chunks.get(at)).cloned()
+        {
             // Only who reads the oldest chunk can make room.
             let was_oldest = place.next == *dropped;
             place.next += 1;
@@ -360,7 +379,10 @@ mod tests {
         drop(BodyWriter(body.clone()));
         assert!(collect(reader).await.is_err());
         body.complete();
-        assert!(collect(body.reader().expect("a reader")).await.is_err(), "what is broken stays broken");
+        assert!(
+            collect(body.reader().expect("a reader")).await.is_err(),
+            "what is broken stays broken"
+        );
     }
 
     #[tokio::test]
@@ -399,7 +421,10 @@ mod tests {
         }
         body.complete();
         assert_eq!(reader.await.expect("no panic").expect("whole").len(), 5_000);
-        assert!(collect(stopped).await.is_err(), "the one that stopped sees its response break off");
+        assert!(
+            collect(stopped).await.is_err(),
+            "the one that stopped sees its response break off"
+        );
     }
 
     #[tokio::test]
@@ -412,7 +437,10 @@ mod tests {
         });
         tokio::task::yield_now().await;
         drop(reader);
-        let pushed = tokio::time::timeout(Duration::from_secs(5), writer).await.expect("it is not stuck").expect("no panic");
+        let pushed = tokio::time::timeout(Duration::from_secs(5), writer)
+            .await
+            .expect("it is not stuck")
+            .expect("no panic");
         assert_eq!(pushed, PushOutcome::NoReaders);
     }
 

@@ -11,7 +11,15 @@ fn key() -> FillKey {
 
 fn head(more_tags: bool) -> SharedHead {
     let (vary, variant) = (VarySpec::default(), KeyHash([7; 32]));
-    SharedHead { status: StatusCode::OK, headers: HeaderMap::new(), ttl: 1, revalidated: false, more_tags, vary, variant }
+    SharedHead {
+        status: StatusCode::OK,
+        headers: HeaderMap::new(),
+        ttl: 1,
+        revalidated: false,
+        more_tags,
+        vary,
+        variant,
+    }
 }
 
 fn same(_: &VarySpec) -> KeyHash {
@@ -19,7 +27,11 @@ fn same(_: &VarySpec) -> KeyHash {
 }
 
 fn flights() -> (Arc<Fills>, Coherence, Tag) {
-    (Fills::new(10, Duration::from_secs(5), 1000), Coherence::new(None, Clock::system()), Tag::new("a"))
+    (
+        Fills::new(10, Duration::from_secs(5), 1000),
+        Coherence::new(None, Clock::system()),
+        Tag::new("a"),
+    )
 }
 
 fn lead(part: FillRole) -> Leader {
@@ -114,7 +126,10 @@ async fn a_fill_is_deserted_when_its_last_follower_has_gone() {
     let follow = follow(flights.role(key(), &read, Wall(0)));
     let joining = tokio::spawn(async move { follow.join(&read, same).await.is_alone() });
     tokio::task::yield_now().await;
-    assert!(tokio::time::timeout(Duration::from_secs(2), lead.until_no_followers()).await.is_err(), "somebody waits");
+    assert!(
+        tokio::time::timeout(Duration::from_secs(2), lead.until_no_followers()).await.is_err(),
+        "somebody waits"
+    );
     joining.abort();
     assert!(joining.await.is_err());
     assert!(tokio::time::timeout(Duration::from_secs(2), lead.until_no_followers()).await.is_ok());
@@ -139,17 +154,33 @@ async fn a_failure_is_told_to_followers_and_remembered_for_a_moment() {
     let first = lead(flights.role(key(), &read, Wall(0)));
     let follow = follow(flights.role(key(), &read, Wall(0)));
     first.fail(Reason::UpstreamProtocolError, Duration::ZERO, Wall(0));
-    assert!(matches!(follow.join(&read, same).await, JoinOutcome::Failed(Reason::UpstreamProtocolError)));
-    assert!(flights.is_backing_off(&key(), Wall(999)) && !flights.is_backing_off(&key(), Wall(1_000)));
-    assert_eq!(flights.failed_slowly(&key(), Wall(0)), None, "it did not take long, so it is asked again each time");
+    assert!(matches!(
+        follow.join(&read, same).await,
+        JoinOutcome::Failed(Reason::UpstreamProtocolError)
+    ));
+    assert!(
+        flights.is_backing_off(&key(), Wall(999)) && !flights.is_backing_off(&key(), Wall(1_000))
+    );
+    assert_eq!(
+        flights.failed_slowly(&key(), Wall(0)),
+        None,
+        "it did not take long, so it is asked again each time"
+    );
 
     let second = lead(flights.role(key(), &read, Wall(0)));
     second.fail(Reason::UpstreamTimeout, Duration::from_secs(5), Wall(5_000));
-    assert_eq!(flights.failed_slowly(&key(), Wall(19_999)), Some(Reason::UpstreamTimeout), "5 s, and 10 s more");
+    assert_eq!(
+        flights.failed_slowly(&key(), Wall(19_999)),
+        Some(Reason::UpstreamTimeout),
+        "5 s, and 10 s more"
+    );
     assert_eq!(flights.failed_slowly(&key(), Wall(20_000)), None);
     let third = lead(flights.role(key(), &read, Wall(6_000)));
     third.clear_failure();
-    assert!(flights.failed_slowly(&key(), Wall(6_000)).is_none() && !flights.is_backing_off(&key(), Wall(5_500)));
+    assert!(
+        flights.failed_slowly(&key(), Wall(6_000)).is_none()
+            && !flights.is_backing_off(&key(), Wall(5_500))
+    );
 }
 
 #[tokio::test]

@@ -1,4 +1,5 @@
-//! A stored response that was found and judged: how stale it is, which the end of its freshness says, or a soft purge before that.
+//! A stored response that was found and judged: how stale it is, which the end of its freshness
+//! says, or a soft purge before that.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,19 +23,32 @@ pub struct Candidate {
 }
 
 impl Candidate {
-    /// What was found in this tier, and made stale by a soft purge then, if it is still of any use. What the app may confirm is: a soft
-    /// purge ends the windows in which it is served, not how long it is kept.
-    pub(super) fn new(resident: Arc<CachedEntry>, tier: Tier, softened: Option<Wall>, now: Wall) -> Result<Self, Reason> {
+    /// What was found in this tier, and made stale by a soft purge then, if it is still of any use.
+    /// What the app may confirm is: a soft purge ends the windows in which it is served, not how
+    /// long it is kept.
+    pub(super) fn new(
+        resident: Arc<CachedEntry>,
+        tier: Tier,
+        softened: Option<Wall>,
+        now: Wall,
+    ) -> Result<Self, Reason> {
         let fresh = softened.is_none() && resident.entry.times.is_fresh(now);
         let kept = fresh || !resident.entry.retained_for(now).is_zero();
-        if kept { Ok(Self { cached: resident, tier, fresh, soft_purged_at: softened }) } else { Err(Reason::Expired) }
+        if kept {
+            Ok(Self { cached: resident, tier, fresh, soft_purged_at: softened })
+        } else {
+            Err(Reason::Expired)
+        }
     }
 
-    /// What is left of its freshness, in milliseconds; negative since its end, which a soft purge brings forward and never puts off.
+    /// What is left of its freshness, in milliseconds; negative since its end, which a soft purge
+    /// brings forward and never puts off.
     #[must_use]
     pub fn ttl_ms(&self, now: Wall) -> i64 {
         let left = self.cached.entry.times.ttl_ms(now);
-        let softened = self.soft_purged_at.map(|at| i64::try_from(now.since(at).as_millis()).unwrap_or(i64::MAX));
+        let softened = self
+            .soft_purged_at
+            .map(|at| i64::try_from(now.since(at).as_millis()).unwrap_or(i64::MAX));
         softened.map_or(left, |ago| left.min(-ago))
     }
 
@@ -58,10 +72,20 @@ mod tests {
 
     /// Received at 1,000, fresh for half a second, kept for two.
     fn resident() -> Arc<CachedEntry> {
-        let times = Times { received: Wall(1_000), initial_age: Duration::ZERO, lifetime: Duration::from_millis(500) };
+        let times = Times {
+            received: Wall(1_000),
+            initial_age: Duration::ZERO,
+            lifetime: Duration::from_millis(500),
+        };
         let leeway = Leeway { keep: Duration::from_secs(2), ..Leeway::default() };
-        let facts = EntryMetadata { times, leeway, fetch_duration: Duration::ZERO, response_tags: Box::default() };
-        let entry = Entry::compact(b"key", StatusCode::OK, &HeaderMap::new(), &[Bytes::new()], facts);
+        let facts = EntryMetadata {
+            times,
+            leeway,
+            fetch_duration: Duration::ZERO,
+            response_tags: Box::default(),
+        };
+        let entry =
+            Entry::compact(b"key", StatusCode::OK, &HeaderMap::new(), &[Bytes::new()], facts);
         let stamp = Stamp { generation: Nonce([0; 16]), tags: Box::default() };
         Arc::new(CachedEntry { entry, proof: Proof::Shared(SharedProof::new(stamp, None)) })
     }
@@ -77,7 +101,10 @@ mod tests {
             assert_eq!(found(Some(1_200), now).is_within(WINDOW, Wall(now)), open, "{now}");
         }
         assert_eq!(found(Some(1_200), 1_250).ttl_ms(Wall(1_250)), -50);
-        assert!(!found(Some(1_200), 1_200).is_within(Duration::ZERO, Wall(1_200)), "a window of nothing is none");
+        assert!(
+            !found(Some(1_200), 1_200).is_within(Duration::ZERO, Wall(1_200)),
+            "a window of nothing is none"
+        );
         assert!(found(Some(1_201), 1_200).is_within(WINDOW, Wall(1_200)), "a clock that lags");
     }
 
@@ -92,7 +119,10 @@ mod tests {
     #[test]
     fn without_a_soft_purge_its_own_freshness_counts() {
         assert!(found(None, 1_499).fresh && !found(None, 1_500).fresh);
-        assert!(!found(None, 1_499).is_within(WINDOW, Wall(1_499)) && found(None, 1_500).is_within(WINDOW, Wall(1_500)));
+        assert!(
+            !found(None, 1_499).is_within(WINDOW, Wall(1_499))
+                && found(None, 1_500).is_within(WINDOW, Wall(1_500))
+        );
     }
 
     #[test]

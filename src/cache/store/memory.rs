@@ -22,7 +22,8 @@ pub struct MemorySettings {
     pub max_object: u64,
 }
 
-/// An entry at hand, with the proof that it was current when it was stored and its response head made ready.
+/// An entry at hand, with the proof that it was current when it was stored and its response head
+/// made ready.
 #[derive(Debug)]
 pub struct CachedEntry {
     /// The stored response.
@@ -43,7 +44,8 @@ pub enum MemorySlot {
 #[derive(Clone, Debug)]
 struct ByteWeighter;
 
-/// What a slot costs besides its value: the key, the cache's own slot, its index, and its memory of evicted keys.
+/// What a slot costs besides its value: the key, the cache's own slot, its index, and its memory of
+/// evicted keys.
 const SLOT_BYTES: u64 = 256;
 
 impl Weighter<u128, MemorySlot> for ByteWeighter {
@@ -55,12 +57,14 @@ impl Weighter<u128, MemorySlot> for ByteWeighter {
             }
             MemorySlot::Vary(mark) => (size_of::<VaryMark>() + mark.key.len() + 256, 0),
         };
-        // Small pieces leave gaps between them: a quarter, measured with jemalloc, huge pages and a million tiny entries.
+        // Small pieces leave gaps between them: a quarter, measured with jemalloc, huge pages and a
+        // million tiny entries.
         SLOT_BYTES + (small + small / 4 + body) as u64
     }
 }
 
-/// Counts what goes to make room, and drops it as the cache's own lifecycle does: outside of the lock.
+/// Counts what goes to make room, and drops it as the cache's own lifecycle does: outside of the
+/// lock.
 #[derive(Clone, Debug)]
 struct EvictionCounter {
     evicted: Arc<Counter>,
@@ -68,7 +72,8 @@ struct EvictionCounter {
 }
 
 impl Lifecycle<u128, MemorySlot> for EvictionCounter {
-    type RequestState = <DefaultLifecycle<u128, MemorySlot> as Lifecycle<u128, MemorySlot>>::RequestState;
+    type RequestState =
+        <DefaultLifecycle<u128, MemorySlot> as Lifecycle<u128, MemorySlot>>::RequestState;
 
     // Unlike `on_evict`, it is not called for what is replaced.
     fn before_evict(&self, _: &mut Self::RequestState, _: &u128, _: &mut MemorySlot) {
@@ -80,7 +85,8 @@ impl Lifecycle<u128, MemorySlot> for EvictionCounter {
     }
 }
 
-type MemoryCache = Cache<u128, MemorySlot, ByteWeighter, quick_cache::DefaultHashBuilder, EvictionCounter>;
+type MemoryCache =
+    Cache<u128, MemorySlot, ByteWeighter, quick_cache::DefaultHashBuilder, EvictionCounter>;
 
 /// The tier.
 #[derive(Debug)]
@@ -103,13 +109,19 @@ impl Memory {
             return Self { cache: None, limit: 0, largest: 0, refused, evicted };
         }
         let cores = available_parallelism().map_or(1, usize::from);
-        // The capacity is split evenly over shards, and what outweighs a shard is dropped in silence: few shards where objects are large.
+        // The capacity is split evenly over shards, and what outweighs a shard is dropped in
+        // silence: few shards where objects are large.
         let room = settings.size / settings.max_object.saturating_mul(16).max(1);
-        let shards = usize::try_from(room).unwrap_or(usize::MAX).clamp(1, 4 * cores).next_power_of_two();
+        let shards =
+            usize::try_from(room).unwrap_or(usize::MAX).clamp(1, 4 * cores).next_power_of_two();
         let shards = if shards > 1 && shards as u64 > room { shards / 2 } else { shards };
         // The cache remembers about as many evicted keys as it expects items.
         let items = usize::try_from(settings.size / 2048).unwrap_or(usize::MAX).clamp(64, 1 << 22);
-        let options = OptionsBuilder::new().weight_capacity(settings.size).estimated_items_capacity(items).shards(shards).build();
+        let options = OptionsBuilder::new()
+            .weight_capacity(settings.size)
+            .estimated_items_capacity(items)
+            .shards(shards)
+            .build();
         let (hasher, lifecycle) = (
             quick_cache::DefaultHashBuilder::default(),
             EvictionCounter { evicted: Arc::clone(&evicted), usual: DefaultLifecycle::default() },
@@ -118,7 +130,9 @@ impl Memory {
             Ok(options) => Cache::with_options(options, ByteWeighter, hasher, lifecycle),
             Err(_) => Cache::with(items, settings.size, ByteWeighter, hasher, lifecycle),
         };
-        let largest = (settings.size / shards as u64).saturating_sub(1024).min(settings.max_object.saturating_add(64 * 1024));
+        let largest = (settings.size / shards as u64)
+            .saturating_sub(1024)
+            .min(settings.max_object.saturating_add(64 * 1024));
         Self { cache: Some(cache), limit: settings.size, largest, refused, evicted }
     }
 

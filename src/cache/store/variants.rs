@@ -1,6 +1,8 @@
-//! How many variants `Vary` may make of one key: a stranger chooses the headers that a response varies by, and so the number of its copies.
+//! How many variants `Vary` may make of one key: a stranger chooses the headers that a response
+//! varies by, and so the number of its copies.
 //!
-//! Knows the hashes of the variants that this sidecar stored, newest last, and nothing of their contents.
+//! Knows the hashes of the variants that this sidecar stored, newest last, and nothing of their
+//! contents.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -27,16 +29,23 @@ impl Variants {
     /// At most so many for each key.
     #[must_use]
     pub fn new(most: usize) -> Self {
-        Self { max: most.max(1), known: Cache::new(MAX_KEYS), changing: Mutex::default(), dropped: Arc::default() }
+        Self {
+            max: most.max(1),
+            known: Cache::new(MAX_KEYS),
+            changing: Mutex::default(),
+            dropped: Arc::default(),
+        }
     }
 
-    /// Notes that a variant is stored; gives back the oldest one when there are too many, for it to be dropped.
+    /// Notes that a variant is stored; gives back the oldest one when there are too many, for it to
+    /// be dropped.
     #[must_use]
     pub fn record(&self, key: KeyHash, variant: KeyHash) -> Option<KeyHash> {
         // It guards no data of its own.
         let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
         let known = self.known.get(&key).unwrap_or_default();
-        let mut now: Vec<KeyHash> = known.iter().copied().filter(|other| *other != variant).collect();
+        let mut now: Vec<KeyHash> =
+            known.iter().copied().filter(|other| *other != variant).collect();
         let oldest = (now.len() >= self.max).then(|| now.remove(0));
         now.push(variant);
         self.known.insert(key, now.into());

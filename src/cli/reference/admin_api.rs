@@ -27,7 +27,9 @@ pub(super) fn page() -> String {
         }
     }
     page.section("Schemas");
-    page.paragraph("The objects that are named above. A dot leads into an object, `[]` into a list.");
+    page.paragraph(
+        "The objects that are named above. A dot leads into an object, `[]` into a list.",
+    );
     for (name, schema) in entries(&document["components"]["schemas"]) {
         page.subsection(name);
         if let Some(description) = schema["description"].as_str() {
@@ -56,7 +58,8 @@ fn add(page: &mut Page, document: &Value, path: &str, method: &str, operation: &
     if needs_no_token(operation) {
         page.paragraph("Needs no token.");
     }
-    let parameters: Vec<_> = operation["parameters"].as_array().into_iter().flatten().map(parameter).collect();
+    let parameters: Vec<_> =
+        operation["parameters"].as_array().into_iter().flatten().map(parameter).collect();
     page.table(["Parameter", "In", "Type", "Meaning"], &parameters);
     let body = &operation["requestBody"]["content"]["application/json"];
     if !body.is_null() {
@@ -67,15 +70,20 @@ fn add(page: &mut Page, document: &Value, path: &str, method: &str, operation: &
         .map(|(status, response)| {
             let response = resolve(document, response);
             let content = entries(&response["content"]).next();
-            let (media, schema) =
-                content.map_or((String::new(), String::new()), |(media, content)| (code(media), kind(&content["schema"])));
+            let (media, schema) = content
+                .map_or((String::new(), String::new()), |(media, content)| {
+                    (code(media), kind(&content["schema"]))
+                });
             [code(status), text(&response["description"]).to_owned(), media, schema]
         })
         .collect();
     page.table(["Status", "Meaning", "Media type", "Body"], &responses);
     // What the answer to success holds, where it has no name.
     let content = operation.pointer("/responses/200/content/application~1json/schema");
-    page.table(["Field of the response", "Type", "Always there", "Meaning"], &content.map(fields).unwrap_or_default());
+    page.table(
+        ["Field of the response", "Type", "Always there", "Meaning"],
+        &content.map(fields).unwrap_or_default(),
+    );
     page.code("sh", &curl(path, method, operation));
 }
 
@@ -144,7 +152,9 @@ fn kind(schema: &Value) -> String {
     };
     match &schema["type"] {
         Value::String(name) => named(name),
-        Value::Array(types) => types.iter().filter_map(Value::as_str).map(named).collect::<Vec<_>>().join(" or "),
+        Value::Array(types) => {
+            types.iter().filter_map(Value::as_str).map(named).collect::<Vec<_>>().join(" or ")
+        }
         _ => "any".to_owned(),
     }
 }

@@ -29,7 +29,10 @@ pub(super) fn page() -> String {
     page.table(["Code", "Meaning"], &rows);
     page.section("Signals");
     page.paragraph("A sidecar that serves reacts to these signals.");
-    page.table(["Signal", "Effect"], &SIGNALS.map(|(signals, effect)| [codes(signals.iter().copied()), effect.to_owned()]));
+    page.table(
+        ["Signal", "Effect"],
+        &SIGNALS.map(|(signals, effect)| [codes(signals.iter().copied()), effect.to_owned()]),
+    );
     page.finish()
 }
 
@@ -61,14 +64,19 @@ fn rows(command: &Command, global: bool) -> Vec<[String; 4]> {
 }
 
 fn row(argument: &Arg) -> [String; 4] {
-    let defaults: Vec<_> = argument.get_default_values().iter().filter_map(|value| value.to_str()).collect();
+    let defaults: Vec<_> =
+        argument.get_default_values().iter().filter_map(|value| value.to_str()).collect();
     let takes_value = argument.get_action().takes_values();
     let default = if takes_value { codes(defaults) } else { String::new() };
-    let environment = argument.get_env().and_then(|name| name.to_str()).map(code).unwrap_or_default();
-    let mut meaning = argument.get_help().map(|help| sentence(&help.to_string())).unwrap_or_default();
+    let environment =
+        argument.get_env().and_then(|name| name.to_str()).map(code).unwrap_or_default();
+    let mut meaning =
+        argument.get_help().map(|help| sentence(&help.to_string())).unwrap_or_default();
     let choices = argument.get_possible_values();
     if takes_value && !choices.is_empty() {
-        let names = codes(choices.iter().filter(|choice| !choice.is_hide_set()).map(PossibleValue::get_name));
+        let names = codes(
+            choices.iter().filter(|choice| !choice.is_hide_set()).map(PossibleValue::get_name),
+        );
         let _ = write!(meaning, " One of {names}.");
     }
     [name(argument), default, environment, meaning]
@@ -113,6 +121,9 @@ mod tests {
             }
         }
         assert!(commands > 8, "{commands} commands");
-        assert!(page.contains("`-c`, `--config <FILE>` | `proxy.toml` | `SIDECACHE_CONFIG` |"), "{page}");
+        assert!(
+            page.contains("`-c`, `--config <FILE>` | `proxy.toml` | `SIDECACHE_CONFIG` |"),
+            "{page}"
+        );
     }
 }

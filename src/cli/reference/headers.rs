@@ -4,15 +4,18 @@
 
 use http::HeaderName;
 use http::header::{
-    ACCEPT, AGE, ALLOW, AUTHORIZATION, CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, CONTENT_LOCATION, CONTENT_RANGE, COOKIE, DATE, ETAG,
-    EXPECT, EXPIRES, HOST, IF_MODIFIED_SINCE, IF_NONE_MATCH, LAST_MODIFIED, LOCATION, SET_COOKIE, TE, TRANSFER_ENCODING, VARY, VIA,
+    ACCEPT, AGE, ALLOW, AUTHORIZATION, CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, CONTENT_LOCATION,
+    CONTENT_RANGE, COOKIE, DATE, ETAG, EXPECT, EXPIRES, HOST, IF_MODIFIED_SINCE, IF_NONE_MATCH,
+    LAST_MODIFIED, LOCATION, SET_COOKIE, TE, TRANSFER_ENCODING, VARY, VIA,
 };
 
 use super::markdown::{Page, code, codes};
 use crate::policy::cache_groups::{CACHE_GROUP_INVALIDATION, CACHE_GROUPS};
-use crate::semantics::forward::{self, FORWARDED, HOP_BY_HOP};
-use crate::proxy::response::{CACHE_STATUS, X_CACHE, X_CACHE_KEY, X_CACHE_PURGED, X_CACHE_ROUTE, X_CACHE_TAGS};
 use crate::policy::route::headers as roles;
+use crate::proxy::response::{
+    CACHE_STATUS, X_CACHE, X_CACHE_KEY, X_CACHE_PURGED, X_CACHE_ROUTE, X_CACHE_TAGS,
+};
+use crate::semantics::forward::{self, FORWARDED, HOP_BY_HOP};
 use crate::semantics::targeted_cache_control::CDN_CACHE_CONTROL;
 
 /// Which message, and what is done to the header.
@@ -27,7 +30,11 @@ enum Part {
 }
 
 const PARTS: [(Part, &str, &str); 6] = [
-    (Part::ToClient, "Added to responses", "All other headers of the origin reach the client as they are."),
+    (
+        Part::ToClient,
+        "Added to responses",
+        "All other headers of the origin reach the client as they are.",
+    ),
     (Part::FromOrigin, "Removed from responses", ""),
     (Part::ReadFromOrigin, "Read in responses", "They reach the client as well, except tags."),
     (Part::ToOrigin, "Added to requests", ""),
@@ -50,7 +57,11 @@ fn to_client() -> Vec<Header> {
     let add = |name, when, meaning| header(name, Part::ToClient, when, meaning);
     let debug = "with `headers = true` in `[debug]`";
     vec![
-        add(X_CACHE, "always", "How the response came to be, in one word: see the page on reasons."),
+        add(
+            X_CACHE,
+            "always",
+            "How the response came to be, in one word: see the page on reasons.",
+        ),
         add(
             CACHE_STATUS,
             "always",
@@ -64,11 +75,19 @@ fn to_client() -> Vec<Header> {
         add(CONTENT_RANGE, "on parts of stored responses", "Which part it is (RFC 9110)."),
         add(CACHE_CONTROL, "on the sidecar's own errors", "`no-store`."),
         add(ALLOW, "on 405", "The methods that are taken."),
-        add(CONNECTION, "on refused requests, and while draining", "`close`: this response is the last of its connection. HTTP/1 only."),
+        add(
+            CONNECTION,
+            "on refused requests, and while draining",
+            "`close`: this response is the last of its connection. HTTP/1 only.",
+        ),
         add(X_CACHE_KEY, debug, "The hash of the key. `Cache-Status` has it too, as `key`."),
         add(X_CACHE_ROUTE, debug, "The `path` of the route."),
         add(X_CACHE_TAGS, debug, "The tags of the request."),
-        add(X_CACHE_PURGED, "on writes, with `headers = true` in `[debug]`", "The tags that were purged."),
+        add(
+            X_CACHE_PURGED,
+            "on writes, with `headers = true` in `[debug]`",
+            "The tags that were purged.",
+        ),
     ]
 }
 
@@ -81,11 +100,21 @@ fn from_origin() -> Vec<Header> {
             "With every header that it names, except those that frame a message or decide about \
              caching.",
         ),
-        remove(SET_COOKIE, "on stored responses", "Stored with `strip_set_cookie = true` only. Clients that joined a fill never get it."),
+        remove(
+            SET_COOKIE,
+            "on stored responses",
+            "Stored with `strip_set_cookie = true` only. Clients that joined a fill never get it.",
+        ),
     ];
     let tags = crate::policy::tag::ResponseTags::default().headers;
-    headers.extend(tags.into_iter().map(|name| remove(name, "on routes that cache", "Kept with `keep = true` in `[tags]`.")));
-    headers.extend(HOP_BY_HOP.iter().map(|name| remove(name.clone(), "always", "Belongs to one connection.")));
+    headers.extend(
+        tags.into_iter().map(|name| {
+            remove(name, "on routes that cache", "Kept with `keep = true` in `[tags]`.")
+        }),
+    );
+    headers.extend(
+        HOP_BY_HOP.iter().map(|name| remove(name.clone(), "always", "Belongs to one connection.")),
+    );
     headers
 }
 
@@ -110,7 +139,9 @@ fn read_from_origin() -> Vec<Header> {
         written(CONTENT_LOCATION, "A URL of the same host, which the write purges (RFC 9111)."),
     ];
     let tags = crate::policy::tag::ResponseTags::default().headers;
-    headers.extend(tags.into_iter().map(|name| read(name, "Tags of the response. `response_headers` in `[tags]` names others.")));
+    headers.extend(tags.into_iter().map(|name| {
+        read(name, "Tags of the response. `response_headers` in `[tags]` names others.")
+    }));
     headers
 }
 
@@ -118,10 +149,22 @@ fn to_origin() -> Vec<Header> {
     let add = |name, when, meaning| header(name, Part::ToOrigin, when, meaning);
     vec![
         add(VIA, "always", "The version of HTTP, and `sidecache`."),
-        add(forward::X_FORWARDED_FOR, "always", "The client's address. What a trusted proxy sent stays in front."),
+        add(
+            forward::X_FORWARDED_FOR,
+            "always",
+            "The client's address. What a trusted proxy sent stays in front.",
+        ),
         add(forward::X_FORWARDED_PROTO, "unless a trusted proxy sent it", "`http`."),
-        add(forward::X_FORWARDED_HOST, "unless a trusted proxy sent it", "The host that was asked for."),
-        add(HOST, "always", "The client's, or that of `url` with `host = \"upstream\"` in `[upstream]`."),
+        add(
+            forward::X_FORWARDED_HOST,
+            "unless a trusted proxy sent it",
+            "The host that was asked for.",
+        ),
+        add(
+            HOST,
+            "always",
+            "The client's, or that of `url` with `host = \"upstream\"` in `[upstream]`.",
+        ),
         add(IF_NONE_MATCH, "on revalidation", "The stored `ETag`."),
         add(IF_MODIFIED_SINCE, "on revalidation", "The stored `Last-Modified`."),
         add(COOKIE, "from HTTP/2", "Several lines become one."),
@@ -146,7 +189,9 @@ fn from_client() -> Vec<Header> {
         remove(AUTHORIZATION, "in scope `public`", "The response is for everyone."),
         remove(COOKIE, "in scope `public`", "The response is for everyone."),
     ];
-    headers.extend(HOP_BY_HOP.iter().map(|name| remove(name.clone(), "always", "Belongs to one connection.")));
+    headers.extend(
+        HOP_BY_HOP.iter().map(|name| remove(name.clone(), "always", "Belongs to one connection.")),
+    );
     let withheld = roles::WITHHELD.iter().map(|name| HeaderName::from_static(name));
     headers.extend(withheld.map(|name| remove(name, "on fills", "The sidecar evaluates it.")));
     headers
@@ -167,7 +212,10 @@ fn read_from_client() -> Vec<Header> {
 }
 
 fn all() -> Vec<Header> {
-    [to_client(), from_origin(), read_from_origin(), to_origin(), from_client(), read_from_client()].into_iter().flatten().collect()
+    [to_client(), from_origin(), read_from_origin(), to_origin(), from_client(), read_from_client()]
+        .into_iter()
+        .flatten()
+        .collect()
 }
 
 pub(super) fn page() -> String {
@@ -182,7 +230,9 @@ pub(super) fn page() -> String {
         let rows: Vec<_> = headers
             .iter()
             .filter(|header| header.part == part)
-            .map(|header| [code(&shown(&header.name)), header.when.to_owned(), header.meaning.to_owned()])
+            .map(|header| {
+                [code(&shown(&header.name)), header.when.to_owned(), header.meaning.to_owned()]
+            })
             .collect();
         page.table(["Header", "When", "Meaning"], &rows);
     }
@@ -198,11 +248,20 @@ pub(super) fn page() -> String {
             roles::HARMLESS,
             "They change nothing, or the origin says so in `Vary`. So are `Sec-Fetch-*` and `Sec-CH-*`.",
         ),
-        ("Part of the key", roles::IMPLICIT, "The origin may answer differently to them without saying so."),
-        ("Part of the key from a trusted proxy", roles::FROM_TRUSTED, "Origins build links from them."),
+        (
+            "Part of the key",
+            roles::IMPLICIT,
+            "The origin may answer differently to them without saying so.",
+        ),
+        (
+            "Part of the key from a trusted proxy",
+            roles::FROM_TRUSTED,
+            "Origins build links from them.",
+        ),
         ("Withheld on fills", roles::WITHHELD, "They are for caches."),
     ];
-    let rows = lists.map(|(role, names, why)| [role.to_owned(), codes(names.iter().copied()), why.to_owned()]);
+    let rows = lists
+        .map(|(role, names, why)| [role.to_owned(), codes(names.iter().copied()), why.to_owned()]);
     page.table(["Role", "Headers", "Why"], &rows);
     page.finish()
 }
@@ -213,7 +272,9 @@ fn shown(name: &HeaderName) -> String {
         "te" | "etag" | "cdn" | "ip" | "http2" => word.to_uppercase().replace("ETAG", "ETag"),
         word => {
             let mut letters = word.chars();
-            letters.next().map_or_else(String::new, |first| first.to_ascii_uppercase().to_string() + letters.as_str())
+            letters.next().map_or_else(String::new, |first| {
+                first.to_ascii_uppercase().to_string() + letters.as_str()
+            })
         }
     };
     name.as_str().split('-').map(capital).collect::<Vec<_>>().join("-")
@@ -254,13 +315,16 @@ mod tests {
         let host = HeaderValue::from_static("example.com");
         for (part, is_request) in [(Part::FromClient, true), (Part::FromOrigin, false)] {
             for name in names(part) {
-                let mut headers = HeaderMap::from_iter([(name.clone(), HeaderValue::from_static("x"))]);
+                let mut headers =
+                    HeaderMap::from_iter([(name.clone(), HeaderValue::from_static("x"))]);
                 if is_request {
                     forward::prepare_request(&mut headers, Version::HTTP_11, &host, &peer, None);
                 } else {
                     forward::prepare_response(&mut headers, Version::HTTP_11);
                 }
-                let always = all().iter().any(|one| one.name == name && one.part == part && one.when == "always");
+                let always = all()
+                    .iter()
+                    .any(|one| one.name == name && one.part == part && one.when == "always");
                 assert_eq!(!headers.contains_key(&name), always || is_claim(&name), "{name}");
             }
         }

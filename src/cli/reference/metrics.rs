@@ -5,11 +5,11 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::markdown::{Page, code, codes};
+use crate::app::Sidecar;
 use crate::clock::Clock;
 use crate::config::Config;
-use crate::telemetry::metrics::{Description, Metrics, RequestRecord, BodySource};
 use crate::outcome::{Disposition, Reason};
-use crate::app::Sidecar;
+use crate::telemetry::metrics::{BodySource, Description, Metrics, RequestRecord};
 
 /// What a sidecar needs in order to have more metrics than another: a title, and the lines of
 /// `proxy.toml`. Each has what the one before it has, and more.
@@ -53,7 +53,9 @@ pub(super) fn page() -> Result<String, String> {
     );
     let rows = OPEN_LABELS.map(|(name, meaning)| [code(name), meaning.to_owned()]);
     page.table(["Label", "Values"], &rows);
-    let text = |settings: usize| SETTINGS.iter().take(settings).map(|(.., lines)| *lines).collect::<String>();
+    let text = |settings: usize| {
+        SETTINGS.iter().take(settings).map(|(.., lines)| *lines).collect::<String>()
+    };
     let all = families(&text(SETTINGS.len()))?;
     let mut shown = BTreeSet::new();
     for (at, (title, about, _)) in SETTINGS.into_iter().enumerate() {
@@ -73,9 +75,16 @@ pub(super) fn page() -> Result<String, String> {
 }
 
 fn row(family: &Description) -> [String; 5] {
-    let labels: Vec<String> = family.labels.iter().map(|(name, values)| label(name, values)).collect();
+    let labels: Vec<String> =
+        family.labels.iter().map(|(name, values)| label(name, values)).collect();
     let unit = family.unit().to_owned();
-    [code(&family.name), family.kind.to_owned(), unit, labels.join("; "), format!("{}.", family.help)]
+    [
+        code(&family.name),
+        family.kind.to_owned(),
+        unit,
+        labels.join("; "),
+        format!("{}.", family.help),
+    ]
 }
 
 fn label(name: &str, values: &BTreeSet<String>) -> String {
@@ -89,10 +98,14 @@ fn label(name: &str, values: &BTreeSet<String>) -> String {
 
 /// The families of a sidecar with these lines in its file, each route's among them.
 fn families(lines: &str) -> Result<Vec<Description>, String> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| error.to_string())?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| error.to_string())?;
     let _entered = runtime.enter();
     let text = format!("[upstream]\nurl = \"http://127.0.0.1:8000\"\n{lines}");
-    let mut config = Config::parse(&text, "proxy.toml", &|_| None).map_err(|problems| problems.to_string())?;
+    let mut config =
+        Config::parse(&text, "proxy.toml", &|_| None).map_err(|problems| problems.to_string())?;
     let sidecar = Sidecar::new(&mut config, Clock::system()).map_err(|error| error.to_string())?;
     let metrics = &sidecar.proxy.metrics;
     count_everything(metrics);
@@ -105,7 +118,10 @@ fn count_everything(metrics: &Metrics) {
     let took = Duration::from_millis(1);
     for disposition in Disposition::ALL {
         for reason in Reason::ALL.iter().copied().map(Some).chain([None]) {
-            table.request(Some(0), &RequestRecord { disposition, reason, duration: took, saved: Some(took) });
+            table.request(
+                Some(0),
+                &RequestRecord { disposition, reason, duration: took, saved: Some(took) },
+            );
         }
     }
     table.origin(Some(0), took);
@@ -125,7 +141,10 @@ mod tests {
         let families = families(&lines).expect("families");
         assert!(families.len() > 80, "{} families", families.len());
         for family in families {
-            let rows: Vec<&str> = page.lines().filter(|line| line.starts_with(&format!("| `{}` |", family.name))).collect();
+            let rows: Vec<&str> = page
+                .lines()
+                .filter(|line| line.starts_with(&format!("| `{}` |", family.name)))
+                .collect();
             assert_eq!(rows.len(), 1, "{}", family.name);
             assert!(rows[0].contains(family.help), "{}", rows[0]);
         }

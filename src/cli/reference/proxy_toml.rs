@@ -9,38 +9,58 @@ use crate::config::{self, key_order};
 
 /// Each table of the file: its name in the schema, how it is written, and an example.
 const TABLES: [(&str, &str, &str); 15] = [
-    ("File", "Top of the file", "mode = \"on\"\nwatch = \"1s\""),
-    ("Listen", "[listen]", "[listen]\naddress = \"0.0.0.0:8080\"\ntrusted_proxies = [\"127.0.0.1\", \"10.0.0.0/8\"]"),
-    ("Upstream", "[upstream]", "[upstream]\nurl = \"http://127.0.0.1:8000\"\nmax_connections = 128"),
-    ("Admin", "[admin]", "[admin]\naddress = \"0.0.0.0:9090\"\ntoken = \"${ADMIN_TOKEN}\"\nhosts = [\"sidecache\"]"),
-    ("Memory", "[memory]", "[memory]\nsize = \"256MiB\""),
+    ("ConfigFile", "Top of the file", "mode = \"on\"\nwatch = \"1s\""),
     (
-        "Redis",
+        "ListenSection",
+        "[listen]",
+        "[listen]\naddress = \"0.0.0.0:8080\"\ntrusted_proxies = [\"127.0.0.1\", \"10.0.0.0/8\"]",
+    ),
+    (
+        "UpstreamSection",
+        "[upstream]",
+        "[upstream]\nurl = \"http://127.0.0.1:8000\"\nmax_connections = 128",
+    ),
+    (
+        "AdminSection",
+        "[admin]",
+        "[admin]\naddress = \"0.0.0.0:9090\"\ntoken = \"${ADMIN_TOKEN}\"\nhosts = [\"sidecache\"]",
+    ),
+    ("MemorySection", "[memory]", "[memory]\nsize = \"256MiB\""),
+    (
+        "RedisSection",
         "[redis]",
         "[redis]\nurl = \"redis://127.0.0.1:6379/0\"\npassword = \"${REDIS_PASSWORD}\"\n\
          journal = \"/var/lib/sidecache/journal\"\ncollapse = \"cluster\"",
     ),
-    ("Limits", "[limits]", "[limits]\nobject = \"16MiB\"\nstale = \"1h\""),
-    ("Freshness", "[freshness]", "[freshness]\ntargeted = [\"sidecache-cache-control\", \"cdn-cache-control\"]"),
-    ("Log", "[log]", "[log]\nlevel = \"info\"\nformat = \"json\"\naccess = true"),
+    ("LimitsSection", "[limits]", "[limits]\nobject = \"16MiB\"\nstale = \"1h\""),
+    (
+        "FreshnessSection",
+        "[freshness]",
+        "[freshness]\ntargeted = [\"sidecache-cache-control\", \"cdn-cache-control\"]",
+    ),
+    ("LogSection", "[log]", "[log]\nlevel = \"info\"\nformat = \"json\"\naccess = true"),
     (
         "FieldForm",
         "[fields]",
         "[fields]\ntenant   = { header = \"x-tenant-id\" }\nsession  = { cookie = \"session\" }\n\
          token    = { auth = \"token\" }\ncampaign = { body = \"/campaign/id\" }",
     ),
-    ("Credential", "[credential]", "[credential]\nheaders = [\"x-api-key\"]\ncookies = [\"session\"]"),
-    ("Tags", "[tags]", "[tags]\nresponse_headers = [\"surrogate-key\"]\nkeep = true"),
-    ("Debug", "[debug]", "[debug]\nheaders = true"),
     (
-        "Route",
+        "CredentialSection",
+        "[credential]",
+        "[credential]\nheaders = [\"x-api-key\"]\ncookies = [\"session\"]",
+    ),
+    ("TagsSection", "[tags]", "[tags]\nresponse_headers = [\"surrogate-key\"]\nkeep = true"),
+    ("DebugSection", "[debug]", "[debug]\nheaders = true"),
+    (
+        "RouteSection",
         "[[routes]]",
         "[fields]\ntenant = { header = \"x-tenant-id\" }\n\n\
          [[routes]]\npath = \"/api/v1/campaigns/{id}\"\nttl = \"5m\"\nscope = \"shared\"\n\
          key = [\"tenant\"]\ntags = [\"campaigns:{tenant}\", \"campaign:{id}\"]",
     ),
     (
-        "Purge",
+        "PurgeSection",
         "[[purges]]",
         "[fields]\ntenant = { header = \"x-tenant-id\" }\n\n\
          [[purges]]\npath = \"/api/v1/campaigns/{*rest}\"\nmethods = [\"POST\", \"PUT\", \"DELETE\"]\n\
@@ -77,7 +97,7 @@ fn schema() -> Value {
 }
 
 fn table<'a>(schema: &'a Value, definition: &str) -> &'a Value {
-    if definition == "File" { schema } else { &schema["$defs"][definition] }
+    if definition == "ConfigFile" { schema } else { &schema["$defs"][definition] }
 }
 
 fn add(page: &mut Page, schema: &Value, definition: &str, title: &str, example: &str) {
@@ -86,17 +106,20 @@ fn add(page: &mut Page, schema: &Value, definition: &str, title: &str, example: 
     page.paragraph(text(&table["description"]));
     if definition == "FieldForm" {
         page.paragraph(text(&schema["properties"]["fields"]["description"]));
-        page.paragraph("A key of `[fields]` is the name of a field. Its value is a table with these keys.");
+        page.paragraph(
+            "A key of `[fields]` is the name of a field. Its value is a table with these keys.",
+        );
     }
     let section = title.trim_matches(['[', ']']);
     let properties = &table["properties"];
     let rows: Vec<_> = key_order(definition)
         .iter()
         // Sections of the file have headings of their own.
-        .filter(|key| definition != "File" || is_plain(&properties[**key]))
+        .filter(|key| definition != "ConfigFile" || is_plain(&properties[**key]))
         .map(|key| {
             let property = &properties[*key];
-            let is_required = table["required"].as_array().is_some_and(|keys| keys.iter().any(|one| one == *key));
+            let is_required =
+                table["required"].as_array().is_some_and(|keys| keys.iter().any(|one| one == *key));
             let restart = config::diff::at_start(section, key);
             [
                 code(key),
@@ -122,16 +145,22 @@ fn meaning(property: &Value) -> String {
     if let Some(words) = property["enum"].as_array() {
         let _ = write!(meaning, " One of {}.", values(words));
     }
-    let bounds =
-        [("minimum", "least", ""), ("maximum", "most", ""), ("minItems", "least", " in the list"), ("maxItems", "most", " in the list")];
+    let bounds = [
+        ("minimum", "least", ""),
+        ("maximum", "most", ""),
+        ("minItems", "least", " in the list"),
+        ("maxItems", "most", " in the list"),
+    ];
     for (bound, word, of) in bounds {
         // Every number is at least 0, and a share is at most 1.
-        let said = property[bound].as_u64().filter(|number| *number > 0 && property["type"] != "number");
+        let said =
+            property[bound].as_u64().filter(|number| *number > 0 && property["type"] != "number");
         if let Some(number) = said {
             let _ = write!(meaning, " At {word} {number}{of}.");
         }
     }
-    if let Some(examples) = property["examples"].as_array().filter(|_| property["title"].is_null()) {
+    if let Some(examples) = property["examples"].as_array().filter(|_| property["title"].is_null())
+    {
         let _ = write!(meaning, " For example {}.", values(examples));
     }
     meaning
@@ -175,7 +204,11 @@ mod tests {
 
     /// The part of the page below a heading.
     fn part<'a>(page: &'a str, title: &str) -> &'a str {
-        let heading = if title.starts_with('[') { format!("\n## `{title}`\n") } else { format!("\n## {title}\n") };
+        let heading = if title.starts_with('[') {
+            format!("\n## `{title}`\n")
+        } else {
+            format!("\n## {title}\n")
+        };
         let from = page.find(&heading).unwrap_or_else(|| panic!("{title}")) + heading.len();
         let part = &page[from..];
         &part[..part.find("\n## ").unwrap_or(part.len())]
@@ -187,12 +220,16 @@ mod tests {
         assert_eq!(schema["$defs"].as_object().map(serde_json::Map::len), Some(TABLES.len() - 1));
         for (definition, title, _) in TABLES {
             let part = part(&page, title);
-            let properties = table(&schema, definition)["properties"].as_object().expect(definition);
+            let properties =
+                table(&schema, definition)["properties"].as_object().expect(definition);
             for (key, property) in properties {
                 let row = format!("\n| `{key}` |");
-                let wanted = definition != "File" || is_plain(property);
+                let wanted = definition != "ConfigFile" || is_plain(property);
                 assert_eq!(part.contains(&row), wanted, "{title}: {key}");
-                assert!(!text(&property["description"]).is_empty(), "{title}: {key} has no description");
+                assert!(
+                    !text(&property["description"]).is_empty(),
+                    "{title}: {key} has no description"
+                );
             }
         }
     }
@@ -202,7 +239,10 @@ mod tests {
         let page = page();
         let row = |title, key: &str| {
             let rows = part(&page, title).lines();
-            rows.into_iter().find(|line| line.starts_with(&format!("| `{key}` |"))).expect(key).to_owned()
+            rows.into_iter()
+                .find(|line| line.starts_with(&format!("| `{key}` |")))
+                .expect(key)
+                .to_owned()
         };
         assert!(row("[redis]", "lease").contains("| duration | `\"2s\"` | restart |"));
         assert!(row("[limits]", "object").contains("| size | `\"8MiB\"` | restart |"));
@@ -217,8 +257,8 @@ mod tests {
         for (definition, title, example) in TABLES {
             let upstream = "[upstream]\nurl = \"http://127.0.0.1:8000\"\n";
             let text = match definition {
-                "Upstream" => example.to_owned(),
-                "File" => format!("{example}\n{upstream}"),
+                "UpstreamSection" => example.to_owned(),
+                "ConfigFile" => format!("{example}\n{upstream}"),
                 _ => format!("{upstream}{example}\n"),
             };
             // The folder of the journal must exist.

@@ -29,7 +29,12 @@ pub(super) fn page() -> String {
             .iter()
             .filter(|reason| reason.steps().contains(&step))
             .map(|reason| {
-                [words(*reason), code(&reason.label()), reason.meaning().to_owned(), reason.remedy().unwrap_or("Nothing.").to_owned()]
+                [
+                    words(*reason),
+                    code(&reason.label()),
+                    reason.meaning().to_owned(),
+                    reason.remedy().unwrap_or("Nothing.").to_owned(),
+                ]
             })
             .collect();
         page.table(["Reason", "Metric label", "Meaning", "What to do"], &rows);
@@ -96,7 +101,8 @@ mod tests {
     fn every_reason_and_disposition_is_on_the_page() {
         let page = page();
         for reason in Reason::ALL {
-            let row = format!("| {} | `{}` | {} |", words(*reason), reason.label(), reason.meaning());
+            let row =
+                format!("| {} | `{}` | {} |", words(*reason), reason.label(), reason.meaning());
             assert!(page.contains(&row), "{row}");
         }
         for disposition in Disposition::ALL {

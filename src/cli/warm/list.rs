@@ -1,4 +1,5 @@
-//! What is to be asked for: a list or a log of any length, read with bounded memory into distinct requests, the most frequent first.
+//! What is to be asked for: a list or a log of any length, read with bounded memory into distinct
+//! requests, the most frequent first.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap};
@@ -52,8 +53,11 @@ pub(super) fn read(reader: &mut dyn BufRead, bounds: Bounds) -> io::Result<WarmL
     while next_line(reader, &mut line)? {
         list.lines += 1;
         let text = std::str::from_utf8(&line).unwrap_or_default();
-        let read =
-            if text.is_empty() && !line.is_empty() || line.len() as u64 > MAX_LINE { LogLine::Unreadable } else { log_line::parse(text) };
+        let read = if text.is_empty() && !line.is_empty() || line.len() as u64 > MAX_LINE {
+            LogLine::Unreadable
+        } else {
+            log_line::parse(text)
+        };
         match read {
             LogLine::Blank => {}
             LogLine::Skipped(why) => *list.skipped.entry(why).or_default() += 1,
@@ -111,7 +115,8 @@ fn excerpt(line: &[u8]) -> String {
     let text = text.trim();
     let cut = text.floor_char_boundary(MAX_EXCERPT);
     let more = if cut < text.len() { "…" } else { "" };
-    // SECURITY: a url of a list may hold a token in its query; what cannot be read is shown up to there.
+    // SECURITY: a url of a list may hold a token in its query; what cannot be read is shown up to
+    // there.
     let shown = text[..cut].split('?').next().unwrap_or_default();
     format!("{}{more}", clean(shown))
 }

@@ -1,7 +1,7 @@
 //! One line of a list of URLs, or of an access log: which GET it tells of.
 //!
-//! Knows the forms of lines; not what is done with them. Anything may stand in a log: what cannot be read is said to be so, and what is
-//! read is asked for as it stands or not at all.
+//! Knows the forms of lines; not what is done with them. Anything may stand in a log: what cannot
+//! be read is said to be so, and what is read is asked for as it stands or not at all.
 
 use std::borrow::Cow;
 
@@ -64,13 +64,16 @@ pub(super) fn parse(line: &str) -> LogLine {
 
 /// `http://` or `https://`, in any case.
 fn has_scheme(text: &str) -> bool {
-    ["http://", "https://"].iter().any(|scheme| text.get(..scheme.len()).is_some_and(|start| start.eq_ignore_ascii_case(scheme)))
+    ["http://", "https://"].iter().any(|scheme| {
+        text.get(..scheme.len()).is_some_and(|start| start.eq_ignore_ascii_case(scheme))
+    })
 }
 
 /// A path with its query. What follows a `#` never leaves a browser.
 fn plain(host: Option<String>, target: &str) -> LogLine {
     let target = target.split('#').next().unwrap_or_default();
-    let sendable = target.starts_with('/') && target.bytes().all(|b| b.is_ascii_graphic() && !matches!(b, b'\\' | b'"'));
+    let sendable = target.starts_with('/')
+        && target.bytes().all(|b| b.is_ascii_graphic() && !matches!(b, b'\\' | b'"'));
     if sendable && target.parse::<Uri>().is_ok() {
         LogLine::Request(LoggedRequest { host, target: target.to_owned() })
     } else {
@@ -82,14 +85,23 @@ fn absolute(url: &str) -> LogLine {
     let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
     let (authority, target) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
     let Some(host) = host(authority) else { return LogLine::Unreadable };
-    let target = if target.starts_with('/') { Cow::Borrowed(target) } else { Cow::Owned(format!("/{target}")) };
+    let target = if target.starts_with('/') {
+        Cow::Borrowed(target)
+    } else {
+        Cow::Owned(format!("/{target}"))
+    };
     plain(Some(host), &target)
 }
 
-/// A host as clients send it: without the port that its scheme has anyway. None when it is no host, or holds a user.
+/// A host as clients send it: without the port that its scheme has anyway. None when it is no host,
+/// or holds a user.
 fn host(authority: &str) -> Option<String> {
-    let host = authority.strip_suffix(":80").or_else(|| authority.strip_suffix(":443")).unwrap_or(authority);
-    let plausible = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_' | b':' | b'[' | b']');
+    let host = authority
+        .strip_suffix(":80")
+        .or_else(|| authority.strip_suffix(":443"))
+        .unwrap_or(authority);
+    let plausible =
+        |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_' | b':' | b'[' | b']');
     (!host.is_empty() && host.bytes().all(plausible)).then(|| host.to_ascii_lowercase())
 }
 
@@ -111,12 +123,16 @@ fn json(line: &str) -> LogLine {
     if text("target").is_some_and(|target| target != ACCESS_TARGET) {
         return LogLine::Skipped(Skip::NoRequest);
     }
-    let (Some(method), Some(path)) = (text("method"), text("path")) else { return LogLine::Unreadable };
-    let status = fields.get("status").and_then(Value::as_u64).and_then(|status| u16::try_from(status).ok());
+    let (Some(method), Some(path)) = (text("method"), text("path")) else {
+        return LogLine::Unreadable;
+    };
+    let status =
+        fields.get("status").and_then(Value::as_u64).and_then(|status| u16::try_from(status).ok());
     request(method, text("host"), path, status)
 }
 
-/// Sidecache's own lines: `2026-01-01T00:00:00Z  INFO sidecache::access: request method=GET path=/a host=app.test … status=200 …`.
+/// Sidecache's own lines: `2026-01-01T00:00:00Z INFO sidecache::access: request method=GET path=/a
+/// host=app.test … status=200 …`.
 fn text(line: &str) -> LogLine {
     let Some((_, fields)) = line.split_once(" sidecache::access: request ") else {
         // `<time> <level> <module>: …`: another event of the same log.
@@ -140,7 +156,8 @@ fn text(line: &str) -> LogLine {
     }
 }
 
-/// `name=value name="a value with spaces"`. A quoted value is given with its escapes: what has any is not asked for.
+/// `name=value name="a value with spaces"`. A quoted value is given with its escapes: what has any
+/// is not asked for.
 struct LogFields<'a>(&'a str);
 
 impl<'a> Iterator for LogFields<'a> {
@@ -170,20 +187,26 @@ fn end_of_quoted(text: &str) -> Option<usize> {
     })
 }
 
-/// The common and the combined log format of nginx and Apache, with or without a virtual host in front:
-/// `[vhost:port ]host ident user [time] "GET /target HTTP/1.1" 200 1234 …`.
+/// The common and the combined log format of nginx and Apache, with or without a virtual host in
+/// front: `[vhost:port ]host ident user [time] "GET /target HTTP/1.1" 200 1234 …`.
 fn common(line: &str) -> LogLine {
     let Some((before, rest)) = line.split_once('"') else { return LogLine::Unreadable };
     // A time in brackets stands before the request; without it this is another kind of line.
     let Some((names, time)) = before.split_once('[') else { return LogLine::Unreadable };
-    let Some(end) = end_of_quoted(rest).filter(|_| time.trim_end().ends_with(']')) else { return LogLine::Unreadable };
+    let Some(end) = end_of_quoted(rest).filter(|_| time.trim_end().ends_with(']')) else {
+        return LogLine::Unreadable;
+    };
     let mut parts = rest[..end].split_ascii_whitespace();
-    let (Some(method), Some(target)) = (parts.next(), parts.next()) else { return LogLine::Unreadable };
+    let (Some(method), Some(target)) = (parts.next(), parts.next()) else {
+        return LogLine::Unreadable;
+    };
     if parts.next().is_some_and(|version| !version.starts_with("HTTP/")) || parts.next().is_some() {
         return LogLine::Unreadable;
     }
-    let status = rest[end + 1..].split_ascii_whitespace().next().and_then(|status| status.parse().ok());
-    // An IPv6 client looks like `host:port` as well: it is the fourth name that makes the first one a virtual host.
+    let status =
+        rest[end + 1..].split_ascii_whitespace().next().and_then(|status| status.parse().ok());
+    // An IPv6 client looks like `host:port` as well: it is the fourth name that makes the first one
+    // a virtual host.
     let names: Vec<_> = names.split_ascii_whitespace().collect();
     let vhost = if let [vhost, _, _, _] = names[..] { Some(vhost) } else { None };
     request(method, vhost, target, status)
@@ -221,13 +244,24 @@ mod tests {
 
     #[test]
     fn access_logs_of_nginx_and_apache_are_read() {
-        let common = |request: &str, status: &str| format!(r#"10.0.0.1 - ann [10/Oct/2025:13:55:36 +0000] "{request}" {status} 2326"#);
+        let common = |request: &str, status: &str| {
+            format!(r#"10.0.0.1 - ann [10/Oct/2025:13:55:36 +0000] "{request}" {status} 2326"#)
+        };
         for (line, expected) in [
             (common("GET /a?b=1 HTTP/1.1", "200"), wanted(None, "/a?b=1")),
-            (common("GET /a HTTP/2.0", "304") + r#" "http://r/ \"x\"" "Mozilla/5.0 (X)""#, wanted(None, "/a")),
+            (
+                common("GET /a HTTP/2.0", "304") + r#" "http://r/ \"x\"" "Mozilla/5.0 (X)""#,
+                wanted(None, "/a"),
+            ),
             (common("GET http://app.test/a HTTP/1.1", "206"), wanted(Some("app.test"), "/a")),
-            (format!("shop.test:443 {}", common("GET /a HTTP/1.1", "200")), wanted(Some("shop.test"), "/a")),
-            (common("GET /a HTTP/1.1", "200").replace("10.0.0.1", "2001:db8::1"), wanted(None, "/a")),
+            (
+                format!("shop.test:443 {}", common("GET /a HTTP/1.1", "200")),
+                wanted(Some("shop.test"), "/a"),
+            ),
+            (
+                common("GET /a HTTP/1.1", "200").replace("10.0.0.1", "2001:db8::1"),
+                wanted(None, "/a"),
+            ),
             (common("GET /a HTTP/1.1", "-"), wanted(None, "/a")),
             (common("GET /a", "200"), wanted(None, "/a")),
             (common("POST /a HTTP/1.1", "200"), LogLine::Skipped(Skip::Method)),
@@ -247,7 +281,11 @@ mod tests {
 
     #[test]
     fn sidecaches_own_lines_are_read_in_both_forms() {
-        let text = |fields: &str| format!("2026-01-01T00:00:00.000Z  INFO sidecache::access: request {fields} status=200 cache=HIT");
+        let text = |fields: &str| {
+            format!(
+                "2026-01-01T00:00:00.000Z  INFO sidecache::access: request {fields} status=200 cache=HIT"
+            )
+        };
         for (line, expected) in [
             (text("method=GET path=/c/7 host=app.test:8080 peer=127.0.0.1 route=/c/{id}"), wanted(Some("app.test:8080"), "/c/7")),
             (text(r#"method=GET path="/c=7" peer=127.0.0.1"#), wanted(None, "/c=7")),
@@ -272,7 +310,10 @@ mod tests {
     #[test]
     fn a_path_that_the_log_cut_is_not_asked_for() {
         // The log cuts long paths and marks the cut: half a path is not asked for.
-        assert_eq!(parse("2026 INFO sidecache::access: request method=GET path=/xx… status=200"), LogLine::Unreadable);
+        assert_eq!(
+            parse("2026 INFO sidecache::access: request method=GET path=/xx… status=200"),
+            LogLine::Unreadable
+        );
     }
 
     proptest::proptest! {

@@ -1,4 +1,5 @@
-//! Sends the requests of a warm-up: so many at once, so many a second, each within its time, until the end or a signal.
+//! Sends the requests of a warm-up: so many at once, so many a second, each within its time, until
+//! the end or a signal.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -48,14 +49,28 @@ struct SendRun<'a> {
 }
 
 /// Sends them all, or until `stop`. What was under way then is not counted.
-pub(super) async fn send(settings: &SendSettings, jobs: &[WarmRequest], clock: &Clock, stop: &CancellationToken) -> Tally {
+pub(super) async fn send(
+    settings: &SendSettings,
+    jobs: &[WarmRequest],
+    clock: &Clock,
+    stop: &CancellationToken,
+) -> Tally {
     // Drawn to stderr, and only where that is a terminal.
     let bar = ProgressBar::new(jobs.len() as u64);
-    if let Ok(style) = ProgressStyle::with_template("{bar:30} {pos}/{len} {per_sec}, {eta} left  {msg}") {
+    if let Ok(style) =
+        ProgressStyle::with_template("{bar:30} {pos}/{len} {per_sec}, {eta} left  {msg}")
+    {
         bar.set_style(style);
     }
     let begun = Instant::from_std(clock.now());
-    let round = SendRun { settings, jobs, next: AtomicUsize::new(0), started: begun, tally: Mutex::default(), bar };
+    let round = SendRun {
+        settings,
+        jobs,
+        next: AtomicUsize::new(0),
+        started: begun,
+        tally: Mutex::default(),
+        bar,
+    };
     let workers = (0..settings.concurrency.min(jobs.len())).map(|_| round.work());
     let stopped = stop.run_until_cancelled(join_all(workers)).await.is_none();
     round.bar.finish_and_clear();
@@ -73,7 +88,8 @@ impl SendRun<'_> {
             let Some(job) = self.jobs.get(number) else { return };
             if let Some(rate) = self.settings.rate {
                 #[allow(clippy::cast_precision_loss, reason = "far fewer than 2^52 requests")]
-                let after = Duration::try_from_secs_f64(number as f64 / rate).unwrap_or(Duration::MAX);
+                let after =
+                    Duration::try_from_secs_f64(number as f64 / rate).unwrap_or(Duration::MAX);
                 sleep_until(self.started.checked_add(after).unwrap_or(self.started)).await;
             }
             let sent = timeout(self.settings.timeout, self.send_one(job, &mut connection)).await;
@@ -86,9 +102,13 @@ impl SendRun<'_> {
         }
     }
 
-    /// Sends one request and reads the answer to its end. Only then the connection is kept: what comes late must not be taken for the
-    /// next answer.
-    async fn send_one(&self, job: &WarmRequest, kept: &mut Option<SendRequest<Full<Bytes>>>) -> Result<WarmResponse, String> {
+    /// Sends one request and reads the answer to its end. Only then the connection is kept: what
+    /// comes late must not be taken for the next answer.
+    async fn send_one(
+        &self,
+        job: &WarmRequest,
+        kept: &mut Option<SendRequest<Full<Bytes>>>,
+    ) -> Result<WarmResponse, String> {
         let mut open = kept.take();
         if let Some(sender) = &mut open
             && sender.ready().await.is_err()
@@ -117,7 +137,12 @@ impl SendRun<'_> {
     }
 
     async fn connect(&self) -> Result<SendRequest<Full<Bytes>>, String> {
-        self.settings.to.connect().await.map(|(sender, _)| sender).map_err(|error| format!("cannot connect: {error}"))
+        self.settings
+            .to
+            .connect()
+            .await
+            .map(|(sender, _)| sender)
+            .map_err(|error| format!("cannot connect: {error}"))
     }
 
     fn request(&self, job: &WarmRequest) -> Option<Request<Full<Bytes>>> {
@@ -125,7 +150,10 @@ impl SendRun<'_> {
         *request.method_mut() = Method::GET;
         *request.uri_mut() = job.target.parse().ok()?;
         let headers = request.headers_mut();
-        headers.insert(USER_AGENT, HeaderValue::from_static(concat!("sidecache-warm/", env!("CARGO_PKG_VERSION"))));
+        headers.insert(
+            USER_AGENT,
+            HeaderValue::from_static(concat!("sidecache-warm/", env!("CARGO_PKG_VERSION"))),
+        );
         headers.insert(ACCEPT, HeaderValue::from_static("*/*"));
         for name in self.settings.headers.keys() {
             headers.remove(name);

@@ -44,12 +44,20 @@ pub(super) type NotSent = BTreeMap<String, u64>;
 impl WarmResponse {
     /// Reads what the sidecar says of an answer.
     pub(super) fn new(status: u16, headers: &HeaderMap, bytes: u64) -> Self {
-        let text = |name| headers.get_all(name).iter().next_back().and_then(|value: &http::HeaderValue| value.to_str().ok());
+        let text = |name| {
+            headers
+                .get_all(name)
+                .iter()
+                .next_back()
+                .and_then(|value: &http::HeaderValue| value.to_str().ok())
+        };
         let disposition = text(X_CACHE).unwrap_or("(none)").to_owned();
         // The last member is the nearest cache's (RFC 9211 2).
         let own = text(CACHE_STATUS).and_then(|line| line.rsplit(", ").next()).unwrap_or_default();
         let stored = own.split("; ").any(|parameter| parameter == "stored");
-        let detail = own.split_once("detail=").map_or("", |(_, detail)| detail.split(';').next().unwrap_or_default().trim_matches('"'));
+        let detail = own.split_once("detail=").map_or("", |(_, detail)| {
+            detail.split(';').next().unwrap_or_default().trim_matches('"')
+        });
         let why = if disposition == "MISS" && stored { "stored" } else { detail };
         Self { status, bytes, disposition, reason: why.to_owned() }
     }
@@ -59,8 +67,12 @@ impl Tally {
     pub(super) fn add(&mut self, target: &str, sent: Result<WarmResponse, String>) {
         match sent {
             Ok(WarmResponse { status, bytes, disposition, reason: why }) => {
-                let full = self.outcomes.len() >= MAX_KINDS && !self.outcomes.contains_key(&(disposition.clone(), why.clone()));
-                *self.outcomes.entry((disposition, if full { "others".to_owned() } else { why })).or_default() += 1;
+                let full = self.outcomes.len() >= MAX_KINDS
+                    && !self.outcomes.contains_key(&(disposition.clone(), why.clone()));
+                *self
+                    .outcomes
+                    .entry((disposition, if full { "others".to_owned() } else { why }))
+                    .or_default() += 1;
                 *self.statuses.entry(status).or_default() += 1;
                 self.bytes = self.bytes.saturating_add(bytes);
                 self.responses += 1;
@@ -69,7 +81,10 @@ impl Tally {
             Err(why) => {
                 let full = self.errors.len() >= MAX_KINDS && !self.errors.contains_key(&why);
                 let path = target.split('?').next().unwrap_or_default();
-                self.errors.entry(if full { "others".to_owned() } else { why }).or_insert_with(|| (0, path.to_owned())).0 += 1;
+                self.errors
+                    .entry(if full { "others".to_owned() } else { why })
+                    .or_insert_with(|| (0, path.to_owned()))
+                    .0 += 1;
             }
         }
     }
@@ -83,24 +98,36 @@ impl Tally {
     /// For the progress bar.
     pub(super) fn brief(&self) -> String {
         let errors: u64 = self.errors.values().map(|(count, _)| count).sum();
-        if errors + self.failures > 0 { format!("{} failed", errors + self.failures) } else { String::new() }
+        if errors + self.failures > 0 {
+            format!("{} failed", errors + self.failures)
+        } else {
+            String::new()
+        }
     }
 
     /// For people.
     pub(super) fn text(&self, jobs: usize) -> String {
-        let rows = self.outcomes.iter().map(|((disposition, why), count)| [disposition.clone(), count.to_string(), why.clone()]);
+        let rows = self.outcomes.iter().map(|((disposition, why), count)| {
+            [disposition.clone(), count.to_string(), why.clone()]
+        });
         let mut text = table(["X-CACHE", "REQUESTS", "WHY"], &[1], rows);
         if self.outcomes.is_empty() {
             text.clear();
         } else {
-            let statuses: Vec<_> = self.statuses.iter().map(|(status, count)| format!("{status}: {count}")).collect();
+            let statuses: Vec<_> =
+                self.statuses.iter().map(|(status, count)| format!("{status}: {count}")).collect();
             let _ = write!(text, "\n\nstatuses  {}\n", statuses.join(", "));
         }
         for (why, (count, path)) in &self.errors {
             let _ = writeln!(text, "errors    {count}: {} (first for {})", clean(why), clean(path));
         }
-        let stopped = if self.stopped { format!("; stopped after {} of {jobs}", self.responses) } else { String::new() };
-        let (answers, took) = (counted(self.responses, "answer"), seconds(self.elapsed.as_secs_f64()));
+        let stopped = if self.stopped {
+            format!("; stopped after {} of {jobs}", self.responses)
+        } else {
+            String::new()
+        };
+        let (answers, took) =
+            (counted(self.responses, "answer"), seconds(self.elapsed.as_secs_f64()));
         let _ = write!(text, "{answers}, {} in {took}{stopped}", size(self.bytes));
         text
     }
@@ -112,11 +139,20 @@ impl Tally {
             .iter()
             .map(|((disposition, why), count)| json!({ "disposition": disposition, "why": why, "count": count }))
             .collect();
-        let statuses: BTreeMap<String, u64> = self.statuses.iter().map(|(status, count)| (status.to_string(), *count)).collect();
-        let errors: Vec<_> =
-            self.errors.iter().map(|(why, (count, first))| json!({ "error": why, "count": count, "first": first })).collect();
-        let skipped: BTreeMap<_, _> = list.skipped.iter().map(|(why, count)| (why.as_str(), *count)).collect();
-        let examples: Vec<_> = list.examples.iter().map(|(line, text)| json!({ "line": line, "text": text })).collect();
+        let statuses: BTreeMap<String, u64> =
+            self.statuses.iter().map(|(status, count)| (status.to_string(), *count)).collect();
+        let errors: Vec<_> = self
+            .errors
+            .iter()
+            .map(|(why, (count, first))| json!({ "error": why, "count": count, "first": first }))
+            .collect();
+        let skipped: BTreeMap<_, _> =
+            list.skipped.iter().map(|(why, count)| (why.as_str(), *count)).collect();
+        let examples: Vec<_> = list
+            .examples
+            .iter()
+            .map(|(line, text)| json!({ "line": line, "text": text }))
+            .collect();
         json!({
             "requests": jobs,
             "answers": self.responses,
@@ -151,10 +187,22 @@ mod tests {
     #[test]
     fn the_nearest_cache_tells_why() {
         for (x_cache, status, why) in [
-            ("MISS", "sidecache; fwd=uri-miss; fwd-status=200; ttl=300; stored; detail=\"not stored\"", "stored"),
-            ("MISS", "sidecache; fwd=uri-miss; fwd-status=200; detail=\"set-cookie\"", "set-cookie"),
+            (
+                "MISS",
+                "sidecache; fwd=uri-miss; fwd-status=200; ttl=300; stored; detail=\"not stored\"",
+                "stored",
+            ),
+            (
+                "MISS",
+                "sidecache; fwd=uri-miss; fwd-status=200; detail=\"set-cookie\"",
+                "set-cookie",
+            ),
             ("HIT", "origin; hit; detail=far, sidecache; hit; ttl=48; detail=memory", "memory"),
-            ("BYPASS", "sidecache; fwd=bypass; detail=\"unkeyed header x-a\"; key=\"ab\"", "unkeyed header x-a"),
+            (
+                "BYPASS",
+                "sidecache; fwd=bypass; detail=\"unkeyed header x-a\"; key=\"ab\"",
+                "unkeyed header x-a",
+            ),
         ] {
             assert_eq!(sent(x_cache, status), (x_cache.to_owned(), why.to_owned()));
         }
@@ -163,7 +211,9 @@ mod tests {
 
     #[test]
     fn all_failed_only_when_nothing_succeeded() {
-        let answer = |status| Ok(WarmResponse { status, bytes: 1, disposition: "MISS".into(), reason: String::new() });
+        let answer = |status| {
+            Ok(WarmResponse { status, bytes: 1, disposition: "MISS".into(), reason: String::new() })
+        };
         let mut tally = Tally::default();
         assert!(!tally.all_failed());
         tally.add("/a", Err("cannot connect".into()));
@@ -178,7 +228,15 @@ mod tests {
         let mut tally = Tally::default();
         for number in 0..1000 {
             tally.add("/a?token", Err(format!("error {number}")));
-            tally.add("/a", Ok(WarmResponse { status: 200, bytes: 0, disposition: "BYPASS".into(), reason: number.to_string() }));
+            tally.add(
+                "/a",
+                Ok(WarmResponse {
+                    status: 200,
+                    bytes: 0,
+                    disposition: "BYPASS".into(),
+                    reason: number.to_string(),
+                }),
+            );
         }
         assert!(tally.errors.len() <= MAX_KINDS + 1 && tally.outcomes.len() <= MAX_KINDS + 1);
         assert!(tally.text(9).contains("others") && !tally.text(9).contains("token"));

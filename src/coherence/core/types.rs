@@ -31,7 +31,14 @@ impl LeaseSettings {
     #[must_use]
     pub fn new(lease: Duration, grace: Duration) -> Self {
         let margin = lease / 50 + Duration::from_millis(5);
-        Self { lease, longest_lease: lease, margin, heartbeat: lease / 4, retry: (lease / 40).max(Duration::from_millis(5)), grace }
+        Self {
+            lease,
+            longest_lease: lease,
+            margin,
+            heartbeat: lease / 4,
+            retry: (lease / 40).max(Duration::from_millis(5)),
+            grace,
+        }
     }
 
     /// When nobody who has not heard of something said now can hold a lease any more.
@@ -45,7 +52,8 @@ impl LeaseSettings {
 pub enum Phase {
     /// There is none to speak to.
     Lost,
-    /// It is there, and writes go to it; what it says is not trusted before this time, nor before the journal was replayed.
+    /// It is there, and writes go to it; what it says is not trusted before this time, nor before
+    /// the journal was replayed.
     Joining(MonotonicTime),
     /// It is the truth.
     Joined,

@@ -1,13 +1,17 @@
 //! The journal in a file: a log that is on disk when it says so, and survives SIGKILL.
 //!
 //! Invariants:
-//! 1. *What was answered is on disk:* the future of [`JournalFile::append`] ends after the sync of its line. Lines that wait share one sync.
-//! 2. *The order is that of the calls,* of [`JournalFile::append`] and [`JournalFile::rewrite`] themselves, not of their futures: a caller that holds a
-//!    lock around the call and its own journal keeps both alike, and may wait after it. A future that is dropped takes nothing back.
-//! 3. *Never less than was recorded.* A last line without its end was never answered, and is dropped. Anything else that cannot be read
-//!    means everything.
-//! 4. *One sidecar has the file.* The lock is on the file itself, and on its successor before that takes its name.
-//! 5. *After a failed sync nothing is believed of the file* but what was on disk before: the next line goes into a new one.
+//! 1. *What was answered is on disk:* the future of [`JournalFile::append`] ends after the sync of
+//!    its line. Lines that wait share one sync.
+//! 2. *The order is that of the calls,* of [`JournalFile::append`] and [`JournalFile::rewrite`]
+//!    themselves, not of their futures: a caller that holds a lock around the call and its own
+//!    journal keeps both alike, and may wait after it. A future that is dropped takes nothing back.
+//! 3. *Never less than was recorded.* A last line without its end was never answered, and is
+//!    dropped. Anything else that cannot be read means everything.
+//! 4. *One sidecar has the file.* The lock is on the file itself, and on its successor before that
+//!    takes its name.
+//! 5. *After a failed sync nothing is believed of the file* but what was on disk before: the next
+//!    line goes into a new one.
 
 use std::fs::File;
 use std::future::Future;
@@ -64,10 +68,12 @@ struct QueuedJobs {
 }
 
 impl JournalFile {
-    /// Opens the file, or creates it, and returns what it holds. The lines of a sidecar that died are for `Journal::recovered`.
+    /// Opens the file, or creates it, and returns what it holds. The lines of a sidecar that died
+    /// are for `Journal::recovered`.
     ///
     /// # Errors
-    /// When it is no journal, is of another version, belongs to another sidecar, or cannot be read and written. It is left as it is.
+    /// When it is no journal, is of another version, belongs to another sidecar, or cannot be read
+    /// and written. It is left as it is.
     pub fn open(path: &Path) -> Result<(Self, Vec<JournalLine>), SetupError> {
         Self::open_on(path, Box::new(RealDisk))
     }
@@ -84,11 +90,14 @@ impl JournalFile {
             }
         };
         let thread = std::thread::Builder::new().name("journal".to_owned()).spawn(work);
-        let thread = thread.map_err(|error| open::unusable(path, format!("no thread can be started for it: {error}")))?;
+        let thread = thread.map_err(|error| {
+            open::unusable(path, format!("no thread can be started for it: {error}"))
+        })?;
         Ok((Self { queue, thread: Some(thread) }, lines))
     }
 
-    /// Writes a line down. It takes its place when this is called; the future ends when it is on disk.
+    /// Writes a line down. It takes its place when this is called; the future ends when it is on
+    /// disk.
     ///
     /// # Errors
     /// The disk's: the line may or may not be there after a crash. The next one is tried anew.
@@ -99,11 +108,15 @@ impl JournalFile {
         completion(self.queue.push(JournalJob::Append(line, reply), MAX_QUEUED), answer)
     }
 
-    /// Replaces what the file holds, after a replay. It takes its place when this is called; the future ends when it is on disk.
+    /// Replaces what the file holds, after a replay. It takes its place when this is called; the
+    /// future ends when it is on disk.
     ///
     /// # Errors
     /// The disk's: the file then holds what it held, or already this.
-    pub fn rewrite(&self, lines: Vec<JournalLine>) -> impl Future<Output = io::Result<()>> + Send + use<> {
+    pub fn rewrite(
+        &self,
+        lines: Vec<JournalLine>,
+    ) -> impl Future<Output = io::Result<()>> + Send + use<> {
         let (reply, answer) = oneshot::channel();
         completion(self.queue.push(JournalJob::Rewrite(lines, reply), usize::MAX), answer)
     }
@@ -121,7 +134,10 @@ impl Drop for JournalFile {
 }
 
 /// What became of a job, if it could be put into the queue.
-async fn completion(put: io::Result<()>, answer: oneshot::Receiver<io::Result<()>>) -> io::Result<()> {
+async fn completion(
+    put: io::Result<()>,
+    answer: oneshot::Receiver<io::Result<()>>,
+) -> io::Result<()> {
     put?;
     answer.await.unwrap_or_else(|_| Err(io::Error::other(THREAD_ENDED)))
 }

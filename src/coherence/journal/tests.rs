@@ -47,7 +47,13 @@ pub(super) fn names(names: &[&str]) -> Left {
 
 #[test]
 fn a_mutation_under_way_is_not_replayed_and_counts_after_a_crash() {
-    let lines = [intend("1", &["a", "b"]), intend("2", &["c"]), withdraw("2"), purge(&["d"]), withdraw("none")];
+    let lines = [
+        intend("1", &["a", "b"]),
+        intend("2", &["c"]),
+        withdraw("2"),
+        purge(&["d"]),
+        withdraw("none"),
+    ];
     let journal = Journal::from_lines(&lines);
     assert_eq!((left(&journal), journal.depth()), (names(&["d"]), 1));
     assert_eq!(left_by(&lines), names(&["a", "b", "d"]));
@@ -56,7 +62,10 @@ fn a_mutation_under_way_is_not_replayed_and_counts_after_a_crash() {
 
 #[test]
 fn an_intention_of_a_dead_sidecar_is_not_withdrawn_by_a_mutation_of_the_same_id() {
-    assert_eq!(left_by(&[intend("1", &["old"]), intend("1", &["new"]), withdraw("1")]), names(&["old"]));
+    assert_eq!(
+        left_by(&[intend("1", &["old"]), intend("1", &["new"]), withdraw("1")]),
+        names(&["old"])
+    );
 }
 
 #[test]
@@ -88,7 +97,11 @@ fn beyond_the_bound_it_is_everything_and_takes_no_room() {
     let mut journal = Journal::default();
     journal.apply(&JournalLine::Purge { tags: many.clone() });
     journal.apply(&JournalLine::Purge { tags: many.clone() });
-    assert_eq!((journal.depth(), journal.batch().everything), (MAX_TAGS, false), "the same tags again take no more room");
+    assert_eq!(
+        (journal.depth(), journal.batch().everything),
+        (MAX_TAGS, false),
+        "the same tags again take no more room"
+    );
     journal.apply(&purge(&["one more"]));
     assert_eq!((journal.depth(), journal.batch().everything), (1, true));
 
@@ -98,7 +111,10 @@ fn beyond_the_bound_it_is_everything_and_takes_no_room() {
     assert_eq!(journal.open_tags, MAX_TAGS);
     assert!(journal.is_empty());
     let after_crash = Journal::recovered(&journal.lines());
-    assert!(after_crash.batch().everything, "an intention too many counts as everything, from a file too");
+    assert!(
+        after_crash.batch().everything,
+        "an intention too many counts as everything, from a file too"
+    );
     journal.apply(&withdraw("2"));
     journal.apply(&withdraw("1"));
     assert_eq!((journal.open_tags, journal.is_empty(), journal.lines().len()), (0, true, 0));
@@ -108,7 +124,10 @@ fn beyond_the_bound_it_is_everything_and_takes_no_room() {
 fn a_line_with_any_flaw_is_not_read() {
     let mut bytes = Vec::new();
     text::encode(&intend("1-a", &["a b", "", "100%"]), &mut bytes);
-    assert_eq!(String::from_utf8_lossy(&bytes).split_once(' ').map(|parts| parts.1), Some("intend 1-a a%20b  100%25\n"));
+    assert_eq!(
+        String::from_utf8_lossy(&bytes).split_once(' ').map(|parts| parts.1),
+        Some("intend 1-a a%20b  100%25\n")
+    );
     let line = bytes.strip_suffix(b"\n").expect("its end");
     assert!(text::decode(line).is_some());
     for at in 0..line.len() {
@@ -122,7 +141,8 @@ fn a_line_with_any_flaw_is_not_read() {
 }
 
 fn any_name() -> impl Strategy<Value = String> {
-    prop::collection::vec(prop_oneof![any::<char>(), Just(' '), Just('%'), Just('\n')], 0..20).prop_map(String::from_iter)
+    prop::collection::vec(prop_oneof![any::<char>(), Just(' '), Just('%'), Just('\n')], 0..20)
+        .prop_map(String::from_iter)
 }
 
 fn any_line() -> impl Strategy<Value = JournalLine> {

@@ -1,6 +1,8 @@
-//! A line of the journal as text: a checksum, a word, and its names, percent-encoded, between single spaces.
+//! A line of the journal as text: a checksum, a word, and its names, percent-encoded, between
+//! single spaces.
 //!
-//! A name never has a space or a line's end in it, and an empty one still has its space, so that every line is read as it was written.
+//! A name never has a space or a line's end in it, and an empty one still has its space, so that
+//! every line is read as it was written.
 
 use percent_encoding::{AsciiSet, CONTROLS, percent_decode_str, utf8_percent_encode};
 
@@ -70,6 +72,8 @@ pub fn decode(bytes: &[u8]) -> Option<JournalLine> {
     names.next().is_none().then_some(line)
 }
 
-fn tags<'a>(names: &mut impl Iterator<Item = Option<std::borrow::Cow<'a, str>>>) -> Option<Vec<Tag>> {
+fn tags<'a>(
+    names: &mut impl Iterator<Item = Option<std::borrow::Cow<'a, str>>>,
+) -> Option<Vec<Tag>> {
     names.map(|name| name.map(|name| Tag::new(&name))).collect()
 }

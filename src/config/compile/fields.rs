@@ -20,7 +20,8 @@ const LONGEST_PREFIX: u64 = 512;
 /// The fields of the file.
 pub struct FieldTable {
     declared: Vec<Declared>,
-    /// Whether these are all: a name that is not among them is then unknown, and not merely lost to another problem.
+    /// Whether these are all: a name that is not among them is then unknown, and not merely lost to
+    /// another problem.
     complete: bool,
 }
 
@@ -49,9 +50,14 @@ impl FieldTable {
         for (name, form) in named.map_or(&[][..], |named| &named.0) {
             let valid = is_name(&name.value);
             if !valid {
-                let draft = DiagnosticBuilder::error(name.span.clone(), format!("`{}` cannot be the name of a field", name.value));
+                let draft = DiagnosticBuilder::error(
+                    name.span.clone(),
+                    format!("`{}` cannot be the name of a field", name.value),
+                );
                 context.report.push(
-                    draft.allowed("letters, digits, `_` and `-`, beginning with a letter").hint("keys and tags speak of it as {name}"),
+                    draft
+                        .allowed("letters, digits, `_` and `-`, beginning with a letter")
+                        .hint("keys and tags speak of it as {name}"),
                 );
             }
             let source = form.given().and_then(|form| source(form, context));
@@ -63,13 +69,23 @@ impl FieldTable {
                 let hint = format!(
                     "write {name_text} = {{ auth = \"token\" }}: where a token looks like a JWT, and in scope \"private\", the whole of it counts anyway"
                 );
-                context.report.push(DiagnosticBuilder::warning(name.span.clone(), message).hint(hint));
+                context
+                    .report
+                    .push(DiagnosticBuilder::warning(name.span.clone(), message).hint(hint));
             }
-            let field = source.filter(|_| valid).map(|source| Arc::new(Field { name: Arc::clone(&name_text), source }));
-            declared.push(Declared { name: name_text, span: name.span.clone(), field, used: Cell::new(false) });
+            let field = source
+                .filter(|_| valid)
+                .map(|source| Arc::new(Field { name: Arc::clone(&name_text), source }));
+            declared.push(Declared {
+                name: name_text,
+                span: name.span.clone(),
+                field,
+                used: Cell::new(false),
+            });
         }
         let lost = named.is_none() || context.report.has_broken_header();
-        let section_broken = declared.iter().any(|field| context.report.may_have_lost_keys(&field.span));
+        let section_broken =
+            declared.iter().any(|field| context.report.may_have_lost_keys(&field.span));
         Self { declared, complete: !lost && !section_broken }
     }
 
@@ -78,7 +94,10 @@ impl FieldTable {
         match self.declared.iter().find(|declared| *declared.name == *name) {
             Some(declared) => {
                 declared.used.set(true);
-                declared.field.as_ref().map_or(FieldLookup::Lost, |field| FieldLookup::Found(Arc::clone(field)))
+                declared
+                    .field
+                    .as_ref()
+                    .map_or(FieldLookup::Lost, |field| FieldLookup::Found(Arc::clone(field)))
             }
             None if self.complete => FieldLookup::Unknown,
             None => FieldLookup::Lost,
@@ -100,7 +119,8 @@ impl FieldTable {
         for declared in self.declared.iter().filter(|declared| !declared.used.get()) {
             let message = format!("the field `{}` is not used", declared.name);
             context.report.push(
-                DiagnosticBuilder::warning(declared.span.clone(), message).hint("name it in the key or the tags of a rule, or remove it"),
+                DiagnosticBuilder::warning(declared.span.clone(), message)
+                    .hint("name it in the key or the tags of a rule, or remove it"),
             );
         }
     }
@@ -118,24 +138,33 @@ fn source(form: &Located<FieldForm>, context: &mut CompileContext) -> Option<Fie
     let others = [!matches!(host, Setting::Absent), !matches!(auth, Setting::Absent)];
     let given = texts.iter().chain(&others).filter(|given| **given).count();
     if given != 1 {
-        let message = if given == 0 { "this field has no source" } else { "this field has more than one source" };
+        let message = if given == 0 {
+            "this field has no source"
+        } else {
+            "this field has more than one source"
+        };
         if given > 1 || (unknown.0.is_empty() && !context.report.may_have_lost_keys(&form.span)) {
             let draft = DiagnosticBuilder::error(form.span.clone(), message).allowed(SOURCES);
             context.report.push(draft.hint("write one, as in { header = \"x-tenant-id\" }; several fields can stand in one key"));
         }
         return None;
     }
-    if let Some(length) =
-        length.given().filter(|_| !matches!(auth, Setting::Bad) && auth.get().is_none_or(|word| word.0 != AuthKind::Prefix))
-    {
-        let draft = DiagnosticBuilder::error(length.span.clone(), "`length` belongs to auth = \"prefix\" alone");
+    if let Some(length) = length.given().filter(|_| {
+        !matches!(auth, Setting::Bad) && auth.get().is_none_or(|word| word.0 != AuthKind::Prefix)
+    }) {
+        let draft = DiagnosticBuilder::error(
+            length.span.clone(),
+            "`length` belongs to auth = \"prefix\" alone",
+        );
         context.report.push(draft.hint("remove it"));
     }
     if let Some(host) = host.given() {
         if !host.value {
-            context
-                .report
-                .push(DiagnosticBuilder::error(host.span.clone(), "`host` is switched off").allowed("true").hint("write { host = true }"));
+            context.report.push(
+                DiagnosticBuilder::error(host.span.clone(), "`host` is switched off")
+                    .allowed("true")
+                    .hint("write { host = true }"),
+            );
         }
         return host.value.then_some(FieldSource::Host);
     }
@@ -167,16 +196,26 @@ fn auth_source(
         return Some(Auth::Token);
     }
     let place = (&form.span, &form.value.unknown);
-    let length = length.required("length", place, "how many characters count: { auth = \"prefix\", length = 20 }", &mut context.report)?;
+    let length = length.required(
+        "length",
+        place,
+        "how many characters count: { auth = \"prefix\", length = 20 }",
+        &mut context.report,
+    )?;
     let range = (SHORTEST_PREFIX, LONGEST_PREFIX);
-    let fits = context.in_range(&length.span, length.value.0, range.0, range.1, |number| number.to_string());
+    let fits = context
+        .in_range(&length.span, length.value.0, range.0, range.1, |number| number.to_string());
     usize::try_from(length.value.0).ok().filter(|_| fits).map(Auth::Prefix)
 }
 
-/// SECURITY: what a field reads stands in keys, tags and diagnostics; credentials may stand there only as hashes.
+/// SECURITY: what a field reads stands in keys, tags and diagnostics; credentials may stand there
+/// only as hashes.
 fn header_source(text: &Located<TomlString>, context: &mut CompileContext) -> Option<FieldSource> {
     if text.value.as_str().eq_ignore_ascii_case("host") {
-        context.report.push(DiagnosticBuilder::error(text.span.clone(), "the host has a source of its own").hint("write { host = true }"));
+        context.report.push(
+            DiagnosticBuilder::error(text.span.clone(), "the host has a source of its own")
+                .hint("write { host = true }"),
+        );
         return None;
     }
     let name: HeaderName = context.header(text)?;
@@ -185,13 +224,18 @@ fn header_source(text: &Located<TomlString>, context: &mut CompileContext) -> Op
         name if name == COOKIE => "write { cookie = \"name\" }, which reads one of them",
         _ => return Some(FieldSource::Header(name)),
     };
-    context.report.push(DiagnosticBuilder::error(text.span.clone(), "this header holds credentials").hint(hint));
+    context.report.push(
+        DiagnosticBuilder::error(text.span.clone(), "this header holds credentials").hint(hint),
+    );
     None
 }
 
 fn named(text: &Located<TomlString>, kind: &str, context: &mut CompileContext) -> Option<Box<str>> {
     if text.value.as_str().is_empty() {
-        context.report.push(DiagnosticBuilder::error(text.span.clone(), format!("the name of {kind} is empty")).hint("write its name"));
+        context.report.push(
+            DiagnosticBuilder::error(text.span.clone(), format!("the name of {kind} is empty"))
+                .hint("write its name"),
+        );
         return None;
     }
     Some(text.value.as_str().into())

@@ -1,5 +1,5 @@
-//! Compiles what a route says of when the app is asked: `ttl` and its jitter, the windows of stale entries, early refresh, collapsing.
-//! What an entry is, and who may see it, is not known here.
+//! Compiles what a route says of when the app is asked: `ttl` and its jitter, the windows of stale
+//! entries, early refresh, collapsing. What an entry is, and who may see it, is not known here.
 
 use std::time::Duration;
 
@@ -29,11 +29,20 @@ pub struct FreshnessSettings {
 }
 
 /// Compiles them. `shared` is what `[redis]` says of collapsing; nothing without `[redis]`.
-pub fn freshness_settings(file: &file::RouteSection, shared: Option<Collapse>, context: &mut CompileContext) -> FreshnessSettings {
+pub fn freshness_settings(
+    file: &file::RouteSection,
+    shared: Option<Collapse>,
+    context: &mut CompileContext,
+) -> FreshnessSettings {
     let ttl = (!matches!(file.ttl, Setting::Absent)).then(|| context.period(&file.ttl, MS, YEAR));
     FreshnessSettings {
         ttl,
-        stale_while_revalidate: window("stale_while_revalidate", &file.stale_while_revalidate, file, context),
+        stale_while_revalidate: window(
+            "stale_while_revalidate",
+            &file.stale_while_revalidate,
+            file,
+            context,
+        ),
         stale_if_error: window("stale_if_error", &file.stale_if_error, file, context),
         jitter: jitter(file, ttl, context),
         early_refresh: file.early_refresh.get().is_none_or(|early| *early),
@@ -42,26 +51,45 @@ pub fn freshness_settings(file: &file::RouteSection, shared: Option<Collapse>, c
 }
 
 /// A window that begins where freshness ends.
-fn window(key: &str, slot: &Setting<Period>, file: &file::RouteSection, context: &mut CompileContext) -> Option<Duration> {
+fn window(
+    key: &str,
+    slot: &Setting<Period>,
+    file: &file::RouteSection,
+    context: &mut CompileContext,
+) -> Option<Duration> {
     let given = slot.given()?;
     let window = context.period(slot, Duration::ZERO, YEAR);
     if file.mode.get().is_some_and(|word| word.0 == RouteMode::Off) {
-        let draft = DiagnosticBuilder::warning(given.span.clone(), format!("`{key}` has no effect with mode \"off\""));
+        let draft = DiagnosticBuilder::warning(
+            given.span.clone(),
+            format!("`{key}` has no effect with mode \"off\""),
+        );
         context.report.push(draft.hint("remove one of the two"));
     }
     Some(window)
 }
 
-fn jitter(file: &file::RouteSection, ttl: Option<Duration>, context: &mut CompileContext) -> Duration {
+fn jitter(
+    file: &file::RouteSection,
+    ttl: Option<Duration>,
+    context: &mut CompileContext,
+) -> Duration {
     let Some(given) = file.jitter.given() else { return Duration::ZERO };
     let draft = match (&file.ttl, ttl) {
-        (Setting::Absent, _) => {
-            DiagnosticBuilder::error(given.span.clone(), "there is no `ttl` that `jitter` could shorten").hint("add ttl = \"5m\"")
-        }
+        (Setting::Absent, _) => DiagnosticBuilder::error(
+            given.span.clone(),
+            "there is no `ttl` that `jitter` could shorten",
+        )
+        .hint("add ttl = \"5m\""),
         // A `ttl` out of its range has been reported; there is nothing to compare with.
         (Setting::Given(_), Some(ttl)) if (MS..=YEAR).contains(&ttl) && given.value.0 >= ttl => {
-            let draft = DiagnosticBuilder::error(given.span.clone(), "`jitter` is as long as the `ttl` that it shortens, or longer");
-            draft.allowed("less than the `ttl` of this route").hint("a tenth of the `ttl` is enough to keep entries apart")
+            let draft = DiagnosticBuilder::error(
+                given.span.clone(),
+                "`jitter` is as long as the `ttl` that it shortens, or longer",
+            );
+            draft
+                .allowed("less than the `ttl` of this route")
+                .hint("a tenth of the `ttl` is enough to keep entries apart")
         }
         _ => return given.value.0,
     };
@@ -69,12 +97,22 @@ fn jitter(file: &file::RouteSection, ttl: Option<Duration>, context: &mut Compil
     Duration::ZERO
 }
 
-fn collapse(file: &file::RouteSection, shared: Option<Collapse>, context: &mut CompileContext) -> Collapse {
+fn collapse(
+    file: &file::RouteSection,
+    shared: Option<Collapse>,
+    context: &mut CompileContext,
+) -> Collapse {
     let own = file.collapse.get().map(|word| word.0);
     if let (Some(Collapse::Cluster), None, Some(given)) = (own, shared, file.collapse.given()) {
-        let draft =
-            DiagnosticBuilder::error(given.span.clone(), "there is no [redis] through which sidecars could collapse their requests");
-        context.report.push(draft.allowed("\"process\" without [redis]").hint("add [redis] with its url, or remove this"));
+        let draft = DiagnosticBuilder::error(
+            given.span.clone(),
+            "there is no [redis] through which sidecars could collapse their requests",
+        );
+        context.report.push(
+            draft
+                .allowed("\"process\" without [redis]")
+                .hint("add [redis] with its url, or remove this"),
+        );
     }
     own.or(shared).unwrap_or(Collapse::Process)
 }

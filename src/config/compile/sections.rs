@@ -1,4 +1,5 @@
-//! Compiles the plain sections: which key is of which kind, its range, and what the keys of a section say together.
+//! Compiles the plain sections: which key is of which kind, its range, and what the keys of a
+//! section say together.
 
 use std::str::FromStr as _;
 use std::time::Duration;
@@ -36,7 +37,10 @@ pub fn watch(slot: &Setting<Period>, context: &mut CompileContext) -> Option<Dur
 }
 
 /// `[listen]`.
-pub fn server(file: &file::ListenSection, context: &mut CompileContext) -> Option<server::ServerSettings> {
+pub fn server(
+    file: &file::ListenSection,
+    context: &mut CompileContext,
+) -> Option<server::ServerSettings> {
     let networks = file.trusted_proxies.get().map_or(&[][..], |list| &list.0);
     let trusted_proxies = networks.iter().filter_map(|text| network(text, context)).collect();
     let settings = (
@@ -50,7 +54,17 @@ pub fn server(file: &file::ListenSection, context: &mut CompileContext) -> Optio
         context.count(&file.max_streams, 1, 10_000),
         context.period(&file.drain, Duration::ZERO, HOUR),
     );
-    let (max_connections, header_bytes, max_headers, header_timeout, idle_timeout, body_timeout, write_timeout, streams, drain) = settings;
+    let (
+        max_connections,
+        header_bytes,
+        max_headers,
+        header_timeout,
+        idle_timeout,
+        body_timeout,
+        write_timeout,
+        streams,
+        drain,
+    ) = settings;
     Some(server::ServerSettings {
         address: context.address(&file.address)?,
         trusted_proxies,
@@ -71,20 +85,38 @@ fn network(text: &Located<TomlString>, context: &mut CompileContext) -> Option<f
     if network.is_err() {
         let what = format!("`{}` is not a network", text.value.shown());
         let allowed = Some("an IP address, or a network such as \"10.0.0.0/8\"");
-        context.report.malformed(text, "a network", what, allowed, "names are not looked up here; write the address");
+        context.report.malformed(
+            text,
+            "a network",
+            what,
+            allowed,
+            "names are not looked up here; write the address",
+        );
     }
     network.ok()
 }
 
 /// `[upstream]`.
-pub fn upstream(file: &file::UpstreamSection, section: &SourceSpan, context: &mut CompileContext) -> Option<upstream::UpstreamSettings> {
-    let url = file.url.required("url", (section, &file.unknown), "url = \"http://127.0.0.1:8000\"", &mut context.report);
+pub fn upstream(
+    file: &file::UpstreamSection,
+    section: &SourceSpan,
+    context: &mut CompileContext,
+) -> Option<upstream::UpstreamSettings> {
+    let url = file.url.required(
+        "url",
+        (section, &file.unknown),
+        "url = \"http://127.0.0.1:8000\"",
+        &mut context.report,
+    );
     let target = url.and_then(|url| target(url, context));
     let ca_file = context.file(&file.ca_file);
     if let (Some(target), Some(given)) = (&target, file.ca_file.given())
         && !target.tls
     {
-        let draft = DiagnosticBuilder::warning(given.span.clone(), "`ca_file` has no effect: the url is not https");
+        let draft = DiagnosticBuilder::warning(
+            given.span.clone(),
+            "`ca_file` has no effect: the url is not https",
+        );
         context.report.push(draft.hint("remove it, or write the url with https://"));
     }
     let header_bytes = context.size(&file.max_header_bytes, 8 * KIB, 16 * MIB);
@@ -113,23 +145,36 @@ fn target(text: &Located<TomlString>, context: &mut CompileContext) -> Option<up
     if !lower.starts_with("http://") && !lower.starts_with("https://") {
         // SECURITY: a url may hold a password, so its text is never repeated in a message.
         let what = "the app's url is neither http nor https";
-        let hint = if value.contains("://") { "only HTTP apps can be cached" } else { "put http:// before it" };
+        let hint = if value.contains("://") {
+            "only HTTP apps can be cached"
+        } else {
+            "put http:// before it"
+        };
         context.report.malformed(text, "an http or https url", what, Some(FORM), hint);
         return None;
     }
     let (what, hint) = match Url::parse(value) {
-        Err(error) => (format!("this is not a url: {error}"), "write it as \"http://127.0.0.1:8000\""),
-        Ok(url) if !url.username().is_empty() || url.password().is_some() => {
-            ("the app's url has a user or password".into(), "remove it; clients bring their own credentials")
+        Err(error) => {
+            (format!("this is not a url: {error}"), "write it as \"http://127.0.0.1:8000\"")
         }
-        Ok(url) if url.path() != "/" || url.query().is_some() || url.fragment().is_some() => {
-            ("the app's url has a path or a query".into(), "end it after the host and port; requests keep their own paths")
+        Ok(url) if !url.username().is_empty() || url.password().is_some() => (
+            "the app's url has a user or password".into(),
+            "remove it; clients bring their own credentials",
+        ),
+        Ok(url) if url.path() != "/" || url.query().is_some() || url.fragment().is_some() => (
+            "the app's url has a path or a query".into(),
+            "end it after the host and port; requests keep their own paths",
+        ),
+        Ok(url) if url.port_or_known_default() == Some(0) => {
+            ("the app's url has port 0".into(), "write the port that the app listens on")
         }
-        Ok(url) if url.port_or_known_default() == Some(0) => ("the app's url has port 0".into(), "write the port that the app listens on"),
         Ok(url) => {
             let tls = url.scheme() == "https";
-            let (Some(host), Some(port)) = (url.host_str(), url.port_or_known_default()) else { return None };
-            let authority = url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}")).into();
+            let (Some(host), Some(port)) = (url.host_str(), url.port_or_known_default()) else {
+                return None;
+            };
+            let authority =
+                url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}")).into();
             let host = host.trim_start_matches('[').trim_end_matches(']').into();
             return Some(upstream::Target { tls, host, port, authority });
         }
@@ -139,27 +184,42 @@ fn target(text: &Located<TomlString>, context: &mut CompileContext) -> Option<up
 }
 
 /// `[admin]`.
-pub fn admin(file: &file::AdminSection, context: &mut CompileContext) -> Option<admin::AdminSettings> {
+pub fn admin(
+    file: &file::AdminSection,
+    context: &mut CompileContext,
+) -> Option<admin::AdminSettings> {
     if let (Some(_), Some(second)) = (file.token.given(), file.token_file.given()) {
-        let draft = DiagnosticBuilder::error(second.span.clone(), "both `token` and `token_file` are given");
+        let draft = DiagnosticBuilder::error(
+            second.span.clone(),
+            "both `token` and `token_file` are given",
+        );
         context.report.push(draft.hint("remove one of the two"));
     }
-    let from_key = file.token.given().and_then(|token| context.secret(&token.span, token.value.as_str()));
-    let from_file = file.token_file.given().filter(|_| matches!(file.token, Setting::Absent)).and_then(|given| {
-        let path = context.file(&file.token_file)?;
-        // A file that cannot be read has been reported.
-        let token = std::fs::read_to_string(path).ok()?;
-        context.secret(&given.span, token.trim())
-    });
+    let from_key =
+        file.token.given().and_then(|token| context.secret(&token.span, token.value.as_str()));
+    let from_file =
+        file.token_file.given().filter(|_| matches!(file.token, Setting::Absent)).and_then(
+            |given| {
+                let path = context.file(&file.token_file)?;
+                // A file that cannot be read has been reported.
+                let token = std::fs::read_to_string(path).ok()?;
+                context.secret(&given.span, token.trim())
+            },
+        );
     let address = context.address(&file.address)?;
     let tried = !matches!((&file.token, &file.token_file), (Setting::Absent, Setting::Absent));
     if !address.ip().is_loopback()
         && !tried
         && let Some(given) = file.address.given()
     {
-        let draft = DiagnosticBuilder::error(given.span.clone(), "[admin] listens beyond this machine and has no token");
+        let draft = DiagnosticBuilder::error(
+            given.span.clone(),
+            "[admin] listens beyond this machine and has no token",
+        );
         let hint = "add token = \"${ADMIN_TOKEN}\" or token_file, or listen on 127.0.0.1";
-        context.report.push(draft.allowed("a loopback address without a token, any address with one").hint(hint));
+        context.report.push(
+            draft.allowed("a loopback address without a token, any address with one").hint(hint),
+        );
     }
     let names = file.hosts.get().map_or(&[][..], |list| &list.0);
     let hosts = context.names(names, host_name).into();
@@ -173,12 +233,22 @@ fn host_name(context: &mut CompileContext, text: &Located<TomlString>) -> Option
         return Some(name.to_ascii_lowercase().into());
     }
     let what = format!("`{}` is not the name of a host", text.value.shown());
-    context.report.malformed(text, "the name of a host", what, Some("letters, digits, `-`, `.`, `_`"), "write it without scheme and port");
+    context.report.malformed(
+        text,
+        "the name of a host",
+        what,
+        Some("letters, digits, `-`, `.`, `_`"),
+        "write it without scheme and port",
+    );
     None
 }
 
 /// `[memory]`.
-pub fn memory(file: &file::MemorySection, limits: &ConfigLimits, context: &mut CompileContext) -> store::memory::MemorySettings {
+pub fn memory(
+    file: &file::MemorySection,
+    limits: &ConfigLimits,
+    context: &mut CompileContext,
+) -> store::memory::MemorySettings {
     let size = context.size(&file.size, 0, 64 * TIB);
     if let Some(given) = file.size.given()
         && size > 0
@@ -189,24 +259,43 @@ pub fn memory(file: &file::MemorySection, limits: &ConfigLimits, context: &mut C
 }
 
 /// `[redis]`.
-pub fn redis(file: &file::RedisSection, section: &SourceSpan, context: &mut CompileContext) -> Option<crate::redis::RedisSettings> {
-    let url = file.url.required("url", (section, &file.unknown), "url = \"redis://127.0.0.1:6379/0\"", &mut context.report);
+pub fn redis(
+    file: &file::RedisSection,
+    section: &SourceSpan,
+    context: &mut CompileContext,
+) -> Option<crate::redis::RedisSettings> {
+    let url = file.url.required(
+        "url",
+        (section, &file.unknown),
+        "url = \"redis://127.0.0.1:6379/0\"",
+        &mut context.report,
+    );
     let location = url.and_then(|url| redis_url::parse(url, &mut context.report));
-    let (mut username, mut password) = (context.text(&file.username), context.text(&file.password).map(Secret::new));
+    let (mut username, mut password) =
+        (context.text(&file.username), context.text(&file.password).map(Secret::new));
     if let Some(location) = &location {
-        let doubled = [(&location.username.is_some(), &file.username), (&location.password.is_some(), &file.password)];
-        for given in doubled.into_iter().filter(|(in_url, _)| **in_url).filter_map(|(_, slot)| slot.given()) {
-            let draft = DiagnosticBuilder::error(given.span.clone(), "this is given in the url, too");
+        let doubled = [
+            (&location.username.is_some(), &file.username),
+            (&location.password.is_some(), &file.password),
+        ];
+        for given in
+            doubled.into_iter().filter(|(in_url, _)| **in_url).filter_map(|(_, slot)| slot.given())
+        {
+            let draft =
+                DiagnosticBuilder::error(given.span.clone(), "this is given in the url, too");
             context.report.push(draft.hint("remove it here or in the url"));
         }
         username = username.or_else(|| location.username.clone());
         password = password.or_else(|| location.password.clone());
     }
-    if let (Some(given), None, false) = (file.username.given(), &password, matches!(file.password, Setting::Bad)) {
+    if let (Some(given), None, false) =
+        (file.username.given(), &password, matches!(file.password, Setting::Bad))
+    {
         let draft = DiagnosticBuilder::error(given.span.clone(), "there is a user but no password");
         context.report.push(draft.hint("add password = \"${REDIS_PASSWORD}\""));
     }
-    let secret = file.secret.given().and_then(|secret| context.secret(&secret.span, secret.value.as_str()));
+    let secret =
+        file.secret.given().and_then(|secret| context.secret(&secret.span, secret.value.as_str()));
     let ca_file = context.file(&file.ca_file);
     let journal = context.new_file(&file.journal);
     let namespace = namespace(&file.namespace, context);
@@ -233,11 +322,18 @@ pub fn redis(file: &file::RedisSection, section: &SourceSpan, context: &mut Comp
 
 fn namespace(slot: &Setting<TomlString>, context: &mut CompileContext) -> Option<String> {
     let value = slot.get()?.as_str();
-    let valid = (1..=64).contains(&value.len()) && value.bytes().all(|b| b.is_ascii_alphanumeric() || b"_.-".contains(&b));
+    let valid = (1..=64).contains(&value.len())
+        && value.bytes().all(|b| b.is_ascii_alphanumeric() || b"_.-".contains(&b));
     if !valid && let Some(given) = slot.given() {
         let what = format!("`{}` cannot be a namespace", given.value.shown());
         let allowed = Some("1 to 64 letters, digits, `_`, `.`, `-`");
-        context.report.malformed(given, "a namespace", what, allowed, "it is the prefix of all keys in Redis; write \"sidecache\"");
+        context.report.malformed(
+            given,
+            "a namespace",
+            what,
+            allowed,
+            "it is the prefix of all keys in Redis; write \"sidecache\"",
+        );
     }
     valid.then(|| value.to_owned())
 }
@@ -264,8 +360,14 @@ pub fn limits(file: &file::LimitsSection, context: &mut CompileContext) -> Confi
     if let Some(given) = file.range_fill.given()
         && limits.range_fill > limits.object
     {
-        let message = format!("`range_fill` has no effect above `object` ({}): what is larger is not stored", show_size(limits.object));
-        context.report.push(DiagnosticBuilder::warning(given.span.clone(), message).hint("make it smaller, or let `object` be as large"));
+        let message = format!(
+            "`range_fill` has no effect above `object` ({}): what is larger is not stored",
+            show_size(limits.object)
+        );
+        context.report.push(
+            DiagnosticBuilder::warning(given.span.clone(), message)
+                .hint("make it smaller, or let `object` be as large"),
+        );
     }
     limits
 }
@@ -274,8 +376,15 @@ pub fn limits(file: &file::LimitsSection, context: &mut CompileContext) -> Confi
 pub fn targeted(file: &file::FreshnessSection, context: &mut CompileContext) -> Box<[HeaderName]> {
     let list = file.targeted.get().map_or(&[][..], |list| &list.0);
     if let (Some(given), true) = (file.targeted.given(), list.len() > MAX_TARGETED) {
-        let draft = DiagnosticBuilder::error(given.span.clone(), format!("these are {} headers", list.len()));
-        context.report.push(draft.allowed(format!("at most {MAX_TARGETED}")).hint("leave out those that the app never sends"));
+        let draft = DiagnosticBuilder::error(
+            given.span.clone(),
+            format!("these are {} headers", list.len()),
+        );
+        context.report.push(
+            draft
+                .allowed(format!("at most {MAX_TARGETED}"))
+                .hint("leave out those that the app never sends"),
+        );
     }
     context.names(list, target_field).into()
 }
@@ -288,7 +397,9 @@ fn target_field(context: &mut CompileContext, text: &Located<TomlString>) -> Opt
             text.span.clone(),
             format!("`{}` is for all caches, and is not a targeted header", text.value.shown()),
         );
-        context.report.push(draft.hint("remove it: it counts anyway, where none of these headers does"));
+        context
+            .report
+            .push(draft.hint("remove it: it counts anyway, where none of these headers does"));
         return None;
     }
     Some(name)
@@ -298,14 +409,19 @@ fn target_field(context: &mut CompileContext, text: &Located<TomlString>) -> Opt
 pub fn log(file: &file::LogSection, context: &mut CompileContext) -> Option<log::LogSettings> {
     let level = file.level.get()?.as_str().to_owned();
     if let (Err(what), Some(given)) = (log::check_level(&level), file.level.given()) {
-        let allowed = Some("off, error, warn, info, debug, trace, or directives such as \"warn,sidecache=debug\"");
+        let allowed = Some(
+            "off, error, warn, info, debug, trace, or directives such as \"warn,sidecache=debug\"",
+        );
         context.report.malformed(given, "a level", what, allowed, "write \"info\"");
     }
     Some(log::LogSettings { level, format: file.format.get()?.0, access: *file.access.get()? })
 }
 
 /// `[credential]`.
-pub fn credential(file: &file::CredentialSection, context: &mut CompileContext) -> Option<credential::CredentialRule> {
+pub fn credential(
+    file: &file::CredentialSection,
+    context: &mut CompileContext,
+) -> Option<credential::CredentialRule> {
     let headers = context.headers(&file.headers);
     let cookies = match &file.cookies {
         Setting::Absent => None,
@@ -332,6 +448,12 @@ pub fn cookie_name(context: &mut CompileContext, text: &Located<TomlString>) -> 
 }
 
 /// `[tags]`.
-pub fn response_tags(file: &file::TagsSection, context: &mut CompileContext) -> Option<tag::ResponseTags> {
-    Some(tag::ResponseTags { headers: context.headers(&file.response_headers), keep: *file.keep.get()? })
+pub fn response_tags(
+    file: &file::TagsSection,
+    context: &mut CompileContext,
+) -> Option<tag::ResponseTags> {
+    Some(tag::ResponseTags {
+        headers: context.headers(&file.response_headers),
+        keep: *file.keep.get()?,
+    })
 }

@@ -1,5 +1,5 @@
-//! Compiles single values: addresses, sizes, durations and counts with their ranges, secrets, files, lists of headers.
-//! Which key has which range is not known here.
+//! Compiles single values: addresses, sizes, durations and counts with their ranges, secrets,
+//! files, lists of headers. Which key has which range is not known here.
 
 use std::collections::HashSet;
 use std::net::SocketAddr;
@@ -17,7 +17,8 @@ use crate::units::{Secret, show_duration, show_size};
 /// The shortest token or secret: what is shorter can be guessed.
 const SHORTEST_SECRET: usize = 16;
 
-/// Headers that belong to a connection or to the sidecar itself (RFC 9110 7.6.1), so no rule may speak of them.
+/// Headers that belong to a connection or to the sidecar itself (RFC 9110 7.6.1), so no rule may
+/// speak of them.
 const RESERVED: [&str; 14] = [
     "connection",
     "keep-alive",
@@ -36,7 +37,8 @@ const RESERVED: [&str; 14] = [
 ];
 
 impl CompileContext {
-    /// A duration in its range. Out of it nothing is clamped: it is a problem, and the value is not used.
+    /// A duration in its range. Out of it nothing is clamped: it is a problem, and the value is not
+    /// used.
     pub fn period(&mut self, slot: &Setting<Period>, least: Duration, most: Duration) -> Duration {
         let value = slot.get().map_or(Duration::ZERO, |period| period.0);
         if let Some(given) = slot.given() {
@@ -63,14 +65,25 @@ impl CompileContext {
     }
 
     /// Whether a value is in its range.
-    pub fn in_range<T: PartialOrd + Copy>(&mut self, at: &SourceSpan, value: T, least: T, most: T, show: impl Fn(T) -> String) -> bool {
+    pub fn in_range<T: PartialOrd + Copy>(
+        &mut self,
+        at: &SourceSpan,
+        value: T,
+        least: T,
+        most: T,
+        show: impl Fn(T) -> String,
+    ) -> bool {
         let (word, bound) = match value {
             value if value < least => ("small", least),
             value if value > most => ("large", most),
             _ => return true,
         };
         let draft = DiagnosticBuilder::error(at.clone(), format!("this is too {word}"));
-        self.report.push(draft.allowed(format!("{} to {}", show(least), show(most))).hint(format!("the nearest is {}", show(bound))));
+        self.report.push(
+            draft
+                .allowed(format!("{} to {}", show(least), show(most)))
+                .hint(format!("the nearest is {}", show(bound))),
+        );
         false
     }
 
@@ -82,8 +95,11 @@ impl CompileContext {
         }
         let given = slot.given()?;
         let (value, shown) = (text.as_str(), text.shown());
-        let hint = if let Some(port) = value.strip_prefix(':').or_else(|| value.strip_prefix("*:")) {
-            format!("write \"0.0.0.0:{port}\" for all interfaces, \"127.0.0.1:{port}\" for this machine alone")
+        let hint = if let Some(port) = value.strip_prefix(':').or_else(|| value.strip_prefix("*:"))
+        {
+            format!(
+                "write \"0.0.0.0:{port}\" for all interfaces, \"127.0.0.1:{port}\" for this machine alone"
+            )
         } else if let Some(port) = value.strip_prefix("localhost:") {
             format!("names are not looked up here; write \"127.0.0.1:{port}\"")
         } else if value.parse::<u16>().is_ok() {
@@ -109,7 +125,10 @@ impl CompileContext {
     pub fn text(&mut self, slot: &Setting<TomlString>) -> Option<String> {
         let given = slot.given()?;
         if given.value.as_str().is_empty() {
-            self.report.push(DiagnosticBuilder::error(given.span.clone(), "this is empty").hint("give it a value, or remove the key"));
+            self.report.push(
+                DiagnosticBuilder::error(given.span.clone(), "this is empty")
+                    .hint("give it a value, or remove the key"),
+            );
             return None;
         }
         Some(given.value.as_str().to_owned())
@@ -120,7 +139,10 @@ impl CompileContext {
         let name = self.text(slot)?;
         let path = self.folder.join(name);
         if let (Err(error), Some(given)) = (std::fs::File::open(&path), slot.given()) {
-            let what = format!("`{}` cannot be read: {error}", self.folder.join(given.value.shown()).display());
+            let what = format!(
+                "`{}` cannot be read: {error}",
+                self.folder.join(given.value.shown()).display()
+            );
             self.report.malformed(
                 given,
                 "the name of a file that can be read",
@@ -147,7 +169,13 @@ impl CompileContext {
         if let Some(given) = slot.given() {
             let what = format!("`{}` {what}", self.folder.join(given.value.shown()).display());
             let hint = "make the folder, and name a file in it; paths are relative to the folder of this file";
-            self.report.malformed(given, "the name of a file that can be written", what, None, hint);
+            self.report.malformed(
+                given,
+                "the name of a file that can be written",
+                what,
+                None,
+                hint,
+            );
         }
         None
     }
@@ -155,13 +183,19 @@ impl CompileContext {
     /// A secret that is long enough. SECURITY: nothing of its value is told.
     pub fn secret(&mut self, at: &SourceSpan, value: &str) -> Option<Secret> {
         let draft = if value.chars().count() < SHORTEST_SECRET {
-            DiagnosticBuilder::error(at.clone(), format!("this secret is shorter than {SHORTEST_SECRET} characters"))
-                .allowed(format!("at least {SHORTEST_SECRET} characters"))
-                .hint("make one with `openssl rand -hex 32`")
+            DiagnosticBuilder::error(
+                at.clone(),
+                format!("this secret is shorter than {SHORTEST_SECRET} characters"),
+            )
+            .allowed(format!("at least {SHORTEST_SECRET} characters"))
+            .hint("make one with `openssl rand -hex 32`")
         } else if !value.bytes().all(|b| b.is_ascii_graphic()) {
-            DiagnosticBuilder::error(at.clone(), "this secret has characters that a header cannot carry")
-                .allowed("visible ASCII characters")
-                .hint("make one with `openssl rand -hex 32`")
+            DiagnosticBuilder::error(
+                at.clone(),
+                "this secret has characters that a header cannot carry",
+            )
+            .allowed("visible ASCII characters")
+            .hint("make one with `openssl rand -hex 32`")
         } else {
             return Some(Secret::new(value));
         };
@@ -174,11 +208,20 @@ impl CompileContext {
         let shown = text.value.shown();
         let Ok(name) = HeaderName::from_str(text.value.as_str()) else {
             let what = format!("`{shown}` is not the name of a header");
-            self.report.malformed(text, "the name of a header", what, Some("letters, digits and `-`"), "write it as \"x-tenant-id\"");
+            self.report.malformed(
+                text,
+                "the name of a header",
+                what,
+                Some("letters, digits and `-`"),
+                "write it as \"x-tenant-id\"",
+            );
             return None;
         };
         if RESERVED.contains(&name.as_str()) {
-            let draft = DiagnosticBuilder::error(text.span.clone(), format!("`{shown}` belongs to the connection, not to the request"));
+            let draft = DiagnosticBuilder::error(
+                text.span.clone(),
+                format!("`{shown}` belongs to the connection, not to the request"),
+            );
             self.report.push(draft.hint("remove it; the sidecar takes care of it"));
             return None;
         }
@@ -194,7 +237,9 @@ impl CompileContext {
         let (mut seen, mut names): (HashSet<&str>, Vec<T>) = (HashSet::new(), Vec::new());
         for text in list {
             if text.value.as_str().is_empty() {
-                self.report.push(DiagnosticBuilder::error(text.span.clone(), "an empty name").hint("remove it"));
+                self.report.push(
+                    DiagnosticBuilder::error(text.span.clone(), "an empty name").hint("remove it"),
+                );
             } else if !seen.insert(text.value.as_str()) {
                 self.twice(text);
             } else if let Some(name) = read(self, text) {
@@ -210,7 +255,11 @@ impl CompileContext {
 
     fn twice(&mut self, text: &Located<TomlString>) {
         self.report.push(
-            DiagnosticBuilder::error(text.span.clone(), format!("`{}` is listed twice", text.value.shown())).hint("remove one of the two"),
+            DiagnosticBuilder::error(
+                text.span.clone(),
+                format!("`{}` is listed twice", text.value.shown()),
+            )
+            .hint("remove one of the two"),
         );
     }
 

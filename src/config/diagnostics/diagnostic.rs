@@ -1,5 +1,5 @@
-//! Problems of `proxy.toml`: where each is, what was found, what is allowed, and how they are drawn.
-//! It knows the text of the file, not what the text means.
+//! Problems of `proxy.toml`: where each is, what was found, what is allowed, and how they are
+//! drawn. It knows the text of the file, not what the text means.
 
 use std::fmt;
 use std::ops::Range;
@@ -100,7 +100,12 @@ impl Diagnostics {
     #[must_use]
     pub fn unreadable(file: &str, message: String, hint: &str) -> Self {
         let file: Arc<str> = file.into();
-        let problem = DiagnosticBuilder::error(0..0, message).hint(hint).locate(&file, (0, 0), None, String::new());
+        let problem = DiagnosticBuilder::error(0..0, message).hint(hint).locate(
+            &file,
+            (0, 0),
+            None,
+            String::new(),
+        );
         Self { file, list: vec![problem] }
     }
 
@@ -186,9 +191,26 @@ impl DiagnosticBuilder {
         Self { hint, ..self }
     }
 
-    fn locate(self, file: &Arc<str>, (line, column): (usize, usize), excerpt: Option<Excerpt>, found: String) -> Diagnostic {
+    fn locate(
+        self,
+        file: &Arc<str>,
+        (line, column): (usize, usize),
+        excerpt: Option<Excerpt>,
+        found: String,
+    ) -> Diagnostic {
         let Self { severity, span, message, allowed, hint } = self;
-        Diagnostic { severity, file: Arc::clone(file), line, column, span, found, message, allowed, hint, excerpt }
+        Diagnostic {
+            severity,
+            file: Arc::clone(file),
+            line,
+            column,
+            span,
+            found,
+            message,
+            allowed,
+            hint,
+            excerpt,
+        }
     }
 }
 
@@ -242,15 +264,25 @@ impl SourceText {
     /// Where a word stands in a stretch; the whole stretch if it does not.
     #[must_use]
     pub fn within(&self, span: &SourceSpan, word: &str) -> SourceSpan {
-        let offset = self.text.get(span.clone()).and_then(|slice| slice.find(word)).filter(|_| !word.is_empty());
-        offset.map_or_else(|| span.clone(), |offset| span.start + offset..span.start + offset + word.len())
+        let offset = self
+            .text
+            .get(span.clone())
+            .and_then(|slice| slice.find(word))
+            .filter(|_| !word.is_empty());
+        offset.map_or_else(
+            || span.clone(),
+            |offset| span.start + offset..span.start + offset + word.len(),
+        )
     }
 
     /// Whether a list is written without any element, rather than read without one.
     #[must_use]
     pub fn is_empty_list(&self, span: &SourceSpan) -> bool {
         let slice = self.text.get(span.clone()).unwrap_or_default();
-        slice.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).is_some_and(|inner| inner.trim().is_empty())
+        slice
+            .strip_prefix('[')
+            .and_then(|rest| rest.strip_suffix(']'))
+            .is_some_and(|inner| inner.trim().is_empty())
     }
 
     /// Gives a draft its place.
@@ -261,13 +293,19 @@ impl SourceText {
             return draft.locate(&self.file, (0, 0), None, String::new());
         }
         let line_start = self.text[..start].rfind('\n').map_or(0, |newline| newline + 1);
-        let line_start = if line_start == 0 && self.text.starts_with('\u{feff}') { '\u{feff}'.len_utf8().min(start) } else { line_start };
-        let line_end = self.text[start..].find('\n').map_or(self.text.len(), |newline| start + newline);
+        let line_start = if line_start == 0 && self.text.starts_with('\u{feff}') {
+            '\u{feff}'.len_utf8().min(start)
+        } else {
+            line_start
+        };
+        let line_end =
+            self.text[start..].find('\n').map_or(self.text.len(), |newline| start + newline);
         let line_text = self.shown(&(line_start..line_end));
         let end = self.floor(draft.span.end).clamp(start, line_end.max(start));
         let carets = self.text[start..end].trim_end().chars().count().max(1);
         let column = self.text[line_start..start].chars().count() + 1;
-        let excerpt = Excerpt { line: line_text.trim_end_matches(['\u{fffd}', ' ']).to_owned(), carets };
+        let excerpt =
+            Excerpt { line: line_text.trim_end_matches(['\u{fffd}', ' ']).to_owned(), carets };
         let found = self.shown(&draft.span);
         draft.locate(&self.file, (self.line(start), column), Some(excerpt), found)
     }

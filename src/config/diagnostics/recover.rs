@@ -1,5 +1,6 @@
-//! Lets the TOML parser see past what it would stumble over: an unclosed bracket swallows the lines after it, a line without `=` ends
-//! the reading. Such a statement is reported here and blanked out, so that everything else in the file is still read where it stands.
+//! Lets the TOML parser see past what it would stumble over: an unclosed bracket swallows the lines
+//! after it, a line without `=` ends the reading. Such a statement is reported here and blanked
+//! out, so that everything else in the file is still read where it stands.
 
 use std::borrow::Cow;
 use std::ops::Range;
@@ -19,7 +20,8 @@ struct SyntaxFault {
     repair: Option<Repair>,
 }
 
-/// A header set right: what to write where, and how many bytes it takes the place of (none, or as many).
+/// A header set right: what to write where, and how many bytes it takes the place of (none, or as
+/// many).
 #[derive(Clone, Copy)]
 struct Repair {
     offset: usize,
@@ -63,7 +65,9 @@ impl RecoveredText {
         if self.inserted.is_empty() {
             return table;
         }
-        let name = |key: Spanned<Cow<'i, str>>| Spanned::new(self.original_span(&key.span()), key.into_inner());
+        let name = |key: Spanned<Cow<'i, str>>| {
+            Spanned::new(self.original_span(&key.span()), key.into_inner())
+        };
         table.into_iter().map(|(key, value)| (name(key), self.relocate_value(value))).collect()
     }
 
@@ -71,7 +75,9 @@ impl RecoveredText {
         let span = self.original_span(&value.span());
         let value = match value.into_inner() {
             DeValue::Table(table) => DeValue::Table(self.relocate(table)),
-            DeValue::Array(array) => DeValue::Array(array.into_iter().map(|element| self.relocate_value(element)).collect()),
+            DeValue::Array(array) => DeValue::Array(
+                array.into_iter().map(|element| self.relocate_value(element)).collect(),
+            ),
             simple => simple,
         };
         Spanned::new(span, value)
@@ -81,8 +87,12 @@ impl RecoveredText {
 /// Takes out what the parser would stumble over.
 #[must_use]
 pub fn recover(text: &str) -> RecoveredText {
-    let mut mended =
-        RecoveredText { text: String::with_capacity(text.len() + 8), diagnostics: Vec::new(), completed: Vec::new(), inserted: Vec::new() };
+    let mut mended = RecoveredText {
+        text: String::with_capacity(text.len() + 8),
+        diagnostics: Vec::new(),
+        completed: Vec::new(),
+        inserted: Vec::new(),
+    };
     let mut at = if text.starts_with('\u{feff}') { '\u{feff}'.len_utf8() } else { 0 };
     mended.text.push_str(&text[..at]);
     while at < text.len() {
@@ -100,7 +110,11 @@ pub fn recover(text: &str) -> RecoveredText {
             Some(SyntaxFault { at: span, message, hint, repair: None }) => {
                 mended.diagnostics.push(DiagnosticBuilder::error(span, message).hint(hint));
                 // Byte for byte, so that what follows keeps its place.
-                mended.text.extend(text[at..end].bytes().map(|b| if matches!(b, b'\n' | b'\r') { char::from(b) } else { ' ' }));
+                mended.text.extend(
+                    text[at..end]
+                        .bytes()
+                        .map(|b| if matches!(b, b'\n' | b'\r') { char::from(b) } else { ' ' }),
+                );
             }
         }
         at = end;
@@ -108,15 +122,21 @@ pub fn recover(text: &str) -> RecoveredText {
     mended
 }
 
-/// What is wrong with a header's brackets. Its keys are known by its name, so it is completed rather than blanked.
+/// What is wrong with a header's brackets. Its keys are known by its name, so it is completed
+/// rather than blanked.
 fn header(begin: usize, content: &str) -> Option<SyntaxFault> {
     let open = content.bytes().take_while(|&b| b == b'[').count();
     let inner = &content[open..];
-    let name_end = inner.find(|c: char| !c.is_ascii_alphanumeric() && !matches!(c, '-' | '_' | '.')).unwrap_or(inner.len());
+    let name_end = inner
+        .find(|c: char| !c.is_ascii_alphanumeric() && !matches!(c, '-' | '_' | '.'))
+        .unwrap_or(inner.len());
     let closing = inner[name_end..].bytes().take_while(|&b| b == b']').count();
     let rest = inner[name_end + closing..].trim_start();
-    let plausible =
-        is_key(&inner[..name_end]) && open <= 2 && closing <= 2 && open != closing && (rest.is_empty() || rest.starts_with('#'));
+    let plausible = is_key(&inner[..name_end])
+        && open <= 2
+        && closing <= 2
+        && open != closing
+        && (rest.is_empty() || rest.starts_with('#'));
     let header_end = begin + open + name_end + closing;
     let is_list = matches!(&inner[..name_end], "routes" | "purges");
     let (place, text, replaces) = match (open, closing) {
@@ -151,7 +171,10 @@ fn statement(text: &str, start: usize) -> (usize, Option<SyntaxFault>) {
     let whole = begin..begin + content.trim_end().len();
     let Some(equals) = find_equals(content) else {
         let hint = "settings are written `key = value`, one on a line";
-        return (next, Some(SyntaxFault::new(whole, "this line is no setting: it has no `=`", hint)));
+        return (
+            next,
+            Some(SyntaxFault::new(whole, "this line is no setting: it has no `=`", hint)),
+        );
     };
     if !is_key(content[..equals].trim()) {
         let key = begin..begin + content[..equals].trim_end().len().max(1);
@@ -169,7 +192,11 @@ fn value(text: &str, start: usize) -> (usize, Option<SyntaxFault>) {
         match bytes[at] {
             b'"' | b'\'' => {
                 let Some(end) = string(text, at) else {
-                    let fault = SyntaxFault::new(at..at + 3, "this string is never closed", "close it with the same three quotes");
+                    let fault = SyntaxFault::new(
+                        at..at + 3,
+                        "this string is never closed",
+                        "close it with the same three quotes",
+                    );
                     return (after(text, line_at(text, at).end), Some(fault));
                 };
                 at = end;
@@ -204,12 +231,18 @@ fn unclosed(bytes: &[u8], bracket: usize) -> SyntaxFault {
     SyntaxFault::new(bracket..bracket + 1, message, hint)
 }
 
-/// Whether a line inside a bracket can only be the next statement: a header, or in a list an assignment.
+/// Whether a line inside a bracket can only be the next statement: a header, or in a list an
+/// assignment.
 fn begins_a_statement(line: &str, in_list: bool) -> bool {
     let line = line.split('#').next().unwrap_or_default().trim();
     // A header may lack brackets of its own.
-    let name = line.strip_prefix('[').map(|rest| rest.trim_start_matches('[').trim_end_matches(']'));
-    let is_name = |name: &str| name.starts_with(|c: char| c.is_ascii_alphabetic()) && is_key(name) && !matches!(name, "true" | "false");
+    let name =
+        line.strip_prefix('[').map(|rest| rest.trim_start_matches('[').trim_end_matches(']'));
+    let is_name = |name: &str| {
+        name.starts_with(|c: char| c.is_ascii_alphabetic())
+            && is_key(name)
+            && !matches!(name, "true" | "false")
+    };
     if name.is_some_and(is_name) {
         return true;
     }
@@ -217,7 +250,8 @@ fn begins_a_statement(line: &str, in_list: bool) -> bool {
     in_list && key.is_some_and(is_name)
 }
 
-/// The end of the string that starts here. A string of one line that is not closed ends with its line: the parser tells that itself.
+/// The end of the string that starts here. A string of one line that is not closed ends with its
+/// line: the parser tells that itself.
 fn string(text: &str, start: usize) -> Option<usize> {
     let rest = &text[start..];
     if let Some(quote) = ["\"\"\"", "'''"].into_iter().find(|quote| rest.starts_with(quote)) {
@@ -227,7 +261,15 @@ fn string(text: &str, start: usize) -> Option<usize> {
             let escapes = rest[..end].bytes().rev().take_while(|&b| b == b'\\').count();
             if quote == "'''" || escapes % 2 == 0 {
                 // Up to two further quotes belong to the string's end.
-                return Some(start + end + rest[end..].bytes().take(5).take_while(|&b| b == quote.as_bytes()[0]).count());
+                return Some(
+                    start
+                        + end
+                        + rest[end..]
+                            .bytes()
+                            .take(5)
+                            .take_while(|&b| b == quote.as_bytes()[0])
+                            .count(),
+                );
             }
             from = end + 1;
         }
@@ -262,7 +304,10 @@ fn find_equals(line: &str) -> Option<usize> {
 
 /// Whether this is a key, as far as the outline goes.
 fn is_key(key: &str) -> bool {
-    let bare = |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_');
+    let bare = |part: &str| {
+        !part.is_empty()
+            && part.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
+    };
     if key.contains(['"', '\'']) {
         return true;
     }
@@ -308,14 +353,20 @@ mod tests {
 
     #[test]
     fn an_unclosed_bracket_costs_its_own_statement_only() {
-        assert_eq!(kept("[r]\nk = [\"a\",\n \"b\"\nt = 1\n[[z]]\nq = 2\n"), ("[r] t = 1 [[z]] q = 2".into(), 1));
+        assert_eq!(
+            kept("[r]\nk = [\"a\",\n \"b\"\nt = 1\n[[z]]\nq = 2\n"),
+            ("[r] t = 1 [[z]] q = 2".into(), 1)
+        );
         assert_eq!(kept("k = { a = 1\n[x]\ny = 3"), ("[x] y = 3".into(), 1));
         assert_eq!(kept("k = [ # ]\n"), (String::new(), 1));
     }
 
     #[test]
     fn lines_that_are_no_settings_cost_themselves_only() {
-        assert_eq!(kept("path \"/x\"\nb = 1\npath: \"/x\"\nc = 2\n= 3\n"), ("b = 1 c = 2".into(), 3));
+        assert_eq!(
+            kept("path \"/x\"\nb = 1\npath: \"/x\"\nc = 2\n= 3\n"),
+            ("b = 1 c = 2".into(), 3)
+        );
         assert_eq!(kept("a = \"\"\"\nb = 1\n"), ("b = 1".into(), 1));
     }
 

@@ -1,11 +1,12 @@
-//! Where the secrets of `proxy.toml` stand in its text, so that no problem ever shows one. It works on the bare text, because
-//! a file with a syntax error has its secrets too.
+//! Where the secrets of `proxy.toml` stand in its text, so that no problem ever shows one. It works
+//! on the bare text, because a file with a syntax error has its secrets too.
 
 use std::ops::Range;
 
 const SECRET_WORDS: [&str; 3] = ["password", "secret", "token"];
 
-/// The stretches that must be drawn as stars: values of keys that look like names of secrets, and the user parts of urls.
+/// The stretches that must be drawn as stars: values of keys that look like names of secrets, and
+/// the user parts of urls.
 #[must_use]
 pub fn secrets(text: &str) -> Vec<Range<usize>> {
     let mut found = keyed(text);
@@ -13,7 +14,8 @@ pub fn secrets(text: &str) -> Vec<Range<usize>> {
     found
 }
 
-/// Values of keys that are called like a secret, or nearly so: a typo in the name must not publish the value.
+/// Values of keys that are called like a secret, or nearly so: a typo in the name must not publish
+/// the value.
 fn keyed(text: &str) -> Vec<Range<usize>> {
     let is_word = |b: u8| b.is_ascii_alphanumeric() || b == b'_' || b == b'-';
     let bytes = text.as_bytes();
@@ -41,17 +43,25 @@ fn is_secret_name(word: &str) -> bool {
     if word.ends_with("_file") || word.ends_with("-file") {
         return false;
     }
-    let contains = ["passw", "passphrase", "secret", "token", "pwd"].iter().any(|part| word.contains(part));
-    contains || (word.len() > 3 && SECRET_WORDS.iter().any(|secret| strsim::osa_distance(&word, secret) <= 2))
+    let contains =
+        ["passw", "passphrase", "secret", "token", "pwd"].iter().any(|part| word.contains(part));
+    contains
+        || (word.len() > 3
+            && SECRET_WORDS.iter().any(|secret| strsim::osa_distance(&word, secret) <= 2))
 }
 
-/// The value that follows a key, without its quotes. A lone `${NAME}` is no secret, it is the way not to write one.
+/// The value that follows a key, without its quotes. A lone `${NAME}` is no secret, it is the way
+/// not to write one.
 fn value_after(text: &str, key_end: usize) -> Option<Range<usize>> {
     let rest = &text[key_end..];
     let rest = rest.strip_prefix(['"', '\'']).unwrap_or(rest).trim_start_matches([' ', '\t']);
-    // A colon separates as in YAML when the key begins its line; elsewhere it is part of a tag such as `token:{id}`.
+    // A colon separates as in YAML when the key begins its line; elsewhere it is part of a tag such
+    // as `token:{id}`.
     let line_start = text[..key_end].rfind('\n').map_or(0, |newline| newline + 1);
-    let begins_line = text[line_start..key_end].trim_start().bytes().all(|b| !b.is_ascii_whitespace() && b != b'=');
+    let begins_line = text[line_start..key_end]
+        .trim_start()
+        .bytes()
+        .all(|b| !b.is_ascii_whitespace() && b != b'=');
     let separators: &[char] = if begins_line { &['=', ':'] } else { &['='] };
     let (separated, rest) = match rest.strip_prefix(separators) {
         Some(rest) => (true, rest.trim_start_matches([' ', '\t'])),
@@ -59,17 +69,18 @@ fn value_after(text: &str, key_end: usize) -> Option<Range<usize>> {
     };
     let start = text.len() - rest.len();
     let line_end = rest.find('\n').unwrap_or(rest.len());
-    let (skip, length) = if let Some(quote) = ["\"\"\"", "'''"].into_iter().find(|quote| rest.starts_with(quote)) {
-        (3, rest[3..].find(quote).unwrap_or(rest.len() - 3))
-    } else if rest.starts_with('\'') {
-        (1, rest[1..line_end].find('\'').unwrap_or(line_end - 1))
-    } else if rest.starts_with('"') {
-        (1, end_of_string(&rest[1..line_end]))
-    } else if separated && !rest.starts_with('{') && line_end > 0 {
-        (0, line_end)
-    } else {
-        return None;
-    };
+    let (skip, length) =
+        if let Some(quote) = ["\"\"\"", "'''"].into_iter().find(|quote| rest.starts_with(quote)) {
+            (3, rest[3..].find(quote).unwrap_or(rest.len() - 3))
+        } else if rest.starts_with('\'') {
+            (1, rest[1..line_end].find('\'').unwrap_or(line_end - 1))
+        } else if rest.starts_with('"') {
+            (1, end_of_string(&rest[1..line_end]))
+        } else if separated && !rest.starts_with('{') && line_end > 0 {
+            (0, line_end)
+        } else {
+            return None;
+        };
     let value = start + skip..start + skip + length;
     let is_reference = text[value.clone()]
         .strip_prefix("${")
@@ -92,7 +103,8 @@ fn end_of_string(content: &str) -> usize {
     content.len()
 }
 
-/// `user:password` of every url. The last `@` counts: passwords contain `/`, `@` and spaces when people forget to encode them.
+/// `user:password` of every url. The last `@` counts: passwords contain `/`, `@` and spaces when
+/// people forget to encode them.
 fn user_parts(text: &str) -> impl Iterator<Item = Range<usize>> {
     text.match_indices("://").filter_map(|(at, separator)| {
         let start = at + separator.len();
@@ -119,7 +131,11 @@ mod tests {
         assert_eq!(hidden("token = \"hunter2"), ["hunter2"]);
         assert_eq!(hidden("token: hunter2\nx"), ["hunter2"]);
         assert_eq!(hidden("url = \"redis://user:hun/ter@2@host:1/0\""), ["user:hun/ter@2"]);
-        assert!(hidden("url = \"redis-sentinel://h?sentinelPassword=hunter2&node=i\"").concat().contains("hunter2"));
+        assert!(
+            hidden("url = \"redis-sentinel://h?sentinelPassword=hunter2&node=i\"")
+                .concat()
+                .contains("hunter2")
+        );
     }
 
     #[test]

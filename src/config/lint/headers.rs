@@ -1,4 +1,5 @@
-//! Lint of what reaches the app without being in a key: `pass_headers` and `unknown_headers = "pass"`.
+//! Lint of what reaches the app without being in a key: `pass_headers` and `unknown_headers =
+//! "pass"`.
 
 use std::str::FromStr as _;
 
@@ -21,12 +22,16 @@ pub fn check(whole: &LintFile<'_>, context: &mut CompileContext) {
 
 fn passed(route: &LintRoute<'_>, whole: &LintFile<'_>, context: &mut CompileContext) {
     let chosen = route.spec.key.iter().any(|field| matches!(field.source, FieldSource::Auth(_)));
-    let is_credential =
-        |name: &HeaderName| *name == header::AUTHORIZATION || *name == header::COOKIE || whole.credential.headers.contains(name);
+    let is_credential = |name: &HeaderName| {
+        *name == header::AUTHORIZATION
+            || *name == header::COOKIE
+            || whole.credential.headers.contains(name)
+    };
     let fields = || super::scopes::fields(route);
     for text in texts(&route.file.pass_headers) {
         let Ok(name) = HeaderName::from_str(text.value.as_str()) else { continue };
-        // The credential is in the key or admitted by the app, unless a field of the key has taken its place.
+        // The credential is in the key or admitted by the app, unless a field of the key has taken
+        // its place.
         let seen = is_credential(&name) && (!chosen || name == header::AUTHORIZATION);
         if seen || fields().any(|field| field.header() == Some(&name)) {
             continue;
@@ -38,8 +43,11 @@ fn passed(route: &LintRoute<'_>, whole: &LintFile<'_>, context: &mut CompileCont
             None => continue,
         };
         let shown = text.value.shown();
-        let message = format!("`{shown}` {what}, and reaches the app without being in the key: one answer would go to all its values");
-        let hint = if name == header::COOKIE || meaning(name.as_str()) == Some(Meaning::Credential) {
+        let message = format!(
+            "`{shown}` {what}, and reaches the app without being in the key: one answer would go to all its values"
+        );
+        let hint = if name == header::COOKIE || meaning(name.as_str()) == Some(Meaning::Credential)
+        {
             format!("name it in drop_headers instead: drop_headers = [\"{shown}\"]")
         } else {
             let field = name.as_str().trim_start_matches("x-").replace('-', "_");
@@ -52,7 +60,11 @@ fn passed(route: &LintRoute<'_>, whole: &LintFile<'_>, context: &mut CompileCont
 }
 
 fn unknown(route: &LintRoute<'_>, context: &mut CompileContext) {
-    let given = route.file.unknown_headers.given().filter(|_| route.spec.unknown_headers == UnknownHeaders::Pass);
+    let given = route
+        .file
+        .unknown_headers
+        .given()
+        .filter(|_| route.spec.unknown_headers == UnknownHeaders::Pass);
     if let Some(given) = given {
         let message = "every header that no key has seen reaches the app here: anyone can choose the answer that the others get by a header \
                        of their own";

@@ -22,9 +22,13 @@ const CALLERS: &[&str] = &[
     "organisation", "workspace", "team", "role", "roles", "email", "login", "principal", "identity", "impersonate",
 ];
 
-const CHOICES: &[&str] = &["language", "lang", "locale", "currency", "country", "region", "timezone", "tz", "device", "override"];
+const CHOICES: &[&str] = &[
+    "language", "lang", "locale", "currency", "country", "region", "timezone", "tz", "device",
+    "override",
+];
 
-/// Headers that say where a request was sent or what it really is: apps build links and redirects from them.
+/// Headers that say where a request was sent or what it really is: apps build links and redirects
+/// from them.
 #[rustfmt::skip]
 const REWRITES: &[&str] = &[
     "forwarded", "x-forwarded-host", "x-forwarded-server", "x-forwarded-proto", "x-forwarded-scheme", "x-forwarded-port",
@@ -43,7 +47,8 @@ pub fn meaning(name: &str) -> Option<Meaning> {
     }
     let words: Vec<&str> = name.split(['-', '_', '.']).collect();
     let any = |list: &[&str]| words.iter().any(|word| list.contains(word));
-    let api_key = words.windows(2).any(|pair| pair[1] == "key" && matches!(pair[0], "api" | "access"));
+    let api_key =
+        words.windows(2).any(|pair| pair[1] == "key" && matches!(pair[0], "api" | "access"));
     if api_key || any(CREDENTIALS) {
         Some(Meaning::Credential)
     } else if any(CALLERS) {
@@ -61,18 +66,40 @@ mod tests {
 
     #[test]
     fn names_tell_what_a_value_does() {
-        for name in
-            ["Authorization", "cookie", "x-api-key", "apikey", "x-access-key", "x-auth-token", "app_session", "PHPSESSID", "connect.sid"]
-        {
+        for name in [
+            "Authorization",
+            "cookie",
+            "x-api-key",
+            "apikey",
+            "x-access-key",
+            "x-auth-token",
+            "app_session",
+            "PHPSESSID",
+            "connect.sid",
+        ] {
             assert_eq!(meaning(name), Some(Meaning::Credential), "{name}");
         }
         for name in ["x-tenant-id", "X-User-Id", "x-account-id", "x_role", "x-org"] {
             assert_eq!(meaning(name), Some(Meaning::Caller), "{name}");
         }
-        for name in ["accept-language", "x-forwarded-host", "x-http-method-override", "x-currency", "x-original-url"] {
+        for name in [
+            "accept-language",
+            "x-forwarded-host",
+            "x-http-method-override",
+            "x-currency",
+            "x-original-url",
+        ] {
             assert_eq!(meaning(name), Some(Meaning::Choice), "{name}");
         }
-        for name in ["user-agent", "x-request-id", "x-csrf-token", "x-client", "x-key", "monkey", "x-tracing"] {
+        for name in [
+            "user-agent",
+            "x-request-id",
+            "x-csrf-token",
+            "x-client",
+            "x-key",
+            "monkey",
+            "x-tracing",
+        ] {
             assert_eq!(meaning(name), None, "{name}");
         }
     }

@@ -1,7 +1,8 @@
-//! Lint of purge rules against routes: entries that no write purges, tags that no entry has, methods that were forgotten.
+//! Lint of purge rules against routes: entries that no write purges, tags that no entry has,
+//! methods that were forgotten.
 //!
-//! Tags that the app sends are not in the file. Where the operator says that it sends some (`[tags] response_headers`), a tag that
-//! nothing carries is no mistake by itself.
+//! Tags that the app sends are not in the file. Where the operator says that it sends some (`[tags]
+//! response_headers`), a tag that nothing carries is no mistake by itself.
 
 use http::Method;
 
@@ -40,7 +41,11 @@ fn covering<'a>(route: &LintRoute<'_>, whole: &'a LintFile<'a>) -> Option<&'a Li
 
 /// Whether a route may carry the tag of a purge template.
 fn carries(route: &LintRoute<'_>, purge: &LintPurge<'_>, tag: &Template) -> bool {
-    route.spec.tags.iter().any(|own| template::overlap((own, &route.spec.pattern), (tag, &purge.rule.pattern)))
+    route
+        .spec
+        .tags
+        .iter()
+        .any(|own| template::overlap((own, &route.spec.pattern), (tag, &purge.rule.pattern)))
 }
 
 fn reaches(purge: &LintPurge<'_>, route: &LintRoute<'_>) -> bool {
@@ -87,17 +92,27 @@ fn unpurged(route: &LintRoute<'_>, whole: &LintFile<'_>, context: &mut CompileCo
     let Some(purge) = covering(route, whole) else { return lives_long(route, context) };
     // A slip of the pen in the purge rule is told where it is.
     let mut pairs = purge.rule.tags.iter().zip(texts(&purge.file.tags));
-    if pairs.any(|(template, text)| is_dead(template, purge, whole) && near(text, texts(&route.file.tags)).is_some()) {
+    if pairs.any(|(template, text)| {
+        is_dead(template, purge, whole) && near(text, texts(&route.file.tags)).is_some()
+    }) {
         return;
     }
     let line = context.report.source().line(purge.path.start);
-    let message = format!("the purge rule in line {line} covers this path, but neither it nor another one names any of these tags");
+    let message = format!(
+        "the purge rule in line {line} covers this path, but neither it nor another one names any of these tags"
+    );
     let usable = usable_tags(purge, route, whole);
     let own = texts(&route.file.tags).iter().map(|text| text.value.shown());
     let hint = if usable.is_empty() {
-        format!("write tags = {} in the rule of line {line}, as far as it knows the fields", listed(shown(&purge.file.tags).chain(own)))
+        format!(
+            "write tags = {} in the rule of line {line}, as far as it knows the fields",
+            listed(shown(&purge.file.tags).chain(own))
+        )
     } else {
-        format!("write tags = {}, if its writes change what this route shows", listed(own.chain(usable)))
+        format!(
+            "write tags = {}, if its writes change what this route shows",
+            listed(own.chain(usable))
+        )
     };
     context.report.push(DiagnosticBuilder::warning(tags.span.clone(), message).hint(hint));
 }
@@ -108,28 +123,47 @@ fn shown(slot: &Setting<TomlList<TomlString>>) -> impl Iterator<Item = &str> {
 
 /// Entries that stay for days, whatever is written.
 fn lives_long(route: &LintRoute<'_>, context: &mut CompileContext) {
-    let windows = route.spec.stale_while_revalidate.max(route.spec.stale_if_error).unwrap_or_default();
+    let windows =
+        route.spec.stale_while_revalidate.max(route.spec.stale_if_error).unwrap_or_default();
     let most = route.spec.ttl.unwrap_or_default().saturating_add(windows);
-    let at: Option<&SourceSpan> = [&route.file.ttl, &route.file.stale_while_revalidate, &route.file.stale_if_error]
-        .into_iter()
-        .filter_map(|slot| slot.given())
-        .max_by_key(|given| given.value.0)
-        .map(|given| &given.span);
+    let at: Option<&SourceSpan> =
+        [&route.file.ttl, &route.file.stale_while_revalidate, &route.file.stale_if_error]
+            .into_iter()
+            .filter_map(|slot| slot.given())
+            .max_by_key(|given| given.value.0)
+            .map(|given| &given.span);
     let Some(at) = at.filter(|_| most > LONG_TTL) else { return };
-    let message = format!("this is shown for up to {}, and no purge rule names any of this route's tags", show_duration(most));
+    let message = format!(
+        "this is shown for up to {}, and no purge rule names any of this route's tags",
+        show_duration(most)
+    );
     let path = route.file.path.given().map_or("/…", |text| text.value.shown());
-    let hint =
-        format!("add [[purges]] with path = \"{path}\" and tags = {}, for the writes that change it", listed(shown(&route.file.tags)));
+    let hint = format!(
+        "add [[purges]] with path = \"{path}\" and tags = {}, for the writes that change it",
+        listed(shown(&route.file.tags))
+    );
     context.report.push(DiagnosticBuilder::warning(at.clone(), message).hint(hint));
 }
 
 /// The purge rule's tags that the route could carry as they are written.
-fn usable_tags<'a>(purge: &'a LintPurge<'_>, route: &LintRoute<'_>, whole: &LintFile<'_>) -> Vec<&'a str> {
-    let declared = |name: &str| whole.file.fields.get().is_some_and(|fields| fields.0.iter().any(|(own, _)| own.value == *name));
+fn usable_tags<'a>(
+    purge: &'a LintPurge<'_>,
+    route: &LintRoute<'_>,
+    whole: &LintFile<'_>,
+) -> Vec<&'a str> {
+    let declared = |name: &str| {
+        whole
+            .file
+            .fields
+            .get()
+            .is_some_and(|fields| fields.0.iter().any(|(own, _)| own.value == *name))
+    };
     let usable = |template: &&Template| {
         template.fields().all(|field| match &field.source {
             FieldSource::Body(_) => false,
-            FieldSource::Path(name) => route.spec.pattern.captures().any(|capture| *capture == **name),
+            FieldSource::Path(name) => {
+                route.spec.pattern.captures().any(|capture| *capture == **name)
+            }
             _ => declared(&field.name),
         })
     };
@@ -150,46 +184,80 @@ fn dead(purge: &LintPurge<'_>, whole: &LintFile<'_>, context: &mut CompileContex
         }
         // The tags of routes at this path before those of others.
         let covered = |route: &&LintRoute<'_>| purge.rule.pattern.may_cover(&route.spec.pattern);
-        let here = whole.routes.iter().filter(covered).find_map(|route| near(text, texts(&route.file.tags)).map(|meant| (route, meant)));
-        let meant = here.or_else(|| whole.routes.iter().find_map(|route| near(text, texts(&route.file.tags)).map(|meant| (route, meant))));
+        let here = whole
+            .routes
+            .iter()
+            .filter(covered)
+            .find_map(|route| near(text, texts(&route.file.tags)).map(|meant| (route, meant)));
+        let meant = here.or_else(|| {
+            whole
+                .routes
+                .iter()
+                .find_map(|route| near(text, texts(&route.file.tags)).map(|meant| (route, meant)))
+        });
         let shown = text.value.shown();
-        let draft =
-            DiagnosticBuilder::warning(text.span.clone(), format!("no route has a tag that could be `{shown}`: this purges nothing"));
+        let draft = DiagnosticBuilder::warning(
+            text.span.clone(),
+            format!("no route has a tag that could be `{shown}`: this purges nothing"),
+        );
         match meant {
             Some((route, meant)) => {
                 let line = context.report.source().line(route.path.start);
-                context.report.push(draft.hint(format!("did you mean \"{meant}\", as the route in line {line} has it?")));
+                context.report.push(draft.hint(format!(
+                    "did you mean \"{meant}\", as the route in line {line} has it?"
+                )));
             }
             // Or it is told at the route that lacks it.
-            None if whole.origin_sends_tags || whole.cached().any(|route| covered(&route) && lacks_tags(route)) => {}
-            None => context.report.push(draft.hint(format!("name a tag of a route, or remove it; {TAGS_FROM_ORIGIN_HINT}"))),
+            None if whole.origin_sends_tags
+                || whole.cached().any(|route| covered(&route) && lacks_tags(route)) => {}
+            None => context.report.push(
+                draft.hint(format!("name a tag of a route, or remove it; {TAGS_FROM_ORIGIN_HINT}")),
+            ),
         }
     }
 }
 
-/// The tag that was probably meant: one with the same first word, or one that is spelt nearly alike.
+/// The tag that was probably meant: one with the same first word, or one that is spelt nearly
+/// alike.
 fn near<'a>(text: &Located<TomlString>, tags: &'a [Located<TomlString>]) -> Option<&'a str> {
     // SECURITY: values of the environment may be secret.
     if text.value.is_from_environment() {
         return None;
     }
-    let known: Vec<&str> = tags.iter().filter(|tag| !tag.value.is_from_environment()).map(|tag| tag.value.as_str()).collect();
+    let known: Vec<&str> = tags
+        .iter()
+        .filter(|tag| !tag.value.is_from_environment())
+        .map(|tag| tag.value.as_str())
+        .collect();
     let word = text.value.as_str();
     let head = |tag: &str| tag.split_once(':').map(|(head, _)| head.to_owned());
-    let same_head = || known.iter().find(|tag| head(word).is_some() && head(tag) == head(word)).copied();
+    let same_head =
+        || known.iter().find(|tag| head(word).is_some() && head(tag) == head(word)).copied();
     same_head().or_else(|| nearest(word, &known))
 }
 
 /// Methods that a purge rule leaves out, and no other rule takes up.
 fn forgotten_methods(purge: &LintPurge<'_>, whole: &LintFile<'_>, context: &mut CompileContext) {
     let (Some(_), Some(given)) = (&purge.rule.methods, purge.file.methods.given()) else { return };
-    if !whole.cached().any(|route| purge.rule.pattern.may_cover(&route.spec.pattern) && reaches(purge, route)) {
+    if !whole
+        .cached()
+        .any(|route| purge.rule.pattern.may_cover(&route.spec.pattern) && reaches(purge, route))
+    {
         return;
     }
-    let beside: Vec<_> = whole.purges.iter().filter(|other| other.rule.pattern.may_cover(&purge.rule.pattern)).collect();
-    let taken = |method: &Method| beside.iter().any(|other| other.rule.methods.as_ref().is_none_or(|methods| methods.contains(method)));
+    let beside: Vec<_> = whole
+        .purges
+        .iter()
+        .filter(|other| other.rule.pattern.may_cover(&purge.rule.pattern))
+        .collect();
+    let taken = |method: &Method| {
+        beside
+            .iter()
+            .any(|other| other.rule.methods.as_ref().is_none_or(|methods| methods.contains(method)))
+    };
     let writes = [Method::POST, Method::PUT, Method::PATCH, Method::DELETE];
-    let left: Vec<&str> = writes.iter().filter(|method| !taken(method)).map(Method::as_str).collect();
+    let left: Vec<&str> =
+        writes.iter().filter(|method| !taken(method)).map(Method::as_str).collect();
     if left.is_empty() {
         return;
     }

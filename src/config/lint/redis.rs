@@ -1,16 +1,20 @@
-//! Lint of the Redis itself: `sidecache check` asks the one that `[redis] url` names how it evicts and what it keeps on disk.
+//! Lint of the Redis itself: `sidecache check` asks the one that `[redis] url` names how it evicts
+//! and what it keeps on disk.
 //!
-//! Entries and the records of tags expire; the generation, the step and the list of sidecars do not. So `volatile-*` leaves these three
-//! alone, `allkeys-*` may take them, which empties the cache or ends leases, and nothing ever makes a wrong answer: what is missing is a
-//! miss. `volatile-ttl` takes entries before their records, which live longer, and is as good. A Redis that cannot be asked is a note: a
-//! machine that builds and tests has none.
+//! Entries and the records of tags expire; the generation, the step and the list of sidecars do
+//! not. So `volatile-*` leaves these three alone, `allkeys-*` may take them, which empties the
+//! cache or ends leases, and nothing ever makes a wrong answer: what is missing is a miss.
+//! `volatile-ttl` takes entries before their records, which live longer, and is as good. A Redis
+//! that cannot be asked is a note: a machine that builds and tests has none.
 
 use std::time::Duration;
 
 use toml::de::DeTable;
 
 use super::super::diagnostics::DiagnosticCollector;
-use super::super::diagnostics::diagnostic::{Diagnostic, DiagnosticBuilder, SourceSpan, SourceText};
+use super::super::diagnostics::diagnostic::{
+    Diagnostic, DiagnosticBuilder, SourceSpan, SourceText,
+};
 use crate::redis::{CallError, RedisClient, RedisInfo, RedisSettings};
 use crate::units::show_size;
 
@@ -28,7 +32,10 @@ pub fn inspect(settings: &RedisSettings, name: &str, text: &str) -> Vec<Diagnost
     let asked = std::thread::scope(|scope| scope.spawn(|| facts(settings)).join());
     let drafts = match asked {
         Ok(Ok(facts)) => assess(&facts, &at),
-        Ok(Err(why)) => vec![note(&at, format!("Redis was not asked how it is set up: {why}")).hint("`--offline` leaves it out")],
+        Ok(Err(why)) => vec![
+            note(&at, format!("Redis was not asked how it is set up: {why}"))
+                .hint("`--offline` leaves it out"),
+        ],
         Err(_) => Vec::new(),
     };
     for draft in drafts {
@@ -38,10 +45,15 @@ pub fn inspect(settings: &RedisSettings, name: &str, text: &str) -> Vec<Diagnost
 }
 
 fn facts(settings: &RedisSettings) -> Result<RedisInfo, String> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| error.to_string())?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| error.to_string())?;
     let asked = runtime.block_on(async {
         let link = RedisClient::new(settings.clone()).map_err(|error| error.to_string())?;
-        let asked = tokio::time::timeout(INSPECT_TIMEOUT, link.inspect()).await.unwrap_or(Err(CallError::Timeout));
+        let asked = tokio::time::timeout(INSPECT_TIMEOUT, link.inspect())
+            .await
+            .unwrap_or(Err(CallError::Timeout));
         asked.map_err(|error| error.to_string())
     });
     // A name that is still being looked up would hold it.
@@ -52,7 +64,9 @@ fn facts(settings: &RedisSettings) -> Result<RedisInfo, String> {
 /// Where the url stands.
 fn url_span(text: &str) -> SourceSpan {
     let table = DeTable::parse(text).ok();
-    let url = table.as_ref().and_then(|table| table.get_ref().get("redis")?.get_ref().as_table()?.get("url").map(toml::Spanned::span));
+    let url = table.as_ref().and_then(|table| {
+        table.get_ref().get("redis")?.get_ref().as_table()?.get("url").map(toml::Spanned::span)
+    });
     url.unwrap_or(0..0)
 }
 
@@ -63,10 +77,13 @@ fn note(at: &SourceSpan, message: impl Into<String>) -> DiagnosticBuilder {
 /// What is unsuitable for a cache.
 fn assess(facts: &RedisInfo, at: &SourceSpan) -> Vec<DiagnosticBuilder> {
     let mut drafts = Vec::new();
-    let mut warn = |message: String, hint: &str| drafts.push(DiagnosticBuilder::warning(at.clone(), message).hint(hint));
+    let mut warn = |message: String, hint: &str| {
+        drafts.push(DiagnosticBuilder::warning(at.clone(), message).hint(hint))
+    };
     if facts.role.as_deref() == Some("slave") {
         warn(
-            "this Redis is a replica: it refuses writes, so that a sidecar counts it as lost".into(),
+            "this Redis is a replica: it refuses writes, so that a sidecar counts it as lost"
+                .into(),
             "name its primary in `url`, or the sentinels: redis-sentinel://HOST:26379?sentinelServiceName=NAME",
         );
     }
@@ -95,27 +112,38 @@ fn assess(facts: &RedisInfo, at: &SourceSpan) -> Vec<DiagnosticBuilder> {
     }
     drafts.extend(persistence(facts, at));
     if facts.loading {
-        drafts.push(note(at, "this Redis is still loading what it had saved; until then it counts as lost"));
+        drafts.push(note(
+            at,
+            "this Redis is still loading what it had saved; until then it counts as lost",
+        ));
     }
     drafts
 }
 
-/// A cache on disk. What a restart brings back bears the replication id of the Redis that wrote it, and each start has a new one: the
-/// records are foreign, and their entries are a miss.
+/// A cache on disk. What a restart brings back bears the replication id of the Redis that wrote it,
+/// and each start has a new one: the records are foreign, and their entries are a miss.
 fn persistence(facts: &RedisInfo, at: &SourceSpan) -> Vec<DiagnosticBuilder> {
     let why = "nothing of it is used after a restart: what an older Redis wrote is a miss. It costs memory and disk, and while the disk is full \
                Redis refuses writes and counts as lost";
     let mut drafts = Vec::new();
     if facts.appendonly == Some(true) {
-        let draft = DiagnosticBuilder::warning(at.clone(), format!("this Redis logs all writes to disk (`appendonly`), and {why}"));
+        let draft = DiagnosticBuilder::warning(
+            at.clone(),
+            format!("this Redis logs all writes to disk (`appendonly`), and {why}"),
+        );
         drafts.push(draft.hint("redis-cli CONFIG SET appendonly no, and the same in redis.conf; for a Redis that keeps nothing else"));
     }
     match &facts.save {
         Ok(save) if !save.is_empty() => {
-            let draft = DiagnosticBuilder::warning(at.clone(), format!("this Redis saves to disk (`save {save}`), and {why}"));
+            let draft = DiagnosticBuilder::warning(
+                at.clone(),
+                format!("this Redis saves to disk (`save {save}`), and {why}"),
+            );
             drafts.push(draft.hint("redis-cli CONFIG SET save \"\", and the same in redis.conf; for a Redis that keeps nothing else"));
         }
-        Err(Some(error)) => drafts.push(note(at, format!("whether this Redis saves to disk is not known: {error}"))),
+        Err(Some(error)) => {
+            drafts.push(note(at, format!("whether this Redis saves to disk is not known: {error}")))
+        }
         Ok(_) | Err(None) => {}
     }
     drafts
@@ -143,10 +171,22 @@ mod tests {
 
     #[test]
     fn a_redis_that_evicts_by_use_and_keeps_nothing_is_suitable() {
-        for policy in ["volatile-lru", "volatile-lfu", "volatile-ttl", "allkeys-lru", "allkeys-lfu"] {
-            assert_eq!(told(&RedisInfo { policy: Some(policy.into()), ..suitable() }), Vec::<String>::new(), "{policy}");
+        for policy in ["volatile-lru", "volatile-lfu", "volatile-ttl", "allkeys-lru", "allkeys-lfu"]
+        {
+            assert_eq!(
+                told(&RedisInfo { policy: Some(policy.into()), ..suitable() }),
+                Vec::<String>::new(),
+                "{policy}"
+            );
         }
-        let silent = RedisInfo { role: None, loading: false, maxmemory: None, policy: None, appendonly: None, save: Err(None) };
+        let silent = RedisInfo {
+            role: None,
+            loading: false,
+            maxmemory: None,
+            policy: None,
+            appendonly: None,
+            save: Err(None),
+        };
         assert_eq!(told(&silent), Vec::<String>::new(), "what is not known is not judged");
     }
 
@@ -157,22 +197,38 @@ mod tests {
             (policy("noeviction"), "1GiB are full", "volatile-lru"),
             (policy("allkeys-random"), "generation", "volatile-lru"),
             (policy("volatile-random"), "busy tag", "volatile-lru"),
-            (RedisInfo { maxmemory: Some(0), ..policy("noeviction") }, "no `maxmemory`", "CONFIG SET maxmemory 1gb"),
+            (
+                RedisInfo { maxmemory: Some(0), ..policy("noeviction") },
+                "no `maxmemory`",
+                "CONFIG SET maxmemory 1gb",
+            ),
             (RedisInfo { appendonly: Some(true), ..suitable() }, "a miss", "appendonly no"),
-            (RedisInfo { save: Ok("60 1".into()), ..suitable() }, "`save 60 1`", "CONFIG SET save \"\""),
-            (RedisInfo { role: Some("slave".into()), ..suitable() }, "a replica", "redis-sentinel://"),
+            (
+                RedisInfo { save: Ok("60 1".into()), ..suitable() },
+                "`save 60 1`",
+                "CONFIG SET save \"\"",
+            ),
+            (
+                RedisInfo { role: Some("slave".into()), ..suitable() },
+                "a replica",
+                "redis-sentinel://",
+            ),
         ] {
             let told = told(&facts);
             assert_eq!(told.len(), 1, "{told:?}");
-            assert!(told[0].contains("warning") && told[0].contains(message) && told[0].contains(mend), "{told:?}");
+            assert!(
+                told[0].contains("warning") && told[0].contains(message) && told[0].contains(mend),
+                "{told:?}"
+            );
         }
     }
 
     #[test]
     fn what_cannot_be_known_is_a_note() {
-        for facts in
-            [RedisInfo { save: Err(Some(CallError::Reply("NOPERM".into()))), ..suitable() }, RedisInfo { loading: true, ..suitable() }]
-        {
+        for facts in [
+            RedisInfo { save: Err(Some(CallError::Reply("NOPERM".into()))), ..suitable() },
+            RedisInfo { loading: true, ..suitable() },
+        ] {
             let told = told(&facts);
             assert!(told.len() == 1 && told[0].contains(": note: "), "{told:?}");
         }

@@ -1,5 +1,5 @@
-//! Lint of who may share an entry: routes for everyone that tell callers apart, overridden words of the app, tokens that begin alike,
-//! credentials in the clear.
+//! Lint of who may share an entry: routes for everyone that tell callers apart, overridden words of
+//! the app, tokens that begin alike, credentials in the clear.
 
 use std::sync::Arc;
 
@@ -39,10 +39,16 @@ fn tells_apart(route: &LintRoute<'_>, whole: &LintFile<'_>, context: &mut Compil
     let named = |name: &str| matches!(meaning(name), Some(Meaning::Credential)) || is_person(name);
     let personal = |field: &&Arc<Field>| match &field.source {
         FieldSource::Header(name) => named(name.as_str()),
-        FieldSource::Cookie(name) => named(name) || whole.credential.cookies.as_ref().is_some_and(|names| names.contains(name)),
+        FieldSource::Cookie(name) => {
+            named(name)
+                || whole.credential.cookies.as_ref().is_some_and(|names| names.contains(name))
+        }
         _ => false,
     };
-    let (Some(field), Some(scope)) = (fields(route).find(personal), route.file.scope.given()) else { return };
+    let (Some(field), Some(scope)) = (fields(route).find(personal), route.file.scope.given())
+    else {
+        return;
+    };
     let message = format!(
         "scope \"public\" asks nobody who he is, but the field `{}` tells one caller from another: whoever sends its value gets that caller's \
          entry",
@@ -63,13 +69,23 @@ fn is_person(name: &str) -> bool {
 }
 
 /// A route for everyone beside one that is not, on the same data.
-fn shows_what_others_guard(route: &LintRoute<'_>, whole: &LintFile<'_>, context: &mut CompileContext) {
+fn shows_what_others_guard(
+    route: &LintRoute<'_>,
+    whole: &LintFile<'_>,
+    context: &mut CompileContext,
+) {
     let guards = |other: &&LintRoute<'_>| {
         other.spec.scope != Scope::Public
             && are_siblings(route.spec.pattern.as_str(), other.spec.pattern.as_str())
-            && route.spec.tags.iter().any(|tag| other.spec.tags.iter().any(|own| own.as_str() == tag.as_str()))
+            && route
+                .spec
+                .tags
+                .iter()
+                .any(|tag| other.spec.tags.iter().any(|own| own.as_str() == tag.as_str()))
     };
-    let (Some(other), Some(scope)) = (whole.cached().find(guards), route.file.scope.given()) else { return };
+    let (Some(other), Some(scope)) = (whole.cached().find(guards), route.file.scope.given()) else {
+        return;
+    };
     let (line, word) = (context.report.source().line(other.path.start), other.spec.scope.as_str());
     let message = format!(
         "this route is for everyone, but the one in line {line} shows data of the same tag, below or beside this path, as scope \"{word}\""
@@ -83,7 +99,12 @@ fn shows_what_others_guard(route: &LintRoute<'_>, whole: &LintFile<'_>, context:
 /// Whether one of the paths begins with what is fixed in the other.
 fn are_siblings(one: &str, other: &str) -> bool {
     let stem = |path: &str| -> Vec<String> {
-        path.split('/').skip(1).take_while(|part| !part.starts_with('{')).filter(|part| !part.is_empty()).map(str::to_owned).collect()
+        path.split('/')
+            .skip(1)
+            .take_while(|part| !part.starts_with('{'))
+            .filter(|part| !part.is_empty())
+            .map(str::to_owned)
+            .collect()
     };
     let (one, other) = (stem(one), stem(other));
     !one.is_empty() && !other.is_empty() && one.iter().zip(&other).all(|(a, b)| a == b)
@@ -97,8 +118,12 @@ fn overrides(route: &LintRoute<'_>, context: &mut CompileContext) {
         Scope::Shared if !chosen => "every admitted caller",
         Scope::Shared | Scope::Private => return,
     };
-    if let (OriginRule::Ignore, Some(_), Some(origin)) = (route.spec.origin, route.spec.ttl, route.file.origin.given()) {
-        let message = format!("the app's `Cache-Control: private` is overridden here, and one caller's answer goes to {shared}");
+    if let (OriginRule::Ignore, Some(_), Some(origin)) =
+        (route.spec.origin, route.spec.ttl, route.file.origin.given())
+    {
+        let message = format!(
+            "the app's `Cache-Control: private` is overridden here, and one caller's answer goes to {shared}"
+        );
         let hint = "write origin = \"respect\", or scope = \"private\"; if the app says `private` on everything and means nothing by it, end the \
                     line with `# check: ok`";
         context.report.push(DiagnosticBuilder::warning(origin.span.clone(), message).hint(hint));
@@ -109,8 +134,14 @@ fn overrides(route: &LintRoute<'_>, context: &mut CompileContext) {
 fn prefix(route: &LintRoute<'_>, context: &mut CompileContext) {
     let prefixed = |field: &&Arc<Field>| matches!(field.source, FieldSource::Auth(Auth::Prefix(_)));
     let Some(field) = route.spec.key.iter().find(prefixed) else { return };
-    let Some(text) = texts(&route.file.key).iter().find(|text| *text.value.as_str() == *field.name) else { return };
-    let message = format!("`{}` is the start of a token: callers whose tokens begin alike share an entry here", field.name);
+    let Some(text) = texts(&route.file.key).iter().find(|text| *text.value.as_str() == *field.name)
+    else {
+        return;
+    };
+    let message = format!(
+        "`{}` is the start of a token: callers whose tokens begin alike share an entry here",
+        field.name
+    );
     let hint = format!(
         "write {} = {{ auth = \"token\" }} in [fields], or remove the field: scope \"shared\" admits each caller by himself",
         field.name
@@ -122,7 +153,9 @@ fn prefix(route: &LintRoute<'_>, context: &mut CompileContext) {
 fn in_the_clear(whole: &LintFile<'_>, context: &mut CompileContext) {
     let in_rules = |name: &str| {
         let routes = whole.routes.iter().flat_map(fields);
-        routes.chain(whole.purges.iter().flat_map(|purge| purge.rule.fields())).any(|field| *field.name == *name)
+        routes
+            .chain(whole.purges.iter().flat_map(|purge| purge.rule.fields()))
+            .any(|field| *field.name == *name)
     };
     for (name, form) in whole.file.fields.get().map_or(&[][..], |named| &named.0) {
         let Some(form) = form.given().filter(|_| in_rules(&name.value)) else { continue };
@@ -133,7 +166,9 @@ fn in_the_clear(whole: &LintFile<'_>, context: &mut CompileContext) {
         };
         if meaning(text.value.as_str()) == Some(Meaning::Credential) {
             let shown = text.value.shown();
-            let message = format!("`{shown}` looks like a credential: as a field it stands in keys and tags as it is, not as a hash");
+            let message = format!(
+                "`{shown}` looks like a credential: as a field it stands in keys and tags as it is, not as a hash"
+            );
             let hint = format!(
                 "name it in [credential], {kind} = [\"{shown}\"], and take `{}` out of the rules: scope \"private\" has the credential in the key",
                 name.value

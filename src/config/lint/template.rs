@@ -1,4 +1,5 @@
-//! Can two tag templates ever render the same tag? Takes templates apart by what fields can hold; knows no rules.
+//! Can two tag templates ever render the same tag? Takes templates apart by what fields can hold;
+//! knows no rules.
 
 use crate::policy::field::FieldSource;
 use crate::policy::route::Pattern;
@@ -15,8 +16,8 @@ enum TemplateStep {
     More { colon: bool },
 }
 
-/// Whether some tag can come from both. A value counts as one without `:`, which separates the parts of a tag, unless it is a host or the
-/// rest of a path.
+/// Whether some tag can come from both. A value counts as one without `:`, which separates the
+/// parts of a tag, unless it is a host or the rest of a path.
 pub fn overlap(one: (&Template, &Pattern), other: (&Template, &Pattern)) -> bool {
     let (one, other) = (steps(one.0, one.1), steps(other.0, other.1));
     // From the end: whether what is left of both can be the same.
@@ -27,11 +28,20 @@ pub fn overlap(one: (&Template, &Pattern), other: (&Template, &Pattern)) -> bool
                 (None, None) => true,
                 (Some(TemplateStep::More { .. }), None) => left[i + 1][j],
                 (None, Some(TemplateStep::More { .. })) => left[i][j + 1],
-                (Some(TemplateStep::More { .. }), Some(TemplateStep::More { .. })) => left[i + 1][j] || left[i][j + 1],
-                (Some(TemplateStep::More { colon }), Some(step)) => left[i + 1][j] || (fits(*colon, *step) && left[i][j + 1]),
-                (Some(step), Some(TemplateStep::More { colon })) => left[i][j + 1] || (fits(*colon, *step) && left[i + 1][j]),
-                (Some(TemplateStep::Char(a)), Some(TemplateStep::Char(b))) => a == b && left[i + 1][j + 1],
-                (Some(TemplateStep::One { colon }), Some(step)) | (Some(step), Some(TemplateStep::One { colon })) => {
+                (Some(TemplateStep::More { .. }), Some(TemplateStep::More { .. })) => {
+                    left[i + 1][j] || left[i][j + 1]
+                }
+                (Some(TemplateStep::More { colon }), Some(step)) => {
+                    left[i + 1][j] || (fits(*colon, *step) && left[i][j + 1])
+                }
+                (Some(step), Some(TemplateStep::More { colon })) => {
+                    left[i][j + 1] || (fits(*colon, *step) && left[i + 1][j])
+                }
+                (Some(TemplateStep::Char(a)), Some(TemplateStep::Char(b))) => {
+                    a == b && left[i + 1][j + 1]
+                }
+                (Some(TemplateStep::One { colon }), Some(step))
+                | (Some(step), Some(TemplateStep::One { colon })) => {
                     fits(*colon, *step) && left[i + 1][j + 1]
                 }
                 _ => false,
@@ -88,7 +98,11 @@ mod tests {
         let read = |text| Template::parse(text, &resolve).expect("a template");
         let (one, other) = (read(one), read(other));
         let answer = overlap((&one, &pattern), (&other, &pattern));
-        assert_eq!(answer, overlap((&other, &pattern), (&one, &pattern)), "it is the same the other way round");
+        assert_eq!(
+            answer,
+            overlap((&other, &pattern), (&one, &pattern)),
+            "it is the same the other way round"
+        );
         answer
     }
 

@@ -8,12 +8,18 @@ const HEAD: &str = "[upstream]\nurl = \"http://127.0.0.1:8000\"\n";
 fn warnings(text: &str) -> Vec<Diagnostic> {
     let text = format!("{HEAD}{text}");
     let env = |name: &str| (name == "SECRET").then(|| "hunter2".to_owned());
-    Config::parse(&text, "proxy.toml", &env).unwrap_or_else(|problems| panic!("{problems}")).warnings
+    Config::parse(&text, "proxy.toml", &env)
+        .unwrap_or_else(|problems| panic!("{problems}"))
+        .warnings
 }
 
 fn silent(text: &str) {
     let warnings = warnings(text);
-    assert!(warnings.is_empty(), "{text}\n{}", warnings.iter().map(ToString::to_string).collect::<String>());
+    assert!(
+        warnings.is_empty(),
+        "{text}\n{}",
+        warnings.iter().map(ToString::to_string).collect::<String>()
+    );
 }
 
 /// Expects exactly one warning, at this text of the file, with these words in it and in its hint.
@@ -58,14 +64,17 @@ fn a_file_as_it_should_be_is_silent() {
 #[test]
 fn the_shipped_file_is_silent() {
     let text = include_str!("../../../proxy.toml");
-    let config = Config::parse(text, "proxy.toml", &|_| None).unwrap_or_else(|problems| panic!("{problems}"));
+    let config = Config::parse(text, "proxy.toml", &|_| None)
+        .unwrap_or_else(|problems| panic!("{problems}"));
     assert!(config.warnings.is_empty(), "{:?}", config.warnings);
 }
 
 /// The TOML blocks of each document, with its page, without indents.
 fn blocks_of_the_documents() -> Vec<(String, String)> {
     let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
-    let mut pages = ["README.md", "deploy/README.md", "deploy/nginx/README.md"].map(|page| root.join(page)).to_vec();
+    let mut pages = ["README.md", "deploy/README.md", "deploy/nginx/README.md"]
+        .map(|page| root.join(page))
+        .to_vec();
     let mut folders = vec![root.join("docs/src")];
     while let Some(folder) = folders.pop() {
         for entry in std::fs::read_dir(folder).expect("a folder of the manual") {
@@ -83,7 +92,9 @@ fn blocks_of_the_documents() -> Vec<(String, String)> {
         let mut block: Option<String> = None;
         for line in text.lines().map(str::trim_start) {
             match &mut block {
-                Some(_) if line.starts_with("```") => blocks.extend(block.take().map(|block| (page.display().to_string(), block))),
+                Some(_) if line.starts_with("```") => {
+                    blocks.extend(block.take().map(|block| (page.display().to_string(), block)))
+                }
                 Some(block) => block.extend([line, "\n"]),
                 None if line == "```toml" => block = Some(String::new()),
                 None => {}
@@ -103,10 +114,14 @@ fn is_whole(block: &str) -> bool {
 fn the_files_of_the_documents_are_silent() {
     let blocks = blocks_of_the_documents();
     for page in ["README.md", "start/your-app.md"] {
-        assert!(blocks.iter().any(|(at, block)| at.ends_with(page) && is_whole(block)), "{page} shows a whole file");
+        assert!(
+            blocks.iter().any(|(at, block)| at.ends_with(page) && is_whole(block)),
+            "{page} shows a whole file"
+        );
     }
     for (page, text) in blocks.iter().filter(|(_, block)| is_whole(block)) {
-        let config = Config::parse(text, "proxy.toml", &|_| None).unwrap_or_else(|problems| panic!("{page}: {problems}"));
+        let config = Config::parse(text, "proxy.toml", &|_| None)
+            .unwrap_or_else(|problems| panic!("{page}: {problems}"));
         assert!(config.warnings.is_empty(), "{page}: {text}\n{:?}", config.warnings);
     }
 }
@@ -118,9 +133,14 @@ fn the_lines_that_the_documents_show_have_no_mistakes() {
     assert!(parts.len() > 10, "the manual shows lines to add: {}", parts.len());
     for (page, text) in parts {
         let text = if text.contains("[upstream]") { text.clone() } else { format!("{HEAD}{text}") };
-        let env = |name: &str| (name == "SIDECACHE_SECRET").then(|| "sixteen-characters".to_owned());
+        let env =
+            |name: &str| (name == "SIDECACHE_SECRET").then(|| "sixteen-characters".to_owned());
         let problems = Config::parse(&text, "proxy.toml", &env).err();
-        assert!(problems.is_none(), "{page}: {text}\n{}", problems.map(|problems| problems.to_string()).unwrap_or_default());
+        assert!(
+            problems.is_none(),
+            "{page}: {text}\n{}",
+            problems.map(|problems| problems.to_string()).unwrap_or_default()
+        );
     }
 }
 
@@ -135,7 +155,12 @@ fn a_warning_that_is_right_as_it_is_can_be_said_to_be() {
     for comment in ["# check: ok", "#check: ok, the app knows no others (see #12)"] {
         silent(&with(&long, "[\"POST\"]", &format!("[\"POST\"] {comment}")));
     }
-    one(&with(&long, "[\"POST\"]", "[\"POST\"] # checked"), "[\"POST\"]", "PUT", "remove `methods`");
+    one(
+        &with(&long, "[\"POST\"]", "[\"POST\"] # checked"),
+        "[\"POST\"]",
+        "PUT",
+        "remove `methods`",
+    );
     let bad = format!("{HEAD}[memory]\nsize = \"5\" # check: ok\n");
     assert!(Config::parse(&bad, "proxy.toml", &|_| None).is_err(), "an error stays one");
 }
@@ -154,7 +179,11 @@ mod scopes {
             "scope = \"private\"",
         );
         one(
-            &with(&public, "{ header = \"x-tenant-id\" }\n", "{ cookie = \"who\" }\n[credential]\ncookies = [\"who\"]\n"),
+            &with(
+                &public,
+                "{ header = \"x-tenant-id\" }\n",
+                "{ cookie = \"who\" }\n[credential]\ncookies = [\"who\"]\n",
+            ),
             "\"public\"",
             "asks nobody",
             "\"shared\"",
@@ -165,22 +194,36 @@ mod scopes {
     #[test]
     fn a_route_for_everyone_beside_a_guarded_one_with_the_same_tag() {
         let beside = |path: &str| {
-            let route = format!("[[routes]]\npath = \"{path}\"\nttl = \"5m\"\nscope = \"public\"\ntags = [\"areas\"]\n");
+            let route = format!(
+                "[[routes]]\npath = \"{path}\"\nttl = \"5m\"\nscope = \"public\"\ntags = [\"areas\"]\n"
+            );
             LIST.replace("items:{tenant}\"]", "items:{tenant}\", \"areas\"]") + &route
         };
         for path in ["/api/items/{id}", "/api/{kind}"] {
-            one(&beside(path), "\"public\"", "the one in line 7 shows data of the same tag", "scope = \"shared\"");
+            one(
+                &beside(path),
+                "\"public\"",
+                "the one in line 7 shows data of the same tag",
+                "scope = \"shared\"",
+            );
         }
         silent(&beside("/web/areas"));
         silent(&beside("/api/items/{id}").replace("\"public\"", "\"shared\""));
-        silent(&beside("/api/items/{id}").replace("tags = [\"areas\"]\n", "tags = [\"items:{id}\"]\n"));
+        silent(
+            &beside("/api/items/{id}").replace("tags = [\"areas\"]\n", "tags = [\"items:{id}\"]\n"),
+        );
     }
 
     #[test]
     fn the_apps_private_overridden_for_several_callers() {
         let ignore = with(LIST, "ttl   = \"5m\"", "ttl = \"5m\"\norigin = \"ignore\"");
         one(&ignore, "\"ignore\"", "goes to every admitted caller", "origin = \"respect\"");
-        one(&with(&ignore, "\"shared\"", "\"public\""), "\"ignore\"", "goes to everyone", "`# check: ok`");
+        one(
+            &with(&ignore, "\"shared\"", "\"public\""),
+            "\"ignore\"",
+            "goes to everyone",
+            "`# check: ok`",
+        );
         silent(&with(&ignore, "\"shared\"", "\"private\""));
         let token = with(&ignore, "[\"tenant\"]", "[\"tenant\", \"token\"]");
         silent(&with(&token, "[fields]\n", "[fields]\ntoken = { auth = \"token\" }\n"));
@@ -195,16 +238,40 @@ mod scopes {
         );
         let told = warnings(&keyed);
         assert_eq!(told.len(), 2, "at the field, and where callers share: {told:?}");
-        assert!(told[0].hint.as_deref().is_some_and(|hint| hint.contains("token = { auth = \"token\" }")), "{told:?}");
-        assert!(told[1].message.contains("begin alike share an entry") && told[1].found == "\"token\"", "{told:?}");
-        one(&with(&keyed, "\"shared\"", "\"private\""), "token", "48 to 155", "token = { auth = \"token\" }");
+        assert!(
+            told[0]
+                .hint
+                .as_deref()
+                .is_some_and(|hint| hint.contains("token = { auth = \"token\" }")),
+            "{told:?}"
+        );
+        assert!(
+            told[1].message.contains("begin alike share an entry") && told[1].found == "\"token\"",
+            "{told:?}"
+        );
+        one(
+            &with(&keyed, "\"shared\"", "\"private\""),
+            "token",
+            "48 to 155",
+            "token = { auth = \"token\" }",
+        );
         silent(&with(&keyed, "auth = \"prefix\", length = 20", "auth = \"token\""));
     }
 
     #[test]
     fn a_credential_as_a_plain_field() {
-        one(&with(LIST, "x-tenant-id", "x-api-key"), "\"x-api-key\"", "not as a hash", "headers = [\"x-api-key\"]");
-        one(&with(LIST, "header = \"x-tenant-id\"", "cookie = \"session\""), "\"session\"", "not as a hash", "cookies = [\"session\"]");
+        one(
+            &with(LIST, "x-tenant-id", "x-api-key"),
+            "\"x-api-key\"",
+            "not as a hash",
+            "headers = [\"x-api-key\"]",
+        );
+        one(
+            &with(LIST, "header = \"x-tenant-id\"", "cookie = \"session\""),
+            "\"session\"",
+            "not as a hash",
+            "cookies = [\"session\"]",
+        );
         silent(&with(LIST, "header = \"x-tenant-id\"", "cookie = \"theme\""));
     }
 }
@@ -245,19 +312,34 @@ mod headers {
 
     #[test]
     fn all_unknown_headers_let_through() {
-        let unknown = |word: &str| with(LIST, "ttl   = \"5m\"", &format!("ttl = \"5m\"\nunknown_headers = \"{word}\""));
-        one(&unknown("pass"), "\"pass\"", "every header that no key has seen", "unknown_headers = \"drop\"");
+        let unknown = |word: &str| {
+            with(LIST, "ttl   = \"5m\"", &format!("ttl = \"5m\"\nunknown_headers = \"{word}\""))
+        };
+        one(
+            &unknown("pass"),
+            "\"pass\"",
+            "every header that no key has seen",
+            "unknown_headers = \"drop\"",
+        );
         silent(&unknown("drop"));
         silent(&unknown("bypass"));
     }
 
     #[test]
     fn a_parameter_that_a_tag_reads_is_in_the_key_whatever_the_query_list_says() {
-        let text = with(&with(LIST, "header = \"x-tenant-id\"", "query = \"tenant\""), "ttl   = \"5m\"", "ttl = \"5m\"\nquery = \"none\"");
+        let text = with(
+            &with(LIST, "header = \"x-tenant-id\"", "query = \"tenant\""),
+            "ttl   = \"5m\"",
+            "ttl = \"5m\"\nquery = \"none\"",
+        );
         silent(&text);
-        let config = Config::parse(&format!("{HEAD}{text}"), "proxy.toml", &|_| None).unwrap_or_else(|problems| panic!("{problems}"));
+        let config = Config::parse(&format!("{HEAD}{text}"), "proxy.toml", &|_| None)
+            .unwrap_or_else(|problems| panic!("{problems}"));
         let (route, _) = config.routes.find("/api/items").expect("the route");
-        assert_eq!(route.spec.query, crate::policy::route::QueryRule::Only(["tenant".into()].into()));
+        assert_eq!(
+            route.spec.query,
+            crate::policy::route::QueryRule::Only(["tenant".into()].into())
+        );
     }
 }
 
@@ -267,21 +349,45 @@ mod purges {
     #[test]
     fn a_route_without_tags() {
         let bare = with(LIST, "tags  = [\"items:{tenant}\"]\n", "");
-        one(&bare, "\"/api/items\"", "the purge rule in line 12 covers this path", "add tags = [\"items:{tenant}\"]");
+        one(
+            &bare,
+            "\"/api/items\"",
+            "the purge rule in line 12 covers this path",
+            "add tags = [\"items:{tenant}\"]",
+        );
         silent(&format!("{bare}[tags]\nresponse_headers = [\"xkey\"]\n"));
         let (routes, _) = LIST.split_once("[[purges]]").expect("a purge rule");
-        one(&with(routes, "tags  = [\"items:{tenant}\"]\n", ""), "\"/api/items\"", "no purge rule covers its path", "[[purges]]");
-        silent(&with(&with(routes, "tags  = [\"items:{tenant}\"]\n", ""), "ttl   = \"5m\"", "mode = \"off\""));
+        one(
+            &with(routes, "tags  = [\"items:{tenant}\"]\n", ""),
+            "\"/api/items\"",
+            "no purge rule covers its path",
+            "[[purges]]",
+        );
+        silent(&with(
+            &with(routes, "tags  = [\"items:{tenant}\"]\n", ""),
+            "ttl   = \"5m\"",
+            "mode = \"off\"",
+        ));
     }
 
     #[test]
     fn tags_that_no_rule_names_on_a_path_that_is_written_to() {
-        let other = format!("{LIST}[[routes]]\npath = \"/api/items/statistics\"\nttl = \"5m\"\ntags = [\"statistics\"]\n");
-        one(&other, "[\"statistics\"]", "the purge rule in line 13 covers this path", "tags = [\"statistics\", \"items:{tenant}\"]");
-        silent(&format!("{other}[[purges]]\npath = \"/api/admin/recount\"\ntags = [\"statistics\"]\n"));
+        let other = format!(
+            "{LIST}[[routes]]\npath = \"/api/items/statistics\"\nttl = \"5m\"\ntags = [\"statistics\"]\n"
+        );
+        one(
+            &other,
+            "[\"statistics\"]",
+            "the purge rule in line 13 covers this path",
+            "tags = [\"statistics\", \"items:{tenant}\"]",
+        );
+        silent(&format!(
+            "{other}[[purges]]\npath = \"/api/admin/recount\"\ntags = [\"statistics\"]\n"
+        ));
         silent(&format!("{other}[tags]\nresponse_headers = [\"xkey\"]\n"));
         silent(&with(&other, "\"/api/items/statistics\"", "\"/api/statistics\""));
-        let finer = with(&other, "tags = [\"statistics\"]", "tags = [\"items:{tenant}:statistics\"]");
+        let finer =
+            with(&other, "tags = [\"statistics\"]", "tags = [\"items:{tenant}:statistics\"]");
         one(
             &finer,
             "[\"items:{tenant}:statistics\"]",
@@ -297,13 +403,19 @@ mod purges {
         silent(&with(routes, "\"5m\"", "\"24h\""));
         let mend = "path = \"/api/items\" and tags = [\"items:{tenant}\"]";
         one(&with(routes, "\"5m\"", "\"2d\""), "\"2d\"", "shown for up to 2d", mend);
-        one(&with(routes, "\"5m\"", "\"5m\"\nstale_if_error = \"1d\""), "\"1d\"", "shown for up to", mend);
+        one(
+            &with(routes, "\"5m\"", "\"5m\"\nstale_if_error = \"1d\""),
+            "\"1d\"",
+            "shown for up to",
+            mend,
+        );
         silent(&with(LIST, "\"5m\"", "\"2d\""));
     }
 
     #[test]
     fn a_purge_that_no_route_can_mean() {
-        let purging = |tag: &str| LIST.replace("tags = [\"items:{tenant}\"]", &format!("tags = [\"{tag}\"]"));
+        let purging =
+            |tag: &str| LIST.replace("tags = [\"items:{tenant}\"]", &format!("tags = [\"{tag}\"]"));
         let nearest = "did you mean \"items:{tenant}\", as the route in line 7 has it?";
         for tag in ["item:{tenant}", "items:{tenant}:{rest}x:y", "items:all:7"] {
             one(&purging(tag), &format!("\"{tag}\""), "this purges nothing", nearest);
@@ -311,7 +423,8 @@ mod purges {
         for tag in ["items:{rest}", "items:acme", "{tenant}:{rest}"] {
             silent(&purging(tag));
         }
-        let also = LIST.replace("tags = [\"items:{tenant}\"]", "tags = [\"items:{tenant}\", \"forms\"]");
+        let also =
+            LIST.replace("tags = [\"items:{tenant}\"]", "tags = [\"items:{tenant}\", \"forms\"]");
         one(
             &also,
             "\"forms\"",
@@ -333,7 +446,12 @@ mod purges {
     #[test]
     fn methods_left_out() {
         let methods = |list: &str| format!("{LIST}methods = {list}\n");
-        one(&methods("[\"POST\", \"PUT\"]"), "[\"POST\", \"PUT\"]", "PATCH, DELETE at this path", "remove `methods`");
+        one(
+            &methods("[\"POST\", \"PUT\"]"),
+            "[\"POST\", \"PUT\"]",
+            "PATCH, DELETE at this path",
+            "remove `methods`",
+        );
         silent(&methods("[\"POST\", \"PUT\", \"PATCH\", \"DELETE\"]"));
         let rest = "[[purges]]\npath = \"/api/{*rest}\"\ntags = [\"items:{tenant}\"]\n";
         silent(&format!("{}{rest}", methods("[\"POST\", \"PUT\"]")));
@@ -346,7 +464,9 @@ mod times {
 
     #[test]
     fn an_admission_that_outlives_the_entry() {
-        let admit = |time: &str| with(LIST, "ttl   = \"5m\"", &format!("ttl = \"5m\"\nadmit_for = \"{time}\""));
+        let admit = |time: &str| {
+            with(LIST, "ttl   = \"5m\"", &format!("ttl = \"5m\"\nadmit_for = \"{time}\""))
+        };
         one(&admit("1h"), "\"1h\"", "`admit_for` is longer than `ttl`", "admit_for = \"5m\"");
         silent(&admit("5m"));
         silent(&with(LIST, "\"5m\"", "\"5s\""));
@@ -356,13 +476,33 @@ mod times {
     fn the_times_of_redis() {
         let redis = |keys: &str| format!("{LIST}[redis]\nurl = \"redis://127.0.0.1\"\n{keys}\n");
         silent(&redis(""));
-        one(&redis("degraded_ttl = \"5m\""), "\"5m\"", "without Redis this sidecar shows for 5m", "degraded_ttl = \"2s\"");
+        one(
+            &redis("degraded_ttl = \"5m\""),
+            "\"5m\"",
+            "without Redis this sidecar shows for 5m",
+            "degraded_ttl = \"2s\"",
+        );
         silent(&redis("degraded_ttl = \"10s\""));
-        one(&redis("on_redis_loss = \"bypass\"\ndegraded_ttl = \"1s\""), "\"1s\"", "no effect", "remove one");
-        one(&redis("deadline = \"1s\"\nlease = \"1s\""), "\"1s\"", "cannot renew a lease of 1s", "lease = \"4s\"");
+        one(
+            &redis("on_redis_loss = \"bypass\"\ndegraded_ttl = \"1s\""),
+            "\"1s\"",
+            "no effect",
+            "remove one",
+        );
+        one(
+            &redis("deadline = \"1s\"\nlease = \"1s\""),
+            "\"1s\"",
+            "cannot renew a lease of 1s",
+            "lease = \"4s\"",
+        );
         one(&redis("lease = \"100ms\""), "\"100ms\"", "its deadline of 100ms", "lease = \"400ms\"");
         silent(&redis("deadline = \"1s\"\nlease = \"2s\""));
-        one(&redis("rejoin_grace = \"0s\""), "\"0s\"", "what they purged meanwhile", "rejoin_grace = \"1s\"");
+        one(
+            &redis("rejoin_grace = \"0s\""),
+            "\"0s\"",
+            "what they purged meanwhile",
+            "rejoin_grace = \"1s\"",
+        );
         silent(&redis("rejoin_grace = \"500ms\""));
     }
 }
@@ -372,15 +512,23 @@ mod sections {
 
     #[test]
     fn everybody_is_trusted() {
-        let trusted = |network: &str| format!("{LIST}[listen]\ntrusted_proxies = [\"{network}\"]\n");
-        one(&trusted("0.0.0.0/0"), "\"0.0.0.0/0\"", "every address", "trusted_proxies = [\"127.0.0.1\"]");
+        let trusted =
+            |network: &str| format!("{LIST}[listen]\ntrusted_proxies = [\"{network}\"]\n");
+        one(
+            &trusted("0.0.0.0/0"),
+            "\"0.0.0.0/0\"",
+            "every address",
+            "trusted_proxies = [\"127.0.0.1\"]",
+        );
         one(&trusted("::/0"), "\"::/0\"", "every address", "trusted_proxies");
         silent(&trusted("10.0.0.0/8"));
     }
 
     #[test]
     fn strangers_are_told_keys_and_tags() {
-        let debug = |address: &str, headers: bool| format!("{LIST}[listen]\naddress = \"{address}:8080\"\n[debug]\nheaders = {headers}\n");
+        let debug = |address: &str, headers: bool| {
+            format!("{LIST}[listen]\naddress = \"{address}:8080\"\n[debug]\nheaders = {headers}\n")
+        };
         one(&debug("0.0.0.0", true), "true", "open beyond this machine", "headers = false");
         silent(&debug("127.0.0.1", true));
         silent(&debug("0.0.0.0", false));
@@ -389,7 +537,12 @@ mod sections {
     #[test]
     fn no_room_for_the_apps_tags() {
         let most = |most: u8| format!("{LIST}[limits]\ntags = {most}\n");
-        one(&most(2), "[\"items:{tenant}\"]", "these are 2 tags, and [limits] tags is 2", "tags = 64 in [limits]");
+        one(
+            &most(2),
+            "[\"items:{tenant}\"]",
+            "these are 2 tags, and [limits] tags is 2",
+            "tags = 64 in [limits]",
+        );
         silent(&most(3));
     }
 }

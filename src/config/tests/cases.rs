@@ -7,7 +7,8 @@ use http::HeaderName;
 use super::{parse, problems};
 use crate::policy::route::Collapse;
 
-/// Puts lines into a file that is otherwise right: `{}` stands for them at its top, after `[upstream]`.
+/// Puts lines into a file that is otherwise right: `{}` stands for them at its top, after
+/// `[upstream]`.
 fn with(lines: &str) -> String {
     format!(
         "[upstream]\nurl = \"http://127.0.0.1:8000\"\n[fields]\ntenant = {{ header = \"x-tenant-id\" }}\nuser = {{ auth = \"token\" }}\nform = {{ body = \"/id\" }}\n{lines}"
@@ -16,18 +17,26 @@ fn with(lines: &str) -> String {
 
 const LINE: usize = 7;
 
-/// Expects exactly one error, in this line of the given lines (from 1) and column, with this text in its drawing.
+/// Expects exactly one error, in this line of the given lines (from 1) and column, with this text
+/// in its drawing.
 fn one(lines: &str, line: usize, column: usize, text: &str) {
     let problems = problems(&with(lines));
     let errors: Vec<_> = problems.errors().collect();
     assert_eq!(errors.len(), 1, "{lines}\n{problems}");
-    assert_eq!((errors[0].line + 1, errors[0].column), (line + LINE, column), "{lines}\n{problems}");
+    assert_eq!(
+        (errors[0].line + 1, errors[0].column),
+        (line + LINE, column),
+        "{lines}\n{problems}"
+    );
     assert!(problems.to_string().contains(text), "{text}: {problems}");
 }
 
 fn warning(lines: &str, line: usize, text: &str) {
     let config = parse(&with(lines)).unwrap_or_else(|problems| panic!("{problems}"));
-    let found = config.warnings.iter().any(|warning| warning.line + 1 == line + LINE && warning.to_string().contains(text));
+    let found = config
+        .warnings
+        .iter()
+        .any(|warning| warning.line + 1 == line + LINE && warning.to_string().contains(text));
     assert!(found, "{text}: {:?}", config.warnings);
 }
 
@@ -50,7 +59,12 @@ fn sections() {
     one("[listen]\naddress = \"127.0.0.1:9090\"", 2, 11, "the same address");
     one("[admin]\naddress = \"0.0.0.0:9090\"", 2, 11, "no token");
     one("[admin]\ntoken = \"short\"", 2, 9, "16 characters");
-    one("[admin]\ntoken = \"0123456789abcdef\"\ntoken_file = \"/dev/null\"", 3, 14, "remove one of the two");
+    one(
+        "[admin]\ntoken = \"0123456789abcdef\"\ntoken_file = \"/dev/null\"",
+        3,
+        14,
+        "remove one of the two",
+    );
     one("[memory]\nsize = \"0\"", 2, 8, "nothing to cache in");
     one("[memory]\nsize = \"1kB\"", 2, 8, "1MiB to 64TiB");
     one("[memory]\nsize = 256", 2, 8, "\"256B\"");
@@ -77,7 +91,12 @@ fn sections() {
     one("[redis]\nurl = \"redis://a:b@h\"\npassword = \"c\"", 3, 12, "in the url, too");
     one("[redis]\nurl = \"redis://h\"\nsecret = \"c\"", 3, 10, "16 characters");
     one("[redis]\nurl = \"redis://h\"\nca_file = \"/nonexistent\"", 3, 11, "cannot be read");
-    one("[redis]\nurl = \"redis://h\"\njournal = \"/nonexistent/journal\"", 3, 11, "in no folder that exists");
+    one(
+        "[redis]\nurl = \"redis://h\"\njournal = \"/nonexistent/journal\"",
+        3,
+        11,
+        "in no folder that exists",
+    );
     one("[redis]\nurl = \"redis://h\"\njournal = \"/\"", 3, 11, "is a folder");
     one("[redis]\nurl = \"redis://h\"\njournal = \"\"", 3, 11, "this is empty");
     one("[redis]\nurl = \"redis://h\"\nlease = \"1ms\"", 3, 9, "100ms");
@@ -88,7 +107,9 @@ fn sections() {
 
 #[test]
 fn targeted_headers() {
-    let targeted = |list: &str, column: usize, text: &str| one(&format!("[freshness]\ntargeted = {list}"), 2, column, text);
+    let targeted = |list: &str, column: usize, text: &str| {
+        one(&format!("[freshness]\ntargeted = {list}"), 2, column, text)
+    };
     targeted("\"cdn-cache-control\"", 12, "put it in brackets");
     targeted("[\"cdn cache-control\"]", 13, "not the name of a header");
     targeted("[\"\"]", 13, "empty name");
@@ -111,21 +132,32 @@ fn the_app() {
         ("http://u:p@a", "user or password"),
     ] {
         let problems = problems(&format!("[upstream]\nurl = \"{url}\"\n"));
-        assert_eq!(problems.errors().map(|problem| (problem.line, problem.column)).collect::<Vec<_>>(), [(2, 7)], "{problems}");
+        assert_eq!(
+            problems.errors().map(|problem| (problem.line, problem.column)).collect::<Vec<_>>(),
+            [(2, 7)],
+            "{problems}"
+        );
         assert!(problems.to_string().contains(hint), "{problems}");
     }
-    let circle = problems("[upstream]\nurl = \"http://127.0.0.1:8080\"\n[listen]\naddress = \"0.0.0.0:8080\"\n");
+    let circle = problems(
+        "[upstream]\nurl = \"http://127.0.0.1:8080\"\n[listen]\naddress = \"0.0.0.0:8080\"\n",
+    );
     assert!(circle.to_string().contains("in a circle") && circle.errors().count() == 1, "{circle}");
     assert!(problems("").to_string().contains("[upstream] is missing"));
     assert!(problems("[upstream]\n").to_string().contains("`url` is missing"));
-    let config = parse("[upstream]\nurl = \"https://[::1]\"\n").unwrap_or_else(|problems| panic!("{problems}"));
+    let config = parse("[upstream]\nurl = \"https://[::1]\"\n")
+        .unwrap_or_else(|problems| panic!("{problems}"));
     let target = &config.upstream.target;
-    assert_eq!((target.tls, &*target.host, target.port, &*target.authority), (true, "::1", 443, "[::1]"));
+    assert_eq!(
+        (target.tls, &*target.host, target.port, &*target.authority),
+        (true, "::1", 443, "[::1]")
+    );
 }
 
 #[test]
 fn fields() {
-    let field = |form: &str, column: usize, text: &str| one(&format!("x = {form}"), 1, column, text);
+    let field =
+        |form: &str, column: usize, text: &str| one(&format!("x = {form}"), 1, column, text);
     field("{ }", 5, "no source");
     field("\"x-a\"", 5, "a table is needed");
     field("{ header = \"a\", cookie = \"b\" }", 5, "more than one source");
@@ -178,8 +210,18 @@ fn routes() {
     route("query = 5", 1, 9, "a list of parameters");
     route("query = [\"a\", \"a\"]", 1, 15, "listed twice");
     route("drop_headers = [\"te\"]", 1, 17, "belongs to the connection");
-    route("drop_headers = [\"x-a\"]\npass_headers = [\"X-A\"]", 1, 17, "drop_headers and in pass_headers");
-    route("drop_headers = [\"x-tenant-id\"]\nkey = [\"tenant\"]", 1, 17, "withheld from the app, but");
+    route(
+        "drop_headers = [\"x-a\"]\npass_headers = [\"X-A\"]",
+        1,
+        17,
+        "drop_headers and in pass_headers",
+    );
+    route(
+        "drop_headers = [\"x-tenant-id\"]\nkey = [\"tenant\"]",
+        1,
+        17,
+        "withheld from the app, but",
+    );
     route("scope = \"public\"\nkey = [\"user\"]", 1, 9, "withholds credentials");
     route("scope = \"public\"\npass_headers = [\"cookie\"]", 2, 17, "cannot be let through");
     route("scope = \"shared\"\ndrop_headers = [\"authorization\"]", 2, 17, "admits the caller");
@@ -199,12 +241,22 @@ fn only_route(before: &str, keys: &str) -> crate::policy::route::RouteSpec {
 #[test]
 fn a_route_says_when_the_app_is_asked() {
     let plain = only_route("", "ttl = \"5m\"");
-    assert_eq!((plain.stale_while_revalidate, plain.stale_if_error, plain.jitter), (None, None, Duration::ZERO));
+    assert_eq!(
+        (plain.stale_while_revalidate, plain.stale_if_error, plain.jitter),
+        (None, None, Duration::ZERO)
+    );
     assert_eq!((plain.early_refresh, plain.collapse), (true, Collapse::Process));
     let keys = "ttl = \"5m\"\nstale_while_revalidate = \"0s\"\nstale_if_error = \"365d\"\njitter = \"299999ms\"\nearly_refresh = false";
     let told = only_route("", keys);
-    assert_eq!(told.stale_while_revalidate, Some(Duration::ZERO), "none is not the same as not said");
-    assert_eq!((told.stale_if_error, told.jitter), (Some(Duration::from_hours(8760)), Duration::from_millis(299_999)));
+    assert_eq!(
+        told.stale_while_revalidate,
+        Some(Duration::ZERO),
+        "none is not the same as not said"
+    );
+    assert_eq!(
+        (told.stale_if_error, told.jitter),
+        (Some(Duration::from_hours(8760)), Duration::from_millis(299_999))
+    );
     assert!(!told.early_refresh);
 }
 
@@ -227,7 +279,12 @@ fn collapsing_is_what_redis_says_unless_the_route_says_otherwise() {
 fn a_redis_that_is_wrong_is_the_only_problem_of_routes_that_collapse_through_it() {
     let route = "[[routes]]\npath = \"/a\"\ncollapse = \"cluster\"";
     one(&format!("[redis]\nurl = 5\n{route}"), 2, 7, "a string is needed");
-    one(&format!("[redis]\nurl = \"redis://h\"\ncollapse = 1\n{route}"), 3, 12, "a string is needed");
+    one(
+        &format!("[redis]\nurl = \"redis://h\"\ncollapse = 1\n{route}"),
+        3,
+        12,
+        "a string is needed",
+    );
     one(&format!("[redis\nurl = \"redis://h\"\n{route}"), 1, 1, "do not match");
     one(&format!("[re dis]\nurl = \"redis://h\"\n{route}"), 1, 4, "syntax");
     one(&format!("[reddis]\nurl = \"redis://h\"\n{route}"), 1, 2, "did you mean `redis`?");
@@ -251,14 +308,19 @@ fn the_new_limits_and_headers_arrive() {
         ["x-cache-control", "cdn-cache-control"].map(HeaderName::from_static),
         "in the order of the file"
     );
-    let off = parse(&with("[freshness]\ntargeted = []")).unwrap_or_else(|problems| panic!("{problems}"));
+    let off =
+        parse(&with("[freshness]\ntargeted = []")).unwrap_or_else(|problems| panic!("{problems}"));
     assert!(off.response_rules.targeted.is_empty());
 }
 
 #[test]
 fn two_unknown_fields_in_one_tag_are_two_problems() {
     let problems = problems(&with("[[routes]]\npath = \"/a\"\ntags = [\"{one}:{two}\"]"));
-    assert_eq!(problems.errors().map(|problem| problem.column).collect::<Vec<_>>(), [11, 17], "{problems}");
+    assert_eq!(
+        problems.errors().map(|problem| problem.column).collect::<Vec<_>>(),
+        [11, 17],
+        "{problems}"
+    );
 }
 
 #[test]
@@ -274,7 +336,12 @@ fn purges() {
     purge("tags = [\"a\"]\nmethods = []", 2, 11, "never applies");
     purge("tags = [\"a\"]\nrepurge_after = [\"0s\"]", 2, 18, "1ms to 1d");
     purge("tags = [\"a\"]\nrepurge_after = [\"1s\", \"1s\"]", 2, 24, "twice");
-    purge("tags = [\"a\"]\nrepurge_after = [\"1s\",\"2s\",\"3s\",\"4s\",\"5s\",\"6s\",\"7s\",\"8s\",\"9s\"]", 2, 17, "at most 8");
+    purge(
+        "tags = [\"a\"]\nrepurge_after = [\"1s\",\"2s\",\"3s\",\"4s\",\"5s\",\"6s\",\"7s\",\"8s\",\"9s\"]",
+        2,
+        17,
+        "at most 8",
+    );
     purge("tags = [\"{nobody}\"]", 1, 11, "is not a field");
     purge("tags = [\"a\"]\nguard = \"none\"", 2, 9, "\"mark\" or \"bypass\"");
     assert!(parse(&with("[[purges]]\npath = \"/a/{id}\"\ntags = [\"x:{form}:{id}:{tenant}\"]\nrepurge_after = [\"1s\", \"5s\"]")).is_ok());
@@ -282,7 +349,12 @@ fn purges() {
 
 #[test]
 fn a_field_of_a_capture_needs_that_capture() {
-    one("x = { path = \"id\" }\n[[routes]]\npath = \"/a/{name}\"\nkey = [\"x\"]", 4, 9, "does not have");
+    one(
+        "x = { path = \"id\" }\n[[routes]]\npath = \"/a/{name}\"\nkey = [\"x\"]",
+        4,
+        9,
+        "does not have",
+    );
 }
 
 #[test]
@@ -293,17 +365,36 @@ fn warnings_leave_the_file_usable() {
     warning("[[routes]]\npath = \"/a\"\norigin = \"ignore\"", 3, "no effect without");
     warning("[[routes]]\npath = \"/a\"\nadmit_for = \"5s\"", 3, "outside scope");
     warning("[limits]\nobject = \"1GiB\"", 2, "large for a memory tier");
-    warning("[limits]\nobject = \"1MiB\"\nrange_fill = \"2MiB\"", 3, "no effect above `object` (1MiB)");
-    warning("[[routes]]\npath = \"/a\"\nmode = \"off\"\nstale_while_revalidate = \"30s\"", 4, "no effect with mode \"off\"");
-    warning("[[routes]]\npath = \"/a\"\nstale_if_error = \"30s\"\nmode = \"off\"", 3, "no effect with mode \"off\"");
-    let config = parse("[upstream]\nurl = \"http://a\"\n").unwrap_or_else(|problems| panic!("{problems}"));
+    warning(
+        "[limits]\nobject = \"1MiB\"\nrange_fill = \"2MiB\"",
+        3,
+        "no effect above `object` (1MiB)",
+    );
+    warning(
+        "[[routes]]\npath = \"/a\"\nmode = \"off\"\nstale_while_revalidate = \"30s\"",
+        4,
+        "no effect with mode \"off\"",
+    );
+    warning(
+        "[[routes]]\npath = \"/a\"\nstale_if_error = \"30s\"\nmode = \"off\"",
+        3,
+        "no effect with mode \"off\"",
+    );
+    let config =
+        parse("[upstream]\nurl = \"http://a\"\n").unwrap_or_else(|problems| panic!("{problems}"));
     assert_eq!(
         config.warnings.iter().map(ToString::to_string).collect::<String>(),
         "proxy.toml: warning: there are no routes: everything passes through and nothing is cached\n  hint: add [[routes]] with path = \"/api/…\" and ttl = \"5m\"\n"
     );
-    let covered = parse(&with("[[routes]]\npath = \"/a\"\nttl = \"5m\"\n[[purges]]\npath = \"/{*rest}\"\ntags = [\"x\"]"));
+    let covered = parse(&with(
+        "[[routes]]\npath = \"/a\"\nttl = \"5m\"\n[[purges]]\npath = \"/{*rest}\"\ntags = [\"x\"]",
+    ));
     assert!(
-        covered.unwrap_or_else(|problems| panic!("{problems}")).warnings.iter().all(|warning| !warning.message.contains("no purge rule"))
+        covered
+            .unwrap_or_else(|problems| panic!("{problems}"))
+            .warnings
+            .iter()
+            .all(|warning| !warning.message.contains("no purge rule"))
     );
 }
 
@@ -312,8 +403,10 @@ fn the_journal_is_a_file_beside_the_configuration_and_need_not_be_there_yet() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("proxy.toml");
     let journal = |key: &str| {
-        std::fs::write(&path, with(&format!("[redis]\nurl = \"redis://h\"\n{key}"))).expect("written");
-        let config = crate::config::Config::load(&path).unwrap_or_else(|problems| panic!("{problems}"));
+        std::fs::write(&path, with(&format!("[redis]\nurl = \"redis://h\"\n{key}")))
+            .expect("written");
+        let config =
+            crate::config::Config::load(&path).unwrap_or_else(|problems| panic!("{problems}"));
         config.redis.expect("redis").journal
     };
     assert_eq!(journal(""), None);

@@ -1,4 +1,5 @@
-//! The rules, shown on requests: what bypasses and why, what the key sees, and what the app gets. Mutations and properties beside it.
+//! The rules, shown on requests: what bypasses and why, what the key sees, and what the app gets.
+//! Mutations and properties beside it.
 
 use super::*;
 use crate::config::Config;
@@ -9,9 +10,16 @@ mod properties;
 /// The rules of a proxy.toml with these tables besides `[upstream]`.
 fn rules(toml: &str) -> PolicyRules {
     let text = format!("[upstream]\nurl = \"http://127.0.0.1:1\"\n{toml}");
-    let config = Config::parse(&text, "proxy.toml", &|_| None).unwrap_or_else(|problems| panic!("{problems}"));
+    let config = Config::parse(&text, "proxy.toml", &|_| None)
+        .unwrap_or_else(|problems| panic!("{problems}"));
     let max_key = usize::try_from(config.limits.key).expect("a small number");
-    PolicyRules { routes: config.routes, purges: config.purges, credential: config.credential, hasher: Hasher::default(), max_key }
+    PolicyRules {
+        routes: config.routes,
+        purges: config.purges,
+        credential: config.credential,
+        hasher: Hasher::default(),
+        max_key,
+    }
 }
 
 /// A request, owned.
@@ -26,7 +34,8 @@ struct SentRequest {
 
 impl SentRequest {
     fn new(method: &str, target: &str) -> Self {
-        let headers = HeaderMap::from_iter([(http::header::HOST, HeaderValue::from_static("app.test"))]);
+        let headers =
+            HeaderMap::from_iter([(http::header::HOST, HeaderValue::from_static("app.test"))]);
         let method = Method::from_bytes(method.as_bytes()).unwrap();
         Self { method, uri: target.parse().unwrap(), headers, has_body: false, trusted: false }
     }
@@ -62,7 +71,9 @@ fn verdict(rules: &PolicyRules, sent: &SentRequest) -> String {
         Plan::Lookup(lookup) if lookup.unknown.is_empty() => "lookup".to_owned(),
         Plan::Lookup(lookup) => format!("unkeyed header {}", lookup.unknown[0]),
         Plan::Mutate(method) => format!("mutate {method}"),
-        Plan::Pass(_, outcome) => outcome.detail().map(|detail| detail.to_string()).unwrap_or_default(),
+        Plan::Pass(_, outcome) => {
+            outcome.detail().map(|detail| detail.to_string()).unwrap_or_default()
+        }
         Plan::Refuse(_, name) => format!("refuse {name}"),
     }
 }
@@ -97,16 +108,32 @@ fn with_route(keys: &str) -> PolicyRules {
 #[test]
 fn a_missing_field_bypasses_and_is_named() {
     let rules = with_route("key = [\"tenant\", \"lang\", \"place\"]");
-    let whole = || SentRequest::get("/a/1?place=x").with("x-tenant-id", "acme").with("cookie", "lang=de");
+    let whole =
+        || SentRequest::get("/a/1?place=x").with("x-tenant-id", "acme").with("cookie", "lang=de");
     assert_eq!(verdict(&rules, &whole()), "lookup");
     let cases = [
         (SentRequest::get("/a/1?place=x").with("cookie", "lang=de"), "missing field tenant"),
-        (SentRequest::get("/a/1?place=x").with("x-tenant-id", "").with("cookie", "lang=de"), "missing field tenant"),
-        (SentRequest::get("/a/1?place=x").with("x-tenant-id", " ").with("cookie", "lang=de"), "missing field tenant"),
+        (
+            SentRequest::get("/a/1?place=x").with("x-tenant-id", "").with("cookie", "lang=de"),
+            "missing field tenant",
+        ),
+        (
+            SentRequest::get("/a/1?place=x").with("x-tenant-id", " ").with("cookie", "lang=de"),
+            "missing field tenant",
+        ),
         (SentRequest::get("/a/1?place=x").with("x-tenant-id", "acme"), "missing field lang"),
-        (SentRequest::get("/a/1?place=x").with("x-tenant-id", "acme").with("cookie", "lang="), "missing field lang"),
-        (SentRequest::get("/a/1").with("x-tenant-id", "acme").with("cookie", "lang=de"), "missing field place"),
-        (SentRequest::get("/a/1?place=").with("x-tenant-id", "acme").with("cookie", "lang=de"), "missing field place"),
+        (
+            SentRequest::get("/a/1?place=x").with("x-tenant-id", "acme").with("cookie", "lang="),
+            "missing field lang",
+        ),
+        (
+            SentRequest::get("/a/1").with("x-tenant-id", "acme").with("cookie", "lang=de"),
+            "missing field place",
+        ),
+        (
+            SentRequest::get("/a/1?place=").with("x-tenant-id", "acme").with("cookie", "lang=de"),
+            "missing field place",
+        ),
     ];
     for (sent, expected) in cases {
         assert_eq!(verdict(&rules, &sent), expected, "{sent:?}");
@@ -120,8 +147,15 @@ fn a_missing_field_bypasses_and_is_named() {
 fn a_header_of_the_key_that_comes_twice_or_not_at_all_beyond_us_is_refused() {
     let rules = with_route("key = [\"tenant\"]");
     let acme = || SentRequest::get("/a/1").with("x-tenant-id", "acme");
-    assert_eq!(verdict(&rules, &acme().with("x-tenant-id", "acme")), "refuse x-tenant-id", "twice the same is twice");
-    assert_eq!(verdict(&rules, &acme().with("authorization", "a").with("authorization", "b")), "refuse authorization");
+    assert_eq!(
+        verdict(&rules, &acme().with("x-tenant-id", "acme")),
+        "refuse x-tenant-id",
+        "twice the same is twice"
+    );
+    assert_eq!(
+        verdict(&rules, &acme().with("authorization", "a").with("authorization", "b")),
+        "refuse authorization"
+    );
     for (line, expected) in [
         ("x-tenant-id", "refuse x-tenant-id"),
         ("close, X-Tenant-ID", "refuse x-tenant-id"),
@@ -136,17 +170,40 @@ fn a_header_of_the_key_that_comes_twice_or_not_at_all_beyond_us_is_refused() {
     let hidden = acme().with("connection", "keep-alive").with("connection", "x-tenant-id");
     assert_eq!(verdict(&rules, &hidden), "refuse x-tenant-id", "on a line of its own");
     // Of a request that no route takes nothing is read, so nothing is refused.
-    assert_eq!(verdict(&rules, &SentRequest::get("/b").with("x-tenant-id", "a").with("x-tenant-id", "b")), "no route");
+    assert_eq!(
+        verdict(&rules, &SentRequest::get("/b").with("x-tenant-id", "a").with("x-tenant-id", "b")),
+        "no route"
+    );
 }
 
 #[test]
 fn doubled_fields_of_cookies_and_queries_bypass() {
     let rules = with_route("key = [\"lang\"]");
-    assert_eq!(verdict(&rules, &SentRequest::get("/a/1").with("cookie", "lang=de; lang=en")), "ambiguous query");
-    assert_eq!(verdict(&rules, &SentRequest::get("/a/1").with("cookie", "lang=de").with("cookie", "lang=de")), "ambiguous query");
+    assert_eq!(
+        verdict(&rules, &SentRequest::get("/a/1").with("cookie", "lang=de; lang=en")),
+        "ambiguous query"
+    );
+    assert_eq!(
+        verdict(
+            &rules,
+            &SentRequest::get("/a/1").with("cookie", "lang=de").with("cookie", "lang=de")
+        ),
+        "ambiguous query"
+    );
     let rules = with_route("key = [\"place\"]");
-    for query in ["place=a&place=b", "place=a&pl%61ce=b", "place[]=a", "place=a;x=1", "x=1;place=b&place=a", "place=%zz"] {
-        assert_eq!(verdict(&rules, &SentRequest::get(&format!("/a/1?{query}"))), "ambiguous query", "{query}");
+    for query in [
+        "place=a&place=b",
+        "place=a&pl%61ce=b",
+        "place[]=a",
+        "place=a;x=1",
+        "x=1;place=b&place=a",
+        "place=%zz",
+    ] {
+        assert_eq!(
+            verdict(&rules, &SentRequest::get(&format!("/a/1?{query}"))),
+            "ambiguous query",
+            "{query}"
+        );
     }
 }
 
@@ -174,13 +231,18 @@ fn an_unknown_header_bypasses_or_is_dropped_or_passes() {
     // `drop_headers` also takes away what would be let through, or be in the key by itself.
     let rules = with_route("drop_headers = [\"user-agent\", \"accept\"]");
     let sent = SentRequest::get("/a/1").with("user-agent", "x").with("accept", "text/html");
-    assert_eq!((filled(&rules, &sent, "user-agent"), filled(&rules, &sent, "accept")), (None, None));
+    assert_eq!(
+        (filled(&rules, &sent, "user-agent"), filled(&rules, &sent, "accept")),
+        (None, None)
+    );
     assert_eq!(key(&rules, &sent), key(&rules, &SentRequest::get("/a/1")));
 }
 
 #[test]
 fn private_keys_differ_by_the_whole_credential() {
-    let rules = rules("[credential]\nheaders = [\"x-api-key\"]\ncookies = [\"sid\"]\n[[routes]]\npath = \"/a\"\nttl = \"5m\"\n");
+    let rules = rules(
+        "[credential]\nheaders = [\"x-api-key\"]\ncookies = [\"sid\"]\n[[routes]]\npath = \"/a\"\nttl = \"5m\"\n",
+    );
     let get = || SentRequest::get("/a");
     let all = [
         get(),
@@ -212,29 +274,38 @@ fn without_named_cookies_the_whole_cookie_is_the_credential() {
     let rules = with_route("");
     let with = |cookie: &str| SentRequest::get("/a/1").with("cookie", cookie);
     assert_ne!(key(&rules, &with("sid=a; theme=dark")), key(&rules, &with("sid=a; theme=light")));
-    assert_eq!(filled(&rules, &with("sid=a; theme=dark"), "cookie").as_deref(), Some("sid=a; theme=dark"));
+    assert_eq!(
+        filled(&rules, &with("sid=a; theme=dark"), "cookie").as_deref(),
+        Some("sid=a; theme=dark")
+    );
 }
 
 #[test]
 fn shared_keys_are_the_same_and_admissions_are_not() {
     let rules = with_route("scope = \"shared\"\nkey = [\"tenant\"]");
-    let alice = SentRequest::get("/a/1").with("x-tenant-id", "acme").with("authorization", "Bearer alice");
-    let bob = SentRequest::get("/a/1").with("x-tenant-id", "acme").with("authorization", "Bearer bob");
+    let alice =
+        SentRequest::get("/a/1").with("x-tenant-id", "acme").with("authorization", "Bearer alice");
+    let bob =
+        SentRequest::get("/a/1").with("x-tenant-id", "acme").with("authorization", "Bearer bob");
     let nobody = SentRequest::get("/a/1").with("x-tenant-id", "acme");
-    let other = SentRequest::get("/a/1").with("x-tenant-id", "other").with("authorization", "Bearer alice");
-    let by_cookie = SentRequest::get("/a/1").with("x-tenant-id", "acme").with("cookie", "sid=alice");
+    let other =
+        SentRequest::get("/a/1").with("x-tenant-id", "other").with("authorization", "Bearer alice");
+    let by_cookie =
+        SentRequest::get("/a/1").with("x-tenant-id", "acme").with("cookie", "sid=alice");
     assert_eq!(key(&rules, &alice), key(&rules, &bob));
     assert_eq!(key(&rules, &alice), key(&rules, &nobody));
     assert_eq!(key(&rules, &alice), key(&rules, &by_cookie));
     assert_ne!(key(&rules, &alice), key(&rules, &other));
-    let all = [&alice, &bob, &nobody, &other, &by_cookie].map(|sent| lookup(&rules, sent).authorization.expect("shared routes admit"));
+    let all = [&alice, &bob, &nobody, &other, &by_cookie]
+        .map(|sent| lookup(&rules, sent).authorization.expect("shared routes admit"));
     for (at, one) in all.iter().enumerate() {
         assert!(!all[at + 1..].contains(one), "admission {at} is another's too");
     }
     // The app itself judges the credential, so it gets it.
     assert_eq!(filled(&rules, &alice, "authorization").as_deref(), Some("Bearer alice"));
     assert_eq!(filled(&rules, &by_cookie, "cookie").as_deref(), Some("sid=alice"));
-    // The answer for one page says nothing of another host; it does of another page of the same route.
+    // The answer for one page says nothing of another host; it does of another page of the same
+    // route.
     let mut elsewhere = alice.clone();
     elsewhere.headers.insert(http::header::HOST, HeaderValue::from_static("other.test"));
     assert_ne!(lookup(&rules, &elsewhere).authorization, lookup(&rules, &alice).authorization);
@@ -244,7 +315,10 @@ fn shared_keys_are_the_same_and_admissions_are_not() {
 fn public_ignores_credentials_and_withholds_them() {
     let toml = "[credential]\nheaders = [\"x-api-key\"]\n[[routes]]\npath = \"/a\"\nttl = \"5m\"\nscope = \"public\"\n";
     let rules = rules(toml);
-    let known = SentRequest::get("/a").with("authorization", "Bearer a").with("cookie", "sid=a").with("x-api-key", "a");
+    let known = SentRequest::get("/a")
+        .with("authorization", "Bearer a")
+        .with("cookie", "sid=a")
+        .with("x-api-key", "a");
     assert_eq!(key(&rules, &known), key(&rules, &SentRequest::get("/a")));
     let found = lookup(&rules, &known);
     assert!(found.credential.is_none() && found.authorization.is_none());
@@ -253,20 +327,38 @@ fn public_ignores_credentials_and_withholds_them() {
     }
     let rules = with_route("scope = \"public\"\nkey = [\"lang\"]");
     let sent = SentRequest::get("/a/1").with("cookie", "sid=a; lang=de");
-    assert_eq!(filled(&rules, &sent, "cookie").as_deref(), Some("lang=de"), "what is in the key, and nothing else");
-    assert_eq!(key(&rules, &sent), key(&rules, &SentRequest::get("/a/1").with("cookie", "lang=de; sid=b")));
-    assert_ne!(key(&rules, &sent), key(&rules, &SentRequest::get("/a/1").with("cookie", "lang=en; sid=a")));
+    assert_eq!(
+        filled(&rules, &sent, "cookie").as_deref(),
+        Some("lang=de"),
+        "what is in the key, and nothing else"
+    );
+    assert_eq!(
+        key(&rules, &sent),
+        key(&rules, &SentRequest::get("/a/1").with("cookie", "lang=de; sid=b"))
+    );
+    assert_ne!(
+        key(&rules, &sent),
+        key(&rules, &SentRequest::get("/a/1").with("cookie", "lang=en; sid=a"))
+    );
 }
 
 #[test]
 fn tokens_with_a_common_prefix_never_share_a_private_key() {
     for kind in ["\"token\"", "\"prefix\", length = 20"] {
-        let rules = rules(&format!("[fields]\ntoken = {{ auth = {kind} }}\n[[routes]]\npath = \"/a\"\nttl = \"5m\"\nkey = [\"token\"]\n"));
+        let rules = rules(&format!(
+            "[fields]\ntoken = {{ auth = {kind} }}\n[[routes]]\npath = \"/a\"\nttl = \"5m\"\nkey = [\"token\"]\n"
+        ));
         for common in [20, 36, 100] {
             for start in ["", "eyJ"] {
-                let token = |end: &str| format!("Bearer {start}{}{end}", "x".repeat(common - start.len()));
-                let [one, two] = ["a", "b"].map(|end| SentRequest::get("/a").with("authorization", &token(end)));
-                assert_ne!(key(&rules, &one), key(&rules, &two), "{kind}, {common} characters alike");
+                let token =
+                    |end: &str| format!("Bearer {start}{}{end}", "x".repeat(common - start.len()));
+                let [one, two] =
+                    ["a", "b"].map(|end| SentRequest::get("/a").with("authorization", &token(end)));
+                assert_ne!(
+                    key(&rules, &one),
+                    key(&rules, &two),
+                    "{kind}, {common} characters alike"
+                );
                 assert_eq!(key(&rules, &one), key(&rules, &one.clone()));
             }
         }
@@ -297,9 +389,16 @@ fn the_query_counts_as_the_route_says() {
     assert_ne!(key(&only, &picked("page=1")), key(&only, &picked("limit=1")));
     assert_eq!(key(&only, &picked("utm=1")), key(&only, &SentRequest::get("/a/1")));
     assert_eq!(target(&only, &picked("utm=1")), "/a/1");
-    for cloaked in
-        ["page=1&page=2", "utm=1;page=2", "page=1&%70age=2", "page[]=1", "page[a]=1", "page=%zz", "page=%00", "utm=1;page=2&page=1"]
-    {
+    for cloaked in [
+        "page=1&page=2",
+        "utm=1;page=2",
+        "page=1&%70age=2",
+        "page[]=1",
+        "page[a]=1",
+        "page=%zz",
+        "page=%00",
+        "utm=1;page=2&page=1",
+    ] {
         assert_eq!(verdict(&only, &picked(cloaked)), "ambiguous query", "{cloaked}");
     }
 }
@@ -308,7 +407,11 @@ fn the_query_counts_as_the_route_says() {
 fn some_headers_are_in_the_key_by_themselves() {
     let rules = with_route("");
     let plain = key(&rules, &SentRequest::get("/a/1"));
-    assert_eq!(key(&rules, &SentRequest::get("/a/1").with("accept", "*/*")), plain, "what no Accept means");
+    assert_eq!(
+        key(&rules, &SentRequest::get("/a/1").with("accept", "*/*")),
+        plain,
+        "what no Accept means"
+    );
     for (name, one, two) in [
         ("accept", "text/html", "application/json"),
         ("origin", "https://a.test", "https://b.test"),
@@ -318,7 +421,10 @@ fn some_headers_are_in_the_key_by_themselves() {
         let [one, two] = [one, two].map(|value| SentRequest::get("/a/1").with(name, value));
         assert_ne!(key(&rules, &one), plain, "{name}");
         assert_ne!(key(&rules, &one), key(&rules, &two), "{name}");
-        assert_eq!(filled(&rules, &one, name).as_deref(), one.headers.get(name).map(|value| value.to_str().unwrap()));
+        assert_eq!(
+            filled(&rules, &one, name).as_deref(),
+            one.headers.get(name).map(|value| value.to_str().unwrap())
+        );
     }
     // The order of different headers says nothing.
     let one = SentRequest::get("/a/1").with("accept", "text/html").with("origin", "https://a.test");
@@ -332,12 +438,23 @@ fn the_word_of_a_proxy_counts_when_it_is_trusted() {
     let forwarded = || SentRequest::get("/a/1").with("x-forwarded-host", "evil.test");
     assert_eq!(verdict(&rules, &forwarded()), "unkeyed header x-forwarded-host");
     assert_eq!(verdict(&rules, &forwarded().trusted()), "lookup");
-    assert_ne!(key(&rules, &forwarded().trusted()), key(&rules, &SentRequest::get("/a/1").trusted()));
+    assert_ne!(
+        key(&rules, &forwarded().trusted()),
+        key(&rules, &SentRequest::get("/a/1").trusted())
+    );
     let other = SentRequest::get("/a/1").with("x-forwarded-host", "good.test").trusted();
     assert_ne!(key(&rules, &forwarded().trusted()), key(&rules, &other));
-    assert_eq!(filled(&rules, &forwarded().trusted(), "x-forwarded-host").as_deref(), Some("evil.test"));
-    for name in ["x-forwarded-proto", "x-forwarded-port", "x-forwarded-prefix", "x-forwarded-scheme"] {
-        assert_eq!(verdict(&rules, &SentRequest::get("/a/1").with(name, "1")), format!("unkeyed header {name}"));
+    assert_eq!(
+        filled(&rules, &forwarded().trusted(), "x-forwarded-host").as_deref(),
+        Some("evil.test")
+    );
+    for name in
+        ["x-forwarded-proto", "x-forwarded-port", "x-forwarded-prefix", "x-forwarded-scheme"]
+    {
+        assert_eq!(
+            verdict(&rules, &SentRequest::get("/a/1").with(name, "1")),
+            format!("unkeyed header {name}")
+        );
         assert_eq!(verdict(&rules, &SentRequest::get("/a/1").with(name, "1").trusted()), "lookup");
     }
 }
@@ -345,11 +462,26 @@ fn the_word_of_a_proxy_counts_when_it_is_trusted() {
 #[test]
 fn ambiguous_paths_bypass_and_are_told_from_unknown_ones() {
     let rules = with_route("");
-    for path in ["/a%2f1", "/a;v=1/1", "/a/1;x.css", "//a/1", "/a//1", "/a/./1", "/b/../a/1", "/a/%2e/1", "/a/1%00", "/a/1%5c"] {
+    for path in [
+        "/a%2f1",
+        "/a;v=1/1",
+        "/a/1;x.css",
+        "//a/1",
+        "/a//1",
+        "/a/./1",
+        "/b/../a/1",
+        "/a/%2e/1",
+        "/a/1%00",
+        "/a/1%5c",
+    ] {
         assert_eq!(verdict(&rules, &SentRequest::get(path)), "ambiguous path", "{path}");
     }
     assert_eq!(verdict(&rules, &SentRequest::get("/b;x")), "no route");
-    assert_eq!(key(&rules, &SentRequest::get("/%61/1")), key(&rules, &SentRequest::get("/a/1")), "one normal form");
+    assert_eq!(
+        key(&rules, &SentRequest::get("/%61/1")),
+        key(&rules, &SentRequest::get("/a/1")),
+        "one normal form"
+    );
 }
 
 #[test]
@@ -358,20 +490,35 @@ fn what_the_cache_has_no_part_in_bypasses() {
     let get = || SentRequest::get("/a/1").with("x-tenant-id", "acme");
     assert_eq!(verdict(&rules, &SentRequest { has_body: true, ..get() }), "request body");
     assert_eq!(verdict(&rules, &get().with("if-match", "\"1\"")), "precondition");
-    assert_eq!(verdict(&rules, &get().with("upgrade", "websocket").with("connection", "upgrade")), "upgrade");
+    assert_eq!(
+        verdict(&rules, &get().with("upgrade", "websocket").with("connection", "upgrade")),
+        "upgrade"
+    );
     assert_eq!(verdict(&rules, &SentRequest::new("OPTIONS", "/a/1")), "method");
     assert_eq!(verdict(&rules, &SentRequest::new("POST", "/a/1")), "mutate POST");
     assert_eq!(verdict(&rules, &get().with("x-http-method-override", "delete")), "mutate DELETE");
-    assert_eq!(verdict(&rules, &get().with("x-http-method-override", "get")), "unkeyed header x-http-method-override");
+    assert_eq!(
+        verdict(&rules, &get().with("x-http-method-override", "get")),
+        "unkeyed header x-http-method-override"
+    );
     assert_eq!(verdict(&rules, &get().with("x-method-override", "PUT")), "mutate PUT");
     assert_eq!(verdict(&with_route("mode = \"off\""), &SentRequest::get("/a/1")), "mode off");
     let long = get().with("accept", &"a".repeat(rules.max_key));
     assert_eq!(verdict(&rules, &long), "key too long");
     // Conditions and ranges are for the cache: the fill fetches the whole.
     let range = get().with("range", "bytes=0-1").with("if-range", "\"1\"");
-    assert_eq!((verdict(&rules, &range), key(&rules, &range)), ("lookup".to_owned(), key(&rules, &get())));
+    assert_eq!(
+        (verdict(&rules, &range), key(&rules, &range)),
+        ("lookup".to_owned(), key(&rules, &get()))
+    );
     assert_eq!((filled(&rules, &range, "range"), filled(&rules, &range, "if-range")), (None, None));
     let conditional = get().with("if-none-match", "\"1\"").with("cache-control", "no-cache");
     assert_eq!(key(&rules, &conditional), key(&rules, &get()));
-    assert_eq!((filled(&rules, &conditional, "if-none-match"), filled(&rules, &conditional, "cache-control")), (None, None));
+    assert_eq!(
+        (
+            filled(&rules, &conditional, "if-none-match"),
+            filled(&rules, &conditional, "cache-control")
+        ),
+        (None, None)
+    );
 }

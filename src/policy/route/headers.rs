@@ -17,7 +17,8 @@ pub enum HeaderRole {
     Keyed,
     /// In the key by itself: apps answer differently to it and do not always say so.
     Implicit,
-    /// Identifies the caller: in the key by its hash, subject to admission, or withheld, as the scope has it.
+    /// Identifies the caller: in the key by its hash, subject to admission, or withheld, as the
+    /// scope has it.
     Credential,
     /// The cookies that the key names; the others are withheld.
     KeyedCookies,
@@ -29,7 +30,8 @@ pub enum HeaderRole {
     Unknown,
 }
 
-/// Headers that change nothing in a response, or only what the app then names in `Vary` (content negotiation).
+/// Headers that change nothing in a response, or only what the app then names in `Vary` (content
+/// negotiation).
 pub(crate) const HARMLESS: &[&str] = &[
     "host",
     "user-agent",
@@ -78,12 +80,27 @@ pub(crate) const HARMLESS: &[&str] = &[
 pub(crate) const IMPLICIT: &[&str] = &["accept", "origin", "x-requested-with", "content-type"];
 
 /// What a trusted proxy says of the original request: apps build links and redirects from it.
-pub(crate) const FROM_TRUSTED: &[&str] =
-    &["x-forwarded-host", "x-forwarded-proto", "x-forwarded-port", "x-forwarded-prefix", "x-forwarded-scheme", "x-forwarded-ssl"];
+pub(crate) const FROM_TRUSTED: &[&str] = &[
+    "x-forwarded-host",
+    "x-forwarded-proto",
+    "x-forwarded-port",
+    "x-forwarded-prefix",
+    "x-forwarded-scheme",
+    "x-forwarded-ssl",
+];
 
-/// Headers that caches act on; a condition or range on a fill would fetch something else than the whole response.
-pub(crate) const WITHHELD: &[&str] =
-    &["cache-control", "pragma", "if-none-match", "if-modified-since", "if-match", "if-unmodified-since", "if-range", "range"];
+/// Headers that caches act on; a condition or range on a fill would fetch something else than the
+/// whole response.
+pub(crate) const WITHHELD: &[&str] = &[
+    "cache-control",
+    "pragma",
+    "if-none-match",
+    "if-modified-since",
+    "if-match",
+    "if-unmodified-since",
+    "if-range",
+    "range",
+];
 
 /// The roles of all headers on one route.
 #[derive(Debug)]
@@ -91,7 +108,8 @@ pub struct HeaderRules {
     roles: HeaderMap<HeaderRole>,
     dropped: HeaderMap<()>,
     unknown: UnknownHeaders,
-    /// Headers that fields of the route read: doubled, or named in `Connection`, they make the request a 400.
+    /// Headers that fields of the route read: doubled, or named in `Connection`, they make the
+    /// request a 400.
     read: Box<[HeaderName]>,
 }
 
@@ -104,20 +122,35 @@ impl HeaderRules {
         keyed_cookies: bool,
     ) -> Self {
         let mut roles = HeaderMap::<HeaderRole>::default();
-        let fixed = [(HARMLESS, HeaderRole::Harmless), (IMPLICIT, HeaderRole::Implicit), (WITHHELD, HeaderRole::Withheld)];
+        let fixed = [
+            (HARMLESS, HeaderRole::Harmless),
+            (IMPLICIT, HeaderRole::Implicit),
+            (WITHHELD, HeaderRole::Withheld),
+        ];
         for (names, role) in fixed {
             for name in names {
                 roles.insert(HeaderName::from_static(name), role);
             }
         }
-        // With a chosen identity, what else identifies the caller is a header like any other: unkeyed unless the operator says otherwise.
-        let automatic = if chosen_identity && spec.scope != Scope::Public { HeaderRole::Unknown } else { HeaderRole::Credential };
-        for name in [&header::AUTHORIZATION, &header::COOKIE].into_iter().chain(&credential.headers) {
+        // With a chosen identity, what else identifies the caller is a header like any other:
+        // unkeyed unless the operator says otherwise.
+        let automatic = if chosen_identity && spec.scope != Scope::Public {
+            HeaderRole::Unknown
+        } else {
+            HeaderRole::Credential
+        };
+        for name in [&header::AUTHORIZATION, &header::COOKIE].into_iter().chain(&credential.headers)
+        {
             roles.insert(name, automatic);
         }
         // SECURITY: in scope `public` the app sees no credential, whatever reads it.
-        let withheld = |name: &HeaderName| spec.scope == Scope::Public && *name == header::AUTHORIZATION;
-        for name in fields.iter().filter_map(|field| field.header()).filter(|name| **name != header::COOKIE && !withheld(name)) {
+        let withheld =
+            |name: &HeaderName| spec.scope == Scope::Public && *name == header::AUTHORIZATION;
+        for name in fields
+            .iter()
+            .filter_map(|field| field.header())
+            .filter(|name| **name != header::COOKIE && !withheld(name))
+        {
             roles.insert(name, HeaderRole::Keyed);
         }
         if keyed_cookies && (chosen_identity || spec.scope == Scope::Public) {
@@ -131,8 +164,12 @@ impl HeaderRules {
             roles.insert(name, HeaderRole::Withheld);
             dropped.insert(name, ());
         }
-        let mut read: Vec<HeaderName> =
-            fields.iter().filter_map(|field| field.header()).filter(|name| **name != header::COOKIE).cloned().collect();
+        let mut read: Vec<HeaderName> = fields
+            .iter()
+            .filter_map(|field| field.header())
+            .filter(|name| **name != header::COOKIE)
+            .cloned()
+            .collect();
         read.push(header::AUTHORIZATION);
         read.extend(credential.headers.iter().cloned());
         read.sort_by(|one, two| one.as_str().cmp(two.as_str()));
@@ -140,7 +177,8 @@ impl HeaderRules {
         Self { roles, dropped, unknown: spec.unknown_headers, read: read.into() }
     }
 
-    /// The part that a header plays. What a trusted proxy says is keyed; from anybody else it is unknown.
+    /// The part that a header plays. What a trusted proxy says is keyed; from anybody else it is
+    /// unknown.
     #[must_use]
     pub fn role(&self, name: &HeaderName, peer_is_trusted: bool) -> HeaderRole {
         if let Some(role) = self.roles.get(name) {

@@ -1,4 +1,5 @@
-//! Path patterns: literal segments, `{captures}`, and a trailing `{*rest}`; and the tree that finds the most specific one.
+//! Path patterns: literal segments, `{captures}`, and a trailing `{*rest}`; and the tree that finds
+//! the most specific one.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -24,7 +25,8 @@ enum Segment {
     Capture(Arc<str>),
 }
 
-const HINT: &str = "write it as \"/api/v1/campaigns/{id}\", with a trailing {*rest} for everything below";
+const HINT: &str =
+    "write it as \"/api/v1/campaigns/{id}\", with a trailing {*rest} for everything below";
 
 impl Pattern {
     /// Reads a pattern.
@@ -44,7 +46,10 @@ impl Pattern {
             let name: Arc<str> = inner.strip_prefix('*').unwrap_or(inner).into();
             check_name(text, &name)?;
             if names.contains(&name) {
-                return Err(Malformed::new(format!("the path {text:?} captures {name:?} twice"), "give each capture a name of its own"));
+                return Err(Malformed::new(
+                    format!("the path {text:?} captures {name:?} twice"),
+                    "give each capture a name of its own",
+                ));
             }
             names.push(Arc::clone(&name));
             if !inner.starts_with('*') {
@@ -76,24 +81,29 @@ impl Pattern {
         singles.chain(self.rest.as_deref())
     }
 
-    /// The captures of this path, if the pattern matches it. A capture takes one segment that is not empty;
-    /// `{*rest}` takes any number, none included.
+    /// The captures of this path, if the pattern matches it. A capture takes one segment that is
+    /// not empty; `{*rest}` takes any number, none included.
     #[must_use]
     pub fn captures_of(&self, path: &str) -> Option<Captures> {
         let mut captures = Captures::new();
         let mut remaining = Some(path.strip_prefix('/')?);
         for segment in &self.segments {
             let here = remaining?;
-            let (part, after) = here.split_once('/').map_or((here, None), |(part, after)| (part, Some(after)));
+            let (part, after) =
+                here.split_once('/').map_or((here, None), |(part, after)| (part, Some(after)));
             match segment {
                 Segment::Literal(literal) if **literal == *part => {}
-                Segment::Capture(name) if !part.is_empty() => captures.push((Arc::clone(name), part.into())),
+                Segment::Capture(name) if !part.is_empty() => {
+                    captures.push((Arc::clone(name), part.into()))
+                }
                 Segment::Literal(_) | Segment::Capture(_) => return None,
             }
             remaining = after;
         }
         match (&self.rest, remaining) {
-            (Some(name), rest) => captures.push((Arc::clone(name), rest.unwrap_or_default().into())),
+            (Some(name), rest) => {
+                captures.push((Arc::clone(name), rest.unwrap_or_default().into()))
+            }
             (None, Some(_)) => return None,
             (None, None) => {}
         }
@@ -126,7 +136,8 @@ impl Pattern {
         lengths_meet
             && one.iter().zip(two).all(|pair| match pair {
                 (Segment::Literal(one), Segment::Literal(two)) => one == two,
-                (Segment::Literal(text), Segment::Capture(_)) | (Segment::Capture(_), Segment::Literal(text)) => !text.is_empty(),
+                (Segment::Literal(text), Segment::Capture(_))
+                | (Segment::Capture(_), Segment::Literal(text)) => !text.is_empty(),
                 (Segment::Capture(_), Segment::Capture(_)) => true,
             })
     }
@@ -135,7 +146,10 @@ impl Pattern {
 fn literal(text: &str, part: &str, last: bool) -> Result<Box<str>, Malformed> {
     if part.contains(['{', '}']) {
         let hint = "a capture is a whole segment, such as /{id}/; text before or after it in the same segment is not supported";
-        return Err(Malformed::new(format!("the path {text:?} has {part:?}, which is neither text nor one {{capture}}"), hint));
+        return Err(Malformed::new(
+            format!("the path {text:?} has {part:?}, which is neither text nor one {{capture}}"),
+            hint,
+        ));
     }
     if part.is_empty() && !last {
         return Err(Malformed::new(format!("the path {text:?} has an empty segment (`//`)"), HINT));
@@ -166,7 +180,8 @@ fn check_name(text: &str, name: &str) -> Result<(), Malformed> {
     ))
 }
 
-/// Patterns by their segments. A search visits each node at most once, so it ends after as many steps as there are nodes.
+/// Patterns by their segments. A search visits each node at most once, so it ends after as many
+/// steps as there are nodes.
 #[derive(Debug, Default)]
 pub(super) struct Tree {
     literals: HashMap<Box<str>, Self>,
@@ -193,18 +208,26 @@ impl Tree {
         None
     }
 
-    /// The most specific pattern: from the left, text beats a capture, and a capture beats a wildcard.
+    /// The most specific pattern: from the left, text beats a capture, and a capture beats a
+    /// wildcard.
     pub(super) fn find(&self, path: &str) -> Option<usize> {
         self.descend(Some(path.strip_prefix('/')?))
     }
 
     fn descend(&self, remaining: Option<&str>) -> Option<usize> {
         let Some(here) = remaining else { return self.here.or(self.rest) };
-        let (part, after) = here.split_once('/').map_or((here, None), |(part, after)| (part, Some(after)));
+        let (part, after) =
+            here.split_once('/').map_or((here, None), |(part, after)| (part, Some(after)));
         self.literals
             .get(part)
             .and_then(|node| node.descend(after))
-            .or_else(|| if part.is_empty() { None } else { self.capture.as_ref().and_then(|node| node.descend(after)) })
+            .or_else(|| {
+                if part.is_empty() {
+                    None
+                } else {
+                    self.capture.as_ref().and_then(|node| node.descend(after))
+                }
+            })
             .or(self.rest)
     }
 }
@@ -219,7 +242,9 @@ mod tests {
     }
 
     fn captured(text: &str, path: &str) -> Option<Vec<String>> {
-        pattern(text).captures_of(path).map(|captures| captures.iter().map(|(_, value)| value.to_string()).collect())
+        pattern(text)
+            .captures_of(path)
+            .map(|captures| captures.iter().map(|(_, value)| value.to_string()).collect())
     }
 
     #[test]
@@ -238,7 +263,8 @@ mod tests {
 
     #[test]
     fn the_most_specific_pattern_wins_whatever_the_order() {
-        let mut patterns = ["/{*rest}", "/a/{*rest}", "/a/{id}", "/a/b", "/a/{id}/c", "/{x}/b/c", "/a/"];
+        let mut patterns =
+            ["/{*rest}", "/a/{*rest}", "/a/{id}", "/a/b", "/a/{id}/c", "/{x}/b/c", "/a/"];
         for _ in 0..2 {
             let mut tree = Tree::default();
             for (id, text) in patterns.iter().enumerate() {

@@ -1,4 +1,5 @@
-//! The rules of HTTP that hyper leaves to its users and that a cache in front of an app must hold up.
+//! The rules of HTTP that hyper leaves to its users and that a cache in front of an app must hold
+//! up.
 //!
 //! Runs on every request, hits included: it looks, and allocates nothing.
 
@@ -65,7 +66,12 @@ impl BadRequest {
 ///
 /// # Errors
 /// The first rule that it breaks.
-pub fn check_request(method: &Method, uri: &Uri, version: Version, headers: &HeaderMap) -> Result<(), BadRequest> {
+pub fn check_request(
+    method: &Method,
+    uri: &Uri,
+    version: Version,
+    headers: &HeaderMap,
+) -> Result<(), BadRequest> {
     if method == Method::CONNECT {
         return Err(BadRequest::Connect);
     }
@@ -78,7 +84,8 @@ pub fn check_request(method: &Method, uri: &Uri, version: Version, headers: &Hea
             return Err(BadRequest::Expect);
         }
     }
-    // SECURITY: a client that could have `Authorization` removed behind the key's back would be given another one's response.
+    // SECURITY: a client that could have `Authorization` removed behind the key's back would be
+    // given another one's response.
     for value in headers.get_all(CONNECTION) {
         if members(value.as_bytes()).any(is_end_to_end) {
             return Err(BadRequest::ConnectionOption);
@@ -124,9 +131,12 @@ fn check_host(uri: &Uri, version: Version, headers: &HeaderMap) -> Result<(), Ba
     if !is_host(host.as_bytes()) {
         return Err(BadRequest::HostMalformed);
     }
-    // RFC 9112 3.2.2 lets a proxy prefer the target. Refusing is safer: whoever sends both wants two parties to read two hosts.
+    // RFC 9112 3.2.2 lets a proxy prefer the target. Refusing is safer: whoever sends both wants
+    // two parties to read two hosts.
     match authority {
-        Some(authority) if !authority.as_bytes().eq_ignore_ascii_case(host.as_bytes()) => Err(BadRequest::HostMismatch),
+        Some(authority) if !authority.as_bytes().eq_ignore_ascii_case(host.as_bytes()) => {
+            Err(BadRequest::HostMismatch)
+        }
         _ => Ok(()),
     }
 }
@@ -134,26 +144,36 @@ fn check_host(uri: &Uri, version: Version, headers: &HeaderMap) -> Result<(), Ba
 fn check_framing(version: Version, headers: &HeaderMap) -> Result<(), BadRequest> {
     let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
     let Some(coding) = codings.next() else { return Ok(()) };
-    // SECURITY: anything but one `chunked` is read differently by different servers, which is how requests are smuggled.
-    if version != Version::HTTP_11 || codings.next().is_some() || !coding.as_bytes().eq_ignore_ascii_case(b"chunked") {
+    // SECURITY: anything but one `chunked` is read differently by different servers, which is how
+    // requests are smuggled.
+    if version != Version::HTTP_11
+        || codings.next().is_some()
+        || !coding.as_bytes().eq_ignore_ascii_case(b"chunked")
+    {
         return Err(BadRequest::TransferEncoding);
     }
     if headers.contains_key(CONTENT_LENGTH) { Err(BadRequest::TwoLengths) } else { Ok(()) }
 }
 
-/// `host [ ":" port ]`, a name or an address. Narrower than RFC 3986, which allows what no DNS name has: `%`, `,`, `;`, `=`.
+/// `host [ ":" port ]`, a name or an address. Narrower than RFC 3986, which allows what no DNS name
+/// has: `%`, `,`, `;`, `=`.
 fn is_host(host: &[u8]) -> bool {
     let (name, port) = if host.first() == Some(&b'[') {
         let Some(end) = host.iter().position(|&byte| byte == b']') else { return false };
         let inside = &host[1..end];
-        if inside.is_empty() || !inside.iter().all(|&byte| byte.is_ascii_hexdigit() || byte == b':' || byte == b'.') {
+        if inside.is_empty()
+            || !inside.iter().all(|&byte| byte.is_ascii_hexdigit() || byte == b':' || byte == b'.')
+        {
             return false;
         }
         (inside, &host[end + 1..])
     } else {
         let end = host.iter().position(|&byte| byte == b':').unwrap_or(host.len());
         let name = &host[..end];
-        if !name.iter().all(|&byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~')) {
+        if !name
+            .iter()
+            .all(|&byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~'))
+        {
             return false;
         }
         (name, &host[end..])
@@ -166,14 +186,19 @@ fn is_host(host: &[u8]) -> bool {
     !name.is_empty() && port_fits
 }
 
-/// Whether a connection option is the name of a field that must reach the app, or that rules and keys read.
+/// Whether a connection option is the name of a field that must reach the app, or that rules and
+/// keys read.
 fn is_end_to_end(option: &[u8]) -> bool {
     // The ordinary ones first: `close`, `keep-alive`, `upgrade`, `te`.
     match option.len() {
         0..=3 | 5 | 7 | 8 | 9 => false,
         4 => option.eq_ignore_ascii_case(b"host"),
         6 => option.eq_ignore_ascii_case(b"cookie"),
-        13 if option.eq_ignore_ascii_case(b"authorization") || option.eq_ignore_ascii_case(b"cache-control") => true,
+        13 if option.eq_ignore_ascii_case(b"authorization")
+            || option.eq_ignore_ascii_case(b"cache-control") =>
+        {
+            true
+        }
         14 if option.eq_ignore_ascii_case(b"content-length") => true,
         17 if option.eq_ignore_ascii_case(b"transfer-encoding") => true,
         length => length > 12 && option[..12].eq_ignore_ascii_case(b"x-forwarded-"),

@@ -15,7 +15,9 @@ pub struct Network {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BadNetwork {
     /// The part before the slash is no IP address.
-    #[error("`{0}` is not an IP address; write an address (`10.1.2.3`) or a network (`10.0.0.0/8`)")]
+    #[error(
+        "`{0}` is not an IP address; write an address (`10.1.2.3`) or a network (`10.0.0.0/8`)"
+    )]
     Address(String),
     /// The part after the slash is no prefix length of this family.
     #[error("`/{found}` is not a prefix length; allowed is 0 to {most}")]
@@ -31,8 +33,8 @@ pub enum BadNetwork {
 }
 
 impl Network {
-    /// Whether the address lies in this network. An IPv4 address counts the same when it comes mapped into IPv6, as it does on a
-    /// socket that listens to both.
+    /// Whether the address lies in this network. An IPv4 address counts the same when it comes
+    /// mapped into IPv6, as it does on a socket that listens to both.
     #[must_use]
     pub fn contains(&self, addr: IpAddr) -> bool {
         match (self.addr, addr.to_canonical()) {
@@ -67,7 +69,9 @@ fn first_v4(addr: Ipv4Addr, prefix: u8) -> Ipv4Addr {
 }
 
 fn first_v6(addr: Ipv6Addr, prefix: u8) -> Ipv6Addr {
-    Ipv6Addr::from_bits(addr.to_bits() & u128::MAX.checked_shl(128 - u32::from(prefix)).unwrap_or(0))
+    Ipv6Addr::from_bits(
+        addr.to_bits() & u128::MAX.checked_shl(128 - u32::from(prefix)).unwrap_or(0),
+    )
 }
 
 impl FromStr for Network {

@@ -7,30 +7,53 @@ use super::*;
 fn map(lines: &[(&str, &str)]) -> HeaderMap {
     let mut headers = HeaderMap::new();
     for (name, value) in lines {
-        headers.append(HeaderName::from_bytes(name.as_bytes()).unwrap(), HeaderValue::from_str(value).unwrap());
+        headers.append(
+            HeaderName::from_bytes(name.as_bytes()).unwrap(),
+            HeaderValue::from_str(value).unwrap(),
+        );
     }
     headers
 }
 
-fn check(method: &str, uri: &str, version: Version, lines: &[(&str, &str)]) -> Result<(), BadRequest> {
-    check_request(&Method::from_bytes(method.as_bytes()).unwrap(), &uri.parse::<Uri>().unwrap(), version, &map(lines))
+fn check(
+    method: &str,
+    uri: &str,
+    version: Version,
+    lines: &[(&str, &str)],
+) -> Result<(), BadRequest> {
+    check_request(
+        &Method::from_bytes(method.as_bytes()).unwrap(),
+        &uri.parse::<Uri>().unwrap(),
+        version,
+        &map(lines),
+    )
 }
 
 fn check11(lines: &[(&str, &str)]) -> Result<(), BadRequest> {
     check("GET", "/", Version::HTTP_11, lines)
 }
 
-const STRANGER: ClientPeer = ClientPeer { addr: IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 7)), trusted: false };
+const STRANGER: ClientPeer =
+    ClientPeer { addr: IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 7)), trusted: false };
 const PROXY: ClientPeer = ClientPeer { trusted: true, ..STRANGER };
 
 #[test]
 fn ordinary_requests_pass() {
-    for host in ["a", "a.example:8080", "A_b-c.example", "[::1]:80", "[fe80::1]", "127.0.0.1", "a:"] {
+    for host in ["a", "a.example:8080", "A_b-c.example", "[::1]:80", "[fe80::1]", "127.0.0.1", "a:"]
+    {
         assert_eq!(check11(&[("host", host)]), Ok(()), "{host}");
     }
-    let lines = [("host", "a"), ("connection", "keep-alive, Upgrade, TE"), ("expect", "100-Continue"), ("transfer-encoding", "Chunked")];
+    let lines = [
+        ("host", "a"),
+        ("connection", "keep-alive, Upgrade, TE"),
+        ("expect", "100-Continue"),
+        ("transfer-encoding", "Chunked"),
+    ];
     assert_eq!(check("POST", "/x?y", Version::HTTP_11, &lines), Ok(()));
-    assert_eq!(check("GET", "http://A.example/x", Version::HTTP_11, &[("host", "a.example")]), Ok(()));
+    assert_eq!(
+        check("GET", "http://A.example/x", Version::HTTP_11, &[("host", "a.example")]),
+        Ok(())
+    );
     assert_eq!(check("OPTIONS", "*", Version::HTTP_11, &[("host", "a")]), Ok(()));
     assert_eq!(check("GET", "http://a/x", Version::HTTP_2, &[]), Ok(()));
     assert_eq!(check("GET", "//x/../y", Version::HTTP_11, &[("host", "a")]), Ok(()));
@@ -42,55 +65,116 @@ fn hosts_that_have_two_readings_are_refused() {
     assert_eq!(check("GET", "/", Version::HTTP_10, &[]), Err(BadRequest::HostMissing));
     assert_eq!(check("GET", "http://a/", Version::HTTP_11, &[]), Err(BadRequest::HostMissing));
     assert_eq!(check11(&[("host", "a"), ("host", "a")]), Err(BadRequest::HostRepeated));
-    for host in ["", "a b", "a, b", "a,b", "u@a", "a/../c", "[::1", "[]", "a:b", "a:123456", ":80", "a%2eb", "[::1]x", "a:1:2", "a;b"] {
+    for host in [
+        "", "a b", "a, b", "a,b", "u@a", "a/../c", "[::1", "[]", "a:b", "a:123456", ":80", "a%2eb",
+        "[::1]x", "a:1:2", "a;b",
+    ] {
         assert_eq!(check11(&[("host", host)]), Err(BadRequest::HostMalformed), "{host}");
     }
     for version in [Version::HTTP_11, Version::HTTP_2] {
-        assert_eq!(check("GET", "http://evil/", version, &[("host", "a")]), Err(BadRequest::HostMismatch));
-        assert_eq!(check("GET", "http://u@a/", version, &[("host", "a")]), Err(BadRequest::HostMismatch));
+        assert_eq!(
+            check("GET", "http://evil/", version, &[("host", "a")]),
+            Err(BadRequest::HostMismatch)
+        );
+        assert_eq!(
+            check("GET", "http://u@a/", version, &[("host", "a")]),
+            Err(BadRequest::HostMismatch)
+        );
     }
     assert_eq!(check("GET", "http://u@a/", Version::HTTP_2, &[]), Err(BadRequest::HostMalformed));
 }
 
 #[test]
 fn targets_that_are_no_paths_are_refused() {
-    for (method, target) in [("GET", "*"), ("GET", "a"), ("GET", "a:80"), ("OPTIONS", "ftp://a/"), ("GET", "http://a?x")] {
-        assert_eq!(check(method, target, Version::HTTP_11, &[("host", "a")]), Err(BadRequest::Target), "{method} {target}");
+    for (method, target) in [
+        ("GET", "*"),
+        ("GET", "a"),
+        ("GET", "a:80"),
+        ("OPTIONS", "ftp://a/"),
+        ("GET", "http://a?x"),
+    ] {
+        assert_eq!(
+            check(method, target, Version::HTTP_11, &[("host", "a")]),
+            Err(BadRequest::Target),
+            "{method} {target}"
+        );
     }
-    assert_eq!(check("CONNECT", "a:80", Version::HTTP_11, &[("host", "a:80")]), Err(BadRequest::Connect));
+    assert_eq!(
+        check("CONNECT", "a:80", Version::HTTP_11, &[("host", "a:80")]),
+        Err(BadRequest::Connect)
+    );
     assert_eq!(BadRequest::Connect.status(), StatusCode::METHOD_NOT_ALLOWED);
 }
 
 #[test]
 fn framing_that_smuggles_is_refused() {
-    for value in [",chunked", "gzip, chunked", "chunked, identity", "identity", "\"chunked\"", "chunked,"] {
+    for value in
+        [",chunked", "gzip, chunked", "chunked, identity", "identity", "\"chunked\"", "chunked,"]
+    {
         let lines = [("host", "a"), ("transfer-encoding", value)];
-        assert_eq!(check("POST", "/", Version::HTTP_11, &lines), Err(BadRequest::TransferEncoding), "{value}");
+        assert_eq!(
+            check("POST", "/", Version::HTTP_11, &lines),
+            Err(BadRequest::TransferEncoding),
+            "{value}"
+        );
     }
     let twice = [("host", "a"), ("transfer-encoding", "chunked"), ("transfer-encoding", "chunked")];
     assert_eq!(check11(&twice), Err(BadRequest::TransferEncoding));
-    assert_eq!(check("POST", "/", Version::HTTP_10, &twice[..2]), Err(BadRequest::TransferEncoding));
+    assert_eq!(
+        check("POST", "/", Version::HTTP_10, &twice[..2]),
+        Err(BadRequest::TransferEncoding)
+    );
     assert_eq!(check("POST", "/", Version::HTTP_2, &twice[..2]), Err(BadRequest::TransferEncoding));
-    assert_eq!(check11(&[("host", "a"), ("transfer-encoding", "chunked"), ("content-length", "5")]), Err(BadRequest::TwoLengths));
+    assert_eq!(
+        check11(&[("host", "a"), ("transfer-encoding", "chunked"), ("content-length", "5")]),
+        Err(BadRequest::TwoLengths)
+    );
 }
 
 #[test]
 fn other_expectations_are_417() {
     for value in ["x", "y 100-continue", "100-continue, x"] {
-        assert_eq!(check11(&[("host", "a"), ("expect", value)]), Err(BadRequest::Expect), "{value}");
+        assert_eq!(
+            check11(&[("host", "a"), ("expect", value)]),
+            Err(BadRequest::Expect),
+            "{value}"
+        );
     }
-    assert_eq!(check11(&[("host", "a"), ("expect", "100-continue"), ("expect", "100-continue")]), Err(BadRequest::Expect));
+    assert_eq!(
+        check11(&[("host", "a"), ("expect", "100-continue"), ("expect", "100-continue")]),
+        Err(BadRequest::Expect)
+    );
     assert_eq!(BadRequest::Expect.status(), StatusCode::EXPECTATION_FAILED);
 }
 
 #[test]
 fn connection_cannot_name_end_to_end_headers() {
-    for value in ["Host", "close, Content-Length", "TRANSFER-encoding", "cookie", ",,authorization,", "cache-control", "x-forwarded-proto"]
-    {
-        assert_eq!(check11(&[("host", "a"), ("connection", value)]), Err(BadRequest::ConnectionOption), "{value}");
+    for value in [
+        "Host",
+        "close, Content-Length",
+        "TRANSFER-encoding",
+        "cookie",
+        ",,authorization,",
+        "cache-control",
+        "x-forwarded-proto",
+    ] {
+        assert_eq!(
+            check11(&[("host", "a"), ("connection", value)]),
+            Err(BadRequest::ConnectionOption),
+            "{value}"
+        );
     }
-    assert_eq!(check11(&[("host", "a"), ("connection", "close"), ("connection", "Cookie")]), Err(BadRequest::ConnectionOption));
-    assert_eq!(check11(&[("host", "a"), ("connection", "x-forwarded, http2-settings, proxy-authorization")]), Ok(()));
+    assert_eq!(
+        check11(&[("host", "a"), ("connection", "close"), ("connection", "Cookie")]),
+        Err(BadRequest::ConnectionOption)
+    );
+    assert_eq!(
+        check11(&[
+            ("host", "a"),
+            ("connection", "x-forwarded, http2-settings, proxy-authorization")
+        ]),
+        Ok(())
+    );
 }
 
 #[test]
@@ -120,7 +204,11 @@ fn hop_by_hop_headers_and_what_connection_names_go() {
 
 #[test]
 fn a_response_cannot_lose_its_no_store_to_connection() {
-    let mut headers = map(&[("connection", "cache-control, set-cookie"), ("cache-control", "no-store"), ("set-cookie", "a=b")]);
+    let mut headers = map(&[
+        ("connection", "cache-control, set-cookie"),
+        ("cache-control", "no-store"),
+        ("set-cookie", "a=b"),
+    ]);
     prepare_response(&mut headers, Version::HTTP_11);
     assert_eq!(headers, map(&[("cache-control", "no-store"), ("via", "1.1 sidecache")]));
 }
@@ -164,10 +252,19 @@ fn a_strangers_word_about_itself_is_replaced() {
 #[test]
 fn http2_requests_become_http1() {
     let mut headers = map(&[("cookie", "a=1"), ("cookie", "b=2"), ("te", "trailers")]);
-    prepare_request(&mut headers, Version::HTTP_2, &HeaderValue::from_static("h:1"), &STRANGER, None);
+    prepare_request(
+        &mut headers,
+        Version::HTTP_2,
+        &HeaderValue::from_static("h:1"),
+        &STRANGER,
+        None,
+    );
     assert_eq!(headers["cookie"], "a=1; b=2");
     assert_eq!(headers.get_all("cookie").iter().count(), 1);
-    assert_eq!((&headers["host"], &headers["te"]), (&HeaderValue::from_static("h:1"), &HeaderValue::from_static("trailers")));
+    assert_eq!(
+        (&headers["host"], &headers["te"]),
+        (&HeaderValue::from_static("h:1"), &HeaderValue::from_static("trailers"))
+    );
     assert_eq!(headers["via"], "2.0 sidecache");
 }
 
@@ -177,20 +274,44 @@ fn upgrades_are_seen_and_kept() {
     let protocol = upgrade_wanted(&websocket, Version::HTTP_11).unwrap();
     assert_eq!(protocol, "websocket");
     let mut headers = websocket.clone();
-    prepare_request(&mut headers, Version::HTTP_11, &HeaderValue::from_static("a"), &STRANGER, Some(&protocol));
-    assert_eq!((&headers["connection"], &headers["upgrade"]), (&HeaderValue::from_static("upgrade"), &protocol));
+    prepare_request(
+        &mut headers,
+        Version::HTTP_11,
+        &HeaderValue::from_static("a"),
+        &STRANGER,
+        Some(&protocol),
+    );
+    assert_eq!(
+        (&headers["connection"], &headers["upgrade"]),
+        (&HeaderValue::from_static("upgrade"), &protocol)
+    );
 
     assert_eq!(upgrade_wanted(&websocket, Version::HTTP_10), None);
     assert_eq!(upgrade_wanted(&websocket, Version::HTTP_2), None);
     assert_eq!(upgrade_wanted(&map(&[("upgrade", "websocket")]), Version::HTTP_11), None);
     for refused in ["h2c", "H2C", "websocket, h2c", "TLS/1.0", ""] {
-        assert_eq!(upgrade_wanted(&map(&[("connection", "upgrade"), ("upgrade", refused)]), Version::HTTP_11), None, "{refused}");
+        assert_eq!(
+            upgrade_wanted(
+                &map(&[("connection", "upgrade"), ("upgrade", refused)]),
+                Version::HTTP_11
+            ),
+            None,
+            "{refused}"
+        );
     }
 }
 
 #[test]
 fn trailers_cannot_carry_what_decides() {
-    for name in ["content-length", "set-cookie", "x-forwarded-for", "www-authenticate", "age", "host", "vary"] {
+    for name in [
+        "content-length",
+        "set-cookie",
+        "x-forwarded-for",
+        "www-authenticate",
+        "age",
+        "host",
+        "vary",
+    ] {
         assert!(is_forbidden_trailer(&HeaderName::from_static(name)), "{name}");
     }
     for name in ["grpc-status", "server-timing", "x-sum", "digest"] {
@@ -200,7 +321,9 @@ fn trailers_cannot_carry_what_decides() {
 
 #[test]
 fn networks_contain_their_addresses() {
-    let within = |network: &str, addr: &str| network.parse::<Network>().unwrap().contains(addr.parse().unwrap());
+    let within = |network: &str, addr: &str| {
+        network.parse::<Network>().unwrap().contains(addr.parse().unwrap())
+    };
     assert!(within("10.0.0.0/8", "10.255.0.1"));
     assert!(within("10.0.0.0/8", "::ffff:10.255.0.1"));
     assert!(within("::ffff:10.0.0.0/104", "10.255.0.1"));
@@ -217,7 +340,10 @@ fn networks_contain_their_addresses() {
 #[test]
 fn bad_networks_say_what_is_wrong() {
     let wrong = |text: &str| text.parse::<Network>().unwrap_err().to_string();
-    assert_eq!(wrong("10.0.0.1/8"), "the address has bits set beyond its prefix; write `10.0.0.0/8` for the whole network");
+    assert_eq!(
+        wrong("10.0.0.1/8"),
+        "the address has bits set beyond its prefix; write `10.0.0.0/8` for the whole network"
+    );
     assert_eq!(wrong("10.0.0.0/33"), "`/33` is not a prefix length; allowed is 0 to 32");
     assert_eq!(wrong("::/+8"), "`/+8` is not a prefix length; allowed is 0 to 128");
     assert!(wrong("localhost").starts_with("`localhost` is not an IP address"));

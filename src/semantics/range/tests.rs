@@ -10,7 +10,10 @@ const LATER: &str = "Sun, 06 Nov 1994 08:49:38 GMT";
 const MOST: usize = 8;
 
 fn headers(fields: &[(HeaderName, &str)]) -> HeaderMap {
-    fields.iter().map(|(name, text)| (name.clone(), HeaderValue::from_bytes(text.as_bytes()).unwrap())).collect()
+    fields
+        .iter()
+        .map(|(name, text)| (name.clone(), HeaderValue::from_bytes(text.as_bytes()).unwrap()))
+        .collect()
 }
 
 fn asked(field: &str, length: usize) -> RequestedRange {
@@ -23,7 +26,8 @@ fn several(ranges: &[Range<usize>]) -> RequestedRange {
 
 /// What `bytes=0-0` asks under these conditions, when these are the stored fields.
 fn conditional(conditions: &[&str], stored: &[(HeaderName, &str)]) -> RequestedRange {
-    let mut request = headers(&conditions.iter().map(|condition| (IF_RANGE, *condition)).collect::<Vec<_>>());
+    let mut request =
+        headers(&conditions.iter().map(|condition| (IF_RANGE, *condition)).collect::<Vec<_>>());
     request.insert(RANGE, HeaderValue::from_static("bytes=0-0"));
     requested_range(&request, &headers(stored), 10, MOST)
 }
@@ -88,17 +92,35 @@ fn what_cannot_be_read_is_ignored() {
     ] {
         assert_eq!(asked(field, 10), RequestedRange::Whole, "{field:?}");
     }
-    assert_eq!(requested_range(&HeaderMap::new(), &HeaderMap::new(), 10, MOST), RequestedRange::Whole, "no field at all");
+    assert_eq!(
+        requested_range(&HeaderMap::new(), &HeaderMap::new(), 10, MOST),
+        RequestedRange::Whole,
+        "no field at all"
+    );
     let twice = headers(&[(RANGE, "bytes=0-1"), (RANGE, "bytes=0-1")]);
-    assert_eq!(requested_range(&twice, &HeaderMap::new(), 10, MOST), RequestedRange::Whole, "two lines");
+    assert_eq!(
+        requested_range(&twice, &HeaderMap::new(), 10, MOST),
+        RequestedRange::Whole,
+        "two lines"
+    );
 }
 
 #[test]
 fn what_the_body_does_not_have_is_unsatisfiable() {
-    for field in ["bytes=10-", "bytes=10-20", "bytes=-0", "bytes=99999999999999999999999999-", "bytes=10-,-0,77-78"] {
+    for field in [
+        "bytes=10-",
+        "bytes=10-20",
+        "bytes=-0",
+        "bytes=99999999999999999999999999-",
+        "bytes=10-,-0,77-78",
+    ] {
         assert_eq!(asked(field, 10), RequestedRange::Unsatisfiable, "{field}");
     }
-    assert_eq!(asked("bytes=10-,3-4,-0", 10), RequestedRange::One(3..5), "one that is there is enough");
+    assert_eq!(
+        asked("bytes=10-,3-4,-0", 10),
+        RequestedRange::One(3..5),
+        "one that is there is enough"
+    );
     assert_eq!(asked("bytes=10-,x", 10), RequestedRange::Whole, "and an invalid one spoils all");
 }
 
@@ -108,7 +130,11 @@ fn an_empty_body_has_no_range_to_give() {
         assert_eq!(asked(field, 0), RequestedRange::Unsatisfiable, "{field}");
     }
     for field in ["bytes=-1", "bytes=-5,-6", "bytes=0-,-5"] {
-        assert_eq!(asked(field, 0), RequestedRange::Whole, "{field}: a suffix of nothing is all there is");
+        assert_eq!(
+            asked(field, 0),
+            RequestedRange::Whole,
+            "{field}: a suffix of nothing is all there is"
+        );
     }
 }
 
@@ -145,7 +171,10 @@ fn more_ranges_than_the_limit_are_ignored() {
     assert_eq!(asked(&field(MOST), 10), RequestedRange::One(3..5));
     assert_eq!(asked(&field(MOST + 1), 10), RequestedRange::Whole);
     assert_eq!(asked(&format!("{},x", field(MOST + 1)), 10), RequestedRange::Whole);
-    assert_eq!(requested_range(&headers(&[(RANGE, "bytes=0-0")]), &HeaderMap::new(), 10, 0), RequestedRange::Whole);
+    assert_eq!(
+        requested_range(&headers(&[(RANGE, "bytes=0-0")]), &HeaderMap::new(), 10, 0),
+        RequestedRange::Whole
+    );
 }
 
 #[test]
@@ -183,12 +212,22 @@ fn if_range_compares_entity_tags_strongly() {
     ] {
         assert_eq!(conditional(conditions, &stored), RequestedRange::Whole, "{conditions:?}");
     }
-    for stored in [&[][..], &[(ETAG, "W/\"abc\"")], &[(ETAG, "abc")], &[(ETAG, "\"abc")], &[(ETAG, "\"abc\""), (ETAG, "\"abc\"")]] {
+    for stored in [
+        &[][..],
+        &[(ETAG, "W/\"abc\"")],
+        &[(ETAG, "abc")],
+        &[(ETAG, "\"abc")],
+        &[(ETAG, "\"abc\""), (ETAG, "\"abc\"")],
+    ] {
         assert_eq!(conditional(&["\"abc\""], stored), RequestedRange::Whole, "{stored:?}");
         assert_eq!(conditional(&["W/\"abc\""], stored), RequestedRange::Whole, "weak, {stored:?}");
         assert_eq!(conditional(&["\"abc"], stored), RequestedRange::Whole, "malformed, {stored:?}");
     }
-    assert_eq!(conditional(&["\"\""], &[(ETAG, "\"\"")]), RequestedRange::One(0..1), "an opaque part may be empty");
+    assert_eq!(
+        conditional(&["\"\""], &[(ETAG, "\"\"")]),
+        RequestedRange::One(0..1),
+        "an opaque part may be empty"
+    );
 }
 
 #[test]
@@ -197,7 +236,13 @@ fn if_range_wants_the_very_date_and_a_strong_one() {
     for condition in [MODIFIED, "Sunday, 06-Nov-94 08:49:37 GMT", "Sun Nov  6 08:49:37 1994"] {
         assert_eq!(conditional(&[condition], &stored), RequestedRange::One(0..1), "{condition}");
     }
-    for conditions in [&[LATER][..], &["Sun, 06 Nov 1994 08:49:36 GMT"], &["yesterday"], &["0"], &[MODIFIED, MODIFIED]] {
+    for conditions in [
+        &[LATER][..],
+        &["Sun, 06 Nov 1994 08:49:36 GMT"],
+        &["yesterday"],
+        &["0"],
+        &[MODIFIED, MODIFIED],
+    ] {
         assert_eq!(conditional(conditions, &stored), RequestedRange::Whole, "{conditions:?}");
     }
     for stored in [
@@ -221,8 +266,18 @@ fn if_range_wants_the_very_date_and_a_strong_one() {
 #[test]
 fn a_false_if_range_comes_before_a_range_that_is_not_there() {
     let stored = headers(&[(ETAG, "\"abc\"")]);
-    for (condition, expected) in [("\"abc\"", RequestedRange::Unsatisfiable), ("\"xyz\"", RequestedRange::Whole)] {
-        assert_eq!(requested_range(&headers(&[(RANGE, "bytes=10-"), (IF_RANGE, condition)]), &stored, 10, MOST), expected);
+    for (condition, expected) in
+        [("\"abc\"", RequestedRange::Unsatisfiable), ("\"xyz\"", RequestedRange::Whole)]
+    {
+        assert_eq!(
+            requested_range(
+                &headers(&[(RANGE, "bytes=10-"), (IF_RANGE, condition)]),
+                &stored,
+                10,
+                MOST
+            ),
+            expected
+        );
     }
     assert_eq!(
         requested_range(&headers(&[(IF_RANGE, "\"abc\"")]), &stored, 10, MOST),
@@ -256,11 +311,18 @@ fn the_whole_is_answered_as_it_is_stored() {
 
 #[test]
 fn a_206_says_what_the_200_says_and_its_own_range() {
-    let stale = [(CONTENT_RANGE, "bytes 1-2/3"), (CONTENT_DIGESTS[0].clone(), "sha-256=:AA==:"), (CONTENT_DIGESTS[1].clone(), "AA==")];
+    let stale = [
+        (CONTENT_RANGE, "bytes 1-2/3"),
+        (CONTENT_DIGESTS[0].clone(), "sha-256=:AA==:"),
+        (CONTENT_DIGESTS[1].clone(), "AA=="),
+    ];
     let mut head = headers(&[&STORED[..], &stale].concat());
     let body = Bytes::from_static(b"0123456789");
     let (status, pieces) = respond(&RequestedRange::One(2..5), &mut head, &body);
-    assert_eq!((status, &pieces[..]), (StatusCode::PARTIAL_CONTENT, &[Bytes::from_static(b"234")][..]));
+    assert_eq!(
+        (status, &pieces[..]),
+        (StatusCode::PARTIAL_CONTENT, &[Bytes::from_static(b"234")][..])
+    );
     assert_eq!(pieces[0].as_ptr(), body[2..].as_ptr(), "nothing is copied");
     let mut expected = headers(&STORED);
     expected.insert(CONTENT_LENGTH, HeaderValue::from(3));
@@ -269,14 +331,19 @@ fn a_206_says_what_the_200_says_and_its_own_range() {
 
     let mut head = headers(&STORED);
     let (status, pieces) = respond(&RequestedRange::One(0..10), &mut head, &body);
-    assert_eq!((status, pieces), (StatusCode::PARTIAL_CONTENT, vec![body]), "a range that is the whole is still a range");
+    assert_eq!(
+        (status, pieces),
+        (StatusCode::PARTIAL_CONTENT, vec![body]),
+        "a range that is the whole is still a range"
+    );
     assert_eq!(head[CONTENT_RANGE], "bytes 0-9/10");
 }
 
 #[test]
 fn a_416_says_the_length_and_nothing_of_the_content() {
     let mut head = headers(&STORED);
-    let (status, pieces) = respond(&RequestedRange::Unsatisfiable, &mut head, &Bytes::from_static(b"0123456789"));
+    let (status, pieces) =
+        respond(&RequestedRange::Unsatisfiable, &mut head, &Bytes::from_static(b"0123456789"));
     assert_eq!((status, pieces.len()), (StatusCode::RANGE_NOT_SATISFIABLE, 0));
     let expected = [
         (DATE, LATER),
@@ -292,22 +359,34 @@ fn a_416_says_the_length_and_nothing_of_the_content() {
 #[test]
 fn several_parts_are_a_multipart_to_the_letter() {
     let mut head = headers(&[&STORED[..], &[(CONTENT_RANGE, "bytes 1-2/3")]].concat());
-    let (status, pieces) = respond(&several(&[7..9, 0..2]), &mut head, &Bytes::from_static(b"0123456789"));
+    let (status, pieces) =
+        respond(&several(&[7..9, 0..2]), &mut head, &Bytes::from_static(b"0123456789"));
     let content = String::from_utf8(pieces.concat()).unwrap();
-    let boundary = head[CONTENT_TYPE].to_str().unwrap().strip_prefix("multipart/byteranges; boundary=").unwrap();
+    let boundary = head[CONTENT_TYPE]
+        .to_str()
+        .unwrap()
+        .strip_prefix("multipart/byteranges; boundary=")
+        .unwrap();
     let expected = format!(
         "--{boundary}\r\nContent-Type: text/plain\r\nContent-Range: bytes 7-8/10\r\n\r\n78\
          \r\n--{boundary}\r\nContent-Type: text/plain\r\nContent-Range: bytes 0-1/10\r\n\r\n01\r\n--{boundary}--\r\n"
     );
     assert_eq!((status, content), (StatusCode::PARTIAL_CONTENT, expected.clone()));
-    assert_eq!((boundary.len(), head[CONTENT_LENGTH].to_str().unwrap()), (32, &*expected.len().to_string()));
+    assert_eq!(
+        (boundary.len(), head[CONTENT_LENGTH].to_str().unwrap()),
+        (32, &*expected.len().to_string())
+    );
     assert!(!head.contains_key(CONTENT_RANGE));
     let text = |name| head[name].to_str().unwrap();
     assert_eq!((text(ETAG), text(CACHE_CONTROL), text(VARY)), ("\"abc\"", "max-age=60", "accept"));
 
     head.remove(CONTENT_TYPE);
-    let (_, pieces) = respond(&several(&[7..9, 0..2]), &mut head, &Bytes::from_static(b"0123456789"));
-    assert!(!String::from_utf8(pieces.concat()).unwrap().contains("Content-Type"), "a part has no type where the whole has none");
+    let (_, pieces) =
+        respond(&several(&[7..9, 0..2]), &mut head, &Bytes::from_static(b"0123456789"));
+    assert!(
+        !String::from_utf8(pieces.concat()).unwrap().contains("Content-Type"),
+        "a part has no type where the whole has none"
+    );
 }
 
 fn boundary_of(head: &HeaderMap) -> String {
@@ -326,7 +405,10 @@ fn a_boundary_that_the_parts_contain_is_replaced() {
     let (hostile, mut head) = (Bytes::from(hostile), headers(&STORED));
     let (_, pieces) = respond(&asked, &mut head, &hostile);
     assert_ne!(boundary_of(&head), first);
-    assert_eq!(read_multipart(&boundary_of(&head), &pieces.concat()), parts_of(&[0..60, 70..90], &hostile));
+    assert_eq!(
+        read_multipart(&boundary_of(&head), &pieces.concat()),
+        parts_of(&[0..60, 70..90], &hostile)
+    );
 
     let (asked, mut head) = (several(&[0..9, 60..90]), headers(&STORED));
     let _ = respond(&asked, &mut head, &hostile);
@@ -339,7 +421,11 @@ fn ranges_that_are_not_the_bodys_are_cut() {
     for asked in [RequestedRange::One(2..9), RequestedRange::One(8..9), several(&[0..1, 3..9])] {
         let mut head = HeaderMap::new();
         let (_, pieces) = respond(&asked, &mut head, &body);
-        assert_eq!(head[CONTENT_LENGTH].to_str().unwrap(), pieces.concat().len().to_string(), "{asked:?}");
+        assert_eq!(
+            head[CONTENT_LENGTH].to_str().unwrap(),
+            pieces.concat().len().to_string(),
+            "{asked:?}"
+        );
     }
 }
 
@@ -369,18 +455,26 @@ fn the_whole_length_is_told_by_a_valid_content_range_alone() {
         assert_eq!(complete_length(&headers(&[(CONTENT_RANGE, field)])), length, "{field:?}");
     }
     assert_eq!(complete_length(&HeaderMap::new()), None);
-    assert_eq!(complete_length(&headers(&[(CONTENT_RANGE, "bytes 0-1/9"), (CONTENT_RANGE, "bytes 0-1/9")])), None);
+    assert_eq!(
+        complete_length(&headers(&[
+            (CONTENT_RANGE, "bytes 0-1/9"),
+            (CONTENT_RANGE, "bytes 0-1/9")
+        ])),
+        None
+    );
 }
 
 /// Each part's `Content-Range` and content.
 type PartList = Vec<(String, Vec<u8>)>;
 
 fn parts_of(ranges: &[Range<usize>], body: &Bytes) -> PartList {
-    let field = |range: &Range<usize>| format!("bytes {}-{}/{}", range.start, range.end - 1, body.len());
+    let field =
+        |range: &Range<usize>| format!("bytes {}-{}/{}", range.start, range.end - 1, body.len());
     ranges.iter().map(|range| (field(range), body[range.clone()].to_vec())).collect()
 }
 
-/// Reads a multipart as RFC 2046 5.1.1 says: what stands between delimiters, each a head, an empty line and content.
+/// Reads a multipart as RFC 2046 5.1.1 says: what stands between delimiters, each a head, an empty
+/// line and content.
 fn read_multipart(boundary: &str, content: &[u8]) -> PartList {
     let delimiter = format!("\r\n--{boundary}");
     // The first delimiter may stand at the very start.
@@ -392,7 +486,8 @@ fn read_multipart(boundary: &str, content: &[u8]) -> PartList {
             let part = &content[pair[0] + delimiter.len()..pair[1]];
             let end = memmem::find(part, b"\r\n\r\n").unwrap();
             let head = std::str::from_utf8(&part[..end]).unwrap();
-            let range = head.split("\r\n").find_map(|line| line.strip_prefix("Content-Range: ")).unwrap();
+            let range =
+                head.split("\r\n").find_map(|line| line.strip_prefix("Content-Range: ")).unwrap();
             (range.to_owned(), part[end + 4..].to_vec())
         })
         .collect()
@@ -407,24 +502,32 @@ fn sent(asked: &RequestedRange) -> Vec<Range<usize>> {
     }
 }
 
-/// A range-spec, and the bytes of a body of this length that it names: a plain second reading of the RFC.
+/// A range-spec, and the bytes of a body of this length that it names: a plain second reading of
+/// the RFC.
 fn spec(length: usize) -> impl Strategy<Value = (String, Vec<usize>)> {
     prop_oneof![
         (0..length + 9, 0..length + 9).prop_map(move |(a, b)| {
             let (first, last) = (a.min(b), a.max(b));
-            (format!("{first}-{last}"), (0..length).filter(|at| (first..=last).contains(at)).collect())
+            (
+                format!("{first}-{last}"),
+                (0..length).filter(|at| (first..=last).contains(at)).collect(),
+            )
         }),
         (0..length + 9).prop_map(move |first| (format!("{first}-"), (first..length).collect())),
-        (0..length + 9).prop_map(move |suffix| (format!("-{suffix}"), (0..length).filter(|at| at + suffix >= length).collect())),
+        (0..length + 9).prop_map(move |suffix| (
+            format!("-{suffix}"),
+            (0..length).filter(|at| at + suffix >= length).collect()
+        )),
     ]
 }
 
 /// A body, and a few range-specs for it.
 fn specs() -> impl Strategy<Value = (Vec<u8>, Vec<(String, Vec<usize>)>)> {
-    prop::collection::vec(prop_oneof![Just(b'-'), Just(b'\r'), Just(b'\n'), any::<u8>()], 1..900).prop_flat_map(|body| {
-        let length = body.len();
-        (Just(body), prop::collection::vec(spec(length), 1..12))
-    })
+    prop::collection::vec(prop_oneof![Just(b'-'), Just(b'\r'), Just(b'\n'), any::<u8>()], 1..900)
+        .prop_flat_map(|body| {
+            let length = body.len();
+            (Just(body), prop::collection::vec(spec(length), 1..12))
+        })
 }
 
 /// Any value that a header may have, often one that looks like a range, a tag or a date.

@@ -1,6 +1,8 @@
 //! Validation and updating, section by section of RFC 9111.
 
-use http::header::{AGE, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, EXPIRES, LINK, SET_COOKIE, VARY, WARNING};
+use http::header::{
+    AGE, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, EXPIRES, LINK, SET_COOKIE, VARY, WARNING,
+};
 use proptest::prelude::*;
 
 use super::*;
@@ -16,14 +18,21 @@ const NOW: Wall = Wall(784_111_778_500);
 type HeaderFields<'a> = &'a [(HeaderName, &'a str)];
 
 fn headers(fields: HeaderFields<'_>) -> HeaderMap {
-    fields.iter().map(|(name, value)| (name.clone(), HeaderValue::from_bytes(value.as_bytes()).unwrap())).collect()
+    fields
+        .iter()
+        .map(|(name, value)| (name.clone(), HeaderValue::from_bytes(value.as_bytes()).unwrap()))
+        .collect()
 }
 
 /// The validators that a revalidation of this head sends: `If-None-Match`, `If-Modified-Since`.
 fn sent(stored: HeaderFields<'_>) -> (Option<String>, Option<String>) {
     let mut request = HeaderMap::new();
     let any = add_conditions(&headers(stored), &mut request);
-    let field = |name| request.get(name).map(|value: &HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned());
+    let field = |name| {
+        request
+            .get(name)
+            .map(|value: &HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned())
+    };
     let sent = (field(IF_NONE_MATCH), field(IF_MODIFIED_SINCE));
     assert_eq!(any, sent.0.is_some() || sent.1.is_some(), "{stored:?}");
     sent
@@ -58,7 +67,8 @@ fn rfc_9110_8_8_2_2_last_modified_is_sent_only_when_a_second_earlier_than_date()
 
 #[test]
 fn rfc_9111_4_3_1_the_clients_own_conditions_do_not_reach_the_app() {
-    let mut asked: Vec<(HeaderName, &str)> = CONDITIONS.into_iter().map(|name| (name, "\"client\"")).collect();
+    let mut asked: Vec<(HeaderName, &str)> =
+        CONDITIONS.into_iter().map(|name| (name, "\"client\"")).collect();
     asked.push((IF_NONE_MATCH, "\"another\""));
     asked.push((CACHE_CONTROL, "no-cache"));
     let mut request = headers(&asked);
@@ -88,7 +98,11 @@ fn rfc_9111_4_3_4_an_entity_tag_decides_where_both_have_one() {
             headers(&[(ETAG, stored), (LAST_MODIFIED, OLD), (DATE, LATER)]),
             headers(&[(ETAG, update), (LAST_MODIFIED, MODIFIED), (DATE, LATER)]),
         );
-        assert_eq!(validates(&dated.0, &dated.1), expected, "whatever Last-Modified says: {stored} {update}");
+        assert_eq!(
+            validates(&dated.0, &dated.1),
+            expected,
+            "whatever Last-Modified says: {stored} {update}"
+        );
     }
 }
 
@@ -99,12 +113,24 @@ fn rfc_9111_4_3_4_an_entity_tag_that_is_new_needs_the_same_strong_last_modified(
         (&[], &[(ETAG, "W/\"a\"")], false),
         (&[(LAST_MODIFIED, OLD), (DATE, LATER)], &[(ETAG, "\"a\"")], false),
         (&[(LAST_MODIFIED, OLD), (DATE, LATER)], &[(ETAG, "\"a\""), (LAST_MODIFIED, OLD)], true),
-        (&[(LAST_MODIFIED, OLD), (DATE, LATER)], &[(ETAG, "\"a\""), (LAST_MODIFIED, MODIFIED)], false),
+        (
+            &[(LAST_MODIFIED, OLD), (DATE, LATER)],
+            &[(ETAG, "\"a\""), (LAST_MODIFIED, MODIFIED)],
+            false,
+        ),
         (&[(LAST_MODIFIED, OLD), (DATE, OLD)], &[(ETAG, "\"a\""), (LAST_MODIFIED, OLD)], false),
-        (&[(ETAG, "a"), (LAST_MODIFIED, OLD), (DATE, LATER)], &[(ETAG, "\"a\""), (LAST_MODIFIED, OLD)], true),
+        (
+            &[(ETAG, "a"), (LAST_MODIFIED, OLD), (DATE, LATER)],
+            &[(ETAG, "\"a\""), (LAST_MODIFIED, OLD)],
+            true,
+        ),
     ];
     for (stored, update, expected) in cases {
-        assert_eq!(validates(&headers(stored), &headers(update)), expected, "{stored:?} {update:?}");
+        assert_eq!(
+            validates(&headers(stored), &headers(update)),
+            expected,
+            "{stored:?} {update:?}"
+        );
     }
 }
 
@@ -124,23 +150,37 @@ fn rfc_9111_4_3_4_without_an_entity_tag_last_modified_must_be_the_stored_one() {
         assert_eq!(validates(&headers(stored), &headers(update)), expected, "{update:?}");
         assert_eq!(validates(&headers(tagged), &headers(update)), expected, "{update:?}");
     }
-    assert!(!validates(&headers(&[(ETAG, "\"a\"")]), &headers(&[(LAST_MODIFIED, OLD)])), "one that was not there before");
+    assert!(
+        !validates(&headers(&[(ETAG, "\"a\"")]), &headers(&[(LAST_MODIFIED, OLD)])),
+        "one that was not there before"
+    );
 }
 
 #[test]
 fn rfc_9110_15_4_5_a_304_without_validators_confirms_what_was_asked_about() {
     let bare = headers(&[(DATE, LATER), (CACHE_CONTROL, "max-age=5")]);
-    for stored in [&[(ETAG, "\"a\"")][..], &[(ETAG, "W/\"a\"")], &[(LAST_MODIFIED, OLD), (DATE, LATER)], &[]] {
+    for stored in
+        [&[(ETAG, "\"a\"")][..], &[(ETAG, "W/\"a\"")], &[(LAST_MODIFIED, OLD), (DATE, LATER)], &[]]
+    {
         assert!(validates(&headers(stored), &bare), "{stored:?}");
     }
 }
 
 #[test]
 fn a_malformed_entity_tag_confirms_only_itself() {
-    assert!(validates(&headers(&[(ETAG, "abc"), (LAST_MODIFIED, OLD)]), &headers(&[(ETAG, "abc"), (LAST_MODIFIED, OLD)])));
-    assert!(!validates(&headers(&[(ETAG, "abc"), (LAST_MODIFIED, OLD)]), &headers(&[(ETAG, "abd"), (LAST_MODIFIED, OLD)])));
+    assert!(validates(
+        &headers(&[(ETAG, "abc"), (LAST_MODIFIED, OLD)]),
+        &headers(&[(ETAG, "abc"), (LAST_MODIFIED, OLD)])
+    ));
+    assert!(!validates(
+        &headers(&[(ETAG, "abc"), (LAST_MODIFIED, OLD)]),
+        &headers(&[(ETAG, "abd"), (LAST_MODIFIED, OLD)])
+    ));
     assert!(!validates(&headers(&[(ETAG, "\"abc\"")]), &headers(&[(ETAG, "abc")])));
-    assert!(!validates(&headers(&[(ETAG, "\"a\"")]), &headers(&[(ETAG, "\"a\""), (ETAG, "\"a\"")])));
+    assert!(!validates(
+        &headers(&[(ETAG, "\"a\"")]),
+        &headers(&[(ETAG, "\"a\""), (ETAG, "\"a\"")])
+    ));
     assert!(!validates(&headers(&[]), &headers(&[(ETAG, "abc")])));
 }
 
@@ -208,7 +248,11 @@ fn rfc_9111_3_1_what_belongs_to_a_connection_is_not_taken_over() {
         (DATE, LATER),
     ]);
     let expected = headers(&[(x("x-a"), "1"), (CACHE_CONTROL, "no-store"), (DATE, LATER)]);
-    assert_eq!(merge(&stored, &update, NOW), expected, "a Connection that names Cache-Control must not hide a no-store");
+    assert_eq!(
+        merge(&stored, &update, NOW),
+        expected,
+        "a Connection that names Cache-Control must not hide a no-store"
+    );
 }
 
 #[test]
@@ -220,7 +264,10 @@ fn rfc_9110_6_6_1_an_update_without_a_valid_date_is_dated_now() {
     assert_eq!(merge(&stored, &headers(&[(DATE, MODIFIED)]), NOW), headers(&[(DATE, MODIFIED)]));
     let two = headers(&[(DATE, MODIFIED), (DATE, LATER)]);
     assert_eq!(merge(&stored, &two, NOW), two, "the age arithmetic takes the stricter of two");
-    assert_eq!(merge(&stored, &HeaderMap::new(), Wall(u64::MAX))[DATE], "Fri, 31 Dec 9999 23:59:59 GMT");
+    assert_eq!(
+        merge(&stored, &HeaderMap::new(), Wall(u64::MAX))[DATE],
+        "Fri, 31 Dec 9999 23:59:59 GMT"
+    );
 }
 
 #[test]
@@ -251,7 +298,8 @@ fn the_places_of_a_ready_head_are_not_taken_for_the_apps_fields() {
 #[test]
 fn what_an_update_forbids_stands_in_the_result_for_admit_to_see() {
     let stored = headers(&[(CACHE_CONTROL, "max-age=5"), (DATE, OLD)]);
-    let update = headers(&[(CACHE_CONTROL, "no-store"), (SET_COOKIE, "a=1"), (VARY, "*"), (DATE, LATER)]);
+    let update =
+        headers(&[(CACHE_CONTROL, "no-store"), (SET_COOKIE, "a=1"), (VARY, "*"), (DATE, LATER)]);
     assert_eq!(merge(&stored, &update, NOW), update);
 }
 
@@ -278,9 +326,16 @@ fn rfc_9111_4_3_5_a_head_agrees_when_all_it_says_is_as_stored() {
         assert_eq!(head_agrees(&stored, &headers(head)), expected, "{head:?}");
     }
     let plain = headers(&[(CONTENT_LENGTH, "4")]);
-    assert_eq!(head_agrees(&plain, &headers(&[(ETAG, "\"a\"")])), HeadVerdict::Other, "a validator that was not there before");
+    assert_eq!(
+        head_agrees(&plain, &headers(&[(ETAG, "\"a\"")])),
+        HeadVerdict::Other,
+        "a validator that was not there before"
+    );
     assert_eq!(head_agrees(&plain, &headers(&[(LAST_MODIFIED, OLD)])), HeadVerdict::Other);
-    assert_eq!(head_agrees(&HeaderMap::new(), &headers(&[(CONTENT_LENGTH, "4")])), HeadVerdict::Other);
+    assert_eq!(
+        head_agrees(&HeaderMap::new(), &headers(&[(CONTENT_LENGTH, "4")])),
+        HeadVerdict::Other
+    );
 }
 
 const NAMES: [HeaderName; 18] = [
@@ -326,7 +381,8 @@ fn head() -> impl Strategy<Value = HeaderMap> {
         4 => known.prop_map(HeaderValue::from_static),
         1 => bytes.prop_filter_map("bytes that no header can hold", |bytes| HeaderValue::from_bytes(&bytes).ok()),
     ];
-    prop::collection::vec((prop::sample::select(NAMES.to_vec()), value), 0..12).prop_map(|fields| fields.into_iter().collect())
+    prop::collection::vec((prop::sample::select(NAMES.to_vec()), value), 0..12)
+        .prop_map(|fields| fields.into_iter().collect())
 }
 
 fn lines<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Vec<&'a HeaderValue> {

@@ -1,7 +1,8 @@
 //! Tests of what may be stored.
 
 use http::header::{
-    AGE, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_RANGE, DATE, ETAG, EXPIRES, HeaderName, HeaderValue, LAST_MODIFIED, VARY,
+    AGE, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_RANGE, DATE, ETAG, EXPIRES, HeaderName,
+    HeaderValue, LAST_MODIFIED, VARY,
 };
 use proptest::prelude::*;
 
@@ -29,18 +30,30 @@ const KEEPING: StoreRules<'static> = StoreRules { keep_stale: Duration::from_min
 type HeaderPairs<'a> = &'a [(HeaderName, &'a str)];
 
 fn headers(fields: HeaderPairs<'_>) -> HeaderMap {
-    fields.iter().map(|(name, value)| (name.clone(), HeaderValue::from_str(value).unwrap())).collect()
+    fields
+        .iter()
+        .map(|(name, value)| (name.clone(), HeaderValue::from_str(value).unwrap()))
+        .collect()
 }
 
-fn ask(rules: &StoreRules<'_>, status: u16, request: HeaderPairs<'_>, response: HeaderPairs<'_>) -> Result<StorePolicy, Reason> {
+fn ask(
+    rules: &StoreRules<'_>,
+    status: u16,
+    request: HeaderPairs<'_>,
+    response: HeaderPairs<'_>,
+) -> Result<StorePolicy, Reason> {
     let (request, response) = (headers(request), headers(response));
     let status = StatusCode::from_u16(status).unwrap();
-    store_policy(rules, &Exchange { request: &request, status, response: &response, requested: NOW, received: NOW })
+    store_policy(
+        rules,
+        &Exchange { request: &request, status, response: &response, requested: NOW, received: NOW },
+    )
 }
 
 /// Seconds of freshness at arrival, or the refusal, for a 200 with this `Cache-Control`.
 fn ttl(rules: &StoreRules<'_>, cache_control: &str) -> Result<i64, Reason> {
-    ask(rules, 200, &[], &[(CACHE_CONTROL, cache_control)]).map(|admission| admission.times.ttl_ms(NOW) / 1000)
+    ask(rules, 200, &[], &[(CACHE_CONTROL, cache_control)])
+        .map(|admission| admission.times.ttl_ms(NOW) / 1000)
 }
 
 #[test]
@@ -73,33 +86,57 @@ fn without_a_ttl_the_app_must_say_how_long() {
         let rules = StoreRules { origin, ..PLAIN };
         assert_eq!(ttl(&rules, "public"), Err(Reason::NoFreshness));
         assert_eq!(ttl(&rules, "max-age=60"), Ok(60));
-        assert_eq!(ttl(&rules, "no-store"), Err(Reason::NoStore), "nothing to put in the place of the app's word");
+        assert_eq!(
+            ttl(&rules, "no-store"),
+            Err(Reason::NoStore),
+            "nothing to put in the place of the app's word"
+        );
     }
-    let expires = |date| ask(&PLAIN, 200, &[], &[(EXPIRES, date), (DATE, DATE_NOW)]).map(|admission| admission.times.ttl_ms(NOW));
+    let expires = |date| {
+        ask(&PLAIN, 200, &[], &[(EXPIRES, date), (DATE, DATE_NOW)])
+            .map(|admission| admission.times.ttl_ms(NOW))
+    };
     assert_eq!(expires(DATE_LATER), Ok(60_000));
     assert_eq!(expires("0"), Err(Reason::StaleOnArrival));
 }
 
 #[test]
 fn a_route_that_ignores_the_origin_uses_its_own_ttl() {
-    for cache_control in ["", "no-store", "private, no-cache", "max-age=0", "max-age=9999", "no-cache, no-store, must-revalidate"] {
+    for cache_control in [
+        "",
+        "no-store",
+        "private, no-cache",
+        "max-age=0",
+        "max-age=9999",
+        "no-cache, no-store, must-revalidate",
+    ] {
         assert_eq!(ttl(&IGNORE, cache_control), Ok(300), "{cache_control}");
     }
-    let aged = ask(&IGNORE, 200, &[], &[(AGE, "9999"), (DATE, DATE_EARLIER), (EXPIRES, "0")]).unwrap();
-    assert_eq!(aged.times, Times { received: NOW, initial_age: Duration::ZERO, lifetime: Duration::from_mins(5) });
-    assert_eq!(ttl(&StoreRules { ttl: Some(Duration::ZERO), ..IGNORE }, ""), Err(Reason::StaleOnArrival));
+    let aged =
+        ask(&IGNORE, 200, &[], &[(AGE, "9999"), (DATE, DATE_EARLIER), (EXPIRES, "0")]).unwrap();
+    assert_eq!(
+        aged.times,
+        Times { received: NOW, initial_age: Duration::ZERO, lifetime: Duration::from_mins(5) }
+    );
+    assert_eq!(
+        ttl(&StoreRules { ttl: Some(Duration::ZERO), ..IGNORE }, ""),
+        Err(Reason::StaleOnArrival)
+    );
     assert_eq!(ttl(&StoreRules { ttl: Some(Duration::MAX), ..IGNORE }, ""), Ok(365 * 24 * 60 * 60));
 }
 
 #[test]
 fn age_counts_against_the_apps_freshness_but_not_against_the_routes() {
     let old = [(DATE, DATE_EARLIER), (AGE, "20")];
-    let stated = |max_age| ask(&RESPECT, 200, &[], &[old[0].clone(), old[1].clone(), (CACHE_CONTROL, max_age)]);
+    let stated = |max_age| {
+        ask(&RESPECT, 200, &[], &[old[0].clone(), old[1].clone(), (CACHE_CONTROL, max_age)])
+    };
     assert_eq!(stated("max-age=50").unwrap().times.ttl_ms(NOW), 20_000);
     assert_eq!(stated("max-age=30"), Err(Reason::StaleOnArrival));
     let by_route = ask(&RESPECT, 200, &[], &old).unwrap().times;
     assert_eq!((by_route.ttl_ms(NOW), by_route.age(NOW)), (300_000, Duration::from_secs(30)));
-    let year_off = ask(&RESPECT, 200, &[], &[(DATE, "Sat, 01 Jan 1972 00:00:00 GMT")]).unwrap().times;
+    let year_off =
+        ask(&RESPECT, 200, &[], &[(DATE, "Sat, 01 Jan 1972 00:00:00 GMT")]).unwrap().times;
     assert_eq!(year_off.ttl_ms(NOW), 300_000, "an app without a clock");
 }
 
@@ -108,19 +145,29 @@ fn statuses_are_stored_as_their_freshness_allows() {
     let max_age: HeaderPairs<'_> = &[(CACHE_CONTROL, "max-age=60")];
     for status in 100..=599 {
         // RFC 9111 3: every final status; parts and 304 are not responses of their own.
-        let by_app = if status >= 200 && status != 206 && status != 304 { Ok(()) } else { Err(Reason::Status) };
+        let by_app = if status >= 200 && status != 206 && status != 304 {
+            Ok(())
+        } else {
+            Err(Reason::Status)
+        };
         assert_eq!(ask(&RESPECT, status, &[], max_age).map(drop), by_app, "{status}");
         let by_route = if status == 200 { Ok(()) } else { Err(Reason::Status) };
         assert_eq!(ask(&RESPECT, status, &[], &[]).map(drop), by_route, "{status}");
         assert_eq!(ask(&IGNORE, status, &[], max_age).map(drop), by_route, "{status}");
     }
-    assert!(ask(&RESPECT, 200, &[], &[(CONTENT_RANGE, "bytes 0-1/9")]).is_ok(), "it means nothing outside 206 and 416 (RFC 9110 14.4)");
+    assert!(
+        ask(&RESPECT, 200, &[], &[(CONTENT_RANGE, "bytes 0-1/9")]).is_ok(),
+        "it means nothing outside 206 and 416 (RFC 9110 14.4)"
+    );
 }
 
 #[test]
 fn must_understand_overrides_no_store_for_known_statuses_alone() {
     assert_eq!(ttl(&RESPECT, "no-store, must-understand, max-age=60"), Ok(60));
-    assert_eq!(ttl(&RESPECT, "no-store, must-understand, private, max-age=60"), Err(Reason::Private));
+    assert_eq!(
+        ttl(&RESPECT, "no-store, must-understand, private, max-age=60"),
+        Err(Reason::Private)
+    );
     let odd = ask(&RESPECT, 299, &[], &[(CACHE_CONTROL, "no-store, must-understand, max-age=60")]);
     assert_eq!(odd, Err(Reason::Status));
 }
@@ -131,54 +178,103 @@ const fn secs(seconds: u64) -> Duration {
 
 /// The windows of a 200 with this `Cache-Control`: while revalidating, on errors, when unreachable.
 fn windows_of(rules: &StoreRules<'_>, cache_control: &str) -> (Duration, Duration, Duration) {
-    let Leeway { while_revalidate, if_error, unreachable, .. } = ask(rules, 200, &[], &[(CACHE_CONTROL, cache_control)]).unwrap().leeway;
+    let Leeway { while_revalidate, if_error, unreachable, .. } =
+        ask(rules, 200, &[], &[(CACHE_CONTROL, cache_control)]).unwrap().leeway;
     (while_revalidate, if_error, unreachable)
 }
 
 #[test]
 fn rfc9111_4_2_4_and_rfc5861_windows_come_from_the_app_and_then_from_the_route() {
     let (none, ten) = (Duration::ZERO, Duration::from_mins(10));
-    let by_route = StoreRules { stale_while_revalidate: Some(secs(7)), stale_if_error: Some(secs(8)), ..KEEPING };
-    assert_eq!(windows_of(&KEEPING, "max-age=60"), (none, none, ten), "an app that is gone is stood in for");
+    let by_route = StoreRules {
+        stale_while_revalidate: Some(secs(7)),
+        stale_if_error: Some(secs(8)),
+        ..KEEPING
+    };
+    assert_eq!(
+        windows_of(&KEEPING, "max-age=60"),
+        (none, none, ten),
+        "an app that is gone is stood in for"
+    );
     assert_eq!(windows_of(&by_route, "max-age=60"), (secs(7), secs(8), secs(8)));
-    assert_eq!(windows_of(&by_route, "max-age=60, stale-while-revalidate=1, stale-if-error=2"), (secs(1), secs(2), secs(2)));
-    assert_eq!(windows_of(&by_route, "max-age=60, stale-if-error=0"), (secs(7), none, none), "the app's word is the app's word");
+    assert_eq!(
+        windows_of(&by_route, "max-age=60, stale-while-revalidate=1, stale-if-error=2"),
+        (secs(1), secs(2), secs(2))
+    );
+    assert_eq!(
+        windows_of(&by_route, "max-age=60, stale-if-error=0"),
+        (secs(7), none, none),
+        "the app's word is the app's word"
+    );
     let ignoring = StoreRules { origin: OriginRule::Ignore, ttl: Some(secs(60)), ..by_route };
-    assert_eq!(windows_of(&ignoring, "must-revalidate, stale-if-error=99"), (secs(7), secs(8), secs(8)));
+    assert_eq!(
+        windows_of(&ignoring, "must-revalidate, stale-if-error=99"),
+        (secs(7), secs(8), secs(8))
+    );
 }
 
 #[test]
 fn rfc9111_5_2_2_some_directives_forbid_what_is_stale() {
-    let by_route = StoreRules { stale_while_revalidate: Some(secs(7)), stale_if_error: Some(secs(8)), ..KEEPING };
+    let by_route = StoreRules {
+        stale_while_revalidate: Some(secs(7)),
+        stale_if_error: Some(secs(8)),
+        ..KEEPING
+    };
     for directive in ["must-revalidate", "proxy-revalidate", "s-maxage=60"] {
         let said = format!("max-age=60, stale-while-revalidate=5, stale-if-error=5, {directive}");
-        assert_eq!(windows_of(&by_route, &said), (Duration::ZERO, Duration::ZERO, Duration::ZERO), "{directive}");
+        assert_eq!(
+            windows_of(&by_route, &said),
+            (Duration::ZERO, Duration::ZERO, Duration::ZERO),
+            "{directive}"
+        );
     }
 }
 
 #[test]
 fn what_has_a_validator_is_stored_to_be_confirmed() {
-    let tagged = |rules: &StoreRules<'_>, cache_control: &str| ask(rules, 200, &[], &[(CACHE_CONTROL, cache_control), (ETAG, "\"1\"")]);
-    for cache_control in ["no-cache", "no-cache, max-age=60", "max-age=0", "max-age=0, must-revalidate", "public"] {
+    let tagged = |rules: &StoreRules<'_>, cache_control: &str| {
+        ask(rules, 200, &[], &[(CACHE_CONTROL, cache_control), (ETAG, "\"1\"")])
+    };
+    for cache_control in
+        ["no-cache", "no-cache, max-age=60", "max-age=0", "max-age=0, must-revalidate", "public"]
+    {
         let admission = tagged(&KEEPING, cache_control).unwrap();
         assert!(!admission.times.is_fresh(NOW), "{cache_control}");
         let Leeway { while_revalidate, if_error, unreachable, keep } = admission.leeway;
-        assert_eq!((while_revalidate, if_error), (Duration::ZERO, Duration::ZERO), "{cache_control}");
-        let forbidden = cache_control.contains("no-cache") || cache_control.contains("must-revalidate");
+        assert_eq!(
+            (while_revalidate, if_error),
+            (Duration::ZERO, Duration::ZERO),
+            "{cache_control}"
+        );
+        let forbidden =
+            cache_control.contains("no-cache") || cache_control.contains("must-revalidate");
         assert_eq!(unreachable.is_zero(), forbidden, "{cache_control}");
         assert_eq!(keep, Duration::from_mins(10), "{cache_control}");
     }
     assert_eq!(tagged(&KEEPING, "no-store"), Err(Reason::NoStore));
-    assert_eq!(tagged(&PLAIN, "no-cache"), Err(Reason::NoCache), "limits.stale = 0s keeps nothing that is stale");
-    assert_eq!(ask(&KEEPING, 404, &[], &[(ETAG, "\"1\"")]), Err(Reason::NoFreshness), "an error page is not confirmed");
-    let aged = ask(&KEEPING, 200, &[], &[(CACHE_CONTROL, "max-age=60"), (AGE, "100"), (ETAG, "\"1\"")]).unwrap();
+    assert_eq!(
+        tagged(&PLAIN, "no-cache"),
+        Err(Reason::NoCache),
+        "limits.stale = 0s keeps nothing that is stale"
+    );
+    assert_eq!(
+        ask(&KEEPING, 404, &[], &[(ETAG, "\"1\"")]),
+        Err(Reason::NoFreshness),
+        "an error page is not confirmed"
+    );
+    let aged =
+        ask(&KEEPING, 200, &[], &[(CACHE_CONTROL, "max-age=60"), (AGE, "100"), (ETAG, "\"1\"")])
+            .unwrap();
     assert_eq!(aged.leeway.keep, secs(640), "kept from now on, not from when it was fresh");
 }
 
 #[test]
 fn what_is_stale_for_longer_than_its_windows_is_not_stored() {
     let aged = |age: &str| {
-        let fields = [(CACHE_CONTROL, "max-age=60, stale-while-revalidate=30, stale-if-error=20"), (AGE, age)];
+        let fields = [
+            (CACHE_CONTROL, "max-age=60, stale-while-revalidate=30, stale-if-error=20"),
+            (AGE, age),
+        ];
         ask(&KEEPING, 200, &[], &fields).map(|admission| admission.leeway.keep)
     };
     assert_eq!(aged("80"), Ok(secs(30)), "20 s into its windows");
@@ -187,15 +283,22 @@ fn what_is_stale_for_longer_than_its_windows_is_not_stored() {
 
 #[test]
 fn what_was_never_fresh_and_has_no_validator_is_stored_only_where_somebody_said_so() {
-    assert_eq!(ask(&KEEPING, 200, &[], &[(CACHE_CONTROL, "max-age=0")]), Err(Reason::StaleOnArrival));
-    let said = ask(&KEEPING, 200, &[], &[(CACHE_CONTROL, "max-age=0, stale-while-revalidate=30")]).unwrap();
+    assert_eq!(
+        ask(&KEEPING, 200, &[], &[(CACHE_CONTROL, "max-age=0")]),
+        Err(Reason::StaleOnArrival)
+    );
+    let said = ask(&KEEPING, 200, &[], &[(CACHE_CONTROL, "max-age=0, stale-while-revalidate=30")])
+        .unwrap();
     assert_eq!((said.leeway.while_revalidate, said.times.is_fresh(NOW)), (secs(30), false));
 }
 
 #[test]
 fn rfc9111_4_2_2_heuristics_are_for_routes_without_a_ttl() {
-    let last_modified: HeaderPairs<'_> = &[(DATE, DATE_NOW), (LAST_MODIFIED, "Sun, 06 Nov 1994 08:32:57 GMT")];
-    let left = |rules: &StoreRules<'_>, status| ask(rules, status, &[], last_modified).map(|admission| admission.times.ttl_ms(NOW));
+    let last_modified: HeaderPairs<'_> =
+        &[(DATE, DATE_NOW), (LAST_MODIFIED, "Sun, 06 Nov 1994 08:32:57 GMT")];
+    let left = |rules: &StoreRules<'_>, status| {
+        ask(rules, status, &[], last_modified).map(|admission| admission.times.ttl_ms(NOW))
+    };
     assert_eq!(left(&PLAIN, 200), Ok(100_000), "a tenth of its age");
     assert_eq!(left(&PLAIN, 404), Ok(100_000));
     assert_eq!(left(&PLAIN, 302), Err(Reason::Status));
@@ -207,14 +310,23 @@ fn rfc9213_a_targeted_field_outranks_cache_control_and_expires() {
     let targeted = [HeaderName::from_static("cdn-cache-control")];
     let rules = StoreRules { targeted: &targeted, ..PLAIN };
     let left = |cdn: &str, cache_control: &str, expires: &str| {
-        let fields = [(targeted[0].clone(), cdn), (CACHE_CONTROL, cache_control), (EXPIRES, expires), (DATE, DATE_NOW)];
+        let fields = [
+            (targeted[0].clone(), cdn),
+            (CACHE_CONTROL, cache_control),
+            (EXPIRES, expires),
+            (DATE, DATE_NOW),
+        ];
         ask(&rules, 200, &[], &fields).map(|admission| admission.times.ttl_ms(NOW) / 1000)
     };
     assert_eq!(left("max-age=60", "no-store", "0"), Ok(60));
     assert_eq!(left("no-store", "max-age=60", DATE_LATER), Err(Reason::NoStore));
     assert_eq!(left("max-age=0", "max-age=60", DATE_LATER), Err(Reason::StaleOnArrival));
     assert_eq!(left("max-age=\"60\"", "max-age=9", "0"), Ok(9), "malformed, it does not count");
-    assert_eq!(left("foo", "max-age=9", DATE_LATER), Err(Reason::NoFreshness), "valid, and says nothing of freshness");
+    assert_eq!(
+        left("foo", "max-age=9", DATE_LATER),
+        Err(Reason::NoFreshness),
+        "valid, and says nothing of freshness"
+    );
 }
 
 #[test]
@@ -246,8 +358,16 @@ fn answers_to_authorization_are_shared_only_by_permission() {
     for (rules, cache_control, allowed) in cases {
         let response: HeaderPairs<'_> = &[(CACHE_CONTROL, cache_control)];
         let expected = if allowed { Ok(()) } else { Err(Reason::Authorization) };
-        assert_eq!(ask(&rules, 200, request, response).map(drop), expected, "{:?} {cache_control}", rules.origin);
-        assert!(ask(&StoreRules { may_share_authorized: true, ..rules }, 200, request, response).is_ok());
+        assert_eq!(
+            ask(&rules, 200, request, response).map(drop),
+            expected,
+            "{:?} {cache_control}",
+            rules.origin
+        );
+        assert!(
+            ask(&StoreRules { may_share_authorized: true, ..rules }, 200, request, response)
+                .is_ok()
+        );
         assert!(ask(&rules, 200, &[], response).is_ok());
     }
 }
@@ -258,21 +378,31 @@ fn the_request_and_vary_have_their_say() {
     for rules in [RESPECT, IGNORE] {
         assert_eq!(ask(&rules, 200, no_store, &[]), Err(Reason::RequestNoStore));
         assert_eq!(ask(&rules, 200, &[], &[(VARY, "accept, *")]), Err(Reason::VaryStar));
-        let vary = ask(&rules, 200, &[], &[(VARY, "Accept"), (CONTENT_ENCODING, "br")]).unwrap().vary;
+        let vary =
+            ask(&rules, 200, &[], &[(VARY, "Accept"), (CONTENT_ENCODING, "br")]).unwrap().vary;
         assert!(vary.names().eq(["accept", "accept-encoding"]));
     }
-    assert!(ask(&RESPECT, 200, &[(CACHE_CONTROL, "no-cache, max-age=0")], &[]).is_ok(), "a reload may be stored");
+    assert!(
+        ask(&RESPECT, 200, &[(CACHE_CONTROL, "no-cache, max-age=0")], &[]).is_ok(),
+        "a reload may be stored"
+    );
 }
 
 fn rules() -> impl Strategy<Value = StoreRules<'static>> {
-    let ttl = prop_oneof![Just(None), (0_u64..400).prop_map(|seconds| Some(Duration::from_secs(seconds))), Just(Some(Duration::MAX))];
-    (ttl, any::<bool>(), any::<bool>(), any::<bool>()).prop_map(|(ttl, ignore, strip_set_cookie, may_share_authorized)| StoreRules {
-        ttl,
-        origin: if ignore { OriginRule::Ignore } else { OriginRule::Respect },
-        strip_set_cookie,
-        may_share_authorized,
-        ..RESPECT
-    })
+    let ttl = prop_oneof![
+        Just(None),
+        (0_u64..400).prop_map(|seconds| Some(Duration::from_secs(seconds))),
+        Just(Some(Duration::MAX))
+    ];
+    (ttl, any::<bool>(), any::<bool>(), any::<bool>()).prop_map(
+        |(ttl, ignore, strip_set_cookie, may_share_authorized)| StoreRules {
+            ttl,
+            origin: if ignore { OriginRule::Ignore } else { OriginRule::Respect },
+            strip_set_cookie,
+            may_share_authorized,
+            ..RESPECT
+        },
+    )
 }
 
 fn directives() -> impl Strategy<Value = String> {
@@ -299,9 +429,12 @@ fn directives() -> impl Strategy<Value = String> {
 fn response() -> impl Strategy<Value = Vec<(HeaderName, String)>> {
     let field = prop_oneof![
         directives().prop_map(|value| (CACHE_CONTROL, value)),
-        prop::sample::select(vec![DATE_NOW, DATE_EARLIER, DATE_LATER, "0"]).prop_map(|value| (DATE, value.to_owned())),
-        prop::sample::select(vec![DATE_NOW, DATE_EARLIER, DATE_LATER, "0"]).prop_map(|value| (EXPIRES, value.to_owned())),
-        prop::sample::select(vec!["0", "10", "99999999999", "x"]).prop_map(|value| (AGE, value.to_owned())),
+        prop::sample::select(vec![DATE_NOW, DATE_EARLIER, DATE_LATER, "0"])
+            .prop_map(|value| (DATE, value.to_owned())),
+        prop::sample::select(vec![DATE_NOW, DATE_EARLIER, DATE_LATER, "0"])
+            .prop_map(|value| (EXPIRES, value.to_owned())),
+        prop::sample::select(vec!["0", "10", "99999999999", "x"])
+            .prop_map(|value| (AGE, value.to_owned())),
         prop::sample::select(vec!["accept", "*", ""]).prop_map(|value| (VARY, value.to_owned())),
         Just((SET_COOKIE, "a=1".to_owned())),
     ];
@@ -317,7 +450,8 @@ fn ask_both(
     line: &str,
 ) -> [Result<StorePolicy, Reason>; 2] {
     let request: HeaderPairs<'_> = if authorized { &[(AUTHORIZATION, "x")] } else { &[] };
-    let mut fields: Vec<(HeaderName, &str)> = fields.iter().map(|(name, value)| (name.clone(), value.as_str())).collect();
+    let mut fields: Vec<(HeaderName, &str)> =
+        fields.iter().map(|(name, value)| (name.clone(), value.as_str())).collect();
     let before = ask(rules, status, request, &fields);
     fields.push((CACHE_CONTROL, line));
     [before, ask(rules, status, request, &fields)]

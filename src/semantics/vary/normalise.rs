@@ -1,7 +1,8 @@
 //! One normal form for header values that mean the same, so that clients share variants.
 //!
-//! Two values may have the same form only if each client accepts what the other one gets. A value that cannot be read keeps its own
-//! bytes, which no normal form can equal: it contains what made it unreadable.
+//! Two values may have the same form only if each client accepts what the other one gets. A value
+//! that cannot be read keeps its own bytes, which no normal form can equal: it contains what made
+//! it unreadable.
 
 use std::cmp::Reverse;
 
@@ -10,10 +11,12 @@ use http::header::{ACCEPT_ENCODING, ACCEPT_LANGUAGE, GetAll, HeaderName, HeaderV
 /// The codings that apps use, which is what a `*` in `Accept-Encoding` comes to.
 const CODINGS: [&str; 4] = ["br", "deflate", "gzip", "zstd"];
 
-/// The value of a header that a response varies on, as the key of the variant sees it. `None`: the request has no such header.
+/// The value of a header that a response varies on, as the key of the variant sees it. `None`: the
+/// request has no such header.
 ///
-/// `Accept-Encoding` becomes the sorted list of the codings accepted; `Accept-Language` the languages in lower case, the preferred one
-/// first; of every other header the lines are joined as they came.
+/// `Accept-Encoding` becomes the sorted list of the codings accepted; `Accept-Language` the
+/// languages in lower case, the preferred one first; of every other header the lines are joined as
+/// they came.
 #[must_use]
 pub fn normalise(name: &HeaderName, values: GetAll<'_, HeaderValue>) -> Option<Vec<u8>> {
     let mut lines = values.into_iter();
@@ -43,17 +46,23 @@ fn encodings(raw: &[u8]) -> Option<String> {
     }
     members.sort_unstable();
     members.dedup();
-    if members.windows(2).any(|pair| pair[0].0 == pair[1].0) && members.iter().any(|(_, weight)| *weight == 0) {
-        // Accepted here and refused there, perhaps: whatever the app makes of it is this value's own affair.
+    if members.windows(2).any(|pair| pair[0].0 == pair[1].0)
+        && members.iter().any(|(_, weight)| *weight == 0)
+    {
+        // Accepted here and refused there, perhaps: whatever the app makes of it is this value's
+        // own affair.
         return None;
     }
-    let weight_of = |wanted: &str| members.iter().find(|(name, _)| name == wanted).map(|(_, weight)| *weight);
+    let weight_of =
+        |wanted: &str| members.iter().find(|(name, _)| name == wanted).map(|(_, weight)| *weight);
     let star = weight_of("*");
     let mut accepted: Vec<String> = Vec::with_capacity(members.len());
     for (name, weight) in &members {
         match (name.as_str(), *weight) {
             // Refusing one coding matters only where the default is to accept it.
-            (coding, 0) if coding == "identity" || star.is_some_and(|star| star > 0) => accepted.push(format!("{coding};q=0")),
+            (coding, 0) if coding == "identity" || star.is_some_and(|star| star > 0) => {
+                accepted.push(format!("{coding};q=0"))
+            }
             // Acceptable by default (RFC 9110 12.5.3), and not acceptable by default.
             ("identity", _) | (_, 0) => {}
             (coding, _) => accepted.push(coding.to_owned()),
@@ -61,7 +70,12 @@ fn encodings(raw: &[u8]) -> Option<String> {
     }
     match star {
         Some(0) if weight_of("identity").is_none() => accepted.push("identity;q=0".to_owned()),
-        Some(1..) => accepted.extend(CODINGS.iter().filter(|coding| weight_of(coding).is_none()).map(|coding| (*coding).to_owned())),
+        Some(1..) => accepted.extend(
+            CODINGS
+                .iter()
+                .filter(|coding| weight_of(coding).is_none())
+                .map(|coding| (*coding).to_owned()),
+        ),
         _ => {}
     }
     accepted.sort_unstable();
@@ -74,22 +88,30 @@ fn languages(raw: &[u8]) -> Option<String> {
     // A stable sort: equal weights keep their order.
     members.sort_by_key(|(_, weight)| Reverse(*weight));
     // A language that is refused must not look like one that is wanted least.
-    let names: Vec<String> = members.into_iter().map(|(name, weight)| if weight == 0 { name + ";q=0" } else { name }).collect();
+    let names: Vec<String> = members
+        .into_iter()
+        .map(|(name, weight)| if weight == 0 { name + ";q=0" } else { name })
+        .collect();
     Some(names.join(","))
 }
 
-/// The members of a list of names with optional weights (RFC 9110 12.4.2), or `None` if one of them is not that.
+/// The members of a list of names with optional weights (RFC 9110 12.4.2), or `None` if one of them
+/// is not that.
 fn weighted(raw: &[u8]) -> Option<Vec<Weighted>> {
     let text = str::from_utf8(raw).ok()?;
     let members = text.split(',').map(str::trim_ascii).filter(|member| !member.is_empty());
     members
         .map(|member| {
             let (name, weight) = match member.split_once(';') {
-                Some((name, parameter)) => (name.trim_ascii_end(), weight(parameter.trim_ascii_start())?),
+                Some((name, parameter)) => {
+                    (name.trim_ascii_end(), weight(parameter.trim_ascii_start())?)
+                }
                 None => (member, 1000),
             };
-            let valid =
-                !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.' | b'*'));
+            let valid = !name.is_empty()
+                && name.bytes().all(|byte| {
+                    byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.' | b'*')
+                });
             valid.then(|| (name.to_ascii_lowercase(), weight))
         })
         .collect()
@@ -119,7 +141,10 @@ mod tests {
     use super::*;
 
     fn normal(name: &HeaderName, lines: &[&str]) -> Option<String> {
-        let headers: HeaderMap = lines.iter().map(|line| (name.clone(), HeaderValue::from_bytes(line.as_bytes()).unwrap())).collect();
+        let headers: HeaderMap = lines
+            .iter()
+            .map(|line| (name.clone(), HeaderValue::from_bytes(line.as_bytes()).unwrap()))
+            .collect();
         normalise(name, headers.get_all(name)).map(|bytes| String::from_utf8(bytes).unwrap())
     }
 
@@ -170,26 +195,46 @@ mod tests {
 
     #[test]
     fn what_cannot_be_read_keeps_its_own_bytes() {
-        for line in ["gzip;q=2", "gzip;q=0.1234", "gzip;q=", "gzip;q=-1", "gzip;x=1", "gzip;q=1;x", "gz ip", "gzip;q=.5", "g\u{fc}", ";q=1"]
-        {
+        for line in [
+            "gzip;q=2",
+            "gzip;q=0.1234",
+            "gzip;q=",
+            "gzip;q=-1",
+            "gzip;x=1",
+            "gzip;q=1;x",
+            "gz ip",
+            "gzip;q=.5",
+            "g\u{fc}",
+            ";q=1",
+        ] {
             for name in [ACCEPT_ENCODING, ACCEPT_LANGUAGE] {
                 assert_eq!(normal(&name, &[line]).as_deref(), Some(line), "{line}");
             }
         }
-        assert_eq!(normal(&ACCEPT_ENCODING, &["gzip, GZIP;q=0"]).as_deref(), Some("gzip, GZIP;q=0"));
+        assert_eq!(
+            normal(&ACCEPT_ENCODING, &["gzip, GZIP;q=0"]).as_deref(),
+            Some("gzip, GZIP;q=0")
+        );
     }
 
     #[test]
     fn other_headers_are_their_lines_joined() {
-        assert_eq!(normal(&ACCEPT, &[" text/html,*/* ", "A;q=0.1"]).as_deref(), Some("text/html,*/*, A;q=0.1"));
+        assert_eq!(
+            normal(&ACCEPT, &[" text/html,*/* ", "A;q=0.1"]).as_deref(),
+            Some("text/html,*/*, A;q=0.1")
+        );
         assert_eq!(normal(&ACCEPT, &[""]).as_deref(), Some(""));
         assert_eq!(normal(&ACCEPT, &[]), None);
     }
 
     fn list() -> impl Strategy<Value = String> {
-        let name = prop::sample::select(vec!["gzip", "br", "zstd", "deflate", "identity", "*", "x-gzip", "foo", "de", "en-GB", "\u{fc}"]);
+        let name = prop::sample::select(vec![
+            "gzip", "br", "zstd", "deflate", "identity", "*", "x-gzip", "foo", "de", "en-GB",
+            "\u{fc}",
+        ]);
         let q = prop::sample::select(vec!["", ";q=0", ";q=1", ";q=0.5", "; q=0.001", ";q=x"]);
-        prop::collection::vec((name, q).prop_map(|(name, q)| format!("{name}{q}")), 0..6).prop_map(|members| members.join(", "))
+        prop::collection::vec((name, q).prop_map(|(name, q)| format!("{name}{q}")), 0..6)
+            .prop_map(|members| members.join(", "))
     }
 
     proptest! {

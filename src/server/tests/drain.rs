@@ -69,7 +69,10 @@ async fn what_outlasts_the_grace_is_cut_and_counted() {
     server.shutdown.cancel();
     let drained = server.done.await.unwrap();
     assert_eq!((drained.connections, drained.tasks), (1, 1));
-    assert!(drained.duration >= Duration::from_millis(200) && drained.duration < Duration::from_secs(2), "{drained:?}");
+    assert!(
+        drained.duration >= Duration::from_millis(200) && drained.duration < Duration::from_secs(2),
+        "{drained:?}"
+    );
     assert_eq!(server.counters.aborted.get(), 1);
     assert_eq!(rest(&mut stream).await, "");
 }
@@ -88,7 +91,10 @@ async fn tasks_are_waited_for_too() {
 async fn an_http2_request_under_way_finishes() {
     let server = start(settings());
     let io = hyper_util::rt::TokioIo::new(server.connect().await);
-    let (mut sender, connection) = hyper::client::conn::http2::handshake(hyper_util::rt::TokioExecutor::new(), io).await.unwrap();
+    let (mut sender, connection) =
+        hyper::client::conn::http2::handshake(hyper_util::rt::TokioExecutor::new(), io)
+            .await
+            .unwrap();
     tokio::spawn(connection);
     let request = Request::get("http://a/slow").body(Body::empty()).unwrap();
     let response = tokio::spawn(sender.send_request(request));

@@ -16,8 +16,15 @@ async fn length_and_coding_together_are_refused_however_they_arrive() {
             tokio::time::sleep(Duration::from_millis(2)).await;
             stream.write_all(&message.as_bytes()[split..]).await.unwrap();
             let answer = rest(&mut stream).await;
-            assert!(answer.starts_with("HTTP/1.1 400 ") && answer.contains("connection: close"), "split at {split}: {answer}");
-            assert_eq!(answer.matches("HTTP/1.1").count(), 1, "what stands behind is not a request");
+            assert!(
+                answer.starts_with("HTTP/1.1 400 ") && answer.contains("connection: close"),
+                "split at {split}: {answer}"
+            );
+            assert_eq!(
+                answer.matches("HTTP/1.1").count(),
+                1,
+                "what stands behind is not a request"
+            );
         }
     }
     assert_eq!(server.calls(), 0);
@@ -32,9 +39,15 @@ async fn a_pipelined_message_with_both_is_refused_and_the_one_before_it_answered
         "POST /first HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\n\r\nabc",
         "GET /first HTTP/1.1\nHost: a\n\n",
     ] {
-        let message = format!("{before}POST /b HTTP/1.1\r\nHost: a\r\n{}{}\r\n0\r\n\r\n", PAIR[0], PAIR[1]);
+        let message =
+            format!("{before}POST /b HTTP/1.1\r\nHost: a\r\n{}{}\r\n0\r\n\r\n", PAIR[0], PAIR[1]);
         let answer = server.exchange(message.as_bytes()).await;
-        assert!(answer.contains("/first ") && answer.contains("HTTP/1.1 400 ") && !answer.contains("/b "), "{answer}");
+        assert!(
+            answer.contains("/first ")
+                && answer.contains("HTTP/1.1 400 ")
+                && !answer.contains("/b "),
+            "{answer}"
+        );
     }
 }
 
@@ -44,7 +57,13 @@ async fn behind_a_chunked_body_the_next_message_is_watched_again() {
     let mut stream = server.connect().await;
     stream.write_all(b"POST /a HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n").await.unwrap();
     until(&mut stream, "/a 3").await;
-    stream.write_all(format!("POST /b HTTP/1.1\r\nHost: a\r\n{}{}\r\n0\r\n\r\n", PAIR[1], PAIR[0]).as_bytes()).await.unwrap();
+    stream
+        .write_all(
+            format!("POST /b HTTP/1.1\r\nHost: a\r\n{}{}\r\n0\r\n\r\n", PAIR[1], PAIR[0])
+                .as_bytes(),
+        )
+        .await
+        .unwrap();
     assert!(rest(&mut stream).await.starts_with("HTTP/1.1 400 "));
     assert_eq!(server.calls(), 1);
 }
@@ -64,7 +83,10 @@ async fn pipelined_behind_a_chunked_body_it_is_at_least_the_last_message() {
 async fn a_refused_client_that_keeps_sending_still_reads_its_answer() {
     let server = start(settings());
     let mut stream = server.connect().await;
-    stream.write_all(format!("POST /a HTTP/1.1\r\nHost: a\r\n{}{}\r\n", PAIR[0], PAIR[1]).as_bytes()).await.unwrap();
+    stream
+        .write_all(format!("POST /a HTTP/1.1\r\nHost: a\r\n{}{}\r\n", PAIR[0], PAIR[1]).as_bytes())
+        .await
+        .unwrap();
     for _ in 0..20 {
         stream.write_all(&[b'x'; 1000]).await.unwrap();
         // The pace of a client that does not look.
@@ -83,7 +105,10 @@ async fn chunked_alone_and_length_alone_are_fine() {
         tokio::time::sleep(Duration::from_millis(round)).await;
         stream.write_all(b"defg\r\n0\r\n\r\n").await.unwrap();
         until(&mut stream, "/c 7").await;
-        stream.write_all(b"POST /l HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhel").await.unwrap();
+        stream
+            .write_all(b"POST /l HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhel")
+            .await
+            .unwrap();
         // In one packet, or in two.
         tokio::time::sleep(Duration::from_millis(round)).await;
         stream.write_all(b"lo").await.unwrap();
@@ -95,10 +120,17 @@ async fn chunked_alone_and_length_alone_are_fine() {
 #[tokio::test]
 async fn what_hyper_refuses_by_itself_stays_refused() {
     let server = start(settings());
-    for fields in
-        ["Content-Length: 5\r\nContent-Length: 6", "Content-Length: +5", "Transfer-Encoding: xchunked", "A : b", "A: b\r\n c", "A: \0"]
-    {
-        let answer = server.exchange(format!("POST / HTTP/1.1\r\nHost: a\r\n{fields}\r\n\r\n").as_bytes()).await;
+    for fields in [
+        "Content-Length: 5\r\nContent-Length: 6",
+        "Content-Length: +5",
+        "Transfer-Encoding: xchunked",
+        "A : b",
+        "A: b\r\n c",
+        "A: \0",
+    ] {
+        let answer = server
+            .exchange(format!("POST / HTTP/1.1\r\nHost: a\r\n{fields}\r\n\r\n").as_bytes())
+            .await;
         assert!(answer.starts_with("HTTP/1.1 400 "), "{fields:?}: {answer}");
     }
     assert_eq!(server.calls(), 0);

@@ -55,14 +55,22 @@ async fn a_connection_without_a_request_is_closed_and_one_that_waits_for_its_ans
 async fn a_body_that_stalls_is_told_to_the_service() {
     let server = start(ServerSettings { body_timeout: SHORT, ..settings() });
     let mut stream = server.connect().await;
-    stream.write_all(b"POST /x HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\nabc").await.unwrap();
+    stream
+        .write_all(b"POST /x HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\nabc")
+        .await
+        .unwrap();
     assert!(rest(&mut stream).await.starts_with("HTTP/1.1 408 "));
     assert_eq!(server.counters.body_timeouts.get(), 1);
 }
 
 #[tokio::test]
 async fn a_body_that_drips_within_the_limit_is_read_to_its_end() {
-    let server = start(ServerSettings { body_timeout: SHORT, header_timeout: SHORT, idle_timeout: SHORT, ..settings() });
+    let server = start(ServerSettings {
+        body_timeout: SHORT,
+        header_timeout: SHORT,
+        idle_timeout: SHORT,
+        ..settings()
+    });
     let mut stream = server.connect().await;
     stream.write_all(b"POST /x HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\n").await.unwrap();
     for _ in 0..10 {
@@ -75,7 +83,8 @@ async fn a_body_that_drips_within_the_limit_is_read_to_its_end() {
 
 #[tokio::test]
 async fn a_reader_that_takes_nothing_is_cut_off_and_a_slow_one_is_not() {
-    let server = start(ServerSettings { write_timeout: SHORT * 2, idle_timeout: SHORT, ..settings() });
+    let server =
+        start(ServerSettings { write_timeout: SHORT * 2, idle_timeout: SHORT, ..settings() });
     let mut dead = server.connect().await;
     dead.write_all(b"GET /big HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
     let mut slow = server.connect().await;
@@ -122,7 +131,11 @@ async fn a_full_server_says_so_and_takes_the_next_when_one_leaves() {
         until(stream, "/x 0").await;
     }
     let answer = server.exchange(GET).await;
-    assert!(answer.starts_with("HTTP/1.1 503 Service Unavailable\r\n") && answer.contains("connection: close"), "{answer}");
+    assert!(
+        answer.starts_with("HTTP/1.1 503 Service Unavailable\r\n")
+            && answer.contains("connection: close"),
+        "{answer}"
+    );
     assert!(answer.ends_with("too many connections"));
     assert_eq!(server.counters.refused_full.get(), 1);
     drop(first);
@@ -140,8 +153,16 @@ async fn an_http2_connection_without_a_request_is_closed() {
     let server = start(ServerSettings { idle_timeout: SHORT, ..settings() });
     let stream = server.connect().await;
     let io = hyper_util::rt::TokioIo::new(stream);
-    let (sender, connection) = hyper::client::conn::http2::handshake::<_, _, Body>(hyper_util::rt::TokioExecutor::new(), io).await.unwrap();
-    tokio::time::timeout(Duration::from_secs(10), connection).await.expect("the server did not close").unwrap();
+    let (sender, connection) = hyper::client::conn::http2::handshake::<_, _, Body>(
+        hyper_util::rt::TokioExecutor::new(),
+        io,
+    )
+    .await
+    .unwrap();
+    tokio::time::timeout(Duration::from_secs(10), connection)
+        .await
+        .expect("the server did not close")
+        .unwrap();
     assert_eq!(server.counters.idle_closed.get(), 1);
     drop(sender);
 }

@@ -19,7 +19,10 @@ async fn pipelined_requests_are_answered_in_their_order() {
 #[tokio::test]
 async fn a_client_that_closes_its_half_still_gets_its_answer() {
     let server = start(settings());
-    for request in ["GET /slow HTTP/1.1\r\nHost: a\r\n\r\n", "POST /slow HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc"] {
+    for request in [
+        "GET /slow HTTP/1.1\r\nHost: a\r\n\r\n",
+        "POST /slow HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc",
+    ] {
         let mut stream = server.connect().await;
         let called = server.calls();
         stream.write_all(request.as_bytes()).await.unwrap();
@@ -45,14 +48,19 @@ async fn a_client_that_resets_ends_its_request() {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(8), gone).await.expect("the patrol did not find the reset");
+    tokio::time::timeout(Duration::from_secs(8), gone)
+        .await
+        .expect("the patrol did not find the reset");
 }
 
 #[tokio::test]
 async fn a_body_cut_short_is_an_error_and_not_an_end() {
     let server = start(settings());
     let mut stream = server.connect().await;
-    stream.write_all(b"POST /x HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\nabc").await.unwrap();
+    stream
+        .write_all(b"POST /x HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\nabc")
+        .await
+        .unwrap();
     stream.shutdown().await.unwrap();
     assert!(rest(&mut stream).await.starts_with("HTTP/1.1 400 "));
 }
@@ -61,9 +69,13 @@ async fn a_body_cut_short_is_an_error_and_not_an_end() {
 async fn http2_with_prior_knowledge_carries_trailers() {
     let server = start(settings());
     let io = TokioIo::new(server.connect().await);
-    let (mut sender, connection) = hyper::client::conn::http2::handshake(TokioExecutor::new(), io).await.unwrap();
+    let (mut sender, connection) =
+        hyper::client::conn::http2::handshake(TokioExecutor::new(), io).await.unwrap();
     tokio::spawn(connection);
-    let response = sender.send_request(Request::get("http://a/trailers").body(Body::empty()).unwrap()).await.unwrap();
+    let response = sender
+        .send_request(Request::get("http://a/trailers").body(Body::empty()).unwrap())
+        .await
+        .unwrap();
     assert_eq!(response.version(), http::Version::HTTP_2);
     let all = response.into_body().collect().await.unwrap();
     assert_eq!(all.trailers().unwrap()["x-end"], "yes");
@@ -95,7 +107,8 @@ async fn the_peer_is_the_socket_and_trusted_when_the_settings_say_so() {
     const GET: &[u8] = b"GET /peer HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
     let server = start(settings());
     assert!(server.exchange(GET).await.ends_with("127.0.0.1 false"));
-    let trusting = ServerSettings { trusted_proxies: vec!["127.0.0.1".parse().unwrap()], ..settings() };
+    let trusting =
+        ServerSettings { trusted_proxies: vec!["127.0.0.1".parse().unwrap()], ..settings() };
     assert!(start(trusting.clone()).exchange(GET).await.ends_with("127.0.0.1 true"));
     // An IPv4 client of an IPv6 listener is the same client.
     let Ok(listener) = bind("[::]:0".parse().unwrap()) else { return };
@@ -108,7 +121,8 @@ async fn the_peer_is_the_socket_and_trusted_when_the_settings_say_so() {
 #[tokio::test]
 async fn a_large_response_arrives_whole() {
     let server = start(settings());
-    let answer = server.exchange(b"GET /big HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").await;
+    let answer =
+        server.exchange(b"GET /big HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").await;
     assert!(answer.len() > 32 << 20 && answer.ends_with('x'));
 }
 
@@ -116,7 +130,11 @@ async fn a_large_response_arrives_whole() {
 async fn an_upgraded_connection_is_left_alone() {
     struct Tunnel;
     impl Service for Tunnel {
-        async fn call(self: &Arc<Self>, mut request: Request<Body>, _: ClientPeer) -> Response<Body> {
+        async fn call(
+            self: &Arc<Self>,
+            mut request: Request<Body>,
+            _: ClientPeer,
+        ) -> Response<Body> {
             let upgrade = hyper::upgrade::on(&mut request);
             tokio::spawn(async move {
                 let mut io = TokioIo::new(upgrade.await.unwrap());
@@ -134,13 +152,31 @@ async fn an_upgraded_connection_is_left_alone() {
         }
     }
     let short = Duration::from_millis(100);
-    let limits = ServerSettings { header_timeout: short, idle_timeout: short, write_timeout: short, ..settings() };
+    let limits = ServerSettings {
+        header_timeout: short,
+        idle_timeout: short,
+        write_timeout: short,
+        ..settings()
+    };
     let listener = bind(limits.address).unwrap();
     let address = listener.local_addr().unwrap();
     let (counters, stop) = (ServerCounters::default(), CancellationToken::new());
-    tokio::spawn(run(listener, limits, Arc::new(Tunnel), counters.clone(), Clock::system(), stop.clone(), TaskTracker::new()));
+    tokio::spawn(run(
+        listener,
+        limits,
+        Arc::new(Tunnel),
+        counters.clone(),
+        Clock::system(),
+        stop.clone(),
+        TaskTracker::new(),
+    ));
     let mut stream = TcpStream::connect(address).await.unwrap();
-    stream.write_all(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: echo\r\n\r\nearly").await.unwrap();
+    stream
+        .write_all(
+            b"GET / HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: echo\r\n\r\nearly",
+        )
+        .await
+        .unwrap();
     until(&mut stream, "\r\n\r\nearly").await;
     for _ in 0..3 {
         // Silent for longer than any limit.

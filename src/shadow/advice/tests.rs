@@ -19,7 +19,8 @@ token = { auth = \"token\" }
 ";
 
 fn routes(text: &str) -> Routes {
-    let config = Config::parse(&format!("{FIELDS}{text}"), "proxy.toml", &|_| None).unwrap_or_else(|problems| panic!("{problems}"));
+    let config = Config::parse(&format!("{FIELDS}{text}"), "proxy.toml", &|_| None)
+        .unwrap_or_else(|problems| panic!("{problems}"));
     config.routes
 }
 
@@ -32,9 +33,18 @@ struct RouteFindings<'a> {
 fn findings(changes: &[&[&str]]) -> Findings {
     let mut findings = Findings::default();
     for (key, after) in (0u128..).zip(changes) {
-        let suspect = |path: &&str| Suspect { method: Method::PUT, path: (*path).into(), at: Wall(0) };
+        let suspect =
+            |path: &&str| Suspect { method: Method::PUT, path: (*path).into(), at: Wall(0) };
         let after = after.iter().map(suspect).collect();
-        let change = StaleChange { id: 0, key, path: "/seen".into(), at: Wall(9), age: Duration::ZERO, after, responses: 0 };
+        let change = StaleChange {
+            id: 0,
+            key,
+            path: "/seen".into(),
+            at: Wall(9),
+            age: Duration::ZERO,
+            after,
+            responses: 0,
+        };
         findings.change(change);
     }
     findings
@@ -79,7 +89,10 @@ tags = [\"campaigns:{tenant}\", \"forms:{tenant}\"]
 
 #[test]
 fn a_missing_rule_is_written_out_once_for_all_routes_that_need_it() {
-    let forms = RouteFindings { path: "/api/v1/forms/{*rest}", changes: &[&["/api/v1/forms/7"], &["/api/v1/forms/8"]] };
+    let forms = RouteFindings {
+        path: "/api/v1/forms/{*rest}",
+        changes: &[&["/api/v1/forms/7"], &["/api/v1/forms/8"]],
+    };
     let dashboard = RouteFindings { path: "/api/v1/dashboard", changes: &[&["/api/v1/forms/7"]] };
     let expected = rule("/api/v1/forms/{*rest}", "[\"forms:{tenant}\"]");
     let both = advice(DEMO, &[forms, dashboard]);
@@ -90,25 +103,42 @@ fn a_missing_rule_is_written_out_once_for_all_routes_that_need_it() {
     );
     assert_eq!((&*both[0].route, both[0].line), ("/api/v1/forms/{*rest}", Some(1)));
     // The tag that is named like the path, where several would do.
-    let alone = advice(DEMO, &[RouteFindings { path: "/api/v1/dashboard", changes: &[&["/api/v1/forms/7"]] }]);
+    let alone = advice(
+        DEMO,
+        &[RouteFindings { path: "/api/v1/dashboard", changes: &[&["/api/v1/forms/7"]] }],
+    );
     assert_eq!(tomls(&alone), [&*expected]);
     assert_eq!(alone[0].why, "1 answer would have been stale after PUT /api/v1/forms/7");
 }
 
 #[test]
 fn the_write_that_explains_most_is_blamed() {
-    let busy: &[&[&str]] =
-        &[&["/log/1", "/api/v1/forms/7"], &["/api/v1/forms/8", "/metrics"], &["/log/2", "/api/v1/forms"], &["/api/v1/forms/1", "/log/3"]];
+    let busy: &[&[&str]] = &[
+        &["/log/1", "/api/v1/forms/7"],
+        &["/api/v1/forms/8", "/metrics"],
+        &["/log/2", "/api/v1/forms"],
+        &["/api/v1/forms/1", "/log/3"],
+    ];
     let found = advice(DEMO, &[RouteFindings { path: "/api/v1/dashboard", changes: busy }]);
     assert_eq!(tomls(&found), [&*rule("/api/v1/forms/{*rest}", "[\"forms:{tenant}\"]")]);
     // Where two explain as much, the one near to the route.
-    let either = advice(DEMO, &[RouteFindings { path: "/api/v1/forms/{*rest}", changes: &[&["/log", "/api/v1/forms/7"]] }]);
+    let either = advice(
+        DEMO,
+        &[RouteFindings {
+            path: "/api/v1/forms/{*rest}",
+            changes: &[&["/log", "/api/v1/forms/7"]],
+        }],
+    );
     assert_eq!(tomls(&either), [&*rule("/api/v1/forms/{*rest}", "[\"forms:{tenant}\"]")]);
 }
 
 #[test]
 fn paths_are_cut_at_what_names_one_thing_among_many() {
-    let route = |path: &str| format!("[[routes]]\npath = \"{path}\"\nttl = \"1m\"\nkey = [\"tenant\"]\ntags = [\"x:{{tenant}}\"]\n");
+    let route = |path: &str| {
+        format!(
+            "[[routes]]\npath = \"{path}\"\nttl = \"1m\"\nkey = [\"tenant\"]\ntags = [\"x:{{tenant}}\"]\n"
+        )
+    };
     let elsewhere = [
         (&["/orders/12/lines/3"][..], "/orders/{*rest}"),
         (&["/orders"], "/orders/{*rest}"),
@@ -123,7 +153,8 @@ fn paths_are_cut_at_what_names_one_thing_among_many() {
     ];
     for (writes, expected) in elsewhere {
         let changes: Vec<&[&str]> = writes.iter().map(std::slice::from_ref).collect();
-        let found = advice(&route("/board"), &[RouteFindings { path: "/board", changes: &changes }]);
+        let found =
+            advice(&route("/board"), &[RouteFindings { path: "/board", changes: &changes }]);
         assert_eq!(tomls(&found), [&*rule(expected, "[\"x:{tenant}\"]")], "{writes:?}");
     }
     let near = [
@@ -140,9 +171,14 @@ fn paths_are_cut_at_what_names_one_thing_among_many() {
 
 #[test]
 fn tags_that_a_write_cannot_name_are_not_advised() {
-    let route = |tags: &str| format!("[[routes]]\npath = \"/api/pages/{{id}}\"\nttl = \"1m\"\nkey = [\"tenant\"]\n{tags}\n");
+    let route = |tags: &str| {
+        format!(
+            "[[routes]]\npath = \"/api/pages/{{id}}\"\nttl = \"1m\"\nkey = [\"tenant\"]\n{tags}\n"
+        )
+    };
     let changes: &[&[&str]] = &[&["/api/pages/9"]];
-    let found = |tags: &str| advice(&route(tags), &[RouteFindings { path: "/api/pages/{id}", changes }]);
+    let found =
+        |tags: &str| advice(&route(tags), &[RouteFindings { path: "/api/pages/{id}", changes }]);
     let expected = rule("/api/pages/{*rest}", "[\"all:{tenant}\"]");
     assert_eq!(tomls(&found("tags = [\"page:{tenant}:{id}\", \"all:{tenant}\"]")), [&*expected]);
     // The route has yet to carry one.
@@ -150,12 +186,18 @@ fn tags_that_a_write_cannot_name_are_not_advised() {
     let both = found("");
     assert_eq!(tomls(&both), ["tags = [\"pages:{tenant}\"]\n", &new]);
     assert_eq!(both[0].line, Some(1));
-    assert_eq!(tomls(&found("tags = [\"page:{id}\"]")), ["tags = [\"page:{id}\", \"pages:{tenant}\"]\n", &new]);
+    assert_eq!(
+        tomls(&found("tags = [\"page:{id}\"]")),
+        ["tags = [\"page:{id}\", \"pages:{tenant}\"]\n", &new]
+    );
 }
 
 fn of(text: &str, findings: &Findings) -> Vec<Advice> {
     let routes = routes(text);
-    let subjects: Vec<Subject<'_>> = routes.iter().map(|route| Subject { route, findings: findings.clone(), line: Some(4) }).collect();
+    let subjects: Vec<Subject<'_>> = routes
+        .iter()
+        .map(|route| Subject { route, findings: findings.clone(), line: Some(4) })
+        .collect();
     advise(&subjects)
 }
 
@@ -164,12 +206,21 @@ fn a_scope_that_mixes_callers_is_made_private() {
     let mut findings = Findings::default();
     findings.record_scope(Sighting { key: 1, path: "/d".into(), at: Wall(0) });
     for scope in ["shared", "public"] {
-        let text = format!("[[routes]]\npath = \"/d\"\nttl = \"1m\"\nscope = \"{scope}\"\nkey = [\"tenant\"]\n");
+        let text = format!(
+            "[[routes]]\npath = \"/d\"\nttl = \"1m\"\nscope = \"{scope}\"\nkey = [\"tenant\"]\n"
+        );
         let found = of(&text, &findings);
         assert_eq!((tomls(&found), found[0].line), (vec!["scope = \"private\"\n"], Some(4)));
-        assert!(found[0].why.starts_with("1 answer would have been another caller's: the body of /d differs"), "{}", found[0].why);
+        assert!(
+            found[0]
+                .why
+                .starts_with("1 answer would have been another caller's: the body of /d differs"),
+            "{}",
+            found[0].why
+        );
     }
-    let chosen = of("[[routes]]\npath = \"/d\"\nttl = \"1m\"\nkey = [\"tenant\", \"token\"]\n", &findings);
+    let chosen =
+        of("[[routes]]\npath = \"/d\"\nttl = \"1m\"\nkey = [\"tenant\", \"token\"]\n", &findings);
     assert_eq!(tomls(&chosen), ["key = [\"tenant\"]\n"]);
 }
 

@@ -1,10 +1,11 @@
 //! Interleavings, each a line: what happens, and what is concluded at each look.
 //!
-//! `AX`: caller A gets body X. `A1X`: the same, with a query that a fill would withhold. `<A` and `>AX`: the same in two halves, so that
-//! others come between. `w`: a write that purges nothing of it. `p`: one that purges it. `e`: what is stored expires.
+//! `AX`: caller A gets body X. `A1X`: the same, with a query that a fill would withhold. `<A` and
+//! `>AX`: the same in two halves, so that others come between. `w`: a write that purges nothing of
+//! it. `p`: one that purges it. `e`: what is stored expires.
 //!
-//! `.`: nothing. `c0`, `c1`: out of date, changed since a look after which so many writes came. `s`: still out of date. `!`: another
-//! caller's. `v`: volatile from here on.
+//! `.`: nothing. `c0`, `c1`: out of date, changed since a look after which so many writes came.
+//! `s`: still out of date. `!`: another caller's. `v`: volatile from here on.
 
 use super::*;
 
@@ -32,7 +33,8 @@ impl HistoryStage {
         let (_, sent, hit) = self.open.remove(at);
         let span = StepSpan { sent, done: self.next(), purges: 0 };
         let look = Observation { caller, digest: [digest; 16], span, hit };
-        let since = |span: &StepSpan| self.writes.iter().filter(|(_, ended)| *ended >= span.sent).count();
+        let since =
+            |span: &StepSpan| self.writes.iter().filter(|(_, ended)| *ended >= span.sent).count();
         let verdict = self.history.observe(&look, &since);
         let mut said = match verdict.stale {
             Some(StaleFinding::Changed { since: from }) => format!("c{}", since(&from)),
@@ -53,7 +55,10 @@ impl HistoryStage {
         for word in script.split(' ') {
             let caller = |name: &str| {
                 let aside = name[1..].chars().take_while(char::is_ascii_digit).collect::<String>();
-                Caller { credential: u64::from(name.as_bytes()[0]), withheld_query: aside.parse().unwrap_or(0) }
+                Caller {
+                    credential: u64::from(name.as_bytes()[0]),
+                    withheld_query: aside.parse().unwrap_or(0),
+                }
             };
             let digest = *word.as_bytes().last().expect("no empty word");
             match word {
@@ -103,7 +108,12 @@ fn a_change_after_a_write_that_purges_nothing_is_stale_until_the_entry_goes() {
 
 #[test]
 fn a_change_that_is_purged_or_expires_is_none() {
-    check(&[("AX p AY", ". ."), ("AX p AY p AZ p AX", ". . . ."), ("AX e AX", ". ."), ("AX p BY p AX", ". . .")]);
+    check(&[
+        ("AX p AY", ". ."),
+        ("AX p AY p AZ p AX", ". . . ."),
+        ("AX e AX", ". ."),
+        ("AX p BY p AX", ". . ."),
+    ]);
 }
 
 #[test]
@@ -182,7 +192,12 @@ fn callers_are_bounded_and_the_oldest_goes_first() {
     let mut crowded = 0;
     for who in 0..1000 {
         let span = StepSpan { sent: stage.next(), done: stage.next(), purges: 0 };
-        let look = Observation { caller: Caller { credential: who, withheld_query: 0 }, digest: [0; 16], span, hit: false };
+        let look = Observation {
+            caller: Caller { credential: who, withheld_query: 0 },
+            digest: [0; 16],
+            span,
+            hit: false,
+        };
         crowded += usize::from(stage.history.observe(&look, &|_| 0).forgot_caller);
     }
     assert_eq!((stage.history.runs.len(), crowded), (MAX_CALLERS, 1000 - MAX_CALLERS));

@@ -1,4 +1,5 @@
-//! How the text log writes an event's fields: `sentence name=value name="a value with spaces"`, always on one line.
+//! How the text log writes an event's fields: `sentence name=value name="a value with spaces"`,
+//! always on one line.
 //!
 //! Owns the escaping of all that is logged. Knows nothing of what is logged.
 
@@ -50,7 +51,8 @@ impl Visitor<'_> {
             self.writer.write_char(' ')?;
         }
         if name == "message" {
-            // The sentence itself: not quoted, yet it may hold an error's text, and that a stranger's.
+            // The sentence itself: not quoted, yet it may hold an error's text, and that a
+            // stranger's.
             return escape(&mut self.writer, value, false);
         }
         write!(self.writer, "{name}=")?;
@@ -65,12 +67,17 @@ impl Visitor<'_> {
 
 /// Whether a value can stand without quotes and still be told from what follows it.
 fn is_plain(value: &str) -> bool {
-    !value.is_empty() && value.chars().all(|c| !c.is_whitespace() && !matches!(c, '"' | '\\' | '=') && !is_harmful(c))
+    !value.is_empty()
+        && value
+            .chars()
+            .all(|c| !c.is_whitespace() && !matches!(c, '"' | '\\' | '=') && !is_harmful(c))
 }
 
-/// SECURITY: what could end a line, move a terminal's cursor, or make text read in another order than it is written.
+/// SECURITY: what could end a line, move a terminal's cursor, or make text read in another order
+/// than it is written.
 fn is_harmful(c: char) -> bool {
-    c.is_control() || matches!(c, '\u{2028}' | '\u{2029}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    c.is_control()
+        || matches!(c, '\u{2028}' | '\u{2029}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 fn escape(out: &mut impl Write, value: &str, quoted: bool) -> fmt::Result {
@@ -87,7 +94,8 @@ fn escape(out: &mut impl Write, value: &str, quoted: bool) -> fmt::Result {
     Ok(())
 }
 
-/// A value cut to `limit` bytes, without what JSON would let through and a terminal would obey (JSON escapes only below U+0020).
+/// A value cut to `limit` bytes, without what JSON would let through and a terminal would obey
+/// (JSON escapes only below U+0020).
 pub(super) fn printable(value: &str, limit: usize) -> Cow<'_, str> {
     let cut = value.floor_char_boundary(limit);
     let needs_escape = |c: char| c >= '\u{7f}' && is_harmful(c);

@@ -47,7 +47,8 @@ fn line<'a>(path: &'a str, outcome: &'a Outcome) -> AccessLine<'a> {
 
 #[test]
 fn a_text_line_holds_every_field_that_is_there_and_no_other() {
-    let outcome = Outcome { tier: Some(Tier::Memory), ttl: Some(243), ..Outcome::new(Disposition::Hit) };
+    let outcome =
+        Outcome { tier: Some(Tier::Memory), ttl: Some(243), ..Outcome::new(Disposition::Hit) };
     let text = logged(LogFormat::Text, "info", || write(&line("/c/7", &outcome)));
     let expected = "INFO sidecache::access: request method=GET path=/c/7 host=app.test peer=127.0.0.1 route=/c/{id} status=200 \
                     cache=HIT tier=memory ttl=243 stored=false collapsed=false bytes=1024 duration_us=1234\n";
@@ -72,17 +73,26 @@ fn a_hostile_path_stays_on_its_one_line() {
     let hostile = "/a\nFAKE line\r\x1b[2J\u{9b}2J\" status=500 \\";
     let outcome = Outcome::new(Disposition::Miss);
     for format in [LogFormat::Text, LogFormat::Json] {
-        let text = logged(format, "info", || write(&AccessLine { host: Some(hostile), ..line(hostile, &outcome) }));
+        let text = logged(format, "info", || {
+            write(&AccessLine { host: Some(hostile), ..line(hostile, &outcome) })
+        });
         assert_eq!(text.matches('\n').count(), 1, "{text:?}");
         assert!(text.ends_with('\n') && !text.trim_end().contains(char::is_control), "{text:?}");
     }
     let text = logged(LogFormat::Text, "info", || write(&line(hostile, &outcome)));
-    assert!(text.contains(r#" path="/a\nFAKE line\r\u{1b}[2J\\u{9b}2J\" status=500 \\" host="#), "{text}");
+    assert!(
+        text.contains(r#" path="/a\nFAKE line\r\u{1b}[2J\\u{9b}2J\" status=500 \\" host="#),
+        "{text}"
+    );
 }
 
 #[test]
 fn every_other_event_stays_on_one_line_too() {
-    let text = logged(LogFormat::Text, "info", || tracing::warn!(error = %"a\nb", "it said: {}", "x\n\x1b[2J"));
+    let text = logged(
+        LogFormat::Text,
+        "info",
+        || tracing::warn!(error = %"a\nb", "it said: {}", "x\n\x1b[2J"),
+    );
     assert!(text.ends_with("it said: x\\n\\u{1b}[2J error=\"a\\nb\"\n"), "{text:?}");
     assert_eq!(text.matches('\n').count(), 1, "{text:?}");
 }

@@ -1,7 +1,8 @@
 //! A snapshot of families of metrics, written as text that Prometheus reads.
 //!
-//! Knows names, labels and numbers; not where they come from. Both formats are written by the same code, so that they cannot tell
-//! different things. What differs: `OpenMetrics` types a counter under its name without `_total`, knows infos, and ends in `# EOF`.
+//! Knows names, labels and numbers; not where they come from. Both formats are written by the same
+//! code, so that they cannot tell different things. What differs: `OpenMetrics` types a counter
+//! under its name without `_total`, knows infos, and ends in `# EOF`.
 
 use std::collections::BTreeMap;
 use std::fmt::{self, Write as _};
@@ -86,12 +87,19 @@ fn write(out: &mut String, name: &str, family: &Family, format: MetricsFormat) -
     for (labels, value) in &family.series {
         match value {
             Value::Count(count) => writeln!(out, "{name}{suffix}{} {count}", Braces(labels, None))?,
-            Value::Level(level) => writeln!(out, "{name}{suffix}{} {}", Braces(labels, None), Float(*level))?,
+            Value::Level(level) => {
+                writeln!(out, "{name}{suffix}{} {}", Braces(labels, None), Float(*level))?
+            }
             Value::Latency(latency) => {
                 for (bound, count) in latency.cumulative() {
                     writeln!(out, "{name}_bucket{} {count}", Braces(labels, Some(bound)))?;
                 }
-                writeln!(out, "{name}_sum{} {}", Braces(labels, None), Float(latency.sum().as_secs_f64()))?;
+                writeln!(
+                    out,
+                    "{name}_sum{} {}",
+                    Braces(labels, None),
+                    Float(latency.sum().as_secs_f64())
+                )?;
                 writeln!(out, "{name}_count{} {}", Braces(labels, None), latency.count())?;
             }
         }
@@ -118,7 +126,8 @@ impl fmt::Display for Braces<'_> {
     }
 }
 
-/// A number the same in both formats: with a point (`1.0`), which `OpenMetrics` asks of bounds, and by which both name the same series.
+/// A number the same in both formats: with a point (`1.0`), which `OpenMetrics` asks of bounds, and
+/// by which both name the same series.
 struct Float(f64);
 
 impl fmt::Display for Float {
@@ -168,7 +177,8 @@ mod tests {
 
     #[test]
     fn numbers_read_as_numbers() {
-        let told = [0.0001, 1.0, 0.0, 1e300, f64::INFINITY, f64::NEG_INFINITY, f64::NAN].map(|number| Float(number).to_string());
+        let told = [0.0001, 1.0, 0.0, 1e300, f64::INFINITY, f64::NEG_INFINITY, f64::NAN]
+            .map(|number| Float(number).to_string());
         assert_eq!(told, ["0.0001", "1.0", "0.0", "1e300", "+Inf", "-Inf", "NaN"]);
     }
 }

@@ -1,4 +1,5 @@
-//! Which of two formats a scrape is answered in: Prometheus text, unless the scraper would rather have `OpenMetrics`.
+//! Which of two formats a scrape is answered in: Prometheus text, unless the scraper would rather
+//! have `OpenMetrics`.
 
 /// How metrics are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,8 +22,9 @@ impl MetricsFormat {
 
     /// The format for a request with this `Accept` (RFC 9110 12.5.1).
     ///
-    /// `OpenMetrics` has to be asked for by name, in a version that is spoken here, and not be wanted less than text: a wildcard, which is
-    /// what curl and browsers send, gets text. So does who accepts neither, since something to read beats a 406.
+    /// `OpenMetrics` has to be asked for by name, in a version that is spoken here, and not be
+    /// wanted less than text: a wildcard, which is what curl and browsers send, gets text. So does
+    /// who accepts neither, since something to read beats a 406.
     #[must_use]
     pub fn negotiate(accept: Option<&str>) -> Self {
         let (mut open, mut text) = (0.0_f32, [None::<f32>; 3]);
@@ -32,7 +34,10 @@ impl MetricsFormat {
             let (mut weight, mut version) = (Some(1.0), None);
             for (name, value) in parts.filter_map(|part| part.split_once('=')) {
                 match name.trim().to_ascii_lowercase().as_str() {
-                    "q" => weight = value.trim().parse().ok().filter(|weight| (0.0..=1.0).contains(weight)),
+                    "q" => {
+                        weight =
+                            value.trim().parse().ok().filter(|weight| (0.0..=1.0).contains(weight))
+                    }
                     "version" => version = Some(value.trim().trim_matches('"')),
                     _ => {}
                 }
@@ -98,7 +103,11 @@ mod tests {
             "application/openmetrics-text;version=1.0.0,application/openmetrics-text;version=0.0.1;q=0.75,text/plain;version=0.0.4;q=0.5,*/*;q=0.1",
             "application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.5,application/openmetrics-text;version=0.0.1;q=0.4,text/plain;version=1.0.0;escaping=allow-utf-8;q=0.3,text/plain;version=0.0.4;q=0.2,*/*;q=0.1",
         ] {
-            assert_eq!(MetricsFormat::negotiate(Some(accept)), MetricsFormat::OpenMetrics, "{accept}");
+            assert_eq!(
+                MetricsFormat::negotiate(Some(accept)),
+                MetricsFormat::OpenMetrics,
+                "{accept}"
+            );
         }
     }
 }

@@ -1,4 +1,5 @@
-//! How long things took: the buckets of the histograms, and what can be read from a histogram's counts.
+//! How long things took: the buckets of the histograms, and what can be read from a histogram's
+//! counts.
 //!
 //! Knows nothing of what is measured, nor where the counts are kept while they grow.
 
@@ -27,7 +28,8 @@ pub(super) const BOUNDS: [u64; 16] = [
 /// One for each bound, and one for what took longer than the last.
 pub(super) const BUCKETS: usize = BOUNDS.len() + 1;
 
-/// The bucket of a duration. What is quick is found quickly: most of a busy cache's answers are in the first bucket.
+/// The bucket of a duration. What is quick is found quickly: most of a busy cache's answers are in
+/// the first bucket.
 #[inline]
 pub(super) fn bucket(nanos: u64) -> usize {
     BOUNDS.iter().position(|bound| nanos <= *bound).unwrap_or(BOUNDS.len())
@@ -73,8 +75,9 @@ impl Latency {
 
     /// The duration that a share `q` (0 to 1) of them did not exceed; none of nothing.
     ///
-    /// An estimate, as good as the buckets are narrow: durations are taken to lie evenly within theirs, as Prometheus' own
-    /// `histogram_quantile` has it. Of what lies beyond the last bound, nothing more is known than that: the answer is the bound.
+    /// An estimate, as good as the buckets are narrow: durations are taken to lie evenly within
+    /// theirs, as Prometheus' own `histogram_quantile` has it. Of what lies beyond the last bound,
+    /// nothing more is known than that: the answer is the bound.
     #[must_use]
     pub fn quantile(&self, q: f64) -> Option<Duration> {
         let count = self.count();
@@ -86,7 +89,10 @@ impl Latency {
         for (here, upper) in self.counts.into_iter().zip(BOUNDS) {
             if here > 0 && as_f64(below + here) >= rank {
                 let within = ((rank - as_f64(below)) / as_f64(here)).clamp(0.0, 1.0);
-                return Some(Duration::from_nanos(lower) + Duration::from_nanos(upper - lower).mul_f64(within));
+                return Some(
+                    Duration::from_nanos(lower)
+                        + Duration::from_nanos(upper - lower).mul_f64(within),
+                );
             }
             (below, lower) = (below + here, upper);
         }
@@ -103,7 +109,10 @@ impl Latency {
 
     /// Each bound in seconds with how many did not exceed it. The last one is infinity, with all.
     pub(super) fn cumulative(&self) -> impl Iterator<Item = (f64, u64)> + '_ {
-        let bounds = BOUNDS.into_iter().map(|bound| Duration::from_nanos(bound).as_secs_f64()).chain([f64::INFINITY]);
+        let bounds = BOUNDS
+            .into_iter()
+            .map(|bound| Duration::from_nanos(bound).as_secs_f64())
+            .chain([f64::INFINITY]);
         bounds.zip(self.counts).scan(0, |below, (bound, here)| {
             *below += here;
             Some((bound, *below))

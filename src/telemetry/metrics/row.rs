@@ -1,6 +1,8 @@
-//! All numbers of one route: a fixed row that many threads count in at once, each number found by arithmetic.
+//! All numbers of one route: a fixed row that many threads count in at once, each number found by
+//! arithmetic.
 //!
-//! Knows the closed enums of `outcome`, and its name; not what a route is, and not who else has a row.
+//! Knows the closed enums of `outcome`, and its name; not what a route is, and not who else has a
+//! row.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -80,12 +82,14 @@ impl TimedAs {
 const HISTOGRAM: usize = BUCKETS + 1;
 /// Columns of one disposition: no reason, then each reason.
 const REASONS: usize = Reason::ALL.len() + 1;
-/// The first column of each kind of number. What a hit counts comes first, so that it lies close together.
+/// The first column of each kind of number. What a hit counts comes first, so that it lies close
+/// together.
 const SAVED: usize = 4 * HISTOGRAM;
 const BYTES: usize = SAVED + 1;
 const COUNTS: usize = BYTES + 2;
 const COLUMNS: usize = COUNTS + Disposition::ALL.len() * REASONS;
-/// From one stripe to the next: the columns, and a gap of a cache-line pair, so that two threads never share a line.
+/// From one stripe to the next: the columns, and a gap of a cache-line pair, so that two threads
+/// never share a line.
 const STRIDE: usize = (COLUMNS + 16).next_multiple_of(16);
 
 /// The numbers of one route. About 3 KiB for each stripe; there are no more stripes than cores.
@@ -100,7 +104,8 @@ pub(super) struct Row {
 /// The numbers of one route, as they stood when they were read.
 #[derive(Clone, Debug)]
 pub struct RowView {
-    /// The route's name; `none` for requests without a route, `other` for routes beyond [`MAX_ROWS`](super::MAX_ROWS).
+    /// The route's name; `none` for requests without a route, `other` for routes beyond
+    /// [`MAX_ROWS`](super::MAX_ROWS).
     pub name: Arc<str>,
     /// How many requests ended how, and why: what happened at least once.
     pub requests: Vec<(Disposition, Option<Reason>, u64)>,
@@ -192,11 +197,16 @@ impl Row {
 
     fn latency(&self, timed: TimedAs) -> Latency {
         let first = timed as usize * HISTOGRAM;
-        Latency::new(std::array::from_fn(|at| self.sum(first + at)), Duration::from_nanos(self.sum(first + BUCKETS)))
+        Latency::new(
+            std::array::from_fn(|at| self.sum(first + at)),
+            Duration::from_nanos(self.sum(first + BUCKETS)),
+        )
     }
 
     fn sum(&self, column: usize) -> u64 {
-        (0..self.stripes).fold(0, |sum: u64, stripe| sum.wrapping_add(self.numbers[stripe * STRIDE + column].load(Ordering::Relaxed)))
+        (0..self.stripes).fold(0, |sum: u64, stripe| {
+            sum.wrapping_add(self.numbers[stripe * STRIDE + column].load(Ordering::Relaxed))
+        })
     }
 
     /// The numbers that the calling thread counts in.
@@ -234,7 +244,12 @@ mod tests {
     #[test]
     fn discriminants_are_positions_in_all() {
         // `request` goes by the discriminant, `view` by the position.
-        assert!(Disposition::ALL.iter().enumerate().all(|(at, disposition)| *disposition as usize == at));
+        assert!(
+            Disposition::ALL
+                .iter()
+                .enumerate()
+                .all(|(at, disposition)| *disposition as usize == at)
+        );
         assert!(Reason::ALL.iter().enumerate().all(|(at, reason)| *reason as usize == at));
     }
 
@@ -242,24 +257,36 @@ mod tests {
     fn every_combination_has_a_place_of_its_own() {
         let row = row(2);
         let reasons = || std::iter::once(None).chain(Reason::ALL.iter().copied().map(Some));
-        let all: Vec<_> = Disposition::ALL.into_iter().flat_map(|disposition| reasons().map(move |reason| (disposition, reason))).collect();
+        let all: Vec<_> = Disposition::ALL
+            .into_iter()
+            .flat_map(|disposition| reasons().map(move |reason| (disposition, reason)))
+            .collect();
         for (times, (disposition, reason)) in all.iter().enumerate() {
             for _ in 0..=times {
                 row.request(&seen(*disposition, *reason));
             }
         }
-        let expected: Vec<_> = (1..).zip(all).map(|(times, (disposition, reason))| (disposition, reason, times)).collect();
+        let expected: Vec<_> = (1..)
+            .zip(all)
+            .map(|(times, (disposition, reason))| (disposition, reason, times))
+            .collect();
         let view = row.view();
         assert_eq!(view.requests, expected);
         assert_eq!(view.count(Disposition::Stale), row.count(Disposition::Stale));
-        assert_eq!((view.saved, view.bytes_from_cache, view.bytes_from_origin, view.origin.count()), (Duration::ZERO, 0, 0, 0));
+        assert_eq!(
+            (view.saved, view.bytes_from_cache, view.bytes_from_origin, view.origin.count()),
+            (Duration::ZERO, 0, 0, 0)
+        );
     }
 
     #[test]
     fn times_are_kept_by_what_happened() {
         let row = row(1);
         for (ms, disposition) in (1..).zip(Disposition::ALL) {
-            row.request(&RequestRecord { duration: Duration::from_millis(ms), ..seen(disposition, None) });
+            row.request(&RequestRecord {
+                duration: Duration::from_millis(ms),
+                ..seen(disposition, None)
+            });
         }
         row.origin(Duration::from_secs(20));
         let view = row.view();
@@ -276,10 +303,19 @@ mod tests {
         row.bytes(BodySource::Cache, 1000);
         row.bytes(BodySource::Origin, 30);
         row.bytes(BodySource::Cache, 1);
-        row.request(&RequestRecord { saved: Some(Duration::from_millis(250)), ..seen(Disposition::Hit, None) });
-        row.request(&RequestRecord { saved: Some(Duration::from_millis(500)), ..seen(Disposition::Hit, None) });
+        row.request(&RequestRecord {
+            saved: Some(Duration::from_millis(250)),
+            ..seen(Disposition::Hit, None)
+        });
+        row.request(&RequestRecord {
+            saved: Some(Duration::from_millis(500)),
+            ..seen(Disposition::Hit, None)
+        });
         let view = row.view();
-        assert_eq!((view.bytes_from_cache, view.bytes_from_origin, view.saved), (1001, 30, Duration::from_millis(750)));
+        assert_eq!(
+            (view.bytes_from_cache, view.bytes_from_origin, view.saved),
+            (1001, 30, Duration::from_millis(750))
+        );
     }
 
     #[test]
@@ -288,7 +324,9 @@ mod tests {
         let threads: Vec<_> = (0..4)
             .map(|_| {
                 let row = Arc::clone(&row);
-                thread::spawn(move || (0..1000).for_each(|_| row.request(&seen(Disposition::Hit, None))))
+                thread::spawn(move || {
+                    (0..1000).for_each(|_| row.request(&seen(Disposition::Hit, None)))
+                })
             })
             .collect();
         for thread in threads {

@@ -1,8 +1,9 @@
 //! Who counts in which row: the routes of one set of rules, by their indices.
 //!
-//! Rows outlive the rules. A route is found by its name again when the rules are read anew, and goes on counting; what was counted of a
-//! route that is gone stays, because a counter that vanishes or begins again would read as a restart. So that rules that are read anew
-//! without end do not grow this without end, there are at most [`MAX_ROWS`].
+//! Rows outlive the rules. A route is found by its name again when the rules are read anew, and
+//! goes on counting; what was counted of a route that is gone stays, because a counter that
+//! vanishes or begins again would read as a restart. So that rules that are read anew without end
+//! do not grow this without end, there are at most [`MAX_ROWS`].
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -10,10 +11,12 @@ use std::time::Duration;
 
 use super::row::{BodySource, RequestRecord, Row};
 
-/// The most routes that have numbers of their own in the life of a process. Those beyond share one row, named `other`.
+/// The most routes that have numbers of their own in the life of a process. Those beyond share one
+/// row, named `other`.
 pub const MAX_ROWS: usize = 4096;
 
-/// The name of what is no route. Routes' names are patterns and begin with `/`, so that none collides with it.
+/// The name of what is no route. Routes' names are patterns and begin with `/`, so that none
+/// collides with it.
 pub const NONE: &str = "none";
 /// The name of the row that routes beyond [`MAX_ROWS`] share.
 const OTHER: &str = "other";
@@ -29,7 +32,12 @@ pub(super) struct Rows {
 
 impl Rows {
     pub(super) fn new(most: usize) -> Self {
-        Self { none: Arc::new(Row::new(NONE.into())), by_name: HashMap::new(), other: None, max_rows: most }
+        Self {
+            none: Arc::new(Row::new(NONE.into())),
+            by_name: HashMap::new(),
+            other: None,
+            max_rows: most,
+        }
     }
 
     pub(super) fn table(&mut self, names: impl IntoIterator<Item = String>) -> RouteTable {
@@ -58,10 +66,11 @@ impl Rows {
     }
 }
 
-/// Where the routes of one set of rules are counted. A route's index is its place in the rules; two of one name count together.
+/// Where the routes of one set of rules are counted. A route's index is its place in the rules; two
+/// of one name count together.
 ///
-/// Counting takes no lock, looks nothing up and allocates nothing. A route that the table does not have counts as none: the number must
-/// not get lost, nor a request fail for it.
+/// Counting takes no lock, looks nothing up and allocates nothing. A route that the table does not
+/// have counts as none: the number must not get lost, nor a request fail for it.
 #[derive(Debug)]
 pub struct RouteTable {
     none: Arc<Row>,
@@ -75,7 +84,8 @@ impl RouteTable {
         self.row(route).request(seen);
     }
 
-    /// Counts an answer of the app, which took this long from the sending of the request to the head of the response.
+    /// Counts an answer of the app, which took this long from the sending of the request to the
+    /// head of the response.
     #[inline]
     pub fn origin(&self, route: Option<usize>, took: Duration) {
         self.row(route).origin(took);
@@ -119,7 +129,12 @@ mod tests {
     use super::*;
     use crate::outcome::Disposition;
 
-    const HIT: RequestRecord = RequestRecord { disposition: Disposition::Hit, reason: None, duration: Duration::ZERO, saved: None };
+    const HIT: RequestRecord = RequestRecord {
+        disposition: Disposition::Hit,
+        reason: None,
+        duration: Duration::ZERO,
+        saved: None,
+    };
 
     fn names(names: &[&str]) -> Vec<String> {
         names.iter().map(ToString::to_string).collect()
@@ -139,7 +154,8 @@ mod tests {
         // A request that began under the old rules still counts as what it was.
         first.request(Some(0), &HIT);
         second.request(Some(0), &HIT);
-        let expected = [("none", 0), ("/a", 0), ("/b", 3), ("/c", 1)].map(|(name, hits)| (name.to_owned(), hits));
+        let expected = [("none", 0), ("/a", 0), ("/b", 3), ("/c", 1)]
+            .map(|(name, hits)| (name.to_owned(), hits));
         assert_eq!(hits(&rows), expected);
     }
 
@@ -158,7 +174,8 @@ mod tests {
             let table = rows.table(names(&["/a", &format!("/{round}"), &format!("/{round}x")]));
             (0..3).for_each(|route| table.request(Some(route), &HIT));
         }
-        let expected = [("none", 0), ("/0", 1), ("/a", 10), ("other", 19)].map(|(name, hits)| (name.to_owned(), hits));
+        let expected = [("none", 0), ("/0", 1), ("/a", 10), ("other", 19)]
+            .map(|(name, hits)| (name.to_owned(), hits));
         assert_eq!(hits(&rows), expected);
     }
 

@@ -47,8 +47,14 @@ async fn a_post_that_may_have_been_read_is_not_sent_twice() {
     text(upstream.send(get()).await.unwrap()).await;
     let error = upstream.send(request(Method::POST, Body::full("x"))).await.unwrap_err();
     assert!(matches!(error, UpstreamError::Broken(_)), "{error}");
-    assert_eq!((error.reason(), error.may_have_reached_origin()), (Reason::UpstreamProtocolError, true));
-    assert_eq!((POSTS.load(Ordering::SeqCst), counters.reused.get(), counters.retries.get()), (1, 1, 0));
+    assert_eq!(
+        (error.reason(), error.may_have_reached_origin()),
+        (Reason::UpstreamProtocolError, true)
+    );
+    assert_eq!(
+        (POSTS.load(Ordering::SeqCst), counters.reused.get(), counters.retries.get()),
+        (1, 1, 0)
+    );
 }
 
 #[tokio::test]
@@ -68,7 +74,10 @@ async fn a_get_is_sent_twice_at_most() {
     upstream.send(get()).await.unwrap();
     let error = upstream.send(get()).await.unwrap_err();
     assert!(matches!(error, UpstreamError::Broken(_)), "{error}");
-    assert_eq!((GETS.load(Ordering::SeqCst), counters.retries.get(), counters.broken.get()), (3, 1, 1));
+    assert_eq!(
+        (GETS.load(Ordering::SeqCst), counters.retries.get(), counters.broken.get()),
+        (3, 1, 1)
+    );
 }
 
 #[tokio::test]
@@ -79,7 +88,10 @@ async fn an_app_that_is_not_there_is_unreachable() {
     let (upstream, counters) = client(settings(address));
     let error = upstream.send(get()).await.unwrap_err();
     assert!(matches!(error, UpstreamError::Connect(_)), "{error}");
-    assert_eq!((error.reason(), error.may_have_reached_origin()), (Reason::UpstreamUnreachable, false));
+    assert_eq!(
+        (error.reason(), error.may_have_reached_origin()),
+        (Reason::UpstreamUnreachable, false)
+    );
     assert_eq!((counters.unreachable.get(), counters.open.load(Ordering::Relaxed)), (1, 0));
 }
 
@@ -94,11 +106,21 @@ async fn an_app_that_does_not_answer_is_timed_out_and_not_asked_again() {
         }
     })
     .await;
-    let (upstream, counters) = client(UpstreamSettings { first_byte_timeout: Duration::from_millis(80), ..settings(address) });
+    let (upstream, counters) = client(UpstreamSettings {
+        first_byte_timeout: Duration::from_millis(80),
+        ..settings(address)
+    });
     upstream.send(get()).await.unwrap();
     let error = upstream.send(get()).await.unwrap_err();
     assert!(matches!(error, UpstreamError::FirstByteTimeout), "{error}");
-    assert_eq!((GETS.load(Ordering::SeqCst), counters.timeouts.get(), counters.open.load(Ordering::Relaxed)), (1, 1, 0));
+    assert_eq!(
+        (
+            GETS.load(Ordering::SeqCst),
+            counters.timeouts.get(),
+            counters.open.load(Ordering::Relaxed)
+        ),
+        (1, 1, 0)
+    );
 }
 
 #[tokio::test]
@@ -111,7 +133,10 @@ async fn an_upload_that_makes_progress_is_not_timed_out() {
         conn.say("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").await;
     })
     .await;
-    let (upstream, _) = client(UpstreamSettings { first_byte_timeout: Duration::from_millis(150), ..settings(address) });
+    let (upstream, _) = client(UpstreamSettings {
+        first_byte_timeout: Duration::from_millis(150),
+        ..settings(address)
+    });
     let slow = futures_util::stream::unfold(0, |sent| async move {
         // The pace of the upload: shorter than the limit, and longer than it in all.
         tokio::time::sleep(Duration::from_millis(50)).await;
@@ -133,8 +158,12 @@ async fn a_request_whose_body_breaks_is_never_completed() {
     })
     .await;
     let (upstream, _) = client(settings(address));
-    let frames: [Result<_, BodyError>; 2] = [Ok(Frame::data(Bytes::from_static(b"half"))), Err("the client left".into())];
-    let error = upstream.send(request(Method::POST, stream(futures_util::stream::iter(frames)))).await.unwrap_err();
+    let frames: [Result<_, BodyError>; 2] =
+        [Ok(Frame::data(Bytes::from_static(b"half"))), Err("the client left".into())];
+    let error = upstream
+        .send(request(Method::POST, stream(futures_util::stream::iter(frames))))
+        .await
+        .unwrap_err();
     assert!(matches!(error, UpstreamError::RequestBody(_)), "{error}");
     assert!(!bytes.recv().await.unwrap().ends_with(b"0\r\n\r\n"));
 }
@@ -173,7 +202,11 @@ async fn bytes_after_a_body_never_answer_the_next_request() {
     for pause in [0, 20] {
         let address = app(move |mut conn, _| async move {
             while conn.head().await.is_some() {
-                conn.say(&format!("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok{}", if pause == 0 { EVIL } else { "" })).await;
+                conn.say(&format!(
+                    "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok{}",
+                    if pause == 0 { EVIL } else { "" }
+                ))
+                .await;
                 // In one packet, or in two.
                 tokio::time::sleep(Duration::from_millis(pause)).await;
                 if pause > 0 {
@@ -219,7 +252,10 @@ async fn a_body_that_falls_silent_is_broken_off_unless_it_is_an_event_stream() {
             conn.say("2\r\nok\r\n0\r\n\r\n").await;
         })
         .await;
-        let (upstream, counters) = client(UpstreamSettings { idle_timeout: Duration::from_millis(60), ..settings(address) });
+        let (upstream, counters) = client(UpstreamSettings {
+            idle_timeout: Duration::from_millis(60),
+            ..settings(address)
+        });
         let body = upstream.send(get()).await.unwrap().into_body().collect().await;
         assert_eq!((body.is_err(), counters.timeouts.get()), (breaks, u64::from(breaks)));
     }

@@ -86,7 +86,10 @@ async fn a_big_upload_keeps_its_connection() {
 async fn an_app_that_refuses_an_upload_early_is_heard() {
     let address = app(|mut conn, _| async move {
         conn.head().await;
-        conn.say("HTTP/1.1 413 Content Too Large\r\ncontent-length: 3\r\nconnection: close\r\n\r\nbig").await;
+        conn.say(
+            "HTTP/1.1 413 Content Too Large\r\ncontent-length: 3\r\nconnection: close\r\n\r\nbig",
+        )
+        .await;
         // Closes with the upload unread, which resets the connection.
     })
     .await;
@@ -100,8 +103,7 @@ async fn an_app_that_refuses_an_upload_early_is_heard() {
 
 #[tokio::test]
 async fn trailers_pass_but_not_those_that_decide() {
-    let answer =
-        "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\ntrailer: x-sum\r\n\r\n2\r\nok\r\n0\r\nx-sum: 1\r\nset-cookie: a=b\r\n\r\n";
+    let answer = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\ntrailer: x-sum\r\n\r\n2\r\nok\r\n0\r\nx-sum: 1\r\nset-cookie: a=b\r\n\r\n";
     let (upstream, counters) = client(settings(steady(answer).await));
     for _ in 0..2 {
         let body = upstream.send(get()).await.unwrap().into_body().collect().await.unwrap();
@@ -113,16 +115,19 @@ async fn trailers_pass_but_not_those_that_decide() {
 
 #[tokio::test]
 async fn https_is_spoken_to_an_app_whose_authority_is_trusted() {
-    let rcgen::CertifiedKey { cert, signing_key } = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
+    let rcgen::CertifiedKey { cert, signing_key } =
+        rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), cert.pem()).unwrap();
     let key = rustls::pki_types::PrivateKeyDer::try_from(signing_key.serialize_der()).unwrap();
-    let config = rustls::ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_no_client_auth()
-        .with_single_cert(vec![cert.der().clone()], key)
-        .unwrap();
+    let config = rustls::ServerConfig::builder_with_provider(Arc::new(
+        rustls::crypto::ring::default_provider(),
+    ))
+    .with_safe_default_protocol_versions()
+    .unwrap()
+    .with_no_client_auth()
+    .with_single_cert(vec![cert.der().clone()], key)
+    .unwrap();
     let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
     let address = app(move |conn, _| {
         let acceptor = acceptor.clone();
@@ -136,8 +141,17 @@ async fn https_is_spoken_to_an_app_whose_authority_is_trusted() {
         }
     })
     .await;
-    let target = Target { tls: true, host: "localhost".into(), port: address.port(), authority: "localhost".into() };
-    let trusting = UpstreamSettings { target: target.clone(), ca_file: Some(file.path().to_owned()), ..settings(address) };
+    let target = Target {
+        tls: true,
+        host: "localhost".into(),
+        port: address.port(),
+        authority: "localhost".into(),
+    };
+    let trusting = UpstreamSettings {
+        target: target.clone(),
+        ca_file: Some(file.path().to_owned()),
+        ..settings(address)
+    };
     let (upstream, counters) = client(trusting);
     for _ in 0..3 {
         assert_eq!(text(upstream.send(get()).await.unwrap()).await, "ok");
@@ -146,7 +160,11 @@ async fn https_is_spoken_to_an_app_whose_authority_is_trusted() {
 
     let other = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
     std::fs::write(file.path(), other.cert.pem()).unwrap();
-    let (upstream, _) = client(UpstreamSettings { target, ca_file: Some(file.path().to_owned()), ..settings(address) });
+    let (upstream, _) = client(UpstreamSettings {
+        target,
+        ca_file: Some(file.path().to_owned()),
+        ..settings(address)
+    });
     let error = upstream.send(get()).await.unwrap_err();
     assert!(matches!(error, UpstreamError::Connect(_)), "{error}");
 }
@@ -166,7 +184,9 @@ async fn front(
             let from = hyper::upgrade::on(&mut request);
             let mut response = upstream.send(request.map(Body::stream)).await?;
             let to = hyper::upgrade::on(&mut response);
-            tokio::spawn(async move { ended.send(tunnel(from, to, idle, stop).await.unwrap()).unwrap() });
+            tokio::spawn(async move {
+                ended.send(tunnel(from, to, idle, stop).await.unwrap()).unwrap()
+            });
             Ok::<_, UpstreamError>(response)
         }
     });
@@ -174,14 +194,17 @@ async fn front(
         loop {
             let (socket, _) = listener.accept().await.unwrap();
             tokio::spawn(
-                hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(socket), service.clone()).with_upgrades(),
+                hyper::server::conn::http1::Builder::new()
+                    .serve_connection(TokioIo::new(socket), service.clone())
+                    .with_upgrades(),
             );
         }
     });
     (address, counts)
 }
 
-/// An app that changes protocols, greets in the same breath, echoes, and says goodbye after the client's last word.
+/// An app that changes protocols, greets in the same breath, echoes, and says goodbye after the
+/// client's last word.
 async fn echo() -> SocketAddr {
     app(|mut conn, _| async move {
         let head = conn.head().await.unwrap();
@@ -196,17 +219,25 @@ async fn echo() -> SocketAddr {
 
 async fn upgraded(address: SocketAddr) -> Conn {
     let mut conn = Conn { socket: TcpStream::connect(address).await.unwrap(), buffer: Vec::new() };
-    conn.say(&format!("GET / HTTP/1.1\r\nhost: a\r\n{CONNECTION}: upgrade\r\n{UPGRADE}: echo\r\n\r\n")).await;
+    conn.say(&format!(
+        "GET / HTTP/1.1\r\nhost: a\r\n{CONNECTION}: upgrade\r\n{UPGRADE}: echo\r\n\r\n"
+    ))
+    .await;
     assert!(conn.head().await.unwrap().starts_with("HTTP/1.1 101 "));
     conn
 }
 
 #[tokio::test]
 async fn a_tunnel_echoes_and_outlives_the_clients_last_word() {
-    let (upstream, counters) = client(UpstreamSettings { max_connections: 1, ..settings(echo().await) });
-    let (address, mut counts) = front(upstream, Duration::from_secs(5), CancellationToken::new()).await;
+    let (upstream, counters) =
+        client(UpstreamSettings { max_connections: 1, ..settings(echo().await) });
+    let (address, mut counts) =
+        front(upstream, Duration::from_secs(5), CancellationToken::new()).await;
     let mut conn = upgraded(address).await;
-    assert_eq!((counters.open.load(Ordering::Relaxed), counters.idle.load(Ordering::Relaxed)), (1, 0));
+    assert_eq!(
+        (counters.open.load(Ordering::Relaxed), counters.idle.load(Ordering::Relaxed)),
+        (1, 0)
+    );
     let sent = vec![b'y'; 1 << 20];
     let (mut from, mut to) = conn.socket.into_split();
     let writer = tokio::spawn({

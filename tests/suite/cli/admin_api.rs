@@ -28,15 +28,27 @@ tags = ["all:{tenant}"]
 const ACME: [(&str, &str); 1] = [("x-tenant", "acme")];
 
 async fn scene(table: &str) -> Scene {
-    Scene::start(&format!("{table}{RULES}"), |request| Response::ok(format!("{} {}", request.method, request.path))).await
+    Scene::start(&format!("{table}{RULES}"), |request| {
+        Response::ok(format!("{} {}", request.method, request.path))
+    })
+    .await
 }
 
 async fn fill(scene: &Scene, path: &str) {
     let what = format!("{path} is stored");
-    eventually(&what, Duration::from_secs(10), || async { scene.ask(path, &ACME).await.cache() == "HIT" }).await;
+    eventually(&what, Duration::from_secs(10), || async {
+        scene.ask(path, &ACME).await.cache() == "HIT"
+    })
+    .await;
 }
 
-async fn send(scene: &Scene, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> Reply {
+async fn send(
+    scene: &Scene,
+    method: &str,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: &str,
+) -> Reply {
     Client::of_admin(scene.sidecar.admin).send(method, path, headers, body.to_owned()).await
 }
 
@@ -66,7 +78,11 @@ async fn a_purge_by_tag_url_or_of_everything_empties_in_both_tiers() {
             }
         }
         let metrics = scene.sidecar.admin_get("/metrics").await;
-        assert!(metrics.text().contains("sidecache_purges_total{by=\"admin\",kind=\"hard\"} 5"), "{}", metrics.text());
+        assert!(
+            metrics.text().contains("sidecache_purges_total{by=\"admin\",kind=\"hard\"} 5"),
+            "{}",
+            metrics.text()
+        );
     }
 }
 
@@ -75,16 +91,30 @@ async fn a_soft_purge_makes_stale_what_a_hard_one_would_void() {
     for tier in ["memory", "redis"] {
         let redis = (tier == "redis").then(RedisServer::start);
         let scene = scene(&redis.as_ref().map_or_else(String::new, RedisServer::table)).await;
-        for order in [json!({ "tags": ["one:1"], "soft": true }), json!({ "everything": true, "soft": true })] {
+        for order in [
+            json!({ "tags": ["one:1"], "soft": true }),
+            json!({ "everything": true, "soft": true }),
+        ] {
             fill(&scene, "/a/1").await;
             let asked = scene.count("/a/1");
             scene.sidecar.admin_ok("/purge", &order).await;
-            assert_cache(&scene.ask("/a/1", &ACME).await, "STALE", &format!("{tier} {order}: served while it is fetched anew"));
-            eventually("it was fetched anew", Duration::from_secs(10), || async { scene.ask("/a/1", &ACME).await.cache() == "HIT" }).await;
+            assert_cache(
+                &scene.ask("/a/1", &ACME).await,
+                "STALE",
+                &format!("{tier} {order}: served while it is fetched anew"),
+            );
+            eventually("it was fetched anew", Duration::from_secs(10), || async {
+                scene.ask("/a/1", &ACME).await.cache() == "HIT"
+            })
+            .await;
             assert_eq!(scene.count("/a/1"), asked + 1, "{tier}");
             scene.sidecar.admin_ok("/purge", &order).await;
             scene.sidecar.admin_ok("/purge", &json!({ "tags": ["one:1"] })).await;
-            assert_cache(&scene.ask("/a/1", &ACME).await, "MISS", &format!("{tier}: a hard purge voids what was stale"));
+            assert_cache(
+                &scene.ask("/a/1", &ACME).await,
+                "MISS",
+                &format!("{tier}: a hard purge voids what was stale"),
+            );
         }
     }
 }
@@ -100,14 +130,27 @@ async fn explain_tells_what_is_stored_and_why_it_would_not_be_served() {
         assert_eq!(explained["lines"][0], json!({ "name": "route", "value": "/a/{id}" }));
         fill(&scene, "/a/1").await;
         let stored = scene.sidecar.admin_ok("/explain", &question).await["stored"].clone();
-        assert_eq!((&stored["verdict"], &stored["fresh"], &stored["status"]), (&json!("HIT"), &json!(true), &json!(200)), "{stored}");
+        assert_eq!(
+            (&stored["verdict"], &stored["fresh"], &stored["status"]),
+            (&json!("HIT"), &json!(true), &json!(200)),
+            "{stored}"
+        );
         assert!(stored["ttl_s"].as_f64().is_some_and(|ttl| ttl > 290.0), "{stored}");
         let tags = stored["tags"].as_array().expect("tags");
         assert!(tags.iter().all(|tag| tag["current"] == true) && tags.len() == 3, "{stored}");
         scene.sidecar.admin_ok("/purge", &json!({ "tags": ["one:1"] })).await;
         let stored = scene.sidecar.admin_ok("/explain", &question).await["stored"].clone();
-        assert_eq!((&stored["verdict"], &stored["reason"]), (&json!("MISS"), &json!("purged")), "{stored}");
-        let purged: Vec<&Value> = stored["tags"].as_array().expect("tags").iter().filter(|tag| tag["current"] == false).collect();
+        assert_eq!(
+            (&stored["verdict"], &stored["reason"]),
+            (&json!("MISS"), &json!("purged")),
+            "{stored}"
+        );
+        let purged: Vec<&Value> = stored["tags"]
+            .as_array()
+            .expect("tags")
+            .iter()
+            .filter(|tag| tag["current"] == false)
+            .collect();
         assert_eq!(purged, [&json!({ "tag": "one:1", "current": false })], "{tier}: {stored}");
         assert_eq!(scene.count("/a/1"), 1, "nobody asked the app for an explanation");
     }
@@ -122,30 +165,57 @@ async fn numbers_move_with_traffic_and_name_the_line_that_would_mend() {
     scene.get("/elsewhere").await;
     let stats = scene.sidecar.stats().await;
     let route = &stats["routes"][0];
-    assert_eq!((&route["path"], &route["scope"], &route["ttl_s"]), (&json!("/a/{id}"), &json!("public"), &json!(300.0)));
-    assert_eq!(route["requests"], json!({ "HIT": 1, "STALE": 0, "REVALIDATED": 0, "MISS": 1, "BYPASS": 2 }));
+    assert_eq!(
+        (&route["path"], &route["scope"], &route["ttl_s"]),
+        (&json!("/a/{id}"), &json!("public"), &json!(300.0))
+    );
+    assert_eq!(
+        route["requests"],
+        json!({ "HIT": 1, "STALE": 0, "REVALIDATED": 0, "MISS": 1, "BYPASS": 2 })
+    );
     assert_eq!(route["hit_ratio"], 0.5);
-    let line = scene.sidecar.with_rules(RULES).lines().position(|line| line == "[[routes]]").expect("a route") + 1;
+    let line = scene
+        .sidecar
+        .with_rules(RULES)
+        .lines()
+        .position(|line| line == "[[routes]]")
+        .expect("a route")
+        + 1;
     assert_eq!(route["line"], line);
     let reason = |name: &str| {
         let reasons = route["reasons"].as_array().expect("reasons");
-        reasons.iter().find(|reason| reason["reason"] == name).unwrap_or_else(|| panic!("{name}: {route}"))
+        reasons
+            .iter()
+            .find(|reason| reason["reason"] == name)
+            .unwrap_or_else(|| panic!("{name}: {route}"))
     };
     assert_eq!(
         (&reason("unkeyed header")["subject"], &reason("unkeyed header")["remedy"]),
         (&json!("x-account-id"), &json!("pass_headers = [\"x-account-id\"]"))
     );
-    assert_eq!((&reason("missing field")["subject"], &reason("missing field")["remedy"]), (&json!("tenant"), &json!("key = []")));
+    assert_eq!(
+        (&reason("missing field")["subject"], &reason("missing field")["remedy"]),
+        (&json!("tenant"), &json!("key = []"))
+    );
     assert_eq!(stats["unrouted"]["requests"]["BYPASS"], 1);
     assert_eq!(stats["totals"]["requests"]["BYPASS"], 3);
-    assert!(stats["totals"]["bytes_from_cache"].as_u64().is_some_and(|bytes| bytes > 0), "{}", stats["totals"]);
+    assert!(
+        stats["totals"]["bytes_from_cache"].as_u64().is_some_and(|bytes| bytes > 0),
+        "{}",
+        stats["totals"]
+    );
     assert!(route["latency"]["hit"]["p50_ms"].as_f64().is_some_and(|ms| ms > 0.0), "{route}");
     assert!(
-        stats["tags"].as_array().is_some_and(|tags| tags.iter().any(|tag| tag["tag"] == "one:1" && tag["stored"] == 1)),
+        stats["tags"]
+            .as_array()
+            .is_some_and(|tags| tags.iter().any(|tag| tag["tag"] == "one:1" && tag["stored"] == 1)),
         "{}",
         stats["tags"]
     );
-    assert_eq!((&stats["redis"], &stats["ready"]["status"], &stats["memory"]["entries"]), (&Value::Null, &json!("ready"), &json!(1)));
+    assert_eq!(
+        (&stats["redis"], &stats["ready"]["status"], &stats["memory"]["entries"]),
+        (&Value::Null, &json!("ready"), &json!(1))
+    );
 }
 
 /// The next event of a stream.
@@ -162,7 +232,8 @@ async fn events_tell_of_purges_as_they_happen_and_of_the_last_ones() {
     let scene = scene("").await;
     let listen = async |last: usize| {
         let mut stream = Socket::connect(scene.sidecar.admin).await;
-        let request = format!("GET /events?last={last} HTTP/1.1\r\nHost: {}\r\n\r\n", scene.sidecar.admin);
+        let request =
+            format!("GET /events?last={last} HTTP/1.1\r\nHost: {}\r\n\r\n", scene.sidecar.admin);
         stream.send(request).await;
         stream
     };
@@ -178,7 +249,10 @@ async fn events_tell_of_purges_as_they_happen_and_of_the_last_ones() {
     assert_eq!(write["tags"], json!(["all:acme", "uri:app.test/a/7"]));
     scene.sidecar.admin_ok("/purge", &json!({ "tags": ["x"], "soft": true })).await;
     let purge = event(&mut stream).await;
-    assert_eq!((&purge["by"], &purge["soft"], &purge["tags"]), (&json!("admin"), &json!(true), &json!(["x"])));
+    assert_eq!(
+        (&purge["by"], &purge["soft"], &purge["tags"]),
+        (&json!("admin"), &json!(true), &json!(["x"]))
+    );
     assert_eq!(purge["id"].as_u64(), write["id"].as_u64().map(|id| id + 1));
     let mut later = listen(1).await;
     assert_eq!(event(&mut later).await, purge, "who comes later gets the last one");
@@ -194,10 +268,40 @@ async fn strangers_forms_and_gets_purge_nothing() {
     let is_json = ("content-type", "application/json");
     let cases: Vec<(Reply, u16, &str)> = vec![
         (foreign.send("POST", "/purge", &[is_json], everything).await, 403, "a foreign Host"),
-        (send(&scene, "POST", "/purge", &[is_json, ("origin", "http://evil.example")], everything).await, 403, "a foreign Origin"),
-        (send(&scene, "POST", "/purge", &[is_json, ("origin", "null")], everything).await, 403, "no Origin to speak of"),
-        (send(&scene, "POST", "/purge", &[("content-type", "text/plain")], everything).await, 415, "plain text"),
-        (send(&scene, "POST", "/purge", &[("content-type", "application/x-www-form-urlencoded")], "everything=true").await, 415, "a form"),
+        (
+            send(
+                &scene,
+                "POST",
+                "/purge",
+                &[is_json, ("origin", "http://evil.example")],
+                everything,
+            )
+            .await,
+            403,
+            "a foreign Origin",
+        ),
+        (
+            send(&scene, "POST", "/purge", &[is_json, ("origin", "null")], everything).await,
+            403,
+            "no Origin to speak of",
+        ),
+        (
+            send(&scene, "POST", "/purge", &[("content-type", "text/plain")], everything).await,
+            415,
+            "plain text",
+        ),
+        (
+            send(
+                &scene,
+                "POST",
+                "/purge",
+                &[("content-type", "application/x-www-form-urlencoded")],
+                "everything=true",
+            )
+            .await,
+            415,
+            "a form",
+        ),
         (send(&scene, "POST", "/purge", &[], everything).await, 415, "nothing said"),
         (send(&scene, "GET", "/purge", &[], "").await, 405, "a GET"),
         (send(&scene, "GET", "/purge?everything=true", &[], "").await, 405, "a GET with a query"),
@@ -205,7 +309,18 @@ async fn strangers_forms_and_gets_purge_nothing() {
         (send(&scene, "POST", "/purge", &[is_json], "{}").await, 400, "nothing to purge"),
         (send(&scene, "POST", "/purge", &[is_json], r#"{"everythin":true}"#).await, 400, "a typo"),
         (send(&scene, "POST", "/purge", &[is_json], "{").await, 400, "no JSON"),
-        (send(&scene, "POST", "/purge", &[is_json], &format!("{{\"tags\":[\"{}\"]}}", "x".repeat(2 << 20))).await, 413, "too much"),
+        (
+            send(
+                &scene,
+                "POST",
+                "/purge",
+                &[is_json],
+                &format!("{{\"tags\":[\"{}\"]}}", "x".repeat(2 << 20)),
+            )
+            .await,
+            413,
+            "too much",
+        ),
     ];
     for (reply, status, case) in cases {
         assert_eq!(reply.status, status, "{case}: {}", reply.text());
@@ -216,20 +331,33 @@ async fn strangers_forms_and_gets_purge_nothing() {
     }
     assert_cache(&scene.ask("/a/1", &ACME).await, "HIT", "nothing was purged");
     let own = format!("http://{host}");
-    let reply = send(&scene, "POST", "/purge", &[is_json, ("origin", &own), ("sec-fetch-site", "same-origin")], everything).await;
+    let reply = send(
+        &scene,
+        "POST",
+        "/purge",
+        &[is_json, ("origin", &own), ("sec-fetch-site", "same-origin")],
+        everything,
+    )
+    .await;
     assert_eq!(reply.status, 200, "the dashboard's own: {}", reply.text());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn with_a_token_everything_but_the_probes_needs_it() {
     let app = crate::support::Origin::start(|_| Response::ok("data"));
-    let sidecar = crate::support::Sidecar::start_with_token(app.address, RULES, "a-token-of-some-length").await;
+    let sidecar =
+        crate::support::Sidecar::start_with_token(app.address, RULES, "a-token-of-some-length")
+            .await;
     let mut client = Client::of_admin(sidecar.admin);
     let is_json = ("content-type", "application/json");
-    for (name, value) in
-        [("", ""), ("authorization", "Bearer wrong"), ("x-sidecache-token", "a-token-of-some-lengt"), ("authorization", "Basic YTpi")]
-    {
-        let headers: Vec<(&str, &str)> = if name.is_empty() { vec![is_json] } else { vec![is_json, (name, value)] };
+    for (name, value) in [
+        ("", ""),
+        ("authorization", "Bearer wrong"),
+        ("x-sidecache-token", "a-token-of-some-lengt"),
+        ("authorization", "Basic YTpi"),
+    ] {
+        let headers: Vec<(&str, &str)> =
+            if name.is_empty() { vec![is_json] } else { vec![is_json, (name, value)] };
         for (method, path) in [
             ("GET", "/"),
             ("GET", "/stats"),
@@ -241,7 +369,15 @@ async fn with_a_token_everything_but_the_probes_needs_it() {
         ] {
             let reply = client.send(method, path, &headers, "").await;
             assert_eq!(reply.status, 401, "{method} {path} with {name} {value}: {}", reply.text());
-            assert!(reply.headers.get_all("www-authenticate").iter().any(|way| way == "Bearer realm=\"sidecache\""), "{:?}", reply.headers);
+            assert!(
+                reply
+                    .headers
+                    .get_all("www-authenticate")
+                    .iter()
+                    .any(|way| way == "Bearer realm=\"sidecache\""),
+                "{:?}",
+                reply.headers
+            );
         }
     }
     for path in ["/live", "/ready"] {
@@ -249,11 +385,14 @@ async fn with_a_token_everything_but_the_probes_needs_it() {
     }
     // "operator:a-token-of-some-length", as a browser sends it.
     let basic = "Basic b3BlcmF0b3I6YS10b2tlbi1vZi1zb21lLWxlbmd0aA==";
-    for (name, value) in
-        [("authorization", "Bearer a-token-of-some-length"), ("x-sidecache-token", "a-token-of-some-length"), ("authorization", basic)]
-    {
+    for (name, value) in [
+        ("authorization", "Bearer a-token-of-some-length"),
+        ("x-sidecache-token", "a-token-of-some-length"),
+        ("authorization", basic),
+    ] {
         assert_eq!(client.get("/stats", &[(name, value)]).await.status, 200, "{name}: {value}");
-        let reply = client.send("POST", "/purge", &[is_json, (name, value)], r#"{"tags":["a"]}"#).await;
+        let reply =
+            client.send("POST", "/purge", &[is_json, (name, value)], r#"{"tags":["a"]}"#).await;
         assert_eq!(reply.status, 200, "{}", reply.text());
     }
 }
@@ -267,11 +406,20 @@ async fn the_description_is_served_and_every_get_in_it_answers() {
     for (path, operations) in paths {
         if operations.get("get").is_some() && path != "/events" {
             let reply = scene.sidecar.admin_get(path).await;
-            let said = operations["get"]["responses"]["200"]["content"].as_object().and_then(|content| content.keys().next().cloned());
+            let said = operations["get"]["responses"]["200"]["content"]
+                .as_object()
+                .and_then(|content| content.keys().next().cloned());
             assert_eq!(reply.status, 200, "{path}");
-            assert!(said.is_some_and(|said| reply.header("content-type").starts_with(&said)), "{path}: {}", reply.header("content-type"));
+            assert!(
+                said.is_some_and(|said| reply.header("content-type").starts_with(&said)),
+                "{path}: {}",
+                reply.header("content-type")
+            );
             assert_eq!(reply.header("cache-control"), "no-store", "{path}");
-            assert!(reply.header("content-security-policy").starts_with("default-src 'none'"), "{path}");
+            assert!(
+                reply.header("content-security-policy").starts_with("default-src 'none'"),
+                "{path}"
+            );
         }
     }
 }

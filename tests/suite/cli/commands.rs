@@ -1,5 +1,5 @@
-//! The commands that ask a running sidecar: what they send, what they show, and how they exit. The admin listener here answers by a
-//! script, so that every answer there is can be given.
+//! The commands that ask a running sidecar: what they send, what they show, and how they exit. The
+//! admin listener here answers by a script, so that every answer there is can be given.
 
 use serde_json::{Value, json};
 
@@ -58,9 +58,26 @@ async fn stats_are_tables_that_name_what_mends() {
             "campaigns:acme",
         ],
     );
-    let route = said.out.lines().find(|line| line.starts_with("/api/v1/campaigns ") && line.contains("KiB")).expect("a row for the route");
+    let route = said
+        .out
+        .lines()
+        .find(|line| line.starts_with("/api/v1/campaigns ") && line.contains("KiB"))
+        .expect("a row for the route");
     let cells: Vec<_> = route.split("  ").map(str::trim).filter(|cell| !cell.is_empty()).collect();
-    assert_eq!(cells, ["/api/v1/campaigns", "on", "112", "80.0%", "0.042 ms", "41 ms", "80", "2.0 MiB", "4.0 KiB"]);
+    assert_eq!(
+        cells,
+        [
+            "/api/v1/campaigns",
+            "on",
+            "112",
+            "80.0%",
+            "0.042 ms",
+            "41 ms",
+            "80",
+            "2.0 MiB",
+            "4.0 KiB"
+        ]
+    );
     let said = told(&admin, &["stats", "--json"]).await;
     assert_eq!((said.code, said.out.trim_end()), (0, STATS));
 }
@@ -69,7 +86,12 @@ async fn stats_are_tables_that_name_what_mends() {
 async fn readiness_is_a_line_and_an_exit_code() {
     for (status, answer, code, line) in [
         (200, r#"{"status":"ready","reasons":[]}"#, 0, "ready\n"),
-        (200, r#"{"status":"degraded","reasons":["redis is lost"]}"#, 0, "degraded: redis is lost\n"),
+        (
+            200,
+            r#"{"status":"degraded","reasons":["redis is lost"]}"#,
+            0,
+            "degraded: redis is lost\n",
+        ),
         (503, r#"{"status":"unready","reasons":["draining"]}"#, 1, "unready: draining\n"),
     ] {
         let admin = Origin::scripted(&[("GET /ready", status, answer)]);
@@ -82,11 +104,22 @@ async fn readiness_is_a_line_and_an_exit_code() {
 async fn a_purge_says_what_was_purged() {
     let answer = r#"{"tags":["campaigns:acme","uri:app.test/a"],"everything":false,"soft":true,"took_ms":1.3}"#;
     let admin = Origin::scripted(&[("POST /purge", 200, answer)]);
-    let said = told(&admin, &["purge", "--tag", "campaigns:acme", "--url", "http://app.test/a", "--soft"]).await;
-    assert_eq!((said.code, said.out.as_str()), (0, "expired (soft) 2 tags in 1.30 ms\n  campaigns:acme\n  uri:app.test/a\n"));
+    let said =
+        told(&admin, &["purge", "--tag", "campaigns:acme", "--url", "http://app.test/a", "--soft"])
+            .await;
+    assert_eq!(
+        (said.code, said.out.as_str()),
+        (0, "expired (soft) 2 tags in 1.30 ms\n  campaigns:acme\n  uri:app.test/a\n")
+    );
     let question = admin.requests().pop().expect("it was asked");
-    assert_eq!(question.json(), json!({ "tags": ["campaigns:acme"], "urls": ["http://app.test/a"], "soft": true }));
-    assert_eq!((question.line().as_str(), &question.headers["content-type"]), ("POST /purge", &"application/json".parse().expect("a value")));
+    assert_eq!(
+        question.json(),
+        json!({ "tags": ["campaigns:acme"], "urls": ["http://app.test/a"], "soft": true })
+    );
+    assert_eq!(
+        (question.line().as_str(), &question.headers["content-type"]),
+        ("POST /purge", &"application/json".parse().expect("a value"))
+    );
     assert_eq!(question.headers["host"], admin.address.to_string());
 }
 
@@ -113,12 +146,19 @@ async fn everything_is_purged_only_when_that_was_meant() {
 async fn the_token_is_sent_from_where_it_is_kept_and_never_shown() {
     let refused = r#"{"error":"the admin token is needed","hint":null}"#;
     let admin = Origin::scripted(&[("GET /stats", 401, refused)]);
-    let config =
-        format!("[upstream]\nurl = \"http://127.0.0.1:1\"\n[admin]\naddress = \"{}\"\ntoken = \"of-the-config-file\"\n", admin.address);
+    let config = format!(
+        "[upstream]\nurl = \"http://127.0.0.1:1\"\n[admin]\naddress = \"{}\"\ntoken = \"of-the-config-file\"\n",
+        admin.address
+    );
     let line = || CommandLine::new().file("proxy.toml", &config).file("token", "of-the-file\n");
     for (line, arguments, token, named) in [
         (line(), &["stats"][..], "of-the-config-file", "[admin]"),
-        (line().variable("SIDECACHE_ADMIN_TOKEN", "of-the-environment"), &["stats"], "of-the-environment", "$SIDECACHE_ADMIN_TOKEN"),
+        (
+            line().variable("SIDECACHE_ADMIN_TOKEN", "of-the-environment"),
+            &["stats"],
+            "of-the-environment",
+            "$SIDECACHE_ADMIN_TOKEN",
+        ),
         (
             line().variable("SIDECACHE_ADMIN_TOKEN", "of-the-environment"),
             &["stats", "--token-file", "token"],
@@ -141,23 +181,41 @@ async fn the_token_is_sent_from_where_it_is_kept_and_never_shown() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_cannot_be_reached_or_understood_is_said() {
     let nobody = crate::support::process::free_port();
-    let config = format!("[upstream]\nurl = \"http://127.0.0.1:1\"\n[admin]\naddress = \"127.0.0.1:{nobody}\"\n");
+    let config = format!(
+        "[upstream]\nurl = \"http://127.0.0.1:1\"\n[admin]\naddress = \"127.0.0.1:{nobody}\"\n"
+    );
     let said = CommandLine::new().file("proxy.toml", &config).run(&["stats"]).await;
     assert_eq!(said.code, 1);
-    contains_all(&said.err, &[&format!("127.0.0.1:{nobody}"), "is it running?", "`[admin] address` of proxy.toml", "--admin"]);
+    contains_all(
+        &said.err,
+        &[
+            &format!("127.0.0.1:{nobody}"),
+            "is it running?",
+            "`[admin] address` of proxy.toml",
+            "--admin",
+        ],
+    );
     let said = CommandLine::new().run(&["stats"]).await;
     assert_eq!(said.code, 64);
     contains_all(&said.err, &["proxy.toml", "--admin"]);
-    let said = CommandLine::new().run(&["stats", "--admin", "http://user:hunter2@127.0.0.1:1"]).await;
+    let said =
+        CommandLine::new().run(&["stats", "--admin", "http://user:hunter2@127.0.0.1:1"]).await;
     assert_eq!(said.code, 64);
     assert!(!said.err.contains("hunter2"), "{}", said.err);
 
     let admin = Origin::scripted(&[
-        ("GET /stats", 403, r#"{"error":"this Host is not served here","hint":"name it by its address"}"#),
+        (
+            "GET /stats",
+            403,
+            r#"{"error":"this Host is not served here","hint":"name it by its address"}"#,
+        ),
         ("POST /purge", 200, "<html>hello</html>"),
     ]);
     for (arguments, parts) in [
-        (&["stats"][..], &["403", "this Host is not served here", "hint: name it by its address"][..]),
+        (
+            &["stats"][..],
+            &["403", "this Host is not served here", "hint: name it by its address"][..],
+        ),
         (&["advise"], &["/shadow", "another version"]),
         (&["purge", "--tag", "a"], &["cannot be read"]),
     ] {
@@ -206,8 +264,12 @@ async fn a_reload_says_what_changed_or_what_is_wrong() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_file_is_compared_with_what_runs_once_it_is_right_in_itself() {
     let admin = Origin::scripted(&[("POST /check", 200, CHANGES)]);
-    let text = format!("[upstream]\nurl = \"http://127.0.0.1:1\"\n[admin]\naddress = \"{}\"\n", admin.address);
-    let line = CommandLine::new().file("proxy.toml", &text).file("bad.toml", "[upstream]\nurll = 1\n");
+    let text = format!(
+        "[upstream]\nurl = \"http://127.0.0.1:1\"\n[admin]\naddress = \"{}\"\n",
+        admin.address
+    );
+    let line =
+        CommandLine::new().file("proxy.toml", &text).file("bad.toml", "[upstream]\nurll = 1\n");
     let said = line.run(&["check", "bad.toml", "--against", "running"]).await;
     assert_eq!(said.code, 64);
     assert!(admin.requests().is_empty(), "a file that is wrong in itself is not sent");
@@ -215,13 +277,22 @@ async fn a_file_is_compared_with_what_runs_once_it_is_right_in_itself() {
     assert_eq!(said.code, 0, "{}", said.err);
     contains_all(
         &said.out,
-        &["proxy.toml: ok: 0 routes", "a reload would make: 2 changes", "entries are left behind", "needs a restart: memory.size"],
+        &[
+            "proxy.toml: ok: 0 routes",
+            "a reload would make: 2 changes",
+            "entries are left behind",
+            "needs a restart: memory.size",
+        ],
     );
     assert_eq!(admin.requests()[0].json(), json!({ "text": text }));
 
     let admin = Origin::scripted(&[("POST /check", 422, REFUSED)]);
-    let text = text.replace(&text[text.rfind("127.").expect("its address")..text.rfind('"').expect("its end")], &admin.address.to_string());
-    let said = CommandLine::new().file("proxy.toml", &text).run(&["check", "--against", "running"]).await;
+    let text = text.replace(
+        &text[text.rfind("127.").expect("its address")..text.rfind('"').expect("its end")],
+        &admin.address.to_string(),
+    );
+    let said =
+        CommandLine::new().file("proxy.toml", &text).run(&["check", "--against", "running"]).await;
     assert_eq!(said.code, 64);
     contains_all(&said.out, &["would refuse it", "unknown key"]);
 }
@@ -237,7 +308,10 @@ async fn advice_is_toml_with_its_reasons_as_comments() {
     assert_eq!(said.code, 0);
     contains_all(
         &said.out,
-        &["40 requests, 70.0% would be hits, 3 would have been stale (1 after no write", "line 42: 3 answers would have been stale"],
+        &[
+            "40 requests, 70.0% would be hits, 3 would have been stale (1 after no write",
+            "line 42: 3 answers would have been stale",
+        ],
     );
     assert!(!said.out.contains('\x1b'));
     let table: toml::Table = said.out.parse().expect("the advice is TOML as a whole");
@@ -251,7 +325,9 @@ async fn advice_is_toml_with_its_reasons_as_comments() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn explain_live_shows_what_is_stored_and_why_it_would_not_be_served() {
     let answer = |stored: &str| {
-        format!(r#"{{"request":"GET /p?q=1","lines":[{{"name":"route","value":"/p"}},{{"name":"key","value":"ab12"}}],"stored":{stored}}}"#)
+        format!(
+            r#"{{"request":"GET /p?q=1","lines":[{{"name":"route","value":"/p"}},{{"name":"key","value":"ab12"}}],"stored":{stored}}}"#
+        )
     };
     let purged = answer(
         r#"{"tier":"redis","status":200,"bytes":329,"age_s":1.2,"ttl_s":298.8,"fresh":true,
@@ -272,7 +348,10 @@ async fn explain_live_shows_what_is_stored_and_why_it_would_not_be_served() {
         ],
     );
     let body = &admin.requests()[0].json();
-    assert_eq!((&body["target"], &body["headers"], &body["trusted"]), (&json!("/p?q=1"), &json!([["X-Tenant-Id", "acme"]]), &json!(false)));
+    assert_eq!(
+        (&body["target"], &body["headers"], &body["trusted"]),
+        (&json!("/p?q=1"), &json!([["X-Tenant-Id", "acme"]]), &json!(false))
+    );
     let admin = Origin::scripted(&[("POST /explain", 200, &answer("null"))]);
     let said = told(&admin, &arguments).await;
     contains_all(&said.out, &["stored       nothing", "-H 'host: app.example.com'"]);
@@ -280,14 +359,18 @@ async fn explain_live_shows_what_is_stored_and_why_it_would_not_be_served() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn explain_offline_is_text_or_json() {
-    let config = "[upstream]\nurl = \"http://127.0.0.1:1\"\n[[routes]]\npath = \"/a/{id}\"\nttl = \"5m\"\n";
+    let config =
+        "[upstream]\nurl = \"http://127.0.0.1:1\"\n[[routes]]\npath = \"/a/{id}\"\nttl = \"5m\"\n";
     let line = CommandLine::new().file("proxy.toml", config);
     let said = line.run(&["explain", "GET", "/a/7"]).await;
     assert_eq!(said.code, 0);
     contains_all(&said.out, &["GET /a/7\n  route        /a/{id}\n  capture id   7\n"]);
     let said = line.run(&["explain", "GET", "/a/7", "--json"]).await;
     let value: Value = serde_json::from_str(&said.out).expect("JSON");
-    assert_eq!((&value["request"], &value["lines"][0]), (&json!("GET /a/7"), &json!({ "name": "route", "value": "/a/{id}" })));
+    assert_eq!(
+        (&value["request"], &value["lines"][0]),
+        (&json!("GET /a/7"), &json!({ "name": "route", "value": "/a/{id}" }))
+    );
     let said = line.run(&["explain", "GET", "a", "-H", "x: 1"]).await;
     assert_eq!(said.code, 64);
 }

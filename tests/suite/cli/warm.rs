@@ -1,4 +1,5 @@
-//! `warm` in front of a real sidecar: what is asked for is stored, each request once, and what must not be sent is not.
+//! `warm` in front of a real sidecar: what is asked for is stored, each request once, and what must
+//! not be sent is not.
 
 use serde_json::Value;
 
@@ -24,18 +25,30 @@ async fn scene() -> Scene {
     Scene::start(RULES, |request| Response::ok(format!("this is {}", request.path))).await
 }
 
-/// The command with this list. Its proxy.toml has the scene's routes, and names the scene's sidecar.
+/// The command with this list. Its proxy.toml has the scene's routes, and names the scene's
+/// sidecar.
 fn line(scene: &Scene, list: &str) -> CommandLine {
     let address = scene.sidecar.address;
-    let config = format!("[listen]\naddress = \"{address}\"\n[upstream]\nurl = \"http://127.0.0.1:1\"\n{RULES}");
+    let config = format!(
+        "[listen]\naddress = \"{address}\"\n[upstream]\nurl = \"http://127.0.0.1:1\"\n{RULES}"
+    );
     CommandLine::new().file("proxy.toml", &config).file("list", list)
 }
 
 fn outcomes(said: &Said) -> Vec<(String, String, u64)> {
-    let value: Value = serde_json::from_str(&said.out).unwrap_or_else(|error| panic!("{error}: {} {}", said.out, said.err));
+    let value: Value = serde_json::from_str(&said.out)
+        .unwrap_or_else(|error| panic!("{error}: {} {}", said.out, said.err));
     let text = |outcome: &Value, name: &str| outcome[name].as_str().expect("a text").to_owned();
     let list = value["outcomes"].as_array().expect("a list");
-    list.iter().map(|outcome| (text(outcome, "disposition"), text(outcome, "why"), outcome["count"].as_u64().expect("a count"))).collect()
+    list.iter()
+        .map(|outcome| {
+            (
+                text(outcome, "disposition"),
+                text(outcome, "why"),
+                outcome["count"].as_u64().expect("a count"),
+            )
+        })
+        .collect()
 }
 
 fn outcome(disposition: &str, why: &str, count: u64) -> (String, String, u64) {
@@ -45,17 +58,25 @@ fn outcome(disposition: &str, why: &str, count: u64) -> (String, String, u64) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn each_url_is_asked_for_once_and_then_stored() {
     let scene = scene().await;
-    let line = line(&scene, "/c/1\n/c/2?a=b\nhttp://app.test/c/3\n# /c/4\n/c/1\n/delete/7\nwhat is this\n");
+    let line = line(
+        &scene,
+        "/c/1\n/c/2?a=b\nhttp://app.test/c/3\n# /c/4\n/c/1\n/delete/7\nwhat is this\n",
+    );
     let said = line.run(&["warm", "--from", "list", "--host", "app.test", "--json"]).await;
     assert_eq!(said.code, 0, "{}", said.err);
     assert_eq!(outcomes(&said), [outcome("MISS", "stored", 3)]);
     for path in ["/c/1", "/c/2", "/c/3"] {
         assert_eq!(scene.count(path), 1, "{path}");
-        // Bodies are whole when `warm` has ended, and the test's own client asks as for the same host.
+        // Bodies are whole when `warm` has ended, and the test's own client asks as for the same
+        // host.
         let asked = if path == "/c/2" { "/c/2?a=b" } else { path };
         assert_eq!(scene.get(asked).await.cache(), "HIT", "{asked}");
     }
-    assert_eq!((scene.count("/c/4"), scene.count("/delete/7")), (0, 0), "what no route takes is not sent");
+    assert_eq!(
+        (scene.count("/c/4"), scene.count("/delete/7")),
+        (0, 0),
+        "what no route takes is not sent"
+    );
     for part in ["line 7 cannot be read: what is this", "not sent: 1: no route"] {
         assert!(said.err.contains(part), "{part:?} is missing:\n{}", said.err);
     }
@@ -72,18 +93,37 @@ async fn each_url_is_asked_for_once_and_then_stored() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn logs_of_nginx_and_of_sidecache_are_replayed_by_frequency() {
     let scene = scene().await;
-    let nginx =
-        |request: &str, status: u16| format!("10.0.0.1 - - [10/Oct/2025:13:55:36 +0000] \"{request}\" {status} 9 \"-\" \"curl/8\"\n");
-    let mut log = nginx("GET /c/1 HTTP/1.1", 200) + &nginx("GET /c/2 HTTP/1.1", 304) + &nginx("GET /c/2 HTTP/1.1", 200);
+    let nginx = |request: &str, status: u16| {
+        format!(
+            "10.0.0.1 - - [10/Oct/2025:13:55:36 +0000] \"{request}\" {status} 9 \"-\" \"curl/8\"\n"
+        )
+    };
+    let mut log = nginx("GET /c/1 HTTP/1.1", 200)
+        + &nginx("GET /c/2 HTTP/1.1", 304)
+        + &nginx("GET /c/2 HTTP/1.1", 200);
     log += &(nginx("POST /c/3 HTTP/1.1", 200) + &nginx("GET /c/4 HTTP/1.1", 500));
     log += "2026-01-01T00:00:00.000Z  INFO sidecache::access: request method=GET path=/c/5 host=app.test peer=127.0.0.1 status=200 cache=MISS\n";
     log += "2026-01-01T00:00:00.000Z  WARN sidecache::app: Redis does not answer\n";
     log += "{\"target\":\"sidecache::access\",\"method\":\"GET\",\"path\":\"/c/6\",\"host\":\"app.test\",\"status\":200}\n";
     let line = line(&scene, "").input(&log);
-    let said = line.run(&["warm", "--from", "-", "--host", "app.test", "--limit", "1", "--json"]).await;
+    let said =
+        line.run(&["warm", "--from", "-", "--host", "app.test", "--limit", "1", "--json"]).await;
     assert_eq!(outcomes(&said), [outcome("MISS", "stored", 1)], "{}", said.err);
     assert_eq!((scene.count("/c/2"), scene.count("/c/1")), (1, 0), "the most frequent comes first");
-    let said = line.run(&["warm", "--from", "-", "--host", "app.test", "--json", "--concurrency", "1", "--rate", "1000"]).await;
+    let said = line
+        .run(&[
+            "warm",
+            "--from",
+            "-",
+            "--host",
+            "app.test",
+            "--json",
+            "--concurrency",
+            "1",
+            "--rate",
+            "1000",
+        ])
+        .await;
     assert_eq!(outcomes(&said), [outcome("HIT", "memory", 1), outcome("MISS", "stored", 3)]);
     let counts = ["/c/1", "/c/2", "/c/3", "/c/4", "/c/5", "/c/6"].map(|path| scene.count(path));
     assert_eq!(counts, [1, 1, 0, 0, 1, 1]);
@@ -99,7 +139,18 @@ async fn headers_give_what_routes_are_keyed_by() {
     let said = line.run(&["warm", "--from", "list", "--json"]).await;
     assert_eq!(outcomes(&said), [outcome("BYPASS", "missing field tenant", 1)]);
     assert!(said.err.contains("--host names the one that clients use"), "{}", said.err);
-    let said = line.run(&["warm", "--from", "list", "-H", "x-tenant-id: acme", "-H", "host: app.test", "--json"]).await;
+    let said = line
+        .run(&[
+            "warm",
+            "--from",
+            "list",
+            "-H",
+            "x-tenant-id: acme",
+            "-H",
+            "host: app.test",
+            "--json",
+        ])
+        .await;
     assert_eq!(outcomes(&said), [outcome("MISS", "stored", 1)], "{}", said.err);
     assert_eq!(scene.last("/t/1").header("x-tenant-id").as_deref(), Some("acme"));
     assert_eq!(scene.ask("/t/1", &[("x-tenant-id", "acme")]).await.cache(), "HIT");
@@ -114,7 +165,11 @@ async fn it_fails_when_every_request_failed() {
     assert_eq!(said.code, 1);
     assert!(said.out.contains("cannot connect") && said.out.contains("0 answers"), "{}", said.out);
     scene.answers(|request| Response::status(if request.path == "/c/1" { 500 } else { 200 }, "x"));
-    assert_eq!(line.run(&["warm", "--from", "list"]).await.code, 0, "one of two is no failure of all");
+    assert_eq!(
+        line.run(&["warm", "--from", "list"]).await.code,
+        0,
+        "one of two is no failure of all"
+    );
     let said = line.run(&["warm", "--from", "nowhere"]).await;
     assert_eq!(said.code, 64);
     assert!(said.err.contains("--from nowhere"), "{}", said.err);
@@ -129,9 +184,15 @@ async fn it_fails_when_every_request_failed() {
 async fn a_request_that_takes_too_long_is_given_up() {
     let scene = scene().await;
     let hold = scene.hold("GET", "/c/1", Point::Before);
-    let said = line(&scene, "/c/1\n/c/2\n").run(&["warm", "--from", "list", "--timeout", "300ms", "--concurrency", "1"]).await;
+    let said = line(&scene, "/c/1\n/c/2\n")
+        .run(&["warm", "--from", "list", "--timeout", "300ms", "--concurrency", "1"])
+        .await;
     assert_eq!(said.code, 0);
-    assert!(said.out.contains("no answer in time (first for /c/1)") && said.out.contains("1 answer,"), "{}", said.out);
+    assert!(
+        said.out.contains("no answer in time (first for /c/1)") && said.out.contains("1 answer,"),
+        "{}",
+        said.out
+    );
     hold.release();
 }
 
@@ -144,7 +205,15 @@ async fn an_interrupt_stops_it_and_the_summary_is_still_told() {
     let list = directory.path().join("list");
     std::fs::write(&list, "/c/1\n/c/2\n/c/3\n").expect("the temporary directory can be written to");
     let child = Command::new(env!("CARGO_BIN_EXE_sidecache"))
-        .args(["warm", "--unrouted", "--concurrency", "1", "--to", &scene.sidecar.address.to_string(), "--from"])
+        .args([
+            "warm",
+            "--unrouted",
+            "--concurrency",
+            "1",
+            "--to",
+            &scene.sidecar.address.to_string(),
+            "--from",
+        ])
         .arg(&list)
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
@@ -152,7 +221,10 @@ async fn an_interrupt_stops_it_and_the_summary_is_still_told() {
         .expect("the binary was built with the tests");
     hold.arrived().await;
     crate::support::process::signal(child.id(), "INT");
-    let output = tokio::task::spawn_blocking(move || child.wait_with_output()).await.expect("it was waited for").expect("a child ends");
+    let output = tokio::task::spawn_blocking(move || child.wait_with_output())
+        .await
+        .expect("it was waited for")
+        .expect("a child ends");
     let said = String::from_utf8_lossy(&output.stdout);
     assert!(said.contains("stopped after 1 of 3"), "{said}");
     assert_eq!((output.status.code(), scene.count("/c/3")), (Some(0), 0));

@@ -1,4 +1,5 @@
-//! `collapse = "cluster"`: of all sidecars that share a Redis, one asks the app for a key, and the others wait to hear of it.
+//! `collapse = "cluster"`: of all sidecars that share a Redis, one asks the app for a key, and the
+//! others wait to hear of it.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -10,7 +11,9 @@ use tokio::time::{Instant, sleep};
 
 use crate::support::origin::versioned;
 use crate::support::redis_kinds::RedisKind;
-use crate::support::{Client, Origin, Point, RedisServer, Reply, Response, Sidecar, eventually, metric};
+use crate::support::{
+    Client, Origin, Point, RedisServer, Reply, Response, Sidecar, eventually, metric,
+};
 
 /// The body of [`big`]: of many chunks, so that it is seen when one is missing.
 const BODY: usize = 200_000;
@@ -41,7 +44,11 @@ tags = ["v:{{name}}"]
 /// Everything under `/v/` is the same large body, and never to be stored under `/v/no-…`.
 fn big(request: &crate::support::origin::Request) -> Response {
     let answer = Response::ok("x".repeat(BODY));
-    if request.path.starts_with("/v/no-") { answer.header("cache-control", "no-store") } else { answer }
+    if request.path.starts_with("/v/no-") {
+        answer.header("cache-control", "no-store")
+    } else {
+        answer
+    }
 }
 
 async fn sum(sidecars: &[Sidecar], name: &str) -> u64 {
@@ -81,7 +88,11 @@ fn ask(address: SocketAddr, path: &str) -> JoinHandle<(Reply, Duration)> {
 }
 
 async fn answers(crowd: Vec<JoinHandle<(Reply, Duration)>>) -> Vec<(Reply, Duration)> {
-    join_all(crowd).await.into_iter().map(|reply| reply.expect("each request is answered")).collect()
+    join_all(crowd)
+        .await
+        .into_iter()
+        .map(|reply| reply.expect("each request is answered"))
+        .collect()
 }
 
 fn all_whole(answers: &[(Reply, Duration)]) {
@@ -100,7 +111,12 @@ async fn three_hundred_clients_of_three_sidecars_cost_the_app_one_request() {
     assert_eq!(sum(&sidecars, "sidecache_cluster_leases_total").await, 1);
     // Who waited says what a follower in the leader's process says.
     let waited = answers.iter().filter(|(reply, _)| reply.cache_status().contains("collapsed"));
-    let says = |reply: &Reply| (reply.cache().to_owned(), reply.cache_status().contains("fwd=uri-miss; fwd-status=200; ttl="));
+    let says = |reply: &Reply| {
+        (
+            reply.cache().to_owned(),
+            reply.cache_status().contains("fwd=uri-miss; fwd-status=200; ttl="),
+        )
+    };
     assert!(waited.clone().count() >= 200, "{}", waited.count());
     for (reply, _) in waited {
         assert_eq!(says(reply), ("MISS".to_owned(), true), "{}", reply.cache_status());
@@ -117,13 +133,17 @@ async fn three_hundred_clients_of_three_sidecars_cost_the_app_one_request() {
 async fn asked_through(table: &str, collapses: bool) -> usize {
     let app = Origin::start(big);
     let text = rules_with(table, "cluster");
-    let sidecars = [Sidecar::start(app.address, &text).await, Sidecar::start(app.address, &text).await];
+    let sidecars =
+        [Sidecar::start(app.address, &text).await, Sidecar::start(app.address, &text).await];
     ready(&sidecars, if collapses { "cluster" } else { "process" }).await;
     let hold = app.hold("GET", "/v/a", Point::Before);
     let crowd = crowd(&sidecars, 20, "/v/a");
     hold.arrived().await;
     if collapses {
-        eventually("the other waits", Duration::from_secs(10), || async { sum(&sidecars, "sidecache_cluster_waiting").await == 1 }).await;
+        eventually("the other waits", Duration::from_secs(10), || async {
+            sum(&sidecars, "sidecache_cluster_waiting").await == 1
+        })
+        .await;
     } else {
         hold.arrived().await;
     }
@@ -135,7 +155,10 @@ async fn asked_through(table: &str, collapses: bool) -> usize {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_password_that_needs_the_old_protocol_is_no_obstacle() {
     let redis = RedisKind::start("--port", &["--requirepass", "open sesame"]);
-    let table = format!("[redis]\nurl = \"unix://{}?db=0\"\npassword = \"open sesame\"\n", redis.socket.display());
+    let table = format!(
+        "[redis]\nurl = \"unix://{}?db=0\"\npassword = \"open sesame\"\n",
+        redis.socket.display()
+    );
     assert_eq!(asked_through(&table, true).await, 1);
 }
 
@@ -148,7 +171,8 @@ async fn an_acl_user_needs_the_channel_and_goes_on_without_it() {
     for (more, asked) in [("&{sidecache}:filled*", 1), ("", 2)] {
         let user = format!("--user sidecar on >secret {ACL} {more}");
         let redis = RedisKind::start("--port", &user.split_whitespace().collect::<Vec<_>>());
-        let table = format!("[redis]\nurl = \"redis://sidecar:secret@127.0.0.1:{}/0\"\n", redis.port);
+        let table =
+            format!("[redis]\nurl = \"redis://sidecar:secret@127.0.0.1:{}/0\"\n", redis.port);
         assert_eq!(asked_through(&table, asked == 1).await, asked, "with {more:?}");
     }
 }
@@ -161,7 +185,10 @@ async fn collapsing_in_each_process_costs_one_request_of_each() {
     let asked = app.count("GET", "/v/a");
     assert!((1..=3).contains(&asked), "{asked}");
     let channels = redis.command("PUBSUB CHANNELS").expect("an answer");
-    assert!(channels.contains("{sidecache}:bus") && !channels.contains(":filled"), "nobody listens for nothing: {channels}");
+    assert!(
+        channels.contains("{sidecache}:bus") && !channels.contains(":filled"),
+        "nobody listens for nothing: {channels}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -184,7 +211,8 @@ async fn a_sidecar_killed_in_mid_fill_holds_the_others_up_for_its_lease_and_no_l
     let (redis, app) = (RedisServer::start(), Origin::start(big));
     let text = rules(&redis, "cluster");
     let doomed = Sidecar::spawn(app.address, &text).await;
-    let others = [Sidecar::start(app.address, &text).await, Sidecar::start(app.address, &text).await];
+    let others =
+        [Sidecar::start(app.address, &text).await, Sidecar::start(app.address, &text).await];
     ready(std::slice::from_ref(&doomed), "cluster").await;
     ready(&others, "cluster").await;
     let hold = app.hold("GET", "/v/a", Point::Before);
@@ -192,7 +220,10 @@ async fn a_sidecar_killed_in_mid_fill_holds_the_others_up_for_its_lease_and_no_l
     let first = tokio::spawn(async move { client.try_send("GET", "/v/a", &[], "").await });
     hold.arrived().await;
     let crowd = crowd(&others, 40, "/v/a");
-    eventually("both others wait", Duration::from_secs(10), || async { sum(&others, "sidecache_cluster_waiting").await == 2 }).await;
+    eventually("both others wait", Duration::from_secs(10), || async {
+        sum(&others, "sidecache_cluster_waiting").await == 2
+    })
+    .await;
     let killed = Instant::now();
     drop(doomed);
     assert!(first.await.expect("it does not panic").is_err());
@@ -201,7 +232,8 @@ async fn a_sidecar_killed_in_mid_fill_holds_the_others_up_for_its_lease_and_no_l
     let took = killed.elapsed();
     hold.release();
     all_whole(&answers(crowd).await);
-    // Its lease of five seconds, and time to notice. Whoever misses its end waits out `limits.wait`.
+    // Its lease of five seconds, and time to notice. Whoever misses its end waits out
+    // `limits.wait`.
     assert!(took < Duration::from_secs(10), "{took:?}");
     assert_eq!(app.count("GET", "/v/a"), 2, "one of the dead, one of the two that waited");
 }
@@ -214,7 +246,8 @@ async fn nobody_queues_twice_for_what_is_not_stored() {
     let answers = answers(crowd(&sidecars, 60, "/v/no-store")).await;
     all_whole(&answers);
     let slowest = answers.iter().map(|(_, took)| *took).max().expect("there are some");
-    // The wait for the leader, and a request of one's own. One after the other they would take sixty.
+    // The wait for the leader, and a request of one's own. One after the other they would take
+    // sixty.
     assert!(slowest < latency * 5, "{slowest:?}");
     assert_eq!(app.count("GET", "/v/no-store"), 60, "each caller has an answer of its own");
     let waits = sum(&sidecars, "sidecache_cluster_waits_total").await;
@@ -226,7 +259,8 @@ async fn nobody_queues_twice_for_what_is_not_stored() {
         Client::new(sidecar.address).get("/v/no-store", &[]).await;
     }
     assert!(start.elapsed() >= latency * 3);
-    let after = sum(&sidecars, "sidecache_cluster_leases_total").await + sum(&sidecars, "sidecache_cluster_waits_total").await;
+    let after = sum(&sidecars, "sidecache_cluster_leases_total").await
+        + sum(&sidecars, "sidecache_cluster_waits_total").await;
     assert_eq!(after, before, "nobody asked for a lease again");
 }
 
@@ -238,7 +272,10 @@ async fn redis_killed_during_the_wait_fails_nobody_and_ends_the_wait_at_once() {
     let first = ask(sidecars[0].address, "/v/a");
     hold.arrived().await;
     let crowd = crowd(&sidecars[1..], 40, "/v/a");
-    eventually("both others wait", Duration::from_secs(10), || async { sum(&sidecars, "sidecache_cluster_waiting").await == 2 }).await;
+    eventually("both others wait", Duration::from_secs(10), || async {
+        sum(&sidecars, "sidecache_cluster_waiting").await == 2
+    })
+    .await;
     redis.kill();
     let killed = Instant::now();
     // Each of the two asks for itself now.
@@ -262,13 +299,17 @@ async fn redis_frozen_during_the_wait_fails_nobody() {
     let (redis, app) = (RedisServer::start(), Origin::start(big));
     // The deadline is what the patience of the ear is made of.
     let text = rules(&redis, "cluster").replace("deadline = \"1s\"", "deadline = \"100ms\"");
-    let sidecars = [Sidecar::start(app.address, &text).await, Sidecar::start(app.address, &text).await];
+    let sidecars =
+        [Sidecar::start(app.address, &text).await, Sidecar::start(app.address, &text).await];
     ready(&sidecars, "cluster").await;
     let hold = app.hold("GET", "/v/a", Point::Before);
     let first = ask(sidecars[0].address, "/v/a");
     hold.arrived().await;
     let waiting = ask(sidecars[1].address, "/v/a");
-    eventually("the other waits", Duration::from_secs(10), || async { sum(&sidecars, "sidecache_cluster_waiting").await == 1 }).await;
+    eventually("the other waits", Duration::from_secs(10), || async {
+        sum(&sidecars, "sidecache_cluster_waiting").await == 1
+    })
+    .await;
     redis.freeze();
     let frozen = Instant::now();
     hold.arrived().await;
@@ -286,7 +327,10 @@ async fn waiting_asks_redis_for_nothing_but_the_renewal_of_the_lease() {
     let hold = app.hold("GET", "/v/a", Point::Before);
     let crowd = crowd(&sidecars, 150, "/v/a");
     hold.arrived().await;
-    eventually("both others wait", Duration::from_secs(10), || async { sum(&sidecars, "sidecache_cluster_waiting").await == 2 }).await;
+    eventually("both others wait", Duration::from_secs(10), || async {
+        sum(&sidecars, "sidecache_cluster_waiting").await == 2
+    })
+    .await;
     eventually("all of the crowd have looked", Duration::from_secs(10), || async {
         sum(&sidecars, "sidecache_fill_waiters").await == 147
     })
@@ -299,8 +343,8 @@ async fn waiting_asks_redis_for_nothing_but_the_renewal_of_the_lease() {
     // Nothing is asked while this passes: it shows only in time.
     sleep(Duration::from_secs(2)).await;
     let (grown, took) = (calls().await - before, start.elapsed());
-    // What goes on without any request, heartbeats aside: of each sidecar's two ears two words to itself in a second, and one more at the
-    // edges.
+    // What goes on without any request, heartbeats aside: of each sidecar's two ears two words to
+    // itself in a second, and one more at the edges.
     let idle = 3 * 2 * 2 * (took.as_secs() + 1);
     let renewals = 2;
     assert!(grown <= idle + renewals, "{grown} calls in {took:?}");
@@ -327,7 +371,10 @@ async fn a_purge_during_the_wait_keeps_the_old_body_from_everybody_who_waited() 
     let first = ask(sidecars[0].address, "/v/a");
     hold.arrived().await;
     let waiting = crowd(&sidecars[1..], 20, "/v/a");
-    eventually("both others wait", Duration::from_secs(10), || async { sum(&sidecars, "sidecache_cluster_waiting").await == 2 }).await;
+    eventually("both others wait", Duration::from_secs(10), || async {
+        sum(&sidecars, "sidecache_cluster_waiting").await == 2
+    })
+    .await;
     let put = Client::new(sidecars[2].address).send("PUT", "/w/a", &[], "").await;
     assert_eq!(put.text(), "1");
     // Who comes after the write does not even wait for the fill from before it.
@@ -352,8 +399,10 @@ async fn the_departure_of_the_one_who_asked_first_changes_nothing() {
     let hold = app.hold("GET", "/v/a", Point::Before);
     let leaders = [ask(sidecars[0].address, "/v/a"), ask(sidecars[1].address, "/v/a")];
     hold.arrived().await;
-    eventually("one waits for the other", Duration::from_secs(10), || async { sum(&sidecars, "sidecache_cluster_waiting").await == 1 })
-        .await;
+    eventually("one waits for the other", Duration::from_secs(10), || async {
+        sum(&sidecars, "sidecache_cluster_waiting").await == 1
+    })
+    .await;
     let crowd = crowd(&sidecars[..2], 20, "/v/a");
     eventually("the crowd waits", Duration::from_secs(10), || async {
         sum(&sidecars, "sidecache_fill_waiters").await == 20
@@ -374,7 +423,9 @@ async fn the_departure_of_the_one_who_asked_first_changes_nothing() {
 async fn an_app_that_fails_is_asked_by_one_sidecar_after_the_other() {
     let (redis, failures) = (RedisServer::start(), AtomicU64::new(2));
     let app = Origin::slow(Duration::from_millis(200), move |request| {
-        let fails = failures.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_ok();
+        let fails = failures
+            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1))
+            .is_ok();
         if fails { Response::hang_up() } else { big(request) }
     });
     let sidecars = three(&app, &redis, "cluster").await;
@@ -382,7 +433,10 @@ async fn an_app_that_fails_is_asked_by_one_sidecar_after_the_other() {
     for (reply, _) in &answers {
         assert!([200, 502].contains(&reply.status), "{}", reply.status);
     }
-    assert!(answers.iter().any(|(reply, _)| reply.body.len() == BODY), "who waited is not failed for what the leader met");
+    assert!(
+        answers.iter().any(|(reply, _)| reply.body.len() == BODY),
+        "who waited is not failed for what the leader met"
+    );
     let asked = app.count("GET", "/v/a");
     assert!(asked <= 5, "{asked} requests: the failure lets no crowd through");
 }
@@ -394,8 +448,16 @@ async fn garbage_in_the_place_of_a_lease_or_a_message_costs_nothing() {
     let hold = app.hold("GET", "/v/a", Point::Before);
     let crowd = crowd(&sidecars, 6, "/v/a");
     hold.arrived().await;
-    eventually("both others wait", Duration::from_secs(10), || async { sum(&sidecars, "sidecache_cluster_waiting").await == 2 }).await;
-    for message in ["x", "\"\"", "\"0000000000000000000000000000000000000000000000000000000000000000 stored\"", "\"\\xff\\xfe\""] {
+    eventually("both others wait", Duration::from_secs(10), || async {
+        sum(&sidecars, "sidecache_cluster_waiting").await == 2
+    })
+    .await;
+    for message in [
+        "x",
+        "\"\"",
+        "\"0000000000000000000000000000000000000000000000000000000000000000 stored\"",
+        "\"\\xff\\xfe\"",
+    ] {
         let heard = redis.command(&format!("PUBLISH {{sidecache}}:filled {message}"));
         assert_eq!(heard.as_deref(), Some(":3\r\n"), "all three listen");
     }

@@ -1,18 +1,20 @@
-//! No read is stale, whatever breaks: the histories of runs in which readers and writers use three sidecars, while Redis, the network and
-//! the sidecars themselves are killed, frozen and cut off.
+//! No read is stale, whatever breaks: the histories of runs in which readers and writers use three
+//! sidecars, while Redis, the network and the sidecars themselves are killed, frozen and cut off.
 //!
-//! A read is stale when its value is older than one whose write had been answered before the read was sent; see `support/history.rs`.
-//! Each run takes some seconds. To stage each fault again and again for ten minutes each:
+//! A read is stale when its value is older than one whose write had been answered before the read
+//! was sent; see `support/history.rs`. Each run takes some seconds. To stage each fault again and
+//! again for ten minutes each:
 //!
 //! ```sh
 //! SIDECACHE_SOAK=600 cargo nextest run --profile soak -E 'test(/^coherence::history::/)'
 //! ```
 //!
-//! Staged here: one Redis, by itself. Sentinel and Cluster (failover that loses answered writes, demotion without a disconnect, slot
-//! migration) need other servers behind the same proxies: they are further runs of the same [`stage::Stage`].
+//! Staged here: one Redis, by itself. Sentinel and Cluster (failover that loses answered writes,
+//! demotion without a disconnect, slot migration) need other servers behind the same proxies: they
+//! are further runs of the same [`stage::Stage`].
 //!
-//! Time is part of what is staged here: the pauses say how long a fault lasts, or how fast readers and
-//! writers go.
+//! Time is part of what is staged here: the pauses say how long a fault lasts, or how fast readers
+//! and writers go.
 
 mod checker;
 mod network;
@@ -44,5 +46,8 @@ async fn no_read_is_stale_when_all_is_well() {
     run.is_coherent();
     // Otherwise it would be no wonder: without a cache everything is fresh.
     let counts = run.history.counts(None);
-    assert!(counts.hits * 4 > counts.reads, "less than a quarter of the reads were hits: {counts:?}");
+    assert!(
+        counts.hits * 4 > counts.reads,
+        "less than a quarter of the reads were hits: {counts:?}"
+    );
 }

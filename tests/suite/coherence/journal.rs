@@ -1,4 +1,5 @@
-//! The journal in a file: what was answered to a client is purged in Redis after the next start, however the sidecar ended.
+//! The journal in a file: what was answered to a client is purged in Redis after the next start,
+//! however the sidecar ended.
 
 use std::time::Duration;
 
@@ -19,20 +20,27 @@ enum Killed {
     BeforeTheAnswer,
 }
 
-/// Redis is frozen, so that it keeps what it holds and takes no purge; the sidecar that forwards a write is killed. Once Redis goes on,
-/// the other sidecar has old hits, until the killed one starts anew.
+/// Redis is frozen, so that it keeps what it holds and takes no purge; the sidecar that forwards a
+/// write is killed. Once Redis goes on, the other sidecar has old hits, until the killed one starts
+/// anew.
 async fn survives_sigkill(killed: Killed) {
     let folder = TempDir::new().expect("a temporary directory can be made");
     let redis = RedisServer::start();
     let app = Origin::start(versioned());
     let journal = format!("journal = \"{}\"\n", folder.path().join("journal").display());
-    let (own, others) = (format!("{}{journal}{VERSIONED_RULES}", redis.table()), format!("{}{VERSIONED_RULES}", redis.table()));
+    let (own, others) = (
+        format!("{}{journal}{VERSIONED_RULES}", redis.table()),
+        format!("{}{VERSIONED_RULES}", redis.table()),
+    );
     let upstream = format!("url = \"http://{}\"", app.address);
     let mut dying = ChildSidecar::spawn(&upstream, &own).await;
     let staying = Sidecar::start(app.address, &others).await;
     let read = async || Client::new(staying.address).get("/v/a", &[]).await;
     for address in [dying.address, staying.address] {
-        eventually("it has a hit from Redis", LONG_ENOUGH, async || Client::new(address).get("/v/a", &[]).await.cache() == "HIT").await;
+        eventually("it has a hit from Redis", LONG_ENOUGH, async || {
+            Client::new(address).get("/v/a", &[]).await.cache() == "HIT"
+        })
+        .await;
     }
 
     redis.freeze();
@@ -41,7 +49,10 @@ async fn survives_sigkill(killed: Killed) {
     let write = tokio::spawn(async move { client.try_send("PUT", "/w/a", &[], "").await });
     match &hold {
         Some(hold) => hold.arrived().await,
-        None => assert_eq!(write.await.expect("the client does not panic").expect("an answer").status, 200),
+        None => assert_eq!(
+            write.await.expect("the client does not panic").expect("an answer").status,
+            200
+        ),
     }
     dying.signal("KILL");
     dying.end(LONG_ENOUGH).await;
@@ -54,7 +65,10 @@ async fn survives_sigkill(killed: Killed) {
     .await;
 
     let _anew = ChildSidecar::spawn(&upstream, &own).await;
-    eventually("the purge reaches the other sidecar", LONG_ENOUGH, async || read().await.text() == "1").await;
+    eventually("the purge reaches the other sidecar", LONG_ENOUGH, async || {
+        read().await.text() == "1"
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

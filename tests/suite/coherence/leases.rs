@@ -20,7 +20,8 @@ async fn leased(redis: &RedisServer, app: &Origin, many: u64, more: &str) -> Vec
     }
     for sidecar in &sidecars {
         eventually("it holds a lease and knows the others", LONG_ENOUGH, async || {
-            metric(sidecar.admin, "sidecache_lease_held").await == 1 && metric(sidecar.admin, "sidecache_peers").await == many - 1
+            metric(sidecar.admin, "sidecache_lease_held").await == 1
+                && metric(sidecar.admin, "sidecache_peers").await == many - 1
         })
         .await;
     }
@@ -32,7 +33,10 @@ async fn a_hit_under_a_lease_asks_redis_for_nothing() {
     let (redis, app) = (RedisServer::start(), Origin::start(versioned()));
     let sidecars = leased(&redis, &app, 1, "").await;
     let mut client = Client::new(sidecars[0].address);
-    eventually("there are hits", LONG_ENOUGH, async || Client::new(sidecars[0].address).get("/v/a", &[]).await.cache() == "HIT").await;
+    eventually("there are hits", LONG_ENOUGH, async || {
+        Client::new(sidecars[0].address).get("/v/a", &[]).await.cache() == "HIT"
+    })
+    .await;
     let calls = async || {
         let idle = metric(sidecars[0].admin, "sidecache_redis_heartbeats_total").await;
         metric(sidecars[0].admin, "sidecache_redis_calls_total").await - idle
@@ -80,7 +84,10 @@ async fn heavy_a_purge_is_acknowledged_by_three_sidecars_and_waits_for_no_lease(
     let sidecars = leased(&redis, &app, 3, "").await;
     write(&sidecars, 100).await;
     assert!(metric(sidecars[0].admin, "sidecache_purges_acknowledged_total").await >= 100);
-    assert_eq!(metric(sidecars[0].admin, "sidecache_purges_released_by_lease_expiry_total").await, 0);
+    assert_eq!(
+        metric(sidecars[0].admin, "sidecache_purges_released_by_lease_expiry_total").await,
+        0
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -90,7 +97,10 @@ async fn heavy_a_guarded_write_waits_for_the_others_twice_and_no_longer() {
     write(&sidecars, 100).await;
     // Once for the mark, once for the purge; never until a lease is over.
     assert!(metric(sidecars[0].admin, "sidecache_purges_acknowledged_total").await >= 200);
-    assert_eq!(metric(sidecars[0].admin, "sidecache_purges_released_by_lease_expiry_total").await, 0);
+    assert_eq!(
+        metric(sidecars[0].admin, "sidecache_purges_released_by_lease_expiry_total").await,
+        0
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

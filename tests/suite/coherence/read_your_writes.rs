@@ -1,4 +1,5 @@
-//! A write through one sidecar is seen by the next read through any other: always, and with fills under way.
+//! A write through one sidecar is seen by the next read through any other: always, and with fills
+//! under way.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -12,7 +13,8 @@ async fn pair() -> (RedisServer, Origin, [Sidecar; 2]) {
     let redis = RedisServer::start();
     let app = Origin::start(versioned());
     let rules = format!("{}\n{VERSIONED_RULES}", redis.table());
-    let sidecars = [Sidecar::start(app.address, &rules).await, Sidecar::start(app.address, &rules).await];
+    let sidecars =
+        [Sidecar::start(app.address, &rules).await, Sidecar::start(app.address, &rules).await];
     // Both have found Redis once what one stored is a hit through the other.
     let probe = AtomicU64::new(0);
     eventually("the sidecars share Redis", Duration::from_secs(10), || async {
@@ -27,14 +29,22 @@ async fn pair() -> (RedisServer, Origin, [Sidecar; 2]) {
 }
 
 /// What a reader saw: reads in all, and hits among them.
-async fn hammer(mut client: Client, acknowledged: Arc<AtomicU64>, stop: Arc<AtomicBool>) -> (u64, u64) {
+async fn hammer(
+    mut client: Client,
+    acknowledged: Arc<AtomicU64>,
+    stop: Arc<AtomicBool>,
+) -> (u64, u64) {
     let (mut reads, mut hits) = (0, 0);
     while !stop.load(Ordering::SeqCst) {
         let floor = acknowledged.load(Ordering::SeqCst);
         let reply = client.get("/v/a", &[]).await;
         assert_eq!(reply.status, 200, "{}", reply.text());
         let version: u64 = reply.text().parse().expect("the app answers a number");
-        assert!(version >= floor, "a read that began after write {floor} was answered got {version} ({})", reply.cache_status());
+        assert!(
+            version >= floor,
+            "a read that began after write {floor} was answered got {version} ({})",
+            reply.cache_status()
+        );
         reads += 1;
         hits += u64::from(reply.cache() == "HIT");
         tokio::task::yield_now().await;
@@ -47,7 +57,13 @@ async fn writes_are_seen(writes: u64) {
     let acknowledged = Arc::new(AtomicU64::new(0));
     let stop = Arc::new(AtomicBool::new(false));
     let readers: Vec<_> = (0..4)
-        .map(|reader| tokio::spawn(hammer(Client::new(sidecars[reader % 2].address), Arc::clone(&acknowledged), Arc::clone(&stop))))
+        .map(|reader| {
+            tokio::spawn(hammer(
+                Client::new(sidecars[reader % 2].address),
+                Arc::clone(&acknowledged),
+                Arc::clone(&stop),
+            ))
+        })
         .collect();
     let mut clients = sidecars.each_ref().map(|sidecar| Client::new(sidecar.address));
     for write in 1..=writes {
@@ -56,8 +72,16 @@ async fn writes_are_seen(writes: u64) {
         assert_eq!((put.status, put.text()), (200, write.to_string().as_str()));
         acknowledged.store(write, Ordering::SeqCst);
         let read = clients[1 - through].get("/v/a", &[]).await;
-        assert_eq!(read.text(), write.to_string(), "read through the other sidecar after write {write}: {}", read.header("cache-status"));
-        assert!(!readers.iter().any(tokio::task::JoinHandle::is_finished), "a reader failed during write {write}");
+        assert_eq!(
+            read.text(),
+            write.to_string(),
+            "read through the other sidecar after write {write}: {}",
+            read.header("cache-status")
+        );
+        assert!(
+            !readers.iter().any(tokio::task::JoinHandle::is_finished),
+            "a reader failed during write {write}"
+        );
     }
     stop.store(true, Ordering::SeqCst);
     let (mut reads, mut hits) = (0, 0);
@@ -102,7 +126,11 @@ async fn purge_during_a_fill_kills_the_fill_without_redis() {
 }
 
 /// A fill is held after the app has read version 0; a write makes it version 1; the fill goes on.
-async fn purge_during_fill(app: &Origin, fills: std::net::SocketAddr, writes: std::net::SocketAddr) {
+async fn purge_during_fill(
+    app: &Origin,
+    fills: std::net::SocketAddr,
+    writes: std::net::SocketAddr,
+) {
     let hold = app.hold("GET", "/v/a", Point::After);
     let filling = tokio::spawn(async move { Client::new(fills).get("/v/a", &[]).await });
     hold.arrived().await;

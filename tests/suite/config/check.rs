@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 
 use crate::support::sidecar::{check, check_file};
 
-/// Each mistake stands where `<<` and `>>` enclose it; these are removed before the file is checked.
+/// Each mistake stands where `<<` and `>>` enclose it; these are removed before the file is
+/// checked.
 const SEVEN_MISTAKES: &str = r#"
 [listen]
 address = <<"localhost">>
@@ -41,7 +42,11 @@ fn unmarked(marked: &str) -> (String, Vec<(usize, usize, String)>) {
     let mut text = String::new();
     for (line, content) in marked.lines().enumerate() {
         if let (Some(start), Some(end)) = (content.find("<<"), content.find(">>")) {
-            places.push((line + 1, start + 1, content[start + 2..end].trim_matches('"').to_owned()));
+            places.push((
+                line + 1,
+                start + 1,
+                content[start + 2..end].trim_matches('"').to_owned(),
+            ));
         }
         text.push_str(&content.replace("<<", "").replace(">>", ""));
         text.push('\n');
@@ -55,9 +60,16 @@ fn seven_mistakes_get_seven_located_messages_at_once() {
     assert_eq!(places.len(), 7);
     let output = check(&text);
     assert_eq!(output.status.code(), Some(64));
-    let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    let said = format!(
+        "{}{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
     for (line, column, value) in &places {
-        assert!(said.contains(&format!(":{line}:{column}")), "nothing is said of line {line}, column {column}:\n{said}");
+        assert!(
+            said.contains(&format!(":{line}:{column}")),
+            "nothing is said of line {line}, column {column}:\n{said}"
+        );
         assert!(said.contains(value.as_str()), "{value} is not shown:\n{said}");
     }
     for hint in ["ttl", "tenant", "shared", "id"] {
@@ -69,7 +81,11 @@ fn seven_mistakes_get_seven_located_messages_at_once() {
 fn unknown_key_gets_the_nearest_known_one() {
     let output = check("[upstream]\nurl = \"http://127.0.0.1:8000\"\n[memory]\nsizee = \"1MiB\"\n");
     assert_eq!(output.status.code(), Some(64));
-    let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    let said = format!(
+        "{}{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
     assert!(said.contains(":4:1") && said.contains("sizee") && said.contains("size"), "{said}");
 }
 
@@ -77,17 +93,29 @@ fn unknown_key_gets_the_nearest_known_one() {
 fn text_that_is_no_toml_is_located() {
     let output = check("[upstream]\nurl = \"http://127.0.0.1:8000\n");
     assert_eq!(output.status.code(), Some(64));
-    let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    let said = format!(
+        "{}{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
     assert!(said.contains(":2:"), "{said}");
 }
 
 #[test]
 fn routes_that_could_tie_are_refused() {
     let route = |path: &str| format!("[[routes]]\npath = \"{path}\"\nttl = \"5m\"\n");
-    let text = format!("[upstream]\nurl = \"http://127.0.0.1:8000\"\n{}{}", route("/a/{x}"), route("/a/{y}"));
+    let text = format!(
+        "[upstream]\nurl = \"http://127.0.0.1:8000\"\n{}{}",
+        route("/a/{x}"),
+        route("/a/{y}")
+    );
     let output = check(&text);
     assert_eq!(output.status.code(), Some(64));
-    let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    let said = format!(
+        "{}{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
     assert!(said.contains("/a/{x}") && said.contains("/a/{y}"), "both are named:\n{said}");
 }
 
@@ -95,7 +123,11 @@ fn routes_that_could_tie_are_refused() {
 fn file_that_is_missing_is_named() {
     let output = check_file(Path::new("/no/such/proxy.toml"));
     assert_eq!(output.status.code(), Some(64));
-    let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    let said = format!(
+        "{}{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
     assert!(said.contains("/no/such/proxy.toml"), "{said}");
 }
 
@@ -103,6 +135,10 @@ fn file_that_is_missing_is_named() {
 fn shipped_file_is_right() {
     let file: PathBuf = Path::new(env!("CARGO_MANIFEST_DIR")).join("proxy.toml");
     let output = check_file(&file);
-    let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    let said = format!(
+        "{}{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
     assert_eq!(output.status.code(), Some(0), "{said}");
 }

@@ -1,4 +1,5 @@
-//! `sidecache check` warns of what a reviewer would ask about, in the file and in the Redis that it names; `--deny-warnings` makes it 64.
+//! `sidecache check` warns of what a reviewer would ask about, in the file and in the Redis that it
+//! names; `--deny-warnings` makes it 64.
 
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -22,8 +23,18 @@ fn check(text: &str, arguments: &[&str]) -> (i32, String) {
 
 fn check_file(file: &Path, arguments: &[&str]) -> (i32, String) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_sidecache"));
-    let output = command.arg("check").args(arguments).arg(file).stdin(Stdio::null()).output().expect("the binary was built with the tests");
-    let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    let output = command
+        .arg("check")
+        .args(arguments)
+        .arg(file)
+        .stdin(Stdio::null())
+        .output()
+        .expect("the binary was built with the tests");
+    let said = format!(
+        "{}{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
     (output.status.code().expect("it ends by itself"), said)
 }
 
@@ -34,7 +45,10 @@ fn denied(text: &str, line: usize, words: &[&str]) {
     let warnings: Vec<&str> = said.lines().filter(|told| told.contains(": warning: ")).collect();
     assert_eq!(warnings.len(), words.len(), "{said}");
     for (warning, word) in warnings.iter().zip(words) {
-        assert!(warning.contains(&format!("proxy.toml:{line}:")) && warning.contains(word), "{word} in line {line}: {said}");
+        assert!(
+            warning.contains(&format!("proxy.toml:{line}:")) && warning.contains(word),
+            "{word} in line {line}: {said}"
+        );
     }
     assert_eq!(said.matches("  hint: ").count(), words.len(), "each has its mend: {said}");
     assert_eq!(check(text, &[]).0, 0, "without the flag the file can be used");
@@ -50,18 +64,28 @@ fn accepted(text: &str) -> String {
 #[test]
 fn warnings_are_located_and_denied_on_demand() {
     assert!(accepted(RULES).ends_with(": ok: 1 route, 1 purge rule\n"));
-    denied(&RULES.replace("ttl = \"5m\"", "ttl = \"5m\"\npass_headers = [\"x-user-id\"]"), 8, &["`x-user-id` says who asks"]);
     denied(
-        &RULES.replace("path = \"/items/{*rest}\"\ntags = [\"items:", "path = \"/items/{*rest}\"\ntags = [\"item:"),
+        &RULES.replace("ttl = \"5m\"", "ttl = \"5m\"\npass_headers = [\"x-user-id\"]"),
+        8,
+        &["`x-user-id` says who asks"],
+    );
+    denied(
+        &RULES.replace(
+            "path = \"/items/{*rest}\"\ntags = [\"items:",
+            "path = \"/items/{*rest}\"\ntags = [\"item:",
+        ),
         12,
         &["this purges nothing"],
     );
-    accepted(&RULES.replace("ttl = \"5m\"", "ttl = \"5m\"\npass_headers = [\"x-user-id\"] # check: ok"));
+    accepted(
+        &RULES.replace("ttl = \"5m\"", "ttl = \"5m\"\npass_headers = [\"x-user-id\"] # check: ok"),
+    );
 }
 
 #[test]
 fn the_shipped_file_has_no_warning() {
-    let (code, said) = check_file(&Path::new(env!("CARGO_MANIFEST_DIR")).join("proxy.toml"), &["--deny-warnings"]);
+    let (code, said) =
+        check_file(&Path::new(env!("CARGO_MANIFEST_DIR")).join("proxy.toml"), &["--deny-warnings"]);
     assert!(code == 0 && !said.contains("warning"), "{said}");
 }
 
@@ -115,7 +139,10 @@ fn redis_that_is_a_replica_is_told() {
 fn redis_that_cannot_be_asked_is_a_note() {
     let note = |text: &str, why: &str| {
         let said = accepted(text);
-        assert!(said.contains(&format!("proxy.toml:{URL}:7: note: ")) && said.contains(why), "{said}");
+        assert!(
+            said.contains(&format!("proxy.toml:{URL}:7: note: ")) && said.contains(why),
+            "{said}"
+        );
     };
     note(&using(&RedisServer::absent()), "Redis was not asked");
     let redis = RedisServer::start();
@@ -124,11 +151,32 @@ fn redis_that_cannot_be_asked_is_a_note() {
     note(&using(&redis), "no answer within the deadline");
     assert!(began.elapsed() < Duration::from_secs(5), "it is not waited for");
     redis.thaw();
-    let suitable = ["--maxmemory", "100mb", "--maxmemory-policy", "volatile-lru", "--requirepass", "open-sesame", "--user"];
-    let acl = ["sidecar", "on", ">secret", "~sidecache:*", "resetchannels", "-@all", "+select", "+ping", "+client|id", "+info"];
+    let suitable = [
+        "--maxmemory",
+        "100mb",
+        "--maxmemory-policy",
+        "volatile-lru",
+        "--requirepass",
+        "open-sesame",
+        "--user",
+    ];
+    let acl = [
+        "sidecar",
+        "on",
+        ">secret",
+        "~sidecache:*",
+        "resetchannels",
+        "-@all",
+        "+select",
+        "+ping",
+        "+client|id",
+        "+info",
+    ];
     let arguments: Vec<&str> = suitable.into_iter().chain(acl).collect();
     let guarded = RedisKind::start("--port", &arguments);
-    let table = |login: &str| format!("{RULES}[redis]\nurl = \"redis://{login}@127.0.0.1:{}/0\"\n", guarded.port);
+    let table = |login: &str| {
+        format!("{RULES}[redis]\nurl = \"redis://{login}@127.0.0.1:{}/0\"\n", guarded.port)
+    };
     note(&table("sidecar:secret"), "whether this Redis saves to disk is not known");
     note(&table("sidecar:wrong-secret"), "WRONGPASS");
     let said = accepted(&table("sidecar:wrong-secret"));
@@ -140,18 +188,26 @@ fn redis_that_cannot_be_asked_is_a_note() {
 fn left(redis: &RedisServer, pattern: &str) -> Option<i64> {
     let keys = redis.command(&format!("KEYS {pattern}"))?;
     let names = keys.lines().filter(|line| !line.starts_with(['*', '$']) && !line.is_empty());
-    names.filter_map(|key| redis.command(&format!("PTTL {key}"))?.trim().trim_start_matches(':').parse().ok()).min()
+    names
+        .filter_map(|key| {
+            redis.command(&format!("PTTL {key}"))?.trim().trim_start_matches(':').parse().ok()
+        })
+        .min()
 }
 
-/// Why no lint speaks of entries that outlive their tags: with the longest times that a file can set they do not.
+/// Why no lint speaks of entries that outlive their tags: with the longest times that a file can
+/// set they do not.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_entry_outlives_the_records_of_its_tags() {
     let redis = RedisServer::start();
     let app = Origin::start(|_| Response::ok("here").header("etag", "\"1\""));
-    for (number, times) in
-        ["ttl = \"1s\"", "ttl = \"8760h\"", "ttl = \"8760h\"\nstale_while_revalidate = \"8760h\"\nstale_if_error = \"8760h\""]
-            .into_iter()
-            .enumerate()
+    for (number, times) in [
+        "ttl = \"1s\"",
+        "ttl = \"8760h\"",
+        "ttl = \"8760h\"\nstale_while_revalidate = \"8760h\"\nstale_if_error = \"8760h\"",
+    ]
+    .into_iter()
+    .enumerate()
     {
         let namespace = format!("n{number}");
         let rules = format!(
@@ -165,7 +221,13 @@ async fn no_entry_outlives_the_records_of_its_tags() {
             stored().is_some()
         })
         .await;
-        let (entry, records) = (stored().expect("an entry"), left(&redis, &format!("{{{namespace}}}:t:*")).expect("records"));
-        assert!(entry > 0 && records > entry, "{times}: the entry has {entry} ms left, a record {records}");
+        let (entry, records) = (
+            stored().expect("an entry"),
+            left(&redis, &format!("{{{namespace}}}:t:*")).expect("records"),
+        );
+        assert!(
+            entry > 0 && records > entry,
+            "{times}: the entry has {entry} ms left, a record {records}"
+        );
     }
 }

@@ -1,4 +1,5 @@
-//! The file is read again while requests go on: validated whole, put in force at once, refused whole.
+//! The file is read again while requests go on: validated whole, put in force at once, refused
+//! whole.
 
 use std::os::unix::fs::symlink;
 use std::sync::Arc;
@@ -11,11 +12,15 @@ use tokio_util::sync::CancellationToken;
 
 use crate::support::client;
 use crate::support::scene::assert_cache;
-use crate::support::{Client, Origin, Point, RedisServer, Response, Scene, Sidecar, Socket, eventually};
+use crate::support::{
+    Client, Origin, Point, RedisServer, Response, Scene, Sidecar, Socket, eventually,
+};
 
 /// A route for `/a/…` with these lines, and no watching, so that a test says when.
 fn route(lines: &str) -> String {
-    format!("[fields]\ntenant = {{ header = \"x-tenant\" }}\n[[routes]]\npath = \"/a/{{*rest}}\"\nscope = \"public\"\n{lines}\n")
+    format!(
+        "[fields]\ntenant = {{ header = \"x-tenant\" }}\n[[routes]]\npath = \"/a/{{*rest}}\"\nscope = \"public\"\n{lines}\n"
+    )
 }
 
 async fn reload(scene: &Scene, rules: &str) -> Value {
@@ -26,14 +31,18 @@ async fn reload(scene: &Scene, rules: &str) -> Value {
 /// The effect that a reload tells of a thing.
 fn effect<'a>(report: &'a Value, what: &str) -> &'a Value {
     let changes = report["changes"].as_array().expect("changes");
-    let change = changes.iter().find(|change| change["what"] == what).unwrap_or_else(|| panic!("nothing of {what}: {report}"));
+    let change = changes
+        .iter()
+        .find(|change| change["what"] == what)
+        .unwrap_or_else(|| panic!("nothing of {what}: {report}"));
     &change["effect"]
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn entries_of_unchanged_routes_stay_and_others_are_left_behind() {
     let other = "[[routes]]\npath = \"/b/{*rest}\"\nscope = \"public\"\nttl = \"5m\"\n";
-    let scene = Scene::start(&format!("{}{other}", route("ttl = \"5m\"")), |_| Response::ok("data")).await;
+    let scene =
+        Scene::start(&format!("{}{other}", route("ttl = \"5m\"")), |_| Response::ok("data")).await;
     scene.fill("/a/1").await;
     scene.fill("/b/1").await;
     let report = reload(&scene, &format!("{}{other}", route("ttl = \"4m\""))).await;
@@ -51,7 +60,10 @@ async fn entries_of_unchanged_routes_stay_and_others_are_left_behind() {
     assert_cache(&scene.get("/a/1").await, "HIT", "on again");
 
     // The switch for all of them stands above the tables.
-    let text = format!("mode = \"off\"\n{}", scene.sidecar.with_rules(&format!("{}{other}", route("ttl = \"4m\""))));
+    let text = format!(
+        "mode = \"off\"\n{}",
+        scene.sidecar.with_rules(&format!("{}{other}", route("ttl = \"4m\"")))
+    );
     std::fs::write(&scene.sidecar.file, text).expect("the file can be written to");
     let report = scene.sidecar.admin_ok("/reload", &json!({})).await;
     assert_eq!(effect(&report, "mode"), &Value::Null);
@@ -65,14 +77,20 @@ async fn entries_of_unchanged_routes_stay_and_others_are_left_behind() {
 async fn a_changed_key_makes_old_entries_unreachable_in_both_tiers() {
     for tier in ["memory", "redis"] {
         let redis = (tier == "redis").then(RedisServer::start);
-        let table = redis.as_ref().map_or_else(String::new, |redis| format!("{}\n[memory]\nsize = \"0\"\n", redis.table()));
-        let (keyless, keyed) = ("ttl = \"5m\"\ndrop_headers = [\"x-tenant\"]", "ttl = \"5m\"\nkey = [\"tenant\"]");
+        let table = redis.as_ref().map_or_else(String::new, |redis| {
+            format!("{}\n[memory]\nsize = \"0\"\n", redis.table())
+        });
+        let (keyless, keyed) =
+            ("ttl = \"5m\"\ndrop_headers = [\"x-tenant\"]", "ttl = \"5m\"\nkey = [\"tenant\"]");
         let scene = Scene::start(&format!("{table}{}", route(keyless)), |request| {
             Response::ok(request.header("x-tenant").unwrap_or_else(|| "nobody".to_owned()))
         })
         .await;
         let ask = async |tenant: &str| scene.ask("/a/1", &[("x-tenant", tenant)]).await;
-        eventually("the entry is served", Duration::from_secs(10), || async { ask("one").await.cache() == "HIT" }).await;
+        eventually("the entry is served", Duration::from_secs(10), || async {
+            ask("one").await.cache() == "HIT"
+        })
+        .await;
         assert_eq!(ask("two").await.text(), "nobody", "{tier}: the key knows no tenant");
         let report = reload(&scene, &format!("{table}{}", route(keyed))).await;
         assert_eq!(effect(&report, "route /a/{*rest}"), "entries are left behind");
@@ -81,7 +99,11 @@ async fn a_changed_key_makes_old_entries_unreachable_in_both_tiers() {
             assert_eq!((reply.cache(), reply.text()), ("MISS", tenant), "{tier}");
         }
         // Another field under the same name is another key as well.
-        reload(&scene, &format!("{table}{}", route(keyed).replace("x-tenant\" }", "x-customer\" }"))).await;
+        reload(
+            &scene,
+            &format!("{table}{}", route(keyed).replace("x-tenant\" }", "x-customer\" }")),
+        )
+        .await;
         assert_cache(&ask("one").await, "BYPASS", "the field is missing now");
     }
 }
@@ -95,18 +117,36 @@ async fn a_bad_file_keeps_the_old_rules_and_shows_until_it_is_mended() {
     assert_eq!(refused.status, 422, "{}", refused.text());
     let problem = &refused.json()["problems"][0];
     assert!(
-        problem["line"].as_u64().is_some_and(|line| line > 0) && problem["message"].as_str().is_some_and(|text| text.contains("five")),
+        problem["line"].as_u64().is_some_and(|line| line > 0)
+            && problem["message"].as_str().is_some_and(|text| text.contains("five")),
         "{problem}"
     );
     assert_cache(&scene.get("/a/1").await, "HIT", "the old rules stay");
     let ready = scene.sidecar.admin_get("/ready").await;
-    assert_eq!((ready.status, &ready.json()["status"]), (200, &json!("degraded")), "{}", ready.text());
+    assert_eq!(
+        (ready.status, &ready.json()["status"]),
+        (200, &json!("degraded")),
+        "{}",
+        ready.text()
+    );
     assert!(ready.text().contains("refused"), "{}", ready.text());
     let stats = scene.sidecar.stats().await;
-    assert!(stats["config"]["error"].as_str().is_some_and(|error| error.contains("five minutes")), "{}", stats["config"]);
+    assert!(
+        stats["config"]["error"].as_str().is_some_and(|error| error.contains("five minutes")),
+        "{}",
+        stats["config"]
+    );
     let metrics = scene.sidecar.admin_get("/metrics").await;
-    assert!(metrics.text().contains("sidecache_config_last_reload_successful 0"), "{}", metrics.text());
-    assert!(metrics.text().contains("sidecache_config_reloads_total{result=\"failed\"} 1"), "{}", metrics.text());
+    assert!(
+        metrics.text().contains("sidecache_config_last_reload_successful 0"),
+        "{}",
+        metrics.text()
+    );
+    assert!(
+        metrics.text().contains("sidecache_config_reloads_total{result=\"failed\"} 1"),
+        "{}",
+        metrics.text()
+    );
 
     scene.sidecar.rewrite(&route("ttl = \"5m\""));
     scene.sidecar.admin_ok("/reload", &json!({})).await;
@@ -121,30 +161,47 @@ async fn the_file_itself_is_watched_also_behind_a_swapped_link() {
     let loads = async || scene.sidecar.stats().await["config"]["loads"].as_u64().expect("a number");
     assert_eq!(loads().await, 1);
     scene.sidecar.rewrite(&route("ttl = \"4m\""));
-    eventually("the changed file is in force", Duration::from_secs(20), || async { loads().await == 2 }).await;
+    eventually("the changed file is in force", Duration::from_secs(20), || async {
+        loads().await == 2
+    })
+    .await;
 
     // As Kubernetes mounts a ConfigMap: the file is a link through `..data`, which is swapped.
     let folder = scene.sidecar.file.parent().expect("a folder").to_path_buf();
     for (version, ttl) in [("v1", "3m"), ("v2", "2m")] {
         std::fs::create_dir(folder.join(version)).expect("a folder can be made");
-        std::fs::write(folder.join(version).join("proxy.toml"), scene.sidecar.with_rules(&route(&format!("ttl = \"{ttl}\""))))
-            .expect("written");
+        std::fs::write(
+            folder.join(version).join("proxy.toml"),
+            scene.sidecar.with_rules(&route(&format!("ttl = \"{ttl}\""))),
+        )
+        .expect("written");
     }
     symlink("v1", folder.join("..data")).expect("a link can be made");
     symlink("..data/proxy.toml", folder.join("linked")).expect("a link can be made");
     std::fs::rename(folder.join("linked"), &scene.sidecar.file).expect("a link can be renamed");
-    eventually("what the link leads to is in force", Duration::from_secs(20), || async { loads().await == 3 }).await;
+    eventually("what the link leads to is in force", Duration::from_secs(20), || async {
+        loads().await == 3
+    })
+    .await;
     symlink("v2", folder.join("..data_tmp")).expect("a link can be made");
-    std::fs::rename(folder.join("..data_tmp"), folder.join("..data")).expect("a link can be swapped");
-    eventually("what the swapped link leads to is in force", Duration::from_secs(20), || async { loads().await == 4 }).await;
+    std::fs::rename(folder.join("..data_tmp"), folder.join("..data"))
+        .expect("a link can be swapped");
+    eventually("what the swapped link leads to is in force", Duration::from_secs(20), || async {
+        loads().await == 4
+    })
+    .await;
     let rules = scene.sidecar.admin_get("/routes").await.json();
     assert_eq!(rules["routes"][0]["ttl_s"], 120.0);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_mutation_that_ends_under_new_rules_purges_by_them_too() {
-    let rules =
-        |tag: &str| format!("{}[[purges]]\npath = \"/w\"\ntags = [\"{tag}\"]\n", route(&format!("ttl = \"5m\"\ntags = [\"{tag}\"]")));
+    let rules = |tag: &str| {
+        format!(
+            "{}[[purges]]\npath = \"/w\"\ntags = [\"{tag}\"]\n",
+            route(&format!("ttl = \"5m\"\ntags = [\"{tag}\"]"))
+        )
+    };
     let version = Arc::new(AtomicUsize::new(0));
     let counted = Arc::clone(&version);
     let scene = Scene::start(&rules("old"), move |request| {
@@ -160,27 +217,45 @@ async fn a_mutation_that_ends_under_new_rules_purges_by_them_too() {
     let write = tokio::spawn(async move { Client::new(address).send("PUT", "/w", &[], "").await });
     hold.arrived().await;
     reload(&scene, &rules("new")).await;
-    assert_eq!(scene.fill("/a/1").await.text(), "0", "filled by the new rules, from before the write");
+    assert_eq!(
+        scene.fill("/a/1").await.text(),
+        "0",
+        "filled by the new rules, from before the write"
+    );
     assert_cache(&scene.get("/a/1").await, "HIT", "until the write is done");
     hold.release();
     assert_eq!(write.await.expect("no panic").status, 200);
     let reply = scene.get("/a/1").await;
-    assert_eq!((reply.cache(), reply.text()), ("MISS", "1"), "the old rules knew nothing of the tag");
+    assert_eq!(
+        (reply.cache(), reply.text()),
+        ("MISS", "1"),
+        "the old rules knew nothing of the tag"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_cannot_change_is_told_and_the_rest_comes_into_force() {
     let scene = Scene::start(&route("ttl = \"5m\""), |_| Response::ok("data")).await;
-    let rules = format!("[memory]\nsize = \"65MiB\"\n[limits]\nwaiters = 7\ntags = 9\n{}", route("ttl = \"4m\""));
+    let rules = format!(
+        "[memory]\nsize = \"65MiB\"\n[limits]\nwaiters = 7\ntags = 9\n{}",
+        route("ttl = \"4m\"")
+    );
     let text = scene.sidecar.with_rules(&rules);
     let would = scene.sidecar.admin_ok("/check", &json!({ "text": text })).await;
     assert_eq!(would["restart_needed"], json!(["limits.waiters", "memory.size"]));
-    assert_eq!(scene.sidecar.admin_get("/routes").await.json()["routes"][0]["ttl_s"], 300.0, "a check changes nothing");
+    assert_eq!(
+        scene.sidecar.admin_get("/routes").await.json()["routes"][0]["ttl_s"],
+        300.0,
+        "a check changes nothing"
+    );
     let report = reload(&scene, &rules).await;
     assert_eq!(report["restart_needed"], would["restart_needed"]);
     assert_eq!(report["changes"], would["changes"]);
     assert_eq!(scene.sidecar.admin_get("/routes").await.json()["routes"][0]["ttl_s"], 240.0);
-    assert_eq!(scene.sidecar.stats().await["config"]["restart_needed"], json!(["limits.waiters", "memory.size"]));
+    assert_eq!(
+        scene.sidecar.stats().await["config"]["restart_needed"],
+        json!(["limits.waiters", "memory.size"])
+    );
 }
 
 /// Requests per second that the clients together send, if the machine lets them.
@@ -209,7 +284,9 @@ async fn heavy_a_hundred_reloads_under_load_fail_no_request() {
     let fields = "[fields]\nhost0 = { host = true }\nhost1 = { host = true }\n";
     let rules = |round: usize| {
         let (ttl, field) = (300 + round, round % 2);
-        format!("{fields}[[routes]]\npath = \"/a\"\nscope = \"public\"\nttl = \"{ttl}s\"\nkey = [\"host{field}\"]\n")
+        format!(
+            "{fields}[[routes]]\npath = \"/a\"\nscope = \"public\"\nttl = \"{ttl}s\"\nkey = [\"host{field}\"]\n"
+        )
     };
     let sidecar = Sidecar::spawn(app.address, &rules(0)).await;
     client::get(sidecar.address, "/a").await;
@@ -232,7 +309,14 @@ async fn heavy_a_hundred_reloads_under_load_fail_no_request() {
         sent += client.await.expect("every answer is a whole 200");
     }
     let elapsed = began.elapsed();
-    println!("{sent} requests and {RELOADS} reloads in {elapsed:?}: {} per second", sent as u128 * 1000 / elapsed.as_millis());
+    println!(
+        "{sent} requests and {RELOADS} reloads in {elapsed:?}: {} per second",
+        sent as u128 * 1000 / elapsed.as_millis()
+    );
     assert!(sent > 2_000, "too few to call it load");
-    assert!(app.count("GET", "/a") >= RELOADS / 2, "each new policy asked the app for itself: {}", app.count("GET", "/a"));
+    assert!(
+        app.count("GET", "/a") >= RELOADS / 2,
+        "each new policy asked the app for itself: {}",
+        app.count("GET", "/a")
+    );
 }

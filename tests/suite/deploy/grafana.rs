@@ -1,5 +1,5 @@
-//! The dashboard and the alerts of `deploy/grafana`: Prometheus reads them, the alerts fire when they should, and every metric that they
-//! name is one that a sidecar has.
+//! The dashboard and the alerts of `deploy/grafana`: Prometheus reads them, the alerts fire when
+//! they should, and every metric that they name is one that a sidecar has.
 
 use std::collections::BTreeSet;
 use std::process::Command;
@@ -42,7 +42,8 @@ fn promtool(arguments: &[&str]) {
 
 /// The names of metrics in a text.
 fn metrics_in(text: &str) -> BTreeSet<String> {
-    let words = text.split(|character: char| !character.is_ascii_alphanumeric() && character != '_');
+    let words =
+        text.split(|character: char| !character.is_ascii_alphanumeric() && character != '_');
     words.filter(|word| word.starts_with("sidecache_")).map(str::to_owned).collect()
 }
 
@@ -63,9 +64,11 @@ fn prometheus_reads_the_alerts_and_they_fire_when_they_should() {
     promtool(&["check", "rules", ALERTS]);
     promtool(&["test", "rules", ALERTS_TEST]);
     // Each of them is tested.
-    let [alerts, tested] = [ALERTS, ALERTS_TEST].map(|file| std::fs::read_to_string(file).expect("it ships"));
+    let [alerts, tested] =
+        [ALERTS, ALERTS_TEST].map(|file| std::fs::read_to_string(file).expect("it ships"));
     let names = alerts.lines().filter_map(|line| line.trim().strip_prefix("- alert: "));
-    let untested: Vec<_> = names.filter(|name| !tested.contains(&format!("alertname=\"{name}\""))).collect();
+    let untested: Vec<_> =
+        names.filter(|name| !tested.contains(&format!("alertname=\"{name}\""))).collect();
     assert!(untested.is_empty(), "{untested:?}");
 }
 
@@ -80,8 +83,11 @@ fn prometheus_reads_each_expression_of_the_dashboard() {
         .iter()
         .enumerate()
         .map(|(number, expression)| {
-            let filled =
-                expression.replace("$__rate_interval", "5m").replace("$job", ".*").replace("$instance", ".*").replace("$route", ".*");
+            let filled = expression
+                .replace("$__rate_interval", "5m")
+                .replace("$job", ".*")
+                .replace("$instance", ".*")
+                .replace("$route", ".*");
             assert!(!filled.contains('$'), "{expression}");
             serde_json::json!({ "record": format!("panel:{number}"), "expr": filled })
         })
@@ -89,7 +95,8 @@ fn prometheus_reads_each_expression_of_the_dashboard() {
     let directory = TempDir::new().expect("a temporary directory can be made");
     let file = directory.path().join("rules.yml");
     // JSON is YAML.
-    let text = serde_json::json!({ "groups": [{ "name": "dashboard", "rules": rules }] }).to_string();
+    let text =
+        serde_json::json!({ "groups": [{ "name": "dashboard", "rules": rules }] }).to_string();
     std::fs::write(&file, text).expect("the temporary directory can be written to");
     promtool(&["check", "rules", file.to_str().expect("a path of the test is UTF-8")]);
 }
@@ -102,7 +109,8 @@ fn panels_of_the_dashboard_do_not_overlap() {
     let mut ids = BTreeSet::new();
     for panel in panels {
         assert!(ids.insert(panel["id"].as_u64()), "two panels have the id {}", panel["id"]);
-        let [x, y, w, h] = ["x", "y", "w", "h"].map(|name| panel["gridPos"][name].as_u64().expect("a panel has a place"));
+        let [x, y, w, h] = ["x", "y", "w", "h"]
+            .map(|name| panel["gridPos"][name].as_u64().expect("a panel has a place"));
         assert!(x + w <= 24, "{} is too wide", panel["title"]);
         for place in (x..x + w).flat_map(|x| (y..y + h).map(move |y| (x, y))) {
             assert!(taken.insert(place), "{} lies on another panel", panel["title"]);
@@ -116,9 +124,17 @@ async fn every_metric_that_they_name_is_in_a_scrape() {
     let app = Origin::start(versioned());
     let sidecar = Sidecar::start(app.address, &format!("{}{RULES}", redis.table())).await;
     let mut client = Client::new(sidecar.address);
-    // A miss, hits and their audits; writes that purge, that do not, and that a route in shadow mode would have needed a rule for.
+    // A miss, hits and their audits; writes that purge, that do not, and that a route in shadow
+    // mode would have needed a rule for.
     for _ in 0..3 {
-        for (method, path) in [("GET", "/v/a"), ("GET", "/v/a"), ("GET", "/s/b"), ("PUT", "/w/a"), ("PUT", "/w/b"), ("GET", "/elsewhere")] {
+        for (method, path) in [
+            ("GET", "/v/a"),
+            ("GET", "/v/a"),
+            ("GET", "/s/b"),
+            ("PUT", "/w/a"),
+            ("PUT", "/w/b"),
+            ("GET", "/elsewhere"),
+        ] {
             assert_eq!(client.send(method, path, &[], "").await.status, 200);
         }
     }
@@ -126,6 +142,9 @@ async fn every_metric_that_they_name_is_in_a_scrape() {
     assert_eq!(scrape.status, 200);
     let there = metrics_in(scrape.text());
     let alerts = std::fs::read_to_string(ALERTS).expect("it ships");
-    let missing: Vec<_> = metrics_in(&(alerts + DASHBOARD)).into_iter().filter(|name| !there.contains(name)).collect();
+    let missing: Vec<_> = metrics_in(&(alerts + DASHBOARD))
+        .into_iter()
+        .filter(|name| !there.contains(name))
+        .collect();
     assert!(missing.is_empty(), "no sidecar has {missing:#?}");
 }

@@ -1,4 +1,5 @@
-//! A real nginx with `deploy/nginx/sidecache.conf` in front of the real binary: the tour, streams, and what happens when the sidecar goes.
+//! A real nginx with `deploy/nginx/sidecache.conf` in front of the real binary: the tour, streams,
+//! and what happens when the sidecar goes.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -36,7 +37,8 @@ struct Front {
 async fn front() -> Front {
     let (app_address, stats) = demo().await;
 
-    let [address, admin] = [free_port(), free_port()].map(|port| SocketAddr::from((Ipv4Addr::LOCALHOST, port)));
+    let [address, admin] =
+        [free_port(), free_port()].map(|port| SocketAddr::from((Ipv4Addr::LOCALHOST, port)));
     let shipped = include_str!("../../../proxy.toml");
     let text = shipped
         .replace("127.0.0.1:8080", &address.to_string())
@@ -49,7 +51,8 @@ async fn front() -> Front {
 
 /// nginx and a sidecar with these rules, which believes nginx, in front of any app.
 async fn front_of(app: SocketAddr, rules: &str) -> (Nginx, ChildSidecar) {
-    let [address, admin] = [free_port(), free_port()].map(|port| SocketAddr::from((Ipv4Addr::LOCALHOST, port)));
+    let [address, admin] =
+        [free_port(), free_port()].map(|port| SocketAddr::from((Ipv4Addr::LOCALHOST, port)));
     let text = format!(
         "[listen]\naddress = \"{address}\"\ntrusted_proxies = [\"127.0.0.1\"]\n[upstream]\nurl = \"http://{app}\"\n[admin]\naddress = \"{admin}\"\n{rules}"
     );
@@ -69,17 +72,24 @@ async fn each_step_of_the_tour_passes_through_nginx() {
         headers.extend(authorization.as_deref().map(|value| ("authorization", value)));
         headers.extend(step.body.map(|_| ("content-type", "application/json")));
         headers.extend([("user-agent", "curl/8.0"), ("accept", "*/*")]);
-        let reply = client.send(step.method, step.path, &headers, step.body.unwrap_or_default()).await;
-        let context = format!("step {number}, {}: {} {}", step.title, reply.cache_status(), reply.text());
+        let reply =
+            client.send(step.method, step.path, &headers, step.body.unwrap_or_default()).await;
+        let context =
+            format!("step {number}, {}: {} {}", step.title, reply.cache_status(), reply.text());
         assert_eq!((reply.status, reply.cache()), (step.status, step.cache), "{context}");
         assert!(reply.text().contains(step.contains), "{context}");
         asked += u64::from(step.cache != "HIT");
     }
-    assert_eq!(front.stats.snapshot().values().sum::<u64>(), asked, "hits do not reach the app, all else does once");
+    assert_eq!(
+        front.stats.snapshot().values().sum::<u64>(),
+        asked,
+        "hits do not reach the app, all else does once"
+    );
     // The log tells who answered. nginx writes a line when the response has gone out.
     let sidecar = format!("upstream={} ", front.sidecar.address);
     let lines = || front.nginx.log().lines().filter(|line| line.contains(&sidecar)).count();
-    eventually("each request has its line", LONG_ENOUGH, async || lines() == guide::STEPS.len()).await;
+    eventually("each request has its line", LONG_ENOUGH, async || lines() == guide::STEPS.len())
+        .await;
     let log = front.nginx.log();
     assert!(log.contains("cache=HIT") && log.contains("cache=BYPASS"), "{log}");
 }
@@ -117,8 +127,16 @@ async fn nginx_alone_says_who_the_client_is() {
         assert_eq!(Client::new(nginx.address).send(method, "/who", &forged, "").await.status, 200);
     }
     let received = String::from_utf8_lossy(&app.received()).to_lowercase();
-    assert_eq!(received.matches("x-forwarded-for: 127.0.0.1, 127.0.0.1\r\n").count(), 3, "{received}");
-    assert_eq!(received.matches("host: app.test\r\n").count(), 6, "Host, and X-Forwarded-Host: {received}");
+    assert_eq!(
+        received.matches("x-forwarded-for: 127.0.0.1, 127.0.0.1\r\n").count(),
+        3,
+        "{received}"
+    );
+    assert_eq!(
+        received.matches("host: app.test\r\n").count(),
+        6,
+        "Host, and X-Forwarded-Host: {received}"
+    );
     assert_eq!(received.matches("x-forwarded-proto: http\r\n").count(), 3, "{received}");
     assert!(!received.contains("198.51.100.66") && !received.contains("forged"), "{received}");
 }
@@ -127,12 +145,17 @@ async fn nginx_alone_says_who_the_client_is() {
 async fn websocket_echoes_through_nginx() {
     let front = front().await;
     let stream = TcpStream::connect(front.nginx.address).await.expect("nginx accepts connections");
-    let (mut socket, response) = tokio_tungstenite::client_async("ws://app.test/ws", stream).await.expect("the upgrade is granted");
+    let (mut socket, response) = tokio_tungstenite::client_async("ws://app.test/ws", stream)
+        .await
+        .expect("the upgrade is granted");
     assert_eq!(response.status(), 101);
     for length in [0, 125, 70_000, 1_000_000] {
         let sent = Message::binary(vec![7; length]);
         socket.send(sent.clone()).await.expect("the tunnel takes it");
-        let received = timeout(LONG_ENOUGH, socket.next()).await.expect("the echo comes").expect("the tunnel is open");
+        let received = timeout(LONG_ENOUGH, socket.next())
+            .await
+            .expect("the echo comes")
+            .expect("the tunnel is open");
         assert_eq!(received.expect("a whole message"), sent, "{length} bytes");
     }
     let opened = front.stats.snapshot();
@@ -145,14 +168,23 @@ async fn events_come_as_they_are_sent() {
     // As a browser asks for them, and as anybody else does.
     for accept in ["text/event-stream", "*/*"] {
         let headers = [ALICE[0], ALICE[1], ("accept", accept)];
-        let mut events = Client::new(front.nginx.address).open("GET", "/api/v1/events", &headers, "").await.expect("an answer");
+        let mut events = Client::new(front.nginx.address)
+            .open("GET", "/api/v1/events", &headers, "")
+            .await
+            .expect("an answer");
         assert_eq!(events.status(), 200);
         let path = "/api/v1/forms/1";
-        let written = Client::new(front.nginx.address).send("PATCH", path, &ALICE, r#"{"title":"new"}"#).await;
+        let written = Client::new(front.nginx.address)
+            .send("PATCH", path, &ALICE, r#"{"title":"new"}"#)
+            .await;
         assert_eq!(written.status, 200, "{}", written.text());
         let mut text = String::new();
         while !text.contains("PATCH") {
-            let frame = timeout(LONG_ENOUGH, events.frame()).await.expect("an event in time").expect("no end").expect("no break");
+            let frame = timeout(LONG_ENOUGH, events.frame())
+                .await
+                .expect("an event in time")
+                .expect("no end")
+                .expect("no break");
             text.push_str(&String::from_utf8_lossy(frame.data_ref().expect("events are data")));
         }
     }
@@ -194,7 +226,8 @@ async fn without_the_sidecar_the_app_answers_itself() {
         assert!((200..300).contains(&reply.status), "{method}: {} {}", reply.status, reply.text());
         assert_eq!(reply.cache(), "", "the app itself");
         let place = (method.to_owned(), path.to_owned());
-        let count = front.stats.snapshot().get(&place).copied().unwrap_or(0) - before.get(&place).copied().unwrap_or(0);
+        let count = front.stats.snapshot().get(&place).copied().unwrap_or(0)
+            - before.get(&place).copied().unwrap_or(0);
         assert_eq!(count, 1, "{method} reaches the app once");
     }
     // The upload that streams, with nobody there to stream it to.
@@ -215,11 +248,20 @@ async fn write_that_the_sidecar_had_is_not_sent_again() {
             let (nginx, mut sidecar) = front_of(app.address, VERSIONED_RULES).await;
             let hold = app.hold(method, "/w/a", Point::After);
             let (address, length) = (nginx.address, body.len());
-            let asked = tokio::spawn(async move { Client::new(address).send(method, "/w/a", &[], body).await });
+            let asked =
+                tokio::spawn(
+                    async move { Client::new(address).send(method, "/w/a", &[], body).await },
+                );
             hold.arrived().await;
             sidecar.kill();
-            let reply = timeout(LONG_ENOUGH, asked).await.expect("an answer in time").expect("the client does not panic");
-            assert_eq!(reply.status, 502, "{method} of {length} bytes: nobody knows what became of it");
+            let reply = timeout(LONG_ENOUGH, asked)
+                .await
+                .expect("an answer in time")
+                .expect("the client does not panic");
+            assert_eq!(
+                reply.status, 502,
+                "{method} of {length} bytes: nobody knows what became of it"
+            );
             hold.release();
             assert_eq!(app.count(method, "/w/a"), 1, "{method} of {length} bytes");
         }
@@ -237,7 +279,10 @@ async fn read_that_the_sidecar_had_is_answered_by_the_app() {
     sidecar.kill();
     hold.arrived().await;
     hold.release();
-    let reply = timeout(LONG_ENOUGH, asked).await.expect("an answer in time").expect("the client does not panic");
+    let reply = timeout(LONG_ENOUGH, asked)
+        .await
+        .expect("an answer in time")
+        .expect("the client does not panic");
     assert_eq!((reply.status, reply.cache(), app.count("GET", "/v/a")), (200, "", 2));
 }
 
@@ -264,7 +309,10 @@ impl Traffic {
     /// Returns when the app itself has answered this many more requests.
     async fn past_the_sidecar(&self, requests: u64) {
         let goal = self.past.load(Ordering::Relaxed) + requests;
-        eventually("the app answers", LONG_ENOUGH, async || self.past.load(Ordering::Relaxed) >= goal).await;
+        eventually("the app answers", LONG_ENOUGH, async || {
+            self.past.load(Ordering::Relaxed) >= goal
+        })
+        .await;
     }
 
     async fn end(self) -> Vec<String> {
@@ -273,7 +321,13 @@ impl Traffic {
     }
 }
 
-async fn one(address: SocketAddr, method: &'static str, path: &'static str, stop: Arc<AtomicBool>, past: Arc<AtomicU64>) -> Vec<String> {
+async fn one(
+    address: SocketAddr,
+    method: &'static str,
+    path: &'static str,
+    stop: Arc<AtomicBool>,
+    past: Arc<AtomicU64>,
+) -> Vec<String> {
     let mut client = Client::new(address);
     let mut failures = Vec::new();
     while !stop.load(Ordering::Relaxed) {
@@ -294,17 +348,25 @@ async fn sigterm_in_the_midst_of_traffic_loses_nothing() {
     let (nginx, mut sidecar) = front_of(app.address, VERSIONED_RULES).await;
     let hold = app.hold("PUT", "/w/held", Point::After);
     let address = nginx.address;
-    let writing = tokio::spawn(async move { Client::new(address).send("PUT", "/w/held", &[], "").await });
+    let writing =
+        tokio::spawn(async move { Client::new(address).send("PUT", "/w/held", &[], "").await });
     hold.arrived().await;
     let traffic = Traffic::start(nginx.address);
-    eventually("the cache is in use", LONG_ENOUGH, async || Client::new(address).get("/v/z", &[]).await.cache() == "HIT").await;
+    eventually("the cache is in use", LONG_ENOUGH, async || {
+        Client::new(address).get("/v/z", &[]).await.cache() == "HIT"
+    })
+    .await;
 
     sidecar.signal("TERM");
     traffic.past_the_sidecar(50).await;
     assert!(sidecar.ended().is_none(), "it waits for the write under way");
     hold.release();
     let reply = writing.await.expect("the client does not panic");
-    assert_eq!((reply.status, reply.cache()), (200, "BYPASS"), "the write under way ends as it began");
+    assert_eq!(
+        (reply.status, reply.cache()),
+        (200, "BYPASS"),
+        "the write under way ends as it began"
+    );
     assert_eq!(sidecar.end(LONG_ENOUGH).await.code(), Some(0));
     traffic.past_the_sidecar(50).await;
     // Kept connections stay for what is on its way, so that not even a write is lost.

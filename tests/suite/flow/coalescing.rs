@@ -1,5 +1,5 @@
-//! Who asks for what is being fetched reads along: one request to the app, nobody waits twice, and nobody gets half a response for a
-//! whole one.
+//! Who asks for what is being fetched reads along: one request to the app, nobody waits twice, and
+//! nobody gets half a response for a whole one.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -20,14 +20,19 @@ const KIB: usize = 1024;
 const MIB: usize = 1024 * KIB;
 /// A crowd.
 const THOUSAND: usize = 1_000;
-/// The pieces of a slow stream, which takes two seconds. How soon its clients have the first of them
-/// is measured by `benches/figures.rs`.
+/// The pieces of a slow stream, which takes two seconds. How soon its clients have the first of
+/// them is measured by `benches/figures.rs`.
 const PIECES: usize = 20;
 const PACE: Duration = Duration::from_millis(100);
 
-/// A sidecar of its own process that may ask the app a thousand times at once: it is not to queue where the test looks for queues.
+/// A sidecar of its own process that may ask the app a thousand times at once: it is not to queue
+/// where the test looks for queues.
 async fn roomy(app: &Origin, rules: &str) -> ChildSidecar {
-    ChildSidecar::spawn(&format!("url = \"http://{}\"\nmax_connections = 4000\nmax_waiting = 0\n", app.address), rules).await
+    ChildSidecar::spawn(
+        &format!("url = \"http://{}\"\nmax_connections = 4000\nmax_waiting = 0\n", app.address),
+        rules,
+    )
+    .await
 }
 
 /// Where the metrics of a sidecar are.
@@ -64,13 +69,15 @@ fn streaming_app(gate: &CancellationToken) -> Origin {
 fn assert_whole(answers: &[Reply], body: &[u8]) {
     for answer in answers {
         assert_eq!(answer.status, 200, "{}", answer.cache_status());
-        let got = answer.whole().unwrap_or_else(|part| panic!("broken after {} of {} bytes", part.len(), body.len()));
+        let got = answer
+            .whole()
+            .unwrap_or_else(|part| panic!("broken after {} of {} bytes", part.len(), body.len()));
         assert!(got == body, "{} bytes that are not the app's {}", got.len(), body.len());
     }
 }
 
-/// Each of these had its first byte while most of the body was still to come: a body that is collected
-/// first comes as a whole.
+/// Each of these had its first byte while most of the body was still to come: a body that is
+/// collected first comes as a whole.
 fn assert_streamed(answers: &[Reply]) {
     for answer in answers {
         let first = answer.first_byte.expect("each got a response");
@@ -92,7 +99,8 @@ async fn heavy_a_thousand_clients_read_one_slow_stream_as_it_comes() {
     assert_eq!(app.count("GET", "/a/1"), 1, "the app is asked once");
     assert_whole(&answers, &all_pieces());
     assert_streamed(&answers);
-    let collapsed = answers.iter().filter(|answer| answer.cache_status().contains("collapsed")).count();
+    let collapsed =
+        answers.iter().filter(|answer| answer.cache_status().contains("collapsed")).count();
     assert_eq!(collapsed, THOUSAND - 1, "all but one say that they joined");
     assert_eq!(client::get(sidecar.address, "/a/1").await.cache(), "HIT");
     assert_eq!(app.count("GET", "/a/1"), 1);
@@ -129,8 +137,13 @@ async fn heavy_an_app_that_dies_half_way_breaks_every_response() {
                     return Response::new().whole("", b"whole at last");
                 }
                 let held = Response::new().until(&gate);
-                let begun = if request.target == "/a/sized" { held.sized("", all_pieces().len()) } else { held.chunked("") };
-                let half = (0..PIECES / 2).fold(begun, |script, number| script.piece(&piece(number)).wait(PACE / 2));
+                let begun = if request.target == "/a/sized" {
+                    held.sized("", all_pieces().len())
+                } else {
+                    held.chunked("")
+                };
+                let half = (0..PIECES / 2)
+                    .fold(begun, |script, number| script.piece(&piece(number)).wait(PACE / 2));
                 half.reset()
             }
         });
@@ -148,7 +161,11 @@ async fn heavy_an_app_that_dies_half_way_breaks_every_response() {
             assert!(half.starts_with(&part), "bytes that are not the app's");
         }
         let next = client::get(sidecar.address, target).await;
-        assert_eq!((next.cache(), next.whole()), ("MISS", Ok(b"whole at last".to_vec())), "nothing was stored");
+        assert_eq!(
+            (next.cache(), next.whole()),
+            ("MISS", Ok(b"whole at last".to_vec())),
+            "nothing was stored"
+        );
         assert_eq!(app.count("GET", target), 2);
     }
 }
@@ -159,8 +176,10 @@ async fn heavy_nobody_queues_for_what_may_not_be_stored() {
     let app = Origin::start({
         let gate = gate.clone();
         move |request| {
-            // The first is answered at once, so that all others know; they have to meet at the origin.
-            let begun = if request.number == 0 { Response::new() } else { Response::new().until(&gate) };
+            // The first is answered at once, so that all others know; they have to meet at the
+            // origin.
+            let begun =
+                if request.number == 0 { Response::new() } else { Response::new().until(&gate) };
             begun.whole("Cache-Control: no-store\r\n", b"mine alone")
         }
     });
@@ -190,7 +209,9 @@ async fn heavy_nobody_queues_for_a_slow_stream_that_may_not_be_stored() {
         let gate = gate.clone();
         move |_| {
             let begun = Response::new().chunked("Cache-Control: no-store\r\n").piece(&piece(0));
-            (1..PIECES).fold(begun.until(&gate), |script, number| script.piece(&piece(number))).end()
+            (1..PIECES)
+                .fold(begun.until(&gate), |script, number| script.piece(&piece(number)))
+                .end()
         }
     });
     let sidecar = roomy(&app, ROUTE).await;
@@ -217,7 +238,8 @@ async fn what_may_not_be_stored_is_remembered_and_then_forgotten() {
     // All reach the app before the first of them is answered: nobody queues.
     let hold = app.hold("GET", "/a/1", Point::Before);
     let crowd = Crowd::ask(sidecar.address, "/a/1", 20).await;
-    eventually("all go alone", Duration::from_secs(5), || async { app.count("GET", "/a/1") == 21 }).await;
+    eventually("all go alone", Duration::from_secs(5), || async { app.count("GET", "/a/1") == 21 })
+        .await;
     hold.release();
     crowd.time().await;
 
@@ -238,7 +260,13 @@ async fn followers_go_alone_as_soon_as_the_head_forbids_to_store() {
     let app = Origin::start({
         let (head, body) = (head.clone(), body.clone());
         move |request| match request.number {
-            0 => Response::new().until(&head).chunked("Cache-Control: private\r\n").piece(b"sl").until(&body).piece(b"ow").end(),
+            0 => Response::new()
+                .until(&head)
+                .chunked("Cache-Control: private\r\n")
+                .piece(b"sl")
+                .until(&body)
+                .piece(b"ow")
+                .end(),
             _ => Response::new().whole("Cache-Control: private\r\n", b"own"),
         }
     });
@@ -260,14 +288,25 @@ async fn who_comes_in_mid_body_gets_it_from_its_start_and_who_leaves_takes_nobod
     let (gate, middle) = (CancellationToken::new(), CancellationToken::new());
     let app = Origin::start({
         let (gate, middle) = (gate.clone(), middle.clone());
-        move |_| Response::new().until(&gate).chunked("").piece(b"one ").until(&middle).piece(b"two").end()
+        move |_| {
+            Response::new()
+                .until(&gate)
+                .chunked("")
+                .piece(b"one ")
+                .until(&middle)
+                .piece(b"two")
+                .end()
+        }
     });
     let sidecar = Sidecar::start(app.address, ROUTE).await;
     let mut leader = Client::new(sidecar.address);
-    let opening = tokio::spawn(async move { leader.open("GET", "/a/1", &[], "").await.map(|response| (leader, response)) });
+    let opening = tokio::spawn(async move {
+        leader.open("GET", "/a/1", &[], "").await.map(|response| (leader, response))
+    });
     app.reached("/a/1", 1).await;
     gate.cancel();
-    let leader = opening.await.expect("no panic").expect("the head comes before the end of the body");
+    let leader =
+        opening.await.expect("no panic").expect("the head comes before the end of the body");
     let late = Crowd::ask(sidecar.address, "/a/1", 20).await;
     joined(sidecar.admin, 20).await;
     drop(leader);
@@ -281,22 +320,29 @@ async fn who_comes_in_mid_body_gets_it_from_its_start_and_who_leaves_takes_nobod
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_follower_leads_when_the_leader_fails() {
     let failed = std::sync::atomic::AtomicBool::new(false);
-    let app =
-        Origin::start(
-            move |_| {
-                if failed.swap(true, std::sync::atomic::Ordering::SeqCst) { Response::ok("second try") } else { Response::hang_up() }
-            },
-        );
+    let app = Origin::start(move |_| {
+        if failed.swap(true, std::sync::atomic::Ordering::SeqCst) {
+            Response::ok("second try")
+        } else {
+            Response::hang_up()
+        }
+    });
     let sidecar = Sidecar::start(app.address, ROUTE).await;
     let hold = app.hold("GET", "/a/1", Point::Before);
     let crowd = Crowd::ask(sidecar.address, "/a/1", 50).await;
     hold.arrived().await;
     waiting(sidecar.admin, 49).await;
     hold.release();
-    let answers = timeout(Duration::from_secs(10), crowd.answers()).await.expect("nobody waits for a fill that has failed");
-    let served = answers.iter().filter(|answer| answer.whole() == Ok(b"second try".to_vec())).count();
+    let answers = timeout(Duration::from_secs(10), crowd.answers())
+        .await
+        .expect("nobody waits for a fill that has failed");
+    let served =
+        answers.iter().filter(|answer| answer.whole() == Ok(b"second try".to_vec())).count();
     let turned_away = answers.iter().filter(|answer| answer.status == 502).count();
-    assert!(turned_away <= 1 && served + turned_away == 50, "{served} were served, {turned_away} turned away");
+    assert!(
+        turned_away <= 1 && served + turned_away == 50,
+        "{served} were served, {turned_away} turned away"
+    );
     assert_eq!(app.count("GET", "/a/1"), 2, "one more request serves them all");
     assert_eq!(client::get(sidecar.address, "/a/1").await.cache(), "HIT");
 }
@@ -310,7 +356,9 @@ async fn an_app_that_always_fails_is_not_asked_by_everybody() {
     hold.arrived().await;
     waiting(sidecar.admin, 49).await;
     hold.release();
-    let answers = timeout(Duration::from_secs(10), crowd.answers()).await.expect("nobody waits for a fill that has failed");
+    let answers = timeout(Duration::from_secs(10), crowd.answers())
+        .await
+        .expect("nobody waits for a fill that has failed");
     assert!(answers.iter().all(|answer| answer.status == 502));
     assert!(app.count("GET", "/a/1") <= 3, "the app was asked {} times", app.count("GET", "/a/1"));
 }
@@ -321,7 +369,9 @@ async fn a_purge_in_mid_body_starts_a_new_fill_and_leaves_the_old_one_to_its_rea
     let app = Origin::start({
         let gate = gate.clone();
         move |request| match (request.method.as_str(), request.number) {
-            ("GET", 0) => Response::new().chunked("").piece(b"old ").until(&gate).piece(b"body").end(),
+            ("GET", 0) => {
+                Response::new().chunked("").piece(b"old ").until(&gate).piece(b"body").end()
+            }
             ("GET", _) => Response::new().whole("", b"new body"),
             _ => Response::new().whole("", b"written"),
         }
@@ -355,7 +405,8 @@ async fn a_body_that_outgrows_the_limit_goes_on_to_those_attached() {
             if request.number > 0 {
                 return script.piece(&large).end();
             }
-            let script = script.piece(&large[..32 * KIB]).until(&attach).piece(&large[32 * KIB..256 * KIB]);
+            let script =
+                script.piece(&large[..32 * KIB]).until(&attach).piece(&large[32 * KIB..256 * KIB]);
             script.until(&rest).piece(&large[256 * KIB..]).end()
         }
     });
@@ -369,7 +420,8 @@ async fn a_body_that_outgrows_the_limit_goes_on_to_those_attached() {
 
     // Its start is gone by now.
     let late = Crowd::ask(sidecar.address, "/a/1", 5).await;
-    let (late, _) = timeout(Duration::from_secs(10), late.time()).await.expect("they wait for nobody");
+    let (late, _) =
+        timeout(Duration::from_secs(10), late.time()).await.expect("they wait for nobody");
     assert_whole(&late, &large);
     assert_eq!(app.count("GET", "/a/1"), 6, "each went alone");
     assert!(!attached.any_is_done(), "the first body has not ended");
@@ -395,7 +447,8 @@ async fn a_slow_reader_of_what_is_stored_slows_nobody_and_gets_it_all() {
     let gate = CancellationToken::new();
     let body: Vec<u8> = (0..u8::MAX).cycle().take(12 * MIB).collect();
     let app = large_app(&gate, &body);
-    let sidecar = Sidecar::start(app.address, &format!("[limits]\nobject = \"16MiB\"\n{ROUTE}")).await;
+    let sidecar =
+        Sidecar::start(app.address, &format!("[limits]\nobject = \"16MiB\"\n{ROUTE}")).await;
     let mut slow = Socket::connect_narrow(sidecar.address).await;
     slow.ask("/a/1").await;
     app.reached("/a/1", 1).await;
@@ -403,21 +456,29 @@ async fn a_slow_reader_of_what_is_stored_slows_nobody_and_gets_it_all() {
     waiting(sidecar.admin, 5).await;
     gate.cancel();
     assert_whole(&others.answers().await, &body);
-    assert_eq!(client::get(sidecar.address, "/a/1").await.cache(), "HIT", "it is stored, whoever still reads");
+    assert_eq!(
+        client::get(sidecar.address, "/a/1").await.cache(),
+        "HIT",
+        "it is stored, whoever still reads"
+    );
     assert_whole(&[slow.read().await], &body);
     assert_eq!(app.count("GET", "/a/1"), 1);
 }
 
-/// A body passes, piece by piece, to five who read as fast as it comes, and to one who pauses whenever it has read something.
+/// A body passes, piece by piece, to five who read as fast as it comes, and to one who pauses
+/// whenever it has read something.
 async fn laggard_of_a_passing_body(length: usize, piece: usize, pause: Duration) {
     let gate = CancellationToken::new();
     let body: Vec<u8> = (0..u8::MAX).cycle().take(length).collect();
     // A length told beforehand would be refused before anybody joined.
     let app = Origin::start({
         let (gate, body) = (gate.clone(), body.clone());
-        move |_| body.chunks(piece).fold(Response::new().until(&gate).chunked(""), Response::piece).end()
+        move |_| {
+            body.chunks(piece).fold(Response::new().until(&gate).chunked(""), Response::piece).end()
+        }
     });
-    let sidecar = Sidecar::start(app.address, &format!("[limits]\nobject = \"1MiB\"\n{ROUTE}")).await;
+    let sidecar =
+        Sidecar::start(app.address, &format!("[limits]\nobject = \"1MiB\"\n{ROUTE}")).await;
     let mut slow = Socket::connect_narrow(sidecar.address).await;
     slow.ask("/a/1").await;
     app.reached("/a/1", 1).await;
@@ -429,11 +490,15 @@ async fn laggard_of_a_passing_body(length: usize, piece: usize, pause: Duration)
         async move { slow.read_slowly(pause, hurry).await }
     });
     gate.cancel();
-    // Only a reader that holds up the others makes them miss this: at its pace the body takes minutes.
-    let others = timeout(Duration::from_secs(20), others.answers()).await.expect("the others are not held back");
+    // Only a reader that holds up the others makes them miss this: at its pace the body takes
+    // minutes.
+    let others = timeout(Duration::from_secs(20), others.answers())
+        .await
+        .expect("the others are not held back");
     assert_whole(&others, &body);
     hurry.cancel();
-    let part = laggard.await.expect("no panic").whole().expect_err("it fell behind and was cut off");
+    let part =
+        laggard.await.expect("no panic").whole().expect_err("it fell behind and was cut off");
     assert!(body.starts_with(&part), "what it got is the app's");
     assert_eq!(app.count("GET", "/a/1"), 1);
 }
@@ -455,7 +520,10 @@ async fn who_finds_no_place_to_wait_goes_alone() {
     let sidecar = Sidecar::start(app.address, &format!("[limits]\nwaiters = 5\n{ROUTE}")).await;
     let hold = app.hold("GET", "/a/1", Point::Before);
     let crowd = Crowd::ask(sidecar.address, "/a/1", 30).await;
-    eventually("those beyond the limit reach the app", Duration::from_secs(5), || async { app.count("GET", "/a/1") >= 25 }).await;
+    eventually("those beyond the limit reach the app", Duration::from_secs(5), || async {
+        app.count("GET", "/a/1") >= 25
+    })
+    .await;
     waiting(sidecar.admin, 5).await;
     assert_eq!(app.count("GET", "/a/1"), 25, "one leads, five wait, the others go alone");
     hold.release();
@@ -472,7 +540,10 @@ async fn who_has_waited_long_enough_goes_alone() {
     hold.arrived().await;
     waiting(sidecar.admin, 9).await;
     assert_eq!(app.count("GET", "/a/1"), 1, "at first they wait");
-    eventually("all have waited long enough", Duration::from_secs(5), || async { app.count("GET", "/a/1") == 10 }).await;
+    eventually("all have waited long enough", Duration::from_secs(5), || async {
+        app.count("GET", "/a/1") == 10
+    })
+    .await;
     assert!(!crowd.any_is_done(), "the app holds them all");
     hold.release();
     assert_whole(&crowd.answers().await, b"data");

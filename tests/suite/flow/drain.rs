@@ -11,18 +11,23 @@ use crate::support::{Client, Origin, Point, RedisServer, Sidecar, Socket, eventu
 /// Half of what it may take for a drain (`listen.drain`): who waits for that misses it.
 const LONG_ENOUGH: Duration = Duration::from_secs(5);
 
-/// A signal while a read and a write are under way, the writer gone: both finish, and what was written is seen through another sidecar.
+/// A signal while a read and a write are under way, the writer gone: both finish, and what was
+/// written is seen through another sidecar.
 async fn drains_at(signal: &str) {
     let redis = RedisServer::start();
     let app = Origin::start(versioned());
     let rules = format!("{}{VERSIONED_RULES}", redis.table());
-    let mut leaving = ChildSidecar::spawn(&format!("url = \"http://{}\"", app.address), &rules).await;
+    let mut leaving =
+        ChildSidecar::spawn(&format!("url = \"http://{}\"", app.address), &rules).await;
     let staying = Sidecar::start(app.address, &rules).await;
     let mut reader = Client::new(staying.address);
-    eventually("the other sidecar holds it", LONG_ENOUGH, async || Client::new(staying.address).get("/v/a", &[]).await.cache() == "HIT")
-        .await;
+    eventually("the other sidecar holds it", LONG_ENOUGH, async || {
+        Client::new(staying.address).get("/v/a", &[]).await.cache() == "HIT"
+    })
+    .await;
 
-    let (read, write) = (app.hold("GET", "/v/slow", Point::After), app.hold("PUT", "/w/a", Point::After));
+    let (read, write) =
+        (app.hold("GET", "/v/slow", Point::After), app.hold("PUT", "/w/a", Point::After));
     let mut client = Client::new(leaving.address);
     let asked = tokio::spawn(async move { client.get("/v/slow", &[]).await });
     read.arrived().await;
@@ -35,7 +40,10 @@ async fn drains_at(signal: &str) {
     tokio::time::sleep(Duration::from_millis(100)).await;
 
     leaving.signal(signal);
-    eventually("no new connection is taken", LONG_ENOUGH, async || TcpStream::connect(leaving.address).await.is_err()).await;
+    eventually("no new connection is taken", LONG_ENOUGH, async || {
+        TcpStream::connect(leaving.address).await.is_err()
+    })
+    .await;
     // The app has committed, and the sidecar has not heard of it yet.
     assert_eq!(reader.get("/v/a", &[]).await.cache(), "HIT", "nothing is purged so far");
     assert!(leaving.ended().is_none(), "it waits for what is under way");
@@ -64,18 +72,26 @@ async fn sigint_lets_a_read_and_an_abandoned_write_finish() {
 async fn second_signal_ends_it_at_once() {
     for (first, second) in [("TERM", "TERM"), ("INT", "INT"), ("TERM", "INT")] {
         let app = Origin::start(versioned());
-        let mut sidecar = ChildSidecar::spawn(&format!("url = \"http://{}\"", app.address), VERSIONED_RULES).await;
+        let mut sidecar =
+            ChildSidecar::spawn(&format!("url = \"http://{}\"", app.address), VERSIONED_RULES)
+                .await;
         let hold = app.hold("GET", "/v/slow", Point::Before);
         let mut client = Client::new(sidecar.address);
         let asked = tokio::spawn(async move { client.try_send("GET", "/v/slow", &[], "").await });
         hold.arrived().await;
         sidecar.signal(first);
-        eventually("no new connection is taken", LONG_ENOUGH, async || TcpStream::connect(sidecar.address).await.is_err()).await;
+        eventually("no new connection is taken", LONG_ENOUGH, async || {
+            TcpStream::connect(sidecar.address).await.is_err()
+        })
+        .await;
         assert!(sidecar.ended().is_none());
         sidecar.signal(second);
         let status = sidecar.end(LONG_ENOUGH).await;
         println!("{first}, {second}: {status}");
-        assert!(asked.await.expect("the client does not panic").is_err(), "nothing more was answered");
+        assert!(
+            asked.await.expect("the client does not panic").is_err(),
+            "nothing more was answered"
+        );
         hold.release();
     }
 }
@@ -83,7 +99,8 @@ async fn second_signal_ends_it_at_once() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn idle_sidecar_ends_at_once_with_kept_connections_open() {
     let app = Origin::start(versioned());
-    let mut sidecar = ChildSidecar::spawn(&format!("url = \"http://{}\"", app.address), VERSIONED_RULES).await;
+    let mut sidecar =
+        ChildSidecar::spawn(&format!("url = \"http://{}\"", app.address), VERSIONED_RULES).await;
     let mut client = Client::new(sidecar.address);
     assert_eq!(client.get("/v/a", &[]).await.status, 200);
     sidecar.signal("TERM");

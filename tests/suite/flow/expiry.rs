@@ -1,4 +1,5 @@
-//! A popular key that expires: the app is asked once, in the background, and those who ask meanwhile do not notice.
+//! A popular key that expires: the app is asked once, in the background, and those who ask
+//! meanwhile do not notice.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -19,7 +20,8 @@ const RATE: u32 = 5_000;
 /// How often the key expires under load.
 const EXPIRIES: usize = 3;
 
-/// An answer under load: when it was asked for, how long it took, what `X-Cache` said, and which of the app's answers it was.
+/// An answer under load: when it was asked for, how long it took, what `X-Cache` said, and which of
+/// the app's answers it was.
 struct Sample {
     at: Instant,
     took: Duration,
@@ -44,10 +46,13 @@ async fn load(mut client: Socket, stop: CancellationToken) -> Vec<Sample> {
     samples
 }
 
-/// Puts load on a key of a route with these lines until it has expired often enough. Returns what the clients and the app saw.
+/// Puts load on a key of a route with these lines until it has expired often enough. Returns what
+/// the clients and the app saw.
 async fn under_load(lines: &str) -> (Vec<Sample>, Record) {
     // Without a `Date`: it counts in seconds, and the age that it tells could be one too many.
-    let app = Origin::start(|request| Response::new().wait(FILL).whole("", request.number.to_string().as_bytes()));
+    let app = Origin::start(|request| {
+        Response::new().wait(FILL).whole("", request.number.to_string().as_bytes())
+    });
     let rules = format!("[[routes]]\npath = \"/a\"\nscope = \"public\"\n{lines}\n");
     let sidecar = ChildSidecar::spawn(&format!("url = \"http://{}\"", app.address), &rules).await;
     assert_eq!(client::get(sidecar.address, "/a").await.cache(), "MISS");
@@ -75,8 +80,8 @@ async fn under_load(lines: &str) -> (Vec<Sample>, Record) {
     (samples, app.record("/a"))
 }
 
-/// What holds of every way to refresh: one request at a time, no sooner than `apart` after the one before, and nobody waits
-/// for it.
+/// What holds of every way to refresh: one request at a time, no sooner than `apart` after the one
+/// before, and nobody waits for it.
 fn assert_nobody_noticed(samples: &[Sample], app: &Record, apart: Duration) {
     assert!(app.begun.len() > EXPIRIES, "it was refreshed {} times", app.begun.len() - 1);
     assert_eq!(app.most_at_once, 1, "never two at a time");
@@ -84,11 +89,15 @@ fn assert_nobody_noticed(samples: &[Sample], app: &Record, apart: Duration) {
         assert!(pair[1] - pair[0] > apart, "it was asked for again after {:?}", pair[1] - pair[0]);
     }
     let versions: BTreeSet<usize> = samples.iter().map(|sample| sample.version).collect();
-    assert!((0..=EXPIRIES).all(|version| versions.contains(&version)), "what was fetched was served: {versions:?}");
+    assert!(
+        (0..=EXPIRIES).all(|version| versions.contains(&version)),
+        "what was fetched was served: {versions:?}"
+    );
 
-    // Who waited for a fill that had begun would have its response after the fill's end, whatever the
-    // machine. How long the others take is measured by `benches/figures.rs`.
-    let fills = |at: Instant| app.begun.iter().find(|begun| (**begun..**begun + FILL).contains(&at));
+    // Who waited for a fill that had begun would have its response after the fill's end, whatever
+    // the machine. How long the others take is measured by `benches/figures.rs`.
+    let fills =
+        |at: Instant| app.begun.iter().find(|begun| (**begun..**begun + FILL).contains(&at));
     let during: Vec<_> = samples.iter().filter_map(|one| Some((one, *fills(one.at)?))).collect();
     assert!(!during.is_empty() && during.len() < samples.len());
     let before_its_end = during.iter().filter(|(one, begun)| one.at + one.took < *begun + FILL);
@@ -101,17 +110,29 @@ async fn heavy_a_popular_key_is_refreshed_before_it_expires() {
     let (samples, app) = under_load("ttl = \"2s\"").await;
     let other = samples.iter().find(|sample| sample.cache != "HIT").map(|sample| &sample.cache);
     assert_eq!(other, None, "everybody gets a hit all the time");
-    // That it begins earlier than three quarters of its life before the end has a chance of 1 in 10,000.
+    // That it begins earlier than three quarters of its life before the end has a chance of 1 in
+    // 10,000.
     assert_nobody_noticed(&samples, &app, Duration::from_millis(500));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn heavy_a_stale_key_is_served_while_one_request_refreshes_it() {
-    let (samples, app) = under_load("ttl = \"1s\"\nstale_while_revalidate = \"10s\"\nearly_refresh = false").await;
-    let other = samples.iter().find(|sample| !["HIT", "STALE"].contains(&sample.cache.as_str())).map(|sample| &sample.cache);
+    let (samples, app) =
+        under_load("ttl = \"1s\"\nstale_while_revalidate = \"10s\"\nearly_refresh = false").await;
+    let other = samples
+        .iter()
+        .find(|sample| !["HIT", "STALE"].contains(&sample.cache.as_str()))
+        .map(|sample| &sample.cache);
     assert_eq!(other, None, "everybody is served from what is stored");
-    let stale: BTreeSet<usize> = samples.iter().filter(|sample| sample.cache == "STALE").map(|sample| sample.version).collect();
-    assert!((0..EXPIRIES).all(|version| stale.contains(&version)), "each was served stale while the next was fetched: {stale:?}");
+    let stale: BTreeSet<usize> = samples
+        .iter()
+        .filter(|sample| sample.cache == "STALE")
+        .map(|sample| sample.version)
+        .collect();
+    assert!(
+        (0..EXPIRIES).all(|version| stale.contains(&version)),
+        "each was served stale while the next was fetched: {stale:?}"
+    );
     assert_nobody_noticed(&samples, &app, Duration::from_millis(900));
 }
 
@@ -125,7 +146,10 @@ async fn lifetimes(sidecar: &Sidecar, keys: usize) -> Vec<i64> {
         let hit = client.get(&path, &[]).await;
         assert_eq!(hit.cache(), "HIT", "{}", hit.header("cache-status"));
         let status = hit.header("cache-status").to_owned();
-        let ttl = status.split("; ").find_map(|part| part.strip_prefix("ttl=")).and_then(|ttl| ttl.parse().ok());
+        let ttl = status
+            .split("; ")
+            .find_map(|part| part.strip_prefix("ttl="))
+            .and_then(|ttl| ttl.parse().ok());
         seconds.push(ttl.unwrap_or_else(|| panic!("no ttl: {status}")));
     }
     seconds
@@ -138,23 +162,36 @@ async fn keys_that_are_filled_together_do_not_expire_together() {
     let app = Origin::start(|_| Response::ok("data"));
     let sidecar = Sidecar::start(app.address, &format!("{route}jitter = \"5m\"\n")).await;
     let seconds = lifetimes(&sidecar, 200).await;
-    let (least, most) = (seconds.iter().min().copied().unwrap_or_default(), seconds.iter().max().copied().unwrap_or_default());
+    let (least, most) = (
+        seconds.iter().min().copied().unwrap_or_default(),
+        seconds.iter().max().copied().unwrap_or_default(),
+    );
     println!("lifetimes from {least} s to {most} s");
     // Ten seconds for a machine that takes its time between a fill and its hit.
-    assert!(least >= 290 && most <= 600, "from {least} s to {most} s is not within ttl less jitter");
+    assert!(
+        least >= 290 && most <= 600,
+        "from {least} s to {most} s is not within ttl less jitter"
+    );
     // The chance that 200 of them leave a sixth at either end empty is 1 in 10^15.
     assert!(least < 350 && most > 550, "from {least} s to {most} s is not spread over the jitter");
     let different: BTreeSet<i64> = seconds.iter().copied().collect();
     assert!(different.len() > 60, "{} different lifetimes", different.len());
 
     let sidecar = Sidecar::start(app.address, route).await;
-    assert!(lifetimes(&sidecar, 20).await.iter().all(|seconds| *seconds >= 590), "without jitter the ttl is the ttl");
+    assert!(
+        lifetimes(&sidecar, 20).await.iter().all(|seconds| *seconds >= 590),
+        "without jitter the ttl is the ttl"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_the_app_says_of_freshness_is_not_shortened_by_jitter() {
     let app = Origin::start(|_| Response::ok("data").header("cache-control", "max-age=600"));
-    let rules = "[[routes]]\npath = \"/a/{*rest}\"\nttl = \"10m\"\njitter = \"5m\"\nscope = \"public\"\n";
+    let rules =
+        "[[routes]]\npath = \"/a/{*rest}\"\nttl = \"10m\"\njitter = \"5m\"\nscope = \"public\"\n";
     let sidecar = Sidecar::start(app.address, rules).await;
-    assert!(lifetimes(&sidecar, 50).await.iter().all(|seconds| *seconds >= 590), "the app's word is its word");
+    assert!(
+        lifetimes(&sidecar, 50).await.iter().all(|seconds| *seconds >= 590),
+        "the app's word is its word"
+    );
 }

@@ -39,7 +39,8 @@ ttl  = "5m"
 key  = ["tenant", "token"]
 "#;
 
-/// Two JWTs of one issuer: their first 154 characters are equal, and each is `{"alg":"RS256","typ":"JWT"}` with an issuer and a subject.
+/// Two JWTs of one issuer: their first 154 characters are equal, and each is
+/// `{"alg":"RS256","typ":"JWT"}` with an issuer and a subject.
 const JWTS: [&str; 2] = [
     "eyJhbGciOiJSUzI1NiIsInR5cCI6IkpXVCJ9.eyJpc3MiOiJodHRwczovL2FjY291bnRzLmV4YW1wbGUuY29tL3JlYWxtcy9wcm9kdWN0aW9uL3Byb3RvY29sL29wZW5pZC1jb25uZWN0Iiwic3ViIjoiYWxpY2UifQ.c2lnalice",
     "eyJhbGciOiJSUzI1NiIsInR5cCI6IkpXVCJ9.eyJpc3MiOiJodHRwczovL2FjY291bnRzLmV4YW1wbGUuY29tL3JlYWxtcy9wcm9kdWN0aW9uL3Byb3RvY29sL29wZW5pZC1jb25uZWN0Iiwic3ViIjoiYm9iIn0.c2lnbob",
@@ -53,11 +54,15 @@ async fn start() -> (Origin, Sidecar) {
 
 /// A request's identity, as headers.
 fn headers<'a>(tenant: &'a str, authorization: &'a str) -> Vec<(&'a str, &'a str)> {
-    [("x-tenant-id", tenant), ("authorization", authorization)].into_iter().filter(|(_, value)| !value.is_empty()).collect()
+    [("x-tenant-id", tenant), ("authorization", authorization)]
+        .into_iter()
+        .filter(|(_, value)| !value.is_empty())
+        .collect()
 }
 
 fn said(reply: &Reply, member: &str) -> Option<String> {
-    let body: Value = serde_json::from_slice(&reply.body).unwrap_or_else(|error| panic!("{error}: {}", reply.text()));
+    let body: Value = serde_json::from_slice(&reply.body)
+        .unwrap_or_else(|error| panic!("{error}: {}", reply.text()));
     body[member].as_str().map(str::to_owned)
 }
 
@@ -67,9 +72,20 @@ async fn two_tenants_share_nothing() {
     let mut client = Client::new(sidecar.address);
     for route in ["private", "shared", "prefix"] {
         let path = format!("/{route}/1");
-        for (tenant, cache) in [("acme", "MISS"), ("acme", "HIT"), ("globex", "MISS"), ("globex", "HIT"), ("acme", "HIT")] {
+        for (tenant, cache) in [
+            ("acme", "MISS"),
+            ("acme", "HIT"),
+            ("globex", "MISS"),
+            ("globex", "HIT"),
+            ("acme", "HIT"),
+        ] {
             let reply = client.get(&path, &headers(tenant, "Bearer alice")).await;
-            assert_eq!((reply.status, reply.cache()), (200, cache), "{path} {tenant}: {}", reply.cache_status());
+            assert_eq!(
+                (reply.status, reply.cache()),
+                (200, cache),
+                "{path} {tenant}: {}",
+                reply.cache_status()
+            );
             assert_eq!(said(&reply, "tenant").as_deref(), Some(tenant), "{path}");
         }
     }
@@ -110,7 +126,12 @@ async fn shared_entry_is_given_to_admitted_credentials_only() {
     ];
     for (step, (user, status, cache)) in sequence.into_iter().enumerate() {
         let reply = client.get("/shared/1", &headers("acme", user)).await;
-        assert_eq!((reply.status, reply.cache()), (status, cache), "step {step} {user:?}: {}", reply.cache_status());
+        assert_eq!(
+            (reply.status, reply.cache()),
+            (status, cache),
+            "step {step} {user:?}: {}",
+            reply.cache_status()
+        );
         assert_eq!(said(&reply, "tenant").as_deref(), Some("acme"));
     }
     assert_eq!(app.count("GET", "/shared/1"), 6, "one fill, four refusals, one admission");
@@ -118,7 +139,11 @@ async fn shared_entry_is_given_to_admitted_credentials_only() {
     let reply = client.get("/shared/1", &headers("globex", "Bearer bob")).await;
     assert_eq!((reply.cache(), said(&reply, "tenant").as_deref()), ("MISS", Some("globex")));
     let reply = client.get("/shared/1", &headers("globex", "Bearer alice")).await;
-    assert_eq!((reply.status, reply.cache()), (200, "MISS"), "the app has not yet seen alice there");
+    assert_eq!(
+        (reply.status, reply.cache()),
+        (200, "MISS"),
+        "the app has not yet seen alice there"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -131,7 +156,11 @@ async fn tokens_with_a_common_prefix_are_different_callers() {
             let user = format!("Bearer {prefix}{ending}");
             for cache in ["MISS", "HIT"] {
                 let reply = client.get("/private/1", &headers("acme", &user)).await;
-                assert_eq!((reply.cache(), said(&reply, "authorization")), (cache, Some(user.clone())), "prefix of {length}");
+                assert_eq!(
+                    (reply.cache(), said(&reply, "authorization")),
+                    (cache, Some(user.clone())),
+                    "prefix of {length}"
+                );
             }
         }
     }
@@ -140,7 +169,11 @@ async fn tokens_with_a_common_prefix_are_different_callers() {
         let user = format!("Bearer {token}");
         for cache in ["MISS", "HIT"] {
             let reply = client.get("/prefix/1", &headers("acme", &user)).await;
-            assert_eq!((reply.cache(), said(&reply, "authorization")), (cache, Some(user.clone())), "a JWT");
+            assert_eq!(
+                (reply.cache(), said(&reply, "authorization")),
+                (cache, Some(user.clone())),
+                "a JWT"
+            );
         }
     }
 }
@@ -169,7 +202,8 @@ async fn missing_tenant_is_not_the_empty_tenant() {
         assert_eq!((reply.status, reply.cache()), (200, "BYPASS"));
         assert!(reply.cache_status().contains("missing field tenant"), "{}", reply.cache_status());
     }
-    let reply = client.get("/private/1", &[("authorization", "Bearer alice"), ("x-tenant-id", "")]).await;
+    let reply =
+        client.get("/private/1", &[("authorization", "Bearer alice"), ("x-tenant-id", "")]).await;
     assert_ne!(reply.cache(), "HIT");
     assert_eq!(app.count("GET", "/private/1"), 3, "the app answered each of them");
 }
@@ -178,10 +212,17 @@ async fn missing_tenant_is_not_the_empty_tenant() {
 async fn doubled_or_hop_by_hop_tenant_is_refused() {
     let (app, sidecar) = start().await;
     let mut client = Client::new(sidecar.address);
-    let twice = [("x-tenant-id", "acme"), ("x-tenant-id", "globex"), ("authorization", "Bearer alice")];
-    let equal = [("x-tenant-id", "acme"), ("x-tenant-id", "acme"), ("authorization", "Bearer alice")];
-    let named = [("x-tenant-id", "acme"), ("connection", "x-tenant-id"), ("authorization", "Bearer alice")];
-    let listed = [("x-tenant-id", "acme"), ("connection", "keep-alive, X-Tenant-Id"), ("authorization", "Bearer alice")];
+    let twice =
+        [("x-tenant-id", "acme"), ("x-tenant-id", "globex"), ("authorization", "Bearer alice")];
+    let equal =
+        [("x-tenant-id", "acme"), ("x-tenant-id", "acme"), ("authorization", "Bearer alice")];
+    let named =
+        [("x-tenant-id", "acme"), ("connection", "x-tenant-id"), ("authorization", "Bearer alice")];
+    let listed = [
+        ("x-tenant-id", "acme"),
+        ("connection", "keep-alive, X-Tenant-Id"),
+        ("authorization", "Bearer alice"),
+    ];
     for bad in [&twice, &equal, &named, &listed] {
         for route in ["private", "shared", "prefix"] {
             let reply = client.get(&format!("/{route}/1"), bad).await;
@@ -216,7 +257,8 @@ struct Made {
 }
 
 fn users() -> Vec<String> {
-    let mut users: Vec<_> = ["alice", "bob", "bad-token", "x", JWTS[0], JWTS[1]].map(str::to_owned).into();
+    let mut users: Vec<_> =
+        ["alice", "bob", "bad-token", "x", JWTS[0], JWTS[1]].map(str::to_owned).into();
     for length in [20, 36, 100] {
         let prefix = "p".repeat(length);
         users.extend([format!("{prefix}-1"), format!("{prefix}-2")]);
@@ -225,7 +267,8 @@ fn users() -> Vec<String> {
 }
 
 fn make(random: &mut StdRng, users: &[String]) -> Made {
-    let route = ["private", "shared", "public", "prefix", "plain"].choose(random).expect("not empty");
+    let route =
+        ["private", "shared", "public", "prefix", "plain"].choose(random).expect("not empty");
     let query = ["", "", "?a=1", "?a=1&b=2"].choose(random).expect("not empty");
     let broken = match random.gen_range(0..50) {
         0 => Some(("x-tenant-id", "initech")),
@@ -234,18 +277,29 @@ fn make(random: &mut StdRng, users: &[String]) -> Made {
     };
     Made {
         path: format!("/{route}/{}{query}", random.gen_range(0..3)),
-        tenant: [Some("acme"), Some("globex"), Some("acme2"), None].choose(random).copied().flatten(),
-        user: users.choose(random).filter(|_| random.gen_ratio(9, 10)).map(|token| format!("Bearer {token}")),
-        cookie: [None, None, None, Some("session=1"), Some("session=2")].choose(random).copied().flatten(),
+        tenant: [Some("acme"), Some("globex"), Some("acme2"), None]
+            .choose(random)
+            .copied()
+            .flatten(),
+        user: users
+            .choose(random)
+            .filter(|_| random.gen_ratio(9, 10))
+            .map(|token| format!("Bearer {token}")),
+        cookie: [None, None, None, Some("session=1"), Some("session=2")]
+            .choose(random)
+            .copied()
+            .flatten(),
         account: random.gen_ratio(1, 20).then_some("7"),
         broken,
     }
 }
 
-/// Whether the second caller may be given what was made for the first, on a route keyed by the first 20 characters of a token.
+/// Whether the second caller may be given what was made for the first, on a route keyed by the
+/// first 20 characters of a token.
 fn same_by_prefix(mine: &str, theirs: &str) -> bool {
     let opaque = |token: &str| !token.starts_with("Bearer eyJ");
-    let first = |token: &str| token.trim_start_matches("Bearer ").chars().take(20).collect::<String>();
+    let first =
+        |token: &str| token.trim_start_matches("Bearer ").chars().take(20).collect::<String>();
     mine == theirs || (opaque(mine) && opaque(theirs) && first(mine) == first(theirs))
 }
 
@@ -274,12 +328,20 @@ fn judge(made: &Made, reply: &Reply) {
     }
     let accepted = made.user.as_ref().is_some_and(|user| !user.starts_with("Bearer bad"));
     assert_eq!(reply.status, if public || accepted { 200 } else { 401 }, "{}", context());
-    let (path, query) = made.path.split_once('?').map_or((made.path.as_str(), None), |(path, query)| (path, Some(query)));
+    let (path, query) = made
+        .path
+        .split_once('?')
+        .map_or((made.path.as_str(), None), |(path, query)| (path, Some(query)));
     assert_eq!(said(reply, "path").as_deref(), Some(path), "{}", context());
     assert_eq!(said(reply, "query").as_deref(), query, "{}", context());
     assert_eq!(said(reply, "account").as_deref(), made.account, "{}", context());
     if public && reply.cache() != "BYPASS" {
-        assert_eq!((said(reply, "authorization"), said(reply, "cookie")), (None, None), "{}", context());
+        assert_eq!(
+            (said(reply, "authorization"), said(reply, "cookie")),
+            (None, None),
+            "{}",
+            context()
+        );
         return;
     }
     if made.broken.is_none() {
@@ -290,7 +352,8 @@ fn judge(made: &Made, reply: &Reply) {
         let (mine, theirs) = (made.user.clone().unwrap_or_default(), theirs.unwrap_or_default());
         assert!(same_by_prefix(&mine, &theirs), "{}", context());
     } else if made.path.starts_with("/shared") {
-        // Another user's fill may answer, if the app has accepted this one as well; that it has is what the status says.
+        // Another user's fill may answer, if the app has accepted this one as well; that it has is
+        // what the status says.
         let shared = reply.cache() == "HIT" || reply.cache_status().contains("collapsed");
         assert!(theirs.is_none_or(|theirs| shared || Some(theirs) == made.user), "{}", context());
     } else {
@@ -299,13 +362,19 @@ fn judge(made: &Made, reply: &Reply) {
     }
 }
 
-async fn random_requests(seed: u64, count: usize, address: std::net::SocketAddr, users: Arc<Vec<String>>) -> usize {
+async fn random_requests(
+    seed: u64,
+    count: usize,
+    address: std::net::SocketAddr,
+    users: Arc<Vec<String>>,
+) -> usize {
     let mut random = StdRng::seed_from_u64(seed);
     let mut client = Client::new(address);
     let mut hits = 0;
     for _ in 0..count {
         let made = make(&mut random, &users);
-        let mut asks = headers(made.tenant.unwrap_or_default(), made.user.as_deref().unwrap_or_default());
+        let mut asks =
+            headers(made.tenant.unwrap_or_default(), made.user.as_deref().unwrap_or_default());
         asks.extend(made.cookie.map(|cookie| ("cookie", cookie)));
         asks.extend(made.account.map(|account| ("x-account-id", account)));
         asks.extend(made.broken);
@@ -319,8 +388,16 @@ async fn random_requests(seed: u64, count: usize, address: std::net::SocketAddr,
 async fn nobody_gets_anothers(clients: usize, requests_each: usize) {
     let (_app, sidecar) = start().await;
     let users = Arc::new(users());
-    let tasks: Vec<_> =
-        (0..clients).map(|seed| tokio::spawn(random_requests(seed as u64, requests_each, sidecar.address, Arc::clone(&users)))).collect();
+    let tasks: Vec<_> = (0..clients)
+        .map(|seed| {
+            tokio::spawn(random_requests(
+                seed as u64,
+                requests_each,
+                sidecar.address,
+                Arc::clone(&users),
+            ))
+        })
+        .collect();
     let mut hits = 0;
     for task in tasks {
         hits += task.await.expect("no client got what is another's");

@@ -43,7 +43,12 @@ async fn stays_within_its_size(keys: u64, body: Vec<u8>) {
     ask_for_all(sidecar.address, 1_000..keys).await;
     let grown = sidecar.resident().saturating_sub(before);
     println!("{keys} keys: from {} to {} MiB", before / MIB, (before + grown) / MIB);
-    assert!(grown <= SIZE + SIZE / 5, "grown by {} MiB with a cache of {} MiB", grown / MIB, SIZE / MIB);
+    assert!(
+        grown <= SIZE + SIZE / 5,
+        "grown by {} MiB with a cache of {} MiB",
+        grown / MIB,
+        SIZE / MIB
+    );
     // The cache is in use: what was stored last is still there.
     let last = Client::new(sidecar.address).get(&format!("/obj/{}", keys - 1), &[]).await;
     let again = Client::new(sidecar.address).get(&format!("/obj/{}", keys - 1), &[]).await;

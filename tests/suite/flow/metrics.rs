@@ -5,7 +5,6 @@ use std::net::SocketAddr;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-
 use sidecache::internals::Disposition;
 use sidecache::internals::metrics::{self, BodySource, Metrics, RequestRecord};
 
@@ -29,7 +28,9 @@ tags = ["v:{name}"]
 async fn scrape(admin: SocketAddr, format: Format) -> (String, Exposition) {
     let accept = match format {
         Format::Text => "text/plain;version=0.0.4",
-        Format::OpenMetrics => "application/openmetrics-text;version=1.0.0;q=0.5,text/plain;version=0.0.4;q=0.2,*/*;q=0.1",
+        Format::OpenMetrics => {
+            "application/openmetrics-text;version=1.0.0;q=0.5,text/plain;version=0.0.4;q=0.2,*/*;q=0.1"
+        }
     };
     let reply = Client::of_admin(admin).get("/metrics", &[("accept", accept)]).await;
     let media = match format {
@@ -49,16 +50,26 @@ async fn counts(admin: SocketAddr) -> Exposition {
 
 /// Has Prometheus' own checker read it, where it is installed.
 fn promtool(text: &str) {
-    let child =
-        Command::new("promtool").args(["check", "metrics"]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+    let child = Command::new("promtool")
+        .args(["check", "metrics"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn();
     let mut child = match child {
         Ok(child) => child,
         Err(error) => return println!("without promtool: {error}"),
     };
     child.stdin.take().expect("it is piped").write_all(text.as_bytes()).expect("promtool reads");
     let output = child.wait_with_output().expect("promtool ends");
-    let said = [output.stdout, output.stderr].map(|said| String::from_utf8_lossy(&said).into_owned()).concat();
-    assert!(output.status.success() && said.trim().is_empty(), "promtool check metrics: {}\n{said}\n{text}", output.status);
+    let said = [output.stdout, output.stderr]
+        .map(|said| String::from_utf8_lossy(&said).into_owned())
+        .concat();
+    assert!(
+        output.status.success() && said.trim().is_empty(),
+        "promtool check metrics: {}\n{said}\n{text}",
+        output.status
+    );
 }
 
 fn close_to(number: f64, expected: f64) -> bool {
@@ -67,8 +78,7 @@ fn close_to(number: f64, expected: f64) -> bool {
 
 #[test]
 fn the_reader_refuses_what_is_broken() {
-    let good =
-        "# HELP sidecache_a_total A\n# TYPE sidecache_a_total counter\nsidecache_a_total{route=\"/\\\"x\\\\\"} 1\nsidecache_a_total 2\n";
+    let good = "# HELP sidecache_a_total A\n# TYPE sidecache_a_total counter\nsidecache_a_total{route=\"/\\\"x\\\\\"} 1\nsidecache_a_total 2\n";
     let histogram = "# HELP sidecache_h H\n# TYPE sidecache_h histogram\nsidecache_h_bucket{le=\"1.0\"} 1\nsidecache_h_bucket{le=\"+Inf\"} 2\nsidecache_h_sum 3.5\nsidecache_h_count 2\n";
     for text in ["", good, histogram] {
         assert!(read(text, Format::Text).is_ok(), "{:?}", read(text, Format::Text));
@@ -104,7 +114,11 @@ fn the_reader_refuses_what_is_broken() {
     }
     let open = "# HELP sidecache_a A\n# TYPE sidecache_a counter\nsidecache_a_total 1\n# EOF\n";
     assert!(read(open, Format::OpenMetrics).is_ok());
-    for broken in [open.replace("# EOF\n", ""), open.replace("sidecache_a ", "sidecache_a_total "), format!("{open}\n")] {
+    for broken in [
+        open.replace("# EOF\n", ""),
+        open.replace("sidecache_a ", "sidecache_a_total "),
+        format!("{open}\n"),
+    ] {
         assert!(read(&broken, Format::OpenMetrics).is_err(), "{broken}");
     }
 }
@@ -112,22 +126,46 @@ fn the_reader_refuses_what_is_broken() {
 #[test]
 fn the_strangest_names_survive_in_both_formats() {
     let metrics = Metrics::new();
-    let names = ["/\"quoted\"", "/back\\slash", "/new\nline", "/ends in \\", "/n\\n", "/ünïcode/✓", "/{a},b=\"c\"} 1"];
+    let names = [
+        "/\"quoted\"",
+        "/back\\slash",
+        "/new\nline",
+        "/ends in \\",
+        "/n\\n",
+        "/ünïcode/✓",
+        "/{a},b=\"c\"} 1",
+    ];
     let table = metrics.table(names.iter().map(ToString::to_string));
     for (route, _) in names.iter().enumerate() {
-        let seen =
-            RequestRecord { disposition: Disposition::Hit, reason: None, duration: Duration::from_micros(3), saved: Some(Duration::ZERO) };
+        let seen = RequestRecord {
+            disposition: Disposition::Hit,
+            reason: None,
+            duration: Duration::from_micros(3),
+            saved: Some(Duration::ZERO),
+        };
         table.request(Some(route), &seen);
         table.origin(Some(route), Duration::from_hours(1));
         table.bytes(Some(route), BodySource::Cache, u64::MAX >> 12);
     }
     metrics.register_gauge("sidecache_help", "Says \"why\", with a \\ and a\nbreak", &[], || 1e300);
-    for (format, written) in [(Format::Text, metrics::MetricsFormat::Text), (Format::OpenMetrics, metrics::MetricsFormat::OpenMetrics)] {
+    for (format, written) in [
+        (Format::Text, metrics::MetricsFormat::Text),
+        (Format::OpenMetrics, metrics::MetricsFormat::OpenMetrics),
+    ] {
         let text = metrics.encode_as(written);
         let read = read(&text, format).unwrap_or_else(|wrong| panic!("{wrong}\n{text}"));
         for name in names {
-            assert!(close_to(read.sum("sidecache_requests_total", &[("route", name)]), 1.0), "{name:?}\n{text}");
-            assert!(close_to(read.sum("sidecache_upstream_duration_seconds_sum", &[("route", name)]), 3600.0), "{name:?}\n{text}");
+            assert!(
+                close_to(read.sum("sidecache_requests_total", &[("route", name)]), 1.0),
+                "{name:?}\n{text}"
+            );
+            assert!(
+                close_to(
+                    read.sum("sidecache_upstream_duration_seconds_sum", &[("route", name)]),
+                    3600.0
+                ),
+                "{name:?}\n{text}"
+            );
         }
     }
     promtool(&metrics.encode_as(metrics::MetricsFormat::Text));
@@ -136,12 +174,17 @@ fn the_strangest_names_survive_in_both_formats() {
 /// Drives every kind of answer there is, so that each family has something to tell.
 async fn busy(address: SocketAddr) {
     let mut client = Client::new(address);
-    eventually("there are hits", LONG_ENOUGH, async || Client::new(address).get("/v/a", &[]).await.cache() == "HIT").await;
+    eventually("there are hits", LONG_ENOUGH, async || {
+        Client::new(address).get("/v/a", &[]).await.cache() == "HIT"
+    })
+    .await;
     for name in ["a", "b", "b"] {
         client.get(&format!("/v/{name}"), &[("accept", "text/html")]).await;
     }
     assert_eq!(client.send("POST", "/w/a", &[], "x=1").await.status, 200);
-    for (method, path) in [("GET", "/v/a"), ("HEAD", "/v/a"), ("HEAD", "/v/new"), ("GET", "/elsewhere")] {
+    for (method, path) in
+        [("GET", "/v/a"), ("HEAD", "/v/a"), ("HEAD", "/v/new"), ("GET", "/elsewhere")]
+    {
         client.send(method, path, &[], "").await;
     }
     client.get("/v/a", &[("range", "bytes=0-0")]).await;
@@ -151,7 +194,9 @@ async fn busy(address: SocketAddr) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_busy_sidecar_is_read_in_both_formats_and_by_promtool() {
     let (redis, app) = (RedisServer::start(), Origin::start(crate::support::origin::versioned()));
-    let sidecar = Sidecar::spawn(app.address, &format!("{}collapse = \"cluster\"\n{RULES}", redis.table())).await;
+    let sidecar =
+        Sidecar::spawn(app.address, &format!("{}collapse = \"cluster\"\n{RULES}", redis.table()))
+            .await;
     busy(sidecar.address).await;
     let (text, plain) = scrape(sidecar.admin, Format::Text).await;
     let (_, open) = scrape(sidecar.admin, Format::OpenMetrics).await;
@@ -172,11 +217,20 @@ async fn a_busy_sidecar_is_read_in_both_formats_and_by_promtool() {
         assert_eq!(plain.0.get(name).map(|family| family.kind.as_str()), Some(kind), "{name}");
     }
     for result in ["hit", "miss", "bypass"] {
-        assert!(plain.sum("sidecache_request_duration_seconds_count", &[("result", result)]) >= 1.0, "{result}\n{text}");
+        assert!(
+            plain.sum("sidecache_request_duration_seconds_count", &[("result", result)]) >= 1.0,
+            "{result}\n{text}"
+        );
     }
-    let (requests, timed) = (plain.sum("sidecache_requests_total", &[]), plain.sum("sidecache_request_duration_seconds_count", &[]));
+    let (requests, timed) = (
+        plain.sum("sidecache_requests_total", &[]),
+        plain.sum("sidecache_request_duration_seconds_count", &[]),
+    );
     assert!(close_to(requests, timed), "each request is timed: {requests} and {timed}");
-    assert!(close_to(plain.sum("sidecache_memory_limit_bytes", &[]), 256.0 * 1024.0 * 1024.0), "the default");
+    assert!(
+        close_to(plain.sum("sidecache_memory_limit_bytes", &[]), 256.0 * 1024.0 * 1024.0),
+        "the default"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -208,13 +262,28 @@ async fn times_and_bytes_are_counted_by_where_the_answer_came_from() {
     }
     let counts = counts(sidecar.admin).await;
     let (route, none) = (("route", "/v/{name}"), ("route", "none"));
-    let bytes = |route, source| counts.sum("sidecache_response_bytes_total", &[route, ("source", source)]);
-    assert!(close_to(bytes(route, "cache"), 30.0), "three hits, and no HEAD: {}", bytes(route, "cache"));
+    let bytes =
+        |route, source| counts.sum("sidecache_response_bytes_total", &[route, ("source", source)]);
+    assert!(
+        close_to(bytes(route, "cache"), 30.0),
+        "three hits, and no HEAD: {}",
+        bytes(route, "cache")
+    );
     assert!(close_to(bytes(route, "app"), 300_010.0), "{}", bytes(route, "app"));
-    assert!(close_to(bytes(none, "app"), 20.0) && close_to(bytes(none, "cache"), 0.0), "{}", bytes(none, "app"));
+    assert!(
+        close_to(bytes(none, "app"), 20.0) && close_to(bytes(none, "cache"), 0.0),
+        "{}",
+        bytes(none, "app")
+    );
 
-    let (asked, writes) = ("sidecache_upstream_duration_seconds_count", counts.sum("sidecache_upstream_duration_seconds_count", &[none]));
-    assert!(close_to(counts.sum(asked, &[route]), 3.0) && close_to(writes, 2.0), "a fill, a HEAD and a large one; a GET and a POST");
+    let (asked, writes) = (
+        "sidecache_upstream_duration_seconds_count",
+        counts.sum("sidecache_upstream_duration_seconds_count", &[none]),
+    );
+    assert!(
+        close_to(counts.sum(asked, &[route]), 3.0) && close_to(writes, 2.0),
+        "a fill, a HEAD and a large one; a GET and a POST"
+    );
     let took = counts.sum("sidecache_upstream_duration_seconds_sum", &[]);
     assert!((SLOW.as_secs_f64() * 5.0..30.0).contains(&took), "{took} s for five answers of 60 ms");
     let misses = counts.sum("sidecache_request_duration_seconds_sum", &[route, ("result", "miss")]);
@@ -222,22 +291,32 @@ async fn times_and_bytes_are_counted_by_where_the_answer_came_from() {
 
     let hits = counts.sum("sidecache_request_duration_seconds_count", &[route, ("result", "hit")]);
     let saved = counts.sum("sidecache_upstream_seconds_saved_total", &[route]);
-    assert!(close_to(hits, 4.0) && (SLOW.as_secs_f64() * 4.0..30.0).contains(&saved), "{hits} hits have saved {saved} s");
+    assert!(
+        close_to(hits, 4.0) && (SLOW.as_secs_f64() * 4.0..30.0).contains(&saved),
+        "{hits} hits have saved {saved} s"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_stands_in_for_an_app_that_was_asked_saves_nothing() {
     let rules = "[[routes]]\npath = \"/v/{name}\"\nttl = \"1s\"\nscope = \"public\"\nstale_if_error = \"1h\"\n";
-    let scene = Scene::start(rules, |_| Response::ok("fine").header("cache-control", "max-age=1")).await;
+    let scene =
+        Scene::start(rules, |_| Response::ok("fine").header("cache-control", "max-age=1")).await;
     scene.fill("/v/a").await;
     scene.origin_goes_away().await;
     scene.until_stale();
     assert_eq!(scene.get("/v/a").await.cache(), "STALE");
     let counts = counts(scene.sidecar.admin).await;
-    assert!(close_to(counts.sum("sidecache_request_duration_seconds_count", &[("result", "hit")]), 1.0));
+    assert!(close_to(
+        counts.sum("sidecache_request_duration_seconds_count", &[("result", "hit")]),
+        1.0
+    ));
     assert!(close_to(counts.sum("sidecache_upstream_seconds_saved_total", &[]), 0.0));
     assert!(close_to(counts.sum("sidecache_response_bytes_total", &[("source", "cache")]), 4.0));
-    assert!(close_to(counts.sum("sidecache_upstream_duration_seconds_count", &[]), 1.0), "an app that is away answers nothing");
+    assert!(
+        close_to(counts.sum("sidecache_upstream_duration_seconds_count", &[]), 1.0),
+        "an app that is away answers nothing"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -246,7 +325,8 @@ async fn evictions_are_what_had_to_go_and_not_what_was_replaced_or_purged() {
     let app = Origin::start(|_| Response::ok("x".repeat(20_000)));
     let sidecar = Sidecar::start(app.address, &rules).await;
     let mut client = Client::new(sidecar.address);
-    // The same few again and again: purged each time, and once more replaced by what the client insists on.
+    // The same few again and again: purged each time, and once more replaced by what the client
+    // insists on.
     for _ in 0..20 {
         for name in 0..4 {
             client.get(&format!("/v/{name}"), &[("cache-control", "no-cache")]).await;
@@ -261,6 +341,11 @@ async fn evictions_are_what_had_to_go_and_not_what_was_replaced_or_purged() {
         client.get(&format!("/v/many-{name}"), &[]).await;
     }
     let after = counts(sidecar.admin).await;
-    let kept = after.sum("sidecache_memory_entries", &[]) - before.sum("sidecache_memory_entries", &[]);
-    assert!(evictions(&after) >= 100.0 && close_to(evictions(&after) + kept, 200.0), "{} gone, {kept} kept", evictions(&after));
+    let kept =
+        after.sum("sidecache_memory_entries", &[]) - before.sum("sidecache_memory_entries", &[]);
+    assert!(
+        evictions(&after) >= 100.0 && close_to(evictions(&after) + kept, 200.0),
+        "{} gone, {kept} kept",
+        evictions(&after)
+    );
 }

@@ -1,4 +1,5 @@
-//! Writes that go wrong: clients that leave, apps that fail after they have committed, and refusals that must change nothing.
+//! Writes that go wrong: clients that leave, apps that fail after they have committed, and refusals
+//! that must change nothing.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -15,14 +16,18 @@ async fn memory_alone() -> (Origin, Sidecar) {
 async fn with_redis() -> (RedisServer, Origin, Sidecar) {
     let redis = RedisServer::start();
     let app = Origin::start(versioned());
-    let sidecar = Sidecar::start(app.address, &format!("{}\n{VERSIONED_RULES}", redis.table())).await;
+    let sidecar =
+        Sidecar::start(app.address, &format!("{}\n{VERSIONED_RULES}", redis.table())).await;
     (redis, app, sidecar)
 }
 
 /// Reads until the cache answers, and returns what it holds.
 async fn warm(address: SocketAddr, path: &str) -> String {
     let mut client = Client::new(address);
-    eventually("the cache holds it", Duration::from_secs(5), async || Client::new(address).get(path, &[]).await.cache() == "HIT").await;
+    eventually("the cache holds it", Duration::from_secs(5), async || {
+        Client::new(address).get(path, &[]).await.cache() == "HIT"
+    })
+    .await;
     client.get(path, &[]).await.text().to_owned()
 }
 
@@ -37,9 +42,11 @@ async fn client_hangs_up(app: &Origin, sidecar: &Sidecar, point: Point) {
     // Time for the sidecar to notice: a departure that ends the mutation would do so now.
     tokio::time::sleep(Duration::from_millis(100)).await;
     hold.release();
-    eventually("a read is fresh though nobody waited for the write's answer", Duration::from_secs(2), async || {
-        Client::new(sidecar.address).get("/v/a", &[]).await.text() == "1"
-    })
+    eventually(
+        "a read is fresh though nobody waited for the write's answer",
+        Duration::from_secs(2),
+        async || Client::new(sidecar.address).get("/v/a", &[]).await.text() == "1",
+    )
     .await;
     assert_eq!(warm(sidecar.address, "/v/a").await, "1", "and stays so");
 }
@@ -62,7 +69,8 @@ async fn client_that_hangs_up_does_not_lose_the_purge_in_redis() {
     client_hangs_up(&app, &sidecar, Point::Before).await;
 }
 
-/// The app commits, then fails as `how` says. The outcome is unknown to the sidecar, so that it purges.
+/// The app commits, then fails as `how` says. The outcome is unknown to the sidecar, so that it
+/// purges.
 async fn fails_after_commit(sidecar: &Sidecar, how: &str, expected: u16) {
     assert_eq!(warm(sidecar.address, "/v/a").await, "0");
     let mut client = Client::new(sidecar.address);
@@ -99,7 +107,12 @@ async fn refusals_purge_nothing(app: &Origin, sidecar: &Sidecar) {
         let refused = client.send("POST", "/w/a", &[("x-test", "401")], "{}").await;
         assert_eq!(refused.status, 401);
         let read = client.get("/v/a", &[]).await;
-        assert_eq!((read.cache(), read.text()), ("HIT", "0"), "after refused POST {post}: {}", read.header("cache-status"));
+        assert_eq!(
+            (read.cache(), read.text()),
+            ("HIT", "0"),
+            "after refused POST {post}: {}",
+            read.header("cache-status")
+        );
     }
     assert_eq!(app.count("POST", "/w/a"), 1_000);
     assert_eq!(app.count("GET", "/v/a"), asked, "every read was a hit");
@@ -136,7 +149,11 @@ async fn write_purges_what_its_location_names() {
         reply => reply,
     });
     // No purge rule: RFC 9111 section 4.4 alone.
-    let sidecar = Sidecar::start(app.address, "[[routes]]\npath = \"/v/{name}\"\nttl = \"5m\"\nscope = \"public\"\n").await;
+    let sidecar = Sidecar::start(
+        app.address,
+        "[[routes]]\npath = \"/v/{name}\"\nttl = \"5m\"\nscope = \"public\"\n",
+    )
+    .await;
     assert_eq!(warm(sidecar.address, "/v/a").await, "0");
     let mut client = Client::new(sidecar.address);
     assert_eq!(client.send("POST", "/w/a", &[], "").await.text(), "1");
@@ -146,7 +163,9 @@ async fn write_purges_what_its_location_names() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn tag_of_a_body_member_is_purged() {
     let versions = versioned();
-    let app = Origin::start(move |request| if request.path == "/batch" { Response::status(204, "") } else { versions(request) });
+    let app = Origin::start(move |request| {
+        if request.path == "/batch" { Response::status(204, "") } else { versions(request) }
+    });
     let rules = "
 [fields]
 named = { body = \"/resource/name\" }
@@ -164,7 +183,10 @@ tags = [\"v:{named}\"]
     warm(sidecar.address, "/v/b").await;
     let mut client = Client::new(sidecar.address);
     let body = r#"{"resource":{"name":"a"}}"#;
-    assert_eq!(client.send("POST", "/batch", &[("content-type", "application/json")], body).await.status, 204);
+    assert_eq!(
+        client.send("POST", "/batch", &[("content-type", "application/json")], body).await.status,
+        204
+    );
     assert_eq!(client.get("/v/a", &[]).await.cache(), "MISS");
     assert_eq!(client.get("/v/b", &[]).await.cache(), "HIT");
 }

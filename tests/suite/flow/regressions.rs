@@ -12,12 +12,19 @@ fn route(path: &str, more: &str) -> String {
 }
 
 /// Many clients ask for one path while the app holds the first of them.
-async fn crowd(sidecar: &Sidecar, app: &Origin, path: &str, headers: impl Fn(usize) -> Vec<(&'static str, String)>) -> Vec<Reply> {
+async fn crowd(
+    sidecar: &Sidecar,
+    app: &Origin,
+    path: &str,
+    headers: impl Fn(usize) -> Vec<(&'static str, String)>,
+) -> Vec<Reply> {
     let hold = app.hold("GET", path, Point::Before);
     let ask = |number: usize| {
-        let (mut client, headers, path) = (Client::new(sidecar.address), headers(number), path.to_owned());
+        let (mut client, headers, path) =
+            (Client::new(sidecar.address), headers(number), path.to_owned());
         tokio::spawn(async move {
-            let headers: Vec<(&str, &str)> = headers.iter().map(|(name, value)| (*name, value.as_str())).collect();
+            let headers: Vec<(&str, &str)> =
+                headers.iter().map(|(name, value)| (*name, value.as_str())).collect();
             client.get(&path, &headers).await
         })
     };
@@ -33,12 +40,16 @@ async fn crowd(sidecar: &Sidecar, app: &Origin, path: &str, headers: impl Fn(usi
     replies
 }
 
-/// 1. Followers of a fill got the leader's variant: another user's body where the app says `Vary: Authorization`.
+/// 1. Followers of a fill got the leader's variant: another user's body where the app says `Vary:
+///    Authorization`.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn r001_followers_get_their_own_variant() {
-    for (vary, scope) in [("authorization", "shared"), ("accept-language", "public"), ("accept-encoding", "public")] {
+    for (vary, scope) in
+        [("authorization", "shared"), ("accept-language", "public"), ("accept-encoding", "public")]
+    {
         let echo = move |request: &Request| {
-            let answer = Response::ok(request.header(vary).unwrap_or_default()).header("vary", vary);
+            let answer =
+                Response::ok(request.header(vary).unwrap_or_default()).header("vary", vary);
             if vary == "accept-encoding" && request.header(vary).as_deref() == Some("gzip") {
                 answer.header("content-encoding", "gzip")
             } else {
@@ -46,7 +57,8 @@ async fn r001_followers_get_their_own_variant() {
             }
         };
         let app = Origin::start(echo);
-        let sidecar = Sidecar::start(app.address, &route("/{*rest}", &format!("scope = \"{scope}\""))).await;
+        let sidecar =
+            Sidecar::start(app.address, &route("/{*rest}", &format!("scope = \"{scope}\""))).await;
         let own = |number: usize| match vary {
             "authorization" => format!("Bearer user-{}", number % 5),
             "accept-language" => ["de", "fr", "en"][number % 3].to_owned(),
@@ -63,14 +75,21 @@ async fn r001_followers_get_their_own_variant() {
             assert_eq!(reply.text(), own(number), "{vary}: {}", reply.cache_status());
         }
         let different: HashSet<String> = (0..30).map(own).collect();
-        assert!(app.count("GET", "/a") <= different.len() + 5, "{vary}: {} requests", app.count("GET", "/a"));
+        assert!(
+            app.count("GET", "/a") <= different.len() + 5,
+            "{vary}: {} requests",
+            app.count("GET", "/a")
+        );
     }
 }
 
-/// 2. An event stream on a cached route was a fill without an end, and its old events were replayed to others.
+/// 2. An event stream on a cached route was a fill without an end, and its old events were replayed
+///    to others.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn r002_an_event_stream_is_nobodys_fill() {
-    let app = Origin::start(|_| Response::ok("data: 1\n\n").header("content-type", "text/event-stream; charset=utf-8"));
+    let app = Origin::start(|_| {
+        Response::ok("data: 1\n\n").header("content-type", "text/event-stream; charset=utf-8")
+    });
     let sidecar = Sidecar::start(app.address, &route("/{*rest}", "scope = \"public\"")).await;
     for _ in 0..2 {
         let reply = Client::new(sidecar.address).get("/events", &[]).await;
@@ -108,7 +127,11 @@ async fn r005_a_refusal_is_not_shared() {
         let mut client = Client::new(sidecar.address);
         client.get("/a", &[("authorization", "Bearer good")]).await;
         client.get("/b", &[("authorization", "Bearer bad")]).await;
-        assert_eq!(client.get("/b", &[("authorization", "Bearer good")]).await.text(), "for the good", "{status}");
+        assert_eq!(
+            client.get("/b", &[("authorization", "Bearer good")]).await.text(),
+            "for the good",
+            "{status}"
+        );
     }
 }
 
@@ -116,7 +139,13 @@ const FORM: &[(&str, &str)] = &[("content-type", "application/x-www-form-urlenco
 const JSON: &[(&str, &str)] = &[("content-type", "application/json")];
 
 /// A method, a path, what it must purge, headers and a body.
-type Write = (&'static str, &'static str, &'static str, &'static [(&'static str, &'static str)], &'static str);
+type Write = (
+    &'static str,
+    &'static str,
+    &'static str,
+    &'static [(&'static str, &'static str)],
+    &'static str,
+);
 
 /// 6. Writes in disguise were forwarded and purged nothing.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -150,7 +179,8 @@ async fn r006_a_write_is_seen_in_every_disguise() {
     }
 }
 
-/// 12. A caller who was not admitted, or wanted a newer response, saw `unverifiable`, and the answer was not stored.
+/// 12. A caller who was not admitted, or wanted a newer response, saw `unverifiable`, and the
+///     answer was not stored.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn r012_a_reload_refreshes_the_entry() {
     let app = Origin::start(|_| Response::ok("data"));
@@ -158,15 +188,24 @@ async fn r012_a_reload_refreshes_the_entry() {
     let mut client = Client::new(sidecar.address);
     client.get("/a", &[]).await;
     let reload = client.get("/a", &[("cache-control", "no-cache")]).await;
-    assert!(reload.header("cache-status").contains("stored") && reload.header("cache-status").contains("request no-cache"));
+    assert!(
+        reload.header("cache-status").contains("stored")
+            && reload.header("cache-status").contains("request no-cache")
+    );
     let stranger = client.get("/a", &[("authorization", "Bearer x")]).await;
-    assert!(stranger.header("cache-status").contains("not admitted"), "{}", stranger.header("cache-status"));
+    assert!(
+        stranger.header("cache-status").contains("not admitted"),
+        "{}",
+        stranger.header("cache-status")
+    );
 }
 
 /// 18. A refusal in answer to HEAD left the caller admitted.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn r018_a_refusal_of_head_ends_the_admission() {
-    let app = Origin::start(|request| if request.method == "HEAD" { Response::status(403, "") } else { Response::ok("data") });
+    let app = Origin::start(|request| {
+        if request.method == "HEAD" { Response::status(403, "") } else { Response::ok("data") }
+    });
     let sidecar = Sidecar::start(app.address, &route("/{*rest}", "scope = \"shared\"")).await;
     let mut client = Client::new(sidecar.address);
     client.get("/a", &[]).await;

@@ -1,4 +1,5 @@
-//! Shadow mode and audits: what they find, what they must not find, and that nobody gets anything else than the app's own answer.
+//! Shadow mode and audits: what they find, what they must not find, and that nobody gets anything
+//! else than the app's own answer.
 
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -6,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use http_body_util::BodyExt as _;
-use sidecache::internals::{SETTLE_DELAY, EventKind};
+use sidecache::internals::{EventKind, SETTLE_DELAY};
 use tokio_util::sync::CancellationToken;
 
 use crate::support::demo::demo;
@@ -15,12 +16,15 @@ use crate::support::{Origin, Point, RedisServer, Request, Response, eventually};
 
 /// `/list` shows what a write to `/items/...` changes; no rule says so unless `rule` is given.
 fn rules(more: &str, rule: &str) -> String {
-    format!("[[routes]]\npath = \"/list\"\nmode = \"shadow\"\nttl = \"5m\"\nscope = \"public\"\ntags = [\"items\"]\n{more}\n{rule}")
+    format!(
+        "[[routes]]\npath = \"/list\"\nmode = \"shadow\"\nttl = \"5m\"\nscope = \"public\"\ntags = [\"items\"]\n{more}\n{rule}"
+    )
 }
 
 const RULE: &str = "[[purges]]\npath = \"/items/{*rest}\"\ntags = [\"items\"]\n";
 
-/// Counts writes, and shows the count; `/items/refused` is refused, and `/items/same` changes nothing.
+/// Counts writes, and shows the count; `/items/refused` is refused, and `/items/same` changes
+/// nothing.
 fn counting() -> impl Fn(&Request) -> Response + Send + Sync {
     let version = AtomicU64::new(0);
     move |request| {
@@ -36,7 +40,10 @@ fn counting() -> impl Fn(&Request) -> Response + Send + Sync {
     }
 }
 
-async fn of(rules: &str, handler: impl Fn(&Request) -> Response + Send + Sync + 'static) -> (Origin, Flow) {
+async fn of(
+    rules: &str,
+    handler: impl Fn(&Request) -> Response + Send + Sync + 'static,
+) -> (Origin, Flow) {
     let app = Origin::start(handler);
     let flow = Flow::start(app.address, rules).await;
     (app, flow)
@@ -57,10 +64,18 @@ async fn everything_reaches_the_app_untouched_and_nothing_is_stored() {
     let record = Arc::clone(&seen);
     let (app, flow) = of(&rules("query = \"none\"", ""), move |request| {
         record.lock().expect("a lock").push(request.clone());
-        Response::ok("a").header("content-location", "/list").header("cache-control", "max-age=60").header("surrogate-key", "k")
+        Response::ok("a")
+            .header("content-location", "/list")
+            .header("cache-control", "max-age=60")
+            .header("surrogate-key", "k")
     })
     .await;
-    let sent = [("authorization", "Bearer alice"), ("if-none-match", "\"x\""), ("cookie", "a=1"), ("cache-control", "max-age=0")];
+    let sent = [
+        ("authorization", "Bearer alice"),
+        ("if-none-match", "\"x\""),
+        ("cookie", "a=1"),
+        ("cache-control", "max-age=0"),
+    ];
     for _ in 0..5 {
         let reply = flow.get("/list?utm=1", &sent).await;
         assert_eq!((reply.status, reply.cache(), reply.text()), (200, "BYPASS", "a"));
@@ -68,8 +83,13 @@ async fn everything_reaches_the_app_untouched_and_nothing_is_stored() {
         assert!(status.contains("fwd=bypass") && status.contains("detail=\"shadow\""), "{status}");
         assert_eq!(reply.header("surrogate-key"), "k");
     }
-    // A header that no key has seen, one that comes twice, and one that the client takes back: all for the app to judge.
-    for odd in [&[("x-odd", "1")][..], &[("authorization", "a"), ("authorization", "b")], &[("cache-control", "only-if-cached")]] {
+    // A header that no key has seen, one that comes twice, and one that the client takes back: all
+    // for the app to judge.
+    for odd in [
+        &[("x-odd", "1")][..],
+        &[("authorization", "a"), ("authorization", "b")],
+        &[("cache-control", "only-if-cached")],
+    ] {
         assert_eq!(flow.get("/list", odd).await.status, 200);
     }
     assert!(!flow.send("POST", "/list", &[], "x").await.header("cache-status").contains("stored"));
@@ -79,7 +99,14 @@ async fn everything_reaches_the_app_untouched_and_nothing_is_stored() {
         assert_eq!(seen[4].header(name).as_deref(), Some(value));
     }
     assert_eq!(seen[4].query.as_deref(), Some("utm=1"));
-    assert_eq!((flow.proxy.store.memory.len(), flow.proxy.fills.len(), flow.proxy.authorized_clients.len()), (0, 0, 0));
+    assert_eq!(
+        (
+            flow.proxy.store.memory.len(),
+            flow.proxy.fills.len(),
+            flow.proxy.authorized_clients.len()
+        ),
+        (0, 0, 0)
+    );
 }
 
 #[tokio::test]
@@ -96,18 +123,27 @@ async fn what_would_have_been_a_hit_is_counted() {
     flow.get("/list", &[]).await;
     flow.get("/list", &[("cache-control", "no-cache")]).await;
     let route = flow.route("/list");
-    assert_eq!((route.requests, route.would_hit, route.would_miss, route.would_bypass), (13, 8, 4, 1), "{route:?}");
+    assert_eq!(
+        (route.requests, route.would_hit, route.would_miss, route.would_bypass),
+        (13, 8, 4, 1),
+        "{route:?}"
+    );
     assert!(route.hit_rate.is_some_and(|rate| (rate - 8.0 / 12.0).abs() < 1e-9));
     assert_eq!(found(&flow, "/list"), (0, 0, 0));
     assert_eq!(flow.metric("sidecache_shadow_requests_total{route=\"/list\",result=\"hit\"}"), 8);
-    assert_eq!(flow.metric("sidecache_shadow_requests_total{route=\"/list\",result=\"bypass\"}"), 1);
+    assert_eq!(
+        flow.metric("sidecache_shadow_requests_total{route=\"/list\",result=\"bypass\"}"),
+        1
+    );
 }
 
 #[tokio::test]
 async fn bodies_stream_through() {
     let gate = CancellationToken::new();
     let opened = gate.clone();
-    let app = Origin::start(move |_| Response::new().chunked("").piece(b"first").until(&opened).piece(b"second").end());
+    let app = Origin::start(move |_| {
+        Response::new().chunked("").piece(b"first").until(&opened).piece(b"second").end()
+    });
     let flow = Flow::start(app.address, &rules("", "")).await;
     for would_hit in 0..2 {
         let mut body = flow.open("GET", "/list", &[], "").await.into_body();
@@ -142,15 +178,30 @@ async fn missing_rule(rules: &str, expected: u64) {
     assert_eq!(findings.count() as u64, expected.min(1), "one change is told once");
     let report = flow.report();
     if expected == 0 {
-        assert_eq!((report.routes[0].stale.examples.len(), report.advice.len()), (0, 0), "{report:?}");
+        assert_eq!(
+            (report.routes[0].stale.examples.len(), report.advice.len()),
+            (0, 0),
+            "{report:?}"
+        );
         return;
     }
-    let after: Vec<_> = report.routes[0].stale.examples[0].after.iter().map(|write| (&*write.method, &*write.path)).collect();
-    assert_eq!(after, [("PUT", "/items/7"), ("PUT", "/items/same")], "what was refused changed nothing");
+    let after: Vec<_> = report.routes[0].stale.examples[0]
+        .after
+        .iter()
+        .map(|write| (&*write.method, &*write.path))
+        .collect();
+    assert_eq!(
+        after,
+        [("PUT", "/items/7"), ("PUT", "/items/same")],
+        "what was refused changed nothing"
+    );
     assert_eq!(report.advice.len(), 1, "{report:?}");
     assert_eq!(report.advice[0].toml, RULE);
     assert_eq!(report.advice[0].why, "3 answers would have been stale after PUT /items/7");
-    assert_eq!(flow.metric("sidecache_shadow_findings_total{route=\"/list\",finding=\"stale\"}"), 3);
+    assert_eq!(
+        flow.metric("sidecache_shadow_findings_total{route=\"/list\",finding=\"stale\"}"),
+        3
+    );
     flow.proxy.shadow.reset();
     assert_eq!(flow.route("/list").requests, 0);
 }
@@ -177,11 +228,16 @@ async fn a_write_through_another_sidecar_is_no_finding_where_a_rule_purges() {
     let redis = RedisServer::start();
     let app = Origin::start(counting());
     let rules = format!("{}\n{}", redis.table(), rules("", RULE));
-    let (one, two) = (Flow::start(app.address, &rules).await, Flow::start(app.address, &rules).await);
-    eventually("they know of each other", Duration::from_secs(5), async || one.proxy.coherence.status().peers == 1).await;
+    let (one, two) =
+        (Flow::start(app.address, &rules).await, Flow::start(app.address, &rules).await);
+    eventually("they know of each other", Duration::from_secs(5), async || {
+        one.proxy.coherence.status().peers == 1
+    })
+    .await;
     for write in 0..5 {
         one.get("/list", &[]).await;
-        // The app has committed, and the purge is still to come: what is answered now is newer than what would have been served.
+        // The app has committed, and the purge is still to come: what is answered now is newer than
+        // what would have been served.
         let hold = app.hold("PUT", "/items/7", Point::After);
         let writing = async { two.send("PUT", "/items/7", &[], "").await };
         let reading = async {
@@ -229,7 +285,10 @@ async fn a_scope_that_mixes_callers_is_found() {
         let (stale, _, mixed) = found(&flow, "/list");
         assert!(stale == 0 && mixed > 0, "{scope}: {:?}", flow.route("/list"));
         let report = flow.report();
-        assert_eq!((report.advice.len(), &*report.advice[0].toml, report.advice[0].line), (1, "scope = \"private\"\n", Some(1)));
+        assert_eq!(
+            (report.advice.len(), &*report.advice[0].toml, report.advice[0].line),
+            (1, "scope = \"private\"\n", Some(1))
+        );
         assert_eq!(report.routes[0].scope.examples[0].path, "/list");
     }
     let (_app, private) = of(&rules("", "").replace("public", "private"), personal).await;
@@ -257,7 +316,9 @@ async fn callers_with_one_body_are_no_finding_and_a_change_is_no_scope() {
 #[tokio::test]
 async fn a_body_that_differs_by_itself_is_put_down_to_no_write() {
     let now = AtomicU64::new(0);
-    let (_app, flow) = of(&rules("", ""), move |_| Response::ok(now.fetch_add(1, Ordering::SeqCst).to_string())).await;
+    let (_app, flow) =
+        of(&rules("", ""), move |_| Response::ok(now.fetch_add(1, Ordering::SeqCst).to_string()))
+            .await;
     flow.get("/list", &ALICE).await;
     // The first change comes after a write, by chance.
     flow.send("PUT", "/items/1", &[], "").await;
@@ -268,14 +329,26 @@ async fn a_body_that_differs_by_itself_is_put_down_to_no_write() {
     flow.get("/list", &ALICE).await;
     let (stale, unexplained, scope) = found(&flow, "/list");
     assert!(stale > 0 && stale == unexplained && scope == 0, "{:?}", flow.route("/list"));
-    assert_eq!(flow.report().advice.iter().map(|advice| &*advice.toml).collect::<Vec<_>>(), ["mode = \"off\"\n"]);
+    assert_eq!(
+        flow.report().advice.iter().map(|advice| &*advice.toml).collect::<Vec<_>>(),
+        ["mode = \"off\"\n"]
+    );
 }
 
 #[tokio::test]
 async fn heads_ranges_conditions_and_errors_are_no_findings() {
     let (app, flow) = of(&rules("", ""), |_| Response::ok("whole").header("etag", "\"1\"")).await;
     flow.get("/list", &[]).await;
-    let answers: [(u16, &str); 8] = [(304, ""), (206, "wh"), (500, "no"), (503, ""), (401, "who?"), (403, ""), (429, "slow"), (408, "")];
+    let answers: [(u16, &str); 8] = [
+        (304, ""),
+        (206, "wh"),
+        (500, "no"),
+        (503, ""),
+        (401, "who?"),
+        (403, ""),
+        (429, "slow"),
+        (408, ""),
+    ];
     for (status, body) in answers {
         app.answers(move |_| Response::status(status, body));
         let headers: &[(&str, &str)] = match status {
@@ -297,7 +370,8 @@ async fn heads_ranges_conditions_and_errors_are_no_findings() {
 
 #[tokio::test]
 async fn what_a_304_confirms_to_the_client_would_have_been_stored() {
-    let (_app, flow) = of(&rules("", ""), |_| Response::status(304, "").header("etag", "\"1\"")).await;
+    let (_app, flow) =
+        of(&rules("", ""), |_| Response::status(304, "").header("etag", "\"1\"")).await;
     for _ in 0..3 {
         assert_eq!(flow.get("/list", &[("if-none-match", "\"1\"")]).await.status, 304);
     }
@@ -306,18 +380,21 @@ async fn what_a_304_confirms_to_the_client_would_have_been_stored() {
 
 #[tokio::test]
 async fn why_answers_would_not_be_stored_is_told() {
-    let (_app, flow) =
-        of(&format!("[limits]\nobject = \"1KiB\"\n{}", rules("", "").replace("/list", "/{kind}")), |request| match &*request.path {
+    let (_app, flow) = of(
+        &format!("[limits]\nobject = \"1KiB\"\n{}", rules("", "").replace("/list", "/{kind}")),
+        |request| match &*request.path {
             "/cookie" => Response::ok("a").header("set-cookie", "a=1"),
             "/private" => Response::ok("a").header("cache-control", "private"),
             "/large" => Response::ok("x".repeat(2_000)),
             _ => Response::ok("a").header("vary", "*"),
-        })
-        .await;
+        },
+    )
+    .await;
     for path in ["/cookie", "/cookie", "/private", "/large", "/any"] {
         flow.get(path, &[]).await;
     }
-    let mut told: Vec<_> = flow.route("/{kind}").not_stored.iter().map(|not| (not.reason, not.count)).collect();
+    let mut told: Vec<_> =
+        flow.route("/{kind}").not_stored.iter().map(|not| (not.reason, not.count)).collect();
     assert_eq!(told[0], ("set-cookie", 2), "the most frequent comes first");
     told.sort_unstable();
     assert_eq!(told, [("private", 1), ("set-cookie", 2), ("too large", 1), ("vary *", 1)]);
@@ -330,7 +407,8 @@ async fn why_answers_would_not_be_stored_is_told() {
 #[tokio::test]
 async fn variants_are_told_apart() {
     let (_app, flow) = of(&rules("", ""), |request| {
-        Response::ok(format!("in {}", request.header("accept-language").unwrap_or_default())).header("vary", "accept-language")
+        Response::ok(format!("in {}", request.header("accept-language").unwrap_or_default()))
+            .header("vary", "accept-language")
     })
     .await;
     for language in ["en", "de", "en", "de", "en"] {
@@ -341,7 +419,11 @@ async fn variants_are_told_apart() {
 
 #[tokio::test]
 async fn keys_and_callers_are_bounded() {
-    let (_app, flow) = of(&format!("[limits]\nshadow_keys = 100\n{}", rules("", "").replace("/list", "/{kind}")), counting()).await;
+    let (_app, flow) = of(
+        &format!("[limits]\nshadow_keys = 100\n{}", rules("", "").replace("/list", "/{kind}")),
+        counting(),
+    )
+    .await;
     for key in 0..1_000 {
         flow.get(&format!("/{key}"), &[]).await;
     }
@@ -378,10 +460,17 @@ async fn an_audit_finds_what_changed_behind_the_sidecars_back() {
     app.answers(|_| Response::ok("new"));
     flow.send("PUT", "/elsewhere/1", &[], "").await;
     let reply = flow.get("/list", &[]).await;
-    assert_eq!((reply.cache(), reply.text()), ("HIT", "old"), "a hit never waits for its audit, nor is it stored");
+    assert_eq!(
+        (reply.cache(), reply.text()),
+        ("HIT", "old"),
+        "a hit never waits for its audit, nor is it stored"
+    );
     audits(&flow, "stale", 1).await;
     let route = flow.route("/list");
-    assert_eq!((route.mode, route.audit.asked, route.audit.stale, route.stale.count), ("on", 3, 1, 1));
+    assert_eq!(
+        (route.mode, route.audit.asked, route.audit.stale, route.stale.count),
+        ("on", 3, 1, 1)
+    );
     assert_eq!(route.stale.examples[0].after[0].path, "/elsewhere/1");
     assert_eq!(flow.proxy.shadow.totals(), (1, 3, 1));
     assert_eq!(flow.report().advice[0].toml, RULE.replace("items/", "elsewhere/"));
@@ -412,8 +501,12 @@ async fn an_audit_is_silent_where_nothing_is_wrong() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_audit_finds_it_with_redis() {
     let redis = RedisServer::start();
-    let (app, flow) = of(&format!("{}\n{}", redis.table(), audited()), |_| Response::ok("old")).await;
-    eventually("it is stored", Duration::from_secs(5), async || flow.get("/list", &[]).await.cache() == "HIT").await;
+    let (app, flow) =
+        of(&format!("{}\n{}", redis.table(), audited()), |_| Response::ok("old")).await;
+    eventually("it is stored", Duration::from_secs(5), async || {
+        flow.get("/list", &[]).await.cache() == "HIT"
+    })
+    .await;
     audits(&flow, "same", 1).await;
     app.answers(|_| Response::ok("new"));
     assert_eq!(flow.get("/list", &[]).await.cache(), "HIT");
@@ -424,7 +517,8 @@ async fn an_audit_finds_it_with_redis() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn both_mistakes_in_the_demos_rules_are_named() {
     let address = demo().await.0.to_string();
-    let shipped = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("proxy.toml")).expect("the file ships");
+    let shipped = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("proxy.toml"))
+        .expect("the file ships");
     let (kept, forms) = shipped.rsplit_once("[[purges]]").expect("two rules");
     assert!(forms.contains("/api/v1/forms/{*rest}"));
     let (alice, bob) = ([ALICE[0], ("x-tenant-id", "acme")], [BOB[0], ("x-tenant-id", "acme")]);
@@ -434,7 +528,10 @@ async fn both_mistakes_in_the_demos_rules_are_named() {
         assert!(kept.contains(dashboard));
         let wrong = format!("scope = \"{scope}\"\nkey = [\"tenant\"]");
         let flow = Flow::of(
-            &kept.replacen("mode = \"on\"", "mode = \"shadow\"", 1).replace("127.0.0.1:8000", &address).replace(dashboard, &wrong),
+            &kept
+                .replacen("mode = \"on\"", "mode = \"shadow\"", 1)
+                .replace("127.0.0.1:8000", &address)
+                .replace(dashboard, &wrong),
         )
         .await;
         let read = async |paths: &[&str]| {
@@ -446,20 +543,39 @@ async fn both_mistakes_in_the_demos_rules_are_named() {
         };
         let campaigns = "/api/v1/campaigns?page=1&limit=3";
         read(&["/api/v1/dashboard", "/api/v1/forms", campaigns]).await;
-        assert_eq!(flow.send("PUT", "/api/v1/forms/7", &json, "{\"title\":\"x\"}").await.status, 200);
+        assert_eq!(
+            flow.send("PUT", "/api/v1/forms/7", &json, "{\"title\":\"x\"}").await.status,
+            200
+        );
         read(&["/api/v1/forms"]).await;
-        assert_eq!(flow.send("POST", "/api/v1/forms", &json, "{\"title\":\"y\"}").await.status, 201);
+        assert_eq!(
+            flow.send("POST", "/api/v1/forms", &json, "{\"title\":\"y\"}").await.status,
+            201
+        );
         read(&["/api/v1/dashboard"]).await;
-        assert_eq!(flow.send("PUT", "/api/v1/campaigns/1", &json, "{\"budget\":1}").await.status, 200);
+        assert_eq!(
+            flow.send("PUT", "/api/v1/campaigns/1", &json, "{\"budget\":1}").await.status,
+            200
+        );
         read(&["/api/v1/dashboard", campaigns]).await;
         let report = flow.report();
-        let named = |route: &str| report.routes.iter().find(|told| told.route == route).expect("it is in shadow");
+        let named = |route: &str| {
+            report.routes.iter().find(|told| told.route == route).expect("it is in shadow")
+        };
         assert!(named("/api/v1/forms/{*rest}").stale.count > 0, "{scope}: {report:#?}");
-        assert!(named("/api/v1/dashboard").stale.count > 0 && named("/api/v1/dashboard").scope.count > 0, "{scope}: {report:#?}");
+        assert!(
+            named("/api/v1/dashboard").stale.count > 0
+                && named("/api/v1/dashboard").scope.count > 0,
+            "{scope}: {report:#?}"
+        );
         assert_eq!(named("/api/v1/campaigns").stale.count, 0, "{scope}: {report:#?}");
         let rule = "[[purges]]\npath = \"/api/v1/forms/{*rest}\"\ntags = [\"forms:{tenant}\"]\n";
-        let advice: Vec<_> = report.advice.iter().map(|advice| (&*advice.route, &*advice.toml)).collect();
+        let advice: Vec<_> =
+            report.advice.iter().map(|advice| (&*advice.route, &*advice.toml)).collect();
         let private = ("/api/v1/dashboard", "scope = \"private\"\n");
-        assert!(advice.len() == 2 && advice[0].1 == rule && advice[1] == private, "{scope}: {advice:#?}");
+        assert!(
+            advice.len() == 2 && advice[0].1 == rule && advice[1] == private,
+            "{scope}: {advice:#?}"
+        );
     }
 }

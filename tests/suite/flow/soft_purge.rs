@@ -1,6 +1,8 @@
-//! Soft purges: what they touch is never a hit again, but may be served stale, and be confirmed; and purges of everything, hard and soft.
+//! Soft purges: what they touch is never a hit again, but may be served stale, and be confirmed;
+//! and purges of everything, hard and soft.
 //!
-//! The sidecars here have no listeners: they are asked, and told to purge, as their own parts do it.
+//! The sidecars here have no listeners: they are asked, and told to purge, as their own parts do
+//! it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
@@ -89,8 +91,10 @@ async fn node(app: &App, tables: &str) -> Flow {
 
 /// Returns when this is a hit.
 async fn warm(node: &Flow, path: &str) {
-    eventually("there are hits", LONG_ENOUGH, || async { node.get(path, &[]).await.is("HIT", "1") })
-        .await;
+    eventually("there are hits", LONG_ENOUGH, || async {
+        node.get(path, &[]).await.is("HIT", "1")
+    })
+    .await;
 }
 
 async fn purge(node: &Flow, what: What, kind: PurgeKind) {
@@ -169,7 +173,9 @@ impl World {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_was_purged_softly_is_served_stale_until_it_is_fetched_anew() {
-    for (tiers, what) in ALL_TIERS.into_iter().flat_map(|tiers| [(tiers, What::Tag), (tiers, What::Everything)]) {
+    for (tiers, what) in
+        ALL_TIERS.into_iter().flat_map(|tiers| [(tiers, What::Tag), (tiers, What::Everything)])
+    {
         let world = World::of(tiers).await;
         world.warm("/swr/a").await;
         world.warm("/plain/b").await;
@@ -180,25 +186,41 @@ async fn what_was_purged_softly_is_served_stale_until_it_is_fetched_anew() {
         for node in world.nodes.iter().cycle().take(20) {
             let reply = node.get("/swr/a", &[]).await;
             assert!(reply.is("STALE", "1"), "{tiers:?} {what:?}: {reply:?}");
-            assert!(reply.cache_status().contains("ttl=0") || reply.cache_status().contains("ttl=-"), "{tiers:?}: {reply:?}");
+            assert!(
+                reply.cache_status().contains("ttl=0") || reply.cache_status().contains("ttl=-"),
+                "{tiers:?}: {reply:?}"
+            );
         }
         let bystander = world.first().get("/plain/b", &[]).await;
-        assert_eq!(bystander.cache() == "HIT", what == What::Tag, "{tiers:?} {what:?}: {bystander:?}");
+        assert_eq!(
+            bystander.cache() == "HIT",
+            what == What::Tag,
+            "{tiers:?} {what:?}: {bystander:?}"
+        );
         hold.arrived().await;
         hold.release();
         for node in &world.nodes {
-            eventually("the new one is a hit", LONG_ENOUGH, || async { node.get("/swr/a", &[]).await.is("HIT", "2") }).await;
+            eventually("the new one is a hit", LONG_ENOUGH, || async {
+                node.get("/swr/a", &[]).await.is("HIT", "2")
+            })
+            .await;
         }
         let fetched = world.app.server.count("GET", "/swr/a") - before;
-        // Without memory nobody knows what a refresh has just brought: who looked right before it was stored may begin one more.
+        // Without memory nobody knows what a refresh has just brought: who looked right before it
+        // was stored may begin one more.
         let most = world.nodes.len() + usize::from(matches!(tiers, Tiers::Redis));
-        assert!((1..=most).contains(&fetched), "{tiers:?}: one refresh for all who ask a sidecar, not {fetched}");
+        assert!(
+            (1..=most).contains(&fetched),
+            "{tiers:?}: one refresh for all who ask a sidecar, not {fetched}"
+        );
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_was_purged_softly_is_confirmed_by_a_304_or_replaced() {
-    for (tiers, what) in ALL_TIERS.into_iter().flat_map(|tiers| [(tiers, What::Tag), (tiers, What::Everything)]) {
+    for (tiers, what) in
+        ALL_TIERS.into_iter().flat_map(|tiers| [(tiers, What::Tag), (tiers, What::Everything)])
+    {
         let world = World::of(tiers).await;
         world.warm("/plain/a").await;
         purge(world.last(), what, PurgeKind::Soft).await;
@@ -263,7 +285,9 @@ async fn a_window_ends_to_the_second() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_fill_that_a_soft_purge_overtakes_is_not_stored() {
-    for (tiers, what) in ALL_TIERS.into_iter().flat_map(|tiers| [(tiers, What::Tag), (tiers, What::Everything)]) {
+    for (tiers, what) in
+        ALL_TIERS.into_iter().flat_map(|tiers| [(tiers, What::Tag), (tiers, What::Everything)])
+    {
         let world = World::of(tiers).await;
         let hold = world.app.server.hold("GET", "/swr/a", Point::After);
         let changing = async {
@@ -283,7 +307,9 @@ async fn a_fill_that_a_soft_purge_overtakes_is_not_stored() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_hard_purge_voids_what_is_stale_whichever_came_first() {
-    for (tiers, what) in ALL_TIERS.into_iter().flat_map(|tiers| [(tiers, What::Tag), (tiers, What::Everything)]) {
+    for (tiers, what) in
+        ALL_TIERS.into_iter().flat_map(|tiers| [(tiers, What::Tag), (tiers, What::Everything)])
+    {
         for kinds in [[PurgeKind::Soft, PurgeKind::Hard], [PurgeKind::Hard, PurgeKind::Soft]] {
             let world = World::of(tiers).await;
             for path in ["/swr/a", "/error/a"] {
@@ -294,7 +320,11 @@ async fn a_hard_purge_voids_what_is_stale_whichever_came_first() {
             }
             let reply = world.first().get("/swr/a", &[]).await;
             assert!(reply.is("MISS", "1"), "{tiers:?} {what:?} {kinds:?}: {reply:?}");
-            assert_eq!(world.app.last_condition(), None, "{tiers:?} {what:?} {kinds:?}: nothing is left to be confirmed");
+            assert_eq!(
+                world.app.last_condition(),
+                None,
+                "{tiers:?} {what:?} {kinds:?}: nothing is left to be confirmed"
+            );
             world.app.fails(true);
             let reply = world.first().get("/error/a", &[]).await;
             assert_eq!(reply.status, 503, "{tiers:?} {what:?} {kinds:?}: {reply:?}");
@@ -305,8 +335,15 @@ async fn a_hard_purge_voids_what_is_stale_whichever_came_first() {
 /// The record of the tag `v:a`.
 fn record(redis: &RedisServer) -> (String, String) {
     let keys = redis.command("KEYS *:t:v:a").expect("redis answers");
-    let key = keys.lines().find(|line| line.contains(":t:")).expect("the tag has a record").to_owned();
-    let value = redis.command(&format!("GET {key}")).expect("redis answers").lines().nth(1).unwrap_or_default().to_owned();
+    let key =
+        keys.lines().find(|line| line.contains(":t:")).expect("the tag has a record").to_owned();
+    let value = redis
+        .command(&format!("GET {key}"))
+        .expect("redis answers")
+        .lines()
+        .nth(1)
+        .unwrap_or_default()
+        .to_owned();
     (key, value)
 }
 
@@ -319,12 +356,16 @@ async fn a_soft_purge_is_hard_where_a_mutation_may_have_been_committed() {
         let (key, value) = record(redis);
         // Its sidecar died, a long time ago or not at all: the mark says so by its deadline.
         let deadline = if orphaned { 1 } else { 99_999_999_999_999_u64 };
-        let marked = format!("{} 00000000000000aa:{deadline}:m", value.strip_suffix(" -").expect("no mutation is under way"));
+        let marked = format!(
+            "{} 00000000000000aa:{deadline}:m",
+            value.strip_suffix(" -").expect("no mutation is under way")
+        );
         redis.command(&format!("SET {key} \"{marked}\" PX 600000")).expect("redis answers");
         purge(world.first(), What::Tag, PurgeKind::Soft).await;
         let (_, after) = record(redis);
         let nonce = |record: &str| record.split(' ').nth(1).expect("a nonce").to_owned();
-        let ((hard, soft), (hard_then, soft_then)) = (halves(&nonce(&after)), halves(&nonce(&value)));
+        let ((hard, soft), (hard_then, soft_then)) =
+            (halves(&nonce(&after)), halves(&nonce(&value)));
         assert_eq!((hard == hard_then, soft == soft_then), (!orphaned, false), "{after}");
         assert_eq!(after.ends_with(":m"), !orphaned, "{after}");
         world.app.says(2);
@@ -340,7 +381,11 @@ fn halves(nonce: &str) -> (String, String) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_redis_could_not_be_told_is_purged_hard_at_the_rejoin() {
-    for (what, kind) in [(What::Tag, PurgeKind::Soft), (What::Everything, PurgeKind::Soft), (What::Everything, PurgeKind::Hard)] {
+    for (what, kind) in [
+        (What::Tag, PurgeKind::Soft),
+        (What::Everything, PurgeKind::Soft),
+        (What::Everything, PurgeKind::Hard),
+    ] {
         let world = World::of(Tiers::Leased).await;
         let redis = world.redis.as_ref().expect("there is a Redis");
         world.warm("/swr/a").await;

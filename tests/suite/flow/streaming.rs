@@ -1,4 +1,5 @@
-//! What is not cached passes as it comes: large files with flat memory, sockets, server-sent events.
+//! What is not cached passes as it comes: large files with flat memory, sockets, server-sent
+//! events.
 
 use std::fmt::Write as _;
 use std::net::SocketAddr;
@@ -22,7 +23,8 @@ use crate::support::{Client, Origin, Sidecar, origin};
 
 const MIB: u64 = 1024 * 1024;
 /// One route, so that there is a cache: none of these requests is its business.
-const RULES: &str = "[[routes]]\npath = \"/api/v1/property-areas\"\nttl = \"5m\"\nscope = \"public\"\n";
+const RULES: &str =
+    "[[routes]]\npath = \"/api/v1/property-areas\"\nttl = \"5m\"\nscope = \"public\"\n";
 
 fn hex(digest: &[u8]) -> String {
     digest.iter().fold(String::new(), |mut text, byte| {
@@ -46,7 +48,10 @@ async fn drain(mut body: Incoming, each: Option<mpsc::Sender<Bytes>>) -> (u64, S
 }
 
 async fn download(address: SocketAddr, size: u64) -> Response<Incoming> {
-    let response = Client::new(address).open("GET", &format!("/files/film?size={size}"), &[], "").await.expect("the download begins");
+    let response = Client::new(address)
+        .open("GET", &format!("/files/film?size={size}"), &[], "")
+        .await
+        .expect("the download begins");
     assert_eq!(response.status(), 200);
     assert_eq!(response.headers()["content-length"], size.to_string().as_str());
     response
@@ -61,7 +66,9 @@ async fn upload(address: SocketAddr, mut pieces: mpsc::Receiver<Bytes>) -> serde
 }
 
 /// The most memory that the child took while this watched it.
-fn watch(pid_of: impl Fn() -> u64 + Send + 'static) -> (tokio::sync::oneshot::Sender<()>, JoinHandle<u64>) {
+fn watch(
+    pid_of: impl Fn() -> u64 + Send + 'static,
+) -> (tokio::sync::oneshot::Sender<()>, JoinHandle<u64>) {
     let (stop, mut stopped) = tokio::sync::oneshot::channel();
     let task = tokio::spawn(async move {
         let mut most = 0;
@@ -85,10 +92,15 @@ async fn large_files_pass(size: u64) {
     // Down through the sidecar, and what comes goes up through it again.
     let (sender, receiver) = mpsc::channel(4);
     let up = tokio::spawn(upload(sidecar.address, receiver));
-    let (length, digest) = drain(download(sidecar.address, size).await.into_body(), Some(sender)).await;
+    let (length, digest) =
+        drain(download(sidecar.address, size).await.into_body(), Some(sender)).await;
     assert_eq!((length, &digest), (size, &expected), "the download is what the app sent");
     let answer = up.await.expect("the upload is answered");
-    assert_eq!((answer["bytes"].as_u64(), answer["sha256"].as_str()), (Some(size), Some(expected.as_str())), "the app got what was sent");
+    assert_eq!(
+        (answer["bytes"].as_u64(), answer["sha256"].as_str()),
+        (Some(size), Some(expected.as_str())),
+        "the app got what was sent"
+    );
 
     let _ = stop.send(());
     let most = most.await.expect("the child lived");
@@ -114,7 +126,12 @@ async fn reader_that_stops_holds_the_app_back_and_not_the_memory() {
     // Long enough to take in the whole of it, if nothing held the origin back.
     sleep(Duration::from_secs(2)).await;
     let after = sidecar.resident();
-    assert!(after < before + 32 * MIB, "memory grew from {} to {} MiB for a reader that reads nothing", before / MIB, after / MIB);
+    assert!(
+        after < before + 32 * MIB,
+        "memory grew from {} to {} MiB for a reader that reads nothing",
+        before / MIB,
+        after / MIB
+    );
     drop(response);
 }
 
@@ -122,19 +139,30 @@ async fn reader_that_stops_holds_the_app_back_and_not_the_memory() {
 async fn websocket_echoes_through() {
     let (app, _stats) = demo().await;
     let sidecar = Sidecar::start(app, RULES).await;
-    let stream = TcpStream::connect(sidecar.address).await.expect("the sidecar accepts connections");
-    let (mut socket, response) = tokio_tungstenite::client_async("ws://app.test/ws", stream).await.expect("the upgrade is granted");
+    let stream =
+        TcpStream::connect(sidecar.address).await.expect("the sidecar accepts connections");
+    let (mut socket, response) = tokio_tungstenite::client_async("ws://app.test/ws", stream)
+        .await
+        .expect("the upgrade is granted");
     assert_eq!(response.status(), 101);
     for length in [0, 1, 125, 126, 70_000, 1_000_000] {
         let sent = Message::binary(vec![7; length]);
         socket.send(sent.clone()).await.expect("the tunnel takes it");
-        let received = timeout(Duration::from_secs(10), socket.next()).await.expect("the echo comes").expect("the tunnel is open");
+        let received = timeout(Duration::from_secs(10), socket.next())
+            .await
+            .expect("the echo comes")
+            .expect("the tunnel is open");
         assert_eq!(received.expect("a whole message"), sent, "{length} bytes");
     }
     socket.send(Message::text("hello")).await.expect("the tunnel takes it");
-    assert_eq!(socket.next().await.expect("the tunnel is open").expect("a whole message"), Message::text("hello"));
+    assert_eq!(
+        socket.next().await.expect("the tunnel is open").expect("a whole message"),
+        Message::text("hello")
+    );
     socket.close(None).await.expect("the tunnel takes it");
-    let end = timeout(Duration::from_secs(10), async { while let Some(Ok(_)) = socket.next().await {} }).await;
+    let end =
+        timeout(Duration::from_secs(10), async { while let Some(Ok(_)) = socket.next().await {} })
+            .await;
     assert!(end.is_ok(), "the tunnel closes when both ends have");
 }
 
@@ -172,11 +200,16 @@ async fn server_sent_events_arrive_as_they_are_sent() {
     let (app, _stats) = demo().await;
     let sidecar = Sidecar::start(app, RULES).await;
     let who = [("x-tenant-id", "acme"), ("authorization", "Bearer alice-1")];
-    let response = Client::new(sidecar.address).open("GET", "/api/v1/events", &who, "").await.expect("the stream begins");
+    let response = Client::new(sidecar.address)
+        .open("GET", "/api/v1/events", &who, "")
+        .await
+        .expect("the stream begins");
     assert_eq!(response.headers()["content-type"], "text/event-stream");
     let mut body = response.into_body();
     event(&mut body, "\"tick\":1").await;
-    let put = Client::new(sidecar.address).send("PUT", "/api/v1/campaigns/1", &who, r#"{"name":"sale"}"#).await;
+    let put = Client::new(sidecar.address)
+        .send("PUT", "/api/v1/campaigns/1", &who, r#"{"name":"sale"}"#)
+        .await;
     assert_eq!(put.status, 200, "{}", put.text());
     let text = event(&mut body, "event: write").await;
     assert!(text.contains("\"id\":1"), "{text}");

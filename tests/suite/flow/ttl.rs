@@ -47,11 +47,13 @@ async fn ttl_ends_in_redis() {
     let rules = format!("[memory]\nsize = \"0\"\n{}\n{ROUTE}", redis.table());
     let sidecar = sidecar(&app, &rules).await;
     expires_after_its_ttl(&app, &sidecar).await;
-    // Redis itself forgets the entry soon after `limits.stale` (10 minutes): nothing is stored without an expiry.
+    // Redis itself forgets the entry soon after `limits.stale` (10 minutes): nothing is stored
+    // without an expiry.
     let keys = redis.command("KEYS sidecache:e:*").expect("Redis answers");
     for key in keys.lines().filter(|line| line.starts_with("sidecache:e:")) {
         let answer = redis.command(&format!("PTTL {key}")).expect("Redis answers");
-        let left: i64 = answer.trim().trim_start_matches(':').parse().expect("PTTL answers a number");
+        let left: i64 =
+            answer.trim().trim_start_matches(':').parse().expect("PTTL answers a number");
         assert!(left == -2 || (0..=660_000).contains(&left), "{key} lives for another {left} ms");
     }
 }

@@ -1,4 +1,5 @@
-//! Redis killed, frozen, refusing, restarted, with 200 clients at work: requests go on, each in its time, and hits come back.
+//! Redis killed, frozen, refusing, restarted, with 200 clients at work: requests go on, each in its
+//! time, and hits come back.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -13,15 +14,17 @@ use crate::support::{Client, Origin, RedisServer, Sidecar, eventually};
 const CLIENTS: u64 = 200;
 /// How long the app takes for each answer.
 const APP: Duration = Duration::from_millis(50);
-/// What the sidecar may add to it, whatever Redis does: its deadline is a tenth of a second at most. A
-/// request that misses it waits for TCP or for Redis itself, which takes many times as long.
+/// What the sidecar may add to it, whatever Redis does: its deadline is a tenth of a second at
+/// most. A request that misses it waits for TCP or for Redis itself, which takes many times as
+/// long.
 const ALLOWANCE: Duration = Duration::from_secs(1);
 /// When the lease of another sidecar is over for sure: 2 s, and what clocks may differ by.
 const LEASE: Duration = Duration::from_millis(2050);
-/// Within two seconds of Redis's return there are hits again on a quiet machine. Later than this they
-/// wait for something that does not come.
+/// Within two seconds of Redis's return there are hits again on a quiet machine. Later than this
+/// they wait for something that does not come.
 const RETURN: Duration = Duration::from_secs(5);
-/// Clients are at work when they have sent so many more requests: some seconds' worth, three of each.
+/// Clients are at work when they have sent so many more requests: some seconds' worth, three of
+/// each.
 const AT_WORK: u64 = 3 * CLIENTS;
 
 /// What the clients have seen.
@@ -77,12 +80,23 @@ impl Load {
             all.requests,
             &all.failures[..all.failures.len().min(5)]
         );
-        assert!(all.slow.is_empty(), "{} of {} requests were slow: {:?}", all.slow.len(), all.requests, &all.slow[..all.slow.len().min(5)]);
+        assert!(
+            all.slow.is_empty(),
+            "{} of {} requests were slow: {:?}",
+            all.slow.len(),
+            all.requests,
+            &all.slow[..all.slow.len().min(5)]
+        );
         println!("{} requests, the slowest took {:?}", all.requests, all.slowest);
     }
 }
 
-async fn work(mut client: Client, number: u64, stop: Arc<AtomicBool>, answered: Arc<AtomicU64>) -> Seen {
+async fn work(
+    mut client: Client,
+    number: u64,
+    stop: Arc<AtomicBool>,
+    answered: Arc<AtomicU64>,
+) -> Seen {
     let mut seen = Seen::default();
     // Not all at once: the clients are at different points of their rounds.
     sleep(Duration::from_millis(number * 5)).await;
@@ -91,8 +105,11 @@ async fn work(mut client: Client, number: u64, stop: Arc<AtomicBool>, answered: 
             break;
         }
         let name = (number * 7 + round) % 50;
-        let (method, path) =
-            if (number + round).is_multiple_of(20) { ("PUT", format!("/w/{name}")) } else { ("GET", format!("/v/{name}")) };
+        let (method, path) = if (number + round).is_multiple_of(20) {
+            ("PUT", format!("/w/{name}"))
+        } else {
+            ("GET", format!("/v/{name}"))
+        };
         let start = Instant::now();
         let result = client.try_send(method, &path, &[], "").await;
         let took = start.elapsed();
@@ -101,13 +118,19 @@ async fn work(mut client: Client, number: u64, stop: Arc<AtomicBool>, answered: 
         seen.slowest = seen.slowest.max(took);
         match result {
             Ok(reply) if reply.status == 200 => {
-                // A write is answered when no other sidecar can serve from before it: where Redis cannot tell them, when their leases are over.
+                // A write is answered when no other sidecar can serve from before it: where Redis
+                // cannot tell them, when their leases are over.
                 let waits = if method == "PUT" { LEASE } else { Duration::ZERO };
                 if took > APP + ALLOWANCE + waits {
-                    seen.slow.push(format!("{method} {path} took {took:?}: {}", reply.cache_status()));
+                    seen.slow
+                        .push(format!("{method} {path} took {took:?}: {}", reply.cache_status()));
                 }
             }
-            Ok(reply) => seen.failures.push(format!("{method} {path}: {} {}", reply.status, reply.cache_status())),
+            Ok(reply) => seen.failures.push(format!(
+                "{method} {path}: {} {}",
+                reply.status,
+                reply.cache_status()
+            )),
             Err(error) => seen.failures.push(format!("{method} {path}: {error}")),
         }
         // The pace of a client.
@@ -135,12 +158,13 @@ impl Stage {
 
     /// Returns when what one sidecar has stored is a hit through the other: Redis is in use.
     async fn hits_through_redis(&self, within: Duration) {
-        let took = eventually("what one sidecar stores is a hit through the other", within, || async {
-            let path = format!("/v/probe-{}", self.probes.fetch_add(1, Ordering::Relaxed));
-            Client::new(self.first.address).get(&path, &[]).await;
-            Client::new(self.second.address).get(&path, &[]).await.cache() == "HIT"
-        })
-        .await;
+        let took =
+            eventually("what one sidecar stores is a hit through the other", within, || async {
+                let path = format!("/v/probe-{}", self.probes.fetch_add(1, Ordering::Relaxed));
+                Client::new(self.first.address).get(&path, &[]).await;
+                Client::new(self.second.address).get(&path, &[]).await.cache() == "HIT"
+            })
+            .await;
         println!("hits through Redis after {took:?}");
         assert!(self.app.total() > 0);
     }

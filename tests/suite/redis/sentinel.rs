@@ -11,9 +11,10 @@ use crate::support::traffic::Pair;
 
 const START: Duration = Duration::from_secs(10);
 
-/// Within this time of the master's end there are hits again: the sentinels take a second to be sure, and the rejoin another.
-/// When it is frozen they take longer, and then whoever is late waits for its lease; 3.7 and 4.8 s were measured for the one and the other,
-/// and the wait after a promotion is a second longer since.
+/// Within this time of the master's end there are hits again: the sentinels take a second to be
+/// sure, and the rejoin another. When it is frozen they take longer, and then whoever is late waits
+/// for its lease; 3.7 and 4.8 s were measured for the one and the other, and the wait after a
+/// promotion is a second longer since.
 const FAILOVER: Duration = Duration::from_secs(10);
 
 const UP: &str = "sidecache_redis_up";
@@ -39,12 +40,16 @@ async fn a_killed_primary_costs_no_request_and_its_replica_takes_over() {
     // Not before it is noticed: what was in use till then is of the old primary.
     pair.hits_within(FAILOVER).await;
     eventually("both sidecars are on the new primary", FAILOVER, || async {
-        pair.metric(0, "sidecache_redis_rejoins_total").await == 2 && pair.metric(1, "sidecache_redis_rejoins_total").await == 2
+        pair.metric(0, "sidecache_redis_rejoins_total").await == 2
+            && pair.metric(1, "sidecache_redis_rejoins_total").await == 2
     })
     .await;
     traffic.goes_on().await;
     traffic.finish().await;
-    assert!(redis.replica.ask(&["DBSIZE"]).parse::<u64>().expect("a number") > 8, "it is the replica that is used");
+    assert!(
+        redis.replica.ask(&["DBSIZE"]).parse::<u64>().expect("a number") > 8,
+        "it is the replica that is used"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -100,7 +105,10 @@ async fn a_primary_that_is_demoted_on_a_live_connection_is_not_trusted() {
     // No traffic: it is to be noticed by looking.
     let other = RedisNode::start(&[]);
     assert_eq!(redis.master.ask(&["REPLICAOF", "127.0.0.1", &other.port.to_string()]), "OK");
-    eventually("a replica is not trusted", Duration::from_secs(2), || async { pair.metric(0, UP).await == 0 }).await;
+    eventually("a replica is not trusted", Duration::from_secs(2), || async {
+        pair.metric(0, UP).await == 0
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -115,11 +123,14 @@ async fn a_purge_that_no_replica_has_is_a_loss() {
     assert_eq!(one.send("PUT", "/w/a", &[], "").await.status, 200, "the write itself goes through");
     assert_eq!(pair.metric(0, "sidecache_redis_losses_total").await, 1);
     assert_eq!(pair.metric(0, "sidecache_journal_writes_total").await, 1, "the purge is kept");
-    // It is replayed again and again, and never counts as done: Redis is not trusted before. That it
-    // never is shows only in time.
+    // It is replayed again and again, and never counts as done: Redis is not trusted before. That
+    // it never is shows only in time.
     sleep(Duration::from_secs(3)).await;
     assert_eq!(pair.metric(0, UP).await, 0);
     redis.replica.thaw();
-    eventually("Redis is in use again", Duration::from_secs(5), || async { pair.metric(0, UP).await == 1 }).await;
+    eventually("Redis is in use again", Duration::from_secs(5), || async {
+        pair.metric(0, UP).await == 1
+    })
+    .await;
     assert_eq!(two.get("/v/a", &[]).await.text(), "2");
 }

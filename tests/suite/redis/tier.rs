@@ -1,4 +1,5 @@
-//! The Redis tier on a real Redis: every way to reach it, what strangers may have put into it, and what it costs.
+//! The Redis tier on a real Redis: every way to reach it, what strangers may have put into it, and
+//! what it costs.
 //!
 //! Memory is off where it would hide what Redis says.
 
@@ -38,16 +39,20 @@ impl Pair {
     /// Returns when what one sidecar stores is a hit from Redis through the other.
     async fn share(&self) {
         let mut probe = 0;
-        eventually("what one sidecar stores is a hit through the other", Duration::from_secs(5), || {
-            probe += 1;
-            let path = format!("/v/probe-{probe}");
-            let [mut one, mut other] = self.clients();
-            async move {
-                one.get(&path, &[]).await;
-                let reply = other.get(&path, &[]).await;
-                reply.cache() == "HIT" && reply.cache_status().ends_with("detail=redis")
-            }
-        })
+        eventually(
+            "what one sidecar stores is a hit through the other",
+            Duration::from_secs(5),
+            || {
+                probe += 1;
+                let path = format!("/v/probe-{probe}");
+                let [mut one, mut other] = self.clients();
+                async move {
+                    one.get(&path, &[]).await;
+                    let reply = other.get(&path, &[]).await;
+                    reply.cache() == "HIT" && reply.cache_status().ends_with("detail=redis")
+                }
+            },
+        )
         .await;
     }
 
@@ -58,7 +63,12 @@ impl Pair {
         assert_eq!(put.status, 200, "{}", put.text());
         for client in [&mut one, &mut other] {
             let read = client.get(&format!("/v/{name}"), &[]).await;
-            assert_eq!((read.status, read.text()), (200, put.text()), "{}", read.header("cache-status"));
+            assert_eq!(
+                (read.status, read.text()),
+                (200, put.text()),
+                "{}",
+                read.header("cache-status")
+            );
         }
         put.text().to_owned()
     }
@@ -110,7 +120,8 @@ fn stats(redis: &RedisServer) -> BTreeMap<String, u64> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn redis_behind_a_unix_socket_is_used() {
     let redis = RedisKind::start("--port", &[]);
-    let pair = Pair::start(&format!("[redis]\nurl = \"unix://{}?db=0\"\n", redis.socket.display())).await;
+    let pair =
+        Pair::start(&format!("[redis]\nurl = \"unix://{}?db=0\"\n", redis.socket.display())).await;
     pair.share().await;
     pair.write_and_read("a").await;
 }
@@ -119,16 +130,23 @@ async fn redis_behind_a_unix_socket_is_used() {
 async fn redis_behind_a_unix_socket_and_a_password_is_used() {
     let redis = RedisKind::start("--port", &["--requirepass", "open sesame"]);
     let url = format!("unix://{}?db=3", redis.socket.display());
-    let pair = Pair::start(&format!("[redis]\nurl = \"{url}\"\npassword = \"open sesame\"\n")).await;
+    let pair =
+        Pair::start(&format!("[redis]\nurl = \"{url}\"\npassword = \"open sesame\"\n")).await;
     pair.share().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn redis_with_a_password_is_used_and_a_wrong_one_costs_nothing() {
     let redis = RedisKind::start("--port", &["--requirepass", "p@ss/word"]);
-    let pair = Pair::start(&format!("[redis]\nurl = \"redis://:p%40ss%2Fword@127.0.0.1:{}/0\"\n", redis.port)).await;
+    let pair = Pair::start(&format!(
+        "[redis]\nurl = \"redis://:p%40ss%2Fword@127.0.0.1:{}/0\"\n",
+        redis.port
+    ))
+    .await;
     pair.share().await;
-    let wrong = Pair::start(&format!("[redis]\nurl = \"redis://:wrong@127.0.0.1:{}/0\"\n", redis.port)).await;
+    let wrong =
+        Pair::start(&format!("[redis]\nurl = \"redis://:wrong@127.0.0.1:{}/0\"\n", redis.port))
+            .await;
     wrong.write_and_read("a").await;
 }
 
@@ -142,7 +160,10 @@ async fn acl_user_needs_the_namespace_and_a_few_commands_only() {
     arguments.extend(ACL.split_whitespace());
     let redis = RedisKind::start("--port", &arguments);
     let long = "[[routes]]\npath = \"/long/{name}\"\nttl = \"3h\"\nscope = \"public\"\ntags = [\"v:{name}\"]\n";
-    let table = format!("[redis]\nurl = \"redis://sidecar:secret@127.0.0.1:{}/0\"\n{NO_MEMORY}{long}", redis.port);
+    let table = format!(
+        "[redis]\nurl = \"redis://sidecar:secret@127.0.0.1:{}/0\"\n{NO_MEMORY}{long}",
+        redis.port
+    );
     let pair = Pair::start(&table).await;
     pair.share().await;
     let text = pair.write_and_read("a").await;
@@ -156,7 +177,10 @@ async fn acl_user_needs_the_namespace_and_a_few_commands_only() {
     // Redis would be lost if any of this had been refused.
     pair.share().await;
     // Of another namespace it sees nothing, and goes on without.
-    let other = format!("[redis]\nurl = \"redis://sidecar:secret@127.0.0.1:{}/0\"\nnamespace = \"other\"\n", redis.port);
+    let other = format!(
+        "[redis]\nurl = \"redis://sidecar:secret@127.0.0.1:{}/0\"\nnamespace = \"other\"\n",
+        redis.port
+    );
     Pair::start(&other).await.write_and_read("a").await;
 }
 
@@ -164,10 +188,25 @@ async fn acl_user_needs_the_namespace_and_a_few_commands_only() {
 async fn redis_over_tls_is_used_when_its_authority_is_trusted() {
     let certificates = Certificates::new();
     let (certificate, key) = certificates.server();
-    let (ca, certificate, key) = (certificates.ca().display().to_string(), certificate.display().to_string(), key.display().to_string());
-    let tls = ["--tls-cert-file", &certificate, "--tls-key-file", &key, "--tls-ca-cert-file", &ca, "--tls-auth-clients", "no"];
+    let (ca, certificate, key) = (
+        certificates.ca().display().to_string(),
+        certificate.display().to_string(),
+        key.display().to_string(),
+    );
+    let tls = [
+        "--tls-cert-file",
+        &certificate,
+        "--tls-key-file",
+        &key,
+        "--tls-ca-cert-file",
+        &ca,
+        "--tls-auth-clients",
+        "no",
+    ];
     let redis = RedisKind::start("--tls-port", &tls);
-    let table = |ca: &str| format!("[redis]\nurl = \"rediss://localhost:{}/0\"\nca_file = \"{ca}\"\n", redis.port);
+    let table = |ca: &str| {
+        format!("[redis]\nurl = \"rediss://localhost:{}/0\"\nca_file = \"{ca}\"\n", redis.port)
+    };
     let pair = Pair::start(&table(&ca)).await;
     pair.share().await;
     pair.write_and_read("a").await;
@@ -177,12 +216,17 @@ async fn redis_over_tls_is_used_when_its_authority_is_trusted() {
     pair.write_and_read("a").await;
     let [mut one, mut other] = pair.clients();
     one.get("/v/b", &[]).await;
-    assert_eq!(other.get("/v/b", &[]).await.cache(), "MISS", "nothing is shared through a Redis that nobody vouches for");
+    assert_eq!(
+        other.get("/v/b", &[]).await.cache(),
+        "MISS",
+        "nothing is shared through a Redis that nobody vouches for"
+    );
 }
 
 // What strangers may have put into it.
 
-/// Puts something else in place of what `key` holds, by `command` on it; answers stay right, and the cache recovers.
+/// Puts something else in place of what `key` holds, by `command` on it; answers stay right, and
+/// the cache recovers.
 async fn spoiled(redis: &RedisServer, pair: &Pair, key: &str, command: &str) {
     let text = pair.write_and_read("a").await;
     pair.hit_again("a", &text).await;
@@ -193,7 +237,12 @@ async fn spoiled(redis: &RedisServer, pair: &Pair, key: &str, command: &str) {
     for _ in 0..3 {
         for mut client in pair.clients() {
             let read = client.get("/v/a", &[]).await;
-            assert_eq!((read.status, read.text()), (200, &*text), "{command}: {}", read.header("cache-status"));
+            assert_eq!(
+                (read.status, read.text()),
+                (200, &*text),
+                "{command}: {}",
+                read.header("cache-status")
+            );
         }
     }
     must(redis, &format!("DEL {}", found[0]));
@@ -206,8 +255,15 @@ async fn spoiled(redis: &RedisServer, pair: &Pair, key: &str, command: &str) {
     }
 }
 
-const WRONG: [&str; 7] =
-    ["LPUSH KEY x", "HSET KEY a b", "SET KEY garbage", "SET KEY \"\"", "SET KEY \"\\x00\\xff\\r\\n\"", "SET KEY -5", "SET KEY 1e5"];
+const WRONG: [&str; 7] = [
+    "LPUSH KEY x",
+    "HSET KEY a b",
+    "SET KEY garbage",
+    "SET KEY \"\"",
+    "SET KEY \"\\x00\\xff\\r\\n\"",
+    "SET KEY -5",
+    "SET KEY 1e5",
+];
 
 async fn all_wrong(key: &str) {
     let redis = RedisServer::start();
@@ -247,7 +303,9 @@ async fn entries_changed_by_a_bit_or_cut_short_are_misses() {
     assert_eq!(client.get("/v/a", &[]).await.cache(), "HIT");
     let found = keys(&redis, "sidecache:e:*");
     // The body is the last byte: "0" becomes "1".
-    for command in ["SETRANGE KEY -1 1", "APPEND KEY 1", "SETRANGE KEY 3 \\x02", "SETRANGE KEY 30 zzzz"] {
+    for command in
+        ["SETRANGE KEY -1 1", "APPEND KEY 1", "SETRANGE KEY 3 \\x02", "SETRANGE KEY 30 zzzz"]
+    {
         let length = redis.command(&format!("STRLEN {}", found[0])).expect("redis answers");
         let last = length.trim_start_matches(':').trim().parse::<usize>().expect("a number") - 1;
         must(&redis, &command.replace("KEY", &found[0]).replace("-1", &last.to_string()));
@@ -258,7 +316,8 @@ async fn entries_changed_by_a_bit_or_cut_short_are_misses() {
 }
 
 fn tenant_of(reply: &Reply) -> String {
-    let body: serde_json::Value = serde_json::from_slice(&reply.body).expect("the app answers JSON");
+    let body: serde_json::Value =
+        serde_json::from_slice(&reply.body).expect("the app answers JSON");
     body["tenant"].as_str().unwrap_or_default().to_owned()
 }
 
@@ -267,19 +326,29 @@ async fn entries_of_two_tenants_swapped_by_hand_are_misses_and_never_leak() {
     let redis = RedisServer::start();
     let app = Origin::start(identity);
     let rules = "[fields]\ntenant = { header = \"x-tenant-id\" }\n[[routes]]\npath = \"/public/x\"\nttl = \"5m\"\nscope = \"public\"\nkey = [\"tenant\"]\n";
-    let sidecar = Sidecar::start(app.address, &format!("{}{NO_MEMORY}{rules}", redis.table())).await;
+    let sidecar =
+        Sidecar::start(app.address, &format!("{}{NO_MEMORY}{rules}", redis.table())).await;
     let mut client = Client::new(sidecar.address);
     for round in 0..3 {
         for tenant in ["acme", "other"] {
             let ask = [("x-tenant-id", tenant)];
             let first = client.get("/public/x", &ask).await;
-            assert_eq!((first.cache(), &*tenant_of(&first)), ("MISS", tenant), "round {round}: {}", first.header("cache-status"));
+            assert_eq!(
+                (first.cache(), &*tenant_of(&first)),
+                ("MISS", tenant),
+                "round {round}: {}",
+                first.header("cache-status")
+            );
             let second = client.get("/public/x", &ask).await;
             assert_eq!((second.cache(), &*tenant_of(&second)), ("HIT", tenant), "round {round}");
         }
         let found = keys(&redis, "sidecache:e:*");
         assert_eq!(found.len(), 2, "{found:?}");
-        for (from, to) in [(&*found[0], "sidecache:aside"), (&*found[1], &*found[0]), ("sidecache:aside", &*found[1])] {
+        for (from, to) in [
+            (&*found[0], "sidecache:aside"),
+            (&*found[1], &*found[0]),
+            ("sidecache:aside", &*found[1]),
+        ] {
             must(&redis, &format!("RENAME {from} {to}"));
         }
     }
@@ -292,10 +361,21 @@ async fn entry_sealed_without_the_secret_is_a_miss() {
     let secret = "secret = \"a-secret-of-thirty-two-characters\"";
     let mut sidecars = Vec::new();
     for line in ["", "", secret, secret, "secret = \"another-of-thirty-two-characters..\""] {
-        sidecars.push(Sidecar::start(app.address, &format!("{}{line}\n{NO_MEMORY}{VERSIONED_RULES}", redis.table())).await);
+        sidecars.push(
+            Sidecar::start(
+                app.address,
+                &format!("{}{line}\n{NO_MEMORY}{VERSIONED_RULES}", redis.table()),
+            )
+            .await,
+        );
     }
-    let clients: Vec<Client> = sidecars.iter().map(|sidecar| Client::new(sidecar.address)).collect();
-    let Ok([mut open, mut open_too, mut sealed, mut sealed_too, mut other]) = <[Client; 5]>::try_from(clients) else { panic!("five") };
+    let clients: Vec<Client> =
+        sidecars.iter().map(|sidecar| Client::new(sidecar.address)).collect();
+    let Ok([mut open, mut open_too, mut sealed, mut sealed_too, mut other]) =
+        <[Client; 5]>::try_from(clients)
+    else {
+        panic!("five")
+    };
     open.get("/v/a", &[]).await;
     assert_eq!(open_too.get("/v/a", &[]).await.cache(), "HIT", "the two that agree share it");
     assert_eq!(sealed.get("/v/a", &[]).await.cache(), "MISS", "it could be anybody's");
@@ -365,7 +445,8 @@ async fn guard_of_a_mutation_is_seen_by_the_other_sidecar() {
     let app = Origin::start(versioned());
     for guard in ["mark", "bypass"] {
         let rules = format!("{}{VERSIONED_RULES}guard = \"{guard}\"\n", redis.table());
-        let (first, second) = (Sidecar::start(app.address, &rules).await, Sidecar::start(app.address, &rules).await);
+        let (first, second) =
+            (Sidecar::start(app.address, &rules).await, Sidecar::start(app.address, &rules).await);
         let mut reader = Client::new(second.address);
         reader.get("/v/a", &[]).await;
         let before = reader.get("/v/a", &[]).await;
@@ -381,7 +462,11 @@ async fn guard_of_a_mutation_is_seen_by_the_other_sidecar() {
             assert_eq!(meanwhile.cache(), "HIT");
         } else {
             assert_eq!(meanwhile.cache(), "BYPASS");
-            assert!(meanwhile.header("cache-status").contains("mutation pending"), "{}", meanwhile.header("cache-status"));
+            assert!(
+                meanwhile.header("cache-status").contains("mutation pending"),
+                "{}",
+                meanwhile.header("cache-status")
+            );
         }
         assert_eq!(meanwhile.text(), before.text());
         hold.release();
@@ -393,14 +478,18 @@ async fn guard_of_a_mutation_is_seen_by_the_other_sidecar() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn mark_of_a_sidecar_that_died_makes_the_entry_a_miss() {
-    // Without a memory tier each hit looks at the records, so that it sees what the test puts there.
+    // Without a memory tier each hit looks at the records, so that it sees what the test puts
+    // there.
     let redis = RedisServer::start();
     let pair = Pair::start(&format!("{}{NO_MEMORY}", redis.table())).await;
     pair.share().await;
     let record = "{sidecache}:t:v:a";
-    for (pending, expected) in
-        [("dead:1:m", "MISS"), ("dead:1:b", "MISS"), ("alive:99999999999999:m", "HIT"), ("alive:99999999999999:m,dead:1:m", "MISS")]
-    {
+    for (pending, expected) in [
+        ("dead:1:m", "MISS"),
+        ("dead:1:b", "MISS"),
+        ("alive:99999999999999:m", "HIT"),
+        ("alive:99999999999999:m,dead:1:m", "MISS"),
+    ] {
         let text = pair.write_and_read("a").await;
         pair.hit_again("a", &text).await;
         let before = value(&redis, record);
@@ -411,11 +500,17 @@ async fn mark_of_a_sidecar_that_died_makes_the_entry_a_miss() {
         assert_eq!(one.get("/v/a", &[]).await.cache(), expected, "{pending}");
         if expected == "MISS" {
             let after = value(&redis, record);
-            assert_ne!(after.split(' ').nth(1), Some(words[1]), "a mutation that may have been committed purges: {after}");
+            assert_ne!(
+                after.split(' ').nth(1),
+                Some(words[1]),
+                "a mutation that may have been committed purges: {after}"
+            );
             assert!(!after.contains("dead"), "{after}");
         }
-        eventually("there are hits again", Duration::from_secs(5), async || pair.clients()[1].get("/v/a", &[]).await.cache() == "HIT")
-            .await;
+        eventually("there are hits again", Duration::from_secs(5), async || {
+            pair.clients()[1].get("/v/a", &[]).await.cache() == "HIT"
+        })
+        .await;
     }
 }
 
@@ -437,9 +532,12 @@ async fn cost(redis: &RedisServer, client: &mut Client, tag: &str) -> BTreeMap<S
     must(redis, "CONFIG RESETSTAT");
     assert_eq!(client.send("POST", &format!("/purge/{tag}"), &[], "").await.status, 200);
     let mut stats = stats(redis);
-    let scripts = stats.get("evalsha").copied().unwrap_or_default() + stats.get("eval").copied().unwrap_or_default();
+    let scripts = stats.get("evalsha").copied().unwrap_or_default()
+        + stats.get("eval").copied().unwrap_or_default();
     assert!((2..=4).contains(&scripts), "a mark and a purge: {stats:?}");
-    stats.retain(|name, _| !["evalsha", "eval", "info", "time", "config|resetstat", "ping"].contains(&name.as_str()));
+    stats.retain(|name, _| {
+        !["evalsha", "eval", "info", "time", "config|resetstat", "ping"].contains(&name.as_str())
+    });
     stats
 }
 
@@ -448,7 +546,9 @@ async fn purge_costs_the_same_for_one_entry_and_for_five_thousand() {
     let redis = RedisServer::start();
     let app = Origin::start(versioned());
     // Warnings of purge rules aside, the deadline is long: this is about numbers, not time.
-    let sidecar = Sidecar::start(app.address, &format!("{}deadline = \"1s\"\n{MANY_RULES}", redis.table())).await;
+    let sidecar =
+        Sidecar::start(app.address, &format!("{}deadline = \"1s\"\n{MANY_RULES}", redis.table()))
+            .await;
     let mut client = Client::new(sidecar.address);
     eventually("Redis is in use", Duration::from_secs(5), async || {
         Client::new(sidecar.address).get("/many/probe/1", &[]).await.cache() == "HIT"
@@ -493,7 +593,19 @@ async fn redis_is_never_searched_or_emptied_and_every_key_is_in_the_namespace() 
     pair.hit_again("a", &text).await;
     let stats = stats(&redis);
     assert!(stats["mget"] > 5, "{stats:?}");
-    for name in ["keys", "scan", "hscan", "sscan", "zscan", "flushall", "flushdb", "smembers", "randomkey", "swapdb", "debug"] {
+    for name in [
+        "keys",
+        "scan",
+        "hscan",
+        "sscan",
+        "zscan",
+        "flushall",
+        "flushdb",
+        "smembers",
+        "randomkey",
+        "swapdb",
+        "debug",
+    ] {
         assert!(!stats.contains_key(name), "{name} was called: {stats:?}");
     }
     let all = keys(&redis, "*");

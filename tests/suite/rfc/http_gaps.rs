@@ -1,4 +1,5 @@
-//! Requests that break the rules of HTTP, or bend them, do not reach the app in a form that it may read differently.
+//! Requests that break the rules of HTTP, or bend them, do not reach the app in a form that it may
+//! read differently.
 
 use crate::support::client::exchange;
 use crate::support::http1::status;
@@ -58,7 +59,10 @@ async fn broken_requests_are_refused_and_the_app_sees_nothing() {
         let status = status(&answer);
         let seen = app.received().split_off(before);
         if !expected.contains(&status) || !seen.is_empty() {
-            wrong.push(format!("{name}: {status}, the app has seen {:?}", String::from_utf8_lossy(&seen)));
+            wrong.push(format!(
+                "{name}: {status}, the app has seen {:?}",
+                String::from_utf8_lossy(&seen)
+            ));
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
@@ -72,7 +76,11 @@ async fn broken_requests_are_refused_and_the_app_sees_nothing() {
 async fn absolute_form_of_the_same_host_is_the_path() {
     let app = Origin::raw(OK);
     let sidecar = Sidecar::start(app.address, VERSIONED_RULES).await;
-    let answer = exchange(sidecar.address, b"GET http://app.test/proper?a=1 HTTP/1.1\r\nHost: app.test\r\n\r\n").await;
+    let answer = exchange(
+        sidecar.address,
+        b"GET http://app.test/proper?a=1 HTTP/1.1\r\nHost: app.test\r\n\r\n",
+    )
+    .await;
     assert_eq!(status(&answer), 200);
     assert!(String::from_utf8_lossy(&app.received()).starts_with("GET /proper?a=1 HTTP/1.1\r\n"));
 }
@@ -115,7 +123,10 @@ async fn body_of_a_get_is_not_the_next_request() {
     let inner = "GET /smuggled HTTP/1.1\r\nHost: app.test\r\n\r\n";
     // Once where the cache could answer, once where it could not.
     for path in ["/v/a", "/v/b"] {
-        let request = format!("GET {path} HTTP/1.1\r\nHost: app.test\r\nContent-Length: {}\r\n\r\n{inner}", inner.len());
+        let request = format!(
+            "GET {path} HTTP/1.1\r\nHost: app.test\r\nContent-Length: {}\r\n\r\n{inner}",
+            inner.len()
+        );
         let answer = exchange(sidecar.address, request.as_bytes()).await;
         let answers = String::from_utf8_lossy(&answer).matches("HTTP/1.1 ").count();
         assert_eq!(answers, 1, "{}", String::from_utf8_lossy(&answer));
@@ -130,7 +141,13 @@ async fn truncated_answer_is_neither_stored_nor_passed_off_as_whole() {
     for _ in 0..2 {
         let mut client = Client::new(sidecar.address);
         let reply = client.try_send("GET", "/v/a", &[], "").await;
-        assert!(reply.as_ref().is_err() || reply.as_ref().is_ok_and(|reply| reply.status == 502), "{reply:?}");
+        assert!(
+            reply.as_ref().is_err() || reply.as_ref().is_ok_and(|reply| reply.status == 502),
+            "{reply:?}"
+        );
     }
-    assert!(app.received().windows(8).filter(|bytes| bytes == b"GET /v/a").count() >= 2, "the app was asked each time");
+    assert!(
+        app.received().windows(8).filter(|bytes| bytes == b"GET /v/a").count() >= 2,
+        "the app was asked each time"
+    );
 }

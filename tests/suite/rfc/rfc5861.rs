@@ -48,8 +48,15 @@ async fn s3_what_is_stale_is_served_at_once_and_fetched_anew_behind() {
         assert_stale(&reply, path);
         let status = cache_status(&reply);
         assert_eq!(status[0], "hit", "{status:?}");
-        assert!(status.iter().any(|parameter| parameter == "detail=\"stale-while-revalidate\""), "{status:?}");
-        assert!(reply.header("age").parse::<u64>().is_ok_and(|age| age >= 1), "{}", reply.header("age"));
+        assert!(
+            status.iter().any(|parameter| parameter == "detail=\"stale-while-revalidate\""),
+            "{status:?}"
+        );
+        assert!(
+            reply.header("age").parse::<u64>().is_ok_and(|age| age >= 1),
+            "{}",
+            reply.header("age")
+        );
     }
     hold.arrived().await;
     hold.release();
@@ -59,52 +66,85 @@ async fn s3_what_is_stale_is_served_at_once_and_fetched_anew_behind() {
     })
     .await;
     assert_eq!(scene.count(path), 2, "one refresh for all");
-    assert_eq!(scene.last(path).header("if-none-match").as_deref(), Some("\"1\""), "the refresh asks whether anything changed");
+    assert_eq!(
+        scene.last(path).header("if-none-match").as_deref(),
+        Some("\"1\""),
+        "the refresh asks whether anything changed"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn s3_a_304_behind_makes_it_fresh_again() {
     let path = "/max-age=1_stale-while-revalidate=60";
     let scene = warm(ROUTE, &[path]).await;
-    scene.answers(|_| Response::status(304, "").header("etag", "\"1\"").header("cache-control", "max-age=60"));
+    scene.answers(|_| {
+        Response::status(304, "").header("etag", "\"1\"").header("cache-control", "max-age=60")
+    });
     assert_stale(&scene.get(path).await, path);
-    eventually("it is fresh again", Duration::from_secs(10), || async { scene.get(path).await.cache() == "HIT" }).await;
+    eventually("it is fresh again", Duration::from_secs(10), || async {
+        scene.get(path).await.cache() == "HIT"
+    })
+    .await;
     assert_eq!((scene.get(path).await.text(), scene.count(path)), ("old", 2));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn s3_without_a_validator_it_is_fetched_anew_as_a_whole() {
     let path = "/a";
-    let scene = Scene::start(ROUTE, |_| Response::ok("old").header("cache-control", "max-age=2, stale-while-revalidate=60")).await;
+    let scene = Scene::start(ROUTE, |_| {
+        Response::ok("old").header("cache-control", "max-age=2, stale-while-revalidate=60")
+    })
+    .await;
     scene.fill(path).await;
     scene.until_stale();
     scene.until_stale();
     scene.answers(new);
     assert_stale(&scene.get(path).await, path);
-    eventually("the new one is served", Duration::from_secs(10), || async { scene.get(path).await.text() == "new" }).await;
+    eventually("the new one is served", Duration::from_secs(10), || async {
+        scene.get(path).await.text() == "new"
+    })
+    .await;
     assert!(scene.last(path).header("if-none-match").is_none());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn s3_the_window_ends() {
-    let paths = ["/max-age=1_stale-while-revalidate=1", "/max-age=1_stale-while-revalidate=60", "/max-age=1"];
+    let paths = [
+        "/max-age=1_stale-while-revalidate=1",
+        "/max-age=1_stale-while-revalidate=60",
+        "/max-age=1",
+    ];
     let scene = warm(ROUTE, &paths).await;
     scene.until_stale();
     scene.answers(new);
     for (path, expected) in paths.into_iter().zip(["new", "old", "new"]) {
         let reply = scene.get(path).await;
-        assert_eq!((reply.text(), reply.cache() == "STALE"), (expected, expected == "old"), "{path}: {}", reply.cache_status());
+        assert_eq!(
+            (reply.text(), reply.cache() == "STALE"),
+            (expected, expected == "old"),
+            "{path}: {}",
+            reply.cache_status()
+        );
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn s3_a_route_says_it_where_the_app_does_not() {
-    let paths = ["/max-age=1", "/max-age=1_stale-while-revalidate=0", "/max-age=1_stale-while-revalidate=x"];
+    let paths = [
+        "/max-age=1",
+        "/max-age=1_stale-while-revalidate=0",
+        "/max-age=1_stale-while-revalidate=x",
+    ];
     let scene = warm(&route("stale_while_revalidate = \"1m\""), &paths).await;
     scene.answers(new);
     for (path, expected) in paths.into_iter().zip(["old", "new", "new"]) {
         let reply = scene.get(path).await;
-        assert_eq!((reply.text(), reply.cache() == "STALE"), (expected, expected == "old"), "{path}: {}", reply.cache_status());
+        assert_eq!(
+            (reply.text(), reply.cache() == "STALE"),
+            (expected, expected == "old"),
+            "{path}: {}",
+            reply.cache_status()
+        );
     }
     // Zero turns the route's off; the app's own word stands.
     let paths = ["/max-age=1", "/max-age=1_stale-while-revalidate=60"];
@@ -119,7 +159,9 @@ async fn s3_a_route_says_it_where_the_app_does_not() {
 async fn s3_a_refresh_that_fails_is_nobodys_error() {
     let path = "/max-age=1_stale-while-revalidate=60";
     let scene = warm(ROUTE, &[path]).await;
-    for failure in [|_: &Request| Response::status(500, "broken"), |_: &Request| Response::hang_up()] {
+    for failure in
+        [|_: &Request| Response::status(500, "broken"), |_: &Request| Response::hang_up()]
+    {
         scene.answers(failure);
         let before = scene.count(path);
         eventually("a refresh was tried", Duration::from_secs(10), || async {
@@ -142,7 +184,9 @@ async fn s3_a_refresh_that_fails_is_nobodys_error() {
 async fn s3_a_purge_voids_it_and_the_refresh_under_way() {
     let path = "/max-age=1_stale-while-revalidate=60";
     let scene = warm(ROUTE, &[path]).await;
-    scene.answers(|request| if request.method == "PUT" { Response::ok("written") } else { old(request) });
+    scene.answers(
+        |request| if request.method == "PUT" { Response::ok("written") } else { old(request) },
+    );
     // The refresh has its answer from before the write.
     let hold = scene.hold("GET", path, Point::After);
     assert_stale(&scene.get(path).await, path);
@@ -159,7 +203,11 @@ async fn s3_a_purge_voids_it_and_the_refresh_under_way() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn s3_the_client_may_refuse_what_is_stale() {
     let path = "/max-age=1_stale-while-revalidate=60";
-    for (name, value) in [("cache-control", "no-cache"), ("cache-control", "max-age=0"), ("cache-control", "min-fresh=1")] {
+    for (name, value) in [
+        ("cache-control", "no-cache"),
+        ("cache-control", "max-age=0"),
+        ("cache-control", "min-fresh=1"),
+    ] {
         let scene = warm(ROUTE, &[path]).await;
         scene.answers(new);
         let reply = scene.ask(path, &[(name, value)]).await;
@@ -180,7 +228,12 @@ async fn s4_what_is_stale_stands_in_for_an_error() {
             assert!(said.contains(&expected), "{expected} in {said:?}");
         }
         let plain = scene.get(paths[1]).await;
-        assert_eq!((plain.status, plain.text()), (status, "broken"), "{}", plain.header("cache-status"));
+        assert_eq!(
+            (plain.status, plain.text()),
+            (status, "broken"),
+            "{}",
+            plain.header("cache-status")
+        );
     }
     for failure in [|_: &Request| Response::hang_up(), |_: &Request| Response::status(503, "")] {
         scene.answers(failure);
@@ -222,7 +275,11 @@ async fn s4_a_route_says_it_where_the_app_does_not() {
     let own = scene.get(paths[1]).await;
     assert_eq!((own.status, own.text()), (503, "broken"), "{}", own.header("cache-status"));
     // A window longer than limits.stale keeps the entry for as long as it says.
-    let scene = warm(&format!("[limits]\nstale = \"100ms\"\n{}", route("stale_if_error = \"10m\"")), &paths[..1]).await;
+    let scene = warm(
+        &format!("[limits]\nstale = \"100ms\"\n{}", route("stale_if_error = \"10m\"")),
+        &paths[..1],
+    )
+    .await;
     scene.answers(|_| Response::status(503, "broken"));
     assert_stale(&scene.get(paths[0]).await, "limits.stale is shorter");
 }
@@ -232,7 +289,8 @@ async fn s4_a_route_says_it_where_the_app_does_not() {
 async fn s4_a_request_cannot_ask_for_what_is_stale() {
     let scene = warm(ROUTE, &["/max-age=1"]).await;
     scene.answers(|_| Response::status(503, "broken"));
-    let reply = scene.ask("/max-age=1", &[("cache-control", "stale-if-error=3600, max-stale=3600")]).await;
+    let reply =
+        scene.ask("/max-age=1", &[("cache-control", "stale-if-error=3600, max-stale=3600")]).await;
     assert_eq!((reply.status, reply.text()), (503, "broken"), "{}", reply.cache_status());
 }
 
@@ -242,5 +300,8 @@ async fn s4_a_route_that_ignores_the_origin_has_its_own_windows() {
     let scene = warm(&rules, &["/no-cache_private"]).await;
     scene.answers(|_| Response::ok("new").header("cache-control", "no-cache, private"));
     assert_stale(&scene.get("/no-cache_private").await, "the app's no-cache does not count");
-    eventually("the new one is served", Duration::from_secs(10), || async { scene.get("/no-cache_private").await.text() == "new" }).await;
+    eventually("the new one is served", Duration::from_secs(10), || async {
+        scene.get("/no-cache_private").await.text() == "new"
+    })
+    .await;
 }

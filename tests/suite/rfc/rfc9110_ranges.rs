@@ -44,7 +44,10 @@ async fn range(scene: &Scene, range: &str, more: &[(&str, &str)]) -> Reply {
 /// The parts of a multipart body: the head of each in lower case, and its content.
 fn parts(reply: &Reply) -> Vec<(String, String)> {
     let kind = reply.header("content-type");
-    let boundary = kind.strip_prefix("multipart/byteranges; boundary=").unwrap_or_else(|| panic!("{kind}")).trim_matches('"');
+    let boundary = kind
+        .strip_prefix("multipart/byteranges; boundary=")
+        .unwrap_or_else(|| panic!("{kind}"))
+        .trim_matches('"');
     let text = reply.text();
     let (inner, _) = text.split_once(&format!("--{boundary}--")).expect("the closing boundary");
     let opening = format!("--{boundary}\r\n");
@@ -53,7 +56,10 @@ fn parts(reply: &Reply) -> Vec<(String, String)> {
         .skip(1)
         .map(|part| {
             let (head, content) = part.split_once("\r\n\r\n").expect("an empty line");
-            (head.to_lowercase(), content.strip_suffix("\r\n").expect("a line end before the boundary").to_owned())
+            (
+                head.to_lowercase(),
+                content.strip_suffix("\r\n").expect("a line end before the boundary").to_owned(),
+            )
         })
         .collect()
 }
@@ -135,7 +141,14 @@ async fn s14_2_a_range_that_cannot_be_read_is_ignored() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn s15_5_17_a_range_beyond_the_end_is_a_416() {
     let scene = warm(ROUTE).await;
-    for asked in ["bytes=10-", "bytes=10-20", "bytes=99-", "bytes=-0", "bytes=10-,99-100", "bytes=99999999999999999999999-"] {
+    for asked in [
+        "bytes=10-",
+        "bytes=10-20",
+        "bytes=99-",
+        "bytes=-0",
+        "bytes=10-,99-100",
+        "bytes=99999999999999999999999-",
+    ] {
         let reply = range(&scene, asked, &[]).await;
         assert_eq!((reply.status, reply.header("content-range")), (416, "bytes */10"), "{asked}");
         assert_ne!(reply.text(), BODY, "{asked}");
@@ -153,14 +166,20 @@ async fn s14_6_several_ranges_are_parts_of_one_message() {
     let parts = parts(&reply);
     let contents: Vec<_> = parts.iter().map(|(_, content)| content.as_str()).collect();
     assert_eq!(contents, ["01", "45", "9"]);
-    for ((head, _), content_range) in parts.iter().zip(["bytes 0-1/10", "bytes 4-5/10", "bytes 9-9/10"]) {
+    for ((head, _), content_range) in
+        parts.iter().zip(["bytes 0-1/10", "bytes 4-5/10", "bytes 9-9/10"])
+    {
         assert!(head.contains(&format!("content-range: {content_range}")), "{head}");
         assert!(head.contains("content-type: text/plain"), "{head}");
     }
     // What is beyond the end is left out.
     let one = range(&scene, "bytes=0-1,99-100", &[]).await;
     assert_eq!(one.status, 206);
-    let content = if one.headers.contains_key("content-range") { one.text().to_owned() } else { self::parts(&one)[0].1.clone() };
+    let content = if one.headers.contains_key("content-range") {
+        one.text().to_owned()
+    } else {
+        self::parts(&one)[0].1.clone()
+    };
     assert_eq!(content, "01");
 }
 
@@ -173,7 +192,10 @@ async fn s14_2_too_many_ranges_are_not_answered_in_parts() {
     assert!(!many.header("content-type").starts_with("multipart"));
     // A megabyte in parts of a byte each would be an attack; so would the whole, many times over.
     let scene = warm(ROUTE).await;
-    for asked in [format!("bytes={}", vec!["0-0"; 1_000].join(",")), format!("bytes={}", vec!["0-"; 1_000].join(","))] {
+    for asked in [
+        format!("bytes={}", vec!["0-0"; 1_000].join(",")),
+        format!("bytes={}", vec!["0-"; 1_000].join(",")),
+    ] {
         let reply = range(&scene, &asked, &[]).await;
         assert!(matches!(reply.status, 200 | 206 | 416), "{}", reply.status);
         assert!(reply.body.len() <= 2 * BODY.len() * 16 + 4_096, "{} bytes", reply.body.len());
@@ -197,7 +219,11 @@ async fn s13_1_5_if_range_is_compared_strictly() {
     ];
     for (validator, status) in cases {
         let reply = range(&scene, "bytes=0-1", &[("if-range", validator)]).await;
-        assert_eq!((reply.status, reply.text()), (status, if status == 206 { "01" } else { BODY }), "{validator}");
+        assert_eq!(
+            (reply.status, reply.text()),
+            (status, if status == 206 { "01" } else { BODY }),
+            "{validator}"
+        );
     }
     // A range beyond the end is not looked at when the whole is what the client gets.
     assert_eq!(range(&scene, "bytes=99-", &[("if-range", "\"2\"")]).await.status, 200);
@@ -206,7 +232,10 @@ async fn s13_1_5_if_range_is_compared_strictly() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn s13_1_5_a_weak_tag_joins_no_parts() {
-    let scene = Scene::start(ROUTE, |_| Response::ok(BODY).header("etag", "W/\"1\"").header("cache-control", "max-age=60")).await;
+    let scene = Scene::start(ROUTE, |_| {
+        Response::ok(BODY).header("etag", "W/\"1\"").header("cache-control", "max-age=60")
+    })
+    .await;
     scene.fill("/a").await;
     for validator in ["W/\"1\"", "\"1\""] {
         let reply = range(&scene, "bytes=0-1", &[("if-range", validator)]).await;
@@ -220,7 +249,10 @@ async fn s13_1_5_a_recent_date_joins_no_parts() {
     let now = date(0);
     let modified = now.clone();
     let scene = Scene::start(ROUTE, move |_| {
-        Response::ok(BODY).header("last-modified", &modified).header("date", &modified).header("cache-control", "max-age=60")
+        Response::ok(BODY)
+            .header("last-modified", &modified)
+            .header("date", &modified)
+            .header("cache-control", "max-age=60")
     })
     .await;
     scene.fill("/a").await;
@@ -243,10 +275,16 @@ async fn s13_2_2_other_conditions_come_first() {
 async fn s14_2_a_range_is_for_get_and_200_alone() {
     let scene = warm(ROUTE).await;
     let head = scene.send("HEAD", "/a", &[("range", "bytes=0-1")], "").await;
-    assert_eq!((head.status, head.header("content-length")), (200, "10"), "{}", head.header("cache-status"));
+    assert_eq!(
+        (head.status, head.header("content-length")),
+        (200, "10"),
+        "{}",
+        head.header("cache-status")
+    );
     assert!(!head.headers.contains_key("content-range"));
     for status in [404, 301, 410] {
-        scene.answers(move |_| Response::status(status, BODY).header("cache-control", "max-age=60"));
+        scene
+            .answers(move |_| Response::status(status, BODY).header("cache-control", "max-age=60"));
         let path = format!("/{status}");
         scene.fill(&path).await;
         let reply = scene.ask(&path, &[("range", "bytes=0-1")]).await;
@@ -256,12 +294,17 @@ async fn s14_2_a_range_is_for_get_and_200_alone() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn s14_2_an_empty_body_has_no_ranges() {
-    let scene = Scene::start(ROUTE, |_| Response::ok("").header("cache-control", "max-age=60")).await;
+    let scene =
+        Scene::start(ROUTE, |_| Response::ok("").header("cache-control", "max-age=60")).await;
     scene.fill("/a").await;
     for asked in ["bytes=0-", "bytes=0-0", "bytes=-1"] {
         let reply = range(&scene, asked, &[]).await;
         assert!(matches!(reply.status, 200 | 416), "{asked}: {}", reply.status);
-        assert_eq!(reply.header("content-range"), if reply.status == 416 { "bytes */0" } else { "" }, "{asked}");
+        assert_eq!(
+            reply.header("content-range"),
+            if reply.status == 416 { "bytes */0" } else { "" },
+            "{asked}"
+        );
     }
 }
 
@@ -270,7 +313,9 @@ async fn s14_2_an_empty_body_has_no_ranges() {
 async fn a_range_of_what_was_purged_comes_from_the_app() {
     let scene = warm(ROUTE).await;
     scene.send("PUT", "/a", &[], "x").await;
-    scene.answers(|_| Response::ok("abcdefghij").header("etag", "\"2\"").header("cache-control", "max-age=60"));
+    scene.answers(|_| {
+        Response::ok("abcdefghij").header("etag", "\"2\"").header("cache-control", "max-age=60")
+    });
     let reply = scene.ask("/a", &[("range", "bytes=0-1"), ("if-range", "\"1\"")]).await;
     assert_ne!(reply.cache(), "HIT");
     assert_eq!((reply.status, reply.text()), (200, "abcdefghij"));
@@ -281,7 +326,9 @@ fn cutting(length: usize) -> impl Fn(&Request) -> Response + Send + Sync + 'stat
     move |request| {
         let body = "x".repeat(length);
         match request.header("range") {
-            Some(_) => Response::status(206, "xx").header("content-range", &format!("bytes 0-1/{length}")),
+            Some(_) => {
+                Response::status(206, "xx").header("content-range", &format!("bytes 0-1/{length}"))
+            }
             None => Response::ok(body),
         }
         .header("etag", "\"1\"")
@@ -294,16 +341,31 @@ async fn a_range_of_what_is_not_stored_passes_and_the_whole_is_fetched_behind() 
     let scene = Scene::start(ROUTE, cutting(1_000)).await;
     let first = scene.ask("/a", &[("range", "bytes=0-1")]).await;
     assert_cache(&first, "BYPASS", "nothing is stored");
-    assert!(first.header("cache-status").contains("detail=\"range\""), "{}", first.header("cache-status"));
-    assert_eq!((first.status, first.text(), first.header("content-range")), (206, "xx", "bytes 0-1/1000"));
-    assert_eq!(scene.seen("/a")[0].header("range").as_deref(), Some("bytes=0-1"), "the app gets the range as it is");
+    assert!(
+        first.header("cache-status").contains("detail=\"range\""),
+        "{}",
+        first.header("cache-status")
+    );
+    assert_eq!(
+        (first.status, first.text(), first.header("content-range")),
+        (206, "xx", "bytes 0-1/1000")
+    );
+    assert_eq!(
+        scene.seen("/a")[0].header("range").as_deref(),
+        Some("bytes=0-1"),
+        "the app gets the range as it is"
+    );
     eventually("the whole is there", Duration::from_secs(10), || async {
-        scene.ask("/a", &[("range", "bytes=2-4"), ("cache-control", "only-if-cached")]).await.status == 206
+        scene.ask("/a", &[("range", "bytes=2-4"), ("cache-control", "only-if-cached")]).await.status
+            == 206
     })
     .await;
     let later = scene.ask("/a", &[("range", "bytes=2-4")]).await;
     assert_cache(&later, "HIT", "later");
-    assert_eq!((later.status, later.text(), later.header("content-range")), (206, "xxx", "bytes 2-4/1000"));
+    assert_eq!(
+        (later.status, later.text(), later.header("content-range")),
+        (206, "xxx", "bytes 2-4/1000")
+    );
     let whole = scene.get("/a").await;
     assert_cache(&whole, "HIT", "the whole");
     assert_eq!((whole.status, whole.body.len()), (200, 1_000));
@@ -315,10 +377,13 @@ async fn a_range_of_what_is_not_stored_passes_and_the_whole_is_fetched_behind() 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_whole_of_something_large_is_not_fetched_behind() {
     let unknown_length = |request: &Request| match request.header("range") {
-        Some(_) => Response::status(206, "xx").header("content-range", "bytes 0-1/*").header("cache-control", "max-age=60"),
+        Some(_) => Response::status(206, "xx")
+            .header("content-range", "bytes 0-1/*")
+            .header("cache-control", "max-age=60"),
         None => Response::ok("whole").header("cache-control", "max-age=60"),
     };
-    let large = Scene::start(&format!("[limits]\nrange_fill = \"1KiB\"\n{ROUTE}"), cutting(2_000)).await;
+    let large =
+        Scene::start(&format!("[limits]\nrange_fill = \"1KiB\"\n{ROUTE}"), cutting(2_000)).await;
     let off = Scene::start(&format!("[limits]\nrange_fill = \"0\"\n{ROUTE}"), cutting(2_000)).await;
     let unknown = Scene::start(ROUTE, unknown_length).await;
     for scene in [&large, &off, &unknown] {
@@ -343,8 +408,15 @@ async fn the_whole_of_something_large_is_not_fetched_behind() {
 async fn an_app_that_ignores_ranges_answers_as_it_does() {
     let scene = Scene::start(ROUTE, |_| whole()).await;
     let reply = scene.ask("/a", &[("range", "bytes=0-1")]).await;
-    assert!(matches!((reply.status, reply.text()), (200, BODY) | (206, "01")), "{} {}", reply.status, reply.text());
-    let refused = Scene::start(ROUTE, |_| Response::status(416, "").header("content-range", "bytes */10")).await;
+    assert!(
+        matches!((reply.status, reply.text()), (200, BODY) | (206, "01")),
+        "{} {}",
+        reply.status,
+        reply.text()
+    );
+    let refused =
+        Scene::start(ROUTE, |_| Response::status(416, "").header("content-range", "bytes */10"))
+            .await;
     for _ in 0..2 {
         let reply = refused.ask("/a", &[("range", "bytes=99-")]).await;
         assert_eq!((reply.status, reply.header("content-range")), (416, "bytes */10"));

@@ -1,6 +1,7 @@
 //! RFC 9111, HTTP Caching, from the outside: a module per group of sections, a test per rule.
 //!
-//! `max-age=0` with a validator is stored and stale at once, so that most tests need no time to pass.
+//! `max-age=0` with a validator is stored and stale at once, so that most tests need no time to
+//! pass.
 
 mod directives;
 mod freshness;
@@ -31,7 +32,9 @@ fn lines(lines: &[(&'static str, &str)]) -> Lines {
 
 /// A response with these lines.
 fn answer(status: u16, lines: &Lines) -> Response {
-    lines.iter().fold(Response::status(status, body_of(status)), |answer, (name, value)| answer.header(name, value))
+    lines.iter().fold(Response::status(status, body_of(status)), |answer, (name, value)| {
+        answer.header(name, value)
+    })
 }
 
 /// A body, where the status has one.
@@ -71,6 +74,11 @@ async fn reused(rules: &str, cases: &[(u16, Lines)]) {
 /// Asserts that both requests reach the app for each of these.
 async fn not_reused(rules: &str, cases: &[(u16, Lines)]) {
     for (reply, case) in ask_twice(rules, cases).await.iter().zip(cases) {
-        assert!(["MISS", "BYPASS"].contains(&reply.cache()), "{case:?}: {} {}", reply.cache(), reply.cache_status());
+        assert!(
+            ["MISS", "BYPASS"].contains(&reply.cache()),
+            "{case:?}: {} {}",
+            reply.cache(),
+            reply.cache_status()
+        );
     }
 }

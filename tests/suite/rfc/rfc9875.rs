@@ -8,13 +8,23 @@ use crate::support::{Client, Origin, RedisServer, Request, Response, Scene, Side
 
 const ROUTE: &str = "[[routes]]\npath = \"/r/{*rest}\"\nscope = \"public\"\n";
 
-/// A GET of `/r/NAME` is in the groups that its query names; a write is answered with what its header says.
+/// A GET of `/r/NAME` is in the groups that its query names; a write is answered with what its
+/// header says.
 fn app(request: &Request) -> Response {
     if request.method == "GET" {
         let groups = request.query.as_deref().unwrap_or_default();
-        let groups: Vec<_> = groups.split('+').filter(|group| !group.is_empty()).map(|group| format!("\"{group}\"")).collect();
-        let answer = Response::ok("data").header("cache-control", "max-age=60").header("etag", "\"1\"");
-        return if groups.is_empty() { answer } else { answer.header("cache-groups", &groups.join(", ")) };
+        let groups: Vec<_> = groups
+            .split('+')
+            .filter(|group| !group.is_empty())
+            .map(|group| format!("\"{group}\""))
+            .collect();
+        let answer =
+            Response::ok("data").header("cache-control", "max-age=60").header("etag", "\"1\"");
+        return if groups.is_empty() {
+            answer
+        } else {
+            answer.header("cache-groups", &groups.join(", "))
+        };
     }
     let status = request.header("x-status").map_or(200, |status| status.parse().expect("a status"));
     match request.header("x-invalidate") {
@@ -39,7 +49,12 @@ const ALL: [&str; 5] = ["/r/1?a", "/r/2?a+b", "/r/3?b", "/r/4?A", "/r/5"];
 async fn assert_gone(scene: &Scene, gone: &[&str], case: &str) {
     for path in ALL {
         let reply = scene.get(path).await;
-        assert_eq!(reply.cache() == "HIT", !gone.contains(&path), "{case}, {path}: {}", reply.cache_status());
+        assert_eq!(
+            reply.cache() == "HIT",
+            !gone.contains(&path),
+            "{case}, {path}: {}",
+            reply.cache_status()
+        );
     }
 }
 
@@ -83,7 +98,9 @@ async fn s3_a_field_that_is_no_list_of_strings_is_ignored() {
     for (index, groups) in ["a", "\"a\", b", "\"a", "(\"a\")"].into_iter().enumerate() {
         scene.answers(move |request| {
             if request.method == "GET" {
-                Response::ok("data").header("cache-control", "max-age=60").header("cache-groups", groups)
+                Response::ok("data")
+                    .header("cache-control", "max-age=60")
+                    .header("cache-groups", groups)
             } else {
                 app(request)
             }
@@ -97,12 +114,21 @@ async fn s3_a_field_that_is_no_list_of_strings_is_ignored() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn s3_only_the_answer_to_an_unsafe_method_invalidates() {
-    let scene = Scene::start(&format!("{ROUTE}[[routes]]\npath = \"/plain\"\nscope = \"public\"\n"), |request| {
-        if request.path.starts_with("/r/") { app(request) } else { Response::ok("plain").header("cache-group-invalidation", "\"a\"") }
-    })
+    let scene = Scene::start(
+        &format!("{ROUTE}[[routes]]\npath = \"/plain\"\nscope = \"public\"\n"),
+        |request| {
+            if request.path.starts_with("/r/") {
+                app(request)
+            } else {
+                Response::ok("plain").header("cache-group-invalidation", "\"a\"")
+            }
+        },
+    )
     .await;
     warm(&scene, &ALL).await;
-    for (method, path) in [("GET", "/plain"), ("GET", "/no-route"), ("HEAD", "/plain"), ("OPTIONS", "/plain")] {
+    for (method, path) in
+        [("GET", "/plain"), ("GET", "/no-route"), ("HEAD", "/plain"), ("OPTIONS", "/plain")]
+    {
         scene.send(method, path, &[], "").await;
         assert_gone(&scene, &[], &format!("{method} {path}")).await;
     }
@@ -114,7 +140,8 @@ async fn s3_only_the_answer_to_an_unsafe_method_invalidates() {
 async fn s2_groups_are_of_one_origin() {
     let scene = Scene::start(ROUTE, app).await;
     let get = b"GET /r/1?a HTTP/1.1\r\nHost: other.test\r\nConnection: close\r\n\r\n";
-    let other = async || String::from_utf8(exchange(scene.sidecar.address, get).await).expect("text");
+    let other =
+        async || String::from_utf8(exchange(scene.sidecar.address, get).await).expect("text");
     other().await;
     assert!(other().await.contains("x-cache: HIT"));
     warm(&scene, &["/r/1?a"]).await;
@@ -123,14 +150,18 @@ async fn s2_groups_are_of_one_origin() {
     assert!(other().await.contains("x-cache: HIT"), "another origin's group of the same name");
 }
 
-/// A group is not a tag of the operator's: neither a route's tag nor `Surrogate-Key` can be purged by its name.
+/// A group is not a tag of the operator's: neither a route's tag nor `Surrogate-Key` can be purged
+/// by its name.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn s2_groups_are_no_other_tags() {
-    let scene = Scene::start(&format!("{ROUTE}tags = [\"a\"]\n"), |request| match request.path.as_str() {
-        "/r/keyed" => Response::ok("data").header("cache-control", "max-age=60").header("surrogate-key", "a"),
-        _ => app(request),
-    })
-    .await;
+    let scene =
+        Scene::start(&format!("{ROUTE}tags = [\"a\"]\n"), |request| match request.path.as_str() {
+            "/r/keyed" => Response::ok("data")
+                .header("cache-control", "max-age=60")
+                .header("surrogate-key", "a"),
+            _ => app(request),
+        })
+        .await;
     warm(&scene, &["/r/keyed", "/r/5"]).await;
     write(&scene, "\"a\"").await;
     for path in ["/r/keyed", "/r/5"] {
@@ -144,14 +175,19 @@ async fn s3_an_invalidated_response_is_not_served_stale_either() {
     let scene = Scene::start(&rules, |request| {
         let answer = app(request);
         if request.method == "GET" {
-            Response::ok("old").header("cache-groups", "\"a\"").header("etag", "\"1\"").header("cache-control", "max-age=0")
+            Response::ok("old")
+                .header("cache-groups", "\"a\"")
+                .header("etag", "\"1\"")
+                .header("cache-control", "max-age=0")
         } else {
             answer
         }
     })
     .await;
     scene.fill("/r/1").await;
-    scene.answers(|request| if request.method == "GET" { Response::status(503, "broken") } else { app(request) });
+    scene.answers(|request| {
+        if request.method == "GET" { Response::status(503, "broken") } else { app(request) }
+    });
     assert_eq!(scene.get("/r/1").await.text(), "old", "the oracle works");
     write(&scene, "\"a\"").await;
     let reply = scene.get("/r/1").await;
@@ -173,7 +209,13 @@ async fn s3_groups_reach_every_sidecar_of_one_redis() {
         })
         .await;
     }
-    assert_eq!(Client::new(first.address).send("POST", "/w", &[("x-invalidate", "\"a\"")], "x").await.status, 200);
+    assert_eq!(
+        Client::new(first.address)
+            .send("POST", "/w", &[("x-invalidate", "\"a\"")], "x")
+            .await
+            .status,
+        200
+    );
     let other = Client::new(second.address).get("/r/1?a", &[]).await;
     assert_cache(&other, "MISS", "through the other");
 }

@@ -15,7 +15,13 @@ const A: FillName = FillName([0xab; 32]);
 const B: FillName = FillName([0x01; 32]);
 
 fn record(nonce: u8) -> TagRecord {
-    TagRecord { nonce: Nonce([nonce; 16]), seq: 1, fence: "f".into(), pending_until: None, guarded: false }
+    TagRecord {
+        nonce: Nonce([nonce; 16]),
+        seq: 1,
+        fence: "f".into(),
+        pending_until: None,
+        guarded: false,
+    }
 }
 
 fn reading(records: &[(&str, Option<TagRecord>)], seq: Option<u64>) -> RecordSnapshot {
@@ -29,7 +35,8 @@ fn name(hash: u8, reading: RecordSnapshot) -> Option<FillName> {
 
 #[test]
 fn a_fill_is_named_by_its_key_and_by_what_was_read_of_its_tags() {
-    let known = |nonce, seq| reading(&[("a", Some(record(nonce))), ("b", Some(record(2)))], Some(seq));
+    let known =
+        |nonce, seq| reading(&[("a", Some(record(nonce))), ("b", Some(record(2)))], Some(seq));
     let one = name(1, known(1, 5));
     assert!(one.is_some());
     assert_eq!(one, name(1, known(1, 6)), "a purge of something else");
@@ -90,7 +97,9 @@ async fn those_who_wait_for_a_fill_are_told_and_the_others_are_not() {
     board.on_event(&BusEvent::Message(message(A, RemoteOutcome::Uncacheable)));
     assert_eq!((&mut one.outcome).await, Ok(RemoteOutcome::Uncacheable));
     assert_eq!((&mut two.outcome).await, Ok(RemoteOutcome::Uncacheable));
-    assert!(other.outcome.try_recv().is_err_and(|error| error == oneshot::error::TryRecvError::Empty));
+    assert!(
+        other.outcome.try_recv().is_err_and(|error| error == oneshot::error::TryRecvError::Empty)
+    );
     drop((one, two, other));
     assert!(board.lock().is_empty(), "nothing is left of those who waited");
 }
@@ -126,7 +135,11 @@ async fn a_wait_ends_with_the_lease() {
     let board = Arc::<Waiters>::default();
     let permits = Arc::new(Semaphore::new(1));
     let permit = Arc::clone(&permits).try_acquire_owned().expect("one");
-    let waiting = FillWait { slot: board.register(A), remaining: Duration::from_millis(4_999), _permit: permit };
+    let waiting = FillWait {
+        slot: board.register(A),
+        remaining: Duration::from_millis(4_999),
+        _permit: permit,
+    };
     assert_eq!(waiting.finished().await, WaitOutcome::LockExpired);
     assert!(board.lock().is_empty());
     assert_eq!(permits.available_permits(), 1);
@@ -156,8 +169,10 @@ fn nowhere() -> RedisSettings {
 #[tokio::test]
 async fn without_redis_everybody_goes_on_without_a_lease() {
     let link = Arc::new(RedisClient::new(nowhere()).expect("a client needs no server"));
-    let coherence = Arc::new(Coherence::new(Some(RecordStore::new(link, Clock::system())), Clock::system()));
-    let across = ClusterFills::new(coherence, 10, Duration::from_secs(5), TaskTracker::new()).expect("there is a link");
+    let coherence =
+        Arc::new(Coherence::new(Some(RecordStore::new(link, Clock::system())), Clock::system()));
+    let across = ClusterFills::new(coherence, 10, Duration::from_secs(5), TaskTracker::new())
+        .expect("there is a link");
     assert!(!across.is_listening());
     assert!(matches!(across.lock_or_wait(A).await, LockOutcome::FillLocally));
     assert_eq!(across.waiting(), 0);

@@ -24,7 +24,12 @@ pub fn unusable(path: &Path, why: String) -> SetupError {
 /// Opens and locks the file, or creates it, and reads it.
 pub fn open(path: &Path, disk: &dyn Disk) -> Result<OpenJournal, SetupError> {
     let failed = |error: io::Error| {
-        unusable(path, format!("{error}; [redis] journal must name a file that this user can read and write, in a folder that exists"))
+        unusable(
+            path,
+            format!(
+                "{error}; [redis] journal must name a file that this user can read and write, in a folder that exists"
+            ),
+        )
     };
     let file = open_locked(path, failed)?;
     // A successor takes the name of the file, not of a link to it.
@@ -56,28 +61,50 @@ pub fn sync_folder(path: &Path, disk: &dyn Disk) -> io::Result<()> {
 fn open_locked(path: &Path, failed: impl Fn(io::Error) -> SetupError) -> Result<File, SetupError> {
     for _ in 0..MAX_OPEN_ATTEMPTS {
         let mut options = OpenOptions::new();
-        let file = options.read(true).write(true).create(true).truncate(false).mode(FILE_MODE).open(path).map_err(&failed)?;
+        let file = options
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(FILE_MODE)
+            .open(path)
+            .map_err(&failed)?;
         let own = file.metadata().map_err(&failed)?;
         if !own.is_file() {
-            return Err(unusable(path, "it is not a regular file; name one that does not exist yet".to_owned()));
+            return Err(unusable(
+                path,
+                "it is not a regular file; name one that does not exist yet".to_owned(),
+            ));
         }
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
-                return Err(unusable(path, "another sidecar uses it; give each sidecar a journal of its own".to_owned()));
+                return Err(unusable(
+                    path,
+                    "another sidecar uses it; give each sidecar a journal of its own".to_owned(),
+                ));
             }
             Err(TryLockError::Error(error)) => return Err(failed(error)),
         }
         // Its owner may have replaced it between the opening and the lock.
-        if fs::metadata(path).is_ok_and(|named| (named.dev(), named.ino()) == (own.dev(), own.ino())) {
+        if fs::metadata(path)
+            .is_ok_and(|named| (named.dev(), named.ino()) == (own.dev(), own.ino()))
+        {
             return Ok(file);
         }
     }
-    Err(unusable(path, "it is replaced again and again; give each sidecar a journal of its own".to_owned()))
+    Err(unusable(
+        path,
+        "it is replaced again and again; give each sidecar a journal of its own".to_owned(),
+    ))
 }
 
 /// Reads what a file holds. Its bytes stay as they are.
-fn read(file: File, path: &Path, failed: impl Fn(io::Error) -> SetupError) -> Result<OpenJournal, SetupError> {
+fn read(
+    file: File,
+    path: &Path,
+    failed: impl Fn(io::Error) -> SetupError,
+) -> Result<OpenJournal, SetupError> {
     let mut holds = Journal::default();
     let mut reader = BufReader::new(&file);
     let mut buffer = Vec::new();
@@ -85,7 +112,13 @@ fn read(file: File, path: &Path, failed: impl Fn(io::Error) -> SetupError) -> Re
     if buffer != text::HEADER.as_bytes() {
         // A first line that was never finished: nothing can have been recorded behind it.
         if text::HEADER.as_bytes().starts_with(&buffer) {
-            return Ok(OpenJournal { path: path.to_owned(), journal: holds, len: 0, broken: false, file });
+            return Ok(OpenJournal {
+                path: path.to_owned(),
+                journal: holds,
+                len: 0,
+                broken: false,
+                file,
+            });
         }
         let why = if buffer.starts_with(text::HEADER_PREFIX.as_bytes()) {
             "another version wrote it; start that version once more with Redis there, so that it is replayed, or move the file away"
@@ -97,7 +130,11 @@ fn read(file: File, path: &Path, failed: impl Fn(io::Error) -> SetupError) -> Re
     let (mut len, mut broken) = (buffer.len() as u64, 0_usize);
     loop {
         buffer.clear();
-        let read = reader.by_ref().take(text::MAX_LINE_BYTES as u64).read_until(b'\n', &mut buffer).map_err(&failed)?;
+        let read = reader
+            .by_ref()
+            .take(text::MAX_LINE_BYTES as u64)
+            .read_until(b'\n', &mut buffer)
+            .map_err(&failed)?;
         if read == 0 {
             break;
         }

@@ -56,7 +56,11 @@ impl Disk for Staged {
             arrived.send(()).unwrap();
             go_on.recv().unwrap();
         }
-        if self.unsynced.load(SeqCst) { Err(io::Error::other("the disk is broken")) } else { RealDisk.sync(file) }
+        if self.unsynced.load(SeqCst) {
+            Err(io::Error::other("the disk is broken"))
+        } else {
+            RealDisk.sync(file)
+        }
     }
 }
 
@@ -69,7 +73,9 @@ impl Staged {
     }
 
     fn open(&self, path: &Path) -> JournalFile {
-        JournalFile::open_on(path, Box::new(self.clone())).unwrap_or_else(|error| panic!("{error}")).0
+        JournalFile::open_on(path, Box::new(self.clone()))
+            .unwrap_or_else(|error| panic!("{error}"))
+            .0
     }
 }
 
@@ -79,7 +85,9 @@ async fn what_was_appended_is_there_after_a_new_start() {
     let path = folder.path().join("journal");
     let (log, lines) = opened(&path);
     assert_eq!(lines, []);
-    for line in [intend("1", &["a \n%"]), intend("2", &["b"]), withdraw("2"), purge(&["", "\u{e4}"])] {
+    for line in
+        [intend("1", &["a \n%"]), intend("2", &["b"]), withdraw("2"), purge(&["", "\u{e4}"])]
+    {
         log.append(line).await.unwrap();
     }
     // Read beside the log, as after a SIGKILL: nothing waits for its end.
@@ -126,7 +134,11 @@ async fn a_tail_torn_at_any_byte_loses_nothing_recorded_before_it() {
         assert_eq!(left_by(&lines), names(&["a", "b", "c"][..whole]), "cut at {cut}");
         log.append(purge(&["z"])).await.unwrap();
         drop(log);
-        assert_eq!(left_in(&path), names(&[&["a", "b", "c"][..whole], &["z"]].concat()), "written on, cut at {cut}");
+        assert_eq!(
+            left_in(&path),
+            names(&[&["a", "b", "c"][..whole], &["z"]].concat()),
+            "written on, cut at {cut}"
+        );
     }
 }
 
@@ -146,7 +158,10 @@ async fn a_broken_line_in_the_middle_means_everything_until_it_is_replayed() {
     assert_eq!(left_by(&lines), Left::Everything, "to be opened mends nothing");
     log.append(purge(&["d"])).await.unwrap();
     drop(log);
-    assert!(!std::fs::read_to_string(&path).unwrap().contains("bbxb"), "the first line goes into a clean file");
+    assert!(
+        !std::fs::read_to_string(&path).unwrap().contains("bbxb"),
+        "the first line goes into a clean file"
+    );
     let (log, lines) = opened(&path);
     assert_eq!(left_by(&lines), Left::Everything);
     log.rewrite(Vec::new()).await.unwrap();
@@ -159,7 +174,8 @@ async fn a_second_opener_is_refused_before_and_after_the_file_is_replaced() {
     let folder = folder();
     let path = folder.path().join("journal");
     let (log, _) = opened(&path);
-    let refused = || JournalFile::open(&path).err().map(|error| error.to_string()).unwrap_or_default();
+    let refused =
+        || JournalFile::open(&path).err().map(|error| error.to_string()).unwrap_or_default();
     assert!(refused().contains("another sidecar uses it"), "{}", refused());
     log.rewrite(vec![purge(&["a"])]).await.unwrap();
     assert!(refused().contains("another sidecar uses it"), "{}", refused());
@@ -183,9 +199,19 @@ fn what_is_no_journal_is_left_as_it_is() {
         assert_eq!(std::fs::read_to_string(&path).unwrap(), content);
     }
     assert!(JournalFile::open(folder.path()).is_err(), "a folder");
-    assert!(JournalFile::open(Path::new("/dev/null")).expect_err("a device").to_string().contains("regular file"));
+    assert!(
+        JournalFile::open(Path::new("/dev/null"))
+            .expect_err("a device")
+            .to_string()
+            .contains("regular file")
+    );
     let lost = folder.path().join("none/journal");
-    assert!(JournalFile::open(&lost).expect_err("no folder").to_string().contains("in a folder that exists"));
+    assert!(
+        JournalFile::open(&lost)
+            .expect_err("no folder")
+            .to_string()
+            .contains("in a folder that exists")
+    );
 }
 
 #[tokio::test]
@@ -244,10 +270,20 @@ async fn a_full_disk_is_told_and_the_log_goes_on_when_there_is_room_again() {
     log.append(purge(&["a"])).await.unwrap();
     disk.full.store(true, SeqCst);
     for _ in 0..3 {
-        assert_eq!(log.append(purge(&["lost"])).await.unwrap_err().kind(), io::ErrorKind::StorageFull);
+        assert_eq!(
+            log.append(purge(&["lost"])).await.unwrap_err().kind(),
+            io::ErrorKind::StorageFull
+        );
     }
-    assert_eq!(log.rewrite(vec![purge(&["new"])]).await.unwrap_err().kind(), io::ErrorKind::StorageFull);
-    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "no half successor takes up room");
+    assert_eq!(
+        log.rewrite(vec![purge(&["new"])]).await.unwrap_err().kind(),
+        io::ErrorKind::StorageFull
+    );
+    assert_eq!(
+        std::fs::read_dir(folder.path()).unwrap().count(),
+        1,
+        "no half successor takes up room"
+    );
     disk.full.store(false, SeqCst);
     log.append(purge(&["b"])).await.unwrap();
     drop(log);
@@ -285,7 +321,9 @@ async fn the_file_does_not_outgrow_what_it_holds() {
     log.append(intend("open", &["still under way"])).await.unwrap();
     let mut written = 0;
     while written < 4 * writer::MIN_REWRITE_BYTES {
-        let waiting: Vec<_> = (0..1000).map(|number| log.append(purge(&[&format!("{filler}{}", number % 10)]))).collect();
+        let waiting: Vec<_> = (0..1000)
+            .map(|number| log.append(purge(&[&format!("{filler}{}", number % 10)])))
+            .collect();
         for append in waiting {
             append.await.unwrap();
             written += filler.len() as u64;
@@ -295,7 +333,10 @@ async fn the_file_does_not_outgrow_what_it_holds() {
     let length = std::fs::metadata(&path).unwrap().len();
     // One group may be written before it is looked at.
     assert!(length < writer::MIN_REWRITE_BYTES + 1000 * 300, "{length} bytes after {written}");
-    assert!(matches!(left_in(&path), Left::Tags(names) if names.len() == 11), "ten tags, and what is under way");
+    assert!(
+        matches!(left_in(&path), Left::Tags(names) if names.len() == 11),
+        "ten tags, and what is under way"
+    );
 }
 
 #[tokio::test]
@@ -303,7 +344,9 @@ async fn a_line_that_no_file_can_hold_is_everything() {
     let folder = folder();
     let path = folder.path().join("journal");
     let (log, _) = opened(&path);
-    let tags = (0..60_000).map(|number| crate::policy::tag::Tag::new(&format!("{number:0>100}"))).collect();
+    let tags = (0..60_000)
+        .map(|number| crate::policy::tag::Tag::new(&format!("{number:0>100}")))
+        .collect();
     log.append(JournalLine::Purge { tags }).await.unwrap();
     drop(log);
     assert!(std::fs::metadata(&path).unwrap().len() < 1000);

@@ -1,4 +1,5 @@
-//! The thread's side of the log: groups of lines, one sync each; and a new file when the old one has grown, failed or been replayed.
+//! The thread's side of the log: groups of lines, one sync each; and a new file when the old one
+//! has grown, failed or been replayed.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Seek as _, SeekFrom};
@@ -29,10 +30,19 @@ pub struct JournalWriter {
 }
 
 impl JournalWriter {
-    /// Goes on with a file. One with broken lines is replaced at the first chance: they hide what is written behind them.
+    /// Goes on with a file. One with broken lines is replaced at the first chance: they hide what
+    /// is written behind them.
     pub fn new(opened: OpenJournal, disk: Box<dyn Disk>) -> Self {
         let OpenJournal { file, path, journal: holds, len, broken } = opened;
-        Self { file, path, journal: holds, len, rewrite_at: MIN_REWRITE_BYTES, suspect: broken, disk }
+        Self {
+            file,
+            path,
+            journal: holds,
+            len,
+            rewrite_at: MIN_REWRITE_BYTES,
+            suspect: broken,
+            disk,
+        }
     }
 
     /// Does it all, in order, and tells those who wait.
@@ -76,13 +86,17 @@ impl JournalWriter {
         for line in lines {
             text::encode(line, &mut bytes);
         }
-        let written = self.file.seek(SeekFrom::Start(self.len)).and_then(|_| self.disk.write(&self.file, &bytes));
+        let written = self
+            .file
+            .seek(SeekFrom::Start(self.len))
+            .and_then(|_| self.disk.write(&self.file, &bytes));
         if let Err(error) = written {
             self.suspect = self.file.set_len(self.len).is_err();
             return Err(error);
         }
         if let Err(error) = self.disk.sync(&self.file) {
-            // The kernel may call pages clean that it failed to write: only a new file says what is on disk.
+            // The kernel may call pages clean that it failed to write: only a new file says what is
+            // on disk.
             self.suspect = true;
             let _ = self.file.set_len(self.len);
             return Err(error);
@@ -104,7 +118,8 @@ impl JournalWriter {
         successor.push(".new");
         // What a crash has left there; never what a link points to.
         let _ = fs::remove_file(&successor);
-        let file = OpenOptions::new().write(true).create_new(true).mode(FILE_MODE).open(&successor)?;
+        let file =
+            OpenOptions::new().write(true).create_new(true).mode(FILE_MODE).open(&successor)?;
         let named = file.try_lock().map_err(io::Error::from).and_then(|()| {
             self.disk.write(&file, &bytes)?;
             self.disk.sync(&file)?;
@@ -117,7 +132,8 @@ impl JournalWriter {
         }
         (self.file, self.journal, self.len) = (file, holds, bytes.len() as u64);
         self.rewrite_at = MIN_REWRITE_BYTES.max(self.len * 2);
-        // Until the name is on disk a crash brings the old file back, without what is written to the new one.
+        // Until the name is on disk a crash brings the old file back, without what is written to
+        // the new one.
         self.suspect = true;
         sync_folder(&self.path, self.disk.as_ref())?;
         self.suspect = false;
@@ -134,7 +150,10 @@ impl JournalWriter {
 
 fn reply_all(replies: impl IntoIterator<Item = SyncReply>, result: &io::Result<()>) {
     for reply in replies {
-        let copy = result.as_ref().map_err(|error| io::Error::new(error.kind(), error.to_string())).copied();
+        let copy = result
+            .as_ref()
+            .map_err(|error| io::Error::new(error.kind(), error.to_string()))
+            .copied();
         // Who no longer waits has taken nothing back.
         let _ = reply.send(copy);
     }

@@ -35,11 +35,18 @@ tags = ["campaign:{named}", "flat:{flat}", "place:{where}"]
 "#;
 
 fn tags(rules: &PolicyRules, sent: &SentRequest, body: Option<&BodyFields>) -> Vec<String> {
-    told(rules, sent, body).tags.iter().map(ToString::to_string).filter(|tag| !tag.starts_with("uri:")).collect()
+    told(rules, sent, body)
+        .tags
+        .iter()
+        .map(ToString::to_string)
+        .filter(|tag| !tag.starts_with("uri:"))
+        .collect()
 }
 
 fn told(rules: &PolicyRules, sent: &SentRequest, body: Option<&BodyFields>) -> Mutation {
-    rules.mutation(&sent.asked(), &effective(rules, sent), body).unwrap_or_else(|header| panic!("{header} is at fault"))
+    rules
+        .mutation(&sent.asked(), &effective(rules, sent), body)
+        .unwrap_or_else(|header| panic!("{header} is at fault"))
 }
 
 /// The method that the plan hands on.
@@ -59,7 +66,11 @@ fn captures_and_fields_make_the_tags() {
     let rules = rules(RULES);
     let mutation = told(&rules, &put("/campaigns/7"), None);
     assert_eq!(tags(&rules, &put("/campaigns/7"), None), ["all:acme", "campaign:7"]);
-    assert!(mutation.tags.iter().any(|tag| tag.as_str() == "uri:app.test/campaigns/7"), "{:?}", mutation.tags);
+    assert!(
+        mutation.tags.iter().any(|tag| tag.as_str() == "uri:app.test/campaigns/7"),
+        "{:?}",
+        mutation.tags
+    );
     assert!(mutation.covered && !mutation.uncovered_cached_path && mutation.missing.is_empty());
     assert_eq!((mutation.guard, mutation.repurge_after.len()), (MutationGuard::Mark, 0));
     assert_eq!(tags(&rules, &put("/campaigns/a%20b"), None), ["all:acme", "campaign:a%20b"]);
@@ -71,11 +82,20 @@ fn captures_and_fields_make_the_tags() {
 #[test]
 fn the_tags_of_a_write_are_those_of_the_read() {
     let rules = rules(RULES);
-    for path in ["/campaigns/7", "/campaigns/a%20b", "/campaigns/%C3%BC", "/campaigns/a:b", "/campaigns/%41"] {
+    for path in [
+        "/campaigns/7",
+        "/campaigns/a%20b",
+        "/campaigns/%C3%BC",
+        "/campaigns/a:b",
+        "/campaigns/%41",
+    ] {
         let get = SentRequest::get(path);
         let read = lookup(&rules, &get).tags();
         let write = told(&rules, &put(path), None).tags;
-        assert!(read.iter().all(|tag| write.contains(tag)), "{path}: {read:?} is not all in {write:?}");
+        assert!(
+            read.iter().all(|tag| write.contains(tag)),
+            "{path}: {read:?} is not all in {write:?}"
+        );
     }
 }
 
@@ -89,7 +109,11 @@ fn a_missing_field_is_listed_and_the_other_tags_are_purged() {
     let missing = told(&rules, &SentRequest::new("POST", "/batch"), None).missing;
     assert_eq!(missing.iter().map(|name| &**name).collect::<Vec<_>>(), ["flat", "named", "where"]);
     let doubled = SentRequest::new("POST", "/batch?where=x&where=y");
-    assert_eq!(tags(&rules, &doubled, None), ["place:x", "place:y"], "whichever it is, it is purged");
+    assert_eq!(
+        tags(&rules, &doubled, None),
+        ["place:x", "place:y"],
+        "whichever it is, it is purged"
+    );
 }
 
 #[test]
@@ -98,9 +122,11 @@ fn bodies_are_read_where_a_rule_asks_for_it() {
     let post = SentRequest::new("POST", "/batch?where=rome");
     assert!(rules.mutation_reads_body(&post.asked(), &Method::POST));
     assert!(!rules.mutation_reads_body(&put("/campaigns/7").asked(), &Method::PUT));
-    let json = BodyFields::parse(b"application/json", br#"{"campaign":{"id":7},"flat":"x"}"#).unwrap();
+    let json =
+        BodyFields::parse(b"application/json", br#"{"campaign":{"id":7},"flat":"x"}"#).unwrap();
     assert_eq!(tags(&rules, &post, Some(&json)), ["campaign:7", "flat:x", "place:rome"]);
-    let form = BodyFields::parse(b"application/x-www-form-urlencoded", b"flat=y&campaign=1").unwrap();
+    let form =
+        BodyFields::parse(b"application/x-www-form-urlencoded", b"flat=y&campaign=1").unwrap();
     assert_eq!(tags(&rules, &post, Some(&form)), ["flat:y", "place:rome"]);
     assert_eq!(tags(&rules, &post, None), ["place:rome"]);
 }
@@ -123,9 +149,16 @@ fn a_disguised_path_is_still_seen() {
         "/campaigns/%37",
     ] {
         let seen = tags(&rules, &put(path), None);
-        assert!(["all:acme", "campaign:7"].iter().all(|tag| seen.iter().any(|seen| seen == tag)), "{path}: {seen:?}");
+        assert!(
+            ["all:acme", "campaign:7"].iter().all(|tag| seen.iter().any(|seen| seen == tag)),
+            "{path}: {seen:?}"
+        );
         let mutation = told(&rules, &put(path), None);
-        assert!(mutation.tags.iter().any(|tag| tag.as_str() == "uri:app.test/campaigns/7"), "{path}: {:?}", mutation.tags);
+        assert!(
+            mutation.tags.iter().any(|tag| tag.as_str() == "uri:app.test/campaigns/7"),
+            "{path}: {:?}",
+            mutation.tags
+        );
     }
 }
 
@@ -155,7 +188,11 @@ fn a_write_to_a_cached_path_without_a_rule_is_noticed() {
     let rules = rules(RULES);
     let post = told(&rules, &SentRequest::new("POST", "/campaigns/7"), None);
     assert!(!post.covered && post.uncovered_cached_path);
-    assert_eq!(post.tags.iter().map(Tag::as_str).collect::<Vec<_>>(), ["uri:app.test/campaigns/7"], "its own URI, always");
+    assert_eq!(
+        post.tags.iter().map(Tag::as_str).collect::<Vec<_>>(),
+        ["uri:app.test/campaigns/7"],
+        "its own URI, always"
+    );
     assert!(!told(&rules, &SentRequest::new("POST", "/elsewhere"), None).uncovered_cached_path);
     assert!(told(&rules, &SentRequest::new("POST", "/campaigns;x/7"), None).uncovered_cached_path);
 }
@@ -163,8 +200,13 @@ fn a_write_to_a_cached_path_without_a_rule_is_noticed() {
 #[test]
 fn a_doubted_header_of_a_rule_refuses_the_mutation() {
     let rules = rules(RULES);
-    for sent in [put("/campaigns/7").with("x-tenant-id", "b"), put("/campaigns/7").with("connection", "x-tenant-id")] {
-        let refused = rules.mutation(&sent.asked(), &Method::PUT, None).expect_err("nobody can tell whose data it changes");
+    for sent in [
+        put("/campaigns/7").with("x-tenant-id", "b"),
+        put("/campaigns/7").with("connection", "x-tenant-id"),
+    ] {
+        let refused = rules
+            .mutation(&sent.asked(), &Method::PUT, None)
+            .expect_err("nobody can tell whose data it changes");
         assert_eq!(refused.as_str(), "x-tenant-id");
     }
 }

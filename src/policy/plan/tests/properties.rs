@@ -1,4 +1,5 @@
-//! What holds for every request: the app gets nothing that the key has not seen, and both ways to a variant's key agree.
+//! What holds for every request: the app gets nothing that the key has not seen, and both ways to a
+//! variant's key agree.
 
 use proptest::prelude::*;
 
@@ -20,15 +21,19 @@ const KINDS: [&str; 12] = [
     "tags = [\"a:{tenant}:{lang}\"]\nunknown_headers = \"drop\"",
 ];
 
-const CREDENTIALS: [&str; 3] =
-    ["", "[credential]\nheaders = [\"x-api-key\"]\n", "[credential]\nheaders = [\"x-api-key\"]\ncookies = [\"sid\"]\n"];
+const CREDENTIALS: [&str; 3] = [
+    "",
+    "[credential]\nheaders = [\"x-api-key\"]\n",
+    "[credential]\nheaders = [\"x-api-key\"]\ncookies = [\"sid\"]\n",
+];
 
 fn every_kind() -> Vec<PolicyRules> {
-    let fields =
-        "[fields]\ntenant = { header = \"x-tenant-id\" }\nlang = { cookie = \"lang\" }\ntoken = { auth = \"prefix\", length = 8 }\n";
-    let all = CREDENTIALS
-        .iter()
-        .flat_map(|credential| KINDS.map(|kind| format!("{credential}{fields}[[routes]]\npath = \"/a/{{id}}\"\nttl = \"5m\"\n{kind}\n")));
+    let fields = "[fields]\ntenant = { header = \"x-tenant-id\" }\nlang = { cookie = \"lang\" }\ntoken = { auth = \"prefix\", length = 8 }\n";
+    let all = CREDENTIALS.iter().flat_map(|credential| {
+        KINDS.map(|kind| {
+            format!("{credential}{fields}[[routes]]\npath = \"/a/{{id}}\"\nttl = \"5m\"\n{kind}\n")
+        })
+    });
     all.map(|toml| rules(&toml)).collect()
 }
 
@@ -38,7 +43,10 @@ const POOL: [(&str, &[&str]); 20] = [
     ("accept-language", &["de", "en, de;q=0.5", "EN,de;q=0.5", "x y"]),
     ("accept-encoding", &["gzip, br", "br,gzip", "identity", "*;q=0"]),
     ("authorization", &["Bearer aaaaaaaaaaaa", "Bearer aaaaaaaaaaab", "Basic eA=="]),
-    ("cookie", &["sid=1", "sid=2; lang=de", "lang=de; sid=2", "lang=en", "theme=dark; lang=de", "", "odd"]),
+    (
+        "cookie",
+        &["sid=1", "sid=2; lang=de", "lang=de; sid=2", "lang=en", "theme=dark; lang=de", "", "odd"],
+    ),
     ("x-tenant-id", &["acme", "other"]),
     ("x-api-key", &["k1", "k2"]),
     ("origin", &["https://a.test", "https://b.test"]),
@@ -56,7 +64,8 @@ const POOL: [(&str, &[&str]); 20] = [
     ("pragma", &["no-cache"]),
 ];
 
-const TARGETS: [&str; 6] = ["/a/1", "/a/1?page=1", "/a/1?page=1&utm=2", "/a/1?utm=3&page=1", "/a/1?", "/a/%31"];
+const TARGETS: [&str; 6] =
+    ["/a/1", "/a/1?page=1", "/a/1?page=1&utm=2", "/a/1?utm=3&page=1", "/a/1?", "/a/%31"];
 
 type HeaderLines = Vec<(usize, usize)>;
 
@@ -72,36 +81,59 @@ fn sent(target: usize, lines: &HeaderLines, trusted: bool) -> SentRequest {
 /// A pair of requests that have most lines in common.
 fn pair() -> impl Strategy<Value = (usize, bool, [SentRequest; 2])> {
     let line = (0..POOL.len(), 0_usize..7, 0_u8..6);
-    (any::<usize>(), 0..TARGETS.len(), 0..TARGETS.len(), prop::collection::vec(line, 0..7), any::<bool>()).prop_map(
-        |(kind, one, two, lines, trusted)| {
-            let of = |absent: u8| lines.iter().filter(|line| line.2 != absent).map(|line| (line.0, line.1)).collect::<HeaderLines>();
-            (kind, trusted, [sent(one, &of(0), trusted), sent(two, &of(1), trusted)])
-        },
+    (
+        any::<usize>(),
+        0..TARGETS.len(),
+        0..TARGETS.len(),
+        prop::collection::vec(line, 0..7),
+        any::<bool>(),
     )
+        .prop_map(|(kind, one, two, lines, trusted)| {
+            let of = |absent: u8| {
+                lines
+                    .iter()
+                    .filter(|line| line.2 != absent)
+                    .map(|line| (line.0, line.1))
+                    .collect::<HeaderLines>()
+            };
+            (kind, trusted, [sent(one, &of(0), trusted), sent(two, &of(1), trusted)])
+        })
 }
 
 /// The cookies of a request, whatever their order.
 fn cookies(headers: &HeaderMap) -> Vec<Vec<u8>> {
-    let mut all: Vec<Vec<u8>> = field::cookies(headers).map(|(name, value)| [name, b"=", value].concat()).collect();
+    let mut all: Vec<Vec<u8>> =
+        field::cookies(headers).map(|(name, value)| [name, b"=", value].concat()).collect();
     all.sort();
     all
 }
 
 /// What the app can tell of a header, with what means the same written the same.
 fn seen(headers: &HeaderMap, name: &HeaderName) -> Vec<Vec<u8>> {
-    let lines: Vec<Vec<u8>> = headers.get_all(name).iter().map(|line| line.as_bytes().trim_ascii().to_vec()).collect();
+    let lines: Vec<Vec<u8>> =
+        headers.get_all(name).iter().map(|line| line.as_bytes().trim_ascii().to_vec()).collect();
     if *name == ACCEPT && lines == [b"*/*"] { Vec::new() } else { lines }
 }
 
-/// Two requests with one key, neither of which bypasses for a header: the app must not be able to tell them apart.
-fn cannot_be_told_apart(rules: &PolicyRules, one: &Lookup<'_>, two: &Lookup<'_>) -> Result<(), TestCaseError> {
-    let ((target_one, filled_one), (target_two, filled_two)) = (one.fill_request(), two.fill_request());
+/// Two requests with one key, neither of which bypasses for a header: the app must not be able to
+/// tell them apart.
+fn cannot_be_told_apart(
+    rules: &PolicyRules,
+    one: &Lookup<'_>,
+    two: &Lookup<'_>,
+) -> Result<(), TestCaseError> {
+    let ((target_one, filled_one), (target_two, filled_two)) =
+        (one.fill_request(), two.fill_request());
     prop_assert_eq!(target_one.query().unwrap_or_default(), target_two.query().unwrap_or_default());
-    prop_assert_eq!(request_target::normal_path(target_one.path()), request_target::normal_path(target_two.path()));
+    prop_assert_eq!(
+        request_target::normal_path(target_one.path()),
+        request_target::normal_path(target_two.path())
+    );
     let shared = one.route.spec.scope == Scope::Shared;
     for name in filled_one.keys().chain(filled_two.keys()) {
         let role = one.route.headers.role(name, one.request.peer_is_trusted);
-        let identifies = *name == AUTHORIZATION || *name == COOKIE || rules.credential.headers.contains(name);
+        let identifies =
+            *name == AUTHORIZATION || *name == COOKIE || rules.credential.headers.contains(name);
         if matches!(role, HeaderRole::Harmless | HeaderRole::Passed) || (shared && identifies) {
             continue;
         }
@@ -123,8 +155,12 @@ fn cannot_be_told_apart(rules: &PolicyRules, one: &Lookup<'_>, two: &Lookup<'_>)
 
 /// A `Vary` of some of the names above, and one that nobody sends.
 fn vary(names: &[usize]) -> VarySpec {
-    let names: Vec<&str> = names.iter().map(|at| POOL.get(*at).map_or("x-never", |(name, _)| name)).collect();
-    let response = HeaderMap::from_iter([(http::header::VARY, HeaderValue::from_str(&names.join(", ")).unwrap())]);
+    let names: Vec<&str> =
+        names.iter().map(|at| POOL.get(*at).map_or("x-never", |(name, _)| name)).collect();
+    let response = HeaderMap::from_iter([(
+        http::header::VARY,
+        HeaderValue::from_str(&names.join(", ")).unwrap(),
+    )]);
     VarySpec::from_response(&HeaderMap::new(), &response).unwrap()
 }
 
@@ -191,8 +227,14 @@ fn the_properties_speak_of_something() {
     for _ in 0..300 {
         let (_, _, pair) = strategy.new_tree(&mut runner).unwrap().current();
         for rules in EVERY_KIND.iter() {
-            if let (Plan::Lookup(one), Plan::Lookup(two)) = (rules.plan(&pair[0].asked()), rules.plan(&pair[1].asked())) {
-                *(if one.key.canonical() == two.key.canonical() { &mut same } else { &mut different }) += 1;
+            if let (Plan::Lookup(one), Plan::Lookup(two)) =
+                (rules.plan(&pair[0].asked()), rules.plan(&pair[1].asked()))
+            {
+                *(if one.key.canonical() == two.key.canonical() {
+                    &mut same
+                } else {
+                    &mut different
+                }) += 1;
             }
         }
     }

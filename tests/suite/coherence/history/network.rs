@@ -1,4 +1,5 @@
-//! The network fails: everybody or one sidecar is cut off from Redis, in ways that are told and in ways that are not.
+//! The network fails: everybody or one sidecar is cut off from Redis, in ways that are told and in
+//! ways that are not.
 
 use std::time::Duration;
 
@@ -13,8 +14,9 @@ use crate::support::history::{Kind, Operation};
 /// The sidecar that is cut off.
 const APART: usize = 0;
 
-/// A sidecar that may not be able to tell the others of a write lets none through: of such a run no read may be stale either, whoever is cut
-/// off from Redis while others are not. It takes Redis for lost only when it is: what a busy machine holds up is not to be refused.
+/// A sidecar that may not be able to tell the others of a write lets none through: of such a run no
+/// read may be stale either, whoever is cut off from Redis while others are not. It takes Redis for
+/// lost only when it is: what a busy machine holds up is not to be refused.
 const REFUSE: &str = "deadline = \"500ms\"\non_redis_loss = \"bypass\"\nwrites = \"refuse\"";
 /// It lets them through, and makes up for it when it rejoins.
 const FORWARD: &str = "on_redis_loss = \"memory\"\ndegraded_ttl = \"500ms\"\nwrites = \"forward\"";
@@ -75,33 +77,49 @@ async fn no_read_is_stale_when_one_sidecar_that_refuses_writes_is_cut_off_by_res
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn no_read_is_stale_when_one_sidecar_that_refuses_writes_is_heard_by_redis_and_hears_nothing() {
+async fn no_read_is_stale_when_one_sidecar_that_refuses_writes_is_heard_by_redis_and_hears_nothing()
+{
     refusing(Fault::FreezeAnswers).await;
 }
 
 async fn refusing(fault: Fault) {
     let run = Stage::set(REFUSE).await.run(async |stage| apart(stage, fault).await).await;
-    run.is_coherent_but(|_, _| false, |one, round| one.through == APART && refused_meanwhile(one, round));
+    run.is_coherent_but(
+        |_, _| false,
+        |one, round| one.through == APART && refused_meanwhile(one, round),
+    );
     let refused = run.history.operations().iter().filter(|one| one.status == 503).count();
     assert!(refused > 0, "it never had to refuse anything");
 }
 
-/// What is refused is refused in so many words, and nothing but writes is, and nothing while all is well.
+/// What is refused is refused in so many words, and nothing but writes is, and nothing while all is
+/// well.
 fn refused_meanwhile(one: &Operation, round: &Round) -> bool {
-    one.kind == Kind::Write && one.status == 503 && round.broken <= one.done && one.sent < round.healed + REJOIN
+    one.kind == Kind::Write
+        && one.status == 503
+        && round.broken <= one.done
+        && one.sent < round.healed + REJOIN
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn only_writes_through_a_sidecar_that_is_cut_off_are_missed_and_only_until_it_rejoins() {
     let run = Stage::set(FORWARD).await.run(async |stage| apart(stage, Fault::Freeze).await).await;
-    let forwarded = |one: &&Operation, round: &Round| one.through == APART && round.broken <= one.sent && one.done < round.healed;
-    let writes = run.history.operations().iter().filter(|one| one.kind == Kind::Write && one.succeeded());
-    assert!(writes.filter(|one| run.rounds.iter().any(|round| forwarded(one, round))).count() > 0, "it was never written through");
+    let forwarded = |one: &&Operation, round: &Round| {
+        one.through == APART && round.broken <= one.sent && one.done < round.healed
+    };
+    let writes =
+        run.history.operations().iter().filter(|one| one.kind == Kind::Write && one.succeeded());
+    assert!(
+        writes.filter(|one| run.rounds.iter().any(|round| forwarded(one, round))).count() > 0,
+        "it was never written through"
+    );
     run.is_coherent_but(
         |one, round| {
             let meanwhile = round.broken <= one.read.sent && one.read.sent < round.healed + REJOIN;
             let from_its_memory = one.read.through == APART && one.age() <= DEGRADED_TTL;
-            meanwhile && (from_its_memory || (one.read.through != APART && one.missed_only_writes_through(APART)))
+            meanwhile
+                && (from_its_memory
+                    || (one.read.through != APART && one.missed_only_writes_through(APART)))
         },
         |_, _| false,
     );

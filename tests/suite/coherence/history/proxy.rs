@@ -1,4 +1,5 @@
-//! The fault proxy does what it is told to: otherwise a fault that was never staged would pass for one that was withstood.
+//! The fault proxy does what it is told to: otherwise a fault that was never staged would pass for
+//! one that was withstood.
 
 use std::io::ErrorKind;
 use std::net::SocketAddr;
@@ -13,7 +14,8 @@ use crate::support::{Fault, FaultProxy};
 
 /// What would come has come by then, on any machine.
 const LONG: Duration = Duration::from_secs(10);
-/// What is held does not come, however long one waits; a short wait finds what is not held nearly always.
+/// What is held does not come, however long one waits; a short wait finds what is not held nearly
+/// always.
 const SHORT: Duration = Duration::from_millis(200);
 
 /// A target that answers each byte by the same byte, and tells which it got.
@@ -72,7 +74,10 @@ async fn a_frozen_proxy_holds_the_bytes_and_keeps_the_connections() {
     let mut new = TcpStream::connect(proxy.address).await.expect("new connections are accepted");
     for stream in [&mut old, &mut new] {
         stream.write_all(&[1]).await.unwrap();
-        assert!(timeout(SHORT, stream.read_u8()).await.is_err(), "nothing comes back, and nothing ends");
+        assert!(
+            timeout(SHORT, stream.read_u8()).await.is_err(),
+            "nothing comes back, and nothing ends"
+        );
     }
     assert!(told.try_recv().is_err(), "nothing reached the target");
     proxy.set(Fault::None);

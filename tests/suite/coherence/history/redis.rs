@@ -8,7 +8,8 @@ use super::stage::{KEYS, Stage};
 use super::{LONG, REJOIN, STRICT};
 use crate::support::RedisServer;
 
-/// What entries may outlive the last contact by in the runs that serve from memory while Redis is lost.
+/// What entries may outlive the last contact by in the runs that serve from memory while Redis is
+/// lost.
 const DEGRADED_TTL: Duration = Duration::from_millis(500);
 const FROM_MEMORY: &str = "on_redis_loss = \"memory\"\ndegraded_ttl = \"500ms\"";
 
@@ -16,7 +17,8 @@ const FROM_MEMORY: &str = "on_redis_loss = \"memory\"\ndegraded_ttl = \"500ms\""
 fn info(redis: &RedisServer, section: &str, name: &str) -> u64 {
     let text = redis.command(&format!("INFO {section}")).unwrap_or_default();
     let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
-    line.and_then(|number| number.trim().parse().ok()).unwrap_or_else(|| panic!("INFO {section} tells {name}: {text}"))
+    line.and_then(|number| number.trim().parse().ok())
+        .unwrap_or_else(|| panic!("INFO {section} tells {name}: {text}"))
 }
 
 fn configure(redis: &RedisServer, setting: &str) {
@@ -27,7 +29,11 @@ fn configure(redis: &RedisServer, setting: &str) {
 /// Runs a script, and returns the number it returns.
 fn eval(redis: &RedisServer, script: &str) -> u64 {
     let answer = redis.command(&format!("EVAL \"{script}\" 0")).unwrap_or_default();
-    answer.trim().strip_prefix(':').and_then(|number| number.parse().ok()).unwrap_or_else(|| panic!("{script}: {answer}"))
+    answer
+        .trim()
+        .strip_prefix(':')
+        .and_then(|number| number.parse().ok())
+        .unwrap_or_else(|| panic!("{script}: {answer}"))
 }
 
 /// How many tags have a record.
@@ -91,15 +97,26 @@ async fn no_read_is_stale_when_records_are_evicted() {
         let evicted = info(redis, "stats", "evicted_keys");
         configure(redis, "maxmemory-policy allkeys-random");
         for round in 0..10 {
-            configure(redis, &format!("maxmemory {}", info(redis, "memory", "used_memory") + 300_000));
+            configure(
+                redis,
+                &format!("maxmemory {}", info(redis, "memory", "used_memory") + 300_000),
+            );
             for part in 0..10 {
                 let name = format!("'foreign:{round}:{part}:' .. i");
-                eval(redis, &format!("for i = 1, 100 do redis.call('SET', {name}, string.rep('x', 1000)) end return 1"));
+                eval(
+                    redis,
+                    &format!(
+                        "for i = 1, 100 do redis.call('SET', {name}, string.rep('x', 1000)) end return 1"
+                    ),
+                );
             }
             lost += usize::from(eval(redis, RECORDS) < KEYS as u64);
             sleep(Duration::from_millis(200)).await;
         }
-        assert!(info(redis, "stats", "evicted_keys") > evicted && lost > 0, "no record was ever evicted");
+        assert!(
+            info(redis, "stats", "evicted_keys") > evicted && lost > 0,
+            "no record was ever evicted"
+        );
         configure(redis, "maxmemory 0");
     };
     Stage::set(STRICT).await.run(fault).await.is_coherent();
@@ -131,22 +148,29 @@ async fn no_read_is_stale_when_redis_has_no_memory_left() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn what_is_served_from_memory_while_redis_is_dead_is_outdated_for_no_longer_than_degraded_ttl() {
+async fn what_is_served_from_memory_while_redis_is_dead_is_outdated_for_no_longer_than_degraded_ttl()
+ {
     let fault = async |stage: &mut Stage| {
         stage.redis.kill();
-        // Longer than a lease, for which writes wait: those that come after it are answered while Redis is dead, and have to be seen.
+        // Longer than a lease, for which writes wait: those that come after it are answered while
+        // Redis is dead, and have to be seen.
         sleep(Duration::from_secs(3)).await;
         stage.redis.restart();
     };
     let run = Stage::set(FROM_MEMORY).await.run(fault).await;
     run.is_coherent_but(
-        |one, round| one.age() <= DEGRADED_TTL && round.broken <= one.read.sent && one.read.sent < round.healed + REJOIN,
+        |one, round| {
+            one.age() <= DEGRADED_TTL
+                && round.broken <= one.read.sent
+                && one.read.sent < round.healed + REJOIN
+        },
         |_, _| false,
     );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn what_is_served_from_memory_while_redis_is_stopped_is_outdated_for_no_longer_than_degraded_ttl() {
+async fn what_is_served_from_memory_while_redis_is_stopped_is_outdated_for_no_longer_than_degraded_ttl()
+ {
     let fault = async |stage: &mut Stage| {
         stage.redis.freeze();
         sleep(LONG).await;
@@ -154,7 +178,11 @@ async fn what_is_served_from_memory_while_redis_is_stopped_is_outdated_for_no_lo
     };
     let run = Stage::set(FROM_MEMORY).await.run(fault).await;
     run.is_coherent_but(
-        |one, round| one.age() <= DEGRADED_TTL && round.broken <= one.read.sent && one.read.sent < round.healed + REJOIN,
+        |one, round| {
+            one.age() <= DEGRADED_TTL
+                && round.broken <= one.read.sent
+                && one.read.sent < round.healed + REJOIN
+        },
         |_, _| false,
     );
 }

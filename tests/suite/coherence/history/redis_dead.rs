@@ -1,5 +1,5 @@
-//! Redis is dead: nobody notices by errors or by a request that hangs, and there are hits again once
-//! it is back. What it costs in time is measured by `benches/figures.rs`.
+//! Redis is dead: nobody notices by errors or by a request that hangs, and there are hits again
+//! once it is back. What it costs in time is measured by `benches/figures.rs`.
 
 use std::time::Duration;
 
@@ -7,11 +7,11 @@ use super::stage::Stage;
 use super::{LONG, STRICT};
 use crate::support::history::Window;
 
-/// A read waits for no more than a deadline of Redis, and a write until the leases of others are over;
-/// what is later than this hangs.
+/// A read waits for no more than a deadline of Redis, and a write until the leases of others are
+/// over; what is later than this hangs.
 const HANGS: Duration = Duration::from_secs(5);
-/// Hits come back within two seconds of Redis's return on a quiet machine. Later than this they wait
-/// for something that does not come.
+/// Hits come back within two seconds of Redis's return on a quiet machine. Later than this they
+/// wait for something that does not come.
 const RETURN: Duration = Duration::from_secs(5);
 /// So many requests at least, to show something.
 const ENOUGH: usize = 500;

@@ -1,4 +1,5 @@
-//! A sidecar fails: it is stopped for longer than its lease, or dies between the app's commit and the purge.
+//! A sidecar fails: it is stopped for longer than its lease, or dies between the app's commit and
+//! the purge.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -17,9 +18,11 @@ const VICTIM: usize = 2;
 /// What a dead sidecar had begun is taken as committed within its lease and a second.
 const ORPHANED: Duration = Duration::from_secs(3);
 
-/// Stops a sidecar for longer than its lease, while the others are written to, and asks it as soon as it goes on.
+/// Stops a sidecar for longer than its lease, while the others are written to, and asks it as soon
+/// as it goes on.
 async fn stop_and_go_on(stage: &mut Stage, victim: usize) {
-    // It knows all keys, on connections that are open: whatever it answers first, it could answer from before.
+    // It knows all keys, on connections that are open: whatever it answers first, it could answer
+    // from before.
     let mut askers: Vec<_> = (0..KEYS).map(|_| stage.client(victim)).collect();
     for (key, asker) in askers.iter_mut().enumerate() {
         asker.read(key).await;
@@ -71,7 +74,8 @@ async fn no_read_is_stale_through_a_sidecar_that_was_stopped_for_longer_than_its
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn what_a_sidecar_left_unpurged_when_it_was_killed_is_fresh_a_lease_and_a_second_later() {
-    let (rounds, hits_of_the_new, too_late) = (AtomicU64::new(0), AtomicU64::new(0), Mutex::new(Vec::new()));
+    let (rounds, hits_of_the_new, too_late) =
+        (AtomicU64::new(0), AtomicU64::new(0), Mutex::new(Vec::new()));
     let fault = async |stage: &mut Stage| {
         let key = format!("doomed-{}", rounds.fetch_add(1, Ordering::SeqCst));
         let others: Vec<_> = (0..SIDECARS).filter(|sidecar| *sidecar != VICTIM).collect();
@@ -114,7 +118,10 @@ async fn what_a_sidecar_left_unpurged_when_it_was_killed_is_fresh_a_lease_and_a_
             sleep(Duration::from_millis(20)).await;
         }
         let latest = stale.iter().map(|(after, _)| *after).max();
-        println!("{} reads after the kill saw the version before it, the last of them {latest:?} after it", stale.len());
+        println!(
+            "{} reads after the kill saw the version before it, the last of them {latest:?} after it",
+            stale.len()
+        );
         too_late.lock().unwrap().extend(stale.into_iter().filter(|(after, _)| *after > ORPHANED));
         // Otherwise it would be fresh because it was never cached again.
         hits_of_the_new.fetch_add(hits, Ordering::SeqCst);
@@ -125,11 +132,23 @@ async fn what_a_sidecar_left_unpurged_when_it_was_killed_is_fresh_a_lease_and_a_
     // What was under way through it when it died has no answer.
     run.is_coherent_but(
         |_, _| false,
-        |one, round| one.status == 0 && one.through == VICTIM && round.broken <= one.done && one.sent < round.healed,
+        |one, round| {
+            one.status == 0
+                && one.through == VICTIM
+                && round.broken <= one.done
+                && one.sent < round.healed
+        },
     );
     let too_late = too_late.into_inner().unwrap();
-    let first: Vec<_> =
-        too_late.iter().take(5).map(|(after, read)| format!("{after:?} after it through {} ({})", read.through, read.said)).collect();
-    assert!(too_late.is_empty(), "{} reads were stale later than {ORPHANED:?} after the kill: {first:?}", too_late.len());
+    let first: Vec<_> = too_late
+        .iter()
+        .take(5)
+        .map(|(after, read)| format!("{after:?} after it through {} ({})", read.through, read.said))
+        .collect();
+    assert!(
+        too_late.is_empty(),
+        "{} reads were stale later than {ORPHANED:?} after the kill: {first:?}",
+        too_late.len()
+    );
     assert!(hits_of_the_new.into_inner() > 0, "the new version was never a hit");
 }

@@ -1,5 +1,6 @@
-//! The stage of a run: an app that counts versions, a Redis, three sidecars that each reach it through a fault proxy of their own, and
-//! readers and writers that never stop. A run is calm, then broken, then healed, and ends with a look at every key.
+//! The stage of a run: an app that counts versions, a Redis, three sidecars that each reach it
+//! through a fault proxy of their own, and readers and writers that never stop. A run is calm, then
+//! broken, then healed, and ends with a look at every key.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -23,7 +24,8 @@ pub const KEYS: usize = 8;
 
 const READERS: u64 = 4;
 const WRITERS: u64 = 2;
-/// An answer of the app takes up to this long after it has read or changed the version, so that fills and writes overlap.
+/// An answer of the app takes up to this long after it has read or changed the version, so that
+/// fills and writes overlap.
 const APP: Duration = Duration::from_millis(5);
 /// How long a run is watched before its fault, and after it is healed and there were hits again.
 const CALM: Duration = Duration::from_millis(1_200);
@@ -34,7 +36,8 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// Hits come back within this time in every run. How soon they should is another test's matter.
 const RETURN: Duration = Duration::from_secs(15);
 
-/// Reads are cached for longer than any run without a soak, and every write through a sidecar purges what it changes.
+/// Reads are cached for longer than any run without a soak, and every write through a sidecar
+/// purges what it changes.
 const RULES: &str = r#"
 [[routes]]
 path  = "/v/{key}"
@@ -71,14 +74,20 @@ pub struct Stage {
 }
 
 impl Stage {
-    /// A stage on which every sidecar has had hits, with these lines of `[redis]`. Its readers and writers are at work.
+    /// A stage on which every sidecar has had hits, with these lines of `[redis]`. Its readers and
+    /// writers are at work.
     pub async fn set(redis_lines: &str) -> Self {
         let redis = RedisServer::start();
         let app = Origin::varying(Duration::ZERO..=APP, versioned());
-        let proxies = [FaultProxy::start(redis.port).await, FaultProxy::start(redis.port).await, FaultProxy::start(redis.port).await];
+        let proxies = [
+            FaultProxy::start(redis.port).await,
+            FaultProxy::start(redis.port).await,
+            FaultProxy::start(redis.port).await,
+        ];
         let upstream = format!("url = \"http://{}\"", app.address);
         let spawn = |proxy: &FaultProxy| {
-            let rules = format!("[redis]\nurl = \"redis://{}/0\"\n{redis_lines}\n{RULES}", proxy.address);
+            let rules =
+                format!("[redis]\nurl = \"redis://{}/0\"\n{redis_lines}\n{RULES}", proxy.address);
             let upstream = upstream.clone();
             async move { ChildSidecar::spawn(&upstream, &rules).await }
         };
@@ -91,18 +100,25 @@ impl Stage {
             asked: [const { AtomicBool::new(true) }; SIDECARS],
             stop: AtomicBool::new(false),
         });
-        let readers = (0..READERS).map(|worker| tokio::spawn(work(Arc::clone(&play), Kind::Read, worker))).collect();
-        let mut stage = Self { app, redis, proxies, sidecars, play: Arc::clone(&play), workers: readers };
+        let readers = (0..READERS)
+            .map(|worker| tokio::spawn(work(Arc::clone(&play), Kind::Read, worker)))
+            .collect();
+        let mut stage =
+            Self { app, redis, proxies, sidecars, play: Arc::clone(&play), workers: readers };
         // Whoever has hits has joined, and need not refuse a write.
         stage.has_hits(Instant::now()).await;
-        let writers = (0..WRITERS).map(|worker| tokio::spawn(work(Arc::clone(&play), Kind::Write, READERS + worker)));
+        let writers = (0..WRITERS)
+            .map(|worker| tokio::spawn(work(Arc::clone(&play), Kind::Write, READERS + worker)));
         stage.workers.extend(writers);
         stage
     }
 
-    /// Stages the fault once, or again and again for a soak, and returns when it is healed, the clients are still, and all is looked at.
+    /// Stages the fault once, or again and again for a soak, and returns when it is healed, the
+    /// clients are still, and all is looked at.
     pub async fn run(mut self, fault: impl AsyncFn(&mut Self)) -> Ended {
-        let soak = std::env::var("SIDECACHE_SOAK").ok().map(|seconds| seconds.parse().expect("SIDECACHE_SOAK is a number of seconds"));
+        let soak = std::env::var("SIDECACHE_SOAK")
+            .ok()
+            .map(|seconds| seconds.parse().expect("SIDECACHE_SOAK is a number of seconds"));
         let until = Instant::now() + Duration::from_secs(soak.unwrap_or(0));
         let mut rounds = Vec::new();
         loop {
@@ -114,8 +130,12 @@ impl Stage {
             self.has_hits(healed).await;
             let hit_again = Instant::now();
             sleep(CALM).await;
-            // A write that was begun under the fault may have kept its writer waiting for the end of a lease.
-            eventually("there are writes again", RETURN, || async { self.play.log.writes_since(hit_again) >= WRITES }).await;
+            // A write that was begun under the fault may have kept its writer waiting for the end
+            // of a lease.
+            eventually("there are writes again", RETURN, || async {
+                self.play.log.writes_since(hit_again) >= WRITES
+            })
+            .await;
             rounds.push(Round { begun, broken, healed, hit_again, over: Instant::now() });
             if Instant::now() >= until {
                 return self.end(rounds).await;
@@ -123,7 +143,8 @@ impl Stage {
         }
     }
 
-    /// Readers and writers leave this sidecar alone from now on, but for requests that are under way.
+    /// Readers and writers leave this sidecar alone from now on, but for requests that are under
+    /// way.
     pub fn leave(&self, sidecar: usize) {
         self.play.asked[sidecar].store(false, Ordering::SeqCst);
     }
@@ -147,10 +168,13 @@ impl Stage {
         .await;
     }
 
-    /// Returns when every sidecar in use has answered a read from the cache that was sent since then.
+    /// Returns when every sidecar in use has answered a read from the cache that was sent since
+    /// then.
     async fn has_hits(&self, since: Instant) {
-        eventually("every sidecar has hits", RETURN, || async { self.in_use().all(|sidecar| self.play.log.hit_since(since, sidecar)) })
-            .await;
+        eventually("every sidecar has hits", RETURN, || async {
+            self.in_use().all(|sidecar| self.play.log.hit_since(since, sidecar))
+        })
+        .await;
     }
 
     fn in_use(&self) -> impl Iterator<Item = usize> {
@@ -162,17 +186,26 @@ impl Stage {
         for worker in std::mem::take(&mut self.workers) {
             worker.await.expect("no reader or writer panics");
         }
-        // Now nothing is under way, and every sidecar must answer what the app has: also of writes that were never answered.
+        // Now nothing is under way, and every sidecar must answer what the app has: also of writes
+        // that were never answered.
         let mut late = Vec::new();
         let mut app = Client::new(self.app.address);
         for sidecar in self.in_use() {
             let mut client = self.client(sidecar);
             for key in 0..KEYS {
-                let truth: u64 = app.get(&path(key), &[]).await.text().parse().expect("the app answers a number");
+                let truth: u64 = app
+                    .get(&path(key), &[])
+                    .await
+                    .text()
+                    .parse()
+                    .expect("the app answers a number");
                 for _ in 0..2 {
                     let read = client.read(key).await;
                     if read.version != Some(truth) {
-                        late.push(format!("`{}` is {truth}, and {:?} through {sidecar} ({})", read.key, read.version, read.said));
+                        late.push(format!(
+                            "`{}` is {truth}, and {:?} through {sidecar} ({})",
+                            read.key, read.version, read.said
+                        ));
                     }
                 }
             }
@@ -202,11 +235,17 @@ impl Asker {
     pub async fn ask(&mut self, kind: Kind, key: &str) -> Operation {
         let method = if kind == Kind::Read { "GET" } else { "PUT" };
         let sent = Instant::now();
-        let answer = timeout(PATIENCE, self.client.try_send(method, &format!("/v/{key}"), &[], "")).await;
+        let answer =
+            timeout(PATIENCE, self.client.try_send(method, &format!("/v/{key}"), &[], "")).await;
         let done = Instant::now();
         let unanswered = |why: String| (0, None, false, Arc::from(why));
         let (status, version, hit, said) = match answer {
-            Ok(Ok(reply)) => (reply.status, reply.text().parse().ok(), reply.cache() == "HIT", Arc::from(reply.cache_status())),
+            Ok(Ok(reply)) => (
+                reply.status,
+                reply.text().parse().ok(),
+                reply.cache() == "HIT",
+                Arc::from(reply.cache_status()),
+            ),
             Ok(Err(error)) => unanswered(error.to_string()),
             Err(_) => unanswered(format!("no answer within {PATIENCE:?}")),
         };
@@ -214,7 +253,17 @@ impl Asker {
             // Whatever is still to come on that connection belongs to nobody.
             self.client = Client::new(self.play.sidecars[self.sidecar]);
         }
-        let operation = Operation { kind, key: Arc::from(key), version, sent, done, through: self.sidecar, status, hit, said };
+        let operation = Operation {
+            kind,
+            key: Arc::from(key),
+            version,
+            sent,
+            done,
+            through: self.sidecar,
+            status,
+            hit,
+            said,
+        };
         self.play.log.push(operation.clone());
         operation
     }

@@ -1,4 +1,5 @@
-//! Section 5.2: what the client's directives narrow, and what the app's do that no other section speaks of.
+//! Section 5.2: what the client's directives narrow, and what the app's do that no other section
+//! speaks of.
 
 use super::{PUBLIC, lines, not_reused, public, reused};
 use crate::support::scene::assert_cache;
@@ -22,8 +23,16 @@ fn control(value: &str) -> [(&str, &str); 1] {
 async fn s5_2_1_requests_that_accept_what_is_stored_get_it() {
     let scene = fresh(PUBLIC).await;
     scene.fill("/a").await;
-    let accepting =
-        ["max-age=60", "max-age=3600", "max-stale", "max-stale=60", "min-fresh=10", "only-if-cached", "no-transform", "anything"];
+    let accepting = [
+        "max-age=60",
+        "max-age=3600",
+        "max-stale",
+        "max-stale=60",
+        "min-fresh=10",
+        "only-if-cached",
+        "no-transform",
+        "anything",
+    ];
     for value in accepting {
         assert_cache(&scene.ask("/a", &control(value)).await, "HIT", value);
     }
@@ -34,10 +43,23 @@ async fn s5_2_1_requests_that_accept_what_is_stored_get_it() {
 async fn s5_2_1_requests_that_want_something_newer_reach_the_app() {
     let scene = fresh(PUBLIC).await;
     scene.fill("/a").await;
-    let wanting = ["max-age=0", "max-age=5", "max-age=x", "min-fresh=55", "min-fresh=9999", "no-cache", "No-Cache", "max-age=0, max-stale"];
+    let wanting = [
+        "max-age=0",
+        "max-age=5",
+        "max-age=x",
+        "min-fresh=55",
+        "min-fresh=9999",
+        "no-cache",
+        "No-Cache",
+        "max-age=0, max-stale",
+    ];
     for (already, value) in wanting.into_iter().enumerate() {
         let reply = scene.ask("/a", &control(value)).await;
-        assert!(["MISS", "REVALIDATED"].contains(&reply.cache()), "{value}: {}", reply.cache_status());
+        assert!(
+            ["MISS", "REVALIDATED"].contains(&reply.cache()),
+            "{value}: {}",
+            reply.cache_status()
+        );
         assert_eq!((reply.status, reply.text()), (200, "data"), "{value}");
         assert_eq!(scene.count("/a"), already + 2, "{value}");
         assert_cache(&scene.get("/a").await, "HIT", "others are served meanwhile");
@@ -46,11 +68,18 @@ async fn s5_2_1_requests_that_want_something_newer_reach_the_app() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn s5_2_1_2_max_stale_does_not_make_stale_acceptable() {
-    let scene = Scene::start(PUBLIC, |_| Response::ok("data").header("etag", "\"1\"").header("cache-control", "max-age=0")).await;
+    let scene = Scene::start(PUBLIC, |_| {
+        Response::ok("data").header("etag", "\"1\"").header("cache-control", "max-age=0")
+    })
+    .await;
     scene.fill("/a").await;
     for (already, value) in ["max-stale", "max-stale=3600"].into_iter().enumerate() {
         let reply = scene.ask("/a", &control(value)).await;
-        assert!(["MISS", "REVALIDATED"].contains(&reply.cache()), "{value}: {}", reply.cache_status());
+        assert!(
+            ["MISS", "REVALIDATED"].contains(&reply.cache()),
+            "{value}: {}",
+            reply.cache_status()
+        );
         assert_eq!(scene.count("/a"), already + 2, "{value}");
     }
 }
@@ -118,9 +147,18 @@ async fn s5_2_1_a_route_may_ignore_what_the_client_says() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn s5_2_2_4_no_cache_is_confirmed_at_each_use() {
-    for value in ["no-cache", "no-cache, max-age=60", "max-age=60, no-cache", "max-age=60, no-cache=\"set-cookie\""] {
+    for value in [
+        "no-cache",
+        "no-cache, max-age=60",
+        "max-age=60, no-cache",
+        "max-age=60, no-cache=\"set-cookie\"",
+    ] {
         let scene = Scene::start(PUBLIC, move |request| {
-            let answer = if request.header("if-none-match").is_some() { Response::status(304, "") } else { Response::ok("data") };
+            let answer = if request.header("if-none-match").is_some() {
+                Response::status(304, "")
+            } else {
+                Response::ok("data")
+            };
             answer.header("etag", "\"1\"").header("cache-control", value)
         })
         .await;
@@ -151,17 +189,28 @@ async fn s5_2_2_what_must_not_be_stored_is_not() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn s5_2_3_what_is_unknown_is_passed_over() {
-    let values = ["max-age=60, community=\"UCI\"", "max-age=60, immutable", "max-age=60, no-transform", "max-age=60, x-no-store"];
+    let values = [
+        "max-age=60, community=\"UCI\"",
+        "max-age=60, immutable",
+        "max-age=60, no-transform",
+        "max-age=60, x-no-store",
+    ];
     reused(PUBLIC, &values.map(|value| (200, lines(&[("cache-control", value)])))).await;
     let scene = fresh(PUBLIC).await;
     scene.fill("/a").await;
-    assert_cache(&scene.ask("/a", &[("cache-control", "nothing-to-see-here"), ("pragma", "foo")]).await, "HIT", "of a request too");
+    assert_cache(
+        &scene.ask("/a", &[("cache-control", "nothing-to-see-here"), ("pragma", "foo")]).await,
+        "HIT",
+        "of a request too",
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn s5_4_pragma_means_nothing_in_a_response() {
     let scene = fresh(PUBLIC).await;
-    scene.answers(|_| Response::ok("data").header("cache-control", "max-age=60").header("pragma", "no-cache"));
+    scene.answers(|_| {
+        Response::ok("data").header("cache-control", "max-age=60").header("pragma", "no-cache")
+    });
     scene.fill("/a").await;
     assert_cache(&scene.get("/a").await, "HIT", "Pragma: no-cache");
 }

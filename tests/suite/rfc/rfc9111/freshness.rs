@@ -108,12 +108,16 @@ async fn s4_2_2_the_statuses_of_rfc_9110_15_1_are_fresh_by_their_last_modified()
 async fn s4_2_2_a_guess_is_made_only_where_it_may_be() {
     let old = date(-100 * 24 * 60 * 60);
     let lines = vec![("last-modified", old.clone())];
-    let mut cases: Vec<_> = [302, 303, 307, 400, 403, 500, 503].map(|status| (status, lines.clone())).into();
+    let mut cases: Vec<_> =
+        [302, 303, 307, 400, 403, 500, 503].map(|status| (status, lines.clone())).into();
     cases.push((200, vec![("last-modified", date(0))]));
     cases.push((200, vec![("last-modified", date(3_600))]));
     cases.push((200, vec![("last-modified", "long ago".to_owned())]));
     for explicit in ["max-age=0", "no-cache", "s-maxage=0"] {
-        cases.push((200, vec![("last-modified", old.clone()), ("cache-control", explicit.to_owned())]));
+        cases.push((
+            200,
+            vec![("last-modified", old.clone()), ("cache-control", explicit.to_owned())],
+        ));
     }
     cases.push((200, vec![("last-modified", old), ("expires", "0".to_owned())]));
     for (reply, case) in super::ask_twice(PUBLIC, &cases).await.iter().zip(&cases) {
@@ -124,11 +128,29 @@ async fn s4_2_2_a_guess_is_made_only_where_it_may_be() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn s4_2_3_age_counts_against_the_lifetime() {
     let aged = |age: &str| lines(&[("cache-control", "max-age=3600"), ("age", age)]);
-    let two = |first: &str, second: &str| lines(&[("cache-control", "max-age=3600"), ("age", first), ("age", second)]);
+    let two = |first: &str, second: &str| {
+        lines(&[("cache-control", "max-age=3600"), ("age", first), ("age", second)])
+    };
     // RFC 9111 5.1: of several the first counts, and what is invalid is ignored.
-    let fresh = vec![aged("0"), aged("1800"), aged("abc"), aged("-7200"), aged("7200.0"), aged("0, 7200"), two("0", "7200"), two("0", "0")];
+    let fresh = vec![
+        aged("0"),
+        aged("1800"),
+        aged("abc"),
+        aged("-7200"),
+        aged("7200.0"),
+        aged("0, 7200"),
+        two("0", "7200"),
+        two("0", "0"),
+    ];
     reused(PUBLIC, &all(200, fresh)).await;
-    let stale = vec![aged("3600"), aged("7200"), aged("2147483648"), aged("99999999999"), aged("7200, 0"), two("7200", "0")];
+    let stale = vec![
+        aged("3600"),
+        aged("7200"),
+        aged("2147483648"),
+        aged("99999999999"),
+        aged("7200, 0"),
+        two("7200", "0"),
+    ];
     not_reused(PUBLIC, &all(200, stale)).await;
 }
 
@@ -145,7 +167,10 @@ async fn s4_2_3_the_time_that_the_app_took_is_age() {
     let passing = clock.clone();
     let app = Origin::start(move |request| {
         passing.advance(Duration::from_millis(1_200));
-        Response::ok("slow").header("cache-control", if request.path == "/short" { "max-age=1" } else { "max-age=60" })
+        Response::ok("slow").header(
+            "cache-control",
+            if request.path == "/short" { "max-age=1" } else { "max-age=60" },
+        )
     });
     app.follow(&clock);
     let sidecar = Sidecar::start_at(clock, app.address, PUBLIC).await;
@@ -161,9 +186,13 @@ async fn s4_2_3_the_time_that_the_app_took_is_age() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn s5_1_a_stored_response_tells_its_age() {
-    let scene =
-        Scene::start(PUBLIC, |_| Response::ok("data").header("cache-control", "max-age=3600").header("age", "30").header("date", &date(-40)))
-            .await;
+    let scene = Scene::start(PUBLIC, |_| {
+        Response::ok("data")
+            .header("cache-control", "max-age=3600")
+            .header("age", "30")
+            .header("date", &date(-40))
+    })
+    .await;
     scene.fill("/a").await;
     let hit = scene.get("/a").await;
     assert_cache(&hit, "HIT", "the second");

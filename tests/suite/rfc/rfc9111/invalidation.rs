@@ -5,19 +5,22 @@ use crate::support::client::exchange;
 use crate::support::scene::assert_cache;
 use crate::support::{Response, Scene};
 
-/// Reads are fresh for a minute; writes are answered with the status and the fields that the request's headers name.
+/// Reads are fresh for a minute; writes are answered with the status and the fields that the
+/// request's headers name.
 async fn scene() -> Scene {
     Scene::start(PUBLIC, |request| {
         if ["GET", "HEAD", "OPTIONS"].contains(&request.method.as_str()) {
             return Response::ok("data").header("cache-control", "max-age=60");
         }
-        let status = request.header("x-status").map_or(200, |status| status.parse().expect("a status"));
-        ["location", "content-location"].into_iter().fold(Response::status(status, ""), |answer, name| {
-            match request.header(&format!("x-{name}")) {
+        let status =
+            request.header("x-status").map_or(200, |status| status.parse().expect("a status"));
+        ["location", "content-location"].into_iter().fold(
+            Response::status(status, ""),
+            |answer, name| match request.header(&format!("x-{name}")) {
                 Some(value) => answer.header(name, &value),
                 None => answer,
-            }
-        })
+            },
+        )
     })
     .await
 }
@@ -36,7 +39,11 @@ async fn s4_4_every_unsafe_method_invalidates_its_target() {
             warm(&scene, "/b").await;
             scene.send(method, "/a", &[("x-status", status)], "").await;
             assert_cache(&scene.get("/a").await, "MISS", &format!("{method} {status}"));
-            assert_cache(&scene.get("/b").await, "HIT", &format!("{method} {status}: what was not written to"));
+            assert_cache(
+                &scene.get("/b").await,
+                "HIT",
+                &format!("{method} {status}: what was not written to"),
+            );
         }
     }
 }
@@ -59,7 +66,14 @@ async fn s4_4_safe_methods_and_refusals_invalidate_nothing() {
 async fn s4_4_what_location_and_content_location_name_is_invalidated() {
     let scene = scene().await;
     for field in ["x-location", "x-content-location"] {
-        for named in ["/named", "http://app.test/named", "named", "//app.test/named", "./named", "/x/../named"] {
+        for named in [
+            "/named",
+            "http://app.test/named",
+            "named",
+            "//app.test/named",
+            "./named",
+            "/x/../named",
+        ] {
             warm(&scene, "/named").await;
             warm(&scene, "/other").await;
             scene.send("POST", "/target", &[(field, named)], "x").await;
@@ -80,7 +94,8 @@ async fn s4_4_nobody_can_invalidate_another_origin() {
         for named in ["http://other.test/named", "//other.test/named"] {
             scene.send("POST", "/target", &[(field, named)], "x").await;
             assert_cache(&scene.get("/named").await, "HIT", &format!("{field} {named}: here"));
-            let answer = String::from_utf8(exchange(scene.sidecar.address, other).await).expect("text");
+            let answer =
+                String::from_utf8(exchange(scene.sidecar.address, other).await).expect("text");
             assert!(answer.contains("x-cache: HIT"), "{field} {named}: there: {answer}");
         }
     }

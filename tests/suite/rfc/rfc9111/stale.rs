@@ -11,7 +11,12 @@ fn by_path(request: &crate::support::origin::Request) -> Response {
 }
 
 fn assert_failed(reply: &Reply, case: &str) {
-    assert!((502..=504).contains(&reply.status), "{case}: {} {}", reply.status, reply.cache_status());
+    assert!(
+        (502..=504).contains(&reply.status),
+        "{case}: {} {}",
+        reply.status,
+        reply.cache_status()
+    );
     assert_ne!(reply.text(), "old", "{case}");
 }
 
@@ -31,13 +36,28 @@ async fn s4_2_4_a_stale_entry_beats_a_502_when_the_app_cannot_be_reached() {
             assert_eq!((reply.status, reply.text()), (200, "old"));
             let status = cache_status(&reply);
             assert!(status.iter().any(|parameter| parameter == "fwd=stale"), "{status:?}");
-            assert!(status.iter().any(|parameter| parameter == "detail=\"upstream unreachable\""), "{status:?}");
-            assert!(!status.iter().any(|parameter| parameter == "hit"), "RFC 9211 2.2: it was not a hit: {status:?}");
+            assert!(
+                status.iter().any(|parameter| parameter == "detail=\"upstream unreachable\""),
+                "{status:?}"
+            );
+            assert!(
+                !status.iter().any(|parameter| parameter == "hit"),
+                "RFC 9211 2.2: it was not a hit: {status:?}"
+            );
             assert!(ttl(&reply) <= 0, "{status:?}");
-            assert!(reply.header("age").parse::<u64>().is_ok_and(|age| age >= 1), "{}", reply.header("age"));
+            assert!(
+                reply.header("age").parse::<u64>().is_ok_and(|age| age >= 1),
+                "{}",
+                reply.header("age")
+            );
         }
         let head = scene.send("HEAD", path, &[], "").await;
-        assert_eq!((head.status, head.text(), head.header("etag")), (200, "", "\"1\""), "{}", head.header("cache-status"));
+        assert_eq!(
+            (head.status, head.text(), head.header("etag")),
+            (200, "", "\"1\""),
+            "{}",
+            head.header("cache-status")
+        );
         let conditional = scene.ask(path, &[("if-none-match", "\"1\"")]).await;
         assert_eq!(conditional.status, 304, "{}", conditional.header("cache-status"));
     }
@@ -80,7 +100,12 @@ async fn s4_2_4_directives_that_forbid_stale_are_obeyed() {
         scene.answers(|_| Response::status(503, "broken"));
         for path in forbidding {
             let reply = scene.get(path).await;
-            assert_eq!((reply.status, reply.text()), (503, "broken"), "{path}: {}", reply.cache_status());
+            assert_eq!(
+                (reply.status, reply.text()),
+                (503, "broken"),
+                "{path}: {}",
+                reply.cache_status()
+            );
         }
         scene.origin_goes_away().await;
         for path in forbidding {
@@ -122,7 +147,8 @@ async fn s4_2_4_a_purge_voids_what_is_stale() {
     let rules = public(
         "stale_while_revalidate = \"1m\"\nstale_if_error = \"1m\"\ntags = [\"all\"]\n[[purges]]\npath = \"/purge\"\ntags = [\"all\"]",
     );
-    let paths = ["/max-age=1", "/max-age=1_stale-while-revalidate=60", "/max-age=1_stale-if-error=60"];
+    let paths =
+        ["/max-age=1", "/max-age=1_stale-while-revalidate=60", "/max-age=1_stale-if-error=60"];
     // By the tag, and by the URI itself.
     for by_tag in [true, false] {
         let scene = Scene::start(&rules, by_path).await;
@@ -130,15 +156,29 @@ async fn s4_2_4_a_purge_voids_what_is_stale() {
             scene.fill(path).await;
         }
         scene.until_stale();
-        scene.answers(|request| if request.method == "PUT" { Response::ok("written") } else { Response::status(503, "broken") });
+        scene.answers(|request| {
+            if request.method == "PUT" {
+                Response::ok("written")
+            } else {
+                Response::status(503, "broken")
+            }
+        });
         for path in paths {
             let target = if by_tag { "/purge" } else { path };
             assert_eq!(scene.send("PUT", target, &[], "x").await.text(), "written");
         }
         for path in paths {
             let reply = scene.get(path).await;
-            assert_eq!((reply.status, reply.text()), (503, "broken"), "{path}: {}", reply.cache_status());
-            assert!(scene.last(path).header("if-none-match").is_none(), "{path}: what was purged is not confirmed");
+            assert_eq!(
+                (reply.status, reply.text()),
+                (503, "broken"),
+                "{path}: {}",
+                reply.cache_status()
+            );
+            assert!(
+                scene.last(path).header("if-none-match").is_none(),
+                "{path}: what was purged is not confirmed"
+            );
         }
         scene.origin_goes_away().await;
         for path in paths {
@@ -150,7 +190,9 @@ async fn s4_2_4_a_purge_voids_what_is_stale() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn s4_2_4_what_is_stale_is_still_one_callers_own() {
     let scene = Scene::start("[[routes]]\npath = \"/{*rest}\"\n", |request| {
-        Response::ok(request.header("authorization").unwrap_or_default()).header("etag", "\"1\"").header("cache-control", "max-age=1")
+        Response::ok(request.header("authorization").unwrap_or_default())
+            .header("etag", "\"1\"")
+            .header("cache-control", "max-age=1")
     })
     .await;
     let callers = ["Bearer alice", "Bearer bob"];
@@ -170,7 +212,8 @@ async fn s4_2_4_what_is_stale_is_still_one_callers_own() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn s4_2_4_a_stale_shared_entry_is_for_the_admitted_alone() {
-    let rules = "[[routes]]\npath = \"/{*rest}\"\nscope = \"shared\"\nttl = \"1s\"\nadmit_for = \"1m\"\n";
+    let rules =
+        "[[routes]]\npath = \"/{*rest}\"\nscope = \"shared\"\nttl = \"1s\"\nadmit_for = \"1m\"\n";
     let scene = Scene::start(rules, |_| Response::ok("old").header("etag", "\"1\"")).await;
     assert_cache(&scene.ask("/a", &[("authorization", "Bearer alice")]).await, "MISS", "alice");
     scene.until_stale();

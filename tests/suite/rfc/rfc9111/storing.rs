@@ -10,7 +10,10 @@ fn fresh() -> Lines {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn s3_any_final_status_with_explicit_freshness_is_stored() {
-    let statuses = [200, 203, 204, 299, 300, 301, 302, 303, 307, 308, 400, 404, 405, 410, 414, 451, 499, 500, 501, 502, 503, 504, 599];
+    let statuses = [
+        200, 203, 204, 299, 300, 301, 302, 303, 307, 308, 400, 404, 405, 410, 414, 451, 499, 500,
+        501, 502, 503, 504, 599,
+    ];
     reused(PUBLIC, &statuses.map(|status| (status, fresh()))).await;
 }
 
@@ -18,7 +21,14 @@ async fn s3_any_final_status_with_explicit_freshness_is_stored() {
 async fn s3_nothing_is_reused_without_freshness_or_a_validator() {
     let statuses = [200, 203, 204, 301, 302, 404, 410, 500, 503];
     not_reused(PUBLIC, &statuses.map(|status| (status, Lines::new()))).await;
-    not_reused(PUBLIC, &[(200, lines(&[("cache-control", "public")])), (404, lines(&[("cache-control", "public")]))]).await;
+    not_reused(
+        PUBLIC,
+        &[
+            (200, lines(&[("cache-control", "public")])),
+            (404, lines(&[("cache-control", "public")])),
+        ],
+    )
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -45,9 +55,17 @@ async fn s3_a_set_cookie_is_never_replayed() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn s3_1_fields_of_one_connection_are_not_stored() {
     let scene = Scene::start(PUBLIC, |_| {
-        let fields =
-            [("connection", "x-hop"), ("x-hop", "1"), ("keep-alive", "timeout=5"), ("proxy-authenticate", "Basic"), ("x-end", "2")];
-        fields.iter().fold(Response::ok("data").header("cache-control", "max-age=60"), |answer, (name, value)| answer.header(name, value))
+        let fields = [
+            ("connection", "x-hop"),
+            ("x-hop", "1"),
+            ("keep-alive", "timeout=5"),
+            ("proxy-authenticate", "Basic"),
+            ("x-end", "2"),
+        ];
+        fields.iter().fold(
+            Response::ok("data").header("cache-control", "max-age=60"),
+            |answer, (name, value)| answer.header(name, value),
+        )
     })
     .await;
     scene.fill("/a").await;
@@ -59,11 +77,18 @@ async fn s3_1_fields_of_one_connection_are_not_stored() {
     }
 }
 
-/// On a route of scope `shared` the key does not hold the credential, and without a `ttl` it is a plain shared cache.
+/// On a route of scope `shared` the key does not hold the credential, and without a `ttl` it is a
+/// plain shared cache.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn s3_5_an_answer_to_authorization_is_shared_only_with_the_apps_word() {
     let rules = "[[routes]]\npath = \"/{*rest}\"\nscope = \"shared\"\n";
-    let words = ["max-age=60", "max-age=60, proxy-revalidate", "max-age=60, public", "s-maxage=60", "max-age=60, must-revalidate"];
+    let words = [
+        "max-age=60",
+        "max-age=60, proxy-revalidate",
+        "max-age=60, public",
+        "s-maxage=60",
+        "max-age=60, must-revalidate",
+    ];
     let scene = Scene::start(rules, move |request| {
         let index: usize = request.path[1..].parse().expect("the path is a number");
         Response::ok("data").header("cache-control", words[index])
@@ -86,11 +111,13 @@ async fn s3_5_an_answer_to_authorization_is_shared_only_with_the_apps_word() {
     }
 }
 
-/// RFC 9110 9.3.3: a POST that says its answer is what a GET of the same target gets, and how long that is fresh.
+/// RFC 9110 9.3.3: a POST that says its answer is what a GET of the same target gets, and how long
+/// that is fresh.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn s3_a_post_that_names_its_own_target_answers_later_gets() {
     let scene = Scene::start(PUBLIC, |request| {
-        let answer = Response::ok(format!("to {}", request.method)).header("cache-control", "max-age=60");
+        let answer =
+            Response::ok(format!("to {}", request.method)).header("cache-control", "max-age=60");
         match (request.method.as_str(), request.path.as_str()) {
             ("POST", "/own") => answer.header("content-location", "/own"),
             ("POST", "/other") => answer.header("content-location", "/elsewhere"),
@@ -116,7 +143,8 @@ async fn s3_a_post_that_names_its_own_target_answers_later_gets() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn s3_a_private_route_stores_for_one_credential_alone() {
     let scene = Scene::start("[[routes]]\npath = \"/{*rest}\"\n", |request| {
-        Response::ok(request.header("authorization").unwrap_or_default()).header("cache-control", "max-age=60")
+        Response::ok(request.header("authorization").unwrap_or_default())
+            .header("cache-control", "max-age=60")
     })
     .await;
     for who in ["Bearer alice", "Bearer bob"] {
@@ -131,8 +159,16 @@ async fn s3_a_private_route_stores_for_one_credential_alone() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn s3_the_routes_ttl_counts_where_the_app_states_no_freshness() {
     let rules = public("ttl = \"5m\"");
-    let states_none = [Lines::new(), lines(&[("cache-control", "public")]), lines(&[("cache-control", "must-revalidate")])];
+    let states_none = [
+        Lines::new(),
+        lines(&[("cache-control", "public")]),
+        lines(&[("cache-control", "must-revalidate")]),
+    ];
     reused(&rules, &states_none.map(|lines| (200, lines))).await;
-    let states_another = [lines(&[("cache-control", "max-age=0")]), lines(&[("expires", "0")]), lines(&[("cache-control", "no-store")])];
+    let states_another = [
+        lines(&[("cache-control", "max-age=0")]),
+        lines(&[("expires", "0")]),
+        lines(&[("cache-control", "no-store")]),
+    ];
     not_reused(&rules, &states_another.map(|lines| (200, lines))).await;
 }

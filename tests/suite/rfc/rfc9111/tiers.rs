@@ -7,9 +7,16 @@ use std::time::Duration;
 
 /// A sidecar that keeps nothing in memory, and whose Redis is trusted.
 async fn scene(redis: &RedisServer) -> Scene {
-    let rules = format!("[memory]\nsize = \"0\"\n{}\n{PUBLIC}stale_while_revalidate = \"1m\"\n", redis.table());
-    let scene = Scene::start(&rules, |_| Response::ok("probe").header("cache-control", "max-age=60")).await;
-    eventually("Redis holds what was stored", Duration::from_secs(10), || async { scene.get("/probe").await.cache() == "HIT" }).await;
+    let rules = format!(
+        "[memory]\nsize = \"0\"\n{}\n{PUBLIC}stale_while_revalidate = \"1m\"\n",
+        redis.table()
+    );
+    let scene =
+        Scene::start(&rules, |_| Response::ok("probe").header("cache-control", "max-age=60")).await;
+    eventually("Redis holds what was stored", Duration::from_secs(10), || async {
+        scene.get("/probe").await.cache() == "HIT"
+    })
+    .await;
     scene
 }
 
@@ -18,7 +25,10 @@ async fn s4_3_an_entry_in_redis_is_confirmed_and_fresh_again() {
     let redis = RedisServer::start();
     let scene = scene(&redis).await;
     scene.answers(|request| match request.header("if-none-match") {
-        Some(_) => Response::status(304, "").header("etag", "\"1\"").header("cache-control", "max-age=60").header("x-new", "1"),
+        Some(_) => Response::status(304, "")
+            .header("etag", "\"1\"")
+            .header("cache-control", "max-age=60")
+            .header("x-new", "1"),
         None => Response::ok("data").header("etag", "\"1\"").header("cache-control", "no-cache"),
     });
     scene.fill("/a").await;
@@ -37,9 +47,15 @@ async fn s4_2_4_an_entry_in_redis_outlives_its_freshness() {
     let redis = RedisServer::start();
     let scene = scene(&redis).await;
     scene.answers(|request| match request.path.as_str() {
-        "/refreshed" if request.header("if-none-match").is_some() => Response::ok("new").header("cache-control", "max-age=60"),
-        "/refreshed" => Response::ok("old").header("etag", "\"1\"").header("cache-control", "max-age=1"),
-        _ => Response::ok("old").header("etag", "\"1\"").header("cache-control", "max-age=1, stale-while-revalidate=0"),
+        "/refreshed" if request.header("if-none-match").is_some() => {
+            Response::ok("new").header("cache-control", "max-age=60")
+        }
+        "/refreshed" => {
+            Response::ok("old").header("etag", "\"1\"").header("cache-control", "max-age=1")
+        }
+        _ => Response::ok("old")
+            .header("etag", "\"1\"")
+            .header("cache-control", "max-age=1, stale-while-revalidate=0"),
     });
     for path in ["/refreshed", "/kept", "/purged"] {
         scene.fill(path).await;
@@ -59,5 +75,10 @@ async fn s4_2_4_an_entry_in_redis_outlives_its_freshness() {
     assert_cache(&kept, "STALE", "the app is gone");
     assert_eq!(kept.text(), "old");
     let purged = scene.get("/purged").await;
-    assert!((502..=504).contains(&purged.status), "{} {}", purged.status, purged.header("cache-status"));
+    assert!(
+        (502..=504).contains(&purged.status),
+        "{} {}",
+        purged.status,
+        purged.header("cache-status")
+    );
 }

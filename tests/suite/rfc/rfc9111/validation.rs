@@ -61,7 +61,10 @@ async fn s4_3_3_a_304_confirms_what_is_stored() {
         assert_eq!((reply.status, reply.text(), reply.header("etag")), (200, "old", "\"1\""));
         let status = cache_status(&reply);
         for expected in ["fwd=stale", "fwd-status=304", "stored"] {
-            assert!(status.iter().any(|parameter| parameter == expected), "{expected} in {status:?}");
+            assert!(
+                status.iter().any(|parameter| parameter == expected),
+                "{expected} in {status:?}"
+            );
         }
     }
     assert_eq!(scene.count("/a"), 3);
@@ -69,11 +72,14 @@ async fn s4_3_3_a_304_confirms_what_is_stored() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn s4_3_3_a_304_by_date_confirms_what_is_stored() {
-    let scene = Scene::start(PUBLIC, |request| match request.header("if-modified-since").as_deref() {
-        Some(MODIFIED) => Response::status(304, "").header("cache-control", "max-age=60"),
-        _ => Response::ok("old").header("last-modified", MODIFIED).header("cache-control", "max-age=0"),
-    })
-    .await;
+    let scene =
+        Scene::start(PUBLIC, |request| match request.header("if-modified-since").as_deref() {
+            Some(MODIFIED) => Response::status(304, "").header("cache-control", "max-age=60"),
+            _ => Response::ok("old")
+                .header("last-modified", MODIFIED)
+                .header("cache-control", "max-age=0"),
+        })
+        .await;
     scene.fill("/a").await;
     let reply = scene.get("/a").await;
     assert_cache(&reply, "REVALIDATED", "by date");
@@ -87,11 +93,17 @@ async fn s4_3_3_a_whole_answer_takes_the_place_of_what_is_stored() {
     for (path, status) in [("/200", 200), ("/404", 404), ("/301", 301)] {
         scene.answers(|_| stale("\"1\""));
         scene.fill(path).await;
-        scene.answers(move |_| Response::status(status, "new").header("cache-control", "max-age=60"));
+        scene.answers(move |_| {
+            Response::status(status, "new").header("cache-control", "max-age=60")
+        });
         let replaced = scene.get(path).await;
         assert_cache(&replaced, "MISS", path);
         assert_eq!((replaced.status, replaced.text()), (status, "new"));
-        assert!(replaced.header("cache-status").contains("fwd=stale"), "{}", replaced.header("cache-status"));
+        assert!(
+            replaced.header("cache-status").contains("fwd=stale"),
+            "{}",
+            replaced.header("cache-status")
+        );
         assert!(!replaced.headers.contains_key("etag"), "nothing of the old one is left");
         let hit = scene.get(path).await;
         assert_cache(&hit, "HIT", path);
@@ -118,7 +130,13 @@ async fn s4_3_3_an_error_is_passed_on_and_the_entry_stays() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn s3_2_a_304_updates_the_stored_fields() {
     let scene = Scene::start(PUBLIC, |_| {
-        let fields = [("x-kept", "kept"), ("x-changed", "old"), ("x-changed", "old 2"), ("content-type", "text/plain"), ("age", "1")];
+        let fields = [
+            ("x-kept", "kept"),
+            ("x-changed", "old"),
+            ("x-changed", "old 2"),
+            ("content-type", "text/plain"),
+            ("age", "1"),
+        ];
         fields.iter().fold(stale("\"1\""), |answer, (name, value)| answer.header(name, value))
     })
     .await;
@@ -133,7 +151,9 @@ async fn s3_2_a_304_updates_the_stored_fields() {
             ("x-hop", "1"),
             ("content-length", "999"),
         ];
-        fields.iter().fold(Response::status(304, ""), |answer, (name, value)| answer.header(name, value))
+        fields
+            .iter()
+            .fold(Response::status(304, ""), |answer, (name, value)| answer.header(name, value))
     });
     let confirmed = scene.get("/a").await;
     assert_cache(&confirmed, "REVALIDATED", "confirmed");
@@ -142,13 +162,21 @@ async fn s3_2_a_304_updates_the_stored_fields() {
     for reply in [&confirmed, &hit] {
         let changed: Vec<_> = reply.headers.get_all("x-changed").iter().collect();
         assert_eq!(changed, ["new"], "all lines of a field are replaced");
-        for (name, value) in
-            [("x-kept", "kept"), ("x-added", "added"), ("cache-control", "max-age=60"), ("content-type", "text/plain"), ("etag", "\"1\"")]
-        {
+        for (name, value) in [
+            ("x-kept", "kept"),
+            ("x-added", "added"),
+            ("cache-control", "max-age=60"),
+            ("content-type", "text/plain"),
+            ("etag", "\"1\""),
+        ] {
             assert_eq!(reply.header(name), value, "{name}");
         }
         assert!(!reply.headers.contains_key("x-hop"), "what is of one connection ends with it");
-        assert_eq!((reply.text(), reply.header("content-length")), ("old", "3"), "the framing is that of the stored body");
+        assert_eq!(
+            (reply.text(), reply.header("content-length")),
+            ("old", "3"),
+            "the framing is that of the stored body"
+        );
         assert_eq!(reply.headers.get_all("date").iter().count(), 1);
     }
     assert_eq!(scene.count("/a"), 2);
@@ -158,7 +186,8 @@ async fn s3_2_a_304_updates_the_stored_fields() {
 async fn s3_2_a_304s_cookie_is_nobody_elses() {
     let scene = Scene::start(PUBLIC, |_| stale("\"1\"")).await;
     scene.fill("/a").await;
-    let confirm = || Response::status(304, "").header("etag", "\"1\"").header("cache-control", "max-age=60");
+    let confirm =
+        || Response::status(304, "").header("etag", "\"1\"").header("cache-control", "max-age=60");
     scene.answers(move |_| confirm().header("set-cookie", "session=1"));
     assert_eq!(scene.get("/a").await.text(), "old");
     scene.answers(move |_| confirm());
@@ -175,14 +204,27 @@ async fn s3_2_a_304_that_forbids_storing_is_obeyed() {
         let scene = Scene::start(PUBLIC, |_| stale("\"1\"")).await;
         scene.fill("/a").await;
         scene.answers(move |_| match forbidden {
-            "no-store" => Response::status(304, "").header("etag", "\"1\"").header("cache-control", "no-store, max-age=60"),
-            _ => Response::status(304, "").header("etag", "\"1\"").header("cache-control", "private, max-age=60"),
+            "no-store" => Response::status(304, "")
+                .header("etag", "\"1\"")
+                .header("cache-control", "no-store, max-age=60"),
+            _ => Response::status(304, "")
+                .header("etag", "\"1\"")
+                .header("cache-control", "private, max-age=60"),
         });
         let reply = scene.get("/a").await;
-        assert_eq!((reply.status, reply.text()), (200, "old"), "{forbidden}: this caller's answer is confirmed");
+        assert_eq!(
+            (reply.status, reply.text()),
+            (200, "old"),
+            "{forbidden}: this caller's answer is confirmed"
+        );
         scene.answers(|_| Response::ok("new"));
         let reply = scene.get("/a").await;
-        assert_eq!((reply.text(), scene.count("/a")), ("new", 3), "{forbidden}: {}", reply.cache_status());
+        assert_eq!(
+            (reply.text(), scene.count("/a")),
+            ("new", 3),
+            "{forbidden}: {}",
+            reply.cache_status()
+        );
     }
 }
 
@@ -191,13 +233,22 @@ async fn s4_3_4_a_304_for_another_strong_tag_updates_nothing() {
     let scene = Scene::start(PUBLIC, |_| stale("\"1\"")).await;
     scene.fill("/a").await;
     scene.answers(|request| match request.header("if-none-match") {
-        Some(_) => Response::status(304, "").header("etag", "\"2\"").header("cache-control", "max-age=60"),
+        Some(_) => {
+            Response::status(304, "").header("etag", "\"2\"").header("cache-control", "max-age=60")
+        }
         None => Response::ok("new").header("etag", "\"2\"").header("cache-control", "max-age=60"),
     });
     for _ in 0..2 {
         let reply = scene.get("/a").await;
-        // Request again without a condition, or failed: but never the old body under the new tag, or as fresh.
-        assert!(reply.text() == "new" || reply.status >= 500, "{} {}: {}", reply.status, reply.text(), reply.cache_status());
+        // Request again without a condition, or failed: but never the old body under the new tag,
+        // or as fresh.
+        assert!(
+            reply.text() == "new" || reply.status >= 500,
+            "{} {}: {}",
+            reply.status,
+            reply.text(),
+            reply.cache_status()
+        );
     }
     // What comes in the end is the app's own word.
     let last = scene.get("/a").await;
@@ -206,12 +257,16 @@ async fn s4_3_4_a_304_for_another_strong_tag_updates_nothing() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn s4_3_4_a_304_with_a_weak_tag_or_none_updates_what_was_asked_about() {
-    for (stored, sent) in [("W/\"1\"", Some("W/\"1\"")), ("\"1\"", None), ("\"1\"", Some("\"1\""))] {
+    for (stored, sent) in [("W/\"1\"", Some("W/\"1\"")), ("\"1\"", None), ("\"1\"", Some("\"1\""))]
+    {
         let scene = Scene::start(PUBLIC, move |_| stale(stored)).await;
         scene.fill("/a").await;
         scene.answers(move |_| {
             let answer = Response::status(304, "").header("cache-control", "max-age=60");
-            sent.map_or_else(|| Response::status(304, "").header("cache-control", "max-age=60"), |tag| answer.header("etag", tag))
+            sent.map_or_else(
+                || Response::status(304, "").header("cache-control", "max-age=60"),
+                |tag| answer.header("etag", tag),
+            )
         });
         assert_cache(&scene.get("/a").await, "REVALIDATED", stored);
         assert_cache(&scene.get("/a").await, "HIT", stored);
@@ -221,7 +276,10 @@ async fn s4_3_4_a_304_with_a_weak_tag_or_none_updates_what_was_asked_about() {
 /// A 304 to a request that had no condition means nothing.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn s4_3_4_a_304_that_nobody_asked_for_is_not_stored() {
-    let scene = Scene::start(PUBLIC, |_| Response::status(304, "").header("cache-control", "max-age=60").header("etag", "\"1\"")).await;
+    let scene = Scene::start(PUBLIC, |_| {
+        Response::status(304, "").header("cache-control", "max-age=60").header("etag", "\"1\"")
+    })
+    .await;
     scene.get("/a").await;
     scene.answers(|_| Response::ok("new").header("cache-control", "max-age=60"));
     let reply = scene.get("/a").await;
@@ -234,7 +292,9 @@ async fn s4_3_4_a_304_does_not_revive_what_was_purged_meanwhile() {
         let scene = Scene::start(PUBLIC, |_| stale("\"1\"")).await;
         scene.fill("/a").await;
         scene.answers(|request| match (request.method.as_str(), request.header("if-none-match")) {
-            ("GET", Some(_)) => Response::status(304, "").header("etag", "\"1\"").header("cache-control", "max-age=60"),
+            ("GET", Some(_)) => Response::status(304, "")
+                .header("etag", "\"1\"")
+                .header("cache-control", "max-age=60"),
             ("GET", None) => Response::ok("new").header("cache-control", "max-age=60"),
             _ => Response::ok("written"),
         });
@@ -243,7 +303,8 @@ async fn s4_3_4_a_304_does_not_revive_what_was_purged_meanwhile() {
             async {
                 hold.arrived().await;
                 assert_eq!(scene.send("PUT", "/a", &[], "x").await.text(), "written");
-                // At the later point the 304 is ready, and from before the write; at the earlier one the app looks only now.
+                // At the later point the 304 is ready, and from before the write; at the earlier
+                // one the app looks only now.
                 if point == Point::Before {
                     scene.answers(|_| Response::ok("new").header("cache-control", "max-age=60"));
                 }
@@ -253,8 +314,17 @@ async fn s4_3_4_a_304_does_not_revive_what_was_purged_meanwhile() {
         );
         assert!(["old", "new"].contains(&early.text()), "{point:?}: it was asked before the write");
         let late = scene.get("/a").await;
-        assert_eq!((late.status, late.text()), (200, "new"), "{point:?}: {}", late.header("cache-status"));
-        let conditional = scene.seen("/a").iter().filter(|request| request.header("if-none-match").is_some()).count();
+        assert_eq!(
+            (late.status, late.text()),
+            (200, "new"),
+            "{point:?}: {}",
+            late.header("cache-status")
+        );
+        let conditional = scene
+            .seen("/a")
+            .iter()
+            .filter(|request| request.header("if-none-match").is_some())
+            .count();
         assert_eq!(conditional, 1, "{point:?}: what was purged is not asked about");
     }
 }
@@ -262,7 +332,10 @@ async fn s4_3_4_a_304_does_not_revive_what_was_purged_meanwhile() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn s4_3_2_a_clients_condition_is_answered_from_the_cache() {
     let scene = Scene::start(PUBLIC, |_| {
-        Response::ok("data").header("etag", "\"1\"").header("last-modified", MODIFIED).header("cache-control", "max-age=60")
+        Response::ok("data")
+            .header("etag", "\"1\"")
+            .header("last-modified", MODIFIED)
+            .header("cache-control", "max-age=60")
     })
     .await;
     scene.fill("/a").await;
@@ -280,7 +353,11 @@ async fn s4_3_2_a_clients_condition_is_answered_from_the_cache() {
     for (headers, status) in cases {
         let reply = scene.ask("/a", headers).await;
         assert_cache(&reply, "HIT", &format!("{headers:?}"));
-        assert_eq!((reply.status, reply.text()), (status, if status == 200 { "data" } else { "" }), "{headers:?}");
+        assert_eq!(
+            (reply.status, reply.text()),
+            (status, if status == 200 { "data" } else { "" }),
+            "{headers:?}"
+        );
         assert_eq!(reply.header("etag"), "\"1\"");
     }
     assert_eq!(scene.count("/a"), 1);
@@ -296,7 +373,9 @@ async fn s4_3_2_a_clients_condition_is_judged_after_the_entry_is_confirmed() {
         assert_eq!((reply.status, reply.text()), (status, body), "{tag}: {}", reply.cache_status());
         assert_cache(&reply, "REVALIDATED", tag);
     }
-    scene.answers(|_| Response::ok("new").header("etag", "\"2\"").header("cache-control", "max-age=60"));
+    scene.answers(|_| {
+        Response::ok("new").header("etag", "\"2\"").header("cache-control", "max-age=60")
+    });
     let reply = scene.ask("/a", &[("if-none-match", "\"1\"")]).await;
     assert_eq!((reply.status, reply.text()), (200, "new"));
     assert_cache(&scene.ask("/a", &[("if-none-match", "\"2\"")]).await, "HIT", "the new one");
@@ -317,13 +396,19 @@ async fn s4_3_2_a_condition_on_what_is_not_stored_fetches_the_whole() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn s4_3_5_a_head_is_answered_from_a_gets_entry() {
-    let scene = Scene::start(PUBLIC, |_| Response::ok("data").header("etag", "\"1\"").header("cache-control", "max-age=60")).await;
+    let scene = Scene::start(PUBLIC, |_| {
+        Response::ok("data").header("etag", "\"1\"").header("cache-control", "max-age=60")
+    })
+    .await;
     assert_ne!(scene.send("HEAD", "/a", &[], "").await.cache(), "HIT");
     assert_ne!(scene.get("/a").await.cache(), "HIT", "the answer to a HEAD is not that to a GET");
     let asked = scene.count("/a");
     let head = scene.send("HEAD", "/a", &[], "").await;
     assert_cache(&head, "HIT", "HEAD");
-    assert_eq!((head.text(), head.header("content-length"), head.header("etag")), ("", "4", "\"1\""));
+    assert_eq!(
+        (head.text(), head.header("content-length"), head.header("etag")),
+        ("", "4", "\"1\"")
+    );
     assert_eq!(scene.send("HEAD", "/a", &[("if-none-match", "\"1\"")], "").await.status, 304);
     assert_eq!(scene.count("/a"), asked);
 }
@@ -348,18 +433,24 @@ async fn s4_3_5_a_head_refreshes_or_voids_what_is_stale() {
         let head = scene.send("HEAD", "/a", &[], "").await;
         assert_eq!((head.status, head.header("etag")), (200, tag));
         let get = scene.get("/a").await;
-        assert_eq!((get.status, get.text(), get.header("etag")), (200, expected, tag), "{}", get.header("cache-status"));
+        assert_eq!(
+            (get.status, get.text(), get.header("etag")),
+            (200, expected, tag),
+            "{}",
+            get.header("cache-status")
+        );
         assert_cache(&scene.get("/a").await, "HIT", tag);
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn s4_3_what_the_route_makes_fresh_is_confirmed_when_it_expires() {
-    let scene = Scene::start(&public("ttl = \"1s\""), |request| match request.header("if-none-match") {
-        Some(_) => Response::status(304, "").header("etag", "\"1\""),
-        None => Response::ok("data").header("etag", "\"1\"").header("date", &date(0)),
-    })
-    .await;
+    let scene =
+        Scene::start(&public("ttl = \"1s\""), |request| match request.header("if-none-match") {
+            Some(_) => Response::status(304, "").header("etag", "\"1\""),
+            None => Response::ok("data").header("etag", "\"1\"").header("date", &date(0)),
+        })
+        .await;
     scene.fill("/a").await;
     scene.until_stale();
     let reply = scene.get("/a").await;

@@ -5,13 +5,17 @@ use crate::support::scene::assert_cache;
 use crate::support::{Response, Scene};
 
 /// A route that lets the header through on which the tests vary.
-const RULES: &str = "[[routes]]\npath = \"/{*rest}\"\nscope = \"public\"\npass_headers = [\"x-v\", \"x-w\"]\n";
+const RULES: &str =
+    "[[routes]]\npath = \"/{*rest}\"\nscope = \"public\"\npass_headers = [\"x-v\", \"x-w\"]\n";
 
 /// An app whose answers are those that the header asks for.
 async fn scene(rules: &str, vary: &'static [&'static str]) -> Scene {
     Scene::start(rules, move |request| {
         let said = request.header("x-v").unwrap_or_else(|| "(none)".to_owned());
-        vary.iter().fold(Response::ok(said).header("cache-control", "max-age=60"), |answer, line| answer.header("vary", line))
+        vary.iter()
+            .fold(Response::ok(said).header("cache-control", "max-age=60"), |answer, line| {
+                answer.header("vary", line)
+            })
     })
     .await
 }
@@ -28,8 +32,16 @@ async fn s4_1_each_variant_has_an_entry_of_its_own() {
             assert_eq!(reply.text(), said);
         }
     }
-    assert_cache(&scene.ask("/a", &[("x-v", "1"), ("x-w", "any")]).await, "HIT", "what is not named does not matter");
-    assert_cache(&scene.ask("/a", &[("x-v", "1"), ("x-v", "2")]).await, "MISS", "two lines are another value");
+    assert_cache(
+        &scene.ask("/a", &[("x-v", "1"), ("x-w", "any")]).await,
+        "HIT",
+        "what is not named does not matter",
+    );
+    assert_cache(
+        &scene.ask("/a", &[("x-v", "1"), ("x-v", "2")]).await,
+        "MISS",
+        "two lines are another value",
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -37,7 +49,11 @@ async fn s4_1_several_lines_of_vary_count_together() {
     let scene = scene(RULES, &["x-w", "X-V"]).await;
     for expected in ["MISS", "HIT"] {
         for (v, w) in [("1", "1"), ("1", "2"), ("2", "1")] {
-            assert_cache(&scene.ask("/a", &[("x-v", v), ("x-w", w)]).await, expected, &format!("{v} {w}"));
+            assert_cache(
+                &scene.ask("/a", &[("x-v", v), ("x-w", w)]).await,
+                expected,
+                &format!("{v} {w}"),
+            );
         }
     }
 }
@@ -61,7 +77,10 @@ async fn s4_1_values_that_mean_the_same_share_a_variant() {
         ("accept-language", "de;q=0.5, en", "en, de;q=0.5"),
     ];
     for (name, first, second) in same {
-        let scene = Scene::start(PUBLIC, move |_| Response::ok("data").header("cache-control", "max-age=60").header("vary", name)).await;
+        let scene = Scene::start(PUBLIC, move |_| {
+            Response::ok("data").header("cache-control", "max-age=60").header("vary", name)
+        })
+        .await;
         assert_cache(&scene.ask("/a", &[(name, first)]).await, "MISS", first);
         assert_cache(&scene.ask("/a", &[(name, second)]).await, "HIT", second);
         assert_cache(&scene.get("/a").await, "MISS", "none at all");
@@ -104,9 +123,13 @@ async fn s4_1_a_purge_reaches_every_variant() {
 async fn s4_1_each_variant_is_confirmed_by_its_own_validator() {
     let scene = Scene::start(RULES, |request| {
         let tag = format!("\"{}\"", request.header("x-v").unwrap_or_default());
-        let status = if request.header("if-none-match").as_deref() == Some(&*tag) { 304 } else { 200 };
+        let status =
+            if request.header("if-none-match").as_deref() == Some(&*tag) { 304 } else { 200 };
         let body = if status == 200 { tag.clone() } else { String::new() };
-        Response::status(status, body).header("etag", &tag).header("vary", "x-v").header("cache-control", "max-age=0")
+        Response::status(status, body)
+            .header("etag", &tag)
+            .header("vary", "x-v")
+            .header("cache-control", "max-age=0")
     })
     .await;
     for value in ["1", "2"] {
