@@ -323,7 +323,7 @@ impl Leader {
     /// Another sidecar has filled: everybody looks into the store again.
     pub fn retry_lookup(mut self) {
         self.mark_stored();
-        self.stage.send_replace(FillStage::RetryLookup);
+        self.finish(FillStage::RetryLookup);
     }
 
     /// The head may be shared: followers read along from here on.
@@ -343,29 +343,40 @@ impl Leader {
     /// What came is not for sharing. The key is remembered, so that its next requests do not queue.
     pub fn finish_uncacheable(mut self, now: Wall) {
         self.remember_uncacheable(now);
-        self.stage.send_replace(FillStage::Alone);
+        self.finish(FillStage::Alone);
     }
 
     /// What came is not for sharing, but the next one may be.
     pub fn finish_unshared(self) {
-        self.stage.send_replace(FillStage::Alone);
+        self.finish(FillStage::Alone);
     }
 
     /// The app did not answer, or with a failure, after so long. It is remembered for a while.
     pub fn fail(self, reason: Reason, took: Duration, now: Wall) {
         self.fills.failed.insert(self.key, FetchFailure { reason, fetch_duration: took, at: now });
-        self.stage.send_replace(FillStage::Failed(reason));
+        self.finish(FillStage::Failed(reason));
+    }
+
+    /// Ends the fill for its followers. Nobody can join it any more when they wake: a follower that
+    /// asks again at once would otherwise join the fill that has just failed.
+    fn finish(&self, stage: FillStage) {
+        self.leave();
+        self.stage.send_replace(stage);
+    }
+
+    /// From here on a request for the key begins a fill of its own.
+    fn leave(&self) {
+        let mut map = self.fills.lock();
+        // A newer fill may have taken the place.
+        if map.get(&self.key).is_some_and(|fill| Arc::ptr_eq(fill, &self.fill)) {
+            map.remove(&self.key);
+        }
     }
 }
 
 impl Drop for Leader {
     fn drop(&mut self) {
-        let mut map = self.fills.lock();
-        // A newer fill may have taken the place.
-        if map.get(&self.key).is_some_and(|flight| Arc::ptr_eq(flight, &self.fill)) {
-            map.remove(&self.key);
-        }
-        drop(map);
+        self.leave();
         self.stage.send_if_modified(|stage| {
             let unresolved = matches!(stage, FillStage::Fetching);
             if unresolved {
