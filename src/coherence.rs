@@ -54,6 +54,7 @@ pub mod message;
 mod mutation;
 pub mod purge_kind;
 pub mod redis_records;
+pub mod stamp;
 pub mod tag_record;
 mod tag_snapshot;
 pub mod tag_table;

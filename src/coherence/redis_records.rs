@@ -7,7 +7,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 
-use crate::cache::entry::{Nonce, Stamp};
+use crate::coherence::stamp::{Nonce, Stamp};
 use crate::clock::{Clock, Wall, millis};
 use crate::coherence::core::{HeartbeatReply, RegisteredPeer, Registration, Subscribers};
 use crate::coherence::message::{Message, OperationId, PeerId};

@@ -7,7 +7,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::cache::entry::{Nonce, Stamp};
+use crate::coherence::stamp::{Nonce, Stamp};
 use crate::outcome::Reason;
 use crate::policy::tag::Tag;
 

@@ -6,7 +6,7 @@ use std::time::Instant;
 use arc_swap::ArcSwapOption;
 use smallvec::SmallVec;
 
-use crate::cache::entry::Stamp;
+use crate::coherence::stamp::Stamp;
 use crate::coherence::tag_table::TagState;
 use crate::policy::tag::Tag;
 
