@@ -7,11 +7,11 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 
-use crate::coherence::stamp::{Nonce, Stamp};
 use crate::clock::{Clock, Wall, millis};
 use crate::coherence::core::{HeartbeatReply, RegisteredPeer, Registration, Subscribers};
 use crate::coherence::message::{Message, OperationId, PeerId};
 use crate::coherence::purge_kind::PurgeKind;
+use crate::coherence::stamp::{Nonce, Stamp};
 use crate::coherence::tag_record::{RecordSnapshot, TagRecord};
 use crate::policy::key::KeyHash;
 use crate::policy::tag::Tag;

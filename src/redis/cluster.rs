@@ -10,9 +10,8 @@ use std::sync::Arc;
 
 use fred::types::Value;
 
-use crate::redis::node::{CONNECT_TIMEOUT, NodeAddress, RedisCommand, RedisNode};
+use crate::redis::node::{CONNECT_TIMEOUT, ConnectOptions, NodeAddress, RedisCommand, RedisNode};
 use crate::redis::sentinel::vote;
-use crate::redis::session::Topology;
 
 /// How many slots there are.
 const SLOTS: usize = 16_384;
@@ -80,18 +79,22 @@ fn node_address(host: &str, port: u16, by: &NodeAddress) -> Option<NodeAddress> 
 }
 
 /// Asks members for the map; the one that most of them agree on where the metadata is concerned.
-pub(super) async fn discover(places: Vec<NodeAddress>, finder: &Topology) -> Option<ClusterMap> {
+pub(super) async fn discover(
+    places: Vec<NodeAddress>,
+    access: &ConnectOptions,
+    home: u16,
+) -> Option<ClusterMap> {
     let all = places.len();
     let asked = places.into_iter().map(|place| async move {
-        let node = RedisNode::open(place, finder.access(), 1, false).ok()?;
+        let node = RedisNode::open(place, access, 1, false).ok()?;
         let read = async { if node.connected().await { read_map(&node).await } else { None } };
         tokio::time::timeout(CONNECT_TIMEOUT, read)
             .await
             .ok()
             .flatten()
-            .filter(|map| map.owner(finder.home).is_some())
+            .filter(|map| map.owner(home).is_some())
     });
-    vote(asked.collect(), all, |map| map.owner(finder.home).cloned()).await
+    vote(asked.collect(), all, |map| map.owner(home).cloned()).await
 }
 
 /// Asks one member for the map.

@@ -16,9 +16,10 @@ use fred::types::Value;
 use futures_util::future::{join, join_all, try_join_all};
 
 use crate::redis::cluster::{Redirect, slot};
+use crate::redis::error::CallError;
 use crate::redis::node::{RedisCommand, RedisNode};
 use crate::redis::session::RedisSession;
-use crate::redis::{CallError, RedisClient, Script, ScriptReply};
+use crate::redis::{RedisClient, Script, ScriptReply};
 
 /// How much of the deadline is left to the replicas, as a divisor: the answer has to come back,
 /// too.

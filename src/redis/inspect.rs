@@ -8,8 +8,9 @@ use std::time::Duration;
 use fred::interfaces::ClientLike as _;
 use fred::types::Value;
 
+use crate::redis::RedisClient;
+use crate::redis::error::CallError;
 use crate::redis::node::{RedisCommand, RedisNode};
-use crate::redis::{CallError, RedisClient};
 
 /// How long to wait before the primary is looked for again.
 const PRIMARY_POLL_INTERVAL: Duration = Duration::from_millis(10);

@@ -24,7 +24,7 @@ use rustls::pki_types::pem::PemObject as _;
 use tokio_util::sync::CancellationToken;
 
 use crate::error::SetupError;
-use crate::redis::RedisSettings;
+use crate::redis::settings::RedisSettings;
 use crate::units::Secret;
 
 /// How long a connection may take to be made.

@@ -18,7 +18,7 @@ use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
 use tokio::sync::{Notify, oneshot};
 
-use crate::redis::CallError;
+use crate::redis::error::CallError;
 use crate::redis::session::RedisSession;
 
 /// How many readings travel together at the most.

@@ -8,22 +8,24 @@
 //! - A node that keeps entries alone may come and go: what it keeps is a miss meanwhile, and
 //!   nothing else is.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 use fred::clients::WithOptions;
-use fred::prelude::{Client, TlsConnector};
+use fred::prelude::Client;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use crate::error::SetupError;
 use crate::redis::cluster;
 use crate::redis::cluster::ClusterShards;
+use crate::redis::error::CallError;
 use crate::redis::node::{ConnectOptions, NodeAddress, RedisNode};
 use crate::redis::sentinel::{Sentinels, is_same_server};
-use crate::redis::{CallError, RedisAddress, RedisSettings};
+use crate::redis::settings::RedisAddress;
+use crate::redis::topology::Topology;
 
 /// How long it may be of no use before [`Link::renew`](super::Link::renew) gives it up, broken or
 /// not.
@@ -38,50 +40,6 @@ const DISCOVERY_RETRY_DELAY: Duration = Duration::from_millis(50);
 /// How often the cluster's map is read, and how often at the most.
 const MAP_REFRESH_INTERVAL: Duration = Duration::from_secs(1);
 const MAP_REFRESH_MIN_INTERVAL: Duration = Duration::from_millis(250);
-
-/// How to find the servers, and what was found of them before.
-pub(super) struct Topology {
-    settings: RedisSettings,
-    /// The slot of the metadata.
-    pub(super) home: u16,
-    access: ConnectOptions,
-    tls: Option<TlsConnector>,
-    /// Members of the cluster seen before: those in the settings may all be gone by now.
-    seen: Mutex<Vec<NodeAddress>>,
-}
-
-impl Topology {
-    pub(super) fn new(settings: RedisSettings, tls: Option<TlsConnector>) -> Self {
-        let home = cluster::slot(format!("{{{}}}", settings.namespace).as_bytes());
-        let access = ConnectOptions::to_data(&settings, tls.as_ref());
-        Self { settings, home, access, tls, seen: Mutex::default() }
-    }
-
-    /// How to connect to the servers that keep data.
-    pub(super) const fn access(&self) -> &ConnectOptions {
-        &self.access
-    }
-
-    fn primary(&self, place: NodeAddress) -> Result<Arc<RedisNode>, SetupError> {
-        RedisNode::open(
-            place,
-            &self.access,
-            self.settings.connections,
-            self.settings.wait_replicas > 0,
-        )
-        .map(Arc::new)
-    }
-
-    /// Opens a node that keeps entries alone; nothing when its client cannot be made.
-    fn shard(&self, place: NodeAddress) -> Option<Arc<RedisNode>> {
-        RedisNode::open(place, &self.access, self.settings.connections, false).map(Arc::new).ok()
-    }
-
-    fn seen(&self) -> std::sync::MutexGuard<'_, Vec<NodeAddress>> {
-        // A list of places is whole between any two statements that could panic.
-        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
 
 /// The servers in use.
 pub(super) struct Servers {
@@ -117,7 +75,7 @@ impl Drop for RedisSession {
 impl RedisSession {
     /// Begins to find the servers and to connect to them. `broken` is told when that is over.
     pub(super) fn new(finder: &Arc<Topology>, broken: &Arc<Notify>) -> Result<Self, SetupError> {
-        let servers = match fixed(&finder.settings.address) {
+        let servers = match fixed(&finder.settings().address) {
             Some(place) => {
                 Some(Arc::new(Servers { primary: finder.primary(place)?, shards: None }))
             }
@@ -194,7 +152,7 @@ impl RedisSession {
 impl SessionState {
     /// Finds the servers and watches them; returns when it is over.
     async fn run(&self, finder: &Topology) {
-        match &finder.settings.address {
+        match &finder.settings().address {
             RedisAddress::Tcp { .. } | RedisAddress::Unix(_) => {
                 if let Some(servers) = self.servers.load_full() {
                     servers.primary.closed().await;
@@ -202,8 +160,7 @@ impl SessionState {
             }
             RedisAddress::Sentinel(sentinel) => {
                 let login = (sentinel.username.clone(), sentinel.password.clone());
-                let access =
-                    ConnectOptions::to_sentinels(&finder.settings, login, finder.tls.as_ref());
+                let access = ConnectOptions::to_sentinels(&finder.settings(), login, finder.tls());
                 self.follow_sentinels(
                     finder,
                     Sentinels::new(&sentinel.service, &sentinel.nodes, access),
@@ -258,7 +215,7 @@ impl SessionState {
             places.extend(nodes.iter().map(|(host, port)| NodeAddress::Tcp(host.clone(), *port)));
             places.sort();
             places.dedup();
-            match cluster::discover(places, finder).await {
+            match cluster::discover(places, finder.access(), finder.home).await {
                 Some(map) => break map,
                 None => tokio::time::sleep(DISCOVERY_RETRY_DELAY).await,
             }

@@ -26,7 +26,8 @@ use fred::types::{Message, Value};
 use tokio::sync::{Notify, broadcast};
 
 use crate::redis::node::AbortOnDrop;
-use crate::redis::session::{RedisSession, Topology};
+use crate::redis::session::RedisSession;
+use crate::redis::topology::Topology;
 use crate::redis::{RedisClient, commands};
 use crate::telemetry::metrics::Counter;
 
