@@ -21,21 +21,18 @@ use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use smallvec::SmallVec;
 use tokio::sync::{Notify, mpsc};
 
-use crate::clock::{Clock, Wall};
+use crate::clock::Clock;
 use crate::coherence::core::{CoherenceStatus, Core, CoreCommand, CoreEvent, LeaseSettings, Phase};
 use crate::coherence::durable_journal::DurableJournal;
 use crate::coherence::journal::MAX_TAGS;
 use crate::coherence::lease::AtomicLeaseState;
 use crate::coherence::message::Process;
 use crate::coherence::redis_records::RecordStore;
-use crate::coherence::tag_record::RecordSnapshot;
-use crate::coherence::tag_table::{PurgedSince, TagTable};
+use crate::coherence::tag_table::TagTable;
+use crate::coherence::waiters::CoreWithWaiters;
 use crate::error::SetupError;
-use crate::outcome::Reason;
-use crate::policy::tag::Tag;
 use crate::redis::{CallError, OnLoss};
 use crate::telemetry::metrics::Counter;
 
@@ -44,6 +41,7 @@ pub use crate::coherence::purge_kind::PurgeKind;
 pub use crate::coherence::tag_snapshot::{LocalTagSnapshot, TagSnapshot};
 pub use crate::coherence::validation::{LocalProof, Proof, SharedProof, TagWatch};
 
+mod commit;
 pub mod core;
 mod driver;
 mod durable_journal;
@@ -59,6 +57,7 @@ pub mod tag_record;
 mod tag_snapshot;
 pub mod tag_table;
 mod validation;
+mod waiters;
 
 /// After so many missed deadlines in a row Redis counts as lost; a broken connection counts at
 /// once.
@@ -116,7 +115,7 @@ pub struct Coherence {
     table: TagTable,
     records: Option<RecordStore>,
     lease_state: AtomicLeaseState,
-    core: Mutex<mutation::CoreWithWaiters>,
+    core: Mutex<CoreWithWaiters>,
     journal: DurableJournal,
     missed_deadlines: AtomicU32,
     commands: mpsc::UnboundedSender<CoreCommand>,
@@ -154,7 +153,7 @@ impl Coherence {
             table: TagTable::default(),
             records: shared,
             lease_state: gate,
-            core: Mutex::new(mutation::CoreWithWaiters::new(Core::new(
+            core: Mutex::new(CoreWithWaiters::new(Core::new(
                 Process(rand::random()),
                 settings,
                 MAX_TAGS,
@@ -258,113 +257,6 @@ impl Coherence {
         self.table.len()
     }
 
-    /// Reads the state of some tags from the local table.
-    #[must_use]
-    pub fn read_local(&self, tags: &[Tag]) -> TagSnapshot {
-        let at = self.clock.now();
-        // The epoch first, the cells after the step: a change in between makes the reading stale,
-        // never fresh.
-        let (epoch, generation, seq) = (self.epoch(), self.table.generation(), self.table.seq());
-        let cells = tags.iter().map(|tag| self.table.snapshot(tag)).collect();
-        TagSnapshot::Local(LocalTagSnapshot { epoch, generation, seq, states: cells, at })
-    }
-
-    /// Whether an entry is current by the local table. One that was purged softly is not.
-    pub fn validate_local(&self, proof: &LocalProof) -> Result<(), Reason> {
-        if self.soft_purged_at_local(proof)?.is_some() { Err(Reason::Purged) } else { Ok(()) }
-    }
-
-    /// Since when a soft purge has made an entry stale that is otherwise current by the local
-    /// table; nothing where none has.
-    pub fn soft_purged_at_local(&self, proof: &LocalProof) -> Result<Option<Wall>, Reason> {
-        if proof.epoch != self.epoch() {
-            return Err(Reason::Unverifiable);
-        }
-        let mut softened: Option<Wall> = None;
-        let mut compare = |since| match since {
-            PurgedSince::Unchanged => Ok(()),
-            PurgedSince::SoftPurged(at) => {
-                softened = Some(softened.map_or(at, |first| first.min(at)));
-                Ok(())
-            }
-            PurgedSince::HardPurged => Err(Reason::Purged),
-        };
-        compare(self.table.since(proof.generation))?;
-        if proof.until.is_some_and(|until| self.clock.now() >= until) {
-            // Not merely stale: nobody can say any more whether it was purged.
-            return Err(Reason::Unverifiable);
-        }
-        for (cell, purged) in &proof.states {
-            compare(cell.since(*purged))?;
-            if cell.is_guarded() {
-                return Err(Reason::MutationPending);
-            }
-        }
-        Ok(softened)
-    }
-
-    /// Whether an entry that Redis vouched for is current by the local table, so that Redis need
-    /// not be asked.
-    #[must_use]
-    pub fn is_current_locally(&self, proof: &SharedProof) -> bool {
-        let leased = proof.leased.load();
-        let Some(leased) = &*leased else { return false };
-        // In this order: see the gate's invariant.
-        self.lease_state.has_lease()
-            && self.lease_state.session() == leased.session
-            && self.table.generation() == leased.generation
-            && leased
-                .states
-                .iter()
-                .all(|(cell, purged)| cell.last_purge() == *purged && !cell.is_guarded())
-    }
-
-    /// An entry's tags, and which of them are as they were when it was stored; for people to read.
-    /// `names` are those of an entry of this process, in the order in which it was stored; one from
-    /// Redis knows its own.
-    pub async fn current_tags(&self, proof: &Proof, names: &[Tag]) -> Vec<(Tag, bool)> {
-        match proof {
-            Proof::Local(local) => {
-                let stands = local.generation == self.table.generation();
-                let cells = names.iter().zip(&local.states);
-                cells
-                    .map(|(tag, (cell, purged))| {
-                        (tag.clone(), stands && cell.last_purge() == *purged)
-                    })
-                    .collect()
-            }
-            Proof::Shared(SharedProof { stamp, .. }) => {
-                let tags: Vec<Tag> = stamp.tags.iter().map(|(tag, _)| tag.clone()).collect();
-                let reading = match &self.records {
-                    Some(shared) => self
-                        .record_result(shared.fetch(None, &tags).await)
-                        .ok()
-                        .and_then(|fetched| fetched.reading),
-                    None => None,
-                };
-                let reading = reading.filter(|reading| reading.generation == stamp.generation);
-                let stands = |tag: &Tag, nonce| {
-                    reading.as_ref().is_some_and(|reading| reading.nonce(tag) == Some(nonce))
-                };
-                stamp.tags.iter().map(|(tag, nonce)| (tag.clone(), stands(tag, *nonce))).collect()
-            }
-        }
-    }
-
-    /// Begins to watch tags, before Redis is asked about them; none without a lease.
-    #[must_use]
-    pub fn watch_tags(&self, tags: &[Tag]) -> Option<TagWatch> {
-        // The session first: a lease that is found in force after it is that session's, or a later
-        // one's, which makes the watch worthless but not wrong.
-        let session = self.lease_state.session();
-        if !self.lease_state.has_lease() {
-            return None;
-        }
-        let generation = self.table.generation();
-        let cells = tags.iter().map(|tag| self.table.snapshot(tag)).collect();
-        Some(TagWatch { session, generation, states: cells })
-    }
-
     /// Whether records may be read: contact with Redis was proven lately, or is now. A sidecar that
     /// was stopped finds out here.
     pub async fn has_contact(&self) -> bool {
@@ -385,85 +277,6 @@ impl Coherence {
         };
         let _ = tokio::time::timeout(shared.client().settings().deadline, proven).await;
         self.lease_state.has_contact() && self.mode() == CoherenceMode::Shared
-    }
-
-    /// The proof for a response with these tags, if none of them was purged since they were read.
-    pub async fn commit(
-        &self,
-        read: &TagSnapshot,
-        tags: &[Tag],
-        lifetime: Duration,
-    ) -> Result<Proof, Reason> {
-        let proof = match read {
-            TagSnapshot::Local(local) => {
-                self.commit_local(local, tags).map(Proof::Local).ok_or(Reason::PurgedDuringFill)
-            }
-            TagSnapshot::Shared(epoch, reading) => {
-                self.commit_shared(*epoch, reading, tags, lifetime).await.map(Proof::Shared)
-            }
-            TagSnapshot::Unverifiable => Err(Reason::Unverifiable),
-        };
-        if matches!(proof, Err(Reason::PurgedDuringFill)) {
-            self.counters.fills_purged.inc();
-        }
-        proof
-    }
-
-    fn commit_local(&self, read: &LocalTagSnapshot, tags: &[Tag]) -> Option<LocalProof> {
-        let mut cells = SmallVec::with_capacity(tags.len());
-        let mut unread = false;
-        for tag in tags {
-            if let Some((_, cell, purged)) = read.states.iter().find(|(name, _, _)| name == tag) {
-                cells.push((Arc::clone(cell), *purged));
-            } else {
-                unread = true;
-                let (cell, _) = self.table.tag_state(tag);
-                let purged = cell.last_purge();
-                if purged > read.seq {
-                    return None;
-                }
-                cells.push((cell, purged));
-            }
-        }
-        // Of a tag that nobody held, a purge leaves no trace but the step. Read after the cells
-        // were made: see the table's invariants.
-        if unread && self.table.seq() != read.seq {
-            return None;
-        }
-        // From before the app was asked: another sidecar's write may have come right after.
-        let until = (self.mode() == CoherenceMode::Degraded).then(|| read.at + self.degraded_ttl());
-        let proof =
-            LocalProof { epoch: read.epoch, generation: read.generation, states: cells, until };
-        match self.validate_local(&proof) {
-            Ok(()) | Err(Reason::MutationPending) => Some(proof),
-            Err(_) => None,
-        }
-    }
-
-    fn degraded_ttl(&self) -> Duration {
-        self.records
-            .as_ref()
-            .map_or(Duration::ZERO, |shared| shared.client().settings().degraded_ttl)
-    }
-
-    async fn commit_shared(
-        &self,
-        epoch: u64,
-        reading: &RecordSnapshot,
-        tags: &[Tag],
-        lifetime: Duration,
-    ) -> Result<SharedProof, Reason> {
-        let Some(shared) = &self.records else { return Err(Reason::Unverifiable) };
-        if epoch != self.epoch() {
-            return Err(Reason::Unverifiable);
-        }
-        let watch = self.watch_tags(tags);
-        match self.record_result(shared.commit(reading, tags, lifetime).await) {
-            Ok(Some(stamp)) => Ok(SharedProof::new(stamp, watch.as_ref())),
-            Ok(None) => Err(Reason::PurgedDuringFill),
-            // Fail open: the response goes to its client all the same, it is only not stored.
-            Err(_) => Err(Reason::StoreFailed),
-        }
     }
 
     /// Notes how a call to Redis went.
@@ -543,7 +356,7 @@ impl Coherence {
         }
     }
 
-    fn core(&self) -> std::sync::MutexGuard<'_, mutation::CoreWithWaiters> {
+    fn core(&self) -> std::sync::MutexGuard<'_, CoreWithWaiters> {
         // The core is whole between any two statements that could panic.
         self.core.lock().unwrap_or_else(PoisonError::into_inner)
     }

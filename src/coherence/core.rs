@@ -30,172 +30,28 @@
 //!    grace has passed.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
 
-use crate::coherence::message::{Message, OperationId, PeerId, Process};
+use crate::coherence::message::{Message, OperationId, Process};
 
+pub use state::Core;
 pub use types::{
     CoherenceStatus, CoreCommand, CoreEvent, HeartbeatReply, LeaseSettings, LeaseState,
     MonotonicTime, Phase, RegisteredPeer, Registration, Released, ReplayBatch, Subscribers,
 };
 
-use state::{AckWait, Heartbeat, PeerState};
+use state::{AckWait, PeerState};
 
 mod state;
 #[cfg(test)]
 mod tests;
+mod timers;
 mod types;
-
-/// How many beats may be under way; older ones are given up.
-const MAX_IN_FLIGHT: usize = 8;
 
 /// How many other sidecars are remembered. Beyond that everybody is waited for until the lease is
 /// over.
 const MAX_PEERS: usize = 1024;
 
-/// The core.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Core {
-    settings: LeaseSettings,
-    me: PeerId,
-    phase: Phase,
-    lease_state: LeaseState,
-    fence: Option<Box<str>>,
-    /// Since when the bus is heard without a gap.
-    listening_since: Option<MonotonicTime>,
-    registered: bool,
-    /// Until when the list of names in Redis may lack some that hold a lease.
-    unknown_peers_until: MonotonicTime,
-    /// Until when somebody may hold a lease from a primary before this one, and neither be named
-    /// nor listen here.
-    unregistered_until: MonotonicTime,
-    heartbeats: u64,
-    next_heartbeat: MonotonicTime,
-    in_flight: Vec<Heartbeat>,
-    peers: BTreeMap<Process, PeerState>,
-    /// The names of others, and when those that are struck out were first seen to be.
-    names: BTreeMap<PeerId, Option<MonotonicTime>>,
-    waits: BTreeMap<OperationId, AckWait>,
-    journal: ReplayBatch,
-    replaying: bool,
-    max_journal: usize,
-    /// When the others' trust is over, since Redis was lost.
-    others_expired_at: MonotonicTime,
-}
-
 impl Core {
-    /// A core that has not met Redis yet. Beyond so many tags the journal becomes "everything".
-    #[must_use]
-    pub const fn new(process: Process, settings: LeaseSettings, most_journal: usize) -> Self {
-        let gate = LeaseState {
-            epoch: 1,
-            session: 0,
-            contact_until: MonotonicTime::ZERO,
-            lease_until: MonotonicTime::ZERO,
-        };
-        Self {
-            settings,
-            me: PeerId { process, incarnation: 0 },
-            phase: Phase::Lost,
-            lease_state: gate,
-            fence: None,
-            listening_since: None,
-            registered: false,
-            unknown_peers_until: MonotonicTime::ZERO,
-            unregistered_until: MonotonicTime::ZERO,
-            heartbeats: 0,
-            next_heartbeat: MonotonicTime::ZERO,
-            in_flight: Vec::new(),
-            peers: BTreeMap::new(),
-            names: BTreeMap::new(),
-            waits: BTreeMap::new(),
-            journal: ReplayBatch { tags: BTreeSet::new(), everything: false },
-            replaying: false,
-            max_journal: most_journal,
-            others_expired_at: MonotonicTime::ZERO,
-        }
-    }
-
-    /// What hits look at.
-    #[must_use]
-    pub const fn lease_state(&self) -> LeaseState {
-        self.lease_state
-    }
-
-    /// How it stands with Redis.
-    #[must_use]
-    pub const fn phase(&self) -> Phase {
-        self.phase
-    }
-
-    /// Its present name.
-    #[must_use]
-    pub const fn me(&self) -> PeerId {
-        self.me
-    }
-
-    /// The fence that is trusted, or was last.
-    #[must_use]
-    pub fn fence(&self) -> Option<&str> {
-        self.fence.as_deref()
-    }
-
-    /// How it stands otherwise.
-    #[must_use]
-    pub fn status(&self) -> CoherenceStatus {
-        let journal = self.journal.tags.len() + usize::from(self.journal.everything);
-        CoherenceStatus { peers: self.peers.len(), waits: self.waits.len(), journal }
-    }
-
-    /// Whether a mark that was made then, in that epoch, still stands for sure: nobody can have
-    /// taken its owner for dead.
-    #[must_use]
-    pub fn is_mark_valid(&self, marked: MonotonicTime, epoch: u64, now: MonotonicTime) -> bool {
-        epoch == self.lease_state.epoch && now < marked + self.settings.lease
-    }
-
-    /// Another sidecar's lease may be longer than ours: it is waited for. Says whether that is
-    /// news.
-    pub fn raise_longest_lease(&mut self, lease: Duration) -> bool {
-        let news = lease > self.settings.longest_lease;
-        self.settings.longest_lease = self.settings.longest_lease.max(lease);
-        news
-    }
-
-    /// What was to be waited for is given up.
-    pub fn forget_wait(&mut self, id: OperationId) {
-        self.waits.remove(&id);
-    }
-
-    /// When something is to be done next, if nothing happens before.
-    #[must_use]
-    pub fn next_deadline(&self) -> Option<MonotonicTime> {
-        let waits = self.waits.values().filter_map(|wait| Some(wait.until?.0));
-        // Acknowledged by all it may be long before.
-        let strangers = (!self.waits.is_empty())
-            .then_some(self.unregistered_until)
-            .filter(|until| *until > MonotonicTime::ZERO);
-        // When somebody falls silent, which also ends the wait for who does.
-        let silent = self.peers.values().map(|peer| self.settings.lease_expiry(peer.last_heard));
-        let struck =
-            self.names.values().flatten().map(|struck| self.settings.lease_expiry(*struck));
-        let grace = match self.phase {
-            // Without contact it is the next beat that counts.
-            Phase::Joining(until) if until < self.lease_state.contact_until && !self.replaying => {
-                Some(until)
-            }
-            _ => None,
-        };
-        let connected = self.phase != Phase::Lost;
-        let beat = connected.then_some(self.next_heartbeat);
-        waits
-            .chain(strangers)
-            .chain(silent.chain(struck).filter(|_| connected))
-            .chain(grace)
-            .chain(beat)
-            .min()
-    }
-
     /// Takes an event, and tells what is to be done about it, in this order.
     pub fn handle(&mut self, now: MonotonicTime, event: CoreEvent) -> Vec<CoreCommand> {
         let mut commands = Vec::new();
@@ -482,113 +338,6 @@ impl Core {
             self.add_to_journal(batch);
             if self.phase != Phase::Lost {
                 self.on_lost(now);
-            }
-        }
-    }
-
-    /// What time alone brings about.
-    fn on_tick(&mut self, now: MonotonicTime, commands: &mut Vec<CoreCommand>) {
-        if now >= self.unregistered_until {
-            self.unregistered_until = MonotonicTime::ZERO;
-        }
-        self.release_waits(now, commands);
-        if self.phase == Phase::Lost {
-            return;
-        }
-        let empty = self.journal.tags.is_empty() && !self.journal.everything;
-        if !empty && !self.replaying {
-            self.replaying = true;
-            commands.push(CoreCommand::Replay(std::mem::take(&mut self.journal)));
-        }
-        if let Phase::Joining(until) = self.phase
-            && now >= until
-            && empty
-            && !self.replaying
-            && now < self.lease_state.contact_until
-        {
-            self.phase = Phase::Joined;
-            self.lease_state.epoch += 1;
-        }
-        self.expire_peers(now, commands);
-        if now >= self.next_heartbeat {
-            self.heartbeats += 1;
-            let leased = now < self.lease_state.lease_until;
-            self.next_heartbeat = now
-                + if leased || self.listening_since.is_none() {
-                    self.settings.heartbeat
-                } else {
-                    self.settings.retry
-                };
-            if self.in_flight.len() >= MAX_IN_FLIGHT {
-                self.in_flight.remove(0);
-            }
-            self.in_flight.push(Heartbeat {
-                number: self.heartbeats,
-                sent: now,
-                registered: false,
-                echoed: false,
-            });
-            commands.push(CoreCommand::Heartbeat {
-                number: self.heartbeats,
-                node: self.me,
-                register: self.listening_since.is_some(),
-            });
-        }
-    }
-
-    fn release_waits(&mut self, now: MonotonicTime, commands: &mut Vec<CoreCommand>) {
-        let mut released = Vec::new();
-        for (id, wait) in &self.waits {
-            if let Some(how) = self.outcome(wait, now) {
-                released.push((*id, how));
-            }
-        }
-        for (id, how) in released {
-            self.waits.remove(&id);
-            commands.push(CoreCommand::Release(id, how));
-        }
-    }
-
-    fn outcome(&self, wait: &AckWait, now: MonotonicTime) -> Option<Released> {
-        if let Some(missing) = &wait.missing_acks {
-            let mut left = missing.difference(&wait.early_acks).peekable();
-            let enough = wait.early_acks.len() >= wait.min_acks && now >= wait.not_before;
-            if enough && left.peek().is_none() {
-                return Some(Released::Acknowledged);
-            }
-            // Whoever held a lease when this was said has been heard within the lease before.
-            let known = wait.echoed
-                && self
-                    .listening_since
-                    .is_some_and(|since| self.settings.lease_expiry(since) <= now);
-            let silent = |process: &Process| {
-                self.peers
-                    .get(process)
-                    .is_none_or(|peer| now >= self.settings.lease_expiry(peer.last_heard))
-            };
-            if enough && known && left.all(silent) {
-                return Some(Released::LeaseExpired);
-            }
-        }
-        wait.until.filter(|(until, _)| now >= *until).map(|(_, how)| how)
-    }
-
-    /// Strikes out who was silent for a lease, and forgets who was struck out for another.
-    fn expire_peers(&mut self, now: MonotonicTime, commands: &mut Vec<CoreCommand>) {
-        let settings = &self.settings;
-        self.peers.retain(|_, peer| now < settings.lease_expiry(peer.last_heard));
-        for (node, struck) in &mut self.names {
-            match struck {
-                None if !self.peers.contains_key(&node.process) => {
-                    *struck = Some(now);
-                    commands.push(CoreCommand::Evict(*node));
-                }
-                Some(since) if now >= settings.lease_expiry(*since) => {
-                    // Tried again after another lease, if the list still has it then.
-                    *since = now;
-                    commands.push(CoreCommand::Forget(*node));
-                }
-                _ => {}
             }
         }
     }

@@ -5,7 +5,9 @@
 //! several share a Redis. Without a lease nothing is said; what was said in another session, mode
 //! or epoch no longer holds.
 
-use crate::coherence::{Coherence, CoherenceMode, LocalProof, LocalTagSnapshot, TagSnapshot};
+use crate::coherence::tag_snapshot::{LocalTagSnapshot, TagSnapshot};
+use crate::coherence::validation::LocalProof;
+use crate::coherence::{Coherence, CoherenceMode};
 use crate::outcome::Reason;
 use crate::policy::tag::Tag;
 

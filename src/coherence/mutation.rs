@@ -9,14 +9,11 @@
 //!   the purge in the journal. So do [`Coherence::purge_with`] and [`Coherence::purge_everything`];
 //!   after a soft one no sidecar serves from before it as fresh.
 
-use std::collections::HashMap;
 use std::time::Duration;
 
 use tokio::sync::oneshot;
 
-use crate::coherence::core::{
-    Core, CoreEvent, MonotonicTime, Phase, Released, ReplayBatch, Subscribers,
-};
+use crate::coherence::core::{CoreEvent, MonotonicTime, Phase, Released, ReplayBatch, Subscribers};
 use crate::coherence::message::{Message, OperationId, PeerId};
 use crate::coherence::purge_kind::PurgeKind;
 use crate::coherence::redis_records::{MAX_BATCH_TAGS, RecordStore};
@@ -27,26 +24,6 @@ use crate::redis::{CallError, WritePolicy};
 
 /// How often a purge that Redis answers with an error is tried before it is kept for the rejoin.
 const MAX_PURGE_ATTEMPTS: usize = 3;
-
-/// The core, and who waits for what it releases.
-#[derive(Debug)]
-pub(super) struct CoreWithWaiters {
-    pub(super) core: Core,
-    waiters: HashMap<OperationId, oneshot::Sender<Released>>,
-}
-
-impl CoreWithWaiters {
-    pub(super) fn new(core: Core) -> Self {
-        Self { core, waiters: HashMap::new() }
-    }
-
-    pub(super) fn release(&mut self, id: OperationId, how: Released) {
-        if let Some(tell) = self.waiters.remove(&id) {
-            // Who has given up does not hear it.
-            let _ = tell.send(how);
-        }
-    }
-}
 
 /// A place among those who wait for the others. Dropped, it is gone.
 struct ReleaseWait<'a> {

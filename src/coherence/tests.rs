@@ -3,6 +3,8 @@
 use std::time::Duration;
 
 use super::*;
+use crate::outcome::Reason;
+use crate::policy::tag::Tag;
 
 async fn proofs(coherence: &Coherence, tag: &Tag, many: usize) -> Vec<Proof> {
     let mut proofs = Vec::with_capacity(many);

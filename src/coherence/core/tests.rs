@@ -1,6 +1,7 @@
 //! Tests of the core: one sidecar, told by hand what Redis and the bus say.
 
 use super::*;
+use crate::coherence::message::PeerId;
 use crate::policy::tag::Tag;
 
 const ME: Process = Process(1);

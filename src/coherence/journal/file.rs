@@ -13,58 +13,33 @@
 //! 5. *After a failed sync nothing is believed of the file* but what was on disk before: the next
 //!    line goes into a new one.
 
-use std::fs::File;
 use std::future::Future;
 use std::io;
 use std::path::Path;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use tokio::sync::oneshot;
 
-use super::{JournalLine, text};
+use crate::coherence::journal::{JournalLine, text};
 use crate::error::SetupError;
 
 mod disk;
 mod open;
+mod queue;
 #[cfg(test)]
 mod tests;
 mod writer;
 
 use disk::{Disk, RealDisk};
+use queue::{CloseOnDrop, JournalJob, MAX_QUEUED, Queue, THREAD_ENDED};
 use writer::JournalWriter;
-
-/// How many lines may wait for the disk; each belongs to a write under way.
-const MAX_QUEUED: usize = 16_384;
 
 /// The durable log. Dropping it waits until what was appended is written, and gives the file up.
 #[derive(Debug)]
 pub struct JournalFile {
     queue: Arc<Queue>,
     thread: Option<JoinHandle<()>>,
-}
-
-/// Why nothing is written any more.
-const THREAD_ENDED: &str = "the journal's thread has ended";
-
-type SyncReply = oneshot::Sender<io::Result<()>>;
-
-enum JournalJob {
-    Append(JournalLine, SyncReply),
-    Rewrite(Vec<JournalLine>, SyncReply),
-}
-
-/// What the thread has to do.
-#[derive(Default)]
-struct Queue {
-    waiting: Mutex<QueuedJobs>,
-    more: Condvar,
-}
-
-#[derive(Default)]
-struct QueuedJobs {
-    jobs: Vec<JournalJob>,
-    closed: bool,
 }
 
 impl JournalFile {
@@ -124,8 +99,7 @@ impl JournalFile {
 
 impl Drop for JournalFile {
     fn drop(&mut self) {
-        self.queue.waiting().closed = true;
-        self.queue.more.notify_one();
+        self.queue.close();
         if let Some(thread) = self.thread.take() {
             // A thread that panicked has told those who waited.
             let _ = thread.join();
@@ -140,61 +114,4 @@ async fn completion(
 ) -> io::Result<()> {
     put?;
     answer.await.unwrap_or_else(|_| Err(io::Error::other(THREAD_ENDED)))
-}
-
-impl Queue {
-    fn push(&self, job: JournalJob, most: usize) -> io::Result<()> {
-        let mut waiting = self.waiting();
-        if waiting.closed {
-            return Err(io::Error::other(THREAD_ENDED));
-        }
-        if waiting.jobs.len() >= most {
-            return Err(io::Error::other("too many lines wait for the journal's disk"));
-        }
-        waiting.jobs.push(job);
-        drop(waiting);
-        self.more.notify_one();
-        Ok(())
-    }
-
-    /// All that waits; None when nothing does and nothing will.
-    fn next(&self) -> Option<Vec<JournalJob>> {
-        let mut waiting = self.waiting();
-        while waiting.jobs.is_empty() && !waiting.closed {
-            waiting = self.more.wait(waiting).unwrap_or_else(PoisonError::into_inner);
-        }
-        Some(std::mem::take(&mut waiting.jobs)).filter(|jobs| !jobs.is_empty())
-    }
-
-    fn waiting(&self) -> MutexGuard<'_, QueuedJobs> {
-        // It is whole between any two statements that could panic.
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl std::fmt::Debug for Queue {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Queue").field("waiting", &self.waiting().jobs.len()).finish()
-    }
-}
-
-/// Closes the queue when the thread ends, by a panic too, so that nobody waits for it.
-struct CloseOnDrop(Arc<Queue>);
-
-impl Drop for CloseOnDrop {
-    fn drop(&mut self) {
-        let mut waiting = self.0.waiting();
-        waiting.closed = true;
-        // Their senders go, which is an answer.
-        waiting.jobs.clear();
-    }
-}
-
-/// A file that is open, locked, and whole up to `len`.
-struct OpenJournal {
-    file: File,
-    path: std::path::PathBuf,
-    journal: super::Journal,
-    len: u64,
-    broken: bool,
 }

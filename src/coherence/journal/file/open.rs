@@ -3,11 +3,10 @@
 use std::fs::{self, File, OpenOptions, Permissions, TryLockError};
 use std::io::{self, BufRead as _, BufReader, Read as _, Seek as _};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::disk::Disk;
-use super::{OpenJournal, text};
-use crate::coherence::journal::{Journal, JournalLine};
+use crate::coherence::journal::{Journal, JournalLine, text};
 use crate::error::SetupError;
 
 /// Only the sidecar's user reads tags.
@@ -15,6 +14,15 @@ pub const FILE_MODE: u32 = 0o600;
 
 /// How often the file may be replaced by its owner while it is opened.
 const MAX_OPEN_ATTEMPTS: usize = 8;
+
+/// A file that is open, locked, and whole up to `len`.
+pub struct OpenJournal {
+    pub file: File,
+    pub path: PathBuf,
+    pub journal: Journal,
+    pub len: u64,
+    pub broken: bool,
+}
 
 /// The journal cannot be used.
 pub fn unusable(path: &Path, why: String) -> SetupError {

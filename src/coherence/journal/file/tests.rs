@@ -1,10 +1,10 @@
 //! What the log promises, on real files; where the disk is to fail, on one that does so when told.
 
-use std::fs::OpenOptions;
+use std::fs::{File, OpenOptions};
 use std::io::Write as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
-use std::sync::mpsc;
+use std::sync::{Mutex, mpsc};
 
 use futures_util::FutureExt as _;
 use tempfile::TempDir;

@@ -7,9 +7,9 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::PathBuf;
 
 use super::disk::Disk;
-use super::open::{FILE_MODE, sync_folder};
-use super::{JournalJob, OpenJournal, SyncReply, text};
-use crate::coherence::journal::{Journal, JournalLine};
+use super::open::{FILE_MODE, OpenJournal, sync_folder};
+use super::queue::{JournalJob, SyncReply};
+use crate::coherence::journal::{Journal, JournalLine, text};
 
 /// A file shorter than this is not worth shortening.
 pub const MIN_REWRITE_BYTES: u64 = 1 << 20;
