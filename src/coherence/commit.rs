@@ -1,5 +1,4 @@
-//! From a reading of tags to a proof: what a fill reads before it asks the origin, and what it gets
-//! when its response may be stored.
+//! Turns what a fill has read about its tags into a proof, if nothing was purged in between.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,11 +17,11 @@ impl Coherence {
     #[must_use]
     pub fn read_local(&self, tags: &[Tag]) -> TagSnapshot {
         let at = self.clock.now();
-        // The epoch first, the cells after the step: a change in between makes the reading stale,
-        // never fresh.
+        // The epoch comes first and the tag states come after the step: a change in between makes
+        // the snapshot stale, never too fresh.
         let (epoch, generation, seq) = (self.epoch(), self.table.generation(), self.table.seq());
-        let cells = tags.iter().map(|tag| self.table.snapshot(tag)).collect();
-        TagSnapshot::Local(LocalTagSnapshot { epoch, generation, seq, states: cells, at })
+        let states = tags.iter().map(|tag| self.table.snapshot(tag)).collect();
+        TagSnapshot::Local(LocalTagSnapshot { epoch, generation, seq, states, at })
     }
 
     /// The proof for a response with these tags, if none of them was purged since they were read.
@@ -36,8 +35,8 @@ impl Coherence {
             TagSnapshot::Local(local) => {
                 self.commit_local(local, tags).map(Proof::Local).ok_or(Reason::PurgedDuringFill)
             }
-            TagSnapshot::Shared(epoch, reading) => {
-                self.commit_shared(*epoch, reading, tags, lifetime).await.map(Proof::Shared)
+            TagSnapshot::Shared(epoch, snapshot) => {
+                self.commit_shared(*epoch, snapshot, tags, lifetime).await.map(Proof::Shared)
             }
             TagSnapshot::Unverifiable => Err(Reason::Unverifiable),
         };
@@ -48,30 +47,30 @@ impl Coherence {
     }
 
     pub(super) fn commit_local(&self, read: &LocalTagSnapshot, tags: &[Tag]) -> Option<LocalProof> {
-        let mut cells = SmallVec::with_capacity(tags.len());
+        let mut states = SmallVec::with_capacity(tags.len());
         let mut unread = false;
         for tag in tags {
-            if let Some((_, cell, purged)) = read.states.iter().find(|(name, _, _)| name == tag) {
-                cells.push((Arc::clone(cell), *purged));
+            if let Some((_, state, purged)) = read.states.iter().find(|(name, _, _)| name == tag) {
+                states.push((Arc::clone(state), *purged));
             } else {
                 unread = true;
-                let (cell, _) = self.table.tag_state(tag);
-                let purged = cell.last_purge();
+                let (state, _) = self.table.tag_state(tag);
+                let purged = state.last_purge();
                 if purged > read.seq {
                     return None;
                 }
-                cells.push((cell, purged));
+                states.push((state, purged));
             }
         }
-        // Of a tag that nobody held, a purge leaves no trace but the step. Read after the cells
-        // were made: see the table's invariants.
+        // A purge of a tag that nobody holds only moves the step. It is read after the tag states
+        // were made: see the invariants of the table.
         if unread && self.table.seq() != read.seq {
             return None;
         }
-        // From before the app was asked: another sidecar's write may have come right after.
+        // Counted from before the origin got the request: a write through another sidecar may have
+        // followed at once.
         let until = (self.mode() == CoherenceMode::Degraded).then(|| read.at + self.degraded_ttl());
-        let proof =
-            LocalProof { epoch: read.epoch, generation: read.generation, states: cells, until };
+        let proof = LocalProof { epoch: read.epoch, generation: read.generation, states, until };
         match self.validate_local(&proof) {
             Ok(()) | Err(Reason::MutationPending) => Some(proof),
             Err(_) => None,
@@ -87,7 +86,7 @@ impl Coherence {
     async fn commit_shared(
         &self,
         epoch: u64,
-        reading: &RecordSnapshot,
+        snapshot: &RecordSnapshot,
         tags: &[Tag],
         lifetime: Duration,
     ) -> Result<SharedProof, Reason> {
@@ -96,10 +95,10 @@ impl Coherence {
             return Err(Reason::Unverifiable);
         }
         let watch = self.watch_tags(tags);
-        match self.record_result(shared.commit(reading, tags, lifetime).await) {
+        match self.record_result(shared.commit(snapshot, tags, lifetime).await) {
             Ok(Some(stamp)) => Ok(SharedProof::new(stamp, watch.as_ref())),
             Ok(None) => Err(Reason::PurgedDuringFill),
-            // Fail open: the response goes to its client all the same, it is only not stored.
+            // Fail open: the client gets the response; it is only not stored.
             Err(_) => Err(Reason::StoreFailed),
         }
     }

@@ -1,4 +1,4 @@
-//! The tags' records in Redis: reading them, and the scripts that change them.
+//! The tag records in Redis: reads them, and runs the scripts that change them.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
@@ -24,26 +24,26 @@ mod peers;
 mod purges;
 mod replies;
 
-/// How long a record lives when nothing that carries its tag is stored: longer than any fill.
+/// How long a record lives while no entry carries its tag: longer than any fill.
 const IDLE_RECORD: Duration = Duration::from_hours(1);
 
 /// How much longer than the entry its records live.
 const RECORD_MARGIN: Duration = Duration::from_mins(10);
 
-/// How many tags one script changes at the most.
+/// The most tags that one script changes.
 pub const MAX_BATCH_TAGS: usize = 128;
 
-/// What one reading brought: the values asked for besides, and the records.
+/// The result of one read: an entry, if one was asked for, and tag records.
 #[derive(Debug)]
 pub struct FetchedRecords {
-    /// The bytes under an entry's key, where one was asked for.
+    /// The bytes of the entry.
     pub entry: Option<Bytes>,
     /// The records; `None` when the generation or the step is missing, so that nothing can be
     /// proven.
     pub reading: Option<RecordSnapshot>,
 }
 
-/// The records.
+/// The tag records in Redis.
 #[derive(Debug)]
 pub struct RecordStore {
     client: Arc<RedisClient>,
@@ -56,13 +56,13 @@ pub struct RecordStore {
 }
 
 impl RecordStore {
-    /// The records behind this link.
+    /// The records that this client reaches.
     #[must_use]
-    pub fn new(link: Arc<RedisClient>, clock: Clock) -> Self {
-        let keys = RecordKeys::new(&link.settings().namespace);
+    pub fn new(client: Arc<RedisClient>, clock: Clock) -> Self {
+        let keys = RecordKeys::new(&client.settings().namespace);
         let fence = ArcSwap::from_pointee(Arc::from(""));
         Self {
-            client: link,
+            client,
             keys,
             scripts: RecordScripts::default(),
             fence,
@@ -71,7 +71,7 @@ impl RecordStore {
         }
     }
 
-    /// The link.
+    /// The client.
     #[must_use]
     pub const fn client(&self) -> &Arc<RedisClient> {
         &self.client
@@ -85,13 +85,13 @@ impl RecordStore {
         self.clock.wall().0.saturating_add_signed(self.ahead_ms.load(Relaxed))
     }
 
-    /// The key of an entry.
+    /// The key of an entry in Redis.
     #[must_use]
     pub fn entry_key(&self, hash: KeyHash) -> Bytes {
         [self.keys.entry.as_str(), &hash.to_hex()].concat().into()
     }
 
-    /// An entry, if one is asked for, and the records of some tags, in one round trip.
+    /// Reads an entry, if one is asked for, and the records of some tags, in one round trip.
     pub async fn fetch(
         &self,
         entry: Option<KeyHash>,
@@ -110,13 +110,12 @@ impl RecordStore {
         let plausible = |seq: &String| seq.len() <= 16 && seq.bytes().all(|b| b.is_ascii_digit());
         let seq = values.get(1).and_then(text).filter(plausible).and_then(|seq| seq.parse().ok());
         if generation.is_none() || seq.is_none() {
-            // Flushed, evicted, or none of ours. Made anew, they match nothing that was stored
-            // before.
+            // Flushed, evicted or damaged. New values match nothing that was stored before.
             match self.init().await {
-                // Without memory, or while they move, Redis cannot make them. What is stored is
-                // judged by its nonces all the same.
+                // Redis cannot create them while it is out of memory or the slot is moving. Stored
+                // entries are still validated by their nonces.
                 Err(CallError::OutOfMemory | CallError::Moving) => {}
-                begun => begun?,
+                created => created?,
             }
         }
         let Some(generation) = generation else {
@@ -138,12 +137,12 @@ impl RecordStore {
         Ok(FetchedRecords { entry, reading: Some(reading) })
     }
 
-    /// Only the bytes of an entry.
+    /// Reads the bytes of an entry alone.
     pub async fn fetch_entry(&self, hash: KeyHash) -> Result<Option<Bytes>, CallError> {
         self.client.get(self.entry_key(hash)).await
     }
 
-    /// Makes the generation and the step, where they are missing.
+    /// Creates the generation and the step where they are missing.
     pub async fn init(&self) -> Result<(), CallError> {
         let keys = vec![self.keys.seq.clone(), self.keys.generation.clone()];
         self.client
@@ -152,8 +151,8 @@ impl RecordStore {
             .map(drop)
     }
 
-    /// Makes the records that a reading found missing, so that the fill which follows is judged by
-    /// its own tags alone: without them, any purge at all would keep it from being stored.
+    /// Creates the records that a read found missing, so that the fill depends on its own tags
+    /// alone: without them, a purge of any tag would keep it from being stored.
     pub async fn seed(&self, reading: &mut RecordSnapshot) -> Result<(), CallError> {
         let absent: Vec<Tag> = reading
             .records
@@ -180,8 +179,7 @@ impl RecordStore {
         Ok(())
     }
 
-    /// The stamp for a response that was fetched after this reading; `None` when a tag was purged
-    /// meanwhile.
+    /// The stamp for a response that was fetched after this read; `None` if a tag was purged since.
     pub async fn commit(
         &self,
         reading: &RecordSnapshot,

@@ -1,39 +1,38 @@
-//! The state of a tag as a value, and the stamp of an entry: the states that its tags had when it
-//! was stored.
+//! Nonces, which stand for states of tags, and stamps, which say in what states an entry was
+//! stored.
 
 use std::fmt;
 
 use crate::policy::credential::{hex, short_hex};
 use crate::policy::tag::Tag;
 
-/// A value that stands for one state of a tag, or of the whole cache. New at every purge, never
-/// seen before.
+/// A value that stands for one state of a tag, or of the whole cache. Every purge makes a new one.
 ///
-/// It has two halves. A hard purge makes both anew, by chance. A soft purge leaves the first; the
-/// second is then the time, 44 bits of milliseconds of Redis's clock, and 20 bits of the purge's
-/// step. So two states with one first half have soft purges alone between them.
+/// It has two halves. A hard purge makes both at random. A soft purge keeps the first half; the
+/// second half is then the time, 44 bits of milliseconds of Redis's clock, and 20 bits of the
+/// purge's step. So if two states have the same first half, only soft purges came between them.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Nonce(pub [u8; 16]);
 
 impl Nonce {
-    /// A value that no other state has.
+    /// A random value, which no other state has.
     #[must_use]
     pub fn random() -> Self {
         Self(rand::random())
     }
 
-    /// When the last of the soft purges was that alone made this state of an earlier one, in
-    /// milliseconds of Redis's clock. Nothing where the two are the same, or anything else came
+    /// If only soft purges led from the earlier state to this one, the time of the last of them, in
+    /// milliseconds of Redis's clock. `None` if the states are equal, or if anything else came
     /// between.
     #[must_use]
     pub fn soft_purged_from(self, earlier: Self) -> Option<u64> {
         let (now, then) = (u128::from_be_bytes(self.0), u128::from_be_bytes(earlier.0));
         let soft = now & u128::from(u64::MAX);
-        // Of 44 bits, so the conversion never fails.
+        // The value has 44 bits, so the conversion never fails.
         if now != then && now >> 64 == then >> 64 { u64::try_from(soft >> 20).ok() } else { None }
     }
 
-    /// Reads 32 hexadecimal digits.
+    /// Parses 32 hexadecimal digits.
     #[must_use]
     pub fn from_hex(digits: &[u8]) -> Option<Self> {
         if digits.len() != 32 {
@@ -46,7 +45,7 @@ impl Nonce {
         Some(Self(nonce))
     }
 
-    /// Writes 32 hexadecimal digits.
+    /// Formats 32 hexadecimal digits.
     #[must_use]
     pub fn to_hex(self) -> String {
         hex(&self.0)
@@ -59,13 +58,13 @@ impl fmt::Debug for Nonce {
     }
 }
 
-/// What the records in Redis said when an entry was stored. It is current while they still say the
-/// same.
+/// What the records in Redis said when an entry was stored. The entry is current while they still
+/// say the same.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Stamp {
     /// The generation of the whole cache.
     pub generation: Nonce,
-    /// Each tag with its nonce.
+    /// The nonce of each tag.
     pub tags: Box<[(Tag, Nonce)]>,
 }
 

@@ -20,9 +20,9 @@ impl CoreWithWaiters {
     }
 
     pub(super) fn release(&mut self, id: OperationId, how: Released) {
-        if let Some(tell) = self.waiters.remove(&id) {
-            // Who has given up does not hear it.
-            let _ = tell.send(how);
+        if let Some(waiter) = self.waiters.remove(&id) {
+            // Ignore the error: the receiver is dropped when the caller has timed out.
+            let _ = waiter.send(how);
         }
     }
 }

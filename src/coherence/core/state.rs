@@ -9,7 +9,7 @@ use super::types::{
 };
 use crate::coherence::message::{OperationId, PeerId, Process};
 
-/// The core.
+/// The state of the protocol.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Core {
     pub(super) settings: LeaseSettings,
@@ -17,33 +17,34 @@ pub struct Core {
     pub(super) phase: Phase,
     pub(super) lease_state: LeaseState,
     pub(super) fence: Option<Box<str>>,
-    /// Since when the bus is heard without a gap.
+    /// Since when messages have been received without a gap.
     pub(super) listening_since: Option<MonotonicTime>,
     pub(super) registered: bool,
-    /// Until when the list of names in Redis may lack some that hold a lease.
+    /// Until when the list of peers in Redis may lack some that hold a lease.
     pub(super) unknown_peers_until: MonotonicTime,
-    /// Until when somebody may hold a lease from a primary before this one, and neither be named
-    /// nor listen here.
+    /// Until when a peer may hold a lease from an earlier primary, and neither be registered nor
+    /// subscribed here.
     pub(super) unregistered_until: MonotonicTime,
     pub(super) heartbeats: u64,
     pub(super) next_heartbeat: MonotonicTime,
     pub(super) in_flight: Vec<Heartbeat>,
     pub(super) peers: BTreeMap<Process, PeerState>,
-    /// The names of others, and when those that are struck out were first seen to be.
-    pub(super) names: BTreeMap<PeerId, Option<MonotonicTime>>,
+    /// The registered ids of peers; for an evicted one, when the eviction was first seen.
+    pub(super) registrations: BTreeMap<PeerId, Option<MonotonicTime>>,
     pub(super) waits: BTreeMap<OperationId, AckWait>,
     pub(super) journal: ReplayBatch,
     pub(super) replaying: bool,
     pub(super) max_journal: usize,
-    /// When the others' trust is over, since Redis was lost.
+    /// When the leases of all peers have expired, counted from the loss of Redis.
     pub(super) others_expired_at: MonotonicTime,
 }
 
 impl Core {
-    /// A core that has not met Redis yet. Beyond so many tags the journal becomes "everything".
+    /// A core that has not reached Redis yet. With more than `max_journal` tags the journal purges
+    /// everything instead.
     #[must_use]
-    pub const fn new(process: Process, settings: LeaseSettings, most_journal: usize) -> Self {
-        let gate = LeaseState {
+    pub const fn new(process: Process, settings: LeaseSettings, max_journal: usize) -> Self {
+        let lease_state = LeaseState {
             epoch: 1,
             session: 0,
             contact_until: MonotonicTime::ZERO,
@@ -53,7 +54,7 @@ impl Core {
             settings,
             me: PeerId { process, incarnation: 0 },
             phase: Phase::Lost,
-            lease_state: gate,
+            lease_state,
             fence: None,
             listening_since: None,
             registered: false,
@@ -63,77 +64,77 @@ impl Core {
             next_heartbeat: MonotonicTime::ZERO,
             in_flight: Vec::new(),
             peers: BTreeMap::new(),
-            names: BTreeMap::new(),
+            registrations: BTreeMap::new(),
             waits: BTreeMap::new(),
             journal: ReplayBatch { tags: BTreeSet::new(), everything: false },
             replaying: false,
-            max_journal: most_journal,
+            max_journal,
             others_expired_at: MonotonicTime::ZERO,
         }
     }
 
-    /// What hits look at.
+    /// What hits depend on.
     #[must_use]
     pub const fn lease_state(&self) -> LeaseState {
         self.lease_state
     }
 
-    /// How it stands with Redis.
+    /// The state of the relation to Redis.
     #[must_use]
     pub const fn phase(&self) -> Phase {
         self.phase
     }
 
-    /// Its present name.
+    /// The id under which this sidecar registers at present.
     #[must_use]
     pub const fn me(&self) -> PeerId {
         self.me
     }
 
-    /// The fence that is trusted, or was last.
+    /// The fence that is trusted, or was trusted last.
     #[must_use]
     pub fn fence(&self) -> Option<&str> {
         self.fence.as_deref()
     }
 
-    /// How it stands otherwise.
+    /// A summary for metrics and readiness.
     #[must_use]
     pub fn status(&self) -> CoherenceStatus {
         let journal = self.journal.tags.len() + usize::from(self.journal.everything);
         CoherenceStatus { peers: self.peers.len(), waits: self.waits.len(), journal }
     }
 
-    /// Whether a mark that was made then, in that epoch, still stands for sure: nobody can have
-    /// taken its owner for dead.
+    /// Whether a mark made at that time, in that epoch, certainly stands: no peer can have evicted
+    /// its owner yet.
     #[must_use]
     pub fn is_mark_valid(&self, marked: MonotonicTime, epoch: u64, now: MonotonicTime) -> bool {
         epoch == self.lease_state.epoch && now < marked + self.settings.lease
     }
 
-    /// Another sidecar's lease may be longer than ours: it is waited for. Says whether that is
-    /// news.
+    /// Takes over a peer's lease if it is longer than all known ones, so that purges wait for it.
+    /// Returns whether it is.
     pub fn raise_longest_lease(&mut self, lease: Duration) -> bool {
-        let news = lease > self.settings.longest_lease;
+        let is_longer = lease > self.settings.longest_lease;
         self.settings.longest_lease = self.settings.longest_lease.max(lease);
-        news
+        is_longer
     }
 
-    /// What was to be waited for is given up.
+    /// Stops waiting for an operation.
     pub fn forget_wait(&mut self, id: OperationId) {
         self.waits.remove(&id);
     }
 }
 
-/// Another sidecar.
+/// A peer.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct PeerState {
-    /// When it was heard, or first heard of.
+    /// When the last message from it arrived, or when it was first seen in the list of peers.
     pub(super) last_heard: MonotonicTime,
     /// Whether it may hold a lease.
     pub(super) registered: bool,
 }
 
-/// A beat under way.
+/// A heartbeat in flight.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Heartbeat {
     pub(super) number: u64,
@@ -142,19 +143,19 @@ pub(super) struct Heartbeat {
     pub(super) echoed: bool,
 }
 
-/// Something that others have to acknowledge.
+/// An operation that peers have to acknowledge.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(super) struct AckWait {
-    /// Who already has, before it is known who has to.
+    /// Peers that have acknowledged, also before it is known which ones have to.
     pub(super) early_acks: BTreeSet<Process>,
-    /// Who still has to; none as long as that is not known.
+    /// Peers that have to acknowledge; `None` until that is known.
     pub(super) missing_acks: Option<BTreeSet<Process>>,
-    /// How many have to at the least, where the list of names may lack some.
+    /// How many acknowledgements are needed at least, where the list of peers may be incomplete.
     pub(super) min_acks: usize,
-    /// Before when only time helps, because somebody may hold a lease from another primary.
+    /// Until then acknowledgements do not suffice: a peer may hold a lease from another primary.
     pub(super) not_before: MonotonicTime,
-    /// Whether it came back over the bus, so that every beat from before it was heard, too.
+    /// Whether the message came back over the bus, so that all earlier heartbeats have arrived too.
     pub(super) echoed: bool,
-    /// Until when, at the most, and what it is then.
+    /// When the wait ends in any case, and how it counts then.
     pub(super) until: Option<(MonotonicTime, Released)>,
 }

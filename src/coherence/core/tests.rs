@@ -25,15 +25,15 @@ fn settings() -> LeaseSettings {
 }
 
 fn name(process: Process) -> RegisteredPeer {
-    RegisteredPeer { node: PeerId { process, incarnation: 0 }, evicted: false }
+    RegisteredPeer { peer: PeerId { process, incarnation: 0 }, evicted: false }
 }
 
 fn beaten(standing: Registration, names: &[RegisteredPeer]) -> HeartbeatReply {
-    HeartbeatReply { fence: "a".into(), registration: standing, names: names.to_vec() }
+    HeartbeatReply { fence: "a".into(), registration: standing, peers: names.to_vec() }
 }
 
 fn audience(names: &[RegisteredPeer], listeners: usize) -> Subscribers {
-    Subscribers { names: names.to_vec(), listeners }
+    Subscribers { peers: names.to_vec(), listeners }
 }
 
 fn tags(names: &[&str]) -> Vec<Tag> {
@@ -431,8 +431,8 @@ fn the_silent_are_struck_out_once_and_forgotten_a_lease_later() {
                         ),
                     );
                 }
-                CoreCommand::Evict(node) | CoreCommand::Forget(node) => {
-                    seen.push((second, node.process))
+                CoreCommand::Evict(peer) | CoreCommand::Forget(peer) => {
+                    seen.push((second, peer.process))
                 }
                 _ => {}
             }

@@ -5,40 +5,44 @@ use super::state::{AckWait, Core, Heartbeat};
 use super::types::{CoreCommand, MonotonicTime, Phase, Released};
 use crate::coherence::message::Process;
 
-/// How many beats may be under way; older ones are given up.
+/// How many heartbeats may be in flight; older ones are given up.
 const MAX_IN_FLIGHT: usize = 8;
 
 impl Core {
-    /// When something is to be done next, if nothing happens before.
+    /// When the core has to be woken, if no event comes first.
     #[must_use]
     pub fn next_deadline(&self) -> Option<MonotonicTime> {
         let waits = self.waits.values().filter_map(|wait| Some(wait.until?.0));
-        // Acknowledged by all it may be long before.
-        let strangers = (!self.waits.is_empty())
+        // All peers may have acknowledged long before.
+        let unregistered = (!self.waits.is_empty())
             .then_some(self.unregistered_until)
             .filter(|until| *until > MonotonicTime::ZERO);
-        // When somebody falls silent, which also ends the wait for who does.
-        let silent = self.peers.values().map(|peer| self.settings.lease_expiry(peer.last_heard));
-        let struck =
-            self.names.values().flatten().map(|struck| self.settings.lease_expiry(*struck));
+        // When a peer's lease expires, which may also end a wait for it.
+        let lease_expiries =
+            self.peers.values().map(|peer| self.settings.lease_expiry(peer.last_heard));
+        let evicted_at = self
+            .registrations
+            .values()
+            .flatten()
+            .map(|evicted_at| self.settings.lease_expiry(*evicted_at));
         let grace = match self.phase {
-            // Without contact it is the next beat that counts.
+            // Without contact the next heartbeat comes first.
             Phase::Joining(until) if until < self.lease_state.contact_until && !self.replaying => {
                 Some(until)
             }
             _ => None,
         };
         let connected = self.phase != Phase::Lost;
-        let beat = connected.then_some(self.next_heartbeat);
+        let heartbeat = connected.then_some(self.next_heartbeat);
         waits
-            .chain(strangers)
-            .chain(silent.chain(struck).filter(|_| connected))
+            .chain(unregistered)
+            .chain(lease_expiries.chain(evicted_at).filter(|_| connected))
             .chain(grace)
-            .chain(beat)
+            .chain(heartbeat)
             .min()
     }
 
-    /// What time alone brings about.
+    /// Does what is due by now.
     pub(super) fn on_tick(&mut self, now: MonotonicTime, commands: &mut Vec<CoreCommand>) {
         if now >= self.unregistered_until {
             self.unregistered_until = MonotonicTime::ZERO;
@@ -82,7 +86,7 @@ impl Core {
             });
             commands.push(CoreCommand::Heartbeat {
                 number: self.heartbeats,
-                node: self.me,
+                peer: self.me,
                 register: self.listening_since.is_some(),
             });
         }
@@ -108,37 +112,39 @@ impl Core {
             if enough && left.peek().is_none() {
                 return Some(Released::Acknowledged);
             }
-            // Whoever held a lease when this was said has been heard within the lease before.
+            // Each peer that held a lease when this was published sent a heartbeat within the lease
+            // before, and that has arrived.
             let known = wait.echoed
                 && self
                     .listening_since
                     .is_some_and(|since| self.settings.lease_expiry(since) <= now);
-            let silent = |process: &Process| {
+            let lease_expiries = |process: &Process| {
                 self.peers
                     .get(process)
                     .is_none_or(|peer| now >= self.settings.lease_expiry(peer.last_heard))
             };
-            if enough && known && left.all(silent) {
+            if enough && known && left.all(lease_expiries) {
                 return Some(Released::LeaseExpired);
             }
         }
         wait.until.filter(|(until, _)| now >= *until).map(|(_, how)| how)
     }
 
-    /// Strikes out who was silent for a lease, and forgets who was struck out for another.
+    /// Evicts peers that were lease_expiries for one lease, and forgets those evicted one lease
+    /// ago.
     fn expire_peers(&mut self, now: MonotonicTime, commands: &mut Vec<CoreCommand>) {
         let settings = &self.settings;
         self.peers.retain(|_, peer| now < settings.lease_expiry(peer.last_heard));
-        for (node, struck) in &mut self.names {
-            match struck {
-                None if !self.peers.contains_key(&node.process) => {
-                    *struck = Some(now);
-                    commands.push(CoreCommand::Evict(*node));
+        for (peer, evicted_at) in &mut self.registrations {
+            match evicted_at {
+                None if !self.peers.contains_key(&peer.process) => {
+                    *evicted_at = Some(now);
+                    commands.push(CoreCommand::Evict(*peer));
                 }
                 Some(since) if now >= settings.lease_expiry(*since) => {
-                    // Tried again after another lease, if the list still has it then.
+                    // If the list still has the id after another lease, it is forgotten once more.
                     *since = now;
-                    commands.push(CoreCommand::Forget(*node));
+                    commands.push(CoreCommand::Forget(*peer));
                 }
                 _ => {}
             }

@@ -1,4 +1,4 @@
-//! The names of the keys in Redis, and the scripts that change what is under them.
+//! The names of the keys in Redis, and the scripts that read and change their values.
 
 use bytes::Bytes;
 
@@ -13,7 +13,7 @@ pub(super) struct RecordKeys {
     pub(super) tag: String,
     pub(super) generation: Bytes,
     pub(super) seq: Bytes,
-    pub(super) nodes: Bytes,
+    pub(super) peers: Bytes,
     pub(super) marks: String,
     pub(super) bus: String,
 }
@@ -25,7 +25,7 @@ impl RecordKeys {
             tag: format!("{{{namespace}}}:t:"),
             generation: format!("{{{namespace}}}:gen").into(),
             seq: format!("{{{namespace}}}:seq").into(),
-            nodes: format!("{{{namespace}}}:nodes").into(),
+            peers: format!("{{{namespace}}}:nodes").into(),
             marks: format!("{{{namespace}}}:m:"),
             bus: format!("{{{namespace}}}:bus"),
         }
@@ -35,8 +35,8 @@ impl RecordKeys {
         [&self.tag, tag.as_str()].concat().into()
     }
 
-    pub(super) fn marks(&self, node: PeerId) -> Bytes {
-        [&self.marks, node.to_string().as_str()].concat().into()
+    pub(super) fn marks(&self, peer: PeerId) -> Bytes {
+        [&self.marks, peer.to_string().as_str()].concat().into()
     }
 }
 

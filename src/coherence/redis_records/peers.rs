@@ -1,4 +1,4 @@
-//! The sidecars among themselves: which server they trust, who is registered there, and the bus.
+//! What sidecars share besides tag records: the trusted server, the list of peers, and the bus.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -14,7 +14,7 @@ use crate::coherence::message::{Message, OperationId, PeerId};
 use crate::policy::tag::Tag;
 use crate::redis::{CallError, Script, ScriptReply};
 
-/// What a look at Redis told.
+/// What a server says of its own role.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServerRole {
     /// Its replication id.
@@ -26,10 +26,10 @@ pub struct ServerRole {
 }
 
 impl RecordStore {
-    /// Who answers, and what its clock says.
+    /// Asks the server for its role and its clock.
     pub async fn role(&self) -> Result<ServerRole, CallError> {
         let before = self.clock.wall();
-        // No key: it is the primary that is asked, wherever a moving key is.
+        // Without a key the script runs on the primary, even while a slot is moving.
         let ScriptReply::Many(values) =
             self.client.run(&self.scripts.role, Vec::new(), Vec::new()).await?
         else {
@@ -50,7 +50,7 @@ impl RecordStore {
             .ok()
             .and_then(|time| time.parse().ok())
             .ok_or_else(unexpected_reply)?;
-        // Counted from before the question, so that a slow answer makes deadlines look later, never
+        // Measured from before the call, so that a slow reply makes deadlines seem later, never
         // earlier.
         let ahead = i128::from(redis_ms)
             - i128::from(before.0)
@@ -64,7 +64,7 @@ impl RecordStore {
         self.fence.store(Arc::new(fence.into()));
     }
 
-    /// The channel on which the sidecars speak to each other.
+    /// The channel that sidecars publish on.
     #[must_use]
     pub fn bus(&self) -> &str {
         &self.keys.bus
@@ -79,61 +79,61 @@ impl RecordStore {
         ]
     }
 
-    /// A sign of life under this name; registers it where a name is to be registered.
-    /// With the answer, tells the longest lease of all.
+    /// Sends a heartbeat under this id, and registers the id if asked to. Returns the longest lease
+    /// of any sidecar with the reply.
     pub async fn heartbeat(
         &self,
-        node: PeerId,
+        peer: PeerId,
         number: u64,
         register: bool,
     ) -> Result<(HeartbeatReply, Duration), CallError> {
-        let message = Message::Heartbeat { of: node.process, number, registered: register };
+        let message = Message::Heartbeat { of: peer.process, number, registered: register };
         let mut args = self.publish_args(Some(&message)).to_vec();
-        args.push(if register { node.to_string().into() } else { Bytes::from_static(b"-") });
+        args.push(if register { peer.to_string().into() } else { Bytes::from_static(b"-") });
         args.push(millis(self.client.settings().lease).to_string().into());
         let before = self.clock.wall();
         let words =
-            self.run_list(&self.scripts.heartbeat, vec![self.keys.nodes.clone()], args).await?;
-        let [fence, role, time, standing, names @ ..] = &words[..] else {
+            self.run_list(&self.scripts.heartbeat, vec![self.keys.peers.clone()], args).await?;
+        let [fence, role, time, registration, names @ ..] = &words[..] else {
             return Err(unexpected_reply());
         };
         if **role != *b"master" {
             return Err(CallError::Connection("it is a replica now".to_owned()));
         }
         self.set_clock(before, time)?;
-        let standing = match &**standing {
+        let registration = match &**registration {
             b"known" => Registration::Known,
             b"new" => Registration::New,
             b"struck" => Registration::Evicted,
             _ => Registration::Absent,
         };
         let (longest, mut names) = (longest_lease_from(names), peers_from(names));
-        if standing == Registration::New {
-            names.push(RegisteredPeer { node, evicted: false });
+        if registration == Registration::New {
+            names.push(RegisteredPeer { peer, evicted: false });
         }
         Ok((
             HeartbeatReply {
                 fence: String::from_utf8_lossy(fence).into(),
-                registration: standing,
-                names,
+                registration,
+                peers: names,
             },
             longest,
         ))
     }
 
-    /// Says something on the bus.
+    /// Publishes a message on the bus.
     pub async fn publish(&self, message: &Message) -> Result<(), CallError> {
         self.client.publish(&self.keys.bus, message.to_bytes().into()).await
     }
 
-    /// Strikes a name out, and tells the marks under it: each mutation with its tags, and whether
-    /// it keeps hits away.
+    /// Evicts a peer, and returns its marks: each mutation with its tags, and whether it keeps hits
+    /// away.
     pub async fn evict(
         &self,
-        node: PeerId,
+        peer: PeerId,
     ) -> Result<Vec<(OperationId, Vec<Tag>, bool)>, CallError> {
-        let keys = vec![self.keys.nodes.clone(), self.keys.marks(node)];
-        let words = self.run_list(&self.scripts.evict, keys, vec![node.to_string().into()]).await?;
+        let keys = vec![self.keys.peers.clone(), self.keys.marks(peer)];
+        let words = self.run_list(&self.scripts.evict, keys, vec![peer.to_string().into()]).await?;
         let mark = |pair: &[Bytes]| {
             let id = u64::from_str_radix(std::str::from_utf8(&pair[0]).ok()?, 16).ok()?;
             let (guard, tags) = pair[1].split_first()?;
@@ -142,12 +142,12 @@ impl RecordStore {
         Ok(words.chunks_exact(2).filter_map(mark).collect())
     }
 
-    /// Forgets a name and its marks; one's own with a message that it is withdrawn.
-    pub async fn forget(&self, node: PeerId, message: Option<&Message>) -> Result<(), CallError> {
-        let mut args = vec![node.to_string().into()];
+    /// Forgets a peer and its marks. With a message: withdraws our own id, and publishes that.
+    pub async fn forget(&self, peer: PeerId, message: Option<&Message>) -> Result<(), CallError> {
+        let mut args = vec![peer.to_string().into()];
         args.extend(self.publish_args(message));
         self.client
-            .run(&self.scripts.forget, vec![self.keys.nodes.clone(), self.keys.marks(node)], args)
+            .run(&self.scripts.forget, vec![self.keys.peers.clone(), self.keys.marks(peer)], args)
             .await
             .map(drop)
     }

@@ -1,4 +1,4 @@
-//! Mutations and purges, as changes of records that are published in the same step.
+//! Marks and purges: changes of tag records that are published in the same step.
 
 use std::time::Duration;
 
@@ -15,8 +15,8 @@ use crate::policy::tag::Tag;
 use crate::redis::{CallError, Script, ScriptReply};
 
 impl RecordStore {
-    /// Marks tags as having a mutation under way, or moves its deadline. With a message, tells the
-    /// others.
+    /// Marks tags for a mutation in progress, or extends its deadline. With a message, publishes
+    /// it.
     pub async fn mark(
         &self,
         mark: (OperationId, PeerId),
@@ -25,28 +25,28 @@ impl RecordStore {
         guarded: bool,
         message: Option<&Message>,
     ) -> Result<Subscribers, CallError> {
-        let (id, node) = mark;
+        let (id, peer) = mark;
         let guard = if guarded { "b" } else { "m" };
-        let kept = [guard, &serde_json::to_string(tags).unwrap_or_default()].concat();
+        let mark_value = [guard, &serde_json::to_string(tags).unwrap_or_default()].concat();
         let mut args = vec![
             id.to_string().into(),
             millis(within).to_string().into(),
             guard.into(),
             idle_ttl(),
             self.fence_bytes(),
-            kept.into(),
+            mark_value.into(),
         ];
         args.extend(self.publish_args(message));
         self.run_published(
             &self.scripts.mark,
-            self.with_marks(Some(node), tags),
+            self.with_marks(Some(peer), tags),
             with_nonces(args, tags),
         )
         .await
     }
 
-    /// Gives tags new nonces, ends a pending mutation of them, and tells the others. For up to
-    /// [`MAX_BATCH_TAGS`] tags.
+    /// Gives tags new nonces, ends a pending mutation of them, and publishes the message. For up to
+    /// [`MAX_BATCH_TAGS`](super::MAX_BATCH_TAGS) tags.
     pub async fn purge(
         &self,
         mark: Option<(OperationId, PeerId)>,
@@ -58,29 +58,29 @@ impl RecordStore {
         let mut args = vec![id.into(), idle_ttl(), self.fence_bytes()];
         args.extend(self.publish_args(Some(message)));
         args.push(kind.as_str().into());
-        let keys = self.with_marks(mark.map(|(_, node)| node), tags);
-        let told =
+        let keys = self.with_marks(mark.map(|(_, peer)| peer), tags);
+        let result =
             self.client.run_replicated(&self.scripts.purge, keys, with_nonces(args, tags)).await;
-        self.finish_purge(told, tags.iter().map(|tag| self.keys.tag(tag)), message).await
+        self.finish_purge(result, tags.iter().map(|tag| self.keys.tag(tag)), message).await
     }
 
-    /// What became of a purge. Where Redis could not write what it was to, these keys are deleted
-    /// instead, and the others told: a hard purge, whatever it was.
+    /// Completes a purge. If Redis could not write, deletes these keys instead and publishes the
+    /// message: this is a hard purge in any case.
     async fn finish_purge(
         &self,
-        told: Result<ScriptReply, CallError>,
+        result: Result<ScriptReply, CallError>,
         purged: impl Iterator<Item = Bytes>,
         message: &Message,
     ) -> Result<Subscribers, CallError> {
-        match told.and_then(subscribers_from) {
+        match result.and_then(subscribers_from) {
             Err(CallError::Moving) => {
-                // Key by key, wherever each of them is; who there is to hear it is known from what
-                // was heard.
+                // Key by key, wherever each of them is. Peers that sent heartbeats recently are
+                // known without a reply.
                 self.client.unlink(purged.chain([self.keys.seq.clone()]).collect()).await?;
                 self.publish(message).await.map(|()| Subscribers::default())
             }
             Err(CallError::OutOfMemory) => {
-                let keys = [self.keys.seq.clone(), self.keys.nodes.clone()]
+                let keys = [self.keys.seq.clone(), self.keys.peers.clone()]
                     .into_iter()
                     .chain(purged)
                     .collect();
@@ -91,24 +91,25 @@ impl RecordStore {
                 )
                 .await
             }
-            told => told,
+            result => result,
         }
     }
 
-    /// Ends a pending mutation that changed nothing. For up to [`MAX_BATCH_TAGS`] tags.
+    /// Ends a pending mutation that changed nothing. For up to
+    /// [`MAX_BATCH_TAGS`](super::MAX_BATCH_TAGS) tags.
     pub async fn unmark(
         &self,
-        (id, node): (OperationId, PeerId),
+        (id, peer): (OperationId, PeerId),
         tags: &[Tag],
     ) -> Result<(), CallError> {
         let args = vec![id.to_string().into(), idle_ttl(), self.fence_bytes()];
         self.client
-            .run(&self.scripts.unmark, self.with_marks(Some(node), tags), args)
+            .run(&self.scripts.unmark, self.with_marks(Some(peer), tags), args)
             .await
             .map(drop)
     }
 
-    /// Empties the cache logically, for every sidecar, or makes all of it stale.
+    /// Makes all entries of all sidecars invalid, or stale.
     pub async fn purge_everything(
         &self,
         kind: PurgeKind,
@@ -117,9 +118,9 @@ impl RecordStore {
         let mut args = self.publish_args(Some(message)).to_vec();
         args.extend([kind.as_str().into(), Nonce::random().to_hex().into()]);
         let keys =
-            vec![self.keys.seq.clone(), self.keys.generation.clone(), self.keys.nodes.clone()];
-        let told = self.client.run_replicated(&self.scripts.purge_all, keys, args).await;
-        self.finish_purge(told, std::iter::once(self.keys.generation.clone()), message).await
+            vec![self.keys.seq.clone(), self.keys.generation.clone(), self.keys.peers.clone()];
+        let result = self.client.run_replicated(&self.scripts.purge_all, keys, args).await;
+        self.finish_purge(result, std::iter::once(self.keys.generation.clone()), message).await
     }
 
     async fn run_published(
@@ -131,9 +132,9 @@ impl RecordStore {
         self.client.run(script, keys, args).await.and_then(subscribers_from)
     }
 
-    fn with_marks(&self, node: Option<PeerId>, tags: &[Tag]) -> Vec<Bytes> {
-        let marks = node.map_or_else(|| self.keys.seq.clone(), |node| self.keys.marks(node));
-        let head = [self.keys.seq.clone(), self.keys.nodes.clone(), marks];
+    fn with_marks(&self, peer: Option<PeerId>, tags: &[Tag]) -> Vec<Bytes> {
+        let marks = peer.map_or_else(|| self.keys.seq.clone(), |peer| self.keys.marks(peer));
+        let head = [self.keys.seq.clone(), self.keys.peers.clone(), marks];
         head.into_iter().chain(tags.iter().map(|tag| self.keys.tag(tag))).collect()
     }
 }

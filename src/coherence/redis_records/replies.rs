@@ -1,4 +1,4 @@
-//! Reads what the scripts return.
+//! Parses what the scripts return.
 
 use std::time::Duration;
 
@@ -9,38 +9,38 @@ use crate::coherence::message::PeerId;
 use crate::redis::{CallError, ScriptReply};
 
 pub(super) fn unexpected_reply() -> CallError {
-    CallError::Reply("not what the script returns".to_owned())
+    CallError::Reply("unexpected reply from a script".to_owned())
 }
 
-pub(super) fn list_from(returned: ScriptReply) -> Result<Vec<Bytes>, CallError> {
-    match returned {
+pub(super) fn list_from(reply: ScriptReply) -> Result<Vec<Bytes>, CallError> {
+    match reply {
         ScriptReply::Many(words) => Ok(words),
         ScriptReply::Nil | ScriptReply::One(_) => Err(unexpected_reply()),
     }
 }
 
-/// How many listened, and the list of names; nothing of either where nothing was said.
-pub(super) fn subscribers_from(returned: ScriptReply) -> Result<Subscribers, CallError> {
-    let words = list_from(returned)?;
+/// The number of subscribers, and the list of peers; both empty if nothing was published.
+pub(super) fn subscribers_from(reply: ScriptReply) -> Result<Subscribers, CallError> {
+    let words = list_from(reply)?;
     let Some((listeners, names)) = words.split_first() else { return Ok(Subscribers::default()) };
     let listeners = std::str::from_utf8(listeners)
         .ok()
         .and_then(|listeners| listeners.parse().ok())
         .ok_or_else(unexpected_reply)?;
-    Ok(Subscribers { listeners, names: peers_from(names) })
+    Ok(Subscribers { listeners, peers: peers_from(names) })
 }
 
-/// The list of names: each with its lease, or with what says that it was struck out.
+/// The list of peers: each with its lease, or with `0` if it was evicted.
 pub(super) fn peers_from(words: &[Bytes]) -> Vec<RegisteredPeer> {
     words
         .chunks_exact(2)
         .filter_map(|pair| {
-            Some(RegisteredPeer { node: PeerId::parse(&pair[0])?, evicted: *pair[1] == *b"0" })
+            Some(RegisteredPeer { peer: PeerId::parse(&pair[0])?, evicted: *pair[1] == *b"0" })
         })
         .collect()
 }
 
-/// The longest lease in the list of names.
+/// The longest lease in the list of peers.
 pub(super) fn longest_lease_from(words: &[Bytes]) -> Duration {
     let leases =
         words.chunks_exact(2).filter_map(|pair| std::str::from_utf8(&pair[1]).ok()?.parse().ok());
