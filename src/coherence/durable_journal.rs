@@ -102,9 +102,9 @@ impl DurableJournal {
                 self.failures.inc();
                 if !self.failing.swap(true, Relaxed) {
                     tracing::warn!(
-                    %error,
-                    "the journal cannot be written; purges that Redis does not have are kept in memory only"
-                                    );
+                        %error,
+                        "the journal cannot be written; purges that Redis does not have are kept in memory only"
+                    );
                 }
             }
         }

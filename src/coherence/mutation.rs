@@ -317,10 +317,10 @@ impl Coherence {
                 }
                 Err(error) => {
                     tracing::debug!(
-                    %error,
-                    tags = tags.map(<[Tag]>::len),
-                    "a purge did not reach Redis"
-                                    );
+                        %error,
+                        tags = tags.map(<[Tag]>::len),
+                        "a purge did not reach Redis"
+                    );
                     self.mark_lost("a purge did not reach it");
                 }
             }

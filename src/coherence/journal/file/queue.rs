@@ -7,10 +7,10 @@ use tokio::sync::oneshot;
 
 use crate::coherence::journal::JournalLine;
 
-/// How many lines may wait for the disk; each belongs to a write under way.
+/// How many lines may wait for the disk; each belongs to a write in progress.
 pub const MAX_QUEUED: usize = 16_384;
 
-/// Why nothing is written any more.
+/// The error of jobs that can no longer be done.
 pub const THREAD_ENDED: &str = "the journal's thread has ended";
 
 pub type SyncReply = oneshot::Sender<io::Result<()>>;
@@ -20,7 +20,7 @@ pub enum JournalJob {
     Rewrite(Vec<JournalLine>, SyncReply),
 }
 
-/// What the thread has to do.
+/// Jobs that wait for the thread.
 #[derive(Default)]
 pub struct Queue {
     waiting: Mutex<QueuedJobs>,
@@ -34,12 +34,12 @@ struct QueuedJobs {
 }
 
 impl Queue {
-    pub fn push(&self, job: JournalJob, most: usize) -> io::Result<()> {
+    pub fn push(&self, job: JournalJob, max: usize) -> io::Result<()> {
         let mut waiting = self.waiting();
         if waiting.closed {
             return Err(io::Error::other(THREAD_ENDED));
         }
-        if waiting.jobs.len() >= most {
+        if waiting.jobs.len() >= max {
             return Err(io::Error::other("too many lines wait for the journal's disk"));
         }
         waiting.jobs.push(job);
@@ -48,7 +48,8 @@ impl Queue {
         Ok(())
     }
 
-    /// All that waits; None when nothing does and nothing will.
+    /// Takes all waiting jobs, and waits if there are none. `None` when the queue is closed and
+    /// empty.
     pub fn next(&self) -> Option<Vec<JournalJob>> {
         let mut waiting = self.waiting();
         while waiting.jobs.is_empty() && !waiting.closed {
@@ -57,14 +58,14 @@ impl Queue {
         Some(std::mem::take(&mut waiting.jobs)).filter(|jobs| !jobs.is_empty())
     }
 
-    /// Takes no more jobs. What waits is still handed out.
+    /// Closes the queue. Waiting jobs are still handed out.
     pub fn close(&self) {
         self.waiting().closed = true;
         self.more.notify_one();
     }
 
     fn waiting(&self) -> MutexGuard<'_, QueuedJobs> {
-        // It is whole between any two statements that could panic.
+        // A panic cannot leave the queue half changed, so a poisoned lock is safe to use.
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -75,14 +76,14 @@ impl std::fmt::Debug for Queue {
     }
 }
 
-/// Closes the queue when the thread ends, by a panic too, so that nobody waits for it.
+/// Closes the queue when the thread ends, also by a panic, so that no caller waits for it.
 pub struct CloseOnDrop(pub Arc<Queue>);
 
 impl Drop for CloseOnDrop {
     fn drop(&mut self) {
         let mut waiting = self.0.waiting();
         waiting.closed = true;
-        // Their senders go, which is an answer.
+        // Dropping the reply channels gives an error to callers that wait.
         waiting.jobs.clear();
     }
 }
