@@ -1,10 +1,12 @@
-//! The link to Redis: this file and its folder alone name fred.
+//! The client of Redis. This folder alone names fred.
 //!
-//! Invariants, each of which fred's defaults break (measured): no call outlives its deadline; a
-//! connection that broke is told to whoever asks for [`RedisClient::broken`], and stays broken
-//! until [`RedisClient::renew`], so that nobody goes on with another Redis, or the same one after a
-//! restart, without knowing it; a client that is wedged is replaced by a new one, because its own
-//! reconnection may hang for ever behind a full send buffer.
+//! Invariants, each of which fred's defaults violate (measured):
+//! - No call outlives its deadline.
+//! - A broken connection is reported by [`RedisClient::broken`] and stays broken until
+//!   [`RedisClient::renew`]. So no caller goes on with another Redis, or with the same one after a
+//!   restart, without knowing it.
+//! - A wedged client is replaced by a new one, because fred's own reconnection may hang for ever
+//!   behind a full send buffer.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
@@ -42,7 +44,7 @@ pub struct Script {
 }
 
 impl Script {
-    /// A script made of these pieces.
+    /// A script made of these parts.
     #[must_use]
     pub fn new(pieces: &[&str]) -> Self {
         let lua = pieces.concat();
@@ -51,10 +53,10 @@ impl Script {
     }
 }
 
-/// What a script returned.
+/// The reply of a script.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ScriptReply {
-    /// Nothing.
+    /// No value.
     Nil,
     /// One value.
     One(Bytes),
@@ -62,10 +64,10 @@ pub enum ScriptReply {
     Many(Vec<Bytes>),
 }
 
-/// Counts of what the link does.
+/// Counts of calls and clients.
 #[derive(Clone, Debug, Default)]
 pub struct RedisCounters {
-    /// Calls made.
+    /// Calls.
     pub calls: Arc<Counter>,
     /// Calls that missed their deadline.
     pub timeouts: Arc<Counter>,
@@ -75,7 +77,7 @@ pub struct RedisCounters {
     pub renewals: Arc<Counter>,
 }
 
-/// The link.
+/// The client of Redis.
 pub struct RedisClient {
     topology: Arc<Topology>,
     settings: RedisSettings,
@@ -84,77 +86,78 @@ pub struct RedisClient {
     next: AtomicUsize,
     queues: Vec<Arc<pipeline::BatchQueue>>,
     drivers: Vec<tokio::task::JoinHandle<()>>,
-    /// What it has done.
+    /// What was counted so far.
     pub counters: RedisCounters,
 }
 
 impl std::fmt::Debug for RedisClient {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Link").field("address", &self.settings.address).finish_non_exhaustive()
+        f.debug_struct("RedisClient")
+            .field("address", &self.settings.address)
+            .finish_non_exhaustive()
     }
 }
 
 impl RedisClient {
-    /// Starts to connect, and does not wait for it. Needs a tokio runtime.
+    /// Begins to connect in the background. Needs a tokio runtime.
     pub fn new(settings: RedisSettings) -> Result<Self, SetupError> {
         let tls = if settings.address.tls() {
             Some(node::tls_connector(settings.ca_file.as_deref())?)
         } else {
             None
         };
-        let finder = Arc::new(Topology::new(settings.clone(), tls));
+        let topology = Arc::new(Topology::new(settings.clone(), tls));
         let broken = Arc::new(Notify::new());
-        let current = Arc::new(ArcSwap::from_pointee(RedisSession::new(&finder, &broken)?));
-        let lines: Vec<Arc<pipeline::BatchQueue>> =
+        let current = Arc::new(ArcSwap::from_pointee(RedisSession::new(&topology, &broken)?));
+        let queues: Vec<Arc<pipeline::BatchQueue>> =
             (0..settings.connections.max(1)).map(|_| Arc::default()).collect();
-        let drive = |(turn, line): (usize, &Arc<pipeline::BatchQueue>)| {
+        let drive = |(turn, queue): (usize, &Arc<pipeline::BatchQueue>)| {
             tokio::spawn(pipeline::drive(
-                Arc::clone(line),
+                Arc::clone(queue),
                 Arc::clone(&current),
                 turn,
                 settings.deadline,
             ))
         };
-        let drivers = lines.iter().enumerate().map(drive).collect();
+        let drivers = queues.iter().enumerate().map(drive).collect();
         Ok(Self {
-            topology: finder,
+            topology,
             settings,
             session: current,
             broken,
             next: AtomicUsize::new(0),
-            queues: lines,
+            queues,
             drivers,
             counters: RedisCounters::default(),
         })
     }
 
-    /// The settings it was made with.
+    /// The settings of this client.
     #[must_use]
     pub const fn settings(&self) -> &RedisSettings {
         &self.settings
     }
 
-    /// Ends when the connection to the primary has broken, or when it is no longer the primary. It
-    /// stays so until [`RedisClient::renew`].
+    /// Returns when the connection to the primary has broken, or the server is no longer the
+    /// primary. It stays broken until [`RedisClient::renew`].
     pub async fn broken(&self) {
         self.broken.notified().await;
     }
 
-    /// To be called before each try to begin anew: finds the primary and connects to it, without
-    /// waiting for it. What was under way is given up. A client that is just being made is left in
-    /// peace.
+    /// Looks the primary up again and connects to it in the background; calls in progress fail.
+    /// Call this before each attempt to reconnect. A client that is still connecting is left alone.
     pub fn renew(&self) {
         if !self.session.load().is_exhausted() {
             return;
         }
         self.counters.renewals.inc();
         match RedisSession::new(&self.topology, &self.broken) {
-            Ok(connected) => self.session.store(Arc::new(connected)),
-            Err(error) => tracing::error!(%error, "the Redis client could not be made anew"),
+            Ok(session) => self.session.store(Arc::new(session)),
+            Err(error) => tracing::error!(%error, "the Redis client could not be rebuilt"),
         }
     }
 
-    /// The command by which scripts publish to the others: all channels are in the metadata's slot.
+    /// The command with which scripts publish. All channels are in the metadata's slot.
     #[must_use]
     pub const fn publish_command(&self) -> &'static str {
         if self.is_sharded() { "SPUBLISH" } else { "PUBLISH" }

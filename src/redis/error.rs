@@ -2,11 +2,11 @@
 
 use thiserror::Error;
 
-/// A call to Redis that came to nothing.
+/// The failure of a call to Redis.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum CallError {
-    /// No answer within the deadline.
-    #[error("no answer within the deadline")]
+    /// Redis did not reply within the deadline.
+    #[error("no reply within the deadline")]
     Timeout,
     /// There is no connection, or it broke.
     #[error("no connection: {0}")]
@@ -14,24 +14,23 @@ pub enum CallError {
     /// Redis is out of memory and refuses to write.
     #[error("out of memory")]
     OutOfMemory,
-    /// Redis answered that it is not what it was, or not in a state to be trusted: a replica,
-    /// loading, cut off from its cluster or its replicas, unable to keep what it is told, or no
-    /// longer letting us in. As good as gone.
-    #[error("of no use: {0}")]
+    /// The reply shows that Redis cannot be trusted: it is a replica, loading, cut off from its
+    /// cluster or replicas, unable to save, or refuses our login. This counts as a loss of Redis.
+    #[error("cannot be trusted: {0}")]
     Lost(String),
-    /// The metadata's slot is on its way to another primary: for now each key can be reached by
-    /// itself alone, and no script can run.
+    /// The metadata's slot is moving to another primary. For now keys can only be reached one by
+    /// one, and scripts cannot run.
     #[error("its slot is moving")]
     Moving,
-    /// The node that keeps this entry is away. The metadata is not, nor are the other nodes.
-    #[error("the entry's node is away: {0}")]
+    /// The node of this entry is down. The metadata and the other nodes are not affected.
+    #[error("the entry's node is down: {0}")]
     NodeDown(String),
-    /// Redis answered with an error, or with what cannot be.
+    /// Redis replied with an error, or with something unexpected.
     #[error("{0}")]
     Reply(String),
 }
 
-/// Answers that mean that Redis is lost.
+/// Error codes that mean that Redis is lost.
 const LOSSES: [&str; 9] = [
     "READONLY",
     "LOADING",
@@ -48,7 +47,7 @@ impl CallError {
     pub(super) fn from_fred(error: &fred::error::Error) -> Self {
         use fred::error::ErrorKind;
         let details = error.details();
-        // A script may put words of its own before the code of what it met.
+        // A script may put words of its own before the error code.
         let has = |code: &str| {
             details.split(' ').next() == Some(code) || details.contains(&format!(" -{code} "))
         };
@@ -80,10 +79,10 @@ mod tests {
     use fred::error::{Error as Failure, ErrorKind};
 
     #[test]
-    fn an_answer_that_proves_redis_untrustworthy_is_a_loss() {
+    fn a_reply_that_proves_redis_untrustworthy_is_a_loss() {
         let of =
-            |answer: &'static str| CallError::from_fred(&Failure::new(ErrorKind::Unknown, answer));
-        for answer in [
+            |reply: &'static str| CallError::from_fred(&Failure::new(ErrorKind::Unknown, reply));
+        for reply in [
             "READONLY You can't write against a read only replica.",
             "READONLY You can't write against a read only replica. script: f00, on @user_script:9.",
             "ERR Error running script (call to f_f00): @user_script:9: -READONLY You can't write against a read only replica.",
@@ -96,7 +95,7 @@ mod tests {
             "WRONGPASS invalid username-password pair or user is disabled.",
             "MOVED 3999 127.0.0.1:6381",
         ] {
-            assert_eq!(of(answer), CallError::Lost(answer.to_owned()));
+            assert_eq!(of(reply), CallError::Lost(reply.to_owned()));
         }
         assert_eq!(
             of("OOM command not allowed when used memory > 'maxmemory'."),
@@ -107,12 +106,12 @@ mod tests {
             of("TRYAGAIN Multiple keys request during rehashing of slot"),
             CallError::Moving
         );
-        for answer in [
+        for reply in [
             "ERR unknown command 'READONLY'",
             "NOPERM this user has no permissions",
             "WRONGTYPE MOVED",
         ] {
-            assert_eq!(of(answer), CallError::Reply(answer.to_owned()));
+            assert_eq!(of(reply), CallError::Reply(reply.to_owned()));
         }
     }
 }

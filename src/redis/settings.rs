@@ -1,4 +1,4 @@
-//! Where Redis is, and how it is used: the compiled form of `[redis]`.
+//! The settings of `[redis]`: where Redis is, and how to use it.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -17,13 +17,13 @@ pub enum RedisAddress {
         /// Whether to speak TLS.
         tls: bool,
     },
-    /// A socket file.
+    /// A Unix socket.
     Unix(PathBuf),
     /// The primary that sentinels name.
     Sentinel(Sentinel),
     /// A cluster.
     Cluster {
-        /// Hosts and ports of some of its members: one that answers is enough.
+        /// Hosts and ports of some members: one that replies is enough.
         nodes: Vec<(String, u16)>,
         /// Whether to speak TLS.
         tls: bool,
@@ -40,41 +40,41 @@ impl RedisAddress {
     }
 }
 
-/// Sentinels and what they watch over.
+/// Sentinels, and the service that they watch.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sentinel {
     /// The name under which they know the primary.
     pub service: String,
     /// Their hosts and ports.
     pub nodes: Vec<(String, u16)>,
-    /// Whether to speak TLS, with them and with the primary.
+    /// Whether to use TLS, with the sentinels and with the primary.
     pub tls: bool,
-    /// The ACL user of the sentinels themselves.
+    /// The ACL user for the sentinels themselves.
     pub username: Option<String>,
     /// Their password.
     pub password: Option<Secret>,
 }
 
-/// What to do with reads while Redis is lost.
+/// How reads behave while Redis is lost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OnLoss {
-    /// Serve from memory what this sidecar filled itself meanwhile, each entry for at most
+    /// Serve from memory what this sidecar has filled itself since, each entry for at most
     /// `degraded_ttl`.
     Memory,
-    /// Go to the app.
+    /// Pass requests to the origin.
     Bypass,
 }
 
-/// What to do with writes while Redis is lost.
+/// How writes behave while Redis is lost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WritePolicy {
     /// Forward them; their purges are replayed when Redis is back.
     Forward,
-    /// Refuse them with 503 before the app sees them.
+    /// Refuse them with 503, before the origin gets them.
     Refuse,
 }
 
-/// The shared tier's settings.
+/// The settings of `[redis]`.
 #[derive(Clone, Debug)]
 pub struct RedisSettings {
     /// Where Redis is.
@@ -85,28 +85,28 @@ pub struct RedisSettings {
     pub username: Option<String>,
     /// The password.
     pub password: Option<Secret>,
-    /// PEM roots in place of the system's, for `rediss://`.
+    /// PEM root certificates in place of the system's, for `rediss://`.
     pub ca_file: Option<PathBuf>,
     /// The prefix of all keys.
     pub namespace: String,
     /// How long one call may take.
     pub deadline: Duration,
-    /// How many connections calls are spread over.
+    /// How many connections share the calls.
     pub connections: usize,
-    /// How long the local table may be trusted after the sending of a heartbeat that came back.
+    /// How long the local table may be trusted, counted from sending a heartbeat that came back.
     pub lease: Duration,
-    /// How long to wait after Redis is back, so that the others have replayed their purges.
+    /// How long to wait after Redis is back, so that peers can replay their journals.
     pub rejoin_grace: Duration,
-    /// What reads do without Redis.
+    /// How reads behave while Redis is lost.
     pub on_redis_loss: OnLoss,
-    /// How old an entry that was filled without Redis may become.
+    /// The greatest age of an entry that was filled without Redis.
     pub degraded_ttl: Duration,
-    /// What writes do without Redis.
+    /// How writes behave while Redis is lost.
     pub writes: WritePolicy,
-    /// The file that keeps purges for the rejoin; without it memory does.
+    /// The file of the journal; without it the journal is in memory only.
     pub journal: Option<PathBuf>,
     /// How many replicas must have a purge before it counts as done.
     pub wait_replicas: u8,
-    /// Seals entries, and keys the hashes of credentials.
+    /// Encrypts entries, and keys the hashes of credentials.
     pub secret: Option<Secret>,
 }

@@ -9,14 +9,14 @@ use crate::redis::cluster;
 use crate::redis::node::{ConnectOptions, NodeAddress, RedisNode};
 use crate::redis::settings::RedisSettings;
 
-/// How to find the servers, and what was found of them before.
+/// How to find the servers, and which ones were found before.
 pub(super) struct Topology {
     settings: RedisSettings,
     /// The slot of the metadata.
     pub(super) home: u16,
     access: ConnectOptions,
     tls: Option<TlsConnector>,
-    /// Members of the cluster seen before: those in the settings may all be gone by now.
+    /// Members of the cluster seen before: those in the settings may all be gone.
     seen: Mutex<Vec<NodeAddress>>,
 }
 
@@ -35,14 +35,14 @@ impl Topology {
         self.tls.as_ref()
     }
 
-    /// How to connect to the servers that keep data.
+    /// How to connect to the servers that hold data.
     pub(super) const fn access(&self) -> &ConnectOptions {
         &self.access
     }
 
-    pub(super) fn primary(&self, place: NodeAddress) -> Result<Arc<RedisNode>, SetupError> {
+    pub(super) fn primary(&self, address: NodeAddress) -> Result<Arc<RedisNode>, SetupError> {
         RedisNode::open(
-            place,
+            address,
             &self.access,
             self.settings.connections,
             self.settings.wait_replicas > 0,
@@ -50,13 +50,13 @@ impl Topology {
         .map(Arc::new)
     }
 
-    /// Opens a node that keeps entries alone; nothing when its client cannot be made.
-    pub(super) fn shard(&self, place: NodeAddress) -> Option<Arc<RedisNode>> {
-        RedisNode::open(place, &self.access, self.settings.connections, false).map(Arc::new).ok()
+    /// Opens a node that holds only entries; `None` if its client cannot be made.
+    pub(super) fn shard(&self, address: NodeAddress) -> Option<Arc<RedisNode>> {
+        RedisNode::open(address, &self.access, self.settings.connections, false).map(Arc::new).ok()
     }
 
     pub(super) fn seen(&self) -> std::sync::MutexGuard<'_, Vec<NodeAddress>> {
-        // A list of places is whole between any two statements that could panic.
+        // A panic cannot leave the list half changed, so a poisoned lock is safe to use.
         self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
