@@ -11,69 +11,33 @@
 //!   learns of that entry (a 304) is stored only if nothing was purged since.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::cache::entry::packed;
-use crate::cache::entry::packed::{Seal, Unpacked};
-use crate::cache::entry::{Entry, Stamp, VaryMark};
+use crate::cache::entry::packed::Seal;
+use crate::cache::entry::{Entry, VaryMark, packed};
+use crate::cache::store::counters::StoreCounters;
+use crate::cache::store::lookup::{find_in_memory, not_stored};
 use crate::cache::store::memory::{CachedEntry, Memory, MemorySlot};
+use crate::cache::store::shared_lookup::SharedLookup;
 use crate::cache::store::variants::Variants;
 use crate::clock::{Wall, millis};
-use crate::coherence::redis_records::RecordStore;
-use crate::coherence::tag_record::{EntryVerdict, RecordSnapshot};
-use crate::coherence::{Coherence, CoherenceMode, Proof, SharedProof, TagSnapshot, TagWatch};
+use crate::coherence::tag_record::EntryVerdict;
+use crate::coherence::{Coherence, CoherenceMode, Proof, SharedProof, TagSnapshot};
 use crate::outcome::{Reason, Tier};
 use crate::policy::key::{Key, KeyHash};
 use crate::policy::plan::Lookup;
 use crate::policy::tag::Tag;
 use crate::redis::OnLoss;
 use crate::semantics::vary::VarySpec;
-use crate::telemetry::metrics::Counter;
 
-pub use crate::cache::store::lookup::Candidate;
+pub use crate::cache::store::lookup::{Candidate, LookupKey, LookupResult};
 
+mod counters;
 mod lookup;
 pub mod memory;
+mod shared_lookup;
 pub mod variants;
-
-/// What a lookup brought.
-#[derive(Debug)]
-pub struct LookupResult {
-    /// The key of the variant that the request asks for, as far as it is known.
-    pub key: Key,
-    /// The entry, if there is one that is current.
-    pub candidate: Option<Candidate>,
-    /// Why there is none.
-    pub miss_reason: Reason,
-    /// The state of the tags, for the fill that follows.
-    pub snapshot: TagSnapshot,
-}
-
-/// What is looked for: a request, or a fill whose request is gone.
-pub trait LookupKey: Sync {
-    /// The key before `Vary` narrows it.
-    fn key(&self) -> &Key;
-    /// The tags that the request itself tells.
-    fn tags(&self) -> Vec<Tag>;
-    /// The key of the variant that the request asks for.
-    fn variant(&self, spec: &VarySpec) -> Key;
-}
-
-impl LookupKey for Lookup<'_> {
-    fn key(&self) -> &Key {
-        &self.key
-    }
-
-    fn tags(&self) -> Vec<Tag> {
-        Lookup::tags(self)
-    }
-
-    fn variant(&self, spec: &VarySpec) -> Key {
-        Lookup::variant(self, spec)
-    }
-}
 
 /// What a fill wants to store.
 #[derive(Debug)]
@@ -88,17 +52,6 @@ pub struct PendingEntry {
     pub entry: Entry,
     /// Its tags, those that the response named included.
     pub tags: Vec<Tag>,
-}
-
-/// Counts of what the store does.
-#[derive(Clone, Debug, Default)]
-pub struct StoreCounters {
-    /// Entries stored.
-    pub stored: Arc<Counter>,
-    /// Entries found but refused, because a tag of theirs was purged.
-    pub refused_stale: Arc<Counter>,
-    /// Bytes in Redis that were no entry.
-    pub decode_errors: Arc<Counter>,
 }
 
 /// The tiers.
@@ -151,7 +104,14 @@ impl Store {
             // Boxed: what waits for Redis is large, and hits from memory alone should not carry it
             // around.
             (CoherenceMode::Shared, Some(shared)) => {
-                Box::pin(self.lookup_shared(shared, sought, now)).await
+                let lookup = SharedLookup {
+                    memory: &self.memory,
+                    coherence: &self.coherence,
+                    records: shared,
+                    seal: &self.seal,
+                    counters: &self.counters,
+                };
+                Box::pin(lookup.lookup(sought, now)).await
             }
             (CoherenceMode::Degraded, _) if self.coherence.on_loss() == OnLoss::Bypass => {
                 LookupResult {
@@ -210,7 +170,7 @@ impl Store {
     /// hit.
     #[must_use]
     pub fn lookup_memory(&self, lookup: &Lookup<'_>, now: Wall) -> Option<Arc<CachedEntry>> {
-        let (_, resident, _) = self.find_in_memory(lookup);
+        let (_, resident, _) = find_in_memory(&self.memory, lookup);
         let resident = resident?;
         let current = match (&resident.proof, self.coherence.mode()) {
             (Proof::Local(proof), CoherenceMode::Local | CoherenceMode::Degraded) => {
@@ -225,7 +185,7 @@ impl Store {
     }
 
     fn lookup_local(&self, sought: &impl LookupKey, now: Wall) -> LookupResult {
-        let (key, kept, varies) = self.find_in_memory(sought);
+        let (key, kept, varies) = find_in_memory(&self.memory, sought);
         let read = self.coherence.read_local(&sought.tags());
         match kept.ok_or(not_stored(varies)).and_then(|resident| self.validate_local(resident, now))
         {
@@ -244,271 +204,6 @@ impl Store {
             .soft_purged_at_local(proof)
             .inspect_err(|_| self.counters.refused_stale.inc())?;
         Candidate::new(resident, Tier::Memory, softened, now)
-    }
-
-    /// What memory holds for the request, the key of its variant, and whether the key has variants.
-    fn find_in_memory(&self, sought: &impl LookupKey) -> (Key, Option<Arc<CachedEntry>>, bool) {
-        match self.memory.get(sought.key()) {
-            Some(MemorySlot::Entry(resident)) => (sought.key().clone(), Some(resident), false),
-            Some(MemorySlot::Vary(mark)) => {
-                let key = sought.variant(&mark.spec);
-                let kept = match self.memory.get(&key) {
-                    Some(MemorySlot::Entry(resident)) => Some(resident),
-                    _ => None,
-                };
-                (key, kept, true)
-            }
-            None => (sought.key().clone(), None, false),
-        }
-    }
-
-    async fn lookup_shared(
-        &self,
-        shared: &RecordStore,
-        sought: &impl LookupKey,
-        now: Wall,
-    ) -> LookupResult {
-        let epoch = self.coherence.epoch();
-        let (key, kept, varies) = self.find_in_memory(sought);
-        if !self.coherence.has_contact().await {
-            return LookupResult {
-                key,
-                candidate: None,
-                miss_reason: Reason::CacheUnavailable,
-                snapshot: TagSnapshot::Unverifiable,
-            };
-        }
-        let looked = match kept {
-            Some(resident) if resident.entry.times.is_fresh(now) => {
-                self.lookup_shared_memory(shared, sought, &key, resident, now).await
-            }
-            _ => self.lookup_redis(shared, sought, key.clone(), varies, now).await,
-        };
-        match looked {
-            // Read from whom? The connection may be another one by now, to a promoted replica that
-            // has not heard of the latest purges.
-            Some(TierLookup { key, .. }) if self.coherence.epoch() != epoch => LookupResult {
-                key,
-                candidate: None,
-                miss_reason: Reason::Unverifiable,
-                snapshot: TagSnapshot::Unverifiable,
-            },
-            Some(TierLookup { key, candidate: found, miss_reason: why, mut reading }) => {
-                if let (false, Some(reading)) =
-                    (found.as_ref().is_some_and(|found| found.fresh), &mut reading)
-                {
-                    // Fail open: unseeded, the fill is stored if nothing at all is purged
-                    // meanwhile.
-                    let _ = self.coherence.record_result(shared.seed(reading).await);
-                }
-                let read = reading.map_or(TagSnapshot::Unverifiable, |reading| {
-                    TagSnapshot::Shared(epoch, reading)
-                });
-                LookupResult { key, candidate: found, miss_reason: why, snapshot: read }
-            }
-            // Fail open: Redis did not answer in time, so this request goes to the app, and its
-            // answer is not stored.
-            None => LookupResult {
-                key,
-                candidate: None,
-                miss_reason: Reason::CacheUnavailable,
-                snapshot: TagSnapshot::Unverifiable,
-            },
-        }
-    }
-
-    /// An entry of the memory tier, judged by one reading of the records.
-    async fn lookup_shared_memory(
-        &self,
-        shared: &RecordStore,
-        sought: &impl LookupKey,
-        key: &Key,
-        resident: Arc<CachedEntry>,
-        now: Wall,
-    ) -> Option<TierLookup> {
-        let mut tags = sought.tags();
-        if let Proof::Shared(proof) = &resident.proof {
-            for (tag, _) in &proof.stamp.tags {
-                if !tags.contains(tag) {
-                    tags.push(tag.clone());
-                }
-            }
-            let watch = self.coherence.watch_tags(&tags);
-            let reading =
-                self.coherence.record_result(shared.fetch(None, &tags).await).ok()?.reading;
-            let verdict =
-                reading.as_ref().map_or(EntryVerdict::Refused(Reason::Purged), |reading| {
-                    reading.validate(&proof.stamp)
-                });
-            match self.settle_verdict(verdict, &tags).await {
-                Ok(None) => {
-                    proof.renew(watch.as_ref());
-                    let found = Candidate {
-                        cached: resident,
-                        tier: Tier::Memory,
-                        fresh: true,
-                        soft_purged_at: None,
-                    };
-                    return Some(TierLookup {
-                        key: key.clone(),
-                        candidate: Some(found),
-                        miss_reason: Reason::NotStored,
-                        reading,
-                    });
-                }
-                Err(Reason::MutationPending) => {
-                    return Some(TierLookup {
-                        key: key.clone(),
-                        candidate: None,
-                        miss_reason: Reason::MutationPending,
-                        reading,
-                    });
-                }
-                Ok(Some(_)) | Err(_) => {}
-            }
-        }
-        // Another sidecar may have stored a newer one.
-        self.lookup_redis(shared, sought, key.clone(), false, now).await
-    }
-
-    async fn lookup_redis(
-        &self,
-        shared: &RecordStore,
-        sought: &impl LookupKey,
-        key: Key,
-        varies: bool,
-        now: Wall,
-    ) -> Option<TierLookup> {
-        let tags = sought.tags();
-        let mut watch = self.coherence.watch_tags(&tags);
-        let fetched =
-            self.coherence.record_result(shared.fetch(Some(key.hash()), &tags).await).ok()?;
-        let Some(reading) = fetched.reading else {
-            return Some(TierLookup {
-                key,
-                candidate: None,
-                miss_reason: Reason::NotStored,
-                reading: None,
-            });
-        };
-        let (mut key, mut bytes, mut varies) = (key, fetched.entry, varies);
-        // Once for the mark that says what the key varies by, once for the variant.
-        for _ in 0..2 {
-            let why = match bytes.take().and_then(|bytes| self.unpack(&bytes)) {
-                None => not_stored(varies),
-                Some(Unpacked::Vary(mark)) if mark.key[..] == *key.canonical() && !varies => {
-                    key = sought.variant(&mark.spec);
-                    self.memory.insert_vary(sought.key().hash(), Arc::new(mark));
-                    varies = true;
-                    bytes =
-                        self.coherence.record_result(shared.fetch_entry(key.hash()).await).ok()?;
-                    continue;
-                }
-                // SECURITY: two keys with one hash never share an entry, whoever wrote it.
-                Some(Unpacked::Entry(entry, stamp)) if entry.key[..] == *key.canonical() => {
-                    match self
-                        .promote_from_redis(shared, (&reading, watch.take()), *entry, stamp, now)
-                        .await?
-                    {
-                        Ok(found) => {
-                            if found.fresh {
-                                self.memory.insert(key.hash(), Arc::clone(&found.cached));
-                            }
-                            let why = if found.fresh { Reason::NotStored } else { Reason::Expired };
-                            return Some(TierLookup {
-                                key,
-                                candidate: Some(found),
-                                miss_reason: why,
-                                reading: Some(reading),
-                            });
-                        }
-                        Err(why) => why,
-                    }
-                }
-                Some(_) => Reason::NotStored,
-            };
-            return Some(TierLookup {
-                key,
-                candidate: None,
-                miss_reason: why,
-                reading: Some(reading),
-            });
-        }
-        Some(TierLookup {
-            key,
-            candidate: None,
-            miss_reason: Reason::VaryMiss,
-            reading: Some(reading),
-        })
-    }
-
-    async fn promote_from_redis(
-        &self,
-        shared: &RecordStore,
-        (reading, mut watch): (&RecordSnapshot, Option<TagWatch>),
-        entry: Entry,
-        stamp: Stamp,
-        now: Wall,
-    ) -> Option<Result<Candidate, Reason>> {
-        let unread = reading.unread_tags(&stamp);
-        let mut complete = reading.clone();
-        if !unread.is_empty() {
-            let more_watch = self.coherence.watch_tags(&unread);
-            let more =
-                self.coherence.record_result(shared.fetch(None, &unread).await).ok()?.reading?;
-            if more.generation != reading.generation {
-                return Some(Err(Reason::Purged));
-            }
-            complete.records.extend(more.records);
-            watch = watch.zip(more_watch).and_then(|(one, more)| one.merge(more));
-        }
-        let tags: Vec<Tag> = stamp.tags.iter().map(|(tag, _)| tag.clone()).collect();
-        let softened = match self.settle_verdict(complete.validate(&stamp), &tags).await {
-            Ok(ago) => ago.map(|ago| now.before(ago)),
-            Err(why) => return Some(Err(why)),
-        };
-        // What Redis no longer vouches for as fresh is not trusted under a lease either.
-        let watch = watch.filter(|_| softened.is_none());
-        let proof = Proof::Shared(SharedProof::new(stamp, watch.as_ref()));
-        Some(Candidate::new(Arc::new(CachedEntry { entry, proof }), Tier::Redis, softened, now))
-    }
-
-    /// Acts on a verdict: orphaned mutations are settled before the entry is refused. Tells how
-    /// long ago a soft purge made it stale.
-    async fn settle_verdict(
-        &self,
-        verdict: EntryVerdict,
-        tags: &[Tag],
-    ) -> Result<Option<Duration>, Reason> {
-        match verdict {
-            EntryVerdict::Current => Ok(None),
-            EntryVerdict::SoftPurged(ago) => Ok(Some(ago)),
-            EntryVerdict::Refused(why) => {
-                self.counters.refused_stale.inc();
-                Err(why)
-            }
-            EntryVerdict::Incomplete => Err(Reason::NotStored),
-            EntryVerdict::Orphaned => {
-                // Boxed: it is rare, and every look would carry it around.
-                Box::pin(self.coherence.settle(tags)).await;
-                Err(Reason::Purged)
-            }
-        }
-    }
-
-    fn unpack(&self, bytes: &Bytes) -> Option<Unpacked> {
-        // A slice of fred's read buffer would keep that buffer alive for as long as the entry is in
-        // memory.
-        let own = if self.memory.is_on() { Bytes::copy_from_slice(bytes) } else { bytes.clone() };
-        packed::unpack(&own, &self.seal)
-            .inspect_err(|surprise| {
-                self.counters.decode_errors.inc();
-                tracing::debug!(
-                    surprise = surprise.as_str(),
-                    "bytes in Redis are not an entry of this version; counted as a miss"
-                );
-            })
-            .ok()
     }
 
     /// The headers that a key's variants differ by, where memory knows it.
@@ -583,15 +278,4 @@ impl Store {
         self.counters.stored.inc();
         Ok(resident)
     }
-}
-
-struct TierLookup {
-    key: Key,
-    candidate: Option<Candidate>,
-    miss_reason: Reason,
-    reading: Option<RecordSnapshot>,
-}
-
-const fn not_stored(varies: bool) -> Reason {
-    if varies { Reason::VaryMiss } else { Reason::NotStored }
 }

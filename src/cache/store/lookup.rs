@@ -4,10 +4,52 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::cache::store::memory::CachedEntry;
+use crate::cache::store::memory::{CachedEntry, Memory, MemorySlot};
 use crate::clock::Wall;
+use crate::coherence::TagSnapshot;
 use crate::outcome::{Reason, Tier};
+use crate::policy::key::Key;
+use crate::policy::plan::Lookup;
+use crate::policy::tag::Tag;
 use crate::semantics::early_refresh;
+use crate::semantics::vary::VarySpec;
+
+/// What is looked for: a request, or a fill whose request is gone.
+pub trait LookupKey: Sync {
+    /// The key before `Vary` narrows it.
+    fn key(&self) -> &Key;
+    /// The tags that the request itself tells.
+    fn tags(&self) -> Vec<Tag>;
+    /// The key of the variant that the request asks for.
+    fn variant(&self, spec: &VarySpec) -> Key;
+}
+
+impl LookupKey for Lookup<'_> {
+    fn key(&self) -> &Key {
+        &self.key
+    }
+
+    fn tags(&self) -> Vec<Tag> {
+        Lookup::tags(self)
+    }
+
+    fn variant(&self, spec: &VarySpec) -> Key {
+        Lookup::variant(self, spec)
+    }
+}
+
+/// What a lookup brought.
+#[derive(Debug)]
+pub struct LookupResult {
+    /// The key of the variant that the request asks for, as far as it is known.
+    pub key: Key,
+    /// The entry, if there is one that is current.
+    pub candidate: Option<Candidate>,
+    /// Why there is none.
+    pub miss_reason: Reason,
+    /// The state of the tags, for the fill that follows.
+    pub snapshot: TagSnapshot,
+}
 
 /// A stored response that is not void: no hard purge has touched what it is made of.
 #[derive(Clone, Debug)]
@@ -57,6 +99,29 @@ impl Candidate {
     pub fn is_within(&self, window: Duration, now: Wall) -> bool {
         early_refresh::is_open(self.ttl_ms(now), window)
     }
+}
+
+/// What memory holds for the request, the key of its variant, and whether the key has variants.
+pub(super) fn find_in_memory(
+    memory: &Memory,
+    lookup: &impl LookupKey,
+) -> (Key, Option<Arc<CachedEntry>>, bool) {
+    match memory.get(lookup.key()) {
+        Some(MemorySlot::Entry(cached)) => (lookup.key().clone(), Some(cached), false),
+        Some(MemorySlot::Vary(mark)) => {
+            let key = lookup.variant(&mark.spec);
+            let cached = match memory.get(&key) {
+                Some(MemorySlot::Entry(cached)) => Some(cached),
+                _ => None,
+            };
+            (key, cached, true)
+        }
+        None => (lookup.key().clone(), None, false),
+    }
+}
+
+pub(super) const fn not_stored(varies: bool) -> Reason {
+    if varies { Reason::VaryMiss } else { Reason::NotStored }
 }
 
 #[cfg(test)]
