@@ -16,172 +16,30 @@
 //! - Waiting is bounded in number (`limits.waiters`) and time (`limits.wait`), and a waiter's place
 //!   goes with it.
 
-use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use sha2::{Digest as _, Sha256};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::task::TaskTracker;
 
 use crate::cache::entry::Nonce;
+use crate::cache::fills::cluster::message::message;
+use crate::cache::fills::cluster::waiters::{WaiterSlot, Waiters};
 use crate::clock::millis;
-use crate::coherence::{Coherence, CoherenceMode, TagSnapshot};
-use crate::policy::key::KeyHash;
+use crate::coherence::{Coherence, CoherenceMode};
 use crate::redis::subscriber::{BusEvent, Subscriber};
 use crate::redis::{CallError, RedisClient, Script, ScriptReply};
 use crate::telemetry::metrics::Counter;
 use crate::units::hex;
 
+pub use crate::cache::fills::cluster::message::{FillName, RemoteOutcome};
+
+mod message;
+mod waiters;
+
 /// How long a lease lives that nobody renews.
 pub const FILL_LOCK_TTL: Duration = Duration::from_secs(5);
-
-/// What a fill is of, in the words of all sidecars: a key, and the state of the tags that were read
-/// before it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct FillName([u8; 32]);
-
-impl FillName {
-    /// The name of a fill. None where the reading is not of Redis, or not whole: then nobody else
-    /// can have read the same.
-    #[must_use]
-    pub fn from_snapshot(hash: KeyHash, read: &TagSnapshot) -> Option<Self> {
-        let TagSnapshot::Shared(_, reading) = read else { return None };
-        let mut digest = Sha256::new();
-        let mut part = |bytes: &[u8]| {
-            digest.update((bytes.len() as u64).to_be_bytes());
-            digest.update(bytes);
-        };
-        part(&hash.0);
-        part(&reading.generation.0);
-        part(reading.fence.as_bytes());
-        for (tag, _) in &reading.records {
-            part(tag.as_str().as_bytes());
-            match reading.nonce(tag) {
-                Some(nonce) => part(&nonce.0),
-                // Of a tag without a record it can only be said that no purge at all came between
-                // (as in `TagSnapshot::may_join`).
-                None => part(&reading.seq?.to_be_bytes()),
-            }
-        }
-        Some(Self(digest.finalize().into()))
-    }
-
-    fn parse(hex: &[u8]) -> Option<Self> {
-        let hex: &[u8; 64] = hex.try_into().ok()?;
-        let digit = |digit: u8| {
-            char::from(digit)
-                .to_digit(16)
-                .filter(|_| !digit.is_ascii_uppercase())
-                .and_then(|d| u8::try_from(d).ok())
-        };
-        let mut name = [0; 32];
-        for (byte, pair) in name.iter_mut().zip(hex.chunks_exact(2)) {
-            *byte = digit(pair[0])? << 4 | digit(pair[1])?;
-        }
-        Some(Self(name))
-    }
-}
-
-/// What became of a fill.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum RemoteOutcome {
-    /// Its response is stored.
-    Stored,
-    /// Its response is not for storing, and the next one will hardly be.
-    Uncacheable,
-    /// Nothing was stored: the app failed, or a purge came between.
-    NotStored,
-}
-
-impl RemoteOutcome {
-    const ALL: [Self; 3] = [Self::Stored, Self::Uncacheable, Self::NotStored];
-
-    const fn as_str(self) -> &'static str {
-        match self {
-            Self::Stored => "stored",
-            Self::Uncacheable => "uncacheable",
-            Self::NotStored => "nothing",
-        }
-    }
-}
-
-/// The message that a fill has ended: `NAME FATE`.
-fn message(name: FillName, fate: RemoteOutcome) -> Bytes {
-    format!("{} {}", hex(&name.0), fate.as_str()).into()
-}
-
-/// Reads such a message. What does not look like one is none: anybody may publish.
-fn parse(message: &[u8]) -> Option<(FillName, RemoteOutcome)> {
-    let (name, fate) = message.split_at_checked(64)?;
-    let fate = RemoteOutcome::ALL
-        .into_iter()
-        .find(|known| fate.strip_prefix(b" ") == Some(known.as_str().as_bytes()))?;
-    Some((FillName::parse(name)?, fate))
-}
-
-/// Who waits for which fill, each with a number of its own.
-type WaitersByFill = HashMap<FillName, Vec<(u64, oneshot::Sender<RemoteOutcome>)>>;
-
-/// Those who wait for fills of others.
-#[derive(Debug, Default)]
-struct Waiters {
-    waiting: Mutex<WaitersByFill>,
-    next: AtomicU64,
-}
-
-impl Waiters {
-    fn register(self: &Arc<Self>, name: FillName) -> WaiterSlot {
-        let id = self.next.fetch_add(1, Relaxed);
-        let (tell, told) = oneshot::channel();
-        self.lock().entry(name).or_default().push((id, tell));
-        WaiterSlot { waiters: Arc::clone(self), name, id, outcome: told }
-    }
-
-    fn on_event(&self, heard: &BusEvent) {
-        match heard {
-            BusEvent::Message(bytes) => {
-                let Some((name, fate)) = parse(bytes) else { return };
-                let waiting = self.lock().remove(&name).unwrap_or_default();
-                for (_, tell) in waiting {
-                    // Who has given up does not hear it.
-                    let _ = tell.send(fate);
-                }
-            }
-            BusEvent::Listening => {}
-            // Dropped, the senders wake everybody.
-            BusEvent::Lagged => drop(std::mem::take(&mut *self.lock())),
-        }
-    }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, WaitersByFill> {
-        // The map is whole between any two statements that could panic.
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// A place on the board. Dropped, it is gone.
-#[derive(Debug)]
-struct WaiterSlot {
-    waiters: Arc<Waiters>,
-    name: FillName,
-    id: u64,
-    outcome: oneshot::Receiver<RemoteOutcome>,
-}
-
-impl Drop for WaiterSlot {
-    fn drop(&mut self) {
-        let mut map = self.waiters.lock();
-        if let Some(waiting) = map.get_mut(&self.name) {
-            waiting.retain(|(id, _)| *id != self.id);
-            if waiting.is_empty() {
-                map.remove(&self.name);
-            }
-        }
-    }
-}
 
 /// Counts of what collapsing across sidecars does.
 #[derive(Clone, Debug, Default)]

@@ -3,11 +3,15 @@
 use std::path::PathBuf;
 
 use proptest::prelude::*;
+use tokio::sync::oneshot;
 
 use super::*;
+use crate::cache::fills::cluster::message::parse;
 use crate::clock::Clock;
+use crate::coherence::TagSnapshot;
 use crate::coherence::redis_records::RecordStore;
 use crate::coherence::tag_record::{RecordSnapshot, TagRecord};
+use crate::policy::key::KeyHash;
 use crate::policy::tag::Tag;
 use crate::redis::{OnLoss, RedisAddress, RedisSettings, WritePolicy};
 
