@@ -18,23 +18,23 @@ use sha2::{Digest as _, Sha256};
 use crate::semantics::range::request::{PART_OVERHEAD, Ranges, RequestedRange};
 use crate::units::hex;
 
-/// Digests of the content as it is sent (RFC 9530 2, RFC 2616 14.15): those of the whole are not
-/// those of a part.
+/// Digests of the content as it is sent (RFC 9530 2, RFC 2616 14.15): those of the whole do not
+/// apply to a part.
 const CONTENT_DIGESTS: [HeaderName; 2] =
     [HeaderName::from_static("content-digest"), HeaderName::from_static("content-md5")];
 
-/// The status and the pieces of content that answer what is asked of `body`. `headers`, a copy of
-/// the stored head, becomes the answer's.
+/// The status and the content of the response to `requested`. `headers`, a copy of the stored head,
+/// becomes the head of that response.
 ///
-/// The pieces are slices of the body, and between them the lines of the multipart. A range that is
-/// not within the body is cut to it.
+/// The content is slices of the body and, between them, the lines of the multipart. A range beyond
+/// the body is cut to it.
 #[must_use]
 pub fn respond(
-    asked: &RequestedRange,
+    requested: &RequestedRange,
     headers: &mut HeaderMap,
     body: &Bytes,
 ) -> (StatusCode, Vec<Bytes>) {
-    match asked {
+    match requested {
         RequestedRange::Whole => (StatusCode::OK, vec![body.clone()]),
         RequestedRange::Unsatisfiable => {
             *headers = unsatisfiable_head(headers, body.len());
@@ -49,7 +49,7 @@ pub fn respond(
             let ranges: Ranges = ranges.iter().map(|range| clip(range, body)).collect();
             let boundary = boundary(headers, &ranges, body);
             let pieces = multipart(&boundary, headers.get(CONTENT_TYPE), &ranges, body);
-            // RFC 9110 15.3.7.2: each part says its own range, the head of the whole none.
+            // RFC 9110 15.3.7.2: each part has its own Content-Range, and the head has none.
             headers.remove(CONTENT_RANGE);
             headers
                 .insert(CONTENT_TYPE, value(format!("multipart/byteranges; boundary={boundary}")));
@@ -58,8 +58,8 @@ pub fn respond(
     }
 }
 
-/// The head of a 206: all that the 200 says (RFC 9110 15.3.7), but for what is true of its content
-/// alone.
+/// The head of a 206: all fields of the 200 (RFC 9110 15.3.7), except for those that describe its
+/// content only.
 fn partial(headers: &mut HeaderMap, pieces: Vec<Bytes>) -> (StatusCode, Vec<Bytes>) {
     for name in CONTENT_DIGESTS {
         headers.remove(name);
@@ -68,8 +68,8 @@ fn partial(headers: &mut HeaderMap, pieces: Vec<Bytes>) -> (StatusCode, Vec<Byte
     (StatusCode::PARTIAL_CONTENT, pieces)
 }
 
-/// The head of a 416 (RFC 9110 15.5.17): the length that there is, and what the stored head says of
-/// other things than its content.
+/// The head of a 416 (RFC 9110 15.5.17): the length of the body, and the stored fields that do not
+/// describe its content.
 fn unsatisfiable_head(stored: &HeaderMap, length: usize) -> HeaderMap {
     let mut headers: HeaderMap = stored
         .iter()
@@ -78,14 +78,14 @@ fn unsatisfiable_head(stored: &HeaderMap, length: usize) -> HeaderMap {
         .collect();
     headers.insert(CONTENT_RANGE, value(format!("bytes */{length}")));
     headers.insert(CONTENT_LENGTH, HeaderValue::from(0));
-    // SECURITY: the freshness of the 200 would let the next cache keep this answer for requests
+    // SECURITY: with the freshness of the 200, the next cache could serve this response to requests
     // without a range.
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     headers
 }
 
-/// Whether a field describes the stored 200 or says how long it may be kept, by `CDN-Cache-Control`
-/// and its like too.
+/// Whether a field describes the stored 200 or its freshness, including `CDN-Cache-Control` and
+/// similar fields.
 fn is_of_the_200(name: &HeaderName) -> bool {
     let text = name.as_str();
     text.starts_with("content-")
@@ -105,9 +105,9 @@ fn content_range(range: &Range<usize>, length: usize) -> String {
 
 /// A delimiter that does not occur in the parts (RFC 2046 5.1.1).
 ///
-/// SECURITY: who writes a body may know the first choice in advance and put it there, to smuggle in
-/// a part of its own or to have us look for another one time and again. The second choice depends
-/// on the parts' every byte, so that they cannot hold it.
+/// SECURITY: the author of a body can predict the first choice and put it there, to smuggle in a
+/// part or to make this function search again and again. The second choice depends on every byte of
+/// the parts, so they cannot contain it.
 fn boundary(headers: &HeaderMap, ranges: &Ranges, body: &Bytes) -> String {
     let mut digest = Sha256::new();
     digest.update(headers.get(ETAG).map_or(&b""[..], HeaderValue::as_bytes));
@@ -137,13 +137,13 @@ fn multipart(
     let mut pieces = Vec::with_capacity(ranges.len() * 2 + 1);
     let mut lines = BytesMut::with_capacity((ranges.len() + 1) * PART_OVERHEAD);
     for range in ranges {
-        // The line break before a delimiter is a part of it. The first needs none, for nothing
-        // stands before it.
+        // The line break before a delimiter belongs to it. The first delimiter has none, since
+        // nothing precedes it.
         let open = if pieces.is_empty() { "--" } else { "\r\n--" };
         lines.extend_from_slice(open.as_bytes());
         lines.extend_from_slice(boundary.as_bytes());
         if let Some(content_type) = content_type {
-            // SECURITY: a header value holds no line breaks, so that it cannot end the part's head.
+            // SECURITY: a header value contains no line breaks, so it cannot end the part's head.
             lines.extend_from_slice(b"\r\nContent-Type: ");
             lines.extend_from_slice(content_type.as_bytes());
         }
@@ -158,7 +158,8 @@ fn multipart(
 }
 
 fn value(line: String) -> HeaderValue {
-    // Made of visible ASCII above; the fallback only keeps a mistake there from becoming a panic.
+    // Made of visible ASCII above; the fallback only turns a bug there into an empty value, not a
+    // panic.
     HeaderValue::try_from(line).unwrap_or_else(|_| HeaderValue::from_static(""))
 }
 

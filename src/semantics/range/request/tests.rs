@@ -13,7 +13,7 @@ fn headers(fields: &[(HeaderName, &str)]) -> HeaderMap {
         .collect()
 }
 
-fn asked(field: &str, length: usize) -> RequestedRange {
+fn requested(field: &str, length: usize) -> RequestedRange {
     requested_range(&headers(&[(RANGE, field)]), &HeaderMap::new(), length, MOST)
 }
 
@@ -21,7 +21,7 @@ fn several(ranges: &[Range<usize>]) -> RequestedRange {
     RequestedRange::Several(ranges.iter().cloned().collect())
 }
 
-/// What `bytes=0-0` asks under these conditions, when these are the stored fields.
+/// The range of `bytes=0-0` under these conditions, with these stored fields.
 fn conditional(conditions: &[&str], stored: &[(HeaderName, &str)]) -> RequestedRange {
     let mut request =
         headers(&conditions.iter().map(|condition| (IF_RANGE, *condition)).collect::<Vec<_>>());
@@ -48,7 +48,7 @@ fn one_range_is_clipped_to_the_body() {
         ("bYtEs= 2-5", 2..6),
         ("bytes=,2-5 ,\t, ", 2..6),
     ] {
-        assert_eq!(asked(field, 10), RequestedRange::One(range), "{field}");
+        assert_eq!(requested(field, 10), RequestedRange::One(range), "{field}");
     }
 }
 
@@ -87,7 +87,7 @@ fn what_cannot_be_read_is_ignored() {
         "byte=0-1",
         "bytess=0-1",
     ] {
-        assert_eq!(asked(field, 10), RequestedRange::Whole, "{field:?}");
+        assert_eq!(requested(field, 10), RequestedRange::Whole, "{field:?}");
     }
     assert_eq!(
         requested_range(&HeaderMap::new(), &HeaderMap::new(), 10, MOST),
@@ -111,24 +111,28 @@ fn what_the_body_does_not_have_is_unsatisfiable() {
         "bytes=99999999999999999999999999-",
         "bytes=10-,-0,77-78",
     ] {
-        assert_eq!(asked(field, 10), RequestedRange::Unsatisfiable, "{field}");
+        assert_eq!(requested(field, 10), RequestedRange::Unsatisfiable, "{field}");
     }
     assert_eq!(
-        asked("bytes=10-,3-4,-0", 10),
+        requested("bytes=10-,3-4,-0", 10),
         RequestedRange::One(3..5),
         "one that is there is enough"
     );
-    assert_eq!(asked("bytes=10-,x", 10), RequestedRange::Whole, "and an invalid one spoils all");
+    assert_eq!(
+        requested("bytes=10-,x", 10),
+        RequestedRange::Whole,
+        "and an invalid one spoils all"
+    );
 }
 
 #[test]
 fn an_empty_body_has_no_range_to_give() {
     for field in ["bytes=0-", "bytes=0-0", "bytes=-0", "bytes=0-,5-"] {
-        assert_eq!(asked(field, 0), RequestedRange::Unsatisfiable, "{field}");
+        assert_eq!(requested(field, 0), RequestedRange::Unsatisfiable, "{field}");
     }
     for field in ["bytes=-1", "bytes=-5,-6", "bytes=0-,-5"] {
         assert_eq!(
-            asked(field, 0),
+            requested(field, 0),
             RequestedRange::Whole,
             "{field}: a suffix of nothing is all there is"
         );
@@ -148,7 +152,7 @@ fn several_ranges_keep_their_order_and_are_sent_once() {
         ("bytes=0-1,0-1,5-5,0-1", &[0..2, 5..6]),
         ("bytes=4-4,0-0,8-8,1-3", &[0..5, 8..9]),
     ] {
-        assert_eq!(asked(field, 10), several(ranges), "{field}");
+        assert_eq!(requested(field, 10), several(ranges), "{field}");
     }
     for (field, range) in [
         ("bytes=0-1,2-3", 0..4),
@@ -158,16 +162,16 @@ fn several_ranges_keep_their_order_and_are_sent_once() {
         ("bytes=0-,0-,0-,0-,0-,0-,0-,0-", 0..10),
         ("bytes=0-0,-1,1-8", 0..10),
     ] {
-        assert_eq!(asked(field, 10), RequestedRange::One(range), "{field}");
+        assert_eq!(requested(field, 10), RequestedRange::One(range), "{field}");
     }
 }
 
 #[test]
 fn more_ranges_than_the_limit_are_ignored() {
     let field = |count: usize| format!("bytes={}", vec!["3-4"; count].join(","));
-    assert_eq!(asked(&field(MOST), 10), RequestedRange::One(3..5));
-    assert_eq!(asked(&field(MOST + 1), 10), RequestedRange::Whole);
-    assert_eq!(asked(&format!("{},x", field(MOST + 1)), 10), RequestedRange::Whole);
+    assert_eq!(requested(&field(MOST), 10), RequestedRange::One(3..5));
+    assert_eq!(requested(&field(MOST + 1), 10), RequestedRange::Whole);
+    assert_eq!(requested(&format!("{},x", field(MOST + 1)), 10), RequestedRange::Whole);
     assert_eq!(
         requested_range(&headers(&[(RANGE, "bytes=0-0")]), &HeaderMap::new(), 10, 0),
         RequestedRange::Whole
@@ -178,9 +182,9 @@ fn more_ranges_than_the_limit_are_ignored() {
 fn many_small_parts_are_sent_only_where_that_saves_something() {
     let field = "bytes=0-0,2-2,4-4,6-6,8-8";
     let enough = 5 + 5 * PART_OVERHEAD;
-    assert_eq!(asked(field, 10), RequestedRange::Whole);
-    assert_eq!(asked(field, enough), RequestedRange::Whole);
-    assert_eq!(asked(field, enough + 1), several(&[0..1, 2..3, 4..5, 6..7, 8..9]));
+    assert_eq!(requested(field, 10), RequestedRange::Whole);
+    assert_eq!(requested(field, enough), RequestedRange::Whole);
+    assert_eq!(requested(field, enough + 1), several(&[0..1, 2..3, 4..5, 6..7, 8..9]));
 }
 
 #[test]
@@ -284,7 +288,7 @@ fn a_false_if_range_comes_before_a_range_that_is_not_there() {
 }
 
 #[test]
-fn the_whole_length_is_told_by_a_valid_content_range_alone() {
+fn only_a_valid_content_range_gives_the_complete_length() {
     for (field, length) in [
         ("bytes 0-1/9", Some(9)),
         ("BYTES 8-8/9", Some(9)),

@@ -37,7 +37,7 @@ const STORED: [(HeaderName, &str); 12] = [
 ];
 
 #[test]
-fn the_whole_is_answered_as_it_is_stored() {
+fn the_whole_is_sent_as_it_is_stored() {
     let mut head = headers(&STORED);
     let body = Bytes::from_static(b"0123456789");
     let (status, pieces) = respond(&RequestedRange::Whole, &mut head, &body);
@@ -130,36 +130,37 @@ fn boundary_of(head: &HeaderMap) -> String {
 
 #[test]
 fn a_boundary_that_the_parts_contain_is_replaced() {
-    let (asked, mut head) = (several(&[0..60, 70..90]), headers(&STORED));
-    let _ = respond(&asked, &mut head, &Bytes::from(vec![b'x'; 90]));
+    let (requested, mut head) = (several(&[0..60, 70..90]), headers(&STORED));
+    let _ = respond(&requested, &mut head, &Bytes::from(vec![b'x'; 90]));
     let first = boundary_of(&head);
 
     let mut hostile = vec![b'x'; 90];
     hostile[10..14].copy_from_slice(b"\r\n--");
     hostile[14..46].copy_from_slice(first.as_bytes());
     let (hostile, mut head) = (Bytes::from(hostile), headers(&STORED));
-    let (_, pieces) = respond(&asked, &mut head, &hostile);
+    let (_, pieces) = respond(&requested, &mut head, &hostile);
     assert_ne!(boundary_of(&head), first);
     assert_eq!(
         read_multipart(&boundary_of(&head), &pieces.concat()),
         parts_of(&[0..60, 70..90], &hostile)
     );
 
-    let (asked, mut head) = (several(&[0..9, 60..90]), headers(&STORED));
-    let _ = respond(&asked, &mut head, &hostile);
+    let (requested, mut head) = (several(&[0..9, 60..90]), headers(&STORED));
+    let _ = respond(&requested, &mut head, &hostile);
     assert_ne!(boundary_of(&head), first, "other ranges, another boundary");
 }
 
 #[test]
 fn ranges_that_are_not_the_bodys_are_cut() {
     let body = Bytes::from_static(b"0123");
-    for asked in [RequestedRange::One(2..9), RequestedRange::One(8..9), several(&[0..1, 3..9])] {
+    for requested in [RequestedRange::One(2..9), RequestedRange::One(8..9), several(&[0..1, 3..9])]
+    {
         let mut head = HeaderMap::new();
-        let (_, pieces) = respond(&asked, &mut head, &body);
+        let (_, pieces) = respond(&requested, &mut head, &body);
         assert_eq!(
             head[CONTENT_LENGTH].to_str().unwrap(),
             pieces.concat().len().to_string(),
-            "{asked:?}"
+            "{requested:?}"
         );
     }
 }
@@ -173,11 +174,11 @@ fn parts_of(ranges: &[Range<usize>], body: &Bytes) -> PartList {
     ranges.iter().map(|range| (field(range), body[range.clone()].to_vec())).collect()
 }
 
-/// Reads a multipart as RFC 2046 5.1.1 says: what stands between delimiters, each a head, an empty
-/// line and content.
+/// Parses a multipart as RFC 2046 5.1.1 defines it: between delimiters, each part has a head, an
+/// empty line and content.
 fn read_multipart(boundary: &str, content: &[u8]) -> PartList {
     let delimiter = format!("\r\n--{boundary}");
-    // The first delimiter may stand at the very start.
+    // The first delimiter may be at the very start.
     let content = [b"\r\n", content].concat();
     let at: Vec<usize> = memmem::find_iter(&content, &delimiter).collect();
     assert_eq!((at[0], &content[at[at.len() - 1] + delimiter.len()..]), (0, &b"--\r\n"[..]));
@@ -193,17 +194,17 @@ fn read_multipart(boundary: &str, content: &[u8]) -> PartList {
         .collect()
 }
 
-/// The ranges that are sent, and whether they are to be.
-fn sent(asked: &RequestedRange) -> Vec<Range<usize>> {
-    match asked {
+/// The ranges that are sent.
+fn sent(requested: &RequestedRange) -> Vec<Range<usize>> {
+    match requested {
         RequestedRange::Whole | RequestedRange::Unsatisfiable => Vec::new(),
         RequestedRange::One(range) => vec![range.clone()],
         RequestedRange::Several(ranges) => ranges.to_vec(),
     }
 }
 
-/// A range-spec, and the bytes of a body of this length that it names: a plain second reading of
-/// the RFC.
+/// A range-spec and the bytes it selects from a body of this length: a simple second implementation
+/// of the RFC.
 fn spec(length: usize) -> impl Strategy<Value = (String, Vec<usize>)> {
     prop_oneof![
         (0..length + 9, 0..length + 9).prop_map(move |(a, b)| {
@@ -221,7 +222,7 @@ fn spec(length: usize) -> impl Strategy<Value = (String, Vec<usize>)> {
     ]
 }
 
-/// A body, and a few range-specs for it.
+/// A body and some range-specs for it.
 fn specs() -> impl Strategy<Value = (Vec<u8>, Vec<(String, Vec<usize>)>)> {
     prop::collection::vec(prop_oneof![Just(b'-'), Just(b'\r'), Just(b'\n'), any::<u8>()], 1..900)
         .prop_flat_map(|body| {
@@ -230,7 +231,7 @@ fn specs() -> impl Strategy<Value = (Vec<u8>, Vec<(String, Vec<usize>)>)> {
         })
 }
 
-/// Any value that a header may have, often one that looks like a range, a tag or a date.
+/// Any header value, often one that looks like a range, an entity-tag or a date.
 fn field() -> impl Strategy<Value = HeaderValue> {
     let texts = prop_oneof![
         prop::collection::vec(any::<u8>(), 0..40),
@@ -251,13 +252,13 @@ proptest! {
         request.insert(RANGE, range.clone());
         request.extend(if_range.map(|condition| (IF_RANGE, condition)));
         stored.insert(ETAG, etag);
-        let asked = requested_range(&request, &stored, body.len(), most);
-        let ranges = sent(&asked);
+        let requested = requested_range(&request, &stored, body.len(), most);
+        let ranges = sent(&requested);
         prop_assert!(ranges.len() <= most);
         prop_assert!(ranges.iter().all(|range| range.start < range.end && range.end <= body.len()));
         prop_assert!(ranges.iter().map(Range::len).sum::<usize>() <= body.len());
-        let (_, pieces) = respond(&asked, &mut stored, &body);
-        prop_assert_eq!(stored[CONTENT_LENGTH].to_str().unwrap(), if asked == RequestedRange::Whole { "10".to_owned() } else { pieces.concat().len().to_string() });
+        let (_, pieces) = respond(&requested, &mut stored, &body);
+        prop_assert_eq!(stored[CONTENT_LENGTH].to_str().unwrap(), if requested == RequestedRange::Whole { "10".to_owned() } else { pieces.concat().len().to_string() });
 
         let _ = complete_length(&HeaderMap::from_iter([(CONTENT_RANGE, range)]));
     }
@@ -266,11 +267,11 @@ proptest! {
     fn exactly_the_bytes_asked_for_are_sent_once_and_in_order((body, specs) in specs()) {
         let field = format!("bytes={}", specs.iter().map(|(text, _)| &**text).collect::<Vec<_>>().join(" , "));
         let (body, mut head) = (Bytes::from(body), headers(&STORED));
-        let asked = requested_range(&headers(&[(RANGE, &field)]), &head, body.len(), MOST);
+        let requested = requested_range(&headers(&[(RANGE, &field)]), &head, body.len(), MOST);
         let named: std::collections::BTreeSet<usize> = specs.iter().flat_map(|(_, named)| named).copied().collect();
-        let ranges = sent(&asked);
-        let (status, pieces) = respond(&asked, &mut head, &body);
-        match &asked {
+        let ranges = sent(&requested);
+        let (status, pieces) = respond(&requested, &mut head, &body);
+        match &requested {
             RequestedRange::Whole => prop_assert!(specs.len() > MAX_FREE_PARTS && pieces == [body]),
             RequestedRange::Unsatisfiable => prop_assert!(named.is_empty() && status == StatusCode::RANGE_NOT_SATISFIABLE),
             RequestedRange::One(range) => prop_assert_eq!(pieces.concat(), &body[range.clone()]),
@@ -281,7 +282,7 @@ proptest! {
             let bytes: Vec<usize> = ranges.iter().cloned().flatten().collect();
             prop_assert_eq!(bytes.len(), named.len(), "nothing twice");
             prop_assert_eq!(bytes.into_iter().collect::<std::collections::BTreeSet<_>>(), named);
-            // Each part stands where the first spec that names a byte of it does.
+            // Each part is at the position of the first spec that selects a byte of it.
             let places: Vec<_> = ranges.iter().map(|range| specs.iter().position(|(_, named)| named.iter().any(|at| range.contains(at)))).collect();
             prop_assert!(places.is_sorted());
         }
