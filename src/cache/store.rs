@@ -1,14 +1,14 @@
-//! Two tiers as one: looks entries up, judges them by the records of their tags, and stores what a
-//! fill brings.
+//! Two tiers as one store: looks entries up, validates them by the records of their tags, and
+//! stores the responses of fills.
 //!
 //! Invariants:
-//! - What [`Store::consult`] gives back as found was current when it was judged, and is the answer
-//!   to this very key. It may be stale, by its age or since a soft purge, and says so. Everything
-//!   else is not found, with the reason.
-//! - What a soft purge has touched is neither at hand, nor newer than anything, nor vouched for
-//!   under a lease: it is found by [`Store::consult`] alone, and then it is not fresh.
-//! - The state of the tags that it gives back was read before the entry was judged: what a fill
-//!   learns of that entry (a 304) is stored only if nothing was purged since.
+//! - A candidate from [`Store::lookup`] was current when it was validated, and belongs to this very
+//!   key. It may be stale, because of its age or a soft purge, and says so. In all other cases
+//!   there is no candidate, and a reason.
+//! - An entry that was soft-purged is never served from memory alone, never counts as newer, and is
+//!   never vouched for by a lease: only [`Store::lookup`] returns it, and then it is not fresh.
+//! - The snapshot of the tags in a lookup's result was taken before the entry was validated: an
+//!   update of that entry (a 304) is stored only if nothing was purged since.
 
 use std::sync::Arc;
 
@@ -39,37 +39,37 @@ pub mod memory;
 mod shared_lookup;
 pub mod variants;
 
-/// What a fill wants to store.
+/// A response that a fill wants to store.
 #[derive(Debug)]
 pub struct PendingEntry {
     /// The key before `Vary` narrows it.
     pub primary: Key,
-    /// The headers that the response varies by.
+    /// The headers that the response varies on.
     pub vary: VarySpec,
-    /// The hash of the key that the entry answers.
+    /// The hash of the key of the entry.
     pub hash: KeyHash,
     /// The response.
     pub entry: Entry,
-    /// Its tags, those that the response named included.
+    /// Its tags, including those in the response.
     pub tags: Vec<Tag>,
 }
 
-/// The tiers.
+/// The store.
 #[derive(Debug)]
 pub struct Store {
-    /// The tier in this process.
+    /// The memory tier.
     pub memory: Memory,
     coherence: Arc<Coherence>,
     seal: Seal,
     max_object: u64,
-    /// The variants of the keys that have some.
+    /// The known variants of keys.
     pub variants: Variants,
-    /// What it has done.
+    /// What the store has done.
     pub counters: StoreCounters,
 }
 
 impl Store {
-    /// A store of these tiers.
+    /// A store with these tiers.
     #[must_use]
     pub fn new(
         memory: Memory,
@@ -99,10 +99,10 @@ impl Store {
     }
 
     /// Looks a request up.
-    pub async fn lookup(&self, sought: &impl LookupKey, now: Wall) -> LookupResult {
+    pub async fn lookup(&self, request: &impl LookupKey, now: Wall) -> LookupResult {
         match (self.coherence.mode(), self.coherence.records()) {
-            // Boxed: what waits for Redis is large, and hits from memory alone should not carry it
-            // around.
+            // Boxed: the future of a lookup in Redis is large, and hits from memory should not
+            // carry it.
             (CoherenceMode::Shared, Some(shared)) => {
                 let lookup = SharedLookup {
                     memory: &self.memory,
@@ -111,33 +111,33 @@ impl Store {
                     seal: &self.seal,
                     counters: &self.counters,
                 };
-                Box::pin(lookup.lookup(sought, now)).await
+                Box::pin(lookup.lookup(request, now)).await
             }
             (CoherenceMode::Degraded, _) if self.coherence.on_loss() == OnLoss::Bypass => {
                 LookupResult {
-                    key: sought.key().clone(),
+                    key: request.key().clone(),
                     candidate: None,
                     miss_reason: Reason::CacheUnavailable,
                     snapshot: TagSnapshot::Unverifiable,
                 }
             }
-            _ => self.lookup_local(sought, now),
+            _ => self.lookup_local(request, now),
         }
     }
 
-    /// Whether memory has a fresh entry under this hash that is newer than the one received then,
-    /// and current by this reading of its tags. A hint that it is worth looking again.
+    /// Whether memory has a fresh entry under this hash that is newer than `received`, and current
+    /// by this snapshot of its tags. It is a hint that a new lookup is worthwhile.
     #[must_use]
     pub fn has_newer(
         &self,
         hash: KeyHash,
         received: Option<Wall>,
-        read: &TagSnapshot,
+        snapshot: &TagSnapshot,
         now: Wall,
     ) -> bool {
-        let Some(MemorySlot::Entry(resident)) = self.memory.peek(hash) else { return false };
-        let times = &resident.entry.times;
-        let current = match (&resident.proof, read) {
+        let Some(MemorySlot::Entry(cached)) = self.memory.peek(hash) else { return false };
+        let times = &cached.entry.times;
+        let current = match (&cached.proof, snapshot) {
             (Proof::Local(proof), _) => self.coherence.validate_local(proof).is_ok(),
             (Proof::Shared(proof), TagSnapshot::Shared(_, reading)) => {
                 matches!(reading.validate(&proof.stamp), EntryVerdict::Current)
@@ -147,7 +147,7 @@ impl Store {
         current && times.is_fresh(now) && received.is_none_or(|received| times.received > received)
     }
 
-    /// Reads the state of tags.
+    /// Takes a snapshot of tags.
     pub async fn read(&self, tags: &[Tag]) -> TagSnapshot {
         match (self.coherence.mode(), self.coherence.records()) {
             (CoherenceMode::Shared, Some(shared)) => {
@@ -166,13 +166,12 @@ impl Store {
         }
     }
 
-    /// What memory holds for a request and needs nobody's word to be served: the shortest way to a
-    /// hit.
+    /// An entry in memory that can be served without asking Redis: the fast path of a hit.
     #[must_use]
     pub fn lookup_memory(&self, lookup: &Lookup<'_>, now: Wall) -> Option<Arc<CachedEntry>> {
-        let (_, resident, _) = find_in_memory(&self.memory, lookup);
-        let resident = resident?;
-        let current = match (&resident.proof, self.coherence.mode()) {
+        let (_, cached, _) = find_in_memory(&self.memory, lookup);
+        let cached = cached?;
+        let current = match (&cached.proof, self.coherence.mode()) {
             (Proof::Local(proof), CoherenceMode::Local | CoherenceMode::Degraded) => {
                 self.coherence.validate_local(proof).is_ok()
             }
@@ -181,32 +180,31 @@ impl Store {
             }
             _ => false,
         };
-        (current && resident.entry.times.is_fresh(now)).then_some(resident)
+        (current && cached.entry.times.is_fresh(now)).then_some(cached)
     }
 
-    fn lookup_local(&self, sought: &impl LookupKey, now: Wall) -> LookupResult {
-        let (key, kept, varies) = find_in_memory(&self.memory, sought);
-        let read = self.coherence.read_local(&sought.tags());
-        match kept.ok_or(not_stored(varies)).and_then(|resident| self.validate_local(resident, now))
-        {
-            Ok(found) => {
-                let why = if found.fresh { Reason::NotStored } else { Reason::Expired };
-                LookupResult { key, candidate: Some(found), miss_reason: why, snapshot: read }
+    fn lookup_local(&self, request: &impl LookupKey, now: Wall) -> LookupResult {
+        let (key, cached, varies) = find_in_memory(&self.memory, request);
+        let snapshot = self.coherence.read_local(&request.tags());
+        match cached.ok_or(not_stored(varies)).and_then(|cached| self.validate_local(cached, now)) {
+            Ok(candidate) => {
+                let miss_reason = if candidate.fresh { Reason::NotStored } else { Reason::Expired };
+                LookupResult { key, candidate: Some(candidate), miss_reason, snapshot }
             }
-            Err(why) => LookupResult { key, candidate: None, miss_reason: why, snapshot: read },
+            Err(miss_reason) => LookupResult { key, candidate: None, miss_reason, snapshot },
         }
     }
 
-    fn validate_local(&self, resident: Arc<CachedEntry>, now: Wall) -> Result<Candidate, Reason> {
-        let Proof::Local(proof) = &resident.proof else { return Err(Reason::Unverifiable) };
-        let softened = self
+    fn validate_local(&self, cached: Arc<CachedEntry>, now: Wall) -> Result<Candidate, Reason> {
+        let Proof::Local(proof) = &cached.proof else { return Err(Reason::Unverifiable) };
+        let soft_purged_at = self
             .coherence
             .soft_purged_at_local(proof)
             .inspect_err(|_| self.counters.refused_stale.inc())?;
-        Candidate::new(resident, Tier::Memory, softened, now)
+        Candidate::new(cached, Tier::Memory, soft_purged_at, now)
     }
 
-    /// The headers that a key's variants differ by, where memory knows it.
+    /// The headers by which a key's variants differ, if memory knows them.
     #[must_use]
     pub fn known_vary(&self, key: &Key) -> Option<Arc<VaryMark>> {
         match self.memory.get(key) {
@@ -215,30 +213,30 @@ impl Store {
         }
     }
 
-    /// Drops what is stored under a key, in all tiers: not because it is wrong, which is for its
-    /// tags to say, but because it is of no use.
+    /// Drops an entry from all tiers. This is not a purge, which goes by tags: the entry is merely
+    /// of no more use.
     pub async fn forget(&self, hash: KeyHash) {
         self.memory.remove(hash);
         if let (CoherenceMode::Shared, Some(shared)) =
             (self.coherence.mode(), self.coherence.records())
         {
-            // Fail open: what Redis keeps expires by itself.
+            // Fail open: an entry that stays in Redis expires by itself.
             let _ = self
                 .coherence
                 .record_result(shared.client().unlink(vec![shared.entry_key(hash)]).await);
         }
     }
 
-    /// Stores what a fill brought, unless one of its tags was purged since they were read.
+    /// Stores the response of a fill, unless one of its tags was purged since the snapshot.
     pub async fn store(
         &self,
-        read: &TagSnapshot,
-        draft: PendingEntry,
+        snapshot: &TagSnapshot,
+        pending: PendingEntry,
         now: Wall,
     ) -> Result<Arc<CachedEntry>, Reason> {
-        let PendingEntry { primary, vary, hash, entry, tags } = draft;
+        let PendingEntry { primary, vary, hash, entry, tags } = pending;
         let left = entry.retained_for(now);
-        let proof = self.coherence.commit(read, &tags, left).await?;
+        let proof = self.coherence.commit(snapshot, &tags, left).await?;
         let mark = (!vary.is_empty()).then(|| {
             Arc::new(VaryMark { key: Bytes::copy_from_slice(primary.canonical()), spec: vary })
         });
@@ -252,8 +250,8 @@ impl Store {
         {
             let expire = Some(millis(left).max(1));
             let key = shared.entry_key(hash);
-            // Fail open: an entry that Redis did not take is still good in memory, its proof
-            // stands.
+            // Fail open: an entry that Redis did not accept is still valid in memory, since its
+            // proof holds.
             let put = self.coherence.record_result(
                 shared.client().put(key, packed::pack(&entry, stamp, &self.seal), expire).await,
             );
@@ -270,12 +268,12 @@ impl Store {
         if let Some(mark) = mark {
             self.memory.insert_vary(primary.hash(), mark);
         }
-        let resident = Arc::new(CachedEntry { entry, proof });
-        let kept = self.memory.insert(hash, Arc::clone(&resident));
-        if !kept && matches!(resident.proof, Proof::Local(_)) {
+        let cached = Arc::new(CachedEntry { entry, proof });
+        let accepted = self.memory.insert(hash, Arc::clone(&cached));
+        if !accepted && matches!(cached.proof, Proof::Local(_)) {
             return Err(Reason::TooLarge);
         }
         self.counters.stored.inc();
-        Ok(resident)
+        Ok(cached)
     }
 }

@@ -9,8 +9,8 @@ use crate::telemetry::metrics::Counter;
 pub struct StoreCounters {
     /// Entries stored.
     pub stored: Arc<Counter>,
-    /// Entries found but refused, because a tag of theirs was purged.
+    /// Entries found but refused, because one of their tags was purged.
     pub refused_stale: Arc<Counter>,
-    /// Bytes in Redis that were no entry.
+    /// Values in Redis that were not valid entries.
     pub decode_errors: Arc<Counter>,
 }

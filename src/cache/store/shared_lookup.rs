@@ -1,5 +1,5 @@
-//! Lookups while Redis is shared: an entry of either tier is judged by the records of its tags, read
-//! from Redis.
+//! Lookups in the shared mode: an entry of either tier is validated by the records of its tags,
+//! read from Redis.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,7 +28,7 @@ pub(super) struct SharedLookup<'a> {
     pub(super) counters: &'a StoreCounters,
 }
 
-/// What a lookup found in one tier, and the records by which it was judged.
+/// What a lookup found in one tier, and the records that validated it.
 struct TierLookup {
     key: Key,
     candidate: Option<Candidate>,
@@ -37,9 +37,9 @@ struct TierLookup {
 }
 
 impl SharedLookup<'_> {
-    pub(super) async fn lookup(&self, sought: &impl LookupKey, now: Wall) -> LookupResult {
+    pub(super) async fn lookup(&self, request: &impl LookupKey, now: Wall) -> LookupResult {
         let epoch = self.coherence.epoch();
-        let (key, kept, varies) = find_in_memory(self.memory, sought);
+        let (key, cached, varies) = find_in_memory(self.memory, request);
         if !self.coherence.has_contact().await {
             return LookupResult {
                 key,
@@ -48,36 +48,36 @@ impl SharedLookup<'_> {
                 snapshot: TagSnapshot::Unverifiable,
             };
         }
-        let looked = match kept {
-            Some(resident) if resident.entry.times.is_fresh(now) => {
-                self.lookup_memory(sought, &key, resident, now).await
+        let found = match cached {
+            Some(cached) if cached.entry.times.is_fresh(now) => {
+                self.lookup_memory(request, &key, cached, now).await
             }
-            _ => self.lookup_redis(sought, key.clone(), varies, now).await,
+            _ => self.lookup_redis(request, key.clone(), varies, now).await,
         };
-        match looked {
-            // Read from whom? The connection may be another one by now, to a promoted replica that
-            // has not heard of the latest purges.
+        match found {
+            // The connection may have changed, to a promoted replica that has not received the
+            // latest purges.
             Some(TierLookup { key, .. }) if self.coherence.epoch() != epoch => LookupResult {
                 key,
                 candidate: None,
                 miss_reason: Reason::Unverifiable,
                 snapshot: TagSnapshot::Unverifiable,
             },
-            Some(TierLookup { key, candidate: found, miss_reason: why, mut reading }) => {
+            Some(TierLookup { key, candidate, miss_reason, mut reading }) => {
                 if let (false, Some(reading)) =
-                    (found.as_ref().is_some_and(|found| found.fresh), &mut reading)
+                    (candidate.as_ref().is_some_and(|candidate| candidate.fresh), &mut reading)
                 {
-                    // Fail open: unseeded, the fill is stored if nothing at all is purged
-                    // meanwhile.
+                    // Fail open: without seeded records, the fill is stored only if nothing at all
+                    // is purged during it.
                     let _ = self.coherence.record_result(self.records.seed(reading).await);
                 }
-                let read = reading.map_or(TagSnapshot::Unverifiable, |reading| {
+                let snapshot = reading.map_or(TagSnapshot::Unverifiable, |reading| {
                     TagSnapshot::Shared(epoch, reading)
                 });
-                LookupResult { key, candidate: found, miss_reason: why, snapshot: read }
+                LookupResult { key, candidate, miss_reason, snapshot }
             }
-            // Fail open: Redis did not answer in time, so this request goes to the app, and its
-            // answer is not stored.
+            // Fail open: Redis did not reply in time, so this request goes to the origin, and its
+            // response is not stored.
             None => LookupResult {
                 key,
                 candidate: None,
@@ -87,16 +87,16 @@ impl SharedLookup<'_> {
         }
     }
 
-    /// An entry of the memory tier, judged by one reading of the records.
+    /// Validates an entry of the memory tier by one read of the records.
     async fn lookup_memory(
         &self,
-        sought: &impl LookupKey,
+        request: &impl LookupKey,
         key: &Key,
-        resident: Arc<CachedEntry>,
+        cached: Arc<CachedEntry>,
         now: Wall,
     ) -> Option<TierLookup> {
-        let mut tags = sought.tags();
-        if let Proof::Shared(proof) = &resident.proof {
+        let mut tags = request.tags();
+        if let Proof::Shared(proof) = &cached.proof {
             for (tag, _) in &proof.stamp.tags {
                 if !tags.contains(tag) {
                     tags.push(tag.clone());
@@ -112,15 +112,11 @@ impl SharedLookup<'_> {
             match self.settle_verdict(verdict, &tags).await {
                 Ok(None) => {
                     proof.renew(watch.as_ref());
-                    let found = Candidate {
-                        cached: resident,
-                        tier: Tier::Memory,
-                        fresh: true,
-                        soft_purged_at: None,
-                    };
+                    let candidate =
+                        Candidate { cached, tier: Tier::Memory, fresh: true, soft_purged_at: None };
                     return Some(TierLookup {
                         key: key.clone(),
-                        candidate: Some(found),
+                        candidate: Some(candidate),
                         miss_reason: Reason::NotStored,
                         reading,
                     });
@@ -136,18 +132,18 @@ impl SharedLookup<'_> {
                 Ok(Some(_)) | Err(_) => {}
             }
         }
-        // Another sidecar may have stored a newer one.
-        self.lookup_redis(sought, key.clone(), false, now).await
+        // Another sidecar may have stored a newer entry.
+        self.lookup_redis(request, key.clone(), false, now).await
     }
 
     async fn lookup_redis(
         &self,
-        sought: &impl LookupKey,
+        request: &impl LookupKey,
         key: Key,
         varies: bool,
         now: Wall,
     ) -> Option<TierLookup> {
-        let tags = sought.tags();
+        let tags = request.tags();
         let mut watch = self.coherence.watch_tags(&tags);
         let fetched =
             self.coherence.record_result(self.records.fetch(Some(key.hash()), &tags).await).ok()?;
@@ -160,13 +156,13 @@ impl SharedLookup<'_> {
             });
         };
         let (mut key, mut bytes, mut varies) = (key, fetched.entry, varies);
-        // Once for the mark that says what the key varies by, once for the variant.
+        // Once for the vary mark, and once for the variant.
         for _ in 0..2 {
-            let why = match bytes.take().and_then(|bytes| self.unpack(&bytes)) {
+            let miss_reason = match bytes.take().and_then(|bytes| self.unpack(&bytes)) {
                 None => not_stored(varies),
                 Some(Unpacked::Vary(mark)) if mark.key[..] == *key.canonical() && !varies => {
-                    key = sought.variant(&mark.spec);
-                    self.memory.insert_vary(sought.key().hash(), Arc::new(mark));
+                    key = request.variant(&mark.spec);
+                    self.memory.insert_vary(request.key().hash(), Arc::new(mark));
                     varies = true;
                     bytes = self
                         .coherence
@@ -180,29 +176,25 @@ impl SharedLookup<'_> {
                         .promote_from_redis((&reading, watch.take()), *entry, stamp, now)
                         .await?
                     {
-                        Ok(found) => {
-                            if found.fresh {
-                                self.memory.insert(key.hash(), Arc::clone(&found.cached));
+                        Ok(candidate) => {
+                            if candidate.fresh {
+                                self.memory.insert(key.hash(), Arc::clone(&candidate.cached));
                             }
-                            let why = if found.fresh { Reason::NotStored } else { Reason::Expired };
+                            let miss_reason =
+                                if candidate.fresh { Reason::NotStored } else { Reason::Expired };
                             return Some(TierLookup {
                                 key,
-                                candidate: Some(found),
-                                miss_reason: why,
+                                candidate: Some(candidate),
+                                miss_reason,
                                 reading: Some(reading),
                             });
                         }
-                        Err(why) => why,
+                        Err(reason) => reason,
                     }
                 }
                 Some(_) => Reason::NotStored,
             };
-            return Some(TierLookup {
-                key,
-                candidate: None,
-                miss_reason: why,
-                reading: Some(reading),
-            });
+            return Some(TierLookup { key, candidate: None, miss_reason, reading: Some(reading) });
         }
         Some(TierLookup {
             key,
@@ -235,18 +227,23 @@ impl SharedLookup<'_> {
             watch = watch.zip(more_watch).and_then(|(one, more)| one.merge(more));
         }
         let tags: Vec<Tag> = stamp.tags.iter().map(|(tag, _)| tag.clone()).collect();
-        let softened = match self.settle_verdict(complete.validate(&stamp), &tags).await {
+        let soft_purged_at = match self.settle_verdict(complete.validate(&stamp), &tags).await {
             Ok(ago) => ago.map(|ago| now.before(ago)),
-            Err(why) => return Some(Err(why)),
+            Err(reason) => return Some(Err(reason)),
         };
-        // What Redis no longer vouches for as fresh is not trusted under a lease either.
-        let watch = watch.filter(|_| softened.is_none());
+        // A lease must not vouch for an entry that Redis no longer considers fresh.
+        let watch = watch.filter(|_| soft_purged_at.is_none());
         let proof = Proof::Shared(SharedProof::new(stamp, watch.as_ref()));
-        Some(Candidate::new(Arc::new(CachedEntry { entry, proof }), Tier::Redis, softened, now))
+        Some(Candidate::new(
+            Arc::new(CachedEntry { entry, proof }),
+            Tier::Redis,
+            soft_purged_at,
+            now,
+        ))
     }
 
-    /// Acts on a verdict: orphaned mutations are settled before the entry is refused. Tells how
-    /// long ago a soft purge made it stale.
+    /// Acts on a verdict: orphaned mutations are settled before the entry is refused. Returns how
+    /// long ago a soft purge made the entry stale.
     async fn settle_verdict(
         &self,
         verdict: EntryVerdict,
@@ -255,13 +252,13 @@ impl SharedLookup<'_> {
         match verdict {
             EntryVerdict::Current => Ok(None),
             EntryVerdict::SoftPurged(ago) => Ok(Some(ago)),
-            EntryVerdict::Refused(why) => {
+            EntryVerdict::Refused(reason) => {
                 self.counters.refused_stale.inc();
-                Err(why)
+                Err(reason)
             }
             EntryVerdict::Incomplete => Err(Reason::NotStored),
             EntryVerdict::Orphaned => {
-                // Boxed: it is rare, and every look would carry it around.
+                // Boxed: it is rare, and every lookup would carry its future.
                 Box::pin(self.coherence.settle(tags)).await;
                 Err(Reason::Purged)
             }
@@ -273,10 +270,10 @@ impl SharedLookup<'_> {
         // memory.
         let own = if self.memory.is_on() { Bytes::copy_from_slice(bytes) } else { bytes.clone() };
         packed::unpack(&own, &self.seal)
-            .inspect_err(|surprise| {
+            .inspect_err(|error| {
                 self.counters.decode_errors.inc();
                 tracing::debug!(
-                    surprise = surprise.as_str(),
+                    error = error.as_str(),
                     "bytes in Redis are not an entry of this version; counted as a miss"
                 );
             })

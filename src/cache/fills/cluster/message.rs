@@ -1,4 +1,4 @@
-//! The name of a fill and the message that it has ended, as all sidecars write them.
+//! The name of a fill, and the message that it has ended, in the form that all sidecars share.
 
 use bytes::Bytes;
 use sha2::{Digest as _, Sha256};
@@ -7,14 +7,14 @@ use crate::coherence::TagSnapshot;
 use crate::policy::key::KeyHash;
 use crate::units::hex;
 
-/// What a fill is of, in the words of all sidecars: a key, and the state of the tags that were read
-/// before it.
+/// The name of a fill among all sidecars: a key, and the state of the tags that were read before
+/// it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct FillName(pub(super) [u8; 32]);
 
 impl FillName {
-    /// The name of a fill. None where the reading is not of Redis, or not whole: then nobody else
-    /// can have read the same.
+    /// The name of a fill. `None` if the snapshot is incomplete or not from Redis: then no other
+    /// sidecar can have the same.
     #[must_use]
     pub fn from_snapshot(hash: KeyHash, read: &TagSnapshot) -> Option<Self> {
         let TagSnapshot::Shared(_, reading) = read else { return None };
@@ -30,8 +30,8 @@ impl FillName {
             part(tag.as_str().as_bytes());
             match reading.nonce(tag) {
                 Some(nonce) => part(&nonce.0),
-                // Of a tag without a record it can only be said that no purge at all came between
-                // (as in `TagSnapshot::may_join`).
+                // For a tag without a record, only the absence of any purge can be shown (as in
+                // `TagSnapshot::may_join`).
                 None => part(&reading.seq?.to_be_bytes()),
             }
         }
@@ -54,14 +54,14 @@ impl FillName {
     }
 }
 
-/// What became of a fill.
+/// The outcome of a fill.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RemoteOutcome {
     /// Its response is stored.
     Stored,
-    /// Its response is not for storing, and the next one will hardly be.
+    /// Its response may not be stored, and the next one hardly will be.
     Uncacheable,
-    /// Nothing was stored: the app failed, or a purge came between.
+    /// Nothing was stored: the origin failed, or there was a purge during the fill.
     NotStored,
 }
 
@@ -82,7 +82,7 @@ pub(super) fn message(name: FillName, outcome: RemoteOutcome) -> Bytes {
     format!("{} {}", hex(&name.0), outcome.as_str()).into()
 }
 
-/// Reads such a message. What does not look like one is none: anybody may publish.
+/// Parses such a message. Invalid messages are ignored, since anybody may publish.
 pub(super) fn parse(message: &[u8]) -> Option<(FillName, RemoteOutcome)> {
     let (name, outcome) = message.split_at_checked(64)?;
     let outcome = RemoteOutcome::ALL

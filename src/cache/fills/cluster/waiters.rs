@@ -9,10 +9,10 @@ use tokio::sync::oneshot;
 use crate::cache::fills::cluster::message::{FillName, RemoteOutcome, parse};
 use crate::redis::subscriber::BusEvent;
 
-/// Who waits for which fill, each with a number of its own.
+/// The waiters by fill, each with a unique id.
 pub(super) type WaitersByFill = HashMap<FillName, Vec<(u64, oneshot::Sender<RemoteOutcome>)>>;
 
-/// Those who wait for fills of others.
+/// The waiters for fills of other sidecars.
 #[derive(Debug, Default)]
 pub(super) struct Waiters {
     waiting: Mutex<WaitersByFill>,
@@ -22,34 +22,34 @@ pub(super) struct Waiters {
 impl Waiters {
     pub(super) fn register(self: &Arc<Self>, name: FillName) -> WaiterSlot {
         let id = self.next.fetch_add(1, Relaxed);
-        let (tell, told) = oneshot::channel();
-        self.lock().entry(name).or_default().push((id, tell));
-        WaiterSlot { waiters: Arc::clone(self), name, id, outcome: told }
+        let (sender, outcome) = oneshot::channel();
+        self.lock().entry(name).or_default().push((id, sender));
+        WaiterSlot { waiters: Arc::clone(self), name, id, outcome }
     }
 
-    pub(super) fn on_event(&self, heard: &BusEvent) {
-        match heard {
+    pub(super) fn on_event(&self, event: &BusEvent) {
+        match event {
             BusEvent::Message(bytes) => {
-                let Some((name, fate)) = parse(bytes) else { return };
+                let Some((name, outcome)) = parse(bytes) else { return };
                 let waiting = self.lock().remove(&name).unwrap_or_default();
-                for (_, tell) in waiting {
-                    // Who has given up does not hear it.
-                    let _ = tell.send(fate);
+                for (_, sender) in waiting {
+                    // Ignore the error: the receiver is dropped when the waiter has timed out.
+                    let _ = sender.send(outcome);
                 }
             }
             BusEvent::Listening => {}
-            // Dropped, the senders wake everybody.
+            // Dropping the senders wakes all waiters.
             BusEvent::Lagged => drop(std::mem::take(&mut *self.lock())),
         }
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, WaitersByFill> {
-        // The map is whole between any two statements that could panic.
+        // The map is consistent between any two statements that could panic.
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// A place on the board. Dropped, it is gone.
+/// A registered waiter. Dropping it unregisters it.
 #[derive(Debug)]
 pub(super) struct WaiterSlot {
     waiters: Arc<Waiters>,
