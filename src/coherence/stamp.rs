@@ -3,7 +3,7 @@
 
 use std::fmt;
 
-use crate::policy::credential::{hex, short_hex};
+use crate::units::{hex, short_hex};
 use crate::policy::tag::Tag;
 
 /// A value that stands for one state of a tag, or of the whole cache. Every purge makes a new one.
