@@ -12,4 +12,5 @@ pub mod range;
 pub mod revalidation;
 pub mod storability;
 pub mod targeted_cache_control;
+pub mod times;
 pub mod vary;

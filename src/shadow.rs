@@ -18,7 +18,6 @@ use parking_lot::Mutex;
 use quick_cache::sync::Cache;
 use quick_cache::{DefaultHashBuilder, Lifecycle, UnitWeighter};
 
-use crate::cache::entry::{Leeway, Times};
 use crate::clock::Wall;
 use crate::coherence::local_snapshot::SnapshotProof;
 use crate::outcome::Reason;
@@ -27,6 +26,7 @@ use crate::policy::key::KeyHash;
 use crate::policy::plan::PolicyRules;
 use crate::policy::route::RouteMode;
 use crate::policy::tag::Tag;
+use crate::semantics::times::{Leeway, Times};
 use crate::semantics::vary::VarySpec;
 use crate::telemetry::metrics::{Counter, Metrics};
 

@@ -18,9 +18,10 @@ use http::header::{HeaderMap, HeaderName, HeaderValue};
 use sha2::Sha256;
 use subtle::ConstantTimeEq as _;
 
-use crate::cache::entry::{Entry, Leeway, Nonce, Stamp, Times, VaryMark, prepare};
+use crate::cache::entry::{Entry, Nonce, Stamp, VaryMark, prepare};
 use crate::clock::{Wall, millis};
 use crate::policy::tag::Tag;
+use crate::semantics::times::{Leeway, Times};
 use crate::semantics::vary::VarySpec;
 
 /// The version that is written, and the only one that is read.

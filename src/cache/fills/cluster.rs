@@ -30,11 +30,11 @@ use tokio_util::task::TaskTracker;
 use crate::cache::entry::Nonce;
 use crate::clock::millis;
 use crate::coherence::{Coherence, CoherenceMode, TagSnapshot};
-use crate::policy::credential::hex;
 use crate::policy::key::KeyHash;
 use crate::redis::subscriber::{BusEvent, Subscriber};
 use crate::redis::{CallError, RedisClient, Script, ScriptReply};
 use crate::telemetry::metrics::Counter;
+use crate::units::hex;
 
 /// How long a lease lives that nobody renews.
 pub const FILL_LOCK_TTL: Duration = Duration::from_secs(5);
