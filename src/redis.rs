@@ -19,8 +19,8 @@ use tokio::sync::Notify;
 use crate::error::SetupError;
 pub use crate::redis::inspect::RedisInfo;
 use crate::redis::session::{RedisSession, Topology};
+use crate::secret::Secret;
 use crate::telemetry::metrics::Counter;
-use crate::units::Secret;
 
 mod cluster;
 mod commands;

@@ -21,7 +21,7 @@ use crate::cache::entry::{Leeway, Times};
 use crate::clock::Wall;
 use crate::coherence::local_snapshot::SnapshotProof;
 use crate::outcome::Reason;
-use crate::policy::credential::AuthorizedClients;
+use crate::policy::authorized_clients::AuthorizedClients;
 use crate::policy::key::KeyHash;
 use crate::policy::plan::PolicyRules;
 use crate::policy::route::RouteMode;

@@ -89,13 +89,13 @@ impl Nonce {
     /// Writes 32 hexadecimal digits.
     #[must_use]
     pub fn to_hex(self) -> String {
-        crate::policy::credential::hex(&self.0)
+        crate::secret::hex(&self.0)
     }
 }
 
 impl fmt::Debug for Nonce {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Nonce({})", crate::policy::credential::short_hex(&self.0))
+        write!(f, "Nonce({})", crate::secret::short_hex(&self.0))
     }
 }
 

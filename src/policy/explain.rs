@@ -11,10 +11,10 @@ use http::{Method, Uri, Version};
 use serde::{Deserialize, Serialize};
 
 use crate::outcome::Reason;
-use crate::policy::credential::Scope;
 use crate::policy::field::BodyFields;
 use crate::policy::plan::{Lookup, Plan, PolicyRules, RequestView};
 use crate::policy::route::{Collapse, Route, RouteSpec};
+use crate::policy::scope::Scope;
 use crate::semantics::forward;
 
 /// A request to be explained, as it was written.
@@ -186,10 +186,7 @@ fn explain_lookup(told: &mut ExplainLines, lookup: &Lookup<'_>) {
     }
     if let Some(credential) = lookup.credential {
         // SECURITY: eight digits of a keyed hash tell two callers apart and nothing else.
-        told.line(
-            "credential",
-            format!("(hash {})", crate::policy::credential::short_hex(&credential.0)),
-        );
+        told.line("credential", format!("(hash {})", crate::secret::short_hex(&credential.0)));
     }
     told.line("key", lookup.key.hash().to_hex());
     for tag in lookup.tags() {
@@ -297,7 +294,7 @@ mod tests {
 
     use super::*;
     use crate::config::Config;
-    use crate::policy::credential::Hasher;
+    use crate::secret::Hasher;
 
     /// What is told of a GET of the one route, which has these keys; `before` stands above it.
     fn told(before: &str, keys: &str) -> Vec<ExplainLine> {

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use http::header::{AUTHORIZATION, COOKIE, HeaderMap, HeaderName};
 use percent_encoding::percent_decode_str;
 
-use crate::policy::credential::Hasher;
 use crate::policy::request_target;
+use crate::secret::Hasher;
 
 /// A named value and where it comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use http::header::HeaderName;
 
-use crate::policy::credential::{CredentialRule, Scope};
+use crate::policy::credential::CredentialRule;
 use crate::policy::field::{Field, FieldSource};
+use crate::policy::scope::Scope;
 use crate::policy::tag::{ResponseTags, Template};
 use crate::semantics::storability::OriginRule;
 

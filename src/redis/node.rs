@@ -25,7 +25,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::error::SetupError;
 use crate::redis::RedisSettings;
-use crate::units::Secret;
+use crate::secret::Secret;
 
 /// How long a connection may take to be made.
 pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_millis(500);

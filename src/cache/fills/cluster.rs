@@ -29,10 +29,10 @@ use tokio_util::task::TaskTracker;
 use crate::cache::entry::Nonce;
 use crate::clock::millis;
 use crate::coherence::{Coherence, CoherenceMode, TagSnapshot};
-use crate::policy::credential::hex;
 use crate::policy::key::KeyHash;
 use crate::redis::subscriber::{BusEvent, Subscriber};
 use crate::redis::{CallError, RedisClient, Script, ScriptReply};
+use crate::secret::hex;
 use crate::telemetry::metrics::Counter;
 
 /// How long a lease lives that nobody renews.

@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use http::header::{self, HeaderMap, HeaderName};
 
-use crate::policy::credential::{CredentialRule, Scope};
+use crate::policy::credential::CredentialRule;
 use crate::policy::field::Field;
 use crate::policy::route::{RouteSpec, UnknownHeaders};
+use crate::policy::scope::Scope;
 
 /// A header's part in the cache.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
