@@ -66,29 +66,29 @@ pub struct FieldView<'a> {
 
 /// Why a field has no value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Unreadable {
+pub enum FieldError {
     /// The request does not have it, or has it empty.
     Missing,
     /// The request has it more than once, or in a form with two readings.
-    Doubled,
+    Ambiguous,
 }
 
 impl Field {
     /// The field's value in this request.
-    pub fn value<'a>(&self, view: &FieldView<'a>) -> Result<Cow<'a, [u8]>, Unreadable> {
+    pub fn value<'a>(&self, view: &FieldView<'a>) -> Result<Cow<'a, [u8]>, FieldError> {
         let value = match &self.source {
             FieldSource::Header(name) => Cow::Borrowed(single(view.headers, name)?),
             FieldSource::Cookie(name) => Cow::Borrowed(cookie(view.headers, name)?),
             FieldSource::Query(name) => match request_target::parameter(view.query, name) {
-                Ok(value) => bytes(value.ok_or(Unreadable::Missing)?),
-                Err(request_target::Ambiguous) => return Err(Unreadable::Doubled),
+                Ok(value) => bytes(value.ok_or(FieldError::Missing)?),
+                Err(request_target::AmbiguousQuery) => return Err(FieldError::Ambiguous),
             },
             FieldSource::Path(name) => {
                 let (_, value) = view
                     .captures
                     .iter()
                     .find(|(capture, _)| **capture == **name)
-                    .ok_or(Unreadable::Missing)?;
+                    .ok_or(FieldError::Missing)?;
                 Cow::from(percent_decode_str(value))
             }
             FieldSource::Host => Cow::Borrowed(view.host.as_bytes()),
@@ -97,10 +97,10 @@ impl Field {
                 Cow::Owned(view.hasher.hex("auth", auth.counting_part(value)).into_bytes())
             }
             FieldSource::Body(pointer) => {
-                bytes(view.body.and_then(|body| body.get(pointer)).ok_or(Unreadable::Missing)?)
+                bytes(view.body.and_then(|body| body.get(pointer)).ok_or(FieldError::Missing)?)
             }
         };
-        if value.is_empty() { Err(Unreadable::Missing) } else { Ok(value) }
+        if value.is_empty() { Err(FieldError::Missing) } else { Ok(value) }
     }
 
     /// Every value that a mutation could give this field. For purges, where a value too many costs
@@ -170,25 +170,25 @@ impl Auth {
 }
 
 /// The only value of a header.
-fn single<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<&'a [u8], Unreadable> {
+fn single<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<&'a [u8], FieldError> {
     let mut values = headers.get_all(name).iter();
-    let value = values.next().ok_or(Unreadable::Missing)?;
+    let value = values.next().ok_or(FieldError::Missing)?;
     match values.next() {
-        Some(_) => Err(Unreadable::Doubled),
+        Some(_) => Err(FieldError::Ambiguous),
         None => Ok(value.as_bytes().trim_ascii()),
     }
 }
 
 /// The only cookie of that name. HTTP/2 clients may spread cookies over several lines (RFC 9113
 /// 8.2.3).
-fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Result<&'a [u8], Unreadable> {
+fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Result<&'a [u8], FieldError> {
     let mut found = None;
     for (key, value) in cookies(headers) {
         if key == name.as_bytes() && found.replace(value).is_some() {
-            return Err(Unreadable::Doubled);
+            return Err(FieldError::Ambiguous);
         }
     }
-    found.ok_or(Unreadable::Missing)
+    found.ok_or(FieldError::Missing)
 }
 
 /// All cookies of a request: name and value.
@@ -323,17 +323,17 @@ mod tests {
         let hasher = Hasher::default();
         let tenant = field(FieldSource::Header(HeaderName::from_static("x-tenant-id")));
         let mut headers = HeaderMap::new();
-        assert_eq!(tenant.value(&view(&headers, &hasher, "", &[])), Err(Unreadable::Missing));
+        assert_eq!(tenant.value(&view(&headers, &hasher, "", &[])), Err(FieldError::Missing));
         headers.append("x-tenant-id", HeaderValue::from_static(""));
         assert_eq!(
             tenant.value(&view(&headers, &hasher, "", &[])),
-            Err(Unreadable::Missing),
+            Err(FieldError::Missing),
             "empty is not a tenant"
         );
         headers.insert("x-tenant-id", HeaderValue::from_static("acme"));
         assert_eq!(tenant.value(&view(&headers, &hasher, "", &[])).as_deref(), Ok(&b"acme"[..]));
         headers.append("x-tenant-id", HeaderValue::from_static("acme"));
-        assert_eq!(tenant.value(&view(&headers, &hasher, "", &[])), Err(Unreadable::Doubled));
+        assert_eq!(tenant.value(&view(&headers, &hasher, "", &[])), Err(FieldError::Ambiguous));
     }
 
     #[test]
@@ -345,7 +345,7 @@ mod tests {
         headers.append(COOKIE, HeaderValue::from_static("b=2"));
         assert_eq!(sid.value(&view(&headers, &hasher, "", &[])).as_deref(), Ok(&b"x"[..]));
         headers.append(COOKIE, HeaderValue::from_static("sid=y"));
-        assert_eq!(sid.value(&view(&headers, &hasher, "", &[])), Err(Unreadable::Doubled));
+        assert_eq!(sid.value(&view(&headers, &hasher, "", &[])), Err(FieldError::Ambiguous));
     }
 
     #[test]

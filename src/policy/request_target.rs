@@ -148,7 +148,7 @@ fn well_escaped(text: &str) -> bool {
 
 /// Why the query cannot be picked apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Ambiguous;
+pub struct AmbiguousQuery;
 
 /// All values that a query could give a parameter, by any reading: split at `&` and `;`, escapes
 /// undone where they can be.
@@ -174,12 +174,12 @@ pub fn every_value(query: &str, wanted: &str) -> Vec<String> {
 
 /// The value of one query parameter. A parameter that comes twice, also in disguise (`a[]`, `%61`),
 /// is ambiguous.
-pub fn parameter<'a>(query: &'a str, wanted: &str) -> Result<Option<Cow<'a, str>>, Ambiguous> {
+pub fn parameter<'a>(query: &'a str, wanted: &str) -> Result<Option<Cow<'a, str>>, AmbiguousQuery> {
     let mut found = None;
     for parameter in parameters(query) {
-        let parameter = parameter.ok_or(Ambiguous)?;
+        let parameter = parameter.ok_or(AmbiguousQuery)?;
         if is_disguise(&parameter.name, wanted) || (parameter.name == wanted && found.is_some()) {
-            return Err(Ambiguous);
+            return Err(AmbiguousQuery);
         }
         if parameter.name == wanted {
             found = Some(parameter.value);
@@ -190,16 +190,16 @@ pub fn parameter<'a>(query: &'a str, wanted: &str) -> Result<Option<Cow<'a, str>
 
 /// The parameters that count, in the order of the list and as they were written: what the key sees,
 /// and what the app gets on a fill.
-pub fn pick(query: &str, wanted: &[Box<str>]) -> Result<String, Ambiguous> {
+pub fn pick(query: &str, wanted: &[Box<str>]) -> Result<String, AmbiguousQuery> {
     let mut found: Vec<Option<&str>> = vec![None; wanted.len()];
     for parameter in parameters(query) {
-        let parameter = parameter.ok_or(Ambiguous)?;
+        let parameter = parameter.ok_or(AmbiguousQuery)?;
         for (slot, name) in found.iter_mut().zip(wanted) {
             if is_disguise(&parameter.name, name) {
-                return Err(Ambiguous);
+                return Err(AmbiguousQuery);
             }
             if parameter.name == **name && slot.replace(parameter.raw).is_some() {
-                return Err(Ambiguous);
+                return Err(AmbiguousQuery);
             }
         }
     }
@@ -285,7 +285,7 @@ mod tests {
             "page=%zz",
             "page[0]=1&page=1",
         ] {
-            assert_eq!(pick(cloaked, &wanted), Err(Ambiguous), "{cloaked}");
+            assert_eq!(pick(cloaked, &wanted), Err(AmbiguousQuery), "{cloaked}");
         }
     }
 
@@ -302,7 +302,7 @@ mod tests {
     fn a_parameter_is_read_unescaped() {
         assert_eq!(parameter("a=1&b=x%20y+z", "b"), Ok(Some("x y z".into())));
         assert_eq!(parameter("a=1", "b"), Ok(None));
-        assert_eq!(parameter("b=1&b=1", "b"), Err(Ambiguous));
+        assert_eq!(parameter("b=1&b=1", "b"), Err(AmbiguousQuery));
     }
 
     proptest! {

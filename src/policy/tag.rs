@@ -7,7 +7,7 @@ use std::sync::Arc;
 use http::header::{HeaderMap, HeaderName};
 
 use crate::error::Malformed;
-use crate::policy::field::{Field, FieldView, Unreadable};
+use crate::policy::field::{Field, FieldError, FieldView};
 use crate::policy::request_target;
 
 /// The longest tag that is used by its own name; a longer one goes by its digest, so that a
@@ -151,7 +151,7 @@ impl Template {
     }
 
     /// The tag that this template makes of a request, or the field that it lacks.
-    pub fn render(&self, view: &FieldView<'_>) -> Result<Tag, (Arc<str>, Unreadable)> {
+    pub fn render(&self, view: &FieldView<'_>) -> Result<Tag, (Arc<str>, FieldError)> {
         let mut name = String::with_capacity(self.text.len() + 16);
         for part in &self.parts {
             match part {
@@ -277,7 +277,7 @@ mod tests {
         let (hasher, mut headers) = (Hasher::default(), HeaderMap::new());
         assert_eq!(
             template.render(&view(&headers, &hasher)),
-            Err(("tenant".into(), Unreadable::Missing))
+            Err(("tenant".into(), FieldError::Missing))
         );
         headers.insert("x-tenant-id", HeaderValue::from_static("acme"));
         assert_eq!(
