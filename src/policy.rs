@@ -1,5 +1,5 @@
-//! What the rules of `proxy.toml` make of a request: which route it is on, its fields, key, tags
-//! and scope, and what a mutation purges.
+//! The rules of `proxy.toml`, applied to a request: its route, its fields, key, tags and scope, and
+//! what a mutation purges.
 
 pub mod authorized_clients;
 pub mod cache_groups;

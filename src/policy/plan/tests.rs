@@ -144,19 +144,19 @@ fn a_missing_field_bypasses_and_is_named() {
     for (sent, expected) in cases {
         assert_eq!(verdict(&rules, &sent), expected, "{sent:?}");
     }
-    // A field of the tags alone is needed as well: without it a purge could miss the entry.
+    // A field that only a tag reads is required as well: without it a purge could miss the entry.
     let rules = with_route("tags = [\"a:{tenant}\"]");
     assert_eq!(verdict(&rules, &SentRequest::get("/a/1")), "missing field tenant");
 }
 
 #[test]
-fn a_header_of_the_key_that_comes_twice_or_not_at_all_beyond_us_is_refused() {
+fn a_header_of_the_key_that_is_repeated_or_removed_by_connection_is_refused() {
     let rules = with_route("key = [\"tenant\"]");
     let acme = || SentRequest::get("/a/1").with("x-tenant-id", "acme");
     assert_eq!(
         verdict(&rules, &acme().with("x-tenant-id", "acme")),
         "refuse x-tenant-id",
-        "twice the same is twice"
+        "repeating the same value counts as well"
     );
     assert_eq!(
         verdict(&rules, &acme().with("authorization", "a").with("authorization", "b")),
@@ -174,8 +174,8 @@ fn a_header_of_the_key_that_comes_twice_or_not_at_all_beyond_us_is_refused() {
         assert_eq!(verdict(&rules, &acme().with("connection", line)), expected, "{line}");
     }
     let hidden = acme().with("connection", "keep-alive").with("connection", "x-tenant-id");
-    assert_eq!(verdict(&rules, &hidden), "refuse x-tenant-id", "on a line of its own");
-    // Of a request that no route takes nothing is read, so nothing is refused.
+    assert_eq!(verdict(&rules, &hidden), "refuse x-tenant-id", "also on a second line");
+    // Without a route no header is read, so the request is not refused.
     assert_eq!(
         verdict(&rules, &SentRequest::get("/b").with("x-tenant-id", "a").with("x-tenant-id", "b")),
         "no route"
@@ -183,7 +183,7 @@ fn a_header_of_the_key_that_comes_twice_or_not_at_all_beyond_us_is_refused() {
 }
 
 #[test]
-fn doubled_fields_of_cookies_and_queries_bypass() {
+fn repeated_cookies_and_parameters_of_a_field_bypass() {
     let rules = with_route("key = [\"lang\"]");
     assert_eq!(
         verdict(&rules, &SentRequest::get("/a/1").with("cookie", "lang=de; lang=en")),
@@ -230,11 +230,11 @@ fn an_unknown_header_bypasses_or_is_dropped_or_passes() {
         assert_eq!(filled(&rules, &account(), "x-account-id").as_deref(), Some("7"), "{rule}");
         assert_eq!(key(&rules, &account()), key(&rules, &SentRequest::get("/a/1")), "{rule}");
     }
-    // The lists speak of names, not of all unknown headers.
+    // The lists name headers; other unknown headers still bypass.
     let rules = with_route("drop_headers = [\"x-a\"]\npass_headers = [\"x-b\"]");
     let sent = SentRequest::get("/a/1").with("x-a", "1").with("x-b", "2").with("x-c", "3");
     assert_eq!(verdict(&rules, &sent), "unkeyed header x-c");
-    // `drop_headers` also takes away what would be let through, or be in the key by itself.
+    // `drop_headers` also withholds headers that would otherwise be forwarded or keyed.
     let rules = with_route("drop_headers = [\"user-agent\", \"accept\"]");
     let sent = SentRequest::get("/a/1").with("user-agent", "x").with("accept", "text/html");
     assert_eq!(
@@ -245,7 +245,7 @@ fn an_unknown_header_bypasses_or_is_dropped_or_passes() {
 }
 
 #[test]
-fn ambiguous_paths_bypass_and_are_told_from_unknown_ones() {
+fn ambiguous_paths_bypass_with_a_reason_of_their_own() {
     let rules = with_route("");
     for path in [
         "/a%2f1",
@@ -270,7 +270,7 @@ fn ambiguous_paths_bypass_and_are_told_from_unknown_ones() {
 }
 
 #[test]
-fn what_the_cache_has_no_part_in_bypasses() {
+fn requests_that_the_cache_cannot_answer_bypass() {
     let rules = with_route("key = [\"tenant\"]");
     let get = || SentRequest::get("/a/1").with("x-tenant-id", "acme");
     assert_eq!(verdict(&rules, &SentRequest { has_body: true, ..get() }), "request body");
@@ -290,7 +290,7 @@ fn what_the_cache_has_no_part_in_bypasses() {
     assert_eq!(verdict(&with_route("mode = \"off\""), &SentRequest::get("/a/1")), "mode off");
     let long = get().with("accept", &"a".repeat(rules.max_key));
     assert_eq!(verdict(&rules, &long), "key too long");
-    // Conditions and ranges are for the cache: the fill fetches the whole.
+    // Conditions and ranges are addressed to the cache: the fill fetches the whole response.
     let range = get().with("range", "bytes=0-1").with("if-range", "\"1\"");
     assert_eq!(
         (verdict(&rules, &range), key(&rules, &range)),

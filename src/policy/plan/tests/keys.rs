@@ -25,7 +25,7 @@ fn private_keys_differ_by_the_whole_credential() {
     for (at, one) in keys.iter().enumerate() {
         assert!(!keys[at + 1..].contains(one), "{:?} shares its key", all[at]);
     }
-    // Cookies that identify nobody do not reach the app either.
+    // Cookies that do not identify the client do not reach the origin either.
     let counted = get().with("cookie", "_ga=1; sid=a; theme=dark");
     assert_eq!(key(&rules, &counted), keys[4]);
     assert_eq!(filled(&rules, &counted, "cookie").as_deref(), Some("sid=a"));
@@ -45,7 +45,7 @@ fn without_named_cookies_the_whole_cookie_is_the_credential() {
 }
 
 #[test]
-fn shared_keys_are_the_same_and_admissions_are_not() {
+fn shared_keys_are_the_same_and_authorizations_are_not() {
     let rules = with_route("scope = \"shared\"\nkey = [\"tenant\"]");
     let alice =
         SentRequest::get("/a/1").with("x-tenant-id", "acme").with("authorization", "Bearer alice");
@@ -61,15 +61,14 @@ fn shared_keys_are_the_same_and_admissions_are_not() {
     assert_eq!(key(&rules, &alice), key(&rules, &by_cookie));
     assert_ne!(key(&rules, &alice), key(&rules, &other));
     let all = [&alice, &bob, &nobody, &other, &by_cookie]
-        .map(|sent| lookup(&rules, sent).authorization.expect("shared routes admit"));
+        .map(|sent| lookup(&rules, sent).authorization.expect("shared routes authorize"));
     for (at, one) in all.iter().enumerate() {
-        assert!(!all[at + 1..].contains(one), "admission {at} is another's too");
+        assert!(!all[at + 1..].contains(one), "authorization {at} is not unique");
     }
-    // The app itself judges the credential, so it gets it.
+    // The origin receives the credential, because it decides whether to accept it.
     assert_eq!(filled(&rules, &alice, "authorization").as_deref(), Some("Bearer alice"));
     assert_eq!(filled(&rules, &by_cookie, "cookie").as_deref(), Some("sid=alice"));
-    // The answer for one page says nothing of another host; it does of another page of the same
-    // route.
+    // An authorization does not hold for another host; it does for another page of the same route.
     let mut elsewhere = alice.clone();
     elsewhere.headers.insert(HOST, HeaderValue::from_static("other.test"));
     assert_ne!(lookup(&rules, &elsewhere).authorization, lookup(&rules, &alice).authorization);
@@ -87,14 +86,14 @@ fn public_ignores_credentials_and_withholds_them() {
     let found = lookup(&rules, &known);
     assert!(found.credential.is_none() && found.authorization.is_none());
     for name in ["authorization", "cookie", "x-api-key"] {
-        assert_eq!(filled(&rules, &known, name), None, "{name} reaches the app");
+        assert_eq!(filled(&rules, &known, name), None, "{name} reaches the origin");
     }
     let rules = with_route("scope = \"public\"\nkey = [\"lang\"]");
     let sent = SentRequest::get("/a/1").with("cookie", "sid=a; lang=de");
     assert_eq!(
         filled(&rules, &sent, "cookie").as_deref(),
         Some("lang=de"),
-        "what is in the key, and nothing else"
+        "only the cookies of the key"
     );
     assert_eq!(
         key(&rules, &sent),
@@ -127,23 +126,27 @@ fn tokens_with_a_common_prefix_never_share_a_private_key() {
             }
         }
         assert_eq!(verdict(&rules, &SentRequest::get("/a")), "missing field token");
-        // The operator chose the identity: a cookie is a header like any other then.
+        // With a chosen identity a cookie is a header like any other.
         let sent = SentRequest::get("/a").with("authorization", "Bearer a").with("cookie", "sid=a");
         assert_eq!(verdict(&rules, &sent), "unkeyed header cookie");
     }
 }
 
 #[test]
-fn the_query_counts_as_the_route_says() {
+fn the_route_decides_which_parameters_are_in_the_key() {
     let all = with_route("");
     let [one, two] = ["/a/1?x=1&y=2", "/a/1?y=2&x=1"].map(SentRequest::get);
-    assert_ne!(key(&all, &one), key(&all, &two), "the app may mind the order");
+    assert_ne!(key(&all, &one), key(&all, &two), "the origin may depend on the order");
     assert_ne!(key(&all, &SentRequest::get("/a/1?")), key(&all, &SentRequest::get("/a/1?x")));
     assert_eq!(target(&all, &one), "/a/1?x=1&y=2");
 
     let none = with_route("query = \"none\"");
     assert_eq!(key(&none, &one), key(&none, &SentRequest::get("/a/1")));
-    assert_eq!(target(&none, &one), "/a/1", "what the key has not seen the app does not see");
+    assert_eq!(
+        target(&none, &one),
+        "/a/1",
+        "the origin receives only the query that is in the key"
+    );
 
     let only = with_route("query = [\"page\", \"limit\"]");
     let picked = |query: &str| SentRequest::get(&format!("/a/1?{query}"));
@@ -168,13 +171,13 @@ fn the_query_counts_as_the_route_says() {
 }
 
 #[test]
-fn some_headers_are_in_the_key_by_themselves() {
+fn some_headers_are_always_in_the_key() {
     let rules = with_route("");
     let plain = key(&rules, &SentRequest::get("/a/1"));
     assert_eq!(
         key(&rules, &SentRequest::get("/a/1").with("accept", "*/*")),
         plain,
-        "what no Accept means"
+        "the same as no Accept"
     );
     for (name, one, two) in [
         ("accept", "text/html", "application/json"),
@@ -190,14 +193,14 @@ fn some_headers_are_in_the_key_by_themselves() {
             one.headers.get(name).map(|value| value.to_str().unwrap())
         );
     }
-    // The order of different headers says nothing.
+    // The order of different headers does not matter.
     let one = SentRequest::get("/a/1").with("accept", "text/html").with("origin", "https://a.test");
     let two = SentRequest::get("/a/1").with("origin", "https://a.test").with("accept", "text/html");
     assert_eq!(key(&rules, &one), key(&rules, &two));
 }
 
 #[test]
-fn the_word_of_a_proxy_counts_when_it_is_trusted() {
+fn forwarded_headers_count_only_from_a_trusted_proxy() {
     let rules = with_route("");
     let forwarded = || SentRequest::get("/a/1").with("x-forwarded-host", "evil.test");
     assert_eq!(verdict(&rules, &forwarded()), "unkeyed header x-forwarded-host");
