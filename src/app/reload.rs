@@ -22,10 +22,10 @@ use crate::cache::fills::cluster::ClusterFills;
 use crate::clock::{Clock, Wall};
 use crate::config::diff::{self, ConfigChange, ConfigSnapshot};
 use crate::config::{Config, Diagnostic, Diagnostics, Severity};
-use crate::policy::credential::Hasher;
 use crate::policy::plan::PolicyRules;
 use crate::policy::route::{Collapse, RouteMode};
 use crate::proxy::{self, ActiveConfig, Proxy};
+use crate::secret::Hasher;
 use crate::telemetry::events::{EventKind, Events};
 use crate::telemetry::metrics::{Counter, Metrics};
 
