@@ -29,10 +29,12 @@ use tokio_util::task::TaskTracker;
 
 use super::bodies::{RequestBody, ResponseBody};
 use super::connection_state::{Arrival, BusyGuard, ConnectionState};
+use super::counters::ServerCounters;
 use super::framing::StreamPosition;
+use super::service::Service;
+use super::settings::ServerSettings;
 use super::socket::{ConnectionPermit, Socket};
 use super::timeouts::{ConnectionTimer, Timeout, TimeoutLimits, TimerAction};
-use super::{ServerCounters, ServerSettings, Service};
 use crate::clock::Clock;
 use crate::semantics::body::Body;
 use crate::semantics::forward::ClientPeer;
