@@ -3,8 +3,8 @@
 
 use std::fmt;
 
-use crate::policy::credential::{hex, short_hex};
 use crate::policy::tag::Tag;
+use crate::units::{hex, short_hex};
 
 /// A value that stands for one state of a tag, or of the whole cache. Every purge makes a new one.
 ///
