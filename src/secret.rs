@@ -5,6 +5,8 @@ use std::fmt;
 use hmac::{Hmac, Mac as _};
 use sha2::{Digest as _, Sha256};
 
+use crate::units::hex;
+
 /// A value that must never be shown: its `Debug` is redacted, and it has no `Display`.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(String);
@@ -80,23 +82,6 @@ impl fmt::Debug for Hasher {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Hasher")
     }
-}
-
-/// Lower-case hexadecimal digits.
-#[must_use]
-pub fn hex(bytes: &[u8]) -> String {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    bytes
-        .iter()
-        .flat_map(|b| [DIGITS[usize::from(b >> 4)], DIGITS[usize::from(b & 15)]])
-        .map(char::from)
-        .collect()
-}
-
-/// The first eight hexadecimal digits: enough to tell two values apart, too few for any other use.
-#[must_use]
-pub fn short_hex(bytes: &[u8]) -> String {
-    hex(&bytes[..bytes.len().min(4)])
 }
 
 #[cfg(test)]

@@ -6,7 +6,8 @@ use hmac::Mac as _;
 use http::header::{AUTHORIZATION, COOKIE, HeaderMap, HeaderName};
 
 use crate::policy::field;
-use crate::secret::{Hasher, short_hex};
+use crate::secret::Hasher;
+use crate::units::short_hex;
 
 /// What identifies a client, besides `Authorization`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -186,7 +186,7 @@ fn explain_lookup(told: &mut ExplainLines, lookup: &Lookup<'_>) {
     }
     if let Some(credential) = lookup.credential {
         // SECURITY: eight digits of a keyed hash tell two callers apart and nothing else.
-        told.line("credential", format!("(hash {})", crate::secret::short_hex(&credential.0)));
+        told.line("credential", format!("(hash {})", crate::units::short_hex(&credential.0)));
     }
     told.line("key", lookup.key.hash().to_hex());
     for tag in lookup.tags() {

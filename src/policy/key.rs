@@ -10,7 +10,7 @@ use http::header::HeaderName;
 use sha2::{Digest as _, Sha256};
 use smallvec::SmallVec;
 
-use crate::secret::hex;
+use crate::units::hex;
 
 /// The kinds of parts. The numbers are stored, so their meaning never changes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,7 +60,7 @@ impl KeyHash {
 
 impl fmt::Debug for KeyHash {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "KeyHash({})", crate::secret::short_hex(&self.0))
+        write!(f, "KeyHash({})", crate::units::short_hex(&self.0))
     }
 }
 

@@ -6,11 +6,11 @@ use std::time::Duration;
 use http::HeaderMap;
 use http::header::{CACHE_CONTROL, PRAGMA};
 
-use crate::cache::entry::Times;
 use crate::clock::Wall;
 use crate::outcome::Reason;
 use crate::policy::route::{ClientCacheControl, Route};
 use crate::semantics::cache_control::CacheControl;
+use crate::semantics::times::Times;
 
 /// What a client wants of a stored response.
 #[derive(Debug, Default)]

@@ -304,8 +304,9 @@ mod tests {
     use http::HeaderName;
 
     use super::*;
-    use crate::cache::entry::{EntryMetadata, Leeway, Times};
+    use crate::cache::entry::EntryMetadata;
     use crate::outcome::Tier;
+    use crate::semantics::times::{Leeway, Times};
 
     fn entry(lines: &[(&'static str, &'static str)]) -> Entry {
         let headers = lines

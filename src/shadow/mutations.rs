@@ -12,7 +12,7 @@ use http::Method;
 use crate::clock::Wall;
 use crate::policy::tag::Tag;
 use crate::shadow::history::{Step, StepSpan};
-use crate::shadow::{MAX_PATH, truncate};
+use crate::shadow::path;
 
 /// How many are remembered.
 pub const MAX_MUTATIONS: usize = 1024;
@@ -53,7 +53,7 @@ struct Ring {
 pub struct Suspect {
     /// Its method.
     pub method: Method,
-    /// Its path, cut to [`MAX_PATH`] bytes.
+    /// Its path, cut to [`path::MAX_PATH`] bytes.
     pub path: Box<str>,
     /// When it ended, or was last seen under way.
     pub at: Wall,
@@ -103,7 +103,7 @@ impl Mutations {
             ended: None,
             at: now,
             method: method.clone(),
-            path: truncate(path, MAX_PATH).into(),
+            path: path::remembered(path),
             tags: tags.to_vec(),
         };
         ring.records.push_back(record);
@@ -285,7 +285,7 @@ mod tests {
             mutations.since(&early) > MAX_MUTATIONS,
             "one that was pushed out may have been in that time"
         );
-        assert!(mutations.lock().records.iter().all(|record| record.path.len() <= MAX_PATH));
+        assert!(mutations.lock().records.iter().all(|record| record.path.len() <= path::MAX_PATH));
         drop(held);
         assert_eq!(
             mutations.lock().records.len(),
