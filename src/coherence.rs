@@ -18,10 +18,11 @@
 //!    says of its tags what it said before Redis validated the entry, a lease was held then and is
 //!    held now, and none was lost in between ([`Coherence::is_current_locally`]).
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::sync::{Notify, mpsc};
 
 use crate::clock::Clock;
@@ -231,7 +232,7 @@ impl Coherence {
     pub fn degraded_reason(&self) -> Option<String> {
         let shared = self.records.as_ref()?;
         if self.mode() == CoherenceMode::Degraded {
-            let why = *self.loss_reason.lock().unwrap_or_else(PoisonError::into_inner);
+            let why = *self.loss_reason.lock();
             return Some(match self.core().core.phase() {
                 Phase::Lost => format!("redis is lost: {why}"),
                 _ => format!(
@@ -337,7 +338,7 @@ impl Coherence {
             self.counters.leases_lost.inc();
         }
         if phase_before != Phase::Lost && phase == Phase::Lost {
-            *self.loss_reason.lock().unwrap_or_else(PoisonError::into_inner) = why;
+            *self.loss_reason.lock() = why;
         }
         if phase_before == Phase::Joined && phase != Phase::Joined {
             self.counters.losses.inc();
@@ -360,9 +361,8 @@ impl Coherence {
         }
     }
 
-    fn core(&self) -> std::sync::MutexGuard<'_, CoreWithWaiters> {
-        // A panic cannot leave the core half changed, so a poisoned lock is safe to use.
-        self.core.lock().unwrap_or_else(PoisonError::into_inner)
+    fn core(&self) -> parking_lot::MutexGuard<'_, CoreWithWaiters> {
+        self.core.lock()
     }
 }
 

@@ -17,10 +17,11 @@
 //!   not wait goes to the origin alone.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::{HeaderMap, StatusCode};
+use parking_lot::Mutex;
 use quick_cache::sync::Cache;
 use tokio::sync::{Semaphore, watch};
 
@@ -268,9 +269,9 @@ impl Fills {
         self.len() == 0
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<FillKey, Arc<Fill>>> {
+    fn lock(&self) -> parking_lot::MutexGuard<'_, HashMap<FillKey, Arc<Fill>>> {
         // The map is consistent between any two statements that could panic.
-        self.map.lock().unwrap_or_else(PoisonError::into_inner)
+        self.map.lock()
     }
 }
 

@@ -2,7 +2,7 @@
 //! commands.
 
 use std::collections::BTreeSet;
-use std::sync::{Arc, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
@@ -34,7 +34,7 @@ const LEAVE_TIMEOUT: Duration = Duration::from_millis(100);
 impl Coherence {
     /// Runs coherence with Redis and the peers until `stop`. Does nothing without Redis.
     pub async fn drive(self: Arc<Self>, stop: CancellationToken) {
-        let queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let queue = self.queue.lock().take();
         let (Some(shared), Some(queue)) = (&self.records, queue) else { return };
         let subscriber = self.subscribe(shared);
         tokio::select! {

@@ -5,8 +5,10 @@
 //! replayed; so the file never holds less than the core.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, PoisonError};
+
+use parking_lot::Mutex;
 
 use crate::coherence::core;
 use crate::coherence::journal::file::JournalFile;
@@ -111,7 +113,6 @@ impl DurableJournal {
     }
 }
 
-fn lock(journal: &Mutex<Journal>) -> std::sync::MutexGuard<'_, Journal> {
-    // A panic cannot leave the journal half changed, so a poisoned lock is safe to use.
-    journal.lock().unwrap_or_else(PoisonError::into_inner)
+fn lock(journal: &Mutex<Journal>) -> parking_lot::MutexGuard<'_, Journal> {
+    journal.lock()
 }

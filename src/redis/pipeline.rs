@@ -9,7 +9,7 @@
 //! - A batch asks for about [`BATCH_BYTES`] at max, estimated from the size of the last replies.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -18,6 +18,7 @@ use fred::interfaces::KeysInterface as _;
 use fred::types::{Key, Value};
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
+use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot};
 
 use crate::redis::error::CallError;
@@ -76,9 +77,8 @@ impl BatchQueue {
         self.lock().len()
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, VecDeque<QueuedRead>> {
-        // A panic cannot leave the queue half changed, so a poisoned lock is safe to use.
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> parking_lot::MutexGuard<'_, VecDeque<QueuedRead>> {
+        self.waiting.lock()
     }
 }
 

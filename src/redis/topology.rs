@@ -1,8 +1,9 @@
 //! How to find the servers of one Redis, and how to connect to them.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use fred::prelude::TlsConnector;
+use parking_lot::Mutex;
 
 use crate::error::SetupError;
 use crate::redis::cluster;
@@ -55,8 +56,7 @@ impl Topology {
         RedisNode::open(address, &self.access, self.settings.connections, false).map(Arc::new).ok()
     }
 
-    pub(super) fn seen(&self) -> std::sync::MutexGuard<'_, Vec<NodeAddress>> {
-        // A panic cannot leave the list half changed, so a poisoned lock is safe to use.
-        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(super) fn seen(&self) -> parking_lot::MutexGuard<'_, Vec<NodeAddress>> {
+        self.seen.lock()
     }
 }

@@ -5,9 +5,10 @@
 //! numbers.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 
+use parking_lot::Mutex;
 use serde::Serialize;
 use tokio::sync::broadcast;
 
@@ -148,7 +149,7 @@ impl Events {
     pub fn publish(&self, at: Wall, what: EventKind) {
         // One lock covers both steps, so that a new subscriber gets each event exactly once: among
         // the recent ones, or from the stream.
-        let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut recent = self.recent.lock();
         let event = Arc::new(OperatorEvent {
             id: self.next.fetch_add(1, Ordering::Relaxed),
             at_ms: at.0,
@@ -169,7 +170,7 @@ impl Events {
         &self,
         last: usize,
     ) -> (Vec<Arc<OperatorEvent>>, broadcast::Receiver<Arc<OperatorEvent>>) {
-        let recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
+        let recent = self.recent.lock();
         let skipped = recent.len().saturating_sub(last);
         (recent.iter().skip(skipped).cloned().collect(), self.sender.subscribe())
     }

@@ -5,7 +5,8 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use parking_lot::Mutex;
 
 /// How many tags are counted at once.
 const MAX_TAGS: usize = 256;
@@ -92,7 +93,7 @@ impl HotTags {
 
     /// Counts an event for each of these tags.
     pub fn record<'a>(&self, tags: impl IntoIterator<Item = &'a str>, event: TagEvent) {
-        let mut known = lock(&self.tags);
+        let mut known = self.tags.lock();
         for tag in tags {
             let tag = truncate(tag);
             let at = known
@@ -111,7 +112,7 @@ impl HotTags {
     /// Up to `most` tags, the busiest first.
     #[must_use]
     pub fn busiest(&self, most: usize) -> Vec<TagCounts> {
-        let mut known = lock(&self.tags).clone();
+        let mut known = self.tags.lock().clone();
         known.sort_by(|one, two| two.sum().cmp(&one.sum()).then_with(|| one.tag.cmp(&two.tag)));
         known.truncate(most);
         known
@@ -119,7 +120,7 @@ impl HotTags {
 
     /// Counts the subject of a reason on a route: the name of a header or a field.
     pub fn subject(&self, route: &str, reason: &'static str, subject: &str) {
-        let (mut subjects, subject) = (lock(&self.subjects), truncate(subject));
+        let (mut subjects, subject) = (self.subjects.lock(), truncate(subject));
         let at = (route.to_owned(), reason);
         if !subjects.contains_key(&at) && subjects.len() >= MAX_REASON_KEYS {
             return;
@@ -139,7 +140,7 @@ impl HotTags {
     #[must_use]
     pub fn subjects(&self, route: &str, reason: &'static str) -> Vec<(String, u64)> {
         let mut known =
-            lock(&self.subjects).get(&(route.to_owned(), reason)).cloned().unwrap_or_default();
+            self.subjects.lock().get(&(route.to_owned(), reason)).cloned().unwrap_or_default();
         known.sort_by(|one, two| two.1.cmp(&one.1).then_with(|| one.0.cmp(&two.0)));
         known
     }
@@ -159,11 +160,6 @@ fn slot_for(known: &mut Vec<TagCounts>, tag: &str) -> usize {
 
 fn truncate(name: &str) -> &str {
     &name[..name.floor_char_boundary(MAX_NAME_BYTES)]
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // Each change is one step, so the value is consistent even after a panic.
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]
@@ -223,6 +219,6 @@ mod tests {
         for at in 0..2 * MAX_REASON_KEYS {
             hot_tags.subject(&format!("/{at}"), "missing field", "tenant");
         }
-        assert!(lock(&hot_tags.subjects).len() <= MAX_REASON_KEYS);
+        assert!(hot_tags.subjects.lock().len() <= MAX_REASON_KEYS);
     }
 }

@@ -15,8 +15,10 @@ mod table;
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
+
+use parking_lot::Mutex;
 
 pub use self::counter::Counter;
 pub use self::description::Description;
@@ -65,7 +67,7 @@ impl Metrics {
     /// table had continues its counts. Two routes of one name count together.
     #[must_use]
     pub fn table(&self, names: impl IntoIterator<Item = String>) -> Arc<RouteTable> {
-        Arc::new(lock(&self.rows).table(names))
+        Arc::new(self.rows.lock().table(names))
     }
 
     /// The counts by route: `none` first, then by name. Includes routes that a reload has removed.
@@ -158,7 +160,7 @@ impl Metrics {
         kind: MetricKind,
         source: MetricSource,
     ) {
-        let mut registered = lock(&self.registered);
+        let mut registered = self.registered.lock();
         let family = registered.entry(name).or_insert_with(|| Registered {
             kind,
             help,
@@ -172,7 +174,9 @@ impl Metrics {
     /// Reads everything that is registered. The values are read outside of the lock, because gauges
     /// call code of other modules.
     fn snapshot_registered(&self) -> Snapshot {
-        let sources: Vec<_> = lock(&self.registered)
+        let sources: Vec<_> = self
+            .registered
+            .lock()
             .iter()
             .map(|(name, family)| (*name, family.kind, family.help, family.series.clone()))
             .collect();
@@ -185,7 +189,7 @@ impl Metrics {
     }
 
     fn all_rows(&self) -> Vec<Arc<Row>> {
-        lock(&self.rows).all()
+        self.rows.lock().all()
     }
 }
 
@@ -203,13 +207,8 @@ impl MetricSource {
 
 impl fmt::Debug for Metrics {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Metrics").field("rows", &lock(&self.rows)).finish_non_exhaustive()
+        f.debug_struct("Metrics").field("rows", &self.rows.lock()).finish_non_exhaustive()
     }
-}
-
-/// Each change is one insert, so the maps are consistent even after a panic.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The families that are counted by route.

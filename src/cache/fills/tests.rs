@@ -220,7 +220,7 @@ async fn nobody_joins_a_fill_that_has_just_ended() {
         drop,
     ];
     for (number, end) in ends.into_iter().enumerate() {
-        let (fills, coherence, tag) = flights();
+        let (fills, coherence, tag) = fills();
         let read = coherence.read_local(&[tag]);
         let lead = lead(fills.role(key(), &read, Wall(0)));
         let follower = follow(fills.role(key(), &read, Wall(0)));

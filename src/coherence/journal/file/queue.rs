@@ -1,8 +1,9 @@
 //! The queue between the callers of the journal and its thread.
 
 use std::io;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
+use parking_lot::{Condvar, Mutex, MutexGuard};
 use tokio::sync::oneshot;
 
 use crate::coherence::journal::JournalLine;
@@ -53,7 +54,7 @@ impl Queue {
     pub fn next(&self) -> Option<Vec<JournalJob>> {
         let mut waiting = self.waiting();
         while waiting.jobs.is_empty() && !waiting.closed {
-            waiting = self.more.wait(waiting).unwrap_or_else(PoisonError::into_inner);
+            self.more.wait(&mut waiting);
         }
         Some(std::mem::take(&mut waiting.jobs)).filter(|jobs| !jobs.is_empty())
     }
@@ -65,8 +66,7 @@ impl Queue {
     }
 
     fn waiting(&self) -> MutexGuard<'_, QueuedJobs> {
-        // A panic cannot leave the queue half changed, so a poisoned lock is safe to use.
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+        self.waiting.lock()
     }
 }
 
