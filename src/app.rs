@@ -1,4 +1,4 @@
-//! Puts the parts together, and serves until it is told to stop.
+//! Builds the parts of the sidecar, and serves until shutdown.
 
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -44,16 +44,17 @@ use crate::upstream::{self, Upstream};
 mod metrics;
 pub mod reload;
 
-/// How long the start waits for Redis before it serves without.
+/// How long startup waits for Redis before it serves without it.
 const FIRST_JOIN_TIMEOUT: Duration = Duration::from_millis(150);
 
-/// How much longer than the app's time to answer a mutation stays marked.
+/// How much longer than the origin's first-byte timeout a mutation stays marked.
 const MARK_MARGIN: Duration = Duration::from_secs(5);
 
-/// How often the sidecar's own state is looked at, for those who listen to events.
+/// How often the readiness is checked for changes, which are published as events.
 const STATE_CHECK_INTERVAL: Duration = Duration::from_millis(250);
 
-/// The listeners, bound before anything is served, so that a port that is taken is a failed start.
+/// The bound listeners. They are bound before anything is served, so that a taken port fails the
+/// start.
 #[derive(Debug)]
 pub struct BoundListeners {
     /// For clients.
@@ -63,13 +64,13 @@ pub struct BoundListeners {
 }
 
 impl BoundListeners {
-    /// Binds what the config names. Port 0 takes a free one.
+    /// Binds the addresses of the config. Port 0 takes a free port.
     pub fn bind(config: &Config) -> Result<Self, SetupError> {
         let bound = |address, section: &str| {
             server::bind(address).map_err(|error: io::Error| SetupError {
                 what: format!("listening on {address}"),
                 why: format!(
-                    "{error}; change `address` in [{section}] of proxy.toml, or stop what uses it"
+                    "{error}; change `address` in [{section}] of proxy.toml, or stop the process that uses it"
                 ),
             })
         };
@@ -80,18 +81,18 @@ impl BoundListeners {
     }
 }
 
-/// A sidecar whose parts are made and not yet serving.
+/// A sidecar that is built but not yet serving.
 #[derive(Debug)]
 pub struct Sidecar {
-    /// The flow.
+    /// The request flow.
     pub proxy: Arc<Proxy>,
-    /// Puts the file in force again.
+    /// Reloads the config file.
     pub reloader: Arc<Reloader>,
     server_counters: server::ServerCounters,
 }
 
 impl Sidecar {
-    /// Makes all parts. Starts no listener. Needs a tokio runtime.
+    /// Builds all parts without serving. Needs a tokio runtime.
     pub fn new(config: &mut Config, clock: Clock) -> Result<Self, SetupError> {
         let (hasher, seal) = match config.redis.as_ref().and_then(|redis| redis.secret.as_ref()) {
             Some(secret) => {
@@ -119,7 +120,7 @@ impl Sidecar {
         let upstream =
             Upstream::new(config.upstream.clone(), clock.clone(), upstream_counters.clone())
                 .map_err(|error| SetupError {
-                    what: "the client towards the app".to_owned(),
+                    what: "the client of the origin".to_owned(),
                     why: error.to_string(),
                 })?;
         let metrics = Arc::new(Metrics::new());
@@ -181,7 +182,7 @@ pub async fn serve(
     serve_with(config, bound, shutdown, Clock::system()).await
 }
 
-/// The same with a clock that a test can move.
+/// Like [`serve`], with a clock that tests can control.
 pub async fn serve_with(
     mut config: Config,
     bound: BoundListeners,
@@ -191,11 +192,11 @@ pub async fn serve_with(
     let sidecar = Sidecar::new(&mut config, clock.clone())?;
     let proxy = &sidecar.proxy;
     let keeper = tokio::spawn(Arc::clone(&proxy.coherence).drive(proxy.stop.clone()));
-    // With a lease, so that the first writes need not wait for others that are not heard yet.
+    // Wait for a lease, so that the first writes need not wait for peers that are still unknown.
     if tokio::time::timeout(FIRST_JOIN_TIMEOUT, proxy.coherence.wait_for_lease()).await.is_err()
         && proxy.coherence.mode() == CoherenceMode::Degraded
     {
-        tracing::warn!("Redis does not answer; serving without it until it does");
+        tracing::warn!("Redis is unreachable; serving without it until it responds");
     }
     tokio::spawn(Arc::clone(&sidecar.reloader).watch(proxy.stop.clone()));
     #[cfg(unix)]
@@ -216,7 +217,7 @@ pub async fn serve_with(
     ));
     let admin =
         tokio::spawn(admin::run(bound.admin, config.admin.clone(), office, admin_stop.clone()));
-    // Readiness tells of the drain at once, so that no new traffic is sent here.
+    // `/ready` reports the drain at once, so that load balancers stop sending traffic.
     tokio::spawn({
         let (state, shutdown) = (Arc::clone(&state), shutdown.clone());
         async move {
@@ -243,7 +244,7 @@ pub async fn serve_with(
     Ok(drained)
 }
 
-/// Publishes what shadow mode and audits find.
+/// Publishes the findings of shadow mode and audits as events.
 fn publish_findings(proxy: &Proxy) {
     let (events, clock) = (Arc::clone(&proxy.events), proxy.clock.clone());
     proxy.shadow.set_listener(move |notice| {
@@ -253,7 +254,7 @@ fn publish_findings(proxy: &Proxy) {
     });
 }
 
-/// Publishes each change of the sidecar's own state, until it stops.
+/// Publishes changes of the readiness as events, until the sidecar stops.
 async fn publish_state_changes(proxy: Arc<Proxy>, readiness: Arc<dyn Readiness>) {
     let mut before = readiness.state();
     while proxy.stop.run_until_cancelled(tokio::time::sleep(STATE_CHECK_INTERVAL)).await.is_some() {
@@ -296,7 +297,7 @@ impl Readiness for AppReadiness {
         if let Some((_, why)) = self.reloader.status().refused {
             let first = why.lines().next().unwrap_or_default();
             degraded
-                .push(format!("the file was changed and is refused, the old rules stay: {first}"));
+                .push(format!("the changed file is rejected, the old rules stay in force: {first}"));
         }
         Ready { ready: !draining, degraded }
     }

@@ -1,4 +1,4 @@
-//! What there is to ask for: one row for each path, and the few lines that answer it.
+//! The routes of the admin API and their handlers.
 
 use std::sync::Arc;
 
@@ -18,10 +18,10 @@ use super::state::{AdminState, PurgeRequest};
 use super::{Ready, events, openapi};
 use crate::policy::explain::ExplainRequest;
 
-/// The largest body of a request: a whole `proxy.toml` with room to spare.
+/// The largest request body: ample for a whole `proxy.toml`.
 const MAX_BODY: usize = 1 << 20;
 
-/// The paths that are answered, as the 404 tells them.
+/// All paths, as listed in a 404.
 pub(super) const PATHS: [&str; 15] = [
     "/",
     "/live",
@@ -40,7 +40,7 @@ pub(super) const PATHS: [&str; 15] = [
     "/dashboard.js",
 ];
 
-/// What the handlers share.
+/// The state that the handlers share.
 pub(super) struct ApiContext {
     pub(super) state: Arc<AdminState>,
     pub(super) auth: AdminAuth,
@@ -97,8 +97,7 @@ pub(super) fn router(desk: Arc<ApiContext>) -> Router {
         .with_state(desk)
 }
 
-/// Who may ask at all. Before everything else, so that a stranger does not even learn what there
-/// is.
+/// Checks access before routing, so that strangers cannot probe which paths exist.
 async fn require_access(
     State(desk): State<Arc<ApiContext>>,
     request: Request,
@@ -121,8 +120,7 @@ fn access_denied(refusal: AccessDenied) -> Response {
     }
     let mut response = refused.into_response();
     if refusal == AccessDenied::Token {
-        // RFC 9110 11.6.1: a 401 says how to authenticate. Basic is for browsers, which ask for it
-        // by themselves.
+        // RFC 9110 11.6.1: a 401 names the schemes. Browsers prompt for Basic.
         for way in [
             "Bearer realm=\"sidecache\"",
             "Basic realm=\"sidecache: any name, the admin token as password\", charset=\"UTF-8\"",
@@ -140,19 +138,19 @@ fn page(content_type: &'static str, text: &'static str) -> Response {
 fn not_found() -> Response {
     json_response(
         StatusCode::NOT_FOUND,
-        &json!({ "error": "there is no such page", "pages": PATHS }),
+        &json!({ "error": "unknown path", "pages": PATHS }),
     )
 }
 
-/// The path is right and the method is not.
+/// The 405 response.
 async fn method_not_allowed(method: Method, uri: Uri) -> Response {
     let takes_posts = matches!(uri.path(), "/purge" | "/explain" | "/reload" | "/check");
     let allowed = if takes_posts { "POST" } else { "GET, HEAD" };
     let refused =
-        ApiError::new(StatusCode::METHOD_NOT_ALLOWED, format!("{method} is not for this page"))
+        ApiError::new(StatusCode::METHOD_NOT_ALLOWED, format!("this path does not accept {method}"))
             .hint(format!("use {allowed}"));
     let mut response = refused.into_response();
-    // RFC 9110 15.5.6: a 405 says which methods there are.
+    // RFC 9110 15.5.6: a 405 lists the allowed methods.
     response.headers_mut().insert(ALLOW, HeaderValue::from_static(allowed));
     response
 }
@@ -182,7 +180,7 @@ async fn events(
     request: Request,
 ) -> Response {
     let Ok(Query(EventsQuery { last })) = last else {
-        return ApiError::bad_request("`last` is not a number", "write /events?last=20")
+        return ApiError::bad_request("`last` must be a number", "write /events?last=20")
             .into_response();
     };
     events::stream(&desk.state, last, request.extensions())
@@ -192,13 +190,13 @@ async fn purge(
     State(desk): State<Arc<ApiContext>>,
     JsonBody(order): JsonBody<PurgeRequest>,
 ) -> Response {
-    // A task of its own: a caller who leaves must not leave a purge half done.
+    // Runs in its own task, so that a disconnecting caller does not cancel a purge halfway.
     let office = Arc::clone(&desk.state);
     match desk.state.proxy.tasks.spawn(async move { office.purge(&order).await }).await {
         Ok(Ok(done)) => json_response(StatusCode::OK, &done),
         Ok(Err(refused)) => refused.into_response(),
-        Err(_) => ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "the purge failed within")
-            .hint("purge again, and see the log")
+        Err(_) => ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "the purge failed with an internal error")
+            .hint("repeat the purge, and see the log")
             .into_response(),
     }
 }
@@ -214,8 +212,8 @@ async fn explain(
     }
 }
 
-/// Nothing is asked of a reload; an empty object is JSON, and so no page of another origin can send
-/// it.
+/// A reload takes no arguments. An empty JSON object is required nevertheless, because a page of
+/// another origin cannot send JSON.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct EmptyBody {}

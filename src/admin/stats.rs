@@ -1,4 +1,4 @@
-//! `/stats` and `/routes`: the numbers and the rules, as JSON.
+//! `/stats` and `/routes`: the statistics and the rules, as JSON.
 
 use std::time::Duration;
 
@@ -15,9 +15,9 @@ use crate::policy::tag::Template;
 use crate::telemetry::metrics;
 use crate::telemetry::metrics::{Latency, RowView};
 
-/// The most tags that are told.
+/// How many tags are reported.
 const MAX_TAGS: usize = 20;
-/// The most reasons of a route that are told.
+/// How many reasons are reported per route.
 const MAX_REASONS: usize = 16;
 /// The row of requests without a route.
 const UNROUTED: &str = metrics::NONE;
@@ -99,7 +99,7 @@ fn totals(rows: &[RowView]) -> Value {
     value
 }
 
-/// Requests by disposition, and what follows from them.
+/// Requests by disposition, and the numbers derived from them.
 fn request_totals(count: &dyn Fn(Disposition) -> u64) -> Value {
     let requests: serde_json::Map<String, Value> = Disposition::ALL
         .iter()
@@ -130,7 +130,7 @@ fn route_stats(office: &AdminState, route: Option<&Route>, row: Option<&RowView>
     value
 }
 
-/// Why requests were not answered from the cache, the commonest reason first.
+/// Why requests were not served from the cache, the most frequent reason first.
 fn reasons(office: &AdminState, route: Option<&Route>, row: &RowView) -> Vec<Value> {
     let mut told: Vec<(Disposition, Reason, u64)> = row
         .requests
@@ -167,7 +167,7 @@ fn latency(latency: &Latency) -> Option<Value> {
     })
 }
 
-/// The rules in force, as the file says them.
+/// The rules in force, as in the file.
 pub(super) fn rules(rules: &PolicyRules) -> Value {
     let routes: Vec<Value> = rules.routes.iter().map(|route| policy(route)).collect();
     let purges: Vec<Value> = rules

@@ -1,4 +1,4 @@
-//! The admin listener over real sockets, as probes, scrapers and strangers meet it.
+//! The admin listener over real sockets: probes, scrapers and strangers.
 
 use std::sync::Mutex;
 
@@ -41,7 +41,7 @@ async fn start(token: Option<&str>) -> Running {
     Running { address, switch, shutdown, task }
 }
 
-/// Sends a request line and headers, and reads until the connection ends.
+/// Sends a request line and headers, and reads until the connection closes.
 async fn ask(running: &Running, request: &str, headers: &str) -> String {
     let mut stream = TcpStream::connect(running.address).await.unwrap();
     let request = format!("{request} HTTP/1.1\r\nHost: {}\r\n{headers}\r\n", running.address);
@@ -192,8 +192,8 @@ async fn connections_beyond_the_limit_wait_for_their_turn() {
     for _ in 0..MAX_CONNECTIONS {
         open.push(TcpStream::connect(running.address).await.unwrap());
     }
-    // The backlog is in order: these are accepted before the next one, which gets its answer once
-    // one of them goes.
+    // The backlog is in order: these are accepted before the next one, which is served once one of
+    // them closes.
     let mut waiting = std::pin::pin!(ask(&running, "GET /live", ""));
     assert!(timeout(Duration::from_millis(200), &mut waiting).await.is_err());
     open.pop();

@@ -1,4 +1,4 @@
-//! The counters and gauges of all parts, by the names under which operators see them.
+//! Registers the counters and gauges of all parts under their public names.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -13,7 +13,7 @@ use crate::proxy::Proxy;
 use crate::telemetry::metrics::{Counter, Metrics};
 use crate::{server, upstream};
 
-/// Registers what has no labels, and what reaches a limit.
+/// Registers counters without labels, and counters of reached limits.
 struct MetricsRegistrar<'a>(&'a Metrics);
 
 impl MetricsRegistrar<'_> {
@@ -32,7 +32,7 @@ impl MetricsRegistrar<'_> {
     }
 }
 
-/// Shows the counters of all parts.
+/// Registers the counters of all parts.
 pub(super) fn register(
     proxy: &Arc<Proxy>,
     server: &server::ServerCounters,
@@ -192,8 +192,8 @@ fn register_shadow(proxy: &Arc<Proxy>) {
     watch_routes(proxy);
 }
 
-/// Shows the counters of the routes that are watched: each from zero on, so that the first of them
-/// is seen as an increase.
+/// Registers the counters of routes in shadow mode or with audits, from zero on, so that the first
+/// finding shows as an increase.
 pub(super) fn watch_routes(proxy: &Proxy) {
     let watched = |spec: &RouteSpec| spec.mode == route::RouteMode::Shadow || spec.audit > 0.0;
     for route in proxy.active_config().rules.routes.iter().filter(|route| watched(&route.spec)) {
@@ -250,7 +250,7 @@ fn register_cache(proxy: &Arc<Proxy>) {
     count("sidecache_redis_losses", "How often Redis was lost", &coherence.losses);
     count(
         "sidecache_redis_rejoins",
-        "How often Redis was joined, the first time included",
+        "How often Redis was joined, including the first time",
         &coherence.rejoins,
     );
     count(
@@ -412,7 +412,7 @@ pub(super) fn register_cluster_fills(proxy: &Arc<Proxy>) {
     }
 }
 
-/// Shows what reloads come to.
+/// Registers the metrics of reloads.
 pub(super) fn register_reloads(reloader: &Arc<Reloader>, metrics: &Metrics) {
     for (result, counter) in [("ok", &reloader.counters.ok), ("failed", &reloader.counters.failed)]
     {

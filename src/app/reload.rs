@@ -7,8 +7,8 @@
 //! - One reload at a time, whoever asks: a signal, the file itself, the admin API.
 //! - A file that changes is read when it says the same at two looks in a row, so that one that is
 //!   being written is not taken for broken.
-//! - What is made at the start (listeners, tiers, the client towards the app, pools) stays as it
-//!   is, and is told as waiting for a restart.
+//! - What is made at the start (listeners, tiers, the client of the origin, pools) stays as it is,
+//!   and is told as waiting for a restart.
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -28,25 +28,25 @@ use crate::proxy::{self, ActiveConfig, Proxy};
 use crate::telemetry::events::{EventKind, Events};
 use crate::telemetry::metrics::{Counter, Metrics};
 
-/// How often the configuration is asked whether the file is to be watched, while it is not.
+/// How often the watcher checks whether `watch` has been turned on, while it is off.
 const IDLE_POLL_INTERVAL: Duration = Duration::from_secs(1);
 
-/// What a reload came to, or would come to.
+/// The result of a reload, or of a check of what a reload would do.
 #[derive(Clone, Debug, Serialize)]
 pub struct ReloadReport {
-    /// Whether the file can be used.
+    /// Whether the file is valid.
     pub ok: bool,
-    /// What it says otherwise than the rules in force.
+    /// How it differs from the rules in force.
     pub changes: Vec<ConfigChange>,
-    /// What it asks for that waits for a restart, as `section.key`.
+    /// Changed keys that need a restart, as `section.key`.
     pub restart_needed: Vec<String>,
-    /// What is wrong with it, or looks wrong.
+    /// Errors, warnings and notes.
     pub problems: Vec<ReloadNotice>,
-    /// The same as `sidecache check` prints it.
+    /// The diagnostics as `sidecache check` prints them.
     pub text: String,
 }
 
-/// A problem of the file.
+/// A diagnostic of the file, for JSON.
 #[derive(Clone, Debug, Serialize)]
 pub struct ReloadNotice {
     /// `error`, `warning` or `note`.
@@ -57,7 +57,7 @@ pub struct ReloadNotice {
     pub column: usize,
     /// What is wrong.
     pub message: String,
-    /// How to mend it.
+    /// How to fix it.
     pub hint: Option<String>,
 }
 
@@ -73,33 +73,33 @@ impl ReloadNotice {
     }
 }
 
-/// How it stands with the file.
+/// The state of the file and of the rules in force.
 #[derive(Clone, Debug)]
 pub struct ReloadStatus {
-    /// The file; none for rules that were made without one.
+    /// The file; none if the rules were not read from one.
     pub file: Option<PathBuf>,
     /// The switch for all routes.
     pub mode: RouteMode,
-    /// When the rules in force were read.
+    /// When the rules in force were loaded.
     pub loaded: Wall,
-    /// How often rules came into force.
+    /// How often rules were loaded.
     pub loads: u64,
-    /// Why the file as it is now is refused, and since when.
+    /// When and why the current file was rejected.
     pub refused: Option<(Wall, String)>,
-    /// What it asks for that waits for a restart.
+    /// Changed keys that need a restart.
     pub restart_needed: Vec<String>,
 }
 
-/// Counts of what reloads come to.
+/// Counts the results of reloads.
 #[derive(Clone, Debug, Default)]
 pub struct ReloadCounters {
-    /// Files put in force.
+    /// Files loaded.
     pub ok: Arc<Counter>,
-    /// Files refused.
+    /// Files rejected.
     pub failed: Arc<Counter>,
 }
 
-/// What no reload changes.
+/// The settings that only a restart changes.
 #[derive(Clone, Debug)]
 pub struct StartupSettings {
     object: u64,
@@ -114,7 +114,7 @@ pub struct StartupSettings {
 }
 
 impl StartupSettings {
-    /// What the file says at the start.
+    /// The settings of the file at startup.
     #[must_use]
     pub fn from_config(config: &Config, hasher: Hasher) -> Self {
         let limits = &config.limits;
@@ -131,7 +131,8 @@ impl StartupSettings {
         }
     }
 
-    /// The rules and settings of a file, with what is fixed. Takes the routes out of it.
+    /// The rules and settings of a file, with the fixed settings. Takes the routes out of the
+    /// config.
     pub fn active_config(&self, config: &mut Config, metrics: &Metrics) -> ActiveConfig {
         let limits = &config.limits;
         let settings = proxy::ProxySettings {
@@ -139,7 +140,7 @@ impl StartupSettings {
             max_variants: self.variants,
             keep_stale: limits.stale,
             max_ranges: limits.ranges,
-            // What is larger than an object may be could not be stored.
+            // A response above the object limit could not be stored.
             range_fill: limits.range_fill.min(self.object),
             max_refreshes: self.refreshes,
             purge_body: limits.purge_body,
@@ -160,7 +161,7 @@ impl StartupSettings {
     }
 }
 
-/// Puts a file in force, again and again.
+/// Reloads the config file.
 #[derive(Debug)]
 pub struct Reloader {
     proxy: Arc<Proxy>,
@@ -168,18 +169,18 @@ pub struct Reloader {
     startup: StartupSettings,
     clock: Clock,
     started: ConfigSnapshot,
-    /// Held for the whole of a reload.
+    /// The rules in force. Locked for the whole of a reload, so that reloads do not overlap.
     current: Mutex<ConfigSnapshot>,
     status: Mutex<ReloadStatus>,
     watch: Mutex<Option<Duration>>,
-    /// What was read last, whatever came of it.
+    /// The text that was read last, whether or not it was valid.
     last_read: Mutex<Result<String, String>>,
-    /// What it has done.
+    /// Counts the results.
     pub counters: ReloadCounters,
 }
 
 impl Reloader {
-    /// For rules that are in force already, with the config that they came from and its reading.
+    /// For rules that are in force already, with their config and its snapshot.
     #[must_use]
     pub fn new(
         proxy: Arc<Proxy>,
@@ -210,19 +211,19 @@ impl Reloader {
         }
     }
 
-    /// How it stands.
+    /// The current status.
     #[must_use]
     pub fn status(&self) -> ReloadStatus {
         lock(&self.status).clone()
     }
 
-    /// Reads the file again, and puts it in force if it is right.
+    /// Reads the file again and activates it if it is valid.
     pub fn reload(&self) -> ReloadReport {
         let mut turn = lock(&self.current);
         let Some(file) = self.status().file else {
             return refused(&Diagnostics::unreadable(
                 "proxy.toml",
-                "these rules were not read from a file".to_owned(),
+                "the rules were not read from a file".to_owned(),
                 "start with `--config FILE`",
             ));
         };
@@ -239,7 +240,7 @@ impl Reloader {
         }
     }
 
-    /// What a reload with this text would come to. Nothing is changed.
+    /// The result that a reload with this text would have. Changes nothing.
     #[must_use]
     pub fn check(&self, text: &str) -> ReloadReport {
         let turn = lock(&self.current);
@@ -278,7 +279,7 @@ impl Reloader {
         let mode = config.mode;
         self.proxy.activate(self.startup.active_config(&mut config, &self.proxy.metrics));
         if !report.changes.is_empty() {
-            // What was found of other rules says nothing of these.
+            // Findings about the old rules do not apply to the new ones.
             self.proxy.shadow.reset();
             super::metrics::watch_routes(&self.proxy);
         }
@@ -299,12 +300,12 @@ impl Reloader {
         self.counters.ok.inc();
         tracing::info!(
             changes = report.changes.len(),
-            "the file was read again, and its rules are in force"
+            "the file was reloaded; its rules are in force"
         );
         if !report.restart_needed.is_empty() {
             tracing::warn!(
                 keys = report.restart_needed.join(" "),
-                "the file asks for more than a reload can change; that waits for a restart"
+                "some changes of the file need a restart"
             );
         }
         self.events.publish(
@@ -324,7 +325,7 @@ impl Reloader {
         tracing::error!(
             line,
             problems = report.problems.len(),
-            "the file was read again and is refused, the old rules stay: {message}"
+            "the file is rejected, the old rules stay in force: {message}"
         );
         self.events.publish(
             now,
@@ -333,7 +334,7 @@ impl Reloader {
         report
     }
 
-    /// Routes may ask for fills that all sidecars share although none did at the start.
+    /// Starts cluster fills if no route needed them at startup.
     fn share_fills(&self) {
         let proxy = &self.proxy;
         if proxy.cluster_fills.get().is_none()
@@ -349,7 +350,7 @@ impl Reloader {
         }
     }
 
-    /// Looks at the file again and again, and reloads it when it has changed, until `stop`.
+    /// Polls the file and reloads it when it has changed, until `stop`.
     pub async fn watch(self: Arc<Self>, stop: CancellationToken) {
         let mut before = None;
         loop {
@@ -377,7 +378,7 @@ impl Reloader {
         let Ok(mut signals) =
             tokio::signal::unix::signal(tokio::signal::unix::SignalKind::hangup())
         else {
-            tracing::warn!("SIGHUP cannot be heard; the file and the admin API reload the rules");
+            tracing::warn!("SIGHUP is not available; changes of the file and the admin API still reload the rules");
             return;
         };
         while let Some(Some(())) = stop.run_until_cancelled(signals.recv()).await {
@@ -385,15 +386,15 @@ impl Reloader {
         }
     }
 
-    /// Reloads on a thread that may wait for the disk.
+    /// Reloads on a thread that may block on the disk.
     pub async fn reload_elsewhere(self: &Arc<Self>) -> ReloadReport {
         let reloader = Arc::clone(self);
         match tokio::task::spawn_blocking(move || reloader.reload()).await {
             Ok(report) => report,
-            // It panicked, and its panic was logged. The old rules stay.
+            // The reload panicked, which was logged. The old rules stay in force.
             Err(_) => refused(&Diagnostics::unreadable(
                 "proxy.toml",
-                "the reload failed within".to_owned(),
+                "the reload failed with an internal error".to_owned(),
                 "see the log, and report it as a bug",
             )),
         }
@@ -412,6 +413,6 @@ fn refused(problems: &Diagnostics) -> ReloadReport {
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // What is behind it is replaced as a whole, so a panic leaves a whole one.
+    // Values behind these locks are replaced as a whole, so a panic cannot leave one half changed.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

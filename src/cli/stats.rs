@@ -1,4 +1,4 @@
-//! `stats`: what a running sidecar has done, by route, and what keeps requests from the cache.
+//! `stats`: the statistics of a running sidecar by route, and why requests miss the cache.
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
@@ -18,20 +18,20 @@ pub(super) const EXAMPLES: &str = "\
 Examples:
   sidecache stats
   sidecache stats --json | jq '.routes[] | {path, hit_ratio}'
-  sidecache stats --ready        a health check for containers without curl: exits with 1 unless the sidecar takes traffic";
+  sidecache stats --ready        health check without curl: exits with 1 unless ready";
 
-/// The most reasons and tags that are shown.
+/// How many reasons and tags are shown at most.
 const MAX_ROWS: usize = 20;
 
-/// The order in which dispositions are told; others follow.
+/// The order in which dispositions are shown; others follow.
 const DISPOSITIONS: [&str; 5] = ["HIT", "STALE", "REVALIDATED", "MISS", "BYPASS"];
 
 #[derive(Args, Debug)]
 pub(super) struct StatsArgs {
-    /// One line on whether it is ready; exits with 1 unless it is. Needs no token.
+    /// Print one line on readiness, and exit with 1 unless the sidecar is ready. Needs no token.
     #[arg(long)]
     ready: bool,
-    /// The sidecar's own JSON instead of tables.
+    /// Print the sidecar's JSON response instead of tables.
     #[arg(long)]
     json: bool,
     #[command(flatten)]
@@ -121,11 +121,11 @@ fn overview(stats: &ApiStats) -> String {
         counted(totals.app_requests_saved, "request"),
         seconds(totals.time_saved_s)
     );
-    add("app", &format!("{} asked, {saved} of its time", counted(totals.app_requests, "request")));
+    add("origin", &format!("{}, {saved} of waiting", counted(totals.app_requests, "request")));
     add(
         "bodies",
         &format!(
-            "{} from the cache, {} from the app",
+            "{} from the cache, {} from the origin",
             size(totals.bytes_from_cache),
             size(totals.bytes_from_app)
         ),
@@ -143,12 +143,12 @@ fn overview(stats: &ApiStats) -> String {
     );
     add(
         "redis",
-        &stats.redis.as_ref().map_or_else(|| "none: this process's memory alone".to_owned(), redis),
+        &stats.redis.as_ref().map_or_else(|| "none: entries are in this process's memory only".to_owned(), redis),
     );
     let config = &stats.config;
     let age =
         seconds(Duration::from_millis(stats.now_ms.saturating_sub(config.loaded_ms)).as_secs_f64());
-    add("config", &format!("{}, read {age} ago, {}", config.file, counted(config.loads, "load")));
+    add("config", &format!("{}, loaded {age} ago, {}", config.file, counted(config.loads, "load")));
     if !config.restart_needed.is_empty() {
         add("restart", &format!("needed for {}", config.restart_needed.join(", ")));
     }
@@ -165,7 +165,7 @@ fn overview(stats: &ApiStats) -> String {
     if let Some(error) = &config.error {
         let _ = writeln!(
             text,
-            "\nThe file is refused, and the rules from before it hold:\n{}",
+            "\nThe file is rejected, the old rules stay in force:\n{}",
             clean_lines(error)
         );
     }
@@ -209,10 +209,10 @@ fn route_table(routes: &[&ApiRoute]) -> String {
         "REQUESTS",
         "HIT RATIO",
         "HIT P50",
-        "APP P50",
-        "APP SAVED",
+        "ORIGIN P50",
+        "SAVED",
         "FROM CACHE",
-        "FROM APP",
+        "FROM ORIGIN",
     ];
     let p50 = |times: &Option<super::api_types::ApiTimes>| {
         times.as_ref().map_or_else(|| "-".to_owned(), |times| millis(times.p50_ms))

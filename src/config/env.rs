@@ -35,7 +35,7 @@ impl EnvError {
         }
     }
 
-    /// How to mend it.
+    /// How to fix it.
     #[must_use]
     pub fn hint(&self) -> String {
         match self {

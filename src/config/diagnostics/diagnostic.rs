@@ -13,7 +13,7 @@ pub type SourceSpan = Range<usize>;
 /// How bad a problem is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Severity {
-    /// The file cannot be used.
+    /// The file is invalid.
     Error,
     /// The file can be used, but probably does not do what was meant.
     Warning,
@@ -40,7 +40,7 @@ pub struct Diagnostic {
     pub message: String,
     /// What would be right.
     pub allowed: Option<String>,
-    /// How to mend it.
+    /// How to fix it.
     pub hint: Option<String>,
     excerpt: Option<Excerpt>,
 }
@@ -179,7 +179,7 @@ impl DiagnosticBuilder {
         Self { allowed: Some(allowed.into()), ..self }
     }
 
-    /// How to mend it.
+    /// How to fix it.
     #[must_use]
     pub fn hint(self, hint: impl Into<String>) -> Self {
         Self { hint: Some(hint.into()), ..self }

@@ -109,7 +109,7 @@ async fn a_purge_says_what_was_purged() {
             .await;
     assert_eq!(
         (said.code, said.out.as_str()),
-        (0, "expired (soft) 2 tags in 1.30 ms\n  campaigns:acme\n  uri:app.test/a\n")
+        (0, "soft purged 2 tags in 1.30 ms\n  campaigns:acme\n  uri:app.test/a\n")
     );
     let question = admin.requests().pop().expect("it was asked");
     assert_eq!(
@@ -144,7 +144,7 @@ async fn everything_is_purged_only_when_that_was_meant() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_token_is_sent_from_where_it_is_kept_and_never_shown() {
-    let refused = r#"{"error":"the admin token is needed","hint":null}"#;
+    let refused = r#"{"error":"the admin token is missing or wrong","hint":null}"#;
     let admin = Origin::scripted(&[("GET /stats", 401, refused)]);
     let config = format!(
         "[upstream]\nurl = \"http://127.0.0.1:1\"\n[admin]\naddress = \"{}\"\ntoken = \"of-the-config-file\"\n",
