@@ -296,8 +296,9 @@ impl Readiness for AppReadiness {
         degraded.extend(self.proxy.coherence.degraded_reason());
         if let Some((_, why)) = self.reloader.status().refused {
             let first = why.lines().next().unwrap_or_default();
-            degraded
-                .push(format!("the changed file is rejected, the old rules stay in force: {first}"));
+            degraded.push(format!(
+                "the changed file is rejected, the old rules stay in force: {first}"
+            ));
         }
         Ready { ready: !draining, degraded }
     }

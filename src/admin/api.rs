@@ -136,19 +136,18 @@ fn page(content_type: &'static str, text: &'static str) -> Response {
 }
 
 fn not_found() -> Response {
-    json_response(
-        StatusCode::NOT_FOUND,
-        &json!({ "error": "unknown path", "pages": PATHS }),
-    )
+    json_response(StatusCode::NOT_FOUND, &json!({ "error": "unknown path", "pages": PATHS }))
 }
 
 /// The 405 response.
 async fn method_not_allowed(method: Method, uri: Uri) -> Response {
     let takes_posts = matches!(uri.path(), "/purge" | "/explain" | "/reload" | "/check");
     let allowed = if takes_posts { "POST" } else { "GET, HEAD" };
-    let refused =
-        ApiError::new(StatusCode::METHOD_NOT_ALLOWED, format!("this path does not accept {method}"))
-            .hint(format!("use {allowed}"));
+    let refused = ApiError::new(
+        StatusCode::METHOD_NOT_ALLOWED,
+        format!("this path does not accept {method}"),
+    )
+    .hint(format!("use {allowed}"));
     let mut response = refused.into_response();
     // RFC 9110 15.5.6: a 405 lists the allowed methods.
     response.headers_mut().insert(ALLOW, HeaderValue::from_static(allowed));
@@ -195,9 +194,12 @@ async fn purge(
     match desk.state.proxy.tasks.spawn(async move { office.purge(&order).await }).await {
         Ok(Ok(done)) => json_response(StatusCode::OK, &done),
         Ok(Err(refused)) => refused.into_response(),
-        Err(_) => ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "the purge failed with an internal error")
-            .hint("repeat the purge, and see the log")
-            .into_response(),
+        Err(_) => ApiError::new(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "the purge failed with an internal error",
+        )
+        .hint("repeat the purge, and see the log")
+        .into_response(),
     }
 }
 

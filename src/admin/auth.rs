@@ -45,9 +45,7 @@ impl AccessDenied {
     pub(super) const fn as_str(self) -> &'static str {
         match self {
             Self::NoHost => "exactly one Host header is required",
-            Self::Host => {
-                "unknown Host; use localhost or the address of the listener"
-            }
+            Self::Host => "unknown Host; use localhost or the address of the listener",
             Self::Origin => "requests from pages of other origins are rejected",
             Self::Token => "the admin token is missing or wrong",
         }

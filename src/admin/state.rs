@@ -198,12 +198,8 @@ fn requested_tags(order: &PurgeRequest) -> Result<Vec<Tag>, ApiError> {
 /// The tags of a URL, one for each spelling of its host and path that clients may use.
 fn tags_of_url(text: &str) -> Result<Vec<Tag>, ApiError> {
     const FORM: &str = "write it with the host that clients use, as in http://app.example.com/api/v1/forms; the query does not matter";
-    let refused = || {
-        ApiError::bad_request(
-            format!("{text:?} is not a URL that can be stored"),
-            FORM,
-        )
-    };
+    let refused =
+        || ApiError::bad_request(format!("{text:?} is not a URL that can be stored"), FORM);
     let url = Url::parse(text).map_err(|_| refused())?;
     let host =
         url.host_str().filter(|_| matches!(url.scheme(), "http" | "https")).ok_or_else(refused)?;

@@ -55,7 +55,7 @@ pub struct ReloadNotice {
     pub line: usize,
     /// The column, from 1.
     pub column: usize,
-    /// What is wrong.
+    /// The message.
     pub message: String,
     /// How to fix it.
     pub hint: Option<String>,
@@ -378,7 +378,9 @@ impl Reloader {
         let Ok(mut signals) =
             tokio::signal::unix::signal(tokio::signal::unix::SignalKind::hangup())
         else {
-            tracing::warn!("SIGHUP is not available; changes of the file and the admin API still reload the rules");
+            tracing::warn!(
+                "SIGHUP is not available; changes of the file and the admin API still reload the rules"
+            );
             return;
         };
         while let Some(Some(())) = stop.run_until_cancelled(signals.recv()).await {

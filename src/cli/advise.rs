@@ -81,8 +81,11 @@ fn seen(route: &ApiShadowRoute) -> String {
         }
     }
     if route.scope.count > 0 {
-        let _ =
-            write!(text, ", {} differed between callers that would share an entry", route.scope.count);
+        let _ = write!(
+            text,
+            ", {} differed between callers that would share an entry",
+            route.scope.count
+        );
     }
     if route.audit.asked > 0 {
         let _ = write!(

@@ -164,7 +164,9 @@ fn stored_lines(stored: &ApiStored) -> String {
     }
     let verdict = match (stored.verdict.as_str(), stored.reason.as_deref()) {
         ("HIT" | "STALE", Some(reason)) => format!("{}: {reason}", stored.verdict),
-        (_, Some(reason)) => format!("{}: the stored response would not be served: {reason}", stored.verdict),
+        (_, Some(reason)) => {
+            format!("{}: the stored response would not be served: {reason}", stored.verdict)
+        }
         (_, None) => stored.verdict.clone(),
     };
     add(&mut text, "result now", &verdict);

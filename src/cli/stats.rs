@@ -143,7 +143,10 @@ fn overview(stats: &ApiStats) -> String {
     );
     add(
         "redis",
-        &stats.redis.as_ref().map_or_else(|| "none: entries are in this process's memory only".to_owned(), redis),
+        &stats
+            .redis
+            .as_ref()
+            .map_or_else(|| "none: entries are in this process's memory only".to_owned(), redis),
     );
     let config = &stats.config;
     let age =

@@ -91,8 +91,9 @@ pub(super) fn run(path: &Path, asked: &WarmArgs) -> Result<ExitCode, CommandErro
     let list = read_list(&asked.from)?;
     let fallback = match named {
         Some(host) => host,
-        None => HeaderValue::from_str(&to.to_string())
-            .map_err(|_| CommandError::Usage("--to: the host cannot be sent in a header".to_owned()))?,
+        None => HeaderValue::from_str(&to.to_string()).map_err(|_| {
+            CommandError::Usage("--to: the host cannot be sent in a header".to_owned())
+        })?,
     };
     let guessed = list.requests.iter().any(|(wanted, _)| wanted.host.is_none())
         && asked.host.is_none()
@@ -160,10 +161,9 @@ fn read_headers(asked: &WarmArgs) -> Result<(HeaderMap, Option<HeaderValue>), Co
     }
     let given = headers.remove(HOST);
     let host = match &asked.host {
-        Some(host) => Some(
-            HeaderValue::from_str(host)
-                .map_err(|_| CommandError::Usage("--host: this cannot be sent in a header".to_owned()))?,
-        ),
+        Some(host) => Some(HeaderValue::from_str(host).map_err(|_| {
+            CommandError::Usage("--host: this cannot be sent in a header".to_owned())
+        })?),
         None => given,
     };
     Ok((headers, host))

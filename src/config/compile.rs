@@ -1,5 +1,5 @@
-//! From the text to the running types: the order of the steps, and what only the whole file shows.
-//! The parts of the file are compiled by `sections`, `fields` and `rules`.
+//! Compiles a text into a `Config`: the order of the steps, and checks that need the whole file.
+//! `sections`, `fields` and `rules` compile the parts of the file.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -24,7 +24,7 @@ pub mod rules;
 pub mod sections;
 pub mod values;
 
-/// Compiles a text, or tells everything that is wrong with it.
+/// Compiles a text, or returns all its diagnostics.
 pub fn compile(
     text: &str,
     name: &str,
@@ -43,7 +43,7 @@ pub fn compile(
     }
 }
 
-/// The file's own types, with all syntax errors reported.
+/// Decodes the file, after reporting all syntax errors.
 fn read(
     text: &str,
     report: &mut DiagnosticCollector,
@@ -65,7 +65,7 @@ fn read(
     ConfigFile::read(&root, &mut TomlReader { report, env })
 }
 
-/// A syntax error, with what usually leads to it.
+/// Reports a syntax error, with a hint on its usual cause.
 fn syntax(error: &TomlError, mended: &recover::RecoveredText) -> DiagnosticBuilder {
     let (text, span) = (mended.text.as_str(), error.span().unwrap_or(0..0));
     let found = text.get(span.clone()).unwrap_or_default().trim();
@@ -75,15 +75,15 @@ fn syntax(error: &TomlError, mended: &recover::RecoveredText) -> DiagnosticBuild
         .map_or((message, None), |(what, expected)| (what, Some(expected)));
     let starts_with_digit = found.starts_with(|c: char| c.is_ascii_digit());
     let hint = if message.contains("must be quoted") && starts_with_digit {
-        Some(format!("durations, sizes and addresses are strings: \"{found}\""))
+        Some(format!("write durations, sizes and addresses as strings: \"{found}\""))
     } else if message.contains("must be quoted") && found.is_empty() {
         Some("give the key a value, or remove it".into())
     } else if message.contains("must be quoted") {
         Some("put the text in quotes".into())
     } else if message.contains("duplicate key") {
-        Some("each key and each section stands once; lists of tables have double brackets, as in [[routes]]".into())
+        Some("write each key and each section once; lists of tables have double brackets, as in [[routes]]".into())
     } else if message.contains("basic string") {
-        Some("close the string with the quote it began with".into())
+        Some("close the string with the quote that opens it".into())
     } else {
         None
     };
@@ -94,7 +94,7 @@ fn syntax(error: &TomlError, mended: &recover::RecoveredText) -> DiagnosticBuild
     };
     let mut draft = DiagnosticBuilder::error(
         mended.original_span(&(place..span.end.max(place))),
-        format!("syntax: {message}"),
+        format!("syntax error: {message}"),
     )
     .maybe_hint(hint);
     if let Some(allowed) = allowed.filter(|allowed| !allowed.contains("literal string")) {
@@ -103,7 +103,7 @@ fn syntax(error: &TomlError, mended: &recover::RecoveredText) -> DiagnosticBuild
     draft
 }
 
-/// Compiles all parts, whatever is wrong with some of them.
+/// Compiles all parts, even if some of them have errors.
 fn assemble(file: &ConfigFile, context: &mut CompileContext) -> Option<Config> {
     let server = file.listen.get().and_then(|listen| sections::server(listen, context));
     let upstream = upstream(file, context);
@@ -140,7 +140,7 @@ fn assemble(file: &ConfigFile, context: &mut CompileContext) -> Option<Config> {
     let purges = rules::purges(file.purges.get(), &fields, context);
     addresses(file, server.as_ref(), admin.as_ref(), upstream.as_ref(), context);
     tiers(file, memory.as_ref(), redis.as_ref().and_then(Option::as_ref), limits.as_ref(), context);
-    // What follows judges the file as a whole, so it must have been read as a whole.
+    // The following checks need the whole file, so it must have been decoded completely.
     let whole = !context.report.has_errors() && !context.report.has_broken_lines();
     if whole {
         let redis = redis.as_ref().and_then(Option::as_ref);
@@ -159,8 +159,8 @@ fn assemble(file: &ConfigFile, context: &mut CompileContext) -> Option<Config> {
         targeted: targeted.unwrap_or_default(),
         response_tags: response_tags?,
     });
-    // Ties have been reported with their lines; whatever the tree still refuses is reported
-    // without.
+    // Ties have been reported with their lines. This reports anything else that the routing tree
+    // rejects.
     let routes = match Routes::new(specs, &credential, &answers) {
         Ok(routes) => routes,
         Err(tie) => {
@@ -194,14 +194,13 @@ fn assemble(file: &ConfigFile, context: &mut CompileContext) -> Option<Config> {
     })
 }
 
-/// What `[redis]` says of collapsing, or nothing when there surely is no `[redis]`.
+/// The `collapse` of `[redis]`, or none if there certainly is no `[redis]`.
 fn collapse(file: &ConfigFile, context: &CompileContext) -> Option<Collapse> {
     match &file.redis {
         Setting::Given(redis) => {
             redis.value.collapse.get().map_or(Some(Collapse::Process), |word| Some(word.0))
         }
-        // A section that cannot be read, has lost its header or is under a name close to its own
-        // has been reported.
+        // A section that is invalid, has a broken header or a misspelt name has been reported.
         Setting::Bad => Some(Collapse::Process),
         Setting::Absent | Setting::Default(_) => {
             let meant = context.report.has_broken_header()
@@ -211,7 +210,7 @@ fn collapse(file: &ConfigFile, context: &CompileContext) -> Option<Collapse> {
     }
 }
 
-/// `[upstream]`, the only section that every file has.
+/// `[upstream]`, the only required section.
 fn upstream(
     file: &ConfigFile,
     context: &mut CompileContext,
@@ -219,7 +218,7 @@ fn upstream(
     if matches!(file.upstream, Setting::Absent) && !context.report.has_broken_header() {
         let draft = DiagnosticBuilder::error(
             0..0,
-            "the section [upstream] is missing: nothing says where the app is",
+            "the section [upstream] is missing, so the origin is unknown",
         );
         context.report.push(draft.hint("add [upstream] with url = \"http://127.0.0.1:8000\""));
     }
@@ -227,7 +226,7 @@ fn upstream(
     sections::upstream(&section.value, &section.span, context)
 }
 
-/// Addresses that must not be the same.
+/// Checks that addresses differ.
 fn addresses(
     file: &ConfigFile,
     server: Option<&crate::server::ServerSettings>,
@@ -262,13 +261,15 @@ fn addresses(
     {
         let draft = DiagnosticBuilder::error(
             url.span.clone(),
-            "the app's url is the sidecar's own address: requests would go in a circle",
+            "the origin's URL is the sidecar's own address: requests would loop",
         );
-        context.report.push(draft.hint("let the app listen elsewhere, and name that address here"));
+        context
+            .report
+            .push(draft.hint("let the origin listen on another address, and write that here"));
     }
 }
 
-/// Whether there is anything to cache in, and whether objects fit.
+/// Checks that there is a tier to store in, and that objects fit.
 fn tiers(
     file: &ConfigFile,
     memory: Option<&crate::cache::store::memory::MemorySettings>,
@@ -288,10 +289,10 @@ fn tiers(
             let at = size.map_or(0..0, |size| size.span.clone());
             let draft = DiagnosticBuilder::error(
                 at,
-                "the memory tier is off and there is no [redis]: nothing to cache in",
+                "the memory tier is off and there is no [redis], so nothing can be stored",
             );
             context.report.push(
-                draft.hint("give [memory] a size such as \"256MiB\", or add [redis] with its url"),
+                draft.hint("give [memory] a size such as \"256MiB\", or add [redis] with a url"),
             );
         }
     } else if limits.object > memory.size / 16 {
@@ -302,10 +303,10 @@ fn tiers(
             let (object, room) = (show_size(limits.object), show_size(memory.size));
             let draft = DiagnosticBuilder::warning(
                 at,
-                format!("objects of up to {object} are large for a memory tier of {room}"),
+                format!("objects of up to {object} are too large for a memory tier of {room}"),
             );
             let hint = format!(
-                "one such object displaces many others: let [limits] object be at most {}",
+                "one such object would evict many others: set `object` in [limits] to at most {}",
                 show_size(memory.size / 16)
             );
             context.report.push(draft.hint(hint));
@@ -317,12 +318,12 @@ fn tiers(
             && let Some(deadline) = deadline.given()
         {
             let message = format!(
-                "the deadline of Redis is longer than [limits] wait ({})",
+                "the deadline of Redis is longer than `wait` in [limits] ({})",
                 show_duration(limits.wait)
             );
             context.report.push(
                 DiagnosticBuilder::warning(deadline.span.clone(), message)
-                    .hint("a slow Redis would hold requests for that long"),
+                    .hint("a slow Redis would delay requests by that long"),
             );
         }
     }

@@ -1,5 +1,5 @@
-//! Reads the TOML tree into the file's own types, value by value, so that one wrong value never
-//! hides another. It knows types, variables and unknown keys, not what the settings mean.
+//! Decodes the TOML tree into the types of the file, value by value, so that one wrong value never
+//! hides another. It knows types, variables and unknown keys, not the meaning of settings.
 
 use std::time::Duration;
 
@@ -11,34 +11,34 @@ use super::diagnostics::diagnostic::{DiagnosticBuilder, SourceSpan};
 use super::env;
 use crate::units::{self, UnitError};
 
-/// Settings that the design has and this version does not build.
+/// Keys that are planned but not supported yet.
 const PLANNED_KEYS: [&str; 1] = ["jwt"];
 
-/// A value and where it stands.
+/// A value and its position.
 #[derive(Clone)]
 pub struct Located<T> {
-    /// Where it stands.
+    /// Its position.
     pub span: SourceSpan,
     /// The value.
     pub value: T,
 }
 
-/// What became of a key.
+/// The result of decoding one key.
 #[derive(Default)]
 pub enum Setting<T> {
-    /// It is not in the file and has no default.
+    /// The key is not in the file and has no default.
     #[default]
     Absent,
-    /// It is in the file and could not be read; this has been reported.
+    /// The key is in the file but invalid, which has been reported.
     Bad,
-    /// It is in the file.
+    /// The key is in the file.
     Given(Located<T>),
-    /// It is not in the file: the default.
+    /// The key is not in the file: its default.
     Default(T),
 }
 
 impl<T> Setting<T> {
-    /// The value, given or default.
+    /// The value or the default.
     pub const fn get(&self) -> Option<&T> {
         match self {
             Self::Given(located) => Some(&located.value),
@@ -47,7 +47,7 @@ impl<T> Setting<T> {
         }
     }
 
-    /// The value in the file.
+    /// The value if it is in the file.
     pub const fn given(&self) -> Option<&Located<T>> {
         match self {
             Self::Given(located) => Some(located),
@@ -55,8 +55,8 @@ impl<T> Setting<T> {
         }
     }
 
-    /// The given value, or a problem when the table lacks it. A value that could not be read is not
-    /// missed. Neither is one that was written under a name close to its own.
+    /// The value in the file. Reports a missing key, unless its value was invalid or it is probably
+    /// there under a misspelt name.
     pub fn required(
         &self,
         key: &str,
@@ -77,22 +77,21 @@ impl<T> Setting<T> {
     }
 }
 
-/// What the unknown keys of a table were probably meant to be; empty for one that resembles
-/// nothing.
+/// For each unknown key of a table the known key that was probably meant, or an empty string.
 #[derive(Debug, Default)]
 pub struct UnknownKeys(pub Vec<String>);
 
-/// Something that one TOML value becomes.
+/// A type that is decoded from one TOML value.
 pub trait FromToml: Sized {
-    /// Reads it, or reports why not.
+    /// Decodes the value, or reports why it is invalid.
     fn read(value: &Spanned<DeValue<'_>>, reader: &mut TomlReader<'_>) -> Option<Self>;
 }
 
-/// What reading needs.
+/// The state that decoding needs.
 pub struct TomlReader<'a> {
-    /// Where problems go.
+    /// Collects the diagnostics.
     pub report: &'a mut DiagnosticCollector,
-    /// The environment.
+    /// Looks up environment variables.
     pub env: &'a dyn Fn(&str) -> Option<String>,
 }
 
@@ -110,7 +109,7 @@ impl TomlReader<'_> {
         table
     }
 
-    /// One key of a table. The default is TOML, as it would stand in the file.
+    /// Decodes one key of a table. The default is TOML, as it would be written in the file.
     pub fn take<T: FromToml>(
         &mut self,
         table: &DeTable<'_>,
@@ -131,8 +130,8 @@ impl TomlReader<'_> {
         value.map_or(Setting::Bad, Setting::Default)
     }
 
-    /// Whether a value is `"${NAME:-}"` and the environment has nothing under that name: the key is
-    /// as good as not there.
+    /// Whether a value is `"${NAME:-}"` and the variable is unset or empty: then the key counts as
+    /// absent.
     fn is_left_out(&self, value: &Spanned<DeValue<'_>>) -> bool {
         let reference =
             value.get_ref().as_str().and_then(|text| text.strip_prefix("${")?.strip_suffix(":-}"));
@@ -141,7 +140,7 @@ impl TomlReader<'_> {
         })
     }
 
-    /// Reports the keys that nobody knows.
+    /// Reports unknown keys.
     pub fn unknown_keys(
         &mut self,
         table: &DeTable<'_>,
@@ -173,7 +172,7 @@ impl TomlReader<'_> {
         unknown
     }
 
-    /// A value of another type than the one that is needed.
+    /// Reports a value of the wrong type.
     pub fn wrong_type(&mut self, value: &Spanned<DeValue<'_>>, needed: &str, hint: Option<String>) {
         let found = match value.get_ref() {
             DeValue::String(_) => "a string",
@@ -186,13 +185,13 @@ impl TomlReader<'_> {
         };
         let draft = DiagnosticBuilder::error(
             value.span(),
-            format!("this is {found} where {needed} is needed"),
+            format!("this is {found}, but {needed} is needed"),
         );
         self.report.push(draft.allowed(needed).maybe_hint(hint));
     }
 }
 
-/// The known word that was probably meant.
+/// The known word that is closest to an unknown one, if any is close.
 #[must_use]
 pub fn nearest<'a>(word: &str, known: &[&'a str]) -> Option<&'a str> {
     let lower = word.to_lowercase();
@@ -202,29 +201,29 @@ pub fn nearest<'a>(word: &str, known: &[&'a str]) -> Option<&'a str> {
         .then_some(close.1)
 }
 
-/// A string, with its variables filled in.
+/// A string with its variables expanded.
 #[derive(Clone)]
 pub struct TomlString {
     value: String,
-    // The text as it stands in the file, when the value holds something of the environment.
+    // The text as written in the file, if the value contains a variable's value.
     raw: Option<String>,
 }
 
 impl TomlString {
-    /// The value itself.
+    /// The value.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.value
     }
 
-    /// What may be shown of it. SECURITY: values of the environment may be secret, whatever the
-    /// key.
+    /// The text for messages. SECURITY: values of variables may be secret, whatever the key, so the
+    /// text is then shown as written.
     #[must_use]
     pub fn shown(&self) -> &str {
         self.raw.as_deref().unwrap_or(&self.value)
     }
 
-    /// Whether the value holds something of the environment.
+    /// Whether the value contains the value of a variable.
     #[must_use]
     pub const fn is_from_environment(&self) -> bool {
         self.raw.is_some()
@@ -294,7 +293,7 @@ fn with_unit<T>(
     if let DeValue::Integer(number) = value.get_ref() {
         let draft = DiagnosticBuilder::error(
             value.span(),
-            format!("{kind} is a string with a unit, this is a bare number"),
+            format!("{kind} must be a string with a unit, but this is a bare number"),
         );
         reader.report.push(draft.allowed(form).hint(format!("write \"{number}{base}\"")));
         return None;
@@ -309,7 +308,7 @@ fn with_unit<T>(
     }
 }
 
-/// A whole number.
+/// An integer.
 #[derive(Clone, Copy)]
 pub struct Count(pub u64);
 
@@ -328,7 +327,7 @@ impl FromToml for Count {
                 parsed.map(Self)
             }
             DeValue::String(text) if text.parse::<u64>().is_ok() => {
-                reader.wrong_type(value, "a whole number", Some("leave the quotes out".to_owned()));
+                reader.wrong_type(value, "a whole number", Some("remove the quotes".to_owned()));
                 None
             }
             _ => {
@@ -339,7 +338,7 @@ impl FromToml for Count {
     }
 }
 
-/// A part of a whole, from 0 to 1.
+/// A share from 0 to 1.
 #[derive(Clone, Copy)]
 pub struct Fraction(pub f64);
 
@@ -352,7 +351,7 @@ impl FromToml for Fraction {
                 reader.wrong_type(
                     value,
                     "a number from 0 to 1",
-                    Some("leave the quotes out; a hundredth is 0.01".to_owned()),
+                    Some("remove the quotes; 1% is 0.01".to_owned()),
                 );
                 return None;
             }
@@ -363,11 +362,8 @@ impl FromToml for Fraction {
         };
         let share = number.filter(|number| (0.0..=1.0).contains(number));
         if share.is_none() {
-            let draft = DiagnosticBuilder::error(
-                value.span(),
-                "a share is no less than nothing and no more than all",
-            );
-            reader.report.push(draft.allowed("a number from 0 to 1").hint("a hundredth is 0.01"));
+            let draft = DiagnosticBuilder::error(value.span(), "a share must be from 0 to 1");
+            reader.report.push(draft.allowed("a number from 0 to 1").hint("1% is 0.01"));
         }
         share.map(Self)
     }
@@ -380,7 +376,7 @@ impl FromToml for bool {
             reader.wrong_type(
                 value,
                 "true or false",
-                quoted.then(|| "leave the quotes out".to_owned()),
+                quoted.then(|| "remove the quotes".to_owned()),
             );
             return None;
         };
@@ -388,7 +384,7 @@ impl FromToml for bool {
     }
 }
 
-/// A list; elements that could not be read have been reported and are left out.
+/// A list. Invalid elements have been reported and are left out.
 pub struct TomlList<T>(pub Vec<Located<T>>);
 
 impl<T: FromToml> FromToml for TomlList<T> {
@@ -396,7 +392,7 @@ impl<T: FromToml> FromToml for TomlList<T> {
         let Some(array) = value.get_ref().as_array() else {
             let hint = match value.get_ref() {
                 DeValue::String(_) => "put it in brackets: [\"…\"]",
-                DeValue::Table(_) => "write the header in double brackets: [[…]]",
+                DeValue::Table(_) => "write the header with double brackets: [[…]]",
                 _ => "write […]",
             };
             reader.wrong_type(value, "a list", Some(hint.to_owned()));
@@ -408,7 +404,7 @@ impl<T: FromToml> FromToml for TomlList<T> {
     }
 }
 
-/// A table whose keys are names that the operator chooses.
+/// A table whose keys are chosen by the operator.
 pub struct NamedTable<T>(pub Vec<(Located<String>, Setting<T>)>);
 
 impl<T: FromToml> FromToml for NamedTable<T> {
@@ -425,8 +421,8 @@ impl<T: FromToml> FromToml for NamedTable<T> {
     }
 }
 
-/// Declares a table of the file: its keys with their types and defaults, once, for the reader and
-/// for the schema. A default is written as in TOML.
+/// Declares a table of the file: its keys with their types and defaults, for the decoder and for
+/// the schema. Defaults are written in TOML.
 macro_rules! table {
     (
         $(#[$meta:meta])*
@@ -443,9 +439,9 @@ macro_rules! table {
                 #[schemars(default $(, extend("default" = $default))?)]
                 pub $field: $crate::config::decode::Setting<$kind>,
             )*
-            /// The keys that this table does not know.
+            /// The unknown keys of this table.
             #[schemars(skip)]
-            #[allow(dead_code, reason = "only some tables are asked what they did not know")]
+            #[allow(dead_code, reason = "only some tables need their unknown keys")]
             pub unknown: $crate::config::decode::UnknownKeys,
         }
 
@@ -472,7 +468,7 @@ macro_rules! table {
 }
 pub(crate) use table;
 
-/// Declares a choice between words, each with what it means to the running program.
+/// Declares a choice between words, each with the value that it stands for.
 macro_rules! words {
     ($(#[$meta:meta])* $name:ident -> $target:ty, $kind:literal { $( $word:literal => $value:expr ),* $(,)? }) => {
         $(#[$meta])*
@@ -511,7 +507,7 @@ macro_rules! words {
 }
 pub(crate) use words;
 
-/// One of some words.
+/// Decodes one of several words.
 pub fn word(
     value: &Spanned<DeValue<'_>>,
     reader: &mut TomlReader<'_>,

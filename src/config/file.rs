@@ -1,8 +1,8 @@
-//! The types of `proxy.toml` itself: its tables, keys, words and defaults, as people write them.
-//! The JSON Schema is derived from them. They know nothing of the running program but the words
-//! that stand for its choices.
+//! The types of `proxy.toml`: its tables, keys, words and defaults, as people write them. The JSON
+//! Schema is derived from them. The types of the running program appear only as the values of
+//! words.
 //!
-//! The comments of the keys are what editors show, so they are written for the operator.
+//! Editors show the comments of the keys, so they are written for the operator.
 
 use super::decode::{
     Count, Fraction, NamedTable, Period, Size, TomlList, TomlString, table, words,
@@ -53,7 +53,7 @@ table! {
         tags: TagsSection = {},
         /// Headers that help to find out why.
         debug: DebugSection = {},
-        /// What is cached. The most specific path wins; the order does not matter.
+        /// The routes. The most specific path wins; the order does not matter.
         routes: TomlList<RouteSection> = [],
         /// Which tags a write purges.
         purges: TomlList<PurgeSection> = [],
@@ -194,7 +194,7 @@ table! {
         /// What to do with writes while Redis is lost: forward them, or answer 503 before the
         /// origin sees them (`refuse`).
         writes: WritesWord = "forward",
-        /// A file for purges that Redis has not been told yet, so that they survive a crash;
+        /// A file for purges that Redis has not received yet, so that they survive a crash;
         /// relative to the folder of this file. Each sidecar needs its own. Without it they are
         /// kept in memory.
         #[schemars(extend("examples" = ["/var/lib/sidecache/journal"]))]
@@ -427,23 +427,23 @@ table! {
 }
 
 words! {
-    /// Which `Host` the app sees.
+    /// Which `Host` the origin gets.
     HostWord -> HostHeader, "a choice of host" { "preserve" => HostHeader::Preserve, "upstream" => HostHeader::Upstream }
 }
 
 words! {
     /// What to do without Redis.
-    OnLossWord -> OnLoss, "a way to go on without Redis" { "memory" => OnLoss::Memory, "bypass" => OnLoss::Bypass }
+    OnLossWord -> OnLoss, "a choice for lost Redis" { "memory" => OnLoss::Memory, "bypass" => OnLoss::Bypass }
 }
 
 words! {
-    /// What becomes of writes without Redis.
+    /// What to do with writes without Redis.
     WritesWord -> WritePolicy, "a rule for writes" { "forward" => WritePolicy::Forward, "refuse" => WritePolicy::Refuse }
 }
 
 words! {
-    /// Among whom one fill per key is made.
-    CollapseWord -> Collapse, "a reach of collapsing" { "process" => Collapse::Process, "cluster" => Collapse::Cluster }
+    /// Which sidecars share one fill per key.
+    CollapseWord -> Collapse, "a choice of collapsing" { "process" => Collapse::Process, "cluster" => Collapse::Cluster }
 }
 
 words! {
@@ -451,7 +451,7 @@ words! {
     FormatWord -> LogFormat, "a log format" { "text" => LogFormat::Text, "json" => LogFormat::Json }
 }
 
-/// How much of the `Authorization` header counts; a prefix has its length beside it.
+/// How much of the `Authorization` header counts; the length of a prefix is a key of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AuthKind {
     /// All of it.
@@ -471,7 +471,7 @@ words! {
 }
 
 words! {
-    /// Whose word on freshness wins.
+    /// Whose freshness wins.
     OriginWord -> OriginRule, "a rule for the origin" { "respect" => OriginRule::Respect, "ignore" => OriginRule::Ignore }
 }
 
@@ -481,7 +481,7 @@ words! {
 }
 
 words! {
-    /// What to do with headers that no key has seen.
+    /// What to do with headers that are not part of the key.
     UnknownWord -> UnknownHeaders, "a rule for headers" {
         "bypass" => UnknownHeaders::Bypass, "drop" => UnknownHeaders::Drop, "pass" => UnknownHeaders::Pass,
     }
@@ -495,6 +495,6 @@ words! {
 }
 
 words! {
-    /// What hits do during a write.
+    /// Whether hits are served during a write.
     GuardWord -> MutationGuard, "a guard" { "mark" => MutationGuard::Mark, "bypass" => MutationGuard::Bypass }
 }

@@ -1,9 +1,7 @@
-//! Lint: what a careful reviewer would ask about a file that can be used. Each finding is a warning
-//! at its place, with the reason and with what to type instead. Looks at the rules against each
-//! other, once all of them have been read.
+//! Lint: checks a valid file for probable mistakes. Each finding is a warning with the reason and a
+//! replacement. It compares the rules with each other, after all of them have been compiled.
 //!
-//! A finding that is right as it is ends with `# check: ok` on its line of the file; `Report` sees
-//! to that.
+//! `# check: ok` at the end of a line accepts its warning; `DiagnosticCollector` implements that.
 
 use std::time::Duration;
 
@@ -28,17 +26,17 @@ mod template;
 mod tests;
 mod times;
 
-/// Longer than this an entry lives only by intention.
+/// Entries that live longer than this are assumed to need purging.
 const LONG_TTL: Duration = Duration::from_hours(24);
 
-/// A route as it is written, and as it runs.
+/// A route as written and as compiled.
 struct LintRoute<'a> {
     spec: &'a RouteSpec,
     file: &'a file::RouteSection,
     path: &'a SourceSpan,
 }
 
-/// A purge rule as it is written, and as it runs.
+/// A purge rule as written and as compiled.
 struct LintPurge<'a> {
     rule: &'a PurgeRule,
     file: &'a file::PurgeSection,
@@ -53,30 +51,31 @@ pub struct CompiledParts<'a> {
     pub purges: &'a [rules::CompiledPurge],
     /// What identifies a caller.
     pub credential: &'a CredentialRule,
-    /// The bounds.
+    /// The limits.
     pub limits: Option<&'a ConfigLimits>,
-    /// The shared tier.
+    /// The Redis tier.
     pub redis: Option<&'a crate::redis::RedisSettings>,
 }
 
-/// Everything that is looked at.
+/// Everything that lint looks at.
 struct LintFile<'a> {
     file: &'a ConfigFile,
     routes: Vec<LintRoute<'a>>,
     purges: Vec<LintPurge<'a>>,
     credential: &'a CredentialRule,
-    /// The operator says that the app itself sends tags: what no route carries may come from there.
+    /// Whether the operator says that the origin sends tags. Then tags that no route has may come
+    /// from the origin.
     origin_sends_tags: bool,
 }
 
 impl LintFile<'_> {
-    /// The routes that store something, or would.
+    /// The routes that store responses, or would in mode "on".
     fn cached(&self) -> impl Iterator<Item = &LintRoute<'_>> {
         self.routes.iter().filter(|route| route.spec.mode != RouteMode::Off)
     }
 }
 
-/// Looks at a file that has no errors.
+/// Checks a file without errors.
 pub fn warn(file: &ConfigFile, parts: &CompiledParts<'_>, context: &mut CompileContext) {
     let whole = LintFile {
         file,
@@ -88,10 +87,7 @@ pub fn warn(file: &ConfigFile, parts: &CompiledParts<'_>, context: &mut CompileC
         }),
     };
     if whole.routes.is_empty() {
-        let draft = DiagnosticBuilder::warning(
-            0..0,
-            "there are no routes: everything passes through and nothing is cached",
-        );
+        let draft = DiagnosticBuilder::warning(0..0, "there are no routes, so nothing is cached");
         context.report.push(draft.hint("add [[routes]] with path = \"/api/…\" and ttl = \"5m\""));
     }
     scopes::check(&whole, context);
@@ -101,8 +97,7 @@ pub fn warn(file: &ConfigFile, parts: &CompiledParts<'_>, context: &mut CompileC
     sections::check(&whole, parts, context);
 }
 
-/// Without errors each route of the file has been compiled, so that both lists are of the same
-/// routes.
+/// In a file without errors every route has been compiled, so both lists have the same routes.
 fn routes<'a>(file: &'a ConfigFile, compiled: &'a [rules::CompiledRoute]) -> Vec<LintRoute<'a>> {
     let written = file.routes.get().map_or(&[][..], |list| &list.0);
     let pair = |(located, compiled): (
@@ -133,8 +128,7 @@ fn texts(slot: &Setting<TomlList<TomlString>>) -> &[super::decode::Located<TomlS
     slot.get().map_or(&[][..], |list| &list.0)
 }
 
-/// A list as it is written in the file. SECURITY: values of the environment stand in it by their
-/// names.
+/// A list as written in the file. SECURITY: variables appear by name, not by value.
 fn listed<'a>(texts: impl Iterator<Item = &'a str>) -> String {
     let quoted: Vec<String> = texts.map(|text| format!("\"{text}\"")).collect();
     format!("[{}]", quoted.join(", "))

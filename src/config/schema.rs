@@ -1,5 +1,5 @@
-//! The JSON Schema of `proxy.toml`, derived from the file's own types, so that editors complete and
-//! check what the reader takes.
+//! The JSON Schema of `proxy.toml`, derived from the types of the file, so that editors complete
+//! and check what `decode` accepts.
 
 use std::borrow::Cow;
 
@@ -26,7 +26,7 @@ pub fn json_schema() -> String {
     text
 }
 
-/// The keys of a table of the schema, in the order in which the file's types have them.
+/// The keys of a table of the schema, in the order of the file's types.
 #[must_use]
 pub fn key_order(definition: &str) -> &'static [&'static str] {
     match definition {
@@ -51,11 +51,11 @@ pub fn key_order(definition: &str) -> &'static [&'static str] {
 
 /// The form of `query`: a word or a list.
 pub enum QueryForm {
-    /// Every parameter.
+    /// All parameters.
     All,
-    /// No parameter.
+    /// No parameters.
     None,
-    /// These.
+    /// Only these parameters.
     Only(TomlList<TomlString>),
 }
 
@@ -80,7 +80,7 @@ impl FromToml for QueryForm {
     }
 }
 
-/// Implements `JsonSchema` for a leaf that has no name of its own in the schema.
+/// Implements `JsonSchema` for a type that is inlined in the schema.
 macro_rules! inline {
     ($kind:ty, $name:literal, $schema:tt) => {
         impl JsonSchema for $kind {
@@ -102,7 +102,7 @@ macro_rules! inline {
 inline!(TomlString, "Text", { "type": "string" });
 inline!(Count, "Count", { "type": "integer", "minimum": 0 });
 inline!(Fraction, "Share", { "type": "number", "minimum": 0, "maximum": 1 });
-// Variables may stand in any string, so the patterns let them through.
+// Any string may contain variables, so the patterns accept them.
 inline!(Period, "Period", {
     "title": "Duration",
     "type": "string",

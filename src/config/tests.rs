@@ -134,7 +134,7 @@ path = "/api/{name}"
         located(&problems),
         [
             (2, 11, "`localhost:8080` is not an address with a port"),
-            (5, 7, "the app's url has a path or a query"),
+            (5, 7, "the origin's URL has a path or a query"),
             (12, 7, "syntax: string values must be quoted"),
             (13, 1, "a route has no key `kee`"),
             (14, 21, "`tenat` is not a field"),

@@ -1,5 +1,4 @@
-//! Compiles `[[routes]]` and `[[purges]]`, and judges them against each other: ties, fields that
-//! nobody defines, rules that leak.
+//! Compiles `[[routes]]`: paths and ties between them, keys, tags, scopes and headers.
 
 use std::cell::RefCell;
 use std::collections::HashSet;
@@ -28,20 +27,20 @@ const MS: Duration = Duration::from_millis(1);
 const DAY: Duration = Duration::from_hours(24);
 const MAX_REPURGES: usize = 8;
 
-/// A route and where its path stands.
+/// A compiled route and the position of its path.
 pub struct CompiledRoute {
-    /// What it says.
+    /// The new value.
     pub spec: RouteSpec,
     path: SourceSpan,
 }
 
-/// What routes are compiled against.
+/// The other sections that routes depend on.
 pub struct RouteContext<'a> {
     /// `[fields]`.
     pub fields: &'a FieldTable,
     /// `[credential]`.
     pub credential: &'a CredentialRule,
-    /// What `[redis]` says of collapsing; nothing without `[redis]`.
+    /// The `collapse` of `[redis]`; none without `[redis]`.
     pub collapse: Option<Collapse>,
     /// The switch for all routes.
     pub mode: RouteMode,
@@ -49,23 +48,21 @@ pub struct RouteContext<'a> {
 
 /// A purge rule.
 pub struct CompiledPurge {
-    /// What it says.
+    /// The new value.
     pub rule: PurgeRule,
 }
 
-/// The names that one rule may use: declared fields and its own captures.
+/// The fields that one rule may use: declared fields and its own captures.
 struct RuleNames<'a> {
     fields: &'a FieldTable,
-    // The path as it is written, when it can be read at all: what it spells may be meant as a
-    // capture.
+    // The path as written, if it is a string: an unknown name in it may be meant as a capture.
     path: Option<&'a TomlString>,
     pattern: Option<&'a Pattern>,
     captures: Vec<Arc<Field>>,
     for_purge: bool,
 }
 
-/// Compiles the routes; those whose path is wrong are left out, but everything in them is looked
-/// at.
+/// Compiles the routes. Routes with an invalid path are left out, but all their keys are checked.
 pub fn routes(
     list: Option<&TomlList<file::RouteSection>>,
     around: &RouteContext<'_>,
@@ -88,14 +85,13 @@ pub fn routes(
 fn tie(earlier: &CompiledRoute, later: &CompiledRoute, context: &mut CompileContext) {
     let line = context.report.source().line(earlier.path.start);
     let (message, hint) = if earlier.spec.pattern.as_str() == later.spec.pattern.as_str() {
-        (format!("the route of line {line} has the same path"), "remove one of the two")
+        (format!("the route at line {line} has the same path"), "remove one of the two")
     } else {
-        // SECURITY: the earlier path is read from the source, where values of the environment do
-        // not stand.
+        // SECURITY: the earlier path is quoted from the source, which has no values of variables.
         let path = context.report.source().shown(&earlier.path);
         (
             format!(
-                "this path and {path} in line {line} match the same requests, and neither is more specific"
+                "this path and {path} at line {line} match the same requests, and neither is more specific"
             ),
             "make one of them more specific, or merge the two",
         )
@@ -126,7 +122,7 @@ fn pattern(
         };
         let draft =
             DiagnosticBuilder::error(at, format!("{message} the name of a field in [fields]"));
-        context.report.push(draft.hint("captures are fields by their name; rename one of the two"));
+        context.report.push(draft.hint("captures are fields themselves; rename one of the two"));
     }
     Some(pattern)
 }
@@ -174,7 +170,7 @@ fn route(
         client_cache_control: file.client_cache_control.get().map(|word| word.0)?,
         pattern: match pattern {
             Some(pattern) => pattern,
-            // The path has been reported; the rest of the route is still judged.
+            // The path has been reported; the rest of the route is still checked.
             None => Pattern::parse("/").ok()?,
         },
     };
@@ -208,12 +204,12 @@ fn query(form: &QueryForm, context: &mut CompileContext) -> QueryRule {
     }
 }
 
-/// The fields that tell a route's entries apart, those of its tags included.
+/// The fields that tell a route's entries apart, including those of its tags.
 fn key_fields(spec: &RouteSpec) -> impl Iterator<Item = &Arc<Field>> {
     spec.key.iter().chain(spec.tags.iter().flat_map(Template::fields))
 }
 
-/// Headers that a route treats in two ways at once.
+/// Reports headers with contradictory treatment.
 fn headers(file: &file::RouteSection, spec: &RouteSpec, context: &mut CompileContext) {
     for text in file.drop_headers.get().map_or(&[][..], |list| &list.0) {
         let Ok(name) = HeaderName::from_str(text.value.as_str()) else { continue };
@@ -221,22 +217,22 @@ fn headers(file: &file::RouteSection, spec: &RouteSpec, context: &mut CompileCon
         if spec.pass_headers.contains(&name) {
             let draft = DiagnosticBuilder::error(
                 text.span.clone(),
-                format!("`{shown}` is in drop_headers and in pass_headers"),
+                format!("`{shown}` is both in drop_headers and in pass_headers"),
             );
             context.report.push(draft.hint("remove it from one of the two"));
         }
         if let Some(field) = key_fields(spec).find(|field| field.header() == Some(&name)) {
             let message = format!(
-                "`{shown}` is withheld from the app, but the field `{}` in the key or tags reads it",
+                "`{shown}` is withheld from the origin, but the field `{}` in the key or tags reads it",
                 field.name
             );
-            let hint = "what is in the key reaches the app: remove it from drop_headers, or the field from the rule";
+            let hint = "headers in the key must reach the origin: remove it from drop_headers, or the field from the rule";
             context.report.push(DiagnosticBuilder::error(text.span.clone(), message).hint(hint));
         }
     }
 }
 
-/// SECURITY: rules under which one caller's credential would fill what others are given.
+/// SECURITY: rejects rules by which one caller's credential would fill entries for others.
 fn credentials(
     file: &file::RouteSection,
     spec: &RouteSpec,
@@ -258,7 +254,7 @@ fn credentials(
         && let Some(scope) = file.scope.given()
     {
         let message = format!(
-            "scope \"public\" withholds credentials, but the field `{}` in the key or tags is one",
+            "scope \"public\" withholds credentials, but the field `{}` in the key or tags is a credential",
             field.name
         );
         context.report.push(
@@ -277,12 +273,10 @@ fn credentials(
         for at in by_name(&file.pass_headers) {
             let draft = DiagnosticBuilder::error(
                 at,
-                "scope \"public\" withholds credentials, so this header cannot be let through",
+                "scope \"public\" withholds credentials, so this header cannot be passed",
             );
             context.report.push(
-                draft.hint(
-                    "remove it: the app would fill everybody's entry with one caller's answer",
-                ),
+                draft.hint("remove it: the response for one caller would be stored for everyone"),
             );
         }
     }
@@ -291,10 +285,10 @@ fn credentials(
         for at in by_name(&file.drop_headers) {
             let draft = DiagnosticBuilder::error(
                 at,
-                "scope \"shared\" needs this header at the app: its answer is what admits the caller",
+                "scope \"shared\" needs this header at the origin, which authorizes callers by it",
             );
             context.report.push(
-                draft.hint("remove it, or use scope \"public\" when everyone may see the response"),
+                draft.hint("remove it, or use scope \"public\" if everyone may see the response"),
             );
         }
     }
@@ -355,7 +349,7 @@ fn purge(
         );
         context
             .report
-            .push(draft.hint("remove the key: every method that is not safe is meant then"));
+            .push(draft.hint("remove the key: then the rule applies to every unsafe method"));
     }
     let repurge_after = repurges(&file.repurge_after, context);
     let guard = file.guard.get()?.0;
@@ -372,10 +366,10 @@ fn method(context: &mut CompileContext, text: &Located<TomlString>) -> Option<Me
     let (what, hint) = match &parsed {
         None => (format!("`{shown}` is not a method"), "write it as \"POST\"".to_owned()),
         Some(_) if text.value.as_str() != upper => {
-            (format!("methods are in capitals, `{shown}` is not"), format!("write \"{upper}\""))
+            (format!("methods are upper case, but `{shown}` is not"), format!("write \"{upper}\""))
         }
         Some(method) if purge_rule::is_safe(method) || *method == Method::CONNECT => {
-            (format!("`{shown}` changes nothing, so it never purges"), "remove it".to_owned())
+            (format!("`{shown}` is a safe method, so it never purges"), "remove it".to_owned())
         }
         Some(_) => return parsed,
     };
@@ -394,13 +388,11 @@ fn repurges(slot: &Setting<TomlList<Period>>, context: &mut CompileContext) -> B
     if let (Some(given), true) = (slot.given(), list.len() > MAX_REPURGES) {
         let draft = DiagnosticBuilder::error(
             given.span.clone(),
-            format!("these are {} times to purge again", list.len()),
+            format!("the list has {} times", list.len()),
         );
-        context.report.push(
-            draft
-                .allowed(format!("at most {MAX_REPURGES}"))
-                .hint("leave out those that matter least"),
-        );
+        context
+            .report
+            .push(draft.allowed(format!("at most {MAX_REPURGES}")).hint("remove some of them"));
     }
     let (mut seen, mut times) = (HashSet::new(), Vec::new());
     for period in list {
@@ -432,7 +424,7 @@ impl<'a> RuleNames<'a> {
         Self { fields, path: path.get(), pattern, captures, for_purge }
     }
 
-    /// A field by its name, or a problem at the text that names it.
+    /// Looks up a field, or reports the text that names it.
     fn field(
         &self,
         name: &str,
@@ -448,16 +440,16 @@ impl<'a> RuleNames<'a> {
         let draft = match self.fields.lookup(name) {
             FieldLookup::Found(field) => match &field.source {
                 FieldSource::Body(_) if !self.for_purge => {
-                    DiagnosticBuilder::error(at(), format!("{shown} is read from the body of writes, so a route cannot use it"))
-                        .hint("read it from the path, the query, a header or a cookie")
+                    DiagnosticBuilder::error(at(), format!("{shown} comes from the body of writes, so a route cannot use it"))
+                        .hint("take it from the path, the query, a header or a cookie")
                 }
                 FieldSource::Path(capture) if self.pattern.is_some() && !self.captures.iter().any(|own| *own.name == **capture) => {
-                    DiagnosticBuilder::error(at(), format!("{shown} is read from the capture `{capture}`, which this path does not have"))
-                        .hint(format!("write the path with {{{capture}}}"))
+                    DiagnosticBuilder::error(at(), format!("{shown} comes from the capture `{capture}`, which this path does not have"))
+                        .hint(format!("add {{{capture}}} to the path"))
                 }
                 _ => return Some(field),
             },
-            // The path that was to define it is broken itself, or so is [fields].
+            // The path or [fields] has errors, so the name may be defined there.
             FieldLookup::Lost => return None,
             FieldLookup::Unknown if self.pattern.is_none() && self.path.is_none_or(|path| path.as_str().contains(name)) => return None,
             FieldLookup::Unknown => {
@@ -475,7 +467,8 @@ impl<'a> RuleNames<'a> {
         None
     }
 
-    /// The templates of a list. All unknown fields of a template are told, not only the first.
+    /// Compiles the templates of a list. Reports all unknown fields of a template, not only the
+    /// first.
     fn templates(
         &self,
         slot: &Setting<TomlList<TomlString>>,
@@ -500,7 +493,7 @@ impl<'a> RuleNames<'a> {
         let known = |name: &str| {
             used.borrow_mut().push(name.to_owned());
             let known = self.captures.iter().find(|capture| *capture.name == *name).cloned();
-            // A stand-in for what is reported below, so that reading goes on.
+            // A placeholder, so that parsing continues. The unknown field is reported below.
             let found = known.or_else(|| {
                 if let FieldLookup::Found(field) = self.fields.lookup(name) {
                     Some(field)

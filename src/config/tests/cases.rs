@@ -47,12 +47,12 @@ fn route(keys: &str, line: usize, column: usize, text: &str) {
 #[test]
 fn sections() {
     one("[listen]\naddress = \":8080\"", 2, 11, "\"0.0.0.0:8080\"");
-    one("[listen]\naddress = \"http://127.0.0.1:80\"", 2, 11, "leave the scheme out");
+    one("[listen]\naddress = \"http://127.0.0.1:80\"", 2, 11, "remove the scheme");
     one("[listen]\ntrusted_proxies = [\"10.0.0.0/8\", \"proxy\"]", 2, 34, "is not a network");
     one("[listen]\nidle_timeout = \"0s\"", 2, 16, "1ms to 1d");
     one("[listen]\nmax_streams = 0", 2, 15, "1 to 10000");
     one("[listen]\nmax_streams = -1", 2, 15, "negative");
-    one("[listen]\nmax_streams = \"5\"", 2, 15, "leave the quotes out");
+    one("[listen]\nmax_streams = \"5\"", 2, 15, "remove the quotes");
     one("[listen]\naddress = 8080", 2, 11, "put it in quotes");
     one("[listen]\ndrain = 5", 2, 9, "\"5s\"");
     one("[listen]\nadress = \"127.0.0.1:1\"", 2, 1, "did you mean `address`?");
@@ -70,7 +70,7 @@ fn sections() {
     one("[memory]\nsize = 256", 2, 8, "\"256B\"");
     one("[log]\nlevel = \"debgu\"", 2, 9, "not a level");
     one("[log]\nformat = \"jsn\"", 2, 10, "did you mean \"json\"?");
-    one("[log]\naccess = \"true\"", 2, 10, "leave the quotes out");
+    one("[log]\naccess = \"true\"", 2, 10, "remove the quotes");
     one("[limits]\ntags = 0", 2, 8, "1 to 4096");
     one("[limits]\nobject = \"1.5MiB\"", 2, 10, "smaller unit");
     one("[limits]\nvariants = 0", 2, 12, "1 to 1024");
@@ -194,7 +194,7 @@ fn routes() {
     route("jitter = \"366d\"\nttl = \"365d\"", 1, 10, "less than the `ttl`");
     route("ttl = \"0s\"\njitter = \"5m\"", 1, 7, "1ms to 365d");
     route("ttl = 5\njitter = \"5m\"", 1, 7, "\"5s\"");
-    route("early_refresh = \"true\"", 1, 17, "leave the quotes out");
+    route("early_refresh = \"true\"", 1, 17, "remove the quotes");
     route("collapse = \"redis\"", 1, 12, "\"process\" or \"cluster\"");
     route("collapse = \"cluster\"", 1, 12, "add [redis]");
     route("mode = \"shadwo\"", 1, 8, "did you mean \"shadow\"?");
@@ -384,7 +384,7 @@ fn warnings_leave_the_file_usable() {
         parse("[upstream]\nurl = \"http://a\"\n").unwrap_or_else(|problems| panic!("{problems}"));
     assert_eq!(
         config.warnings.iter().map(ToString::to_string).collect::<String>(),
-        "proxy.toml: warning: there are no routes: everything passes through and nothing is cached\n  hint: add [[routes]] with path = \"/api/…\" and ttl = \"5m\"\n"
+        "proxy.toml: warning: there are no routes, so nothing is cached\n  hint: add [[routes]] with path = \"/api/…\" and ttl = \"5m\"\n"
     );
     let covered = parse(&with(
         "[[routes]]\npath = \"/a\"\nttl = \"5m\"\n[[purges]]\npath = \"/{*rest}\"\ntags = [\"x\"]",
