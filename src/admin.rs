@@ -9,12 +9,14 @@ mod api;
 mod auth;
 mod events;
 mod openapi;
+mod readiness;
+mod reload;
 mod remedies;
 mod response;
+mod settings;
 mod state;
 mod stats;
 
-use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -33,8 +35,10 @@ use self::api::ApiContext;
 use self::auth::AdminAuth;
 use self::events::StreamPermit;
 pub(crate) use self::openapi::document as openapi_document;
-use crate::units::Secret;
 
+pub use self::readiness::{Readiness, Ready};
+pub use self::reload::{ReloadHandle, ReloadReply, ReloadStatus};
+pub use self::settings::AdminSettings;
 pub use self::state::AdminState;
 
 /// How many connections may be open at once; further ones wait to be accepted.
@@ -53,57 +57,17 @@ const MAX_HEADER_BYTES: usize = 16 * 1024;
 /// The pause after a failed accept, for example when file descriptors have run out.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// `[admin]`, compiled.
-#[derive(Clone, Debug)]
-pub struct AdminSettings {
-    /// Where to listen. The config must have a token unless this is a loopback address.
-    pub address: SocketAddr,
-    /// The token that callers must send, except for `/live` and `/ready`.
-    pub token: Option<Secret>,
-    /// Host names that requests may use, in lower case, besides localhost and the listener's
-    /// addresses.
-    pub hosts: Box<[Box<str>]>,
-}
-
-/// Reports whether the sidecar can serve.
-pub trait Readiness: Send + Sync {
-    /// The current state. Must not block.
-    fn state(&self) -> Ready;
-}
-
-/// Whether the sidecar can serve.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Ready {
-    /// False while the sidecar drains: traffic should go elsewhere.
-    pub ready: bool,
-    /// Why the sidecar is degraded or not ready. A sidecar without its Redis still serves: it is
-    /// ready but degraded.
-    pub degraded: Vec<String>,
-}
-
-impl Ready {
-    /// The state as one word.
-    #[must_use]
-    pub const fn status(&self) -> &'static str {
-        match (self.ready, self.degraded.is_empty()) {
-            (true, true) => "ready",
-            (true, false) => "degraded",
-            (false, _) => "unready",
-        }
-    }
-}
-
 /// Serves the admin API until `shutdown` is cancelled, then lets the requests in progress finish.
 pub async fn run(
     listener: TcpListener,
     settings: AdminSettings,
-    office: Arc<AdminState>,
+    state: Arc<AdminState>,
     shutdown: CancellationToken,
 ) {
     let AdminSettings { address, token, hosts } = settings;
     let bound = listener.local_addr().unwrap_or(address);
     let router = api::router(Arc::new(ApiContext {
-        state: office,
+        state,
         auth: AdminAuth::new(bound.ip(), token.as_ref(), hosts),
     }));
     let tasks = TaskTracker::new();
@@ -142,8 +106,8 @@ async fn accept(
 }
 
 async fn connection(stream: TcpStream, router: Router, shutdown: &CancellationToken) {
-    let lasting = StreamPermit::default();
-    let service = TowerToHyperService::new(router.layer(axum::Extension(lasting.clone())));
+    let permit = StreamPermit::default();
+    let service = TowerToHyperService::new(router.layer(axum::Extension(permit.clone())));
     let mut serving = pin!(
         http1::Builder::new()
             .timer(TokioTimer::new())
@@ -162,7 +126,7 @@ async fn connection(stream: TcpStream, router: Router, shutdown: &CancellationTo
         }
     });
     // Ignore the error: a broken or timed out connection matters to its client only.
-    if timeout(CONNECTION_LIFETIME, whole.as_mut()).await.is_err() && lasting.is_set() {
+    if timeout(CONNECTION_LIFETIME, whole.as_mut()).await.is_err() && permit.is_set() {
         drop(timeout(STREAM_LIFETIME, whole).await);
     }
 }

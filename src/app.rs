@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::admin::{self, AdminState, Readiness, Ready};
-use crate::app::reload::{Reloader, StartupSettings};
+use crate::app::reload::{AdminReload, Reloader, StartupSettings};
 use crate::cache::entry::packed::Seal;
 use crate::cache::fills::Fills;
 use crate::cache::fills::cluster::ClusterFills;
@@ -43,12 +43,10 @@ use crate::upstream::{self, Upstream};
 
 mod metrics;
 pub mod reload;
+mod reload_metrics;
 
 /// How long startup waits for Redis before it serves without it.
 const FIRST_JOIN_TIMEOUT: Duration = Duration::from_millis(150);
-
-/// How much longer than the origin's first-byte timeout a mutation stays marked.
-const MARK_MARGIN: Duration = Duration::from_secs(5);
 
 /// How often the readiness is checked for changes, which are published as events.
 const STATE_CHECK_INTERVAL: Duration = Duration::from_millis(250);
@@ -100,8 +98,8 @@ impl Sidecar {
             }
             None => (Hasher::default(), Seal::default()),
         };
-        let reading = ConfigSnapshot::from_config(config);
-        let fixed = StartupSettings::from_config(config, hasher);
+        let snapshot = ConfigSnapshot::from_config(config);
+        let startup = StartupSettings::from_config(config, hasher);
         let shared = match &config.redis {
             Some(settings) => {
                 Some(RecordStore::new(Arc::new(RedisClient::new(settings.clone())?), clock.clone()))
@@ -124,24 +122,25 @@ impl Sidecar {
                     why: error.to_string(),
                 })?;
         let metrics = Arc::new(Metrics::new());
-        let live = fixed.active_config(config, &metrics);
+        let active = startup.active_config(config, &metrics);
         let tasks = TaskTracker::new();
-        let wanted = live.rules.routes.iter().any(|route| route.spec.collapse == Collapse::Cluster);
+        let needs_cluster =
+            active.rules.routes.iter().any(|route| route.spec.collapse == Collapse::Cluster);
         let (waiters, wait) = (config.limits.waiters, config.limits.wait);
-        let across = OnceLock::new();
-        if wanted
+        let cluster_fills = OnceLock::new();
+        if needs_cluster
             && let Some(made) =
                 ClusterFills::new(Arc::clone(&coherence), waiters, wait, tasks.clone())
         {
-            across.get_or_init(|| made);
+            cluster_fills.get_or_init(|| made);
         }
         let events = Arc::<Events>::default();
         let proxy = Arc::new(Proxy {
-            config: ArcSwap::from_pointee(live),
+            config: ArcSwap::from_pointee(active),
             store,
             coherence,
             fills: Fills::new(waiters, wait, config.limits.fills),
-            cluster_fills: across,
+            cluster_fills,
             authorized_clients: Arc::new(AuthorizedClients::new(config.limits.authorized_clients)),
             upstream,
             shadow: Arc::new(Shadow::new(
@@ -165,9 +164,9 @@ impl Sidecar {
         });
         let server_counters = server::ServerCounters::default();
         let reloader =
-            Arc::new(Reloader::new(Arc::clone(&proxy), events, fixed, (config, reading), clock));
+            Arc::new(Reloader::new(Arc::clone(&proxy), events, startup, (config, snapshot), clock));
         metrics::register(&proxy, &server_counters, &upstream_counters);
-        metrics::register_reloads(&reloader, &proxy.metrics);
+        reload_metrics::register(&reloader, &proxy.metrics);
         publish_findings(&proxy);
         Ok(Self { proxy, reloader, server_counters })
     }
@@ -191,7 +190,7 @@ pub async fn serve_with(
 ) -> Result<Drained, SetupError> {
     let sidecar = Sidecar::new(&mut config, clock.clone())?;
     let proxy = &sidecar.proxy;
-    let keeper = tokio::spawn(Arc::clone(&proxy.coherence).drive(proxy.stop.clone()));
+    let driver = tokio::spawn(Arc::clone(&proxy.coherence).drive(proxy.stop.clone()));
     // Wait for a lease, so that the first writes need not wait for peers that are still unknown.
     if tokio::time::timeout(FIRST_JOIN_TIMEOUT, proxy.coherence.wait_for_lease()).await.is_err()
         && proxy.coherence.mode() == CoherenceMode::Degraded
@@ -209,14 +208,18 @@ pub async fn serve_with(
     let admin_stop = CancellationToken::new();
     let readiness: Arc<dyn Readiness> = Arc::<AppReadiness>::clone(&state);
     tokio::spawn(publish_state_changes(Arc::clone(proxy), Arc::clone(&readiness)));
-    let office = Arc::new(AdminState::new(
+    let admin_state = Arc::new(AdminState::new(
         Arc::clone(proxy),
-        Arc::clone(&sidecar.reloader),
+        Arc::new(AdminReload(Arc::clone(&sidecar.reloader))),
         readiness,
         admin_stop.clone(),
     ));
-    let admin =
-        tokio::spawn(admin::run(bound.admin, config.admin.clone(), office, admin_stop.clone()));
+    let admin = tokio::spawn(admin::run(
+        bound.admin,
+        config.admin.clone(),
+        admin_state,
+        admin_stop.clone(),
+    ));
     // `/ready` reports the drain at once, so that load balancers stop sending traffic.
     tokio::spawn({
         let (state, shutdown) = (Arc::clone(&state), shutdown.clone());
@@ -226,7 +229,7 @@ pub async fn serve_with(
         }
     });
     if let Ok(address) = bound.proxy.local_addr() {
-        tracing::info!(%address, app = %config.upstream.target.authority, routes = proxy.active_config().rules.routes.len(), "listening");
+        tracing::info!(%address, origin = %config.upstream.target.authority, routes = proxy.active_config().rules.routes.len(), "listening");
     }
     let drained = server::run(
         bound.proxy,
@@ -240,7 +243,7 @@ pub async fn serve_with(
     .await;
     proxy.stop.cancel();
     admin_stop.cancel();
-    let _ = tokio::join!(keeper, admin);
+    let _ = tokio::join!(driver, admin);
     Ok(drained)
 }
 

@@ -1,7 +1,6 @@
 //! The command line: parses the arguments and runs one command. The commands are thin; the work is
 //! done by the library.
 
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -9,7 +8,9 @@ use clap::{Args, CommandFactory as _, Parser, Subcommand};
 use clap_complete::Shell;
 use tokio_util::sync::CancellationToken;
 
-use self::remote::CommandError;
+use self::error::CommandError;
+use self::exit_codes::{EXIT_FAILED, EXIT_USAGE};
+use self::output::{print, print_diagnostics, print_failure};
 use crate::app;
 use crate::app::BoundListeners;
 use crate::config::{self, Config};
@@ -18,44 +19,19 @@ use crate::telemetry::log;
 
 mod advise;
 mod api_types;
+mod error;
+mod exit_codes;
 mod explain;
 mod format;
 mod http;
+mod output;
 mod purge;
 mod reference;
 mod reload;
 mod remote;
+mod rules;
 mod stats;
 mod warm;
-
-/// Exit code when the sidecar cannot start or a command fails.
-const EXIT_FAILED: u8 = 1;
-
-/// Exit code for an invalid config or command line (`EX_USAGE` of sysexits.h).
-const EXIT_USAGE: u8 = 64;
-
-/// The exit codes of all commands and their meanings.
-const EXIT_CODES: [(u8, &str); 3] = [
-    (0, "Success. A serving sidecar has drained and stopped."),
-    (
-        EXIT_FAILED,
-        "Failure: a port is taken, the running sidecar does not respond or rejects the request, `stats --ready` finds it not ready, or every request of `warm` failed. A sidecar that receives a second stop signal also exits with this code.",
-    ),
-    (
-        EXIT_USAGE,
-        "The command line or `proxy.toml` is invalid: `check` found an error, or the running sidecar rejected the file (`reload`).",
-    ),
-];
-
-/// How a serving sidecar reacts to each signal.
-const SIGNALS: [(&[&str], &str); 2] = [
-    (&["SIGHUP"], "Reload the file. If it has errors, the old rules stay in force."),
-    (
-        &["SIGTERM", "SIGINT"],
-        "The sidecar drains: `/ready` says 503, it accepts no new connections, and requests in \
-         progress may finish within `listen.drain`. A second signal stops it at once.",
-    ),
-];
 
 #[derive(Debug, Parser)]
 #[command(
@@ -166,14 +142,14 @@ pub fn main() -> ExitCode {
                 (code, _) => Ok(code),
             }
         }
-        CliCommand::Explain(asked) => explain::run(&path, &asked),
-        CliCommand::Stats(asked) => stats::run(&path, &asked),
-        CliCommand::Purge(asked) => purge::run(&path, &asked),
-        CliCommand::Warm(asked) => warm::run(&path, &asked),
-        CliCommand::Advise(asked) => advise::run(&path, &asked),
-        CliCommand::Reload(asked) => reload::run(&path, &asked),
+        CliCommand::Explain(args) => explain::run(&path, &args),
+        CliCommand::Stats(args) => stats::run(&path, &args),
+        CliCommand::Purge(args) => purge::run(&path, &args),
+        CliCommand::Warm(args) => warm::run(&path, &args),
+        CliCommand::Advise(args) => advise::run(&path, &args),
+        CliCommand::Reload(args) => reload::run(&path, &args),
         CliCommand::Schema => Ok(print(&config::json_schema())),
-        CliCommand::Reference(options) => reference::run(&options),
+        CliCommand::Reference(options) => reference::run(&options, &Cli::command()),
         CliCommand::Completions { shell } => Ok(print(&completions(shell))),
     };
     done.unwrap_or_else(|failure: CommandError| failure.report())
@@ -226,25 +202,4 @@ fn completions(shell: Shell) -> String {
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut Cli::command(), "sidecache", &mut script);
     String::from_utf8_lossy(&script).trim_end().to_owned()
-}
-
-fn print(text: &str) -> ExitCode {
-    // Ignore the error: a reader such as `head` may have closed the pipe.
-    let _ = writeln!(std::io::stdout().lock(), "{text}");
-    ExitCode::SUCCESS
-}
-
-fn print_diagnostics(problems: &config::Diagnostics) -> ExitCode {
-    let _ = writeln!(std::io::stderr().lock(), "{problems}");
-    EXIT_USAGE.into()
-}
-
-/// Prints a note to stderr, so that stdout holds only the output.
-fn note(text: &str) {
-    let _ = writeln!(std::io::stderr().lock(), "sidecache: {text}");
-}
-
-fn print_failure(error: &dyn std::fmt::Display) -> ExitCode {
-    let _ = writeln!(std::io::stderr().lock(), "sidecache: {error}");
-    EXIT_FAILED.into()
 }

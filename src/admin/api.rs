@@ -13,9 +13,10 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::auth::{AccessDenied, AdminAuth};
+use super::readiness::Ready;
 use super::response::{ApiError, JsonBody, content, json_response};
 use super::state::{AdminState, PurgeRequest};
-use super::{Ready, events, openapi};
+use super::{events, openapi, stats};
 use crate::policy::explain::ExplainRequest;
 
 /// The largest request body: ample for a whole `proxy.toml`.
@@ -47,7 +48,7 @@ pub(super) struct ApiContext {
 }
 
 /// The whole API.
-pub(super) fn router(desk: Arc<ApiContext>) -> Router {
+pub(super) fn router(context: Arc<ApiContext>) -> Router {
     Router::new()
         .route(
             "/",
@@ -68,20 +69,23 @@ pub(super) fn router(desk: Arc<ApiContext>) -> Router {
         .route("/metrics", get(metrics))
         .route(
             "/stats",
-            get(async |State(desk): State<Arc<ApiContext>>| {
-                json_response(StatusCode::OK, &desk.state.stats())
+            get(async |State(context): State<Arc<ApiContext>>| {
+                json_response(StatusCode::OK, &stats::stats(&context.state))
             }),
         )
         .route(
             "/routes",
-            get(async |State(desk): State<Arc<ApiContext>>| {
-                json_response(StatusCode::OK, &desk.state.routes())
+            get(async |State(context): State<Arc<ApiContext>>| {
+                json_response(
+                    StatusCode::OK,
+                    &stats::rules(&context.state.proxy.active_config().rules),
+                )
             }),
         )
         .route(
             "/shadow",
-            get(async |State(desk): State<Arc<ApiContext>>| {
-                json_response(StatusCode::OK, &desk.state.shadow())
+            get(async |State(context): State<Arc<ApiContext>>| {
+                json_response(StatusCode::OK, &context.state.shadow())
             }),
         )
         .route("/openapi.json", get(async || json_response(StatusCode::OK, &openapi::document())))
@@ -93,21 +97,21 @@ pub(super) fn router(desk: Arc<ApiContext>) -> Router {
         .fallback(async || not_found())
         .method_not_allowed_fallback(method_not_allowed)
         .layer(DefaultBodyLimit::max(MAX_BODY))
-        .layer(middleware::from_fn_with_state(Arc::clone(&desk), require_access))
-        .with_state(desk)
+        .layer(middleware::from_fn_with_state(Arc::clone(&context), require_access))
+        .with_state(context)
 }
 
 /// Checks access before routing, so that strangers cannot probe which paths exist.
 async fn require_access(
-    State(desk): State<Arc<ApiContext>>,
+    State(context): State<Arc<ApiContext>>,
     request: Request,
     next: Next,
 ) -> Response {
-    if let Err(refusal) = desk.auth.check(request.uri(), request.headers()) {
+    if let Err(refusal) = context.auth.check(request.uri(), request.headers()) {
         return access_denied(refusal);
     }
     let is_probe = matches!(request.uri().path(), "/live" | "/ready");
-    if !is_probe && !desk.auth.is_authorized(request.headers()) {
+    if !is_probe && !context.auth.is_authorized(request.headers()) {
         return access_denied(AccessDenied::Token);
     }
     next.run(request).await
@@ -154,16 +158,16 @@ async fn method_not_allowed(method: Method, uri: Uri) -> Response {
     response
 }
 
-async fn ready(State(desk): State<Arc<ApiContext>>) -> Response {
-    let ready = desk.state.ready();
+async fn ready(State(context): State<Arc<ApiContext>>) -> Response {
+    let ready = context.state.ready();
     let code = if ready.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     let Ready { degraded, .. } = &ready;
     json_response(code, &json!({ "status": ready.status(), "reasons": degraded }))
 }
 
-async fn metrics(State(desk): State<Arc<ApiContext>>, headers: HeaderMap) -> Response {
+async fn metrics(State(context): State<Arc<ApiContext>>, headers: HeaderMap) -> Response {
     let accept = headers.get(ACCEPT).and_then(|accept| accept.to_str().ok());
-    let (content_type, text) = desk.state.metrics(accept);
+    let (content_type, text) = context.state.metrics(accept);
     content(StatusCode::OK, content_type, text)
 }
 
@@ -174,7 +178,7 @@ struct EventsQuery {
 }
 
 async fn events(
-    State(desk): State<Arc<ApiContext>>,
+    State(context): State<Arc<ApiContext>>,
     last: Result<Query<EventsQuery>, axum::extract::rejection::QueryRejection>,
     request: Request,
 ) -> Response {
@@ -182,16 +186,16 @@ async fn events(
         return ApiError::bad_request("`last` must be a number", "write /events?last=20")
             .into_response();
     };
-    events::stream(&desk.state, last, request.extensions())
+    events::stream(&context.state, last, request.extensions())
 }
 
 async fn purge(
-    State(desk): State<Arc<ApiContext>>,
-    JsonBody(order): JsonBody<PurgeRequest>,
+    State(context): State<Arc<ApiContext>>,
+    JsonBody(purge): JsonBody<PurgeRequest>,
 ) -> Response {
     // Runs in its own task, so that a disconnecting caller does not cancel a purge halfway.
-    let office = Arc::clone(&desk.state);
-    match desk.state.proxy.tasks.spawn(async move { office.purge(&order).await }).await {
+    let state = Arc::clone(&context.state);
+    match context.state.proxy.tasks.spawn(async move { state.purge(&purge).await }).await {
         Ok(Ok(done)) => json_response(StatusCode::OK, &done),
         Ok(Err(refused)) => refused.into_response(),
         Err(_) => ApiError::new(
@@ -204,11 +208,11 @@ async fn purge(
 }
 
 async fn explain(
-    State(desk): State<Arc<ApiContext>>,
+    State(context): State<Arc<ApiContext>>,
     JsonBody(question): JsonBody<ExplainRequest>,
 ) -> Response {
-    match desk.state.explain(&question).await {
-        Ok(told_so) => json_response(StatusCode::OK, &told_so),
+    match context.state.explain(&question).await {
+        Ok(explanation) => json_response(StatusCode::OK, &explanation),
         Err(why) => ApiError::bad_request(why, "POST {\"method\":\"GET\",\"target\":\"/path\",\"headers\":[[\"x-tenant-id\",\"acme\"]]}")
             .into_response(),
     }
@@ -221,12 +225,12 @@ async fn explain(
 struct EmptyBody {}
 
 async fn reload(
-    State(desk): State<Arc<ApiContext>>,
+    State(context): State<Arc<ApiContext>>,
     JsonBody(EmptyBody {}): JsonBody<EmptyBody>,
 ) -> Response {
-    let report = desk.state.reloader.reload_elsewhere().await;
+    let report = context.state.reloader.reload().await;
     let code = if report.ok { StatusCode::OK } else { StatusCode::UNPROCESSABLE_ENTITY };
-    json_response(code, &report)
+    json_response(code, &report.body)
 }
 
 #[derive(Deserialize)]
@@ -236,10 +240,10 @@ struct CheckBody {
 }
 
 async fn check(
-    State(desk): State<Arc<ApiContext>>,
+    State(context): State<Arc<ApiContext>>,
     JsonBody(CheckBody { text }): JsonBody<CheckBody>,
 ) -> Response {
-    let report = desk.state.reloader.check(&text);
+    let report = context.state.reloader.check(&text);
     let code = if report.ok { StatusCode::OK } else { StatusCode::UNPROCESSABLE_ENTITY };
-    json_response(code, &report)
+    json_response(code, &report.body)
 }

@@ -9,9 +9,9 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use url::Url;
 
+use super::readiness::{Readiness, Ready};
+use super::reload::ReloadHandle;
 use super::response::ApiError;
-use super::{Readiness, Ready, events, stats};
-use crate::app::reload::Reloader;
 use crate::clock::Wall;
 use crate::coherence::PurgeKind;
 use crate::policy::explain;
@@ -25,6 +25,8 @@ use crate::telemetry::events::{EventKind, PurgeEvent};
 use crate::telemetry::hot_tags::TagEvent;
 use crate::telemetry::metrics::MetricsFormat;
 
+/// How many clients may subscribe to events at once.
+pub(super) const MAX_SUBSCRIBERS: usize = 16;
 /// How many tags and URLs one purge may name.
 const MAX_PURGED: usize = 1000;
 
@@ -33,11 +35,11 @@ pub struct AdminState {
     /// The request flow and its parts.
     pub proxy: Arc<Proxy>,
     /// Reloads the config file.
-    pub reloader: Arc<Reloader>,
+    pub reloader: Arc<dyn ReloadHandle>,
     /// When the sidecar started.
     pub started: Wall,
     readiness: Arc<dyn Readiness>,
-    pub(super) listeners: Arc<Semaphore>,
+    pub(super) subscribers: Arc<Semaphore>,
     pub(super) stop: CancellationToken,
 }
 
@@ -69,12 +71,19 @@ impl AdminState {
     #[must_use]
     pub fn new(
         proxy: Arc<Proxy>,
-        reloader: Arc<Reloader>,
+        reloader: Arc<dyn ReloadHandle>,
         readiness: Arc<dyn Readiness>,
         stop: CancellationToken,
     ) -> Self {
         let started = proxy.clock.wall();
-        Self { proxy, reloader, started, readiness, listeners: events::listener_permits(), stop }
+        Self {
+            proxy,
+            reloader,
+            started,
+            readiness,
+            subscribers: Arc::new(Semaphore::new(MAX_SUBSCRIBERS)),
+            stop,
+        }
     }
 
     /// Whether the sidecar can serve.
@@ -87,14 +96,6 @@ impl AdminState {
     pub(super) fn metrics(&self, accept: Option<&str>) -> (&'static str, String) {
         let format = MetricsFormat::negotiate(accept);
         (format.content_type(), self.proxy.metrics.encode_as(format))
-    }
-
-    pub(super) fn stats(&self) -> Value {
-        stats::stats(self)
-    }
-
-    pub(super) fn routes(&self) -> Value {
-        stats::rules(&self.proxy.active_config().rules)
     }
 
     pub(super) fn shadow(&self) -> ShadowReport {

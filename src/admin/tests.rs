@@ -5,10 +5,13 @@ use std::sync::Mutex;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::task::JoinHandle;
 
+use std::net::SocketAddr;
+
 use super::*;
 use crate::app::Sidecar;
 use crate::clock::Clock;
 use crate::config::Config;
+use crate::units::Secret;
 
 struct Switch(Mutex<Ready>);
 
@@ -36,8 +39,8 @@ async fn start(token: Option<&str>) -> Running {
     let shutdown = CancellationToken::new();
     let settings = AdminSettings { address, token: token.map(Secret::new), hosts: [].into() };
     let readiness: Arc<dyn Readiness> = switch.clone();
-    let office = Arc::new(AdminState::new(proxy, reloader, readiness, shutdown.clone()));
-    let task = tokio::spawn(run(listener, settings, office, shutdown.clone()));
+    let state = Arc::new(AdminState::new(proxy, reloader, readiness, shutdown.clone()));
+    let task = tokio::spawn(run(listener, settings, state, shutdown.clone()));
     Running { address, switch, shutdown, task }
 }
 
@@ -124,9 +127,9 @@ async fn head_is_the_head_of_get() {
 #[tokio::test]
 async fn other_paths_and_methods_are_told_what_there_is() {
     let running = start(None).await;
-    let lost = ask(&running, "GET /nowhere", "").await;
-    assert_eq!(status(&lost), "404");
-    assert!(body(&lost).contains("\"/live\",\"/ready\",\"/metrics\""), "{lost}");
+    let unknown = ask(&running, "GET /nowhere", "").await;
+    assert_eq!(status(&unknown), "404");
+    assert!(body(&unknown).contains("\"/live\",\"/ready\",\"/metrics\""), "{unknown}");
     let posted = ask(&running, "POST /metrics", "Content-Length: 0\r\n").await;
     assert_eq!(status(&posted), "405");
     assert!(posted.contains("allow: GET, HEAD\r\n"), "{posted}");

@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use crate::app::reload::{ReloadStatus, Reloader};
 use crate::cache::fills::cluster::ClusterFills;
 use crate::coherence::CoherenceMode;
 use crate::policy::route;
@@ -412,42 +411,12 @@ pub(super) fn register_cluster_fills(proxy: &Arc<Proxy>) {
     }
 }
 
-/// Registers the metrics of reloads.
-pub(super) fn register_reloads(reloader: &Arc<Reloader>, metrics: &Metrics) {
-    for (result, counter) in [("ok", &reloader.counters.ok), ("failed", &reloader.counters.failed)]
-    {
-        let labels = [("result", result.to_owned())];
-        metrics.register_counter(
-            "sidecache_config_reloads",
-            "How often the file was read again",
-            &labels,
-            Arc::clone(counter),
-        );
-    }
-    let gauge = |name: &'static str, help: &'static str, read: fn(&ReloadStatus) -> f64| {
-        let reloader = Arc::downgrade(reloader);
-        metrics.register_gauge(name, help, &[], move || {
-            reloader.upgrade().map_or(0.0, |reloader| read(&reloader.status()))
-        });
-    };
-    gauge(
-        "sidecache_config_last_reload_successful",
-        "1 while the rules in force are those of the file",
-        |standing| f64::from(u8::from(standing.refused.is_none())),
-    );
-    gauge(
-        "sidecache_config_last_reload_success_timestamp_seconds",
-        "When the rules in force were read, in seconds since 1970",
-        |standing| as_f64(usize::try_from(standing.loaded.seconds()).unwrap_or(usize::MAX)),
-    );
-}
-
 fn bytes(count: u64) -> f64 {
     as_f64(usize::try_from(count).unwrap_or(usize::MAX))
 }
 
 /// Gauges are floats; counts below 2^53 lose nothing.
 #[allow(clippy::cast_precision_loss, reason = "no count of things in memory comes near 2^53")]
-const fn as_f64(count: usize) -> f64 {
+pub(super) const fn as_f64(count: usize) -> f64 {
     count as f64
 }

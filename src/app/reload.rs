@@ -1,35 +1,40 @@
-//! Reading the file again: validated whole, put in force at once, and refused whole where anything
-//! in it is wrong.
+//! Reloads the config file: validates it as a whole, then activates it at once, or rejects it as a
+//! whole if anything in it is wrong.
 //!
 //! Invariants:
-//! - Rules come into force only if the whole file is right; until then, and after a file that is
-//!   not, the old ones stay.
-//! - One reload at a time, whoever asks: a signal, the file itself, the admin API.
-//! - A file that changes is read when it says the same at two looks in a row, so that one that is
-//!   being written is not taken for broken.
-//! - What is made at the start (listeners, tiers, the client of the origin, pools) stays as it is,
-//!   and is told as waiting for a restart.
+//! - Rules come into force only if the whole file is valid. Until then, and after an invalid file,
+//!   the old ones stay.
+//! - Only one reload runs at a time, whether a signal, a change of the file or the admin API
+//!   triggers it.
+//! - A changed file is reloaded only when two reads in a row give the same text, so that a file
+//!   that is still being written is not rejected.
+//! - Parts that are built at startup (listeners, tiers, the client of the origin, pools) stay as
+//!   they are, and the report lists their changes as needing a restart.
 
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use futures_util::future::BoxFuture;
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
+use crate::admin::{ReloadHandle, ReloadReply, ReloadStatus};
 use crate::cache::fills::cluster::ClusterFills;
-use crate::clock::{Clock, Wall};
+use crate::clock::Clock;
 use crate::config::diff::{self, ConfigChange, ConfigSnapshot};
 use crate::config::{Config, Diagnostic, Diagnostics, Severity};
 use crate::policy::credential::Hasher;
 use crate::policy::plan::PolicyRules;
-use crate::policy::route::{Collapse, RouteMode};
+use crate::policy::route::Collapse;
 use crate::proxy::{self, ActiveConfig, Proxy};
 use crate::telemetry::events::{EventKind, Events};
 use crate::telemetry::metrics::{Counter, Metrics};
 
 /// How often the watcher checks whether `watch` has been turned on, while it is off.
 const IDLE_POLL_INTERVAL: Duration = Duration::from_secs(1);
+
+/// How much longer than the origin's first-byte timeout a mutation stays marked.
+const MARK_MARGIN: Duration = Duration::from_secs(5);
 
 /// The result of a reload, or of a check of what a reload would do.
 #[derive(Clone, Debug, Serialize)]
@@ -44,6 +49,12 @@ pub struct ReloadReport {
     pub problems: Vec<ReloadNotice>,
     /// The diagnostics as `sidecache check` prints them.
     pub text: String,
+}
+
+impl ReloadReport {
+    fn reply(&self) -> ReloadReply {
+        ReloadReply { ok: self.ok, body: serde_json::json!(self) }
+    }
 }
 
 /// A diagnostic of the file, for JSON.
@@ -71,23 +82,6 @@ impl ReloadNotice {
         let (message, hint) = (problem.message.clone(), problem.hint.clone());
         Self { severity, line: problem.line, column: problem.column, message, hint }
     }
-}
-
-/// The state of the file and of the rules in force.
-#[derive(Clone, Debug)]
-pub struct ReloadStatus {
-    /// The file; none if the rules were not read from one.
-    pub file: Option<PathBuf>,
-    /// The switch for all routes.
-    pub mode: RouteMode,
-    /// When the rules in force were loaded.
-    pub loaded: Wall,
-    /// How often rules were loaded.
-    pub loads: u64,
-    /// When and why the current file was rejected.
-    pub refused: Option<(Wall, String)>,
-    /// Changed keys that need a restart.
-    pub restart_needed: Vec<String>,
 }
 
 /// Counts the results of reloads.
@@ -125,7 +119,7 @@ impl StartupSettings {
             mutations: limits.mutations,
             waiters: limits.waiters,
             wait: limits.wait,
-            mark_for: config.upstream.first_byte_timeout + super::MARK_MARGIN,
+            mark_for: config.upstream.first_byte_timeout + MARK_MARGIN,
             tunnel_timeout: config.upstream.tunnel_timeout,
             hasher,
         }
@@ -185,11 +179,11 @@ impl Reloader {
     pub fn new(
         proxy: Arc<Proxy>,
         events: Arc<Events>,
-        fixed: StartupSettings,
-        (config, reading): (&Config, ConfigSnapshot),
+        startup: StartupSettings,
+        (config, snapshot): (&Config, ConfigSnapshot),
         clock: Clock,
     ) -> Self {
-        let standing = ReloadStatus {
+        let status = ReloadStatus {
             file: config.file.clone(),
             mode: config.mode,
             loaded: clock.wall(),
@@ -200,11 +194,11 @@ impl Reloader {
         Self {
             proxy,
             events,
-            startup: fixed,
+            startup,
             clock,
-            started: reading.clone(),
-            current: Mutex::new(reading),
-            status: Mutex::new(standing),
+            started: snapshot.clone(),
+            current: Mutex::new(snapshot),
+            status: Mutex::new(status),
             watch: Mutex::new(config.watch),
             last_read: Mutex::new(Ok(config.text.to_string())),
             counters: ReloadCounters::default(),
@@ -219,7 +213,7 @@ impl Reloader {
 
     /// Reads the file again and activates it if it is valid.
     pub fn reload(&self) -> ReloadReport {
-        let mut turn = lock(&self.current);
+        let mut current = lock(&self.current);
         let Some(file) = self.status().file else {
             return refused(&Diagnostics::unreadable(
                 "proxy.toml",
@@ -230,7 +224,7 @@ impl Reloader {
         match Config::load(&file) {
             Ok(config) => {
                 *lock(&self.last_read) = Ok(config.text.to_string());
-                self.accept(&mut turn, config)
+                self.accept(&mut current, config)
             }
             Err(problems) => {
                 *lock(&self.last_read) =
@@ -243,37 +237,37 @@ impl Reloader {
     /// The result that a reload with this text would have. Changes nothing.
     #[must_use]
     pub fn check(&self, text: &str) -> ReloadReport {
-        let turn = lock(&self.current);
+        let current = lock(&self.current);
         let name = self
             .status()
             .file
             .map_or_else(|| "proxy.toml".to_owned(), |file| file.display().to_string());
         match Config::parse(text, &name, &|variable| std::env::var(variable).ok()) {
-            Ok(config) => self.compare(&turn, &config).0,
+            Ok(config) => self.compare(&current, &config).0,
             Err(problems) => refused(&problems),
         }
     }
 
     fn compare(&self, before: &ConfigSnapshot, config: &Config) -> (ReloadReport, ConfigSnapshot) {
-        let reading = ConfigSnapshot::from_config(config);
+        let snapshot = ConfigSnapshot::from_config(config);
         let text: Vec<String> = config.warnings.iter().map(ToString::to_string).collect();
         let report = ReloadReport {
             ok: true,
-            changes: diff::changes(before, &reading),
-            restart_needed: diff::waiting_for_restart(&self.started, &reading),
+            changes: diff::changes(before, &snapshot),
+            restart_needed: diff::waiting_for_restart(&self.started, &snapshot),
             problems: config.warnings.iter().map(ReloadNotice::from_diagnostic).collect(),
             text: text.join("\n"),
         };
-        (report, reading)
+        (report, snapshot)
     }
 
-    fn accept(&self, turn: &mut ConfigSnapshot, mut config: Config) -> ReloadReport {
-        let (report, reading) = self.compare(turn, &config);
+    fn accept(&self, current: &mut ConfigSnapshot, mut config: Config) -> ReloadReport {
+        let (report, snapshot) = self.compare(current, &config);
         for warning in &config.warnings {
             tracing::warn!(line = warning.line, "{}", warning.message);
         }
         if config.routes.iter().any(|route| route.spec.collapse == Collapse::Cluster) {
-            self.share_fills();
+            self.start_cluster_fills();
         }
         *lock(&self.watch) = config.watch;
         let mode = config.mode;
@@ -283,18 +277,18 @@ impl Reloader {
             self.proxy.shadow.reset();
             super::metrics::watch_routes(&self.proxy);
         }
-        *turn = reading;
+        *current = snapshot;
         let now = self.clock.wall();
         {
-            let mut standing = lock(&self.status);
-            let (loads, restart_needed) = (standing.loads + 1, report.restart_needed.clone());
-            *standing = ReloadStatus {
+            let mut status = lock(&self.status);
+            let (loads, restart_needed) = (status.loads + 1, report.restart_needed.clone());
+            *status = ReloadStatus {
                 mode,
                 loaded: now,
                 loads,
                 refused: None,
                 restart_needed,
-                file: standing.file.take(),
+                file: status.file.take(),
             };
         }
         self.counters.ok.inc();
@@ -335,16 +329,16 @@ impl Reloader {
     }
 
     /// Starts cluster fills if no route needed them at startup.
-    fn share_fills(&self) {
+    fn start_cluster_fills(&self) {
         let proxy = &self.proxy;
         if proxy.cluster_fills.get().is_none()
-            && let Some(across) = ClusterFills::new(
+            && let Some(cluster_fills) = ClusterFills::new(
                 Arc::clone(&proxy.coherence),
                 self.startup.waiters,
                 self.startup.wait,
                 proxy.tasks.clone(),
             )
-            && proxy.cluster_fills.set(across).is_ok()
+            && proxy.cluster_fills.set(cluster_fills).is_ok()
         {
             super::metrics::register_cluster_fills(proxy);
         }
@@ -403,13 +397,32 @@ impl Reloader {
     }
 }
 
+/// What the admin API needs. The handle owns the reloader, because a reload runs on another thread.
+#[derive(Debug)]
+pub(super) struct AdminReload(pub(super) Arc<Reloader>);
+
+impl ReloadHandle for AdminReload {
+    fn status(&self) -> ReloadStatus {
+        self.0.status()
+    }
+
+    fn reload(&self) -> BoxFuture<'static, ReloadReply> {
+        let reloader = Arc::clone(&self.0);
+        Box::pin(async move { reloader.reload_elsewhere().await.reply() })
+    }
+
+    fn check(&self, text: &str) -> ReloadReply {
+        self.0.check(text).reply()
+    }
+}
+
 fn refused(problems: &Diagnostics) -> ReloadReport {
-    let told = problems.iter().map(ReloadNotice::from_diagnostic).collect();
+    let notices = problems.iter().map(ReloadNotice::from_diagnostic).collect();
     ReloadReport {
         ok: false,
         changes: Vec::new(),
         restart_needed: Vec::new(),
-        problems: told,
+        problems: notices,
         text: problems.to_string(),
     }
 }

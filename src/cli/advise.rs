@@ -9,8 +9,10 @@ use clap::Args;
 use http::Method;
 
 use super::api_types::{ApiAdvice, ApiShadowReport, ApiShadowRoute};
+use super::error::CommandError;
 use super::format::{clean, clean_lines, counted, percent};
-use super::remote::{CommandError, RemoteArgs};
+use super::output;
+use super::remote::RemoteArgs;
 
 pub(super) const EXAMPLES: &str = "\
 Examples:
@@ -30,10 +32,10 @@ pub(super) struct AdviseArgs {
     remote: RemoteArgs,
 }
 
-pub(super) fn run(path: &Path, asked: &AdviseArgs) -> Result<ExitCode, CommandError> {
+pub(super) fn run(path: &Path, args: &AdviseArgs) -> Result<ExitCode, CommandError> {
     let reply =
-        asked.remote.resolve(path)?.send(&Method::GET, "/shadow", None)?.error_for_status()?;
-    Ok(super::print(&if asked.json {
+        args.remote.resolve(path)?.send(&Method::GET, "/shadow", None)?.error_for_status()?;
+    Ok(output::print(&if args.json {
         reply.text.trim_end().to_owned()
     } else {
         render(&reply.read()?)

@@ -4,19 +4,19 @@
 use std::fmt::Write as _;
 use std::path::Path;
 use std::process::ExitCode;
-use std::sync::Arc;
 
 use clap::Args;
 use http::Method;
 use serde_json::json;
 
 use super::api_types::{ApiExplanation, ApiStored};
+use super::error::CommandError;
 use super::format::{clean, seconds, size};
-use super::remote::{CommandError, RemoteArgs, read_header};
+use super::output;
+use super::remote::{RemoteArgs, read_header};
+use super::rules::rules_from;
 use crate::config::Config;
-use crate::policy::credential::Hasher;
 use crate::policy::explain::{ExplainLine, ExplainRequest, Explanation, explain};
-use crate::policy::plan::PolicyRules;
 
 pub(super) const EXAMPLES: &str = "\
 Examples:
@@ -52,20 +52,20 @@ pub(super) struct ExplainArgs {
     remote: RemoteArgs,
 }
 
-pub(super) fn run(path: &Path, asked: &ExplainArgs) -> Result<ExitCode, CommandError> {
-    let question = asked.question()?;
+pub(super) fn run(path: &Path, args: &ExplainArgs) -> Result<ExitCode, CommandError> {
+    let question = args.question()?;
     let request = question.read().map_err(CommandError::Usage)?;
-    if asked.live {
-        return live(&asked.remote.resolve(path)?, &question, asked.json);
+    if args.live {
+        return live(&args.remote.resolve(path)?, &question, args.json);
     }
     let config = Config::load(path).map_err(CommandError::Config)?;
     let explained = explain(&rules_from(config), &request);
-    if asked.json {
+    if args.json {
         let answer =
             json!({ "request": explained.request, "lines": explained.lines, "stored": null });
-        return Ok(super::print(&format!("{answer:#}")));
+        return Ok(output::print(&format!("{answer:#}")));
     }
-    Ok(super::print(text(&explained).trim_end()))
+    Ok(output::print(text(&explained).trim_end()))
 }
 
 impl ExplainArgs {
@@ -83,19 +83,6 @@ impl ExplainArgs {
     }
 }
 
-/// The rules of a file, without starting any part of the sidecar.
-pub(super) fn rules_from(config: Config) -> PolicyRules {
-    let secret = config.redis.as_ref().and_then(|redis| redis.secret.as_ref());
-    PolicyRules {
-        hasher: secret
-            .map_or_else(Hasher::default, |secret| Hasher::new(secret.expose().as_bytes())),
-        routes: config.routes,
-        purges: config.purges,
-        credential: Arc::clone(&config.credential),
-        max_key: usize::try_from(config.limits.key).unwrap_or(usize::MAX),
-    }
-}
-
 fn live(
     remote: &super::remote::Remote,
     question: &ExplainRequest,
@@ -104,7 +91,7 @@ fn live(
     let reply =
         remote.send(&Method::POST, "/explain", Some(&json!(question)))?.error_for_status()?;
     if as_json {
-        return Ok(super::print(reply.text.trim_end()));
+        return Ok(output::print(reply.text.trim_end()));
     }
     let ApiExplanation { request, lines, stored } = reply.read()?;
     // Only a GET or HEAD with a key can have a stored response.
@@ -124,7 +111,7 @@ fn live(
         }
         None => {}
     }
-    Ok(super::print(text.trim_end()))
+    Ok(output::print(text.trim_end()))
 }
 
 fn text(explained: &Explanation) -> String {

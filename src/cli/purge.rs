@@ -9,8 +9,10 @@ use http::Method;
 use serde_json::json;
 
 use super::api_types::ApiPurged;
+use super::error::CommandError;
 use super::format::{clean, counted, millis};
-use super::remote::{CommandError, RemoteArgs};
+use super::output;
+use super::remote::RemoteArgs;
 
 pub(super) const EXAMPLES: &str = "\
 Examples:
@@ -54,24 +56,24 @@ enum Consent {
     NobodyToAsk,
 }
 
-pub(super) fn run(path: &Path, asked: &PurgeArgs) -> Result<ExitCode, CommandError> {
-    for url in &asked.urls {
+pub(super) fn run(path: &Path, args: &PurgeArgs) -> Result<ExitCode, CommandError> {
+    for url in &args.urls {
         check_url(url)?;
     }
-    if let Some(empty) = asked.tags.iter().find(|tag| tag.trim().is_empty()) {
+    if let Some(empty) = args.tags.iter().find(|tag| tag.trim().is_empty()) {
         return Err(CommandError::Usage(format!(
             "--tag {empty:?} is empty; is a shell variable unset?"
         )));
     }
-    let remote = asked.remote.resolve(path)?;
-    if asked.everything {
+    let remote = args.remote.resolve(path)?;
+    if args.everything {
         let question = format!(
             "Purge everything that the sidecar at {} has stored? Every request will go to the origin until the cache is filled again.",
             remote.endpoint()
         );
         let terminal = std::io::stdin().is_terminal();
         match consent(
-            asked.yes,
+            args.yes,
             terminal,
             &question,
             &mut std::io::stdin().lock(),
@@ -87,13 +89,13 @@ pub(super) fn run(path: &Path, asked: &PurgeArgs) -> Result<ExitCode, CommandErr
             }
         }
     }
-    let body = if asked.everything {
-        json!({ "everything": true, "soft": asked.soft })
+    let body = if args.everything {
+        json!({ "everything": true, "soft": args.soft })
     } else {
-        json!({ "tags": asked.tags, "urls": asked.urls, "soft": asked.soft })
+        json!({ "tags": args.tags, "urls": args.urls, "soft": args.soft })
     };
     let reply = remote.send(&Method::POST, "/purge", Some(&body))?.error_for_status()?;
-    Ok(super::print(&if asked.json {
+    Ok(output::print(&if args.json {
         reply.text.trim_end().to_owned()
     } else {
         render(&reply.read()?)
@@ -126,10 +128,10 @@ fn consent(
         return Consent::NobodyToAsk;
     }
     let mut answer = String::new();
-    let asked = write!(out, "{question} [y/N] ")
+    let read = write!(out, "{question} [y/N] ")
         .and_then(|()| out.flush())
         .and_then(|()| answers.read_line(&mut answer));
-    let given = asked.is_ok() && matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes");
+    let given = read.is_ok() && matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes");
     if given { Consent::Given } else { Consent::Refused }
 }
 

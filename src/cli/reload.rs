@@ -9,8 +9,11 @@ use http::{Method, StatusCode};
 use serde_json::json;
 
 use super::api_types::{ApiChange, ApiDiagnostic, ApiReload};
+use super::error::CommandError;
+use super::exit_codes::EXIT_USAGE;
 use super::format::{clean, clean_lines, counted, table};
-use super::remote::{CommandError, RemoteArgs, RemoteReply};
+use super::output;
+use super::remote::{RemoteArgs, RemoteReply};
 
 pub(super) const EXAMPLES: &str = "\
 Examples:
@@ -54,16 +57,16 @@ pub(super) struct CompareArgs {
     remote: RemoteArgs,
 }
 
-pub(super) fn run(path: &Path, asked: &ReloadArgs) -> Result<ExitCode, CommandError> {
-    let reply = asked.remote.resolve(path)?.send(&Method::POST, "/reload", Some(&json!({})))?;
+pub(super) fn run(path: &Path, args: &ReloadArgs) -> Result<ExitCode, CommandError> {
+    let reply = args.remote.resolve(path)?.send(&Method::POST, "/reload", Some(&json!({})))?;
     let answer = read(&reply)?;
-    let code = if answer.ok { ExitCode::SUCCESS } else { super::EXIT_USAGE.into() };
-    if asked.json {
-        super::print(reply.text.trim_end());
+    let code = if answer.ok { ExitCode::SUCCESS } else { EXIT_USAGE.into() };
+    if args.json {
+        output::print(reply.text.trim_end());
     } else if answer.ok {
-        super::print(&changes(&answer, "reloaded", "reloaded: no changes"));
+        output::print(&changes(&answer, "reloaded", "reloaded: no changes"));
     } else {
-        super::print_failure(&format!(
+        output::print_failure(&format!(
             "the file is rejected, the old rules stay in force\n{}",
             problems(&answer)
         ));
@@ -83,10 +86,13 @@ pub(super) fn compare(
     let remote = compared.remote.resolve(if config.exists() { config } else { file })?;
     let answer = read(&remote.send(&Method::POST, "/check", Some(&json!({ "text": text })))?)?;
     if !answer.ok {
-        super::print(&format!("the running sidecar would reject the file:\n{}", problems(&answer)));
-        return Ok(super::EXIT_USAGE.into());
+        output::print(&format!(
+            "the running sidecar would reject the file:\n{}",
+            problems(&answer)
+        ));
+        return Ok(EXIT_USAGE.into());
     }
-    Ok(super::print(&changes(&answer, "a reload would make", "a reload would change nothing")))
+    Ok(output::print(&changes(&answer, "a reload would make", "a reload would change nothing")))
 }
 
 fn read(reply: &RemoteReply) -> Result<ApiReload, CommandError> {

@@ -6,7 +6,6 @@
 
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -20,9 +19,10 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 use tokio::time::timeout;
 
+use super::error::CommandError;
 use super::format::{clean, clean_lines};
 use super::http::{Endpoint, block_on};
-use crate::config::{Config, Diagnostics};
+use crate::config::Config;
 use crate::units::Secret;
 
 /// How long a response may take, connecting included. A purge waits for the other sidecars, at most
@@ -47,40 +47,6 @@ pub(super) struct RemoteArgs {
     /// lines.
     #[arg(long, value_name = "FILE")]
     token_file: Option<PathBuf>,
-}
-
-/// Why a command failed.
-#[derive(Debug)]
-pub(super) enum CommandError {
-    /// The file is invalid.
-    Config(Diagnostics),
-    /// The file is invalid, and nothing else gives the sidecar's address.
-    NoAddress(Diagnostics),
-    /// The command line is invalid.
-    Usage(String),
-    /// The command was tried and failed.
-    Failed(String),
-}
-
-impl CommandError {
-    /// Prints the error and returns the exit code.
-    pub(super) fn report(&self) -> ExitCode {
-        match self {
-            Self::Config(problems) => super::print_diagnostics(problems),
-            Self::NoAddress(problems) => {
-                super::print_diagnostics(problems);
-                super::print_failure(
-                    &"the sidecar's address is in `[admin]` of that file; set it with --admin URL or $SIDECACHE_ADMIN instead",
-                );
-                super::EXIT_USAGE.into()
-            }
-            Self::Usage(why) => {
-                super::print_failure(why);
-                super::EXIT_USAGE.into()
-            }
-            Self::Failed(why) => super::print_failure(why),
-        }
-    }
 }
 
 /// Where the token came from, for messages.

@@ -11,8 +11,11 @@ use clap::Args;
 use http::{Method, StatusCode};
 
 use super::api_types::{ApiReady, ApiRedis, ApiRoute, ApiStats, ApiTag};
+use super::error::CommandError;
+use super::exit_codes::EXIT_FAILED;
 use super::format::{clean, clean_lines, counted, millis, percent, seconds, size, table};
-use super::remote::{CommandError, Remote, RemoteArgs};
+use super::output;
+use super::remote::{Remote, RemoteArgs};
 
 pub(super) const EXAMPLES: &str = "\
 Examples:
@@ -38,16 +41,16 @@ pub(super) struct StatsArgs {
     remote: RemoteArgs,
 }
 
-pub(super) fn run(path: &Path, asked: &StatsArgs) -> Result<ExitCode, CommandError> {
-    let remote = asked.remote.resolve(path)?;
-    if asked.ready {
-        return ready(&remote, asked.json);
+pub(super) fn run(path: &Path, args: &StatsArgs) -> Result<ExitCode, CommandError> {
+    let remote = args.remote.resolve(path)?;
+    if args.ready {
+        return ready(&remote, args.json);
     }
     let reply = remote.send(&Method::GET, "/stats", None)?.error_for_status()?;
-    if asked.json {
-        return Ok(super::print(reply.text.trim_end()));
+    if args.json {
+        return Ok(output::print(reply.text.trim_end()));
     }
-    Ok(super::print(&text(&reply.read()?)))
+    Ok(output::print(&text(&reply.read()?)))
 }
 
 fn ready(remote: &Remote, as_json: bool) -> Result<ExitCode, CommandError> {
@@ -56,11 +59,11 @@ fn ready(remote: &Remote, as_json: bool) -> Result<ExitCode, CommandError> {
         return Err(reply.failure());
     }
     if as_json {
-        super::print(reply.text.trim_end());
+        output::print(reply.text.trim_end());
     } else {
-        super::print(&readiness(&reply.read()?));
+        output::print(&readiness(&reply.read()?));
     }
-    Ok(if reply.status == StatusCode::OK { ExitCode::SUCCESS } else { super::EXIT_FAILED.into() })
+    Ok(if reply.status == StatusCode::OK { ExitCode::SUCCESS } else { EXIT_FAILED.into() })
 }
 
 fn readiness(ready: &ApiReady) -> String {

@@ -18,10 +18,13 @@ use tokio_util::sync::CancellationToken;
 use self::list::{Bounds, WarmList};
 use self::send::{SendSettings, WarmRequest};
 use self::summary::NotSent;
-use super::explain::rules_from;
+use super::error::CommandError;
+use super::exit_codes::EXIT_FAILED;
 use super::format::clean;
 use super::http::{Endpoint, block_on};
-use super::remote::{CommandError, read_header};
+use super::output;
+use super::remote::read_header;
+use super::rules::rules_from;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::outcome::Reason;
@@ -85,10 +88,10 @@ pub(super) struct WarmArgs {
     json: bool,
 }
 
-pub(super) fn run(path: &Path, asked: &WarmArgs) -> Result<ExitCode, CommandError> {
-    let (headers, named) = read_headers(asked)?;
-    let (to, rules) = destination(path, asked)?;
-    let list = read_list(&asked.from)?;
+pub(super) fn run(path: &Path, args: &WarmArgs) -> Result<ExitCode, CommandError> {
+    let (headers, named) = read_headers(args)?;
+    let (to, rules) = destination(path, args)?;
+    let list = read_list(&args.from)?;
     let fallback = match named {
         Some(host) => host,
         None => HeaderValue::from_str(&to.to_string()).map_err(|_| {
@@ -96,29 +99,29 @@ pub(super) fn run(path: &Path, asked: &WarmArgs) -> Result<ExitCode, CommandErro
         })?,
     };
     let guessed = list.requests.iter().any(|(wanted, _)| wanted.host.is_none())
-        && asked.host.is_none()
-        && !headers_name_host(asked);
-    let (jobs, not_sent) = choose(&list, rules.as_ref(), &headers, &fallback, asked.limit);
+        && args.host.is_none()
+        && !headers_name_host(args);
+    let (jobs, not_sent) = choose(&list, rules.as_ref(), &headers, &fallback, args.limit);
     print_notes(&list, &not_sent, guessed.then_some(&to));
     if jobs.is_empty() {
         let nothing = "nothing to send";
-        if asked.json {
-            super::print(&format!("{:#}", summary::Tally::default().json(0, &list, &not_sent)));
+        if args.json {
+            output::print(&format!("{:#}", summary::Tally::default().json(0, &list, &not_sent)));
         } else {
-            super::print(nothing);
+            output::print(nothing);
         }
         return Ok(if list.unreadable > 0 || !not_sent.is_empty() {
-            super::EXIT_FAILED.into()
+            EXIT_FAILED.into()
         } else {
             ExitCode::SUCCESS
         });
     }
-    let timeout = asked.timeout;
+    let timeout = args.timeout;
     let settings = SendSettings {
         to,
         headers,
-        concurrency: asked.concurrency.into(),
-        rate: asked.rate,
+        concurrency: args.concurrency.into(),
+        rate: args.rate,
         timeout,
     };
     let tally = block_on(async {
@@ -134,12 +137,12 @@ pub(super) fn run(path: &Path, asked: &WarmArgs) -> Result<ExitCode, CommandErro
         send::send(&settings, &jobs, &Clock::system(), &stop).await
     })
     .map_err(|error| CommandError::Failed(error.to_string()))?;
-    if asked.json {
-        super::print(&format!("{:#}", tally.json(jobs.len(), &list, &not_sent)));
+    if args.json {
+        output::print(&format!("{:#}", tally.json(jobs.len(), &list, &not_sent)));
     } else {
-        super::print(&tally.text(jobs.len()));
+        output::print(&tally.text(jobs.len()));
     }
-    Ok(if tally.all_failed() { super::EXIT_FAILED.into() } else { ExitCode::SUCCESS })
+    Ok(if tally.all_failed() { EXIT_FAILED.into() } else { ExitCode::SUCCESS })
 }
 
 fn read_rate(text: &str) -> Result<f64, String> {
@@ -148,9 +151,9 @@ fn read_rate(text: &str) -> Result<f64, String> {
 }
 
 /// The headers of each request, and the value of `Host`.
-fn read_headers(asked: &WarmArgs) -> Result<(HeaderMap, Option<HeaderValue>), CommandError> {
+fn read_headers(args: &WarmArgs) -> Result<(HeaderMap, Option<HeaderValue>), CommandError> {
     let mut headers = HeaderMap::new();
-    for given in &asked.headers {
+    for given in &args.headers {
         let (name, value) = read_header(given)?;
         // `read_header` has validated the name and the value.
         if let (Ok(name), Ok(value)) =
@@ -160,7 +163,7 @@ fn read_headers(asked: &WarmArgs) -> Result<(HeaderMap, Option<HeaderValue>), Co
         }
     }
     let given = headers.remove(HOST);
-    let host = match &asked.host {
+    let host = match &args.host {
         Some(host) => Some(HeaderValue::from_str(host).map_err(|_| {
             CommandError::Usage("--host: this cannot be sent in a header".to_owned())
         })?),
@@ -169,8 +172,8 @@ fn read_headers(asked: &WarmArgs) -> Result<(HeaderMap, Option<HeaderValue>), Co
     Ok((headers, host))
 }
 
-fn headers_name_host(asked: &WarmArgs) -> bool {
-    asked.headers.iter().any(|given| {
+fn headers_name_host(args: &WarmArgs) -> bool {
+    args.headers.iter().any(|given| {
         given.split(':').next().is_some_and(|name| name.trim().eq_ignore_ascii_case("host"))
     })
 }
@@ -178,9 +181,9 @@ fn headers_name_host(asked: &WarmArgs) -> bool {
 /// Where to send requests, and the rules that select them.
 fn destination(
     path: &Path,
-    asked: &WarmArgs,
+    args: &WarmArgs,
 ) -> Result<(Endpoint, Option<PolicyRules>), CommandError> {
-    let given = asked
+    let given = args
         .to
         .as_deref()
         .map(|to| Endpoint::parse(to, 80))
@@ -189,9 +192,9 @@ fn destination(
     match (given, Config::load(path)) {
         (given, Ok(config)) => {
             let to = given.unwrap_or_else(|| Endpoint::for_listener(config.server.address));
-            Ok((to, (!asked.unrouted).then(|| rules_from(config))))
+            Ok((to, (!args.unrouted).then(|| rules_from(config))))
         }
-        (Some(to), Err(_)) if asked.unrouted => Ok((to, None)),
+        (Some(to), Err(_)) if args.unrouted => Ok((to, None)),
         (Some(_), Err(problems)) => Err(CommandError::Usage(format!(
             "{problems}\n  the routes of that file select what is sent; to send everything without a file, add --unrouted: make sure that no GET of the list changes anything"
         ))),
@@ -242,7 +245,7 @@ fn refusal(rules: &PolicyRules, job: &WarmRequest, headers: &HeaderMap) -> Optio
     let uri: Uri = job.target.parse().ok()?;
     let mut headers = headers.clone();
     headers.insert(HOST, job.host.clone());
-    let asked = Question {
+    let question = Question {
         method: &Method::GET,
         uri: &uri,
         version: Version::HTTP_11,
@@ -250,7 +253,7 @@ fn refusal(rules: &PolicyRules, job: &WarmRequest, headers: &HeaderMap) -> Optio
         has_body: false,
         peer_is_trusted: false,
     };
-    match rules.plan(&asked) {
+    match rules.plan(&question) {
         Plan::Pass(route, outcome)
             if route.is_none() || outcome.reason == Some(Reason::ModeOff) =>
         {
@@ -267,31 +270,31 @@ fn refusal(rules: &PolicyRules, job: &WarmRequest, headers: &HeaderMap) -> Optio
 /// Prints notes on the list to stderr.
 fn print_notes(list: &WarmList, not_sent: &NotSent, guessed: Option<&Endpoint>) {
     for (line, text) in &list.examples {
-        super::note(&format!("cannot read line {line}: {text}"));
+        output::note(&format!("cannot read line {line}: {text}"));
     }
     let shown = list.examples.len() as u64;
     if list.unreadable > shown {
-        super::note(&format!("cannot read {} more lines", list.unreadable - shown));
+        output::note(&format!("cannot read {} more lines", list.unreadable - shown));
     }
     for (why, count) in &list.skipped {
-        super::note(&format!("skipped {count} lines: {}", why.as_str()));
+        output::note(&format!("skipped {count} lines: {}", why.as_str()));
     }
     if list.over_limit > 0 {
-        super::note(&format!(
+        output::note(&format!(
             "ignored {} lines: more than {} different requests",
             list.over_limit,
             list.requests.len()
         ));
     }
     for (why, count) in not_sent {
-        super::note(&format!(
+        output::note(&format!(
             "not sent: {count}: {}{}",
             clean(why),
             if why == "no route" { " (--unrouted sends them)" } else { "" }
         ));
     }
     if let Some(to) = guessed {
-        super::note(&format!(
+        output::note(&format!(
             "requests are sent with the host {to}, and entries are stored per host: set the host that clients use with --host"
         ));
     }

@@ -3,13 +3,22 @@
 use std::fmt::Write as _;
 
 use clap::builder::PossibleValue;
-use clap::{Arg, Command, CommandFactory as _};
+use clap::{Arg, Command};
 
 use super::markdown::{Page, code, codes};
-use crate::cli::{Cli, EXIT_CODES, SIGNALS};
+use crate::cli::exit_codes::EXIT_CODES;
 
-pub(super) fn page() -> String {
-    let mut command = Cli::command();
+/// How a serving sidecar reacts to each signal.
+const SIGNALS: [(&[&str], &str); 2] = [
+    (&["SIGHUP"], "Reload the file. If it has errors, the old rules stay in force."),
+    (
+        &["SIGTERM", "SIGINT"],
+        "The sidecar drains: `/ready` says 503, it accepts no new connections, and requests in \
+         progress may finish within `listen.drain`. A second signal stops it at once.",
+    ),
+];
+
+pub(super) fn page(mut command: Command) -> String {
     command.build();
     let mut page = Page::new("Commands");
     page.paragraph(
