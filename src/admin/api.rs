@@ -14,7 +14,7 @@ use serde_json::json;
 
 use super::auth::{AccessDenied, AdminAuth};
 use super::readiness::Ready;
-use super::response::{ApiError, JsonBody, content, json_response};
+use super::response::{ApiError, JsonBody, content, json_response, json_text};
 use super::state::{AdminState, PurgeRequest};
 use super::{events, openapi, stats};
 use crate::policy::explain::ExplainRequest;
@@ -230,7 +230,7 @@ async fn reload(
 ) -> Response {
     let report = context.state.reloader.reload().await;
     let code = if report.ok { StatusCode::OK } else { StatusCode::UNPROCESSABLE_ENTITY };
-    json_response(code, &report.body)
+    json_text(code, report.json)
 }
 
 #[derive(Deserialize)]
@@ -245,5 +245,5 @@ async fn check(
 ) -> Response {
     let report = context.state.reloader.check(&text);
     let code = if report.ok { StatusCode::OK } else { StatusCode::UNPROCESSABLE_ENTITY };
-    json_response(code, &report.body)
+    json_text(code, report.json)
 }

@@ -4,7 +4,6 @@
 use std::path::PathBuf;
 
 use futures_util::future::BoxFuture;
-use serde_json::Value;
 
 use crate::clock::Wall;
 use crate::policy::route::RouteMode;
@@ -27,7 +26,7 @@ pub struct ReloadReply {
     /// Whether the file is valid.
     pub ok: bool,
     /// The body of the response.
-    pub body: Value,
+    pub json: String,
 }
 
 /// The state of the file and of the rules in force.

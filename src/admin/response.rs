@@ -74,7 +74,11 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for JsonBody<T> {
 
 /// A JSON response that must not be stored.
 pub(super) fn json_response(status: StatusCode, value: &impl Serialize) -> Response {
-    let mut text = serde_json::to_string(value).unwrap_or_default();
+    json_text(status, serde_json::to_string(value).unwrap_or_default())
+}
+
+/// The same for text that is JSON already.
+pub(super) fn json_text(status: StatusCode, mut text: String) -> Response {
     text.push('\n');
     content(status, "application/json", text)
 }

@@ -53,7 +53,7 @@ pub struct ReloadReport {
 
 impl ReloadReport {
     fn reply(&self) -> ReloadReply {
-        ReloadReply { ok: self.ok, body: serde_json::json!(self) }
+        ReloadReply { ok: self.ok, json: serde_json::to_string(self).unwrap_or_default() }
     }
 }
 

@@ -1,5 +1,5 @@
 //! Compiles a text into a `Config`: the order of the steps, and checks that need the whole file.
-//! `sections`, `fields` and `rules` compile the parts of the file.
+//! The other files of this folder compile the parts.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -14,13 +14,16 @@ use super::diagnostics::DiagnosticCollector;
 use super::diagnostics::diagnostic::{DiagnosticBuilder, Diagnostics, SourceText};
 use super::diagnostics::recover;
 use super::file::{ConfigFile, RedisSection};
-use super::{Config, lint};
+use super::lint;
+use super::model::{Config, ConfigLimits};
 use crate::policy::route::{Collapse, ResponseRules, RouteMode, Routes};
 use crate::units::{show_duration, show_size};
 
 pub mod fields;
 pub mod freshness;
-pub mod rules;
+pub mod purges;
+pub mod routes;
+mod rule_names;
 pub mod sections;
 pub mod values;
 
@@ -49,25 +52,25 @@ fn read(
     report: &mut DiagnosticCollector,
     env: &dyn Fn(&str) -> Option<String>,
 ) -> Option<ConfigFile> {
-    let mut mended = recover::recover(text);
-    for draft in std::mem::take(&mut mended.diagnostics) {
+    let mut recovered = recover::recover(text);
+    for draft in std::mem::take(&mut recovered.diagnostics) {
         report.push_syntax(draft);
     }
-    for draft in std::mem::take(&mut mended.completed) {
+    for draft in std::mem::take(&mut recovered.completed) {
         report.push(draft);
     }
-    let (table, mut errors) = DeTable::parse_recoverable(&mended.text);
+    let (table, mut errors) = DeTable::parse_recoverable(&recovered.text);
     errors.sort_by_key(|error| error.span().map_or(0, |span| span.start));
     for error in &errors {
-        report.push_syntax(syntax(error, &mended));
+        report.push_syntax(syntax(error, &recovered));
     }
-    let root = Spanned::new(0..0, DeValue::Table(mended.relocate(table.into_inner())));
+    let root = Spanned::new(0..0, DeValue::Table(recovered.relocate(table.into_inner())));
     ConfigFile::read(&root, &mut TomlReader { report, env })
 }
 
 /// Reports a syntax error, with a hint on its usual cause.
-fn syntax(error: &TomlError, mended: &recover::RecoveredText) -> DiagnosticBuilder {
-    let (text, span) = (mended.text.as_str(), error.span().unwrap_or(0..0));
+fn syntax(error: &TomlError, recovered: &recover::RecoveredText) -> DiagnosticBuilder {
+    let (text, span) = (recovered.text.as_str(), error.span().unwrap_or(0..0));
     let found = text.get(span.clone()).unwrap_or_default().trim();
     let message = error.message();
     let (message, allowed) = message
@@ -93,7 +96,7 @@ fn syntax(error: &TomlError, mended: &recover::RecoveredText) -> DiagnosticBuild
         span.start
     };
     let mut draft = DiagnosticBuilder::error(
-        mended.original_span(&(place..span.end.max(place))),
+        recovered.original_span(&(place..span.end.max(place))),
         format!("syntax error: {message}"),
     )
     .maybe_hint(hint);
@@ -130,14 +133,14 @@ fn assemble(file: &ConfigFile, context: &mut CompileContext) -> Option<Config> {
     let fields = FieldTable::compile(file.fields.get(), context);
     let targeted = file.freshness.get().map(|freshness| sections::targeted(freshness, context));
     let mode = file.mode.get().map_or(RouteMode::On, |word| word.0);
-    let around = rules::RouteContext {
+    let route_context = routes::RouteContext {
         fields: &fields,
         credential: &credential,
         collapse: collapse(file, context),
         mode,
     };
-    let routes = rules::routes(file.routes.get(), &around, context);
-    let purges = rules::purges(file.purges.get(), &fields, context);
+    let routes = routes::routes(file.routes.get(), &route_context, context);
+    let purges = purges::purges(file.purges.get(), &fields, context);
     addresses(file, server.as_ref(), admin.as_ref(), upstream.as_ref(), context);
     tiers(file, memory.as_ref(), redis.as_ref().and_then(Option::as_ref), limits.as_ref(), context);
     // The following checks need the whole file, so it must have been decoded completely.
@@ -155,13 +158,13 @@ fn assemble(file: &ConfigFile, context: &mut CompileContext) -> Option<Config> {
         fields.warn_unused(context);
     }
     let specs = routes.into_iter().map(|route| route.spec).collect();
-    let answers = Arc::new(ResponseRules {
+    let response_rules = Arc::new(ResponseRules {
         targeted: targeted.unwrap_or_default(),
         response_tags: response_tags?,
     });
     // Ties have been reported with their lines. This reports anything else that the routing tree
     // rejects.
-    let routes = match Routes::new(specs, &credential, &answers) {
+    let routes = match Routes::new(specs, &credential, &response_rules) {
         Ok(routes) => routes,
         Err(tie) => {
             if whole {
@@ -184,7 +187,7 @@ fn assemble(file: &ConfigFile, context: &mut CompileContext) -> Option<Config> {
         routes,
         purges: purges.into_iter().map(|purge| purge.rule).collect(),
         credential,
-        response_rules: answers,
+        response_rules,
         debug_headers: *file.debug.get()?.headers.get()?,
         mode,
         file: None,
@@ -274,7 +277,7 @@ fn tiers(
     file: &ConfigFile,
     memory: Option<&crate::cache::store::memory::MemorySettings>,
     redis: Option<&crate::redis::RedisSettings>,
-    limits: Option<&super::ConfigLimits>,
+    limits: Option<&ConfigLimits>,
     context: &mut CompileContext,
 ) {
     let (Some(memory), Some(limits)) = (memory, limits) else { return };

@@ -1,9 +1,7 @@
 //! Collects the diagnostics of a file, and drops those that only follow from others.
 
-use std::fmt;
 use std::sync::Arc;
 
-use super::decode::{Located, TomlString};
 use super::diagnostics::diagnostic::{
     Diagnostic, DiagnosticBuilder, Severity, SourceSpan, SourceText,
 };
@@ -119,28 +117,5 @@ impl DiagnosticCollector {
     pub fn finish(mut self) -> (Arc<str>, Vec<Diagnostic>) {
         self.diagnostics.sort_by_key(|problem| (problem.line, problem.column));
         (Arc::clone(self.source.file()), self.diagnostics)
-    }
-
-    /// Reports a text of the wrong form. SECURITY: the value of a variable is not repeated.
-    pub fn malformed(
-        &mut self,
-        text: &Located<TomlString>,
-        kind: &str,
-        what: impl fmt::Display,
-        allowed: Option<&str>,
-        hint: &str,
-    ) {
-        let mut draft = if text.value.is_from_environment() {
-            DiagnosticBuilder::error(
-                text.span.clone(),
-                format!("the value from the environment is not {kind}"),
-            )
-        } else {
-            DiagnosticBuilder::error(text.span.clone(), what.to_string()).hint(hint)
-        };
-        if let Some(allowed) = allowed {
-            draft = draft.allowed(allowed);
-        }
-        self.push(draft);
     }
 }

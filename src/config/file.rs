@@ -5,9 +5,8 @@
 //! Editors show the comments of the keys, so they are written for the operator.
 
 use super::decode::{
-    Count, Fraction, NamedTable, Period, Size, TomlList, TomlString, table, words,
+    Count, Fraction, NamedTable, Period, QueryForm, Size, TomlList, TomlString, table, words,
 };
-use super::schema::QueryForm;
 use crate::policy::credential::Scope;
 use crate::policy::purge_rule::MutationGuard;
 use crate::policy::route::{ClientCacheControl, Collapse, RouteMode, UnknownHeaders};

@@ -5,11 +5,9 @@ use std::borrow::Cow;
 
 use schemars::generate::SchemaSettings;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
-use toml::Spanned;
-use toml::de::DeValue;
 
 use super::decode::{
-    Count, Fraction, FromToml, NamedTable, Period, Setting, Size, TomlList, TomlReader, TomlString,
+    Count, Fraction, NamedTable, Period, QueryForm, Setting, Size, TomlList, TomlString,
 };
 use super::file::{self, ConfigFile};
 
@@ -46,37 +44,6 @@ pub fn key_order(definition: &str) -> &'static [&'static str] {
         "RouteSection" => file::RouteSection::KEYS,
         "PurgeSection" => file::PurgeSection::KEYS,
         _ => &[],
-    }
-}
-
-/// The form of `query`: a word or a list.
-pub enum QueryForm {
-    /// All parameters.
-    All,
-    /// No parameters.
-    None,
-    /// Only these parameters.
-    Only(TomlList<TomlString>),
-}
-
-impl FromToml for QueryForm {
-    fn read(value: &Spanned<DeValue<'_>>, reader: &mut TomlReader<'_>) -> Option<Self> {
-        if value.get_ref().is_array() {
-            return TomlList::read(value, reader).map(Self::Only);
-        }
-        if !value.get_ref().is_str() {
-            reader.wrong_type(value, "\"all\", \"none\", or a list of parameters", None);
-            return None;
-        }
-        match super::decode::word(
-            value,
-            reader,
-            "a rule for the query (a list of parameters goes in brackets)",
-            &["all", "none"],
-        )? {
-            "all" => Some(Self::All),
-            _ => Some(Self::None),
-        }
     }
 }
 

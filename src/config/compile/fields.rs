@@ -6,8 +6,8 @@ use std::sync::Arc;
 use http::HeaderName;
 use http::header::{AUTHORIZATION, COOKIE};
 
-use super::CompileContext;
 use super::sections::cookie_name;
+use crate::config::context::CompileContext;
 use crate::config::decode::{Located, NamedTable, Setting, TomlString};
 use crate::config::diagnostics::diagnostic::{DiagnosticBuilder, SourceSpan};
 use crate::config::file::{AuthKind, FieldForm};

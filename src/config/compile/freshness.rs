@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use super::CompileContext;
+use crate::config::context::CompileContext;
 use crate::config::decode::{Period, Setting};
 use crate::config::diagnostics::diagnostic::DiagnosticBuilder;
 use crate::config::file;

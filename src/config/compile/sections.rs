@@ -7,12 +7,12 @@ use std::time::Duration;
 use http::{HeaderName, header};
 use url::Url;
 
-use super::CompileContext;
 use crate::cache::store;
-use crate::config::ConfigLimits;
+use crate::config::context::CompileContext;
 use crate::config::decode::{Located, Period, Setting, TomlString};
 use crate::config::diagnostics::diagnostic::{DiagnosticBuilder, SourceSpan};
 use crate::config::file;
+use crate::config::model::ConfigLimits;
 use crate::config::redis_url;
 use crate::policy::{credential, tag};
 use crate::semantics::forward;

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use http::HeaderName;
 
-use super::CompileContext;
+use crate::config::context::CompileContext;
 use crate::config::decode::{Count, Located, Period, Setting, Size, TomlList, TomlString};
 use crate::config::diagnostics::diagnostic::{DiagnosticBuilder, SourceSpan};
 use crate::units::{Secret, show_duration, show_size};

@@ -8,7 +8,7 @@ use http::{HeaderName, header};
 use super::super::context::CompileContext;
 use super::super::diagnostics::diagnostic::DiagnosticBuilder;
 use super::names::{Meaning, meaning};
-use super::{LintFile, LintRoute, texts};
+use super::view::{LintFile, LintRoute, texts};
 use crate::policy::field::FieldSource;
 use crate::policy::route::UnknownHeaders;
 

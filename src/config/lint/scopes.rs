@@ -7,7 +7,7 @@ use super::super::context::CompileContext;
 use super::super::decode::Setting;
 use super::super::diagnostics::diagnostic::DiagnosticBuilder;
 use super::names::{Meaning, meaning};
-use super::{LintFile, LintRoute, texts};
+use super::view::{LintFile, LintRoute, texts};
 use crate::policy::credential::Scope;
 use crate::policy::field::{Auth, Field, FieldSource};
 use crate::policy::tag::Template;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::super::context::CompileContext;
 use super::super::diagnostics::diagnostic::DiagnosticBuilder;
 use super::super::file;
-use super::{CompiledParts, LintFile, texts};
+use super::view::{CompiledParts, LintFile, texts};
 use crate::redis::{OnLoss, RedisSettings};
 use crate::units::show_duration;
 

@@ -6,7 +6,7 @@
 
 use super::super::context::CompileContext;
 use super::super::diagnostics::diagnostic::DiagnosticBuilder;
-use super::LintFile;
+use super::view::LintFile;
 use crate::policy::credential::Scope;
 use crate::units::show_duration;
 

@@ -1,4 +1,4 @@
-//! One file per kind of problem: where it is pointed at, and a word of what is said.
+//! One file for each kind of diagnostic: its position, and part of its text.
 
 use std::time::Duration;
 
