@@ -9,6 +9,7 @@ use std::net::SocketAddr;
 
 use super::*;
 use crate::app::Sidecar;
+use crate::app::reload::AdminReload;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::units::Secret;
@@ -39,7 +40,12 @@ async fn start(token: Option<&str>) -> Running {
     let shutdown = CancellationToken::new();
     let settings = AdminSettings { address, token: token.map(Secret::new), hosts: [].into() };
     let readiness: Arc<dyn Readiness> = switch.clone();
-    let state = Arc::new(AdminState::new(proxy, reloader, readiness, shutdown.clone()));
+    let state = Arc::new(AdminState::new(
+        proxy,
+        Arc::new(AdminReload(reloader)),
+        readiness,
+        shutdown.clone(),
+    ));
     let task = tokio::spawn(run(listener, settings, state, shutdown.clone()));
     Running { address, switch, shutdown, task }
 }

@@ -399,7 +399,7 @@ impl Reloader {
 
 /// What the admin API needs. The handle owns the reloader, because a reload runs on another thread.
 #[derive(Debug)]
-pub(super) struct AdminReload(pub(super) Arc<Reloader>);
+pub struct AdminReload(pub Arc<Reloader>);
 
 impl ReloadHandle for AdminReload {
     fn status(&self) -> ReloadStatus {

@@ -138,13 +138,16 @@ fn difference(committed: &str, generated: &str) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use clap::CommandFactory as _;
     use tempfile::TempDir;
 
     use super::*;
+    use crate::cli::Cli;
 
     #[test]
     fn pages_are_the_same_each_time_and_say_that_they_are_generated() {
-        let (once, again) = (pages().expect("pages"), pages().expect("pages"));
+        let (once, again) =
+            (pages(&Cli::command()).expect("pages"), pages(&Cli::command()).expect("pages"));
         assert_eq!(once.len(), PAGES.len());
         assert!(once == again, "two runs differ");
         for (name, text) in once {
@@ -162,17 +165,19 @@ mod tests {
     #[test]
     fn what_is_written_is_right_and_what_is_changed_is_found() {
         let folder = TempDir::new().expect("a folder");
-        assert!(check(folder.path()).is_err(), "nothing is there");
-        write(folder.path()).expect("written");
-        assert!(check(folder.path()).is_ok());
+        assert!(check(folder.path(), &Cli::command()).is_err(), "nothing is there");
+        write(folder.path(), &Cli::command()).expect("written");
+        assert!(check(folder.path(), &Cli::command()).is_ok());
         let path = file(folder.path(), "reasons");
         let text = std::fs::read_to_string(&path).expect("a page");
         std::fs::write(&path, text.replacen("# Reasons", "# Raisins", 1)).expect("written");
-        let Err(CommandError::Failed(said)) = check(folder.path()) else { panic!("it differs") };
+        let Err(CommandError::Failed(said)) = check(folder.path(), &Cli::command()) else {
+            panic!("it differs")
+        };
         for part in ["reasons.md:3:\n", "committed: # Raisins", "generated: # Reasons", REMEDY] {
             assert!(said.contains(part), "{said}");
         }
         std::fs::write(&path, text.trim_end()).expect("written");
-        assert!(check(folder.path()).is_err(), "the last line break counts");
+        assert!(check(folder.path(), &Cli::command()).is_err(), "the last line break counts");
     }
 }

@@ -129,21 +129,21 @@ path = "/api/{name}"
         [
             (2, 11, "`localhost:8080` is not an address with a port"),
             (5, 7, "the origin's URL has a path or a query"),
-            (12, 7, "syntax: string values must be quoted"),
+            (12, 7, "syntax error: string values must be quoted"),
             (13, 1, "a route has no key `kee`"),
             (14, 21, "`tenat` is not a field"),
             (15, 9, "`shard` is not a scope"),
             (
                 18,
                 8,
-                "this path and \"/api/{id}\" in line 11 match the same requests, and neither is more specific"
+                "this path and \"/api/{id}\" at line 11 match the same requests, and neither is more specific"
             ),
         ],
         "{drawn}"
     );
     assert!(drawn.contains("proxy.toml:14:21: error: `tenat` is not a field\n   |\n14 | tags = [\"campaigns:{tenat}\"]\n   |                     ^^^^^\n  allowed: tenant, id\n  hint: did you mean `tenant`?\n"), "{drawn}");
     assert!(drawn.contains("hint: did you mean `key`?"), "{drawn}");
-    assert!(drawn.ends_with("7 problems in proxy.toml"), "{drawn}");
+    assert!(drawn.ends_with("7 errors in proxy.toml"), "{drawn}");
 }
 
 #[test]
@@ -153,7 +153,7 @@ fn columns_count_characters() {
     assert_eq!(
         located(&problems),
         [
-            (4, 1, "`\u{e4}\u{e4}` cannot be the name of a field"),
+            (4, 1, "`\u{e4}\u{e4}` is not a valid name of a field"),
             (4, 10, "a field has no key `hedder`")
         ]
     );
@@ -357,7 +357,7 @@ fn check_tells_the_exit_code() {
     assert_eq!(run(EXAMPLE, true).0, 64);
     let (code, shown) = run("[upstream]\nurl = 1\n", false);
     assert_eq!(
-        (code, shown.ends_with(&format!("1 problem in {}\n", path.display()))),
+        (code, shown.ends_with(&format!("1 error in {}\n", path.display()))),
         (64, true),
         "{shown}"
     );

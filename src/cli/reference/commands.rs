@@ -111,11 +111,14 @@ fn sentence(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use clap::CommandFactory as _;
+
     use super::*;
+    use crate::cli::Cli;
 
     #[test]
     fn every_command_and_option_is_on_the_page_but_the_hidden_ones() {
-        let page = page();
+        let page = page(Cli::command());
         let mut command = Cli::command();
         command.build();
         let mut commands = 0;

@@ -65,7 +65,7 @@ fn sections() {
         14,
         "remove one of the two",
     );
-    one("[memory]\nsize = \"0\"", 2, 8, "nothing to cache in");
+    one("[memory]\nsize = \"0\"", 2, 8, "nothing can be stored");
     one("[memory]\nsize = \"1kB\"", 2, 8, "1MiB to 64TiB");
     one("[memory]\nsize = 256", 2, 8, "\"256B\"");
     one("[log]\nlevel = \"debgu\"", 2, 9, "not a level");
@@ -81,21 +81,21 @@ fn sections() {
     one("[limits]\nrange_fill = 5", 2, 14, "\"5B\"");
     one("[limits]\nrefreshes = 0", 2, 13, "the nearest is 1");
     one("[tags]\nresponse_headers = [\"xkey\", \"Xkey\"]", 2, 29, "twice");
-    one("[credential]\nheaders = [\"x api\"]", 2, 12, "not the name of a header");
-    one("[credential]\ncookies = [\"a=b\"]", 2, 12, "not the name of a cookie");
+    one("[credential]\nheaders = [\"x api\"]", 2, 12, "not a valid header name");
+    one("[credential]\ncookies = [\"a=b\"]", 2, 12, "not a valid cookie name");
     one("[redis]\nnamespace = \"a b\"\nurl = \"redis://h\"", 2, 13, "namespace");
     one("[redis]\ndeadline = \"100ms\"", 1, 1, "`url` is missing");
     one("[redis]\nurl = \"redis-sentinel://h\"", 2, 7, "sentinelServiceName");
     one("[redis]\nurl = \"redis-cluster://h/1\"", 2, 7, "database 0");
     one("[redis]\nurl = \"redis://h\"\nwait_replicas = 17", 3, 17, "0 to 16");
-    one("[redis]\nurl = \"redis://a:b@h\"\npassword = \"c\"", 3, 12, "in the url, too");
+    one("[redis]\nurl = \"redis://a:b@h\"\npassword = \"c\"", 3, 12, "also in the URL");
     one("[redis]\nurl = \"redis://h\"\nsecret = \"c\"", 3, 10, "16 characters");
     one("[redis]\nurl = \"redis://h\"\nca_file = \"/nonexistent\"", 3, 11, "cannot be read");
     one(
         "[redis]\nurl = \"redis://h\"\njournal = \"/nonexistent/journal\"",
         3,
         11,
-        "in no folder that exists",
+        "in a folder that does not exist",
     );
     one("[redis]\nurl = \"redis://h\"\njournal = \"/\"", 3, 11, "is a folder");
     one("[redis]\nurl = \"redis://h\"\njournal = \"\"", 3, 11, "this is empty");
@@ -111,12 +111,12 @@ fn targeted_headers() {
         one(&format!("[freshness]\ntargeted = {list}"), 2, column, text)
     };
     targeted("\"cdn-cache-control\"", 12, "put it in brackets");
-    targeted("[\"cdn cache-control\"]", 13, "not the name of a header");
-    targeted("[\"\"]", 13, "empty name");
+    targeted("[\"cdn cache-control\"]", 13, "not a valid header name");
+    targeted("[\"\"]", 13, "this name is empty");
     targeted("[\"a-cache-control\", \"A-Cache-Control\"]", 32, "listed twice");
     targeted("[\"connection\"]", 13, "belongs to the connection");
-    targeted("[\"cdn-cache-control\", \"Cache-Control\"]", 34, "it counts anyway");
-    targeted("[\"expires\"]", 13, "it counts anyway");
+    targeted("[\"cdn-cache-control\", \"Cache-Control\"]", 34, "it always counts");
+    targeted("[\"expires\"]", 13, "it always counts");
     targeted("[\"a\",\"b\",\"c\",\"d\",\"e\",\"f\",\"g\",\"h\",\"i\"]", 12, "at most 8");
     one("[freshness]\ntargetted = []", 2, 1, "did you mean `targeted`?");
 }
@@ -125,10 +125,10 @@ fn targeted_headers() {
 fn the_app() {
     for (url, hint) in [
         ("127.0.0.1:8000", "put http:// before it"),
-        ("ftp://a", "only HTTP apps"),
+        ("ftp://a", "only HTTP origins"),
         ("http://a/b", "a path or a query"),
         ("http://a?b", "a path or a query"),
-        ("http://", "not a url"),
+        ("http://", "not a URL"),
         ("http://u:p@a", "user or password"),
     ] {
         let problems = problems(&format!("[upstream]\nurl = \"{url}\"\n"));
@@ -142,7 +142,7 @@ fn the_app() {
     let circle = problems(
         "[upstream]\nurl = \"http://127.0.0.1:8080\"\n[listen]\naddress = \"0.0.0.0:8080\"\n",
     );
-    assert!(circle.to_string().contains("in a circle") && circle.errors().count() == 1, "{circle}");
+    assert!(circle.to_string().contains("would loop") && circle.errors().count() == 1, "{circle}");
     assert!(problems("").to_string().contains("[upstream] is missing"));
     assert!(problems("[upstream]\n").to_string().contains("`url` is missing"));
     let config = parse("[upstream]\nurl = \"https://[::1]\"\n")
@@ -167,12 +167,12 @@ fn fields() {
     field("{ host = false }", 14, "host = true");
     field("{ auth = \"prefix\" }", 5, "`length` is missing");
     field("{ auth = \"prefix\", length = 7 }", 33, "8 to 512");
-    field("{ auth = \"token\", length = 20 }", 32, "belongs to auth");
+    field("{ auth = \"token\", length = 20 }", 32, "only for auth");
     field("{ auth = \"bearer\" }", 14, "is not a form of auth field");
     field("{ body = \"id\" }", 14, "JSON pointer");
     field("{ jwt = \"sub\" }", 7, "not supported by this version");
     field("{ query = \"\" }", 15, "empty");
-    one("\"a b\" = { host = true }", 1, 1, "cannot be the name");
+    one("\"a b\" = { host = true }", 1, 1, "not a valid name of a field");
 }
 
 #[test]
@@ -182,7 +182,7 @@ fn routes() {
     one("[[routes]]\npath = 5", 2, 8, "a string is needed");
     one("[routes]\npath = \"/a\"", 1, 1, "double brackets");
     one("[[routes]]\npath = \"/a/{tenant}\"", 2, 13, "the name of a field");
-    one("[[routes]]\npath = \"/a/{b}\"\n[[routes]]\npath = \"/a/{c}\"", 4, 8, "in line 8");
+    one("[[routes]]\npath = \"/a/{b}\"\n[[routes]]\npath = \"/a/{c}\"", 4, 8, "at line 8");
     one("[[routes]]\npath = \"/a\"\n[[routes]]\npath = \"/a\"", 4, 8, "line 8 has the same path");
     route("ttl = \"0s\"", 1, 7, "1ms to 365d");
     route("ttl = \"366d\"", 1, 7, "1ms to 365d");
@@ -200,7 +200,7 @@ fn routes() {
     route("mode = \"shadwo\"", 1, 8, "did you mean \"shadow\"?");
     route("key = \"tenant\"", 1, 7, "put it in brackets");
     route("key = [\"tennant\"]", 1, 9, "did you mean `tenant`?");
-    route("key = [\"\"]", 1, 8, "empty name");
+    route("key = [\"\"]", 1, 8, "this name is empty");
     route("key = [\"id\", \"id\"]", 1, 14, "listed twice");
     route("key = [\"form\"]", 1, 9, "body of writes");
     route("tags = [\"x:{form}\"]", 1, 13, "body of writes");
@@ -220,13 +220,13 @@ fn routes() {
         "drop_headers = [\"x-tenant-id\"]\nkey = [\"tenant\"]",
         1,
         17,
-        "withheld from the app, but",
+        "withheld from the origin, but",
     );
     route("scope = \"public\"\nkey = [\"user\"]", 1, 9, "withholds credentials");
-    route("scope = \"public\"\npass_headers = [\"cookie\"]", 2, 17, "cannot be let through");
-    route("scope = \"shared\"\ndrop_headers = [\"authorization\"]", 2, 17, "admits the caller");
+    route("scope = \"public\"\npass_headers = [\"cookie\"]", 2, 17, "cannot be passed");
+    route("scope = \"shared\"\ndrop_headers = [\"authorization\"]", 2, 17, "authorizes callers");
     route("audit = true", 1, 9, "a number from 0 to 1");
-    route("audit = 1.5", 1, 9, "no less than nothing");
+    route("audit = 1.5", 1, 9, "must be from 0 to 1");
     route("Path = \"/b\"", 1, 1, "did you mean `path`?");
     one("[[routes]]\npth = \"/a\"", 2, 1, "did you mean `path`?");
 }
@@ -330,7 +330,7 @@ fn purges() {
     };
     one("[[purges]]\npath = \"/a\"", 1, 1, "`tags` is missing");
     purge("tags = []", 1, 8, "purges nothing");
-    purge("tags = [\"a\"]\nmethods = [\"GET\"]", 2, 12, "changes nothing");
+    purge("tags = [\"a\"]\nmethods = [\"GET\"]", 2, 12, "is a safe method");
     purge("tags = [\"a\"]\nmethods = [\"post\"]", 2, 12, "\"POST\"");
     purge("tags = [\"a\"]\nmethods = [\"POST\", \"POST\"]", 2, 20, "listed twice");
     purge("tags = [\"a\"]\nmethods = []", 2, 11, "never applies");

@@ -11,7 +11,7 @@ fn what_changes_answers_reaches_the_app_unkeyed() {
     for (header, hint) in [
         ("x-user-id", "user_id = { header = \"x-user-id\" } in [fields]"),
         ("accept-language", "\"accept_language\" in `key`"),
-        ("x-forwarded-host", "or name it in drop_headers"),
+        ("x-forwarded-host", "or add it to drop_headers"),
         ("x-api-key", "drop_headers = [\"x-api-key\"]"),
     ] {
         one(&passing(header), &format!("\"{header}\""), "without being in the key", hint);
@@ -41,7 +41,7 @@ fn all_unknown_headers_let_through() {
     one(
         &unknown("pass"),
         "\"pass\"",
-        "every header that no key has seen",
+        "every header that is not part of the key",
         "unknown_headers = \"drop\"",
     );
     silent(&unknown("drop"));

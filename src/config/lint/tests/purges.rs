@@ -8,7 +8,7 @@ fn a_route_without_tags() {
     one(
         &bare,
         "\"/api/items\"",
-        "the purge rule in line 12 covers this path",
+        "the purge rule at line 12 covers this path",
         "add tags = [\"items:{tenant}\"]",
     );
     silent(&format!("{bare}[tags]\nresponse_headers = [\"xkey\"]\n"));
@@ -34,7 +34,7 @@ fn tags_that_no_rule_names_on_a_path_that_is_written_to() {
     one(
         &other,
         "[\"statistics\"]",
-        "the purge rule in line 13 covers this path",
+        "the purge rule at line 13 covers this path",
         "tags = [\"statistics\", \"items:{tenant}\"]",
     );
     silent(&format!("{other}[[purges]]\npath = \"/api/admin/recount\"\ntags = [\"statistics\"]\n"));
@@ -44,7 +44,7 @@ fn tags_that_no_rule_names_on_a_path_that_is_written_to() {
     one(
         &finer,
         "[\"items:{tenant}:statistics\"]",
-        "the purge rule in line 13 covers this path",
+        "the purge rule at line 13 covers this path",
         "tags = [\"items:{tenant}:statistics\", \"items:{tenant}\"]",
     );
 }
@@ -55,11 +55,11 @@ fn a_long_life_without_a_purge_rule() {
     silent(routes);
     silent(&with(routes, "\"5m\"", "\"24h\""));
     let mend = "path = \"/api/items\" and tags = [\"items:{tenant}\"]";
-    one(&with(routes, "\"5m\"", "\"2d\""), "\"2d\"", "shown for up to 2d", mend);
+    one(&with(routes, "\"5m\"", "\"2d\""), "\"2d\"", "served for up to 2d", mend);
     one(
         &with(routes, "\"5m\"", "\"5m\"\nstale_if_error = \"1d\""),
         "\"1d\"",
-        "shown for up to",
+        "served for up to",
         mend,
     );
     silent(&with(LIST, "\"5m\"", "\"2d\""));
@@ -69,7 +69,7 @@ fn a_long_life_without_a_purge_rule() {
 fn a_purge_that_no_route_can_mean() {
     let purging =
         |tag: &str| LIST.replace("tags = [\"items:{tenant}\"]", &format!("tags = [\"{tag}\"]"));
-    let nearest = "did you mean \"items:{tenant}\", as the route in line 7 has it?";
+    let nearest = "did you mean \"items:{tenant}\", as in the route at line 7?";
     for tag in ["item:{tenant}", "items:{tenant}:{rest}x:y", "items:all:7"] {
         one(&purging(tag), &format!("\"{tag}\""), "this purges nothing", nearest);
     }

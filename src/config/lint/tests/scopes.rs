@@ -19,7 +19,7 @@ fn a_route_for_everyone_that_tells_callers_apart() {
             "{ cookie = \"who\" }\n[credential]\ncookies = [\"who\"]\n",
         ),
         "\"public\"",
-        "asks nobody",
+        "does not authenticate callers",
         "\"shared\"",
     );
     silent(&with(LIST, "x-tenant-id", "x-user-id"));
@@ -37,7 +37,7 @@ fn a_route_for_everyone_beside_a_guarded_one_with_the_same_tag() {
         one(
             &beside(path),
             "\"public\"",
-            "the one in line 7 shows data of the same tag",
+            "the route at line 7 has the same tag",
             "scope = \"shared\"",
         );
     }
@@ -75,7 +75,7 @@ fn the_start_of_a_token() {
         "{told:?}"
     );
     assert!(
-        told[1].message.contains("begin alike share an entry") && told[1].found == "\"token\"",
+        told[1].message.contains("start alike share an entry") && told[1].found == "\"token\"",
         "{told:?}"
     );
     one(
@@ -92,13 +92,13 @@ fn a_credential_as_a_plain_field() {
     one(
         &with(LIST, "x-tenant-id", "x-api-key"),
         "\"x-api-key\"",
-        "not as a hash",
+        "in keys and tags unhashed",
         "headers = [\"x-api-key\"]",
     );
     one(
         &with(LIST, "header = \"x-tenant-id\"", "cookie = \"session\""),
         "\"session\"",
-        "not as a hash",
+        "in keys and tags unhashed",
         "cookies = [\"session\"]",
     );
     silent(&with(LIST, "header = \"x-tenant-id\"", "cookie = \"theme\""));

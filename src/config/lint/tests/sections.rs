@@ -20,7 +20,7 @@ fn strangers_are_told_keys_and_tags() {
     let debug = |address: &str, headers: bool| {
         format!("{LIST}[listen]\naddress = \"{address}:8080\"\n[debug]\nheaders = {headers}\n")
     };
-    one(&debug("0.0.0.0", true), "true", "open beyond this machine", "headers = false");
+    one(&debug("0.0.0.0", true), "true", "reachable from other machines", "headers = false");
     silent(&debug("127.0.0.1", true));
     silent(&debug("0.0.0.0", false));
 }

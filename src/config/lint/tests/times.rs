@@ -39,7 +39,7 @@ fn the_times_of_redis() {
     one(
         &redis("rejoin_grace = \"0s\""),
         "\"0s\"",
-        "what they purged meanwhile",
+        "what they have purged meanwhile",
         "rejoin_grace = \"1s\"",
     );
     silent(&redis("rejoin_grace = \"500ms\""));
