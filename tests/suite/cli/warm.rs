@@ -83,7 +83,7 @@ async fn each_url_is_asked_for_once_and_then_stored() {
     let said = line.run(&["warm", "--from", "list", "--host", "app.test", "--json"]).await;
     assert_eq!(outcomes(&said), [outcome("HIT", "memory", 3)]);
     let said = line.run(&["warm", "--from", "list", "--host", "app.test"]).await;
-    for part in ["HIT", "memory", "statuses  200: 3", "3 answers"] {
+    for part in ["HIT", "memory", "statuses  200: 3", "3 responses"] {
         assert!(said.out.contains(part), "{part:?} is missing:\n{}", said.out);
     }
     let said = line.run(&["warm", "--from", "list", "--host", "app.test", "--unrouted"]).await;
