@@ -97,7 +97,8 @@ async fn accept(
             }
             Err(error) => {
                 if !std::mem::replace(&mut failing, true) {
-                    tracing::warn!(%error, "the admin listener cannot accept connections; it keeps trying");
+                    tracing::warn!(%error, "the admin listener cannot accept connections; it \
+                        keeps trying");
                 }
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }

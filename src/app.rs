@@ -68,7 +68,8 @@ impl BoundListeners {
             server::bind(address).map_err(|error: io::Error| SetupError {
                 what: format!("listening on {address}"),
                 why: format!(
-                    "{error}; change `address` in [{section}] of proxy.toml, or stop the process that uses it"
+                    "{error}; change `address` in [{section}] of proxy.toml, or stop the process \
+                     that uses it"
                 ),
             })
         };

@@ -22,6 +22,7 @@ mod redis_url;
 mod schema;
 #[cfg(test)]
 mod tests;
+mod words;
 
 pub use self::diagnostics::diagnostic::{Diagnostic, Diagnostics, Severity, SourceSpan};
 pub use self::model::{Config, ConfigLimits};
@@ -72,7 +73,8 @@ fn unreadable(name: &str, error: &io::Error) -> Diagnostics {
             "name another file with `--config FILE`; `sidecache check --config FILE` checks it"
         }
         io::ErrorKind::PermissionDenied => {
-            "make it readable for the user who runs the sidecar, or name another file with `--config FILE`"
+            "make it readable for the user who runs the sidecar, or name another file with \
+             `--config FILE`"
         }
         _ => "name another file with `--config FILE`",
     };

@@ -55,10 +55,12 @@ impl AccessDenied {
     pub(super) const fn hint(self) -> Option<&'static str> {
         match self {
             Self::Token => Some(
-                "send it as `Authorization: Bearer TOKEN` or `X-Sidecache-Token: TOKEN`; in a browser it is the password",
+                "send it as `Authorization: Bearer TOKEN` or `X-Sidecache-Token: TOKEN`; in a \
+                 browser it is the password",
             ),
             Self::Host => Some(
-                "use the address, or localhost through a tunnel, or add the host to `hosts` in [admin]",
+                "use the address, or localhost through a tunnel, or add the host to `hosts` in \
+                 [admin]",
             ),
             Self::NoHost | Self::Origin => None,
         }

@@ -98,7 +98,8 @@ pub(super) fn content(
 
 /// Adds the headers for browsers and caches that every response has.
 pub(super) fn set_security_headers(headers: &mut HeaderMap) {
-    const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; \
+    const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src \
+                          'self'; img-src 'self' data:; \
          base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     // SECURITY: labels and tags may contain text of strangers, so browsers must not interpret it as

@@ -166,7 +166,8 @@ impl AdminState {
 
 /// The tags that a request names, including those of its URLs.
 fn requested_tags(order: &PurgeRequest) -> Result<Vec<Tag>, ApiError> {
-    const FORM: &str = "{\"tags\":[\"campaigns:acme\"]}, {\"urls\":[\"http://host/path\"]} or {\"everything\":true}; with \"soft\":true entries are \
+    const FORM: &str = "{\"tags\":[\"campaigns:acme\"]}, {\"urls\":[\"http://host/path\"]} or \
+                        {\"everything\":true}; with \"soft\":true entries are \
                         stale, not gone";
     let named = order.tags.len() + order.urls.len();
     if order.everything == (named > 0) {
@@ -198,7 +199,8 @@ fn requested_tags(order: &PurgeRequest) -> Result<Vec<Tag>, ApiError> {
 
 /// The tags of a URL, one for each spelling of its host and path that clients may use.
 fn tags_of_url(text: &str) -> Result<Vec<Tag>, ApiError> {
-    const FORM: &str = "write it with the host that clients use, as in http://app.example.com/api/v1/forms; the query does not matter";
+    const FORM: &str = "write it with the host that clients use, as in \
+                        http://app.example.com/api/v1/forms; the query does not matter";
     let refused =
         || ApiError::bad_request(format!("{text:?} is not a URL that can be stored"), FORM);
     let url = Url::parse(text).map_err(|_| refused())?;

@@ -51,7 +51,12 @@ pub(super) fn stats(state: &AdminState) -> Value {
         "routes": routes,
         "unrouted": route_stats(state, None, row(UNROUTED)),
         "tags": tags,
-        "memory": { "entries": memory.len(), "bytes": memory.weight(), "limit_bytes": memory.limit(), "evictions": memory.evicted.get() },
+        "memory": {
+            "entries": memory.len(),
+            "bytes": memory.weight(),
+            "limit_bytes": memory.limit(),
+            "evictions": memory.evicted.get(),
+        },
         "redis": redis(state),
         "ready": { "status": ready.status(), "reasons": ready.degraded },
         "config": {

@@ -163,7 +163,8 @@ pub(super) fn register(
     }
     for (reason, counter) in flow.store_aborted.counts() {
         let labels = [("reason", reason.label().into_owned())];
-        let help = "Responses that were dropped while their bodies arrived, although their heads said `stored`";
+        let help = "Responses that were dropped while their bodies arrived, although their heads \
+                    said `stored`";
         proxy.metrics.register_counter(
             "sidecache_store_aborted",
             help,

@@ -373,7 +373,8 @@ impl Reloader {
             tokio::signal::unix::signal(tokio::signal::unix::SignalKind::hangup())
         else {
             tracing::warn!(
-                "SIGHUP is not available; changes of the file and the admin API still reload the rules"
+                "SIGHUP is not available; changes of the file and the admin API still reload the \
+                 rules"
             );
             return;
         };

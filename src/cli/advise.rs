@@ -44,7 +44,8 @@ pub(super) fn run(path: &Path, args: &AdviseArgs) -> Result<ExitCode, CommandErr
 
 fn render(report: &ApiShadowReport) -> String {
     if report.routes.is_empty() && report.advice.is_empty() {
-        return "# nothing to advise: no route has mode = \"shadow\" or audit, or none of them has had requests yet".to_owned();
+        return "# nothing to advise: no route has mode = \"shadow\" or audit, or none of them has \
+                had requests yet".to_owned();
     }
     let mut text = String::new();
     for route in &report.routes {
@@ -53,7 +54,8 @@ fn render(report: &ApiShadowReport) -> String {
     if report.advice.is_empty() {
         let _ = writeln!(
             text,
-            "#\n# nothing to advise: no response would have been stale, and no shared response differed between callers"
+            "#\n# nothing to advise: no response would have been stale, and no shared response \
+             differed between callers"
         );
     }
     for ApiAdvice { route, why, toml, line } in &report.advice {

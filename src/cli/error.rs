@@ -27,7 +27,8 @@ impl CommandError {
             Self::NoAddress(problems) => {
                 print_diagnostics(problems);
                 print_failure(
-                    &"the sidecar's address is in `[admin]` of that file; set it with --admin URL or $SIDECACHE_ADMIN instead",
+                    &"the sidecar's address is in `[admin]` of that file; set it with --admin URL \
+                      or $SIDECACHE_ADMIN instead",
                 );
                 EXIT_USAGE.into()
             }

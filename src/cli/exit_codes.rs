@@ -11,10 +11,13 @@ pub(super) const EXIT_CODES: [(u8, &str); 3] = [
     (0, "Success. A serving sidecar has drained and stopped."),
     (
         EXIT_FAILED,
-        "Failure: a port is taken, the running sidecar does not respond or rejects the request, `stats --ready` finds it not ready, or every request of `warm` failed. A sidecar that receives a second stop signal also exits with this code.",
+        "Failure: a port is taken, the running sidecar does not respond or rejects the request, \
+         `stats --ready` finds it not ready, or every request of `warm` failed. A sidecar that \
+         receives a second stop signal also exits with this code.",
     ),
     (
         EXIT_USAGE,
-        "The command line or `proxy.toml` is invalid: `check` found an error, or the running sidecar rejected the file (`reload`).",
+        "The command line or `proxy.toml` is invalid: `check` found an error, or the running \
+         sidecar rejected the file (`reload`).",
     ),
 ];

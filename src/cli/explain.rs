@@ -21,7 +21,7 @@ use crate::policy::explain::{ExplainLine, ExplainRequest, Explanation, explain};
 pub(super) const EXAMPLES: &str = "\
 Examples:
   sidecache explain GET /api/v1/campaigns -H 'x-tenant-id: acme'
-  sidecache explain PUT /api/v1/campaigns/7 -H 'x-tenant-id: acme'      shows which tags this write would purge
+  sidecache explain PUT /api/v1/campaigns/7 -H 'x-tenant-id: acme'   # the tags that it purges
   sidecache explain GET /api/v1/campaigns -H 'host: app.example.com' -H 'x-tenant-id: acme' --live
 
 The host is part of every key. Without -H 'host: ...' the host is localhost.";
@@ -105,7 +105,8 @@ fn live(
                 add(
                     &mut text,
                     "note",
-                    "the host defaulted to localhost, and entries are stored per host: set it with -H 'host: app.example.com'",
+                    "the host defaulted to localhost, and entries are stored per host: set it \
+                     with -H 'host: app.example.com'",
                 );
             }
         }

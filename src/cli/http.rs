@@ -29,7 +29,9 @@ impl Endpoint {
     pub(super) fn parse(text: &str, default_port: u16) -> Result<Self, String> {
         let lower = text.to_ascii_lowercase();
         if lower.starts_with("https://") {
-            return Err("the sidecar speaks plain HTTP only; write http://HOST:PORT, and use an SSH tunnel from another machine".to_owned());
+            return Err("the sidecar speaks plain HTTP only; write http://HOST:PORT, and use an \
+                        SSH tunnel from another machine"
+                .to_owned());
         }
         let with_scheme =
             if lower.starts_with("http://") { text.to_owned() } else { format!("http://{text}") };

@@ -68,7 +68,8 @@ pub(super) fn run(path: &Path, args: &PurgeArgs) -> Result<ExitCode, CommandErro
     let remote = args.remote.resolve(path)?;
     if args.everything {
         let question = format!(
-            "Purge everything that the sidecar at {} has stored? Every request will go to the origin until the cache is filled again.",
+            "Purge everything that the sidecar at {} has stored? Every request will go to the \
+             origin until the cache is filled again.",
             remote.endpoint()
         );
         let terminal = std::io::stdin().is_terminal();

@@ -20,7 +20,8 @@ Examples:
   sidecache reload
   sidecache check --against running && sidecache reload
 
-The sidecar reads the file that it was started with. Exits with 64 if it rejects the file; the old rules stay in force.";
+The sidecar reads the file that it was started with. Exits with 64 if it rejects
+the file; the old rules stay in force.";
 
 pub(super) const CHECK_EXAMPLES: &str = "\
 Examples:

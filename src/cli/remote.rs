@@ -230,7 +230,8 @@ impl Remote {
             ),
         };
         CommandError::Failed(format!(
-            "{why}\n  the token is read from --token-file FILE, else $SIDECACHE_ADMIN_TOKEN, else `token` or `token_file` in `[admin]` of --config"
+            "{why}\n  the token is read from --token-file FILE, else $SIDECACHE_ADMIN_TOKEN, else \
+             `token` or `token_file` in `[admin]` of --config"
         ))
     }
 }
@@ -259,7 +260,8 @@ impl RemoteReply {
     pub(super) fn read<T: DeserializeOwned>(&self) -> Result<T, CommandError> {
         serde_json::from_str(&self.text).map_err(|error| {
             let hint =
-                "the server may be of another version, or no sidecar; --json shows the response unchanged";
+                "the server may be of another version, or no sidecar; --json shows the response \
+                 unchanged";
             CommandError::Failed(format!(
                 "cannot read the response to {} from {}: {error}\n  {hint}",
                 self.path, self.endpoint

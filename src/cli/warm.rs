@@ -39,8 +39,8 @@ mod summary;
 pub(super) const EXAMPLES: &str = "\
 Examples:
   sidecache warm --from urls.txt
-  sidecache warm --from /var/log/nginx/access.log --limit 500 --host app.example.com -H 'x-tenant-id: acme'
-  zcat access.log.2.gz | sidecache warm --from - --rate 20
+  sidecache warm --from /var/log/nginx/access.log --limit 500 --host app.example.com
+  zcat access.log.2.gz | sidecache warm --from - --rate 20 -H 'x-tenant-id: acme'
   sidecache warm --from urls.txt --to http://10.0.0.7:8080 -H 'accept-encoding: gzip'
 
 A list has one URL or path per line, and # comments. A log is one of nginx or Apache (common or
@@ -71,7 +71,12 @@ pub(super) struct WarmArgs {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     limit: Option<u64>,
     /// How many requests to send at once.
-    #[arg(long, value_name = "N", default_value = "4", value_parser = clap::value_parser!(u16).range(1..=256))]
+    #[arg(
+        long,
+        value_name = "N",
+        default_value = "4",
+        value_parser = clap::value_parser!(u16).range(1..=256)
+    )]
     concurrency: u16,
     /// The maximum number of requests per second.
     #[arg(long, value_name = "N", value_parser = read_rate)]
@@ -196,7 +201,8 @@ fn destination(
         }
         (Some(to), Err(_)) if args.unrouted => Ok((to, None)),
         (Some(_), Err(problems)) => Err(CommandError::Usage(format!(
-            "{problems}\n  the routes of that file select what is sent; to send everything without a file, add --unrouted: make sure that no GET of the list changes anything"
+            "{problems}\n  the routes of that file select what is sent; to send everything \
+             without a file, add --unrouted: make sure that no GET of the list changes anything"
         ))),
         (None, Err(problems)) => Err(CommandError::Config(problems)),
     }
@@ -295,7 +301,8 @@ fn print_notes(list: &WarmList, not_sent: &NotSent, guessed: Option<&Endpoint>) 
     }
     if let Some(to) = guessed {
         output::note(&format!(
-            "requests are sent with the host {to}, and entries are stored per host: set the host that clients use with --host"
+            "requests are sent with the host {to}, and entries are stored per host: set the host \
+             that clients use with --host"
         ));
     }
 }
@@ -304,8 +311,10 @@ fn print_notes(list: &WarmList, not_sent: &NotSent, guessed: Option<&Endpoint>) 
 mod tests {
     use super::*;
 
-    const RULES: &str = "[upstream]\nurl = \"http://127.0.0.1:8000\"\n[fields]\ntenant = { header = \"x-tenant-id\" }\n\
-        [[routes]]\npath = \"/a/{id}\"\nttl = \"5m\"\nkey = [\"tenant\"]\n[[routes]]\npath = \"/off\"\nttl = \"5m\"\nmode = \"off\"\n";
+    const RULES: &str = "[upstream]\nurl = \"http://127.0.0.1:8000\"\n[fields]\ntenant = { header \
+                         = \"x-tenant-id\" }\n\
+        [[routes]]\npath = \"/a/{id}\"\nttl = \"5m\"\nkey = [\"tenant\"]\n[[routes]]\npath = \
+        \"/off\"\nttl = \"5m\"\nmode = \"off\"\n";
 
     #[test]
     fn only_what_a_route_takes_is_sent() {

@@ -84,7 +84,11 @@ fn syntax(error: &TomlError, recovered: &recover::RecoveredText) -> DiagnosticBu
     } else if message.contains("must be quoted") {
         Some("put the text in quotes".into())
     } else if message.contains("duplicate key") {
-        Some("write each key and each section once; lists of tables have double brackets, as in [[routes]]".into())
+        Some(
+            "write each key and each section once; lists of tables have double brackets, as in \
+              [[routes]]"
+                .into(),
+        )
     } else if message.contains("basic string") {
         Some("close the string with the quote that opens it".into())
     } else {

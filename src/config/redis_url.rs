@@ -11,7 +11,8 @@ use super::diagnostics::DiagnosticCollector;
 use crate::redis::{RedisAddress, Sentinel};
 use crate::units::Secret;
 
-const FORM: &str = "redis://[user:password@]host[:port][/database], redis-sentinel://…?sentinelServiceName=NAME, redis-cluster://…, \
+const FORM: &str = "redis://[user:password@]host[:port][/database], \
+                    redis-sentinel://…?sentinelServiceName=NAME, redis-cluster://…, \
                     rediss://… (rediss-sentinel, rediss-cluster) for TLS, or unix:///path?db=0";
 const DEFAULT_PORT: u16 = 6379;
 const SENTINEL_PORT: u16 = 26379;
@@ -152,7 +153,8 @@ fn sentinel(url: &Url, first: (String, u16), tls: bool) -> Result<Sentinel, UrlF
             "sentinelUsername" => &mut username,
             "sentinelPassword" => &mut password,
             _ => {
-                let hint = "use node, sentinelServiceName, sentinelUsername, sentinelPassword; write other settings as keys of [redis]";
+                let hint = "use node, sentinelServiceName, sentinelUsername, sentinelPassword; \
+                            write other settings as keys of [redis]";
                 return Err(("the Sentinel URL has an unknown parameter", hint));
             }
         };

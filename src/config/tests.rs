@@ -136,12 +136,20 @@ path = "/api/{name}"
             (
                 18,
                 8,
-                "this path and \"/api/{id}\" at line 11 match the same requests, and neither is more specific"
+                "this path and \"/api/{id}\" at line 11 match the same requests, and neither is \
+                 more specific"
             ),
         ],
         "{drawn}"
     );
-    assert!(drawn.contains("proxy.toml:14:21: error: `tenat` is not a field\n   |\n14 | tags = [\"campaigns:{tenat}\"]\n   |                     ^^^^^\n  allowed: tenant, id\n  hint: did you mean `tenant`?\n"), "{drawn}");
+    assert!(
+        drawn.contains(
+            "proxy.toml:14:21: error: `tenat` is not a field\n   |\n14 | tags = \
+                            [\"campaigns:{tenat}\"]\n   |                     ^^^^^\n  allowed: \
+                            tenant, id\n  hint: did you mean `tenant`?\n"
+        ),
+        "{drawn}"
+    );
     assert!(drawn.contains("hint: did you mean `key`?"), "{drawn}");
     assert!(drawn.ends_with("7 errors in proxy.toml"), "{drawn}");
 }
@@ -186,7 +194,8 @@ fn a_syntax_error_hides_nothing_else() {
         "k = {a=1,,}",
     ] {
         let text = format!(
-            "{broken}\n[upstream]\nurl = 5\n[[routes]]\nttl = \"1x\"\npath = \"/a\"\n[memory]\nsize = \"5\"\n"
+            "{broken}\n[upstream]\nurl = 5\n[[routes]]\nttl = \"1x\"\npath = \
+             \"/a\"\n[memory]\nsize = \"5\"\n"
         );
         let problems = problems(&text);
         let found = located(&problems);
@@ -203,7 +212,8 @@ fn a_syntax_error_hides_nothing_else() {
 
 #[test]
 fn what_follows_from_a_syntax_error_is_not_told() {
-    let text = "[upstream]\nurl \"http://a\"\n[[routes]]\npath: \"/x\"\nttl = \"5m\"\nkey = [\"tenant\"]\n[fields]\ntenant = { header \"x\" }\n";
+    let text = "[upstream]\nurl \"http://a\"\n[[routes]]\npath: \"/x\"\nttl = \"5m\"\nkey = \
+                [\"tenant\"]\n[fields]\ntenant = { header \"x\" }\n";
     let problems = problems(text);
     let lines: Vec<usize> = problems.errors().map(|problem| problem.line).collect();
     assert_eq!(lines, [2, 4, 8], "{problems}");
@@ -211,7 +221,9 @@ fn what_follows_from_a_syntax_error_is_not_told() {
 
 #[test]
 fn a_header_without_its_brackets_still_heads_its_section() {
-    let text = "[listen # here\naddress = 5\n[upstream]]\nurl = \"http://a\"\n[[routes]\npath = \"{id}\"\nttl = 5\nkey = [\"tenat\", \"id\"]\n[fields]\ntenant = { header = \"x\" }\n";
+    let text = "[listen # here\naddress = 5\n[upstream]]\nurl = \"http://a\"\n[[routes]\npath = \
+                \"{id}\"\nttl = 5\nkey = [\"tenat\", \"id\"]\n[fields]\ntenant = { header = \"x\" \
+                }\n";
     let problems = problems(text);
     let found: Vec<_> = problems.errors().map(|problem| (problem.line, problem.column)).collect();
     assert_eq!(found, [(1, 1), (2, 11), (3, 1), (5, 1), (6, 8), (7, 7), (8, 9)], "{problems}");
@@ -261,7 +273,8 @@ trusted_proxies = ["${SECRET_VALUE}"]
         assert!(!shown.contains("hunter2"), "{shown}");
     }
     assert!(problems.errors().count() >= 18, "{problems}");
-    let text = "[upstream]\nurl = \"http://a\"\n[admin]\ntoken = \"hunter2-hunter2-hunter2\"\n[redis]\nurl = \"redis://u:hunter2@h\"\n";
+    let text = "[upstream]\nurl = \"http://a\"\n[admin]\ntoken = \
+                \"hunter2-hunter2-hunter2\"\n[redis]\nurl = \"redis://u:hunter2@h\"\n";
     let config = parse(text).expect("a good file");
     assert!(
         !format!(
@@ -315,7 +328,8 @@ fn a_file_that_cannot_be_read_says_how_to_go_on() {
 
 #[test]
 fn a_key_whose_variable_may_be_nothing_is_left_out() {
-    let text = "[upstream]\nurl = \"http://a\"\n[admin]\naddress = \"${ADMIN:-}\"\ntoken = \"${TOKEN:-}\"\n";
+    let text = "[upstream]\nurl = \"http://a\"\n[admin]\naddress = \"${ADMIN:-}\"\ntoken = \
+                \"${TOKEN:-}\"\n";
     let with = |token: Option<&'static str>| {
         Config::parse(text, "proxy.toml", &move |name| {
             token.filter(|_| name == "TOKEN").map(str::to_owned)
@@ -368,8 +382,12 @@ fn a_token_comes_from_a_file_beside_the_configuration() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("proxy.toml");
     std::fs::write(folder.path().join("token"), "0123456789abcdef\n").expect("written");
-    std::fs::write(&path, "[upstream]\nurl = \"http://a\"\n[admin]\naddress = \"0.0.0.0:9090\"\ntoken_file = \"token\"\n")
-        .expect("written");
+    std::fs::write(
+        &path,
+        "[upstream]\nurl = \"http://a\"\n[admin]\naddress = \
+                           \"0.0.0.0:9090\"\ntoken_file = \"token\"\n",
+    )
+    .expect("written");
     let config = Config::load(&path).expect("a good file");
     assert_eq!(
         config.admin.token.as_ref().map(crate::units::Secret::expose),

@@ -203,7 +203,8 @@ fn read_from_client() -> Vec<Header> {
         read(
             CACHE_CONTROL,
             "with `client_cache_control = \"respect\"`",
-            "`no-cache`, `no-store`, `max-age`, `min-fresh`, `max-stale` and `only-if-cached` count.",
+            "`no-cache`, `no-store`, `max-age`, `min-fresh`, `max-stale` and `only-if-cached` \
+             count.",
         ),
         read(AUTHORIZATION, "always", "Identifies the caller."),
         read(COOKIE, "always", "Identifies the caller, whole or by `cookies` in `[credential]`."),
@@ -246,7 +247,8 @@ pub(super) fn page() -> String {
         (
             "Forwarded, not part of the key",
             roles::HARMLESS,
-            "They change nothing, or the origin says so in `Vary`. So are `Sec-Fetch-*` and `Sec-CH-*`.",
+            "They change nothing, or the origin says so in `Vary`. So are `Sec-Fetch-*` and \
+             `Sec-CH-*`.",
         ),
         (
             "Part of the key",

@@ -63,7 +63,8 @@ const TABLES: [(&str, &str, &str); 15] = [
         "PurgeSection",
         "[[purges]]",
         "[fields]\ntenant = { header = \"x-tenant-id\" }\n\n\
-         [[purges]]\npath = \"/api/v1/campaigns/{*rest}\"\nmethods = [\"POST\", \"PUT\", \"DELETE\"]\n\
+         [[purges]]\npath = \"/api/v1/campaigns/{*rest}\"\nmethods = [\"POST\", \"PUT\", \
+         \"DELETE\"]\n\
          tags = [\"campaigns:{tenant}\"]\nrepurge_after = [\"1s\"]",
     ),
 ];
@@ -82,7 +83,8 @@ pub(super) fn page() -> String {
     );
     page.paragraph(
         "The file is read again when it changes, at SIGHUP, and by `sidecache reload`. Keys that \
-         need a restart keep their old value until then; `sidecache reload` and `/stats` name them. \
+         need a restart keep their old value until then; `sidecache reload` and `/stats` name \
+         them. \
          After a change of a route, entries stay if the route still stores the same responses \
          under the same keys. Otherwise they are not found any more.",
     );

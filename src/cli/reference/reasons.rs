@@ -7,7 +7,8 @@ pub(super) fn page() -> String {
     let mut page = Page::new("Reasons");
     page.paragraph(
         "A reason says why a request was not answered from the cache, or why a response was not \
-         stored. Its words stand in the `detail` of `Cache-Status`, in the access log, in the admin \
+         stored. Its words stand in the `detail` of `Cache-Status`, in the access log, in the \
+         admin \
          API and in `sidecache explain`. Metrics have the label value instead. `missing field` and \
          `unkeyed header` are followed by the name of the field or header.",
     );
@@ -51,7 +52,10 @@ fn words(reason: Reason) -> String {
 fn about(step: Step) -> (&'static str, String) {
     let said = |dispositions: &[Disposition]| codes(dispositions.iter().map(|said| said.as_str()));
     match step {
-        Step::Bypass => ("The cache took no part", format!("`X-Cache` is {}. The origin answers.", said(&[Disposition::Bypass]))),
+        Step::Bypass => (
+            "The cache took no part",
+            format!("`X-Cache` is {}. The origin answers.", said(&[Disposition::Bypass])),
+        ),
         Step::Lookup => (
             "Nothing stored could be served",
             format!(
@@ -78,7 +82,8 @@ fn about(step: Step) -> (&'static str, String) {
         ),
         Step::Body => (
             "The response was dropped after its head had been sent",
-            "`Cache-Status` says `stored`, and the response is not stored. The log says so at level \
+            "`Cache-Status` says `stored`, and the response is not stored. The log says so at \
+             level \
              `debug`, and `sidecache_store_aborted_total` counts it by reason."
                 .to_owned(),
         ),

@@ -283,7 +283,8 @@ mod tests {
     fn sidecaches_own_lines_are_read_in_both_forms() {
         let text = |fields: &str| {
             format!(
-                "2026-01-01T00:00:00.000Z  INFO sidecache::access: request {fields} status=200 cache=HIT"
+                "2026-01-01T00:00:00.000Z  INFO sidecache::access: request {fields} status=200 \
+                 cache=HIT"
             )
         };
         for (line, expected) in [

@@ -10,7 +10,8 @@ use super::sections::cookie_name;
 use crate::config::context::CompileContext;
 use crate::config::decode::{Located, NamedTable, Setting, TomlString};
 use crate::config::diagnostics::diagnostic::{DiagnosticBuilder, SourceSpan};
-use crate::config::file::{AuthKind, FieldForm};
+use crate::config::file::FieldForm;
+use crate::config::words::AuthKind;
 use crate::policy::field::{Auth, Field, FieldSource};
 
 const SOURCES: &str = "one of header, cookie, query, path, host, auth, body";
@@ -64,10 +65,12 @@ impl FieldTable {
             let name_text: Arc<str> = name.value.as_str().into();
             if let Some(FieldSource::Auth(Auth::Prefix(_))) = source {
                 let message = format!(
-                    "`{name_text}` uses only the start of a token, but tokens of one issuer start alike (JWTs for 48 to 155 characters)"
+                    "`{name_text}` uses only the start of a token, but tokens of one issuer start \
+                     alike (JWTs for 48 to 155 characters)"
                 );
                 let hint = format!(
-                    "write {name_text} = {{ auth = \"token\" }}: if a token looks like a JWT, or in scope \"private\", all of it counts anyway"
+                    "write {name_text} = {{ auth = \"token\" }}: if a token looks like a JWT, or \
+                     in scope \"private\", all of it counts anyway"
                 );
                 context
                     .report
@@ -145,7 +148,10 @@ fn source(form: &Located<FieldForm>, context: &mut CompileContext) -> Option<Fie
         };
         if given > 1 || (unknown.0.is_empty() && !context.report.may_have_lost_keys(&form.span)) {
             let draft = DiagnosticBuilder::error(form.span.clone(), message).allowed(SOURCES);
-            context.report.push(draft.hint("write exactly one, as in { header = \"x-tenant-id\" }; a key may have several fields"));
+            context.report.push(draft.hint(
+                "write exactly one, as in { header = \"x-tenant-id\" \
+                }; a key may have several fields",
+            ));
         }
         return None;
     }

@@ -70,7 +70,8 @@ fn tie(earlier: &CompiledRoute, later: &CompiledRoute, context: &mut CompileCont
         let path = context.report.source().shown(&earlier.path);
         (
             format!(
-                "this path and {path} at line {line} match the same requests, and neither is more specific"
+                "this path and {path} at line {line} match the same requests, and neither is more \
+                 specific"
             ),
             "make one of them more specific, or merge the two",
         )
@@ -174,10 +175,12 @@ fn headers(file: &file::RouteSection, spec: &RouteSpec, context: &mut CompileCon
         }
         if let Some(field) = key_fields(spec).find(|field| field.header() == Some(&name)) {
             let message = format!(
-                "`{shown}` is withheld from the origin, but the field `{}` in the key or tags reads it",
+                "`{shown}` is withheld from the origin, but the field `{}` in the key or tags \
+                 reads it",
                 field.name
             );
-            let hint = "headers in the key must reach the origin: remove it from drop_headers, or the field from the rule";
+            let hint = "headers in the key must reach the origin: remove it from drop_headers, or \
+                        the field from the rule";
             context.report.push(DiagnosticBuilder::error(text.span.clone(), message).hint(hint));
         }
     }
@@ -205,7 +208,8 @@ fn credentials(
         && let Some(scope) = file.scope.given()
     {
         let message = format!(
-            "scope \"public\" withholds credentials, but the field `{}` in the key or tags is a credential",
+            "scope \"public\" withholds credentials, but the field `{}` in the key or tags is a \
+             credential",
             field.name
         );
         context.report.push(

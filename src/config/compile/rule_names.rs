@@ -80,32 +80,57 @@ impl<'a> RuleNames<'a> {
         if let Some(capture) = self.captures.iter().find(|capture| *capture.name == *name) {
             return Some(Arc::clone(capture));
         }
-        let draft = match self.fields.lookup(name) {
-            FieldLookup::Found(field) => match &field.source {
-                FieldSource::Body(_) if !self.for_purge => {
-                    DiagnosticBuilder::error(at(), format!("{shown} comes from the body of writes, so a route cannot use it"))
-                        .hint("take it from the path, the query, a header or a cookie")
-                }
-                FieldSource::Path(capture) if self.pattern.is_some() && !self.captures.iter().any(|own| *own.name == **capture) => {
-                    DiagnosticBuilder::error(at(), format!("{shown} comes from the capture `{capture}`, which this path does not have"))
+        let draft =
+            match self.fields.lookup(name) {
+                FieldLookup::Found(field) => match &field.source {
+                    FieldSource::Body(_) if !self.for_purge => DiagnosticBuilder::error(
+                        at(),
+                        format!(
+                            "{shown} comes from the body of \
+                        writes, so a route cannot use it"
+                        ),
+                    )
+                    .hint("take it from the path, the query, a header or a cookie"),
+                    FieldSource::Path(capture)
+                        if self.pattern.is_some()
+                            && !self.captures.iter().any(|own| *own.name == **capture) =>
+                    {
+                        DiagnosticBuilder::error(
+                            at(),
+                            format!(
+                                "{shown} comes from the capture \
+                        `{capture}`, which this path does not have"
+                            ),
+                        )
                         .hint(format!("add {{{capture}}} to the path"))
+                    }
+                    _ => return Some(field),
+                },
+                // The path or [fields] has errors, so the name may be defined there.
+                FieldLookup::Lost => return None,
+                FieldLookup::Unknown
+                    if self.pattern.is_none()
+                        && self.path.is_none_or(|path| path.as_str().contains(name)) =>
+                {
+                    return None;
                 }
-                _ => return Some(field),
-            },
-            // The path or [fields] has errors, so the name may be defined there.
-            FieldLookup::Lost => return None,
-            FieldLookup::Unknown if self.pattern.is_none() && self.path.is_none_or(|path| path.as_str().contains(name)) => return None,
-            FieldLookup::Unknown => {
-                let known: Vec<&str> = self.fields.names().chain(self.captures.iter().map(|capture| &*capture.name)).collect();
-                let near = nearest(name, &known).filter(|_| !hidden);
-                let hint = near.map_or_else(
-                    || "define it in [fields], as in { header = \"x-name\" }, or capture it in the path as {name}".to_owned(),
+                FieldLookup::Unknown => {
+                    let known: Vec<&str> = self
+                        .fields
+                        .names()
+                        .chain(self.captures.iter().map(|capture| &*capture.name))
+                        .collect();
+                    let near = nearest(name, &known).filter(|_| !hidden);
+                    let hint = near.map_or_else(
+                    || "define it in [fields], as in { header = \"x-name\" }, or capture it in \
+                        the path as {name}".to_owned(),
                     |near| format!("did you mean `{near}`?"),
                 );
-                let draft = DiagnosticBuilder::error(at(), format!("{shown} is not a field")).hint(hint);
-                if known.is_empty() { draft } else { draft.allowed(known.join(", ")) }
-            }
-        };
+                    let draft = DiagnosticBuilder::error(at(), format!("{shown} is not a field"))
+                        .hint(hint);
+                    if known.is_empty() { draft } else { draft.allowed(known.join(", ")) }
+                }
+            };
         context.report.push(draft);
         None
     }

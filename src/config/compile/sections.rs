@@ -360,7 +360,8 @@ pub fn limits(file: &file::LimitsSection, context: &mut CompileContext) -> Confi
         && limits.range_fill > limits.object
     {
         let message = format!(
-            "`range_fill` has no effect above `object` ({}), because larger responses are not stored",
+            "`range_fill` has no effect above `object` ({}), because larger responses are not \
+             stored",
             show_size(limits.object)
         );
         context.report.push(

@@ -97,7 +97,8 @@ impl CompileContext {
         let hint = if let Some(port) = value.strip_prefix(':').or_else(|| value.strip_prefix("*:"))
         {
             format!(
-                "write \"0.0.0.0:{port}\" for all interfaces, \"127.0.0.1:{port}\" for this machine only"
+                "write \"0.0.0.0:{port}\" for all interfaces, \"127.0.0.1:{port}\" for this \
+                 machine only"
             )
         } else if let Some(port) = value.strip_prefix("localhost:") {
             format!("names are not resolved here; write \"127.0.0.1:{port}\"")
@@ -167,7 +168,8 @@ impl CompileContext {
         };
         if let Some(given) = slot.given() {
             let what = format!("`{}` {what}", self.folder.join(given.value.shown()).display());
-            let hint = "create the folder, and name a file in it; paths are relative to the folder of this file";
+            let hint = "create the folder, and name a file in it; paths are relative to the \
+                        folder of this file";
             self.report.malformed(
                 given,
                 "the name of a file that can be written",

@@ -1,4 +1,5 @@
-//! Decodes values that are not strings: durations, sizes, numbers, booleans, lists and named tables.
+//! Decodes values that are not strings: durations, sizes, numbers, booleans, lists and named
+//! tables.
 
 use std::time::Duration;
 

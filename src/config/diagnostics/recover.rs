@@ -372,7 +372,8 @@ mod tests {
 
     #[test]
     fn sound_text_is_left_alone() {
-        let text = "# x = [\na = [\n  [1], # ]\n  \"[\", '''\n[q]\n''',\n]\n\"k = \" = { b = \"}\",\n c = 1 }\n[[d]]\ne.f = \"\"\"x\\\"\"\"\"\"\nö = 1";
+        let text = "# x = [\na = [\n  [1], # ]\n  \"[\", '''\n[q]\n''',\n]\n\"k = \" = { b = \
+                    \"}\",\n c = 1 }\n[[d]]\ne.f = \"\"\"x\\\"\"\"\"\"\nö = 1";
         let mended = recover(text);
         assert_eq!(
             (mended.text.trim_end(), mended.diagnostics.len()),

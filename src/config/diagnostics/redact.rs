@@ -138,7 +138,13 @@ mod tests {
 
     #[test]
     fn what_is_no_secret_is_shown() {
-        assert!(hidden("token = { auth = \"token\" }\ntoken_file = \"/run/token\"\ntags = [\"token:{id}\"]\npath = \"/a\"").is_empty());
+        assert!(
+            hidden(
+                "token = { auth = \"token\" }\ntoken_file = \"/run/token\"\ntags = \
+                        [\"token:{id}\"]\npath = \"/a\""
+            )
+            .is_empty()
+        );
         assert!(hidden("token = \"${ADMIN_TOKEN}\"").is_empty());
         assert_eq!(hidden("token = \"${ADMIN_TOKEN:-hunter2}\"").len(), 1);
     }

@@ -44,7 +44,8 @@ fn passed(route: &LintRoute<'_>, whole: &LintFile<'_>, context: &mut CompileCont
         };
         let shown = text.value.shown();
         let message = format!(
-            "`{shown}` {what}, but reaches the origin without being in the key: one response would be served for all its values"
+            "`{shown}` {what}, but reaches the origin without being in the key: one response \
+             would be served for all its values"
         );
         let hint = if name == header::COOKIE || meaning(name.as_str()) == Some(Meaning::Credential)
         {
@@ -52,7 +53,8 @@ fn passed(route: &LintRoute<'_>, whole: &LintFile<'_>, context: &mut CompileCont
         } else {
             let field = name.as_str().trim_start_matches("x-").replace('-', "_");
             format!(
-                "add it to the key: {field} = {{ header = \"{shown}\" }} in [fields] and \"{field}\" in `key`; or add it to drop_headers"
+                "add it to the key: {field} = {{ header = \"{shown}\" }} in [fields] and \
+                 \"{field}\" in `key`; or add it to drop_headers"
             )
         };
         context.report.push(DiagnosticBuilder::warning(text.span.clone(), message).hint(hint));
@@ -66,8 +68,10 @@ fn unknown(route: &LintRoute<'_>, context: &mut CompileContext) {
         .given()
         .filter(|_| route.spec.unknown_headers == UnknownHeaders::Pass);
     if let Some(given) = given {
-        let message = "every header that is not part of the key reaches the origin: anyone can change the stored response for others with a header of their own";
-        let hint = "write unknown_headers = \"drop\", and name harmless headers that the origin needs in pass_headers";
+        let message = "every header that is not part of the key reaches the origin: anyone can \
+                       change the stored response for others with a header of their own";
+        let hint = "write unknown_headers = \"drop\", and name harmless headers that the origin \
+                    needs in pass_headers";
         context.report.push(DiagnosticBuilder::warning(given.span.clone(), message).hint(hint));
     }
 }

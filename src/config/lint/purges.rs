@@ -16,7 +16,8 @@ use crate::policy::tag::Template;
 use crate::units::show_duration;
 
 /// How to declare that the origin sends tags.
-const TAGS_FROM_ORIGIN_HINT: &str = "if the origin sends tags, declare it: response_headers = [\"surrogate-key\", \"cache-tag\"] in [tags]";
+const TAGS_FROM_ORIGIN_HINT: &str = "if the origin sends tags, declare it: response_headers = \
+                                     [\"surrogate-key\", \"cache-tag\"] in [tags]";
 
 /// Checks each cached route and each purge rule.
 pub fn check(whole: &LintFile<'_>, context: &mut CompileContext) {
@@ -66,12 +67,16 @@ fn untagged(route: &LintRoute<'_>, whole: &LintFile<'_>, context: &mut CompileCo
     let draft = match covering(route, whole) {
         None => DiagnosticBuilder::warning(
             route.path.clone(),
-            "this route has no tags, and no purge rule covers its path: only writes to the same URL purge its entries",
+            "this route has no tags, and no purge rule covers its path: only writes to the same \
+             URL purge its entries",
         )
         .hint("add tags and a [[purges]] rule if other writes change its responses"),
         Some(purge) => {
             let line = context.report.source().line(purge.path.start);
-            let message = format!("the purge rule at line {line} covers this path but purges nothing here, because this route has no tags");
+            let message = format!(
+                "the purge rule at line {line} covers this path but purges \
+                                   nothing here, because this route has no tags"
+            );
             let usable = usable_tags(purge, route, whole);
             let hint = if usable.is_empty() {
                 TAGS_FROM_ORIGIN_HINT.to_owned()
@@ -266,6 +271,7 @@ fn forgotten_methods(purge: &LintPurge<'_>, whole: &LintFile<'_>, context: &mut 
         return;
     }
     let message = format!("{} at this path purge only their own URL", left.join(", "));
-    let hint = "remove `methods` to cover all unsafe methods; if the app does not use these methods, end the line with `# check: ok`";
+    let hint = "remove `methods` to cover all unsafe methods; if the app does not use these \
+                methods, end the line with `# check: ok`";
     context.report.push(DiagnosticBuilder::warning(given.span.clone(), message).hint(hint));
 }

@@ -84,28 +84,39 @@ fn assess(facts: &RedisInfo, at: &SourceSpan) -> Vec<DiagnosticBuilder> {
     if facts.role.as_deref() == Some("slave") {
         warn(
             "this Redis is a replica: it rejects writes, so the sidecar treats it as lost".into(),
-            "name its primary in `url`, or the sentinels: redis-sentinel://HOST:26379?sentinelServiceName=NAME",
+            "name its primary in `url`, or the sentinels: \
+             redis-sentinel://HOST:26379?sentinelServiceName=NAME",
         );
     }
     let policy = facts.policy.as_deref().unwrap_or_default();
     match facts.maxmemory {
         Some(0) => warn(
-            "this Redis has no `maxmemory`: it grows with the requests of clients until the machine runs out of memory".into(),
+            "this Redis has no `maxmemory`: it grows with the requests of clients until the \
+             machine runs out of memory"
+                .into(),
             &format!("redis-cli CONFIG SET maxmemory 1gb, and {LRU}; the same in redis.conf"),
         ),
         Some(most) if policy == "noeviction" => warn(
-            format!("`maxmemory-policy` is `noeviction`: once its {} are full, this Redis stores nothing until something expires", show_size(most)),
+            format!(
+                "`maxmemory-policy` is `noeviction`: once its {} are full, this Redis stores \
+                     nothing until something expires",
+                show_size(most)
+            ),
             &format!("{LRU}; the same in redis.conf"),
         ),
         _ => {}
     }
     match policy {
         "allkeys-random" => warn(
-            "`maxmemory-policy` is `allkeys-random`: it may evict used keys, even the generation of the whole cache, after which every request is a miss".into(),
+            "`maxmemory-policy` is `allkeys-random`: it may evict used keys, even the generation \
+             of the whole cache, after which every request is a miss"
+                .into(),
             &format!("{LRU}; the same in redis.conf"),
         ),
         "volatile-random" => warn(
-            "`maxmemory-policy` is `volatile-random`: it may evict the record of a busy tag, after which all its entries are a miss".into(),
+            "`maxmemory-policy` is `volatile-random`: it may evict the record of a busy tag, \
+             after which all its entries are a miss"
+                .into(),
             &format!("{LRU}; the same in redis.conf"),
         ),
         _ => {}
@@ -114,7 +125,8 @@ fn assess(facts: &RedisInfo, at: &SourceSpan) -> Vec<DiagnosticBuilder> {
     if facts.loading {
         drafts.push(note(
             at,
-            "this Redis is still loading its data from disk; until it has finished, the sidecar treats it as lost",
+            "this Redis is still loading its data from disk; until it has finished, the sidecar \
+             treats it as lost",
         ));
     }
     drafts
@@ -123,14 +135,18 @@ fn assess(facts: &RedisInfo, at: &SourceSpan) -> Vec<DiagnosticBuilder> {
 /// Warns about persistence. Records have the replication id of the Redis that wrote them, and each
 /// start of Redis has a new one. So restored records do not match, and their entries are a miss.
 fn persistence(facts: &RedisInfo, at: &SourceSpan) -> Vec<DiagnosticBuilder> {
-    let why = "the sidecar uses none of it after a restart of Redis. It costs memory and disk, and while the disk is full Redis rejects writes and counts as lost";
+    let why = "the sidecar uses none of it after a restart of Redis. It costs memory and disk, \
+               and while the disk is full Redis rejects writes and counts as lost";
     let mut drafts = Vec::new();
     if facts.appendonly == Some(true) {
         let draft = DiagnosticBuilder::warning(
             at.clone(),
             format!("this Redis logs all writes to disk (`appendonly`), but {why}"),
         );
-        drafts.push(draft.hint("redis-cli CONFIG SET appendonly no, and the same in redis.conf, if this Redis is only a cache"));
+        drafts.push(draft.hint(
+            "redis-cli CONFIG SET appendonly no, and the same in redis.conf, \
+                                if this Redis is only a cache",
+        ));
     }
     match &facts.save {
         Ok(save) if !save.is_empty() => {
@@ -138,7 +154,10 @@ fn persistence(facts: &RedisInfo, at: &SourceSpan) -> Vec<DiagnosticBuilder> {
                 at.clone(),
                 format!("this Redis saves to disk (`save {save}`), but {why}"),
             );
-            drafts.push(draft.hint("redis-cli CONFIG SET save \"\", and the same in redis.conf, if this Redis is only a cache"));
+            drafts.push(draft.hint(
+                "redis-cli CONFIG SET save \"\", and the same in redis.conf, \
+                                    if this Redis is only a cache",
+            ));
         }
         Err(Some(error)) => drafts.push(note(
             at,

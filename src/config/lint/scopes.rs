@@ -50,7 +50,8 @@ fn tells_apart(route: &LintRoute<'_>, whole: &LintFile<'_>, context: &mut Compil
         return;
     };
     let message = format!(
-        "scope \"public\" does not authenticate callers, but the field `{}` tells them apart: anyone who sends a caller's value gets that caller's entry",
+        "scope \"public\" does not authenticate callers, but the field `{}` tells them apart: \
+         anyone who sends a caller's value gets that caller's entry",
         field.name
     );
     context.report.push(
@@ -87,7 +88,8 @@ fn shows_what_others_guard(
     };
     let (line, word) = (context.report.source().line(other.path.start), other.spec.scope.as_str());
     let message = format!(
-        "this route is public, but the route at line {line} has the same tag and scope \"{word}\", and its path is below or beside this one"
+        "this route is public, but the route at line {line} has the same tag and scope \
+         \"{word}\", and its path is below or beside this one"
     );
     context.report.push(
         DiagnosticBuilder::warning(scope.span.clone(), message)
@@ -121,9 +123,11 @@ fn overrides(route: &LintRoute<'_>, context: &mut CompileContext) {
         (route.spec.origin, route.spec.ttl, route.file.origin.given())
     {
         let message = format!(
-            "this overrides the origin's `Cache-Control: private`, so the response for one caller is served to {shared}"
+            "this overrides the origin's `Cache-Control: private`, so the response for one caller \
+             is served to {shared}"
         );
-        let hint = "write origin = \"respect\", or scope = \"private\"; if the origin marks everything `private` for no reason, end the line with `# check: ok`";
+        let hint = "write origin = \"respect\", or scope = \"private\"; if the origin marks \
+                    everything `private` for no reason, end the line with `# check: ok`";
         context.report.push(DiagnosticBuilder::warning(origin.span.clone(), message).hint(hint));
     }
 }
@@ -141,7 +145,8 @@ fn prefix(route: &LintRoute<'_>, context: &mut CompileContext) {
         field.name
     );
     let hint = format!(
-        "write {} = {{ auth = \"token\" }} in [fields], or remove the field: scope \"shared\" authorizes each caller separately",
+        "write {} = {{ auth = \"token\" }} in [fields], or remove the field: scope \"shared\" \
+         authorizes each caller separately",
         field.name
     );
     context.report.push(DiagnosticBuilder::warning(text.span.clone(), message).hint(hint));
@@ -165,10 +170,12 @@ fn in_the_clear(whole: &LintFile<'_>, context: &mut CompileContext) {
         if meaning(text.value.as_str()) == Some(Meaning::Credential) {
             let shown = text.value.shown();
             let message = format!(
-                "`{shown}` looks like a credential, and as a field it appears in keys and tags unhashed"
+                "`{shown}` looks like a credential, and as a field it appears in keys and tags \
+                 unhashed"
             );
             let hint = format!(
-                "name it in [credential], {kind} = [\"{shown}\"], and remove `{}` from the rules: scope \"private\" has the credential in the key",
+                "name it in [credential], {kind} = [\"{shown}\"], and remove `{}` from the rules: \
+                 scope \"private\" has the credential in the key",
                 name.value
             );
             context.report.push(DiagnosticBuilder::warning(text.span.clone(), message).hint(hint));

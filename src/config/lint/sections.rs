@@ -36,7 +36,8 @@ fn trust(whole: &LintFile<'_>, context: &mut CompileContext) {
         .iter()
         .filter(|text| text.value.as_str().ends_with("/0"))
     {
-        let message = "this trusts every address: any client can forge the host with X-Forwarded-Host, and its own address with X-Forwarded-For";
+        let message = "this trusts every address: any client can forge the host with \
+                       X-Forwarded-Host, and its own address with X-Forwarded-For";
         let hint = "name only the proxy in front, as in trusted_proxies = [\"127.0.0.1\"]";
         context.report.push(DiagnosticBuilder::warning(text.span.clone(), message).hint(hint));
     }
@@ -66,7 +67,8 @@ fn tags(whole: &LintFile<'_>, most: usize, context: &mut CompileContext) {
         let own = route.spec.tags.len() + 1;
         if let (true, Some(given)) = (own >= most, route.file.tags.given()) {
             let message = format!(
-                "with the tag of the URL these are {own} tags, and the limit is {most}: a response with one more tag is not stored"
+                "with the tag of the URL these are {own} tags, and the limit is {most}: a \
+                 response with one more tag is not stored"
             );
             context.report.push(
                 DiagnosticBuilder::warning(given.span.clone(), message)
@@ -92,7 +94,8 @@ fn redis(settings: &RedisSettings, file: &file::RedisSection, context: &mut Comp
         } else if settings.degraded_ttl > LONG_WITHOUT_REDIS {
             let shown = show_duration(settings.degraded_ttl);
             let message = format!(
-                "without Redis this sidecar serves for up to {shown} entries that writes through other sidecars have purged"
+                "without Redis this sidecar serves for up to {shown} entries that writes through \
+                 other sidecars have purged"
             );
             push(&given.span, message, "write degraded_ttl = \"2s\"".into());
         }
@@ -107,7 +110,8 @@ fn redis(settings: &RedisSettings, file: &file::RedisSection, context: &mut Comp
             .or_else(|| file.lease.given().map(|given| &given.span));
         let (deadline, lease) = (show_duration(settings.deadline), show_duration(settings.lease));
         let message = format!(
-            "a Redis that takes as long as its deadline of {deadline} cannot renew a lease of {lease} in time: each hit from memory would then ask Redis"
+            "a Redis that takes as long as its deadline of {deadline} cannot renew a lease of \
+             {lease} in time: each hit from memory would then ask Redis"
         );
         let hint = format!(
             "write lease = \"{}\", or a shorter deadline",
@@ -120,7 +124,8 @@ fn redis(settings: &RedisSettings, file: &file::RedisSection, context: &mut Comp
     if let Some(given) =
         file.rejoin_grace.given().filter(|_| settings.rejoin_grace < MAX_RETRY_DELAY)
     {
-        let message = "the other sidecars may take longer than this to reconnect to Redis and publish what they have purged meanwhile";
+        let message = "the other sidecars may take longer than this to reconnect to Redis and \
+                       publish what they have purged meanwhile";
         push(&given.span, message.into(), "write rejoin_grace = \"1s\"".into());
     }
 }

@@ -16,7 +16,8 @@ pub fn check(whole: &LintFile<'_>, context: &mut CompileContext) {
         if let (Some(given), Some(ttl)) = (route.file.admit_for.given(), route.spec.ttl)
             && route.spec.admit_for > ttl
         {
-            let message = "`admit_for` is longer than `ttl`: a caller that the origin no longer authorizes still gets entries that others have filled since";
+            let message = "`admit_for` is longer than `ttl`: a caller that the origin no longer \
+                           authorizes still gets entries that others have filled since";
             let hint = format!("write admit_for = \"{}\", the `ttl`, or less", show_duration(ttl));
             context.report.push(DiagnosticBuilder::warning(given.span.clone(), message).hint(hint));
         }

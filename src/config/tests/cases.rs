@@ -11,7 +11,8 @@ use crate::policy::route::Collapse;
 /// `[upstream]`.
 fn with(lines: &str) -> String {
     format!(
-        "[upstream]\nurl = \"http://127.0.0.1:8000\"\n[fields]\ntenant = {{ header = \"x-tenant-id\" }}\nuser = {{ auth = \"token\" }}\nform = {{ body = \"/id\" }}\n{lines}"
+        "[upstream]\nurl = \"http://127.0.0.1:8000\"\n[fields]\ntenant = {{ header = \
+         \"x-tenant-id\" }}\nuser = {{ auth = \"token\" }}\nform = {{ body = \"/id\" }}\n{lines}"
     )
 }
 
@@ -246,7 +247,8 @@ fn a_route_says_when_the_app_is_asked() {
         (None, None, Duration::ZERO)
     );
     assert_eq!((plain.early_refresh, plain.collapse), (true, Collapse::Process));
-    let keys = "ttl = \"5m\"\nstale_while_revalidate = \"0s\"\nstale_if_error = \"365d\"\njitter = \"299999ms\"\nearly_refresh = false";
+    let keys = "ttl = \"5m\"\nstale_while_revalidate = \"0s\"\nstale_if_error = \"365d\"\njitter \
+                = \"299999ms\"\nearly_refresh = false";
     let told = only_route("", keys);
     assert_eq!(
         told.stale_while_revalidate,
@@ -298,7 +300,9 @@ fn the_new_limits_and_headers_arrive() {
     assert_eq!((limits.variants, limits.stale, limits.ranges), (64, Duration::from_mins(10), 16));
     assert_eq!((limits.range_fill, limits.refreshes), (8 << 20, 64));
     assert_eq!(*silent.response_rules.targeted, [HeaderName::from_static("cdn-cache-control")]);
-    let lines = "[limits]\nvariants = 1\nstale = \"0s\"\nranges = 256\nrange_fill = \"0\"\nrefreshes = 1\n[freshness]\ntargeted = [\"X-Cache-Control\", \"cdn-cache-control\"]";
+    let lines = "[limits]\nvariants = 1\nstale = \"0s\"\nranges = 256\nrange_fill = \
+                 \"0\"\nrefreshes = 1\n[freshness]\ntargeted = [\"X-Cache-Control\", \
+                 \"cdn-cache-control\"]";
     let told = parse(&with(lines)).unwrap_or_else(|problems| panic!("{problems}"));
     let limits = &told.limits;
     assert_eq!((limits.variants, limits.stale, limits.ranges), (1, Duration::ZERO, 256));
@@ -337,14 +341,21 @@ fn purges() {
     purge("tags = [\"a\"]\nrepurge_after = [\"0s\"]", 2, 18, "1ms to 1d");
     purge("tags = [\"a\"]\nrepurge_after = [\"1s\", \"1s\"]", 2, 24, "twice");
     purge(
-        "tags = [\"a\"]\nrepurge_after = [\"1s\",\"2s\",\"3s\",\"4s\",\"5s\",\"6s\",\"7s\",\"8s\",\"9s\"]",
+        "tags = [\"a\"]\nrepurge_after = \
+         [\"1s\",\"2s\",\"3s\",\"4s\",\"5s\",\"6s\",\"7s\",\"8s\",\"9s\"]",
         2,
         17,
         "at most 8",
     );
     purge("tags = [\"{nobody}\"]", 1, 11, "is not a field");
     purge("tags = [\"a\"]\nguard = \"none\"", 2, 9, "\"mark\" or \"bypass\"");
-    assert!(parse(&with("[[purges]]\npath = \"/a/{id}\"\ntags = [\"x:{form}:{id}:{tenant}\"]\nrepurge_after = [\"1s\", \"5s\"]")).is_ok());
+    assert!(
+        parse(&with(
+            "[[purges]]\npath = \"/a/{id}\"\ntags = \
+                         [\"x:{form}:{id}:{tenant}\"]\nrepurge_after = [\"1s\", \"5s\"]"
+        ))
+        .is_ok()
+    );
 }
 
 #[test]
@@ -384,7 +395,8 @@ fn warnings_leave_the_file_usable() {
         parse("[upstream]\nurl = \"http://a\"\n").unwrap_or_else(|problems| panic!("{problems}"));
     assert_eq!(
         config.warnings.iter().map(ToString::to_string).collect::<String>(),
-        "proxy.toml: warning: there are no routes, so nothing is cached\n  hint: add [[routes]] with path = \"/api/…\" and ttl = \"5m\"\n"
+        "proxy.toml: warning: there are no routes, so nothing is cached\n  hint: add [[routes]] \
+         with path = \"/api/…\" and ttl = \"5m\"\n"
     );
     let covered = parse(&with(
         "[[routes]]\npath = \"/a\"\nttl = \"5m\"\n[[purges]]\npath = \"/{*rest}\"\ntags = [\"x\"]",

@@ -29,7 +29,8 @@ fn a_route_without_tags() {
 #[test]
 fn tags_that_no_rule_names_on_a_path_that_is_written_to() {
     let other = format!(
-        "{LIST}[[routes]]\npath = \"/api/items/statistics\"\nttl = \"5m\"\ntags = [\"statistics\"]\n"
+        "{LIST}[[routes]]\npath = \"/api/items/statistics\"\nttl = \"5m\"\ntags = \
+         [\"statistics\"]\n"
     );
     one(
         &other,
