@@ -99,8 +99,8 @@ pub struct CheckOptions {
 pub fn check(path: &Path, how: CheckOptions, out: &mut dyn io::Write) -> io::Result<u8> {
     let mut config = match Config::load(path) {
         Ok(config) => config,
-        Err(problems) => {
-            writeln!(out, "{problems}")?;
+        Err(diagnostics) => {
+            writeln!(out, "{diagnostics}")?;
             return Ok(EXIT_BAD_CONFIG);
         }
     };
@@ -108,15 +108,18 @@ pub fn check(path: &Path, how: CheckOptions, out: &mut dyn io::Write) -> io::Res
         // `load` has just read the file, so this succeeds.
         let text = std::fs::read_to_string(path).unwrap_or_default();
         config.warnings.extend(lint::redis::inspect(redis, &path.display().to_string(), &text));
-        config.warnings.sort_by_key(|problem| (problem.line, problem.column));
+        config.warnings.sort_by_key(|diagnostic| (diagnostic.line, diagnostic.column));
     }
-    for problem in &config.warnings {
-        writeln!(out, "{problem}")?;
+    for diagnostic in &config.warnings {
+        writeln!(out, "{diagnostic}")?;
     }
     let counted = diagnostics::diagnostic::counted;
     let (routes, purges) = (config.routes.iter().count(), config.purges.len());
-    let warnings =
-        config.warnings.iter().filter(|problem| problem.severity == Severity::Warning).count();
+    let warnings = config
+        .warnings
+        .iter()
+        .filter(|diagnostic| diagnostic.severity == Severity::Warning)
+        .count();
     if how.deny_warnings && warnings > 0 {
         writeln!(
             out,

@@ -34,7 +34,7 @@ async fn start(token: Option<&str>) -> Running {
     let address = listener.local_addr().unwrap();
     let text = "[upstream]\nurl = \"http://127.0.0.1:1\"\n[[routes]]\npath = \"/a\"\n";
     let mut config = Config::parse(text, "proxy.toml", &|_| None)
-        .unwrap_or_else(|problems| panic!("{problems}"));
+        .unwrap_or_else(|diagnostics| panic!("{diagnostics}"));
     let Sidecar { proxy, reloader, .. } = Sidecar::new(&mut config, Clock::system()).unwrap();
     let switch = Arc::new(Switch(Mutex::new(Ready { ready: true, degraded: vec![] })));
     let shutdown = CancellationToken::new();

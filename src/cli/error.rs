@@ -23,9 +23,9 @@ impl CommandError {
     /// Prints the error and returns the exit code.
     pub(super) fn report(&self) -> ExitCode {
         match self {
-            Self::Config(problems) => print_diagnostics(problems),
-            Self::NoAddress(problems) => {
-                print_diagnostics(problems);
+            Self::Config(diagnostics) => print_diagnostics(diagnostics),
+            Self::NoAddress(diagnostics) => {
+                print_diagnostics(diagnostics);
                 print_failure(
                     &"the sidecar's address is in `[admin]` of that file; set it with --admin URL \
                       or $SIDECACHE_ADMIN instead",

@@ -12,8 +12,8 @@ pub(super) fn print(text: &str) -> ExitCode {
     ExitCode::SUCCESS
 }
 
-pub(super) fn print_diagnostics(problems: &config::Diagnostics) -> ExitCode {
-    let _ = writeln!(std::io::stderr().lock(), "{problems}");
+pub(super) fn print_diagnostics(diagnostics: &config::Diagnostics) -> ExitCode {
+    let _ = writeln!(std::io::stderr().lock(), "{diagnostics}");
     EXIT_USAGE.into()
 }
 

@@ -94,7 +94,7 @@ impl RemoteArgs {
                 Endpoint::for_listener(config.admin.address),
                 format!("{}; set another with --admin URL or $SIDECACHE_ADMIN", said(config)),
             ),
-            (None, Err(problems)) => return Err(CommandError::NoAddress(problems.clone())),
+            (None, Err(diagnostics)) => return Err(CommandError::NoAddress(diagnostics.clone())),
         };
         let in_file = loaded.ok().and_then(|config| config.admin.token);
         Ok(Remote { endpoint: place, named_by, token: self.token(in_file)? })

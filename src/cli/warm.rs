@@ -200,11 +200,11 @@ fn destination(
             Ok((to, (!args.unrouted).then(|| rules_from(config))))
         }
         (Some(to), Err(_)) if args.unrouted => Ok((to, None)),
-        (Some(_), Err(problems)) => Err(CommandError::Usage(format!(
-            "{problems}\n  the routes of that file select what is sent; to send everything \
+        (Some(_), Err(diagnostics)) => Err(CommandError::Usage(format!(
+            "{diagnostics}\n  the routes of that file select what is sent; to send everything \
              without a file, add --unrouted: make sure that no GET of the list changes anything"
         ))),
-        (None, Err(problems)) => Err(CommandError::Config(problems)),
+        (None, Err(diagnostics)) => Err(CommandError::Config(diagnostics)),
     }
 }
 
@@ -320,7 +320,7 @@ mod tests {
     fn only_what_a_route_takes_is_sent() {
         let rules = rules_from(
             Config::parse(RULES, "proxy.toml", &|_| None)
-                .unwrap_or_else(|problems| panic!("{problems}")),
+                .unwrap_or_else(|diagnostics| panic!("{diagnostics}")),
         );
         let text = "/a/1\n/a/2?x\n/off\n/delete/7\n/b\nhttp://other.test/a/1\n";
         let list = list::read(&mut text.as_bytes(), Bounds::DEFAULT).unwrap();

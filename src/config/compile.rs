@@ -39,10 +39,12 @@ pub fn compile(
     let mut context = CompileContext { report, folder };
     let config = file.and_then(|file| assemble(&file, &mut context));
     let broken = context.report.has_errors();
-    let (file, problems) = context.report.finish();
+    let (file, diagnostics) = context.report.finish();
     match config {
-        Some(config) if !broken => Ok(Config { warnings: problems, text: text.into(), ..config }),
-        _ => Err(Diagnostics::new(file, problems)),
+        Some(config) if !broken => {
+            Ok(Config { warnings: diagnostics, text: text.into(), ..config })
+        }
+        _ => Err(Diagnostics::new(file, diagnostics)),
     }
 }
 
@@ -53,11 +55,11 @@ fn read(
     env: &dyn Fn(&str) -> Option<String>,
 ) -> Option<ConfigFile> {
     let mut recovered = recover::recover(text);
-    for draft in std::mem::take(&mut recovered.diagnostics) {
-        report.push_syntax(draft);
+    for builder in std::mem::take(&mut recovered.diagnostics) {
+        report.push_syntax(builder);
     }
-    for draft in std::mem::take(&mut recovered.completed) {
-        report.push(draft);
+    for builder in std::mem::take(&mut recovered.completed) {
+        report.push(builder);
     }
     let (table, mut errors) = DeTable::parse_recoverable(&recovered.text);
     errors.sort_by_key(|error| error.span().map_or(0, |span| span.start));
@@ -99,15 +101,15 @@ fn syntax(error: &TomlError, recovered: &recover::RecoveredText) -> DiagnosticBu
     } else {
         span.start
     };
-    let mut draft = DiagnosticBuilder::error(
+    let mut builder = DiagnosticBuilder::error(
         recovered.original_span(&(place..span.end.max(place))),
         format!("syntax error: {message}"),
     )
     .maybe_hint(hint);
     if let Some(allowed) = allowed.filter(|allowed| !allowed.contains("literal string")) {
-        draft = draft.allowed(allowed);
+        builder = builder.allowed(allowed);
     }
-    draft
+    builder
 }
 
 /// Compiles all parts, even if some of them have errors.
@@ -223,11 +225,11 @@ fn upstream(
     context: &mut CompileContext,
 ) -> Option<crate::upstream::UpstreamSettings> {
     if matches!(file.upstream, Setting::Absent) && !context.report.has_broken_header() {
-        let draft = DiagnosticBuilder::error(
+        let builder = DiagnosticBuilder::error(
             0..0,
             "the section [upstream] is missing, so the origin is unknown",
         );
-        context.report.push(draft.hint("add [upstream] with url = \"http://127.0.0.1:8000\""));
+        context.report.push(builder.hint("add [upstream] with url = \"http://127.0.0.1:8000\""));
     }
     let section = file.upstream.given()?;
     sections::upstream(&section.value, &section.span, context)
@@ -257,8 +259,8 @@ fn addresses(
             .map(|text| text.span.clone())
             .or_else(|| listen_at.clone())
             .unwrap_or(0..0);
-        let draft = DiagnosticBuilder::error(at, "[listen] and [admin] have the same address");
-        context.report.push(draft.hint("give one of them another port"));
+        let builder = DiagnosticBuilder::error(at, "[listen] and [admin] have the same address");
+        context.report.push(builder.hint("give one of them another port"));
     }
     if let (Some(section), Some(upstream)) = (file.upstream.given(), upstream)
         && let Ok(ip) = upstream.target.host.parse()
@@ -266,13 +268,13 @@ fn addresses(
         && (ip.is_loopback() || ip == server.address.ip() || ip.is_unspecified())
         && let Some(url) = section.value.url.given()
     {
-        let draft = DiagnosticBuilder::error(
+        let builder = DiagnosticBuilder::error(
             url.span.clone(),
             "the origin's URL is the sidecar's own address: requests would loop",
         );
         context
             .report
-            .push(draft.hint("let the origin listen on another address, and write that here"));
+            .push(builder.hint("let the origin listen on another address, and write that here"));
     }
 }
 
@@ -294,12 +296,12 @@ fn tiers(
     if memory.size == 0 {
         if matches!(file.redis, Setting::Absent) && !context.report.has_broken_header() {
             let at = size.map_or(0..0, |size| size.span.clone());
-            let draft = DiagnosticBuilder::error(
+            let builder = DiagnosticBuilder::error(
                 at,
                 "the memory tier is off and there is no [redis], so nothing can be stored",
             );
             context.report.push(
-                draft.hint("give [memory] a size such as \"256MiB\", or add [redis] with a url"),
+                builder.hint("give [memory] a size such as \"256MiB\", or add [redis] with a url"),
             );
         }
     } else if limits.object > memory.size / 16 {
@@ -308,7 +310,7 @@ fn tiers(
             object.map(|object| object.span.clone()).or_else(|| size.map(|size| size.span.clone()))
         {
             let (object, room) = (show_size(limits.object), show_size(memory.size));
-            let draft = DiagnosticBuilder::warning(
+            let builder = DiagnosticBuilder::warning(
                 at,
                 format!("objects of up to {object} are too large for a memory tier of {room}"),
             );
@@ -316,7 +318,7 @@ fn tiers(
                 "one such object would evict many others: set `object` in [limits] to at most {}",
                 show_size(memory.size / 16)
             );
-            context.report.push(draft.hint(hint));
+            context.report.push(builder.hint(hint));
         }
     }
     if let (Some(redis), Some(section)) = (redis, file.redis.given()) {

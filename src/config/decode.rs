@@ -189,11 +189,11 @@ impl TomlReader<'_> {
             DeValue::Array(_) => "a list",
             DeValue::Table(_) => "a table",
         };
-        let draft = DiagnosticBuilder::error(
+        let builder = DiagnosticBuilder::error(
             value.span(),
             format!("this is {found}, but {needed} is needed"),
         );
-        self.report.push(draft.allowed(needed).maybe_hint(hint));
+        self.report.push(builder.allowed(needed).maybe_hint(hint));
     }
 }
 

@@ -30,35 +30,35 @@ impl DiagnosticCollector {
 
     /// Adds a diagnostic, unless its line has a syntax error, or it is a warning that the file
     /// accepts.
-    pub fn push(&mut self, draft: DiagnosticBuilder) {
-        let problem = self.source.locate(draft);
-        let last = self.source.line(problem.span.end.max(problem.span.start + 1) - 1);
-        let broken = problem.line > 0
-            && self.broken_lines.iter().any(|line| (problem.line..=last).contains(line));
-        if !broken && !self.is_right(&problem) {
-            self.diagnostics.push(problem);
+    pub fn push(&mut self, builder: DiagnosticBuilder) {
+        let diagnostic = self.source.locate(builder);
+        let last = self.source.line(diagnostic.span.end.max(diagnostic.span.start + 1) - 1);
+        let broken = diagnostic.line > 0
+            && self.broken_lines.iter().any(|line| (diagnostic.line..=last).contains(line));
+        if !broken && !self.is_right(&diagnostic) {
+            self.diagnostics.push(diagnostic);
         }
     }
 
     /// Whether the line of a warning ends with [`SUPPRESSION`], which a reason may follow.
-    fn is_right(&self, problem: &Diagnostic) -> bool {
+    fn is_right(&self, diagnostic: &Diagnostic) -> bool {
         let said = || {
-            self.line_of(problem.span.start)
+            self.line_of(diagnostic.span.start)
                 .split('#')
                 .skip(1)
                 .any(|comment| comment.trim_start().starts_with(SUPPRESSION))
         };
-        problem.severity != Severity::Error && problem.line > 0 && said()
+        diagnostic.severity != Severity::Error && diagnostic.line > 0 && said()
     }
 
     /// Adds a syntax error. Of several on one line only the first is kept, because the others
     /// follow from it.
-    pub fn push_syntax(&mut self, draft: DiagnosticBuilder) {
-        let problem = self.source.locate(draft);
-        if !self.broken_lines.contains(&problem.line) {
-            self.broken_lines.push(problem.line);
-            self.broken_header |= self.line_of(problem.span.start).trim_start().starts_with('[');
-            self.diagnostics.push(problem);
+    pub fn push_syntax(&mut self, builder: DiagnosticBuilder) {
+        let diagnostic = self.source.locate(builder);
+        if !self.broken_lines.contains(&diagnostic.line) {
+            self.broken_lines.push(diagnostic.line);
+            self.broken_header |= self.line_of(diagnostic.span.start).trim_start().starts_with('[');
+            self.diagnostics.push(diagnostic);
         }
     }
 
@@ -103,7 +103,7 @@ impl DiagnosticCollector {
     /// Whether the file has errors.
     #[must_use]
     pub fn has_errors(&self) -> bool {
-        self.diagnostics.iter().any(|problem| problem.severity == Severity::Error)
+        self.diagnostics.iter().any(|diagnostic| diagnostic.severity == Severity::Error)
     }
 
     /// The file's text.
@@ -115,7 +115,7 @@ impl DiagnosticCollector {
     /// The file's name, and all diagnostics in the order of the file.
     #[must_use]
     pub fn finish(mut self) -> (Arc<str>, Vec<Diagnostic>) {
-        self.diagnostics.sort_by_key(|problem| (problem.line, problem.column));
+        self.diagnostics.sort_by_key(|diagnostic| (diagnostic.line, diagnostic.column));
         (Arc::clone(self.source.file()), self.diagnostics)
     }
 }

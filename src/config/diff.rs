@@ -293,11 +293,11 @@ tags = ["a"]
     fn reading(text: &str) -> ConfigSnapshot {
         ConfigSnapshot::from_config(
             &Config::parse(text, "proxy.toml", &|_| None)
-                .unwrap_or_else(|problems| panic!("{problems}")),
+                .unwrap_or_else(|diagnostics| panic!("{diagnostics}")),
         )
     }
 
-    fn told(after: &str) -> Vec<(String, ChangeKind, Option<Effect>)> {
+    fn stated(after: &str) -> Vec<(String, ChangeKind, Option<Effect>)> {
         changes(&reading(BEFORE), &reading(after))
             .into_iter()
             .map(|change| (change.what, change.change, change.effect))
@@ -306,8 +306,8 @@ tags = ["a"]
 
     #[test]
     fn the_same_file_changes_nothing() {
-        assert_eq!(told(BEFORE), []);
-        assert_eq!(told(&format!("# a comment\n{BEFORE}")), []);
+        assert_eq!(stated(BEFORE), []);
+        assert_eq!(stated(&format!("# a comment\n{BEFORE}")), []);
     }
 
     #[test]
@@ -321,10 +321,10 @@ tags = ["a"]
             (route("/c"), ChangeKind::Removed, Some(Effect::LeftBehind)),
             (route("/d"), ChangeKind::Added, None),
         ];
-        assert_eq!(told(&after), expected);
+        assert_eq!(stated(&after), expected);
         let off = BEFORE.replace("path = \"/b\"", "path = \"/b\"\nmode = \"off\"");
         assert_eq!(
-            told(&off),
+            stated(&off),
             [(route("/b"), ChangeKind::Changed, Some(Effect::Stay))],
             "it may be switched on again"
         );
@@ -337,7 +337,7 @@ tags = ["a"]
             ("fields".to_owned(), ChangeKind::Changed, None),
             ("route /a".to_owned(), ChangeKind::Changed, Some(Effect::LeftBehind)),
         ];
-        assert_eq!(told(&after), expected);
+        assert_eq!(stated(&after), expected);
     }
 
     #[test]

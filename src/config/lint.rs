@@ -36,8 +36,8 @@ pub fn warn(file: &ConfigFile, parts: &CompiledParts<'_>, context: &mut CompileC
         }),
     };
     if whole.routes.is_empty() {
-        let draft = DiagnosticBuilder::warning(0..0, "there are no routes, so nothing is cached");
-        context.report.push(draft.hint("add [[routes]] with path = \"/api/…\" and ttl = \"5m\""));
+        let builder = DiagnosticBuilder::warning(0..0, "there are no routes, so nothing is cached");
+        context.report.push(builder.hint("add [[routes]] with path = \"/api/…\" and ttl = \"5m\""));
     }
     scopes::check(&whole, context);
     headers::check(&whole, context);

@@ -11,7 +11,7 @@ use super::decode::{
 };
 use super::file::{self, ConfigFile};
 
-/// The schema (draft 2020-12), as text.
+/// The schema (builder 2020-12), as text.
 #[must_use]
 pub fn json_schema() -> String {
     let mut schema = SchemaSettings::draft2020_12()

@@ -63,21 +63,21 @@ fn parse(text: &str) -> Result<Config, Diagnostics> {
     Config::parse(text, "proxy.toml", &env)
 }
 
-fn problems(text: &str) -> Diagnostics {
+fn diagnostics(text: &str) -> Diagnostics {
     parse(text).expect_err("a bad file")
 }
 
 /// Line, column and message of each error.
-fn located(problems: &Diagnostics) -> Vec<(usize, usize, &str)> {
-    problems
+fn located(diagnostics: &Diagnostics) -> Vec<(usize, usize, &str)> {
+    diagnostics
         .errors()
-        .map(|problem| (problem.line, problem.column, problem.message.as_str()))
+        .map(|diagnostic| (diagnostic.line, diagnostic.column, diagnostic.message.as_str()))
         .collect()
 }
 
 #[test]
 fn the_designs_example_is_understood() {
-    let config = parse(EXAMPLE).unwrap_or_else(|problems| panic!("{problems}"));
+    let config = parse(EXAMPLE).unwrap_or_else(|diagnostics| panic!("{diagnostics}"));
     assert_eq!(config.server.address.to_string(), "127.0.0.1:8080");
     assert_eq!(
         (&*config.upstream.target.host, config.upstream.target.port, config.upstream.target.tls),
@@ -122,10 +122,10 @@ scope = "shard"
 [[routes]]
 path = "/api/{name}"
 "#;
-    let problems = problems(text);
-    let drawn = problems.to_string();
+    let diagnostics = diagnostics(text);
+    let drawn = diagnostics.to_string();
     assert_eq!(
-        located(&problems),
+        located(&diagnostics),
         [
             (2, 11, "`localhost:8080` is not an address with a port"),
             (5, 7, "the origin's URL has a path or a query"),
@@ -157,9 +157,9 @@ path = "/api/{name}"
 #[test]
 fn columns_count_characters() {
     let text = "[upstream]\nurl = \"http://a\"\n[fields]\n\"\u{e4}\u{e4}\" = { hedder = \"x\" }";
-    let problems = problems(text);
+    let diagnostics = diagnostics(text);
     assert_eq!(
-        located(&problems),
+        located(&diagnostics),
         [
             (4, 1, "`\u{e4}\u{e4}` is not a valid name of a field"),
             (4, 10, "a field has no key `hedder`")
@@ -197,16 +197,16 @@ fn a_syntax_error_hides_nothing_else() {
             "{broken}\n[upstream]\nurl = 5\n[[routes]]\nttl = \"1x\"\npath = \
              \"/a\"\n[memory]\nsize = \"5\"\n"
         );
-        let problems = problems(&text);
-        let found = located(&problems);
+        let diagnostics = diagnostics(&text);
+        let found = located(&diagnostics);
         let lines: Vec<usize> = found.iter().map(|(line, ..)| *line).collect();
         let offset = broken.lines().count();
         for line in [offset + 2, offset + 4, offset + 7] {
-            assert!(lines.contains(&line), "{broken}: {problems}");
+            assert!(lines.contains(&line), "{broken}: {diagnostics}");
         }
-        assert!(lines.iter().any(|&line| line <= offset), "{broken}: {problems}");
+        assert!(lines.iter().any(|&line| line <= offset), "{broken}: {diagnostics}");
         // An unknown key and a syntax error may both be told of the broken text, nothing else.
-        assert!(found.len() <= 5, "{broken}: {problems}");
+        assert!(found.len() <= 5, "{broken}: {diagnostics}");
     }
 }
 
@@ -214,9 +214,9 @@ fn a_syntax_error_hides_nothing_else() {
 fn what_follows_from_a_syntax_error_is_not_told() {
     let text = "[upstream]\nurl \"http://a\"\n[[routes]]\npath: \"/x\"\nttl = \"5m\"\nkey = \
                 [\"tenant\"]\n[fields]\ntenant = { header \"x\" }\n";
-    let problems = problems(text);
-    let lines: Vec<usize> = problems.errors().map(|problem| problem.line).collect();
-    assert_eq!(lines, [2, 4, 8], "{problems}");
+    let diagnostics = diagnostics(text);
+    let lines: Vec<usize> = diagnostics.errors().map(|diagnostic| diagnostic.line).collect();
+    assert_eq!(lines, [2, 4, 8], "{diagnostics}");
 }
 
 #[test]
@@ -224,9 +224,10 @@ fn a_header_without_its_brackets_still_heads_its_section() {
     let text = "[listen # here\naddress = 5\n[upstream]]\nurl = \"http://a\"\n[[routes]\npath = \
                 \"{id}\"\nttl = 5\nkey = [\"tenat\", \"id\"]\n[fields]\ntenant = { header = \"x\" \
                 }\n";
-    let problems = problems(text);
-    let found: Vec<_> = problems.errors().map(|problem| (problem.line, problem.column)).collect();
-    assert_eq!(found, [(1, 1), (2, 11), (3, 1), (5, 1), (6, 8), (7, 7), (8, 9)], "{problems}");
+    let diagnostics = diagnostics(text);
+    let found: Vec<_> =
+        diagnostics.errors().map(|diagnostic| (diagnostic.line, diagnostic.column)).collect();
+    assert_eq!(found, [(1, 1), (2, 11), (3, 1), (5, 1), (6, 8), (7, 7), (8, 9)], "{diagnostics}");
 }
 
 #[test]
@@ -268,11 +269,11 @@ b = { cookie = "${BAD_VALUE}" }
 address = "${SECRET_VALUE}"
 trusted_proxies = ["${SECRET_VALUE}"]
 "#;
-    let problems = problems(text);
-    for shown in [problems.to_string(), format!("{problems:?}")] {
+    let diagnostics = diagnostics(text);
+    for shown in [diagnostics.to_string(), format!("{diagnostics:?}")] {
         assert!(!shown.contains("hunter2"), "{shown}");
     }
-    assert!(problems.errors().count() >= 18, "{problems}");
+    assert!(diagnostics.errors().count() >= 18, "{diagnostics}");
     let text = "[upstream]\nurl = \"http://a\"\n[admin]\ntoken = \
                 \"hunter2-hunter2-hunter2\"\n[redis]\nurl = \"redis://u:hunter2@h\"\n";
     let config = parse(text).expect("a good file");
@@ -297,10 +298,11 @@ fn variables_are_filled_in_and_missed_where_they_stand() {
     )
     .expect("a good file");
     assert_eq!((config.server.address.port(), &*config.upstream.target.authority), (9999, "app"));
-    let problems =
-        problems("[listen]\naddress = \"127.0.0.1:${NOPE}\"\n[upstream]\nurl = \"${NOPE} $x\"\n");
+    let diagnostics = diagnostics(
+        "[listen]\naddress = \"127.0.0.1:${NOPE}\"\n[upstream]\nurl = \"${NOPE} $x\"\n",
+    );
     assert_eq!(
-        located(&problems),
+        located(&diagnostics),
         [
             (2, 22, "the environment variable `NOPE` is not set"),
             (4, 8, "the environment variable `NOPE` is not set"),
@@ -311,8 +313,8 @@ fn variables_are_filled_in_and_missed_where_they_stand() {
 
 #[test]
 fn a_file_that_cannot_be_read_says_how_to_go_on() {
-    let problems = Config::load(Path::new("/nonexistent/proxy.toml")).expect_err("no such file");
-    let shown = problems.to_string();
+    let diagnostics = Config::load(Path::new("/nonexistent/proxy.toml")).expect_err("no such file");
+    let shown = diagnostics.to_string();
     assert!(
         shown.starts_with("/nonexistent/proxy.toml: error: the file cannot be read")
             && shown.contains("--config"),
@@ -335,7 +337,7 @@ fn a_key_whose_variable_may_be_nothing_is_left_out() {
             token.filter(|_| name == "TOKEN").map(str::to_owned)
         })
     };
-    let without = with(None).unwrap_or_else(|problems| panic!("{problems}"));
+    let without = with(None).unwrap_or_else(|diagnostics| panic!("{diagnostics}"));
     assert_eq!(
         (without.admin.address.port(), without.admin.token.is_some()),
         (9090, false),
@@ -412,17 +414,17 @@ proptest! {
             let to = places.get(start + length).copied().unwrap_or(text.len());
             text.replace_range(from..to, &replacement);
         }
-        if let Err(problems) = parse(&text) {
-            prop_assert!(problems.errors().count() > 0, "{}", text);
-            for problem in problems.iter() {
-                prop_assert!(problem.line <= text.lines().count() + 1);
+        if let Err(diagnostics) = parse(&text) {
+            prop_assert!(diagnostics.errors().count() > 0, "{}", text);
+            for diagnostic in diagnostics.iter() {
+                prop_assert!(diagnostic.line <= text.lines().count() + 1);
             }
-            let _ = problems.to_string();
+            let _ = diagnostics.to_string();
         }
     }
 
     #[test]
     fn any_text_at_all_is_answered(text in "\\PC{0,80}") {
-        let _ = parse(&text).map_err(|problems| problems.to_string());
+        let _ = parse(&text).map_err(|diagnostics| diagnostics.to_string());
     }
 }

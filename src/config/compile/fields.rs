@@ -51,12 +51,12 @@ impl FieldTable {
         for (name, form) in named.map_or(&[][..], |named| &named.0) {
             let valid = is_name(&name.value);
             if !valid {
-                let draft = DiagnosticBuilder::error(
+                let builder = DiagnosticBuilder::error(
                     name.span.clone(),
                     format!("`{}` is not a valid name of a field", name.value),
                 );
                 context.report.push(
-                    draft
+                    builder
                         .allowed("letters, digits, `_` and `-`, beginning with a letter")
                         .hint("keys and tags refer to it as {name}"),
                 );
@@ -147,8 +147,8 @@ fn source(form: &Located<FieldForm>, context: &mut CompileContext) -> Option<Fie
             "this field has more than one source"
         };
         if given > 1 || (unknown.0.is_empty() && !context.report.may_have_lost_keys(&form.span)) {
-            let draft = DiagnosticBuilder::error(form.span.clone(), message).allowed(SOURCES);
-            context.report.push(draft.hint(
+            let builder = DiagnosticBuilder::error(form.span.clone(), message).allowed(SOURCES);
+            context.report.push(builder.hint(
                 "write exactly one, as in { header = \"x-tenant-id\" \
                 }; a key may have several fields",
             ));
@@ -158,9 +158,9 @@ fn source(form: &Located<FieldForm>, context: &mut CompileContext) -> Option<Fie
     if let Some(length) = length.given().filter(|_| {
         !matches!(auth, Setting::Bad) && auth.get().is_none_or(|word| word.0 != AuthKind::Prefix)
     }) {
-        let draft =
+        let builder =
             DiagnosticBuilder::error(length.span.clone(), "`length` is only for auth = \"prefix\"");
-        context.report.push(draft.hint("remove it"));
+        context.report.push(builder.hint("remove it"));
     }
     if let Some(host) = host.given() {
         if !host.value {

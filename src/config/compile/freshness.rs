@@ -60,11 +60,11 @@ fn window(
     let given = slot.given()?;
     let window = context.period(slot, Duration::ZERO, YEAR);
     if file.mode.get().is_some_and(|word| word.0 == RouteMode::Off) {
-        let draft = DiagnosticBuilder::warning(
+        let builder = DiagnosticBuilder::warning(
             given.span.clone(),
             format!("`{key}` has no effect with mode \"off\""),
         );
-        context.report.push(draft.hint("remove one of the two"));
+        context.report.push(builder.hint("remove one of the two"));
     }
     Some(window)
 }
@@ -75,22 +75,22 @@ fn jitter(
     context: &mut CompileContext,
 ) -> Duration {
     let Some(given) = file.jitter.given() else { return Duration::ZERO };
-    let draft = match (&file.ttl, ttl) {
+    let builder = match (&file.ttl, ttl) {
         (Setting::Absent, _) => {
             DiagnosticBuilder::error(given.span.clone(), "`jitter` needs a `ttl` to shorten")
                 .hint("add ttl = \"5m\"")
         }
         // A `ttl` out of range has been reported and cannot be compared with.
         (Setting::Given(_), Some(ttl)) if (MS..=YEAR).contains(&ttl) && given.value.0 >= ttl => {
-            let draft =
+            let builder =
                 DiagnosticBuilder::error(given.span.clone(), "`jitter` must be shorter than `ttl`");
-            draft
+            builder
                 .allowed("less than the `ttl` of this route")
                 .hint("a tenth of the `ttl` is enough to spread expiry times")
         }
         _ => return given.value.0,
     };
-    context.report.push(draft);
+    context.report.push(builder);
     Duration::ZERO
 }
 
@@ -101,12 +101,12 @@ fn collapse(
 ) -> Collapse {
     let own = file.collapse.get().map(|word| word.0);
     if let (Some(Collapse::Cluster), None, Some(given)) = (own, shared, file.collapse.given()) {
-        let draft = DiagnosticBuilder::error(
+        let builder = DiagnosticBuilder::error(
             given.span.clone(),
             "collapse = \"cluster\" needs a [redis] that the sidecars share",
         );
         context.report.push(
-            draft
+            builder
                 .allowed("\"process\" without [redis]")
                 .hint("add [redis] with a url, or remove this"),
         );

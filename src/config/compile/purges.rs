@@ -55,12 +55,12 @@ fn purge(
     if let Some(empty) = given
         .filter(|tags| tags.value.0.is_empty() && context.report.source().is_empty_list(&tags.span))
     {
-        let draft = DiagnosticBuilder::error(
+        let builder = DiagnosticBuilder::error(
             empty.span.clone(),
             "a purge rule without tags purges nothing",
         );
         context.report.push(
-            draft
+            builder
                 .allowed("at least one tag")
                 .hint("name the tags of the routes that show this data"),
         );
@@ -75,13 +75,13 @@ fn purge(
     if let Some(empty) =
         file.methods.given().filter(|methods| context.report.source().is_empty_list(&methods.span))
     {
-        let draft = DiagnosticBuilder::error(
+        let builder = DiagnosticBuilder::error(
             empty.span.clone(),
             "a purge rule without methods never applies",
         );
         context
             .report
-            .push(draft.hint("remove the key: then the rule applies to every unsafe method"));
+            .push(builder.hint("remove the key: then the rule applies to every unsafe method"));
     }
     let repurge_after = repurges(&file.repurge_after, context);
     let guard = file.guard.get()?.0;
@@ -118,13 +118,13 @@ fn method(context: &mut CompileContext, text: &Located<TomlString>) -> Option<Me
 fn repurges(slot: &Setting<TomlList<Period>>, context: &mut CompileContext) -> Box<[Duration]> {
     let list = slot.get().map_or(&[][..], |list| &list.0);
     if let (Some(given), true) = (slot.given(), list.len() > MAX_REPURGES) {
-        let draft = DiagnosticBuilder::error(
+        let builder = DiagnosticBuilder::error(
             given.span.clone(),
             format!("the list has {} times", list.len()),
         );
         context
             .report
-            .push(draft.allowed(format!("at most {MAX_REPURGES}")).hint("remove some of them"));
+            .push(builder.allowed(format!("at most {MAX_REPURGES}")).hint("remove some of them"));
     }
     let (mut seen, mut times) = (HashSet::new(), Vec::new());
     for period in list {

@@ -129,18 +129,18 @@ fn route(
     headers(file, &spec, context);
     credentials(file, &spec, shared.credential, context);
     if let (OriginRule::Ignore, None, Some(origin)) = (spec.origin, spec.ttl, file.origin.given()) {
-        let draft = DiagnosticBuilder::warning(
+        let builder = DiagnosticBuilder::warning(
             origin.span.clone(),
             "origin = \"ignore\" has no effect without a `ttl`",
         );
-        context.report.push(draft.hint("add ttl = \"5m\""));
+        context.report.push(builder.hint("add ttl = \"5m\""));
     }
     if let (false, Some(given)) = (spec.scope == Scope::Shared, file.admit_for.given()) {
-        let draft = DiagnosticBuilder::warning(
+        let builder = DiagnosticBuilder::warning(
             given.span.clone(),
             "`admit_for` has no effect outside scope \"shared\"",
         );
-        context.report.push(draft.hint("remove it"));
+        context.report.push(builder.hint("remove it"));
     }
     let path = file.path.given()?.span.clone();
     has_path.then_some(CompiledRoute { spec, path })
@@ -167,11 +167,11 @@ fn headers(file: &file::RouteSection, spec: &RouteSpec, context: &mut CompileCon
         let Ok(name) = HeaderName::from_str(text.value.as_str()) else { continue };
         let shown = text.value.shown();
         if spec.pass_headers.contains(&name) {
-            let draft = DiagnosticBuilder::error(
+            let builder = DiagnosticBuilder::error(
                 text.span.clone(),
                 format!("`{shown}` is both in drop_headers and in pass_headers"),
             );
-            context.report.push(draft.hint("remove it from one of the two"));
+            context.report.push(builder.hint("remove it from one of the two"));
         }
         if let Some(field) = key_fields(spec).find(|field| field.header() == Some(&name)) {
             let message = format!(
@@ -226,24 +226,24 @@ fn credentials(
     };
     if spec.scope == Scope::Public {
         for at in by_name(&file.pass_headers) {
-            let draft = DiagnosticBuilder::error(
+            let builder = DiagnosticBuilder::error(
                 at,
                 "scope \"public\" withholds credentials, so this header cannot be passed",
             );
             context.report.push(
-                draft.hint("remove it: the response for one caller would be stored for everyone"),
+                builder.hint("remove it: the response for one caller would be stored for everyone"),
             );
         }
     }
     let chosen = spec.key.iter().any(is_credential);
     if spec.scope == Scope::Shared && !chosen {
         for at in by_name(&file.drop_headers) {
-            let draft = DiagnosticBuilder::error(
+            let builder = DiagnosticBuilder::error(
                 at,
                 "scope \"shared\" needs this header at the origin, which authorizes callers by it",
             );
             context.report.push(
-                draft.hint("remove it, or use scope \"public\" if everyone may see the response"),
+                builder.hint("remove it, or use scope \"public\" if everyone may see the response"),
             );
         }
     }

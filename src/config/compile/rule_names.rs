@@ -45,9 +45,9 @@ pub(super) fn pattern(
         } else {
             format!("the capture `{capture}` has")
         };
-        let draft =
+        let builder =
             DiagnosticBuilder::error(at, format!("{message} the name of a field in [fields]"));
-        context.report.push(draft.hint("captures are fields themselves; rename one of the two"));
+        context.report.push(builder.hint("captures are fields themselves; rename one of the two"));
     }
     Some(pattern)
 }
@@ -80,7 +80,7 @@ impl<'a> RuleNames<'a> {
         if let Some(capture) = self.captures.iter().find(|capture| *capture.name == *name) {
             return Some(Arc::clone(capture));
         }
-        let draft =
+        let builder =
             match self.fields.lookup(name) {
                 FieldLookup::Found(field) => match &field.source {
                     FieldSource::Body(_) if !self.for_purge => DiagnosticBuilder::error(
@@ -126,12 +126,12 @@ impl<'a> RuleNames<'a> {
                         the path as {name}".to_owned(),
                     |near| format!("did you mean `{near}`?"),
                 );
-                    let draft = DiagnosticBuilder::error(at(), format!("{shown} is not a field"))
+                    let builder = DiagnosticBuilder::error(at(), format!("{shown} is not a field"))
                         .hint(hint);
-                    if known.is_empty() { draft } else { draft.allowed(known.join(", ")) }
+                    if known.is_empty() { builder } else { builder.allowed(known.join(", ")) }
                 }
             };
-        context.report.push(draft);
+        context.report.push(builder);
         None
     }
 

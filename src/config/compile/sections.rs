@@ -113,11 +113,11 @@ pub fn upstream(
     if let (Some(target), Some(given)) = (&target, file.ca_file.given())
         && !target.tls
     {
-        let draft = DiagnosticBuilder::warning(
+        let builder = DiagnosticBuilder::warning(
             given.span.clone(),
             "`ca_file` has no effect, because the URL is not https",
         );
-        context.report.push(draft.hint("remove it, or write the url with https://"));
+        context.report.push(builder.hint("remove it, or write the url with https://"));
     }
     let header_bytes = context.size(&file.max_header_bytes, 8 * KIB, 16 * MIB);
     let settings = upstream::UpstreamSettings {
@@ -189,11 +189,11 @@ pub fn admin(
     context: &mut CompileContext,
 ) -> Option<admin::AdminSettings> {
     if let (Some(_), Some(second)) = (file.token.given(), file.token_file.given()) {
-        let draft = DiagnosticBuilder::error(
+        let builder = DiagnosticBuilder::error(
             second.span.clone(),
             "both `token` and `token_file` are given",
         );
-        context.report.push(draft.hint("remove one of the two"));
+        context.report.push(builder.hint("remove one of the two"));
     }
     let from_key =
         file.token.given().and_then(|token| context.secret(&token.span, token.value.as_str()));
@@ -212,13 +212,13 @@ pub fn admin(
         && !tried
         && let Some(given) = file.address.given()
     {
-        let draft = DiagnosticBuilder::error(
+        let builder = DiagnosticBuilder::error(
             given.span.clone(),
             "[admin] listens beyond loopback and has no token",
         );
         let hint = "add token = \"${ADMIN_TOKEN}\" or token_file, or listen on 127.0.0.1";
         context.report.push(
-            draft.allowed("a loopback address without a token, any address with one").hint(hint),
+            builder.allowed("a loopback address without a token, any address with one").hint(hint),
         );
     }
     let names = file.hosts.get().map_or(&[][..], |list| &list.0);
@@ -281,8 +281,8 @@ pub fn redis(
         for given in
             doubled.into_iter().filter(|(in_url, _)| **in_url).filter_map(|(_, slot)| slot.given())
         {
-            let draft = DiagnosticBuilder::error(given.span.clone(), "this is also in the URL");
-            context.report.push(draft.hint("remove it here or from the URL"));
+            let builder = DiagnosticBuilder::error(given.span.clone(), "this is also in the URL");
+            context.report.push(builder.hint("remove it here or from the URL"));
         }
         username = username.or_else(|| location.username.clone());
         password = password.or_else(|| location.password.clone());
@@ -290,8 +290,9 @@ pub fn redis(
     if let (Some(given), None, false) =
         (file.username.given(), &password, matches!(file.password, Setting::Bad))
     {
-        let draft = DiagnosticBuilder::error(given.span.clone(), "there is a user but no password");
-        context.report.push(draft.hint("add password = \"${REDIS_PASSWORD}\""));
+        let builder =
+            DiagnosticBuilder::error(given.span.clone(), "there is a user but no password");
+        context.report.push(builder.hint("add password = \"${REDIS_PASSWORD}\""));
     }
     let secret =
         file.secret.given().and_then(|secret| context.secret(&secret.span, secret.value.as_str()));
@@ -376,12 +377,12 @@ pub fn limits(file: &file::LimitsSection, context: &mut CompileContext) -> Confi
 pub fn targeted(file: &file::FreshnessSection, context: &mut CompileContext) -> Box<[HeaderName]> {
     let list = file.targeted.get().map_or(&[][..], |list| &list.0);
     if let (Some(given), true) = (file.targeted.given(), list.len() > MAX_TARGETED) {
-        let draft = DiagnosticBuilder::error(
+        let builder = DiagnosticBuilder::error(
             given.span.clone(),
             format!("the list has {} headers", list.len()),
         );
         context.report.push(
-            draft
+            builder
                 .allowed(format!("at most {MAX_TARGETED}"))
                 .hint("remove those that the origin never sends"),
         );
@@ -393,12 +394,12 @@ pub fn targeted(file: &file::FreshnessSection, context: &mut CompileContext) -> 
 fn target_field(context: &mut CompileContext, text: &Located<TomlString>) -> Option<HeaderName> {
     let name = context.header(text)?;
     if name == header::CACHE_CONTROL || name == header::EXPIRES {
-        let draft = DiagnosticBuilder::error(
+        let builder = DiagnosticBuilder::error(
             text.span.clone(),
             format!("`{}` is for all caches, so it is not a targeted header", text.value.shown()),
         );
         context.report.push(
-            draft.hint("remove it: it always counts if none of the targeted headers applies"),
+            builder.hint("remove it: it always counts if none of the targeted headers applies"),
         );
         return None;
     }

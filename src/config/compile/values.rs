@@ -77,9 +77,9 @@ impl CompileContext {
             value if value > most => ("large", most),
             _ => return true,
         };
-        let draft = DiagnosticBuilder::error(at.clone(), format!("this is too {word}"));
+        let builder = DiagnosticBuilder::error(at.clone(), format!("this is too {word}"));
         self.report.push(
-            draft
+            builder
                 .allowed(format!("{} to {}", show(least), show(most)))
                 .hint(format!("the nearest allowed value is {}", show(bound))),
         );
@@ -183,7 +183,7 @@ impl CompileContext {
 
     /// A secret that is long enough. SECURITY: messages never show any of its value.
     pub fn secret(&mut self, at: &SourceSpan, value: &str) -> Option<Secret> {
-        let draft = if value.chars().count() < SHORTEST_SECRET {
+        let builder = if value.chars().count() < SHORTEST_SECRET {
             DiagnosticBuilder::error(
                 at.clone(),
                 format!("this secret is shorter than {SHORTEST_SECRET} characters"),
@@ -200,7 +200,7 @@ impl CompileContext {
         } else {
             return Some(Secret::new(value));
         };
-        self.report.push(draft);
+        self.report.push(builder);
         None
     }
 
@@ -219,11 +219,11 @@ impl CompileContext {
             return None;
         };
         if RESERVED.contains(&name.as_str()) {
-            let draft = DiagnosticBuilder::error(
+            let builder = DiagnosticBuilder::error(
                 text.span.clone(),
                 format!("`{shown}` belongs to the connection, not to the request"),
             );
-            self.report.push(draft.hint("remove it; the sidecar handles it"));
+            self.report.push(builder.hint("remove it; the sidecar handles it"));
             return None;
         }
         Some(name)

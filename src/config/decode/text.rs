@@ -62,8 +62,8 @@ impl FromToml for TomlString {
             Err(errors) => {
                 for error in errors {
                     let span = reader.report.source().within(&value.span(), &error.needle());
-                    let draft = DiagnosticBuilder::error(span, error.message());
-                    reader.report.push(draft.hint(error.hint()));
+                    let builder = DiagnosticBuilder::error(span, error.message());
+                    reader.report.push(builder.hint(error.hint()));
                 }
                 None
             }
@@ -81,7 +81,7 @@ impl DiagnosticCollector {
         allowed: Option<&str>,
         hint: &str,
     ) {
-        let mut draft = if text.value.is_from_environment() {
+        let mut builder = if text.value.is_from_environment() {
             DiagnosticBuilder::error(
                 text.span.clone(),
                 format!("the value from the environment is not {kind}"),
@@ -90,9 +90,9 @@ impl DiagnosticCollector {
             DiagnosticBuilder::error(text.span.clone(), what.to_string()).hint(hint)
         };
         if let Some(allowed) = allowed {
-            draft = draft.allowed(allowed);
+            builder = builder.allowed(allowed);
         }
-        self.push(draft);
+        self.push(builder);
     }
 }
 

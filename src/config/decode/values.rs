@@ -40,11 +40,11 @@ fn with_unit<T>(
     parse: fn(&str) -> Result<T, UnitError>,
 ) -> Option<T> {
     if let DeValue::Integer(number) = value.get_ref() {
-        let draft = DiagnosticBuilder::error(
+        let builder = DiagnosticBuilder::error(
             value.span(),
             format!("{kind} must be a string with a unit, but this is a bare number"),
         );
-        reader.report.push(draft.allowed(form).hint(format!("write \"{number}{base}\"")));
+        reader.report.push(builder.allowed(form).hint(format!("write \"{number}{base}\"")));
         return None;
     }
     let text = Located { span: value.span(), value: TomlString::read(value, reader)? };
@@ -67,11 +67,11 @@ impl FromToml for Count {
             DeValue::Integer(number) => {
                 let parsed = u64::from_str_radix(number.as_str(), number.radix()).ok();
                 if parsed.is_none() {
-                    let draft = DiagnosticBuilder::error(
+                    let builder = DiagnosticBuilder::error(
                         value.span(),
                         "this number is negative or too large",
                     );
-                    reader.report.push(draft.allowed("a whole number from 0 to 2^63 - 1"));
+                    reader.report.push(builder.allowed("a whole number from 0 to 2^63 - 1"));
                 }
                 parsed.map(Self)
             }
@@ -111,8 +111,8 @@ impl FromToml for Fraction {
         };
         let share = number.filter(|number| (0.0..=1.0).contains(number));
         if share.is_none() {
-            let draft = DiagnosticBuilder::error(value.span(), "a share must be from 0 to 1");
-            reader.report.push(draft.allowed("a number from 0 to 1").hint("1% is 0.01"));
+            let builder = DiagnosticBuilder::error(value.span(), "a share must be from 0 to 1");
+            reader.report.push(builder.allowed("a number from 0 to 1").hint("1% is 0.01"));
         }
         share.map(Self)
     }

@@ -100,13 +100,13 @@ impl Diagnostics {
     #[must_use]
     pub fn unreadable(file: &str, message: String, hint: &str) -> Self {
         let file: Arc<str> = file.into();
-        let problem = DiagnosticBuilder::error(0..0, message).hint(hint).locate(
+        let diagnostic = DiagnosticBuilder::error(0..0, message).hint(hint).locate(
             &file,
             (0, 0),
             None,
             String::new(),
         );
-        Self { file, list: vec![problem] }
+        Self { file, list: vec![diagnostic] }
     }
 
     /// All diagnostics, including warnings, in the order of the file.
@@ -116,14 +116,14 @@ impl Diagnostics {
 
     /// The errors.
     pub fn errors(&self) -> impl Iterator<Item = &Diagnostic> {
-        self.iter().filter(|problem| problem.severity == Severity::Error)
+        self.iter().filter(|diagnostic| diagnostic.severity == Severity::Error)
     }
 }
 
 impl fmt::Display for Diagnostics {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for problem in &self.list {
-            writeln!(f, "{problem}")?;
+        for diagnostic in &self.list {
+            writeln!(f, "{diagnostic}")?;
         }
         let errors = self.errors().count();
         match self.list.len() - errors {
@@ -287,10 +287,10 @@ impl SourceText {
 
     /// Completes a diagnostic with its position and excerpt.
     #[must_use]
-    pub fn locate(&self, draft: DiagnosticBuilder) -> Diagnostic {
-        let start = self.floor(draft.span.start);
-        if draft.span.is_empty() && start == 0 {
-            return draft.locate(&self.file, (0, 0), None, String::new());
+    pub fn locate(&self, builder: DiagnosticBuilder) -> Diagnostic {
+        let start = self.floor(builder.span.start);
+        if builder.span.is_empty() && start == 0 {
+            return builder.locate(&self.file, (0, 0), None, String::new());
         }
         let line_start = self.text[..start].rfind('\n').map_or(0, |newline| newline + 1);
         let line_start = if line_start == 0 && self.text.starts_with('\u{feff}') {
@@ -301,13 +301,13 @@ impl SourceText {
         let line_end =
             self.text[start..].find('\n').map_or(self.text.len(), |newline| start + newline);
         let line_text = self.shown(&(line_start..line_end));
-        let end = self.floor(draft.span.end).clamp(start, line_end.max(start));
+        let end = self.floor(builder.span.end).clamp(start, line_end.max(start));
         let carets = self.text[start..end].trim_end().chars().count().max(1);
         let column = self.text[line_start..start].chars().count() + 1;
         let excerpt =
             Excerpt { line: line_text.trim_end_matches(['\u{fffd}', ' ']).to_owned(), carets };
-        let found = self.shown(&draft.span);
-        draft.locate(&self.file, (self.line(start), column), Some(excerpt), found)
+        let found = self.shown(&builder.span);
+        builder.locate(&self.file, (self.line(start), column), Some(excerpt), found)
     }
 
     /// The nearest character boundary at or before a position.

@@ -87,30 +87,30 @@ impl RecoveredText {
 /// Removes what would keep the parser from seeing the rest.
 #[must_use]
 pub fn recover(text: &str) -> RecoveredText {
-    let mut mended = RecoveredText {
+    let mut recovered = RecoveredText {
         text: String::with_capacity(text.len() + 8),
         diagnostics: Vec::new(),
         completed: Vec::new(),
         inserted: Vec::new(),
     };
     let mut at = if text.starts_with('\u{feff}') { '\u{feff}'.len_utf8() } else { 0 };
-    mended.text.push_str(&text[..at]);
+    recovered.text.push_str(&text[..at]);
     while at < text.len() {
         let (end, fault) = statement(text, at);
         match fault {
-            None => mended.text.push_str(&text[at..end]),
+            None => recovered.text.push_str(&text[at..end]),
             Some(SyntaxFault { at: span, message, hint, repair: Some(repair) }) => {
-                mended.completed.push(DiagnosticBuilder::error(span, message).hint(hint));
-                mended.text.push_str(&text[at..repair.offset]);
-                let start = mended.text.len();
-                mended.inserted.extend(start..start + repair.text.len() - repair.replaces);
-                mended.text.push_str(repair.text);
-                mended.text.push_str(&text[repair.offset + repair.replaces..end]);
+                recovered.completed.push(DiagnosticBuilder::error(span, message).hint(hint));
+                recovered.text.push_str(&text[at..repair.offset]);
+                let start = recovered.text.len();
+                recovered.inserted.extend(start..start + repair.text.len() - repair.replaces);
+                recovered.text.push_str(repair.text);
+                recovered.text.push_str(&text[repair.offset + repair.replaces..end]);
             }
             Some(SyntaxFault { at: span, message, hint, repair: None }) => {
-                mended.diagnostics.push(DiagnosticBuilder::error(span, message).hint(hint));
+                recovered.diagnostics.push(DiagnosticBuilder::error(span, message).hint(hint));
                 // Replace byte for byte, so that the following text keeps its position.
-                mended.text.extend(
+                recovered.text.extend(
                     text[at..end]
                         .bytes()
                         .map(|b| if matches!(b, b'\n' | b'\r') { char::from(b) } else { ' ' }),
@@ -119,7 +119,7 @@ pub fn recover(text: &str) -> RecoveredText {
         }
         at = end;
     }
-    mended
+    recovered
 }
 
 /// A fault in a header's brackets. The name shows which section is meant, so the header is
@@ -329,9 +329,12 @@ mod tests {
     use super::*;
 
     fn kept(text: &str) -> (String, usize) {
-        let mended = recover(text);
-        assert_eq!(mended.text.len(), text.len(), "places stay what they are");
-        (mended.text.split_whitespace().collect::<Vec<_>>().join(" "), mended.diagnostics.len())
+        let recovered = recover(text);
+        assert_eq!(recovered.text.len(), text.len(), "places stay what they are");
+        (
+            recovered.text.split_whitespace().collect::<Vec<_>>().join(" "),
+            recovered.diagnostics.len(),
+        )
     }
 
     #[test]
@@ -343,10 +346,10 @@ mod tests {
             ("[a]]\n[[b]\n", "[a] \n [b]\n"),
             ("[[a", "[[a]]"),
         ] {
-            let mended = recover(text);
-            assert_eq!(mended.text, whole);
-            let end = mended.original_span(&(whole.len() - 1..whole.len())).end;
-            assert_eq!(end, text.len(), "places are told as they were");
+            let recovered = recover(text);
+            assert_eq!(recovered.text, whole);
+            let end = recovered.original_span(&(whole.len() - 1..whole.len())).end;
+            assert_eq!(end, text.len(), "places are stated as they were");
         }
         assert_eq!(kept("[a]\n[[b]]\n[c.d] # ]").1, 0);
     }
@@ -374,9 +377,9 @@ mod tests {
     fn sound_text_is_left_alone() {
         let text = "# x = [\na = [\n  [1], # ]\n  \"[\", '''\n[q]\n''',\n]\n\"k = \" = { b = \
                     \"}\",\n c = 1 }\n[[d]]\ne.f = \"\"\"x\\\"\"\"\"\"\nö = 1";
-        let mended = recover(text);
+        let recovered = recover(text);
         assert_eq!(
-            (mended.text.trim_end(), mended.diagnostics.len()),
+            (recovered.text.trim_end(), recovered.diagnostics.len()),
             (text.trim_end_matches("ö = 1").trim_end(), 1),
             "only the last key is wrong"
         );

@@ -64,7 +64,7 @@ fn untagged(route: &LintRoute<'_>, whole: &LintFile<'_>, context: &mut CompileCo
     if !lacks_tags(route) || (whole.origin_sends_tags && !whole.purges.is_empty()) {
         return;
     }
-    let draft = match covering(route, whole) {
+    let builder = match covering(route, whole) {
         None => DiagnosticBuilder::warning(
             route.path.clone(),
             "this route has no tags, and no purge rule covers its path: only writes to the same \
@@ -86,7 +86,7 @@ fn untagged(route: &LintRoute<'_>, whole: &LintFile<'_>, context: &mut CompileCo
             DiagnosticBuilder::warning(route.path.clone(), message).hint(hint)
         }
     };
-    context.report.push(draft);
+    context.report.push(builder);
 }
 
 /// Warns about a route whose tags no purge rule names.
@@ -202,7 +202,7 @@ fn dead(purge: &LintPurge<'_>, whole: &LintFile<'_>, context: &mut CompileContex
                 .find_map(|route| near(text, texts(&route.file.tags)).map(|meant| (route, meant)))
         });
         let shown = text.value.shown();
-        let draft = DiagnosticBuilder::warning(
+        let builder = DiagnosticBuilder::warning(
             text.span.clone(),
             format!("no route has a tag that matches `{shown}`, so this purges nothing"),
         );
@@ -211,7 +211,7 @@ fn dead(purge: &LintPurge<'_>, whole: &LintFile<'_>, context: &mut CompileContex
                 let line = context.report.source().line(route.path.start);
                 context
                     .report
-                    .push(draft.hint(format!(
+                    .push(builder.hint(format!(
                         "did you mean \"{meant}\", as in the route at line {line}?"
                     )));
             }
@@ -220,7 +220,7 @@ fn dead(purge: &LintPurge<'_>, whole: &LintFile<'_>, context: &mut CompileContex
                 || whole.cached().any(|route| covered(&route) && lacks_tags(route)) => {}
             None => context
                 .report
-                .push(draft.hint(format!(
+                .push(builder.hint(format!(
                     "write a tag of a route, or remove it; {TAGS_FROM_ORIGIN_HINT}"
                 ))),
         }

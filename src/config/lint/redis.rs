@@ -31,7 +31,7 @@ pub fn inspect(settings: &RedisSettings, name: &str, text: &str) -> Vec<Diagnost
     let at = url_span(text);
     // Runs in its own thread, because the caller may be inside a runtime already.
     let asked = std::thread::scope(|scope| scope.spawn(|| facts(settings)).join());
-    let drafts = match asked {
+    let builders = match asked {
         Ok(Ok(facts)) => assess(&facts, &at),
         Ok(Err(why)) => vec![
             note(&at, format!("the configuration of Redis was not checked: {why}"))
@@ -39,8 +39,8 @@ pub fn inspect(settings: &RedisSettings, name: &str, text: &str) -> Vec<Diagnost
         ],
         Err(_) => Vec::new(),
     };
-    for draft in drafts {
-        report.push(draft);
+    for builder in builders {
+        report.push(builder);
     }
     report.finish().1
 }
@@ -77,9 +77,9 @@ fn note(at: &SourceSpan, message: impl Into<String>) -> DiagnosticBuilder {
 
 /// Warns about settings that are unsuitable for a cache.
 fn assess(facts: &RedisInfo, at: &SourceSpan) -> Vec<DiagnosticBuilder> {
-    let mut drafts = Vec::new();
+    let mut builders = Vec::new();
     let mut warn = |message: String, hint: &str| {
-        drafts.push(DiagnosticBuilder::warning(at.clone(), message).hint(hint))
+        builders.push(DiagnosticBuilder::warning(at.clone(), message).hint(hint))
     };
     if facts.role.as_deref() == Some("slave") {
         warn(
@@ -121,15 +121,15 @@ fn assess(facts: &RedisInfo, at: &SourceSpan) -> Vec<DiagnosticBuilder> {
         ),
         _ => {}
     }
-    drafts.extend(persistence(facts, at));
+    builders.extend(persistence(facts, at));
     if facts.loading {
-        drafts.push(note(
+        builders.push(note(
             at,
             "this Redis is still loading its data from disk; until it has finished, the sidecar \
              treats it as lost",
         ));
     }
-    drafts
+    builders
 }
 
 /// Warns about persistence. Records have the replication id of the Redis that wrote them, and each
@@ -137,35 +137,35 @@ fn assess(facts: &RedisInfo, at: &SourceSpan) -> Vec<DiagnosticBuilder> {
 fn persistence(facts: &RedisInfo, at: &SourceSpan) -> Vec<DiagnosticBuilder> {
     let why = "the sidecar uses none of it after a restart of Redis. It costs memory and disk, \
                and while the disk is full Redis rejects writes and counts as lost";
-    let mut drafts = Vec::new();
+    let mut builders = Vec::new();
     if facts.appendonly == Some(true) {
-        let draft = DiagnosticBuilder::warning(
+        let builder = DiagnosticBuilder::warning(
             at.clone(),
             format!("this Redis logs all writes to disk (`appendonly`), but {why}"),
         );
-        drafts.push(draft.hint(
+        builders.push(builder.hint(
             "redis-cli CONFIG SET appendonly no, and the same in redis.conf, \
                                 if this Redis is only a cache",
         ));
     }
     match &facts.save {
         Ok(save) if !save.is_empty() => {
-            let draft = DiagnosticBuilder::warning(
+            let builder = DiagnosticBuilder::warning(
                 at.clone(),
                 format!("this Redis saves to disk (`save {save}`), but {why}"),
             );
-            drafts.push(draft.hint(
+            builders.push(builder.hint(
                 "redis-cli CONFIG SET save \"\", and the same in redis.conf, \
                                     if this Redis is only a cache",
             ));
         }
-        Err(Some(error)) => drafts.push(note(
+        Err(Some(error)) => builders.push(note(
             at,
             format!("whether this Redis saves to disk could not be checked: {error}"),
         )),
         Ok(_) | Err(None) => {}
     }
-    drafts
+    builders
 }
 
 #[cfg(test)]
@@ -183,9 +183,12 @@ mod tests {
         }
     }
 
-    fn told(facts: &RedisInfo) -> Vec<String> {
+    fn stated(facts: &RedisInfo) -> Vec<String> {
         let source = SourceText::new("proxy.toml", "x = 1\n");
-        assess(facts, &(4..5)).into_iter().map(|draft| source.locate(draft).to_string()).collect()
+        assess(facts, &(4..5))
+            .into_iter()
+            .map(|builder| source.locate(builder).to_string())
+            .collect()
     }
 
     #[test]
@@ -193,7 +196,7 @@ mod tests {
         for policy in ["volatile-lru", "volatile-lfu", "volatile-ttl", "allkeys-lru", "allkeys-lfu"]
         {
             assert_eq!(
-                told(&RedisInfo { policy: Some(policy.into()), ..suitable() }),
+                stated(&RedisInfo { policy: Some(policy.into()), ..suitable() }),
                 Vec::<String>::new(),
                 "{policy}"
             );
@@ -206,7 +209,7 @@ mod tests {
             appendonly: None,
             save: Err(None),
         };
-        assert_eq!(told(&silent), Vec::<String>::new(), "what is not known is not judged");
+        assert_eq!(stated(&silent), Vec::<String>::new(), "what is not known is not judged");
     }
 
     #[test]
@@ -233,11 +236,13 @@ mod tests {
                 "redis-sentinel://",
             ),
         ] {
-            let told = told(&facts);
-            assert_eq!(told.len(), 1, "{told:?}");
+            let stated = stated(&facts);
+            assert_eq!(stated.len(), 1, "{stated:?}");
             assert!(
-                told[0].contains("warning") && told[0].contains(message) && told[0].contains(mend),
-                "{told:?}"
+                stated[0].contains("warning")
+                    && stated[0].contains(message)
+                    && stated[0].contains(mend),
+                "{stated:?}"
             );
         }
     }
@@ -248,8 +253,8 @@ mod tests {
             RedisInfo { save: Err(Some(CallError::Reply("NOPERM".into()))), ..suitable() },
             RedisInfo { loading: true, ..suitable() },
         ] {
-            let told = told(&facts);
-            assert!(told.len() == 1 && told[0].contains(": note: "), "{told:?}");
+            let stated = stated(&facts);
+            assert!(stated.len() == 1 && stated[0].contains(": note: "), "{stated:?}");
         }
     }
 

@@ -15,7 +15,7 @@ fn warnings(text: &str) -> Vec<Diagnostic> {
     let text = format!("{HEAD}{text}");
     let env = |name: &str| (name == "SECRET").then(|| "hunter2".to_owned());
     Config::parse(&text, "proxy.toml", &env)
-        .unwrap_or_else(|problems| panic!("{problems}"))
+        .unwrap_or_else(|diagnostics| panic!("{diagnostics}"))
         .warnings
 }
 
@@ -37,7 +37,7 @@ fn one(text: &str, at: &str, message: &str, hint: &str) {
     assert_eq!((found.severity, found.found.as_str()), (Severity::Warning, at), "{drawn}");
     assert!(found.line > 0 && found.column > 0, "{drawn}");
     assert!(found.message.contains(message), "{message}: {drawn}");
-    assert!(found.hint.as_deref().is_some_and(|told| told.contains(hint)), "{hint}: {drawn}");
+    assert!(found.hint.as_deref().is_some_and(|stated| stated.contains(hint)), "{hint}: {drawn}");
 }
 
 /// Replaces one text by another; both files differ in that alone.
@@ -71,7 +71,7 @@ fn a_file_as_it_should_be_is_silent() {
 fn the_shipped_file_is_silent() {
     let text = include_str!("../../../proxy.toml");
     let config = Config::parse(text, "proxy.toml", &|_| None)
-        .unwrap_or_else(|problems| panic!("{problems}"));
+        .unwrap_or_else(|diagnostics| panic!("{diagnostics}"));
     assert!(config.warnings.is_empty(), "{:?}", config.warnings);
 }
 
@@ -127,7 +127,7 @@ fn the_files_of_the_documents_are_silent() {
     }
     for (page, text) in blocks.iter().filter(|(_, block)| is_whole(block)) {
         let config = Config::parse(text, "proxy.toml", &|_| None)
-            .unwrap_or_else(|problems| panic!("{page}: {problems}"));
+            .unwrap_or_else(|diagnostics| panic!("{page}: {diagnostics}"));
         assert!(config.warnings.is_empty(), "{page}: {text}\n{:?}", config.warnings);
     }
 }
@@ -141,11 +141,11 @@ fn the_lines_that_the_documents_show_have_no_mistakes() {
         let text = if text.contains("[upstream]") { text.clone() } else { format!("{HEAD}{text}") };
         let env =
             |name: &str| (name == "SIDECACHE_SECRET").then(|| "sixteen-characters".to_owned());
-        let problems = Config::parse(&text, "proxy.toml", &env).err();
+        let diagnostics = Config::parse(&text, "proxy.toml", &env).err();
         assert!(
-            problems.is_none(),
+            diagnostics.is_none(),
             "{page}: {text}\n{}",
-            problems.map(|problems| problems.to_string()).unwrap_or_default()
+            diagnostics.map(|diagnostics| diagnostics.to_string()).unwrap_or_default()
         );
     }
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use http::HeaderName;
 
-use super::{parse, problems};
+use super::{diagnostics, parse};
 use crate::policy::route::Collapse;
 
 /// Puts lines into a file that is otherwise right: `{}` stands for them at its top, after
@@ -21,19 +21,19 @@ const LINE: usize = 7;
 /// Expects exactly one error, in this line of the given lines (from 1) and column, with this text
 /// in its drawing.
 fn one(lines: &str, line: usize, column: usize, text: &str) {
-    let problems = problems(&with(lines));
-    let errors: Vec<_> = problems.errors().collect();
-    assert_eq!(errors.len(), 1, "{lines}\n{problems}");
+    let diagnostics = diagnostics(&with(lines));
+    let errors: Vec<_> = diagnostics.errors().collect();
+    assert_eq!(errors.len(), 1, "{lines}\n{diagnostics}");
     assert_eq!(
         (errors[0].line + 1, errors[0].column),
         (line + LINE, column),
-        "{lines}\n{problems}"
+        "{lines}\n{diagnostics}"
     );
-    assert!(problems.to_string().contains(text), "{text}: {problems}");
+    assert!(diagnostics.to_string().contains(text), "{text}: {diagnostics}");
 }
 
 fn warning(lines: &str, line: usize, text: &str) {
-    let config = parse(&with(lines)).unwrap_or_else(|problems| panic!("{problems}"));
+    let config = parse(&with(lines)).unwrap_or_else(|diagnostics| panic!("{diagnostics}"));
     let found = config
         .warnings
         .iter()
@@ -132,22 +132,25 @@ fn the_app() {
         ("http://", "not a URL"),
         ("http://u:p@a", "user or password"),
     ] {
-        let problems = problems(&format!("[upstream]\nurl = \"{url}\"\n"));
+        let diagnostics = diagnostics(&format!("[upstream]\nurl = \"{url}\"\n"));
         assert_eq!(
-            problems.errors().map(|problem| (problem.line, problem.column)).collect::<Vec<_>>(),
+            diagnostics
+                .errors()
+                .map(|diagnostic| (diagnostic.line, diagnostic.column))
+                .collect::<Vec<_>>(),
             [(2, 7)],
-            "{problems}"
+            "{diagnostics}"
         );
-        assert!(problems.to_string().contains(hint), "{problems}");
+        assert!(diagnostics.to_string().contains(hint), "{diagnostics}");
     }
-    let circle = problems(
+    let circle = diagnostics(
         "[upstream]\nurl = \"http://127.0.0.1:8080\"\n[listen]\naddress = \"0.0.0.0:8080\"\n",
     );
     assert!(circle.to_string().contains("would loop") && circle.errors().count() == 1, "{circle}");
-    assert!(problems("").to_string().contains("[upstream] is missing"));
-    assert!(problems("[upstream]\n").to_string().contains("`url` is missing"));
+    assert!(diagnostics("").to_string().contains("[upstream] is missing"));
+    assert!(diagnostics("[upstream]\n").to_string().contains("`url` is missing"));
     let config = parse("[upstream]\nurl = \"https://[::1]\"\n")
-        .unwrap_or_else(|problems| panic!("{problems}"));
+        .unwrap_or_else(|diagnostics| panic!("{diagnostics}"));
     let target = &config.upstream.target;
     assert_eq!(
         (target.tls, &*target.host, target.port, &*target.authority),
@@ -235,7 +238,7 @@ fn routes() {
 /// The only route of a file that is otherwise right.
 fn only_route(before: &str, keys: &str) -> crate::policy::route::RouteSpec {
     let text = with(&format!("{before}\n[[routes]]\npath = \"/a\"\n{keys}\n"));
-    let config = parse(&text).unwrap_or_else(|problems| panic!("{problems}"));
+    let config = parse(&text).unwrap_or_else(|diagnostics| panic!("{diagnostics}"));
     config.routes.iter().next().map(|route| route.spec.clone()).expect("a route")
 }
 
@@ -249,17 +252,17 @@ fn a_route_says_when_the_app_is_asked() {
     assert_eq!((plain.early_refresh, plain.collapse), (true, Collapse::Process));
     let keys = "ttl = \"5m\"\nstale_while_revalidate = \"0s\"\nstale_if_error = \"365d\"\njitter \
                 = \"299999ms\"\nearly_refresh = false";
-    let told = only_route("", keys);
+    let stated = only_route("", keys);
     assert_eq!(
-        told.stale_while_revalidate,
+        stated.stale_while_revalidate,
         Some(Duration::ZERO),
         "none is not the same as not said"
     );
     assert_eq!(
-        (told.stale_if_error, told.jitter),
+        (stated.stale_if_error, stated.jitter),
         (Some(Duration::from_hours(8760)), Duration::from_millis(299_999))
     );
-    assert!(!told.early_refresh);
+    assert!(!stated.early_refresh);
 }
 
 #[test]
@@ -295,7 +298,7 @@ fn a_redis_that_is_wrong_is_the_only_problem_of_routes_that_collapse_through_it(
 
 #[test]
 fn the_new_limits_and_headers_arrive() {
-    let silent = parse(&with("")).unwrap_or_else(|problems| panic!("{problems}"));
+    let silent = parse(&with("")).unwrap_or_else(|diagnostics| panic!("{diagnostics}"));
     let limits = &silent.limits;
     assert_eq!((limits.variants, limits.stale, limits.ranges), (64, Duration::from_mins(10), 16));
     assert_eq!((limits.range_fill, limits.refreshes), (8 << 20, 64));
@@ -303,27 +306,27 @@ fn the_new_limits_and_headers_arrive() {
     let lines = "[limits]\nvariants = 1\nstale = \"0s\"\nranges = 256\nrange_fill = \
                  \"0\"\nrefreshes = 1\n[freshness]\ntargeted = [\"X-Cache-Control\", \
                  \"cdn-cache-control\"]";
-    let told = parse(&with(lines)).unwrap_or_else(|problems| panic!("{problems}"));
-    let limits = &told.limits;
+    let stated = parse(&with(lines)).unwrap_or_else(|diagnostics| panic!("{diagnostics}"));
+    let limits = &stated.limits;
     assert_eq!((limits.variants, limits.stale, limits.ranges), (1, Duration::ZERO, 256));
     assert_eq!((limits.range_fill, limits.refreshes), (0, 1));
     assert_eq!(
-        *told.response_rules.targeted,
+        *stated.response_rules.targeted,
         ["x-cache-control", "cdn-cache-control"].map(HeaderName::from_static),
         "in the order of the file"
     );
-    let off =
-        parse(&with("[freshness]\ntargeted = []")).unwrap_or_else(|problems| panic!("{problems}"));
+    let off = parse(&with("[freshness]\ntargeted = []"))
+        .unwrap_or_else(|diagnostics| panic!("{diagnostics}"));
     assert!(off.response_rules.targeted.is_empty());
 }
 
 #[test]
 fn two_unknown_fields_in_one_tag_are_two_problems() {
-    let problems = problems(&with("[[routes]]\npath = \"/a\"\ntags = [\"{one}:{two}\"]"));
+    let diagnostics = diagnostics(&with("[[routes]]\npath = \"/a\"\ntags = [\"{one}:{two}\"]"));
     assert_eq!(
-        problems.errors().map(|problem| problem.column).collect::<Vec<_>>(),
+        diagnostics.errors().map(|diagnostic| diagnostic.column).collect::<Vec<_>>(),
         [11, 17],
-        "{problems}"
+        "{diagnostics}"
     );
 }
 
@@ -391,8 +394,8 @@ fn warnings_leave_the_file_usable() {
         3,
         "no effect with mode \"off\"",
     );
-    let config =
-        parse("[upstream]\nurl = \"http://a\"\n").unwrap_or_else(|problems| panic!("{problems}"));
+    let config = parse("[upstream]\nurl = \"http://a\"\n")
+        .unwrap_or_else(|diagnostics| panic!("{diagnostics}"));
     assert_eq!(
         config.warnings.iter().map(ToString::to_string).collect::<String>(),
         "proxy.toml: warning: there are no routes, so nothing is cached\n  hint: add [[routes]] \
@@ -403,7 +406,7 @@ fn warnings_leave_the_file_usable() {
     ));
     assert!(
         covered
-            .unwrap_or_else(|problems| panic!("{problems}"))
+            .unwrap_or_else(|diagnostics| panic!("{diagnostics}"))
             .warnings
             .iter()
             .all(|warning| !warning.message.contains("no purge rule"))
@@ -417,8 +420,8 @@ fn the_journal_is_a_file_beside_the_configuration_and_need_not_be_there_yet() {
     let journal = |key: &str| {
         std::fs::write(&path, with(&format!("[redis]\nurl = \"redis://h\"\n{key}")))
             .expect("written");
-        let config =
-            crate::config::Config::load(&path).unwrap_or_else(|problems| panic!("{problems}"));
+        let config = crate::config::Config::load(&path)
+            .unwrap_or_else(|diagnostics| panic!("{diagnostics}"));
         config.redis.expect("redis").journal
     };
     assert_eq!(journal(""), None);

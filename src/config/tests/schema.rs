@@ -26,7 +26,7 @@ fn properties<'a>(schema: &'a Value, name: &str) -> Vec<&'a str> {
 #[test]
 fn the_schema_has_the_keys_that_the_reader_takes() {
     let schema: Value = serde_json::from_str(&json_schema()).expect("JSON");
-    assert_eq!(schema["$schema"], "https://json-schema.org/draft/2020-12/schema");
+    assert_eq!(schema["$schema"], "https://json-schema.org/builder/2020-12/schema");
     let tables: [(&str, &[&str]); 15] = [
         ("ConfigFile", ConfigFile::KEYS),
         ("ListenSection", ListenSection::KEYS),
@@ -142,7 +142,7 @@ fn the_schemas_defaults_are_the_readers() {
     let text = text
         .replace("upstream.url = \"http://a\"\n", "")
         .replace("[upstream]\n", "[upstream]\nurl = \"http://a\"\n");
-    let spelled = parse(&text).unwrap_or_else(|problems| panic!("{text}{problems}"));
+    let spelled = parse(&text).unwrap_or_else(|diagnostics| panic!("{text}{diagnostics}"));
     let silent = parse("[upstream]\nurl = \"http://a\"\n").expect("a good file");
     assert_eq!(spelled.limits, silent.limits);
     assert_eq!(spelled.response_rules, silent.response_rules);

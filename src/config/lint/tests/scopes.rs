@@ -68,15 +68,15 @@ fn the_start_of_a_token() {
         "[fields]\n",
         "[fields]\ntoken = { auth = \"prefix\", length = 20 }\n",
     );
-    let told = warnings(&keyed);
-    assert_eq!(told.len(), 2, "at the field, and where callers share: {told:?}");
+    let stated = warnings(&keyed);
+    assert_eq!(stated.len(), 2, "at the field, and where callers share: {stated:?}");
     assert!(
-        told[0].hint.as_deref().is_some_and(|hint| hint.contains("token = { auth = \"token\" }")),
-        "{told:?}"
+        stated[0].hint.as_deref().is_some_and(|hint| hint.contains("token = { auth = \"token\" }")),
+        "{stated:?}"
     );
     assert!(
-        told[1].message.contains("start alike share an entry") && told[1].found == "\"token\"",
-        "{told:?}"
+        stated[1].message.contains("start alike share an entry") && stated[1].found == "\"token\"",
+        "{stated:?}"
     );
     one(
         &with(&keyed, "\"shared\"", "\"private\""),
