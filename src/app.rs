@@ -5,7 +5,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
 use http::{Request, Response, StatusCode};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
@@ -29,7 +28,7 @@ use crate::outcome::{Outcome, Reason};
 use crate::policy::credential::{AuthorizedClients, Hasher};
 use crate::policy::route::Collapse;
 use crate::proxy::response;
-use crate::proxy::{self, Proxy};
+use crate::proxy::{self, OriginClient, Proxy};
 use crate::redis::RedisClient;
 use crate::semantics::body::Body;
 use crate::semantics::forward::ClientPeer;
@@ -135,14 +134,13 @@ impl Sidecar {
             across.get_or_init(|| made);
         }
         let events = Arc::<Events>::default();
-        let proxy = Arc::new(Proxy {
-            config: ArcSwap::from_pointee(live),
+        let resources = proxy::Resources {
             store,
             coherence,
             fills: Fills::new(waiters, wait, config.limits.fills),
             cluster_fills: across,
             authorized_clients: Arc::new(AuthorizedClients::new(config.limits.authorized_clients)),
-            upstream,
+            origin: OriginClient::new(upstream, clock.clone()),
             shadow: Arc::new(Shadow::new(
                 config.limits.shadow_keys,
                 config.limits.authorized_clients,
@@ -161,7 +159,8 @@ impl Sidecar {
                 config.limits.refreshes.min(Semaphore::MAX_PERMITS),
             )),
             counters: proxy::ProxyCounters::default(),
-        });
+        };
+        let proxy = Arc::new(Proxy::new(live, resources));
         let server_counters = server::ServerCounters::default();
         let reloader =
             Arc::new(Reloader::new(Arc::clone(&proxy), events, fixed, (config, reading), clock));

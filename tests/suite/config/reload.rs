@@ -358,7 +358,10 @@ async fn a_fill_goes_by_the_rules_that_its_request_began_with() {
     assert_cache(&reply, "MISS", "the fill ends");
     assert_eq!(reply.text(), "de");
 
-    let counted = [upstream_answers(&scene, "/a/{*rest}").await, upstream_answers(&scene, "/b/{*rest}").await];
+    let counted = [
+        upstream_answers(&scene, "/a/{*rest}").await,
+        upstream_answers(&scene, "/b/{*rest}").await,
+    ];
     assert!(counted[0] > 0.5 && counted[1] < 0.5, "the origin answered /a alone: {counted:?}");
     assert!(reply.cache_status().contains("; stored"), "{}", reply.cache_status());
     assert_eq!(reply.header("x-cache-route"), "/a/{*rest}", "its rules show it");
