@@ -18,7 +18,7 @@ use crate::semantics::forward::ClientPeer;
 
 /// Any request. Its head is apart: a request that is forwarded as it is gives it away.
 #[derive(Clone, Copy)]
-pub(super) struct RequestContext<'a> {
+pub(crate) struct RequestContext<'a> {
     /// The configuration that it was planned by.
     pub(super) config: &'a Arc<ActiveConfig>,
     pub(super) peer: ClientPeer,
@@ -27,7 +27,7 @@ pub(super) struct RequestContext<'a> {
 }
 
 /// A GET or HEAD on a route that caches.
-pub(super) struct LookupContext<'a> {
+pub(crate) struct LookupContext<'a> {
     pub(super) request: RequestContext<'a>,
     pub(super) parts: &'a Parts,
     pub(super) lookup: &'a Lookup<'a>,

@@ -26,7 +26,7 @@ use crate::semantics::storability::{Exchange, StorePolicy, StoreRules};
 use crate::upstream::CloseDelimited;
 
 /// A response that may be stored.
-pub(super) struct StoreDecision {
+pub(crate) struct StoreDecision {
     /// The key of its variant.
     pub(super) key: Key,
     pub(super) policy: StorePolicy,

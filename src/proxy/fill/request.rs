@@ -24,17 +24,17 @@ use crate::upstream::UpstreamError;
 /// A stored response that no hard purge has touched, and that may not be served as it is. The
 /// origin may confirm it, or fail so that it stands in.
 #[derive(Clone, Debug)]
-pub(in crate::proxy) struct StaleCandidate {
-    pub(in crate::proxy) candidate: Candidate,
+pub(crate) struct StaleCandidate {
+    pub(crate) candidate: Candidate,
     /// What it is stored under.
-    pub(in crate::proxy) key: KeyHash,
+    pub(crate) key: KeyHash,
     /// Whether this caller may be served it when the origin fails.
-    pub(in crate::proxy) may_serve_on_error: bool,
+    pub(crate) may_serve_on_error: bool,
 }
 
 impl StaleCandidate {
     /// Whether it stands in for the origin, which failed for this reason.
-    pub(in crate::proxy) fn may_serve_for(&self, reason: Reason, now: Wall) -> bool {
+    pub(crate) fn may_serve_for(&self, reason: Reason, now: Wall) -> bool {
         let entry = &self.candidate.cached.entry;
         let window = match reason {
             Reason::UpstreamError => entry.leeway.if_error,
@@ -51,47 +51,47 @@ impl StaleCandidate {
 
 /// Why the origin is asked, and what was known before.
 #[derive(Debug)]
-pub(in crate::proxy) struct FillReason {
+pub(crate) struct FillReason {
     /// The state of the tags, read before.
-    pub(in crate::proxy) snapshot: TagSnapshot,
+    pub(crate) snapshot: TagSnapshot,
     /// Why nothing was served.
-    pub(in crate::proxy) reason: Reason,
+    pub(crate) reason: Reason,
     /// The stored response that was not served.
-    pub(in crate::proxy) stale: Option<StaleCandidate>,
+    pub(crate) stale: Option<StaleCandidate>,
 }
 
 impl FillReason {
     /// A request to the origin whose response is not stored.
-    pub(in crate::proxy) const fn not_stored(reason: Reason) -> Self {
+    pub(crate) const fn not_stored(reason: Reason) -> Self {
         Self { snapshot: TagSnapshot::Unverifiable, reason, stale: None }
     }
 }
 
 /// All that a fill needs once its request is gone.
-pub(in crate::proxy) struct FillRequest {
+pub(crate) struct FillRequest {
     /// The configuration that the request was planned by. The route is one of its routes.
-    pub(in crate::proxy) config: Arc<ActiveConfig>,
-    pub(in crate::proxy) route: Arc<Route>,
-    pub(in crate::proxy) primary: Key,
-    pub(in crate::proxy) tags: Vec<Tag>,
-    pub(in crate::proxy) snapshot: TagSnapshot,
+    pub(crate) config: Arc<ActiveConfig>,
+    pub(crate) route: Arc<Route>,
+    pub(crate) primary: Key,
+    pub(crate) tags: Vec<Tag>,
+    pub(crate) snapshot: TagSnapshot,
     /// The caller's name among the authorized clients, in scope `shared`.
-    pub(in crate::proxy) authorization: Option<AuthorizationId>,
-    pub(in crate::proxy) host: String,
-    pub(in crate::proxy) peer: ClientPeer,
+    pub(crate) authorization: Option<AuthorizationId>,
+    pub(crate) host: String,
+    pub(crate) peer: ClientPeer,
     /// The target that the origin sees.
-    pub(in crate::proxy) target: Uri,
+    pub(crate) target: Uri,
     /// The version that the client spoke.
-    pub(in crate::proxy) version: Version,
+    pub(crate) version: Version,
     /// The headers that the origin sees, before they are prepared for the wire and made
     /// conditional.
-    pub(in crate::proxy) sent: HeaderMap,
+    pub(crate) sent: HeaderMap,
     /// What is stored already.
-    pub(in crate::proxy) stale: Option<StaleCandidate>,
+    pub(crate) stale: Option<StaleCandidate>,
 }
 
 impl FillRequest {
-    pub(in crate::proxy) fn new(
+    pub(crate) fn new(
         context: RequestContext<'_>,
         lookup: &Lookup<'_>,
         version: Version,
@@ -114,12 +114,12 @@ impl FillRequest {
         }
     }
 
-    pub(in crate::proxy) fn from_context(context: &LookupContext<'_>, reason: FillReason) -> Self {
+    pub(crate) fn from_context(context: &LookupContext<'_>, reason: FillReason) -> Self {
         Self::new(context.request, context.lookup, context.parts.version, reason)
     }
 
     /// Whether a response of this status says anything of what is stored: an accident does not.
-    pub(in crate::proxy) fn supersedes(&self, status: StatusCode) -> bool {
+    pub(crate) fn supersedes(&self, status: StatusCode) -> bool {
         // SECURITY: in scope `shared` what one caller is refused is no news of the entry that
         // others share.
         let refused = matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN)
@@ -149,7 +149,7 @@ impl LookupKey for FillRequest {
 }
 
 /// What a fill tells the request that began it.
-pub(in crate::proxy) enum FillResult {
+pub(crate) enum FillResult {
     /// The origin's response, or what is stored and was confirmed.
     Response {
         status: StatusCode,

@@ -46,7 +46,7 @@ struct BodyTail {
 }
 
 /// Sends the head to the request that began the fill, streams the body, and stores both.
-pub(in crate::proxy) async fn stream_and_store(
+pub(crate) async fn stream_and_store(
     resources: &Resources,
     request: FillRequest,
     leader: Option<Leader>,
