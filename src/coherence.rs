@@ -17,10 +17,11 @@
 //!    if the state of its tags in the local table is what it was before Redis vouched for it, while
 //!    a lease was held then, is held now, and none was lost in between ([`Coherence::holds`]).
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use smallvec::SmallVec;
 use tokio::sync::{Notify, mpsc};
 
@@ -177,7 +178,7 @@ impl Coherence {
             self.records.as_ref().and_then(|shared| shared.client().settings().journal.clone())
         {
             let (kept, left) = DurableJournal::open(&path)?;
-            self.core().core.add_to_journal(left);
+            self.core.lock().core.add_to_journal(left);
             self.journal = kept;
         }
         Ok(self)
@@ -222,7 +223,7 @@ impl Coherence {
     /// How it stands with the other sidecars.
     #[must_use]
     pub fn status(&self) -> CoherenceStatus {
-        self.core().core.status()
+        self.core.lock().core.status()
     }
 
     /// Why this sidecar is slower than it could be; nothing where it is not.
@@ -230,8 +231,8 @@ impl Coherence {
     pub fn degraded_reason(&self) -> Option<String> {
         let shared = self.records.as_ref()?;
         if self.mode() == CoherenceMode::Degraded {
-            let why = *self.loss_reason.lock().unwrap_or_else(PoisonError::into_inner);
-            return Some(match self.core().core.phase() {
+            let why = *self.loss_reason.lock();
+            return Some(match self.core.lock().core.phase() {
                 Phase::Lost => format!("redis is lost: {why}"),
                 _ => format!(
                     "redis is back, and trusted after rejoin_grace ({:?}); it was lost: {why}",
@@ -498,7 +499,7 @@ impl Coherence {
     }
 
     fn handle_because(&self, event: CoreEvent, why: &'static str) {
-        let mut guarded = self.core();
+        let mut guarded = self.core.lock();
         let core = &mut guarded.core;
         let (phase, gate) = (core.phase(), core.lease_state());
         let is_tick = event == CoreEvent::Tick;
@@ -522,7 +523,7 @@ impl Coherence {
             self.counters.leases_lost.inc();
         }
         if phase != Phase::Lost && then == Phase::Lost {
-            *self.loss_reason.lock().unwrap_or_else(PoisonError::into_inner) = why;
+            *self.loss_reason.lock() = why;
         }
         if phase == Phase::Joined && then != Phase::Joined {
             self.counters.losses.inc();
@@ -540,11 +541,6 @@ impl Coherence {
         if !is_tick {
             self.wake.notify_one();
         }
-    }
-
-    fn core(&self) -> std::sync::MutexGuard<'_, mutation::CoreWithWaiters> {
-        // The core is whole between any two statements that could panic.
-        self.core.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -49,7 +49,6 @@ mod origin;
 mod pass;
 mod post_response;
 mod refresh;
-mod request_directives;
 mod resources;
 pub mod response;
 mod serve;

@@ -10,14 +10,14 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use http::Method;
+use parking_lot::Mutex;
 use quick_cache::sync::Cache;
 use quick_cache::{DefaultHashBuilder, Lifecycle, UnitWeighter};
 
-use crate::cache::entry::{Leeway, Times};
 use crate::clock::Wall;
 use crate::coherence::local_snapshot::SnapshotProof;
 use crate::outcome::Reason;
@@ -26,6 +26,7 @@ use crate::policy::key::KeyHash;
 use crate::policy::plan::PolicyRules;
 use crate::policy::route::RouteMode;
 use crate::policy::tag::Tag;
+use crate::semantics::times::{Leeway, Times};
 use crate::semantics::vary::VarySpec;
 use crate::telemetry::metrics::{Counter, Metrics};
 
@@ -223,7 +224,7 @@ impl Shadow {
     /// Forgets what would be stored, and all findings: the rules are others now. Metrics go on.
     pub fn reset(&self) {
         self.table.clear();
-        for route in self.lock().values() {
+        for route in self.routes.lock().values() {
             *route.findings() = findings::Findings::default();
         }
     }
@@ -231,7 +232,7 @@ impl Shadow {
     /// The route of this pattern; none when too many are watched.
     #[must_use]
     pub fn route(&self, name: &str) -> Option<Arc<RouteShadow>> {
-        let mut routes = self.lock();
+        let mut routes = self.routes.lock();
         if let Some(route) = routes.get(name) {
             return Some(Arc::clone(route));
         }
@@ -270,12 +271,12 @@ impl Shadow {
             Some(ShadowSlot::Vary(spec)) => {
                 let key = variant(&spec);
                 let entry = match self.table.get(&index(key)) {
-                    Some(ShadowSlot::Key(state)) => lock(&state).entry.clone(),
+                    Some(ShadowSlot::Key(state)) => state.lock().entry.clone(),
                     _ => None,
                 };
                 (key, entry)
             }
-            Some(ShadowSlot::Key(state)) => (primary, lock(&state).entry.clone()),
+            Some(ShadowSlot::Key(state)) => (primary, state.lock().entry.clone()),
             None => (primary, None),
         }
     }
@@ -290,7 +291,7 @@ impl Shadow {
     #[must_use]
     pub fn differs(&self, key: KeyHash, served: &Arc<ShadowEntry>, digest: Digest) -> bool {
         let Some(ShadowSlot::Key(state)) = self.table.get(&index(key)) else { return false };
-        let state = lock(&state);
+        let state = state.lock();
         let stored = state.history.stored().and_then(|stored| stored.digest);
         is_same(state.entry.as_ref(), Some(served)) && stored.is_some_and(|stored| stored != digest)
     }
@@ -299,7 +300,7 @@ impl Shadow {
     pub fn record_response(&self, answered: &ObservedResponse<'_>) {
         let (route, now) = (answered.route, answered.now);
         let state = self.state(answered.key);
-        let mut state = lock(&state);
+        let mut state = state.lock();
         let hit = answered.observation.hit
             && answered.served.is_some()
             && is_same(state.entry.as_ref(), answered.served);
@@ -382,7 +383,7 @@ impl Shadow {
             self.table.insert(index(primary), ShadowSlot::Vary(Arc::new(vary)));
         }
         let state = self.state(key);
-        let mut state = lock(&state);
+        let mut state = state.lock();
         state.history.store(Some(Stored::new(caller, digest, span)));
         state.entry = Some(Arc::new(entry));
         state.blame = None;
@@ -392,7 +393,7 @@ impl Shadow {
     /// stored.
     pub fn forget(&self, key: KeyHash) {
         if let Some(ShadowSlot::Key(state)) = self.table.get(&index(key)) {
-            let mut state = lock(&state);
+            let mut state = state.lock();
             state.history.store(None);
             (state.entry, state.blame) = (None, None);
         }
@@ -441,7 +442,7 @@ impl Shadow {
         rules: &PolicyRules,
         line: &dyn Fn(&str) -> Option<usize>,
     ) -> ShadowReport {
-        let known: HashMap<Box<str>, Arc<RouteShadow>> = self.lock().clone();
+        let known: HashMap<Box<str>, Arc<RouteShadow>> = self.routes.lock().clone();
         let mut subjects = Vec::new();
         for route in rules.routes.iter() {
             let findings =
@@ -470,7 +471,7 @@ impl Shadow {
     /// Findings, audits, and audits that found something out of date, over all routes.
     #[must_use]
     pub fn totals(&self) -> (u64, u64, u64) {
-        self.lock().values().map(|route| route.findings()).fold(
+        self.routes.lock().values().map(|route| route.findings()).fold(
             (0, 0, 0),
             |(found, audited, stale), route| {
                 (
@@ -517,11 +518,6 @@ impl Shadow {
         self.table.insert(index(key), ShadowSlot::Key(Arc::clone(&state)));
         state
     }
-
-    fn lock(&self) -> MutexGuard<'_, HashMap<Box<str>, Arc<RouteShadow>>> {
-        // The map is whole between any two statements that could panic.
-        self.routes.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
 impl fmt::Debug for Shadow {
@@ -549,11 +545,6 @@ fn stale_text(asked: &str, method: &Method, path: &str) -> String {
 
 fn is_same(one: Option<&Arc<ShadowEntry>>, two: Option<&Arc<ShadowEntry>>) -> bool {
     one.zip(two).is_some_and(|(one, two)| Arc::ptr_eq(one, two))
-}
-
-fn lock(state: &Mutex<KeyState>) -> MutexGuard<'_, KeyState> {
-    // What one panic left half noted is corrected by later looks, and nobody is served from it.
-    state.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn index(key: KeyHash) -> u128 {

@@ -12,34 +12,10 @@ use http::header::{AGE, CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue, TRAN
 use crate::clock::Wall;
 use crate::policy::tag::Tag;
 use crate::semantics::cache_status::{CACHE_STATUS, X_CACHE, is_own};
+use crate::semantics::times::{Leeway, Times};
 use crate::semantics::vary::VarySpec;
 
 pub mod packed;
-
-/// The times of a stored response, from which its age and freshness are counted (RFC 9111 4.2).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Times {
-    /// When the response was received.
-    pub received: Wall,
-    /// The corrected initial age at that moment (RFC 9111 4.2.3).
-    pub initial_age: Duration,
-    /// How long it is fresh, counted from the app's generation of it (its age is subtracted).
-    pub lifetime: Duration,
-}
-
-/// How long a stored response may be used when it is no longer fresh, and what for. All windows
-/// begin where its freshness ends.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Leeway {
-    /// It is served at once while it is fetched anew (RFC 5861 3).
-    pub while_revalidate: Duration,
-    /// It is served where the app answers with a failure (RFC 5861 4).
-    pub if_error: Duration,
-    /// It is served where the app cannot be reached (RFC 9111 4.2.4).
-    pub unreachable: Duration,
-    /// It is kept, to be confirmed by the app. No other window is longer.
-    pub keep: Duration,
-}
 
 /// A value that stands for one state of a tag, or of the whole cache. New at every purge, never
 /// seen before.
@@ -84,13 +60,13 @@ impl Nonce {
     /// Writes 32 hexadecimal digits.
     #[must_use]
     pub fn to_hex(self) -> String {
-        crate::policy::credential::hex(&self.0)
+        crate::units::hex(&self.0)
     }
 }
 
 impl fmt::Debug for Nonce {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Nonce({})", crate::policy::credential::short_hex(&self.0))
+        write!(f, "Nonce({})", crate::units::short_hex(&self.0))
     }
 }
 

@@ -16,10 +16,11 @@
 //!   goes to the app alone.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::{HeaderMap, StatusCode};
+use parking_lot::Mutex;
 use quick_cache::sync::Cache;
 use tokio::sync::{Semaphore, watch};
 
@@ -193,7 +194,7 @@ impl Fills {
         if matches!(read, TagSnapshot::Unverifiable) || self.is_uncacheable(&key, now) {
             return FillRole::Alone;
         }
-        let mut map = self.lock();
+        let mut map = self.map.lock();
         if let Some(flight) = map.get(&key) {
             // More tags may turn up in the response; that is looked at when its head is there.
             if read.may_join(&flight.snapshot, false) {
@@ -258,7 +259,7 @@ impl Fills {
     /// How many fills are under way.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.lock().len()
+        self.map.lock().len()
     }
 
     /// How many requests wait for the head of a fill.
@@ -271,11 +272,6 @@ impl Fills {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
-    }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<FillKey, Arc<Fill>>> {
-        // The map is whole between any two statements that could panic.
-        self.map.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -360,7 +356,7 @@ impl Leader {
 
 impl Drop for Leader {
     fn drop(&mut self) {
-        let mut map = self.fills.lock();
+        let mut map = self.fills.map.lock();
         // A newer fill may have taken the place.
         if map.get(&self.key).is_some_and(|flight| Arc::ptr_eq(flight, &self.fill)) {
             map.remove(&self.key);

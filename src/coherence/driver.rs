@@ -2,7 +2,7 @@
 //! commands.
 
 use std::collections::BTreeSet;
-use std::sync::{Arc, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
@@ -34,7 +34,7 @@ const LEAVE_TIMEOUT: Duration = Duration::from_millis(100);
 impl Coherence {
     /// Keeps up with Redis and the other sidecars until `stop`. Does nothing without Redis.
     pub async fn drive(self: Arc<Self>, stop: CancellationToken) {
-        let queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let queue = self.queue.lock().take();
         let (Some(shared), Some(queue)) = (&self.records, queue) else { return };
         let ear = self.subscribe(shared);
         tokio::select! {
@@ -64,7 +64,7 @@ impl Coherence {
 
     /// The others need not wait for who goes.
     async fn announce_leave(&self, shared: &RecordStore) {
-        let node = self.core().core.me();
+        let node = self.core.lock().core.me();
         self.handle(CoreEvent::Lagged);
         let _ = shared.forget(node, Some(&Message::Leave { of: node.process })).await;
     }
@@ -73,7 +73,7 @@ impl Coherence {
     async fn run_commands(self: &Arc<Self>, mut queue: mpsc::UnboundedReceiver<CoreCommand>) {
         let mut tasks = JoinSet::new();
         loop {
-            let next = self.core().core.next_deadline();
+            let next = self.core.lock().core.next_deadline();
             let wait = next.map_or(IDLE_SLEEP, |next| {
                 next.saturating_sub(self.lease_state.now()).clamp(MIN_SLEEP, IDLE_SLEEP)
             });
@@ -101,7 +101,7 @@ impl Coherence {
             }
             CoreCommand::Ack(to, id) => self.acknowledge(shared, to, id).await,
             CoreCommand::RequestAck(id) => {
-                let by = self.core().core.me().process;
+                let by = self.core.lock().core.me().process;
                 // Fail open: who waits for it waits until the others' leases are over.
                 let _ = self.record_result(
                     shared.publish(&Message::Invalidate { by, id, tags: Some(Vec::new()) }).await,
@@ -145,7 +145,7 @@ impl Coherence {
             self.mark_lost("it answers with errors");
         }
         let answer = answer.ok().map(|(beaten, longest)| {
-            if self.core().core.raise_longest_lease(longest) {
+            if self.core.lock().core.raise_longest_lease(longest) {
                 tracing::warn!(?longest, "another sidecar has a longer lease; purges wait that long where it does not acknowledge");
             }
             beaten
@@ -154,7 +154,7 @@ impl Coherence {
     }
 
     async fn acknowledge(&self, shared: &RecordStore, to: Process, id: OperationId) {
-        let of = self.core().core.me().process;
+        let of = self.core.lock().core.me().process;
         // Fail open: who waits for it waits until our lease is over.
         let _ = self.record_result(shared.publish(&Message::Ack { to, id, of }).await);
     }
@@ -213,7 +213,7 @@ impl Coherence {
     async fn watch_connection(&self, shared: &RecordStore) {
         loop {
             let changed = self.joined.notified();
-            if self.core().core.phase() == Phase::Lost {
+            if self.core.lock().core.phase() == Phase::Lost {
                 return;
             }
             tokio::select! {
@@ -232,7 +232,8 @@ impl Coherence {
             shared.client().renew();
             match self.try_connect(shared).await {
                 Ok(look) => {
-                    let new = self.core().core.fence().is_some_and(|fence| *fence != *look.fence);
+                    let new =
+                        self.core.lock().core.fence().is_some_and(|fence| *fence != *look.fence);
                     if new {
                         self.counters.fences.inc();
                     }

@@ -5,8 +5,10 @@
 //! has seen it replayed; so what the file holds is never less than what the core knows.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, PoisonError};
+
+use parking_lot::Mutex;
 
 use crate::coherence::core;
 use crate::coherence::journal::file::JournalFile;
@@ -62,14 +64,14 @@ impl DurableJournal {
 
     /// What is to be replayed.
     pub(super) fn batch(&self) -> JournalBatch {
-        self.file.as_ref().map(|(journal, _)| lock(journal).batch()).unwrap_or_default()
+        self.file.as_ref().map(|(journal, _)| journal.lock().batch()).unwrap_or_default()
     }
 
     /// Crosses out what was replayed.
     pub(super) async fn replayed(&self, batch: &JournalBatch) {
         let Some((journal, log)) = &self.file else { return };
         let written = {
-            let mut journal = lock(journal);
+            let mut journal = journal.lock();
             journal.replayed(batch);
             // Takes its place now, under the lock, so that it swallows no line.
             log.rewrite(journal.lines())
@@ -82,7 +84,7 @@ impl DurableJournal {
         line: JournalLine,
     ) -> Option<impl Future<Output = std::io::Result<()>> + use<>> {
         let (journal, log) = self.file.as_ref()?;
-        let mut journal = lock(journal);
+        let mut journal = journal.lock();
         journal.apply(&line);
         Some(log.append(line))
     }
@@ -106,9 +108,4 @@ impl DurableJournal {
             }
         }
     }
-}
-
-fn lock(journal: &Mutex<Journal>) -> std::sync::MutexGuard<'_, Journal> {
-    // The journal is whole between any two statements that could panic.
-    journal.lock().unwrap_or_else(PoisonError::into_inner)
 }

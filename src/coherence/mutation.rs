@@ -57,7 +57,7 @@ struct ReleaseWait<'a> {
 
 impl Drop for ReleaseWait<'_> {
     fn drop(&mut self) {
-        let mut guarded = self.coherence.core();
+        let mut guarded = self.coherence.core.lock();
         guarded.core.forget_wait(self.id);
         guarded.waiters.remove(&self.id);
     }
@@ -112,7 +112,7 @@ impl PendingMutation {
 
 impl Coherence {
     fn phase(&self) -> Phase {
-        self.core().core.phase()
+        self.core.lock().core.phase()
     }
 
     fn refuses_writes(&self) -> bool {
@@ -201,13 +201,13 @@ impl Coherence {
     }
 
     fn current_identity(&self) -> (PeerId, MonotonicTime, u64) {
-        let guarded = self.core();
+        let guarded = self.core.lock();
         (guarded.core.me(), self.lease_state.now(), guarded.core.lease_state().epoch)
     }
 
     /// Whether a mark that was made then under this name stands for sure.
     fn is_mark_valid(&self, node: PeerId, at: MonotonicTime, epoch: u64) -> bool {
-        let guarded = self.core();
+        let guarded = self.core.lock();
         guarded.core.me() == node && guarded.core.is_mark_valid(at, epoch, self.lease_state.now())
     }
 
@@ -359,7 +359,7 @@ impl Coherence {
     fn register_wait(&self) -> ReleaseWait<'_> {
         let id = OperationId(rand::random());
         let (tell, told) = oneshot::channel();
-        let mut guarded = self.core();
+        let mut guarded = self.core.lock();
         guarded.core.expect(id);
         guarded.waiters.insert(id, tell);
         drop(guarded);
@@ -373,7 +373,7 @@ impl Coherence {
         send: impl AsyncFnOnce(Message) -> Result<Subscribers, CallError>,
     ) -> Result<ReleaseWait<'_>, CallError> {
         let waiting = self.register_wait();
-        let by = self.core().core.me().process;
+        let by = self.core.lock().core.me().process;
         let message = Message::Invalidate { by, id: waiting.id, tags: tags.map(<[Tag]>::to_vec) };
         let audience = self.record_result(send(message).await)?;
         self.handle(CoreEvent::Published(waiting.id, audience));

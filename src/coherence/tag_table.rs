@@ -12,7 +12,9 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::SeqCst};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Weak};
+
+use parking_lot::Mutex;
 
 use crate::clock::Wall;
 use crate::policy::tag::Tag;
@@ -226,10 +228,7 @@ impl TagTable {
     /// How many cells are remembered, the dead ones that no sweep has met yet included.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.shards
-            .iter()
-            .map(|shard| shard.lock().unwrap_or_else(PoisonError::into_inner).states.len())
-            .sum()
+        self.shards.iter().map(|shard| shard.lock().states.len()).sum()
     }
 
     /// Whether there is none.
@@ -243,9 +242,7 @@ impl TagTable {
             (hash ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3)
         });
         let index = usize::try_from(sum >> 32).unwrap_or_default() % SHARD_COUNT;
-        // A shard is whole between any two statements that could panic, so a poisoned lock still
-        // guards a good map.
-        act(&mut self.shards[index].lock().unwrap_or_else(PoisonError::into_inner))
+        act(&mut self.shards[index].lock())
     }
 }
 

@@ -9,9 +9,9 @@ use crate::cache::store::{Candidate, LookupResult};
 use crate::clock::Wall;
 use crate::outcome::{Disposition, Reason};
 use crate::policy::plan::Lookup;
+use crate::policy::request_directives::RequestDirectives;
 use crate::proxy::context::is_authorized;
 use crate::proxy::lookup::uncovered_header;
-use crate::proxy::request_directives::RequestDirectives;
 use crate::proxy::resources::Resources;
 use crate::proxy::serve::{Serve, StoredState, may_serve};
 

@@ -7,7 +7,7 @@
 //! brought.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -16,6 +16,7 @@ use fred::interfaces::KeysInterface as _;
 use fred::types::{Key, Value};
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
+use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot};
 
 use crate::redis::CallError;
@@ -51,14 +52,14 @@ impl BatchQueue {
     /// Asks for the values of some keys. The caller minds the deadline.
     pub(super) fn enqueue(&self, keys: Vec<Bytes>) -> oneshot::Receiver<BatchValues> {
         let (tell, told) = oneshot::channel();
-        self.lock().push_back(QueuedRead { keys, reply: tell });
+        self.waiting.lock().push_back(QueuedRead { keys, reply: tell });
         self.some.notify_one();
         told
     }
 
     /// Takes readings off the line; leaves those that nobody waits for any more.
     fn take(&self, most: usize) -> Vec<QueuedRead> {
-        let mut waiting = self.lock();
+        let mut waiting = self.waiting.lock();
         let mut batch = Vec::with_capacity(most.min(waiting.len()));
         while batch.len() < most {
             match waiting.pop_front() {
@@ -71,12 +72,7 @@ impl BatchQueue {
     }
 
     fn len(&self) -> usize {
-        self.lock().len()
-    }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, VecDeque<QueuedRead>> {
-        // A deque of readings is whole between any two statements that could panic.
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+        self.waiting.lock().len()
     }
 }
 

@@ -8,13 +8,14 @@
 //! - A node that keeps entries alone may come and go: what it keeps is a miss meanwhile, and
 //!   nothing else is.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 use fred::clients::WithOptions;
 use fred::prelude::{Client, TlsConnector};
+use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
@@ -75,11 +76,6 @@ impl Topology {
     /// Opens a node that keeps entries alone; nothing when its client cannot be made.
     fn shard(&self, place: NodeAddress) -> Option<Arc<RedisNode>> {
         RedisNode::open(place, &self.access, self.settings.connections, false).map(Arc::new).ok()
-    }
-
-    fn seen(&self) -> std::sync::MutexGuard<'_, Vec<NodeAddress>> {
-        // A list of places is whole between any two statements that could panic.
-        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -254,7 +250,7 @@ impl SessionState {
 
     async fn follow_cluster(&self, finder: &Topology, nodes: &[(String, u16)]) {
         let map = loop {
-            let mut places = finder.seen().clone();
+            let mut places = finder.seen.lock().clone();
             places.extend(nodes.iter().map(|(host, port)| NodeAddress::Tcp(host.clone(), *port)));
             places.sort();
             places.dedup();
@@ -271,7 +267,7 @@ impl SessionState {
         };
         let mut map = map;
         loop {
-            finder.seen().clone_from(&map.members);
+            finder.seen.lock().clone_from(&map.members);
             let old = self.servers.load_full();
             let known = old.as_ref().and_then(|servers| servers.shards.as_ref());
             let shards = ClusterShards::new(&map, &primary, known, |place| finder.shard(place));

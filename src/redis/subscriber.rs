@@ -139,11 +139,7 @@ impl SubscriberTask {
         };
         let (messages, mut errors) = (client.message_rx(), client.error_rx());
         let router = AbortOnDrop(client.connect());
-        let own = format!(
-            "{}:{}",
-            self.channel,
-            crate::policy::credential::hex(&rand::random::<[u8; 16]>())
-        );
+        let own = format!("{}:{}", self.channel, crate::units::hex(&rand::random::<[u8; 16]>()));
         let back = Notify::new();
         let listening = async {
             if !matches!(

@@ -2,13 +2,13 @@
 //! stale, or renew it although it is fresh.
 //!
 //! Pure arithmetic; `now` and the dice are arguments. Whether the app forbids stale responses was
-//! settled when it was stored ([`Leeway`](crate::cache::entry::Leeway)); whether a client does is
+//! settled when it was stored ([`Leeway`](crate::semantics::times::Leeway)); whether a client does is
 //! for the flow.
 
 use std::time::Duration;
 
-use crate::cache::entry::Times;
 use crate::clock::Wall;
+use crate::semantics::times::Times;
 
 /// How many times its own duration before the end a response may be renewed. Beyond it the dice
 /// would have to show less than one in ten million, and are not thrown.

@@ -10,7 +10,6 @@ use std::time::{Duration, UNIX_EPOCH};
 use http::StatusCode;
 use http::header::{AGE, DATE, EXPIRES, HeaderMap, HeaderValue, LAST_MODIFIED};
 
-use crate::cache::entry::Times;
 use crate::clock::{Wall, millis};
 use crate::semantics::cache_control::{CacheControl, delta_seconds};
 
@@ -156,30 +155,6 @@ pub fn heuristic(
 #[must_use]
 pub fn is_heuristically_cacheable(status: StatusCode) -> bool {
     matches!(status.as_u16(), 200 | 203 | 204 | 300 | 301 | 308 | 404 | 405 | 410 | 414 | 501)
-}
-
-impl Times {
-    /// The current age (RFC 9111 4.2.3): the initial one and the time in store.
-    #[must_use]
-    pub fn age(&self, now: Wall) -> Duration {
-        self.initial_age.saturating_add(now.since(self.received))
-    }
-
-    /// Milliseconds of freshness left; zero and less when stale.
-    #[must_use]
-    pub fn ttl_ms(&self, now: Wall) -> i64 {
-        signed_millis(self.lifetime).saturating_sub(signed_millis(self.age(now)))
-    }
-
-    /// Whether it is fresh (RFC 9111 4.2): its lifetime is greater than its age.
-    #[must_use]
-    pub fn is_fresh(&self, now: Wall) -> bool {
-        self.ttl_ms(now) > 0
-    }
-}
-
-fn signed_millis(duration: Duration) -> i64 {
-    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
 }
 
 #[cfg(test)]
@@ -419,31 +394,6 @@ mod tests {
         }
     }
 
-    #[test]
-    fn times_age_and_expire() {
-        let times = Times { received: Wall(100_000), initial_age: secs(4), lifetime: secs(10) };
-        assert_eq!(times.age(Wall(103_500)), Duration::from_millis(7_500));
-        assert_eq!((times.ttl_ms(Wall(103_500)), times.is_fresh(Wall(103_500))), (2_500, true));
-        assert!(times.is_fresh(Wall(105_999)));
-        assert_eq!((times.ttl_ms(Wall(106_000)), times.is_fresh(Wall(106_000))), (0, false));
-        assert_eq!(times.ttl_ms(Wall(107_000)), -1_000);
-        assert_eq!(
-            times.age(Wall(0)),
-            secs(4),
-            "a clock that went back makes nothing younger than it came"
-        );
-    }
-
-    fn any_times() -> impl Strategy<Value = Times> {
-        (any::<u64>(), any::<Duration>(), any::<Duration>()).prop_map(
-            |(received, initial_age, lifetime)| Times {
-                received: Wall(received),
-                initial_age,
-                lifetime,
-            },
-        )
-    }
-
     proptest! {
         #[test]
         fn dates_never_panic_and_formatted_ones_round_trip(
@@ -457,14 +407,6 @@ mod tests {
             for text in scrambled {
                 prop_assert_eq!(parse_date(&HeaderValue::from_str(&text).unwrap()), Some(Wall(at * 1000)));
             }
-        }
-
-        #[test]
-        fn arithmetic_never_overflows_and_age_only_grows(times in any_times(), now in any::<u64>(), step in any::<u64>()) {
-            let later = Wall(now.saturating_add(step));
-            prop_assert!(times.age(later) >= times.age(Wall(now)));
-            prop_assert!(times.ttl_ms(later) <= times.ttl_ms(Wall(now)));
-            prop_assert!(times.is_fresh(Wall(now)) || !times.is_fresh(later), "what is stale stays stale");
         }
 
         #[test]

@@ -315,7 +315,7 @@ fn boundary(headers: &HeaderMap, ranges: &Ranges, body: &Bytes) -> String {
         digest.update(range.start.to_be_bytes());
         digest.update(range.end.to_be_bytes());
     }
-    let first = crate::policy::credential::hex(&digest.clone().finalize()[..16]);
+    let first = crate::units::hex(&digest.clone().finalize()[..16]);
     let finder = memmem::Finder::new(&first);
     if ranges.iter().all(|range| finder.find(&body[range.clone()]).is_none()) {
         return first;
@@ -323,7 +323,7 @@ fn boundary(headers: &HeaderMap, ranges: &Ranges, body: &Bytes) -> String {
     for range in ranges {
         digest.update(&body[range.clone()]);
     }
-    crate::policy::credential::hex(&digest.finalize()[..16])
+    crate::units::hex(&digest.finalize()[..16])
 }
 
 /// The parts and the lines between them (RFC 9110 14.6, RFC 2046 5.1.1).

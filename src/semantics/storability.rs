@@ -10,12 +10,12 @@ use std::time::Duration;
 use http::StatusCode;
 use http::header::{AUTHORIZATION, EXPIRES, HeaderMap, HeaderName, SET_COOKIE};
 
-use crate::cache::entry::{Leeway, Times};
 use crate::clock::Wall;
 use crate::outcome::Reason;
 use crate::semantics::cache_control::CacheControl;
 use crate::semantics::freshness;
 use crate::semantics::freshness::MAX_LIFETIME;
+use crate::semantics::times::{Leeway, Times};
 use crate::semantics::vary::VarySpec;
 use crate::semantics::{revalidation, targeted_cache_control};
 

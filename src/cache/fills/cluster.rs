@@ -17,11 +17,12 @@
 //!   goes with it.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
+use parking_lot::Mutex;
 use sha2::{Digest as _, Sha256};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio_util::task::TaskTracker;
@@ -29,11 +30,11 @@ use tokio_util::task::TaskTracker;
 use crate::cache::entry::Nonce;
 use crate::clock::millis;
 use crate::coherence::{Coherence, CoherenceMode, TagSnapshot};
-use crate::policy::credential::hex;
 use crate::policy::key::KeyHash;
 use crate::redis::subscriber::{BusEvent, Subscriber};
 use crate::redis::{CallError, RedisClient, Script, ScriptReply};
 use crate::telemetry::metrics::Counter;
+use crate::units::hex;
 
 /// How long a lease lives that nobody renews.
 pub const FILL_LOCK_TTL: Duration = Duration::from_secs(5);
@@ -136,7 +137,7 @@ impl Waiters {
     fn register(self: &Arc<Self>, name: FillName) -> WaiterSlot {
         let id = self.next.fetch_add(1, Relaxed);
         let (tell, told) = oneshot::channel();
-        self.lock().entry(name).or_default().push((id, tell));
+        self.waiting.lock().entry(name).or_default().push((id, tell));
         WaiterSlot { waiters: Arc::clone(self), name, id, outcome: told }
     }
 
@@ -144,7 +145,7 @@ impl Waiters {
         match heard {
             BusEvent::Message(bytes) => {
                 let Some((name, fate)) = parse(bytes) else { return };
-                let waiting = self.lock().remove(&name).unwrap_or_default();
+                let waiting = self.waiting.lock().remove(&name).unwrap_or_default();
                 for (_, tell) in waiting {
                     // Who has given up does not hear it.
                     let _ = tell.send(fate);
@@ -152,13 +153,8 @@ impl Waiters {
             }
             BusEvent::Listening => {}
             // Dropped, the senders wake everybody.
-            BusEvent::Lagged => drop(std::mem::take(&mut *self.lock())),
+            BusEvent::Lagged => drop(std::mem::take(&mut *self.waiting.lock())),
         }
-    }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, WaitersByFill> {
-        // The map is whole between any two statements that could panic.
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -173,7 +169,7 @@ struct WaiterSlot {
 
 impl Drop for WaiterSlot {
     fn drop(&mut self) {
-        let mut map = self.waiters.lock();
+        let mut map = self.waiters.waiting.lock();
         if let Some(waiting) = map.get_mut(&self.name) {
             waiting.retain(|(id, _)| *id != self.id);
             if waiting.is_empty() {
@@ -297,7 +293,7 @@ impl ClusterFills {
     /// How many wait.
     #[must_use]
     pub fn waiting(&self) -> usize {
-        self.waiting.lock().values().map(Vec::len).sum()
+        self.waiting.waiting.lock().values().map(Vec::len).sum()
     }
 
     /// Asks for the lease, and waits for the one who holds it. May be dropped at any time.

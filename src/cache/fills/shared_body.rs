@@ -13,13 +13,14 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::pin::Pin;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame};
+use parking_lot::Mutex;
 
 use crate::semantics::body::BodyError;
 use crate::telemetry::metrics::Counter;
@@ -134,7 +135,7 @@ impl SharedBody {
     /// A reader from the start; none when the start is gone.
     #[must_use]
     pub fn reader(&self) -> Option<BodyReader> {
-        let mut state = self.lock();
+        let mut state = self.0.lock();
         if !state.whole {
             return None;
         }
@@ -147,7 +148,7 @@ impl SharedBody {
     /// Adds a chunk; waits while the window is full.
     pub async fn push(&self, chunk: Bytes) -> PushOutcome {
         let (whole, readers) = {
-            let mut state = self.lock();
+            let mut state = self.0.lock();
             let length = chunk.len() as u64;
             state.total += length;
             state.held_bytes += length;
@@ -171,7 +172,7 @@ impl SharedBody {
             {
                 return pushed;
             }
-            let cut = self.lock().cut_off_slow_readers();
+            let cut = self.0.lock().cut_off_slow_readers();
             wake(cut);
         }
     }
@@ -179,7 +180,7 @@ impl SharedBody {
     /// Waits until the window has room.
     async fn wait_for_room(&self) -> PushOutcome {
         std::future::poll_fn(|cx| {
-            let mut state = self.lock();
+            let mut state = self.0.lock();
             state.drop_consumed();
             if state.readers.values().all(|place| place.cut_off) {
                 return Poll::Ready(PushOutcome::NoReaders);
@@ -196,13 +197,13 @@ impl SharedBody {
     /// Whether anybody reads.
     #[must_use]
     pub fn has_readers(&self) -> bool {
-        self.lock().readers.values().any(|place| !place.cut_off)
+        self.0.lock().readers.values().any(|place| !place.cut_off)
     }
 
     /// All chunks, if none was dropped.
     #[must_use]
     pub fn chunks(&self) -> Option<Vec<Bytes>> {
-        let state = self.lock();
+        let state = self.0.lock();
         state.whole.then(|| state.chunks.iter().cloned().collect())
     }
 
@@ -218,18 +219,13 @@ impl SharedBody {
     }
 
     fn end(&self, end: BodyEnd) {
-        let mut state = self.lock();
+        let mut state = self.0.lock();
         if state.end.is_none() {
             state.end = Some(end);
         }
         let readers = state.waiting_readers();
         drop(state);
         wake(readers);
-    }
-
-    fn lock(&self) -> MutexGuard<'_, SharedBodyState> {
-        // The state is whole between any two statements that could panic.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -310,7 +306,7 @@ impl HttpBody for BodyReader {
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let mut state = self.body.lock();
+        let mut state = self.body.0.lock();
         let SharedBodyState { chunks, dropped, end, readers, .. } = &mut *state;
         let Some(place) = readers.get_mut(&self.id) else { return Poll::Ready(None) };
         if place.cut_off {
@@ -339,7 +335,7 @@ impl HttpBody for BodyReader {
 
 impl Drop for BodyReader {
     fn drop(&mut self) {
-        let mut state = self.body.lock();
+        let mut state = self.body.0.lock();
         state.readers.remove(&self.id);
         let writer = state.writer.take();
         drop(state);
@@ -403,7 +399,7 @@ mod tests {
         for n in 0..100_u8 {
             let pushed = body.push(Bytes::from(vec![n; 100])).await;
             assert_ne!(pushed, PushOutcome::NoReaders);
-            most = most.max(body.lock().held_bytes);
+            most = most.max(body.0.lock().held_bytes);
         }
         assert!(body.reader().is_none() && body.chunks().is_none());
         body.complete();

@@ -65,8 +65,9 @@ mod tests {
     use http::{HeaderMap, StatusCode};
 
     use super::*;
-    use crate::cache::entry::{Entry, EntryMetadata, Leeway, Nonce, Stamp, Times};
+    use crate::cache::entry::{Entry, EntryMetadata, Nonce, Stamp};
     use crate::coherence::{Proof, SharedProof};
+    use crate::semantics::times::{Leeway, Times};
 
     const WINDOW: Duration = Duration::from_millis(100);
 

@@ -17,9 +17,10 @@ use std::fs::File;
 use std::future::Future;
 use std::io;
 use std::path::Path;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::thread::JoinHandle;
 
+use parking_lot::{Condvar, Mutex};
 use tokio::sync::oneshot;
 
 use super::{JournalLine, text};
@@ -124,7 +125,7 @@ impl JournalFile {
 
 impl Drop for JournalFile {
     fn drop(&mut self) {
-        self.queue.waiting().closed = true;
+        self.queue.waiting.lock().closed = true;
         self.queue.more.notify_one();
         if let Some(thread) = self.thread.take() {
             // A thread that panicked has told those who waited.
@@ -144,7 +145,7 @@ async fn completion(
 
 impl Queue {
     fn push(&self, job: JournalJob, most: usize) -> io::Result<()> {
-        let mut waiting = self.waiting();
+        let mut waiting = self.waiting.lock();
         if waiting.closed {
             return Err(io::Error::other(THREAD_ENDED));
         }
@@ -159,22 +160,17 @@ impl Queue {
 
     /// All that waits; None when nothing does and nothing will.
     fn next(&self) -> Option<Vec<JournalJob>> {
-        let mut waiting = self.waiting();
+        let mut waiting = self.waiting.lock();
         while waiting.jobs.is_empty() && !waiting.closed {
-            waiting = self.more.wait(waiting).unwrap_or_else(PoisonError::into_inner);
+            self.more.wait(&mut waiting);
         }
         Some(std::mem::take(&mut waiting.jobs)).filter(|jobs| !jobs.is_empty())
-    }
-
-    fn waiting(&self) -> MutexGuard<'_, QueuedJobs> {
-        // It is whole between any two statements that could panic.
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl std::fmt::Debug for Queue {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Queue").field("waiting", &self.waiting().jobs.len()).finish()
+        f.debug_struct("Queue").field("waiting", &self.waiting.lock().jobs.len()).finish()
     }
 }
 
@@ -183,7 +179,7 @@ struct CloseOnDrop(Arc<Queue>);
 
 impl Drop for CloseOnDrop {
     fn drop(&mut self) {
-        let mut waiting = self.0.waiting();
+        let mut waiting = self.0.waiting.lock();
         waiting.closed = true;
         // Their senders go, which is an answer.
         waiting.jobs.clear();

@@ -101,7 +101,7 @@ async fn those_who_wait_for_a_fill_are_told_and_the_others_are_not() {
         other.outcome.try_recv().is_err_and(|error| error == oneshot::error::TryRecvError::Empty)
     );
     drop((one, two, other));
-    assert!(board.lock().is_empty(), "nothing is left of those who waited");
+    assert!(board.waiting.lock().is_empty(), "nothing is left of those who waited");
 }
 
 #[tokio::test]
@@ -111,7 +111,7 @@ async fn a_gap_wakes_everybody() {
     board.on_event(&BusEvent::Lagged);
     assert!((&mut one.outcome).await.is_err());
     assert!((&mut other.outcome).await.is_err());
-    assert!(board.lock().is_empty());
+    assert!(board.waiting.lock().is_empty());
 }
 
 #[test]
@@ -119,15 +119,15 @@ fn a_place_that_is_given_up_is_gone_and_takes_no_other_along() {
     let board = Arc::<Waiters>::default();
     let [one, mut two] = [A, A].map(|name| board.register(name));
     drop(one);
-    assert_eq!(board.lock()[&A].len(), 1);
+    assert_eq!(board.waiting.lock()[&A].len(), 1);
     board.on_event(&BusEvent::Message(message(A, RemoteOutcome::Stored)));
     assert_eq!(two.outcome.try_recv(), Ok(RemoteOutcome::Stored));
     // A newer place under the same name is not the one that is dropped here.
     let newer = board.register(A);
     drop(two);
-    assert_eq!(board.lock()[&A].len(), 1);
+    assert_eq!(board.waiting.lock()[&A].len(), 1);
     drop(newer);
-    assert!(board.lock().is_empty());
+    assert!(board.waiting.lock().is_empty());
 }
 
 #[tokio::test(start_paused = true)]
@@ -141,7 +141,7 @@ async fn a_wait_ends_with_the_lease() {
         _permit: permit,
     };
     assert_eq!(waiting.finished().await, WaitOutcome::LockExpired);
-    assert!(board.lock().is_empty());
+    assert!(board.waiting.lock().is_empty());
     assert_eq!(permits.available_permits(), 1);
 }
 

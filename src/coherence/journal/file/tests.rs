@@ -52,7 +52,7 @@ impl Disk for Staged {
 
     fn sync(&self, file: &File) -> io::Result<()> {
         self.syncs.fetch_add(1, SeqCst);
-        if let Some((arrived, go_on)) = self.hold.lock().unwrap().take() {
+        if let Some((arrived, go_on)) = self.hold.lock().take() {
             arrived.send(()).unwrap();
             go_on.recv().unwrap();
         }
@@ -68,7 +68,7 @@ impl Staged {
     fn hold_the_next_sync(&self) -> (mpsc::Receiver<()>, mpsc::Sender<()>) {
         let (arrived, at_sync) = mpsc::channel();
         let (go_on, held) = mpsc::channel();
-        *self.hold.lock().unwrap() = Some((arrived, held));
+        *self.hold.lock() = Some((arrived, held));
         (at_sync, go_on)
     }
 
