@@ -5,10 +5,10 @@
 //! while coherence is shared through Redis:
 //! - The leader of a fill takes the fill's lock before it asks the origin, in a task that no
 //!   client's departure ends. It holds the lock until the response is stored.
-//! - Where another sidecar holds the lock, the leader stays the leader, so that the requests of this
-//!   sidecar gather behind it. When the other sidecar is done, the leader brings what was stored
-//!   into memory, and then lets all requests repeat the lookup, each for itself: each is judged as
-//!   always, so that a purge in between takes effect.
+//! - Where another sidecar holds the lock, the leader stays the leader, so that the requests of
+//!   this sidecar gather behind it. When the other sidecar is done, the leader brings what was
+//!   stored into memory, and then lets all requests repeat the lookup, each for itself: each is
+//!   judged as always, so that a purge in between takes effect.
 //! - With the lock in hand the leader looks into the store once more: another sidecar may have
 //!   filled after the lookup that found nothing.
 //! - How often a request repeats the lookup is bounded: see `proxy/lookup.rs`. After that it leads

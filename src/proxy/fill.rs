@@ -1,9 +1,9 @@
-//! A fill: fetches a whole response from the origin, shares it as it comes, and stores it once it is
-//! proven whole and current.
+//! A fill: fetches a whole response from the origin, shares it as it comes, and stores it once it
+//! is proven whole and current.
 //!
 //! The fill is a task of its own: the leader is its first reader, and may leave like any other.
-//! Where something is stored already, the origin is asked whether that still holds; what it confirms
-//! is stored anew only if nothing was purged since the tags were read.
+//! Where something is stored already, the fill revalidates it; what the origin confirms is stored
+//! anew only if nothing was purged since the tags were read.
 
 use std::sync::Arc;
 
@@ -176,8 +176,8 @@ pub(super) fn is_already_filled(
         && resources.store.has_newer(fill_key.hash, known, &reason.snapshot, resources.clock.wall())
 }
 
-/// A HEAD has brought a newer head of what is stored: stores it with that head, if it may be stored,
-/// and forgets it otherwise.
+/// Stores a response with the newer head that a HEAD has brought, if it may be stored, and forgets
+/// it otherwise.
 pub(super) async fn update_head(
     resources: &Resources,
     request: FillRequest,

@@ -1,5 +1,5 @@
-//! Nothing that may be served is stored: the origin is asked, once for all requests for the same key
-//! at the same time.
+//! Nothing that may be served is stored: the response is fetched from the origin, once for all
+//! requests for the same key at the same time.
 //!
 //! Invariants:
 //! - A stale response stands in for the origin only if no hard purge has touched it, its window is
@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use http::{Method, StatusCode};
 
-use crate::cache::fills::{BodyReader, FillKey, FillRole, JoinOutcome, SharedHead};
+use crate::cache::fills::{BodyReader, FillKey, FillRole, JoinOutcome, Leader, SharedHead};
 use crate::outcome::{Disposition, Outcome, Reason};
 use crate::proxy::cluster::{ClusterFill, fill_in_cluster};
 use crate::proxy::context::LookupContext;
@@ -55,21 +55,7 @@ pub(super) async fn fetch(
     for _ in 0..3 {
         let follower = match fills.role(fill_key, &reason.snapshot, clock.wall()) {
             FillRole::Leader(leader) => {
-                if may_retry
-                    && *miss_reason != Reason::RequestNoCache
-                    && is_already_filled(resources, &fill_key, &reason)
-                {
-                    leader.retry_lookup();
-                    return None;
-                }
-                let route = context.lookup.route;
-                let shared = ClusterFill::find(resources, route, &fill_key, &reason);
-                return match shared.filter(|_| may_retry) {
-                    Some(shared) => {
-                        fill_in_cluster(resources, context, reason, leader, shared).await
-                    }
-                    None => Some(fill(resources, context, reason, Some(leader)).await),
-                };
+                return lead(resources, context, fill_key, reason, leader, may_retry).await;
             }
             FillRole::Alone => break,
             FillRole::Follower(follower) => follower,
@@ -110,6 +96,29 @@ pub(super) async fn fetch(
         }
     }
     Some(fill(resources, context, reason, None).await)
+}
+
+/// Fetches a response for all requests that follow. None: repeat the lookup.
+async fn lead(
+    resources: &Arc<Resources>,
+    context: &LookupContext<'_>,
+    fill_key: FillKey,
+    reason: FillReason,
+    leader: Leader,
+    may_retry: bool,
+) -> Option<ProxyResponse> {
+    if may_retry
+        && reason.reason != Reason::RequestNoCache
+        && is_already_filled(resources, &fill_key, &reason)
+    {
+        leader.retry_lookup();
+        return None;
+    }
+    let shared = ClusterFill::find(resources, context.lookup.route, &fill_key, &reason);
+    match shared.filter(|_| may_retry) {
+        Some(shared) => fill_in_cluster(resources, context, reason, leader, shared).await,
+        None => Some(fill(resources, context, reason, Some(leader)).await),
+    }
 }
 
 /// A request with a header that no key has seen. The origin may answer that its response varies by

@@ -1,9 +1,9 @@
-//! The response to a POST that states that it is what a GET of the same target would bring (RFC 9110
-//! 9.3.3).
+//! The response to a POST that states that it is what a GET of the same target would bring (RFC
+//! 9110 9.3.3).
 //!
-//! Invariant: such a response is stored only if nothing was purged while the origin made it but what
-//! this very POST purged. The origin may have made it before another mutation and sent it after;
-//! then it is out of date.
+//! Invariant: such a response is stored only if nothing but this very POST has purged its tags
+//! since the POST was forwarded. The origin may have made the response before another mutation and
+//! sent it after; then it is out of date.
 
 use std::sync::Arc;
 

@@ -15,8 +15,8 @@ pub const X_CACHE: HeaderName = HeaderName::from_static("x-cache");
 /// `Cache-Status` (RFC 9211): the same in full.
 pub const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
 
-/// Whether a field of a prepared head belongs to the response. The others are placeholders that each
-/// hit fills in.
+/// Whether a field of a prepared head belongs to the response. The others are placeholders that
+/// each hit fills in.
 pub(crate) fn is_own(name: &HeaderName, value: &HeaderValue) -> bool {
     !(*name == AGE || *name == X_CACHE || (*name == CACHE_STATUS && value.is_empty()))
 }

@@ -85,28 +85,17 @@ pub(crate) async fn stream_and_store(
     });
     let route = Arc::clone(&request.route);
     let streamed = stream_body(resources, &mut body, &shared_body, leader.as_mut()).await;
-    let BodyTail { last, trailers } = match streamed {
+    let tail = match streamed {
         Ok(tail) => tail,
         Err(reason) => return resources.counters.store_aborted.count(reason, &route),
     };
-    let storing = async {
-        match shared_body.chunks() {
-            Some(_) if trailers => Err(Reason::Trailers),
-            Some(mut chunks) => {
-                chunks.extend(last.clone());
-                store_response(resources, request, decision, status, &shareable, &chunks).await
-            }
-            None => {
-                resources.store.memory.refused.inc();
-                Err(Reason::TooLarge)
-            }
-        }
-    };
+    let storing =
+        store_body(resources, request, decision, (status, &shareable), &shared_body, &tail);
     // The last chunk is held back until the response is stored, so that a client that has the whole
     // of it finds it stored; but not for long.
     tokio::pin!(storing);
     let stored = tokio::time::timeout(LAST_CHUNK_HOLD, &mut storing).await;
-    if let Some(chunk) = &last {
+    if let Some(chunk) = &tail.last {
         shared_body.push(chunk.clone()).await;
     }
     shared_body.complete();
@@ -149,8 +138,8 @@ fn share(
     Some(leader)
 }
 
-/// Moves the body to its readers, apart from its last chunk. Where it outgrows the store, the key is
-/// remembered as uncacheable.
+/// Moves the body to its readers, apart from its last chunk. Where it outgrows the store, the key
+/// is remembered as uncacheable.
 async fn stream_body(
     resources: &Resources,
     body: &mut Body,
@@ -189,6 +178,28 @@ async fn stream_body(
                 }
                 Err(_) => tail.trailers = true,
             },
+        }
+    }
+}
+
+/// Stores a response whose body has come to its end.
+async fn store_body(
+    resources: &Resources,
+    request: FillRequest,
+    decision: StoreDecision,
+    (status, headers): (StatusCode, &HeaderMap),
+    shared_body: &SharedBody,
+    tail: &BodyTail,
+) -> Result<(), Reason> {
+    match shared_body.chunks() {
+        Some(_) if tail.trailers => Err(Reason::Trailers),
+        Some(mut chunks) => {
+            chunks.extend(tail.last.clone());
+            store_response(resources, request, decision, status, headers, &chunks).await
+        }
+        None => {
+            resources.store.memory.refused.inc();
+            Err(Reason::TooLarge)
         }
     }
 }

@@ -122,7 +122,7 @@ async fn send_renewing(
     }
 }
 
-/// Purges the tags of a mutation that was, or may have been, committed; and again after these times.
+/// Purges the tags of a mutation that was, or may have been, committed; again after these times.
 async fn purge(
     resources: &Resources,
     pending: PendingMutation,
