@@ -8,12 +8,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 
 use http::Method;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 
 use crate::clock::Wall;
 use crate::policy::tag::Tag;
 use crate::shadow::history::{Step, StepSpan};
-use crate::shadow::{MAX_PATH, truncate};
+use crate::shadow::path;
 
 /// How many are remembered.
 pub const MAX_MUTATIONS: usize = 1024;
@@ -54,7 +54,7 @@ struct Ring {
 pub struct Suspect {
     /// Its method.
     pub method: Method,
-    /// Its path, cut to [`MAX_PATH`] bytes.
+    /// Its path, cut to [`path::MAX_PATH`] bytes.
     pub path: Box<str>,
     /// When it ended, or was last seen under way.
     pub at: Wall,
@@ -91,7 +91,7 @@ impl Mutations {
         tags: &[Tag],
         now: Wall,
     ) -> TrackedMutation {
-        let mut ring = self.ring.lock();
+        let mut ring = self.lock();
         // Under the lock, so that the ring is in the order of the steps.
         let began = self.steps.next();
         if ring.records.len() >= MAX_MUTATIONS
@@ -104,7 +104,7 @@ impl Mutations {
             ended: None,
             at: now,
             method: method.clone(),
-            path: truncate(path, MAX_PATH).into(),
+            path: path::remembered(path),
             tags: tags.to_vec(),
         };
         ring.records.push_back(record);
@@ -115,7 +115,7 @@ impl Mutations {
     /// How many writes overlap the time from the beginning of this span until now.
     #[must_use]
     pub fn since(&self, span: &StepSpan) -> usize {
-        let ring = self.ring.lock();
+        let ring = self.lock();
         let known = ring
             .records
             .iter()
@@ -132,18 +132,14 @@ impl Mutations {
     /// Whether one is under way that will purge one of these tags.
     #[must_use]
     pub fn will_purge(&self, tags: &[Tag]) -> bool {
-        self.ring
-            .lock()
-            .records
-            .iter()
-            .any(|record| record.ended.is_none() && touches(record, tags))
+        self.lock().records.iter().any(|record| record.ended.is_none() && touches(record, tags))
     }
 
     /// The latest `most` writes that may have changed an answer of these tags since this step, or
     /// since this time where there is none, and purged none of them. The latest comes first.
     #[must_use]
     pub fn suspects(&self, since: Result<Step, Wall>, tags: &[Tag], most: usize) -> Vec<Suspect> {
-        let ring = self.ring.lock();
+        let ring = self.lock();
         let later = |record: &&MutationRecord| match since {
             Ok(step) => record.ended.is_none_or(|ended| ended >= step),
             Err(wall) => record.ended.is_none() || record.at >= wall,
@@ -169,7 +165,7 @@ impl Mutations {
     }
 
     fn end(&self, noted: &TrackedMutation) {
-        let mut ring = self.ring.lock();
+        let mut ring = self.lock();
         let ended = self.steps.next();
         let Ok(at) = ring.records.binary_search_by_key(&noted.began, |record| record.began) else {
             return;
@@ -180,12 +176,17 @@ impl Mutations {
             record.ended = Some(ended);
         }
     }
+
+    fn lock(&self) -> MutexGuard<'_, Ring> {
+        // The ring is whole between any two statements that could panic.
+        self.ring.lock()
+    }
 }
 
 impl TrackedMutation {
     /// It also purged these tags.
     pub fn also_purged(&self, tags: &[Tag]) {
-        let mut ring = self.mutations.ring.lock();
+        let mut ring = self.mutations.lock();
         if let Ok(at) = ring.records.binary_search_by_key(&self.began, |record| record.began)
             && let Some(record) = ring.records.get_mut(at)
         {
@@ -200,7 +201,7 @@ impl TrackedMutation {
 
     /// It has ended now.
     pub fn ended(self, now: Wall) {
-        let mut ring = self.mutations.ring.lock();
+        let mut ring = self.mutations.lock();
         if let Ok(at) = ring.records.binary_search_by_key(&self.began, |record| record.began)
             && let Some(record) = ring.records.get_mut(at)
         {
@@ -280,15 +281,15 @@ mod tests {
         for _ in 0..MAX_MUTATIONS {
             drop(mutations.begin(&Method::POST, &"/x".repeat(500), &[], Wall(0)));
         }
-        assert_eq!(mutations.ring.lock().records.len(), MAX_MUTATIONS);
+        assert_eq!(mutations.lock().records.len(), MAX_MUTATIONS);
         assert!(
             mutations.since(&early) > MAX_MUTATIONS,
             "one that was pushed out may have been in that time"
         );
-        assert!(mutations.ring.lock().records.iter().all(|record| record.path.len() <= MAX_PATH));
+        assert!(mutations.lock().records.iter().all(|record| record.path.len() <= path::MAX_PATH));
         drop(held);
         assert_eq!(
-            mutations.ring.lock().records.len(),
+            mutations.lock().records.len(),
             MAX_MUTATIONS,
             "the end of one that was pushed out ends nothing else"
         );
