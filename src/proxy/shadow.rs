@@ -27,7 +27,7 @@ use crate::proxy::store_decision::{StoreDecision, decide_store};
 use crate::semantics::body::Body;
 use crate::shadow::digest::{self, DigestResult};
 use crate::shadow::findings::{RouteShadow, ShadowOutcome};
-use crate::shadow::history::{Caller, Digest, Observation, Step, StepSpan};
+use crate::shadow::history::{Caller, Digest, Observation, StepNumber, StepSpan};
 use crate::shadow::{
     ObservedResponse, SETTLE_DELAY, ShadowEntry, ShadowSample, is_telling, unstorable,
 };
@@ -63,7 +63,7 @@ struct ShadowResponse {
     route_shadow: Arc<RouteShadow>,
     watch: ShadowWatch,
     decision: Result<StoreDecision, Reason>,
-    sent: Step,
+    sent: StepNumber,
     is_telling: bool,
 }
 
@@ -263,7 +263,7 @@ impl ShadowResponse {
         });
     }
 
-    fn conclude(self, ended: Option<DigestResult>, done: Step) {
+    fn conclude(self, ended: Option<DigestResult>, done: StepNumber) {
         let watch = &self.watch;
         let span = StepSpan {
             sent: self.sent,

@@ -25,7 +25,7 @@ const CALM_CHANGES: u16 = 2;
 const MIN_HINTS: u8 = 3;
 
 /// The number of an event.
-pub type Step = u64;
+pub type StepNumber = u64;
 
 /// The first half of the SHA-256 of a status and a body.
 pub type Digest = [u8; 16];
@@ -34,9 +34,9 @@ pub type Digest = [u8; 16];
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StepSpan {
     /// Before the request to the origin.
-    pub sent: Step,
+    pub sent: StepNumber,
     /// After the response was complete.
-    pub done: Step,
+    pub done: StepNumber,
     /// How often the local tag table had purged by the time of `sent`. This includes writes through
     /// other sidecars.
     pub purges: u64,

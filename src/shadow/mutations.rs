@@ -12,7 +12,7 @@ use parking_lot::{Mutex, MutexGuard};
 
 use crate::clock::Wall;
 use crate::policy::tag::Tag;
-use crate::shadow::history::{Step, StepSpan};
+use crate::shadow::history::{StepNumber, StepSpan};
 use crate::shadow::path;
 
 /// How many writes are kept.
@@ -24,16 +24,16 @@ pub struct Steps(AtomicU64);
 
 impl Steps {
     /// The next number.
-    pub fn next(&self) -> Step {
+    pub fn next(&self) -> StepNumber {
         self.0.fetch_add(1, SeqCst) + 1
     }
 }
 
 #[derive(Debug)]
 struct MutationRecord {
-    began: Step,
+    began: StepNumber,
     /// `None` while it is in flight.
-    ended: Option<Step>,
+    ended: Option<StepNumber>,
     at: Wall,
     method: Method,
     path: Box<str>,
@@ -46,7 +46,7 @@ struct Ring {
     records: VecDeque<MutationRecord>,
     /// The latest end of the evicted writes. A write that was evicted while in flight may end at
     /// any time.
-    forgotten: Option<Step>,
+    forgotten: Option<StepNumber>,
 }
 
 /// A write that may have changed a response.
@@ -71,7 +71,7 @@ pub struct Mutations {
 #[derive(Debug)]
 pub struct TrackedMutation {
     mutations: Arc<Mutations>,
-    began: Step,
+    began: StepNumber,
     refused: bool,
 }
 
@@ -97,7 +97,7 @@ impl Mutations {
         if ring.records.len() >= MAX_MUTATIONS
             && let Some(old) = ring.records.pop_front()
         {
-            ring.forgotten = ring.forgotten.max(Some(old.ended.unwrap_or(Step::MAX)));
+            ring.forgotten = ring.forgotten.max(Some(old.ended.unwrap_or(StepNumber::MAX)));
         }
         let record = MutationRecord {
             began,
@@ -138,7 +138,7 @@ impl Mutations {
     /// The latest `most` writes that may have changed a response with these tags, and purged none
     /// of them, since a step or, if there is none, since a time. The latest comes first.
     #[must_use]
-    pub fn suspects(&self, since: Result<Step, Wall>, tags: &[Tag], most: usize) -> Vec<Suspect> {
+    pub fn suspects(&self, since: Result<StepNumber, Wall>, tags: &[Tag], most: usize) -> Vec<Suspect> {
         let ring = self.lock();
         let later = |record: &&MutationRecord| match since {
             Ok(step) => record.ended.is_none_or(|ended| ended >= step),

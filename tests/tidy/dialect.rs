@@ -60,7 +60,6 @@ pub const DIALECT: &[(&str, &str)] = &[
     ("Leaf", "FromToml"),
     ("Deed", "TagEvent"),
     ("Insight", "HotTags"),
-    ("Finder", "Topology"),
     ("Link", "Connection, ConnectionContext or RedisClient"),
     ("Place", "StreamPosition, Endpoint or NodeAddress"),
     ("Order", "FillRequest, MutationRequest or TimerAction"),

@@ -12,13 +12,13 @@ use super::*;
 #[derive(Default)]
 struct HistoryStage {
     history: History,
-    step: Step,
-    writes: Vec<(Step, Step)>,
-    open: Vec<(Caller, Step, bool)>,
+    step: StepNumber,
+    writes: Vec<(StepNumber, StepNumber)>,
+    open: Vec<(Caller, StepNumber, bool)>,
 }
 
 impl HistoryStage {
-    fn next(&mut self) -> Step {
+    fn next(&mut self) -> StepNumber {
         self.step += 1;
         self.step
     }
