@@ -22,7 +22,6 @@ use crate::proxy::response::ProxyResponse;
 use crate::semantics::body::Body;
 use crate::semantics::forward;
 use crate::semantics::forward::ClientPeer;
-use crate::telemetry::log;
 use crate::telemetry::metrics;
 use crate::telemetry::metrics::{BodySource, RequestRecord, RouteTable};
 
@@ -96,8 +95,9 @@ impl Proxy {
     pub async fn handle(&self, request: Request<Body>, peer: ClientPeer) -> Response<Body> {
         let since = self.clock.now();
         let is_head = request.method() == Method::HEAD;
-        let record = log::enabled().then(|| AccessRecord::from_request(&request, peer));
         let config = self.live.load();
+        let logged = config.settings.access_log;
+        let record = logged.then(|| AccessRecord::from_request(&request, peer));
         let context = RequestContext { config: &config, peer, now: self.clock.wall() };
         let mut answered = self.respond(context, request).await;
         let duration = self.clock.now().duration_since(since);

@@ -7,7 +7,7 @@ use http::request::Parts;
 
 use crate::cache::fills::FillKey;
 use crate::clock::Wall;
-use crate::policy::credential::AuthorizedClients;
+use crate::policy::authorized_clients::AuthorizedClients;
 use crate::policy::key::Key;
 use crate::policy::plan::{Lookup, RequestView};
 use crate::policy::request_directives::RequestDirectives;

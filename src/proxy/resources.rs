@@ -12,7 +12,7 @@ use crate::cache::fills::cluster::ClusterFills;
 use crate::cache::store::Store;
 use crate::clock::Clock;
 use crate::coherence::Coherence;
-use crate::policy::credential::AuthorizedClients;
+use crate::policy::authorized_clients::AuthorizedClients;
 use crate::proxy::counters::ProxyCounters;
 use crate::proxy::origin::OriginClient;
 use crate::shadow::Shadow;

@@ -24,4 +24,6 @@ pub struct ProxySettings {
     pub tunnel_timeout: Duration,
     /// Whether responses show their key, tags and route.
     pub debug_headers: bool,
+    /// Whether each request gets a line in the log.
+    pub access_log: bool,
 }
