@@ -1,5 +1,5 @@
-//! Units: durations and sizes as people write them, and secrets that never show themselves. A leaf:
-//! it knows no file and no setting.
+//! Units: durations and sizes as people write them, and secrets that are never shown. A leaf: it
+//! knows no file and no setting.
 
 use std::fmt;
 use std::time::Duration;
@@ -25,7 +25,7 @@ impl Secret {
 
 impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // SECURITY: settings are logged with `Debug`; not even the length is told.
+        // SECURITY: settings are logged with `Debug`, which shows not even the length.
         f.write_str("Secret(redacted)")
     }
 }
@@ -52,7 +52,7 @@ impl UnitError {
         self.allowed
     }
 
-    /// How to mend it.
+    /// How to fix it.
     #[must_use]
     pub fn hint(&self) -> &str {
         &self.hint
@@ -86,7 +86,7 @@ const SIZE_UNITS: [(&str, u64); 9] = [
 /// shortest (`"1h30m"`).
 ///
 /// # Errors
-/// What is wrong with the text, what is allowed, and how to mend it.
+/// What is wrong with the text, what is allowed, and how to fix it.
 pub fn parse_duration(text: &str) -> Result<Duration, UnitError> {
     let fail = |what: String, hint: String| UnitError { what, allowed: DURATION_FORM, hint };
     check_characters(text, "a duration").map_err(|(what, hint)| fail(what, hint))?;
@@ -134,7 +134,7 @@ pub fn parse_duration(text: &str) -> Result<Duration, UnitError> {
 /// Reads a size in bytes. A lone `"0"` needs no unit.
 ///
 /// # Errors
-/// What is wrong with the text, what is allowed, and how to mend it.
+/// What is wrong with the text, what is allowed, and how to fix it.
 pub fn parse_size(text: &str) -> Result<u64, UnitError> {
     let fail = |what: String, hint: String| UnitError { what, allowed: SIZE_FORM, hint };
     check_characters(text, "a size").map_err(|(what, hint)| fail(what, hint))?;
