@@ -23,7 +23,7 @@ use crate::cache::store::{Candidate, LookupResult, Store};
 use crate::clock::{Clock, Wall};
 use crate::coherence::{Coherence, Proof, PurgeKind};
 use crate::outcome::{Disposition, Outcome, Reason, Tier};
-use crate::policy::credential::AuthorizedClients;
+use crate::policy::authorized_clients::AuthorizedClients;
 use crate::policy::plan::{Lookup, Plan, RequestView};
 use crate::policy::request_directives::RequestDirectives;
 use crate::policy::route::Route;

@@ -1,4 +1,4 @@
-//! What comes out of the log, for what went in.
+//! What the log writes for an event.
 
 use std::io::Write;
 use std::sync::{Arc, Mutex};
@@ -46,7 +46,7 @@ fn line<'a>(path: &'a str, outcome: &'a Outcome) -> AccessLine<'a> {
 }
 
 #[test]
-fn a_text_line_holds_every_field_that_is_there_and_no_other() {
+fn a_text_line_has_every_field_that_is_set_and_no_other() {
     let outcome =
         Outcome { tier: Some(Tier::Memory), ttl: Some(243), ..Outcome::new(Disposition::Hit) };
     let text = logged(LogFormat::Text, "info", || access(&line("/c/7", &outcome)));
@@ -105,7 +105,7 @@ fn the_query_string_is_not_logged() {
 }
 
 #[test]
-fn a_long_path_is_cut() {
+fn a_long_path_is_truncated() {
     let outcome = Outcome::new(Disposition::Miss);
     let path = "/x".repeat(50_000);
     let text = logged(LogFormat::Text, "info", || access(&line(&path, &outcome)));
@@ -113,7 +113,7 @@ fn a_long_path_is_cut() {
 }
 
 #[test]
-fn access_lines_are_there_at_any_level() {
+fn access_lines_are_logged_at_any_level() {
     let outcome = Outcome::new(Disposition::Hit);
     let text = logged(LogFormat::Text, "error", || {
         access(&line("/c/7", &outcome));
