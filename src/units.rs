@@ -188,9 +188,9 @@ fn check_characters(text: &str, kind: &str) -> Result<(), (String, String)> {
     if text.chars().any(char::is_whitespace) {
         let tight: String = text.chars().filter(|c| !c.is_whitespace()).collect();
         let (digits, unit, rest) = number_and_unit(&tight);
-        let mended =
+        let corrected =
             if kind.contains("size") { size_hint(digits, unit) } else { time_hint(digits, unit) };
-        let hint = if rest.is_empty() { mended } else { format!("write \"{tight}\"") };
+        let hint = if rest.is_empty() { corrected } else { format!("write \"{tight}\"") };
         return Err((format!("`{text}` is not {kind}: it contains a space"), hint));
     }
     if text.contains('.') {

@@ -43,7 +43,7 @@ pub(super) struct RequestProgress {
 /// of which a part came in the same read as the end of a chunked body is therefore seen only in
 /// part, and may carry both headers unnoticed. That is harmless: hyper obeys `Transfer-Encoding`,
 /// closes the connection after the answer, so that no byte behind the message is taken for a
-/// request, and the message gets new framing on its way to the app.
+/// request, and the message gets new framing on its way to the origin.
 #[derive(Debug)]
 pub(super) struct Scanner {
     state: ScanState,
@@ -88,7 +88,7 @@ impl Scanner {
         }
     }
 
-    /// Looks at the bytes of one read. Returns the number of the request that carries both headers,
+    /// Scans the bytes of one read. Returns the number of the request that carries both headers,
     /// when its head ends here.
     pub(super) fn feed(&mut self, mut bytes: &[u8], progress: RequestProgress) -> Option<u32> {
         if self.state == ScanState::Blind && progress.served > self.head && !progress.busy {

@@ -46,7 +46,7 @@ pub(super) struct Socket {
     stream: TcpStream,
     state: Arc<ConnectionState>,
     scanner: Scanner,
-    /// What was last told to the state: most reads begin and end between two messages.
+    /// What the state was last set to: most reads begin and end between two messages.
     position: StreamPosition,
     blocked: bool,
     closed: CloseState,

@@ -27,7 +27,7 @@ enum DriverState {
     Here(Driver),
     /// A task of its own: the request must be sent while nothing reads the response.
     Task { _ends_with_this: AbortingTask },
-    /// Nobody; it is closed.
+    /// Nothing; it is closed.
     Over,
 }
 
