@@ -98,9 +98,6 @@ pub struct ReloadCounters {
 #[derive(Clone, Debug)]
 pub struct StartupSettings {
     object: u64,
-    variants: usize,
-    refreshes: usize,
-    mutations: usize,
     waiters: usize,
     wait: Duration,
     mark_for: Duration,
@@ -116,9 +113,6 @@ impl StartupSettings {
         let limits = &config.limits;
         Self {
             object: limits.object,
-            variants: limits.variants,
-            refreshes: limits.refreshes,
-            mutations: limits.mutations,
             waiters: limits.waiters,
             wait: limits.wait,
             mark_for: config.upstream.first_byte_timeout + MARK_MARGIN,
@@ -134,14 +128,11 @@ impl StartupSettings {
         let limits = &config.limits;
         let settings = proxy::ProxySettings {
             max_tags: limits.tags,
-            max_variants: self.variants,
             keep_stale: limits.stale,
             max_ranges: limits.ranges,
             // A response above the object limit could not be stored.
             range_fill: limits.range_fill.min(self.object),
-            max_refreshes: self.refreshes,
             purge_body: limits.purge_body,
-            mutations: self.mutations,
             mark_for: self.mark_for,
             tunnel_timeout: self.tunnel_timeout,
             debug_headers: config.debug_headers,
