@@ -42,7 +42,7 @@ pub fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// A source of time. Cloning it gives the same source.
+/// A source of time. Clones share the source.
 #[derive(Clone, Debug, Default)]
 pub struct Clock(Option<Arc<Manual>>);
 
@@ -71,7 +71,7 @@ impl Clock {
         }
     }
 
-    /// What the calendar says.
+    /// The wall-clock time.
     #[must_use]
     pub fn wall(&self) -> Wall {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();

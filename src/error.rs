@@ -1,4 +1,4 @@
-//! Errors that more than one module speaks of.
+//! Errors that several folders share.
 
 use thiserror::Error;
 
@@ -8,12 +8,12 @@ use thiserror::Error;
 pub struct Malformed {
     /// What is wrong with it.
     pub what: String,
-    /// How to mend it.
+    /// How to fix it.
     pub hint: String,
 }
 
 impl Malformed {
-    /// What is wrong, and how to mend it.
+    /// An error with what is wrong, and how to fix it.
     pub fn new(what: impl Into<String>, hint: impl Into<String>) -> Self {
         Self { what: what.into(), hint: hint.into() }
     }
@@ -25,6 +25,6 @@ impl Malformed {
 pub struct SetupError {
     /// What was being set up.
     pub what: String,
-    /// Why it failed, and how to mend it.
+    /// Why it failed, and how to fix it.
     pub why: String,
 }

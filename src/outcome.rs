@@ -1,7 +1,7 @@
 //! What happened to a request, and why: one value that feeds the response's headers, the metrics
 //! and the log.
 //!
-//! Owns the words (`HIT`, `no route`, …). Knows nothing of how a decision was reached.
+//! Owns the words (`HIT`, `no route`, …). Must not know how a decision is made.
 
 use std::fmt;
 use std::sync::Arc;
@@ -57,25 +57,25 @@ dispositions! {
 pub struct Outcome {
     /// The word in `X-Cache`.
     pub disposition: Disposition,
-    /// Why, where there is a why.
+    /// The reason, if there is one.
     pub reason: Option<Reason>,
-    /// The reason's object: the name of the missing field, of the unkeyed header.
+    /// The reason's subject: the name of the missing field, of the unkeyed header.
     pub subject: Option<Arc<str>>,
     /// Which tier a hit came from.
     pub tier: Option<Tier>,
     /// Seconds of freshness left of what was served or stored; negative when stale.
     pub ttl: Option<i64>,
-    /// The app's status, when the app was asked.
+    /// The origin's status, if the origin was contacted.
     pub fwd_status: Option<u16>,
-    /// Why the app was asked, where that is not the reason that is told.
+    /// Why the origin was contacted, where that differs from `reason`.
     pub fwd_reason: Option<Reason>,
-    /// Whether the app was asked before a stale response was served.
+    /// Whether the origin was contacted before a stale response was served.
     pub forwarded: bool,
-    /// Whether the app's response is being stored.
+    /// Whether the origin's response is being stored.
     pub stored: bool,
     /// Whether the request joined another one's fill.
     pub collapsed: bool,
-    /// How long the app took for what was served from the store, where it was not asked.
+    /// How long the origin once took for what is now served from the store without it.
     pub saved: Option<Duration>,
 }
 
@@ -100,7 +100,7 @@ impl Tier {
 }
 
 impl Outcome {
-    /// An outcome of this disposition, for no reason yet.
+    /// An outcome of this disposition, without a reason.
     #[must_use]
     pub const fn new(disposition: Disposition) -> Self {
         Self {
@@ -126,7 +126,7 @@ impl Outcome {
         outcome
     }
 
-    /// A bypass because of something with a name.
+    /// A bypass for this reason, with its subject.
     #[must_use]
     pub fn bypass_with(reason: Reason, subject: impl Into<Arc<str>>) -> Self {
         Self { subject: Some(subject.into()), ..Self::bypass(reason) }
@@ -141,14 +141,14 @@ impl Outcome {
         outcome
     }
 
-    /// The reason with its object, as people read it: `missing field tenant`.
+    /// The reason with its subject, as people read it: `missing field tenant`.
     #[must_use]
     pub fn detail(&self) -> Option<Detail<'_>> {
         self.reason.map(|reason| Detail { reason, subject: self.subject.as_deref() })
     }
 }
 
-/// Writes a reason and its object.
+/// Writes a reason and its subject.
 #[derive(Clone, Copy, Debug)]
 pub struct Detail<'a> {
     reason: Reason,

@@ -1,9 +1,9 @@
-//! The clients' side: the listener, the limits that strangers are held to, and the drain at the
+//! The side of the clients: the listener, the limits on what clients may use, and the drain at the
 //! end.
 //!
-//! It turns sockets into requests and hands them to a [`Service`]. It must not know routes, caches
-//! or the app: what it refuses, it refuses by framing, number, size or time alone, and asks the
-//! service for the words.
+//! It turns sockets into requests and hands them to a [`Service`]. It must not know routes, the
+//! cache or the origin: it rejects requests for their framing, number, size or time alone, and the
+//! service writes the response.
 
 mod bodies;
 mod connection;
@@ -38,25 +38,25 @@ pub use self::settings::ServerSettings;
 use self::socket::ConnectionPermit;
 use crate::clock::Clock;
 
-/// Connections that the kernel may hold ready for us.
+/// The most connections that wait in the kernel to be accepted.
 const BACKLOG: i32 = 4096;
-/// Bytes that the kernel takes beyond what is on the wire. With a bound, a client that reads slowly
-/// makes room often enough to be told from one that has stopped, and its response waits in our
-/// memory only once.
+/// The bytes that the kernel buffers beyond what is on the wire. The bound lets the sidecar tell a
+/// slow reader, which makes room often, from one that has stopped, and keeps only one copy of the
+/// response in memory.
 #[cfg(target_os = "linux")]
 const MAX_UNSENT_BYTES: u32 = 256 * 1024;
-/// Keep-alive probes find clients that vanished without a word.
+/// Keep-alive probes find clients that vanished without closing.
 const KEEPALIVE_AFTER: Duration = Duration::from_mins(1);
 const KEEPALIVE_EVERY: Duration = Duration::from_secs(15);
 /// Pauses after an accept that failed, from the first to the longest.
 const ACCEPT_BACKOFF: (Duration, Duration) = (Duration::from_millis(5), Duration::from_secs(1));
-/// Refusals that may be under way at a time. Further connections are closed without a word.
+/// The most rejections in progress. Further connections are closed without a response.
 const MAX_REFUSALS: usize = 64;
 
 /// Opens the listening socket.
 ///
 /// # Errors
-/// When the address cannot be had. Needs a Tokio runtime.
+/// When the address cannot be bound. Needs a Tokio runtime.
 pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
@@ -74,7 +74,7 @@ pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
 
 /// Serves clients until `shutdown`, then drains.
 ///
-/// `tasks` are what requests leave running: mutations, fills, tunnels. They get the same grace.
+/// `tasks` outlive their requests: mutations, fills, tunnels. They get the same grace time.
 pub async fn run<S: Service>(
     listener: TcpListener,
     settings: ServerSettings,
@@ -84,34 +84,34 @@ pub async fn run<S: Service>(
     shutdown: CancellationToken,
     tasks: TaskTracker,
 ) -> Drained {
-    let hub = Arc::new(ServerContext::new(settings, service, counters, clock));
-    shutdown.run_until_cancelled(accept(listener, &hub)).await;
-    drain::drain(&hub, &tasks).await
+    let server = Arc::new(ServerContext::new(settings, service, counters, clock));
+    shutdown.run_until_cancelled(accept(listener, &server)).await;
+    drain::drain(&server, &tasks).await
 }
 
-/// Takes connections, for ever. Dropping this closes the listener.
-async fn accept<S: Service>(listener: TcpListener, hub: &Arc<ServerContext<S>>) {
+/// Accepts connections until it is dropped, which closes the listener.
+async fn accept<S: Service>(listener: TcpListener, server: &Arc<ServerContext<S>>) {
     let refusals = Arc::new(Semaphore::new(MAX_REFUSALS));
     let mut pause = None;
     loop {
         match listener.accept().await {
             Ok((stream, address)) => {
                 if pause.take().is_some() {
-                    tracing::info!("connections are accepted again");
+                    tracing::info!("accepting connections again");
                 }
-                spawn_connection(stream, address.ip().to_canonical(), hub, &refusals);
+                spawn_connection(stream, address.ip().to_canonical(), server, &refusals);
             }
             Err(error) => {
-                hub.counters.accept_errors.inc();
+                server.counters.accept_errors.inc();
                 if is_of_one_client(&error) {
                     continue;
                 }
-                // Out of file descriptors or memory: trying again at once would only burn the
-                // processor.
+                // File descriptors or memory have run out: retrying at once would only use up the
+                // CPU.
                 let wait = pause
                     .map_or(ACCEPT_BACKOFF.0, |last: Duration| (last * 2).min(ACCEPT_BACKOFF.1));
                 if pause.replace(wait).is_none() {
-                    tracing::warn!(%error, "connections cannot be accepted; trying again with pauses");
+                    tracing::warn!(%error, "cannot accept connections; retrying with pauses");
                 }
                 tokio::time::sleep(wait).await;
             }
@@ -119,7 +119,7 @@ async fn accept<S: Service>(listener: TcpListener, hub: &Arc<ServerContext<S>>) 
     }
 }
 
-/// Whether an accept failed because the client that was to be accepted is gone already.
+/// Whether accepting failed because this one client has already gone.
 fn is_of_one_client(error: &io::Error) -> bool {
     use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
     matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted)
@@ -128,24 +128,27 @@ fn is_of_one_client(error: &io::Error) -> bool {
 fn spawn_connection<S: Service>(
     stream: TcpStream,
     addr: IpAddr,
-    hub: &Arc<ServerContext<S>>,
+    server: &Arc<ServerContext<S>>,
     refusals: &Arc<Semaphore>,
 ) {
-    hub.counters.accepted.inc();
-    // Without it small responses wait for acknowledgements. A socket that cannot is served all the
-    // same.
+    server.counters.accepted.inc();
+    // Without it, small responses wait for acknowledgements. The connection is served even if
+    // setting it fails.
     let _ = stream.set_nodelay(true);
-    let hub = Arc::clone(hub);
-    if let Some(permit) = ConnectionPermit::take(&hub.counters.open, hub.settings.max_connections) {
-        hub.connections.clone().spawn(connection::serve(hub, stream, addr, permit));
+    let server = Arc::clone(server);
+    if let Some(permit) =
+        ConnectionPermit::take(&server.counters.open, server.settings.max_connections)
+    {
+        server.connections.clone().spawn(connection::serve(server, stream, addr, permit));
         return;
     }
-    // Answered, not left waiting in the backlog: a load balancer can try elsewhere.
-    hub.counters.refused_full.inc();
-    if let Ok(place) = Arc::clone(refusals).try_acquire_owned() {
+    // The client gets a response and does not wait in the backlog, so that a load balancer can try
+    // another server.
+    server.counters.refused_full.inc();
+    if let Ok(permit) = Arc::clone(refusals).try_acquire_owned() {
         tokio::spawn(async move {
-            overload::reject(stream, &*hub.service).await;
-            drop(place);
+            overload::reject(stream, &*server.service).await;
+            drop(permit);
         });
     }
 }

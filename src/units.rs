@@ -26,7 +26,7 @@ impl UnitError {
         self.allowed
     }
 
-    /// How to mend it.
+    /// How to fix it.
     #[must_use]
     pub fn hint(&self) -> &str {
         &self.hint
@@ -60,7 +60,7 @@ const SIZE_UNITS: [(&str, u64); 9] = [
 /// shortest (`"1h30m"`).
 ///
 /// # Errors
-/// What is wrong with the text, what is allowed, and how to mend it.
+/// What is wrong with the text, what is allowed, and how to fix it.
 pub fn parse_duration(text: &str) -> Result<Duration, UnitError> {
     let fail = |what: String, hint: String| UnitError { what, allowed: DURATION_FORM, hint };
     check_characters(text, "a duration").map_err(|(what, hint)| fail(what, hint))?;
@@ -108,7 +108,7 @@ pub fn parse_duration(text: &str) -> Result<Duration, UnitError> {
 /// Reads a size in bytes. A lone `"0"` needs no unit.
 ///
 /// # Errors
-/// What is wrong with the text, what is allowed, and how to mend it.
+/// What is wrong with the text, what is allowed, and how to fix it.
 pub fn parse_size(text: &str) -> Result<u64, UnitError> {
     let fail = |what: String, hint: String| UnitError { what, allowed: SIZE_FORM, hint };
     check_characters(text, "a size").map_err(|(what, hint)| fail(what, hint))?;
@@ -188,9 +188,9 @@ fn check_characters(text: &str, kind: &str) -> Result<(), (String, String)> {
     if text.chars().any(char::is_whitespace) {
         let tight: String = text.chars().filter(|c| !c.is_whitespace()).collect();
         let (digits, unit, rest) = number_and_unit(&tight);
-        let mended =
+        let corrected =
             if kind.contains("size") { size_hint(digits, unit) } else { time_hint(digits, unit) };
-        let hint = if rest.is_empty() { mended } else { format!("write \"{tight}\"") };
+        let hint = if rest.is_empty() { corrected } else { format!("write \"{tight}\"") };
         return Err((format!("`{text}` is not {kind}: it contains a space"), hint));
     }
     if text.contains('.') {

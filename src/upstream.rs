@@ -1,12 +1,12 @@
-//! The client towards the app: connections that are kept and bounded, deadlines, and one retry of
-//! what is safe to repeat.
+//! The client towards the origin: a bounded pool of kept connections, deadlines, and one retry of
+//! requests that are safe to repeat.
 //!
-//! It sends what it is given and returns what comes back. Which headers to send, what to answer
-//! when the app fails, and whether a response may be stored are for others to know.
+//! It sends requests and returns responses. It must not know which headers to send, what the client
+//! gets when the origin fails, or whether a response may be stored.
 //!
-//! A connection is driven by whoever waits for it (the request, then the response's body) and not
-//! by a task of its own: an exchange wakes nobody but its own task, and letting go of a request or
-//! of a body closes the connection, so that the app notices.
+//! A connection is driven by the future that waits for it (the request, then the response's body)
+//! and not by a task of its own: an exchange wakes no task but its own, and dropping a request or a
+//! body closes the connection, so that the origin notices.
 
 mod connect;
 mod connection;
@@ -35,17 +35,17 @@ pub use self::exchange::CloseDelimited;
 pub use self::settings::{HostHeader, Target, UpstreamSettings};
 pub use self::tunnel::{TunnelError, tunnel};
 
-/// The client towards the app. Cloning it gives the same client.
+/// The client towards the origin. Clones share the pool.
 #[derive(Clone)]
 pub struct Upstream {
     inner: Arc<Exchanger>,
 }
 
 impl Upstream {
-    /// A client that has not connected yet. It may be made outside of a runtime.
+    /// A client that has not connected yet. Needs no runtime.
     ///
     /// # Errors
-    /// When the authorities cannot be loaded, or the settings cannot be obeyed.
+    /// When the authorities cannot be loaded, or a setting is out of range.
     pub fn new(
         settings: UpstreamSettings,
         clock: Clock,
@@ -74,7 +74,7 @@ impl Upstream {
         Ok(Self { inner: Arc::new(inner) })
     }
 
-    /// The `Host` that the app is to get in place of the client's, if any.
+    /// The `Host` that the origin gets in place of the client's, if any.
     #[must_use]
     pub fn host(&self) -> Option<&HeaderValue> {
         self.inner.host.as_ref()
@@ -83,10 +83,10 @@ impl Upstream {
     /// Sends a request whose headers are ready (see `forward::prepare_request`) and waits for the
     /// response's head.
     ///
-    /// The response has the app's headers, untouched; a body that breaks off ends in an error,
-    /// never as if it were whole. A response that upgrades has `hyper::upgrade::OnUpgrade` in its
-    /// extensions; it comes only to a request with an `Upgrade` header. Dropping the future, or the
-    /// body before its end, closes the connection.
+    /// The response has the origin's headers, unchanged. A body that breaks off ends in an error,
+    /// never as if it were complete. A response that upgrades has `hyper::upgrade::OnUpgrade` in
+    /// its extensions; it comes only to a request with an `Upgrade` header. Dropping the future, or
+    /// the body before its end, closes the connection.
     ///
     /// # Errors
     /// When there is no response; see [`UpstreamError`].

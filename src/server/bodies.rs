@@ -1,5 +1,5 @@
-//! The two bodies that cross the edge: a client's, which may not stall, and ours, which keeps the
-//! connection busy while it lives.
+//! The two bodies of a request: the client's, which must not stall, and the response's, which keeps
+//! the connection busy until it is dropped.
 
 use std::io;
 use std::pin::Pin;
@@ -16,11 +16,11 @@ use super::connection_state::BusyGuard;
 use crate::semantics::body::{Body, BodyError};
 use crate::telemetry::metrics::Counter;
 
-/// What a client sends. A frame that takes longer than the limit is an [`io::ErrorKind::TimedOut`].
+/// A request's body. A frame that takes longer than the limit is an [`io::ErrorKind::TimedOut`].
 pub(super) struct RequestBody {
     incoming: Incoming,
     limit: Duration,
-    /// Made when a frame is waited for, and only then: most frames are there already.
+    /// Created only when a frame is not there yet, which is rare.
     timer: Option<Pin<Box<Sleep>>>,
     timeouts: Arc<Counter>,
     _busy: BusyGuard,
@@ -67,8 +67,8 @@ impl HttpBody for RequestBody {
     }
 }
 
-/// What we send. A type of its own, because a rider on [`Body`] would cost an allocation for each
-/// response.
+/// A response's body. It is a type of its own, because a wrapper inside [`Body`] would cost an
+/// allocation for each response.
 pub(super) struct ResponseBody {
     body: Body,
     _busy: BusyGuard,

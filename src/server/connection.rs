@@ -1,8 +1,8 @@
-//! One client's connection from its first byte to its last: hyper in the middle, the patrol beside
-//! it.
+//! One client's connection from its first byte to its last: hyper serves it, and the connection
+//! timer limits it.
 //!
-//! Owns how hyper is set up, what is refused before the service sees it, and how a panic becomes an
-//! answer. It must not know what the service does.
+//! Owns how hyper is set up, what is rejected before the service sees it, and how a panic becomes a
+//! response. It must not know what the service does.
 
 use std::any::Any;
 use std::convert::Infallible;
@@ -42,19 +42,20 @@ use crate::semantics::forward::ClientPeer;
 /// hyper's own limit of headers. Setting it, even to the same number, makes hyper keep them on the
 /// heap.
 const HYPER_MAX_HEADERS: usize = 100;
-/// hyper's smallest buffer; it panics when told to use a smaller one.
+/// hyper's smallest buffer; hyper panics if a smaller one is set.
 const HYPER_MIN_BUFFER: usize = 8 * 1024;
 
-/// How much of an upload may be on its way per HTTP/2 stream and connection. Room for about 80
+/// How much of an upload may be in flight per HTTP/2 stream and connection: enough for about 80
 /// Mbit/s at 100 ms.
 const STREAM_WINDOW: u32 = 1 << 20;
 const CONNECTION_WINDOW: u32 = 2 << 20;
 /// How much of a response waits in memory for a slow HTTP/2 client, per stream.
 const STREAM_BUFFER: usize = 64 * 1024;
-/// HTTP/2 pings: the only thing that finds a dead client there.
+/// HTTP/2 pings: nothing else finds a dead HTTP/2 client.
 const PING_EVERY: Duration = Duration::from_secs(20);
 const PING_WAIT: Duration = Duration::from_secs(20);
-/// Streams that a client opened and reset before we looked at them; more end the connection.
+/// The most streams that a client may open and reset before they are looked at; more end the
+/// connection.
 // SECURITY: "rapid reset" (CVE-2023-44487).
 const PENDING_RESETS: usize = 20;
 
@@ -65,14 +66,14 @@ pub(super) struct ServerContext<S> {
     pub counters: ServerCounters,
     pub clock: Clock,
     pub connections: TaskTracker,
-    /// Nobody listens any more, and each answer is the last one of its connection: clients go
-    /// elsewhere.
+    /// The listener is closed, and each response is the last one of its connection, so that clients
+    /// go to another server.
     pub leaving: AtomicBool,
-    /// No new requests: connections close when nothing is under way. The flag is set before the
+    /// No new requests: connections close when nothing is in flight. The flag is set before the
     /// token wakes them.
     pub draining: AtomicBool,
     pub drain: CancellationToken,
-    /// The grace is over.
+    /// The grace time is over.
     pub abort: CancellationToken,
     builder: auto::Builder<TokioExecutor>,
 }
@@ -85,7 +86,7 @@ impl<S: Service> ServerContext<S> {
         clock: Clock,
     ) -> Self {
         let builder = builder(&settings);
-        let (drain, cut) = (CancellationToken::new(), CancellationToken::new());
+        let (drain, abort) = (CancellationToken::new(), CancellationToken::new());
         let (connections, leaving, draining) =
             (TaskTracker::new(), AtomicBool::new(false), AtomicBool::new(false));
         Self {
@@ -97,7 +98,7 @@ impl<S: Service> ServerContext<S> {
             leaving,
             draining,
             drain,
-            abort: cut,
+            abort,
             builder,
         }
     }
@@ -112,24 +113,23 @@ struct ConnectionContext<S> {
 }
 
 impl<S> ConnectionContext<S> {
-    fn new(hub: Arc<ServerContext<S>>, state: Arc<ConnectionState>, addr: IpAddr) -> Self {
-        let trusted = hub.settings.trusted_proxies.iter().any(|network| network.contains(addr));
-        Self { server: hub, state, addr, trusted }
+    fn new(server: Arc<ServerContext<S>>, state: Arc<ConnectionState>, addr: IpAddr) -> Self {
+        let trusted = server.settings.trusted_proxies.iter().any(|network| network.contains(addr));
+        Self { server, state, addr, trusted }
     }
 }
 
 fn builder(settings: &ServerSettings) -> auto::Builder<TokioExecutor> {
     let mut builder = auto::Builder::new(TokioExecutor::new());
     let mut http1 = builder.http1();
-    // `pipeline_flush` stays off: it lifts the limit on what is buffered for a client that reads
-    // slowly.
+    // `pipeline_flush` stays off: it removes the limit on what is buffered for a slow reader.
     http1
         .timer(TokioTimer::new())
         .header_read_timeout(None)
         .max_buf_size(settings.max_header_bytes.max(HYPER_MIN_BUFFER))
-        // A client may close its half after its request and still wants the answer. This also means
-        // that hyper does not read while a request is served, and would not see a reset: that is
-        // what the patrol's probe is for.
+        // A client may close its half after its request and still want the response. As a
+        // consequence, hyper does not read while a request is served and does not see a reset; the
+        // connection timer probes for it.
         .half_close(true);
     if settings.max_headers != HYPER_MAX_HEADERS {
         http1.max_headers(settings.max_headers);
@@ -184,26 +184,26 @@ enum ConnectionEnd {
 
 /// Serves a connection until either side ends it.
 pub(super) async fn serve<S: Service>(
-    hub: Arc<ServerContext<S>>,
+    server: Arc<ServerContext<S>>,
     stream: TcpStream,
     addr: IpAddr,
     permit: ConnectionPermit,
 ) {
     let state = Arc::new(ConnectionState::default());
-    let link = Arc::new(ConnectionContext::new(Arc::clone(&hub), Arc::clone(&state), addr));
+    let context = Arc::new(ConnectionContext::new(Arc::clone(&server), Arc::clone(&state), addr));
     let io = TokioIo::new(Socket::new(stream, Arc::clone(&state), permit));
-    // The arrival is noted here and not in the future, which HTTP/2 runs in another task.
+    // The arrival is recorded here and not in the future, because HTTP/2 runs that in another task.
     let service = service_fn(move |request: Request<Incoming>| {
-        let (arrival, version) = (link.state.begin(), request.version());
-        let verdict = check_request(&link.server, &arrival, request);
-        respond(Arc::clone(&link), arrival.busy, verdict, version)
+        let (arrival, version) = (context.state.begin(), request.version());
+        let checked = check_request(&context.server, &arrival, request);
+        respond(Arc::clone(&context), arrival.busy, checked, version)
     });
-    let mut connection = pin!(hub.builder.serve_connection_with_upgrades(io, service));
+    let mut connection = pin!(server.builder.serve_connection_with_upgrades(io, service));
 
-    let mut timer = ConnectionTimer::new(limits(&hub.settings), hub.clock.clone(), &state);
+    let mut timer = ConnectionTimer::new(limits(&server.settings), server.clock.clone(), &state);
     let mut sleep = pin!(tokio::time::sleep(Duration::ZERO));
-    let mut drain = pin!(hub.drain.cancelled());
-    let mut abort = pin!(hub.abort.cancelled());
+    let mut drain = pin!(server.drain.cancelled());
+    let mut abort = pin!(server.abort.cancelled());
     let mut phase = ConnectionPhase::New;
 
     let end = poll_fn(|cx| {
@@ -212,8 +212,8 @@ pub(super) async fn serve<S: Service>(
                 return Poll::Ready(ConnectionEnd::Closed(result));
             }
             match phase {
-                // One registration is enough to be woken by the drain; the flag says the rest. This
-                // spares each turn a lock that all connections share.
+                // One registration is enough to be woken by the drain; after that the flag is
+                // enough. Polling again would take a lock that all connections share.
                 ConnectionPhase::New => {
                     let _ = drain.as_mut().poll(cx);
                     phase = ConnectionPhase::Open;
@@ -223,7 +223,7 @@ pub(super) async fn serve<S: Service>(
                 }
                 ConnectionPhase::Open | ConnectionPhase::Retired | ConnectionPhase::Draining => {}
             }
-            if phase != ConnectionPhase::Draining && hub.draining.load(Ordering::Acquire) {
+            if phase != ConnectionPhase::Draining && server.draining.load(Ordering::Acquire) {
                 phase = ConnectionPhase::Draining;
                 timer.restart();
                 connection.as_mut().graceful_shutdown();
@@ -240,7 +240,7 @@ pub(super) async fn serve<S: Service>(
                 TimerAction::Probe => state.ask_probe(),
                 TimerAction::Retire => {
                     phase = ConnectionPhase::Retired;
-                    hub.counters.idle_closed.inc();
+                    server.counters.idle_closed.inc();
                     connection.as_mut().graceful_shutdown();
                 }
                 TimerAction::Close(overdue) => {
@@ -250,15 +250,15 @@ pub(super) async fn serve<S: Service>(
         }
     })
     .await;
-    record_end(&end, &state, &hub.counters);
-    // After an upgrade the socket lives on, as a tunnel.
+    record_end(&end, &state, &server.counters);
+    // After an upgrade the socket stays open, as a tunnel.
     state.set_position(StreamPosition::Opaque);
 }
 
 fn record_end(end: &ConnectionEnd, state: &ConnectionState, counters: &ServerCounters) {
     match end {
-        // hyper closes amid a head only when it has refused it. Its reason is lost when the client
-        // does not close after us.
+        // hyper closes in the middle of a head only when it has rejected it. Its reason is lost if
+        // the client does not close afterwards.
         ConnectionEnd::TimedOut(Timeout::Close) if state.is_in_head() => counters.head_errors.inc(),
         ConnectionEnd::Closed(Ok(()))
         | ConnectionEnd::Aborted
@@ -275,59 +275,59 @@ fn record_end(end: &ConnectionEnd, state: &ConnectionState, counters: &ServerCou
     }
 }
 
-/// A request that may go to the service, or what it is refused with.
+/// A request for the service, or the reason to reject it.
 #[expect(clippy::large_enum_variant, reason = "a box would cost an allocation for each request")]
 enum RequestCheck {
     Admitted(Request<Body>),
     Refused(StatusCode, &'static str),
 }
 
-/// Looks at a request before the service does. Everything here happens before a future is made:
-/// each layer of futures would move the request once more.
+/// Checks a request before the service sees it. This happens outside of any future, because each
+/// layer of futures would move the request once more.
 fn check_request<S>(
-    hub: &ServerContext<S>,
+    server: &ServerContext<S>,
     arrival: &Arrival,
     request: Request<Incoming>,
 ) -> RequestCheck {
     if arrival.flawed {
-        // SECURITY: request smuggling. RFC 9112 section 6.1 allows to reject such a message, and to
-        // close is a must.
-        hub.counters.framing_errors.inc();
+        // SECURITY: request smuggling. RFC 9112 section 6.1 allows rejecting such a message, and
+        // requires closing the connection.
+        server.counters.framing_errors.inc();
         return RequestCheck::Refused(
             StatusCode::BAD_REQUEST,
             "both Content-Length and Transfer-Encoding",
         );
     }
-    if request.headers().len() > hub.settings.max_headers {
-        // HTTP/1 does not get here: hyper counts there. In HTTP/2 it knows only the size of the
-        // list.
-        hub.counters.head_errors.inc();
+    if request.headers().len() > server.settings.max_headers {
+        // Only HTTP/2 gets here: for HTTP/1 hyper counts the fields, for HTTP/2 it knows only the
+        // size of the list.
+        server.counters.head_errors.inc();
         return RequestCheck::Refused(
             StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             "too many header fields",
         );
     }
-    RequestCheck::Admitted(request.map(|incoming| request_body(incoming, hub, &arrival.busy)))
+    RequestCheck::Admitted(request.map(|incoming| request_body(incoming, server, &arrival.busy)))
 }
 
 async fn respond<S: Service>(
-    link: Arc<ConnectionContext<S>>,
+    context: Arc<ConnectionContext<S>>,
     busy: BusyGuard,
-    verdict: RequestCheck,
+    checked: RequestCheck,
     version: Version,
 ) -> Result<Response<ResponseBody>, Infallible> {
-    let service = &link.server.service;
-    let mut response = match verdict {
+    let service = &context.server.service;
+    let mut response = match checked {
         RequestCheck::Refused(status, why) => refuse(&**service, version, status, why),
         RequestCheck::Admitted(request) => {
-            let peer = ClientPeer { addr: link.addr, trusted: link.trusted };
+            let peer = ClientPeer { addr: context.addr, trusted: context.trusted };
             match AssertUnwindSafe(service.call(request, peer)).catch_unwind().await {
                 Ok(response) => response,
-                Err(panic) => panicked(&link.server, &*panic),
+                Err(panic) => panicked(&context.server, &*panic),
             }
         }
     };
-    if link.server.leaving.load(Ordering::Relaxed)
+    if context.server.leaving.load(Ordering::Relaxed)
         && version < Version::HTTP_2
         && response.status() != StatusCode::SWITCHING_PROTOCOLS
     {
@@ -337,10 +337,10 @@ async fn respond<S: Service>(
 }
 
 #[cold]
-fn panicked<S: Service>(hub: &ServerContext<S>, panic: &(dyn Any + Send)) -> Response<Body> {
-    hub.counters.panics.inc();
+fn panicked<S: Service>(server: &ServerContext<S>, panic: &(dyn Any + Send)) -> Response<Body> {
+    server.counters.panics.inc();
     tracing::error!(panic = text(panic), "a request made the service panic; this is a bug");
-    hub.service.refuse(StatusCode::INTERNAL_SERVER_ERROR, "the service panicked")
+    server.service.refuse(StatusCode::INTERNAL_SERVER_ERROR, "the service panicked")
 }
 
 fn refuse<S: Service>(
@@ -350,19 +350,19 @@ fn refuse<S: Service>(
     why: &'static str,
 ) -> Response<Body> {
     let mut response = service.refuse(status, why);
-    // RFC 9113 section 8.2.2: HTTP/2 has no such field.
+    // HTTP/2 has no such field (RFC 9113 section 8.2.2).
     if version < Version::HTTP_2 {
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
     response
 }
 
-fn request_body<S>(incoming: Incoming, hub: &ServerContext<S>, busy: &BusyGuard) -> Body {
+fn request_body<S>(incoming: Incoming, server: &ServerContext<S>, busy: &BusyGuard) -> Body {
     if incoming.is_end_stream() {
         return Body::empty();
     }
-    let late = Arc::clone(&hub.counters.body_timeouts);
-    Body::stream(RequestBody::new(incoming, hub.settings.body_timeout, late, busy.another()))
+    let late = Arc::clone(&server.counters.body_timeouts);
+    Body::stream(RequestBody::new(incoming, server.settings.body_timeout, late, busy.another()))
 }
 
 fn text(panic: &(dyn Any + Send)) -> &str {

@@ -1,9 +1,8 @@
-//! What the parts of one connection know of each other: its socket, its requests, and the patrol
-//! that ends it in time.
+//! The state shared by the parts of one connection: its socket, its requests and its timer.
 //!
-//! Everything is an atomic that one side writes and the patrol reads after the connection was
-//! polled, on the same task. Only the count of open messages is changed by other tasks too, and the
-//! patrol looks again soon enough to notice.
+//! Every field is an atomic that one side writes and the timer reads after the connection was
+//! polled, on the same task. Only the count of open messages is changed by other tasks too; the
+//! timer checks again soon enough to notice.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed};
@@ -15,41 +14,42 @@ use super::framing::{RequestProgress, StreamPosition};
 pub(super) struct ConnectionState {
     /// Requests handed to the service.
     served: AtomicU32,
-    /// Request and response messages that are under way.
+    /// Request and response messages in progress.
     open: AtomicU32,
     /// A [`StreamPosition`].
     position: AtomicU8,
     /// One more than the number of the request that carries both `Content-Length` and
     /// `Transfer-Encoding`; 0 when there is none.
     flawed: AtomicU64,
-    /// The client's socket takes no bytes at the moment, and how often it has begun to take them
-    /// again.
+    /// Whether the client's socket takes no bytes at the moment, and how often it has begun to take
+    /// them again.
     blocked: AtomicBool,
     unblocked: AtomicU32,
-    /// Our side is closed; the client's last bytes are being thrown away.
+    /// The server's side is closed; the client's last bytes are discarded.
     lingering: AtomicBool,
-    /// The socket shall be asked whether the client is gone.
+    /// The socket has to check whether the client has gone.
     probe: AtomicBool,
 }
 
 /// What a connection is doing; each has its own limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ConnectionStage {
-    /// No byte of the next request has come.
+    /// No byte of the next request has arrived.
     Idle,
-    /// A part of a request's head has come.
+    /// A part of a request's head has arrived.
     Head,
-    /// A request is being read or answered.
+    /// A request is in progress.
     Busy,
     /// HTTP/2 without a request.
     Quiet,
-    /// The client takes none of the bytes that wait for it.
+    /// The client reads none of the bytes that wait for it.
     Blocked,
-    /// Closed on our side.
+    /// The server has closed its side.
     Lingering,
 }
 
-/// A stage, and which one of its kind: when a mark changes, its time begins anew.
+/// A stage, and its number among those of its kind: when the mark changes, the stage's time
+/// restarts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct StageMark {
     pub stage: ConnectionStage,
@@ -60,7 +60,7 @@ pub(super) struct StageMark {
 #[derive(Debug)]
 pub(super) struct Arrival {
     pub busy: BusyGuard,
-    /// It carries both `Content-Length` and `Transfer-Encoding`.
+    /// It has both `Content-Length` and `Transfer-Encoding`.
     pub flawed: bool,
 }
 
@@ -69,8 +69,8 @@ pub(super) struct Arrival {
 pub(super) struct BusyGuard(Arc<ConnectionState>);
 
 impl ConnectionState {
-    /// Notes a request. Called on the connection's own task only, so that plain stores do for what
-    /// no other task writes.
+    /// Records a request. Called on the connection's own task only, so that plain stores are enough
+    /// for what no other task writes.
     pub(super) fn begin(self: &Arc<Self>) -> Arrival {
         let number = self.served.load(Relaxed);
         self.served.store(number.wrapping_add(1), Relaxed);
@@ -78,7 +78,7 @@ impl ConnectionState {
         Arrival { busy: self.busy(), flawed }
     }
 
-    /// Notes one more message under way.
+    /// Records one more message in progress.
     pub(super) fn busy(self: &Arc<Self>) -> BusyGuard {
         self.open.fetch_add(1, Relaxed);
         BusyGuard(Arc::clone(self))

@@ -5,31 +5,31 @@ use std::sync::atomic::AtomicUsize;
 
 use crate::telemetry::metrics::Counter;
 
-/// What happened at the edge. Clones share their numbers.
+/// What the server counts. Clones share the counters.
 #[derive(Clone, Debug, Default)]
 pub struct ServerCounters {
-    /// Connections accepted, those that were then refused included.
+    /// Connections accepted, including those that were then rejected.
     pub accepted: Arc<Counter>,
     /// Connections open now, tunnels included.
     pub open: Arc<AtomicUsize>,
-    /// Connections refused because `max_connections` were open.
+    /// Connections rejected because `max_connections` were open.
     pub refused_full: Arc<Counter>,
-    /// Accepts that failed.
+    /// Failures to accept a connection.
     pub accept_errors: Arc<Counter>,
-    /// Requests refused for carrying both `Content-Length` and `Transfer-Encoding`.
+    /// Requests rejected because they have both `Content-Length` and `Transfer-Encoding`.
     pub framing_errors: Arc<Counter>,
-    /// Requests refused because their head is malformed or too large (400, 414, 431).
+    /// Requests rejected because their head is malformed or too large (400, 414, 431).
     pub head_errors: Arc<Counter>,
-    /// Connections ended because a head did not come to its end.
+    /// Connections closed because a request's head was not complete in time.
     pub header_timeouts: Arc<Counter>,
     /// Connections closed because no request came.
     pub idle_closed: Arc<Counter>,
-    /// Request bodies given up because the client paused.
+    /// Request bodies that ended because the client paused for too long.
     pub body_timeouts: Arc<Counter>,
-    /// Connections ended because the client took no byte of its response.
+    /// Connections closed because the client stopped reading its response.
     pub write_timeouts: Arc<Counter>,
     /// Requests that made the service panic.
     pub panics: Arc<Counter>,
-    /// Connections cut at the end of the drain.
+    /// Connections closed at the end of the drain, with requests in progress.
     pub aborted: Arc<Counter>,
 }

@@ -1,4 +1,4 @@
-//! The end of the server: what is under way may finish, within a grace time.
+//! The end of the server: requests in progress may finish within a grace time.
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -9,67 +9,72 @@ use tokio_util::task::TaskTracker;
 use super::connection::ServerContext;
 use super::service::Service;
 
-/// How long connections that are cut have to notice it. They only drop what they hold.
+/// How long aborted connections have to end. They only drop what they hold.
 const ABORT_GRACE: Duration = Duration::from_secs(1);
 
-/// How long connections that have nothing under way may stay, for a request that is on its way
-/// already. A proxy in front that finds a kept connection closed under a write must not send it
-/// again; told by an answer, or by a refused connection, it goes elsewhere.
+/// How long idle connections stay open for a request that is already in flight. A proxy in front
+/// must not repeat a write on a kept connection that was closed under it; after a response with
+/// `Connection: close`, or a refused connection, it uses another server.
 const IDLE_LINGER: Duration = Duration::from_millis(300);
 
 /// How a server ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Drained {
-    /// Connections that were cut, because their requests took longer than the grace.
+    /// Connections aborted because their requests took longer than the grace time.
     pub connections: usize,
-    /// Tasks (mutations, fills, tunnels) that were still running then. They end with the process.
+    /// Tasks (mutations, fills, tunnels) that were still running. They end with the process.
     pub tasks: usize,
     /// How long it took.
     pub duration: Duration,
 }
 
 impl Drained {
-    /// Whether everything came to its own end.
+    /// Whether everything finished in time.
     #[must_use]
     pub const fn is_clean(&self) -> bool {
         self.connections == 0 && self.tasks == 0
     }
 }
 
-/// Lets connections and `tasks` finish, and cuts what is left after the grace.
-pub(super) async fn drain<S: Service>(hub: &ServerContext<S>, tasks: &TaskTracker) -> Drained {
-    let began = hub.clock.now();
-    hub.leaving.store(true, Ordering::Relaxed);
-    hub.connections.close();
-    // Of a short grace no more than a quarter.
+/// Lets connections and `tasks` finish, and aborts the rest after the grace time.
+pub(super) async fn drain<S: Service>(server: &ServerContext<S>, tasks: &TaskTracker) -> Drained {
+    let began = server.clock.now();
+    server.leaving.store(true, Ordering::Relaxed);
+    server.connections.close();
+    // At most a quarter of a short grace time.
     let _ =
-        tokio::time::timeout(IDLE_LINGER.min(hub.settings.drain / 4), hub.connections.wait()).await;
-    hub.draining.store(true, Ordering::Release);
-    hub.drain.cancel();
+        tokio::time::timeout(IDLE_LINGER.min(server.settings.drain / 4), server.connections.wait())
+            .await;
+    server.draining.store(true, Ordering::Release);
+    server.drain.cancel();
     let all = async {
-        hub.connections.wait().await;
-        // Only now: a request that finishes may have started one more of them.
+        server.connections.wait().await;
+        // Not earlier: a request that finishes may have started one more task.
         tasks.close();
         tasks.wait().await;
     };
-    let finished = tokio::time::timeout(hub.settings.drain, all).await.is_ok();
+    let finished = tokio::time::timeout(server.settings.drain, all).await.is_ok();
     let (mut connections, mut left) = (0, 0);
     if !finished {
-        (connections, left) = (hub.connections.len(), tasks.len());
-        hub.counters.aborted.add(connections as u64);
+        (connections, left) = (server.connections.len(), tasks.len());
+        server.counters.aborted.add(connections as u64);
         tracing::warn!(
             connections,
             tasks = left,
-            "the grace is over; what is still under way is cut"
+            "the grace time is over; aborting what is still in progress"
         );
-        hub.abort.cancel();
-        let _ = tokio::time::timeout(ABORT_GRACE, hub.connections.wait()).await;
+        server.abort.cancel();
+        let _ = tokio::time::timeout(ABORT_GRACE, server.connections.wait()).await;
     }
-    Drained { connections, tasks: left, duration: hub.clock.now().saturating_duration_since(began) }
+    Drained {
+        connections,
+        tasks: left,
+        duration: server.clock.now().saturating_duration_since(began),
+    }
 }
 
-/// Turns signals into a shutdown: the first SIGTERM or SIGINT cancels `shutdown`, and at the second
-/// one this returns, for the caller to leave at once.
+/// Turns signals into a shutdown: the first SIGTERM or SIGINT cancels `shutdown`. At the second one
+/// this returns, and the caller exits at once.
 pub async fn signals(shutdown: CancellationToken) {
     let mut signals = match Signals::new() {
         Ok(signals) => signals,
@@ -79,10 +84,10 @@ pub async fn signals(shutdown: CancellationToken) {
         }
     };
     let name = signals.next().await;
-    tracing::info!(signal = name, "stopping: no new connections, what is under way may finish");
+    tracing::info!(signal = name, "stopping: no new connections, requests in progress may finish");
     shutdown.cancel();
     let name = signals.next().await;
-    tracing::warn!(signal = name, "told twice: stopping at once");
+    tracing::warn!(signal = name, "second signal: stopping at once");
 }
 
 #[cfg(unix)]

@@ -1,17 +1,17 @@
-//! Watches the bytes of HTTP/1 request heads go by, for what hyper does not tell.
+//! Watches the bytes of HTTP/1 request heads for what hyper does not report.
 //!
 //! Owns two findings: where in a message the connection is (see [`StreamPosition`]), and whether a
 //! head carried both `Content-Length` and `Transfer-Encoding`. hyper drops the length of such a
-//! message and serves it; we refuse it (RFC 9112 section 6.1). It parses nothing else and changes
-//! nothing: hyper stays the parser. It must not know sockets, timers or services.
+//! message and serves it; the server rejects it (RFC 9112 section 6.1). This file parses nothing
+//! else and changes nothing: hyper stays the parser. It must not know sockets, timers or services.
 
 use memchr::memchr_iter;
 
 /// What an HTTP/2 connection with prior knowledge begins with (RFC 9113 section 3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
-/// How much of a line is kept when a read ends inside it: the longest name and a length with much
-/// white space.
+/// How much of a line is kept when a read ends inside it: enough for the longest name, and a length
+/// with much white space.
 const KEPT_BYTES: usize = 64;
 
 /// Where in the stream of messages the last byte read was.
@@ -21,9 +21,9 @@ pub(super) enum StreamPosition {
     Between = 0,
     /// Inside a head.
     Head = 1,
-    /// Inside a body, or after one whose end we do not look for.
+    /// Inside a body, or after one whose end is not tracked.
     Body = 2,
-    /// In something that is not HTTP/1: HTTP/2, or a tunnel.
+    /// In a stream that is not HTTP/1: HTTP/2, or a tunnel.
     Opaque = 3,
 }
 
@@ -43,7 +43,7 @@ pub(super) struct RequestProgress {
 /// of which a part came in the same read as the end of a chunked body is therefore seen only in
 /// part, and may carry both headers unnoticed. That is harmless: hyper obeys `Transfer-Encoding`,
 /// closes the connection after the answer, so that no byte behind the message is taken for a
-/// request, and the message gets new framing on its way to the app.
+/// request, and the message gets new framing on its way to the origin.
 #[derive(Debug)]
 pub(super) struct Scanner {
     state: ScanState,
@@ -88,7 +88,7 @@ impl Scanner {
         }
     }
 
-    /// Looks at the bytes of one read. Returns the number of the request that carries both headers,
+    /// Scans the bytes of one read. Returns the number of the request that carries both headers,
     /// when its head ends here.
     pub(super) fn feed(&mut self, mut bytes: &[u8], progress: RequestProgress) -> Option<u32> {
         if self.state == ScanState::Blind && progress.served > self.head && !progress.busy {
@@ -125,8 +125,8 @@ impl Scanner {
         }
     }
 
-    /// The first bytes of the connection: compared like hyper-util does, byte by byte, so that both
-    /// choose alike.
+    /// The first bytes of the connection, compared byte by byte as hyper-util does, so that both
+    /// choose the same protocol.
     fn preface<'a>(&mut self, bytes: &'a [u8], matched: usize) -> &'a [u8] {
         let rest = &PREFACE[matched..];
         let common = bytes.iter().zip(rest).take_while(|(a, b)| a == b).count();
@@ -136,7 +136,7 @@ impl Scanner {
             self.state = ScanState::Preface(matched + common);
         } else {
             self.state = ScanState::Head;
-            // What matched was the start of a head after all.
+            // The bytes that matched were the start of a head.
             let mut flawed = None;
             self.head(&PREFACE[..matched], &mut flawed);
             return bytes;
@@ -236,7 +236,7 @@ fn after_name<'a>(line: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
 fn parse_length(value: &[u8]) -> Length {
     let value = value.trim_ascii();
     let digits = !value.is_empty() && value.iter().all(u8::is_ascii_digit);
-    // What is not plain digits, hyper answers with 400 and closes.
+    // hyper rejects anything but plain digits with 400 and closes.
     match std::str::from_utf8(value).ok().filter(|_| digits).and_then(|text| text.parse().ok()) {
         Some(length) => Length::Bytes(length),
         None => Length::Unclear,

@@ -1,5 +1,5 @@
-//! The answer to a connection that is one too many: written by hand, because such a connection gets
-//! no parser and no task for long.
+//! The response to one connection too many: written by hand, because such a connection gets no
+//! parser and only a short-lived task.
 
 use std::time::Duration;
 
@@ -11,23 +11,23 @@ use tokio::net::TcpStream;
 use super::service::Service;
 use crate::semantics::body::Body;
 
-/// How long a refused client may take to read its answer.
+/// How long a rejected client may take to read the response.
 const REFUSAL_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Tells the client that the server is full, and closes.
+/// Sends the client a 503 and closes the connection.
 pub(super) async fn reject<S: Service>(mut stream: TcpStream, service: &S) {
-    let answer = render(service.refuse(StatusCode::SERVICE_UNAVAILABLE, "too many connections"));
-    let told = async {
-        stream.write_all(&answer).await?;
+    let response = render(service.refuse(StatusCode::SERVICE_UNAVAILABLE, "too many connections"));
+    let sent = async {
+        stream.write_all(&response).await?;
         stream.shutdown().await?;
-        // Closing over unread bytes would send a reset, which can take the answer away from the
-        // client (RFC 9112 section 9.6).
+        // Closing with unread bytes would send a reset, which can destroy the response before the
+        // client reads it (RFC 9112 section 9.6).
         let mut scratch = [0; 1024];
         while stream.read(&mut scratch).await? > 0 {}
         std::io::Result::Ok(())
     };
-    // A client that does not listen has been told as well as can be.
-    let _ = tokio::time::timeout(REFUSAL_TIMEOUT, told).await;
+    // Ignore a failure: nothing more can be done for a client that does not read.
+    let _ = tokio::time::timeout(REFUSAL_TIMEOUT, sent).await;
 }
 
 fn render(response: Response<Body>) -> Vec<u8> {

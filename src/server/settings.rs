@@ -5,29 +5,29 @@ use std::time::Duration;
 
 use crate::semantics::forward::Network;
 
-/// What `[listen]` and `[limits]` say about clients.
+/// `[listen]`, and the part of `[limits]` that concerns clients.
 #[derive(Clone, Debug)]
 pub struct ServerSettings {
     /// Where to listen.
     pub address: SocketAddr,
     /// Peers whose `X-Forwarded-*` and `Forwarded` are believed.
     pub trusted_proxies: Vec<Network>,
-    /// Client connections at a time, tunnels included. More are answered with 503.
+    /// The most open client connections, tunnels included. Further ones get a 503.
     pub max_connections: usize,
-    /// Bytes of a request's head. More are answered with 431. At least 8 KiB.
+    /// The largest head of a request, in bytes; at least 8 KiB. Larger ones get a 431.
     pub max_header_bytes: usize,
-    /// Header fields of a request. More are answered with 431.
+    /// The most header fields of a request. More get a 431.
     pub max_headers: usize,
-    /// From the first byte of a request's head to its last.
+    /// How long a request's head may take, from its first byte to its last.
     pub header_timeout: Duration,
     /// How long a connection may be without a request.
     pub idle_timeout: Duration,
     /// How long a client may pause within a request's body.
     pub body_timeout: Duration,
-    /// How long a client may take no byte of its response.
+    /// How long a client may stall before reading more of the response.
     pub write_timeout: Duration,
-    /// HTTP/2 streams per connection.
+    /// The most HTTP/2 streams per connection.
     pub max_streams: u32,
-    /// How long requests may take to finish after the server was told to stop.
+    /// The grace time of requests in progress when the server shuts down.
     pub drain: Duration,
 }

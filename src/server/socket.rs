@@ -16,15 +16,16 @@ use tokio::net::TcpStream;
 use super::connection_state::ConnectionState;
 use super::framing::{Scanner, StreamPosition};
 
-/// How much a client may still send after we have closed our side. More, and it is cut off.
+/// How much a client may still send after the server has closed its side, before the connection is
+/// cut off.
 const LINGER_BYTES: usize = 1 << 20;
 
-/// A place among the open connections, given back when the socket closes (after a tunnel, too).
+/// A permit for an open connection, released when the socket closes (after a tunnel, too).
 #[derive(Debug)]
 pub(super) struct ConnectionPermit(Arc<AtomicUsize>);
 
 impl ConnectionPermit {
-    /// Takes a place, unless `max` are taken.
+    /// Takes a permit, unless `max` are taken.
     pub(super) fn take(open: &Arc<AtomicUsize>, max: usize) -> Option<Self> {
         let permit = Self(Arc::clone(open));
         let taken = open.fetch_add(1, Ordering::Relaxed);
@@ -45,7 +46,7 @@ pub(super) struct Socket {
     stream: TcpStream,
     state: Arc<ConnectionState>,
     scanner: Scanner,
-    /// What was last told to the state: most reads begin and end between two messages.
+    /// What the state was last set to: most reads begin and end between two messages.
     position: StreamPosition,
     blocked: bool,
     closed: CloseState,
@@ -56,7 +57,7 @@ pub(super) struct Socket {
 enum CloseState {
     No,
     ByClient,
-    /// By us; so many bytes of the client's are still tolerated.
+    /// Closed by the server; so many bytes of the client are still tolerated.
     ByUs(usize),
 }
 
@@ -161,9 +162,9 @@ impl AsyncWrite for Socket {
         Poll::Ready(Ok(()))
     }
 
-    /// Closes our side. When the client is amid a message, its bytes are read and dropped for a
-    /// while: closing the socket over unread bytes sends a reset, which can take our last answer
-    /// away from the client (RFC 9112 section 9.6).
+    /// Closes the server's side. If the client is in the middle of a message, its bytes are read
+    /// and dropped for a while: closing the socket with unread bytes sends a reset, which can
+    /// destroy the last response before the client reads it (RFC 9112 section 9.6).
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         let mut left = match this.closed {

@@ -1,23 +1,23 @@
-//! The one timer of a connection: says when it has idled, dawdled or stalled for too long.
+//! The one timer of a connection: decides when it has been idle, slow or stalled for too long.
 //!
-//! Owns the arithmetic of limits; it is asked after each turn of the connection and answers with an
-//! order. A timer is never moved for a request: it rings when it rings, and what the connection
-//! does then decides what is next.
+//! Owns the arithmetic of the limits: after each poll of the connection it returns an action. The
+//! timer is never moved for a request: when it fires, the state of the connection decides what
+//! follows.
 
 use std::time::{Duration, Instant};
 
 use super::connection_state::{ConnectionStage, ConnectionState, StageMark};
 use crate::clock::Clock;
 
-/// How often a connection that serves a request is looked at: for a client that is gone, and for a
+/// How often a connection that serves a request is checked: for a client that has gone, and for a
 /// request that has ended unnoticed.
 const CHECK_INTERVAL: Duration = Duration::from_secs(5);
 
-/// How long a client has to close after us, and to finish a head that it had begun when the server
-/// was told to stop.
+/// How long a client has to close after the server has closed its side, and to finish a head that
+/// it had begun when the shutdown started.
 const LINGER_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// The limits that the patrol knows.
+/// The limits of a connection.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct TimeoutLimits {
     pub head: Duration,
@@ -25,32 +25,32 @@ pub(super) struct TimeoutLimits {
     pub write: Duration,
 }
 
-/// What a connection shall do next.
+/// What a connection does next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum TimerAction {
     /// Nothing: wait for the socket, or for the timer as it is set.
     Wait,
-    /// Set the timer anew.
+    /// Set the timer.
     SetTimer(Duration),
     /// Ask the socket whether the client is gone.
     Probe,
-    /// Close when nothing is under way.
+    /// Close when nothing is in flight.
     Retire,
     /// Close now.
     Close(Timeout),
 }
 
-/// Which limit a connection broke.
+/// Which limit a connection has exceeded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Timeout {
     Head,
     Idle,
     Write,
-    /// A client that did not close after us. Nothing is lost.
+    /// The client did not close after the server had closed its side. Nothing is lost.
     Close,
 }
 
-/// The patrol of one connection.
+/// The timer of one connection.
 #[derive(Debug)]
 pub(super) struct ConnectionTimer {
     limits: TimeoutLimits,
@@ -101,8 +101,7 @@ impl ConnectionTimer {
         TimerAction::Wait
     }
 
-    /// Counts the present stage from now on, with the limits of a connection that is leaving, and
-    /// sets the timer by them.
+    /// Restarts the present stage with the limits of a connection that is leaving.
     pub(super) fn restart(&mut self) {
         self.since = self.clock.now();
         self.deadline = self.since;
@@ -115,8 +114,8 @@ impl ConnectionTimer {
             ConnectionStage::Head if leaving => limits.head.min(LINGER_TIMEOUT),
             ConnectionStage::Head => limits.head,
             ConnectionStage::Idle if leaving => LINGER_TIMEOUT,
-            // An HTTP/2 connection that was told to go away may still be sending what a small
-            // window holds back.
+            // An HTTP/2 connection that got a GOAWAY may still be sending what a small window holds
+            // back.
             ConnectionStage::Quiet if leaving => CHECK_INTERVAL,
             ConnectionStage::Idle | ConnectionStage::Quiet => limits.idle,
             ConnectionStage::Busy => CHECK_INTERVAL,
@@ -151,68 +150,68 @@ mod tests {
         write: Duration::from_mins(1),
     };
 
-    fn patrol() -> (ConnectionTimer, Arc<ConnectionState>, Clock) {
+    fn timer() -> (ConnectionTimer, Arc<ConnectionState>, Clock) {
         let (clock, state) = (Clock::manual(), Arc::new(ConnectionState::default()));
-        let mut patrol = ConnectionTimer::new(LIMITS, clock.clone(), &state);
+        let mut timer = ConnectionTimer::new(LIMITS, clock.clone(), &state);
         assert!(
-            matches!(patrol.next_action(&state, true, false), TimerAction::SetTimer(after) if after > Duration::from_secs(74))
+            matches!(timer.next_action(&state, true, false), TimerAction::SetTimer(after) if after > Duration::from_secs(74))
         );
-        (patrol, state, clock)
+        (timer, state, clock)
     }
 
     #[test]
     fn the_timer_is_not_moved_for_requests() {
-        let (mut patrol, state, clock) = patrol();
+        let (mut timer, state, clock) = timer();
         let busy = state.busy();
         assert!(
-            matches!(patrol.next_action(&state, false, false), TimerAction::SetTimer(_)),
+            matches!(timer.next_action(&state, false, false), TimerAction::SetTimer(_)),
             "once, for the first round"
         );
         drop(busy);
         for _ in 0..3 {
             drop(state.begin());
-            assert_eq!(patrol.next_action(&state, false, false), TimerAction::Wait);
+            assert_eq!(timer.next_action(&state, false, false), TimerAction::Wait);
         }
         clock.advance(CHECK_INTERVAL);
         assert!(
-            matches!(patrol.next_action(&state, true, false), TimerAction::SetTimer(after) if after > Duration::from_secs(69))
+            matches!(timer.next_action(&state, true, false), TimerAction::SetTimer(after) if after > Duration::from_secs(69))
         );
     }
 
     #[test]
     fn a_head_has_an_absolute_limit_however_often_a_byte_comes() {
-        let (mut patrol, state, clock) = patrol();
+        let (mut timer, state, clock) = timer();
         state.set_position(StreamPosition::Head);
-        assert!(matches!(patrol.next_action(&state, false, false), TimerAction::SetTimer(_)));
+        assert!(matches!(timer.next_action(&state, false, false), TimerAction::SetTimer(_)));
         clock.advance(Duration::from_secs(6));
-        assert_eq!(patrol.next_action(&state, false, false), TimerAction::Wait);
+        assert_eq!(timer.next_action(&state, false, false), TimerAction::Wait);
         clock.advance(Duration::from_secs(6));
-        assert_eq!(patrol.next_action(&state, true, false), TimerAction::Close(Timeout::Head));
+        assert_eq!(timer.next_action(&state, true, false), TimerAction::Close(Timeout::Head));
     }
 
     #[test]
     fn a_request_is_probed_and_never_ended() {
-        let (mut patrol, state, clock) = patrol();
+        let (mut timer, state, clock) = timer();
         let _busy = state.busy();
-        patrol.next_action(&state, false, false);
+        timer.next_action(&state, false, false);
         for _ in 0..100 {
             clock.advance(CHECK_INTERVAL);
-            assert_eq!(patrol.next_action(&state, true, false), TimerAction::Probe);
+            assert_eq!(timer.next_action(&state, true, false), TimerAction::Probe);
         }
     }
 
     #[test]
     fn a_slow_reader_lives_and_one_that_stopped_does_not() {
-        let (mut patrol, state, clock) = patrol();
+        let (mut timer, state, clock) = timer();
         for _ in 0..3 {
             state.set_blocked();
-            patrol.next_action(&state, false, false);
+            timer.next_action(&state, false, false);
             clock.advance(Duration::from_secs(50));
             state.set_unblocked();
         }
         state.set_blocked();
-        assert!(matches!(patrol.next_action(&state, true, false), TimerAction::SetTimer(_)));
+        assert!(matches!(timer.next_action(&state, true, false), TimerAction::SetTimer(_)));
         clock.advance(Duration::from_secs(61));
-        assert_eq!(patrol.next_action(&state, true, false), TimerAction::Close(Timeout::Write));
+        assert_eq!(timer.next_action(&state, true, false), TimerAction::Close(Timeout::Write));
     }
 }

@@ -25,10 +25,10 @@ use super::error::{UpstreamError, UpstreamSetupError};
 use super::settings::UpstreamSettings;
 use super::upload::Upload;
 
-/// What hyper needs to read a head at all.
+/// The smallest buffer that hyper accepts.
 const SMALLEST_BUFFER: usize = 8192;
 
-/// The table of headers that hyper keeps on the stack.
+/// The size of the table of headers that hyper keeps on the stack.
 const HYPERS_MAX_HEADERS: usize = 100;
 
 pub(super) type Sender = http1::SendRequest<Upload>;
@@ -36,7 +36,7 @@ pub(super) type Sender = http1::SendRequest<Upload>;
 /// may be upgraded.
 pub(super) type Driver = Pin<Box<dyn Future<Output = hyper::Result<()>> + Send>>;
 
-/// Makes connections to the one target there is.
+/// Makes connections to the one target.
 pub(super) struct Connector {
     host: Box<str>,
     port: u16,
@@ -66,8 +66,8 @@ impl Connector {
         };
         let mut http = http1::Builder::new();
         http.max_buf_size(settings.max_header_bytes);
-        // Any number but hyper's own makes it allocate the table for each response: with 256 that
-        // was 2 us of 17 us per request.
+        // Any number but hyper's own makes it allocate the table for each response: with 256, that
+        // took 2 us of 17 us per request.
         if settings.max_headers != HYPERS_MAX_HEADERS {
             http.max_headers(settings.max_headers);
         }
@@ -81,7 +81,7 @@ impl Connector {
         })
     }
 
-    /// A new connection within the time that connecting may take.
+    /// A new connection, within the connect timeout.
     pub(super) async fn connect(&self) -> Result<(Sender, Driver, PermitSlot), UpstreamError> {
         match tokio::time::timeout(self.timeout, self.dial()).await {
             Ok(Ok(connection)) => Ok(connection),
@@ -105,8 +105,8 @@ impl Connector {
         Ok((sender, Box::pin(driver.with_upgrades()), slot))
     }
 
-    /// Tries the target's addresses in turn. Names are looked up each time: an app that moved is
-    /// found again without a restart.
+    /// Tries the target's addresses in turn. The name is looked up each time, so that an origin
+    /// that moved is found without a restart.
     async fn tcp(&self) -> io::Result<TcpStream> {
         let addresses: Vec<SocketAddr> = match self.host.parse::<IpAddr>() {
             Ok(addr) => vec![SocketAddr::new(addr, self.port)],
@@ -115,8 +115,8 @@ impl Connector {
         let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
         let count = u32::try_from(addresses.len()).unwrap_or(u32::MAX).max(1);
         for (index, address) in addresses.iter().enumerate() {
-            // All but the last get a share, so that a dead first address leaves time for the
-            // others.
+            // All but the last get a share of the time, so that a dead first address leaves time
+            // for the others.
             let share =
                 if index + 1 == addresses.len() { self.timeout } else { self.timeout / count };
             match tokio::time::timeout(share, TcpStream::connect(address)).await {
@@ -139,7 +139,7 @@ impl Connector {
 
 fn tune(stream: &TcpStream) -> io::Result<()> {
     stream.set_nodelay(true)?;
-    // Finds an app's host that vanished while an event stream or a tunnel was silent.
+    // Finds an origin whose host vanished while an event stream or a tunnel was silent.
     let probes = TcpKeepalive::new()
         .with_time(Duration::from_secs(30))
         .with_interval(Duration::from_secs(10))
@@ -169,8 +169,8 @@ fn tls(ca_file: Option<&Path>) -> Result<TlsConnector, UpstreamSetupError> {
             return Err(UpstreamSetupError::NoSystemRoots(why));
         }
     }
-    // The provider is named here, so that it does not depend on what other libraries install for
-    // the whole process.
+    // The provider is named here, so that it does not depend on what other libraries install
+    // process-wide.
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let mut config = rustls::ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
@@ -181,22 +181,21 @@ fn tls(ca_file: Option<&Path>) -> Result<TlsConnector, UpstreamSetupError> {
     Ok(TlsConnector::from(Arc::new(config)))
 }
 
-/// A place on the socket for the permit that pays for it, when the socket outlives the exchange
-/// that held the permit (a tunnel).
+/// Holds the socket's permit when the socket outlives the exchange that held it (a tunnel).
 #[derive(Clone, Default)]
 pub(super) struct PermitSlot(Arc<Mutex<Option<OwnedSemaphorePermit>>>);
 
 impl PermitSlot {
-    /// Ties the permit to the socket: it is free again when the socket is closed.
+    /// Ties the permit to the socket: closing the socket releases it.
     pub(super) fn hold(&self, permit: OwnedSemaphorePermit) {
         *self.0.lock() = Some(permit);
     }
 }
 
-/// A socket towards the app.
+/// A socket towards the origin.
 pub(super) struct UpstreamSocket {
     stream: Stream,
-    // The app has stopped reading.
+    // The origin has stopped reading.
     write_closed: bool,
     _slot: PermitSlot,
     _open: CountGuard,
@@ -208,8 +207,9 @@ enum Stream {
 }
 
 impl UpstreamSocket {
-    /// An app that answers early (413, 401) and closes makes writing fail while its answer waits to
-    /// be read. What is written from then on is thrown away, and reading says how it ended.
+    /// An origin that responds early (413, 401) and closes makes writes fail while its response
+    /// waits to be read. From then on writes are discarded, and reading shows how the exchange
+    /// ended.
     fn written(
         &mut self,
         result: Poll<io::Result<usize>>,

@@ -1,5 +1,5 @@
-//! One HTTP/1 connection to the app: hyper's two halves, driven by whoever waits for them, and one
-//! timer.
+//! One HTTP/1 connection to the origin: hyper's two halves, driven by the future that waits for
+//! them, and one timer.
 
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker, ready};
@@ -23,11 +23,11 @@ pub(super) struct Connection {
 
 /// Who keeps the connection moving.
 enum DriverState {
-    /// The one who waits for it.
+    /// The future that waits for it.
     Here(Driver),
-    /// A task of its own: what the client sends must flow on while nobody reads the response.
+    /// A task of its own: the request must be sent while nothing reads the response.
     Task { _ends_with_this: AbortingTask },
-    /// Nobody; it is closed.
+    /// Nothing; it is closed.
     Over,
 }
 
@@ -40,7 +40,7 @@ impl Drop for AbortingTask {
     }
 }
 
-/// The response that hyper will hand over.
+/// The response that hyper will return.
 pub(super) trait ResponseFuture:
     Future<Output = Result<http::Response<hyper::body::Incoming>, SendFailure>>
 {
@@ -50,7 +50,7 @@ impl<F: Future<Output = Result<http::Response<hyper::body::Incoming>, SendFailur
 {
 }
 
-/// Why there is none, and the request if no byte of it was written.
+/// Why there is no response, and the request if no byte of it was written.
 pub(super) type SendFailure = hyper::client::conn::TrySendError<Request<Upload>>;
 
 impl Connection {
@@ -68,13 +68,13 @@ impl Connection {
         if let DriverState::Here(driver) = &mut self.driver
             && driver.as_mut().poll(cx).is_ready()
         {
-            // Its error, if any, has gone to the request or the body. Dropping it makes sure that
-            // neither waits on.
+            // Its error, if any, has gone to the request or the body. Dropping it ensures that
+            // neither keeps waiting.
             self.driver = DriverState::Over;
         }
     }
 
-    /// Polls `step` and drives the connection in turn until `step` is ready or both are stuck.
+    /// Polls `step` and drives the connection in turn until `step` is ready or both are pending.
     ///
     /// While the connection is driven from here its two ends talk within this task, and waking it
     /// for that would only cost a turn: they get a waker that does nothing, and the task's own is
@@ -99,11 +99,11 @@ impl Connection {
         step(&mut nobody)
     }
 
-    /// Whether the connection is open, silent and free for a request.
+    /// Whether the connection is open, silent and ready for a request.
     pub(super) fn is_free(&mut self) -> bool {
         let mut nobody = Context::from_waker(Waker::noop());
-        // The first turn may only finish the last exchange. Bytes that nobody asked for end the
-        // connection here.
+        // The first poll may only finish the last exchange. Unexpected bytes end the connection
+        // here.
         for _ in 0..2 {
             self.drive(&mut nobody);
             match (&self.driver, self.sender.poll_ready(&mut nobody)) {
@@ -115,8 +115,8 @@ impl Connection {
         false
     }
 
-    /// Gives the connection a task of its own, which ends with this link. The socket takes over the
-    /// permit.
+    /// Gives the connection a task of its own, which ends with this connection. The socket takes
+    /// over the permit.
     pub(super) fn detach(&mut self, permit: Option<OwnedSemaphorePermit>) {
         self.hold(permit);
         match std::mem::replace(&mut self.driver, DriverState::Over) {
@@ -134,8 +134,8 @@ impl Connection {
     pub(super) fn into_tunnel(mut self, permit: Option<OwnedSemaphorePermit>) {
         self.hold(permit);
         self.drive(&mut Context::from_waker(Waker::noop()));
-        // What is left to write of the request is written in the background; a stuck app is found
-        // by the socket's keep-alive.
+        // The rest of the request is written in the background; the socket's keep-alive finds an
+        // origin that is stuck.
         if let DriverState::Here(driver) = self.driver {
             tokio::spawn(driver);
         }
@@ -159,7 +159,7 @@ pub(super) struct DeadlineTimer {
 impl DeadlineTimer {
     /// Moves the deadline.
     pub(super) fn set(&mut self, now: Instant, after: Duration) {
-        // A time that no clock will reach is no deadline.
+        // A time that overflows the clock is no deadline.
         self.deadline = now.checked_add(after);
         let Some(deadline) = self.deadline else { return };
         match &self.timer {
@@ -168,7 +168,7 @@ impl DeadlineTimer {
         }
     }
 
-    /// Takes the deadline away.
+    /// Removes the deadline.
     pub(super) const fn clear(&mut self) {
         self.deadline = None;
     }

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::telemetry::metrics::Counter;
 
-/// What the client towards the app counts. Cloning gives the same counters.
+/// What the client towards the origin counts. Clones share the counters.
 #[derive(Clone, Debug, Default)]
 pub struct UpstreamCounters {
     /// Connections made.
@@ -18,13 +18,13 @@ pub struct UpstreamCounters {
     pub waits: Arc<Counter>,
     /// Requests that found no connection: queue full, or waited too long.
     pub busy: Arc<Counter>,
-    /// Requests whose connection could not be made, in time or at all.
+    /// Requests that could not connect, in time or at all.
     pub unreachable: Arc<Counter>,
     /// Requests whose response did not begin in time, and bodies that fell silent.
     pub timeouts: Arc<Counter>,
     /// Responses that broke off or were not HTTP.
     pub broken: Arc<Counter>,
-    /// Sockets open towards the app now.
+    /// Sockets open towards the origin now.
     pub open: Arc<AtomicUsize>,
     /// Connections waiting for a request now.
     pub idle: Arc<AtomicUsize>,

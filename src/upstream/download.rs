@@ -16,25 +16,25 @@ use crate::clock::Clock;
 use crate::semantics::body::BodyError;
 use crate::telemetry::metrics::Counter;
 
-/// What became of a body while its head was looked at.
+/// The part of a body that arrived with its head.
 pub(super) enum BodyStart {
-    /// All of it has come.
+    /// All of it has arrived.
     Whole(Bytes),
     /// The rest is still to come, or it broke off.
     Part(VecDeque<Result<Frame<Bytes>, BodyError>>),
 }
 
-/// Reads what has come of the body together with its head. A small response is then whole, and its
-/// connection free at once.
+/// Reads the part of the body that arrived with its head. A small response is then complete, and
+/// its connection free at once.
 pub(super) fn begin(
-    lease: &mut PooledConnection,
+    pooled: &mut PooledConnection,
     body: &mut Incoming,
     cx: &mut Context<'_>,
 ) -> BodyStart {
     let mut frames = VecDeque::new();
     let mut first: Option<Bytes> = None;
     loop {
-        match poll_incoming(lease, body, cx) {
+        match poll_incoming(pooled, body, cx) {
             Poll::Ready(None) => match first {
                 Some(bytes) => return BodyStart::Whole(bytes),
                 None => return BodyStart::Whole(Bytes::new()),
@@ -62,23 +62,23 @@ pub(super) fn begin(
 }
 
 fn poll_incoming(
-    lease: &mut PooledConnection,
+    pooled: &mut PooledConnection,
     body: &mut Incoming,
     cx: &mut Context<'_>,
 ) -> Poll<Option<hyper::Result<Frame<Bytes>>>> {
-    match lease.connection() {
-        Some(link) => link.drive_until(cx, |cx| Pin::new(&mut *body).poll_frame(cx)),
+    match pooled.connection() {
+        Some(connection) => connection.drive_until(cx, |cx| Pin::new(&mut *body).poll_frame(cx)),
         None => Pin::new(body).poll_frame(cx),
     }
 }
 
-/// A response's body. Its connection is free again when it has been read to the end, and closed if
-/// it is dropped before.
+/// A response's body. Reading it to the end frees its connection; dropping it before closes the
+/// connection.
 pub(super) struct Download {
     ready: VecDeque<Result<Frame<Bytes>, BodyError>>,
     body: Incoming,
     connection: Option<PooledConnection>,
-    // How long the app may be silent; `None` where silence is normal.
+    // How long the origin may be silent; `None` where silence is normal.
     idle_timeout: Option<Duration>,
     silent: bool,
     clock: Clock,
@@ -86,7 +86,7 @@ pub(super) struct Download {
     broken: Arc<Counter>,
 }
 
-/// The app said nothing for too long in the middle of a body.
+/// The origin was silent for too long in the middle of a body.
 #[derive(Debug, thiserror::Error)]
 #[error("the response's body fell silent")]
 struct BodyIdleTimeout;
@@ -103,15 +103,15 @@ impl Download {
     pub(super) fn new(
         ready: VecDeque<Result<Frame<Bytes>, BodyError>>,
         body: Incoming,
-        lease: PooledConnection,
-        terms: DownloadSettings,
+        pooled: PooledConnection,
+        settings: DownloadSettings,
     ) -> Self {
-        let DownloadSettings { idle_timeout: patience, clock, timeouts, broken } = terms;
+        let DownloadSettings { idle_timeout, clock, timeouts, broken } = settings;
         let mut this = Self {
             ready,
             body,
-            connection: Some(lease),
-            idle_timeout: patience,
+            connection: Some(pooled),
+            idle_timeout,
             silent: false,
             clock,
             timeouts,
@@ -127,8 +127,8 @@ impl Download {
     }
 
     fn release(&mut self) {
-        if let Some(lease) = self.connection.take() {
-            lease.release();
+        if let Some(pooled) = self.connection.take() {
+            pooled.release();
         }
     }
 
@@ -137,19 +137,19 @@ impl Download {
         self.connection = None;
     }
 
-    /// The app is silent. Counted from the first time somebody waited for it, so that a slow client
-    /// is not held against the app.
+    /// The origin is silent. The time counts from the first poll that had to wait, so that a slow
+    /// client is not held against the origin.
     fn wait(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let (Some(patience), Some(link)) =
+        let (Some(idle_timeout), Some(connection)) =
             (self.idle_timeout, self.connection.as_mut().and_then(PooledConnection::connection))
         else {
             return Poll::Pending;
         };
         if !self.silent {
             self.silent = true;
-            link.deadline.set(self.clock.now(), patience);
+            connection.deadline.set(self.clock.now(), idle_timeout);
         }
-        if link.deadline.poll(&self.clock, cx).is_pending() {
+        if connection.deadline.poll(&self.clock, cx).is_pending() {
             return Poll::Pending;
         }
         self.timeouts.inc();
@@ -170,8 +170,8 @@ impl HttpBody for Download {
         if let Some(frame) = this.ready.pop_front() {
             return Poll::Ready(Some(frame));
         }
-        let Some(lease) = &mut this.connection else { return Poll::Ready(None) };
-        let frame = match poll_incoming(lease, &mut this.body, cx) {
+        let Some(pooled) = &mut this.connection else { return Poll::Ready(None) };
+        let frame = match poll_incoming(pooled, &mut this.body, cx) {
             Poll::Pending => return this.wait(cx),
             Poll::Ready(frame) => frame,
         };

@@ -9,7 +9,7 @@ use crate::semantics::body::BodyError;
 /// Why there is no response.
 #[derive(Debug, thiserror::Error)]
 pub enum UpstreamError {
-    /// The app does not accept connections, or its name has no address.
+    /// The origin does not accept connections, or its name has no address.
     #[error("cannot connect: {0}")]
     Connect(#[source] std::io::Error),
     /// No connection within `connect_timeout`.
@@ -18,16 +18,16 @@ pub enum UpstreamError {
     /// No free connection, and the queue for one is full or did not move.
     #[error("all connections are in use")]
     Busy,
-    /// The app closed the connection before it could have read a byte of the request.
+    /// The origin closed the connection before it could have read a byte of the request.
     #[error("the connection was closed before the request was sent: {0}")]
     Unsent(#[source] BodyError),
     /// No response within `first_byte_timeout`.
     #[error("no response in time")]
     FirstByteTimeout,
-    /// The app broke off, or what it sent is not HTTP.
+    /// The origin broke off, or what it sent is not HTTP.
     #[error("no valid response: {0}")]
     Broken(#[source] BodyError),
-    /// The request's own body broke off, so that the app never got it whole.
+    /// The request's own body broke off, so that the origin never got all of it.
     #[error("the request's body broke off: {0}")]
     RequestBody(#[source] BodyError),
 }
@@ -45,7 +45,7 @@ impl UpstreamError {
         }
     }
 
-    /// Whether the app may have seen the request, and so may have done what it asks.
+    /// Whether the origin may have seen the request, and so may have acted on it.
     #[must_use]
     pub const fn may_have_reached_origin(&self) -> bool {
         match self {
@@ -79,10 +79,10 @@ pub enum UpstreamSetupError {
     /// The system has no usable authorities.
     #[error("the system has no trusted certificate authorities ({0}); name them with `ca_file`")]
     NoSystemRoots(String),
-    /// The name cannot be asked for in TLS, or stand in a `Host` header.
+    /// The name is not valid in TLS or in a `Host` header.
     #[error("`{0}` cannot be used as a host name")]
     Host(String),
-    /// A limit is outside of what can be obeyed.
+    /// A limit is out of range.
     #[error("{0}")]
     Limit(&'static str),
 }

@@ -24,12 +24,12 @@ use crate::clock::Clock;
 use crate::semantics::body::{Body, BodyError};
 use crate::semantics::media_type::is_event_stream;
 
-/// A request that must not be sent twice takes only a connection that was in use a moment ago: it
-/// is unlikely to be closed just now.
+/// A request that must not be sent twice takes only a connection that was in use a moment ago,
+/// because the origin is unlikely to close that one just now.
 const MAX_UNSAFE_IDLE: Duration = Duration::from_secs(1);
 
-/// Marks a response (in its extensions) whose body ends with the connection: nobody can tell
-/// whether it is whole.
+/// Marks a response (in its extensions) whose body ends with the connection, so that its
+/// completeness is unknown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CloseDelimited;
 
@@ -54,9 +54,8 @@ struct AttemptFailure {
 impl AttemptFailure {
     /// What to send on a new connection: the request that was not written, or its copy.
     ///
-    /// An app may close a waiting connection at any moment, and then it has not acted on the
-    /// request. A deadline that has passed, a body that broke, or a response that is not HTTP would
-    /// only come again.
+    /// An origin may close an idle connection at any moment, and has then not acted on the request.
+    /// A missed deadline, a broken body, or a response that is not HTTP would only recur.
     fn into_retry(self, copy: Option<Request<Upload>>) -> Result<Request<Upload>, UpstreamError> {
         match self.unsent.map(|request| *request).or(copy.filter(|_| self.closed)) {
             Some(request) => Ok(request),
@@ -71,11 +70,11 @@ pub(super) async fn send(
 ) -> Result<Response<Body>, UpstreamError> {
     normalise(&mut request);
     let upgrade = request.headers().contains_key(UPGRADE);
-    // RFC 9110 9.2.2 allows to repeat all idempotent methods. PUT and DELETE are left out: what
-    // they do twice may not be what the user saw once, if another write came between.
+    // RFC 9110 9.2.2 allows repeating all idempotent methods. PUT and DELETE are left out: if
+    // another write came in between, the repetition would undo it.
     let repeatable = matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS)
         && request.body().replayable().is_some();
-    let mut lease = inner.pool.permit().await?;
+    let mut pooled = inner.pool.permit().await?;
     let now = inner.clock.now();
     let max_age = if repeatable { Duration::MAX } else { MAX_UNSAFE_IDLE };
 
@@ -83,17 +82,17 @@ pub(super) async fn send(
     let copy = if repeatable { body.replayable() } else { None };
     let (upload, progress) = Upload::new(body);
     let request = Request::from_parts(parts, upload);
-    let request = match lease.reuse(now, max_age) {
+    let request = match pooled.reuse(now, max_age) {
         None => request,
-        Some(link) => {
+        Some(connection) => {
             inner.counters.reused.inc();
             let copy = copy.map(|bytes| duplicate(&request, bytes));
-            match attempt(inner, link, request, progress.as_deref(), now).await {
+            match attempt(inner, connection, request, progress.as_deref(), now).await {
                 Ok(response) => {
-                    return receive(inner, lease, response, progress.as_deref(), upgrade);
+                    return receive(inner, pooled, response, progress.as_deref(), upgrade);
                 }
                 Err(failure) => {
-                    lease.close();
+                    pooled.close();
                     let request = failure.into_retry(copy)?;
                     inner.counters.retries.inc();
                     request
@@ -101,10 +100,10 @@ pub(super) async fn send(
             }
         }
     };
-    let link = Box::pin(inner.connector.connect()).await?;
-    let link = lease.install(Connection::new(link));
-    match attempt(inner, link, request, progress.as_deref(), inner.clock.now()).await {
-        Ok(response) => receive(inner, lease, response, progress.as_deref(), upgrade),
+    let connection = Box::pin(inner.connector.connect()).await?;
+    let connection = pooled.install(Connection::new(connection));
+    match attempt(inner, connection, request, progress.as_deref(), inner.clock.now()).await {
+        Ok(response) => receive(inner, pooled, response, progress.as_deref(), upgrade),
         Err(failure) => Err(failure.error),
     }
 }
@@ -112,33 +111,33 @@ pub(super) async fn send(
 /// Sends the request and waits for the head of the response.
 async fn attempt(
     inner: &Exchanger,
-    link: &mut Connection,
+    connection: &mut Connection,
     request: Request<Upload>,
     progress: Option<&UploadProgress>,
     now: Instant,
 ) -> Result<Response<Incoming>, AttemptFailure> {
-    let mut answer = pin!(link.send(request));
-    link.deadline.set(now, inner.first_byte_timeout);
+    let mut response = pin!(connection.send(request));
+    connection.deadline.set(now, inner.first_byte_timeout);
     let mut frames = 0;
     let mut started = false;
     poll_fn(|cx| {
-        let answered = if started {
-            link.drive_until(cx, |cx| answer.as_mut().poll(cx))
+        let polled = if started {
+            connection.drive_until(cx, |cx| response.as_mut().poll(cx))
         } else {
-            // The first turn writes, and then there is nothing to do but wait.
+            // The first poll writes the request; after that there is only the wait.
             started = true;
-            link.drive(cx);
-            answer.as_mut().poll(&mut Context::from_waker(Waker::noop()))
+            connection.drive(cx);
+            response.as_mut().poll(&mut Context::from_waker(Waker::noop()))
         };
-        if let Poll::Ready(answer) = answered {
-            return Poll::Ready(answer.map_err(|error| failure(error, progress)));
+        if let Poll::Ready(response) = polled {
+            return Poll::Ready(response.map_err(|error| failure(error, progress)));
         }
-        // The app's time starts when it has been given the last of the request.
+        // The origin's time starts when it has received the last of the request.
         if let Some(seen) = progress.map(UploadProgress::frames).filter(|&seen| seen != frames) {
             frames = seen;
-            link.deadline.set(inner.clock.now(), inner.first_byte_timeout);
+            connection.deadline.set(inner.clock.now(), inner.first_byte_timeout);
         }
-        link.deadline.poll(&inner.clock, cx).map(|()| {
+        connection.deadline.poll(&inner.clock, cx).map(|()| {
             Err(AttemptFailure {
                 error: UpstreamError::FirstByteTimeout,
                 unsent: None,
@@ -149,9 +148,9 @@ async fn attempt(
     .await
 }
 
-fn failure(mut unanswered: SendFailure, progress: Option<&UploadProgress>) -> AttemptFailure {
-    let unsent = unanswered.take_message().map(Box::new);
-    let cause = unanswered.into_error();
+fn failure(mut failed: SendFailure, progress: Option<&UploadProgress>) -> AttemptFailure {
+    let unsent = failed.take_message().map(Box::new);
+    let cause = failed.into_error();
     let closed = !cause.is_parse() && !cause.is_user();
     let cause: BodyError = Box::new(cause);
     let error = if unsent.is_some() {
@@ -164,63 +163,63 @@ fn failure(mut unanswered: SendFailure, progress: Option<&UploadProgress>) -> At
     AttemptFailure { error, unsent, closed }
 }
 
-/// Makes the response out of its head and what has come of its body.
+/// Makes the response from its head and the part of its body that has arrived.
 fn receive(
     inner: &Exchanger,
-    mut lease: PooledConnection,
+    mut pooled: PooledConnection,
     response: Response<Incoming>,
     progress: Option<&UploadProgress>,
     upgrade: bool,
 ) -> Result<Response<Body>, UpstreamError> {
     let (mut parts, mut body) = response.into_parts();
     if parts.status == StatusCode::SWITCHING_PROTOCOLS {
-        // SECURITY: an upgrade that nobody asked for would make a tunnel of a connection that rules
-        // are to watch.
+        // SECURITY: an upgrade that the client did not request would turn a connection into a
+        // tunnel that no rule watches.
         if !upgrade {
-            return Err(UpstreamError::Broken("switched protocols unasked".into()));
+            return Err(UpstreamError::Broken("switched protocols without a request".into()));
         }
-        lease.into_tunnel();
+        pooled.into_tunnel();
         return Ok(Response::from_parts(parts, Body::empty()));
     }
     let chunked = check_framing(&parts.headers)?;
     if body.is_end_stream() {
-        lease.release();
+        pooled.release();
         return Ok(Response::from_parts(parts, Body::empty()));
     }
     if !chunked && !parts.headers.contains_key(CONTENT_LENGTH) {
         parts.extensions.insert(CloseDelimited);
     }
     if progress.is_some_and(|progress| !progress.over()) {
-        // The app answers while the client still sends. Both must flow, whoever of them reads
-        // first.
-        lease.detach();
+        // The origin responds while the client still sends. Both directions must make progress,
+        // whichever is read first.
+        pooled.detach();
     }
-    // The turn after this one registers the waker: the body is polled before anybody sleeps on it.
-    let body = match download::begin(&mut lease, &mut body, &mut Context::from_waker(Waker::noop()))
-    {
-        BodyStart::Whole(bytes) => {
-            lease.release();
-            Body::full(bytes)
-        }
-        BodyStart::Part(ready) => {
-            let terms = DownloadSettings {
-                idle_timeout: (!is_event_stream(&parts.headers)).then_some(inner.idle_timeout),
-                clock: inner.clock.clone(),
-                timeouts: Arc::clone(&inner.counters.timeouts),
-                broken: Arc::clone(&inner.counters.broken),
-            };
-            Body::stream(Download::new(ready, body, lease, terms))
-        }
-    };
+    // The next poll registers the waker: the body is polled before anything waits for it.
+    let body =
+        match download::begin(&mut pooled, &mut body, &mut Context::from_waker(Waker::noop())) {
+            BodyStart::Whole(bytes) => {
+                pooled.release();
+                Body::full(bytes)
+            }
+            BodyStart::Part(ready) => {
+                let settings = DownloadSettings {
+                    idle_timeout: (!is_event_stream(&parts.headers)).then_some(inner.idle_timeout),
+                    clock: inner.clock.clone(),
+                    timeouts: Arc::clone(&inner.counters.timeouts),
+                    broken: Arc::clone(&inner.counters.broken),
+                };
+                Body::stream(Download::new(ready, body, pooled, settings))
+            }
+        };
     Ok(Response::from_parts(parts, body))
 }
 
-/// Whether the body is chunked, if its framing has one reading only.
+/// Whether the body is chunked; an error if its framing is ambiguous.
 fn check_framing(headers: &HeaderMap) -> Result<bool, UpstreamError> {
     let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
     let Some(coding) = codings.next() else { return Ok(false) };
-    // SECURITY: RFC 9112 6.3 calls this an attempt at response splitting; whoever stores such a
-    // response may store another one's.
+    // SECURITY: RFC 9112 6.3 calls this an attempt at response splitting; a cache might store a
+    // part of another response.
     if headers.contains_key(CONTENT_LENGTH) {
         return Err(UpstreamError::Broken("both Content-Length and Transfer-Encoding".into()));
     }
@@ -233,11 +232,11 @@ fn check_framing(headers: &HeaderMap) -> Result<bool, UpstreamError> {
     Ok(chunked)
 }
 
-/// Makes the request one that HTTP/1.1 can carry whole, whatever version it came in.
+/// Turns a request of any version into one for HTTP/1.1.
 fn normalise(request: &mut Request<Body>) {
     *request.version_mut() = Version::HTTP_11;
-    // SECURITY: origin-form only; an absolute target would let the request choose where the app
-    // believes it was sent.
+    // SECURITY: origin-form only; an absolute target would let the request choose the host that the
+    // origin believes it was sent to.
     if request.uri().authority().is_some() || request.uri().scheme().is_some() {
         let target = request
             .uri()
@@ -250,19 +249,18 @@ fn normalise(request: &mut Request<Body>) {
         return;
     }
     if request.body().is_empty() {
-        // RFC 9110 8.6: these methods mean something by having no content, and some apps insist
-        // that it is said.
+        // These methods expect content, so its absence is stated (RFC 9110 8.6); some origins
+        // insist on it.
         if matches!(*request.method(), Method::POST | Method::PUT | Method::PATCH) {
             request.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
         }
     } else if request.body().size_hint().exact().is_none() {
-        // Without this hyper takes a GET of unknown length for one without a body.
+        // Without this, hyper treats a GET of unknown length as one without a body.
         request.headers_mut().insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
     }
 }
 
-/// A second copy of a request, for the case that the first is lost on a connection that was being
-/// closed.
+/// A copy of a request, in case the first is lost on a connection that was being closed.
 fn duplicate(request: &Request<Upload>, body: bytes::Bytes) -> Request<Upload> {
     let mut copy = Request::new(Upload::unwatched(Body::full(body)));
     copy.method_mut().clone_from(request.method());

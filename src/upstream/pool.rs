@@ -1,7 +1,7 @@
-//! The connections that wait for a request, and the queue of requests that wait for a connection.
+//! The idle connections, and the queue of requests that wait for a connection.
 //!
 //! A request holds a permit from before it has a connection until its response is read to the end.
-//! Connections wait without one, and a new one is made only when none waits: so there are never
+//! Idle connections hold none, and a new connection is made only when none is idle: there are never
 //! more sockets than permits.
 
 use std::collections::VecDeque;
@@ -53,7 +53,7 @@ impl Pool {
         }
     }
 
-    /// The right to one connection. Waits in line, for a bounded time, in a bounded line.
+    /// A permit for one connection. Waits for a bounded time in a bounded queue.
     pub(super) async fn permit(self: &Arc<Self>) -> Result<PooledConnection, UpstreamError> {
         let permit = match Arc::clone(&self.permits).try_acquire_owned() {
             Ok(permit) => permit,
@@ -63,8 +63,9 @@ impl Pool {
     }
 
     async fn wait(&self) -> Result<OwnedSemaphorePermit, UpstreamError> {
-        let place = CountGuard::up(&self.counters.waiting);
-        // Counted after joining: of several that come at once none slips past the limit.
+        let waiting = CountGuard::up(&self.counters.waiting);
+        // Checked after joining the queue, so that of several requests at once none exceeds the
+        // limit.
         if self.counters.waiting.load(Ordering::Relaxed) > self.max_waiting {
             return Err(UpstreamError::Busy);
         }
@@ -72,44 +73,44 @@ impl Pool {
         let turn =
             tokio::time::timeout(self.wait_timeout, Arc::clone(&self.permits).acquire_owned())
                 .await;
-        drop(place);
+        drop(waiting);
         // The semaphore is never closed; a queue that did not move is the one way to fail.
         turn.ok().and_then(Result::ok).ok_or(UpstreamError::Busy)
     }
 
-    /// The connection used last, if one waits and has done so for less than `max_age`.
+    /// The connection used last, if one has been idle for less than `max_age`.
     fn checkout(&self, now: Instant, max_age: Duration) -> Option<Box<Connection>> {
         loop {
             let mut idle = self.idle.lock();
             let last = idle.back()?;
             let age = now.saturating_duration_since(last.since);
             if age >= self.keep_alive {
-                // All others have waited longer still.
+                // All others have been idle for longer.
                 let expired = std::mem::take(&mut *idle);
                 self.count(&idle);
                 drop(idle);
                 drop(expired);
                 return None;
             }
-            // One that is too old for this request makes room for the new connection, so that the
-            // bound holds.
+            // If it is too old for this request, the oldest makes room for the new connection, so
+            // that the limit holds.
             let taken = if age >= max_age { idle.pop_front() } else { idle.pop_back() };
             self.count(&idle);
             drop(idle);
-            let mut link = taken?.connection;
+            let mut connection = taken?.connection;
             if age >= max_age {
                 return None;
             }
-            if link.is_free() {
-                return Some(link);
+            if connection.is_free() {
+                return Some(connection);
             }
         }
     }
 
-    fn checkin(self: &Arc<Self>, link: Box<Connection>) {
+    fn checkin(self: &Arc<Self>, connection: Box<Connection>) {
         let since = self.clock.now();
         let mut idle = self.idle.lock();
-        idle.push_back(IdleConnection { connection: link, since });
+        idle.push_back(IdleConnection { connection, since });
         self.count(&idle);
         drop(idle);
         if !self.reaping.swap(true, Ordering::Relaxed) {
@@ -120,7 +121,7 @@ impl Pool {
         }
     }
 
-    /// Closes connections that waited too long, and those that the app has closed.
+    /// Closes connections that were idle for too long, and those that the origin has closed.
     fn sweep(&self) {
         let now = self.clock.now();
         let mut closing = Vec::new();
@@ -143,7 +144,7 @@ impl Pool {
     }
 }
 
-/// Sweeps now and then, until the pool is gone.
+/// Sweeps periodically, until the pool is dropped.
 async fn reap(pool: Weak<Pool>, every: Duration) {
     loop {
         tokio::time::sleep(every).await;
@@ -154,8 +155,8 @@ async fn reap(pool: Weak<Pool>, every: Duration) {
     }
 }
 
-/// The right to one connection, and the connection. Dropping it closes the connection and then lets
-/// the next request have the right.
+/// A permit for one connection, and the connection. Dropping it closes the connection and then
+/// passes the permit to the next request.
 pub(super) struct PooledConnection {
     connection: Option<Box<Connection>>,
     permit: Option<OwnedSemaphorePermit>,
@@ -163,18 +164,18 @@ pub(super) struct PooledConnection {
 }
 
 impl PooledConnection {
-    /// Takes a waiting connection, if there is one that has waited for less than `max_age`.
+    /// Takes an idle connection, if one has been idle for less than `max_age`.
     pub(super) fn reuse(&mut self, now: Instant, max_age: Duration) -> Option<&mut Connection> {
         self.connection = self.pool.checkout(now, max_age);
         self.connection.as_deref_mut()
     }
 
-    /// Puts a new connection in place of the one there is.
-    pub(super) fn install(&mut self, link: Connection) -> &mut Connection {
-        self.connection.insert(Box::new(link))
+    /// Replaces the connection.
+    pub(super) fn install(&mut self, connection: Connection) -> &mut Connection {
+        self.connection.insert(Box::new(connection))
     }
 
-    /// Closes the connection and keeps the right to one.
+    /// Closes the connection and keeps the permit.
     pub(super) fn close(&mut self) {
         self.connection = None;
     }
@@ -183,30 +184,29 @@ impl PooledConnection {
         self.connection.as_deref_mut()
     }
 
-    /// The exchange is over: the connection waits for the next, or is closed if it cannot serve
-    /// one.
+    /// The exchange is over: the connection becomes idle, or is closed if it cannot serve another.
     pub(super) fn release(mut self) {
-        if let Some(mut link) = self.connection.take()
-            && link.is_free()
+        if let Some(mut connection) = self.connection.take()
+            && connection.is_free()
         {
-            link.deadline.clear();
-            self.pool.checkin(link);
+            connection.deadline.clear();
+            self.pool.checkin(connection);
         }
-        // The permit goes last: whoever gets it next finds the connection waiting.
+        // The permit is released last, so that its next holder finds the idle connection.
     }
 
     /// Gives the connection a task of its own.
     pub(super) fn detach(&mut self) {
         let permit = self.permit.take();
-        if let Some(link) = &mut self.connection {
-            link.detach(permit);
+        if let Some(connection) = &mut self.connection {
+            connection.detach(permit);
         }
     }
 
     /// Lets an upgraded connection go.
     pub(super) fn into_tunnel(mut self) {
-        if let Some(link) = self.connection.take() {
-            link.into_tunnel(self.permit.take());
+        if let Some(connection) = self.connection.take() {
+            connection.into_tunnel(self.permit.take());
         }
     }
 }

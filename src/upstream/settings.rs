@@ -3,27 +3,26 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// Where the app is and how patient to be with it.
+/// `[upstream]`, compiled.
 #[derive(Clone, Debug)]
 pub struct UpstreamSettings {
-    /// Where the app listens.
+    /// Where the origin listens.
     pub target: Target,
-    /// Which `Host` the app gets.
+    /// Which `Host` the origin gets.
     pub host: HostHeader,
     /// How long connecting may take: name lookup, all addresses, and TLS together.
     pub connect_timeout: Duration,
-    /// How long the app may take from the last byte of the request that it was given to the head of
-    /// its response.
+    /// How long the origin may take from the last byte of the request to the head of its response.
     pub first_byte_timeout: Duration,
-    /// How long the app may be silent inside a response's body. Not for `text/event-stream`, which
-    /// is silent by nature.
+    /// How long the origin may be silent inside a response's body. It does not apply to
+    /// `text/event-stream`, where silence is normal.
     pub idle_timeout: Duration,
     /// How long an upgraded connection may be silent in both directions (given to [`tunnel`] by the
     /// caller).
     pub tunnel_timeout: Duration,
-    /// How long an unused connection is kept. Best below the app's own keep-alive time.
+    /// How long an unused connection is kept. Best shorter than the origin's own keep-alive time.
     pub keep_alive: Duration,
-    /// The most sockets open towards the app, tunnels included.
+    /// The most open sockets towards the origin, tunnels included.
     pub max_connections: usize,
     /// The most requests that wait for a connection; one more is [`UpstreamError::Busy`].
     pub max_waiting: usize,
@@ -38,7 +37,7 @@ pub struct UpstreamSettings {
     pub ca_file: Option<PathBuf>,
 }
 
-/// Where the app listens: the parts of its URL.
+/// Where the origin listens: the parts of its URL.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Target {
     /// Whether to speak TLS.
@@ -51,12 +50,12 @@ pub struct Target {
     pub authority: Box<str>,
 }
 
-/// Which `Host` the app gets.
+/// Which `Host` the origin gets.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum HostHeader {
     /// The one that the client sent.
     #[default]
     Preserve,
-    /// The authority of the app's URL.
+    /// The authority of the origin's URL.
     Upstream,
 }

@@ -6,8 +6,8 @@ use http_body::Frame;
 
 use crate::semantics::forward;
 
-/// SECURITY: what frames, routes or authenticates a message must not come after it (RFC 9110
-/// 6.5.1).
+/// SECURITY: fields that frame, route or authenticate a message must not come in its trailers (RFC
+/// 9110 6.5.1).
 pub(super) fn without_forbidden_trailers(frame: Frame<Bytes>) -> Frame<Bytes> {
     match frame.into_trailers() {
         Err(data) => data,

@@ -16,10 +16,11 @@ use tokio_util::sync::CancellationToken;
 /// Bytes that are read at once, in each direction.
 const BUFFER: usize = 16 * 1024;
 
-/// How many looks the watch takes in one idle time: silence is noticed at most a quarter late.
+/// How often the idle time is checked within one idle time: silence is noticed at most a quarter
+/// late.
 const CHECKS_PER_TIMEOUT: u32 = 4;
 
-/// Why a tunnel did not come to be, or broke.
+/// Why a tunnel could not be opened, or broke.
 #[derive(Debug, thiserror::Error)]
 pub enum TunnelError {
     /// One of the two ends never changed protocols.
@@ -34,9 +35,9 @@ pub enum TunnelError {
 }
 
 /// Splices an upgraded client connection and an upgraded upstream connection until both end, the
-/// idle limit passes, or `stop` is cancelled. An end that has said its last word may still listen.
+/// idle limit passes, or `stop` is cancelled. An end that has sent everything may still receive.
 ///
-/// Returns the bytes that went from the client to the app, and from the app to the client.
+/// Returns the number of bytes from the client to the origin, and from the origin to the client.
 ///
 /// # Errors
 /// When one of the ends did not change protocols, or broke.

@@ -17,11 +17,11 @@ pub(super) struct Upload {
     progress: Option<Arc<UploadProgress>>,
 }
 
-/// How far a streamed request body has come.
+/// How much of a streamed request body has been sent.
 #[derive(Default)]
 pub(super) struct UploadProgress {
     // Frames that hyper has read. It reads one only when it has room, so that this stops when the
-    // app stops reading.
+    // origin stops reading.
     frames: AtomicU32,
     failed: AtomicBool,
     over: AtomicBool,
@@ -37,7 +37,7 @@ impl UploadProgress {
         self.failed.load(Ordering::Relaxed)
     }
 
-    /// Whether hyper is done with the body.
+    /// Whether hyper has finished with the body.
     pub(super) fn over(&self) -> bool {
         self.over.load(Ordering::Relaxed)
     }
@@ -50,7 +50,7 @@ impl Upload {
         (Self { body, progress: progress.clone() }, progress)
     }
 
-    /// A body that needs no watching.
+    /// A body whose progress is not tracked.
     pub(super) const fn unwatched(body: Body) -> Self {
         Self { body, progress: None }
     }
