@@ -1,25 +1,22 @@
-//! A model check of coherence between sidecars: every order of events of small worlds, in which
+//! Model check of coherence between sidecars: explores every order of events in small worlds, where
 //! each sidecar runs the production core.
 //!
-//! What is checked in every world: no hit under a lease, and no hit by Redis to a read that begins
-//! now, is older than a mutation whose answer has gone out; and no sidecar spins. Excused is the
-//! one limit that we publish: what a sidecar that cannot reach Redis lets out
-//! ([`Released::Untold`](sidecache::internals::core::Released)) binds itself alone until its
-//! journal was replayed, and all others from a lease after that.
+//! Checked in every world: no hit under a lease, and no hit by Redis for a read that begins now, is
+//! older than a mutation whose response has gone out; and no sidecar spins. One published limit is
+//! excepted: what a sidecar releases while it cannot reach Redis
+//! ([`Released::PublishFailed`](sidecache::internals::core::Released)) binds that sidecar alone
+//! until its journal was replayed, and all others from one lease after that.
 //!
-//! Assumed: Redis runs one step at a time; a demoted server takes no write, beats included; all
-//! clocks run alike; a client that lost its connection makes no new one before the keeper has heard
-//! of the loss ([`Fault::MendedUnseen`] shows what comes of it otherwise). A sidecar that does not
-//! lag acts before anybody else does; those that lag do so by any time and in any order.
+//! Assumed: Redis runs one step at a time; a demoted server accepts no write, not even heartbeats;
+//! all clocks run at the same rate; a client that lost its connection makes no new one before the
+//! driver knows of the loss ([`Fault::MendedUnseen`] shows what happens otherwise). A sidecar that
+//! does not lag acts before any other does; those that lag do so by any time and in any order.
 //!
-//! The same checker finds a stale read when one protection is switched off, in the model alone. To
-//! see the counterexamples and the numbers: `SIDECACHE_MODEL_TRACE=1 cargo nextest run --test model
-//! --no-capture`. More ticks for each world, and without a bound on how many worlds:
+//! When one protection is switched off in the model, the same checker finds a stale read. To see
+//! the counterexamples and the numbers: `SIDECACHE_MODEL_TRACE=1 cargo nextest run --test model
+//! --no-capture`. For more ticks in each world, and no limit on the number of worlds:
 //! `SIDECACHE_MODEL_DEPTH=1 cargo nextest run --test model --no-capture` (some gigabytes and
 //! minutes for each tick).
-
-#[path = "model/check.rs"]
-mod check;
 #[path = "model/redis.rs"]
 mod redis;
 #[path = "model/sidecar.rs"]

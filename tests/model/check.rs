@@ -1,5 +1,5 @@
-//! An explicit-state breadth-first checker: every reachable world once, by its fingerprint; the
-//! first wrong one is reached on a shortest way.
+//! An explicit-state breadth-first checker: visits every reachable world once, by its fingerprint,
+//! and finds a shortest path to the first wrong one.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::hash::{BuildHasherDefault, Hash, Hasher};

@@ -1,8 +1,8 @@
-//! A twin of Redis, as far as the scripts of `src/coherence` use it: one tag, one entry, the names,
-//! and the marks under them.
+//! A model of Redis, as far as the scripts of `src/coherence` use it: one tag, one entry, the list
+//! of peers, and their marks.
 //!
-//! Each function is one script, and as atomic as that. What is left out: deadlines of marks (longer
-//! than any run), guards, and memory.
+//! Each function is one script, and as atomic. Left out: deadlines of marks (longer than any run),
+//! guards, and memory.
 
 use std::collections::{BTreeMap, BTreeSet};
 

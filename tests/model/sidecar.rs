@@ -1,4 +1,4 @@
-//! What happens to one sidecar: what `keeper.rs`, `mutation.rs`, `coherence.rs` and `store.rs` do
+//! What happens to one sidecar: what `driver.rs`, `mutation.rs`, `coherence.rs` and `store.rs` do
 //! around the core, in the same order.
 
 use std::collections::BTreeSet;

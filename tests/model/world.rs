@@ -1,8 +1,8 @@
-//! The world of the model: some sidecars, each with the production core, two servers of Redis, an
-//! app with one value, and a clock for all.
+//! The world of the model: some sidecars, each with the production core, two Redis servers, an
+//! origin with one value, and one clock.
 //!
 //! Every step that can lie between two others in production is an [`Action`] of its own: each
-//! script in Redis, each answer, each message. A pause is a sidecar that is not scheduled while
+//! script in Redis, each reply, each message. A paused sidecar is one that is not scheduled while
 //! time passes.
 
 use std::collections::{BTreeSet, VecDeque};
