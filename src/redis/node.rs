@@ -25,7 +25,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::error::SetupError;
 use crate::redis::settings::RedisSettings;
-use crate::units::Secret;
+use crate::secret::Secret;
 
 /// How long connecting may take.
 pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_millis(500);
