@@ -1,20 +1,20 @@
-//! A model check of coherence between sidecars: every order of events of small worlds, in which
+//! Model check of coherence between sidecars: explores every order of events in small worlds, where
 //! each sidecar runs the production core.
 //!
-//! What is checked in every world: no hit under a lease, and no hit by Redis to a read that begins
-//! now, is older than a mutation whose answer has gone out; and no sidecar spins. Excused is the
-//! one limit that we publish: what a sidecar that cannot reach Redis lets out
-//! ([`Released::Untold`](sidecache::internals::core::Released)) binds itself alone until its
-//! journal was replayed, and all others from a lease after that.
+//! Checked in every world: no hit under a lease, and no hit by Redis for a read that begins now, is
+//! older than a mutation whose response has gone out; and no sidecar spins. One published limit is
+//! excepted: what a sidecar releases while it cannot reach Redis
+//! ([`Released::PublishFailed`](sidecache::internals::core::Released)) binds that sidecar alone
+//! until its journal was replayed, and all others from one lease after that.
 //!
-//! Assumed: Redis runs one step at a time; a demoted server takes no write, beats included; all
-//! clocks run alike; a client that lost its connection makes no new one before the keeper has heard
-//! of the loss ([`Fault::MendedUnseen`] shows what comes of it otherwise). A sidecar that does not
-//! lag acts before anybody else does; those that lag do so by any time and in any order.
+//! Assumed: Redis runs one step at a time; a demoted server accepts no write, not even heartbeats;
+//! all clocks run at the same rate; a client that lost its connection makes no new one before the
+//! driver knows of the loss ([`Fault::MendedUnseen`] shows what happens otherwise). A sidecar that
+//! does not lag acts before any other does; those that lag do so by any time and in any order.
 //!
-//! The same checker finds a stale read when one protection is switched off, in the model alone. To
-//! see the counterexamples and the numbers: `SIDECACHE_MODEL_TRACE=1 cargo nextest run --test model
-//! --no-capture`. More ticks for each world, and without a bound on how many worlds:
+//! When one protection is switched off in the model, the same checker finds a stale read. To see
+//! the counterexamples and the numbers: `SIDECACHE_MODEL_TRACE=1 cargo nextest run --test model
+//! --no-capture`. For more ticks in each world, and no limit on the number of worlds:
 //! `SIDECACHE_MODEL_DEPTH=1 cargo nextest run --test model --no-capture` (some gigabytes and
 //! minutes for each tick).
 
@@ -38,10 +38,10 @@ use check::{Found, check};
 use redis::Redis;
 use world::{Budget, Fault, Lags, Note, Role, World, at};
 
-/// How many worlds are looked at, where no depth is asked for.
-const MOST: usize = 700_000;
+/// How many worlds are visited, unless a depth is given.
+const MAX_WORLDS: usize = 700_000;
 
-/// A lease of two ticks, renewed every tick; others wait three.
+/// A lease of two ticks, renewed every tick; peers wait three.
 fn settings() -> LeaseSettings {
     LeaseSettings {
         lease: at(2),
@@ -63,14 +63,14 @@ struct Scenario {
     roles: Vec<Role>,
     budget: Budget,
     ticks: u64,
-    /// Whether the replica has what the primary has at the start, and not nothing.
+    /// Whether the replica starts as a copy of the primary, and not empty.
     copied: bool,
 }
 
 impl Scenario {
     fn start(&self, fault: Fault) -> World {
         let mut world = World::new(&settings(), &self.roles, fault, self.budget, 0);
-        // Longer than a lease and its margin, so that everybody knows everybody.
+        // Longer than a lease and its margin, so that all peers know each other.
         world.settle(5);
         world.budget.fills += 1;
         world.fill(0);
@@ -86,15 +86,16 @@ impl Scenario {
         let more: Option<u64> =
             std::env::var("SIDECACHE_MODEL_DEPTH").ok().and_then(|more| more.parse().ok());
         let deeper = Self { ticks: self.ticks + more.unwrap_or(0), ..self.clone() };
-        let found = check(deeper.start(fault), if more.is_some() { usize::MAX } else { MOST });
+        let found =
+            check(deeper.start(fault), if more.is_some() { usize::MAX } else { MAX_WORLDS });
         if more.is_some() || std::env::var_os("SIDECACHE_MODEL_TRACE").is_some() {
-            let _ = std::io::stderr().write_all(deeper.told(fault, &found).as_bytes());
+            let _ = std::io::stderr().write_all(deeper.report(fault, &found).as_bytes());
         }
         found
     }
 
-    /// What was found, with the way to what is wrong.
-    fn told(&self, fault: Fault, found: &Found) -> String {
+    /// What was found, with the path to what is wrong.
+    fn report(&self, fault: Fault, found: &Found) -> String {
         let mut text = format!(
             "{} ({fault:?}): {} worlds, {} steps deep\n  {:?}\n",
             self.name, found.worlds, found.depth, found.notes
@@ -110,35 +111,35 @@ impl Scenario {
         text
     }
 
-    /// Nothing is wrong anywhere, all was seen, and these things did happen.
+    /// Asserts that nothing is wrong, that all worlds were visited, and that these notes occurred.
     #[track_caller]
     fn holds(&self, must: &[Note]) {
         let found = self.holds_near(must);
-        assert!(!found.cut, "not all was seen: {}", self.told(Fault::None, &found));
+        assert!(!found.cut, "not all worlds were visited: {}", self.report(Fault::None, &found));
     }
 
-    /// Nothing is wrong in the nearest [`MOST`] worlds, and these things did happen there. All of
-    /// them take a depth to be asked for.
+    /// Asserts that nothing is wrong in the nearest [`MAX_WORLDS`] worlds, and that these notes
+    /// occurred there. To visit all of them, a depth has to be given.
     #[track_caller]
     fn holds_near(&self, must: &[Note]) -> Found {
         let found = self.run(Fault::None);
-        assert!(found.wrong.is_none(), "{}", self.told(Fault::None, &found));
+        assert!(found.wrong.is_none(), "{}", self.report(Fault::None, &found));
         let missed: Vec<&Note> =
             must.iter().filter(|note| !found.notes.contains_key(note)).collect();
         assert!(
             missed.is_empty(),
-            "void, since never reached: {missed:?}\n{}",
-            self.told(Fault::None, &found)
+            "these notes never occurred, so the test proves nothing: {missed:?}\n{}",
+            self.report(Fault::None, &found)
         );
         found
     }
 
-    /// With this fault something is stale.
+    /// Asserts that a read is stale with this fault.
     #[track_caller]
     fn fails(&self, fault: Fault) {
         let found = self.run(fault);
         let what = found.wrong.as_ref().map_or("nothing", |(what, _)| what);
-        assert!(what.contains("serves version"), "{}", self.told(fault, &found));
+        assert!(what.contains("serves version"), "{}", self.report(fault, &found));
     }
 }
 
@@ -159,8 +160,8 @@ const SOME: Budget = Budget {
 
 const ONE_FAILOVER: Budget = Budget { failovers: 1, fills: 0, ..SOME };
 
-const fn lagging(role: Role, bus: bool, calls: bool, keeper: bool) -> Role {
-    Role { lags: Lags { bus, calls, keeper }, ..role }
+const fn lagging(role: Role, bus: bool, calls: bool, driver: bool) -> Role {
+    Role { lags: Lags { bus, calls, driver }, ..role }
 }
 
 fn scenario(name: &'static str, roles: &[Role], budget: Budget, ticks: u64) -> Scenario {
@@ -205,7 +206,7 @@ fn unseen_failover() -> Scenario {
 
 #[test]
 fn no_read_is_stale_while_a_fill_and_a_mutation_cross() {
-    fill().holds(&[Note::LeasedHit, Note::Refill, Note::KilledFill, Note::Acknowledged]);
+    fill().holds(&[Note::LeasedHit, Note::Refill, Note::PurgedFill, Note::Acknowledged]);
 }
 
 #[test]
@@ -214,9 +215,9 @@ fn no_read_is_stale_while_messages_come_late() {
     late.holds(&[
         Note::LeasedHit,
         Note::StrictHit,
-        Note::OutlivedByTime,
-        Note::StruckOut,
-        Note::KilledFill,
+        Note::ReleasedByTime,
+        Note::Evicted,
+        Note::PurgedFill,
     ]);
 }
 
@@ -226,20 +227,15 @@ fn no_read_is_stale_while_calls_come_late() {
     late.holds(&[
         Note::LeasedHit,
         Note::StrictHit,
-        Note::OutlivedByTime,
-        Note::OutlivedBySilence,
+        Note::ReleasedByTime,
+        Note::ReleasedBySilence,
         Note::Refill,
     ]);
 }
 
 #[test]
 fn no_read_is_stale_while_the_reader_pauses() {
-    paused_reader().holds(&[
-        Note::LeasedHit,
-        Note::StrictHit,
-        Note::OutlivedByTime,
-        Note::StruckOut,
-    ]);
+    paused_reader().holds(&[Note::LeasedHit, Note::StrictHit, Note::ReleasedByTime, Note::Evicted]);
 }
 
 #[test]
@@ -250,7 +246,7 @@ fn no_read_is_stale_while_the_writer_pauses() {
         Budget { fills: 0, ..SOME },
         5,
     );
-    paused.holds(&[Note::LeasedHit, Note::Acknowledged, Note::StruckOut, Note::TakenOver]);
+    paused.holds(&[Note::LeasedHit, Note::Acknowledged, Note::Evicted, Note::TakenOver]);
 }
 
 #[test]
@@ -258,7 +254,7 @@ fn no_read_is_stale_after_a_failover_that_loses_writes() {
     scenario("a failover", &[READER, WRITER], ONE_FAILOVER, 3).holds_near(&[
         Note::LeasedHit,
         Note::Rejoined,
-        Note::Untold,
+        Note::PublishFailed,
         Note::Replayed,
     ]);
 }
@@ -293,9 +289,9 @@ fn no_read_is_stale_while_a_sidecar_crashes_and_starts_again() {
     let crash =
         scenario("a crash", &[READER, WRITER], Budget { crashes: 1, restarts: 1, ..SOME }, 7);
     crash.holds(&[
-        Note::OutlivedByTime,
-        Note::OutlivedBySilence,
-        Note::StruckOut,
+        Note::ReleasedByTime,
+        Note::ReleasedBySilence,
+        Note::Evicted,
         Note::TakenOver,
         Note::Forgotten,
     ]);
@@ -309,19 +305,25 @@ fn no_read_is_stale_while_connections_break() {
         Budget { breaks: 1, deaf: 1, fills: 0, ..SOME },
         4,
     );
-    breaks.holds(&[Note::Untold, Note::Replayed, Note::Rejoined, Note::Withdrawn, Note::LeasedHit]);
+    breaks.holds(&[
+        Note::PublishFailed,
+        Note::Replayed,
+        Note::Rejoined,
+        Note::Withdrawn,
+        Note::LeasedHit,
+    ]);
 }
 
 #[test]
 fn no_read_is_stale_while_redis_loses_its_keys() {
     let lost = scenario("lost keys", &[READER, WRITER], Budget { flushes: 1, names: 1, ..SOME }, 4);
-    lost.holds(&[Note::LeasedHit, Note::KilledFill, Note::Acknowledged]);
+    lost.holds(&[Note::LeasedHit, Note::PurgedFill, Note::Acknowledged]);
 }
 
 #[test]
 fn no_read_is_stale_among_three_with_two_mutations() {
     let three = scenario("three", &[READER, WRITER, WRITER], Budget { mutations: 2, ..SOME }, 3);
-    three.holds(&[Note::LeasedHit, Note::Refill, Note::KilledFill, Note::Acknowledged]);
+    three.holds(&[Note::LeasedHit, Note::Refill, Note::PurgedFill, Note::Acknowledged]);
 }
 
 #[test]
@@ -340,7 +342,7 @@ fn the_checker_notices_that_the_lease_is_off() {
 }
 
 #[test]
-fn the_checker_notices_that_nobody_is_waited_for() {
+fn the_checker_notices_that_peers_are_not_waited_for() {
     paused_reader().fails(Fault::NoWait);
 }
 

@@ -1,5 +1,5 @@
-//! An explicit-state breadth-first checker: every reachable world once, by its fingerprint; the
-//! first wrong one is reached on a shortest way.
+//! An explicit-state breadth-first checker: visits every reachable world once, by its fingerprint,
+//! and finds a shortest path to the first wrong one.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::hash::{BuildHasherDefault, Hash, Hasher};
@@ -9,19 +9,19 @@ use crate::world::{Action, Note, World};
 /// What a run of the checker found.
 #[derive(Debug, Default)]
 pub struct Found {
-    /// How many different worlds there are.
+    /// How many different worlds were found.
     pub worlds: usize,
-    /// How many steps away the farthest is.
+    /// How many steps away the farthest one is.
     pub depth: usize,
     /// What happened anywhere.
     pub notes: BTreeMap<Note, usize>,
-    /// What is wrong, and the shortest way there.
+    /// What is wrong, and a shortest path to it.
     pub wrong: Option<(String, Vec<Action>)>,
-    /// Whether there was more to see than was allowed.
+    /// Whether the limit was reached before all worlds were visited.
     pub cut: bool,
 }
 
-/// Looks at every world that can come of this one, up to so many.
+/// Visits every world that this one can become, up to a limit.
 pub fn check(start: World, most: usize) -> Found {
     let mut found = Found::default();
     let mut seen: HashMap<u64, (u64, Action), BuildHasherDefault<Folded>> = HashMap::default();
@@ -87,8 +87,7 @@ fn fingerprint(world: &World) -> u64 {
     hasher.finish()
 }
 
-/// A quick hash of 64 bits: two of some million worlds fall together with a chance of one in a
-/// million.
+/// A fast hash of 64 bits: the chance that two of some million worlds collide is one in a million.
 #[derive(Default)]
 pub struct Folded(u64);
 

@@ -1,8 +1,8 @@
-//! A twin of Redis, as far as the scripts of `src/coherence` use it: one tag, one entry, the names,
-//! and the marks under them.
+//! A model of Redis, as far as the scripts of `src/coherence` use it: one tag, one entry, the list
+//! of peers, and their marks.
 //!
-//! Each function is one script, and as atomic as that. What is left out: deadlines of marks (longer
-//! than any run), guards, and memory.
+//! Each function is one script, and as atomic. Left out: deadlines of marks (longer than any run),
+//! guards, and memory.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -17,7 +17,7 @@ pub struct Record {
     pub fence: u8,
 }
 
-/// What is stored under the key.
+/// The entry under the key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Stored {
     pub version: u8,
@@ -25,7 +25,7 @@ pub struct Stored {
     pub nonce: u16,
 }
 
-/// What a fill read before it asked the app.
+/// What a fill read before its request to the origin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Reading {
     pub generation: u16,
@@ -106,7 +106,7 @@ impl Redis {
         *nonce
     }
 
-    /// `purge.lua`; who hears it is for the caller to say.
+    /// `purge.lua`; the caller says how many subscribers there are.
     pub fn purge(
         &mut self,
         fence: u8,

@@ -1,4 +1,4 @@
-//! What happens to one sidecar: what `keeper.rs`, `mutation.rs`, `coherence.rs` and `store.rs` do
+//! What happens to one sidecar: what `driver.rs`, `mutation.rs`, `coherence.rs` and `store.rs` do
 //! around the core, in the same order.
 
 use std::collections::BTreeSet;
@@ -11,10 +11,10 @@ use sidecache::internals::message::{Message, OperationId, PeerId, Process};
 
 use crate::redis::{Redis, Stored};
 use crate::world::{
-    Action, Ear, Entry, Fault, Flight, Mutation, Note, Sidecar, Stage, Watch, World, at, tag,
+    Action, Entry, Fault, Mutation, Note, Read, Sidecar, Stage, Subscription, Watch, World, at, tag,
 };
 
-/// Why a call came to nothing.
+/// Why a call failed.
 enum Failure {
     Connection,
     Refused,
@@ -22,10 +22,10 @@ enum Failure {
 
 type Notes = BTreeSet<Note>;
 
-/// How many beats of one sidecar may be on their way to Redis.
+/// How many heartbeats of one sidecar may be on their way to Redis.
 const BEATS: usize = 2;
 
-/// Purges for somebody else have ids from here; nobody waits for them.
+/// Purges on behalf of others have ids from here on; no response waits for them.
 const FOR_OTHERS: u64 = 100;
 
 impl World {
@@ -46,23 +46,23 @@ impl World {
             }
             Action::Answer(n) => self.answer(n, notes),
             Action::Read(n) => self.read(n),
-            Action::Fly(n) => return self.fly(n, notes),
+            Action::AdvanceRead(n) => return self.advance_read(n, notes),
             Action::Mutate(n) => self.mark(n, notes),
             Action::Advance(n) => self.advance(n, notes),
             Action::Gap(n) => {
                 let sidecar = self.of(n);
                 sidecar.queue.clear();
-                sidecar.ear = Ear::Off;
+                sidecar.subscription = Subscription::Off;
                 self.handle(n, CoreEvent::Lagged, notes);
             }
             Action::Listen(n) => {
                 let primary = self.primary;
-                self.of(n).ear = Ear::On(primary);
+                self.of(n).subscription = Subscription::On(primary);
                 self.handle(n, CoreEvent::Listening, notes);
             }
-            Action::Deafen(n) => {
+            Action::BreakSubscription(n) => {
                 self.budget.deaf = self.budget.deaf.saturating_sub(1);
-                self.of(n).ear = Ear::Broken;
+                self.of(n).subscription = Subscription::Broken;
             }
             Action::Crash(n) => self.crash(n),
             Action::Restart(n) => self.restart(n),
@@ -145,9 +145,9 @@ impl World {
         let mut released = Vec::new();
         for command in commands {
             match command {
-                CoreCommand::Invalidate(_) => sidecar.cell += 1,
+                CoreCommand::Invalidate(_) => sidecar.tag_state += 1,
                 CoreCommand::Release(id, how) => released.push((id, how)),
-                // It is awaited by nobody.
+                // No response waits for it.
                 CoreCommand::Ack(_, id) if id.0 >= FOR_OTHERS => {}
                 command => sidecar.commands.push(command),
             }
@@ -176,7 +176,7 @@ impl World {
         let Some(mutation) = sidecar.mutation.take_if(|mutation| mutation.id == id) else { return };
         match how {
             Released::PublishFailed => {
-                notes.insert(Note::Untold);
+                notes.insert(Note::PublishFailed);
                 sidecar.own_floor = sidecar.own_floor.max(mutation.version);
             }
             how => {
@@ -184,8 +184,8 @@ impl World {
                 let over = |since: u64| now >= at(since) + settings.lease + settings.margin;
                 let note = match (how, &mutation.stage) {
                     (Released::Acknowledged, _) => Note::Acknowledged,
-                    (_, Stage::Waiting(since)) if over(*since) => Note::OutlivedByTime,
-                    _ => Note::OutlivedBySilence,
+                    (_, Stage::Waiting(since)) if over(*since) => Note::ReleasedByTime,
+                    _ => Note::ReleasedBySilence,
                 };
                 notes.insert(note);
                 self.floor = self.floor.max(mutation.version);
@@ -204,7 +204,7 @@ impl World {
         self.handle(n, CoreEvent::Lost, notes);
     }
 
-    /// The server that takes a write of this sidecar.
+    /// The server that accepts writes of this sidecar.
     fn writable(&mut self, n: u8) -> Result<&mut Redis, Failure> {
         match self.sidecars[usize::from(n)].connection {
             None => Err(Failure::Connection),
@@ -213,8 +213,8 @@ impl World {
         }
     }
 
-    /// `Coherence::watch`: what is done about a call that came to nothing.
-    fn watch(&mut self, n: u8, failure: &Failure, notes: &mut Notes) {
+    /// `Coherence::record_result`: reacts to a failed call.
+    fn record_result(&mut self, n: u8, failure: &Failure, notes: &mut Notes) {
         if matches!(failure, Failure::Connection) {
             self.lose(n, notes);
         }
@@ -223,17 +223,20 @@ impl World {
     fn publish(&mut self, message: &Message) {
         let primary = self.primary;
         for sidecar in &mut self.sidecars {
-            if sidecar.ear == Ear::On(primary) {
+            if sidecar.subscription == Subscription::On(primary) {
                 Arc::make_mut(sidecar).queue.push_back(message.clone());
             }
         }
     }
 
     fn listeners(&self) -> usize {
-        self.sidecars.iter().filter(|sidecar| sidecar.ear == Ear::On(self.primary)).count()
+        self.sidecars
+            .iter()
+            .filter(|sidecar| sidecar.subscription == Subscription::On(self.primary))
+            .count()
     }
 
-    /// `Coherence::run`
+    /// `Coherence::run_command`
     fn run(&mut self, n: u8, command: CoreCommand, notes: &mut Notes) {
         match command {
             CoreCommand::Heartbeat { number, peer, register } => {
@@ -255,24 +258,25 @@ impl World {
                     Ok(_) => {
                         let primary = self.primary;
                         let hears = |sidecar: &&mut Arc<Sidecar>| {
-                            sidecar.ear == Ear::On(primary) && sidecar.core.me().process == to
+                            sidecar.subscription == Subscription::On(primary)
+                                && sidecar.core.me().process == to
                         };
                         if let Some(sidecar) = self.sidecars.iter_mut().find(hears) {
                             Arc::make_mut(sidecar).queue.push_back(Message::Ack { to, id, of });
                         }
                     }
-                    Err(failure) => self.watch(n, &failure, notes),
+                    Err(failure) => self.record_result(n, &failure, notes),
                 }
             }
             CoreCommand::RequestAck(id) => {
                 let by = self.of(n).core.me().process;
                 match self.writable(n) {
                     Ok(_) => self.publish(&Message::Invalidate { by, id, tags: Some(Vec::new()) }),
-                    Err(failure) => self.watch(n, &failure, notes),
+                    Err(failure) => self.record_result(n, &failure, notes),
                 }
             }
             CoreCommand::Evict(peer) => {
-                notes.insert(Note::StruckOut);
+                notes.insert(Note::Evicted);
                 let _ = self.take_over(n, peer, notes);
             }
             CoreCommand::Forget(peer) => {
@@ -289,7 +293,7 @@ impl World {
                     redis.forget(peer, true);
                     self.publish(&Message::Leave { of: peer.process });
                 }
-                Err(failure) => self.watch(n, &failure, notes),
+                Err(failure) => self.record_result(n, &failure, notes),
             },
             CoreCommand::Replay(batch) => self.replay(n, batch, notes),
             CoreCommand::Invalidate(_) | CoreCommand::Release(..) => {}
@@ -305,7 +309,7 @@ impl World {
         let marks = match self.writable(n) {
             Ok(redis) => redis.evict(peer),
             Err(failure) => {
-                self.watch(n, &failure, notes);
+                self.record_result(n, &failure, notes);
                 return Err(());
             }
         };
@@ -339,17 +343,17 @@ impl World {
     ) -> Result<(), ()> {
         self.ids += 1;
         let id = OperationId(self.ids);
-        self.of(n).cell += 1;
+        self.of(n).tag_state += 1;
         self.of(n).core.expect(id);
         match self.purge_in_redis(n, id, mark) {
             Ok(subscribers) => {
                 self.handle(n, CoreEvent::Published(id, subscribers), notes);
                 self.of(n).core.forget_wait(id);
-                self.of(n).cell += 1;
+                self.of(n).tag_state += 1;
                 Ok(())
             }
             Err(failure) => {
-                self.watch(n, &failure, notes);
+                self.record_result(n, &failure, notes);
                 self.of(n).core.forget_wait(id);
                 Err(())
             }
@@ -361,7 +365,7 @@ impl World {
         if done {
             notes.insert(Note::Replayed);
             let (settings, version) = (crate::settings(), self.sidecars[usize::from(n)].own_floor);
-            // From when it is there, everybody hears of it as of any purge.
+            // From now on, all peers get it like any other purge.
             let until = self.now + (settings.lease + settings.margin).as_secs();
             self.owed = Some((version.max(self.owed.map_or(0, |(version, _)| version)), until));
         }
@@ -396,27 +400,27 @@ impl World {
                 self.of(n).mutation = Some(Mutation { id, version, stage: Stage::Done(mark) });
             }
             Stage::Done(mark) => {
-                self.of(n).cell += 1;
+                self.of(n).tag_state += 1;
                 self.of(n).core.expect(id);
-                self.stage(n, Stage::Telling(mark));
+                self.stage(n, Stage::Publishing(mark));
                 if self.of(n).core.phase() == Phase::Lost {
-                    self.untold(n, id, notes);
+                    self.publish_failed(n, id, notes);
                 }
             }
-            Stage::Telling(mark) => {
+            Stage::Publishing(mark) => {
                 let server = self.primary;
                 if let Ok(subscribers) = self.purge_in_redis(n, id, mark.map(|peer| (id, peer))) {
-                    self.stage(n, Stage::Told(server, subscribers));
+                    self.stage(n, Stage::Published(server, subscribers));
                 } else {
                     self.lose(n, notes);
-                    self.untold(n, id, notes);
+                    self.publish_failed(n, id, notes);
                 }
             }
-            Stage::Told(server, _) if self.of(n).connection != Some(server) => {
+            Stage::Published(server, _) if self.of(n).connection != Some(server) => {
                 self.lose(n, notes);
-                self.untold(n, id, notes);
+                self.publish_failed(n, id, notes);
             }
-            Stage::Told(_, mut subscribers) => {
+            Stage::Published(_, mut subscribers) => {
                 let now = self.now;
                 self.stage(n, Stage::Waiting(now));
                 if self.fault == Fault::NoWait {
@@ -424,7 +428,7 @@ impl World {
                     self.release(n, id, Released::Acknowledged, notes);
                 }
                 self.handle(n, CoreEvent::Published(id, subscribers), notes);
-                self.of(n).cell += 1;
+                self.of(n).tag_state += 1;
             }
             Stage::Waiting(_) => {}
         }
@@ -436,7 +440,7 @@ impl World {
         }
     }
 
-    fn untold(&mut self, n: u8, id: OperationId, notes: &mut Notes) {
+    fn publish_failed(&mut self, n: u8, id: OperationId, notes: &mut Notes) {
         let now = self.now;
         self.stage(n, Stage::Waiting(now));
         self.of(n).core.forget_wait(id);
@@ -454,33 +458,33 @@ impl World {
     /// `Coherence::watch_tags`
     fn watch_tag(&self, n: u8) -> Option<Watch> {
         let sidecar = &self.sidecars[usize::from(n)];
-        let gate = sidecar.core.lease_state();
-        (at(self.now) < gate.lease_until).then_some((gate.session, sidecar.cell))
+        let lease_state = sidecar.core.lease_state();
+        (at(self.now) < lease_state.lease_until).then_some((lease_state.session, sidecar.tag_state))
     }
 
     fn read(&mut self, n: u8) {
         let (floor, watch) = (self.floor_of(n), self.watch_tag(n));
         let sidecar = self.of(n);
-        sidecar.flight =
-            Some(Flight::Begun { epoch: sidecar.core.lease_state().epoch, floor, watch });
+        sidecar.read_stage =
+            Some(Read::Begun { epoch: sidecar.core.lease_state().epoch, floor, watch });
     }
 
-    fn fly(&mut self, n: u8, notes: &mut Notes) -> Option<String> {
-        match self.of(n).flight.take()? {
-            Flight::Begun { epoch, floor, watch } => {
-                return self.look(n, (epoch, floor, watch), notes);
+    fn advance_read(&mut self, n: u8, notes: &mut Notes) -> Option<String> {
+        match self.of(n).read_stage.take()? {
+            Read::Begun { epoch, floor, watch } => {
+                return self.lookup(n, (epoch, floor, watch), notes);
             }
-            Flight::Asking { epoch, reading } => {
+            Read::Asking { epoch, reading } => {
                 let version = self.app;
-                self.of(n).flight = Some(Flight::Brought { epoch, reading, version });
+                self.of(n).read_stage = Some(Read::Brought { epoch, reading, version });
             }
-            Flight::Brought { epoch, reading, version } => {
+            Read::Brought { epoch, reading, version } => {
                 if self.of(n).core.lease_state().epoch == epoch {
                     let watch = self.watch_tag(n);
-                    self.of(n).flight = Some(Flight::Committing { reading, version, watch });
+                    self.of(n).read_stage = Some(Read::Committing { reading, version, watch });
                 }
             }
-            Flight::Committing { reading, version, watch } => {
+            Read::Committing { reading, version, watch } => {
                 let mut nonce = self.nonce;
                 let unchecked = self.fault == Fault::NoFillCheck;
                 let answer = self.writable(n).map(|redis| {
@@ -492,18 +496,18 @@ impl World {
                     Ok(Some(nonce)) => {
                         let entry =
                             Entry { version, generation: reading.generation, nonce, leased: watch };
-                        self.of(n).flight = Some(Flight::Agreed { entry });
+                        self.of(n).read_stage = Some(Read::Agreed { entry });
                     }
-                    Ok(None) => drop(notes.insert(Note::KilledFill)),
-                    Err(failure) => self.watch(n, &failure, notes),
+                    Ok(None) => drop(notes.insert(Note::PurgedFill)),
+                    Err(failure) => self.record_result(n, &failure, notes),
                 }
             }
-            Flight::Agreed { entry } => {
+            Read::Agreed { entry } => {
                 notes.insert(Note::Refill);
                 let Entry { version, generation, nonce, .. } = entry;
                 match self.writable(n) {
                     Ok(redis) => redis.entry = Some(Stored { version, generation, nonce }),
-                    Err(failure) => self.watch(n, &failure, notes),
+                    Err(failure) => self.record_result(n, &failure, notes),
                 }
                 self.of(n).entry = Some(entry);
             }
@@ -511,8 +515,8 @@ impl World {
         None
     }
 
-    /// `Store::look_in_memory`, then `Store::look_in_redis`
-    fn look(
+    /// The lookup in memory, then the one in Redis.
+    fn lookup(
         &mut self,
         n: u8,
         (epoch, floor, watch): (u64, u8, Option<Watch>),
@@ -553,7 +557,7 @@ impl World {
                     self.writable(n).ok().map(|redis| redis.seed(reading.fence, &mut nonce));
                 self.nonce = nonce;
             }
-            self.of(n).flight = Some(Flight::Asking { epoch, reading });
+            self.of(n).read_stage = Some(Read::Asking { epoch, reading });
             return None;
         };
         notes.insert(Note::StrictHit);

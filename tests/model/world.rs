@@ -1,8 +1,8 @@
-//! The world of the model: some sidecars, each with the production core, two servers of Redis, an
-//! app with one value, and a clock for all.
+//! The world of the model: some sidecars, each with the production core, two Redis servers, an
+//! origin with one value, and one clock.
 //!
 //! Every step that can lie between two others in production is an [`Action`] of its own: each
-//! script in Redis, each answer, each message. A pause is a sidecar that is not scheduled while
+//! script in Redis, each reply, each message. A paused sidecar is one that is not scheduled while
 //! time passes.
 
 use std::collections::{BTreeSet, VecDeque};
@@ -15,40 +15,40 @@ use sidecache::internals::message::{Message, OperationId, Process};
 
 use crate::redis::{Reading, Redis, fence_name};
 
-/// Something that can happen next; to the sidecar of this number, if it has one.
+/// A step that can happen next; to the sidecar of this number, if there is one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Action {
     /// Time passes.
     Pass,
-    /// The keeper wakes.
+    /// The driver wakes.
     Tick(u8),
     /// The next message on the bus arrives.
     Deliver(u8),
     /// One of its commands runs in Redis.
     Run(u8, u8),
-    /// The oldest answer to a beat arrives.
+    /// The oldest reply to a heartbeat arrives.
     Answer(u8),
     /// A read begins.
     Read(u8),
-    /// It goes on.
-    Fly(u8),
+    /// The read goes on.
+    AdvanceRead(u8),
     /// A mutation begins, and is marked.
     Mutate(u8),
-    /// It goes on.
+    /// The mutation goes on.
     Advance(u8),
     Crash(u8),
     Restart(u8),
-    /// The connection for calls breaks; what was under way on it is lost.
+    /// The connection for calls breaks; the calls in flight on it are lost.
     Break(u8),
-    /// The keeper hears of it.
+    /// The driver learns of that.
     Notice(u8),
     /// The client connects again, by itself.
     Connect(u8),
-    /// The keeper finds a primary.
+    /// The driver finds a primary.
     Find(u8),
-    /// The connection that listens breaks.
-    Deafen(u8),
-    /// The ear tells of it.
+    /// The connection of the subscription breaks.
+    BreakSubscription(u8),
+    /// The subscriber reports it.
     Gap(u8),
     Listen(u8),
     /// The replica catches up with the primary.
@@ -57,24 +57,24 @@ pub enum Action {
     Failover,
     /// All keys are lost.
     Flush,
-    /// The list of names is lost.
+    /// The list of peers is lost.
     LoseNames,
     /// The tag's record is lost.
     LoseRecord,
 }
 
-/// What is worth knowing to have happened.
+/// Something that a test wants to have happened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Note {
     LeasedHit,
     StrictHit,
     Refill,
-    KilledFill,
+    PurgedFill,
     Acknowledged,
-    OutlivedByTime,
-    OutlivedBySilence,
-    Untold,
-    StruckOut,
+    ReleasedByTime,
+    ReleasedBySilence,
+    PublishFailed,
+    Evicted,
     TakenOver,
     Forgotten,
     Withdrawn,
@@ -83,30 +83,30 @@ pub enum Note {
     Lost,
 }
 
-/// What of a sidecar may lag behind any amount of time. What may not is done before time passes.
+/// Which parts of a sidecar may lag by any time. The others act before time passes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Lags {
     pub bus: bool,
     pub calls: bool,
-    pub keeper: bool,
+    pub driver: bool,
 }
 
 impl Lags {
-    pub const NONE: Self = Self { bus: false, calls: false, keeper: false };
+    pub const NONE: Self = Self { bus: false, calls: false, driver: false };
 }
 
 /// How a sidecar takes part.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Role {
     pub lags: Lags,
-    /// Whether what it does at once comes before anything that others do. If not, it may come in
+    /// Whether its immediate steps come before any step of the others. If not, they may come in
     /// between.
     pub eager: bool,
     pub reads: bool,
     pub mutates: bool,
 }
 
-/// How often what may happen.
+/// How often each event may happen.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Budget {
     pub mutations: u8,
@@ -122,20 +122,20 @@ pub struct Budget {
     pub records: u8,
 }
 
-/// A protection that is switched off, to see that the checker notices.
+/// A protection that is switched off, to see that the checker finds a stale read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Fault {
     #[default]
     None,
-    /// A fill is stored without a look at what was purged meanwhile.
+    /// A fill is stored without checking for purges in between.
     NoFillCheck,
     /// A failover keeps the fence.
     NoFence,
-    /// A hit does not look at the end of the lease.
+    /// A hit ignores the end of the lease.
     NoLease,
-    /// The answer of a mutation does not wait for the others.
+    /// The response to a mutation does not wait for peers.
     NoWait,
-    /// A connection that broke is made again before anybody is told that it broke.
+    /// A broken connection is reconnected before the driver learns that it broke.
     MendedUnseen,
 }
 
@@ -147,20 +147,20 @@ pub struct Entry {
     pub leased: Option<Watch>,
 }
 
-/// The session, and the cell of the tag.
+/// The session, and the state of the tag.
 pub type Watch = (u64, u16);
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum Flight {
-    /// Contact was found proven, and the watch begun.
+pub enum Read {
+    /// Contact was proven, and the watch has begun.
     Begun { epoch: u64, floor: u8, watch: Option<Watch> },
-    /// A miss: the app is about to be asked.
+    /// A miss: the request is about to reach the origin.
     Asking { epoch: u64, reading: Reading },
-    /// The app has answered.
+    /// The origin has responded.
     Brought { epoch: u64, reading: Reading, version: u8 },
     /// The commit is on its way.
     Committing { reading: Reading, version: u8, watch: Option<Watch> },
-    /// Redis has agreed.
+    /// Redis has allowed the response to be stored.
     Agreed { entry: Entry },
 }
 
@@ -173,24 +173,24 @@ pub struct Mutation {
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Stage {
-    /// Marked under this name, or not.
+    /// Marked under this id, or not marked.
     Marked(Option<sidecache::internals::message::PeerId>),
-    /// The app has done it.
+    /// The origin has committed it.
     Done(Option<sidecache::internals::message::PeerId>),
     /// The purge is about to be sent.
-    Telling(Option<sidecache::internals::message::PeerId>),
-    /// This Redis has it; its answer is on its way.
-    Told(u8, sidecache::internals::core::Subscribers),
-    /// Since then, for the others.
+    Publishing(Option<sidecache::internals::message::PeerId>),
+    /// This Redis has the purge; its reply is on its way.
+    Published(u8, sidecache::internals::core::Subscribers),
+    /// Waiting for peers since then.
     Waiting(u64),
 }
 
-/// Where the connection that listens stands.
+/// The state of the subscription.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Ear {
+pub enum Subscription {
     Off,
     On(u8),
-    /// Nothing arrives any more, and the ear does not know it yet.
+    /// Nothing arrives any more, and the subscriber does not know it yet.
     Broken,
 }
 
@@ -199,22 +199,22 @@ pub struct Sidecar {
     pub core: Core,
     pub role: Role,
     pub up: bool,
-    /// How often Redis was found.
+    /// Whether Redis was found before.
     pub found: bool,
     /// What the local table says of the tag: how often it was purged.
-    pub cell: u16,
+    pub tag_state: u16,
     pub commands: Vec<CoreCommand>,
     pub answers: Vec<(u64, Option<sidecache::internals::core::HeartbeatReply>)>,
     pub queue: VecDeque<Message>,
-    pub ear: Ear,
+    pub subscription: Subscription,
     /// The server that calls go to.
     pub connection: Option<u8>,
-    /// Whether the keeper has yet to hear that it broke.
+    /// Whether the driver has yet to learn that it broke.
     pub broken: bool,
     pub entry: Option<Entry>,
-    pub flight: Option<Flight>,
+    pub read_stage: Option<Read>,
     pub mutation: Option<Mutation>,
-    /// What it has itself let out without the others.
+    /// The version that it has released by itself, without reaching peers.
     pub own_floor: u8,
 }
 
@@ -223,11 +223,12 @@ pub struct World {
     pub now: u64,
     pub until: u64,
     pub fault: Fault,
-    /// What the app would answer.
+    /// The version that the origin would respond with.
     pub app: u8,
-    /// The latest version whose mutation was answered: older ones are stale to whoever asks now.
+    /// The latest version whose mutation got its response: older ones are stale for reads from now
+    /// on.
     pub floor: u8,
-    /// What was answered without the others becomes that version for all of them at that time.
+    /// From that time on, this version also counts for peers that its response did not wait for.
     pub owed: Option<(u8, u64)>,
     pub nonce: u16,
     pub ids: u64,
@@ -253,62 +254,62 @@ impl Sidecar {
             role,
             up: true,
             found: false,
-            cell: 0,
+            tag_state: 0,
             commands: Vec::new(),
             answers: Vec::new(),
             queue: VecDeque::new(),
-            ear: Ear::Off,
+            subscription: Subscription::Off,
             connection: Some(0),
             broken: false,
             entry: None,
-            flight: None,
+            read_stage: None,
             mutation: None,
             own_floor: 0,
         }
     }
 
-    /// Whether something is left to do before time passes.
+    /// Whether it has steps to take before time passes.
     fn is_behind(&self, now: MonotonicTime) -> bool {
-        let Lags { bus, calls, keeper } = self.role.lags;
+        let Lags { bus, calls, driver } = self.role.lags;
         let due = self.core.next_deadline().is_some_and(|next| next <= now);
         self.up
-            && (!bus && (!self.queue.is_empty() || self.ear == Ear::Broken)
+            && (!bus && (!self.queue.is_empty() || self.subscription == Subscription::Broken)
                 || !(calls || self.commands.is_empty() && self.answers.is_empty())
-                || !keeper && (due || self.broken))
+                || !driver && (due || self.broken))
     }
 
-    /// What it does before anybody else does anything.
+    /// The step that it takes before any other sidecar takes one.
     fn at_once(&self, n: u8, now: MonotonicTime, primary: u8) -> Option<Action> {
         if !self.role.eager || !self.up {
             return None;
         }
         let lost = self.core.phase() == sidecache::internals::core::Phase::Lost;
-        let Lags { bus, calls, keeper } = self.role.lags;
+        let Lags { bus, calls, driver } = self.role.lags;
         let due = self.core.next_deadline().is_some_and(|next| next <= now);
         let steps = [
-            (self.broken && !keeper, Action::Notice(n)),
-            (self.ear == Ear::Broken && !bus, Action::Gap(n)),
+            (self.broken && !driver, Action::Notice(n)),
+            (self.subscription == Subscription::Broken && !bus, Action::Gap(n)),
             (!self.queue.is_empty() && !bus, Action::Deliver(n)),
             (!self.answers.is_empty() && !calls, Action::Answer(n)),
             (!self.commands.is_empty() && !calls, Action::Run(n, 0)),
-            (due && !keeper, Action::Tick(n)),
-            (lost && self.connection == Some(primary) && !keeper, Action::Find(n)),
-            (self.ear == Ear::Off && !bus, Action::Listen(n)),
+            (due && !driver, Action::Tick(n)),
+            (lost && self.connection == Some(primary) && !driver, Action::Find(n)),
+            (self.subscription == Subscription::Off && !bus, Action::Listen(n)),
         ];
         steps.into_iter().find_map(|(is, action)| is.then_some(action))
     }
 
-    /// What memory gives without a word from Redis.
-    pub fn at_hand(&self, now: MonotonicTime, fault: Fault) -> Option<&Entry> {
-        let gate = self.core.lease_state();
+    /// The entry that memory serves without reading Redis.
+    pub fn in_memory(&self, now: MonotonicTime, fault: Fault) -> Option<&Entry> {
+        let lease_state = self.core.lease_state();
         let entry = self.entry.as_ref()?;
-        let (session, cell) = entry.leased?;
-        let leased = now < gate.lease_until || fault == Fault::NoLease;
+        let (session, tag_state) = entry.leased?;
+        let leased = now < lease_state.lease_until || fault == Fault::NoLease;
         (self.up
-            && gate.epoch.is_multiple_of(2)
+            && lease_state.epoch.is_multiple_of(2)
             && leased
-            && session == gate.session
-            && cell == self.cell)
+            && session == lease_state.session
+            && tag_state == self.tag_state)
             .then_some(entry)
     }
 }
@@ -340,7 +341,7 @@ impl World {
         }
     }
 
-    /// What can happen now.
+    /// The steps that can happen now.
     pub fn actions(&self, out: &mut Vec<Action>) {
         let now = at(self.now);
         if let Some(action) =
@@ -375,7 +376,7 @@ impl World {
         }
         let mut when = |is: bool, action| out.extend(is.then_some(action));
         let core = &sidecar.core;
-        let gate = core.lease_state();
+        let lease_state = core.lease_state();
         when(core.next_deadline().is_some_and(|next| next <= now), Action::Tick(n));
         when(!sidecar.queue.is_empty(), Action::Deliver(n));
         for (at, _) in (0..).zip(&sidecar.commands) {
@@ -383,11 +384,11 @@ impl World {
         }
         when(!sidecar.answers.is_empty(), Action::Answer(n));
         let reads = sidecar.role.reads
-            && sidecar.flight.is_none()
-            && gate.epoch.is_multiple_of(2)
-            && now < gate.contact_until;
-        when(reads && sidecar.at_hand(now, self.fault).is_none(), Action::Read(n));
-        when(sidecar.flight.is_some(), Action::Fly(n));
+            && sidecar.read_stage.is_none()
+            && lease_state.epoch.is_multiple_of(2)
+            && now < lease_state.contact_until;
+        when(reads && sidecar.in_memory(now, self.fault).is_none(), Action::Read(n));
+        when(sidecar.read_stage.is_some(), Action::AdvanceRead(n));
         match &sidecar.mutation {
             None => when(sidecar.role.mutates && left.mutations > 0, Action::Mutate(n)),
             Some(mutation) => {
@@ -398,25 +399,26 @@ impl World {
         let demoted = sidecar.connection.is_some_and(|server| server != self.primary);
         when(sidecar.connection.is_some() && (left.breaks > 0 || demoted), Action::Break(n));
         when(sidecar.broken, Action::Notice(n));
-        // The loss is told of at once, and the client waits before it tries again: it is assumed,
-        // see above.
+        // Assumed: the driver learns of the loss at once, and the client waits before it retries.
         when(
             sidecar.connection.is_none() && (!sidecar.broken || self.fault == Fault::MendedUnseen),
             Action::Connect(n),
         );
         let lost = core.phase() == sidecache::internals::core::Phase::Lost;
         when(lost && sidecar.connection == Some(self.primary), Action::Find(n));
-        match sidecar.ear {
-            Ear::Off => when(true, Action::Listen(n)),
-            Ear::On(server) => when(left.deaf > 0 || server != self.primary, Action::Deafen(n)),
-            Ear::Broken => when(true, Action::Gap(n)),
+        match sidecar.subscription {
+            Subscription::Off => when(true, Action::Listen(n)),
+            Subscription::On(server) => {
+                when(left.deaf > 0 || server != self.primary, Action::BreakSubscription(n))
+            }
+            Subscription::Broken => when(true, Action::Gap(n)),
         }
     }
 
-    /// The world after that, and what is wrong in it.
+    /// The world after that step, and what is wrong in it.
     pub fn step(&self, action: Action, notes: &mut BTreeSet<Note>) -> (Self, Option<String>) {
         let mut world = self.clone();
-        let wrong = world.act(action, notes).or_else(|| world.stale_at_hand(notes));
+        let wrong = world.act(action, notes).or_else(|| world.stale_in_memory(notes));
         (world, wrong)
     }
 
@@ -468,9 +470,9 @@ impl World {
         self.floor.max(self.sidecars[usize::from(n)].own_floor)
     }
 
-    fn stale_at_hand(&self, notes: &mut BTreeSet<Note>) -> Option<String> {
+    fn stale_in_memory(&self, notes: &mut BTreeSet<Note>) -> Option<String> {
         for (n, sidecar) in (0..).zip(&self.sidecars) {
-            if let Some(entry) = sidecar.at_hand(at(self.now), self.fault) {
+            if let Some(entry) = sidecar.in_memory(at(self.now), self.fault) {
                 notes.insert(Note::LeasedHit);
                 if entry.version < self.floor_of(n) {
                     return Some(format!(
@@ -484,7 +486,7 @@ impl World {
         None
     }
 
-    /// Brings all sidecars into step with Redis, the shortest way.
+    /// Lets all sidecars catch up with Redis, on a shortest path.
     pub fn settle(&mut self, ticks: u64) {
         let mut notes = BTreeSet::new();
         let goal = self.now + ticks;
@@ -512,17 +514,18 @@ impl World {
         (self.until, self.budget) = (until, budget);
     }
 
-    /// Lets one sidecar read until it has an entry at hand.
+    /// Lets one sidecar read until its memory has an entry.
     pub fn fill(&mut self, n: u8) {
         let mut notes = BTreeSet::new();
-        for action in std::iter::once(Action::Read(n)).chain(std::iter::repeat_n(Action::Fly(n), 5))
+        for action in
+            std::iter::once(Action::Read(n)).chain(std::iter::repeat_n(Action::AdvanceRead(n), 5))
         {
             let (next, wrong) = self.step(action, &mut notes);
             assert_eq!(wrong, None);
             *self = next;
         }
         assert!(
-            self.sidecars[usize::from(n)].at_hand(at(self.now), self.fault).is_some(),
+            self.sidecars[usize::from(n)].in_memory(at(self.now), self.fault).is_some(),
             "sidecar {n} has filled under a lease"
         );
     }
