@@ -79,7 +79,8 @@ impl Default for LogSettings {
 
 /// Checks that a level is valid, for `sidecache check`.
 ///
-/// # Errors What is wrong with it, for people.
+/// # Errors
+/// What is wrong with it, for people.
 pub fn check_level(level: &str) -> Result<(), String> {
     // `EnvFilter` would take "debgu" for the name of a module and enable everything in it, so a
     // bare word must be a level.
@@ -103,7 +104,8 @@ fn parse(directives: &str) -> Result<EnvFilter, String> {
 
 /// Initializes the process's log, to stderr. `RUST_LOG`, if it is set, replaces the level.
 ///
-/// # Errors [`TelemetryError::Level`] for invalid directives.
+/// # Errors
+/// [`TelemetryError::Level`] for invalid directives.
 /// [`TelemetryError::AlreadyInitialized`] if the process already has a log: that log stays, but
 /// these settings decide whether requests are logged.
 pub fn init(settings: &LogSettings) -> Result<(), TelemetryError> {
