@@ -44,6 +44,8 @@ use crate::upstream::{self, Upstream};
 
 mod metrics;
 pub mod reload;
+#[cfg(test)]
+mod tests;
 
 /// How long the start waits for Redis before it serves without.
 const FIRST_JOIN_TIMEOUT: Duration = Duration::from_millis(150);

@@ -9,7 +9,6 @@ mod line;
 use std::borrow::Cow;
 use std::io;
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use http::Method;
@@ -28,10 +27,6 @@ pub const ACCESS_TARGET: &str = "sidecache::access";
 const LEVEL_VARIABLE: &str = "RUST_LOG";
 /// Paths and other text of clients are truncated to this many bytes in a line.
 const MAX_TEXT: usize = 2048;
-
-/// Whether requests are logged. Read once per request, so it is an atomic beside the subscriber
-/// rather than a filter inside of it.
-static ACCESS: AtomicBool = AtomicBool::new(false);
 
 /// `[log]`, compiled.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -105,9 +100,8 @@ fn parse(directives: &str) -> Result<EnvFilter, String> {
 /// Initializes the process's log, to stderr. `RUST_LOG`, if it is set, replaces the level.
 ///
 /// # Errors
-/// [`TelemetryError::Level`] for invalid directives.
-/// [`TelemetryError::AlreadyInitialized`] if the process already has a log: that log stays, but
-/// these settings decide whether requests are logged.
+/// [`TelemetryError::Level`] for invalid directives, [`TelemetryError::AlreadyInitialized`] if the
+/// process already has a log, which then stays.
 pub fn init(settings: &LogSettings) -> Result<(), TelemetryError> {
     let filter = match std::env::var(LEVEL_VARIABLE) {
         // Directives in the variable may name any module of any crate, so only their syntax is
@@ -117,7 +111,6 @@ pub fn init(settings: &LogSettings) -> Result<(), TelemetryError> {
         _ => filter(settings)
             .map_err(|problem| TelemetryError::Level { origin: "[log] level", problem })?,
     };
-    ACCESS.store(settings.access, Ordering::Relaxed);
     subscriber(settings.format, filter, io::stderr)
         .try_init()
         .map_err(|_| TelemetryError::AlreadyInitialized)
@@ -148,14 +141,6 @@ where
     tracing_subscriber::registry().with(lines.with_filter(filter))
 }
 
-/// Whether [`access`] does anything: one relaxed load, so that a request that is not logged pays
-/// for nothing.
-#[inline]
-#[must_use]
-pub fn enabled() -> bool {
-    ACCESS.load(Ordering::Relaxed)
-}
-
 /// The fields of a request's line.
 #[derive(Clone, Copy, Debug)]
 pub struct AccessLine<'a> {
@@ -181,14 +166,9 @@ pub struct AccessLine<'a> {
     pub request_id: Option<&'a str>,
 }
 
-/// Writes a request's line, if requests are logged.
+/// Writes a request's line. Whether requests are logged is a setting of the proxy, so that a request
+/// that is not logged costs nothing.
 pub fn access(line: &AccessLine<'_>) {
-    if enabled() {
-        write(line);
-    }
-}
-
-fn write(line: &AccessLine<'_>) {
     let AccessLine {
         method,
         path,
