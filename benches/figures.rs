@@ -1,4 +1,5 @@
-//! What hits, fills and purges cost in time: figures to read, which no machine has to reach.
+//! Measures how long hits, fills and purges take. The figures are for people; no machine has to
+//! reach them.
 //!
 //! ```sh
 //! cargo bench --bench figures             # all of them
@@ -35,7 +36,7 @@ use suite::support;
 
 #[tokio::main]
 async fn main() {
-    // What cargo adds of itself is no name.
+    // Arguments that cargo adds are not names.
     let names: Vec<String> =
         std::env::args().skip(1).filter(|name| !name.starts_with('-')).collect();
     let wanted =
@@ -58,7 +59,7 @@ async fn main() {
     }
 }
 
-/// Prints how these are spread.
+/// Prints the distribution of these.
 fn print(name: &str, mut times: Vec<Duration>) {
     if times.is_empty() {
         return println!("{name}: nothing was measured");

@@ -1,18 +1,18 @@
-//! Sidecache: a caching sidecar that stands in front of an HTTP app nobody can change, and makes it
-//! fast without making it wrong.
+//! Sidecache: a caching sidecar in front of an HTTP app that cannot be changed. It serves responses
+//! from a cache, and never a stale one where the app would have sent a current one.
 //!
-//! The folders, from the top layer to the bottom one; a file uses its own layer and those below it:
+//! The folders, from the top layer to the bottom one. A file uses its own layer and those below:
 //!
-//! - [`cli`] holds the commands, [`app`] puts the parts together and serves, [`config`] reads
+//! - [`cli`] holds the commands, [`app`] assembles the parts and serves, [`config`] reads
 //!   `proxy.toml`.
 //! - [`admin`] is the operators' listener; [`server`] turns sockets into requests, within limits.
-//! - [`proxy`] is the flow of a request; [`shadow`] finds out what the cache would do, and where
+//! - [`proxy`] is the flow of a request; [`shadow`] measures what the cache would do, and where
 //!   that would be wrong.
-//! - [`cache`] stores responses and fetches each key once; [`coherence`] proves stored responses
-//!   current.
+//! - [`cache`] stores responses and fetches each key once; [`coherence`] proves that stored
+//!   responses are current.
 //! - [`redis`] is the client of Redis, [`upstream`] the client of the origin.
-//! - [`policy`] says what the rules make of a request.
-//! - [`semantics`] is RFC 9110 and RFC 9111.
+//! - [`policy`] applies the rules to a request: route, key, tags, and what a write purges.
+//! - [`semantics`] implements RFC 9110 and RFC 9111, without I/O.
 //! - [`telemetry`] is what operators see; [`outcome`], [`error`], [`clock`], [`secret`] and
 //!   [`units`] are leaves that every layer may use.
 

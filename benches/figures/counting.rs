@@ -1,4 +1,4 @@
-//! What counting adds to a hit, which takes about ten microseconds.
+//! How much time counting adds to a hit, which takes about ten microseconds.
 
 use std::hint::black_box;
 use std::time::Duration;
@@ -8,8 +8,7 @@ use sidecache::internals::{Disposition, Reason};
 
 const TIMES: u32 = 1_000_000;
 
-/// How long this thread has been on a processor, so that a busy machine measures the same as an
-/// idle one.
+/// The processor time of this thread, so that a busy machine measures the same as an idle one.
 fn on_processor() -> Duration {
     let stat = std::fs::read_to_string("/proc/thread-self/schedstat").expect("Linux tells");
     let nanos = stat.split(' ').next().and_then(|nanos| nanos.parse().ok());

@@ -1,4 +1,4 @@
-//! A popular key that expires: how long hits take while it is fetched anew, beside all others.
+//! A popular key that expires: how long hits take while it is refreshed, compared with all others.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use crate::support::{Origin, Response, Socket};
 /// How long the origin takes.
 const FILL: Duration = Duration::from_millis(100);
 const CLIENTS: u32 = 16;
-/// Requests per second that the clients together send, if the machine lets them.
+/// The requests per second of all clients together, if the machine is fast enough.
 const RATE: u32 = 5_000;
 const LASTS: Duration = Duration::from_secs(10);
 

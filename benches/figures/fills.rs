@@ -1,5 +1,5 @@
-//! A thousand clients of one fill: how soon each has the first byte after the origin's own, and how
-//! long they take where nothing may be stored.
+//! A thousand clients of one fill: how soon after the origin's first byte each gets it, and how
+//! long they take if the response must not be stored.
 
 use std::time::Duration;
 
@@ -11,9 +11,9 @@ use crate::support::{Crowd, Origin, Reply, Response};
 
 const THOUSAND: usize = 1_000;
 const ROUTE: &str = "[[routes]]\npath = \"/a/{*rest}\"\nttl = \"1m\"\nscope = \"public\"\n";
-/// Until all requests have been read.
+/// How long it takes until all requests have been read.
 const ARRIVE: Duration = Duration::from_millis(500);
-/// How long the origin takes for what may not be stored.
+/// How long the origin takes for a response that must not be stored.
 const LATENCY: Duration = Duration::from_millis(300);
 
 async fn sidecar(origin: &Origin) -> ChildSidecar {
@@ -21,7 +21,7 @@ async fn sidecar(origin: &Origin) -> ChildSidecar {
     ChildSidecar::spawn(&format!("url = \"http://{}\"\n{limits}", origin.address), ROUTE).await
 }
 
-/// Those who follow a fill, and those who may not.
+/// Clients that share a fill, and clients that cannot.
 pub async fn of_a_crowd() {
     let gate = CancellationToken::new();
     let origin = Origin::start({
@@ -44,7 +44,7 @@ pub async fn of_a_crowd() {
     let origin =
         Origin::start(move |_| Response::new().wait(LATENCY).whole(no_store, b"mine alone"));
     let node = sidecar(&origin).await;
-    // The connections to the origin are made.
+    // Opens the connections to the origin.
     Crowd::ask(node.address, "/b/1", THOUSAND).await.time().await;
     let names = [("/b/1", "around the cache"), ("/a/1", "at first"), ("/a/1", "known uncacheable")];
     for (path, name) in names {

@@ -1,4 +1,5 @@
-//! What a purge costs: of a tag by its entries in memory, and of a write that three sidecars share.
+//! How long a purge takes: of a tag, by the number of its entries in memory, and of a write with
+//! three sidecars.
 
 use std::time::Duration;
 

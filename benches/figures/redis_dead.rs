@@ -1,4 +1,5 @@
-//! Requests while Redis is dead, beside the origin's own on the same machine at the same time.
+//! Requests while Redis is down, compared with requests to the origin on the same machine at the
+//! same time.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -15,7 +16,7 @@ const RULES: &str = "on_redis_loss = \"bypass\"\n[[routes]]\npath = \"/v/{key}\"
     scope = \"public\"\ntags = [\"v:{key}\"]\n\
     [[purges]]\npath = \"/v/{key}\"\ntags = [\"v:{key}\"]\n";
 
-/// Asks for a read or a write of a key of its own in turn.
+/// Sends reads and writes of its own key in turn.
 async fn ask(address: SocketAddr, number: usize) -> Vec<Duration> {
     let (mut client, path) = (Client::new(address), format!("/v/{number}"));
     let (start, mut times) = (Instant::now(), Vec::new());

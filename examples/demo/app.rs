@@ -1,9 +1,9 @@
-//! A sample legacy app: multi-tenant REST over plain HTTP/1.1, as slow as the database it would
-//! have behind it.
+//! A sample legacy app: a multi-tenant REST API over plain HTTP/1.1, with the delays of a slow
+//! database.
 //!
-//! Owns its data (in memory, per tenant, seeded alike at every start) and its ways, good and bad:
-//! it sends hardly any caching headers, and `no-cache, private` where its framework says so on
-//! everything. It knows nothing of caches.
+//! Owns its data (in memory, per tenant, with the same seed at every start) and its habits, good
+//! and bad: it sends hardly any caching headers, or `no-cache, private` on everything, as its
+//! framework does. It does not know about caches.
 
 #[path = "app/data.rs"]
 mod data;
@@ -40,16 +40,15 @@ use reply::{Refusal, Reply, error, refused};
 
 /// The largest JSON body that a write may have.
 const MAX_JSON: usize = 64 * 1024;
-/// How long requests under way may take once the app is told to stop.
+/// How long requests in flight may take once the app is stopped.
 const GRACE: Duration = Duration::from_secs(3);
-/// What the shared reference data is, until it changes. It never does.
+/// The version of the shared reference data, which never changes.
 const AREAS_ETAG: &str = "\"areas-1\"";
 
-/// How the app is run.
+/// The settings of the app.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// Every pause of the database is multiplied by this: 1.0 is the app as it is, 0.0 answers at
-    /// once.
+    /// The factor for every delay of the database: 1.0 is the normal delay, 0.0 is none.
     pub latency: f64,
     /// Where requests are counted. Keep a clone of it to read the counts.
     pub stats: Stats,
@@ -61,7 +60,7 @@ impl Default for Settings {
     }
 }
 
-/// How many requests the app itself has seen, by method and path. Clones share the counts.
+/// How many requests the app has received, by method and path. Clones share the counts.
 #[derive(Clone, Debug, Default)]
 pub struct Stats(Arc<Mutex<BTreeMap<(String, String), u64>>>);
 
@@ -78,7 +77,7 @@ impl Stats {
     }
 }
 
-/// Answers requests on `listener` until `shutdown` completes, then lets those under way finish
+/// Serves requests on `listener` until `shutdown` completes, then lets requests in flight finish
 /// within a few seconds.
 pub async fn serve(listener: TcpListener, settings: Settings, shutdown: impl Future) {
     let tasks = TaskTracker::new();
@@ -95,14 +94,14 @@ pub async fn serve(listener: TcpListener, settings: Settings, shutdown: impl Fut
             _ = &mut shutdown => break,
             accepted = listener.accept() => match accepted {
                 Ok((stream, _)) => drop(tasks.spawn(connection(Arc::clone(&app), stream, stop.clone()))),
-                // Out of descriptors, most likely: some connection will end soon.
+                // Most likely the process is out of descriptors; a connection will end soon.
                 Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
             },
         }
     }
     stop.cancel();
     tasks.close();
-    // Whoever is not done by then is cut off when the runtime ends.
+    // Connections that are still open are dropped when the runtime ends.
     let _ = tokio::time::timeout(GRACE, tasks.wait()).await;
 }
 
@@ -124,7 +123,7 @@ async fn connection(app: Arc<App>, stream: TcpStream, stop: CancellationToken) {
     let _ = connection.await;
 }
 
-/// Who asks, on whose behalf.
+/// The user and tenant of a request.
 struct Caller {
     tenant: String,
     user: String,
@@ -208,7 +207,8 @@ impl App {
             (Kind::Forms, _) => 400,
         })
         .await;
-        // Read after the pause: the answer is of the moment it leaves the database.
+        // Read after the delay, so that the response shows the state at the moment it leaves the
+        // database.
         let found = self.with_data(|data| {
             let rows = data.rows(&caller.tenant, kind);
             match id {
@@ -273,17 +273,18 @@ impl App {
         }
     }
 
-    /// What the start page of the product shows: a little of everything, counted anew each time.
+    /// The data of the product's start page: a little of everything, counted again for each
+    /// request.
     async fn dashboard(&self, caller: &Caller) -> Reply {
         self.pause(850).await;
         let value = self.with_data(|data| data.dashboard(&caller.tenant, &caller.user));
         let mut reply = reply::json(StatusCode::OK, &value);
-        // The framework says so on everything that a logged-in user sees.
+        // The framework sends this with everything that a logged-in user sees.
         reply.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-cache, private"));
         reply
     }
 
-    /// Reference data, the same for everybody, for which nobody needs to log in.
+    /// Reference data, the same for everyone. It needs no login.
     async fn property_areas(&self, headers: &HeaderMap) -> Reply {
         self.pause(500).await;
         let known =

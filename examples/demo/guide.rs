@@ -1,12 +1,12 @@
-//! The requests to try, and what to expect of each. The demo prints them as curl lines; a test
-//! sends them and holds them to it.
+//! The requests to try, and their expected responses. The demo prints them as curl lines; a test
+//! sends them and checks the responses.
 
 use std::fmt::Write as _;
 use std::net::SocketAddr;
 
 /// One request of the tour.
 pub struct Step {
-    /// What it shows.
+    /// What it demonstrates.
     pub title: &'static str,
     /// The request's method.
     pub method: &'static str,
@@ -20,7 +20,7 @@ pub struct Step {
     pub body: Option<&'static str>,
     /// The status to expect.
     pub status: u16,
-    /// What `X-Cache` says.
+    /// The expected value of `X-Cache`.
     pub cache: &'static str,
     /// A text that the body contains.
     pub contains: &'static str,
@@ -33,7 +33,7 @@ const BOB: Option<&str> = Some("bob-0002");
 const ACME: Option<&str> = Some("acme");
 const LIST: &str = "/api/v1/campaigns?page=1&limit=3";
 
-/// What most steps have in common: alice of acme reads.
+/// The common base of most steps: alice of acme reads.
 const READ: Step = Step {
     title: "",
     method: "GET",
@@ -47,12 +47,12 @@ const READ: Step = Step {
     note: "",
 };
 
-/// The tour, to be taken in this order with a cache that is empty.
+/// The tour. It must be taken in this order with an empty cache.
 pub const STEPS: &[Step] = &[
-    Step { title: "The first read asks the app", note: "0.6 s, as slow as the app", ..READ },
+    Step { title: "The first read goes to the app", note: "0.6 s, as slow as the app", ..READ },
     Step { title: "The same again comes from memory", cache: "HIT", note: "about 1 ms", ..READ },
     Step {
-        title: "A write goes through, and purges what it changed",
+        title: "A write is forwarded, and purges what it changed",
         method: "PUT",
         path: "/api/v1/campaigns/1",
         body: Some(r#"{"name":"acme autumn sale","status":"live"}"#),
@@ -62,7 +62,7 @@ pub const STEPS: &[Step] = &[
         ..READ
     },
     Step {
-        title: "So the next read has the new data",
+        title: "The next read gets the new data",
         contains: "acme autumn sale",
         note: "0.6 s",
         ..READ
@@ -82,7 +82,7 @@ pub const STEPS: &[Step] = &[
         ..READ
     },
     Step {
-        title: "Without a token the app says 401, and its refusal is not stored",
+        title: "Without a token the app responds with 401, which is not stored",
         token: None,
         status: 401,
         contains: "say who you are",
@@ -90,7 +90,7 @@ pub const STEPS: &[Step] = &[
         ..READ
     },
     Step {
-        title: "Another user of acme is checked by the app once ...",
+        title: "The app checks another user of acme once ...",
         token: BOB,
         contains: "acme autumn sale",
         note: "0.6 s; the app accepts bob, which admits him to the shared entry",
@@ -148,7 +148,7 @@ pub const STEPS: &[Step] = &[
     },
 ];
 
-/// The tour as text to copy from.
+/// The tour as text to copy.
 pub fn text(proxy: SocketAddr, app: SocketAddr, admin: SocketAddr) -> String {
     let mut text = format!(
         "\nThe sample app listens on http://{app}, Sidecache in front of it on http://{proxy}.\nTry these, in this order:\n"
@@ -179,7 +179,7 @@ curl -s -o /dev/null -w '%{{size_download}} bytes in %{{time_total}} s\\n' 'http
     let _ = write!(
         text,
         "
-# What the sidecar counted, and what it holds against your requests. In a browser: http://{admin}/
+# The sidecar's statistics, and why requests were not hits. In a browser: http://{admin}/
 curl -s http://{admin}/stats
 
 # A purge by hand; the next read asks the app again

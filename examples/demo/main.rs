@@ -1,7 +1,7 @@
 //! The demo: a sample legacy app, and Sidecache in front of it with the shipped `proxy.toml`.
 //!
 //! `cargo run --release --example demo` starts both, prints curl lines to try, and logs each
-//! request as it comes.
+//! request.
 #![allow(
     clippy::print_stdout,
     clippy::print_stderr,
@@ -27,15 +27,15 @@ use tokio_util::sync::CancellationToken;
 /// A sample legacy app with Sidecache in front of it.
 #[derive(Parser)]
 struct Args {
-    /// Where Sidecache listens, in place of what the rules say (127.0.0.1:8080 in the shipped
+    /// The address of Sidecache, instead of the one in the rules (127.0.0.1:8080 in the shipped
     /// ones).
     #[arg(long, value_name = "ADDRESS")]
     listen: Option<SocketAddr>,
-    /// Where the sample app listens.
+    /// The address of the sample app.
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8000")]
     app: SocketAddr,
-    /// Where Sidecache's dashboard and metrics are, in place of what the rules say (127.0.0.1:9090
-    /// in the shipped ones).
+    /// The address of Sidecache's dashboard and metrics, instead of the one in the rules
+    /// (127.0.0.1:9090 in the shipped ones).
     #[arg(long, value_name = "ADDRESS")]
     admin: Option<SocketAddr>,
     /// The rules. Edit them, start the demo again, and see what changes.
@@ -55,7 +55,7 @@ async fn main() -> ExitCode {
     }
 }
 
-/// What went wrong: an exit code (64 for bad rules, 1 for a failed start) and a message.
+/// A failure: an exit code (64 for invalid rules, 1 for a failed start) and a message.
 type Failure = (u8, String);
 
 async fn demo(args: &Args) -> Result<(), Failure> {
@@ -71,7 +71,7 @@ async fn demo(args: &Args) -> Result<(), Failure> {
     let shutdown = CancellationToken::new();
     let app_settings = app::Settings::default();
     let stats = app_settings.stats.clone();
-    // The app goes last: the sidecar's requests under way still need it.
+    // The app stops last, because the sidecar's requests in flight still need it.
     let sidecar_gone = CancellationToken::new();
     let app =
         tokio::spawn(app::serve(listener, app_settings, sidecar_gone.clone().cancelled_owned()));
@@ -88,7 +88,7 @@ async fn demo(args: &Args) -> Result<(), Failure> {
     result
 }
 
-/// The rules, with what the command line says in their place.
+/// The rules, with the addresses of the command line.
 fn configure(args: &Args) -> Result<Config, String> {
     let mut config = Config::load(&args.config).map_err(|problems| problems.to_string())?;
     if let Some(address) = args.listen {
@@ -104,7 +104,7 @@ fn configure(args: &Args) -> Result<Config, String> {
     Ok(config)
 }
 
-/// Runs Sidecache until `shutdown`, and lets its requests under way finish.
+/// Runs Sidecache until `shutdown`, and lets its requests in flight finish.
 async fn sidecar(config: Config, shutdown: CancellationToken) -> Result<(), Failure> {
     sidecache::app::init_log(&config.log)
         .map_err(|error| (1, format!("Sidecache cannot log: {error}")))?;
@@ -116,7 +116,7 @@ async fn sidecar(config: Config, shutdown: CancellationToken) -> Result<(), Fail
     Ok(())
 }
 
-/// Says which port is taken and what to do, before anything has been started.
+/// Reports an occupied port and what to do, before anything is started.
 fn free(address: SocketAddr, who: &str, other: &str) -> Result<(), Failure> {
     match std::net::TcpListener::bind(address) {
         Ok(_) => Ok(()),

@@ -1,8 +1,8 @@
-//! What the rules make of a request, told in lines of a name and a value: `route`, `scope`, `key`,
-//! `tag`, `X-Cache`.
+//! Explains a request by the rules, in lines of a name and a value: `route`, `scope`, `key`, `tag`,
+//! `X-Cache`.
 //!
-//! One code for the command, which reads a file, and the admin API, which asks the rules that
-//! serve. It knows the rules alone: not what is stored, and not who asks.
+//! The command, which reads a file, and the admin API, which uses the active rules, share this
+//! code. It knows the rules alone: neither what is stored nor which clients are authorized.
 
 use std::time::Duration;
 
@@ -18,25 +18,25 @@ use crate::policy::route::{Collapse, Route, RouteSpec};
 use crate::policy::scope::Scope;
 use crate::semantics::forward;
 
-/// A request to be explained, as it was written.
+/// A request to explain, as the operator wrote it.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct ExplainRequest {
     /// The method, in any case.
     pub method: String,
-    /// A path with its query.
+    /// A path, with or without a query.
     pub target: String,
-    /// Names and values.
+    /// The names and values of headers.
     #[serde(default)]
     pub headers: Vec<(String, String)>,
-    /// The body of a mutation, for purge rules that read it.
+    /// The body of a mutation, for purge rules that read a field from it.
     #[serde(default)]
     pub data: Option<String>,
-    /// Whether it is as if it came from a trusted proxy.
+    /// Whether to treat it as a request from a trusted proxy.
     #[serde(default)]
     pub trusted: bool,
 }
 
-/// A request that can be read.
+/// A parsed request.
 #[derive(Clone, Debug)]
 pub struct ParsedRequest {
     method: Method,
@@ -46,29 +46,29 @@ pub struct ParsedRequest {
     trusted: bool,
 }
 
-/// One thing that is told.
+/// One line of an explanation.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ExplainLine {
-    /// What it is about.
+    /// The subject.
     pub name: String,
-    /// What there is to say.
+    /// The statement.
     pub value: String,
 }
 
-/// All that is told, in the order in which it is decided.
+/// An explanation, with its lines in the order of the decisions.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Explanation {
     /// The method and the target.
     pub request: String,
-    /// What the rules make of them.
+    /// The lines.
     pub lines: Vec<ExplainLine>,
 }
 
 impl ExplainRequest {
-    /// Reads it. Without a `Host` it is one for `localhost`.
+    /// Parses the request. Without a `Host` header, the host is `localhost`.
     ///
     /// # Errors
-    /// What cannot be read, and how to write it.
+    /// What is invalid, and how to write it.
     pub fn read(&self) -> Result<ParsedRequest, String> {
         let method =
             Method::from_bytes(self.method.to_ascii_uppercase().as_bytes()).map_err(|_| {
@@ -90,7 +90,7 @@ impl ExplainRequest {
             let parsed = HeaderName::from_bytes(name.trim().as_bytes())
                 .ok()
                 .zip(HeaderValue::from_str(value.trim()).ok());
-            // SECURITY: a value may be a credential, and is not repeated.
+            // SECURITY: the message does not repeat the value, which may be a credential.
             let (name, value) = parsed.ok_or_else(|| {
                 format!(
                     "{name:?} and its value are not a header; write it as in -H 'x-tenant-id: acme'"
@@ -106,7 +106,7 @@ impl ExplainRequest {
 }
 
 impl ParsedRequest {
-    /// The request as the rules are asked about it.
+    /// The request in the form that the rules read.
     #[must_use]
     pub fn view(&self) -> RequestView<'_> {
         RequestView {
@@ -120,38 +120,37 @@ impl ParsedRequest {
     }
 }
 
-/// What the rules make of a request.
+/// Explains a request by the rules.
 #[must_use]
 pub fn explain(rules: &PolicyRules, request: &ParsedRequest) -> Explanation {
-    let asked = request.view();
-    let mut told = ExplainLines::default();
-    if let Err(bad) =
-        forward::check_request(asked.method, asked.uri, Version::HTTP_11, asked.headers)
+    let view = request.view();
+    let mut lines = ExplainLines::default();
+    if let Err(bad) = forward::check_request(view.method, view.uri, Version::HTTP_11, view.headers)
     {
-        told.line("refused", format!("{} {}", bad.status(), bad.as_str()));
+        lines.line("refused", format!("{} {}", bad.status(), bad.as_str()));
     } else {
-        match rules.plan(&asked) {
-            Plan::Lookup(lookup) => explain_lookup(&mut told, &lookup, asked.headers),
+        match rules.plan(&view) {
+            Plan::Lookup(lookup) => explain_lookup(&mut lines, &lookup, view.headers),
             Plan::Pass(route, outcome) => {
-                told.line("route", route.map_or("none", |route| route.name()));
-                told.line("X-Cache", "BYPASS");
+                lines.line("route", route.map_or("none", |route| route.name()));
+                lines.line("X-Cache", "BYPASS");
                 if let (Some(reason), Some(detail)) = (outcome.reason, outcome.detail()) {
-                    told.reason(reason, detail.to_string());
+                    lines.reason(reason, detail.to_string());
                 }
             }
             Plan::Refuse(route, header) => {
-                told.line("route", route.map_or("none", |route| route.name()));
-                told.line(
+                lines.line("route", route.map_or("none", |route| route.name()));
+                lines.line(
                     "refused",
-                    format!("400: {header} must come once, and must not be named in Connection"),
+                    format!("400: {header} must occur once, and must not be named in Connection"),
                 );
             }
             Plan::Mutate(effective) => {
-                explain_mutation(&mut told, rules, &asked, &effective, request.data.as_deref())
+                explain_mutation(&mut lines, rules, &view, &effective, request.data.as_deref())
             }
         }
     }
-    Explanation { request: format!("{} {}", request.method, request.uri), lines: told.0 }
+    Explanation { request: format!("{} {}", request.method, request.uri), lines: lines.0 }
 }
 
 #[derive(Default)]
@@ -162,7 +161,7 @@ impl ExplainLines {
         self.0.push(ExplainLine { name: name.into(), value: value.into() });
     }
 
-    /// A reason with its subject, what it means, and what can be done about it.
+    /// A reason with its subject, its meaning and its remedy.
     fn reason(&mut self, reason: Reason, detail: impl Into<String>) {
         self.line("reason", detail);
         self.line("meaning", reason.meaning());
@@ -172,45 +171,45 @@ impl ExplainLines {
     }
 }
 
-fn explain_lookup(told: &mut ExplainLines, lookup: &Lookup<'_>, headers: &HeaderMap) {
+fn explain_lookup(lines: &mut ExplainLines, lookup: &Lookup<'_>, headers: &HeaderMap) {
     let route: &Route = lookup.route;
-    told.line("route", route.name());
+    lines.line("route", route.name());
     for (name, value) in &lookup.captures {
-        told.line(format!("capture {name}"), value.to_string());
+        lines.line(format!("capture {name}"), value.to_string());
     }
-    told.line("scope", scope_in_words(route, lookup));
-    told.line("host", lookup.host.as_ref());
-    told.line("path", lookup.path.as_ref());
-    told.line("query", lookup.query.as_deref().unwrap_or("(none)"));
+    lines.line("scope", scope_in_words(route, lookup));
+    lines.line("host", lookup.host.as_ref());
+    lines.line("path", lookup.path.as_ref());
+    lines.line("query", lookup.query.as_deref().unwrap_or("(none)"));
     for (name, value) in lookup.shown_fields() {
-        told.line(format!("field {name}"), value);
+        lines.line(format!("field {name}"), value);
     }
     if let Some(credential) = lookup.credential {
-        // SECURITY: eight digits of a keyed hash tell two callers apart and nothing else.
-        told.line("credential", format!("(hash {})", crate::units::short_hex(&credential.0)));
+        // SECURITY: eight digits of a keyed hash distinguish two clients, and reveal nothing else.
+        lines.line("credential", format!("(hash {})", crate::units::short_hex(&credential.0)));
     }
-    told.line("key", lookup.key.hash().to_hex());
+    lines.line("key", lookup.key.hash().to_hex());
     for tag in lookup.tags() {
-        told.line("tag", tag.as_str());
+        lines.line("tag", tag.as_str());
     }
-    explain_times(told, &route.spec);
+    explain_times(lines, &route.spec);
     let directives = RequestDirectives::new(route, headers);
     match (directives.bypass, lookup.unknown.first()) {
         (Some(reason), _) => {
-            told.line("X-Cache", "BYPASS");
-            told.reason(reason, reason.as_str());
+            lines.line("X-Cache", "BYPASS");
+            lines.reason(reason, reason.as_str());
         }
         (None, Some(name)) => {
-            told.line("X-Cache", "BYPASS, unless the response is known to vary by it");
+            lines.line("X-Cache", "BYPASS, unless the response is known to vary by it");
             let reason = Reason::UnkeyedHeader;
-            told.reason(reason, format!("{} {name}", reason.as_str()));
+            lines.reason(reason, format!("{} {name}", reason.as_str()));
         }
-        (None, None) => explain_directives(told, &directives),
+        (None, None) => explain_directives(lines, &directives),
     }
 }
 
-/// What a lookup leads to. The client's directives narrow it as they do when the request is served.
-fn explain_directives(told: &mut ExplainLines, directives: &RequestDirectives) {
+/// The result of a lookup, as the client's directives restrict it.
+fn explain_directives(lines: &mut ExplainLines, directives: &RequestDirectives) {
     let otherwise = if directives.only_if_cached { "504" } else { "MISS" };
     let found = if !directives.needs_revalidation() {
         let mut conditions = String::new();
@@ -222,16 +221,16 @@ fn explain_directives(told: &mut ExplainLines, directives: &RequestDirectives) {
         }
         format!("HIT when it is stored{conditions}, else {otherwise}")
     } else if directives.only_if_cached {
-        "504, whether it is stored or not".to_owned()
+        "504, whether or not it is stored".to_owned()
     } else {
         "REVALIDATED when the origin confirms what is stored, else MISS".to_owned()
     };
-    told.line("X-Cache", found);
+    lines.line("X-Cache", found);
     if !directives.allows_stale() {
-        told.reason(Reason::RequestNoCache, Reason::RequestNoCache.as_str());
+        lines.reason(Reason::RequestNoCache, Reason::RequestNoCache.as_str());
     }
     if directives.only_if_cached {
-        told.reason(Reason::OnlyIfCached, Reason::OnlyIfCached.as_str());
+        lines.reason(Reason::OnlyIfCached, Reason::OnlyIfCached.as_str());
     }
 }
 
@@ -239,85 +238,91 @@ fn seconds(duration: Duration) -> String {
     format!("{}s", duration.as_secs_f64())
 }
 
-/// How long an entry serves, and what of that is not as it is without a word in the file.
-fn explain_times(told: &mut ExplainLines, spec: &RouteSpec) {
+/// How long an entry is served. Settings at their default are left out.
+fn explain_times(lines: &mut ExplainLines, spec: &RouteSpec) {
     let freshness = match spec.ttl {
         Some(ttl) => {
             let less = if spec.jitter.is_zero() {
                 String::new()
             } else {
-                format!(", less up to {} by chance,", seconds(spec.jitter))
+                format!(", less a random time of up to {},", seconds(spec.jitter))
             };
-            format!("{}{less} where the app gives none (origin = {:?})", seconds(ttl), spec.origin)
-                .to_lowercase()
+            format!(
+                "{}{less} where the origin gives none (origin = {:?})",
+                seconds(ttl),
+                spec.origin
+            )
+            .to_lowercase()
         }
-        None => "as the app says".to_owned(),
+        None => "as the origin says".to_owned(),
     };
-    told.line("fresh for", freshness);
+    lines.line("fresh for", freshness);
     let windows = [
-        (spec.stale_while_revalidate, "while it is fetched anew"),
-        (spec.stale_if_error, "in place of an error of the app"),
+        (spec.stale_while_revalidate, "while it is refreshed"),
+        (spec.stale_if_error, "in place of an error of the origin"),
     ];
     for (window, purpose) in windows {
         let words = match window {
             None => continue,
-            Some(Duration::ZERO) => format!("never {purpose}, where the app gives no time for it"),
+            Some(Duration::ZERO) => {
+                format!("never {purpose}, where the origin gives no time for it")
+            }
             Some(window) => {
-                format!("for {} {purpose}, where the app gives no time for it", seconds(window))
+                format!("for {} {purpose}, where the origin gives no time for it", seconds(window))
             }
         };
-        told.line("stale", words);
+        lines.line("stale", words);
     }
     if !spec.early_refresh {
-        told.line("refresh", "not before it has expired (early_refresh = false)");
+        lines.line("refresh", "only after it has expired (early_refresh = false)");
     }
     if spec.collapse == Collapse::Cluster {
-        told.line("collapse", "cluster: one fill per key, of all sidecars that share the Redis");
+        lines.line("collapse", "cluster: one fill per key among all sidecars that share the Redis");
     }
 }
 
 fn scope_in_words<'a>(route: &Route, lookup: &Lookup<'_>) -> &'a str {
     match (route.spec.scope, lookup.credential.is_some()) {
-        (Scope::Private, true) => "private: for this credential alone",
-        (Scope::Private, false) => "private: for callers without a credential",
+        (Scope::Private, true) => "private: for this credential only",
+        (Scope::Private, false) => "private: for clients without a credential",
         (Scope::Shared, _) => {
-            "shared: for every credential that the app has admitted for the same fields"
+            "shared: for every client that the origin has authorized for the same fields"
         }
-        (Scope::Public, _) => "public: for everyone; credentials are withheld from the app",
+        (Scope::Public, _) => "public: for everyone; fills are sent without credentials",
     }
 }
 
 fn explain_mutation(
-    told: &mut ExplainLines,
+    lines: &mut ExplainLines,
     rules: &PolicyRules,
-    asked: &RequestView<'_>,
+    request: &RequestView<'_>,
     effective: &Method,
     data: Option<&str>,
 ) {
-    told.line("X-Cache", "BYPASS");
-    let is_as_sent = *effective == *asked.method;
+    lines.line("X-Cache", "BYPASS");
+    let is_as_sent = *effective == *request.method;
     let reason = if is_as_sent { Reason::Method } else { Reason::MethodOverride };
-    told.reason(reason, reason.as_str());
+    lines.reason(reason, reason.as_str());
     let kind =
-        asked.headers.get(CONTENT_TYPE).map_or(&b"application/json"[..], HeaderValue::as_bytes);
+        request.headers.get(CONTENT_TYPE).map_or(&b"application/json"[..], HeaderValue::as_bytes);
     let body = data.and_then(|data| BodyFields::parse(kind, data.as_bytes()));
-    match rules.mutation(asked, effective, body.as_ref()) {
-        Err(header) => told.line(
+    match rules.mutation(request, effective, body.as_ref()) {
+        Err(header) => lines.line(
             "refused",
-            format!("400: {header} must come once, and must not be named in Connection"),
+            format!("400: {header} must occur once, and must not be named in Connection"),
         ),
         Ok(mutation) => {
             for tag in &mutation.tags {
-                told.line("purges", tag.as_str());
+                lines.line("purges", tag.as_str());
             }
             for field in &mutation.missing {
-                told.line(
+                lines.line(
                     "missing",
                     format!("field {field}: a template that needs it purges nothing"),
                 );
             }
             if !mutation.covered {
-                told.line("rule", "none: only its own URI is purged");
+                lines.line("rule", "none: only its own URI is purged");
             }
         }
     }
@@ -331,13 +336,17 @@ mod tests {
     use crate::config::Config;
     use crate::secret::Hasher;
 
-    /// What is told of a GET of the one route, which has these keys; `before` stands above it.
-    fn told(before: &str, keys: &str) -> Vec<ExplainLine> {
-        told_with(before, keys, Vec::new())
+    /// Explains a GET on a route with these keys. `before` is inserted above the route.
+    fn explain_get(before: &str, keys: &str) -> Vec<ExplainLine> {
+        explain_get_with(before, keys, Vec::new())
     }
 
-    /// The same with headers in the request.
-    fn told_with(before: &str, keys: &str, headers: Vec<(String, String)>) -> Vec<ExplainLine> {
+    /// The same, with headers in the request.
+    fn explain_get_with(
+        before: &str,
+        keys: &str,
+        headers: Vec<(String, String)>,
+    ) -> Vec<ExplainLine> {
         let text = format!(
             "[upstream]\nurl = \"http://127.0.0.1:8000\"\n{before}\n[[routes]]\npath = \"/a\"\n{keys}\n"
         );
@@ -362,25 +371,25 @@ mod tests {
         explained.lines
     }
 
-    fn lines<'a>(told: &'a [ExplainLine], name: &str) -> Vec<&'a str> {
-        told.iter().filter(|line| line.name == name).map(|line| line.value.as_str()).collect()
+    fn lines<'a>(shown: &'a [ExplainLine], name: &str) -> Vec<&'a str> {
+        shown.iter().filter(|line| line.name == name).map(|line| line.value.as_str()).collect()
     }
 
     #[test]
-    fn a_reason_is_told_with_its_meaning_and_its_remedy() {
-        let told = told_with("", "ttl = \"5m\"", vec![("x-unheard-of".into(), "1".into())]);
+    fn a_reason_has_its_meaning_and_its_remedy() {
+        let shown = explain_get_with("", "ttl = \"5m\"", vec![("x-unheard-of".into(), "1".into())]);
         let reason = Reason::UnkeyedHeader;
-        assert_eq!(lines(&told, "reason"), ["unkeyed header x-unheard-of"]);
-        assert_eq!(lines(&told, "meaning"), [reason.meaning()]);
-        assert_eq!(lines(&told, "remedy"), [reason.remedy().expect("there is one")]);
+        assert_eq!(lines(&shown, "reason"), ["unkeyed header x-unheard-of"]);
+        assert_eq!(lines(&shown, "meaning"), [reason.meaning()]);
+        assert_eq!(lines(&shown, "remedy"), [reason.remedy().expect("there is one")]);
     }
 
     #[test]
     fn the_directives_of_the_request_decide_what_is_served() {
         let explained = |keys: &str, name: &str, value: &str| {
-            let told = told_with("", keys, vec![(name.into(), value.into())]);
-            let [verdict] = lines(&told, "X-Cache")[..] else { panic!("{told:?}") };
-            let reasons = lines(&told, "reason").iter().map(ToString::to_string).collect();
+            let shown = explain_get_with("", keys, vec![(name.into(), value.into())]);
+            let [verdict] = lines(&shown, "X-Cache")[..] else { panic!("{shown:?}") };
+            let reasons = lines(&shown, "reason").iter().map(ToString::to_string).collect();
             (verdict.to_owned(), reasons)
         };
         let hit = "HIT when it is stored, else MISS";
@@ -408,7 +417,7 @@ mod tests {
             (
                 "cache-control",
                 "only-if-cached, no-cache",
-                "504, whether it is stored or not",
+                "504, whether or not it is stored",
                 &["request no-cache", "only if cached"],
             ),
             ("cache-control", "no-store, only-if-cached", "BYPASS", &["request no-store"]),
@@ -423,45 +432,50 @@ mod tests {
     }
 
     #[test]
-    fn the_times_of_a_route_are_told_where_it_has_them() {
+    fn the_times_of_a_route_are_shown_if_they_are_set() {
         let keys = "ttl = \"5m\"\njitter = \"30s\"\nstale_while_revalidate = \"30s\"\nstale_if_error = \"0s\"\nearly_refresh = false";
-        let told = told("", keys);
+        let shown = explain_get("", keys);
         assert_eq!(
-            lines(&told, "fresh for"),
-            ["300s, less up to 30s by chance, where the app gives none (origin = respect)"]
-        );
-        assert_eq!(
-            lines(&told, "stale"),
+            lines(&shown, "fresh for"),
             [
-                "for 30s while it is fetched anew, where the app gives no time for it",
-                "never in place of an error of the app, where the app gives no time for it"
+                "300s, less a random time of up to 30s, where the origin gives none (origin = respect)"
             ]
         );
-        assert_eq!(lines(&told, "refresh"), ["not before it has expired (early_refresh = false)"]);
-        assert_eq!(lines(&told, "collapse"), [""; 0]);
+        assert_eq!(
+            lines(&shown, "stale"),
+            [
+                "for 30s while it is refreshed, where the origin gives no time for it",
+                "never in place of an error of the origin, where the origin gives no time for it"
+            ]
+        );
+        assert_eq!(lines(&shown, "refresh"), ["only after it has expired (early_refresh = false)"]);
+        assert_eq!(lines(&shown, "collapse"), [""; 0]);
     }
 
     #[test]
-    fn a_route_without_times_is_told_in_one_line() {
-        let told = told("", "ttl = \"5m\"");
-        assert_eq!(lines(&told, "fresh for"), ["300s where the app gives none (origin = respect)"]);
+    fn a_route_without_times_has_one_line() {
+        let shown = explain_get("", "ttl = \"5m\"");
+        assert_eq!(
+            lines(&shown, "fresh for"),
+            ["300s where the origin gives none (origin = respect)"]
+        );
         for name in ["stale", "refresh", "collapse"] {
-            assert_eq!(lines(&told, name), [""; 0], "{told:?}");
+            assert_eq!(lines(&shown, name), [""; 0], "{shown:?}");
         }
     }
 
     #[test]
-    fn collapsing_across_sidecars_is_told_wherever_it_was_said() {
+    fn collapsing_across_sidecars_is_shown_wherever_it_is_set() {
         let redis = "[redis]\nurl = \"redis://127.0.0.1\"\n";
-        let cluster = ["cluster: one fill per key, of all sidecars that share the Redis"];
+        let cluster = ["cluster: one fill per key among all sidecars that share the Redis"];
         assert_eq!(
-            lines(&told(&format!("{redis}collapse = \"cluster\""), ""), "collapse"),
+            lines(&explain_get(&format!("{redis}collapse = \"cluster\""), ""), "collapse"),
             cluster
         );
-        assert_eq!(lines(&told(redis, "collapse = \"cluster\""), "collapse"), cluster);
+        assert_eq!(lines(&explain_get(redis, "collapse = \"cluster\""), "collapse"), cluster);
         assert_eq!(
             lines(
-                &told(&format!("{redis}collapse = \"cluster\""), "collapse = \"process\""),
+                &explain_get(&format!("{redis}collapse = \"cluster\""), "collapse = \"process\""),
                 "collapse"
             ),
             [""; 0]
@@ -469,7 +483,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_read_is_named_without_values_that_may_be_secret() {
+    fn an_invalid_request_is_named_without_values_that_may_be_secret() {
         let question = |method: &str, target: &str, name: &str| ExplainRequest {
             method: method.into(),
             target: target.into(),
@@ -478,7 +492,7 @@ mod tests {
         };
         assert!(question("G T", "/a", "x").read().unwrap_err().contains("not a method"));
         assert!(question("GET", "http://host/a", "x").read().unwrap_err().contains("not a path"));
-        let said = question("GET", "/a", "a b").read().unwrap_err();
-        assert!(said.contains("a b") && !said.contains("hunter2"), "{said}");
+        let error = question("GET", "/a", "a b").read().unwrap_err();
+        assert!(error.contains("a b") && !error.contains("hunter2"), "{error}");
     }
 }

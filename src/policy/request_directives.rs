@@ -1,7 +1,7 @@
-//! The client's Cache-Control directives, as they apply to a stored response. They only narrow what
-//! is served (RFC 9111 5.2.1); `max-stale` is ignored.
+//! The client's Cache-Control directives, as they apply to a stored response. They can only
+//! restrict what is served (RFC 9111 5.2.1); `max-stale` is ignored.
 //!
-//! Pure: the flow and `explain` both decide by it. Must not know what is stored.
+//! Pure: the proxy and `explain` both use it. Must not know what is stored.
 
 use std::time::Duration;
 
@@ -17,14 +17,14 @@ use crate::semantics::times::Times;
 /// The client's Cache-Control directives, as they apply to a stored response.
 #[derive(Debug, Default)]
 pub struct RequestDirectives {
-    /// The cache takes no part in the request, for this reason.
+    /// The request bypasses the cache, for this reason.
     pub bypass: Option<Reason>,
-    /// The client wants a stored response or none.
+    /// The client accepts a stored response or none.
     pub only_if_cached: bool,
     /// The client accepts no older response.
     pub max_age: Option<Duration>,
-    /// The response must stay fresh for so long. `no-cache` is the longest time there is: nothing is
-    /// fresh enough.
+    /// The response must stay fresh for this long. `no-cache` is the longest possible time: no
+    /// response is fresh enough.
     pub min_fresh: Option<Duration>,
 }
 
@@ -55,7 +55,7 @@ impl RequestDirectives {
         }
     }
 
-    /// Whether a fresh response with these times is new enough, and fresh for long enough.
+    /// Whether a fresh response with these times is young enough, and stays fresh for long enough.
     #[must_use]
     pub fn accepts(&self, times: &Times, now: Wall) -> bool {
         let too_old = self.max_age.is_some_and(|most| times.age(now) > most);

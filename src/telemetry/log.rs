@@ -74,7 +74,8 @@ impl Default for LogSettings {
 
 /// Checks that a level is valid, for `sidecache check`.
 ///
-/// # Errors What is wrong with it, for people.
+/// # Errors
+/// What is wrong with it, for people.
 pub fn check_level(level: &str) -> Result<(), String> {
     // `EnvFilter` would take "debgu" for the name of a module and enable everything in it, so a
     // bare word must be a level.
@@ -99,8 +100,8 @@ fn parse(directives: &str) -> Result<EnvFilter, String> {
 /// Initializes the process's log, to stderr. `RUST_LOG`, if it is set, replaces the level.
 ///
 /// # Errors
-/// [`TelemetryError::Level`] for directives that cannot be read, [`TelemetryError::AlreadyInitialized`]
-/// when the process has a log already, which then stays.
+/// [`TelemetryError::Level`] for invalid directives, [`TelemetryError::AlreadyInitialized`] if the
+/// process already has a log, which then stays.
 pub fn init(settings: &LogSettings) -> Result<(), TelemetryError> {
     let filter = match std::env::var(LEVEL_VARIABLE) {
         // Directives in the variable may name any module of any crate, so only their syntax is

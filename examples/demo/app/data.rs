@@ -1,13 +1,13 @@
-//! The app's database: campaigns and forms of each tenant, seeded alike at every start, and the
-//! reference data all share.
+//! The app's database: campaigns and forms of each tenant, with the same seed at every start, and
+//! the reference data that all tenants share.
 
 use std::collections::{BTreeMap, HashMap};
 
 use serde_json::{Map, Value, json};
 
-/// More rows than this are refused in a collection.
+/// The most rows in a collection. Further rows are refused.
 const MAX_ROWS: usize = 10_000;
-/// More tenants than this are refused: they share one that stays as it was seeded.
+/// The most tenants. Further tenants share one that keeps its seed data.
 const MAX_TENANTS: usize = 1_000;
 
 /// A collection of a tenant.
@@ -127,7 +127,7 @@ impl Rows {
         json!({ "items": items, "page": page, "limit": limit, "total": self.len() })
     }
 
-    /// A new row, unless there are too many.
+    /// Adds a row, unless there are too many.
     pub fn create(&mut self, fields: Map<String, Value>, user: &str) -> Option<(u64, Value)> {
         if self.rows.len() >= MAX_ROWS {
             return None;
@@ -137,7 +137,7 @@ impl Rows {
         Some((id, self.put(id, fields, 1, user)))
     }
 
-    /// A row's fields as these, and no others.
+    /// Replaces the fields of a row.
     pub fn replace(
         &mut self,
         id: u64,
@@ -148,7 +148,7 @@ impl Rows {
         Some((id, self.put(id, fields, version + 1, user)))
     }
 
-    /// These fields of a row changed.
+    /// Changes these fields of a row.
     pub fn patch(
         &mut self,
         id: u64,
@@ -161,7 +161,7 @@ impl Rows {
         Some((id, self.put(id, merged, version + 1, user)))
     }
 
-    /// A row gone.
+    /// Removes a row.
     pub fn delete(&mut self, id: u64) -> Option<(u64, Value)> {
         self.rows.remove(&id).map(|row| (id, Value::Object(row)))
     }
@@ -170,7 +170,7 @@ impl Rows {
         self.rows.get(&id)?.get("version")?.as_u64()
     }
 
-    /// The id, the version and who changed it last are the app's to say, whatever the fields claim.
+    /// The app sets the id, the version and who changed it last; values in the request are ignored.
     fn put(&mut self, id: u64, mut fields: Map<String, Value>, version: u64, user: &str) -> Value {
         fields.insert("id".to_owned(), json!(id));
         fields.insert("version".to_owned(), json!(version));

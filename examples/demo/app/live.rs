@@ -1,4 +1,4 @@
-//! What stays open: the stream of server-sent events, and the WebSocket that echoes.
+//! Connections that stay open: the stream of server-sent events, and a WebSocket that echoes.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -26,10 +26,10 @@ use tokio_util::task::TaskTracker;
 
 use super::reply::{self, Reply, error};
 
-/// Events that a slow reader may lag behind.
+/// How many events a slow reader may fall behind.
 const BACKLOG: usize = 256;
 
-/// The app's open ends.
+/// The open connections of the app.
 pub struct Live {
     writes: broadcast::Sender<(String, String)>,
     stop: CancellationToken,
@@ -37,14 +37,14 @@ pub struct Live {
 }
 
 impl Live {
-    /// Open ends that close when `stop` is cancelled, their tasks counted in `tasks`.
+    /// Connections that close when `stop` is cancelled. Their tasks are counted in `tasks`.
     pub fn new(stop: CancellationToken, tasks: TaskTracker) -> Self {
         Self { writes: broadcast::channel(BACKLOG).0, stop, tasks }
     }
 
-    /// Tells those who listen to this tenant's events of a write.
+    /// Publishes a write to the subscribers of this tenant's events.
     pub fn wrote(&self, tenant: &str, what: &Value) {
-        // An error only means that nobody listens.
+        // An error only means that there are no subscribers.
         let _ = self.writes.send((tenant.to_owned(), format!("event: write\ndata: {what}\n\n")));
     }
 
@@ -60,7 +60,7 @@ impl Live {
         reply
     }
 
-    /// A WebSocket that sends back what it gets.
+    /// A WebSocket that echoes.
     pub fn websocket(&self, mut request: Request<Incoming>) -> Reply {
         let Some(key) = websocket_key(request.headers()) else {
             let mut refusal = error(
@@ -110,7 +110,7 @@ async fn echo(upgraded: Upgraded) {
     let mut socket =
         WebSocketStream::from_raw_socket(TokioIo::new(upgraded), Role::Server, None).await;
     while let Some(Ok(message)) = socket.next().await {
-        // Pings and closing are answered by the library.
+        // The library answers pings and close frames.
         if (message.is_text() || message.is_binary()) && socket.send(message).await.is_err() {
             break;
         }
@@ -146,7 +146,7 @@ async fn feed(
     }
 }
 
-/// A body of events, each sent as it comes. It ends when its feeder does.
+/// A body of events, each sent when it happens. It ends when its sender is dropped.
 struct Events(mpsc::Receiver<Bytes>);
 
 impl Body for Events {

@@ -1,4 +1,4 @@
-//! The app's responses: JSON, text, streams. Each says its exact length unless it has no end.
+//! The app's responses: JSON, text, streams. Each has a content-length unless it is endless.
 
 use std::convert::Infallible;
 
@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 /// A response of the app.
 pub type Reply = Response<UnsyncBoxBody<Bytes, Infallible>>;
 
-/// A response with this body, whose length (if it knows one) becomes the content-length.
+/// A response with this body. If the body knows its length, that is the content-length.
 pub fn with_body<B>(status: StatusCode, content_type: &'static str, body: B) -> Reply
 where
     B: Body<Data = Bytes, Error = Infallible> + Send + 'static,
