@@ -7,6 +7,7 @@ pub mod conditional;
 pub mod early_refresh;
 pub mod forward;
 pub mod freshness;
+pub mod media_type;
 pub mod range;
 pub mod revalidation;
 pub mod storability;

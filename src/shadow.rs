@@ -10,7 +10,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use http::{HeaderName, Method};
@@ -29,6 +29,7 @@ use advice::Subject;
 use findings::{FindingKind, MAX_SUSPECTS, RouteShadow, Sighting, StaleChange};
 use history::{Digest, Observation, StaleFinding, StepSpan};
 use mutations::{Mutations, Steps, TrackedMutation};
+use parking_lot::{Mutex, MutexGuard};
 use report::{RouteReport, ShadowReport};
 use table::{ShadowTable, index, is_same, lock};
 
@@ -410,7 +411,7 @@ impl Shadow {
 
     fn lock(&self) -> MutexGuard<'_, HashMap<Box<str>, Arc<RouteShadow>>> {
         // The map is consistent between any two statements that could panic.
-        self.routes.lock().unwrap_or_else(PoisonError::into_inner)
+        self.routes.lock()
     }
 }
 

@@ -76,6 +76,7 @@ const BANS: &[Ban] = &[
     Ban { word: "tokio::", instead: "values in, values out: policy and semantics are pure, the flow does the waiting", applies: Applies::Production, allowed: is_not_pure },
     Ban { word: ".unwrap()", instead: "`?`, a default, or `expect` with the invariant that makes it true", applies: Applies::Production, allowed: nowhere },
     Ban { word: "RwLock", instead: "a Mutex around a few lines, or arc-swap for what is mostly read", applies: Applies::Code, allowed: nowhere },
+    Ban { word: "PoisonError", instead: "parking_lot::Mutex, around what is whole between any two statements that could panic", applies: Applies::Code, allowed: nowhere },
     Ban { word: "unsafe", instead: "safe code", applies: Applies::Code, allowed: nowhere },
     Ban { word: "todo!(", instead: "the code", applies: Applies::Code, allowed: nowhere },
     Ban { word: "unimplemented!(", instead: "the code", applies: Applies::Code, allowed: nowhere },

@@ -11,9 +11,10 @@
 //!   is, and is told as waiting for a restart.
 
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
@@ -213,12 +214,12 @@ impl Reloader {
     /// How it stands.
     #[must_use]
     pub fn status(&self) -> ReloadStatus {
-        lock(&self.status).clone()
+        self.status.lock().clone()
     }
 
     /// Reads the file again, and puts it in force if it is right.
     pub fn reload(&self) -> ReloadReport {
-        let mut turn = lock(&self.current);
+        let mut turn = self.current.lock();
         let Some(file) = self.status().file else {
             return refused(&Diagnostics::unreadable(
                 "proxy.toml",
@@ -228,11 +229,11 @@ impl Reloader {
         };
         match Config::load(&file) {
             Ok(config) => {
-                *lock(&self.last_read) = Ok(config.text.to_string());
+                *self.last_read.lock() = Ok(config.text.to_string());
                 self.accept(&mut turn, config)
             }
             Err(problems) => {
-                *lock(&self.last_read) =
+                *self.last_read.lock() =
                     std::fs::read_to_string(&file).map_err(|error| error.to_string());
                 self.refuse(&problems)
             }
@@ -242,7 +243,7 @@ impl Reloader {
     /// What a reload with this text would come to. Nothing is changed.
     #[must_use]
     pub fn check(&self, text: &str) -> ReloadReport {
-        let turn = lock(&self.current);
+        let turn = self.current.lock();
         let name = self
             .status()
             .file
@@ -274,7 +275,7 @@ impl Reloader {
         if config.routes.iter().any(|route| route.spec.collapse == Collapse::Cluster) {
             self.share_fills();
         }
-        *lock(&self.watch) = config.watch;
+        *self.watch.lock() = config.watch;
         let mode = config.mode;
         self.proxy.activate(self.startup.active_config(&mut config, &self.proxy.metrics));
         if !report.changes.is_empty() {
@@ -285,7 +286,7 @@ impl Reloader {
         *turn = reading;
         let now = self.clock.wall();
         {
-            let mut standing = lock(&self.status);
+            let mut standing = self.status.lock();
             let (loads, restart_needed) = (standing.loads + 1, report.restart_needed.clone());
             *standing = ReloadStatus {
                 mode,
@@ -316,7 +317,7 @@ impl Reloader {
 
     fn refuse(&self, problems: &Diagnostics) -> ReloadReport {
         let (now, report) = (self.clock.wall(), refused(problems));
-        lock(&self.status).refused = Some((now, report.text.clone()));
+        self.status.lock().refused = Some((now, report.text.clone()));
         self.counters.failed.inc();
         let first = report.problems.first();
         let (line, message) =
@@ -353,7 +354,7 @@ impl Reloader {
     pub async fn watch(self: Arc<Self>, stop: CancellationToken) {
         let mut before = None;
         loop {
-            let every = *lock(&self.watch);
+            let every = *self.watch.lock();
             if stop
                 .run_until_cancelled(tokio::time::sleep(every.unwrap_or(IDLE_POLL_INTERVAL)))
                 .await
@@ -363,7 +364,7 @@ impl Reloader {
             }
             let (Some(file), true) = (self.status().file, every.is_some()) else { continue };
             let now = tokio::fs::read_to_string(&file).await.map_err(|error| error.to_string());
-            let changed = *lock(&self.last_read) != now;
+            let changed = *self.last_read.lock() != now;
             if changed && before.as_ref() == Some(&now) {
                 self.reload_elsewhere().await;
             }
@@ -409,9 +410,4 @@ fn refused(problems: &Diagnostics) -> ReloadReport {
         problems: told,
         text: problems.to_string(),
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // What is behind it is replaced as a whole, so a panic leaves a whole one.
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

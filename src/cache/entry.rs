@@ -2,7 +2,6 @@
 //!
 //! Owns the shape; [`packed`] owns the bytes in Redis. Knows nothing of where entries are kept.
 
-use std::fmt;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -21,69 +20,6 @@ pub const X_CACHE: HeaderName = HeaderName::from_static("x-cache");
 
 /// `Cache-Status` (RFC 9211): the same in full.
 pub const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
-
-/// A value that stands for one state of a tag, or of the whole cache. New at every purge, never
-/// seen before.
-///
-/// It has two halves. A hard purge makes both anew, by chance. A soft purge leaves the first; the
-/// second is then the time, 44 bits of milliseconds of Redis's clock, and 20 bits of the purge's
-/// step. So two states with one first half have soft purges alone between them.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Nonce(pub [u8; 16]);
-
-impl Nonce {
-    /// A value that no other state has.
-    #[must_use]
-    pub fn random() -> Self {
-        Self(rand::random())
-    }
-
-    /// When the last of the soft purges was that alone made this state of an earlier one, in
-    /// milliseconds of Redis's clock. Nothing where the two are the same, or anything else came
-    /// between.
-    #[must_use]
-    pub fn soft_purged_from(self, earlier: Self) -> Option<u64> {
-        let (now, then) = (u128::from_be_bytes(self.0), u128::from_be_bytes(earlier.0));
-        let soft = now & u128::from(u64::MAX);
-        // Of 44 bits, so the conversion never fails.
-        if now != then && now >> 64 == then >> 64 { u64::try_from(soft >> 20).ok() } else { None }
-    }
-
-    /// Reads 32 hexadecimal digits.
-    #[must_use]
-    pub fn from_hex(digits: &[u8]) -> Option<Self> {
-        if digits.len() != 32 {
-            return None;
-        }
-        let mut nonce = [0; 16];
-        for (byte, pair) in nonce.iter_mut().zip(digits.chunks_exact(2)) {
-            *byte = u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()?;
-        }
-        Some(Self(nonce))
-    }
-
-    /// Writes 32 hexadecimal digits.
-    #[must_use]
-    pub fn to_hex(self) -> String {
-        crate::units::hex(&self.0)
-    }
-}
-
-impl fmt::Debug for Nonce {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Nonce({})", crate::units::short_hex(&self.0))
-    }
-}
-
-/// What the records in Redis said when an entry was stored. It is current while they still say the
-/// same.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Stamp {
-    /// The generation of the whole cache.
-    pub generation: Nonce,
-    /// Each tag with its nonce.
-    pub tags: Box<[(Tag, Nonce)]>,
-}
 
 /// A stored response.
 #[derive(Clone, Debug)]
@@ -318,32 +254,5 @@ mod tests {
             (again.headers.contains_key("link"), &again.headers[CONTENT_LENGTH]),
             (false, &HeaderValue::from_static("3"))
         );
-    }
-
-    #[test]
-    fn a_nonce_survives_its_digits() {
-        let nonce = Nonce::random();
-        assert_eq!(Nonce::from_hex(nonce.to_hex().as_bytes()), Some(nonce));
-        assert_eq!(Nonce::from_hex(b"zz"), None);
-        assert_ne!(nonce, Nonce::random());
-    }
-
-    #[test]
-    fn a_nonce_tells_soft_purges_from_all_others() {
-        let then = Nonce::random();
-        let soft = |ms: u64, step: u64| {
-            let mut nonce = then;
-            nonce.0[8..].copy_from_slice(&(ms << 20 | step).to_be_bytes());
-            nonce
-        };
-        assert_eq!(then.soft_purged_from(then), None);
-        assert_eq!(
-            soft(1_700_000_000_123, 0xf_ffff).soft_purged_from(then),
-            Some(1_700_000_000_123)
-        );
-        assert_eq!(soft(8, 2).soft_purged_from(soft(8, 1)), Some(8), "two in one millisecond");
-        let mut hard = soft(8, 1);
-        hard.0[0] ^= 1;
-        assert_eq!((hard.soft_purged_from(then), hard.soft_purged_from(soft(8, 1))), (None, None));
     }
 }

@@ -17,10 +17,11 @@
 //!   not wait goes to the origin alone.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::{HeaderMap, StatusCode};
+use parking_lot::Mutex;
 use quick_cache::sync::Cache;
 use tokio::sync::{Semaphore, watch};
 
@@ -268,9 +269,9 @@ impl Fills {
         self.len() == 0
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<FillKey, Arc<Fill>>> {
+    fn lock(&self) -> parking_lot::MutexGuard<'_, HashMap<FillKey, Arc<Fill>>> {
         // The map is consistent between any two statements that could panic.
-        self.map.lock().unwrap_or_else(PoisonError::into_inner)
+        self.map.lock()
     }
 }
 
@@ -318,7 +319,7 @@ impl Leader {
     /// Another sidecar has filled the key: all followers repeat the lookup.
     pub fn retry_lookup(mut self) {
         self.mark_stored();
-        self.stage.send_replace(FillStage::RetryLookup);
+        self.finish(FillStage::RetryLookup);
     }
 
     /// The head may be shared: followers read the body from here on.
@@ -338,30 +339,40 @@ impl Leader {
     /// The response may not be shared. Remembers the key, so that its next requests do not wait.
     pub fn finish_uncacheable(mut self, now: Wall) {
         self.remember_uncacheable(now);
-        self.stage.send_replace(FillStage::Alone);
+        self.finish(FillStage::Alone);
     }
 
     /// The response may not be shared, but the next one may be.
     pub fn finish_unshared(self) {
-        self.stage.send_replace(FillStage::Alone);
+        self.finish(FillStage::Alone);
     }
 
-    /// The origin failed after `fetch_duration`, by not responding or with an error. The failure is
-    /// remembered for a while.
-    pub fn fail(self, reason: Reason, fetch_duration: Duration, now: Wall) {
-        self.fills.failed.insert(self.key, FetchFailure { reason, fetch_duration, at: now });
-        self.stage.send_replace(FillStage::Failed(reason));
+    /// The app did not answer, or with a failure, after so long. It is remembered for a while.
+    pub fn fail(self, reason: Reason, took: Duration, now: Wall) {
+        self.fills.failed.insert(self.key, FetchFailure { reason, fetch_duration: took, at: now });
+        self.finish(FillStage::Failed(reason));
+    }
+
+    /// Ends the fill for its followers. Nobody can join it any more when they wake: a follower that
+    /// asks again at once would otherwise join the fill that has just failed.
+    fn finish(&self, stage: FillStage) {
+        self.leave();
+        self.stage.send_replace(stage);
+    }
+
+    /// From here on a request for the key begins a fill of its own.
+    fn leave(&self) {
+        let mut map = self.fills.lock();
+        // A newer fill may have taken the place.
+        if map.get(&self.key).is_some_and(|fill| Arc::ptr_eq(fill, &self.fill)) {
+            map.remove(&self.key);
+        }
     }
 }
 
 impl Drop for Leader {
     fn drop(&mut self) {
-        let mut map = self.fills.lock();
-        // A newer fill may have replaced this one.
-        if map.get(&self.key).is_some_and(|fill| Arc::ptr_eq(fill, &self.fill)) {
-            map.remove(&self.key);
-        }
-        drop(map);
+        self.leave();
         self.stage.send_if_modified(|stage| {
             let unresolved = matches!(stage, FillStage::Fetching);
             if unresolved {

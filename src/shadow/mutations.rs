@@ -4,10 +4,11 @@
 //! again; every other may have changed something.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use http::Method;
+use parking_lot::{Mutex, MutexGuard};
 
 use crate::clock::Wall;
 use crate::policy::tag::Tag;
@@ -179,7 +180,7 @@ impl Mutations {
 
     fn lock(&self) -> MutexGuard<'_, Ring> {
         // The ring is consistent between any two statements that could panic.
-        self.ring.lock().unwrap_or_else(PoisonError::into_inner)
+        self.ring.lock()
     }
 }
 

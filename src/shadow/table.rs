@@ -3,9 +3,10 @@
 //! Holds digests, times and tags, never a body. Bounded by `limits.shadow_keys`: a new key evicts
 //! an old one.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use http::HeaderName;
+use parking_lot::{Mutex, MutexGuard};
 use quick_cache::sync::Cache;
 use quick_cache::{DefaultHashBuilder, Lifecycle, UnitWeighter};
 
@@ -183,7 +184,7 @@ pub(super) fn is_same(one: Option<&Arc<ShadowEntry>>, two: Option<&Arc<ShadowEnt
 pub(super) fn lock(state: &Mutex<KeyState>) -> MutexGuard<'_, KeyState> {
     // Later observations correct a state that a panic left incomplete, and nothing is served from
     // it.
-    state.lock().unwrap_or_else(PoisonError::into_inner)
+    state.lock()
 }
 
 pub(super) fn index(key: KeyHash) -> u128 {

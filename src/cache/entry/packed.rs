@@ -16,9 +16,11 @@ use hmac::{Hmac, Mac as _};
 use http::StatusCode;
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 use sha2::Sha256;
+use subtle::ConstantTimeEq as _;
 
-use crate::cache::entry::{Entry, Nonce, Stamp, VaryMark, prepare};
+use crate::cache::entry::{Entry, VaryMark, prepare};
 use crate::clock::{Wall, millis};
+use crate::coherence::stamp::{Nonce, Stamp};
 use crate::policy::tag::Tag;
 use crate::semantics::times::{Leeway, Times};
 use crate::semantics::vary::VarySpec;
@@ -168,10 +170,10 @@ pub fn unpack(packed: &Bytes, seal: &Seal) -> Result<Unpacked, DecodeError> {
     if head[3] != VERSION {
         return Err(DecodeError::Version);
     }
-    // SECURITY: a sidecar with a secret rejects entries that were sealed without it.
-    if head[5] != seal.kind()
-        || !constant_time_eq(&head[6..22], &seal.over(&head[..6], &packed[22..]))
-    {
+    // SECURITY: a sidecar with a secret does not take entries sealed without it. The comparison takes
+    // constant time, so that its duration does not show where a forged MAC differs.
+    let integrity = seal.over(&head[..6], &packed[22..]);
+    if head[5] != seal.kind() || !bool::from(head[6..22].ct_eq(&integrity)) {
         return Err(DecodeError::Integrity);
     }
     let meta_len = usize::try_from(u32::from_be_bytes([head[22], head[23], head[24], head[25]]))
@@ -190,11 +192,6 @@ pub fn unpack(packed: &Bytes, seal: &Seal) -> Result<Unpacked, DecodeError> {
         }
         _ => Err(DecodeError::Shape),
     }
-}
-
-/// Compares in constant time, so that the duration does not reveal where the bytes differ.
-fn constant_time_eq(one: &[u8], two: &[u8]) -> bool {
-    one.len() == two.len() && one.iter().zip(two).fold(0, |sum, (a, b)| sum | (a ^ b)) == 0
 }
 
 struct Cursor<'a> {

@@ -24,10 +24,10 @@ use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::task::TaskTracker;
 
-use crate::cache::entry::Nonce;
 use crate::cache::fills::cluster::message::message;
 use crate::cache::fills::cluster::waiters::{WaiterSlot, Waiters};
 use crate::clock::millis;
+use crate::coherence::stamp::Nonce;
 use crate::coherence::{Coherence, CoherenceMode};
 use crate::redis::subscriber::{BusEvent, Subscriber};
 use crate::redis::{CallError, RedisClient, Script, ScriptReply};

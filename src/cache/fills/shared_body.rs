@@ -13,13 +13,14 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::pin::Pin;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame};
+use parking_lot::{Mutex, MutexGuard};
 
 use crate::semantics::body::BodyError;
 use crate::telemetry::metrics::Counter;
@@ -229,7 +230,7 @@ impl SharedBody {
 
     fn lock(&self) -> MutexGuard<'_, SharedBodyState> {
         // The state is consistent between any two statements that could panic.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 }
 

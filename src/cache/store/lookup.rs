@@ -130,7 +130,8 @@ mod tests {
     use http::{HeaderMap, StatusCode};
 
     use super::*;
-    use crate::cache::entry::{Entry, EntryMetadata, Nonce, Stamp};
+    use crate::cache::entry::{Entry, EntryMetadata};
+    use crate::coherence::stamp::{Nonce, Stamp};
     use crate::coherence::{Proof, SharedProof};
     use crate::semantics::times::{Leeway, Times};
 

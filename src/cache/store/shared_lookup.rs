@@ -7,12 +7,13 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::cache::entry::packed::{Seal, Unpacked};
-use crate::cache::entry::{Entry, Stamp, packed};
+use crate::cache::entry::{Entry, packed};
 use crate::cache::store::counters::StoreCounters;
 use crate::cache::store::lookup::{Candidate, LookupKey, LookupResult, find_in_memory, not_stored};
 use crate::cache::store::memory::{CachedEntry, Memory};
 use crate::clock::Wall;
 use crate::coherence::redis_records::RecordStore;
+use crate::coherence::stamp::Stamp;
 use crate::coherence::tag_record::{EntryVerdict, RecordSnapshot};
 use crate::coherence::{Coherence, Proof, SharedProof, TagSnapshot, TagWatch};
 use crate::outcome::{Reason, Tier};

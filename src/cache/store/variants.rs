@@ -4,8 +4,9 @@
 //! Knows the hashes of the variants that this sidecar stored, newest last, and nothing of their
 //! contents.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
+use parking_lot::Mutex;
 use quick_cache::sync::Cache;
 
 use crate::policy::key::KeyHash;
@@ -42,7 +43,7 @@ impl Variants {
     #[must_use]
     pub fn record(&self, key: KeyHash, variant: KeyHash) -> Option<KeyHash> {
         // The lock guards no data of its own.
-        let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        let _changing = self.changing.lock();
         let known = self.known.get(&key).unwrap_or_default();
         let mut now: Vec<KeyHash> =
             known.iter().copied().filter(|other| *other != variant).collect();

@@ -1,9 +1,10 @@
 //! The requests of this sidecar that wait for fills of other sidecars.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::oneshot;
 
 use crate::cache::fills::cluster::message::{FillName, RemoteOutcome, parse};
@@ -45,7 +46,7 @@ impl Waiters {
 
     pub(super) fn lock(&self) -> MutexGuard<'_, WaitersByFill> {
         // The map is consistent between any two statements that could panic.
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+        self.waiting.lock()
     }
 }
 
