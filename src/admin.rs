@@ -33,7 +33,7 @@ use self::api::ApiContext;
 use self::auth::AdminAuth;
 use self::events::StreamPermit;
 pub(crate) use self::openapi::document as openapi_document;
-use crate::units::Secret;
+use crate::secret::Secret;
 
 pub use self::state::AdminState;
 

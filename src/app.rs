@@ -26,11 +26,12 @@ use crate::config::Config;
 use crate::config::diff::ConfigSnapshot;
 use crate::error::SetupError;
 use crate::outcome::{Outcome, Reason};
-use crate::policy::credential::{AuthorizedClients, Hasher};
+use crate::policy::authorized_clients::AuthorizedClients;
 use crate::policy::route::Collapse;
 use crate::proxy::response;
 use crate::proxy::{self, Proxy};
 use crate::redis::RedisClient;
+use crate::secret::Hasher;
 use crate::semantics::body::Body;
 use crate::semantics::forward::ClientPeer;
 use crate::server::{self, Drained, Service};
@@ -43,6 +44,8 @@ use crate::upstream::{self, Upstream};
 
 mod metrics;
 pub mod reload;
+#[cfg(test)]
+mod tests;
 
 /// How long the start waits for Redis before it serves without.
 const FIRST_JOIN_TIMEOUT: Duration = Duration::from_millis(150);

@@ -23,7 +23,7 @@ use crate::cache::store::{Candidate, LookupResult, Store};
 use crate::clock::{Clock, Wall};
 use crate::coherence::{Coherence, Proof, PurgeKind};
 use crate::outcome::{Disposition, Outcome, Reason, Tier};
-use crate::policy::credential::AuthorizedClients;
+use crate::policy::authorized_clients::AuthorizedClients;
 use crate::policy::plan::{Lookup, Plan, RequestView};
 use crate::policy::request_directives::RequestDirectives;
 use crate::policy::route::Route;
@@ -38,7 +38,6 @@ use crate::semantics::forward::ClientPeer;
 use crate::shadow::Shadow;
 use crate::telemetry::events::Events;
 use crate::telemetry::hot_tags::{HotTags, TagEvent};
-use crate::telemetry::log;
 use crate::telemetry::metrics;
 use crate::telemetry::metrics::{BodySource, Counter, Metrics, RequestRecord, RouteTable};
 use crate::upstream::Upstream;
@@ -87,6 +86,8 @@ pub struct ProxySettings {
     pub tunnel_timeout: Duration,
     /// Whether responses tell their key, tags and route.
     pub debug_headers: bool,
+    /// Whether each request gets a line in the log.
+    pub access_log: bool,
 }
 
 /// Counts of what the flow does.
@@ -243,8 +244,8 @@ impl Proxy {
     ) -> Response<Body> {
         let since = self.clock.now();
         let is_head = request.method() == Method::HEAD;
-        let logged = log::enabled().then(|| AccessRecord::from_request(&request, peer));
         let live = self.active_config();
+        let logged = live.settings.access_log.then(|| AccessRecord::from_request(&request, peer));
         let mut answer = self.respond(&live, request, peer).await;
         let took = self.clock.now().duration_since(since);
         count(&live.table, &mut answer, took, is_head);

@@ -17,7 +17,7 @@ use http::{HeaderName, Method};
 
 use crate::clock::Wall;
 use crate::outcome::Reason;
-use crate::policy::credential::AuthorizedClients;
+use crate::policy::authorized_clients::AuthorizedClients;
 use crate::policy::key::KeyHash;
 use crate::policy::plan::PolicyRules;
 use crate::policy::route::RouteMode;

@@ -22,10 +22,10 @@ use crate::cache::fills::cluster::ClusterFills;
 use crate::clock::{Clock, Wall};
 use crate::config::diff::{self, ConfigChange, ConfigSnapshot};
 use crate::config::{Config, Diagnostic, Diagnostics, Severity};
-use crate::policy::credential::Hasher;
 use crate::policy::plan::PolicyRules;
 use crate::policy::route::{Collapse, RouteMode};
 use crate::proxy::{self, ActiveConfig, Proxy};
+use crate::secret::Hasher;
 use crate::telemetry::events::{EventKind, Events};
 use crate::telemetry::metrics::{Counter, Metrics};
 
@@ -111,6 +111,7 @@ pub struct StartupSettings {
     wait: Duration,
     mark_for: Duration,
     tunnel_timeout: Duration,
+    access_log: bool,
     hasher: Hasher,
 }
 
@@ -128,6 +129,7 @@ impl StartupSettings {
             wait: limits.wait,
             mark_for: config.upstream.first_byte_timeout + super::MARK_MARGIN,
             tunnel_timeout: config.upstream.tunnel_timeout,
+            access_log: config.log.access,
             hasher,
         }
     }
@@ -148,6 +150,7 @@ impl StartupSettings {
             mark_for: self.mark_for,
             tunnel_timeout: self.tunnel_timeout,
             debug_headers: config.debug_headers,
+            access_log: self.access_log,
         };
         let rules = PolicyRules {
             routes: std::mem::take(&mut config.routes),

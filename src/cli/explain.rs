@@ -14,9 +14,9 @@ use super::api_types::{ApiExplanation, ApiStored};
 use super::format::{clean, seconds, size};
 use super::remote::{CommandError, RemoteArgs, read_header};
 use crate::config::Config;
-use crate::policy::credential::Hasher;
 use crate::policy::explain::{ExplainLine, ExplainRequest, Explanation, explain};
 use crate::policy::plan::PolicyRules;
+use crate::secret::Hasher;
 
 pub(super) const EXAMPLES: &str = "\
 Examples:

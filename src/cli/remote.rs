@@ -23,7 +23,7 @@ use tokio::time::timeout;
 use super::format::{clean, clean_lines};
 use super::http::{Endpoint, block_on};
 use crate::config::{Config, Diagnostics};
-use crate::units::Secret;
+use crate::secret::Secret;
 
 /// How long an answer may take, the connection included. Purges wait for the other sidecars, at
 /// most for their lease.

@@ -8,9 +8,9 @@ use super::decode::{
     Count, Fraction, NamedTable, Period, Size, TomlList, TomlString, table, words,
 };
 use super::schema::QueryForm;
-use crate::policy::credential::Scope;
 use crate::policy::purge_rule::MutationGuard;
 use crate::policy::route::{ClientCacheControl, Collapse, RouteMode, UnknownHeaders};
+use crate::policy::scope::Scope;
 use crate::redis::{OnLoss, WritePolicy};
 use crate::semantics::storability::OriginRule;
 use crate::telemetry::log::LogFormat;

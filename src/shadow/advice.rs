@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use http::Method;
 
-use crate::policy::credential::Scope;
 use crate::policy::field::FieldSource;
 use crate::policy::request_target;
 use crate::policy::route::{Pattern, Route};
+use crate::policy::scope::Scope;
 use crate::policy::tag::Template;
 use crate::shadow::findings::{Findings, StaleChange};
 use crate::shadow::report::Advice;

@@ -16,11 +16,12 @@ use crate::config::decode::{Located, Period, Setting, TomlList, TomlString, Unkn
 use crate::config::diagnostics::diagnostic::{DiagnosticBuilder, SourceSpan};
 use crate::config::file;
 use crate::config::schema::QueryForm;
-use crate::policy::credential::{CredentialRule, Scope};
+use crate::policy::credential::CredentialRule;
 use crate::policy::field::{Field, FieldSource};
 use crate::policy::purge_rule;
 use crate::policy::purge_rule::PurgeRule;
 use crate::policy::route::{Collapse, Pattern, QueryRule, RouteMode, RouteSpec};
+use crate::policy::scope::Scope;
 use crate::policy::tag::Template;
 use crate::semantics::storability::OriginRule;
 
