@@ -412,7 +412,10 @@ mod tests {
 
         #[test]
         fn a_guess_is_bounded_and_a_later_change_never_lengthens_it(
-            code in 100_u16..1000, public: bool, received in any::<u64>(), at in 0_u64..253_402_300_800,
+            code in 100_u16..1000,
+            public: bool,
+            received in any::<u64>(),
+            at in 0_u64..253_402_300_800,
             modified in 0_u64..253_402_300_800, by in 0_u64..1_000_000,
         ) {
             let directives = CacheControl { public, ..CacheControl::default() };
@@ -429,7 +432,10 @@ mod tests {
 
         #[test]
         fn initial_age_covers_age_delay_and_date(
-            age in any::<u64>(), at in 0_u64..253_402_300_800, requested in any::<u64>(), received in any::<u64>(),
+            age in any::<u64>(),
+            at in 0_u64..253_402_300_800,
+            requested in any::<u64>(),
+            received in any::<u64>(),
         ) {
             let response = headers(&[(AGE, &age.to_string()), (DATE, &date(Wall(at * 1000)))]);
             let found = initial_age(&response, Wall(requested), Wall(received));

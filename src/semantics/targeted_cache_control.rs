@@ -312,7 +312,10 @@ mod tests {
         }
 
         #[test]
-        fn one_malformed_member_invalidates_any_field(one in any_value(), junk in "[&A-Z%@^]{1,4}") {
+        fn one_malformed_member_invalidates_any_field(
+            one in any_value(),
+            junk in "[&A-Z%@^]{1,4}",
+        ) {
             let junk = HeaderValue::from_str(&junk).unwrap();
             for lines in [[one.clone(), junk.clone()], [junk, one]] {
                 let response: HeaderMap = lines.into_iter().map(|line| (CDN, line)).collect();
@@ -323,7 +326,9 @@ mod tests {
         }
 
         #[test]
-        fn integers_saturate_and_are_read_as_cache_control_reads_them(seconds in 0_u64..1_000_000_000_000_000) {
+        fn integers_saturate_and_are_read_as_cache_control_reads_them(
+            seconds in 0_u64..1_000_000_000_000_000,
+        ) {
             let line = format!("max-age={seconds}");
             let value = HeaderValue::from_str(&line).unwrap();
             prop_assert_eq!(parse(&[&line]), Some(CacheControl::parse([&value].into_iter())));

@@ -405,7 +405,10 @@ proptest! {
     }
 
     #[test]
-    fn merging_keeps_what_the_update_does_not_name_and_takes_what_it_names(stored in head(), update in head()) {
+    fn merging_keeps_what_the_update_does_not_name_and_takes_what_it_names(
+        stored in head(),
+        update in head(),
+    ) {
         let merged = merge(&stored, &update, NOW);
         let named: Vec<String> = lines(&update, &CONNECTION).iter().map(|value| String::from_utf8_lossy(value.as_bytes()).into()).collect();
         for name in NAMES.iter().filter(|name| !NEVER_UPDATED.contains(name) && ![DATE, CONNECTION].contains(name)) {
@@ -434,7 +437,11 @@ proptest! {
     }
 
     #[test]
-    fn a_304_with_another_strong_entity_tag_validates_nothing(stored in head(), update in head(), tag in "[c-z]{1,8}") {
+    fn a_304_with_another_strong_entity_tag_validates_nothing(
+        stored in head(),
+        update in head(),
+        tag in "[c-z]{1,8}",
+    ) {
         let mut update = update;
         update.insert(ETAG, HeaderValue::from_str(&format!("\"{tag}\"")).unwrap());
         let named = add_conditions(&stored, &mut HeaderMap::new());
