@@ -374,7 +374,10 @@ mod tests {
         ) {
             let list: Vec<String> = tags.iter().map(|tag| format!("\"{tag}\"")).collect();
             let etag = format!("{}{}", if weak { "W/" } else { "" }, pick.get(&list));
-            prop_assert_eq!(by_etag(&[&list.join(",")], Some(&etag)), ConditionOutcome::NotModified);
+            prop_assert_eq!(
+                by_etag(&[&list.join(",")], Some(&etag)),
+                ConditionOutcome::NotModified
+            );
             let other = format!("\"{}-\"", tags.concat());
             prop_assert_eq!(by_etag(&[&list.join(" , ")], Some(&other)), ConditionOutcome::Full);
         }

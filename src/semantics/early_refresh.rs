@@ -111,7 +111,9 @@ mod tests {
             dice in 0.0001_f64..1.0,
         ) {
             let (times, now) = (times(60_000), Wall(61_000 - left));
-            let due = |fetch_duration| should_refresh_early(&times, Duration::from_millis(fetch_duration), now, || dice);
+            let due = |fetch_duration| {
+                should_refresh_early(&times, Duration::from_millis(fetch_duration), now, || dice)
+            };
             prop_assert!(!due(fetch_duration) || due(fetch_duration + more));
         }
 
@@ -125,9 +127,13 @@ mod tests {
             window: u64,
             dice in 0.0_f64..1.0,
         ) {
-            let [age, lifetime, fetch_duration, window] = [age, lifetime, fetch_duration, window].map(Duration::from_millis);
+            let [age, lifetime, fetch_duration, window] =
+                [age, lifetime, fetch_duration, window].map(Duration::from_millis);
             let times = Times { received: Wall(received), initial_age: age, lifetime };
-            let _ = (is_within(&times, window, Wall(now)), should_refresh_early(&times, fetch_duration, Wall(now), || dice));
+            let _ = (
+                is_within(&times, window, Wall(now)),
+                should_refresh_early(&times, fetch_duration, Wall(now), || dice),
+            );
         }
     }
 }

@@ -406,7 +406,10 @@ mod tests {
             let text = httpdate::fmt_http_date(UNIX_EPOCH + Duration::from_secs(at));
             let scrambled = [text.to_lowercase(), text.to_uppercase(), text];
             for text in scrambled {
-                prop_assert_eq!(parse_date(&HeaderValue::from_str(&text).unwrap()), Some(Wall(at * 1000)));
+                prop_assert_eq!(
+                    parse_date(&HeaderValue::from_str(&text).unwrap()),
+                    Some(Wall(at * 1000))
+                );
             }
         }
 
@@ -421,8 +424,14 @@ mod tests {
             let directives = CacheControl { public, ..CacheControl::default() };
             let guess = |modified: u64| {
                 let modified = date(Wall(modified.min(253_402_300_799) * 1000));
-                let response = headers(&[(LAST_MODIFIED, &modified), (DATE, &date(Wall(at * 1000)))]);
-                heuristic(StatusCode::from_u16(code).unwrap(), &directives, &response, Wall(received))
+                let response =
+                    headers(&[(LAST_MODIFIED, &modified), (DATE, &date(Wall(at * 1000)))]);
+                heuristic(
+                    StatusCode::from_u16(code).unwrap(),
+                    &directives,
+                    &response,
+                    Wall(received),
+                )
             };
             let (before, after) = (guess(modified), guess(modified + by));
             prop_assert!(before.unwrap_or_default() <= MAX_HEURISTIC);

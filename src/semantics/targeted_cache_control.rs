@@ -307,7 +307,9 @@ mod tests {
             let response: HeaderMap = [(CDN, one), (CDN, two)].into_iter().collect();
             if let Some(read) = directives(&response, &[CDN]) {
                 prop_assert!(read.max_age.unwrap_or_default() <= MAX_DELTA);
-                prop_assert!(!read.only_if_cached && read.min_fresh.is_none() && read.max_stale.is_none());
+                prop_assert!(
+                    !read.only_if_cached && read.min_fresh.is_none() && read.max_stale.is_none()
+                );
             }
         }
 

@@ -102,7 +102,10 @@ mod tests {
             let later = Wall(now.saturating_add(step));
             prop_assert!(times.age(later) >= times.age(Wall(now)));
             prop_assert!(times.ttl_ms(later) <= times.ttl_ms(Wall(now)));
-            prop_assert!(times.is_fresh(Wall(now)) || !times.is_fresh(later), "what is stale stays stale");
+            prop_assert!(
+                times.is_fresh(Wall(now)) || !times.is_fresh(later),
+                "what is stale stays stale"
+            );
         }
     }
 }

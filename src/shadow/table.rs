@@ -144,9 +144,7 @@ impl ShadowTable {
     pub(super) fn store(&self, sample: ShadowSample) {
         let ShadowSample { primary, vary, key, caller, digest, span, entry } = sample;
         let known = || self.0.get(&index(primary));
-        if !vary.is_empty()
-            && !matches!(known(), Some(ShadowSlot::Vary(known)) if *known == vary)
-        {
+        if !vary.is_empty() && !matches!(known(), Some(ShadowSlot::Vary(known)) if *known == vary) {
             self.0.insert(index(primary), ShadowSlot::Vary(Arc::new(vary)));
         }
         let state = self.state(key);

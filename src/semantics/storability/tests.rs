@@ -461,9 +461,13 @@ fn ask_both(
 proptest! {
     #[test]
     fn a_further_restriction_never_makes_a_response_storable(
-        rules in rules(), status in prop::sample::select(vec![200_u16, 404, 302, 500, 206]), authorized: bool, fields in response(),
+        rules in rules(),
+        status in prop::sample::select(vec![200_u16, 404, 302, 500, 206]),
+        authorized: bool,
+        fields in response(),
         line in prop::sample::select(vec![
-            "no-store", "private", "no-cache=\"a\"", "max-age=0", "s-maxage=0", "max-age=-1", "\"", "proxy-revalidate",
+            "no-store", "private", "no-cache=\"a\"", "max-age=0", "s-maxage=0",
+            "max-age=-1", "\"", "proxy-revalidate",
         ]),
     ) {
         let [before, after] = ask_both(&rules, status, authorized, &fields, line);
@@ -485,13 +489,23 @@ proptest! {
     fn any_times_are_admitted_without_overflow(
         rules in rules(), requested in any::<u64>(), received in any::<u64>(), fields in response(),
     ) {
-        let fields: Vec<(HeaderName, &str)> = fields.iter().map(|(name, value)| (name.clone(), value.as_str())).collect();
+        let fields: Vec<(HeaderName, &str)> =
+            fields.iter().map(|(name, value)| (name.clone(), value.as_str())).collect();
         let (request, response) = (HeaderMap::new(), headers(&fields));
         let (requested, received) = (Wall(requested), Wall(received));
-        let exchange = Exchange { request: &request, status: StatusCode::OK, response: &response, requested, received };
+        let exchange = Exchange {
+            request: &request,
+            status: StatusCode::OK,
+            response: &response,
+            requested,
+            received,
+        };
         if let Ok(policy) = store_policy(&rules, &exchange) {
             let left = policy.times.ttl_ms(received);
-            prop_assert!(left > 0 && u128::from(left.unsigned_abs()) <= MAX_LIFETIME.as_millis(), "{left}");
+            prop_assert!(
+                left > 0 && u128::from(left.unsigned_abs()) <= MAX_LIFETIME.as_millis(),
+                "{left}"
+            );
         }
     }
 }

@@ -263,7 +263,10 @@ mod tests {
             members in Just(vec!["gzip", "br;q=0.5", "zstd", "identity;q=0", "foo"]).prop_shuffle(),
         ) {
             let text = members.join(",");
-            prop_assert_eq!(normal(&ACCEPT_ENCODING, &[&text]).unwrap(), "br,foo,gzip,identity;q=0,zstd");
+            prop_assert_eq!(
+                normal(&ACCEPT_ENCODING, &[&text]).unwrap(),
+                "br,foo,gzip,identity;q=0,zstd"
+            );
         }
     }
 }
