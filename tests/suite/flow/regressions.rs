@@ -41,7 +41,7 @@ async fn crowd(
 }
 
 /// 1. Followers of a fill got the leader's variant: another user's body if the origin says `Vary:
-/// Authorization`.
+///    Authorization`.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn r001_followers_get_their_own_variant() {
     for (vary, scope) in
@@ -84,7 +84,7 @@ async fn r001_followers_get_their_own_variant() {
 }
 
 /// 2. An event stream on a cached route was a fill without an end, and its old events were replayed
-/// to other clients.
+///    to other clients.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn r002_an_event_stream_is_nobodys_fill() {
     let app = Origin::start(|_| {
@@ -100,7 +100,7 @@ async fn r002_an_event_stream_is_nobodys_fill() {
 }
 
 /// 4. A header on which an earlier response varied was forwarded, without being part of the key,
-/// for a response that did not vary on it.
+///    for a response that did not vary on it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn r004_a_header_covered_once_does_not_poison_later() {
     let app = Origin::start(|request| match request.header("x-foo") {
@@ -181,7 +181,7 @@ async fn r006_a_write_is_seen_in_every_disguise() {
 }
 
 /// 12. A caller that was not authorized, or wanted a newer response, saw `unverifiable`, and the
-/// response was not stored.
+///     response was not stored.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn r012_a_reload_refreshes_the_entry() {
     let app = Origin::start(|_| Response::ok("data"));

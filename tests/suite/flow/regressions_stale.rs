@@ -61,7 +61,7 @@ async fn r019_an_answer_to_a_post_that_saw_more_than_a_get_shows_is_not_stored()
 }
 
 /// 20. In scope `shared`, a request that bypassed the cache, with a header that is in no key,
-/// authorized its caller for shared entries.
+///     authorized its caller for shared entries.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn r020_a_header_that_no_key_has_seen_admits_to_nothing_else() {
     for vary in [false, true] {
@@ -107,7 +107,7 @@ async fn r020_a_header_that_no_key_has_seen_admits_to_nothing_else() {
 }
 
 /// 21. A response that the origin had replaced or withdrawn was served stale again when the origin
-/// was unreachable.
+///     was unreachable.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn r021_what_the_app_has_withdrawn_does_not_come_back_stale() {
     for (status, control) in [
@@ -181,7 +181,7 @@ async fn r022_a_refresh_that_finds_it_gone_ends_what_is_stale() {
 }
 
 /// 23. One 5xx kept requests from sharing fills for ten seconds, even after a good response was
-/// stored.
+///     stored.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn r023_a_failure_does_not_end_coalescing() {
     let scene = Scene::start(PUBLIC, |_| Response::status(500, "broken")).await;
@@ -203,7 +203,7 @@ async fn r023_a_failure_does_not_end_coalescing() {
 }
 
 /// 24. A range or a HEAD of a stored response was not served from it if the origin failed or could
-/// only revalidate it.
+///     only revalidate it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn r024_parts_and_heads_have_the_same_rights_as_the_whole() {
     let scene = Scene::start(PUBLIC, |_| {
@@ -246,7 +246,7 @@ async fn r024_parts_and_heads_have_the_same_rights_as_the_whole() {
 }
 
 /// 25. If an origin varies on a header only when it is present, a client could evict the response
-/// stored without it.
+///     stored without it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn r025_a_strangers_header_pushes_nothing_out() {
     let scene = Scene::start(PUBLIC, |request| {
@@ -270,8 +270,8 @@ async fn r025_a_strangers_header_pushes_nothing_out() {
 }
 
 /// 26. A HEAD that was forwarded because only a stale response was stored left a rejected caller
-/// authorized; and an origin that does not support HEAD, or rejected one caller, ended the stored
-/// response for all.
+///     authorized; and an origin that does not support HEAD, or rejected one caller, ended the
+///     stored response for all.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn r026_a_head_ends_what_it_speaks_of_and_nothing_else() {
     let answer = |_: &Request| {
