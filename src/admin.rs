@@ -1,20 +1,22 @@
-//! The admin listener: health, metrics, numbers, purges, events and the dashboard, over plain
+//! The admin listener: health, metrics, statistics, purges, events and the dashboard, over plain
 //! HTTP/1.1.
 //!
-//! Owns who may ask and what there is to ask for; the parts that it reads and moves are its
-//! [`AdminState`]. It never shares a port with the app's traffic, so no path of the app can be
-//! shadowed by it.
+//! Owns access control and the paths of the API; [`AdminState`] holds the parts that it reads and
+//! controls. It never shares a port with the origin's traffic, so it cannot shadow a path of the
+//! origin.
 
 mod api;
 mod auth;
 mod events;
 mod openapi;
+mod readiness;
+mod reload;
 mod remedies;
 mod response;
+mod settings;
 mod state;
 mod stats;
 
-use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -33,77 +35,39 @@ use self::api::ApiContext;
 use self::auth::AdminAuth;
 use self::events::StreamPermit;
 pub(crate) use self::openapi::document as openapi_document;
-use crate::secret::Secret;
 
+pub use self::readiness::{Readiness, Ready};
+pub use self::reload::{ReloadHandle, ReloadReply, ReloadStatus};
+pub use self::settings::AdminSettings;
 pub use self::state::AdminState;
 
-/// Connections at one time; the next ones wait to be accepted.
+/// How many connections may be open at once; further ones wait to be accepted.
 const MAX_CONNECTIONS: usize = 64;
-/// From the opening of a connection to the end of the request's head.
+/// The time from accepting a connection to the end of the request's head.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
-/// From the opening of a connection to its end: a reader that takes nothing must not keep probes
-/// out for longer.
+/// How long a connection may stay open, so that a stalled reader cannot keep probes out for longer.
 const CONNECTION_LIFETIME: Duration = Duration::from_secs(30);
-/// The same for streams of events, of which there are fewer than connections. Who listens on opens
-/// another one.
+/// The same for streams of events, of which fewer are allowed than connections. Clients reconnect
+/// afterwards.
 const STREAM_LIFETIME: Duration = Duration::from_mins(15);
-/// How long requests under way may take to finish once the sidecar stops.
+/// How long requests in progress may continue after the sidecar has stopped serving.
 const SHUTDOWN_GRACE: Duration = Duration::from_secs(2);
-/// The largest request head.
+/// The largest request head, in bytes.
 const MAX_HEADER_BYTES: usize = 16 * 1024;
-/// The pause after an accept that failed, for want of file descriptors for example.
+/// The pause after a failed accept, for example when file descriptors have run out.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// `[admin]`, compiled.
-#[derive(Clone, Debug)]
-pub struct AdminSettings {
-    /// Where to listen. Anything but loopback needs a token: the configuration is refused without.
-    pub address: SocketAddr,
-    /// What callers must present, except for `/live` and `/ready`.
-    pub token: Option<Secret>,
-    /// Names by which it may be asked for, lower-case, besides localhost and its addresses.
-    pub hosts: Box<[Box<str>]>,
-}
-
-/// Tells whether the sidecar can do its work.
-pub trait Readiness: Send + Sync {
-    /// The state right now. Must be quick, and must not wait.
-    fn state(&self) -> Ready;
-}
-
-/// Whether the sidecar can do its work.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Ready {
-    /// False while it starts or drains: traffic should go elsewhere.
-    pub ready: bool,
-    /// What is not as it should be, in words. A sidecar without its Redis still serves: it is
-    /// ready, and degraded.
-    pub degraded: Vec<String>,
-}
-
-impl Ready {
-    /// The state in a word.
-    #[must_use]
-    pub const fn status(&self) -> &'static str {
-        match (self.ready, self.degraded.is_empty()) {
-            (true, true) => "ready",
-            (true, false) => "degraded",
-            (false, _) => "unready",
-        }
-    }
-}
-
-/// Serves the admin API until `shutdown` is cancelled, then lets the requests under way finish.
+/// Serves the admin API until `shutdown` is cancelled, then lets the requests in progress finish.
 pub async fn run(
     listener: TcpListener,
     settings: AdminSettings,
-    office: Arc<AdminState>,
+    state: Arc<AdminState>,
     shutdown: CancellationToken,
 ) {
     let AdminSettings { address, token, hosts } = settings;
     let bound = listener.local_addr().unwrap_or(address);
     let router = api::router(Arc::new(ApiContext {
-        state: office,
+        state,
         auth: AdminAuth::new(bound.ip(), token.as_ref(), hosts),
     }));
     let tasks = TaskTracker::new();
@@ -133,7 +97,8 @@ async fn accept(
             }
             Err(error) => {
                 if !std::mem::replace(&mut failing, true) {
-                    tracing::warn!(%error, "the admin listener cannot accept connections, and keeps trying");
+                    tracing::warn!(%error, "the admin listener cannot accept connections; it \
+                        keeps trying");
                 }
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }
@@ -142,27 +107,27 @@ async fn accept(
 }
 
 async fn connection(stream: TcpStream, router: Router, shutdown: &CancellationToken) {
-    let lasting = StreamPermit::default();
-    let service = TowerToHyperService::new(router.layer(axum::Extension(lasting.clone())));
+    let permit = StreamPermit::default();
+    let service = TowerToHyperService::new(router.layer(axum::Extension(permit.clone())));
     let mut serving = pin!(
         http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(HEADER_TIMEOUT)
             .max_buf_size(MAX_HEADER_BYTES)
-            // Scrapes and probes are seconds apart. Without reuse a connection is one request, and
-            // its lifetime a limit on that.
+            // Scrapes and probes are seconds apart, so reuse gains nothing. Without it, the
+            // lifetime of a connection also limits its one request.
             .keep_alive(false)
             .serve_connection(TokioIo::new(stream), service)
     );
     let mut whole = pin!(async {
         if shutdown.run_until_cancelled(serving.as_mut()).await.is_none() {
             serving.as_mut().graceful_shutdown();
-            // What is cut off here is a scrape; the next one goes to the successor.
+            // At worst this cuts off a scrape; the next one goes to the successor.
             drop(timeout(SHUTDOWN_GRACE, serving).await);
         }
     });
-    // A connection that breaks, or that is cut for taking too long, concerns nobody but its client.
-    if timeout(CONNECTION_LIFETIME, whole.as_mut()).await.is_err() && lasting.is_set() {
+    // Ignore the error: a broken or timed out connection matters to its client only.
+    if timeout(CONNECTION_LIFETIME, whole.as_mut()).await.is_err() && permit.is_set() {
         drop(timeout(STREAM_LIFETIME, whole).await);
     }
 }

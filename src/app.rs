@@ -1,4 +1,4 @@
-//! Puts the parts together, and serves until it is told to stop.
+//! Builds the parts of the sidecar, and serves until shutdown.
 
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::admin::{self, AdminState, Readiness, Ready};
-use crate::app::reload::{Reloader, StartupSettings};
+use crate::app::reload::{AdminReload, Reloader, StartupSettings};
 use crate::cache::entry::packed::Seal;
 use crate::cache::fills::Fills;
 use crate::cache::fills::cluster::ClusterFills;
@@ -44,19 +44,18 @@ use crate::upstream::{self, Upstream};
 
 mod metrics;
 pub mod reload;
+mod reload_metrics;
 #[cfg(test)]
 mod tests;
 
-/// How long the start waits for Redis before it serves without.
+/// How long startup waits for Redis before it serves without it.
 const FIRST_JOIN_TIMEOUT: Duration = Duration::from_millis(150);
 
-/// How much longer than the app's time to answer a mutation stays marked.
-const MARK_MARGIN: Duration = Duration::from_secs(5);
-
-/// How often the sidecar's own state is looked at, for those who listen to events.
+/// How often the readiness is checked for changes, which are published as events.
 const STATE_CHECK_INTERVAL: Duration = Duration::from_millis(250);
 
-/// The listeners, bound before anything is served, so that a port that is taken is a failed start.
+/// The bound listeners. They are bound before anything is served, so that a taken port fails the
+/// start.
 #[derive(Debug)]
 pub struct BoundListeners {
     /// For clients.
@@ -66,13 +65,14 @@ pub struct BoundListeners {
 }
 
 impl BoundListeners {
-    /// Binds what the config names. Port 0 takes a free one.
+    /// Binds the addresses of the config. Port 0 takes a free port.
     pub fn bind(config: &Config) -> Result<Self, SetupError> {
         let bound = |address, section: &str| {
             server::bind(address).map_err(|error: io::Error| SetupError {
                 what: format!("listening on {address}"),
                 why: format!(
-                    "{error}; change `address` in [{section}] of proxy.toml, or stop what uses it"
+                    "{error}; change `address` in [{section}] of proxy.toml, or stop the process \
+                     that uses it"
                 ),
             })
         };
@@ -83,18 +83,18 @@ impl BoundListeners {
     }
 }
 
-/// A sidecar whose parts are made and not yet serving.
+/// A sidecar that is built but not yet serving.
 #[derive(Debug)]
 pub struct Sidecar {
-    /// The flow.
+    /// The request flow.
     pub proxy: Arc<Proxy>,
-    /// Puts the file in force again.
+    /// Reloads the config file.
     pub reloader: Arc<Reloader>,
     server_counters: server::ServerCounters,
 }
 
 impl Sidecar {
-    /// Makes all parts. Starts no listener. Needs a tokio runtime.
+    /// Builds all parts without serving. Needs a tokio runtime.
     pub fn new(config: &mut Config, clock: Clock) -> Result<Self, SetupError> {
         let (hasher, seal) = match config.redis.as_ref().and_then(|redis| redis.secret.as_ref()) {
             Some(secret) => {
@@ -102,8 +102,8 @@ impl Sidecar {
             }
             None => (Hasher::default(), Seal::default()),
         };
-        let reading = ConfigSnapshot::from_config(config);
-        let fixed = StartupSettings::from_config(config, hasher);
+        let snapshot = ConfigSnapshot::from_config(config);
+        let startup = StartupSettings::from_config(config, hasher);
         let shared = match &config.redis {
             Some(settings) => {
                 Some(RecordStore::new(Arc::new(RedisClient::new(settings.clone())?), clock.clone()))
@@ -122,28 +122,29 @@ impl Sidecar {
         let upstream =
             Upstream::new(config.upstream.clone(), clock.clone(), upstream_counters.clone())
                 .map_err(|error| SetupError {
-                    what: "the client towards the app".to_owned(),
+                    what: "the client of the origin".to_owned(),
                     why: error.to_string(),
                 })?;
         let metrics = Arc::new(Metrics::new());
-        let live = fixed.active_config(config, &metrics);
+        let active = startup.active_config(config, &metrics);
         let tasks = TaskTracker::new();
-        let wanted = live.rules.routes.iter().any(|route| route.spec.collapse == Collapse::Cluster);
+        let needs_cluster =
+            active.rules.routes.iter().any(|route| route.spec.collapse == Collapse::Cluster);
         let (waiters, wait) = (config.limits.waiters, config.limits.wait);
-        let across = OnceLock::new();
-        if wanted
+        let cluster_fills = OnceLock::new();
+        if needs_cluster
             && let Some(made) =
                 ClusterFills::new(Arc::clone(&coherence), waiters, wait, tasks.clone())
         {
-            across.get_or_init(|| made);
+            cluster_fills.get_or_init(|| made);
         }
         let events = Arc::<Events>::default();
         let proxy = Arc::new(Proxy {
-            config: ArcSwap::from_pointee(live),
+            config: ArcSwap::from_pointee(active),
             store,
             coherence,
             fills: Fills::new(waiters, wait, config.limits.fills),
-            cluster_fills: across,
+            cluster_fills,
             authorized_clients: Arc::new(AuthorizedClients::new(config.limits.authorized_clients)),
             upstream,
             shadow: Arc::new(Shadow::new(
@@ -167,9 +168,9 @@ impl Sidecar {
         });
         let server_counters = server::ServerCounters::default();
         let reloader =
-            Arc::new(Reloader::new(Arc::clone(&proxy), events, fixed, (config, reading), clock));
+            Arc::new(Reloader::new(Arc::clone(&proxy), events, startup, (config, snapshot), clock));
         metrics::register(&proxy, &server_counters, &upstream_counters);
-        metrics::register_reloads(&reloader, &proxy.metrics);
+        reload_metrics::register(&reloader, &proxy.metrics);
         publish_findings(&proxy);
         Ok(Self { proxy, reloader, server_counters })
     }
@@ -184,7 +185,7 @@ pub async fn serve(
     serve_with(config, bound, shutdown, Clock::system()).await
 }
 
-/// The same with a clock that a test can move.
+/// Like [`serve`], with a clock that tests can control.
 pub async fn serve_with(
     mut config: Config,
     bound: BoundListeners,
@@ -193,12 +194,12 @@ pub async fn serve_with(
 ) -> Result<Drained, SetupError> {
     let sidecar = Sidecar::new(&mut config, clock.clone())?;
     let proxy = &sidecar.proxy;
-    let keeper = tokio::spawn(Arc::clone(&proxy.coherence).drive(proxy.stop.clone()));
-    // With a lease, so that the first writes need not wait for others that are not heard yet.
+    let driver = tokio::spawn(Arc::clone(&proxy.coherence).drive(proxy.stop.clone()));
+    // Wait for a lease, so that the first writes need not wait for peers that are still unknown.
     if tokio::time::timeout(FIRST_JOIN_TIMEOUT, proxy.coherence.wait_for_lease()).await.is_err()
         && proxy.coherence.mode() == CoherenceMode::Degraded
     {
-        tracing::warn!("Redis does not answer; serving without it until it does");
+        tracing::warn!("Redis is unreachable; serving without it until it responds");
     }
     tokio::spawn(Arc::clone(&sidecar.reloader).watch(proxy.stop.clone()));
     #[cfg(unix)]
@@ -211,15 +212,19 @@ pub async fn serve_with(
     let admin_stop = CancellationToken::new();
     let readiness: Arc<dyn Readiness> = Arc::<AppReadiness>::clone(&state);
     tokio::spawn(publish_state_changes(Arc::clone(proxy), Arc::clone(&readiness)));
-    let office = Arc::new(AdminState::new(
+    let admin_state = Arc::new(AdminState::new(
         Arc::clone(proxy),
-        Arc::clone(&sidecar.reloader),
+        Arc::new(AdminReload(Arc::clone(&sidecar.reloader))),
         readiness,
         admin_stop.clone(),
     ));
-    let admin =
-        tokio::spawn(admin::run(bound.admin, config.admin.clone(), office, admin_stop.clone()));
-    // Readiness tells of the drain at once, so that no new traffic is sent here.
+    let admin = tokio::spawn(admin::run(
+        bound.admin,
+        config.admin.clone(),
+        admin_state,
+        admin_stop.clone(),
+    ));
+    // `/ready` reports the drain at once, so that load balancers stop sending traffic.
     tokio::spawn({
         let (state, shutdown) = (Arc::clone(&state), shutdown.clone());
         async move {
@@ -228,7 +233,7 @@ pub async fn serve_with(
         }
     });
     if let Ok(address) = bound.proxy.local_addr() {
-        tracing::info!(%address, app = %config.upstream.target.authority, routes = proxy.active_config().rules.routes.len(), "listening");
+        tracing::info!(%address, origin = %config.upstream.target.authority, routes = proxy.active_config().rules.routes.len(), "listening");
     }
     let drained = server::run(
         bound.proxy,
@@ -242,11 +247,11 @@ pub async fn serve_with(
     .await;
     proxy.stop.cancel();
     admin_stop.cancel();
-    let _ = tokio::join!(keeper, admin);
+    let _ = tokio::join!(driver, admin);
     Ok(drained)
 }
 
-/// Publishes what shadow mode and audits find.
+/// Publishes the findings of shadow mode and audits as events.
 fn publish_findings(proxy: &Proxy) {
     let (events, clock) = (Arc::clone(&proxy.events), proxy.clock.clone());
     proxy.shadow.set_listener(move |notice| {
@@ -256,7 +261,7 @@ fn publish_findings(proxy: &Proxy) {
     });
 }
 
-/// Publishes each change of the sidecar's own state, until it stops.
+/// Publishes changes of the readiness as events, until the sidecar stops.
 async fn publish_state_changes(proxy: Arc<Proxy>, readiness: Arc<dyn Readiness>) {
     let mut before = readiness.state();
     while proxy.stop.run_until_cancelled(tokio::time::sleep(STATE_CHECK_INTERVAL)).await.is_some() {
@@ -298,8 +303,9 @@ impl Readiness for AppReadiness {
         degraded.extend(self.proxy.coherence.degraded_reason());
         if let Some((_, why)) = self.reloader.status().refused {
             let first = why.lines().next().unwrap_or_default();
-            degraded
-                .push(format!("the file was changed and is refused, the old rules stay: {first}"));
+            degraded.push(format!(
+                "the changed file is rejected, the old rules stay in force: {first}"
+            ));
         }
         Ready { ready: !draining, degraded }
     }

@@ -1,6 +1,6 @@
-//! The commands. Each is a few lines over the library.
+//! The command line: parses the arguments and runs one command. The commands are thin; the work is
+//! done by the library.
 
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -8,7 +8,9 @@ use clap::{Args, CommandFactory as _, Parser, Subcommand};
 use clap_complete::Shell;
 use tokio_util::sync::CancellationToken;
 
-use self::remote::CommandError;
+use self::error::CommandError;
+use self::exit_codes::{EXIT_FAILED, EXIT_USAGE};
+use self::output::{print, print_diagnostics, print_failure};
 use crate::app;
 use crate::app::BoundListeners;
 use crate::config::{self, Config};
@@ -17,48 +19,19 @@ use crate::telemetry::log;
 
 mod advise;
 mod api_types;
+mod error;
+mod exit_codes;
 mod explain;
 mod format;
 mod http;
+mod output;
 mod purge;
 mod reference;
 mod reload;
 mod remote;
+mod rules;
 mod stats;
 mod warm;
-
-/// Exit code of a start that failed.
-const EXIT_FAILED: u8 = 1;
-
-/// Exit code of a config that cannot be used, or of a command line that cannot be read (`EX_USAGE`
-/// of sysexits.h).
-const EXIT_USAGE: u8 = 64;
-
-/// What the exit codes of all commands mean.
-const EXIT_CODES: [(u8, &str); 3] = [
-    (0, "Done. A sidecar that served has stopped after a drain."),
-    (
-        EXIT_FAILED,
-        "It was tried and failed: a port is taken, the running sidecar does not answer or refuses, \
-         `stats --ready` finds it not ready, `warm` got no response. A sidecar that is told twice \
-         to stop exits with this code.",
-    ),
-    (
-        EXIT_USAGE,
-        "The command line or `proxy.toml` cannot be used. `check` found a mistake, or the running \
-         sidecar refused the file (`reload`).",
-    ),
-];
-
-/// What a sidecar that serves does at each signal.
-const SIGNALS: [(&[&str], &str); 2] = [
-    (&["SIGHUP"], "The file is read again. If it has a mistake, the old rules stay."),
-    (
-        &["SIGTERM", "SIGINT"],
-        "The sidecar drains: `/ready` says 503, it accepts no new connections, and requests in \
-         progress may finish within `listen.drain`. A second signal stops it at once.",
-    ),
-];
 
 #[derive(Debug, Parser)]
 #[command(
@@ -75,7 +48,7 @@ struct Cli {
 
 #[derive(Args, Clone, Debug)]
 struct ConfigPath {
-    /// The rules.
+    /// The configuration file.
     #[arg(
         long,
         short,
@@ -89,51 +62,51 @@ struct ConfigPath {
 
 #[derive(Debug, Subcommand)]
 enum CliCommand {
-    /// Serve (the default).
+    /// Run the sidecar (the default).
     Serve,
-    /// Look for mistakes in the file without starting. Exits with 64 when there are any.
+    /// Check the file for errors without starting. Exits with 64 if there are any.
     #[command(after_help = reload::CHECK_EXAMPLES)]
     Check {
-        /// Warnings count as mistakes. One that is right as it is: end its line in the file with `#
-        /// check: ok`.
+        /// Treat warnings as errors. To accept one warning, end its line in the file with
+        /// `# check: ok`.
         #[arg(long)]
         deny_warnings: bool,
-        /// Do not ask the Redis of the file how it is set up.
+        /// Do not connect to Redis to check how it is configured.
         #[arg(long)]
         offline: bool,
-        /// The file, instead of --config.
+        /// The file to check, instead of --config.
         file: Option<PathBuf>,
-        // Last: its heading would be that of what follows.
+        // Last, because its help heading would also apply to the options that follow.
         #[command(flatten)]
         compared: reload::CompareArgs,
     },
-    /// Say what the rules make of a request: its route, key, tags and scope, or why it would bypass
+    /// Show how the rules treat a request: its route, key, tags and scope, or why it would bypass
     /// the cache.
     #[command(after_help = explain::EXAMPLES)]
     Explain(explain::ExplainArgs),
-    /// Show what the running sidecar has done: hit ratio by route, latency, and what keeps requests
-    /// from the cache.
+    /// Show the statistics of the running sidecar: hit ratio by route, latency, and why requests
+    /// miss the cache.
     #[command(after_help = stats::EXAMPLES)]
     Stats(stats::StatsArgs),
-    /// Void what is stored: by tag, by URL, or everything.
+    /// Purge stored responses by tag, by URL, or all of them.
     #[command(after_help = purge::EXAMPLES)]
     Purge(purge::PurgeArgs),
-    /// Ask for a list of URLs, or for what an access log says is asked for most, so that it is
-    /// stored before clients come.
+    /// Request a list of URLs, or the most frequent URLs of an access log, so that their responses
+    /// are stored before clients ask for them.
     #[command(after_help = warm::EXAMPLES)]
     Warm(warm::WarmArgs),
-    /// Print what shadow mode and audits have found, as lines of proxy.toml to paste.
+    /// Print the findings of shadow mode and audits, with suggested lines for proxy.toml.
     #[command(after_help = advise::EXAMPLES)]
     Advise(advise::AdviseArgs),
-    /// Have the running sidecar read its file again. Stored entries of unchanged routes stay.
+    /// Make the running sidecar reload its file. Stored entries of unchanged routes stay.
     #[command(after_help = reload::EXAMPLES)]
     Reload(reload::ReloadArgs),
-    /// Print the JSON Schema of proxy.toml, with which editors complete and check it.
+    /// Print the JSON Schema of proxy.toml, which editors use for completion and validation.
     Schema,
     /// Print, write or compare the reference pages of the manual.
     #[command(hide = true)]
     Reference(reference::Options),
-    /// Print the completions of a shell.
+    /// Print shell completions.
     #[command(after_help = COMPLETIONS)]
     Completions {
         /// The shell.
@@ -147,7 +120,7 @@ Examples:
   sidecache completions zsh > ~/.zfunc/_sidecache
   sidecache completions fish > ~/.config/fish/completions/sidecache.fish";
 
-/// Reads the command line and does what it says.
+/// Parses the command line and runs the command.
 #[must_use]
 pub fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
@@ -169,14 +142,14 @@ pub fn main() -> ExitCode {
                 (code, _) => Ok(code),
             }
         }
-        CliCommand::Explain(asked) => explain::run(&path, &asked),
-        CliCommand::Stats(asked) => stats::run(&path, &asked),
-        CliCommand::Purge(asked) => purge::run(&path, &asked),
-        CliCommand::Warm(asked) => warm::run(&path, &asked),
-        CliCommand::Advise(asked) => advise::run(&path, &asked),
-        CliCommand::Reload(asked) => reload::run(&path, &asked),
+        CliCommand::Explain(args) => explain::run(&path, &args),
+        CliCommand::Stats(args) => stats::run(&path, &args),
+        CliCommand::Purge(args) => purge::run(&path, &args),
+        CliCommand::Warm(args) => warm::run(&path, &args),
+        CliCommand::Advise(args) => advise::run(&path, &args),
+        CliCommand::Reload(args) => reload::run(&path, &args),
         CliCommand::Schema => Ok(print(&config::json_schema())),
-        CliCommand::Reference(options) => reference::run(&options),
+        CliCommand::Reference(options) => reference::run(&options, &Cli::command()),
         CliCommand::Completions { shell } => Ok(print(&completions(shell))),
     };
     done.unwrap_or_else(|failure: CommandError| failure.report())
@@ -203,7 +176,7 @@ fn serve(path: &Path) -> ExitCode {
         let bound = BoundListeners::bind(&config)?;
         tokio::select! {
             drained = app::serve(config, bound, shutdown) => drained.map(Some),
-            // The second signal: at once.
+            // The second signal stops the sidecar at once.
             _ = signals => Ok(None),
         }
     });
@@ -229,25 +202,4 @@ fn completions(shell: Shell) -> String {
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut Cli::command(), "sidecache", &mut script);
     String::from_utf8_lossy(&script).trim_end().to_owned()
-}
-
-fn print(text: &str) -> ExitCode {
-    // A reader that has gone, such as `head`, is no failure.
-    let _ = writeln!(std::io::stdout().lock(), "{text}");
-    ExitCode::SUCCESS
-}
-
-fn print_diagnostics(problems: &config::Diagnostics) -> ExitCode {
-    let _ = writeln!(std::io::stderr().lock(), "{problems}");
-    EXIT_USAGE.into()
-}
-
-/// A remark beside the output.
-fn note(text: &str) {
-    let _ = writeln!(std::io::stderr().lock(), "sidecache: {text}");
-}
-
-fn print_failure(error: &dyn std::fmt::Display) -> ExitCode {
-    let _ = writeln!(std::io::stderr().lock(), "sidecache: {error}");
-    EXIT_FAILED.into()
 }

@@ -1,4 +1,5 @@
-//! Boots the sidecar, and decides the exit codes: 0 done, 1 failed start, 64 bad config or usage.
+//! Entry point of the binary. `cli` decides the exit codes: 0 success, 1 failure, 64 invalid config
+//! or usage.
 
 use std::process::ExitCode;
 

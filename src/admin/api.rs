@@ -1,4 +1,4 @@
-//! What there is to ask for: one row for each path, and the few lines that answer it.
+//! The routes of the admin API and their handlers.
 
 use std::sync::Arc;
 
@@ -13,15 +13,16 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::auth::{AccessDenied, AdminAuth};
-use super::response::{ApiError, JsonBody, content, json_response};
+use super::readiness::Ready;
+use super::response::{ApiError, JsonBody, content, json_response, json_text};
 use super::state::{AdminState, PurgeRequest};
-use super::{Ready, events, openapi};
+use super::{events, openapi, stats};
 use crate::policy::explain::ExplainRequest;
 
-/// The largest body of a request: a whole `proxy.toml` with room to spare.
+/// The largest request body: ample for a whole `proxy.toml`.
 const MAX_BODY: usize = 1 << 20;
 
-/// The paths that are answered, as the 404 tells them.
+/// All paths, as listed in a 404.
 pub(super) const PATHS: [&str; 15] = [
     "/",
     "/live",
@@ -40,14 +41,14 @@ pub(super) const PATHS: [&str; 15] = [
     "/dashboard.js",
 ];
 
-/// What the handlers share.
+/// The state that the handlers share.
 pub(super) struct ApiContext {
     pub(super) state: Arc<AdminState>,
     pub(super) auth: AdminAuth,
 }
 
 /// The whole API.
-pub(super) fn router(desk: Arc<ApiContext>) -> Router {
+pub(super) fn router(context: Arc<ApiContext>) -> Router {
     Router::new()
         .route(
             "/",
@@ -68,20 +69,23 @@ pub(super) fn router(desk: Arc<ApiContext>) -> Router {
         .route("/metrics", get(metrics))
         .route(
             "/stats",
-            get(async |State(desk): State<Arc<ApiContext>>| {
-                json_response(StatusCode::OK, &desk.state.stats())
+            get(async |State(context): State<Arc<ApiContext>>| {
+                json_response(StatusCode::OK, &stats::stats(&context.state))
             }),
         )
         .route(
             "/routes",
-            get(async |State(desk): State<Arc<ApiContext>>| {
-                json_response(StatusCode::OK, &desk.state.routes())
+            get(async |State(context): State<Arc<ApiContext>>| {
+                json_response(
+                    StatusCode::OK,
+                    &stats::rules(&context.state.proxy.active_config().rules),
+                )
             }),
         )
         .route(
             "/shadow",
-            get(async |State(desk): State<Arc<ApiContext>>| {
-                json_response(StatusCode::OK, &desk.state.shadow())
+            get(async |State(context): State<Arc<ApiContext>>| {
+                json_response(StatusCode::OK, &context.state.shadow())
             }),
         )
         .route("/openapi.json", get(async || json_response(StatusCode::OK, &openapi::document())))
@@ -93,22 +97,21 @@ pub(super) fn router(desk: Arc<ApiContext>) -> Router {
         .fallback(async || not_found())
         .method_not_allowed_fallback(method_not_allowed)
         .layer(DefaultBodyLimit::max(MAX_BODY))
-        .layer(middleware::from_fn_with_state(Arc::clone(&desk), require_access))
-        .with_state(desk)
+        .layer(middleware::from_fn_with_state(Arc::clone(&context), require_access))
+        .with_state(context)
 }
 
-/// Who may ask at all. Before everything else, so that a stranger does not even learn what there
-/// is.
+/// Checks access before routing, so that strangers cannot probe which paths exist.
 async fn require_access(
-    State(desk): State<Arc<ApiContext>>,
+    State(context): State<Arc<ApiContext>>,
     request: Request,
     next: Next,
 ) -> Response {
-    if let Err(refusal) = desk.auth.check(request.uri(), request.headers()) {
+    if let Err(refusal) = context.auth.check(request.uri(), request.headers()) {
         return access_denied(refusal);
     }
     let is_probe = matches!(request.uri().path(), "/live" | "/ready");
-    if !is_probe && !desk.auth.is_authorized(request.headers()) {
+    if !is_probe && !context.auth.is_authorized(request.headers()) {
         return access_denied(AccessDenied::Token);
     }
     next.run(request).await
@@ -121,8 +124,7 @@ fn access_denied(refusal: AccessDenied) -> Response {
     }
     let mut response = refused.into_response();
     if refusal == AccessDenied::Token {
-        // RFC 9110 11.6.1: a 401 says how to authenticate. Basic is for browsers, which ask for it
-        // by themselves.
+        // RFC 9110 11.6.1: a 401 names the schemes. Browsers prompt for Basic.
         for way in [
             "Bearer realm=\"sidecache\"",
             "Basic realm=\"sidecache: any name, the admin token as password\", charset=\"UTF-8\"",
@@ -138,35 +140,34 @@ fn page(content_type: &'static str, text: &'static str) -> Response {
 }
 
 fn not_found() -> Response {
-    json_response(
-        StatusCode::NOT_FOUND,
-        &json!({ "error": "there is no such page", "pages": PATHS }),
-    )
+    json_response(StatusCode::NOT_FOUND, &json!({ "error": "unknown path", "pages": PATHS }))
 }
 
-/// The path is right and the method is not.
+/// The 405 response.
 async fn method_not_allowed(method: Method, uri: Uri) -> Response {
     let takes_posts = matches!(uri.path(), "/purge" | "/explain" | "/reload" | "/check");
     let allowed = if takes_posts { "POST" } else { "GET, HEAD" };
-    let refused =
-        ApiError::new(StatusCode::METHOD_NOT_ALLOWED, format!("{method} is not for this page"))
-            .hint(format!("use {allowed}"));
+    let refused = ApiError::new(
+        StatusCode::METHOD_NOT_ALLOWED,
+        format!("this path does not accept {method}"),
+    )
+    .hint(format!("use {allowed}"));
     let mut response = refused.into_response();
-    // RFC 9110 15.5.6: a 405 says which methods there are.
+    // RFC 9110 15.5.6: a 405 lists the allowed methods.
     response.headers_mut().insert(ALLOW, HeaderValue::from_static(allowed));
     response
 }
 
-async fn ready(State(desk): State<Arc<ApiContext>>) -> Response {
-    let ready = desk.state.ready();
+async fn ready(State(context): State<Arc<ApiContext>>) -> Response {
+    let ready = context.state.ready();
     let code = if ready.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     let Ready { degraded, .. } = &ready;
     json_response(code, &json!({ "status": ready.status(), "reasons": degraded }))
 }
 
-async fn metrics(State(desk): State<Arc<ApiContext>>, headers: HeaderMap) -> Response {
+async fn metrics(State(context): State<Arc<ApiContext>>, headers: HeaderMap) -> Response {
     let accept = headers.get(ACCEPT).and_then(|accept| accept.to_str().ok());
-    let (content_type, text) = desk.state.metrics(accept);
+    let (content_type, text) = context.state.metrics(accept);
     content(StatusCode::OK, content_type, text)
 }
 
@@ -177,56 +178,59 @@ struct EventsQuery {
 }
 
 async fn events(
-    State(desk): State<Arc<ApiContext>>,
+    State(context): State<Arc<ApiContext>>,
     last: Result<Query<EventsQuery>, axum::extract::rejection::QueryRejection>,
     request: Request,
 ) -> Response {
     let Ok(Query(EventsQuery { last })) = last else {
-        return ApiError::bad_request("`last` is not a number", "write /events?last=20")
+        return ApiError::bad_request("`last` must be a number", "write /events?last=20")
             .into_response();
     };
-    events::stream(&desk.state, last, request.extensions())
+    events::stream(&context.state, last, request.extensions())
 }
 
 async fn purge(
-    State(desk): State<Arc<ApiContext>>,
-    JsonBody(order): JsonBody<PurgeRequest>,
+    State(context): State<Arc<ApiContext>>,
+    JsonBody(purge): JsonBody<PurgeRequest>,
 ) -> Response {
-    // A task of its own: a caller who leaves must not leave a purge half done.
-    let office = Arc::clone(&desk.state);
-    match desk.state.proxy.tasks.spawn(async move { office.purge(&order).await }).await {
+    // Runs in its own task, so that a disconnecting caller does not cancel a purge halfway.
+    let state = Arc::clone(&context.state);
+    match context.state.proxy.tasks.spawn(async move { state.purge(&purge).await }).await {
         Ok(Ok(done)) => json_response(StatusCode::OK, &done),
         Ok(Err(refused)) => refused.into_response(),
-        Err(_) => ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "the purge failed within")
-            .hint("purge again, and see the log")
-            .into_response(),
+        Err(_) => ApiError::new(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "the purge failed with an internal error",
+        )
+        .hint("repeat the purge, and see the log")
+        .into_response(),
     }
 }
 
 async fn explain(
-    State(desk): State<Arc<ApiContext>>,
+    State(context): State<Arc<ApiContext>>,
     JsonBody(question): JsonBody<ExplainRequest>,
 ) -> Response {
-    match desk.state.explain(&question).await {
-        Ok(told_so) => json_response(StatusCode::OK, &told_so),
+    match context.state.explain(&question).await {
+        Ok(explanation) => json_response(StatusCode::OK, &explanation),
         Err(why) => ApiError::bad_request(why, "POST {\"method\":\"GET\",\"target\":\"/path\",\"headers\":[[\"x-tenant-id\",\"acme\"]]}")
             .into_response(),
     }
 }
 
-/// Nothing is asked of a reload; an empty object is JSON, and so no page of another origin can send
-/// it.
+/// A reload takes no arguments. An empty JSON object is required nevertheless, because a page of
+/// another origin cannot send JSON.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct EmptyBody {}
 
 async fn reload(
-    State(desk): State<Arc<ApiContext>>,
+    State(context): State<Arc<ApiContext>>,
     JsonBody(EmptyBody {}): JsonBody<EmptyBody>,
 ) -> Response {
-    let report = desk.state.reloader.reload_elsewhere().await;
+    let report = context.state.reloader.reload().await;
     let code = if report.ok { StatusCode::OK } else { StatusCode::UNPROCESSABLE_ENTITY };
-    json_response(code, &report)
+    json_text(code, report.json)
 }
 
 #[derive(Deserialize)]
@@ -236,10 +240,10 @@ struct CheckBody {
 }
 
 async fn check(
-    State(desk): State<Arc<ApiContext>>,
+    State(context): State<Arc<ApiContext>>,
     JsonBody(CheckBody { text }): JsonBody<CheckBody>,
 ) -> Response {
-    let report = desk.state.reloader.check(&text);
+    let report = context.state.reloader.check(&text);
     let code = if report.ok { StatusCode::OK } else { StatusCode::UNPROCESSABLE_ENTITY };
-    json_response(code, &report)
+    json_text(code, report.json)
 }

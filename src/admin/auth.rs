@@ -1,7 +1,7 @@
-//! Who may ask the admin listener: not a web page of somebody else's, and only a caller with the
-//! token where there is one.
+//! Access control of the admin listener: rejects web pages of other origins, and callers without
+//! the token if one is configured.
 //!
-//! Knows requests' headers; not what is asked for.
+//! Knows the headers of requests, not the paths.
 
 use std::net::IpAddr;
 
@@ -14,19 +14,19 @@ use subtle::ConstantTimeEq as _;
 
 use crate::secret::Secret;
 
-/// The token's own header, for callers whose `Authorization` is taken.
+/// The token's own header, for callers that need `Authorization` for something else.
 const TOKEN_HEADER: HeaderName = HeaderName::from_static("x-sidecache-token");
-/// What browsers say of where a request comes from (W3C Fetch Metadata).
+/// Where a request comes from, according to the browser (W3C Fetch Metadata).
 const FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
-/// Why a caller is turned away.
+/// Why a request is rejected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum AccessDenied {
     /// No `Host`, or more than one.
     NoHost,
-    /// A `Host` that is not this listener.
+    /// A `Host` other than this listener's.
     Host,
-    /// A page of another origin asks.
+    /// A page of another origin sent the request.
     Origin,
     /// The token is missing or wrong.
     Token,
@@ -41,40 +41,39 @@ impl AccessDenied {
         }
     }
 
-    /// What the caller is told. Of a token no more than that it is needed: missing and wrong ones
-    /// get equal answers.
+    /// The message for the caller. It is the same for a missing and a wrong token.
     pub(super) const fn as_str(self) -> &'static str {
         match self {
-            Self::NoHost => "exactly one Host header is needed",
-            Self::Host => {
-                "this Host is not served here; use localhost or the address that is listened on"
-            }
-            Self::Origin => "requests of other origins are not answered",
-            Self::Token => "the admin token is needed",
+            Self::NoHost => "exactly one Host header is required",
+            Self::Host => "unknown Host; use localhost or the address of the listener",
+            Self::Origin => "requests from pages of other origins are rejected",
+            Self::Token => "the admin token is missing or wrong",
         }
     }
 
-    /// How to mend it.
+    /// How to fix it.
     pub(super) const fn hint(self) -> Option<&'static str> {
         match self {
             Self::Token => Some(
-                "send it as `Authorization: Bearer TOKEN` or `X-Sidecache-Token: TOKEN`; a browser asks for it as the password",
+                "send it as `Authorization: Bearer TOKEN` or `X-Sidecache-Token: TOKEN`; in a \
+                 browser it is the password",
             ),
             Self::Host => Some(
-                "use the address, or localhost through a tunnel; or name the host in `hosts` of [admin]",
+                "use the address, or localhost through a tunnel, or add the host to `hosts` in \
+                 [admin]",
             ),
             Self::NoHost | Self::Origin => None,
         }
     }
 }
 
-/// The rules of one listener.
+/// The access rules of one listener.
 pub(super) struct AdminAuth {
     bound: IpAddr,
-    // Names that the operator has given it.
+    // Host names that the operator has configured.
     hosts: Box<[Box<str>]>,
-    // Only the hash: comparing hashes takes equal time for every guess, and gives nothing away
-    // about the token's length.
+    // Only the hash of the token: comparing hashes in constant time reveals nothing, not even the
+    // token's length.
     token: Option<[u8; 32]>,
 }
 
@@ -83,15 +82,15 @@ impl AdminAuth {
         Self { bound, hosts, token: token.map(|token| hash(token.expose().as_bytes())) }
     }
 
-    /// Whether the request was meant for this listener, and not sent by a page that somebody else
-    /// made.
+    /// Checks that the request is meant for this listener and was not sent by a page of another
+    /// origin.
     pub(super) fn check(&self, uri: &Uri, headers: &HeaderMap) -> Result<(), AccessDenied> {
         let mut hosts = headers.get_all(HOST).iter();
         let (Some(host), None) = (hosts.next(), hosts.next()) else {
             return Err(AccessDenied::NoHost);
         };
-        // SECURITY: DNS rebinding. A page of evil.example can make its own name point here, but the
-        // Host then still says evil.example.
+        // SECURITY: DNS rebinding. A page of evil.example can point its own name here, but then
+        // `Host` is still evil.example.
         let host = host
             .to_str()
             .ok()
@@ -100,8 +99,8 @@ impl AdminAuth {
         if uri.authority().is_some_and(|authority| !self.is_this_listener(authority.as_str())) {
             return Err(AccessDenied::Host);
         }
-        // SECURITY: cross-site requests. Without an Origin it is no script of another site, or a
-        // browser that tells in Sec-Fetch-Site.
+        // SECURITY: cross-site requests. Scripts of other sites send `Origin`; for other cross-site
+        // requests, browsers send `Sec-Fetch-Site`.
         let foreign_origin =
             headers.get_all(ORIGIN).iter().any(|origin| !is_same_origin(origin, host));
         let foreign_site =
@@ -109,7 +108,7 @@ impl AdminAuth {
         if foreign_origin || foreign_site { Err(AccessDenied::Origin) } else { Ok(()) }
     }
 
-    /// Whether the caller presents the token, or none is asked for.
+    /// Whether the caller sent the token, or none is configured.
     pub(super) fn is_authorized(&self, headers: &HeaderMap) -> bool {
         let Some(expected) = &self.token else { return true };
         let bearer = headers.get(AUTHORIZATION).and_then(bearer);
@@ -128,14 +127,14 @@ impl AdminAuth {
         {
             return true;
         }
-        // Bound to all addresses, it cannot know which of them callers use (containers map
-        // addresses). Any address will do: rebinding needs a name.
+        // A listener on all addresses cannot know which one callers use (containers map addresses).
+        // Any address is accepted, because rebinding needs a name.
         host.parse::<IpAddr>()
             .is_ok_and(|ip| ip.is_loopback() || ip == self.bound || self.bound.is_unspecified())
     }
 }
 
-/// The host of `host[:port]`, an IPv6 address without its brackets. None if it cannot be read.
+/// The host of `host[:port]`; an IPv6 address without its brackets. None if it is malformed.
 fn without_port(authority: &str) -> Option<&str> {
     let (host, rest) = match authority.strip_prefix('[') {
         Some(bracketed) => bracketed.split_once(']')?,
@@ -145,7 +144,7 @@ fn without_port(authority: &str) -> Option<&str> {
     (rest.is_empty() || rest.strip_prefix(':').is_some_and(is_port)).then_some(host)
 }
 
-/// Whether an `Origin` is the page that this very listener served. `null` is not.
+/// Whether an `Origin` is this listener itself. `null` is not.
 fn is_same_origin(origin: &HeaderValue, host: &str) -> bool {
     origin.to_str().is_ok_and(|origin| {
         origin.strip_prefix("http://").is_some_and(|authority| authority.eq_ignore_ascii_case(host))
@@ -158,7 +157,7 @@ fn bearer(value: &HeaderValue) -> Option<&[u8]> {
     scheme.eq_ignore_ascii_case(b"bearer ").then(|| token.trim_ascii())
 }
 
-/// The password of `Authorization: Basic …` (RFC 7617 2), under whatever name.
+/// The password of `Authorization: Basic …` (RFC 7617 2), with any user name.
 fn password(value: &HeaderValue) -> Option<Vec<u8>> {
     let (scheme, encoded) = value.as_bytes().split_at_checked(6)?;
     if !scheme.eq_ignore_ascii_case(b"basic ") {

@@ -1,5 +1,4 @@
-//! Events as they happen, as server-sent events: the dashboard's, and everybody's who can read
-//! lines.
+//! `/events`: events as they happen, as server-sent events, for the dashboard and other clients.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -13,15 +12,13 @@ use http::{Extensions, StatusCode};
 use tokio::sync::broadcast::error::RecvError;
 
 use super::response::{ApiError, set_security_headers};
-use super::state::AdminState;
+use super::state::{AdminState, MAX_SUBSCRIBERS};
 use crate::telemetry::events::OperatorEvent;
 
-/// How many may listen at once.
-const MAX_LISTENERS: usize = 16;
-/// How often a stream in which nothing happens says that it lives.
+/// How often an idle stream sends a comment, to keep the connection alive.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 
-/// Says that a connection may last, because events come over it.
+/// Marks a connection as a stream of events, which may stay open for longer.
 #[derive(Clone, Debug, Default)]
 pub(super) struct StreamPermit(Arc<AtomicBool>);
 
@@ -31,27 +28,27 @@ impl StreamPermit {
     }
 }
 
-/// All events from now on, the last few before them first.
-pub(super) fn stream(office: &Arc<AdminState>, last: usize, extensions: &Extensions) -> Response {
-    let Ok(place) = Arc::clone(&office.listeners).try_acquire_owned() else {
+/// The last few events, then all events from now on.
+pub(super) fn stream(state: &Arc<AdminState>, last: usize, extensions: &Extensions) -> Response {
+    let Ok(permit) = Arc::clone(&state.subscribers).try_acquire_owned() else {
         let refused = ApiError::new(
             StatusCode::SERVICE_UNAVAILABLE,
-            format!("{MAX_LISTENERS} listen to events already"),
+            format!("{MAX_SUBSCRIBERS} clients are subscribed to events already"),
         );
         return refused.hint("close another dashboard or stream").into_response();
     };
-    if let Some(lasting) = extensions.get::<StreamPermit>() {
-        lasting.0.store(true, Ordering::Relaxed);
+    if let Some(connection) = extensions.get::<StreamPermit>() {
+        connection.0.store(true, Ordering::Relaxed);
     }
-    let (recent, receiver) = office.proxy.events.listen(last);
+    let (recent, receiver) = state.proxy.events.listen(last);
     let first = stream::iter(recent.into_iter().map(|event| Ok(sse_event(&event))));
-    let stop = office.stop.clone();
-    let more = stream::unfold((receiver, stop, place), async |(mut receiver, stop, place)| {
+    let stop = state.stop.clone();
+    let more = stream::unfold((receiver, stop, permit), async |(mut receiver, stop, permit)| {
         loop {
-            // The drain does not wait for who listens.
+            // The drain does not wait for subscribers.
             match stop.run_until_cancelled(receiver.recv()).await? {
-                Ok(event) => return Some((Ok(sse_event(&event)), (receiver, stop, place))),
-                // The numbers of the events show that some are missing.
+                Ok(event) => return Some((Ok(sse_event(&event)), (receiver, stop, permit))),
+                // The gap in the numbers of the events shows that some were missed.
                 Err(RecvError::Lagged(_)) => {}
                 Err(RecvError::Closed) => return None,
             }
@@ -62,11 +59,6 @@ pub(super) fn stream(office: &Arc<AdminState>, last: usize, extensions: &Extensi
         .into_response();
     set_security_headers(response.headers_mut());
     response
-}
-
-/// How many may listen at once, as places.
-pub(super) fn listener_permits() -> Arc<tokio::sync::Semaphore> {
-    Arc::new(tokio::sync::Semaphore::new(MAX_LISTENERS))
 }
 
 fn all(

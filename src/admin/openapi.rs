@@ -1,9 +1,8 @@
-//! The description of the admin API, for those who write clients: `OpenAPI` 3.1, kept beside the
-//! code and held to it by a test.
+//! The `OpenAPI` 3.1 document of the admin API. A test compares it with the code.
 
 use serde_json::{Value, json};
 
-/// The whole description, with the version of this build.
+/// The document, with the version of this build.
 pub(crate) fn document() -> Value {
     let mut document: Value =
         serde_json::from_str(include_str!("openapi.json")).unwrap_or_default();

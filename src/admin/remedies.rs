@@ -1,20 +1,21 @@
-//! The line of `proxy.toml` that would change why requests miss the cache, for a person to judge.
+//! Suggests the line of `proxy.toml` that would remove a reason for missing the cache. The operator
+//! decides.
 //!
-//! The words about a reason are the reason's own (`outcome::Reason`); this adds the line, with the
-//! names that the requests and the route supply. Some lines give up a protection.
+//! The texts about a reason come from `outcome::Reason`; this adds the line, with the names from
+//! the requests and the route. Some lines give up a protection.
 
 use crate::outcome::Reason;
 use crate::policy::route::Route;
 
-/// What to show about a reason.
+/// The explanation of a reason and its remedy.
 pub(super) struct Remedy {
-    /// What the reason means, and what can be done.
+    /// What the reason means, and what to do about it.
     pub(super) why: String,
     /// The line of `proxy.toml`, if there is one.
     pub(super) line: Option<String>,
 }
 
-/// What can be done about a reason on a route. `subject` is the name that it is most often about.
+/// The remedy for a reason on a route. `subject` is the name that the reason is most often about.
 pub(super) fn remedy(reason: Reason, subject: Option<&str>, route: Option<&Route>) -> Remedy {
     let words = [Some(reason.meaning()), reason.remedy()];
     let why = words.into_iter().flatten().collect::<Vec<_>>().join(" ");
@@ -77,7 +78,7 @@ fn line(reason: Reason, subject: Option<&str>, route: Option<&Route>) -> Option<
     Some(line.to_owned())
 }
 
-/// The route's key without a field.
+/// The `key` line of a route, without one field.
 fn key_without(name: &str, route: &Route) -> String {
     let others = route.spec.key.iter().filter(|field| *field.name != *name);
     let kept: Vec<String> = others.map(|field| format!("{:?}", field.name)).collect();

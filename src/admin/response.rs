@@ -1,5 +1,4 @@
-//! How the admin API answers: JSON that nobody keeps, and errors that say what is wrong and how to
-//! mend it.
+//! Responses of the admin API: JSON that must not be cached, and errors with a message and a hint.
 
 use axum::Json;
 use axum::body::Body;
@@ -12,7 +11,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::json;
 
-/// A request that cannot be answered.
+/// An error response.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct ApiError {
     status: StatusCode,
@@ -25,7 +24,7 @@ impl ApiError {
         Self { status, error: error.into(), hint: None }
     }
 
-    /// The request says something that cannot be done.
+    /// A 400 response.
     pub(super) fn bad_request(error: impl Into<String>, hint: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, error).hint(hint)
     }
@@ -45,7 +44,7 @@ impl IntoResponse for ApiError {
     }
 }
 
-/// The body of a POST: JSON, and said to be.
+/// The body of a POST: JSON with a JSON content type.
 pub(super) struct JsonBody<T>(pub(super) T);
 
 impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for JsonBody<T> {
@@ -54,7 +53,7 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for JsonBody<T> {
     async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
         match Json::<T>::from_request(request, state).await {
             Ok(Json(value)) => Ok(Self(value)),
-            // SECURITY: a page of another origin can send a form or plain text without being asked,
+            // SECURITY: a page of another origin can send a form or plain text without a preflight,
             // but not JSON.
             Err(JsonRejection::MissingJsonContentType(_)) => {
                 let refused =
@@ -63,7 +62,7 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for JsonBody<T> {
             }
             Err(rejection) if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE => {
                 Err(ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, "the body is too large")
-                    .hint("a megabyte is the limit"))
+                    .hint("the limit is 1 MiB"))
             }
             Err(rejection) => Err(ApiError::bad_request(
                 rejection.body_text(),
@@ -73,14 +72,18 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for JsonBody<T> {
     }
 }
 
-/// JSON, for this answer alone.
+/// A JSON response that must not be stored.
 pub(super) fn json_response(status: StatusCode, value: &impl Serialize) -> Response {
-    let mut text = serde_json::to_string(value).unwrap_or_default();
+    json_text(status, serde_json::to_string(value).unwrap_or_default())
+}
+
+/// The same for text that is JSON already.
+pub(super) fn json_text(status: StatusCode, mut text: String) -> Response {
     text.push('\n');
     content(status, "application/json", text)
 }
 
-/// A text of this media type.
+/// A response with this media type and body.
 pub(super) fn content(
     status: StatusCode,
     content_type: &'static str,
@@ -93,13 +96,14 @@ pub(super) fn content(
     response
 }
 
-/// What every answer says to browsers and caches.
+/// Adds the headers for browsers and caches that every response has.
 pub(super) fn set_security_headers(headers: &mut HeaderMap) {
-    const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; \
+    const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src \
+                          'self'; img-src 'self' data:; \
          base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    // SECURITY: labels and tags hold text of strangers; a browser must not read markup into it, nor
-    // show it in somebody else's frame.
+    // SECURITY: labels and tags may contain text of strangers, so browsers must not interpret it as
+    // markup, nor show it in a frame of another site.
     headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     headers.insert(
         HeaderName::from_static("content-security-policy"),

@@ -1,4 +1,4 @@
-//! What the admin API is about: the parts of one sidecar that an operator reads and moves.
+//! The parts of a sidecar that the admin API reads and controls.
 
 use std::sync::Arc;
 
@@ -9,9 +9,9 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use url::Url;
 
+use super::readiness::{Readiness, Ready};
+use super::reload::ReloadHandle;
 use super::response::ApiError;
-use super::{Readiness, Ready, events, stats};
-use crate::app::reload::Reloader;
 use crate::clock::Wall;
 use crate::coherence::PurgeKind;
 use crate::policy::explain;
@@ -25,23 +25,25 @@ use crate::telemetry::events::{EventKind, PurgeEvent};
 use crate::telemetry::hot_tags::TagEvent;
 use crate::telemetry::metrics::MetricsFormat;
 
-/// The most tags and URLs of one purge.
+/// How many clients may subscribe to events at once.
+pub(super) const MAX_SUBSCRIBERS: usize = 16;
+/// How many tags and URLs one purge may name.
 const MAX_PURGED: usize = 1000;
 
-/// The parts of one sidecar.
+/// The parts of one sidecar that the admin API uses.
 pub struct AdminState {
-    /// The flow, and through it all that it uses.
+    /// The request flow and its parts.
     pub proxy: Arc<Proxy>,
-    /// Puts the file in force again.
-    pub reloader: Arc<Reloader>,
-    /// When the sidecar was started.
+    /// Reloads the config file.
+    pub reloader: Arc<dyn ReloadHandle>,
+    /// When the sidecar started.
     pub started: Wall,
     readiness: Arc<dyn Readiness>,
-    pub(super) listeners: Arc<Semaphore>,
+    pub(super) subscribers: Arc<Semaphore>,
     pub(super) stop: CancellationToken,
 }
 
-/// What to purge.
+/// The body of `POST /purge`.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct PurgeRequest {
@@ -55,7 +57,7 @@ pub(super) struct PurgeRequest {
     soft: bool,
 }
 
-/// What was purged.
+/// The response to `POST /purge`.
 #[derive(Clone, Debug, Serialize)]
 pub(super) struct PurgeSummary {
     tags: Vec<String>,
@@ -65,36 +67,35 @@ pub(super) struct PurgeSummary {
 }
 
 impl AdminState {
-    /// The office of these parts. `stop` ends the streams of events.
+    /// Cancelling `stop` ends the streams of events.
     #[must_use]
     pub fn new(
         proxy: Arc<Proxy>,
-        reloader: Arc<Reloader>,
+        reloader: Arc<dyn ReloadHandle>,
         readiness: Arc<dyn Readiness>,
         stop: CancellationToken,
     ) -> Self {
         let started = proxy.clock.wall();
-        Self { proxy, reloader, started, readiness, listeners: events::listener_permits(), stop }
+        Self {
+            proxy,
+            reloader,
+            started,
+            readiness,
+            subscribers: Arc::new(Semaphore::new(MAX_SUBSCRIBERS)),
+            stop,
+        }
     }
 
-    /// Whether the sidecar can do its work.
+    /// Whether the sidecar can serve.
     #[must_use]
     pub fn ready(&self) -> Ready {
         self.readiness.state()
     }
 
-    /// All metrics in the form that is asked for, with its media type.
+    /// All metrics in the format that `Accept` selects, with its media type.
     pub(super) fn metrics(&self, accept: Option<&str>) -> (&'static str, String) {
         let format = MetricsFormat::negotiate(accept);
         (format.content_type(), self.proxy.metrics.encode_as(format))
-    }
-
-    pub(super) fn stats(&self) -> Value {
-        stats::stats(self)
-    }
-
-    pub(super) fn routes(&self) -> Value {
-        stats::rules(&self.proxy.active_config().rules)
     }
 
     pub(super) fn shadow(&self) -> ShadowReport {
@@ -110,7 +111,7 @@ impl AdminState {
         json!({ "findings": findings, "audited": audited, "audited_stale": stale })
     }
 
-    /// Purges, and comes back when no sidecar serves what was purged.
+    /// Purges, and returns when no sidecar serves the purged entries any more.
     pub(super) async fn purge(&self, order: &PurgeRequest) -> Result<PurgeSummary, ApiError> {
         let tags = requested_tags(order)?;
         let kind = if order.soft { PurgeKind::Soft } else { PurgeKind::Hard };
@@ -122,7 +123,7 @@ impl AdminState {
         }
         let took = self.proxy.clock.now().saturating_duration_since(began);
         let names: Vec<String> = tags.iter().map(|tag| tag.as_str().to_owned()).collect();
-        // The audit: who holds the token may purge, and that it happened is written down.
+        // Audit trail: anyone with the token may purge, so every purge is logged.
         tracing::info!(
             tags = names.join(" "),
             everything = order.everything,
@@ -149,7 +150,7 @@ impl AdminState {
         })
     }
 
-    /// What the rules in force make of a request, and what is stored for it.
+    /// How the rules in force treat a request, and the stored response for it.
     pub(super) async fn explain(&self, question: &ExplainRequest) -> Result<Value, String> {
         let request = question.read()?;
         let live = self.proxy.active_config();
@@ -163,25 +164,26 @@ impl AdminState {
     }
 }
 
-/// The tags that an order names, those of its URLs among them.
+/// The tags that a request names, including those of its URLs.
 fn requested_tags(order: &PurgeRequest) -> Result<Vec<Tag>, ApiError> {
-    const FORM: &str = "{\"tags\":[\"campaigns:acme\"]}, {\"urls\":[\"http://host/path\"]} or {\"everything\":true}; with \"soft\":true entries are \
+    const FORM: &str = "{\"tags\":[\"campaigns:acme\"]}, {\"urls\":[\"http://host/path\"]} or \
+                        {\"everything\":true}; with \"soft\":true entries are \
                         stale, not gone";
     let named = order.tags.len() + order.urls.len();
     if order.everything == (named > 0) {
         let error = if order.everything {
-            "everything, and some things besides"
+            "`everything` cannot be combined with tags or URLs"
         } else {
-            "nothing is named that could be purged"
+            "the request names nothing to purge"
         };
         return Err(ApiError::bad_request(error, FORM));
     }
     if named > MAX_PURGED {
         let refused = ApiError::new(
             StatusCode::PAYLOAD_TOO_LARGE,
-            format!("{named} tags and URLs in one purge"),
+            format!("{named} tags and URLs are too many for one purge"),
         );
-        return Err(refused.hint(format!("send at most {MAX_PURGED} at a time")));
+        return Err(refused.hint(format!("send at most {MAX_PURGED} per request")));
     }
     if order.tags.iter().any(String::is_empty) {
         return Err(ApiError::bad_request("a tag is empty", FORM));
@@ -195,22 +197,19 @@ fn requested_tags(order: &PurgeRequest) -> Result<Vec<Tag>, ApiError> {
     Ok(tags)
 }
 
-/// The tags of a URL, one for each way in which clients may have written its host and path.
+/// The tags of a URL, one for each spelling of its host and path that clients may use.
 fn tags_of_url(text: &str) -> Result<Vec<Tag>, ApiError> {
-    const FORM: &str = "write it with the host that clients ask for, as in http://app.example.com/api/v1/forms; the query does not matter";
-    let refused = || {
-        ApiError::bad_request(
-            format!("{text:?} is not the URL of anything that could be stored"),
-            FORM,
-        )
-    };
+    const FORM: &str = "write it with the host that clients use, as in \
+                        http://app.example.com/api/v1/forms; the query does not matter";
+    let refused =
+        || ApiError::bad_request(format!("{text:?} is not a URL that can be stored"), FORM);
     let url = Url::parse(text).map_err(|_| refused())?;
     let host =
         url.host_str().filter(|_| matches!(url.scheme(), "http" | "https")).ok_or_else(refused)?;
     let mut hosts =
         vec![url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"))];
     if url.port().is_none() {
-        // Some clients name the port that goes without saying.
+        // Some clients send the default port.
         hosts.extend(url.port_or_known_default().map(|port| format!("{host}:{port}")));
     }
     let paths = request_target::readings(url.path());

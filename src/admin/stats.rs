@@ -1,4 +1,4 @@
-//! `/stats` and `/routes`: the numbers and the rules, as JSON.
+//! `/stats` and `/routes`: the statistics and the rules, as JSON.
 
 use std::time::Duration;
 
@@ -15,25 +15,25 @@ use crate::policy::tag::Template;
 use crate::telemetry::metrics;
 use crate::telemetry::metrics::{Latency, RowView};
 
-/// The most tags that are told.
+/// How many tags are reported.
 const MAX_TAGS: usize = 20;
-/// The most reasons of a route that are told.
+/// How many reasons are reported per route.
 const MAX_REASONS: usize = 16;
 /// The row of requests without a route.
 const UNROUTED: &str = metrics::NONE;
 
-pub(super) fn stats(office: &AdminState) -> Value {
-    let proxy = &office.proxy;
+pub(super) fn stats(state: &AdminState) -> Value {
+    let proxy = &state.proxy;
     let (live, rows) = (proxy.active_config(), proxy.metrics.rows());
-    let (now, standing) = (proxy.clock.wall(), office.reloader.status());
+    let (now, status) = (proxy.clock.wall(), state.reloader.status());
     let row = |name: &str| rows.iter().find(|row| *row.name == *name);
     let routes: Vec<Value> = live
         .rules
         .routes
         .iter()
-        .map(|route| route_stats(office, Some(route), row(route.name())))
+        .map(|route| route_stats(state, Some(route), row(route.name())))
         .collect();
-    let ready = office.ready();
+    let ready = state.ready();
     let tags: Vec<Value> = proxy
         .hot_tags
         .busiest(MAX_TAGS)
@@ -43,40 +43,45 @@ pub(super) fn stats(office: &AdminState) -> Value {
     let memory = &proxy.store.memory;
     json!({
         "version": env!("CARGO_PKG_VERSION"),
-        "started_ms": office.started.0,
+        "started_ms": state.started.0,
         "now_ms": now.0,
-        "uptime_s": now.since(office.started).as_secs_f64(),
-        "mode": standing.mode.as_str(),
+        "uptime_s": now.since(state.started).as_secs_f64(),
+        "mode": status.mode.as_str(),
         "totals": totals(&rows),
         "routes": routes,
-        "unrouted": route_stats(office, None, row(UNROUTED)),
+        "unrouted": route_stats(state, None, row(UNROUTED)),
         "tags": tags,
-        "memory": { "entries": memory.len(), "bytes": memory.weight(), "limit_bytes": memory.limit(), "evictions": memory.evicted.get() },
-        "redis": redis(office),
+        "memory": {
+            "entries": memory.len(),
+            "bytes": memory.weight(),
+            "limit_bytes": memory.limit(),
+            "evictions": memory.evicted.get(),
+        },
+        "redis": redis(state),
         "ready": { "status": ready.status(), "reasons": ready.degraded },
         "config": {
-            "file": standing.file.map(|file| file.display().to_string()),
-            "loaded_ms": standing.loaded.0,
-            "loads": standing.loads,
-            "error": standing.refused.as_ref().map(|(_, why)| why),
-            "failed_ms": standing.refused.as_ref().map(|(at, _)| at.0),
-            "restart_needed": standing.restart_needed,
+            "file": status.file.map(|file| file.display().to_string()),
+            "loaded_ms": status.loaded.0,
+            "loads": status.loads,
+            "error": status.refused.as_ref().map(|(_, why)| why),
+            "failed_ms": status.refused.as_ref().map(|(at, _)| at.0),
+            "restart_needed": status.restart_needed,
         },
-        "shadow": office.shadow_summary(),
+        "shadow": state.shadow_summary(),
     })
 }
 
-fn redis(office: &AdminState) -> Value {
-    let coherence = &office.proxy.coherence;
+fn redis(state: &AdminState) -> Value {
+    let coherence = &state.proxy.coherence;
     if coherence.records().is_none() {
         return Value::Null;
     }
-    let standings = coherence.status();
+    let statuss = coherence.status();
     json!({
         "state": if coherence.mode() == CoherenceMode::Shared { "shared" } else { "degraded" },
         "lease": coherence.has_lease(),
-        "peers": standings.peers,
-        "journal": standings.journal,
+        "peers": statuss.peers,
+        "journal": statuss.journal,
         "why": coherence.degraded_reason(),
     })
 }
@@ -99,7 +104,7 @@ fn totals(rows: &[RowView]) -> Value {
     value
 }
 
-/// Requests by disposition, and what follows from them.
+/// Requests by disposition, and the numbers derived from them.
 fn request_totals(count: &dyn Fn(Disposition) -> u64) -> Value {
     let requests: serde_json::Map<String, Value> = Disposition::ALL
         .iter()
@@ -113,7 +118,7 @@ fn request_totals(count: &dyn Fn(Disposition) -> u64) -> Value {
     json!({ "requests": requests, "hit_ratio": ratio, "app_requests_saved": served })
 }
 
-fn route_stats(office: &AdminState, route: Option<&Route>, row: Option<&RowView>) -> Value {
+fn route_stats(state: &AdminState, route: Option<&Route>, row: Option<&RowView>) -> Value {
     let count = |disposition| row.map_or(0, |row| row.count(disposition));
     let mut value = request_totals(&count);
     value["path"] = json!(route.map_or(UNROUTED, Route::name));
@@ -126,20 +131,20 @@ fn route_stats(office: &AdminState, route: Option<&Route>, row: Option<&RowView>
     value["bytes_from_app"] = json!(row.map_or(0, |row| row.bytes_from_origin));
     let of = |read: fn(&RowView) -> &Latency| row.and_then(|row| latency(read(row)));
     value["latency"] = json!({ "hit": of(|row| &row.hit), "miss": of(|row| &row.miss), "app": of(|row| &row.origin) });
-    value["reasons"] = json!(row.map_or_else(Vec::new, |row| reasons(office, route, row)));
+    value["reasons"] = json!(row.map_or_else(Vec::new, |row| reasons(state, route, row)));
     value
 }
 
-/// Why requests were not answered from the cache, the commonest reason first.
-fn reasons(office: &AdminState, route: Option<&Route>, row: &RowView) -> Vec<Value> {
-    let mut told: Vec<(Disposition, Reason, u64)> = row
+/// Why requests were not served from the cache, the most frequent reason first.
+fn reasons(state: &AdminState, route: Option<&Route>, row: &RowView) -> Vec<Value> {
+    let mut reasons: Vec<(Disposition, Reason, u64)> = row
         .requests
         .iter()
         .filter_map(|(disposition, reason, count)| Some((*disposition, (*reason)?, *count)))
         .collect();
-    told.sort_by_key(|(_, _, count)| std::cmp::Reverse(*count));
+    reasons.sort_by_key(|(_, _, count)| std::cmp::Reverse(*count));
     let one = |(disposition, reason, count): (Disposition, Reason, u64)| {
-        let subjects = office.proxy.hot_tags.subjects(&row.name, reason.as_str());
+        let subjects = state.proxy.hot_tags.subjects(&row.name, reason.as_str());
         let subject = subjects.first().map(|(name, _)| name.as_str());
         let remedy = remedy(reason, subject, route);
         json!({
@@ -151,7 +156,7 @@ fn reasons(office: &AdminState, route: Option<&Route>, row: &RowView) -> Vec<Val
             "remedy": remedy.line,
         })
     };
-    told.into_iter().take(MAX_REASONS).map(one).collect()
+    reasons.into_iter().take(MAX_REASONS).map(one).collect()
 }
 
 fn latency(latency: &Latency) -> Option<Value> {
@@ -167,7 +172,7 @@ fn latency(latency: &Latency) -> Option<Value> {
     })
 }
 
-/// The rules in force, as the file says them.
+/// The rules in force, as in the file.
 pub(super) fn rules(rules: &PolicyRules) -> Value {
     let routes: Vec<Value> = rules.routes.iter().map(|route| policy(route)).collect();
     let purges: Vec<Value> = rules

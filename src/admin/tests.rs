@@ -1,14 +1,18 @@
-//! The admin listener over real sockets, as probes, scrapers and strangers meet it.
+//! The admin listener over real sockets: probes, scrapers and strangers.
 
 use std::sync::Mutex;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::task::JoinHandle;
 
+use std::net::SocketAddr;
+
 use super::*;
 use crate::app::Sidecar;
+use crate::app::reload::AdminReload;
 use crate::clock::Clock;
 use crate::config::Config;
+use crate::secret::Secret;
 
 struct Switch(Mutex<Ready>);
 
@@ -30,18 +34,23 @@ async fn start(token: Option<&str>) -> Running {
     let address = listener.local_addr().unwrap();
     let text = "[upstream]\nurl = \"http://127.0.0.1:1\"\n[[routes]]\npath = \"/a\"\n";
     let mut config = Config::parse(text, "proxy.toml", &|_| None)
-        .unwrap_or_else(|problems| panic!("{problems}"));
+        .unwrap_or_else(|diagnostics| panic!("{diagnostics}"));
     let Sidecar { proxy, reloader, .. } = Sidecar::new(&mut config, Clock::system()).unwrap();
     let switch = Arc::new(Switch(Mutex::new(Ready { ready: true, degraded: vec![] })));
     let shutdown = CancellationToken::new();
     let settings = AdminSettings { address, token: token.map(Secret::new), hosts: [].into() };
     let readiness: Arc<dyn Readiness> = switch.clone();
-    let office = Arc::new(AdminState::new(proxy, reloader, readiness, shutdown.clone()));
-    let task = tokio::spawn(run(listener, settings, office, shutdown.clone()));
+    let state = Arc::new(AdminState::new(
+        proxy,
+        Arc::new(AdminReload(reloader)),
+        readiness,
+        shutdown.clone(),
+    ));
+    let task = tokio::spawn(run(listener, settings, state, shutdown.clone()));
     Running { address, switch, shutdown, task }
 }
 
-/// Sends a request line and headers, and reads until the connection ends.
+/// Sends a request line and headers, and reads until the connection closes.
 async fn ask(running: &Running, request: &str, headers: &str) -> String {
     let mut stream = TcpStream::connect(running.address).await.unwrap();
     let request = format!("{request} HTTP/1.1\r\nHost: {}\r\n{headers}\r\n", running.address);
@@ -124,9 +133,9 @@ async fn head_is_the_head_of_get() {
 #[tokio::test]
 async fn other_paths_and_methods_are_told_what_there_is() {
     let running = start(None).await;
-    let lost = ask(&running, "GET /nowhere", "").await;
-    assert_eq!(status(&lost), "404");
-    assert!(body(&lost).contains("\"/live\",\"/ready\",\"/metrics\""), "{lost}");
+    let unknown = ask(&running, "GET /nowhere", "").await;
+    assert_eq!(status(&unknown), "404");
+    assert!(body(&unknown).contains("\"/live\",\"/ready\",\"/metrics\""), "{unknown}");
     let posted = ask(&running, "POST /metrics", "Content-Length: 0\r\n").await;
     assert_eq!(status(&posted), "405");
     assert!(posted.contains("allow: GET, HEAD\r\n"), "{posted}");
@@ -192,8 +201,8 @@ async fn connections_beyond_the_limit_wait_for_their_turn() {
     for _ in 0..MAX_CONNECTIONS {
         open.push(TcpStream::connect(running.address).await.unwrap());
     }
-    // The backlog is in order: these are accepted before the next one, which gets its answer once
-    // one of them goes.
+    // The backlog is in order: these are accepted before the next one, which is served once one of
+    // them closes.
     let mut waiting = std::pin::pin!(ask(&running, "GET /live", ""));
     assert!(timeout(Duration::from_millis(200), &mut waiting).await.is_err());
     open.pop();

@@ -1,10 +1,9 @@
-//! The counters and gauges of all parts, by the names under which operators see them.
+//! Registers the counters and gauges of all parts under their public names.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use crate::app::reload::{ReloadStatus, Reloader};
 use crate::cache::fills::cluster::ClusterFills;
 use crate::coherence::CoherenceMode;
 use crate::policy::route;
@@ -13,7 +12,7 @@ use crate::proxy::Proxy;
 use crate::telemetry::metrics::{Counter, Metrics};
 use crate::{server, upstream};
 
-/// Registers what has no labels, and what reaches a limit.
+/// Registers counters without labels, and counters of reached limits.
 struct MetricsRegistrar<'a>(&'a Metrics);
 
 impl MetricsRegistrar<'_> {
@@ -32,7 +31,7 @@ impl MetricsRegistrar<'_> {
     }
 }
 
-/// Shows the counters of all parts.
+/// Registers the counters of all parts.
 pub(super) fn register(
     proxy: &Arc<Proxy>,
     server: &server::ServerCounters,
@@ -164,7 +163,8 @@ pub(super) fn register(
     }
     for (reason, counter) in flow.store_aborted.counts() {
         let labels = [("reason", reason.label().into_owned())];
-        let help = "Responses that were dropped while their bodies arrived, although their heads said `stored`";
+        let help = "Responses that were dropped while their bodies arrived, although their heads \
+                    said `stored`";
         proxy.metrics.register_counter(
             "sidecache_store_aborted",
             help,
@@ -192,8 +192,8 @@ fn register_shadow(proxy: &Arc<Proxy>) {
     watch_routes(proxy);
 }
 
-/// Shows the counters of the routes that are watched: each from zero on, so that the first of them
-/// is seen as an increase.
+/// Registers the counters of routes in shadow mode or with audits, from zero on, so that the first
+/// finding shows as an increase.
 pub(super) fn watch_routes(proxy: &Proxy) {
     let watched = |spec: &RouteSpec| spec.mode == route::RouteMode::Shadow || spec.audit > 0.0;
     for route in proxy.active_config().rules.routes.iter().filter(|route| watched(&route.spec)) {
@@ -250,7 +250,7 @@ fn register_cache(proxy: &Arc<Proxy>) {
     count("sidecache_redis_losses", "How often Redis was lost", &coherence.losses);
     count(
         "sidecache_redis_rejoins",
-        "How often Redis was joined, the first time included",
+        "How often Redis was joined, including the first time",
         &coherence.rejoins,
     );
     count(
@@ -415,42 +415,12 @@ pub(super) fn register_cluster_fills(proxy: &Arc<Proxy>) {
     }
 }
 
-/// Shows what reloads come to.
-pub(super) fn register_reloads(reloader: &Arc<Reloader>, metrics: &Metrics) {
-    for (result, counter) in [("ok", &reloader.counters.ok), ("failed", &reloader.counters.failed)]
-    {
-        let labels = [("result", result.to_owned())];
-        metrics.register_counter(
-            "sidecache_config_reloads",
-            "How often the file was read again",
-            &labels,
-            Arc::clone(counter),
-        );
-    }
-    let gauge = |name: &'static str, help: &'static str, read: fn(&ReloadStatus) -> f64| {
-        let reloader = Arc::downgrade(reloader);
-        metrics.register_gauge(name, help, &[], move || {
-            reloader.upgrade().map_or(0.0, |reloader| read(&reloader.status()))
-        });
-    };
-    gauge(
-        "sidecache_config_last_reload_successful",
-        "1 while the rules in force are those of the file",
-        |standing| f64::from(u8::from(standing.refused.is_none())),
-    );
-    gauge(
-        "sidecache_config_last_reload_success_timestamp_seconds",
-        "When the rules in force were read, in seconds since 1970",
-        |standing| as_f64(usize::try_from(standing.loaded.seconds()).unwrap_or(usize::MAX)),
-    );
-}
-
 fn bytes(count: u64) -> f64 {
     as_f64(usize::try_from(count).unwrap_or(usize::MAX))
 }
 
 /// Gauges are floats; counts below 2^53 lose nothing.
 #[allow(clippy::cast_precision_loss, reason = "no count of things in memory comes near 2^53")]
-const fn as_f64(count: usize) -> f64 {
+pub(super) const fn as_f64(count: usize) -> f64 {
     count as f64
 }

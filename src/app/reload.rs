@@ -1,53 +1,64 @@
-//! Reading the file again: validated whole, put in force at once, and refused whole where anything
-//! in it is wrong.
+//! Reloads the config file: validates it as a whole, then activates it at once, or rejects it as a
+//! whole if anything in it is wrong.
 //!
 //! Invariants:
-//! - Rules come into force only if the whole file is right; until then, and after a file that is
-//!   not, the old ones stay.
-//! - One reload at a time, whoever asks: a signal, the file itself, the admin API.
-//! - A file that changes is read when it says the same at two looks in a row, so that one that is
-//!   being written is not taken for broken.
-//! - What is made at the start (listeners, tiers, the client towards the app, pools) stays as it
-//!   is, and is told as waiting for a restart.
+//! - Rules come into force only if the whole file is valid. Until then, and after an invalid file,
+//!   the old ones stay.
+//! - Only one reload runs at a time, whether a signal, a change of the file or the admin API
+//!   triggers it.
+//! - A changed file is reloaded only when two reads in a row give the same text, so that a file
+//!   that is still being written is not rejected.
+//! - Parts that are built at startup (listeners, tiers, the client of the origin, pools) stay as
+//!   they are, and the report lists their changes as needing a restart.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
+use crate::admin::{ReloadHandle, ReloadReply, ReloadStatus};
 use crate::cache::fills::cluster::ClusterFills;
-use crate::clock::{Clock, Wall};
+use crate::clock::Clock;
 use crate::config::diff::{self, ConfigChange, ConfigSnapshot};
 use crate::config::{Config, Diagnostic, Diagnostics, Severity};
 use crate::policy::plan::PolicyRules;
-use crate::policy::route::{Collapse, RouteMode};
+use crate::policy::route::Collapse;
 use crate::proxy::{self, ActiveConfig, Proxy};
 use crate::secret::Hasher;
 use crate::telemetry::events::{EventKind, Events};
 use crate::telemetry::metrics::{Counter, Metrics};
 
-/// How often the configuration is asked whether the file is to be watched, while it is not.
+/// How often the watcher checks whether `watch` has been turned on, while it is off.
 const IDLE_POLL_INTERVAL: Duration = Duration::from_secs(1);
 
-/// What a reload came to, or would come to.
+/// How much longer than the origin's first-byte timeout a mutation stays marked.
+const MARK_MARGIN: Duration = Duration::from_secs(5);
+
+/// The result of a reload, or of a check of what a reload would do.
 #[derive(Clone, Debug, Serialize)]
 pub struct ReloadReport {
-    /// Whether the file can be used.
+    /// Whether the file is valid.
     pub ok: bool,
-    /// What it says otherwise than the rules in force.
+    /// How it differs from the rules in force.
     pub changes: Vec<ConfigChange>,
-    /// What it asks for that waits for a restart, as `section.key`.
+    /// Changed keys that need a restart, as `section.key`.
     pub restart_needed: Vec<String>,
-    /// What is wrong with it, or looks wrong.
+    /// Errors, warnings and notes.
     pub problems: Vec<ReloadNotice>,
-    /// The same as `sidecache check` prints it.
+    /// The diagnostics as `sidecache check` prints them.
     pub text: String,
 }
 
-/// A problem of the file.
+impl ReloadReport {
+    fn reply(&self) -> ReloadReply {
+        ReloadReply { ok: self.ok, json: serde_json::to_string(self).unwrap_or_default() }
+    }
+}
+
+/// A diagnostic of the file, for JSON.
 #[derive(Clone, Debug, Serialize)]
 pub struct ReloadNotice {
     /// `error`, `warning` or `note`.
@@ -56,9 +67,9 @@ pub struct ReloadNotice {
     pub line: usize,
     /// The column, from 1.
     pub column: usize,
-    /// What is wrong.
+    /// The message.
     pub message: String,
-    /// How to mend it.
+    /// How to fix it.
     pub hint: Option<String>,
 }
 
@@ -74,33 +85,16 @@ impl ReloadNotice {
     }
 }
 
-/// How it stands with the file.
-#[derive(Clone, Debug)]
-pub struct ReloadStatus {
-    /// The file; none for rules that were made without one.
-    pub file: Option<PathBuf>,
-    /// The switch for all routes.
-    pub mode: RouteMode,
-    /// When the rules in force were read.
-    pub loaded: Wall,
-    /// How often rules came into force.
-    pub loads: u64,
-    /// Why the file as it is now is refused, and since when.
-    pub refused: Option<(Wall, String)>,
-    /// What it asks for that waits for a restart.
-    pub restart_needed: Vec<String>,
-}
-
-/// Counts of what reloads come to.
+/// Counts the results of reloads.
 #[derive(Clone, Debug, Default)]
 pub struct ReloadCounters {
-    /// Files put in force.
+    /// Files loaded.
     pub ok: Arc<Counter>,
-    /// Files refused.
+    /// Files rejected.
     pub failed: Arc<Counter>,
 }
 
-/// What no reload changes.
+/// The settings that only a restart changes.
 #[derive(Clone, Debug)]
 pub struct StartupSettings {
     object: u64,
@@ -116,7 +110,7 @@ pub struct StartupSettings {
 }
 
 impl StartupSettings {
-    /// What the file says at the start.
+    /// The settings of the file at startup.
     #[must_use]
     pub fn from_config(config: &Config, hasher: Hasher) -> Self {
         let limits = &config.limits;
@@ -127,14 +121,15 @@ impl StartupSettings {
             mutations: limits.mutations,
             waiters: limits.waiters,
             wait: limits.wait,
-            mark_for: config.upstream.first_byte_timeout + super::MARK_MARGIN,
+            mark_for: config.upstream.first_byte_timeout + MARK_MARGIN,
             tunnel_timeout: config.upstream.tunnel_timeout,
             access_log: config.log.access,
             hasher,
         }
     }
 
-    /// The rules and settings of a file, with what is fixed. Takes the routes out of it.
+    /// The rules and settings of a file, with the fixed settings. Takes the routes out of the
+    /// config.
     pub fn active_config(&self, config: &mut Config, metrics: &Metrics) -> ActiveConfig {
         let limits = &config.limits;
         let settings = proxy::ProxySettings {
@@ -142,7 +137,7 @@ impl StartupSettings {
             max_variants: self.variants,
             keep_stale: limits.stale,
             max_ranges: limits.ranges,
-            // What is larger than an object may be could not be stored.
+            // A response above the object limit could not be stored.
             range_fill: limits.range_fill.min(self.object),
             max_refreshes: self.refreshes,
             purge_body: limits.purge_body,
@@ -164,7 +159,7 @@ impl StartupSettings {
     }
 }
 
-/// Puts a file in force, again and again.
+/// Reloads the config file.
 #[derive(Debug)]
 pub struct Reloader {
     proxy: Arc<Proxy>,
@@ -172,27 +167,27 @@ pub struct Reloader {
     startup: StartupSettings,
     clock: Clock,
     started: ConfigSnapshot,
-    /// Held for the whole of a reload.
+    /// The rules in force. Locked for the whole of a reload, so that reloads do not overlap.
     current: Mutex<ConfigSnapshot>,
     status: Mutex<ReloadStatus>,
     watch: Mutex<Option<Duration>>,
-    /// What was read last, whatever came of it.
+    /// The text that was read last, whether or not it was valid.
     last_read: Mutex<Result<String, String>>,
-    /// What it has done.
+    /// Counts the results.
     pub counters: ReloadCounters,
 }
 
 impl Reloader {
-    /// For rules that are in force already, with the config that they came from and its reading.
+    /// For rules that are in force already, with their config and its snapshot.
     #[must_use]
     pub fn new(
         proxy: Arc<Proxy>,
         events: Arc<Events>,
-        fixed: StartupSettings,
-        (config, reading): (&Config, ConfigSnapshot),
+        startup: StartupSettings,
+        (config, snapshot): (&Config, ConfigSnapshot),
         clock: Clock,
     ) -> Self {
-        let standing = ReloadStatus {
+        let status = ReloadStatus {
             file: config.file.clone(),
             mode: config.mode,
             loaded: clock.wall(),
@@ -203,37 +198,37 @@ impl Reloader {
         Self {
             proxy,
             events,
-            startup: fixed,
+            startup,
             clock,
-            started: reading.clone(),
-            current: Mutex::new(reading),
-            status: Mutex::new(standing),
+            started: snapshot.clone(),
+            current: Mutex::new(snapshot),
+            status: Mutex::new(status),
             watch: Mutex::new(config.watch),
             last_read: Mutex::new(Ok(config.text.to_string())),
             counters: ReloadCounters::default(),
         }
     }
 
-    /// How it stands.
+    /// The current status.
     #[must_use]
     pub fn status(&self) -> ReloadStatus {
         self.status.lock().clone()
     }
 
-    /// Reads the file again, and puts it in force if it is right.
+    /// Reads the file again and activates it if it is valid.
     pub fn reload(&self) -> ReloadReport {
-        let mut turn = self.current.lock();
+        let mut current = self.current.lock();
         let Some(file) = self.status().file else {
             return refused(&Diagnostics::unreadable(
                 "proxy.toml",
-                "these rules were not read from a file".to_owned(),
+                "the rules were not read from a file".to_owned(),
                 "start with `--config FILE`",
             ));
         };
         match Config::load(&file) {
             Ok(config) => {
                 *self.last_read.lock() = Ok(config.text.to_string());
-                self.accept(&mut turn, config)
+                self.accept(&mut current, config)
             }
             Err(problems) => {
                 *self.last_read.lock() =
@@ -243,72 +238,72 @@ impl Reloader {
         }
     }
 
-    /// What a reload with this text would come to. Nothing is changed.
+    /// The result that a reload with this text would have. Changes nothing.
     #[must_use]
     pub fn check(&self, text: &str) -> ReloadReport {
-        let turn = self.current.lock();
+        let current = self.current.lock();
         let name = self
             .status()
             .file
             .map_or_else(|| "proxy.toml".to_owned(), |file| file.display().to_string());
         match Config::parse(text, &name, &|variable| std::env::var(variable).ok()) {
-            Ok(config) => self.compare(&turn, &config).0,
+            Ok(config) => self.compare(&current, &config).0,
             Err(problems) => refused(&problems),
         }
     }
 
     fn compare(&self, before: &ConfigSnapshot, config: &Config) -> (ReloadReport, ConfigSnapshot) {
-        let reading = ConfigSnapshot::from_config(config);
+        let snapshot = ConfigSnapshot::from_config(config);
         let text: Vec<String> = config.warnings.iter().map(ToString::to_string).collect();
         let report = ReloadReport {
             ok: true,
-            changes: diff::changes(before, &reading),
-            restart_needed: diff::waiting_for_restart(&self.started, &reading),
+            changes: diff::changes(before, &snapshot),
+            restart_needed: diff::waiting_for_restart(&self.started, &snapshot),
             problems: config.warnings.iter().map(ReloadNotice::from_diagnostic).collect(),
             text: text.join("\n"),
         };
-        (report, reading)
+        (report, snapshot)
     }
 
-    fn accept(&self, turn: &mut ConfigSnapshot, mut config: Config) -> ReloadReport {
-        let (report, reading) = self.compare(turn, &config);
+    fn accept(&self, current: &mut ConfigSnapshot, mut config: Config) -> ReloadReport {
+        let (report, snapshot) = self.compare(current, &config);
         for warning in &config.warnings {
             tracing::warn!(line = warning.line, "{}", warning.message);
         }
         if config.routes.iter().any(|route| route.spec.collapse == Collapse::Cluster) {
-            self.share_fills();
+            self.start_cluster_fills();
         }
         *self.watch.lock() = config.watch;
         let mode = config.mode;
         self.proxy.activate(self.startup.active_config(&mut config, &self.proxy.metrics));
         if !report.changes.is_empty() {
-            // What was found of other rules says nothing of these.
+            // Findings about the old rules do not apply to the new ones.
             self.proxy.shadow.reset();
             super::metrics::watch_routes(&self.proxy);
         }
-        *turn = reading;
+        *current = snapshot;
         let now = self.clock.wall();
         {
-            let mut standing = self.status.lock();
-            let (loads, restart_needed) = (standing.loads + 1, report.restart_needed.clone());
-            *standing = ReloadStatus {
+            let mut status = self.status.lock();
+            let (loads, restart_needed) = (status.loads + 1, report.restart_needed.clone());
+            *status = ReloadStatus {
                 mode,
                 loaded: now,
                 loads,
                 refused: None,
                 restart_needed,
-                file: standing.file.take(),
+                file: status.file.take(),
             };
         }
         self.counters.ok.inc();
         tracing::info!(
             changes = report.changes.len(),
-            "the file was read again, and its rules are in force"
+            "the file was reloaded; its rules are in force"
         );
         if !report.restart_needed.is_empty() {
             tracing::warn!(
                 keys = report.restart_needed.join(" "),
-                "the file asks for more than a reload can change; that waits for a restart"
+                "some changes of the file need a restart"
             );
         }
         self.events.publish(
@@ -328,7 +323,7 @@ impl Reloader {
         tracing::error!(
             line,
             problems = report.problems.len(),
-            "the file was read again and is refused, the old rules stay: {message}"
+            "the file is rejected, the old rules stay in force: {message}"
         );
         self.events.publish(
             now,
@@ -337,23 +332,23 @@ impl Reloader {
         report
     }
 
-    /// Routes may ask for fills that all sidecars share although none did at the start.
-    fn share_fills(&self) {
+    /// Starts cluster fills if no route needed them at startup.
+    fn start_cluster_fills(&self) {
         let proxy = &self.proxy;
         if proxy.cluster_fills.get().is_none()
-            && let Some(across) = ClusterFills::new(
+            && let Some(cluster_fills) = ClusterFills::new(
                 Arc::clone(&proxy.coherence),
                 self.startup.waiters,
                 self.startup.wait,
                 proxy.tasks.clone(),
             )
-            && proxy.cluster_fills.set(across).is_ok()
+            && proxy.cluster_fills.set(cluster_fills).is_ok()
         {
             super::metrics::register_cluster_fills(proxy);
         }
     }
 
-    /// Looks at the file again and again, and reloads it when it has changed, until `stop`.
+    /// Polls the file and reloads it when it has changed, until `stop`.
     pub async fn watch(self: Arc<Self>, stop: CancellationToken) {
         let mut before = None;
         loop {
@@ -381,7 +376,10 @@ impl Reloader {
         let Ok(mut signals) =
             tokio::signal::unix::signal(tokio::signal::unix::SignalKind::hangup())
         else {
-            tracing::warn!("SIGHUP cannot be heard; the file and the admin API reload the rules");
+            tracing::warn!(
+                "SIGHUP is not available; changes of the file and the admin API still reload the \
+                 rules"
+            );
             return;
         };
         while let Some(Some(())) = stop.run_until_cancelled(signals.recv()).await {
@@ -389,28 +387,47 @@ impl Reloader {
         }
     }
 
-    /// Reloads on a thread that may wait for the disk.
+    /// Reloads on a thread that may block on the disk.
     pub async fn reload_elsewhere(self: &Arc<Self>) -> ReloadReport {
         let reloader = Arc::clone(self);
         match tokio::task::spawn_blocking(move || reloader.reload()).await {
             Ok(report) => report,
-            // It panicked, and its panic was logged. The old rules stay.
+            // The reload panicked, which was logged. The old rules stay in force.
             Err(_) => refused(&Diagnostics::unreadable(
                 "proxy.toml",
-                "the reload failed within".to_owned(),
+                "the reload failed with an internal error".to_owned(),
                 "see the log, and report it as a bug",
             )),
         }
     }
 }
 
+/// What the admin API needs. The handle owns the reloader, because a reload runs on another thread.
+#[derive(Debug)]
+pub struct AdminReload(pub Arc<Reloader>);
+
+impl ReloadHandle for AdminReload {
+    fn status(&self) -> ReloadStatus {
+        self.0.status()
+    }
+
+    fn reload(&self) -> BoxFuture<'static, ReloadReply> {
+        let reloader = Arc::clone(&self.0);
+        Box::pin(async move { reloader.reload_elsewhere().await.reply() })
+    }
+
+    fn check(&self, text: &str) -> ReloadReply {
+        self.0.check(text).reply()
+    }
+}
+
 fn refused(problems: &Diagnostics) -> ReloadReport {
-    let told = problems.iter().map(ReloadNotice::from_diagnostic).collect();
+    let notices = problems.iter().map(ReloadNotice::from_diagnostic).collect();
     ReloadReport {
         ok: false,
         changes: Vec::new(),
         restart_needed: Vec::new(),
-        problems: told,
+        problems: notices,
         text: problems.to_string(),
     }
 }

@@ -1,5 +1,5 @@
-//! `advise`: what shadow mode and audits have found, as lines of proxy.toml to paste. Nothing is
-//! ever applied by itself.
+//! `advise`: prints the findings of shadow mode and audits as lines of proxy.toml to paste. Nothing
+//! is applied automatically.
 
 use std::fmt::Write as _;
 use std::path::Path;
@@ -9,30 +9,33 @@ use clap::Args;
 use http::Method;
 
 use super::api_types::{ApiAdvice, ApiShadowReport, ApiShadowRoute};
+use super::error::CommandError;
 use super::format::{clean, clean_lines, counted, percent};
-use super::remote::{CommandError, RemoteArgs};
+use super::output;
+use super::remote::RemoteArgs;
 
 pub(super) const EXAMPLES: &str = "\
 Examples:
   sidecache advise
-  sidecache advise > advice.toml        findings are comments: the whole is TOML
+  sidecache advise > advice.toml        findings are comments, so the output is valid TOML
 
-Give a route `mode = \"shadow\"` to learn what it would do before it does it, or `audit = 0.01` to have a share of its hits checked.
-Read each line before you paste it: it is advice, and it comes from the traffic that was seen.";
+Give a route `mode = \"shadow\"` to learn what caching would do before you enable it,
+or `audit = 0.01` to have 1% of its hits checked against the origin.
+Review each line before you paste it: the advice is based only on the traffic seen so far.";
 
 #[derive(Args, Debug)]
 pub(super) struct AdviseArgs {
-    /// The sidecar's own JSON, with every example, instead of TOML.
+    /// Print the sidecar's JSON response, with every example, instead of TOML.
     #[arg(long)]
     json: bool,
     #[command(flatten)]
     remote: RemoteArgs,
 }
 
-pub(super) fn run(path: &Path, asked: &AdviseArgs) -> Result<ExitCode, CommandError> {
+pub(super) fn run(path: &Path, args: &AdviseArgs) -> Result<ExitCode, CommandError> {
     let reply =
-        asked.remote.resolve(path)?.send(&Method::GET, "/shadow", None)?.error_for_status()?;
-    Ok(super::print(&if asked.json {
+        args.remote.resolve(path)?.send(&Method::GET, "/shadow", None)?.error_for_status()?;
+    Ok(output::print(&if args.json {
         reply.text.trim_end().to_owned()
     } else {
         render(&reply.read()?)
@@ -41,7 +44,8 @@ pub(super) fn run(path: &Path, asked: &AdviseArgs) -> Result<ExitCode, CommandEr
 
 fn render(report: &ApiShadowReport) -> String {
     if report.routes.is_empty() && report.advice.is_empty() {
-        return "# nothing to advise: no route has mode = \"shadow\" or audit, or none of them was asked for yet".to_owned();
+        return "# nothing to advise: no route has mode = \"shadow\" or audit, or none of them has \
+                had requests yet".to_owned();
     }
     let mut text = String::new();
     for route in &report.routes {
@@ -50,7 +54,8 @@ fn render(report: &ApiShadowReport) -> String {
     if report.advice.is_empty() {
         let _ = writeln!(
             text,
-            "#\n# nothing to advise: no answer would have been stale, and none was shared that differs between callers"
+            "#\n# nothing to advise: no response would have been stale, and no shared response \
+             differed between callers"
         );
     }
     for ApiAdvice { route, why, toml, line } in &report.advice {
@@ -76,12 +81,15 @@ fn seen(route: &ApiShadowRoute) -> String {
     if route.stale.count > 0 {
         let _ = write!(text, ", {} would have been stale", route.stale.count);
         if route.stale.unexplained > 0 {
-            let _ = write!(text, " ({} after no write that was seen)", route.stale.unexplained);
+            let _ = write!(text, " ({} without a preceding write)", route.stale.unexplained);
         }
     }
     if route.scope.count > 0 {
-        let _ =
-            write!(text, ", {} differed between callers who would share them", route.scope.count);
+        let _ = write!(
+            text,
+            ", {} differed between callers that would share an entry",
+            route.scope.count
+        );
     }
     if route.audit.asked > 0 {
         let _ = write!(

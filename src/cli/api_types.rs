@@ -1,7 +1,7 @@
-//! What the admin API answers, as far as the commands show it.
+//! The responses of the admin API, as far as the commands show them.
 //!
-//! Read with patience: what is missing has a default and what is unknown is passed over, so that a
-//! command and a sidecar of different versions understand each other.
+//! Missing members have a default and unknown ones are ignored, so that a command works with a
+//! sidecar of another version.
 
 use std::collections::BTreeMap;
 
@@ -9,7 +9,7 @@ use serde::{Deserialize, Deserializer};
 
 use crate::policy::explain::ExplainLine;
 
-/// A null counts as absent.
+/// Deserializes null as the default.
 fn or_default<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(
     deserializer: D,
 ) -> Result<T, D::Error> {

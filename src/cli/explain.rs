@@ -1,71 +1,71 @@
-//! `explain`: what the rules make of a request, without sending it; with `--live`, what the running
-//! sidecar has stored for it.
+//! `explain`: shows how the rules treat a request, without sending it; with `--live`, also the
+//! stored response that the running sidecar has for it.
 
 use std::fmt::Write as _;
 use std::path::Path;
 use std::process::ExitCode;
-use std::sync::Arc;
 
 use clap::Args;
 use http::Method;
 use serde_json::json;
 
 use super::api_types::{ApiExplanation, ApiStored};
+use super::error::CommandError;
 use super::format::{clean, seconds, size};
-use super::remote::{CommandError, RemoteArgs, read_header};
+use super::output;
+use super::remote::{RemoteArgs, read_header};
+use super::rules::rules_from;
 use crate::config::Config;
 use crate::policy::explain::{ExplainLine, ExplainRequest, Explanation, explain};
-use crate::policy::plan::PolicyRules;
-use crate::secret::Hasher;
 
 pub(super) const EXAMPLES: &str = "\
 Examples:
   sidecache explain GET /api/v1/campaigns -H 'x-tenant-id: acme'
-  sidecache explain PUT /api/v1/campaigns/7 -H 'x-tenant-id: acme'      what this write would purge
+  sidecache explain PUT /api/v1/campaigns/7 -H 'x-tenant-id: acme'   # the tags that it purges
   sidecache explain GET /api/v1/campaigns -H 'host: app.example.com' -H 'x-tenant-id: acme' --live
 
-The host is part of every key: without -H 'host: ...' the request is one for localhost.";
+The host is part of every key. Without -H 'host: ...' the host is localhost.";
 
-/// A request to be explained.
+/// The arguments of `explain`.
 #[derive(Args, Debug)]
 pub(super) struct ExplainArgs {
     /// The method.
     method: String,
-    /// The target: a path with its query.
+    /// The request target: a path with its query.
     target: String,
     /// A request header, as `name: value`. May be repeated.
     #[arg(long = "header", short = 'H', value_name = "NAME: VALUE")]
     headers: Vec<String>,
-    /// The body of a mutation, for purge rules that read it.
+    /// The body of a write, for purge rules that read fields from it.
     #[arg(long, short)]
     data: Option<String>,
-    /// As if it came from a trusted proxy.
+    /// Treat the request as if it came from a trusted proxy.
     #[arg(long)]
     trusted: bool,
-    /// Ask the running sidecar: by its rules, and with what it has stored.
+    /// Ask the running sidecar, which uses its own rules and shows the stored response.
     #[arg(long)]
     live: bool,
-    /// JSON instead of text.
+    /// Print JSON instead of text.
     #[arg(long)]
     json: bool,
     #[command(flatten)]
     remote: RemoteArgs,
 }
 
-pub(super) fn run(path: &Path, asked: &ExplainArgs) -> Result<ExitCode, CommandError> {
-    let question = asked.question()?;
+pub(super) fn run(path: &Path, args: &ExplainArgs) -> Result<ExitCode, CommandError> {
+    let question = args.question()?;
     let request = question.read().map_err(CommandError::Usage)?;
-    if asked.live {
-        return live(&asked.remote.resolve(path)?, &question, asked.json);
+    if args.live {
+        return live(&args.remote.resolve(path)?, &question, args.json);
     }
     let config = Config::load(path).map_err(CommandError::Config)?;
     let explained = explain(&rules_from(config), &request);
-    if asked.json {
+    if args.json {
         let answer =
             json!({ "request": explained.request, "lines": explained.lines, "stored": null });
-        return Ok(super::print(&format!("{answer:#}")));
+        return Ok(output::print(&format!("{answer:#}")));
     }
-    Ok(super::print(text(&explained).trim_end()))
+    Ok(output::print(text(&explained).trim_end()))
 }
 
 impl ExplainArgs {
@@ -83,19 +83,6 @@ impl ExplainArgs {
     }
 }
 
-/// The rules of a file, as far as they can be known without the parts that run.
-pub(super) fn rules_from(config: Config) -> PolicyRules {
-    let secret = config.redis.as_ref().and_then(|redis| redis.secret.as_ref());
-    PolicyRules {
-        hasher: secret
-            .map_or_else(Hasher::default, |secret| Hasher::new(secret.expose().as_bytes())),
-        routes: config.routes,
-        purges: config.purges,
-        credential: Arc::clone(&config.credential),
-        max_key: usize::try_from(config.limits.key).unwrap_or(usize::MAX),
-    }
-}
-
 fn live(
     remote: &super::remote::Remote,
     question: &ExplainRequest,
@@ -104,10 +91,10 @@ fn live(
     let reply =
         remote.send(&Method::POST, "/explain", Some(&json!(question)))?.error_for_status()?;
     if as_json {
-        return Ok(super::print(reply.text.trim_end()));
+        return Ok(output::print(reply.text.trim_end()));
     }
     let ApiExplanation { request, lines, stored } = reply.read()?;
-    // Only a GET or HEAD that has a key could have something stored.
+    // Only a GET or HEAD with a key can have a stored response.
     let keyed = lines.iter().any(|line| line.name == "key");
     let mut text = text(&Explanation { request, lines });
     match &stored {
@@ -118,13 +105,14 @@ fn live(
                 add(
                     &mut text,
                     "note",
-                    "asked as for localhost; entries are kept per host: name it with -H 'host: app.example.com'",
+                    "the host defaulted to localhost, and entries are stored per host: set it \
+                     with -H 'host: app.example.com'",
                 );
             }
         }
         None => {}
     }
-    Ok(super::print(text.trim_end()))
+    Ok(output::print(text.trim_end()))
 }
 
 fn text(explained: &Explanation) -> String {
@@ -164,10 +152,12 @@ fn stored_lines(stored: &ApiStored) -> String {
     }
     let verdict = match (stored.verdict.as_str(), stored.reason.as_deref()) {
         ("HIT" | "STALE", Some(reason)) => format!("{}: {reason}", stored.verdict),
-        (_, Some(reason)) => format!("{}: it would not be served: {reason}", stored.verdict),
+        (_, Some(reason)) => {
+            format!("{}: the stored response would not be served: {reason}", stored.verdict)
+        }
         (_, None) => stored.verdict.clone(),
     };
-    add(&mut text, "answer now", &verdict);
+    add(&mut text, "result now", &verdict);
     text
 }
 

@@ -1,12 +1,11 @@
-//! How the commands show numbers, tables, and text that came from elsewhere.
+//! Formats numbers, tables and untrusted text for the terminal.
 
 use std::borrow::Cow;
 use std::time::Duration;
 
 use comfy_table::{CellAlignment, Table, presets};
 
-/// Text that may hold what a stranger sent, such as a path: what a terminal would obey is written
-/// out.
+/// Escapes the control and direction characters of untrusted text, such as a path.
 ///
 /// SECURITY: an escape sequence in a request's path must not reach the operator's terminal.
 pub(super) fn clean(text: &str) -> Cow<'_, str> {
@@ -20,7 +19,7 @@ pub(super) fn clean(text: &str) -> Cow<'_, str> {
     Cow::Owned(out)
 }
 
-/// The same for text of several lines.
+/// Like [`clean`], but keeps line breaks.
 pub(super) fn clean_lines(text: &str) -> String {
     text.lines().map(clean).collect::<Vec<_>>().join("\n")
 }
@@ -30,8 +29,8 @@ fn is_harmful(c: char) -> bool {
         || matches!(c, '\u{2028}' | '\u{2029}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
-/// Rows under a head, without lines between them, so that `grep` and `awk` can work on them. The
-/// columns in `numbers` stand to the right.
+/// A table without rules, so that `grep` and `awk` can process it. The columns in `numbers` are
+/// aligned to the right.
 pub(super) fn table<const N: usize>(
     head: [&str; N],
     numbers: &[usize],
@@ -51,7 +50,7 @@ pub(super) fn table<const N: usize>(
     table.lines().map(|line| line.trim_end().to_owned()).collect::<Vec<_>>().join("\n")
 }
 
-/// A number of bytes for people.
+/// A number of bytes with a unit.
 #[allow(clippy::cast_precision_loss, reason = "one decimal is shown")]
 pub(super) fn size(bytes: u64) -> String {
     const UNITS: [&str; 5] = ["KiB", "MiB", "GiB", "TiB", "PiB"];
@@ -66,12 +65,12 @@ pub(super) fn size(bytes: u64) -> String {
     format!("{value:.1} {}", UNITS[unit])
 }
 
-/// A share of one, or a dash where there is nothing to share.
+/// A ratio as a percentage, or a dash if there is none.
 pub(super) fn percent(ratio: Option<f64>) -> String {
     ratio.map_or_else(|| "-".to_owned(), |ratio| format!("{:.1}%", ratio * 100.0))
 }
 
-/// Milliseconds, with as many digits as tell something.
+/// Milliseconds, with two or three significant digits.
 pub(super) fn millis(ms: f64) -> String {
     match ms {
         ms if ms < 0.0995 => format!("{ms:.3} ms"),
@@ -81,12 +80,12 @@ pub(super) fn millis(ms: f64) -> String {
     }
 }
 
-/// Seconds: with a decimal while they are few, in larger units when they are many.
+/// Seconds: with one decimal below a minute, else in larger units.
 pub(super) fn seconds(seconds: f64) -> String {
     if seconds < 59.95 {
         return format!("{seconds:.1} s");
     }
-    // What is more than the number holds is shown as the most that it holds.
+    // Values out of range are shown as the maximum.
     let whole = Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX).as_secs();
     match (whole / 86_400, whole / 3_600 % 24, whole / 60 % 60, whole % 60) {
         (0, 0, minutes, seconds) => format!("{minutes}m {seconds}s"),

@@ -1,5 +1,5 @@
-//! A small HTTP/1.1 client of one address: what the commands need to speak to a sidecar, over plain
-//! TCP.
+//! A small HTTP/1.1 client for one address over plain TCP, with which the commands talk to a
+//! sidecar.
 
 use std::fmt;
 use std::io;
@@ -13,10 +13,10 @@ use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-/// How long connecting may take: a sidecar is near.
+/// How long connecting may take. Sidecars are close, so this is short.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Where to connect.
+/// The address to connect to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Endpoint {
     /// A name or an address, IPv6 without brackets.
@@ -29,20 +29,22 @@ impl Endpoint {
     pub(super) fn parse(text: &str, default_port: u16) -> Result<Self, String> {
         let lower = text.to_ascii_lowercase();
         if lower.starts_with("https://") {
-            return Err("the sidecar itself speaks plain http; name it by http://HOST:PORT, from afar through an SSH tunnel".to_owned());
+            return Err("the sidecar speaks plain HTTP only; write http://HOST:PORT, and use an \
+                        SSH tunnel from another machine"
+                .to_owned());
         }
         let with_scheme =
             if lower.starts_with("http://") { text.to_owned() } else { format!("http://{text}") };
-        // SECURITY: a url may hold a password by mistake, so its text is not repeated.
+        // SECURITY: a URL may contain a password by mistake, so messages do not repeat its text.
         let url = url::Url::parse(&with_scheme).map_err(|error| {
-            format!("it is not a url: {error}; write it as http://127.0.0.1:{default_port}")
+            format!("it is not a URL: {error}; write it as http://127.0.0.1:{default_port}")
         })?;
         if !url.username().is_empty() || url.password().is_some() {
-            return Err("it must not hold a user or password".to_owned());
+            return Err("it must not contain a user or password".to_owned());
         }
         if url.path() != "/" || url.query().is_some() || url.fragment().is_some() {
             return Err(format!(
-                "it must be no more than http://HOST:PORT, and has the path {}",
+                "it must be http://HOST:PORT only, but it has the path {}",
                 url.path()
             ));
         }
@@ -52,7 +54,7 @@ impl Endpoint {
             .trim_start_matches('[')
             .trim_end_matches(']')
             .to_owned();
-        // The parser leaves out a port that is the scheme's default: `http://host:80` means 80.
+        // The parser drops the scheme's default port, but `http://host:80` does mean 80.
         let port = url.port().unwrap_or(if with_scheme.trim_end_matches('/').ends_with(":80") {
             80
         } else {
@@ -61,8 +63,7 @@ impl Endpoint {
         Ok(Self { host, port })
     }
 
-    /// The place of a listener on this machine: what listens on all addresses is asked on the
-    /// loopback.
+    /// The address of a listener on this machine. An unspecified address becomes loopback.
     pub(super) fn for_listener(address: SocketAddr) -> Self {
         let ip = match address.ip() {
             IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
@@ -72,7 +73,7 @@ impl Endpoint {
         Self { host: ip.to_string(), port: address.port() }
     }
 
-    /// Connects. Returns the address that answered as well.
+    /// Connects. Also returns the resolved address.
     pub(super) async fn connect(&self) -> io::Result<(SendRequest<Full<Bytes>>, SocketAddr)> {
         let late = || {
             io::Error::new(
@@ -87,7 +88,7 @@ impl Endpoint {
         stream.set_nodelay(true)?;
         let (sender, connection) =
             handshake(TokioIo::new(stream)).await.map_err(io::Error::other)?;
-        // It ends with the sender; what breaks it is told to whoever waits for an answer.
+        // The task ends with the sender. Errors reach the caller through `send_request`.
         tokio::spawn(connection);
         Ok((sender, address))
     }
@@ -103,7 +104,7 @@ impl fmt::Display for Endpoint {
     }
 }
 
-/// Runs a command's conversation to its end.
+/// Runs a future on a runtime of its own.
 pub(super) fn block_on<F: Future>(conversation: F) -> io::Result<F::Output> {
     Ok(tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(conversation))
 }

@@ -1,4 +1,4 @@
-//! `purge`: voids what is stored, by tag, by URL, or everything.
+//! `purge`: purges stored responses by tag, by URL, or all of them.
 
 use std::io::{BufRead, IsTerminal as _, Write};
 use std::path::Path;
@@ -9,43 +9,46 @@ use http::Method;
 use serde_json::json;
 
 use super::api_types::ApiPurged;
+use super::error::CommandError;
 use super::format::{clean, counted, millis};
-use super::remote::{CommandError, RemoteArgs};
+use super::output;
+use super::remote::RemoteArgs;
 
 pub(super) const EXAMPLES: &str = "\
 Examples:
   sidecache purge --tag campaigns:acme --tag forms:acme
   sidecache purge --url http://app.example.com/api/v1/campaigns/7
-  sidecache purge --tag campaigns:acme --soft      serve it stale where the route allows, while it is fetched anew
-  sidecache purge --everything --yes               in a script: without a terminal nobody can be asked";
+  sidecache purge --tag campaigns:acme --soft      may be served stale while it is refreshed
+  sidecache purge --everything --yes               for scripts: skips the confirmation";
 
 #[derive(Args, Debug)]
 #[allow(clippy::struct_excessive_bools, reason = "each is a flag of the command line")]
 #[group(id = "named", required = true, multiple = true, args = ["tags", "urls", "everything"])]
 pub(super) struct PurgeArgs {
-    /// A tag. May be repeated.
+    /// A tag to purge. May be repeated.
     #[arg(long = "tag", value_name = "TAG")]
     tags: Vec<String>,
-    /// A URL, with the host that clients use. May be repeated.
+    /// A URL to purge, with the host that clients use. May be repeated.
     #[arg(long = "url", value_name = "URL")]
     urls: Vec<String>,
-    /// All that is stored, for every sidecar that shares the Redis. Asks first.
+    /// Everything, in every sidecar that shares the Redis. Asks for confirmation.
     #[arg(long, conflicts_with_all = ["tags", "urls"])]
     everything: bool,
-    /// Mark it as expired instead: routes with stale windows serve it while it is fetched anew.
+    /// Soft purge: mark entries as stale instead of removing them. Routes may serve them while they
+    /// are refreshed.
     #[arg(long)]
     soft: bool,
-    /// Do not ask.
+    /// Do not ask for confirmation.
     #[arg(long, short)]
     yes: bool,
-    /// The sidecar's own JSON instead of a sentence.
+    /// Print the sidecar's JSON response instead of a sentence.
     #[arg(long)]
     json: bool,
     #[command(flatten)]
     remote: RemoteArgs,
 }
 
-/// What came of asking the operator.
+/// The operator's decision.
 #[derive(Debug, PartialEq, Eq)]
 enum Consent {
     Given,
@@ -53,24 +56,25 @@ enum Consent {
     NobodyToAsk,
 }
 
-pub(super) fn run(path: &Path, asked: &PurgeArgs) -> Result<ExitCode, CommandError> {
-    for url in &asked.urls {
+pub(super) fn run(path: &Path, args: &PurgeArgs) -> Result<ExitCode, CommandError> {
+    for url in &args.urls {
         check_url(url)?;
     }
-    if let Some(empty) = asked.tags.iter().find(|tag| tag.trim().is_empty()) {
+    if let Some(empty) = args.tags.iter().find(|tag| tag.trim().is_empty()) {
         return Err(CommandError::Usage(format!(
-            "--tag {empty:?} is no tag; an unset variable of the shell?"
+            "--tag {empty:?} is empty; is a shell variable unset?"
         )));
     }
-    let remote = asked.remote.resolve(path)?;
-    if asked.everything {
+    let remote = args.remote.resolve(path)?;
+    if args.everything {
         let question = format!(
-            "Purge everything that the sidecar at {} has stored? The app is asked anew for all of it.",
+            "Purge everything that the sidecar at {} has stored? Every request will go to the \
+             origin until the cache is filled again.",
             remote.endpoint()
         );
         let terminal = std::io::stdin().is_terminal();
         match consent(
-            asked.yes,
+            args.yes,
             terminal,
             &question,
             &mut std::io::stdin().lock(),
@@ -80,19 +84,19 @@ pub(super) fn run(path: &Path, asked: &PurgeArgs) -> Result<ExitCode, CommandErr
             Consent::Refused => return Err(CommandError::Failed("nothing was purged".to_owned())),
             Consent::NobodyToAsk => {
                 return Err(CommandError::Usage(
-                    "--everything asks first, and here is no terminal to ask at; add --yes"
+                    "--everything asks for confirmation, but stdin is not a terminal; add --yes"
                         .to_owned(),
                 ));
             }
         }
     }
-    let body = if asked.everything {
-        json!({ "everything": true, "soft": asked.soft })
+    let body = if args.everything {
+        json!({ "everything": true, "soft": args.soft })
     } else {
-        json!({ "tags": asked.tags, "urls": asked.urls, "soft": asked.soft })
+        json!({ "tags": args.tags, "urls": args.urls, "soft": args.soft })
     };
     let reply = remote.send(&Method::POST, "/purge", Some(&body))?.error_for_status()?;
-    Ok(super::print(&if asked.json {
+    Ok(output::print(&if args.json {
         reply.text.trim_end().to_owned()
     } else {
         render(&reply.read()?)
@@ -106,7 +110,7 @@ fn check_url(given: &str) -> Result<(), CommandError> {
     match known {
         Some(_) => Ok(()),
         None => Err(CommandError::Usage(format!(
-            "--url {given:?} is no URL; write it with its host, as in http://app.example.com/path"
+            "--url {given:?} is not a URL; include the host, as in http://app.example.com/path"
         ))),
     }
 }
@@ -125,15 +129,15 @@ fn consent(
         return Consent::NobodyToAsk;
     }
     let mut answer = String::new();
-    let asked = write!(out, "{question} [y/N] ")
+    let read = write!(out, "{question} [y/N] ")
         .and_then(|()| out.flush())
         .and_then(|()| answers.read_line(&mut answer));
-    let given = asked.is_ok() && matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes");
+    let given = read.is_ok() && matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes");
     if given { Consent::Given } else { Consent::Refused }
 }
 
 fn render(purged: &ApiPurged) -> String {
-    let how = if purged.soft { "expired (soft)" } else { "purged" };
+    let how = if purged.soft { "soft purged" } else { "purged" };
     let took = millis(purged.took_ms);
     if purged.everything {
         return format!("{how} everything in {took}");

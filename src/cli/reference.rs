@@ -2,8 +2,8 @@
 //! compares them with what is committed.
 //!
 //! Each page is made from what the code itself uses (the schema, `Reason`, the registry of metrics,
-//! clap, the `OpenAPI` document), so that the manual cannot say anything else. A page is a function
-//! without arguments whose text is always the same.
+//! clap, the `OpenAPI` document), so that the manual always matches the code. A page is always
+//! rendered to the same text.
 
 mod admin_api;
 mod commands;
@@ -18,24 +18,25 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::Args;
 use clap::builder::PossibleValuesParser;
+use clap::{Args, Command};
 
-use super::remote::CommandError;
+use super::error::CommandError;
+use super::output;
 
 /// The command that brings the committed pages up to date.
 const REMEDY: &str = "cargo run -- reference --write docs/src/reference";
 
 /// Makes a page.
-type Render = fn() -> Result<String, String>;
+type Render = fn(&Command) -> Result<String, String>;
 
 const PAGES: [(&str, Render); 6] = [
-    ("proxy-toml", || Ok(proxy_toml::page())),
-    ("reasons", || Ok(reasons::page())),
-    ("metrics", metrics::page),
-    ("headers", || Ok(headers::page())),
-    ("commands", || Ok(commands::page())),
-    ("admin-api", || Ok(admin_api::page())),
+    ("proxy-toml", |_| Ok(proxy_toml::page())),
+    ("reasons", |_| Ok(reasons::page())),
+    ("metrics", |_| metrics::page()),
+    ("headers", |_| Ok(headers::page())),
+    ("commands", |command| Ok(commands::page(command.clone()))),
+    ("admin-api", |_| Ok(admin_api::page())),
 ];
 
 /// What to do with the pages.
@@ -53,26 +54,26 @@ pub(super) struct Options {
     check: Option<PathBuf>,
 }
 
-pub(super) fn run(options: &Options) -> Result<ExitCode, CommandError> {
+pub(super) fn run(options: &Options, command: &Command) -> Result<ExitCode, CommandError> {
     if let Some(folder) = &options.write {
-        return write(folder);
+        return write(folder, command);
     }
     if let Some(folder) = &options.check {
-        return check(folder);
+        return check(folder, command);
     }
     let wanted = options.page.as_deref().unwrap_or_default();
-    for (name, text) in pages()? {
+    for (name, text) in pages(command)? {
         if name == wanted {
-            super::print(text.trim_end());
+            output::print(text.trim_end());
         }
     }
     Ok(ExitCode::SUCCESS)
 }
 
 /// All pages, by their names without `.md`.
-fn pages() -> Result<Vec<(&'static str, String)>, CommandError> {
+fn pages(command: &Command) -> Result<Vec<(&'static str, String)>, CommandError> {
     let render = |(name, render): (&'static str, Render)| {
-        render()
+        render(command)
             .map(|text| (name, text))
             .map_err(|why| CommandError::Failed(format!("{name}: {why}")))
     };
@@ -83,21 +84,21 @@ fn file(folder: &Path, name: &str) -> PathBuf {
     folder.join(format!("{name}.md"))
 }
 
-fn write(folder: &Path) -> Result<ExitCode, CommandError> {
+fn write(folder: &Path, command: &Command) -> Result<ExitCode, CommandError> {
     let failed = |path: &Path, error: io::Error| {
         CommandError::Failed(format!("{}: {error}", path.display()))
     };
     std::fs::create_dir_all(folder).map_err(|error| failed(folder, error))?;
-    for (name, text) in pages()? {
+    for (name, text) in pages(command)? {
         let path = file(folder, name);
         std::fs::write(&path, text).map_err(|error| failed(&path, error))?;
     }
     Ok(ExitCode::SUCCESS)
 }
 
-fn check(folder: &Path) -> Result<ExitCode, CommandError> {
+fn check(folder: &Path, command: &Command) -> Result<ExitCode, CommandError> {
     let mut report = String::new();
-    for (name, text) in pages()? {
+    for (name, text) in pages(command)? {
         let path = file(folder, name);
         let difference = match std::fs::read_to_string(&path) {
             Ok(committed) => difference(&committed, &text),
@@ -137,13 +138,16 @@ fn difference(committed: &str, generated: &str) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use clap::CommandFactory as _;
     use tempfile::TempDir;
 
     use super::*;
+    use crate::cli::Cli;
 
     #[test]
     fn pages_are_the_same_each_time_and_say_that_they_are_generated() {
-        let (once, again) = (pages().expect("pages"), pages().expect("pages"));
+        let (once, again) =
+            (pages(&Cli::command()).expect("pages"), pages(&Cli::command()).expect("pages"));
         assert_eq!(once.len(), PAGES.len());
         assert!(once == again, "two runs differ");
         for (name, text) in once {
@@ -161,17 +165,19 @@ mod tests {
     #[test]
     fn what_is_written_is_right_and_what_is_changed_is_found() {
         let folder = TempDir::new().expect("a folder");
-        assert!(check(folder.path()).is_err(), "nothing is there");
-        write(folder.path()).expect("written");
-        assert!(check(folder.path()).is_ok());
+        assert!(check(folder.path(), &Cli::command()).is_err(), "nothing is there");
+        write(folder.path(), &Cli::command()).expect("written");
+        assert!(check(folder.path(), &Cli::command()).is_ok());
         let path = file(folder.path(), "reasons");
         let text = std::fs::read_to_string(&path).expect("a page");
         std::fs::write(&path, text.replacen("# Reasons", "# Raisins", 1)).expect("written");
-        let Err(CommandError::Failed(said)) = check(folder.path()) else { panic!("it differs") };
+        let Err(CommandError::Failed(said)) = check(folder.path(), &Cli::command()) else {
+            panic!("it differs")
+        };
         for part in ["reasons.md:3:\n", "committed: # Raisins", "generated: # Reasons", REMEDY] {
             assert!(said.contains(part), "{said}");
         }
         std::fs::write(&path, text.trim_end()).expect("written");
-        assert!(check(folder.path()).is_err(), "the last line break counts");
+        assert!(check(folder.path(), &Cli::command()).is_err(), "the last line break counts");
     }
 }

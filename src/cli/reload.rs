@@ -1,5 +1,5 @@
-//! `reload`, and `check --against running`: what a reload changes, or would change, and why the
-//! sidecar refuses a file.
+//! `reload` and `check --against running`: show what a reload changes, or would change, or why the
+//! sidecar rejects the file.
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -9,70 +9,74 @@ use http::{Method, StatusCode};
 use serde_json::json;
 
 use super::api_types::{ApiChange, ApiDiagnostic, ApiReload};
+use super::error::CommandError;
+use super::exit_codes::EXIT_USAGE;
 use super::format::{clean, clean_lines, counted, table};
-use super::remote::{CommandError, RemoteArgs, RemoteReply};
+use super::output;
+use super::remote::{RemoteArgs, RemoteReply};
 
 pub(super) const EXAMPLES: &str = "\
 Examples:
   sidecache reload
   sidecache check --against running && sidecache reload
 
-The sidecar reads its own file, the one that it was started with. Exits with 64 when it refuses the file; the old rules stay.";
+The sidecar reads the file that it was started with. Exits with 64 if it rejects
+the file; the old rules stay in force.";
 
 pub(super) const CHECK_EXAMPLES: &str = "\
 Examples:
   sidecache check
   sidecache check --deny-warnings deploy/proxy.toml        in CI
-  sidecache check new.toml --against running               what a reload with this file would change
+  sidecache check new.toml --against running               show what a reload would change
 
---against running sends the file's text to the sidecar that is found by --admin, or by `[admin] address` of --config.";
+--against running sends the file to the sidecar at --admin, or at `[admin] address` of --config.";
 
-/// What a file is compared with.
+/// The rules that a file is compared with.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub(super) enum Against {
-    /// The rules that the running sidecar has now.
+    /// The rules in force in the running sidecar.
     Running,
 }
 
 #[derive(Args, Debug)]
 pub(super) struct ReloadArgs {
-    /// The sidecar's own JSON instead of a table.
+    /// Print the sidecar's JSON response instead of a table.
     #[arg(long)]
     json: bool,
     #[command(flatten)]
     remote: RemoteArgs,
 }
 
-/// What `check` asks the running sidecar.
+/// The options of `check` that involve the running sidecar.
 #[derive(Args, Debug)]
 pub(super) struct CompareArgs {
-    /// Compare the file with what runs: what a reload would change, and what that does to stored
-    /// entries.
+    /// Compare the file with the running sidecar: show what a reload would change and how that
+    /// affects stored entries.
     #[arg(long, value_name = "WHAT")]
     pub(super) against: Option<Against>,
     #[command(flatten)]
     remote: RemoteArgs,
 }
 
-pub(super) fn run(path: &Path, asked: &ReloadArgs) -> Result<ExitCode, CommandError> {
-    let reply = asked.remote.resolve(path)?.send(&Method::POST, "/reload", Some(&json!({})))?;
+pub(super) fn run(path: &Path, args: &ReloadArgs) -> Result<ExitCode, CommandError> {
+    let reply = args.remote.resolve(path)?.send(&Method::POST, "/reload", Some(&json!({})))?;
     let answer = read(&reply)?;
-    let code = if answer.ok { ExitCode::SUCCESS } else { super::EXIT_USAGE.into() };
-    if asked.json {
-        super::print(reply.text.trim_end());
+    let code = if answer.ok { ExitCode::SUCCESS } else { EXIT_USAGE.into() };
+    if args.json {
+        output::print(reply.text.trim_end());
     } else if answer.ok {
-        super::print(&changes(&answer, "reloaded", "reloaded: nothing has changed"));
+        output::print(&changes(&answer, "reloaded", "reloaded: no changes"));
     } else {
-        super::print_failure(&format!(
-            "the file is refused, and the old rules stay\n{}",
+        output::print_failure(&format!(
+            "the file is rejected, the old rules stay in force\n{}",
             problems(&answer)
         ));
     }
     Ok(code)
 }
 
-/// Compares a file, which has been checked already, with what the running sidecar has. `config` is
-/// the file that tells where that is, unless it is missing.
+/// Compares a file that has passed `check` with the rules of the running sidecar. The address of
+/// the sidecar comes from `config`, or from `file` if `config` does not exist.
 pub(super) fn compare(
     file: &Path,
     config: &Path,
@@ -83,10 +87,13 @@ pub(super) fn compare(
     let remote = compared.remote.resolve(if config.exists() { config } else { file })?;
     let answer = read(&remote.send(&Method::POST, "/check", Some(&json!({ "text": text })))?)?;
     if !answer.ok {
-        super::print(&format!("the running sidecar would refuse it:\n{}", problems(&answer)));
-        return Ok(super::EXIT_USAGE.into());
+        output::print(&format!(
+            "the running sidecar would reject the file:\n{}",
+            problems(&answer)
+        ));
+        return Ok(EXIT_USAGE.into());
     }
-    Ok(super::print(&changes(&answer, "a reload would make", "a reload would change nothing")))
+    Ok(output::print(&changes(&answer, "a reload would make", "a reload would change nothing")))
 }
 
 fn read(reply: &RemoteReply) -> Result<ApiReload, CommandError> {
@@ -110,7 +117,7 @@ fn changes(answer: &ApiReload, what: &str, nothing: &str) -> String {
     };
     if !answer.restart_needed.is_empty() {
         let needed: Vec<_> = answer.restart_needed.iter().map(|key| clean(key)).collect();
-        text = format!("{text}\n\nneeds a restart: {}", needed.join(", "));
+        text = format!("{text}\n\nrestart needed for: {}", needed.join(", "));
     }
     if !answer.problems.is_empty() {
         text = format!("{text}\n\n{}", problems(answer));
@@ -118,7 +125,7 @@ fn changes(answer: &ApiReload, what: &str, nothing: &str) -> String {
     text
 }
 
-/// One row for each key; what it is about, and what becomes of the entries, stand in the first.
+/// One row per key. Only the first row names the section and the effect on entries.
 fn rows_of(change: &ApiChange) -> Vec<[String; 6]> {
     let (what, kind, effect) =
         (change.what.clone(), change.change.clone(), change.effect.clone().unwrap_or_default());
@@ -144,7 +151,7 @@ fn rows_of(change: &ApiChange) -> Vec<[String; 6]> {
     rows
 }
 
-/// As `check` prints them, where the sidecar tells it so.
+/// The text that `check` prints, if the sidecar sent it.
 fn problems(answer: &ApiReload) -> String {
     if !answer.text.trim().is_empty() {
         return clean_lines(answer.text.trim_end());

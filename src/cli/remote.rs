@@ -1,12 +1,11 @@
-//! A running sidecar's admin API, as the commands see it: where it is, with which token, and what a
-//! refusal means.
+//! Client of a running sidecar's admin API: finds its address and its token, and turns error
+//! responses into messages.
 //!
-//! SECURITY: the token is sent and never shown. It is not taken from the command line, which every
-//! user of the machine can read (`ps`), and which shells keep in their history.
+//! SECURITY: the token is never printed. There is no option for it, because every user of the
+//! machine can read command lines (`ps`) and shells store them in their history.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -20,68 +19,37 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 use tokio::time::timeout;
 
+use super::error::CommandError;
 use super::format::{clean, clean_lines};
 use super::http::{Endpoint, block_on};
-use crate::config::{Config, Diagnostics};
+use crate::config::Config;
 use crate::secret::Secret;
 
-/// How long an answer may take, the connection included. Purges wait for the other sidecars, at
-/// most for their lease.
+/// How long a response may take, connecting included. A purge waits for the other sidecars, at most
+/// until their leases expire.
 const DEADLINE: Duration = Duration::from_secs(10);
-/// The largest answer that is read.
+/// The largest response that is read.
 const MAX_RESPONSE: usize = 16 * 1024 * 1024;
-/// The admin listener's port where none is named.
+/// The default port of the admin listener.
 const ADMIN_PORT: u16 = 9090;
 const TOKEN_VARIABLE: &str = "SIDECACHE_ADMIN_TOKEN";
 
-/// How a running sidecar is found.
+/// The options that locate a running sidecar.
 #[derive(Args, Clone, Debug, Default)]
 #[command(next_help_heading = "The running sidecar")]
 pub(super) struct RemoteArgs {
-    /// Its admin listener, as http://HOST:PORT. Without it: `[admin] address` of --config.
+    /// The address of its admin listener, as http://HOST:PORT. Default: `[admin] address` of
+    /// --config.
     #[arg(long, env = "SIDECACHE_ADMIN", hide_env_values = true, value_name = "URL")]
     admin: Option<String>,
-    /// A file that holds the admin token. Without it: `$SIDECACHE_ADMIN_TOKEN`, then `[admin]` of
-    /// --config. There is no option for the token itself: others can read command lines.
+    /// A file that contains the admin token. Default: `$SIDECACHE_ADMIN_TOKEN`, then `[admin]` of
+    /// --config. There is no option for the token itself, because other users can read command
+    /// lines.
     #[arg(long, value_name = "FILE")]
     token_file: Option<PathBuf>,
 }
 
-/// Why a command did not do what it was told.
-#[derive(Debug)]
-pub(super) enum CommandError {
-    /// The file cannot be used.
-    Config(Diagnostics),
-    /// The file cannot be used, and nothing else says where the sidecar is.
-    NoAddress(Diagnostics),
-    /// The command line cannot be used.
-    Usage(String),
-    /// It was tried.
-    Failed(String),
-}
-
-impl CommandError {
-    /// Tells it, and returns the exit code.
-    pub(super) fn report(&self) -> ExitCode {
-        match self {
-            Self::Config(problems) => super::print_diagnostics(problems),
-            Self::NoAddress(problems) => {
-                super::print_diagnostics(problems);
-                super::print_failure(
-                    &"`[admin]` of that file says where the sidecar is; name it with --admin URL or $SIDECACHE_ADMIN instead",
-                );
-                super::EXIT_USAGE.into()
-            }
-            Self::Usage(why) => {
-                super::print_failure(why);
-                super::EXIT_USAGE.into()
-            }
-            Self::Failed(why) => super::print_failure(why),
-        }
-    }
-}
-
-/// Where the token came from, in words.
+/// Where the token came from, for messages.
 #[derive(Clone, Copy, Debug)]
 enum TokenSource {
     File,
@@ -89,15 +57,15 @@ enum TokenSource {
     Config,
 }
 
-/// An admin API that can be asked.
+/// A client for one admin API.
 pub(super) struct Remote {
     endpoint: Endpoint,
-    /// Which setting names the place, and how to name another.
+    /// Which setting gave the address, and how to set another one.
     named_by: String,
     token: Option<(HeaderValue, TokenSource)>,
 }
 
-/// An answer, whole.
+/// A complete response.
 #[derive(Debug)]
 pub(super) struct RemoteReply {
     pub(super) status: StatusCode,
@@ -107,7 +75,7 @@ pub(super) struct RemoteReply {
 }
 
 impl RemoteArgs {
-    /// The sidecar that is meant. The file need not exist when `--admin` is given.
+    /// Finds the sidecar. The file need not exist if `--admin` is given.
     pub(super) fn resolve(&self, path: &Path) -> Result<Remote, CommandError> {
         let loaded = Config::load(path);
         let said = |config: &Config| {
@@ -120,13 +88,13 @@ impl RemoteArgs {
                 })?;
                 let file =
                     loaded.as_ref().map(|config| format!("; {}", said(config))).unwrap_or_default();
-                (place, format!("--admin or $SIDECACHE_ADMIN names it{file}"))
+                (place, format!("the address is from --admin or $SIDECACHE_ADMIN{file}"))
             }
             (None, Ok(config)) => (
                 Endpoint::for_listener(config.admin.address),
-                format!("{}; name another with --admin URL or $SIDECACHE_ADMIN", said(config)),
+                format!("{}; set another with --admin URL or $SIDECACHE_ADMIN", said(config)),
             ),
-            (None, Err(problems)) => return Err(CommandError::NoAddress(problems.clone())),
+            (None, Err(diagnostics)) => return Err(CommandError::NoAddress(diagnostics.clone())),
         };
         let in_file = loaded.ok().and_then(|config| config.admin.token);
         Ok(Remote { endpoint: place, named_by, token: self.token(in_file)? })
@@ -152,7 +120,7 @@ impl RemoteArgs {
         let mut value = HeaderValue::from_str(&format!("Bearer {}", token.expose().trim()))
             .map_err(|_| {
                 CommandError::Usage(format!(
-                    "the token of {source} has characters that cannot be sent in a header"
+                    "the token from {source} has characters that cannot be sent in a header"
                 ))
             })?;
         value.set_sensitive(true);
@@ -171,13 +139,13 @@ impl fmt::Display for TokenSource {
 }
 
 impl Remote {
-    /// Where it is, for a question to the operator.
+    /// The address, for the confirmation prompt.
     pub(super) fn endpoint(&self) -> &Endpoint {
         &self.endpoint
     }
 
-    /// Asks, and waits for the whole answer. Any status is an answer, but for those that concern
-    /// every question.
+    /// Sends a request and waits for the whole response. Returns any status except 401 and 404,
+    /// which are errors for every request.
     pub(super) fn send(
         &self,
         method: &Method,
@@ -186,7 +154,7 @@ impl Remote {
     ) -> Result<RemoteReply, CommandError> {
         let conversation = async {
             timeout(DEADLINE, self.exchange(method, path, body)).await.unwrap_or_else(|_| {
-                Err(self.unreachable(path, &format!("no answer within {} s", DEADLINE.as_secs())))
+                Err(self.unreachable(path, &format!("no response within {} s", DEADLINE.as_secs())))
             })
         };
         let reply =
@@ -194,7 +162,7 @@ impl Remote {
         match reply.status {
             StatusCode::UNAUTHORIZED => Err(self.unauthorized()),
             StatusCode::NOT_FOUND => Err(CommandError::Failed(format!(
-                "the sidecar at {} has no {path}: it is of another version than this command ({})",
+                "the sidecar at {} has no {path}: its version differs from this command's ({})",
                 self.endpoint,
                 env!("CARGO_PKG_VERSION"),
             ))),
@@ -214,8 +182,8 @@ impl Remote {
         let mut request = Request::builder()
             .method(method)
             .uri(path)
-            // The address that the name stands for: the listener answers to addresses, because
-            // names can be pointed at it by others.
+            // Send the resolved address: the listener rejects unknown names, because anyone can
+            // point a name at it (DNS rebinding).
             .header(HOST, address.to_string())
             .header(USER_AGENT, concat!("sidecache/", env!("CARGO_PKG_VERSION")))
             .header(ACCEPT, "application/json");
@@ -244,7 +212,7 @@ impl Remote {
 
     fn unreachable(&self, path: &str, why: &dyn fmt::Display) -> CommandError {
         CommandError::Failed(format!(
-            "no answer from the sidecar's admin listener at {}{path}: {}\n  is it running? {}",
+            "no response from the sidecar's admin listener at {}{path}: {}\n  is it running? {}",
             self.endpoint,
             clean(&why.to_string()),
             self.named_by
@@ -254,26 +222,27 @@ impl Remote {
     fn unauthorized(&self) -> CommandError {
         let why = match &self.token {
             Some((_, source)) => {
-                format!("the token of {source} is not the one of the sidecar at {}", self.endpoint)
+                format!("the sidecar at {} rejects the token from {source}", self.endpoint)
             }
             None => format!(
-                "the sidecar at {} wants the admin token, and none was found",
+                "the sidecar at {} needs the admin token, but none was found",
                 self.endpoint
             ),
         };
         CommandError::Failed(format!(
-            "{why}\n  it is looked for in --token-file FILE, then $SIDECACHE_ADMIN_TOKEN, then `token` and `token_file` of `[admin]` in --config"
+            "{why}\n  the token is read from --token-file FILE, else $SIDECACHE_ADMIN_TOKEN, else \
+             `token` or `token_file` in `[admin]` of --config"
         ))
     }
 }
 
 impl RemoteReply {
-    /// The answer, unless it is a refusal.
+    /// The response if its status is a success, else an error.
     pub(super) fn error_for_status(self) -> Result<Self, CommandError> {
         if self.status.is_success() { Ok(self) } else { Err(self.failure()) }
     }
 
-    /// What a refusal says.
+    /// The error that an error response describes.
     pub(super) fn failure(&self) -> CommandError {
         let said: Value = serde_json::from_str(&self.text).unwrap_or_default();
         let member = |name: &str| said.get(name).and_then(Value::as_str).map(clean_lines);
@@ -282,37 +251,36 @@ impl RemoteReply {
         });
         let hint = member("hint").map(|hint| format!("\n  hint: {hint}")).unwrap_or_default();
         CommandError::Failed(format!(
-            "the sidecar at {} refuses {}: {}: {error}{hint}",
+            "the sidecar at {} rejected {}: {}: {error}{hint}",
             self.endpoint, self.path, self.status
         ))
     }
 
-    /// Reads the answer. Members that this version does not know are passed over, those that are
-    /// missing have a default.
+    /// Deserializes the body. Unknown members are ignored, and missing ones have a default.
     pub(super) fn read<T: DeserializeOwned>(&self) -> Result<T, CommandError> {
         serde_json::from_str(&self.text).map_err(|error| {
             let hint =
-                "it may be of another version, or no sidecar; --json shows the answer as it is";
+                "the server may be of another version, or no sidecar; --json shows the response \
+                 unchanged";
             CommandError::Failed(format!(
-                "the answer to {} from {} cannot be read: {error}\n  {hint}",
+                "cannot read the response to {} from {}: {error}\n  {hint}",
                 self.path, self.endpoint
             ))
         })
     }
 }
 
-/// Reads a header of the command line.
+/// Parses a header given on the command line.
 pub(super) fn read_header(given: &str) -> Result<(String, String), CommandError> {
     let parsed = given.split_once(':').map(|(name, value)| (name.trim(), value.trim()));
-    // SECURITY: a header may be a credential; what cannot be read is not repeated, but for its
-    // name.
+    // SECURITY: a header may be a credential, so the message shows at most its name.
     let named = parsed.map_or("a header", |(name, _)| name);
     let valid = |(name, value): &(&str, &str)| {
         HeaderName::from_bytes(name.as_bytes()).is_ok() && HeaderValue::from_str(value).is_ok()
     };
     parsed.filter(valid).map(|(name, value)| (name.to_owned(), value.to_owned())).ok_or_else(|| {
         CommandError::Usage(format!(
-            "-H: {named:?} cannot be read; write it as in -H 'x-tenant-id: acme'"
+            "-H: {named:?} is not a valid header; write it as in -H 'x-tenant-id: acme'"
         ))
     })
 }

@@ -1,4 +1,4 @@
-//! `stats`: what a running sidecar has done, by route, and what keeps requests from the cache.
+//! `stats`: the statistics of a running sidecar by route, and why requests miss the cache.
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
@@ -11,43 +11,46 @@ use clap::Args;
 use http::{Method, StatusCode};
 
 use super::api_types::{ApiReady, ApiRedis, ApiRoute, ApiStats, ApiTag};
+use super::error::CommandError;
+use super::exit_codes::EXIT_FAILED;
 use super::format::{clean, clean_lines, counted, millis, percent, seconds, size, table};
-use super::remote::{CommandError, Remote, RemoteArgs};
+use super::output;
+use super::remote::{Remote, RemoteArgs};
 
 pub(super) const EXAMPLES: &str = "\
 Examples:
   sidecache stats
   sidecache stats --json | jq '.routes[] | {path, hit_ratio}'
-  sidecache stats --ready        a health check for containers without curl: exits with 1 unless the sidecar takes traffic";
+  sidecache stats --ready        health check without curl: exits with 1 unless ready";
 
-/// The most reasons and tags that are shown.
+/// How many reasons and tags are shown at most.
 const MAX_ROWS: usize = 20;
 
-/// The order in which dispositions are told; others follow.
+/// The order in which dispositions are shown; others follow.
 const DISPOSITIONS: [&str; 5] = ["HIT", "STALE", "REVALIDATED", "MISS", "BYPASS"];
 
 #[derive(Args, Debug)]
 pub(super) struct StatsArgs {
-    /// One line on whether it is ready; exits with 1 unless it is. Needs no token.
+    /// Print one line on readiness, and exit with 1 unless the sidecar is ready. Needs no token.
     #[arg(long)]
     ready: bool,
-    /// The sidecar's own JSON instead of tables.
+    /// Print the sidecar's JSON response instead of tables.
     #[arg(long)]
     json: bool,
     #[command(flatten)]
     remote: RemoteArgs,
 }
 
-pub(super) fn run(path: &Path, asked: &StatsArgs) -> Result<ExitCode, CommandError> {
-    let remote = asked.remote.resolve(path)?;
-    if asked.ready {
-        return ready(&remote, asked.json);
+pub(super) fn run(path: &Path, args: &StatsArgs) -> Result<ExitCode, CommandError> {
+    let remote = args.remote.resolve(path)?;
+    if args.ready {
+        return ready(&remote, args.json);
     }
     let reply = remote.send(&Method::GET, "/stats", None)?.error_for_status()?;
-    if asked.json {
-        return Ok(super::print(reply.text.trim_end()));
+    if args.json {
+        return Ok(output::print(reply.text.trim_end()));
     }
-    Ok(super::print(&text(&reply.read()?)))
+    Ok(output::print(&text(&reply.read()?)))
 }
 
 fn ready(remote: &Remote, as_json: bool) -> Result<ExitCode, CommandError> {
@@ -56,11 +59,11 @@ fn ready(remote: &Remote, as_json: bool) -> Result<ExitCode, CommandError> {
         return Err(reply.failure());
     }
     if as_json {
-        super::print(reply.text.trim_end());
+        output::print(reply.text.trim_end());
     } else {
-        super::print(&readiness(&reply.read()?));
+        output::print(&readiness(&reply.read()?));
     }
-    Ok(if reply.status == StatusCode::OK { ExitCode::SUCCESS } else { super::EXIT_FAILED.into() })
+    Ok(if reply.status == StatusCode::OK { ExitCode::SUCCESS } else { EXIT_FAILED.into() })
 }
 
 fn readiness(ready: &ApiReady) -> String {
@@ -121,11 +124,11 @@ fn overview(stats: &ApiStats) -> String {
         counted(totals.app_requests_saved, "request"),
         seconds(totals.time_saved_s)
     );
-    add("app", &format!("{} asked, {saved} of its time", counted(totals.app_requests, "request")));
+    add("origin", &format!("{}, {saved} of waiting", counted(totals.app_requests, "request")));
     add(
         "bodies",
         &format!(
-            "{} from the cache, {} from the app",
+            "{} from the cache, {} from the origin",
             size(totals.bytes_from_cache),
             size(totals.bytes_from_app)
         ),
@@ -143,12 +146,15 @@ fn overview(stats: &ApiStats) -> String {
     );
     add(
         "redis",
-        &stats.redis.as_ref().map_or_else(|| "none: this process's memory alone".to_owned(), redis),
+        &stats
+            .redis
+            .as_ref()
+            .map_or_else(|| "none: entries are in this process's memory only".to_owned(), redis),
     );
     let config = &stats.config;
     let age =
         seconds(Duration::from_millis(stats.now_ms.saturating_sub(config.loaded_ms)).as_secs_f64());
-    add("config", &format!("{}, read {age} ago, {}", config.file, counted(config.loads, "load")));
+    add("config", &format!("{}, loaded {age} ago, {}", config.file, counted(config.loads, "load")));
     if !config.restart_needed.is_empty() {
         add("restart", &format!("needed for {}", config.restart_needed.join(", ")));
     }
@@ -165,7 +171,7 @@ fn overview(stats: &ApiStats) -> String {
     if let Some(error) = &config.error {
         let _ = writeln!(
             text,
-            "\nThe file is refused, and the rules from before it hold:\n{}",
+            "\nThe file is rejected, the old rules stay in force:\n{}",
             clean_lines(error)
         );
     }
@@ -209,10 +215,10 @@ fn route_table(routes: &[&ApiRoute]) -> String {
         "REQUESTS",
         "HIT RATIO",
         "HIT P50",
-        "APP P50",
-        "APP SAVED",
+        "ORIGIN P50",
+        "SAVED",
         "FROM CACHE",
-        "FROM APP",
+        "FROM ORIGIN",
     ];
     let p50 = |times: &Option<super::api_types::ApiTimes>| {
         times.as_ref().map_or_else(|| "-".to_owned(), |times| millis(times.p50_ms))

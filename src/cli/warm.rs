@@ -1,8 +1,9 @@
-//! `warm`: asks for what clients will ask for, so that it is stored before they come.
+//! `warm`: sends the requests that clients will send, so that the responses are stored before they
+//! come.
 //!
-//! A list or a log goes in; GETs that a route takes go out, each once; what became of them is told.
-//! A legacy app may act on a GET (`/items/7/delete`), so what no route takes is not repeated unless
-//! it is told to be.
+//! Reads a list or a log, sends each GET that a route matches once, and reports the results. In a
+//! legacy app a GET may have side effects (`/items/7/delete`), so requests without a route are not
+//! sent unless `--unrouted` is given.
 
 use std::io::BufReader;
 use std::path::{Path, PathBuf};
@@ -17,10 +18,13 @@ use tokio_util::sync::CancellationToken;
 use self::list::{Bounds, WarmList};
 use self::send::{SendSettings, WarmRequest};
 use self::summary::NotSent;
-use super::explain::rules_from;
+use super::error::CommandError;
+use super::exit_codes::EXIT_FAILED;
 use super::format::clean;
 use super::http::{Endpoint, block_on};
-use super::remote::{CommandError, read_header};
+use super::output;
+use super::remote::read_header;
+use super::rules::rules_from;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::outcome::Reason;
@@ -35,91 +39,101 @@ mod summary;
 pub(super) const EXAMPLES: &str = "\
 Examples:
   sidecache warm --from urls.txt
-  sidecache warm --from /var/log/nginx/access.log --limit 500 --host app.example.com -H 'x-tenant-id: acme'
-  zcat access.log.2.gz | sidecache warm --from - --rate 20
+  sidecache warm --from /var/log/nginx/access.log --limit 500 --host app.example.com
+  zcat access.log.2.gz | sidecache warm --from - --rate 20 -H 'x-tenant-id: acme'
   sidecache warm --from urls.txt --to http://10.0.0.7:8080 -H 'accept-encoding: gzip'
 
-A list has one URL or path in a line, and # comments. A log is one of nginx or Apache (common or combined format) or Sidecache's own,
-as text or JSON (which has no query strings): its GETs with 2xx or 304 are asked for once each, the most frequent first.
+A list has one URL or path per line, and # comments. A log is one of nginx or Apache (common or
+combined format) or Sidecache's own, as text or JSON (which has no query strings). Each GET with a
+2xx or 304 is sent once, the most frequent first.
 
-Entries are kept for each host and each key: --host names the host that clients use, for lines that name none; -H gives the headers
-that routes are keyed by. What a response varies by counts too: browsers send `accept-encoding: gzip`.
+Entries are stored per host and key: --host sets the host that clients use, for lines that have
+none; -H sets the headers that routes are keyed by, and headers that responses vary by, such as the
+`accept-encoding: gzip` of browsers.
 
-Exits with 1 when every request failed.";
+Exits with 1 if every request fails.";
 
 #[derive(Args, Debug)]
 pub(super) struct WarmArgs {
-    /// The list or log; - for standard input.
+    /// The list or log; `-` is standard input.
     #[arg(long, value_name = "FILE")]
     from: PathBuf,
-    /// Where to send the requests, as http://HOST:PORT. Without it: `[listen] address` of --config.
+    /// Where to send the requests, as http://HOST:PORT. Default: `[listen] address` of --config.
     #[arg(long, value_name = "URL")]
     to: Option<String>,
-    /// The Host of requests whose line names none. Without it: that of --to.
+    /// The Host of requests whose line has none. Default: the host of --to.
     #[arg(long, value_name = "HOST")]
     host: Option<String>,
     /// A request header, as `name: value`. May be repeated.
     #[arg(long = "header", short = 'H', value_name = "NAME: VALUE")]
     headers: Vec<String>,
-    /// Only the N most frequent.
+    /// Send only the N most frequent requests.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     limit: Option<u64>,
-    /// Requests at once.
-    #[arg(long, value_name = "N", default_value = "4", value_parser = clap::value_parser!(u16).range(1..=256))]
+    /// How many requests to send at once.
+    #[arg(
+        long,
+        value_name = "N",
+        default_value = "4",
+        value_parser = clap::value_parser!(u16).range(1..=256)
+    )]
     concurrency: u16,
-    /// Requests per second, at most.
+    /// The maximum number of requests per second.
     #[arg(long, value_name = "N", value_parser = read_rate)]
     rate: Option<f64>,
     /// How long one request may take.
     #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = parse_duration)]
     timeout: Duration,
-    /// Send what no route of --config takes as well. A GET may do something in the app.
+    /// Also send requests that no route of --config matches. Such a GET may have side effects in
+    /// the app.
     #[arg(long)]
     unrouted: bool,
-    /// JSON instead of a table.
+    /// Print JSON instead of a table.
     #[arg(long)]
     json: bool,
 }
 
-pub(super) fn run(path: &Path, asked: &WarmArgs) -> Result<ExitCode, CommandError> {
-    let (headers, named) = read_headers(asked)?;
-    let (to, rules) = destination(path, asked)?;
-    let list = read_list(&asked.from)?;
+pub(super) fn run(path: &Path, args: &WarmArgs) -> Result<ExitCode, CommandError> {
+    let (headers, named) = read_headers(args)?;
+    let (to, rules) = destination(path, args)?;
+    let list = read_list(&args.from)?;
     let fallback = match named {
         Some(host) => host,
-        None => HeaderValue::from_str(&to.to_string())
-            .map_err(|_| CommandError::Usage("--to: it has no host that can be sent".to_owned()))?,
+        None => HeaderValue::from_str(&to.to_string()).map_err(|_| {
+            CommandError::Usage("--to: the host cannot be sent in a header".to_owned())
+        })?,
     };
     let guessed = list.requests.iter().any(|(wanted, _)| wanted.host.is_none())
-        && asked.host.is_none()
-        && !headers_name_host(asked);
-    let (jobs, not_sent) = choose(&list, rules.as_ref(), &headers, &fallback, asked.limit);
+        && args.host.is_none()
+        && !headers_name_host(args);
+    let (jobs, not_sent) = choose(&list, rules.as_ref(), &headers, &fallback, args.limit);
     print_notes(&list, &not_sent, guessed.then_some(&to));
     if jobs.is_empty() {
-        let nothing = "nothing to ask for";
-        if asked.json {
-            super::print(&format!("{:#}", summary::Tally::default().json(0, &list, &not_sent)));
+        let nothing = "nothing to send";
+        if args.json {
+            output::print(&format!("{:#}", summary::Tally::default().json(0, &list, &not_sent)));
         } else {
-            super::print(nothing);
+            output::print(nothing);
         }
         return Ok(if list.unreadable > 0 || !not_sent.is_empty() {
-            super::EXIT_FAILED.into()
+            EXIT_FAILED.into()
         } else {
             ExitCode::SUCCESS
         });
     }
-    let timeout = asked.timeout;
+    let timeout = args.timeout;
     let settings = SendSettings {
         to,
         headers,
-        concurrency: asked.concurrency.into(),
-        rate: asked.rate,
+        concurrency: args.concurrency.into(),
+        rate: args.rate,
         timeout,
     };
     let tally = block_on(async {
         let stop = CancellationToken::new();
         let signalled = stop.clone();
-        // A second Ctrl-C finds nothing left to stop: what remains is a few lines to print.
+        // After the first Ctrl-C only a few lines remain to be printed, so a second one has no
+        // effect.
         tokio::spawn(async move {
             if tokio::signal::ctrl_c().await.is_ok() {
                 signalled.cancel();
@@ -128,25 +142,25 @@ pub(super) fn run(path: &Path, asked: &WarmArgs) -> Result<ExitCode, CommandErro
         send::send(&settings, &jobs, &Clock::system(), &stop).await
     })
     .map_err(|error| CommandError::Failed(error.to_string()))?;
-    if asked.json {
-        super::print(&format!("{:#}", tally.json(jobs.len(), &list, &not_sent)));
+    if args.json {
+        output::print(&format!("{:#}", tally.json(jobs.len(), &list, &not_sent)));
     } else {
-        super::print(&tally.text(jobs.len()));
+        output::print(&tally.text(jobs.len()));
     }
-    Ok(if tally.all_failed() { super::EXIT_FAILED.into() } else { ExitCode::SUCCESS })
+    Ok(if tally.all_failed() { EXIT_FAILED.into() } else { ExitCode::SUCCESS })
 }
 
 fn read_rate(text: &str) -> Result<f64, String> {
     let rate = text.parse().ok().filter(|rate: &f64| rate.is_finite() && *rate >= 0.001);
-    rate.ok_or_else(|| "a number of requests per second, such as 20 or 0.5".to_owned())
+    rate.ok_or_else(|| "write a number of requests per second, such as 20 or 0.5".to_owned())
 }
 
-/// The headers of each request, and the host among them.
-fn read_headers(asked: &WarmArgs) -> Result<(HeaderMap, Option<HeaderValue>), CommandError> {
+/// The headers of each request, and the value of `Host`.
+fn read_headers(args: &WarmArgs) -> Result<(HeaderMap, Option<HeaderValue>), CommandError> {
     let mut headers = HeaderMap::new();
-    for given in &asked.headers {
+    for given in &args.headers {
         let (name, value) = read_header(given)?;
-        // `read_header` has let through only what can be read here.
+        // `read_header` has validated the name and the value.
         if let (Ok(name), Ok(value)) =
             (HeaderName::from_bytes(name.as_bytes()), HeaderValue::from_str(&value))
         {
@@ -154,28 +168,27 @@ fn read_headers(asked: &WarmArgs) -> Result<(HeaderMap, Option<HeaderValue>), Co
         }
     }
     let given = headers.remove(HOST);
-    let host = match &asked.host {
-        Some(host) => Some(
-            HeaderValue::from_str(host)
-                .map_err(|_| CommandError::Usage("--host: it cannot be sent".to_owned()))?,
-        ),
+    let host = match &args.host {
+        Some(host) => Some(HeaderValue::from_str(host).map_err(|_| {
+            CommandError::Usage("--host: this cannot be sent in a header".to_owned())
+        })?),
         None => given,
     };
     Ok((headers, host))
 }
 
-fn headers_name_host(asked: &WarmArgs) -> bool {
-    asked.headers.iter().any(|given| {
+fn headers_name_host(args: &WarmArgs) -> bool {
+    args.headers.iter().any(|given| {
         given.split(':').next().is_some_and(|name| name.trim().eq_ignore_ascii_case("host"))
     })
 }
 
-/// Where to send, and the rules by which it is chosen what to send.
+/// Where to send requests, and the rules that select them.
 fn destination(
     path: &Path,
-    asked: &WarmArgs,
+    args: &WarmArgs,
 ) -> Result<(Endpoint, Option<PolicyRules>), CommandError> {
-    let given = asked
+    let given = args
         .to
         .as_deref()
         .map(|to| Endpoint::parse(to, 80))
@@ -184,13 +197,14 @@ fn destination(
     match (given, Config::load(path)) {
         (given, Ok(config)) => {
             let to = given.unwrap_or_else(|| Endpoint::for_listener(config.server.address));
-            Ok((to, (!asked.unrouted).then(|| rules_from(config))))
+            Ok((to, (!args.unrouted).then(|| rules_from(config))))
         }
-        (Some(to), Err(_)) if asked.unrouted => Ok((to, None)),
-        (Some(_), Err(problems)) => Err(CommandError::Usage(format!(
-            "{problems}\n  the routes of that file say what is sent; without a file, --unrouted sends all: make sure that no GET of the list changes anything"
+        (Some(to), Err(_)) if args.unrouted => Ok((to, None)),
+        (Some(_), Err(diagnostics)) => Err(CommandError::Usage(format!(
+            "{diagnostics}\n  the routes of that file select what is sent; to send everything \
+             without a file, add --unrouted: make sure that no GET of the list changes anything"
         ))),
-        (None, Err(problems)) => Err(CommandError::Config(problems)),
+        (None, Err(diagnostics)) => Err(CommandError::Config(diagnostics)),
     }
 }
 
@@ -204,7 +218,7 @@ fn read_list(from: &Path) -> Result<WarmList, CommandError> {
     read.map_err(|error| CommandError::Usage(format!("--from {}: {error}", from.display())))
 }
 
-/// The requests to send, and why others are not.
+/// The requests to send, and why the others are not sent.
 fn choose(
     list: &WarmList,
     rules: Option<&PolicyRules>,
@@ -231,13 +245,13 @@ fn choose(
     (jobs, not_sent)
 }
 
-/// Why the cache would have no part in a request, if that is certain: a proxy on the way may add
-/// what a key lacks, but no route.
+/// Why a request would certainly bypass the cache. A missing field is not certain, because a proxy
+/// on the way may add it.
 fn refusal(rules: &PolicyRules, job: &WarmRequest, headers: &HeaderMap) -> Option<String> {
     let uri: Uri = job.target.parse().ok()?;
     let mut headers = headers.clone();
     headers.insert(HOST, job.host.clone());
-    let asked = Question {
+    let question = Question {
         method: &Method::GET,
         uri: &uri,
         version: Version::HTTP_11,
@@ -245,7 +259,7 @@ fn refusal(rules: &PolicyRules, job: &WarmRequest, headers: &HeaderMap) -> Optio
         has_body: false,
         peer_is_trusted: false,
     };
-    match rules.plan(&asked) {
+    match rules.plan(&question) {
         Plan::Pass(route, outcome)
             if route.is_none() || outcome.reason == Some(Reason::ModeOff) =>
         {
@@ -253,41 +267,42 @@ fn refusal(rules: &PolicyRules, job: &WarmRequest, headers: &HeaderMap) -> Optio
                 outcome.detail().map_or_else(|| "no route".to_owned(), |detail| detail.to_string()),
             )
         }
-        // A header that asks for another method.
+        // A header overrides the method.
         Plan::Mutate(_) => Some("method override".to_owned()),
         _ => None,
     }
 }
 
-/// What there is to say of the list, to stderr.
+/// Prints notes on the list to stderr.
 fn print_notes(list: &WarmList, not_sent: &NotSent, guessed: Option<&Endpoint>) {
     for (line, text) in &list.examples {
-        super::note(&format!("line {line} cannot be read: {text}"));
+        output::note(&format!("cannot read line {line}: {text}"));
     }
     let shown = list.examples.len() as u64;
     if list.unreadable > shown {
-        super::note(&format!("{} more lines cannot be read", list.unreadable - shown));
+        output::note(&format!("cannot read {} more lines", list.unreadable - shown));
     }
     for (why, count) in &list.skipped {
-        super::note(&format!("passed over: {count} lines: {}", why.as_str()));
+        output::note(&format!("skipped {count} lines: {}", why.as_str()));
     }
     if list.over_limit > 0 {
-        super::note(&format!(
-            "left out: {} lines with requests beyond the first {} different ones",
+        output::note(&format!(
+            "ignored {} lines: more than {} different requests",
             list.over_limit,
             list.requests.len()
         ));
     }
     for (why, count) in not_sent {
-        super::note(&format!(
+        output::note(&format!(
             "not sent: {count}: {}{}",
             clean(why),
             if why == "no route" { " (--unrouted sends them)" } else { "" }
         ));
     }
     if let Some(to) = guessed {
-        super::note(&format!(
-            "asking as for the host {to}; entries are kept for each host: --host names the one that clients use"
+        output::note(&format!(
+            "requests are sent with the host {to}, and entries are stored per host: set the host \
+             that clients use with --host"
         ));
     }
 }
@@ -296,14 +311,16 @@ fn print_notes(list: &WarmList, not_sent: &NotSent, guessed: Option<&Endpoint>) 
 mod tests {
     use super::*;
 
-    const RULES: &str = "[upstream]\nurl = \"http://127.0.0.1:8000\"\n[fields]\ntenant = { header = \"x-tenant-id\" }\n\
-        [[routes]]\npath = \"/a/{id}\"\nttl = \"5m\"\nkey = [\"tenant\"]\n[[routes]]\npath = \"/off\"\nttl = \"5m\"\nmode = \"off\"\n";
+    const RULES: &str = "[upstream]\nurl = \"http://127.0.0.1:8000\"\n[fields]\ntenant = { header \
+                         = \"x-tenant-id\" }\n\
+        [[routes]]\npath = \"/a/{id}\"\nttl = \"5m\"\nkey = [\"tenant\"]\n[[routes]]\npath = \
+        \"/off\"\nttl = \"5m\"\nmode = \"off\"\n";
 
     #[test]
     fn only_what_a_route_takes_is_sent() {
         let rules = rules_from(
             Config::parse(RULES, "proxy.toml", &|_| None)
-                .unwrap_or_else(|problems| panic!("{problems}")),
+                .unwrap_or_else(|diagnostics| panic!("{diagnostics}")),
         );
         let text = "/a/1\n/a/2?x\n/off\n/delete/7\n/b\nhttp://other.test/a/1\n";
         let list = list::read(&mut text.as_bytes(), Bounds::DEFAULT).unwrap();

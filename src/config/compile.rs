@@ -1,5 +1,5 @@
-//! From the text to the running types: the order of the steps, and what only the whole file shows.
-//! The parts of the file are compiled by `sections`, `fields` and `rules`.
+//! Compiles a text into a `Config`: the order of the steps, and checks that need the whole file.
+//! The other files of this folder compile the parts.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -14,17 +14,20 @@ use super::diagnostics::DiagnosticCollector;
 use super::diagnostics::diagnostic::{DiagnosticBuilder, Diagnostics, SourceText};
 use super::diagnostics::recover;
 use super::file::{ConfigFile, RedisSection};
-use super::{Config, lint};
+use super::lint;
+use super::model::{Config, ConfigLimits};
 use crate::policy::route::{Collapse, ResponseRules, RouteMode, Routes};
 use crate::units::{show_duration, show_size};
 
 pub mod fields;
 pub mod freshness;
-pub mod rules;
+pub mod purges;
+pub mod routes;
+mod rule_names;
 pub mod sections;
 pub mod values;
 
-/// Compiles a text, or tells everything that is wrong with it.
+/// Compiles a text, or returns all its diagnostics.
 pub fn compile(
     text: &str,
     name: &str,
@@ -36,38 +39,40 @@ pub fn compile(
     let mut context = CompileContext { report, folder };
     let config = file.and_then(|file| assemble(&file, &mut context));
     let broken = context.report.has_errors();
-    let (file, problems) = context.report.finish();
+    let (file, diagnostics) = context.report.finish();
     match config {
-        Some(config) if !broken => Ok(Config { warnings: problems, text: text.into(), ..config }),
-        _ => Err(Diagnostics::new(file, problems)),
+        Some(config) if !broken => {
+            Ok(Config { warnings: diagnostics, text: text.into(), ..config })
+        }
+        _ => Err(Diagnostics::new(file, diagnostics)),
     }
 }
 
-/// The file's own types, with all syntax errors reported.
+/// Decodes the file, after reporting all syntax errors.
 fn read(
     text: &str,
     report: &mut DiagnosticCollector,
     env: &dyn Fn(&str) -> Option<String>,
 ) -> Option<ConfigFile> {
-    let mut mended = recover::recover(text);
-    for draft in std::mem::take(&mut mended.diagnostics) {
-        report.push_syntax(draft);
+    let mut recovered = recover::recover(text);
+    for builder in std::mem::take(&mut recovered.diagnostics) {
+        report.push_syntax(builder);
     }
-    for draft in std::mem::take(&mut mended.completed) {
-        report.push(draft);
+    for builder in std::mem::take(&mut recovered.completed) {
+        report.push(builder);
     }
-    let (table, mut errors) = DeTable::parse_recoverable(&mended.text);
+    let (table, mut errors) = DeTable::parse_recoverable(&recovered.text);
     errors.sort_by_key(|error| error.span().map_or(0, |span| span.start));
     for error in &errors {
-        report.push_syntax(syntax(error, &mended));
+        report.push_syntax(syntax(error, &recovered));
     }
-    let root = Spanned::new(0..0, DeValue::Table(mended.relocate(table.into_inner())));
+    let root = Spanned::new(0..0, DeValue::Table(recovered.relocate(table.into_inner())));
     ConfigFile::read(&root, &mut TomlReader { report, env })
 }
 
-/// A syntax error, with what usually leads to it.
-fn syntax(error: &TomlError, mended: &recover::RecoveredText) -> DiagnosticBuilder {
-    let (text, span) = (mended.text.as_str(), error.span().unwrap_or(0..0));
+/// Reports a syntax error, with a hint on its usual cause.
+fn syntax(error: &TomlError, recovered: &recover::RecoveredText) -> DiagnosticBuilder {
+    let (text, span) = (recovered.text.as_str(), error.span().unwrap_or(0..0));
     let found = text.get(span.clone()).unwrap_or_default().trim();
     let message = error.message();
     let (message, allowed) = message
@@ -75,15 +80,19 @@ fn syntax(error: &TomlError, mended: &recover::RecoveredText) -> DiagnosticBuild
         .map_or((message, None), |(what, expected)| (what, Some(expected)));
     let starts_with_digit = found.starts_with(|c: char| c.is_ascii_digit());
     let hint = if message.contains("must be quoted") && starts_with_digit {
-        Some(format!("durations, sizes and addresses are strings: \"{found}\""))
+        Some(format!("write durations, sizes and addresses as strings: \"{found}\""))
     } else if message.contains("must be quoted") && found.is_empty() {
         Some("give the key a value, or remove it".into())
     } else if message.contains("must be quoted") {
         Some("put the text in quotes".into())
     } else if message.contains("duplicate key") {
-        Some("each key and each section stands once; lists of tables have double brackets, as in [[routes]]".into())
+        Some(
+            "write each key and each section once; lists of tables have double brackets, as in \
+              [[routes]]"
+                .into(),
+        )
     } else if message.contains("basic string") {
-        Some("close the string with the quote it began with".into())
+        Some("close the string with the quote that opens it".into())
     } else {
         None
     };
@@ -92,18 +101,18 @@ fn syntax(error: &TomlError, mended: &recover::RecoveredText) -> DiagnosticBuild
     } else {
         span.start
     };
-    let mut draft = DiagnosticBuilder::error(
-        mended.original_span(&(place..span.end.max(place))),
-        format!("syntax: {message}"),
+    let mut builder = DiagnosticBuilder::error(
+        recovered.original_span(&(place..span.end.max(place))),
+        format!("syntax error: {message}"),
     )
     .maybe_hint(hint);
     if let Some(allowed) = allowed.filter(|allowed| !allowed.contains("literal string")) {
-        draft = draft.allowed(allowed);
+        builder = builder.allowed(allowed);
     }
-    draft
+    builder
 }
 
-/// Compiles all parts, whatever is wrong with some of them.
+/// Compiles all parts, even if some of them have errors.
 fn assemble(file: &ConfigFile, context: &mut CompileContext) -> Option<Config> {
     let server = file.listen.get().and_then(|listen| sections::server(listen, context));
     let upstream = upstream(file, context);
@@ -130,17 +139,17 @@ fn assemble(file: &ConfigFile, context: &mut CompileContext) -> Option<Config> {
     let fields = FieldTable::compile(file.fields.get(), context);
     let targeted = file.freshness.get().map(|freshness| sections::targeted(freshness, context));
     let mode = file.mode.get().map_or(RouteMode::On, |word| word.0);
-    let around = rules::RouteContext {
+    let route_context = routes::RouteContext {
         fields: &fields,
         credential: &credential,
         collapse: collapse(file, context),
         mode,
     };
-    let routes = rules::routes(file.routes.get(), &around, context);
-    let purges = rules::purges(file.purges.get(), &fields, context);
+    let routes = routes::routes(file.routes.get(), &route_context, context);
+    let purges = purges::purges(file.purges.get(), &fields, context);
     addresses(file, server.as_ref(), admin.as_ref(), upstream.as_ref(), context);
     tiers(file, memory.as_ref(), redis.as_ref().and_then(Option::as_ref), limits.as_ref(), context);
-    // What follows judges the file as a whole, so it must have been read as a whole.
+    // The following checks need the whole file, so it must have been decoded completely.
     let whole = !context.report.has_errors() && !context.report.has_broken_lines();
     if whole {
         let redis = redis.as_ref().and_then(Option::as_ref);
@@ -155,13 +164,13 @@ fn assemble(file: &ConfigFile, context: &mut CompileContext) -> Option<Config> {
         fields.warn_unused(context);
     }
     let specs = routes.into_iter().map(|route| route.spec).collect();
-    let answers = Arc::new(ResponseRules {
+    let response_rules = Arc::new(ResponseRules {
         targeted: targeted.unwrap_or_default(),
         response_tags: response_tags?,
     });
-    // Ties have been reported with their lines; whatever the tree still refuses is reported
-    // without.
-    let routes = match Routes::new(specs, &credential, &answers) {
+    // Ties have been reported with their lines. This reports anything else that the routing tree
+    // rejects.
+    let routes = match Routes::new(specs, &credential, &response_rules) {
         Ok(routes) => routes,
         Err(tie) => {
             if whole {
@@ -184,7 +193,7 @@ fn assemble(file: &ConfigFile, context: &mut CompileContext) -> Option<Config> {
         routes,
         purges: purges.into_iter().map(|purge| purge.rule).collect(),
         credential,
-        response_rules: answers,
+        response_rules,
         debug_headers: *file.debug.get()?.headers.get()?,
         mode,
         file: None,
@@ -194,14 +203,13 @@ fn assemble(file: &ConfigFile, context: &mut CompileContext) -> Option<Config> {
     })
 }
 
-/// What `[redis]` says of collapsing, or nothing when there surely is no `[redis]`.
+/// The `collapse` of `[redis]`, or none if there certainly is no `[redis]`.
 fn collapse(file: &ConfigFile, context: &CompileContext) -> Option<Collapse> {
     match &file.redis {
         Setting::Given(redis) => {
             redis.value.collapse.get().map_or(Some(Collapse::Process), |word| Some(word.0))
         }
-        // A section that cannot be read, has lost its header or is under a name close to its own
-        // has been reported.
+        // A section that is invalid, has a broken header or a misspelt name has been reported.
         Setting::Bad => Some(Collapse::Process),
         Setting::Absent | Setting::Default(_) => {
             let meant = context.report.has_broken_header()
@@ -211,23 +219,23 @@ fn collapse(file: &ConfigFile, context: &CompileContext) -> Option<Collapse> {
     }
 }
 
-/// `[upstream]`, the only section that every file has.
+/// `[upstream]`, the only required section.
 fn upstream(
     file: &ConfigFile,
     context: &mut CompileContext,
 ) -> Option<crate::upstream::UpstreamSettings> {
     if matches!(file.upstream, Setting::Absent) && !context.report.has_broken_header() {
-        let draft = DiagnosticBuilder::error(
+        let builder = DiagnosticBuilder::error(
             0..0,
-            "the section [upstream] is missing: nothing says where the app is",
+            "the section [upstream] is missing, so the origin is unknown",
         );
-        context.report.push(draft.hint("add [upstream] with url = \"http://127.0.0.1:8000\""));
+        context.report.push(builder.hint("add [upstream] with url = \"http://127.0.0.1:8000\""));
     }
     let section = file.upstream.given()?;
     sections::upstream(&section.value, &section.span, context)
 }
 
-/// Addresses that must not be the same.
+/// Checks that addresses differ.
 fn addresses(
     file: &ConfigFile,
     server: Option<&crate::server::ServerSettings>,
@@ -251,8 +259,8 @@ fn addresses(
             .map(|text| text.span.clone())
             .or_else(|| listen_at.clone())
             .unwrap_or(0..0);
-        let draft = DiagnosticBuilder::error(at, "[listen] and [admin] have the same address");
-        context.report.push(draft.hint("give one of them another port"));
+        let builder = DiagnosticBuilder::error(at, "[listen] and [admin] have the same address");
+        context.report.push(builder.hint("give one of them another port"));
     }
     if let (Some(section), Some(upstream)) = (file.upstream.given(), upstream)
         && let Ok(ip) = upstream.target.host.parse()
@@ -260,20 +268,22 @@ fn addresses(
         && (ip.is_loopback() || ip == server.address.ip() || ip.is_unspecified())
         && let Some(url) = section.value.url.given()
     {
-        let draft = DiagnosticBuilder::error(
+        let builder = DiagnosticBuilder::error(
             url.span.clone(),
-            "the app's url is the sidecar's own address: requests would go in a circle",
+            "the origin's URL is the sidecar's own address: requests would loop",
         );
-        context.report.push(draft.hint("let the app listen elsewhere, and name that address here"));
+        context
+            .report
+            .push(builder.hint("let the origin listen on another address, and write that here"));
     }
 }
 
-/// Whether there is anything to cache in, and whether objects fit.
+/// Checks that there is a tier to store in, and that objects fit.
 fn tiers(
     file: &ConfigFile,
     memory: Option<&crate::cache::store::memory::MemorySettings>,
     redis: Option<&crate::redis::RedisSettings>,
-    limits: Option<&super::ConfigLimits>,
+    limits: Option<&ConfigLimits>,
     context: &mut CompileContext,
 ) {
     let (Some(memory), Some(limits)) = (memory, limits) else { return };
@@ -286,12 +296,12 @@ fn tiers(
     if memory.size == 0 {
         if matches!(file.redis, Setting::Absent) && !context.report.has_broken_header() {
             let at = size.map_or(0..0, |size| size.span.clone());
-            let draft = DiagnosticBuilder::error(
+            let builder = DiagnosticBuilder::error(
                 at,
-                "the memory tier is off and there is no [redis]: nothing to cache in",
+                "the memory tier is off and there is no [redis], so nothing can be stored",
             );
             context.report.push(
-                draft.hint("give [memory] a size such as \"256MiB\", or add [redis] with its url"),
+                builder.hint("give [memory] a size such as \"256MiB\", or add [redis] with a url"),
             );
         }
     } else if limits.object > memory.size / 16 {
@@ -300,15 +310,15 @@ fn tiers(
             object.map(|object| object.span.clone()).or_else(|| size.map(|size| size.span.clone()))
         {
             let (object, room) = (show_size(limits.object), show_size(memory.size));
-            let draft = DiagnosticBuilder::warning(
+            let builder = DiagnosticBuilder::warning(
                 at,
-                format!("objects of up to {object} are large for a memory tier of {room}"),
+                format!("objects of up to {object} are too large for a memory tier of {room}"),
             );
             let hint = format!(
-                "one such object displaces many others: let [limits] object be at most {}",
+                "one such object would evict many others: set `object` in [limits] to at most {}",
                 show_size(memory.size / 16)
             );
-            context.report.push(draft.hint(hint));
+            context.report.push(builder.hint(hint));
         }
     }
     if let (Some(redis), Some(section)) = (redis, file.redis.given()) {
@@ -317,12 +327,12 @@ fn tiers(
             && let Some(deadline) = deadline.given()
         {
             let message = format!(
-                "the deadline of Redis is longer than [limits] wait ({})",
+                "the deadline of Redis is longer than `wait` in [limits] ({})",
                 show_duration(limits.wait)
             );
             context.report.push(
                 DiagnosticBuilder::warning(deadline.span.clone(), message)
-                    .hint("a slow Redis would hold requests for that long"),
+                    .hint("a slow Redis would delay requests by that long"),
             );
         }
     }

@@ -1,13 +1,13 @@
-//! What every part of the file is compiled with.
+//! The state that compiling any part of the file needs.
 
 use std::path::PathBuf;
 
 use super::diagnostics::DiagnosticCollector;
 
-/// What compiling any part of the file needs.
+/// Collects diagnostics, and resolves relative paths.
 pub struct CompileContext {
-    /// Where problems go.
+    /// Collects the diagnostics.
     pub report: DiagnosticCollector,
-    /// Relative paths start here.
+    /// The folder that paths are relative to.
     pub folder: PathBuf,
 }

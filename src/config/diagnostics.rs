@@ -1,9 +1,7 @@
-//! Collects the problems of a file, and keeps quiet about those that only follow from others.
+//! Collects the diagnostics of a file, and drops those that only follow from others.
 
-use std::fmt;
 use std::sync::Arc;
 
-use super::decode::{Located, TomlString};
 use super::diagnostics::diagnostic::{
     Diagnostic, DiagnosticBuilder, Severity, SourceSpan, SourceText,
 };
@@ -12,10 +10,10 @@ pub mod diagnostic;
 pub mod recover;
 pub mod redact;
 
-/// What a comment says of a warning at its line that is right as it is.
+/// The comment that accepts a warning on its line.
 const SUPPRESSION: &str = "check: ok";
 
-/// Collects problems, and keeps quiet about what is only the consequence of a syntax error.
+/// Collects diagnostics, and drops those that only follow from a syntax error.
 pub struct DiagnosticCollector {
     source: SourceText,
     diagnostics: Vec<Diagnostic>,
@@ -24,47 +22,47 @@ pub struct DiagnosticCollector {
 }
 
 impl DiagnosticCollector {
-    /// Nothing wrong yet.
+    /// A collector without diagnostics.
     #[must_use]
     pub const fn new(source: SourceText) -> Self {
         Self { source, diagnostics: Vec::new(), broken_lines: Vec::new(), broken_header: false }
     }
 
-    /// Notes a problem, unless it stands on a line that is broken anyway, or is a warning that the
-    /// file itself calls right.
-    pub fn push(&mut self, draft: DiagnosticBuilder) {
-        let problem = self.source.locate(draft);
-        let last = self.source.line(problem.span.end.max(problem.span.start + 1) - 1);
-        let broken = problem.line > 0
-            && self.broken_lines.iter().any(|line| (problem.line..=last).contains(line));
-        if !broken && !self.is_right(&problem) {
-            self.diagnostics.push(problem);
+    /// Adds a diagnostic, unless its line has a syntax error, or it is a warning that the file
+    /// accepts.
+    pub fn push(&mut self, builder: DiagnosticBuilder) {
+        let diagnostic = self.source.locate(builder);
+        let last = self.source.line(diagnostic.span.end.max(diagnostic.span.start + 1) - 1);
+        let broken = diagnostic.line > 0
+            && self.broken_lines.iter().any(|line| (diagnostic.line..=last).contains(line));
+        if !broken && !self.is_right(&diagnostic) {
+            self.diagnostics.push(diagnostic);
         }
     }
 
-    /// Whether the line of a warning ends with [`SUPPRESSION`], and maybe a word on why.
-    fn is_right(&self, problem: &Diagnostic) -> bool {
+    /// Whether the line of a warning ends with [`SUPPRESSION`], which a reason may follow.
+    fn is_right(&self, diagnostic: &Diagnostic) -> bool {
         let said = || {
-            self.line_of(problem.span.start)
+            self.line_of(diagnostic.span.start)
                 .split('#')
                 .skip(1)
                 .any(|comment| comment.trim_start().starts_with(SUPPRESSION))
         };
-        problem.severity != Severity::Error && problem.line > 0 && said()
+        diagnostic.severity != Severity::Error && diagnostic.line > 0 && said()
     }
 
-    /// Notes a syntax error; of several on one line only the first, because the others follow from
-    /// it.
-    pub fn push_syntax(&mut self, draft: DiagnosticBuilder) {
-        let problem = self.source.locate(draft);
-        if !self.broken_lines.contains(&problem.line) {
-            self.broken_lines.push(problem.line);
-            self.broken_header |= self.line_of(problem.span.start).trim_start().starts_with('[');
-            self.diagnostics.push(problem);
+    /// Adds a syntax error. Of several on one line only the first is kept, because the others
+    /// follow from it.
+    pub fn push_syntax(&mut self, builder: DiagnosticBuilder) {
+        let diagnostic = self.source.locate(builder);
+        if !self.broken_lines.contains(&diagnostic.line) {
+            self.broken_lines.push(diagnostic.line);
+            self.broken_header |= self.line_of(diagnostic.span.start).trim_start().starts_with('[');
+            self.diagnostics.push(diagnostic);
         }
     }
 
-    /// The whole line that holds this place.
+    /// The line that contains this position.
     fn line_of(&self, at: usize) -> &str {
         let text = self.source.text();
         let at = at.min(text.len());
@@ -75,7 +73,7 @@ impl DiagnosticCollector {
         text[start..].lines().next().unwrap_or_default()
     }
 
-    /// Whether something is missing from this table only because of a syntax error.
+    /// Whether keys of this table may be missing only because of a syntax error.
     #[must_use]
     pub fn may_have_lost_keys(&self, table: &SourceSpan) -> bool {
         let first = self.source.line(table.start);
@@ -90,22 +88,22 @@ impl DiagnosticCollector {
         self.broken_lines.iter().any(|&line| line >= first && line < end)
     }
 
-    /// Whether a section's header is broken, so that its settings are nowhere to be found.
+    /// Whether a section header is broken, so that its keys belong to no section.
     #[must_use]
     pub const fn has_broken_header(&self) -> bool {
         self.broken_header
     }
 
-    /// Whether there is a syntax error anywhere.
+    /// Whether the file has a syntax error.
     #[must_use]
     pub const fn has_broken_lines(&self) -> bool {
         !self.broken_lines.is_empty()
     }
 
-    /// Whether the file cannot be used.
+    /// Whether the file has errors.
     #[must_use]
     pub fn has_errors(&self) -> bool {
-        self.diagnostics.iter().any(|problem| problem.severity == Severity::Error)
+        self.diagnostics.iter().any(|diagnostic| diagnostic.severity == Severity::Error)
     }
 
     /// The file's text.
@@ -114,33 +112,10 @@ impl DiagnosticCollector {
         &self.source
     }
 
-    /// All problems in the order of the file, and the file's name.
+    /// The file's name, and all diagnostics in the order of the file.
     #[must_use]
     pub fn finish(mut self) -> (Arc<str>, Vec<Diagnostic>) {
-        self.diagnostics.sort_by_key(|problem| (problem.line, problem.column));
+        self.diagnostics.sort_by_key(|diagnostic| (diagnostic.line, diagnostic.column));
         (Arc::clone(self.source.file()), self.diagnostics)
-    }
-
-    /// A text that does not have its form. What the environment gave is not repeated.
-    pub fn malformed(
-        &mut self,
-        text: &Located<TomlString>,
-        kind: &str,
-        what: impl fmt::Display,
-        allowed: Option<&str>,
-        hint: &str,
-    ) {
-        let mut draft = if text.value.is_from_environment() {
-            DiagnosticBuilder::error(
-                text.span.clone(),
-                format!("what the environment gives here is not {kind}"),
-            )
-        } else {
-            DiagnosticBuilder::error(text.span.clone(), what.to_string()).hint(hint)
-        };
-        if let Some(allowed) = allowed {
-            draft = draft.allowed(allowed);
-        }
-        self.push(draft);
     }
 }

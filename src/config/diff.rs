@@ -1,8 +1,7 @@
-//! What one file says otherwise than another, key by key: what a reload changes, what it does to
-//! entries, and what has to wait for a restart.
+//! Compares two files key by key: what a reload changes, how it affects entries, and what needs a
+//! restart.
 //!
-//! It compares the texts as they stand in the files, so that no value of the environment is ever
-//! shown.
+//! It compares the texts as written in the files, so that no value of a variable is ever shown.
 
 use std::collections::BTreeMap;
 
@@ -11,9 +10,10 @@ use toml::{Table, Value};
 
 use super::Config;
 
-/// The sections that are read at the start alone.
+/// The sections that are read at startup only.
 const AT_START: [&str; 6] = ["listen", "upstream", "admin", "memory", "redis", "log"];
-/// The bounds that are read at the start alone: they are the sizes of what was made then.
+/// The limits that are read at startup only, because they are the sizes of parts that are built
+/// then.
 const LIMITS_AT_START: [&str; 9] = [
     "object",
     "admissions",
@@ -25,60 +25,60 @@ const LIMITS_AT_START: [&str; 9] = [
     "refreshes",
     "shadow_keys",
 ];
-/// Keys whose values are nobody's business.
+/// Keys whose values are never shown.
 const SECRET: [&str; 4] = ["token", "password", "secret", "username"];
 
-/// Whether something is new, gone, or other than it was.
+/// The kind of a change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ChangeKind {
-    /// It was not there before.
+    /// Added.
     Added,
-    /// It is no longer there.
+    /// Removed.
     Removed,
-    /// It says something else.
+    /// Changed.
     Changed,
 }
 
-/// What a change does.
+/// The effect of a change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub enum Effect {
-    /// What is stored is served on.
+    /// Stored entries are still served.
     #[serde(rename = "entries stay")]
     Stay,
-    /// What is stored is not found any more.
+    /// Stored entries are no longer found.
     #[serde(rename = "entries are left behind")]
     LeftBehind,
-    /// It counts from the next start on.
+    /// The change takes effect at the next start.
     #[serde(rename = "needs a restart")]
     Restart,
 }
 
-/// A key that says something else. Values are written as in the file.
+/// A changed key. Values are shown as written in the file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct KeyChange {
     /// The key.
     pub key: String,
-    /// What it said.
+    /// The old value.
     pub from: Option<String>,
-    /// What it says.
+    /// The new value.
     pub to: Option<String>,
 }
 
-/// A part of the file that says something else.
+/// A changed part of the file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct ConfigChange {
-    /// A section, a route by its path, a purge rule by its path.
+    /// A section, or a route or a purge rule with its path.
     pub what: String,
-    /// Whether it is new, gone, or changed.
+    /// The kind of the change.
     pub change: ChangeKind,
-    /// Its keys that differ.
+    /// The changed keys.
     pub keys: Vec<KeyChange>,
-    /// What that does.
+    /// The effect.
     pub effect: Option<Effect>,
 }
 
-/// A file as it was read: its text, and the policies of its routes.
+/// A snapshot of a file: its text, and the policies of its routes.
 #[derive(Clone, Debug, Default)]
 pub struct ConfigSnapshot {
     tree: Table,
@@ -86,7 +86,7 @@ pub struct ConfigSnapshot {
 }
 
 impl ConfigSnapshot {
-    /// The reading of a file that can be used.
+    /// The snapshot of a valid file.
     #[must_use]
     pub fn from_config(config: &Config) -> Self {
         let policies = config
@@ -94,12 +94,13 @@ impl ConfigSnapshot {
             .iter()
             .map(|route| (route.name().to_owned(), route.fingerprint))
             .collect();
-        // It was parsed before; whatever cannot be parsed again differs from everything.
+        // The text has been parsed before, so this cannot fail; an empty tree would differ from
+        // every other.
         Self { tree: config.text.parse().unwrap_or_default(), policies }
     }
 }
 
-/// What `new` says otherwise than `old`, in the order of the file's sections.
+/// The differences between `old` and `new`, in the order of the file's sections.
 #[must_use]
 pub fn changes(old: &ConfigSnapshot, new: &ConfigSnapshot) -> Vec<ConfigChange> {
     let mut changes = Vec::new();
@@ -119,7 +120,7 @@ pub fn changes(old: &ConfigSnapshot, new: &ConfigSnapshot) -> Vec<ConfigChange> 
     changes
 }
 
-/// The keys of which `new` wants something else than what runs since the start, as `section.key`.
+/// The keys of `new` that differ from those at startup and need a restart, as `section.key`.
 #[must_use]
 pub fn waiting_for_restart(started: &ConfigSnapshot, new: &ConfigSnapshot) -> Vec<String> {
     let waits =
@@ -132,7 +133,7 @@ pub fn waiting_for_restart(started: &ConfigSnapshot, new: &ConfigSnapshot) -> Ve
         .collect()
 }
 
-/// Whether a key is read at the start alone, so that a change of it waits for a restart.
+/// Whether a key is read at startup only, so that changing it needs a restart.
 #[must_use]
 pub fn at_start(section: &str, key: &str) -> bool {
     AT_START.contains(&section) || (section == "limits" && LIMITS_AT_START.contains(&key))
@@ -179,7 +180,7 @@ fn routes(
         seen.push(path);
         changes.push(change);
     }
-    // What a route says may be changed by what a field, the credential or the tags of answers say.
+    // The policy of a route may also change through a field, the credential or the response tags.
     let others = old.policies.iter().filter(|(path, policy)| {
         !seen.contains(path) && new.policies.get(*path).is_some_and(|now| now != *policy)
     });
@@ -192,7 +193,7 @@ fn routes(
     changes
 }
 
-/// The tables of a list, each found again by its path; several of one path in their order.
+/// Pairs the tables of two lists by path; several of one path in their order.
 fn listed(
     what: &'static str,
     before: Option<&Value>,
@@ -254,7 +255,7 @@ const fn kind(before: Option<&Value>, after: Option<&Value>) -> ChangeKind {
     }
 }
 
-/// A value as it may be shown. SECURITY: neither secrets nor what a url says of a user.
+/// A value for display. SECURITY: secrets and the user part of URLs are hidden.
 fn shown(key: &str, value: Option<&Value>) -> Option<String> {
     let value = value?;
     let hidden = SECRET.contains(&key)
@@ -292,11 +293,11 @@ tags = ["a"]
     fn reading(text: &str) -> ConfigSnapshot {
         ConfigSnapshot::from_config(
             &Config::parse(text, "proxy.toml", &|_| None)
-                .unwrap_or_else(|problems| panic!("{problems}")),
+                .unwrap_or_else(|diagnostics| panic!("{diagnostics}")),
         )
     }
 
-    fn told(after: &str) -> Vec<(String, ChangeKind, Option<Effect>)> {
+    fn stated(after: &str) -> Vec<(String, ChangeKind, Option<Effect>)> {
         changes(&reading(BEFORE), &reading(after))
             .into_iter()
             .map(|change| (change.what, change.change, change.effect))
@@ -305,8 +306,8 @@ tags = ["a"]
 
     #[test]
     fn the_same_file_changes_nothing() {
-        assert_eq!(told(BEFORE), []);
-        assert_eq!(told(&format!("# a comment\n{BEFORE}")), []);
+        assert_eq!(stated(BEFORE), []);
+        assert_eq!(stated(&format!("# a comment\n{BEFORE}")), []);
     }
 
     #[test]
@@ -320,10 +321,10 @@ tags = ["a"]
             (route("/c"), ChangeKind::Removed, Some(Effect::LeftBehind)),
             (route("/d"), ChangeKind::Added, None),
         ];
-        assert_eq!(told(&after), expected);
+        assert_eq!(stated(&after), expected);
         let off = BEFORE.replace("path = \"/b\"", "path = \"/b\"\nmode = \"off\"");
         assert_eq!(
-            told(&off),
+            stated(&off),
             [(route("/b"), ChangeKind::Changed, Some(Effect::Stay))],
             "it may be switched on again"
         );
@@ -336,7 +337,7 @@ tags = ["a"]
             ("fields".to_owned(), ChangeKind::Changed, None),
             ("route /a".to_owned(), ChangeKind::Changed, Some(Effect::LeftBehind)),
         ];
-        assert_eq!(told(&after), expected);
+        assert_eq!(stated(&after), expected);
     }
 
     #[test]

@@ -1,29 +1,29 @@
 //! `${NAME}` and `${NAME:-default}` inside strings of `proxy.toml`; `$$` stands for one `$`.
 
-/// A string whose variables are filled in.
+/// A string with its variables expanded.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Expanded {
     /// The text.
     pub value: String,
-    /// Whether a variable's value is part of it. Such a text is never shown.
+    /// Whether it contains the value of a variable. Such a text is never shown.
     pub from_environment: bool,
 }
 
-/// Why a string's variables cannot be filled in.
+/// Why a string's variables cannot be expanded.
 #[derive(Debug, PartialEq, Eq)]
 pub enum EnvError {
     /// The variable is not set, and there is no default.
     Unset(String),
     /// `${` without `}`.
     Unclosed,
-    /// Not the name of a variable.
+    /// An invalid name of a variable.
     Name(String),
     /// A `$` on its own.
     Dollar,
 }
 
 impl EnvError {
-    /// What is wrong.
+    /// The message.
     #[must_use]
     pub fn message(&self) -> String {
         match self {
@@ -35,7 +35,7 @@ impl EnvError {
         }
     }
 
-    /// How to mend it.
+    /// How to fix it.
     #[must_use]
     pub fn hint(&self) -> String {
         match self {
@@ -47,7 +47,7 @@ impl EnvError {
         }
     }
 
-    /// What to look for in the source, to point at the very place.
+    /// The text to look for in the source, so that the diagnostic points at it.
     #[must_use]
     pub fn needle(&self) -> String {
         match self {
@@ -58,7 +58,7 @@ impl EnvError {
     }
 }
 
-/// Fills in all variables; every fault is told, not only the first.
+/// Expands all variables, or returns all faults.
 pub fn expand(text: &str, env: &dyn Fn(&str) -> Option<String>) -> Result<Expanded, Vec<EnvError>> {
     let mut expanded =
         Expanded { value: String::with_capacity(text.len()), from_environment: false };
@@ -87,7 +87,7 @@ pub fn expand(text: &str, env: &dyn Fn(&str) -> Option<String>) -> Result<Expand
     if errors.is_empty() { Ok(expanded) } else { Err(errors) }
 }
 
-/// One reference. As in a shell, `:-` stands in for an empty variable too.
+/// Expands one reference. As in a shell, the default after `:-` also replaces an empty variable.
 fn substitute(
     reference: &str,
     env: &dyn Fn(&str) -> Option<String>,

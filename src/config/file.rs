@@ -1,20 +1,16 @@
-//! The types of `proxy.toml` itself: its tables, keys, words and defaults, as people write them.
-//! The JSON Schema is derived from them. They know nothing of the running program but the words
-//! that stand for its choices.
+//! The types of `proxy.toml`: its tables, keys, words and defaults, as people write them. The JSON
+//! Schema is derived from them. The types of the running program appear only as the values of
+//! words.
 //!
-//! The comments of the keys are what editors show, so they are written for the operator.
+//! Editors show the comments of the keys, so they are written for the operator.
 
 use super::decode::{
-    Count, Fraction, NamedTable, Period, Size, TomlList, TomlString, table, words,
+    Count, Fraction, NamedTable, Period, QueryForm, Size, TomlList, TomlString, table,
 };
-use super::schema::QueryForm;
-use crate::policy::purge_rule::MutationGuard;
-use crate::policy::route::{ClientCacheControl, Collapse, RouteMode, UnknownHeaders};
-use crate::policy::scope::Scope;
-use crate::redis::{OnLoss, WritePolicy};
-use crate::semantics::storability::OriginRule;
-use crate::telemetry::log::LogFormat;
-use crate::upstream::HostHeader;
+use super::words::{
+    AuthWord, ClientWord, CollapseWord, FormatWord, GuardWord, HostWord, ModeWord, OnLossWord,
+    OriginWord, ScopeWord, UnknownWord, WritesWord,
+};
 
 table! {
     /// The configuration of Sidecache: a caching sidecar in front of an HTTP app. Strings may
@@ -53,7 +49,7 @@ table! {
         tags: TagsSection = {},
         /// Headers that help to find out why.
         debug: DebugSection = {},
-        /// What is cached. The most specific path wins; the order does not matter.
+        /// The routes. The most specific path wins; the order does not matter.
         routes: TomlList<RouteSection> = [],
         /// Which tags a write purges.
         purges: TomlList<PurgeSection> = [],
@@ -194,7 +190,7 @@ table! {
         /// What to do with writes while Redis is lost: forward them, or answer 503 before the
         /// origin sees them (`refuse`).
         writes: WritesWord = "forward",
-        /// A file for purges that Redis has not been told yet, so that they survive a crash;
+        /// A file for purges that Redis has not received yet, so that they survive a crash;
         /// relative to the folder of this file. Each sidecar needs its own. Without it they are
         /// kept in memory.
         #[schemars(extend("examples" = ["/var/lib/sidecache/journal"]))]
@@ -424,77 +420,4 @@ table! {
         #[schemars(extend("maxItems" = 8, "examples" = [["1s", "5s"]]))]
         repurge_after: TomlList<Period> = [],
     }
-}
-
-words! {
-    /// Which `Host` the app sees.
-    HostWord -> HostHeader, "a choice of host" { "preserve" => HostHeader::Preserve, "upstream" => HostHeader::Upstream }
-}
-
-words! {
-    /// What to do without Redis.
-    OnLossWord -> OnLoss, "a way to go on without Redis" { "memory" => OnLoss::Memory, "bypass" => OnLoss::Bypass }
-}
-
-words! {
-    /// What becomes of writes without Redis.
-    WritesWord -> WritePolicy, "a rule for writes" { "forward" => WritePolicy::Forward, "refuse" => WritePolicy::Refuse }
-}
-
-words! {
-    /// Among whom one fill per key is made.
-    CollapseWord -> Collapse, "a reach of collapsing" { "process" => Collapse::Process, "cluster" => Collapse::Cluster }
-}
-
-words! {
-    /// The form of log lines.
-    FormatWord -> LogFormat, "a log format" { "text" => LogFormat::Text, "json" => LogFormat::Json }
-}
-
-/// How much of the `Authorization` header counts; a prefix has its length beside it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum AuthKind {
-    /// All of it.
-    Token,
-    /// The start of its token.
-    Prefix,
-}
-
-words! {
-    /// How much of the `Authorization` header counts.
-    AuthWord -> AuthKind, "a form of auth field" { "token" => AuthKind::Token, "prefix" => AuthKind::Prefix }
-}
-
-words! {
-    /// Whether a route caches.
-    ModeWord -> RouteMode, "a mode" { "on" => RouteMode::On, "off" => RouteMode::Off, "shadow" => RouteMode::Shadow }
-}
-
-words! {
-    /// Whose word on freshness wins.
-    OriginWord -> OriginRule, "a rule for the origin" { "respect" => OriginRule::Respect, "ignore" => OriginRule::Ignore }
-}
-
-words! {
-    /// Who may share an entry.
-    ScopeWord -> Scope, "a scope" { "private" => Scope::Private, "shared" => Scope::Shared, "public" => Scope::Public }
-}
-
-words! {
-    /// What to do with headers that no key has seen.
-    UnknownWord -> UnknownHeaders, "a rule for headers" {
-        "bypass" => UnknownHeaders::Bypass, "drop" => UnknownHeaders::Drop, "pass" => UnknownHeaders::Pass,
-    }
-}
-
-words! {
-    /// Whether the client's own `Cache-Control` counts.
-    ClientWord -> ClientCacheControl, "a rule for the client" {
-        "respect" => ClientCacheControl::Respect, "ignore" => ClientCacheControl::Ignore,
-    }
-}
-
-words! {
-    /// What hits do during a write.
-    GuardWord -> MutationGuard, "a guard" { "mark" => MutationGuard::Mark, "bypass" => MutationGuard::Bypass }
 }

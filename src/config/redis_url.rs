@@ -1,5 +1,5 @@
-//! Reads the url of Redis: TCP, TLS, Unix sockets, Sentinel and Cluster. Its text may hold a
-//! password, so no message repeats any of it.
+//! Parses the URL of Redis: TCP, TLS, Unix sockets, Sentinel and Cluster. SECURITY: the text may
+//! contain a password, so no message repeats any of it.
 
 use std::path::PathBuf;
 
@@ -11,19 +11,20 @@ use super::diagnostics::DiagnosticCollector;
 use crate::redis::{RedisAddress, Sentinel};
 use crate::secret::Secret;
 
-const FORM: &str = "redis://[user:password@]host[:port][/database], redis-sentinel://…?sentinelServiceName=NAME, redis-cluster://…, \
+const FORM: &str = "redis://[user:password@]host[:port][/database], \
+                    redis-sentinel://…?sentinelServiceName=NAME, redis-cluster://…, \
                     rediss://… (rediss-sentinel, rediss-cluster) for TLS, or unix:///path?db=0";
 const DEFAULT_PORT: u16 = 6379;
 const SENTINEL_PORT: u16 = 26379;
 
-/// The most servers that a url may name.
+/// How many servers a URL may name.
 const MAX_NODES: usize = 64;
 
-/// What a url says.
+/// A parsed URL.
 pub struct Location {
     /// Where Redis is.
     pub address: RedisAddress,
-    /// Which of its databases.
+    /// The database.
     pub database: u8,
     /// The ACL user.
     pub username: Option<String>,
@@ -31,21 +32,21 @@ pub struct Location {
     pub password: Option<Secret>,
 }
 
-/// What is wrong with a url, and how to mend it.
+/// The message and the hint of an invalid URL.
 type UrlFault = (&'static str, &'static str);
 
-/// Reads a url, or reports why not.
+/// Parses a URL, or reports why it is invalid.
 pub fn parse(text: &Located<TomlString>, report: &mut DiagnosticCollector) -> Option<Location> {
     match read(text.value.as_str()) {
         Ok(location) => Some(location),
         Err((what, hint)) => {
-            report.malformed(text, "the url of a Redis", what, Some(FORM), hint);
+            report.malformed(text, "a Redis URL", what, Some(FORM), hint);
             None
         }
     }
 }
 
-/// Whom the url leads to.
+/// The servers that a URL names.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum UrlKind {
     Server,
@@ -55,7 +56,7 @@ enum UrlKind {
 
 fn read(value: &str) -> Result<Location, UrlFault> {
     let Some((scheme, _)) = value.split_once("://") else {
-        return Err(("this is not a url", "put redis:// before it"));
+        return Err(("this is not a URL", "put redis:// before it"));
     };
     let (kind, tls) = match scheme.to_ascii_lowercase().as_str() {
         "redis" => (UrlKind::Server, false),
@@ -67,29 +68,32 @@ fn read(value: &str) -> Result<Location, UrlFault> {
         "unix" | "redis+unix" => return unix(value),
         _ => {
             return Err((
-                "this is no kind of url that leads to a Redis",
+                "this is not the scheme of a Redis URL",
                 "write it as \"redis://127.0.0.1:6379/0\"",
             ));
         }
     };
     let url = Url::parse(value).map_err(|_| {
         (
-            "this url cannot be read",
+            "this URL cannot be parsed",
             "in a password, write `/`, `@`, `:`, `#` and `%` as %2F, %40, %3A, %23, %25",
         )
     })?;
     let host = url
         .host_str()
         .filter(|host| !host.is_empty())
-        .ok_or(("the url has no host", "write redis://HOST:PORT"))?;
+        .ok_or(("the URL has no host", "write redis://HOST:PORT"))?;
     if (url.query().is_some() && kind == UrlKind::Server) || url.fragment().is_some() {
-        return Err(("the url has a query or a fragment", "other settings are keys of [redis]"));
+        return Err((
+            "the URL has a query or a fragment",
+            "write other settings as keys of [redis]",
+        ));
     }
     let database = match url.path().trim_start_matches('/') {
         "" => 0,
         number => number.parse().map_err(|_| {
             (
-                "the url's path is not the number of a database",
+                "the path of the URL is not the number of a database",
                 "write a number from 0 to 255, as in …:6379/0",
             )
         })?,
@@ -97,21 +101,21 @@ fn read(value: &str) -> Result<Location, UrlFault> {
     let port =
         url.port().unwrap_or(if kind == UrlKind::Sentinel { SENTINEL_PORT } else { DEFAULT_PORT });
     if port == 0 {
-        return Err(("the url has port 0", "Redis usually listens on 6379"));
+        return Err(("the URL has port 0", "Redis usually listens on 6379"));
     }
     let host = bare(host);
     let decoded =
         |part: &str| percent_decode_str(part).decode_utf8().map(std::borrow::Cow::into_owned);
     let user = decoded(url.username())
-        .map_err(|_| ("the url's user is not UTF-8", "percent-encode it as UTF-8"))?;
+        .map_err(|_| ("the user in the URL is not UTF-8", "percent-encode it as UTF-8"))?;
     let password = url
         .password()
         .map(decoded)
         .transpose()
-        .map_err(|_| ("the url's password is not UTF-8", "percent-encode it as UTF-8"))?;
+        .map_err(|_| ("the password in the URL is not UTF-8", "percent-encode it as UTF-8"))?;
     if !user.is_empty() && password.is_none() {
         return Err((
-            "the url has a user but no password",
+            "the URL has a user but no password",
             "write user:password@host, or :password@host for a password alone",
         ));
     }
@@ -119,10 +123,7 @@ fn read(value: &str) -> Result<Location, UrlFault> {
         UrlKind::Server => RedisAddress::Tcp { host, port, tls },
         UrlKind::Sentinel => RedisAddress::Sentinel(sentinel(&url, (host, port), tls)?),
         UrlKind::Cluster if database != 0 => {
-            return Err((
-                "a cluster has no database but 0",
-                "remove it: a cluster has only database 0",
-            ));
+            return Err(("a cluster has only database 0", "remove the database from the URL"));
         }
         UrlKind::Cluster => RedisAddress::Cluster { nodes: cluster(&url, (host, port))?, tls },
     };
@@ -152,20 +153,21 @@ fn sentinel(url: &Url, first: (String, u16), tls: bool) -> Result<Sentinel, UrlF
             "sentinelUsername" => &mut username,
             "sentinelPassword" => &mut password,
             _ => {
-                let hint = "allowed are node, sentinelServiceName, sentinelUsername, sentinelPassword; other settings are keys of [redis]";
-                return Err(("the url of sentinels has a parameter that is unknown", hint));
+                let hint = "use node, sentinelServiceName, sentinelUsername, sentinelPassword; \
+                            write other settings as keys of [redis]";
+                return Err(("the Sentinel URL has an unknown parameter", hint));
             }
         };
         if value.is_empty() || place.replace(value.into_owned()).is_some() {
-            return Err(("a parameter of the url is empty or given twice", "give it one value"));
+            return Err(("a parameter of the URL is empty or given twice", "give it one value"));
         }
     }
-    let hint = "add ?sentinelServiceName=NAME, the name that the sentinels monitor the primary by";
-    let service =
-        service.ok_or(("the url does not say which primary the sentinels are asked for", hint))?;
+    let hint =
+        "add ?sentinelServiceName=NAME, the name under which the sentinels monitor the primary";
+    let service = service.ok_or(("the Sentinel URL does not name the primary", hint))?;
     if username.is_some() && password.is_none() {
         return Err((
-            "the url has a user of the sentinels but no password",
+            "the URL has a user for the sentinels but no password",
             "add &sentinelPassword=PASSWORD",
         ));
     }
@@ -178,8 +180,8 @@ fn cluster(url: &Url, first: (String, u16)) -> Result<Vec<(String, u16)>, UrlFau
     for (name, value) in url.query_pairs() {
         if name != "node" {
             return Err((
-                "the url of a cluster has a parameter other than `node`",
-                "other settings are keys of [redis]",
+                "the cluster URL has a parameter other than `node`",
+                "write other settings as keys of [redis]",
             ));
         }
         add(&mut nodes, &value, DEFAULT_PORT)?;
@@ -187,14 +189,14 @@ fn cluster(url: &Url, first: (String, u16)) -> Result<Vec<(String, u16)>, UrlFau
     Ok(nodes)
 }
 
-/// Adds the server that a parameter `node` names; one that is named twice counts once.
+/// Adds the server of a `node` parameter, unless it is already in the list.
 fn add(nodes: &mut Vec<(String, u16)>, value: &str, default_port: u16) -> Result<(), UrlFault> {
     let fault = (
-        "a `node` of the url is not a host with a port",
+        "a `node` of the URL is not a host with a port",
         "write node=HOST:PORT, and an IPv6 address as [::1]:6379",
     );
     let (host, port) = match value.rsplit_once(':') {
-        // Without brackets it cannot be told from a port.
+        // Without brackets an IPv6 address is ambiguous.
         Some((host, port)) if !value.ends_with(']') => {
             (host, port.parse().ok().filter(|port| *port > 0).ok_or(fault)?)
         }
@@ -207,8 +209,8 @@ fn add(nodes: &mut Vec<(String, u16)>, value: &str, default_port: u16) -> Result
     }
     if nodes.len() > MAX_NODES {
         return Err((
-            "the url names too many servers",
-            "name 64 at the most: the others are learned from them",
+            "the URL names too many servers",
+            "name at most 64: the sidecar learns the others from them",
         ));
     }
     Ok(())
@@ -220,7 +222,7 @@ fn unix(value: &str) -> Result<Location, UrlFault> {
     let (path, query) = rest.split_once('?').unwrap_or((rest, ""));
     if !path.starts_with('/') || path.len() < 2 {
         return Err((
-            "the url of a Unix socket needs an absolute path",
+            "the URL of a Unix socket needs an absolute path",
             "write it with three slashes: unix:///run/redis.sock",
         ));
     }
@@ -234,8 +236,8 @@ fn unix(value: &str) -> Result<Location, UrlFault> {
             }
             _ => {
                 return Err((
-                    "the url of a Unix socket has a parameter other than `db`",
-                    "user and password are keys of [redis]",
+                    "the URL of a Unix socket has a parameter other than `db`",
+                    "write user and password as keys of [redis]",
                 ));
             }
         }

@@ -1,19 +1,17 @@
-//! The JSON Schema of `proxy.toml`, derived from the file's own types, so that editors complete and
-//! check what the reader takes.
+//! The JSON Schema of `proxy.toml`, derived from the types of the file, so that editors complete
+//! and check what `decode` accepts.
 
 use std::borrow::Cow;
 
 use schemars::generate::SchemaSettings;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
-use toml::Spanned;
-use toml::de::DeValue;
 
 use super::decode::{
-    Count, Fraction, FromToml, NamedTable, Period, Setting, Size, TomlList, TomlReader, TomlString,
+    Count, Fraction, NamedTable, Period, QueryForm, Setting, Size, TomlList, TomlString,
 };
 use super::file::{self, ConfigFile};
 
-/// The schema (draft 2020-12), as text.
+/// The schema (builder 2020-12), as text.
 #[must_use]
 pub fn json_schema() -> String {
     let mut schema = SchemaSettings::draft2020_12()
@@ -26,7 +24,7 @@ pub fn json_schema() -> String {
     text
 }
 
-/// The keys of a table of the schema, in the order in which the file's types have them.
+/// The keys of a table of the schema, in the order of the file's types.
 #[must_use]
 pub fn key_order(definition: &str) -> &'static [&'static str] {
     match definition {
@@ -49,38 +47,7 @@ pub fn key_order(definition: &str) -> &'static [&'static str] {
     }
 }
 
-/// The form of `query`: a word or a list.
-pub enum QueryForm {
-    /// Every parameter.
-    All,
-    /// No parameter.
-    None,
-    /// These.
-    Only(TomlList<TomlString>),
-}
-
-impl FromToml for QueryForm {
-    fn read(value: &Spanned<DeValue<'_>>, reader: &mut TomlReader<'_>) -> Option<Self> {
-        if value.get_ref().is_array() {
-            return TomlList::read(value, reader).map(Self::Only);
-        }
-        if !value.get_ref().is_str() {
-            reader.wrong_type(value, "\"all\", \"none\", or a list of parameters", None);
-            return None;
-        }
-        match super::decode::word(
-            value,
-            reader,
-            "a rule for the query (a list of parameters goes in brackets)",
-            &["all", "none"],
-        )? {
-            "all" => Some(Self::All),
-            _ => Some(Self::None),
-        }
-    }
-}
-
-/// Implements `JsonSchema` for a leaf that has no name of its own in the schema.
+/// Implements `JsonSchema` for a type that is inlined in the schema.
 macro_rules! inline {
     ($kind:ty, $name:literal, $schema:tt) => {
         impl JsonSchema for $kind {
@@ -102,7 +69,7 @@ macro_rules! inline {
 inline!(TomlString, "Text", { "type": "string" });
 inline!(Count, "Count", { "type": "integer", "minimum": 0 });
 inline!(Fraction, "Share", { "type": "number", "minimum": 0, "maximum": 1 });
-// Variables may stand in any string, so the patterns let them through.
+// Any string may contain variables, so the patterns accept them.
 inline!(Period, "Period", {
     "title": "Duration",
     "type": "string",

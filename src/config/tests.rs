@@ -1,20 +1,14 @@
-//! What the configuration promises, shown on whole files.
+//! The config as a whole: parsing, diagnostics, secrets and variables in complete files.
 
-use std::fmt::Write as _;
 use std::time::Duration;
 
 use proptest::prelude::*;
-use serde_json::Value;
 
-use super::file::{
-    AdminSection, ConfigFile, CredentialSection, DebugSection, FieldForm, FreshnessSection,
-    LimitsSection, ListenSection, LogSection, MemorySection, PurgeSection, RedisSection,
-    RouteSection, TagsSection, UpstreamSection,
-};
 use super::*;
 use crate::redis::RedisAddress;
 
 mod cases;
+mod schema;
 
 /// The example of the design, with a variable in it.
 const EXAMPLE: &str = r#"
@@ -69,21 +63,21 @@ fn parse(text: &str) -> Result<Config, Diagnostics> {
     Config::parse(text, "proxy.toml", &env)
 }
 
-fn problems(text: &str) -> Diagnostics {
+fn diagnostics(text: &str) -> Diagnostics {
     parse(text).expect_err("a bad file")
 }
 
 /// Line, column and message of each error.
-fn located(problems: &Diagnostics) -> Vec<(usize, usize, &str)> {
-    problems
+fn located(diagnostics: &Diagnostics) -> Vec<(usize, usize, &str)> {
+    diagnostics
         .errors()
-        .map(|problem| (problem.line, problem.column, problem.message.as_str()))
+        .map(|diagnostic| (diagnostic.line, diagnostic.column, diagnostic.message.as_str()))
         .collect()
 }
 
 #[test]
 fn the_designs_example_is_understood() {
-    let config = parse(EXAMPLE).unwrap_or_else(|problems| panic!("{problems}"));
+    let config = parse(EXAMPLE).unwrap_or_else(|diagnostics| panic!("{diagnostics}"));
     assert_eq!(config.server.address.to_string(), "127.0.0.1:8080");
     assert_eq!(
         (&*config.upstream.target.host, config.upstream.target.port, config.upstream.target.tls),
@@ -128,38 +122,46 @@ scope = "shard"
 [[routes]]
 path = "/api/{name}"
 "#;
-    let problems = problems(text);
-    let drawn = problems.to_string();
+    let diagnostics = diagnostics(text);
+    let drawn = diagnostics.to_string();
     assert_eq!(
-        located(&problems),
+        located(&diagnostics),
         [
             (2, 11, "`localhost:8080` is not an address with a port"),
-            (5, 7, "the app's url has a path or a query"),
-            (12, 7, "syntax: string values must be quoted"),
+            (5, 7, "the origin's URL has a path or a query"),
+            (12, 7, "syntax error: string values must be quoted"),
             (13, 1, "a route has no key `kee`"),
             (14, 21, "`tenat` is not a field"),
             (15, 9, "`shard` is not a scope"),
             (
                 18,
                 8,
-                "this path and \"/api/{id}\" in line 11 match the same requests, and neither is more specific"
+                "this path and \"/api/{id}\" at line 11 match the same requests, and neither is \
+                 more specific"
             ),
         ],
         "{drawn}"
     );
-    assert!(drawn.contains("proxy.toml:14:21: error: `tenat` is not a field\n   |\n14 | tags = [\"campaigns:{tenat}\"]\n   |                     ^^^^^\n  allowed: tenant, id\n  hint: did you mean `tenant`?\n"), "{drawn}");
+    assert!(
+        drawn.contains(
+            "proxy.toml:14:21: error: `tenat` is not a field\n   |\n14 | tags = \
+                            [\"campaigns:{tenat}\"]\n   |                     ^^^^^\n  allowed: \
+                            tenant, id\n  hint: did you mean `tenant`?\n"
+        ),
+        "{drawn}"
+    );
     assert!(drawn.contains("hint: did you mean `key`?"), "{drawn}");
-    assert!(drawn.ends_with("7 problems in proxy.toml"), "{drawn}");
+    assert!(drawn.ends_with("7 errors in proxy.toml"), "{drawn}");
 }
 
 #[test]
 fn columns_count_characters() {
     let text = "[upstream]\nurl = \"http://a\"\n[fields]\n\"\u{e4}\u{e4}\" = { hedder = \"x\" }";
-    let problems = problems(text);
+    let diagnostics = diagnostics(text);
     assert_eq!(
-        located(&problems),
+        located(&diagnostics),
         [
-            (4, 1, "`\u{e4}\u{e4}` cannot be the name of a field"),
+            (4, 1, "`\u{e4}\u{e4}` is not a valid name of a field"),
             (4, 10, "a field has no key `hedder`")
         ]
     );
@@ -192,35 +194,40 @@ fn a_syntax_error_hides_nothing_else() {
         "k = {a=1,,}",
     ] {
         let text = format!(
-            "{broken}\n[upstream]\nurl = 5\n[[routes]]\nttl = \"1x\"\npath = \"/a\"\n[memory]\nsize = \"5\"\n"
+            "{broken}\n[upstream]\nurl = 5\n[[routes]]\nttl = \"1x\"\npath = \
+             \"/a\"\n[memory]\nsize = \"5\"\n"
         );
-        let problems = problems(&text);
-        let found = located(&problems);
+        let diagnostics = diagnostics(&text);
+        let found = located(&diagnostics);
         let lines: Vec<usize> = found.iter().map(|(line, ..)| *line).collect();
         let offset = broken.lines().count();
         for line in [offset + 2, offset + 4, offset + 7] {
-            assert!(lines.contains(&line), "{broken}: {problems}");
+            assert!(lines.contains(&line), "{broken}: {diagnostics}");
         }
-        assert!(lines.iter().any(|&line| line <= offset), "{broken}: {problems}");
+        assert!(lines.iter().any(|&line| line <= offset), "{broken}: {diagnostics}");
         // An unknown key and a syntax error may both be told of the broken text, nothing else.
-        assert!(found.len() <= 5, "{broken}: {problems}");
+        assert!(found.len() <= 5, "{broken}: {diagnostics}");
     }
 }
 
 #[test]
 fn what_follows_from_a_syntax_error_is_not_told() {
-    let text = "[upstream]\nurl \"http://a\"\n[[routes]]\npath: \"/x\"\nttl = \"5m\"\nkey = [\"tenant\"]\n[fields]\ntenant = { header \"x\" }\n";
-    let problems = problems(text);
-    let lines: Vec<usize> = problems.errors().map(|problem| problem.line).collect();
-    assert_eq!(lines, [2, 4, 8], "{problems}");
+    let text = "[upstream]\nurl \"http://a\"\n[[routes]]\npath: \"/x\"\nttl = \"5m\"\nkey = \
+                [\"tenant\"]\n[fields]\ntenant = { header \"x\" }\n";
+    let diagnostics = diagnostics(text);
+    let lines: Vec<usize> = diagnostics.errors().map(|diagnostic| diagnostic.line).collect();
+    assert_eq!(lines, [2, 4, 8], "{diagnostics}");
 }
 
 #[test]
 fn a_header_without_its_brackets_still_heads_its_section() {
-    let text = "[listen # here\naddress = 5\n[upstream]]\nurl = \"http://a\"\n[[routes]\npath = \"{id}\"\nttl = 5\nkey = [\"tenat\", \"id\"]\n[fields]\ntenant = { header = \"x\" }\n";
-    let problems = problems(text);
-    let found: Vec<_> = problems.errors().map(|problem| (problem.line, problem.column)).collect();
-    assert_eq!(found, [(1, 1), (2, 11), (3, 1), (5, 1), (6, 8), (7, 7), (8, 9)], "{problems}");
+    let text = "[listen # here\naddress = 5\n[upstream]]\nurl = \"http://a\"\n[[routes]\npath = \
+                \"{id}\"\nttl = 5\nkey = [\"tenat\", \"id\"]\n[fields]\ntenant = { header = \"x\" \
+                }\n";
+    let diagnostics = diagnostics(text);
+    let found: Vec<_> =
+        diagnostics.errors().map(|diagnostic| (diagnostic.line, diagnostic.column)).collect();
+    assert_eq!(found, [(1, 1), (2, 11), (3, 1), (5, 1), (6, 8), (7, 7), (8, 9)], "{diagnostics}");
 }
 
 #[test]
@@ -262,12 +269,13 @@ b = { cookie = "${BAD_VALUE}" }
 address = "${SECRET_VALUE}"
 trusted_proxies = ["${SECRET_VALUE}"]
 "#;
-    let problems = problems(text);
-    for shown in [problems.to_string(), format!("{problems:?}")] {
+    let diagnostics = diagnostics(text);
+    for shown in [diagnostics.to_string(), format!("{diagnostics:?}")] {
         assert!(!shown.contains("hunter2"), "{shown}");
     }
-    assert!(problems.errors().count() >= 18, "{problems}");
-    let text = "[upstream]\nurl = \"http://a\"\n[admin]\ntoken = \"hunter2-hunter2-hunter2\"\n[redis]\nurl = \"redis://u:hunter2@h\"\n";
+    assert!(diagnostics.errors().count() >= 18, "{diagnostics}");
+    let text = "[upstream]\nurl = \"http://a\"\n[admin]\ntoken = \
+                \"hunter2-hunter2-hunter2\"\n[redis]\nurl = \"redis://u:hunter2@h\"\n";
     let config = parse(text).expect("a good file");
     assert!(
         !format!(
@@ -290,10 +298,11 @@ fn variables_are_filled_in_and_missed_where_they_stand() {
     )
     .expect("a good file");
     assert_eq!((config.server.address.port(), &*config.upstream.target.authority), (9999, "app"));
-    let problems =
-        problems("[listen]\naddress = \"127.0.0.1:${NOPE}\"\n[upstream]\nurl = \"${NOPE} $x\"\n");
+    let diagnostics = diagnostics(
+        "[listen]\naddress = \"127.0.0.1:${NOPE}\"\n[upstream]\nurl = \"${NOPE} $x\"\n",
+    );
     assert_eq!(
-        located(&problems),
+        located(&diagnostics),
         [
             (2, 22, "the environment variable `NOPE` is not set"),
             (4, 8, "the environment variable `NOPE` is not set"),
@@ -304,8 +313,8 @@ fn variables_are_filled_in_and_missed_where_they_stand() {
 
 #[test]
 fn a_file_that_cannot_be_read_says_how_to_go_on() {
-    let problems = Config::load(Path::new("/nonexistent/proxy.toml")).expect_err("no such file");
-    let shown = problems.to_string();
+    let diagnostics = Config::load(Path::new("/nonexistent/proxy.toml")).expect_err("no such file");
+    let shown = diagnostics.to_string();
     assert!(
         shown.starts_with("/nonexistent/proxy.toml: error: the file cannot be read")
             && shown.contains("--config"),
@@ -321,13 +330,14 @@ fn a_file_that_cannot_be_read_says_how_to_go_on() {
 
 #[test]
 fn a_key_whose_variable_may_be_nothing_is_left_out() {
-    let text = "[upstream]\nurl = \"http://a\"\n[admin]\naddress = \"${ADMIN:-}\"\ntoken = \"${TOKEN:-}\"\n";
+    let text = "[upstream]\nurl = \"http://a\"\n[admin]\naddress = \"${ADMIN:-}\"\ntoken = \
+                \"${TOKEN:-}\"\n";
     let with = |token: Option<&'static str>| {
         Config::parse(text, "proxy.toml", &move |name| {
             token.filter(|_| name == "TOKEN").map(str::to_owned)
         })
     };
-    let without = with(None).unwrap_or_else(|problems| panic!("{problems}"));
+    let without = with(None).unwrap_or_else(|diagnostics| panic!("{diagnostics}"));
     assert_eq!(
         (without.admin.address.port(), without.admin.token.is_some()),
         (9090, false),
@@ -363,7 +373,7 @@ fn check_tells_the_exit_code() {
     assert_eq!(run(EXAMPLE, true).0, 64);
     let (code, shown) = run("[upstream]\nurl = 1\n", false);
     assert_eq!(
-        (code, shown.ends_with(&format!("1 problem in {}\n", path.display()))),
+        (code, shown.ends_with(&format!("1 error in {}\n", path.display()))),
         (64, true),
         "{shown}"
     );
@@ -374,8 +384,12 @@ fn a_token_comes_from_a_file_beside_the_configuration() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("proxy.toml");
     std::fs::write(folder.path().join("token"), "0123456789abcdef\n").expect("written");
-    std::fs::write(&path, "[upstream]\nurl = \"http://a\"\n[admin]\naddress = \"0.0.0.0:9090\"\ntoken_file = \"token\"\n")
-        .expect("written");
+    std::fs::write(
+        &path,
+        "[upstream]\nurl = \"http://a\"\n[admin]\naddress = \
+                           \"0.0.0.0:9090\"\ntoken_file = \"token\"\n",
+    )
+    .expect("written");
     let config = Config::load(&path).expect("a good file");
     assert_eq!(
         config.admin.token.as_ref().map(crate::secret::Secret::expose),
@@ -389,144 +403,6 @@ fn a_token_comes_from_a_file_beside_the_configuration() {
     assert_eq!(Config::load(&path).expect_err("no token").errors().count(), 1);
 }
 
-/// The properties of a table in the schema.
-fn properties<'a>(schema: &'a Value, name: &str) -> Vec<&'a str> {
-    let table = if name == "ConfigFile" { schema } else { &schema["$defs"][name] };
-    assert_eq!(table["additionalProperties"], Value::Bool(false), "{name}");
-    let mut keys: Vec<&str> =
-        table["properties"].as_object().expect(name).keys().map(String::as_str).collect();
-    keys.sort_unstable();
-    keys
-}
-
-#[test]
-fn the_schema_has_the_keys_that_the_reader_takes() {
-    let schema: Value = serde_json::from_str(&json_schema()).expect("JSON");
-    assert_eq!(schema["$schema"], "https://json-schema.org/draft/2020-12/schema");
-    let tables: [(&str, &[&str]); 15] = [
-        ("ConfigFile", ConfigFile::KEYS),
-        ("ListenSection", ListenSection::KEYS),
-        ("UpstreamSection", UpstreamSection::KEYS),
-        ("AdminSection", AdminSection::KEYS),
-        ("MemorySection", MemorySection::KEYS),
-        ("RedisSection", RedisSection::KEYS),
-        ("LimitsSection", LimitsSection::KEYS),
-        ("FreshnessSection", FreshnessSection::KEYS),
-        ("LogSection", LogSection::KEYS),
-        ("FieldForm", FieldForm::KEYS),
-        ("CredentialSection", CredentialSection::KEYS),
-        ("TagsSection", TagsSection::KEYS),
-        ("DebugSection", DebugSection::KEYS),
-        ("RouteSection", RouteSection::KEYS),
-        ("PurgeSection", PurgeSection::KEYS),
-    ];
-    for (name, keys) in tables {
-        let mut keys = keys.to_vec();
-        keys.sort_unstable();
-        assert_eq!(properties(&schema, name), keys, "{name}");
-    }
-    assert_eq!(schema["$defs"].as_object().map(serde_json::Map::len), Some(tables.len() - 1));
-    let route = &schema["$defs"]["RouteSection"]["properties"];
-    assert_eq!(route["scope"]["enum"], serde_json::json!(["private", "shared", "public"]));
-    assert_eq!(route["scope"]["default"], "private");
-    assert!(
-        route["ttl"]["pattern"].is_string()
-            && route["ttl"]["examples"].is_array()
-            && route["ttl"]["description"].is_string()
-    );
-    assert_eq!(schema["$defs"]["PurgeSection"]["required"], serde_json::json!(["path", "tags"]));
-}
-
-/// As much of JSON Schema as ours uses, but for patterns.
-fn validate(schema: &Value, root: &Value, value: &Value, at: &str) -> Result<(), String> {
-    let fail = |what: &str| Err(format!("{at}: {what}: {value}"));
-    if let Some(reference) = schema["$ref"].as_str() {
-        validate(&root["$defs"][reference.trim_start_matches("#/$defs/")], root, value, at)?;
-    }
-    let fits = match schema["type"].as_str() {
-        Some("string") => value.is_string(),
-        Some("integer") => value.is_u64(),
-        Some("boolean") => value.is_boolean(),
-        Some("array") => value.is_array(),
-        Some("object") => value.is_object(),
-        _ => true,
-    };
-    if !fits {
-        return fail("type");
-    }
-    if schema["enum"].as_array().is_some_and(|words| !words.contains(value)) {
-        return fail("enum");
-    }
-    if let Some(choices) = schema["oneOf"].as_array()
-        && choices.iter().filter(|choice| validate(choice, root, value, at).is_ok()).count() != 1
-    {
-        return fail("oneOf");
-    }
-    for required in schema["required"].as_array().into_iter().flatten() {
-        if value.get(required.as_str().expect("a key")).is_none() {
-            return fail("required");
-        }
-    }
-    for element in value.as_array().into_iter().flatten() {
-        validate(&schema["items"], root, element, at)?;
-    }
-    for (key, element) in value.as_object().into_iter().flatten() {
-        let known = schema["properties"].get(key);
-        match (known, &schema["additionalProperties"]) {
-            (Some(known), _) => validate(known, root, element, &format!("{at}.{key}"))?,
-            (None, Value::Bool(false)) => return Err(format!("{at}: unknown {key}")),
-            (None, other) => validate(other, root, element, &format!("{at}.{key}"))?,
-        }
-    }
-    Ok(())
-}
-
-#[test]
-fn the_schema_takes_the_designs_example() {
-    let schema: Value = serde_json::from_str(&json_schema()).expect("JSON");
-    let example: Value = toml::from_str(EXAMPLE).expect("TOML");
-    assert_eq!(validate(&schema, &schema, &example, ""), Ok(()));
-    let bad: Value =
-        toml::from_str("[upstream]\nurl = \"x\"\n[fields]\na = { header = \"a\", cookie = \"b\" }")
-            .expect("TOML");
-    assert!(validate(&schema, &schema, &bad, "").is_err());
-}
-
-#[test]
-fn the_schemas_defaults_are_the_readers() {
-    let schema: Value = serde_json::from_str(&json_schema()).expect("JSON");
-    let mut text = String::from("upstream.url = \"http://a\"\n");
-    for section in [
-        "ListenSection",
-        "UpstreamSection",
-        "AdminSection",
-        "MemorySection",
-        "LimitsSection",
-        "FreshnessSection",
-        "LogSection",
-        "CredentialSection",
-        "TagsSection",
-        "DebugSection",
-    ] {
-        writeln!(text, "[{}]", section.to_lowercase()).expect("text");
-        for (key, property) in schema["$defs"][section]["properties"].as_object().expect(section) {
-            if let Some(default) = property.get("default") {
-                writeln!(text, "{key} = {default}").expect("text");
-            }
-        }
-    }
-    let text = text
-        .replace("upstream.url = \"http://a\"\n", "")
-        .replace("[upstream]\n", "[upstream]\nurl = \"http://a\"\n");
-    let spelled = parse(&text).unwrap_or_else(|problems| panic!("{text}{problems}"));
-    let silent = parse("[upstream]\nurl = \"http://a\"\n").expect("a good file");
-    assert_eq!(spelled.limits, silent.limits);
-    assert_eq!(spelled.response_rules, silent.response_rules);
-    assert_eq!(spelled.server.idle_timeout, silent.server.idle_timeout);
-    assert_eq!(spelled.response_rules.response_tags, crate::policy::tag::ResponseTags::default());
-    assert_eq!(*silent.credential, CredentialRule::default());
-}
-
 proptest! {
     #[test]
     fn no_text_makes_it_panic(cuts in prop::collection::vec((any::<prop::sample::Index>(), 0_usize..12, "[\\[\\]{}=\"'#\n\\\\$:/a1 .\u{e4}]{0,6}"), 1..8)) {
@@ -538,17 +414,17 @@ proptest! {
             let to = places.get(start + length).copied().unwrap_or(text.len());
             text.replace_range(from..to, &replacement);
         }
-        if let Err(problems) = parse(&text) {
-            prop_assert!(problems.errors().count() > 0, "{}", text);
-            for problem in problems.iter() {
-                prop_assert!(problem.line <= text.lines().count() + 1);
+        if let Err(diagnostics) = parse(&text) {
+            prop_assert!(diagnostics.errors().count() > 0, "{}", text);
+            for diagnostic in diagnostics.iter() {
+                prop_assert!(diagnostic.line <= text.lines().count() + 1);
             }
-            let _ = problems.to_string();
+            let _ = diagnostics.to_string();
         }
     }
 
     #[test]
     fn any_text_at_all_is_answered(text in "\\PC{0,80}") {
-        let _ = parse(&text).map_err(|problems| problems.to_string());
+        let _ = parse(&text).map_err(|diagnostics| diagnostics.to_string());
     }
 }

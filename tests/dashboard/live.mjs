@@ -158,7 +158,7 @@ async function explains ({ page, scene }) {
   for (const part of [`GET ${CAMPAIGNS}`, 'HIT', 'memory', 'campaigns:acme']) assert.ok(told.includes(part), `${part} in: ${told}`)
   await form.getByLabel('Headers').fill(`host: 127.0.0.1:${scene.port}\nx-tenant-id: nobody\n`)
   await form.getByRole('button', { name: 'Explain' }).click()
-  await until('nothing is stored for others', () => text(page, '#explained'), (one) => one.includes('Nothing is stored'))
+  await until('nothing is stored for others', () => text(page, '#explained'), (one) => one.includes('No stored response'))
 }
 
 async function badReloadIsShown ({ page, scene }) {

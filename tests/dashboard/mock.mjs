@@ -199,7 +199,7 @@ export class Mock {
         response.write(': events\n\n' + this.events.slice(-Number(url.searchParams.get('last') ?? 0)).map((event) => this.line(event)).join(''))
         this.streams.add(response)
         return response.on('close', () => this.streams.delete(response))
-      default: return json({ error: 'there is no such page', hint: 'see /openapi.json' }, 404)
+      default: return json({ error: 'unknown path', hint: 'see /openapi.json' }, 404)
     }
   }
 }

@@ -1,7 +1,8 @@
-// The dashboard: asks the admin API once a second and shows what it says.
+// The dashboard: polls the admin API once a second and shows the results.
 //
-// Everything is put into the page by textContent, never as markup: paths, tags, header names and reasons are strangers' text. What is already
-// shown is updated in place, so that focus, selections and open details survive. The words and templates are in index.html.
+// Text is set by textContent only, never as markup: paths, tags, header names and reasons are
+// untrusted. Nodes are updated in place, so that focus, selections and open details survive.
+// The templates are in index.html.
 
 const POLL_MS = 1000
 const BACK_OFF_MS = [1000, 2000, 4000, 8000, 15000]
@@ -34,17 +35,17 @@ function set (node, name, value) {
   if (node.getAttribute(name) !== String(value)) node.setAttribute(name, value)
 }
 
-// Characters that show nothing, or that change the order of others, are shown by their number.
+// Escapes invisible characters and those that change the direction of text.
 function clean (text) {
   // eslint-disable-next-line no-control-regex
   return String(text).replace(/[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u00ad\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff]/g,
     (c) => `\\u{${c.codePointAt(0).toString(16)}}`)
 }
 
-// The name of the file of rules, and the place of a line in it, without the folders.
+// The name of the config file, without its folder.
 const fileOf = (stats) => clean(stats.config.file ?? 'proxy.toml').replace(/^.*[/\\]/, '')
 
-// A copy of a template, and its named parts.
+// Clones a template and returns its named parts.
 function stamp (id) {
   const root = $(id).content.firstElementChild.cloneNode(true)
   const parts = { root }
@@ -61,7 +62,7 @@ function make (tag, text = '', className = '') {
 
 const rowsOf = new WeakMap()
 
-// Makes the children of `parent` stand for `items`, keeping those that already do. Children that nobody keyed stay in front.
+// Updates the children of `parent` to match `items`, reusing existing ones by key. Children without a key stay in front.
 function keyed (parent, items, keyOf, create, update, mayMove = true) {
   const kept = rowsOf.get(parent) ?? new Map()
   const seen = new Map()
@@ -78,7 +79,7 @@ function keyed (parent, items, keyOf, create, update, mayMove = true) {
   if (mayMove) arrange(parent, [...seen.values()].map((row) => row.root))
 }
 
-// Moves only what stands in the wrong place: an element that is moved loses its focus.
+// Moves only misplaced elements, because a moved element loses the focus.
 function arrange (parent, wanted) {
   let place = [...parent.children].find((node) => wanted.includes(node))
   for (const node of wanted) {
@@ -89,7 +90,7 @@ function arrange (parent, wanted) {
 
 const isInUse = (node) => node.matches(':hover, :focus-within')
 
-// A list of names and what they are.
+// Fills a list of names and values.
 function facts (list, pairs) {
   keyed(list, pairs.filter(([, value]) => value !== null).flatMap(([name, value]) => [['dt', name, name], ['dd', name, value]]),
     ([tag, name]) => `${tag} ${name}`, ([tag]) => ({ root: make(tag) }), ({ root }, [, , text]) => put(root, clean(text)))
@@ -104,7 +105,7 @@ async function copy (text, button) {
   try {
     await navigator.clipboard.writeText(text)
   } catch {
-    // Without TLS the clipboard is only there on loopback. The old way works from a dialog-less page everywhere.
+    // Without TLS the clipboard API exists on loopback only. execCommand works everywhere.
     const area = make('textarea', text, 'hidden')
     document.body.append(area)
     area.select()
@@ -128,7 +129,7 @@ const plural = (n, one, many = `${one}s`) => `${count(n)} ${n === 1 ? one : many
 const digits = (n, most) => n.toFixed(n >= 100 ? 0 : n >= 10 ? Math.min(1, most) : most)
 const rate = (n) => n >= 1e4 ? short.format(n) : n === 0 ? '0' : digits(n, 2)
 
-// Never 100 % of what is not all of it, nor 0 % of what is something.
+// Rounds to neither 100 % nor 0 % unless the ratio is exactly that.
 function percent (ratio) {
   if (ratio === null || ratio === undefined || Number.isNaN(ratio)) return NONE
   const shown = ratio === 0 || ratio === 1 ? ratio * 100 : Math.min(99.9, Math.max(0.1, ratio * 100))
@@ -166,12 +167,12 @@ const served = (r) => r.HIT + r.STALE + r.REVALIDATED
 const all = (r) => served(r) + r.MISS + r.BYPASS
 const ratioOf = (r) => served(r) + r.MISS > 0 ? served(r) / (served(r) + r.MISS) : null
 
-// --- Asking the admin API. The browser sends the token by itself, as Basic credentials.
+// --- Calls to the admin API. The browser adds the token itself, as Basic credentials.
 
 class Refused extends Error {
   constructor (status, data) {
     const hint = data?.hint ? `. ${data.hint}` : ''
-    super(data?.error ? `${data.error}${hint}` : status === 401 ? 'the admin token is needed; load the page again' : `the answer was ${status}, without a reason`)
+    super(data?.error ? `${data.error}${hint}` : status === 401 ? 'the admin token is missing or wrong; load the page again' : `the response was ${status}, without a reason`)
     this.status = status
     this.data = data
   }
@@ -179,7 +180,7 @@ class Refused extends Error {
 
 class Unreachable extends Error {
   constructor () {
-    super('the sidecar does not answer')
+    super('the sidecar does not respond')
   }
 }
 
@@ -210,7 +211,7 @@ async function poll () {
     accept(stats)
     await extras(stats)
   } catch (error) {
-    // What is wrong with this page itself must not hide behind a lost connection.
+    // Bugs of this page must not look like a lost connection.
     if (!(error instanceof Refused || error instanceof Unreachable)) console.error(error)
     lost(error)
   }
@@ -220,7 +221,7 @@ async function poll () {
   state.again = false
 }
 
-// What changes rarely is asked for when it does.
+// Fetches data that changes rarely, only when it has changed.
 async function extras (stats) {
   const rules = `${stats.started_ms} ${stats.config.loaded_ms}`
   if (state.policiesOf !== rules) {
@@ -238,7 +239,7 @@ async function extras (stats) {
   }
 }
 
-// What shadow mode and audits have found; nothing of it where neither is in use.
+// The counts of shadow mode and audits; zero if neither is in use.
 function findingsOf ({ shadow }) {
   return { findings: shadow?.findings ?? 0, audited: shadow?.audited ?? 0, stale: shadow?.audited_stale ?? 0 }
 }
@@ -250,7 +251,7 @@ function accept (stats) {
   }
   state.stats = stats
   const before = state.samples.at(-1)
-  // Numbers asked for out of turn are shown, but a rate over so short a while says nothing.
+  // Numbers polled out of turn are shown, but a rate over so short a time would be meaningless.
   if (!before || stats.now_ms >= before.at + POLL_MS / 2) state.samples.push(sample(stats, before))
   while (state.samples.length > 2 && state.samples[1].at < stats.now_ms - HISTORY_MS) state.samples.shift()
   showTop(stats)
@@ -262,7 +263,7 @@ function accept (stats) {
   showTags(stats)
 }
 
-// The counters of one moment, and the rates since the one before.
+// The counters at one time, and the rates since the sample before.
 function sample (stats, before) {
   const made = { at: stats.now_ms, total: stats.totals.requests, rates: null }
   if (before) made.rates = difference(made, before, (made.at - before.at) / 1000)
@@ -273,7 +274,7 @@ function difference (later, earlier, by = 1) {
   return Object.fromEntries(KINDS.map((kind) => [kind, Math.max(0, later.total[kind] - earlier.total[kind]) / by]))
 }
 
-// The oldest sample of at most `ms` before the one at this place; where there is none, the one before it.
+// The oldest sample at most `ms` before the one at this index, or else the one before it.
 function earlier (ms, at = state.samples.length - 1) {
   const { samples } = state
   const first = samples.findIndex((one) => one.at >= samples[at].at - ms)
@@ -288,7 +289,7 @@ function lost (error) {
   link.dataset.state = 'lost'
   put(link, 'Connection lost')
   if (state.failures > 1) return
-  banner($('alert-lost'), 'bad', `Connection lost at ${clock.format(Date.now())}: ${error.message}.`, { text: 'The numbers below are of then. This page keeps trying.', button: ['Try now', poll] })
+  banner($('alert-lost'), 'bad', `Connection lost at ${clock.format(Date.now())}: ${error.message}.`, { text: 'The numbers below are from that time. This page keeps trying.', button: ['Try now', poll] })
 }
 
 function recovered () {
@@ -309,7 +310,7 @@ function banner (place, tone, title, { text = '', list = [], button = null } = {
   place.replaceChildren(parts.root)
 }
 
-// Tells of something once, in a corner; a screen reader hears it. What failed stays until it is dismissed.
+// Shows a message in a corner and announces it to screen readers. Failures stay until dismissed.
 function say (place, text) {
   const node = $(place)
   clearTimeout(node.timer)
@@ -317,7 +318,7 @@ function say (place, text) {
   if (place === 'said') node.timer = setTimeout(() => { if (!isInUse(node)) node.replaceChildren() }, TOAST_MS)
 }
 
-// Calls `show` when the value is another one than the last time: what did not change is not said again.
+// Calls `show` only if the value has changed since the last call.
 const remembered = new Map()
 function onChange (name, value, show) {
   const now = JSON.stringify(value)
@@ -345,21 +346,21 @@ function showAlerts (stats) {
   onChange('config', [config.error, config.failed_ms], () => {
     if (!config.error) return $('alert-config').replaceChildren()
     const when = config.failed_ms ? ` at ${moment(config.failed_ms)}` : ''
-    banner($('alert-config'), 'bad', `${fileOf(stats)} could not be loaded${when}. The rules of ${moment(config.loaded_ms)} stay in force.`,
+    banner($('alert-config'), 'bad', `${fileOf(stats)} could not be loaded${when}. The rules from ${moment(config.loaded_ms)} stay in force.`,
       { text: config.error, button: ['Reload again', reload] })
   })
-  // Of a bad file the banner above tells everything.
+  // The banner above already shows the errors of the file.
   onChange('ready', [ready.status, ready.reasons], () => {
     const place = $('alert-ready')
     if (ready.status === 'ready') return place.replaceChildren()
-    banner(place, ready.status === 'unready' ? 'bad' : 'warn', ready.status === 'unready' ? 'Not ready: traffic should go elsewhere.' : 'Degraded: requests are served, but not all is well.', { list: ready.reasons })
+    banner(place, ready.status === 'unready' ? 'bad' : 'warn', ready.status === 'unready' ? 'Not ready: traffic should go elsewhere.' : 'Degraded: requests are served with restrictions.', { list: ready.reasons })
   })
   onChange('notes', [mode, config.restart_needed], () => {
     const place = $('alert-notes')
     const notes = []
-    if (mode === 'off') notes.push('The cache is switched off for all routes (mode = "off"): every request goes to the app.')
-    if (mode === 'shadow') notes.push('All routes are in shadow mode: every request goes to the app, and what the cache would have done is reported below.')
-    if (config.restart_needed.length) notes.push(`Changed in the file, but in force only after a restart: ${config.restart_needed.join(', ')}.`)
+    if (mode === 'off') notes.push('The cache is switched off for all routes (mode = "off"): every request goes to the origin.')
+    if (mode === 'shadow') notes.push('All routes are in shadow mode: every request goes to the origin, and what the cache would have done is reported below.')
+    if (config.restart_needed.length) notes.push(`Changed in the file, but a restart is needed for: ${config.restart_needed.join(', ')}.`)
     place.replaceChildren()
     if (notes.length) banner(place, 'warn', notes[0], { list: notes.slice(1) })
   })
@@ -395,7 +396,7 @@ function samplePath (stats) {
   return clean(stats.routes[0]?.path ?? '/').replace(/\/?\{\*[^}]*\}/g, '').replace(/\{[^}]*\}/g, '1') || '/'
 }
 
-// --- Charts, drawn by hand: five areas and a curve over one time axis
+// --- Charts: five areas and a curve over one time axis
 
 const SVG = 'http://www.w3.org/2000/svg'
 const EDGE = { left: 44, right: 12, top: 8, bottom: 20 }
@@ -465,7 +466,7 @@ function showCharts () {
   describe(shown)
 }
 
-// Single seconds jump: the curve is of the last ten.
+// The curve averages over ten seconds, because single seconds vary too much.
 function ratioAt (one) {
   return ratioOf(difference(one, earlier(10_500, state.samples.indexOf(one))))
 }
@@ -499,7 +500,7 @@ function drawAreas (points, x, y) {
   })
 }
 
-// A gap where there is nothing to compute a ratio of.
+// Leaves a gap where there is no ratio.
 function curve (points, x, y) {
   let path = ''
   let isDown = false
@@ -510,7 +511,7 @@ function curve (points, x, y) {
   return path
 }
 
-// The numbers beside the chart: of now, or of where the pointer is.
+// The numbers beside the chart: the current ones, or those at the pointer.
 function showMoment (points, x) {
   const last = points.at(-1)
   const nearest = (best, one) => Math.abs(x(one.at) - charts.cross) < Math.abs(x(best.at) - charts.cross) ? one : best
@@ -526,7 +527,7 @@ function showMoment (points, x) {
   }
 }
 
-// The charts in words, for those who cannot see them. Not a live region, and not renewed each second.
+// The charts as text, for screen readers. Not a live region, and not updated each second.
 function describe (points) {
   if (performance.now() - state.describedAt < DESCRIBE_MS) return
   state.describedAt = performance.now()
@@ -534,9 +535,9 @@ function describe (points) {
   const reach = span(Math.max(1, Math.round((last.at - points[0].at) / 1000)))
   const peak = Math.max(...points.map((one) => all(one.rates)))
   const parts = KINDS.map((kind) => `${kind} ${rate(last.rates[kind])}`).join(', ')
-  set(charts.rates.svg, 'aria-label', `Requests per second over the last ${reach}: now ${rate(all(last.rates))} (${parts}), at most ${rate(peak)}. The same as a table below.`)
+  set(charts.rates.svg, 'aria-label', `Requests per second over the last ${reach}: now ${rate(all(last.rates))} (${parts}), at most ${rate(peak)}. The table below has the same numbers.`)
   const ratios = points.map(ratioAt).filter((ratio) => ratio !== null)
-  const extent = ratios.length ? `now ${percent(ratioAt(last))}, lowest ${percent(Math.min(...ratios))}, highest ${percent(Math.max(...ratios))}` : 'no request that could have been a hit'
+  const extent = ratios.length ? `now ${percent(ratioAt(last))}, lowest ${percent(Math.min(...ratios))}, highest ${percent(Math.max(...ratios))}` : 'no cacheable requests'
   set(charts.ratio.svg, 'aria-label', `Hit ratio over the last ${reach}: ${extent}.`)
   showChartTable()
 }
@@ -567,12 +568,12 @@ function showChartTable () {
 function showState (stats) {
   const { redis, memory, totals, config } = stats
   const { audited, stale } = findingsOf(stats)
-  put($('redis-state'), redis === null ? 'None: the cache lives in memory alone' : redis.state === 'shared' ? 'Shared' : `Degraded${redis.why ? `: ${clean(redis.why)}` : ''}`)
+  put($('redis-state'), redis === null ? 'None: entries are in memory only' : redis.state === 'shared' ? 'Shared' : `Degraded${redis.why ? `: ${clean(redis.why)}` : ''}`)
   for (const node of document.querySelectorAll('.redis-only')) node.hidden = redis === null
   if (redis) {
-    put($('redis-lease'), redis.lease ? 'Held: memory may be trusted' : 'Not held: each hit asks Redis')
+    put($('redis-lease'), redis.lease ? 'Held: memory hits need no Redis' : 'Not held: each hit asks Redis')
     put($('redis-peers'), redis.peers === 0 ? 'None' : plural(redis.peers, 'sidecar'))
-    put($('redis-journal'), redis.journal === 0 ? 'Empty' : `${plural(redis.journal, 'purge')} to be told to Redis`)
+    put($('redis-journal'), redis.journal === 0 ? 'Empty' : `${plural(redis.journal, 'purge')} not in Redis yet`)
   }
   const isOff = memory.limit_bytes === 0
   const used = isOff ? 0 : memory.bytes / memory.limit_bytes
@@ -581,8 +582,8 @@ function showState (stats) {
   set($('memory-bar'), 'data-level', used > 0.9 ? 'high' : 'fine')
   fill($('memory-bar'), used)
   put($('entries'), `${count(memory.entries)}, ${plural(memory.evictions, 'eviction')}`)
-  put($('bytes'), `${bytes(totals.bytes_from_cache)} cached, ${bytes(totals.bytes_from_app)} of the app`)
-  put($('mode'), { on: 'On', off: 'Off: everything goes to the app', shadow: 'Shadow: everything goes to the app' }[stats.mode] ?? stats.mode)
+  put($('bytes'), `${bytes(totals.bytes_from_cache)} from the cache, ${bytes(totals.bytes_from_app)} from the origin`)
+  put($('mode'), { on: 'On', off: 'Off: everything goes to the origin', shadow: 'Shadow: everything goes to the origin' }[stats.mode] ?? stats.mode)
   put($('uptime'), span(stats.uptime_s < 1 ? 1 : Math.floor(stats.uptime_s)))
   put($('config-loaded'), `${clean(config.file ?? 'no file')}, ${moment(config.loaded_ms)}${config.loads > 1 ? `, loaded ${config.loads} times` : ''}`)
   put($('audited'), audited === 0 ? 'None' : `${count(audited)}, ${count(stale)} stale`)
@@ -606,7 +607,7 @@ const ORDERS = {
 
 function showRoutes (stats) {
   const known = new Set(stats.routes.map((route) => route.path))
-  // A route that nobody asked for yet may be missing among the numbers.
+  // A route without requests may be missing in the statistics.
   const idle = [...state.policies.values()].filter((route) => !known.has(route.path)).map((route) => ({ ...NOTHING, ...route }))
   const routes = [...stats.routes, ...idle]
   const table = document.querySelector('.routes')
@@ -654,10 +655,10 @@ function showRoute (row, route, stats) {
   row.route = route
   row.file = fileOf(stats)
   put(row.path, route.path === null ? 'No route' : clean(route.path))
-  put(row.where, route.line ? `${row.file}:${route.line}` : route.path === null ? 'what no route matches passes through' : '')
+  put(row.where, route.line ? `${row.file}:${route.line}` : route.path === null ? 'requests that no route matches' : '')
   word(row.mode, route.path === null ? NONE : route.mode)
   put(row.scope, route.path === null ? NONE : clean(route.scope))
-  put(row.ttl, route.path === null ? NONE : route.ttl_s === null ? 'app’s' : span(route.ttl_s))
+  put(row.ttl, route.path === null ? NONE : route.ttl_s === null ? 'origin’s' : span(route.ttl_s))
   put(row.requests, count(all(route.requests)))
   put(row.ratio, percent(route.hit_ratio))
   fill(row.bar, route.hit_ratio)
@@ -676,8 +677,8 @@ function showMore (row) {
   const latency = (one) => one && one.count ? `${milliseconds(one.p50_ms)} p50, ${milliseconds(one.p95_ms)} p95, ${milliseconds(one.p99_ms)} p99` : 'none yet'
   facts(row.numbers, [
     ...KINDS.map((kind) => [kind, count(route.requests[kind])]),
-    ['Hits took', latency(route.latency.hit)], ['Misses took', latency(route.latency.miss)], ['The app took', latency(route.latency.app)],
-    ['App saved', plural(route.app_requests_saved, 'request')], ['Bodies', `${bytes(route.bytes_from_cache)} cached, ${bytes(route.bytes_from_app)} of the app`]
+    ['Hit latency', latency(route.latency.hit)], ['Miss latency', latency(route.latency.miss)], ['Origin latency', latency(route.latency.app)],
+    ['Origin saved', plural(route.app_requests_saved, 'request')], ['Bodies', `${bytes(route.bytes_from_cache)} from the cache, ${bytes(route.bytes_from_app)} from the origin`]
   ])
   const policy = route.path === null ? null : state.policies.get(route.path)
   row['policy-title'].hidden = !policy
@@ -688,7 +689,7 @@ function showMore (row) {
 function policyFacts (policy) {
   const names = (list) => list.length ? list.join(', ') : 'none'
   return [
-    ['Key', names(policy.key)], ['Query', Array.isArray(policy.query) ? names(policy.query) : policy.query], ['Tags', names(policy.tags)], ['Freshness', policy.origin === 'ignore' ? 'the ttl wins' : 'the app wins'],
+    ['Key', names(policy.key)], ['Query', Array.isArray(policy.query) ? names(policy.query) : policy.query], ['Tags', names(policy.tags)], ['Freshness', policy.origin === 'ignore' ? 'always ttl' : 'the origin decides'],
     ['Stale while revalidate', policy.stale_while_revalidate_s === null ? null : span(policy.stale_while_revalidate_s)],
     ['Stale if error', policy.stale_if_error_s === null ? null : span(policy.stale_if_error_s)],
     ['Audit', policy.audit ? percent(policy.audit) : null]
@@ -709,9 +710,9 @@ function showReason (item, reason, row, total) {
   put(item.why, clean(reason.why ?? ''))
   item.why.hidden = !reason.why
   item.advice.hidden = !reason.remedy
-  // A line that names its own section belongs to no route.
+  // A line that names its section does not belong to a route.
   const isOfRoute = row.route.line && !reason.remedy?.startsWith('[')
-  put(item.place, isOfRoute ? `To change that, in the route at line ${row.route.line} of ${row.file}:` : `To change that, in ${row.file}:`)
+  put(item.place, isOfRoute ? `To change this, in the route at line ${row.route.line} of ${row.file}:` : `To change this, in ${row.file}:`)
   put(item.remedy, clean(reason.remedy ?? ''))
 }
 
@@ -732,7 +733,7 @@ function showTags (stats) {
   }, !isInUse($('tags')))
 }
 
-// --- Events: a stream while the page is looked at
+// --- Events: streamed while the page is visible
 
 const events = { source: null, seen: new Set(), waiting: [], timer: 0, failures: 0 }
 
@@ -751,8 +752,8 @@ function openEvents () {
     })
   }
   events.source.addEventListener('error', () => {
-    put($('events-state'), 'interrupted; trying again')
-    // A browser tries again by itself, but not after an answer that is no stream.
+    put($('events-state'), 'interrupted; reconnecting')
+    // A browser reconnects by itself, but not after a response that is not a stream.
     if (events.source?.readyState !== EventSource.CLOSED) return
     closeEvents()
     events.timer = setTimeout(openEvents, BACK_OFF_MS[Math.min(events.failures, BACK_OFF_MS.length - 1)])
@@ -766,13 +767,13 @@ function closeEvents () {
 }
 
 function showEvents () {
-  // Replayed ones come again after each interruption; ids begin anew with the sidecar.
+  // Replayed events come again after each interruption; ids restart with the sidecar.
   const fresh = events.waiting.filter((event) => {
     const key = `${event.id} ${event.at_ms}`
     return !events.seen.has(key) && events.seen.add(key)
   })
   events.waiting = []
-  // The oldest are forgotten; what is forgotten is older than what is replayed.
+  // Drops the oldest; dropped events are older than replayed ones.
   for (const key of events.seen) {
     if (events.seen.size <= 10 * MAX_EVENTS) break
     events.seen.delete(key)
@@ -781,7 +782,7 @@ function showEvents () {
   for (const event of fresh.slice(-MAX_EVENTS)) list.prepend(eventLine(event))
   while (list.children.length > MAX_EVENTS) list.lastElementChild.remove()
   $('no-events').hidden = list.children.length > 0
-  // The numbers of what has just happened.
+  // Update the numbers at once.
   if (fresh.some((event) => event.kind === 'reload' || event.kind === 'state')) poll()
 }
 
@@ -817,7 +818,7 @@ const EVENT_WORDS = {
 function showFindings (report) {
   $('findings').hidden = report.routes.length + report.advice.length === 0
   const { findings } = findingsOf(state.stats)
-  put($('findings-count'), findings ? plural(findings, 'finding') : 'no finding so far')
+  put($('findings-count'), findings ? plural(findings, 'finding') : 'no findings so far')
   $('advice-part').hidden = report.advice.length === 0
   keyed($('advice'), report.advice, (one) => `${one.route}\n${one.toml}`, () => {
     const item = stamp('t-advice')
@@ -894,11 +895,11 @@ function showExplained ({ request, lines, stored }) {
   for (const { name, value } of lines) list.append(make('dt', clean(name)), make('dd', clean(value)))
   const place = $('explained')
   place.replaceChildren(make('h3', clean(request), 'theirs'), list)
-  if (!stored) return place.append(make('p', 'Nothing is stored for it.', 'quiet'))
+  if (!stored) return place.append(make('p', 'No stored response.', 'quiet'))
   const title = make('p', '', 'reason')
   const verdict = make('span', '', 'word')
   word(verdict, stored.verdict)
-  title.append(verdict, make('b', 'Stored'), make('span', stored.reason ? clean(stored.reason) : stored.fresh ? 'fresh' : 'past its freshness', 'quiet'))
+  title.append(verdict, make('b', 'Stored'), make('span', stored.reason ? clean(stored.reason) : stored.fresh ? 'fresh' : 'stale', 'quiet'))
   const entry = make('dl', '', 'facts')
   facts(entry, [
     ['Where', stored.tier], ['Status', stored.status], ['Body', bytes(stored.bytes)], ['Age', span(stored.age_s)],
@@ -908,12 +909,12 @@ function showExplained ({ request, lines, stored }) {
   place.append(title, entry)
 }
 
-// --- Purge: always asks first, naming what it would purge
+// --- Purge: always asks for confirmation first
 
 const QUESTIONS = {
-  tags: (n) => [n === 1 ? 'Purge this tag?' : `Purge these ${n} tags?`, 'Every entry that carries it, in this sidecar and in those that share its Redis:'],
-  urls: (n) => [n === 1 ? 'Purge this URL?' : `Purge these ${n} URLs?`, 'What is stored for it, in all variants and for all callers:'],
-  everything: () => ['Purge everything?', 'All entries of all routes, in this sidecar and in those that share its Redis. Until the cache has filled again, every request goes to the app.']
+  tags: (n) => [n === 1 ? 'Purge this tag?' : `Purge these ${n} tags?`, 'All entries with any of these tags, in this sidecar and in those that share its Redis:'],
+  urls: (n) => [n === 1 ? 'Purge this URL?' : `Purge these ${n} URLs?`, 'All their entries, in all variants and for all callers:'],
+  everything: () => ['Purge everything?', 'All entries of all routes, in this sidecar and in those that share its Redis. Every request will go to the origin until the cache is filled again.']
 }
 
 function askPurge (what, kind = 'hard') {
@@ -951,14 +952,14 @@ function submitPurge (form) {
   const given = [...new Set(lines(names.value))]
   if (!given.length) return complain('purge-error', names, what.value === 'tags' ? 'Which tags?' : 'Which URLs?')
   const bad = what.value === 'urls' && given.find((url) => !/^https?:\/\/[^/]+\//.test(url))
-  if (bad) return complain('purge-error', names, `“${bad}” is not a URL as clients ask for it; write it as in “http://localhost:8080/path”.`)
+  if (bad) return complain('purge-error', names, `“${bad}” is not a URL as clients request it; write it as in “http://localhost:8080/path”.`)
   askPurge({ [what.value]: given }, kind.value)
 }
 
 function choosePurge (form) {
   const what = form.elements.what.value
   $('purge-names').hidden = what === 'everything'
-  put($('purge-label'), what === 'urls' ? 'URLs, one per line, as clients ask for them' : 'Tags, one per line')
+  put($('purge-label'), what === 'urls' ? 'URLs, one per line, as clients request them' : 'Tags, one per line')
   form.elements.names.placeholder = what === 'urls' ? 'http://localhost:8080/api/v1/things' : 'things:acme'
 }
 
@@ -970,7 +971,7 @@ async function reload () {
     showReloaded(await ask('reload', {}))
   } catch (error) {
     $('alert-reload').replaceChildren()
-    // What is wrong with the file stands in the alert above, from the next numbers on.
+    // The next poll shows the errors of the file in the alert above.
     if (!error.data?.problems) say('failed', `Not reloaded: ${error.message}`)
   }
   $('reload').disabled = false
@@ -984,10 +985,10 @@ function showReloaded ({ changes, restart_needed: restart }) {
     return `${what} ${change}${details ? `: ${details}` : ''}${effect ? ` (${effect})` : ''}`
   })
   if (restart.length) list.push(`Needs a restart: ${restart.join(', ')}`)
-  banner($('alert-reload'), 'good', changes.length ? `Reloaded: ${plural(changes.length, 'change')}.` : 'Reloaded: nothing has changed.', { list })
+  banner($('alert-reload'), 'good', changes.length ? `Reloaded: ${plural(changes.length, 'change')}.` : 'Reloaded: no changes.', { list })
 }
 
-// --- What the page listens to
+// --- Event listeners
 
 function wire () {
   put($('first-route'), FIRST_ROUTE)

@@ -8,7 +8,7 @@ use super::markdown::{Page, code};
 use crate::admin::openapi_document;
 
 const ADDRESS: &str = "http://127.0.0.1:9090";
-/// Where schemas stand that have a name.
+/// The path of named schemas.
 const SCHEMAS: &str = "#/components/schemas/";
 
 pub(super) fn page() -> String {
@@ -27,15 +27,13 @@ pub(super) fn page() -> String {
         }
     }
     page.section("Schemas");
-    page.paragraph(
-        "The objects that are named above. A dot leads into an object, `[]` into a list.",
-    );
+    page.paragraph("The objects named above. A dot leads into an object, `[]` into a list.");
     for (name, schema) in entries(&document["components"]["schemas"]) {
         page.subsection(name);
         if let Some(description) = schema["description"].as_str() {
             page.paragraph(description);
         }
-        page.table(["Field", "Type", "Always there", "Meaning"], &fields(schema));
+        page.table(["Field", "Type", "Always present", "Meaning"], &fields(schema));
     }
     page.finish()
 }
@@ -78,10 +76,10 @@ fn add(page: &mut Page, document: &Value, path: &str, method: &str, operation: &
         })
         .collect();
     page.table(["Status", "Meaning", "Media type", "Body"], &responses);
-    // What the answer to success holds, where it has no name.
+    // The fields of a successful response whose schema has no name.
     let content = operation.pointer("/responses/200/content/application~1json/schema");
     page.table(
-        ["Field of the response", "Type", "Always there", "Meaning"],
+        ["Field of the response", "Type", "Always present", "Meaning"],
         &content.map(fields).unwrap_or_default(),
     );
     page.code("sh", &curl(path, method, operation));
@@ -113,7 +111,7 @@ fn curl(path: &str, method: &str, operation: &Value) -> String {
     format!("{line} {ADDRESS}{path}")
 }
 
-/// The fields of an object, those of objects and lists inside it among them.
+/// The fields of an object, including those of nested objects and lists.
 fn fields(schema: &Value) -> Vec<[String; 4]> {
     let mut rows = Vec::new();
     add_fields(&mut rows, "", schema);
@@ -164,7 +162,7 @@ fn resolve<'a>(document: &'a Value, value: &'a Value) -> &'a Value {
     target.unwrap_or(value)
 }
 
-/// By name: the order of a map depends on how `serde_json` is built.
+/// Sorted by name, because the order of a map depends on the features of `serde_json`.
 fn entries(value: &Value) -> impl Iterator<Item = (&String, &Value)> {
     let mut entries: Vec<_> = value.as_object().into_iter().flat_map(Map::iter).collect();
     entries.sort_by_key(|(name, _)| *name);

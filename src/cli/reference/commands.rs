@@ -3,18 +3,27 @@
 use std::fmt::Write as _;
 
 use clap::builder::PossibleValue;
-use clap::{Arg, Command, CommandFactory as _};
+use clap::{Arg, Command};
 
 use super::markdown::{Page, code, codes};
-use crate::cli::{Cli, EXIT_CODES, SIGNALS};
+use crate::cli::exit_codes::EXIT_CODES;
 
-pub(super) fn page() -> String {
-    let mut command = Cli::command();
+/// How a serving sidecar reacts to each signal.
+const SIGNALS: [(&[&str], &str); 2] = [
+    (&["SIGHUP"], "Reload the file. If it has errors, the old rules stay in force."),
+    (
+        &["SIGTERM", "SIGINT"],
+        "The sidecar drains: `/ready` says 503, it accepts no new connections, and requests in \
+         progress may finish within `listen.drain`. A second signal stops it at once.",
+    ),
+];
+
+pub(super) fn page(mut command: Command) -> String {
     command.build();
     let mut page = Page::new("Commands");
     page.paragraph(
-        "`sidecache` without a command serves. `--help` after any command prints what stands here, \
-         and `sidecache --version` the version.",
+        "`sidecache` without a command runs the sidecar. `--help` after any command prints its \
+         help, and `sidecache --version` the version.",
     );
     page.code("sh", &usage(&mut command));
     page.section("Options of every command");
@@ -28,7 +37,7 @@ pub(super) fn page() -> String {
     let rows = EXIT_CODES.map(|(number, meaning)| [number.to_string(), meaning.to_owned()]);
     page.table(["Code", "Meaning"], &rows);
     page.section("Signals");
-    page.paragraph("A sidecar that serves reacts to these signals.");
+    page.paragraph("A running sidecar reacts to these signals.");
     page.table(
         ["Signal", "Effect"],
         &SIGNALS.map(|(signals, effect)| [codes(signals.iter().copied()), effect.to_owned()]),
@@ -48,7 +57,7 @@ fn add(page: &mut Page, command: &mut Command) {
     }
 }
 
-/// The line that shows how a command is written.
+/// The usage line of a command.
 fn usage(command: &mut Command) -> String {
     let usage = command.render_usage().to_string();
     usage.trim_start_matches("Usage:").trim().to_owned()
@@ -82,7 +91,7 @@ fn row(argument: &Arg) -> [String; 4] {
     [name(argument), default, environment, meaning]
 }
 
-/// `-c`, `--config <FILE>`; `<FILE>` where it has no name.
+/// `-c`, `--config <FILE>`, or only `<FILE>` for a positional argument.
 fn name(argument: &Arg) -> String {
     let values = if argument.get_action().takes_values() {
         let names = argument.get_value_names().unwrap_or_default();
@@ -95,18 +104,21 @@ fn name(argument: &Arg) -> String {
     argument.get_short().map_or_else(|| long.clone(), |short| format!("`-{short}`, {long}"))
 }
 
-/// Clap takes the last full stop away.
+/// Clap removes the last full stop.
 fn sentence(text: &str) -> String {
     if text.ends_with(['.', ':', '!', '?']) { text.to_owned() } else { format!("{text}.") }
 }
 
 #[cfg(test)]
 mod tests {
+    use clap::CommandFactory as _;
+
     use super::*;
+    use crate::cli::Cli;
 
     #[test]
     fn every_command_and_option_is_on_the_page_but_the_hidden_ones() {
-        let page = page();
+        let page = page(Cli::command());
         let mut command = Cli::command();
         command.build();
         let mut commands = 0;

@@ -1,6 +1,6 @@
-//! `headers.md`: the headers that the sidecar adds, changes, removes or reads, one table.
+//! `headers.md`: the headers that the sidecar adds, changes, removes or reads.
 //!
-//! Names come from the constants that the code itself uses.
+//! Names come from the constants of the code.
 
 use http::HeaderName;
 use http::header::{
@@ -18,7 +18,7 @@ use crate::proxy::response::{
 use crate::semantics::forward::{self, FORWARDED, HOP_BY_HOP};
 use crate::semantics::targeted_cache_control::CDN_CACHE_CONTROL;
 
-/// Which message, and what is done to the header.
+/// The message, and what the sidecar does with the header.
 #[derive(Clone, Copy, PartialEq)]
 enum Part {
     ToClient,
@@ -57,11 +57,7 @@ fn to_client() -> Vec<Header> {
     let add = |name, when, meaning| header(name, Part::ToClient, when, meaning);
     let debug = "with `headers = true` in `[debug]`";
     vec![
-        add(
-            X_CACHE,
-            "always",
-            "How the response came to be, in one word: see the page on reasons.",
-        ),
+        add(X_CACHE, "always", "How the response was made, in one word: see the page on reasons."),
         add(
             CACHE_STATUS,
             "always",
@@ -74,7 +70,7 @@ fn to_client() -> Vec<Header> {
         add(DATE, "where the origin sent none", "When the response arrived."),
         add(CONTENT_RANGE, "on parts of stored responses", "Which part it is (RFC 9110)."),
         add(CACHE_CONTROL, "on the sidecar's own errors", "`no-store`."),
-        add(ALLOW, "on 405", "The methods that are taken."),
+        add(ALLOW, "on 405", "The allowed methods."),
         add(
             CONNECTION,
             "on refused requests, and while draining",
@@ -125,12 +121,12 @@ fn read_from_origin() -> Vec<Header> {
         read(CACHE_CONTROL, "How long, and whether, the response may be stored (RFC 9111)."),
         read(
             CDN_CACHE_CONTROL,
-            "The same for caches like this one (RFC 9213). It takes the place of `Cache-Control` \
+            "The same for caches like this one (RFC 9213). It replaces `Cache-Control` \
              and `Expires`. `targeted` in `[freshness]` names others.",
         ),
-        read(EXPIRES, "When the response ceases to be fresh."),
+        read(EXPIRES, "When the response becomes stale."),
         read(AGE, "How old the response was when it arrived."),
-        read(VARY, "Which request headers tell variants apart."),
+        read(VARY, "Which request headers select a variant."),
         read(ETAG, "A validator, for revalidation and for conditions of clients."),
         read(LAST_MODIFIED, "A validator, for revalidation and for conditions of clients."),
         read(CACHE_GROUPS, "The groups of the response, which are tags (RFC 9875)."),
@@ -158,7 +154,7 @@ fn to_origin() -> Vec<Header> {
         add(
             forward::X_FORWARDED_HOST,
             "unless a trusted proxy sent it",
-            "The host that was asked for.",
+            "The host that the client requested.",
         ),
         add(
             HOST,
@@ -203,7 +199,8 @@ fn read_from_client() -> Vec<Header> {
         read(
             CACHE_CONTROL,
             "with `client_cache_control = \"respect\"`",
-            "`no-cache`, `no-store`, `max-age`, `min-fresh`, `max-stale` and `only-if-cached` count.",
+            "`no-cache`, `no-store`, `max-age`, `min-fresh`, `max-stale` and `only-if-cached` \
+             count.",
         ),
         read(AUTHORIZATION, "always", "Identifies the caller."),
         read(COOKIE, "always", "Identifies the caller, whole or by `cookies` in `[credential]`."),
@@ -220,7 +217,7 @@ fn all() -> Vec<Header> {
 
 pub(super) fn page() -> String {
     let mut page = Page::new("Headers");
-    page.paragraph("What the sidecar does to the headers of requests and responses on their way.");
+    page.paragraph("What the sidecar does with the headers of requests and responses.");
     let headers = all();
     for (part, title, about) in PARTS {
         page.section(title);
@@ -246,7 +243,8 @@ pub(super) fn page() -> String {
         (
             "Forwarded, not part of the key",
             roles::HARMLESS,
-            "They change nothing, or the origin says so in `Vary`. So are `Sec-Fetch-*` and `Sec-CH-*`.",
+            "They change nothing, or the origin says so in `Vary`. So are `Sec-Fetch-*` and \
+             `Sec-CH-*`.",
         ),
         (
             "Part of the key",

@@ -1,5 +1,5 @@
-//! `metrics.md`: every family of metrics, from the registry of a sidecar that is put together and
-//! never started.
+//! `metrics.md`: every family of metrics, from the registry of a sidecar that is built but never
+//! started.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -11,10 +11,10 @@ use crate::config::Config;
 use crate::outcome::{Disposition, Reason};
 use crate::telemetry::metrics::{BodySource, Description, Metrics, RequestRecord};
 
-/// What a sidecar needs in order to have more metrics than another: a title, and the lines of
-/// `proxy.toml`. Each has what the one before it has, and more.
+/// Settings that add metrics: a title, and lines of `proxy.toml`. Each includes the metrics of the
+/// one before it.
 const SETTINGS: [(&str, &str, &str); 4] = [
-    ("Every sidecar", "These are there always.", ""),
+    ("Every sidecar", "Always present.", ""),
     (
         "Shadow mode and audits",
         "For each route with `mode = \"shadow\"` or `audit`.",
@@ -42,8 +42,8 @@ pub(super) fn page() -> Result<String, String> {
     let mut page = Page::new("Metrics");
     page.paragraph(
         "`/metrics` on the admin listener is Prometheus text 0.0.4, or OpenMetrics where `Accept` \
-         asks for it. Labels have closed sets of values: never a path, a key or anything else that \
-         a client could make grow. Families of routes show what has happened at least once; all \
+         asks for it. Labels have closed sets of values, never a path, a key or anything else \
+         that clients choose. Families of routes show what has happened at least once; all \
          others begin at zero. `deploy/grafana` has a dashboard and alert rules.",
     );
     page.section("Labels");
@@ -64,7 +64,7 @@ pub(super) fn page() -> Result<String, String> {
         let mut rows = Vec::new();
         for family in families(&text(at + 1))? {
             if shown.insert(family.name.clone()) {
-                // With all values of its labels, those of later settings too.
+                // With all values of its labels, including those of later settings.
                 let whole = all.iter().find(|one| one.name == family.name).unwrap_or(&family);
                 rows.push(row(whole));
             }
@@ -88,7 +88,7 @@ fn row(family: &Description) -> [String; 5] {
 }
 
 fn label(name: &str, values: &BTreeSet<String>) -> String {
-    // A few reasons are a list; all of them are a page.
+    // List a few reasons; refer to the page for all of them.
     let is_open = OPEN_LABELS.iter().any(|(open, _)| *open == name);
     if is_open && (name != "reason" || values.len() == Reason::ALL.len() + 1) {
         return code(name);
@@ -96,7 +96,7 @@ fn label(name: &str, values: &BTreeSet<String>) -> String {
     format!("{}: {}", code(name), codes(values.iter().map(String::as_str)))
 }
 
-/// The families of a sidecar with these lines in its file, each route's among them.
+/// The families of a sidecar with these lines in its file, including those of routes.
 fn families(lines: &str) -> Result<Vec<Description>, String> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()

@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::markdown::{Page, code, codes};
 use crate::config::{self, key_order};
 
-/// Each table of the file: its name in the schema, how it is written, and an example.
+/// Each table of the file: its name in the schema, its header, and an example.
 const TABLES: [(&str, &str, &str); 15] = [
     ("ConfigFile", "Top of the file", "mode = \"on\"\nwatch = \"1s\""),
     (
@@ -63,7 +63,8 @@ const TABLES: [(&str, &str, &str); 15] = [
         "PurgeSection",
         "[[purges]]",
         "[fields]\ntenant = { header = \"x-tenant-id\" }\n\n\
-         [[purges]]\npath = \"/api/v1/campaigns/{*rest}\"\nmethods = [\"POST\", \"PUT\", \"DELETE\"]\n\
+         [[purges]]\npath = \"/api/v1/campaigns/{*rest}\"\nmethods = [\"POST\", \"PUT\", \
+         \"DELETE\"]\n\
          tags = [\"campaigns:{tenant}\"]\nrepurge_after = [\"1s\"]",
     ),
 ];
@@ -72,8 +73,8 @@ pub(super) fn page() -> String {
     let schema = schema();
     let mut page = Page::new("proxy.toml");
     page.paragraph(
-        "One TOML file holds all settings. `sidecache check` reports everything that is wrong with \
-         it, and `sidecache schema` prints the JSON Schema from which editors complete it. Unknown \
+        "One TOML file contains all settings. `sidecache check` reports all its errors, and \
+         `sidecache schema` prints the JSON Schema, which editors use for completion. Unknown \
          keys are errors.",
     );
     page.paragraph(
@@ -82,7 +83,8 @@ pub(super) fn page() -> String {
     );
     page.paragraph(
         "The file is read again when it changes, at SIGHUP, and by `sidecache reload`. Keys that \
-         need a restart keep their old value until then; `sidecache reload` and `/stats` name them. \
+         need a restart keep their old value until then; `sidecache reload` and `/stats` name \
+         them. \
          After a change of a route, entries stay if the route still stores the same responses \
          under the same keys. Otherwise they are not found any more.",
     );
@@ -114,7 +116,7 @@ fn add(page: &mut Page, schema: &Value, definition: &str, title: &str, example: 
     let properties = &table["properties"];
     let rows: Vec<_> = key_order(definition)
         .iter()
-        // Sections of the file have headings of their own.
+        // Sections have headings of their own.
         .filter(|key| definition != "ConfigFile" || is_plain(&properties[**key]))
         .map(|key| {
             let property = &properties[*key];
@@ -134,7 +136,7 @@ fn add(page: &mut Page, schema: &Value, definition: &str, title: &str, example: 
     page.code("toml", example);
 }
 
-/// Whether a key has a value of its own: no section, and no list of tables.
+/// Whether a key has a plain value, rather than a section or a list of tables.
 fn is_plain(property: &Value) -> bool {
     let refers = |value: &Value| value["$ref"].is_string();
     !refers(property) && !refers(&property["items"]) && property["type"] != "object"
@@ -263,8 +265,8 @@ mod tests {
             };
             // The folder of the journal must exist.
             let text = text.replace("/var/lib/sidecache/", "/tmp/");
-            if let Err(problems) = Config::parse(&text, "proxy.toml", &env) {
-                panic!("{title}: {problems}");
+            if let Err(diagnostics) = Config::parse(&text, "proxy.toml", &env) {
+                panic!("{title}: {diagnostics}");
             }
         }
     }

@@ -7,12 +7,12 @@ pub(super) fn page() -> String {
     let mut page = Page::new("Reasons");
     page.paragraph(
         "A reason says why a request was not answered from the cache, or why a response was not \
-         stored. Its words stand in the `detail` of `Cache-Status`, in the access log, in the admin \
+         stored. It appears in the `detail` of `Cache-Status`, in the access log, in the admin \
          API and in `sidecache explain`. Metrics have the label value instead. `missing field` and \
          `unkeyed header` are followed by the name of the field or header.",
     );
     page.section("Dispositions");
-    page.paragraph("`X-Cache` says in one word how a response came to be.");
+    page.paragraph("`X-Cache` says in one word how a response was made.");
     let rows: Vec<_> = Disposition::ALL
         .into_iter()
         .map(|disposition| {
@@ -47,11 +47,14 @@ fn words(reason: Reason) -> String {
     code(&format!("{}{name}", reason.as_str()))
 }
 
-/// The title of a step, and what is common to its reasons.
+/// The title of a step, and a paragraph about its reasons.
 fn about(step: Step) -> (&'static str, String) {
     let said = |dispositions: &[Disposition]| codes(dispositions.iter().map(|said| said.as_str()));
     match step {
-        Step::Bypass => ("The cache took no part", format!("`X-Cache` is {}. The origin answers.", said(&[Disposition::Bypass]))),
+        Step::Bypass => (
+            "The cache took no part",
+            format!("`X-Cache` is {}. The origin answers.", said(&[Disposition::Bypass])),
+        ),
         Step::Lookup => (
             "Nothing stored could be served",
             format!(
@@ -78,7 +81,8 @@ fn about(step: Step) -> (&'static str, String) {
         ),
         Step::Body => (
             "The response was dropped after its head had been sent",
-            "`Cache-Status` says `stored`, and the response is not stored. The log says so at level \
+            "`Cache-Status` says `stored`, and the response is not stored. The log says so at \
+             level \
              `debug`, and `sidecache_store_aborted_total` counts it by reason."
                 .to_owned(),
         ),

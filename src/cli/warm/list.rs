@@ -1,5 +1,5 @@
-//! What is to be asked for: a list or a log of any length, read with bounded memory into distinct
-//! requests, the most frequent first.
+//! Reads a list or a log of any length, with bounded memory, into distinct requests, the most
+//! frequent first.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap};
@@ -9,19 +9,19 @@ use super::super::format::clean;
 use super::log_line;
 use super::log_line::{LogLine, LoggedRequest, Skip};
 
-/// The longest line that is read.
+/// The longest line that is read; the rest of a longer one is dropped.
 const MAX_LINE: u64 = 16 * 1024;
 /// How many lines that cannot be read are shown.
 const MAX_EXAMPLES: usize = 5;
-/// What is shown of them, in bytes.
+/// How many bytes of such a line are shown.
 const MAX_EXCERPT: usize = 100;
 
-/// Bounds on what is kept of a list.
+/// Bounds on the memory that a list takes.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Bounds {
     /// Distinct requests.
     pub(super) distinct: usize,
-    /// Bytes of them, all together.
+    /// Bytes of them all together.
     pub(super) bytes: usize,
 }
 
@@ -29,23 +29,23 @@ impl Bounds {
     pub(super) const DEFAULT: Self = Self { distinct: 100_000, bytes: 64 * 1024 * 1024 };
 }
 
-/// What a list holds.
+/// The requests of a list, and the lines that gave none.
 #[derive(Debug, Default)]
 pub(super) struct WarmList {
-    /// The most frequent first; of equal ones the one that came first.
+    /// The most frequent first; equally frequent ones in the order of the list.
     pub(super) requests: Vec<(LoggedRequest, u64)>,
     pub(super) lines: u64,
-    /// Lines that are passed over.
+    /// Lines that are skipped.
     pub(super) skipped: BTreeMap<Skip, u64>,
     /// Lines that cannot be read.
     pub(super) unreadable: u64,
-    /// The first of them: line number and excerpt.
+    /// The first unreadable lines: line number and excerpt.
     pub(super) examples: Vec<(u64, String)>,
-    /// Lines with requests that came when the bounds were reached.
+    /// Lines whose requests were ignored because the bounds were reached.
     pub(super) over_limit: u64,
 }
 
-/// Reads a list to its end.
+/// Reads a whole list.
 pub(super) fn read(reader: &mut dyn BufRead, bounds: Bounds) -> io::Result<WarmList> {
     let mut list = WarmList::default();
     let mut known: HashMap<LoggedRequest, (u64, u64)> = HashMap::new();
@@ -88,7 +88,7 @@ pub(super) fn read(reader: &mut dyn BufRead, bounds: Bounds) -> io::Result<WarmL
     Ok(list)
 }
 
-/// Reads a line, and of one that is too long only its start. False at the end.
+/// Reads a line, or only the start of one that is too long. False at the end.
 fn next_line(reader: &mut dyn BufRead, line: &mut Vec<u8>) -> io::Result<bool> {
     line.clear();
     (&mut *reader).take(MAX_LINE + 1).read_until(b'\n', line)?;
@@ -115,8 +115,7 @@ fn excerpt(line: &[u8]) -> String {
     let text = text.trim();
     let cut = text.floor_char_boundary(MAX_EXCERPT);
     let more = if cut < text.len() { "…" } else { "" };
-    // SECURITY: a url of a list may hold a token in its query; what cannot be read is shown up to
-    // there.
+    // SECURITY: a URL may contain a token in its query, so the excerpt ends before the query.
     let shown = text[..cut].split('?').next().unwrap_or_default();
     format!("{}{more}", clean(shown))
 }

@@ -1,7 +1,7 @@
-//! One line of a list of URLs, or of an access log: which GET it tells of.
+//! Parses one line of a list of URLs or of an access log into the GET that it describes.
 //!
-//! Knows the forms of lines; not what is done with them. Anything may stand in a log: what cannot
-//! be read is said to be so, and what is read is asked for as it stands or not at all.
+//! Knows the formats of lines, not what is done with the requests. A log may contain anything: a
+//! line that cannot be parsed is reported, and a target is used exactly as written or not at all.
 
 use std::borrow::Cow;
 
@@ -13,25 +13,25 @@ use crate::telemetry::log::ACCESS_TARGET;
 /// A GET that can be repeated.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct LoggedRequest {
-    /// The host that it was for, where the line tells.
+    /// The host, if the line has one.
     pub(super) host: Option<String>,
     /// The path with its query.
     pub(super) target: String,
 }
 
-/// What a line is.
+/// The result of parsing a line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum LogLine {
     Request(LoggedRequest),
-    /// Nothing, or a comment.
+    /// An empty line or a comment.
     Blank,
-    /// A request that is not repeated, or a line that is none.
+    /// A request that is not repeated, or a line without a request.
     Skipped(Skip),
-    /// It has no form that is known.
+    /// A line in no known format.
     Unreadable,
 }
 
-/// Why a line is passed over.
+/// Why a line is skipped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Skip {
     Method,
@@ -49,7 +49,7 @@ impl Skip {
     }
 }
 
-/// Reads a line.
+/// Parses a line.
 pub(super) fn parse(line: &str) -> LogLine {
     let line = line.trim();
     match line.as_bytes().first() {
@@ -69,7 +69,7 @@ fn has_scheme(text: &str) -> bool {
     })
 }
 
-/// A path with its query. What follows a `#` never leaves a browser.
+/// A path with its query, without the fragment, which browsers never send.
 fn plain(host: Option<String>, target: &str) -> LogLine {
     let target = target.split('#').next().unwrap_or_default();
     let sendable = target.starts_with('/')
@@ -93,8 +93,8 @@ fn absolute(url: &str) -> LogLine {
     plain(Some(host), &target)
 }
 
-/// A host as clients send it: without the port that its scheme has anyway. None when it is no host,
-/// or holds a user.
+/// A host as clients send it: without the scheme's default port. None if it is not a host, or has a
+/// user.
 fn host(authority: &str) -> Option<String> {
     let host = authority
         .strip_suffix(":80")
@@ -105,7 +105,7 @@ fn host(authority: &str) -> Option<String> {
     (!host.is_empty() && host.bytes().all(plausible)).then(|| host.to_ascii_lowercase())
 }
 
-/// A request of a log.
+/// A request from a log.
 fn request(method: &str, host_of_line: Option<&str>, target: &str, status: Option<u16>) -> LogLine {
     if method != "GET" {
         return LogLine::Skipped(Skip::Method);
@@ -116,7 +116,7 @@ fn request(method: &str, host_of_line: Option<&str>, target: &str, status: Optio
     if has_scheme(target) { absolute(target) } else { plain(host_of_line.and_then(host), target) }
 }
 
-/// Sidecache's own lines with `[log] format = "json"`. They have no query.
+/// Sidecache's access log with `[log] format = "json"`. It has no queries.
 fn json(line: &str) -> LogLine {
     let Ok(Value::Object(fields)) = serde_json::from_str(line) else { return LogLine::Unreadable };
     let text = |name: &str| fields.get(name).and_then(Value::as_str);
@@ -131,11 +131,11 @@ fn json(line: &str) -> LogLine {
     request(method, text("host"), path, status)
 }
 
-/// Sidecache's own lines: `2026-01-01T00:00:00Z INFO sidecache::access: request method=GET path=/a
-/// host=app.test … status=200 …`.
+/// Sidecache's access log as text:
+/// `2026-01-01T00:00:00Z INFO sidecache::access: request method=GET path=/a host=app.test … status=200 …`.
 fn text(line: &str) -> LogLine {
     let Some((_, fields)) = line.split_once(" sidecache::access: request ") else {
-        // `<time> <level> <module>: …`: another event of the same log.
+        // `<time> <level> <module>: …` is another event of the same log.
         let level = line.split_whitespace().nth(1).unwrap_or_default();
         let known = ["ERROR", "WARN", "INFO", "DEBUG", "TRACE"].contains(&level);
         return if known { LogLine::Skipped(Skip::NoRequest) } else { common(line) };
@@ -156,8 +156,8 @@ fn text(line: &str) -> LogLine {
     }
 }
 
-/// `name=value name="a value with spaces"`. A quoted value is given with its escapes: what has any
-/// is not asked for.
+/// `name=value name="a value with spaces"`. Quoted values keep their escapes; requests with escapes
+/// are not sent.
 struct LogFields<'a>(&'a str);
 
 impl<'a> Iterator for LogFields<'a> {
@@ -177,7 +177,7 @@ impl<'a> Iterator for LogFields<'a> {
     }
 }
 
-/// Where a quoted text ends; a backslash takes what follows it along.
+/// Where a quoted text ends. A backslash escapes the next character.
 fn end_of_quoted(text: &str) -> Option<usize> {
     let mut escaped = false;
     text.bytes().position(|b| {
@@ -191,7 +191,7 @@ fn end_of_quoted(text: &str) -> Option<usize> {
 /// front: `[vhost:port ]host ident user [time] "GET /target HTTP/1.1" 200 1234 …`.
 fn common(line: &str) -> LogLine {
     let Some((before, rest)) = line.split_once('"') else { return LogLine::Unreadable };
-    // A time in brackets stands before the request; without it this is another kind of line.
+    // In this format a time in brackets precedes the request.
     let Some((names, time)) = before.split_once('[') else { return LogLine::Unreadable };
     let Some(end) = end_of_quoted(rest).filter(|_| time.trim_end().ends_with(']')) else {
         return LogLine::Unreadable;
@@ -205,8 +205,8 @@ fn common(line: &str) -> LogLine {
     }
     let status =
         rest[end + 1..].split_ascii_whitespace().next().and_then(|status| status.parse().ok());
-    // An IPv6 client looks like `host:port` as well: it is the fourth name that makes the first one
-    // a virtual host.
+    // An IPv6 client looks like `host:port` too, so the first word is a virtual host only if there
+    // are four words.
     let names: Vec<_> = names.split_ascii_whitespace().collect();
     let vhost = if let [vhost, _, _, _] = names[..] { Some(vhost) } else { None };
     request(method, vhost, target, status)
@@ -283,7 +283,8 @@ mod tests {
     fn sidecaches_own_lines_are_read_in_both_forms() {
         let text = |fields: &str| {
             format!(
-                "2026-01-01T00:00:00.000Z  INFO sidecache::access: request {fields} status=200 cache=HIT"
+                "2026-01-01T00:00:00.000Z  INFO sidecache::access: request {fields} status=200 \
+                 cache=HIT"
             )
         };
         for (line, expected) in [

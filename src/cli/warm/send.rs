@@ -38,7 +38,7 @@ pub(super) struct SendSettings {
     pub(super) timeout: Duration,
 }
 
-/// What all workers share.
+/// The state that all workers share.
 struct SendRun<'a> {
     settings: &'a SendSettings,
     jobs: &'a [WarmRequest],
@@ -48,14 +48,14 @@ struct SendRun<'a> {
     bar: ProgressBar,
 }
 
-/// Sends them all, or until `stop`. What was under way then is not counted.
+/// Sends all requests, or stops at `stop`. Requests in progress at that time are not counted.
 pub(super) async fn send(
     settings: &SendSettings,
     jobs: &[WarmRequest],
     clock: &Clock,
     stop: &CancellationToken,
 ) -> Tally {
-    // Drawn to stderr, and only where that is a terminal.
+    // indicatif draws to stderr, and only if it is a terminal.
     let bar = ProgressBar::new(jobs.len() as u64);
     if let Ok(style) =
         ProgressStyle::with_template("{bar:30} {pos}/{len} {per_sec}, {eta} left  {msg}")
@@ -93,7 +93,7 @@ impl SendRun<'_> {
                 sleep_until(self.started.checked_add(after).unwrap_or(self.started)).await;
             }
             let sent = timeout(self.settings.timeout, self.send_one(job, &mut connection)).await;
-            let sent = sent.unwrap_or_else(|_| Err("no answer in time".to_owned()));
+            let sent = sent.unwrap_or_else(|_| Err("no response in time".to_owned()));
             let mut tally = self.tally.lock();
             tally.add(&job.target, sent);
             self.bar.set_message(tally.brief());
@@ -102,8 +102,8 @@ impl SendRun<'_> {
         }
     }
 
-    /// Sends one request and reads the answer to its end. Only then the connection is kept: what
-    /// comes late must not be taken for the next answer.
+    /// Sends one request and reads the whole response. Only then is the connection reused, so that
+    /// late data cannot be taken for the next response.
     async fn send_one(
         &self,
         job: &WarmRequest,
@@ -113,24 +113,24 @@ impl SendRun<'_> {
         if let Some(sender) = &mut open
             && sender.ready().await.is_err()
         {
-            // Closed by the other side meanwhile.
+            // The server has closed the connection meanwhile.
             open = None;
         }
         let mut sender = match open {
             Some(sender) => sender,
             None => self.connect().await?,
         };
-        let request = self.request(job).ok_or("it cannot be sent")?;
+        let request = self.request(job).ok_or("the request cannot be sent")?;
         let response = match sender.send_request(request).await {
-            // Closed between `ready` and now, before anything was sent.
+            // The connection was closed after `ready`, before anything was sent.
             Err(error) if error.is_canceled() => {
                 sender = self.connect().await?;
-                let again = self.request(job).ok_or("it cannot be sent")?;
+                let again = self.request(job).ok_or("the request cannot be sent")?;
                 sender.send_request(again).await
             }
             other => other,
         };
-        let response = response.map_err(|error| format!("no answer: {error}"))?;
+        let response = response.map_err(|error| format!("no response: {error}"))?;
         let sent = Self::drain(response).await?;
         *kept = Some(sender);
         Ok(sent)
@@ -169,7 +169,7 @@ impl SendRun<'_> {
         let (head, mut body) = response.into_parts();
         let mut bytes = 0;
         while let Some(frame) = body.frame().await {
-            let frame = frame.map_err(|error| format!("the answer broke off: {error}"))?;
+            let frame = frame.map_err(|error| format!("the response was cut off: {error}"))?;
             bytes += frame.data_ref().map_or(0, |data| data.len() as u64);
         }
         Ok(WarmResponse::new(head.status.as_u16(), &head.headers, bytes))

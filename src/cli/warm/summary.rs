@@ -1,4 +1,4 @@
-//! What came of a warm-up: dispositions with their reasons, statuses, bytes, errors.
+//! Tallies the responses of a warm-up: dispositions with their reasons, statuses, bytes, errors.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -11,10 +11,10 @@ use super::super::format::{clean, counted, seconds, size, table};
 use super::list::WarmList;
 use crate::proxy::response::{CACHE_STATUS, X_CACHE};
 
-/// The most different reasons and errors that are told apart; the rest is one.
+/// How many different reasons and errors are counted separately; the rest is counted as `others`.
 const MAX_KINDS: usize = 50;
 
-/// One answer.
+/// One response.
 #[derive(Debug)]
 pub(super) struct WarmResponse {
     status: u16,
@@ -23,26 +23,26 @@ pub(super) struct WarmResponse {
     reason: String,
 }
 
-/// All answers so far.
+/// All responses so far.
 #[derive(Debug, Default)]
 pub(super) struct Tally {
     outcomes: BTreeMap<(String, String), u64>,
     statuses: BTreeMap<u16, u64>,
-    /// How often, and for which target first.
+    /// How often each error occurred, and the first target it occurred for.
     errors: BTreeMap<String, (u64, String)>,
     responses: u64,
     failures: u64,
     bytes: u64,
-    /// Whether it ended before its end.
+    /// Whether the run was stopped early.
     pub(super) stopped: bool,
     pub(super) elapsed: Duration,
 }
 
-/// What was not even sent, and why.
+/// How many requests were not sent, by reason.
 pub(super) type NotSent = BTreeMap<String, u64>;
 
 impl WarmResponse {
-    /// Reads what the sidecar says of an answer.
+    /// Reads the sidecar's headers of a response.
     pub(super) fn new(status: u16, headers: &HeaderMap, bytes: u64) -> Self {
         let text = |name| {
             headers
@@ -52,7 +52,7 @@ impl WarmResponse {
                 .and_then(|value: &http::HeaderValue| value.to_str().ok())
         };
         let disposition = text(X_CACHE).unwrap_or("(none)").to_owned();
-        // The last member is the nearest cache's (RFC 9211 2).
+        // The last member is that of the nearest cache (RFC 9211 2).
         let own = text(CACHE_STATUS).and_then(|line| line.rsplit(", ").next()).unwrap_or_default();
         let stored = own.split("; ").any(|parameter| parameter == "stored");
         let detail = own.split_once("detail=").map_or("", |(_, detail)| {
@@ -89,13 +89,13 @@ impl Tally {
         }
     }
 
-    /// Whether there were any, and none had an answer below 500.
+    /// Whether requests were sent, and all of them failed or had a status of 500 or above.
     pub(super) fn all_failed(&self) -> bool {
         let errors: u64 = self.errors.values().map(|(count, _)| count).sum();
         self.responses == self.failures && self.failures + errors > 0
     }
 
-    /// For the progress bar.
+    /// A short text for the progress bar.
     pub(super) fn brief(&self) -> String {
         let errors: u64 = self.errors.values().map(|(count, _)| count).sum();
         if errors + self.failures > 0 {
@@ -105,7 +105,7 @@ impl Tally {
         }
     }
 
-    /// For people.
+    /// The report as text.
     pub(super) fn text(&self, jobs: usize) -> String {
         let rows = self.outcomes.iter().map(|((disposition, why), count)| {
             [disposition.clone(), count.to_string(), why.clone()]
@@ -127,12 +127,12 @@ impl Tally {
             String::new()
         };
         let (answers, took) =
-            (counted(self.responses, "answer"), seconds(self.elapsed.as_secs_f64()));
+            (counted(self.responses, "response"), seconds(self.elapsed.as_secs_f64()));
         let _ = write!(text, "{answers}, {} in {took}{stopped}", size(self.bytes));
         text
     }
 
-    /// For programs.
+    /// The report as JSON.
     pub(super) fn json(&self, jobs: usize, list: &WarmList, not_sent: &NotSent) -> Value {
         let outcomes: Vec<_> = self
             .outcomes

@@ -1,4 +1,4 @@
-//! Compiles `[fields]`: each name has exactly one source. Knows which of them the rules have used.
+//! Compiles `[fields]`: each field has exactly one source. Tracks which fields the rules use.
 
 use std::cell::Cell;
 use std::sync::Arc;
@@ -6,11 +6,12 @@ use std::sync::Arc;
 use http::HeaderName;
 use http::header::{AUTHORIZATION, COOKIE};
 
-use super::CompileContext;
 use super::sections::cookie_name;
+use crate::config::context::CompileContext;
 use crate::config::decode::{Located, NamedTable, Setting, TomlString};
 use crate::config::diagnostics::diagnostic::{DiagnosticBuilder, SourceSpan};
-use crate::config::file::{AuthKind, FieldForm};
+use crate::config::file::FieldForm;
+use crate::config::words::AuthKind;
 use crate::policy::field::{Auth, Field, FieldSource};
 
 const SOURCES: &str = "one of header, cookie, query, path, host, auth, body";
@@ -20,26 +21,26 @@ const LONGEST_PREFIX: u64 = 512;
 /// The fields of the file.
 pub struct FieldTable {
     declared: Vec<Declared>,
-    /// Whether these are all: a name that is not among them is then unknown, and not merely lost to
-    /// another problem.
+    /// Whether the table is complete. If not, an unknown name may be a field that another error has
+    /// hidden.
     complete: bool,
 }
 
 struct Declared {
     name: Arc<str>,
     span: SourceSpan,
-    // None when its form is wrong, which has been reported.
+    // None if it is invalid, which has been reported.
     field: Option<Arc<Field>>,
     used: Cell<bool>,
 }
 
-/// What is known of a name.
+/// The result of looking up a name.
 pub enum FieldLookup {
     /// The field.
     Found(Arc<Field>),
-    /// A field that has been reported already, or may have been lost to another problem.
+    /// A field with an error, or one that another error may have hidden.
     Lost,
-    /// No field.
+    /// Not a field.
     Unknown,
 }
 
@@ -50,24 +51,26 @@ impl FieldTable {
         for (name, form) in named.map_or(&[][..], |named| &named.0) {
             let valid = is_name(&name.value);
             if !valid {
-                let draft = DiagnosticBuilder::error(
+                let builder = DiagnosticBuilder::error(
                     name.span.clone(),
-                    format!("`{}` cannot be the name of a field", name.value),
+                    format!("`{}` is not a valid name of a field", name.value),
                 );
                 context.report.push(
-                    draft
+                    builder
                         .allowed("letters, digits, `_` and `-`, beginning with a letter")
-                        .hint("keys and tags speak of it as {name}"),
+                        .hint("keys and tags refer to it as {name}"),
                 );
             }
             let source = form.given().and_then(|form| source(form, context));
             let name_text: Arc<str> = name.value.as_str().into();
             if let Some(FieldSource::Auth(Auth::Prefix(_))) = source {
                 let message = format!(
-                    "`{name_text}` counts only the start of a token, and tokens of one issuer begin alike (JWTs for 48 to 155 characters)"
+                    "`{name_text}` uses only the start of a token, but tokens of one issuer start \
+                     alike (JWTs for 48 to 155 characters)"
                 );
                 let hint = format!(
-                    "write {name_text} = {{ auth = \"token\" }}: where a token looks like a JWT, and in scope \"private\", the whole of it counts anyway"
+                    "write {name_text} = {{ auth = \"token\" }}: if a token looks like a JWT, or \
+                     in scope \"private\", all of it counts anyway"
                 );
                 context
                     .report
@@ -114,13 +117,13 @@ impl FieldTable {
         self.declared.iter().map(|declared| &*declared.name)
     }
 
-    /// Warns of fields that no rule reads.
+    /// Warns about fields that no rule uses.
     pub fn warn_unused(&self, context: &mut CompileContext) {
         for declared in self.declared.iter().filter(|declared| !declared.used.get()) {
             let message = format!("the field `{}` is not used", declared.name);
             context.report.push(
                 DiagnosticBuilder::warning(declared.span.clone(), message)
-                    .hint("name it in the key or the tags of a rule, or remove it"),
+                    .hint("use it in the key or the tags of a rule, or remove it"),
             );
         }
     }
@@ -144,24 +147,25 @@ fn source(form: &Located<FieldForm>, context: &mut CompileContext) -> Option<Fie
             "this field has more than one source"
         };
         if given > 1 || (unknown.0.is_empty() && !context.report.may_have_lost_keys(&form.span)) {
-            let draft = DiagnosticBuilder::error(form.span.clone(), message).allowed(SOURCES);
-            context.report.push(draft.hint("write one, as in { header = \"x-tenant-id\" }; several fields can stand in one key"));
+            let builder = DiagnosticBuilder::error(form.span.clone(), message).allowed(SOURCES);
+            context.report.push(builder.hint(
+                "write exactly one, as in { header = \"x-tenant-id\" \
+                }; a key may have several fields",
+            ));
         }
         return None;
     }
     if let Some(length) = length.given().filter(|_| {
         !matches!(auth, Setting::Bad) && auth.get().is_none_or(|word| word.0 != AuthKind::Prefix)
     }) {
-        let draft = DiagnosticBuilder::error(
-            length.span.clone(),
-            "`length` belongs to auth = \"prefix\" alone",
-        );
-        context.report.push(draft.hint("remove it"));
+        let builder =
+            DiagnosticBuilder::error(length.span.clone(), "`length` is only for auth = \"prefix\"");
+        context.report.push(builder.hint("remove it"));
     }
     if let Some(host) = host.given() {
         if !host.value {
             context.report.push(
-                DiagnosticBuilder::error(host.span.clone(), "`host` is switched off")
+                DiagnosticBuilder::error(host.span.clone(), "`host` cannot be false")
                     .allowed("true")
                     .hint("write { host = true }"),
             );
@@ -199,7 +203,7 @@ fn auth_source(
     let length = length.required(
         "length",
         place,
-        "how many characters count: { auth = \"prefix\", length = 20 }",
+        "the number of characters: { auth = \"prefix\", length = 20 }",
         &mut context.report,
     )?;
     let range = (SHORTEST_PREFIX, LONGEST_PREFIX);
@@ -208,8 +212,7 @@ fn auth_source(
     usize::try_from(length.value.0).ok().filter(|_| fits).map(Auth::Prefix)
 }
 
-/// SECURITY: what a field reads stands in keys, tags and diagnostics; credentials may stand there
-/// only as hashes.
+/// SECURITY: values of fields appear in keys, tags and diagnostics, so credentials must be hashed.
 fn header_source(text: &Located<TomlString>, context: &mut CompileContext) -> Option<FieldSource> {
     if text.value.as_str().eq_ignore_ascii_case("host") {
         context.report.push(
@@ -221,7 +224,7 @@ fn header_source(text: &Located<TomlString>, context: &mut CompileContext) -> Op
     let name: HeaderName = context.header(text)?;
     let hint = match &name {
         name if name == AUTHORIZATION => "write { auth = \"token\" }, which is hashed",
-        name if name == COOKIE => "write { cookie = \"name\" }, which reads one of them",
+        name if name == COOKIE => "write { cookie = \"name\" }, which reads one cookie",
         _ => return Some(FieldSource::Header(name)),
     };
     context.report.push(
@@ -249,9 +252,9 @@ fn pointer(text: &Located<TomlString>, context: &mut CompileContext) -> Option<B
         return Some(value.into());
     }
     let what = format!("`{}` is not a JSON pointer", text.value.shown());
-    let allowed = Some("a path such as \"/campaign/id\"; `~` is written ~0, `/` in a name ~1");
+    let allowed = Some("a path such as \"/campaign/id\"; write `~` as ~0, and `/` in a name as ~1");
     let hint = if escapes && !value.is_empty() && !value.starts_with('/') {
-        "put `/` before it, and between its parts"
+        "start it with `/`, and separate its parts with `/`"
     } else {
         "write it as \"/campaign/id\""
     };

@@ -1,9 +1,9 @@
-//! Compiles what a route says of when the app is asked: `ttl` and its jitter, the windows of stale
-//! entries, early refresh, collapsing. What an entry is, and who may see it, is not known here.
+//! Compiles the settings of a route that decide when the origin is asked: `ttl` and its jitter, the
+//! stale windows, early refresh, collapsing. Knows nothing of keys and scopes.
 
 use std::time::Duration;
 
-use super::CompileContext;
+use crate::config::context::CompileContext;
 use crate::config::decode::{Period, Setting};
 use crate::config::diagnostics::diagnostic::DiagnosticBuilder;
 use crate::config::file;
@@ -12,23 +12,23 @@ use crate::policy::route::{Collapse, RouteMode};
 const MS: Duration = Duration::from_millis(1);
 const YEAR: Duration = Duration::from_hours(8760);
 
-/// When the app is asked; the fields are those of `RouteSpec`.
+/// When the origin is asked; the fields are those of `RouteSpec`.
 pub struct FreshnessSettings {
-    /// Freshness where the app gives none.
+    /// The freshness if the origin gives none.
     pub ttl: Option<Duration>,
-    /// How long a stale entry is served while it is fetched anew.
+    /// How long a stale entry may be served while it is refreshed.
     pub stale_while_revalidate: Option<Duration>,
-    /// How long a stale entry stands in for an error.
+    /// How long a stale entry may be served in place of an error.
     pub stale_if_error: Option<Duration>,
-    /// By how much `ttl` may be shortened.
+    /// How much `ttl` may be shortened by.
     pub jitter: Duration,
-    /// Whether popular entries are fetched before they expire.
+    /// Whether popular entries are refreshed before they expire.
     pub early_refresh: bool,
-    /// Among whom one fill per key is made.
+    /// Which sidecars share one fill per key.
     pub collapse: Collapse,
 }
 
-/// Compiles them. `shared` is what `[redis]` says of collapsing; nothing without `[redis]`.
+/// Compiles them. `shared` is the `collapse` of `[redis]`; none without `[redis]`.
 pub fn freshness_settings(
     file: &file::RouteSection,
     shared: Option<Collapse>,
@@ -50,7 +50,7 @@ pub fn freshness_settings(
     }
 }
 
-/// A window that begins where freshness ends.
+/// A window that starts when an entry becomes stale.
 fn window(
     key: &str,
     slot: &Setting<Period>,
@@ -60,11 +60,11 @@ fn window(
     let given = slot.given()?;
     let window = context.period(slot, Duration::ZERO, YEAR);
     if file.mode.get().is_some_and(|word| word.0 == RouteMode::Off) {
-        let draft = DiagnosticBuilder::warning(
+        let builder = DiagnosticBuilder::warning(
             given.span.clone(),
             format!("`{key}` has no effect with mode \"off\""),
         );
-        context.report.push(draft.hint("remove one of the two"));
+        context.report.push(builder.hint("remove one of the two"));
     }
     Some(window)
 }
@@ -75,25 +75,22 @@ fn jitter(
     context: &mut CompileContext,
 ) -> Duration {
     let Some(given) = file.jitter.given() else { return Duration::ZERO };
-    let draft = match (&file.ttl, ttl) {
-        (Setting::Absent, _) => DiagnosticBuilder::error(
-            given.span.clone(),
-            "there is no `ttl` that `jitter` could shorten",
-        )
-        .hint("add ttl = \"5m\""),
-        // A `ttl` out of its range has been reported; there is nothing to compare with.
+    let builder = match (&file.ttl, ttl) {
+        (Setting::Absent, _) => {
+            DiagnosticBuilder::error(given.span.clone(), "`jitter` needs a `ttl` to shorten")
+                .hint("add ttl = \"5m\"")
+        }
+        // A `ttl` out of range has been reported and cannot be compared with.
         (Setting::Given(_), Some(ttl)) if (MS..=YEAR).contains(&ttl) && given.value.0 >= ttl => {
-            let draft = DiagnosticBuilder::error(
-                given.span.clone(),
-                "`jitter` is as long as the `ttl` that it shortens, or longer",
-            );
-            draft
+            let builder =
+                DiagnosticBuilder::error(given.span.clone(), "`jitter` must be shorter than `ttl`");
+            builder
                 .allowed("less than the `ttl` of this route")
-                .hint("a tenth of the `ttl` is enough to keep entries apart")
+                .hint("a tenth of the `ttl` is enough to spread expiry times")
         }
         _ => return given.value.0,
     };
-    context.report.push(draft);
+    context.report.push(builder);
     Duration::ZERO
 }
 
@@ -104,14 +101,14 @@ fn collapse(
 ) -> Collapse {
     let own = file.collapse.get().map(|word| word.0);
     if let (Some(Collapse::Cluster), None, Some(given)) = (own, shared, file.collapse.given()) {
-        let draft = DiagnosticBuilder::error(
+        let builder = DiagnosticBuilder::error(
             given.span.clone(),
-            "there is no [redis] through which sidecars could collapse their requests",
+            "collapse = \"cluster\" needs a [redis] that the sidecars share",
         );
         context.report.push(
-            draft
+            builder
                 .allowed("\"process\" without [redis]")
-                .hint("add [redis] with its url, or remove this"),
+                .hint("add [redis] with a url, or remove this"),
         );
     }
     own.or(shared).unwrap_or(Collapse::Process)

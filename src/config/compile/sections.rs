@@ -1,5 +1,5 @@
-//! Compiles the plain sections: which key is of which kind, its range, and what the keys of a
-//! section say together.
+//! Compiles the plain sections: the kind and range of each key, and checks across the keys of a
+//! section.
 
 use std::str::FromStr as _;
 use std::time::Duration;
@@ -7,12 +7,12 @@ use std::time::Duration;
 use http::{HeaderName, header};
 use url::Url;
 
-use super::CompileContext;
 use crate::cache::store;
-use crate::config::ConfigLimits;
+use crate::config::context::CompileContext;
 use crate::config::decode::{Located, Period, Setting, TomlString};
 use crate::config::diagnostics::diagnostic::{DiagnosticBuilder, SourceSpan};
 use crate::config::file;
+use crate::config::model::ConfigLimits;
 use crate::config::redis_url;
 use crate::policy::{credential, tag};
 use crate::secret::Secret;
@@ -28,7 +28,7 @@ const DAY: Duration = Duration::from_hours(24);
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
 const TIB: u64 = 1 << 40;
-/// The most targeted headers: each is looked for in every response.
+/// How many targeted headers are allowed: each is looked up in every response.
 const MAX_TARGETED: usize = 8;
 
 /// `watch`.
@@ -91,7 +91,7 @@ fn network(text: &Located<TomlString>, context: &mut CompileContext) -> Option<f
             "a network",
             what,
             allowed,
-            "names are not looked up here; write the address",
+            "names are not resolved here; write the address",
         );
     }
     network.ok()
@@ -114,11 +114,11 @@ pub fn upstream(
     if let (Some(target), Some(given)) = (&target, file.ca_file.given())
         && !target.tls
     {
-        let draft = DiagnosticBuilder::warning(
+        let builder = DiagnosticBuilder::warning(
             given.span.clone(),
-            "`ca_file` has no effect: the url is not https",
+            "`ca_file` has no effect, because the URL is not https",
         );
-        context.report.push(draft.hint("remove it, or write the url with https://"));
+        context.report.push(builder.hint("remove it, or write the url with https://"));
     }
     let header_bytes = context.size(&file.max_header_bytes, 8 * KIB, 16 * MIB);
     let settings = upstream::UpstreamSettings {
@@ -144,30 +144,30 @@ fn target(text: &Located<TomlString>, context: &mut CompileContext) -> Option<up
     let value = text.value.as_str();
     let lower = value.to_ascii_lowercase();
     if !lower.starts_with("http://") && !lower.starts_with("https://") {
-        // SECURITY: a url may hold a password, so its text is never repeated in a message.
-        let what = "the app's url is neither http nor https";
+        // SECURITY: a URL may contain a password, so messages never repeat its text.
+        let what = "the origin's URL is neither http nor https";
         let hint = if value.contains("://") {
-            "only HTTP apps can be cached"
+            "only HTTP origins are supported"
         } else {
             "put http:// before it"
         };
-        context.report.malformed(text, "an http or https url", what, Some(FORM), hint);
+        context.report.malformed(text, "an http or https URL", what, Some(FORM), hint);
         return None;
     }
     let (what, hint) = match Url::parse(value) {
         Err(error) => {
-            (format!("this is not a url: {error}"), "write it as \"http://127.0.0.1:8000\"")
+            (format!("this is not a URL: {error}"), "write it as \"http://127.0.0.1:8000\"")
         }
         Ok(url) if !url.username().is_empty() || url.password().is_some() => (
-            "the app's url has a user or password".into(),
-            "remove it; clients bring their own credentials",
+            "the origin's URL has a user or password".into(),
+            "remove it; clients send their own credentials",
         ),
         Ok(url) if url.path() != "/" || url.query().is_some() || url.fragment().is_some() => (
-            "the app's url has a path or a query".into(),
+            "the origin's URL has a path or a query".into(),
             "end it after the host and port; requests keep their own paths",
         ),
         Ok(url) if url.port_or_known_default() == Some(0) => {
-            ("the app's url has port 0".into(), "write the port that the app listens on")
+            ("the origin's URL has port 0".into(), "write the port that the origin listens on")
         }
         Ok(url) => {
             let tls = url.scheme() == "https";
@@ -180,7 +180,7 @@ fn target(text: &Located<TomlString>, context: &mut CompileContext) -> Option<up
             return Some(upstream::Target { tls, host, port, authority });
         }
     };
-    context.report.malformed(text, "the url of an app", what, Some(FORM), hint);
+    context.report.malformed(text, "the URL of an origin", what, Some(FORM), hint);
     None
 }
 
@@ -190,11 +190,11 @@ pub fn admin(
     context: &mut CompileContext,
 ) -> Option<admin::AdminSettings> {
     if let (Some(_), Some(second)) = (file.token.given(), file.token_file.given()) {
-        let draft = DiagnosticBuilder::error(
+        let builder = DiagnosticBuilder::error(
             second.span.clone(),
             "both `token` and `token_file` are given",
         );
-        context.report.push(draft.hint("remove one of the two"));
+        context.report.push(builder.hint("remove one of the two"));
     }
     let from_key =
         file.token.given().and_then(|token| context.secret(&token.span, token.value.as_str()));
@@ -213,13 +213,13 @@ pub fn admin(
         && !tried
         && let Some(given) = file.address.given()
     {
-        let draft = DiagnosticBuilder::error(
+        let builder = DiagnosticBuilder::error(
             given.span.clone(),
-            "[admin] listens beyond this machine and has no token",
+            "[admin] listens beyond loopback and has no token",
         );
         let hint = "add token = \"${ADMIN_TOKEN}\" or token_file, or listen on 127.0.0.1";
         context.report.push(
-            draft.allowed("a loopback address without a token, any address with one").hint(hint),
+            builder.allowed("a loopback address without a token, any address with one").hint(hint),
         );
     }
     let names = file.hosts.get().map_or(&[][..], |list| &list.0);
@@ -227,19 +227,19 @@ pub fn admin(
     Some(admin::AdminSettings { address, token: from_key.or(from_file), hosts })
 }
 
-/// A name of a host, without a port.
+/// A host name without a port.
 fn host_name(context: &mut CompileContext, text: &Located<TomlString>) -> Option<Box<str>> {
     let name = text.value.as_str();
     if !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._".contains(&b)) {
         return Some(name.to_ascii_lowercase().into());
     }
-    let what = format!("`{}` is not the name of a host", text.value.shown());
+    let what = format!("`{}` is not a host name", text.value.shown());
     context.report.malformed(
         text,
-        "the name of a host",
+        "a host name",
         what,
         Some("letters, digits, `-`, `.`, `_`"),
-        "write it without scheme and port",
+        "write it without a scheme and a port",
     );
     None
 }
@@ -282,9 +282,8 @@ pub fn redis(
         for given in
             doubled.into_iter().filter(|(in_url, _)| **in_url).filter_map(|(_, slot)| slot.given())
         {
-            let draft =
-                DiagnosticBuilder::error(given.span.clone(), "this is given in the url, too");
-            context.report.push(draft.hint("remove it here or in the url"));
+            let builder = DiagnosticBuilder::error(given.span.clone(), "this is also in the URL");
+            context.report.push(builder.hint("remove it here or from the URL"));
         }
         username = username.or_else(|| location.username.clone());
         password = password.or_else(|| location.password.clone());
@@ -292,8 +291,9 @@ pub fn redis(
     if let (Some(given), None, false) =
         (file.username.given(), &password, matches!(file.password, Setting::Bad))
     {
-        let draft = DiagnosticBuilder::error(given.span.clone(), "there is a user but no password");
-        context.report.push(draft.hint("add password = \"${REDIS_PASSWORD}\""));
+        let builder =
+            DiagnosticBuilder::error(given.span.clone(), "there is a user but no password");
+        context.report.push(builder.hint("add password = \"${REDIS_PASSWORD}\""));
     }
     let secret =
         file.secret.given().and_then(|secret| context.secret(&secret.span, secret.value.as_str()));
@@ -326,14 +326,14 @@ fn namespace(slot: &Setting<TomlString>, context: &mut CompileContext) -> Option
     let valid = (1..=64).contains(&value.len())
         && value.bytes().all(|b| b.is_ascii_alphanumeric() || b"_.-".contains(&b));
     if !valid && let Some(given) = slot.given() {
-        let what = format!("`{}` cannot be a namespace", given.value.shown());
+        let what = format!("`{}` is not a valid namespace", given.value.shown());
         let allowed = Some("1 to 64 letters, digits, `_`, `.`, `-`");
         context.report.malformed(
             given,
             "a namespace",
             what,
             allowed,
-            "it is the prefix of all keys in Redis; write \"sidecache\"",
+            "the namespace is the prefix of all keys in Redis; write \"sidecache\"",
         );
     }
     valid.then(|| value.to_owned())
@@ -362,12 +362,13 @@ pub fn limits(file: &file::LimitsSection, context: &mut CompileContext) -> Confi
         && limits.range_fill > limits.object
     {
         let message = format!(
-            "`range_fill` has no effect above `object` ({}): what is larger is not stored",
+            "`range_fill` has no effect above `object` ({}), because larger responses are not \
+             stored",
             show_size(limits.object)
         );
         context.report.push(
             DiagnosticBuilder::warning(given.span.clone(), message)
-                .hint("make it smaller, or let `object` be as large"),
+                .hint("make it smaller, or raise `object`"),
         );
     }
     limits
@@ -377,30 +378,30 @@ pub fn limits(file: &file::LimitsSection, context: &mut CompileContext) -> Confi
 pub fn targeted(file: &file::FreshnessSection, context: &mut CompileContext) -> Box<[HeaderName]> {
     let list = file.targeted.get().map_or(&[][..], |list| &list.0);
     if let (Some(given), true) = (file.targeted.given(), list.len() > MAX_TARGETED) {
-        let draft = DiagnosticBuilder::error(
+        let builder = DiagnosticBuilder::error(
             given.span.clone(),
-            format!("these are {} headers", list.len()),
+            format!("the list has {} headers", list.len()),
         );
         context.report.push(
-            draft
+            builder
                 .allowed(format!("at most {MAX_TARGETED}"))
-                .hint("leave out those that the app never sends"),
+                .hint("remove those that the origin never sends"),
         );
     }
     context.names(list, target_field).into()
 }
 
-/// A response header that can speak to caches like this one (RFC 9213 2).
+/// A response header for caches like this one (RFC 9213 2).
 fn target_field(context: &mut CompileContext, text: &Located<TomlString>) -> Option<HeaderName> {
     let name = context.header(text)?;
     if name == header::CACHE_CONTROL || name == header::EXPIRES {
-        let draft = DiagnosticBuilder::error(
+        let builder = DiagnosticBuilder::error(
             text.span.clone(),
-            format!("`{}` is for all caches, and is not a targeted header", text.value.shown()),
+            format!("`{}` is for all caches, so it is not a targeted header", text.value.shown()),
         );
-        context
-            .report
-            .push(draft.hint("remove it: it counts anyway, where none of these headers does"));
+        context.report.push(
+            builder.hint("remove it: it always counts if none of the targeted headers applies"),
+        );
         return None;
     }
     Some(name)
@@ -437,13 +438,13 @@ pub fn cookie_name(context: &mut CompileContext, text: &Located<TomlString>) -> 
     if HeaderName::from_str(name).is_ok() {
         return Some(name.into());
     }
-    let what = format!("`{}` is not the name of a cookie", text.value.shown());
+    let what = format!("`{}` is not a valid cookie name", text.value.shown());
     context.report.malformed(
         text,
-        "the name of a cookie",
+        "a cookie name",
         what,
         Some("letters, digits and !#$%&'*+-.^_`|~"),
-        "write the name alone, without `=`",
+        "write only the name, without `=`",
     );
     None
 }

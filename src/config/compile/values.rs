@@ -1,5 +1,5 @@
 //! Compiles single values: addresses, sizes, durations and counts with their ranges, secrets,
-//! files, lists of headers. Which key has which range is not known here.
+//! files, lists of headers. The callers know which key has which range.
 
 use std::collections::HashSet;
 use std::net::SocketAddr;
@@ -9,17 +9,17 @@ use std::time::Duration;
 
 use http::HeaderName;
 
-use super::CompileContext;
+use crate::config::context::CompileContext;
 use crate::config::decode::{Count, Located, Period, Setting, Size, TomlList, TomlString};
 use crate::config::diagnostics::diagnostic::{DiagnosticBuilder, SourceSpan};
 use crate::secret::Secret;
 use crate::units::{show_duration, show_size};
 
-/// The shortest token or secret: what is shorter can be guessed.
+/// The shortest token or secret: shorter ones can be guessed.
 const SHORTEST_SECRET: usize = 16;
 
 /// Headers that belong to a connection or to the sidecar itself (RFC 9110 7.6.1), so no rule may
-/// speak of them.
+/// name them.
 const RESERVED: [&str; 14] = [
     "connection",
     "keep-alive",
@@ -38,8 +38,7 @@ const RESERVED: [&str; 14] = [
 ];
 
 impl CompileContext {
-    /// A duration in its range. Out of it nothing is clamped: it is a problem, and the value is not
-    /// used.
+    /// A duration in its range. A value out of range is an error and is never clamped.
     pub fn period(&mut self, slot: &Setting<Period>, least: Duration, most: Duration) -> Duration {
         let value = slot.get().map_or(Duration::ZERO, |period| period.0);
         if let Some(given) = slot.given() {
@@ -65,7 +64,7 @@ impl CompileContext {
         usize::try_from(value).unwrap_or(usize::MAX)
     }
 
-    /// Whether a value is in its range.
+    /// Checks that a value is in its range.
     pub fn in_range<T: PartialOrd + Copy>(
         &mut self,
         at: &SourceSpan,
@@ -79,11 +78,11 @@ impl CompileContext {
             value if value > most => ("large", most),
             _ => return true,
         };
-        let draft = DiagnosticBuilder::error(at.clone(), format!("this is too {word}"));
+        let builder = DiagnosticBuilder::error(at.clone(), format!("this is too {word}"));
         self.report.push(
-            draft
+            builder
                 .allowed(format!("{} to {}", show(least), show(most)))
-                .hint(format!("the nearest is {}", show(bound))),
+                .hint(format!("the nearest allowed value is {}", show(bound))),
         );
         false
     }
@@ -99,16 +98,17 @@ impl CompileContext {
         let hint = if let Some(port) = value.strip_prefix(':').or_else(|| value.strip_prefix("*:"))
         {
             format!(
-                "write \"0.0.0.0:{port}\" for all interfaces, \"127.0.0.1:{port}\" for this machine alone"
+                "write \"0.0.0.0:{port}\" for all interfaces, \"127.0.0.1:{port}\" for this \
+                 machine only"
             )
         } else if let Some(port) = value.strip_prefix("localhost:") {
-            format!("names are not looked up here; write \"127.0.0.1:{port}\"")
+            format!("names are not resolved here; write \"127.0.0.1:{port}\"")
         } else if value.parse::<u16>().is_ok() {
             format!("write \"127.0.0.1:{value}\"")
         } else if value.parse::<std::net::Ipv4Addr>().is_ok() {
             format!("add a port: \"{value}:8080\"")
         } else if value.contains("://") {
-            "leave the scheme out".into()
+            "remove the scheme".into()
         } else {
             "write it as \"127.0.0.1:8080\"".into()
         };
@@ -122,7 +122,7 @@ impl CompileContext {
         None
     }
 
-    /// The text of a key that must not be empty.
+    /// A text that must not be empty.
     pub fn text(&mut self, slot: &Setting<TomlString>) -> Option<String> {
         let given = slot.given()?;
         if given.value.as_str().is_empty() {
@@ -155,7 +155,7 @@ impl CompileContext {
         Some(path)
     }
 
-    /// A file that is written, and may not be there yet; its folder must.
+    /// A file to write. It need not exist yet, but its folder must.
     pub fn new_file(&mut self, slot: &Setting<TomlString>) -> Option<PathBuf> {
         let name = self.text(slot)?;
         let path = self.folder.join(name);
@@ -163,13 +163,14 @@ impl CompileContext {
         let what = if path.is_dir() || path.file_name().is_none() {
             "is a folder"
         } else if !parent.is_none_or(Path::is_dir) {
-            "is in no folder that exists"
+            "is in a folder that does not exist"
         } else {
             return Some(path);
         };
         if let Some(given) = slot.given() {
             let what = format!("`{}` {what}", self.folder.join(given.value.shown()).display());
-            let hint = "make the folder, and name a file in it; paths are relative to the folder of this file";
+            let hint = "create the folder, and name a file in it; paths are relative to the \
+                        folder of this file";
             self.report.malformed(
                 given,
                 "the name of a file that can be written",
@@ -181,9 +182,9 @@ impl CompileContext {
         None
     }
 
-    /// A secret that is long enough. SECURITY: nothing of its value is told.
+    /// A secret that is long enough. SECURITY: messages never show any of its value.
     pub fn secret(&mut self, at: &SourceSpan, value: &str) -> Option<Secret> {
-        let draft = if value.chars().count() < SHORTEST_SECRET {
+        let builder = if value.chars().count() < SHORTEST_SECRET {
             DiagnosticBuilder::error(
                 at.clone(),
                 format!("this secret is shorter than {SHORTEST_SECRET} characters"),
@@ -200,18 +201,18 @@ impl CompileContext {
         } else {
             return Some(Secret::new(value));
         };
-        self.report.push(draft);
+        self.report.push(builder);
         None
     }
 
-    /// A header's name that rules may speak of.
+    /// The name of a header that rules may use.
     pub fn header(&mut self, text: &Located<TomlString>) -> Option<HeaderName> {
         let shown = text.value.shown();
         let Ok(name) = HeaderName::from_str(text.value.as_str()) else {
-            let what = format!("`{shown}` is not the name of a header");
+            let what = format!("`{shown}` is not a valid header name");
             self.report.malformed(
                 text,
-                "the name of a header",
+                "a header name",
                 what,
                 Some("letters, digits and `-`"),
                 "write it as \"x-tenant-id\"",
@@ -219,17 +220,17 @@ impl CompileContext {
             return None;
         };
         if RESERVED.contains(&name.as_str()) {
-            let draft = DiagnosticBuilder::error(
+            let builder = DiagnosticBuilder::error(
                 text.span.clone(),
                 format!("`{shown}` belongs to the connection, not to the request"),
             );
-            self.report.push(draft.hint("remove it; the sidecar takes care of it"));
+            self.report.push(builder.hint("remove it; the sidecar handles it"));
             return None;
         }
         Some(name)
     }
 
-    /// A list of names, none of which comes twice or is empty.
+    /// A list of names. None may be empty or listed twice.
     pub fn names<T: PartialEq>(
         &mut self,
         list: &[Located<TomlString>],
@@ -239,7 +240,8 @@ impl CompileContext {
         for text in list {
             if text.value.as_str().is_empty() {
                 self.report.push(
-                    DiagnosticBuilder::error(text.span.clone(), "an empty name").hint("remove it"),
+                    DiagnosticBuilder::error(text.span.clone(), "this name is empty")
+                        .hint("remove it"),
                 );
             } else if !seen.insert(text.value.as_str()) {
                 self.twice(text);

@@ -1,5 +1,5 @@
-//! Problems of `proxy.toml`: where each is, what was found, what is allowed, and how they are
-//! drawn. It knows the text of the file, not what the text means.
+//! Diagnostics of `proxy.toml`: position, message, allowed values, hint, and how they are printed.
+//! Knows the text of the file, not its meaning.
 
 use std::fmt;
 use std::ops::Range;
@@ -7,45 +7,45 @@ use std::sync::Arc;
 
 use super::redact;
 
-/// A stretch of the file, in bytes.
+/// A range of bytes of the file.
 pub type SourceSpan = Range<usize>;
 
-/// How bad a problem is.
+/// The severity of a diagnostic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Severity {
-    /// The file cannot be used.
+    /// The file is invalid.
     Error,
-    /// The file can be used, but probably does not do what was meant.
+    /// The file is valid, but probably does not do what was meant.
     Warning,
-    /// Something could not be found out. Never a reason to refuse the file.
+    /// Something could not be checked. Never a reason to reject the file.
     Note,
 }
 
-/// One thing that is wrong, or looks wrong.
+/// One message about the file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Diagnostic {
-    /// How bad it is.
+    /// The severity.
     pub severity: Severity,
     /// The file's name.
     pub file: Arc<str>,
-    /// The line, from 1. Zero when the problem is about the file as a whole.
+    /// The line, from 1. Zero if the diagnostic is about the whole file.
     pub line: usize,
     /// The column in characters, from 1.
     pub column: usize,
-    /// The bytes it is about.
+    /// The bytes that it is about.
     pub span: SourceSpan,
-    /// What was found there, without secrets and without values of the environment.
+    /// The text found there, without secrets and without values of variables.
     pub found: String,
-    /// What is wrong.
+    /// The message.
     pub message: String,
-    /// What would be right.
+    /// The allowed values.
     pub allowed: Option<String>,
-    /// How to mend it.
+    /// How to fix it.
     pub hint: Option<String>,
     excerpt: Option<Excerpt>,
 }
 
-/// The source line, and how many of its characters the problem is about.
+/// The source line, and how many of its characters to underline.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Excerpt {
     line: String,
@@ -82,7 +82,7 @@ impl fmt::Display for Diagnostic {
     }
 }
 
-/// Everything that is wrong with a file, in its order.
+/// The diagnostics of a file, in the order of the file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Diagnostics {
     file: Arc<str>,
@@ -90,64 +90,64 @@ pub struct Diagnostics {
 }
 
 impl Diagnostics {
-    /// These problems of that file.
+    /// The diagnostics of a file.
     #[must_use]
     pub const fn new(file: Arc<str>, list: Vec<Diagnostic>) -> Self {
         Self { file, list }
     }
 
-    /// A file that could not be read at all.
+    /// The diagnostic of a file that could not be read.
     #[must_use]
     pub fn unreadable(file: &str, message: String, hint: &str) -> Self {
         let file: Arc<str> = file.into();
-        let problem = DiagnosticBuilder::error(0..0, message).hint(hint).locate(
+        let diagnostic = DiagnosticBuilder::error(0..0, message).hint(hint).locate(
             &file,
             (0, 0),
             None,
             String::new(),
         );
-        Self { file, list: vec![problem] }
+        Self { file, list: vec![diagnostic] }
     }
 
-    /// The problems, warnings too, in the order of the file.
+    /// All diagnostics, including warnings, in the order of the file.
     pub fn iter(&self) -> impl Iterator<Item = &Diagnostic> {
         self.list.iter()
     }
 
-    /// Those that keep the file from being used.
+    /// The errors.
     pub fn errors(&self) -> impl Iterator<Item = &Diagnostic> {
-        self.iter().filter(|problem| problem.severity == Severity::Error)
+        self.iter().filter(|diagnostic| diagnostic.severity == Severity::Error)
     }
 }
 
 impl fmt::Display for Diagnostics {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for problem in &self.list {
-            writeln!(f, "{problem}")?;
+        for diagnostic in &self.list {
+            writeln!(f, "{diagnostic}")?;
         }
         let errors = self.errors().count();
         match self.list.len() - errors {
             0 => {}
             warnings => write!(f, "{} and ", counted(warnings, "warning"))?,
         }
-        write!(f, "{} in {}", counted(errors, "problem"), printable(&self.file))
+        write!(f, "{} in {}", counted(errors, "error"), printable(&self.file))
     }
 }
 
 impl std::error::Error for Diagnostics {}
 
-/// `1 problem`, `2 problems`.
+/// `1 error`, `2 errors`.
 #[must_use]
 pub fn counted(number: usize, noun: &str) -> String {
     format!("{number} {noun}{}", if number == 1 { "" } else { "s" })
 }
 
-/// SECURITY: the file's text goes to a terminal; escape sequences in it must not.
+/// SECURITY: escape sequences in the file's text must not reach the terminal.
 fn printable(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
 }
 
-/// A problem that does not know its line yet.
+/// A diagnostic without its line and excerpt.
 #[derive(Debug)]
 pub struct DiagnosticBuilder {
     severity: Severity,
@@ -158,34 +158,34 @@ pub struct DiagnosticBuilder {
 }
 
 impl DiagnosticBuilder {
-    /// Something that makes the file unusable.
+    /// An error.
     pub fn error(span: SourceSpan, message: impl Into<String>) -> Self {
         Self { severity: Severity::Error, span, message: message.into(), allowed: None, hint: None }
     }
 
-    /// Something to think about.
+    /// A warning.
     pub fn warning(span: SourceSpan, message: impl Into<String>) -> Self {
         Self { severity: Severity::Warning, ..Self::error(span, message) }
     }
 
-    /// Something that could not be found out.
+    /// A note.
     pub fn note(span: SourceSpan, message: impl Into<String>) -> Self {
         Self { severity: Severity::Note, ..Self::error(span, message) }
     }
 
-    /// What would be right.
+    /// The allowed values.
     #[must_use]
     pub fn allowed(self, allowed: impl Into<String>) -> Self {
         Self { allowed: Some(allowed.into()), ..self }
     }
 
-    /// How to mend it.
+    /// How to fix it.
     #[must_use]
     pub fn hint(self, hint: impl Into<String>) -> Self {
         Self { hint: Some(hint.into()), ..self }
     }
 
-    /// How to mend it, where something is known.
+    /// Sets the hint, if there is one.
     #[must_use]
     pub fn maybe_hint(self, hint: Option<String>) -> Self {
         Self { hint, ..self }
@@ -214,7 +214,7 @@ impl DiagnosticBuilder {
     }
 }
 
-/// The text of the file, and what of it must not be shown.
+/// The text of the file, and the ranges that must not be shown.
 #[derive(Debug)]
 pub struct SourceText {
     file: Arc<str>,
@@ -223,7 +223,7 @@ pub struct SourceText {
 }
 
 impl SourceText {
-    /// A file's text.
+    /// The source of a file.
     #[must_use]
     pub fn new(file: &str, text: &str) -> Self {
         Self { file: file.into(), text: text.to_owned(), secrets: redact::secrets(text) }
@@ -235,19 +235,19 @@ impl SourceText {
         &self.file
     }
 
-    /// The text itself.
+    /// The text.
     #[must_use]
     pub fn text(&self) -> &str {
         &self.text
     }
 
-    /// The line of a place, from 1.
+    /// The line of a position, from 1.
     #[must_use]
     pub fn line(&self, at: usize) -> usize {
         self.text[..self.floor(at)].matches('\n').count() + 1
     }
 
-    /// The text of a stretch as it may be shown.
+    /// The text of a span, with secrets hidden.
     #[must_use]
     pub fn shown(&self, span: &SourceSpan) -> String {
         let Some(slice) = self.text.get(span.clone()) else { return String::new() };
@@ -261,7 +261,7 @@ impl SourceText {
         slice.char_indices().map(show).collect()
     }
 
-    /// Where a word stands in a stretch; the whole stretch if it does not.
+    /// The span of a word within a span, or the whole span if it is not found.
     #[must_use]
     pub fn within(&self, span: &SourceSpan, word: &str) -> SourceSpan {
         let offset = self
@@ -275,7 +275,7 @@ impl SourceText {
         )
     }
 
-    /// Whether a list is written without any element, rather than read without one.
+    /// Whether a list is empty in the file, rather than because its elements were invalid.
     #[must_use]
     pub fn is_empty_list(&self, span: &SourceSpan) -> bool {
         let slice = self.text.get(span.clone()).unwrap_or_default();
@@ -285,12 +285,12 @@ impl SourceText {
             .is_some_and(|inner| inner.trim().is_empty())
     }
 
-    /// Gives a draft its place.
+    /// Completes a diagnostic with its position and excerpt.
     #[must_use]
-    pub fn locate(&self, draft: DiagnosticBuilder) -> Diagnostic {
-        let start = self.floor(draft.span.start);
-        if draft.span.is_empty() && start == 0 {
-            return draft.locate(&self.file, (0, 0), None, String::new());
+    pub fn locate(&self, builder: DiagnosticBuilder) -> Diagnostic {
+        let start = self.floor(builder.span.start);
+        if builder.span.is_empty() && start == 0 {
+            return builder.locate(&self.file, (0, 0), None, String::new());
         }
         let line_start = self.text[..start].rfind('\n').map_or(0, |newline| newline + 1);
         let line_start = if line_start == 0 && self.text.starts_with('\u{feff}') {
@@ -301,16 +301,16 @@ impl SourceText {
         let line_end =
             self.text[start..].find('\n').map_or(self.text.len(), |newline| start + newline);
         let line_text = self.shown(&(line_start..line_end));
-        let end = self.floor(draft.span.end).clamp(start, line_end.max(start));
+        let end = self.floor(builder.span.end).clamp(start, line_end.max(start));
         let carets = self.text[start..end].trim_end().chars().count().max(1);
         let column = self.text[line_start..start].chars().count() + 1;
         let excerpt =
             Excerpt { line: line_text.trim_end_matches(['\u{fffd}', ' ']).to_owned(), carets };
-        let found = self.shown(&draft.span);
-        draft.locate(&self.file, (self.line(start), column), Some(excerpt), found)
+        let found = self.shown(&builder.span);
+        builder.locate(&self.file, (self.line(start), column), Some(excerpt), found)
     }
 
-    /// The nearest character boundary at or before a place.
+    /// The nearest character boundary at or before a position.
     fn floor(&self, at: usize) -> usize {
         let mut at = at.min(self.text.len());
         while !self.text.is_char_boundary(at) {

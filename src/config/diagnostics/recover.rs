@@ -1,6 +1,7 @@
-//! Lets the TOML parser see past what it would stumble over: an unclosed bracket swallows the lines
-//! after it, a line without `=` ends the reading. Such a statement is reported here and blanked
-//! out, so that everything else in the file is still read where it stands.
+//! Recovers from syntax errors that would hide the rest of the file from the TOML parser: an
+//! unclosed bracket swallows the following lines, a line without `=` ends parsing. Such a statement
+//! is reported here and blanked out, so that the parser sees everything else at its original
+//! position.
 
 use std::borrow::Cow;
 use std::ops::Range;
@@ -10,18 +11,17 @@ use toml::de::{DeTable, DeValue};
 
 use super::diagnostic::{DiagnosticBuilder, SourceSpan};
 
-/// What is wrong with a statement that the parser must not see.
+/// A fault in a statement that the parser must not see.
 struct SyntaxFault {
-    /// What to point at.
+    /// The span to point at.
     at: SourceSpan,
     message: &'static str,
     hint: &'static str,
-    /// How a header is set right.
+    /// How to repair a header.
     repair: Option<Repair>,
 }
 
-/// A header set right: what to write where, and how many bytes it takes the place of (none, or as
-/// many).
+/// A repair of a header: the text, its position, and how many bytes it replaces (none, or as many).
 #[derive(Clone, Copy)]
 struct Repair {
     offset: usize,
@@ -35,31 +35,31 @@ impl SyntaxFault {
     }
 }
 
-/// The text that the parser is to see.
+/// The text for the parser.
 pub struct RecoveredText {
-    /// Statements that would hide others are blank, headers have all their brackets.
+    /// Statements that would hide others are blank; headers have all their brackets.
     pub text: String,
-    /// A problem for each blanked statement: what it said is lost.
+    /// One diagnostic for each blanked statement, whose content is lost.
     pub diagnostics: Vec<DiagnosticBuilder>,
-    /// A problem for each completed header: nothing is lost.
+    /// One diagnostic for each completed header; nothing is lost.
     pub completed: Vec<DiagnosticBuilder>,
-    // Where brackets were put in, in the order of the text.
+    // The positions of inserted brackets, in the order of the text.
     inserted: Vec<usize>,
 }
 
 impl RecoveredText {
-    /// The place in the file of a place in this text.
+    /// Maps a position in this text to the position in the file.
     fn original(&self, at: usize) -> usize {
         at - self.inserted.iter().filter(|&&inserted| inserted < at).count()
     }
 
-    /// The same for a stretch.
+    /// The same for a span.
     #[must_use]
     pub fn original_span(&self, span: &SourceSpan) -> SourceSpan {
         self.original(span.start)..self.original(span.end)
     }
 
-    /// A tree whose spans are places in the file.
+    /// The tree, with its spans mapped to the file.
     #[must_use]
     pub fn relocate<'i>(&self, table: DeTable<'i>) -> DeTable<'i> {
         if self.inserted.is_empty() {
@@ -84,33 +84,33 @@ impl RecoveredText {
     }
 }
 
-/// Takes out what the parser would stumble over.
+/// Removes what would keep the parser from seeing the rest.
 #[must_use]
 pub fn recover(text: &str) -> RecoveredText {
-    let mut mended = RecoveredText {
+    let mut recovered = RecoveredText {
         text: String::with_capacity(text.len() + 8),
         diagnostics: Vec::new(),
         completed: Vec::new(),
         inserted: Vec::new(),
     };
     let mut at = if text.starts_with('\u{feff}') { '\u{feff}'.len_utf8() } else { 0 };
-    mended.text.push_str(&text[..at]);
+    recovered.text.push_str(&text[..at]);
     while at < text.len() {
         let (end, fault) = statement(text, at);
         match fault {
-            None => mended.text.push_str(&text[at..end]),
+            None => recovered.text.push_str(&text[at..end]),
             Some(SyntaxFault { at: span, message, hint, repair: Some(repair) }) => {
-                mended.completed.push(DiagnosticBuilder::error(span, message).hint(hint));
-                mended.text.push_str(&text[at..repair.offset]);
-                let start = mended.text.len();
-                mended.inserted.extend(start..start + repair.text.len() - repair.replaces);
-                mended.text.push_str(repair.text);
-                mended.text.push_str(&text[repair.offset + repair.replaces..end]);
+                recovered.completed.push(DiagnosticBuilder::error(span, message).hint(hint));
+                recovered.text.push_str(&text[at..repair.offset]);
+                let start = recovered.text.len();
+                recovered.inserted.extend(start..start + repair.text.len() - repair.replaces);
+                recovered.text.push_str(repair.text);
+                recovered.text.push_str(&text[repair.offset + repair.replaces..end]);
             }
             Some(SyntaxFault { at: span, message, hint, repair: None }) => {
-                mended.diagnostics.push(DiagnosticBuilder::error(span, message).hint(hint));
-                // Byte for byte, so that what follows keeps its place.
-                mended.text.extend(
+                recovered.diagnostics.push(DiagnosticBuilder::error(span, message).hint(hint));
+                // Replace byte for byte, so that the following text keeps its position.
+                recovered.text.extend(
                     text[at..end]
                         .bytes()
                         .map(|b| if matches!(b, b'\n' | b'\r') { char::from(b) } else { ' ' }),
@@ -119,11 +119,11 @@ pub fn recover(text: &str) -> RecoveredText {
         }
         at = end;
     }
-    mended
+    recovered
 }
 
-/// What is wrong with a header's brackets. Its keys are known by its name, so it is completed
-/// rather than blanked.
+/// A fault in a header's brackets. The name shows which section is meant, so the header is
+/// completed rather than blanked.
 fn header(begin: usize, content: &str) -> Option<SyntaxFault> {
     let open = content.bytes().take_while(|&b| b == b'[').count();
     let inner = &content[open..];
@@ -147,7 +147,7 @@ fn header(begin: usize, content: &str) -> Option<SyntaxFault> {
         (2, 0) => (header_end, "]]", 0),
         _ => (header_end, "]", 0),
     };
-    let hint = "sections are written [name], lists of them [[name]]";
+    let hint = "write sections as [name], and lists of sections as [[name]]";
     Some(SyntaxFault {
         at: begin..header_end,
         message: "the brackets of this header do not match",
@@ -156,7 +156,7 @@ fn header(begin: usize, content: &str) -> Option<SyntaxFault> {
     })
 }
 
-/// Where the statement that starts here ends, and what is wrong with its outline.
+/// The end of the statement that starts here, and a fault in its outline, if any.
 fn statement(text: &str, start: usize) -> (usize, Option<SyntaxFault>) {
     let line = line_at(text, start);
     let content = text[line.clone()].trim_start();
@@ -170,21 +170,21 @@ fn statement(text: &str, start: usize) -> (usize, Option<SyntaxFault>) {
     }
     let whole = begin..begin + content.trim_end().len();
     let Some(equals) = find_equals(content) else {
-        let hint = "settings are written `key = value`, one on a line";
+        let hint = "write settings as `key = value`, one per line";
         return (
             next,
-            Some(SyntaxFault::new(whole, "this line is no setting: it has no `=`", hint)),
+            Some(SyntaxFault::new(whole, "this line is not a setting: it has no `=`", hint)),
         );
     };
     if !is_key(content[..equals].trim()) {
         let key = begin..begin + content[..equals].trim_end().len().max(1);
-        let hint = "keys are letters, digits, `-` and `_`, joined by dots; anything else is quoted";
+        let hint = "keys consist of letters, digits, `-` and `_`, joined by dots; quote other keys";
         return (next, Some(SyntaxFault::new(key, "this is not a key", hint)));
     }
     value(text, begin + equals + 1)
 }
 
-/// Scans a value to the end of its statement.
+/// Scans a value to the end of the statement.
 fn value(text: &str, start: usize) -> (usize, Option<SyntaxFault>) {
     let bytes = text.as_bytes();
     let (mut at, mut open) = (start, Vec::<usize>::new());
@@ -231,11 +231,11 @@ fn unclosed(bytes: &[u8], bracket: usize) -> SyntaxFault {
     SyntaxFault::new(bracket..bracket + 1, message, hint)
 }
 
-/// Whether a line inside a bracket can only be the next statement: a header, or in a list an
+/// Whether a line inside brackets must be the next statement: a header, or, in a list, an
 /// assignment.
 fn begins_a_statement(line: &str, in_list: bool) -> bool {
     let line = line.split('#').next().unwrap_or_default().trim();
-    // A header may lack brackets of its own.
+    // The header itself may lack brackets.
     let name =
         line.strip_prefix('[').map(|rest| rest.trim_start_matches('[').trim_end_matches(']'));
     let is_name = |name: &str| {
@@ -250,8 +250,8 @@ fn begins_a_statement(line: &str, in_list: bool) -> bool {
     in_list && key.is_some_and(is_name)
 }
 
-/// The end of the string that starts here. A string of one line that is not closed ends with its
-/// line: the parser tells that itself.
+/// The end of the string that starts here. An unclosed single-line string ends with its line; the
+/// parser reports it.
 fn string(text: &str, start: usize) -> Option<usize> {
     let rest = &text[start..];
     if let Some(quote) = ["\"\"\"", "'''"].into_iter().find(|quote| rest.starts_with(quote)) {
@@ -260,7 +260,7 @@ fn string(text: &str, start: usize) -> Option<usize> {
             let end = from + rest[from..].find(quote)?;
             let escapes = rest[..end].bytes().rev().take_while(|&b| b == b'\\').count();
             if quote == "'''" || escapes % 2 == 0 {
-                // Up to two further quotes belong to the string's end.
+                // Up to two more quotes belong to the end of the string.
                 return Some(
                     start
                         + end
@@ -302,7 +302,7 @@ fn find_equals(line: &str) -> Option<usize> {
     None
 }
 
-/// Whether this is a key, as far as the outline goes.
+/// Whether this looks like a key.
 fn is_key(key: &str) -> bool {
     let bare = |part: &str| {
         !part.is_empty()
@@ -314,12 +314,12 @@ fn is_key(key: &str) -> bool {
     key.split('.').all(|part| bare(part.trim()))
 }
 
-/// The line that holds this place, from it on, without its line end.
+/// The rest of the line from this position, without the line end.
 fn line_at(text: &str, at: usize) -> Range<usize> {
     at..text[at..].find('\n').map_or(text.len(), |newline| at + newline)
 }
 
-/// The place after a line's end.
+/// The position after a line's end.
 fn after(text: &str, line_end: usize) -> usize {
     (line_end + 1).min(text.len())
 }
@@ -329,9 +329,12 @@ mod tests {
     use super::*;
 
     fn kept(text: &str) -> (String, usize) {
-        let mended = recover(text);
-        assert_eq!(mended.text.len(), text.len(), "places stay what they are");
-        (mended.text.split_whitespace().collect::<Vec<_>>().join(" "), mended.diagnostics.len())
+        let recovered = recover(text);
+        assert_eq!(recovered.text.len(), text.len(), "places stay what they are");
+        (
+            recovered.text.split_whitespace().collect::<Vec<_>>().join(" "),
+            recovered.diagnostics.len(),
+        )
     }
 
     #[test]
@@ -343,10 +346,10 @@ mod tests {
             ("[a]]\n[[b]\n", "[a] \n [b]\n"),
             ("[[a", "[[a]]"),
         ] {
-            let mended = recover(text);
-            assert_eq!(mended.text, whole);
-            let end = mended.original_span(&(whole.len() - 1..whole.len())).end;
-            assert_eq!(end, text.len(), "places are told as they were");
+            let recovered = recover(text);
+            assert_eq!(recovered.text, whole);
+            let end = recovered.original_span(&(whole.len() - 1..whole.len())).end;
+            assert_eq!(end, text.len(), "places are stated as they were");
         }
         assert_eq!(kept("[a]\n[[b]]\n[c.d] # ]").1, 0);
     }
@@ -372,10 +375,11 @@ mod tests {
 
     #[test]
     fn sound_text_is_left_alone() {
-        let text = "# x = [\na = [\n  [1], # ]\n  \"[\", '''\n[q]\n''',\n]\n\"k = \" = { b = \"}\",\n c = 1 }\n[[d]]\ne.f = \"\"\"x\\\"\"\"\"\"\nö = 1";
-        let mended = recover(text);
+        let text = "# x = [\na = [\n  [1], # ]\n  \"[\", '''\n[q]\n''',\n]\n\"k = \" = { b = \
+                    \"}\",\n c = 1 }\n[[d]]\ne.f = \"\"\"x\\\"\"\"\"\"\nö = 1";
+        let recovered = recover(text);
         assert_eq!(
-            (mended.text.trim_end(), mended.diagnostics.len()),
+            (recovered.text.trim_end(), recovered.diagnostics.len()),
             (text.trim_end_matches("ö = 1").trim_end(), 1),
             "only the last key is wrong"
         );

@@ -1,12 +1,11 @@
-//! Where the secrets of `proxy.toml` stand in its text, so that no problem ever shows one. It works
-//! on the bare text, because a file with a syntax error has its secrets too.
+//! Finds the secrets in the text of `proxy.toml`, so that no diagnostic ever shows one. It works on
+//! the plain text, because a file with syntax errors contains secrets too.
 
 use std::ops::Range;
 
 const SECRET_WORDS: [&str; 3] = ["password", "secret", "token"];
 
-/// The stretches that must be drawn as stars: values of keys that look like names of secrets, and
-/// the user parts of urls.
+/// The ranges to print as stars: values of keys that look like secrets, and the user parts of URLs.
 #[must_use]
 pub fn secrets(text: &str) -> Vec<Range<usize>> {
     let mut found = keyed(text);
@@ -14,7 +13,7 @@ pub fn secrets(text: &str) -> Vec<Range<usize>> {
     found
 }
 
-/// Values of keys that are called like a secret, or nearly so: a typo in the name must not publish
+/// Values of keys that are named like a secret, or nearly so: a typo in the name must not reveal
 /// the value.
 fn keyed(text: &str) -> Vec<Range<usize>> {
     let is_word = |b: u8| b.is_ascii_alphanumeric() || b == b'_' || b == b'-';
@@ -37,7 +36,7 @@ fn keyed(text: &str) -> Vec<Range<usize>> {
     found
 }
 
-/// Whether a key of this name, or of the name it was probably meant to be, holds a secret.
+/// Whether a key of this name, or of the name that was probably meant, holds a secret.
 fn is_secret_name(word: &str) -> bool {
     let word = word.to_ascii_lowercase();
     if word.ends_with("_file") || word.ends_with("-file") {
@@ -50,12 +49,11 @@ fn is_secret_name(word: &str) -> bool {
             && SECRET_WORDS.iter().any(|secret| strsim::osa_distance(&word, secret) <= 2))
 }
 
-/// The value that follows a key, without its quotes. A lone `${NAME}` is no secret, it is the way
-/// not to write one.
+/// The value that follows a key, without its quotes. A lone `${NAME}` is not a secret.
 fn value_after(text: &str, key_end: usize) -> Option<Range<usize>> {
     let rest = &text[key_end..];
     let rest = rest.strip_prefix(['"', '\'']).unwrap_or(rest).trim_start_matches([' ', '\t']);
-    // A colon separates as in YAML when the key begins its line; elsewhere it is part of a tag such
+    // A colon separates as in YAML if the key begins its line; elsewhere it is part of a tag such
     // as `token:{id}`.
     let line_start = text[..key_end].rfind('\n').map_or(0, |newline| newline + 1);
     let begins_line = text[line_start..key_end]
@@ -103,8 +101,8 @@ fn end_of_string(content: &str) -> usize {
     content.len()
 }
 
-/// `user:password` of every url. The last `@` counts: passwords contain `/`, `@` and spaces when
-/// people forget to encode them.
+/// `user:password` of every URL. The last `@` ends it: passwords may contain an unencoded `/`, `@`
+/// or space.
 fn user_parts(text: &str) -> impl Iterator<Item = Range<usize>> {
     text.match_indices("://").filter_map(|(at, separator)| {
         let start = at + separator.len();
@@ -140,7 +138,13 @@ mod tests {
 
     #[test]
     fn what_is_no_secret_is_shown() {
-        assert!(hidden("token = { auth = \"token\" }\ntoken_file = \"/run/token\"\ntags = [\"token:{id}\"]\npath = \"/a\"").is_empty());
+        assert!(
+            hidden(
+                "token = { auth = \"token\" }\ntoken_file = \"/run/token\"\ntags = \
+                        [\"token:{id}\"]\npath = \"/a\""
+            )
+            .is_empty()
+        );
         assert!(hidden("token = \"${ADMIN_TOKEN}\"").is_empty());
         assert_eq!(hidden("token = \"${ADMIN_TOKEN:-hunter2}\"").len(), 1);
     }

@@ -1,5 +1,5 @@
-//! Lint of what reaches the app without being in a key: `pass_headers` and `unknown_headers =
-//! "pass"`.
+//! Lint of headers that reach the origin without being in the key: `pass_headers` and
+//! `unknown_headers = "pass"`.
 
 use std::str::FromStr as _;
 
@@ -8,11 +8,11 @@ use http::{HeaderName, header};
 use super::super::context::CompileContext;
 use super::super::diagnostics::diagnostic::DiagnosticBuilder;
 use super::names::{Meaning, meaning};
-use super::{LintFile, LintRoute, texts};
+use super::view::{LintFile, LintRoute, texts};
 use crate::policy::field::FieldSource;
 use crate::policy::route::UnknownHeaders;
 
-/// Looks at each cached route.
+/// Checks each cached route.
 pub fn check(whole: &LintFile<'_>, context: &mut CompileContext) {
     for route in whole.cached() {
         passed(route, whole, context);
@@ -30,29 +30,31 @@ fn passed(route: &LintRoute<'_>, whole: &LintFile<'_>, context: &mut CompileCont
     let fields = || super::scopes::fields(route);
     for text in texts(&route.file.pass_headers) {
         let Ok(name) = HeaderName::from_str(text.value.as_str()) else { continue };
-        // The credential is in the key or admitted by the app, unless a field of the key has taken
-        // its place.
+        // The credential is in the key or authorized by the origin, unless a field of the key has
+        // taken its place.
         let seen = is_credential(&name) && (!chosen || name == header::AUTHORIZATION);
         if seen || fields().any(|field| field.header() == Some(&name)) {
             continue;
         }
         let what = match meaning(name.as_str()) {
             Some(Meaning::Credential) => "identifies the caller",
-            Some(Meaning::Caller) => "says who asks",
-            Some(Meaning::Choice) => "changes what many apps answer",
+            Some(Meaning::Caller) => "identifies the user",
+            Some(Meaning::Choice) => "changes the responses of many apps",
             None => continue,
         };
         let shown = text.value.shown();
         let message = format!(
-            "`{shown}` {what}, and reaches the app without being in the key: one answer would go to all its values"
+            "`{shown}` {what}, but reaches the origin without being in the key: one response \
+             would be served for all its values"
         );
         let hint = if name == header::COOKIE || meaning(name.as_str()) == Some(Meaning::Credential)
         {
-            format!("name it in drop_headers instead: drop_headers = [\"{shown}\"]")
+            format!("use drop_headers instead: drop_headers = [\"{shown}\"]")
         } else {
             let field = name.as_str().trim_start_matches("x-").replace('-', "_");
             format!(
-                "put it into the key: {field} = {{ header = \"{shown}\" }} in [fields] and \"{field}\" in `key`; or name it in drop_headers"
+                "add it to the key: {field} = {{ header = \"{shown}\" }} in [fields] and \
+                 \"{field}\" in `key`; or add it to drop_headers"
             )
         };
         context.report.push(DiagnosticBuilder::warning(text.span.clone(), message).hint(hint));
@@ -66,9 +68,10 @@ fn unknown(route: &LintRoute<'_>, context: &mut CompileContext) {
         .given()
         .filter(|_| route.spec.unknown_headers == UnknownHeaders::Pass);
     if let Some(given) = given {
-        let message = "every header that no key has seen reaches the app here: anyone can choose the answer that the others get by a header \
-                       of their own";
-        let hint = "write unknown_headers = \"drop\", which withholds them, and name the harmless ones that the app needs in pass_headers";
+        let message = "every header that is not part of the key reaches the origin: anyone can \
+                       change the stored response for others with a header of their own";
+        let hint = "write unknown_headers = \"drop\", and name harmless headers that the origin \
+                    needs in pass_headers";
         context.report.push(DiagnosticBuilder::warning(given.span.clone(), message).hint(hint));
     }
 }

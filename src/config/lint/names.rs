@@ -1,13 +1,13 @@
-//! What the name of a header or a cookie tells of its value: a guess, for warnings alone.
+//! Guesses from the name of a header or a cookie what its value is for. Used for warnings only.
 
-/// What a value probably does.
+/// The probable purpose of a value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Meaning {
-    /// It proves who asks: a key, a token, a session.
+    /// Proves the caller's identity: a key, a token, a session.
     Credential,
-    /// It says who asks, or for whom.
+    /// Names the caller, or on whose behalf it calls.
     Caller,
-    /// It chooses what is answered: a language, a host, another method.
+    /// Selects the response: a language, a host, another method.
     Choice,
 }
 
@@ -27,18 +27,17 @@ const CHOICES: &[&str] = &[
     "override",
 ];
 
-/// Headers that say where a request was sent or what it really is: apps build links and redirects
-/// from them.
+/// Headers about the original target of a request: apps build links and redirects from them.
 #[rustfmt::skip]
 const REWRITES: &[&str] = &[
     "forwarded", "x-forwarded-host", "x-forwarded-server", "x-forwarded-proto", "x-forwarded-scheme", "x-forwarded-port",
     "x-forwarded-prefix", "x-host", "x-original-host", "x-original-url", "x-rewrite-url",
 ];
 
-/// Guesses by the words of a name.
+/// Guesses from the words of a name.
 pub fn meaning(name: &str) -> Option<Meaning> {
     let name = name.to_ascii_lowercase();
-    // A token against forgery is as good as random, and `user-agent` names no user.
+    // Anti-forgery tokens are as good as random, and `user-agent` does not name a user.
     if ["csrf", "xsrf", "user-agent"].iter().any(|harmless| name.contains(harmless)) {
         return None;
     }

@@ -1,23 +1,25 @@
 //! Lint of purge rules against routes: entries that no write purges, tags that no entry has,
-//! methods that were forgotten.
+//! missing methods.
 //!
-//! Tags that the app sends are not in the file. Where the operator says that it sends some (`[tags]
-//! response_headers`), a tag that nothing carries is no mistake by itself.
+//! Tags that the origin sends are not in the file. If the operator has set
+//! `[tags] response_headers`, a tag that no route has need not be a mistake.
 
 use http::Method;
 
 use super::super::context::CompileContext;
 use super::super::decode::{Located, Setting, TomlList, TomlString, nearest};
 use super::super::diagnostics::diagnostic::{DiagnosticBuilder, SourceSpan};
-use super::{LONG_TTL, LintFile, LintPurge, LintRoute, listed, template, texts};
+use super::template;
+use super::view::{LONG_TTL, LintFile, LintPurge, LintRoute, listed, texts};
 use crate::policy::field::FieldSource;
 use crate::policy::tag::Template;
 use crate::units::show_duration;
 
-/// How to say that tags come from the app.
-const TAGS_FROM_ORIGIN_HINT: &str = "if the app sends tags, say so: response_headers = [\"surrogate-key\", \"cache-tag\"] in [tags]";
+/// How to declare that the origin sends tags.
+const TAGS_FROM_ORIGIN_HINT: &str = "if the origin sends tags, declare it: response_headers = \
+                                     [\"surrogate-key\", \"cache-tag\"] in [tags]";
 
-/// Looks at each cached route and at each purge rule.
+/// Checks each cached route and each purge rule.
 pub fn check(whole: &LintFile<'_>, context: &mut CompileContext) {
     for route in whole.cached() {
         if route.spec.tags.is_empty() {
@@ -34,12 +36,12 @@ pub fn check(whole: &LintFile<'_>, context: &mut CompileContext) {
     }
 }
 
-/// The purge rule that speaks of writes at or below a route's path.
+/// The purge rule that covers writes at or below a route's path.
 fn covering<'a>(route: &LintRoute<'_>, whole: &'a LintFile<'a>) -> Option<&'a LintPurge<'a>> {
     whole.purges.iter().find(|purge| purge.rule.pattern.may_cover(&route.spec.pattern))
 }
 
-/// Whether a route may carry the tag of a purge template.
+/// Whether entries of a route may have a tag of a purge template.
 fn carries(route: &LintRoute<'_>, purge: &LintPurge<'_>, tag: &Template) -> bool {
     route
         .spec
@@ -52,25 +54,29 @@ fn reaches(purge: &LintPurge<'_>, route: &LintRoute<'_>) -> bool {
     purge.rule.tags.iter().any(|tag| carries(route, purge, tag))
 }
 
-/// Whether a route makes entries that only their url can purge.
+/// Whether entries of a route can be purged by their URL only.
 fn lacks_tags(route: &LintRoute<'_>) -> bool {
     route.spec.tags.is_empty() && route.spec.ttl.is_some()
 }
 
-/// A route whose entries have no tag but that of their url.
+/// Warns about a route whose entries have no tag except that of their URL.
 fn untagged(route: &LintRoute<'_>, whole: &LintFile<'_>, context: &mut CompileContext) {
     if !lacks_tags(route) || (whole.origin_sends_tags && !whole.purges.is_empty()) {
         return;
     }
-    let draft = match covering(route, whole) {
+    let builder = match covering(route, whole) {
         None => DiagnosticBuilder::warning(
             route.path.clone(),
-            "this route has no tags, and no purge rule covers its path: only writes to the same url purge it",
+            "this route has no tags, and no purge rule covers its path: only writes to the same \
+             URL purge its entries",
         )
-        .hint("give it tags and a [[purges]] rule, if other writes change what it shows"),
+        .hint("add tags and a [[purges]] rule if other writes change its responses"),
         Some(purge) => {
             let line = context.report.source().line(purge.path.start);
-            let message = format!("the purge rule in line {line} covers this path, and has nothing to purge here: this route has no tags");
+            let message = format!(
+                "the purge rule at line {line} covers this path but purges \
+                                   nothing here, because this route has no tags"
+            );
             let usable = usable_tags(purge, route, whole);
             let hint = if usable.is_empty() {
                 TAGS_FROM_ORIGIN_HINT.to_owned()
@@ -80,17 +86,17 @@ fn untagged(route: &LintRoute<'_>, whole: &LintFile<'_>, context: &mut CompileCo
             DiagnosticBuilder::warning(route.path.clone(), message).hint(hint)
         }
     };
-    context.report.push(draft);
+    context.report.push(builder);
 }
 
-/// A route with tags that no purge rule can mean.
+/// Warns about a route whose tags no purge rule names.
 fn unpurged(route: &LintRoute<'_>, whole: &LintFile<'_>, context: &mut CompileContext) {
     if whole.origin_sends_tags || whole.purges.iter().any(|purge| reaches(purge, route)) {
         return;
     }
     let Some(tags) = route.file.tags.given() else { return };
     let Some(purge) = covering(route, whole) else { return lives_long(route, context) };
-    // A slip of the pen in the purge rule is told where it is.
+    // A typo in the purge rule is reported there.
     let mut pairs = purge.rule.tags.iter().zip(texts(&purge.file.tags));
     if pairs.any(|(template, text)| {
         is_dead(template, purge, whole) && near(text, texts(&route.file.tags)).is_some()
@@ -99,18 +105,18 @@ fn unpurged(route: &LintRoute<'_>, whole: &LintFile<'_>, context: &mut CompileCo
     }
     let line = context.report.source().line(purge.path.start);
     let message = format!(
-        "the purge rule in line {line} covers this path, but neither it nor another one names any of these tags"
+        "the purge rule at line {line} covers this path, but no purge rule names any of these tags"
     );
     let usable = usable_tags(purge, route, whole);
     let own = texts(&route.file.tags).iter().map(|text| text.value.shown());
     let hint = if usable.is_empty() {
         format!(
-            "write tags = {} in the rule of line {line}, as far as it knows the fields",
+            "write tags = {} in the rule at line {line}, if it has these fields",
             listed(shown(&purge.file.tags).chain(own))
         )
     } else {
         format!(
-            "write tags = {}, if its writes change what this route shows",
+            "write tags = {} if its writes change the responses of this route",
             listed(own.chain(usable))
         )
     };
@@ -121,7 +127,7 @@ fn shown(slot: &Setting<TomlList<TomlString>>) -> impl Iterator<Item = &str> {
     texts(slot).iter().map(|text| text.value.shown())
 }
 
-/// Entries that stay for days, whatever is written.
+/// Warns about entries that stay for days and that no write purges.
 fn lives_long(route: &LintRoute<'_>, context: &mut CompileContext) {
     let windows =
         route.spec.stale_while_revalidate.max(route.spec.stale_if_error).unwrap_or_default();
@@ -134,18 +140,18 @@ fn lives_long(route: &LintRoute<'_>, context: &mut CompileContext) {
             .map(|given| &given.span);
     let Some(at) = at.filter(|_| most > LONG_TTL) else { return };
     let message = format!(
-        "this is shown for up to {}, and no purge rule names any of this route's tags",
+        "entries may be served for up to {}, and no purge rule names any of this route's tags",
         show_duration(most)
     );
     let path = route.file.path.given().map_or("/…", |text| text.value.shown());
     let hint = format!(
-        "add [[purges]] with path = \"{path}\" and tags = {}, for the writes that change it",
+        "add [[purges]] with path = \"{path}\" and tags = {} for the writes that change them",
         listed(shown(&route.file.tags))
     );
     context.report.push(DiagnosticBuilder::warning(at.clone(), message).hint(hint));
 }
 
-/// The purge rule's tags that the route could carry as they are written.
+/// The tags of the purge rule that the route could use as written.
 fn usable_tags<'a>(
     purge: &'a LintPurge<'_>,
     route: &LintRoute<'_>,
@@ -171,18 +177,18 @@ fn usable_tags<'a>(
     pairs.filter(|(template, _)| usable(template)).map(|(_, text)| text.value.shown()).collect()
 }
 
-/// Whether no route carries a tag of this purge template.
+/// Whether no route has a tag of this purge template.
 fn is_dead(template: &Template, purge: &LintPurge<'_>, whole: &LintFile<'_>) -> bool {
     !whole.routes.iter().any(|route| carries(route, purge, template))
 }
 
-/// Tags of a purge rule that no route carries.
+/// Warns about tags of a purge rule that no route has.
 fn dead(purge: &LintPurge<'_>, whole: &LintFile<'_>, context: &mut CompileContext) {
     for (template, text) in purge.rule.tags.iter().zip(texts(&purge.file.tags)) {
         if !is_dead(template, purge, whole) {
             continue;
         }
-        // The tags of routes at this path before those of others.
+        // Prefer the tags of routes at this path to those of others.
         let covered = |route: &&LintRoute<'_>| purge.rule.pattern.may_cover(&route.spec.pattern);
         let here = whole
             .routes
@@ -196,31 +202,34 @@ fn dead(purge: &LintPurge<'_>, whole: &LintFile<'_>, context: &mut CompileContex
                 .find_map(|route| near(text, texts(&route.file.tags)).map(|meant| (route, meant)))
         });
         let shown = text.value.shown();
-        let draft = DiagnosticBuilder::warning(
+        let builder = DiagnosticBuilder::warning(
             text.span.clone(),
-            format!("no route has a tag that could be `{shown}`: this purges nothing"),
+            format!("no route has a tag that matches `{shown}`, so this purges nothing"),
         );
         match meant {
             Some((route, meant)) => {
                 let line = context.report.source().line(route.path.start);
-                context.report.push(draft.hint(format!(
-                    "did you mean \"{meant}\", as the route in line {line} has it?"
-                )));
+                context
+                    .report
+                    .push(builder.hint(format!(
+                        "did you mean \"{meant}\", as in the route at line {line}?"
+                    )));
             }
-            // Or it is told at the route that lacks it.
+            // If a route lacks tags, the warning is at that route.
             None if whole.origin_sends_tags
                 || whole.cached().any(|route| covered(&route) && lacks_tags(route)) => {}
-            None => context.report.push(
-                draft.hint(format!("name a tag of a route, or remove it; {TAGS_FROM_ORIGIN_HINT}")),
-            ),
+            None => context
+                .report
+                .push(builder.hint(format!(
+                    "write a tag of a route, or remove it; {TAGS_FROM_ORIGIN_HINT}"
+                ))),
         }
     }
 }
 
-/// The tag that was probably meant: one with the same first word, or one that is spelt nearly
-/// alike.
+/// The tag that was probably meant: one with the same first word or a similar spelling.
 fn near<'a>(text: &Located<TomlString>, tags: &'a [Located<TomlString>]) -> Option<&'a str> {
-    // SECURITY: values of the environment may be secret.
+    // SECURITY: values of variables may be secret.
     if text.value.is_from_environment() {
         return None;
     }
@@ -236,7 +245,7 @@ fn near<'a>(text: &Located<TomlString>, tags: &'a [Located<TomlString>]) -> Opti
     same_head().or_else(|| nearest(word, &known))
 }
 
-/// Methods that a purge rule leaves out, and no other rule takes up.
+/// Warns about methods that neither this purge rule nor another one covers.
 fn forgotten_methods(purge: &LintPurge<'_>, whole: &LintFile<'_>, context: &mut CompileContext) {
     let (Some(_), Some(given)) = (&purge.rule.methods, purge.file.methods.given()) else { return };
     if !whole
@@ -261,7 +270,8 @@ fn forgotten_methods(purge: &LintPurge<'_>, whole: &LintFile<'_>, context: &mut 
     if left.is_empty() {
         return;
     }
-    let message = format!("{} at this path purge nothing but their own url", left.join(", "));
-    let hint = "remove `methods`, which then are all that write; if the app has no others, end the line with `# check: ok`";
+    let message = format!("{} at this path purge only their own URL", left.join(", "));
+    let hint = "remove `methods` to cover all unsafe methods; if the app does not use these \
+                methods, end the line with `# check: ok`";
     context.report.push(DiagnosticBuilder::warning(given.span.clone(), message).hint(hint));
 }

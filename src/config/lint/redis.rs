@@ -1,11 +1,11 @@
-//! Lint of the Redis itself: `sidecache check` asks the one that `[redis] url` names how it evicts
-//! and what it keeps on disk.
+//! Lint of the Redis server: `sidecache check` queries the eviction policy and the persistence of
+//! the Redis at `[redis] url`.
 //!
-//! Entries and the records of tags expire; the generation, the step and the list of sidecars do
-//! not. So `volatile-*` leaves these three alone, `allkeys-*` may take them, which empties the
-//! cache or ends leases, and nothing ever makes a wrong answer: what is missing is a miss.
-//! `volatile-ttl` takes entries before their records, which live longer, and is as good. A Redis
-//! that cannot be asked is a note: a machine that builds and tests has none.
+//! Entries and tag records expire; the generation, the step and the list of sidecars do not. So
+//! `volatile-*` never evicts these three, and `allkeys-*` may evict them, which empties the cache
+//! or ends leases. No policy leads to a wrong response: whatever is missing is a miss.
+//! `volatile-ttl` evicts entries before their records, which live longer, so it is fine. If Redis
+//! cannot be reached, `check` prints a note and still succeeds, because build machines have none.
 
 use std::time::Duration;
 
@@ -18,28 +18,29 @@ use super::super::diagnostics::diagnostic::{
 use crate::redis::{CallError, RedisClient, RedisInfo, RedisSettings};
 use crate::units::show_size;
 
-/// How long all of it may take.
+/// How long all queries together may take.
 const INSPECT_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// How a policy is set.
+/// The command that sets the recommended policy.
 const LRU: &str = "redis-cli CONFIG SET maxmemory-policy volatile-lru";
 
-/// Asks, and tells what is unsuitable. `text` is the file's, for the line of the url.
+/// Queries Redis and warns about unsuitable settings. `text` is the file's text, to find the line
+/// of the URL.
 pub fn inspect(settings: &RedisSettings, name: &str, text: &str) -> Vec<Diagnostic> {
     let mut report = DiagnosticCollector::new(SourceText::new(name, text));
     let at = url_span(text);
-    // A thread of its own: whoever calls this may be in a runtime already.
+    // Runs in its own thread, because the caller may be inside a runtime already.
     let asked = std::thread::scope(|scope| scope.spawn(|| facts(settings)).join());
-    let drafts = match asked {
+    let builders = match asked {
         Ok(Ok(facts)) => assess(&facts, &at),
         Ok(Err(why)) => vec![
-            note(&at, format!("Redis was not asked how it is set up: {why}"))
-                .hint("`--offline` leaves it out"),
+            note(&at, format!("the configuration of Redis was not checked: {why}"))
+                .hint("`--offline` skips this check"),
         ],
         Err(_) => Vec::new(),
     };
-    for draft in drafts {
-        report.push(draft);
+    for builder in builders {
+        report.push(builder);
     }
     report.finish().1
 }
@@ -56,12 +57,12 @@ fn facts(settings: &RedisSettings) -> Result<RedisInfo, String> {
             .unwrap_or(Err(CallError::Timeout));
         asked.map_err(|error| error.to_string())
     });
-    // A name that is still being looked up would hold it.
+    // A pending name lookup would block dropping the runtime.
     runtime.shutdown_background();
     asked
 }
 
-/// Where the url stands.
+/// The position of the URL.
 fn url_span(text: &str) -> SourceSpan {
     let table = DeTable::parse(text).ok();
     let url = table.as_ref().and_then(|table| {
@@ -74,79 +75,97 @@ fn note(at: &SourceSpan, message: impl Into<String>) -> DiagnosticBuilder {
     DiagnosticBuilder::note(at.clone(), message)
 }
 
-/// What is unsuitable for a cache.
+/// Warns about settings that are unsuitable for a cache.
 fn assess(facts: &RedisInfo, at: &SourceSpan) -> Vec<DiagnosticBuilder> {
-    let mut drafts = Vec::new();
+    let mut builders = Vec::new();
     let mut warn = |message: String, hint: &str| {
-        drafts.push(DiagnosticBuilder::warning(at.clone(), message).hint(hint))
+        builders.push(DiagnosticBuilder::warning(at.clone(), message).hint(hint))
     };
     if facts.role.as_deref() == Some("slave") {
         warn(
-            "this Redis is a replica: it refuses writes, so that a sidecar counts it as lost"
-                .into(),
-            "name its primary in `url`, or the sentinels: redis-sentinel://HOST:26379?sentinelServiceName=NAME",
+            "this Redis is a replica: it rejects writes, so the sidecar treats it as lost".into(),
+            "name its primary in `url`, or the sentinels: \
+             redis-sentinel://HOST:26379?sentinelServiceName=NAME",
         );
     }
     let policy = facts.policy.as_deref().unwrap_or_default();
     match facts.maxmemory {
         Some(0) => warn(
-            "this Redis has no `maxmemory`: it grows with whatever clients ask for, until the machine is out of memory".into(),
+            "this Redis has no `maxmemory`: it grows with the requests of clients until the \
+             machine runs out of memory"
+                .into(),
             &format!("redis-cli CONFIG SET maxmemory 1gb, and {LRU}; the same in redis.conf"),
         ),
         Some(most) if policy == "noeviction" => warn(
-            format!("`noeviction`: once its {} are full, this Redis refuses to store anything until something expires", show_size(most)),
+            format!(
+                "`maxmemory-policy` is `noeviction`: once its {} are full, this Redis stores \
+                     nothing until something expires",
+                show_size(most)
+            ),
             &format!("{LRU}; the same in redis.conf"),
         ),
         _ => {}
     }
     match policy {
         "allkeys-random" => warn(
-            "`allkeys-random` evicts what is used as readily as what is not, the generation of the whole cache included: all is a miss then".into(),
+            "`maxmemory-policy` is `allkeys-random`: it may evict used keys, even the generation \
+             of the whole cache, after which every request is a miss"
+                .into(),
             &format!("{LRU}; the same in redis.conf"),
         ),
         "volatile-random" => warn(
-            "`volatile-random` evicts the record of a busy tag as readily as an entry: all entries of that tag are a miss then".into(),
+            "`maxmemory-policy` is `volatile-random`: it may evict the record of a busy tag, \
+             after which all its entries are a miss"
+                .into(),
             &format!("{LRU}; the same in redis.conf"),
         ),
         _ => {}
     }
-    drafts.extend(persistence(facts, at));
+    builders.extend(persistence(facts, at));
     if facts.loading {
-        drafts.push(note(
+        builders.push(note(
             at,
-            "this Redis is still loading what it had saved; until then it counts as lost",
+            "this Redis is still loading its data from disk; until it has finished, the sidecar \
+             treats it as lost",
         ));
     }
-    drafts
+    builders
 }
 
-/// A cache on disk. What a restart brings back bears the replication id of the Redis that wrote it,
-/// and each start has a new one: the records are foreign, and their entries are a miss.
+/// Warns about persistence. Records have the replication id of the Redis that wrote them, and each
+/// start of Redis has a new one. So restored records do not match, and their entries are a miss.
 fn persistence(facts: &RedisInfo, at: &SourceSpan) -> Vec<DiagnosticBuilder> {
-    let why = "nothing of it is used after a restart: what an older Redis wrote is a miss. It costs memory and disk, and while the disk is full \
-               Redis refuses writes and counts as lost";
-    let mut drafts = Vec::new();
+    let why = "the sidecar uses none of it after a restart of Redis. It costs memory and disk, \
+               and while the disk is full Redis rejects writes and counts as lost";
+    let mut builders = Vec::new();
     if facts.appendonly == Some(true) {
-        let draft = DiagnosticBuilder::warning(
+        let builder = DiagnosticBuilder::warning(
             at.clone(),
-            format!("this Redis logs all writes to disk (`appendonly`), and {why}"),
+            format!("this Redis logs all writes to disk (`appendonly`), but {why}"),
         );
-        drafts.push(draft.hint("redis-cli CONFIG SET appendonly no, and the same in redis.conf; for a Redis that keeps nothing else"));
+        builders.push(builder.hint(
+            "redis-cli CONFIG SET appendonly no, and the same in redis.conf, \
+                                if this Redis is only a cache",
+        ));
     }
     match &facts.save {
         Ok(save) if !save.is_empty() => {
-            let draft = DiagnosticBuilder::warning(
+            let builder = DiagnosticBuilder::warning(
                 at.clone(),
-                format!("this Redis saves to disk (`save {save}`), and {why}"),
+                format!("this Redis saves to disk (`save {save}`), but {why}"),
             );
-            drafts.push(draft.hint("redis-cli CONFIG SET save \"\", and the same in redis.conf; for a Redis that keeps nothing else"));
+            builders.push(builder.hint(
+                "redis-cli CONFIG SET save \"\", and the same in redis.conf, \
+                                    if this Redis is only a cache",
+            ));
         }
-        Err(Some(error)) => {
-            drafts.push(note(at, format!("whether this Redis saves to disk is not known: {error}")))
-        }
+        Err(Some(error)) => builders.push(note(
+            at,
+            format!("whether this Redis saves to disk could not be checked: {error}"),
+        )),
         Ok(_) | Err(None) => {}
     }
-    drafts
+    builders
 }
 
 #[cfg(test)]
@@ -164,9 +183,12 @@ mod tests {
         }
     }
 
-    fn told(facts: &RedisInfo) -> Vec<String> {
+    fn stated(facts: &RedisInfo) -> Vec<String> {
         let source = SourceText::new("proxy.toml", "x = 1\n");
-        assess(facts, &(4..5)).into_iter().map(|draft| source.locate(draft).to_string()).collect()
+        assess(facts, &(4..5))
+            .into_iter()
+            .map(|builder| source.locate(builder).to_string())
+            .collect()
     }
 
     #[test]
@@ -174,7 +196,7 @@ mod tests {
         for policy in ["volatile-lru", "volatile-lfu", "volatile-ttl", "allkeys-lru", "allkeys-lfu"]
         {
             assert_eq!(
-                told(&RedisInfo { policy: Some(policy.into()), ..suitable() }),
+                stated(&RedisInfo { policy: Some(policy.into()), ..suitable() }),
                 Vec::<String>::new(),
                 "{policy}"
             );
@@ -187,7 +209,7 @@ mod tests {
             appendonly: None,
             save: Err(None),
         };
-        assert_eq!(told(&silent), Vec::<String>::new(), "what is not known is not judged");
+        assert_eq!(stated(&silent), Vec::<String>::new(), "what is not known is not judged");
     }
 
     #[test]
@@ -214,11 +236,13 @@ mod tests {
                 "redis-sentinel://",
             ),
         ] {
-            let told = told(&facts);
-            assert_eq!(told.len(), 1, "{told:?}");
+            let stated = stated(&facts);
+            assert_eq!(stated.len(), 1, "{stated:?}");
             assert!(
-                told[0].contains("warning") && told[0].contains(message) && told[0].contains(mend),
-                "{told:?}"
+                stated[0].contains("warning")
+                    && stated[0].contains(message)
+                    && stated[0].contains(mend),
+                "{stated:?}"
             );
         }
     }
@@ -229,8 +253,8 @@ mod tests {
             RedisInfo { save: Err(Some(CallError::Reply("NOPERM".into()))), ..suitable() },
             RedisInfo { loading: true, ..suitable() },
         ] {
-            let told = told(&facts);
-            assert!(told.len() == 1 && told[0].contains(": note: "), "{told:?}");
+            let stated = stated(&facts);
+            assert!(stated.len() == 1 && stated[0].contains(": note: "), "{stated:?}");
         }
     }
 

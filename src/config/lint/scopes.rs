@@ -1,5 +1,5 @@
-//! Lint of who may share an entry: routes for everyone that tell callers apart, overridden words of
-//! the app, tokens that begin alike, credentials in the clear.
+//! Lint of who may share an entry: public routes that depend on the caller, overridden directives
+//! of the origin, tokens that start alike, unhashed credentials.
 
 use std::sync::Arc;
 
@@ -7,7 +7,7 @@ use super::super::context::CompileContext;
 use super::super::decode::Setting;
 use super::super::diagnostics::diagnostic::DiagnosticBuilder;
 use super::names::{Meaning, meaning};
-use super::{LintFile, LintRoute, texts};
+use super::view::{LintFile, LintRoute, texts};
 use crate::policy::field::{Auth, Field, FieldSource};
 use crate::policy::scope::Scope;
 use crate::policy::tag::Template;
@@ -18,7 +18,7 @@ pub fn fields<'a>(route: &LintRoute<'a>) -> impl Iterator<Item = &'a Arc<Field>>
     route.spec.key.iter().chain(route.spec.tags.iter().flat_map(Template::fields))
 }
 
-/// Looks at each cached route, and at the fields.
+/// Checks each cached route, and the fields.
 pub fn check(whole: &LintFile<'_>, context: &mut CompileContext) {
     for route in whole.cached() {
         match route.spec.scope {
@@ -34,7 +34,7 @@ pub fn check(whole: &LintFile<'_>, context: &mut CompileContext) {
     in_the_clear(whole, context);
 }
 
-/// A route for everyone whose key names a caller.
+/// Warns about a public route whose key identifies a caller.
 fn tells_apart(route: &LintRoute<'_>, whole: &LintFile<'_>, context: &mut CompileContext) {
     let named = |name: &str| matches!(meaning(name), Some(Meaning::Credential)) || is_person(name);
     let personal = |field: &&Arc<Field>| match &field.source {
@@ -50,17 +50,17 @@ fn tells_apart(route: &LintRoute<'_>, whole: &LintFile<'_>, context: &mut Compil
         return;
     };
     let message = format!(
-        "scope \"public\" asks nobody who he is, but the field `{}` tells one caller from another: whoever sends its value gets that caller's \
-         entry",
+        "scope \"public\" does not authenticate callers, but the field `{}` tells them apart: \
+         anyone who sends a caller's value gets that caller's entry",
         field.name
     );
     context.report.push(
         DiagnosticBuilder::warning(scope.span.clone(), message)
-            .hint("write scope = \"private\", or \"shared\" if the app is to admit each caller"),
+            .hint("write scope = \"private\", or \"shared\" if the origin authorizes each caller"),
     );
 }
 
-/// A tenant is many callers; a user or an account is one.
+/// A tenant has many callers; a user or an account is one caller.
 fn is_person(name: &str) -> bool {
     meaning(name) == Some(Meaning::Caller)
         && !["tenant", "org", "organization", "organisation", "workspace", "team"]
@@ -68,7 +68,7 @@ fn is_person(name: &str) -> bool {
             .any(|group| name.to_ascii_lowercase().contains(group))
 }
 
-/// A route for everyone beside one that is not, on the same data.
+/// Warns about a public route that shows the same data as a route of another scope.
 fn shows_what_others_guard(
     route: &LintRoute<'_>,
     whole: &LintFile<'_>,
@@ -88,15 +88,16 @@ fn shows_what_others_guard(
     };
     let (line, word) = (context.report.source().line(other.path.start), other.spec.scope.as_str());
     let message = format!(
-        "this route is for everyone, but the one in line {line} shows data of the same tag, below or beside this path, as scope \"{word}\""
+        "this route is public, but the route at line {line} has the same tag and scope \
+         \"{word}\", and its path is below or beside this one"
     );
     context.report.push(
         DiagnosticBuilder::warning(scope.span.clone(), message)
-            .hint(format!("write scope = \"{word}\", if the app asks who calls here, too")),
+            .hint(format!("write scope = \"{word}\" if the app checks the caller here too")),
     );
 }
 
-/// Whether one of the paths begins with what is fixed in the other.
+/// Whether one path starts with the fixed part of the other.
 fn are_siblings(one: &str, other: &str) -> bool {
     let stem = |path: &str| -> Vec<String> {
         path.split('/')
@@ -110,27 +111,28 @@ fn are_siblings(one: &str, other: &str) -> bool {
     !one.is_empty() && !other.is_empty() && one.iter().zip(&other).all(|(a, b)| a == b)
 }
 
-/// `origin = "ignore"` where an entry is for several callers.
+/// Warns about `origin = "ignore"` if several callers share an entry.
 fn overrides(route: &LintRoute<'_>, context: &mut CompileContext) {
     let chosen = route.spec.key.iter().any(|field| matches!(field.source, FieldSource::Auth(_)));
     let shared = match route.spec.scope {
         Scope::Public => "everyone",
-        Scope::Shared if !chosen => "every admitted caller",
+        Scope::Shared if !chosen => "every authorized caller",
         Scope::Shared | Scope::Private => return,
     };
     if let (OriginRule::Ignore, Some(_), Some(origin)) =
         (route.spec.origin, route.spec.ttl, route.file.origin.given())
     {
         let message = format!(
-            "the app's `Cache-Control: private` is overridden here, and one caller's answer goes to {shared}"
+            "this overrides the origin's `Cache-Control: private`, so the response for one caller \
+             is served to {shared}"
         );
-        let hint = "write origin = \"respect\", or scope = \"private\"; if the app says `private` on everything and means nothing by it, end the \
-                    line with `# check: ok`";
+        let hint = "write origin = \"respect\", or scope = \"private\"; if the origin marks \
+                    everything `private` for no reason, end the line with `# check: ok`";
         context.report.push(DiagnosticBuilder::warning(origin.span.clone(), message).hint(hint));
     }
 }
 
-/// The start of a token as the identity, in entries that several callers share.
+/// Warns about the start of a token as identity in a shared entry.
 fn prefix(route: &LintRoute<'_>, context: &mut CompileContext) {
     let prefixed = |field: &&Arc<Field>| matches!(field.source, FieldSource::Auth(Auth::Prefix(_)));
     let Some(field) = route.spec.key.iter().find(prefixed) else { return };
@@ -139,17 +141,18 @@ fn prefix(route: &LintRoute<'_>, context: &mut CompileContext) {
         return;
     };
     let message = format!(
-        "`{}` is the start of a token: callers whose tokens begin alike share an entry here",
+        "`{}` is the start of a token: callers whose tokens start alike share an entry here",
         field.name
     );
     let hint = format!(
-        "write {} = {{ auth = \"token\" }} in [fields], or remove the field: scope \"shared\" admits each caller by himself",
+        "write {} = {{ auth = \"token\" }} in [fields], or remove the field: scope \"shared\" \
+         authorizes each caller separately",
         field.name
     );
     context.report.push(DiagnosticBuilder::warning(text.span.clone(), message).hint(hint));
 }
 
-/// Headers and cookies that prove who asks, used as plain fields.
+/// Warns about headers and cookies that hold credentials and are used as plain fields.
 fn in_the_clear(whole: &LintFile<'_>, context: &mut CompileContext) {
     let in_rules = |name: &str| {
         let routes = whole.routes.iter().flat_map(fields);
@@ -167,10 +170,12 @@ fn in_the_clear(whole: &LintFile<'_>, context: &mut CompileContext) {
         if meaning(text.value.as_str()) == Some(Meaning::Credential) {
             let shown = text.value.shown();
             let message = format!(
-                "`{shown}` looks like a credential: as a field it stands in keys and tags as it is, not as a hash"
+                "`{shown}` looks like a credential, and as a field it appears in keys and tags \
+                 unhashed"
             );
             let hint = format!(
-                "name it in [credential], {kind} = [\"{shown}\"], and take `{}` out of the rules: scope \"private\" has the credential in the key",
+                "name it in [credential], {kind} = [\"{shown}\"], and remove `{}` from the rules: \
+                 scope \"private\" has the credential in the key",
                 name.value
             );
             context.report.push(DiagnosticBuilder::warning(text.span.clone(), message).hint(hint));

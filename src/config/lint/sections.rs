@@ -1,23 +1,23 @@
-//! Lint of the sections: whom the sidecar believes, what it tells strangers, room for tags, and the
-//! times of `[redis]` against each other.
+//! Lint of the sections: trusted proxies, debug headers, the number of tags, and the times of
+//! `[redis]` against each other.
 
 use std::time::Duration;
 
 use super::super::context::CompileContext;
 use super::super::diagnostics::diagnostic::DiagnosticBuilder;
 use super::super::file;
-use super::{CompiledParts, LintFile, texts};
+use super::view::{CompiledParts, LintFile, texts};
 use crate::redis::{OnLoss, RedisSettings};
 use crate::units::show_duration;
 
-/// How long a sidecar that has lost Redis may take to try again: less of a grace, and its purges
+/// How long a sidecar that has lost Redis may take to reconnect. With a shorter grace its purges
 /// may come too late.
 const MAX_RETRY_DELAY: Duration = Duration::from_millis(250);
 
-/// For longer than this nobody expects to be shown what another sidecar has purged.
+/// Serving purged entries for longer than this is probably not intended.
 const LONG_WITHOUT_REDIS: Duration = Duration::from_mins(1);
 
-/// Looks at the sections.
+/// Checks the sections.
 pub fn check(whole: &LintFile<'_>, parts: &CompiledParts<'_>, context: &mut CompileContext) {
     trust(whole, context);
     debug(whole, context);
@@ -29,20 +29,21 @@ pub fn check(whole: &LintFile<'_>, parts: &CompiledParts<'_>, context: &mut Comp
     }
 }
 
-/// `trusted_proxies` that is everybody.
+/// Warns about `trusted_proxies` that includes every address.
 fn trust(whole: &LintFile<'_>, context: &mut CompileContext) {
     let Some(listen) = whole.file.listen.given() else { return };
     for text in texts(&listen.value.trusted_proxies)
         .iter()
         .filter(|text| text.value.as_str().ends_with("/0"))
     {
-        let message = "this is every address: any client can say by X-Forwarded-Host which site it asks for, and by X-Forwarded-For who it is";
-        let hint = "name the proxy in front alone, as in trusted_proxies = [\"127.0.0.1\"]";
+        let message = "this trusts every address: any client can forge the host with \
+                       X-Forwarded-Host, and its own address with X-Forwarded-For";
+        let hint = "name only the proxy in front, as in trusted_proxies = [\"127.0.0.1\"]";
         context.report.push(DiagnosticBuilder::warning(text.span.clone(), message).hint(hint));
     }
 }
 
-/// Debug headers for strangers.
+/// Warns about debug headers on a public address.
 fn debug(whole: &LintFile<'_>, context: &mut CompileContext) {
     let address = whole.file.listen.get().and_then(|listen| listen.address.get());
     let local = address.is_none_or(|text| {
@@ -51,22 +52,23 @@ fn debug(whole: &LintFile<'_>, context: &mut CompileContext) {
     let headers = whole.file.debug.get().and_then(|debug| debug.headers.given());
     if let (Some(given), false) = (headers.filter(|given| given.value), local) {
         let message =
-            "responses tell keys, tags and routes, and [listen] is open beyond this machine";
+            "responses show keys, tags and routes, and [listen] is reachable from other machines";
         context.report.push(
             DiagnosticBuilder::warning(given.span.clone(), message)
-                .hint("write headers = false; `sidecache explain` tells the same"),
+                .hint("write headers = false; `sidecache explain` shows the same"),
         );
     }
 }
 
-/// Routes that use up the room for tags.
+/// Warns about routes with nearly as many tags as the limit allows.
 fn tags(whole: &LintFile<'_>, most: usize, context: &mut CompileContext) {
     for route in whole.cached() {
-        // The one of the url is there besides.
+        // Each entry also has the tag of its URL.
         let own = route.spec.tags.len() + 1;
         if let (true, Some(given)) = (own >= most, route.file.tags.given()) {
             let message = format!(
-                "with that of the url these are {own} tags, and [limits] tags is {most}: a response that names one more is not stored"
+                "with the tag of the URL these are {own} tags, and the limit is {most}: a \
+                 response with one more tag is not stored"
             );
             context.report.push(
                 DiagnosticBuilder::warning(given.span.clone(), message)
@@ -92,12 +94,13 @@ fn redis(settings: &RedisSettings, file: &file::RedisSection, context: &mut Comp
         } else if settings.degraded_ttl > LONG_WITHOUT_REDIS {
             let shown = show_duration(settings.degraded_ttl);
             let message = format!(
-                "without Redis this sidecar shows for {shown} what was written through another one"
+                "without Redis this sidecar serves for up to {shown} entries that writes through \
+                 other sidecars have purged"
             );
             push(&given.span, message, "write degraded_ttl = \"2s\"".into());
         }
     }
-    // A heartbeat goes out every quarter of the lease, and must be back before the lease ends.
+    // A heartbeat is sent every quarter of the lease, and must be received before the lease ends.
     let most = settings.lease * 3 / 4;
     if settings.deadline > most {
         let at = file
@@ -107,7 +110,8 @@ fn redis(settings: &RedisSettings, file: &file::RedisSection, context: &mut Comp
             .or_else(|| file.lease.given().map(|given| &given.span));
         let (deadline, lease) = (show_duration(settings.deadline), show_duration(settings.lease));
         let message = format!(
-            "a Redis that takes its deadline of {deadline} cannot renew a lease of {lease} in time: hits from memory would ask it one by one"
+            "a Redis that takes as long as its deadline of {deadline} cannot renew a lease of \
+             {lease} in time: each hit from memory would then ask Redis"
         );
         let hint = format!(
             "write lease = \"{}\", or a shorter deadline",
@@ -120,7 +124,8 @@ fn redis(settings: &RedisSettings, file: &file::RedisSection, context: &mut Comp
     if let Some(given) =
         file.rejoin_grace.given().filter(|_| settings.rejoin_grace < MAX_RETRY_DELAY)
     {
-        let message = "the other sidecars may take longer than this to find Redis again, and to tell it what they purged meanwhile";
+        let message = "the other sidecars may take longer than this to reconnect to Redis and \
+                       publish what they have purged meanwhile";
         push(&given.span, message.into(), "write rejoin_grace = \"1s\"".into());
     }
 }

@@ -1,26 +1,26 @@
-//! Can two tag templates ever render the same tag? Takes templates apart by what fields can hold;
-//! knows no rules.
+//! Decides whether two tag templates can render the same tag, by the values that fields can have.
+//! Knows no rules.
 
 use crate::policy::field::FieldSource;
 use crate::policy::route::Pattern;
 use crate::policy::tag::Template;
 
-/// One step through the tags that a template can render.
+/// One element of the pattern of tags that a template can render.
 #[derive(Clone, Copy)]
 enum TemplateStep {
     /// This character.
     Char(char),
     /// One character of a value.
     One { colon: bool },
-    /// Any number of further ones.
+    /// Any number of further characters.
     More { colon: bool },
 }
 
-/// Whether some tag can come from both. A value counts as one without `:`, which separates the
-/// parts of a tag, unless it is a host or the rest of a path.
+/// Whether some tag can come from both. Values are assumed to have no `:`, which separates the
+/// parts of a tag, unless they are a host or the rest of a path.
 pub fn overlap(one: (&Template, &Pattern), other: (&Template, &Pattern)) -> bool {
     let (one, other) = (steps(one.0, one.1), steps(other.0, other.1));
-    // From the end: whether what is left of both can be the same.
+    // Computed from the end: whether the rests of both can be the same.
     let mut left = vec![vec![false; other.len() + 1]; one.len() + 1];
     for i in (0..=one.len()).rev() {
         for j in (0..=other.len()).rev() {

@@ -1,17 +1,18 @@
-//! One file per kind of problem: where it is pointed at, and a word of what is said.
+//! One file for each kind of diagnostic: its position, and part of its text.
 
 use std::time::Duration;
 
 use http::HeaderName;
 
-use super::{parse, problems};
+use super::{diagnostics, parse};
 use crate::policy::route::Collapse;
 
 /// Puts lines into a file that is otherwise right: `{}` stands for them at its top, after
 /// `[upstream]`.
 fn with(lines: &str) -> String {
     format!(
-        "[upstream]\nurl = \"http://127.0.0.1:8000\"\n[fields]\ntenant = {{ header = \"x-tenant-id\" }}\nuser = {{ auth = \"token\" }}\nform = {{ body = \"/id\" }}\n{lines}"
+        "[upstream]\nurl = \"http://127.0.0.1:8000\"\n[fields]\ntenant = {{ header = \
+         \"x-tenant-id\" }}\nuser = {{ auth = \"token\" }}\nform = {{ body = \"/id\" }}\n{lines}"
     )
 }
 
@@ -20,19 +21,19 @@ const LINE: usize = 7;
 /// Expects exactly one error, in this line of the given lines (from 1) and column, with this text
 /// in its drawing.
 fn one(lines: &str, line: usize, column: usize, text: &str) {
-    let problems = problems(&with(lines));
-    let errors: Vec<_> = problems.errors().collect();
-    assert_eq!(errors.len(), 1, "{lines}\n{problems}");
+    let diagnostics = diagnostics(&with(lines));
+    let errors: Vec<_> = diagnostics.errors().collect();
+    assert_eq!(errors.len(), 1, "{lines}\n{diagnostics}");
     assert_eq!(
         (errors[0].line + 1, errors[0].column),
         (line + LINE, column),
-        "{lines}\n{problems}"
+        "{lines}\n{diagnostics}"
     );
-    assert!(problems.to_string().contains(text), "{text}: {problems}");
+    assert!(diagnostics.to_string().contains(text), "{text}: {diagnostics}");
 }
 
 fn warning(lines: &str, line: usize, text: &str) {
-    let config = parse(&with(lines)).unwrap_or_else(|problems| panic!("{problems}"));
+    let config = parse(&with(lines)).unwrap_or_else(|diagnostics| panic!("{diagnostics}"));
     let found = config
         .warnings
         .iter()
@@ -47,12 +48,12 @@ fn route(keys: &str, line: usize, column: usize, text: &str) {
 #[test]
 fn sections() {
     one("[listen]\naddress = \":8080\"", 2, 11, "\"0.0.0.0:8080\"");
-    one("[listen]\naddress = \"http://127.0.0.1:80\"", 2, 11, "leave the scheme out");
+    one("[listen]\naddress = \"http://127.0.0.1:80\"", 2, 11, "remove the scheme");
     one("[listen]\ntrusted_proxies = [\"10.0.0.0/8\", \"proxy\"]", 2, 34, "is not a network");
     one("[listen]\nidle_timeout = \"0s\"", 2, 16, "1ms to 1d");
     one("[listen]\nmax_streams = 0", 2, 15, "1 to 10000");
     one("[listen]\nmax_streams = -1", 2, 15, "negative");
-    one("[listen]\nmax_streams = \"5\"", 2, 15, "leave the quotes out");
+    one("[listen]\nmax_streams = \"5\"", 2, 15, "remove the quotes");
     one("[listen]\naddress = 8080", 2, 11, "put it in quotes");
     one("[listen]\ndrain = 5", 2, 9, "\"5s\"");
     one("[listen]\nadress = \"127.0.0.1:1\"", 2, 1, "did you mean `address`?");
@@ -65,12 +66,12 @@ fn sections() {
         14,
         "remove one of the two",
     );
-    one("[memory]\nsize = \"0\"", 2, 8, "nothing to cache in");
+    one("[memory]\nsize = \"0\"", 2, 8, "nothing can be stored");
     one("[memory]\nsize = \"1kB\"", 2, 8, "1MiB to 64TiB");
     one("[memory]\nsize = 256", 2, 8, "\"256B\"");
     one("[log]\nlevel = \"debgu\"", 2, 9, "not a level");
     one("[log]\nformat = \"jsn\"", 2, 10, "did you mean \"json\"?");
-    one("[log]\naccess = \"true\"", 2, 10, "leave the quotes out");
+    one("[log]\naccess = \"true\"", 2, 10, "remove the quotes");
     one("[limits]\ntags = 0", 2, 8, "1 to 4096");
     one("[limits]\nobject = \"1.5MiB\"", 2, 10, "smaller unit");
     one("[limits]\nvariants = 0", 2, 12, "1 to 1024");
@@ -81,21 +82,21 @@ fn sections() {
     one("[limits]\nrange_fill = 5", 2, 14, "\"5B\"");
     one("[limits]\nrefreshes = 0", 2, 13, "the nearest is 1");
     one("[tags]\nresponse_headers = [\"xkey\", \"Xkey\"]", 2, 29, "twice");
-    one("[credential]\nheaders = [\"x api\"]", 2, 12, "not the name of a header");
-    one("[credential]\ncookies = [\"a=b\"]", 2, 12, "not the name of a cookie");
+    one("[credential]\nheaders = [\"x api\"]", 2, 12, "not a valid header name");
+    one("[credential]\ncookies = [\"a=b\"]", 2, 12, "not a valid cookie name");
     one("[redis]\nnamespace = \"a b\"\nurl = \"redis://h\"", 2, 13, "namespace");
     one("[redis]\ndeadline = \"100ms\"", 1, 1, "`url` is missing");
     one("[redis]\nurl = \"redis-sentinel://h\"", 2, 7, "sentinelServiceName");
     one("[redis]\nurl = \"redis-cluster://h/1\"", 2, 7, "database 0");
     one("[redis]\nurl = \"redis://h\"\nwait_replicas = 17", 3, 17, "0 to 16");
-    one("[redis]\nurl = \"redis://a:b@h\"\npassword = \"c\"", 3, 12, "in the url, too");
+    one("[redis]\nurl = \"redis://a:b@h\"\npassword = \"c\"", 3, 12, "also in the URL");
     one("[redis]\nurl = \"redis://h\"\nsecret = \"c\"", 3, 10, "16 characters");
     one("[redis]\nurl = \"redis://h\"\nca_file = \"/nonexistent\"", 3, 11, "cannot be read");
     one(
         "[redis]\nurl = \"redis://h\"\njournal = \"/nonexistent/journal\"",
         3,
         11,
-        "in no folder that exists",
+        "in a folder that does not exist",
     );
     one("[redis]\nurl = \"redis://h\"\njournal = \"/\"", 3, 11, "is a folder");
     one("[redis]\nurl = \"redis://h\"\njournal = \"\"", 3, 11, "this is empty");
@@ -111,12 +112,12 @@ fn targeted_headers() {
         one(&format!("[freshness]\ntargeted = {list}"), 2, column, text)
     };
     targeted("\"cdn-cache-control\"", 12, "put it in brackets");
-    targeted("[\"cdn cache-control\"]", 13, "not the name of a header");
-    targeted("[\"\"]", 13, "empty name");
+    targeted("[\"cdn cache-control\"]", 13, "not a valid header name");
+    targeted("[\"\"]", 13, "this name is empty");
     targeted("[\"a-cache-control\", \"A-Cache-Control\"]", 32, "listed twice");
     targeted("[\"connection\"]", 13, "belongs to the connection");
-    targeted("[\"cdn-cache-control\", \"Cache-Control\"]", 34, "it counts anyway");
-    targeted("[\"expires\"]", 13, "it counts anyway");
+    targeted("[\"cdn-cache-control\", \"Cache-Control\"]", 34, "it always counts");
+    targeted("[\"expires\"]", 13, "it always counts");
     targeted("[\"a\",\"b\",\"c\",\"d\",\"e\",\"f\",\"g\",\"h\",\"i\"]", 12, "at most 8");
     one("[freshness]\ntargetted = []", 2, 1, "did you mean `targeted`?");
 }
@@ -125,28 +126,31 @@ fn targeted_headers() {
 fn the_app() {
     for (url, hint) in [
         ("127.0.0.1:8000", "put http:// before it"),
-        ("ftp://a", "only HTTP apps"),
+        ("ftp://a", "only HTTP origins"),
         ("http://a/b", "a path or a query"),
         ("http://a?b", "a path or a query"),
-        ("http://", "not a url"),
+        ("http://", "not a URL"),
         ("http://u:p@a", "user or password"),
     ] {
-        let problems = problems(&format!("[upstream]\nurl = \"{url}\"\n"));
+        let diagnostics = diagnostics(&format!("[upstream]\nurl = \"{url}\"\n"));
         assert_eq!(
-            problems.errors().map(|problem| (problem.line, problem.column)).collect::<Vec<_>>(),
+            diagnostics
+                .errors()
+                .map(|diagnostic| (diagnostic.line, diagnostic.column))
+                .collect::<Vec<_>>(),
             [(2, 7)],
-            "{problems}"
+            "{diagnostics}"
         );
-        assert!(problems.to_string().contains(hint), "{problems}");
+        assert!(diagnostics.to_string().contains(hint), "{diagnostics}");
     }
-    let circle = problems(
+    let circle = diagnostics(
         "[upstream]\nurl = \"http://127.0.0.1:8080\"\n[listen]\naddress = \"0.0.0.0:8080\"\n",
     );
-    assert!(circle.to_string().contains("in a circle") && circle.errors().count() == 1, "{circle}");
-    assert!(problems("").to_string().contains("[upstream] is missing"));
-    assert!(problems("[upstream]\n").to_string().contains("`url` is missing"));
+    assert!(circle.to_string().contains("would loop") && circle.errors().count() == 1, "{circle}");
+    assert!(diagnostics("").to_string().contains("[upstream] is missing"));
+    assert!(diagnostics("[upstream]\n").to_string().contains("`url` is missing"));
     let config = parse("[upstream]\nurl = \"https://[::1]\"\n")
-        .unwrap_or_else(|problems| panic!("{problems}"));
+        .unwrap_or_else(|diagnostics| panic!("{diagnostics}"));
     let target = &config.upstream.target;
     assert_eq!(
         (target.tls, &*target.host, target.port, &*target.authority),
@@ -167,12 +171,12 @@ fn fields() {
     field("{ host = false }", 14, "host = true");
     field("{ auth = \"prefix\" }", 5, "`length` is missing");
     field("{ auth = \"prefix\", length = 7 }", 33, "8 to 512");
-    field("{ auth = \"token\", length = 20 }", 32, "belongs to auth");
+    field("{ auth = \"token\", length = 20 }", 32, "only for auth");
     field("{ auth = \"bearer\" }", 14, "is not a form of auth field");
     field("{ body = \"id\" }", 14, "JSON pointer");
     field("{ jwt = \"sub\" }", 7, "not supported by this version");
     field("{ query = \"\" }", 15, "empty");
-    one("\"a b\" = { host = true }", 1, 1, "cannot be the name");
+    one("\"a b\" = { host = true }", 1, 1, "not a valid name of a field");
 }
 
 #[test]
@@ -182,7 +186,7 @@ fn routes() {
     one("[[routes]]\npath = 5", 2, 8, "a string is needed");
     one("[routes]\npath = \"/a\"", 1, 1, "double brackets");
     one("[[routes]]\npath = \"/a/{tenant}\"", 2, 13, "the name of a field");
-    one("[[routes]]\npath = \"/a/{b}\"\n[[routes]]\npath = \"/a/{c}\"", 4, 8, "in line 8");
+    one("[[routes]]\npath = \"/a/{b}\"\n[[routes]]\npath = \"/a/{c}\"", 4, 8, "at line 8");
     one("[[routes]]\npath = \"/a\"\n[[routes]]\npath = \"/a\"", 4, 8, "line 8 has the same path");
     route("ttl = \"0s\"", 1, 7, "1ms to 365d");
     route("ttl = \"366d\"", 1, 7, "1ms to 365d");
@@ -194,13 +198,13 @@ fn routes() {
     route("jitter = \"366d\"\nttl = \"365d\"", 1, 10, "less than the `ttl`");
     route("ttl = \"0s\"\njitter = \"5m\"", 1, 7, "1ms to 365d");
     route("ttl = 5\njitter = \"5m\"", 1, 7, "\"5s\"");
-    route("early_refresh = \"true\"", 1, 17, "leave the quotes out");
+    route("early_refresh = \"true\"", 1, 17, "remove the quotes");
     route("collapse = \"redis\"", 1, 12, "\"process\" or \"cluster\"");
     route("collapse = \"cluster\"", 1, 12, "add [redis]");
     route("mode = \"shadwo\"", 1, 8, "did you mean \"shadow\"?");
     route("key = \"tenant\"", 1, 7, "put it in brackets");
     route("key = [\"tennant\"]", 1, 9, "did you mean `tenant`?");
-    route("key = [\"\"]", 1, 8, "empty name");
+    route("key = [\"\"]", 1, 8, "this name is empty");
     route("key = [\"id\", \"id\"]", 1, 14, "listed twice");
     route("key = [\"form\"]", 1, 9, "body of writes");
     route("tags = [\"x:{form}\"]", 1, 13, "body of writes");
@@ -220,13 +224,13 @@ fn routes() {
         "drop_headers = [\"x-tenant-id\"]\nkey = [\"tenant\"]",
         1,
         17,
-        "withheld from the app, but",
+        "withheld from the origin, but",
     );
     route("scope = \"public\"\nkey = [\"user\"]", 1, 9, "withholds credentials");
-    route("scope = \"public\"\npass_headers = [\"cookie\"]", 2, 17, "cannot be let through");
-    route("scope = \"shared\"\ndrop_headers = [\"authorization\"]", 2, 17, "admits the caller");
+    route("scope = \"public\"\npass_headers = [\"cookie\"]", 2, 17, "cannot be passed");
+    route("scope = \"shared\"\ndrop_headers = [\"authorization\"]", 2, 17, "authorizes callers");
     route("audit = true", 1, 9, "a number from 0 to 1");
-    route("audit = 1.5", 1, 9, "no less than nothing");
+    route("audit = 1.5", 1, 9, "must be from 0 to 1");
     route("Path = \"/b\"", 1, 1, "did you mean `path`?");
     one("[[routes]]\npth = \"/a\"", 2, 1, "did you mean `path`?");
 }
@@ -234,7 +238,7 @@ fn routes() {
 /// The only route of a file that is otherwise right.
 fn only_route(before: &str, keys: &str) -> crate::policy::route::RouteSpec {
     let text = with(&format!("{before}\n[[routes]]\npath = \"/a\"\n{keys}\n"));
-    let config = parse(&text).unwrap_or_else(|problems| panic!("{problems}"));
+    let config = parse(&text).unwrap_or_else(|diagnostics| panic!("{diagnostics}"));
     config.routes.iter().next().map(|route| route.spec.clone()).expect("a route")
 }
 
@@ -246,18 +250,19 @@ fn a_route_says_when_the_app_is_asked() {
         (None, None, Duration::ZERO)
     );
     assert_eq!((plain.early_refresh, plain.collapse), (true, Collapse::Process));
-    let keys = "ttl = \"5m\"\nstale_while_revalidate = \"0s\"\nstale_if_error = \"365d\"\njitter = \"299999ms\"\nearly_refresh = false";
-    let told = only_route("", keys);
+    let keys = "ttl = \"5m\"\nstale_while_revalidate = \"0s\"\nstale_if_error = \"365d\"\njitter \
+                = \"299999ms\"\nearly_refresh = false";
+    let stated = only_route("", keys);
     assert_eq!(
-        told.stale_while_revalidate,
+        stated.stale_while_revalidate,
         Some(Duration::ZERO),
         "none is not the same as not said"
     );
     assert_eq!(
-        (told.stale_if_error, told.jitter),
+        (stated.stale_if_error, stated.jitter),
         (Some(Duration::from_hours(8760)), Duration::from_millis(299_999))
     );
-    assert!(!told.early_refresh);
+    assert!(!stated.early_refresh);
 }
 
 #[test]
@@ -293,33 +298,35 @@ fn a_redis_that_is_wrong_is_the_only_problem_of_routes_that_collapse_through_it(
 
 #[test]
 fn the_new_limits_and_headers_arrive() {
-    let silent = parse(&with("")).unwrap_or_else(|problems| panic!("{problems}"));
+    let silent = parse(&with("")).unwrap_or_else(|diagnostics| panic!("{diagnostics}"));
     let limits = &silent.limits;
     assert_eq!((limits.variants, limits.stale, limits.ranges), (64, Duration::from_mins(10), 16));
     assert_eq!((limits.range_fill, limits.refreshes), (8 << 20, 64));
     assert_eq!(*silent.response_rules.targeted, [HeaderName::from_static("cdn-cache-control")]);
-    let lines = "[limits]\nvariants = 1\nstale = \"0s\"\nranges = 256\nrange_fill = \"0\"\nrefreshes = 1\n[freshness]\ntargeted = [\"X-Cache-Control\", \"cdn-cache-control\"]";
-    let told = parse(&with(lines)).unwrap_or_else(|problems| panic!("{problems}"));
-    let limits = &told.limits;
+    let lines = "[limits]\nvariants = 1\nstale = \"0s\"\nranges = 256\nrange_fill = \
+                 \"0\"\nrefreshes = 1\n[freshness]\ntargeted = [\"X-Cache-Control\", \
+                 \"cdn-cache-control\"]";
+    let stated = parse(&with(lines)).unwrap_or_else(|diagnostics| panic!("{diagnostics}"));
+    let limits = &stated.limits;
     assert_eq!((limits.variants, limits.stale, limits.ranges), (1, Duration::ZERO, 256));
     assert_eq!((limits.range_fill, limits.refreshes), (0, 1));
     assert_eq!(
-        *told.response_rules.targeted,
+        *stated.response_rules.targeted,
         ["x-cache-control", "cdn-cache-control"].map(HeaderName::from_static),
         "in the order of the file"
     );
-    let off =
-        parse(&with("[freshness]\ntargeted = []")).unwrap_or_else(|problems| panic!("{problems}"));
+    let off = parse(&with("[freshness]\ntargeted = []"))
+        .unwrap_or_else(|diagnostics| panic!("{diagnostics}"));
     assert!(off.response_rules.targeted.is_empty());
 }
 
 #[test]
 fn two_unknown_fields_in_one_tag_are_two_problems() {
-    let problems = problems(&with("[[routes]]\npath = \"/a\"\ntags = [\"{one}:{two}\"]"));
+    let diagnostics = diagnostics(&with("[[routes]]\npath = \"/a\"\ntags = [\"{one}:{two}\"]"));
     assert_eq!(
-        problems.errors().map(|problem| problem.column).collect::<Vec<_>>(),
+        diagnostics.errors().map(|diagnostic| diagnostic.column).collect::<Vec<_>>(),
         [11, 17],
-        "{problems}"
+        "{diagnostics}"
     );
 }
 
@@ -330,21 +337,28 @@ fn purges() {
     };
     one("[[purges]]\npath = \"/a\"", 1, 1, "`tags` is missing");
     purge("tags = []", 1, 8, "purges nothing");
-    purge("tags = [\"a\"]\nmethods = [\"GET\"]", 2, 12, "changes nothing");
+    purge("tags = [\"a\"]\nmethods = [\"GET\"]", 2, 12, "is a safe method");
     purge("tags = [\"a\"]\nmethods = [\"post\"]", 2, 12, "\"POST\"");
     purge("tags = [\"a\"]\nmethods = [\"POST\", \"POST\"]", 2, 20, "listed twice");
     purge("tags = [\"a\"]\nmethods = []", 2, 11, "never applies");
     purge("tags = [\"a\"]\nrepurge_after = [\"0s\"]", 2, 18, "1ms to 1d");
     purge("tags = [\"a\"]\nrepurge_after = [\"1s\", \"1s\"]", 2, 24, "twice");
     purge(
-        "tags = [\"a\"]\nrepurge_after = [\"1s\",\"2s\",\"3s\",\"4s\",\"5s\",\"6s\",\"7s\",\"8s\",\"9s\"]",
+        "tags = [\"a\"]\nrepurge_after = \
+         [\"1s\",\"2s\",\"3s\",\"4s\",\"5s\",\"6s\",\"7s\",\"8s\",\"9s\"]",
         2,
         17,
         "at most 8",
     );
     purge("tags = [\"{nobody}\"]", 1, 11, "is not a field");
     purge("tags = [\"a\"]\nguard = \"none\"", 2, 9, "\"mark\" or \"bypass\"");
-    assert!(parse(&with("[[purges]]\npath = \"/a/{id}\"\ntags = [\"x:{form}:{id}:{tenant}\"]\nrepurge_after = [\"1s\", \"5s\"]")).is_ok());
+    assert!(
+        parse(&with(
+            "[[purges]]\npath = \"/a/{id}\"\ntags = \
+                         [\"x:{form}:{id}:{tenant}\"]\nrepurge_after = [\"1s\", \"5s\"]"
+        ))
+        .is_ok()
+    );
 }
 
 #[test]
@@ -380,18 +394,19 @@ fn warnings_leave_the_file_usable() {
         3,
         "no effect with mode \"off\"",
     );
-    let config =
-        parse("[upstream]\nurl = \"http://a\"\n").unwrap_or_else(|problems| panic!("{problems}"));
+    let config = parse("[upstream]\nurl = \"http://a\"\n")
+        .unwrap_or_else(|diagnostics| panic!("{diagnostics}"));
     assert_eq!(
         config.warnings.iter().map(ToString::to_string).collect::<String>(),
-        "proxy.toml: warning: there are no routes: everything passes through and nothing is cached\n  hint: add [[routes]] with path = \"/api/…\" and ttl = \"5m\"\n"
+        "proxy.toml: warning: there are no routes, so nothing is cached\n  hint: add [[routes]] \
+         with path = \"/api/…\" and ttl = \"5m\"\n"
     );
     let covered = parse(&with(
         "[[routes]]\npath = \"/a\"\nttl = \"5m\"\n[[purges]]\npath = \"/{*rest}\"\ntags = [\"x\"]",
     ));
     assert!(
         covered
-            .unwrap_or_else(|problems| panic!("{problems}"))
+            .unwrap_or_else(|diagnostics| panic!("{diagnostics}"))
             .warnings
             .iter()
             .all(|warning| !warning.message.contains("no purge rule"))
@@ -405,8 +420,8 @@ fn the_journal_is_a_file_beside_the_configuration_and_need_not_be_there_yet() {
     let journal = |key: &str| {
         std::fs::write(&path, with(&format!("[redis]\nurl = \"redis://h\"\n{key}")))
             .expect("written");
-        let config =
-            crate::config::Config::load(&path).unwrap_or_else(|problems| panic!("{problems}"));
+        let config = crate::config::Config::load(&path)
+            .unwrap_or_else(|diagnostics| panic!("{diagnostics}"));
         config.redis.expect("redis").journal
     };
     assert_eq!(journal(""), None);

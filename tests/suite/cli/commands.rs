@@ -48,7 +48,7 @@ async fn stats_are_tables_that_name_what_mends() {
             "80.0%",
             "2 purges in the journal",
             "1 entry, 4.0 KiB of 256.0 MiB",
-            "read 1m 0s ago",
+            "loaded 1m 0s ago",
             "needed for memory.size",
             "2 findings: see `sidecache advise`",
             "1 of 100 hits stale",
@@ -109,7 +109,7 @@ async fn a_purge_says_what_was_purged() {
             .await;
     assert_eq!(
         (said.code, said.out.as_str()),
-        (0, "expired (soft) 2 tags in 1.30 ms\n  campaigns:acme\n  uri:app.test/a\n")
+        (0, "soft purged 2 tags in 1.30 ms\n  campaigns:acme\n  uri:app.test/a\n")
     );
     let question = admin.requests().pop().expect("it was asked");
     assert_eq!(
@@ -144,7 +144,7 @@ async fn everything_is_purged_only_when_that_was_meant() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_token_is_sent_from_where_it_is_kept_and_never_shown() {
-    let refused = r#"{"error":"the admin token is needed","hint":null}"#;
+    let refused = r#"{"error":"the admin token is missing or wrong","hint":null}"#;
     let admin = Origin::scripted(&[("GET /stats", 401, refused)]);
     let config = format!(
         "[upstream]\nurl = \"http://127.0.0.1:1\"\n[admin]\naddress = \"{}\"\ntoken = \"of-the-config-file\"\n",
@@ -170,7 +170,7 @@ async fn the_token_is_sent_from_where_it_is_kept_and_never_shown() {
         let question = admin.requests().pop().expect("it was asked");
         assert_eq!(question.headers["authorization"], format!("Bearer {token}"));
         assert_eq!(said.code, 1);
-        contains_all(&said.err, &[named, "is not the one of the sidecar"]);
+        contains_all(&said.err, &[named, "rejects the token from"]);
         assert!(!said.err.contains(token) && said.out.is_empty(), "{}", said.err);
     }
     let said = told(&admin, &["stats"]).await;
@@ -217,7 +217,7 @@ async fn what_cannot_be_reached_or_understood_is_said() {
             &["403", "this Host is not served here", "hint: name it by its address"][..],
         ),
         (&["advise"], &["/shadow", "another version"]),
-        (&["purge", "--tag", "a"], &["cannot be read"]),
+        (&["purge", "--tag", "a"], &["cannot read the response"]),
     ] {
         let said = told(&admin, arguments).await;
         assert_eq!((said.code, said.out.as_str()), (1, ""), "{arguments:?}");
@@ -248,7 +248,7 @@ async fn a_reload_says_what_changed_or_what_is_wrong() {
             "jitter",
             "entries are left behind",
             "purge rule /b",
-            "needs a restart: memory.size",
+            "restart needed for: memory.size",
         ],
     );
     assert_eq!(told(&admin, &["reload", "--json"]).await.out.trim_end(), CHANGES);
@@ -281,7 +281,7 @@ async fn a_file_is_compared_with_what_runs_once_it_is_right_in_itself() {
             "proxy.toml: ok: 0 routes",
             "a reload would make: 2 changes",
             "entries are left behind",
-            "needs a restart: memory.size",
+            "restart needed for: memory.size",
         ],
     );
     assert_eq!(admin.requests()[0].json(), json!({ "text": text }));
@@ -294,7 +294,7 @@ async fn a_file_is_compared_with_what_runs_once_it_is_right_in_itself() {
     let said =
         CommandLine::new().file("proxy.toml", &text).run(&["check", "--against", "running"]).await;
     assert_eq!(said.code, 64);
-    contains_all(&said.out, &["would refuse it", "unknown key"]);
+    contains_all(&said.out, &["would reject the file", "unknown key"]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -309,7 +309,7 @@ async fn advice_is_toml_with_its_reasons_as_comments() {
     contains_all(
         &said.out,
         &[
-            "40 requests, 70.0% would be hits, 3 would have been stale (1 after no write",
+            "40 requests, 70.0% would be hits, 3 would have been stale (1 without a preceding write",
             "line 42: 3 answers would have been stale",
         ],
     );
@@ -344,7 +344,7 @@ async fn explain_live_shows_what_is_stored_and_why_it_would_not_be_served() {
             "in Redis: 200, 329 B, 1.2 s old, fresh for 4m 58s more",
             "campaigns:acme (purged since)",
             "uri:x (current)",
-            "MISS: it would not be served: purged",
+            "MISS: the stored response would not be served: purged",
         ],
     );
     let body = &admin.requests()[0].json();

@@ -77,13 +77,13 @@ async fn each_url_is_asked_for_once_and_then_stored() {
         (0, 0),
         "what no route takes is not sent"
     );
-    for part in ["line 7 cannot be read: what is this", "not sent: 1: no route"] {
+    for part in ["cannot read line 7: what is this", "not sent: 1: no route"] {
         assert!(said.err.contains(part), "{part:?} is missing:\n{}", said.err);
     }
     let said = line.run(&["warm", "--from", "list", "--host", "app.test", "--json"]).await;
     assert_eq!(outcomes(&said), [outcome("HIT", "memory", 3)]);
     let said = line.run(&["warm", "--from", "list", "--host", "app.test"]).await;
-    for part in ["HIT", "memory", "statuses  200: 3", "3 answers"] {
+    for part in ["HIT", "memory", "statuses  200: 3", "3 responses"] {
         assert!(said.out.contains(part), "{part:?} is missing:\n{}", said.out);
     }
     let said = line.run(&["warm", "--from", "list", "--host", "app.test", "--unrouted"]).await;
@@ -138,7 +138,7 @@ async fn headers_give_what_routes_are_keyed_by() {
     let line = line(&scene, "/t/1\n");
     let said = line.run(&["warm", "--from", "list", "--json"]).await;
     assert_eq!(outcomes(&said), [outcome("BYPASS", "missing field tenant", 1)]);
-    assert!(said.err.contains("--host names the one that clients use"), "{}", said.err);
+    assert!(said.err.contains("set the host that clients use with --host"), "{}", said.err);
     let said = line
         .run(&[
             "warm",
@@ -163,7 +163,11 @@ async fn it_fails_when_every_request_failed() {
     let line = line(&scene, "/c/1\n/c/2\n");
     let said = line.run(&["warm", "--from", "list", "--to", &nobody]).await;
     assert_eq!(said.code, 1);
-    assert!(said.out.contains("cannot connect") && said.out.contains("0 answers"), "{}", said.out);
+    assert!(
+        said.out.contains("cannot connect") && said.out.contains("0 responses"),
+        "{}",
+        said.out
+    );
     scene.answers(|request| Response::status(if request.path == "/c/1" { 500 } else { 200 }, "x"));
     assert_eq!(
         line.run(&["warm", "--from", "list"]).await.code,
@@ -189,7 +193,8 @@ async fn a_request_that_takes_too_long_is_given_up() {
         .await;
     assert_eq!(said.code, 0);
     assert!(
-        said.out.contains("no answer in time (first for /c/1)") && said.out.contains("1 answer,"),
+        said.out.contains("no response in time (first for /c/1)")
+            && said.out.contains("1 response,"),
         "{}",
         said.out
     );

@@ -144,7 +144,7 @@ fn redis_that_cannot_be_asked_is_a_note() {
             "{said}"
         );
     };
-    note(&using(&RedisServer::absent()), "Redis was not asked");
+    note(&using(&RedisServer::absent()), "the configuration of Redis was not checked");
     let redis = RedisServer::start();
     redis.freeze();
     let began = Instant::now();
@@ -177,7 +177,7 @@ fn redis_that_cannot_be_asked_is_a_note() {
     let table = |login: &str| {
         format!("{RULES}[redis]\nurl = \"redis://{login}@127.0.0.1:{}/0\"\n", guarded.port)
     };
-    note(&table("sidecar:secret"), "whether this Redis saves to disk is not known");
+    note(&table("sidecar:secret"), "whether this Redis saves to disk could not be checked");
     note(&table("sidecar:wrong-secret"), "WRONGPASS");
     let said = accepted(&table("sidecar:wrong-secret"));
     assert!(!said.contains("wrong-secret"), "SECURITY: {said}");

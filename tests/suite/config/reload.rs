@@ -129,7 +129,7 @@ async fn a_bad_file_keeps_the_old_rules_and_shows_until_it_is_mended() {
         "{}",
         ready.text()
     );
-    assert!(ready.text().contains("refused"), "{}", ready.text());
+    assert!(ready.text().contains("rejected"), "{}", ready.text());
     let stats = scene.sidecar.stats().await;
     assert!(
         stats["config"]["error"].as_str().is_some_and(|error| error.contains("five minutes")),

@@ -1,0 +1,47 @@
+//! The interface through which the admin API reloads and checks the config file. `app` implements
+//! it, so that this folder need not know the config.
+
+use std::path::PathBuf;
+
+use futures_util::future::BoxFuture;
+
+use crate::clock::Wall;
+use crate::policy::route::RouteMode;
+
+/// Reloads and checks the config file.
+pub trait ReloadHandle: Send + Sync {
+    /// The current status. Must not block for long.
+    fn status(&self) -> ReloadStatus;
+
+    /// Reads the file again and activates it if it is valid.
+    fn reload(&self) -> BoxFuture<'static, ReloadReply>;
+
+    /// The result that a reload with this text would have. Changes nothing.
+    fn check(&self, text: &str) -> ReloadReply;
+}
+
+/// The result of a reload or a check, as JSON.
+#[derive(Clone, Debug)]
+pub struct ReloadReply {
+    /// Whether the file is valid.
+    pub ok: bool,
+    /// The body of the response.
+    pub json: String,
+}
+
+/// The state of the file and of the rules in force.
+#[derive(Clone, Debug)]
+pub struct ReloadStatus {
+    /// The file; none if the rules were not read from one.
+    pub file: Option<PathBuf>,
+    /// The switch for all routes.
+    pub mode: RouteMode,
+    /// When the rules in force were loaded.
+    pub loaded: Wall,
+    /// How often rules were loaded.
+    pub loads: u64,
+    /// When and why the current file was rejected.
+    pub refused: Option<(Wall, String)>,
+    /// Changed keys that need a restart.
+    pub restart_needed: Vec<String>,
+}

@@ -1,0 +1,20 @@
+//! The rules of a file, for commands that need no running sidecar.
+
+use std::sync::Arc;
+
+use crate::config::Config;
+use crate::policy::plan::PolicyRules;
+use crate::secret::Hasher;
+
+/// The rules of a file, without starting any part of the sidecar.
+pub(super) fn rules_from(config: Config) -> PolicyRules {
+    let secret = config.redis.as_ref().and_then(|redis| redis.secret.as_ref());
+    PolicyRules {
+        hasher: secret
+            .map_or_else(Hasher::default, |secret| Hasher::new(secret.expose().as_bytes())),
+        routes: config.routes,
+        purges: config.purges,
+        credential: Arc::clone(&config.credential),
+        max_key: usize::try_from(config.limits.key).unwrap_or(usize::MAX),
+    }
+}

@@ -1,0 +1,142 @@
+//! Compiles `[[purges]]`: paths, methods, tags and the times to purge again.
+
+use std::collections::HashSet;
+use std::str::FromStr as _;
+use std::time::Duration;
+
+use http::Method;
+
+use super::fields::FieldTable;
+use super::rule_names::{RuleNames, pattern};
+use crate::config::context::CompileContext;
+use crate::config::decode::{Located, Period, Setting, TomlList, TomlString};
+use crate::config::diagnostics::diagnostic::DiagnosticBuilder;
+use crate::config::file;
+use crate::policy::purge_rule;
+use crate::policy::purge_rule::PurgeRule;
+
+const MS: Duration = Duration::from_millis(1);
+const DAY: Duration = Duration::from_hours(24);
+/// How many times a rule may purge again.
+const MAX_REPURGES: usize = 8;
+
+/// A purge rule.
+pub struct CompiledPurge {
+    /// The new value.
+    pub rule: PurgeRule,
+}
+
+/// Compiles the purge rules.
+pub fn purges(
+    list: Option<&TomlList<file::PurgeSection>>,
+    fields: &FieldTable,
+    context: &mut CompileContext,
+) -> Vec<CompiledPurge> {
+    list.map_or(&[][..], |list| &list.0)
+        .iter()
+        .filter_map(|located| purge(located, fields, context))
+        .collect()
+}
+
+fn purge(
+    located: &Located<file::PurgeSection>,
+    fields: &FieldTable,
+    context: &mut CompileContext,
+) -> Option<CompiledPurge> {
+    let file = &located.value;
+    let pattern = pattern(&file.path, (&located.span, &file.unknown), fields, context);
+    let names = RuleNames::new(fields, &file.path, pattern.as_ref(), true);
+    let given = file.tags.required(
+        "tags",
+        (&located.span, &file.unknown),
+        "tags = [\"…\"]",
+        &mut context.report,
+    );
+    if let Some(empty) = given
+        .filter(|tags| tags.value.0.is_empty() && context.report.source().is_empty_list(&tags.span))
+    {
+        let builder = DiagnosticBuilder::error(
+            empty.span.clone(),
+            "a purge rule without tags purges nothing",
+        );
+        context.report.push(
+            builder
+                .allowed("at least one tag")
+                .hint("name the tags of the routes that show this data"),
+        );
+    }
+    let tags = names.templates(&file.tags, context);
+    let methods = match &file.methods {
+        Setting::Absent => None,
+        slot => {
+            Some(slot.get().map(|list| context.names(&list.0, method)).unwrap_or_default().into())
+        }
+    };
+    if let Some(empty) =
+        file.methods.given().filter(|methods| context.report.source().is_empty_list(&methods.span))
+    {
+        let builder = DiagnosticBuilder::error(
+            empty.span.clone(),
+            "a purge rule without methods never applies",
+        );
+        context
+            .report
+            .push(builder.hint("remove the key: then the rule applies to every unsafe method"));
+    }
+    let repurge_after = repurges(&file.repurge_after, context);
+    let guard = file.guard.get()?.0;
+    let line = context.report.source().line(located.span.start);
+    Some(CompiledPurge {
+        rule: PurgeRule { line, pattern: pattern?, methods, tags, guard, repurge_after },
+    })
+}
+
+fn method(context: &mut CompileContext, text: &Located<TomlString>) -> Option<Method> {
+    let shown = text.value.shown();
+    let upper = text.value.as_str().to_ascii_uppercase();
+    let parsed = Method::from_str(text.value.as_str()).ok();
+    let (what, hint) = match &parsed {
+        None => (format!("`{shown}` is not a method"), "write it as \"POST\"".to_owned()),
+        Some(_) if text.value.as_str() != upper => {
+            (format!("methods are upper case, but `{shown}` is not"), format!("write \"{upper}\""))
+        }
+        Some(method) if purge_rule::is_safe(method) || *method == Method::CONNECT => {
+            (format!("`{shown}` is a safe method, so it never purges"), "remove it".to_owned())
+        }
+        Some(_) => return parsed,
+    };
+    context.report.malformed(
+        text,
+        "a method that changes data",
+        what,
+        Some("methods that change data, such as POST, PUT, PATCH, DELETE"),
+        &hint,
+    );
+    None
+}
+
+fn repurges(slot: &Setting<TomlList<Period>>, context: &mut CompileContext) -> Box<[Duration]> {
+    let list = slot.get().map_or(&[][..], |list| &list.0);
+    if let (Some(given), true) = (slot.given(), list.len() > MAX_REPURGES) {
+        let builder = DiagnosticBuilder::error(
+            given.span.clone(),
+            format!("the list has {} times", list.len()),
+        );
+        context
+            .report
+            .push(builder.allowed(format!("at most {MAX_REPURGES}")).hint("remove some of them"));
+    }
+    let (mut seen, mut times) = (HashSet::new(), Vec::new());
+    for period in list {
+        let fits =
+            context.in_range(&period.span, period.value.0, MS, DAY, crate::units::show_duration);
+        if fits && !seen.insert(period.value.0) {
+            context.report.push(
+                DiagnosticBuilder::error(period.span.clone(), "this time is listed twice")
+                    .hint("remove one of the two"),
+            );
+        }
+        times.push(period.value.0);
+    }
+    times.into()
+}

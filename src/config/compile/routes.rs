@@ -1,0 +1,251 @@
+//! Compiles `[[routes]]`: paths and ties between them, keys, tags, scopes and headers.
+
+use std::str::FromStr as _;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{HeaderName, header};
+
+use super::fields::FieldTable;
+use super::freshness::freshness_settings;
+use super::rule_names::{RuleNames, pattern};
+use crate::config::context::CompileContext;
+use crate::config::decode::{Located, QueryForm, Setting, TomlList, TomlString};
+use crate::config::diagnostics::diagnostic::{DiagnosticBuilder, SourceSpan};
+use crate::config::file;
+use crate::policy::credential::CredentialRule;
+use crate::policy::field::{Field, FieldSource};
+use crate::policy::route::{Collapse, Pattern, QueryRule, RouteMode, RouteSpec};
+use crate::policy::scope::Scope;
+use crate::policy::tag::Template;
+use crate::semantics::storability::OriginRule;
+
+const MS: Duration = Duration::from_millis(1);
+const DAY: Duration = Duration::from_hours(24);
+
+/// A compiled route and the position of its path.
+pub struct CompiledRoute {
+    /// The new value.
+    pub spec: RouteSpec,
+    path: SourceSpan,
+}
+
+/// The other sections that routes depend on.
+pub struct RouteContext<'a> {
+    /// `[fields]`.
+    pub fields: &'a FieldTable,
+    /// `[credential]`.
+    pub credential: &'a CredentialRule,
+    /// The `collapse` of `[redis]`; none without `[redis]`.
+    pub collapse: Option<Collapse>,
+    /// The switch for all routes.
+    pub mode: RouteMode,
+}
+
+/// Compiles the routes. Routes with an invalid path are left out, but all their keys are checked.
+pub fn routes(
+    list: Option<&TomlList<file::RouteSection>>,
+    shared: &RouteContext<'_>,
+    context: &mut CompileContext,
+) -> Vec<CompiledRoute> {
+    let mut routes: Vec<CompiledRoute> = Vec::new();
+    for route in list.map_or(&[][..], |list| &list.0) {
+        if let Some(route) = self::route(route, shared, context) {
+            if let Some(earlier) =
+                routes.iter().find(|earlier| earlier.spec.pattern.same_shape(&route.spec.pattern))
+            {
+                tie(earlier, &route, context);
+            }
+            routes.push(route);
+        }
+    }
+    routes
+}
+
+fn tie(earlier: &CompiledRoute, later: &CompiledRoute, context: &mut CompileContext) {
+    let line = context.report.source().line(earlier.path.start);
+    let (message, hint) = if earlier.spec.pattern.as_str() == later.spec.pattern.as_str() {
+        (format!("the route at line {line} has the same path"), "remove one of the two")
+    } else {
+        // SECURITY: the earlier path is quoted from the source, which has no values of variables.
+        let path = context.report.source().shown(&earlier.path);
+        (
+            format!(
+                "this path and {path} at line {line} match the same requests, and neither is more \
+                 specific"
+            ),
+            "make one of them more specific, or merge the two",
+        )
+    };
+    context.report.push(DiagnosticBuilder::error(later.path.clone(), message).hint(hint));
+}
+
+fn route(
+    located: &Located<file::RouteSection>,
+    shared: &RouteContext<'_>,
+    context: &mut CompileContext,
+) -> Option<CompiledRoute> {
+    let (file, fields) = (&located.value, shared.fields);
+    let pattern = pattern(&file.path, (&located.span, &file.unknown), fields, context);
+    let names = RuleNames::new(fields, &file.path, pattern.as_ref(), false);
+    let key = file
+        .key
+        .get()
+        .map(|list| {
+            context.names(&list.0, |context, text| names.field(text.value.as_str(), text, context))
+        })
+        .unwrap_or_default();
+    let tags = names.templates(&file.tags, context);
+    let has_path = pattern.is_some();
+    let timing = freshness_settings(file, shared.collapse, context);
+    let admit_for = context.period(&file.admit_for, MS, DAY);
+    let query = query(file.query.get()?, context);
+    let spec = RouteSpec {
+        line: context.report.source().line(located.span.start),
+        mode: file.mode.get().map_or(RouteMode::On, |word| word.0).and(shared.mode),
+        audit: file.audit.get().map_or(0.0, |share| share.0),
+        ttl: timing.ttl,
+        origin: file.origin.get().map_or(OriginRule::Respect, |word| word.0),
+        stale_while_revalidate: timing.stale_while_revalidate,
+        stale_if_error: timing.stale_if_error,
+        jitter: timing.jitter,
+        early_refresh: timing.early_refresh,
+        collapse: timing.collapse,
+        strip_set_cookie: file.strip_set_cookie.get().copied().unwrap_or_default(),
+        scope: file.scope.get().map_or(Scope::Private, |word| word.0),
+        key: key.into(),
+        query,
+        tags,
+        drop_headers: context.headers(&file.drop_headers),
+        pass_headers: context.headers(&file.pass_headers),
+        unknown_headers: file.unknown_headers.get().map(|word| word.0)?,
+        admit_for,
+        client_cache_control: file.client_cache_control.get().map(|word| word.0)?,
+        pattern: match pattern {
+            Some(pattern) => pattern,
+            // The path has been reported; the rest of the route is still checked.
+            None => Pattern::parse("/").ok()?,
+        },
+    };
+    headers(file, &spec, context);
+    credentials(file, &spec, shared.credential, context);
+    if let (OriginRule::Ignore, None, Some(origin)) = (spec.origin, spec.ttl, file.origin.given()) {
+        let builder = DiagnosticBuilder::warning(
+            origin.span.clone(),
+            "origin = \"ignore\" has no effect without a `ttl`",
+        );
+        context.report.push(builder.hint("add ttl = \"5m\""));
+    }
+    if let (false, Some(given)) = (spec.scope == Scope::Shared, file.admit_for.given()) {
+        let builder = DiagnosticBuilder::warning(
+            given.span.clone(),
+            "`admit_for` has no effect outside scope \"shared\"",
+        );
+        context.report.push(builder.hint("remove it"));
+    }
+    let path = file.path.given()?.span.clone();
+    has_path.then_some(CompiledRoute { spec, path })
+}
+
+fn query(form: &QueryForm, context: &mut CompileContext) -> QueryRule {
+    match form {
+        QueryForm::All => QueryRule::All,
+        QueryForm::None => QueryRule::None,
+        QueryForm::Only(list) => QueryRule::Only(
+            context.names(&list.0, |_, text| Some(Box::from(text.value.as_str()))).into(),
+        ),
+    }
+}
+
+/// The fields that tell a route's entries apart, including those of its tags.
+fn key_fields(spec: &RouteSpec) -> impl Iterator<Item = &Arc<Field>> {
+    spec.key.iter().chain(spec.tags.iter().flat_map(Template::fields))
+}
+
+/// Reports headers with contradictory treatment.
+fn headers(file: &file::RouteSection, spec: &RouteSpec, context: &mut CompileContext) {
+    for text in file.drop_headers.get().map_or(&[][..], |list| &list.0) {
+        let Ok(name) = HeaderName::from_str(text.value.as_str()) else { continue };
+        let shown = text.value.shown();
+        if spec.pass_headers.contains(&name) {
+            let builder = DiagnosticBuilder::error(
+                text.span.clone(),
+                format!("`{shown}` is both in drop_headers and in pass_headers"),
+            );
+            context.report.push(builder.hint("remove it from one of the two"));
+        }
+        if let Some(field) = key_fields(spec).find(|field| field.header() == Some(&name)) {
+            let message = format!(
+                "`{shown}` is withheld from the origin, but the field `{}` in the key or tags \
+                 reads it",
+                field.name
+            );
+            let hint = "headers in the key must reach the origin: remove it from drop_headers, or \
+                        the field from the rule";
+            context.report.push(DiagnosticBuilder::error(text.span.clone(), message).hint(hint));
+        }
+    }
+}
+
+/// SECURITY: rejects rules by which one caller's credential would fill entries for others.
+fn credentials(
+    file: &file::RouteSection,
+    spec: &RouteSpec,
+    credential: &CredentialRule,
+    context: &mut CompileContext,
+) {
+    let identifies = |name: &HeaderName| {
+        *name == header::AUTHORIZATION
+            || *name == header::COOKIE
+            || credential.headers.contains(name)
+    };
+    let is_credential = |field: &Arc<Field>| match &field.source {
+        FieldSource::Auth(_) => true,
+        FieldSource::Header(name) => credential.headers.contains(name),
+        _ => false,
+    };
+    if spec.scope == Scope::Public
+        && let Some(field) = key_fields(spec).find(|field| is_credential(field))
+        && let Some(scope) = file.scope.given()
+    {
+        let message = format!(
+            "scope \"public\" withholds credentials, but the field `{}` in the key or tags is a \
+             credential",
+            field.name
+        );
+        context.report.push(
+            DiagnosticBuilder::error(scope.span.clone(), message)
+                .hint("use scope \"shared\" or \"private\", or remove the field"),
+        );
+    }
+    let by_name = |list: &Setting<TomlList<TomlString>>| -> Vec<SourceSpan> {
+        let texts = list.get().map_or(&[][..], |list| &list.0);
+        let named = |text: &&Located<TomlString>| {
+            HeaderName::from_str(text.value.as_str()).is_ok_and(|name| identifies(&name))
+        };
+        texts.iter().filter(named).map(|text| text.span.clone()).collect()
+    };
+    if spec.scope == Scope::Public {
+        for at in by_name(&file.pass_headers) {
+            let builder = DiagnosticBuilder::error(
+                at,
+                "scope \"public\" withholds credentials, so this header cannot be passed",
+            );
+            context.report.push(
+                builder.hint("remove it: the response for one caller would be stored for everyone"),
+            );
+        }
+    }
+    let chosen = spec.key.iter().any(is_credential);
+    if spec.scope == Scope::Shared && !chosen {
+        for at in by_name(&file.drop_headers) {
+            let builder = DiagnosticBuilder::error(
+                at,
+                "scope \"shared\" needs this header at the origin, which authorizes callers by it",
+            );
+            context.report.push(
+                builder.hint("remove it, or use scope \"public\" if everyone may see the response"),
+            );
+        }
+    }
+}

@@ -1,0 +1,197 @@
+//! The path of a rule, and the fields that its key and tags may name: declared fields and the
+//! captures of the path.
+
+use std::cell::RefCell;
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use super::fields::{FieldLookup, FieldTable};
+use crate::config::context::CompileContext;
+use crate::config::decode::{Located, Setting, TomlList, TomlString, UnknownKeys, nearest};
+use crate::config::diagnostics::diagnostic::{DiagnosticBuilder, SourceSpan};
+use crate::policy::field::{Field, FieldSource};
+use crate::policy::route::Pattern;
+use crate::policy::tag::Template;
+
+/// The fields that one rule may use: declared fields and its own captures.
+pub(super) struct RuleNames<'a> {
+    fields: &'a FieldTable,
+    // The path as written, if it is a string: an unknown name in it may be meant as a capture.
+    path: Option<&'a TomlString>,
+    pattern: Option<&'a Pattern>,
+    captures: Vec<Arc<Field>>,
+    for_purge: bool,
+}
+
+/// The pattern of a rule's path. Reports captures that shadow a declared field.
+pub(super) fn pattern(
+    slot: &Setting<TomlString>,
+    table: (&SourceSpan, &UnknownKeys),
+    fields: &FieldTable,
+    context: &mut CompileContext,
+) -> Option<Pattern> {
+    let text = slot.required("path", table, "path = \"/api/…\"", &mut context.report)?;
+    let pattern = match Pattern::parse(text.value.as_str()) {
+        Ok(pattern) => pattern,
+        Err(error) => {
+            context.report.malformed(text, "a path", &error.what, None, &error.hint);
+            return None;
+        }
+    };
+    for capture in pattern.captures().filter(|capture| fields.declares(capture)) {
+        let at = context.report.source().within(&text.span, capture);
+        let message = if text.value.is_from_environment() {
+            "a capture has".to_owned()
+        } else {
+            format!("the capture `{capture}` has")
+        };
+        let builder =
+            DiagnosticBuilder::error(at, format!("{message} the name of a field in [fields]"));
+        context.report.push(builder.hint("captures are fields themselves; rename one of the two"));
+    }
+    Some(pattern)
+}
+
+impl<'a> RuleNames<'a> {
+    pub(super) fn new(
+        fields: &'a FieldTable,
+        path: &'a Setting<TomlString>,
+        pattern: Option<&'a Pattern>,
+        for_purge: bool,
+    ) -> Self {
+        let capture = |name: &str| {
+            Arc::new(Field { name: name.into(), source: FieldSource::Path(name.into()) })
+        };
+        let captures =
+            pattern.map(|pattern| pattern.captures().map(capture).collect()).unwrap_or_default();
+        Self { fields, path: path.get(), pattern, captures, for_purge }
+    }
+
+    /// Looks up a field, or reports the text that names it.
+    pub(super) fn field(
+        &self,
+        name: &str,
+        text: &Located<TomlString>,
+        context: &mut CompileContext,
+    ) -> Option<Arc<Field>> {
+        let at = || context.report.source().within(&text.span, name);
+        let hidden = text.value.is_from_environment();
+        let shown = if hidden { "the field named here".to_owned() } else { format!("`{name}`") };
+        if let Some(capture) = self.captures.iter().find(|capture| *capture.name == *name) {
+            return Some(Arc::clone(capture));
+        }
+        let builder =
+            match self.fields.lookup(name) {
+                FieldLookup::Found(field) => match &field.source {
+                    FieldSource::Body(_) if !self.for_purge => DiagnosticBuilder::error(
+                        at(),
+                        format!(
+                            "{shown} comes from the body of \
+                        writes, so a route cannot use it"
+                        ),
+                    )
+                    .hint("take it from the path, the query, a header or a cookie"),
+                    FieldSource::Path(capture)
+                        if self.pattern.is_some()
+                            && !self.captures.iter().any(|own| *own.name == **capture) =>
+                    {
+                        DiagnosticBuilder::error(
+                            at(),
+                            format!(
+                                "{shown} comes from the capture \
+                        `{capture}`, which this path does not have"
+                            ),
+                        )
+                        .hint(format!("add {{{capture}}} to the path"))
+                    }
+                    _ => return Some(field),
+                },
+                // The path or [fields] has errors, so the name may be defined there.
+                FieldLookup::Lost => return None,
+                FieldLookup::Unknown
+                    if self.pattern.is_none()
+                        && self.path.is_none_or(|path| path.as_str().contains(name)) =>
+                {
+                    return None;
+                }
+                FieldLookup::Unknown => {
+                    let known: Vec<&str> = self
+                        .fields
+                        .names()
+                        .chain(self.captures.iter().map(|capture| &*capture.name))
+                        .collect();
+                    let near = nearest(name, &known).filter(|_| !hidden);
+                    let hint = near.map_or_else(
+                    || "define it in [fields], as in { header = \"x-name\" }, or capture it in \
+                        the path as {name}".to_owned(),
+                    |near| format!("did you mean `{near}`?"),
+                );
+                    let builder = DiagnosticBuilder::error(at(), format!("{shown} is not a field"))
+                        .hint(hint);
+                    if known.is_empty() { builder } else { builder.allowed(known.join(", ")) }
+                }
+            };
+        context.report.push(builder);
+        None
+    }
+
+    /// Compiles the templates of a list. Reports all unknown fields of a template, not only the
+    /// first.
+    pub(super) fn templates(
+        &self,
+        slot: &Setting<TomlList<TomlString>>,
+        context: &mut CompileContext,
+    ) -> Box<[Template]> {
+        let list = slot.get().map_or(&[][..], |list| &list.0);
+        let mut templates = Vec::new();
+        let mut read = |context: &mut CompileContext, text: &Located<TomlString>| {
+            templates.extend(self.template(text, context));
+            Some(text.value.as_str().to_owned())
+        };
+        context.names(list, &mut read);
+        templates.into()
+    }
+
+    fn template(
+        &self,
+        text: &Located<TomlString>,
+        context: &mut CompileContext,
+    ) -> Option<Template> {
+        let used = RefCell::new(Vec::new());
+        let known = |name: &str| {
+            used.borrow_mut().push(name.to_owned());
+            let known = self.captures.iter().find(|capture| *capture.name == *name).cloned();
+            // A placeholder, so that parsing continues. The unknown field is reported below.
+            let found = known.or_else(|| {
+                if let FieldLookup::Found(field) = self.fields.lookup(name) {
+                    Some(field)
+                } else {
+                    None
+                }
+            });
+            Some(found.unwrap_or_else(|| {
+                Arc::new(Field { name: name.into(), source: FieldSource::Host })
+            }))
+        };
+        let template = Template::parse(text.value.as_str(), &known);
+        let mut seen = HashSet::new();
+        for name in used.into_inner() {
+            if seen.insert(name.clone()) {
+                self.field(&name, text, context);
+            }
+        }
+        match template {
+            Ok(template) => Some(template),
+            Err(error) => {
+                context.report.malformed(
+                    text,
+                    "a tag",
+                    &error.what,
+                    Some("text with fields in braces, such as \"campaigns:{tenant}\""),
+                    &error.hint,
+                );
+                None
+            }
+        }
+    }
+}

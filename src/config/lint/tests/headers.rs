@@ -1,0 +1,63 @@
+//! Lint of headers that reach the origin without being in the key.
+
+use super::*;
+
+fn passing(header: &str) -> String {
+    with(LIST, "ttl   = \"5m\"", &format!("ttl = \"5m\"\npass_headers = [\"{header}\"]"))
+}
+
+#[test]
+fn what_changes_answers_reaches_the_app_unkeyed() {
+    for (header, hint) in [
+        ("x-user-id", "user_id = { header = \"x-user-id\" } in [fields]"),
+        ("accept-language", "\"accept_language\" in `key`"),
+        ("x-forwarded-host", "or add it to drop_headers"),
+        ("x-api-key", "drop_headers = [\"x-api-key\"]"),
+    ] {
+        one(&passing(header), &format!("\"{header}\""), "without being in the key", hint);
+    }
+    silent(&passing("x-client-version"));
+    silent(&passing("x-tenant-id"));
+    silent(&format!("{}[credential]\nheaders = [\"x-api-key\"]\n", passing("x-api-key")));
+    silent(&passing("cookie"));
+}
+
+#[test]
+fn a_cookie_beside_the_identity_that_the_key_names() {
+    let token = with(
+        &with(&passing("cookie"), "[\"tenant\"]", "[\"tenant\", \"token\"]"),
+        "[fields]\n",
+        "[fields]\ntoken = { auth = \"token\" }\n",
+    );
+    one(&token, "\"cookie\"", "identifies the caller", "drop_headers = [\"cookie\"]");
+    silent(&with(&token, "pass_headers", "drop_headers"));
+}
+
+#[test]
+fn all_unknown_headers_let_through() {
+    let unknown = |word: &str| {
+        with(LIST, "ttl   = \"5m\"", &format!("ttl = \"5m\"\nunknown_headers = \"{word}\""))
+    };
+    one(
+        &unknown("pass"),
+        "\"pass\"",
+        "every header that is not part of the key",
+        "unknown_headers = \"drop\"",
+    );
+    silent(&unknown("drop"));
+    silent(&unknown("bypass"));
+}
+
+#[test]
+fn a_parameter_that_a_tag_reads_is_in_the_key_whatever_the_query_list_says() {
+    let text = with(
+        &with(LIST, "header = \"x-tenant-id\"", "query = \"tenant\""),
+        "ttl   = \"5m\"",
+        "ttl = \"5m\"\nquery = \"none\"",
+    );
+    silent(&text);
+    let config = Config::parse(&format!("{HEAD}{text}"), "proxy.toml", &|_| None)
+        .unwrap_or_else(|diagnostics| panic!("{diagnostics}"));
+    let (route, _) = config.routes.find("/api/items").expect("the route");
+    assert_eq!(route.spec.query, crate::policy::route::QueryRule::Only(["tenant".into()].into()));
+}

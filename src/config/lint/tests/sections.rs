@@ -1,0 +1,38 @@
+//! Lint of the sections.
+
+use super::*;
+
+#[test]
+fn everybody_is_trusted() {
+    let trusted = |network: &str| format!("{LIST}[listen]\ntrusted_proxies = [\"{network}\"]\n");
+    one(
+        &trusted("0.0.0.0/0"),
+        "\"0.0.0.0/0\"",
+        "every address",
+        "trusted_proxies = [\"127.0.0.1\"]",
+    );
+    one(&trusted("::/0"), "\"::/0\"", "every address", "trusted_proxies");
+    silent(&trusted("10.0.0.0/8"));
+}
+
+#[test]
+fn strangers_are_told_keys_and_tags() {
+    let debug = |address: &str, headers: bool| {
+        format!("{LIST}[listen]\naddress = \"{address}:8080\"\n[debug]\nheaders = {headers}\n")
+    };
+    one(&debug("0.0.0.0", true), "true", "reachable from other machines", "headers = false");
+    silent(&debug("127.0.0.1", true));
+    silent(&debug("0.0.0.0", false));
+}
+
+#[test]
+fn no_room_for_the_apps_tags() {
+    let most = |most: u8| format!("{LIST}[limits]\ntags = {most}\n");
+    one(
+        &most(2),
+        "[\"items:{tenant}\"]",
+        "these are 2 tags, and [limits] tags is 2",
+        "tags = 64 in [limits]",
+    );
+    silent(&most(3));
+}

@@ -1,0 +1,73 @@
+//! What lint looks at: each rule as written beside the rule as compiled.
+
+use std::time::Duration;
+
+use crate::config::compile::purges::CompiledPurge;
+use crate::config::compile::routes::CompiledRoute;
+use crate::config::decode::{Located, Setting, TomlList, TomlString};
+use crate::config::diagnostics::diagnostic::SourceSpan;
+use crate::config::file::{self, ConfigFile};
+use crate::config::model::ConfigLimits;
+use crate::policy::credential::CredentialRule;
+use crate::policy::purge_rule::PurgeRule;
+use crate::policy::route::{RouteMode, RouteSpec};
+
+/// Entries that live longer than this are assumed to need purging.
+pub(super) const LONG_TTL: Duration = Duration::from_hours(24);
+
+/// A route as written and as compiled.
+pub(super) struct LintRoute<'a> {
+    pub(super) spec: &'a RouteSpec,
+    pub(super) file: &'a file::RouteSection,
+    pub(super) path: &'a SourceSpan,
+}
+
+/// A purge rule as written and as compiled.
+pub(super) struct LintPurge<'a> {
+    pub(super) rule: &'a PurgeRule,
+    pub(super) file: &'a file::PurgeSection,
+    pub(super) path: &'a SourceSpan,
+}
+
+/// The compiled parts of a file that has no errors.
+pub struct CompiledParts<'a> {
+    /// The routes, in the order of the file.
+    pub routes: &'a [CompiledRoute],
+    /// The purge rules, in the order of the file.
+    pub purges: &'a [CompiledPurge],
+    /// What identifies a caller.
+    pub credential: &'a CredentialRule,
+    /// The limits.
+    pub limits: Option<&'a ConfigLimits>,
+    /// The Redis tier.
+    pub redis: Option<&'a crate::redis::RedisSettings>,
+}
+
+/// Everything that lint looks at.
+pub(super) struct LintFile<'a> {
+    pub(super) file: &'a ConfigFile,
+    pub(super) routes: Vec<LintRoute<'a>>,
+    pub(super) purges: Vec<LintPurge<'a>>,
+    pub(super) credential: &'a CredentialRule,
+    /// Whether the operator says that the origin sends tags. Then tags that no route has may come
+    /// from the origin.
+    pub(super) origin_sends_tags: bool,
+}
+
+impl LintFile<'_> {
+    /// The routes that store responses, or would in mode "on".
+    pub(super) fn cached(&self) -> impl Iterator<Item = &LintRoute<'_>> {
+        self.routes.iter().filter(|route| route.spec.mode != RouteMode::Off)
+    }
+}
+
+/// The texts of a list.
+pub(super) fn texts(slot: &Setting<TomlList<TomlString>>) -> &[Located<TomlString>] {
+    slot.get().map_or(&[][..], |list| &list.0)
+}
+
+/// A list as written in the file. SECURITY: variables appear by name, not by value.
+pub(super) fn listed<'a>(texts: impl Iterator<Item = &'a str>) -> String {
+    let quoted: Vec<String> = texts.map(|text| format!("\"{text}\"")).collect();
+    format!("[{}]", quoted.join(", "))
+}

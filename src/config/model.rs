@@ -1,0 +1,100 @@
+//! The compiled configuration: the settings of all parts. They are valid by construction.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::diagnostics::diagnostic::Diagnostic;
+use crate::admin;
+use crate::cache::store;
+use crate::policy::credential::CredentialRule;
+use crate::policy::purge_rule::PurgeRule;
+use crate::policy::route;
+use crate::redis;
+use crate::server;
+use crate::telemetry::log;
+use crate::upstream;
+
+/// All settings of a sidecar.
+pub struct Config {
+    /// Where clients connect.
+    pub server: server::ServerSettings,
+    /// The origin.
+    pub upstream: upstream::UpstreamSettings,
+    /// The admin listener.
+    pub admin: admin::AdminSettings,
+    /// The memory tier.
+    pub memory: store::memory::MemorySettings,
+    /// The Redis tier, if there is one.
+    pub redis: Option<redis::RedisSettings>,
+    /// The log.
+    pub log: log::LogSettings,
+    /// Limits.
+    pub limits: ConfigLimits,
+    /// The routes.
+    pub routes: route::Routes,
+    /// The purge rules.
+    pub purges: Vec<PurgeRule>,
+    /// What identifies a caller.
+    pub credential: Arc<CredentialRule>,
+    /// How the origin's responses are read.
+    pub response_rules: Arc<route::ResponseRules>,
+    /// Whether responses have headers with their key, tags and route.
+    pub debug_headers: bool,
+    /// The switch for all routes. The mode of each route already includes it.
+    pub mode: route::RouteMode,
+    /// How often the file is checked for changes; none if never.
+    pub watch: Option<Duration>,
+    /// The file, if the config was read from one.
+    pub file: Option<PathBuf>,
+    /// Its text.
+    pub text: Arc<str>,
+    /// Warnings.
+    pub warnings: Vec<Diagnostic>,
+}
+
+/// Limits on memory and work that requests and responses can cause.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConfigLimits {
+    /// The largest response that is stored, in bytes.
+    pub object: u64,
+    /// How many tags an entry may have.
+    pub tags: usize,
+    /// The longest canonical key, in bytes.
+    pub key: u64,
+    /// The longest request body that purge rules read, in bytes.
+    pub purge_body: u64,
+    /// How many authorized clients are remembered.
+    pub authorized_clients: usize,
+    /// How many bytes the bodies of all fills in progress may take.
+    pub fills: u64,
+    /// How many requests may wait for fills, all together.
+    pub waiters: usize,
+    /// How long a request may wait for a fill.
+    pub wait: Duration,
+    /// How many mutations may be in progress at once.
+    pub mutations: usize,
+    /// How many variants one key may have.
+    pub variants: usize,
+    /// How long a stale entry is kept.
+    pub stale: Duration,
+    /// How many ranges a request may ask for.
+    pub ranges: usize,
+    /// The largest response that is fetched whole when a request asks for a part of it, in bytes.
+    pub range_fill: u64,
+    /// How many background refreshes may run at once.
+    pub refreshes: usize,
+    /// How many keys routes in shadow mode remember.
+    pub shadow_keys: usize,
+}
+
+impl fmt::Debug for Config {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // SECURITY: settings hold secrets, so most of them are never printed.
+        f.debug_struct("Config")
+            .field("limits", &self.limits)
+            .field("warnings", &self.warnings.len())
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,104 @@
+//! The words of `proxy.toml`: each choice between words, and the value of each word in the running
+//! program.
+
+use super::decode::words;
+use crate::policy::purge_rule::MutationGuard;
+use crate::policy::route::{ClientCacheControl, Collapse, RouteMode, UnknownHeaders};
+use crate::policy::scope::Scope;
+use crate::redis::{OnLoss, WritePolicy};
+use crate::semantics::storability::OriginRule;
+use crate::telemetry::log::LogFormat;
+use crate::upstream::HostHeader;
+
+words! {
+    /// Which `Host` the origin gets.
+    HostWord -> HostHeader, "a choice of host" {
+        "preserve" => HostHeader::Preserve, "upstream" => HostHeader::Upstream,
+    }
+}
+
+words! {
+    /// What to do without Redis.
+    OnLossWord -> OnLoss, "a choice for lost Redis" {
+        "memory" => OnLoss::Memory, "bypass" => OnLoss::Bypass,
+    }
+}
+
+words! {
+    /// What to do with writes without Redis.
+    WritesWord -> WritePolicy, "a rule for writes" {
+        "forward" => WritePolicy::Forward, "refuse" => WritePolicy::Refuse,
+    }
+}
+
+words! {
+    /// Which sidecars share one fill per key.
+    CollapseWord -> Collapse, "a choice of collapsing" {
+        "process" => Collapse::Process, "cluster" => Collapse::Cluster,
+    }
+}
+
+words! {
+    /// The form of log lines.
+    FormatWord -> LogFormat, "a log format" {
+        "text" => LogFormat::Text, "json" => LogFormat::Json,
+    }
+}
+
+/// How much of the `Authorization` header counts; the length of a prefix is a key of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AuthKind {
+    /// All of it.
+    Token,
+    /// The start of its token.
+    Prefix,
+}
+
+words! {
+    /// How much of the `Authorization` header counts.
+    AuthWord -> AuthKind, "a form of auth field" {
+        "token" => AuthKind::Token, "prefix" => AuthKind::Prefix,
+    }
+}
+
+words! {
+    /// Whether a route caches.
+    ModeWord -> RouteMode, "a mode" {
+        "on" => RouteMode::On, "off" => RouteMode::Off, "shadow" => RouteMode::Shadow,
+    }
+}
+
+words! {
+    /// Whose freshness wins.
+    OriginWord -> OriginRule, "a rule for the origin" {
+        "respect" => OriginRule::Respect, "ignore" => OriginRule::Ignore,
+    }
+}
+
+words! {
+    /// Who may share an entry.
+    ScopeWord -> Scope, "a scope" {
+        "private" => Scope::Private, "shared" => Scope::Shared, "public" => Scope::Public,
+    }
+}
+
+words! {
+    /// What to do with headers that are not part of the key.
+    UnknownWord -> UnknownHeaders, "a rule for headers" {
+        "bypass" => UnknownHeaders::Bypass, "drop" => UnknownHeaders::Drop, "pass" => UnknownHeaders::Pass,
+    }
+}
+
+words! {
+    /// Whether the client's own `Cache-Control` counts.
+    ClientWord -> ClientCacheControl, "a rule for the client" {
+        "respect" => ClientCacheControl::Respect, "ignore" => ClientCacheControl::Ignore,
+    }
+}
+
+words! {
+    /// Whether hits are served during a write.
+    GuardWord -> MutationGuard, "a guard" {
+        "mark" => MutationGuard::Mark, "bypass" => MutationGuard::Bypass,
+    }
+}
