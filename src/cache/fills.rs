@@ -353,14 +353,14 @@ impl Leader {
         self.finish(FillStage::Failed(reason));
     }
 
-    /// Ends the fill for its followers. Nobody can join it any more when they wake: a follower that
-    /// asks again at once would otherwise join the fill that has just failed.
+    /// Ends the fill for its followers. It is unregistered before they wake: otherwise a follower
+    /// that repeats its lookup at once would join the fill that has just failed.
     fn finish(&self, stage: FillStage) {
         self.leave();
         self.stage.send_replace(stage);
     }
 
-    /// From here on a request for the key begins a fill of its own.
+    /// Unregisters the fill: from here on a request for the key starts a new one.
     fn leave(&self) {
         let mut map = self.fills.lock();
         // A newer fill may have taken the place.

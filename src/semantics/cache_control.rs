@@ -438,7 +438,10 @@ mod tests {
 
         #[test]
         fn a_further_line_never_relaxes(value in header_value(), more in header_value()) {
-            let (one, both) = (CacheControl::parse([&value].into_iter()), CacheControl::parse([&value, &more].into_iter()));
+            let (one, both) = (
+                CacheControl::parse([&value].into_iter()),
+                CacheControl::parse([&value, &more].into_iter()),
+            );
             prop_assert!(both.no_store || !one.no_store);
             if let Some(before) = one.max_age {
                 prop_assert!(both.max_age.is_some_and(|after| after <= before));

@@ -354,7 +354,9 @@ mod tests {
     proptest! {
         #[test]
         fn any_condition_is_judged_without_a_panic(
-            tags in prop::collection::vec("[W/\"*, a\\PC]{0,12}", 0..3), etag in "[W/\"a\\PC]{0,8}", since in "\\PC{0,30}",
+            tags in prop::collection::vec("[W/\"*, a\\PC]{0,12}", 0..3),
+            etag in "[W/\"a\\PC]{0,8}",
+            since in "\\PC{0,30}",
         ) {
             let mut request = HeaderMap::new();
             for tag in &tags {
@@ -366,11 +368,16 @@ mod tests {
 
         #[test]
         fn a_tag_is_found_in_any_list_of_tags(
-            tags in prop::collection::vec("[!#-~]{0,6}", 1..8), pick in any::<prop::sample::Index>(), weak: bool,
+            tags in prop::collection::vec("[!#-~]{0,6}", 1..8),
+            pick in any::<prop::sample::Index>(),
+            weak: bool,
         ) {
             let list: Vec<String> = tags.iter().map(|tag| format!("\"{tag}\"")).collect();
             let etag = format!("{}{}", if weak { "W/" } else { "" }, pick.get(&list));
-            prop_assert_eq!(by_etag(&[&list.join(",")], Some(&etag)), ConditionOutcome::NotModified);
+            prop_assert_eq!(
+                by_etag(&[&list.join(",")], Some(&etag)),
+                ConditionOutcome::NotModified
+            );
             let other = format!("\"{}-\"", tags.concat());
             prop_assert_eq!(by_etag(&[&list.join(" , ")], Some(&other)), ConditionOutcome::Full);
         }

@@ -104,17 +104,36 @@ mod tests {
 
     proptest! {
         #[test]
-        fn the_longer_the_fetch_the_earlier_the_refresh(left in 1_u64..5_000, fetch_duration in 1_u64..2_000, more in 0_u64..2_000, dice in 0.0001_f64..1.0) {
+        fn the_longer_the_fetch_the_earlier_the_refresh(
+            left in 1_u64..5_000,
+            fetch_duration in 1_u64..2_000,
+            more in 0_u64..2_000,
+            dice in 0.0001_f64..1.0,
+        ) {
             let (times, now) = (times(60_000), Wall(61_000 - left));
-            let due = |fetch_duration| should_refresh_early(&times, Duration::from_millis(fetch_duration), now, || dice);
+            let due = |fetch_duration| {
+                should_refresh_early(&times, Duration::from_millis(fetch_duration), now, || dice)
+            };
             prop_assert!(!due(fetch_duration) || due(fetch_duration + more));
         }
 
         #[test]
-        fn no_arithmetic_overflows(received: u64, age: u64, lifetime: u64, now: u64, fetch_duration: u64, window: u64, dice in 0.0_f64..1.0) {
-            let [age, lifetime, fetch_duration, window] = [age, lifetime, fetch_duration, window].map(Duration::from_millis);
+        fn no_arithmetic_overflows(
+            received: u64,
+            age: u64,
+            lifetime: u64,
+            now: u64,
+            fetch_duration: u64,
+            window: u64,
+            dice in 0.0_f64..1.0,
+        ) {
+            let [age, lifetime, fetch_duration, window] =
+                [age, lifetime, fetch_duration, window].map(Duration::from_millis);
             let times = Times { received: Wall(received), initial_age: age, lifetime };
-            let _ = (is_within(&times, window, Wall(now)), should_refresh_early(&times, fetch_duration, Wall(now), || dice));
+            let _ = (
+                is_within(&times, window, Wall(now)),
+                should_refresh_early(&times, fetch_duration, Wall(now), || dice),
+            );
         }
     }
 }

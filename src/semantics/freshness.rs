@@ -406,20 +406,32 @@ mod tests {
             let text = httpdate::fmt_http_date(UNIX_EPOCH + Duration::from_secs(at));
             let scrambled = [text.to_lowercase(), text.to_uppercase(), text];
             for text in scrambled {
-                prop_assert_eq!(parse_date(&HeaderValue::from_str(&text).unwrap()), Some(Wall(at * 1000)));
+                prop_assert_eq!(
+                    parse_date(&HeaderValue::from_str(&text).unwrap()),
+                    Some(Wall(at * 1000))
+                );
             }
         }
 
         #[test]
         fn a_guess_is_bounded_and_a_later_change_never_lengthens_it(
-            code in 100_u16..1000, public: bool, received in any::<u64>(), at in 0_u64..253_402_300_800,
+            code in 100_u16..1000,
+            public: bool,
+            received in any::<u64>(),
+            at in 0_u64..253_402_300_800,
             modified in 0_u64..253_402_300_800, by in 0_u64..1_000_000,
         ) {
             let directives = CacheControl { public, ..CacheControl::default() };
             let guess = |modified: u64| {
                 let modified = date(Wall(modified.min(253_402_300_799) * 1000));
-                let response = headers(&[(LAST_MODIFIED, &modified), (DATE, &date(Wall(at * 1000)))]);
-                heuristic(StatusCode::from_u16(code).unwrap(), &directives, &response, Wall(received))
+                let response =
+                    headers(&[(LAST_MODIFIED, &modified), (DATE, &date(Wall(at * 1000)))]);
+                heuristic(
+                    StatusCode::from_u16(code).unwrap(),
+                    &directives,
+                    &response,
+                    Wall(received),
+                )
             };
             let (before, after) = (guess(modified), guess(modified + by));
             prop_assert!(before.unwrap_or_default() <= MAX_HEURISTIC);
@@ -429,7 +441,10 @@ mod tests {
 
         #[test]
         fn initial_age_covers_age_delay_and_date(
-            age in any::<u64>(), at in 0_u64..253_402_300_800, requested in any::<u64>(), received in any::<u64>(),
+            age in any::<u64>(),
+            at in 0_u64..253_402_300_800,
+            requested in any::<u64>(),
+            received in any::<u64>(),
         ) {
             let response = headers(&[(AGE, &age.to_string()), (DATE, &date(Wall(at * 1000)))]);
             let found = initial_age(&response, Wall(requested), Wall(received));

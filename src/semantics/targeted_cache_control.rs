@@ -307,12 +307,17 @@ mod tests {
             let response: HeaderMap = [(CDN, one), (CDN, two)].into_iter().collect();
             if let Some(read) = directives(&response, &[CDN]) {
                 prop_assert!(read.max_age.unwrap_or_default() <= MAX_DELTA);
-                prop_assert!(!read.only_if_cached && read.min_fresh.is_none() && read.max_stale.is_none());
+                prop_assert!(
+                    !read.only_if_cached && read.min_fresh.is_none() && read.max_stale.is_none()
+                );
             }
         }
 
         #[test]
-        fn one_malformed_member_invalidates_any_field(one in any_value(), junk in "[&A-Z%@^]{1,4}") {
+        fn one_malformed_member_invalidates_any_field(
+            one in any_value(),
+            junk in "[&A-Z%@^]{1,4}",
+        ) {
             let junk = HeaderValue::from_str(&junk).unwrap();
             for lines in [[one.clone(), junk.clone()], [junk, one]] {
                 let response: HeaderMap = lines.into_iter().map(|line| (CDN, line)).collect();
@@ -323,7 +328,9 @@ mod tests {
         }
 
         #[test]
-        fn integers_saturate_and_are_read_as_cache_control_reads_them(seconds in 0_u64..1_000_000_000_000_000) {
+        fn integers_saturate_and_are_read_as_cache_control_reads_them(
+            seconds in 0_u64..1_000_000_000_000_000,
+        ) {
             let line = format!("max-age={seconds}");
             let value = HeaderValue::from_str(&line).unwrap();
             prop_assert_eq!(parse(&[&line]), Some(CacheControl::parse([&value].into_iter())));

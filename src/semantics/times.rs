@@ -94,11 +94,18 @@ mod tests {
 
     proptest! {
         #[test]
-        fn arithmetic_never_overflows_and_age_only_grows(times in any_times(), now in any::<u64>(), step in any::<u64>()) {
+        fn arithmetic_never_overflows_and_age_only_grows(
+            times in any_times(),
+            now in any::<u64>(),
+            step in any::<u64>(),
+        ) {
             let later = Wall(now.saturating_add(step));
             prop_assert!(times.age(later) >= times.age(Wall(now)));
             prop_assert!(times.ttl_ms(later) <= times.ttl_ms(Wall(now)));
-            prop_assert!(times.is_fresh(Wall(now)) || !times.is_fresh(later), "what is stale stays stale");
+            prop_assert!(
+                times.is_fresh(Wall(now)) || !times.is_fresh(later),
+                "what is stale stays stale"
+            );
         }
     }
 }

@@ -255,13 +255,17 @@ mod tests {
 
     proptest! {
         #[test]
-        fn encoding_round_trips(wanted in prop::collection::vec("[A-Za-z0-9-]{1,12}", 0..MAX_NAMES)) {
+        fn encoding_round_trips(
+            wanted in prop::collection::vec("[A-Za-z0-9-]{1,12}", 0..MAX_NAMES),
+        ) {
             let spec = of(&[&wanted.join(",")]).unwrap();
             prop_assert_eq!(VarySpec::decode(&spec.encode()), Some(spec));
         }
 
         #[test]
-        fn decoding_never_panics_and_is_the_inverse(bytes in prop::collection::vec(prop_oneof![0_u8..4, b'a'..b'd', any::<u8>()], 0..40)) {
+        fn decoding_never_panics_and_is_the_inverse(
+            bytes in prop::collection::vec(prop_oneof![0_u8..4, b'a'..b'd', any::<u8>()], 0..40),
+        ) {
             if let Some(spec) = VarySpec::decode(&bytes) {
                 prop_assert_eq!(spec.encode(), bytes);
             }
@@ -270,8 +274,14 @@ mod tests {
         #[test]
         fn any_vary_is_read_without_a_panic(bytes in prop::collection::vec(any::<u8>(), 0..40)) {
             if let Ok(value) = HeaderValue::from_bytes(&bytes) {
-                let spec = VarySpec::from_response(&HeaderMap::new(), &HeaderMap::from_iter([(VARY, value)]));
-                prop_assert!(spec.is_ok_and(|spec| spec.names().len() <= MAX_NAMES) || bytes.iter().any(|byte| *byte != b','));
+                let spec = VarySpec::from_response(
+                    &HeaderMap::new(),
+                    &HeaderMap::from_iter([(VARY, value)]),
+                );
+                prop_assert!(
+                    spec.is_ok_and(|spec| spec.names().len() <= MAX_NAMES)
+                        || bytes.iter().any(|byte| *byte != b',')
+                );
             }
         }
     }

@@ -337,7 +337,8 @@ fn scope(subject: &Subject<'_>) -> Option<Advice> {
                 route.spec.key.iter().filter(|field| !matches!(field.source, FieldSource::Auth(_)));
             let key: Vec<String> = fields.map(|field| field.name.to_string()).collect();
             let why = format!(
-                "{finding}, and the identity field in its key does not distinguish them; without it, the whole credential would"
+                "{finding}, and the identity field in its key does not distinguish them; without \
+                 it, the whole credential would"
             );
             subject.advice(why, format!("key = {}\n", list(&key)))
         }
@@ -352,7 +353,8 @@ fn volatile(subject: &Subject<'_>) -> Option<Advice> {
         _ => format!("the bodies of {keys} keys differ"),
     };
     let why = format!(
-        "{finding} from one request to the next without any write in between: caching this route changes what clients see"
+        "{finding} from one request to the next without any write in between: caching this route \
+         changes what clients see"
     );
     Some(subject.advice(why, "mode = \"off\"\n".to_owned()))
 }
@@ -367,8 +369,8 @@ fn elsewhere(subject: &Subject<'_>) -> Option<Advice> {
         return None;
     }
     let why = format!(
-        "{} stale although no write through this sidecar explains it: whatever else changes the data must purge through the admin API, or \
-         the ttl limits how long the old data is served",
+        "{} stale although no write through this sidecar explains it: whatever else changes the \
+         data must purge through the admin API, or the ttl limits how long the old data is served",
         would_have_been(findings.unexplained)
     );
     Some(subject.advice(why, format!("ttl = \"{}s\"\n", SHORT_TTL.as_secs())))

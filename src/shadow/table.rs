@@ -143,9 +143,8 @@ impl ShadowTable {
     /// Replaces what would be stored under a key by a new response.
     pub(super) fn store(&self, sample: ShadowSample) {
         let ShadowSample { primary, vary, key, caller, digest, span, entry } = sample;
-        if !vary.is_empty()
-            && !matches!(self.0.get(&index(primary)), Some(ShadowSlot::Vary(known)) if *known == vary)
-        {
+        let known = || self.0.get(&index(primary));
+        if !vary.is_empty() && !matches!(known(), Some(ShadowSlot::Vary(known)) if *known == vary) {
             self.0.insert(index(primary), ShadowSlot::Vary(Arc::new(vary)));
         }
         let state = self.state(key);

@@ -170,8 +170,8 @@ pub fn unpack(packed: &Bytes, seal: &Seal) -> Result<Unpacked, DecodeError> {
     if head[3] != VERSION {
         return Err(DecodeError::Version);
     }
-    // SECURITY: a sidecar with a secret does not take entries sealed without it. The comparison takes
-    // constant time, so that its duration does not show where a forged MAC differs.
+    // SECURITY: a sidecar with a secret rejects entries that were sealed without it. The comparison
+    // takes constant time, so that its duration does not show where a forged MAC differs.
     let integrity = seal.over(&head[..6], &packed[22..]);
     if head[5] != seal.kind() || !bool::from(head[6..22].ct_eq(&integrity)) {
         return Err(DecodeError::Integrity);
@@ -422,7 +422,10 @@ mod tests {
         }
 
         #[test]
-        fn no_bytes_from_redis_cause_a_panic(meta in proptest::collection::vec(any::<u8>(), 0..200), kind in prop_oneof![Just(ENTRY), Just(VARY), any::<u8>()]) {
+        fn no_bytes_from_redis_cause_a_panic(
+            meta in proptest::collection::vec(any::<u8>(), 0..200),
+            kind in prop_oneof![Just(ENTRY), Just(VARY), any::<u8>()],
+        ) {
             // Correctly sealed, so that the decoder has to check every length itself.
             let packed = seal_bytes(kind, &meta, b"body", &Seal::default());
             let _ = unpack(&packed, &Seal::default());

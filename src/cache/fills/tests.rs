@@ -195,23 +195,23 @@ async fn the_number_of_followers_is_bounded() {
     assert_eq!(fills.counters.waiters_rejected.get(), 1);
 }
 
-/// Asks for the key in the very moment in which it is woken, as a follower on another core may.
-struct AskAgain {
+/// Requests the key at the moment it is woken, as a follower on another core may do.
+struct RequestOnWake {
     fills: Arc<Fills>,
-    read: TagSnapshot,
+    snapshot: TagSnapshot,
     leads: Mutex<Vec<bool>>,
 }
 
-impl std::task::Wake for AskAgain {
+impl std::task::Wake for RequestOnWake {
     fn wake(self: Arc<Self>) {
-        let role = self.fills.role(key(), &self.read, Wall(0));
+        let role = self.fills.role(key(), &self.snapshot, Wall(0));
         let leads = matches!(role, FillRole::Leader(_) | FillRole::Alone);
         self.leads.lock().push(leads);
     }
 }
 
 #[tokio::test]
-async fn nobody_joins_a_fill_that_has_just_ended() {
+async fn no_request_joins_a_fill_that_has_just_ended() {
     let ends: [fn(Leader); 5] = [
         |lead| lead.fail(Reason::UpstreamUnreachable, Duration::ZERO, Wall(0)),
         |lead| lead.finish_uncacheable(Wall(0)),
@@ -221,13 +221,13 @@ async fn nobody_joins_a_fill_that_has_just_ended() {
     ];
     for (number, end) in ends.into_iter().enumerate() {
         let (fills, coherence, tag) = fills();
-        let read = coherence.read_local(&[tag]);
-        let lead = lead(fills.role(key(), &read, Wall(0)));
-        let follower = follow(fills.role(key(), &read, Wall(0)));
+        let snapshot = coherence.read_local(&[tag]);
+        let lead = lead(fills.role(key(), &snapshot, Wall(0)));
+        let follower = follow(fills.role(key(), &snapshot, Wall(0)));
         let (leads, fills) = (Mutex::default(), Arc::clone(&fills));
-        let again = Arc::new(AskAgain { fills, read: read.clone(), leads });
+        let again = Arc::new(RequestOnWake { fills, snapshot: snapshot.clone(), leads });
         let waker = std::task::Waker::from(Arc::clone(&again));
-        let mut joining = std::pin::pin!(follower.join(&read, same));
+        let mut joining = std::pin::pin!(follower.join(&snapshot, same));
         let mut context = std::task::Context::from_waker(&waker);
         assert!(joining.as_mut().poll(&mut context).is_pending());
         end(lead);

@@ -117,8 +117,7 @@ fn boundary(headers: &HeaderMap, ranges: &Ranges, body: &Bytes) -> String {
         digest.update(range.end.to_be_bytes());
     }
     let first = hex(&digest.clone().finalize()[..16]);
-    let finder = memmem::Finder::new(&first);
-    if ranges.iter().all(|range| finder.find(&body[range.clone()]).is_none()) {
+    if ranges.iter().all(|range| memmem::find(&body[range.clone()], first.as_bytes()).is_none()) {
         return first;
     }
     for range in ranges {

@@ -380,7 +380,9 @@ fn head() -> impl Strategy<Value = HeaderMap> {
     let bytes = prop::collection::vec(any::<u8>(), 0..12);
     let value = prop_oneof![
         4 => known.prop_map(HeaderValue::from_static),
-        1 => bytes.prop_filter_map("bytes that no header can hold", |bytes| HeaderValue::from_bytes(&bytes).ok()),
+        1 => bytes.prop_filter_map("bytes that no header can hold", |bytes| {
+            HeaderValue::from_bytes(&bytes).ok()
+        }),
     ];
     prop::collection::vec((prop::sample::select(NAMES.to_vec()), value), 0..12)
         .prop_map(|fields| fields.into_iter().collect())
@@ -406,18 +408,31 @@ proptest! {
     }
 
     #[test]
-    fn merging_keeps_what_the_update_does_not_name_and_takes_what_it_names(stored in head(), update in head()) {
+    fn merging_keeps_what_the_update_does_not_name_and_takes_what_it_names(
+        stored in head(),
+        update in head(),
+    ) {
         let merged = merge(&stored, &update, NOW);
-        let named: Vec<String> = lines(&update, &CONNECTION).iter().map(|value| String::from_utf8_lossy(value.as_bytes()).into()).collect();
-        for name in NAMES.iter().filter(|name| !NEVER_UPDATED.contains(name) && ![DATE, CONNECTION].contains(name)) {
-            let own: Vec<_> = lines(&stored, name).into_iter().filter(|value| is_own(name, value)).collect();
+        let named: Vec<String> = lines(&update, &CONNECTION)
+            .iter()
+            .map(|value| String::from_utf8_lossy(value.as_bytes()).into())
+            .collect();
+        let is_updated = |name: &&HeaderName| {
+            !NEVER_UPDATED.contains(name) && ![DATE, CONNECTION].contains(name)
+        };
+        for name in NAMES.iter().filter(is_updated) {
+            let own: Vec<_> =
+                lines(&stored, name).into_iter().filter(|value| is_own(name, value)).collect();
             if !update.contains_key(name) {
                 prop_assert_eq!(lines(&merged, name), own);
             } else if !named.iter().any(|line| line.to_ascii_lowercase().contains(name.as_str())) {
                 prop_assert_eq!(lines(&merged, name), lines(&update, name));
             }
         }
-        prop_assert!(merged.get_all(DATE).iter().any(|date| parse_date(date).is_some()), "a stored response has a date");
+        prop_assert!(
+            merged.get_all(DATE).iter().any(|date| parse_date(date).is_some()),
+            "a stored response has a date"
+        );
     }
 
     #[test]
@@ -435,7 +450,11 @@ proptest! {
     }
 
     #[test]
-    fn a_304_with_another_strong_entity_tag_validates_nothing(stored in head(), update in head(), tag in "[c-z]{1,8}") {
+    fn a_304_with_another_strong_entity_tag_validates_nothing(
+        stored in head(),
+        update in head(),
+        tag in "[c-z]{1,8}",
+    ) {
         let mut update = update;
         update.insert(ETAG, HeaderValue::from_str(&format!("\"{tag}\"")).unwrap());
         let named = add_conditions(&stored, &mut HeaderMap::new());
@@ -450,7 +469,10 @@ proptest! {
         request.insert(RANGE, HeaderValue::from_static("bytes=0-1"));
         let any = add_conditions(&stored, &mut request);
         prop_assert!(!request.contains_key(RANGE));
-        prop_assert_eq!(any, request.contains_key(IF_NONE_MATCH) || request.contains_key(IF_MODIFIED_SINCE));
+        prop_assert_eq!(
+            any,
+            request.contains_key(IF_NONE_MATCH) || request.contains_key(IF_MODIFIED_SINCE)
+        );
         for (sent, from) in [(IF_NONE_MATCH, ETAG), (IF_MODIFIED_SINCE, LAST_MODIFIED)] {
             if request.contains_key(&sent) {
                 prop_assert_eq!(lines(&request, &sent), lines(&stored, &from));

@@ -239,7 +239,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_value_is_normalised_without_a_panic(bytes in prop::collection::vec(any::<u8>(), 0..60)) {
+        fn any_value_is_normalised_without_a_panic(
+            bytes in prop::collection::vec(any::<u8>(), 0..60),
+        ) {
             if let Ok(value) = HeaderValue::from_bytes(&bytes) {
                 for name in [ACCEPT_ENCODING, ACCEPT_LANGUAGE, ACCEPT] {
                     let headers = HeaderMap::from_iter([(name.clone(), value.clone())]);
@@ -257,9 +259,14 @@ mod tests {
         }
 
         #[test]
-        fn the_order_of_codings_does_not_matter(members in Just(vec!["gzip", "br;q=0.5", "zstd", "identity;q=0", "foo"]).prop_shuffle()) {
+        fn the_order_of_codings_does_not_matter(
+            members in Just(vec!["gzip", "br;q=0.5", "zstd", "identity;q=0", "foo"]).prop_shuffle(),
+        ) {
             let text = members.join(",");
-            prop_assert_eq!(normal(&ACCEPT_ENCODING, &[&text]).unwrap(), "br,foo,gzip,identity;q=0,zstd");
+            prop_assert_eq!(
+                normal(&ACCEPT_ENCODING, &[&text]).unwrap(),
+                "br,foo,gzip,identity;q=0,zstd"
+            );
         }
     }
 }

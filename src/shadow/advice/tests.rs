@@ -99,7 +99,8 @@ fn a_missing_rule_is_written_out_once_for_all_routes_that_need_it() {
     assert_eq!(tomls(&both), [&*expected]);
     assert_eq!(
         both[0].why,
-        "3 responses would have been stale after PUT /api/v1/forms/8: 2 of /api/v1/forms/{*rest}, 1 of /api/v1/dashboard"
+        "3 responses would have been stale after PUT /api/v1/forms/8: 2 of /api/v1/forms/{*rest}, \
+         1 of /api/v1/dashboard"
     );
     assert_eq!((&*both[0].route, both[0].line), ("/api/v1/forms/{*rest}", Some(1)));
     // If several tags would do, the one named like the path.
@@ -136,7 +137,8 @@ fn the_write_that_explains_most_is_blamed() {
 fn paths_are_cut_at_ids() {
     let route = |path: &str| {
         format!(
-            "[[routes]]\npath = \"{path}\"\nttl = \"1m\"\nkey = [\"tenant\"]\ntags = [\"x:{{tenant}}\"]\n"
+            "[[routes]]\npath = \"{path}\"\nttl = \"1m\"\nkey = [\"tenant\"]\n\
+             tags = [\"x:{{tenant}}\"]\n"
         )
     };
     let elsewhere = [

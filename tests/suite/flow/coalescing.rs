@@ -1,5 +1,5 @@
-//! Who asks for what is being fetched reads along: one request to the app, nobody waits twice, and
-//! nobody gets half a response for a whole one.
+//! Requests for a response that is being fetched share the fill: the origin gets one request, no
+//! client waits twice, and none gets a truncated response as a complete one.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -40,8 +40,8 @@ fn admin(sidecar: &ChildSidecar) -> SocketAddr {
     sidecar.admin.expect("it was spawned with one")
 }
 
-/// What was sent has been read by then. That none of them goes on to the origin shows only
-/// in time: there is no event to wait for.
+/// Gives the sidecar time to read what was sent. That none of it goes on to the origin can be shown
+/// only by waiting: there is no event to wait for.
 async fn settle() {
     sleep(Duration::from_millis(500)).await;
 }
@@ -54,13 +54,13 @@ fn all_pieces() -> Vec<u8> {
     (0..PIECES).flat_map(piece).collect()
 }
 
-/// The pieces, one after another, from when the gate opens.
+/// The pieces, one after another, once the gate opens.
 fn slow_stream(gate: &CancellationToken) -> Response {
     let begun = Response::new().until(gate).chunked("").piece(&piece(0));
     (1..PIECES).fold(begun, |script, number| script.wait(PACE).piece(&piece(number))).end()
 }
 
-/// An app that answers with the slow stream when the gate opens.
+/// An origin that sends the slow stream once the gate opens.
 fn streaming_app(gate: &CancellationToken) -> Origin {
     let gate = gate.clone();
     Origin::start(move |_| slow_stream(&gate))
@@ -235,7 +235,7 @@ async fn what_may_not_be_stored_is_remembered_and_then_forgotten() {
     app.follow(&clock);
     let sidecar = Sidecar::start_at(clock.clone(), app.address, ROUTE).await;
     assert_eq!(client::get(sidecar.address, "/a/1").await.status, 200);
-    // All reach the app before the first of them is answered: nobody queues.
+    // All reach the origin before it responds to the first: none waits for another.
     let hold = app.hold("GET", "/a/1", Point::Before);
     let crowd = Crowd::ask(sidecar.address, "/a/1", 20).await;
     eventually("all go alone", Duration::from_secs(5), || async { app.count("GET", "/a/1") == 21 })
@@ -418,7 +418,7 @@ async fn a_body_that_outgrows_the_limit_goes_on_to_those_attached() {
     settle().await;
     assert_eq!(app.count("GET", "/a/1"), 1);
 
-    // Its start is gone by now.
+    // The start of the body has been dropped by now.
     let late = Crowd::ask(sidecar.address, "/a/1", 5).await;
     let (late, _) =
         timeout(Duration::from_secs(10), late.time()).await.expect("they wait for nobody");
@@ -430,7 +430,7 @@ async fn a_body_that_outgrows_the_limit_goes_on_to_those_attached() {
     assert_eq!(client::get(sidecar.address, "/a/1").await.cache(), "MISS", "it was not stored");
     assert_eq!(app.count("GET", "/a/1"), 7);
 
-    // Nor does anybody wait for it from now on.
+    // No later request waits for it either.
     let after = Crowd::ask(sidecar.address, "/a/1", 5).await;
     assert_whole(&after.answers().await, &large);
     assert_eq!(app.count("GET", "/a/1"), 12);

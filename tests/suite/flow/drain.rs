@@ -1,4 +1,4 @@
-//! Told to stop, the sidecar lets what is under way finish; told twice, it stops at once.
+//! After one signal the sidecar finishes what is in flight; after a second one it stops at once.
 
 use std::time::Duration;
 
@@ -8,11 +8,12 @@ use crate::support::child::ChildSidecar;
 use crate::support::origin::{VERSIONED_RULES, versioned};
 use crate::support::{Client, Origin, Point, RedisServer, Sidecar, Socket, eventually};
 
-/// Half of what it may take for a drain (`listen.drain`): who waits for that misses it.
+/// Half of the limit of a drain (`listen.drain`): a sidecar that waits for the limit fails the
+/// test.
 const LONG_ENOUGH: Duration = Duration::from_secs(5);
 
-/// A signal while a read and a write are under way, the writer gone: both finish, and what was
-/// written is seen through another sidecar.
+/// Sends a signal while a read and a write are in flight and the writer has left: both finish, and
+/// the result of the write is visible through another sidecar.
 async fn drains_at(signal: &str) {
     let redis = RedisServer::start();
     let app = Origin::start(versioned());
@@ -44,12 +45,12 @@ async fn drains_at(signal: &str) {
         TcpStream::connect(leaving.address).await.is_err()
     })
     .await;
-    // The app has committed, and the sidecar has not heard of it yet.
+    // The origin has committed, but the sidecar has no response yet.
     assert_eq!(reader.get("/v/a", &[]).await.cache(), "HIT", "nothing is purged so far");
     assert!(leaving.ended().is_none(), "it waits for what is under way");
     read.release();
     assert_eq!(asked.await.expect("the client does not panic").text(), "0", "the read is answered");
-    // That it does not end shows only in time.
+    // That it does not end can be shown only by waiting.
     tokio::time::sleep(Duration::from_millis(200)).await;
     assert!(leaving.ended().is_none(), "it waits for a write whose client has gone");
     write.release();

@@ -1,5 +1,5 @@
-//! A popular key that expires: the app is asked once, in the background, and those who ask
-//! meanwhile do not notice.
+//! A popular key that expires: the origin gets one request, in the background, and clients do not
+//! notice.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use crate::support::client;
 use crate::support::origin::Record;
 use crate::support::{Client, Origin, Response, Sidecar, Socket};
 
-/// How long the app takes.
+/// How long the origin takes.
 const FILL: Duration = Duration::from_millis(100);
 const CLIENTS: u32 = 16;
 /// Requests per second that the clients together send, if the machine lets them.
@@ -20,8 +20,8 @@ const RATE: u32 = 5_000;
 /// How often the key expires under load.
 const EXPIRIES: usize = 3;
 
-/// An answer under load: when it was asked for, how long it took, what `X-Cache` said, and which of
-/// the app's answers it was.
+/// A response under load: when it was requested, how long it took, its `X-Cache`, and which of the
+/// origin's responses it was.
 struct Sample {
     at: Instant,
     took: Duration,
@@ -47,7 +47,7 @@ async fn load(mut client: Socket, stop: CancellationToken) -> Vec<Sample> {
 }
 
 /// Puts load on a key of a route with these lines until it has expired often enough. Returns what
-/// the clients and the app saw.
+/// the clients and the origin saw.
 async fn under_load(lines: &str) -> (Vec<Sample>, Record) {
     // Without a `Date`: it counts in seconds, and the age that it tells could be one too many.
     let app = Origin::start(|request| {
@@ -80,8 +80,8 @@ async fn under_load(lines: &str) -> (Vec<Sample>, Record) {
     (samples, app.record("/a"))
 }
 
-/// What holds of every way to refresh: one request at a time, no sooner than `apart` after the one
-/// before, and nobody waits for it.
+/// Holds for every way to refresh: one request at a time, at least `apart` after the one before,
+/// and no client waits for it.
 fn assert_nobody_noticed(samples: &[Sample], app: &Record, apart: Duration) {
     assert!(app.begun.len() > EXPIRIES, "it was refreshed {} times", app.begun.len() - 1);
     assert_eq!(app.most_at_once, 1, "never two at a time");

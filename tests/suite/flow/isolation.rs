@@ -1,4 +1,4 @@
-//! Nobody gets another's response, whatever they send.
+//! No client gets another's response, whatever it sends.
 
 use std::sync::Arc;
 
@@ -135,7 +135,7 @@ async fn shared_entry_is_given_to_admitted_credentials_only() {
         assert_eq!(said(&reply, "tenant").as_deref(), Some("acme"));
     }
     assert_eq!(app.count("GET", "/shared/1"), 6, "one fill, four refusals, one admission");
-    // Admission to one tenant's entry is none to another's.
+    // A client that is authorized for one tenant's entry is not authorized for another's.
     let reply = client.get("/shared/1", &headers("globex", "Bearer bob")).await;
     assert_eq!((reply.cache(), said(&reply, "tenant").as_deref()), ("MISS", Some("globex")));
     let reply = client.get("/shared/1", &headers("globex", "Bearer alice")).await;
@@ -164,7 +164,7 @@ async fn tokens_with_a_common_prefix_are_different_callers() {
             }
         }
     }
-    // Tokens that look like JWTs all begin alike, so that the prefix of one is nobody's identity.
+    // Tokens that look like JWTs all begin alike, so a prefix identifies nobody.
     for token in JWTS {
         let user = format!("Bearer {token}");
         for cache in ["MISS", "HIT"] {
@@ -245,14 +245,14 @@ async fn header_that_no_key_has_seen_is_not_cached_under_the_key() {
     assert_eq!((reply.cache(), said(&reply, "account")), ("MISS", None));
 }
 
-/// A request made up at random, and what its answer may say.
+/// A random request, and what its response may contain.
 struct Made {
     path: String,
     tenant: Option<&'static str>,
     user: Option<String>,
     cookie: Option<&'static str>,
     account: Option<&'static str>,
-    // A tenant that comes twice, or that `Connection` names.
+    // A tenant header that is repeated, or that `Connection` lists.
     broken: Option<(&'static str, &'static str)>,
 }
 
@@ -294,8 +294,8 @@ fn make(random: &mut StdRng, users: &[String]) -> Made {
     }
 }
 
-/// Whether the second caller may be given what was made for the first, on a route keyed by the
-/// first 20 characters of a token.
+/// Whether the second caller may get the response to the first, on a route keyed by the first 20
+/// characters of a token.
 fn same_by_prefix(mine: &str, theirs: &str) -> bool {
     let opaque = |token: &str| !token.starts_with("Bearer eyJ");
     let first =
@@ -303,7 +303,7 @@ fn same_by_prefix(mine: &str, theirs: &str) -> bool {
     mine == theirs || (opaque(mine) && opaque(theirs) && first(mine) == first(theirs))
 }
 
-/// Fails when the answer is not this caller's to see.
+/// Fails if this caller must not see the response.
 fn judge(made: &Made, reply: &Reply) {
     let context = || {
         format!(
@@ -352,8 +352,8 @@ fn judge(made: &Made, reply: &Reply) {
         let (mine, theirs) = (made.user.clone().unwrap_or_default(), theirs.unwrap_or_default());
         assert!(same_by_prefix(&mine, &theirs), "{}", context());
     } else if made.path.starts_with("/shared") {
-        // Another user's fill may answer, if the app has accepted this one as well; that it has is
-        // what the status says.
+        // Another user's fill may serve it if the origin has accepted this user too, which the
+        // status shows.
         let shared = reply.cache() == "HIT" || reply.cache_status().contains("collapsed");
         assert!(theirs.is_none_or(|theirs| shared || Some(theirs) == made.user), "{}", context());
     } else {

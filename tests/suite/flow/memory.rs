@@ -1,4 +1,4 @@
-//! The memory tier stays within its size, whatever is asked for.
+//! The memory tier stays within its size, whatever is requested.
 
 use std::net::SocketAddr;
 
@@ -18,7 +18,7 @@ async fn ask_for(address: SocketAddr, ids: std::ops::Range<u64>) {
     }
 }
 
-/// Asks for each id of the range once, by 16 clients side by side.
+/// Requests each id of the range once, from 16 concurrent clients.
 async fn ask_for_all(address: SocketAddr, ids: std::ops::Range<u64>) {
     const CLIENTS: u64 = 16;
     let share = (ids.end - ids.start).div_ceil(CLIENTS);
@@ -37,7 +37,7 @@ async fn stays_within_its_size(keys: u64, body: Vec<u8>) {
     let body = Bytes::from(body);
     let app = Origin::start(move |_| Response::ok(body.clone()));
     let sidecar = Sidecar::spawn(app.address, RULES).await;
-    // What connections, buffers and the program itself take is not the cache's.
+    // The memory of connections, buffers and the program itself does not belong to the cache.
     ask_for_all(sidecar.address, 0..1_000).await;
     let before = sidecar.resident();
     ask_for_all(sidecar.address, 1_000..keys).await;

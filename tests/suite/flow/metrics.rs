@@ -1,4 +1,4 @@
-//! Metrics: what a scrape reads is well-formed in both formats, and tells what happened.
+//! Metrics: a scrape is well-formed in both formats, and its counts are right.
 
 use std::io::Write as _;
 use std::net::SocketAddr;
@@ -43,12 +43,12 @@ async fn scrape(admin: SocketAddr, format: Format) -> (String, Exposition) {
     (text, read)
 }
 
-/// What a sidecar counts right now.
+/// The current counts of a sidecar.
 async fn counts(admin: SocketAddr) -> Exposition {
     scrape(admin, Format::Text).await.1
 }
 
-/// Has Prometheus' own checker read it, where it is installed.
+/// Checks the text with Prometheus' own checker, if it is installed.
 fn promtool(text: &str) {
     let child = Command::new("promtool")
         .args(["check", "metrics"])
@@ -171,7 +171,7 @@ fn the_strangest_names_survive_in_both_formats() {
     promtool(&metrics.encode_as(metrics::MetricsFormat::Text));
 }
 
-/// Drives every kind of answer there is, so that each family has something to tell.
+/// Causes every kind of response, so that each metric family has samples.
 async fn busy(address: SocketAddr) {
     let mut client = Client::new(address);
     eventually("there are hits", LONG_ENOUGH, async || {

@@ -1,5 +1,5 @@
-//! Writes that go wrong: clients that leave, apps that fail after they have committed, and refusals
-//! that must change nothing.
+//! Writes that go wrong: clients that leave, origins that fail after they have committed, and
+//! rejections that must change nothing.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -21,7 +21,7 @@ async fn with_redis() -> (RedisServer, Origin, Sidecar) {
     (redis, app, sidecar)
 }
 
-/// Reads until the cache answers, and returns what it holds.
+/// Requests until there is a hit, and returns the stored body.
 async fn warm(address: SocketAddr, path: &str) -> String {
     let mut client = Client::new(address);
     eventually("the cache holds it", Duration::from_secs(5), async || {
@@ -31,7 +31,8 @@ async fn warm(address: SocketAddr, path: &str) -> String {
     client.get(path, &[]).await.text().to_owned()
 }
 
-/// A client sends a whole POST and hangs up while the app is at it, before or after it commits.
+/// A client sends a whole POST and hangs up while the origin handles it, before or after it
+/// commits.
 async fn client_hangs_up(app: &Origin, sidecar: &Sidecar, point: Point) {
     assert_eq!(warm(sidecar.address, "/v/a").await, "0");
     let hold = app.hold("POST", "/w/a", point);
@@ -69,7 +70,7 @@ async fn client_that_hangs_up_does_not_lose_the_purge_in_redis() {
     client_hangs_up(&app, &sidecar, Point::Before).await;
 }
 
-/// The app commits, then fails as `how` says. The outcome is unknown to the sidecar, so that it
+/// The origin commits, then fails as `how` says. The sidecar does not know the outcome, so it
 /// purges.
 async fn fails_after_commit(sidecar: &Sidecar, how: &str, expected: u16) {
     assert_eq!(warm(sidecar.address, "/v/a").await, "0");

@@ -1,5 +1,6 @@
-//! What clients and apps speak, through the sidecar: HTTP/1.0, 1.1 and 2, trailers, early hints,
-//! TLS to the app, conditions, variants, cookies, and many at once. The drain is in `drain.rs`.
+//! The protocols of clients and origins, through the sidecar: HTTP/1.0, 1.1 and 2, trailers, early
+//! hints, TLS to the origin, conditions, variants, cookies, and many requests at once. The drain is
+//! in `drain.rs`.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -35,7 +36,7 @@ async fn http_2_client_gets_misses_hits_and_writes() {
     assert_eq!((reply.cache(), reply.text()), ("MISS", "1"));
     // One cache for both versions: `:authority` and `Host` are the same part of the key.
     assert_eq!(Client::new(sidecar.address).get("/v/a", &[]).await.cache(), "HIT");
-    // Cookies on several lines are one header to the app (RFC 9113 8.2.3).
+    // Several cookie lines become one header for the origin (RFC 9113 8.2.3).
     let split = client.send("GET", "/elsewhere", &[("cookie", "a=1"), ("cookie", "b=2")], "").await;
     assert_eq!(split.status, 200);
 }
@@ -217,7 +218,7 @@ async fn head_is_answered_from_a_get() {
 async fn conditions_are_answered_from_the_entry_and_never_reach_a_fill() {
     const MODIFIED: &str = "Sun, 06 Nov 1994 08:49:37 GMT";
     let app = Origin::start(|request| {
-        // An app that obeys conditions would answer a fill with 304.
+        // An origin that evaluates conditions would respond to a fill with 304.
         if request.header("if-none-match").is_some()
             || request.header("if-modified-since").is_some()
         {
@@ -286,8 +287,8 @@ async fn each_language_has_its_own_variant() {
     }
 }
 
-/// SECURITY: a header that `Connection` names never reaches the app, so that it must not select
-/// what the answer is stored under.
+/// SECURITY: a header that `Connection` lists never reaches the origin, so it must not select the
+/// variant under which the response is stored.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn header_that_connection_names_poisons_no_variant() {
     let echo = |request: &crate::support::origin::Request| {
@@ -385,8 +386,7 @@ async fn response_that_sets_a_cookie_is_never_stored() {
     assert_eq!(app.count("GET", "/a"), 9);
 }
 
-/// So many clients ask at once, each with these headers, while the app is held; returns what they
-/// got.
+/// Sends these requests at once while the origin is held; returns the responses.
 async fn at_once(
     sidecar: &Sidecar,
     app: &Origin,

@@ -1,4 +1,4 @@
-//! What once went wrong, numbered, so that it does not again.
+//! Numbered regressions: faults that were fixed and must not return.
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -11,7 +11,7 @@ fn route(path: &str, more: &str) -> String {
     format!("[[routes]]\npath = \"{path}\"\nttl = \"1m\"\n{more}\n")
 }
 
-/// Many clients ask for one path while the app holds the first of them.
+/// Many clients request one path while the origin holds the first request.
 async fn crowd(
     sidecar: &Sidecar,
     app: &Origin,
@@ -40,7 +40,7 @@ async fn crowd(
     replies
 }
 
-/// 1. Followers of a fill got the leader's variant: another user's body where the app says `Vary:
+/// 1. Followers of a fill got the leader's variant: another user's body if the origin says `Vary:
 ///    Authorization`.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn r001_followers_get_their_own_variant() {
@@ -84,7 +84,7 @@ async fn r001_followers_get_their_own_variant() {
 }
 
 /// 2. An event stream on a cached route was a fill without an end, and its old events were replayed
-///    to others.
+///    to other clients.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn r002_an_event_stream_is_nobodys_fill() {
     let app = Origin::start(|_| {
@@ -99,7 +99,8 @@ async fn r002_an_event_stream_is_nobodys_fill() {
     assert_eq!(app.count("GET", "/events"), 2);
 }
 
-/// 4. A header that an earlier response varied by went through unkeyed to a response that did not.
+/// 4. A header on which an earlier response varied was forwarded, without being part of the key,
+///    for a response that did not vary on it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn r004_a_header_covered_once_does_not_poison_later() {
     let app = Origin::start(|request| match request.header("x-foo") {
@@ -115,7 +116,7 @@ async fn r004_a_header_covered_once_does_not_poison_later() {
     assert_eq!(client.get("/v", &[]).await.text(), "plain");
 }
 
-/// 5. What the app said to a caller whom it turned away was stored for those it admits.
+/// 5. The origin's response to a caller that it rejected was stored for those that it accepts.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn r005_a_refusal_is_not_shared() {
     for status in [301, 302, 404, 410, 501] {
@@ -147,7 +148,7 @@ type Write = (
     &'static str,
 );
 
-/// 6. Writes in disguise were forwarded and purged nothing.
+/// 6. Writes by unusual means were forwarded and purged nothing.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn r006_a_write_is_seen_in_every_disguise() {
     let rules = "[fields]\nt = { query = \"t\" }\nid = { body = \"/campaign/id\" }\n\
@@ -179,8 +180,8 @@ async fn r006_a_write_is_seen_in_every_disguise() {
     }
 }
 
-/// 12. A caller who was not admitted, or wanted a newer response, saw `unverifiable`, and the
-///     answer was not stored.
+/// 12. A caller that was not authorized, or wanted a newer response, saw `unverifiable`, and the
+///     response was not stored.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn r012_a_reload_refreshes_the_entry() {
     let app = Origin::start(|_| Response::ok("data"));
@@ -200,7 +201,7 @@ async fn r012_a_reload_refreshes_the_entry() {
     );
 }
 
-/// 18. A refusal in answer to HEAD left the caller admitted.
+/// 18. A caller stayed authorized after the origin had rejected its HEAD request.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn r018_a_refusal_of_head_ends_the_admission() {
     let app = Origin::start(|request| {
@@ -214,7 +215,7 @@ async fn r018_a_refusal_of_head_ends_the_admission() {
     assert!(client.get("/a", &[]).await.header("cache-status").contains("not admitted"));
 }
 
-/// A fill that nobody waits for any more still ends in the store.
+/// A fill is still stored if no client waits for it any more.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_fill_outlives_its_only_client() {
     let app = Origin::start(|_| Response::ok("data"));

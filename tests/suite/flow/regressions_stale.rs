@@ -1,5 +1,5 @@
-//! What once went wrong with what is confirmed, stale, cut into parts or answered by a POST;
-//! numbered on from `regressions.rs`.
+//! Numbered regressions of revalidated, stale and partial responses, and of responses to POST;
+//! continued from `regressions.rs`.
 
 use std::time::Duration;
 
@@ -23,7 +23,7 @@ fn told(request: &Request) -> Response {
         .header("cache-control", "max-age=60")
 }
 
-/// 19. The answer to a POST, which the app made for one user, was stored for everybody.
+/// 19. The response to a POST, which the origin made for one user, was stored for everybody.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn r019_an_answer_to_a_post_that_saw_more_than_a_get_shows_is_not_stored() {
     let rules = format!("{PUBLIC}query = [\"page\"]\ndrop_headers = [\"x-odd\"]\nttl = \"1m\"\n");
@@ -60,8 +60,8 @@ async fn r019_an_answer_to_a_post_that_saw_more_than_a_get_shows_is_not_stored()
     assert_cache(&scene.get("/b").await, "MISS", "RFC 9111 5.2.1.5");
 }
 
-/// 20. In scope `shared` a request that went around the cache, with a header that no key has seen,
-///     admitted its caller to what others share.
+/// 20. In scope `shared`, a request that bypassed the cache, with a header that is in no key,
+///     authorized its caller for shared entries.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn r020_a_header_that_no_key_has_seen_admits_to_nothing_else() {
     for vary in [false, true] {
@@ -106,7 +106,8 @@ async fn r020_a_header_that_no_key_has_seen_admits_to_nothing_else() {
     }
 }
 
-/// 21. What the app had replaced or withdrawn came back as stale when the app was gone.
+/// 21. A response that the origin had replaced or withdrawn was served stale again when the origin
+///     was unreachable.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn r021_what_the_app_has_withdrawn_does_not_come_back_stale() {
     for (status, control) in [
@@ -158,8 +159,7 @@ async fn r021_what_the_app_has_withdrawn_does_not_come_back_stale() {
     );
 }
 
-/// 22. The same while it was fetched anew in the background: the old one went on for the whole
-///     window.
+/// 22. The same during a background refresh: the old response was served for the whole window.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn r022_a_refresh_that_finds_it_gone_ends_what_is_stale() {
     let redis = RedisServer::start();
@@ -180,8 +180,8 @@ async fn r022_a_refresh_that_finds_it_gone_ends_what_is_stale() {
     }
 }
 
-/// 23. One 5xx kept requests from waiting for one another for ten seconds, even after a good answer
-///     was stored.
+/// 23. One 5xx kept requests from sharing fills for ten seconds, even after a good response was
+///     stored.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn r023_a_failure_does_not_end_coalescing() {
     let scene = Scene::start(PUBLIC, |_| Response::status(500, "broken")).await;
@@ -202,8 +202,8 @@ async fn r023_a_failure_does_not_end_coalescing() {
     assert_eq!(scene.count("/a"), 2, "the failure, and one fill for all");
 }
 
-/// 24. A part, or the head alone, of what is stored was not answered from it when the app failed or
-///     could only confirm it.
+/// 24. A range or a HEAD of a stored response was not served from it if the origin failed or could
+///     only revalidate it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn r024_parts_and_heads_have_the_same_rights_as_the_whole() {
     let scene = Scene::start(PUBLIC, |_| {
@@ -245,8 +245,8 @@ async fn r024_parts_and_heads_have_the_same_rights_as_the_whole() {
     );
 }
 
-/// 25. An app that varies by a header only where it comes let a stranger push out what was stored
-///     without it.
+/// 25. If an origin varies on a header only when it is present, a client could evict the response
+///     stored without it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn r025_a_strangers_header_pushes_nothing_out() {
     let scene = Scene::start(PUBLIC, |request| {
@@ -269,9 +269,9 @@ async fn r025_a_strangers_header_pushes_nothing_out() {
     assert_cache(&scene.ask("/b", &[("x-odd", "2")]).await, "MISS", "another variant");
 }
 
-/// 26. A HEAD that went to the app because only something stale was stored left a refused caller
-///     admitted; and an app that knows no HEAD, or refused one caller, ended what is stored for
-///     all.
+/// 26. A HEAD that was forwarded because only a stale response was stored left a rejected caller
+///     authorized; and an origin that does not support HEAD, or rejected one caller, ended the
+///     stored response for all.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn r026_a_head_ends_what_it_speaks_of_and_nothing_else() {
     let answer = |_: &Request| {

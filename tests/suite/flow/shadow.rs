@@ -1,5 +1,5 @@
-//! Shadow mode and audits: what they find, what they must not find, and that nobody gets anything
-//! else than the app's own answer.
+//! Shadow mode and audits: what they find, what they must not find, and that every client gets the
+//! origin's own response.
 
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -14,7 +14,7 @@ use crate::support::demo::demo;
 use crate::support::flow::Flow;
 use crate::support::{Origin, Point, RedisServer, Request, Response, eventually};
 
-/// `/list` shows what a write to `/items/...` changes; no rule says so unless `rule` is given.
+/// `/list` shows the effect of writes to `/items/...`; no rule purges it unless `rule` is given.
 fn rules(more: &str, rule: &str) -> String {
     format!(
         "[[routes]]\npath = \"/list\"\nmode = \"shadow\"\nttl = \"5m\"\nscope = \"public\"\ntags = [\"items\"]\n{more}\n{rule}"
@@ -23,8 +23,8 @@ fn rules(more: &str, rule: &str) -> String {
 
 const RULE: &str = "[[purges]]\npath = \"/items/{*rest}\"\ntags = [\"items\"]\n";
 
-/// Counts writes, and shows the count; `/items/refused` is refused, and `/items/same` changes
-/// nothing.
+/// Counts writes, and responds with the count; `/items/refused` is rejected, and `/items/same`
+/// changes nothing.
 fn counting() -> impl Fn(&Request) -> Response + Send + Sync {
     let version = AtomicU64::new(0);
     move |request| {
@@ -83,8 +83,8 @@ async fn everything_reaches_the_app_untouched_and_nothing_is_stored() {
         assert!(status.contains("fwd=bypass") && status.contains("detail=\"shadow\""), "{status}");
         assert_eq!(reply.header("surrogate-key"), "k");
     }
-    // A header that no key has seen, one that comes twice, and one that the client takes back: all
-    // for the app to judge.
+    // A header that is in no key, a repeated one, and one that the client withdraws: only the
+    // origin can evaluate these.
     for odd in [
         &[("x-odd", "1")][..],
         &[("authorization", "a"), ("authorization", "b")],
@@ -236,8 +236,8 @@ async fn a_write_through_another_sidecar_is_no_finding_where_a_rule_purges() {
     .await;
     for write in 0..5 {
         one.get("/list", &[]).await;
-        // The app has committed, and the purge is still to come: what is answered now is newer than
-        // what would have been served.
+        // The origin has committed, and the purge is still to come: the origin's response is newer
+        // than the one that would have been served.
         let hold = app.hold("PUT", "/items/7", Point::After);
         let writing = async { two.send("PUT", "/items/7", &[], "").await };
         let reading = async {
@@ -249,7 +249,7 @@ async fn a_write_through_another_sidecar_is_no_finding_where_a_rule_purges() {
         tokio::join!(writing, reading);
     }
     one.get("/list", &[]).await;
-    // Findings are told when they have settled; that none is shows only in time.
+    // Findings are reported after a delay; that there is none can be shown only by waiting.
     tokio::time::sleep(SETTLE_DELAY + Duration::from_millis(200)).await;
     let route = one.route("/list");
     assert_eq!((route.stale.count, route.would_hit), (0, 5), "{route:?}");
@@ -320,7 +320,7 @@ async fn a_body_that_differs_by_itself_is_put_down_to_no_write() {
         of(&rules("", ""), move |_| Response::ok(now.fetch_add(1, Ordering::SeqCst).to_string()))
             .await;
     flow.get("/list", &ALICE).await;
-    // The first change comes after a write, by chance.
+    // The first change comes after a write by coincidence.
     flow.send("PUT", "/items/1", &[], "").await;
     for who in [ALICE, BOB, ALICE, BOB, ALICE] {
         flow.get("/list", &who).await;
@@ -453,7 +453,7 @@ async fn an_audit_finds_what_changed_behind_the_sidecars_back() {
     flow.get("/list", &[]).await;
     assert_eq!(flow.get("/list", &[]).await.cache(), "HIT");
     audits(&flow, "same", 1).await;
-    // An app in trouble says nothing.
+    // A failing origin proves nothing.
     app.answers(|_| Response::status(503, ""));
     assert_eq!(flow.get("/list", &[]).await.cache(), "HIT");
     audits(&flow, "unclear", 1).await;
@@ -480,7 +480,7 @@ async fn an_audit_finds_what_changed_behind_the_sidecars_back() {
 async fn an_audit_is_silent_where_nothing_is_wrong() {
     let (app, flow) = of(&audited(), counting()).await;
     flow.get("/list", &[]).await;
-    // A purge that comes while the audit is under way.
+    // A purge during the audit.
     let hold = app.hold("GET", "/list", Point::Before);
     assert_eq!(flow.get("/list", &[]).await.cache(), "HIT");
     hold.arrived().await;
@@ -490,7 +490,7 @@ async fn an_audit_is_silent_where_nothing_is_wrong() {
     flow.get("/list", &[]).await;
     assert_eq!(flow.get("/list", &[]).await.cache(), "HIT");
     audits(&flow, "same", 1).await;
-    // A body that differs by itself.
+    // A volatile body.
     let now = AtomicU64::new(0);
     app.answers(move |_| Response::ok(now.fetch_add(1, Ordering::SeqCst).to_string()));
     assert_eq!(flow.get("/list", &[]).await.cache(), "HIT");

@@ -1,8 +1,7 @@
-//! Soft purges: what they touch is never a hit again, but may be served stale, and be confirmed;
+//! Soft purges: an affected entry is never a hit again, but may be served stale and be revalidated;
 //! and purges of everything, hard and soft.
 //!
-//! The sidecars here have no listeners: they are asked, and told to purge, as their own parts do
-//! it.
+//! The sidecars here have no listeners: the tests call their parts directly.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
@@ -45,7 +44,7 @@ tags = ["v:{name}"]
 stale_if_error = "1s"
 "#;
 
-/// An app of one number, which it answers everywhere.
+/// An origin with one number, which is its response everywhere.
 struct App {
     server: Origin,
     number: Arc<AtomicU64>,
@@ -77,7 +76,7 @@ impl App {
         self.fails.store(fails, SeqCst);
     }
 
-    /// The condition of the last request that it saw.
+    /// The condition of the last request that it received.
     fn last_condition(&self) -> Option<String> {
         let last = self.server.requests().pop().expect("the origin was asked");
         last.header("if-none-match")
@@ -111,7 +110,7 @@ enum What {
     Everything,
 }
 
-/// Who vouches for what is stored.
+/// What proves stored responses current.
 #[derive(Clone, Copy, Debug)]
 enum Tiers {
     /// The sidecar's own table.
@@ -401,7 +400,8 @@ async fn what_redis_could_not_be_told_is_purged_hard_at_the_rejoin() {
             })
             .await;
         }
-        // What is in Redis has the same fence as before, so but for the journal it would be a hit.
+        // The entry in Redis has the same fence as before, so without the journal it would be a
+        // hit.
         for node in world.nodes.iter().rev() {
             let reply = node.get("/swr/a", &[]).await;
             assert_eq!((reply.status, reply.text()), (200, "2"), "{what:?} {kind:?}: {reply:?}");

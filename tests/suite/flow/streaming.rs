@@ -1,5 +1,5 @@
-//! What is not cached passes as it comes: large files with flat memory, sockets, server-sent
-//! events.
+//! Responses that are not cached are streamed as they arrive: large files in constant memory,
+//! sockets, server-sent events.
 
 use std::fmt::Write as _;
 use std::net::SocketAddr;

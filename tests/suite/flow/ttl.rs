@@ -16,7 +16,7 @@ async fn sidecar(origin: &Origin, rules: &str) -> (Sidecar, Clock) {
     (Sidecar::start_at(clock.clone(), origin.address, rules).await, clock)
 }
 
-/// Asks at once, again, shortly before the end of the ttl, and after it.
+/// Requests at once, again, shortly before the end of the ttl, and after it.
 async fn expires_after_its_ttl(origin: &Origin, (sidecar, clock): &(Sidecar, Clock)) {
     let mut client = Client::new(sidecar.address);
     let first = client.get("/v/a", &[]).await;
@@ -47,7 +47,7 @@ async fn ttl_ends_in_redis() {
     let rules = format!("[memory]\nsize = \"0\"\n{}\n{ROUTE}", redis.table());
     let sidecar = sidecar(&app, &rules).await;
     expires_after_its_ttl(&app, &sidecar).await;
-    // Redis itself forgets the entry soon after `limits.stale` (10 minutes): nothing is stored
+    // Redis itself drops the entry soon after `limits.stale` (10 minutes): nothing is stored
     // without an expiry.
     let keys = redis.command("KEYS sidecache:e:*").expect("Redis answers");
     for key in keys.lines().filter(|line| line.starts_with("sidecache:e:")) {

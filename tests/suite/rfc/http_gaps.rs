@@ -1,5 +1,5 @@
-//! Requests that break the rules of HTTP, or bend them, do not reach the app in a form that it may
-//! read differently.
+//! Requests that violate HTTP, or stretch its rules, do not reach the origin in a form that it
+//! could interpret differently.
 
 use crate::support::client::exchange;
 use crate::support::http1::status;
@@ -8,7 +8,7 @@ use crate::support::{Client, Origin, Sidecar};
 
 const OK: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok";
 
-/// What is refused: the request's bytes, and the statuses that may answer them.
+/// Rejected requests: their bytes, and the statuses that are allowed in the response.
 const REFUSED: &[(&str, &[u8], &[u16])] = &[
     ("two Hosts", b"GET /a HTTP/1.1\r\nHost: app.test\r\nHost: other.test\r\n\r\n", &[400]),
     ("the same Host twice", b"GET /a HTTP/1.1\r\nHost: app.test\r\nHost: app.test\r\n\r\n", &[400]),
@@ -66,7 +66,7 @@ async fn broken_requests_are_refused_and_the_app_sees_nothing() {
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
-    // The oracle works: a proper request does arrive.
+    // Checks the test itself: a proper request does reach the origin.
     let answer = exchange(sidecar.address, b"GET /proper HTTP/1.1\r\nHost: app.test\r\n\r\n").await;
     assert_eq!(status(&answer), 200);
     assert!(String::from_utf8_lossy(&app.received()).starts_with("GET /proper HTTP/1.1\r\n"));
@@ -121,7 +121,7 @@ async fn body_of_a_get_is_not_the_next_request() {
     client.get("/v/a", &[]).await;
     assert_eq!(client.get("/v/a", &[]).await.cache(), "HIT");
     let inner = "GET /smuggled HTTP/1.1\r\nHost: app.test\r\n\r\n";
-    // Once where the cache could answer, once where it could not.
+    // Once for a path that is stored, once for one that is not.
     for path in ["/v/a", "/v/b"] {
         let request = format!(
             "GET {path} HTTP/1.1\r\nHost: app.test\r\nContent-Length: {}\r\n\r\n{inner}",

@@ -1,4 +1,4 @@
-//! RFC 5861: stale while it is fetched anew, and stale when that fails.
+//! RFC 5861: stale responses during a revalidation, and after an error.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ fn route(keys: &str) -> String {
     format!("{ROUTE}{keys}\n")
 }
 
-/// Answers by path: `/max-age=1_stale-if-error=60` has these directives, and a validator.
+/// Responds by path: `/max-age=1_stale-if-error=60` has these directives, and a validator.
 fn old(request: &Request) -> Response {
     let control = request.path[1..].replace('_', ", ");
     Response::ok("old").header("etag", "\"1\"").header("cache-control", &control)
@@ -42,7 +42,7 @@ async fn s3_what_is_stale_is_served_at_once_and_fetched_anew_behind() {
     let scene = warm(ROUTE, &[path]).await;
     scene.answers(new);
     let hold = scene.hold("GET", path, Point::Before);
-    // The app answers nobody: these would hang, if they waited for it.
+    // The origin does not respond: these requests would hang if they waited for it.
     for _ in 0..20 {
         let reply = scene.get(path).await;
         assert_stale(&reply, path);
@@ -146,7 +146,7 @@ async fn s3_a_route_says_it_where_the_app_does_not() {
             reply.cache_status()
         );
     }
-    // Zero turns the route's off; the app's own word stands.
+    // Zero turns the route's windows off; the origin's directives still apply.
     let paths = ["/max-age=1", "/max-age=1_stale-while-revalidate=60"];
     let scene = warm(&route("stale_while_revalidate = \"0s\""), &paths).await;
     scene.answers(new);
@@ -187,7 +187,7 @@ async fn s3_a_purge_voids_it_and_the_refresh_under_way() {
     scene.answers(
         |request| if request.method == "PUT" { Response::ok("written") } else { old(request) },
     );
-    // The refresh has its answer from before the write.
+    // The response to the refresh is from before the write.
     let hold = scene.hold("GET", path, Point::After);
     assert_stale(&scene.get(path).await, path);
     hold.arrived().await;
@@ -284,7 +284,8 @@ async fn s4_a_route_says_it_where_the_app_does_not() {
     assert_stale(&scene.get(paths[0]).await, "limits.stale is shorter");
 }
 
-/// RFC 5861 4 has the directive for requests too; here a request only narrows what it is served.
+/// RFC 5861 4 defines the directive for requests too; here a request can only restrict what it is
+/// served.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn s4_a_request_cannot_ask_for_what_is_stale() {
     let scene = warm(ROUTE, &["/max-age=1"]).await;

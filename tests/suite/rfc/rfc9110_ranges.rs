@@ -1,4 +1,5 @@
-//! RFC 9110 14, 13.1.5, 15.3.7 and 15.5.17: parts of what is stored, and parts of what is not.
+//! RFC 9110 14, 13.1.5, 15.3.7 and 15.5.17: parts of stored responses, and partial responses of the
+//! origin.
 
 use std::time::Duration;
 
@@ -9,7 +10,7 @@ const ROUTE: &str = "[[routes]]\npath = \"/{*rest}\"\nscope = \"public\"\n";
 const BODY: &str = "0123456789";
 const MODIFIED: &str = "Wed, 01 Jan 2020 00:00:00 GMT";
 
-/// The whole, as it is stored.
+/// The whole response, as it is stored.
 fn whole() -> Response {
     let fields = [
         ("etag", "\"1\""),
@@ -22,7 +23,7 @@ fn whole() -> Response {
     fields.iter().fold(Response::ok(BODY), |answer, (name, value)| answer.header(name, value))
 }
 
-/// A sidecar that holds the whole at `/a`.
+/// A sidecar that has stored the whole response at `/a`.
 async fn warm(rules: &str) -> Scene {
     let scene = Scene::start(rules, |_| whole()).await;
     scene.fill("/a").await;
@@ -30,7 +31,7 @@ async fn warm(rules: &str) -> Scene {
     scene
 }
 
-/// Asks for a range of what is stored, which must not reach the app.
+/// Requests a range of the stored response, which must not reach the origin.
 async fn range(scene: &Scene, range: &str, more: &[(&str, &str)]) -> Reply {
     let asked = scene.count("/a");
     let mut headers = vec![("range", range)];
@@ -83,7 +84,7 @@ async fn s14_2_one_range_is_cut_from_the_whole() {
     for (asked, content, content_range) in cases {
         let reply = range(&scene, asked, &[]).await;
         if asked.contains([' ', ',']) && reply.status == 200 {
-            // Odd forms of a list may be ignored.
+            // Unusual forms of a list may be ignored.
             assert_eq!(reply.text(), BODY);
             continue;
         }
@@ -111,7 +112,8 @@ async fn s15_3_7_a_206_carries_what_the_200_would() {
     for name in ["date", "age", "via"] {
         assert!(reply.headers.contains_key(name), "{name}");
     }
-    // With If-Range the client has the rest already (15.3.7): what it needs is there in any case.
+    // With If-Range the client has the other fields already (15.3.7): the required ones are sent in
+    // any case.
     let validated = range(&scene, "bytes=0-1", &[("if-range", "\"1\"")]).await;
     assert_eq!((validated.status, validated.header("etag")), (206, "\"1\""));
 }
@@ -172,7 +174,7 @@ async fn s14_6_several_ranges_are_parts_of_one_message() {
         assert!(head.contains(&format!("content-range: {content_range}")), "{head}");
         assert!(head.contains("content-type: text/plain"), "{head}");
     }
-    // What is beyond the end is left out.
+    // A range beyond the end is left out.
     let one = range(&scene, "bytes=0-1,99-100", &[]).await;
     assert_eq!(one.status, 206);
     let content = if one.headers.contains_key("content-range") {
@@ -190,7 +192,7 @@ async fn s14_2_too_many_ranges_are_not_answered_in_parts() {
     let many = range(&scene, "bytes=0-0,2-2,4-4", &[]).await;
     assert!(matches!(many.status, 200 | 416), "{}", many.status);
     assert!(!many.header("content-type").starts_with("multipart"));
-    // A megabyte in parts of a byte each would be an attack; so would the whole, many times over.
+    // A megabyte in parts of one byte would be an attack; so would the whole body many times over.
     let scene = warm(ROUTE).await;
     for asked in [
         format!("bytes={}", vec!["0-0"; 1_000].join(",")),
@@ -225,7 +227,7 @@ async fn s13_1_5_if_range_is_compared_strictly() {
             "{validator}"
         );
     }
-    // A range beyond the end is not looked at when the whole is what the client gets.
+    // A range beyond the end is not evaluated if the client gets the whole response.
     assert_eq!(range(&scene, "bytes=99-", &[("if-range", "\"2\"")]).await.status, 200);
     assert_eq!(range(&scene, "bytes=99-", &[("if-range", "\"1\"")]).await.status, 416);
 }
@@ -243,7 +245,7 @@ async fn s13_1_5_a_weak_tag_joins_no_parts() {
     }
 }
 
-/// 8.8.2.2: a date is strong only when it is well before that of the response.
+/// 8.8.2.2: a date is strong only if it is well before that of the response.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn s13_1_5_a_recent_date_joins_no_parts() {
     let now = date(0);
@@ -308,7 +310,7 @@ async fn s14_2_an_empty_body_has_no_ranges() {
     }
 }
 
-/// What a range meets after a write is what any request meets.
+/// After a write, a range request gets the same state as any other request.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_range_of_what_was_purged_comes_from_the_app() {
     let scene = warm(ROUTE).await;
@@ -321,7 +323,7 @@ async fn a_range_of_what_was_purged_comes_from_the_app() {
     assert_eq!((reply.status, reply.text()), (200, "abcdefghij"));
 }
 
-/// The app cuts ranges itself.
+/// An origin that responds to ranges itself.
 fn cutting(length: usize) -> impl Fn(&Request) -> Response + Send + Sync + 'static {
     move |request| {
         let body = "x".repeat(length);
@@ -392,11 +394,11 @@ async fn the_whole_of_something_large_is_not_fetched_behind() {
             assert_eq!((reply.cache(), reply.status), ("BYPASS", 206), "{}", reply.cache_status());
         }
     }
-    // A fetch behind would have begun by now; that there is none shows only in time.
+    // A background fetch would have begun by now; only waiting can show that there is none.
     tokio::time::sleep(Duration::from_millis(300)).await;
     for scene in [&large, &off, &unknown] {
         assert!(scene.seen("/a").iter().all(|request| request.header("range").is_some()));
-        // And a part was never taken for the whole.
+        // A part was never mistaken for the whole.
         let whole = scene.get("/a").await;
         assert_cache(&whole, "MISS", "the whole");
         assert_eq!(whole.status, 200);

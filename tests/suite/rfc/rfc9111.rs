@@ -1,7 +1,8 @@
-//! RFC 9111, HTTP Caching, from the outside: a module per group of sections, a test per rule.
+//! RFC 9111, HTTP Caching, tested from the outside: one module per group of sections, one test per
+//! rule.
 //!
-//! `max-age=0` with a validator is stored and stale at once, so that most tests need no time to
-//! pass.
+//! A response with `max-age=0` and a validator is stored and stale at once, so most tests need no
+//! time to pass.
 
 mod directives;
 mod freshness;
@@ -37,12 +38,12 @@ fn answer(status: u16, lines: &Lines) -> Response {
     })
 }
 
-/// A body, where the status has one.
+/// The body for a status, if the status allows one.
 const fn body_of(status: u16) -> &'static str {
     if matches!(status, 204 | 304) { "" } else { "the body" }
 }
 
-/// Asks twice for a response with each of these statuses and lines, and returns the second replies.
+/// Requests a response with each of these statuses and lines twice, and returns the second replies.
 async fn ask_twice(rules: &str, cases: &[(u16, Lines)]) -> Vec<Reply> {
     let answers = cases.to_vec();
     let scene = Scene::start(rules, move |request| {
@@ -71,7 +72,7 @@ async fn reused(rules: &str, cases: &[(u16, Lines)]) {
     }
 }
 
-/// Asserts that both requests reach the app for each of these.
+/// Asserts that both requests reach the origin for each of these.
 async fn not_reused(rules: &str, cases: &[(u16, Lines)]) {
     for (reply, case) in ask_twice(rules, cases).await.iter().zip(cases) {
         assert!(

@@ -1,4 +1,4 @@
-//! RFC 9211: what `Cache-Status` says.
+//! RFC 9211: the contents of `Cache-Status`.
 
 use crate::support::scene::{assert_cache, cache_status, ttl};
 use crate::support::{Point, Reply, Response, Scene, waiting};
@@ -9,7 +9,7 @@ fn data(control: &str) -> Response {
     Response::ok("data").header("etag", "\"1\"").header("cache-control", control)
 }
 
-/// Asserts that the sidecar's member has these parameters, beside others, and none of those.
+/// Asserts that the sidecar's member has these parameters, among others, and none of those.
 #[track_caller]
 fn assert_said(reply: &Reply, has: &[&str], lacks: &[&str]) {
     let said = cache_status(reply);
@@ -137,7 +137,7 @@ async fn s2_6_those_who_wait_for_anothers_fill_say_collapsed() {
     let followers = async {
         hold.arrived().await;
         let released = async {
-            // Were one late, it would say HIT.
+            // A request that came too late would be a HIT.
             waiting(scene.sidecar.admin, 2).await;
             hold.release();
         };

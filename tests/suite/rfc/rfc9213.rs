@@ -1,4 +1,4 @@
-//! RFC 9213: targeted fields, `CDN-Cache-Control` above all.
+//! RFC 9213: targeted fields, `CDN-Cache-Control` in particular.
 
 use crate::support::scene::{assert_cache, date};
 use crate::support::{Response, Scene};
@@ -11,7 +11,7 @@ fn lines(lines: &[(&'static str, &str)]) -> Lines {
     lines.iter().map(|(name, value)| (*name, (*value).to_owned())).collect()
 }
 
-/// Asks twice for a response with each of these lines: whether the second came from the cache.
+/// Requests a response with each of these lines twice: whether the second one came from the cache.
 async fn assert_reused(rules: &str, expected: bool, cases: &[Lines]) {
     let answers = cases.to_vec();
     let scene = Scene::start(rules, move |request| {
@@ -55,7 +55,7 @@ async fn s2_2_a_targeted_field_outranks_cache_control_and_expires() {
         vec![("cdn-cache-control", "max-age=60"), ("expires", &earlier)],
         vec![("cdn-cache-control", "max-age=60"), ("expires", "0")],
         vec![("cdn-cache-control", "max-age=60, foo"), ("cdn-cache-control", "bar")],
-        // RFC 9651 3.2: of a key that comes twice the last value counts.
+        // RFC 9651 3.2: the last value of a repeated key counts.
         vec![("cdn-cache-control", "max-age=0, max-age=60")],
     ];
     assert_reused(ROUTE, true, &reused.map(|case| lines(&case))).await;
@@ -103,8 +103,8 @@ async fn s2_1_a_malformed_field_is_ignored_as_a_whole() {
     assert_reused(ROUTE, false, &stale).await;
 }
 
-/// A value of the wrong type is no freshness: what is left of the field gives none, or
-/// `Cache-Control` forbids.
+/// A value of the wrong type gives no freshness: the rest of the field gives none, or
+/// `Cache-Control` forbids storing.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn s2_1_a_value_of_the_wrong_type_is_no_freshness() {
     let wrong = [
@@ -128,7 +128,7 @@ async fn s2_2_the_list_of_targets_is_the_operators() {
     let reused = [
         vec![("ours-cache-control", "max-age=60"), ("cdn-cache-control", "no-store")],
         vec![("cdn-cache-control", "max-age=60"), ("cache-control", "no-store")],
-        // The first one that is valid.
+        // The first valid one.
         vec![
             ("ours-cache-control", "&&&"),
             ("cdn-cache-control", "max-age=60"),

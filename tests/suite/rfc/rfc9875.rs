@@ -1,4 +1,4 @@
-//! RFC 9875: groups of responses, and what invalidates them.
+//! RFC 9875: groups of responses, and their invalidation.
 
 use std::time::Duration;
 
@@ -8,8 +8,8 @@ use crate::support::{Client, Origin, RedisServer, Request, Response, Scene, Side
 
 const ROUTE: &str = "[[routes]]\npath = \"/r/{*rest}\"\nscope = \"public\"\n";
 
-/// A GET of `/r/NAME` is in the groups that its query names; a write is answered with what its
-/// header says.
+/// A GET of `/r/NAME` is in the groups that its query names; the response to a write has the fields
+/// that the write's header names.
 fn app(request: &Request) -> Response {
     if request.method == "GET" {
         let groups = request.query.as_deref().unwrap_or_default();
@@ -94,7 +94,7 @@ async fn s3_a_field_that_is_no_list_of_strings_is_ignored() {
         write(&scene, invalidate).await;
         assert_gone(&scene, &[], invalidate).await;
     }
-    // The same of what joins a group.
+    // The same for the field by which a response joins a group.
     for (index, groups) in ["a", "\"a\", b", "\"a", "(\"a\")"].into_iter().enumerate() {
         scene.answers(move |request| {
             if request.method == "GET" {
@@ -150,8 +150,8 @@ async fn s2_groups_are_of_one_origin() {
     assert!(other().await.contains("x-cache: HIT"), "another origin's group of the same name");
 }
 
-/// A group is not a tag of the operator's: neither a route's tag nor `Surrogate-Key` can be purged
-/// by its name.
+/// A group is not one of the operator's tags: its name purges neither a route's tag nor a
+/// `Surrogate-Key`.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn s2_groups_are_no_other_tags() {
     let scene =

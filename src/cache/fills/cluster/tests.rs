@@ -90,7 +90,10 @@ proptest! {
 
     #[test]
     fn every_name_can_be_published(bytes: [u8; 32]) {
-        prop_assert_eq!(parse(&message(FillName(bytes), RemoteOutcome::NotStored)), Some((FillName(bytes), RemoteOutcome::NotStored)));
+        prop_assert_eq!(
+            parse(&message(FillName(bytes), RemoteOutcome::NotStored)),
+            Some((FillName(bytes), RemoteOutcome::NotStored))
+        );
     }
 }
 

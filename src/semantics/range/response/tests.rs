@@ -104,7 +104,8 @@ fn several_parts_are_a_multipart_to_the_letter() {
         .unwrap();
     let expected = format!(
         "--{boundary}\r\nContent-Type: text/plain\r\nContent-Range: bytes 7-8/10\r\n\r\n78\
-         \r\n--{boundary}\r\nContent-Type: text/plain\r\nContent-Range: bytes 0-1/10\r\n\r\n01\r\n--{boundary}--\r\n"
+         \r\n--{boundary}\r\nContent-Type: text/plain\r\n\
+         Content-Range: bytes 0-1/10\r\n\r\n01\r\n--{boundary}--\r\n"
     );
     assert_eq!((status, content), (StatusCode::PARTIAL_CONTENT, expected.clone()));
     assert_eq!(
@@ -246,9 +247,14 @@ fn field() -> impl Strategy<Value = HeaderValue> {
 proptest! {
     #[test]
     fn no_field_makes_a_panic_or_a_part_outside_the_body(
-        range in field(), if_range in prop::option::of(field()), etag in field(), body in prop::collection::vec(any::<u8>(), 0..600), most in 0_usize..6,
+        range in field(),
+        if_range in prop::option::of(field()),
+        etag in field(),
+        body in prop::collection::vec(any::<u8>(), 0..600),
+        most in 0_usize..6,
     ) {
-        let (body, mut request, mut stored) = (Bytes::from(body), HeaderMap::new(), headers(&STORED));
+        let (body, mut request, mut stored) =
+            (Bytes::from(body), HeaderMap::new(), headers(&STORED));
         request.insert(RANGE, range.clone());
         request.extend(if_range.map(|condition| (IF_RANGE, condition)));
         stored.insert(ETAG, etag);
@@ -258,24 +264,40 @@ proptest! {
         prop_assert!(ranges.iter().all(|range| range.start < range.end && range.end <= body.len()));
         prop_assert!(ranges.iter().map(Range::len).sum::<usize>() <= body.len());
         let (_, pieces) = respond(&requested, &mut stored, &body);
-        prop_assert_eq!(stored[CONTENT_LENGTH].to_str().unwrap(), if requested == RequestedRange::Whole { "10".to_owned() } else { pieces.concat().len().to_string() });
+        prop_assert_eq!(
+            stored[CONTENT_LENGTH].to_str().unwrap(),
+            if requested == RequestedRange::Whole {
+                "10".to_owned()
+            } else {
+                pieces.concat().len().to_string()
+            }
+        );
 
         let _ = complete_length(&HeaderMap::from_iter([(CONTENT_RANGE, range)]));
     }
 
     #[test]
     fn exactly_the_bytes_asked_for_are_sent_once_and_in_order((body, specs) in specs()) {
-        let field = format!("bytes={}", specs.iter().map(|(text, _)| &**text).collect::<Vec<_>>().join(" , "));
+        let field = format!(
+            "bytes={}",
+            specs.iter().map(|(text, _)| &**text).collect::<Vec<_>>().join(" , ")
+        );
         let (body, mut head) = (Bytes::from(body), headers(&STORED));
         let requested = requested_range(&headers(&[(RANGE, &field)]), &head, body.len(), MOST);
-        let named: std::collections::BTreeSet<usize> = specs.iter().flat_map(|(_, named)| named).copied().collect();
+        let named: std::collections::BTreeSet<usize> =
+            specs.iter().flat_map(|(_, named)| named).copied().collect();
         let ranges = sent(&requested);
         let (status, pieces) = respond(&requested, &mut head, &body);
         match &requested {
             RequestedRange::Whole => prop_assert!(specs.len() > MAX_FREE_PARTS && pieces == [body]),
-            RequestedRange::Unsatisfiable => prop_assert!(named.is_empty() && status == StatusCode::RANGE_NOT_SATISFIABLE),
+            RequestedRange::Unsatisfiable => {
+                prop_assert!(named.is_empty() && status == StatusCode::RANGE_NOT_SATISFIABLE)
+            }
             RequestedRange::One(range) => prop_assert_eq!(pieces.concat(), &body[range.clone()]),
-            RequestedRange::Several(_) => prop_assert_eq!(read_multipart(&boundary_of(&head), &pieces.concat()), parts_of(&ranges, &body)),
+            RequestedRange::Several(_) => prop_assert_eq!(
+                read_multipart(&boundary_of(&head), &pieces.concat()),
+                parts_of(&ranges, &body)
+            ),
         }
         if !ranges.is_empty() {
             prop_assert_eq!(status, StatusCode::PARTIAL_CONTENT);
@@ -283,7 +305,12 @@ proptest! {
             prop_assert_eq!(bytes.len(), named.len(), "nothing twice");
             prop_assert_eq!(bytes.into_iter().collect::<std::collections::BTreeSet<_>>(), named);
             // Each part is at the position of the first spec that selects a byte of it.
-            let places: Vec<_> = ranges.iter().map(|range| specs.iter().position(|(_, named)| named.iter().any(|at| range.contains(at)))).collect();
+            let places: Vec<_> = ranges
+                .iter()
+                .map(|range| {
+                    specs.iter().position(|(_, named)| named.iter().any(|at| range.contains(at)))
+                })
+                .collect();
             prop_assert!(places.is_sorted());
         }
     }

@@ -1,11 +1,10 @@
-//! Section 5.2: what the client's directives narrow, and what the app's do that no other section
-//! speaks of.
+//! Section 5.2: the client's directives, and those of the origin that no other section covers.
 
 use super::{PUBLIC, lines, not_reused, public, reused};
 use crate::support::scene::assert_cache;
 use crate::support::{Response, Scene};
 
-/// Fresh for a minute, already ten seconds old, and confirmed when asked about.
+/// Fresh for a minute, already ten seconds old, and revalidated on request.
 async fn fresh(rules: &str) -> Scene {
     Scene::start(rules, |request| {
         let confirmed = request.header("if-none-match").is_some();

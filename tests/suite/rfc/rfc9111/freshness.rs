@@ -69,7 +69,7 @@ async fn s4_2_1_expires_counts_where_cache_control_is_silent() {
         vec![("expires", &*earlier)],
         vec![("expires", &*date(0))],
         vec![("cache-control", "max-age=0"), ("expires", &*later)],
-        // By the app's own clock it is over.
+        // Its lifetime is over by the origin's own clock.
         vec![("expires", &*later), ("date", &*date(200))],
     ]
     .map(|case| lines(&case));
@@ -131,7 +131,7 @@ async fn s4_2_3_age_counts_against_the_lifetime() {
     let two = |first: &str, second: &str| {
         lines(&[("cache-control", "max-age=3600"), ("age", first), ("age", second)])
     };
-    // RFC 9111 5.1: of several the first counts, and what is invalid is ignored.
+    // RFC 9111 5.1: the first of several values counts, and invalid ones are ignored.
     let fresh = vec![
         aged("0"),
         aged("1800"),

@@ -5,7 +5,7 @@ use crate::support::client::exchange;
 use crate::support::scene::assert_cache;
 use crate::support::{Response, Scene};
 
-/// Reads are fresh for a minute; writes are answered with the status and the fields that the
+/// Reads are fresh for a minute; the response to a write has the status and the fields that the
 /// request's headers name.
 async fn scene() -> Scene {
     Scene::start(PUBLIC, |request| {

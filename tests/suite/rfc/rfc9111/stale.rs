@@ -1,10 +1,10 @@
-//! Section 4.2.4: when what is stale may be served, and when it may not.
+//! Section 4.2.4: when stale responses may be served, and when not.
 
 use super::{PUBLIC, public};
 use crate::support::scene::{assert_cache, cache_status, ttl};
 use crate::support::{Reply, Response, Scene};
 
-/// Answers by path: `/max-age=1, must-revalidate` has that `Cache-Control`, and a validator.
+/// Responds by path: `/max-age=1, must-revalidate` has that `Cache-Control`, and a validator.
 fn by_path(request: &crate::support::origin::Request) -> Response {
     let control = request.path[1..].replace('_', ", ");
     Response::ok("old").header("etag", "\"1\"").header("cache-control", &control)

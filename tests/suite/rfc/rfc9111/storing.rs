@@ -1,4 +1,4 @@
-//! Sections 3, 3.1, 3.5: what may be stored, and what of it.
+//! Sections 3, 3.1, 3.5: which responses may be stored, and which of their fields.
 
 use super::{Lines, PUBLIC, lines, not_reused, public, reused};
 use crate::support::scene::assert_cache;
@@ -42,7 +42,7 @@ async fn s3_5_2_2_3_must_understand_overrides_no_store_for_known_statuses_alone(
     let both = lines(&[("cache-control", "no-store, must-understand, max-age=60")]);
     reused(PUBLIC, &[(200, both.clone()), (404, both.clone())]).await;
     not_reused(PUBLIC, &[(299, both.clone()), (599, both)]).await;
-    // Of a status that nobody knows, the freshness alone does not do.
+    // For an unknown status, a lifetime alone does not suffice.
     not_reused(PUBLIC, &[(299, lines(&[("cache-control", "must-understand, max-age=60")]))]).await;
 }
 
@@ -77,8 +77,8 @@ async fn s3_1_fields_of_one_connection_are_not_stored() {
     }
 }
 
-/// On a route of scope `shared` the key does not hold the credential, and without a `ttl` it is a
-/// plain shared cache.
+/// On a route of scope `shared` the key does not contain the credential; without a `ttl` the route
+/// is a plain shared cache.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn s3_5_an_answer_to_authorization_is_shared_only_with_the_apps_word() {
     let rules = "[[routes]]\npath = \"/{*rest}\"\nscope = \"shared\"\n";
@@ -101,9 +101,9 @@ async fn s3_5_an_answer_to_authorization_is_shared_only_with_the_apps_word() {
         let again = scene.ask(&path, &user).await;
         let permitted = index >= 2;
         assert_eq!(again.cache() == "HIT", permitted, "{word}: {}", again.header("cache-status"));
-        // Others are served only after the app itself has answered them.
+        // Other callers are served only after the origin itself has responded to them.
         let asked = scene.count(&path);
-        // An admission is for all of a route, so each case needs a caller of its own.
+        // A client is authorized for a whole route, so each case needs a caller of its own.
         let bob = format!("Bearer bob {index}");
         let other = scene.ask(&path, &[("authorization", &bob)]).await;
         assert_ne!(other.cache(), "HIT", "{word}: {}", other.header("cache-status"));
@@ -111,8 +111,8 @@ async fn s3_5_an_answer_to_authorization_is_shared_only_with_the_apps_word() {
     }
 }
 
-/// RFC 9110 9.3.3: a POST that says its answer is what a GET of the same target gets, and how long
-/// that is fresh.
+/// RFC 9110 9.3.3: a POST whose response declares itself to be that of a GET of the same target,
+/// with a lifetime.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn s3_a_post_that_names_its_own_target_answers_later_gets() {
     let scene = Scene::start(PUBLIC, |request| {
@@ -134,7 +134,7 @@ async fn s3_a_post_that_names_its_own_target_answers_later_gets() {
     let own = scene.get("/own").await;
     assert!(["to POST", "to GET"].contains(&own.text()));
     assert_eq!(own.text() == "to POST", own.cache() == "HIT", "{}", own.header("cache-status"));
-    // A POST is never answered from the cache.
+    // A POST is never served from the cache.
     let posts = scene.count("/own");
     assert_ne!(scene.send("POST", "/own", &[], "x").await.cache(), "HIT");
     assert_eq!(scene.count("/own"), posts + 1);

@@ -1,11 +1,11 @@
-//! The same rules where entries live in Redis alone.
+//! The same rules if entries are stored in Redis only.
 
 use super::PUBLIC;
 use crate::support::scene::assert_cache;
 use crate::support::{RedisServer, Response, Scene, eventually};
 use std::time::Duration;
 
-/// A sidecar that keeps nothing in memory, and whose Redis is trusted.
+/// A sidecar without a memory tier, whose Redis is trusted.
 async fn scene(redis: &RedisServer) -> Scene {
     let rules = format!(
         "[memory]\nsize = \"0\"\n{}\n{PUBLIC}stale_while_revalidate = \"1m\"\n",

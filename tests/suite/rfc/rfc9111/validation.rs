@@ -1,4 +1,4 @@
-//! Section 4.3 and 3.2: what is asked to confirm an entry, and what its answer does to it.
+//! Sections 4.3 and 3.2: which entries are revalidated, and how a revalidation changes them.
 
 use super::{PUBLIC, public};
 use crate::support::scene::{assert_cache, cache_status, date};
@@ -7,7 +7,7 @@ use crate::support::{Point, Response, Scene};
 const MODIFIED: &str = "Wed, 01 Jan 2020 00:00:00 GMT";
 const LATER: &str = "Thu, 02 Jan 2020 00:00:00 GMT";
 
-/// Stale at once, and confirmed as long as the app says so.
+/// Stale at once, and revalidated while the origin says so.
 fn stale(etag: &str) -> Response {
     Response::ok("old").header("etag", etag).header("cache-control", "max-age=0")
 }
@@ -34,14 +34,14 @@ async fn s4_3_1_the_stored_validators_are_sent_and_no_others() {
     ];
     for (path, etag, modified) in cases {
         scene.fill(path).await;
-        // What the client holds is its own affair: the app is asked about what is stored here.
+        // The client's own validators do not matter: the origin is asked about the stored response.
         let own = [("if-none-match", "\"client\""), ("if-modified-since", LATER)];
         for headers in [&[][..], &own] {
             let reply = scene.ask(path, headers).await;
             assert_eq!((reply.status, reply.text()), (200, "old"), "{path} {headers:?}");
             let asked = scene.last(path);
             assert_eq!(asked.header("if-none-match").as_deref(), etag, "{path}");
-            // With an entity tag the date may come along or not (13.1.3).
+            // Along with an entity-tag, the date is optional (13.1.3).
             if etag.is_none() || asked.header("if-modified-since").is_some() {
                 assert_eq!(asked.header("if-modified-since").as_deref(), modified, "{path}");
             }
@@ -240,7 +240,7 @@ async fn s4_3_4_a_304_for_another_strong_tag_updates_nothing() {
     });
     for _ in 0..2 {
         let reply = scene.get("/a").await;
-        // Request again without a condition, or failed: but never the old body under the new tag,
+        // Fetched again without a condition, or failed; but never the old body under the new tag,
         // or as fresh.
         assert!(
             reply.text() == "new" || reply.status >= 500,
@@ -250,7 +250,7 @@ async fn s4_3_4_a_304_for_another_strong_tag_updates_nothing() {
             reply.cache_status()
         );
     }
-    // What comes in the end is the app's own word.
+    // The final response is the origin's own.
     let last = scene.get("/a").await;
     assert_eq!((last.status, last.text()), (200, "new"), "{}", last.header("cache-status"));
 }
@@ -273,7 +273,7 @@ async fn s4_3_4_a_304_with_a_weak_tag_or_none_updates_what_was_asked_about() {
     }
 }
 
-/// A 304 to a request that had no condition means nothing.
+/// A 304 to a request without a condition has no meaning.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn s4_3_4_a_304_that_nobody_asked_for_is_not_stored() {
     let scene = Scene::start(PUBLIC, |_| {
@@ -303,8 +303,8 @@ async fn s4_3_4_a_304_does_not_revive_what_was_purged_meanwhile() {
             async {
                 hold.arrived().await;
                 assert_eq!(scene.send("PUT", "/a", &[], "x").await.text(), "written");
-                // At the later point the 304 is ready, and from before the write; at the earlier
-                // one the app looks only now.
+                // At the later point the 304 is ready and predates the write; at the earlier one
+                // the origin evaluates the condition only now.
                 if point == Point::Before {
                     scene.answers(|_| Response::ok("new").header("cache-control", "max-age=60"));
                 }

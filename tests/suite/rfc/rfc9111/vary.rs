@@ -1,14 +1,14 @@
-//! Section 4.1: which request a stored response answers.
+//! Section 4.1: which requests a stored response may serve.
 
 use super::PUBLIC;
 use crate::support::scene::assert_cache;
 use crate::support::{Response, Scene};
 
-/// A route that lets the header through on which the tests vary.
+/// A route that forwards the header on which the tests vary.
 const RULES: &str =
     "[[routes]]\npath = \"/{*rest}\"\nscope = \"public\"\npass_headers = [\"x-v\", \"x-w\"]\n";
 
-/// An app whose answers are those that the header asks for.
+/// An origin whose response depends on the header.
 async fn scene(rules: &str, vary: &'static [&'static str]) -> Scene {
     Scene::start(rules, move |request| {
         let said = request.header("x-v").unwrap_or_else(|| "(none)".to_owned());
