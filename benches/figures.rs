@@ -5,7 +5,8 @@
 //! cargo bench --bench figures -- expiry   # those whose names contain a word
 //! ```
 //!
-//! Needs redis-server. What the tests demand of the same things holds on every machine.
+//! Needs redis-server; `RUST_LOG=off` keeps the sidecars quiet. What the tests demand of the same
+//! things holds on every machine.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "figures are printed")]
 
 #[path = "../examples/demo/app.rs"]

@@ -1,4 +1,4 @@
-//! The cache: stored responses, both tiers as one store, and the fills that bring them.
+//! The cache: stored responses, a store of two tiers, and the fills that bring new responses.
 
 pub mod entry;
 pub mod fills;

@@ -1,41 +1,40 @@
-//! Coherence: what proves an entry current, and what makes it no longer so. On one sidecar, or on
-//! several that share a Redis.
+//! Coherence: what proves a stored response current, on one sidecar or on several that share a
+//! Redis.
 //!
-//! The protocol between sidecars is the [`core`]'s; the `keeper` carries its commands out, and
-//! `mutation` purges by it. Here is what fills and hits ask.
+//! The protocol between sidecars is the [`core`]; `driver` carries out its commands, `mutation`
+//! marks and purges, `commit` turns what a fill has read into a proof, and `validation` checks
+//! proofs. This file holds the state that they share.
 //!
 //! Invariants:
-//! 1. *A purge kills every fill it overlaps.* A fill reads the state of its tags before the app is
-//!    asked ([`Coherence::read_local`], `Store::consult`); [`Coherence::commit`] refuses what was
-//!    read before a purge of any of its tags, those named by the response included.
-//! 2. *A proof is bound to the way it was made.* A local proof ends when Redis comes back, and one
-//!    from Redis ends when it is lost: by the epoch, which moves at every such change.
-//! 3. *A purge is never forgotten.* Either Redis has it when [`Coherence::committed`] returns, or
-//!    the journal has it and nothing that Redis vouches for is served by this sidecar until it was
-//!    replayed.
-//! 4. *The table is trusted for what it was told.* An entry is served without a look at Redis only
-//!    if the state of its tags in the local table is what it was before Redis vouched for it, while
-//!    a lease was held then, is held now, and none was lost in between ([`Coherence::holds`]).
+//! 1. *A purge ends every fill it overlaps.* A fill reads the state of its tags before the origin
+//!    gets its request ([`Coherence::read_local`], `Store::lookup`); [`Coherence::commit`] refuses
+//!    it if any of its tags was purged since, including tags named by the response.
+//! 2. *A proof is bound to the way it was made.* A local proof ends when Redis comes back, and a
+//!    proof by Redis ends when Redis is lost: the epoch changes each time.
+//! 3. *A purge is never forgotten.* When [`Coherence::committed`] returns, the purge is in Redis or
+//!    in the journal. While it is in the journal, this sidecar serves nothing on the strength of
+//!    records in Redis until it was replayed.
+//! 4. *The local table is trusted under a lease alone.* A hit skips Redis only if the local table
+//!    says of its tags what it said before Redis validated the entry, a lease was held then and is
+//!    held now, and none was lost in between ([`Coherence::is_current_locally`]).
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use smallvec::SmallVec;
+use parking_lot::Mutex;
 use tokio::sync::{Notify, mpsc};
 
-use crate::clock::{Clock, Wall};
+use crate::clock::Clock;
 use crate::coherence::core::{CoherenceStatus, Core, CoreCommand, CoreEvent, LeaseSettings, Phase};
 use crate::coherence::durable_journal::DurableJournal;
 use crate::coherence::journal::MAX_TAGS;
 use crate::coherence::lease::AtomicLeaseState;
 use crate::coherence::message::Process;
 use crate::coherence::redis_records::RecordStore;
-use crate::coherence::tag_record::RecordSnapshot;
-use crate::coherence::tag_table::{PurgedSince, TagTable};
+use crate::coherence::tag_table::TagTable;
+use crate::coherence::waiters::CoreWithWaiters;
 use crate::error::SetupError;
-use crate::outcome::Reason;
-use crate::policy::tag::Tag;
 use crate::redis::{CallError, OnLoss};
 use crate::telemetry::metrics::Counter;
 
@@ -44,6 +43,7 @@ pub use crate::coherence::purge_kind::PurgeKind;
 pub use crate::coherence::tag_snapshot::{LocalTagSnapshot, TagSnapshot};
 pub use crate::coherence::validation::{LocalProof, Proof, SharedProof, TagWatch};
 
+mod commit;
 pub mod core;
 mod driver;
 mod durable_journal;
@@ -54,81 +54,83 @@ pub mod message;
 mod mutation;
 pub mod purge_kind;
 pub mod redis_records;
+pub mod stamp;
 pub mod tag_record;
 mod tag_snapshot;
 pub mod tag_table;
 mod validation;
+mod waiters;
 
-/// After so many missed deadlines in a row Redis counts as lost; a broken connection counts at
+/// How many missed deadlines in a row mean that Redis is lost. A broken connection means so at
 /// once.
 const MAX_MISSED_DEADLINES: u32 = 3;
 
-/// What coherence rests on at the moment.
+/// Which source of truth is in use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CoherenceMode {
     /// No Redis is configured: the local table is the truth.
     Local,
     /// The records in Redis are the truth.
     Shared,
-    /// Redis is lost: the local table holds for what this sidecar fills itself, for a short time.
+    /// Redis is lost: the local table vouches for what this sidecar fills itself, for a short time.
     Degraded,
 }
 
-/// Counts of what coherence does.
+/// Counts of coherence events.
 #[derive(Clone, Debug, Default)]
 pub struct CoherenceCounters {
-    /// Tags purged.
+    /// Purged tags.
     pub purged_tags: Arc<Counter>,
-    /// Times Redis was lost.
+    /// Losses of Redis.
     pub losses: Arc<Counter>,
-    /// Times it was rejoined.
+    /// Rejoins.
     pub rejoins: Arc<Counter>,
-    /// Times it was rejoined under another primary than before.
+    /// Rejoins under another primary than before.
     pub fences: Arc<Counter>,
     /// Heartbeats sent.
     pub heartbeats: Arc<Counter>,
     /// Leases that ended before they were renewed.
     pub leases_lost: Arc<Counter>,
-    /// Purges that all other sidecars acknowledged.
+    /// Purges that all peers acknowledged.
     pub acknowledged: Arc<Counter>,
-    /// Purges that waited for the end of a lease.
+    /// Purges that waited until a lease expired.
     pub purges_released_by_lease_expiry: Arc<Counter>,
-    /// Microseconds that purges waited for other sidecars.
+    /// Microseconds that purges waited for peers.
     pub waited_us: Arc<Counter>,
     /// Purges that went into the journal.
     pub journal_writes: Arc<Counter>,
     /// Tags replayed from the journal.
     pub replayed: Arc<Counter>,
-    /// Fills that a purge killed.
+    /// Fills that a purge ended.
     pub fills_purged: Arc<Counter>,
-    /// Mutations taken as committed because their sidecar died.
+    /// Mutations that count as committed because their sidecar died.
     pub orphans: Arc<Counter>,
-    /// Sidecars that were taken for dead.
+    /// Peers that were evicted.
     pub peers_evicted: Arc<Counter>,
     /// Requests that found no recent proof of contact with Redis.
     pub heartbeat_timeouts: Arc<Counter>,
 }
 
-/// Coherence of one sidecar.
+/// The coherence state of one sidecar.
 #[derive(Debug)]
 pub struct Coherence {
     table: TagTable,
     records: Option<RecordStore>,
     lease_state: AtomicLeaseState,
-    core: Mutex<mutation::CoreWithWaiters>,
+    core: Mutex<CoreWithWaiters>,
     journal: DurableJournal,
     missed_deadlines: AtomicU32,
     commands: mpsc::UnboundedSender<CoreCommand>,
-    /// For the keeper, which takes it.
+    /// Taken by the driver.
     queue: Mutex<Option<mpsc::UnboundedReceiver<CoreCommand>>>,
-    /// Why Redis was lost last.
+    /// Why Redis was lost the last time.
     loss_reason: Mutex<&'static str>,
-    /// Something has changed that the keeper minds.
+    /// Wakes the driver.
     wake: Notify,
-    /// Redis is joined, or contact with it was proven.
+    /// Tells that the lease state has changed.
     joined: Notify,
     clock: Clock,
-    /// What it has done.
+    /// What was counted so far.
     pub counters: CoherenceCounters,
 }
 
@@ -145,15 +147,15 @@ impl Coherence {
                 )
             },
         );
-        let gate = AtomicLeaseState::new(u64::from(shared.is_some()), clock.clone());
-        // As many as there are purges, beats and deaths within the deadline of a call: what runs
-        // them does not wait.
+        let lease_state = AtomicLeaseState::new(u64::from(shared.is_some()), clock.clone());
+        // Bounded by the number of purges, heartbeats and evictions within the deadline of a call:
+        // the driver starts each command without waiting.
         let (commands, queue) = mpsc::unbounded_channel();
         Self {
             table: TagTable::default(),
             records: shared,
-            lease_state: gate,
-            core: Mutex::new(mutation::CoreWithWaiters::new(Core::new(
+            lease_state,
+            core: Mutex::new(CoreWithWaiters::new(Core::new(
                 Process(rand::random()),
                 settings,
                 MAX_TAGS,
@@ -162,7 +164,7 @@ impl Coherence {
             missed_deadlines: AtomicU32::new(0),
             commands,
             queue: Mutex::new(Some(queue)),
-            loss_reason: Mutex::new("it has not answered yet"),
+            loss_reason: Mutex::new("it has not replied yet"),
             wake: Notify::new(),
             joined: Notify::new(),
             clock,
@@ -170,8 +172,8 @@ impl Coherence {
         }
     }
 
-    /// The same with a journal in a file, as far as the settings name one: what a sidecar that died
-    /// has left in it is replayed before Redis is trusted.
+    /// Adds the journal file that the settings name, if any: purges that a dead sidecar has left in
+    /// it are replayed before Redis is trusted.
     pub fn with_journal(mut self) -> Result<Self, SetupError> {
         if let Some(path) =
             self.records.as_ref().and_then(|shared| shared.client().settings().journal.clone())
@@ -183,13 +185,13 @@ impl Coherence {
         Ok(self)
     }
 
-    /// Lines of the journal that could not be written to its file.
+    /// Counts lines of the journal that could not be written to its file.
     #[must_use]
     pub const fn journal_failures(&self) -> &Arc<Counter> {
         &self.journal.failures
     }
 
-    /// What coherence rests on.
+    /// Which source of truth is in use.
     #[must_use]
     pub fn mode(&self) -> CoherenceMode {
         match (&self.records, self.epoch() % 2) {
@@ -199,7 +201,7 @@ impl Coherence {
         }
     }
 
-    /// The number of the present mode's stretch of time.
+    /// The number of the present epoch: it changes with every loss and rejoin.
     #[must_use]
     pub fn epoch(&self) -> u64 {
         self.lease_state.epoch()
@@ -211,7 +213,7 @@ impl Coherence {
         self.records.as_ref()
     }
 
-    /// What reads do while Redis is lost.
+    /// How reads behave while Redis is lost.
     #[must_use]
     pub fn on_loss(&self) -> OnLoss {
         self.records
@@ -219,153 +221,46 @@ impl Coherence {
             .map_or(OnLoss::Memory, |shared| shared.client().settings().on_redis_loss)
     }
 
-    /// How it stands with the other sidecars.
+    /// A summary of the protocol's state.
     #[must_use]
     pub fn status(&self) -> CoherenceStatus {
         self.core().core.status()
     }
 
-    /// Why this sidecar is slower than it could be; nothing where it is not.
+    /// Why this sidecar is slower than it could be; `None` if it is not.
     #[must_use]
     pub fn degraded_reason(&self) -> Option<String> {
         let shared = self.records.as_ref()?;
         if self.mode() == CoherenceMode::Degraded {
-            let why = *self.loss_reason.lock().unwrap_or_else(PoisonError::into_inner);
+            let why = *self.loss_reason.lock();
             return Some(match self.core().core.phase() {
                 Phase::Lost => format!("redis is lost: {why}"),
                 _ => format!(
-                    "redis is back, and trusted after rejoin_grace ({:?}); it was lost: {why}",
+                    "redis is back, and will be trusted after rejoin_grace ({:?}); it was lost: {why}",
                     shared.client().settings().rejoin_grace
                 ),
             });
         }
         (!self.lease_state.has_lease()).then(|| {
-            "no lease: each hit asks redis, because heartbeats do not come back over the bus"
+            "no lease: every hit reads redis, because heartbeats do not come back over the bus"
                 .to_owned()
         })
     }
 
-    /// Whether hits from memory need no look at Redis.
+    /// Whether hits from memory can skip Redis.
     #[must_use]
     pub fn has_lease(&self) -> bool {
         self.lease_state.has_lease()
     }
 
-    /// How many tags the local table knows.
+    /// How many tags the local table holds.
     #[must_use]
     pub fn local_tags(&self) -> usize {
         self.table.len()
     }
 
-    /// Reads the state of some tags from the local table.
-    #[must_use]
-    pub fn read_local(&self, tags: &[Tag]) -> TagSnapshot {
-        let at = self.clock.now();
-        // The epoch first, the cells after the step: a change in between makes the reading stale,
-        // never fresh.
-        let (epoch, generation, seq) = (self.epoch(), self.table.generation(), self.table.seq());
-        let cells = tags.iter().map(|tag| self.table.snapshot(tag)).collect();
-        TagSnapshot::Local(LocalTagSnapshot { epoch, generation, seq, states: cells, at })
-    }
-
-    /// Whether an entry is current by the local table. One that was purged softly is not.
-    pub fn validate_local(&self, proof: &LocalProof) -> Result<(), Reason> {
-        if self.soft_purged_at_local(proof)?.is_some() { Err(Reason::Purged) } else { Ok(()) }
-    }
-
-    /// Since when a soft purge has made an entry stale that is otherwise current by the local
-    /// table; nothing where none has.
-    pub fn soft_purged_at_local(&self, proof: &LocalProof) -> Result<Option<Wall>, Reason> {
-        if proof.epoch != self.epoch() {
-            return Err(Reason::Unverifiable);
-        }
-        let mut softened: Option<Wall> = None;
-        let mut compare = |since| match since {
-            PurgedSince::Unchanged => Ok(()),
-            PurgedSince::SoftPurged(at) => {
-                softened = Some(softened.map_or(at, |first| first.min(at)));
-                Ok(())
-            }
-            PurgedSince::HardPurged => Err(Reason::Purged),
-        };
-        compare(self.table.since(proof.generation))?;
-        if proof.until.is_some_and(|until| self.clock.now() >= until) {
-            // Not merely stale: nobody can say any more whether it was purged.
-            return Err(Reason::Unverifiable);
-        }
-        for (cell, purged) in &proof.states {
-            compare(cell.since(*purged))?;
-            if cell.is_guarded() {
-                return Err(Reason::MutationPending);
-            }
-        }
-        Ok(softened)
-    }
-
-    /// Whether an entry that Redis vouched for is current by the local table, so that Redis need
-    /// not be asked.
-    #[must_use]
-    pub fn is_current_locally(&self, proof: &SharedProof) -> bool {
-        let leased = proof.leased.load();
-        let Some(leased) = &*leased else { return false };
-        // In this order: see the gate's invariant.
-        self.lease_state.has_lease()
-            && self.lease_state.session() == leased.session
-            && self.table.generation() == leased.generation
-            && leased
-                .states
-                .iter()
-                .all(|(cell, purged)| cell.last_purge() == *purged && !cell.is_guarded())
-    }
-
-    /// An entry's tags, and which of them are as they were when it was stored; for people to read.
-    /// `names` are those of an entry of this process, in the order in which it was stored; one from
-    /// Redis knows its own.
-    pub async fn current_tags(&self, proof: &Proof, names: &[Tag]) -> Vec<(Tag, bool)> {
-        match proof {
-            Proof::Local(local) => {
-                let stands = local.generation == self.table.generation();
-                let cells = names.iter().zip(&local.states);
-                cells
-                    .map(|(tag, (cell, purged))| {
-                        (tag.clone(), stands && cell.last_purge() == *purged)
-                    })
-                    .collect()
-            }
-            Proof::Shared(SharedProof { stamp, .. }) => {
-                let tags: Vec<Tag> = stamp.tags.iter().map(|(tag, _)| tag.clone()).collect();
-                let reading = match &self.records {
-                    Some(shared) => self
-                        .record_result(shared.fetch(None, &tags).await)
-                        .ok()
-                        .and_then(|fetched| fetched.reading),
-                    None => None,
-                };
-                let reading = reading.filter(|reading| reading.generation == stamp.generation);
-                let stands = |tag: &Tag, nonce| {
-                    reading.as_ref().is_some_and(|reading| reading.nonce(tag) == Some(nonce))
-                };
-                stamp.tags.iter().map(|(tag, nonce)| (tag.clone(), stands(tag, *nonce))).collect()
-            }
-        }
-    }
-
-    /// Begins to watch tags, before Redis is asked about them; none without a lease.
-    #[must_use]
-    pub fn watch_tags(&self, tags: &[Tag]) -> Option<TagWatch> {
-        // The session first: a lease that is found in force after it is that session's, or a later
-        // one's, which makes the watch worthless but not wrong.
-        let session = self.lease_state.session();
-        if !self.lease_state.has_lease() {
-            return None;
-        }
-        let generation = self.table.generation();
-        let cells = tags.iter().map(|tag| self.table.snapshot(tag)).collect();
-        Some(TagWatch { session, generation, states: cells })
-    }
-
-    /// Whether records may be read: contact with Redis was proven lately, or is now. A sidecar that
-    /// was stopped finds out here.
+    /// Whether records may be read: contact with Redis was proven recently, or is proven within the
+    /// deadline of a call. A sidecar that was paused finds out here.
     pub async fn has_contact(&self) -> bool {
         if self.lease_state.has_contact() {
             return true;
@@ -386,96 +281,17 @@ impl Coherence {
         self.lease_state.has_contact() && self.mode() == CoherenceMode::Shared
     }
 
-    /// The proof for a response with these tags, if none of them was purged since they were read.
-    pub async fn commit(
-        &self,
-        read: &TagSnapshot,
-        tags: &[Tag],
-        lifetime: Duration,
-    ) -> Result<Proof, Reason> {
-        let proof = match read {
-            TagSnapshot::Local(local) => {
-                self.commit_local(local, tags).map(Proof::Local).ok_or(Reason::PurgedDuringFill)
-            }
-            TagSnapshot::Shared(epoch, reading) => {
-                self.commit_shared(*epoch, reading, tags, lifetime).await.map(Proof::Shared)
-            }
-            TagSnapshot::Unverifiable => Err(Reason::Unverifiable),
-        };
-        if matches!(proof, Err(Reason::PurgedDuringFill)) {
-            self.counters.fills_purged.inc();
-        }
-        proof
-    }
-
-    fn commit_local(&self, read: &LocalTagSnapshot, tags: &[Tag]) -> Option<LocalProof> {
-        let mut cells = SmallVec::with_capacity(tags.len());
-        let mut unread = false;
-        for tag in tags {
-            if let Some((_, cell, purged)) = read.states.iter().find(|(name, _, _)| name == tag) {
-                cells.push((Arc::clone(cell), *purged));
-            } else {
-                unread = true;
-                let (cell, _) = self.table.tag_state(tag);
-                let purged = cell.last_purge();
-                if purged > read.seq {
-                    return None;
-                }
-                cells.push((cell, purged));
-            }
-        }
-        // Of a tag that nobody held, a purge leaves no trace but the step. Read after the cells
-        // were made: see the table's invariants.
-        if unread && self.table.seq() != read.seq {
-            return None;
-        }
-        // From before the app was asked: another sidecar's write may have come right after.
-        let until = (self.mode() == CoherenceMode::Degraded).then(|| read.at + self.degraded_ttl());
-        let proof =
-            LocalProof { epoch: read.epoch, generation: read.generation, states: cells, until };
-        match self.validate_local(&proof) {
-            Ok(()) | Err(Reason::MutationPending) => Some(proof),
-            Err(_) => None,
-        }
-    }
-
-    fn degraded_ttl(&self) -> Duration {
-        self.records
-            .as_ref()
-            .map_or(Duration::ZERO, |shared| shared.client().settings().degraded_ttl)
-    }
-
-    async fn commit_shared(
-        &self,
-        epoch: u64,
-        reading: &RecordSnapshot,
-        tags: &[Tag],
-        lifetime: Duration,
-    ) -> Result<SharedProof, Reason> {
-        let Some(shared) = &self.records else { return Err(Reason::Unverifiable) };
-        if epoch != self.epoch() {
-            return Err(Reason::Unverifiable);
-        }
-        let watch = self.watch_tags(tags);
-        match self.record_result(shared.commit(reading, tags, lifetime).await) {
-            Ok(Some(stamp)) => Ok(SharedProof::new(stamp, watch.as_ref())),
-            Ok(None) => Err(Reason::PurgedDuringFill),
-            // Fail open: the response goes to its client all the same, it is only not stored.
-            Err(_) => Err(Reason::StoreFailed),
-        }
-    }
-
-    /// Notes how a call to Redis went.
+    /// Notes the result of a call to Redis: it may mean that Redis is lost.
     pub fn record_result<T>(&self, result: Result<T, CallError>) -> Result<T, CallError> {
         match &result {
             Ok(_) => self.missed_deadlines.store(0, SeqCst),
             Err(CallError::Connection(_)) => self.mark_lost("the connection broke"),
             Err(CallError::Timeout) => {
                 if self.missed_deadlines.fetch_add(1, SeqCst) + 1 >= MAX_MISSED_DEADLINES {
-                    self.mark_lost("it misses its deadline");
+                    self.mark_lost("it missed its deadline several times");
                 }
             }
-            Err(CallError::Lost(_)) => self.mark_lost("it is of no use"),
+            Err(CallError::Lost(_)) => self.mark_lost("it cannot be trusted at present"),
             Err(
                 CallError::OutOfMemory
                 | CallError::Moving
@@ -486,65 +302,67 @@ impl Coherence {
         result
     }
 
-    /// Trusts Redis no more. What it vouched for is no longer served.
+    /// Ends all trust in Redis. Entries that it vouched for are no longer served.
     pub(crate) fn mark_lost(&self, why: &'static str) {
         self.handle_because(CoreEvent::Lost, why);
     }
 
-    /// Lets the core handle an event, and carries out what it commands: at once what concerns this
-    /// process, the rest by the keeper.
+    /// Passes an event to the core, and carries out its commands: those for this process at once,
+    /// the rest in the driver.
     pub(crate) fn handle(&self, event: CoreEvent) {
-        self.handle_because(event, "another primary answers, or a purge did not reach it");
+        self.handle_because(event, "another primary replied, or a purge did not reach it");
     }
 
     fn handle_because(&self, event: CoreEvent, why: &'static str) {
         let mut guarded = self.core();
         let core = &mut guarded.core;
-        let (phase, gate) = (core.phase(), core.lease_state());
+        let (phase_before, before) = (core.phase(), core.lease_state());
         let is_tick = event == CoreEvent::Tick;
         let commands = core.handle(self.lease_state.now(), event);
-        let (now, then) = (core.lease_state(), core.phase());
-        // First what hits look at, then what is done about it: see the core's commands.
-        self.lease_state.publish(now);
+        let (after, phase) = (core.lease_state(), core.phase());
+        // Hits must see the new lease state before any command is carried out: see `core`.
+        self.lease_state.publish(after);
         for command in commands {
             match command {
                 CoreCommand::Invalidate(Some(tags)) => self.table.purge(&tags),
                 CoreCommand::Invalidate(None) => self.table.purge_everything(),
                 CoreCommand::Release(id, how) => guarded.release(id, how),
                 command => {
-                    // Without a keeper there is nobody to carry it out, nor to wait for it.
+                    // Without a driver nobody carries the command out, and nobody waits for it.
                     let _ = self.commands.send(command);
                 }
             }
         }
         drop(guarded);
-        if now.session != gate.session && gate.lease_until > Duration::ZERO {
+        if after.session != before.session && before.lease_until > Duration::ZERO {
             self.counters.leases_lost.inc();
         }
-        if phase != Phase::Lost && then == Phase::Lost {
-            *self.loss_reason.lock().unwrap_or_else(PoisonError::into_inner) = why;
+        if phase_before != Phase::Lost && phase == Phase::Lost {
+            *self.loss_reason.lock() = why;
         }
-        if phase == Phase::Joined && then != Phase::Joined {
+        if phase_before == Phase::Joined && phase != Phase::Joined {
             self.counters.losses.inc();
-            tracing::warn!(why, "Redis is lost; serving from memory and the app until it is back");
+            tracing::warn!(
+                why,
+                "Redis is lost; serving from memory and the origin until it is back"
+            );
         }
-        if then == Phase::Joined && phase != Phase::Joined {
+        if phase == Phase::Joined && phase_before != Phase::Joined {
             self.missed_deadlines.store(0, SeqCst);
             self.counters.rejoins.inc();
             tracing::info!("Redis is in use");
         }
-        if now != gate {
+        if after != before {
             self.joined.notify_waiters();
         }
-        // The keeper, which tells the time, knows of that itself.
+        // The driver sends ticks itself and needs no wake-up.
         if !is_tick {
             self.wake.notify_one();
         }
     }
 
-    fn core(&self) -> std::sync::MutexGuard<'_, mutation::CoreWithWaiters> {
-        // The core is whole between any two statements that could panic.
-        self.core.lock().unwrap_or_else(PoisonError::into_inner)
+    fn core(&self) -> parking_lot::MutexGuard<'_, CoreWithWaiters> {
+        self.core.lock()
     }
 }
 

@@ -8,6 +8,7 @@ pub mod field;
 pub mod key;
 pub mod plan;
 pub mod purge_rule;
+pub mod request_directives;
 pub mod request_target;
 pub mod route;
 pub mod tag;

@@ -1,5 +1,5 @@
-//! HTTP itself, as RFC 9110 and RFC 9111 define it: pure functions over heads and times that know
-//! no route and no Redis.
+//! HTTP itself, as RFC 9110 and RFC 9111 define it: pure functions of headers and times that know
+//! neither routes nor Redis.
 
 pub mod body;
 pub mod cache_control;
@@ -7,8 +7,10 @@ pub mod conditional;
 pub mod early_refresh;
 pub mod forward;
 pub mod freshness;
+pub mod media_type;
 pub mod range;
 pub mod revalidation;
 pub mod storability;
 pub mod targeted_cache_control;
+pub mod times;
 pub mod vary;

@@ -10,16 +10,12 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use http::Method;
-use quick_cache::sync::Cache;
-use quick_cache::{DefaultHashBuilder, Lifecycle, UnitWeighter};
+use http::{HeaderName, Method};
 
-use crate::cache::entry::{Leeway, Times};
 use crate::clock::Wall;
-use crate::coherence::local_snapshot::SnapshotProof;
 use crate::outcome::Reason;
 use crate::policy::credential::AuthorizedClients;
 use crate::policy::key::KeyHash;
@@ -31,66 +27,25 @@ use crate::telemetry::metrics::{Counter, Metrics};
 
 use advice::Subject;
 use findings::{FindingKind, MAX_SUSPECTS, RouteShadow, Sighting, StaleChange};
-use history::{Caller, Digest, History, Observation, StaleFinding, StepSpan, Stored};
+use history::{Digest, Observation, StaleFinding, StepSpan};
 use mutations::{Mutations, Steps, TrackedMutation};
+use parking_lot::{Mutex, MutexGuard};
 use report::{RouteReport, ShadowReport};
+use table::{ShadowTable, index, is_same, lock};
+
+pub use table::{ShadowEntry, ShadowSample};
 
 pub mod advice;
 pub mod digest;
 pub mod findings;
 pub mod history;
 pub mod mutations;
+mod path;
 pub mod report;
+mod table;
 
 /// The most routes that are watched, over all reloads.
 pub const MAX_ROUTES: usize = 1024;
-
-/// The longest path that is remembered, in bytes.
-pub const MAX_PATH: usize = 256;
-
-/// What would be stored under a key, besides what its [`History`] knows.
-#[derive(Debug)]
-pub struct ShadowEntry {
-    /// Its times.
-    pub times: Times,
-    /// What it may be used for when it is no longer fresh.
-    pub leeway: Leeway,
-    /// What must still hold for it to be current.
-    pub proof: SnapshotProof,
-    /// Its tags.
-    pub tags: Box<[Tag]>,
-}
-
-#[derive(Debug, Default)]
-struct KeyState {
-    history: History,
-    entry: Option<Arc<ShadowEntry>>,
-    /// The change that made what is stored out of date, and whether writes explain it.
-    blame: Option<(u64, bool)>,
-    /// How many answers of this key were put down to writes, and to its scope.
-    explained: u64,
-    scope: u64,
-}
-
-/// What is kept under the hash of a key.
-#[derive(Clone, Debug)]
-enum ShadowSlot {
-    /// The key has variants.
-    Vary(Arc<VarySpec>),
-    Key(Arc<Mutex<KeyState>>),
-}
-
-/// Counts what the table pushes out.
-#[derive(Clone, Debug)]
-struct Evictions(Arc<Counter>);
-
-impl Lifecycle<u128, ShadowSlot> for Evictions {
-    type RequestState = ();
-
-    fn on_evict(&self, (): &mut (), _: u128, _: ShadowSlot) {
-        self.0.inc();
-    }
-}
 
 /// A finding, made for the first time for a while.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -136,25 +91,6 @@ pub struct ObservedResponse<'a> {
     pub now: Wall,
 }
 
-/// What an answer would leave in the store.
-#[derive(Debug)]
-pub struct ShadowSample {
-    /// The key before `Vary` narrows it.
-    pub primary: KeyHash,
-    /// What the response varies by.
-    pub vary: VarySpec,
-    /// The hash of the key that it answers.
-    pub key: KeyHash,
-    /// To whom it was.
-    pub caller: Caller,
-    /// What it was; unknown of one whose body has not come by.
-    pub digest: Option<Digest>,
-    /// When it was fetched.
-    pub span: StepSpan,
-    /// The rest.
-    pub entry: ShadowEntry,
-}
-
 /// What an audit found.
 #[derive(Clone, Copy, Debug)]
 pub enum AuditOutcome<'a> {
@@ -183,7 +119,7 @@ pub struct Shadow {
     pub authorized_clients: AuthorizedClients,
     /// What has reached a limit.
     pub counters: ShadowCounters,
-    table: Cache<u128, ShadowSlot, UnitWeighter, DefaultHashBuilder, Evictions>,
+    table: ShadowTable,
     routes: Mutex<HashMap<Box<str>, Arc<RouteShadow>>>,
     metrics: Arc<Metrics>,
     listener: OnceLock<FindingListener>,
@@ -195,18 +131,11 @@ impl Shadow {
     #[must_use]
     pub fn new(keys: usize, admissions: usize, metrics: Arc<Metrics>) -> Self {
         let (counters, steps) = (ShadowCounters::default(), Arc::new(Steps::default()));
-        let evictions = Evictions(Arc::clone(&counters.evicted));
         Self {
             mutations: Arc::new(Mutations::new(Arc::clone(&steps))),
             steps,
             authorized_clients: AuthorizedClients::new(admissions),
-            table: Cache::with(
-                keys,
-                keys as u64,
-                UnitWeighter,
-                DefaultHashBuilder::default(),
-                evictions,
-            ),
+            table: ShadowTable::new(keys, &counters.evicted),
             counters,
             routes: Mutex::default(),
             metrics,
@@ -266,39 +195,36 @@ impl Shadow {
         primary: KeyHash,
         variant: impl Fn(&VarySpec) -> KeyHash,
     ) -> (KeyHash, Option<Arc<ShadowEntry>>) {
-        match self.table.get(&index(primary)) {
-            Some(ShadowSlot::Vary(spec)) => {
-                let key = variant(&spec);
-                let entry = match self.table.get(&index(key)) {
-                    Some(ShadowSlot::Key(state)) => lock(&state).entry.clone(),
-                    _ => None,
-                };
-                (key, entry)
-            }
-            Some(ShadowSlot::Key(state)) => (primary, lock(&state).entry.clone()),
-            None => (primary, None),
-        }
+        self.table.find(primary, variant)
     }
 
-    /// Whether a key's answers are known to vary by this header.
+    /// Whether a key's responses are known to vary by this header.
     #[must_use]
-    pub fn varies_by(&self, primary: KeyHash, name: &http::HeaderName) -> bool {
-        matches!(self.table.get(&index(primary)), Some(ShadowSlot::Vary(spec)) if spec.covers(name))
+    pub fn varies_by(&self, primary: KeyHash, name: &HeaderName) -> bool {
+        self.table.varies_by(primary, name)
     }
 
-    /// Whether what would have been served is not what the app has answered.
+    /// Whether the response that would have been served differs from the origin's.
     #[must_use]
     pub fn differs(&self, key: KeyHash, served: &Arc<ShadowEntry>, digest: Digest) -> bool {
-        let Some(ShadowSlot::Key(state)) = self.table.get(&index(key)) else { return false };
-        let state = lock(&state);
-        let stored = state.history.stored().and_then(|stored| stored.digest);
-        is_same(state.entry.as_ref(), Some(served)) && stored.is_some_and(|stored| stored != digest)
+        self.table.differs(key, served, digest)
+    }
+
+    /// Replaces what would be stored under a key by a new response.
+    pub fn store_sample(&self, sample: ShadowSample) {
+        self.table.store(sample);
+    }
+
+    /// Forgets what would be stored under a key: the origin's response has changed, and the new one
+    /// may not be stored.
+    pub fn forget(&self, key: KeyHash) {
+        self.table.forget(key);
     }
 
     /// Takes note of a whole answer.
     pub fn record_response(&self, answered: &ObservedResponse<'_>) {
         let (route, now) = (answered.route, answered.now);
-        let state = self.state(answered.key);
+        let state = self.table.state(answered.key);
         let mut state = lock(&state);
         let hit = answered.observation.hit
             && answered.served.is_some()
@@ -335,7 +261,7 @@ impl Shadow {
                     let change = StaleChange {
                         id: 0,
                         key: index(answered.key),
-                        path: path(answered.path),
+                        path: path::remembered(answered.path),
                         at: now,
                         age,
                         after,
@@ -356,7 +282,7 @@ impl Shadow {
             state.scope += 1;
             findings.record_scope(Sighting {
                 key: index(answered.key),
-                path: path(answered.path),
+                path: path::remembered(answered.path),
                 at: now,
             });
             notices.push((
@@ -370,31 +296,6 @@ impl Shadow {
         drop((state, findings));
         for (kind, text) in notices {
             self.notify(route, kind, text, now);
-        }
-    }
-
-    /// Puts an answer in the place of what would be stored.
-    pub fn store_sample(&self, kept: ShadowSample) {
-        let ShadowSample { primary, vary, key, caller, digest, span, entry } = kept;
-        if !vary.is_empty()
-            && !matches!(self.table.get(&index(primary)), Some(ShadowSlot::Vary(known)) if *known == vary)
-        {
-            self.table.insert(index(primary), ShadowSlot::Vary(Arc::new(vary)));
-        }
-        let state = self.state(key);
-        let mut state = lock(&state);
-        state.history.store(Some(Stored::new(caller, digest, span)));
-        state.entry = Some(Arc::new(entry));
-        state.blame = None;
-    }
-
-    /// What would be stored is no longer what the app would say, and what it says is not to be
-    /// stored.
-    pub fn forget(&self, key: KeyHash) {
-        if let Some(ShadowSlot::Key(state)) = self.table.get(&index(key)) {
-            let mut state = lock(&state);
-            state.history.store(None);
-            (state.entry, state.blame) = (None, None);
         }
     }
 
@@ -421,7 +322,7 @@ impl Shadow {
                 findings.change(StaleChange {
                     id: 0,
                     key: 0,
-                    path: path(asked),
+                    path: path::remembered(asked),
                     at: now,
                     age: now.since(fetched),
                     after,
@@ -507,20 +408,9 @@ impl Shadow {
         }
     }
 
-    fn state(&self, key: KeyHash) -> Arc<Mutex<KeyState>> {
-        if let Some(ShadowSlot::Key(state)) = self.table.get(&index(key)) {
-            return state;
-        }
-        // Two that come here at once: the later one's knowledge stays, which costs nothing but a
-        // look.
-        let state = Arc::<Mutex<KeyState>>::default();
-        self.table.insert(index(key), ShadowSlot::Key(Arc::clone(&state)));
-        state
-    }
-
     fn lock(&self) -> MutexGuard<'_, HashMap<Box<str>, Arc<RouteShadow>>> {
         // The map is whole between any two statements that could panic.
-        self.routes.lock().unwrap_or_else(PoisonError::into_inner)
+        self.routes.lock()
     }
 }
 
@@ -530,35 +420,10 @@ impl fmt::Debug for Shadow {
     }
 }
 
-/// Text cut to at most so many bytes, at the end of a character.
-#[must_use]
-pub fn truncate(text: &str, most: usize) -> &str {
-    let end = (0..=most.min(text.len())).rev().find(|end| text.is_char_boundary(*end));
-    &text[..end.unwrap_or(0)]
-}
-
-fn path(path: &str) -> Box<str> {
-    truncate(path, MAX_PATH).into()
-}
-
 fn stale_text(asked: &str, method: &Method, path: &str) -> String {
     format!(
         "{asked} would have been out of date after {method} {path}, which purges none of its tags"
     )
-}
-
-fn is_same(one: Option<&Arc<ShadowEntry>>, two: Option<&Arc<ShadowEntry>>) -> bool {
-    one.zip(two).is_some_and(|(one, two)| Arc::ptr_eq(one, two))
-}
-
-fn lock(state: &Mutex<KeyState>) -> MutexGuard<'_, KeyState> {
-    // What one panic left half noted is corrected by later looks, and nobody is served from it.
-    state.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-fn index(key: KeyHash) -> u128 {
-    let (half, _) = key.0.split_at(16);
-    half.try_into().map_or(0, u128::from_be_bytes)
 }
 
 /// How long a suspicion waits where other sidecars write too: the purge of a write that the app has

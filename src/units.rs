@@ -189,6 +189,23 @@ pub fn show_size(bytes: u64) -> String {
     }
 }
 
+/// Lower-case hexadecimal digits.
+#[must_use]
+pub fn hex(bytes: &[u8]) -> String {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    bytes
+        .iter()
+        .flat_map(|b| [DIGITS[usize::from(b >> 4)], DIGITS[usize::from(b & 15)]])
+        .map(char::from)
+        .collect()
+}
+
+/// The first eight digits: enough to tell two values apart, useless for anything else.
+#[must_use]
+pub fn short_hex(bytes: &[u8]) -> String {
+    hex(&bytes[..bytes.len().min(4)])
+}
+
 /// What no unit text may hold.
 fn check_characters(text: &str, kind: &str) -> Result<(), (String, String)> {
     if text.is_empty() {

@@ -1,37 +1,51 @@
-//! Style as a test: what a file may import, how long it and its functions may be, and the words it
-//! must not use.
+//! Style as a test: what a file may import, how wide and long it and its functions may be, the words
+//! it must not use, and that a name means one type.
 //!
 //! In the manner of `TigerBeetle`'s `tidy.zig`. Reads the text under `src`; plain `std`, no parser:
 //! the code is rustfmt's, which makes it regular enough. Every check is shown to fail on a sample.
 
+#[path = "tidy/circles.rs"]
+mod circles;
+#[path = "tidy/dialect.rs"]
+mod dialect;
 #[path = "tidy/samples.rs"]
 mod samples;
 #[path = "tidy/text.rs"]
 mod text;
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use text::{code_of, end_of_item, is_ident, line_of, without_tests, words};
 
-/// From the top down: a file imports from its own layer and from those below it. `foo/bar.rs`
-/// belongs where `foo` does.
+/// From the top down: a file imports from its own layer and from those below it, and folders of
+/// one layer do not import each other. `foo/bar.rs` belongs where `foo` does.
 #[rustfmt::skip]
-const LAYERS: [(&str, &[&str]); 5] = [
-    ("edge", &["main", "cli", "config", "run", "server", "admin", "explain"]),
-    ("flow", &["proxy", "purge"]),
-    ("parts", &["store", "coherence", "coalesce", "upstream", "shadow"]),
-    ("domain", &[
-        "target", "route", "rule", "field", "key", "tag", "scope", "plan", "freshness", "cache_control", "vary", "conditional", "range", "freshen", "stale", "targeted", "cache_groups",
-        "admit", "entry", "respond", "forward",
-    ]),
-    ("leaves", &["outcome", "error", "clock", "metrics", "events", "insight", "body", "telemetry", "units"]),
+const LAYERS: [(&str, &[&str]); 13] = [
+    ("commands", &["main", "cli"]),
+    ("app", &["app"]),
+    ("config", &["config"]),
+    ("listeners", &["admin", "server"]),
+    ("flow", &["proxy"]),
+    ("shadow", &["shadow"]),
+    ("cache", &["cache"]),
+    ("coherence", &["coherence"]),
+    ("clients", &["redis", "upstream"]),
+    ("policy", &["policy"]),
+    ("semantics", &["semantics"]),
+    ("telemetry", &["telemetry"]),
+    ("leaves", &["outcome", "error", "clock", "secret", "units"]),
 ];
+
+/// The layers without I/O: values in, values out.
+const PURE: [&str; 2] = ["policy", "semantics"];
 
 /// The two files that see every layer: the map of the crate, and the one that starts it.
 const EXEMPT_FROM_LAYERS: [&str; 2] = ["lib.rs", "main.rs"];
 
+const MAX_WIDTH: usize = 100;
 const MAX_FILE_LINES: usize = 500;
 const MAX_FUNCTION_LINES: usize = 80;
 
@@ -58,10 +72,11 @@ enum Applies {
 const BANS: &[Ban] = &[
     Ban { word: "Instant::now(", instead: "take the time as an argument, or clock.now()", applies: Applies::Code, allowed: is_clock },
     Ban { word: "SystemTime::now(", instead: "take the time as an argument, or clock.wall()", applies: Applies::Code, allowed: is_clock },
-    Ban { word: "fred::", instead: "what store/redis.rs offers: it alone knows how this client fails", applies: Applies::Code, allowed: is_redis },
-    Ban { word: "tokio::", instead: "values in, values out: the domain is pure, a part or the flow does the waiting", applies: Applies::Production, allowed: is_not_domain },
+    Ban { word: "fred::", instead: "what redis.rs offers: this folder alone knows how its client fails", applies: Applies::Code, allowed: is_redis },
+    Ban { word: "tokio::", instead: "values in, values out: policy and semantics are pure, the flow does the waiting", applies: Applies::Production, allowed: is_not_pure },
     Ban { word: ".unwrap()", instead: "`?`, a default, or `expect` with the invariant that makes it true", applies: Applies::Production, allowed: nowhere },
     Ban { word: "RwLock", instead: "a Mutex around a few lines, or arc-swap for what is mostly read", applies: Applies::Code, allowed: nowhere },
+    Ban { word: "PoisonError", instead: "parking_lot::Mutex, around what is whole between any two statements that could panic", applies: Applies::Code, allowed: nowhere },
     Ban { word: "unsafe", instead: "safe code", applies: Applies::Code, allowed: nowhere },
     Ban { word: "todo!(", instead: "the code", applies: Applies::Code, allowed: nowhere },
     Ban { word: "unimplemented!(", instead: "the code", applies: Applies::Code, allowed: nowhere },
@@ -83,11 +98,11 @@ fn is_clock(path: &str) -> bool {
 }
 
 fn is_redis(path: &str) -> bool {
-    path == "store/redis.rs" || path.starts_with("store/redis/")
+    module_of(path) == "redis"
 }
 
-fn is_not_domain(path: &str) -> bool {
-    layer_of(module_of(path)) != layer_of("entry")
+fn is_not_pure(path: &str) -> bool {
+    !PURE.contains(&module_of(path))
 }
 
 fn prints(path: &str) -> bool {
@@ -96,20 +111,69 @@ fn prints(path: &str) -> bool {
 
 #[test]
 fn the_sources_are_tidy() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
-    let mut files = Vec::new();
-    collect(&root, &mut files);
-    assert!(files.len() > 5, "there must be sources under {}", root.display());
-    files.sort();
     let mut report = String::new();
-    for file in &files {
-        let path = file.strip_prefix(&root).unwrap().to_str().unwrap().replace('\\', "/");
-        let source = fs::read_to_string(file).unwrap();
+    for (path, source) in sources() {
         for (line, problem) in check(&path, &source) {
             writeln!(report, "src/{path}:{line}: {problem}").unwrap();
         }
     }
     assert!(report.is_empty(), "\n{report}");
+}
+
+#[test]
+fn no_files_use_each_other_in_a_circle() {
+    let sources = sources();
+    let code: Vec<(&str, String)> =
+        sources.iter().map(|(path, source)| (path.as_str(), production(path, source))).collect();
+    let files: Vec<(&str, &str)> = code.iter().map(|(path, code)| (*path, code.as_str())).collect();
+    let files: Vec<(&str, &str)> =
+        files.into_iter().filter(|(path, _)| !EXEMPT_FROM_LAYERS.contains(path)).collect();
+    let circles = circles::circles(&files);
+    let report: Vec<String> = circles.iter().map(|files| files.join(" ")).collect();
+    assert!(
+        circles.is_empty(),
+        "files use each other in a circle; give what they share a file of its own:\n{}",
+        report.join("\n")
+    );
+}
+
+#[test]
+fn a_name_means_one_type() {
+    let mut files: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for (path, source) in sources() {
+        for name in types(&production(&path, &source)) {
+            files.entry(name).or_default().insert(path.clone());
+        }
+    }
+    files.retain(|_, files| files.len() > 1);
+    assert!(files.is_empty(), "types of one name; put a noun before it: {files:#?}");
+}
+
+/// The types that code defines at the top of a file.
+fn types(code: &str) -> Vec<String> {
+    let after = |line: &str, keyword: &str| {
+        let line = line.trim_start_matches("pub(crate) ").trim_start_matches("pub(super) ");
+        let rest = line.trim_start_matches("pub ").strip_prefix(keyword)?.strip_prefix(' ')?;
+        Some(rest.chars().take_while(|c| is_ident(*c)).collect::<String>())
+    };
+    let keywords = ["struct", "enum", "trait", "type", "union"];
+    code.lines()
+        .filter_map(|line| keywords.iter().find_map(|keyword| after(line, keyword)))
+        .collect()
+}
+
+/// The files under `src`, by their paths there, with their text.
+fn sources() -> Vec<(String, String)> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut files = Vec::new();
+    collect(&root, &mut files);
+    assert!(files.len() > 5, "there must be sources under {}", root.display());
+    files.sort();
+    let named = |file: &PathBuf| {
+        let path = file.strip_prefix(&root).unwrap().to_str().unwrap().replace('\\', "/");
+        (path, fs::read_to_string(file).unwrap())
+    };
+    files.iter().map(named).collect()
 }
 
 fn collect(folder: &Path, files: &mut Vec<PathBuf>) {
@@ -128,15 +192,21 @@ type Finding = (usize, String);
 
 fn check(path: &str, source: &str) -> Vec<Finding> {
     let code = code_of(source);
-    let production = if is_test_file(path) { String::new() } else { without_tests(&code) };
+    let production = production(path, source);
     let mut findings = Vec::new();
     findings.extend(check_opening(source));
+    findings.extend(check_width(source));
     findings.extend(check_file_length(source));
     findings.extend(check_function_lengths(&code));
     findings.extend(check_layers(path, &production));
     findings.extend(check_bans(path, source, &code, &production));
     findings.sort();
     findings
+}
+
+/// The code of a file that ships: without comments, literals and tests.
+fn production(path: &str, source: &str) -> String {
+    if is_test_file(path) { String::new() } else { without_tests(&code_of(source)) }
 }
 
 fn check_opening(source: &str) -> Option<Finding> {
@@ -147,6 +217,13 @@ fn check_opening(source: &str) -> Option<Finding> {
                 .to_owned(),
         )
     })
+}
+
+fn check_width(source: &str) -> Vec<Finding> {
+    let wide = |line: &str| line.chars().count() > MAX_WIDTH;
+    let problem = || format!("wider than {MAX_WIDTH} characters");
+    let lines = source.lines().enumerate();
+    lines.filter(|(_, line)| wide(line)).map(|(at, _)| (at + 1, problem())).collect()
 }
 
 fn check_file_length(source: &str) -> Option<Finding> {
@@ -191,7 +268,10 @@ fn check_layers(path: &str, production: &str) -> Vec<Finding> {
     let mut findings = Vec::new();
     for (at, module) in imports(path, production) {
         let problem = match layer_of(&module) {
-            Some(other) if other >= layer => continue,
+            Some(other) if other > layer || module == own || is_leaf(other) => continue,
+            Some(other) if other == layer => {
+                format!("`{own}` imports `{module}`, which stands beside it in one layer")
+            }
             Some(other) => format!(
                 "`{own}` ({}) imports `{module}` ({}), which is above it",
                 LAYERS[layer].0, LAYERS[other].0
@@ -207,6 +287,10 @@ fn check_layers(path: &str, production: &str) -> Vec<Finding> {
     findings
 }
 
+fn is_leaf(layer: usize) -> bool {
+    layer == LAYERS.len() - 1
+}
+
 fn check_bans(path: &str, source: &str, code: &str, production: &str) -> Vec<Finding> {
     let mut findings = Vec::new();
     for ban in BANS.iter().filter(|ban| !(ban.allowed)(path)) {
@@ -217,6 +301,11 @@ fn check_bans(path: &str, source: &str, code: &str, production: &str) -> Vec<Fin
         };
         for at in words(text, ban.word) {
             findings.push((line_of(text, at), format!("`{}`: write {}", ban.word, ban.instead)));
+        }
+    }
+    for (word, instead) in dialect::DIALECT {
+        for at in words(code, word) {
+            findings.push((line_of(code, at), format!("`{word}`: write {instead}")));
         }
     }
     findings

@@ -340,6 +340,9 @@ fn register_cache(proxy: &Arc<Proxy>) {
         as_f64(proxy.coherence.local_tags())
     });
     gauge("sidecache_fills_in_flight", "Fills in progress", |proxy| as_f64(proxy.fills.len()));
+    gauge("sidecache_fill_waiters", "Requests that wait for the head of a fill", |proxy| {
+        as_f64(proxy.fills.waiting())
+    });
     gauge(
         "sidecache_admissions",
         "Authorized clients remembered, for routes of scope `shared`",

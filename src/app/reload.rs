@@ -11,10 +11,11 @@
 //! - Parts that are built at startup (listeners, tiers, the client of the origin, pools) stay as
 //!   they are, and the report lists their changes as needing a restart.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
+use parking_lot::Mutex;
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
@@ -208,12 +209,12 @@ impl Reloader {
     /// The current status.
     #[must_use]
     pub fn status(&self) -> ReloadStatus {
-        lock(&self.status).clone()
+        self.status.lock().clone()
     }
 
     /// Reads the file again and activates it if it is valid.
     pub fn reload(&self) -> ReloadReport {
-        let mut current = lock(&self.current);
+        let mut current = self.current.lock();
         let Some(file) = self.status().file else {
             return refused(&Diagnostics::unreadable(
                 "proxy.toml",
@@ -223,11 +224,11 @@ impl Reloader {
         };
         match Config::load(&file) {
             Ok(config) => {
-                *lock(&self.last_read) = Ok(config.text.to_string());
+                *self.last_read.lock() = Ok(config.text.to_string());
                 self.accept(&mut current, config)
             }
             Err(problems) => {
-                *lock(&self.last_read) =
+                *self.last_read.lock() =
                     std::fs::read_to_string(&file).map_err(|error| error.to_string());
                 self.refuse(&problems)
             }
@@ -237,7 +238,7 @@ impl Reloader {
     /// The result that a reload with this text would have. Changes nothing.
     #[must_use]
     pub fn check(&self, text: &str) -> ReloadReport {
-        let current = lock(&self.current);
+        let current = self.current.lock();
         let name = self
             .status()
             .file
@@ -269,7 +270,7 @@ impl Reloader {
         if config.routes.iter().any(|route| route.spec.collapse == Collapse::Cluster) {
             self.start_cluster_fills();
         }
-        *lock(&self.watch) = config.watch;
+        *self.watch.lock() = config.watch;
         let mode = config.mode;
         self.proxy.activate(self.startup.active_config(&mut config, &self.proxy.metrics));
         if !report.changes.is_empty() {
@@ -280,7 +281,7 @@ impl Reloader {
         *current = snapshot;
         let now = self.clock.wall();
         {
-            let mut status = lock(&self.status);
+            let mut status = self.status.lock();
             let (loads, restart_needed) = (status.loads + 1, report.restart_needed.clone());
             *status = ReloadStatus {
                 mode,
@@ -311,7 +312,7 @@ impl Reloader {
 
     fn refuse(&self, problems: &Diagnostics) -> ReloadReport {
         let (now, report) = (self.clock.wall(), refused(problems));
-        lock(&self.status).refused = Some((now, report.text.clone()));
+        self.status.lock().refused = Some((now, report.text.clone()));
         self.counters.failed.inc();
         let first = report.problems.first();
         let (line, message) =
@@ -348,7 +349,7 @@ impl Reloader {
     pub async fn watch(self: Arc<Self>, stop: CancellationToken) {
         let mut before = None;
         loop {
-            let every = *lock(&self.watch);
+            let every = *self.watch.lock();
             if stop
                 .run_until_cancelled(tokio::time::sleep(every.unwrap_or(IDLE_POLL_INTERVAL)))
                 .await
@@ -358,7 +359,7 @@ impl Reloader {
             }
             let (Some(file), true) = (self.status().file, every.is_some()) else { continue };
             let now = tokio::fs::read_to_string(&file).await.map_err(|error| error.to_string());
-            let changed = *lock(&self.last_read) != now;
+            let changed = *self.last_read.lock() != now;
             if changed && before.as_ref() == Some(&now) {
                 self.reload_elsewhere().await;
             }
@@ -426,9 +427,4 @@ fn refused(problems: &Diagnostics) -> ReloadReport {
         problems: notices,
         text: problems.to_string(),
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // Values behind these locks are replaced as a whole, so a panic cannot leave one half changed.
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

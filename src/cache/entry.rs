@@ -2,7 +2,6 @@
 //!
 //! Owns the shape; [`packed`] owns the bytes in Redis. Knows nothing of where entries are kept.
 
-use std::fmt;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -11,6 +10,7 @@ use http::header::{AGE, CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue, TRAN
 
 use crate::clock::Wall;
 use crate::policy::tag::Tag;
+use crate::semantics::times::{Leeway, Times};
 use crate::semantics::vary::VarySpec;
 
 pub mod packed;
@@ -21,133 +21,45 @@ pub const X_CACHE: HeaderName = HeaderName::from_static("x-cache");
 /// `Cache-Status` (RFC 9211): the same in full.
 pub const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
 
-/// The times of a stored response, from which its age and freshness are counted (RFC 9111 4.2).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Times {
-    /// When the response was received.
-    pub received: Wall,
-    /// The corrected initial age at that moment (RFC 9111 4.2.3).
-    pub initial_age: Duration,
-    /// How long it is fresh, counted from the app's generation of it (its age is subtracted).
-    pub lifetime: Duration,
-}
-
-/// How long a stored response may be used when it is no longer fresh, and what for. All windows
-/// begin where its freshness ends.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Leeway {
-    /// It is served at once while it is fetched anew (RFC 5861 3).
-    pub while_revalidate: Duration,
-    /// It is served where the app answers with a failure (RFC 5861 4).
-    pub if_error: Duration,
-    /// It is served where the app cannot be reached (RFC 9111 4.2.4).
-    pub unreachable: Duration,
-    /// It is kept, to be confirmed by the app. No other window is longer.
-    pub keep: Duration,
-}
-
-/// A value that stands for one state of a tag, or of the whole cache. New at every purge, never
-/// seen before.
-///
-/// It has two halves. A hard purge makes both anew, by chance. A soft purge leaves the first; the
-/// second is then the time, 44 bits of milliseconds of Redis's clock, and 20 bits of the purge's
-/// step. So two states with one first half have soft purges alone between them.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Nonce(pub [u8; 16]);
-
-impl Nonce {
-    /// A value that no other state has.
-    #[must_use]
-    pub fn random() -> Self {
-        Self(rand::random())
-    }
-
-    /// When the last of the soft purges was that alone made this state of an earlier one, in
-    /// milliseconds of Redis's clock. Nothing where the two are the same, or anything else came
-    /// between.
-    #[must_use]
-    pub fn soft_purged_from(self, earlier: Self) -> Option<u64> {
-        let (now, then) = (u128::from_be_bytes(self.0), u128::from_be_bytes(earlier.0));
-        let soft = now & u128::from(u64::MAX);
-        // Of 44 bits, so the conversion never fails.
-        if now != then && now >> 64 == then >> 64 { u64::try_from(soft >> 20).ok() } else { None }
-    }
-
-    /// Reads 32 hexadecimal digits.
-    #[must_use]
-    pub fn from_hex(digits: &[u8]) -> Option<Self> {
-        if digits.len() != 32 {
-            return None;
-        }
-        let mut nonce = [0; 16];
-        for (byte, pair) in nonce.iter_mut().zip(digits.chunks_exact(2)) {
-            *byte = u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()?;
-        }
-        Some(Self(nonce))
-    }
-
-    /// Writes 32 hexadecimal digits.
-    #[must_use]
-    pub fn to_hex(self) -> String {
-        crate::policy::credential::hex(&self.0)
-    }
-}
-
-impl fmt::Debug for Nonce {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Nonce({})", crate::policy::credential::short_hex(&self.0))
-    }
-}
-
-/// What the records in Redis said when an entry was stored. It is current while they still say the
-/// same.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Stamp {
-    /// The generation of the whole cache.
-    pub generation: Nonce,
-    /// Each tag with its nonce.
-    pub tags: Box<[(Tag, Nonce)]>,
-}
-
 /// A stored response.
 #[derive(Clone, Debug)]
 pub struct Entry {
-    /// The canonical key that it answers. Compared on every hit.
+    /// The canonical key of the entry. Compared on every hit.
     pub key: Bytes,
     /// Its status.
     pub status: StatusCode,
-    /// The header of a hit, made ready: end-to-end fields, `Content-Length`, and a place for each
-    /// field that a hit fills in (`prepare`), so that a clone of it needs no room for more.
+    /// The head of a hit, prepared: end-to-end fields, `Content-Length`, and a placeholder for each
+    /// field that a hit fills in (`prepare`), so that a clone never has to grow.
     pub headers: HeaderMap,
-    /// Its content, whole.
+    /// The complete content.
     pub body: Bytes,
     /// Its times.
     pub times: Times,
-    /// What it may be used for when it is no longer fresh.
+    /// How it may be used once it is stale.
     pub leeway: Leeway,
-    /// How long the app took to send it.
+    /// How long the origin took to send it.
     pub fetch_duration: Duration,
-    /// The tags that the app named. A 304 need not name them again.
+    /// The tags in the origin's response. A 304 need not repeat them.
     pub response_tags: Box<[Tag]>,
 }
 
-/// What is said of a response besides its head and body.
+/// The metadata of a response besides its head and body.
 #[derive(Clone, Debug)]
 pub struct EntryMetadata {
     /// Its times.
     pub times: Times,
-    /// What it may be used for when it is no longer fresh.
+    /// How it may be used once it is stale.
     pub leeway: Leeway,
-    /// How long the app took to send it.
+    /// How long the origin took to send it.
     pub fetch_duration: Duration,
-    /// The tags that the app named.
+    /// The tags in the origin's response.
     pub response_tags: Box<[Tag]>,
 }
 
-/// Says which headers the variants of a key differ by.
+/// The headers by which the variants of a key differ.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct VaryMark {
-    /// The canonical key, before it is narrowed.
+    /// The canonical key before `Vary` narrows it.
     pub key: Bytes,
     /// The headers.
     pub spec: VarySpec,
@@ -156,31 +68,30 @@ pub struct VaryMark {
 impl Entry {
     /// An entry that shares no memory with the buffers its parts were read into.
     ///
-    /// Slices of hyper's and fred's read buffers would keep those buffers alive (measured: 16 KiB
-    /// for 100 bytes).
+    /// Slices of the read buffers of hyper and fred would keep those buffers alive (measured: 16
+    /// KiB for 100 bytes).
     #[must_use]
     pub fn compact(
         key: &[u8],
         status: StatusCode,
         headers: &HeaderMap,
         body: &[Bytes],
-        facts: EntryMetadata,
+        metadata: EntryMetadata,
     ) -> Self {
         let content = body.iter().map(Bytes::len).sum();
         let mut whole = joined(key, headers, body.iter().map(|chunk| &chunk[..]), content);
         let key = whole.split_to(key.len());
         let headers = own_headers(&mut whole, headers, content);
-        Self::new(key, status, headers, whole, facts)
+        Self::new(key, status, headers, whole, metadata)
     }
 
-    /// The same response with another head: what the app has just confirmed. The body is shared,
-    /// not copied.
+    /// The same response with another head, after a revalidation. The body is shared, not copied.
     #[must_use]
-    pub fn revalidated(&self, key: &[u8], headers: &HeaderMap, facts: EntryMetadata) -> Self {
+    pub fn revalidated(&self, key: &[u8], headers: &HeaderMap, metadata: EntryMetadata) -> Self {
         let mut whole = joined(key, headers, std::iter::empty(), 0);
         let key = whole.split_to(key.len());
         let headers = own_headers(&mut whole, headers, self.body.len());
-        Self::new(key, self.status, headers, self.body.clone(), facts)
+        Self::new(key, self.status, headers, self.body.clone(), metadata)
     }
 
     fn new(
@@ -188,22 +99,13 @@ impl Entry {
         status: StatusCode,
         headers: HeaderMap,
         body: Bytes,
-        facts: EntryMetadata,
+        metadata: EntryMetadata,
     ) -> Self {
-        let EntryMetadata { times, leeway, fetch_duration: took, response_tags: named } = facts;
-        Self {
-            key,
-            status,
-            headers,
-            body,
-            times,
-            leeway,
-            fetch_duration: took,
-            response_tags: named,
-        }
+        let EntryMetadata { times, leeway, fetch_duration, response_tags } = metadata;
+        Self { key, status, headers, body, times, leeway, fetch_duration, response_tags }
     }
 
-    /// For how long it is still kept: the rest of its freshness, and the longest of its windows.
+    /// How much longer it is retained: the rest of its freshness plus the longest of its windows.
     #[must_use]
     pub fn retained_for(&self, now: Wall) -> Duration {
         let keep = i64::try_from(self.leeway.keep.as_millis()).unwrap_or(i64::MAX);
@@ -212,15 +114,15 @@ impl Entry {
         )
     }
 
-    /// The fields that are the response's own, and not places for a hit to fill in.
+    /// The response's own fields, without the placeholders for a hit.
     pub fn stored_headers(&self) -> impl Iterator<Item = (&HeaderName, &HeaderValue)> {
         self.headers.iter().filter(|(name, value)| is_own(name, value))
     }
 
-    /// How much memory it takes, all overhead counted.
+    /// The memory it takes, including all overhead.
     #[must_use]
     pub fn weight(&self) -> usize {
-        // A slot of a HeaderMap holds a name, a value and a hash; its index has two bytes twice.
+        // A slot of a HeaderMap holds a name, a value and a hash; its index takes two bytes twice.
         // Measured with jemalloc.
         const SLOT: usize = 112;
         let names: usize = self.headers.keys().map(|name| name.as_str().len()).sum();
@@ -236,7 +138,7 @@ impl Entry {
     }
 }
 
-/// The key, the values of the headers and the body, one after the other.
+/// The key, the values of the headers and the body, concatenated.
 fn joined<'a>(
     key: &[u8],
     headers: &'a HeaderMap,
@@ -252,7 +154,7 @@ fn joined<'a>(
     buffer.freeze()
 }
 
-/// The ready head of a hit, its values taken from the front of `whole`.
+/// The prepared head of a hit, whose values are slices from the front of `whole`.
 fn own_headers(whole: &mut Bytes, headers: &HeaderMap, content: usize) -> HeaderMap {
     let lines = headers
         .keys()
@@ -263,7 +165,7 @@ fn own_headers(whole: &mut Bytes, headers: &HeaderMap, content: usize) -> Header
     for (name, value) in headers {
         let bytes = whole.split_to(value.len());
         if is_stored(name) {
-            // The bytes were a header value a moment ago, so the fallback is never taken.
+            // These bytes were a header value before, so the fallback is never taken.
             own.append(
                 own_name(name),
                 HeaderValue::from_maybe_shared(bytes).unwrap_or_else(|_| value.clone()),
@@ -298,12 +200,12 @@ pub(crate) fn is_own(name: &HeaderName, value: &HeaderValue) -> bool {
     !(*name == AGE || *name == X_CACHE || (*name == CACHE_STATUS && value.is_empty()))
 }
 
-/// Fields that are not stored: they belong to the connection or to one moment.
+/// Whether a field is stored. Fields of one connection or of one moment are not.
 fn is_stored(name: &HeaderName) -> bool {
     !(*name == AGE || *name == TRANSFER_ENCODING || *name == CONTENT_LENGTH || *name == X_CACHE)
 }
 
-/// A name that does not share memory with a read buffer.
+/// A copy of the name that does not share memory with a read buffer.
 fn own_name(name: &HeaderName) -> HeaderName {
     HeaderName::from_bytes(name.as_str().as_bytes()).unwrap_or_else(|_| name.clone())
 }
@@ -313,7 +215,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_compact_entry_keeps_every_line_and_drops_what_is_not_its_own() {
+    fn a_compact_entry_keeps_every_line_of_its_own_fields() {
         let mut headers = HeaderMap::new();
         for (name, value) in
             [("link", "<a>"), ("link", "<b>"), ("age", "5"), ("x-cache", "HIT"), ("etag", "\"1\"")]
@@ -325,14 +227,14 @@ mod tests {
             initial_age: Duration::ZERO,
             lifetime: Duration::from_secs(1),
         };
-        let facts = EntryMetadata {
+        let metadata = EntryMetadata {
             times,
             leeway: Leeway::default(),
             fetch_duration: Duration::ZERO,
             response_tags: Box::default(),
         };
         let body = [Bytes::from_static(b"ab"), Bytes::from_static(b"c")];
-        let entry = Entry::compact(b"key", StatusCode::OK, &headers, &body, facts.clone());
+        let entry = Entry::compact(b"key", StatusCode::OK, &headers, &body, metadata.clone());
         assert_eq!((&entry.key[..], &entry.body[..]), (&b"key"[..], &b"abc"[..]));
         assert_eq!(entry.headers.get_all("link").iter().count(), 2);
         assert_eq!(
@@ -343,7 +245,7 @@ mod tests {
         assert!(entry.weight() > 300);
 
         headers.remove("link");
-        let again = entry.revalidated(b"key 2", &headers, facts);
+        let again = entry.revalidated(b"key 2", &headers, metadata);
         assert_eq!(
             (&again.key[..], &again.body[..], again.body.as_ptr()),
             (&b"key 2"[..], &b"abc"[..], entry.body.as_ptr())
@@ -352,32 +254,5 @@ mod tests {
             (again.headers.contains_key("link"), &again.headers[CONTENT_LENGTH]),
             (false, &HeaderValue::from_static("3"))
         );
-    }
-
-    #[test]
-    fn a_nonce_survives_its_digits() {
-        let nonce = Nonce::random();
-        assert_eq!(Nonce::from_hex(nonce.to_hex().as_bytes()), Some(nonce));
-        assert_eq!(Nonce::from_hex(b"zz"), None);
-        assert_ne!(nonce, Nonce::random());
-    }
-
-    #[test]
-    fn a_nonce_tells_soft_purges_from_all_others() {
-        let then = Nonce::random();
-        let soft = |ms: u64, step: u64| {
-            let mut nonce = then;
-            nonce.0[8..].copy_from_slice(&(ms << 20 | step).to_be_bytes());
-            nonce
-        };
-        assert_eq!(then.soft_purged_from(then), None);
-        assert_eq!(
-            soft(1_700_000_000_123, 0xf_ffff).soft_purged_from(then),
-            Some(1_700_000_000_123)
-        );
-        assert_eq!(soft(8, 2).soft_purged_from(soft(8, 1)), Some(8), "two in one millisecond");
-        let mut hard = soft(8, 1);
-        hard.0[0] ^= 1;
-        assert_eq!((hard.soft_purged_from(then), hard.soft_purged_from(soft(8, 1))), (None, None));
     }
 }

@@ -1,25 +1,27 @@
-//! Coalescing: one fill per key at a time; who asks meanwhile reads the same growing body.
+//! Coalescing: one fill per key at a time; requests that arrive during it read the same shared
+//! body.
 //!
 //! Invariants:
-//! - At most one fill of a key is registered at a time. A fill's end in any way, a panic included,
-//!   wakes everybody (`Leader` in `Drop`).
-//! - A follower joins only a fill that read the same state of the same tags
-//!   (`TagSnapshot::may_join`): a purge in between starts a new fill.
-//! - A follower shares only the variant that its own request asks for: the fill's `Vary` is known
-//!   with its head, not before.
-//! - No client's departure ends a fill that is going to be stored, and none ends another client's
+//! - At most one fill of a key is registered at a time. However a fill ends, even by a panic, all
+//!   its followers are woken (`Leader` in `Drop`).
+//! - A follower joins only a fill that took the same snapshot of the same tags
+//!   (`TagSnapshot::may_join`): after a purge, a new fill starts.
+//! - A follower shares only the variant that its own request selects: the `Vary` of a fill is known
+//!   only when its head has arrived.
+//! - A client that leaves neither ends a fill that is going to be stored, nor another client's
 //!   response.
-//! - What the bodies of all fills keep is bounded by `limits.fills`.
-//! - A fill that waits for another sidecar's ([`across`]) keeps its place: who asks meanwhile waits
-//!   with it, and looks again with it.
-//! - Waiting is bounded in number (`limits.waiters`) and time (`limits.wait`); who may not wait
-//!   goes to the app alone.
+//! - `limits.fills` bounds the bytes that the bodies of all fills keep.
+//! - A fill that waits for another sidecar's ([`cluster`]) stays registered: requests that arrive
+//!   meanwhile wait with it, and then repeat the lookup with it.
+//! - Waiting is bounded in number (`limits.waiters`) and time (`limits.wait`); a request that may
+//!   not wait goes to the origin alone.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::{HeaderMap, StatusCode};
+use parking_lot::Mutex;
 use quick_cache::sync::Cache;
 use tokio::sync::{Semaphore, watch};
 
@@ -38,32 +40,31 @@ pub use crate::cache::fills::shared_body::{
 pub mod cluster;
 mod shared_body;
 
-/// For how long a key is known to be uncacheable, so that its requests do not queue for one
-/// another.
+/// How long a key counts as uncacheable, so that its requests do not wait for one another.
 const UNCACHEABLE_TTL: Duration = Duration::from_secs(10);
 
-/// For how long after a failure of the app no background refresh of the key is begun.
+/// How long no background refresh of a key starts after the origin has failed.
 const REFRESH_BACKOFF: Duration = Duration::from_secs(1);
 
-/// An app that takes so long to fail is not waited for again while something stale can stand in: it
-/// is asked in the background.
+/// If the origin takes this long to fail, requests do not wait for it again while a stale response
+/// can stand in: the next fetch runs in the background.
 const SLOW_FAILURE: Duration = Duration::from_secs(1);
 
-/// For how long beyond its own duration such a failure is remembered.
+/// How long such a failure is remembered, in addition to its own duration.
 const SLOW_FAILURE_TTL: Duration = Duration::from_secs(10);
 
-/// How often a fill that waits for another sidecar looks whether anybody still waits with it.
+/// How often a fill that waits for another sidecar checks whether it still has followers.
 const FOLLOWER_CHECK_INTERVAL: Duration = Duration::from_millis(500);
 
-/// How many such keys are remembered, of either kind.
+/// How many uncacheable keys are remembered, and how many failures.
 const MAX_REMEMBERED_KEYS: usize = 10_000;
 
-/// What a fill is of: a key, and, where only its own caller may have the answer, that caller.
+/// What a fill is for: a key and, if only one caller may have the response, that caller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct FillKey {
     /// The key's hash.
     pub hash: KeyHash,
-    /// The credential that is not admitted.
+    /// The credential of a client that is not authorized for shared entries.
     pub caller: Option<[u8; 32]>,
 }
 
@@ -72,36 +73,36 @@ pub struct FillKey {
 pub struct SharedHead {
     /// Its status.
     pub status: StatusCode,
-    /// Its headers, without what only the leader may have.
+    /// Its headers, without those that only the leader may have.
     pub headers: HeaderMap,
     /// Seconds of freshness at the start.
     pub ttl: i64,
-    /// Whether it is a stored response that the app has confirmed.
+    /// Whether it is a stored response that the origin has revalidated.
     pub revalidated: bool,
-    /// Whether its response named tags that the request did not tell.
+    /// Whether the response has tags that do not follow from the request.
     pub more_tags: bool,
-    /// The headers that the response varies by.
+    /// The headers that the response varies on.
     pub vary: VarySpec,
-    /// The key of the variant that the leader asked for.
+    /// The key of the variant that the leader requested.
     pub variant: KeyHash,
 }
 
-/// How far a fill is.
+/// The progress of a fill.
 #[derive(Clone, Debug)]
 enum FillStage {
-    /// The app has not answered yet.
+    /// The origin has not responded yet.
     Fetching,
-    /// The head may be shared, and the body grows.
+    /// The head may be shared, and the body is arriving.
     Open(Arc<SharedHead>, SharedBody),
-    /// What came is not for sharing: followers go alone.
+    /// The response may not be shared: followers go alone.
     Alone,
-    /// Another sidecar has filled: what it made may be in the store.
+    /// Another sidecar has filled the key: its response may be in the store.
     RetryLookup,
-    /// The app did not answer.
+    /// The origin did not respond.
     Failed(Reason),
 }
 
-/// A failure of the app to answer for a key.
+/// A failure of the origin to respond for a key.
 #[derive(Clone, Copy, Debug)]
 struct FetchFailure {
     reason: Reason,
@@ -115,29 +116,29 @@ struct Fill {
     stage: watch::Receiver<FillStage>,
 }
 
-/// What a follower got to hear.
+/// The result of following a fill.
 #[derive(Debug)]
 pub enum JoinOutcome {
-    /// The same response, as it comes.
+    /// The same response, as it arrives.
     Shared(Arc<SharedHead>, BodyReader),
-    /// A response that varies, and this is not the follower's variant.
+    /// A response that varies, in another variant than the follower's.
     OtherVariant(Arc<SharedHead>),
-    /// Go to the app alone.
+    /// Fetch from the origin alone.
     Alone,
-    /// Another sidecar has filled: look into the store again.
+    /// Another sidecar has filled the key: repeat the lookup.
     RetryLookup,
-    /// The app did not answer the leader.
+    /// The origin did not respond to the leader.
     Failed(Reason),
 }
 
-/// What to do about a key that is not stored.
+/// The part that a request takes in filling a key.
 #[derive(Debug)]
 pub enum FillRole {
     /// Fetch it, for all.
     Leader(Leader),
-    /// Wait for the one who fetches it.
+    /// Wait for the leader.
     Follower(Follower),
-    /// Fetch it for oneself.
+    /// Fetch it for this request only.
     Alone,
 }
 
@@ -148,13 +149,13 @@ pub struct FillCounters {
     pub fills: Arc<Counter>,
     /// Requests that joined a fill.
     pub collapsed: Arc<Counter>,
-    /// Requests that went alone because too many wait.
+    /// Requests that went alone because too many were waiting.
     pub waiters_rejected: Arc<Counter>,
     /// Requests that went alone because they waited too long.
     pub wait_timeouts: Arc<Counter>,
 }
 
-/// All fills under way.
+/// All fills in flight.
 #[derive(Debug)]
 pub struct Fills {
     map: Mutex<HashMap<FillKey, Arc<Fill>>>,
@@ -163,15 +164,15 @@ pub struct Fills {
     waiters: Arc<Semaphore>,
     most_waiters: usize,
     wait: Duration,
-    /// What the bodies of all fills may keep.
+    /// The bytes that the bodies of all fills may keep.
     pub budget: Budget,
-    /// What it has done.
+    /// What coalescing has done.
     pub counters: FillCounters,
 }
 
 impl Fills {
-    /// No fills yet; so many followers in all may wait for so long, and all bodies together keep so
-    /// many bytes.
+    /// No fills yet. At most `waiters` followers in all wait, each at most for `wait`, and all
+    /// bodies together keep at most `bytes`.
     #[must_use]
     pub fn new(waiters: usize, wait: Duration, bytes: u64) -> Arc<Self> {
         let most_waiters = waiters.min(Semaphore::MAX_PERMITS);
@@ -187,50 +188,45 @@ impl Fills {
         })
     }
 
-    /// Which part a request takes that read this of its tags.
+    /// The part that a request with this snapshot of its tags takes.
     #[must_use]
-    pub fn role(self: &Arc<Self>, key: FillKey, read: &TagSnapshot, now: Wall) -> FillRole {
-        if matches!(read, TagSnapshot::Unverifiable) || self.is_uncacheable(&key, now) {
+    pub fn role(self: &Arc<Self>, key: FillKey, snapshot: &TagSnapshot, now: Wall) -> FillRole {
+        if matches!(snapshot, TagSnapshot::Unverifiable) || self.is_uncacheable(&key, now) {
             return FillRole::Alone;
         }
         let mut map = self.lock();
-        if let Some(flight) = map.get(&key) {
-            // More tags may turn up in the response; that is looked at when its head is there.
-            if read.may_join(&flight.snapshot, false) {
+        if let Some(fill) = map.get(&key) {
+            // The response may bring more tags; `Follower::join` checks that when the head is
+            // there.
+            if snapshot.may_join(&fill.snapshot, false) {
                 let Ok(permit) = Arc::clone(&self.waiters).try_acquire_owned() else {
                     self.counters.waiters_rejected.inc();
                     return FillRole::Alone;
                 };
                 return FillRole::Follower(Follower {
-                    fill: Arc::clone(flight),
+                    fill: Arc::clone(fill),
                     wait: self.wait,
                     fills: Arc::clone(self),
                     _permit: permit,
                 });
             }
         }
-        // A fill that began before a purge makes room for this one; its own followers stay with it.
-        let (tell, stage) = watch::channel(FillStage::Fetching);
-        let flight = Arc::new(Fill { snapshot: read.clone(), stage });
-        map.insert(key, Arc::clone(&flight));
+        // A fill that began before a purge is replaced by this one; its followers stay with it.
+        let (sender, stage) = watch::channel(FillStage::Fetching);
+        let fill = Arc::new(Fill { snapshot: snapshot.clone(), stage });
+        map.insert(key, Arc::clone(&fill));
         self.counters.fills.inc();
-        FillRole::Leader(Leader {
-            key,
-            fill: flight,
-            stage: tell,
-            fills: Arc::clone(self),
-            lock: None,
-        })
+        FillRole::Leader(Leader { key, fill, stage: sender, fills: Arc::clone(self), lock: None })
     }
 
-    /// Whether the app failed to answer for this key a moment ago.
+    /// Whether the origin failed to respond for this key a moment ago.
     #[must_use]
     pub fn is_backing_off(&self, key: &FillKey, now: Wall) -> bool {
         self.failed.get(key).is_some_and(|failure| now < failure.at.after(REFRESH_BACKOFF))
     }
 
-    /// Why the app took long to fail for this key lately, if it did: it is better asked in the
-    /// background.
+    /// Why the origin recently took long to fail for this key, if it did: the next fetch should run
+    /// in the background.
     #[must_use]
     pub fn failed_slowly(&self, key: &FillKey, now: Wall) -> Option<Reason> {
         let failure = self.failed.get(key)?;
@@ -239,7 +235,7 @@ impl Fills {
         .then_some(failure.reason)
     }
 
-    /// A response under this key is stored: its requests wait for one another again.
+    /// A response under this key was stored: its requests may wait for one another again.
     pub fn mark_cacheable(&self, hash: KeyHash) {
         self.uncacheable.remove(&FillKey { hash, caller: None });
     }
@@ -255,117 +251,128 @@ impl Fills {
         }
     }
 
-    /// How many fills are under way.
+    /// The number of fills in flight.
     #[must_use]
     pub fn len(&self) -> usize {
         self.lock().len()
     }
 
-    /// How many requests wait for the head of a fill.
+    /// The number of requests that wait for the head of a fill.
     #[must_use]
     pub fn waiting(&self) -> usize {
         self.most_waiters - self.waiters.available_permits()
     }
 
-    /// Whether there is none.
+    /// Whether no fill is in flight.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<FillKey, Arc<Fill>>> {
-        // The map is whole between any two statements that could panic.
-        self.map.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> parking_lot::MutexGuard<'_, HashMap<FillKey, Arc<Fill>>> {
+        // The map is consistent between any two statements that could panic.
+        self.map.lock()
     }
 }
 
-/// The right to fetch a key for all. Dropped, it ends the fill and wakes everybody.
+/// The right to fetch a key for all. Dropping it ends the fill and wakes all followers.
 #[derive(Debug)]
 pub struct Leader {
     key: FillKey,
     fill: Arc<Fill>,
     stage: watch::Sender<FillStage>,
     fills: Arc<Fills>,
-    /// The same right among all sidecars. It ends after the flight, and so when what was to be
-    /// stored is stored.
+    /// The lock among all sidecars. It is released after the fill has ended, and so after the
+    /// response is stored.
     lock: Option<FillLock>,
 }
 
 impl Leader {
-    /// The app has answered: what it failed before is forgotten.
+    /// The origin has responded: forgets its earlier failure.
     pub fn clear_failure(&self) {
         self.fills.failed.remove(&self.key);
     }
 
-    /// The same for all sidecars.
+    /// Adds the lock among all sidecars.
     #[must_use]
-    pub fn with_lock(mut self, lease: FillLock) -> Self {
-        self.lock = Some(lease);
+    pub fn with_lock(mut self, lock: FillLock) -> Self {
+        self.lock = Some(lock);
         self
     }
 
-    /// Ends when nobody in this process follows. Somebody may begin to at any time.
+    /// Returns when no request of this process follows. New followers may still join.
     pub async fn until_no_followers(&self) {
-        // One receiver is the flight's own, by which followers join. They have their own bound on
-        // waiting.
+        // The fill itself holds one receiver, from which followers clone theirs. Their own waiting
+        // is bounded.
         while self.stage.receiver_count() > 1 {
             tokio::time::sleep(FOLLOWER_CHECK_INTERVAL).await;
         }
     }
 
-    /// What came is stored.
+    /// The response was stored.
     pub const fn mark_stored(&mut self) {
-        if let Some(lease) = &mut self.lock {
-            lease.set_outcome(RemoteOutcome::Stored);
+        if let Some(lock) = &mut self.lock {
+            lock.set_outcome(RemoteOutcome::Stored);
         }
     }
 
-    /// Another sidecar has filled: everybody looks into the store again.
+    /// Another sidecar has filled the key: all followers repeat the lookup.
     pub fn retry_lookup(mut self) {
         self.mark_stored();
-        self.stage.send_replace(FillStage::RetryLookup);
+        self.finish(FillStage::RetryLookup);
     }
 
-    /// The head may be shared: followers read along from here on.
+    /// The head may be shared: followers read the body from here on.
     pub fn share(&self, head: SharedHead, body: SharedBody) {
         self.stage.send_replace(FillStage::Open(Arc::new(head), body));
     }
 
-    /// The body turned out too large to be stored, after it was shared. The key is remembered as
-    /// uncacheable, and other sidecars wait no longer.
+    /// The body turned out too large to be stored, after it was shared. Remembers the key as
+    /// uncacheable, and releases the waiters of other sidecars.
     pub fn remember_uncacheable(&mut self, now: Wall) {
         self.fills.uncacheable.insert(self.key, now.after(UNCACHEABLE_TTL));
-        if let Some(mut lease) = self.lock.take() {
-            lease.set_outcome(RemoteOutcome::Uncacheable);
+        if let Some(mut lock) = self.lock.take() {
+            lock.set_outcome(RemoteOutcome::Uncacheable);
         }
     }
 
-    /// What came is not for sharing. The key is remembered, so that its next requests do not queue.
+    /// The response may not be shared. Remembers the key, so that its next requests do not wait.
     pub fn finish_uncacheable(mut self, now: Wall) {
         self.remember_uncacheable(now);
-        self.stage.send_replace(FillStage::Alone);
+        self.finish(FillStage::Alone);
     }
 
-    /// What came is not for sharing, but the next one may be.
+    /// The response may not be shared, but the next one may be.
     pub fn finish_unshared(self) {
-        self.stage.send_replace(FillStage::Alone);
+        self.finish(FillStage::Alone);
     }
 
     /// The app did not answer, or with a failure, after so long. It is remembered for a while.
     pub fn fail(self, reason: Reason, took: Duration, now: Wall) {
         self.fills.failed.insert(self.key, FetchFailure { reason, fetch_duration: took, at: now });
-        self.stage.send_replace(FillStage::Failed(reason));
+        self.finish(FillStage::Failed(reason));
+    }
+
+    /// Ends the fill for its followers. Nobody can join it any more when they wake: a follower that
+    /// asks again at once would otherwise join the fill that has just failed.
+    fn finish(&self, stage: FillStage) {
+        self.leave();
+        self.stage.send_replace(stage);
+    }
+
+    /// From here on a request for the key begins a fill of its own.
+    fn leave(&self) {
+        let mut map = self.fills.lock();
+        // A newer fill may have taken the place.
+        if map.get(&self.key).is_some_and(|fill| Arc::ptr_eq(fill, &self.fill)) {
+            map.remove(&self.key);
+        }
     }
 }
 
 impl Drop for Leader {
     fn drop(&mut self) {
-        let mut map = self.fills.lock();
-        // A newer fill may have taken the place.
-        if map.get(&self.key).is_some_and(|flight| Arc::ptr_eq(flight, &self.fill)) {
-            map.remove(&self.key);
-        }
-        drop(map);
+        self.leave();
         self.stage.send_if_modified(|stage| {
             let unresolved = matches!(stage, FillStage::Fetching);
             if unresolved {
@@ -376,7 +383,7 @@ impl Drop for Leader {
     }
 }
 
-/// A place among the followers of a fill.
+/// A follower of a fill.
 #[derive(Debug)]
 pub struct Follower {
     fill: Arc<Fill>,
@@ -386,26 +393,26 @@ pub struct Follower {
 }
 
 impl Follower {
-    /// Waits for the fill's head. `read` is the follower's own reading of its tags; `variant` tells
-    /// the key of its own variant.
+    /// Waits for the head of the fill. `read` is the follower's own snapshot of its tags; `variant`
+    /// computes the key of its own variant.
     pub async fn join(
         self,
-        read: &TagSnapshot,
+        snapshot: &TagSnapshot,
         variant: impl Fn(&VarySpec) -> KeyHash,
     ) -> JoinOutcome {
         let mut stage = self.fill.stage.clone();
-        let answer = tokio::time::timeout(
+        let ended = tokio::time::timeout(
             self.wait,
             stage.wait_for(|stage| !matches!(stage, FillStage::Fetching)),
         )
         .await;
-        let joined = match answer.map(|stage| stage.map(|stage| stage.clone())) {
-            // SECURITY: the leader may have been answered in another language, or as another user.
+        let joined = match ended.map(|stage| stage.map(|stage| stage.clone())) {
+            // SECURITY: the leader's response may be in another language, or for another user.
             Ok(Ok(FillStage::Open(head, _))) if variant(&head.vary) != head.variant => {
                 JoinOutcome::OtherVariant(head)
             }
             Ok(Ok(FillStage::Open(head, body)))
-                if read.may_join(&self.fill.snapshot, head.more_tags) =>
+                if snapshot.may_join(&self.fill.snapshot, head.more_tags) =>
             {
                 match body.reader() {
                     Some(reader) => JoinOutcome::Shared(head, reader),
@@ -428,7 +435,7 @@ impl Follower {
 }
 
 impl JoinOutcome {
-    /// Whether the follower has to go to the app.
+    /// Whether the follower has to fetch from the origin.
     #[must_use]
     pub const fn is_alone(&self) -> bool {
         matches!(self, Self::Alone)

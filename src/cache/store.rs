@@ -1,122 +1,75 @@
-//! Two tiers as one: looks entries up, judges them by the records of their tags, and stores what a
-//! fill brings.
+//! Two tiers as one store: looks entries up, validates them by the records of their tags, and
+//! stores the responses of fills.
 //!
 //! Invariants:
-//! - What [`Store::consult`] gives back as found was current when it was judged, and is the answer
-//!   to this very key. It may be stale, by its age or since a soft purge, and says so. Everything
-//!   else is not found, with the reason.
-//! - What a soft purge has touched is neither at hand, nor newer than anything, nor vouched for
-//!   under a lease: it is found by [`Store::consult`] alone, and then it is not fresh.
-//! - The state of the tags that it gives back was read before the entry was judged: what a fill
-//!   learns of that entry (a 304) is stored only if nothing was purged since.
+//! - A candidate from [`Store::lookup`] was current when it was validated, and belongs to this very
+//!   key. It may be stale, because of its age or a soft purge, and says so. In all other cases
+//!   there is no candidate, and a reason.
+//! - An entry that was soft-purged is never served from memory alone, never counts as newer, and is
+//!   never vouched for by a lease: only [`Store::lookup`] returns it, and then it is not fresh.
+//! - The snapshot of the tags in a lookup's result was taken before the entry was validated: an
+//!   update of that entry (a 304) is stored only if nothing was purged since.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::cache::entry::packed;
-use crate::cache::entry::packed::{Seal, Unpacked};
-use crate::cache::entry::{Entry, Stamp, VaryMark};
+use crate::cache::entry::packed::Seal;
+use crate::cache::entry::{Entry, VaryMark, packed};
+use crate::cache::store::counters::StoreCounters;
+use crate::cache::store::lookup::{find_in_memory, not_stored};
 use crate::cache::store::memory::{CachedEntry, Memory, MemorySlot};
+use crate::cache::store::shared_lookup::SharedLookup;
 use crate::cache::store::variants::Variants;
 use crate::clock::{Wall, millis};
-use crate::coherence::redis_records::RecordStore;
-use crate::coherence::tag_record::{EntryVerdict, RecordSnapshot};
-use crate::coherence::{Coherence, CoherenceMode, Proof, SharedProof, TagSnapshot, TagWatch};
+use crate::coherence::tag_record::EntryVerdict;
+use crate::coherence::{Coherence, CoherenceMode, Proof, SharedProof, TagSnapshot};
 use crate::outcome::{Reason, Tier};
 use crate::policy::key::{Key, KeyHash};
 use crate::policy::plan::Lookup;
 use crate::policy::tag::Tag;
 use crate::redis::OnLoss;
 use crate::semantics::vary::VarySpec;
-use crate::telemetry::metrics::Counter;
 
-pub use crate::cache::store::lookup::Candidate;
+pub use crate::cache::store::lookup::{Candidate, LookupKey, LookupResult};
 
+mod counters;
 mod lookup;
 pub mod memory;
+mod shared_lookup;
 pub mod variants;
 
-/// What a lookup brought.
-#[derive(Debug)]
-pub struct LookupResult {
-    /// The key of the variant that the request asks for, as far as it is known.
-    pub key: Key,
-    /// The entry, if there is one that is current.
-    pub candidate: Option<Candidate>,
-    /// Why there is none.
-    pub miss_reason: Reason,
-    /// The state of the tags, for the fill that follows.
-    pub snapshot: TagSnapshot,
-}
-
-/// What is looked for: a request, or a fill whose request is gone.
-pub trait LookupKey: Sync {
-    /// The key before `Vary` narrows it.
-    fn key(&self) -> &Key;
-    /// The tags that the request itself tells.
-    fn tags(&self) -> Vec<Tag>;
-    /// The key of the variant that the request asks for.
-    fn variant(&self, spec: &VarySpec) -> Key;
-}
-
-impl LookupKey for Lookup<'_> {
-    fn key(&self) -> &Key {
-        &self.key
-    }
-
-    fn tags(&self) -> Vec<Tag> {
-        Lookup::tags(self)
-    }
-
-    fn variant(&self, spec: &VarySpec) -> Key {
-        Lookup::variant(self, spec)
-    }
-}
-
-/// What a fill wants to store.
+/// A response that a fill wants to store.
 #[derive(Debug)]
 pub struct PendingEntry {
     /// The key before `Vary` narrows it.
     pub primary: Key,
-    /// The headers that the response varies by.
+    /// The headers that the response varies on.
     pub vary: VarySpec,
-    /// The hash of the key that the entry answers.
+    /// The hash of the key of the entry.
     pub hash: KeyHash,
     /// The response.
     pub entry: Entry,
-    /// Its tags, those that the response named included.
+    /// Its tags, including those in the response.
     pub tags: Vec<Tag>,
 }
 
-/// Counts of what the store does.
-#[derive(Clone, Debug, Default)]
-pub struct StoreCounters {
-    /// Entries stored.
-    pub stored: Arc<Counter>,
-    /// Entries found but refused, because a tag of theirs was purged.
-    pub refused_stale: Arc<Counter>,
-    /// Bytes in Redis that were no entry.
-    pub decode_errors: Arc<Counter>,
-}
-
-/// The tiers.
+/// The store.
 #[derive(Debug)]
 pub struct Store {
-    /// The tier in this process.
+    /// The memory tier.
     pub memory: Memory,
     coherence: Arc<Coherence>,
     seal: Seal,
     max_object: u64,
-    /// The variants of the keys that have some.
+    /// The known variants of keys.
     pub variants: Variants,
-    /// What it has done.
+    /// What the store has done.
     pub counters: StoreCounters,
 }
 
 impl Store {
-    /// A store of these tiers.
+    /// A store with these tiers.
     #[must_use]
     pub fn new(
         memory: Memory,
@@ -146,38 +99,45 @@ impl Store {
     }
 
     /// Looks a request up.
-    pub async fn lookup(&self, sought: &impl LookupKey, now: Wall) -> LookupResult {
+    pub async fn lookup(&self, request: &impl LookupKey, now: Wall) -> LookupResult {
         match (self.coherence.mode(), self.coherence.records()) {
-            // Boxed: what waits for Redis is large, and hits from memory alone should not carry it
-            // around.
+            // Boxed: the future of a lookup in Redis is large, and hits from memory should not
+            // carry it.
             (CoherenceMode::Shared, Some(shared)) => {
-                Box::pin(self.lookup_shared(shared, sought, now)).await
+                let lookup = SharedLookup {
+                    memory: &self.memory,
+                    coherence: &self.coherence,
+                    records: shared,
+                    seal: &self.seal,
+                    counters: &self.counters,
+                };
+                Box::pin(lookup.lookup(request, now)).await
             }
             (CoherenceMode::Degraded, _) if self.coherence.on_loss() == OnLoss::Bypass => {
                 LookupResult {
-                    key: sought.key().clone(),
+                    key: request.key().clone(),
                     candidate: None,
                     miss_reason: Reason::CacheUnavailable,
                     snapshot: TagSnapshot::Unverifiable,
                 }
             }
-            _ => self.lookup_local(sought, now),
+            _ => self.lookup_local(request, now),
         }
     }
 
-    /// Whether memory has a fresh entry under this hash that is newer than the one received then,
-    /// and current by this reading of its tags. A hint that it is worth looking again.
+    /// Whether memory has a fresh entry under this hash that is newer than `received`, and current
+    /// by this snapshot of its tags. It is a hint that a new lookup is worthwhile.
     #[must_use]
     pub fn has_newer(
         &self,
         hash: KeyHash,
         received: Option<Wall>,
-        read: &TagSnapshot,
+        snapshot: &TagSnapshot,
         now: Wall,
     ) -> bool {
-        let Some(MemorySlot::Entry(resident)) = self.memory.peek(hash) else { return false };
-        let times = &resident.entry.times;
-        let current = match (&resident.proof, read) {
+        let Some(MemorySlot::Entry(cached)) = self.memory.peek(hash) else { return false };
+        let times = &cached.entry.times;
+        let current = match (&cached.proof, snapshot) {
             (Proof::Local(proof), _) => self.coherence.validate_local(proof).is_ok(),
             (Proof::Shared(proof), TagSnapshot::Shared(_, reading)) => {
                 matches!(reading.validate(&proof.stamp), EntryVerdict::Current)
@@ -187,7 +147,7 @@ impl Store {
         current && times.is_fresh(now) && received.is_none_or(|received| times.received > received)
     }
 
-    /// Reads the state of tags.
+    /// Takes a snapshot of tags.
     pub async fn read(&self, tags: &[Tag]) -> TagSnapshot {
         match (self.coherence.mode(), self.coherence.records()) {
             (CoherenceMode::Shared, Some(shared)) => {
@@ -206,13 +166,12 @@ impl Store {
         }
     }
 
-    /// What memory holds for a request and needs nobody's word to be served: the shortest way to a
-    /// hit.
+    /// An entry in memory that can be served without asking Redis: the fast path of a hit.
     #[must_use]
     pub fn lookup_memory(&self, lookup: &Lookup<'_>, now: Wall) -> Option<Arc<CachedEntry>> {
-        let (_, resident, _) = self.find_in_memory(lookup);
-        let resident = resident?;
-        let current = match (&resident.proof, self.coherence.mode()) {
+        let (_, cached, _) = find_in_memory(&self.memory, lookup);
+        let cached = cached?;
+        let current = match (&cached.proof, self.coherence.mode()) {
             (Proof::Local(proof), CoherenceMode::Local | CoherenceMode::Degraded) => {
                 self.coherence.validate_local(proof).is_ok()
             }
@@ -221,297 +180,31 @@ impl Store {
             }
             _ => false,
         };
-        (current && resident.entry.times.is_fresh(now)).then_some(resident)
+        (current && cached.entry.times.is_fresh(now)).then_some(cached)
     }
 
-    fn lookup_local(&self, sought: &impl LookupKey, now: Wall) -> LookupResult {
-        let (key, kept, varies) = self.find_in_memory(sought);
-        let read = self.coherence.read_local(&sought.tags());
-        match kept.ok_or(not_stored(varies)).and_then(|resident| self.validate_local(resident, now))
-        {
-            Ok(found) => {
-                let why = if found.fresh { Reason::NotStored } else { Reason::Expired };
-                LookupResult { key, candidate: Some(found), miss_reason: why, snapshot: read }
+    fn lookup_local(&self, request: &impl LookupKey, now: Wall) -> LookupResult {
+        let (key, cached, varies) = find_in_memory(&self.memory, request);
+        let snapshot = self.coherence.read_local(&request.tags());
+        match cached.ok_or(not_stored(varies)).and_then(|cached| self.validate_local(cached, now)) {
+            Ok(candidate) => {
+                let miss_reason = if candidate.fresh { Reason::NotStored } else { Reason::Expired };
+                LookupResult { key, candidate: Some(candidate), miss_reason, snapshot }
             }
-            Err(why) => LookupResult { key, candidate: None, miss_reason: why, snapshot: read },
+            Err(miss_reason) => LookupResult { key, candidate: None, miss_reason, snapshot },
         }
     }
 
-    fn validate_local(&self, resident: Arc<CachedEntry>, now: Wall) -> Result<Candidate, Reason> {
-        let Proof::Local(proof) = &resident.proof else { return Err(Reason::Unverifiable) };
-        let softened = self
+    fn validate_local(&self, cached: Arc<CachedEntry>, now: Wall) -> Result<Candidate, Reason> {
+        let Proof::Local(proof) = &cached.proof else { return Err(Reason::Unverifiable) };
+        let soft_purged_at = self
             .coherence
             .soft_purged_at_local(proof)
             .inspect_err(|_| self.counters.refused_stale.inc())?;
-        Candidate::new(resident, Tier::Memory, softened, now)
+        Candidate::new(cached, Tier::Memory, soft_purged_at, now)
     }
 
-    /// What memory holds for the request, the key of its variant, and whether the key has variants.
-    fn find_in_memory(&self, sought: &impl LookupKey) -> (Key, Option<Arc<CachedEntry>>, bool) {
-        match self.memory.get(sought.key()) {
-            Some(MemorySlot::Entry(resident)) => (sought.key().clone(), Some(resident), false),
-            Some(MemorySlot::Vary(mark)) => {
-                let key = sought.variant(&mark.spec);
-                let kept = match self.memory.get(&key) {
-                    Some(MemorySlot::Entry(resident)) => Some(resident),
-                    _ => None,
-                };
-                (key, kept, true)
-            }
-            None => (sought.key().clone(), None, false),
-        }
-    }
-
-    async fn lookup_shared(
-        &self,
-        shared: &RecordStore,
-        sought: &impl LookupKey,
-        now: Wall,
-    ) -> LookupResult {
-        let epoch = self.coherence.epoch();
-        let (key, kept, varies) = self.find_in_memory(sought);
-        if !self.coherence.has_contact().await {
-            return LookupResult {
-                key,
-                candidate: None,
-                miss_reason: Reason::CacheUnavailable,
-                snapshot: TagSnapshot::Unverifiable,
-            };
-        }
-        let looked = match kept {
-            Some(resident) if resident.entry.times.is_fresh(now) => {
-                self.lookup_shared_memory(shared, sought, &key, resident, now).await
-            }
-            _ => self.lookup_redis(shared, sought, key.clone(), varies, now).await,
-        };
-        match looked {
-            // Read from whom? The connection may be another one by now, to a promoted replica that
-            // has not heard of the latest purges.
-            Some(TierLookup { key, .. }) if self.coherence.epoch() != epoch => LookupResult {
-                key,
-                candidate: None,
-                miss_reason: Reason::Unverifiable,
-                snapshot: TagSnapshot::Unverifiable,
-            },
-            Some(TierLookup { key, candidate: found, miss_reason: why, mut reading }) => {
-                if let (false, Some(reading)) =
-                    (found.as_ref().is_some_and(|found| found.fresh), &mut reading)
-                {
-                    // Fail open: unseeded, the fill is stored if nothing at all is purged
-                    // meanwhile.
-                    let _ = self.coherence.record_result(shared.seed(reading).await);
-                }
-                let read = reading.map_or(TagSnapshot::Unverifiable, |reading| {
-                    TagSnapshot::Shared(epoch, reading)
-                });
-                LookupResult { key, candidate: found, miss_reason: why, snapshot: read }
-            }
-            // Fail open: Redis did not answer in time, so this request goes to the app, and its
-            // answer is not stored.
-            None => LookupResult {
-                key,
-                candidate: None,
-                miss_reason: Reason::CacheUnavailable,
-                snapshot: TagSnapshot::Unverifiable,
-            },
-        }
-    }
-
-    /// An entry of the memory tier, judged by one reading of the records.
-    async fn lookup_shared_memory(
-        &self,
-        shared: &RecordStore,
-        sought: &impl LookupKey,
-        key: &Key,
-        resident: Arc<CachedEntry>,
-        now: Wall,
-    ) -> Option<TierLookup> {
-        let mut tags = sought.tags();
-        if let Proof::Shared(proof) = &resident.proof {
-            for (tag, _) in &proof.stamp.tags {
-                if !tags.contains(tag) {
-                    tags.push(tag.clone());
-                }
-            }
-            let watch = self.coherence.watch_tags(&tags);
-            let reading =
-                self.coherence.record_result(shared.fetch(None, &tags).await).ok()?.reading;
-            let verdict =
-                reading.as_ref().map_or(EntryVerdict::Refused(Reason::Purged), |reading| {
-                    reading.validate(&proof.stamp)
-                });
-            match self.settle_verdict(verdict, &tags).await {
-                Ok(None) => {
-                    proof.renew(watch.as_ref());
-                    let found = Candidate {
-                        cached: resident,
-                        tier: Tier::Memory,
-                        fresh: true,
-                        soft_purged_at: None,
-                    };
-                    return Some(TierLookup {
-                        key: key.clone(),
-                        candidate: Some(found),
-                        miss_reason: Reason::NotStored,
-                        reading,
-                    });
-                }
-                Err(Reason::MutationPending) => {
-                    return Some(TierLookup {
-                        key: key.clone(),
-                        candidate: None,
-                        miss_reason: Reason::MutationPending,
-                        reading,
-                    });
-                }
-                Ok(Some(_)) | Err(_) => {}
-            }
-        }
-        // Another sidecar may have stored a newer one.
-        self.lookup_redis(shared, sought, key.clone(), false, now).await
-    }
-
-    async fn lookup_redis(
-        &self,
-        shared: &RecordStore,
-        sought: &impl LookupKey,
-        key: Key,
-        varies: bool,
-        now: Wall,
-    ) -> Option<TierLookup> {
-        let tags = sought.tags();
-        let mut watch = self.coherence.watch_tags(&tags);
-        let fetched =
-            self.coherence.record_result(shared.fetch(Some(key.hash()), &tags).await).ok()?;
-        let Some(reading) = fetched.reading else {
-            return Some(TierLookup {
-                key,
-                candidate: None,
-                miss_reason: Reason::NotStored,
-                reading: None,
-            });
-        };
-        let (mut key, mut bytes, mut varies) = (key, fetched.entry, varies);
-        // Once for the mark that says what the key varies by, once for the variant.
-        for _ in 0..2 {
-            let why = match bytes.take().and_then(|bytes| self.unpack(&bytes)) {
-                None => not_stored(varies),
-                Some(Unpacked::Vary(mark)) if mark.key[..] == *key.canonical() && !varies => {
-                    key = sought.variant(&mark.spec);
-                    self.memory.insert_vary(sought.key().hash(), Arc::new(mark));
-                    varies = true;
-                    bytes =
-                        self.coherence.record_result(shared.fetch_entry(key.hash()).await).ok()?;
-                    continue;
-                }
-                // SECURITY: two keys with one hash never share an entry, whoever wrote it.
-                Some(Unpacked::Entry(entry, stamp)) if entry.key[..] == *key.canonical() => {
-                    match self
-                        .promote_from_redis(shared, (&reading, watch.take()), *entry, stamp, now)
-                        .await?
-                    {
-                        Ok(found) => {
-                            if found.fresh {
-                                self.memory.insert(key.hash(), Arc::clone(&found.cached));
-                            }
-                            let why = if found.fresh { Reason::NotStored } else { Reason::Expired };
-                            return Some(TierLookup {
-                                key,
-                                candidate: Some(found),
-                                miss_reason: why,
-                                reading: Some(reading),
-                            });
-                        }
-                        Err(why) => why,
-                    }
-                }
-                Some(_) => Reason::NotStored,
-            };
-            return Some(TierLookup {
-                key,
-                candidate: None,
-                miss_reason: why,
-                reading: Some(reading),
-            });
-        }
-        Some(TierLookup {
-            key,
-            candidate: None,
-            miss_reason: Reason::VaryMiss,
-            reading: Some(reading),
-        })
-    }
-
-    async fn promote_from_redis(
-        &self,
-        shared: &RecordStore,
-        (reading, mut watch): (&RecordSnapshot, Option<TagWatch>),
-        entry: Entry,
-        stamp: Stamp,
-        now: Wall,
-    ) -> Option<Result<Candidate, Reason>> {
-        let unread = reading.unread_tags(&stamp);
-        let mut complete = reading.clone();
-        if !unread.is_empty() {
-            let more_watch = self.coherence.watch_tags(&unread);
-            let more =
-                self.coherence.record_result(shared.fetch(None, &unread).await).ok()?.reading?;
-            if more.generation != reading.generation {
-                return Some(Err(Reason::Purged));
-            }
-            complete.records.extend(more.records);
-            watch = watch.zip(more_watch).and_then(|(one, more)| one.merge(more));
-        }
-        let tags: Vec<Tag> = stamp.tags.iter().map(|(tag, _)| tag.clone()).collect();
-        let softened = match self.settle_verdict(complete.validate(&stamp), &tags).await {
-            Ok(ago) => ago.map(|ago| now.before(ago)),
-            Err(why) => return Some(Err(why)),
-        };
-        // What Redis no longer vouches for as fresh is not trusted under a lease either.
-        let watch = watch.filter(|_| softened.is_none());
-        let proof = Proof::Shared(SharedProof::new(stamp, watch.as_ref()));
-        Some(Candidate::new(Arc::new(CachedEntry { entry, proof }), Tier::Redis, softened, now))
-    }
-
-    /// Acts on a verdict: orphaned mutations are settled before the entry is refused. Tells how
-    /// long ago a soft purge made it stale.
-    async fn settle_verdict(
-        &self,
-        verdict: EntryVerdict,
-        tags: &[Tag],
-    ) -> Result<Option<Duration>, Reason> {
-        match verdict {
-            EntryVerdict::Current => Ok(None),
-            EntryVerdict::SoftPurged(ago) => Ok(Some(ago)),
-            EntryVerdict::Refused(why) => {
-                self.counters.refused_stale.inc();
-                Err(why)
-            }
-            EntryVerdict::Incomplete => Err(Reason::NotStored),
-            EntryVerdict::Orphaned => {
-                // Boxed: it is rare, and every look would carry it around.
-                Box::pin(self.coherence.settle(tags)).await;
-                Err(Reason::Purged)
-            }
-        }
-    }
-
-    fn unpack(&self, bytes: &Bytes) -> Option<Unpacked> {
-        // A slice of fred's read buffer would keep that buffer alive for as long as the entry is in
-        // memory.
-        let own = if self.memory.is_on() { Bytes::copy_from_slice(bytes) } else { bytes.clone() };
-        packed::unpack(&own, &self.seal)
-            .inspect_err(|surprise| {
-                self.counters.decode_errors.inc();
-                tracing::debug!(
-                    surprise = surprise.as_str(),
-                    "bytes in Redis are not an entry of this version; counted as a miss"
-                );
-            })
-            .ok()
-    }
-
-    /// The headers that a key's variants differ by, where memory knows it.
+    /// The headers by which a key's variants differ, if memory knows them.
     #[must_use]
     pub fn known_vary(&self, key: &Key) -> Option<Arc<VaryMark>> {
         match self.memory.get(key) {
@@ -520,30 +213,30 @@ impl Store {
         }
     }
 
-    /// Drops what is stored under a key, in all tiers: not because it is wrong, which is for its
-    /// tags to say, but because it is of no use.
+    /// Drops an entry from all tiers. This is not a purge, which goes by tags: the entry is merely
+    /// of no more use.
     pub async fn forget(&self, hash: KeyHash) {
         self.memory.remove(hash);
         if let (CoherenceMode::Shared, Some(shared)) =
             (self.coherence.mode(), self.coherence.records())
         {
-            // Fail open: what Redis keeps expires by itself.
+            // Fail open: an entry that stays in Redis expires by itself.
             let _ = self
                 .coherence
                 .record_result(shared.client().unlink(vec![shared.entry_key(hash)]).await);
         }
     }
 
-    /// Stores what a fill brought, unless one of its tags was purged since they were read.
+    /// Stores the response of a fill, unless one of its tags was purged since the snapshot.
     pub async fn store(
         &self,
-        read: &TagSnapshot,
-        draft: PendingEntry,
+        snapshot: &TagSnapshot,
+        pending: PendingEntry,
         now: Wall,
     ) -> Result<Arc<CachedEntry>, Reason> {
-        let PendingEntry { primary, vary, hash, entry, tags } = draft;
+        let PendingEntry { primary, vary, hash, entry, tags } = pending;
         let left = entry.retained_for(now);
-        let proof = self.coherence.commit(read, &tags, left).await?;
+        let proof = self.coherence.commit(snapshot, &tags, left).await?;
         let mark = (!vary.is_empty()).then(|| {
             Arc::new(VaryMark { key: Bytes::copy_from_slice(primary.canonical()), spec: vary })
         });
@@ -557,8 +250,8 @@ impl Store {
         {
             let expire = Some(millis(left).max(1));
             let key = shared.entry_key(hash);
-            // Fail open: an entry that Redis did not take is still good in memory, its proof
-            // stands.
+            // Fail open: an entry that Redis did not accept is still valid in memory, since its
+            // proof holds.
             let put = self.coherence.record_result(
                 shared.client().put(key, packed::pack(&entry, stamp, &self.seal), expire).await,
             );
@@ -575,23 +268,12 @@ impl Store {
         if let Some(mark) = mark {
             self.memory.insert_vary(primary.hash(), mark);
         }
-        let resident = Arc::new(CachedEntry { entry, proof });
-        let kept = self.memory.insert(hash, Arc::clone(&resident));
-        if !kept && matches!(resident.proof, Proof::Local(_)) {
+        let cached = Arc::new(CachedEntry { entry, proof });
+        let accepted = self.memory.insert(hash, Arc::clone(&cached));
+        if !accepted && matches!(cached.proof, Proof::Local(_)) {
             return Err(Reason::TooLarge);
         }
         self.counters.stored.inc();
-        Ok(resident)
+        Ok(cached)
     }
-}
-
-struct TierLookup {
-    key: Key,
-    candidate: Option<Candidate>,
-    miss_reason: Reason,
-    reading: Option<RecordSnapshot>,
-}
-
-const fn not_stored(varies: bool) -> Reason {
-    if varies { Reason::VaryMiss } else { Reason::NotStored }
 }

@@ -1,202 +1,61 @@
-//! The core of coherence, without I/O: events in, commands out, time passed in. Production, the
-//! model checker and the tests run this one.
+//! The coherence protocol as a state machine without I/O: it takes events and the time, and returns
+//! commands. Production, the model checker and the tests all run this code.
 //!
-//! What it rests on: Redis runs one step at a time and says what is published to every listener in
-//! that order; a connection keeps its order; clocks of different machines run at about the same
-//! rate ([`LeaseSettings::margin`] is what they may differ by in one lease). Nothing rests on what
-//! any clock says.
+//! The state is in `state`, events and commands are in `types`, and what happens as time passes is
+//! in `timers`.
+//!
+//! Assumptions: Redis runs one script at a time, and delivers published messages to every
+//! subscriber in that order; a connection keeps its order; the clocks of different machines run at
+//! about the same rate ([`LeaseSettings::margin`] is how far they may drift apart during one
+//! lease). The protocol never compares the time of one clock with that of another.
 //!
 //! Invariants:
-//! 1. *Contact.* [`LeaseState::contact_until`] is at most a lease after the sending of a beat that
-//!    Redis took as a primary under the trusted fence. Records are read on their authority alone
-//!    before that time.
-//! 2. *Lease.* [`LeaseState::lease_until`] is at most a lease after the sending of a beat that
-//!    Redis took, with this sidecar registered in the same step, and that has come back over the
-//!    bus. What was said before the beat had come before it, so the local table knows of it.
-//!    [`LeaseState::session`] changes whenever something may have been missed; what the table said
-//!    in another session proves nothing.
-//! 3. *A purge waits for everybody.* Who is told of a purge ([`CoreEvent::Told`]) are those
-//!    registered in the very step that made it, and those heard lately. It is released when each of
-//!    them has acknowledged it, or when a lease has passed: then whoever has not acknowledged holds
-//!    no lease from before the purge, and gets none after it without having heard of it. Under a
-//!    primary that was found only now nobody is known to be told: there a lease passes in any case.
-//! 4. *Who cannot tell the others waits until they have no trust left.* A purge that Redis did not
-//!    take is kept for the rejoin, and released once a lease has passed since the loss, if there
-//!    are others at all.
-//! 5. *A name that is struck out never returns.* A sidecar that was silent for a lease is struck
-//!    out, its mutations under way are taken as committed, and the name is forgotten only after
-//!    another lease: whoever was granted one in between is waited for all that time.
-//! 6. *Nothing kept is forgotten.* Records are trusted again only when the journal is empty and the
-//!    grace has passed.
+//! 1. *Contact.* [`LeaseState::contact_until`] is at most one lease after this sidecar sent a
+//!    heartbeat that Redis accepted, as a primary under the trusted fence. Until then records may
+//!    be read on the strength of the connection alone.
+//! 2. *Lease.* [`LeaseState::lease_until`] is at most one lease after this sidecar sent a heartbeat
+//!    that Redis accepted, registering the sidecar in the same step, and that came back over the
+//!    bus. Messages published before that heartbeat arrived before it, so the local table knows of
+//!    them. [`LeaseState::session`] changes whenever a message may have been missed; what the table
+//!    said in another session proves nothing.
+//! 3. *A purge waits for every peer.* [`CoreEvent::Published`] lists the peers that were registered
+//!    in the very step of the purge; peers that were heard recently are added. The purge is
+//!    released when all of them have acknowledged it, or when one lease has passed: a peer that has
+//!    not acknowledged by then no longer holds a lease from before the purge, and cannot get a new
+//!    one without receiving the purge first. A primary that was just promoted may not know all
+//!    peers: acknowledgements do not suffice until one lease after it was found.
+//! 4. *A purge that cannot be published waits until no peer trusts anything.* It goes into the
+//!    journal, to be replayed at the rejoin, and is released one lease after the loss; at once if
+//!    there are no peers.
+//! 5. *An evicted peer id never returns.* A peer that was silent for one lease is evicted, and its
+//!    pending mutations count as committed. Its id is forgotten only after another lease, and until
+//!    then purges still wait for a lease that it may have been granted in between.
+//! 6. *The journal is never dropped.* Records are trusted again only when the journal is empty and
+//!    the grace period has passed.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
 
-use crate::coherence::message::{Message, OperationId, PeerId, Process};
+use crate::coherence::message::{Message, OperationId, Process};
 
+pub use state::Core;
 pub use types::{
     CoherenceStatus, CoreCommand, CoreEvent, HeartbeatReply, LeaseSettings, LeaseState,
     MonotonicTime, Phase, RegisteredPeer, Registration, Released, ReplayBatch, Subscribers,
 };
 
-use state::{AckWait, Heartbeat, PeerState};
+use state::{AckWait, PeerState};
 
 mod state;
 #[cfg(test)]
 mod tests;
+mod timers;
 mod types;
 
-/// How many beats may be under way; older ones are given up.
-const MAX_IN_FLIGHT: usize = 8;
-
-/// How many other sidecars are remembered. Beyond that everybody is waited for until the lease is
-/// over.
+/// How many peers are remembered. With more, every purge waits until the lease has expired.
 const MAX_PEERS: usize = 1024;
 
-/// The core.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Core {
-    settings: LeaseSettings,
-    me: PeerId,
-    phase: Phase,
-    lease_state: LeaseState,
-    fence: Option<Box<str>>,
-    /// Since when the bus is heard without a gap.
-    listening_since: Option<MonotonicTime>,
-    registered: bool,
-    /// Until when the list of names in Redis may lack some that hold a lease.
-    unknown_peers_until: MonotonicTime,
-    /// Until when somebody may hold a lease from a primary before this one, and neither be named
-    /// nor listen here.
-    unregistered_until: MonotonicTime,
-    heartbeats: u64,
-    next_heartbeat: MonotonicTime,
-    in_flight: Vec<Heartbeat>,
-    peers: BTreeMap<Process, PeerState>,
-    /// The names of others, and when those that are struck out were first seen to be.
-    names: BTreeMap<PeerId, Option<MonotonicTime>>,
-    waits: BTreeMap<OperationId, AckWait>,
-    journal: ReplayBatch,
-    replaying: bool,
-    max_journal: usize,
-    /// When the others' trust is over, since Redis was lost.
-    others_expired_at: MonotonicTime,
-}
-
 impl Core {
-    /// A core that has not met Redis yet. Beyond so many tags the journal becomes "everything".
-    #[must_use]
-    pub const fn new(process: Process, settings: LeaseSettings, most_journal: usize) -> Self {
-        let gate = LeaseState {
-            epoch: 1,
-            session: 0,
-            contact_until: MonotonicTime::ZERO,
-            lease_until: MonotonicTime::ZERO,
-        };
-        Self {
-            settings,
-            me: PeerId { process, incarnation: 0 },
-            phase: Phase::Lost,
-            lease_state: gate,
-            fence: None,
-            listening_since: None,
-            registered: false,
-            unknown_peers_until: MonotonicTime::ZERO,
-            unregistered_until: MonotonicTime::ZERO,
-            heartbeats: 0,
-            next_heartbeat: MonotonicTime::ZERO,
-            in_flight: Vec::new(),
-            peers: BTreeMap::new(),
-            names: BTreeMap::new(),
-            waits: BTreeMap::new(),
-            journal: ReplayBatch { tags: BTreeSet::new(), everything: false },
-            replaying: false,
-            max_journal: most_journal,
-            others_expired_at: MonotonicTime::ZERO,
-        }
-    }
-
-    /// What hits look at.
-    #[must_use]
-    pub const fn lease_state(&self) -> LeaseState {
-        self.lease_state
-    }
-
-    /// How it stands with Redis.
-    #[must_use]
-    pub const fn phase(&self) -> Phase {
-        self.phase
-    }
-
-    /// Its present name.
-    #[must_use]
-    pub const fn me(&self) -> PeerId {
-        self.me
-    }
-
-    /// The fence that is trusted, or was last.
-    #[must_use]
-    pub fn fence(&self) -> Option<&str> {
-        self.fence.as_deref()
-    }
-
-    /// How it stands otherwise.
-    #[must_use]
-    pub fn status(&self) -> CoherenceStatus {
-        let journal = self.journal.tags.len() + usize::from(self.journal.everything);
-        CoherenceStatus { peers: self.peers.len(), waits: self.waits.len(), journal }
-    }
-
-    /// Whether a mark that was made then, in that epoch, still stands for sure: nobody can have
-    /// taken its owner for dead.
-    #[must_use]
-    pub fn is_mark_valid(&self, marked: MonotonicTime, epoch: u64, now: MonotonicTime) -> bool {
-        epoch == self.lease_state.epoch && now < marked + self.settings.lease
-    }
-
-    /// Another sidecar's lease may be longer than ours: it is waited for. Says whether that is
-    /// news.
-    pub fn raise_longest_lease(&mut self, lease: Duration) -> bool {
-        let news = lease > self.settings.longest_lease;
-        self.settings.longest_lease = self.settings.longest_lease.max(lease);
-        news
-    }
-
-    /// What was to be waited for is given up.
-    pub fn forget_wait(&mut self, id: OperationId) {
-        self.waits.remove(&id);
-    }
-
-    /// When something is to be done next, if nothing happens before.
-    #[must_use]
-    pub fn next_deadline(&self) -> Option<MonotonicTime> {
-        let waits = self.waits.values().filter_map(|wait| Some(wait.until?.0));
-        // Acknowledged by all it may be long before.
-        let strangers = (!self.waits.is_empty())
-            .then_some(self.unregistered_until)
-            .filter(|until| *until > MonotonicTime::ZERO);
-        // When somebody falls silent, which also ends the wait for who does.
-        let silent = self.peers.values().map(|peer| self.settings.lease_expiry(peer.last_heard));
-        let struck =
-            self.names.values().flatten().map(|struck| self.settings.lease_expiry(*struck));
-        let grace = match self.phase {
-            // Without contact it is the next beat that counts.
-            Phase::Joining(until) if until < self.lease_state.contact_until && !self.replaying => {
-                Some(until)
-            }
-            _ => None,
-        };
-        let connected = self.phase != Phase::Lost;
-        let beat = connected.then_some(self.next_heartbeat);
-        waits
-            .chain(strangers)
-            .chain(silent.chain(struck).filter(|_| connected))
-            .chain(grace)
-            .chain(beat)
-            .min()
-    }
-
-    /// Takes an event, and tells what is to be done about it, in this order.
+    /// Handles an event, and returns the commands to be carried out, in this order.
     pub fn handle(&mut self, now: MonotonicTime, event: CoreEvent) -> Vec<CoreCommand> {
         let mut commands = Vec::new();
         match event {
@@ -208,7 +67,7 @@ impl Core {
             CoreEvent::Listening => {
                 self.listening_since = Some(now);
                 self.next_heartbeat = now;
-                // What was acknowledged before was not heard.
+                // An acknowledgement sent before the subscription may have been missed.
                 commands.extend(
                     self.waits
                         .iter()
@@ -217,11 +76,11 @@ impl Core {
                 );
             }
             CoreEvent::Lagged => self.on_lagged(&mut commands),
-            CoreEvent::HeartbeatReply(number, answer) => {
-                self.on_heartbeat_reply(now, number, answer, &mut commands)
+            CoreEvent::HeartbeatReply(number, reply) => {
+                self.on_heartbeat_reply(now, number, reply, &mut commands)
             }
             CoreEvent::Message(message) => self.on_message(now, message, &mut commands),
-            CoreEvent::Published(id, audience) => self.on_published(now, id, &audience),
+            CoreEvent::Published(id, subscribers) => self.on_published(now, id, &subscribers),
             CoreEvent::PublishFailed(id, batch) => self.on_publish_failed(now, id, batch),
             CoreEvent::Replayed(batch, done) => self.on_replayed(now, batch, done),
         }
@@ -233,7 +92,7 @@ impl Core {
         let mut grace = if again { self.settings.grace } else { MonotonicTime::ZERO };
         if promoted && self.fence.as_ref() != Some(&fence) {
             self.unregistered_until = self.settings.lease_expiry(now);
-            // The others learn of a promotion each in its time, and keep purges until they do.
+            // Peers notice a promotion at different times, and journal their purges until they do.
             grace = if again { grace.max(self.settings.lease) } else { grace };
         }
         self.fence = Some(fence);
@@ -241,20 +100,20 @@ impl Core {
         self.next_heartbeat = now;
     }
 
-    /// Ends all trust in what Redis said.
+    /// Ends all trust in Redis.
     fn on_lost(&mut self, now: MonotonicTime) {
         if self.lease_state.epoch.is_multiple_of(2) {
             self.lease_state.epoch += 1;
         }
         if self.phase != Phase::Lost {
-            // Whoever else has a lease got it before now; who gets one later speaks to a Redis that
-            // we do not.
+            // The peers got their leases before now. A lease granted from now on comes from a Redis
+            // that this sidecar does not talk to.
             self.others_expired_at =
                 if self.peers.is_empty() { now } else { self.settings.lease_expiry(now) };
         }
         self.phase = Phase::Lost;
-        // The list that is found next may be another one.
-        self.names.clear();
+        // The Redis that is found next may have another list of peers.
+        self.registrations.clear();
         self.lease_state.contact_until = MonotonicTime::ZERO;
         self.end_session();
         self.replaying = false;
@@ -282,39 +141,42 @@ impl Core {
         &mut self,
         now: MonotonicTime,
         number: u64,
-        answer: Option<HeartbeatReply>,
+        reply: Option<HeartbeatReply>,
         commands: &mut Vec<CoreCommand>,
     ) {
-        let Some(at) = self.in_flight.iter().position(|beat| beat.number == number) else { return };
-        let Some(answer) = answer else {
+        let Some(at) = self.in_flight.iter().position(|heartbeat| heartbeat.number == number)
+        else {
+            return;
+        };
+        let Some(reply) = reply else {
             self.in_flight.remove(at);
             return;
         };
-        if self.fence.as_deref() != Some(&*answer.fence) {
+        if self.fence.as_deref() != Some(&*reply.fence) {
             return self.on_lost(now);
         }
         let sent = self.in_flight[at].sent;
         self.lease_state.contact_until =
             self.lease_state.contact_until.max(sent + self.settings.lease);
-        let alone = answer.names.iter().all(|name| name.node.process == self.me.process);
-        self.update_peers(now, &answer.names);
-        // What was trusted under an older name of ours was given up with it.
-        let older = answer
-            .names
+        let alone = reply.peers.iter().all(|entry| entry.peer.process == self.me.process);
+        self.update_peers(now, &reply.peers);
+        // This sidecar gave up all trust under an older id when it gave up that id.
+        let older = reply
+            .peers
             .iter()
-            .map(|name| name.node)
-            .filter(|node| node.process == self.me.process && *node != self.me);
+            .map(|entry| entry.peer)
+            .filter(|peer| peer.process == self.me.process && *peer != self.me);
         commands.extend(older.map(CoreCommand::Forget));
-        match answer.registration {
+        match reply.registration {
             Registration::Absent => {}
             Registration::Evicted => {
-                // Taken for dead: all that was trusted is over, and so is the name.
+                // The peers took this sidecar for dead: its trust is over, and so is this id.
                 self.registered = true;
                 self.end_session();
                 self.next_heartbeat = now;
             }
             Registration::New if self.registered => {
-                // The list of names was lost, and with it those of others.
+                // Redis has lost its list of peers, so other registrations may be missing too.
                 self.unknown_peers_until = self.settings.lease_expiry(now);
                 self.end_session();
                 self.next_heartbeat = now;
@@ -330,18 +192,18 @@ impl Core {
         }
     }
 
-    /// Renews the lease by the beats that Redis took and that came back.
+    /// Extends the lease by the latest heartbeat that Redis accepted and that came back.
     fn renew_lease(&mut self) {
-        if let Some(beat) = self
+        if let Some(heartbeat) = self
             .in_flight
             .iter()
-            .filter(|beat| beat.registered && beat.echoed)
-            .max_by_key(|beat| beat.number)
+            .filter(|heartbeat| heartbeat.registered && heartbeat.echoed)
+            .max_by_key(|heartbeat| heartbeat.number)
         {
             self.lease_state.lease_until =
-                self.lease_state.lease_until.max(beat.sent + self.settings.lease);
-            let number = beat.number;
-            self.in_flight.retain(|beat| beat.number > number);
+                self.lease_state.lease_until.max(heartbeat.sent + self.settings.lease);
+            let number = heartbeat.number;
+            self.in_flight.retain(|heartbeat| heartbeat.number > number);
         }
     }
 
@@ -351,14 +213,16 @@ impl Core {
         message: Message,
         commands: &mut Vec<CoreCommand>,
     ) {
-        // Who may have missed something still does what it is told.
+        // A sidecar that may have missed messages still obeys invalidations.
         if self.listening_since.is_none() && !matches!(message, Message::Invalidate { .. }) {
             return;
         }
         match message {
             Message::Heartbeat { of, number, .. } if of == self.me.process => {
-                if let Some(beat) = self.in_flight.iter_mut().find(|beat| beat.number == number) {
-                    beat.echoed = true;
+                if let Some(heartbeat) =
+                    self.in_flight.iter_mut().find(|heartbeat| heartbeat.number == number)
+                {
+                    heartbeat.echoed = true;
                 }
                 self.renew_lease();
             }
@@ -392,21 +256,21 @@ impl Core {
         }
     }
 
-    /// Takes note of the list of names.
-    fn update_peers(&mut self, now: MonotonicTime, names: &[RegisteredPeer]) {
+    /// Takes over the list of registered peers.
+    fn update_peers(&mut self, now: MonotonicTime, registered: &[RegisteredPeer]) {
         let mut known = BTreeMap::new();
         let me = self.me.process;
-        for RegisteredPeer { node, evicted: struck } in
-            names.iter().filter(|name| name.node.process != me)
+        for RegisteredPeer { peer, evicted } in
+            registered.iter().filter(|entry| entry.peer.process != me)
         {
-            let since = self.names.get(node).copied().flatten();
-            known.insert(*node, struck.then(|| since.unwrap_or(now)));
-            let stranger = !self.peers.contains_key(&node.process);
-            if stranger && !struck && self.peer(now, node.process).is_none() {
-                known.remove(node);
+            let since = self.registrations.get(peer).copied().flatten();
+            known.insert(*peer, evicted.then(|| since.unwrap_or(now)));
+            let unknown = !self.peers.contains_key(&peer.process);
+            if unknown && !evicted && self.peer(now, peer.process).is_none() {
+                known.remove(peer);
             }
         }
-        self.names = known;
+        self.registrations = known;
     }
 
     fn peer(&mut self, now: MonotonicTime, process: Process) -> Option<&mut PeerState> {
@@ -416,40 +280,40 @@ impl Core {
         Some(self.peers.entry(process).or_insert(PeerState { last_heard: now, registered: true }))
     }
 
-    /// Says that something is about to be told, whose acknowledgements may come before the answer
-    /// of Redis.
+    /// Begins to collect acknowledgements of an operation that is about to be published: they may
+    /// arrive before the reply from Redis.
     pub fn expect(&mut self, id: OperationId) {
         self.waits.insert(id, AckWait::default());
     }
 
-    fn on_published(&mut self, now: MonotonicTime, id: OperationId, audience: &Subscribers) {
-        self.update_peers(now, &audience.names);
-        let others = audience
-            .names
+    fn on_published(&mut self, now: MonotonicTime, id: OperationId, subscribers: &Subscribers) {
+        self.update_peers(now, &subscribers.peers);
+        let others = subscribers
+            .peers
             .iter()
-            .map(|name| name.node.process)
+            .map(|entry| entry.peer.process)
             .filter(|process| *process != self.me.process);
-        let mut missing: BTreeSet<Process> = others.collect();
-        let lately = self.peers.iter().filter(|(_, peer)| {
+        let mut missing_acks: BTreeSet<Process> = others.collect();
+        let recently_heard = self.peers.iter().filter(|(_, peer)| {
             peer.registered && now < self.settings.lease_expiry(peer.last_heard)
         });
-        missing.extend(lately.map(|(process, _)| *process));
-        if self.registered && !audience.names.iter().any(|name| name.node == self.me) {
+        missing_acks.extend(recently_heard.map(|(process, _)| *process));
+        if self.registered && !subscribers.peers.iter().any(|entry| entry.peer == self.me) {
             self.unknown_peers_until = self.settings.lease_expiry(now);
         }
-        let lacking = now < self.unknown_peers_until;
-        let at_least = match self.peers.len() {
-            // More than can be remembered: only time helps.
+        let incomplete = now < self.unknown_peers_until;
+        let min_acks = match self.peers.len() {
+            // There are more peers than can be remembered: only time helps.
             MAX_PEERS.. => usize::MAX,
-            // Whoever listens may hold a lease, under a name that was lost.
-            _ if lacking => {
-                audience.listeners.saturating_sub(usize::from(self.listening_since.is_some()))
+            // Any subscriber may hold a lease under a registration that was lost.
+            _ if incomplete => {
+                subscribers.listeners.saturating_sub(usize::from(self.listening_since.is_some()))
             }
             _ => 0,
         };
         if let Some(wait) = self.waits.get_mut(&id) {
-            wait.missing_acks = Some(missing);
-            wait.min_acks = at_least;
+            wait.missing_acks = Some(missing_acks);
+            wait.min_acks = min_acks;
             wait.not_before = self.unregistered_until;
             wait.until = Some((self.settings.lease_expiry(now), Released::LeaseExpired));
         }
@@ -465,7 +329,7 @@ impl Core {
         }
     }
 
-    /// Keeps what is to be purged at the rejoin.
+    /// Adds purges that are to be replayed at the rejoin.
     pub fn add_to_journal(&mut self, batch: ReplayBatch) {
         self.journal.everything |= batch.everything;
         if !self.journal.everything {
@@ -482,113 +346,6 @@ impl Core {
             self.add_to_journal(batch);
             if self.phase != Phase::Lost {
                 self.on_lost(now);
-            }
-        }
-    }
-
-    /// What time alone brings about.
-    fn on_tick(&mut self, now: MonotonicTime, commands: &mut Vec<CoreCommand>) {
-        if now >= self.unregistered_until {
-            self.unregistered_until = MonotonicTime::ZERO;
-        }
-        self.release_waits(now, commands);
-        if self.phase == Phase::Lost {
-            return;
-        }
-        let empty = self.journal.tags.is_empty() && !self.journal.everything;
-        if !empty && !self.replaying {
-            self.replaying = true;
-            commands.push(CoreCommand::Replay(std::mem::take(&mut self.journal)));
-        }
-        if let Phase::Joining(until) = self.phase
-            && now >= until
-            && empty
-            && !self.replaying
-            && now < self.lease_state.contact_until
-        {
-            self.phase = Phase::Joined;
-            self.lease_state.epoch += 1;
-        }
-        self.expire_peers(now, commands);
-        if now >= self.next_heartbeat {
-            self.heartbeats += 1;
-            let leased = now < self.lease_state.lease_until;
-            self.next_heartbeat = now
-                + if leased || self.listening_since.is_none() {
-                    self.settings.heartbeat
-                } else {
-                    self.settings.retry
-                };
-            if self.in_flight.len() >= MAX_IN_FLIGHT {
-                self.in_flight.remove(0);
-            }
-            self.in_flight.push(Heartbeat {
-                number: self.heartbeats,
-                sent: now,
-                registered: false,
-                echoed: false,
-            });
-            commands.push(CoreCommand::Heartbeat {
-                number: self.heartbeats,
-                node: self.me,
-                register: self.listening_since.is_some(),
-            });
-        }
-    }
-
-    fn release_waits(&mut self, now: MonotonicTime, commands: &mut Vec<CoreCommand>) {
-        let mut released = Vec::new();
-        for (id, wait) in &self.waits {
-            if let Some(how) = self.outcome(wait, now) {
-                released.push((*id, how));
-            }
-        }
-        for (id, how) in released {
-            self.waits.remove(&id);
-            commands.push(CoreCommand::Release(id, how));
-        }
-    }
-
-    fn outcome(&self, wait: &AckWait, now: MonotonicTime) -> Option<Released> {
-        if let Some(missing) = &wait.missing_acks {
-            let mut left = missing.difference(&wait.early_acks).peekable();
-            let enough = wait.early_acks.len() >= wait.min_acks && now >= wait.not_before;
-            if enough && left.peek().is_none() {
-                return Some(Released::Acknowledged);
-            }
-            // Whoever held a lease when this was said has been heard within the lease before.
-            let known = wait.echoed
-                && self
-                    .listening_since
-                    .is_some_and(|since| self.settings.lease_expiry(since) <= now);
-            let silent = |process: &Process| {
-                self.peers
-                    .get(process)
-                    .is_none_or(|peer| now >= self.settings.lease_expiry(peer.last_heard))
-            };
-            if enough && known && left.all(silent) {
-                return Some(Released::LeaseExpired);
-            }
-        }
-        wait.until.filter(|(until, _)| now >= *until).map(|(_, how)| how)
-    }
-
-    /// Strikes out who was silent for a lease, and forgets who was struck out for another.
-    fn expire_peers(&mut self, now: MonotonicTime, commands: &mut Vec<CoreCommand>) {
-        let settings = &self.settings;
-        self.peers.retain(|_, peer| now < settings.lease_expiry(peer.last_heard));
-        for (node, struck) in &mut self.names {
-            match struck {
-                None if !self.peers.contains_key(&node.process) => {
-                    *struck = Some(now);
-                    commands.push(CoreCommand::Evict(*node));
-                }
-                Some(since) if now >= settings.lease_expiry(*since) => {
-                    // Tried again after another lease, if the list still has it then.
-                    *since = now;
-                    commands.push(CoreCommand::Forget(*node));
-                }
-                _ => {}
             }
         }
     }

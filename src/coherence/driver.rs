@@ -1,8 +1,8 @@
-//! The keeper: the task that connects to Redis, listens to the bus, and carries out what the core
+//! The driver: the task that connects to Redis, subscribes to the bus, and carries out the core's
 //! commands.
 
 use std::collections::BTreeSet;
-use std::sync::{Arc, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
@@ -18,39 +18,39 @@ use crate::policy::tag::Tag;
 use crate::redis::CallError;
 use crate::redis::subscriber::{BusEvent, Subscriber};
 
-/// How long to wait between two tries to connect: from this, doubling, up to [`MAX_RETRY_DELAY`].
+/// The delay between two attempts to connect: it starts here and doubles up to [`MAX_RETRY_DELAY`].
 const MIN_RETRY_DELAY: Duration = Duration::from_millis(25);
 const MAX_RETRY_DELAY: Duration = Duration::from_millis(250);
 
-/// How long to sleep where nothing is to be done.
+/// How long to sleep when nothing is due.
 const IDLE_SLEEP: Duration = Duration::from_secs(1);
 
-/// How long to sleep at the least.
+/// The shortest sleep.
 const MIN_SLEEP: Duration = Duration::from_millis(1);
 
-/// How long a farewell may take.
+/// How long announcing the shutdown to peers may take.
 const LEAVE_TIMEOUT: Duration = Duration::from_millis(100);
 
 impl Coherence {
-    /// Keeps up with Redis and the other sidecars until `stop`. Does nothing without Redis.
+    /// Runs coherence with Redis and the peers until `stop`. Does nothing without Redis.
     pub async fn drive(self: Arc<Self>, stop: CancellationToken) {
-        let queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let queue = self.queue.lock().take();
         let (Some(shared), Some(queue)) = (&self.records, queue) else { return };
-        let ear = self.subscribe(shared);
+        let subscriber = self.subscribe(shared);
         tokio::select! {
             () = stop.cancelled() => {}
             () = self.run_commands(queue) => {}
             () = self.connect(shared) => {}
         }
-        drop(ear);
+        drop(subscriber);
         let _ = tokio::time::timeout(LEAVE_TIMEOUT, self.announce_leave(shared)).await;
     }
 
     fn subscribe(self: &Arc<Self>, shared: &RecordStore) -> Subscriber {
         let coherence: Weak<Self> = Arc::downgrade(self);
-        shared.client().subscribe(shared.bus().to_owned(), move |heard| {
+        shared.client().subscribe(shared.bus().to_owned(), move |event| {
             let Some(coherence) = coherence.upgrade() else { return };
-            match heard {
+            match event {
                 BusEvent::Listening => coherence.handle(CoreEvent::Listening),
                 BusEvent::Lagged => coherence.handle(CoreEvent::Lagged),
                 BusEvent::Message(bytes) => {
@@ -62,14 +62,14 @@ impl Coherence {
         })
     }
 
-    /// The others need not wait for who goes.
+    /// Tells the peers not to wait for this sidecar.
     async fn announce_leave(&self, shared: &RecordStore) {
-        let node = self.core().core.me();
+        let peer = self.core().core.me();
         self.handle(CoreEvent::Lagged);
-        let _ = shared.forget(node, Some(&Message::Leave { of: node.process })).await;
+        let _ = shared.forget(peer, Some(&Message::Leave { of: peer.process })).await;
     }
 
-    /// Carries out what the core commands, and tells it the time.
+    /// Carries out the core's commands, and sends it ticks.
     async fn run_commands(self: &Arc<Self>, mut queue: mpsc::UnboundedReceiver<CoreCommand>) {
         let mut tasks = JoinSet::new();
         loop {
@@ -96,37 +96,40 @@ impl Coherence {
     async fn run_command(self: Arc<Self>, command: CoreCommand) {
         let Some(shared) = &self.records else { return };
         match command {
-            CoreCommand::Heartbeat { number, node, register } => {
-                self.send_heartbeat(shared, number, node, register).await
+            CoreCommand::Heartbeat { number, peer, register } => {
+                self.send_heartbeat(shared, number, peer, register).await
             }
             CoreCommand::Ack(to, id) => self.acknowledge(shared, to, id).await,
             CoreCommand::RequestAck(id) => {
                 let by = self.core().core.me().process;
-                // Fail open: who waits for it waits until the others' leases are over.
+                // Fail open: the operation is then released when the leases of the peers expire.
                 let _ = self.record_result(
                     shared.publish(&Message::Invalidate { by, id, tags: Some(Vec::new()) }).await,
                 );
             }
-            CoreCommand::Evict(node) => {
-                tracing::warn!(%node, "another sidecar is silent for longer than its lease; its mutations under way count as committed");
+            CoreCommand::Evict(peer) => {
+                tracing::warn!(
+                    %peer,
+                    "a peer is silent for longer than its lease; its pending mutations count as committed"
+                );
                 self.counters.peers_evicted.inc();
-                // Fail open: whoever else has noticed does it, too, and its name stays until it is
-                // done.
-                let _ = self.evict_peer(shared, node).await;
+                // Fail open: other peers that notice do the same, and the id stays registered until
+                // one of them succeeds.
+                let _ = self.evict_peer(shared, peer).await;
             }
-            CoreCommand::Forget(node) => {
-                if self.evict_peer(shared, node).await.is_ok() {
-                    let _ = self.record_result(shared.forget(node, None).await);
+            CoreCommand::Forget(peer) => {
+                if self.evict_peer(shared, peer).await.is_ok() {
+                    let _ = self.record_result(shared.forget(peer, None).await);
                 }
             }
-            CoreCommand::Withdraw(node) => {
-                // Fail open: who waits for it waits until its lease is over.
+            CoreCommand::Withdraw(peer) => {
+                // Fail open: peers then wait until the lease of this id expires.
                 let _ = self.record_result(
-                    shared.forget(node, Some(&Message::Leave { of: node.process })).await,
+                    shared.forget(peer, Some(&Message::Leave { of: peer.process })).await,
                 );
             }
             CoreCommand::Replay(batch) => self.replay(shared, batch).await,
-            // These concern this process alone, and were carried out at once.
+            // These concern this process alone and were carried out at once.
             CoreCommand::Invalidate(_) | CoreCommand::Release(..) => {}
         }
     }
@@ -135,44 +138,47 @@ impl Coherence {
         &self,
         shared: &RecordStore,
         number: u64,
-        node: PeerId,
+        peer: PeerId,
         register: bool,
     ) {
         self.counters.heartbeats.inc();
-        let answer = self.record_result(shared.heartbeat(node, number, register).await);
-        if let Err(CallError::Reply(error)) = &answer {
+        let reply = self.record_result(shared.heartbeat(peer, number, register).await);
+        if let Err(CallError::Reply(error)) = &reply {
             tracing::debug!(error, "Redis refuses a heartbeat");
-            self.mark_lost("it answers with errors");
+            self.mark_lost("it replied with an error");
         }
-        let answer = answer.ok().map(|(beaten, longest)| {
+        let reply = reply.ok().map(|(reply, longest)| {
             if self.core().core.raise_longest_lease(longest) {
-                tracing::warn!(?longest, "another sidecar has a longer lease; purges wait that long where it does not acknowledge");
+                tracing::warn!(
+                    ?longest,
+                    "a peer has a longer lease; purges wait that long if it does not acknowledge"
+                );
             }
-            beaten
+            reply
         });
-        self.handle(CoreEvent::HeartbeatReply(number, answer));
+        self.handle(CoreEvent::HeartbeatReply(number, reply));
     }
 
     async fn acknowledge(&self, shared: &RecordStore, to: Process, id: OperationId) {
         let of = self.core().core.me().process;
-        // Fail open: who waits for it waits until our lease is over.
+        // Fail open: the peer then waits until our lease expires.
         let _ = self.record_result(shared.publish(&Message::Ack { to, id, of }).await);
     }
 
-    /// Strikes a name out, and purges what was under way under it.
-    async fn evict_peer(&self, shared: &RecordStore, node: PeerId) -> Result<(), CallError> {
-        for (id, tags, guarded) in self.record_result(shared.evict(node).await)? {
+    /// Evicts a peer, and purges the tags of its pending mutations.
+    async fn evict_peer(&self, shared: &RecordStore, peer: PeerId) -> Result<(), CallError> {
+        for (id, tags, guarded) in self.record_result(shared.evict(peer).await)? {
             self.counters.orphans.inc();
-            // What keeps hits away does so until its deadline: its sidecar may live, and answer its
-            // client.
-            self.purge_on_behalf(shared, (!guarded).then_some((id, node)), &tags).await?;
+            // A guarded mutation keeps hits away until its deadline: its sidecar may be alive and
+            // may yet deliver the response.
+            self.purge_on_behalf(shared, (!guarded).then_some((id, peer)), &tags).await?;
         }
         Ok(())
     }
 
-    /// Purges what the journal held.
+    /// Purges what the journal holds.
     async fn replay(&self, shared: &RecordStore, batch: ReplayBatch) {
-        // It may hold more, whose turn in the core comes later: then that is replayed twice.
+        // The file may already hold purges that the core gets later; those are then replayed twice.
         let written = self.journal.batch();
         let tags: Vec<Tag> = batch
             .tags
@@ -199,7 +205,7 @@ impl Coherence {
         self.handle(CoreEvent::Replayed(batch, done.is_ok()));
     }
 
-    /// Connects whenever Redis is lost, and notices when it is.
+    /// Connects whenever Redis is lost, and notices the loss.
     async fn connect(&self, shared: &RecordStore) {
         let mut first = true;
         loop {
@@ -227,23 +233,23 @@ impl Coherence {
     async fn reconnect(&self, shared: &RecordStore, first: bool) {
         let mut wait = MIN_RETRY_DELAY;
         loop {
-            // What is lost is never mended by itself: each try may need another client, or another
-            // primary.
+            // fred does not reconnect here; every retry rebuilds the client and looks the primary
+            // up again.
             shared.client().renew();
             match self.try_connect(shared).await {
-                Ok(look) => {
-                    let new = self.core().core.fence().is_some_and(|fence| *fence != *look.fence);
+                Ok(server) => {
+                    let new = self.core().core.fence().is_some_and(|fence| *fence != *server.fence);
                     if new {
                         self.counters.fences.inc();
                     }
-                    tracing::debug!(fence = look.fence, new, "a primary answers");
+                    tracing::debug!(fence = server.fence, new, "a primary replied");
                     return self.handle(CoreEvent::PrimaryFound {
-                        fence: look.fence.into(),
+                        fence: server.fence.into(),
                         again: !first,
-                        promoted: look.promoted,
+                        promoted: server.promoted,
                     });
                 }
-                Err(error) => tracing::debug!(%error, "Redis is not there"),
+                Err(error) => tracing::debug!(%error, "Redis cannot be reached"),
             }
             tokio::time::sleep(wait).await;
             wait = (wait * 2).min(MAX_RETRY_DELAY);
@@ -251,22 +257,21 @@ impl Coherence {
     }
 
     async fn try_connect(&self, shared: &RecordStore) -> Result<ServerRole, CallError> {
-        // What broke before this look is over; what breaks from here on ends the trust that it
-        // begins.
+        // A break before this point is over. A break after it ends the trust that begins here.
         let _ = shared.client().broken().now_or_never();
-        let look = shared.role().await?;
-        if look.role != "master" {
+        let server = shared.role().await?;
+        if server.role != "master" {
             return Err(CallError::Reply(format!(
                 "it is a {}, and records are never read from a replica",
-                look.role
+                server.role
             )));
         }
-        shared.trust(&look.fence);
+        shared.trust(&server.fence);
         shared.init().await?;
-        Ok(look)
+        Ok(server)
     }
 
-    /// Ends when hits from memory need no look at Redis. At once without Redis.
+    /// Returns when hits from memory can skip Redis. At once without Redis.
     pub async fn wait_for_lease(&self) {
         loop {
             let notified = self.joined.notified();
@@ -277,7 +282,7 @@ impl Coherence {
         }
     }
 
-    /// Ends when Redis is the truth for the first time, or again. At once without Redis.
+    /// Returns when Redis is the truth, for the first time or again. At once without Redis.
     pub async fn wait_until_joined(&self) {
         loop {
             let notified = self.joined.notified();

@@ -1,12 +1,14 @@
-//! What of the journal survives the process: the core's purges that Redis has yet to be told, and
-//! mutations under way without Redis, written down in a file where one is configured.
+//! The part of the journal that survives the process: purges of the core that Redis does not have
+//! yet, and mutations in progress without Redis, written to a file where one is configured.
 //!
-//! Invariant: a purge is written down before the core hears of it, and crossed out after the core
-//! has seen it replayed; so what the file holds is never less than what the core knows.
+//! Invariant: a purge is written before the core gets it, and removed after the core has seen it
+//! replayed; so the file never holds less than the core.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, PoisonError};
+
+use parking_lot::Mutex;
 
 use crate::coherence::core;
 use crate::coherence::journal::file::JournalFile;
@@ -16,17 +18,17 @@ use crate::error::SetupError;
 use crate::policy::tag::Tag;
 use crate::telemetry::metrics::Counter;
 
-/// The file, if there is one.
+/// The journal file, if there is one.
 #[derive(Debug, Default)]
 pub(super) struct DurableJournal {
     file: Option<(Mutex<Journal>, JournalFile)>,
     failing: AtomicBool,
-    /// Lines that could not be written.
+    /// Counts lines that could not be written.
     pub(super) failures: Arc<Counter>,
 }
 
 impl DurableJournal {
-    /// Opens the file, and tells what a sidecar that died has left in it.
+    /// Opens the file, and returns the purges that a dead sidecar has left in it.
     pub(super) fn open(path: &Path) -> Result<(Self, core::ReplayBatch), SetupError> {
         let (log, lines) = JournalFile::open(path)?;
         let journal = Journal::recovered(&lines);
@@ -38,24 +40,24 @@ impl DurableJournal {
         Ok((Self { file: Some((Mutex::new(journal), log)), ..Self::default() }, left))
     }
 
-    /// Writes down that a mutation is about to reach the app. Says whether there is a file to write
-    /// it to.
+    /// Records a mutation before it reaches the origin. Returns whether there is a file to record
+    /// it in.
     pub(super) async fn intend(&self, id: OperationId, tags: &[Tag]) -> bool {
         self.write(JournalLine::Intend { id: id.to_string().into(), tags: tags.to_vec() }).await
     }
 
-    /// Writes down that the mutation purges nothing any more. Need not be waited for: forgotten, it
-    /// costs hits.
+    /// Records that the mutation needs no purge any more. No need to wait for the disk: losing this
+    /// line costs hits only.
     pub(super) fn withdraw(&self, id: OperationId) {
         drop(self.append(JournalLine::Withdraw { id: id.to_string().into() }));
     }
 
-    /// Writes down that tags are purged.
+    /// Records a purge of tags.
     pub(super) async fn purge(&self, tags: &[Tag]) {
         self.write(JournalLine::Purge { tags: tags.to_vec() }).await;
     }
 
-    /// Writes down that everything is purged.
+    /// Records a purge of everything.
     pub(super) async fn purge_everything(&self) {
         self.write(JournalLine::Everything).await;
     }
@@ -65,13 +67,13 @@ impl DurableJournal {
         self.file.as_ref().map(|(journal, _)| lock(journal).batch()).unwrap_or_default()
     }
 
-    /// Crosses out what was replayed.
+    /// Removes what was replayed.
     pub(super) async fn replayed(&self, batch: &JournalBatch) {
         let Some((journal, log)) = &self.file else { return };
         let written = {
             let mut journal = lock(journal);
             journal.replayed(batch);
-            // Takes its place now, under the lock, so that it swallows no line.
+            // Queued under the lock, so that no line can come in between and be overwritten.
             log.rewrite(journal.lines())
         };
         self.on_written(written.await);
@@ -93,22 +95,24 @@ impl DurableJournal {
         true
     }
 
-    /// Fail open, as without a file: what could not be written is in memory, and is replayed as
-    /// long as the process lives.
+    /// Fail open, as without a file: a line that could not be written stays in memory, and is
+    /// replayed as long as the process lives.
     fn on_written(&self, written: std::io::Result<()>) {
         match written {
             Ok(()) => self.failing.store(false, Relaxed),
             Err(error) => {
                 self.failures.inc();
                 if !self.failing.swap(true, Relaxed) {
-                    tracing::warn!(%error, "the journal cannot be written; purges that Redis is not told are kept in memory alone");
+                    tracing::warn!(
+                        %error,
+                        "the journal cannot be written; purges that Redis does not have are kept in memory only"
+                    );
                 }
             }
         }
     }
 }
 
-fn lock(journal: &Mutex<Journal>) -> std::sync::MutexGuard<'_, Journal> {
-    // The journal is whole between any two statements that could panic.
-    journal.lock().unwrap_or_else(PoisonError::into_inner)
+fn lock(journal: &Mutex<Journal>) -> parking_lot::MutexGuard<'_, Journal> {
+    journal.lock()
 }

@@ -1,14 +1,15 @@
-//! The journal: the purges that Redis has yet to be told. Pure: what was noted, and what of it is
-//! to be replayed. Where its lines are kept through a crash is [`mod@file`]'s matter.
+//! The journal: the purges that Redis does not have yet. Pure: it holds what was recorded, and what
+//! of that is to be replayed. [`mod@file`] keeps its lines through a crash.
 //!
 //! Invariants:
-//! 1. *Nothing noted is lost.* It leaves the journal by [`Journal::replayed`] of a batch that held
-//!    it, or, an intention, by its withdrawal. What is noted while a batch is on its way outlives
-//!    it, be it the same tag.
-//! 2. *It is bounded.* Beyond [`MAX_TAGS`] it becomes "everything", which takes no room.
-//! 3. *An intention ends by [`JournalLine::Withdraw`] alone:* at once when the app refused the
-//!    mutation, behind its [`JournalLine::Purge`] when the app did it. One that never ended,
-//!    because the sidecar died, counts as a purge.
+//! 1. *No recorded line is lost.* A purge leaves the journal by [`Journal::replayed`] with a batch
+//!    that contains it; an intended mutation leaves it by its withdrawal. A purge that is recorded
+//!    while a batch is on its way stays, even if the batch has the same tag.
+//! 2. *It is bounded.* Beyond [`MAX_TAGS`] tags it becomes a purge of everything, which takes no
+//!    space.
+//! 3. *An intended mutation ends by [`JournalLine::Withdraw`] only:* at once when the origin
+//!    refused it, after its [`JournalLine::Purge`] when the origin committed it. One that never
+//!    ended, because the sidecar died, counts as a purge.
 
 use std::collections::HashMap;
 
@@ -22,54 +23,54 @@ mod text;
 /// How many tags are kept by name.
 pub const MAX_TAGS: usize = 100_000;
 
-/// How many tags are written in one line at a time.
+/// How many tags go into one line of the file.
 const TAGS_PER_LINE: usize = 100;
 
 /// One line of the journal.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum JournalLine {
-    /// A mutation is about to reach the app.
+    /// A mutation is about to reach the origin.
     Intend {
         /// The mutation's id.
         id: Box<str>,
-        /// What it will purge.
+        /// The tags that it will purge.
         tags: Vec<Tag>,
     },
-    /// The mutation purges nothing any more: the app refused it, or its purge was noted or is in
-    /// Redis.
+    /// The mutation needs no purge any more: the origin refused it, or its purge is in the journal
+    /// or in Redis.
     Withdraw {
         /// The mutation's id.
         id: Box<str>,
     },
     /// These tags are purged.
     Purge {
-        /// What is purged.
+        /// The tags.
         tags: Vec<Tag>,
     },
-    /// The whole cache is emptied.
+    /// Everything is purged.
     Everything,
 }
 
-/// What is to be replayed.
+/// What is to be replayed, and which mutations are in progress.
 #[derive(Clone, Debug, Default)]
 pub struct Journal {
-    /// How many lines were noted.
+    /// How many lines were recorded.
     line_count: u64,
-    /// What is to be purged, with the last line that said so.
+    /// The tags to be purged, each with the number of the last line that contains it.
     purges: HashMap<Tag, u64>,
-    /// Whether everything is, and the last line that said so.
+    /// The number of the last line that purges everything.
     everything: Option<u64>,
-    /// The mutations under way.
+    /// Mutations in progress.
     open: HashMap<Box<str>, Intended>,
-    /// How many tags these have together.
+    /// How many tags the mutations in progress have together.
     open_tags: usize,
 }
 
-/// What a mutation under way will purge.
+/// What a mutation in progress will purge.
 #[derive(Clone, Debug)]
 enum Intended {
     Tags(Vec<Tag>),
-    /// Its tags were too many to be kept.
+    /// It has too many tags to keep.
     Everything,
 }
 
@@ -82,20 +83,20 @@ impl Intended {
     }
 }
 
-/// What is replayed at a time.
+/// A part of the journal that is replayed in one go.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct JournalBatch {
-    /// What is purged; nothing, when everything is.
+    /// The tags to purge; empty when everything is purged.
     pub tags: Vec<Tag>,
-    /// Whether the whole cache is emptied.
+    /// Whether everything is purged.
     pub everything: bool,
-    /// The last line that it takes in.
+    /// The number of the last line that the batch contains.
     pub upto: u64,
 }
 
 impl Journal {
-    /// The journal of a sidecar that died. Its mutations are under way no more, and nobody knows
-    /// how they ended, so they all count.
+    /// The journal of a sidecar that died. How its mutations in progress ended is unknown, so all
+    /// of them count as purges.
     #[must_use]
     pub fn recovered(lines: &[JournalLine]) -> Self {
         let mut journal = Self::from_lines(lines);
@@ -106,7 +107,7 @@ impl Journal {
         journal
     }
 
-    /// The journal with these lines noted.
+    /// A journal with these lines.
     fn from_lines(lines: &[JournalLine]) -> Self {
         let mut journal = Self::default();
         for line in lines {
@@ -115,7 +116,7 @@ impl Journal {
         journal
     }
 
-    /// Takes in a line.
+    /// Records a line.
     pub fn apply(&mut self, line: &JournalLine) {
         self.line_count += 1;
         match line {
@@ -127,8 +128,7 @@ impl Journal {
     }
 
     fn intend(&mut self, id: &str, tags: &[Tag]) {
-        // The same id again is another mutation, of a sidecar started anew: how the first one ended
-        // is not known.
+        // The same id is a new mutation of a restarted sidecar: how the old one ended is unknown.
         self.promote(id);
         let intended = if self.open_tags + tags.len() <= MAX_TAGS {
             Intended::Tags(tags.to_vec())
@@ -139,7 +139,7 @@ impl Journal {
         self.open.insert(id.into(), intended);
     }
 
-    /// An intention becomes a purge.
+    /// Turns an intended mutation into a purge.
     fn promote(&mut self, id: &str) {
         match self.end(id) {
             None => {}
@@ -155,8 +155,8 @@ impl Journal {
     }
 
     fn purge(&mut self, tags: &[Tag]) {
-        // Also when everything is to be purged: a batch that says so may be on its way, and this
-        // purge is not in it.
+        // Recorded even if everything is to be purged: a batch that says so may be on its way,
+        // without this purge.
         for tag in tags {
             if self.purges.len() >= MAX_TAGS && !self.purges.contains_key(tag) {
                 return self.purge_everything();
@@ -176,13 +176,13 @@ impl Journal {
         self.purges.len() + usize::from(self.everything.is_some())
     }
 
-    /// Whether nothing is to be replayed. Mutations may be under way.
+    /// Whether nothing is to be replayed. Mutations may be in progress.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.depth() == 0
     }
 
-    /// What is to be replayed now. Mutations under way are not in it.
+    /// What is to be replayed now, without mutations in progress.
     #[must_use]
     pub fn batch(&self) -> JournalBatch {
         let everything = self.everything.is_some();
@@ -190,13 +190,13 @@ impl Journal {
         JournalBatch { tags, everything, upto: self.line_count }
     }
 
-    /// The batch is in Redis: forgets it, and keeps what came later.
+    /// Removes a batch that is in Redis now, and keeps what was recorded later.
     pub fn replayed(&mut self, batch: &JournalBatch) {
         self.purges.retain(|_, noted| *noted > batch.upto);
         self.everything = self.everything.filter(|noted| *noted > batch.upto);
     }
 
-    /// Lines that make this journal: what a file has to hold of it.
+    /// Lines that recreate this journal, for its file.
     #[must_use]
     pub fn lines(&self) -> Vec<JournalLine> {
         let mut lines = Vec::new();

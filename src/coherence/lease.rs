@@ -1,8 +1,8 @@
-//! What hits look at: the core's [`LeaseState`], as atomics.
+//! Lock-free copy of the core's [`LeaseState`], read on every hit.
 //!
-//! Invariant: who finds the lease in force *and then* the session unchanged knows that the table
-//! was whole when it looked at the lease. So the session is published before the lease, and is read
-//! after it.
+//! Invariant: a reader that finds the lease held *and then* the session unchanged knows that the
+//! local table was complete when it checked the lease. So the session is written before the lease,
+//! and read after it.
 
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::time::{Duration, Instant};
@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use crate::clock::Clock;
 use crate::coherence::core::{LeaseState, MonotonicTime};
 
-/// The gate.
+/// A copy of the lease state, as atomics.
 #[derive(Debug)]
 pub struct AtomicLeaseState {
     epoch: AtomicU64,
@@ -22,7 +22,7 @@ pub struct AtomicLeaseState {
 }
 
 impl AtomicLeaseState {
-    /// A gate that is shut, in this epoch.
+    /// A copy without contact and without a lease, in this epoch.
     #[must_use]
     pub fn new(epoch: u64, clock: Clock) -> Self {
         let began = clock.now();
@@ -43,7 +43,7 @@ impl AtomicLeaseState {
         self.clock.now().saturating_duration_since(self.started)
     }
 
-    /// Publishes the core's. Under the core's lock, so that two never cross.
+    /// Copies the core's state. Call it under the core's lock, so that two calls cannot cross.
     pub fn publish(&self, gate: LeaseState) {
         self.epoch.store(gate.epoch, SeqCst);
         self.session.store(gate.session, SeqCst);
@@ -51,19 +51,19 @@ impl AtomicLeaseState {
         self.lease_until.store(nanos(gate.lease_until), SeqCst);
     }
 
-    /// The number of the present mode's stretch of time.
+    /// The number of the present epoch.
     #[must_use]
     pub fn epoch(&self) -> u64 {
         self.epoch.load(SeqCst)
     }
 
-    /// The stretch of time in which nothing was missed.
+    /// Changes whenever a message may have been missed.
     #[must_use]
     pub fn session(&self) -> u64 {
         self.session.load(SeqCst)
     }
 
-    /// Whether records may be read on the authority of the connection.
+    /// Whether records may be read on the strength of the connection.
     #[must_use]
     pub fn has_contact(&self) -> bool {
         let until = self.contact_until.load(SeqCst);
@@ -74,7 +74,7 @@ impl AtomicLeaseState {
     #[must_use]
     pub fn has_lease(&self) -> bool {
         let until = self.lease_until.load(SeqCst);
-        // The usual case without Redis, or without a lease: no clock is read.
+        // Without Redis or a lease, which is common, no clock is read.
         until != 0 && nanos(self.now()) < until
     }
 }

@@ -1,11 +1,12 @@
-//! What the local table alone says of some tags, and whether it still says so: for who serves
-//! nobody, and so need not ask Redis.
+//! What the local table alone says of some tags, and whether it still says so. For code that serves
+//! no client and therefore need not ask Redis.
 //!
-//! The table is told of every purge while this sidecar is by itself, and under a lease where
-//! several share a Redis. Without a lease nothing is said; what was said in another session, mode
-//! or epoch no longer holds.
+//! The table knows every purge while this sidecar runs by itself, or while it holds a lease.
+//! Without a lease there is no snapshot, and a snapshot ends with its session, mode or epoch.
 
-use crate::coherence::{Coherence, CoherenceMode, LocalProof, LocalTagSnapshot, TagSnapshot};
+use crate::coherence::tag_snapshot::{LocalTagSnapshot, TagSnapshot};
+use crate::coherence::validation::LocalProof;
+use crate::coherence::{Coherence, CoherenceMode};
 use crate::outcome::Reason;
 use crate::policy::tag::Tag;
 
@@ -24,7 +25,7 @@ pub struct SnapshotProof {
 }
 
 impl LocalSnapshot {
-    /// The same as a reading.
+    /// The same as a [`TagSnapshot`].
     #[must_use]
     pub fn to_snapshot(&self) -> TagSnapshot {
         TagSnapshot::Local(self.snapshot.clone())
@@ -38,10 +39,10 @@ impl LocalSnapshot {
 }
 
 impl Coherence {
-    /// Reads the state of some tags from the local table, if it is told of every purge.
+    /// Reads the state of some tags from the local table, if the table knows every purge.
     #[must_use]
     pub fn local_snapshot(&self, tags: &[Tag]) -> Option<LocalSnapshot> {
-        // The session first, and the cells after the lease: see `watch_tags`.
+        // The session comes first and the tag states after the lease: see `watch_tags`.
         let session = match self.mode() {
             CoherenceMode::Shared => Some(self.lease_state.session()),
             CoherenceMode::Local | CoherenceMode::Degraded => None,
@@ -55,38 +56,38 @@ impl Coherence {
         }
     }
 
-    /// What must still be said for something with these tags, fetched since the glance, to be
-    /// current; none if one of them was purged.
+    /// The proof for something with these tags that was fetched since the snapshot; `None` if one
+    /// of them was purged.
     #[must_use]
-    pub fn prove_snapshot(&self, glance: &LocalSnapshot, tags: &[Tag]) -> Option<SnapshotProof> {
-        let held = SnapshotProof {
-            proof: self.commit_local(&glance.snapshot, tags)?,
-            session: glance.session,
+    pub fn prove_snapshot(&self, snapshot: &LocalSnapshot, tags: &[Tag]) -> Option<SnapshotProof> {
+        let proof = SnapshotProof {
+            proof: self.commit_local(&snapshot.snapshot, tags)?,
+            session: snapshot.session,
         };
-        self.is_in_session(&held).then_some(held)
+        self.is_in_session(&proof).then_some(proof)
     }
 
-    /// Whether it is still said.
+    /// Whether the proof still holds.
     ///
     /// # Errors
-    /// Why it is not.
-    pub fn check_snapshot(&self, held: &SnapshotProof) -> Result<(), Reason> {
-        if self.is_in_session(held) {
-            self.validate_local(&held.proof)
+    /// Why it does not.
+    pub fn check_snapshot(&self, proof: &SnapshotProof) -> Result<(), Reason> {
+        if self.is_in_session(proof) {
+            self.validate_local(&proof.proof)
         } else {
             Err(Reason::Unverifiable)
         }
     }
 
-    /// How often the local table has purged.
+    /// How many purges the local table has seen.
     #[must_use]
     pub fn purges(&self) -> u64 {
         self.table.seq()
     }
 
-    fn is_in_session(&self, held: &SnapshotProof) -> bool {
-        // In this order: see the gate's invariant.
-        held.session.is_none_or(|session| {
+    fn is_in_session(&self, proof: &SnapshotProof) -> bool {
+        // In this order: see the invariant in `lease.rs`.
+        proof.session.is_none_or(|session| {
             self.lease_state.has_lease() && self.lease_state.session() == session
         })
     }
@@ -101,20 +102,21 @@ mod tests {
     async fn what_is_held_ends_with_a_purge_of_its_tags_alone() {
         let coherence = Coherence::new(None, Clock::manual());
         let (a, b) = (Tag::new("a"), Tag::new("b"));
-        let glance =
-            coherence.local_snapshot(std::slice::from_ref(&a)).expect("nobody else purges");
-        let held =
-            coherence.prove_snapshot(&glance, std::slice::from_ref(&a)).expect("no purge came");
+        let snapshot =
+            coherence.local_snapshot(std::slice::from_ref(&a)).expect("there are no peers");
+        let proof = coherence
+            .prove_snapshot(&snapshot, std::slice::from_ref(&a))
+            .expect("nothing was purged");
         let purges = coherence.purges();
         coherence.purge(std::slice::from_ref(&b)).await;
-        assert_eq!(coherence.check_snapshot(&held), Ok(()));
-        assert!(coherence.purges() > purges && glance.purges() == purges);
+        assert_eq!(coherence.check_snapshot(&proof), Ok(()));
+        assert!(coherence.purges() > purges && snapshot.purges() == purges);
         assert!(
-            coherence.prove_snapshot(&glance, &[a.clone(), b]).is_none(),
-            "a tag that was not read, after any purge"
+            coherence.prove_snapshot(&snapshot, &[a.clone(), b]).is_none(),
+            "a tag outside the snapshot cannot be proven after any purge"
         );
         coherence.purge(std::slice::from_ref(&a)).await;
-        assert_eq!(coherence.check_snapshot(&held), Err(Reason::Purged));
-        assert!(coherence.prove_snapshot(&glance, &[a]).is_none());
+        assert_eq!(coherence.check_snapshot(&proof), Err(Reason::Purged));
+        assert!(coherence.prove_snapshot(&snapshot, &[a]).is_none());
     }
 }

@@ -1,7 +1,7 @@
-//! What sidecars say to each other over the bus, and who they are.
+//! The messages that sidecars publish on the bus, and the ids by which they know each other.
 //!
-//! Anybody who may publish in Redis can say these things. Nothing on the bus ever makes an entry
-//! current: the most that a forged message can do is what a forged record could do as well.
+//! SECURITY: any client that may publish in Redis can send these messages. No message ever makes an
+//! entry current: a forged one can do no more than a forged record could.
 
 use std::fmt;
 
@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::policy::tag::Tag;
 
-/// One run of a sidecar.
+/// The id of one run of a sidecar.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Process(pub u64);
 
@@ -19,13 +19,13 @@ impl fmt::Display for Process {
     }
 }
 
-/// A name under which a sidecar is registered: one for each time that it had to register, so that
-/// who was taken for dead never comes back under the name that was struck out.
+/// The id under which a sidecar is registered. Every registration uses a new one, so that an
+/// evicted sidecar never comes back under the id that was evicted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PeerId {
-    /// Whose name it is.
+    /// The process that registers.
     pub process: Process,
-    /// How often it has registered before.
+    /// How many registrations came before.
     pub incarnation: u32,
 }
 
@@ -36,7 +36,7 @@ impl fmt::Display for PeerId {
 }
 
 impl PeerId {
-    /// Reads a name. What does not look like one is none.
+    /// Parses an id; `None` if the text is not one.
     #[must_use]
     pub fn parse(text: &[u8]) -> Option<Self> {
         let (process, incarnation) = std::str::from_utf8(text).ok()?.split_once('.')?;
@@ -46,7 +46,7 @@ impl PeerId {
     }
 }
 
-/// The name of a mutation under way, of a purge, or of whatever else others are to acknowledge.
+/// The id of a mutation, a purge, or anything else that peers acknowledge.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct OperationId(pub u64);
 
@@ -56,43 +56,44 @@ impl fmt::Display for OperationId {
     }
 }
 
-/// A message.
+/// A message on the bus.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(tag = "say", rename_all = "lowercase")]
 pub enum Message {
-    /// I live. Who hears this from itself has heard everything that was said before it.
+    /// Heartbeat. A process that receives its own heartbeat has received all earlier messages on
+    /// the channel.
     #[serde(rename = "beat")]
     Heartbeat {
-        /// Who.
+        /// The sender.
         of: Process,
-        /// The number of the beat.
+        /// The number of the heartbeat.
         number: u64,
-        /// Whether I may hold a lease.
+        /// Whether the sender may hold a lease.
         registered: bool,
     },
-    /// I trust my table no more: do not wait for me.
+    /// The sender no longer trusts its local table: do not wait for it.
     #[serde(rename = "quit")]
     Leave {
-        /// Who.
+        /// The sender.
         of: Process,
     },
-    /// Trust nothing any more that your table says of these tags.
+    /// Purge these tags in the local table.
     #[serde(rename = "distrust")]
     Invalidate {
-        /// Who wants to hear that it is done.
+        /// The sender, who waits for acknowledgements.
         by: Process,
-        /// The name of what is to be acknowledged.
+        /// The operation to acknowledge.
         id: OperationId,
-        /// The tags; all of them where there is no list.
+        /// The tags; every tag where there is no list.
         tags: Option<Vec<Tag>>,
     },
-    /// It is done.
+    /// The receiver did what the message says.
     Ack {
-        /// Who wanted to hear it.
+        /// The sender of the operation.
         to: Process,
-        /// What was done.
+        /// The operation.
         id: OperationId,
-        /// Who has done it.
+        /// The process that acknowledges it.
         of: Process,
     },
 }
@@ -101,11 +102,11 @@ impl Message {
     /// The bytes on the wire.
     #[must_use]
     pub fn to_bytes(&self) -> Vec<u8> {
-        // Strings and numbers under string keys: nothing in it can fail.
+        // Serializing strings and numbers under string keys cannot fail.
         serde_json::to_vec(self).unwrap_or_default()
     }
 
-    /// Reads a message. What does not look like one is none: anybody may publish.
+    /// Parses a message; `None` if the bytes are not one. Any client may publish.
     #[must_use]
     pub fn parse(bytes: &[u8]) -> Option<Self> {
         serde_json::from_slice(bytes).ok()
@@ -118,10 +119,10 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn a_node_is_read_as_it_is_written() {
-        let node = PeerId { process: Process(0xfe), incarnation: 7 };
-        assert_eq!(node.to_string(), "00000000000000fe.7");
-        assert_eq!(PeerId::parse(node.to_string().as_bytes()), Some(node));
+    fn a_peer_id_is_read_as_it_is_written() {
+        let peer = PeerId { process: Process(0xfe), incarnation: 7 };
+        assert_eq!(peer.to_string(), "00000000000000fe.7");
+        assert_eq!(PeerId::parse(peer.to_string().as_bytes()), Some(peer));
         for broken in ["", "fe.7", "00000000000000fe", "00000000000000fe.x", "0000000000000+fe.7x"]
         {
             assert_eq!(PeerId::parse(broken.as_bytes()), None, "{broken}");

@@ -1,22 +1,20 @@
-//! Mutations and purges: marked before the app sees them, made known to every other sidecar before
-//! their answers go out.
+//! Mutations and purges: mutations are marked before the origin gets them, and purges reach every
+//! peer before the response goes out.
 //!
 //! Invariants:
-//! - [`Coherence::mark`] returns a mutation only if nobody can have taken its mark for orphaned at
-//!   that moment; what it returns is to be forwarded at once.
-//! - [`Coherence::committed`] returns when no sidecar serves from before it any more, or when Redis
-//!   cannot be told: then after all trust that others had in Redis at the loss has ended, and with
-//!   the purge in the journal. So do [`Coherence::purge_with`] and [`Coherence::purge_everything`];
-//!   after a soft one no sidecar serves from before it as fresh.
+//! - [`Coherence::mark`] returns a mutation only if no peer can have treated its mark as orphaned
+//!   by then; the caller forwards the mutation at once.
+//! - [`Coherence::committed`] returns when no sidecar serves older responses any more. If the purge
+//!   cannot reach Redis, it returns when the leases of all peers at the loss have expired, with the
+//!   purge in the journal. The same holds for [`Coherence::purge_with`] and
+//!   [`Coherence::purge_everything`]; after a soft purge no sidecar serves older responses as
+//!   fresh.
 
-use std::collections::HashMap;
 use std::time::Duration;
 
 use tokio::sync::oneshot;
 
-use crate::coherence::core::{
-    Core, CoreEvent, MonotonicTime, Phase, Released, ReplayBatch, Subscribers,
-};
+use crate::coherence::core::{CoreEvent, MonotonicTime, Phase, Released, ReplayBatch, Subscribers};
 use crate::coherence::message::{Message, OperationId, PeerId};
 use crate::coherence::purge_kind::PurgeKind;
 use crate::coherence::redis_records::{MAX_BATCH_TAGS, RecordStore};
@@ -25,30 +23,10 @@ use crate::coherence::{Coherence, CoherenceMode};
 use crate::policy::tag::Tag;
 use crate::redis::{CallError, WritePolicy};
 
-/// How often a purge that Redis answers with an error is tried before it is kept for the rejoin.
+/// How many times a purge is attempted before it goes into the journal.
 const MAX_PURGE_ATTEMPTS: usize = 3;
 
-/// The core, and who waits for what it releases.
-#[derive(Debug)]
-pub(super) struct CoreWithWaiters {
-    pub(super) core: Core,
-    waiters: HashMap<OperationId, oneshot::Sender<Released>>,
-}
-
-impl CoreWithWaiters {
-    pub(super) fn new(core: Core) -> Self {
-        Self { core, waiters: HashMap::new() }
-    }
-
-    pub(super) fn release(&mut self, id: OperationId, how: Released) {
-        if let Some(tell) = self.waiters.remove(&id) {
-            // Who has given up does not hear it.
-            let _ = tell.send(how);
-        }
-    }
-}
-
-/// A place among those who wait for the others. Dropped, it is gone.
+/// A wait for the peers. Dropping it ends the wait.
 struct ReleaseWait<'a> {
     coherence: &'a Coherence,
     id: OperationId,
@@ -66,7 +44,7 @@ impl Drop for ReleaseWait<'_> {
 impl ReleaseWait<'_> {
     async fn released(mut self) -> Released {
         let began = self.coherence.clock.now();
-        // The core releases whatever it expects.
+        // The core releases every operation that it expects.
         let how = (&mut self.release).await.unwrap_or(Released::LeaseExpired);
         let counters = &self.coherence.counters;
         let waited = self.coherence.clock.now().saturating_duration_since(began).as_micros();
@@ -81,19 +59,19 @@ impl ReleaseWait<'_> {
     }
 }
 
-/// A write was refused because its purge could not be made known to the others.
+/// A write was refused because its purge could not have reached the peers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct WriteRefused;
 
-/// A mutation under way.
+/// A mutation in progress.
 #[derive(Debug)]
 pub struct PendingMutation {
     id: OperationId,
     tags: Vec<Tag>,
     guarded: bool,
-    /// The name under which it is marked in Redis, and until when.
+    /// The id under which it is marked in Redis, and until when.
     marked: Option<(PeerId, MonotonicTime)>,
-    /// Whether it is written down, because it could not be marked.
+    /// Whether it is in the journal, because it could not be marked.
     journaled: bool,
     _guards: Vec<TableGuard>,
 }
@@ -120,7 +98,7 @@ impl Coherence {
             .is_some_and(|shared| shared.client().settings().writes == WritePolicy::Refuse)
     }
 
-    /// Begins a mutation: its tags are marked before the app sees it.
+    /// Begins a mutation: its tags are marked before the origin gets it.
     pub async fn mark(
         &self,
         tags: Vec<Tag>,
@@ -138,22 +116,23 @@ impl Coherence {
         };
         let Some(shared) = &self.records else { return Ok(pending) };
         let refuse = self.refuses_writes();
-        // Who would rather refuse a write than serve a stale read keeps hits away until the purge
-        // is proven: Redis may be lost between the mark and the purge.
+        // With `writes = "refuse"`, hits are kept away until the purge is proven: Redis may be lost
+        // between the mark and the purge.
         pending.guarded |= refuse;
         for _ in 0..MAX_PURGE_ATTEMPTS {
             if self.phase() == Phase::Lost {
                 break;
             }
-            let (node, at, epoch) = self.current_identity();
-            match self.mark_as(shared, &pending, node, within, pending.guarded).await {
+            let (peer, at, epoch) = self.current_identity();
+            match self.mark_as(shared, &pending, peer, within, pending.guarded).await {
                 Ok(()) => {
-                    pending.marked = Some((node, at + within));
-                    if self.is_mark_valid(node, at, epoch) {
+                    pending.marked = Some((peer, at + within));
+                    if self.is_mark_valid(peer, at, epoch) {
                         return Ok(pending);
                     }
-                    // Stopped for longer than a lease, or Redis was lost: whoever took us for dead
-                    // has purged for a mutation that the app has not seen yet.
+                    // This process was paused for longer than a lease, or Redis was lost: peers
+                    // that evicted it have already purged for this mutation, which the origin has
+                    // yet to get.
                 }
                 Err(
                     CallError::OutOfMemory
@@ -161,38 +140,37 @@ impl Coherence {
                     | CallError::NodeDown(_)
                     | CallError::Reply(_),
                 ) => break,
-                // What cannot be marked can hardly be purged: do not spend a second deadline on
-                // finding that out.
+                // If marking fails, purging would fail too: do not spend a second deadline to find
+                // that out.
                 Err(_) => self.mark_lost("a mutation could not be marked"),
             }
         }
         if refuse {
             return Err(WriteRefused);
         }
-        // Written ahead: a crash between the app's commit and the purge forgets nothing.
+        // Written ahead: a crash between the commit at the origin and the purge loses nothing.
         pending.journaled = self.journal.intend(pending.id, &pending.tags).await;
         Ok(pending)
     }
 
-    /// Marks the tags of a mutation, and tells the others where they are to keep hits away from now
-    /// on.
+    /// Marks the tags of a mutation. Peers are wait if hits must be kept away from now on.
     async fn mark_as(
         &self,
         shared: &RecordStore,
         pending: &PendingMutation,
-        node: PeerId,
+        peer: PeerId,
         within: Duration,
-        tell: bool,
+        publish: bool,
     ) -> Result<(), CallError> {
-        let (mark, guarded) = ((pending.id, node), pending.guarded);
+        let (mark, guarded) = ((pending.id, peer), pending.guarded);
         for batch in pending.tags.chunks(MAX_BATCH_TAGS) {
-            if tell {
-                let told = self
+            if publish {
+                let wait = self
                     .publish_with(Some(batch), async |message| {
                         shared.mark(mark, batch, within, guarded, Some(&message)).await
                     })
                     .await?;
-                told.released().await;
+                wait.released().await;
             } else {
                 self.record_result(shared.mark(mark, batch, within, guarded, None).await)?;
             }
@@ -205,35 +183,35 @@ impl Coherence {
         (guarded.core.me(), self.lease_state.now(), guarded.core.lease_state().epoch)
     }
 
-    /// Whether a mark that was made then under this name stands for sure.
-    fn is_mark_valid(&self, node: PeerId, at: MonotonicTime, epoch: u64) -> bool {
+    /// Whether a mark made at that time, under this id, certainly stands.
+    fn is_mark_valid(&self, peer: PeerId, at: MonotonicTime, epoch: u64) -> bool {
         let guarded = self.core();
-        guarded.core.me() == node && guarded.core.is_mark_valid(at, epoch, self.lease_state.now())
+        guarded.core.me() == peer && guarded.core.is_mark_valid(at, epoch, self.lease_state.now())
     }
 
-    /// Moves the deadline of a mutation that takes long, and marks it under the present name.
+    /// Extends the deadline of a mutation that takes long, and marks it under the present id.
     pub async fn renew(&self, pending: &mut PendingMutation, within: Duration) {
         if let (Some(shared), true) = (&self.records, pending.marked.is_some())
             && self.phase() != Phase::Lost
         {
-            let (node, at, _) = self.current_identity();
-            // Nobody is told again, so that the app's answer does not wait for it. Fail open: an
-            // unrenewed mark is taken as committed by the others, which costs hits, not
+            let (peer, at, _) = self.current_identity();
+            // Peers are not wait again, so that the response does not wait for them. Fail open:
+            // peers treat a mark that was not renewed as committed, which costs hits, not
             // correctness.
-            if self.mark_as(shared, pending, node, within, false).await.is_ok() {
-                pending.marked = Some((node, at + within));
+            if self.mark_as(shared, pending, peer, within, false).await.is_ok() {
+                pending.marked = Some((peer, at + within));
             }
         }
     }
 
-    /// How often a mutation under way is to be renewed.
+    /// How often a mutation in progress has to be renewed.
     #[must_use]
     pub fn renew_every(&self, within: Duration) -> Duration {
         let lease = self.records().map_or(within, |shared| shared.client().settings().lease);
         (lease / 2).min(within / 3).max(Duration::from_millis(10))
     }
 
-    /// The mutation was committed, or may have been: its tags are purged before this returns.
+    /// The mutation was committed, or may have been: purges its tags before this returns.
     pub async fn committed(&self, pending: PendingMutation) {
         let how = self.purge_under(pending.mark(), &pending.tags, PurgeKind::Hard).await;
         self.withdraw(&pending);
@@ -242,19 +220,19 @@ impl Coherence {
             && self.refuses_writes()
             && guarded_until.is_some_and(|until| self.lease_state.now() >= until)
         {
-            // The mark that kept hits away has run out, and the purge is not known to anybody.
+            // The mark that kept hits away has expired, and no peer knows of the purge.
             self.wait_until_joined().await;
         }
     }
 
-    /// The app refused the mutation: nothing is purged.
+    /// The origin refused the mutation: nothing is purged.
     pub async fn refused(&self, pending: PendingMutation) {
         self.withdraw(&pending);
         if let (Some(shared), Some(mark)) = (&self.records, pending.mark())
             && self.phase() != Phase::Lost
         {
             for batch in pending.tags.chunks(MAX_BATCH_TAGS) {
-                // Fail open: the mark ends by its deadline.
+                // Fail open: the mark ends at its deadline.
                 let _ = self.record_result(shared.unmark(mark, batch).await);
             }
         }
@@ -266,20 +244,20 @@ impl Coherence {
         }
     }
 
-    /// Purges tags: what carries one of them is void.
+    /// Purges tags: entries that carry one of them are invalid.
     pub async fn purge(&self, tags: &[Tag]) {
         self.purge_with(tags, PurgeKind::Hard).await;
     }
 
-    /// Purges tags: what carries one of them is void, or stale.
+    /// Purges tags: entries that carry one of them are invalid, or stale after a soft purge.
     ///
-    /// While Redis is lost, a soft purge is soft in this sidecar, and goes into the journal as a
+    /// While Redis is lost, a soft purge is soft in this sidecar and goes into the journal as a
     /// hard one.
     pub async fn purge_with(&self, tags: &[Tag], kind: PurgeKind) {
         self.purge_under(None, tags, kind).await;
     }
 
-    /// Purges all that is stored. While Redis is lost, as [`Coherence::purge_with`].
+    /// Purges everything. While Redis is lost, as [`Coherence::purge_with`].
     pub async fn purge_everything(&self, kind: PurgeKind) {
         self.purge_table(None, kind);
         if let Some(shared) = &self.records {
@@ -314,7 +292,7 @@ impl Coherence {
         }
     }
 
-    /// Purges tags, or everything, for all sidecars.
+    /// Purges tags, or everything, in all sidecars.
     async fn purge_batch(
         &self,
         shared: &RecordStore,
@@ -331,14 +309,18 @@ impl Coherence {
                 None => shared.purge_everything(kind, &message).await,
             };
             match self.publish_with(tags, send).await {
-                Ok(waiting) => {
-                    // Once more: what Redis vouched for before it had the purge may have come in
-                    // between.
+                Ok(wait) => {
+                    // Once more: an entry that Redis validated before it had the purge may have
+                    // come in between.
                     self.purge_table(tags, kind);
-                    return waiting.released().await;
+                    return wait.released().await;
                 }
                 Err(error) => {
-                    tracing::debug!(%error, tags = tags.map(<[Tag]>::len), "a purge did not reach Redis");
+                    tracing::debug!(
+                        %error,
+                        tags = tags.map(<[Tag]>::len),
+                        "a purge did not reach Redis"
+                    );
                     self.mark_lost("a purge did not reach it");
                 }
             }
@@ -351,36 +333,36 @@ impl Coherence {
             self.journal.purge_everything().await;
             ReplayBatch { everything: true, ..ReplayBatch::default() }
         };
-        let waiting = self.register_wait();
-        self.handle(CoreEvent::PublishFailed(waiting.id, batch));
-        waiting.released().await
+        let wait = self.register_wait();
+        self.handle(CoreEvent::PublishFailed(wait.id, batch));
+        wait.released().await
     }
 
     fn register_wait(&self) -> ReleaseWait<'_> {
         let id = OperationId(rand::random());
-        let (tell, told) = oneshot::channel();
+        let (sender, release) = oneshot::channel();
         let mut guarded = self.core();
         guarded.core.expect(id);
-        guarded.waiters.insert(id, tell);
+        guarded.waiters.insert(id, sender);
         drop(guarded);
-        ReleaseWait { coherence: self, id, release: told }
+        ReleaseWait { coherence: self, id, release }
     }
 
-    /// Tells the others to distrust tags, in one step with what `send` does in Redis.
+    /// Publishes an invalidation of tags, in one step with what `send` does in Redis.
     async fn publish_with(
         &self,
         tags: Option<&[Tag]>,
         send: impl AsyncFnOnce(Message) -> Result<Subscribers, CallError>,
     ) -> Result<ReleaseWait<'_>, CallError> {
-        let waiting = self.register_wait();
+        let wait = self.register_wait();
         let by = self.core().core.me().process;
-        let message = Message::Invalidate { by, id: waiting.id, tags: tags.map(<[Tag]>::to_vec) };
-        let audience = self.record_result(send(message).await)?;
-        self.handle(CoreEvent::Published(waiting.id, audience));
-        Ok(waiting)
+        let message = Message::Invalidate { by, id: wait.id, tags: tags.map(<[Tag]>::to_vec) };
+        let subscribers = self.record_result(send(message).await)?;
+        self.handle(CoreEvent::Published(wait.id, subscribers));
+        Ok(wait)
     }
 
-    /// Purges tags for somebody else: nobody's answer waits for it.
+    /// Purges tags on behalf of another sidecar: no response waits for it.
     pub(super) async fn purge_on_behalf(
         &self,
         shared: &RecordStore,
@@ -400,7 +382,7 @@ impl Coherence {
         Ok(())
     }
 
-    /// Purges everything for somebody else.
+    /// Purges everything on behalf of another sidecar.
     pub(super) async fn purge_everything_on_behalf(
         &self,
         shared: &RecordStore,
@@ -415,11 +397,11 @@ impl Coherence {
         Ok(())
     }
 
-    /// Takes mutations past their deadline as committed.
+    /// Treats mutations past their deadline as committed.
     pub async fn settle(&self, tags: &[Tag]) {
         if let (Some(shared), CoherenceMode::Shared) = (&self.records, self.mode()) {
             self.counters.orphans.inc();
-            // Fail open: the reader treats the entry as a miss whatever comes of this.
+            // Fail open: the entry is a miss whether or not this succeeds.
             let _ = self.purge_on_behalf(shared, None, tags).await;
         }
     }

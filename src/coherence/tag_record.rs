@@ -1,17 +1,17 @@
-//! A tag's record in Redis, and what a reading of records says.
+//! A tag's record in Redis, and what a read of several records proves.
 //!
-//! The form is text, so that `redis-cli GET` shows it: `1 NONCE SEQ FENCE PENDING`, where `PENDING`
-//! is `-` or a list of `ID:DEADLINE:GUARD` joined by commas; the deadline is in milliseconds of
+//! A record is text, so that `redis-cli GET` shows it: `1 NONCE SEQ FENCE PENDING`, where `PENDING`
+//! is `-` or a list of `ID:DEADLINE:GUARD` joined by commas. Deadlines are in milliseconds of
 //! Redis's own clock. The Lua scripts write it.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::cache::entry::{Nonce, Stamp};
+use crate::coherence::stamp::{Nonce, Stamp};
 use crate::outcome::Reason;
 use crate::policy::tag::Tag;
 
-/// A tag's record, as far as a reader needs it.
+/// The parts of a tag's record that readers need.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TagRecord {
     /// The state of the tag.
@@ -20,14 +20,14 @@ pub struct TagRecord {
     pub seq: u64,
     /// The replication id of the primary that wrote it.
     pub fence: Box<str>,
-    /// The earliest deadline of a mutation under way.
+    /// The earliest deadline of a pending mutation.
     pub pending_until: Option<u64>,
-    /// Whether one of those mutations keeps hits away.
+    /// Whether a pending mutation keeps hits away.
     pub guarded: bool,
 }
 
 impl TagRecord {
-    /// Reads a record. What does not look like one is as good as none.
+    /// Parses a record. A malformed one counts as missing.
     #[must_use]
     pub fn parse(bytes: &[u8]) -> Option<Self> {
         let text = std::str::from_utf8(bytes).ok()?;
@@ -51,19 +51,18 @@ impl TagRecord {
     }
 }
 
-/// What Redis said of the generation and of some tags, in one reading.
+/// The generation and the records of some tags, from one read.
 #[derive(Clone, Debug)]
 pub struct RecordSnapshot {
     /// The generation.
     pub generation: Nonce,
-    /// The step of the latest purge; `None` when Redis has lost it, so that nothing read now can be
-    /// stored.
+    /// The step of the latest purge; `None` when Redis has lost it, so that nothing can be stored.
     pub seq: Option<u64>,
-    /// The records; `None` where there was none to trust.
+    /// The records; `None` where there is none that can be trusted.
     pub records: Vec<(Tag, Option<TagRecord>)>,
     /// The fence that the reader trusts.
     pub fence: Arc<str>,
-    /// Redis's clock at the reading, in milliseconds.
+    /// Redis's clock at the time of the read, in milliseconds.
     pub redis_ms: u64,
 }
 
@@ -72,14 +71,14 @@ pub struct RecordSnapshot {
 pub enum EntryVerdict {
     /// It is current.
     Current,
-    /// It would be, had it not been purged softly so long ago: it is stale.
+    /// It was purged softly, so long ago, and is otherwise current: it is stale.
     SoftPurged(Duration),
-    /// It is not, for this reason.
+    /// It may not be served, for this reason.
     Refused(Reason),
-    /// A tag has a mutation whose deadline has passed: its sidecar died, so the mutation is taken
-    /// as committed.
+    /// A tag has a pending mutation past its deadline: its sidecar died, so the mutation counts as
+    /// committed.
     Orphaned,
-    /// The reading does not speak of all its tags.
+    /// The read did not include all tags of the entry.
     Incomplete,
 }
 
@@ -88,15 +87,15 @@ impl RecordSnapshot {
         self.records.iter().find(|(name, _)| name == tag).map(|(_, record)| record)
     }
 
-    /// Whether an entry with this stamp is current. Whatever refuses it comes before what makes it
-    /// stale.
+    /// Whether an entry with this stamp is current. Reasons to refuse it come before reasons to
+    /// call it stale.
     #[must_use]
     pub fn validate(&self, stamp: &Stamp) -> EntryVerdict {
-        let mut softened: Option<u64> = None;
-        // Says whether it may still be served in some way.
+        let mut soft_purged_at: Option<u64> = None;
+        // Returns whether the entry may still be served in some way.
         let mut compare = |now: Nonce, then: Nonce| {
             let since = now.soft_purged_from(then);
-            softened = softened.into_iter().chain(since).min();
+            soft_purged_at = soft_purged_at.into_iter().chain(since).min();
             now == then || since.is_some()
         };
         if !compare(self.generation, stamp.generation) {
@@ -118,12 +117,12 @@ impl RecordSnapshot {
                 return EntryVerdict::Refused(Reason::MutationPending);
             }
         }
-        softened.map_or(EntryVerdict::Current, |at| {
+        soft_purged_at.map_or(EntryVerdict::Current, |at| {
             EntryVerdict::SoftPurged(Duration::from_millis(self.redis_ms.saturating_sub(at)))
         })
     }
 
-    /// Tags of an entry that this reading does not speak of.
+    /// Tags of an entry that this read did not include.
     #[must_use]
     pub fn unread_tags(&self, stamp: &Stamp) -> Vec<Tag> {
         stamp
@@ -135,7 +134,7 @@ impl RecordSnapshot {
             .collect()
     }
 
-    /// The nonce of a tag that may be trusted.
+    /// The nonce of a tag, if its record can be trusted.
     #[must_use]
     pub fn nonce(&self, tag: &Tag) -> Option<Nonce> {
         self.record(tag)?
@@ -144,7 +143,7 @@ impl RecordSnapshot {
             .map(|record| record.nonce)
     }
 
-    /// Takes over a record that was made after the reading.
+    /// Adds a record that was created after the read.
     pub fn add_seeded(&mut self, tag: &Tag, nonce: Nonce) {
         let record = TagRecord {
             nonce,
@@ -153,12 +152,13 @@ impl RecordSnapshot {
             pending_until: None,
             guarded: false,
         };
-        if let Some((_, place)) = self.records.iter_mut().find(|(name, _)| name == tag) {
-            *place = Some(record);
+        if let Some((_, record_slot)) = self.records.iter_mut().find(|(name, _)| name == tag) {
+            *record_slot = Some(record);
         }
     }
 
-    /// Whether two requests read the same state of the same tags, so that they may share a fill.
+    /// Whether two requests have read the same state of the same tags, so that they may share a
+    /// fill.
     #[must_use]
     pub fn agrees_with(&self, other: &Self) -> bool {
         let same_step = self.seq.is_some() && self.seq == other.seq;
@@ -209,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn an_entry_is_current_while_all_its_nonces_stand() {
+    fn an_entry_is_current_while_all_its_nonces_are_unchanged() {
         let entry = stamp(&[("a", 1), ("b", 2)]);
         let with = |a, b| reading(vec![(Tag::new("a"), a), (Tag::new("b"), b)]).validate(&entry);
         assert_eq!(with(record(1, "-"), record(2, "-")), EntryVerdict::Current);
@@ -217,12 +217,12 @@ mod tests {
         assert_eq!(
             with(record(1, "-"), None),
             EntryVerdict::Refused(Reason::Purged),
-            "absent is a miss"
+            "an absent record is a miss"
         );
         assert_eq!(
             with(record(1, "x:2000:m"), record(2, "-")),
             EntryVerdict::Current,
-            "hits go on under a mark"
+            "a mark alone does not stop hits"
         );
         assert_eq!(
             with(record(1, "x:2000:b"), record(2, "-")),
@@ -253,7 +253,11 @@ mod tests {
         let ago = |ms| EntryVerdict::SoftPurged(Duration::from_millis(ms));
         assert_eq!(with(soft_record(1, 900, "-"), record(2, "-")), ago(100));
         assert_eq!(with(soft_record(1, 900, "-"), soft_record(2, 700, "-")), ago(300));
-        assert_eq!(with(soft_record(1, 1_001, "-"), record(2, "-")), ago(0), "a clock that lags");
+        assert_eq!(
+            with(soft_record(1, 1_001, "-"), record(2, "-")),
+            ago(0),
+            "a clock that runs behind"
+        );
         let mut everything = reading(vec![
             (Tag::new("a"), record(1, "-")),
             (Tag::new("b"), soft_record(2, 700, "-")),
@@ -263,7 +267,7 @@ mod tests {
     }
 
     #[test]
-    fn whatever_refuses_an_entry_comes_before_what_makes_it_stale() {
+    fn reasons_to_refuse_come_before_reasons_to_call_stale() {
         let entry = stamp(&[("a", 1), ("b", 2)]);
         let with = |b| {
             reading(vec![(Tag::new("a"), soft_record(1, 900, "-")), (Tag::new("b"), b)])
@@ -285,7 +289,7 @@ mod tests {
     }
 
     #[test]
-    fn a_soft_purge_parts_those_who_read_before_it_from_those_who_read_after() {
+    fn a_soft_purge_separates_reads_before_it_from_reads_after_it() {
         let (before, after) = (
             reading(vec![(Tag::new("a"), record(1, "-"))]),
             reading(vec![(Tag::new("a"), soft_record(1, 900, "-"))]),
@@ -307,12 +311,12 @@ mod tests {
             (|nonce| vec![(Tag::new("a"), record(nonce, "-"))], vec![(Tag::new("a"), None)]);
         let mut later = reading(known(1));
         later.seq = Some(6);
-        assert!(reading(known(1)).agrees_with(&later), "a purge of something else");
+        assert!(reading(known(1)).agrees_with(&later), "only another tag was purged");
         assert!(!reading(known(1)).agrees_with(&reading(known(2))));
         assert!(reading(unknown.clone()).agrees_with(&reading(unknown.clone())));
         let mut later = reading(unknown.clone());
         later.seq = Some(6);
-        assert!(!reading(unknown).agrees_with(&later), "it may have been this tag");
+        assert!(!reading(unknown).agrees_with(&later), "this tag may have been purged");
     }
 
     proptest! {

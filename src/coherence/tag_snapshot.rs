@@ -1,5 +1,5 @@
-//! What was read of the state of tags: before a fill asks the app, so that what it brings is judged
-//! by what came between.
+//! The state of tags as a fill reads it before it sends its request to the origin; the response is
+//! stored only if nothing has changed since.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -8,18 +8,18 @@ use crate::coherence::tag_record::RecordSnapshot;
 use crate::coherence::tag_table::TagState;
 use crate::policy::tag::Tag;
 
-/// The state of some tags before the app is asked.
+/// The state of some tags before the origin gets the request.
 #[derive(Clone, Debug)]
 pub enum TagSnapshot {
-    /// By the local table.
+    /// From the local table.
     Local(LocalTagSnapshot),
-    /// By Redis, in this epoch.
+    /// From Redis, in this epoch.
     Shared(u64, RecordSnapshot),
-    /// Nothing could be read: what is fetched is not stored.
+    /// Nothing could be read: the response is not stored.
     Unverifiable,
 }
 
-/// A reading of the local table.
+/// A read of the local table.
 #[derive(Clone, Debug)]
 pub struct LocalTagSnapshot {
     pub(super) epoch: u64,
@@ -30,9 +30,9 @@ pub struct LocalTagSnapshot {
 }
 
 impl TagSnapshot {
-    /// Whether a request that read this may be answered from a fill that read `fill`. `more_tags`
-    /// says whether the fill's response carries tags beside those read: of these it can only be
-    /// said that no purge at all came between.
+    /// Whether a request that read this may share the response of a fill that read `fill`.
+    /// `more_tags` says whether the response carries tags that were not read: for these it must be
+    /// certain that no purge at all came between.
     #[must_use]
     pub fn may_join(&self, fill: &Self, more_tags: bool) -> bool {
         match (self, fill) {
@@ -59,7 +59,7 @@ impl TagSnapshot {
 }
 
 impl TagSnapshot {
-    /// Whether exactly so many purges came since `earlier` was read.
+    /// Whether exactly `purges` purges came since `earlier` was read.
     #[must_use]
     pub fn is_later_by(&self, earlier: &Self, purges: u64) -> bool {
         match (self, earlier) {

@@ -1,43 +1,45 @@
-//! The local table of tags: one cell for each tag that an entry or a fill of this process holds.
+//! The local table: one [`TagState`] for each tag that an entry or a fill of this process holds.
 //!
 //! Invariants:
-//! - An entry is current if and only if every one of its cells says what it said when the fill
-//!   began.
-//! - A purge either finds a tag's cell, or moves `seq` before the cell is made; so a fill that
-//!   first learns of the tag from its response notices by `seq` that it may have missed a purge.
-//! - A cell lives as long as somebody holds it, so the table is bounded by what is stored and under
-//!   way.
-//! - A soft purge moves what every purge moves. Who finds something moved, and then no hard purge
-//!   since, knows that soft ones alone moved it: a hard purge says so before it moves anything.
+//! - An entry is current if and only if all its tag states say what they said when its fill began.
+//! - A purge either finds the state of a tag, or advances `seq` before the state is created. So a
+//!   fill that learns of a tag from its response sees by `seq` that it may have missed a purge.
+//! - A tag state lives as long as something holds it, so the table is bounded by what is stored and
+//!   in progress.
+//! - A soft purge advances everything that a hard purge does. A reader that sees a change, and then
+//!   no hard purge, knows that only soft purges came: a hard purge records itself before it
+//!   advances anything.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::SeqCst};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Weak};
+
+use parking_lot::Mutex;
 
 use crate::clock::Wall;
 use crate::policy::tag::Tag;
 
 const SHARD_COUNT: usize = 16;
 
-/// What purges have done to something.
+/// The steps of the purges of one tag, or of everything.
 #[derive(Debug, Default)]
 struct PurgeSteps {
-    /// The step of the last one; 0 for none.
+    /// The step of the last purge; 0 for none.
     last: AtomicU64,
-    /// The step of the last hard one.
+    /// The step of the last hard purge.
     hard: AtomicU64,
-    /// When the last soft one was, in milliseconds of [`Wall`].
+    /// When the last soft purge was, in milliseconds of [`Wall`].
     soft_purged_at: AtomicU64,
 }
 
-/// What has come of something since its state was noted.
+/// Which purges came since a step was noted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PurgedSince {
-    /// Nothing: it is current.
+    /// None: the entry is current.
     Unchanged,
-    /// Soft purges alone, the last one then: it is stale.
+    /// Soft purges only, the last one at this time: the entry is stale.
     SoftPurged(Wall),
-    /// A hard purge: it is void.
+    /// A hard purge: the entry is invalid.
     HardPurged,
 }
 
@@ -50,7 +52,7 @@ impl PurgeSteps {
         if self.last() == noted {
             return PurgedSince::Unchanged;
         }
-        // After the last one was found to have moved: see the table's invariants.
+        // Read after `last` was seen to change: see the invariants of the table.
         if self.hard.load(SeqCst) > noted {
             PurgedSince::HardPurged
         } else {
@@ -58,9 +60,9 @@ impl PurgeSteps {
         }
     }
 
-    /// A purge at this step: a soft one, if it comes with a time.
-    fn record(&self, step: u64, softened: Option<Wall>) {
-        match softened {
+    /// Records a purge at this step: a soft one if it comes with a time.
+    fn record(&self, step: u64, soft_purged_at: Option<Wall>) {
+        match soft_purged_at {
             Some(at) => self.soft_purged_at.fetch_max(at.0, SeqCst),
             None => self.hard.fetch_max(step, SeqCst),
         };
@@ -72,38 +74,38 @@ impl PurgeSteps {
 #[derive(Debug, Default)]
 pub struct TagState {
     purges: PurgeSteps,
-    /// Mutations under way whose rule says `guard = "bypass"`.
+    /// Mutations in progress whose rule says `guard = "bypass"`.
     guards: AtomicU32,
 }
 
 impl TagState {
-    /// The step of the last purge, hard or soft; 0 for none since the cell was made.
+    /// The step of the last purge, hard or soft; 0 for none since the state was created.
     #[must_use]
     pub fn last_purge(&self) -> u64 {
         self.purges.last()
     }
 
-    /// What has come since it was last purged at this step.
+    /// Which purges came since the last purge was at this step.
     #[must_use]
     pub fn since(&self, purged: u64) -> PurgedSince {
         self.purges.since(purged)
     }
 
-    /// Whether hits are to wait for a mutation.
+    /// Whether a mutation keeps hits away.
     #[must_use]
     pub fn is_guarded(&self) -> bool {
         self.guards.load(SeqCst) > 0
     }
 }
 
-/// Keeps hits on a tag away while it lives.
+/// Keeps hits on a tag away until it is dropped.
 #[derive(Debug)]
 pub struct TagGuard(Arc<TagState>);
 
 impl TagGuard {
-    fn new(cell: Arc<TagState>) -> Self {
-        cell.guards.fetch_add(1, SeqCst);
-        Self(cell)
+    fn new(state: Arc<TagState>) -> Self {
+        state.guards.fetch_add(1, SeqCst);
+        Self(state)
     }
 }
 
@@ -116,17 +118,17 @@ impl Drop for TagGuard {
 #[derive(Debug, Default)]
 struct Shard {
     states: HashMap<Tag, Weak<TagState>>,
-    /// Sweep when the shard has grown to this.
+    /// The size at which dead states are swept out.
     sweep_at: usize,
 }
 
-/// All cells.
+/// The states of all tags.
 #[derive(Debug)]
 pub struct TagTable {
     shards: Vec<Mutex<Shard>>,
-    /// One step per purge. Starts at 1, so that 0 is before every purge.
+    /// The step of the latest purge. Starts at 1, so that 0 comes before every purge.
     seq: AtomicU64,
-    /// Those of everything.
+    /// Purges of everything.
     everything: PurgeSteps,
 }
 
@@ -152,64 +154,68 @@ impl TagTable {
         self.everything.last()
     }
 
-    /// What has come of everything since this generation.
+    /// Which purges of everything came since this generation.
     #[must_use]
     pub fn since(&self, generation: u64) -> PurgedSince {
         self.everything.since(generation)
     }
 
-    /// The cell of a tag, and whether it was made just now.
+    /// The state of a tag, and whether it was created just now.
     pub fn tag_state(&self, tag: &Tag) -> (Arc<TagState>, bool) {
         self.with_shard(tag, |shard| {
-            if let Some(cell) = shard.states.get(tag).and_then(Weak::upgrade) {
-                return (cell, false);
+            if let Some(state) = shard.states.get(tag).and_then(Weak::upgrade) {
+                return (state, false);
             }
             if shard.states.len() >= shard.sweep_at {
-                shard.states.retain(|_, cell| cell.strong_count() > 0);
-                // A quarter of dead cells at the most, for a sweep that costs each new cell four
-                // steps.
+                shard.states.retain(|_, state| state.strong_count() > 0);
+                // At most a quarter of the states are dead, and a sweep costs four steps for each
+                // new state.
                 shard.sweep_at = (shard.states.len() + shard.states.len() / 4).max(64);
             }
-            let cell = Arc::new(TagState::default());
-            shard.states.insert(tag.clone(), Arc::downgrade(&cell));
-            (cell, true)
+            let state = Arc::new(TagState::default());
+            shard.states.insert(tag.clone(), Arc::downgrade(&state));
+            (state, true)
         })
     }
 
-    /// A tag with its cell, and what that says.
+    /// A tag with its state, and the step of its last purge.
     pub fn snapshot(&self, tag: &Tag) -> (Tag, Arc<TagState>, u64) {
-        let (cell, _) = self.tag_state(tag);
-        let purged = cell.last_purge();
-        (tag.clone(), cell, purged)
+        let (state, _) = self.tag_state(tag);
+        let purged = state.last_purge();
+        (tag.clone(), state, purged)
     }
 
-    /// Purges tags: everything that carries one of them is void.
+    /// Purges tags: entries that carry one of them are invalid.
     pub fn purge<'a>(&self, tags: impl IntoIterator<Item = &'a Tag>) {
         self.apply_purge(tags, None);
     }
 
-    /// Purges tags softly: everything that carries one of them is stale since then.
+    /// Purges tags softly: entries that carry one of them are stale from this time on.
     pub fn soft_purge<'a>(&self, tags: impl IntoIterator<Item = &'a Tag>, at: Wall) {
         self.apply_purge(tags, Some(at));
     }
 
-    fn apply_purge<'a>(&self, tags: impl IntoIterator<Item = &'a Tag>, softened: Option<Wall>) {
-        // First the step, then the cells: see the second invariant.
+    fn apply_purge<'a>(
+        &self,
+        tags: impl IntoIterator<Item = &'a Tag>,
+        soft_purged_at: Option<Wall>,
+    ) {
+        // The step comes before the states: see the second invariant.
         let step = self.next_step();
         for tag in tags {
-            let cell = self.with_shard(tag, |shard| shard.states.get(tag).and_then(Weak::upgrade));
-            if let Some(cell) = cell {
-                cell.purges.record(step, softened);
+            let state = self.with_shard(tag, |shard| shard.states.get(tag).and_then(Weak::upgrade));
+            if let Some(state) = state {
+                state.purges.record(step, soft_purged_at);
             }
         }
     }
 
-    /// Empties the cache logically.
+    /// Makes all entries invalid.
     pub fn purge_everything(&self) {
         self.everything.record(self.next_step(), None);
     }
 
-    /// Makes everything stale since then.
+    /// Makes all entries stale from this time on.
     pub fn soft_purge_everything(&self, at: Wall) {
         self.everything.record(self.next_step(), Some(at));
     }
@@ -223,16 +229,13 @@ impl TagTable {
         tags.into_iter().map(|tag| TagGuard::new(self.tag_state(tag).0)).collect()
     }
 
-    /// How many cells are remembered, the dead ones that no sweep has met yet included.
+    /// How many states the table holds, including dead ones not yet swept out.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.shards
-            .iter()
-            .map(|shard| shard.lock().unwrap_or_else(PoisonError::into_inner).states.len())
-            .sum()
+        self.shards.iter().map(|shard| shard.lock().states.len()).sum()
     }
 
-    /// Whether there is none.
+    /// Whether the table is empty.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
@@ -243,9 +246,7 @@ impl TagTable {
             (hash ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3)
         });
         let index = usize::try_from(sum >> 32).unwrap_or_default() % SHARD_COUNT;
-        // A shard is whole between any two statements that could panic, so a poisoned lock still
-        // guards a good map.
-        act(&mut self.shards[index].lock().unwrap_or_else(PoisonError::into_inner))
+        act(&mut self.shards[index].lock())
     }
 }
 
@@ -254,19 +255,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_purge_reaches_the_cell_that_is_held() {
+    fn a_purge_reaches_the_state_that_is_held() {
         let table = TagTable::default();
         let (tag, other) = (Tag::new("a"), Tag::new("b"));
-        let ((cell, made), (bystander, _)) = (table.tag_state(&tag), table.tag_state(&other));
-        let before = cell.last_purge();
+        let ((state, made), (bystander, _)) = (table.tag_state(&tag), table.tag_state(&other));
+        let before = state.last_purge();
         table.purge([&tag]);
-        assert!(made && cell.last_purge() > before);
+        assert!(made && state.last_purge() > before);
         assert_eq!(bystander.last_purge(), 0);
-        assert!(!table.tag_state(&tag).1, "the cell is held, so it is found again");
+        assert!(!table.tag_state(&tag).1, "the state is held, so it is found again");
     }
 
     #[test]
-    fn a_purge_of_a_tag_that_nobody_holds_moves_the_step() {
+    fn a_purge_of_a_tag_without_a_state_advances_the_step() {
         let table = TagTable::default();
         let before = table.seq();
         table.purge([&Tag::new("a")]);
@@ -274,31 +275,31 @@ mod tests {
     }
 
     #[test]
-    fn a_soft_purge_moves_the_cell_and_tells_when() {
+    fn a_soft_purge_advances_the_state_and_says_when() {
         let table = TagTable::default();
         let tag = Tag::new("a");
-        let (cell, _) = table.tag_state(&tag);
-        let noted = cell.last_purge();
-        assert_eq!(cell.since(noted), PurgedSince::Unchanged);
+        let (state, _) = table.tag_state(&tag);
+        let noted = state.last_purge();
+        assert_eq!(state.since(noted), PurgedSince::Unchanged);
         table.soft_purge([&tag], Wall(7));
-        assert_ne!(cell.last_purge(), noted, "whoever compares finds it moved");
-        assert_eq!(cell.since(noted), PurgedSince::SoftPurged(Wall(7)));
-        let renewed = cell.last_purge();
-        assert_eq!(cell.since(renewed), PurgedSince::Unchanged);
+        assert_ne!(state.last_purge(), noted, "a reader that compares sees the change");
+        assert_eq!(state.since(noted), PurgedSince::SoftPurged(Wall(7)));
+        let renewed = state.last_purge();
+        assert_eq!(state.since(renewed), PurgedSince::Unchanged);
         table.soft_purge([&tag], Wall(9));
         assert_eq!(
-            (cell.since(noted), cell.since(renewed)),
+            (state.since(noted), state.since(renewed)),
             (PurgedSince::SoftPurged(Wall(9)), PurgedSince::SoftPurged(Wall(9)))
         );
     }
 
     #[test]
-    fn a_hard_purge_voids_what_soft_ones_before_and_after_it_touched() {
+    fn a_hard_purge_wins_over_soft_ones_before_and_after_it() {
         for order in [[true, false], [false, true]] {
             let table = TagTable::default();
             let tag = Tag::new("a");
-            let (cell, _) = table.tag_state(&tag);
-            let (noted, generation) = (cell.last_purge(), table.generation());
+            let (state, _) = table.tag_state(&tag);
+            let (noted, generation) = (state.last_purge(), table.generation());
             for soft in order {
                 if soft {
                     table.soft_purge([&tag], Wall(7));
@@ -309,7 +310,7 @@ mod tests {
                 }
             }
             assert_eq!(
-                (cell.since(noted), table.since(generation)),
+                (state.since(noted), table.since(generation)),
                 (PurgedSince::HardPurged, PurgedSince::HardPurged),
                 "soft first: {}",
                 order[0]
@@ -318,23 +319,23 @@ mod tests {
     }
 
     #[test]
-    fn everything_is_softened_apart_from_its_tags() {
+    fn a_soft_purge_of_everything_leaves_the_tag_states_alone() {
         let table = TagTable::default();
-        let (cell, _) = table.tag_state(&Tag::new("a"));
-        let (noted, generation, step) = (cell.last_purge(), table.generation(), table.seq());
+        let (state, _) = table.tag_state(&Tag::new("a"));
+        let (noted, generation, step) = (state.last_purge(), table.generation(), table.seq());
         table.soft_purge_everything(Wall(7));
         assert_eq!(
-            (cell.since(noted), table.since(generation)),
+            (state.since(noted), table.since(generation)),
             (PurgedSince::Unchanged, PurgedSince::SoftPurged(Wall(7)))
         );
         assert!(
             table.generation() != generation && table.seq() > step,
-            "fills under way find that it moved"
+            "fills in progress see the change"
         );
     }
 
     #[test]
-    fn the_table_forgets_what_nobody_holds() {
+    fn the_table_forgets_states_that_are_not_held() {
         let table = TagTable::default();
         let held: Vec<_> =
             (0..100).map(|n| table.tag_state(&Tag::new(&format!("held{n}")))).collect();
@@ -353,10 +354,10 @@ mod tests {
     fn a_guard_ends_when_it_is_dropped() {
         let table = TagTable::default();
         let tag = Tag::new("a");
-        let (cell, _) = table.tag_state(&tag);
+        let (state, _) = table.tag_state(&tag);
         let guards = table.guard([&tag, &tag]);
-        assert!(cell.is_guarded());
+        assert!(state.is_guarded());
         drop(guards);
-        assert!(!cell.is_guarded());
+        assert!(!state.is_guarded());
     }
 }

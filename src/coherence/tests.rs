@@ -1,8 +1,10 @@
-//! Coherence of one sidecar by itself.
+//! Tests of coherence within one sidecar.
 
 use std::time::Duration;
 
 use super::*;
+use crate::outcome::Reason;
+use crate::policy::tag::Tag;
 
 async fn proofs(coherence: &Coherence, tag: &Tag, many: usize) -> Vec<Proof> {
     let mut proofs = Vec::with_capacity(many);
@@ -13,7 +15,7 @@ async fn proofs(coherence: &Coherence, tag: &Tag, many: usize) -> Vec<Proof> {
             coherence
                 .commit(&read, &tags, Duration::from_mins(1))
                 .await
-                .expect("nothing was purged meanwhile"),
+                .expect("nothing was purged since"),
         );
     }
     proofs
@@ -35,7 +37,7 @@ async fn heavy_a_tag_of_a_million_entries_is_purged_as_one_of_ten_is() {
 }
 
 #[test]
-fn without_a_lease_nothing_is_held_to_be_current() {
+fn without_a_lease_nothing_is_watched() {
     let coherence = Coherence::new(None, Clock::system());
     assert!(!coherence.has_lease() && coherence.watch_tags(&[Tag::new("a")]).is_none());
 }
@@ -46,7 +48,7 @@ fn local(proof: &Proof) -> &LocalProof {
 }
 
 #[tokio::test]
-async fn what_is_purged_softly_is_stale_since_then_and_current_no_more() {
+async fn a_soft_purge_makes_an_entry_stale_from_that_moment_on() {
     let clock = Clock::manual();
     let coherence = Coherence::new(None, clock.clone());
     let (tag, other) = (Tag::new("a"), Tag::new("b"));
@@ -63,7 +65,7 @@ async fn what_is_purged_softly_is_stale_since_then_and_current_no_more() {
         assert_eq!(
             coherence.validate_local(local(&both)),
             Err(Reason::Purged),
-            "nobody who asks for what is current gets it"
+            "a soft purge ends the proof, too"
         );
         assert!(
             coherence
@@ -78,7 +80,7 @@ async fn what_is_purged_softly_is_stale_since_then_and_current_no_more() {
     assert_eq!(
         coherence.soft_purged_at_local(local(&both)),
         Err(Reason::Purged),
-        "hard after soft voids"
+        "a hard purge after a soft one makes the entry invalid"
     );
     assert!(coherence.soft_purged_at_local(local(&bystander)).is_ok());
     coherence.purge_everything(PurgeKind::Hard).await;
@@ -86,7 +88,7 @@ async fn what_is_purged_softly_is_stale_since_then_and_current_no_more() {
 }
 
 #[tokio::test]
-async fn a_soft_purge_kills_the_fill_that_it_overtakes() {
+async fn a_soft_purge_ends_the_fill_that_it_overlaps() {
     let (known, named) = (Tag::new("known"), Tag::new("named by the response"));
     let everything = [known.clone(), named.clone()];
     for purged in [Some(&known), Some(&named), None] {
@@ -97,7 +99,7 @@ async fn a_soft_purge_kills_the_fill_that_it_overtakes() {
             None => coherence.purge_everything(PurgeKind::Soft).await,
         }
         let late = coherence.read_local(std::slice::from_ref(&known));
-        assert!(!late.may_join(&read, true), "nor does anybody join it: {purged:?}");
+        assert!(!late.may_join(&read, true), "no request joins the fill: {purged:?}");
         let killed = coherence.commit(&read, &everything, Duration::from_mins(1)).await;
         assert!(matches!(killed, Err(Reason::PurgedDuringFill)), "{purged:?}");
         let next = coherence

@@ -1,4 +1,4 @@
-//! What must still be true for an entry to be served.
+//! Proofs: what must still be true for an entry to be served, and whether it is.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -6,20 +6,23 @@ use std::time::Instant;
 use arc_swap::ArcSwapOption;
 use smallvec::SmallVec;
 
-use crate::cache::entry::Stamp;
-use crate::coherence::tag_table::TagState;
+use crate::clock::Wall;
+use crate::coherence::Coherence;
+use crate::coherence::stamp::Stamp;
+use crate::coherence::tag_table::{PurgedSince, TagState};
+use crate::outcome::Reason;
 use crate::policy::tag::Tag;
 
 /// What must still be true for an entry to be served.
 #[derive(Debug)]
 pub enum Proof {
-    /// The cells of its tags say what they said.
+    /// The local table must still say the same of its tags.
     Local(LocalProof),
-    /// The records of its tags in Redis say what they said.
+    /// The records in Redis must still say the same of its tags.
     Shared(SharedProof),
 }
 
-/// The state of some cells: inline for the usual few, since a hit should not have to look for them.
+/// The states of some tags. Inline for the usual few, so that a hit needs no pointer to find them.
 pub(super) type TagStates = SmallVec<[(Arc<TagState>, u64); 3]>;
 
 /// A proof by the local table.
@@ -28,7 +31,7 @@ pub struct LocalProof {
     pub(super) epoch: u64,
     pub(super) generation: u64,
     pub(super) states: TagStates,
-    /// The end of trust, when Redis is lost.
+    /// When trust ends, while Redis is lost.
     pub(super) until: Option<Instant>,
 }
 
@@ -37,7 +40,7 @@ pub struct LocalProof {
 pub struct SharedProof {
     /// What the records said.
     pub stamp: Stamp,
-    /// What the local table said before the records were last seen to say so.
+    /// What the local table said before the records were last seen to agree with the stamp.
     pub(super) leased: ArcSwapOption<LeasedSnapshot>,
 }
 
@@ -49,7 +52,7 @@ pub(super) struct LeasedSnapshot {
     pub(super) states: TagStates,
 }
 
-/// What the local table says of some tags, under a lease, before Redis is asked about them.
+/// What the local table said of some tags, under a lease, before a read of Redis.
 #[derive(Debug)]
 pub struct TagWatch {
     pub(super) session: u64,
@@ -58,23 +61,23 @@ pub struct TagWatch {
 }
 
 impl TagWatch {
-    /// What it says of the tags of this stamp; none when it does not speak of all of them.
+    /// What it said of the tags of this stamp; `None` unless it includes all of them.
     fn leased_snapshot(&self, stamp: &Stamp) -> Option<Arc<LeasedSnapshot>> {
         let seen = |tag: &Tag| {
             self.states
                 .iter()
                 .find(|(name, _, _)| name == tag)
-                .map(|(_, cell, purged)| (Arc::clone(cell), *purged))
+                .map(|(_, state, purged)| (Arc::clone(state), *purged))
         };
-        let cells: Option<TagStates> = stamp.tags.iter().map(|(tag, _)| seen(tag)).collect();
+        let states: Option<TagStates> = stamp.tags.iter().map(|(tag, _)| seen(tag)).collect();
         Some(Arc::new(LeasedSnapshot {
             session: self.session,
             generation: self.generation,
-            states: cells?,
+            states: states?,
         }))
     }
 
-    /// Both, if they are of one session.
+    /// Both together, if they belong to the same session.
     #[must_use]
     pub fn merge(mut self, more: Self) -> Option<Self> {
         let same = self.session == more.session && self.generation == more.generation;
@@ -84,14 +87,14 @@ impl TagWatch {
 }
 
 impl SharedProof {
-    /// A proof by this stamp, which Redis vouched for after the watch began.
+    /// A proof by this stamp, which Redis validated after the watch began.
     #[must_use]
     pub fn new(stamp: Stamp, watch: Option<&TagWatch>) -> Self {
         let leased = ArcSwapOption::from(watch.and_then(|watch| watch.leased_snapshot(&stamp)));
         Self { stamp, leased }
     }
 
-    /// Redis has vouched for it again, after the watch began.
+    /// Notes that Redis has validated the stamp again, after the watch began.
     pub fn renew(&self, watch: Option<&TagWatch>) {
         if let Some(leased) = watch.and_then(|watch| watch.leased_snapshot(&self.stamp)) {
             self.leased.store(Some(leased));
@@ -100,21 +103,123 @@ impl SharedProof {
 }
 
 impl Proof {
-    /// How much memory it takes beside the entry.
+    /// How much memory it takes besides the entry.
     #[must_use]
     pub fn weight(&self) -> usize {
-        // A cell with its name in the table, shared by some entries.
-        const CELL: usize = 176;
+        // A tag state with its name in the table, shared by some entries.
+        const TAG_STATE: usize = 176;
         match self {
-            Self::Local(local) => local.states.len() * CELL,
+            Self::Local(local) => local.states.len() * TAG_STATE,
             Self::Shared(proof) => {
                 128 + proof
                     .stamp
                     .tags
                     .iter()
-                    .map(|(tag, _)| tag.as_str().len() + 48 + CELL)
+                    .map(|(tag, _)| tag.as_str().len() + 48 + TAG_STATE)
                     .sum::<usize>()
             }
         }
+    }
+}
+
+impl Coherence {
+    /// Whether an entry is current by the local table. One that was purged softly is not.
+    pub fn validate_local(&self, proof: &LocalProof) -> Result<(), Reason> {
+        if self.soft_purged_at_local(proof)?.is_some() { Err(Reason::Purged) } else { Ok(()) }
+    }
+
+    /// When a soft purge made an entry stale that is otherwise current by the local table; `None`
+    /// if none did.
+    pub fn soft_purged_at_local(&self, proof: &LocalProof) -> Result<Option<Wall>, Reason> {
+        if proof.epoch != self.epoch() {
+            return Err(Reason::Unverifiable);
+        }
+        let mut soft_purged_at: Option<Wall> = None;
+        let mut compare = |since| match since {
+            PurgedSince::Unchanged => Ok(()),
+            PurgedSince::SoftPurged(at) => {
+                soft_purged_at = Some(soft_purged_at.map_or(at, |first| first.min(at)));
+                Ok(())
+            }
+            PurgedSince::HardPurged => Err(Reason::Purged),
+        };
+        compare(self.table.since(proof.generation))?;
+        if proof.until.is_some_and(|until| self.clock.now() >= until) {
+            // More than stale: it is unknown whether the entry was purged.
+            return Err(Reason::Unverifiable);
+        }
+        for (state, purged) in &proof.states {
+            compare(state.since(*purged))?;
+            if state.is_guarded() {
+                return Err(Reason::MutationPending);
+            }
+        }
+        Ok(soft_purged_at)
+    }
+
+    /// Whether an entry that Redis has validated is current by the local table, so that a hit can
+    /// skip Redis.
+    #[must_use]
+    pub fn is_current_locally(&self, proof: &SharedProof) -> bool {
+        let leased = proof.leased.load();
+        let Some(leased) = &*leased else { return false };
+        // In this order: see the invariant in `lease.rs`.
+        self.lease_state.has_lease()
+            && self.lease_state.session() == leased.session
+            && self.table.generation() == leased.generation
+            && leased
+                .states
+                .iter()
+                .all(|(state, purged)| state.last_purge() == *purged && !state.is_guarded())
+    }
+
+    /// The tags of an entry, and whether each is in the state in which the entry was stored. For
+    /// people to read. `names` are the tags of an entry of this process, in the order in which it
+    /// was stored; an entry from Redis carries its own.
+    pub async fn current_tags(&self, proof: &Proof, names: &[Tag]) -> Vec<(Tag, bool)> {
+        match proof {
+            Proof::Local(local) => {
+                let is_current = local.generation == self.table.generation();
+                let states = names.iter().zip(&local.states);
+                states
+                    .map(|(tag, (state, purged))| {
+                        (tag.clone(), is_current && state.last_purge() == *purged)
+                    })
+                    .collect()
+            }
+            Proof::Shared(SharedProof { stamp, .. }) => {
+                let tags: Vec<Tag> = stamp.tags.iter().map(|(tag, _)| tag.clone()).collect();
+                let snapshot = match &self.records {
+                    Some(shared) => self
+                        .record_result(shared.fetch(None, &tags).await)
+                        .ok()
+                        .and_then(|fetched| fetched.reading),
+                    None => None,
+                };
+                let snapshot = snapshot.filter(|snapshot| snapshot.generation == stamp.generation);
+                let is_current = |tag: &Tag, nonce| {
+                    snapshot.as_ref().is_some_and(|snapshot| snapshot.nonce(tag) == Some(nonce))
+                };
+                stamp
+                    .tags
+                    .iter()
+                    .map(|(tag, nonce)| (tag.clone(), is_current(tag, *nonce)))
+                    .collect()
+            }
+        }
+    }
+
+    /// Notes the state of tags before Redis is read; `None` without a lease.
+    #[must_use]
+    pub fn watch_tags(&self, tags: &[Tag]) -> Option<TagWatch> {
+        // The session comes first: a lease found after it belongs to that session or to a later
+        // one, which makes the watch useless but not wrong.
+        let session = self.lease_state.session();
+        if !self.lease_state.has_lease() {
+            return None;
+        }
+        let generation = self.table.generation();
+        let states = tags.iter().map(|tag| self.table.snapshot(tag)).collect();
+        Some(TagWatch { session, generation, states })
     }
 }

@@ -6,6 +6,8 @@
 
 use std::borrow::Cow;
 
+use http::StatusCode;
+
 /// The step of a request at which a reason is given.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
@@ -88,6 +90,66 @@ impl Reason {
                 Cow::Owned(self.as_str().replace([' ', '-'], "_"))
             }
             _ => Cow::Borrowed(self.as_str()),
+        }
+    }
+
+    /// The status of the response that the sidecar makes itself when a request fails for this
+    /// reason.
+    #[must_use]
+    pub const fn failure_status(self) -> StatusCode {
+        match self {
+            Self::BadRequest => StatusCode::BAD_REQUEST,
+            Self::UpstreamUnreachable | Self::UpstreamProtocolError | Self::UpstreamError => {
+                StatusCode::BAD_GATEWAY
+            }
+            Self::UpstreamBusy | Self::WriteRefused | Self::CacheUnavailable => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
+            Self::UpstreamTimeout | Self::OnlyIfCached => StatusCode::GATEWAY_TIMEOUT,
+            // These let the origin's response through. A request that fails with one of them has
+            // lost that response on its way, which only a fault of the sidecar can cause.
+            Self::NoRoute
+            | Self::Method
+            | Self::ModeOff
+            | Self::Shadow
+            | Self::MissingField
+            | Self::UnkeyedHeader
+            | Self::AmbiguousPath
+            | Self::AmbiguousQuery
+            | Self::RequestBody
+            | Self::Range
+            | Self::Precondition
+            | Self::Upgrade
+            | Self::MethodOverride
+            | Self::MutationPending
+            | Self::RequestNoStore
+            | Self::KeyTooLong
+            | Self::NotStored
+            | Self::Expired
+            | Self::StaleWhileRevalidate
+            | Self::Purged
+            | Self::NotAdmitted
+            | Self::RequestNoCache
+            | Self::VaryMiss
+            | Self::NoStore
+            | Self::Private
+            | Self::NoCache
+            | Self::NoFreshness
+            | Self::StaleOnArrival
+            | Self::SetCookie
+            | Self::VaryStar
+            | Self::Status
+            | Self::Authorization
+            | Self::TooLarge
+            | Self::Truncated
+            | Self::Unframed
+            | Self::ClientGone
+            | Self::EventStream
+            | Self::Trailers
+            | Self::TooManyTags
+            | Self::PurgedDuringFill
+            | Self::StoreFailed
+            | Self::Unverifiable => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
 
@@ -313,6 +375,73 @@ mod tests {
     fn discriminants_count_the_table() {
         for (at, reason) in Reason::ALL.iter().enumerate() {
             assert_eq!(*reason as usize, at);
+        }
+    }
+
+    #[test]
+    fn every_reason_has_its_status_of_failure() {
+        let statuses: Vec<_> =
+            Reason::ALL.iter().map(|reason| (*reason, reason.failure_status().as_u16())).collect();
+        assert_eq!(
+            statuses,
+            [
+                (Reason::NoRoute, 500),
+                (Reason::Method, 500),
+                (Reason::ModeOff, 500),
+                (Reason::Shadow, 500),
+                (Reason::MissingField, 500),
+                (Reason::UnkeyedHeader, 500),
+                (Reason::AmbiguousPath, 500),
+                (Reason::AmbiguousQuery, 500),
+                (Reason::RequestBody, 500),
+                (Reason::Range, 500),
+                (Reason::Precondition, 500),
+                (Reason::Upgrade, 500),
+                (Reason::MethodOverride, 500),
+                (Reason::MutationPending, 500),
+                (Reason::CacheUnavailable, 503),
+                (Reason::RequestNoStore, 500),
+                (Reason::KeyTooLong, 500),
+                (Reason::NotStored, 500),
+                (Reason::Expired, 500),
+                (Reason::StaleWhileRevalidate, 500),
+                (Reason::Purged, 500),
+                (Reason::NotAdmitted, 500),
+                (Reason::RequestNoCache, 500),
+                (Reason::OnlyIfCached, 504),
+                (Reason::VaryMiss, 500),
+                (Reason::NoStore, 500),
+                (Reason::Private, 500),
+                (Reason::NoCache, 500),
+                (Reason::NoFreshness, 500),
+                (Reason::StaleOnArrival, 500),
+                (Reason::SetCookie, 500),
+                (Reason::VaryStar, 500),
+                (Reason::Status, 500),
+                (Reason::Authorization, 500),
+                (Reason::TooLarge, 500),
+                (Reason::Truncated, 500),
+                (Reason::Unframed, 500),
+                (Reason::ClientGone, 500),
+                (Reason::EventStream, 500),
+                (Reason::Trailers, 500),
+                (Reason::TooManyTags, 500),
+                (Reason::PurgedDuringFill, 500),
+                (Reason::StoreFailed, 500),
+                (Reason::Unverifiable, 500),
+                (Reason::BadRequest, 400),
+                (Reason::UpstreamUnreachable, 502),
+                (Reason::UpstreamTimeout, 504),
+                (Reason::UpstreamProtocolError, 502),
+                (Reason::UpstreamError, 502),
+                (Reason::UpstreamBusy, 503),
+                (Reason::WriteRefused, 503),
+            ]
+        );
+        for (reason, status) in statuses {
+            if reason.steps().contains(&Step::Failure) {
+                assert_ne!(status, 500, "{reason:?}");
+            }
         }
     }
 }

@@ -10,6 +10,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::clock::Wall;
 use crate::policy::field;
+use crate::units::{hex, short_hex};
 
 /// Who may share an entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -155,23 +156,6 @@ impl fmt::Debug for Hasher {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Hasher")
     }
-}
-
-/// Lower-case hexadecimal digits.
-#[must_use]
-pub fn hex(bytes: &[u8]) -> String {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    bytes
-        .iter()
-        .flat_map(|b| [DIGITS[usize::from(b >> 4)], DIGITS[usize::from(b & 15)]])
-        .map(char::from)
-        .collect()
-}
-
-/// The first eight digits: enough to tell two values apart, useless for anything else.
-#[must_use]
-pub fn short_hex(bytes: &[u8]) -> String {
-    hex(&bytes[..bytes.len().min(4)])
 }
 
 /// Which credential is asking for which route and key fields.

@@ -14,6 +14,7 @@ use crate::outcome::Reason;
 use crate::policy::credential::Scope;
 use crate::policy::field::BodyFields;
 use crate::policy::plan::{Lookup, Plan, PolicyRules, RequestView};
+use crate::policy::request_directives::RequestDirectives;
 use crate::policy::route::{Collapse, Route, RouteSpec};
 use crate::semantics::forward;
 
@@ -130,7 +131,7 @@ pub fn explain(rules: &PolicyRules, request: &ParsedRequest) -> Explanation {
         told.line("refused", format!("{} {}", bad.status(), bad.as_str()));
     } else {
         match rules.plan(&asked) {
-            Plan::Lookup(lookup) => explain_lookup(&mut told, &lookup),
+            Plan::Lookup(lookup) => explain_lookup(&mut told, &lookup, asked.headers),
             Plan::Pass(route, outcome) => {
                 told.line("route", route.map_or("none", |route| route.name()));
                 told.line("X-Cache", "BYPASS");
@@ -171,7 +172,7 @@ impl ExplainLines {
     }
 }
 
-fn explain_lookup(told: &mut ExplainLines, lookup: &Lookup<'_>) {
+fn explain_lookup(told: &mut ExplainLines, lookup: &Lookup<'_>, headers: &HeaderMap) {
     let route: &Route = lookup.route;
     told.line("route", route.name());
     for (name, value) in &lookup.captures {
@@ -186,29 +187,60 @@ fn explain_lookup(told: &mut ExplainLines, lookup: &Lookup<'_>) {
     }
     if let Some(credential) = lookup.credential {
         // SECURITY: eight digits of a keyed hash tell two callers apart and nothing else.
-        told.line(
-            "credential",
-            format!("(hash {})", crate::policy::credential::short_hex(&credential.0)),
-        );
+        told.line("credential", format!("(hash {})", crate::units::short_hex(&credential.0)));
     }
     told.line("key", lookup.key.hash().to_hex());
     for tag in lookup.tags() {
         told.line("tag", tag.as_str());
     }
     explain_times(told, &route.spec);
-    match lookup.unknown.first() {
-        Some(name) => {
+    let directives = RequestDirectives::new(route, headers);
+    match (directives.bypass, lookup.unknown.first()) {
+        (Some(reason), _) => {
+            told.line("X-Cache", "BYPASS");
+            told.reason(reason, reason.as_str());
+        }
+        (None, Some(name)) => {
             told.line("X-Cache", "BYPASS, unless the response is known to vary by it");
             let reason = Reason::UnkeyedHeader;
             told.reason(reason, format!("{} {name}", reason.as_str()));
         }
-        None => told.line("X-Cache", "HIT when it is stored, else MISS"),
+        (None, None) => explain_directives(told, &directives),
     }
+}
+
+/// What a lookup leads to. The client's directives narrow it as they do when the request is served.
+fn explain_directives(told: &mut ExplainLines, directives: &RequestDirectives) {
+    let otherwise = if directives.only_if_cached { "504" } else { "MISS" };
+    let found = if !directives.needs_revalidation() {
+        let mut conditions = String::new();
+        if let Some(most) = directives.max_age {
+            conditions.push_str(&format!(" and at most {} old", seconds(most)));
+        }
+        if let Some(least) = directives.min_fresh {
+            conditions.push_str(&format!(" and fresh for {} more", seconds(least)));
+        }
+        format!("HIT when it is stored{conditions}, else {otherwise}")
+    } else if directives.only_if_cached {
+        "504, whether it is stored or not".to_owned()
+    } else {
+        "REVALIDATED when the origin confirms what is stored, else MISS".to_owned()
+    };
+    told.line("X-Cache", found);
+    if !directives.allows_stale() {
+        told.reason(Reason::RequestNoCache, Reason::RequestNoCache.as_str());
+    }
+    if directives.only_if_cached {
+        told.reason(Reason::OnlyIfCached, Reason::OnlyIfCached.as_str());
+    }
+}
+
+fn seconds(duration: Duration) -> String {
+    format!("{}s", duration.as_secs_f64())
 }
 
 /// How long an entry serves, and what of that is not as it is without a word in the file.
 fn explain_times(told: &mut ExplainLines, spec: &RouteSpec) {
-    let seconds = |duration: Duration| format!("{}s", duration.as_secs_f64());
     let freshness = match spec.ttl {
         Some(ttl) => {
             let less = if spec.jitter.is_zero() {
@@ -341,6 +373,53 @@ mod tests {
         assert_eq!(lines(&told, "reason"), ["unkeyed header x-unheard-of"]);
         assert_eq!(lines(&told, "meaning"), [reason.meaning()]);
         assert_eq!(lines(&told, "remedy"), [reason.remedy().expect("there is one")]);
+    }
+
+    #[test]
+    fn the_directives_of_the_request_decide_what_is_served() {
+        let explained = |keys: &str, name: &str, value: &str| {
+            let told = told_with("", keys, vec![(name.into(), value.into())]);
+            let [verdict] = lines(&told, "X-Cache")[..] else { panic!("{told:?}") };
+            let reasons = lines(&told, "reason").iter().map(ToString::to_string).collect();
+            (verdict.to_owned(), reasons)
+        };
+        let hit = "HIT when it is stored, else MISS";
+        let newer = "REVALIDATED when the origin confirms what is stored, else MISS";
+        let rows: [(&str, &str, &str, &[&str]); 11] = [
+            ("x-request-id", "1", hit, &[]),
+            ("cache-control", "max-stale", hit, &[]),
+            ("cache-control", "no-store", "BYPASS", &["request no-store"]),
+            ("cache-control", "no-cache", newer, &["request no-cache"]),
+            ("cache-control", "max-age=0", newer, &["request no-cache"]),
+            ("pragma", "no-cache", newer, &["request no-cache"]),
+            ("pragma", "other", hit, &[]),
+            (
+                "cache-control",
+                "max-age=30, min-fresh=5",
+                "HIT when it is stored and at most 30s old and fresh for 5s more, else MISS",
+                &["request no-cache"],
+            ),
+            (
+                "cache-control",
+                "only-if-cached",
+                "HIT when it is stored, else 504",
+                &["only if cached"],
+            ),
+            (
+                "cache-control",
+                "only-if-cached, no-cache",
+                "504, whether it is stored or not",
+                &["request no-cache", "only if cached"],
+            ),
+            ("cache-control", "no-store, only-if-cached", "BYPASS", &["request no-store"]),
+        ];
+        for (name, value, verdict, reasons) in rows {
+            let expected = (verdict.to_owned(), reasons.iter().map(ToString::to_string).collect());
+            let found: (String, Vec<String>) = explained("ttl = \"5m\"", name, value);
+            assert_eq!(found, expected, "{name}: {value}");
+            let ignored = "ttl = \"5m\"\nclient_cache_control = \"ignore\"";
+            assert_eq!(explained(ignored, name, value).0, hit, "{name}: {value}");
+        }
     }
 
     #[test]

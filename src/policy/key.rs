@@ -10,7 +10,7 @@ use http::header::HeaderName;
 use sha2::{Digest as _, Sha256};
 use smallvec::SmallVec;
 
-use crate::policy::credential::hex;
+use crate::units::hex;
 
 /// What a part of a key says. The numbers are stored: they never change their meaning.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,7 +60,7 @@ impl KeyHash {
 
 impl fmt::Debug for KeyHash {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "KeyHash({})", crate::policy::credential::short_hex(&self.0))
+        write!(f, "KeyHash({})", crate::units::short_hex(&self.0))
     }
 }
 

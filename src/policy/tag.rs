@@ -26,7 +26,7 @@ impl Tag {
             return Self(name.into());
         }
         let digest = <sha2::Sha256 as sha2::Digest>::digest(name.as_bytes());
-        Self(format!("sha256:{}", crate::policy::credential::hex(&digest)).into())
+        Self(format!("sha256:{}", crate::units::hex(&digest)).into())
     }
 
     /// The implicit tag of a URI, in all its variants and whatever its query.
@@ -209,7 +209,7 @@ fn push_value(name: &mut String, value: &[u8]) {
                     name.push(char::from(byte));
                 } else {
                     name.push('%');
-                    name.push_str(&crate::policy::credential::hex(&[byte]));
+                    name.push_str(&crate::units::hex(&[byte]));
                 }
             }
         }

@@ -8,7 +8,7 @@ use crate::cache::store::LookupResult;
 use crate::cache::store::memory::{CachedEntry, MemorySlot};
 use crate::outcome::{Disposition, Reason};
 use crate::policy::plan::Lookup;
-use crate::proxy::request_directives::RequestDirectives;
+use crate::policy::request_directives::RequestDirectives;
 use crate::proxy::{Proxy, Serve};
 
 /// A stored response, as `explain` tells it.

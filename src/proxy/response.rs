@@ -225,16 +225,8 @@ fn appended_status(upstream: Option<&HeaderValue>, outcome: &Outcome) -> HeaderV
 /// A response that the sidecar makes itself, because of a failure.
 #[must_use]
 pub fn failure(reason: Reason, outcome: &Outcome) -> Response<Body> {
-    let status = match reason {
-        Reason::UpstreamTimeout | Reason::OnlyIfCached => StatusCode::GATEWAY_TIMEOUT,
-        Reason::UpstreamBusy | Reason::WriteRefused | Reason::CacheUnavailable => {
-            StatusCode::SERVICE_UNAVAILABLE
-        }
-        Reason::BadRequest => StatusCode::BAD_REQUEST,
-        _ => StatusCode::BAD_GATEWAY,
-    };
     let mut response = plain(
-        status,
+        reason.failure_status(),
         &match &outcome.subject {
             Some(subject) => format!("{}: {subject}", reason.as_str()),
             None => reason.as_str().to_owned(),
@@ -304,8 +296,9 @@ mod tests {
     use http::HeaderName;
 
     use super::*;
-    use crate::cache::entry::{EntryMetadata, Leeway, Times};
+    use crate::cache::entry::EntryMetadata;
     use crate::outcome::Tier;
+    use crate::semantics::times::{Leeway, Times};
 
     fn entry(lines: &[(&'static str, &'static str)]) -> Entry {
         let headers = lines

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use http::Response;
-use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderName};
+use http::header::{CONTENT_LENGTH, HeaderMap, HeaderName};
 
 use crate::cache::store::memory::CachedEntry;
 use crate::clock::Wall;
@@ -20,6 +20,7 @@ use crate::policy::tag::Tag;
 use crate::proxy::Proxy;
 use crate::proxy::fill::FillRequest;
 use crate::semantics::body::Body;
+use crate::semantics::media_type::is_event_stream;
 use crate::semantics::storability;
 use crate::semantics::storability::{Exchange, StorePolicy};
 use crate::upstream::CloseDelimited;
@@ -167,10 +168,4 @@ impl Proxy {
         }
         Ok(named)
     }
-}
-
-fn is_event_stream(headers: &HeaderMap) -> bool {
-    let essence =
-        headers.get(CONTENT_TYPE).and_then(|kind| kind.as_bytes().split(|&b| b == b';').next());
-    essence.is_some_and(|essence| essence.trim_ascii().eq_ignore_ascii_case(b"text/event-stream"))
 }

@@ -1,8 +1,8 @@
-//! A cluster's map: which slot is where, and what redirections say.
+//! The map of a cluster: which node serves which slot, and what redirections say.
 //!
-//! fred's own client for clusters is not used: one primary that is down takes all of them down with
-//! it until it has a successor, and it follows a slot to another primary without a word (both
-//! measured, or read in its source). Here each node is a client of its own.
+//! fred's own cluster client is not used: one primary that is down makes it unusable until that
+//! primary has a successor, and it silently follows a slot to another primary (both measured, or
+//! read in its source). Here each node has a client of its own.
 
 use std::collections::HashMap;
 use std::pin::Pin;
@@ -10,11 +10,10 @@ use std::sync::Arc;
 
 use fred::types::Value;
 
-use crate::redis::node::{CONNECT_TIMEOUT, NodeAddress, RedisCommand, RedisNode};
+use crate::redis::node::{CONNECT_TIMEOUT, ConnectOptions, NodeAddress, RedisCommand, RedisNode};
 use crate::redis::sentinel::vote;
-use crate::redis::session::Topology;
 
-/// How many slots there are.
+/// The number of slots.
 const SLOTS: usize = 16_384;
 
 /// The slot of a key.
@@ -22,19 +21,19 @@ pub(super) fn slot(key: &[u8]) -> u16 {
     fred::util::redis_keyslot(key)
 }
 
-/// Who keeps which slots.
+/// Which node serves which slots.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct ClusterMap {
     /// First slot, last slot, primary.
     ranges: Vec<(u16, u16, NodeAddress)>,
-    /// All members, replicas too.
+    /// All members, including replicas.
     pub(super) members: Vec<NodeAddress>,
 }
 
 impl ClusterMap {
-    /// Reads what `CLUSTER SLOTS` answers; a member without a name is the one that was asked.
-    fn parse(answer: Value, asked: &NodeAddress) -> Option<Self> {
-        let Value::Array(rows) = answer else { return None };
+    /// Parses the reply to `CLUSTER SLOTS`; a member without a name is the one that replied.
+    fn parse(reply: Value, by: &NodeAddress) -> Option<Self> {
+        let Value::Array(rows) = reply else { return None };
         let (mut ranges, mut members) = (Vec::with_capacity(rows.len()), Vec::new());
         for row in rows {
             let Value::Array(row) = row else { return None };
@@ -44,7 +43,7 @@ impl ClusterMap {
                 node_address(
                     &node.first()?.as_string().unwrap_or_default(),
                     number(node.get(1)?)?,
-                    asked,
+                    by,
                 )
             });
             let primary = nodes.next()??;
@@ -62,7 +61,7 @@ impl ClusterMap {
         self.ranges
             .iter()
             .find(|(first, last, _)| (*first..=*last).contains(&slot))
-            .map(|(_, _, place)| place)
+            .map(|(_, _, address)| address)
     }
 }
 
@@ -70,7 +69,7 @@ fn number(value: &Value) -> Option<u16> {
     value.as_i64().and_then(|number| u16::try_from(number).ok())
 }
 
-/// A server as another one names it.
+/// The address of a server as another server names it.
 fn node_address(host: &str, port: u16, by: &NodeAddress) -> Option<NodeAddress> {
     match (host, by) {
         ("" | "?", NodeAddress::Tcp(host, _)) => Some(NodeAddress::Tcp(host.clone(), port)),
@@ -79,43 +78,47 @@ fn node_address(host: &str, port: u16, by: &NodeAddress) -> Option<NodeAddress> 
     }
 }
 
-/// Asks members for the map; the one that most of them agree on where the metadata is concerned.
-pub(super) async fn discover(places: Vec<NodeAddress>, finder: &Topology) -> Option<ClusterMap> {
-    let all = places.len();
-    let asked = places.into_iter().map(|place| async move {
-        let node = RedisNode::open(place, finder.access(), 1, false).ok()?;
+/// Asks members for the map, and returns the one whose owner of the metadata most of them name.
+pub(super) async fn discover(
+    addresses: Vec<NodeAddress>,
+    access: &ConnectOptions,
+    home: u16,
+) -> Option<ClusterMap> {
+    let all = addresses.len();
+    let replies = addresses.into_iter().map(|address| async move {
+        let node = RedisNode::open(address, access, 1, false).ok()?;
         let read = async { if node.connected().await { read_map(&node).await } else { None } };
         tokio::time::timeout(CONNECT_TIMEOUT, read)
             .await
             .ok()
             .flatten()
-            .filter(|map| map.owner(finder.home).is_some())
+            .filter(|map| map.owner(home).is_some())
     });
-    vote(asked.collect(), all, |map| map.owner(finder.home).cloned()).await
+    vote(replies.collect(), all, |map| map.owner(home).cloned()).await
 }
 
 /// Asks one member for the map.
 pub(super) async fn read_map(node: &RedisNode) -> Option<ClusterMap> {
-    let answer = tokio::time::timeout(
+    let reply = tokio::time::timeout(
         CONNECT_TIMEOUT,
         node.send(0, RedisCommand::new("CLUSTER", vec!["SLOTS".into()])),
     )
     .await;
-    ClusterMap::parse(answer.ok()?.ok()?, &node.address)
+    ClusterMap::parse(reply.ok()?.ok()?, &node.address)
 }
 
-/// The nodes that keep entries.
+/// The nodes that hold entries.
 pub(super) struct ClusterShards {
-    /// The node of each slot, by its place in `nodes`.
+    /// The node of each slot, as an index into `nodes`.
     owners: Box<[u16]>,
     nodes: Vec<Arc<RedisNode>>,
 }
 
-/// In `owners`: nobody keeps this slot.
+/// In `owners`: no node serves this slot.
 const NOBODY: u16 = u16::MAX;
 
 impl ClusterShards {
-    /// The nodes of this map. Those that are connected stay; the others are opened.
+    /// The nodes of this map. Connected nodes are reused; the others are opened.
     pub(super) fn new(
         map: &ClusterMap,
         primary: &Arc<RedisNode>,
@@ -123,14 +126,14 @@ impl ClusterShards {
         open: impl Fn(NodeAddress) -> Option<Arc<RedisNode>>,
     ) -> Self {
         let mut nodes = vec![Arc::clone(primary)];
-        let mut places = HashMap::from([(primary.address.clone(), Some(0))]);
+        let mut addresses = HashMap::from([(primary.address.clone(), Some(0))]);
         let mut owners = vec![NOBODY; SLOTS].into_boxed_slice();
-        for (first, last, place) in &map.ranges {
-            let owner = *places.entry(place.clone()).or_insert_with(|| {
-                let kept = known.and_then(|known| {
-                    known.nodes.iter().find(|node| node.address == *place && !node.is_closed())
+        for (first, last, address) in &map.ranges {
+            let owner = *addresses.entry(address.clone()).or_insert_with(|| {
+                let reused = known.and_then(|known| {
+                    known.nodes.iter().find(|node| node.address == *address && !node.is_closed())
                 });
-                nodes.push(kept.cloned().or_else(|| open(place.clone()))?);
+                nodes.push(reused.cloned().or_else(|| open(address.clone()))?);
                 u16::try_from(nodes.len() - 1).ok()
             });
             if let (Some(owner), Some(slots)) =
@@ -142,17 +145,17 @@ impl ClusterShards {
         Self { owners, nodes }
     }
 
-    /// The node that keeps a slot.
+    /// The node that serves a slot.
     pub(super) fn owner(&self, slot: u16) -> Option<&Arc<RedisNode>> {
         self.nodes.get(usize::from(*self.owners.get(usize::from(slot))?))
     }
 
-    /// The node at a place.
-    pub(super) fn node_at(&self, place: &NodeAddress) -> Option<&Arc<RedisNode>> {
-        self.nodes.iter().find(|node| node.address == *place)
+    /// The node at an address.
+    pub(super) fn node_at(&self, address: &NodeAddress) -> Option<&Arc<RedisNode>> {
+        self.nodes.iter().find(|node| node.address == *address)
     }
 
-    /// Ends when a connection to one of them has ended.
+    /// Returns when a connection to one of the nodes has ended.
     pub(super) fn broken(&self) -> impl Future<Output = ()> + use<> {
         let nodes: Vec<Arc<RedisNode>> = self.nodes.clone();
         async move {
@@ -164,17 +167,17 @@ impl ClusterShards {
     }
 }
 
-/// Where a node sends a command.
+/// Where a node redirects a command to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Redirect {
     /// The slot is there now.
     Moved(NodeAddress),
-    /// The slot is on its way there, and the key may be there already.
+    /// The slot is moving there, and the key may be there already.
     Ask(NodeAddress),
 }
 
 impl Redirect {
-    /// Reads `MOVED 3999 127.0.0.1:6381`, as this place answered it.
+    /// Parses `MOVED 3999 127.0.0.1:6381`, as the node at this address replied it.
     pub(super) fn parse(error: &str, by: &NodeAddress) -> Option<Self> {
         let mut words = error.split(' ');
         let kind: fn(NodeAddress) -> Self = match words.next()? {
@@ -205,13 +208,13 @@ mod tests {
     }
 
     #[test]
-    fn a_map_says_who_keeps_a_slot_and_who_else_is_there() {
-        let answer = Value::Array(vec![
+    fn a_map_says_which_node_serves_a_slot_and_who_the_members_are() {
+        let reply = Value::Array(vec![
             row(0, 99, &[("a", 1), ("r", 9)]),
             row(100, 16_383, &[("", 2)]),
             row(50, 50, &[("b", 3)]),
         ]);
-        let map = ClusterMap::parse(answer, &tcp("asked", 7)).expect("a map");
+        let map = ClusterMap::parse(reply, &tcp("asked", 7)).expect("a map");
         assert_eq!(map.owner(99), Some(&tcp("a", 1)));
         assert_eq!(map.owner(100), Some(&tcp("asked", 2)));
         assert_eq!(map.members, [tcp("a", 1), tcp("asked", 2), tcp("b", 3), tcp("r", 9)]);
@@ -221,15 +224,15 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_map_is_none() {
-        for answer in [
+    fn a_malformed_map_is_none() {
+        for reply in [
             Value::Null,
             Value::Array(vec![Value::Null]),
             Value::Array(vec![row(0, 1, &[])]),
             Value::Array(vec![row(-1, 1, &[("a", 1)])]),
             Value::Array(vec![row(0, 1, &[("a", 70_000)])]),
         ] {
-            assert_eq!(ClusterMap::parse(answer.clone(), &tcp("asked", 7)), None, "{answer:?}");
+            assert_eq!(ClusterMap::parse(reply.clone(), &tcp("asked", 7)), None, "{reply:?}");
         }
     }
 

@@ -1,11 +1,12 @@
-//! The calls that a link makes.
+//! The calls to Redis.
 //!
 //! Invariants:
 //! - Every call ends by its deadline.
-//! - In a cluster a call of the metadata goes to the primary that [`RedisSession`] knows, or fails:
-//!   `MOVED` ends that primary. Where a key is on its way to another node, `ASK` is followed for
-//!   that call alone.
-//! - A fault of a node that keeps entries alone is [`CallError::Apart`], never the loss of Redis.
+//! - In a cluster a call for metadata goes to the primary that [`RedisSession`] knows, or fails:
+//!   `MOVED` ends that primary. While a key moves to another node, `ASK` is followed for that call
+//!   alone.
+//! - The failure of a node that holds only entries is [`CallError::NodeDown`], never the loss of
+//!   Redis.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -16,17 +17,18 @@ use fred::types::Value;
 use futures_util::future::{join, join_all, try_join_all};
 
 use crate::redis::cluster::{Redirect, slot};
+use crate::redis::error::CallError;
 use crate::redis::node::{RedisCommand, RedisNode};
 use crate::redis::session::RedisSession;
-use crate::redis::{CallError, RedisClient, Script, ScriptReply};
+use crate::redis::{RedisClient, Script, ScriptReply};
 
-/// How much of the deadline is left to the replicas, as a divisor: the answer has to come back,
+/// The share of the deadline that replicas get, as a divisor: the reply must come back in time,
 /// too.
 const REPLICA_WAIT_DIVISOR: u32 = 2;
 
 impl RedisClient {
-    /// The values of some keys of the metadata and of one entry, if one is asked for. In one call
-    /// where there is one server; else in two at a time, and an entry whose node is away is none.
+    /// Reads some keys of the metadata and, if asked to, one entry. One call where there is one
+    /// server; else two calls at a time, and an entry whose node is down is a miss.
     pub async fn fetch(
         &self,
         mut keys: Vec<Bytes>,
@@ -41,32 +43,32 @@ impl RedisClient {
         }
         let (values, entry) = join(self.mget(keys), self.get(entry)).await;
         match entry {
-            // Fail open: what cannot be reached is a miss.
+            // Fail open: an entry that cannot be reached is a miss.
             Err(CallError::NodeDown(_) | CallError::Moving) => Ok((values?, None)),
             entry => Ok((values?, entry?)),
         }
     }
 
-    /// The values of some keys of the metadata.
+    /// Reads some keys of the metadata.
     pub async fn mget(&self, keys: Vec<Bytes>) -> Result<Vec<Option<Bytes>>, CallError> {
         self.counters.calls.inc();
         let call = async {
-            let again = if self.is_sharded() { keys.clone() } else { Vec::new() };
-            // The driver ends with the link.
-            let told = self.queues[self.turn()]
+            let keys_to_retry = if self.is_sharded() { keys.clone() } else { Vec::new() };
+            // The task behind the queue ends with this client.
+            let reply = self.queues[self.turn()]
                 .enqueue(keys)
                 .await
-                .unwrap_or_else(|_| Err(CallError::Connection("the link is gone".to_owned())));
-            match told {
-                // One after the other they can be read. They may be of different moments, as those
-                // of two calls are.
+                .unwrap_or_else(|_| Err(CallError::Connection("the client is gone".to_owned())));
+            match reply {
+                // They can be read one by one. The values may then be from different moments, like
+                // those of two calls.
                 Err(CallError::Moving) if self.is_sharded() => {
-                    let gets = again.into_iter().map(|key| {
+                    let gets = keys_to_retry.into_iter().map(|key| {
                         self.boxed(key.clone(), RedisCommand::new("GET", vec![Value::Bytes(key)]))
                     });
                     Ok(try_join_all(gets).await?.into_iter().map(Value::into_bytes).collect())
                 }
-                told => told,
+                reply => reply,
             }
         };
         self.counted(
@@ -76,7 +78,7 @@ impl RedisClient {
         )
     }
 
-    /// The value of an entry's key.
+    /// Reads an entry.
     pub async fn get(&self, key: Bytes) -> Result<Option<Bytes>, CallError> {
         if !self.is_sharded() {
             return Ok(self.mget(vec![key]).await?.pop().flatten());
@@ -89,7 +91,7 @@ impl RedisClient {
         .map(Value::into_bytes)
     }
 
-    /// Stores a value, for so many milliseconds where a number is given.
+    /// Stores a value, for so many milliseconds if a number is given.
     pub async fn put(
         &self,
         key: Bytes,
@@ -103,7 +105,7 @@ impl RedisClient {
         self.call(&key, self.boxed(key.clone(), RedisCommand::new("SET", args))).await.map(drop)
     }
 
-    /// Deletes keys. Allowed even when Redis is out of memory, and while a slot is moving.
+    /// Deletes keys. Redis allows this even when it is out of memory or a slot is moving.
     pub async fn unlink(&self, keys: Vec<Bytes>) -> Result<(), CallError> {
         let unlink = |keys: Vec<Bytes>| async {
             let Some(first) = keys.first().cloned() else { return Ok(()) };
@@ -113,7 +115,7 @@ impl RedisClient {
                 .map(drop)
         };
         if self.is_sharded() {
-            // Each by itself: they may be in different slots, and on different nodes while theirs
+            // One by one: they may be in different slots, and on different nodes while their slot
             // is moving.
             return join_all(keys.into_iter().map(|key| unlink(vec![key])))
                 .await
@@ -123,8 +125,8 @@ impl RedisClient {
         unlink(keys).await
     }
 
-    /// Runs a script. In a cluster its keys are of one slot; without keys it runs on the metadata's
-    /// primary.
+    /// Runs a script. In a cluster its keys must be in one slot; without keys it runs on the
+    /// primary of the metadata.
     pub async fn run(
         &self,
         script: &Script,
@@ -135,19 +137,19 @@ impl RedisClient {
         let known = evaluate("EVALSHA", &script.sha1, &keys, &args);
         let call = async {
             match self.boxed(first.clone(), known).await {
-                // Redis has forgotten the script, as it does at every restart.
+                // Redis does not know the script, as after every restart.
                 Err(CallError::Reply(why)) if why.contains("NOSCRIPT") => {
                     self.boxed(first.clone(), evaluate("EVAL", &script.lua, &keys, &args)).await
                 }
                 known => known,
             }
         };
-        self.call(&first, call).await.map(returned)
+        self.call(&first, call).await.map(script_reply)
     }
 
-    /// Runs a script of the metadata, and returns when as many replicas as the settings ask for
-    /// have what it wrote: by `WAIT` on the connection that it ran on, which is kept for such
-    /// calls. Fewer of them are a loss: what it wrote may be forgotten.
+    /// Runs a script on the metadata, and returns when as many replicas as the settings ask for
+    /// have what it wrote. This uses `WAIT` on the connection of the script, which is reserved for
+    /// such calls. Too few replicas count as a loss of Redis, because the write may be forgotten.
     pub async fn run_replicated(
         &self,
         script: &Script,
@@ -158,20 +160,20 @@ impl RedisClient {
         if wanted == 0 {
             return self.run(script, keys, args).await;
         }
-        let patience = i64::try_from((self.settings.deadline / REPLICA_WAIT_DIVISOR).as_millis())
+        let wait_ms = i64::try_from((self.settings.deadline / REPLICA_WAIT_DIVISOR).as_millis())
             .unwrap_or(i64::MAX)
             .max(1);
-        let wait = || RedisCommand::new("WAIT", vec![wanted.into(), patience.into()]);
+        let wait = || RedisCommand::new("WAIT", vec![wanted.into(), wait_ms.into()]);
         let call = async {
-            let connected = self.session.load_full();
-            let servers = connected.servers()?;
+            let session = self.session.load_full();
+            let servers = session.servers()?;
             let known = Box::pin(
                 servers
                     .primary
                     .send_slowly(evaluate("EVALSHA", &script.sha1, &keys, &args), wait()),
             )
             .await;
-            let (answer, replicas) = match known {
+            let (reply, replicas) = match known {
                 (Err(error), _) if error.details().contains("NOSCRIPT") => {
                     Box::pin(
                         servers
@@ -182,11 +184,11 @@ impl RedisClient {
                 }
                 known => known,
             };
-            let answer = answer
+            let reply = reply
                 .map_err(|error| CallError::from_fred(&error))
-                .inspect_err(|error| connected.record_error(error))?;
+                .inspect_err(|error| session.record_error(error))?;
             match replicas.map_err(|error| CallError::from_fred(&error))?.as_i64() {
-                Some(reached) if reached >= wanted => Ok(returned(answer)),
+                Some(reached) if reached >= wanted => Ok(script_reply(reply)),
                 reached => Err(CallError::Lost(format!(
                     "only {} of {wanted} replicas have it",
                     reached.unwrap_or_default()
@@ -196,17 +198,17 @@ impl RedisClient {
         self.call(&Bytes::new(), call).await
     }
 
-    /// Publishes a message to those who listen by [`RedisClient::listen`].
+    /// Publishes a message to those that called [`RedisClient::subscribe`].
     pub async fn publish(&self, channel: &str, message: Bytes) -> Result<(), CallError> {
-        let connected = self.session.load_full();
+        let session = self.session.load_full();
         self.call(
             &Bytes::new(),
-            publish(&connected, self.turn(), self.is_sharded(), channel, message),
+            publish(&session, self.turn(), self.is_sharded(), channel, message),
         )
         .await
     }
 
-    /// Boxed: what waits for Redis is large, and its callers should not carry it around.
+    /// Boxed, because the future is large and its callers should not contain it.
     fn boxed(
         &self,
         key: Bytes,
@@ -215,72 +217,74 @@ impl RedisClient {
         Box::pin(self.send(key, command))
     }
 
-    /// Sends a command where its key is. The caller minds the deadline.
+    /// Sends a command to the node of its key. The caller enforces the deadline.
     async fn send(&self, key: Bytes, command: RedisCommand) -> Result<Value, CallError> {
-        let connected = self.session.load_full();
-        let (servers, turn) = (connected.servers()?, self.turn());
+        let session = self.session.load_full();
+        let (servers, turn) = (session.servers()?, self.turn());
         let of = |error: &fred::error::Error| CallError::from_fred(error);
         let Some(shards) = &servers.shards else {
-            let answer = servers.primary.send(turn, command).await;
-            return answer
+            let reply = servers.primary.send(turn, command).await;
+            return reply
                 .map_err(|error| of(&error))
-                .inspect_err(|error| connected.record_error(error));
+                .inspect_err(|error| session.record_error(error));
         };
         let slot = if key.is_empty() { self.topology.home } else { slot(&key) };
         let is_home = slot == self.topology.home;
         let Some(node) = (if is_home { Some(&servers.primary) } else { shards.owner(slot) }) else {
-            return Err(CallError::NodeDown("no node keeps its slot".to_owned()));
+            return Err(CallError::NodeDown("no node serves its slot".to_owned()));
         };
-        let mut at = node;
-        let mut answer = node.send(turn, command.clone()).await;
+        let mut target = node;
+        let mut reply = node.send(turn, command.clone()).await;
         let redirect =
-            answer.as_ref().err().and_then(|error| Redirect::parse(error.details(), &node.address));
+            reply.as_ref().err().and_then(|error| Redirect::parse(error.details(), &node.address));
         match redirect.filter(|redirect| !(is_home && matches!(redirect, Redirect::Moved(_)))) {
             None => {}
-            Some(Redirect::Moved(place) | Redirect::Ask(place))
-                if shards.node_at(&place).is_none() =>
+            Some(Redirect::Moved(address) | Redirect::Ask(address))
+                if shards.node_at(&address).is_none() =>
             {
-                connected.mark_outdated();
+                session.mark_outdated();
                 return Err(if is_home {
                     CallError::Moving
                 } else {
-                    CallError::NodeDown(format!("it is on {place} now"))
+                    CallError::NodeDown(format!("it is on {address} now"))
                 });
             }
-            Some(Redirect::Moved(place)) => {
-                connected.mark_outdated();
-                if let Some(there) = shards.node_at(&place) {
-                    at = there;
-                    answer = at.send(turn, command).await;
+            Some(Redirect::Moved(address)) => {
+                session.mark_outdated();
+                if let Some(there) = shards.node_at(&address) {
+                    target = there;
+                    reply = target.send(turn, command).await;
                 }
             }
-            Some(Redirect::Ask(place)) => {
-                if let Some(there) = shards.node_at(&place) {
-                    at = there;
-                    answer = at.send_asking(turn, command).await;
+            Some(Redirect::Ask(address)) => {
+                if let Some(there) = shards.node_at(&address) {
+                    target = there;
+                    reply = target.send_asking(turn, command).await;
                 }
             }
         }
-        if !Arc::ptr_eq(at, &servers.primary) {
-            at.record_call(false);
+        if !Arc::ptr_eq(target, &servers.primary) {
+            target.record_call(false);
         }
-        answer.map_err(|error| match of(&error) {
+        reply.map_err(|error| match of(&error) {
             CallError::Connection(why) | CallError::Lost(why) if !is_home => {
                 CallError::NodeDown(why)
             }
-            // Where the slot is going to: the primary stands, and its own calls tell when it does
-            // not.
-            CallError::Connection(_) | CallError::Lost(_) if !Arc::ptr_eq(at, &servers.primary) => {
+            // This node only receives the slot. The primary still counts, and its own calls show
+            // when it does not.
+            CallError::Connection(_) | CallError::Lost(_)
+                if !Arc::ptr_eq(target, &servers.primary) =>
+            {
                 CallError::Moving
             }
             other => {
-                connected.record_error(&other);
+                session.record_error(&other);
                 other
             }
         })
     }
 
-    /// Ends the call by its deadline, and counts it.
+    /// Ends the call at its deadline, and counts it.
     async fn call<T>(
         &self,
         key: &Bytes,
@@ -296,8 +300,8 @@ impl RedisClient {
         })
     }
 
-    /// What a missed deadline means: where it was an entry's node that missed it, nothing for Redis
-    /// as a whole.
+    /// What a missed deadline means. If it was missed by a node that holds only entries, it says
+    /// nothing about Redis as a whole.
     fn deadline_error(&self, key: &Bytes) -> CallError {
         let Ok(servers) = self.session.load().servers() else { return CallError::Timeout };
         let node: Option<&Arc<RedisNode>> = servers
@@ -309,7 +313,7 @@ impl RedisClient {
             Some(node) => {
                 node.record_call(true);
                 self.counters.timeouts.inc();
-                CallError::NodeDown("no answer within the deadline".to_owned())
+                CallError::NodeDown("no reply within the deadline".to_owned())
             }
             None => CallError::Timeout,
         }
@@ -325,23 +329,24 @@ impl RedisClient {
     }
 }
 
-/// Publishes a message. The caller minds the deadline.
+/// Publishes a message. The caller enforces the deadline.
 pub(super) async fn publish(
-    connected: &RedisSession,
+    session: &RedisSession,
     turn: usize,
     is_sharded: bool,
     channel: &str,
     message: Bytes,
 ) -> Result<(), CallError> {
-    let client = connected.client(turn)?;
-    let said = if is_sharded {
+    let client = session.client(turn)?;
+    let published = if is_sharded {
         client.spublish::<Value, _, _>(channel, Value::Bytes(message)).await
     } else {
         client.publish::<Value, _, _>(channel, Value::Bytes(message)).await
     };
-    said.map(drop)
+    published
+        .map(drop)
         .map_err(|error| CallError::from_fred(&error))
-        .inspect_err(|error| connected.record_error(error))
+        .inspect_err(|error| session.record_error(error))
 }
 
 fn evaluate(name: &'static str, script: &str, keys: &[Bytes], args: &[Bytes]) -> RedisCommand {
@@ -351,7 +356,7 @@ fn evaluate(name: &'static str, script: &str, keys: &[Bytes], args: &[Bytes]) ->
     RedisCommand::new(name, all)
 }
 
-fn returned(value: Value) -> ScriptReply {
+fn script_reply(value: Value) -> ScriptReply {
     match value {
         Value::Null => ScriptReply::Nil,
         Value::Array(values) => {

@@ -1,5 +1,5 @@
-//! Asks Redis how it is set up, for `sidecache check`. Changes nothing, and is not for the way of a
-//! request.
+//! Asks Redis for its configuration, for `sidecache check`. Changes nothing. Requests never wait
+//! for this.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -8,46 +8,47 @@ use std::time::Duration;
 use fred::interfaces::ClientLike as _;
 use fred::types::Value;
 
+use crate::redis::RedisClient;
+use crate::redis::error::CallError;
 use crate::redis::node::{RedisCommand, RedisNode};
-use crate::redis::{CallError, RedisClient};
 
-/// How long to wait before the primary is looked for again.
+/// How long to wait between two lookups of the primary.
 const PRIMARY_POLL_INTERVAL: Duration = Duration::from_millis(10);
 
-/// What a Redis says of itself; nothing where it does not say.
+/// What Redis says of its configuration; `None` for what it does not say.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RedisInfo {
     /// `master` or `slave`.
     pub role: Option<String>,
-    /// Whether it is still reading what it had saved.
+    /// Whether it is still loading its data from disk.
     pub loading: bool,
-    /// How much it may hold, in bytes; zero for no bound.
+    /// Its memory limit in bytes; zero for none.
     pub maxmemory: Option<u64>,
-    /// What it does when that is reached.
+    /// What it does when the limit is reached.
     pub policy: Option<String>,
-    /// Whether it keeps a log of all writes on disk.
+    /// Whether it logs all writes to disk.
     pub appendonly: Option<bool>,
-    /// When it saves all that it holds to disk, empty for never; or why it did not say, where there
-    /// is a reason.
+    /// When it saves a snapshot to disk, empty for never; or why it does not say, if there is a
+    /// reason.
     pub save: Result<String, Option<CallError>>,
 }
 
 impl RedisClient {
-    /// Waits for the primary and asks it. The caller minds the time.
+    /// Waits for the primary and asks it. The caller enforces a deadline.
     ///
     /// # Errors
-    /// When it cannot be reached, or does not tell strangers about itself.
+    /// If it cannot be reached, or does not say anything about itself to this user.
     pub async fn inspect(&self) -> Result<RedisInfo, CallError> {
         let primary = self.primary().await?;
-        // A connection that fails says why; that it is over comes after.
+        // A connection that fails gives a reason; `closed` does not, so it comes second.
         tokio::select! {
             biased;
             connected = primary.client(0).wait_for_connect() => connected.map_err(|error| CallError::from_fred(&error))?,
             () = primary.closed() => return Err(CallError::Connection("it cannot be reached".to_owned())),
         }
-        let told = query(&primary, RedisCommand::new("INFO", Vec::new())).await?;
-        let mut facts = read(&told.into_string().unwrap_or_default());
-        facts.save =
+        let info = query(&primary, RedisCommand::new("INFO", Vec::new())).await?;
+        let mut result = read(&info.into_string().unwrap_or_default());
+        result.save =
             match query(&primary, RedisCommand::new("CONFIG", vec!["GET".into(), "save".into()]))
                 .await
             {
@@ -58,7 +59,7 @@ impl RedisClient {
                     .ok_or(None),
                 Err(error) => Err(Some(error)),
             };
-        Ok(facts)
+        Ok(result)
     }
 
     async fn primary(&self) -> Result<Arc<RedisNode>, CallError> {
@@ -77,7 +78,7 @@ async fn query(primary: &RedisNode, command: RedisCommand) -> Result<Value, Call
     primary.send(0, command).await.map_err(|error| CallError::from_fred(&error))
 }
 
-/// Reads what `INFO` says.
+/// Parses the reply to `INFO`.
 fn read(info: &str) -> RedisInfo {
     let of = |name: &str| {
         info.lines().find_map(|line| line.trim().strip_prefix(name)?.strip_prefix(':'))
@@ -97,14 +98,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_not_said_is_not_known() {
+    fn what_redis_does_not_say_is_none() {
         let info = "# Memory\r\nmaxmemory:1048576\r\nmaxmemory_human:1.00M\r\nmaxmemory_policy:allkeys-lru\r\n# Persistence\r\nloading:0\r\n";
-        let facts = read(info);
+        let result = read(info);
         assert_eq!(
-            (facts.maxmemory, facts.policy.as_deref(), facts.loading),
+            (result.maxmemory, result.policy.as_deref(), result.loading),
             (Some(1_048_576), Some("allkeys-lru"), false)
         );
-        assert_eq!((facts.role, facts.appendonly, facts.save), (None, None, Err(None)));
+        assert_eq!((result.role, result.appendonly, result.save), (None, None, Err(None)));
         assert!(read("loading:1\naof_enabled:1\nrole:slave").loading);
     }
 }

@@ -1,12 +1,12 @@
-//! One server of Redis, and the connections to it.
+//! One Redis server, and the connections to it.
 //!
 //! Invariants:
-//! - A connection is never mended. The first that breaks, or cannot be made, ends the node:
-//!   [`RedisNode::over`] tells, every later call fails at once, and whoever needs the server opens
-//!   it anew. A mended connection might lead to a Redis that was restarted from an old dump, and
-//!   nobody would have noticed.
-//! - It ends when it is dropped, a wedged client included: a router that is held by a full send
-//!   buffer ends by abort alone.
+//! - A connection is never reconnected. The first one that breaks, or cannot be made, closes the
+//!   node: [`RedisNode::closed`] returns, later calls fail at once, and the caller opens the server
+//!   anew. A reconnected client might talk to a Redis that was restarted from an old snapshot,
+//!   without anything noticing.
+//! - Dropping a node ends its connections, even if a client is wedged: a router that hangs behind a
+//!   full send buffer only ends by being aborted.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -24,16 +24,16 @@ use rustls::pki_types::pem::PemObject as _;
 use tokio_util::sync::CancellationToken;
 
 use crate::error::SetupError;
-use crate::redis::RedisSettings;
+use crate::redis::settings::RedisSettings;
 use crate::units::Secret;
 
-/// How long a connection may take to be made.
+/// How long connecting may take.
 pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// After so many missed deadlines in a row a node that keeps entries alone counts as gone.
+/// How many missed deadlines in a row close a node that holds only entries.
 const MAX_MISSED_DEADLINES: u32 = 3;
 
-/// Where one server listens.
+/// The address of one server.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) enum NodeAddress {
     /// A host and a port.
@@ -51,7 +51,7 @@ impl fmt::Display for NodeAddress {
     }
 }
 
-/// How to connect: what all servers of one Redis have in common.
+/// How to connect: the same for all servers of one Redis.
 #[derive(Clone)]
 pub(super) struct ConnectOptions {
     username: Option<String>,
@@ -62,7 +62,7 @@ pub(super) struct ConnectOptions {
 }
 
 impl ConnectOptions {
-    /// To the servers that keep data.
+    /// Options for servers that hold data.
     pub(super) fn to_data(settings: &RedisSettings, tls: Option<&TlsConnector>) -> Self {
         Self {
             username: settings.username.clone(),
@@ -73,7 +73,7 @@ impl ConnectOptions {
         }
     }
 
-    /// To sentinels, which have a login of their own, or none.
+    /// Options for sentinels, which have a login of their own, or none.
     pub(super) fn to_sentinels(
         settings: &RedisSettings,
         login: (Option<String>, Option<Secret>),
@@ -88,13 +88,13 @@ impl ConnectOptions {
         }
     }
 
-    fn config(&self, place: &NodeAddress) -> Config {
-        let server = match place {
+    fn config(&self, address: &NodeAddress) -> Config {
+        let server = match address {
             NodeAddress::Tcp(host, port) => ServerConfig::new_centralized(host.clone(), *port),
             NodeAddress::Unix(path) => ServerConfig::new_unix_socket(path.clone()),
         };
-        // fred writes the credentials of `HELLO`, with which RESP3 begins, as words of one line;
-        // `AUTH` of RESP2 takes them as they are.
+        // fred writes the credentials of `HELLO` (RESP3) unquoted into one line; `AUTH` (RESP2)
+        // takes them as they are.
         let spaced = |text: &str| text.contains([' ', '\t', '"', '\'', '\\']);
         let password = self.password.as_ref().is_some_and(|password| spaced(password.expose()));
         let version = if password || self.username.as_deref().is_some_and(spaced) {
@@ -105,7 +105,7 @@ impl ConnectOptions {
         Config {
             server,
             version,
-            // One try for each client; without a policy fred makes none otherwise.
+            // One attempt for each client; without a policy fred would make none otherwise.
             fail_fast: true,
             username: self.username.clone(),
             password: self.password.as_ref().map(|password| password.expose().to_owned()),
@@ -115,10 +115,10 @@ impl ConnectOptions {
         }
     }
 
-    /// A client that makes one connection and never another. The settings are those that survived
-    /// the failure tests; the defaults wait for ever.
-    pub(super) fn client(&self, place: &NodeAddress) -> Result<Client, SetupError> {
-        let mut builder = Builder::from_config(self.config(place));
+    /// A client that connects once and never again. These settings survived the failure tests; with
+    /// fred's defaults it would wait for ever.
+    pub(super) fn client(&self, address: &NodeAddress) -> Result<Client, SetupError> {
+        let mut builder = Builder::from_config(self.config(address));
         builder.with_connection_config(|connection| {
             connection.connection_timeout = CONNECT_TIMEOUT;
             connection.internal_command_timeout = CONNECT_TIMEOUT;
@@ -129,8 +129,8 @@ impl ConnectOptions {
                 interval: Duration::from_millis(200),
             };
             connection.tcp = TcpConfig { nodelay: Some(true), ..TcpConfig::default() };
-            if matches!(place, NodeAddress::Tcp(..)) {
-                // Without it a full send buffer holds the router, and with it all reads.
+            if matches!(address, NodeAddress::Tcp(..)) {
+                // Without this a full send buffer blocks the router, and with it all reads.
                 connection.tcp.user_timeout = Some(Duration::from_millis(1500));
             }
             connection.reconnect_errors = vec![
@@ -146,7 +146,7 @@ impl ConnectOptions {
         });
         builder.build().map_err(|error| SetupError {
             what: "the Redis client".to_owned(),
-            why: format!("{error}; look at [redis] in proxy.toml"),
+            why: format!("{error}; check [redis] in proxy.toml"),
         })
     }
 }
@@ -165,17 +165,17 @@ impl RedisCommand {
     }
 
     fn custom(name: &'static str) -> CustomCommand {
-        // Each node is spoken to by itself: fred has no say in where a command goes.
+        // Each node has its own clients, so fred must not decide where a command goes.
         CustomCommand::new_static(name, ClusterHash::FirstKey, false)
     }
 }
 
-/// One server. Dropped, it ends.
+/// One server. Dropping it ends its connections.
 pub(super) struct RedisNode {
     /// Where it is.
     pub(super) address: NodeAddress,
     clients: Vec<WithOptions<Client>>,
-    /// Set for those that wait for replicas: on the others' connections everybody would wait.
+    /// For calls that wait for replicas: on the other connections, all calls would wait with them.
     slow: Option<WithOptions<Client>>,
     tasks: Vec<tokio::task::JoinHandle<()>>,
     closed: CancellationToken,
@@ -183,9 +183,9 @@ pub(super) struct RedisNode {
 }
 
 impl RedisNode {
-    /// Begins to connect, and does not wait for it.
+    /// Begins to connect in the background.
     pub(super) fn open(
-        place: NodeAddress,
+        address: NodeAddress,
         access: &ConnectOptions,
         connections: usize,
         with_slow: bool,
@@ -193,13 +193,13 @@ impl RedisNode {
         let over = CancellationToken::new();
         let (mut clients, mut tasks) = (Vec::new(), Vec::new());
         for _ in 0..connections.max(1) + usize::from(with_slow) {
-            let client = access.client(&place)?;
+            let client = access.client(&address)?;
             let mut errors = client.error_rx();
             let router = AbortOnDrop(client.connect());
             let over = over.clone();
             tasks.push(tokio::spawn(async move {
-                // An error is a sign of a lost connection, and so is a receiver that lags behind
-                // the errors.
+                // An error means a lost connection, and so does a receiver that lags behind the
+                // errors.
                 tokio::select! {
                     _ = errors.recv() => {}
                     () = router => {}
@@ -215,7 +215,7 @@ impl RedisNode {
         }
         let slow = if with_slow { clients.pop() } else { None };
         Ok(Self {
-            address: place,
+            address,
             clients,
             slow,
             tasks,
@@ -224,22 +224,22 @@ impl RedisNode {
         })
     }
 
-    /// The client of this turn.
+    /// The client whose turn it is.
     pub(super) fn client(&self, turn: usize) -> &WithOptions<Client> {
         &self.clients[turn % self.clients.len()]
     }
 
-    /// Ends when one of its connections has ended.
+    /// Returns when one of the connections has ended.
     pub(super) async fn closed(&self) {
         self.closed.cancelled().await;
     }
 
-    /// Whether one of its connections has ended.
+    /// Whether one of the connections has ended.
     pub(super) fn is_closed(&self) -> bool {
         self.closed.is_cancelled()
     }
 
-    /// Waits for the first connection to be made. The caller minds the time.
+    /// Waits for the first connection. The caller enforces a deadline.
     pub(super) async fn connected(&self) -> bool {
         tokio::select! {
             connected = self.clients[0].wait_for_connect() => connected.is_ok(),
@@ -259,7 +259,7 @@ impl RedisNode {
         self.client(turn).custom(RedisCommand::custom(command.name), command.args).await
     }
 
-    /// Sends a command for a key whose slot is on its way to this node.
+    /// Sends a command for a key whose slot is moving to this node.
     pub(super) async fn send_asking(
         &self,
         turn: usize,
@@ -269,8 +269,7 @@ impl RedisNode {
         self.send_both(self.client(turn), asking, command).await.1
     }
 
-    /// Sends two commands, one right after the other on a connection of which others expect no
-    /// haste.
+    /// Sends two commands in a row, on a connection where other calls may have to wait.
     pub(super) async fn send_slowly(&self, first: RedisCommand, second: RedisCommand) -> PairReply {
         self.send_both(self.slow.as_ref().unwrap_or(&self.clients[0]), first, second).await
     }
@@ -296,15 +295,15 @@ impl RedisNode {
         }
         let mut answers = pipeline.try_all::<Value>().await.into_iter();
         let first = answers.next().unwrap_or_else(|| Err(gone()));
-        // One answer for both: neither got through.
+        // One reply for both: neither command got through.
         let second = answers
             .next()
             .unwrap_or_else(|| Err(first.as_ref().err().cloned().unwrap_or_else(gone)));
         (first, second)
     }
 
-    /// Notes how a call went that keeps entries alone; several missed deadlines in a row end the
-    /// node.
+    /// Notes whether a call missed its deadline, on a node that holds only entries. Several misses
+    /// in a row close the node.
     pub(super) fn record_call(&self, missed: bool) {
         if !missed {
             self.missed_deadlines.store(0, SeqCst);
@@ -321,14 +320,14 @@ impl Drop for RedisNode {
     }
 }
 
-/// What two commands were answered.
+/// The replies to two commands.
 pub(super) type PairReply = (Result<Value, fred::error::Error>, Result<Value, fred::error::Error>);
 
 fn gone() -> fred::error::Error {
     fred::error::Error::new(fred::error::ErrorKind::Canceled, "the connection is gone")
 }
 
-/// Carries fred's router task, so that dropping the carrier aborts it.
+/// Wraps fred's router task, and aborts it when dropped.
 pub(super) struct AbortOnDrop<T>(pub(super) tokio::task::JoinHandle<T>);
 
 impl<T> Future for AbortOnDrop<T> {
@@ -348,7 +347,7 @@ impl<T> Drop for AbortOnDrop<T> {
     }
 }
 
-/// What makes TLS connections that trust these roots, or the system's.
+/// Makes TLS connections that trust these roots, or those of the system.
 pub(super) fn tls_connector(ca_file: Option<&std::path::Path>) -> Result<TlsConnector, SetupError> {
     let failed = |why: String| SetupError { what: "TLS for Redis".to_owned(), why };
     let mut roots = rustls::RootCertStore::empty();

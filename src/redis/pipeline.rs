@@ -1,13 +1,15 @@
-//! Readings that wait for Redis at the same time travel as one MGET.
+//! Reads that wait for Redis at the same time are sent as one `MGET`.
 //!
-//! Invariants: a reading that finds nothing under way goes at once, so that batching adds no wait
-//! to a quiet sidecar; while a batch is under way the next one gathers, and goes when it is half
-//! full, so that a distant Redis does not slow a busy one; at most [`MAX_IN_FLIGHT`] go at a time;
-//! a batch never asks for more bytes than about [`BATCH_BYTES`], judged by what the last ones
-//! brought.
+//! Invariants:
+//! - A read that finds no batch in flight is sent at once, so that batching adds no delay to a
+//!   quiet sidecar.
+//! - While a batch is in flight the next one gathers, and is sent when it is half full, so that a
+//!   distant Redis does not slow a busy sidecar.
+//! - At max [`MAX_IN_FLIGHT`] batches are in flight.
+//! - A batch asks for about [`BATCH_BYTES`] at max, estimated from the size of the last replies.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -16,22 +18,23 @@ use fred::interfaces::KeysInterface as _;
 use fred::types::{Key, Value};
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
+use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot};
 
-use crate::redis::CallError;
+use crate::redis::error::CallError;
 use crate::redis::session::RedisSession;
 
-/// How many readings travel together at the most.
+/// The max reads in one batch.
 const MAX_BATCH: usize = 64;
 
-/// How many batches may be under way.
+/// How many batches may be in flight.
 const MAX_IN_FLIGHT: usize = 16;
 
-/// How many bytes a batch should bring at the most: enough to save calls, little enough to arrive
-/// within the deadline.
+/// How many bytes a batch should bring at max: enough to save calls, few enough to arrive within
+/// the deadline.
 const BATCH_BYTES: usize = 1024 * 1024;
 
-/// The values of one reading.
+/// The values for one read.
 type BatchValues = Result<Vec<Option<Bytes>>, CallError>;
 
 #[derive(Debug)]
@@ -40,7 +43,7 @@ struct QueuedRead {
     reply: oneshot::Sender<BatchValues>,
 }
 
-/// Readings that wait for the line.
+/// Reads that wait to be sent.
 #[derive(Debug, Default)]
 pub(super) struct BatchQueue {
     waiting: Mutex<VecDeque<QueuedRead>>,
@@ -48,22 +51,22 @@ pub(super) struct BatchQueue {
 }
 
 impl BatchQueue {
-    /// Asks for the values of some keys. The caller minds the deadline.
+    /// Queues a read of some keys. The caller enforces the deadline.
     pub(super) fn enqueue(&self, keys: Vec<Bytes>) -> oneshot::Receiver<BatchValues> {
-        let (tell, told) = oneshot::channel();
-        self.lock().push_back(QueuedRead { keys, reply: tell });
+        let (sender, receiver) = oneshot::channel();
+        self.lock().push_back(QueuedRead { keys, reply: sender });
         self.some.notify_one();
-        told
+        receiver
     }
 
-    /// Takes readings off the line; leaves those that nobody waits for any more.
-    fn take(&self, most: usize) -> Vec<QueuedRead> {
+    /// Takes reads off the queue, and skips those whose callers no longer wait.
+    fn take(&self, max: usize) -> Vec<QueuedRead> {
         let mut waiting = self.lock();
-        let mut batch = Vec::with_capacity(most.min(waiting.len()));
-        while batch.len() < most {
+        let mut batch = Vec::with_capacity(max.min(waiting.len()));
+        while batch.len() < max {
             match waiting.pop_front() {
-                Some(reading) if reading.reply.is_closed() => {}
-                Some(reading) => batch.push(reading),
+                Some(read) if read.reply.is_closed() => {}
+                Some(read) => batch.push(read),
                 None => break,
             }
         }
@@ -74,58 +77,55 @@ impl BatchQueue {
         self.lock().len()
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, VecDeque<QueuedRead>> {
-        // A deque of readings is whole between any two statements that could panic.
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> parking_lot::MutexGuard<'_, VecDeque<QueuedRead>> {
+        self.waiting.lock()
     }
 }
 
-/// Sends batch after batch, for ever.
+/// Sends batches for ever.
 pub(super) async fn drive(
-    line: Arc<BatchQueue>,
-    connected: Arc<ArcSwap<RedisSession>>,
+    queue: Arc<BatchQueue>,
+    session: Arc<ArcSwap<RedisSession>>,
     turn: usize,
     deadline: Duration,
 ) {
     let mut bytes_each = 0;
-    let mut under_way = FuturesUnordered::new();
+    let mut in_flight = FuturesUnordered::new();
     loop {
-        let most = (BATCH_BYTES / (bytes_each + 1)).clamp(1, MAX_BATCH);
-        let enough = if under_way.is_empty() { 1 } else { most.div_ceil(2) };
-        if under_way.len() < MAX_IN_FLIGHT && line.len() >= enough {
-            let batch = line.take(most);
+        let max = (BATCH_BYTES / (bytes_each + 1)).clamp(1, MAX_BATCH);
+        let enough = if in_flight.is_empty() { 1 } else { max.div_ceil(2) };
+        if in_flight.len() < MAX_IN_FLIGHT && queue.len() >= enough {
+            let batch = queue.take(max);
             if !batch.is_empty() {
-                under_way.push(send(batch, &connected, turn, deadline));
+                in_flight.push(send(batch, &session, turn, deadline));
             }
             continue;
         }
         tokio::select! {
-            Some((readings, brought)) = under_way.next() => {
-                // A moving average that a single large entry does not upset, and that soon follows
-                // many.
-                bytes_each = (bytes_each * 3 + brought / readings) / 4;
+            Some((reads, received)) = in_flight.next() => {
+                // A moving average that one large entry barely changes, and that follows many soon.
+                bytes_each = (bytes_each * 3 + received / reads) / 4;
             }
-            () = line.some.notified() => {}
+            () = queue.some.notified() => {}
         }
     }
 }
 
-/// Sends one batch, hands the values out, and tells how many readings it was and how many bytes
-/// came.
+/// Sends one batch and hands out the values. Returns the number of reads, and of bytes received.
 async fn send(
     batch: Vec<QueuedRead>,
-    connected: &ArcSwap<RedisSession>,
+    session: &ArcSwap<RedisSession>,
     turn: usize,
     deadline: Duration,
 ) -> (usize, usize) {
-    let readings = batch.len();
+    let reads = batch.len();
     let keys: Vec<Key> =
-        batch.iter().flat_map(|reading| reading.keys.iter().cloned().map(Key::from)).collect();
+        batch.iter().flat_map(|read| read.keys.iter().cloned().map(Key::from)).collect();
     let expected = keys.len();
-    // In a cluster, too: what is read together is metadata, which the primary keeps.
-    let connected = connected.load_full();
+    // In a cluster too: only metadata is read in batches, and the primary has all of it.
+    let session = session.load_full();
     let result = async {
-        match connected.client(turn)?.mget::<Vec<Value>, _>(keys).await {
+        match session.client(turn)?.mget::<Vec<Value>, _>(keys).await {
             Ok(values) if values.len() == expected => Ok(values),
             Ok(values) => {
                 Err(CallError::Reply(format!("{} values for {expected} keys", values.len())))
@@ -137,22 +137,22 @@ async fn send(
         tokio::time::timeout(deadline, Box::pin(result)).await.unwrap_or(Err(CallError::Timeout));
     match result {
         Ok(values) => {
-            let mut brought = 0;
+            let mut received = 0;
             let mut values = values.into_iter().map(Value::into_bytes);
-            for reading in batch {
-                let own: Vec<Option<Bytes>> = values.by_ref().take(reading.keys.len()).collect();
-                brought += own.iter().flatten().map(Bytes::len).sum::<usize>();
-                // Who has given up does not hear it.
-                let _ = reading.reply.send(Ok(own));
+            for read in batch {
+                let own: Vec<Option<Bytes>> = values.by_ref().take(read.keys.len()).collect();
+                received += own.iter().flatten().map(Bytes::len).sum::<usize>();
+                // Ignore the error: the receiver is dropped when the caller has timed out.
+                let _ = read.reply.send(Ok(own));
             }
-            (readings, brought)
+            (reads, received)
         }
         Err(error) => {
-            connected.record_error(&error);
-            for reading in batch {
-                let _ = reading.reply.send(Err(error.clone()));
+            session.record_error(&error);
+            for read in batch {
+                let _ = read.reply.send(Err(error.clone()));
             }
-            (readings, 0)
+            (reads, 0)
         }
     }
 }

@@ -1,7 +1,7 @@
-//! Asks sentinels who the primary is.
+//! Asks sentinels for the primary.
 //!
-//! Invariant: a primary is one that more than half of the sentinels that answer name. One of them
-//! may be cut off from the others, and does not know of a failover.
+//! Invariant: the primary is the one that more than half of the replying sentinels name. A single
+//! sentinel may be cut off from the others and know nothing of a failover.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -13,10 +13,10 @@ use futures_util::stream::FuturesUnordered;
 
 use crate::redis::node::{CONNECT_TIMEOUT, ConnectOptions, NodeAddress, RedisCommand, RedisNode};
 
-/// How long a sentinel may take to answer, the connection included.
+/// How long a sentinel may take to reply, including the connection.
 const REPLY_TIMEOUT: Duration = CONNECT_TIMEOUT;
 
-/// The sentinels. Their connections are kept.
+/// The sentinels, and the open connections to them.
 pub(super) struct Sentinels {
     service: String,
     access: ConnectOptions,
@@ -24,7 +24,7 @@ pub(super) struct Sentinels {
 }
 
 impl Sentinels {
-    /// Sentinels that watch over this service.
+    /// The sentinels that watch this service.
     pub(super) fn new(service: &str, nodes: &[(String, u16)], access: ConnectOptions) -> Self {
         let nodes = nodes
             .iter()
@@ -33,57 +33,59 @@ impl Sentinels {
         Self { service: service.to_owned(), access, nodes }
     }
 
-    /// The primary that they agree on, if they do.
+    /// The primary that most of them name, if there is one.
     pub(super) async fn primary(&mut self) -> Option<NodeAddress> {
         let all = self.nodes.len();
         let (service, access) = (self.service.as_str(), &self.access);
-        let asked = self.nodes.iter_mut().map(|(place, kept)| async move {
-            let named = tokio::time::timeout(REPLY_TIMEOUT, ask_one(place, kept, service, access))
-                .await
-                .ok()
-                .flatten();
+        let replies = self.nodes.iter_mut().map(|(address, open)| async move {
+            let named =
+                tokio::time::timeout(REPLY_TIMEOUT, ask_one(address, open, service, access))
+                    .await
+                    .ok()
+                    .flatten();
             if named.is_none() {
-                *kept = None;
+                *open = None;
             }
             named
         });
-        vote(asked.collect(), all, NodeAddress::clone).await
+        vote(replies.collect(), all, NodeAddress::clone).await
     }
 }
 
 async fn ask_one(
-    place: &NodeAddress,
-    kept: &mut Option<RedisNode>,
+    address: &NodeAddress,
+    open: &mut Option<RedisNode>,
     service: &str,
     access: &ConnectOptions,
 ) -> Option<NodeAddress> {
-    if kept.as_ref().is_none_or(RedisNode::is_closed) {
-        *kept = RedisNode::open(place.clone(), access, 1, false).ok();
+    if open.as_ref().is_none_or(RedisNode::is_closed) {
+        *open = RedisNode::open(address.clone(), access, 1, false).ok();
     }
-    let node = kept.as_ref()?;
+    let node = open.as_ref()?;
     if !node.connected().await {
         return None;
     }
     let args = vec!["GET-MASTER-ADDR-BY-NAME".into(), service.into()];
-    let Value::Array(answer) = node.send(0, RedisCommand::new("SENTINEL", args)).await.ok()? else {
+    let Value::Array(reply) = node.send(0, RedisCommand::new("SENTINEL", args)).await.ok()? else {
         return None;
     };
-    let [host, port] = answer.as_slice() else { return None };
+    let [host, port] = reply.as_slice() else { return None };
     Some(NodeAddress::Tcp(host.as_string()?, port.as_string()?.parse().ok()?))
 }
 
-/// What most of those who answer say, as soon as that is certain. `key` is what they must agree on.
+/// The reply that most of those who reply agree on, as soon as that is certain. `key` is the part
+/// that must agree.
 pub(super) async fn vote<T, K: Hash + Eq, F: Future<Output = Option<T>>>(
-    mut asked: FuturesUnordered<F>,
+    mut replies: FuturesUnordered<F>,
     all: usize,
     key: impl Fn(&T) -> K,
 ) -> Option<T> {
     let mut votes: HashMap<K, (usize, T)> = HashMap::new();
     let mut answers = 0;
-    while let Some(answer) = asked.next().await {
-        let Some(answer) = answer else { continue };
+    while let Some(reply) = replies.next().await {
+        let Some(reply) = reply else { continue };
         answers += 1;
-        let entry = votes.entry(key(&answer)).or_insert((0, answer));
+        let entry = votes.entry(key(&reply)).or_insert((0, reply));
         entry.0 += 1;
         if entry.0 * 2 > all {
             break;
@@ -92,8 +94,8 @@ pub(super) async fn vote<T, K: Hash + Eq, F: Future<Output = Option<T>>>(
     votes.into_values().find(|(count, _)| count * 2 > answers).map(|(_, answer)| answer)
 }
 
-/// Whether two names lead to the same server. Sentinels may name by address whom they named by
-/// host, and the other way round.
+/// Whether two addresses lead to the same server. Sentinels may name by address what the settings
+/// name by host, and the other way round.
 pub(super) async fn is_same_server(one: &NodeAddress, other: &NodeAddress) -> bool {
     if one == other {
         return true;
@@ -128,7 +130,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn most_of_those_who_answer_decide() {
+    async fn the_majority_of_replies_decides() {
         assert_eq!(voted(&[Some(1), Some(1), Some(2)]).await, Some(1));
         assert_eq!(voted(&[Some(2), None, None]).await, Some(2));
         assert_eq!(voted(&[Some(1), Some(2), None]).await, None, "no more than half");
@@ -137,10 +139,10 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_host_and_its_address_are_the_same_place() {
-        let place = |host: &str, port| NodeAddress::Tcp(host.to_owned(), port);
-        assert!(is_same_server(&place("localhost", 1), &place("127.0.0.1", 1)).await);
-        assert!(!is_same_server(&place("localhost", 1), &place("127.0.0.1", 2)).await);
-        assert!(!is_same_server(&place("127.0.0.2", 1), &place("127.0.0.1", 1)).await);
+    async fn a_host_and_its_address_are_the_same_server() {
+        let address = |host: &str, port| NodeAddress::Tcp(host.to_owned(), port);
+        assert!(is_same_server(&address("localhost", 1), &address("127.0.0.1", 1)).await);
+        assert!(!is_same_server(&address("localhost", 1), &address("127.0.0.1", 2)).await);
+        assert!(!is_same_server(&address("127.0.0.2", 1), &address("127.0.0.1", 1)).await);
     }
 }

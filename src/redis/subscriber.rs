@@ -1,18 +1,18 @@
-//! An ear on one channel of Redis.
+//! A subscription to one channel of Redis.
 //!
 //! Invariants:
-//! - An ear that says it is listening has heard, on the connection it listens on, something that
-//!   was sent after the subscription. fred does not wait for Redis to acknowledge a subscription,
-//!   and nobody hears of one that was refused; so the ear also subscribes to a channel of its own,
-//!   and counts as listening from the first message on that.
-//! - A connection is never mended: fred's own re-subscription loses messages and does not say so.
-//!   Any sign of a lost connection, a receiver that lags, another primary, or a message to itself
-//!   that does not come back, ends the client. (The last is how a slot is noticed that has moved:
-//!   Redis ends the subscription, and fred does not pass that on.) First the ear no longer says
-//!   that it is listening, then it tells of the [`BusEvent::Gap`], then it begins anew.
-//! - It listens where the link writes: on the primary, in a cluster on that of the metadata's slot,
-//!   by sharded pub/sub.
-//! - It ends when it is dropped, a wedged client included.
+//! - A subscriber that says it is listening has received, on its own connection, a message sent
+//!   after the subscription. fred does not wait for Redis to confirm a subscription and does not
+//!   report a refused one. So the subscriber also subscribes to a channel of its own, and counts as
+//!   listening from the first message there.
+//! - A connection is never reconnected: fred's own re-subscription silently loses messages. The
+//!   client ends at any sign of a lost connection, a receiver that lags, another primary, or a
+//!   message to itself that does not come back. (The last one reveals a slot that has moved: Redis
+//!   ends the subscription, and fred does not report it.) The subscriber first stops saying that it
+//!   is listening, then reports [`BusEvent::Lagged`], then starts again.
+//! - It listens where the client writes: on the primary; in a cluster on the primary of the
+//!   metadata's slot, by sharded pub/sub.
+//! - Dropping it ends it, even if its client is wedged.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -26,29 +26,30 @@ use fred::types::{Message, Value};
 use tokio::sync::{Notify, broadcast};
 
 use crate::redis::node::AbortOnDrop;
-use crate::redis::session::{RedisSession, Topology};
+use crate::redis::session::RedisSession;
+use crate::redis::topology::Topology;
 use crate::redis::{RedisClient, commands};
 use crate::telemetry::metrics::Counter;
 
-/// How often it says something to itself.
+/// How often it sends itself a message.
 const SELF_CHECK_INTERVAL: Duration = Duration::from_millis(500);
 
-/// How long to wait before a new try: from this, doubling, up to [`MAX_RETRY_DELAY`].
+/// The delay before a new attempt: it starts here and doubles up to [`MAX_RETRY_DELAY`].
 const MIN_RETRY_DELAY: Duration = Duration::from_millis(20);
 const MAX_RETRY_DELAY: Duration = Duration::from_millis(500);
 
-/// What an ear hears.
+/// What happens to a subscription.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum BusEvent {
-    /// A message, from whoever may publish. It may come before [`BusEvent::Listening`].
+    /// A message, from any client that may publish. It may come before [`BusEvent::Listening`].
     Message(Bytes),
-    /// Everything that is published from now on will be heard, or be followed by a gap.
+    /// From now on every message arrives, or [`BusEvent::Lagged`] follows.
     Listening,
     /// Messages may have been missed.
     Lagged,
 }
 
-/// The ear. Dropped, it ends.
+/// A subscription. Dropping it ends it.
 #[derive(Debug)]
 pub struct Subscriber {
     listening: Arc<AtomicBool>,
@@ -56,7 +57,7 @@ pub struct Subscriber {
 }
 
 impl Subscriber {
-    /// Whether everything that is published from now on will be heard, or be followed by a gap.
+    /// Whether every message arrives from now on, or [`BusEvent::Lagged`] follows.
     #[must_use]
     pub fn is_listening(&self) -> bool {
         self.listening.load(SeqCst)
@@ -70,12 +71,12 @@ impl Drop for Subscriber {
 }
 
 impl RedisClient {
-    /// Listens to a channel, on a connection of its own. `hear` is called from one task, and must
-    /// not wait.
+    /// Subscribes to a channel, on a connection of its own. `on_event` is called from one task, and
+    /// must not block.
     pub fn subscribe(
         &self,
         channel: String,
-        hear: impl Fn(BusEvent) + Send + Sync + 'static,
+        on_event: impl Fn(BusEvent) + Send + Sync + 'static,
     ) -> Subscriber {
         let listening = Arc::new(AtomicBool::new(false));
         let listener = SubscriberTask {
@@ -87,7 +88,7 @@ impl RedisClient {
             listening: Arc::clone(&listening),
             channel,
         };
-        Subscriber { listening, task: tokio::spawn(async move { listener.run(&hear).await }) }
+        Subscriber { listening, task: tokio::spawn(async move { listener.run(&on_event).await }) }
     }
 }
 
@@ -95,8 +96,8 @@ struct SubscriberTask {
     topology: Arc<Topology>,
     is_sharded: bool,
     deadline: Duration,
-    /// The client of the link: what is said to oneself goes this way, since RESP2 has no PUBLISH on
-    /// a connection that listens.
+    /// The session of the client, for messages to itself: in RESP2 a subscribed connection cannot
+    /// `PUBLISH`.
     publisher: Arc<ArcSwap<RedisSession>>,
     calls: Arc<Counter>,
     listening: Arc<AtomicBool>,
@@ -104,20 +105,20 @@ struct SubscriberTask {
 }
 
 impl SubscriberTask {
-    /// Listens for ever.
-    async fn run(&self, hear: &(impl Fn(BusEvent) + Send + Sync)) {
+    /// Runs for ever.
+    async fn run(&self, on_event: &(impl Fn(BusEvent) + Send + Sync)) {
         let mut wait = MIN_RETRY_DELAY;
-        let mut told = false;
+        let mut warned = false;
         loop {
-            self.listen(hear).await;
+            self.listen(on_event).await;
             if self.listening.swap(false, SeqCst) {
-                hear(BusEvent::Lagged);
-                (wait, told) = (MIN_RETRY_DELAY, false);
-            } else if wait == MAX_RETRY_DELAY && !told {
-                told = true;
+                on_event(BusEvent::Lagged);
+                (wait, warned) = (MIN_RETRY_DELAY, false);
+            } else if wait == MAX_RETRY_DELAY && !warned {
+                warned = true;
                 tracing::warn!(
                     channel = self.channel,
-                    "no subscription in Redis yet; where Redis answers, its ACL may forbid the channel"
+                    "no subscription in Redis yet; if Redis replies, its ACL may forbid the channel"
                 );
             }
             tokio::time::sleep(wait).await;
@@ -125,9 +126,9 @@ impl SubscriberTask {
         }
     }
 
-    /// Listens until something is wrong.
-    async fn listen(&self, hear: &(impl Fn(BusEvent) + Send + Sync)) {
-        let (over, primary) = {
+    /// Listens until something goes wrong.
+    async fn listen(&self, on_event: &(impl Fn(BusEvent) + Send + Sync)) {
+        let (closed, primary) = {
             let current = self.publisher.load();
             // Not connected yet.
             let Ok(servers) = current.servers() else { return };
@@ -139,12 +140,8 @@ impl SubscriberTask {
         };
         let (messages, mut errors) = (client.message_rx(), client.error_rx());
         let router = AbortOnDrop(client.connect());
-        let own = format!(
-            "{}:{}",
-            self.channel,
-            crate::policy::credential::hex(&rand::random::<[u8; 16]>())
-        );
-        let back = Notify::new();
+        let own = format!("{}:{}", self.channel, crate::units::hex(&rand::random::<[u8; 16]>()));
+        let echo = Notify::new();
         let listening = async {
             if !matches!(
                 tokio::time::timeout(self.self_check_timeout(), client.wait_for_connect()).await,
@@ -152,9 +149,9 @@ impl SubscriberTask {
             ) {
                 return;
             }
-            // In this order: who hears the second has subscribed to the first.
+            // In this order: a message on the second channel proves the subscription to the first.
             if self.is_sharded {
-                // One by one: fred takes each acknowledgement for the answer to one command.
+                // One by one: fred takes each confirmation for the reply to one command.
                 for channel in [&self.channel, &own] {
                     if client.ssubscribe(channel.clone()).await.is_err() {
                         return;
@@ -164,17 +161,16 @@ impl SubscriberTask {
                 return;
             }
             tokio::select! {
-                () = self.receive(messages, &own, &back, hear) => {}
-                () = self.self_check(&own, &back) => {}
+                () = self.receive(messages, &own, &echo, on_event) => {}
+                () = self.self_check(&own, &echo) => {}
             }
         };
-        // An error is a sign of a lost connection, and so is a receiver that lags behind the
-        // errors.
+        // An error means a lost connection, and so does a receiver that lags behind the errors.
         tokio::select! {
             () = listening => {}
             _ = errors.recv() => {}
             () = pin!(router) => {}
-            () = over.cancelled() => {}
+            () = closed.cancelled() => {}
         }
     }
 
@@ -182,58 +178,58 @@ impl SubscriberTask {
         &self,
         mut messages: broadcast::Receiver<Message>,
         own: &str,
-        back: &Notify,
-        hear: &(impl Fn(BusEvent) + Send + Sync),
+        echo: &Notify,
+        on_event: &(impl Fn(BusEvent) + Send + Sync),
     ) {
         // A receiver that lags has missed messages.
         while let Ok(Message { channel, value, .. }) = messages.recv().await {
             if &*channel == own {
                 if !self.listening.swap(true, SeqCst) {
                     tracing::debug!(channel = self.channel, "listening");
-                    hear(BusEvent::Listening);
+                    on_event(BusEvent::Listening);
                 }
-                back.notify_one();
+                echo.notify_one();
             } else if let (true, Some(bytes)) =
                 (*channel == *self.channel, Value::into_bytes(value))
             {
-                hear(BusEvent::Message(bytes));
+                on_event(BusEvent::Message(bytes));
             }
         }
     }
 
-    /// Says something to itself now and then; ends when it does not hear it.
-    async fn self_check(&self, own: &str, back: &Notify) {
-        let mut unheard = Duration::ZERO;
+    /// Sends itself a message now and then; returns when one does not come back.
+    async fn self_check(&self, own: &str, echo: &Notify) {
+        let mut waited = Duration::ZERO;
         loop {
             self.calls.inc();
-            let speaker = self.publisher.load_full();
-            let said = Box::pin(commands::publish(
-                &speaker,
+            let session = self.publisher.load_full();
+            let published = Box::pin(commands::publish(
+                &session,
                 0,
                 self.is_sharded,
                 own,
                 Bytes::from_static(b"."),
             ));
-            if !matches!(tokio::time::timeout(self.deadline, said).await, Ok(Ok(()))) {
+            if !matches!(tokio::time::timeout(self.deadline, published).await, Ok(Ok(()))) {
                 return;
             }
-            // What was said before Redis had the subscription is not heard: say it again soon, and
+            // A message sent before Redis had the subscription is lost: send the next one soon, and
             // give up late.
-            let patience = if self.listening.load(SeqCst) {
+            let timeout = if self.listening.load(SeqCst) {
                 self.self_check_timeout()
             } else {
                 MIN_RETRY_DELAY
             };
-            if tokio::time::timeout(patience, back.notified()).await.is_ok() {
+            if tokio::time::timeout(timeout, echo.notified()).await.is_ok() {
                 tokio::time::sleep(SELF_CHECK_INTERVAL).await;
-            } else if self.listening.load(SeqCst) || unheard > self.self_check_timeout() {
+            } else if self.listening.load(SeqCst) || waited > self.self_check_timeout() {
                 return;
             }
-            unheard += patience;
+            waited += timeout;
         }
     }
 
-    /// How long to wait for what one has said, and for a connection: as long as a few calls may
+    /// How long to wait for a message to itself, and for a connection: as long as a few calls may
     /// take.
     fn self_check_timeout(&self) -> Duration {
         self.deadline.saturating_mul(4)

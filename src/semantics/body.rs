@@ -1,5 +1,5 @@
-//! The one body type that requests and responses have inside the sidecar: nothing, bytes at hand in
-//! one piece or several, or a stream.
+//! The body type of all requests and responses inside the sidecar: empty, bytes in memory in one or
+//! more pieces, or a stream.
 
 use std::fmt;
 use std::pin::Pin;
@@ -11,13 +11,13 @@ use http_body_util::BodyExt as _;
 
 use crate::telemetry::metrics::Meter;
 
-/// Why a body broke off. Boxed: bodies come from hyper, from fills and from tests.
+/// Why a body broke off. Boxed: errors come from hyper, from fills and from tests.
 pub type BodyError = Box<dyn std::error::Error + Send + Sync>;
 
-/// Something that is told when the body it rides on is done with, by being dropped.
+/// A guard that is dropped with the body, which tells its owner that the body is done.
 pub type OnDrop = Box<dyn Send>;
 
-/// A message's content.
+/// The content of a message.
 pub struct Body {
     content: Content,
     /// Dropped with the body, whether it was read to its end or not.
@@ -27,9 +27,9 @@ pub struct Body {
 enum Content {
     Empty,
     Full(Bytes),
-    /// None of them empty, and at least one until the last is read.
+    /// None of them is empty, and there is at least one until the last is read.
     Pieces(std::vec::IntoIter<Bytes>),
-    /// Counted as it is read, if anybody wants to know.
+    /// Its bytes are counted as they are read, if there is a meter.
     Stream(Pin<Box<dyn HttpBody<Data = Bytes, Error = BodyError> + Send>>, Option<Meter>),
 }
 
@@ -40,7 +40,7 @@ impl Body {
         Self { content: Content::Empty, on_drop: None }
     }
 
-    /// These bytes.
+    /// A body of these bytes.
     #[must_use]
     pub fn full(bytes: impl Into<Bytes>) -> Self {
         let bytes = bytes.into();
@@ -48,7 +48,7 @@ impl Body {
         Self { content, on_drop: None }
     }
 
-    /// These bytes, one after the other. Nothing is copied.
+    /// A body of these bytes, one after the other. Nothing is copied.
     #[must_use]
     pub fn pieces(mut pieces: Vec<Bytes>) -> Self {
         pieces.retain(|piece| !piece.is_empty());
@@ -62,7 +62,7 @@ impl Body {
         }
     }
 
-    /// Another body, streamed. One that has ended already becomes [`Body::empty`].
+    /// A body that streams another. One that has already ended becomes [`Body::empty`].
     pub fn stream<B>(body: B) -> Self
     where
         B: HttpBody<Data = Bytes> + Send + 'static,
@@ -74,7 +74,7 @@ impl Body {
         Self { content: Content::Stream(Box::pin(body.map_err(Into::into)), None), on_drop: None }
     }
 
-    /// The same content, with something that is dropped together with it.
+    /// The same content, with a guard that is dropped together with it.
     #[must_use]
     pub fn with_on_drop(self, rider: OnDrop) -> Self {
         match self.on_drop {
@@ -83,7 +83,7 @@ impl Body {
         }
     }
 
-    /// How many bytes there are, where all of them are at hand: not of a stream.
+    /// The number of bytes, if all of them are in memory; `None` for a stream.
     #[must_use]
     pub fn buffered_len(&self) -> Option<u64> {
         match &self.content {
@@ -96,21 +96,21 @@ impl Body {
         }
     }
 
-    /// Has the bytes of a stream counted as they are read. Of what is at hand the number is known:
-    /// see [`Body::at_hand`].
+    /// Counts the bytes of a stream as they are read. For other bodies the number is known: see
+    /// [`Body::at_hand`].
     pub fn count(&mut self, by: Meter) {
         if let Content::Stream(_, meter) = &mut self.content {
             *meter = Some(by);
         }
     }
 
-    /// Whether there is certainly no content.
+    /// Whether the body is certainly empty.
     #[must_use]
     pub const fn is_empty(&self) -> bool {
         matches!(self.content, Content::Empty)
     }
 
-    /// The bytes, when they are all at hand in one piece: such a body can be sent twice.
+    /// The bytes, if they are all in memory in one piece: such a body can be sent twice.
     #[must_use]
     pub fn replayable(&self) -> Option<Bytes> {
         match &self.content {
@@ -219,7 +219,7 @@ mod tests {
             assert!(body.frame().now_or_never().expect("at hand").is_some());
             assert_eq!(counted(), so_far);
         }
-        // Whoever leaves has not been sent the rest.
+        // A client that leaves has not been sent the rest.
         drop(body);
         assert_eq!(counted(), 5);
     }

@@ -1,23 +1,24 @@
 //! `Cache-Control` of requests and responses (RFC 9111 5.2).
 //!
-//! Owns the syntax: tolerant of what real apps write, and strict where a value has two readings.
-//! What restricts the cache counts even in a malformed value; what permits something (`public`,
-//! `immutable`, a lifetime) counts only when it is well-formed. Knows nothing of what the
-//! directives lead to: that is `freshness` and `admit`. Parsing does not allocate.
+//! Owns the syntax: tolerant of what real applications write, and strict where a value is
+//! ambiguous. A directive that restricts the cache counts even if its value is malformed; one that
+//! permits something (`public`, `immutable`, a lifetime) counts only if it is well-formed. Knows
+//! nothing of what the directives lead to: that is `freshness` and `storability`. Parsing does not
+//! allocate.
 
 use std::time::Duration;
 
 use http::header::{CACHE_CONTROL, HeaderMap, HeaderValue};
 
-/// The longest time a directive can say: 2^31 seconds, which stands for every greater value (RFC
-/// 9111 1.2.2).
+/// The longest time that a directive can state: 2^31 seconds, which stands for every greater value
+/// (RFC 9111 1.2.2).
 pub const MAX_DELTA: Duration = Duration::from_secs(1 << 31);
 
-/// The length of the longest name among the directives that are known.
+/// The length of the longest known directive name.
 const LONGEST_NAME: usize = b"stale-while-revalidate".len();
 
-/// The directives of all `Cache-Control` lines of one message. What came twice has its stricter
-/// value.
+/// The directives of all `Cache-Control` lines of one message. The stricter value of a repeated
+/// directive counts.
 #[allow(
     clippy::struct_excessive_bools,
     reason = "the directives are independent flags in the RFC as well"
@@ -31,45 +32,46 @@ pub struct CacheControl {
     pub no_cache: bool,
     /// For one user only (5.2.2.7). The qualified form `private="field"` counts as the whole.
     pub private: bool,
-    /// May be stored even where a shared cache may not by default (5.2.2.9).
+    /// May be stored even if a shared cache may not store it by default (5.2.2.9).
     pub public: bool,
     /// Must not be used stale (5.2.2.2).
     pub must_revalidate: bool,
     /// A shared cache must not use it stale (5.2.2.8).
     pub proxy_revalidate: bool,
-    /// To be stored only by a cache that understands the status (5.2.2.3).
+    /// May be stored only by a cache that understands the status (5.2.2.3).
     pub must_understand: bool,
-    /// The body must stay as it is (5.2.1.6, 5.2.2.6).
+    /// The body must not be transformed (5.2.1.6, 5.2.2.6).
     pub no_transform: bool,
     /// Does not change while it is fresh (RFC 8246).
     pub immutable: bool,
-    /// The client wants a stored response or none (5.2.1.7).
+    /// The client accepts only a stored response (5.2.1.7).
     pub only_if_cached: bool,
-    /// Fresh for so long; of a request: the greatest age it accepts (5.2.1.1, 5.2.2.1).
+    /// How long the response is fresh; in a request, the greatest acceptable age (5.2.1.1,
+    /// 5.2.2.1).
     pub max_age: Option<Duration>,
-    /// Fresh for so long in a shared cache (5.2.2.10).
+    /// How long the response is fresh in a shared cache (5.2.2.10).
     pub s_maxage: Option<Duration>,
-    /// May be served stale for so long while it is fetched anew (RFC 5861 3).
+    /// How long it may be served stale during a revalidation (RFC 5861 3).
     pub stale_while_revalidate: Option<Duration>,
-    /// May be served stale for so long when fetching it fails (RFC 5861 4).
+    /// How long it may be served stale after an error (RFC 5861 4).
     pub stale_if_error: Option<Duration>,
-    /// The request wants a response that stays fresh for so long (5.2.1.3). A malformed one is
+    /// How long the response must stay fresh for this request (5.2.1.3). A malformed value is
     /// [`MAX_DELTA`]: nothing is fresh enough.
     pub min_fresh: Option<Duration>,
-    /// The request accepts a response that has been stale for so long (5.2.1.2). Without a value it
-    /// is [`MAX_DELTA`].
+    /// How long the response may have been stale for this request (5.2.1.2). Without a value it is
+    /// [`MAX_DELTA`].
     pub max_stale: Option<Duration>,
 }
 
 impl CacheControl {
-    /// Reads the `Cache-Control` lines of a message.
+    /// Parses the `Cache-Control` lines of a message.
     #[must_use]
     pub fn from_headers(headers: &HeaderMap) -> Self {
         Self::parse(headers.get_all(CACHE_CONTROL).iter())
     }
 
-    /// Reads lines in the syntax of `Cache-Control`. Any bytes will do; what is unknown is passed
-    /// over (RFC 9111 5.2.3).
+    /// Parses lines in the syntax of `Cache-Control`. Accepts any bytes; unknown directives are
+    /// ignored (RFC 9111 5.2.3).
     pub fn parse<'a>(lines: impl Iterator<Item = &'a HeaderValue>) -> Self {
         let mut parsed = Self::default();
         for line in lines {
@@ -106,7 +108,7 @@ impl CacheControl {
             }
             b"max-stale" if directive.is_plain() => shorten(&mut self.max_stale, MAX_DELTA),
             b"max-stale" => shorten(&mut self.max_stale, directive.delta().unwrap_or_default()),
-            // The only one whose stricter value is the greater.
+            // The only directive whose greater value is the stricter one.
             b"min-fresh" => {
                 self.min_fresh = self.min_fresh.max(Some(directive.delta().unwrap_or(MAX_DELTA)))
             }
@@ -115,8 +117,7 @@ impl CacheControl {
     }
 }
 
-/// Reads delta-seconds (RFC 9111 1.2.2): digits alone. What is greater than 2^31 becomes
-/// [`MAX_DELTA`].
+/// Parses delta-seconds (RFC 9111 1.2.2): digits only. Values above 2^31 become [`MAX_DELTA`].
 #[must_use]
 pub fn delta_seconds(digits: &[u8]) -> Option<Duration> {
     if digits.is_empty() {
@@ -139,15 +140,15 @@ fn shorten(slot: &mut Option<Duration>, to: Duration) {
 /// One directive as it stands in a line.
 struct Directive<'a> {
     name: &'a [u8],
-    /// What follows `=`, without its quotes. Escapes within quotes are left alone: no known
+    /// The text after `=`, without its quotes. Escapes within quotes are not resolved: no known
     /// argument needs them.
     argument: Option<&'a [u8]>,
-    /// Whether a comma or an end of the line stands on both sides of it.
+    /// Whether it has a comma or an end of the line on both sides.
     clean: bool,
 }
 
 impl Directive<'_> {
-    /// Well-formed and without an argument.
+    /// Whether it is well-formed and has no argument.
     fn is_plain(&self) -> bool {
         self.clean && self.argument.is_none()
     }
@@ -157,13 +158,13 @@ impl Directive<'_> {
     }
 }
 
-/// Walks over the directives of one line.
+/// Iterates over the directives of one line.
 struct Directives<'a> {
     rest: &'a [u8],
-    /// Nothing but one directive was seen since the last comma.
+    /// Whether nothing but one directive was seen since the last comma.
     clean: bool,
-    /// A quote without its partner was seen: nobody can tell any more what is quoted, so that the
-    /// rest only restricts.
+    /// Whether an unmatched quote was seen. Since it is unclear what is quoted, the rest of the
+    /// line can only restrict.
     broken: bool,
 }
 
@@ -172,7 +173,7 @@ impl<'a> Directives<'a> {
         Self { rest: line, clean: true, broken: false }
     }
 
-    /// Takes the bytes of a token (RFC 9110 5.6.2), maybe none.
+    /// Takes the bytes of a token (RFC 9110 5.6.2); the token may be empty.
     fn token(&mut self) -> &'a [u8] {
         let end = self.rest.iter().position(|byte| !is_token(*byte)).unwrap_or(self.rest.len());
         let (token, rest) = self.rest.split_at(end);
@@ -180,8 +181,8 @@ impl<'a> Directives<'a> {
         token
     }
 
-    /// Takes the argument after a `=`: a token or a quoted-string, whatever the directive's own
-    /// rule (RFC 9111 5.2).
+    /// Takes the argument after a `=`: a token or a quoted-string, whatever the directive defines
+    /// (RFC 9111 5.2).
     fn argument(&mut self) -> &'a [u8] {
         let Some(quoted) = self.rest.strip_prefix(b"\"") else { return self.token() };
         let mut escaped = false;
@@ -196,14 +197,14 @@ impl<'a> Directives<'a> {
                 _ => {}
             }
         }
-        // SECURITY: a quote that never ends must not hide a `no-store` behind it, so what follows
-        // is read as directives.
+        // SECURITY: an unterminated quote must not hide a `no-store` behind it, so the rest is
+        // parsed as directives.
         self.broken = true;
         self.rest = quoted;
         b""
     }
 
-    /// Moves to the first byte of a name, if there is one.
+    /// Moves to the first byte of the next name; `None` if there is none.
     fn skip_to_name(&mut self) -> Option<()> {
         loop {
             let (first, tail) = self.rest.split_first()?;
@@ -212,8 +213,8 @@ impl<'a> Directives<'a> {
                 b' ' | b'\t' => {}
                 byte if is_token(byte) => return Some(()),
                 byte => {
-                    // A `;` between directives is a common mistake; so what follows is read, but
-                    // taken only as a restriction.
+                    // A `;` between directives is a common mistake; the text after it is parsed,
+                    // but can only restrict.
                     self.clean = false;
                     self.broken |= byte == b'"';
                 }

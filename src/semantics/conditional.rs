@@ -1,8 +1,8 @@
-//! Conditional GET and HEAD answered from a stored 200 (RFC 9110 13, RFC 9111 4.3.2).
+//! Conditional GET and HEAD requests answered from a stored 200 (RFC 9110 13, RFC 9111 4.3.2).
 //!
-//! Owns the comparison of validators and the list of fields that a 304 carries. A condition that
-//! cannot be read is not guessed at: the answer is then the full response, which is never wrong.
-//! Knows nothing of how the entry was found.
+//! Owns the comparison of validators and the list of fields that a 304 carries. For a condition
+//! that cannot be parsed, the full response is served, which is always correct. Knows nothing of
+//! how the entry was found.
 
 use http::header::{
     CACHE_CONTROL, CONTENT_LOCATION, DATE, ETAG, EXPIRES, HeaderMap, HeaderName, HeaderValue,
@@ -17,24 +17,23 @@ use crate::semantics::freshness::parse_date;
 const NOT_MODIFIED_FIELDS: [HeaderName; 6] =
     [CACHE_CONTROL, CONTENT_LOCATION, DATE, ETAG, EXPIRES, VARY];
 
-/// What to answer to a request that may be conditional.
+/// Which response a request that may be conditional gets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ConditionOutcome {
     /// The stored response itself.
     Full,
-    /// 304: the client's copy is the stored one.
+    /// 304: the client's copy is the same as the stored response.
     NotModified,
 }
 
-/// Whether the request carries a condition that [`evaluate`] looks at. Most do not, and need not be
-/// evaluated.
+/// Whether the request carries a condition that [`evaluate`] handles. Most do not.
 #[must_use]
 pub fn has_conditions(request: &HeaderMap) -> bool {
     request.contains_key(IF_NONE_MATCH) || request.contains_key(IF_MODIFIED_SINCE)
 }
 
-/// Whether the request carries a precondition that only the app can judge: `If-Match`,
-/// `If-Unmodified-Since`, or an `If-Range` without the `Range` it belongs to.
+/// Whether the request carries a precondition that only the origin can evaluate: `If-Match`,
+/// `If-Unmodified-Since`, or an `If-Range` without `Range`.
 #[must_use]
 pub fn is_unsafe_precondition(request: &HeaderMap) -> bool {
     request.contains_key(IF_MATCH)
@@ -42,9 +41,9 @@ pub fn is_unsafe_precondition(request: &HeaderMap) -> bool {
         || (request.contains_key(IF_RANGE) && !request.contains_key(RANGE))
 }
 
-/// Judges the conditions of a GET or HEAD against a stored 200, in the order of RFC 9110 13.2.2.
+/// Evaluates the conditions of a GET or HEAD against a stored 200, in the order of RFC 9110 13.2.2.
 ///
-/// `etag`, `last_modified` and `date` are the stored response's own fields.
+/// `etag`, `last_modified` and `date` are the fields of the stored response.
 #[must_use]
 pub fn evaluate(
     request: &HeaderMap,
@@ -53,8 +52,8 @@ pub fn evaluate(
     date: Option<&HeaderValue>,
 ) -> ConditionOutcome {
     let not_modified = if request.contains_key(IF_NONE_MATCH) {
-        // RFC 9110 13.1.3: with an If-None-Match, even one that cannot be read, If-Modified-Since
-        // is ignored.
+        // RFC 9110 13.1.3: If-Modified-Since is ignored if there is an If-None-Match, even a
+        // malformed one.
         none_match_names(request, etag)
     } else {
         unmodified_since(request, last_modified, date)
@@ -62,8 +61,8 @@ pub fn evaluate(
     if not_modified { ConditionOutcome::NotModified } else { ConditionOutcome::Full }
 }
 
-/// Whether `If-None-Match` names the stored response (RFC 9110 13.1.2). A malformed field names
-/// nothing.
+/// Whether `If-None-Match` lists the entity-tag of the stored response (RFC 9110 13.1.2). A
+/// malformed field lists none.
 fn none_match_names(request: &HeaderMap, etag: Option<&HeaderValue>) -> bool {
     let mut lines = request.get_all(IF_NONE_MATCH).iter();
     if let (Some(only), None) = (lines.next(), lines.next())
@@ -91,7 +90,7 @@ fn none_match_names(request: &HeaderMap, etag: Option<&HeaderValue>) -> bool {
     found
 }
 
-/// Whether nothing changed since the date in `If-Modified-Since` (RFC 9110 13.1.3).
+/// Whether the response is unmodified since the date in `If-Modified-Since` (RFC 9110 13.1.3).
 fn unmodified_since(
     request: &HeaderMap,
     last_modified: Option<&HeaderValue>,
@@ -102,14 +101,14 @@ fn unmodified_since(
     let Some(since) = parse_date(since) else { return false };
     match last_modified {
         Some(last_modified) => parse_date(last_modified).is_some_and(|modified| modified <= since),
-        // RFC 9111 4.3.2: without a Last-Modified the Date stands in. Strictly earlier: what the
-        // client got within the same second may be from before a write in that second.
+        // RFC 9111 4.3.2: Date replaces a missing Last-Modified. The comparison is strict: a copy
+        // from the same second may predate a write in that second.
         None => date.and_then(parse_date).is_some_and(|generated| generated < since),
     }
 }
 
-/// The opaque part of a field that is one entity-tag and nothing else. Weakness is dropped: the
-/// comparison is the weak one (8.8.3.2).
+/// The opaque part of a field that consists of one entity-tag. The weakness flag is dropped, since
+/// the comparison is weak (8.8.3.2).
 pub(crate) fn whole_entity_tag(value: &[u8]) -> Option<&[u8]> {
     match entity_tag(value.trim_ascii())? {
         (opaque, []) => Some(opaque),
@@ -117,14 +116,14 @@ pub(crate) fn whole_entity_tag(value: &[u8]) -> Option<&[u8]> {
     }
 }
 
-/// The opaque part of a field that is one strong entity-tag and nothing else: equal ones are equal
-/// by the strong comparison (8.8.3.2).
+/// The opaque part of a field that consists of one strong entity-tag: two of them are equal by the
+/// strong comparison (8.8.3.2).
 pub(crate) fn strong_entity_tag(value: &[u8]) -> Option<&[u8]> {
     if value.trim_ascii().starts_with(b"W/") { None } else { whole_entity_tag(value) }
 }
 
-/// Takes one entity-tag (RFC 9110 8.8.3) from the front: its opaque part with the quotes gone, and
-/// what follows.
+/// Takes one entity-tag (RFC 9110 8.8.3) from the front: returns its opaque part without quotes,
+/// and the rest.
 fn entity_tag(text: &[u8]) -> Option<(&[u8], &[u8])> {
     let quoted = text.strip_prefix(b"W/").unwrap_or(text).strip_prefix(b"\"")?;
     let end = quoted.iter().position(|byte| !matches!(byte, 0x21 | 0x23..=0x7e | 0x80..))?;
@@ -139,18 +138,18 @@ fn skip(text: &[u8], unwanted: impl Fn(u8) -> bool) -> &[u8] {
     &text[start..]
 }
 
-/// The fields of a stored 200 that its 304 carries (RFC 9110 15.4.5), repeated ones in their order.
-/// `Age` and what the sidecar says of itself are for the caller to add.
+/// The fields of a stored 200 that its 304 carries (RFC 9110 15.4.5), repeated ones in order. The
+/// caller adds `Age` and the sidecar's own fields.
 #[must_use]
 pub fn not_modified_headers(stored: &HeaderMap) -> HeaderMap {
-    let mut kept = HeaderMap::with_capacity(NOT_MODIFIED_FIELDS.len() + 4);
+    let mut fields = HeaderMap::with_capacity(NOT_MODIFIED_FIELDS.len() + 4);
     let last_modified = (!stored.contains_key(ETAG)).then_some(LAST_MODIFIED);
     for name in NOT_MODIFIED_FIELDS.into_iter().chain(last_modified) {
         for value in stored.get_all(&name) {
-            kept.append(name.clone(), value.clone());
+            fields.append(name.clone(), value.clone());
         }
     }
-    kept
+    fields
 }
 
 #[cfg(test)]
@@ -220,7 +219,7 @@ mod tests {
         assert_eq!(
             by_etag(&["*"], None),
             ConditionOutcome::NotModified,
-            "a star asks whether there is anything"
+            "a star matches any stored response"
         );
     }
 
@@ -311,7 +310,7 @@ mod tests {
     }
 
     #[test]
-    fn conditions_are_told_apart() {
+    fn conditions_are_classified() {
         assert!(
             has_conditions(&headers(&[(IF_NONE_MATCH, "*")]))
                 && has_conditions(&headers(&[(IF_MODIFIED_SINCE, OLD)]))

@@ -1,7 +1,7 @@
-//! What a message must lose and gain on its way through a proxy (RFC 9110 7.6), and which requests
-//! are refused before anything else.
+//! Which fields a proxy removes from a message and adds to it (RFC 9110 7.6), and which requests
+//! are rejected before anything else.
 //!
-//! Pure: headers in, headers out. It knows nothing of connections, routes or the cache.
+//! Pure: headers in, headers out. Knows nothing of connections, routes or the cache.
 
 mod check;
 mod network;
@@ -18,14 +18,14 @@ use smallvec::SmallVec;
 pub use check::{BadRequest, check_request};
 pub use network::{BadNetwork, Network};
 
-/// What a proxy knew of the client (RFC 7239).
+/// What a proxy knew about the client (RFC 7239).
 pub(crate) const FORWARDED: HeaderName = http::header::FORWARDED;
 const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 /// The addresses of the client and of the proxies before this one.
 pub(crate) const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
-/// The host that the client asked for.
+/// The host that the client requested.
 pub(crate) const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 /// The protocol that the client spoke.
 pub(crate) const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
@@ -45,17 +45,17 @@ pub(crate) static HOP_BY_HOP: [HeaderName; 7] = [
     HTTP2_SETTINGS,
 ];
 
-/// Whom a request came from, one hop away.
+/// The peer that sent a request, one hop away.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ClientPeer {
     /// The address at the other end of the connection.
     pub addr: IpAddr,
-    /// Whether it is one of `[listen] trusted_proxies`, whose word about the client counts.
+    /// Whether it is one of `[listen] trusted_proxies`, whose forwarding fields are trusted.
     pub trusted: bool,
 }
 
 /// Fields that are meant for every recipient. RFC 9110 7.6.1: a sender must not list them in
-/// `Connection`; where one does, obeying it would lose the framing, or the `no-store` that keeps a
+/// `Connection`. If one does, removing them would lose the framing, or the `no-store` that keeps a
 /// response out of the cache.
 const NEVER_CONNECTION_OPTIONS: [&str; 11] = [
     "age",
@@ -71,9 +71,9 @@ const NEVER_CONNECTION_OPTIONS: [&str; 11] = [
     "vary",
 ];
 
-/// Removes what belongs to one connection only: everything that `Connection` names, and the fields
-/// that older senders forget to name (RFC 9110 7.6.1). `TE` is reduced to `trailers`; `Trailer`
-/// stays, since hyper emits only the trailers it announces.
+/// Removes the fields of one connection: everything that `Connection` lists, and the fields that
+/// older senders do not list (RFC 9110 7.6.1). `TE` is reduced to `trailers`; `Trailer` stays,
+/// since hyper sends only the trailers that it announces.
 pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
     if headers.contains_key(CONNECTION) {
         strip_connection(headers);
@@ -87,8 +87,8 @@ pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
 }
 
 fn strip_connection(headers: &mut HeaderMap) {
-    // TE is named by Connection whenever it is sent (RFC 9110 10.1.4), so its one forwardable
-    // member is saved first.
+    // Connection lists TE whenever it is sent (RFC 9110 10.1.4), so the one member that may be
+    // forwarded is saved first.
     let trailers = te_trailers(headers);
     let named: SmallVec<[HeaderValue; 2]> = headers.get_all(CONNECTION).iter().cloned().collect();
     headers.remove(CONNECTION);
@@ -103,7 +103,7 @@ fn strip_connection(headers: &mut HeaderMap) {
     }
 }
 
-/// Whether `TE` accepts trailers; if so it is left with that alone.
+/// Whether `TE` accepts trailers; if it does, nothing else is left in it.
 fn te_trailers(headers: &mut HeaderMap) -> bool {
     let accepted =
         headers.get_all(TE).iter().flat_map(|value| members(value.as_bytes())).any(|member| {
@@ -116,11 +116,11 @@ fn te_trailers(headers: &mut HeaderMap) -> bool {
     accepted
 }
 
-/// Makes a client's request headers those that the app gets.
+/// Turns a client's request headers into those for the origin.
 ///
-/// `version` is the client's; `host` is what the client asked for (its `Host`, or HTTP/2's
-/// `:authority`) and becomes `Host` where there is none. `keep_upgrade` is the protocol of
-/// [`upgrade_wanted`] where the request may become a tunnel.
+/// `version` is the client's; `host` is the host that the client requested (its `Host`, or HTTP/2's
+/// `:authority`) and becomes `Host` if there is none. `keep_upgrade` is the protocol of
+/// [`upgrade_wanted`] if the request may become a tunnel.
 pub fn prepare_request(
     headers: &mut HeaderMap,
     version: Version,
@@ -129,7 +129,7 @@ pub fn prepare_request(
     keep_upgrade: Option<&HeaderValue>,
 ) {
     strip_hop_by_hop(headers);
-    // The sidecar answers `100-continue` itself, when it starts to read the body (RFC 9110 10.1.1).
+    // The sidecar itself sends `100 Continue`, when it starts to read the body (RFC 9110 10.1.1).
     headers.remove(EXPECT);
     if version == Version::HTTP_2 {
         join_cookies(headers);
@@ -144,21 +144,21 @@ pub fn prepare_request(
     }
 }
 
-/// Makes the app's response headers those that the client gets. `version` is the one the app
-/// answered in.
+/// Turns the origin's response headers into those for the client. `version` is that of the origin's
+/// response.
 pub fn prepare_response(headers: &mut HeaderMap, version: Version) {
     strip_hop_by_hop(headers);
     headers.append(VIA, via(version));
 }
 
-/// Puts back what makes a message an upgrade: `Connection: upgrade` and the protocol.
+/// Restores the fields that make a message an upgrade: `Connection: upgrade` and the protocol.
 pub fn set_upgrade(headers: &mut HeaderMap, protocol: &HeaderValue) {
     headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
     headers.insert(UPGRADE, protocol.clone());
 }
 
-/// The protocol that a request asks to change to, if it may: HTTP/1.1, `Connection` lists
-/// `upgrade`, and it is not HTTP/2 in disguise.
+/// The protocol that a request asks to upgrade to, if it may: HTTP/1.1, `Connection` lists
+/// `upgrade`, and the protocol is not HTTP/2 in disguise.
 #[must_use]
 pub fn upgrade_wanted(headers: &HeaderMap, version: Version) -> Option<HeaderValue> {
     if version != Version::HTTP_11 {
@@ -169,7 +169,7 @@ pub fn upgrade_wanted(headers: &HeaderMap, version: Version) -> Option<HeaderVal
     if protocols.next().is_some() || !lists(headers, "upgrade") {
         return None;
     }
-    // SECURITY: an h2c tunnel would carry requests that no rule sees.
+    // SECURITY: an h2c tunnel would carry requests to which no rule is applied.
     let hidden = members(protocol.as_bytes()).any(|member| {
         let name = member.split(|&byte| byte == b'/').next().unwrap_or_default();
         [&b"h2c"[..], b"h2", b"http", b"tls"]
@@ -179,8 +179,8 @@ pub fn upgrade_wanted(headers: &HeaderMap, version: Version) -> Option<HeaderVal
     (!hidden && !protocol.is_empty()).then(|| protocol.clone())
 }
 
-/// Whether a field must not come in trailers: what frames, routes, authenticates, or decides about
-/// storing (RFC 9110 6.5.1).
+/// Whether a field must not appear in trailers: one that frames, routes, authenticates, or decides
+/// about storing (RFC 9110 6.5.1).
 #[must_use]
 pub fn is_forbidden_trailer(name: &HeaderName) -> bool {
     const FORBIDDEN: [&str; 32] = [
@@ -220,8 +220,7 @@ pub fn is_forbidden_trailer(name: &HeaderName) -> bool {
     FORBIDDEN.binary_search(&name.as_str()).is_ok() || name.as_str().starts_with("x-forwarded-")
 }
 
-/// The `Via` member that this proxy adds (RFC 9110 7.6.3): the version that was received, and a
-/// pseudonym.
+/// The `Via` member that this proxy adds (RFC 9110 7.6.3): the received version and a pseudonym.
 const fn via(version: Version) -> HeaderValue {
     HeaderValue::from_static(match version {
         Version::HTTP_2 => "2.0 sidecache",
@@ -232,8 +231,8 @@ const fn via(version: Version) -> HeaderValue {
 
 fn set_forwarded(headers: &mut HeaderMap, host: &HeaderValue, peer: &ClientPeer) {
     if !peer.trusted {
-        // SECURITY: a stranger's word about who it is, by which names and over which protocol, ends
-        // here.
+        // SECURITY: what an untrusted peer claims about the client's address, host and protocol is
+        // removed here.
         headers.remove(FORWARDED);
         headers.remove(X_REAL_IP);
     }
@@ -247,8 +246,8 @@ fn set_forwarded(headers: &mut HeaderMap, host: &HeaderValue, peer: &ClientPeer)
         }
         None => HeaderValue::from_maybe_shared(bytes::Bytes::from(addr.to_string())),
     };
-    // Both parts are header text already, so that this always succeeds; should it ever not, no
-    // chain is better than a forged one.
+    // Both parts are valid header text, so this always succeeds; if it ever fails, no chain is
+    // better than a forged one.
     match chain {
         Ok(chain) => drop(headers.insert(X_FORWARDED_FOR, chain)),
         Err(_) => drop(headers.remove(X_FORWARDED_FOR)),
@@ -274,7 +273,7 @@ fn join_cookies(headers: &mut HeaderMap) {
     }
 }
 
-/// All values of a field as one, or `None` if the field is absent.
+/// All values of a field, joined into one; `None` if the field is absent.
 pub(crate) fn joined(headers: &HeaderMap, name: &HeaderName, separator: &[u8]) -> Option<Vec<u8>> {
     let mut values = headers.get_all(name).iter();
     let mut whole = values.next()?.as_bytes().to_vec();
@@ -294,7 +293,7 @@ fn lists(headers: &HeaderMap, option: &str) -> bool {
         .any(|member| member.eq_ignore_ascii_case(option.as_bytes()))
 }
 
-/// The members of a comma-separated list, without the empty ones (RFC 9110 5.6.1).
+/// The members of a comma-separated list, without empty ones (RFC 9110 5.6.1).
 fn members(value: &[u8]) -> impl Iterator<Item = &[u8]> {
     value.split(|&byte| byte == b',').map(<[u8]>::trim_ascii).filter(|member| !member.is_empty())
 }

@@ -1,30 +1,29 @@
-//! How old a response is and how long it is fresh (RFC 9111 4.2), and the dates that both are
-//! counted from.
+//! How old a response is and how long it is fresh (RFC 9111 4.2), and the dates from which both are
+//! computed.
 //!
-//! Pure arithmetic in whole milliseconds: `now` is an argument, nothing overflows, and a doubtful
-//! field makes a response older or staler, never younger or fresher. Whether it may be stored at
-//! all is for `admit` to say.
+//! Pure arithmetic in whole milliseconds: `now` is an argument, and nothing overflows. A doubtful
+//! field makes a response older or staler, never younger or fresher. Whether a response may be
+//! stored at all is decided in `storability`.
 
 use std::time::{Duration, UNIX_EPOCH};
 
 use http::StatusCode;
 use http::header::{AGE, DATE, EXPIRES, HeaderMap, HeaderValue, LAST_MODIFIED};
 
-use crate::cache::entry::Times;
 use crate::clock::{Wall, millis};
 use crate::semantics::cache_control::{CacheControl, delta_seconds};
 
-/// No response is fresh for longer than this, whoever says so: one year.
+/// The longest freshness lifetime, whatever its source: one year.
 pub const MAX_LIFETIME: Duration = Duration::from_hours(8760);
 
-/// No response is fresh for longer than this by a guess: one day.
+/// The longest heuristic freshness lifetime: one day.
 pub const MAX_HEURISTIC: Duration = Duration::from_hours(24);
 
 /// The longest HTTP-date: `Wednesday, 09-Nov-94 08:49:37 GMT`.
 const LONGEST_DATE: usize = 33;
 
-/// Reads an HTTP-date in any of its three forms (RFC 9110 5.6.7). Odd letter case is let pass;
-/// everything else that is not one is `None`.
+/// Parses an HTTP-date in any of its three forms (RFC 9110 5.6.7). Unusual letter case is accepted;
+/// anything else that is not a date is `None`.
 #[must_use]
 pub fn parse_date(value: &HeaderValue) -> Option<Wall> {
     let text = value.to_str().ok()?;
@@ -35,8 +34,8 @@ pub fn parse_date(value: &HeaderValue) -> Option<Wall> {
     time.duration_since(UNIX_EPOCH).ok().map(|since| Wall(millis(since)))
 }
 
-/// The same date with its names in the case of the grammar: `sun, 06 NOV 1994 08:49:37 gmt` becomes
-/// `Sun, 06 Nov 1994 08:49:37 GMT`.
+/// The same date with its names in the letter case of the grammar: `sun, 06 NOV 1994 08:49:37 gmt`
+/// becomes `Sun, 06 Nov 1994 08:49:37 GMT`.
 fn recased(text: &str) -> Option<String> {
     if text.len() > LONGEST_DATE {
         return None;
@@ -56,7 +55,7 @@ fn recased(text: &str) -> Option<String> {
 }
 
 /// The earliest and the latest of a message's valid `Date` lines. There should be one; if there are
-/// more, each use takes the stricter.
+/// more, each caller uses the stricter one.
 fn dates(response: &HeaderMap) -> Option<(Wall, Wall)> {
     response.get_all(DATE).iter().filter_map(parse_date).fold(None, |range, date| match range {
         None => Some((date, date)),
@@ -64,8 +63,8 @@ fn dates(response: &HeaderMap) -> Option<(Wall, Wall)> {
     })
 }
 
-/// The `Age` field's value: its first valid member (RFC 9111 5.1). A parameter is cut off, and a
-/// field without a valid member ignored.
+/// The value of `Age`: its first valid member (RFC 9111 5.1). Parameters are dropped; a field
+/// without a valid member is ignored.
 fn age_value(response: &HeaderMap) -> Duration {
     let members =
         response.get_all(AGE).iter().flat_map(|line| line.as_bytes().split(|byte| *byte == b','));
@@ -76,18 +75,18 @@ fn age_value(response: &HeaderMap) -> Duration {
     values.next().unwrap_or_default()
 }
 
-/// The corrected initial age of a response (RFC 9111 4.2.3): how old it was when its head arrived.
+/// The corrected initial age of a response (RFC 9111 4.2.3): its age when its head arrived.
 #[must_use]
 pub fn initial_age(response: &HeaderMap, requested: Wall, received: Wall) -> Duration {
-    // In whole seconds: `Date` has no finer ones, and half a second of rounding is not age.
+    // In whole seconds: `Date` has no fractions, and half a second of rounding is not age.
     let apparent = dates(response)
         .map_or(0, |(earliest, _)| received.seconds().saturating_sub(earliest.seconds()));
     let corrected = age_value(response).saturating_add(received.since(requested));
     corrected.max(Duration::from_secs(apparent))
 }
 
-/// The freshness lifetime that a response states itself (RFC 9111 4.2.1, for a shared cache), or
-/// `None` if it states none. At most [`MAX_LIFETIME`].
+/// The freshness lifetime that a response states (RFC 9111 4.2.1, for a shared cache), or `None` if
+/// it states none. At most [`MAX_LIFETIME`].
 #[must_use]
 pub fn lifetime(
     directives: &CacheControl,
@@ -104,12 +103,12 @@ pub fn stated(directives: &CacheControl) -> Option<Duration> {
     directives.s_maxage.or(directives.max_age).map(|lifetime| lifetime.min(MAX_LIFETIME))
 }
 
-/// `Expires` minus `Date`, or minus the time of arrival where there is no `Date` (RFC 9110 6.6.1).
+/// `Expires` minus `Date`, or minus the time of arrival if there is no `Date` (RFC 9110 6.6.1).
 fn expires_lifetime(response: &HeaderMap, received: Wall) -> Option<Duration> {
     let mut lines = response.get_all(EXPIRES).iter();
     let first = lines.next()?;
-    // RFC 9111 4.2.1: what comes twice is stale. 5.3: what is not a date, `0` above all, is a time
-    // in the past.
+    // RFC 9111 4.2.1: a repeated field makes the response stale. 5.3: a value that is not a date,
+    // especially `0`, is a time in the past.
     if lines.next().is_some() {
         return Some(Duration::ZERO);
     }
@@ -118,14 +117,14 @@ fn expires_lifetime(response: &HeaderMap, received: Wall) -> Option<Duration> {
     Some(expires.since(generated))
 }
 
-/// How long a response that states no lifetime is fresh by a guess (RFC 9111 4.2.2): a tenth of the
-/// time since it was last modified, at most [`MAX_HEURISTIC`]. `None` if there is nothing to guess
-/// by, or the status forbids it.
+/// The heuristic lifetime of a response that states none (RFC 9111 4.2.2): a tenth of the time
+/// since it was last modified, at most [`MAX_HEURISTIC`]. `None` if there is no usable
+/// `Last-Modified`, or if the status forbids a heuristic.
 ///
-/// For a response of which [`lifetime`] says `None`: the RFC forbids to guess where the app has
-/// spoken. `directives` are those that count for this cache, of a targeted field if there is one:
-/// `public` allows a guess for any status (RFC 9111 3 and 4.2.2), other than of a part (206), of an
-/// update (304) and of what is not final.
+/// Call it only if [`lifetime`] is `None`: the RFC forbids a heuristic for a response that states a
+/// lifetime. `directives` are those that apply to this cache, from a targeted field if there is
+/// one: `public` allows a heuristic for any status (RFC 9111 3 and 4.2.2) except 206, 304 and
+/// interim responses.
 #[must_use]
 pub fn heuristic(
     status: StatusCode,
@@ -144,42 +143,18 @@ pub fn heuristic(
     if lines.next().is_some() {
         return None;
     }
-    // A `Date` of the future would lengthen the interval: its clock is wrong, or the app means us
-    // to believe so.
+    // A `Date` in the future would lengthen the interval: the origin's clock is wrong, or it wants
+    // a longer lifetime.
     let generated = dates(response).map_or(received, |(earliest, _)| earliest.min(received));
     let unchanged = generated.seconds().checked_sub(modified.seconds())?;
     Some((Duration::from_secs(unchanged) / 10).min(MAX_HEURISTIC))
 }
 
-/// Whether responses of this status may be fresh by a guess (RFC 9110 15.1). 206 is one of them as
-/// well, but no part is ever stored.
+/// Whether responses of this status may have a heuristic lifetime (RFC 9110 15.1). The RFC lists
+/// 206 too, but partial content is never stored.
 #[must_use]
 pub fn is_heuristically_cacheable(status: StatusCode) -> bool {
     matches!(status.as_u16(), 200 | 203 | 204 | 300 | 301 | 308 | 404 | 405 | 410 | 414 | 501)
-}
-
-impl Times {
-    /// The current age (RFC 9111 4.2.3): the initial one and the time in store.
-    #[must_use]
-    pub fn age(&self, now: Wall) -> Duration {
-        self.initial_age.saturating_add(now.since(self.received))
-    }
-
-    /// Milliseconds of freshness left; zero and less when stale.
-    #[must_use]
-    pub fn ttl_ms(&self, now: Wall) -> i64 {
-        signed_millis(self.lifetime).saturating_sub(signed_millis(self.age(now)))
-    }
-
-    /// Whether it is fresh (RFC 9111 4.2): its lifetime is greater than its age.
-    #[must_use]
-    pub fn is_fresh(&self, now: Wall) -> bool {
-        self.ttl_ms(now) > 0
-    }
-}
-
-fn signed_millis(duration: Duration) -> i64 {
-    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
 }
 
 #[cfg(test)]
@@ -293,14 +268,15 @@ mod tests {
             initial_age(&headers(&[(AGE, "3")]), requested, received),
             Duration::from_millis(5_500)
         );
-        // A clock ahead of ours, an unreadable date, a clock that went back during the request.
+        // An origin whose clock is ahead, an invalid date, a clock that went back during the
+        // request.
         assert_eq!(
             initial_age(&headers(&[(DATE, &date(Wall(EXAMPLE.0 + 99_000)))]), received, received),
             secs(0)
         );
         assert_eq!(initial_age(&headers(&[(DATE, "yesterday")]), received, received), secs(0));
         assert_eq!(initial_age(&headers(&[]), Wall(received.0 + 5_000), received), secs(0));
-        // Of several dates the oldest.
+        // The oldest of several dates counts.
         let newer = date(Wall(EXAMPLE.0 + 8_000));
         assert_eq!(
             initial_age(&headers(&[(DATE, &newer), (DATE, &dated)]), received, received),
@@ -344,7 +320,7 @@ mod tests {
 
     const GUESSABLE: [u16; 11] = [200, 203, 204, 300, 301, 308, 404, 405, 410, 414, 501];
 
-    /// The guess for a 200 that arrived at [`EXAMPLE`].
+    /// The heuristic lifetime of a 200 that arrived at [`EXAMPLE`].
     fn guess(fields: &[(HeaderName, &str)]) -> Option<Duration> {
         heuristic(StatusCode::OK, &CacheControl::default(), &headers(fields), EXAMPLE)
     }
@@ -368,7 +344,7 @@ mod tests {
                 "without a Date: {seconds}"
             );
         }
-        // Counted from Date, the earliest of several; but not from one that is still to come.
+        // Counted from Date, or from the earliest of several, but not from a date in the future.
         assert_eq!(guess(&[(LAST_MODIFIED, &ago(600)), (DATE, &ago(500))]), Some(secs(10)));
         assert_eq!(
             guess(&[(LAST_MODIFIED, &ago(600)), (DATE, &ago(100)), (DATE, &ago(500))]),
@@ -419,31 +395,6 @@ mod tests {
         }
     }
 
-    #[test]
-    fn times_age_and_expire() {
-        let times = Times { received: Wall(100_000), initial_age: secs(4), lifetime: secs(10) };
-        assert_eq!(times.age(Wall(103_500)), Duration::from_millis(7_500));
-        assert_eq!((times.ttl_ms(Wall(103_500)), times.is_fresh(Wall(103_500))), (2_500, true));
-        assert!(times.is_fresh(Wall(105_999)));
-        assert_eq!((times.ttl_ms(Wall(106_000)), times.is_fresh(Wall(106_000))), (0, false));
-        assert_eq!(times.ttl_ms(Wall(107_000)), -1_000);
-        assert_eq!(
-            times.age(Wall(0)),
-            secs(4),
-            "a clock that went back makes nothing younger than it came"
-        );
-    }
-
-    fn any_times() -> impl Strategy<Value = Times> {
-        (any::<u64>(), any::<Duration>(), any::<Duration>()).prop_map(
-            |(received, initial_age, lifetime)| Times {
-                received: Wall(received),
-                initial_age,
-                lifetime,
-            },
-        )
-    }
-
     proptest! {
         #[test]
         fn dates_never_panic_and_formatted_ones_round_trip(
@@ -457,14 +408,6 @@ mod tests {
             for text in scrambled {
                 prop_assert_eq!(parse_date(&HeaderValue::from_str(&text).unwrap()), Some(Wall(at * 1000)));
             }
-        }
-
-        #[test]
-        fn arithmetic_never_overflows_and_age_only_grows(times in any_times(), now in any::<u64>(), step in any::<u64>()) {
-            let later = Wall(now.saturating_add(step));
-            prop_assert!(times.age(later) >= times.age(Wall(now)));
-            prop_assert!(times.ttl_ms(later) <= times.ttl_ms(Wall(now)));
-            prop_assert!(times.is_fresh(Wall(now)) || !times.is_fresh(later), "what is stale stays stale");
         }
 
         #[test]

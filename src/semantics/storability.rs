@@ -1,37 +1,37 @@
-//! May this response be stored, and for how long (RFC 9111 3). A pure question: what was asked,
-//! what came, when, and the route's rules.
+//! May this response be stored, and for how long (RFC 9111 3). A pure function of the request, the
+//! response, their times, and the route's rules.
 //!
-//! Owns the order in which a response is refused; each refusal is a [`ApiReason`]. Knows nothing of
-//! tags, tiers and bodies: whether the body is whole and what was purged meanwhile is found out
-//! elsewhere.
+//! Owns the order in which a response is refused; each refusal is a [`Reason`]. Knows nothing of
+//! tags, tiers and bodies: other code checks whether the body is complete and what was purged
+//! during the fill.
 
 use std::time::Duration;
 
 use http::StatusCode;
 use http::header::{AUTHORIZATION, EXPIRES, HeaderMap, HeaderName, SET_COOKIE};
 
-use crate::cache::entry::{Leeway, Times};
 use crate::clock::Wall;
 use crate::outcome::Reason;
 use crate::semantics::cache_control::CacheControl;
 use crate::semantics::freshness;
 use crate::semantics::freshness::MAX_LIFETIME;
+use crate::semantics::times::{Leeway, Times};
 use crate::semantics::vary::VarySpec;
 use crate::semantics::{revalidation, targeted_cache_control};
 
-/// Whose word on freshness counts.
+/// Which source decides how long a response is fresh.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum OriginRule {
-    /// The app's `Cache-Control` and `Expires`; the route's `ttl` where the app says nothing.
+    /// The origin's `Cache-Control` and `Expires`; the route's `ttl` if the origin states nothing.
     #[default]
     Respect,
-    /// The route's `ttl`, whatever the app says. Without a `ttl` there is nothing to put in its
-    /// place, and this is [`Self::Respect`].
+    /// The route's `ttl`, whatever the origin states. Without a `ttl` there is nothing to use
+    /// instead, and this is [`Self::Respect`].
     Ignore,
 }
 
 impl OriginRule {
-    /// The word in `proxy.toml`.
+    /// The value in `proxy.toml`.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -41,36 +41,37 @@ impl OriginRule {
     }
 }
 
-/// What the route says about storing.
+/// The route's rules for storing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct StoreRules<'a> {
-    /// How long a response is fresh by the route.
+    /// How long a response is fresh by the route's rules.
     pub ttl: Option<Duration>,
-    /// Whose word on freshness counts.
+    /// Which source decides how long a response is fresh.
     pub origin: OriginRule,
-    /// `Set-Cookie` is taken off, and so does not keep the response out.
+    /// `Set-Cookie` is removed, so it does not keep the response from being stored.
     pub strip_set_cookie: bool,
-    /// The entry goes only to requests that may share a response to `Authorization`: the key or the
-    /// admission sees to it.
+    /// The entry is served only to requests that may share a response to `Authorization`: the key,
+    /// or the check for authorized clients, ensures it.
     pub may_share_authorized: bool,
-    /// How long it may be served stale while it is fetched anew, where the app does not say.
+    /// How long the response may be served stale during a revalidation, if the origin does not say.
     pub stale_while_revalidate: Option<Duration>,
-    /// How long it may be served stale when that fails, where the app does not say.
+    /// How long the response may be served stale after an error, if the origin does not say.
     pub stale_if_error: Option<Duration>,
-    /// How long what is stale is kept, to be confirmed by the app or to stand in for it.
+    /// How long a stale response is kept, to be revalidated or to stand in for an unreachable
+    /// origin.
     pub keep_stale: Duration,
-    /// The targeted fields that outrank `Cache-Control` (RFC 9213), the first one first.
+    /// The targeted fields that outrank `Cache-Control` (RFC 9213), in order of precedence.
     pub targeted: &'a [HeaderName],
 }
 
-/// One request to the app and the head of its response.
+/// One request to the origin and the head of its response.
 #[derive(Clone, Copy, Debug)]
 pub struct Exchange<'a> {
-    /// The request's headers as they were sent to the app.
+    /// The request's headers as they were sent to the origin.
     pub request: &'a HeaderMap,
     /// The response's status.
     pub status: StatusCode,
-    /// The response's headers as they came from the app.
+    /// The response's headers as the origin sent them.
     pub response: &'a HeaderMap,
     /// When the request was sent.
     pub requested: Wall,
@@ -78,13 +79,12 @@ pub struct Exchange<'a> {
     pub received: Wall,
 }
 
-/// A response that may be stored.
+/// How a response may be stored and used.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StorePolicy {
-    /// How old it is and how long it is fresh. Not at all, if it has to be confirmed by the app at
-    /// each use.
+    /// Its age and its freshness lifetime, which is zero if it must be revalidated before each use.
     pub times: Times,
-    /// What it may be used for when it is no longer fresh.
+    /// How it may be used once it is stale.
     pub leeway: Leeway,
     /// Which request headers it varies on.
     pub vary: VarySpec,
@@ -102,14 +102,14 @@ pub fn store_policy(
     if CacheControl::from_headers(exchange.request).no_store {
         return Err(Reason::RequestNoStore);
     }
-    // Parts are never stored as the whole, and a 304 is none of its own. Everything else that is
-    // final may be stored (RFC 9111 3).
+    // Partial content is never stored in place of the whole, and a 304 is no response of its own.
+    // Every other final status may be stored (RFC 9111 3).
     if matches!(exchange.status, StatusCode::PARTIAL_CONTENT | StatusCode::NOT_MODIFIED)
         || exchange.status.is_informational()
     {
         return Err(Reason::Status);
     }
-    // SECURITY: a stored Set-Cookie would hand one user's session to the next.
+    // SECURITY: a stored Set-Cookie would give one user's session to another.
     if !rules.strip_set_cookie && exchange.response.contains_key(SET_COOKIE) {
         return Err(Reason::SetCookie);
     }
@@ -126,8 +126,8 @@ pub fn store_policy(
             let times = origin_lifetime(rules, &directives, targeted.is_some(), exchange)?;
             (times, stale_windows(rules, Some(&directives)), origin_permits_sharing(&directives))
         };
-    // SECURITY: RFC 9111 3.5. The answer to one user's Authorization is not for others unless the
-    // app says so.
+    // SECURITY: RFC 9111 3.5. A response to one user's Authorization must not be shared unless the
+    // origin allows it.
     if exchange.request.contains_key(AUTHORIZATION)
         && !rules.may_share_authorized
         && !permits_sharing
@@ -147,7 +147,7 @@ pub fn store_policy(
     Ok(StorePolicy { times, leeway, vary })
 }
 
-/// `origin = "ignore"`: fresh for the route's `ttl`, from the moment of arrival.
+/// `origin = "ignore"`: fresh for the route's `ttl`, counted from arrival.
 fn route_lifetime(ttl: Duration, exchange: &Exchange<'_>) -> Result<Times, Reason> {
     if exchange.status != StatusCode::OK {
         return Err(Reason::Status);
@@ -159,16 +159,16 @@ fn route_lifetime(ttl: Duration, exchange: &Exchange<'_>) -> Result<Times, Reaso
     })
 }
 
-/// `origin = "respect"`: what the app says, the route's `ttl` for a 200 of which it says nothing,
-/// and a guess where there is no `ttl`.
+/// `origin = "respect"`: the lifetime that the origin states, or the route's `ttl` for a 200
+/// without one, or a heuristic lifetime if there is no `ttl`.
 fn origin_lifetime(
     rules: &StoreRules<'_>,
     directives: &CacheControl,
     targeted: bool,
     exchange: &Exchange<'_>,
 ) -> Result<Times, Reason> {
-    // RFC 9111 5.2.2.3: `must-understand` forbids a cache that does not know the status, and takes
-    // the place of `no-store` in one that does.
+    // RFC 9111 5.2.2.3: with `must-understand`, a cache that does not know the status must not
+    // store the response; a cache that does ignores `no-store`.
     if directives.must_understand && !is_understood(exchange.status) {
         return Err(Reason::Status);
     }
@@ -180,24 +180,25 @@ fn origin_lifetime(
     }
     let initial_age =
         freshness::initial_age(exchange.response, exchange.requested, exchange.received);
-    // RFC 9213 2.1: where a targeted field counts, Expires does not.
+    // RFC 9213 2.1: Expires is ignored if a targeted field applies.
     let stated = if targeted {
         freshness::stated(directives)
     } else {
         freshness::lifetime(directives, exchange.response, exchange.received)
     };
-    // RFC 9111 3: without a freshness of its own a response is stored only if its status, or
-    // `public`, allows it.
+    // RFC 9111 3: a response that states no lifetime is stored only if its status, or `public`,
+    // allows it.
     let may_be_stored = stated.is_some()
         || directives.public
         || freshness::is_heuristically_cacheable(exchange.status);
     let lifetime = match (stated, rules.ttl) {
         _ if !may_be_stored => return Err(Reason::Status),
         (None, Some(_)) if exchange.status != StatusCode::OK => return Err(Reason::Status),
-        // RFC 9111 5.2.2.4: to be confirmed at each use, whatever its freshness.
+        // RFC 9111 5.2.2.4: to be revalidated at each use, whatever its lifetime.
         _ if directives.no_cache => Duration::ZERO,
         (Some(stated), _) => stated,
-        // The route's time counts from arrival: an app's slow clock must not eat it up.
+        // The route's `ttl` counts from arrival, so that an origin with a slow clock does not
+        // shorten it.
         (None, Some(ttl)) => initial_age.saturating_add(ttl.min(MAX_LIFETIME)),
         (None, None) => {
             freshness::heuristic(exchange.status, directives, exchange.response, exchange.received)
@@ -207,7 +208,7 @@ fn origin_lifetime(
     Ok(Times { received: exchange.received, initial_age, lifetime })
 }
 
-/// The statuses whose rules of caching this cache knows and holds to.
+/// The statuses whose caching rules this cache implements.
 fn is_understood(status: StatusCode) -> bool {
     matches!(
         status.as_u16(),
@@ -215,18 +216,23 @@ fn is_understood(status: StatusCode) -> bool {
     )
 }
 
-/// How long the response may be served stale. Without `directives` the route's word alone counts.
+/// How long the response may be served stale. Without `directives`, only the route's rules count.
 fn stale_windows(rules: &StoreRules<'_>, directives: Option<&CacheControl>) -> Leeway {
-    let forbidden = directives.is_some_and(|said| {
-        said.must_revalidate || said.proxy_revalidate || said.no_cache || said.s_maxage.is_some()
+    let forbidden = directives.is_some_and(|directives| {
+        directives.must_revalidate
+            || directives.proxy_revalidate
+            || directives.no_cache
+            || directives.s_maxage.is_some()
     });
     if forbidden {
         // RFC 9111 4.2.4, 5.2.2.2, 5.2.2.8, 5.2.2.10.
         return Leeway::default();
     }
-    let while_revalidate =
-        directives.and_then(|said| said.stale_while_revalidate).or(rules.stale_while_revalidate);
-    let if_error = directives.and_then(|said| said.stale_if_error).or(rules.stale_if_error);
+    let while_revalidate = directives
+        .and_then(|directives| directives.stale_while_revalidate)
+        .or(rules.stale_while_revalidate);
+    let if_error =
+        directives.and_then(|directives| directives.stale_if_error).or(rules.stale_if_error);
     Leeway {
         while_revalidate: while_revalidate.unwrap_or_default().min(MAX_LIFETIME),
         if_error: if_error.unwrap_or_default().min(MAX_LIFETIME),
@@ -235,8 +241,8 @@ fn stale_windows(rules: &StoreRules<'_>, directives: Option<&CacheControl>) -> L
     }
 }
 
-/// How long the response is kept when it is stale: for its windows, and, if the app can confirm it,
-/// to be confirmed.
+/// Adds how long a stale response is kept: for all its windows and, if the origin can revalidate
+/// it, for revalidation.
 fn with_retention(
     mut leeway: Leeway,
     rules: &StoreRules<'_>,
@@ -244,28 +250,31 @@ fn with_retention(
     exchange: &Exchange<'_>,
 ) -> Leeway {
     let stale_for = times.age(exchange.received).saturating_sub(times.lifetime);
-    let confirmable = exchange.status == StatusCode::OK
+    let can_be_revalidated = exchange.status == StatusCode::OK
         && revalidation::has_validator(exchange.response)
         && !rules.keep_stale.is_zero();
-    let asked_for = !leeway.while_revalidate.is_zero() || !leeway.if_error.is_zero();
-    if !times.is_fresh(exchange.received) && !confirmable && !asked_for {
-        // RFC 9111 4: nothing is reused without a freshness or a validator. Only to stand in for
-        // the app some day it is not stored.
+    let has_windows = !leeway.while_revalidate.is_zero() || !leeway.if_error.is_zero();
+    if !times.is_fresh(exchange.received) && !can_be_revalidated && !has_windows {
+        // RFC 9111 4: a response with neither a lifetime nor a validator is not reused. It is not
+        // stored only to stand in for an unreachable origin.
         return Leeway::default();
     }
-    let to_be_confirmed =
-        if confirmable { stale_for.saturating_add(rules.keep_stale) } else { Duration::ZERO };
+    let for_revalidation = if can_be_revalidated {
+        stale_for.saturating_add(rules.keep_stale)
+    } else {
+        Duration::ZERO
+    };
     leeway.keep = leeway
         .while_revalidate
         .max(leeway.if_error)
         .max(leeway.unreachable)
-        .max(to_be_confirmed)
+        .max(for_revalidation)
         .min(MAX_LIFETIME);
-    // Stale for longer than all of its windows, it would be dropped at once.
+    // A response that is already staler than its longest window would be dropped at once.
     if stale_for.is_zero() || leeway.keep > stale_for { leeway } else { Leeway::default() }
 }
 
-/// Why a response without any freshness, and without a validator, is of no use.
+/// Why a response with neither a lifetime nor a validator cannot be used.
 fn why_unusable(
     rules: &StoreRules<'_>,
     directives: &CacheControl,
@@ -280,14 +289,14 @@ fn why_unusable(
     }
 }
 
-/// Whether the app allows a shared cache to store the answer to an `Authorization` (RFC 9111 3.5).
+/// Whether the origin lets a shared cache store a response to `Authorization` (RFC 9111 3.5).
 const fn origin_permits_sharing(directives: &CacheControl) -> bool {
     directives.public || directives.s_maxage.is_some() || directives.must_revalidate
 }
 
-/// The same where the app's word on freshness is ignored. `no-store, must-revalidate` and its like
-/// come from frameworks that mean the opposite of a permission, and a cache that ignores lifetimes
-/// does not revalidate either: only a plain permission counts.
+/// The same with `origin = "ignore"`. Some frameworks send `no-store, must-revalidate` to forbid
+/// caching, not to permit sharing, and a cache that ignores lifetimes does not revalidate either:
+/// only an explicit permission counts.
 fn ignored_origin_permits_sharing(directives: &CacheControl) -> bool {
     let restricted = directives.no_store || directives.no_cache || directives.private;
     !restricted

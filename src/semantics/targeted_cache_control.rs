@@ -1,9 +1,9 @@
-//! Targeted cache control (RFC 9213): `CDN-Cache-Control` and its like, response fields that speak
-//! to some caches only.
+//! Targeted cache control (RFC 9213): `CDN-Cache-Control` and similar response fields that apply to
+//! certain caches only.
 //!
-//! Owns their syntax, which is not that of `Cache-Control`: a Dictionary of RFC 9651, where one
-//! mistake anywhere makes the whole field void. Knows nothing of what the directives lead to, nor
-//! of which fields the operator listens to.
+//! Owns their syntax, which differs from that of `Cache-Control`: a Dictionary of RFC 9651, in
+//! which any mistake invalidates the whole field. Knows nothing of what the directives lead to, nor
+//! which fields the operator has chosen.
 
 use std::time::Duration;
 
@@ -13,22 +13,23 @@ use sfv::{BareItem, Dictionary, ListEntry, Parser};
 use crate::semantics::cache_control::{CacheControl, MAX_DELTA};
 use crate::semantics::forward::joined;
 
-/// The field that caches in front of an origin listen to.
+/// The field for caches in front of an origin.
 pub const CDN_CACHE_CONTROL: HeaderName = HeaderName::from_static("cdn-cache-control");
 
-/// The directives of the first of these fields that the response has and that is valid.
+/// The directives of the first of these fields that is present and valid.
 ///
-/// With `Some`, `Cache-Control` and `Expires` do not count (RFC 9213 2.2), even when it names no
-/// directive that is known. With `None` they do.
+/// If `Some`, `Cache-Control` and `Expires` do not count (RFC 9213 2.2), even if the field has no
+/// known directive. If `None`, they do.
 #[must_use]
 pub fn directives(response: &HeaderMap, targets: &[HeaderName]) -> Option<CacheControl> {
     targets.iter().find_map(|name| read(&joined(response, name, b", ")?))
 }
 
-/// Reads one field, all its lines as one (RFC 9651 4.2). `None` is a field that counts as absent.
+/// Parses one field, all its lines as one (RFC 9651 4.2). `None` means that the field counts as
+/// absent.
 fn read(value: &[u8]) -> Option<CacheControl> {
     let members: Dictionary = Parser::new(value).parse().ok()?;
-    // RFC 9213 2.1: what is empty or does not parse is ignored as a whole.
+    // RFC 9213 2.1: a field that is empty or does not parse is ignored as a whole.
     if members.is_empty() {
         return None;
     }
@@ -39,12 +40,12 @@ fn read(value: &[u8]) -> Option<CacheControl> {
     Some(read)
 }
 
-/// Applies one directive; its parameters are passed over (RFC 9213 2.1), and so are directives that
-/// are not known or not of responses.
+/// Applies one directive. Its parameters are ignored (RFC 9213 2.1), and so are unknown directives
+/// and request directives.
 ///
-/// `None` if the value is not of the type that RFC 9111 gives it. RFC 9213 2.1 says not to consume
-/// such a value, and leaves open what becomes of the others; no part of a field that its writer got
-/// wrong is used here, as with one that does not parse.
+/// `None` if the value does not have the type that RFC 9111 defines. RFC 9213 2.1 says to ignore
+/// such a value, and leaves open whether the others count; this cache ignores the whole field, as
+/// it does if the field does not parse.
 fn apply(read: &mut CacheControl, name: &str, member: &ListEntry) -> Option<()> {
     match name {
         "no-store" => read.no_store = flag(member)?,
@@ -56,7 +57,7 @@ fn apply(read: &mut CacheControl, name: &str, member: &ListEntry) -> Option<()> 
         "must-understand" => read.must_understand = flag(member)?,
         "no-transform" => read.no_transform = flag(member)?,
         // RFC 8246 2: an argument has no meaning, so it is no mistake either; but a permission
-        // counts only when it is plain.
+        // counts only without one.
         "immutable" => read.immutable = flag(member).unwrap_or_default(),
         "max-age" => read.max_age = Some(seconds(member)?),
         "s-maxage" => read.s_maxage = Some(seconds(member)?),
@@ -74,7 +75,7 @@ fn value(member: &ListEntry) -> Option<&BareItem> {
     }
 }
 
-/// A directive without an argument: `no-store`, which is `no-store=?1`. With `?0` it is not there.
+/// A directive without an argument: `no-store` means `no-store=?1`. With `?0` it counts as absent.
 fn flag(member: &ListEntry) -> Option<bool> {
     match value(member)? {
         BareItem::Boolean(set) => Some(*set),
@@ -92,8 +93,8 @@ fn whole_or_qualified(member: &ListEntry) -> Option<bool> {
     }
 }
 
-/// Delta-seconds: an Integer that is not negative. What is greater than 2^31 becomes [`MAX_DELTA`]
-/// (RFC 9111 1.2.2).
+/// Delta-seconds: an Integer that is not negative. Values above 2^31 become [`MAX_DELTA`] (RFC 9111
+/// 1.2.2).
 fn seconds(member: &ListEntry) -> Option<Duration> {
     match value(member)? {
         BareItem::Integer(number) => u64::try_from(i64::from(*number))
@@ -195,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn rfc_9213_2_1_a_value_of_the_wrong_type_voids_the_field() {
+    fn rfc_9213_2_1_a_value_of_the_wrong_type_invalidates_the_field() {
         for line in [
             "max-age=\"10000\"",
             "max-age=1.5",
@@ -271,15 +272,15 @@ mod tests {
     #[test]
     fn rfc_9213_2_2_the_first_valid_target_counts_whatever_the_order_in_the_response() {
         let targets = [OURS, CDN];
-        let asked = |fields: &[(HeaderName, &str)]| {
+        let lifetime = |fields: &[(HeaderName, &str)]| {
             directives(&response(fields), &targets).map(|read| read.max_age)
         };
-        assert_eq!(asked(&[(CDN, "max-age=2"), (OURS, "max-age=1")]), Some(Some(secs(1))));
-        assert_eq!(asked(&[(CDN, "max-age=2"), (OURS, "max-age=1.5")]), Some(Some(secs(2))));
-        assert_eq!(asked(&[(CDN, "max-age=2"), (OURS, "")]), Some(Some(secs(2))));
-        assert_eq!(asked(&[(CDN, "max-age=2")]), Some(Some(secs(2))));
-        assert_eq!(asked(&[(CDN, "max-age"), (OURS, "&")]), None);
-        assert_eq!(asked(&[(CACHE_CONTROL, "max-age=2")]), None);
+        assert_eq!(lifetime(&[(CDN, "max-age=2"), (OURS, "max-age=1")]), Some(Some(secs(1))));
+        assert_eq!(lifetime(&[(CDN, "max-age=2"), (OURS, "max-age=1.5")]), Some(Some(secs(2))));
+        assert_eq!(lifetime(&[(CDN, "max-age=2"), (OURS, "")]), Some(Some(secs(2))));
+        assert_eq!(lifetime(&[(CDN, "max-age=2")]), Some(Some(secs(2))));
+        assert_eq!(lifetime(&[(CDN, "max-age"), (OURS, "&")]), None);
+        assert_eq!(lifetime(&[(CACHE_CONTROL, "max-age=2")]), None);
         assert_eq!(
             directives(&response(&[(CDN, "max-age=2")]), &[]),
             None,
@@ -311,7 +312,7 @@ mod tests {
         }
 
         #[test]
-        fn one_malformed_member_voids_any_field(one in any_value(), junk in "[&A-Z%@^]{1,4}") {
+        fn one_malformed_member_invalidates_any_field(one in any_value(), junk in "[&A-Z%@^]{1,4}") {
             let junk = HeaderValue::from_str(&junk).unwrap();
             for lines in [[one.clone(), junk.clone()], [junk, one]] {
                 let response: HeaderMap = lines.into_iter().map(|line| (CDN, line)).collect();

@@ -1,8 +1,8 @@
 //! Which request headers select among the stored responses of one key (RFC 9111 4.1), and their
-//! values in one normal form.
+//! values in a normal form.
 //!
-//! Owns the list of names, [`VarySpec`], with its bytes for the store, and [`normalise()`]. Knows
-//! nothing of keys: `key` hashes what comes from here.
+//! Owns the list of names, [`VarySpec`], with its stored form, and [`normalise()`]. Knows nothing
+//! of keys: `key` hashes these values.
 
 mod normalise;
 
@@ -16,26 +16,28 @@ pub use self::normalise::normalise;
 /// A response that varies on more names than this is treated as `Vary: *`.
 pub const MAX_NAMES: usize = 16;
 
-/// So is one that varies on a longer name: the stored form gives the length one byte.
+/// A response that varies on a longer name is treated so too: the stored form has one byte for the
+/// length.
 const MAX_NAME_LEN: usize = u8::MAX as usize;
 
-/// The request headers that a response varies on: sorted by name, each once, at most [`MAX_NAMES`].
+/// The request headers that a response varies on: sorted by name, without duplicates, at most
+/// [`MAX_NAMES`].
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct VarySpec {
     names: Vec<HeaderName>,
 }
 
-/// The response says `Vary: *`, or something that comes to the same: no other request may get it.
+/// The response says `Vary: *` or the equivalent: no other request may get it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the response varies on more than request headers can tell")]
+#[error("the response varies on more than request headers")]
 pub struct VaryStar;
 
 impl VarySpec {
-    /// What the response varies on: all its `Vary` lines, and what an app that encodes or
-    /// translates tends to leave unsaid.
+    /// The headers that the response varies on: those of all its `Vary` lines, and those that
+    /// origins that encode or translate often omit.
     ///
     /// # Errors
-    /// [`VaryStar`] for `*`, a name that is none, and more or longer names than are kept.
+    /// [`VaryStar`] for `*`, for an invalid name, and for too many or too long names.
     pub fn from_response(request: &HeaderMap, response: &HeaderMap) -> Result<Self, VaryStar> {
         let mut spec = Self::default();
         for line in response.get_all(VARY) {
@@ -45,14 +47,15 @@ impl VarySpec {
                 .map(<[u8]>::trim_ascii)
                 .filter(|member| !member.is_empty())
             {
-                // `*` is a token, and so would pass for a name (RFC 9110 12.5.5).
+                // `*` is a token, so it would be accepted as a name (RFC 9110 12.5.5).
                 if member == b"*" {
                     return Err(VaryStar);
                 }
                 spec.insert(HeaderName::from_bytes(member).map_err(|_| VaryStar)?)?;
             }
         }
-        // A coded body is for those who can decode it, whether the app says so or not.
+        // An encoded body is only for clients that can decode it, whether the origin says so or
+        // not.
         if response.contains_key(CONTENT_ENCODING) {
             spec.insert(ACCEPT_ENCODING)?;
         }
@@ -85,18 +88,19 @@ impl VarySpec {
         self.position(name).is_ok()
     }
 
-    /// Whether it varies on none.
+    /// Whether it varies on no header.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.names.is_empty()
     }
 
-    /// The names, sorted, each once.
+    /// The names, sorted and without duplicates.
     pub fn names(&self) -> std::slice::Iter<'_, HeaderName> {
         self.names.iter()
     }
 
-    /// The stored form: the number of names, then each behind its length, all lengths in one byte.
+    /// The stored form: the number of names, then each name after its length; every number is one
+    /// byte.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(
@@ -110,7 +114,7 @@ impl VarySpec {
         bytes
     }
 
-    /// Reads the stored form. Anything that [`Self::encode`] would not have written is `None`.
+    /// Parses the stored form. Anything that [`Self::encode`] would not have written is `None`.
     #[must_use]
     pub fn decode(bytes: &[u8]) -> Option<Self> {
         let (count, mut rest) = bytes.split_first()?;

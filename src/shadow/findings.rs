@@ -1,8 +1,10 @@
 //! What was found of one route: counts, and the latest examples.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
+
+use parking_lot::{Mutex, MutexGuard};
 
 use crate::clock::Wall;
 use crate::outcome::Reason;
@@ -153,8 +155,7 @@ impl RouteShadow {
 
     /// What was found.
     pub fn findings(&self) -> MutexGuard<'_, Findings> {
-        // Counts and lists are whole between any two statements that could panic.
-        self.findings.lock().unwrap_or_else(PoisonError::into_inner)
+        self.findings.lock()
     }
 
     /// Shows its counters.

@@ -4,15 +4,16 @@
 //! others may have changed something.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use http::Method;
+use parking_lot::{Mutex, MutexGuard};
 
 use crate::clock::Wall;
 use crate::policy::tag::Tag;
 use crate::shadow::history::{Step, StepSpan};
-use crate::shadow::{MAX_PATH, truncate};
+use crate::shadow::path;
 
 /// How many are remembered.
 pub const MAX_MUTATIONS: usize = 1024;
@@ -53,7 +54,7 @@ struct Ring {
 pub struct Suspect {
     /// Its method.
     pub method: Method,
-    /// Its path, cut to [`MAX_PATH`] bytes.
+    /// Its path, cut to [`path::MAX_PATH`] bytes.
     pub path: Box<str>,
     /// When it ended, or was last seen under way.
     pub at: Wall,
@@ -103,7 +104,7 @@ impl Mutations {
             ended: None,
             at: now,
             method: method.clone(),
-            path: truncate(path, MAX_PATH).into(),
+            path: path::remembered(path),
             tags: tags.to_vec(),
         };
         ring.records.push_back(record);
@@ -178,7 +179,7 @@ impl Mutations {
 
     fn lock(&self) -> MutexGuard<'_, Ring> {
         // The ring is whole between any two statements that could panic.
-        self.ring.lock().unwrap_or_else(PoisonError::into_inner)
+        self.ring.lock()
     }
 }
 
@@ -285,7 +286,7 @@ mod tests {
             mutations.since(&early) > MAX_MUTATIONS,
             "one that was pushed out may have been in that time"
         );
-        assert!(mutations.lock().records.iter().all(|record| record.path.len() <= MAX_PATH));
+        assert!(mutations.lock().records.iter().all(|record| record.path.len() <= path::MAX_PATH));
         drop(held);
         assert_eq!(
             mutations.lock().records.len(),

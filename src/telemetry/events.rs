@@ -4,9 +4,10 @@
 //! when nobody listens; who listens too slowly misses some, and is told so by the numbers.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 
+use parking_lot::Mutex;
 use serde::Serialize;
 use tokio::sync::broadcast;
 
@@ -147,7 +148,7 @@ impl Events {
     pub fn publish(&self, at: Wall, what: EventKind) {
         // One lock around both, so that nobody gets an event twice or not at all between the recent
         // ones and the stream.
-        let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut recent = self.recent.lock();
         let event = Arc::new(OperatorEvent {
             id: self.next.fetch_add(1, Ordering::Relaxed),
             at_ms: at.0,
@@ -167,7 +168,7 @@ impl Events {
         &self,
         last: usize,
     ) -> (Vec<Arc<OperatorEvent>>, broadcast::Receiver<Arc<OperatorEvent>>) {
-        let recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
+        let recent = self.recent.lock();
         let skipped = recent.len().saturating_sub(last);
         (recent.iter().skip(skipped).cloned().collect(), self.sender.subscribe())
     }

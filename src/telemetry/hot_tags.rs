@@ -5,7 +5,8 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use parking_lot::Mutex;
 
 /// How many tags are counted at once.
 const MAX_TAGS: usize = 256;
@@ -93,7 +94,7 @@ impl HotTags {
 
     /// Counts a deed.
     pub fn record<'a>(&self, tags: impl IntoIterator<Item = &'a str>, deed: TagEvent) {
-        let mut known = lock(&self.tags);
+        let mut known = self.tags.lock();
         for tag in tags {
             let tag = truncate(tag);
             let at = known
@@ -112,7 +113,7 @@ impl HotTags {
     /// The busiest tags, at most so many, the busiest first.
     #[must_use]
     pub fn busiest(&self, most: usize) -> Vec<TagCounts> {
-        let mut known = lock(&self.tags).clone();
+        let mut known = self.tags.lock().clone();
         known.sort_by(|one, two| two.sum().cmp(&one.sum()).then_with(|| one.tag.cmp(&two.tag)));
         known.truncate(most);
         known
@@ -120,7 +121,7 @@ impl HotTags {
 
     /// Counts what a reason on a route speaks of: the name of a header, of a field.
     pub fn subject(&self, route: &str, reason: &'static str, subject: &str) {
-        let (mut places, subject) = (lock(&self.subjects), truncate(subject));
+        let (mut places, subject) = (self.subjects.lock(), truncate(subject));
         let at = (route.to_owned(), reason);
         if !places.contains_key(&at) && places.len() >= MAX_REASON_KEYS {
             return;
@@ -140,7 +141,7 @@ impl HotTags {
     #[must_use]
     pub fn subjects(&self, route: &str, reason: &'static str) -> Vec<(String, u64)> {
         let mut known =
-            lock(&self.subjects).get(&(route.to_owned(), reason)).cloned().unwrap_or_default();
+            self.subjects.lock().get(&(route.to_owned(), reason)).cloned().unwrap_or_default();
         known.sort_by(|one, two| two.1.cmp(&one.1).then_with(|| one.0.cmp(&two.0)));
         known
     }
@@ -159,11 +160,6 @@ fn slot_for(known: &mut Vec<TagCounts>, tag: &str) -> usize {
 
 fn truncate(name: &str) -> &str {
     &name[..name.floor_char_boundary(MAX_NAME_BYTES)]
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // Each change is one step, so a panic leaves a whole behind.
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]
@@ -223,6 +219,6 @@ mod tests {
         for at in 0..2 * MAX_REASON_KEYS {
             insight.subject(&format!("/{at}"), "missing field", "tenant");
         }
-        assert!(lock(&insight.subjects).len() <= MAX_REASON_KEYS);
+        assert!(insight.subjects.lock().len() <= MAX_REASON_KEYS);
     }
 }

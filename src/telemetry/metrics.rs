@@ -15,8 +15,10 @@ mod table;
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
+
+use parking_lot::Mutex;
 
 pub use self::counter::Counter;
 pub use self::description::Description;
@@ -66,7 +68,7 @@ impl Metrics {
     /// together.
     #[must_use]
     pub fn table(&self, names: impl IntoIterator<Item = String>) -> Arc<RouteTable> {
-        Arc::new(lock(&self.rows).table(names))
+        Arc::new(self.rows.lock().table(names))
     }
 
     /// What has been counted, by route: `none` first, then by name, those of rules that are gone
@@ -161,7 +163,7 @@ impl Metrics {
         kind: MetricKind,
         reading: MetricSource,
     ) {
-        let mut registered = lock(&self.registered);
+        let mut registered = self.registered.lock();
         let family = registered.entry(name).or_insert_with(|| Registered {
             kind,
             help,
@@ -175,7 +177,9 @@ impl Metrics {
     /// Reads all that is registered. The readings are taken outside of the lock: they are other
     /// modules' code.
     fn snapshot_registered(&self) -> Snapshot {
-        let readings: Vec<_> = lock(&self.registered)
+        let readings: Vec<_> = self
+            .registered
+            .lock()
             .iter()
             .map(|(name, family)| (*name, family.kind, family.help, family.series.clone()))
             .collect();
@@ -188,7 +192,7 @@ impl Metrics {
     }
 
     fn all_rows(&self) -> Vec<Arc<Row>> {
-        lock(&self.rows).all()
+        self.rows.lock().all()
     }
 }
 
@@ -206,13 +210,8 @@ impl MetricSource {
 
 impl fmt::Debug for Metrics {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Metrics").field("rows", &lock(&self.rows)).finish_non_exhaustive()
+        f.debug_struct("Metrics").field("rows", &self.rows.lock()).finish_non_exhaustive()
     }
-}
-
-/// A panic elsewhere leaves the maps whole: each change to one is one insert.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// What is counted by route.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
-use http::header::{CONTENT_LENGTH, CONTENT_TYPE, TRANSFER_ENCODING, UPGRADE};
+use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING, UPGRADE};
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version};
 use http_body::Body as _;
@@ -18,6 +18,7 @@ use super::content::{self, BodyStart, Download, DownloadSettings, Upload, Upload
 use super::pool::PooledConnection;
 use super::{CloseDelimited, Inner, UpstreamError};
 use crate::semantics::body::{Body, BodyError};
+use crate::semantics::media_type::is_event_stream;
 
 /// A request that must not be sent twice takes only a connection that was in use a moment ago: it
 /// is unlikely to be closed just now.
@@ -210,14 +211,6 @@ fn check_framing(headers: &HeaderMap) -> Result<bool, UpstreamError> {
         return Err(UpstreamError::Broken("unsupported Transfer-Encoding".into()));
     }
     Ok(chunked)
-}
-
-fn is_event_stream(headers: &HeaderMap) -> bool {
-    const EVENTS: &[u8] = b"text/event-stream";
-    headers
-        .get(CONTENT_TYPE)
-        .and_then(|value| value.as_bytes().get(..EVENTS.len()))
-        .is_some_and(|kind| kind.eq_ignore_ascii_case(EVENTS))
 }
 
 /// Makes the request one that HTTP/1.1 can carry whole, whatever version it came in.

@@ -6,9 +6,10 @@
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::connect::CountGuard;
@@ -78,7 +79,7 @@ impl Pool {
     /// The connection used last, if one waits and has done so for less than `max_age`.
     fn checkout(&self, now: Instant, max_age: Duration) -> Option<Box<Connection>> {
         loop {
-            let mut idle = self.lock();
+            let mut idle = self.idle.lock();
             let last = idle.back()?;
             let age = now.saturating_duration_since(last.since);
             if age >= self.keep_alive {
@@ -106,7 +107,7 @@ impl Pool {
 
     fn checkin(self: &Arc<Self>, link: Box<Connection>) {
         let since = self.clock.now();
-        let mut idle = self.lock();
+        let mut idle = self.idle.lock();
         idle.push_back(IdleConnection { connection: link, since });
         self.count(&idle);
         drop(idle);
@@ -122,7 +123,7 @@ impl Pool {
     fn sweep(&self) {
         let now = self.clock.now();
         let mut closing = Vec::new();
-        let mut idle = self.lock();
+        let mut idle = self.idle.lock();
         for mut waiting in std::mem::take(&mut *idle) {
             if now.saturating_duration_since(waiting.since) < self.keep_alive
                 && waiting.connection.is_free()
@@ -138,10 +139,6 @@ impl Pool {
 
     fn count(&self, idle: &VecDeque<IdleConnection>) {
         self.counters.idle.store(idle.len(), Ordering::Relaxed);
-    }
-
-    fn lock(&self) -> MutexGuard<'_, VecDeque<IdleConnection>> {
-        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

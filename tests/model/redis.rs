@@ -42,7 +42,7 @@ pub struct Redis {
     pub seq: u16,
     pub record: Option<Record>,
     pub entry: Option<Stored>,
-    pub names: BTreeMap<PeerId, bool>,
+    pub registrations: BTreeMap<PeerId, bool>,
     pub marks: BTreeMap<PeerId, BTreeSet<OperationId>>,
 }
 
@@ -58,7 +58,7 @@ impl Redis {
             seq: 0,
             record: None,
             entry: None,
-            names: BTreeMap::new(),
+            registrations: BTreeMap::new(),
             marks: BTreeMap::new(),
         }
     }
@@ -67,33 +67,33 @@ impl Redis {
         self.record.filter(|record| record.fence == fence)
     }
 
-    fn names(&self) -> Vec<RegisteredPeer> {
-        self.names
+    fn peers(&self) -> Vec<RegisteredPeer> {
+        self.registrations
             .iter()
-            .map(|(node, alive)| RegisteredPeer { node: *node, evicted: !alive })
+            .map(|(peer, alive)| RegisteredPeer { peer: *peer, evicted: !alive })
             .collect()
     }
 
-    /// `beat.lua`
-    pub fn beat(&mut self, node: PeerId, register: bool) -> HeartbeatReply {
-        let mut names = self.names();
-        let standing = match self.names.get(&node) {
+    /// `heartbeat.lua`
+    pub fn heartbeat(&mut self, peer: PeerId, register: bool) -> HeartbeatReply {
+        let mut peers = self.peers();
+        let registration = match self.registrations.get(&peer) {
             _ if !register => Registration::Absent,
             Some(true) => Registration::Known,
             Some(false) => Registration::Evicted,
             None => {
-                self.names.insert(node, true);
-                names.push(RegisteredPeer { node, evicted: false });
+                self.registrations.insert(peer, true);
+                peers.push(RegisteredPeer { peer, evicted: false });
                 Registration::New
             }
         };
-        HeartbeatReply { fence: fence_name(self.fence), registration: standing, names }
+        HeartbeatReply { fence: fence_name(self.fence), registration, peers }
     }
 
     /// `mark.lua`
-    pub fn mark(&mut self, fence: u8, id: OperationId, node: PeerId, nonce: &mut u16) {
+    pub fn mark(&mut self, fence: u8, id: OperationId, peer: PeerId, nonce: &mut u16) {
         self.seed(fence, nonce);
-        self.marks.entry(node).or_default().insert(id);
+        self.marks.entry(peer).or_default().insert(id);
     }
 
     /// `seed.lua`
@@ -117,30 +117,30 @@ impl Redis {
         self.seq += 1;
         *nonce += 1;
         self.record = Some(Record { nonce: *nonce, seq: self.seq, fence });
-        if let Some((id, node)) = mark
-            && let Some(marks) = self.marks.get_mut(&node)
+        if let Some((id, peer)) = mark
+            && let Some(marks) = self.marks.get_mut(&peer)
         {
             marks.remove(&id);
             if marks.is_empty() {
-                self.marks.remove(&node);
+                self.marks.remove(&peer);
             }
         }
-        Subscribers { names: self.names(), listeners }
+        Subscribers { peers: self.peers(), listeners }
     }
 
-    /// `strike.lua`
-    pub fn strike(&mut self, node: PeerId) -> Vec<OperationId> {
-        if let Some(alive) = self.names.get_mut(&node) {
+    /// `evict.lua`
+    pub fn evict(&mut self, peer: PeerId) -> Vec<OperationId> {
+        if let Some(alive) = self.registrations.get_mut(&peer) {
             *alive = false;
         }
-        self.marks.get(&node).into_iter().flatten().copied().collect()
+        self.marks.get(&peer).into_iter().flatten().copied().collect()
     }
 
     /// `forget.lua`, with a message or without.
-    pub fn forget(&mut self, node: PeerId, said: bool) {
-        self.names.remove(&node);
-        if !said {
-            self.marks.remove(&node);
+    pub fn forget(&mut self, peer: PeerId, published: bool) {
+        self.registrations.remove(&peer);
+        if !published {
+            self.marks.remove(&peer);
         }
     }
 

@@ -236,11 +236,11 @@ impl World {
     /// `Coherence::run`
     fn run(&mut self, n: u8, command: CoreCommand, notes: &mut Notes) {
         match command {
-            CoreCommand::Heartbeat { number, node, register } => {
-                let answer = self.writable(n).ok().map(|redis| redis.beat(node, register));
+            CoreCommand::Heartbeat { number, peer, register } => {
+                let answer = self.writable(n).ok().map(|redis| redis.heartbeat(peer, register));
                 if answer.is_some() {
                     self.publish(&Message::Heartbeat {
-                        of: node.process,
+                        of: peer.process,
                         number,
                         registered: register,
                     });
@@ -271,23 +271,23 @@ impl World {
                     Err(failure) => self.watch(n, &failure, notes),
                 }
             }
-            CoreCommand::Evict(node) => {
+            CoreCommand::Evict(peer) => {
                 notes.insert(Note::StruckOut);
-                let _ = self.take_over(n, node, notes);
+                let _ = self.take_over(n, peer, notes);
             }
-            CoreCommand::Forget(node) => {
-                if self.take_over(n, node, notes).is_ok() {
+            CoreCommand::Forget(peer) => {
+                if self.take_over(n, peer, notes).is_ok() {
                     notes.insert(Note::Forgotten);
                     if let Ok(redis) = self.writable(n) {
-                        redis.forget(node, false);
+                        redis.forget(peer, false);
                     }
                 }
             }
-            CoreCommand::Withdraw(node) => match self.writable(n) {
+            CoreCommand::Withdraw(peer) => match self.writable(n) {
                 Ok(redis) => {
                     notes.insert(Note::Withdrawn);
-                    redis.forget(node, true);
-                    self.publish(&Message::Leave { of: node.process });
+                    redis.forget(peer, true);
+                    self.publish(&Message::Leave { of: peer.process });
                 }
                 Err(failure) => self.watch(n, &failure, notes),
             },
@@ -301,9 +301,9 @@ impl World {
         self.handle(n, CoreEvent::HeartbeatReply(number, answer), notes);
     }
 
-    fn take_over(&mut self, n: u8, node: PeerId, notes: &mut Notes) -> Result<(), ()> {
+    fn take_over(&mut self, n: u8, peer: PeerId, notes: &mut Notes) -> Result<(), ()> {
         let marks = match self.writable(n) {
-            Ok(redis) => redis.strike(node),
+            Ok(redis) => redis.evict(peer),
             Err(failure) => {
                 self.watch(n, &failure, notes);
                 return Err(());
@@ -311,7 +311,7 @@ impl World {
         };
         for id in marks {
             notes.insert(Note::TakenOver);
-            self.purge_for(n, Some((id, node)), notes)?;
+            self.purge_for(n, Some((id, peer)), notes)?;
         }
         Ok(())
     }
@@ -325,10 +325,10 @@ impl World {
         let (fence, by, listeners) =
             (self.trusts(n), self.sidecars[usize::from(n)].core.me().process, self.listeners());
         let mut nonce = self.nonce;
-        let audience = self.writable(n)?.purge(fence, mark, &mut nonce, listeners);
+        let subscribers = self.writable(n)?.purge(fence, mark, &mut nonce, listeners);
         self.nonce = nonce;
         self.publish(&Message::Invalidate { by, id, tags: Some(vec![tag()]) });
-        Ok(audience)
+        Ok(subscribers)
     }
 
     fn purge_for(
@@ -342,8 +342,8 @@ impl World {
         self.of(n).cell += 1;
         self.of(n).core.expect(id);
         match self.purge_in_redis(n, id, mark) {
-            Ok(audience) => {
-                self.handle(n, CoreEvent::Published(id, audience), notes);
+            Ok(subscribers) => {
+                self.handle(n, CoreEvent::Published(id, subscribers), notes);
                 self.of(n).core.forget_wait(id);
                 self.of(n).cell += 1;
                 Ok(())
@@ -372,12 +372,12 @@ impl World {
     fn mark(&mut self, n: u8, notes: &mut Notes) {
         self.budget.mutations -= 1;
         let id = OperationId(10 + u64::from(self.budget.mutations));
-        let (fence, node) = (self.trusts(n), self.sidecars[usize::from(n)].core.me());
+        let (fence, peer) = (self.trusts(n), self.sidecars[usize::from(n)].core.me());
         let mut marked = None;
         if self.of(n).core.phase() != Phase::Lost {
             let mut nonce = self.nonce;
-            match self.writable(n).map(|redis| redis.mark(fence, id, node, &mut nonce)) {
-                Ok(()) => marked = Some(node),
+            match self.writable(n).map(|redis| redis.mark(fence, id, peer, &mut nonce)) {
+                Ok(()) => marked = Some(peer),
                 Err(Failure::Refused) => {}
                 Err(Failure::Connection) => self.lose(n, notes),
             }
@@ -405,8 +405,8 @@ impl World {
             }
             Stage::Telling(mark) => {
                 let server = self.primary;
-                if let Ok(audience) = self.purge_in_redis(n, id, mark.map(|node| (id, node))) {
-                    self.stage(n, Stage::Told(server, audience));
+                if let Ok(subscribers) = self.purge_in_redis(n, id, mark.map(|peer| (id, peer))) {
+                    self.stage(n, Stage::Told(server, subscribers));
                 } else {
                     self.lose(n, notes);
                     self.untold(n, id, notes);
@@ -416,14 +416,14 @@ impl World {
                 self.lose(n, notes);
                 self.untold(n, id, notes);
             }
-            Stage::Told(_, mut audience) => {
+            Stage::Told(_, mut subscribers) => {
                 let now = self.now;
                 self.stage(n, Stage::Waiting(now));
                 if self.fault == Fault::NoWait {
-                    audience = Subscribers::default();
+                    subscribers = Subscribers::default();
                     self.release(n, id, Released::Acknowledged, notes);
                 }
-                self.handle(n, CoreEvent::Published(id, audience), notes);
+                self.handle(n, CoreEvent::Published(id, subscribers), notes);
                 self.of(n).cell += 1;
             }
             Stage::Waiting(_) => {}

@@ -449,7 +449,7 @@ impl World {
             }
             Action::LoseNames => {
                 self.budget.names -= 1;
-                self.server().names.clear();
+                self.server().registrations.clear();
             }
             Action::LoseRecord => {
                 self.budget.records -= 1;

@@ -1,9 +1,9 @@
-//! The bytes of an entry in Redis: version, checksum or keyed MAC, stamp, key, head, and the body
-//! last.
+//! The stored form of an entry in Redis: version, checksum or keyed MAC, stamp, key, head, and the
+//! body last.
 //!
-//! Invariants: packing then unpacking gives the same entry; anything else than what was packed is a
-//! [`DecodeError`], never a panic, and allocates no more than the bytes that came. A sidecar of
-//! another version reads `DecodeError::Version`: a miss.
+//! Invariants: unpacking a packed entry gives the same entry. Any other bytes give a
+//! [`DecodeError`], never a panic, and allocate no more than the bytes received. A sidecar of
+//! another version gets `DecodeError::Version`, which counts as a miss.
 //!
 //! ```text
 //! "SCE" version kind integrity-kind | integrity (16) | length of meta (4) | meta | body
@@ -16,13 +16,16 @@ use hmac::{Hmac, Mac as _};
 use http::StatusCode;
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 use sha2::Sha256;
+use subtle::ConstantTimeEq as _;
 
-use crate::cache::entry::{Entry, Leeway, Nonce, Stamp, Times, VaryMark, prepare};
+use crate::cache::entry::{Entry, VaryMark, prepare};
 use crate::clock::{Wall, millis};
+use crate::coherence::stamp::{Nonce, Stamp};
 use crate::policy::tag::Tag;
+use crate::semantics::times::{Leeway, Times};
 use crate::semantics::vary::VarySpec;
 
-/// The version that is written, and the only one that is read.
+/// The version that is written, and the only one that is accepted.
 pub const VERSION: u8 = 2;
 
 const MAGIC: &[u8; 3] = b"SCE";
@@ -32,7 +35,7 @@ const CHECKSUM: u8 = 0;
 const KEYED: u8 = 1;
 const HEAD_BYTES: usize = 26;
 
-/// What stands between a reader and bytes that somebody else wrote.
+/// The integrity check of stored entries, against damage or, with a secret, against forgery.
 #[derive(Clone, Default)]
 pub struct Seal(Option<Hmac<Sha256>>);
 
@@ -43,10 +46,10 @@ impl std::fmt::Debug for Seal {
 }
 
 impl Seal {
-    /// A MAC with this secret: who does not know it cannot write entries.
+    /// A MAC with this secret: nobody can write entries without knowing it.
     #[must_use]
     pub fn keyed(secret: &[u8]) -> Self {
-        // HMAC takes keys of every length.
+        // HMAC accepts keys of any length.
         Self(Hmac::<Sha256>::new_from_slice(secret).ok())
     }
 
@@ -74,7 +77,7 @@ impl Seal {
     }
 }
 
-/// What was found under an entry's key.
+/// What a key in Redis holds.
 #[derive(Clone, Debug)]
 pub enum Unpacked {
     /// An entry and its stamp.
@@ -83,21 +86,21 @@ pub enum Unpacked {
     Vary(VaryMark),
 }
 
-/// Why bytes are not an entry.
+/// Why bytes are not a valid entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DecodeError {
-    /// They are none of ours.
+    /// They do not have the format of this program.
     Foreign,
     /// They are of another version.
     Version,
-    /// They were changed, or written with another secret.
+    /// They were altered, or written with another secret.
     Integrity,
-    /// They end early, or say what cannot be.
+    /// They are truncated or contain an invalid value.
     Shape,
 }
 
 impl DecodeError {
-    /// The word in metrics.
+    /// The name in logs.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -136,7 +139,7 @@ pub fn pack(entry: &Entry, stamp: &Stamp, seal: &Seal) -> Bytes {
     seal_bytes(ENTRY, &meta, &entry.body, seal)
 }
 
-/// Packs a mark.
+/// Packs a vary mark.
 #[must_use]
 pub fn pack_vary(mark: &VaryMark, seal: &Seal) -> Bytes {
     let mut meta = Vec::new();
@@ -157,7 +160,8 @@ fn seal_bytes(kind: u8, meta: &[u8], body: &[u8], seal: &Seal) -> Bytes {
     Bytes::from(out)
 }
 
-/// Reads what [`pack`] or [`pack_vary`] wrote. Key, header values and body are slices of `packed`.
+/// Unpacks the result of [`pack`] or [`pack_vary`]. Key, header values and body are slices of
+/// `packed`.
 pub fn unpack(packed: &Bytes, seal: &Seal) -> Result<Unpacked, DecodeError> {
     let head = packed.get(..HEAD_BYTES).ok_or(DecodeError::Foreign)?;
     if !head.starts_with(MAGIC) {
@@ -166,10 +170,10 @@ pub fn unpack(packed: &Bytes, seal: &Seal) -> Result<Unpacked, DecodeError> {
     if head[3] != VERSION {
         return Err(DecodeError::Version);
     }
-    // SECURITY: a sidecar with a secret does not take entries sealed without it.
-    if head[5] != seal.kind()
-        || !constant_time_eq(&head[6..22], &seal.over(&head[..6], &packed[22..]))
-    {
+    // SECURITY: a sidecar with a secret does not take entries sealed without it. The comparison takes
+    // constant time, so that its duration does not show where a forged MAC differs.
+    let integrity = seal.over(&head[..6], &packed[22..]);
+    if head[5] != seal.kind() || !bool::from(head[6..22].ct_eq(&integrity)) {
         return Err(DecodeError::Integrity);
     }
     let meta_len = usize::try_from(u32::from_be_bytes([head[22], head[23], head[24], head[25]]))
@@ -188,11 +192,6 @@ pub fn unpack(packed: &Bytes, seal: &Seal) -> Result<Unpacked, DecodeError> {
         }
         _ => Err(DecodeError::Shape),
     }
-}
-
-/// Compares without telling by its duration where the difference is.
-fn constant_time_eq(one: &[u8], two: &[u8]) -> bool {
-    one.len() == two.len() && one.iter().zip(two).fold(0, |sum, (a, b)| sum | (a ^ b)) == 0
 }
 
 struct Cursor<'a> {
@@ -245,7 +244,7 @@ impl Cursor<'_> {
             unreachable: self.millis()?,
             keep: self.millis()?,
         };
-        let took = self.millis()?;
+        let fetch_duration = self.millis()?;
         let status = StatusCode::from_u16(u16::from_be_bytes(self.array()?))
             .map_err(|_| DecodeError::Shape)?;
         let generation = Nonce(self.array()?);
@@ -257,7 +256,8 @@ impl Cursor<'_> {
         }
         let key = self.bytes()?;
         let lines = self.count()?;
-        // A line takes eight bytes at least, so the count cannot ask for more memory than came.
+        // A line takes at least eight bytes, so the count cannot request more memory than was
+        // received.
         let mut headers = HeaderMap::with_capacity(lines.min((self.end - self.at) / 8) + 3);
         for _ in 0..lines {
             let name = HeaderName::from_bytes(&self.bytes()?).map_err(|_| DecodeError::Shape)?;
@@ -269,18 +269,11 @@ impl Cursor<'_> {
             return Err(DecodeError::Shape);
         }
         prepare(&mut headers);
-        // More than the app named, and never less: the tags that the request tells are among them.
-        let named = tags.iter().map(|(tag, _)| tag.clone()).collect();
-        let entry = Entry {
-            key,
-            status,
-            headers,
-            body,
-            times,
-            leeway,
-            fetch_duration: took,
-            response_tags: named,
-        };
+        // The stamp's tags are a superset of the response's tags: they include those of the
+        // request.
+        let response_tags = tags.iter().map(|(tag, _)| tag.clone()).collect();
+        let entry =
+            Entry { key, status, headers, body, times, leeway, fetch_duration, response_tags };
         Ok(Unpacked::Entry(Box::new(entry), Stamp { generation, tags: tags.into() }))
     }
 }
@@ -315,21 +308,17 @@ mod tests {
             initial_age: Duration::from_millis(7),
             lifetime: Duration::from_mins(1),
         };
-        let [while_revalidate, if_error, unreachable, keep, took] =
+        let [while_revalidate, if_error, unreachable, keep, fetch_duration] =
             [1, 2, 3, 4, 5].map(Duration::from_secs);
         let leeway = Leeway { while_revalidate, if_error, unreachable, keep };
-        let facts = EntryMetadata {
-            times,
-            leeway,
-            fetch_duration: took,
-            response_tags: [Tag::new("a")].into(),
-        };
+        let metadata =
+            EntryMetadata { times, leeway, fetch_duration, response_tags: [Tag::new("a")].into() };
         let entry = Entry::compact(
             b"canonical key",
             StatusCode::OK,
             &headers,
             &[Bytes::from_static(b"{\"a\":1}")],
-            facts,
+            metadata,
         );
         let stamp = Stamp {
             generation: Nonce([1; 16]),
@@ -346,7 +335,7 @@ mod tests {
     }
 
     #[test]
-    fn an_entry_survives_the_journey() {
+    fn an_entry_is_unpacked_as_it_was_packed() {
         for seal in [Seal::default(), Seal::keyed(b"secret")] {
             let (entry, stamp) = sample();
             let packed = pack(&entry, &stamp, &seal);
@@ -363,13 +352,13 @@ mod tests {
             assert_eq!(
                 again.response_tags[..],
                 [Tag::new("a"), Tag::new("b")],
-                "all tags, since the stamp does not tell who named them"
+                "all tags, since the stamp does not say which came with the response"
             );
         }
     }
 
     #[test]
-    fn the_body_is_a_slice_of_what_came() {
+    fn the_body_is_a_slice_of_the_packed_bytes() {
         let (entry, stamp) = sample();
         let packed = pack(&entry, &stamp, &Seal::default());
         let (again, _) = unpacked(&packed, &Seal::default());
@@ -377,9 +366,9 @@ mod tests {
         assert!(range.contains(&again.body.as_ptr()));
     }
 
-    /// Written by version 2. It must be readable for as long as version 2 is.
+    /// Written by version 2. It must stay readable for as long as version 2 is accepted.
     #[test]
-    fn the_fixture_of_version_2_is_read() {
+    fn the_fixture_of_version_2_is_unpacked() {
         let fixture = include_bytes!("fixtures/entry-v2.bin");
         let (entry, stamp) = unpacked(&Bytes::from_static(fixture), &Seal::default());
         let (expected, expected_stamp) = sample();
@@ -394,7 +383,7 @@ mod tests {
     }
 
     #[test]
-    fn a_secret_keeps_strangers_out() {
+    fn entries_sealed_with_another_secret_are_rejected() {
         let (entry, stamp) = sample();
         let plain = pack(&entry, &stamp, &Seal::default());
         let sealed = pack(&entry, &stamp, &Seal::keyed(b"one"));
@@ -433,8 +422,8 @@ mod tests {
         }
 
         #[test]
-        fn a_lying_redis_never_makes_it_panic(meta in proptest::collection::vec(any::<u8>(), 0..200), kind in prop_oneof![Just(ENTRY), Just(VARY), any::<u8>()]) {
-            // Correctly sealed, so that the reader has to look at every length itself.
+        fn no_bytes_from_redis_cause_a_panic(meta in proptest::collection::vec(any::<u8>(), 0..200), kind in prop_oneof![Just(ENTRY), Just(VARY), any::<u8>()]) {
+            // Correctly sealed, so that the decoder has to check every length itself.
             let packed = seal_bytes(kind, &meta, b"body", &Seal::default());
             let _ = unpack(&packed, &Seal::default());
         }

@@ -1,200 +1,59 @@
-//! Coalescing across all sidecars that share a Redis: who fills a key holds its lease there, and
-//! the others wait to hear of its end.
+//! Coalescing across all sidecars that share a Redis: the sidecar that fills a key holds its lock
+//! there, and the others wait for a message that the fill has ended.
 //!
 //! Invariants:
-//! - *Correctness rests on none of this.* A lease only says who asks the app. Nobody is ever given
-//!   another sidecar's bytes: who waited looks into the store again, and what is found there is
-//!   judged as always. Redis lost, slow or lying costs the app requests, nothing else.
-//! - A lease is of a key *and* of the state of its tags ([`FillName`]): who read them after a purge
-//!   does not wait for a fill from before it.
-//! - A waiter is registered before it finds the lease taken, while the ear is listening; the
-//!   lease's end and the message of it are one step in Redis. So no message is missed, or the ear
-//!   tells of a gap, which wakes every waiter at once.
-//! - A lease ends when it is dropped, in whatever way the fill ended. It is renewed at a third of
-//!   its time as long as it is held, so that that of a sidecar which died ends by itself after
-//!   [`FILL_LOCK_TTL`]. A waiter does not ask Redis about it before that time is over.
-//! - Waiting is bounded in number (`limits.waiters`) and time (`limits.wait`), and a waiter's place
-//!   goes with it.
+//! - *Correctness does not depend on any of this.* A lock only decides which sidecar fetches from
+//!   the origin. No sidecar gets another's bytes: after waiting, it repeats the lookup, and the
+//!   entry found is validated as always. If Redis is lost, slow or wrong, the only cost is more
+//!   requests to the origin.
+//! - A lock is for a key *and* for the state of its tags ([`FillName`]): a sidecar that has read
+//!   them after a purge does not wait for a fill from before it.
+//! - A waiter is registered before it finds the lock taken, and while the subscriber is listening;
+//!   the release of the lock and the message about it are one step in Redis. So no message is
+//!   missed, unless the subscriber reports a lag, which wakes all waiters at once.
+//! - A lock is released when it is dropped, however the fill ended. While held, it is renewed after
+//!   every third of its lifetime, so the lock of a sidecar that died expires after
+//!   [`FILL_LOCK_TTL`]. A waiter does not ask Redis about a lock before it would expire.
+//! - Waiting is bounded in number (`limits.waiters`) and time (`limits.wait`); a waiter is
+//!   unregistered when it is dropped.
 
-use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use sha2::{Digest as _, Sha256};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::task::TaskTracker;
 
-use crate::cache::entry::Nonce;
+use crate::cache::fills::cluster::message::message;
+use crate::cache::fills::cluster::waiters::{WaiterSlot, Waiters};
 use crate::clock::millis;
-use crate::coherence::{Coherence, CoherenceMode, TagSnapshot};
-use crate::policy::credential::hex;
-use crate::policy::key::KeyHash;
+use crate::coherence::stamp::Nonce;
+use crate::coherence::{Coherence, CoherenceMode};
 use crate::redis::subscriber::{BusEvent, Subscriber};
 use crate::redis::{CallError, RedisClient, Script, ScriptReply};
 use crate::telemetry::metrics::Counter;
+use crate::units::hex;
 
-/// How long a lease lives that nobody renews.
+pub use crate::cache::fills::cluster::message::{FillName, RemoteOutcome};
+
+mod message;
+mod waiters;
+
+/// The lifetime of a lock that is not renewed.
 pub const FILL_LOCK_TTL: Duration = Duration::from_secs(5);
 
-/// What a fill is of, in the words of all sidecars: a key, and the state of the tags that were read
-/// before it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct FillName([u8; 32]);
-
-impl FillName {
-    /// The name of a fill. None where the reading is not of Redis, or not whole: then nobody else
-    /// can have read the same.
-    #[must_use]
-    pub fn from_snapshot(hash: KeyHash, read: &TagSnapshot) -> Option<Self> {
-        let TagSnapshot::Shared(_, reading) = read else { return None };
-        let mut digest = Sha256::new();
-        let mut part = |bytes: &[u8]| {
-            digest.update((bytes.len() as u64).to_be_bytes());
-            digest.update(bytes);
-        };
-        part(&hash.0);
-        part(&reading.generation.0);
-        part(reading.fence.as_bytes());
-        for (tag, _) in &reading.records {
-            part(tag.as_str().as_bytes());
-            match reading.nonce(tag) {
-                Some(nonce) => part(&nonce.0),
-                // Of a tag without a record it can only be said that no purge at all came between
-                // (as in `TagSnapshot::may_join`).
-                None => part(&reading.seq?.to_be_bytes()),
-            }
-        }
-        Some(Self(digest.finalize().into()))
-    }
-
-    fn parse(hex: &[u8]) -> Option<Self> {
-        let hex: &[u8; 64] = hex.try_into().ok()?;
-        let digit = |digit: u8| {
-            char::from(digit)
-                .to_digit(16)
-                .filter(|_| !digit.is_ascii_uppercase())
-                .and_then(|d| u8::try_from(d).ok())
-        };
-        let mut name = [0; 32];
-        for (byte, pair) in name.iter_mut().zip(hex.chunks_exact(2)) {
-            *byte = digit(pair[0])? << 4 | digit(pair[1])?;
-        }
-        Some(Self(name))
-    }
-}
-
-/// What became of a fill.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum RemoteOutcome {
-    /// Its response is stored.
-    Stored,
-    /// Its response is not for storing, and the next one will hardly be.
-    Uncacheable,
-    /// Nothing was stored: the app failed, or a purge came between.
-    NotStored,
-}
-
-impl RemoteOutcome {
-    const ALL: [Self; 3] = [Self::Stored, Self::Uncacheable, Self::NotStored];
-
-    const fn as_str(self) -> &'static str {
-        match self {
-            Self::Stored => "stored",
-            Self::Uncacheable => "uncacheable",
-            Self::NotStored => "nothing",
-        }
-    }
-}
-
-/// The message that a fill has ended: `NAME FATE`.
-fn message(name: FillName, fate: RemoteOutcome) -> Bytes {
-    format!("{} {}", hex(&name.0), fate.as_str()).into()
-}
-
-/// Reads such a message. What does not look like one is none: anybody may publish.
-fn parse(message: &[u8]) -> Option<(FillName, RemoteOutcome)> {
-    let (name, fate) = message.split_at_checked(64)?;
-    let fate = RemoteOutcome::ALL
-        .into_iter()
-        .find(|known| fate.strip_prefix(b" ") == Some(known.as_str().as_bytes()))?;
-    Some((FillName::parse(name)?, fate))
-}
-
-/// Who waits for which fill, each with a number of its own.
-type WaitersByFill = HashMap<FillName, Vec<(u64, oneshot::Sender<RemoteOutcome>)>>;
-
-/// Those who wait for fills of others.
-#[derive(Debug, Default)]
-struct Waiters {
-    waiting: Mutex<WaitersByFill>,
-    next: AtomicU64,
-}
-
-impl Waiters {
-    fn register(self: &Arc<Self>, name: FillName) -> WaiterSlot {
-        let id = self.next.fetch_add(1, Relaxed);
-        let (tell, told) = oneshot::channel();
-        self.lock().entry(name).or_default().push((id, tell));
-        WaiterSlot { waiters: Arc::clone(self), name, id, outcome: told }
-    }
-
-    fn on_event(&self, heard: &BusEvent) {
-        match heard {
-            BusEvent::Message(bytes) => {
-                let Some((name, fate)) = parse(bytes) else { return };
-                let waiting = self.lock().remove(&name).unwrap_or_default();
-                for (_, tell) in waiting {
-                    // Who has given up does not hear it.
-                    let _ = tell.send(fate);
-                }
-            }
-            BusEvent::Listening => {}
-            // Dropped, the senders wake everybody.
-            BusEvent::Lagged => drop(std::mem::take(&mut *self.lock())),
-        }
-    }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, WaitersByFill> {
-        // The map is whole between any two statements that could panic.
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// A place on the board. Dropped, it is gone.
-#[derive(Debug)]
-struct WaiterSlot {
-    waiters: Arc<Waiters>,
-    name: FillName,
-    id: u64,
-    outcome: oneshot::Receiver<RemoteOutcome>,
-}
-
-impl Drop for WaiterSlot {
-    fn drop(&mut self) {
-        let mut map = self.waiters.lock();
-        if let Some(waiting) = map.get_mut(&self.name) {
-            waiting.retain(|(id, _)| *id != self.id);
-            if waiting.is_empty() {
-                map.remove(&self.name);
-            }
-        }
-    }
-}
-
-/// Counts of what collapsing across sidecars does.
+/// Counts of what coalescing across sidecars does.
 #[derive(Clone, Debug, Default)]
 pub struct ClusterFillCounters {
-    /// Leases taken.
+    /// Locks taken.
     pub locks: Arc<Counter>,
     /// Waits for the fill of another sidecar.
     pub waits: Arc<Counter>,
-    /// Waits that took too long.
+    /// Waits that timed out.
     pub wait_timeouts: Arc<Counter>,
-    /// Waits not begun because too many wait.
+    /// Waits rejected because too many were waiting.
     pub waiters_rejected: Arc<Counter>,
-    /// Times that messages may have been missed.
+    /// How often messages may have been missed.
     pub lags: Arc<Counter>,
 }
 
@@ -222,31 +81,32 @@ pub struct ClusterFills {
     pub counters: ClusterFillCounters,
 }
 
-/// What came of asking for a lease.
+/// The result of trying to take a lock.
 #[derive(Debug)]
 pub enum LockAttempt {
-    /// It is ours.
+    /// This sidecar holds it.
     Locked(FillLock),
-    /// Another holds it.
+    /// Another sidecar holds it.
     HeldElsewhere(FillWait),
-    /// Nobody can say, or nobody would hear of its end: go on without.
+    /// Redis did not reply, or the end of the other fill might go unnoticed: fill without a lock.
     Unavailable,
 }
 
-/// How the wait for one's turn ended.
+/// The result of waiting for a lock.
 #[derive(Debug)]
 pub enum LockOutcome {
-    /// Fill, for all sidecars.
+    /// Fill for all sidecars.
     Locked(FillLock),
-    /// Fill, for this sidecar alone.
+    /// Fill for this sidecar only.
     FillLocally,
-    /// Another sidecar has filled, with this fate.
+    /// Another sidecar has filled the key, with this outcome.
     Filled(RemoteOutcome),
 }
 
 impl ClusterFills {
-    /// Coalescing over the Redis of this coherence; nothing without one. So many may wait, each for
-    /// so long. Needs a tokio runtime; `tasks` carries what ends leases, for the drain to wait for.
+    /// Coalescing over the Redis of `coherence`; `None` if it has none. At most `waiters` wait,
+    /// each at most for `wait`. Needs a tokio runtime; `tasks` runs the releases of locks, so that
+    /// the drain waits for them.
     #[must_use]
     pub fn new(
         coherence: Arc<Coherence>,
@@ -254,17 +114,17 @@ impl ClusterFills {
         wait: Duration,
         tasks: TaskTracker,
     ) -> Option<Arc<Self>> {
-        let link = Arc::clone(coherence.records()?.client());
-        let namespace = &link.settings().namespace;
+        let client = Arc::clone(coherence.records()?.client());
+        let namespace = &client.settings().namespace;
         let (prefix, channel) = (format!("{{{namespace}}}:l:"), format!("{{{namespace}}}:filled"));
-        let (board, counters) = (Arc::<Waiters>::default(), ClusterFillCounters::default());
-        let ear = link.subscribe(channel.clone(), {
-            let (board, gaps) = (Arc::clone(&board), Arc::clone(&counters.lags));
-            move |heard| {
-                if heard == BusEvent::Lagged {
-                    gaps.inc();
+        let (waiting, counters) = (Arc::<Waiters>::default(), ClusterFillCounters::default());
+        let subscriber = client.subscribe(channel.clone(), {
+            let (waiting, lags) = (Arc::clone(&waiting), Arc::clone(&counters.lags));
+            move |event| {
+                if event == BusEvent::Lagged {
+                    lags.inc();
                 }
-                board.on_event(&heard);
+                waiting.on_event(&event);
             }
         });
         let scripts = LockScripts {
@@ -274,10 +134,10 @@ impl ClusterFills {
         };
         let waiters = Arc::new(Semaphore::new(waiters.min(Semaphore::MAX_PERMITS)));
         Some(Arc::new(Self {
-            client: link,
+            client,
             coherence,
-            subscriber: ear,
-            waiting: board,
+            subscriber,
+            waiting,
             scripts,
             prefix,
             channel: channel.into(),
@@ -288,29 +148,29 @@ impl ClusterFills {
         }))
     }
 
-    /// Whether the ends of others' fills are heard.
+    /// Whether the messages of other sidecars are received.
     #[must_use]
     pub fn is_listening(&self) -> bool {
         self.subscriber.is_listening()
     }
 
-    /// How many wait.
+    /// How many requests wait.
     #[must_use]
     pub fn waiting(&self) -> usize {
         self.waiting.lock().values().map(Vec::len).sum()
     }
 
-    /// Asks for the lease, and waits for the one who holds it. May be dropped at any time.
+    /// Takes the lock, waiting for its holder if there is one. Cancel-safe.
     pub async fn lock_or_wait(self: &Arc<Self>, name: FillName) -> LockOutcome {
         let turn = async {
             loop {
                 match self.try_lock(name).await {
-                    LockAttempt::Locked(lease) => return LockOutcome::Locked(lease),
+                    LockAttempt::Locked(lock) => return LockOutcome::Locked(lock),
                     LockAttempt::Unavailable => return LockOutcome::FillLocally,
                     LockAttempt::HeldElsewhere(waiting) => match waiting.finished().await {
-                        WaitOutcome::Filled(fate) => return LockOutcome::Filled(fate),
+                        WaitOutcome::Filled(outcome) => return LockOutcome::Filled(outcome),
                         WaitOutcome::Lagged => return LockOutcome::FillLocally,
-                        // Its holder has renewed it, or has died, and somebody takes it over.
+                        // Its holder has renewed it, or has died and the lock is free.
                         WaitOutcome::LockExpired => {}
                     },
                 }
@@ -322,16 +182,16 @@ impl ClusterFills {
         })
     }
 
-    /// Asks for the lease. May be dropped at any time.
+    /// Tries to take the lock. Cancel-safe.
     pub async fn try_lock(self: &Arc<Self>, name: FillName) -> LockAttempt {
-        // Fail open: without Redis, or without an ear to hear of the end, each sidecar fills for
-        // itself.
+        // Fail open: without Redis, or without a subscriber to learn of the end, each sidecar fills
+        // for itself.
         if self.coherence.mode() != CoherenceMode::Shared {
             return LockAttempt::Unavailable;
         }
-        // Registered first, and only then sure that the ear listens: a gap from here on wakes this
-        // place.
-        let place = self.waiting.register(name);
+        // Register first, and only then check that the subscriber listens: any lag from here on
+        // wakes this waiter.
+        let slot = self.waiting.register(name);
         if !self.is_listening() {
             return LockAttempt::Unavailable;
         }
@@ -339,33 +199,29 @@ impl ClusterFills {
             self.counters.waiters_rejected.inc();
             return LockAttempt::Unavailable;
         };
-        // From before the call: whatever becomes of it, what may be ours is released.
-        let mut lease = FillLock::new(self, name);
-        let args = vec![lease.owner.clone(), millis(FILL_LOCK_TTL).to_string().into()];
-        let Ok(ScriptReply::One(answer)) = self.run(&self.scripts.take, &lease.key, args).await
+        // Created before the call: whatever happens to it, a lock that may be ours is released.
+        let mut lock = FillLock::new(self, name);
+        let args = vec![lock.owner.clone(), millis(FILL_LOCK_TTL).to_string().into()];
+        let Ok(ScriptReply::One(answer)) = self.run(&self.scripts.take, &lock.key, args).await
         else {
             return LockAttempt::Unavailable;
         };
         if *answer == *b"-" {
             self.counters.locks.inc();
-            lease.start_renewal();
-            return LockAttempt::Locked(lease);
+            lock.start_renewal();
+            return LockAttempt::Locked(lock);
         }
-        lease.is_held = false;
-        let left = std::str::from_utf8(&answer)
+        lock.is_held = false;
+        let remaining = std::str::from_utf8(&answer)
             .ok()
-            .and_then(|left| left.parse().ok())
+            .and_then(|remaining| remaining.parse().ok())
             .map(Duration::from_millis);
-        match left.filter(|left| *left <= FILL_LOCK_TTL) {
-            Some(left) => {
+        match remaining.filter(|remaining| *remaining <= FILL_LOCK_TTL) {
+            Some(remaining) => {
                 self.counters.waits.inc();
-                LockAttempt::HeldElsewhere(FillWait {
-                    slot: place,
-                    remaining: left,
-                    _permit: permit,
-                })
+                LockAttempt::HeldElsewhere(FillWait { slot, remaining, _permit: permit })
             }
-            // No lease that was made here; it might never end.
+            // Not a lock of this program; it might never expire.
             None => LockAttempt::Unavailable,
         }
     }
@@ -380,7 +236,7 @@ impl ClusterFills {
     }
 }
 
-/// The right to fetch a key for all sidecars. Dropped, it ends, and those who wait are told.
+/// The right to fetch a key for all sidecars. Dropping it releases the lock and wakes the waiters.
 #[derive(Debug)]
 pub struct FillLock {
     fills: Arc<ClusterFills>,
@@ -393,11 +249,11 @@ pub struct FillLock {
 }
 
 impl FillLock {
-    fn new(across: &Arc<ClusterFills>, name: FillName) -> Self {
-        let key = [across.prefix.as_str(), &hex(&name.0)].concat().into();
+    fn new(fills: &Arc<ClusterFills>, name: FillName) -> Self {
+        let key = [fills.prefix.as_str(), &hex(&name.0)].concat().into();
         let owner = Nonce::random().to_hex().into();
         Self {
-            fills: Arc::clone(across),
+            fills: Arc::clone(fills),
             name,
             key,
             owner,
@@ -407,21 +263,22 @@ impl FillLock {
         }
     }
 
-    /// What the others will be told.
-    pub const fn set_outcome(&mut self, fate: RemoteOutcome) {
-        self.outcome = fate;
+    /// Sets the outcome that the other sidecars receive.
+    pub const fn set_outcome(&mut self, outcome: RemoteOutcome) {
+        self.outcome = outcome;
     }
 
-    /// Renews it from now on.
+    /// Renews the lock from now on.
     fn start_renewal(&mut self) {
-        let (across, key, owner) = (Arc::clone(&self.fills), self.key.clone(), self.owner.clone());
+        let (fills, key, owner) = (Arc::clone(&self.fills), self.key.clone(), self.owner.clone());
         self.renewal = Some(tokio::spawn(async move {
             loop {
                 tokio::time::sleep(FILL_LOCK_TTL / 3).await;
-                // Fail open: unrenewed it ends, and another sidecar may ask the app as well.
-                let _ = across
+                // Fail open: without renewal it expires, and another sidecar may fetch from the
+                // origin too.
+                let _ = fills
                     .run(
-                        &across.scripts.renew,
+                        &fills.scripts.renew,
                         &key,
                         vec![owner.clone(), millis(FILL_LOCK_TTL).to_string().into()],
                     )
@@ -436,22 +293,22 @@ impl Drop for FillLock {
         if let Some(renewal) = self.renewal.take() {
             renewal.abort();
         }
-        // Without a runtime nothing can be sent any more: it ends by itself.
+        // Without a runtime nothing can be sent any more: the lock expires by itself.
         let Some(runtime) = tokio::runtime::Handle::try_current().ok().filter(|_| self.is_held)
         else {
             return;
         };
-        let (across, key) = (Arc::clone(&self.fills), self.key.clone());
-        let publish = Bytes::from_static(across.client.publish_command().as_bytes());
+        let (fills, key) = (Arc::clone(&self.fills), self.key.clone());
+        let publish = Bytes::from_static(fills.client.publish_command().as_bytes());
         let args = vec![
             self.owner.clone(),
-            across.channel.clone(),
+            fills.channel.clone(),
             message(self.name, self.outcome),
             publish,
         ];
         let release = async move {
-            // Fail open: unreleased it ends by itself.
-            let _ = across.run(&across.scripts.release, &key, args).await;
+            // Fail open: a lock that is not released expires by itself.
+            let _ = fills.run(&fills.scripts.release, &key, args).await;
         };
         self.fills.tasks.spawn_on(release, &runtime);
     }
@@ -472,15 +329,15 @@ pub enum WaitOutcome {
     Filled(RemoteOutcome),
     /// The end of the fill may have been missed.
     Lagged,
-    /// The lease would have ended by now if nobody had renewed it.
+    /// The lock would have expired by now without renewal.
     LockExpired,
 }
 
 impl FillWait {
-    /// Waits, at most until the lease would end.
+    /// Waits, at most until the lock would expire.
     pub async fn finished(mut self) -> WaitOutcome {
         match tokio::time::timeout(self.remaining, &mut self.slot.outcome).await {
-            Ok(Ok(fate)) => WaitOutcome::Filled(fate),
+            Ok(Ok(outcome)) => WaitOutcome::Filled(outcome),
             Ok(Err(_)) => WaitOutcome::Lagged,
             Err(_) => WaitOutcome::LockExpired,
         }

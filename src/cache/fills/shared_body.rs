@@ -1,25 +1,26 @@
-//! A body that grows while several read it.
+//! A body that several readers stream from while it arrives.
 //!
 //! Invariants:
-//! - Every reader gets all bytes, in order, and an end only if the writer said so: a writer that is
-//!   dropped breaks the body.
+//! - Every reader gets all bytes, in order. It gets an end only if the writer completed the body:
+//!   dropping the writer aborts it.
 //! - While the body may still be stored, all of it is kept and no reader slows the writer. Once it
-//!   has outgrown the limit it is a window: what all readers have read is dropped, the writer waits
-//!   for the slowest, and nobody new may read.
-//! - In the window one slow reader holds the others back for [`SLOW_READER_TIMEOUT`] at most: then
+//!   exceeds the limit it becomes a window: chunks that all readers have read are dropped, the
+//!   writer waits for the slowest reader, and no new reader may join.
+//! - In the window, one slow reader holds the others back for at most [`SLOW_READER_TIMEOUT`]: then
 //!   it is cut off.
-//! - All bodies together keep no more than their [`Budget`]; one that would exceed it goes on as a
+//! - All bodies together keep no more than their [`Budget`]; a body that would exceed it becomes a
 //!   window.
 
 use std::collections::{HashMap, VecDeque};
 use std::pin::Pin;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame};
+use parking_lot::{Mutex, MutexGuard};
 
 use crate::semantics::body::BodyError;
 use crate::telemetry::metrics::Counter;
@@ -27,16 +28,16 @@ use crate::telemetry::metrics::Counter;
 /// How long readers that keep up wait for those that do not.
 const SLOW_READER_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// The bytes that all growing bodies together may keep. Cloning it gives the same budget.
+/// The bytes that all shared bodies together may keep. A clone is the same budget.
 #[derive(Clone, Debug)]
 pub struct Budget {
     left: Arc<AtomicU64>,
-    /// Bodies that could not be kept whole, and so not stored, because the budget was spent.
+    /// Bodies that could not be kept, and so were not stored, because the budget was spent.
     pub exceeded: Arc<Counter>,
 }
 
 impl Budget {
-    /// So many bytes.
+    /// A budget of so many bytes.
     #[must_use]
     pub fn new(bytes: u64) -> Self {
         Self { left: Arc::new(AtomicU64::new(bytes)), exceeded: Arc::default() }
@@ -58,7 +59,7 @@ impl Budget {
     }
 }
 
-/// The body. Cloning it gives the same body.
+/// The body. A clone is the same body.
 #[derive(Clone, Debug)]
 pub struct SharedBody(Arc<Mutex<SharedBodyState>>);
 
@@ -67,16 +68,16 @@ struct SharedBodyState {
     chunks: VecDeque<Bytes>,
     /// How many chunks were dropped from the front.
     dropped: usize,
-    /// The bytes of the chunks that are here.
+    /// The bytes of the chunks that are kept.
     held_bytes: u64,
     /// All bytes so far.
     total: u64,
     budget: Budget,
-    /// What was taken from the budget.
+    /// The bytes reserved from the budget.
     reserved: u64,
     limit: u64,
     window: u64,
-    /// Whether all of it is still here.
+    /// Whether all of the body is still kept.
     whole: bool,
     end: Option<BodyEnd>,
     readers: HashMap<u64, StreamSlot>,
@@ -94,24 +95,24 @@ enum BodyEnd {
 struct StreamSlot {
     next: usize,
     waker: Option<Waker>,
-    /// It was too slow: its response breaks off.
+    /// Whether it was too slow: its response breaks off.
     cut_off: bool,
 }
 
-/// What became of a chunk.
+/// What happened to a chunk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PushOutcome {
-    /// It is kept, and may be stored.
+    /// It is kept, and the body may still be stored.
     Buffered,
-    /// It goes to those who read; the body will not be stored.
+    /// It goes to the readers; the body will not be stored.
     Streaming,
-    /// Nobody reads, and the body will not be stored.
+    /// There are no readers, and the body will not be stored.
     NoReaders,
 }
 
 impl SharedBody {
-    /// An empty body that is kept up to `limit` bytes, if the budget has them, and then goes on in
-    /// a window of `window` bytes.
+    /// An empty body. It is kept up to `limit` bytes, if the budget allows, and then goes on in a
+    /// window of `window` bytes.
     #[must_use]
     pub fn new(limit: u64, window: u64, budget: &Budget) -> Self {
         Self(Arc::new(Mutex::new(SharedBodyState {
@@ -131,7 +132,7 @@ impl SharedBody {
         })))
     }
 
-    /// A reader from the start; none when the start is gone.
+    /// A reader from the start; `None` if the start was dropped.
     #[must_use]
     pub fn reader(&self) -> Option<BodyReader> {
         let mut state = self.lock();
@@ -181,7 +182,7 @@ impl SharedBody {
         std::future::poll_fn(|cx| {
             let mut state = self.lock();
             state.drop_consumed();
-            if state.readers.values().all(|place| place.cut_off) {
+            if state.readers.values().all(|slot| slot.cut_off) {
                 return Poll::Ready(PushOutcome::NoReaders);
             }
             if state.held_bytes <= state.window {
@@ -193,10 +194,10 @@ impl SharedBody {
         .await
     }
 
-    /// Whether anybody reads.
+    /// Whether there are readers.
     #[must_use]
     pub fn has_readers(&self) -> bool {
-        self.lock().readers.values().any(|place| !place.cut_off)
+        self.lock().readers.values().any(|slot| !slot.cut_off)
     }
 
     /// All chunks, if none was dropped.
@@ -206,12 +207,12 @@ impl SharedBody {
         state.whole.then(|| state.chunks.iter().cloned().collect())
     }
 
-    /// The body is complete.
+    /// Marks the body as complete.
     pub fn complete(&self) {
         self.end(BodyEnd::Complete);
     }
 
-    /// The body broke off: so does every response that is made of it. Does nothing after
+    /// Breaks the body off, and every response that is made from it. Does nothing after
     /// [`SharedBody::complete`].
     pub fn abort(&self) {
         self.end(BodyEnd::Broken);
@@ -228,8 +229,8 @@ impl SharedBody {
     }
 
     fn lock(&self) -> MutexGuard<'_, SharedBodyState> {
-        // The state is whole between any two statements that could panic.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        // The state is consistent between any two statements that could panic.
+        self.0.lock()
     }
 }
 
@@ -240,9 +241,10 @@ impl Drop for SharedBodyState {
 }
 
 impl SharedBodyState {
-    /// Who waits for more. They are woken when the lock is free again: it is what they need first.
+    /// The wakers of the readers that wait for more. The caller wakes them after it has released
+    /// the lock, which they need first.
     fn waiting_readers(&mut self) -> Vec<Waker> {
-        self.readers.values_mut().filter_map(|place| place.waker.take()).collect()
+        self.readers.values_mut().filter_map(|slot| slot.waker.take()).collect()
     }
 
     fn drop_consumed(&mut self) {
@@ -252,8 +254,8 @@ impl SharedBodyState {
         let slowest = self
             .readers
             .values()
-            .filter(|place| !place.cut_off)
-            .map(|place| place.next)
+            .filter(|slot| !slot.cut_off)
+            .map(|slot| slot.next)
             .min()
             .unwrap_or(usize::MAX);
         while self.dropped < slowest
@@ -264,18 +266,18 @@ impl SharedBodyState {
         }
     }
 
-    /// Cuts off the readers that are behind, if others wait for more, and returns whom to tell. A
-    /// reader that is alone is as slow as it likes.
+    /// Cuts off the readers that are behind, if others wait for more, and returns their wakers. A
+    /// single reader may be as slow as it likes.
     fn cut_off_slow_readers(&mut self) -> Vec<Waker> {
         let end = self.dropped + self.chunks.len();
-        if !self.readers.values().any(|place| !place.cut_off && place.next == end) {
+        if !self.readers.values().any(|slot| !slot.cut_off && slot.next == end) {
             return Vec::new();
         }
-        let laggards = self.readers.values_mut().filter(|place| place.next < end);
+        let laggards = self.readers.values_mut().filter(|slot| slot.next < end);
         laggards
-            .filter_map(|place| {
-                place.cut_off = true;
-                place.waker.take()
+            .filter_map(|slot| {
+                slot.cut_off = true;
+                slot.waker.take()
             })
             .collect()
     }
@@ -285,7 +287,7 @@ fn wake(waiting: impl IntoIterator<Item = Waker>) {
     waiting.into_iter().for_each(Waker::wake);
 }
 
-/// Breaks the body when it is dropped before the end: a writer holds one.
+/// Breaks the body off if it is dropped before the end: a writer holds one.
 #[derive(Debug)]
 pub struct BodyWriter(pub SharedBody);
 
@@ -312,15 +314,15 @@ impl HttpBody for BodyReader {
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let mut state = self.body.lock();
         let SharedBodyState { chunks, dropped, end, readers, .. } = &mut *state;
-        let Some(place) = readers.get_mut(&self.id) else { return Poll::Ready(None) };
-        if place.cut_off {
+        let Some(slot) = readers.get_mut(&self.id) else { return Poll::Ready(None) };
+        if slot.cut_off {
             return Poll::Ready(Some(Err("the reader fell too far behind the others".into())));
         }
-        if let Some(chunk) = place.next.checked_sub(*dropped).and_then(|at| chunks.get(at)).cloned()
+        if let Some(chunk) = slot.next.checked_sub(*dropped).and_then(|at| chunks.get(at)).cloned()
         {
-            // Only who reads the oldest chunk can make room.
-            let was_oldest = place.next == *dropped;
-            place.next += 1;
+            // Only a reader of the oldest chunk can make room.
+            let was_oldest = slot.next == *dropped;
+            slot.next += 1;
             let writer = if was_oldest { state.writer.take() } else { None };
             drop(state);
             wake(writer);
@@ -328,9 +330,11 @@ impl HttpBody for BodyReader {
         }
         match end {
             Some(BodyEnd::Complete) => Poll::Ready(None),
-            Some(BodyEnd::Broken) => Poll::Ready(Some(Err("the app's response broke off".into()))),
+            Some(BodyEnd::Broken) => {
+                Poll::Ready(Some(Err("the origin's response broke off".into())))
+            }
             None => {
-                place.waker = Some(cx.waker().clone());
+                slot.waker = Some(cx.waker().clone());
                 Poll::Pending
             }
         }
@@ -358,7 +362,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn early_and_late_readers_get_all_of_it() {
+    async fn early_and_late_readers_get_the_whole_body() {
         let body = SharedBody::new(100, 10, &Budget::new(u64::MAX));
         let early = tokio::spawn(collect(body.reader().expect("a reader")));
         assert_eq!(body.push(Bytes::from_static(b"one ")).await, PushOutcome::Buffered);
@@ -381,12 +385,12 @@ mod tests {
         body.complete();
         assert!(
             collect(body.reader().expect("a reader")).await.is_err(),
-            "what is broken stays broken"
+            "an aborted body stays aborted"
         );
     }
 
     #[tokio::test]
-    async fn a_slow_reader_does_not_slow_what_is_to_be_stored() {
+    async fn a_slow_reader_does_not_slow_a_body_that_may_be_stored() {
         let body = SharedBody::new(1_000_000, 10, &Budget::new(u64::MAX));
         let _slow = body.reader();
         for _ in 0..1000 {
@@ -396,7 +400,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_outgrows_the_limit_goes_on_in_a_window() {
+    async fn a_body_that_exceeds_the_limit_becomes_a_window() {
         let body = SharedBody::new(1000, 500, &Budget::new(u64::MAX));
         let reader = tokio::spawn(collect(body.reader().expect("a reader")));
         let mut most = 0;
@@ -421,10 +425,7 @@ mod tests {
         }
         body.complete();
         assert_eq!(reader.await.expect("no panic").expect("whole").len(), 5_000);
-        assert!(
-            collect(stopped).await.is_err(),
-            "the one that stopped sees its response break off"
-        );
+        assert!(collect(stopped).await.is_err(), "the response of the stopped reader breaks off");
     }
 
     #[tokio::test]
@@ -439,7 +440,7 @@ mod tests {
         drop(reader);
         let pushed = tokio::time::timeout(Duration::from_secs(5), writer)
             .await
-            .expect("it is not stuck")
+            .expect("the writer is not stuck")
             .expect("no panic");
         assert_eq!(pushed, PushOutcome::NoReaders);
     }
@@ -453,6 +454,6 @@ mod tests {
         assert_eq!(two.push(Bytes::from_static(&[0; 100])).await, PushOutcome::Streaming);
         assert_eq!((budget.left(), budget.exceeded.get()), (50, 1));
         drop((one, two, readers));
-        assert_eq!(budget.left(), 150, "what is gone is given back");
+        assert_eq!(budget.left(), 150, "dropped bodies return their bytes");
     }
 }

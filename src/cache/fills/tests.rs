@@ -1,4 +1,4 @@
-//! Who leads, who follows, and what wakes those who wait.
+//! Tests of who leads, who follows, and what wakes the followers.
 
 use super::*;
 use crate::clock::Clock;
@@ -26,7 +26,7 @@ fn same(_: &VarySpec) -> KeyHash {
     KeyHash([7; 32])
 }
 
-fn flights() -> (Arc<Fills>, Coherence, Tag) {
+fn fills() -> (Arc<Fills>, Coherence, Tag) {
     (
         Fills::new(10, Duration::from_secs(5), 1000),
         Coherence::new(None, Clock::system()),
@@ -49,86 +49,89 @@ fn follow(part: FillRole) -> Follower {
 }
 
 #[tokio::test]
-async fn the_second_to_ask_follows_the_first() {
-    let (flights, coherence, tag) = flights();
-    let read = coherence.read_local(&[tag]);
-    let lead = lead(flights.role(key(), &read, Wall(0)));
-    let follow = follow(flights.role(key(), &read, Wall(0)));
+async fn the_second_request_follows_the_first() {
+    let (fills, coherence, tag) = fills();
+    let snapshot = coherence.read_local(&[tag]);
+    let lead = lead(fills.role(key(), &snapshot, Wall(0)));
+    let follow = follow(fills.role(key(), &snapshot, Wall(0)));
     lead.share(head(false), SharedBody::new(1000, 100, &Budget::new(u64::MAX)));
-    assert!(matches!(follow.join(&read, same).await, JoinOutcome::Shared(..)));
+    assert!(matches!(follow.join(&snapshot, same).await, JoinOutcome::Shared(..)));
     drop(lead);
-    assert!(flights.is_empty());
+    assert!(fills.is_empty());
 }
 
 #[tokio::test]
-async fn a_follower_of_another_variant_does_not_get_the_leaders() {
-    let (flights, coherence, tag) = flights();
-    let read = coherence.read_local(&[tag]);
-    let lead = lead(flights.role(key(), &read, Wall(0)));
-    let follow = follow(flights.role(key(), &read, Wall(0)));
+async fn a_follower_of_another_variant_does_not_get_the_leaders_response() {
+    let (fills, coherence, tag) = fills();
+    let snapshot = coherence.read_local(&[tag]);
+    let lead = lead(fills.role(key(), &snapshot, Wall(0)));
+    let follow = follow(fills.role(key(), &snapshot, Wall(0)));
     lead.share(head(false), SharedBody::new(1000, 100, &Budget::new(u64::MAX)));
-    assert!(matches!(follow.join(&read, |_| KeyHash([8; 32])).await, JoinOutcome::OtherVariant(_)));
+    assert!(matches!(
+        follow.join(&snapshot, |_| KeyHash([8; 32])).await,
+        JoinOutcome::OtherVariant(_)
+    ));
 }
 
 #[tokio::test]
 async fn a_purge_in_between_starts_a_new_fill() {
-    let (flights, coherence, tag) = flights();
+    let (fills, coherence, tag) = fills();
     let before = coherence.read_local(std::slice::from_ref(&tag));
-    let first = lead(flights.role(key(), &before, Wall(0)));
+    let first = lead(fills.role(key(), &before, Wall(0)));
     coherence.purge(std::slice::from_ref(&tag)).await;
     let after = coherence.read_local(&[tag]);
-    let second = lead(flights.role(key(), &after, Wall(0)));
+    let second = lead(fills.role(key(), &after, Wall(0)));
     drop(first);
-    assert_eq!(flights.len(), 1, "the end of the old fill leaves the new one in its place");
-    let follow = follow(flights.role(key(), &after, Wall(0)));
+    assert_eq!(fills.len(), 1, "the end of the old fill leaves the new one registered");
+    let follow = follow(fills.role(key(), &after, Wall(0)));
     second.share(head(false), SharedBody::new(1000, 100, &Budget::new(u64::MAX)));
     assert!(matches!(follow.join(&after, same).await, JoinOutcome::Shared(..)));
 }
 
 #[tokio::test]
-async fn a_purge_of_a_tag_that_only_the_response_names_keeps_followers_out() {
-    let (flights, coherence, tag) = flights();
+async fn a_purge_of_a_tag_that_only_the_response_has_keeps_followers_out() {
+    let (fills, coherence, tag) = fills();
     let before = coherence.read_local(std::slice::from_ref(&tag));
-    let lead = lead(flights.role(key(), &before, Wall(0)));
-    coherence.purge(&[Tag::new("named by the response")]).await;
+    let lead = lead(fills.role(key(), &before, Wall(0)));
+    coherence.purge(&[Tag::new("from the response")]).await;
     let after = coherence.read_local(&[tag]);
-    let follow = follow(flights.role(key(), &after, Wall(0)));
+    let follow = follow(fills.role(key(), &after, Wall(0)));
     lead.share(head(true), SharedBody::new(1000, 100, &Budget::new(u64::MAX)));
     assert!(follow.join(&after, same).await.is_alone());
 }
 
 #[tokio::test]
 async fn a_leader_that_dies_wakes_everybody() {
-    let (flights, coherence, tag) = flights();
-    let read = coherence.read_local(&[tag]);
-    let lead = lead(flights.role(key(), &read, Wall(0)));
-    let follow = follow(flights.role(key(), &read, Wall(0)));
+    let (fills, coherence, tag) = fills();
+    let snapshot = coherence.read_local(&[tag]);
+    let lead = lead(fills.role(key(), &snapshot, Wall(0)));
+    let follow = follow(fills.role(key(), &snapshot, Wall(0)));
     drop(lead);
-    assert!(follow.join(&read, same).await.is_alone());
+    assert!(follow.join(&snapshot, same).await.is_alone());
 }
 
 #[tokio::test]
-async fn followers_of_a_fill_that_another_sidecar_has_made_look_again() {
-    let (flights, coherence, tag) = flights();
-    let read = coherence.read_local(&[tag]);
-    let lead = lead(flights.role(key(), &read, Wall(0)));
-    let follow = follow(flights.role(key(), &read, Wall(0)));
+async fn followers_of_a_fill_that_another_sidecar_has_made_repeat_the_lookup() {
+    let (fills, coherence, tag) = fills();
+    let snapshot = coherence.read_local(&[tag]);
+    let lead = lead(fills.role(key(), &snapshot, Wall(0)));
+    let follow = follow(fills.role(key(), &snapshot, Wall(0)));
     lead.retry_lookup();
-    assert!(matches!(follow.join(&read, same).await, JoinOutcome::RetryLookup));
-    assert!(flights.is_empty(), "the next one leads");
+    assert!(matches!(follow.join(&snapshot, same).await, JoinOutcome::RetryLookup));
+    assert!(fills.is_empty(), "the next one leads");
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_fill_is_deserted_when_its_last_follower_has_gone() {
-    let (flights, coherence, tag) = flights();
-    let read = coherence.read_local(&[tag]);
-    let lead = lead(flights.role(key(), &read, Wall(0)));
-    let follow = follow(flights.role(key(), &read, Wall(0)));
-    let joining = tokio::spawn(async move { follow.join(&read, same).await.is_alone() });
+async fn a_leader_notices_that_its_last_follower_has_left() {
+    let (fills, coherence, tag) = fills();
+    let snapshot = coherence.read_local(&[tag]);
+    let lead = lead(fills.role(key(), &snapshot, Wall(0)));
+    let follow = follow(fills.role(key(), &snapshot, Wall(0)));
+    let joining = tokio::spawn(async move { follow.join(&snapshot, same).await.is_alone() });
     tokio::task::yield_now().await;
     assert!(
         tokio::time::timeout(Duration::from_secs(2), lead.until_no_followers()).await.is_err(),
-        "somebody waits"
+        "a follower waits"
     );
     joining.abort();
     assert!(joining.await.is_err());
@@ -137,59 +140,98 @@ async fn a_fill_is_deserted_when_its_last_follower_has_gone() {
 
 #[tokio::test]
 async fn an_uncacheable_key_is_remembered_for_a_while() {
-    let (flights, coherence, tag) = flights();
-    let read = coherence.read_local(&[tag]);
-    let first = lead(flights.role(key(), &read, Wall(0)));
-    let follow = follow(flights.role(key(), &read, Wall(0)));
+    let (fills, coherence, tag) = fills();
+    let snapshot = coherence.read_local(&[tag]);
+    let first = lead(fills.role(key(), &snapshot, Wall(0)));
+    let follow = follow(fills.role(key(), &snapshot, Wall(0)));
     first.finish_uncacheable(Wall(0));
-    assert!(follow.join(&read, same).await.is_alone());
-    assert!(matches!(flights.role(key(), &read, Wall(9_999)), FillRole::Alone));
-    assert!(matches!(flights.role(key(), &read, Wall(10_000)), FillRole::Leader(_)));
+    assert!(follow.join(&snapshot, same).await.is_alone());
+    assert!(matches!(fills.role(key(), &snapshot, Wall(9_999)), FillRole::Alone));
+    assert!(matches!(fills.role(key(), &snapshot, Wall(10_000)), FillRole::Leader(_)));
 }
 
 #[tokio::test]
-async fn a_failure_is_told_to_followers_and_remembered_for_a_moment() {
-    let (flights, coherence, tag) = flights();
-    let read = coherence.read_local(&[tag]);
-    let first = lead(flights.role(key(), &read, Wall(0)));
-    let follow = follow(flights.role(key(), &read, Wall(0)));
+async fn a_failure_reaches_followers_and_remembered_for_a_moment() {
+    let (fills, coherence, tag) = fills();
+    let snapshot = coherence.read_local(&[tag]);
+    let first = lead(fills.role(key(), &snapshot, Wall(0)));
+    let follow = follow(fills.role(key(), &snapshot, Wall(0)));
     first.fail(Reason::UpstreamProtocolError, Duration::ZERO, Wall(0));
     assert!(matches!(
-        follow.join(&read, same).await,
+        follow.join(&snapshot, same).await,
         JoinOutcome::Failed(Reason::UpstreamProtocolError)
     ));
-    assert!(
-        flights.is_backing_off(&key(), Wall(999)) && !flights.is_backing_off(&key(), Wall(1_000))
-    );
+    assert!(fills.is_backing_off(&key(), Wall(999)) && !fills.is_backing_off(&key(), Wall(1_000)));
     assert_eq!(
-        flights.failed_slowly(&key(), Wall(0)),
+        fills.failed_slowly(&key(), Wall(0)),
         None,
-        "it did not take long, so it is asked again each time"
+        "a fast failure does not stop further fetches"
     );
 
-    let second = lead(flights.role(key(), &read, Wall(0)));
+    let second = lead(fills.role(key(), &snapshot, Wall(0)));
     second.fail(Reason::UpstreamTimeout, Duration::from_secs(5), Wall(5_000));
     assert_eq!(
-        flights.failed_slowly(&key(), Wall(19_999)),
+        fills.failed_slowly(&key(), Wall(19_999)),
         Some(Reason::UpstreamTimeout),
         "5 s, and 10 s more"
     );
-    assert_eq!(flights.failed_slowly(&key(), Wall(20_000)), None);
-    let third = lead(flights.role(key(), &read, Wall(6_000)));
+    assert_eq!(fills.failed_slowly(&key(), Wall(20_000)), None);
+    let third = lead(fills.role(key(), &snapshot, Wall(6_000)));
     third.clear_failure();
     assert!(
-        flights.failed_slowly(&key(), Wall(6_000)).is_none()
-            && !flights.is_backing_off(&key(), Wall(5_500))
+        fills.failed_slowly(&key(), Wall(6_000)).is_none()
+            && !fills.is_backing_off(&key(), Wall(5_500))
     );
 }
 
 #[tokio::test]
 async fn the_number_of_followers_is_bounded() {
     let coherence = Coherence::new(None, Clock::system());
-    let flights = Fills::new(1, Duration::from_secs(5), 1000);
-    let read = coherence.read_local(&[Tag::new("a")]);
-    let _lead = lead(flights.role(key(), &read, Wall(0)));
-    let _follow = follow(flights.role(key(), &read, Wall(0)));
-    assert!(matches!(flights.role(key(), &read, Wall(0)), FillRole::Alone));
-    assert_eq!(flights.counters.waiters_rejected.get(), 1);
+    let fills = Fills::new(1, Duration::from_secs(5), 1000);
+    let snapshot = coherence.read_local(&[Tag::new("a")]);
+    let _lead = lead(fills.role(key(), &snapshot, Wall(0)));
+    let _follow = follow(fills.role(key(), &snapshot, Wall(0)));
+    assert!(matches!(fills.role(key(), &snapshot, Wall(0)), FillRole::Alone));
+    assert_eq!(fills.counters.waiters_rejected.get(), 1);
+}
+
+/// Asks for the key in the very moment in which it is woken, as a follower on another core may.
+struct AskAgain {
+    fills: Arc<Fills>,
+    read: TagSnapshot,
+    leads: Mutex<Vec<bool>>,
+}
+
+impl std::task::Wake for AskAgain {
+    fn wake(self: Arc<Self>) {
+        let role = self.fills.role(key(), &self.read, Wall(0));
+        let leads = matches!(role, FillRole::Leader(_) | FillRole::Alone);
+        self.leads.lock().unwrap().push(leads);
+    }
+}
+
+#[tokio::test]
+async fn nobody_joins_a_fill_that_has_just_ended() {
+    let ends: [fn(Leader); 5] = [
+        |lead| lead.fail(Reason::UpstreamUnreachable, Duration::ZERO, Wall(0)),
+        |lead| lead.finish_uncacheable(Wall(0)),
+        Leader::finish_unshared,
+        Leader::retry_lookup,
+        drop,
+    ];
+    for (number, end) in ends.into_iter().enumerate() {
+        let (fills, coherence, tag) = flights();
+        let read = coherence.read_local(&[tag]);
+        let lead = lead(fills.role(key(), &read, Wall(0)));
+        let follower = follow(fills.role(key(), &read, Wall(0)));
+        let (leads, fills) = (Mutex::default(), Arc::clone(&fills));
+        let again = Arc::new(AskAgain { fills, read: read.clone(), leads });
+        let waker = std::task::Waker::from(Arc::clone(&again));
+        let mut joining = std::pin::pin!(follower.join(&read, same));
+        let mut context = std::task::Context::from_waker(&waker);
+        assert!(joining.as_mut().poll(&mut context).is_pending());
+        end(lead);
+        let leads = again.leads.lock().unwrap().clone();
+        assert!(!leads.is_empty() && leads.iter().all(|leads| *leads), "{number}: {leads:?}");
+    }
 }

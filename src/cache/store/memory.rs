@@ -1,6 +1,6 @@
 //! The memory tier: entries of this process, bounded by bytes.
 //!
-//! Knows nothing of freshness or purges: what it gives back has yet to be judged.
+//! Knows nothing of freshness or purges: the caller validates what it returns.
 
 use std::sync::Arc;
 use std::thread::available_parallelism;
@@ -16,23 +16,22 @@ use crate::telemetry::metrics::Counter;
 /// How large the tier may grow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MemorySettings {
-    /// Bytes for everything; 0 turns the tier off.
+    /// Bytes for the whole tier; 0 turns it off.
     pub size: u64,
     /// The largest response that is stored, in bytes.
     pub max_object: u64,
 }
 
-/// An entry at hand, with the proof that it was current when it was stored and its response head
-/// made ready.
+/// An entry in memory, with the proof that it was current when it was stored.
 #[derive(Debug)]
 pub struct CachedEntry {
     /// The stored response.
     pub entry: Entry,
-    /// What must still be true for it to be served.
+    /// What must still hold for the entry to be current.
     pub proof: Proof,
 }
 
-/// What is kept under a key.
+/// The value under a key.
 #[derive(Clone, Debug)]
 pub enum MemorySlot {
     /// A response.
@@ -44,27 +43,26 @@ pub enum MemorySlot {
 #[derive(Clone, Debug)]
 struct ByteWeighter;
 
-/// What a slot costs besides its value: the key, the cache's own slot, its index, and its memory of
-/// evicted keys.
+/// The cost of a slot besides its value: the key, the cache's own slot, its index, and its record
+/// of evicted keys.
 const SLOT_BYTES: u64 = 256;
 
 impl Weighter<u128, MemorySlot> for ByteWeighter {
-    fn weight(&self, _: &u128, kept: &MemorySlot) -> u64 {
-        let (small, body) = match kept {
-            MemorySlot::Entry(resident) => {
-                let body = resident.entry.body.len();
-                (resident.entry.weight() + resident.proof.weight() + 64 - body, body)
+    fn weight(&self, _: &u128, slot: &MemorySlot) -> u64 {
+        let (small, body) = match slot {
+            MemorySlot::Entry(cached) => {
+                let body = cached.entry.body.len();
+                (cached.entry.weight() + cached.proof.weight() + 64 - body, body)
             }
             MemorySlot::Vary(mark) => (size_of::<VaryMark>() + mark.key.len() + 256, 0),
         };
-        // Small pieces leave gaps between them: a quarter, measured with jemalloc, huge pages and a
-        // million tiny entries.
+        // Small allocations leave gaps: a quarter, measured with jemalloc, huge pages and a million
+        // tiny entries.
         SLOT_BYTES + (small + small / 4 + body) as u64
     }
 }
 
-/// Counts what goes to make room, and drops it as the cache's own lifecycle does: outside of the
-/// lock.
+/// Counts evictions, and drops values as the cache's default lifecycle does: outside of the lock.
 #[derive(Clone, Debug)]
 struct EvictionCounter {
     evicted: Arc<Counter>,
@@ -75,13 +73,13 @@ impl Lifecycle<u128, MemorySlot> for EvictionCounter {
     type RequestState =
         <DefaultLifecycle<u128, MemorySlot> as Lifecycle<u128, MemorySlot>>::RequestState;
 
-    // Unlike `on_evict`, it is not called for what is replaced.
+    // Unlike `on_evict`, it is not called for replaced values.
     fn before_evict(&self, _: &mut Self::RequestState, _: &u128, _: &mut MemorySlot) {
         self.evicted.inc();
     }
 
-    fn on_evict(&self, state: &mut Self::RequestState, key: u128, kept: MemorySlot) {
-        self.usual.on_evict(state, key, kept);
+    fn on_evict(&self, state: &mut Self::RequestState, key: u128, slot: MemorySlot) {
+        self.usual.on_evict(state, key, slot);
     }
 }
 
@@ -96,7 +94,7 @@ pub struct Memory {
     largest: u64,
     /// Entries refused because they are too large for the tier.
     pub refused: Arc<Counter>,
-    /// Entries and marks that went to make room for others.
+    /// Entries and vary marks evicted to make room for others.
     pub evicted: Arc<Counter>,
 }
 
@@ -109,8 +107,8 @@ impl Memory {
             return Self { cache: None, limit: 0, largest: 0, refused, evicted };
         }
         let cores = available_parallelism().map_or(1, usize::from);
-        // The capacity is split evenly over shards, and what outweighs a shard is dropped in
-        // silence: few shards where objects are large.
+        // The capacity is split evenly over shards, and a value larger than a shard is dropped
+        // silently, so large objects need few shards.
         let room = settings.size / settings.max_object.saturating_mul(16).max(1);
         let shards =
             usize::try_from(room).unwrap_or(usize::MAX).clamp(1, 4 * cores).next_power_of_two();
@@ -142,7 +140,7 @@ impl Memory {
         self.cache.is_some()
     }
 
-    /// The bytes that it may take, all overhead counted; 0 when it is off.
+    /// The bytes that it may take, including all overhead; 0 if it is off.
     #[must_use]
     pub const fn limit(&self) -> u64 {
         self.limit
@@ -154,71 +152,71 @@ impl Memory {
         self.largest
     }
 
-    /// What is kept under this key and no other: the canonical key is compared.
+    /// The value under exactly this key: the canonical key is compared.
     #[must_use]
     pub fn get(&self, key: &Key) -> Option<MemorySlot> {
-        let kept = self.cache.as_ref()?.get(&index(key.hash()))?;
-        let stored = match &kept {
-            MemorySlot::Entry(resident) => &resident.entry.key,
+        let slot = self.cache.as_ref()?.get(&index(key.hash()))?;
+        let stored = match &slot {
+            MemorySlot::Entry(cached) => &cached.entry.key,
             MemorySlot::Vary(mark) => &mark.key,
         };
         // SECURITY: two keys with one hash never share an entry.
-        (stored[..] == *key.canonical()).then_some(kept)
+        (stored[..] == *key.canonical()).then_some(slot)
     }
 
-    /// What is kept under this hash, whatever its key.
+    /// The value under this hash, whatever its key.
     #[must_use]
     pub fn peek(&self, hash: KeyHash) -> Option<MemorySlot> {
         self.cache.as_ref()?.peek(&index(hash))
     }
 
-    /// Keeps an entry; says whether it did. Refused ones are counted.
-    pub fn insert(&self, hash: KeyHash, resident: Arc<CachedEntry>) -> bool {
+    /// Stores an entry; returns whether it was accepted. Refused entries are counted.
+    pub fn insert(&self, hash: KeyHash, cached: Arc<CachedEntry>) -> bool {
         let Some(cache) = &self.cache else { return false };
-        let kept = MemorySlot::Entry(resident);
-        if ByteWeighter.weight(&0, &kept) > self.largest {
+        let slot = MemorySlot::Entry(cached);
+        if ByteWeighter.weight(&0, &slot) > self.largest {
             self.refused.inc();
             cache.remove(&index(hash));
             return false;
         }
-        cache.insert(index(hash), kept);
+        cache.insert(index(hash), slot);
         true
     }
 
-    /// Keeps a mark.
+    /// Stores a vary mark.
     pub fn insert_vary(&self, hash: KeyHash, mark: Arc<VaryMark>) {
         if let Some(cache) = &self.cache {
             cache.insert(index(hash), MemorySlot::Vary(mark));
         }
     }
 
-    /// Forgets what is kept under a key.
+    /// Removes the value under a key.
     pub fn remove(&self, hash: KeyHash) {
         if let Some(cache) = &self.cache {
             cache.remove(&index(hash));
         }
     }
 
-    /// How many entries and marks there are.
+    /// The number of entries and vary marks.
     #[must_use]
     pub fn len(&self) -> usize {
         self.cache.as_ref().map_or(0, Cache::len)
     }
 
-    /// Whether there is none.
+    /// Whether the tier is empty.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// The bytes that are taken, all overhead counted.
+    /// The bytes in use, including all overhead.
     #[must_use]
     pub fn weight(&self) -> u64 {
         self.cache.as_ref().map_or(0, Cache::weight)
     }
 }
 
-/// Half of a SHA-256 is index enough; the canonical key decides.
+/// Half of a SHA-256 suffices as an index, since the canonical key is compared.
 fn index(hash: KeyHash) -> u128 {
     hash.0.iter().take(16).fold(0, |sum, &byte| sum << 8 | u128::from(byte))
 }

@@ -1,32 +1,33 @@
-//! How many variants `Vary` may make of one key: a stranger chooses the headers that a response
-//! varies by, and so the number of its copies.
+//! A limit on how many variants `Vary` may make of one key: clients choose the values of the
+//! headers that a response varies on, and so the number of copies.
 //!
 //! Knows the hashes of the variants that this sidecar stored, newest last, and nothing of their
 //! contents.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
+use parking_lot::Mutex;
 use quick_cache::sync::Cache;
 
 use crate::policy::key::KeyHash;
 use crate::telemetry::metrics::Counter;
 
-/// Of how many keys the variants are counted at once. One that falls out is counted anew.
+/// For how many keys variants are counted at once. The count of an evicted key starts anew.
 const MAX_KEYS: usize = 10_000;
 
-/// The variants of the keys that have some.
+/// The known variants of keys.
 #[derive(Debug)]
 pub struct Variants {
     max: usize,
     known: Cache<KeyHash, Arc<[KeyHash]>>,
-    /// A list is read, changed and put back by one at a time.
+    /// Serializes the changes of lists: a list is read, changed and put back.
     changing: Mutex<()>,
     /// Variants dropped because their key had too many.
     pub dropped: Arc<Counter>,
 }
 
 impl Variants {
-    /// At most so many for each key.
+    /// At most so many variants for each key.
     #[must_use]
     pub fn new(most: usize) -> Self {
         Self {
@@ -37,12 +38,12 @@ impl Variants {
         }
     }
 
-    /// Notes that a variant is stored; gives back the oldest one when there are too many, for it to
-    /// be dropped.
+    /// Records that a variant is stored. Returns the oldest one if there are too many, for the
+    /// caller to drop.
     #[must_use]
     pub fn record(&self, key: KeyHash, variant: KeyHash) -> Option<KeyHash> {
-        // It guards no data of its own.
-        let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        // The lock guards no data of its own.
+        let _changing = self.changing.lock();
         let known = self.known.get(&key).unwrap_or_default();
         let mut now: Vec<KeyHash> =
             known.iter().copied().filter(|other| *other != variant).collect();

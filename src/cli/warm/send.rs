@@ -1,7 +1,6 @@
 //! Sends the requests of a warm-up: so many at once, so many a second, each within its time, until
 //! the end or a signal.
 
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
@@ -13,6 +12,7 @@ use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
 use hyper::client::conn::http1::SendRequest;
 use indicatif::{ProgressBar, ProgressStyle};
+use parking_lot::Mutex;
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
@@ -74,7 +74,7 @@ pub(super) async fn send(
     let workers = (0..settings.concurrency.min(jobs.len())).map(|_| round.work());
     let stopped = stop.run_until_cancelled(join_all(workers)).await.is_none();
     round.bar.finish_and_clear();
-    let mut tally = round.tally.into_inner().expect("no worker panics with the lock held");
+    let mut tally = round.tally.into_inner();
     tally.stopped = stopped;
     tally.elapsed = clock.now().saturating_duration_since(begun.into_std());
     tally
@@ -94,7 +94,7 @@ impl SendRun<'_> {
             }
             let sent = timeout(self.settings.timeout, self.send_one(job, &mut connection)).await;
             let sent = sent.unwrap_or_else(|_| Err("no response in time".to_owned()));
-            let mut tally = self.tally.lock().expect("no worker panics with the lock held");
+            let mut tally = self.tally.lock();
             tally.add(&job.target, sent);
             self.bar.set_message(tally.brief());
             drop(tally);

@@ -1,20 +1,140 @@
-//! What the core remembers of others, of its beats, and of what is waited for.
+//! What the core knows: of itself, of its peers, of its heartbeats, and of the operations that wait
+//! to be acknowledged.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
-use crate::coherence::core::{MonotonicTime, Released};
-use crate::coherence::message::Process;
+use super::types::{
+    CoherenceStatus, LeaseSettings, LeaseState, MonotonicTime, Phase, Released, ReplayBatch,
+};
+use crate::coherence::message::{OperationId, PeerId, Process};
 
-/// Another sidecar.
+/// The state of the protocol.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Core {
+    pub(super) settings: LeaseSettings,
+    pub(super) me: PeerId,
+    pub(super) phase: Phase,
+    pub(super) lease_state: LeaseState,
+    pub(super) fence: Option<Box<str>>,
+    /// Since when messages have been received without a gap.
+    pub(super) listening_since: Option<MonotonicTime>,
+    pub(super) registered: bool,
+    /// Until when the list of peers in Redis may lack some that hold a lease.
+    pub(super) unknown_peers_until: MonotonicTime,
+    /// Until when a peer may hold a lease from an earlier primary, and neither be registered nor
+    /// subscribed here.
+    pub(super) unregistered_until: MonotonicTime,
+    pub(super) heartbeats: u64,
+    pub(super) next_heartbeat: MonotonicTime,
+    pub(super) in_flight: Vec<Heartbeat>,
+    pub(super) peers: BTreeMap<Process, PeerState>,
+    /// The registered ids of peers; for an evicted one, when the eviction was first seen.
+    pub(super) registrations: BTreeMap<PeerId, Option<MonotonicTime>>,
+    pub(super) waits: BTreeMap<OperationId, AckWait>,
+    pub(super) journal: ReplayBatch,
+    pub(super) replaying: bool,
+    pub(super) max_journal: usize,
+    /// When the leases of all peers have expired, counted from the loss of Redis.
+    pub(super) others_expired_at: MonotonicTime,
+}
+
+impl Core {
+    /// A core that has not reached Redis yet. With more than `max_journal` tags the journal purges
+    /// everything instead.
+    #[must_use]
+    pub const fn new(process: Process, settings: LeaseSettings, max_journal: usize) -> Self {
+        let lease_state = LeaseState {
+            epoch: 1,
+            session: 0,
+            contact_until: MonotonicTime::ZERO,
+            lease_until: MonotonicTime::ZERO,
+        };
+        Self {
+            settings,
+            me: PeerId { process, incarnation: 0 },
+            phase: Phase::Lost,
+            lease_state,
+            fence: None,
+            listening_since: None,
+            registered: false,
+            unknown_peers_until: MonotonicTime::ZERO,
+            unregistered_until: MonotonicTime::ZERO,
+            heartbeats: 0,
+            next_heartbeat: MonotonicTime::ZERO,
+            in_flight: Vec::new(),
+            peers: BTreeMap::new(),
+            registrations: BTreeMap::new(),
+            waits: BTreeMap::new(),
+            journal: ReplayBatch { tags: BTreeSet::new(), everything: false },
+            replaying: false,
+            max_journal,
+            others_expired_at: MonotonicTime::ZERO,
+        }
+    }
+
+    /// What hits depend on.
+    #[must_use]
+    pub const fn lease_state(&self) -> LeaseState {
+        self.lease_state
+    }
+
+    /// The state of the relation to Redis.
+    #[must_use]
+    pub const fn phase(&self) -> Phase {
+        self.phase
+    }
+
+    /// The id under which this sidecar registers at present.
+    #[must_use]
+    pub const fn me(&self) -> PeerId {
+        self.me
+    }
+
+    /// The fence that is trusted, or was trusted last.
+    #[must_use]
+    pub fn fence(&self) -> Option<&str> {
+        self.fence.as_deref()
+    }
+
+    /// A summary for metrics and readiness.
+    #[must_use]
+    pub fn status(&self) -> CoherenceStatus {
+        let journal = self.journal.tags.len() + usize::from(self.journal.everything);
+        CoherenceStatus { peers: self.peers.len(), waits: self.waits.len(), journal }
+    }
+
+    /// Whether a mark made at that time, in that epoch, certainly stands: no peer can have evicted
+    /// its owner yet.
+    #[must_use]
+    pub fn is_mark_valid(&self, marked: MonotonicTime, epoch: u64, now: MonotonicTime) -> bool {
+        epoch == self.lease_state.epoch && now < marked + self.settings.lease
+    }
+
+    /// Takes over a peer's lease if it is longer than all known ones, so that purges wait for it.
+    /// Returns whether it is.
+    pub fn raise_longest_lease(&mut self, lease: Duration) -> bool {
+        let is_longer = lease > self.settings.longest_lease;
+        self.settings.longest_lease = self.settings.longest_lease.max(lease);
+        is_longer
+    }
+
+    /// Stops waiting for an operation.
+    pub fn forget_wait(&mut self, id: OperationId) {
+        self.waits.remove(&id);
+    }
+}
+
+/// A peer.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct PeerState {
-    /// When it was heard, or first heard of.
+    /// When the last message from it arrived, or when it was first seen in the list of peers.
     pub(super) last_heard: MonotonicTime,
     /// Whether it may hold a lease.
     pub(super) registered: bool,
 }
 
-/// A beat under way.
+/// A heartbeat in flight.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Heartbeat {
     pub(super) number: u64,
@@ -23,19 +143,19 @@ pub(super) struct Heartbeat {
     pub(super) echoed: bool,
 }
 
-/// Something that others have to acknowledge.
+/// An operation that peers have to acknowledge.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(super) struct AckWait {
-    /// Who already has, before it is known who has to.
+    /// Peers that have acknowledged, also before it is known which ones have to.
     pub(super) early_acks: BTreeSet<Process>,
-    /// Who still has to; none as long as that is not known.
+    /// Peers that have to acknowledge; `None` until that is known.
     pub(super) missing_acks: Option<BTreeSet<Process>>,
-    /// How many have to at the least, where the list of names may lack some.
+    /// How many acknowledgements are needed at least, where the list of peers may be incomplete.
     pub(super) min_acks: usize,
-    /// Before when only time helps, because somebody may hold a lease from another primary.
+    /// Until then acknowledgements do not suffice: a peer may hold a lease from another primary.
     pub(super) not_before: MonotonicTime,
-    /// Whether it came back over the bus, so that every beat from before it was heard, too.
+    /// Whether the message came back over the bus, so that all earlier heartbeats have arrived too.
     pub(super) echoed: bool,
-    /// Until when, at the most, and what it is then.
+    /// When the wait ends in any case, and how it counts then.
     pub(super) until: Option<(MonotonicTime, Released)>,
 }

@@ -1,6 +1,7 @@
-//! Tests of the core: one sidecar, told by hand what Redis and the bus say.
+//! Tests of the core: one sidecar, with hand-written replies of Redis and messages on the bus.
 
 use super::*;
+use crate::coherence::message::PeerId;
 use crate::policy::tag::Tag;
 
 const ME: Process = Process(1);
@@ -11,7 +12,7 @@ fn at(seconds: u64) -> MonotonicTime {
     MonotonicTime::from_secs(seconds)
 }
 
-/// A lease of ten seconds, renewed every four; others wait twelve.
+/// A lease of ten seconds, renewed every four; peers wait twelve.
 fn settings() -> LeaseSettings {
     LeaseSettings {
         lease: at(10),
@@ -23,16 +24,16 @@ fn settings() -> LeaseSettings {
     }
 }
 
-fn name(process: Process) -> RegisteredPeer {
-    RegisteredPeer { node: PeerId { process, incarnation: 0 }, evicted: false }
+fn registered(process: Process) -> RegisteredPeer {
+    RegisteredPeer { peer: PeerId { process, incarnation: 0 }, evicted: false }
 }
 
-fn beaten(standing: Registration, names: &[RegisteredPeer]) -> HeartbeatReply {
-    HeartbeatReply { fence: "a".into(), registration: standing, names: names.to_vec() }
+fn reply(registration: Registration, names: &[RegisteredPeer]) -> HeartbeatReply {
+    HeartbeatReply { fence: "a".into(), registration, peers: names.to_vec() }
 }
 
-fn audience(names: &[RegisteredPeer], listeners: usize) -> Subscribers {
-    Subscribers { names: names.to_vec(), listeners }
+fn subscribers(names: &[RegisteredPeer], listeners: usize) -> Subscribers {
+    Subscribers { peers: names.to_vec(), listeners }
 }
 
 fn tags(names: &[&str]) -> Vec<Tag> {
@@ -43,7 +44,7 @@ fn batch(names: &[&str]) -> ReplayBatch {
     ReplayBatch { tags: tags(names).into_iter().collect(), everything: false }
 }
 
-fn beat_of(of: Process, number: u64) -> CoreEvent {
+fn heartbeat_of(of: Process, number: u64) -> CoreEvent {
     CoreEvent::Message(Message::Heartbeat { of, number, registered: true })
 }
 
@@ -52,10 +53,10 @@ fn ack(id: OperationId, of: Process) -> CoreEvent {
 }
 
 fn number_of(commands: &[CoreCommand]) -> u64 {
-    let beat = |command: &CoreCommand| {
+    let heartbeat = |command: &CoreCommand| {
         if let CoreCommand::Heartbeat { number, .. } = command { Some(*number) } else { None }
     };
-    commands.iter().find_map(beat).expect("a beat")
+    commands.iter().find_map(heartbeat).expect("a heartbeat")
 }
 
 /// How a wait was released, if it was.
@@ -69,8 +70,8 @@ fn fresh() -> Core {
     Core::new(ME, settings(), 3)
 }
 
-/// A core that was found and listens, and its first beat.
-fn met(now: MonotonicTime) -> (Core, u64) {
+/// A core that has found Redis and is subscribed, and the number of its first heartbeat.
+fn connected(now: MonotonicTime) -> (Core, u64) {
     let mut core = fresh();
     core.handle(now, CoreEvent::Listening);
     let number =
@@ -81,24 +82,24 @@ fn met(now: MonotonicTime) -> (Core, u64) {
     (core, number)
 }
 
-/// A core with a lease at that time, long after it has met Redis and these others.
+/// A core that holds a lease at that time, long after it has found Redis and these peers.
 fn leased(now: MonotonicTime, others: &[Process]) -> Core {
-    let (mut core, mut number) = met(at(0));
+    let (mut core, mut number) = connected(at(0));
     let names: Vec<RegisteredPeer> =
-        std::iter::once(ME).chain(others.iter().copied()).map(name).collect();
-    let mut standing = Registration::New;
+        std::iter::once(ME).chain(others.iter().copied()).map(registered).collect();
+    let mut registration = Registration::New;
     let mut time = at(0);
     loop {
-        core.handle(time, CoreEvent::HeartbeatReply(number, Some(beaten(standing, &names))));
+        core.handle(time, CoreEvent::HeartbeatReply(number, Some(reply(registration, &names))));
         for other in others {
-            core.handle(time, beat_of(*other, number));
+            core.handle(time, heartbeat_of(*other, number));
         }
-        core.handle(time, beat_of(ME, number));
-        standing = Registration::Known;
+        core.handle(time, heartbeat_of(ME, number));
+        registration = Registration::Known;
         if time == now {
             return core;
         }
-        time = core.next_deadline().expect("a beat").min(now);
+        time = core.next_deadline().expect("a heartbeat").min(now);
         let commands = core.handle(time, CoreEvent::Tick);
         if let Some(CoreCommand::Heartbeat { number: next, .. }) =
             commands.iter().find(|command| matches!(command, CoreCommand::Heartbeat { .. }))
@@ -108,7 +109,7 @@ fn leased(now: MonotonicTime, others: &[Process]) -> Core {
     }
 }
 
-fn tell(
+fn publish(
     core: &mut Core,
     now: MonotonicTime,
     id: OperationId,
@@ -119,59 +120,59 @@ fn tell(
 }
 
 #[test]
-fn a_lease_takes_a_beat_that_redis_took_and_that_came_back() {
-    let taken = |core: &mut Core, number| {
+fn a_lease_needs_a_heartbeat_that_redis_accepted_and_that_came_back() {
+    let accepted = |core: &mut Core, number| {
         core.handle(
             at(2),
-            CoreEvent::HeartbeatReply(number, Some(beaten(Registration::New, &[name(ME)]))),
+            CoreEvent::HeartbeatReply(number, Some(reply(Registration::New, &[registered(ME)]))),
         )
     };
-    let heard = |core: &mut Core, number| core.handle(at(2), beat_of(ME, number));
-    let (mut core, number) = met(at(1));
-    taken(&mut core, number);
-    assert_eq!(core.lease_state().lease_until, at(0), "taken, and not heard");
-    heard(&mut core, number);
-    assert_eq!(core.lease_state().lease_until, at(11), "a lease from when it was sent");
-    let (mut core, number) = met(at(1));
-    heard(&mut core, number);
-    assert_eq!(core.lease_state().lease_until, at(0), "heard, and not known to be taken");
-    taken(&mut core, number);
+    let came_back = |core: &mut Core, number| core.handle(at(2), heartbeat_of(ME, number));
+    let (mut core, number) = connected(at(1));
+    accepted(&mut core, number);
+    assert_eq!(core.lease_state().lease_until, at(0), "accepted, but not back");
+    came_back(&mut core, number);
+    assert_eq!(core.lease_state().lease_until, at(11), "one lease after it was sent");
+    let (mut core, number) = connected(at(1));
+    came_back(&mut core, number);
+    assert_eq!(core.lease_state().lease_until, at(0), "back, but not known to be accepted");
+    accepted(&mut core, number);
     assert_eq!(core.lease_state().lease_until, at(11));
-    let (mut core, number) = met(at(1));
-    heard(&mut core, number);
+    let (mut core, number) = connected(at(1));
+    came_back(&mut core, number);
     core.handle(at(2), CoreEvent::HeartbeatReply(number, None));
     assert_eq!(core.lease_state().lease_until, at(0), "Redis refused it");
 }
 
 #[test]
-fn a_beat_without_a_name_in_redis_gives_no_lease() {
-    let (mut core, number) = met(at(1));
-    core.handle(at(1), beat_of(ME, number));
-    core.handle(at(1), CoreEvent::HeartbeatReply(number, Some(beaten(Registration::Absent, &[]))));
+fn a_heartbeat_without_a_registration_gives_no_lease() {
+    let (mut core, number) = connected(at(1));
+    core.handle(at(1), heartbeat_of(ME, number));
+    core.handle(at(1), CoreEvent::HeartbeatReply(number, Some(reply(Registration::Absent, &[]))));
     assert_eq!((core.lease_state().lease_until, core.lease_state().contact_until), (at(0), at(11)));
 }
 
 #[test]
-fn a_gap_a_loss_and_being_struck_out_end_the_session() {
+fn a_gap_a_loss_and_an_eviction_end_the_session() {
     let before = leased(at(40), &[OTHER]);
     let next = {
         let mut core = before.clone();
         let commands = core.handle(at(44), CoreEvent::Tick);
         (core, number_of(&commands))
     };
-    let struck = CoreEvent::HeartbeatReply(
+    let evicted = CoreEvent::HeartbeatReply(
         next.1,
-        Some(beaten(Registration::Evicted, &[name(ME), name(OTHER)])),
+        Some(reply(Registration::Evicted, &[registered(ME), registered(OTHER)])),
     );
     for (mut core, now, event) in [
         (before.clone(), at(41), CoreEvent::Lagged),
         (before.clone(), at(41), CoreEvent::Lost),
-        (next.0, at(44), struck),
+        (next.0, at(44), evicted),
     ] {
         core.handle(now, event.clone());
         assert_eq!(core.lease_state().lease_until, at(0), "{event:?}");
         assert_ne!(core.lease_state().session, before.lease_state().session, "{event:?}");
-        assert_ne!(core.me(), before.me(), "{event:?}: the old name never returns");
+        assert_ne!(core.me(), before.me(), "{event:?}: the old id never returns");
     }
 }
 
@@ -183,7 +184,10 @@ fn another_fence_ends_contact() {
         at(44),
         CoreEvent::HeartbeatReply(
             number,
-            Some(HeartbeatReply { fence: "b".into(), ..beaten(Registration::Known, &[name(ME)]) }),
+            Some(HeartbeatReply {
+                fence: "b".into(),
+                ..reply(Registration::Known, &[registered(ME)])
+            }),
         ),
     );
     assert_eq!(
@@ -194,14 +198,14 @@ fn another_fence_ends_contact() {
 }
 
 #[test]
-fn a_purge_waits_for_who_is_named_and_for_who_was_heard() {
+fn a_purge_waits_for_registered_peers_and_for_peers_heard_recently() {
     let mut core = leased(at(40), &[OTHER, THIRD]);
-    let named = audience(&[name(ME), name(OTHER)], 3);
-    assert_eq!(tell(&mut core, at(40), OperationId(7), &named), None);
+    let named = subscribers(&[registered(ME), registered(OTHER)], 3);
+    assert_eq!(publish(&mut core, at(40), OperationId(7), &named), None);
     assert_eq!(
         released(&core.handle(at(40), ack(OperationId(7), OTHER))),
         None,
-        "the third was heard lately"
+        "the third sent a heartbeat recently"
     );
     assert_eq!(
         released(&core.handle(at(40), ack(OperationId(7), THIRD))),
@@ -210,19 +214,25 @@ fn a_purge_waits_for_who_is_named_and_for_who_was_heard() {
 }
 
 #[test]
-fn an_acknowledgement_may_come_before_the_answer_of_redis() {
+fn an_acknowledgement_may_come_before_the_reply_of_redis() {
     let mut core = leased(at(40), &[OTHER]);
     core.expect(OperationId(7));
     assert_eq!(released(&core.handle(at(40), ack(OperationId(7), OTHER))), None);
-    let told = CoreEvent::Published(OperationId(7), audience(&[name(ME), name(OTHER)], 2));
-    assert_eq!(released(&core.handle(at(40), told)), Some(Released::Acknowledged));
+    let published =
+        CoreEvent::Published(OperationId(7), subscribers(&[registered(ME), registered(OTHER)], 2));
+    assert_eq!(released(&core.handle(at(40), published)), Some(Released::Acknowledged));
 }
 
 #[test]
-fn who_quits_is_not_waited_for() {
+fn a_peer_that_leaves_is_not_waited_for() {
     let mut core = leased(at(40), &[OTHER]);
     assert_eq!(
-        tell(&mut core, at(40), OperationId(7), &audience(&[name(ME), name(OTHER)], 2)),
+        publish(
+            &mut core,
+            at(40),
+            OperationId(7),
+            &subscribers(&[registered(ME), registered(OTHER)], 2)
+        ),
         None
     );
     assert_eq!(
@@ -232,10 +242,15 @@ fn who_quits_is_not_waited_for() {
 }
 
 #[test]
-fn a_purge_is_released_when_all_leases_are_over() {
+fn a_purge_is_released_when_all_leases_have_expired() {
     let mut core = leased(at(40), &[OTHER]);
     assert_eq!(
-        tell(&mut core, at(40), OperationId(7), &audience(&[name(ME), name(OTHER)], 2)),
+        publish(
+            &mut core,
+            at(40),
+            OperationId(7),
+            &subscribers(&[registered(ME), registered(OTHER)], 2)
+        ),
         None
     );
     assert_eq!(released(&core.handle(at(51), CoreEvent::Tick)), None);
@@ -243,9 +258,9 @@ fn a_purge_is_released_when_all_leases_are_over() {
 }
 
 #[test]
-fn who_was_silent_for_a_lease_before_the_purge_came_back_is_not_waited_for() {
+fn a_peer_that_was_silent_for_a_lease_before_the_purge_came_back_is_not_waited_for() {
     let mut core = leased(at(40), &[]);
-    let named = audience(&[name(ME), name(OTHER)], 1);
+    let named = subscribers(&[registered(ME), registered(OTHER)], 1);
     core.expect(OperationId(7));
     assert_eq!(
         released(&core.handle(at(40), CoreEvent::Published(OperationId(7), named.clone()))),
@@ -253,11 +268,12 @@ fn who_was_silent_for_a_lease_before_the_purge_came_back_is_not_waited_for() {
     );
     core.forget_wait(OperationId(7));
     core.handle(at(52), CoreEvent::Tick);
-    let named = audience(&[name(ME), RegisteredPeer { evicted: true, ..name(OTHER) }], 1);
+    let named =
+        subscribers(&[registered(ME), RegisteredPeer { evicted: true, ..registered(OTHER) }], 1);
     assert_eq!(
-        tell(&mut core, at(52), OperationId(8), &named),
+        publish(&mut core, at(52), OperationId(8), &named),
         None,
-        "what was said before is not known to have arrived"
+        "earlier messages are not known to have arrived"
     );
     let came_back =
         CoreEvent::Message(Message::Invalidate { by: ME, id: OperationId(8), tags: None });
@@ -265,12 +281,12 @@ fn who_was_silent_for_a_lease_before_the_purge_came_back_is_not_waited_for() {
 }
 
 #[test]
-fn who_listens_may_hold_a_lease_when_the_names_were_lost() {
+fn any_subscriber_may_hold_a_lease_when_the_registrations_were_lost() {
     let mut core = leased(at(40), &[]);
     assert_eq!(
-        tell(&mut core, at(40), OperationId(7), &audience(&[], 2)),
+        publish(&mut core, at(40), OperationId(7), &subscribers(&[], 2)),
         None,
-        "not even we are named"
+        "not even this sidecar is registered"
     );
     assert_eq!(
         released(&core.handle(at(41), ack(OperationId(7), OTHER))),
@@ -279,8 +295,8 @@ fn who_listens_may_hold_a_lease_when_the_names_were_lost() {
 }
 
 #[test]
-fn who_is_new_to_a_promoted_primary_waits_a_lease_for_strangers() {
-    for (promoted, at_once) in [(true, None), (false, Some(Released::Acknowledged))] {
+fn a_promoted_primary_makes_purges_wait_a_lease_for_unregistered_peers() {
+    for (promoted, immediately) in [(true, None), (false, Some(Released::Acknowledged))] {
         let mut core = fresh();
         core.handle(at(0), CoreEvent::Listening);
         let number =
@@ -290,25 +306,25 @@ fn who_is_new_to_a_promoted_primary_waits_a_lease_for_strangers() {
             ));
         core.handle(
             at(0),
-            CoreEvent::HeartbeatReply(number, Some(beaten(Registration::New, &[name(ME)]))),
+            CoreEvent::HeartbeatReply(number, Some(reply(Registration::New, &[registered(ME)]))),
         );
         assert_eq!(
-            tell(&mut core, at(1), OperationId(7), &audience(&[name(ME)], 1)),
-            at_once,
-            "one may yet trust the primary before this one"
+            publish(&mut core, at(1), OperationId(7), &subscribers(&[registered(ME)], 1)),
+            immediately,
+            "a peer may still trust the primary before this one"
         );
         assert_eq!(released(&core.handle(at(11), CoreEvent::Tick)), None);
         assert!(core.next_deadline().is_some_and(|next| next <= at(12)));
         assert_eq!(released(&core.handle(at(12), CoreEvent::Tick)).is_some(), promoted);
         assert_eq!(
-            tell(&mut core, at(12), OperationId(8), &audience(&[name(ME)], 1)),
+            publish(&mut core, at(12), OperationId(8), &subscribers(&[registered(ME)], 1)),
             Some(Released::Acknowledged)
         );
     }
 }
 
 #[test]
-fn who_cannot_tell_waits_until_the_others_trust_nothing() {
+fn a_purge_that_cannot_be_published_waits_until_the_leases_of_peers_expire() {
     let mut core = leased(at(40), &[OTHER]);
     core.expect(OperationId(7));
     assert_eq!(
@@ -321,7 +337,7 @@ fn who_cannot_tell_waits_until_the_others_trust_nothing() {
 }
 
 #[test]
-fn everything_that_could_not_be_told_is_kept_and_replayed() {
+fn a_purge_of_everything_that_could_not_be_published_is_replayed() {
     let everything = ReplayBatch { everything: true, ..ReplayBatch::default() };
     let mut core = leased(at(40), &[OTHER]);
     core.expect(OperationId(7));
@@ -341,7 +357,7 @@ fn everything_that_could_not_be_told_is_kept_and_replayed() {
 }
 
 #[test]
-fn who_is_alone_waits_for_nobody() {
+fn a_sidecar_without_peers_does_not_wait() {
     let mut core = leased(at(40), &[]);
     core.expect(OperationId(7));
     assert_eq!(
@@ -388,7 +404,7 @@ fn nothing_is_trusted_before_the_journal_was_replayed_and_the_grace_has_passed()
                         at(second),
                         CoreEvent::HeartbeatReply(
                             number,
-                            Some(beaten(Registration::Known, &[name(ME)])),
+                            Some(reply(Registration::Known, &[registered(ME)])),
                         ),
                     );
                 }
@@ -397,14 +413,14 @@ fn nothing_is_trusted_before_the_journal_was_replayed_and_the_grace_has_passed()
         core.handle(at(until), CoreEvent::Tick);
         core.phase() == Phase::Joined
     };
-    assert!(!joins(Some(2), 5), "the grace has not passed");
+    assert!(!joins(Some(2), 5), "the grace period has not passed");
     assert!(!joins(None, 20), "the journal was not replayed");
     assert!(joins(Some(2), 6));
     assert!(joins(Some(9), 9));
 }
 
 #[test]
-fn a_replay_that_failed_is_kept() {
+fn a_replay_that_failed_stays_in_the_journal() {
     let mut core = fresh();
     core.add_to_journal(batch(&["t"]));
     let commands = core
@@ -415,7 +431,7 @@ fn a_replay_that_failed_is_kept() {
 }
 
 #[test]
-fn the_silent_are_struck_out_once_and_forgotten_a_lease_later() {
+fn a_silent_peer_is_evicted_once_and_forgotten_a_lease_later() {
     let mut core = leased(at(40), &[OTHER]);
     let mut seen = Vec::new();
     for second in 41..=64 {
@@ -426,12 +442,12 @@ fn the_silent_are_struck_out_once_and_forgotten_a_lease_later() {
                         at(second),
                         CoreEvent::HeartbeatReply(
                             number,
-                            Some(beaten(Registration::Known, &[name(ME), name(OTHER)])),
+                            Some(reply(Registration::Known, &[registered(ME), registered(OTHER)])),
                         ),
                     );
                 }
-                CoreCommand::Evict(node) | CoreCommand::Forget(node) => {
-                    seen.push((second, node.process))
+                CoreCommand::Evict(peer) | CoreCommand::Forget(peer) => {
+                    seen.push((second, peer.process))
                 }
                 _ => {}
             }
@@ -442,10 +458,14 @@ fn the_silent_are_struck_out_once_and_forgotten_a_lease_later() {
 
 #[test]
 fn a_tick_always_leaves_the_next_one_in_the_future() {
-    let mut cores = vec![fresh(), met(at(0)).0, leased(at(40), &[OTHER]), leased(at(40), &[])];
+    let mut cores =
+        vec![fresh(), connected(at(0)).0, leased(at(40), &[OTHER]), leased(at(40), &[])];
     for core in &mut cores {
         core.expect(OperationId(7));
-        core.handle(at(41), CoreEvent::Published(OperationId(7), audience(&[name(OTHER)], 2)));
+        core.handle(
+            at(41),
+            CoreEvent::Published(OperationId(7), subscribers(&[registered(OTHER)], 2)),
+        );
         let mut lost = core.clone();
         lost.handle(at(41), CoreEvent::PublishFailed(OperationId(7), batch(&["t"])));
         for mut core in [core.clone(), lost] {
@@ -466,10 +486,15 @@ fn a_purge_waits_for_the_longest_lease_of_all() {
     let mut core = leased(at(40), &[OTHER]);
     assert!(
         core.raise_longest_lease(at(30)) && !core.raise_longest_lease(at(20)),
-        "the longest, told once"
+        "the longest, reported once"
     );
     assert_eq!(
-        tell(&mut core, at(40), OperationId(7), &audience(&[name(ME), name(OTHER)], 2)),
+        publish(
+            &mut core,
+            at(40),
+            OperationId(7),
+            &subscribers(&[registered(ME), registered(OTHER)], 2)
+        ),
         None
     );
     assert_eq!(released(&core.handle(at(71), CoreEvent::Tick)), None);

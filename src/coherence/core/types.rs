@@ -1,4 +1,4 @@
-//! What the core is told, and what it says.
+//! What goes into the core and comes out of it: settings, events, commands and the lease state.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -6,28 +6,29 @@ use std::time::Duration;
 use crate::coherence::message::{Message, OperationId, PeerId, Process};
 use crate::policy::tag::Tag;
 
-/// Time since the start of the process, on a clock that never goes back.
+/// Time since the start of the process, on a monotonic clock.
 pub type MonotonicTime = Duration;
 
-/// How long things take.
+/// The durations of the protocol.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct LeaseSettings {
-    /// How long a lease lasts.
+    /// How long this sidecar's lease lasts.
     pub lease: Duration,
-    /// How long the longest lease of all lasts.
+    /// The longest lease of any sidecar.
     pub longest_lease: Duration,
-    /// How much longer others wait for its end: what clocks may differ by, and a little.
+    /// How much longer peers wait for a lease to end: the drift allowed between clocks, and a
+    /// little more.
     pub margin: Duration,
-    /// How often it is renewed.
+    /// How often the lease is renewed.
     pub heartbeat: Duration,
-    /// How soon it is tried again while there is none.
+    /// How soon the next attempt follows while there is no lease.
     pub retry: Duration,
-    /// How long to wait after a loss before records are trusted again.
+    /// How long after a loss records stay untrusted.
     pub grace: Duration,
 }
 
 impl LeaseSettings {
-    /// The habits that go with a lease and a grace.
+    /// Settings derived from a lease and a grace period.
     #[must_use]
     pub fn new(lease: Duration, grace: Duration) -> Self {
         let margin = lease / 50 + Duration::from_millis(5);
@@ -41,167 +42,169 @@ impl LeaseSettings {
         }
     }
 
-    /// When nobody who has not heard of something said now can hold a lease any more.
+    /// When the leases of all peers that miss a message published now have expired.
     pub(super) fn lease_expiry(&self, now: MonotonicTime) -> MonotonicTime {
         now + self.longest_lease + self.margin
     }
 }
 
-/// How it stands with Redis.
+/// The state of the relation to Redis.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Phase {
-    /// There is none to speak to.
+    /// No Redis can be reached.
     Lost,
-    /// It is there, and writes go to it; what it says is not trusted before this time, nor before
-    /// the journal was replayed.
+    /// Redis is connected, and writes go to it. Its records are not trusted before this time, nor
+    /// before the journal was replayed.
     Joining(MonotonicTime),
-    /// It is the truth.
+    /// The records in Redis are the truth.
     Joined,
 }
 
-/// What a beat told.
+/// The reply to a heartbeat.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct HeartbeatReply {
-    /// The replication id of the primary that took it.
+    /// The replication id of the primary that accepted it.
     pub fence: Box<str>,
-    /// Whether the name was registered already, or just now; none when it could not be.
+    /// How Redis knows the id under which the heartbeat was sent.
     pub registration: Registration,
-    /// All names.
-    pub names: Vec<RegisteredPeer>,
+    /// All registered peers.
+    pub peers: Vec<RegisteredPeer>,
 }
 
-/// A name in the list that Redis keeps.
+/// An entry of the list of peers in Redis.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct RegisteredPeer {
-    /// The name.
-    pub node: PeerId,
-    /// Whether it was struck out.
+    /// The peer's id.
+    pub peer: PeerId,
+    /// Whether it was evicted.
     pub evicted: bool,
 }
 
-/// How Redis knows the name under which a beat was sent.
+/// How Redis knows the id under which a heartbeat was sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Registration {
     /// It was registered before.
     Known,
-    /// It is registered as of now, beside others or as the first.
+    /// It was registered by this heartbeat.
     New,
-    /// It was struck out.
+    /// It was evicted.
     Evicted,
-    /// It is not registered: that was not asked for, or Redis is out of memory.
+    /// It is not registered: the heartbeat did not ask for it, or Redis is out of memory.
     Absent,
 }
 
-/// Who there was to be told, in the step in which something was said.
+/// Who could receive a message, determined in the step that published it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Subscribers {
-    /// All names.
-    pub names: Vec<RegisteredPeer>,
-    /// How many listened to the bus.
+    /// All registered peers.
+    pub peers: Vec<RegisteredPeer>,
+    /// How many subscribers the bus had.
     pub listeners: usize,
 }
 
-/// What happens.
+/// What happens to the core.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum CoreEvent {
     /// Time has passed.
     Tick,
-    /// A connection to a primary stands.
+    /// A primary is connected.
     PrimaryFound {
         /// Its replication id.
         fence: Box<str>,
-        /// Whether others may have something to replay, so that the grace must pass.
+        /// Whether this is a rejoin: peers may have a journal to replay, so the grace period
+        /// applies.
         again: bool,
-        /// Whether it was a replica once, so that it may know nothing of whom its predecessor knew.
+        /// Whether it was a replica before, so that it may not know all registered peers.
         promoted: bool,
     },
-    /// Redis is not to be trusted any more.
+    /// Redis can no longer be trusted.
     Lost,
-    /// A subscription to the bus stands.
+    /// The bus is subscribed.
     Listening,
-    /// It does not, or something may have been missed.
+    /// The subscription is broken, or messages may have been missed.
     Lagged,
-    /// A beat was taken by Redis; none when it was not.
+    /// The reply to a heartbeat; `None` when it failed.
     HeartbeatReply(u64, Option<HeartbeatReply>),
-    /// Something was said on the bus.
+    /// A message arrived over the bus.
     Message(Message),
-    /// Something that the others have to acknowledge is in Redis, and was said in the same step.
+    /// An operation that peers have to acknowledge was written to Redis and published, in one step.
     Published(OperationId, Subscribers),
-    /// The same could not be told: this is to be purged at the rejoin.
+    /// Such an operation could not be published: this is to be purged at the rejoin.
     PublishFailed(OperationId, ReplayBatch),
-    /// What the journal held was replayed, or not.
+    /// The journal was replayed, or could not be.
     Replayed(ReplayBatch, bool),
 }
 
-/// What is to be done.
+/// What the core wants done.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum CoreCommand {
-    /// Send a beat under this name, and register it, if it may be.
+    /// Send a heartbeat under this id, and register it if that is allowed.
     Heartbeat {
         /// Its number.
         number: u64,
-        /// The name.
-        node: PeerId,
-        /// Whether to register it.
+        /// The id.
+        peer: PeerId,
+        /// Whether to register the id.
         register: bool,
     },
-    /// Trust nothing that the table says of these tags; of any tag where there is no list.
+    /// Purge these tags in the local table; every tag where there is no list.
     Invalidate(Option<Vec<Tag>>),
-    /// Tell that this was done. Only after what was commanded before.
+    /// Acknowledge that this was done. Only after the commands before it.
     Ack(Process, OperationId),
-    /// Ask everybody to acknowledge this once more: who does has done what was said before.
+    /// Publish this once more, to be acknowledged: a peer that acknowledges it has also done what
+    /// was published before.
     RequestAck(OperationId),
-    /// Let the answer out that waits for this.
+    /// Release the response that waits for this operation.
     Release(OperationId, Released),
-    /// Strike out this name, and take its mutations under way as committed.
+    /// Evict this peer, and treat its pending mutations as committed.
     Evict(PeerId),
-    /// Take the mutations under this name as committed, and forget it.
+    /// Treat the pending mutations of this peer as committed, and forget its id.
     Forget(PeerId),
-    /// Withdraw this name of ours, and say so: whoever waits for it need not.
+    /// Withdraw this id of our own, and publish that nobody needs to wait for it.
     Withdraw(PeerId),
     /// Purge what the journal holds.
     Replay(ReplayBatch),
 }
 
-/// Why an answer may go out.
+/// Why a response may go out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Released {
-    /// All others have acknowledged.
+    /// All peers have acknowledged.
     Acknowledged,
-    /// Some did not, and their leases are over.
+    /// Some peers have not, and their leases have expired.
     LeaseExpired,
-    /// Nobody could be told, and all leases are over.
+    /// Nothing could be published, and the leases of all peers have expired.
     PublishFailed,
 }
 
 /// What is to be replayed.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct ReplayBatch {
-    /// These tags.
+    /// Purge these tags.
     pub tags: BTreeSet<Tag>,
-    /// Everything.
+    /// Purge everything.
     pub everything: bool,
 }
 
-/// What hits look at: published after every event, before its commands are carried out.
+/// What hits depend on: published after every event, before its commands are carried out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct LeaseState {
-    /// Even: Redis is the truth. Odd: it is not.
+    /// Even: the records in Redis are the truth. Odd: they are not.
     pub epoch: u64,
-    /// The stretch of time in which nothing was missed.
+    /// Changes whenever a message may have been missed.
     pub session: u64,
-    /// Until when records may be read on the authority of the connection.
+    /// Until when records may be read on the strength of the connection.
     pub contact_until: MonotonicTime,
     /// Until when the local table may be trusted.
     pub lease_until: MonotonicTime,
 }
 
-/// How it stands, for metrics and readiness.
+/// A summary for metrics and readiness.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct CoherenceStatus {
-    /// Other sidecars that live.
+    /// Peers that are alive.
     pub peers: usize,
-    /// Answers that wait for others.
+    /// Responses that wait for peers.
     pub waits: usize,
     /// Tags that wait to be replayed.
     pub journal: usize,

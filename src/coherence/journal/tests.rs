@@ -1,4 +1,4 @@
-//! What the journal promises, without a file.
+//! What the journal guarantees, without a file.
 
 use std::collections::HashSet;
 
@@ -22,7 +22,7 @@ pub(super) fn purge(names: &[&str]) -> JournalLine {
     JournalLine::Purge { tags: tags(names) }
 }
 
-/// What is to be replayed, by name and in order.
+/// What is to be replayed, sorted by name.
 #[derive(Debug, PartialEq)]
 pub(super) enum Left {
     Tags(Vec<String>),
@@ -57,7 +57,7 @@ fn a_mutation_under_way_is_not_replayed_and_counts_after_a_crash() {
     let journal = Journal::from_lines(&lines);
     assert_eq!((left(&journal), journal.depth()), (names(&["d"]), 1));
     assert_eq!(left_by(&lines), names(&["a", "b", "d"]));
-    assert!(Journal::from_lines(&lines[..1]).is_empty(), "the rejoin does not wait for it");
+    assert!(Journal::from_lines(&lines[..1]).is_empty(), "a rejoin does not wait for it");
 }
 
 #[test]
@@ -75,7 +75,7 @@ fn what_comes_while_a_batch_is_on_its_way_outlives_it() {
     journal.apply(&purge(&["b"]));
     journal.replayed(&batch);
     assert_eq!(left(&journal), names(&["b"]));
-    assert_eq!(left_by(&journal.lines()), names(&["b", "c"]), "mutations under way stay");
+    assert_eq!(left_by(&journal.lines()), names(&["b", "c"]), "mutations in progress stay");
 
     let mut journal = Journal::from_lines(&[purge(&["a"]), JournalLine::Everything]);
     let batch = journal.batch();
@@ -88,7 +88,7 @@ fn what_comes_while_a_batch_is_on_its_way_outlives_it() {
     let batch = journal.batch();
     journal.apply(&JournalLine::Everything);
     journal.replayed(&batch);
-    assert_eq!(left(&journal), Left::Everything, "the second one is not in the batch");
+    assert_eq!(left(&journal), Left::Everything, "the second purge is not in the batch");
 }
 
 #[test]
@@ -100,7 +100,7 @@ fn beyond_the_bound_it_is_everything_and_takes_no_room() {
     assert_eq!(
         (journal.depth(), journal.batch().everything),
         (MAX_TAGS, false),
-        "the same tags again take no more room"
+        "the same tags again take no more space"
     );
     journal.apply(&purge(&["one more"]));
     assert_eq!((journal.depth(), journal.batch().everything), (1, true));
@@ -113,7 +113,7 @@ fn beyond_the_bound_it_is_everything_and_takes_no_room() {
     let after_crash = Journal::recovered(&journal.lines());
     assert!(
         after_crash.batch().everything,
-        "an intention too many counts as everything, from a file too"
+        "one intended mutation too many counts as everything, in a file too"
     );
     journal.apply(&withdraw("2"));
     journal.apply(&withdraw("1"));
@@ -147,7 +147,7 @@ fn any_name() -> impl Strategy<Value = String> {
 
 fn any_line() -> impl Strategy<Value = JournalLine> {
     let tags = || prop::collection::vec(any_name().prop_map(|name| Tag::new(&name)), 0..4);
-    // Few ids, so that they meet.
+    // Few ids, so that they collide.
     let id = || prop_oneof!["[ab]", any_name()].prop_map(String::into_boxed_str);
     prop_oneof![
         4 => (id(), tags()).prop_map(|(id, tags)| JournalLine::Intend { id, tags }),
@@ -163,7 +163,7 @@ proptest! {
         let mut bytes = Vec::new();
         text::encode(&line, &mut bytes);
         let end = bytes.iter().position(|byte| *byte == b'\n');
-        prop_assert_eq!(end, Some(bytes.len() - 1), "one line's end, at its end");
+        prop_assert_eq!(end, Some(bytes.len() - 1), "one line break, at the end");
         prop_assert_eq!(text::decode(&bytes[..bytes.len() - 1]), Some(line));
     }
 

@@ -1,29 +1,29 @@
-//! A line of the journal as text: a checksum, a word, and its names, percent-encoded, between
-//! single spaces.
+//! A journal line as text: a checksum, a word, and percent-encoded names, separated by single
+//! spaces.
 //!
-//! A name never has a space or a line's end in it, and an empty one still has its space, so that
-//! every line is read as it was written.
+//! A name never contains a space or a line break, and an empty name still has its space, so that
+//! parsing a line returns what was written.
 
 use percent_encoding::{AsciiSet, CONTROLS, percent_decode_str, utf8_percent_encode};
 
 use super::JournalLine;
 use crate::policy::tag::Tag;
 
-/// The first line of every journal: what it is, and the version of its lines.
+/// The first line of every journal: the file type, and the version of the lines.
 pub const HEADER: &str = "sidecache-journal 1\n";
 
-/// What the first line of any version begins with.
+/// The start of the first line in every version.
 pub const HEADER_PREFIX: &str = "sidecache-journal ";
 
-/// The longest line, its end included. What is longer was not written by a sidecar.
+/// The longest line, including its line break. No sidecar writes a longer one.
 pub const MAX_LINE_BYTES: usize = 16 << 20;
 
 const ESCAPED: &AsciiSet = &CONTROLS.add(b' ').add(b'%');
 
-/// The checksum, its space, the word and the line's end at their longest.
+/// The most bytes that checksum, space, word and line break take.
 const FRAME_BYTES: usize = 32;
 
-/// Whether the line is no longer than [`MAX_LINE_BYTES`] in any case.
+/// Whether the line is certainly no longer than [`MAX_LINE_BYTES`].
 pub fn fits(line: &JournalLine) -> bool {
     let (id, tags): (&str, &[Tag]) = match line {
         JournalLine::Intend { id, tags } => (id, tags),
@@ -31,12 +31,12 @@ pub fn fits(line: &JournalLine) -> bool {
         JournalLine::Purge { tags } => ("", tags),
         JournalLine::Everything => ("", &[]),
     };
-    // An escaped byte takes three.
+    // An escaped byte takes three bytes.
     let names = tags.iter().map(|tag| tag.as_str().len()).chain([id.len()]);
     names.map(|len| len * 3 + 1).sum::<usize>() + FRAME_BYTES <= MAX_LINE_BYTES
 }
 
-/// Writes a line behind `out`.
+/// Appends a line to `out`.
 pub fn encode(line: &JournalLine, out: &mut Vec<u8>) {
     let mut text = String::new();
     let (word, id, tags): (_, _, &[Tag]) = match line {
@@ -53,7 +53,7 @@ pub fn encode(line: &JournalLine, out: &mut Vec<u8>) {
     out.extend_from_slice(format!("{:08x} {text}\n", crc32fast::hash(text.as_bytes())).as_bytes());
 }
 
-/// Reads a line, without its end. None if it is not as it was written.
+/// Parses a line without its line break. `None` if it is damaged.
 pub fn decode(bytes: &[u8]) -> Option<JournalLine> {
     let (checksum, text) = std::str::from_utf8(bytes).ok()?.split_once(' ')?;
     if checksum != format!("{:08x}", crc32fast::hash(text.as_bytes())) {

@@ -1,17 +1,17 @@
-//! The rules of HTTP that hyper leaves to its users and that a cache in front of an app must hold
-//! up.
+//! The rules of HTTP that hyper leaves to its users and that a cache in front of an origin must
+//! enforce.
 //!
-//! Runs on every request, hits included: it looks, and allocates nothing.
+//! Runs on every request, hits included, and does not allocate.
 
 use http::header::{CONNECTION, CONTENT_LENGTH, EXPECT, HOST, TRANSFER_ENCODING};
 use http::{HeaderMap, Method, StatusCode, Uri, Version};
 
 use super::members;
 
-/// What is wrong with a request that is refused unseen.
+/// Why a request is rejected before it is processed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum BadRequest {
-    /// No `Host` (RFC 9112 3.2), from HTTP/1.0 either: the host is part of every key.
+    /// No `Host` (RFC 9112 3.2), even in HTTP/1.0: the host is part of every key.
     HostMissing,
     /// More than one `Host`.
     HostRepeated,
@@ -19,22 +19,22 @@ pub enum BadRequest {
     HostMalformed,
     /// `Host` and the target's authority differ.
     HostMismatch,
-    /// The target is neither a path nor `*` of `OPTIONS`.
+    /// The target is neither a path nor the `*` of `OPTIONS`.
     Target,
     /// `CONNECT`: this is no forward proxy.
     Connect,
-    /// `Transfer-Encoding` is anything but one `chunked` in HTTP/1.1.
+    /// `Transfer-Encoding` is anything but a single `chunked` in HTTP/1.1.
     TransferEncoding,
-    /// `Content-Length` and `Transfer-Encoding` together (RFC 9112 6.1).
+    /// Both `Content-Length` and `Transfer-Encoding` (RFC 9112 6.1).
     TwoLengths,
-    /// `Expect` asks for something other than `100-continue`.
+    /// `Expect` is anything but `100-continue`.
     Expect,
-    /// `Connection` names a field that is not the connection's own.
+    /// `Connection` lists an end-to-end field.
     ConnectionOption,
 }
 
 impl BadRequest {
-    /// What is wrong, in words for the client and the log.
+    /// The reason as text for the client and the log.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -51,7 +51,7 @@ impl BadRequest {
         }
     }
 
-    /// The status to answer with.
+    /// The status of the response.
     #[must_use]
     pub const fn status(self) -> StatusCode {
         match self {
@@ -62,7 +62,7 @@ impl BadRequest {
     }
 }
 
-/// Whether the request may go on.
+/// Checks whether the request may proceed.
 ///
 /// # Errors
 /// The first rule that it breaks.
@@ -84,8 +84,8 @@ pub fn check_request(
             return Err(BadRequest::Expect);
         }
     }
-    // SECURITY: a client that could have `Authorization` removed behind the key's back would be
-    // given another one's response.
+    // SECURITY: a client that could have `Authorization` removed after the key was computed would
+    // get another client's response.
     for value in headers.get_all(CONNECTION) {
         if members(value.as_bytes()).any(is_end_to_end) {
             return Err(BadRequest::ConnectionOption);
@@ -101,7 +101,7 @@ fn check_target(method: &Method, uri: &Uri) -> Result<(), BadRequest> {
         None | Some("http" | "https") => {}
         Some(_) => return Err(BadRequest::Target),
     }
-    // Not `path()`, which invents the slash that `?x` lacks.
+    // Not `path()`, which adds the slash that `?x` lacks.
     match uri.path_and_query().map(http::uri::PathAndQuery::as_str) {
         Some("*") if method == Method::OPTIONS => Ok(()),
         Some(target) if target.starts_with('/') => Ok(()),
@@ -113,7 +113,7 @@ fn check_host(uri: &Uri, version: Version, headers: &HeaderMap) -> Result<(), Ba
     let authority = uri.authority().map(http::uri::Authority::as_str);
     let mut hosts = headers.get_all(HOST).iter();
     let Some(host) = hosts.next() else {
-        // HTTP/2 says it in `:authority` (RFC 9113 8.3.1).
+        // HTTP/2 sends it in `:authority` (RFC 9113 8.3.1).
         return match authority {
             Some(authority) if version == Version::HTTP_2 => {
                 if is_host(authority.as_bytes()) {
@@ -131,8 +131,8 @@ fn check_host(uri: &Uri, version: Version, headers: &HeaderMap) -> Result<(), Ba
     if !is_host(host.as_bytes()) {
         return Err(BadRequest::HostMalformed);
     }
-    // RFC 9112 3.2.2 lets a proxy prefer the target. Refusing is safer: whoever sends both wants
-    // two parties to read two hosts.
+    // RFC 9112 3.2.2 lets a proxy prefer the target. Rejecting is safer: a client that sends two
+    // different hosts wants two parties to disagree.
     match authority {
         Some(authority) if !authority.as_bytes().eq_ignore_ascii_case(host.as_bytes()) => {
             Err(BadRequest::HostMismatch)
@@ -144,8 +144,8 @@ fn check_host(uri: &Uri, version: Version, headers: &HeaderMap) -> Result<(), Ba
 fn check_framing(version: Version, headers: &HeaderMap) -> Result<(), BadRequest> {
     let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
     let Some(coding) = codings.next() else { return Ok(()) };
-    // SECURITY: anything but one `chunked` is read differently by different servers, which is how
-    // requests are smuggled.
+    // SECURITY: servers disagree about anything but a single `chunked`, which is how requests are
+    // smuggled.
     if version != Version::HTTP_11
         || codings.next().is_some()
         || !coding.as_bytes().eq_ignore_ascii_case(b"chunked")
@@ -155,8 +155,8 @@ fn check_framing(version: Version, headers: &HeaderMap) -> Result<(), BadRequest
     if headers.contains_key(CONTENT_LENGTH) { Err(BadRequest::TwoLengths) } else { Ok(()) }
 }
 
-/// `host [ ":" port ]`, a name or an address. Narrower than RFC 3986, which allows what no DNS name
-/// has: `%`, `,`, `;`, `=`.
+/// `host [ ":" port ]`, a name or an address. Stricter than RFC 3986, which allows characters that
+/// no DNS name has: `%`, `,`, `;`, `=`.
 fn is_host(host: &[u8]) -> bool {
     let (name, port) = if host.first() == Some(&b'[') {
         let Some(end) = host.iter().position(|&byte| byte == b']') else { return false };
@@ -186,10 +186,10 @@ fn is_host(host: &[u8]) -> bool {
     !name.is_empty() && port_fits
 }
 
-/// Whether a connection option is the name of a field that must reach the app, or that rules and
-/// keys read.
+/// Whether a connection option is the name of a field that must reach the origin, or that rules and
+/// keys use.
 fn is_end_to_end(option: &[u8]) -> bool {
-    // The ordinary ones first: `close`, `keep-alive`, `upgrade`, `te`.
+    // The common ones first: `close`, `keep-alive`, `upgrade`, `te`.
     match option.len() {
         0..=3 | 5 | 7 | 8 | 9 => false,
         4 => option.eq_ignore_ascii_case(b"host"),

@@ -1,4 +1,4 @@
-//! A range of addresses in CIDR notation, for the list of proxies whose word is trusted.
+//! A range of addresses in CIDR notation, for the list of trusted proxies.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -11,30 +11,30 @@ pub struct Network {
     prefix: u8,
 }
 
-/// Why a text is no [`Network`].
+/// Why a text is not a [`Network`].
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BadNetwork {
-    /// The part before the slash is no IP address.
+    /// The part before the slash is not an IP address.
     #[error(
         "`{0}` is not an IP address; write an address (`10.1.2.3`) or a network (`10.0.0.0/8`)"
     )]
     Address(String),
-    /// The part after the slash is no prefix length of this family.
+    /// The part after the slash is not a prefix length of this address family.
     #[error("`/{found}` is not a prefix length; allowed is 0 to {most}")]
     Prefix {
-        /// What stands there.
+        /// The text after the slash.
         found: String,
-        /// The longest prefix that the address's family has.
+        /// The longest prefix of the address family.
         most: u8,
     },
-    /// The address has bits set beyond its prefix, so that it is unclear what was meant.
+    /// The address has bits set beyond its prefix, so its meaning is unclear.
     #[error("the address has bits set beyond its prefix; write `{0}` for the whole network")]
     HostBits(Network),
 }
 
 impl Network {
-    /// Whether the address lies in this network. An IPv4 address counts the same when it comes
-    /// mapped into IPv6, as it does on a socket that listens to both.
+    /// Whether the address lies in this network. An IPv4 address counts the same if it is mapped
+    /// into IPv6, as on a socket that listens to both.
     #[must_use]
     pub fn contains(&self, addr: IpAddr) -> bool {
         match (self.addr, addr.to_canonical()) {
@@ -86,7 +86,7 @@ impl FromStr for Network {
         let most = if addr.is_ipv4() { 32 } else { 128 };
         let prefix = match prefix {
             None => most,
-            // `+8` and `08` parse as numbers, but nobody writes them on purpose.
+            // `+8` and `08` parse as numbers, but are most likely mistakes.
             Some(digits) => match digits.parse::<u8>() {
                 Ok(prefix) if prefix <= most && prefix.to_string() == digits => prefix,
                 _ => return Err(BadNetwork::Prefix { found: digits.to_owned(), most }),

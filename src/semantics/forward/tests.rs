@@ -1,4 +1,4 @@
-//! Tests of what headers lose and gain on their way.
+//! Tests of the fields that a proxy removes and adds.
 
 use http::{Method, StatusCode, Uri};
 

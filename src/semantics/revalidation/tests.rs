@@ -1,4 +1,4 @@
-//! Validation and updating, section by section of RFC 9111.
+//! Tests of validation and updating, section by section of RFC 9111.
 
 use http::header::{
     AGE, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, EXPIRES, LINK, SET_COOKIE, VARY, WARNING,
@@ -12,7 +12,7 @@ const OLD: &str = "Sun, 06 Nov 1994 08:49:36 GMT";
 const MODIFIED: &str = "Sun, 06 Nov 1994 08:49:37 GMT";
 const MODIFIED_850: &str = "Sunday, 06-Nov-94 08:49:37 GMT";
 const LATER: &str = "Sun, 06 Nov 1994 08:49:38 GMT";
-/// The moment of [`PLANNED_KEYS`] and half a second.
+/// The moment of [`LATER`] and half a second.
 const NOW: Wall = Wall(784_111_778_500);
 
 type HeaderFields<'a> = &'a [(HeaderName, &'a str)];
@@ -66,12 +66,12 @@ fn rfc_9110_8_8_2_2_last_modified_is_sent_only_when_a_second_earlier_than_date()
 }
 
 #[test]
-fn rfc_9111_4_3_1_the_clients_own_conditions_do_not_reach_the_app() {
-    let mut asked: Vec<(HeaderName, &str)> =
+fn rfc_9111_4_3_1_the_clients_own_conditions_do_not_reach_the_origin() {
+    let mut fields: Vec<(HeaderName, &str)> =
         CONDITIONS.into_iter().map(|name| (name, "\"client\"")).collect();
-    asked.push((IF_NONE_MATCH, "\"another\""));
-    asked.push((CACHE_CONTROL, "no-cache"));
-    let mut request = headers(&asked);
+    fields.push((IF_NONE_MATCH, "\"another\""));
+    fields.push((CACHE_CONTROL, "no-cache"));
+    let mut request = headers(&fields);
     assert!(add_conditions(&headers(&[(ETAG, "\"stored\"")]), &mut request));
     assert_eq!(request, headers(&[(CACHE_CONTROL, "no-cache"), (IF_NONE_MATCH, "\"stored\"")]));
     assert!(!add_conditions(&HeaderMap::new(), &mut request));
@@ -157,7 +157,7 @@ fn rfc_9111_4_3_4_without_an_entity_tag_last_modified_must_be_the_stored_one() {
 }
 
 #[test]
-fn rfc_9110_15_4_5_a_304_without_validators_confirms_what_was_asked_about() {
+fn rfc_9110_15_4_5_a_304_without_validators_applies_to_the_named_response() {
     let bare = headers(&[(DATE, LATER), (CACHE_CONTROL, "max-age=5")]);
     for stored in
         [&[(ETAG, "\"a\"")][..], &[(ETAG, "W/\"a\"")], &[(LAST_MODIFIED, OLD), (DATE, LATER)], &[]]
@@ -167,7 +167,7 @@ fn rfc_9110_15_4_5_a_304_without_validators_confirms_what_was_asked_about() {
 }
 
 #[test]
-fn a_malformed_entity_tag_confirms_only_itself() {
+fn a_malformed_entity_tag_validates_only_itself() {
     assert!(validates(
         &headers(&[(ETAG, "abc"), (LAST_MODIFIED, OLD)]),
         &headers(&[(ETAG, "abc"), (LAST_MODIFIED, OLD)])
@@ -420,8 +420,8 @@ proptest! {
     }
 
     #[test]
-    fn a_response_confirms_itself_and_agrees_with_itself(mut stored in head()) {
-        // What comes twice is nobody's; so with one line of each.
+    fn a_response_validates_itself_and_agrees_with_itself(mut stored in head()) {
+        // A repeated field is ambiguous, so only one line of each is compared.
         for name in [ETAG, LAST_MODIFIED, CONTENT_LENGTH] {
             if let Some(value) = stored.remove(&name) {
                 stored.insert(name, value);
@@ -434,7 +434,7 @@ proptest! {
     }
 
     #[test]
-    fn a_304_with_another_strong_entity_tag_confirms_nothing(stored in head(), update in head(), tag in "[c-z]{1,8}") {
+    fn a_304_with_another_strong_entity_tag_validates_nothing(stored in head(), update in head(), tag in "[c-z]{1,8}") {
         let mut update = update;
         update.insert(ETAG, HeaderValue::from_str(&format!("\"{tag}\"")).unwrap());
         let named = add_conditions(&stored, &mut HeaderMap::new());
@@ -444,8 +444,8 @@ proptest! {
     }
 
     #[test]
-    fn what_is_sent_is_what_is_stored(stored in head(), asked in head()) {
-        let mut request = asked;
+    fn what_is_sent_is_what_is_stored(stored in head(), request in head()) {
+        let mut request = request;
         request.insert(RANGE, HeaderValue::from_static("bytes=0-1"));
         let any = add_conditions(&stored, &mut request);
         prop_assert!(!request.contains_key(RANGE));

@@ -53,7 +53,7 @@ fn ask(
 /// Seconds of freshness at arrival, or the refusal, for a 200 with this `Cache-Control`.
 fn ttl(rules: &StoreRules<'_>, cache_control: &str) -> Result<i64, Reason> {
     ask(rules, 200, &[], &[(CACHE_CONTROL, cache_control)])
-        .map(|admission| admission.times.ttl_ms(NOW) / 1000)
+        .map(|policy| policy.times.ttl_ms(NOW) / 1000)
 }
 
 #[test]
@@ -89,12 +89,12 @@ fn without_a_ttl_the_app_must_say_how_long() {
         assert_eq!(
             ttl(&rules, "no-store"),
             Err(Reason::NoStore),
-            "nothing to put in the place of the app's word"
+            "there is no ttl to use instead of the stated lifetime"
         );
     }
     let expires = |date| {
         ask(&PLAIN, 200, &[], &[(EXPIRES, date), (DATE, DATE_NOW)])
-            .map(|admission| admission.times.ttl_ms(NOW))
+            .map(|policy| policy.times.ttl_ms(NOW))
     };
     assert_eq!(expires(DATE_LATER), Ok(60_000));
     assert_eq!(expires("0"), Err(Reason::StaleOnArrival));
@@ -137,14 +137,14 @@ fn age_counts_against_the_apps_freshness_but_not_against_the_routes() {
     assert_eq!((by_route.ttl_ms(NOW), by_route.age(NOW)), (300_000, Duration::from_secs(30)));
     let year_off =
         ask(&RESPECT, 200, &[], &[(DATE, "Sat, 01 Jan 1972 00:00:00 GMT")]).unwrap().times;
-    assert_eq!(year_off.ttl_ms(NOW), 300_000, "an app without a clock");
+    assert_eq!(year_off.ttl_ms(NOW), 300_000, "an origin without a clock");
 }
 
 #[test]
 fn statuses_are_stored_as_their_freshness_allows() {
     let max_age: HeaderPairs<'_> = &[(CACHE_CONTROL, "max-age=60")];
     for status in 100..=599 {
-        // RFC 9111 3: every final status; parts and 304 are not responses of their own.
+        // RFC 9111 3: every final status; 206 and 304 are not responses of their own.
         let by_app = if status >= 200 && status != 206 && status != 304 {
             Ok(())
         } else {
@@ -176,7 +176,8 @@ const fn secs(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
 }
 
-/// The windows of a 200 with this `Cache-Control`: while revalidating, on errors, when unreachable.
+/// The stale windows of a 200 with this `Cache-Control`: while revalidating, on errors, when
+/// unreachable.
 fn windows_of(rules: &StoreRules<'_>, cache_control: &str) -> (Duration, Duration, Duration) {
     let Leeway { while_revalidate, if_error, unreachable, .. } =
         ask(rules, 200, &[], &[(CACHE_CONTROL, cache_control)]).unwrap().leeway;
@@ -194,7 +195,7 @@ fn rfc9111_4_2_4_and_rfc5861_windows_come_from_the_app_and_then_from_the_route()
     assert_eq!(
         windows_of(&KEEPING, "max-age=60"),
         (none, none, ten),
-        "an app that is gone is stood in for"
+        "a stale response stands in for an unreachable origin"
     );
     assert_eq!(windows_of(&by_route, "max-age=60"), (secs(7), secs(8), secs(8)));
     assert_eq!(
@@ -204,7 +205,7 @@ fn rfc9111_4_2_4_and_rfc5861_windows_come_from_the_app_and_then_from_the_route()
     assert_eq!(
         windows_of(&by_route, "max-age=60, stale-if-error=0"),
         (secs(7), none, none),
-        "the app's word is the app's word"
+        "the origin decides"
     );
     let ignoring = StoreRules { origin: OriginRule::Ignore, ttl: Some(secs(60)), ..by_route };
     assert_eq!(
@@ -231,16 +232,16 @@ fn rfc9111_5_2_2_some_directives_forbid_what_is_stale() {
 }
 
 #[test]
-fn what_has_a_validator_is_stored_to_be_confirmed() {
+fn a_response_with_a_validator_is_stored_for_revalidation() {
     let tagged = |rules: &StoreRules<'_>, cache_control: &str| {
         ask(rules, 200, &[], &[(CACHE_CONTROL, cache_control), (ETAG, "\"1\"")])
     };
     for cache_control in
         ["no-cache", "no-cache, max-age=60", "max-age=0", "max-age=0, must-revalidate", "public"]
     {
-        let admission = tagged(&KEEPING, cache_control).unwrap();
-        assert!(!admission.times.is_fresh(NOW), "{cache_control}");
-        let Leeway { while_revalidate, if_error, unreachable, keep } = admission.leeway;
+        let policy = tagged(&KEEPING, cache_control).unwrap();
+        assert!(!policy.times.is_fresh(NOW), "{cache_control}");
+        let Leeway { while_revalidate, if_error, unreachable, keep } = policy.leeway;
         assert_eq!(
             (while_revalidate, if_error),
             (Duration::ZERO, Duration::ZERO),
@@ -260,12 +261,12 @@ fn what_has_a_validator_is_stored_to_be_confirmed() {
     assert_eq!(
         ask(&KEEPING, 404, &[], &[(ETAG, "\"1\"")]),
         Err(Reason::NoFreshness),
-        "an error page is not confirmed"
+        "an error page is not revalidated"
     );
     let aged =
         ask(&KEEPING, 200, &[], &[(CACHE_CONTROL, "max-age=60"), (AGE, "100"), (ETAG, "\"1\"")])
             .unwrap();
-    assert_eq!(aged.leeway.keep, secs(640), "kept from now on, not from when it was fresh");
+    assert_eq!(aged.leeway.keep, secs(640), "counted from now, not from the end of its freshness");
 }
 
 #[test]
@@ -275,7 +276,7 @@ fn what_is_stale_for_longer_than_its_windows_is_not_stored() {
             (CACHE_CONTROL, "max-age=60, stale-while-revalidate=30, stale-if-error=20"),
             (AGE, age),
         ];
-        ask(&KEEPING, 200, &[], &fields).map(|admission| admission.leeway.keep)
+        ask(&KEEPING, 200, &[], &fields).map(|policy| policy.leeway.keep)
     };
     assert_eq!(aged("80"), Ok(secs(30)), "20 s into its windows");
     assert_eq!(aged("90"), Err(Reason::StaleOnArrival), "beyond the last of them");
@@ -297,7 +298,7 @@ fn rfc9111_4_2_2_heuristics_are_for_routes_without_a_ttl() {
     let last_modified: HeaderPairs<'_> =
         &[(DATE, DATE_NOW), (LAST_MODIFIED, "Sun, 06 Nov 1994 08:32:57 GMT")];
     let left = |rules: &StoreRules<'_>, status| {
-        ask(rules, status, &[], last_modified).map(|admission| admission.times.ttl_ms(NOW))
+        ask(rules, status, &[], last_modified).map(|policy| policy.times.ttl_ms(NOW))
     };
     assert_eq!(left(&PLAIN, 200), Ok(100_000), "a tenth of its age");
     assert_eq!(left(&PLAIN, 404), Ok(100_000));
@@ -316,7 +317,7 @@ fn rfc9213_a_targeted_field_outranks_cache_control_and_expires() {
             (EXPIRES, expires),
             (DATE, DATE_NOW),
         ];
-        ask(&rules, 200, &[], &fields).map(|admission| admission.times.ttl_ms(NOW) / 1000)
+        ask(&rules, 200, &[], &fields).map(|policy| policy.times.ttl_ms(NOW) / 1000)
     };
     assert_eq!(left("max-age=60", "no-store", "0"), Ok(60));
     assert_eq!(left("no-store", "max-age=60", DATE_LATER), Err(Reason::NoStore));
@@ -325,7 +326,7 @@ fn rfc9213_a_targeted_field_outranks_cache_control_and_expires() {
     assert_eq!(
         left("foo", "max-age=9", DATE_LATER),
         Err(Reason::NoFreshness),
-        "valid, and says nothing of freshness"
+        "valid, but without a lifetime"
     );
 }
 
@@ -338,7 +339,7 @@ fn set_cookie_keeps_a_response_out_unless_it_is_stripped() {
 }
 
 #[test]
-fn answers_to_authorization_are_shared_only_by_permission() {
+fn responses_to_authorization_are_shared_only_by_permission() {
     let request: HeaderPairs<'_> = &[(AUTHORIZATION, "Bearer x")];
     let cases = [
         (RESPECT, "max-age=60", false),
@@ -441,7 +442,7 @@ fn response() -> impl Strategy<Value = Vec<(HeaderName, String)>> {
     prop::collection::vec(field, 0..5)
 }
 
-/// A response and the same with one more `Cache-Control` line.
+/// The policy for a response, and for the same response with one more `Cache-Control` line.
 fn ask_both(
     rules: &StoreRules<'_>,
     status: u16,
@@ -488,8 +489,8 @@ proptest! {
         let (request, response) = (HeaderMap::new(), headers(&fields));
         let (requested, received) = (Wall(requested), Wall(received));
         let exchange = Exchange { request: &request, status: StatusCode::OK, response: &response, requested, received };
-        if let Ok(admission) = store_policy(&rules, &exchange) {
-            let left = admission.times.ttl_ms(received);
+        if let Ok(policy) = store_policy(&rules, &exchange) {
+            let left = policy.times.ttl_ms(received);
             prop_assert!(left > 0 && u128::from(left.unsigned_abs()) <= MAX_LIFETIME.as_millis(), "{left}");
         }
     }

@@ -1,22 +1,22 @@
 //! One normal form for header values that mean the same, so that clients share variants.
 //!
-//! Two values may have the same form only if each client accepts what the other one gets. A value
-//! that cannot be read keeps its own bytes, which no normal form can equal: it contains what made
-//! it unreadable.
+//! Two values may have the same form only if each client accepts the response of the other. A value
+//! that cannot be parsed is left as it is; it cannot collide with a normal form, because it
+//! contains what made it invalid.
 
 use std::cmp::Reverse;
 
 use http::header::{ACCEPT_ENCODING, ACCEPT_LANGUAGE, GetAll, HeaderName, HeaderValue};
 
-/// The codings that apps use, which is what a `*` in `Accept-Encoding` comes to.
+/// The codings that origins use; `*` in `Accept-Encoding` expands to them.
 const CODINGS: [&str; 4] = ["br", "deflate", "gzip", "zstd"];
 
-/// The value of a header that a response varies on, as the key of the variant sees it. `None`: the
-/// request has no such header.
+/// The value of a header that a response varies on, as the key of the variant uses it. `None` if
+/// the request has no such header.
 ///
-/// `Accept-Encoding` becomes the sorted list of the codings accepted; `Accept-Language` the
-/// languages in lower case, the preferred one first; of every other header the lines are joined as
-/// they came.
+/// `Accept-Encoding` becomes the sorted list of accepted codings; `Accept-Language` becomes the
+/// languages in lower case, the preferred one first; the lines of any other header are joined
+/// unchanged.
 #[must_use]
 pub fn normalise(name: &HeaderName, values: GetAll<'_, HeaderValue>) -> Option<Vec<u8>> {
     let mut lines = values.into_iter();
@@ -39,7 +39,7 @@ type Weighted = (String, u16);
 fn encodings(raw: &[u8]) -> Option<String> {
     let mut members = weighted(raw)?;
     for (name, _) in &mut members {
-        // RFC 9110 8.4.1.3: the same coding by an older name.
+        // RFC 9110 8.4.1.3: an older name of the same coding.
         if name == "x-gzip" {
             name.replace_range(..2, "");
         }
@@ -49,8 +49,8 @@ fn encodings(raw: &[u8]) -> Option<String> {
     if members.windows(2).any(|pair| pair[0].0 == pair[1].0)
         && members.iter().any(|(_, weight)| *weight == 0)
     {
-        // Accepted here and refused there, perhaps: whatever the app makes of it is this value's
-        // own affair.
+        // The value may accept and refuse the same coding. Only the origin knows what that means,
+        // so the value gets a variant of its own.
         return None;
     }
     let weight_of =
@@ -59,11 +59,11 @@ fn encodings(raw: &[u8]) -> Option<String> {
     let mut accepted: Vec<String> = Vec::with_capacity(members.len());
     for (name, weight) in &members {
         match (name.as_str(), *weight) {
-            // Refusing one coding matters only where the default is to accept it.
+            // Refusing a coding matters only if it would be accepted by default.
             (coding, 0) if coding == "identity" || star.is_some_and(|star| star > 0) => {
                 accepted.push(format!("{coding};q=0"))
             }
-            // Acceptable by default (RFC 9110 12.5.3), and not acceptable by default.
+            // `identity` is acceptable by default (RFC 9110 12.5.3); every other coding is not.
             ("identity", _) | (_, 0) => {}
             (coding, _) => accepted.push(coding.to_owned()),
         }
@@ -85,9 +85,9 @@ fn encodings(raw: &[u8]) -> Option<String> {
 
 fn languages(raw: &[u8]) -> Option<String> {
     let mut members = weighted(raw)?;
-    // A stable sort: equal weights keep their order.
+    // The sort is stable: equal weights keep their order.
     members.sort_by_key(|(_, weight)| Reverse(*weight));
-    // A language that is refused must not look like one that is wanted least.
+    // A refused language must differ from one with the lowest preference.
     let names: Vec<String> = members
         .into_iter()
         .map(|(name, weight)| if weight == 0 { name + ";q=0" } else { name })
@@ -95,8 +95,8 @@ fn languages(raw: &[u8]) -> Option<String> {
     Some(names.join(","))
 }
 
-/// The members of a list of names with optional weights (RFC 9110 12.4.2), or `None` if one of them
-/// is not that.
+/// The members of a list of names with optional weights (RFC 9110 12.4.2), or `None` if a member is
+/// invalid.
 fn weighted(raw: &[u8]) -> Option<Vec<Weighted>> {
     let text = str::from_utf8(raw).ok()?;
     let members = text.split(',').map(str::trim_ascii).filter(|member| !member.is_empty());
@@ -117,7 +117,7 @@ fn weighted(raw: &[u8]) -> Option<Vec<Weighted>> {
         .collect()
 }
 
-/// Reads `q=0.8` in thousandths.
+/// Parses `q=0.8` as thousandths.
 fn weight(parameter: &str) -> Option<u16> {
     let value = parameter.strip_prefix("q=").or_else(|| parameter.strip_prefix("Q="))?;
     let (whole, fraction) = value.split_once('.').unwrap_or((value, ""));

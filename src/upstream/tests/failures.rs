@@ -243,7 +243,12 @@ async fn responses_with_two_readings_are_refused() {
 
 #[tokio::test]
 async fn a_body_that_falls_silent_is_broken_off_unless_it_is_an_event_stream() {
-    for (kind, breaks) in [("text/plain", true), ("text/event-stream; charset=utf-8", false)] {
+    for (kind, breaks) in [
+        ("text/plain", true),
+        ("text/event-streamer", true),
+        ("text/event-stream; charset=utf-8", false),
+        ("Text/Event-Stream; charset=utf-8", false),
+    ] {
         let address = app(move |mut conn, _| async move {
             conn.head().await;
             conn.say(&format!("HTTP/1.1 200 OK\r\ncontent-type: {kind}\r\ntransfer-encoding: chunked\r\n\r\n2\r\nok\r\n")).await;

@@ -376,6 +376,27 @@ async fn explain_offline_is_text_or_json() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn explain_offline_obeys_the_directives_of_the_request() {
+    let config =
+        "[upstream]\nurl = \"http://127.0.0.1:1\"\n[[routes]]\npath = \"/a\"\nttl = \"5m\"\n";
+    let line = CommandLine::new().file("proxy.toml", config);
+    for (header, verdict, reason) in [
+        ("cache-control: no-cache", "X-Cache      REVALIDATED when", "request no-cache"),
+        ("pragma: no-cache", "X-Cache      REVALIDATED when", "request no-cache"),
+        ("cache-control: no-store", "X-Cache      BYPASS\n", "request no-store"),
+        (
+            "cache-control: only-if-cached",
+            "X-Cache      HIT when it is stored, else 504",
+            "only if",
+        ),
+    ] {
+        let said = line.run(&["explain", "GET", "/a", "-H", header]).await;
+        assert_eq!(said.code, 0, "{header}");
+        contains_all(&said.out, &[verdict, &format!("reason       {reason}")]);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn completions_are_there_for_each_shell() {
     for (shell, part) in [
         ("bash", "_sidecache"),

@@ -148,7 +148,7 @@ fn redis_that_cannot_be_asked_is_a_note() {
     let redis = RedisServer::start();
     redis.freeze();
     let began = Instant::now();
-    note(&using(&redis), "no answer within the deadline");
+    note(&using(&redis), "no reply within the deadline");
     assert!(began.elapsed() < Duration::from_secs(5), "it is not waited for");
     redis.thaw();
     let suitable = [

@@ -11,7 +11,7 @@ use std::time::Duration;
 use crate::support::origin::{VERSIONED_RULES, identity, versioned};
 use crate::support::redis_kinds::RedisKind;
 use crate::support::tls::Certificates;
-use crate::support::{Client, Origin, Point, RedisServer, Reply, Sidecar, eventually};
+use crate::support::{Client, Origin, Point, RedisServer, Reply, Sidecar, eventually, metric};
 
 const NO_MEMORY: &str = "[memory]\nsize = \"0\"\n";
 
@@ -368,6 +368,12 @@ async fn entry_sealed_without_the_secret_is_a_miss() {
             )
             .await,
         );
+    }
+    for sidecar in &sidecars {
+        eventually("it uses Redis", Duration::from_secs(10), || async {
+            metric(sidecar.admin, "sidecache_redis_up").await == 1
+        })
+        .await;
     }
     let clients: Vec<Client> =
         sidecars.iter().map(|sidecar| Client::new(sidecar.address)).collect();

@@ -1,13 +1,17 @@
-//! What can be said of collapsing across sidecars without a Redis.
+//! Tests of coalescing across sidecars that need no Redis.
 
 use std::path::PathBuf;
 
 use proptest::prelude::*;
+use tokio::sync::oneshot;
 
 use super::*;
+use crate::cache::fills::cluster::message::parse;
 use crate::clock::Clock;
+use crate::coherence::TagSnapshot;
 use crate::coherence::redis_records::RecordStore;
 use crate::coherence::tag_record::{RecordSnapshot, TagRecord};
+use crate::policy::key::KeyHash;
 use crate::policy::tag::Tag;
 use crate::redis::{OnLoss, RedisAddress, RedisSettings, WritePolicy};
 
@@ -34,7 +38,7 @@ fn name(hash: u8, reading: RecordSnapshot) -> Option<FillName> {
 }
 
 #[test]
-fn a_fill_is_named_by_its_key_and_by_what_was_read_of_its_tags() {
+fn a_fill_is_named_by_its_key_and_by_the_snapshot_of_its_tags() {
     let known =
         |nonce, seq| reading(&[("a", Some(record(nonce))), ("b", Some(record(2)))], Some(seq));
     let one = name(1, known(1, 5));
@@ -44,24 +48,24 @@ fn a_fill_is_named_by_its_key_and_by_what_was_read_of_its_tags() {
     assert_ne!(one, name(2, known(1, 5)), "another key");
     let mut other = known(1, 5);
     other.generation = Nonce([8; 16]);
-    assert_ne!(one, name(1, other), "emptied meanwhile");
+    assert_ne!(one, name(1, other), "everything was purged");
     let other = RecordSnapshot { fence: "g".into(), ..known(1, 5) };
     assert_ne!(one, name(1, other), "another primary, whose records are not these");
 }
 
 #[test]
-fn a_fill_of_a_tag_without_a_record_is_named_by_the_step() {
+fn a_fill_of_a_tag_without_a_record_is_named_by_the_purge_sequence() {
     let unknown = |seq| name(1, reading(&[("a", None)], seq));
     assert_eq!(unknown(Some(5)), unknown(Some(5)));
-    assert_ne!(unknown(Some(5)), unknown(Some(6)), "it may have been this tag");
+    assert_ne!(unknown(Some(5)), unknown(Some(6)), "the purge may have been of this tag");
     assert_eq!(unknown(None), None);
     assert_eq!(FillName::from_snapshot(KeyHash([1; 32]), &TagSnapshot::Unverifiable), None);
 }
 
 #[test]
-fn what_is_published_is_understood_and_nothing_else() {
-    for fate in RemoteOutcome::ALL {
-        assert_eq!(parse(&message(A, fate)), Some((A, fate)));
+fn published_messages_are_parsed_and_no_others() {
+    for outcome in RemoteOutcome::ALL {
+        assert_eq!(parse(&message(A, outcome)), Some((A, outcome)));
     }
     let good = String::from_utf8(message(A, RemoteOutcome::Stored).to_vec()).expect("text");
     let bad = [
@@ -80,68 +84,68 @@ fn what_is_published_is_understood_and_nothing_else() {
 
 proptest! {
     #[test]
-    fn messages_of_strangers_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..90)) {
+    fn no_message_causes_a_panic(bytes in proptest::collection::vec(any::<u8>(), 0..90)) {
         let _ = parse(&bytes);
     }
 
     #[test]
-    fn every_name_can_be_told(bytes: [u8; 32]) {
+    fn every_name_can_be_published(bytes: [u8; 32]) {
         prop_assert_eq!(parse(&message(FillName(bytes), RemoteOutcome::NotStored)), Some((FillName(bytes), RemoteOutcome::NotStored)));
     }
 }
 
 #[tokio::test]
-async fn those_who_wait_for_a_fill_are_told_and_the_others_are_not() {
-    let board = Arc::<Waiters>::default();
-    let [mut one, mut two, mut other] = [A, A, B].map(|name| board.register(name));
-    board.on_event(&BusEvent::Message(message(A, RemoteOutcome::Uncacheable)));
+async fn only_the_waiters_of_a_fill_are_woken_by_its_message() {
+    let waiters = Arc::<Waiters>::default();
+    let [mut one, mut two, mut other] = [A, A, B].map(|name| waiters.register(name));
+    waiters.on_event(&BusEvent::Message(message(A, RemoteOutcome::Uncacheable)));
     assert_eq!((&mut one.outcome).await, Ok(RemoteOutcome::Uncacheable));
     assert_eq!((&mut two.outcome).await, Ok(RemoteOutcome::Uncacheable));
     assert!(
         other.outcome.try_recv().is_err_and(|error| error == oneshot::error::TryRecvError::Empty)
     );
     drop((one, two, other));
-    assert!(board.lock().is_empty(), "nothing is left of those who waited");
+    assert!(waiters.lock().is_empty(), "no waiter is left");
 }
 
 #[tokio::test]
-async fn a_gap_wakes_everybody() {
-    let board = Arc::<Waiters>::default();
-    let [mut one, mut other] = [A, B].map(|name| board.register(name));
-    board.on_event(&BusEvent::Lagged);
+async fn a_lag_wakes_all_waiters() {
+    let waiters = Arc::<Waiters>::default();
+    let [mut one, mut other] = [A, B].map(|name| waiters.register(name));
+    waiters.on_event(&BusEvent::Lagged);
     assert!((&mut one.outcome).await.is_err());
     assert!((&mut other.outcome).await.is_err());
-    assert!(board.lock().is_empty());
+    assert!(waiters.lock().is_empty());
 }
 
 #[test]
-fn a_place_that_is_given_up_is_gone_and_takes_no_other_along() {
-    let board = Arc::<Waiters>::default();
-    let [one, mut two] = [A, A].map(|name| board.register(name));
+fn a_dropped_waiter_is_unregistered_alone() {
+    let waiters = Arc::<Waiters>::default();
+    let [one, mut two] = [A, A].map(|name| waiters.register(name));
     drop(one);
-    assert_eq!(board.lock()[&A].len(), 1);
-    board.on_event(&BusEvent::Message(message(A, RemoteOutcome::Stored)));
+    assert_eq!(waiters.lock()[&A].len(), 1);
+    waiters.on_event(&BusEvent::Message(message(A, RemoteOutcome::Stored)));
     assert_eq!(two.outcome.try_recv(), Ok(RemoteOutcome::Stored));
-    // A newer place under the same name is not the one that is dropped here.
-    let newer = board.register(A);
+    // Dropping a waiter does not unregister a newer one under the same name.
+    let newer = waiters.register(A);
     drop(two);
-    assert_eq!(board.lock()[&A].len(), 1);
+    assert_eq!(waiters.lock()[&A].len(), 1);
     drop(newer);
-    assert!(board.lock().is_empty());
+    assert!(waiters.lock().is_empty());
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_wait_ends_with_the_lease() {
-    let board = Arc::<Waiters>::default();
+async fn a_wait_ends_when_the_lock_would_expire() {
+    let waiters = Arc::<Waiters>::default();
     let permits = Arc::new(Semaphore::new(1));
     let permit = Arc::clone(&permits).try_acquire_owned().expect("one");
     let waiting = FillWait {
-        slot: board.register(A),
+        slot: waiters.register(A),
         remaining: Duration::from_millis(4_999),
         _permit: permit,
     };
     assert_eq!(waiting.finished().await, WaitOutcome::LockExpired);
-    assert!(board.lock().is_empty());
+    assert!(waiters.lock().is_empty());
     assert_eq!(permits.available_permits(), 1);
 }
 
@@ -167,15 +171,15 @@ fn nowhere() -> RedisSettings {
 }
 
 #[tokio::test]
-async fn without_redis_everybody_goes_on_without_a_lease() {
-    let link = Arc::new(RedisClient::new(nowhere()).expect("a client needs no server"));
+async fn without_redis_fills_take_no_lock() {
+    let client = Arc::new(RedisClient::new(nowhere()).expect("a client needs no server"));
     let coherence =
-        Arc::new(Coherence::new(Some(RecordStore::new(link, Clock::system())), Clock::system()));
-    let across = ClusterFills::new(coherence, 10, Duration::from_secs(5), TaskTracker::new())
-        .expect("there is a link");
-    assert!(!across.is_listening());
-    assert!(matches!(across.lock_or_wait(A).await, LockOutcome::FillLocally));
-    assert_eq!(across.waiting(), 0);
+        Arc::new(Coherence::new(Some(RecordStore::new(client, Clock::system())), Clock::system()));
+    let fills = ClusterFills::new(coherence, 10, Duration::from_secs(5), TaskTracker::new())
+        .expect("there is a client");
+    assert!(!fills.is_listening());
+    assert!(matches!(fills.lock_or_wait(A).await, LockOutcome::FillLocally));
+    assert_eq!(fills.waiting(), 0);
     let alone = Arc::new(Coherence::new(None, Clock::system()));
     assert!(ClusterFills::new(alone, 10, Duration::from_secs(5), TaskTracker::new()).is_none());
 }

@@ -1,17 +1,17 @@
-//! What of a disk can fail, so that tests can make it fail.
+//! The disk operations that can fail, as a trait, so that tests can make them fail.
 
 use std::fs::File;
 use std::io::{self, Write as _};
 
-/// Writing and syncing.
+/// Writes and syncs files.
 pub trait Disk: Send {
-    /// Writes all of it where the file stands.
+    /// Writes all bytes at the current position of the file.
     fn write(&self, file: &File, bytes: &[u8]) -> io::Result<()>;
-    /// Returns when the file's content is on disk; a folder's, when it is a folder.
+    /// Returns when the contents of the file, or the names in the folder, are on disk.
     fn sync(&self, file: &File) -> io::Result<()>;
 }
 
-/// The machine's.
+/// The real disk.
 pub struct RealDisk;
 
 impl Disk for RealDisk {
@@ -20,7 +20,7 @@ impl Disk for RealDisk {
     }
 
     fn sync(&self, file: &File) -> io::Result<()> {
-        // The length goes with it; the times need not.
+        // This syncs the length too; timestamps do not matter.
         file.sync_data()
     }
 }

@@ -1,27 +1,35 @@
-//! Opening a journal: its lock, and what it holds after whatever has happened to it.
+//! Opens a journal file: locks it, and reads it whatever state a crash has left it in.
 
 use std::fs::{self, File, OpenOptions, Permissions, TryLockError};
 use std::io::{self, BufRead as _, BufReader, Read as _, Seek as _};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::disk::Disk;
-use super::{OpenJournal, text};
-use crate::coherence::journal::{Journal, JournalLine};
+use crate::coherence::journal::{Journal, JournalLine, text};
 use crate::error::SetupError;
 
-/// Only the sidecar's user reads tags.
+/// Tags are private: only the sidecar's user may read the file.
 pub const FILE_MODE: u32 = 0o600;
 
-/// How often the file may be replaced by its owner while it is opened.
+/// How often the owner may replace the file while it is being opened.
 const MAX_OPEN_ATTEMPTS: usize = 8;
 
-/// The journal cannot be used.
+/// An open and locked file whose first `len` bytes are valid.
+pub struct OpenJournal {
+    pub file: File,
+    pub path: PathBuf,
+    pub journal: Journal,
+    pub len: u64,
+    pub broken: bool,
+}
+
+/// The error that the journal cannot be used.
 pub fn unusable(path: &Path, why: String) -> SetupError {
     SetupError { what: format!("the journal {}", path.display()), why }
 }
 
-/// Opens and locks the file, or creates it, and reads it.
+/// Opens or creates the file, locks it, and reads it.
 pub fn open(path: &Path, disk: &dyn Disk) -> Result<OpenJournal, SetupError> {
     let failed = |error: io::Error| {
         unusable(
@@ -32,13 +40,17 @@ pub fn open(path: &Path, disk: &dyn Disk) -> Result<OpenJournal, SetupError> {
         )
     };
     let file = open_locked(path, failed)?;
-    // A successor takes the name of the file, not of a link to it.
+    // Replacing the file later must replace the file itself, not a link to it.
     let path = fs::canonicalize(path).map_err(failed)?;
     let permissions = file.metadata().map_err(failed)?.permissions();
     if permissions.mode() & 0o077 != 0
         && let Err(error) = file.set_permissions(Permissions::from_mode(FILE_MODE))
     {
-        tracing::warn!(%error, path = %path.display(), "others can read the journal, and it cannot be forbidden");
+        tracing::warn!(
+            %error,
+            path = %path.display(),
+            "other users can read the journal, and its permissions cannot be changed"
+        );
     }
     let mut opened = read(file, &path, failed)?;
     if opened.len == 0 {
@@ -86,7 +98,7 @@ fn open_locked(path: &Path, failed: impl Fn(io::Error) -> SetupError) -> Result<
             }
             Err(TryLockError::Error(error)) => return Err(failed(error)),
         }
-        // Its owner may have replaced it between the opening and the lock.
+        // The owner may have replaced the file between opening and locking.
         if fs::metadata(path)
             .is_ok_and(|named| (named.dev(), named.ino()) == (own.dev(), own.ino()))
         {
@@ -95,33 +107,28 @@ fn open_locked(path: &Path, failed: impl Fn(io::Error) -> SetupError) -> Result<
     }
     Err(unusable(
         path,
-        "it is replaced again and again; give each sidecar a journal of its own".to_owned(),
+        "it is being replaced repeatedly; give each sidecar a journal of its own".to_owned(),
     ))
 }
 
-/// Reads what a file holds. Its bytes stay as they are.
+/// Reads the lines of a file, without changing it.
 fn read(
     file: File,
     path: &Path,
     failed: impl Fn(io::Error) -> SetupError,
 ) -> Result<OpenJournal, SetupError> {
-    let mut holds = Journal::default();
+    let mut journal = Journal::default();
     let mut reader = BufReader::new(&file);
     let mut buffer = Vec::new();
     reader.by_ref().take(text::HEADER.len() as u64).read_to_end(&mut buffer).map_err(&failed)?;
     if buffer != text::HEADER.as_bytes() {
-        // A first line that was never finished: nothing can have been recorded behind it.
+        // An unfinished first line: nothing can have been recorded after it.
         if text::HEADER.as_bytes().starts_with(&buffer) {
-            return Ok(OpenJournal {
-                path: path.to_owned(),
-                journal: holds,
-                len: 0,
-                broken: false,
-                file,
-            });
+            return Ok(OpenJournal { path: path.to_owned(), journal, len: 0, broken: false, file });
         }
         let why = if buffer.starts_with(text::HEADER_PREFIX.as_bytes()) {
-            "another version wrote it; start that version once more with Redis there, so that it is replayed, or move the file away"
+            "another version wrote it; run that version once more with Redis, so that it is \
+             replayed, or move the file away"
         } else {
             "it is not a journal; name another file, or move this one away"
         };
@@ -140,19 +147,27 @@ fn read(
         }
         let whole = buffer.last() == Some(&b'\n');
         if !whole && read < text::MAX_LINE_BYTES {
-            tracing::warn!(path = %path.display(), bytes = read, "the last line of the journal was not finished, and is dropped");
+            tracing::warn!(
+                path = %path.display(),
+                bytes = read,
+                "the last line of the journal was not finished, and is dropped"
+            );
             break;
         }
         len += read as u64;
         match text::decode(buffer.strip_suffix(b"\n").unwrap_or(&buffer)) {
-            Some(line) => holds.apply(&line),
+            Some(line) => journal.apply(&line),
             None => broken += 1,
         }
     }
     if broken > 0 {
-        tracing::warn!(path = %path.display(), lines = broken, "lines of the journal cannot be read; the whole cache will be emptied");
-        holds.apply(&JournalLine::Everything);
+        tracing::warn!(
+            path = %path.display(),
+            lines = broken,
+            "lines of the journal cannot be read; the whole cache will be purged"
+        );
+        journal.apply(&JournalLine::Everything);
     }
     drop(reader);
-    Ok(OpenJournal { path: path.to_owned(), journal: holds, len, broken: broken > 0, file })
+    Ok(OpenJournal { path: path.to_owned(), journal, len, broken: broken > 0, file })
 }

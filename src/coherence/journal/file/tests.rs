@@ -1,10 +1,10 @@
-//! What the log promises, on real files; where the disk is to fail, on one that does so when told.
+//! What the journal file guarantees: on real files, and on a disk that fails on demand.
 
-use std::fs::OpenOptions;
+use std::fs::{File, OpenOptions};
 use std::io::Write as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
-use std::sync::mpsc;
+use std::sync::{Mutex, mpsc};
 
 use futures_util::FutureExt as _;
 use tempfile::TempDir;
@@ -20,7 +20,7 @@ fn opened(path: &Path) -> (JournalFile, Vec<JournalLine>) {
     JournalFile::open(path).unwrap_or_else(|error| panic!("{error}"))
 }
 
-/// After this time a sync that has not come will not.
+/// A sync that has not come after this time will not come.
 const LONG_ENOUGH: std::time::Duration = std::time::Duration::from_secs(10);
 
 /// What a sidecar that starts now replays.
@@ -28,10 +28,10 @@ fn left_in(path: &Path) -> Left {
     left_by(&opened(path).1)
 }
 
-/// Tells that a sync has come, and waits for the word to go on.
+/// Sends when a sync arrives, and receives when the sync may go on.
 type HeldTags = (mpsc::Sender<()>, mpsc::Receiver<()>);
 
-/// A disk that counts its syncs, can be full, fail to sync, or be held at a sync.
+/// A disk that counts its syncs, and can be full, fail to sync, or be held at a sync.
 #[derive(Clone, Default)]
 struct Staged {
     full: Arc<AtomicBool>,
@@ -43,7 +43,7 @@ struct Staged {
 impl Disk for Staged {
     fn write(&self, file: &File, bytes: &[u8]) -> io::Result<()> {
         if self.full.load(SeqCst) {
-            // As a disk that fills up: a part of it is written.
+            // As on a disk that fills up, a part is written.
             RealDisk.write(file, &bytes[..bytes.len() / 2])?;
             return RealDisk.write(&OpenOptions::new().write(true).open("/dev/full")?, bytes);
         }
@@ -52,7 +52,7 @@ impl Disk for Staged {
 
     fn sync(&self, file: &File) -> io::Result<()> {
         self.syncs.fetch_add(1, SeqCst);
-        if let Some((arrived, go_on)) = self.hold.lock().unwrap().take() {
+        if let Some((arrived, go_on)) = self.hold.lock().take() {
             arrived.send(()).unwrap();
             go_on.recv().unwrap();
         }
@@ -68,7 +68,7 @@ impl Staged {
     fn hold_the_next_sync(&self) -> (mpsc::Receiver<()>, mpsc::Sender<()>) {
         let (arrived, at_sync) = mpsc::channel();
         let (go_on, held) = mpsc::channel();
-        *self.hold.lock().unwrap() = Some((arrived, held));
+        *self.hold.lock() = Some((arrived, held));
         (at_sync, go_on)
     }
 
@@ -90,7 +90,7 @@ async fn what_was_appended_is_there_after_a_new_start() {
     {
         log.append(line).await.unwrap();
     }
-    // Read beside the log, as after a SIGKILL: nothing waits for its end.
+    // A copy of the file is what a SIGKILL would leave: no code runs at the end.
     std::fs::copy(&path, folder.path().join("copy")).unwrap();
     assert_eq!(left_in(&folder.path().join("copy")), names(&["", "a \n%", "\u{e4}"]));
     log.rewrite(vec![purge(&["c"])]).await.unwrap();
@@ -98,7 +98,7 @@ async fn what_was_appended_is_there_after_a_new_start() {
     drop(log);
     assert_eq!(left_in(&path), names(&["c", "d"]));
     assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
-    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 2, "nothing is left beside it");
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 2, "no other file is left");
 }
 
 #[tokio::test]
@@ -137,7 +137,7 @@ async fn a_tail_torn_at_any_byte_loses_nothing_recorded_before_it() {
         assert_eq!(
             left_in(&path),
             names(&[&["a", "b", "c"][..whole], &["z"]].concat()),
-            "written on, cut at {cut}"
+            "appended after a cut at {cut}"
         );
     }
 }
@@ -155,7 +155,7 @@ async fn a_broken_line_in_the_middle_means_everything_until_it_is_replayed() {
     std::fs::write(&path, text).unwrap();
     assert_eq!(left_in(&path), Left::Everything);
     let (log, lines) = opened(&path);
-    assert_eq!(left_by(&lines), Left::Everything, "to be opened mends nothing");
+    assert_eq!(left_by(&lines), Left::Everything, "opening the file repairs nothing");
     log.append(purge(&["d"])).await.unwrap();
     drop(log);
     assert!(
@@ -282,7 +282,7 @@ async fn a_full_disk_is_told_and_the_log_goes_on_when_there_is_room_again() {
     assert_eq!(
         std::fs::read_dir(folder.path()).unwrap().count(),
         1,
-        "no half successor takes up room"
+        "a failed successor takes no space"
     );
     disk.full.store(false, SeqCst);
     log.append(purge(&["b"])).await.unwrap();
@@ -298,7 +298,7 @@ async fn after_a_failed_sync_the_next_line_goes_into_a_new_file() {
     let disk = Staged::default();
     let log = disk.open(&path);
     log.append(purge(&["a"])).await.unwrap();
-    // Held, so that its number is not given to the next file.
+    // Kept open, so that its inode number is not given to the next file.
     let old = File::open(&path).unwrap().metadata().unwrap().ino();
     let kept_open = File::open(&path).unwrap();
     disk.unsynced.store(true, SeqCst);
@@ -331,11 +331,11 @@ async fn the_file_does_not_outgrow_what_it_holds() {
     }
     drop(log);
     let length = std::fs::metadata(&path).unwrap().len();
-    // One group may be written before it is looked at.
+    // One group may be written before the length is checked.
     assert!(length < writer::MIN_REWRITE_BYTES + 1000 * 300, "{length} bytes after {written}");
     assert!(
         matches!(left_in(&path), Left::Tags(names) if names.len() == 11),
-        "ten tags, and what is under way"
+        "ten tags, and the mutation in progress"
     );
 }
 

@@ -1,5 +1,5 @@
-//! The thread's side of the log: groups of lines, one sync each; and a new file when the old one
-//! has grown, failed or been replayed.
+//! The journal's thread: writes lines in groups, with one sync each, and starts a new file when the
+//! old one has grown too long, has failed, or was replayed.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Seek as _, SeekFrom};
@@ -7,45 +7,37 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::PathBuf;
 
 use super::disk::Disk;
-use super::open::{FILE_MODE, sync_folder};
-use super::{JournalJob, OpenJournal, SyncReply, text};
-use crate::coherence::journal::{Journal, JournalLine};
+use super::open::{FILE_MODE, OpenJournal, sync_folder};
+use super::queue::{JournalJob, SyncReply};
+use crate::coherence::journal::{Journal, JournalLine, text};
 
-/// A file shorter than this is not worth shortening.
+/// Files shorter than this are not worth rewriting.
 pub const MIN_REWRITE_BYTES: u64 = 1 << 20;
 
-/// The file and what it holds.
+/// The file, and the journal that it journal.
 pub struct JournalWriter {
     file: File,
     path: PathBuf,
     /// What is on disk.
     journal: Journal,
-    /// How far the file is whole.
+    /// How many bytes of the file are valid.
     len: u64,
-    /// From this length on it is rewritten.
+    /// The length at which the file is rewritten.
     rewrite_at: u64,
-    /// The file is not what it should be: the next line goes into a new one.
+    /// The file may be damaged: the next line goes into a new one.
     suspect: bool,
     disk: Box<dyn Disk>,
 }
 
 impl JournalWriter {
-    /// Goes on with a file. One with broken lines is replaced at the first chance: they hide what
-    /// is written behind them.
+    /// Takes over an open file. One with damaged lines is replaced at the first write, because they
+    /// hide everything that follows.
     pub fn new(opened: OpenJournal, disk: Box<dyn Disk>) -> Self {
-        let OpenJournal { file, path, journal: holds, len, broken } = opened;
-        Self {
-            file,
-            path,
-            journal: holds,
-            len,
-            rewrite_at: MIN_REWRITE_BYTES,
-            suspect: broken,
-            disk,
-        }
+        let OpenJournal { file, path, journal, len, broken } = opened;
+        Self { file, path, journal, len, rewrite_at: MIN_REWRITE_BYTES, suspect: broken, disk }
     }
 
-    /// Does it all, in order, and tells those who wait.
+    /// Does these jobs in order, and replies to each.
     pub fn work(&mut self, jobs: Vec<JournalJob>) {
         let (mut lines, mut replies) = (Vec::new(), Vec::new());
         for job in jobs {
@@ -76,11 +68,11 @@ impl JournalWriter {
 
     fn record(&mut self, lines: &[JournalLine]) -> io::Result<()> {
         if self.suspect {
-            let mut holds = self.journal.clone();
+            let mut journal = self.journal.clone();
             for line in lines {
-                holds.apply(line);
+                journal.apply(line);
             }
-            return self.replace(holds);
+            return self.replace(journal);
         }
         let mut bytes = Vec::new();
         for line in lines {
@@ -95,8 +87,8 @@ impl JournalWriter {
             return Err(error);
         }
         if let Err(error) = self.disk.sync(&self.file) {
-            // The kernel may call pages clean that it failed to write: only a new file says what is
-            // on disk.
+            // The kernel may mark pages as clean that it failed to write: only a new file tells
+            // what is on disk.
             self.suspect = true;
             let _ = self.file.set_len(self.len);
             return Err(error);
@@ -108,15 +100,15 @@ impl JournalWriter {
         Ok(())
     }
 
-    /// Writes a new file and gives it the name of the old one.
-    fn replace(&mut self, holds: Journal) -> io::Result<()> {
+    /// Writes a new file and renames it to the old name.
+    fn replace(&mut self, journal: Journal) -> io::Result<()> {
         let mut bytes = text::HEADER.as_bytes().to_vec();
-        for line in holds.lines() {
+        for line in journal.lines() {
             text::encode(&line, &mut bytes);
         }
         let mut successor = self.path.clone().into_os_string();
         successor.push(".new");
-        // What a crash has left there; never what a link points to.
+        // Removes what a crash has left there, or a link, without following it.
         let _ = fs::remove_file(&successor);
         let file =
             OpenOptions::new().write(true).create_new(true).mode(FILE_MODE).open(&successor)?;
@@ -126,14 +118,14 @@ impl JournalWriter {
             fs::rename(&successor, &self.path)
         });
         if let Err(error) = named {
-            // A full disk wants the room back.
+            // Frees the space, in case the disk is full.
             let _ = fs::remove_file(&successor);
             return Err(error);
         }
-        (self.file, self.journal, self.len) = (file, holds, bytes.len() as u64);
+        (self.file, self.journal, self.len) = (file, journal, bytes.len() as u64);
         self.rewrite_at = MIN_REWRITE_BYTES.max(self.len * 2);
-        // Until the name is on disk a crash brings the old file back, without what is written to
-        // the new one.
+        // Until the new name is on disk, a crash brings the old file back, and lines written to the
+        // new one would be lost.
         self.suspect = true;
         sync_folder(&self.path, self.disk.as_ref())?;
         self.suspect = false;
@@ -142,7 +134,11 @@ impl JournalWriter {
 
     fn shorten(&mut self) {
         if let Err(error) = self.replace(self.journal.clone()) {
-            tracing::warn!(%error, path = %self.path.display(), "the journal has grown and could not be shortened; it goes on");
+            tracing::warn!(
+                %error,
+                path = %self.path.display(),
+                "the journal has grown and could not be rewritten; it keeps growing"
+            );
             self.rewrite_at = self.len + MIN_REWRITE_BYTES;
         }
     }
@@ -154,7 +150,7 @@ fn reply_all(replies: impl IntoIterator<Item = SyncReply>, result: &io::Result<(
             .as_ref()
             .map_err(|error| io::Error::new(error.kind(), error.to_string()))
             .copied();
-        // Who no longer waits has taken nothing back.
+        // Ignore the error: a caller that no longer waits has not taken its line back.
         let _ = reply.send(copy);
     }
 }

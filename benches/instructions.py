@@ -1,0 +1,100 @@
+#!/usr/bin/env python3
+"""Instructions that a hit and a pass take in user space, counted by callgrind.
+
+    python3 benches/instructions.py target/release/sidecache
+
+Runs the sidecar under `valgrind --tool=callgrind` in front of an origin of its own, on memory alone,
+and sends the same requests on one connection: once few, once many. The difference is what each
+request costs, start and end apart. The count is the same on a busy machine and on an idle one.
+"""
+
+import http.client
+import http.server
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+
+BODY = b"x" * 1024
+FEW, MANY = 500, 2500
+
+
+class Origin(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self):
+        self.send_response(200)
+        self.send_header("Content-Type", "text/plain")
+        self.send_header("Content-Length", str(len(BODY)))
+        self.end_headers()
+        self.wfile.write(BODY)
+
+    def log_message(self, *_):
+        pass
+
+
+def free_port():
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
+
+
+def instructions(binary, path, count, upstream):
+    """Instructions of a whole run with so many requests for this path."""
+    with tempfile.TemporaryDirectory() as folder:
+        port = free_port()
+        config = os.path.join(folder, "proxy.toml")
+        with open(config, "w") as file:
+            file.write(
+                f'[listen]\naddress = "127.0.0.1:{port}"\n'
+                f'[upstream]\nurl = "http://127.0.0.1:{upstream}"\n'
+                f'[admin]\naddress = "127.0.0.1:{free_port()}"\n'
+                '[log]\nlevel = "warn"\naccess = false\n'
+                '[[routes]]\npath = "/hit"\nttl = "1h"\nscope = "public"\n'
+            )
+        command = ["valgrind", "--tool=callgrind", f"--callgrind-out-file={folder}/out"]
+        sidecar = subprocess.Popen(
+            [*command, binary, "--config", config], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+        )
+        try:
+            deadline = time.monotonic() + 120
+            while True:
+                try:
+                    client = http.client.HTTPConnection("127.0.0.1", port, timeout=120)
+                    client.connect()
+                    break
+                except OSError:
+                    if time.monotonic() > deadline or sidecar.poll() is not None:
+                        raise
+                    time.sleep(0.1)
+            for _ in range(count):
+                client.request("GET", path)
+                response = client.getresponse()
+                assert response.status == 200 and response.read() == BODY
+            assert response.getheader("x-cache") == ("HIT" if path == "/hit" else "BYPASS")
+            client.close()
+            sidecar.send_signal(signal.SIGTERM)
+            said = sidecar.communicate(timeout=300)[1].decode()
+        finally:
+            if sidecar.poll() is None:
+                sidecar.kill()
+                sidecar.wait()
+        return int(re.search(r"Collected : (\d+)", said).group(1))
+
+
+def main():
+    binary = sys.argv[1] if len(sys.argv) > 1 else "target/release/sidecache"
+    origin = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Origin)
+    threading.Thread(target=origin.serve_forever, daemon=True).start()
+    for name, path in [("hit", "/hit"), ("pass", "/pass")]:
+        few, many = (instructions(binary, path, count, origin.server_port) for count in (FEW, MANY))
+        print(f"{name}: {(many - few) / (MANY - FEW):,.0f} instructions a request")
+
+
+if __name__ == "__main__":
+    main()

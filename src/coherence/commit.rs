@@ -1,0 +1,105 @@
+//! Turns what a fill has read about its tags into a proof, if nothing was purged in between.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use smallvec::SmallVec;
+
+use crate::coherence::tag_record::RecordSnapshot;
+use crate::coherence::tag_snapshot::{LocalTagSnapshot, TagSnapshot};
+use crate::coherence::validation::{LocalProof, Proof, SharedProof};
+use crate::coherence::{Coherence, CoherenceMode};
+use crate::outcome::Reason;
+use crate::policy::tag::Tag;
+
+impl Coherence {
+    /// Reads the state of some tags from the local table.
+    #[must_use]
+    pub fn read_local(&self, tags: &[Tag]) -> TagSnapshot {
+        let at = self.clock.now();
+        // The epoch comes first and the tag states come after the step: a change in between makes
+        // the snapshot stale, never too fresh.
+        let (epoch, generation, seq) = (self.epoch(), self.table.generation(), self.table.seq());
+        let states = tags.iter().map(|tag| self.table.snapshot(tag)).collect();
+        TagSnapshot::Local(LocalTagSnapshot { epoch, generation, seq, states, at })
+    }
+
+    /// The proof for a response with these tags, if none of them was purged since they were read.
+    pub async fn commit(
+        &self,
+        read: &TagSnapshot,
+        tags: &[Tag],
+        lifetime: Duration,
+    ) -> Result<Proof, Reason> {
+        let proof = match read {
+            TagSnapshot::Local(local) => {
+                self.commit_local(local, tags).map(Proof::Local).ok_or(Reason::PurgedDuringFill)
+            }
+            TagSnapshot::Shared(epoch, snapshot) => {
+                self.commit_shared(*epoch, snapshot, tags, lifetime).await.map(Proof::Shared)
+            }
+            TagSnapshot::Unverifiable => Err(Reason::Unverifiable),
+        };
+        if matches!(proof, Err(Reason::PurgedDuringFill)) {
+            self.counters.fills_purged.inc();
+        }
+        proof
+    }
+
+    pub(super) fn commit_local(&self, read: &LocalTagSnapshot, tags: &[Tag]) -> Option<LocalProof> {
+        let mut states = SmallVec::with_capacity(tags.len());
+        let mut unread = false;
+        for tag in tags {
+            if let Some((_, state, purged)) = read.states.iter().find(|(name, _, _)| name == tag) {
+                states.push((Arc::clone(state), *purged));
+            } else {
+                unread = true;
+                let (state, _) = self.table.tag_state(tag);
+                let purged = state.last_purge();
+                if purged > read.seq {
+                    return None;
+                }
+                states.push((state, purged));
+            }
+        }
+        // A purge of a tag that nobody holds only moves the step. It is read after the tag states
+        // were made: see the invariants of the table.
+        if unread && self.table.seq() != read.seq {
+            return None;
+        }
+        // Counted from before the origin got the request: a write through another sidecar may have
+        // followed at once.
+        let until = (self.mode() == CoherenceMode::Degraded).then(|| read.at + self.degraded_ttl());
+        let proof = LocalProof { epoch: read.epoch, generation: read.generation, states, until };
+        match self.validate_local(&proof) {
+            Ok(()) | Err(Reason::MutationPending) => Some(proof),
+            Err(_) => None,
+        }
+    }
+
+    fn degraded_ttl(&self) -> Duration {
+        self.records
+            .as_ref()
+            .map_or(Duration::ZERO, |shared| shared.client().settings().degraded_ttl)
+    }
+
+    async fn commit_shared(
+        &self,
+        epoch: u64,
+        snapshot: &RecordSnapshot,
+        tags: &[Tag],
+        lifetime: Duration,
+    ) -> Result<SharedProof, Reason> {
+        let Some(shared) = &self.records else { return Err(Reason::Unverifiable) };
+        if epoch != self.epoch() {
+            return Err(Reason::Unverifiable);
+        }
+        let watch = self.watch_tags(tags);
+        match self.record_result(shared.commit(snapshot, tags, lifetime).await) {
+            Ok(Some(stamp)) => Ok(SharedProof::new(stamp, watch.as_ref())),
+            Ok(None) => Err(Reason::PurgedDuringFill),
+            // Fail open: the client gets the response; it is only not stored.
+            Err(_) => Err(Reason::StoreFailed),
+        }
+    }
+}

@@ -1,0 +1,101 @@
+//! Nonces, which stand for states of tags, and stamps, which say in what states an entry was
+//! stored.
+
+use std::fmt;
+
+use crate::policy::tag::Tag;
+use crate::units::{hex, short_hex};
+
+/// A value that stands for one state of a tag, or of the whole cache. Every purge makes a new one.
+///
+/// It has two halves. A hard purge makes both at random. A soft purge keeps the first half; the
+/// second half is then the time, 44 bits of milliseconds of Redis's clock, and 20 bits of the
+/// purge's step. So if two states have the same first half, only soft purges came between them.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Nonce(pub [u8; 16]);
+
+impl Nonce {
+    /// A random value, which no other state has.
+    #[must_use]
+    pub fn random() -> Self {
+        Self(rand::random())
+    }
+
+    /// If only soft purges led from the earlier state to this one, the time of the last of them, in
+    /// milliseconds of Redis's clock. `None` if the states are equal, or if anything else came
+    /// between.
+    #[must_use]
+    pub fn soft_purged_from(self, earlier: Self) -> Option<u64> {
+        let (now, then) = (u128::from_be_bytes(self.0), u128::from_be_bytes(earlier.0));
+        let soft = now & u128::from(u64::MAX);
+        // The value has 44 bits, so the conversion never fails.
+        if now != then && now >> 64 == then >> 64 { u64::try_from(soft >> 20).ok() } else { None }
+    }
+
+    /// Parses 32 hexadecimal digits.
+    #[must_use]
+    pub fn from_hex(digits: &[u8]) -> Option<Self> {
+        if digits.len() != 32 {
+            return None;
+        }
+        let mut nonce = [0; 16];
+        for (byte, pair) in nonce.iter_mut().zip(digits.chunks_exact(2)) {
+            *byte = u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()?;
+        }
+        Some(Self(nonce))
+    }
+
+    /// Formats 32 hexadecimal digits.
+    #[must_use]
+    pub fn to_hex(self) -> String {
+        hex(&self.0)
+    }
+}
+
+impl fmt::Debug for Nonce {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Nonce({})", short_hex(&self.0))
+    }
+}
+
+/// What the records in Redis said when an entry was stored. The entry is current while they still
+/// say the same.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stamp {
+    /// The generation of the whole cache.
+    pub generation: Nonce,
+    /// The nonce of each tag.
+    pub tags: Box<[(Tag, Nonce)]>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_nonce_survives_its_digits() {
+        let nonce = Nonce::random();
+        assert_eq!(Nonce::from_hex(nonce.to_hex().as_bytes()), Some(nonce));
+        assert_eq!(Nonce::from_hex(b"zz"), None);
+        assert_ne!(nonce, Nonce::random());
+    }
+
+    #[test]
+    fn a_nonce_tells_soft_purges_from_all_others() {
+        let then = Nonce::random();
+        let soft = |ms: u64, step: u64| {
+            let mut nonce = then;
+            nonce.0[8..].copy_from_slice(&(ms << 20 | step).to_be_bytes());
+            nonce
+        };
+        assert_eq!(then.soft_purged_from(then), None);
+        assert_eq!(
+            soft(1_700_000_000_123, 0xf_ffff).soft_purged_from(then),
+            Some(1_700_000_000_123)
+        );
+        assert_eq!(soft(8, 2).soft_purged_from(soft(8, 1)), Some(8), "two in one millisecond");
+        let mut hard = soft(8, 1);
+        hard.0[0] ^= 1;
+        assert_eq!((hard.soft_purged_from(then), hard.soft_purged_from(soft(8, 1))), (None, None));
+    }
+}

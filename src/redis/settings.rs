@@ -1,0 +1,112 @@
+//! The settings of `[redis]`: where Redis is, and how to use it.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::units::Secret;
+
+/// Where Redis is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RedisAddress {
+    /// A host and a port.
+    Tcp {
+        /// Name or address.
+        host: String,
+        /// Port.
+        port: u16,
+        /// Whether to speak TLS.
+        tls: bool,
+    },
+    /// A Unix socket.
+    Unix(PathBuf),
+    /// The primary that sentinels name.
+    Sentinel(Sentinel),
+    /// A cluster.
+    Cluster {
+        /// Hosts and ports of some members: one that replies is enough.
+        nodes: Vec<(String, u16)>,
+        /// Whether to speak TLS.
+        tls: bool,
+    },
+}
+
+impl RedisAddress {
+    pub(super) const fn tls(&self) -> bool {
+        match self {
+            Self::Tcp { tls, .. } | Self::Cluster { tls, .. } => *tls,
+            Self::Sentinel(sentinel) => sentinel.tls,
+            Self::Unix(_) => false,
+        }
+    }
+}
+
+/// Sentinels, and the service that they watch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sentinel {
+    /// The name under which they know the primary.
+    pub service: String,
+    /// Their hosts and ports.
+    pub nodes: Vec<(String, u16)>,
+    /// Whether to use TLS, with the sentinels and with the primary.
+    pub tls: bool,
+    /// The ACL user for the sentinels themselves.
+    pub username: Option<String>,
+    /// Their password.
+    pub password: Option<Secret>,
+}
+
+/// How reads behave while Redis is lost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnLoss {
+    /// Serve from memory what this sidecar has filled itself since, each entry for at most
+    /// `degraded_ttl`.
+    Memory,
+    /// Pass requests to the origin.
+    Bypass,
+}
+
+/// How writes behave while Redis is lost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WritePolicy {
+    /// Forward them; their purges are replayed when Redis is back.
+    Forward,
+    /// Refuse them with 503, before the origin gets them.
+    Refuse,
+}
+
+/// The settings of `[redis]`.
+#[derive(Clone, Debug)]
+pub struct RedisSettings {
+    /// Where Redis is.
+    pub address: RedisAddress,
+    /// The database's number.
+    pub database: u8,
+    /// The ACL user.
+    pub username: Option<String>,
+    /// The password.
+    pub password: Option<Secret>,
+    /// PEM root certificates in place of the system's, for `rediss://`.
+    pub ca_file: Option<PathBuf>,
+    /// The prefix of all keys.
+    pub namespace: String,
+    /// How long one call may take.
+    pub deadline: Duration,
+    /// How many connections share the calls.
+    pub connections: usize,
+    /// How long the local table may be trusted, counted from sending a heartbeat that came back.
+    pub lease: Duration,
+    /// How long to wait after Redis is back, so that peers can replay their journals.
+    pub rejoin_grace: Duration,
+    /// How reads behave while Redis is lost.
+    pub on_redis_loss: OnLoss,
+    /// The greatest age of an entry that was filled without Redis.
+    pub degraded_ttl: Duration,
+    /// How writes behave while Redis is lost.
+    pub writes: WritePolicy,
+    /// The file of the journal; without it the journal is in memory only.
+    pub journal: Option<PathBuf>,
+    /// How many replicas must have a purge before it counts as done.
+    pub wait_replicas: u8,
+    /// Encrypts entries, and keys the hashes of credentials.
+    pub secret: Option<Secret>,
+}

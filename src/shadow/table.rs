@@ -1,0 +1,192 @@
+//! The table of shadow mode: what would be stored under each key, and what its history tells.
+//!
+//! Holds digests, times and tags, never a body. Bounded by `limits.shadow_keys`: a new key evicts an
+//! old one.
+
+use std::sync::Arc;
+
+use http::HeaderName;
+use parking_lot::{Mutex, MutexGuard};
+use quick_cache::sync::Cache;
+use quick_cache::{DefaultHashBuilder, Lifecycle, UnitWeighter};
+
+use crate::coherence::local_snapshot::SnapshotProof;
+use crate::policy::key::KeyHash;
+use crate::policy::tag::Tag;
+use crate::semantics::times::{Leeway, Times};
+use crate::semantics::vary::VarySpec;
+use crate::shadow::history::{Caller, Digest, History, StepSpan, Stored};
+use crate::telemetry::metrics::Counter;
+
+/// What would be stored under a key, besides what its [`History`] knows.
+#[derive(Debug)]
+pub struct ShadowEntry {
+    /// Its times.
+    pub times: Times,
+    /// What it may be used for when it is no longer fresh.
+    pub leeway: Leeway,
+    /// What must still hold for it to be current.
+    pub proof: SnapshotProof,
+    /// Its tags.
+    pub tags: Box<[Tag]>,
+}
+
+/// What an answer would leave in the store.
+#[derive(Debug)]
+pub struct ShadowSample {
+    /// The key before `Vary` narrows it.
+    pub primary: KeyHash,
+    /// What the response varies by.
+    pub vary: VarySpec,
+    /// The hash of the key that it answers.
+    pub key: KeyHash,
+    /// To whom it was.
+    pub caller: Caller,
+    /// What it was; unknown of one whose body has not come by.
+    pub digest: Option<Digest>,
+    /// When it was fetched.
+    pub span: StepSpan,
+    /// The rest.
+    pub entry: ShadowEntry,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct KeyState {
+    pub(super) history: History,
+    pub(super) entry: Option<Arc<ShadowEntry>>,
+    /// The change that made what is stored out of date, and whether writes explain it.
+    pub(super) blame: Option<(u64, bool)>,
+    /// How many answers of this key were put down to writes, and to its scope.
+    pub(super) explained: u64,
+    pub(super) scope: u64,
+}
+
+/// What is kept under the hash of a key.
+#[derive(Clone, Debug)]
+enum ShadowSlot {
+    /// The key has variants.
+    Vary(Arc<VarySpec>),
+    Key(Arc<Mutex<KeyState>>),
+}
+
+/// Counts what the table pushes out.
+#[derive(Clone, Debug)]
+struct Evictions(Arc<Counter>);
+
+impl Lifecycle<u128, ShadowSlot> for Evictions {
+    type RequestState = ();
+
+    fn on_evict(&self, (): &mut (), _: u128, _: ShadowSlot) {
+        self.0.inc();
+    }
+}
+
+/// What would be stored, by the hash of the key.
+pub(super) struct ShadowTable(Cache<u128, ShadowSlot, UnitWeighter, DefaultHashBuilder, Evictions>);
+
+impl ShadowTable {
+    /// A table of at most so many keys, which counts those it evicts.
+    pub(super) fn new(keys: usize, evicted: &Arc<Counter>) -> Self {
+        Self(Cache::with(
+            keys,
+            keys as u64,
+            UnitWeighter,
+            DefaultHashBuilder::default(),
+            Evictions(Arc::clone(evicted)),
+        ))
+    }
+
+    /// Forgets all keys.
+    pub(super) fn clear(&self) {
+        self.0.clear();
+    }
+
+    /// How many keys are known.
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// What would be stored for a request, and the hash of its key, as far as it is known what it
+    /// varies by.
+    pub(super) fn find(
+        &self,
+        primary: KeyHash,
+        variant: impl Fn(&VarySpec) -> KeyHash,
+    ) -> (KeyHash, Option<Arc<ShadowEntry>>) {
+        match self.0.get(&index(primary)) {
+            Some(ShadowSlot::Vary(spec)) => {
+                let key = variant(&spec);
+                let entry = match self.0.get(&index(key)) {
+                    Some(ShadowSlot::Key(state)) => lock(&state).entry.clone(),
+                    _ => None,
+                };
+                (key, entry)
+            }
+            Some(ShadowSlot::Key(state)) => (primary, lock(&state).entry.clone()),
+            None => (primary, None),
+        }
+    }
+
+    /// Whether a key's answers are known to vary by this header.
+    pub(super) fn varies_by(&self, primary: KeyHash, name: &HeaderName) -> bool {
+        matches!(self.0.get(&index(primary)), Some(ShadowSlot::Vary(spec)) if spec.covers(name))
+    }
+
+    /// Whether what would have been served is not what the app has answered.
+    pub(super) fn differs(&self, key: KeyHash, served: &Arc<ShadowEntry>, digest: Digest) -> bool {
+        let Some(ShadowSlot::Key(state)) = self.0.get(&index(key)) else { return false };
+        let state = lock(&state);
+        let stored = state.history.stored().and_then(|stored| stored.digest);
+        is_same(state.entry.as_ref(), Some(served)) && stored.is_some_and(|stored| stored != digest)
+    }
+
+    /// Puts an answer in the place of what would be stored.
+    pub(super) fn store(&self, kept: ShadowSample) {
+        let ShadowSample { primary, vary, key, caller, digest, span, entry } = kept;
+        if !vary.is_empty()
+            && !matches!(self.0.get(&index(primary)), Some(ShadowSlot::Vary(known)) if *known == vary)
+        {
+            self.0.insert(index(primary), ShadowSlot::Vary(Arc::new(vary)));
+        }
+        let state = self.state(key);
+        let mut state = lock(&state);
+        state.history.store(Some(Stored::new(caller, digest, span)));
+        state.entry = Some(Arc::new(entry));
+        state.blame = None;
+    }
+
+    /// What would be stored is no longer what the app would say, and what it says is not to be
+    /// stored.
+    pub(super) fn forget(&self, key: KeyHash) {
+        if let Some(ShadowSlot::Key(state)) = self.0.get(&index(key)) {
+            let mut state = lock(&state);
+            state.history.store(None);
+            (state.entry, state.blame) = (None, None);
+        }
+    }
+
+    pub(super) fn state(&self, key: KeyHash) -> Arc<Mutex<KeyState>> {
+        if let Some(ShadowSlot::Key(state)) = self.0.get(&index(key)) {
+            return state;
+        }
+        // Two that come here at once: the later one's knowledge stays, which costs nothing but a
+        // look.
+        let state = Arc::<Mutex<KeyState>>::default();
+        self.0.insert(index(key), ShadowSlot::Key(Arc::clone(&state)));
+        state
+    }
+}
+
+pub(super) fn is_same(one: Option<&Arc<ShadowEntry>>, two: Option<&Arc<ShadowEntry>>) -> bool {
+    one.zip(two).is_some_and(|(one, two)| Arc::ptr_eq(one, two))
+}
+
+pub(super) fn lock(state: &Mutex<KeyState>) -> MutexGuard<'_, KeyState> {
+    // What one panic left half noted is corrected by later looks, and nobody is served from it.
+    state.lock()
+}
+
+pub(super) fn index(key: KeyHash) -> u128 {
+    let (half, _) = key.0.split_at(16);
+    half.try_into().map_or(0, u128::from_be_bytes)
+}
