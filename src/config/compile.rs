@@ -187,8 +187,8 @@ fn assemble(file: &ConfigFile, context: &mut CompileContext) -> Option<Config> {
     })
 }
 
-/// Reports what the routing tree rejects, unless the file has other errors: ties between routes have
-/// been reported with their lines.
+/// Reports what the routing tree rejects, unless the file has other errors: ties between routes
+/// have been reported with their lines.
 fn report_tie(tie: &str, whole: bool, context: &mut CompileContext) {
     if whole {
         context.report.push(
