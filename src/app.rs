@@ -5,7 +5,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
 use http::{Request, Response, StatusCode};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
@@ -26,11 +25,12 @@ use crate::config::Config;
 use crate::config::diff::ConfigSnapshot;
 use crate::error::SetupError;
 use crate::outcome::{Outcome, Reason};
-use crate::policy::credential::{AuthorizedClients, Hasher};
+use crate::policy::authorized_clients::AuthorizedClients;
 use crate::policy::route::Collapse;
 use crate::proxy::response;
-use crate::proxy::{self, Proxy};
+use crate::proxy::{self, OriginClient, Proxy};
 use crate::redis::RedisClient;
+use crate::secret::Hasher;
 use crate::semantics::body::Body;
 use crate::semantics::forward::ClientPeer;
 use crate::server::{self, Drained, Service};
@@ -44,6 +44,8 @@ use crate::upstream::{self, Upstream};
 mod metrics;
 pub mod reload;
 mod reload_metrics;
+#[cfg(test)]
+mod tests;
 
 /// How long startup waits for Redis before it serves without it.
 const FIRST_JOIN_TIMEOUT: Duration = Duration::from_millis(150);
@@ -136,14 +138,13 @@ impl Sidecar {
             cluster_fills.get_or_init(|| made);
         }
         let events = Arc::<Events>::default();
-        let proxy = Arc::new(Proxy {
-            config: ArcSwap::from_pointee(active),
+        let resources = proxy::Resources {
             store,
             coherence,
             fills: Fills::new(waiters, wait, config.limits.fills),
             cluster_fills,
             authorized_clients: Arc::new(AuthorizedClients::new(config.limits.authorized_clients)),
-            upstream,
+            origin: OriginClient::new(upstream, clock.clone()),
             shadow: Arc::new(Shadow::new(
                 config.limits.shadow_keys,
                 config.limits.authorized_clients,
@@ -162,7 +163,8 @@ impl Sidecar {
                 config.limits.refreshes.min(Semaphore::MAX_PERMITS),
             )),
             counters: proxy::ProxyCounters::default(),
-        });
+        };
+        let proxy = Arc::new(Proxy::new(active, resources));
         let server_counters = server::ServerCounters::default();
         let reloader =
             Arc::new(Reloader::new(Arc::clone(&proxy), events, startup, (config, snapshot), clock));

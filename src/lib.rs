@@ -13,8 +13,8 @@
 //! - [`redis`] is the client of Redis, [`upstream`] the client of the origin.
 //! - [`policy`] says what the rules make of a request.
 //! - [`semantics`] is RFC 9110 and RFC 9111.
-//! - [`telemetry`] is what operators see; [`outcome`], [`error`], [`clock`] and [`units`] are for
-//!   everybody.
+//! - [`telemetry`] is what operators see; [`outcome`], [`error`], [`clock`], [`secret`] and
+//!   [`units`] are leaves that every layer may use.
 
 pub mod admin;
 pub mod app;
@@ -28,6 +28,7 @@ pub mod outcome;
 pub mod policy;
 pub mod proxy;
 pub mod redis;
+pub mod secret;
 pub mod semantics;
 pub mod server;
 pub mod shadow;

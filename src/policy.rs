@@ -1,6 +1,7 @@
-//! What the rules of `proxy.toml` make of a request: which route it is on, its fields, key, tags
-//! and scope, and what a mutation purges.
+//! The rules of `proxy.toml`, applied to a request: its route, its fields, key, tags and scope, and
+//! what a mutation purges.
 
+pub mod authorized_clients;
 pub mod cache_groups;
 pub mod credential;
 pub mod explain;
@@ -11,4 +12,5 @@ pub mod purge_rule;
 pub mod request_directives;
 pub mod request_target;
 pub mod route;
+pub mod scope;
 pub mod tag;

@@ -3,6 +3,7 @@
 
 pub mod body;
 pub mod cache_control;
+pub mod cache_status;
 pub mod conditional;
 pub mod early_refresh;
 pub mod forward;

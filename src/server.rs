@@ -8,9 +8,12 @@
 mod bodies;
 mod connection;
 mod connection_state;
+mod counters;
 mod drain;
 mod framing;
 mod overload;
+mod service;
+mod settings;
 mod socket;
 #[cfg(test)]
 mod tests;
@@ -19,10 +22,8 @@ mod timeouts;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
-use http::{Request, Response, StatusCode};
 use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
@@ -30,12 +31,12 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use self::connection::ServerContext;
+pub use self::counters::ServerCounters;
 pub use self::drain::{Drained, signals};
+pub use self::service::Service;
+pub use self::settings::ServerSettings;
 use self::socket::ConnectionPermit;
 use crate::clock::Clock;
-use crate::semantics::body::Body;
-use crate::semantics::forward::{ClientPeer, Network};
-use crate::telemetry::metrics::Counter;
 
 /// Connections that the kernel may hold ready for us.
 const BACKLOG: i32 = 4096;
@@ -51,81 +52,6 @@ const KEEPALIVE_EVERY: Duration = Duration::from_secs(15);
 const ACCEPT_BACKOFF: (Duration, Duration) = (Duration::from_millis(5), Duration::from_secs(1));
 /// Refusals that may be under way at a time. Further connections are closed without a word.
 const MAX_REFUSALS: usize = 64;
-
-/// What the server calls for each request. It never fails: failures are responses.
-pub trait Service: Send + Sync + 'static {
-    /// Answers a request.
-    ///
-    /// Write it as an `async fn`: a panic of the future becomes a 500, one before the future ends
-    /// the connection. The future is dropped when the client goes. A request body that stalls gives
-    /// an [`io::Error`] of kind [`io::ErrorKind::TimedOut`].
-    fn call(
-        self: &Arc<Self>,
-        request: Request<Body>,
-        peer: ClientPeer,
-    ) -> impl Future<Output = Response<Body>> + Send;
-
-    /// The answer for a message that broke the framing rules, for too many connections, and for a
-    /// panic. Its body must be bytes at hand. The server adds `Connection: close` where the
-    /// connection ends.
-    fn refuse(&self, status: StatusCode, why: &'static str) -> Response<Body>;
-}
-
-/// What `[listen]` and `[limits]` say about clients.
-#[derive(Clone, Debug)]
-pub struct ServerSettings {
-    /// Where to listen.
-    pub address: SocketAddr,
-    /// Peers whose `X-Forwarded-*` and `Forwarded` are believed.
-    pub trusted_proxies: Vec<Network>,
-    /// Client connections at a time, tunnels included. More are answered with 503.
-    pub max_connections: usize,
-    /// Bytes of a request's head. More are answered with 431. At least 8 KiB.
-    pub max_header_bytes: usize,
-    /// Header fields of a request. More are answered with 431.
-    pub max_headers: usize,
-    /// From the first byte of a request's head to its last.
-    pub header_timeout: Duration,
-    /// How long a connection may be without a request.
-    pub idle_timeout: Duration,
-    /// How long a client may pause within a request's body.
-    pub body_timeout: Duration,
-    /// How long a client may take no byte of its response.
-    pub write_timeout: Duration,
-    /// HTTP/2 streams per connection.
-    pub max_streams: u32,
-    /// How long requests may take to finish after the server was told to stop.
-    pub drain: Duration,
-}
-
-/// What happened at the edge. Clones share their numbers.
-#[derive(Clone, Debug, Default)]
-pub struct ServerCounters {
-    /// Connections accepted, those that were then refused included.
-    pub accepted: Arc<Counter>,
-    /// Connections open now, tunnels included.
-    pub open: Arc<AtomicUsize>,
-    /// Connections refused because `max_connections` were open.
-    pub refused_full: Arc<Counter>,
-    /// Accepts that failed.
-    pub accept_errors: Arc<Counter>,
-    /// Requests refused for carrying both `Content-Length` and `Transfer-Encoding`.
-    pub framing_errors: Arc<Counter>,
-    /// Requests refused because their head is malformed or too large (400, 414, 431).
-    pub head_errors: Arc<Counter>,
-    /// Connections ended because a head did not come to its end.
-    pub header_timeouts: Arc<Counter>,
-    /// Connections closed because no request came.
-    pub idle_closed: Arc<Counter>,
-    /// Request bodies given up because the client paused.
-    pub body_timeouts: Arc<Counter>,
-    /// Connections ended because the client took no byte of its response.
-    pub write_timeouts: Arc<Counter>,
-    /// Requests that made the service panic.
-    pub panics: Arc<Counter>,
-    /// Connections cut at the end of the drain.
-    pub aborted: Arc<Counter>,
-}
 
 /// Opens the listening socket.
 ///

@@ -1,12 +1,12 @@
-//! Shadow mode: what the cache would have done, and where that would have been wrong, found out
+//! Shadow mode: finds out what the cache would have done, and where that would have been wrong,
 //! without storing or serving anything.
 //!
-//! Owns a table of what would be stored: digests, times, tags, and which callers have seen which
-//! body. Never holds a body, and is asked by nobody what to answer. [`history`] concludes,
-//! [`advice`] says what would mend it.
+//! Owns a table of what would be stored: digests, times, tags, and which callers got which body.
+//! Never holds a body, and never influences a response. [`history`] draws the conclusions,
+//! [`advice`] suggests remedies.
 //!
-//! Bounded: keys by `limits.shadow_keys`, callers of a key by [`history::LANES`], writes by
-//! [`mutations::MOST`], routes by [`MAX_ROUTES`], examples by [`findings::EXAMPLES`].
+//! Bounded: keys by `limits.shadow_keys`, callers of a key by [`history::MAX_CALLERS`], writes by
+//! [`mutations::MAX_MUTATIONS`], routes by [`MAX_ROUTES`], examples by [`findings::MAX_EXAMPLES`].
 
 use std::collections::HashMap;
 use std::fmt;
@@ -17,7 +17,7 @@ use http::{HeaderName, Method};
 
 use crate::clock::Wall;
 use crate::outcome::Reason;
-use crate::policy::credential::AuthorizedClients;
+use crate::policy::authorized_clients::AuthorizedClients;
 use crate::policy::key::KeyHash;
 use crate::policy::plan::PolicyRules;
 use crate::policy::route::RouteMode;
@@ -47,77 +47,77 @@ mod table;
 /// The most routes that are watched, over all reloads.
 pub const MAX_ROUTES: usize = 1024;
 
-/// A finding, made for the first time for a while.
+/// A finding that has not been reported for a while.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Notice {
     /// Its kind.
     pub finding: FindingKind,
     /// The route's pattern.
     pub route: String,
-    /// What was found, in a sentence.
+    /// The finding, in a sentence.
     pub text: String,
 }
 
-/// Who hears of findings.
+/// Receives findings.
 type FindingListener = Box<dyn Fn(&Notice) + Send + Sync>;
 
-/// Counts of what reaches a limit.
+/// Counts of limits that were reached.
 #[derive(Clone, Debug, Default)]
 pub struct ShadowCounters {
-    /// Keys forgotten for others.
+    /// Keys evicted to make room for others.
     pub evicted: Arc<Counter>,
-    /// Callers of a key forgotten for others.
+    /// Callers of a key evicted to make room for others.
     pub callers_forgotten: Arc<Counter>,
-    /// Routes that are not watched, because too many are.
+    /// Routes that are not watched, because there are too many.
     pub routes: Arc<Counter>,
 }
 
-/// A whole answer of the app to a request in shadow.
+/// A complete response of the origin to a request in shadow mode.
 #[derive(Debug)]
 pub struct ObservedResponse<'a> {
-    /// The route that took the request.
+    /// The route that matched the request.
     pub route: &'a RouteShadow,
-    /// The path that was asked for.
+    /// The path of the request.
     pub path: &'a str,
-    /// The key, with what the response varies by.
+    /// The key of the variant.
     pub key: KeyHash,
-    /// The answer.
+    /// The response.
     pub observation: Observation,
-    /// What would have been served in its place.
+    /// The entry that would have been served instead.
     pub served: Option<&'a Arc<ShadowEntry>>,
-    /// How often the local table has purged by now.
+    /// How often the local tag table has purged by now.
     pub purges: u64,
     /// The time.
     pub now: Wall,
 }
 
-/// What an audit found.
+/// The result of an audit.
 #[derive(Clone, Copy, Debug)]
 pub enum AuditOutcome<'a> {
-    /// The app answers as was served.
+    /// The origin's response is the same as the one served.
     Same,
-    /// Nothing: the app failed, a purge came meanwhile, or the body differs by itself.
+    /// No conclusion: the origin failed, there was a purge meanwhile, or the body is volatile.
     Unclear,
-    /// The app answers otherwise.
+    /// The origin's response differs.
     Stale {
         /// The path.
         path: &'a str,
-        /// The tags of what was served.
+        /// The tags of the response that was served.
         tags: &'a [Tag],
-        /// When that was fetched.
+        /// When that response was fetched.
         fetched: Wall,
     },
 }
 
 /// Shadow mode of one sidecar.
 pub struct Shadow {
-    /// Numbers what happens.
+    /// Numbers the events.
     pub steps: Arc<Steps>,
     /// The latest writes.
     pub mutations: Arc<Mutations>,
-    /// The credentials that would be admitted.
+    /// The credentials that would be authorized.
     pub authorized_clients: AuthorizedClients,
-    /// What has reached a limit.
+    /// Counts of limits that were reached.
     pub counters: ShadowCounters,
     table: ShadowTable,
     routes: Mutex<HashMap<Box<str>, Arc<RouteShadow>>>,
@@ -126,15 +126,15 @@ pub struct Shadow {
 }
 
 impl Shadow {
-    /// Room for this many keys and admissions. The counters of a route are shown in `metrics` once
-    /// it is watched.
+    /// Room for this many keys and authorized clients. The counters of a route appear in `metrics`
+    /// once it is watched.
     #[must_use]
-    pub fn new(keys: usize, admissions: usize, metrics: Arc<Metrics>) -> Self {
+    pub fn new(keys: usize, clients: usize, metrics: Arc<Metrics>) -> Self {
         let (counters, steps) = (ShadowCounters::default(), Arc::new(Steps::default()));
         Self {
             mutations: Arc::new(Mutations::new(Arc::clone(&steps))),
             steps,
-            authorized_clients: AuthorizedClients::new(admissions),
+            authorized_clients: AuthorizedClients::new(clients),
             table: ShadowTable::new(keys, &counters.evicted),
             counters,
             routes: Mutex::default(),
@@ -143,13 +143,14 @@ impl Shadow {
         }
     }
 
-    /// From now on `tell` hears of findings, of each kind on each route at most once a minute. It
-    /// must not wait. Only the first call counts.
-    pub fn set_listener(&self, tell: impl Fn(&Notice) + Send + Sync + 'static) {
-        let _ = self.listener.set(Box::new(tell));
+    /// From now on `listener` receives findings, at most one a minute for each kind on each route.
+    /// It must not block. Only the first call counts.
+    pub fn set_listener(&self, listener: impl Fn(&Notice) + Send + Sync + 'static) {
+        let _ = self.listener.set(Box::new(listener));
     }
 
-    /// Forgets what would be stored, and all findings: the rules are others now. Metrics go on.
+    /// Forgets what would be stored, and all findings, because the rules have changed. Metrics
+    /// continue.
     pub fn reset(&self) {
         self.table.clear();
         for route in self.lock().values() {
@@ -157,7 +158,7 @@ impl Shadow {
         }
     }
 
-    /// The route of this pattern; none when too many are watched.
+    /// The route of this pattern; `None` if too many are watched.
     #[must_use]
     pub fn route(&self, name: &str) -> Option<Arc<RouteShadow>> {
         let mut routes = self.lock();
@@ -175,7 +176,7 @@ impl Shadow {
         Some(route)
     }
 
-    /// A write is about to be forwarded.
+    /// Tracks a write that is about to be forwarded.
     #[must_use]
     pub fn begin_mutation(
         &self,
@@ -187,8 +188,7 @@ impl Shadow {
         self.mutations.begin(method, path, tags, now)
     }
 
-    /// What would be stored for a request, and the hash of its key, as far as it is known what it
-    /// varies by.
+    /// What would be stored for a request, and the hash of its key, as far as its `Vary` is known.
     #[must_use]
     pub fn find(
         &self,
@@ -221,27 +221,27 @@ impl Shadow {
         self.table.forget(key);
     }
 
-    /// Takes note of a whole answer.
-    pub fn record_response(&self, answered: &ObservedResponse<'_>) {
-        let (route, now) = (answered.route, answered.now);
-        let state = self.table.state(answered.key);
+    /// Records a complete response.
+    pub fn record_response(&self, response: &ObservedResponse<'_>) {
+        let (route, now) = (response.route, response.now);
+        let state = self.table.state(response.key);
         let mut state = lock(&state);
-        let hit = answered.observation.hit
-            && answered.served.is_some()
-            && is_same(state.entry.as_ref(), answered.served);
-        let look = Observation { hit, ..answered.observation };
+        let hit = response.observation.hit
+            && response.served.is_some()
+            && is_same(state.entry.as_ref(), response.served);
+        let observation = Observation { hit, ..response.observation };
         let verdict =
-            state.history.observe(&look, &|span| self.writes_since(span, answered.purges));
+            state.history.observe(&observation, &|span| self.writes_since(span, response.purges));
         if verdict.forgot_caller {
             self.counters.callers_forgotten.inc();
         }
         let mut notices = Vec::new();
         let mut findings = route.findings();
         if verdict.turned_volatile {
-            findings.turn_volatile(index(answered.key), state.explained, state.scope);
+            findings.turn_volatile(index(response.key), state.explained, state.scope);
             (state.explained, state.scope, state.blame) = (0, 0, None);
         }
-        if let (Some(stale), Some(served)) = (verdict.stale, answered.served) {
+        if let (Some(stale), Some(served)) = (verdict.stale, response.served) {
             route.counters.stale.inc();
             match stale {
                 StaleFinding::Changed { since } => {
@@ -256,12 +256,12 @@ impl Shadow {
                     state.explained += u64::from(explained);
                     let text = after
                         .first()
-                        .map(|write| stale_text(answered.path, &write.method, &write.path));
+                        .map(|write| stale_text(response.path, &write.method, &write.path));
                     let age = now.since(served.times.received);
                     let change = StaleChange {
                         id: 0,
-                        key: index(answered.key),
-                        path: path::remembered(answered.path),
+                        key: index(response.key),
+                        path: path::remembered(response.path),
                         at: now,
                         age,
                         after,
@@ -281,15 +281,15 @@ impl Shadow {
             route.counters.scope.inc();
             state.scope += 1;
             findings.record_scope(Sighting {
-                key: index(answered.key),
-                path: path::remembered(answered.path),
+                key: index(response.key),
+                path: path::remembered(response.path),
                 at: now,
             });
             notices.push((
                 FindingKind::Scope,
                 format!(
                     "two callers who would share an entry get different bodies of {}",
-                    answered.path
+                    response.path
                 ),
             ));
         }
@@ -299,30 +299,29 @@ impl Shadow {
         }
     }
 
-    /// Takes note of an audit.
+    /// Records an audit.
     pub fn record_audit(&self, route: &RouteShadow, audit: AuditOutcome<'_>, now: Wall) {
         let mut findings = route.findings();
         findings.audited += 1;
         match audit {
             AuditOutcome::Same => route.counters.audits_same.inc(),
             AuditOutcome::Unclear => route.counters.audits_unclear.inc(),
-            AuditOutcome::Stale { path: asked, tags, fetched } => {
+            AuditOutcome::Stale { path, tags, fetched } => {
                 route.counters.audits_stale.inc();
                 findings.audited_stale += 1;
                 let after = self.mutations.suspects(Err(fetched), tags, MAX_SUSPECTS);
                 let text = match after.first() {
-                    Some(write) => format!(
-                        "{asked} was served out of date after {} {}",
-                        write.method, write.path
-                    ),
+                    Some(write) => {
+                        format!("{path} was served stale after {} {}", write.method, write.path)
+                    }
                     None => format!(
-                        "{asked} was served out of date, and no write that passed here explains it"
+                        "{path} was served stale, and no write through this sidecar explains it"
                     ),
                 };
                 findings.change(StaleChange {
                     id: 0,
                     key: 0,
-                    path: path::remembered(asked),
+                    path: path::remembered(path),
                     at: now,
                     age: now.since(fetched),
                     after,
@@ -334,8 +333,8 @@ impl Shadow {
         }
     }
 
-    /// What was found so far, and what would mend it. `line` tells where the route of a pattern
-    /// stands in the file, from 1.
+    /// The findings so far, and suggestions. `line` returns the line of a route in the file, from
+    /// 1.
     #[must_use]
     pub fn report(
         &self,
@@ -353,7 +352,7 @@ impl Shadow {
                 subjects.push(Subject { route, findings, line: line(route.name()) });
             }
         }
-        let told = |subject: &Subject<'_>| {
+        let report_for = |subject: &Subject<'_>| {
             let spec = &subject.route.spec;
             RouteReport::new(
                 subject.route.name(),
@@ -363,12 +362,13 @@ impl Shadow {
             )
         };
         ShadowReport {
-            routes: subjects.iter().map(told).collect(),
+            routes: subjects.iter().map(report_for).collect(),
             advice: advice::advise(&subjects),
         }
     }
 
-    /// Findings, audits, and audits that found something out of date, over all routes.
+    /// The numbers of findings, of audits, and of audits that found a stale response, over all
+    /// routes.
     #[must_use]
     pub fn totals(&self) -> (u64, u64, u64) {
         self.lock().values().map(|route| route.findings()).fold(
@@ -383,14 +383,15 @@ impl Shadow {
         )
     }
 
-    /// How many keys would be stored, or are known by their callers alone.
+    /// How many keys are in the table.
     #[must_use]
     pub fn keys(&self) -> usize {
         self.table.len()
     }
 
     fn writes_since(&self, span: &StepSpan, purges: u64) -> usize {
-        // What others wrote is known by their purges alone; our own purges are not counted twice.
+        // Writes through other sidecars are known only by their purges; our own purges are not
+        // counted twice.
         let others = usize::try_from(purges.saturating_sub(span.purges)).unwrap_or(usize::MAX);
         match self.mutations.since(span) {
             0 => others,
@@ -403,13 +404,13 @@ impl Shadow {
         if first {
             tracing::warn!(finding = finding.as_str(), route = &*route.name, "{text}");
         }
-        if let Some(tell) = self.listener.get() {
-            tell(&Notice { finding, route: route.name.to_string(), text });
+        if let Some(listener) = self.listener.get() {
+            listener(&Notice { finding, route: route.name.to_string(), text });
         }
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<Box<str>, Arc<RouteShadow>>> {
-        // The map is whole between any two statements that could panic.
+        // The map is consistent between any two statements that could panic.
         self.routes.lock()
     }
 }
@@ -420,28 +421,26 @@ impl fmt::Debug for Shadow {
     }
 }
 
-fn stale_text(asked: &str, method: &Method, path: &str) -> String {
-    format!(
-        "{asked} would have been out of date after {method} {path}, which purges none of its tags"
-    )
+fn stale_text(path: &str, method: &Method, written: &str) -> String {
+    format!("{path} would have been stale after {method} {written}, which purges none of its tags")
 }
 
-/// How long a suspicion waits where other sidecars write too: the purge of a write that the app has
-/// committed may be on its way.
+/// How long a suspicion waits if other sidecars forward writes too: the purge of a write that the
+/// origin has committed may still be on its way.
 pub const SETTLE_DELAY: Duration = Duration::from_secs(1);
 
-/// Whether a status says something of the target: what the app says to those whom it turns away, or
-/// in trouble, does not.
+/// Whether a status tells something about the resource. Rejections and failures of the origin do
+/// not.
 #[must_use]
 pub const fn is_telling(status: http::StatusCode) -> bool {
     !matches!(status.as_u16(), 206 | 304 | 401 | 403 | 407 | 408 | 421 | 425 | 429 | 500..)
 }
 
-/// Why a body has no digest, as far as that says whether it would be stored.
+/// Why a body without a digest would not be stored, if that is known.
 #[must_use]
 pub const fn unstorable(reason: Reason) -> Option<Reason> {
     match reason {
-        // The client left: nobody knows how it would have ended.
+        // The client left: it is unknown how the response would have ended.
         Reason::ClientGone => None,
         reason => Some(reason),
     }

@@ -1,34 +1,8 @@
-//! Units: durations and sizes as people write them, and secrets that never show themselves. A leaf:
-//! it knows no file and no setting.
+//! Units: durations and sizes as people write them. A leaf: it knows no file and no setting.
 
-use std::fmt;
 use std::time::Duration;
 
 use thiserror::Error;
-
-/// A value that must never be shown: its `Debug` is redacted, and it has no `Display`.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Secret(String);
-
-impl Secret {
-    /// Keeps this value.
-    pub fn new(value: impl Into<String>) -> Self {
-        Self(value.into())
-    }
-
-    /// The value itself, for the one place that needs it.
-    #[must_use]
-    pub fn expose(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // SECURITY: settings are logged with `Debug`; not even the length is told.
-        f.write_str("Secret(redacted)")
-    }
-}
 
 /// A text that is not a duration or not a size.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -347,11 +321,6 @@ mod tests {
             assert!(error.hint().contains(hint), "{text}: {}", error.hint());
         }
         assert!(parse_size("99999999999TiB").is_err());
-    }
-
-    #[test]
-    fn a_secret_does_not_show_itself() {
-        assert_eq!(format!("{:?}", Some(Secret::new("hunter2"))), "Some(Secret(redacted))");
     }
 
     proptest! {

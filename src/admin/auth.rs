@@ -12,7 +12,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri};
 use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
 
-use crate::units::Secret;
+use crate::secret::Secret;
 
 /// The token's own header, for callers that need `Authorization` for something else.
 const TOKEN_HEADER: HeaderName = HeaderName::from_static("x-sidecache-token");

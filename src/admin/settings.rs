@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use crate::units::Secret;
+use crate::secret::Secret;
 
 /// `[admin]`, compiled.
 #[derive(Clone, Debug)]

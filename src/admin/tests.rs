@@ -12,7 +12,7 @@ use crate::app::Sidecar;
 use crate::app::reload::AdminReload;
 use crate::clock::Clock;
 use crate::config::Config;
-use crate::units::Secret;
+use crate::secret::Secret;
 
 struct Switch(Mutex<Ready>);
 

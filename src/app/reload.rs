@@ -24,10 +24,10 @@ use crate::cache::fills::cluster::ClusterFills;
 use crate::clock::Clock;
 use crate::config::diff::{self, ConfigChange, ConfigSnapshot};
 use crate::config::{Config, Diagnostic, Diagnostics, Severity};
-use crate::policy::credential::Hasher;
 use crate::policy::plan::PolicyRules;
 use crate::policy::route::Collapse;
 use crate::proxy::{self, ActiveConfig, Proxy};
+use crate::secret::Hasher;
 use crate::telemetry::events::{EventKind, Events};
 use crate::telemetry::metrics::{Counter, Metrics};
 
@@ -98,13 +98,11 @@ pub struct ReloadCounters {
 #[derive(Clone, Debug)]
 pub struct StartupSettings {
     object: u64,
-    variants: usize,
-    refreshes: usize,
-    mutations: usize,
     waiters: usize,
     wait: Duration,
     mark_for: Duration,
     tunnel_timeout: Duration,
+    access_log: bool,
     hasher: Hasher,
 }
 
@@ -115,13 +113,11 @@ impl StartupSettings {
         let limits = &config.limits;
         Self {
             object: limits.object,
-            variants: limits.variants,
-            refreshes: limits.refreshes,
-            mutations: limits.mutations,
             waiters: limits.waiters,
             wait: limits.wait,
             mark_for: config.upstream.first_byte_timeout + MARK_MARGIN,
             tunnel_timeout: config.upstream.tunnel_timeout,
+            access_log: config.log.access,
             hasher,
         }
     }
@@ -132,17 +128,15 @@ impl StartupSettings {
         let limits = &config.limits;
         let settings = proxy::ProxySettings {
             max_tags: limits.tags,
-            max_variants: self.variants,
             keep_stale: limits.stale,
             max_ranges: limits.ranges,
             // A response above the object limit could not be stored.
             range_fill: limits.range_fill.min(self.object),
-            max_refreshes: self.refreshes,
             purge_body: limits.purge_body,
-            mutations: self.mutations,
             mark_for: self.mark_for,
             tunnel_timeout: self.tunnel_timeout,
             debug_headers: config.debug_headers,
+            access_log: self.access_log,
         };
         let rules = PolicyRules {
             routes: std::mem::take(&mut config.routes),

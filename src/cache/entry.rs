@@ -10,16 +10,11 @@ use http::header::{AGE, CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue, TRAN
 
 use crate::clock::Wall;
 use crate::policy::tag::Tag;
+use crate::semantics::cache_status::{CACHE_STATUS, X_CACHE, is_own};
 use crate::semantics::times::{Leeway, Times};
 use crate::semantics::vary::VarySpec;
 
 pub mod packed;
-
-/// `X-Cache`: one word that says what happened.
-pub const X_CACHE: HeaderName = HeaderName::from_static("x-cache");
-
-/// `Cache-Status` (RFC 9211): the same in full.
-pub const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
 
 /// A stored response.
 #[derive(Clone, Debug)]
@@ -193,11 +188,6 @@ pub(crate) fn prepare(headers: &mut HeaderMap) {
         headers.insert(CACHE_STATUS, line);
     }
     headers.entry(CACHE_STATUS).or_insert(HeaderValue::from_static(""));
-}
-
-/// Whether a field of a ready header is the response's own, and not a place for a hit to fill in.
-pub(crate) fn is_own(name: &HeaderName, value: &HeaderValue) -> bool {
-    !(*name == AGE || *name == X_CACHE || (*name == CACHE_STATUS && value.is_empty()))
 }
 
 /// Whether a field is stored. Fields of one connection or of one moment are not.

@@ -23,7 +23,7 @@ use super::error::CommandError;
 use super::format::{clean, clean_lines};
 use super::http::{Endpoint, block_on};
 use crate::config::Config;
-use crate::units::Secret;
+use crate::secret::Secret;
 
 /// How long a response may take, connecting included. A purge waits for the other sidecars, at most
 /// until their leases expire.

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use crate::config::Config;
-use crate::policy::credential::Hasher;
 use crate::policy::plan::PolicyRules;
+use crate::secret::Hasher;
 
 /// The rules of a file, without starting any part of the sidecar.
 pub(super) fn rules_from(config: Config) -> PolicyRules {

@@ -25,14 +25,14 @@ impl AtomicLeaseState {
     /// A copy without contact and without a lease, in this epoch.
     #[must_use]
     pub fn new(epoch: u64, clock: Clock) -> Self {
-        let began = clock.now();
+        let started = clock.now();
         let zero = || AtomicU64::new(0);
         Self {
             epoch: AtomicU64::new(epoch),
             session: zero(),
             contact_until: zero(),
             lease_until: zero(),
-            started: began,
+            started,
             clock,
         }
     }
@@ -44,11 +44,11 @@ impl AtomicLeaseState {
     }
 
     /// Copies the core's state. Call it under the core's lock, so that two calls cannot cross.
-    pub fn publish(&self, gate: LeaseState) {
-        self.epoch.store(gate.epoch, SeqCst);
-        self.session.store(gate.session, SeqCst);
-        self.contact_until.store(nanos(gate.contact_until), SeqCst);
-        self.lease_until.store(nanos(gate.lease_until), SeqCst);
+    pub fn publish(&self, lease_state: LeaseState) {
+        self.epoch.store(lease_state.epoch, SeqCst);
+        self.session.store(lease_state.session, SeqCst);
+        self.contact_until.store(nanos(lease_state.contact_until), SeqCst);
+        self.lease_until.store(nanos(lease_state.lease_until), SeqCst);
     }
 
     /// The number of the present epoch.

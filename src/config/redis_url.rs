@@ -9,7 +9,7 @@ use url::Url;
 use super::decode::{Located, TomlString};
 use super::diagnostics::DiagnosticCollector;
 use crate::redis::{RedisAddress, Sentinel};
-use crate::units::Secret;
+use crate::secret::Secret;
 
 const FORM: &str = "redis://[user:password@]host[:port][/database], \
                     redis-sentinel://…?sentinelServiceName=NAME, redis-cluster://…, \

@@ -286,7 +286,7 @@ trusted_proxies = ["${SECRET_VALUE}"]
         .contains("hunter2")
     );
     assert_eq!(
-        config.admin.token.as_ref().map(crate::units::Secret::expose),
+        config.admin.token.as_ref().map(crate::secret::Secret::expose),
         Some("hunter2-hunter2-hunter2")
     );
 }
@@ -392,7 +392,7 @@ fn a_token_comes_from_a_file_beside_the_configuration() {
     .expect("written");
     let config = Config::load(&path).expect("a good file");
     assert_eq!(
-        config.admin.token.as_ref().map(crate::units::Secret::expose),
+        config.admin.token.as_ref().map(crate::secret::Secret::expose),
         Some("0123456789abcdef")
     );
     std::fs::write(folder.path().join("token"), "short").expect("written");

@@ -2,9 +2,9 @@
 //! program.
 
 use super::decode::words;
-use crate::policy::credential::Scope;
 use crate::policy::purge_rule::MutationGuard;
 use crate::policy::route::{ClientCacheControl, Collapse, RouteMode, UnknownHeaders};
+use crate::policy::scope::Scope;
 use crate::redis::{OnLoss, WritePolicy};
 use crate::semantics::storability::OriginRule;
 use crate::telemetry::log::LogFormat;

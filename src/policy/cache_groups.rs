@@ -1,9 +1,9 @@
 //! Cache groups (RFC 9875): `Cache-Groups` puts a stored response into groups,
 //! `Cache-Group-Invalidation` purges groups.
 //!
-//! Owns the reading of both fields and the tag that a group becomes. Which responses count is for
-//! the caller: the second field only in the answer to an unsafe method, and neither cascades (RFC
-//! 9875 2.2.1): purging a group purges no other group of its members.
+//! Owns the parsing of both fields and the tag of a group. The caller decides which responses
+//! count: the second field only counts in the response to an unsafe method. Neither cascades (RFC
+//! 9875 2.2.1): purging a group does not purge the other groups of its members.
 
 use http::header::{HeaderMap, HeaderName};
 use sfv::{BareItem, List, ListEntry, Parser};
@@ -14,21 +14,21 @@ use crate::semantics::forward::joined;
 /// The groups that a response belongs to.
 pub const CACHE_GROUPS: HeaderName = HeaderName::from_static("cache-groups");
 
-/// The groups that the answer to an unsafe method invalidates. It must be ignored in the answer to
-/// a safe one (RFC 9875 3).
+/// The groups that the response to an unsafe method invalidates. It must be ignored in the response
+/// to a safe method (RFC 9875 3).
 pub const CACHE_GROUP_INVALIDATION: HeaderName =
     HeaderName::from_static("cache-group-invalidation");
 
-/// The most groups that one field may name. RFC 9875 2 asks for 32 at the least, of 32 characters
-/// at the least; there is no limit to a group's length but the header's own, because a long tag
-/// goes by its digest.
+/// The most groups that one field may name. RFC 9875 2 requires support for at least 32 groups of
+/// at least 32 characters. The length of a group is limited by the header size alone, because a
+/// long tag is replaced by its digest.
 pub const MAX_GROUPS: usize = 256;
 
 /// A field names more than [`MAX_GROUPS`] groups.
 ///
-/// Taking the first ones would be worse than either end: an entry would be missed when one of its
-/// other groups is purged. So the caller does not store such a response, and tells the operator of
-/// such an invalidation.
+/// Using only the first groups would be wrong: the entry would survive a purge of one of its other
+/// groups. So the caller does not store such a response, and reports such an invalidation to the
+/// operator.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("more than {MAX_GROUPS} cache groups")]
 pub struct TooManyGroups;
@@ -36,8 +36,8 @@ pub struct TooManyGroups;
 /// The groups that a field names, each once, in the field's order.
 ///
 /// A field is a List of Strings (RFC 9875 2 and 3), all its lines as one (RFC 9651 4.2); parameters
-/// are passed over. If it does not parse, or a member is not a String, the field is ignored as a
-/// whole and names none. The empty String is a group like any other.
+/// are ignored. If the field does not parse, or a member is not a String, the whole field is
+/// ignored and names no group. The empty String is a group like any other.
 ///
 /// # Errors
 /// If there are more than [`MAX_GROUPS`] of them.
@@ -69,11 +69,11 @@ fn strings(value: &[u8]) -> Option<Vec<String>> {
     members.into_iter().map(string).collect()
 }
 
-/// The tag of a group of this host's responses. Groups are compared to the letter, case too, and
-/// within one origin only (RFC 9875 2.1).
+/// The tag of a group of this host's responses. Groups are compared byte by byte, case included,
+/// and only within one origin (RFC 9875 2.1).
 ///
-/// SECURITY: the space keeps it apart from every other tag: templates and `Surrogate-Key` cannot
-/// name one with a space, and the tag of a URI begins otherwise. The host in front keeps the apps
+/// SECURITY: the space keeps this tag distinct from every other: templates and `Surrogate-Key`
+/// cannot name a tag with a space, and the tag of a URI has another prefix. The host keeps origins
 /// behind one sidecar from purging each other.
 #[must_use]
 pub fn tag(host: &str, group: &str) -> Tag {
@@ -165,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn rfc_9875_2_1_a_group_is_of_one_host_and_to_the_letter() {
+    fn rfc_9875_2_1_a_group_belongs_to_one_host_and_is_case_sensitive() {
         assert_eq!(tag("app:8080", "news item").as_str(), "group:app:8080 news item");
         assert_eq!(tag("app", "a"), tag("app", "a"));
         assert_ne!(tag("app", "a"), tag("app", "A"));

@@ -11,11 +11,11 @@ use http::{Method, Uri, Version};
 use serde::{Deserialize, Serialize};
 
 use crate::outcome::Reason;
-use crate::policy::credential::Scope;
 use crate::policy::field::BodyFields;
 use crate::policy::plan::{Lookup, Plan, PolicyRules, RequestView};
 use crate::policy::request_directives::RequestDirectives;
 use crate::policy::route::{Collapse, Route, RouteSpec};
+use crate::policy::scope::Scope;
 use crate::semantics::forward;
 
 /// A request to be explained, as it was written.
@@ -329,7 +329,7 @@ mod tests {
 
     use super::*;
     use crate::config::Config;
-    use crate::policy::credential::Hasher;
+    use crate::secret::Hasher;
 
     /// What is told of a GET of the one route, which has these keys; `before` stands above it.
     fn told(before: &str, keys: &str) -> Vec<ExplainLine> {

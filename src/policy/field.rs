@@ -1,4 +1,4 @@
-//! Fields: named values taken from a request, which keys, tags and rules are made of.
+//! Fields: named values of a request, from which keys, tags and purge rules are made.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -6,8 +6,8 @@ use std::sync::Arc;
 use http::header::{AUTHORIZATION, COOKIE, HeaderMap, HeaderName};
 use percent_encoding::percent_decode_str;
 
-use crate::policy::credential::Hasher;
 use crate::policy::request_target;
+use crate::secret::Hasher;
 
 /// A named value and where it comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,17 +37,17 @@ pub enum FieldSource {
     Body(Box<str>),
 }
 
-/// How much of the `Authorization` header counts.
+/// How much of the `Authorization` header identifies the client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Auth {
     /// All of it.
     Token,
-    /// The first characters of the token; all of it when it looks like a JWT, because those of one
-    /// issuer begin alike.
+    /// The first characters of the token. A token that looks like a JWT counts as a whole, because
+    /// the JWTs of one issuer begin alike.
     Prefix(usize),
 }
 
-/// What fields are read from.
+/// The parts of a request that fields are read from.
 #[derive(Clone, Copy, Debug)]
 pub struct FieldView<'a> {
     /// The request's headers.
@@ -58,37 +58,37 @@ pub struct FieldView<'a> {
     pub query: &'a str,
     /// The captures of the pattern that matched.
     pub captures: &'a [(Arc<str>, Box<str>)],
-    /// The fields of the body, where a purge rule asked for them.
+    /// The fields of the body, if a purge rule reads them.
     pub body: Option<&'a BodyFields>,
-    /// Hashes what must not be stored in the clear.
+    /// Hashes values that must not be stored in the clear.
     pub hasher: &'a Hasher,
 }
 
 /// Why a field has no value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Unreadable {
-    /// The request does not have it, or has it empty.
+pub enum FieldError {
+    /// The request lacks it, or its value is empty.
     Missing,
-    /// The request has it more than once, or in a form with two readings.
-    Doubled,
+    /// The request has it more than once, or in a form that can be read in two ways.
+    Ambiguous,
 }
 
 impl Field {
     /// The field's value in this request.
-    pub fn value<'a>(&self, view: &FieldView<'a>) -> Result<Cow<'a, [u8]>, Unreadable> {
+    pub fn value<'a>(&self, view: &FieldView<'a>) -> Result<Cow<'a, [u8]>, FieldError> {
         let value = match &self.source {
             FieldSource::Header(name) => Cow::Borrowed(single(view.headers, name)?),
             FieldSource::Cookie(name) => Cow::Borrowed(cookie(view.headers, name)?),
             FieldSource::Query(name) => match request_target::parameter(view.query, name) {
-                Ok(value) => bytes(value.ok_or(Unreadable::Missing)?),
-                Err(request_target::Ambiguous) => return Err(Unreadable::Doubled),
+                Ok(value) => bytes(value.ok_or(FieldError::Missing)?),
+                Err(request_target::AmbiguousQuery) => return Err(FieldError::Ambiguous),
             },
             FieldSource::Path(name) => {
                 let (_, value) = view
                     .captures
                     .iter()
                     .find(|(capture, _)| **capture == **name)
-                    .ok_or(Unreadable::Missing)?;
+                    .ok_or(FieldError::Missing)?;
                 Cow::from(percent_decode_str(value))
             }
             FieldSource::Host => Cow::Borrowed(view.host.as_bytes()),
@@ -97,14 +97,14 @@ impl Field {
                 Cow::Owned(view.hasher.hex("auth", auth.counting_part(value)).into_bytes())
             }
             FieldSource::Body(pointer) => {
-                bytes(view.body.and_then(|body| body.get(pointer)).ok_or(Unreadable::Missing)?)
+                bytes(view.body.and_then(|body| body.get(pointer)).ok_or(FieldError::Missing)?)
             }
         };
-        if value.is_empty() { Err(Unreadable::Missing) } else { Ok(value) }
+        if value.is_empty() { Err(FieldError::Missing) } else { Ok(value) }
     }
 
-    /// Every value that a mutation could give this field. For purges, where a value too many costs
-    /// a miss, and one too few a stale read.
+    /// Every value that a mutation could give this field. Used for purges: a value too many costs a
+    /// miss, a value too few a stale response.
     #[must_use]
     pub fn every_value(&self, view: &FieldView<'_>) -> Vec<Vec<u8>> {
         let mut values: Vec<Vec<u8>> = match &self.source {
@@ -156,39 +156,39 @@ impl Field {
 }
 
 impl Auth {
-    /// The bytes of the header that count.
+    /// The bytes of the header that identify the client.
     #[must_use]
     pub fn counting_part(self, value: &[u8]) -> &[u8] {
         let Self::Prefix(length) = self else { return value };
         let start = value.iter().position(|&b| b == b' ').map_or(0, |space| space + 1);
         let token = &value[start..];
-        // SECURITY: measured, the JWTs of one issuer share up to 155 characters, so a prefix would
-        // mix their holders.
+        // SECURITY: JWTs of one issuer were measured to share up to 155 characters, so a prefix
+        // would mix up their holders.
         let looks_like_jwt = token.starts_with(b"eyJ");
         if looks_like_jwt || token.len() <= length { value } else { &value[..start + length] }
     }
 }
 
-/// The only value of a header.
-fn single<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<&'a [u8], Unreadable> {
+/// The value of a header that occurs once.
+fn single<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<&'a [u8], FieldError> {
     let mut values = headers.get_all(name).iter();
-    let value = values.next().ok_or(Unreadable::Missing)?;
+    let value = values.next().ok_or(FieldError::Missing)?;
     match values.next() {
-        Some(_) => Err(Unreadable::Doubled),
+        Some(_) => Err(FieldError::Ambiguous),
         None => Ok(value.as_bytes().trim_ascii()),
     }
 }
 
-/// The only cookie of that name. HTTP/2 clients may spread cookies over several lines (RFC 9113
-/// 8.2.3).
-fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Result<&'a [u8], Unreadable> {
+/// The value of a cookie that occurs once. HTTP/2 clients may spread cookies over several lines
+/// (RFC 9113 8.2.3).
+fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Result<&'a [u8], FieldError> {
     let mut found = None;
     for (key, value) in cookies(headers) {
         if key == name.as_bytes() && found.replace(value).is_some() {
-            return Err(Unreadable::Doubled);
+            return Err(FieldError::Ambiguous);
         }
     }
-    found.ok_or(Unreadable::Missing)
+    found.ok_or(FieldError::Missing)
 }
 
 /// All cookies of a request: name and value.
@@ -221,15 +221,15 @@ pub enum BodyFields {
 }
 
 impl BodyFields {
-    /// Reads a body by its media type; one without a type, or of plain text, as JSON if it is.
-    /// `None` when it is neither JSON nor a form, or broken.
+    /// Reads a body by its media type. A body without a type, or of plain text, is tried as JSON.
+    /// `None` if the body is neither JSON nor a form, or is malformed.
     #[must_use]
     pub fn parse(content_type: &[u8], body: &[u8]) -> Option<Self> {
         let essence = content_type.split(|&b| b == b';').next()?.trim_ascii().to_ascii_lowercase();
         let json =
             [&b"application/json"[..], b"text/json", b"text/plain", b""].contains(&&essence[..]);
         if json || essence.ends_with(b"+json") {
-            // Some clients begin with a byte order mark, which RFC 8259 lets readers ignore.
+            // Some clients send a byte order mark first, which RFC 8259 allows parsers to ignore.
             let body = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body);
             return serde_json::from_slice(body).ok().map(Self::Json);
         }
@@ -242,8 +242,8 @@ impl BodyFields {
         None
     }
 
-    /// Every value at a JSON pointer: a number in each way of writing it; in a form, all parameters
-    /// that frameworks read there.
+    /// Every value at a JSON pointer. A number is given in each way it can be written. In a form:
+    /// all parameters that frameworks map to that pointer.
     #[must_use]
     pub fn every(&self, pointer: &str) -> Vec<String> {
         match self {
@@ -259,7 +259,7 @@ impl BodyFields {
             }
             Self::Form(form) => {
                 let plain = pointer.trim_start_matches('/');
-                // `/a/b` is `a[b]` to PHP and Rails, and `a.b` to others.
+                // PHP and Rails write `/a/b` as `a[b]`, other frameworks as `a.b`.
                 let mut parts = plain.split('/');
                 let nested = parts
                     .next()
@@ -319,25 +319,25 @@ mod tests {
     }
 
     #[test]
-    fn a_header_is_read_once_or_not_at_all() {
+    fn a_header_has_a_value_only_if_it_occurs_once() {
         let hasher = Hasher::default();
         let tenant = field(FieldSource::Header(HeaderName::from_static("x-tenant-id")));
         let mut headers = HeaderMap::new();
-        assert_eq!(tenant.value(&view(&headers, &hasher, "", &[])), Err(Unreadable::Missing));
+        assert_eq!(tenant.value(&view(&headers, &hasher, "", &[])), Err(FieldError::Missing));
         headers.append("x-tenant-id", HeaderValue::from_static(""));
         assert_eq!(
             tenant.value(&view(&headers, &hasher, "", &[])),
-            Err(Unreadable::Missing),
-            "empty is not a tenant"
+            Err(FieldError::Missing),
+            "an empty value is no tenant"
         );
         headers.insert("x-tenant-id", HeaderValue::from_static("acme"));
         assert_eq!(tenant.value(&view(&headers, &hasher, "", &[])).as_deref(), Ok(&b"acme"[..]));
         headers.append("x-tenant-id", HeaderValue::from_static("acme"));
-        assert_eq!(tenant.value(&view(&headers, &hasher, "", &[])), Err(Unreadable::Doubled));
+        assert_eq!(tenant.value(&view(&headers, &hasher, "", &[])), Err(FieldError::Ambiguous));
     }
 
     #[test]
-    fn cookies_are_read_across_lines_and_never_guessed() {
+    fn cookies_are_read_across_lines_and_a_repeated_one_is_ambiguous() {
         let hasher = Hasher::default();
         let sid = field(FieldSource::Cookie("sid".into()));
         let mut headers = HeaderMap::new();
@@ -345,7 +345,7 @@ mod tests {
         headers.append(COOKIE, HeaderValue::from_static("b=2"));
         assert_eq!(sid.value(&view(&headers, &hasher, "", &[])).as_deref(), Ok(&b"x"[..]));
         headers.append(COOKIE, HeaderValue::from_static("sid=y"));
-        assert_eq!(sid.value(&view(&headers, &hasher, "", &[])), Err(Unreadable::Doubled));
+        assert_eq!(sid.value(&view(&headers, &hasher, "", &[])), Err(FieldError::Ambiguous));
     }
 
     #[test]

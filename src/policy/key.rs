@@ -1,8 +1,8 @@
-//! Keys: the typed, length-prefixed encoding of all that decides whether two requests may share a
-//! response, and its SHA-256.
+//! Keys: a typed, length-prefixed encoding of everything that decides whether two requests may
+//! share a response, and its SHA-256.
 //!
-//! Invariant: the encoding is injective. Every part is a kind, a length and the bytes, so that no
-//! value can imitate another part.
+//! Invariant: the encoding is injective. Every part consists of a kind, a length and the bytes, so
+//! no value can imitate another part.
 
 use std::fmt;
 
@@ -12,29 +12,29 @@ use smallvec::SmallVec;
 
 use crate::units::hex;
 
-/// What a part of a key says. The numbers are stored: they never change their meaning.
+/// The kinds of parts. The numbers are stored, so their meaning never changes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum KeyPart {
-    /// The route's policy.
+    /// The fingerprint of the route's policy.
     Route = 1,
     /// The authority.
     Host = 2,
     /// The path in normal form.
     Path = 3,
-    /// All of the query, as it was sent.
+    /// The whole query, as it was sent.
     Query = 4,
-    /// The parameters of the query that count.
+    /// The parameters of the query that the route names.
     Parameters = 5,
     /// A field's name.
     Field = 6,
     /// The value of the field named before.
     Value = 7,
-    /// The caller's credential, hashed.
+    /// The client's credential, hashed.
     Credential = 8,
-    /// A caller without a credential.
+    /// The client has no credential.
     Anonymous = 9,
-    /// The name of a header that is always keyed.
+    /// The name of a header that is always part of the key.
     Header = 10,
     /// The value of the header named before.
     HeaderValue = 11,
@@ -42,7 +42,7 @@ pub enum KeyPart {
     Vary = 12,
     /// The normalised value of the header named before.
     VaryValue = 13,
-    /// That the header named before is absent.
+    /// The header named before is absent.
     VaryAbsent = 14,
 }
 
@@ -51,7 +51,7 @@ pub enum KeyPart {
 pub struct KeyHash(pub [u8; 32]);
 
 impl KeyHash {
-    /// All digits.
+    /// All 64 hexadecimal digits.
     #[must_use]
     pub fn to_hex(self) -> String {
         hex(&self.0)
@@ -64,14 +64,14 @@ impl fmt::Debug for KeyHash {
     }
 }
 
-/// A key: its canonical encoding and the hash of it.
+/// A key: its canonical encoding, and the hash of that.
 #[derive(Clone, Debug)]
 pub struct Key {
     canonical: Canonical,
     hash: KeyHash,
 }
 
-/// Long enough for ordinary keys to need no allocation.
+/// Sized so that ordinary keys need no allocation.
 type Canonical = SmallVec<[u8; 256]>;
 
 impl Key {
@@ -81,13 +81,13 @@ impl Key {
         &self.canonical
     }
 
-    /// The hash of it.
+    /// The hash of the encoding.
     #[must_use]
     pub const fn hash(&self) -> KeyHash {
         self.hash
     }
 
-    /// This key, narrowed to the variant that these header values ask for.
+    /// This key, narrowed to the variant that these header values select.
     #[must_use]
     pub fn variant<'a>(
         &self,
@@ -120,33 +120,33 @@ impl Default for KeyWriter {
 impl KeyWriter {
     /// Adds a part.
     pub fn part(&mut self, part: KeyPart, bytes: &[u8]) {
-        // Lengths fit: a request head is bounded far below 4 GiB, and a longer part would only
-        // shorten its length, not its bytes.
+        // The length fits, because a request head is limited far below 4 GiB. If a part were
+        // longer, only its length field would be capped, not its bytes.
         let length = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
         self.0.push(part as u8);
         self.0.extend_from_slice(&length.to_be_bytes());
         self.0.extend_from_slice(bytes);
     }
 
-    /// How long it is so far.
+    /// The length so far, in bytes.
     #[must_use]
     pub fn len(&self) -> usize {
         self.0.len()
     }
 
-    /// What was written since the key had this length.
+    /// The bytes written since the key had this length.
     #[must_use]
     pub fn since(&self, length: usize) -> &[u8] {
         self.0.get(length..).unwrap_or_default()
     }
 
-    /// Whether nothing was written yet.
+    /// Whether no part has been written yet.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.0.len() <= 1
     }
 
-    /// The key.
+    /// Finishes the key.
     #[must_use]
     pub fn finish(self) -> Key {
         let hash = KeyHash(Sha256::digest(&self.0).into());
@@ -154,7 +154,7 @@ impl KeyWriter {
     }
 }
 
-/// The parts of a canonical key, for `explain`. Ends early on bytes that are no key.
+/// The parts of a canonical key. Ends early at bytes that do not encode a part.
 pub fn parts(canonical: &[u8]) -> impl Iterator<Item = (u8, &[u8])> {
     let mut rest = canonical.get(1..).unwrap_or_default();
     std::iter::from_fn(move || {
@@ -198,7 +198,7 @@ mod tests {
     }
 
     fn list() -> impl Strategy<Value = Vec<(usize, Vec<u8>)>> {
-        // Few distinct bytes, so that near-collisions are common.
+        // Few distinct bytes, so that almost equal keys are common.
         proptest::collection::vec(
             (
                 0..KINDS.len(),
@@ -236,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn a_delimiter_in_a_value_moves_nothing() {
+    fn a_delimiter_in_a_value_cannot_imitate_another_part() {
         let one = written(&[(6, b"a|b".to_vec()), (6, b"c".to_vec())]);
         let two = written(&[(6, b"a".to_vec()), (6, b"b|c".to_vec())]);
         assert_ne!(one.hash(), two.hash());

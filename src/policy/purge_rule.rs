@@ -9,12 +9,12 @@ use crate::policy::field::{Field, FieldSource, FieldView};
 use crate::policy::route::Pattern;
 use crate::policy::tag::{Tag, Template};
 
-/// What happens to hits on a tag while a mutation of it is under way.
+/// What happens to hits on a tag while a mutation that purges it is in flight.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MutationGuard {
-    /// They go on; the tag is only marked.
+    /// They are served. The tag is only marked.
     Mark,
-    /// They go to the app until the mutation has ended.
+    /// They go to the origin until the mutation has ended.
     Bypass,
 }
 
@@ -32,22 +32,22 @@ impl MutationGuard {
 /// Methods, a path pattern, and the tags that a matching mutation purges.
 #[derive(Clone, Debug)]
 pub struct PurgeRule {
-    /// Where it stands in the file, from 1.
+    /// Its number in the file, from 1.
     pub line: usize,
-    /// The paths it speaks of.
+    /// The paths it applies to.
     pub pattern: Pattern,
     /// The methods; `None` for every unsafe method.
     pub methods: Option<Box<[Method]>>,
     /// The tags to purge.
     pub tags: Box<[Template]>,
-    /// What hits do meanwhile.
+    /// What happens to hits while a matching mutation is in flight.
     pub guard: MutationGuard,
-    /// When to purge again, counted from the end of the mutation, for apps that commit late.
+    /// When to purge again, counted from the end of the mutation, for origins that commit late.
     pub repurge_after: Box<[Duration]>,
 }
 
 impl PurgeRule {
-    /// The captures, if this rule speaks of a mutation of this path by one of these methods.
+    /// The captures, if this rule applies to a mutation of this path with one of these methods.
     #[must_use]
     pub fn matches(&self, methods: &[Method], path: &str) -> Option<Vec<(Arc<str>, Box<str>)>> {
         let named = self
@@ -57,7 +57,7 @@ impl PurgeRule {
         if named { self.pattern.captures_of(path) } else { None }
     }
 
-    /// Whether it reads the mutation's body.
+    /// Whether a tag needs a field from the mutation's body.
     #[must_use]
     pub fn reads_body(&self) -> bool {
         self.fields().any(|field| matches!(field.source, FieldSource::Body(_)))
@@ -68,7 +68,7 @@ impl PurgeRule {
         self.tags.iter().flat_map(Template::fields)
     }
 
-    /// Its tags for this mutation, and the names of the fields that were missing.
+    /// The tags for this mutation, and the names of fields that were missing.
     #[must_use]
     pub fn render(&self, view: &FieldView<'_>) -> (Vec<Tag>, Vec<Arc<str>>) {
         let (mut tags, mut missing) = (Vec::with_capacity(self.tags.len()), Vec::new());
@@ -82,8 +82,7 @@ impl PurgeRule {
     }
 }
 
-/// Whether a request of this method leaves the app's data alone (RFC 9110 9.2.1; `WebDAV`'s readers
-/// besides).
+/// Whether a method is safe: RFC 9110 9.2.1, and the reading methods of `WebDAV`.
 #[must_use]
 pub fn is_safe(method: &Method) -> bool {
     matches!(

@@ -1,5 +1,5 @@
-//! The request target: the one normal form of a path that is matched and keyed, and the parameters
-//! of a query.
+//! The request target: the normal form of a path, which is matched and keyed, and the parameters of
+//! a query.
 //!
 //! A path that two programs could read differently (`%2f`, `;`, dot segments, NUL, `\`) has no
 //! normal form, and is never cached.
@@ -10,8 +10,8 @@ use percent_encoding::percent_decode_str;
 
 /// The normal form of a path, or `None` when it has more than one reading.
 ///
-/// Escapes of unreserved characters are undone and the others written in capitals (RFC 3986 6.2.2);
-/// nothing else changes.
+/// Escapes of unreserved characters are decoded, and all others are written in upper case (RFC 3986
+/// 6.2.2). Nothing else changes.
 #[must_use]
 pub fn normal_path(raw: &str) -> Option<Cow<'_, str>> {
     let bytes = raw.as_bytes();
@@ -23,8 +23,8 @@ pub fn normal_path(raw: &str) -> Option<Cow<'_, str>> {
     for &byte in bytes {
         match byte {
             b'%' => escapes = true,
-            // SECURITY: each of these is read in different ways by different apps and frameworks
-            // (web cache deception).
+            // SECURITY: different frameworks read each of these in different ways (web cache
+            // deception).
             b';' | b'\\' | b'#' | b'?' | 0..=0x20 | 0x7f.. => return None,
             b'/' if previous == b'/' => return None,
             _ => {}
@@ -49,8 +49,8 @@ fn normal_escapes(raw: &str) -> Option<String> {
         }
         let byte = u8::from_str_radix(digits, 16).ok()?;
         match byte {
-            // SECURITY: an escaped delimiter, dot, percent sign, control character or backslash may
-            // or may not be undone by the app.
+            // SECURITY: the origin may or may not decode an escaped delimiter, dot, percent sign,
+            // control character or backslash.
             b'/' | b'\\' | b'.' | b';' | b'#' | b'?' | b'%' | 0..=0x1f | 0x7f => return None,
             b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' | b'~' => {
                 out.push(char::from(byte))
@@ -66,18 +66,19 @@ fn normal_escapes(raw: &str) -> Option<String> {
     Some(out)
 }
 
-/// The most permissive reading of a path: every escape undone, parameters cut, slashes and dots
-/// resolved.
+/// The most permissive reading of a path: every escape is decoded, path parameters are removed,
+/// slashes and dots are resolved.
 ///
-/// Purge rules are matched against this as well, so that a mutation in disguise is still seen.
+/// Purge rules are matched against this reading as well, so that a mutation cannot hide behind
+/// escapes.
 #[must_use]
 pub fn permissive_path(raw: &str) -> String {
-    // Twice: `%252f` is `%2f` to an app that decodes behind a proxy that decodes.
+    // Decoded twice: an origin behind a proxy that decodes reads `%252f` as `/`.
     resolved(&decoded(&decoded(raw)))
 }
 
-/// All readings of a path that an app might have: as it is, in normal form, unescaped once, and
-/// most permissively.
+/// All readings of a path that an origin might use: as it is, in normal form, decoded once, and the
+/// most permissive one.
 #[must_use]
 pub fn readings(raw: &str) -> Vec<String> {
     let mut all = vec![raw.to_owned(), resolved(&decoded(raw)), permissive_path(raw)];
@@ -106,18 +107,19 @@ fn resolved(decoded: &str) -> String {
     format!("/{}", segments.join("/"))
 }
 
-/// One parameter of a query, as written and as read.
+/// One parameter of a query, raw and decoded.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Parameter<'a> {
-    /// `name=value`, as it stands in the query.
+    /// `name=value`, as it is in the query.
     pub raw: &'a str,
-    /// The name, unescaped.
+    /// The name, decoded.
     pub name: Cow<'a, str>,
-    /// The value, unescaped.
+    /// The value, decoded.
     pub value: Cow<'a, str>,
 }
 
-/// The parameters of a query in their order, or `None` when they have more than one reading.
+/// The parameters of a query in their order. `None` for a parameter that can be read in more than
+/// one way.
 pub fn parameters(query: &str) -> impl Iterator<Item = Option<Parameter<'_>>> {
     query.split('&').filter(|raw| !raw.is_empty()).map(|raw| {
         let (name, value) = raw.split_once('=').unwrap_or((raw, ""));
@@ -125,12 +127,12 @@ pub fn parameters(query: &str) -> impl Iterator<Item = Option<Parameter<'_>>> {
     })
 }
 
-/// Undoes `%XX` and `+`; `None` for a bad escape, a NUL, a `;`, or what is not UTF-8.
+/// Decodes `%XX` and `+`. `None` for a bad escape, a NUL, a `;`, or text that is not UTF-8.
 fn unescape(text: &str) -> Option<Cow<'_, str>> {
     if !text.bytes().any(|b| matches!(b, b'%' | b'+' | b';')) {
         return Some(Cow::Borrowed(text));
     }
-    // SECURITY: some apps split parameters at `;` as well (parameter cloaking).
+    // SECURITY: some origins split parameters at `;` as well (parameter cloaking).
     if text.contains(';') || !well_escaped(text) {
         return None;
     }
@@ -146,14 +148,14 @@ fn well_escaped(text: &str) -> bool {
     })
 }
 
-/// Why the query cannot be picked apart.
+/// The query can be read in more than one way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Ambiguous;
+pub struct AmbiguousQuery;
 
-/// All values that a query could give a parameter, by any reading: split at `&` and `;`, escapes
-/// undone where they can be.
+/// All values that a query could give a parameter, by any reading: split at `&` and at `;`, and
+/// decoded where possible.
 ///
-/// For purges, where a value too many costs a miss, and one too few a stale read.
+/// Used for purges: a value too many costs a miss, a value too few a stale response.
 #[must_use]
 pub fn every_value(query: &str, wanted: &str) -> Vec<String> {
     let lenient = |text: &str| decoded(&text.replace('+', " "));
@@ -172,14 +174,14 @@ pub fn every_value(query: &str, wanted: &str) -> Vec<String> {
     values
 }
 
-/// The value of one query parameter. A parameter that comes twice, also in disguise (`a[]`, `%61`),
-/// is ambiguous.
-pub fn parameter<'a>(query: &'a str, wanted: &str) -> Result<Option<Cow<'a, str>>, Ambiguous> {
+/// The value of one query parameter. A parameter that occurs twice is ambiguous, also if it is
+/// disguised (`a[]`, `%61`).
+pub fn parameter<'a>(query: &'a str, wanted: &str) -> Result<Option<Cow<'a, str>>, AmbiguousQuery> {
     let mut found = None;
     for parameter in parameters(query) {
-        let parameter = parameter.ok_or(Ambiguous)?;
+        let parameter = parameter.ok_or(AmbiguousQuery)?;
         if is_disguise(&parameter.name, wanted) || (parameter.name == wanted && found.is_some()) {
-            return Err(Ambiguous);
+            return Err(AmbiguousQuery);
         }
         if parameter.name == wanted {
             found = Some(parameter.value);
@@ -188,25 +190,25 @@ pub fn parameter<'a>(query: &'a str, wanted: &str) -> Result<Option<Cow<'a, str>
     Ok(found)
 }
 
-/// The parameters that count, in the order of the list and as they were written: what the key sees,
-/// and what the app gets on a fill.
-pub fn pick(query: &str, wanted: &[Box<str>]) -> Result<String, Ambiguous> {
+/// The parameters in `wanted`, in that order and as they were sent. They go into the key, and to
+/// the origin on a fill.
+pub fn pick(query: &str, wanted: &[Box<str>]) -> Result<String, AmbiguousQuery> {
     let mut found: Vec<Option<&str>> = vec![None; wanted.len()];
     for parameter in parameters(query) {
-        let parameter = parameter.ok_or(Ambiguous)?;
+        let parameter = parameter.ok_or(AmbiguousQuery)?;
         for (slot, name) in found.iter_mut().zip(wanted) {
             if is_disguise(&parameter.name, name) {
-                return Err(Ambiguous);
+                return Err(AmbiguousQuery);
             }
             if parameter.name == **name && slot.replace(parameter.raw).is_some() {
-                return Err(Ambiguous);
+                return Err(AmbiguousQuery);
             }
         }
     }
     Ok(found.into_iter().flatten().collect::<Vec<_>>().join("&"))
 }
 
-/// `a[]` and `a[0]` are `a` to PHP and Rails.
+/// PHP and Rails read `a[]` and `a[0]` as `a`.
 fn is_disguise(name: &str, wanted: &str) -> bool {
     name.strip_prefix(wanted).is_some_and(|rest| rest.starts_with('['))
 }
@@ -217,7 +219,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn ordinary_paths_stand_as_they_are() {
+    fn ordinary_paths_are_unchanged() {
         for path in
             ["/", "/api/v1/campaigns", "/a/b/", "/a.css", "/a/.well-known/x", "/a:b@c!$&'()*+,=~"]
         {
@@ -226,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn escapes_get_one_form() {
+    fn escapes_are_normalized() {
         assert_eq!(normal_path("/%61%2D%e4%b8%ad").as_deref(), Some("/a-%E4%B8%AD"));
         assert_eq!(normal_path("/a%20b").as_deref(), Some("/a%20b"));
     }
@@ -266,7 +268,7 @@ mod tests {
     }
 
     #[test]
-    fn a_disguised_path_is_read_through() {
+    fn the_permissive_reading_resolves_escapes_parameters_and_dots() {
         assert_eq!(permissive_path("/api%2fv1/./campaigns;v=1//7"), "/api/v1/campaigns/7");
         assert_eq!(permissive_path("/a/../api%252fv1\\x"), "/api/v1/x");
     }
@@ -285,12 +287,12 @@ mod tests {
             "page=%zz",
             "page[0]=1&page=1",
         ] {
-            assert_eq!(pick(cloaked, &wanted), Err(Ambiguous), "{cloaked}");
+            assert_eq!(pick(cloaked, &wanted), Err(AmbiguousQuery), "{cloaked}");
         }
     }
 
     #[test]
-    fn a_purge_sees_every_value_that_a_query_could_mean() {
+    fn a_purge_covers_every_value_that_a_query_could_mean() {
         assert_eq!(every_value("t=7&note=50%", "t"), ["7"]);
         assert_eq!(every_value("t=7&t=8&t[]=9", "t"), ["7", "8", "9"]);
         assert_eq!(every_value("a=b;t=7", "t"), ["7"]);
@@ -299,15 +301,15 @@ mod tests {
     }
 
     #[test]
-    fn a_parameter_is_read_unescaped() {
+    fn a_parameter_is_decoded() {
         assert_eq!(parameter("a=1&b=x%20y+z", "b"), Ok(Some("x y z".into())));
         assert_eq!(parameter("a=1", "b"), Ok(None));
-        assert_eq!(parameter("b=1&b=1", "b"), Err(Ambiguous));
+        assert_eq!(parameter("b=1&b=1", "b"), Err(AmbiguousQuery));
     }
 
     proptest! {
         #[test]
-        fn the_normal_form_is_normal(path in "/[ -~]{0,40}") {
+        fn the_normal_form_of_a_normal_form_is_itself(path in "/[ -~]{0,40}") {
             if let Some(normal) = normal_path(&path) {
                 let again = normal_path(&normal);
                 prop_assert_eq!(again.as_deref(), Some(&*normal));

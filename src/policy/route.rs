@@ -1,4 +1,4 @@
-//! Routes: path patterns, the policy of each, and which of them takes a request.
+//! Routes: their path patterns and policies, and which route matches a request.
 
 use std::fmt;
 use std::hash::{Hash as _, Hasher as _};
@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use http::header::HeaderName;
 
-use crate::policy::credential::{CredentialRule, Scope};
+use crate::policy::credential::CredentialRule;
 use crate::policy::field::{Field, FieldSource};
+use crate::policy::scope::Scope;
 use crate::policy::tag::{ResponseTags, Template};
 use crate::semantics::storability::OriginRule;
 
@@ -21,17 +22,17 @@ mod pattern;
 /// Whether a route caches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RouteMode {
-    /// It does.
+    /// It caches.
     On,
-    /// It does not: everything goes to the app.
+    /// It does not cache: every request goes to the origin.
     Off,
-    /// It does not, and tells what it would have done: what it would have served, and where that
-    /// would have been wrong.
+    /// It does not cache, and reports what it would have served, and where that would have been
+    /// wrong.
     Shadow,
 }
 
 impl RouteMode {
-    /// The more careful one of two: `off` before `shadow` before `on`.
+    /// The more careful of two modes: `off`, then `shadow`, then `on`.
     #[must_use]
     pub const fn and(self, other: Self) -> Self {
         match (self, other) {
@@ -52,75 +53,75 @@ impl RouteMode {
     }
 }
 
-/// Which query parameters count.
+/// Which query parameters are part of the key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum QueryRule {
-    /// All, in their order.
+    /// All of them, in the order of the request.
     All,
-    /// None; they are withheld from the app on a fill.
+    /// None. They are withheld from the origin on a fill.
     None,
-    /// These; the others are withheld from the app on a fill.
+    /// These. The others are withheld from the origin on a fill.
     Only(Box<[Box<str>]>),
 }
 
-/// What to do with a request header that no key has seen.
+/// What to do with a request header that is not in the key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum UnknownHeaders {
-    /// Pass the request to the app, around the cache.
+    /// Send the request to the origin without the cache.
     Bypass,
     /// Withhold the header on a fill.
     Drop,
-    /// Let it through: the operator's word that it changes nothing.
+    /// Send the header to the origin on a fill: the operator states that it does not change the
+    /// response.
     Pass,
 }
 
-/// Whether the request's own `Cache-Control` counts.
+/// Whether the request's own `Cache-Control` is honored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ClientCacheControl {
-    /// A browser's reload reaches the app.
+    /// It is: a browser's reload reaches the origin.
     Respect,
-    /// It does not.
+    /// It is ignored.
     Ignore,
 }
 
-/// Among whom one fill per key is made.
+/// Which requests share one fill per key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Collapse {
-    /// The requests of this process.
+    /// The requests to this process.
     Process,
-    /// The requests of all sidecars that share the Redis.
+    /// The requests to all sidecars that share one Redis.
     Cluster,
 }
 
-/// What the operator says of a route.
+/// The settings of a route.
 #[derive(Clone, Debug)]
 pub struct RouteSpec {
-    /// Where it stands in the file, from 1.
+    /// Its number in the file, from 1.
     pub line: usize,
-    /// The paths it takes.
+    /// The paths it matches.
     pub pattern: Pattern,
     /// Whether it caches.
     pub mode: RouteMode,
-    /// The share of its hits that is asked for again out of band, to see whether they were stale; 0
-    /// to 1.
+    /// The share of its hits that is fetched again out of band, to detect stale hits; 0 to 1.
     pub audit: f64,
-    /// Freshness where the app gives none.
+    /// The freshness lifetime of responses for which the origin gives none.
     pub ttl: Option<Duration>,
-    /// Whose word on freshness wins.
+    /// Whether the origin's freshness or `ttl` takes precedence.
     pub origin: OriginRule,
-    /// How long a stale entry is served while it is fetched anew, where the app gives no time of
-    /// its own (RFC 5861 3).
+    /// How long a stale entry is served while it is refreshed, unless the origin specifies a time
+    /// (RFC 5861 3).
     pub stale_while_revalidate: Option<Duration>,
-    /// How long a stale entry stands in for an error of the app, where the app gives no time of its
-    /// own (RFC 5861 4).
+    /// How long a stale entry is served instead of an error of the origin, unless the origin
+    /// specifies a time (RFC 5861 4).
     pub stale_if_error: Option<Duration>,
-    /// `ttl` is shortened by a random part of up to this; less than `ttl`, and zero without one.
+    /// `ttl` is shortened by a random time of up to this. Less than `ttl`; zero without a `ttl`.
     pub jitter: Duration,
-    /// Whether popular entries are fetched anew shortly before they expire.
+    /// Whether popular entries are refreshed shortly before they expire.
     pub early_refresh: bool,
-    /// Among whom one fill per key is made.
+    /// Which requests share one fill per key.
     pub collapse: Collapse,
-    /// Store responses that set cookies, without the cookies.
+    /// Whether to store responses that set cookies, without the cookies.
     pub strip_set_cookie: bool,
     /// Who may share its entries.
     pub scope: Scope,
@@ -132,46 +133,47 @@ pub struct RouteSpec {
     pub tags: Box<[Template]>,
     /// Headers withheld from the app on a fill.
     pub drop_headers: Box<[HeaderName]>,
-    /// Headers let through unkeyed.
+    /// Headers sent to the origin although they are not in the key.
     pub pass_headers: Box<[HeaderName]>,
     /// The rule for all other headers.
     pub unknown_headers: UnknownHeaders,
-    /// How long the app's word on a credential holds, in scope `shared`.
+    /// How long a client stays authorized, in scope `shared`.
     pub admit_for: Duration,
-    /// Whether the request's own `Cache-Control` counts.
+    /// Whether the request's own `Cache-Control` is honored.
     pub client_cache_control: ClientCacheControl,
 }
 
-/// How the answers of the app are read, on all routes alike.
+/// How responses of the origin are read, on all routes alike.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ResponseRules {
-    /// The response headers whose word on freshness comes before `Cache-Control` (RFC 9213), the
-    /// first one first.
+    /// The response headers that take precedence over `Cache-Control` (RFC 9213), in order of
+    /// precedence.
     pub targeted: Box<[HeaderName]>,
-    /// Where the app names tags.
+    /// The response headers in which the origin names tags.
     pub response_tags: ResponseTags,
 }
 
-/// A route, ready to take requests.
+/// A compiled route.
 #[derive(Debug)]
 pub struct Route {
-    /// Its place among the routes: the index of its metrics.
+    /// Its index among the routes, and in the metrics.
     pub id: usize,
-    /// What the operator said.
+    /// Its settings.
     pub spec: RouteSpec,
-    /// What becomes of each request header.
+    /// The role of each request header.
     pub headers: HeaderRules,
-    /// Names its policy: entries of another policy are never found under this one.
+    /// Identifies its policy. It is part of the key, so that entries of another policy are never
+    /// found.
     pub fingerprint: [u8; 8],
-    /// How the app's answers are read.
+    /// How responses of the origin are read.
     pub response_rules: Arc<ResponseRules>,
-    /// The fields in its key: those the operator named, and those of its tags, without which a
-    /// purge could miss an entry.
+    /// The fields in its key: those that the operator named, and those that its tags need, because
+    /// otherwise a purge could miss an entry.
     pub fields: Box<[Arc<Field>]>,
-    /// The cookies that the key names; when it names any, or credentials are withheld, the others
-    /// are withheld too.
+    /// The cookies in the key. If there are any, or if credentials are withheld, all other cookies
+    /// are withheld.
     pub keyed_cookies: Box<[Box<str>]>,
-    /// Whether a field of the key stands in for the automatic credential.
+    /// Whether a field of the key replaces the automatic credential.
     pub chosen_identity: bool,
 }
 
@@ -180,7 +182,7 @@ impl Route {
         id: usize,
         mut spec: RouteSpec,
         credential: &CredentialRule,
-        answers: &Arc<ResponseRules>,
+        response_rules: &Arc<ResponseRules>,
     ) -> Self {
         let mut fields: Vec<Arc<Field>> = spec.key.to_vec();
         for field in spec.tags.iter().flat_map(Template::fields) {
@@ -205,20 +207,20 @@ impl Route {
             chosen_identity,
             !keyed_cookies.is_empty(),
         );
-        let fingerprint = fingerprint(&spec, credential, answers);
+        let fingerprint = fingerprint(&spec, credential, response_rules);
         Self {
             id,
             spec,
             headers,
             fingerprint,
-            response_rules: Arc::clone(answers),
+            response_rules: Arc::clone(response_rules),
             fields: fields.into(),
             keyed_cookies,
             chosen_identity,
         }
     }
 
-    /// Whether the key holds the caller's credential, whole.
+    /// Whether the key contains the client's whole credential.
     #[must_use]
     pub fn key_holds_credential(&self) -> bool {
         match self.spec.scope {
@@ -235,8 +237,7 @@ impl Route {
     }
 }
 
-/// The parameters that count, those that fields read included: what the key has seen, the app may
-/// see.
+/// Adds the parameters that fields read: they are in the key, so the origin may receive them.
 fn with_fields(query: QueryRule, fields: &[Arc<Field>]) -> QueryRule {
     let mut names = match query {
         QueryRule::All => return QueryRule::All,
@@ -253,16 +254,20 @@ fn with_fields(query: QueryRule, fields: &[Arc<Field>]) -> QueryRule {
     if names.is_empty() { QueryRule::None } else { QueryRule::Only(names.into()) }
 }
 
-/// Hashes what decides which responses may share a key, what is stored of them, under which tags,
-/// and for how long: after a reload nothing is served that was stored by other rules. Fixed keys:
-/// sidecars with the same file agree on it.
-fn fingerprint(spec: &RouteSpec, credential: &CredentialRule, answers: &ResponseRules) -> [u8; 8] {
+/// Hashes every setting that decides which responses share a key, what is stored of them, under
+/// which tags and for how long. So after a reload, nothing is served that other rules have stored.
+/// The hash keys are fixed, so that sidecars with the same file agree.
+fn fingerprint(
+    spec: &RouteSpec,
+    credential: &CredentialRule,
+    response_rules: &ResponseRules,
+) -> [u8; 8] {
     #[allow(
         deprecated,
         reason = "the std SipHash with fixed keys is stable across processes, which DefaultHasher does not promise"
     )]
     let mut hasher = std::hash::SipHasher::new_with_keys(0x5349_4445, 0x4341_4348);
-    // Exhaustive, so that a new setting cannot be forgotten here.
+    // Destructured exhaustively, so that a new setting cannot be forgotten here.
     let RouteSpec {
         line: _,
         pattern,
@@ -278,7 +283,7 @@ fn fingerprint(spec: &RouteSpec, credential: &CredentialRule, answers: &Response
         origin,
         stale_while_revalidate,
         stale_if_error,
-        // These change when the app is asked, and who is let in: not what is stored.
+        // These decide when the origin is contacted and who is served, not what is stored.
         jitter: _,
         mode: _,
         audit: _,
@@ -287,8 +292,8 @@ fn fingerprint(spec: &RouteSpec, credential: &CredentialRule, answers: &Response
         admit_for: _,
         client_cache_control: _,
     } = spec;
-    let ResponseRules { targeted, response_tags } = answers;
-    let told = format!(
+    let ResponseRules { targeted, response_tags } = response_rules;
+    let rules = format!(
         "{:?}",
         (
             key,
@@ -302,17 +307,17 @@ fn fingerprint(spec: &RouteSpec, credential: &CredentialRule, answers: &Response
         )
     );
     let times = format!("{:?}", (ttl, origin, stale_while_revalidate, stale_if_error));
-    (pattern.as_str(), scope, strip_set_cookie, told, times).hash(&mut hasher);
+    (pattern.as_str(), scope, strip_set_cookie, rules, times).hash(&mut hasher);
     tags.iter().for_each(|tag| tag.as_str().hash(&mut hasher));
     hasher.finish().to_be_bytes()
 }
 
-/// Two routes that could both be the most specific one for some path.
+/// Two routes with patterns of the same shape, so that neither is more specific.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Tie {
-    /// The earlier of the two.
+    /// The index of the earlier route.
     pub first: usize,
-    /// The later.
+    /// The index of the later route.
     pub second: usize,
 }
 
@@ -322,7 +327,7 @@ impl fmt::Display for Tie {
     }
 }
 
-/// All routes, found by path.
+/// All routes, looked up by path.
 #[derive(Debug, Default)]
 pub struct Routes {
     routes: Vec<Arc<Route>>,
@@ -330,11 +335,11 @@ pub struct Routes {
 }
 
 impl Routes {
-    /// Compiles routes. The order of the list decides nothing.
+    /// Compiles routes. Their order does not matter.
     pub fn new(
         specs: Vec<RouteSpec>,
         credential: &CredentialRule,
-        answers: &Arc<ResponseRules>,
+        response_rules: &Arc<ResponseRules>,
     ) -> Result<Self, Tie> {
         let mut tree = pattern::Tree::default();
         for (id, spec) in specs.iter().enumerate() {
@@ -345,7 +350,7 @@ impl Routes {
         let routes = specs
             .into_iter()
             .enumerate()
-            .map(|(id, spec)| Arc::new(Route::new(id, spec, credential, answers)))
+            .map(|(id, spec)| Arc::new(Route::new(id, spec, credential, response_rules)))
             .collect();
         Ok(Self { routes, tree })
     }
@@ -359,7 +364,7 @@ impl Routes {
         Some((route, captures))
     }
 
-    /// The one with this place.
+    /// The route with this index.
     #[must_use]
     pub fn get(&self, id: usize) -> Option<&Arc<Route>> {
         self.routes.get(id)
@@ -370,13 +375,13 @@ impl Routes {
         self.routes.iter()
     }
 
-    /// How many there are.
+    /// The number of routes.
     #[must_use]
     pub fn len(&self) -> usize {
         self.routes.len()
     }
 
-    /// Whether there is none.
+    /// Whether there are no routes.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.routes.is_empty()

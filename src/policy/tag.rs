@@ -7,14 +7,14 @@ use std::sync::Arc;
 use http::header::{HeaderMap, HeaderName};
 
 use crate::error::Malformed;
-use crate::policy::field::{Field, FieldView, Unreadable};
+use crate::policy::field::{Field, FieldError, FieldView};
 use crate::policy::request_target;
 
-/// The longest tag that is used by its own name; a longer one goes by its digest, so that a
-/// stranger cannot make Redis keys of any size.
+/// The longest tag that is stored under its own name, in bytes. A longer tag is replaced by its
+/// digest, so that clients cannot create Redis keys of any size.
 pub const MAX_LEN: usize = 256;
 
-/// The name of something that responses are made of.
+/// The name of something that responses depend on, by which they are purged.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Tag(Arc<str>);
 
@@ -29,10 +29,11 @@ impl Tag {
         Self(format!("sha256:{}", crate::units::hex(&digest)).into())
     }
 
-    /// The implicit tag of a URI, in all its variants and whatever its query.
+    /// The implicit tag of a URI. It covers all variants and all queries.
     #[must_use]
     pub fn for_uri(host: &str, path: &str) -> Self {
-        // Entries and mutations name it by the same reading, whatever the escapes.
+        // Entries and mutations use the same reading of the path, so that different escapes give
+        // the same tag.
         let path = if path.contains('%') {
             Cow::Owned(request_target::permissive_path(path))
         } else {
@@ -98,7 +99,7 @@ impl Template {
         }
         if text.bytes().any(|b| b.is_ascii_whitespace() || b.is_ascii_control()) {
             return Err(Malformed::new(
-                format!("the tag {text:?} has white space in it"),
+                format!("the tag {text:?} contains white space"),
                 "tags are separated by spaces in Surrogate-Key, so use another character",
             ));
         }
@@ -150,8 +151,8 @@ impl Template {
         })
     }
 
-    /// The tag that this template makes of a request, or the field that it lacks.
-    pub fn render(&self, view: &FieldView<'_>) -> Result<Tag, (Arc<str>, Unreadable)> {
+    /// Renders the tag for a request, or names the field that the request lacks.
+    pub fn render(&self, view: &FieldView<'_>) -> Result<Tag, (Arc<str>, FieldError)> {
         let mut name = String::with_capacity(self.text.len() + 16);
         for part in &self.parts {
             match part {
@@ -166,11 +167,12 @@ impl Template {
     }
 }
 
-/// How many tags one template makes of a mutation at the most.
+/// The most tags that one template renders for a mutation.
 const MAX_RENDERED: usize = 64;
 
 impl Template {
-    /// Every tag that a mutation could mean by this template, or the field that it lacks.
+    /// Every tag that a mutation could mean by this template, or the name of the field that the
+    /// mutation lacks.
     pub fn render_every(&self, view: &FieldView<'_>) -> Result<Vec<Tag>, Arc<str>> {
         let mut names = vec![String::new()];
         for part in &self.parts {
@@ -197,7 +199,7 @@ impl Template {
     }
 }
 
-/// Values become part of a tag's name as they are, but for what no name can hold.
+/// Appends a field's value to a tag's name. Only bytes that a name cannot contain are escaped.
 fn push_value(name: &mut String, value: &[u8]) {
     match std::str::from_utf8(value) {
         Ok(text) if !text.bytes().any(|b| b.is_ascii_whitespace() || b.is_ascii_control()) => {
@@ -216,12 +218,12 @@ fn push_value(name: &mut String, value: &[u8]) {
     }
 }
 
-/// Where the app itself names the tags of a response.
+/// The response headers in which the origin names tags.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ResponseTags {
-    /// The headers that hold them.
+    /// The names of the headers.
     pub headers: Box<[HeaderName]>,
-    /// Whether these headers stay in the response.
+    /// Whether these headers are delivered to the client.
     pub keep: bool,
 }
 
@@ -254,8 +256,8 @@ impl ResponseTags {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::policy::credential::Hasher;
     use crate::policy::field::FieldSource;
+    use crate::secret::Hasher;
     use http::HeaderValue;
 
     fn resolve(name: &str) -> Option<Arc<Field>> {
@@ -277,7 +279,7 @@ mod tests {
         let (hasher, mut headers) = (Hasher::default(), HeaderMap::new());
         assert_eq!(
             template.render(&view(&headers, &hasher)),
-            Err(("tenant".into(), Unreadable::Missing))
+            Err(("tenant".into(), FieldError::Missing))
         );
         headers.insert("x-tenant-id", HeaderValue::from_static("acme"));
         assert_eq!(
@@ -300,21 +302,21 @@ mod tests {
     }
 
     #[test]
-    fn a_uri_has_one_tag_whatever_its_last_slash() {
+    fn a_trailing_slash_does_not_change_the_tag_of_a_uri() {
         assert_eq!(Tag::for_uri("a", "/x/"), Tag::for_uri("a", "/x"));
         assert_ne!(Tag::for_uri("a", "/x"), Tag::for_uri("b", "/x"));
         assert_eq!(Tag::for_uri("a", "/").as_str(), "uri:a/");
     }
 
     #[test]
-    fn a_long_tag_goes_by_its_digest() {
+    fn a_long_tag_is_replaced_by_its_digest() {
         let (one, two) = (Tag::new(&"a".repeat(300)), Tag::new(&"a".repeat(301)));
         assert!(one.as_str().len() < MAX_LEN);
         assert_ne!(one, two);
     }
 
     #[test]
-    fn the_app_names_tags_in_several_headers() {
+    fn the_origin_names_tags_in_several_headers() {
         let mut headers = HeaderMap::new();
         headers.append("surrogate-key", HeaderValue::from_static("a b"));
         headers.append("surrogate-key", HeaderValue::from_static("c"));

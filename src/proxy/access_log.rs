@@ -1,12 +1,12 @@
-//! The access log's line of a request: what it wants to know, kept from before the request is
-//! consumed.
+//! A request's line in the access log. What the line needs of the request is kept here from before
+//! the request is consumed.
 
 use std::time::Duration;
 
 use http::{Method, Request};
 
 use crate::policy::plan::PolicyRules;
-use crate::proxy::ProxyResponse;
+use crate::proxy::response::ProxyResponse;
 use crate::semantics::body::Body;
 use crate::semantics::forward::ClientPeer;
 use crate::telemetry::log;
@@ -34,21 +34,21 @@ impl AccessRecord {
         }
     }
 
-    pub(super) fn write(self, answer: &ProxyResponse, rules: &PolicyRules, took: Duration) {
-        let length = answer.response.headers().get(http::header::CONTENT_LENGTH);
+    pub(super) fn write(self, answered: &ProxyResponse, rules: &PolicyRules, duration: Duration) {
+        let length = answered.response.headers().get(http::header::CONTENT_LENGTH);
         log::access(&AccessLine {
             method: &self.method,
             path: &self.path,
             host: self.host.as_deref(),
             peer: self.peer.addr,
-            route: answer
+            route: answered
                 .route
                 .and_then(|id| rules.routes.iter().nth(id))
                 .map(|route| route.name()),
-            status: answer.response.status().as_u16(),
-            outcome: &answer.outcome,
+            status: answered.response.status().as_u16(),
+            outcome: &answered.outcome,
             bytes: length.and_then(|length| length.to_str().ok()?.parse().ok()),
-            duration: took,
+            duration,
             request_id: self.request_id.as_deref(),
         });
     }

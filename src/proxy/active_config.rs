@@ -1,41 +1,48 @@
-//! What a reload replaces: the rules, and the bounds and habits of the flow that can change while
-//! it runs.
+//! What a reload replaces: the rules, and the limits and switches of the flow.
 //!
 //! Invariants:
-//! - A request is planned, answered and counted by one [`ActiveConfig`], whatever is put in its
-//!   place meanwhile.
-//! - What it stores, it stores under the policy that it was planned by: the route's fingerprint is
-//!   in the key, so no other policy finds it.
-//! - A mutation that ends under other rules than it began under purges by both: see `purge.rs`.
+//! - A request is planned, answered and counted by one [`ActiveConfig`], even if a reload replaces
+//!   it meanwhile. Only the entry of the flow holds the [`LiveConfig`]; every step gets the
+//!   `ActiveConfig` of its request.
+//! - A response is stored under the policy by which its request was planned. The key holds the
+//!   route's fingerprint, so requests under another policy do not find it.
+//! - A mutation that ends under other rules than it began under purges by both. It is the only step
+//!   that gets the `LiveConfig`: see `proxy/mutation.rs`.
 
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
+
 use crate::policy::plan::PolicyRules;
-use crate::proxy::{Proxy, ProxySettings};
+use crate::proxy::settings::ProxySettings;
 use crate::telemetry::metrics::RouteTable;
 
-/// The rules and settings in force.
+/// The rules and settings of one `proxy.toml`.
 #[derive(Debug)]
 pub struct ActiveConfig {
-    /// The rules of `proxy.toml`.
+    /// The rules.
     pub rules: Arc<PolicyRules>,
-    /// Bounds and habits.
+    /// The limits and switches of the flow.
     pub settings: ProxySettings,
-    /// Where the routes of these rules are counted. A row goes on counting under other rules that
-    /// have a route of its name.
+    /// Where the routes of these rules are counted, by their index. A row goes on counting under
+    /// other rules that have a route of the same name.
     pub table: Arc<RouteTable>,
 }
 
-impl Proxy {
-    /// What is in force now. Each request asks once.
-    #[must_use]
-    pub fn active_config(&self) -> Arc<ActiveConfig> {
-        self.config.load_full()
+/// The configuration in force, which a reload replaces.
+#[derive(Debug)]
+pub(crate) struct LiveConfig(ArcSwap<ActiveConfig>);
+
+impl LiveConfig {
+    pub(super) fn new(config: ActiveConfig) -> Self {
+        Self(ArcSwap::from_pointee(config))
     }
 
-    /// Puts other rules in force, at once and as a whole. Requests under way go on by those they
-    /// began with.
-    pub fn activate(&self, live: ActiveConfig) {
-        self.config.store(Arc::new(live));
+    pub(super) fn load(&self) -> Arc<ActiveConfig> {
+        self.0.load_full()
+    }
+
+    pub(super) fn replace(&self, config: ActiveConfig) {
+        self.0.store(Arc::new(config));
     }
 }

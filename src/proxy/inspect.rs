@@ -1,17 +1,21 @@
-//! What is stored for a request, and what would be done with it: for `explain`, by the code that
-//! answers requests.
+//! What is stored for a request, and what would be done with it: for `explain --live`, by the same
+//! decision as for requests.
 
 use http::HeaderMap;
 use serde::Serialize;
 
-use crate::cache::store::LookupResult;
 use crate::cache::store::memory::{CachedEntry, MemorySlot};
+use crate::cache::store::{Candidate, LookupResult};
+use crate::clock::Wall;
 use crate::outcome::{Disposition, Reason};
 use crate::policy::plan::Lookup;
 use crate::policy::request_directives::RequestDirectives;
-use crate::proxy::{Proxy, Serve};
+use crate::proxy::context::is_authorized;
+use crate::proxy::lookup::uncovered_header;
+use crate::proxy::resources::Resources;
+use crate::proxy::serve::{Serve, StoredState, may_serve};
 
-/// A stored response, as `explain` tells it.
+/// A stored response, as `explain` shows it.
 #[derive(Clone, Debug, Serialize)]
 pub struct Inspected {
     tier: &'static str,
@@ -31,61 +35,71 @@ struct InspectedTag {
     current: bool,
 }
 
-impl Proxy {
-    /// What is stored for a request, and what it would be answered with. Nothing where nothing is
-    /// stored.
-    pub async fn inspect(&self, lookup: &Lookup<'_>, headers: &HeaderMap) -> Option<Inspected> {
-        let now = self.clock.wall();
-        let wish = RequestDirectives::new(lookup.route, headers);
-        let LookupResult { key, candidate: found, miss_reason: why, .. } =
-            self.store.lookup(lookup, now).await;
-        let (resident, tier, fresh, verdict) = match &found {
-            Some(found) => {
-                let verdict = match (wish.bypass, self.uncovered_header(lookup)) {
-                    (Some(reason), _) => (Disposition::Bypass, Some(reason)),
-                    (_, Some(_)) => (Disposition::Bypass, Some(Reason::UnkeyedHeader)),
-                    _ => match self.may_serve(lookup, found, &wish, now) {
-                        Ok(Serve::Fresh) => (Disposition::Hit, None),
-                        Ok(Serve::WhileRevalidate) => {
-                            (Disposition::Stale, Some(Reason::StaleWhileRevalidate))
-                        }
-                        Err(reason) => (Disposition::Miss, Some(reason)),
-                    },
-                };
-                (found.cached.clone(), found.tier.as_str(), found.fresh, verdict)
+/// What is stored for a request, and how it would be answered. None where nothing is stored.
+pub(super) async fn inspect(
+    resources: &Resources,
+    lookup: &Lookup<'_>,
+    headers: &HeaderMap,
+) -> Option<Inspected> {
+    let now = resources.clock.wall();
+    let LookupResult { key, candidate, miss_reason, .. } =
+        resources.store.lookup(lookup, now).await;
+    let (cached, tier, fresh, verdict) = match &candidate {
+        Some(found) => {
+            let verdict = verdict(resources, lookup, headers, found, now);
+            (found.cached.clone(), found.tier.as_str(), found.fresh, verdict)
+        }
+        // What was refused stays in memory for a while.
+        None => match resources.store.memory.peek(key.hash())? {
+            MemorySlot::Entry(cached) if cached.entry.key[..] == *key.canonical() => {
+                (cached, "memory", false, (Disposition::Miss, Some(miss_reason)))
             }
-            // What was refused is still in memory, for a while.
-            None => match self.store.memory.peek(key.hash())? {
-                MemorySlot::Entry(resident) if resident.entry.key[..] == *key.canonical() => {
-                    (resident, "memory", false, (Disposition::Miss, Some(why)))
-                }
-                _ => return None,
-            },
-        };
-        let CachedEntry { entry, proof } = &*resident;
-        let names = lookup
-            .tags()
+            _ => return None,
+        },
+    };
+    let CachedEntry { entry, proof } = &*cached;
+    let names =
+        lookup.tags().into_iter().chain(entry.response_tags.iter().cloned()).collect::<Vec<_>>();
+    let tags = resources.coherence.current_tags(proof, &names).await;
+    let left =
+        candidate.as_ref().map_or_else(|| entry.times.ttl_ms(now), |found| found.ttl_ms(now));
+    #[allow(clippy::cast_precision_loss, reason = "seconds for people to read")]
+    let ttl_s = left as f64 / 1e3;
+    Some(Inspected {
+        tier,
+        status: entry.status.as_u16(),
+        bytes: entry.body.len(),
+        age_s: entry.times.age(now).as_secs_f64(),
+        ttl_s,
+        fresh,
+        tags: tags
             .into_iter()
-            .chain(entry.response_tags.iter().cloned())
-            .collect::<Vec<_>>();
-        let tags = self.coherence.current_tags(proof, &names).await;
-        let left =
-            found.as_ref().map_or_else(|| entry.times.ttl_ms(now), |found| found.ttl_ms(now));
-        #[allow(clippy::cast_precision_loss, reason = "seconds for people to read")]
-        let ttl_s = left as f64 / 1e3;
-        Some(Inspected {
-            tier,
-            status: entry.status.as_u16(),
-            bytes: entry.body.len(),
-            age_s: entry.times.age(now).as_secs_f64(),
-            ttl_s,
-            fresh,
-            tags: tags
-                .into_iter()
-                .map(|(tag, current)| InspectedTag { tag: tag.as_str().to_owned(), current })
-                .collect(),
-            verdict: verdict.0.as_str(),
-            reason: verdict.1.map(Reason::as_str),
-        })
+            .map(|(tag, current)| InspectedTag { tag: tag.as_str().to_owned(), current })
+            .collect(),
+        verdict: verdict.0.as_str(),
+        reason: verdict.1.map(Reason::as_str),
+    })
+}
+
+fn verdict(
+    resources: &Resources,
+    lookup: &Lookup<'_>,
+    headers: &HeaderMap,
+    candidate: &Candidate,
+    now: Wall,
+) -> (Disposition, Option<Reason>) {
+    let directives = RequestDirectives::new(lookup.route, headers);
+    if let Some(reason) = directives.bypass {
+        return (Disposition::Bypass, Some(reason));
+    }
+    if uncovered_header(&resources.store, lookup).is_some() {
+        return (Disposition::Bypass, Some(Reason::UnkeyedHeader));
+    }
+    let stored = StoredState::from_candidate(candidate);
+    let authorized = is_authorized(&resources.authorized_clients, lookup, now);
+    match may_serve(&stored, &directives, authorized, now) {
+        Ok(Serve::Fresh) => (Disposition::Hit, None),
+        Ok(Serve::WhileRevalidate) => (Disposition::Stale, Some(Reason::StaleWhileRevalidate)),
+        Err(reason) => (Disposition::Miss, Some(reason)),
     }
 }

@@ -1,7 +1,7 @@
-//! Responses to clients: heads of hits, what is added to what the app sent, and the only map from
-//! errors to statuses.
+//! Responses to clients: those made of stored responses, those that the request's conditions and
+//! ranges shorten, and those that the sidecar makes itself.
 
-use std::fmt::Write as _;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use http::header::{
@@ -12,13 +12,16 @@ use http::{Response, StatusCode};
 
 use crate::cache::entry::Entry;
 use crate::clock::Wall;
-use crate::outcome::{Disposition, Outcome, Reason};
+use crate::outcome::{Outcome, Reason};
+use crate::policy::route::Route;
 use crate::semantics::body::Body;
+use crate::semantics::cache_status;
 use crate::semantics::conditional;
 use crate::semantics::conditional::ConditionOutcome;
 use crate::semantics::range;
+use crate::upstream::UpstreamError;
 
-pub use crate::cache::entry::{CACHE_STATUS, X_CACHE};
+pub use crate::semantics::cache_status::{CACHE_STATUS, X_CACHE};
 
 /// The hash of the key, with debug headers.
 pub(crate) const X_CACHE_KEY: HeaderName = HeaderName::from_static("x-cache-key");
@@ -29,8 +32,43 @@ pub(crate) const X_CACHE_ROUTE: HeaderName = HeaderName::from_static("x-cache-ro
 /// The tags of the request, with debug headers.
 pub(crate) const X_CACHE_TAGS: HeaderName = HeaderName::from_static("x-cache-tags");
 
-/// Answers from a stored response. `head_only` for HEAD; `ranges` says how many parts of it a GET
-/// with `Range` may have at most, `None` that there is no such field or that it does not count.
+/// What was done with a request: its response, and what to record of it.
+pub(crate) struct ProxyResponse {
+    pub(crate) response: Response<Body>,
+    pub(crate) outcome: Outcome,
+    /// The index of its route.
+    pub(crate) route: Option<usize>,
+}
+
+impl ProxyResponse {
+    /// The origin could not be reached, or did not answer.
+    pub(super) fn upstream_failure(
+        error: &UpstreamError,
+        outcome: &Outcome,
+        route: Option<usize>,
+    ) -> Self {
+        tracing::debug!(%error, "the origin did not answer");
+        let reason = error.reason();
+        let outcome = Outcome { reason: Some(reason), subject: None, ..outcome.clone() };
+        Self { response: failure(reason, &outcome), outcome, route }
+    }
+
+    /// A header that a key, tag or rule reads came twice, or would not reach the origin: a 400, not
+    /// a guess.
+    pub(super) fn refused_header(route: Option<&Arc<Route>>, header: &HeaderName) -> Self {
+        let why =
+            format!("the header {header} must come once, and must not be named in Connection");
+        let outcome = Outcome::bypass_with(Reason::BadRequest, header.as_str());
+        Self {
+            response: refusal(StatusCode::BAD_REQUEST, &why, &outcome),
+            outcome,
+            route: route.map(|route| route.id),
+        }
+    }
+}
+
+/// The response from a stored one. `head_only` for HEAD. `ranges` is the most parts that a GET with
+/// `Range` may ask for; `None` where the request has no such field, or it does not count.
 #[must_use]
 pub fn hit(
     entry: &Entry,
@@ -43,13 +81,7 @@ pub fn hit(
     let mut headers = entry.headers.clone();
     let age = entry.times.age(now).as_secs();
     headers.insert(AGE, number(age));
-    let status = if outcome.disposition == Disposition::Hit {
-        hit_status(entry.headers.get(CACHE_STATUS), outcome)
-    } else {
-        headers.insert(X_CACHE, HeaderValue::from_static(outcome.disposition.as_str()));
-        appended_status(entry.headers.get(CACHE_STATUS), outcome)
-    };
-    headers.insert(CACHE_STATUS, status);
+    cache_status::fill_in(&mut headers, entry.headers.get(CACHE_STATUS), outcome);
     let body = if head_only { Body::empty() } else { Body::full(entry.body.clone()) };
     let response = conditional(request, entry.status, headers, body);
     match ranges {
@@ -59,7 +91,7 @@ pub fn hit(
     }
 }
 
-/// A response, or a 304 in its place where the request's own conditions ask for no more.
+/// A response, or a 304 in its place where the request's conditions ask for no more.
 #[must_use]
 pub fn conditional(
     request: &HeaderMap,
@@ -82,8 +114,8 @@ pub fn conditional(
     assemble(StatusCode::NOT_MODIFIED, slim, Body::empty())
 }
 
-/// The parts of a 200 that the request asks for; any other response, a 304 too, is left as it is: a
-/// Range counts after the conditions, and where the answer without it is a 200 (RFC 9110 13.2.2,
+/// The parts of a 200 that the request asks for. Any other response, a 304 too, is left as it is: a
+/// Range counts after the conditions, and where the response without it is a 200 (RFC 9110 13.2.2,
 /// 14.2). `whole` is its content.
 #[must_use]
 pub fn apply_range(
@@ -96,8 +128,8 @@ pub fn apply_range(
         return response;
     }
     let (mut parts, _) = response.into_parts();
-    let asked = range::requested_range(request, &parts.headers, whole.len(), most);
-    let (status, pieces) = range::respond(&asked, &mut parts.headers, whole);
+    let requested = range::requested_range(request, &parts.headers, whole.len(), most);
+    let (status, pieces) = range::respond(&requested, &mut parts.headers, whole);
     assemble(status, parts.headers, Body::pieces(pieces))
 }
 
@@ -111,117 +143,6 @@ fn not_modified(headers: &HeaderMap, request: &HeaderMap) -> bool {
     verdict == ConditionOutcome::NotModified
 }
 
-/// The commonest line, written without the formatting machinery: `sidecache; hit; ttl=243;
-/// detail=memory`.
-fn hit_status(upstream: Option<&HeaderValue>, outcome: &Outcome) -> HeaderValue {
-    let upstream = upstream.filter(|value| !value.is_empty());
-    let (Some(tier), Some(ttl), None) = (outcome.tier, outcome.ttl, upstream) else {
-        return appended_status(upstream, outcome);
-    };
-    let mut digits = itoa::Buffer::new();
-    let mut line = Vec::with_capacity(64);
-    line.extend_from_slice(b"sidecache; hit; ttl=");
-    line.extend_from_slice(digits.format(ttl).as_bytes());
-    line.extend_from_slice(b"; detail=");
-    line.extend_from_slice(tier.as_str().as_bytes());
-    value(Bytes::from(line))
-}
-
-/// Marks a response that the app sent. What the app, or another cache before it, says of itself in
-/// `Cache-Status` stays in front.
-pub fn set_cache_status(headers: &mut HeaderMap, outcome: &Outcome) {
-    let status = appended_status(None, outcome);
-    headers.append(CACHE_STATUS, status);
-    headers.insert(X_CACHE, HeaderValue::from_static(outcome.disposition.as_str()));
-}
-
-/// Says something else of a response that was marked before.
-pub fn replace_cache_status(headers: &mut HeaderMap, outcome: &Outcome) {
-    take_own_cache_status(headers);
-    set_cache_status(headers, outcome);
-}
-
-/// Adds the key to what was said in `Cache-Status` (RFC 9211 2.7).
-pub fn set_cache_key_header(headers: &mut HeaderMap, key: &str) {
-    if let Some(own) = take_own_cache_status(headers) {
-        headers.append(
-            CACHE_STATUS,
-            value(Bytes::from([own.as_bytes(), b"; key=\"", key.as_bytes(), b"\""].concat())),
-        );
-    }
-}
-
-/// Takes away the last line of `Cache-Status`, which is the sidecar's own: it is the nearest to the
-/// client (RFC 9211 2).
-fn take_own_cache_status(headers: &mut HeaderMap) -> Option<HeaderValue> {
-    let mut lines: Vec<HeaderValue> = headers.get_all(CACHE_STATUS).iter().cloned().collect();
-    let own = lines.pop();
-    headers.remove(CACHE_STATUS);
-    for line in lines {
-        headers.append(CACHE_STATUS, line);
-    }
-    own
-}
-
-fn appended_status(upstream: Option<&HeaderValue>, outcome: &Outcome) -> HeaderValue {
-    let mut line = String::with_capacity(96);
-    if let Some(upstream) =
-        upstream.filter(|value| !value.is_empty()).and_then(|value| value.to_str().ok())
-    {
-        line.push_str(upstream);
-        line.push_str(", ");
-    }
-    line.push_str("sidecache");
-    match outcome.disposition {
-        Disposition::Hit => line.push_str("; hit"),
-        // RFC 9211 2.1, 2.2: `hit` only where the app was not asked.
-        Disposition::Stale => {
-            line.push_str(if outcome.forwarded { "; fwd=stale" } else { "; hit" })
-        }
-        Disposition::Revalidated | Disposition::Miss => {
-            line.push_str(match outcome.fwd_reason.or(outcome.reason) {
-                Some(Reason::Expired | Reason::StaleWhileRevalidate) => "; fwd=stale",
-                Some(Reason::VaryMiss) => "; fwd=vary-miss",
-                Some(Reason::RequestNoCache) => "; fwd=request",
-                Some(Reason::NotAdmitted | Reason::Purged) => "; fwd=miss",
-                _ => "; fwd=uri-miss",
-            })
-        }
-        Disposition::Bypass => line.push_str(match outcome.reason {
-            Some(Reason::Method | Reason::MethodOverride) => "; fwd=method",
-            Some(Reason::RequestNoStore) => "; fwd=request",
-            _ => "; fwd=bypass",
-        }),
-    }
-    if let Some(status) = outcome.fwd_status {
-        let _ = write!(line, "; fwd-status={status}");
-    }
-    if let Some(ttl) = outcome.ttl {
-        let _ = write!(line, "; ttl={ttl}");
-    }
-    if outcome.stored {
-        line.push_str("; stored");
-    }
-    if outcome.collapsed {
-        line.push_str("; collapsed");
-    }
-    match (outcome.tier, outcome.detail()) {
-        (Some(tier), None) => {
-            let _ = write!(line, "; detail={}", tier.as_str());
-        }
-        (_, Some(detail)) => {
-            line.push_str("; detail=\"");
-            // What may stand in a string of RFC 9651; header and field names need no more.
-            line.extend(detail.to_string().chars().map(|c| {
-                if c.is_ascii_graphic() && c != '"' && c != '\\' || c == ' ' { c } else { '?' }
-            }));
-            line.push('"');
-        }
-        (None, None) => {}
-    }
-    value(Bytes::from(line))
-}
-
 /// A response that the sidecar makes itself, because of a failure.
 #[must_use]
 pub fn failure(reason: Reason, outcome: &Outcome) -> Response<Body> {
@@ -232,7 +153,7 @@ pub fn failure(reason: Reason, outcome: &Outcome) -> Response<Body> {
             None => reason.as_str().to_owned(),
         },
     );
-    set_cache_status(response.headers_mut(), outcome);
+    cache_status::set_cache_status(response.headers_mut(), outcome);
     response
 }
 
@@ -248,11 +169,11 @@ pub fn refusal(status: StatusCode, why: &str, outcome: &Outcome) -> Response<Bod
             HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"),
         );
     }
-    set_cache_status(response.headers_mut(), outcome);
+    cache_status::set_cache_status(response.headers_mut(), outcome);
     response
 }
 
-/// SECURITY: says nothing of the app's address or of any credential, and is never stored.
+/// SECURITY: shows neither the origin's address nor any credential, and is never stored.
 fn plain(status: StatusCode, why: &str) -> Response<Body> {
     let text =
         format!("{} {}: {why}\n", status.as_u16(), status.canonical_reason().unwrap_or_default());
@@ -263,7 +184,7 @@ fn plain(status: StatusCode, why: &str) -> Response<Body> {
     assemble(status, headers, Body::full(text))
 }
 
-/// What a follower of a fill gets of its head: not the cookies, which are the leader's.
+/// Removes the cookies, which are the leader's, from the head that the followers of a fill get.
 pub fn strip_cookies(headers: &mut HeaderMap) {
     headers.remove(SET_COOKIE);
 }
@@ -281,11 +202,6 @@ fn number(number: u64) -> HeaderValue {
     HeaderValue::from(number)
 }
 
-fn value(line: Bytes) -> HeaderValue {
-    // Made of visible ASCII above; the fallback only keeps a mistake there from becoming a panic.
-    HeaderValue::from_maybe_shared(line).unwrap_or_else(|_| HeaderValue::from_static("sidecache"))
-}
-
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
@@ -297,7 +213,7 @@ mod tests {
 
     use super::*;
     use crate::cache::entry::EntryMetadata;
-    use crate::outcome::Tier;
+    use crate::outcome::{Disposition, Tier};
     use crate::semantics::times::{Leeway, Times};
 
     fn entry(lines: &[(&'static str, &'static str)]) -> Entry {
@@ -317,12 +233,6 @@ mod tests {
             response_tags: Box::default(),
         };
         Entry::compact(b"key", StatusCode::OK, &headers, &[Bytes::from_static(b"body")], facts)
-    }
-
-    fn status(outcome: &Outcome) -> String {
-        let mut headers = HeaderMap::new();
-        set_cache_status(&mut headers, outcome);
-        headers[CACHE_STATUS].to_str().expect("ascii").to_owned()
     }
 
     #[test]
@@ -483,37 +393,7 @@ mod tests {
     }
 
     #[test]
-    fn every_outcome_is_a_line_of_rfc_9211() {
-        assert_eq!(
-            status(&Outcome::bypass(Reason::NoRoute)),
-            "sidecache; fwd=bypass; detail=\"no route\""
-        );
-        assert_eq!(
-            status(&Outcome::bypass_with(Reason::UnkeyedHeader, "x-account-id")),
-            "sidecache; fwd=bypass; detail=\"unkeyed header x-account-id\""
-        );
-        assert_eq!(
-            status(&Outcome::bypass(Reason::Method)),
-            "sidecache; fwd=method; detail=\"method\""
-        );
-        let miss = Outcome {
-            stored: true,
-            fwd_status: Some(200),
-            ttl: Some(300),
-            ..Outcome::miss(Reason::NotStored)
-        };
-        assert_eq!(
-            status(&miss),
-            "sidecache; fwd=uri-miss; fwd-status=200; ttl=300; stored; detail=\"not stored\""
-        );
-        assert_eq!(
-            status(&Outcome::bypass_with(Reason::MissingField, "a\"\n\\b")),
-            "sidecache; fwd=bypass; detail=\"missing field a???b\""
-        );
-    }
-
-    #[test]
-    fn the_apps_own_cache_status_stays_in_front() {
+    fn the_origins_own_cache_status_stays_in_front() {
         let entry = entry(&[("cache-status", "origin; hit")]);
         let outcome =
             Outcome { tier: Some(Tier::Memory), ttl: Some(1), ..Outcome::new(Disposition::Hit) };

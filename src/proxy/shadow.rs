@@ -1,7 +1,7 @@
-//! Routes in shadow: every GET and HEAD goes to the app as it is, and what the cache would have
+//! Routes in shadow: every GET and HEAD goes to the origin as it is, and what the cache would have
 //! done is only noted.
 //!
-//! Invariant: nothing that is known here decides what a client or the app gets, and nothing goes
+//! Invariant: nothing that is known here decides what a client or the origin gets, and nothing goes
 //! into the store.
 
 use std::sync::Arc;
@@ -11,39 +11,38 @@ use http::request::Parts;
 use http::{Method, Response, StatusCode};
 use sha2::{Digest as _, Sha256};
 
-use crate::coherence::CoherenceMode as Coherent;
-use crate::coherence::TagSnapshot;
 use crate::coherence::local_snapshot::LocalSnapshot;
+use crate::coherence::{CoherenceMode, TagSnapshot};
 use crate::outcome::{Outcome, Reason};
 use crate::policy::key::KeyHash;
 use crate::policy::plan::{Lookup, Plan};
-use crate::policy::request_directives::RequestDirectives;
 use crate::policy::route::{Route, RouteMode};
-use crate::proxy::fill::FillRequest;
-use crate::proxy::miss::FillReason;
-use crate::proxy::store_decision::StoreDecision;
-use crate::proxy::{Proxy, ProxyResponse};
+use crate::proxy::context::{LookupContext, RequestContext};
+use crate::proxy::fill::request::{FillReason, FillRequest};
+use crate::proxy::pass;
+use crate::proxy::resources::Resources;
+use crate::proxy::response::ProxyResponse;
+use crate::proxy::serve::{ProofState, Serve, StoredState, may_serve};
+use crate::proxy::store_decision::{StoreDecision, decide_store};
 use crate::semantics::body::Body;
-use crate::semantics::early_refresh;
-use crate::semantics::forward::ClientPeer;
 use crate::shadow::digest::{self, DigestResult};
 use crate::shadow::findings::{RouteShadow, ShadowOutcome};
-use crate::shadow::history::{Caller, Observation, Step, StepSpan};
+use crate::shadow::history::{Caller, Digest, Observation, Step, StepSpan};
 use crate::shadow::{
     ObservedResponse, SETTLE_DELAY, ShadowEntry, ShadowSample, is_telling, unstorable,
 };
 
-/// A request in shadow: what would become of it.
+/// A request of a route in shadow: what would become of it.
 pub(super) struct ShadowRequest {
     route: usize,
-    /// Where it is counted; nowhere when too many routes are watched.
+    /// Where it is counted; none when too many routes are watched.
     route_shadow: Option<Arc<RouteShadow>>,
     outcome: ShadowOutcome,
-    /// How its answer is looked at; not at all where the cache would take no part.
+    /// How its response is observed; none where the cache would take no part.
     watch: Option<ShadowWatch>,
 }
 
-/// What is to be known when the answer comes.
+/// What is needed when the response comes.
 struct ShadowWatch {
     fill: FillRequest,
     snapshot: Option<LocalSnapshot>,
@@ -51,16 +50,16 @@ struct ShadowWatch {
     caller: Caller,
     /// What would be served.
     served: Option<Arc<ShadowEntry>>,
-    /// Whether the answer would be stored, if it may be.
+    /// Whether the response would be stored, if it may be.
     may_store: bool,
-    /// Whether its body is looked at.
+    /// Whether its body is observed.
     whole: bool,
     path: Box<str>,
 }
 
-/// An answer whose head has come.
+/// A response whose head has come.
 struct ShadowResponse {
-    proxy: Arc<Proxy>,
+    resources: Arc<Resources>,
     route_shadow: Arc<RouteShadow>,
     watch: ShadowWatch,
     decision: Result<StoreDecision, Reason>,
@@ -69,253 +68,214 @@ struct ShadowResponse {
 }
 
 impl ShadowRequest {
-    fn bypass(route: &Arc<Route>, proxy: &Proxy) -> Self {
+    fn bypass(route: &Arc<Route>, resources: &Resources) -> Self {
         Self {
             route: route.id,
-            route_shadow: proxy.shadow.route(route.name()),
+            route_shadow: resources.shadow.route(route.name()),
             outcome: ShadowOutcome::Bypass,
             watch: None,
         }
     }
 }
 
-impl Proxy {
-    /// What would become of a request, if it is of a route in shadow.
-    pub(super) fn shadow_request(
-        &self,
-        parts: &Parts,
-        plan: &Plan<'_>,
-        peer: ClientPeer,
-    ) -> Option<ShadowRequest> {
-        let in_shadow = |route: &Route| route.spec.mode == RouteMode::Shadow;
-        match plan {
-            Plan::Lookup(lookup) if in_shadow(lookup.route) => {
-                Some(self.shadow_lookup(parts, lookup, peer))
-            }
-            Plan::Pass(Some(route), _) | Plan::Refuse(Some(route), _) if in_shadow(route) => {
-                Some(ShadowRequest::bypass(route, self))
-            }
-            _ => None,
+/// What would become of a request, if it is of a route in shadow.
+pub(super) fn shadow_request(
+    resources: &Resources,
+    context: RequestContext<'_>,
+    parts: &Parts,
+    plan: &Plan<'_>,
+) -> Option<ShadowRequest> {
+    let in_shadow = |route: &Route| route.spec.mode == RouteMode::Shadow;
+    match plan {
+        Plan::Lookup(lookup) if in_shadow(lookup.route) => {
+            let clients = &resources.shadow.authorized_clients;
+            let context = LookupContext::new(context, parts, lookup, clients);
+            Some(shadow_lookup(resources, &context))
         }
+        Plan::Pass(Some(route), _) | Plan::Refuse(Some(route), _) if in_shadow(route) => {
+            Some(ShadowRequest::bypass(route, resources))
+        }
+        _ => None,
     }
+}
 
-    fn shadow_lookup(&self, parts: &Parts, lookup: &Lookup<'_>, peer: ClientPeer) -> ShadowRequest {
-        let wish = RequestDirectives::new(lookup.route, &parts.headers);
-        if wish.bypass.is_some() {
-            return ShadowRequest::bypass(lookup.route, self);
-        }
-        let primary = lookup.key.hash();
-        let glance = self.coherence.local_snapshot(&lookup.tags());
-        let (key, found) = self.shadow.find(primary, |vary| lookup.variant_hash(vary));
-        let (would, served) = self.predict(lookup, &wish, found);
-        let get = parts.method == Method::GET;
-        let unkeyed = lookup.unknown.iter().any(|name| !self.shadow.varies_by(primary, name));
-        // Of a request with a header that no key has seen, the answer is stored if it turns out to
-        // vary by it.
-        let may_store = get
-            && would != ShadowOutcome::Bypass
-            && served.is_none()
-            && (!unkeyed || lookup.is_sent_unchanged());
-        let would = if unkeyed { ShadowOutcome::Bypass } else { would };
-        let read = glance.as_ref().map_or(TagSnapshot::Unverifiable, LocalSnapshot::to_snapshot);
-        let order = self.fill_request(
-            parts,
-            lookup,
-            peer,
-            FillReason { snapshot: read, reason: Reason::Shadow, stale: None },
-        );
-        let caller = Caller {
-            credential: credential_digest(&order, &parts.headers),
-            withheld_query: withheld_query_digest(lookup, parts),
-        };
-        let served = served.filter(|_| would == ShadowOutcome::Hit);
-        let path = lookup.path.as_ref().into();
-        let watch = ShadowWatch {
-            fill: order,
-            snapshot: glance,
-            key,
-            caller,
-            served,
-            may_store,
-            whole: get && !lookup.range && !unkeyed,
-            path,
-        };
-        ShadowRequest {
-            route: lookup.route.id,
-            route_shadow: self.shadow.route(lookup.route.name()),
-            outcome: would,
-            watch: Some(watch),
-        }
+fn shadow_lookup(resources: &Resources, context: &LookupContext<'_>) -> ShadowRequest {
+    let (shadow, lookup, parts) = (&resources.shadow, context.lookup, context.parts);
+    if context.directives.bypass.is_some() {
+        return ShadowRequest::bypass(lookup.route, resources);
     }
+    let primary = lookup.key.hash();
+    let snapshot = resources.coherence.local_snapshot(&lookup.tags());
+    let (key, found) = shadow.find(primary, |vary| lookup.variant_hash(vary));
+    let (outcome, served) = predict(resources, context, found);
+    let is_get = parts.method == Method::GET;
+    let is_unkeyed = lookup.unknown.iter().any(|name| !shadow.varies_by(primary, name));
+    // Of a request with a header that no key has seen, the response is stored if it turns out to
+    // vary by it.
+    let may_store = is_get
+        && outcome != ShadowOutcome::Bypass
+        && served.is_none()
+        && (!is_unkeyed || lookup.is_sent_unchanged());
+    let outcome = if is_unkeyed { ShadowOutcome::Bypass } else { outcome };
+    let tags = snapshot.as_ref().map_or(TagSnapshot::Unverifiable, LocalSnapshot::to_snapshot);
+    let reason = FillReason { snapshot: tags, ..FillReason::not_stored(Reason::Shadow) };
+    let fill = FillRequest::from_context(context, reason);
+    let caller = Caller {
+        credential: credential_digest(&fill, &parts.headers),
+        withheld_query: withheld_query_digest(lookup, parts),
+    };
+    let served = served.filter(|_| outcome == ShadowOutcome::Hit);
+    let watch = ShadowWatch {
+        fill,
+        snapshot,
+        key,
+        caller,
+        served,
+        may_store,
+        whole: is_get && !lookup.range && !is_unkeyed,
+        path: lookup.path.as_ref().into(),
+    };
+    ShadowRequest {
+        route: lookup.route.id,
+        route_shadow: shadow.route(lookup.route.name()),
+        outcome,
+        watch: Some(watch),
+    }
+}
 
-    /// What would become of a request for which this would be stored, and what would be served.
-    fn predict(
-        &self,
-        lookup: &Lookup<'_>,
-        wish: &RequestDirectives,
-        found: Option<Arc<ShadowEntry>>,
-    ) -> (ShadowOutcome, Option<Arc<ShadowEntry>>) {
-        let now = self.clock.wall();
-        let missed = if lookup.range { ShadowOutcome::Bypass } else { ShadowOutcome::Miss };
-        let Some(entry) = found else { return (missed, None) };
-        match self.coherence.check_snapshot(&entry.proof) {
-            Ok(()) => {}
-            Err(Reason::MutationPending) => return (ShadowOutcome::Bypass, None),
-            Err(_) => return (missed, None),
-        }
-        if lookup
-            .authorization
-            .is_some_and(|id| !self.shadow.authorized_clients.is_authorized(id, now))
-        {
-            return (missed, None);
-        }
-        if entry.times.is_fresh(now) {
-            return if wish.accepts(&entry.times, now) {
-                (ShadowOutcome::Hit, Some(entry))
-            } else {
-                (missed, None)
-            };
-        }
-        // It would be served, and fetched anew: it is known to be stale, so that a change is no
+/// What would become of a request for which this would be stored, and what would be served.
+fn predict(
+    resources: &Resources,
+    context: &LookupContext<'_>,
+    found: Option<Arc<ShadowEntry>>,
+) -> (ShadowOutcome, Option<Arc<ShadowEntry>>) {
+    let missed = if context.lookup.range { ShadowOutcome::Bypass } else { ShadowOutcome::Miss };
+    let Some(entry) = found else { return (missed, None) };
+    let proof = match resources.coherence.check_snapshot(&entry.proof) {
+        Ok(()) => ProofState::Current,
+        Err(reason) => ProofState::Refused(reason),
+    };
+    let stored = StoredState { times: &entry.times, leeway: &entry.leeway, proof };
+    match may_serve(&stored, &context.directives, context.authorized, context.request.now) {
+        Ok(Serve::Fresh) => (ShadowOutcome::Hit, Some(entry)),
+        // It would be served, and fetched anew. It is known to be stale, so that a change is no
         // finding.
-        let open = wish.allows_stale()
-            && early_refresh::is_within(&entry.times, entry.leeway.while_revalidate, now);
-        (if open { ShadowOutcome::Hit } else { missed }, None)
+        Ok(Serve::WhileRevalidate) => (ShadowOutcome::Hit, None),
+        Err(Reason::MutationPending) => (ShadowOutcome::Bypass, None),
+        Err(_) => (missed, None),
     }
+}
 
-    /// Forwards a request of a route in shadow, and notes what would have become of it.
-    pub(super) async fn pass_in_shadow(
-        self: &Arc<Self>,
-        parts: Parts,
-        body: Body,
-        peer: ClientPeer,
-        shadowed: ShadowRequest,
-    ) -> ProxyResponse {
-        let ShadowRequest { route, route_shadow: seen, outcome: would, watch } = shadowed;
-        if let Some(seen) = &seen {
-            seen.record_outcome(would);
-        }
-        let outcome = Outcome::bypass(Reason::Shadow);
-        let (Some(seen), Some(watch)) = (seen, watch) else {
-            return self.pass(parts, body, peer, outcome, Some(route)).await;
-        };
-        let request = self.upstream_request(parts, body, peer, None);
-        let (requested, sent) = (self.clock.wall(), self.shadow.steps.next());
-        let mut response = match self.send_to_origin(request, Some(route)).await {
-            Ok(response) => response,
-            Err(error) => return super::pass::failure_response(&error, &outcome, Some(route)),
-        };
-        let received = self.clock.wall();
-        let status = response.status();
-        self.record_shadow_authorization(&watch, status);
-        // What a 304 confirms to the client would have been fetched whole, and stored.
-        let unchanged = status == StatusCode::NOT_MODIFIED;
-        if unchanged {
-            *response.status_mut() = StatusCode::OK;
-        }
-        let judged = self.decide_store(&watch.fill, &response, requested, received, None);
-        *response.status_mut() = status;
-        let telling = is_telling(status);
-        let whole = watch.whole;
-        let begun = ShadowResponse {
-            proxy: Arc::clone(self),
-            route_shadow: seen,
-            watch,
-            decision: judged,
-            sent,
-            is_telling: telling,
-        };
-        let mut answer = self.passed(response, outcome, Some(route), None);
-        if whole && unchanged {
-            begun.finish(None);
-        } else if whole {
-            let (head, body) = answer.response.into_parts();
-            let body = digest::digesting(body, status, self.store.largest(), move |ended| {
-                begun.finish(Some(ended))
-            });
-            answer.response = Response::from_parts(head, body);
-        }
-        answer
+/// Forwards a request of a route in shadow, and notes what would have become of it.
+pub(super) async fn pass_in_shadow(
+    resources: &Arc<Resources>,
+    context: RequestContext<'_>,
+    parts: Parts,
+    body: Body,
+    shadowed: ShadowRequest,
+) -> ProxyResponse {
+    let ShadowRequest { route, route_shadow, outcome: shadow_outcome, watch } = shadowed;
+    if let Some(route_shadow) = &route_shadow {
+        route_shadow.record_outcome(shadow_outcome);
     }
+    let outcome = Outcome::bypass(Reason::Shadow);
+    let (Some(route_shadow), Some(watch)) = (route_shadow, watch) else {
+        return pass::pass(resources, context, parts, body, outcome, Some(route)).await;
+    };
+    let (origin, table) = (&resources.origin, &context.config.table);
+    let request = origin.request(parts, body, context.peer, None);
+    let (requested, sent) = (resources.clock.wall(), resources.shadow.steps.next());
+    let mut response = match origin.send(request, table, Some(route)).await {
+        Ok(response) => response,
+        Err(error) => return ProxyResponse::upstream_failure(&error, &outcome, Some(route)),
+    };
+    let received = resources.clock.wall();
+    let status = response.status();
+    record_shadow_authorization(resources, &watch, status);
+    // Where a 304 confirms the client's copy, a fill would have fetched the whole, and stored it.
+    let unchanged = status == StatusCode::NOT_MODIFIED;
+    if unchanged {
+        *response.status_mut() = StatusCode::OK;
+    }
+    let times = (requested, received);
+    let decision = decide_store(&resources.store, &watch.fill, &response, times, None);
+    *response.status_mut() = status;
+    let whole = watch.whole;
+    let observed = ShadowResponse {
+        resources: Arc::clone(resources),
+        route_shadow,
+        watch,
+        decision,
+        sent,
+        is_telling: is_telling(status),
+    };
+    let mut passed = pass::passed(resources, context, response, outcome, Some(route), None);
+    if whole && unchanged {
+        observed.finish(None);
+    } else if whole {
+        let (head, body) = passed.response.into_parts();
+        let body = digest::digesting(body, status, resources.store.largest(), move |ended| {
+            observed.finish(Some(ended))
+        });
+        passed.response = Response::from_parts(head, body);
+    }
+    passed
+}
 
-    fn record_shadow_authorization(&self, watch: &ShadowWatch, status: StatusCode) {
-        let Some(id) = watch.fill.authorization() else { return };
-        if status.is_success() || status == StatusCode::NOT_MODIFIED {
-            self.shadow.authorized_clients.authorize(
-                id,
-                self.clock.wall(),
-                watch.fill.route.spec.admit_for,
-            );
-        } else if matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) {
-            self.shadow.authorized_clients.revoke(id);
-        }
+fn record_shadow_authorization(resources: &Resources, watch: &ShadowWatch, status: StatusCode) {
+    let Some(id) = watch.fill.authorization else { return };
+    let clients = &resources.shadow.authorized_clients;
+    if status.is_success() || status == StatusCode::NOT_MODIFIED {
+        clients.authorize(id, resources.clock.wall(), watch.fill.route.spec.admit_for);
+    } else if matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) {
+        clients.revoke(id);
     }
 }
 
 impl ShadowResponse {
-    /// The answer is whole, or has broken off; nothing is known of a body that did not come.
+    /// The response is whole, or has broken off. Nothing is known of a body that did not come.
     fn finish(self, ended: Option<DigestResult>) {
-        let done = self.proxy.shadow.steps.next();
+        let (coherence, shadow) = (&self.resources.coherence, &self.resources.shadow);
+        let done = shadow.steps.next();
         let suspicious = match (ended, &self.watch.served) {
             (Some(Ok(digest)), Some(served)) => {
-                self.is_telling && self.proxy.shadow.differs(self.watch.key, served, digest)
+                self.is_telling && shadow.differs(self.watch.key, served, digest)
             }
             _ => false,
         };
-        // Another sidecar's write may be committed and its purge on the way.
-        let others = suspicious
-            && self.proxy.coherence.mode() == Coherent::Shared
-            && self.proxy.coherence.status().peers > 0;
+        // Another sidecar's mutation may be committed and its purge on the way.
+        let has_peers =
+            suspicious && coherence.mode() == CoherenceMode::Shared && coherence.status().peers > 0;
         let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
-        if !others {
+        if !has_peers {
             return self.conclude(ended, done);
         }
         // No more of them than there may be refreshes: beyond that a suspicion is dropped.
-        let Ok(place) = Arc::clone(&self.proxy.refresh_permits).try_acquire_owned() else {
-            self.proxy.counters.refreshes_rejected.inc();
+        let permits = Arc::clone(&self.resources.refresh_permits);
+        let Ok(permit) = permits.try_acquire_owned() else {
+            self.resources.counters.refreshes_rejected.inc();
             return;
         };
         runtime.spawn(async move {
             tokio::time::sleep(SETTLE_DELAY).await;
             self.conclude(ended, done);
-            drop(place);
+            drop(permit);
         });
     }
 
     fn conclude(self, ended: Option<DigestResult>, done: Step) {
-        let Self { proxy, route_shadow: seen, watch, decision: judged, sent, is_telling: telling } =
-            self;
-        let shadow = &proxy.shadow;
+        let watch = &self.watch;
         let span = StepSpan {
-            sent,
+            sent: self.sent,
             done,
             purges: watch.snapshot.as_ref().map_or(0, LocalSnapshot::purges),
         };
-        let key = match (&watch.served, &judged) {
-            (None, Ok(judged)) => judged.key.hash(),
+        let key = match (&watch.served, &self.decision) {
+            (None, Ok(decision)) => decision.key.hash(),
             _ => watch.key,
         };
-        if let (Some(Ok(digest)), true) = (ended, telling) {
-            let tags = watch.served.as_ref().map_or(&watch.fill.tags[..], |served| &served.tags);
-            // What a purge has ended meanwhile, or is about to end, would not be served any more.
-            // In this order: a write that is no longer under way has purged.
-            let spared = !shadow.mutations.will_purge(tags);
-            let hit = spared
-                && watch
-                    .served
-                    .as_ref()
-                    .is_some_and(|served| proxy.coherence.check_snapshot(&served.proof).is_ok());
-            let look = Observation { caller: watch.caller, digest, span, hit };
-            let (served, purges) = (watch.served.as_ref(), proxy.coherence.purges());
-            shadow.record_response(&ObservedResponse {
-                route: &seen,
-                path: &watch.path,
-                key,
-                observation: look,
-                served,
-                purges,
-                now: proxy.clock.wall(),
-            });
+        if let (Some(Ok(digest)), true) = (ended, self.is_telling) {
+            self.record(key, span, digest);
         }
         if !watch.may_store || watch.served.is_some() {
             return;
@@ -328,38 +288,62 @@ impl ShadowResponse {
                 None => return,
             },
         };
-        match judged.and_then(|judged| Ok((judged, digest?))) {
-            Ok((judged, digest)) => {
-                let StoreDecision { key, policy: admission, tags, .. } = judged;
-                let held = watch
+        self.store(key, span, digest);
+    }
+
+    /// Compares the response with what would have been served.
+    fn record(&self, key: KeyHash, span: StepSpan, digest: Digest) {
+        let (watch, shadow) = (&self.watch, &self.resources.shadow);
+        let coherence = &self.resources.coherence;
+        let tags = watch.served.as_ref().map_or(&watch.fill.tags[..], |served| &served.tags);
+        // What a purge has ended meanwhile, or is about to end, would no longer be served. In this
+        // order: a mutation that is no longer in flight has purged.
+        let spared = !shadow.mutations.will_purge(tags);
+        let hit = spared
+            && watch
+                .served
+                .as_ref()
+                .is_some_and(|served| coherence.check_snapshot(&served.proof).is_ok());
+        shadow.record_response(&ObservedResponse {
+            route: &self.route_shadow,
+            path: &watch.path,
+            key,
+            observation: Observation { caller: watch.caller, digest, span, hit },
+            served: watch.served.as_ref(),
+            purges: coherence.purges(),
+            now: self.resources.clock.wall(),
+        });
+    }
+
+    /// Keeps the digest of a response that would have been stored.
+    fn store(self, key: KeyHash, span: StepSpan, digest: Result<Option<Digest>, Reason>) {
+        let Self { resources, route_shadow, watch, decision, is_telling, .. } = self;
+        match decision.and_then(|decision| Ok((decision, digest?))) {
+            Ok((decision, digest)) => {
+                let StoreDecision { key, policy, tags, .. } = decision;
+                let proof = watch
                     .snapshot
                     .as_ref()
-                    .and_then(|glance| proxy.coherence.prove_snapshot(glance, &tags));
-                let Some(held) = held else {
-                    return seen.record_not_stored(Reason::PurgedDuringFill);
+                    .and_then(|snapshot| resources.coherence.prove_snapshot(snapshot, &tags));
+                let Some(proof) = proof else {
+                    return route_shadow.record_not_stored(Reason::PurgedDuringFill);
                 };
-                let entry = ShadowEntry {
-                    times: admission.times,
-                    leeway: admission.leeway,
-                    proof: held,
-                    tags: tags.into(),
-                };
-                let (primary, vary, caller) =
-                    (watch.fill.primary.hash(), admission.vary, watch.caller);
-                shadow.store_sample(ShadowSample {
-                    primary,
-                    vary,
+                let (times, leeway) = (policy.times, policy.leeway);
+                let entry = ShadowEntry { times, leeway, proof, tags: tags.into() };
+                resources.shadow.store_sample(ShadowSample {
+                    primary: watch.fill.primary.hash(),
+                    vary: policy.vary,
                     key: key.hash(),
-                    caller,
+                    caller: watch.caller,
                     digest,
                     span,
                     entry,
                 });
             }
             Err(reason) => {
-                seen.record_not_stored(reason);
-                if telling {
-                    shadow.forget(key);
+                route_shadow.record_not_stored(reason);
+                if is_telling {
+                    resources.shadow.forget(key);
                 }
             }
         }
@@ -367,14 +351,15 @@ impl ShadowResponse {
 }
 
 /// Names the caller's credential, in scope `public` too.
-fn credential_digest(order: &FillRequest, headers: &HeaderMap) -> u64 {
-    let credential = order.rules.credential.credential(headers, &order.rules.hasher);
+fn credential_digest(fill: &FillRequest, headers: &HeaderMap) -> u64 {
+    let rules = &fill.config.rules;
+    let credential = rules.credential.credential(headers, &rules.hasher);
     credential
         .and_then(|credential| credential.0.first_chunk().copied())
         .map_or(0, u64::from_be_bytes)
 }
 
-/// Names the query, where a fill would send the app another one.
+/// Names the query, where a fill would send the origin another one.
 fn withheld_query_digest(lookup: &Lookup<'_>, parts: &Parts) -> u64 {
     let query = parts.uri.query().unwrap_or_default();
     if lookup.query.as_deref().unwrap_or_default() == query {

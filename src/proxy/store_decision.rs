@@ -1,7 +1,8 @@
 //! Whether the response of a fill may be stored, by its head: under which key, for how long, with
 //! which tags.
 //!
-//! `admit` owns the rules of HTTP; here they meet the route, the tags and the limits.
+//! `semantics/storability.rs` owns the rules of HTTP; here the route, the tags and the limits join
+//! them.
 
 use std::sync::Arc;
 
@@ -9,163 +10,143 @@ use http::Response;
 use http::header::{CONTENT_LENGTH, HeaderMap, HeaderName};
 
 use crate::cache::store::memory::CachedEntry;
+use crate::cache::store::{LookupKey as _, Store};
 use crate::clock::Wall;
 use crate::coherence::TagSnapshot;
 use crate::outcome::Reason;
 use crate::policy::cache_groups;
-use crate::policy::credential::Scope;
 use crate::policy::key::Key;
 use crate::policy::route::HeaderRole;
+use crate::policy::scope::Scope;
 use crate::policy::tag::Tag;
-use crate::proxy::Proxy;
-use crate::proxy::fill::FillRequest;
+use crate::proxy::fill::request::FillRequest;
 use crate::semantics::body::Body;
 use crate::semantics::media_type::is_event_stream;
 use crate::semantics::storability;
-use crate::semantics::storability::{Exchange, StorePolicy};
+use crate::semantics::storability::{Exchange, StorePolicy, StoreRules};
 use crate::upstream::CloseDelimited;
 
 /// A response that may be stored.
-pub(super) struct StoreDecision {
-    /// The key of the variant that it answers.
+pub(crate) struct StoreDecision {
+    /// The key of its variant.
     pub(super) key: Key,
     pub(super) policy: StorePolicy,
     /// All tags.
     pub(super) tags: Vec<Tag>,
-    /// Those that the request did not tell.
+    /// Those that the request does not name.
     pub(super) response_tags: Vec<Tag>,
     pub(super) requested: Wall,
     pub(super) received: Wall,
-    /// What was stored before, and is now confirmed.
+    /// What was stored before, where the origin has confirmed it.
     pub(super) revalidated: Option<Arc<CachedEntry>>,
 }
 
 impl StoreDecision {
-    /// Whether the response named tags that the request did not tell.
+    /// Whether the response named tags that the request does not.
     pub(super) fn more_tags(&self) -> bool {
         !self.response_tags.is_empty()
     }
 }
 
-impl Proxy {
-    pub(super) fn decide_store(
-        &self,
-        order: &FillRequest,
-        response: &Response<Body>,
-        requested: Wall,
-        received: Wall,
-        confirmed: Option<Arc<CachedEntry>>,
-    ) -> Result<StoreDecision, Reason> {
-        let spec = &order.route.spec;
-        // What was stored together is not to expire together.
-        let jitter = spec.jitter.mul_f64(rand::random::<f64>());
-        let rules = storability::StoreRules {
-            ttl: spec.ttl.map(|ttl| ttl.saturating_sub(jitter)),
-            origin: spec.origin,
-            strip_set_cookie: spec.strip_set_cookie,
-            // In scope `shared` with a ttl the operator has said that the app's word on the
-            // credential is enough.
-            may_share_authorized: order.route.key_holds_credential()
-                || (spec.scope == Scope::Shared && spec.ttl.is_some()),
-            stale_while_revalidate: spec.stale_while_revalidate,
-            stale_if_error: spec.stale_if_error,
-            keep_stale: self.config.load().settings.keep_stale,
-            targeted: &order.route.response_rules.targeted,
-        };
-        let exchange = Exchange {
-            request: &order.sent,
-            status: response.status(),
-            response: response.headers(),
-            requested,
-            received,
-        };
-        let admission = storability::store_policy(&rules, &exchange)?;
-        if spec.scope == Scope::Shared && !response.status().is_success() {
-            // SECURITY: what the app says to a caller whom it turns away is for that caller.
-            return Err(Reason::Status);
-        }
-        if is_event_stream(response.headers()) {
-            // It has no end, and its events are for those who listen now.
-            return Err(Reason::EventStream);
-        }
-        let unseen = |name: &HeaderName| {
-            order.route.headers.role(name, order.peer.trusted) == HeaderRole::Unknown
-                && !admission.vary.covers(name)
-        };
-        if order.sent.keys().any(unseen) {
-            // SECURITY: an earlier response varied by this header and let it through; this one does
-            // not, so no key has seen it.
-            return Err(Reason::UnkeyedHeader);
-        }
-        if response.extensions().get::<CloseDelimited>().is_some() {
-            // Nobody can tell whether such a body is whole.
-            return Err(Reason::Unframed);
-        }
-        if !matches!(order.snapshot, TagSnapshot::Local(_) | TagSnapshot::Shared(..)) {
-            return Err(Reason::Unverifiable);
-        }
-        let length: Option<u64> = response
-            .headers()
-            .get(CONTENT_LENGTH)
-            .and_then(|length| length.to_str().ok()?.parse().ok());
-        if length.is_some_and(|length| length > self.store.largest()) {
-            self.store.memory.refused.inc();
-            return Err(Reason::TooLarge);
-        }
-        let named = self.response_tags(order, response.headers(), confirmed.as_deref())?;
-        let tags = order.tags.iter().chain(&named).cloned().collect();
-        let key = if admission.vary.is_empty() {
-            order.primary.clone()
-        } else {
-            order.rules.variant_of(
-                &order.route,
-                order.peer.trusted,
-                &order.primary,
-                &admission.vary,
-                &order.sent,
-            )
-        };
-        Ok(StoreDecision {
-            key,
-            policy: admission,
-            tags,
-            response_tags: named,
-            requested,
-            received,
-            revalidated: confirmed,
-        })
+/// Whether this response may be stored, and how; or why not. `times` are when the origin was asked,
+/// and when its response arrived.
+pub(super) fn decide_store(
+    store: &Store,
+    request: &FillRequest,
+    response: &Response<Body>,
+    (requested, received): (Wall, Wall),
+    revalidated: Option<Arc<CachedEntry>>,
+) -> Result<StoreDecision, Reason> {
+    let exchange = Exchange {
+        request: &request.sent,
+        status: response.status(),
+        response: response.headers(),
+        requested,
+        received,
+    };
+    let policy = storability::store_policy(&store_rules(request), &exchange)?;
+    if request.route.spec.scope == Scope::Shared && !response.status().is_success() {
+        // SECURITY: what the origin answers to a caller whom it turns away is for that caller.
+        return Err(Reason::Status);
     }
+    if is_event_stream(response.headers()) {
+        // It has no end, and its events are for those who listen now.
+        return Err(Reason::EventStream);
+    }
+    let is_unkeyed = |name: &HeaderName| {
+        request.route.headers.role(name, request.peer.trusted) == HeaderRole::Unknown
+            && !policy.vary.covers(name)
+    };
+    if request.sent.keys().any(is_unkeyed) {
+        // SECURITY: an earlier response varied by this header and let it through; this one does
+        // not, so no key has seen it.
+        return Err(Reason::UnkeyedHeader);
+    }
+    if response.extensions().get::<CloseDelimited>().is_some() {
+        // Nobody can tell whether such a body is whole.
+        return Err(Reason::Unframed);
+    }
+    if !matches!(request.snapshot, TagSnapshot::Local(_) | TagSnapshot::Shared(..)) {
+        return Err(Reason::Unverifiable);
+    }
+    let length: Option<u64> = response
+        .headers()
+        .get(CONTENT_LENGTH)
+        .and_then(|length| length.to_str().ok()?.parse().ok());
+    if length.is_some_and(|length| length > store.largest()) {
+        store.memory.refused.inc();
+        return Err(Reason::TooLarge);
+    }
+    let response_tags = response_tags(request, response.headers(), revalidated.as_deref())?;
+    let tags = request.tags.iter().chain(&response_tags).cloned().collect();
+    let key = if policy.vary.is_empty() {
+        request.primary.clone()
+    } else {
+        request.variant(&policy.vary)
+    };
+    Ok(StoreDecision { key, policy, tags, response_tags, requested, received, revalidated })
+}
 
-    /// The tags that the response names beside those that the request tells. A 304 need not name
-    /// again what the stored response named.
-    fn response_tags(
-        &self,
-        order: &FillRequest,
-        headers: &HeaderMap,
-        confirmed: Option<&CachedEntry>,
-    ) -> Result<Vec<Tag>, Reason> {
-        let groups = cache_groups::groups(headers, &cache_groups::CACHE_GROUPS)
-            .map_err(|_| Reason::TooManyTags)?;
-        let groups = groups.iter().map(|group| cache_groups::tag(&order.host, group));
-        let before =
-            confirmed.iter().flat_map(|resident| resident.entry.response_tags.iter().cloned());
-        let most = self.config.load().settings.max_tags;
-        let mut named: Vec<Tag> = Vec::new();
-        for tag in order
-            .route
-            .response_rules
-            .response_tags
-            .from_headers(headers)
-            .chain(groups)
-            .chain(before)
-        {
-            if !order.tags.contains(&tag) && !named.contains(&tag) {
-                named.push(tag);
-            }
-            if order.tags.len() + named.len() > most {
-                return Err(Reason::TooManyTags);
-            }
-        }
-        Ok(named)
+fn store_rules(request: &FillRequest) -> StoreRules<'_> {
+    let spec = &request.route.spec;
+    // Entries that were stored together should not expire together.
+    let jitter = spec.jitter.mul_f64(rand::random::<f64>());
+    StoreRules {
+        ttl: spec.ttl.map(|ttl| ttl.saturating_sub(jitter)),
+        origin: spec.origin,
+        strip_set_cookie: spec.strip_set_cookie,
+        // By scope `shared` with a ttl the operator has said that the origin's answer to the
+        // credential is enough.
+        may_share_authorized: request.route.key_holds_credential()
+            || (spec.scope == Scope::Shared && spec.ttl.is_some()),
+        stale_while_revalidate: spec.stale_while_revalidate,
+        stale_if_error: spec.stale_if_error,
+        keep_stale: request.config.settings.keep_stale,
+        targeted: &request.route.response_rules.targeted,
     }
+}
+
+/// The tags that the response names beside those of the request. A 304 need not repeat what the
+/// stored response named.
+fn response_tags(
+    request: &FillRequest,
+    headers: &HeaderMap,
+    revalidated: Option<&CachedEntry>,
+) -> Result<Vec<Tag>, Reason> {
+    let groups = cache_groups::groups(headers, &cache_groups::CACHE_GROUPS)
+        .map_err(|_| Reason::TooManyTags)?;
+    let groups = groups.iter().map(|group| cache_groups::tag(&request.host, group));
+    let before = revalidated.iter().flat_map(|cached| cached.entry.response_tags.iter().cloned());
+    let named = request.route.response_rules.response_tags.from_headers(headers);
+    let most = request.config.settings.max_tags;
+    let mut tags: Vec<Tag> = Vec::new();
+    for tag in named.chain(groups).chain(before) {
+        if !request.tags.contains(&tag) && !tags.contains(&tag) {
+            tags.push(tag);
+        }
+        if request.tags.len() + tags.len() > most {
+            return Err(Reason::TooManyTags);
+        }
+    }
+    Ok(tags)
 }

@@ -25,7 +25,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::error::SetupError;
 use crate::redis::settings::RedisSettings;
-use crate::units::Secret;
+use crate::secret::Secret;
 
 /// How long connecting may take.
 pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_millis(500);
@@ -186,17 +186,17 @@ impl RedisNode {
     /// Begins to connect in the background.
     pub(super) fn open(
         address: NodeAddress,
-        access: &ConnectOptions,
+        options: &ConnectOptions,
         connections: usize,
         with_slow: bool,
     ) -> Result<Self, SetupError> {
-        let over = CancellationToken::new();
+        let closed = CancellationToken::new();
         let (mut clients, mut tasks) = (Vec::new(), Vec::new());
         for _ in 0..connections.max(1) + usize::from(with_slow) {
-            let client = access.client(&address)?;
+            let client = options.client(&address)?;
             let mut errors = client.error_rx();
             let router = AbortOnDrop(client.connect());
-            let over = over.clone();
+            let closed = closed.clone();
             tasks.push(tokio::spawn(async move {
                 // An error means a lost connection, and so does a receiver that lags behind the
                 // errors.
@@ -204,24 +204,17 @@ impl RedisNode {
                     _ = errors.recv() => {}
                     () = router => {}
                 }
-                over.cancel();
+                closed.cancel();
             }));
             clients.push(client.with_options(&Options {
                 fail_fast: true,
                 max_attempts: Some(1),
-                timeout: Some(access.deadline),
+                timeout: Some(options.deadline),
                 ..Options::default()
             }));
         }
         let slow = if with_slow { clients.pop() } else { None };
-        Ok(Self {
-            address,
-            clients,
-            slow,
-            tasks,
-            closed: over,
-            missed_deadlines: AtomicU32::new(0),
-        })
+        Ok(Self { address, clients, slow, tasks, closed, missed_deadlines: AtomicU32::new(0) })
     }
 
     /// The client whose turn it is.
@@ -293,10 +286,10 @@ impl RedisNode {
                 return (Err(error.clone()), Err(error));
             }
         }
-        let mut answers = pipeline.try_all::<Value>().await.into_iter();
-        let first = answers.next().unwrap_or_else(|| Err(gone()));
+        let mut replies = pipeline.try_all::<Value>().await.into_iter();
+        let first = replies.next().unwrap_or_else(|| Err(gone()));
         // One reply for both: neither command got through.
-        let second = answers
+        let second = replies
             .next()
             .unwrap_or_else(|| Err(first.as_ref().err().cloned().unwrap_or_else(gone)));
         (first, second)

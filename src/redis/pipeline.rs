@@ -5,8 +5,8 @@
 //!   quiet sidecar.
 //! - While a batch is in flight the next one gathers, and is sent when it is half full, so that a
 //!   distant Redis does not slow a busy sidecar.
-//! - At max [`MAX_IN_FLIGHT`] batches are in flight.
-//! - A batch asks for about [`BATCH_BYTES`] at max, estimated from the size of the last replies.
+//! - At most [`MAX_IN_FLIGHT`] batches are in flight.
+//! - A batch asks for about [`BATCH_BYTES`] at most, estimated from the size of the last replies.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -24,13 +24,13 @@ use tokio::sync::{Notify, oneshot};
 use crate::redis::error::CallError;
 use crate::redis::session::RedisSession;
 
-/// The max reads in one batch.
+/// The most reads in one batch.
 const MAX_BATCH: usize = 64;
 
 /// How many batches may be in flight.
 const MAX_IN_FLIGHT: usize = 16;
 
-/// How many bytes a batch should bring at max: enough to save calls, few enough to arrive within
+/// How many bytes a batch should bring at most: enough to save calls, few enough to arrive within
 /// the deadline.
 const BATCH_BYTES: usize = 1024 * 1024;
 

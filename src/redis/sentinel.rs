@@ -81,17 +81,17 @@ pub(super) async fn vote<T, K: Hash + Eq, F: Future<Output = Option<T>>>(
     key: impl Fn(&T) -> K,
 ) -> Option<T> {
     let mut votes: HashMap<K, (usize, T)> = HashMap::new();
-    let mut answers = 0;
+    let mut reply_count = 0;
     while let Some(reply) = replies.next().await {
         let Some(reply) = reply else { continue };
-        answers += 1;
+        reply_count += 1;
         let entry = votes.entry(key(&reply)).or_insert((0, reply));
         entry.0 += 1;
         if entry.0 * 2 > all {
             break;
         }
     }
-    votes.into_values().find(|(count, _)| count * 2 > answers).map(|(_, answer)| answer)
+    votes.into_values().find(|(count, _)| count * 2 > reply_count).map(|(_, reply)| reply)
 }
 
 /// Whether two addresses lead to the same server. Sentinels may name by address what the settings
@@ -120,11 +120,11 @@ pub(super) async fn is_same_server(one: &NodeAddress, other: &NodeAddress) -> bo
 mod tests {
     use super::*;
 
-    async fn voted(answers: &[Option<u8>]) -> Option<u8> {
+    async fn voted(replies: &[Option<u8>]) -> Option<u8> {
         vote(
-            answers.iter().map(|answer| std::future::ready(*answer)).collect(),
-            answers.len(),
-            |answer| *answer,
+            replies.iter().map(|reply| std::future::ready(*reply)).collect(),
+            replies.len(),
+            |reply| *reply,
         )
         .await
     }

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::units::Secret;
+use crate::secret::Secret;
 
 /// Where Redis is.
 #[derive(Clone, Debug, PartialEq, Eq)]

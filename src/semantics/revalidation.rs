@@ -13,8 +13,8 @@ use http::header::{
     IF_UNMODIFIED_SINCE, LAST_MODIFIED, RANGE, TE, TRAILER, TRANSFER_ENCODING, VIA,
 };
 
-use crate::cache::entry::{CACHE_STATUS, X_CACHE, is_own};
 use crate::clock::Wall;
+use crate::semantics::cache_status::{CACHE_STATUS, X_CACHE, is_own};
 use crate::semantics::conditional::whole_entity_tag;
 use crate::semantics::forward::strip_hop_by_hop;
 use crate::semantics::freshness::parse_date;

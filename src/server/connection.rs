@@ -29,10 +29,12 @@ use tokio_util::task::TaskTracker;
 
 use super::bodies::{RequestBody, ResponseBody};
 use super::connection_state::{Arrival, BusyGuard, ConnectionState};
+use super::counters::ServerCounters;
 use super::framing::StreamPosition;
+use super::service::Service;
+use super::settings::ServerSettings;
 use super::socket::{ConnectionPermit, Socket};
 use super::timeouts::{ConnectionTimer, Timeout, TimeoutLimits, TimerAction};
-use super::{ServerCounters, ServerSettings, Service};
 use crate::clock::Clock;
 use crate::semantics::body::Body;
 use crate::semantics::forward::ClientPeer;
@@ -154,6 +156,26 @@ const fn limits(settings: &ServerSettings) -> TimeoutLimits {
     }
 }
 
+/// How far a connection is from its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum ConnectionPhase {
+    /// Not polled yet, so that a drain would not wake it.
+    New,
+    /// Takes requests.
+    Open,
+    /// Has idled for too long and closes when nothing is in flight.
+    Retired,
+    /// The server drains: the connection closes when nothing is in flight, or when the grace is
+    /// over.
+    Draining,
+}
+
+impl ConnectionPhase {
+    const fn is_leaving(self) -> bool {
+        matches!(self, Self::Retired | Self::Draining)
+    }
+}
+
 enum ConnectionEnd {
     Closed(Result<(), Box<dyn std::error::Error + Send + Sync>>),
     TimedOut(Timeout),
@@ -178,44 +200,46 @@ pub(super) async fn serve<S: Service>(
     });
     let mut connection = pin!(hub.builder.serve_connection_with_upgrades(io, service));
 
-    let mut patrol = ConnectionTimer::new(limits(&hub.settings), hub.clock.clone(), &state);
-    let mut timer = pin!(tokio::time::sleep(Duration::ZERO));
+    let mut timer = ConnectionTimer::new(limits(&hub.settings), hub.clock.clone(), &state);
+    let mut sleep = pin!(tokio::time::sleep(Duration::ZERO));
     let mut drain = pin!(hub.drain.cancelled());
-    let mut cut = pin!(hub.abort.cancelled());
-    // Of the drain it needs to be told only once; the flag says the rest. This spares each turn a
-    // lock that all connections share.
-    let (mut listening, mut rang, mut draining, mut retired) = (false, true, false, false);
+    let mut abort = pin!(hub.abort.cancelled());
+    let mut phase = ConnectionPhase::New;
 
     let end = poll_fn(|cx| {
         loop {
             if let Poll::Ready(result) = connection.as_mut().poll(cx) {
                 return Poll::Ready(ConnectionEnd::Closed(result));
             }
-            if !listening {
-                listening = true;
-                let _ = drain.as_mut().poll(cx);
+            match phase {
+                // One registration is enough to be woken by the drain; the flag says the rest. This
+                // spares each turn a lock that all connections share.
+                ConnectionPhase::New => {
+                    let _ = drain.as_mut().poll(cx);
+                    phase = ConnectionPhase::Open;
+                }
+                ConnectionPhase::Draining if abort.as_mut().poll(cx).is_ready() => {
+                    return Poll::Ready(ConnectionEnd::Aborted);
+                }
+                ConnectionPhase::Open | ConnectionPhase::Retired | ConnectionPhase::Draining => {}
             }
-            if draining && cut.as_mut().poll(cx).is_ready() {
-                return Poll::Ready(ConnectionEnd::Aborted);
-            }
-            if !draining && hub.draining.load(Ordering::Acquire) {
-                (draining, rang) = (true, true);
-                patrol.restart();
+            if phase != ConnectionPhase::Draining && hub.draining.load(Ordering::Acquire) {
+                phase = ConnectionPhase::Draining;
+                timer.restart();
                 connection.as_mut().graceful_shutdown();
                 continue;
             }
-            match patrol.next_action(&state, rang || timer.is_elapsed(), draining || retired) {
+            match timer.next_action(&state, sleep.is_elapsed(), phase.is_leaving()) {
                 TimerAction::Wait => return Poll::Pending,
                 TimerAction::SetTimer(after) => {
-                    timer.set(tokio::time::sleep(after));
-                    rang = timer.as_mut().poll(cx).is_ready();
-                    if !rang {
+                    sleep.set(tokio::time::sleep(after));
+                    if sleep.as_mut().poll(cx).is_pending() {
                         return Poll::Pending;
                     }
                 }
                 TimerAction::Probe => state.ask_probe(),
                 TimerAction::Retire => {
-                    retired = true;
+                    phase = ConnectionPhase::Retired;
                     hub.counters.idle_closed.inc();
                     connection.as_mut().graceful_shutdown();
                 }

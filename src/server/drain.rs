@@ -6,8 +6,8 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::Service;
 use super::connection::ServerContext;
+use super::service::Service;
 
 /// How long connections that are cut have to notice it. They only drop what they hold.
 const ABORT_GRACE: Duration = Duration::from_secs(1);

@@ -8,7 +8,7 @@ use http::{Response, StatusCode};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-use super::Service;
+use super::service::Service;
 use crate::semantics::body::Body;
 
 /// How long a refused client may take to read its answer.

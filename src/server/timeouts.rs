@@ -57,26 +57,29 @@ pub(super) struct ConnectionTimer {
     clock: Clock,
     mark: StageMark,
     since: Instant,
-    /// When the timer rings. In the past until it is first set.
+    /// When the timer fires. In the past until it is first set.
     deadline: Instant,
+    /// The timer has to be set, whether or not it has fired.
+    needs_timer: bool,
 }
 
 impl ConnectionTimer {
     pub(super) fn new(limits: TimeoutLimits, clock: Clock, state: &ConnectionState) -> Self {
         let now = clock.now();
-        Self { limits, clock, mark: state.mark(), since: now, deadline: now }
+        Self { limits, clock, mark: state.mark(), since: now, deadline: now, needs_timer: true }
     }
 
-    /// The order for a connection that has had its turn. `rang`: the timer has run out and was not
-    /// set since. `leaving`: it was told to close when nothing is under way.
+    /// The action for a connection that has just been polled. `fired`: the timer has fired and was
+    /// not set since. `leaving`: the connection closes when nothing is in flight.
     pub(super) fn next_action(
         &mut self,
         state: &ConnectionState,
-        rang: bool,
+        fired: bool,
         leaving: bool,
     ) -> TimerAction {
+        let is_due = fired || self.needs_timer;
         let mark = state.mark();
-        if mark == self.mark && !rang {
+        if mark == self.mark && !is_due {
             return TimerAction::Wait;
         }
         let now = self.clock.now();
@@ -90,8 +93,9 @@ impl ConnectionTimer {
             self.since = now;
             return self.on_timeout(leaving);
         }
-        if rang || deadline < self.deadline {
+        if is_due || deadline < self.deadline {
             self.deadline = deadline;
+            self.needs_timer = false;
             return TimerAction::SetTimer(deadline - now);
         }
         TimerAction::Wait
@@ -102,6 +106,7 @@ impl ConnectionTimer {
     pub(super) fn restart(&mut self) {
         self.since = self.clock.now();
         self.deadline = self.since;
+        self.needs_timer = true;
     }
 
     fn limit(&self, leaving: bool) -> Duration {

@@ -1,4 +1,4 @@
-//! Findings as lines for `proxy.toml`: pure text, to be pasted by whoever agrees with it.
+//! Turns findings into lines for `proxy.toml`, for the operator to review and paste.
 
 use std::collections::BTreeMap;
 use std::collections::BTreeSet;
@@ -6,29 +6,30 @@ use std::time::Duration;
 
 use http::Method;
 
-use crate::policy::credential::Scope;
 use crate::policy::field::FieldSource;
 use crate::policy::request_target;
 use crate::policy::route::{Pattern, Route};
+use crate::policy::scope::Scope;
 use crate::policy::tag::Template;
 use crate::shadow::findings::{Findings, StaleChange};
 use crate::shadow::report::Advice;
 
-/// How many writes are blamed on one route.
+/// How many writes are suspected for one route.
 const MAX_CULPRITS: usize = 4;
 
-/// How many different segments in one place are ids, whatever they look like.
+/// With this many different segments at one position of a path, they are ids, whatever they look
+/// like.
 const MIN_VARIED_SEGMENTS: usize = 3;
 
-/// The lifetime that is advised where changes come from elsewhere.
+/// The suggested `ttl` if changes come from elsewhere.
 const SHORT_TTL: Duration = Duration::from_secs(10);
 
-/// A route, what was found of it, and where it stands in the file.
+/// A route, its findings, and its line in the file.
 #[derive(Debug)]
 pub struct Subject<'a> {
     /// The route.
     pub route: &'a Route,
-    /// What was found.
+    /// Its findings.
     pub findings: Findings,
     /// Its line, from 1.
     pub line: Option<usize>,
@@ -36,14 +37,14 @@ pub struct Subject<'a> {
 
 /// A write that explains changes of a route.
 struct Culprit {
-    /// The pattern that a purge rule would have.
+    /// The pattern for a purge rule.
     pattern: String,
     method: Method,
     path: Box<str>,
     responses: u64,
 }
 
-/// What would mend all that was found.
+/// Suggestions for all findings.
 #[must_use]
 pub fn advise(subjects: &[Subject<'_>]) -> Vec<Advice> {
     let mut advice = purges(subjects);
@@ -61,7 +62,7 @@ impl Subject<'_> {
     }
 }
 
-/// A purge rule for each kind of write that changed something and purged nothing of it.
+/// A purge rule for each kind of write that changed a route without purging it.
 fn purges(subjects: &[Subject<'_>]) -> Vec<Advice> {
     let varied = varied_segments(subjects);
     let mut by_pattern: BTreeMap<String, Vec<(&Subject<'_>, Culprit)>> = BTreeMap::new();
@@ -81,15 +82,16 @@ fn purges(subjects: &[Subject<'_>]) -> Vec<Advice> {
             quoted(&pattern),
             list(&fewest(&options, last_literal(&pattern)))
         );
-        let answers: u64 = needs.iter().map(|(_, culprit)| culprit.responses).sum();
+        let responses: u64 = needs.iter().map(|(_, culprit)| culprit.responses).sum();
         let each = needs
             .iter()
             .map(|(subject, culprit)| format!("{} of {}", culprit.responses, subject.route.name()))
             .collect::<Vec<_>>();
-        let of = if needs.len() > 1 { format!(": {}", each.join(", ")) } else { String::new() };
+        let by_route =
+            if needs.len() > 1 { format!(": {}", each.join(", ")) } else { String::new() };
         let why = format!(
-            "{} stale after {} {}{of}",
-            would_have_been(answers),
+            "{} stale after {} {}{by_route}",
+            would_have_been(responses),
             culprit.method,
             culprit.path
         );
@@ -118,7 +120,7 @@ fn culprits(subject: &Subject<'_>, varied: &BTreeSet<(String, usize)>) -> Vec<Cu
         subject.findings.changes.iter().filter(|change| !change.after.is_empty()).collect();
     let mut found = Vec::new();
     while !left.is_empty() && found.len() < MAX_CULPRITS {
-        // By pattern: how many changes it explains, and whether it is near to the route.
+        // By pattern: how many changes it explains, and how close it is to the route.
         let mut explains: BTreeMap<String, usize> = BTreeMap::new();
         for change in &left {
             let patterns: BTreeSet<String> = change
@@ -145,32 +147,32 @@ fn culprits(subject: &Subject<'_>, varied: &BTreeSet<(String, usize)>) -> Vec<Cu
         else {
             break;
         };
-        let is_it = |change: &StaleChange| {
+        let position_of = |change: &StaleChange| {
             change
                 .after
                 .iter()
                 .position(|write| generalised(&write.path, subject.route, varied) == pattern)
         };
         let explained: Vec<&StaleChange> =
-            left.iter().copied().filter(|change| is_it(change).is_some()).collect();
-        let answers = explained.iter().map(|change| change.responses).sum();
+            left.iter().copied().filter(|change| position_of(change).is_some()).collect();
+        let responses = explained.iter().map(|change| change.responses).sum();
         if let Some((change, at)) =
-            explained.last().and_then(|change| Some((change, is_it(change)?)))
+            explained.last().and_then(|change| Some((change, position_of(change)?)))
         {
             let write = &change.after[at];
             found.push(Culprit {
                 pattern: pattern.clone(),
                 method: write.method.clone(),
                 path: write.path.clone(),
-                responses: answers,
+                responses,
             });
         }
-        left.retain(|change| is_it(change).is_none());
+        left.retain(|change| position_of(change).is_none());
     }
     found
 }
 
-/// The pattern of a purge rule for a write to this path, which a route's answers depend on.
+/// The pattern of a purge rule for a write to this path, on which responses of the route depend.
 fn generalised(path: &str, route: &Route, varied: &BTreeSet<(String, usize)>) -> String {
     let path = request_target::normal_path(path)
         .map_or_else(|| request_target::permissive_path(path), std::borrow::Cow::into_owned);
@@ -205,8 +207,8 @@ fn segments(path: &str) -> impl Iterator<Item = &str> {
     path.split('/').filter(|segment| !segment.is_empty())
 }
 
-/// The places, as what comes before them and how deep they are, in which writes had so many
-/// different segments that these must be ids.
+/// The positions, as prefix and depth, at which writes had so many different segments that these
+/// must be ids.
 fn varied_segments(subjects: &[Subject<'_>]) -> BTreeSet<(String, usize)> {
     let changes = subjects.iter().flat_map(|subject| &subject.findings.changes);
     let mut seen: BTreeMap<(String, usize), BTreeSet<&str>> = BTreeMap::new();
@@ -229,8 +231,7 @@ fn varied_segments(subjects: &[Subject<'_>]) -> BTreeSet<(String, usize)> {
     seen.into_iter().filter(many).map(|(place, _)| place).collect()
 }
 
-/// Whether a segment looks like the name of one thing among many: a number, a UUID, something long
-/// with digits in it.
+/// Whether a segment looks like an id: a number, a UUID, or a long text with digits.
 fn is_id(segment: &str) -> bool {
     let digits = segment.bytes().filter(u8::is_ascii_digit).count();
     let hex = segment.bytes().all(|byte| byte.is_ascii_hexdigit() || byte == b'-');
@@ -244,7 +245,7 @@ fn is_id(segment: &str) -> bool {
         || segment.contains(['%', '{', '}', '@'])
 }
 
-/// The tags of a route that a write to this pattern can name.
+/// The tags of a route that a purge rule with this pattern can render.
 fn renderable<'a>(route: &'a Route, pattern: &str) -> impl Iterator<Item = &'a Template> {
     let captures: Vec<String> = Pattern::parse(pattern)
         .map(|pattern| pattern.captures().map(str::to_owned).collect())
@@ -262,11 +263,11 @@ fn renderable<'a>(route: &'a Route, pattern: &str) -> impl Iterator<Item = &'a T
     })
 }
 
-/// The tags of which one is enough to purge a route's entries; one that the route has yet to carry,
-/// where it carries none.
+/// Tags of which any one is enough to purge the route's entries; a new tag for the route if it has
+/// none.
 fn options(route: &Route, pattern: &str) -> Vec<String> {
     let mut templates: Vec<&Template> = renderable(route, pattern).collect();
-    // A tag of one caller names that caller's entries alone.
+    // The tag of one caller purges only that caller's entries.
     templates.sort_by_key(|template| template.fields().any(|field| field.is_secret()));
     let own: Vec<String> = templates.iter().map(|template| template.as_str().to_owned()).collect();
     if own.is_empty() { vec![new_tag(route)] } else { own }
@@ -292,7 +293,7 @@ fn tags_with(route: &Route) -> Vec<String> {
         .collect()
 }
 
-/// The fewest tags of which each route has one; those that are named like the path come first.
+/// The fewest tags that include one of each route; tags named like the path come first.
 fn fewest(options: &[Vec<String>], name: &str) -> Vec<String> {
     let mut chosen: Vec<String> = Vec::new();
     let mut left: Vec<&Vec<String>> = options.iter().collect();
@@ -300,7 +301,7 @@ fn fewest(options: &[Vec<String>], name: &str) -> Vec<String> {
         let rank = |tag: &&String| {
             (left.iter().filter(|tags| tags.contains(tag)).count(), resembles(tag, name))
         };
-        // The first of the best, in the order of the file.
+        // The first of equally good tags, in the order of the file.
         let Some(best) = first.iter().rev().max_by_key(rank).cloned() else { break };
         left.retain(|tags| !tags.contains(&best));
         chosen.push(best);
@@ -308,7 +309,7 @@ fn fewest(options: &[Vec<String>], name: &str) -> Vec<String> {
     chosen
 }
 
-/// Whether a tag is named like a path's segment: `form:{id}` like `forms`.
+/// Whether a tag is named like a path segment: `form:{id}` and `forms`.
 fn resembles(tag: &str, name: &str) -> bool {
     let tag = tag.split([':', '{']).next().unwrap_or_default();
     let plain = |word: &str| word.trim_end_matches('s').to_ascii_lowercase();
@@ -318,23 +319,25 @@ fn resembles(tag: &str, name: &str) -> bool {
 fn scope(subject: &Subject<'_>) -> Option<Advice> {
     let (route, findings) = (subject.route, &subject.findings);
     let sighting = findings.sightings.back().filter(|_| findings.scope > 0)?;
-    let what = format!(
+    let finding = format!(
         "{} another caller's: the body of {} differs between credentials",
         would_have_been(findings.scope),
         sighting.path
     );
     Some(match route.spec.scope {
         Scope::Shared | Scope::Public => {
-            let why =
-                format!("{what}, and scope {:?} has one entry for them", route.spec.scope.as_str());
+            let why = format!(
+                "{finding}, and scope {:?} has one entry for them",
+                route.spec.scope.as_str()
+            );
             subject.advice(why, "scope = \"private\"\n".to_owned())
         }
         Scope::Private => {
-            let kept =
+            let fields =
                 route.spec.key.iter().filter(|field| !matches!(field.source, FieldSource::Auth(_)));
-            let key: Vec<String> = kept.map(|field| field.name.to_string()).collect();
+            let key: Vec<String> = fields.map(|field| field.name.to_string()).collect();
             let why = format!(
-                "{what}, and the identity that its key names does not tell them apart; without one the whole credential does"
+                "{finding}, and the identity field in its key does not distinguish them; without it, the whole credential would"
             );
             subject.advice(why, format!("key = {}\n", list(&key)))
         }
@@ -343,18 +346,18 @@ fn scope(subject: &Subject<'_>) -> Option<Advice> {
 
 fn volatile(subject: &Subject<'_>) -> Option<Advice> {
     let keys = subject.findings.volatile;
-    let what = match keys {
+    let finding = match keys {
         0 => return None,
         1 => "the body of one key differs".to_owned(),
         _ => format!("the bodies of {keys} keys differ"),
     };
     let why = format!(
-        "{what} from one request to the next without any write in between: caching this route changes what clients see"
+        "{finding} from one request to the next without any write in between: caching this route changes what clients see"
     );
     Some(subject.advice(why, "mode = \"off\"\n".to_owned()))
 }
 
-/// Changes that no write explains.
+/// Advice for changes that no write explains.
 fn elsewhere(subject: &Subject<'_>) -> Option<Advice> {
     let findings = &subject.findings;
     if findings.unexplained == 0
@@ -364,22 +367,22 @@ fn elsewhere(subject: &Subject<'_>) -> Option<Advice> {
         return None;
     }
     let why = format!(
-        "{} stale although no write that passed here explains it: whatever else changes the data has to purge through the admin API, or \
-         the ttl bounds for how long it shows",
+        "{} stale although no write through this sidecar explains it: whatever else changes the data must purge through the admin API, or \
+         the ttl limits how long the old data is served",
         would_have_been(findings.unexplained)
     );
     Some(subject.advice(why, format!("ttl = \"{}s\"\n", SHORT_TTL.as_secs())))
 }
 
-fn would_have_been(answers: u64) -> String {
-    if answers == 1 {
-        "1 answer would have been".to_owned()
+fn would_have_been(count: u64) -> String {
+    if count == 1 {
+        "1 response would have been".to_owned()
     } else {
-        format!("{answers} answers would have been")
+        format!("{count} responses would have been")
     }
 }
 
-/// A string of TOML. What JSON escapes, TOML reads alike.
+/// A TOML string. JSON escapes are valid in TOML.
 fn quoted(text: &str) -> String {
     serde_json::Value::from(text).to_string()
 }

@@ -1,5 +1,5 @@
-//! A body that is digested as it goes through. Nothing of it is kept, and it goes no slower than it
-//! is read.
+//! A body that is digested while it is streamed. Nothing of it is kept, and the stream is not
+//! slowed.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -18,18 +18,18 @@ use crate::shadow::history::Digest;
 pub struct Digester(Sha256);
 
 impl Digester {
-    /// Of an answer of this status.
+    /// A digester for a response of this status.
     #[must_use]
     pub fn new(status: StatusCode) -> Self {
         Self(Sha256::new_with_prefix(status.as_u16().to_be_bytes()))
     }
 
-    /// The next bytes of the body.
+    /// Adds the next bytes of the body.
     pub fn update(&mut self, bytes: &[u8]) {
         self.0.update(bytes);
     }
 
-    /// The digest.
+    /// The digest of everything so far.
     #[must_use]
     pub fn finish(self) -> Digest {
         let whole: [u8; 32] = self.0.finalize().into();
@@ -39,12 +39,12 @@ impl Digester {
     }
 }
 
-/// How a body ended: its digest, or why it has none.
+/// The digest of a body, or why it has none.
 pub type DigestResult = Result<Digest, Reason>;
 
 type DigestListener = Box<dyn FnOnce(DigestResult) + Send>;
 
-/// A body on its way.
+/// A body in transit.
 struct DigestingBody {
     body: Body,
     digester: Option<Digester>,
@@ -52,32 +52,32 @@ struct DigestingBody {
     listener: Option<DigestListener>,
 }
 
-/// The same body. When it has ended, and before its reader knows, `tell` hears how; it must not
-/// wait. Beyond `most` bytes it is too large.
+/// Wraps a body. When it has ended, and before its reader notices, `listener` receives the result;
+/// it must not block. A body of more than `most` bytes is too large.
 pub fn digesting(
     body: Body,
     status: StatusCode,
     most: u64,
-    tell: impl FnOnce(DigestResult) + Send + 'static,
+    listener: impl FnOnce(DigestResult) + Send + 'static,
 ) -> Body {
     let digester = Digester::new(status);
     if HttpBody::is_end_stream(&body) {
-        tell(Ok(digester.finish()));
+        listener(Ok(digester.finish()));
         return body;
     }
     Body::stream(DigestingBody {
         body,
         digester: Some(digester),
         left: most,
-        listener: Some(Box::new(tell)),
+        listener: Some(Box::new(listener)),
     })
 }
 
 impl DigestingBody {
     fn end(&mut self, failed: Option<Reason>) {
-        let Some(tell) = self.listener.take() else { return };
+        let Some(listener) = self.listener.take() else { return };
         let digester = self.digester.take();
-        tell(match (failed, digester) {
+        listener(match (failed, digester) {
             (None, Some(digester)) => Ok(digester.finish()),
             (failed, _) => Err(failed.unwrap_or(Reason::Truncated)),
         });
@@ -108,8 +108,7 @@ impl HttpBody for DigestingBody {
             Poll::Ready(Some(Ok(frame))) => match frame.data_ref() {
                 Some(bytes) => {
                     this.read(bytes);
-                    // Whoever knows by the length that this was the last chunk does not ask for
-                    // more.
+                    // A reader that knows the length does not poll again after the last chunk.
                     if this.body.is_end_stream() {
                         this.end(None);
                     }
@@ -148,13 +147,13 @@ mod tests {
     use super::*;
 
     fn ended(body: Body, most: u64, read: impl FnOnce(Body)) -> Option<DigestResult> {
-        let said = Arc::new(Mutex::new(None));
-        let told = Arc::clone(&said);
+        let result = Arc::new(Mutex::new(None));
+        let sender = Arc::clone(&result);
         read(digesting(body, StatusCode::OK, most, move |ended| {
-            *told.lock().expect("a lock") = Some(ended)
+            *sender.lock().expect("a lock") = Some(ended)
         }));
-        let said = said.lock().expect("a lock");
-        *said
+        let result = result.lock().expect("a lock");
+        *result
     }
 
     fn whole(body: Body) {
@@ -178,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_come_whole_has_no_digest() {
+    fn an_incomplete_body_has_no_digest() {
         assert_eq!(ended(Body::full("abcd"), 3, whole), Some(Err(Reason::TooLarge)));
         assert_eq!(ended(Body::full("abcd"), 9, drop), Some(Err(Reason::ClientGone)));
         let broken = || {
@@ -192,14 +191,14 @@ mod tests {
     }
 
     #[test]
-    fn the_end_is_told_with_the_last_chunk() {
-        let said = Arc::new(Mutex::new(None));
-        let told = Arc::clone(&said);
+    fn the_end_is_reported_with_the_last_chunk() {
+        let result = Arc::new(Mutex::new(None));
+        let sender = Arc::clone(&result);
         let mut body = digesting(Body::full("abc"), StatusCode::OK, 9, move |ended| {
-            *told.lock().expect("a lock") = Some(ended)
+            *sender.lock().expect("a lock") = Some(ended)
         });
         assert_eq!(body.size_hint().exact(), Some(3));
         body.frame().now_or_never().expect("at hand").expect("a frame").expect("whole");
-        assert!(said.lock().expect("a lock").is_some());
+        assert!(result.lock().expect("a lock").is_some());
     }
 }

@@ -1,4 +1,4 @@
-//! What was found of one route: counts, and the latest examples.
+//! The findings of one route: counts, and the latest examples.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -11,29 +11,29 @@ use crate::outcome::Reason;
 use crate::shadow::mutations::Suspect;
 use crate::telemetry::metrics::{Counter, Metrics};
 
-/// How many changes, and how many paths with an unsafe scope, are remembered of a route.
+/// How many changes are kept for a route, and how many paths with an unsafe scope.
 pub const MAX_EXAMPLES: usize = 16;
 
-/// How many writes are remembered of a change.
+/// How many writes are kept for a change.
 pub const MAX_SUSPECTS: usize = 8;
 
-/// How long nothing more is said of a route's findings of one kind.
+/// How long further findings of the same kind on the same route are not reported.
 const NOTICE_INTERVAL: Duration = Duration::from_mins(1);
 
 /// The kinds of findings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum FindingKind {
-    /// An answer would have been out of date.
+    /// A response would have been stale.
     Stale,
-    /// An answer would have been another caller's.
+    /// A response would have been another caller's.
     Scope,
-    /// An answer was out of date.
+    /// A response was stale.
     Audit,
 }
 
 impl FindingKind {
-    /// The word in events.
+    /// The name in events.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -44,33 +44,33 @@ impl FindingKind {
     }
 }
 
-/// What would have become of a request.
+/// What the cache would have done with a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ShadowOutcome {
-    /// Answered from the cache.
+    /// It would have served a stored response.
     Hit,
-    /// The app asked.
+    /// It would have fetched from the origin.
     Miss,
-    /// The cache would have taken no part.
+    /// It would have passed the request.
     Bypass,
 }
 
-/// A change that no purge has followed.
+/// A change that no purge followed.
 #[derive(Clone, Debug)]
 pub struct StaleChange {
     /// Its number.
     pub id: u64,
-    /// Of which key.
+    /// The key that changed.
     pub key: u128,
-    /// The path that was asked for.
+    /// The path of the request.
     pub path: Box<str>,
     /// When the change was seen.
     pub at: Wall,
-    /// How old what is stored was by then.
+    /// The age of the stored response at that time.
     pub age: Duration,
-    /// What may have made it, the latest first.
+    /// The writes that may have caused it, the latest first.
     pub after: Vec<Suspect>,
-    /// How many answers would have been out of date because of it.
+    /// How many responses would have been stale because of it.
     pub responses: u64,
 }
 
@@ -81,84 +81,85 @@ pub struct Sighting {
     pub key: u128,
     /// Its path.
     pub path: Box<str>,
-    /// When it was seen last.
+    /// When it was last seen.
     pub at: Wall,
 }
 
-/// Counts of a route since the findings were begun, and the latest examples.
+/// Counts of a route since its findings were reset, and the latest examples.
 #[derive(Clone, Debug, Default)]
 pub struct Findings {
     /// Requests that would have been hits.
     pub hits: u64,
     /// Requests that would have been misses.
     pub misses: u64,
-    /// Requests that would have been bypasses.
+    /// Requests that would have been passes.
     pub bypasses: u64,
-    /// Answers that would have been, or were, out of date.
+    /// Responses that would have been, or were, stale.
     pub stale: u64,
     /// How many of them no write explains.
     pub unexplained: u64,
     /// The latest changes, the newest last.
     pub changes: VecDeque<StaleChange>,
-    /// Answers that would have been another caller's.
+    /// Responses that would have been another caller's.
     pub scope: u64,
-    /// The latest keys with such answers, the newest last.
+    /// The latest keys with such responses, the newest last.
     pub sightings: VecDeque<Sighting>,
-    /// Keys whose bodies differ by themselves.
+    /// Keys whose bodies change without writes.
     pub volatile: u64,
-    /// Hits that were asked for again.
+    /// Hits that were fetched again to compare them.
     pub audited: u64,
-    /// How many of them were out of date.
+    /// How many of them were stale.
     pub audited_stale: u64,
     not_stored: BTreeMap<u8, u64>,
     next: u64,
     last_noticed: [Option<Wall>; 3],
 }
 
-/// The same as metrics: they only grow.
+/// The same counts as metrics, which are never reset.
 #[derive(Clone, Debug, Default)]
 pub struct RouteCounters {
     /// Requests that would have been hits.
     pub hits: Arc<Counter>,
     /// Requests that would have been misses.
     pub misses: Arc<Counter>,
-    /// Requests that would have been bypasses.
+    /// Requests that would have been passes.
     pub bypasses: Arc<Counter>,
-    /// Answers that would have been out of date.
+    /// Responses that would have been stale.
     pub stale: Arc<Counter>,
-    /// Answers that would have been another caller's.
+    /// Responses that would have been another caller's.
     pub scope: Arc<Counter>,
-    /// Audits that found what was served.
+    /// Audits whose response was the same.
     pub audits_same: Arc<Counter>,
-    /// Audits that found something newer.
+    /// Audits that found a stale response.
     pub audits_stale: Arc<Counter>,
-    /// Audits that found out nothing.
+    /// Audits without a conclusion.
     pub audits_unclear: Arc<Counter>,
 }
 
-/// One route.
+/// A watched route.
 #[derive(Debug)]
 pub struct RouteShadow {
     /// Its pattern.
     pub name: Box<str>,
-    /// For metrics.
+    /// Its counters.
     pub counters: RouteCounters,
     findings: Mutex<Findings>,
 }
 
 impl RouteShadow {
-    /// A route of which nothing is known yet.
+    /// A route without findings.
     #[must_use]
     pub fn new(name: &str) -> Self {
         Self { name: name.into(), counters: RouteCounters::default(), findings: Mutex::default() }
     }
 
-    /// What was found.
+    /// The findings.
     pub fn findings(&self) -> MutexGuard<'_, Findings> {
+        // Counts and lists are consistent between any two statements that could panic.
         self.findings.lock()
     }
 
-    /// Shows its counters.
+    /// Registers its counters.
     pub fn show_in(&self, metrics: &Metrics) {
         let counters = &self.counters;
         let register = |metric, help, label, values: &[(&str, &Arc<Counter>)]| {
@@ -195,10 +196,10 @@ impl RouteShadow {
         );
     }
 
-    /// A request would have gone so.
-    pub fn record_outcome(&self, would: ShadowOutcome) {
+    /// Records what the cache would have done with a request.
+    pub fn record_outcome(&self, outcome: ShadowOutcome) {
         let mut findings = self.findings();
-        let (count, counter) = match would {
+        let (count, counter) = match outcome {
             ShadowOutcome::Hit => (&mut findings.hits, &self.counters.hits),
             ShadowOutcome::Miss => (&mut findings.misses, &self.counters.misses),
             ShadowOutcome::Bypass => (&mut findings.bypasses, &self.counters.bypasses),
@@ -207,14 +208,14 @@ impl RouteShadow {
         counter.inc();
     }
 
-    /// An answer would not have been stored.
+    /// Records why a response would not have been stored.
     pub fn record_not_stored(&self, reason: Reason) {
         *self.findings().not_stored.entry(reason as u8).or_default() += 1;
     }
 }
 
 impl Findings {
-    /// Why answers would not have been stored, the most frequent reason first.
+    /// Why responses would not have been stored, the most frequent reason first.
     pub fn not_stored(&self) -> impl Iterator<Item = (Reason, u64)> {
         let mut all: Vec<(Reason, u64)> = self
             .not_stored
@@ -225,14 +226,14 @@ impl Findings {
         all.into_iter()
     }
 
-    /// Whether changes of a key of which nothing else is known say nothing of writes: on this route
-    /// bodies differ by themselves.
+    /// Whether bodies of this route change without writes. If so, a change of a key without a
+    /// history does not point to a write.
     #[must_use]
     pub const fn is_volatile(&self) -> bool {
         self.volatile > 0
     }
 
-    /// A change was seen with one answer. Returns its number.
+    /// Records a change, seen with one response. Returns its number.
     pub fn change(&mut self, mut change: StaleChange) -> u64 {
         self.next += 1;
         change.id = self.next;
@@ -243,8 +244,8 @@ impl Findings {
         self.next
     }
 
-    /// One more answer would have been out of date, because of the change of this number, which
-    /// writes explain or do not.
+    /// Records one more response that would have been stale because of an earlier change, and
+    /// whether writes explain that change.
     pub fn still(&mut self, change: Option<u64>, explained: bool) {
         self.stale += 1;
         self.unexplained += u64::from(!explained);
@@ -253,14 +254,14 @@ impl Findings {
         }
     }
 
-    /// An answer would have been another caller's.
+    /// Records a response that would have been another caller's.
     pub fn record_scope(&mut self, sighting: Sighting) {
         self.scope += 1;
         self.sightings.retain(|known| known.key != sighting.key);
         push(&mut self.sightings, sighting);
     }
 
-    /// A key differs by itself: nothing that was concluded of it holds.
+    /// Records that a key changes without writes, and takes back all conclusions about it.
     pub fn turn_volatile(&mut self, key: u128, explained: u64, scope: u64) {
         self.volatile += 1;
         self.unexplained = (self.unexplained + explained).min(self.stale);
@@ -269,13 +270,13 @@ impl Findings {
         self.sightings.retain(|sighting| sighting.key != key);
     }
 
-    /// Whether a finding of this kind is to be told now; and whether it is the first.
+    /// `Some` if a finding of this kind should be reported now, with whether it is the first one.
     pub fn is_due(&mut self, kind: FindingKind, now: Wall) -> Option<bool> {
-        let said = &mut self.last_noticed[kind as usize];
-        if said.is_some_and(|said| now.since(said) < NOTICE_INTERVAL) {
+        let last = &mut self.last_noticed[kind as usize];
+        if last.is_some_and(|last| now.since(last) < NOTICE_INTERVAL) {
             return None;
         }
-        Some(said.replace(now).is_none())
+        Some(last.replace(now).is_none())
     }
 }
 
@@ -306,7 +307,7 @@ mod tests {
     }
 
     #[test]
-    fn answers_count_with_the_change_that_made_them_wrong() {
+    fn responses_count_with_the_change_that_made_them_stale() {
         let mut findings = Findings::default();
         let (explained, unexplained) =
             (findings.change(change(1, 1)), findings.change(change(2, 0)));
@@ -320,7 +321,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_concluded_of_a_volatile_key_is_taken_back() {
+    fn conclusions_about_a_volatile_key_are_taken_back() {
         let mut findings = Findings::default();
         findings.change(change(1, 1));
         findings.change(change(2, 1));
@@ -333,7 +334,7 @@ mod tests {
     }
 
     #[test]
-    fn examples_are_bounded_and_findings_are_told_once_a_minute() {
+    fn examples_are_bounded_and_findings_are_reported_once_a_minute() {
         let mut findings = Findings::default();
         for key in 0..100 {
             findings.change(change(key, 1));

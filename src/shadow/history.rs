@@ -1,100 +1,99 @@
-//! What one more answer of the app means for a key: pure, without a clock.
+//! What a further response of the origin means for a key: pure, without a clock.
 //!
-//! Time is counted in steps: whatever happens in this process takes the next number, so that of two
-//! things that did not overlap it is known which came first. Of those that did, nothing is
-//! concluded.
+//! Time is counted in steps: every event in this process takes the next number, so the order of two
+//! events that did not overlap is known. Nothing is concluded from events that overlapped.
 //!
-//! What is concluded, and from what:
-//! - *Stale*: a caller would have been served what is stored, and the app has just answered this
-//!   very caller otherwise than it did since that was stored. Another caller's body proves no
-//!   change.
-//! - *Scope*: one caller got the same body before and after another caller got another one. Data
-//!   that changes comes back to what it was only by a second change: with more than one write in
-//!   between it takes several of these to conclude anything.
-//! - *Volatile*: one caller's body changed repeatedly while nobody wrote, for a good part of all
-//!   looks. Then a change says nothing of a write, nor of a caller.
+//! The conclusions:
+//! - *Stale*: a caller would have got the stored response, and the origin's response to this same
+//!   caller differs from an earlier one that was received since the response was stored. A
+//!   different body for another caller proves no change.
+//! - *Scope*: one caller got the same body before and after another caller got a different one.
+//!   Changing data returns to an earlier state only by a second change, so with more than one write
+//!   in between it takes several such observations.
+//! - *Volatile*: one caller's body changed repeatedly without writes, in a considerable part of all
+//!   observations. Then a change points neither to a write nor to a caller.
 
 use smallvec::SmallVec;
 
-/// How many callers of one key are remembered.
+/// How many callers of one key are kept.
 pub const MAX_CALLERS: usize = 8;
 
 /// How many changes without a write make a key volatile.
 const CALM_CHANGES: u16 = 2;
 
-/// How many agreeing observations conclude what a single one does not.
+/// How many agreeing observations are needed if a single one does not suffice.
 const MIN_HINTS: u8 = 3;
 
-/// The number of something that happened.
+/// The number of an event.
 pub type Step = u64;
 
 /// The first half of the SHA-256 of a status and a body.
 pub type Digest = [u8; 16];
 
-/// From before the app was asked until its answer was whole.
+/// From before the request to the origin until its response was complete.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StepSpan {
-    /// Before the app was asked.
+    /// Before the request to the origin.
     pub sent: Step,
-    /// After its answer was whole.
+    /// After the response was complete.
     pub done: Step,
-    /// How often the local table had purged by the time of `sent`: moves with the writes of other
-    /// sidecars too.
+    /// How often the local tag table had purged by the time of `sent`. This includes writes through
+    /// other sidecars.
     pub purges: u64,
 }
 
-/// Who asked, and with what that no key has seen.
+/// The caller of a request, by the parts that are not in the key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Caller {
-    /// Names the credential; 0 for none.
+    /// Identifies the credential; 0 without one.
     pub credential: u64,
-    /// Names the part of the query that a fill would withhold; 0 where there is none.
+    /// Identifies the part of the query that a fill would withhold; 0 without one.
     pub withheld_query: u64,
 }
 
-/// A whole answer of the app.
+/// A complete response of the origin.
 #[derive(Clone, Copy, Debug)]
 pub struct Observation {
-    /// To whom.
+    /// Who got it.
     pub caller: Caller,
-    /// What it was.
+    /// Its digest.
     pub digest: Digest,
-    /// When.
+    /// When it was fetched.
     pub span: StepSpan,
-    /// Whether what is stored would have been served in its place.
+    /// Whether the stored response would have been served instead.
     pub hit: bool,
 }
 
-/// What is stored, were it stored.
+/// The response that would be stored.
 #[derive(Clone, Copy, Debug)]
 pub struct Stored {
-    /// Whose answer it is.
+    /// Who got it.
     pub caller: Caller,
-    /// What it is; unknown of an answer whose body has not come by.
+    /// Its digest; `None` if its body has not been seen.
     pub digest: Option<Digest>,
     /// When it was fetched.
     pub span: StepSpan,
-    /// What it changed to, as far as somebody has seen it change.
+    /// The digest it changed to, if a change was seen.
     moved_to: Option<Digest>,
 }
 
-/// The same body to one caller, as often as it came in a row.
+/// Consecutive responses with the same body to one caller.
 #[derive(Clone, Copy, Debug)]
 struct Run {
     caller: Caller,
     digest: Digest,
     first: StepSpan,
     last: StepSpan,
-    /// Whether it has changed since what is stored was fetched.
+    /// Whether the body has changed since the stored response was fetched.
     moved: bool,
 }
 
-/// All that is remembered of a key.
+/// The history of a key.
 #[derive(Clone, Debug, Default)]
 pub struct History {
     stored: Option<Stored>,
     runs: SmallVec<[Run; 1]>,
-    /// Whether what a fill would withhold was seen not to matter.
+    /// Whether the part of the query that a fill would withhold was seen to be irrelevant.
     withheld_query_is_idle: bool,
     same: u16,
     calm_changes: u16,
@@ -103,33 +102,34 @@ pub struct History {
     scoped: bool,
 }
 
-/// What an answer would have been wrong for.
+/// How a response would have been stale.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StaleFinding {
-    /// The body has changed since this look, which was the last to see it as it was.
+    /// The body has changed since this observation, the last one of the old body.
     Changed {
         /// When that was.
         since: StepSpan,
     },
-    /// The change was seen before, and what is stored is still from before it.
+    /// The change was seen before, and the stored response is still older than it.
     Still,
 }
 
-/// What a look means.
+/// What an observation means.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct HistoryVerdict {
-    /// What would have been served was out of date.
+    /// The response that would have been served was stale.
     pub stale: Option<StaleFinding>,
-    /// What would have been served was another caller's, or the key is known for it only now.
+    /// The response that would have been served was another caller's, or the key turns out only now
+    /// to mix callers.
     pub scope: bool,
-    /// The key has just turned out to be volatile: what was concluded of it before does not hold.
+    /// The key has just turned out to be volatile: earlier conclusions about it do not hold.
     pub turned_volatile: bool,
-    /// Another caller was forgotten for this one.
+    /// Another caller was evicted to make room for this one.
     pub forgot_caller: bool,
 }
 
 impl Stored {
-    /// What this caller's answer would leave in the store.
+    /// What would be stored after a response to this caller.
     #[must_use]
     pub const fn new(caller: Caller, digest: Option<Digest>, span: StepSpan) -> Self {
         Self { caller, digest, span, moved_to: None }
@@ -143,63 +143,67 @@ impl Run {
 }
 
 impl History {
-    /// What is stored.
+    /// The response that would be stored.
     #[must_use]
     pub const fn stored(&self) -> Option<&Stored> {
         self.stored.as_ref()
     }
 
-    /// Whether the body differs by itself.
+    /// Whether the body changes without writes.
     #[must_use]
     pub const fn is_volatile(&self) -> bool {
         self.volatile
     }
 
-    /// Whether the body was ever seen to stay as it was.
+    /// Whether the body was ever observed to be unchanged.
     #[must_use]
     pub const fn has_stayed(&self) -> bool {
         self.same > 0
     }
 
-    /// Puts an answer in the place of what is stored.
+    /// Replaces the stored response.
     pub fn store(&mut self, stored: Option<Stored>) {
         self.stored = stored;
         self.runs.iter_mut().for_each(|run| run.moved = false);
     }
 
-    /// Takes note of an answer. `writes_since` tells how many writes overlap the time from the
-    /// beginning of a span to the end of this look.
+    /// Records an observation. `writes_since` returns how many writes overlap the time from the
+    /// beginning of a span to the end of this observation.
     pub fn observe(
         &mut self,
-        look: &Observation,
+        observation: &Observation,
         writes_since: &dyn Fn(&StepSpan) -> usize,
     ) -> HistoryVerdict {
         let mut verdict = HistoryVerdict::default();
-        let served = self.stored.filter(|_| look.hit);
-        let differs =
-            served.is_some_and(|stored| stored.digest.is_some_and(|digest| digest != look.digest));
-        if let (true, Some(Stored { digest: digest @ None, .. })) = (look.hit, &mut self.stored) {
-            *digest = Some(look.digest);
+        let served = self.stored.filter(|_| observation.hit);
+        let differs = served
+            .is_some_and(|stored| stored.digest.is_some_and(|digest| digest != observation.digest));
+        if let (true, Some(Stored { digest: digest @ None, .. })) =
+            (observation.hit, &mut self.stored)
+        {
+            *digest = Some(observation.digest);
         }
-        let before = self.run_of(look.caller).map(|at| self.runs[at]);
-        if let Some(before) = before.filter(|before| before.came_before(&look.span)) {
-            verdict.turned_volatile = self.weigh(&before, look, writes_since);
+        let before = self.run_of(observation.caller).map(|at| self.runs[at]);
+        if let Some(before) = before.filter(|before| before.came_before(&observation.span)) {
+            verdict.turned_volatile = self.weigh(&before, observation, writes_since);
         }
         let since = before
-            .filter(|before| before.came_before(&look.span) && before.digest != look.digest)
+            .filter(|before| {
+                before.came_before(&observation.span) && before.digest != observation.digest
+            })
             .map(|before| before.last);
         let changed =
             since.filter(|since| served.is_some_and(|stored| since.done >= stored.span.done));
-        self.remember(look, changed.is_some(), &mut verdict);
+        self.remember(observation, changed.is_some(), &mut verdict);
         if let (true, Some(stored)) = (differs, served) {
-            verdict.stale = self.stale(look, &stored, changed);
+            verdict.stale = self.stale(observation, &stored, changed);
         }
-        if !self.scoped && self.is_sandwiched(look, before.as_ref(), writes_since) {
+        if !self.scoped && self.is_sandwiched(observation, before.as_ref(), writes_since) {
             self.scoped = true;
             verdict.scope = true;
         } else if self.scoped && differs && verdict.stale.is_none() {
-            verdict.scope =
-                served.is_some_and(|stored| stored.caller.credential != look.caller.credential);
+            verdict.scope = served
+                .is_some_and(|stored| stored.caller.credential != observation.caller.credential);
         }
         if self.volatile {
             verdict.scope = false;
@@ -219,14 +223,15 @@ impl History {
         own.max_by_key(|(_, run)| run.last.sent).map(|(at, _)| at)
     }
 
-    /// Weighs whether the body stays by itself. Says whether the key has turned out to be volatile.
+    /// Weighs whether the body is stable without writes. Returns whether the key has just turned
+    /// out to be volatile.
     fn weigh(
         &mut self,
         before: &Run,
-        look: &Observation,
+        observation: &Observation,
         writes_since: &dyn Fn(&StepSpan) -> usize,
     ) -> bool {
-        if before.digest == look.digest {
+        if before.digest == observation.digest {
             self.same = self.same.saturating_add(1);
         } else if writes_since(&before.last) == 0 {
             self.calm_changes = self.calm_changes.saturating_add(1);
@@ -240,81 +245,85 @@ impl History {
 
     fn stale(
         &mut self,
-        look: &Observation,
+        observation: &Observation,
         stored: &Stored,
         changed: Option<StepSpan>,
     ) -> Option<StaleFinding> {
-        // Others may have seen the same change before.
-        if let Some(since) = changed.filter(|_| stored.moved_to != Some(look.digest)) {
+        // Other callers may have seen the same change before.
+        if let Some(since) = changed.filter(|_| stored.moved_to != Some(observation.digest)) {
             if let Some(stored) = &mut self.stored {
-                stored.moved_to = Some(look.digest);
+                stored.moved_to = Some(observation.digest);
             }
             return Some(StaleFinding::Changed { since });
         }
-        let own = self.run_of(look.caller).is_some_and(|at| self.runs[at].moved);
-        let its_own = stored.caller.credential == look.caller.credential
-            && self.comparable(stored.caller, look.caller);
-        (own || its_own || stored.moved_to == Some(look.digest)).then_some(StaleFinding::Still)
+        let own = self.run_of(observation.caller).is_some_and(|at| self.runs[at].moved);
+        let its_own = stored.caller.credential == observation.caller.credential
+            && self.comparable(stored.caller, observation.caller);
+        (own || its_own || stored.moved_to == Some(observation.digest))
+            .then_some(StaleFinding::Still)
     }
 
-    /// Remembers the look.
-    fn remember(&mut self, look: &Observation, changed: bool, verdict: &mut HistoryVerdict) {
+    /// Adds the observation to the runs.
+    fn remember(&mut self, observation: &Observation, changed: bool, verdict: &mut HistoryVerdict) {
         let same_elsewhere = |run: &Run| {
-            run.caller.credential == look.caller.credential
-                && run.caller.withheld_query != look.caller.withheld_query
-                && run.digest == look.digest
+            run.caller.credential == observation.caller.credential
+                && run.caller.withheld_query != observation.caller.withheld_query
+                && run.digest == observation.digest
         };
         self.withheld_query_is_idle |= self.runs.iter().any(same_elsewhere);
-        let back = self.stored.is_some_and(|stored| stored.digest == Some(look.digest));
-        let fresh = Run {
-            caller: look.caller,
-            digest: look.digest,
-            first: look.span,
-            last: look.span,
+        let back = self.stored.is_some_and(|stored| stored.digest == Some(observation.digest));
+        let new = Run {
+            caller: observation.caller,
+            digest: observation.digest,
+            first: observation.span,
+            last: observation.span,
             moved: changed && !back,
         };
-        match self.run_of(look.caller) {
+        match self.run_of(observation.caller) {
             Some(at) => {
                 let run = &mut self.runs[at];
-                if run.digest == look.digest {
-                    if run.last.sent < look.span.sent {
-                        run.last = look.span;
+                if run.digest == observation.digest {
+                    if run.last.sent < observation.span.sent {
+                        run.last = observation.span;
                     }
                     run.moved &= !back;
-                } else if run.last.sent < look.span.sent {
-                    let moved = (fresh.moved || run.moved) && !back;
-                    *run = Run { moved, ..fresh };
+                } else if run.last.sent < observation.span.sent {
+                    let moved = (new.moved || run.moved) && !back;
+                    *run = Run { moved, ..new };
                 }
             }
-            None if self.runs.len() < MAX_CALLERS => self.runs.push(fresh),
+            None if self.runs.len() < MAX_CALLERS => self.runs.push(new),
             None => {
                 verdict.forgot_caller = true;
                 if let Some(oldest) = self.runs.iter_mut().min_by_key(|run| run.last.sent) {
-                    *oldest = fresh;
+                    *oldest = new;
                 }
             }
         }
     }
 
-    /// Whether this look completes the proof that two callers get two bodies: what this one got
-    /// before and gets again, with another's look in between that brought another body.
+    /// Whether this observation completes the proof that two callers get different bodies: this
+    /// caller gets the same body as before, and in between another caller got a different one.
     fn is_sandwiched(
         &mut self,
-        look: &Observation,
+        observation: &Observation,
         before: Option<&Run>,
         writes_since: &dyn Fn(&StepSpan) -> usize,
     ) -> bool {
-        let restless = u32::from(self.calm_changes) * 4 > u32::from(self.same);
+        let is_unstable = u32::from(self.calm_changes) * 4 > u32::from(self.same);
         let Some(before) = before.filter(|before| {
-            before.digest == look.digest && before.came_before(&look.span) && !restless
+            before.digest == observation.digest
+                && before.came_before(&observation.span)
+                && !is_unstable
         }) else {
             return false;
         };
-        let between = |span: &StepSpan| before.came_before(span) && span.done <= look.span.sent;
+        let between =
+            |span: &StepSpan| before.came_before(span) && span.done <= observation.span.sent;
         let another = self.runs.iter().any(|run| {
-            run.caller.credential != look.caller.credential
-                && self.comparable(run.caller, look.caller)
-                && run.digest != look.digest
+            run.caller.credential != observation.caller.credential
+                && self.comparable(run.caller, observation.caller)
+                && run.digest != observation.digest
                 && (between(&run.first) || between(&run.last))
         });
         if !another {

@@ -1,7 +1,7 @@
-//! The latest writes that this sidecar forwarded: what may have changed an answer.
+//! The latest writes that this sidecar forwarded: those that may have changed a response.
 //!
-//! A write is here from before the app sees it. One that the app refused is taken out again; all
-//! others may have changed something.
+//! A write is recorded before the origin sees it. A write that the origin rejected is removed
+//! again; every other may have changed something.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -15,10 +15,10 @@ use crate::policy::tag::Tag;
 use crate::shadow::history::{Step, StepSpan};
 use crate::shadow::path;
 
-/// How many are remembered.
+/// How many writes are kept.
 pub const MAX_MUTATIONS: usize = 1024;
 
-/// Numbers what happens.
+/// Numbers the events.
 #[derive(Debug, Default)]
 pub struct Steps(AtomicU64);
 
@@ -32,7 +32,7 @@ impl Steps {
 #[derive(Debug)]
 struct MutationRecord {
     began: Step,
-    /// None while it is under way.
+    /// `None` while it is in flight.
     ended: Option<Step>,
     at: Wall,
     method: Method,
@@ -44,19 +44,19 @@ struct MutationRecord {
 struct Ring {
     /// In the order in which they began.
     records: VecDeque<MutationRecord>,
-    /// The latest end of those that were pushed out; a write under way that was pushed out may end
-    /// at any time.
+    /// The latest end of the evicted writes. A write that was evicted while in flight may end at
+    /// any time.
     forgotten: Option<Step>,
 }
 
-/// A write that may have changed an answer.
+/// A write that may have changed a response.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Suspect {
     /// Its method.
     pub method: Method,
     /// Its path, cut to [`path::MAX_PATH`] bytes.
     pub path: Box<str>,
-    /// When it ended, or was last seen under way.
+    /// When it ended, or when it began if it is still in flight.
     pub at: Wall,
 }
 
@@ -67,7 +67,7 @@ pub struct Mutations {
     steps: Arc<Steps>,
 }
 
-/// A write under way. Dropped, it has ended and may have changed something.
+/// A write in flight. Dropping it means that it has ended and may have changed something.
 #[derive(Debug)]
 pub struct TrackedMutation {
     mutations: Arc<Mutations>,
@@ -76,13 +76,13 @@ pub struct TrackedMutation {
 }
 
 impl Mutations {
-    /// None yet.
+    /// No writes yet.
     #[must_use]
     pub fn new(steps: Arc<Steps>) -> Self {
         Self { ring: Mutex::default(), steps }
     }
 
-    /// A write is about to be forwarded, which will purge these tags.
+    /// Records a write that is about to be forwarded and will purge these tags.
     #[must_use]
     pub fn begin(
         self: &Arc<Self>,
@@ -129,14 +129,14 @@ impl Mutations {
         }
     }
 
-    /// Whether one is under way that will purge one of these tags.
+    /// Whether a write in flight will purge one of these tags.
     #[must_use]
     pub fn will_purge(&self, tags: &[Tag]) -> bool {
         self.lock().records.iter().any(|record| record.ended.is_none() && touches(record, tags))
     }
 
-    /// The latest `most` writes that may have changed an answer of these tags since this step, or
-    /// since this time where there is none, and purged none of them. The latest comes first.
+    /// The latest `most` writes that may have changed a response with these tags, and purged none
+    /// of them, since a step or, if there is none, since a time. The latest comes first.
     #[must_use]
     pub fn suspects(&self, since: Result<Step, Wall>, tags: &[Tag], most: usize) -> Vec<Suspect> {
         let ring = self.lock();
@@ -164,13 +164,14 @@ impl Mutations {
         found
     }
 
-    fn end(&self, noted: &TrackedMutation) {
+    fn end(&self, mutation: &TrackedMutation) {
         let mut ring = self.lock();
         let ended = self.steps.next();
-        let Ok(at) = ring.records.binary_search_by_key(&noted.began, |record| record.began) else {
+        let Ok(at) = ring.records.binary_search_by_key(&mutation.began, |record| record.began)
+        else {
             return;
         };
-        if noted.refused {
+        if mutation.refused {
             ring.records.remove(at);
         } else if let Some(record) = ring.records.get_mut(at) {
             record.ended = Some(ended);
@@ -178,13 +179,13 @@ impl Mutations {
     }
 
     fn lock(&self) -> MutexGuard<'_, Ring> {
-        // The ring is whole between any two statements that could panic.
+        // The ring is consistent between any two statements that could panic.
         self.ring.lock()
     }
 }
 
 impl TrackedMutation {
-    /// It also purged these tags.
+    /// Records that it also purged these tags.
     pub fn also_purged(&self, tags: &[Tag]) {
         let mut ring = self.mutations.lock();
         if let Ok(at) = ring.records.binary_search_by_key(&self.began, |record| record.began)
@@ -194,12 +195,12 @@ impl TrackedMutation {
         }
     }
 
-    /// The app refused it, or never saw it: nothing has changed.
+    /// The origin rejected it, or never received it: nothing has changed.
     pub fn refused(mut self) {
         self.refused = true;
     }
 
-    /// It has ended now.
+    /// Records that it has ended.
     pub fn ended(self, now: Wall) {
         let mut ring = self.mutations.lock();
         if let Ok(at) = ring.records.binary_search_by_key(&self.began, |record| record.began)
@@ -239,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn suspects_are_the_writes_since_then_that_purged_none_of_the_tags() {
+    fn suspects_are_the_later_writes_that_purged_none_of_the_tags() {
         let (mutations, steps) = mutations();
         let put = |path: &str, tags: &[Tag]| mutations.begin(&Method::PUT, path, tags, Wall(1));
         drop(put("/before", &[]));
@@ -274,7 +275,7 @@ mod tests {
     }
 
     #[test]
-    fn the_ring_is_bounded_and_knows_what_it_forgot() {
+    fn the_ring_is_bounded_and_remembers_that_it_evicted() {
         let (mutations, steps) = mutations();
         let early = StepSpan { sent: steps.next(), done: 0, purges: 0 };
         let held = mutations.begin(&Method::POST, "/first", &[], Wall(0));

@@ -1,19 +1,19 @@
-//! What the admin API tells of shadow mode: the shape of `GET /shadow`.
+//! The report of shadow mode in the admin API: the shape of `GET /shadow`.
 
 use serde::Serialize;
 
 use crate::shadow::findings::{Findings, Sighting, StaleChange};
 
-/// All of it.
+/// The whole report.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct ShadowReport {
-    /// The routes in shadow, those whose hits are audited, and those of which something was found.
+    /// The routes in shadow mode, those whose hits are audited, and those with findings.
     pub routes: Vec<RouteReport>,
-    /// What would mend it.
+    /// Suggested changes of `proxy.toml`.
     pub advice: Vec<Advice>,
 }
 
-/// What was seen of one route.
+/// The report of one route.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct RouteReport {
     /// Its pattern.
@@ -22,54 +22,54 @@ pub struct RouteReport {
     pub mode: &'static str,
     /// GET and HEAD requests in shadow.
     pub requests: u64,
-    /// How many of them would have been answered from the cache.
+    /// How many of them would have been hits.
     pub would_hit: u64,
-    /// How many would have asked the app.
+    /// How many would have been misses.
     pub would_miss: u64,
-    /// Of how many the cache would have taken no part.
+    /// How many would have been passes.
     pub would_bypass: u64,
-    /// Hits among hits and misses; none without either.
+    /// Hits among hits and misses; `None` without either.
     pub hit_rate: Option<f64>,
-    /// Why answers would not have been stored.
+    /// Why responses would not have been stored.
     pub not_stored: Vec<NotStored>,
-    /// Answers that would have been out of date.
+    /// Responses that would have been stale.
     pub stale: StaleReport,
-    /// Answers that would have been another caller's.
+    /// Responses that would have been another caller's.
     pub scope: ScopeReport,
-    /// Hits that were asked for again.
+    /// Hits that were fetched again to compare them.
     pub audit: AuditReport,
 }
 
-/// How many answers would not have been stored for one reason.
+/// How many responses would not have been stored for one reason.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct NotStored {
-    /// The reason's words.
+    /// The reason.
     pub reason: &'static str,
     /// How many.
     pub count: u64,
 }
 
-/// Answers that would have been out of date.
+/// Responses that would have been stale.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct StaleReport {
     /// How many.
     pub count: u64,
-    /// How many of them no write that passed here explains.
+    /// How many of them no write through this sidecar explains.
     pub unexplained: u64,
     /// The latest changes that made them so.
     pub examples: Vec<StaleExample>,
 }
 
-/// A change that no purge has followed.
+/// A change that no purge followed.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct StaleExample {
-    /// The path that was asked for, cut to 256 bytes.
+    /// The path of the request, cut to 256 bytes.
     pub path: String,
     /// When, in milliseconds since the epoch.
     pub at_ms: u64,
-    /// How old the stored answer was by then, in seconds.
+    /// The age of the stored response at that time, in seconds.
     pub age_s: f64,
-    /// The writes that may have made the change, the latest first.
+    /// The writes that may have caused the change, the latest first.
     pub after: Vec<Write>,
 }
 
@@ -80,11 +80,11 @@ pub struct Write {
     pub method: String,
     /// Its path, cut to 256 bytes.
     pub path: String,
-    /// How long before the change was seen it ended, in milliseconds.
+    /// How long before the change was seen the write ended, in milliseconds.
     pub ms_before: u64,
 }
 
-/// Answers that would have been another caller's.
+/// Responses that would have been another caller's.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct ScopeReport {
     /// How many.
@@ -104,16 +104,16 @@ pub struct ScopeExample {
     pub at_ms: u64,
 }
 
-/// Hits that were asked for again.
+/// Hits that were fetched again to compare them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct AuditReport {
     /// How many.
     pub asked: u64,
-    /// How many of them were out of date.
+    /// How many of them were stale.
     pub stale: u64,
 }
 
-/// Lines for `proxy.toml`, and why.
+/// Suggested lines for `proxy.toml`, with the reason.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Advice {
     /// The route they are for.
@@ -122,23 +122,23 @@ pub struct Advice {
     pub why: String,
     /// The lines.
     pub toml: String,
-    /// Where the route stands in the file, from 1, as far as that is known.
+    /// The line of the route in the file, from 1, if it is known.
     pub line: Option<usize>,
 }
 
 impl RouteReport {
-    /// What is said of a route of this mode and scope.
+    /// The report of a route with this mode and scope.
     #[must_use]
     pub fn new(route: &str, mode: &'static str, scope: &'static str, findings: &Findings) -> Self {
-        let asked = findings.hits + findings.misses;
+        let lookups = findings.hits + findings.misses;
         Self {
             route: route.to_owned(),
             mode,
-            requests: asked + findings.bypasses,
+            requests: lookups + findings.bypasses,
             would_hit: findings.hits,
             would_miss: findings.misses,
             would_bypass: findings.bypasses,
-            hit_rate: (asked > 0).then(|| ratio(findings.hits, asked)),
+            hit_rate: (lookups > 0).then(|| ratio(findings.hits, lookups)),
             not_stored: findings
                 .not_stored()
                 .map(|(reason, count)| NotStored { reason: reason.as_str(), count })

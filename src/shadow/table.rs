@@ -1,7 +1,7 @@
-//! The table of shadow mode: what would be stored under each key, and what its history tells.
+//! The table of shadow mode: what would be stored under each key, and the history of the key.
 //!
-//! Holds digests, times and tags, never a body. Bounded by `limits.shadow_keys`: a new key evicts an
-//! old one.
+//! Holds digests, times and tags, never a body. Bounded by `limits.shadow_keys`: a new key evicts
+//! an old one.
 
 use std::sync::Arc;
 
@@ -18,12 +18,12 @@ use crate::semantics::vary::VarySpec;
 use crate::shadow::history::{Caller, Digest, History, StepSpan, Stored};
 use crate::telemetry::metrics::Counter;
 
-/// What would be stored under a key, besides what its [`History`] knows.
+/// What would be stored under a key, besides the facts in its [`History`].
 #[derive(Debug)]
 pub struct ShadowEntry {
     /// Its times.
     pub times: Times,
-    /// What it may be used for when it is no longer fresh.
+    /// How it may be used once it is stale.
     pub leeway: Leeway,
     /// What must still hold for it to be current.
     pub proof: SnapshotProof,
@@ -31,22 +31,22 @@ pub struct ShadowEntry {
     pub tags: Box<[Tag]>,
 }
 
-/// What an answer would leave in the store.
+/// A response that would be stored.
 #[derive(Debug)]
 pub struct ShadowSample {
     /// The key before `Vary` narrows it.
     pub primary: KeyHash,
-    /// What the response varies by.
+    /// The headers that the response varies on.
     pub vary: VarySpec,
-    /// The hash of the key that it answers.
+    /// The hash of its key.
     pub key: KeyHash,
-    /// To whom it was.
+    /// The caller that got it.
     pub caller: Caller,
-    /// What it was; unknown of one whose body has not come by.
+    /// Its digest; `None` if its body has not been seen.
     pub digest: Option<Digest>,
     /// When it was fetched.
     pub span: StepSpan,
-    /// The rest.
+    /// The other facts.
     pub entry: ShadowEntry,
 }
 
@@ -54,14 +54,15 @@ pub struct ShadowSample {
 pub(super) struct KeyState {
     pub(super) history: History,
     pub(super) entry: Option<Arc<ShadowEntry>>,
-    /// The change that made what is stored out of date, and whether writes explain it.
+    /// The change that made the stored response stale, and whether writes explain it.
     pub(super) blame: Option<(u64, bool)>,
-    /// How many answers of this key were put down to writes, and to its scope.
+    /// How many findings of this key were explained by writes, and how many were put down to its
+    /// scope.
     pub(super) explained: u64,
     pub(super) scope: u64,
 }
 
-/// What is kept under the hash of a key.
+/// The value under the hash of a key.
 #[derive(Clone, Debug)]
 enum ShadowSlot {
     /// The key has variants.
@@ -69,7 +70,7 @@ enum ShadowSlot {
     Key(Arc<Mutex<KeyState>>),
 }
 
-/// Counts what the table pushes out.
+/// Counts the evictions of the table.
 #[derive(Clone, Debug)]
 struct Evictions(Arc<Counter>);
 
@@ -85,7 +86,7 @@ impl Lifecycle<u128, ShadowSlot> for Evictions {
 pub(super) struct ShadowTable(Cache<u128, ShadowSlot, UnitWeighter, DefaultHashBuilder, Evictions>);
 
 impl ShadowTable {
-    /// A table of at most so many keys, which counts those it evicts.
+    /// A table of at most `keys` keys, which counts those it evicts.
     pub(super) fn new(keys: usize, evicted: &Arc<Counter>) -> Self {
         Self(Cache::with(
             keys,
@@ -106,8 +107,7 @@ impl ShadowTable {
         self.0.len()
     }
 
-    /// What would be stored for a request, and the hash of its key, as far as it is known what it
-    /// varies by.
+    /// What would be stored for a request, and the hash of its key, as far as its `Vary` is known.
     pub(super) fn find(
         &self,
         primary: KeyHash,
@@ -127,12 +127,12 @@ impl ShadowTable {
         }
     }
 
-    /// Whether a key's answers are known to vary by this header.
+    /// Whether a key's responses are known to vary on this header.
     pub(super) fn varies_by(&self, primary: KeyHash, name: &HeaderName) -> bool {
         matches!(self.0.get(&index(primary)), Some(ShadowSlot::Vary(spec)) if spec.covers(name))
     }
 
-    /// Whether what would have been served is not what the app has answered.
+    /// Whether the response that would have been served differs from the origin's.
     pub(super) fn differs(&self, key: KeyHash, served: &Arc<ShadowEntry>, digest: Digest) -> bool {
         let Some(ShadowSlot::Key(state)) = self.0.get(&index(key)) else { return false };
         let state = lock(&state);
@@ -140,9 +140,9 @@ impl ShadowTable {
         is_same(state.entry.as_ref(), Some(served)) && stored.is_some_and(|stored| stored != digest)
     }
 
-    /// Puts an answer in the place of what would be stored.
-    pub(super) fn store(&self, kept: ShadowSample) {
-        let ShadowSample { primary, vary, key, caller, digest, span, entry } = kept;
+    /// Replaces what would be stored under a key by a new response.
+    pub(super) fn store(&self, sample: ShadowSample) {
+        let ShadowSample { primary, vary, key, caller, digest, span, entry } = sample;
         if !vary.is_empty()
             && !matches!(self.0.get(&index(primary)), Some(ShadowSlot::Vary(known)) if *known == vary)
         {
@@ -155,8 +155,8 @@ impl ShadowTable {
         state.blame = None;
     }
 
-    /// What would be stored is no longer what the app would say, and what it says is not to be
-    /// stored.
+    /// Forgets what would be stored under a key: the origin's response has changed, and the new one
+    /// may not be stored.
     pub(super) fn forget(&self, key: KeyHash) {
         if let Some(ShadowSlot::Key(state)) = self.0.get(&index(key)) {
             let mut state = lock(&state);
@@ -169,8 +169,8 @@ impl ShadowTable {
         if let Some(ShadowSlot::Key(state)) = self.0.get(&index(key)) {
             return state;
         }
-        // Two that come here at once: the later one's knowledge stays, which costs nothing but a
-        // look.
+        // If two threads come here at once, the state of the second one stays. The only cost is a
+        // lost observation.
         let state = Arc::<Mutex<KeyState>>::default();
         self.0.insert(index(key), ShadowSlot::Key(Arc::clone(&state)));
         state
@@ -182,7 +182,8 @@ pub(super) fn is_same(one: Option<&Arc<ShadowEntry>>, two: Option<&Arc<ShadowEnt
 }
 
 pub(super) fn lock(state: &Mutex<KeyState>) -> MutexGuard<'_, KeyState> {
-    // What one panic left half noted is corrected by later looks, and nobody is served from it.
+    // Later observations correct a state that a panic left incomplete, and nothing is served from
+    // it.
     state.lock()
 }
 

@@ -1,7 +1,8 @@
-//! What an operator may want to hear of as it happens: purges, reloads, changes of state, findings.
+//! Events for operators, as they happen: purges, reloads, changes of state, findings.
 //!
-//! Owns their form and the last few of them. Who publishes never waits, and pays next to nothing
-//! when nobody listens; who listens too slowly misses some, and is told so by the numbers.
+//! Owns the form of events and keeps the last few. Publishing never waits, and costs next to
+//! nothing without subscribers. A slow subscriber misses events, and notices it by the gap in their
+//! numbers.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -13,47 +14,47 @@ use tokio::sync::broadcast;
 
 use crate::clock::Wall;
 
-/// How many events are kept for those who come later.
+/// How many past events a new subscriber can get.
 const MAX_RECENT: usize = 100;
-/// How many events a listener may fall behind before it misses some.
+/// How many events a subscriber may fall behind before it misses some.
 const LISTENER_BACKLOG: usize = 256;
-/// How many tags an event names; of more it tells the number.
+/// How many tags an event names. Further tags are only counted.
 pub const MAX_EVENT_TAGS: usize = 16;
-/// The longest text in an event, in bytes: paths and tags are a stranger's.
+/// The longest text in an event, in bytes: clients choose paths and tags.
 pub const MAX_EVENT_TEXT: usize = 256;
 
-/// Something that happened.
+/// An event.
 #[derive(Clone, Debug, Serialize)]
 pub struct OperatorEvent {
-    /// Its number, one more than that of the event before.
+    /// Its number: one more than that of the previous event.
     pub id: u64,
     /// When, in milliseconds since the Unix epoch.
     pub at_ms: u64,
-    /// What.
+    /// What happened.
     #[serde(flatten)]
     pub what: EventKind,
 }
 
-/// What happened.
+/// The kinds of events.
 #[derive(Clone, Debug, Serialize)]
 #[serde(tag = "kind", rename_all = "lowercase")]
 pub enum EventKind {
-    /// Something was purged.
+    /// Tags or everything were purged.
     Purge(PurgeEvent),
-    /// The file was read again.
+    /// The file was loaded again.
     Reload {
-        /// Whether its rules are in force.
+        /// Whether its rules are active.
         ok: bool,
-        /// How many things it changed.
+        /// How many settings it changed.
         changes: usize,
         /// Why it was refused.
         error: Option<String>,
     },
-    /// The sidecar's own state has changed.
+    /// The sidecar's own status has changed.
     State {
         /// `ready`, `degraded` or `unready`.
         status: &'static str,
-        /// Why it is not as it should be.
+        /// Why it is not `ready`.
         reasons: Vec<String>,
     },
     /// Shadow mode or an audit has found something.
@@ -68,7 +69,7 @@ pub enum EventKind {
 }
 
 impl EventKind {
-    /// Its word, the name of its events on the wire.
+    /// Its name on the wire.
     #[must_use]
     pub const fn kind(&self) -> &'static str {
         match self {
@@ -87,20 +88,20 @@ pub struct PurgeEvent {
     pub by: &'static str,
     /// The method of the write.
     pub method: Option<String>,
-    /// Its path, cut.
+    /// The path of the write, truncated.
     pub path: Option<String>,
     /// The tags, the first [`MAX_EVENT_TAGS`] of them.
     pub tags: Vec<String>,
-    /// How many more there were.
+    /// How many more tags there were.
     pub more_tags: usize,
-    /// Whether it was everything.
+    /// Whether everything was purged.
     pub everything: bool,
-    /// Whether entries are only stale by it.
+    /// Whether the purge was soft: entries become stale instead of invalid.
     pub soft: bool,
 }
 
 impl PurgeEvent {
-    /// The same, naming these tags as far as there is room.
+    /// Adds these tags as far as there is room, and counts the others.
     #[must_use]
     pub fn with_tags<'a>(mut self, tags: impl IntoIterator<Item = &'a str>) -> Self {
         for tag in tags {
@@ -114,7 +115,7 @@ impl PurgeEvent {
     }
 }
 
-/// A text of a stranger, cut.
+/// Truncates text that a client chose.
 #[must_use]
 pub fn truncate(text: &str) -> String {
     if text.len() <= MAX_EVENT_TEXT {
@@ -125,7 +126,7 @@ pub fn truncate(text: &str) -> String {
     short
 }
 
-/// Where events meet those who listen.
+/// Publishes events to subscribers.
 #[derive(Debug)]
 pub struct Events {
     sender: broadcast::Sender<Arc<OperatorEvent>>,
@@ -144,10 +145,10 @@ impl Default for Events {
 }
 
 impl Events {
-    /// Tells everybody who listens, and remembers it for a while.
+    /// Publishes an event to all subscribers, and keeps it among the recent ones.
     pub fn publish(&self, at: Wall, what: EventKind) {
-        // One lock around both, so that nobody gets an event twice or not at all between the recent
-        // ones and the stream.
+        // One lock covers both steps, so that a new subscriber gets each event exactly once: among
+        // the recent ones, or from the stream.
         let mut recent = self.recent.lock();
         let event = Arc::new(OperatorEvent {
             id: self.next.fetch_add(1, Ordering::Relaxed),
@@ -158,11 +159,12 @@ impl Events {
             recent.pop_front();
         }
         recent.push_back(Arc::clone(&event));
-        // Nobody listens: that is no failure.
+        // Ignore the error: there are no subscribers.
         let _ = self.sender.send(event);
     }
 
-    /// The last events, at most so many and oldest first, and all that follow.
+    /// Subscribes: returns up to `last` recent events, oldest first, and a stream of those that
+    /// follow.
     #[must_use]
     pub fn listen(
         &self,
@@ -173,7 +175,7 @@ impl Events {
         (recent.iter().skip(skipped).cloned().collect(), self.sender.subscribe())
     }
 
-    /// How many listen.
+    /// The number of subscribers.
     #[must_use]
     pub fn listeners(&self) -> usize {
         self.sender.receiver_count()
@@ -191,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn who_comes_later_gets_the_last_ones_and_all_that_follow() {
+    fn a_new_subscriber_gets_recent_events_and_all_that_follow() {
         let events = Events::default();
         for _ in 0..MAX_RECENT + 5 {
             events.publish(Wall(7), purge(&["a"]));
@@ -202,14 +204,14 @@ mod tests {
             recent.iter().map(|event| event.id).collect::<Vec<_>>(),
             [last - 2, last - 1, last]
         );
-        assert_eq!(events.listen(usize::MAX).0.len(), MAX_RECENT, "no more than that are kept");
+        assert_eq!(events.listen(usize::MAX).0.len(), MAX_RECENT, "no more than that are recent");
         events.publish(Wall(8), purge(&["b"]));
         assert_eq!(more.try_recv().expect("one more").id, last + 1);
-        assert!(more.try_recv().is_err(), "and it once");
+        assert!(more.try_recv().is_err(), "each event comes once");
     }
 
     #[test]
-    fn an_event_is_short_whatever_a_stranger_sends() {
+    fn an_event_is_short_whatever_a_client_sends() {
         let names: Vec<String> = (0..50).map(|at| format!("{at}{}", "ü".repeat(1000))).collect();
         let EventKind::Purge(purged) = purge(&names.iter().map(String::as_str).collect::<Vec<_>>())
         else {
@@ -222,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn an_event_reads_as_the_api_says() {
+    fn an_event_has_the_json_form_of_the_api() {
         let event = OperatorEvent { id: 1, at_ms: 2, what: purge(&["a"]) };
         let json = serde_json::to_value(&event).expect("JSON");
         assert_eq!(

@@ -1,7 +1,7 @@
-//! The busiest of things whose names strangers choose: tags, and what bypasses speak of. Bounded,
-//! so the counts of rare names are estimates.
+//! Counts the busiest of things whose names clients choose: tags, and the subjects of bypass
+//! reasons. Bounded, so the counts of rare names are estimates.
 //!
-//! Knows names and numbers; not what they stand for.
+//! Knows names and numbers, not what they stand for.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -10,28 +10,27 @@ use parking_lot::Mutex;
 
 /// How many tags are counted at once.
 const MAX_TAGS: usize = 256;
-/// Of so many hits the tags of one are counted for all, once there was traffic to speak of.
+/// After the first hits ([`EXACT_HITS`]), one hit in so many is counted, on behalf of all of them.
 const SAMPLE_INTERVAL: u64 = 32;
-/// The first hits, each of which is counted.
+/// How many hits are counted one by one before sampling begins.
 const EXACT_HITS: u64 = 4096;
-/// Of how many routes and reasons the subjects are counted.
+/// The most pairs of route and reason whose subjects are counted.
 const MAX_REASON_KEYS: usize = 1024;
-/// How many subjects each of them has.
+/// The most subjects counted for each pair.
 const MAX_SUBJECTS: usize = 8;
-/// The longest name that is counted, in bytes; longer ones are cut.
+/// The longest name that is counted, in bytes. Longer names are truncated.
 const MAX_NAME_BYTES: usize = 256;
 
-/// What was counted of one tag. The numbers may be too high by what a tag that made room for it
-/// had.
+/// The counts of one tag. They include the counts of the tag whose place it took, if it took one.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TagCounts {
     /// The tag.
     pub tag: String,
     /// Entries stored with it.
     pub stored: u64,
-    /// Hits on such entries; after the first few thousand counted by samples.
+    /// Hits on such entries. Sampled after the first few thousand.
     pub hits: u64,
-    /// Purges of it.
+    /// Purges of the tag.
     pub purged: u64,
 }
 
@@ -41,7 +40,7 @@ impl TagCounts {
     }
 }
 
-/// A route, and a reason.
+/// A route and a reason.
 type ReasonKey = (String, &'static str);
 
 /// What happened to a tag.
@@ -49,9 +48,9 @@ type ReasonKey = (String, &'static str);
 pub enum TagEvent {
     /// An entry was stored.
     Stored,
-    /// Entries were hit so many times.
+    /// So many hits on entries with the tag.
     Hit(u64),
-    /// It was purged.
+    /// The tag was purged.
     Purged,
 }
 
@@ -59,7 +58,7 @@ pub enum TagEvent {
 /// of reasons.
 #[derive(Debug)]
 pub struct HotTags {
-    /// How many hits are still counted one by one. Mostly read.
+    /// How many hits are still counted one by one. Rarely written.
     exact_left: AtomicU64,
     tags: Mutex<Vec<TagCounts>>,
     subjects: Mutex<HashMap<ReasonKey, Vec<(String, u64)>>>,
@@ -76,41 +75,41 @@ impl Default for HotTags {
 }
 
 impl HotTags {
-    /// For how many hits this one is to be counted; for none, mostly. `dice` gives any number, and
-    /// is asked under load alone.
+    /// How many hits this one is counted as. `None`, mostly: the hit is not sampled. `random`
+    /// returns any number; it is called only once sampling has begun.
     #[must_use]
-    pub fn sample_hit(&self, dice: impl FnOnce() -> u64) -> Option<u64> {
+    pub fn sample_hit(&self, random: impl FnOnce() -> u64) -> Option<u64> {
         if self.exact_left.load(Ordering::Relaxed) > 0 {
-            // Two at once may both take the last one, or one more: the counts are for people to
-            // read.
+            // Two threads may both take the last exact count, or one more. That is accurate enough
+            // for people.
             let left = self.exact_left.fetch_sub(1, Ordering::Relaxed);
             if left > EXACT_HITS {
                 self.exact_left.store(0, Ordering::Relaxed);
             }
             return Some(1);
         }
-        dice().is_multiple_of(SAMPLE_INTERVAL).then_some(SAMPLE_INTERVAL)
+        random().is_multiple_of(SAMPLE_INTERVAL).then_some(SAMPLE_INTERVAL)
     }
 
-    /// Counts a deed.
-    pub fn record<'a>(&self, tags: impl IntoIterator<Item = &'a str>, deed: TagEvent) {
+    /// Counts an event for each of these tags.
+    pub fn record<'a>(&self, tags: impl IntoIterator<Item = &'a str>, event: TagEvent) {
         let mut known = self.tags.lock();
         for tag in tags {
             let tag = truncate(tag);
             let at = known
                 .iter()
-                .position(|busy| busy.tag == tag)
+                .position(|counts| counts.tag == tag)
                 .unwrap_or_else(|| slot_for(&mut known, tag));
-            let busy = &mut known[at];
-            match deed {
-                TagEvent::Stored => busy.stored += 1,
-                TagEvent::Hit(times) => busy.hits += times,
-                TagEvent::Purged => busy.purged += 1,
+            let counts = &mut known[at];
+            match event {
+                TagEvent::Stored => counts.stored += 1,
+                TagEvent::Hit(times) => counts.hits += times,
+                TagEvent::Purged => counts.purged += 1,
             }
         }
     }
 
-    /// The busiest tags, at most so many, the busiest first.
+    /// Up to `most` tags, the busiest first.
     #[must_use]
     pub fn busiest(&self, most: usize) -> Vec<TagCounts> {
         let mut known = self.tags.lock().clone();
@@ -119,20 +118,20 @@ impl HotTags {
         known
     }
 
-    /// Counts what a reason on a route speaks of: the name of a header, of a field.
+    /// Counts the subject of a reason on a route: the name of a header or a field.
     pub fn subject(&self, route: &str, reason: &'static str, subject: &str) {
-        let (mut places, subject) = (self.subjects.lock(), truncate(subject));
+        let (mut subjects, subject) = (self.subjects.lock(), truncate(subject));
         let at = (route.to_owned(), reason);
-        if !places.contains_key(&at) && places.len() >= MAX_REASON_KEYS {
+        if !subjects.contains_key(&at) && subjects.len() >= MAX_REASON_KEYS {
             return;
         }
-        let known = places.entry(at).or_default();
+        let known = subjects.entry(at).or_default();
         if let Some((_, count)) = known.iter_mut().find(|(name, _)| name == subject) {
             *count += 1;
         } else if known.len() < MAX_SUBJECTS {
             known.push((subject.to_owned(), 1));
         } else if let Some(rarest) = known.iter_mut().min_by_key(|(_, count)| *count) {
-            // The rarest makes room.
+            // The new subject takes the place of the rarest.
             *rarest = (subject.to_owned(), rarest.1 + 1);
         }
     }
@@ -147,13 +146,14 @@ impl HotTags {
     }
 }
 
-/// A place for one more tag: a new one, or that of the least busy, whose count it inherits.
+/// The index for one more tag: a new slot, or that of the least busy tag, whose counts it inherits.
 fn slot_for(known: &mut Vec<TagCounts>, tag: &str) -> usize {
     if known.len() < MAX_TAGS {
         known.push(TagCounts { tag: tag.to_owned(), ..TagCounts::default() });
         return known.len() - 1;
     }
-    let least = known.iter().enumerate().min_by_key(|(_, busy)| busy.sum()).map_or(0, |(at, _)| at);
+    let least =
+        known.iter().enumerate().min_by_key(|(_, counts)| counts.sum()).map_or(0, |(at, _)| at);
     tag.clone_into(&mut known[least].tag);
     least
 }
@@ -168,57 +168,57 @@ mod tests {
 
     #[test]
     fn a_busy_tag_stays_among_any_number_of_others() {
-        let insight = HotTags::default();
+        let hot_tags = HotTags::default();
         for at in 0..10_000 {
-            insight.record([format!("passing{at}").as_str()], TagEvent::Stored);
-            insight.record(["busy"], TagEvent::Hit(16));
+            hot_tags.record([format!("passing{at}").as_str()], TagEvent::Stored);
+            hot_tags.record(["busy"], TagEvent::Hit(16));
         }
-        let busiest = insight.busiest(1);
+        let busiest = hot_tags.busiest(1);
         assert_eq!((busiest[0].tag.as_str(), busiest[0].hits), ("busy", 160_000));
-        assert_eq!(insight.busiest(usize::MAX).len(), MAX_TAGS);
+        assert_eq!(hot_tags.busiest(usize::MAX).len(), MAX_TAGS);
     }
 
     #[test]
-    fn the_first_hits_are_counted_one_by_one_and_the_others_by_samples() {
-        let insight = HotTags::default();
+    fn the_first_hits_are_counted_exactly_and_the_others_are_sampled() {
+        let hot_tags = HotTags::default();
         for _ in 0..EXACT_HITS {
-            assert_eq!(insight.sample_hit(|| unreachable!("no dice")), Some(1));
+            assert_eq!(hot_tags.sample_hit(|| unreachable!("no sampling yet")), Some(1));
         }
         let counted: u64 =
-            (0..10 * SAMPLE_INTERVAL).filter_map(|roll| insight.sample_hit(|| roll)).sum();
+            (0..10 * SAMPLE_INTERVAL).filter_map(|roll| hot_tags.sample_hit(|| roll)).sum();
         assert_eq!(counted, 10 * SAMPLE_INTERVAL);
     }
 
     #[test]
-    fn a_crowd_at_the_end_of_the_first_hits_does_not_begin_anew() {
-        let insight = HotTags::default();
-        insight.exact_left.store(u64::MAX, Ordering::Relaxed);
-        assert_eq!(insight.sample_hit(|| 1), Some(1));
-        assert_eq!(insight.sample_hit(|| 1), None, "what fell below nothing is nothing");
+    fn a_counter_below_zero_does_not_restart_exact_counting() {
+        let hot_tags = HotTags::default();
+        hot_tags.exact_left.store(u64::MAX, Ordering::Relaxed);
+        assert_eq!(hot_tags.sample_hit(|| 1), Some(1));
+        assert_eq!(hot_tags.sample_hit(|| 1), None, "below zero counts as zero");
     }
 
     #[test]
-    fn deeds_are_told_apart() {
-        let insight = HotTags::default();
-        insight.record(["a", "b"], TagEvent::Stored);
-        insight.record(["a"], TagEvent::Purged);
+    fn events_are_counted_separately() {
+        let hot_tags = HotTags::default();
+        hot_tags.record(["a", "b"], TagEvent::Stored);
+        hot_tags.record(["a"], TagEvent::Purged);
         let expected = TagCounts { tag: "a".into(), stored: 1, hits: 0, purged: 1 };
-        assert_eq!(insight.busiest(9)[0], expected);
+        assert_eq!(hot_tags.busiest(9)[0], expected);
     }
 
     #[test]
     fn the_most_frequent_subjects_are_kept() {
-        let insight = HotTags::default();
+        let hot_tags = HotTags::default();
         for at in 0..1000 {
-            insight.subject("/a", "unkeyed header", "x-usual");
-            insight.subject("/a", "unkeyed header", &format!("x-{at}"));
+            hot_tags.subject("/a", "unkeyed header", "x-usual");
+            hot_tags.subject("/a", "unkeyed header", &format!("x-{at}"));
         }
-        let subjects = insight.subjects("/a", "unkeyed header");
+        let subjects = hot_tags.subjects("/a", "unkeyed header");
         assert_eq!(subjects[0], ("x-usual".to_owned(), 1000));
         assert_eq!(subjects.len(), MAX_SUBJECTS);
         for at in 0..2 * MAX_REASON_KEYS {
-            insight.subject(&format!("/{at}"), "missing field", "tenant");
+            hot_tags.subject(&format!("/{at}"), "missing field", "tenant");
         }
-        assert!(insight.subjects.lock().len() <= MAX_REASON_KEYS);
+        assert!(hot_tags.subjects.lock().len() <= MAX_REASON_KEYS);
     }
 }

@@ -1,15 +1,14 @@
-//! The log: where it goes, in which form, and the line for each request.
+//! The log: its destination, its form, and the line for each request.
 //!
-//! Owns the process-wide subscriber and the access log's fields. Must not know what a request went
-//! through: it is told the outcome. Everything that a stranger can put into a line is escaped, and
-//! secrets have no field: no query string, no header but the host.
+//! Owns the process-wide subscriber and the fields of the access log. Must not know how a request
+//! was handled: callers pass the outcome. Everything that a client can put into a line is escaped,
+//! and there are no fields for secrets: no query string, and no header but the host.
 
 mod line;
 
 use std::borrow::Cow;
 use std::io;
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use http::Method;
@@ -26,17 +25,13 @@ use crate::outcome::{Outcome, Tier};
 pub const ACCESS_TARGET: &str = "sidecache::access";
 /// The environment variable that overrides [`LogSettings::level`].
 const LEVEL_VARIABLE: &str = "RUST_LOG";
-/// Paths and other text of a stranger are cut to this many bytes in a line.
+/// Paths and other text of clients are truncated to this many bytes in a line.
 const MAX_TEXT: usize = 2048;
-
-/// Whether requests are logged. Read once per request, so it is an atomic beside the subscriber
-/// rather than a filter inside of it.
-static ACCESS: AtomicBool = AtomicBool::new(false);
 
 /// `[log]`, compiled.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LogSettings {
-    /// What is logged: a level, or directives by module as `tracing_subscriber::EnvFilter` reads
+    /// What is logged: a level, or directives by module as `tracing_subscriber::EnvFilter` parses
     /// them.
     pub level: String,
     /// The form of a line.
@@ -55,19 +50,19 @@ pub enum LogFormat {
     Json,
 }
 
-/// Why the log could not be set up.
+/// Why the log could not be initialized.
 #[derive(Debug, thiserror::Error)]
 pub enum TelemetryError {
-    /// The level, or `RUST_LOG`, cannot be read.
+    /// The level, or `RUST_LOG`, is invalid.
     #[error("{origin}: {problem}")]
     Level {
-        /// Where it came from.
+        /// The setting or variable it came from.
         origin: &'static str,
         /// What is wrong with it.
         problem: String,
     },
-    /// The process has a subscriber already.
-    #[error("the log is set up already")]
+    /// The process already has a subscriber.
+    #[error("the log is already initialized")]
     AlreadyInitialized,
 }
 
@@ -77,12 +72,12 @@ impl Default for LogSettings {
     }
 }
 
-/// Whether a level can be read, for `sidecache check`.
+/// Checks that a level is valid, for `sidecache check`.
 ///
-/// # Errors
-/// What is wrong with it, in words.
+/// # Errors What is wrong with it, for people.
 pub fn check_level(level: &str) -> Result<(), String> {
-    // "debgu" reads as a module's name that lets everything through: a bare word must be a level.
+    // `EnvFilter` would take "debgu" for the name of a module and enable everything in it, so a
+    // bare word must be a level.
     for word in level.split(',').map(str::trim).filter(|word| !word.contains(['=', '[', ':'])) {
         if !["off", "error", "warn", "info", "debug", "trace"]
             .contains(&word.to_ascii_lowercase().as_str())
@@ -95,34 +90,32 @@ pub fn check_level(level: &str) -> Result<(), String> {
     parse(level).map(drop)
 }
 
-/// Reads directives. `EnvFilter` itself takes no space after a comma.
+/// Parses directives. `EnvFilter` itself does not accept a space after a comma.
 fn parse(directives: &str) -> Result<EnvFilter, String> {
     let directives: Vec<_> = directives.split(',').map(str::trim).collect();
     EnvFilter::builder().parse(directives.join(",")).map_err(|error| error.to_string())
 }
 
-/// Sets up the process's log, to stderr. `RUST_LOG`, when it is set, takes the place of the level.
+/// Initializes the process's log, to stderr. `RUST_LOG`, if it is set, replaces the level.
 ///
 /// # Errors
-/// [`TelemetryError::Level`] for directives that cannot be read, [`TelemetryError::Again`] when the
-/// process has a log already: that one stays, but whether requests are logged follows these
-/// settings.
+/// [`TelemetryError::Level`] for directives that cannot be read, [`TelemetryError::AlreadyInitialized`]
+/// when the process has a log already, which then stays.
 pub fn init(settings: &LogSettings) -> Result<(), TelemetryError> {
     let filter = match std::env::var(LEVEL_VARIABLE) {
-        // Directives given by hand may name any module of any crate, so only their syntax is
+        // Directives in the variable may name any module of any crate, so only their syntax is
         // checked.
         Ok(directives) if !directives.is_empty() => parse(&directives)
             .map_err(|problem| TelemetryError::Level { origin: LEVEL_VARIABLE, problem })?,
         _ => filter(settings)
             .map_err(|problem| TelemetryError::Level { origin: "[log] level", problem })?,
     };
-    ACCESS.store(settings.access, Ordering::Relaxed);
     subscriber(settings.format, filter, io::stderr)
         .try_init()
         .map_err(|_| TelemetryError::AlreadyInitialized)
 }
 
-/// The settings' level. Who asks for access lines gets them at any level.
+/// The filter for the configured level. If access lines are enabled, they are logged at any level.
 fn filter(settings: &LogSettings) -> Result<EnvFilter, String> {
     check_level(&settings.level)?;
     let access = if settings.access && !settings.level.contains(ACCESS_TARGET) {
@@ -147,47 +140,34 @@ where
     tracing_subscriber::registry().with(lines.with_filter(filter))
 }
 
-/// Whether [`access`] does anything: one relaxed load, so that a request that is not logged pays
-/// for nothing.
-#[inline]
-#[must_use]
-pub fn enabled() -> bool {
-    ACCESS.load(Ordering::Relaxed)
-}
-
-/// What a request's line says.
+/// The fields of a request's line.
 #[derive(Clone, Copy, Debug)]
 pub struct AccessLine<'a> {
     /// The request's method.
     pub method: &'a Method,
-    /// The request's path. From a `?` on it is left out: query strings carry tokens.
+    /// The request's path. The query is left out, because query strings carry tokens.
     pub path: &'a str,
-    /// The host asked for, where there is one.
+    /// The requested host, if there is one.
     pub host: Option<&'a str>,
-    /// Who asked.
+    /// The client's address.
     pub peer: IpAddr,
-    /// The name of the route that took the request.
+    /// The name of the route that matched.
     pub route: Option<&'a str>,
     /// The response's status.
     pub status: u16,
     /// What happened, and why.
     pub outcome: &'a Outcome,
-    /// How many bytes of body were sent, when known.
+    /// The size of the body sent, in bytes, if known.
     pub bytes: Option<u64>,
-    /// From the request's head to the end of what is logged.
+    /// From the request's head to the end of its response.
     pub duration: Duration,
-    /// The request's id, where it has one.
+    /// The request's id, if it has one.
     pub request_id: Option<&'a str>,
 }
 
-/// Writes a request's line, if requests are logged.
+/// Writes a request's line. Whether requests are logged is a setting of the proxy, so that a request
+/// that is not logged costs nothing.
 pub fn access(line: &AccessLine<'_>) {
-    if enabled() {
-        write(line);
-    }
-}
-
-fn write(line: &AccessLine<'_>) {
     let AccessLine {
         method,
         path,
@@ -200,8 +180,8 @@ fn write(line: &AccessLine<'_>) {
         duration,
         request_id,
     } = *line;
-    // SECURITY: query strings carry tokens and e-mail addresses; so may a fragment that a broken
-    // client sends.
+    // SECURITY: query strings carry tokens and e-mail addresses, and so may a fragment that a
+    // broken client sends.
     let path = path.split(['?', '#']).next().unwrap_or_default();
     let reason = outcome.detail().map(|detail| detail.to_string());
     tracing::info!(

@@ -1,8 +1,8 @@
-//! Counters and gauges, and the page that a Prometheus server scrapes.
+//! Counters, gauges and histograms, and the page that a Prometheus server scrapes.
 //!
-//! Owns the numbers and the names of metrics. Labels are closed enums and the names of routes;
-//! never a path, a key, or anything else that a stranger could make grow. Must not know how
-//! requests are handled: whoever counts holds a [`Counter`], and registers it here.
+//! Owns the values and the names of metrics. Label values are closed enums and the names of routes;
+//! never a path, a key, or anything else that clients could make grow. Must not know how requests
+//! are handled: code that counts holds a [`Counter`], and registers it here.
 
 mod counter;
 mod description;
@@ -57,35 +57,33 @@ impl Default for Metrics {
 }
 
 impl Metrics {
-    /// No metrics yet.
+    /// An empty set of metrics.
     #[must_use]
     pub fn new() -> Self {
         Self { rows: Mutex::new(Rows::new(MAX_ROWS)), registered: Mutex::default() }
     }
 
-    /// Where the routes of these names are counted, each by its place among them. A name that had a
-    /// table before goes on counting; two routes of one name (they may differ in their host) count
-    /// together.
+    /// A table that counts for the routes of these names, each by its index. A name that an earlier
+    /// table had continues its counts. Two routes of one name count together.
     #[must_use]
     pub fn table(&self, names: impl IntoIterator<Item = String>) -> Arc<RouteTable> {
         Arc::new(self.rows.lock().table(names))
     }
 
-    /// What has been counted, by route: `none` first, then by name, those of rules that are gone
-    /// among them.
+    /// The counts by route: `none` first, then by name. Includes routes that a reload has removed.
     #[must_use]
     pub fn rows(&self) -> Vec<RowView> {
         self.all_rows().iter().map(|row| row.view()).collect()
     }
 
-    /// How many requests ended in this disposition, on all routes and none.
+    /// How many requests ended in this disposition, with or without a route.
     #[must_use]
     pub fn requests_total(&self, disposition: Disposition) -> u64 {
         self.all_rows().iter().map(|row| row.count(disposition)).sum()
     }
 
-    /// Shows a counter. Several series of one name differ in their labels; the same labels again
-    /// replace the series. The suffix `_total` is written with the name whether or not it is given.
+    /// Registers a counter. Series of one name differ in their labels; the same labels again
+    /// replace the series. The suffix `_total` is always written, with or without it in `name`.
     pub fn register_counter(
         &self,
         name: &'static str,
@@ -97,7 +95,7 @@ impl Metrics {
         self.register(name, help, labels, MetricKind::Counter, MetricSource::Counter(counter));
     }
 
-    /// Shows a counter of microseconds as one of seconds, the unit that times have in metrics.
+    /// Registers a counter of microseconds, which is written in seconds, as Prometheus expects.
     pub fn register_micros(
         &self,
         name: &'static str,
@@ -109,8 +107,7 @@ impl Metrics {
         self.register(name, help, labels, MetricKind::Counter, MetricSource::Micros(micros));
     }
 
-    /// Shows a number that goes up and down, read whenever it is asked for. `read` must be quick,
-    /// and must not wait.
+    /// Registers a gauge, which is read at each scrape. `read` must be fast and must not block.
     pub fn register_gauge(
         &self,
         name: &'static str,
@@ -121,14 +118,14 @@ impl Metrics {
         self.register(name, help, labels, MetricKind::Gauge, MetricSource::Gauge(Arc::new(read)));
     }
 
-    /// All metrics as text, sorted by name and labels; of routes only what has happened at least
-    /// once.
+    /// All metrics as text, sorted by name and labels. Series of routes are left out while they are
+    /// 0.
     #[must_use]
     pub fn encode_as(&self, format: MetricsFormat) -> String {
         self.snapshot().encode(format)
     }
 
-    /// What a scrape would name: each family with its labels and the values that they have so far.
+    /// The families of a scrape, with their labels and the label values so far.
     #[must_use]
     pub fn describe(&self) -> Vec<Description> {
         self.snapshot()
@@ -161,7 +158,7 @@ impl Metrics {
         help: &'static str,
         labels: &[(&'static str, String)],
         kind: MetricKind,
-        reading: MetricSource,
+        source: MetricSource,
     ) {
         let mut registered = self.registered.lock();
         let family = registered.entry(name).or_insert_with(|| Registered {
@@ -169,23 +166,23 @@ impl Metrics {
             help,
             series: BTreeMap::new(),
         });
-        // A name has one kind in an exposition, so the first one stays.
+        // A name has one kind in an exposition, so the first registration decides.
         debug_assert_eq!(family.kind, kind, "{name} is registered as two kinds of metric");
-        family.series.insert(labels.to_vec(), reading);
+        family.series.insert(labels.to_vec(), source);
     }
 
-    /// Reads all that is registered. The readings are taken outside of the lock: they are other
-    /// modules' code.
+    /// Reads everything that is registered. The values are read outside of the lock, because gauges
+    /// call code of other modules.
     fn snapshot_registered(&self) -> Snapshot {
-        let readings: Vec<_> = self
+        let sources: Vec<_> = self
             .registered
             .lock()
             .iter()
             .map(|(name, family)| (*name, family.kind, family.help, family.series.clone()))
             .collect();
-        let families = readings.into_iter().map(|(name, kind, help, series)| {
+        let families = sources.into_iter().map(|(name, kind, help, series)| {
             let series =
-                series.into_iter().map(|(labels, reading)| (labels, reading.read())).collect();
+                series.into_iter().map(|(labels, source)| (labels, source.read())).collect();
             (name, Family { kind, help, series })
         });
         Snapshot(families.collect())
@@ -214,11 +211,11 @@ impl fmt::Debug for Metrics {
     }
 }
 
-/// What is counted by route.
+/// The families that are counted by route.
 fn route_families(rows: &[RowView]) -> [(&'static str, Family); 5] {
     let mut requests = BTreeMap::new();
     let mut durations = BTreeMap::new();
-    let mut app = BTreeMap::new();
+    let mut origin = BTreeMap::new();
     let mut bytes = BTreeMap::new();
     let mut saved = BTreeMap::new();
     for row in rows {
@@ -242,7 +239,7 @@ fn route_families(rows: &[RowView]) -> [(&'static str, Family); 5] {
             }
         }
         if row.origin.count() > 0 {
-            app.insert(labels(&[]), Value::Latency(Box::new(row.origin.clone())));
+            origin.insert(labels(&[]), Value::Latency(Box::new(row.origin.clone())));
         }
         for (source, count) in
             [(BodySource::Cache, row.bytes_from_cache), (BodySource::Origin, row.bytes_from_origin)]
@@ -278,7 +275,7 @@ fn route_families(rows: &[RowView]) -> [(&'static str, Family); 5] {
             family(
                 MetricKind::Histogram,
                 "Time from sending a request to the origin to the head of its response",
-                app,
+                origin,
             ),
         ),
         (

@@ -5,7 +5,6 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -21,8 +20,10 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-use super::content::Upload;
-use super::{UpstreamCounters, UpstreamError, UpstreamSettings, UpstreamSetupError};
+use super::counters::{CountGuard, UpstreamCounters};
+use super::error::{UpstreamError, UpstreamSetupError};
+use super::settings::UpstreamSettings;
+use super::upload::Upload;
 
 /// What hyper needs to read a head at all.
 const SMALLEST_BUFFER: usize = 8192;
@@ -189,22 +190,6 @@ impl PermitSlot {
     /// Ties the permit to the socket: it is free again when the socket is closed.
     pub(super) fn hold(&self, permit: OwnedSemaphorePermit) {
         *self.0.lock() = Some(permit);
-    }
-}
-
-/// Counts something for as long as it lives.
-pub(super) struct CountGuard(Arc<AtomicUsize>);
-
-impl CountGuard {
-    pub(super) fn up(gauge: &Arc<AtomicUsize>) -> Self {
-        gauge.fetch_add(1, Ordering::Relaxed);
-        Self(Arc::clone(gauge))
-    }
-}
-
-impl Drop for CountGuard {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

@@ -10,7 +10,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Sleep;
 
 use super::connect::{Driver, PermitSlot, Sender};
-use super::content::Upload;
+use super::upload::Upload;
 use crate::clock::Clock;
 
 /// A connection.

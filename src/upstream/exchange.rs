@@ -13,16 +13,36 @@ use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, V
 use http_body::Body as _;
 use hyper::body::Incoming;
 
+use super::connect::Connector;
 use super::connection::{Connection, SendFailure};
-use super::content::{self, BodyStart, Download, DownloadSettings, Upload, UploadProgress};
-use super::pool::PooledConnection;
-use super::{CloseDelimited, Inner, UpstreamError};
+use super::counters::UpstreamCounters;
+use super::download::{self, BodyStart, Download, DownloadSettings};
+use super::error::UpstreamError;
+use super::pool::{Pool, PooledConnection};
+use super::upload::{Upload, UploadProgress};
+use crate::clock::Clock;
 use crate::semantics::body::{Body, BodyError};
 use crate::semantics::media_type::is_event_stream;
 
 /// A request that must not be sent twice takes only a connection that was in use a moment ago: it
 /// is unlikely to be closed just now.
 const MAX_UNSAFE_IDLE: Duration = Duration::from_secs(1);
+
+/// Marks a response (in its extensions) whose body ends with the connection: nobody can tell
+/// whether it is whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CloseDelimited;
+
+/// What every exchange needs.
+pub(super) struct Exchanger {
+    pub(super) pool: Arc<Pool>,
+    pub(super) connector: Connector,
+    pub(super) clock: Clock,
+    pub(super) counters: UpstreamCounters,
+    pub(super) first_byte_timeout: Duration,
+    pub(super) idle_timeout: Duration,
+    pub(super) host: Option<HeaderValue>,
+}
 
 /// Why an attempt failed, and the request if no byte of it was written.
 struct AttemptFailure {
@@ -46,7 +66,7 @@ impl AttemptFailure {
 }
 
 pub(super) async fn send(
-    inner: &Inner,
+    inner: &Exchanger,
     mut request: Request<Body>,
 ) -> Result<Response<Body>, UpstreamError> {
     normalise(&mut request);
@@ -91,7 +111,7 @@ pub(super) async fn send(
 
 /// Sends the request and waits for the head of the response.
 async fn attempt(
-    inner: &Inner,
+    inner: &Exchanger,
     link: &mut Connection,
     request: Request<Upload>,
     progress: Option<&UploadProgress>,
@@ -146,7 +166,7 @@ fn failure(mut unanswered: SendFailure, progress: Option<&UploadProgress>) -> At
 
 /// Makes the response out of its head and what has come of its body.
 fn receive(
-    inner: &Inner,
+    inner: &Exchanger,
     mut lease: PooledConnection,
     response: Response<Incoming>,
     progress: Option<&UploadProgress>,
@@ -176,7 +196,7 @@ fn receive(
         lease.detach();
     }
     // The turn after this one registers the waker: the body is polled before anybody sleeps on it.
-    let body = match content::begin(&mut lease, &mut body, &mut Context::from_waker(Waker::noop()))
+    let body = match download::begin(&mut lease, &mut body, &mut Context::from_waker(Waker::noop()))
     {
         BodyStart::Whole(bytes) => {
             lease.release();

@@ -12,9 +12,10 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::connect::CountGuard;
 use super::connection::Connection;
-use super::{UpstreamCounters, UpstreamError, UpstreamSettings};
+use super::counters::{CountGuard, UpstreamCounters};
+use super::error::UpstreamError;
+use super::settings::UpstreamSettings;
 use crate::clock::Clock;
 
 pub(super) struct Pool {

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Method, StatusCode};
@@ -13,6 +14,8 @@ use tokio::net::{TcpListener, TcpStream};
 use http::Version;
 
 use super::*;
+use crate::outcome::Reason;
+use crate::semantics::body::BodyError;
 
 mod failures;
 mod streams;

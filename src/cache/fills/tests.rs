@@ -206,7 +206,7 @@ impl std::task::Wake for AskAgain {
     fn wake(self: Arc<Self>) {
         let role = self.fills.role(key(), &self.read, Wall(0));
         let leads = matches!(role, FillRole::Leader(_) | FillRole::Alone);
-        self.leads.lock().unwrap().push(leads);
+        self.leads.lock().push(leads);
     }
 }
 
@@ -220,7 +220,7 @@ async fn nobody_joins_a_fill_that_has_just_ended() {
         drop,
     ];
     for (number, end) in ends.into_iter().enumerate() {
-        let (fills, coherence, tag) = flights();
+        let (fills, coherence, tag) = fills();
         let read = coherence.read_local(&[tag]);
         let lead = lead(fills.role(key(), &read, Wall(0)));
         let follower = follow(fills.role(key(), &read, Wall(0)));
@@ -231,7 +231,7 @@ async fn nobody_joins_a_fill_that_has_just_ended() {
         let mut context = std::task::Context::from_waker(&waker);
         assert!(joining.as_mut().poll(&mut context).is_pending());
         end(lead);
-        let leads = again.leads.lock().unwrap().clone();
+        let leads = again.leads.lock().clone();
         assert!(!leads.is_empty() && leads.iter().all(|leads| *leads), "{number}: {leads:?}");
     }
 }

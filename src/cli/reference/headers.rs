@@ -284,7 +284,7 @@ mod tests {
 
     use super::*;
     use crate::outcome::{Disposition, Outcome};
-    use crate::proxy::response;
+    use crate::semantics::cache_status;
 
     fn names(part: Part) -> Vec<HeaderName> {
         all().into_iter().filter(|header| header.part == part).map(|header| header.name).collect()
@@ -297,7 +297,7 @@ mod tests {
         let (mut request, mut response) = (HeaderMap::new(), HeaderMap::new());
         forward::prepare_request(&mut request, Version::HTTP_11, &host, &peer, None);
         forward::prepare_response(&mut response, Version::HTTP_11);
-        response::set_cache_status(&mut response, &Outcome::new(Disposition::Miss));
+        cache_status::set_cache_status(&mut response, &Outcome::new(Disposition::Miss));
         assert!(request.len() >= 5 && response.len() >= 3);
         for (part, headers) in [(Part::ToOrigin, request), (Part::ToClient, response)] {
             let listed = names(part);

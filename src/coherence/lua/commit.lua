@@ -1,7 +1,9 @@
--- May a fill be stored? Looks at all its tags, those that its response named too; seeds absent records for the next fill.
+-- Decides whether the response of a fill may be stored. Checks all its tags, including those named
+-- by the response, and creates absent records for the next fill.
 -- KEYS: seq, gen, tags...
--- ARGV: seq at the start, gen at the start, record ttl, fence, then per tag: the nonce at the start or `-`, a fresh nonce
--- Returns nil when something was purged meanwhile, else the nonces to record.
+-- ARGV: seq and gen before the fill, record ttl, fence, then per tag: the nonce before the fill or
+--       `-`, and a fresh nonce
+-- Returns nil if anything was purged since, else the nonces for the stamp.
 local seq0, ttl, fence = tonumber(ARGV[1]), tonumber(ARGV[3]), ARGV[4]
 local now, seq, nonces = now_ms(), step(KEYS[1]), {}
 local kind = redis.call('TYPE', KEYS[2])['ok']
@@ -10,14 +12,14 @@ for at = 3, #KEYS do
   local known, fresh = ARGV[2 * at - 1], ARGV[2 * at]
   local record = read(KEYS[at], fence)
   if not record then
-    -- It may have been purged and then evicted; or nobody has used it yet.
+    -- It was purged and then evicted, or the tag was never used.
     if known ~= '-' or tonumber(seq) ~= seq0 then clean = false end
     record = { nonce = fresh, seq = seq, pending = '-' }
     write(KEYS[at], record, fence, {}, ttl)
   else
     local pending = without(record.pending, '')
-    -- A mutation past its deadline is for a reader to settle, which tells the others.
-    if #under_way(pending, now) < #pending then clean = false end
+    -- A reader settles a mutation past its deadline, and publishes that.
+    if #in_progress(pending, now) < #pending then clean = false end
     if known ~= '-' then
       if record.nonce ~= known then clean = false end
     elseif tonumber(record.seq) > seq0 then

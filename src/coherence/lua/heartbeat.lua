@@ -1,27 +1,31 @@
--- A sign of life: proves that this primary takes writes, registers the name where that is asked for, and says so on the bus.
--- KEYS: nodes   ARGV: publish command, channel, message, name (or `-`), lease in milliseconds
--- Returns the replication id, the role, the clock, how the name is known, and the list of names.
--- A replica, and a primary that has lost its replicas, refuse even this; one that is out of memory does not.
+-- A heartbeat: proves that this primary accepts writes, registers the peer if asked to, and
+-- publishes the message.
+-- KEYS: nodes   ARGV: publish command, channel, message, peer id (or `-`), lease in milliseconds
+-- Returns the replication id, the role, the clock, the registration, and the list of peers.
+-- A replica refuses even this script, and so does a primary that has lost its replicas. A primary
+-- that is out of memory does not.
 local nodes = hash(KEYS[1])
 redis.call('HDEL', KEYS[1], '-')
 local info = redis.call('INFO', 'replication')
-local standing = 'absent'
+local registration = 'absent'
 if ARGV[4] ~= '-' then
   local state = redis.call('HGET', KEYS[1], ARGV[4])
   if state == '0' then
-    standing = 'struck'
+    registration = 'evicted'
   elseif state then
-    standing = 'known'
+    registration = 'known'
   else
     local set = redis.pcall('HSET', KEYS[1], ARGV[4], ARGV[5])
-    if type(set) == 'number' then standing = 'new' end
+    if type(set) == 'number' then registration = 'new' end
   end
 end
--- Said last: who hears it knows that the name stands.
+-- Published last: a peer that receives it knows that the registration is done.
 redis.call(ARGV[1], ARGV[2], ARGV[3])
-local answer = {
-  string.match(info, 'master_replid:(%x+)') or 'unknown', string.match(info, 'role:(%a+)') or 'unknown',
-  string.format('%d', now_ms()), standing,
+local reply = {
+  string.match(info, 'master_replid:(%x+)') or 'unknown',
+  string.match(info, 'role:(%a+)') or 'unknown',
+  string.format('%d', now_ms()),
+  registration,
 }
-for _, word in ipairs(nodes) do answer[#answer + 1] = word end
-return answer
+for _, word in ipairs(nodes) do reply[#reply + 1] = word end
+return reply

@@ -1,4 +1,4 @@
--- Makes the generation and the step, where they are missing or are none of ours.
+-- Creates the generation and the step where they are missing or malformed.
 -- KEYS: seq, gen   ARGV: a fresh generation
 step(KEYS[1])
 local kind = redis.call('TYPE', KEYS[2])['ok']

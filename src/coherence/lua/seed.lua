@@ -1,4 +1,5 @@
--- Makes records for tags that nobody has used yet, before a fill asks the app: so that the fill is judged by its own tags alone.
+-- Creates records for tags that were never used, before a fill sends its request to the origin: so
+-- that the fill depends on its own tags alone.
 -- KEYS: seq, tags...   ARGV: record ttl, fence, a fresh nonce per tag
 -- Returns the nonces.
 local ttl, fence = ARGV[1], ARGV[2]

@@ -1,4 +1,4 @@
--- The app refused the mutation: it is no longer pending, and nothing is purged.
+-- The origin refused the mutation: ends it, and purges nothing.
 -- KEYS: seq, nodes, marks, tags...   ARGV: id, record ttl, fence
 local id, ttl, fence = ARGV[1], ARGV[2], ARGV[3]
 for at = 4, #KEYS do

@@ -104,7 +104,7 @@ impl RecordStore {
         let registration = match &**registration {
             b"known" => Registration::Known,
             b"new" => Registration::New,
-            b"struck" => Registration::Evicted,
+            b"evicted" => Registration::Evicted,
             _ => Registration::Absent,
         };
         let (longest, mut names) = (longest_lease_from(names), peers_from(names));

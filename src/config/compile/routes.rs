@@ -13,9 +13,10 @@ use crate::config::context::CompileContext;
 use crate::config::decode::{Located, QueryForm, Setting, TomlList, TomlString};
 use crate::config::diagnostics::diagnostic::{DiagnosticBuilder, SourceSpan};
 use crate::config::file;
-use crate::policy::credential::{CredentialRule, Scope};
+use crate::policy::credential::CredentialRule;
 use crate::policy::field::{Field, FieldSource};
 use crate::policy::route::{Collapse, Pattern, QueryRule, RouteMode, RouteSpec};
+use crate::policy::scope::Scope;
 use crate::policy::tag::Template;
 use crate::semantics::storability::OriginRule;
 

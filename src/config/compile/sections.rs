@@ -15,9 +15,10 @@ use crate::config::file;
 use crate::config::model::ConfigLimits;
 use crate::config::redis_url;
 use crate::policy::{credential, tag};
+use crate::secret::Secret;
 use crate::semantics::forward;
 use crate::telemetry::log;
-use crate::units::{Secret, show_size};
+use crate::units::show_size;
 use crate::{admin, server, upstream};
 
 const MS: Duration = Duration::from_millis(1);

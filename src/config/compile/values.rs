@@ -12,7 +12,8 @@ use http::HeaderName;
 use crate::config::context::CompileContext;
 use crate::config::decode::{Count, Located, Period, Setting, Size, TomlList, TomlString};
 use crate::config::diagnostics::diagnostic::{DiagnosticBuilder, SourceSpan};
-use crate::units::{Secret, show_duration, show_size};
+use crate::secret::Secret;
+use crate::units::{show_duration, show_size};
 
 /// The shortest token or secret: shorter ones can be guessed.
 const SHORTEST_SECRET: usize = 16;

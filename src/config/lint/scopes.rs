@@ -8,8 +8,8 @@ use super::super::decode::Setting;
 use super::super::diagnostics::diagnostic::DiagnosticBuilder;
 use super::names::{Meaning, meaning};
 use super::view::{LintFile, LintRoute, texts};
-use crate::policy::credential::Scope;
 use crate::policy::field::{Auth, Field, FieldSource};
+use crate::policy::scope::Scope;
 use crate::policy::tag::Template;
 use crate::semantics::storability::OriginRule;
 

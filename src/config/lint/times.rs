@@ -7,7 +7,7 @@
 use super::super::context::CompileContext;
 use super::super::diagnostics::diagnostic::DiagnosticBuilder;
 use super::view::LintFile;
-use crate::policy::credential::Scope;
+use crate::policy::scope::Scope;
 use crate::units::show_duration;
 
 /// Checks each cached route.

@@ -1,4 +1,4 @@
-//! What the purge rules say of a mutation.
+//! What a mutation purges, by the purge rules.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -6,8 +6,9 @@ use std::time::Duration;
 use http::Method;
 use http::header::{CONTENT_TYPE, COOKIE, HeaderName, HeaderValue};
 
-use crate::policy::field::BodyFields;
-use crate::policy::plan::{PolicyRules, RequestView, ambiguous_header, authority, rule_view};
+use crate::policy::field::{BodyFields, FieldView};
+use crate::policy::plan::request_headers::{ambiguous_header, overridden_methods};
+use crate::policy::plan::rules::{PolicyRules, RequestView, authority};
 use crate::policy::purge_rule::{MutationGuard, PurgeRule};
 use crate::policy::request_target;
 use crate::policy::route::Captures;
@@ -16,37 +17,37 @@ use crate::policy::tag::Tag;
 /// What a mutation purges.
 #[derive(Clone, Debug)]
 pub struct Mutation {
-    /// The tags, that of its own target among them.
+    /// The tags, including the tag of its own target.
     pub tags: Vec<Tag>,
-    /// Fields that a purge template needs and the request lacks: those templates purge nothing,
-    /// which is counted and logged.
+    /// Fields that a purge template needs and the request lacks. Those templates purge nothing;
+    /// the flow counts and logs it.
     pub missing: Vec<Arc<str>>,
-    /// Whether any purge rule speaks of it.
+    /// Whether a purge rule matched.
     pub covered: bool,
-    /// Whether it goes to a path below which a route caches, although no rule speaks of it.
+    /// Whether its path is on a route, although no purge rule matched.
     pub uncovered_cached_path: bool,
-    /// What hits on the tags do while it is under way.
+    /// What hits on the tags do while the mutation is in flight.
     pub guard: MutationGuard,
     /// When to purge again.
     pub repurge_after: Vec<Duration>,
 }
 
-/// A rule with the captures of the path it matched.
-type Matched<'a> = Vec<(&'a PurgeRule, Captures)>;
+/// The rules that match a mutation, each with the captures of the path.
+type MatchedRules<'a> = Vec<(&'a PurgeRule, Captures)>;
 
 /// The media type of forms.
 const FORM: &[u8] = b"application/x-www-form-urlencoded";
 
 impl PolicyRules {
-    /// The methods under which a mutation is known: its own, and those that headers, the query or a
-    /// form ask for instead.
+    /// The methods that purge rules are matched against: the mutation's own, and those that
+    /// headers, the query or a form name instead.
     fn mutation_methods(
-        asked: &RequestView<'_>,
+        request: &RequestView<'_>,
         effective: &Method,
         body: Option<&BodyFields>,
     ) -> Vec<Method> {
-        let mut methods = vec![asked.method.clone(), effective.clone()];
-        methods.extend(super::overridden_methods(asked));
+        let mut methods = vec![request.method.clone(), effective.clone()];
+        methods.extend(overridden_methods(request));
         let in_form = body.map(|body| body.every("/_method")).unwrap_or_default();
         methods.extend(
             in_form.iter().filter_map(|method| {
@@ -56,10 +57,10 @@ impl PolicyRules {
         methods
     }
 
-    /// The rules that speak of a mutation. Matched against every reading of its path: a mutation in
-    /// disguise is a mutation.
-    fn matching<'a>(&'a self, asked: &RequestView<'_>, methods: &[Method]) -> Matched<'a> {
-        let readings = request_target::readings(asked.uri.path());
+    /// The rules that match a mutation by any reading of its path, so that an escaped or padded
+    /// path cannot avoid its purge.
+    fn matching<'a>(&'a self, request: &RequestView<'_>, methods: &[Method]) -> MatchedRules<'a> {
+        let readings = request_target::readings(request.uri.path());
         let each = |rule: &'a PurgeRule| {
             let mut captures: Vec<Captures> =
                 readings.iter().filter_map(|path| rule.matches(methods, path)).collect();
@@ -69,33 +70,36 @@ impl PolicyRules {
         self.purges.iter().flat_map(each).collect()
     }
 
-    /// Whether the body has to be read before it can be told what the mutation purges: a rule reads
-    /// it, or its method may stand in it.
+    /// Whether the body is needed to decide what the mutation purges: a matching rule reads a field
+    /// from it, or the method may be in it.
     #[must_use]
-    pub fn mutation_reads_body(&self, asked: &RequestView<'_>, effective: &Method) -> bool {
-        let methods = Self::mutation_methods(asked, effective, None);
+    pub fn mutation_reads_body(&self, request: &RequestView<'_>, effective: &Method) -> bool {
+        let methods = Self::mutation_methods(request, effective, None);
         if self.purges.iter().any(PurgeRule::reads_body)
-            && self.matching(asked, &methods).iter().any(|(rule, _)| rule.reads_body())
+            && self.matching(request, &methods).iter().any(|(rule, _)| rule.reads_body())
         {
             return true;
         }
-        let kind = asked.headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes).unwrap_or_default();
+        let kind = request.headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes).unwrap_or_default();
         let form = kind.len() >= FORM.len() && kind[..FORM.len()].eq_ignore_ascii_case(FORM);
-        let for_others = |rule: &PurgeRule| {
-            rule.methods.as_ref().is_some_and(|named| !named.contains(asked.method))
+        let for_other_methods = |rule: &PurgeRule| {
+            rule.methods.as_ref().is_some_and(|named| !named.contains(request.method))
         };
-        form && asked.method == Method::POST && self.purges.iter().any(for_others)
+        form && request.method == Method::POST && self.purges.iter().any(for_other_methods)
     }
 
-    /// What a mutation purges; or the header that makes it impossible to tell.
+    /// What a mutation purges.
+    ///
+    /// # Errors
+    /// The header that makes the mutation ambiguous.
     pub fn mutation(
         &self,
-        asked: &RequestView<'_>,
+        request: &RequestView<'_>,
         effective: &Method,
         body: Option<&BodyFields>,
     ) -> Result<Mutation, HeaderName> {
-        let host = authority(asked.uri, asked.headers);
-        let readings = request_target::readings(asked.uri.path());
+        let host = authority(request.uri, request.headers);
+        let readings = request_target::readings(request.uri.path());
         let mut mutation = Mutation {
             tags: readings.iter().map(|path| Tag::for_uri(&host, path)).collect(),
             missing: Vec::new(),
@@ -105,18 +109,24 @@ impl PolicyRules {
             repurge_after: Vec::new(),
         };
         for (rule, captures) in
-            self.matching(asked, &Self::mutation_methods(asked, effective, body))
+            self.matching(request, &Self::mutation_methods(request, effective, body))
         {
             let read: Vec<HeaderName> = rule
                 .fields()
                 .filter_map(|field| field.header().cloned())
                 .filter(|name| *name != COOKIE)
                 .collect();
-            if let Some(header) = ambiguous_header(&read, asked.headers) {
+            if let Some(header) = ambiguous_header(&read, request.headers) {
                 return Err(header);
             }
-            let (tags, missing) =
-                rule.render(&rule_view(asked, &host, &captures, body, &self.hasher));
+            let (tags, missing) = rule.render(&FieldView {
+                headers: request.headers,
+                host: &host,
+                query: request.uri.query().unwrap_or_default(),
+                captures: &captures,
+                body,
+                hasher: &self.hasher,
+            });
             mutation.tags.extend(tags);
             mutation.missing.extend(missing);
             mutation.covered = true;

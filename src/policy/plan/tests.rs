@@ -1,13 +1,20 @@
-//! The rules, shown on requests: what bypasses and why, what the key sees, and what the app gets.
-//! Mutations and properties beside it.
+//! Plans of requests: what bypasses the cache, and why. Keys, mutations and properties that hold for
+//! every request have files of their own.
+
+use http::header::{ACCEPT, HOST, HeaderMap, HeaderName, HeaderValue};
+use http::{Method, Uri, Version};
 
 use super::*;
 use crate::config::Config;
+use crate::policy::field;
+use crate::policy::tag::Tag;
+use crate::secret::Hasher;
 
+mod keys;
 mod mutations;
 mod properties;
 
-/// The rules of a proxy.toml with these tables besides `[upstream]`.
+/// The rules of a `proxy.toml` with these tables and an `[upstream]`.
 fn rules(toml: &str) -> PolicyRules {
     let text = format!("[upstream]\nurl = \"http://127.0.0.1:1\"\n{toml}");
     let config = Config::parse(&text, "proxy.toml", &|_| None)
@@ -34,8 +41,7 @@ struct SentRequest {
 
 impl SentRequest {
     fn new(method: &str, target: &str) -> Self {
-        let headers =
-            HeaderMap::from_iter([(http::header::HOST, HeaderValue::from_static("app.test"))]);
+        let headers = HeaderMap::from_iter([(HOST, HeaderValue::from_static("app.test"))]);
         let method = Method::from_bytes(method.as_bytes()).unwrap();
         Self { method, uri: target.parse().unwrap(), headers, has_body: false, trusted: false }
     }
@@ -53,7 +59,7 @@ impl SentRequest {
         Self { trusted: true, ..self }
     }
 
-    fn asked(&self) -> RequestView<'_> {
+    fn view(&self) -> RequestView<'_> {
         RequestView {
             method: &self.method,
             uri: &self.uri,
@@ -65,9 +71,9 @@ impl SentRequest {
     }
 }
 
-/// What becomes of a request, in a few words.
+/// The plan of a request, in a few words.
 fn verdict(rules: &PolicyRules, sent: &SentRequest) -> String {
-    match rules.plan(&sent.asked()) {
+    match rules.plan(&sent.view()) {
         Plan::Lookup(lookup) if lookup.unknown.is_empty() => "lookup".to_owned(),
         Plan::Lookup(lookup) => format!("unkeyed header {}", lookup.unknown[0]),
         Plan::Mutate(method) => format!("mutate {method}"),
@@ -79,7 +85,7 @@ fn verdict(rules: &PolicyRules, sent: &SentRequest) -> String {
 }
 
 fn lookup<'a>(rules: &'a PolicyRules, sent: &'a SentRequest) -> Box<Lookup<'a>> {
-    match rules.plan(&sent.asked()) {
+    match rules.plan(&sent.view()) {
         Plan::Lookup(lookup) => lookup,
         other => panic!("{sent:?} is not looked up: {other:?}"),
     }
@@ -138,19 +144,19 @@ fn a_missing_field_bypasses_and_is_named() {
     for (sent, expected) in cases {
         assert_eq!(verdict(&rules, &sent), expected, "{sent:?}");
     }
-    // A field of the tags alone is needed as well: without it a purge could miss the entry.
+    // A field that only a tag reads is required as well: without it a purge could miss the entry.
     let rules = with_route("tags = [\"a:{tenant}\"]");
     assert_eq!(verdict(&rules, &SentRequest::get("/a/1")), "missing field tenant");
 }
 
 #[test]
-fn a_header_of_the_key_that_comes_twice_or_not_at_all_beyond_us_is_refused() {
+fn a_header_of_the_key_that_is_repeated_or_removed_by_connection_is_refused() {
     let rules = with_route("key = [\"tenant\"]");
     let acme = || SentRequest::get("/a/1").with("x-tenant-id", "acme");
     assert_eq!(
         verdict(&rules, &acme().with("x-tenant-id", "acme")),
         "refuse x-tenant-id",
-        "twice the same is twice"
+        "repeating the same value counts as well"
     );
     assert_eq!(
         verdict(&rules, &acme().with("authorization", "a").with("authorization", "b")),
@@ -168,8 +174,8 @@ fn a_header_of_the_key_that_comes_twice_or_not_at_all_beyond_us_is_refused() {
         assert_eq!(verdict(&rules, &acme().with("connection", line)), expected, "{line}");
     }
     let hidden = acme().with("connection", "keep-alive").with("connection", "x-tenant-id");
-    assert_eq!(verdict(&rules, &hidden), "refuse x-tenant-id", "on a line of its own");
-    // Of a request that no route takes nothing is read, so nothing is refused.
+    assert_eq!(verdict(&rules, &hidden), "refuse x-tenant-id", "also on a second line");
+    // Without a route no header is read, so the request is not refused.
     assert_eq!(
         verdict(&rules, &SentRequest::get("/b").with("x-tenant-id", "a").with("x-tenant-id", "b")),
         "no route"
@@ -177,7 +183,7 @@ fn a_header_of_the_key_that_comes_twice_or_not_at_all_beyond_us_is_refused() {
 }
 
 #[test]
-fn doubled_fields_of_cookies_and_queries_bypass() {
+fn repeated_cookies_and_parameters_of_a_field_bypass() {
     let rules = with_route("key = [\"lang\"]");
     assert_eq!(
         verdict(&rules, &SentRequest::get("/a/1").with("cookie", "lang=de; lang=en")),
@@ -224,11 +230,11 @@ fn an_unknown_header_bypasses_or_is_dropped_or_passes() {
         assert_eq!(filled(&rules, &account(), "x-account-id").as_deref(), Some("7"), "{rule}");
         assert_eq!(key(&rules, &account()), key(&rules, &SentRequest::get("/a/1")), "{rule}");
     }
-    // The lists speak of names, not of all unknown headers.
+    // The lists name headers; other unknown headers still bypass.
     let rules = with_route("drop_headers = [\"x-a\"]\npass_headers = [\"x-b\"]");
     let sent = SentRequest::get("/a/1").with("x-a", "1").with("x-b", "2").with("x-c", "3");
     assert_eq!(verdict(&rules, &sent), "unkeyed header x-c");
-    // `drop_headers` also takes away what would be let through, or be in the key by itself.
+    // `drop_headers` also withholds headers that would otherwise be forwarded or keyed.
     let rules = with_route("drop_headers = [\"user-agent\", \"accept\"]");
     let sent = SentRequest::get("/a/1").with("user-agent", "x").with("accept", "text/html");
     assert_eq!(
@@ -239,228 +245,7 @@ fn an_unknown_header_bypasses_or_is_dropped_or_passes() {
 }
 
 #[test]
-fn private_keys_differ_by_the_whole_credential() {
-    let rules = rules(
-        "[credential]\nheaders = [\"x-api-key\"]\ncookies = [\"sid\"]\n[[routes]]\npath = \"/a\"\nttl = \"5m\"\n",
-    );
-    let get = || SentRequest::get("/a");
-    let all = [
-        get(),
-        get().with("authorization", "Bearer a"),
-        get().with("authorization", "Bearer b"),
-        get().with("authorization", "Basic a"),
-        get().with("cookie", "sid=a"),
-        get().with("cookie", "sid=b"),
-        get().with("x-api-key", "a"),
-        get().with("x-api-key", "b"),
-        get().with("authorization", "Bearer a").with("cookie", "sid=a"),
-        get().with("authorization", "Bearer a").with("x-api-key", "a"),
-        get().with("cookie", "sid=a").with("x-api-key", "a"),
-    ];
-    let keys: Vec<Vec<u8>> = all.iter().map(|sent| key(&rules, sent)).collect();
-    for (at, one) in keys.iter().enumerate() {
-        assert!(!keys[at + 1..].contains(one), "{:?} shares its key", all[at]);
-    }
-    // Cookies that identify nobody do not reach the app either.
-    let counted = get().with("cookie", "_ga=1; sid=a; theme=dark");
-    assert_eq!(key(&rules, &counted), keys[4]);
-    assert_eq!(filled(&rules, &counted, "cookie").as_deref(), Some("sid=a"));
-    assert_eq!(filled(&rules, &get().with("cookie", "_ga=1"), "cookie"), None);
-    assert_eq!(key(&rules, &get().with("cookie", "_ga=1")), keys[0]);
-}
-
-#[test]
-fn without_named_cookies_the_whole_cookie_is_the_credential() {
-    let rules = with_route("");
-    let with = |cookie: &str| SentRequest::get("/a/1").with("cookie", cookie);
-    assert_ne!(key(&rules, &with("sid=a; theme=dark")), key(&rules, &with("sid=a; theme=light")));
-    assert_eq!(
-        filled(&rules, &with("sid=a; theme=dark"), "cookie").as_deref(),
-        Some("sid=a; theme=dark")
-    );
-}
-
-#[test]
-fn shared_keys_are_the_same_and_admissions_are_not() {
-    let rules = with_route("scope = \"shared\"\nkey = [\"tenant\"]");
-    let alice =
-        SentRequest::get("/a/1").with("x-tenant-id", "acme").with("authorization", "Bearer alice");
-    let bob =
-        SentRequest::get("/a/1").with("x-tenant-id", "acme").with("authorization", "Bearer bob");
-    let nobody = SentRequest::get("/a/1").with("x-tenant-id", "acme");
-    let other =
-        SentRequest::get("/a/1").with("x-tenant-id", "other").with("authorization", "Bearer alice");
-    let by_cookie =
-        SentRequest::get("/a/1").with("x-tenant-id", "acme").with("cookie", "sid=alice");
-    assert_eq!(key(&rules, &alice), key(&rules, &bob));
-    assert_eq!(key(&rules, &alice), key(&rules, &nobody));
-    assert_eq!(key(&rules, &alice), key(&rules, &by_cookie));
-    assert_ne!(key(&rules, &alice), key(&rules, &other));
-    let all = [&alice, &bob, &nobody, &other, &by_cookie]
-        .map(|sent| lookup(&rules, sent).authorization.expect("shared routes admit"));
-    for (at, one) in all.iter().enumerate() {
-        assert!(!all[at + 1..].contains(one), "admission {at} is another's too");
-    }
-    // The app itself judges the credential, so it gets it.
-    assert_eq!(filled(&rules, &alice, "authorization").as_deref(), Some("Bearer alice"));
-    assert_eq!(filled(&rules, &by_cookie, "cookie").as_deref(), Some("sid=alice"));
-    // The answer for one page says nothing of another host; it does of another page of the same
-    // route.
-    let mut elsewhere = alice.clone();
-    elsewhere.headers.insert(http::header::HOST, HeaderValue::from_static("other.test"));
-    assert_ne!(lookup(&rules, &elsewhere).authorization, lookup(&rules, &alice).authorization);
-}
-
-#[test]
-fn public_ignores_credentials_and_withholds_them() {
-    let toml = "[credential]\nheaders = [\"x-api-key\"]\n[[routes]]\npath = \"/a\"\nttl = \"5m\"\nscope = \"public\"\n";
-    let rules = rules(toml);
-    let known = SentRequest::get("/a")
-        .with("authorization", "Bearer a")
-        .with("cookie", "sid=a")
-        .with("x-api-key", "a");
-    assert_eq!(key(&rules, &known), key(&rules, &SentRequest::get("/a")));
-    let found = lookup(&rules, &known);
-    assert!(found.credential.is_none() && found.authorization.is_none());
-    for name in ["authorization", "cookie", "x-api-key"] {
-        assert_eq!(filled(&rules, &known, name), None, "{name} reaches the app");
-    }
-    let rules = with_route("scope = \"public\"\nkey = [\"lang\"]");
-    let sent = SentRequest::get("/a/1").with("cookie", "sid=a; lang=de");
-    assert_eq!(
-        filled(&rules, &sent, "cookie").as_deref(),
-        Some("lang=de"),
-        "what is in the key, and nothing else"
-    );
-    assert_eq!(
-        key(&rules, &sent),
-        key(&rules, &SentRequest::get("/a/1").with("cookie", "lang=de; sid=b"))
-    );
-    assert_ne!(
-        key(&rules, &sent),
-        key(&rules, &SentRequest::get("/a/1").with("cookie", "lang=en; sid=a"))
-    );
-}
-
-#[test]
-fn tokens_with_a_common_prefix_never_share_a_private_key() {
-    for kind in ["\"token\"", "\"prefix\", length = 20"] {
-        let rules = rules(&format!(
-            "[fields]\ntoken = {{ auth = {kind} }}\n[[routes]]\npath = \"/a\"\nttl = \"5m\"\nkey = [\"token\"]\n"
-        ));
-        for common in [20, 36, 100] {
-            for start in ["", "eyJ"] {
-                let token =
-                    |end: &str| format!("Bearer {start}{}{end}", "x".repeat(common - start.len()));
-                let [one, two] =
-                    ["a", "b"].map(|end| SentRequest::get("/a").with("authorization", &token(end)));
-                assert_ne!(
-                    key(&rules, &one),
-                    key(&rules, &two),
-                    "{kind}, {common} characters alike"
-                );
-                assert_eq!(key(&rules, &one), key(&rules, &one.clone()));
-            }
-        }
-        assert_eq!(verdict(&rules, &SentRequest::get("/a")), "missing field token");
-        // The operator chose the identity: a cookie is a header like any other then.
-        let sent = SentRequest::get("/a").with("authorization", "Bearer a").with("cookie", "sid=a");
-        assert_eq!(verdict(&rules, &sent), "unkeyed header cookie");
-    }
-}
-
-#[test]
-fn the_query_counts_as_the_route_says() {
-    let all = with_route("");
-    let [one, two] = ["/a/1?x=1&y=2", "/a/1?y=2&x=1"].map(SentRequest::get);
-    assert_ne!(key(&all, &one), key(&all, &two), "the app may mind the order");
-    assert_ne!(key(&all, &SentRequest::get("/a/1?")), key(&all, &SentRequest::get("/a/1?x")));
-    assert_eq!(target(&all, &one), "/a/1?x=1&y=2");
-
-    let none = with_route("query = \"none\"");
-    assert_eq!(key(&none, &one), key(&none, &SentRequest::get("/a/1")));
-    assert_eq!(target(&none, &one), "/a/1", "what the key has not seen the app does not see");
-
-    let only = with_route("query = [\"page\", \"limit\"]");
-    let picked = |query: &str| SentRequest::get(&format!("/a/1?{query}"));
-    assert_eq!(key(&only, &picked("limit=2&utm=1&page=1")), key(&only, &picked("page=1&limit=2")));
-    assert_eq!(target(&only, &picked("limit=2&utm=1&page=1")), "/a/1?page=1&limit=2");
-    assert_ne!(key(&only, &picked("page=1")), key(&only, &picked("page=2")));
-    assert_ne!(key(&only, &picked("page=1")), key(&only, &picked("limit=1")));
-    assert_eq!(key(&only, &picked("utm=1")), key(&only, &SentRequest::get("/a/1")));
-    assert_eq!(target(&only, &picked("utm=1")), "/a/1");
-    for cloaked in [
-        "page=1&page=2",
-        "utm=1;page=2",
-        "page=1&%70age=2",
-        "page[]=1",
-        "page[a]=1",
-        "page=%zz",
-        "page=%00",
-        "utm=1;page=2&page=1",
-    ] {
-        assert_eq!(verdict(&only, &picked(cloaked)), "ambiguous query", "{cloaked}");
-    }
-}
-
-#[test]
-fn some_headers_are_in_the_key_by_themselves() {
-    let rules = with_route("");
-    let plain = key(&rules, &SentRequest::get("/a/1"));
-    assert_eq!(
-        key(&rules, &SentRequest::get("/a/1").with("accept", "*/*")),
-        plain,
-        "what no Accept means"
-    );
-    for (name, one, two) in [
-        ("accept", "text/html", "application/json"),
-        ("origin", "https://a.test", "https://b.test"),
-        ("x-requested-with", "XMLHttpRequest", "fetch"),
-        ("content-type", "text/plain", "text/html"),
-    ] {
-        let [one, two] = [one, two].map(|value| SentRequest::get("/a/1").with(name, value));
-        assert_ne!(key(&rules, &one), plain, "{name}");
-        assert_ne!(key(&rules, &one), key(&rules, &two), "{name}");
-        assert_eq!(
-            filled(&rules, &one, name).as_deref(),
-            one.headers.get(name).map(|value| value.to_str().unwrap())
-        );
-    }
-    // The order of different headers says nothing.
-    let one = SentRequest::get("/a/1").with("accept", "text/html").with("origin", "https://a.test");
-    let two = SentRequest::get("/a/1").with("origin", "https://a.test").with("accept", "text/html");
-    assert_eq!(key(&rules, &one), key(&rules, &two));
-}
-
-#[test]
-fn the_word_of_a_proxy_counts_when_it_is_trusted() {
-    let rules = with_route("");
-    let forwarded = || SentRequest::get("/a/1").with("x-forwarded-host", "evil.test");
-    assert_eq!(verdict(&rules, &forwarded()), "unkeyed header x-forwarded-host");
-    assert_eq!(verdict(&rules, &forwarded().trusted()), "lookup");
-    assert_ne!(
-        key(&rules, &forwarded().trusted()),
-        key(&rules, &SentRequest::get("/a/1").trusted())
-    );
-    let other = SentRequest::get("/a/1").with("x-forwarded-host", "good.test").trusted();
-    assert_ne!(key(&rules, &forwarded().trusted()), key(&rules, &other));
-    assert_eq!(
-        filled(&rules, &forwarded().trusted(), "x-forwarded-host").as_deref(),
-        Some("evil.test")
-    );
-    for name in
-        ["x-forwarded-proto", "x-forwarded-port", "x-forwarded-prefix", "x-forwarded-scheme"]
-    {
-        assert_eq!(
-            verdict(&rules, &SentRequest::get("/a/1").with(name, "1")),
-            format!("unkeyed header {name}")
-        );
-        assert_eq!(verdict(&rules, &SentRequest::get("/a/1").with(name, "1").trusted()), "lookup");
-    }
-}
-
-#[test]
-fn ambiguous_paths_bypass_and_are_told_from_unknown_ones() {
+fn ambiguous_paths_bypass_with_a_reason_of_their_own() {
     let rules = with_route("");
     for path in [
         "/a%2f1",
@@ -485,7 +270,7 @@ fn ambiguous_paths_bypass_and_are_told_from_unknown_ones() {
 }
 
 #[test]
-fn what_the_cache_has_no_part_in_bypasses() {
+fn requests_that_the_cache_cannot_answer_bypass() {
     let rules = with_route("key = [\"tenant\"]");
     let get = || SentRequest::get("/a/1").with("x-tenant-id", "acme");
     assert_eq!(verdict(&rules, &SentRequest { has_body: true, ..get() }), "request body");
@@ -505,7 +290,7 @@ fn what_the_cache_has_no_part_in_bypasses() {
     assert_eq!(verdict(&with_route("mode = \"off\""), &SentRequest::get("/a/1")), "mode off");
     let long = get().with("accept", &"a".repeat(rules.max_key));
     assert_eq!(verdict(&rules, &long), "key too long");
-    // Conditions and ranges are for the cache: the fill fetches the whole.
+    // Conditions and ranges are addressed to the cache: the fill fetches the whole response.
     let range = get().with("range", "bytes=0-1").with("if-range", "\"1\"");
     assert_eq!(
         (verdict(&rules, &range), key(&rules, &range)),

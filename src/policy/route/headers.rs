@@ -1,36 +1,39 @@
-//! What becomes of each request header on a route: *what the app may see, the key has seen*.
+//! The role of each request header on a route. The rule behind all of them: the origin receives
+//! only what is in the key, or what does not change the response.
 
 use std::sync::Arc;
 
 use http::header::{self, HeaderMap, HeaderName};
 
-use crate::policy::credential::{CredentialRule, Scope};
+use crate::policy::credential::CredentialRule;
 use crate::policy::field::Field;
 use crate::policy::route::{RouteSpec, UnknownHeaders};
+use crate::policy::scope::Scope;
 
-/// A header's part in the cache.
+/// How the cache treats a header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HeaderRole {
-    /// The app gets it, and it changes nothing, or the app says so in `Vary`.
+    /// Sent to the origin. It does not change the response, or the origin names it in `Vary`.
     Harmless,
-    /// In the key by a field; the app gets it.
+    /// In the key through a field, and sent to the origin.
     Keyed,
-    /// In the key by itself: apps answer differently to it and do not always say so.
+    /// Always in the key, because origins respond differently to it without always naming it in
+    /// `Vary`.
     Implicit,
-    /// Identifies the caller: in the key by its hash, subject to admission, or withheld, as the
-    /// scope has it.
+    /// Identifies the client. Depending on the scope its hash is in the key, the client must be
+    /// authorized, or it is withheld.
     Credential,
-    /// The cookies that the key names; the others are withheld.
+    /// A `Cookie` header of which only the cookies in the key are sent.
     KeyedCookies,
-    /// For caches rather than apps (conditions, `Cache-Control`): withheld on a fill.
+    /// Addressed to caches (conditions, `Cache-Control`), so it is withheld on a fill.
     Withheld,
-    /// The operator lets it through.
+    /// Sent to the origin because the operator allows it.
     Passed,
-    /// No key has seen it.
+    /// Not in the key.
     Unknown,
 }
 
-/// Headers that change nothing in a response, or only what the app then names in `Vary` (content
+/// Headers that do not change a response, or that the origin then names in `Vary` (content
 /// negotiation).
 pub(crate) const HARMLESS: &[&str] = &[
     "host",
@@ -45,7 +48,7 @@ pub(crate) const HARMLESS: &[&str] = &[
     "sec-gpc",
     "upgrade-insecure-requests",
     "max-forwards",
-    // Framing and hop-by-hop: never reach the app as they are (RFC 9110 7.6.1).
+    // Framing and hop-by-hop headers: they are not forwarded as they are (RFC 9110 7.6.1).
     "connection",
     "keep-alive",
     "proxy-connection",
@@ -55,7 +58,7 @@ pub(crate) const HARMLESS: &[&str] = &[
     "trailer",
     "transfer-encoding",
     "expect",
-    // Rewritten on the way.
+    // Rewritten before the request is forwarded.
     "via",
     "x-forwarded-for",
     "x-real-ip",
@@ -76,10 +79,11 @@ pub(crate) const HARMLESS: &[&str] = &[
     "x-cloud-trace-context",
 ];
 
-/// Headers that are always part of the key when they come.
+/// Headers that are always part of the key if the request has them.
 pub(crate) const IMPLICIT: &[&str] = &["accept", "origin", "x-requested-with", "content-type"];
 
-/// What a trusted proxy says of the original request: apps build links and redirects from it.
+/// Headers in which a trusted proxy describes the original request. Origins build links and
+/// redirects from them.
 pub(crate) const FROM_TRUSTED: &[&str] = &[
     "x-forwarded-host",
     "x-forwarded-proto",
@@ -89,8 +93,8 @@ pub(crate) const FROM_TRUSTED: &[&str] = &[
     "x-forwarded-ssl",
 ];
 
-/// Headers that caches act on; a condition or range on a fill would fetch something else than the
-/// whole response.
+/// Headers that caches act on. With a condition or a range, a fill would fetch something other than
+/// the whole response.
 pub(crate) const WITHHELD: &[&str] = &[
     "cache-control",
     "pragma",
@@ -108,8 +112,8 @@ pub struct HeaderRules {
     roles: HeaderMap<HeaderRole>,
     dropped: HeaderMap<()>,
     unknown: UnknownHeaders,
-    /// Headers that fields of the route read: doubled, or named in `Connection`, they make the
-    /// request a 400.
+    /// Headers that the route's fields read. A request that repeats one, or names one in
+    /// `Connection`, is refused with 400.
     read: Box<[HeaderName]>,
 }
 
@@ -132,8 +136,8 @@ impl HeaderRules {
                 roles.insert(HeaderName::from_static(name), role);
             }
         }
-        // With a chosen identity, what else identifies the caller is a header like any other:
-        // unkeyed unless the operator says otherwise.
+        // With a chosen identity, other headers that could identify the client are headers like any
+        // other: not in the key unless the operator says so.
         let automatic = if chosen_identity && spec.scope != Scope::Public {
             HeaderRole::Unknown
         } else {
@@ -143,7 +147,8 @@ impl HeaderRules {
         {
             roles.insert(name, automatic);
         }
-        // SECURITY: in scope `public` the app sees no credential, whatever reads it.
+        // SECURITY: in scope `public` the origin never receives a credential, even if a field reads
+        // it.
         let withheld =
             |name: &HeaderName| spec.scope == Scope::Public && *name == header::AUTHORIZATION;
         for name in fields
@@ -177,8 +182,8 @@ impl HeaderRules {
         Self { roles, dropped, unknown: spec.unknown_headers, read: read.into() }
     }
 
-    /// The part that a header plays. What a trusted proxy says is keyed; from anybody else it is
-    /// unknown.
+    /// The role of a header. The headers of a trusted proxy are part of the key; from any other
+    /// peer they are unknown.
     #[must_use]
     pub fn role(&self, name: &HeaderName, peer_is_trusted: bool) -> HeaderRole {
         if let Some(role) = self.roles.get(name) {
@@ -204,7 +209,7 @@ impl HeaderRules {
         self.dropped.contains_key(name)
     }
 
-    /// The headers that must come once and must not be named in `Connection`.
+    /// The headers that must occur at most once and must not be named in `Connection`.
     #[must_use]
     pub fn read(&self) -> &[HeaderName] {
         &self.read

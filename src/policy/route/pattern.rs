@@ -15,7 +15,7 @@ pub type Captures = Vec<(Arc<str>, Box<str>)>;
 pub struct Pattern {
     text: Box<str>,
     segments: Box<[Segment]>,
-    /// The name of the trailing wildcard.
+    /// The name of the trailing wildcard, if there is one.
     rest: Option<Arc<str>>,
 }
 
@@ -59,7 +59,7 @@ impl Pattern {
             } else {
                 return Err(Malformed::new(
                     format!("the path {text:?} has {part} before its end"),
-                    "{*rest} takes all that is left, so it comes last",
+                    "{*rest} matches the whole remainder, so it must come last",
                 ));
             }
         }
@@ -81,8 +81,8 @@ impl Pattern {
         singles.chain(self.rest.as_deref())
     }
 
-    /// The captures of this path, if the pattern matches it. A capture takes one segment that is
-    /// not empty; `{*rest}` takes any number, none included.
+    /// The captures of this path, if the pattern matches it. A capture matches one segment that is
+    /// not empty; `{*rest}` matches any number of segments, including none.
     #[must_use]
     pub fn captures_of(&self, path: &str) -> Option<Captures> {
         let mut captures = Captures::new();
@@ -110,7 +110,7 @@ impl Pattern {
         Some(captures)
     }
 
-    /// Whether both match exactly the same paths, whatever their captures are called.
+    /// Whether both match exactly the same paths. The names of captures do not matter.
     #[must_use]
     pub fn same_shape(&self, other: &Self) -> bool {
         let alike = |(one, two): (&Segment, &Segment)| match (one, two) {
@@ -162,8 +162,10 @@ fn literal(text: &str, part: &str, last: bool) -> Result<Box<str>, Malformed> {
             format!("write the segment {part:?} as {:?}", &normal[1..]),
         )),
         None => Err(Malformed::new(
-            format!("the path {text:?} has {part:?}, which programs read in different ways"),
-            "leave out dot segments, escapes of delimiters, `;`, `\\`, `?` and `#`; a pattern speaks of the path alone",
+            format!(
+                "the path {text:?} has {part:?}, which different programs read in different ways"
+            ),
+            "leave out dot segments, escapes of delimiters, `;`, `\\`, `?` and `#`; a pattern matches the path alone",
         )),
     }
 }
@@ -180,8 +182,8 @@ fn check_name(text: &str, name: &str) -> Result<(), Malformed> {
     ))
 }
 
-/// Patterns by their segments. A search visits each node at most once, so it ends after as many
-/// steps as there are nodes.
+/// Patterns, as a tree of segments. A search visits each node at most once, so it is bounded by the
+/// number of nodes.
 #[derive(Debug, Default)]
 pub(super) struct Tree {
     literals: HashMap<Box<str>, Self>,
@@ -191,7 +193,7 @@ pub(super) struct Tree {
 }
 
 impl Tree {
-    /// Adds a pattern; or tells whose shape it shares.
+    /// Adds a pattern. If a pattern of the same shape exists, returns the id of that one instead.
     pub(super) fn insert(&mut self, pattern: &Pattern, id: usize) -> Option<usize> {
         let mut node = self;
         for segment in &pattern.segments {
@@ -208,8 +210,8 @@ impl Tree {
         None
     }
 
-    /// The most specific pattern: from the left, text beats a capture, and a capture beats a
-    /// wildcard.
+    /// The id of the most specific pattern. Compared from the left: a literal is more specific than
+    /// a capture, and a capture more than a wildcard.
     pub(super) fn find(&self, path: &str) -> Option<usize> {
         self.descend(Some(path.strip_prefix('/')?))
     }

@@ -6,7 +6,8 @@ use http::header::{
 use proptest::prelude::*;
 
 use super::*;
-use crate::cache::entry::{CACHE_STATUS, prepare};
+use crate::cache::entry::prepare;
+use crate::semantics::cache_status::CACHE_STATUS;
 
 const OLD: &str = "Sun, 06 Nov 1994 08:49:36 GMT";
 const MODIFIED: &str = "Sun, 06 Nov 1994 08:49:37 GMT";

@@ -1,4 +1,4 @@
-//! Findings in, lines out.
+//! Tests of the advice for given findings.
 
 use std::sync::Arc;
 
@@ -24,7 +24,7 @@ fn routes(text: &str) -> Routes {
     config.routes
 }
 
-/// What was found of a route: each change with the writes before it.
+/// The findings of a route: each change with the writes before it.
 struct RouteFindings<'a> {
     path: &'a str,
     changes: &'a [&'a [&'a str]],
@@ -99,16 +99,16 @@ fn a_missing_rule_is_written_out_once_for_all_routes_that_need_it() {
     assert_eq!(tomls(&both), [&*expected]);
     assert_eq!(
         both[0].why,
-        "3 answers would have been stale after PUT /api/v1/forms/8: 2 of /api/v1/forms/{*rest}, 1 of /api/v1/dashboard"
+        "3 responses would have been stale after PUT /api/v1/forms/8: 2 of /api/v1/forms/{*rest}, 1 of /api/v1/dashboard"
     );
     assert_eq!((&*both[0].route, both[0].line), ("/api/v1/forms/{*rest}", Some(1)));
-    // The tag that is named like the path, where several would do.
+    // If several tags would do, the one named like the path.
     let alone = advice(
         DEMO,
         &[RouteFindings { path: "/api/v1/dashboard", changes: &[&["/api/v1/forms/7"]] }],
     );
     assert_eq!(tomls(&alone), [&*expected]);
-    assert_eq!(alone[0].why, "1 answer would have been stale after PUT /api/v1/forms/7");
+    assert_eq!(alone[0].why, "1 response would have been stale after PUT /api/v1/forms/7");
 }
 
 #[test]
@@ -121,7 +121,7 @@ fn the_write_that_explains_most_is_blamed() {
     ];
     let found = advice(DEMO, &[RouteFindings { path: "/api/v1/dashboard", changes: busy }]);
     assert_eq!(tomls(&found), [&*rule("/api/v1/forms/{*rest}", "[\"forms:{tenant}\"]")]);
-    // Where two explain as much, the one near to the route.
+    // If two writes explain equally many changes, the one closer to the route.
     let either = advice(
         DEMO,
         &[RouteFindings {
@@ -133,7 +133,7 @@ fn the_write_that_explains_most_is_blamed() {
 }
 
 #[test]
-fn paths_are_cut_at_what_names_one_thing_among_many() {
+fn paths_are_cut_at_ids() {
     let route = |path: &str| {
         format!(
             "[[routes]]\npath = \"{path}\"\nttl = \"1m\"\nkey = [\"tenant\"]\ntags = [\"x:{{tenant}}\"]\n"
@@ -181,7 +181,7 @@ fn tags_that_a_write_cannot_name_are_not_advised() {
         |tags: &str| advice(&route(tags), &[RouteFindings { path: "/api/pages/{id}", changes }]);
     let expected = rule("/api/pages/{*rest}", "[\"all:{tenant}\"]");
     assert_eq!(tomls(&found("tags = [\"page:{tenant}:{id}\", \"all:{tenant}\"]")), [&*expected]);
-    // The route has yet to carry one.
+    // The route has no tag yet.
     let new = rule("/api/pages/{*rest}", "[\"pages:{tenant}\"]");
     let both = found("");
     assert_eq!(tomls(&both), ["tags = [\"pages:{tenant}\"]\n", &new]);
@@ -192,7 +192,7 @@ fn tags_that_a_write_cannot_name_are_not_advised() {
     );
 }
 
-fn of(text: &str, findings: &Findings) -> Vec<Advice> {
+fn advice_for(text: &str, findings: &Findings) -> Vec<Advice> {
     let routes = routes(text);
     let subjects: Vec<Subject<'_>> = routes
         .iter()
@@ -209,30 +209,32 @@ fn a_scope_that_mixes_callers_is_made_private() {
         let text = format!(
             "[[routes]]\npath = \"/d\"\nttl = \"1m\"\nscope = \"{scope}\"\nkey = [\"tenant\"]\n"
         );
-        let found = of(&text, &findings);
+        let found = advice_for(&text, &findings);
         assert_eq!((tomls(&found), found[0].line), (vec!["scope = \"private\"\n"], Some(4)));
         assert!(
             found[0]
                 .why
-                .starts_with("1 answer would have been another caller's: the body of /d differs"),
+                .starts_with("1 response would have been another caller's: the body of /d differs"),
             "{}",
             found[0].why
         );
     }
-    let chosen =
-        of("[[routes]]\npath = \"/d\"\nttl = \"1m\"\nkey = [\"tenant\", \"token\"]\n", &findings);
+    let chosen = advice_for(
+        "[[routes]]\npath = \"/d\"\nttl = \"1m\"\nkey = [\"tenant\", \"token\"]\n",
+        &findings,
+    );
     assert_eq!(tomls(&chosen), ["key = [\"tenant\"]\n"]);
 }
 
 #[test]
-fn what_differs_by_itself_is_not_to_be_cached_and_what_others_change_not_for_long() {
+fn volatile_routes_are_turned_off_and_unexplained_changes_shorten_the_ttl() {
     let text = "[[routes]]\npath = \"/d\"\nttl = \"1m\"\nkey = [\"tenant\"]\n";
     let mut volatile = findings(&[&[]]);
     volatile.turn_volatile(0, 0, 0);
-    let found = of(text, &volatile);
+    let found = advice_for(text, &volatile);
     assert_eq!(tomls(&found), ["mode = \"off\"\n"]);
     assert!(found[0].why.contains("changes what clients see"), "{}", found[0].why);
-    assert_eq!(tomls(&of(text, &findings(&[&[]]))), ["ttl = \"10s\"\n"]);
-    assert!(of(&text.replace("1m", "5s"), &findings(&[&[]])).is_empty());
-    assert!(of(text, &Findings::default()).is_empty());
+    assert_eq!(tomls(&advice_for(text, &findings(&[&[]]))), ["ttl = \"10s\"\n"]);
+    assert!(advice_for(&text.replace("1m", "5s"), &findings(&[&[]])).is_empty());
+    assert!(advice_for(text, &Findings::default()).is_empty());
 }

@@ -1,11 +1,11 @@
-//! Interleavings, each a line: what happens, and what is concluded at each look.
+//! Interleavings, one per line: the events, and the conclusion at each observation.
 //!
 //! `AX`: caller A gets body X. `A1X`: the same, with a query that a fill would withhold. `<A` and
-//! `>AX`: the same in two halves, so that others come between. `w`: a write that purges nothing of
-//! it. `p`: one that purges it. `e`: what is stored expires.
+//! `>AX`: the same in two halves, so that other events come between. `w`: a write that does not
+//! purge the key. `p`: a write that purges it. `e`: the stored response expires.
 //!
-//! `.`: nothing. `c0`, `c1`: out of date, changed since a look after which so many writes came.
-//! `s`: still out of date. `!`: another caller's. `v`: volatile from here on.
+//! `.`: nothing. `c0`, `c1`: stale, changed since an observation that so many writes followed. `s`:
+//! still stale. `!`: another caller's. `v`: volatile from here on.
 
 use super::*;
 
@@ -99,9 +99,9 @@ fn a_change_after_a_write_that_purges_nothing_is_stale_until_the_entry_goes() {
         ("AX w AY e AY AY", ". c1 . ."),
         ("AX w AY w AZ", ". c1 c1"),
         ("AX w w w AY", ". c3"),
-        // Back to what is stored.
+        // The body returns to the stored one.
         ("AX w AY w AX AX", ". c1 . ."),
-        // A write in flight when the look began, and one that began while it was under way.
+        // A write in flight when the request began, and one that began during the request.
         ("AX <A w >AY", ". c1"),
     ]);
 }
@@ -136,16 +136,16 @@ fn two_callers_with_two_bodies_are_told_from_a_change() {
         ("AX BY AX", ". . !"),
         ("AX BY AX BY CZ", ". . ! ! !"),
         ("AX BY BY AX", ". . . !"),
-        // One write explains one change, not one there and back.
+        // One write explains one change, but not two, there and back.
         ("AX w BY AX", ". . !"),
         ("AX w BY w AX", ". . ."),
         ("AX w BY w AX w BY w AX", ". . . . !"),
-        // Of two looks at the same time nobody knows which came first.
+        // The order of two overlapping observations is unknown.
         ("AX <A BY >AX", ". . ."),
         ("AX <B AX >BY", ". . ."),
         ("AX <B AX >BY AX", ". . . ."),
         ("AX <B AX >BY AX BY AX", ". . . . ! ."),
-        // Replaced in the store by the other.
+        // The stored response was replaced by the other caller's.
         ("AX e BY AX", ". . !"),
         ("AX p BY p AX", ". . ."),
     ]);
@@ -162,7 +162,7 @@ fn what_differs_by_itself_is_put_down_to_nobody() {
         ("AX AY AZ", ". c0 c0v"),
         ("AX e AY e AZ", ". . v"),
         ("AX AY AZ BQ AR BQ CQ", ". c0 c0v . c0 . ."),
-        // Most looks agree: something changes it now and then.
+        // Most observations agree: something changes the body now and then.
         ("AX AX AX AX AX AX AY AZ", ". . . . . . c0 c0"),
     ]);
     let mut stage = HistoryStage::default();
@@ -180,7 +180,7 @@ fn a_query_that_no_key_has_seen_is_no_change() {
         ("A1X A2Y A1X", ". . ."),
         ("A1X w A2Y", ". ."),
         ("A1X A2Y w A1Z", ". . c1"),
-        // Seen not to matter.
+        // The withheld query was seen to be irrelevant.
         ("A1X A2X w A3Y", ". . c1"),
         ("A1X B2Y A1X", ". . ."),
     ]);

@@ -1,7 +1,7 @@
-//! How the text log writes an event's fields: `sentence name=value name="a value with spaces"`,
-//! always on one line.
+//! The format of fields in the text log: `sentence name=value name="a value with spaces"`, always
+//! on one line.
 //!
-//! Owns the escaping of all that is logged. Knows nothing of what is logged.
+//! Owns the escaping of everything that is logged. Does not know what is logged.
 
 use std::borrow::Cow;
 use std::fmt::{self, Debug, Write};
@@ -26,7 +26,7 @@ impl<'w> FormatFields<'w> for OneLine {
 struct Visitor<'w> {
     writer: Writer<'w>,
     first: bool,
-    // A buffer, because whether a value needs quotes is known only when all of it has been seen.
+    // A buffer, because the whole value decides whether it needs quotes.
     value: String,
     result: fmt::Result,
 }
@@ -51,8 +51,8 @@ impl Visitor<'_> {
             self.writer.write_char(' ')?;
         }
         if name == "message" {
-            // The sentence itself: not quoted, yet it may hold an error's text, and that a
-            // stranger's.
+            // The sentence itself is not quoted, but it may contain an error's text, and that may
+            // contain a client's text.
             return escape(&mut self.writer, value, false);
         }
         write!(self.writer, "{name}=")?;
@@ -65,7 +65,7 @@ impl Visitor<'_> {
     }
 }
 
-/// Whether a value can stand without quotes and still be told from what follows it.
+/// Whether a value needs no quotes to be distinguished from what follows it.
 fn is_plain(value: &str) -> bool {
     !value.is_empty()
         && value
@@ -73,8 +73,8 @@ fn is_plain(value: &str) -> bool {
             .all(|c| !c.is_whitespace() && !matches!(c, '"' | '\\' | '=') && !is_harmful(c))
 }
 
-/// SECURITY: what could end a line, move a terminal's cursor, or make text read in another order
-/// than it is written.
+/// SECURITY: characters that could end a line, move a terminal's cursor, or display text in another
+/// order than it is written.
 fn is_harmful(c: char) -> bool {
     c.is_control()
         || matches!(c, '\u{2028}' | '\u{2029}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
@@ -94,8 +94,8 @@ fn escape(out: &mut impl Write, value: &str, quoted: bool) -> fmt::Result {
     Ok(())
 }
 
-/// A value cut to `limit` bytes, without what JSON would let through and a terminal would obey
-/// (JSON escapes only below U+0020).
+/// A value truncated to `limit` bytes, with control characters beyond ASCII escaped. JSON escapes
+/// only those below U+0020, and a terminal would obey the others.
 pub(super) fn printable(value: &str, limit: usize) -> Cow<'_, str> {
     let cut = value.floor_char_boundary(limit);
     let needs_escape = |c: char| c >= '\u{7f}' && is_harmful(c);
@@ -104,7 +104,7 @@ pub(super) fn printable(value: &str, limit: usize) -> Cow<'_, str> {
     }
     let mut out = String::with_capacity(cut + 8);
     for c in value[..cut].chars() {
-        // `escape_unicode` writes what Rust reads back: `\u{9b}`.
+        // `escape_unicode` writes Rust's syntax: `\u{9b}`.
         if needs_escape(c) { out.extend(c.escape_unicode()) } else { out.push(c) }
     }
     if cut < value.len() {
@@ -124,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_terminal_obeys_is_escaped() {
+    fn control_characters_are_escaped() {
         assert_eq!(escaped("a\nb\r\x1b[2J\u{7f}\u{9b}1m\0"), r"a\nb\r\u{1b}[2J\u{7f}\u{9b}1m\u{0}");
         assert_eq!(escaped("\u{202e}drow\u{2028}"), r"\u{202e}drow\u{2028}");
         assert_eq!(escaped(r#"say "hi" \ "#), r#"say \"hi\" \\ "#);
@@ -132,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn only_plain_values_stand_without_quotes() {
+    fn only_plain_values_are_written_without_quotes() {
         assert!(is_plain("/api/v1/campaigns/7"));
         for value in ["", "a b", "a=b", "a\"", "a\\", "a\nb", "\u{9b}"] {
             assert!(!is_plain(value), "{value:?}");
@@ -140,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn long_values_are_cut_between_characters() {
+    fn long_values_are_truncated_between_characters() {
         assert_eq!(printable("abc", 3), "abc");
         assert_eq!(printable("abcd", 3), "abc…");
         assert_eq!(printable("aé", 2), "a…");

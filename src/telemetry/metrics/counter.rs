@@ -1,17 +1,17 @@
-//! A counter that many threads can raise at once without fighting over one cache line.
+//! A counter that many threads can increment at once without contending for one cache line.
 //!
-//! Knows nothing of what is counted. Measured: 2 to 3 ns per increment with one thread or two,
-//! where a shared atomic or a looked-up metric family costs a multiple as soon as a second core
-//! joins in.
+//! Does not know what is counted. Measured: 2 to 3 ns per increment with one thread or two. A
+//! shared atomic, or looking up a metric family, costs a multiple of that as soon as a second core
+//! takes part.
 
 use std::cell::Cell;
 use std::fmt;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
-/// How many lines one counter spreads over. A power of two, so that picking one is a mask.
+/// How many cache lines one counter spreads over. A power of two, so that choosing one is a mask.
 pub(super) const STRIPES: usize = 8;
 
-/// A number alone on its cache line. 128 bytes, because current processors fetch lines in pairs.
+/// A number on a cache line of its own. 128 bytes, because current processors fetch lines in pairs.
 #[derive(Default)]
 #[repr(align(128))]
 struct Padded(AtomicU64);
@@ -23,19 +23,19 @@ pub struct Counter {
 }
 
 impl Counter {
-    /// One more.
+    /// Adds 1.
     #[inline]
     pub fn inc(&self) {
         self.add(1);
     }
 
-    /// `n` more.
+    /// Adds `n`.
     #[inline]
     pub fn add(&self, n: u64) {
         self.stripes[stripe() % STRIPES].0.fetch_add(n, Ordering::Relaxed);
     }
 
-    /// The number so far. A count that another thread is making right now may be missing.
+    /// The count so far. An increment that another thread is making at this moment may be missing.
     #[must_use]
     pub fn get(&self) -> u64 {
         self.stripes
@@ -50,14 +50,14 @@ impl fmt::Debug for Counter {
     }
 }
 
-/// The calling thread's number: the first thread that counts is 0, the next 1, and so on. The
-/// caller takes it modulo its stripes.
+/// The calling thread's number: the first thread that counts is 0, the next 1, and so on. Callers
+/// take it modulo their number of stripes.
 #[inline]
 pub(super) fn stripe() -> usize {
     const UNSET: usize = usize::MAX;
     thread_local! {
-        // `const` and without a destructor: reading it is one load, with no registration and no
-        // state to check.
+        // `const` and without a destructor, so reading it is one load, without registration or a
+        // state check.
         static MINE: Cell<usize> = const { Cell::new(UNSET) };
     }
     MINE.with(|mine| {
@@ -87,7 +87,7 @@ mod tests {
     }
 
     #[test]
-    fn no_count_of_many_threads_is_lost() {
+    fn no_increment_of_many_threads_is_lost() {
         let counter = Arc::new(Counter::default());
         let threads: Vec<_> = (0..=STRIPES * 2)
             .map(|_| {

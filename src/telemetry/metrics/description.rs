@@ -1,6 +1,6 @@
-//! A family of metrics in words: its name, type, help and labels, for the reference page.
+//! The description of a family of metrics for the reference page: name, type, help and labels.
 //!
-//! Made from the same snapshot as a scrape, so that it cannot name anything else.
+//! Made from the same snapshot as a scrape, so that the two cannot disagree.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -15,7 +15,7 @@ pub struct Description {
     pub kind: &'static str,
     /// What it counts or measures.
     pub help: &'static str,
-    /// Its labels, each with the values that there are so far.
+    /// Its labels, each with its values so far.
     pub labels: BTreeMap<&'static str, BTreeSet<String>>,
 }
 
@@ -33,7 +33,7 @@ impl Description {
         Self { name: format!("{name}{}", family.kind.suffix()), kind, help: family.help, labels }
     }
 
-    /// The unit, by the name: Prometheus' conventions put it there.
+    /// The unit, which the name contains by Prometheus' conventions.
     #[must_use]
     pub fn unit(&self) -> &'static str {
         let name = self.name.trim_end_matches("_total");

@@ -1,8 +1,8 @@
-//! A snapshot of families of metrics, written as text that Prometheus reads.
+//! A snapshot of metric families, encoded as text for Prometheus.
 //!
-//! Knows names, labels and numbers; not where they come from. Both formats are written by the same
-//! code, so that they cannot tell different things. What differs: `OpenMetrics` types a counter
-//! under its name without `_total`, knows infos, and ends in `# EOF`.
+//! Knows names, labels and numbers, not where they come from. The same code writes both formats, so
+//! that they cannot disagree. `OpenMetrics` differs in that it declares a counter under its name
+//! without `_total`, has infos, and ends in `# EOF`.
 
 use std::collections::BTreeMap;
 use std::fmt::{self, Write as _};
@@ -13,21 +13,21 @@ use super::latency::Latency;
 /// A series' labels, in the order in which they are written.
 pub(super) type Labels = Vec<(&'static str, String)>;
 
-/// What a family's numbers are.
+/// The kinds of metrics.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum MetricKind {
-    /// They only grow.
+    /// A number that only grows.
     Counter,
-    /// They come and go.
+    /// A number that goes up and down.
     Gauge,
     /// Durations in seconds, counted in buckets.
     Histogram,
-    /// A constant 1 whose labels are the message.
+    /// A constant 1 whose labels carry the information.
     Info,
 }
 
 impl MetricKind {
-    /// What is appended to a family's name.
+    /// The suffix of a family's name.
     pub(super) const fn suffix(self) -> &'static str {
         match self {
             Self::Counter => "_total",
@@ -37,7 +37,7 @@ impl MetricKind {
     }
 }
 
-/// One series' number, or numbers.
+/// The value of one series.
 #[derive(Clone, Debug)]
 pub(super) enum Value {
     Count(u64),
@@ -45,7 +45,7 @@ pub(super) enum Value {
     Latency(Box<Latency>),
 }
 
-/// One name, and its series by their labels (sorted, each once).
+/// A metric name with its series, sorted by their labels.
 #[derive(Debug)]
 pub(super) struct Family {
     pub(super) kind: MetricKind,
@@ -62,7 +62,7 @@ impl Snapshot {
     pub(super) fn encode(&self, format: MetricsFormat) -> String {
         let mut out = String::with_capacity(16 * 1024);
         for (name, family) in self.0.iter().filter(|(_, family)| !family.series.is_empty()) {
-            write(&mut out, name, family, format).expect("a String takes everything");
+            write(&mut out, name, family, format).expect("writing to a String cannot fail");
         }
         if format == MetricsFormat::OpenMetrics {
             out.push_str("# EOF\n");
@@ -80,7 +80,7 @@ fn write(out: &mut String, name: &str, family: &Family, format: MetricsFormat) -
         (MetricKind::Histogram, _) => "histogram",
         (MetricKind::Info, MetricsFormat::OpenMetrics) => "info",
     };
-    // Text knows no escaped quotes outside of labels, and OpenMetrics no bare ones.
+    // The text format does not escape quotes outside of labels, OpenMetrics always does.
     let escapes = if format == MetricsFormat::OpenMetrics { IN_QUOTES } else { IN_LINE };
     writeln!(out, "# HELP {name}{typed} {}", Escaped(family.help, escapes))?;
     writeln!(out, "# TYPE {name}{typed} {kind}")?;
@@ -126,8 +126,8 @@ impl fmt::Display for Braces<'_> {
     }
 }
 
-/// A number the same in both formats: with a point (`1.0`), which `OpenMetrics` asks of bounds, and
-/// by which both name the same series.
+/// A number, written the same in both formats: with a decimal point (`1.0`), which `OpenMetrics`
+/// requires of bounds, so that both formats name the same series.
 struct Float(f64);
 
 impl fmt::Display for Float {
@@ -140,9 +140,9 @@ impl fmt::Display for Float {
     }
 }
 
-/// What would end the quotes around a text, or its line.
+/// The characters to escape within quotes.
 const IN_QUOTES: &[char] = &['\\', '\n', '"'];
-/// What would end the line of a text.
+/// The characters to escape outside of quotes.
 const IN_LINE: &[char] = &['\\', '\n'];
 
 /// SECURITY: text that cannot end its line, nor the quotes around it.
@@ -166,19 +166,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn text_stays_in_its_line_and_quotes() {
-        let told = |text: &str| Escaped(text, IN_QUOTES).to_string();
-        assert_eq!(told("plain /a/{b}"), "plain /a/{b}");
-        assert_eq!(told("\"} 1\nevil 1\\"), r#"\"} 1\nevil 1\\"#);
-        assert_eq!(told("\n\n\\\\"), r"\n\n\\\\");
-        assert_eq!(told(""), "");
+    fn text_cannot_leave_its_line_or_its_quotes() {
+        let quoted = |text: &str| Escaped(text, IN_QUOTES).to_string();
+        assert_eq!(quoted("plain /a/{b}"), "plain /a/{b}");
+        assert_eq!(quoted("\"} 1\nevil 1\\"), r#"\"} 1\nevil 1\\"#);
+        assert_eq!(quoted("\n\n\\\\"), r"\n\n\\\\");
+        assert_eq!(quoted(""), "");
         assert_eq!(Escaped("a \"b\" \\ \n", IN_LINE).to_string(), r#"a "b" \\ \n"#);
     }
 
     #[test]
-    fn numbers_read_as_numbers() {
-        let told = [0.0001, 1.0, 0.0, 1e300, f64::INFINITY, f64::NEG_INFINITY, f64::NAN]
+    fn numbers_are_written_for_prometheus() {
+        let written = [0.0001, 1.0, 0.0, 1e300, f64::INFINITY, f64::NEG_INFINITY, f64::NAN]
             .map(|number| Float(number).to_string());
-        assert_eq!(told, ["0.0001", "1.0", "0.0", "1e300", "+Inf", "-Inf", "NaN"]);
+        assert_eq!(written, ["0.0001", "1.0", "0.0", "1e300", "+Inf", "-Inf", "NaN"]);
     }
 }

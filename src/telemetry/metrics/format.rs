@@ -1,10 +1,9 @@
-//! Which of two formats a scrape is answered in: Prometheus text, unless the scraper would rather
-//! have `OpenMetrics`.
+//! Chooses the format of a scrape: Prometheus text, unless the scraper prefers `OpenMetrics`.
 
 /// How metrics are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MetricsFormat {
-    /// Prometheus text 0.0.4, which everything reads that reads metrics.
+    /// Prometheus text 0.0.4, which every consumer of metrics supports.
     Text,
     /// `OpenMetrics` 1.0.
     OpenMetrics,
@@ -22,9 +21,9 @@ impl MetricsFormat {
 
     /// The format for a request with this `Accept` (RFC 9110 12.5.1).
     ///
-    /// `OpenMetrics` has to be asked for by name, in a version that is spoken here, and not be
-    /// wanted less than text: a wildcard, which is what curl and browsers send, gets text. So does
-    /// who accepts neither, since something to read beats a 406.
+    /// `OpenMetrics` is chosen only if it is named, in a supported version, with at least the
+    /// weight of text. A wildcard, as curl and browsers send it, gets text. So does a client that
+    /// accepts neither, because a readable page is more useful than a 406.
     #[must_use]
     pub fn negotiate(accept: Option<&str>) -> Self {
         let (mut open, mut text) = (0.0_f32, [None::<f32>; 3]);
@@ -43,7 +42,8 @@ impl MetricsFormat {
                 }
             }
             let Some(weight) = weight else { continue };
-            // From the most precise to the least: the most precise that is there decides.
+            // Ordered from the most specific range to the least. The most specific one present
+            // decides.
             let precision = match (range.as_str(), version) {
                 ("application/openmetrics-text", None | Some("1.0.0" | "0.0.1")) => {
                     open = open.max(weight);
@@ -66,7 +66,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn text_is_for_who_asks_for_nothing_else() {
+    fn text_is_the_default() {
         for accept in [
             None,
             Some(""),
@@ -88,16 +88,16 @@ mod tests {
     }
 
     #[test]
-    fn open_metrics_is_for_who_wants_it_no_less() {
+    fn open_metrics_is_chosen_if_it_is_named_with_at_least_the_weight_of_text() {
         for accept in [
             "application/openmetrics-text",
             "Application/OpenMetrics-Text; Version=1.0.0; charset=utf-8",
             "application/openmetrics-text;version=\"0.0.1\"",
             "application/openmetrics-text, */*",
             "text/plain;q=0.3, application/openmetrics-text; q=0.300",
-            // A version of text that is not written here is no reason to write text.
+            // An unsupported version of text does not count as accepting text.
             "text/plain;version=1.0.0, application/openmetrics-text;q=0.4",
-            // The most precise range decides.
+            // The most specific range decides.
             "text/plain;q=0.1, */*;q=0.9, application/openmetrics-text;q=0.5",
             // Prometheus 2 and 3.
             "application/openmetrics-text;version=1.0.0,application/openmetrics-text;version=0.0.1;q=0.75,text/plain;version=0.0.4;q=0.5,*/*;q=0.1",

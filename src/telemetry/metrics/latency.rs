@@ -1,11 +1,11 @@
-//! How long things took: the buckets of the histograms, and what can be read from a histogram's
-//! counts.
+//! Durations: the buckets of histograms, and the statistics that can be derived from their counts.
 //!
-//! Knows nothing of what is measured, nor where the counts are kept while they grow.
+//! Knows neither what is measured nor where the counts are kept while they grow.
 
 use std::time::Duration;
 
-/// The buckets' upper bounds in nanoseconds, inclusive. From a hit in memory to an app that hangs.
+/// The buckets' upper bounds in nanoseconds, inclusive. They range from a hit in memory to an
+/// origin that hangs.
 pub(super) const BOUNDS: [u64; 16] = [
     100_000,
     250_000,
@@ -25,11 +25,11 @@ pub(super) const BOUNDS: [u64; 16] = [
     10_000_000_000,
 ];
 
-/// One for each bound, and one for what took longer than the last.
+/// One bucket for each bound, and one for longer durations.
 pub(super) const BUCKETS: usize = BOUNDS.len() + 1;
 
-/// The bucket of a duration. What is quick is found quickly: most of a busy cache's answers are in
-/// the first bucket.
+/// The bucket of a duration. A linear search: most responses of a busy cache are in the first
+/// bucket.
 #[inline]
 pub(super) fn bucket(nanos: u64) -> usize {
     BOUNDS.iter().position(|bound| nanos <= *bound).unwrap_or(BOUNDS.len())
@@ -41,10 +41,10 @@ pub(super) fn nanos(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
-/// A histogram of durations, as it stood when it was read.
+/// A snapshot of a histogram of durations.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Latency {
-    /// By bucket; not cumulative.
+    /// One count for each bucket, not cumulative.
     counts: [u64; BUCKETS],
     sum: Duration,
 }
@@ -54,30 +54,30 @@ impl Latency {
         Self { counts, sum }
     }
 
-    /// How many durations there were.
+    /// The number of durations.
     #[must_use]
     pub fn count(&self) -> u64 {
         self.counts.iter().sum()
     }
 
-    /// All of them together.
+    /// The sum of the durations.
     #[must_use]
     pub const fn sum(&self) -> Duration {
         self.sum
     }
 
-    /// Their mean; none of nothing.
+    /// The mean. `None` if there are no durations.
     #[must_use]
     pub fn mean(&self) -> Option<Duration> {
         let count = self.count();
         (count > 0).then(|| Duration::from_nanos(nanos(self.sum) / count))
     }
 
-    /// The duration that a share `q` (0 to 1) of them did not exceed; none of nothing.
+    /// The duration that a share `q` (0 to 1) of them did not exceed. `None` if there are none.
     ///
-    /// An estimate, as good as the buckets are narrow: durations are taken to lie evenly within
-    /// theirs, as Prometheus' own `histogram_quantile` has it. Of what lies beyond the last bound,
-    /// nothing more is known than that: the answer is the bound.
+    /// An estimate: durations are assumed to be spread evenly within their bucket, as in
+    /// Prometheus' `histogram_quantile`. For a quantile beyond the last bound it returns that
+    /// bound, because nothing more is known.
     #[must_use]
     pub fn quantile(&self, q: f64) -> Option<Duration> {
         let count = self.count();
@@ -99,7 +99,7 @@ impl Latency {
         Some(Duration::from_nanos(lower))
     }
 
-    /// Takes in what another histogram holds.
+    /// Adds the counts of another histogram.
     pub fn add(&mut self, other: &Self) {
         for (mine, theirs) in self.counts.iter_mut().zip(other.counts) {
             *mine += theirs;
@@ -107,7 +107,8 @@ impl Latency {
         self.sum = self.sum.saturating_add(other.sum);
     }
 
-    /// Each bound in seconds with how many did not exceed it. The last one is infinity, with all.
+    /// Each bound in seconds, with the number of durations that did not exceed it. The last bound
+    /// is infinity.
     pub(super) fn cumulative(&self) -> impl Iterator<Item = (f64, u64)> + '_ {
         let bounds = BOUNDS
             .into_iter()
@@ -120,7 +121,7 @@ impl Latency {
     }
 }
 
-/// Counts below 2^53 lose nothing, and an estimate may.
+/// Exact for counts below 2^53. Above that it loses digits, which an estimate can.
 #[allow(clippy::cast_precision_loss, reason = "an estimate of many needs no last digit")]
 const fn as_f64(count: u64) -> f64 {
     count as f64
@@ -148,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_has_neither_mean_nor_quantile() {
+    fn an_empty_histogram_has_neither_mean_nor_quantile() {
         let nothing = Latency::default();
         assert_eq!((nothing.count(), nothing.mean(), nothing.quantile(0.5)), (0, None, None));
     }
@@ -163,12 +164,12 @@ mod tests {
         assert_eq!(latency.quantile(0.8), Some(Duration::from_millis(10)));
         assert_eq!(latency.quantile(0.9), Some(Duration::from_millis(75)));
         assert_eq!(latency.quantile(1.0), Some(Duration::from_millis(100)));
-        // Not the lower end of a bucket that holds none of them.
+        // Not the lower bound of an empty bucket.
         assert_eq!(latency.quantile(0.0), Some(Duration::from_millis(5)));
     }
 
     #[test]
-    fn what_exceeds_the_last_bound_is_told_as_the_bound() {
+    fn a_quantile_beyond_the_last_bound_is_that_bound() {
         let latency = of(&[60_000_000]);
         assert_eq!((latency.quantile(0.5), latency.count()), (Some(Duration::from_secs(10)), 1));
         assert_eq!(latency.cumulative().last(), Some((f64::INFINITY, 1)));

@@ -1,8 +1,8 @@
-//! All numbers of one route: a fixed row that many threads count in at once, each number found by
-//! arithmetic.
+//! All counts of one route: a row of fixed size that many threads increment at once. The position
+//! of each number is computed.
 //!
-//! Knows the closed enums of `outcome`, and its name; not what a route is, and not who else has a
-//! row.
+//! Knows the closed enums of `outcome` and its own name. Knows neither what a route is nor other
+//! rows.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -13,7 +13,7 @@ use super::counter::{STRIPES, stripe};
 use super::latency::{BUCKETS, Latency, bucket, nanos};
 use crate::outcome::{Disposition, Reason};
 
-/// What there is to say of a request that has been answered.
+/// What is counted of a request.
 #[derive(Clone, Copy, Debug)]
 pub struct RequestRecord {
     /// What happened to it.
@@ -22,7 +22,7 @@ pub struct RequestRecord {
     pub reason: Option<Reason>,
     /// From its head to the head of its response.
     pub duration: Duration,
-    /// How long the app would have taken, where a stored response spared asking it.
+    /// How long the origin would have taken, if a stored response made a request to it unnecessary.
     pub saved: Option<Duration>,
 }
 
@@ -31,7 +31,7 @@ pub struct RequestRecord {
 pub enum BodySource {
     /// A stored response.
     Cache,
-    /// The app, or the sidecar itself in its place.
+    /// The origin, or the sidecar itself in its place.
     Origin,
 }
 
@@ -55,16 +55,16 @@ impl BodySource {
     }
 }
 
-/// What a request's time is counted under.
+/// The histogram that a duration is counted in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum TimedAs {
-    /// Answered from a stored response.
+    /// Served from a stored response.
     Hit,
-    /// The app was asked, on a route that caches.
+    /// Fetched from the origin, on a route that caches.
     Miss,
-    /// The cache took no part.
+    /// The request bypassed the cache.
     Bypass,
-    /// The app's own time.
+    /// The origin's own time.
     Origin,
 }
 
@@ -78,50 +78,51 @@ impl TimedAs {
     }
 }
 
-/// Columns of one histogram: its buckets, then the sum in nanoseconds.
+/// The columns of one histogram: its buckets, then the sum in nanoseconds.
 const HISTOGRAM: usize = BUCKETS + 1;
-/// Columns of one disposition: no reason, then each reason.
+/// The columns of one disposition: without a reason, then one for each reason.
 const REASONS: usize = Reason::ALL.len() + 1;
-/// The first column of each kind of number. What a hit counts comes first, so that it lies close
-/// together.
+/// The first column of each kind of number. The numbers that a hit increments come first, so that
+/// they lie close together.
 const SAVED: usize = 4 * HISTOGRAM;
 const BYTES: usize = SAVED + 1;
 const COUNTS: usize = BYTES + 2;
 const COLUMNS: usize = COUNTS + Disposition::ALL.len() * REASONS;
-/// From one stripe to the next: the columns, and a gap of a cache-line pair, so that two threads
-/// never share a line.
+/// The distance from one stripe to the next: the columns, and a gap of two cache lines, so that two
+/// threads never share a line.
 const STRIDE: usize = (COLUMNS + 16).next_multiple_of(16);
 
-/// The numbers of one route. About 3 KiB for each stripe; there are no more stripes than cores.
+/// The counts of one route. About 3 KiB for each stripe; there are at most as many stripes as
+/// cores.
 #[derive(Debug)]
 pub(super) struct Row {
     pub(super) name: Arc<str>,
     stripes: usize,
-    // By stripe, then column.
+    // Ordered by stripe, then by column.
     numbers: Box<[AtomicU64]>,
 }
 
-/// The numbers of one route, as they stood when they were read.
+/// A snapshot of the counts of one route.
 #[derive(Clone, Debug)]
 pub struct RowView {
     /// The route's name; `none` for requests without a route, `other` for routes beyond
     /// [`MAX_ROWS`](super::MAX_ROWS).
     pub name: Arc<str>,
-    /// How many requests ended how, and why: what happened at least once.
+    /// How many requests ended in which disposition, and why. Only counts above 0.
     pub requests: Vec<(Disposition, Option<Reason>, u64)>,
-    /// The time of requests answered HIT or STALE.
+    /// Durations of requests that were HIT or STALE.
     pub hit: Latency,
-    /// The time of requests answered MISS or REVALIDATED.
+    /// Durations of requests that were MISS or REVALIDATED.
     pub miss: Latency,
-    /// The time of requests that the cache took no part in.
+    /// Durations of requests that bypassed the cache.
     pub bypass: Latency,
-    /// The app's own time, to the head of its response.
+    /// Durations at the origin, to the head of its response.
     pub origin: Latency,
     /// Bytes of bodies that came from stored responses.
     pub bytes_from_cache: u64,
-    /// Bytes of bodies that came from the app.
+    /// Bytes of bodies that came from the origin.
     pub bytes_from_origin: u64,
-    /// What hits would have taken at the app.
+    /// The time that hits would have taken at the origin.
     pub saved: Duration,
 }
 
@@ -145,20 +146,20 @@ impl Row {
 
     /// Counts a request.
     #[inline]
-    pub(super) fn request(&self, seen: &RequestRecord) {
+    pub(super) fn request(&self, record: &RequestRecord) {
         let lane = self.lane();
-        let reason = seen.reason.map_or(0, |reason| reason as usize + 1);
-        add(lane, COUNTS + seen.disposition as usize * REASONS + reason, 1);
-        time(lane, TimedAs::from_disposition(seen.disposition), seen.duration);
-        if let Some(saved) = seen.saved {
+        let reason = record.reason.map_or(0, |reason| reason as usize + 1);
+        add(lane, COUNTS + record.disposition as usize * REASONS + reason, 1);
+        time(lane, TimedAs::from_disposition(record.disposition), record.duration);
+        if let Some(saved) = record.saved {
             add(lane, SAVED, nanos(saved));
         }
     }
 
-    /// Counts an answer of the app.
+    /// Counts a response of the origin.
     #[inline]
-    pub(super) fn origin(&self, took: Duration) {
-        time(self.lane(), TimedAs::Origin, took);
+    pub(super) fn origin(&self, duration: Duration) {
+        time(self.lane(), TimedAs::Origin, duration);
     }
 
     /// Counts bytes of a response's body.
@@ -173,7 +174,7 @@ impl Row {
         (first..first + REASONS).map(|column| self.sum(column)).sum()
     }
 
-    /// All numbers.
+    /// A snapshot.
     pub(super) fn view(&self) -> RowView {
         let requests = Disposition::ALL.iter().enumerate().flat_map(|(at, disposition)| {
             (0..REASONS).filter_map(move |reason| {
@@ -209,7 +210,7 @@ impl Row {
         })
     }
 
-    /// The numbers that the calling thread counts in.
+    /// The stripe that the calling thread counts in.
     #[inline]
     fn lane(&self) -> &[AtomicU64] {
         let first = stripe() % self.stripes * STRIDE;
@@ -223,8 +224,8 @@ fn add(lane: &[AtomicU64], column: usize, n: u64) {
 }
 
 #[inline]
-fn time(lane: &[AtomicU64], timed: TimedAs, took: Duration) {
-    let (first, nanos) = (timed as usize * HISTOGRAM, nanos(took));
+fn time(lane: &[AtomicU64], timed: TimedAs, duration: Duration) {
+    let (first, nanos) = (timed as usize * HISTOGRAM, nanos(duration));
     add(lane, first + bucket(nanos), 1);
     add(lane, first + BUCKETS, nanos);
 }
@@ -237,13 +238,13 @@ mod tests {
         Row::with_stripes("/a".into(), stripes)
     }
 
-    fn seen(disposition: Disposition, reason: Option<Reason>) -> RequestRecord {
+    fn record(disposition: Disposition, reason: Option<Reason>) -> RequestRecord {
         RequestRecord { disposition, reason, duration: Duration::from_micros(10), saved: None }
     }
 
     #[test]
     fn discriminants_are_positions_in_all() {
-        // `request` goes by the discriminant, `view` by the position.
+        // `request` uses the discriminant, `view` the position.
         assert!(
             Disposition::ALL
                 .iter()
@@ -254,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn every_combination_has_a_place_of_its_own() {
+    fn every_combination_has_a_column_of_its_own() {
         let row = row(2);
         let reasons = || std::iter::once(None).chain(Reason::ALL.iter().copied().map(Some));
         let all: Vec<_> = Disposition::ALL
@@ -263,7 +264,7 @@ mod tests {
             .collect();
         for (times, (disposition, reason)) in all.iter().enumerate() {
             for _ in 0..=times {
-                row.request(&seen(*disposition, *reason));
+                row.request(&record(*disposition, *reason));
             }
         }
         let expected: Vec<_> = (1..)
@@ -280,21 +281,21 @@ mod tests {
     }
 
     #[test]
-    fn times_are_kept_by_what_happened() {
+    fn durations_are_counted_by_disposition() {
         let row = row(1);
         for (ms, disposition) in (1..).zip(Disposition::ALL) {
             row.request(&RequestRecord {
                 duration: Duration::from_millis(ms),
-                ..seen(disposition, None)
+                ..record(disposition, None)
             });
         }
         row.origin(Duration::from_secs(20));
         let view = row.view();
-        let told = |latency: &Latency| (latency.count(), latency.sum());
-        assert_eq!(told(&view.hit), (2, Duration::from_millis(1 + 2)), "HIT and STALE");
-        assert_eq!(told(&view.miss), (2, Duration::from_millis(3 + 4)), "REVALIDATED and MISS");
-        assert_eq!(told(&view.bypass), (1, Duration::from_millis(5)));
-        assert_eq!(told(&view.origin), (1, Duration::from_secs(20)));
+        let summary = |latency: &Latency| (latency.count(), latency.sum());
+        assert_eq!(summary(&view.hit), (2, Duration::from_millis(1 + 2)), "HIT and STALE");
+        assert_eq!(summary(&view.miss), (2, Duration::from_millis(3 + 4)), "REVALIDATED and MISS");
+        assert_eq!(summary(&view.bypass), (1, Duration::from_millis(5)));
+        assert_eq!(summary(&view.origin), (1, Duration::from_secs(20)));
     }
 
     #[test]
@@ -305,11 +306,11 @@ mod tests {
         row.bytes(BodySource::Cache, 1);
         row.request(&RequestRecord {
             saved: Some(Duration::from_millis(250)),
-            ..seen(Disposition::Hit, None)
+            ..record(Disposition::Hit, None)
         });
         row.request(&RequestRecord {
             saved: Some(Duration::from_millis(500)),
-            ..seen(Disposition::Hit, None)
+            ..record(Disposition::Hit, None)
         });
         let view = row.view();
         assert_eq!(
@@ -319,13 +320,13 @@ mod tests {
     }
 
     #[test]
-    fn no_count_of_many_threads_is_lost() {
+    fn no_increment_of_many_threads_is_lost() {
         let row = Arc::new(row(2));
         let threads: Vec<_> = (0..4)
             .map(|_| {
                 let row = Arc::clone(&row);
                 thread::spawn(move || {
-                    (0..1000).for_each(|_| row.request(&seen(Disposition::Hit, None)))
+                    (0..1000).for_each(|_| row.request(&record(Disposition::Hit, None)))
                 })
             })
             .collect();

@@ -1,9 +1,9 @@
-//! Who counts in which row: the routes of one set of rules, by their indices.
+//! Maps the routes of one set of rules, by their index, to the rows that they count in.
 //!
-//! Rows outlive the rules. A route is found by its name again when the rules are read anew, and
-//! goes on counting; what was counted of a route that is gone stays, because a counter that
-//! vanishes or begins again would read as a restart. So that rules that are read anew without end
-//! do not grow this without end, there are at most [`MAX_ROWS`].
+//! Rows outlive the rules. After a reload a route finds its row by its name and continues to count.
+//! The counts of a removed route stay, because Prometheus would take a counter that vanishes or
+//! restarts for a restart of the process. There are at most [`MAX_ROWS`], so that endless reloads
+//! do not grow this without limit.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -11,17 +11,17 @@ use std::time::Duration;
 
 use super::row::{BodySource, RequestRecord, Row};
 
-/// The most routes that have numbers of their own in the life of a process. Those beyond share one
+/// The most routes that have a row of their own in the life of a process. Further routes share one
 /// row, named `other`.
 pub const MAX_ROWS: usize = 4096;
 
-/// The name of what is no route. Routes' names are patterns and begin with `/`, so that none
-/// collides with it.
+/// The name for requests without a route. Routes' names are patterns, which begin with `/`, so they
+/// cannot collide with it.
 pub const NONE: &str = "none";
 /// The name of the row that routes beyond [`MAX_ROWS`] share.
 const OTHER: &str = "other";
 
-/// All rows there are.
+/// All rows.
 #[derive(Debug)]
 pub(super) struct Rows {
     none: Arc<Row>,
@@ -31,12 +31,12 @@ pub(super) struct Rows {
 }
 
 impl Rows {
-    pub(super) fn new(most: usize) -> Self {
+    pub(super) fn new(max_rows: usize) -> Self {
         Self {
             none: Arc::new(Row::new(NONE.into())),
             by_name: HashMap::new(),
             other: None,
-            max_rows: most,
+            max_rows,
         }
     }
 
@@ -66,11 +66,11 @@ impl Rows {
     }
 }
 
-/// Where the routes of one set of rules are counted. A route's index is its place in the rules; two
-/// of one name count together.
+/// Counts for the routes of one set of rules. A route's index is its position in the rules. Two
+/// routes of one name count together.
 ///
-/// Counting takes no lock, looks nothing up and allocates nothing. A route that the table does not
-/// have counts as none: the number must not get lost, nor a request fail for it.
+/// Counting needs no lock, no lookup and no allocation. A route that is not in the table counts as
+/// `none`, so that neither the count is lost nor the request fails.
 #[derive(Debug)]
 pub struct RouteTable {
     none: Arc<Row>,
@@ -78,26 +78,26 @@ pub struct RouteTable {
 }
 
 impl RouteTable {
-    /// Counts a request that has been answered.
+    /// Counts a request.
     #[inline]
-    pub fn request(&self, route: Option<usize>, seen: &RequestRecord) {
-        self.row(route).request(seen);
+    pub fn request(&self, route: Option<usize>, record: &RequestRecord) {
+        self.row(route).request(record);
     }
 
-    /// Counts an answer of the app, which took this long from the sending of the request to the
-    /// head of the response.
+    /// Counts a response of the origin, with the time from sending the request to the head of the
+    /// response.
     #[inline]
-    pub fn origin(&self, route: Option<usize>, took: Duration) {
-        self.row(route).origin(took);
+    pub fn origin(&self, route: Option<usize>, duration: Duration) {
+        self.row(route).origin(duration);
     }
 
-    /// Counts bytes of a response's body that are at hand.
+    /// Counts the bytes of a response body that is in memory.
     #[inline]
     pub fn bytes(&self, route: Option<usize>, source: BodySource, bytes: u64) {
         self.row(route).bytes(source, bytes);
     }
 
-    /// Counts bytes of a response's body as they come.
+    /// Counts the bytes of a response body as they arrive.
     #[must_use]
     pub fn meter(&self, route: Option<usize>, source: BodySource) -> Meter {
         Meter { row: Arc::clone(self.row(route)), source }
@@ -117,7 +117,7 @@ pub struct Meter {
 }
 
 impl Meter {
-    /// So many more.
+    /// Adds bytes.
     #[inline]
     pub fn add(&self, bytes: u64) {
         self.row.bytes(self.source, bytes);
@@ -145,13 +145,13 @@ mod tests {
     }
 
     #[test]
-    fn a_route_goes_on_counting_in_the_next_table_at_another_place() {
+    fn a_route_continues_its_counts_in_the_next_table_at_another_index() {
         let mut rows = Rows::new(MAX_ROWS);
         let first = rows.table(names(&["/b", "/a"]));
         first.request(Some(0), &HIT);
         let second = rows.table(names(&["/c", "/a", "/b"]));
         second.request(Some(2), &HIT);
-        // A request that began under the old rules still counts as what it was.
+        // A request that began under the old rules still counts for its own route.
         first.request(Some(0), &HIT);
         second.request(Some(0), &HIT);
         let expected = [("none", 0), ("/a", 0), ("/b", 3), ("/c", 1)]
@@ -160,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_removed_route_has_counted_stays() {
+    fn the_counts_of_a_removed_route_stay() {
         let mut rows = Rows::new(MAX_ROWS);
         rows.table(names(&["/a"])).request(Some(0), &HIT);
         let _ = rows.table(Vec::new());

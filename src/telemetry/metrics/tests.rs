@@ -1,8 +1,8 @@
-//! What is counted shows under its name, in both formats, and nothing else does.
+//! The exposition of counts, in both formats.
 
 use super::*;
 
-fn seen(disposition: Disposition, reason: Option<Reason>) -> RequestRecord {
+fn record(disposition: Disposition, reason: Option<Reason>) -> RequestRecord {
     RequestRecord { disposition, reason, duration: Duration::from_millis(2), saved: None }
 }
 
@@ -12,7 +12,7 @@ fn routes(names: &[&str]) -> (Metrics, Arc<RouteTable>) {
     (metrics, table)
 }
 
-/// The lines of these families alone.
+/// The lines of the families whose names begin with `prefix`.
 fn lines(text: &str, prefix: &str) -> Vec<String> {
     let about = |line: &&str| {
         line.trim_start_matches("# HELP ").trim_start_matches("# TYPE ").starts_with(prefix)
@@ -21,12 +21,12 @@ fn lines(text: &str, prefix: &str) -> Vec<String> {
 }
 
 #[test]
-fn requests_are_written_sorted_and_what_never_happened_is_not() {
+fn requests_are_sorted_and_series_of_zero_are_left_out() {
     let (metrics, table) = routes(&["/b", "/a/{id}"]);
-    table.request(Some(0), &seen(Disposition::Hit, None));
-    table.request(Some(0), &seen(Disposition::Hit, None));
-    table.request(Some(1), &seen(Disposition::Miss, Some(Reason::NotStored)));
-    table.request(None, &seen(Disposition::Bypass, Some(Reason::NoRoute)));
+    table.request(Some(0), &record(Disposition::Hit, None));
+    table.request(Some(0), &record(Disposition::Hit, None));
+    table.request(Some(1), &record(Disposition::Miss, Some(Reason::NotStored)));
+    table.request(None, &record(Disposition::Bypass, Some(Reason::NoRoute)));
     let series = [
         r#"sidecache_requests_total{route="/a/{id}",disposition="miss",reason="not_stored"} 1"#,
         r#"sidecache_requests_total{route="/b",disposition="hit",reason="none"} 2"#,
@@ -71,10 +71,10 @@ fn the_build_is_a_gauge_in_text_and_an_info_in_open_metrics() {
 #[test]
 fn a_histogram_is_cumulative_and_in_seconds() {
     let (metrics, table) = routes(&["/a"]);
-    table.request(Some(0), &seen(Disposition::Stale, None));
+    table.request(Some(0), &record(Disposition::Stale, None));
     table.request(
         Some(0),
-        &RequestRecord { duration: Duration::from_mins(1), ..seen(Disposition::Hit, None) },
+        &RequestRecord { duration: Duration::from_mins(1), ..record(Disposition::Hit, None) },
     );
     table.origin(None, Duration::from_millis(250));
     let text = metrics.encode_as(MetricsFormat::Text);
@@ -111,7 +111,10 @@ fn bytes_and_savings_show_by_route() {
     let (metrics, table) = routes(&["/a"]);
     table.request(
         Some(0),
-        &RequestRecord { saved: Some(Duration::from_millis(1500)), ..seen(Disposition::Hit, None) },
+        &RequestRecord {
+            saved: Some(Duration::from_millis(1500)),
+            ..record(Disposition::Hit, None)
+        },
     );
     table.bytes(Some(0), BodySource::Cache, 100);
     table.meter(None, BodySource::Origin).add(7);
@@ -130,9 +133,9 @@ fn bytes_and_savings_show_by_route() {
 #[test]
 fn totals_are_over_all_routes() {
     let (metrics, table) = routes(&["/a", "/b"]);
-    table.request(Some(0), &seen(Disposition::Hit, None));
-    table.request(Some(1), &seen(Disposition::Hit, None));
-    table.request(None, &seen(Disposition::Bypass, Some(Reason::NoRoute)));
+    table.request(Some(0), &record(Disposition::Hit, None));
+    table.request(Some(1), &record(Disposition::Hit, None));
+    table.request(None, &record(Disposition::Bypass, Some(Reason::NoRoute)));
     let total = |disposition| metrics.requests_total(disposition);
     assert_eq!(
         (total(Disposition::Hit), total(Disposition::Bypass), total(Disposition::Miss)),
@@ -205,7 +208,7 @@ fn the_same_series_registered_again_replaces_the_first() {
 #[test]
 fn a_label_cannot_break_out_of_its_quotes() {
     let (metrics, table) = routes(&["/\"} 1\nevil 1\\"]);
-    table.request(Some(0), &seen(Disposition::Hit, None));
+    table.request(Some(0), &record(Disposition::Hit, None));
     for format in [MetricsFormat::Text, MetricsFormat::OpenMetrics] {
         let text = metrics.encode_as(format);
         assert!(!text.lines().any(|line| line.starts_with("evil")), "{text}");
@@ -216,8 +219,8 @@ fn a_label_cannot_break_out_of_its_quotes() {
 #[test]
 fn two_routes_of_one_name_are_one_series() {
     let (metrics, table) = routes(&["/a", "/a"]);
-    table.request(Some(0), &seen(Disposition::Hit, None));
-    table.request(Some(1), &seen(Disposition::Hit, None));
+    table.request(Some(0), &record(Disposition::Hit, None));
+    table.request(Some(1), &record(Disposition::Hit, None));
     assert!(
         metrics
             .encode_as(MetricsFormat::Text)

@@ -11,6 +11,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
 use crate::support::client;
+use crate::support::exposition;
 use crate::support::scene::assert_cache;
 use crate::support::{
     Client, Origin, Point, RedisServer, Response, Scene, Sidecar, Socket, eventually,
@@ -319,4 +320,59 @@ async fn heavy_a_hundred_reloads_under_load_fail_no_request() {
         "each new policy asked the app for itself: {}",
         app.count("GET", "/a")
     );
+}
+
+/// A count of the upstream's durations under this route.
+async fn upstream_answers(scene: &Scene, route: &str) -> f64 {
+    let text = scene.sidecar.admin_get("/metrics").await.text().to_owned();
+    let read = exposition::read(&text, exposition::Format::Text)
+        .unwrap_or_else(|problem| panic!("{problem}: {text}"));
+    read.sum("sidecache_upstream_duration_seconds_count", &[("route", route)])
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_fill_goes_by_the_rules_that_its_request_began_with() {
+    let routes = |names: &[&str]| {
+        let route = |name: &&str| {
+            format!("[[routes]]\npath = \"/{name}/{{*rest}}\"\nscope = \"public\"\nttl = \"5m\"\n")
+        };
+        names.iter().map(route).collect::<String>()
+    };
+    let old = format!("[debug]\nheaders = true\n{}", routes(&["a", "b"]));
+    // The same place in the table is another route, one tag is too many, and debug headers end.
+    let new = format!("[limits]\ntags = 1\n{}", routes(&["b", "a", "c"]));
+    let scene = Scene::start(&old, |request| {
+        let language = request.header("accept-language").unwrap_or_default();
+        Response::ok(language).header("vary", "accept-language").header("surrogate-key", "one two")
+    })
+    .await;
+    let hold = scene.hold("GET", "/a/1", Point::Before);
+    let address = scene.sidecar.address;
+    let leader = tokio::spawn(async move {
+        Client::new(address).get("/a/1", &[("accept-language", "de")]).await
+    });
+    hold.arrived().await;
+    reload(&scene, &new).await;
+    hold.release();
+    let reply = leader.await.expect("the request ends");
+    assert_cache(&reply, "MISS", "the fill ends");
+    assert_eq!(reply.text(), "de");
+
+    let counted = [
+        upstream_answers(&scene, "/a/{*rest}").await,
+        upstream_answers(&scene, "/b/{*rest}").await,
+    ];
+    assert!(counted[0] > 0.5 && counted[1] < 0.5, "the origin answered /a alone: {counted:?}");
+    assert!(reply.cache_status().contains("; stored"), "{}", reply.cache_status());
+    assert_eq!(reply.header("x-cache-route"), "/a/{*rest}", "its rules show it");
+    assert!(!reply.header("x-cache-key").is_empty());
+
+    // Under the rules that it began with, it is found by its key and its variant alone.
+    reload(&scene, &old).await;
+    let hit = scene.ask("/a/1", &[("accept-language", "de")]).await;
+    assert_cache(&hit, "HIT", "its variant");
+    assert_eq!((hit.text(), hit.header("x-cache-key")), ("de", reply.header("x-cache-key")));
+    let other = scene.ask("/a/1", &[("accept-language", "fr")]).await;
+    assert_cache(&other, "MISS", "another variant");
+    assert_eq!(other.text(), "fr");
 }

@@ -49,7 +49,7 @@ async fn of(
     (app, flow)
 }
 
-/// Stale answers, those of them that nothing explains, and answers that are another caller's.
+/// Stale responses, those of them that nothing explains, and responses that are another caller's.
 fn found(flow: &Flow, route: &str) -> (u64, u64, u64) {
     let route = flow.route(route);
     (route.stale.count, route.stale.unexplained, route.scope.count)
@@ -197,7 +197,7 @@ async fn missing_rule(rules: &str, expected: u64) {
     );
     assert_eq!(report.advice.len(), 1, "{report:?}");
     assert_eq!(report.advice[0].toml, RULE);
-    assert_eq!(report.advice[0].why, "3 answers would have been stale after PUT /items/7");
+    assert_eq!(report.advice[0].why, "3 responses would have been stale after PUT /items/7");
     assert_eq!(
         flow.metric("sidecache_shadow_findings_total{route=\"/list\",finding=\"stale\"}"),
         3

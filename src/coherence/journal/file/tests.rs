@@ -4,9 +4,10 @@ use std::fs::{File, OpenOptions};
 use std::io::Write as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
-use std::sync::{Mutex, mpsc};
+use std::sync::mpsc;
 
 use futures_util::FutureExt as _;
+use parking_lot::Mutex;
 use tempfile::TempDir;
 
 use super::super::tests::{Left, intend, left_by, names, purge, withdraw};

@@ -1,8 +1,9 @@
-//! Mutations: which tags they purge, however they come dressed.
+//! Mutations: which tags they purge, however the path and the method are disguised.
 
 use std::time::Duration;
 
 use super::*;
+use crate::policy::field::BodyFields;
 use crate::policy::purge_rule::MutationGuard;
 
 const RULES: &str = r#"
@@ -35,7 +36,7 @@ tags = ["campaign:{named}", "flat:{flat}", "place:{where}"]
 "#;
 
 fn tags(rules: &PolicyRules, sent: &SentRequest, body: Option<&BodyFields>) -> Vec<String> {
-    told(rules, sent, body)
+    mutation(rules, sent, body)
         .tags
         .iter()
         .map(ToString::to_string)
@@ -43,17 +44,17 @@ fn tags(rules: &PolicyRules, sent: &SentRequest, body: Option<&BodyFields>) -> V
         .collect()
 }
 
-fn told(rules: &PolicyRules, sent: &SentRequest, body: Option<&BodyFields>) -> Mutation {
+fn mutation(rules: &PolicyRules, sent: &SentRequest, body: Option<&BodyFields>) -> Mutation {
     rules
-        .mutation(&sent.asked(), &effective(rules, sent), body)
-        .unwrap_or_else(|header| panic!("{header} is at fault"))
+        .mutation(&sent.view(), &effective(rules, sent), body)
+        .unwrap_or_else(|header| panic!("{header} is ambiguous"))
 }
 
-/// The method that the plan hands on.
+/// The method that the plan names.
 fn effective(rules: &PolicyRules, sent: &SentRequest) -> Method {
-    match rules.plan(&sent.asked()) {
+    match rules.plan(&sent.view()) {
         Plan::Mutate(method) => method,
-        other => panic!("{sent:?} is no mutation: {other:?}"),
+        other => panic!("{sent:?} is not a mutation: {other:?}"),
     }
 }
 
@@ -64,17 +65,17 @@ fn put(target: &str) -> SentRequest {
 #[test]
 fn captures_and_fields_make_the_tags() {
     let rules = rules(RULES);
-    let mutation = told(&rules, &put("/campaigns/7"), None);
+    let purged = mutation(&rules, &put("/campaigns/7"), None);
     assert_eq!(tags(&rules, &put("/campaigns/7"), None), ["all:acme", "campaign:7"]);
     assert!(
-        mutation.tags.iter().any(|tag| tag.as_str() == "uri:app.test/campaigns/7"),
+        purged.tags.iter().any(|tag| tag.as_str() == "uri:app.test/campaigns/7"),
         "{:?}",
-        mutation.tags
+        purged.tags
     );
-    assert!(mutation.covered && !mutation.uncovered_cached_path && mutation.missing.is_empty());
-    assert_eq!((mutation.guard, mutation.repurge_after.len()), (MutationGuard::Mark, 0));
+    assert!(purged.covered && !purged.uncovered_cached_path && purged.missing.is_empty());
+    assert_eq!((purged.guard, purged.repurge_after.len()), (MutationGuard::Mark, 0));
     assert_eq!(tags(&rules, &put("/campaigns/a%20b"), None), ["all:acme", "campaign:a%20b"]);
-    let delete = told(&rules, &SentRequest::new("DELETE", "/campaigns/7"), None);
+    let delete = mutation(&rules, &SentRequest::new("DELETE", "/campaigns/7"), None);
     assert_eq!(delete.guard, MutationGuard::Bypass);
     assert_eq!(delete.repurge_after, [Duration::from_secs(1), Duration::from_secs(5)]);
 }
@@ -91,7 +92,7 @@ fn the_tags_of_a_write_are_those_of_the_read() {
     ] {
         let get = SentRequest::get(path);
         let read = lookup(&rules, &get).tags();
-        let write = told(&rules, &put(path), None).tags;
+        let write = mutation(&rules, &put(path), None).tags;
         assert!(
             read.iter().all(|tag| write.contains(tag)),
             "{path}: {read:?} is not all in {write:?}"
@@ -103,16 +104,16 @@ fn the_tags_of_a_write_are_those_of_the_read() {
 fn a_missing_field_is_listed_and_the_other_tags_are_purged() {
     let rules = rules(RULES);
     let sent = SentRequest::new("PUT", "/campaigns/7");
-    let mutation = told(&rules, &sent, None);
-    assert_eq!(mutation.missing.iter().map(|name| &**name).collect::<Vec<_>>(), ["tenant"]);
+    let purged = mutation(&rules, &sent, None);
+    assert_eq!(purged.missing.iter().map(|name| &**name).collect::<Vec<_>>(), ["tenant"]);
     assert_eq!(tags(&rules, &sent, None), ["campaign:7"]);
-    let missing = told(&rules, &SentRequest::new("POST", "/batch"), None).missing;
+    let missing = mutation(&rules, &SentRequest::new("POST", "/batch"), None).missing;
     assert_eq!(missing.iter().map(|name| &**name).collect::<Vec<_>>(), ["flat", "named", "where"]);
-    let doubled = SentRequest::new("POST", "/batch?where=x&where=y");
+    let repeated = SentRequest::new("POST", "/batch?where=x&where=y");
     assert_eq!(
-        tags(&rules, &doubled, None),
+        tags(&rules, &repeated, None),
         ["place:x", "place:y"],
-        "whichever it is, it is purged"
+        "both are purged, because the origin may read either"
     );
 }
 
@@ -120,8 +121,8 @@ fn a_missing_field_is_listed_and_the_other_tags_are_purged() {
 fn bodies_are_read_where_a_rule_asks_for_it() {
     let rules = rules(RULES);
     let post = SentRequest::new("POST", "/batch?where=rome");
-    assert!(rules.mutation_reads_body(&post.asked(), &Method::POST));
-    assert!(!rules.mutation_reads_body(&put("/campaigns/7").asked(), &Method::PUT));
+    assert!(rules.mutation_reads_body(&post.view(), &Method::POST));
+    assert!(!rules.mutation_reads_body(&put("/campaigns/7").view(), &Method::PUT));
     let json =
         BodyFields::parse(b"application/json", br#"{"campaign":{"id":7},"flat":"x"}"#).unwrap();
     assert_eq!(tags(&rules, &post, Some(&json)), ["campaign:7", "flat:x", "place:rome"]);
@@ -132,7 +133,7 @@ fn bodies_are_read_where_a_rule_asks_for_it() {
 }
 
 #[test]
-fn a_disguised_path_is_still_seen() {
+fn a_disguised_path_still_matches_its_rule() {
     let rules = rules(RULES);
     for path in [
         "/campaigns%2f7",
@@ -153,17 +154,17 @@ fn a_disguised_path_is_still_seen() {
             ["all:acme", "campaign:7"].iter().all(|tag| seen.iter().any(|seen| seen == tag)),
             "{path}: {seen:?}"
         );
-        let mutation = told(&rules, &put(path), None);
+        let purged = mutation(&rules, &put(path), None);
         assert!(
-            mutation.tags.iter().any(|tag| tag.as_str() == "uri:app.test/campaigns/7"),
+            purged.tags.iter().any(|tag| tag.as_str() == "uri:app.test/campaigns/7"),
             "{path}: {:?}",
-            mutation.tags
+            purged.tags
         );
     }
 }
 
 #[test]
-fn a_method_in_disguise_is_seen_with_the_one_it_hides_behind() {
+fn an_overridden_method_counts_as_well_as_the_one_on_the_request_line() {
     let rules = rules(RULES);
     let post = |target: &str| SentRequest::new("POST", target);
     assert_eq!(tags(&rules, &post("/campaigns/7"), None), Vec::<String>::new());
@@ -178,7 +179,7 @@ fn a_method_in_disguise_is_seen_with_the_one_it_hides_behind() {
     ] {
         assert_eq!(tags(&rules, &sent, None), ["gone:7"], "{sent:?}");
     }
-    // An app may obey the override or not: both rules apply.
+    // The origin may support the override or not, so both rules apply.
     let both = put("/campaigns/7").with("x-http-method-override", "DELETE");
     assert_eq!(tags(&rules, &both, None), ["all:acme", "campaign:7", "gone:7"]);
 }
@@ -186,27 +187,29 @@ fn a_method_in_disguise_is_seen_with_the_one_it_hides_behind() {
 #[test]
 fn a_write_to_a_cached_path_without_a_rule_is_noticed() {
     let rules = rules(RULES);
-    let post = told(&rules, &SentRequest::new("POST", "/campaigns/7"), None);
+    let post = mutation(&rules, &SentRequest::new("POST", "/campaigns/7"), None);
     assert!(!post.covered && post.uncovered_cached_path);
     assert_eq!(
         post.tags.iter().map(Tag::as_str).collect::<Vec<_>>(),
         ["uri:app.test/campaigns/7"],
-        "its own URI, always"
+        "a mutation always purges its own URI"
     );
-    assert!(!told(&rules, &SentRequest::new("POST", "/elsewhere"), None).uncovered_cached_path);
-    assert!(told(&rules, &SentRequest::new("POST", "/campaigns;x/7"), None).uncovered_cached_path);
+    assert!(!mutation(&rules, &SentRequest::new("POST", "/elsewhere"), None).uncovered_cached_path);
+    assert!(
+        mutation(&rules, &SentRequest::new("POST", "/campaigns;x/7"), None).uncovered_cached_path
+    );
 }
 
 #[test]
-fn a_doubted_header_of_a_rule_refuses_the_mutation() {
+fn a_repeated_or_removed_header_of_a_rule_refuses_the_mutation() {
     let rules = rules(RULES);
     for sent in [
         put("/campaigns/7").with("x-tenant-id", "b"),
         put("/campaigns/7").with("connection", "x-tenant-id"),
     ] {
         let refused = rules
-            .mutation(&sent.asked(), &Method::PUT, None)
-            .expect_err("nobody can tell whose data it changes");
+            .mutation(&sent.view(), &Method::PUT, None)
+            .expect_err("it is ambiguous whose data it changes");
         assert_eq!(refused.as_str(), "x-tenant-id");
     }
 }

@@ -1,9 +1,13 @@
-//! What holds for every request: the app gets nothing that the key has not seen, and both ways to a
-//! variant's key agree.
+//! Properties of every request: the origin receives nothing that is not in the key, and both ways to
+//! compute a variant's key agree.
 
+use http::header::{AUTHORIZATION, COOKIE};
 use proptest::prelude::*;
 
 use super::*;
+use crate::policy::route::HeaderRole;
+use crate::policy::scope::Scope;
+use crate::semantics::vary::VarySpec;
 
 /// Rules of every kind, all for the path `/a/{id}`.
 const KINDS: [&str; 12] = [
@@ -78,7 +82,7 @@ fn sent(target: usize, lines: &HeaderLines, trusted: bool) -> SentRequest {
     sent
 }
 
-/// A pair of requests that have most lines in common.
+/// Two requests that have most of their headers in common.
 fn pair() -> impl Strategy<Value = (usize, bool, [SentRequest; 2])> {
     let line = (0..POOL.len(), 0_usize..7, 0_u8..6);
     (
@@ -100,7 +104,7 @@ fn pair() -> impl Strategy<Value = (usize, bool, [SentRequest; 2])> {
         })
 }
 
-/// The cookies of a request, whatever their order.
+/// The cookies of a request, sorted.
 fn cookies(headers: &HeaderMap) -> Vec<Vec<u8>> {
     let mut all: Vec<Vec<u8>> =
         field::cookies(headers).map(|(name, value)| [name, b"=", value].concat()).collect();
@@ -108,16 +112,16 @@ fn cookies(headers: &HeaderMap) -> Vec<Vec<u8>> {
     all
 }
 
-/// What the app can tell of a header, with what means the same written the same.
-fn seen(headers: &HeaderMap, name: &HeaderName) -> Vec<Vec<u8>> {
+/// The values of a header as the origin understands them: equal where they mean the same.
+fn meaning(headers: &HeaderMap, name: &HeaderName) -> Vec<Vec<u8>> {
     let lines: Vec<Vec<u8>> =
         headers.get_all(name).iter().map(|line| line.as_bytes().trim_ascii().to_vec()).collect();
     if *name == ACCEPT && lines == [b"*/*"] { Vec::new() } else { lines }
 }
 
-/// Two requests with one key, neither of which bypasses for a header: the app must not be able to
-/// tell them apart.
-fn cannot_be_told_apart(
+/// Asserts that the origin cannot distinguish two requests that have the same key and that no
+/// unknown header makes bypass.
+fn assert_indistinguishable(
     rules: &PolicyRules,
     one: &Lookup<'_>,
     two: &Lookup<'_>,
@@ -137,11 +141,11 @@ fn cannot_be_told_apart(
         if matches!(role, HeaderRole::Harmless | HeaderRole::Passed) || (shared && identifies) {
             continue;
         }
-        prop_assert!(role != HeaderRole::Withheld, "{} is withheld, and reaches the app", name);
+        prop_assert!(role != HeaderRole::Withheld, "{} is withheld, but reaches the origin", name);
         if *name == COOKIE {
             prop_assert_eq!(cookies(&filled_one), cookies(&filled_two));
         } else {
-            prop_assert_eq!(seen(&filled_one, name), seen(&filled_two, name), "{}", name);
+            prop_assert_eq!(meaning(&filled_one, name), meaning(&filled_two, name), "{}", name);
         }
     }
     if one.route.spec.scope == Scope::Private {
@@ -153,7 +157,7 @@ fn cannot_be_told_apart(
     Ok(())
 }
 
-/// A `Vary` of some of the names above, and one that nobody sends.
+/// A `Vary` with some of the names above, and a name that no request has.
 fn vary(names: &[usize]) -> VarySpec {
     let names: Vec<&str> =
         names.iter().map(|at| POOL.get(*at).map_or("x-never", |(name, _)| name)).collect();
@@ -167,13 +171,13 @@ fn vary(names: &[usize]) -> VarySpec {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(10_000))]
 
-    // Each case runs under all the rules: 36 times as many.
+    // Each case runs under all 36 sets of rules.
     #[test]
-    fn what_the_app_may_see_the_key_has_seen((_, _, pair) in pair()) {
+    fn the_key_covers_all_that_the_origin_receives((_, _, pair) in pair()) {
         for rules in EVERY_KIND.iter() {
-            let (Plan::Lookup(one), Plan::Lookup(two)) = (rules.plan(&pair[0].asked()), rules.plan(&pair[1].asked())) else { continue };
+            let (Plan::Lookup(one), Plan::Lookup(two)) = (rules.plan(&pair[0].view()), rules.plan(&pair[1].view())) else { continue };
             if one.unknown.is_empty() && two.unknown.is_empty() && one.key.canonical() == two.key.canonical() {
-                cannot_be_told_apart(rules, &one, &two)?;
+                assert_indistinguishable(rules, &one, &two)?;
             }
         }
     }
@@ -182,7 +186,7 @@ proptest! {
     fn both_ways_to_a_variants_key_agree((_, trusted, [sent, _]) in pair(), names in prop::collection::vec(0..=POOL.len(), 0..6)) {
         let spec = vary(&names);
         for rules in EVERY_KIND.iter() {
-            let Plan::Lookup(lookup) = rules.plan(&sent.asked()) else { continue };
+            let Plan::Lookup(lookup) = rules.plan(&sent.view()) else { continue };
             let (_, filled) = lookup.fill_request();
             let by_fill = rules.variant_of(lookup.route, trusted, &lookup.key, &spec, &filled);
             let by_request = lookup.variant(&spec);
@@ -193,7 +197,7 @@ proptest! {
     #[test]
     fn secrets_are_not_in_the_key_in_the_clear((_, _, [sent, _]) in pair(), names in prop::collection::vec(0..POOL.len(), 0..6)) {
         for rules in EVERY_KIND.iter() {
-            let Plan::Lookup(lookup) = rules.plan(&sent.asked()) else { continue };
+            let Plan::Lookup(lookup) = rules.plan(&sent.view()) else { continue };
             let key = lookup.variant(&vary(&names));
             let held = |needle: &[u8]| key.canonical().windows(needle.len()).any(|bytes| bytes == needle);
             prop_assert!(!held(b"aaaaaaaa") && !held(b"sid="), "{:?}", sent);
@@ -206,9 +210,9 @@ proptest! {
         for method in ["GET", "POST"] {
             let sent = SentRequest { uri: uri.clone(), method: method.parse().unwrap(), ..sent(0, &lines, false) };
             for rules in EVERY_KIND.iter() {
-                match rules.plan(&sent.asked()) {
+                match rules.plan(&sent.view()) {
                     Plan::Lookup(lookup) => drop((lookup.fill_request(), lookup.tags(), lookup.shown_fields())),
-                    Plan::Mutate(method) => drop(rules.mutation(&sent.asked(), &method, None)),
+                    Plan::Mutate(method) => drop(rules.mutation(&sent.view(), &method, None)),
                     Plan::Pass(..) | Plan::Refuse(..) => {}
                 }
             }
@@ -218,9 +222,9 @@ proptest! {
 
 static EVERY_KIND: std::sync::LazyLock<Vec<PolicyRules>> = std::sync::LazyLock::new(every_kind);
 
-/// The properties above would hold of rules that look nothing up.
+/// Guards against vacuous properties: they would also hold if no request were looked up.
 #[test]
-fn the_properties_speak_of_something() {
+fn the_strategies_yield_lookups_with_equal_and_with_different_keys() {
     use proptest::strategy::ValueTree as _;
     let (mut runner, strategy) = (proptest::test_runner::TestRunner::deterministic(), pair());
     let (mut same, mut different) = (0, 0);
@@ -228,7 +232,7 @@ fn the_properties_speak_of_something() {
         let (_, _, pair) = strategy.new_tree(&mut runner).unwrap().current();
         for rules in EVERY_KIND.iter() {
             if let (Plan::Lookup(one), Plan::Lookup(two)) =
-                (rules.plan(&pair[0].asked()), rules.plan(&pair[1].asked()))
+                (rules.plan(&pair[0].view()), rules.plan(&pair[1].view()))
             {
                 *(if one.key.canonical() == two.key.canonical() {
                     &mut same

@@ -1,109 +1,20 @@
-//! The two bodies of an exchange: what goes up, watched for progress, and what comes down, which
-//! drives its connection.
+//! A response's body on its way from the origin. Reading it drives its connection.
 
 use std::collections::VecDeque;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::HeaderMap;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use hyper::body::Incoming;
 
 use super::pool::PooledConnection;
+use super::trailers::without_forbidden_trailers;
 use crate::clock::Clock;
-use crate::semantics::body::{Body, BodyError};
-use crate::semantics::forward;
+use crate::semantics::body::BodyError;
 use crate::telemetry::metrics::Counter;
-
-/// A request's body as hyper reads it.
-pub(super) struct Upload {
-    body: Body,
-    progress: Option<Arc<UploadProgress>>,
-}
-
-/// How far a streamed request body has come.
-#[derive(Default)]
-pub(super) struct UploadProgress {
-    // Frames that hyper has read. It reads one only when it has room, so that this stops when the
-    // app stops reading.
-    frames: AtomicU32,
-    failed: AtomicBool,
-    over: AtomicBool,
-}
-
-impl UploadProgress {
-    pub(super) fn frames(&self) -> u32 {
-        self.frames.load(Ordering::Relaxed)
-    }
-
-    /// Whether the body ended in an error.
-    pub(super) fn failed(&self) -> bool {
-        self.failed.load(Ordering::Relaxed)
-    }
-
-    /// Whether hyper is done with the body.
-    pub(super) fn over(&self) -> bool {
-        self.over.load(Ordering::Relaxed)
-    }
-}
-
-impl Upload {
-    /// The body, and a view of its progress where it is a stream.
-    pub(super) fn new(body: Body) -> (Self, Option<Arc<UploadProgress>>) {
-        let progress = if body.replayable().is_some() { None } else { Some(Arc::default()) };
-        (Self { body, progress: progress.clone() }, progress)
-    }
-
-    /// A body that needs no watching.
-    pub(super) const fn unwatched(body: Body) -> Self {
-        Self { body, progress: None }
-    }
-}
-
-impl HttpBody for Upload {
-    type Data = Bytes;
-    type Error = BodyError;
-
-    fn poll_frame(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let this = self.get_mut();
-        let polled = Pin::new(&mut this.body).poll_frame(cx);
-        let Some(progress) = &this.progress else { return polled };
-        match polled {
-            Poll::Ready(Some(Ok(frame))) => {
-                progress.frames.fetch_add(1, Ordering::Relaxed);
-                Poll::Ready(Some(Ok(without_forbidden_trailers(frame))))
-            }
-            Poll::Ready(Some(Err(error))) => {
-                progress.failed.store(true, Ordering::Relaxed);
-                Poll::Ready(Some(Err(error)))
-            }
-            other => other,
-        }
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
-    }
-}
-
-impl Drop for Upload {
-    fn drop(&mut self) {
-        if let Some(progress) = &self.progress {
-            progress.over.store(true, Ordering::Relaxed);
-        }
-    }
-}
 
 /// What became of a body while its head was looked at.
 pub(super) enum BodyStart {
@@ -299,23 +210,5 @@ impl HttpBody for Download {
             Some(rest) => SizeHint::with_exact(rest + waiting),
             None => SizeHint::default(),
         }
-    }
-}
-
-/// SECURITY: what frames, routes or authenticates a message must not come after it (RFC 9110
-/// 6.5.1).
-fn without_forbidden_trailers(frame: Frame<Bytes>) -> Frame<Bytes> {
-    match frame.into_trailers() {
-        Err(data) => data,
-        Ok(trailers) if trailers.keys().any(forward::is_forbidden_trailer) => {
-            let mut kept = HeaderMap::with_capacity(trailers.len());
-            for (name, value) in
-                trailers.iter().filter(|(name, _)| !forward::is_forbidden_trailer(name))
-            {
-                kept.append(name.clone(), value.clone());
-            }
-            Frame::trailers(kept)
-        }
-        Ok(trailers) => Frame::trailers(trailers),
     }
 }

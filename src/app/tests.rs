@@ -1,0 +1,53 @@
+//! Sidecars in one process do not share their settings.
+
+use std::io;
+use std::sync::Arc;
+
+use http::{Method, Request, StatusCode};
+use parking_lot::Mutex;
+
+use super::*;
+
+#[derive(Clone, Default)]
+struct Captured(Arc<Mutex<Vec<u8>>>);
+
+impl io::Write for Captured {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+fn sidecar(log: &str) -> Sidecar {
+    let text = format!("[upstream]\nurl = \"http://127.0.0.1:1\"\n[log]\n{log}\n");
+    let mut config = Config::parse(&text, "proxy.toml", &|_| None)
+        .unwrap_or_else(|problems| panic!("{problems}"));
+    Sidecar::new(&mut config, Clock::manual()).expect("a sidecar")
+}
+
+#[tokio::test]
+async fn each_sidecar_of_a_process_logs_requests_by_its_own_settings() {
+    let captured = Captured::default();
+    let writer = captured.clone();
+    let subscriber = tracing_subscriber::fmt().with_writer(move || writer.clone()).finish();
+    let _default = tracing::subscriber::set_default(subscriber);
+    let (logging, silent, unset) =
+        (sidecar("access = true"), sidecar("access = false"), sidecar(""));
+    for (sidecar, path) in [(&logging, "/logged"), (&silent, "/silent"), (&unset, "/unset")] {
+        let request = Request::builder().method(Method::TRACE).uri(path).header("host", "a");
+        let request = request.body(Body::empty()).expect("a request");
+        let peer = ClientPeer { addr: [127, 0, 0, 1].into(), trusted: false };
+        let response = sidecar.proxy.handle(request, peer).await;
+        assert_eq!(response.status(), StatusCode::METHOD_NOT_ALLOWED);
+    }
+    let log = String::from_utf8(captured.0.lock().clone()).expect("UTF-8");
+    assert!(log.contains("sidecache::access"), "{log}");
+    assert!(
+        log.contains("/logged") && !log.contains("/silent") && !log.contains("/unset"),
+        "{log}"
+    );
+}

@@ -1,0 +1,275 @@
+//! A request that the cache may answer: its key, its tags, and who may share the stored response.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use http::header::{
+    AUTHORIZATION, HeaderMap, HeaderName, IF_MATCH, IF_UNMODIFIED_SINCE, RANGE, UPGRADE,
+};
+use http::{Method, Uri};
+use sha2::{Digest as _, Sha256};
+use smallvec::SmallVec;
+
+use crate::outcome::{Outcome, Reason};
+use crate::policy::authorized_clients::AuthorizationId;
+use crate::policy::credential::Credential;
+use crate::policy::field::{Field, FieldError, FieldView};
+use crate::policy::key::{Key, KeyPart, KeyWriter};
+use crate::policy::plan::request_headers::{removed_by_connection, sort_headers};
+use crate::policy::plan::rules::{PolicyRules, RequestView, authority};
+use crate::policy::request_target::{self, AmbiguousQuery};
+use crate::policy::route::{Captures, QueryRule, Route, RouteMode};
+use crate::policy::scope::Scope;
+use crate::policy::tag::{Tag, Template};
+use crate::secret::Hasher;
+use crate::semantics::forward;
+
+/// A request that the cache may answer.
+#[derive(Debug)]
+pub struct Lookup<'a> {
+    /// The route that matched.
+    pub route: &'a Arc<Route>,
+    /// The captures of the route's pattern.
+    pub captures: Captures,
+    /// The authority, lower-case.
+    pub host: Cow<'a, str>,
+    /// The path in normal form.
+    pub path: Cow<'a, str>,
+    /// The query that is in the key, and that a fill sends to the origin.
+    pub query: Option<Cow<'a, str>>,
+    /// The key, before `Vary` narrows it.
+    pub key: Key,
+    /// The client's credential.
+    pub credential: Option<Credential>,
+    /// What identifies this client among the authorized clients, in scope `shared`.
+    pub authorization: Option<AuthorizationId>,
+    /// Headers that no key has seen. The request bypasses the cache unless `Vary` is known to cover
+    /// them.
+    pub unknown: SmallVec<[HeaderName; 2]>,
+    /// Whether the client requests a part of the response (RFC 9110 14.2: `Range` counts on GET
+    /// alone).
+    pub range: bool,
+    pub(super) request: RequestView<'a>,
+    pub(super) rules: &'a PolicyRules,
+}
+
+impl PolicyRules {
+    /// The lookup of a request that a route took, or the reason why the request bypasses the cache.
+    pub(super) fn lookup<'a>(
+        &'a self,
+        route: &'a Arc<Route>,
+        captures: Captures,
+        path: Cow<'a, str>,
+        request: &RequestView<'a>,
+    ) -> Result<Lookup<'a>, Outcome> {
+        refuse_unkeyable(route, request)?;
+        let host = authority(request.uri, request.headers);
+        let query = keyed_query(&route.spec.query, request.uri)?;
+        let (implicit, unknown) = sort_headers(route, request);
+
+        let mut key = KeyWriter::default();
+        key.part(KeyPart::Route, &route.fingerprint);
+        key.part(KeyPart::Host, host.as_bytes());
+        key.part(KeyPart::Path, path.as_bytes());
+        if let Some(query) = &query {
+            let kind = if matches!(route.spec.query, QueryRule::All) {
+                KeyPart::Query
+            } else {
+                KeyPart::Parameters
+            };
+            key.part(kind, query.as_bytes());
+        }
+        let view = FieldView {
+            headers: request.headers,
+            host: &host,
+            query: request.uri.query().unwrap_or_default(),
+            captures: &captures,
+            body: None,
+            hasher: &self.hasher,
+        };
+        let fields_start = key.len();
+        for field in &route.fields {
+            let value = field.value(&view).map_err(|error| field_outcome(&field.name, error))?;
+            key.part(KeyPart::Field, field.name.as_bytes());
+            key.part(KeyPart::Value, &value);
+        }
+        let (credential, authorization) =
+            self.identity(route, (request.headers, &unknown), &host, &mut key, fields_start);
+        for (name, value) in implicit {
+            key.part(KeyPart::Header, name.as_str().as_bytes());
+            key.part(KeyPart::HeaderValue, value);
+        }
+        if key.len() > self.max_key {
+            return Err(Outcome::bypass(Reason::KeyTooLong));
+        }
+        let key = key.finish();
+        let range = *request.method == Method::GET && request.headers.contains_key(RANGE);
+        Ok(Lookup {
+            route,
+            captures,
+            host,
+            path,
+            query,
+            key,
+            credential,
+            authorization,
+            unknown,
+            range,
+            request: *request,
+            rules: self,
+        })
+    }
+
+    /// Adds to the key what the scope requires, and computes the client's authorization id.
+    fn identity(
+        &self,
+        route: &Route,
+        (headers, unknown): (&HeaderMap, &[HeaderName]),
+        host: &str,
+        key: &mut KeyWriter,
+        fields_start: usize,
+    ) -> (Option<Credential>, Option<AuthorizationId>) {
+        let credential = match route.spec.scope {
+            Scope::Public => return (None, None),
+            Scope::Private | Scope::Shared => self.credential.credential(headers, &self.hasher),
+        };
+        if route.spec.scope == Scope::Shared {
+            let mut digest = Sha256::new();
+            digest.update(route.fingerprint);
+            digest.update((host.len() as u64).to_be_bytes());
+            digest.update(host);
+            digest.update(key.since(fields_start));
+            digest.update(credential.map_or([0; 32], |credential| credential.0));
+            // SECURITY: when a request has headers that no key has seen, the origin's response to
+            // it authorizes only requests with the same values of those headers.
+            for (name, value) in unknown
+                .iter()
+                .flat_map(|name| headers.get_all(name).iter().map(move |value| (name, value)))
+            {
+                for part in [name.as_str().as_bytes(), value.as_bytes()] {
+                    digest.update((part.len() as u64).to_be_bytes());
+                    digest.update(part);
+                }
+            }
+            let digest: [u8; 32] = digest.finalize().into();
+            let (half, _) = digest.split_at(16);
+            return (
+                credential,
+                half.try_into().ok().map(|half| AuthorizationId(u128::from_be_bytes(half))),
+            );
+        }
+        // SECURITY: the field that identifies the client may be a prefix of the token. The whole
+        // `Authorization` is in the key as well, so that two tokens with a common prefix never
+        // share a private entry.
+        let whole = if route.chosen_identity {
+            hashed_authorization(headers, &self.hasher)
+        } else {
+            credential
+        };
+        match whole {
+            Some(whole) => key.part(KeyPart::Credential, &whole.0),
+            None => key.part(KeyPart::Anonymous, b""),
+        }
+        (credential, None)
+    }
+}
+
+impl Lookup<'_> {
+    fn view(&self) -> FieldView<'_> {
+        FieldView {
+            headers: self.request.headers,
+            host: &self.host,
+            query: self.request.uri.query().unwrap_or_default(),
+            captures: &self.captures,
+            body: None,
+            hasher: &self.rules.hasher,
+        }
+    }
+
+    /// The tags that follow from the request alone: those of the route, and that of the URI.
+    #[must_use]
+    pub fn tags(&self) -> Vec<Tag> {
+        let view = self.view();
+        // The templates' fields are in the key, so each of them has a value here.
+        let mut tags: Vec<Tag> = self
+            .route
+            .spec
+            .tags
+            .iter()
+            .filter_map(|template: &Template| template.render(&view).ok())
+            .collect();
+        tags.push(Tag::for_uri(&self.host, &self.path));
+        tags.sort();
+        tags.dedup();
+        tags
+    }
+
+    /// The fields of the key with their values, secrets redacted, for `explain`.
+    #[must_use]
+    pub fn shown_fields(&self) -> Vec<(Arc<str>, String)> {
+        let view = self.view();
+        let shown = |field: &Field| match field.value(&view) {
+            Ok(value) if field.is_secret() => format!(
+                "(hash {})",
+                self.rules.hasher.hex("shown", &value).get(..8).unwrap_or_default()
+            ),
+            Ok(value) => String::from_utf8_lossy(&value).into_owned(),
+            Err(_) => String::from("(missing)"),
+        };
+        self.route.fields.iter().map(|field| (Arc::clone(&field.name), shown(field))).collect()
+    }
+}
+
+/// Why a request bypasses the cache, whatever its key.
+fn refuse_unkeyable(route: &Route, request: &RequestView<'_>) -> Result<(), Outcome> {
+    if route.spec.mode == RouteMode::Off {
+        return Err(Outcome::bypass(Reason::ModeOff));
+    }
+    if request.has_body {
+        // SECURITY: the response to a GET with a body ("fat GET") may depend on the body, which is
+        // not in the key.
+        return Err(Outcome::bypass(Reason::RequestBody));
+    }
+    let headers = request.headers;
+    if let Some(name) = removed_by_connection(headers) {
+        // SECURITY: the key, or `Vary`, would contain a header that never reaches the origin, and
+        // the origin's response without that header would be stored under the key.
+        return Err(Outcome::bypass_with(Reason::UnkeyedHeader, name));
+    }
+    if headers.contains_key(UPGRADE) && forward::upgrade_wanted(headers, request.version).is_some()
+    {
+        return Err(Outcome::bypass(Reason::Upgrade));
+    }
+    if headers.contains_key(IF_MATCH) || headers.contains_key(IF_UNMODIFIED_SINCE) {
+        return Err(Outcome::bypass(Reason::Precondition));
+    }
+    Ok(())
+}
+
+/// The query that is in the key: all of it, none, or the parameters that the route names.
+fn keyed_query<'a>(rule: &QueryRule, uri: &'a Uri) -> Result<Option<Cow<'a, str>>, Outcome> {
+    match (rule, uri.query()) {
+        (QueryRule::All, query) => Ok(query.map(Cow::Borrowed)),
+        (QueryRule::None, _) | (QueryRule::Only(_), None) => Ok(None),
+        (QueryRule::Only(names), Some(query)) => match request_target::pick(query, names) {
+            Ok(picked) if picked.is_empty() => Ok(None),
+            Ok(picked) => Ok(Some(Cow::Owned(picked))),
+            // SECURITY: parameter cloaking. The origin might read a parameter that is not in the
+            // key.
+            Err(AmbiguousQuery) => Err(Outcome::bypass(Reason::AmbiguousQuery)),
+        },
+    }
+}
+
+fn hashed_authorization(headers: &HeaderMap, hasher: &Hasher) -> Option<Credential> {
+    headers
+        .get(AUTHORIZATION)
+        .map(|value| Credential(hasher.digest("authorization", value.as_bytes())))
+}
+
+fn field_outcome(field: &Arc<str>, error: FieldError) -> Outcome {
+    match error {
+        FieldError::Missing => Outcome::bypass_with(Reason::MissingField, Arc::clone(field)),
+        FieldError::Ambiguous => Outcome::bypass(Reason::AmbiguousQuery),
+    }
+}

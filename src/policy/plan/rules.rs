@@ -1,0 +1,66 @@
+//! The compiled rules of one `proxy.toml`, and the part of a request that they read.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use http::header::{HOST, HeaderMap};
+use http::{Method, Uri, Version};
+
+use crate::policy::credential::CredentialRule;
+use crate::policy::purge_rule::PurgeRule;
+use crate::policy::route::Routes;
+use crate::secret::Hasher;
+
+/// The rules of one `proxy.toml`.
+#[derive(Debug)]
+pub struct PolicyRules {
+    /// What is cached.
+    pub routes: Routes,
+    /// What is purged.
+    pub purges: Vec<PurgeRule>,
+    /// What identifies a client.
+    pub credential: Arc<CredentialRule>,
+    /// Hashes credentials.
+    pub hasher: Hasher,
+    /// The longest key, in bytes.
+    pub max_key: usize,
+}
+
+impl PolicyRules {
+    /// The digest that stands in a variant's key for the value of a secret header.
+    pub(super) fn hash_secret(&self, value: &[u8]) -> Vec<u8> {
+        self.hasher.digest("vary", value).to_vec()
+    }
+}
+
+/// The parts of a request's head that the rules read.
+#[derive(Clone, Copy, Debug)]
+pub struct RequestView<'a> {
+    /// The method.
+    pub method: &'a Method,
+    /// The target.
+    pub uri: &'a Uri,
+    /// The HTTP version.
+    pub version: Version,
+    /// The headers.
+    pub headers: &'a HeaderMap,
+    /// Whether the request has a body.
+    pub has_body: bool,
+    /// Whether the request comes from a trusted proxy.
+    pub peer_is_trusted: bool,
+}
+
+/// The authority that the request was sent to, lower-case.
+#[must_use]
+pub fn authority<'a>(uri: &'a Uri, headers: &'a HeaderMap) -> Cow<'a, str> {
+    let host = uri
+        .authority()
+        .map(http::uri::Authority::as_str)
+        .or_else(|| headers.get(HOST)?.to_str().ok())
+        .unwrap_or_default();
+    if host.bytes().any(|b| b.is_ascii_uppercase()) {
+        Cow::Owned(host.to_ascii_lowercase())
+    } else {
+        Cow::Borrowed(host)
+    }
+}

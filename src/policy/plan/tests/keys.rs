@@ -1,0 +1,227 @@
+//! Keys: which requests share one, whom a scope keeps apart, and what the origin receives on a fill.
+
+use super::*;
+
+#[test]
+fn private_keys_differ_by_the_whole_credential() {
+    let rules = rules(
+        "[credential]\nheaders = [\"x-api-key\"]\ncookies = [\"sid\"]\n[[routes]]\npath = \"/a\"\nttl = \"5m\"\n",
+    );
+    let get = || SentRequest::get("/a");
+    let all = [
+        get(),
+        get().with("authorization", "Bearer a"),
+        get().with("authorization", "Bearer b"),
+        get().with("authorization", "Basic a"),
+        get().with("cookie", "sid=a"),
+        get().with("cookie", "sid=b"),
+        get().with("x-api-key", "a"),
+        get().with("x-api-key", "b"),
+        get().with("authorization", "Bearer a").with("cookie", "sid=a"),
+        get().with("authorization", "Bearer a").with("x-api-key", "a"),
+        get().with("cookie", "sid=a").with("x-api-key", "a"),
+    ];
+    let keys: Vec<Vec<u8>> = all.iter().map(|sent| key(&rules, sent)).collect();
+    for (at, one) in keys.iter().enumerate() {
+        assert!(!keys[at + 1..].contains(one), "{:?} shares its key", all[at]);
+    }
+    // Cookies that do not identify the client do not reach the origin either.
+    let counted = get().with("cookie", "_ga=1; sid=a; theme=dark");
+    assert_eq!(key(&rules, &counted), keys[4]);
+    assert_eq!(filled(&rules, &counted, "cookie").as_deref(), Some("sid=a"));
+    assert_eq!(filled(&rules, &get().with("cookie", "_ga=1"), "cookie"), None);
+    assert_eq!(key(&rules, &get().with("cookie", "_ga=1")), keys[0]);
+}
+
+#[test]
+fn without_named_cookies_the_whole_cookie_is_the_credential() {
+    let rules = with_route("");
+    let with = |cookie: &str| SentRequest::get("/a/1").with("cookie", cookie);
+    assert_ne!(key(&rules, &with("sid=a; theme=dark")), key(&rules, &with("sid=a; theme=light")));
+    assert_eq!(
+        filled(&rules, &with("sid=a; theme=dark"), "cookie").as_deref(),
+        Some("sid=a; theme=dark")
+    );
+}
+
+#[test]
+fn shared_keys_are_the_same_and_authorizations_are_not() {
+    let rules = with_route("scope = \"shared\"\nkey = [\"tenant\"]");
+    let alice =
+        SentRequest::get("/a/1").with("x-tenant-id", "acme").with("authorization", "Bearer alice");
+    let bob =
+        SentRequest::get("/a/1").with("x-tenant-id", "acme").with("authorization", "Bearer bob");
+    let nobody = SentRequest::get("/a/1").with("x-tenant-id", "acme");
+    let other =
+        SentRequest::get("/a/1").with("x-tenant-id", "other").with("authorization", "Bearer alice");
+    let by_cookie =
+        SentRequest::get("/a/1").with("x-tenant-id", "acme").with("cookie", "sid=alice");
+    assert_eq!(key(&rules, &alice), key(&rules, &bob));
+    assert_eq!(key(&rules, &alice), key(&rules, &nobody));
+    assert_eq!(key(&rules, &alice), key(&rules, &by_cookie));
+    assert_ne!(key(&rules, &alice), key(&rules, &other));
+    let all = [&alice, &bob, &nobody, &other, &by_cookie]
+        .map(|sent| lookup(&rules, sent).authorization.expect("shared routes authorize"));
+    for (at, one) in all.iter().enumerate() {
+        assert!(!all[at + 1..].contains(one), "authorization {at} is not unique");
+    }
+    // The origin receives the credential, because it decides whether to accept it.
+    assert_eq!(filled(&rules, &alice, "authorization").as_deref(), Some("Bearer alice"));
+    assert_eq!(filled(&rules, &by_cookie, "cookie").as_deref(), Some("sid=alice"));
+    // An authorization does not hold for another host; it does for another page of the same route.
+    let mut elsewhere = alice.clone();
+    elsewhere.headers.insert(HOST, HeaderValue::from_static("other.test"));
+    assert_ne!(lookup(&rules, &elsewhere).authorization, lookup(&rules, &alice).authorization);
+}
+
+#[test]
+fn public_ignores_credentials_and_withholds_them() {
+    let toml = "[credential]\nheaders = [\"x-api-key\"]\n[[routes]]\npath = \"/a\"\nttl = \"5m\"\nscope = \"public\"\n";
+    let rules = rules(toml);
+    let known = SentRequest::get("/a")
+        .with("authorization", "Bearer a")
+        .with("cookie", "sid=a")
+        .with("x-api-key", "a");
+    assert_eq!(key(&rules, &known), key(&rules, &SentRequest::get("/a")));
+    let found = lookup(&rules, &known);
+    assert!(found.credential.is_none() && found.authorization.is_none());
+    for name in ["authorization", "cookie", "x-api-key"] {
+        assert_eq!(filled(&rules, &known, name), None, "{name} reaches the origin");
+    }
+    let rules = with_route("scope = \"public\"\nkey = [\"lang\"]");
+    let sent = SentRequest::get("/a/1").with("cookie", "sid=a; lang=de");
+    assert_eq!(
+        filled(&rules, &sent, "cookie").as_deref(),
+        Some("lang=de"),
+        "only the cookies of the key"
+    );
+    assert_eq!(
+        key(&rules, &sent),
+        key(&rules, &SentRequest::get("/a/1").with("cookie", "lang=de; sid=b"))
+    );
+    assert_ne!(
+        key(&rules, &sent),
+        key(&rules, &SentRequest::get("/a/1").with("cookie", "lang=en; sid=a"))
+    );
+}
+
+#[test]
+fn tokens_with_a_common_prefix_never_share_a_private_key() {
+    for kind in ["\"token\"", "\"prefix\", length = 20"] {
+        let rules = rules(&format!(
+            "[fields]\ntoken = {{ auth = {kind} }}\n[[routes]]\npath = \"/a\"\nttl = \"5m\"\nkey = [\"token\"]\n"
+        ));
+        for common in [20, 36, 100] {
+            for start in ["", "eyJ"] {
+                let token =
+                    |end: &str| format!("Bearer {start}{}{end}", "x".repeat(common - start.len()));
+                let [one, two] =
+                    ["a", "b"].map(|end| SentRequest::get("/a").with("authorization", &token(end)));
+                assert_ne!(
+                    key(&rules, &one),
+                    key(&rules, &two),
+                    "{kind}, {common} characters alike"
+                );
+                assert_eq!(key(&rules, &one), key(&rules, &one.clone()));
+            }
+        }
+        assert_eq!(verdict(&rules, &SentRequest::get("/a")), "missing field token");
+        // With a chosen identity a cookie is a header like any other.
+        let sent = SentRequest::get("/a").with("authorization", "Bearer a").with("cookie", "sid=a");
+        assert_eq!(verdict(&rules, &sent), "unkeyed header cookie");
+    }
+}
+
+#[test]
+fn the_route_decides_which_parameters_are_in_the_key() {
+    let all = with_route("");
+    let [one, two] = ["/a/1?x=1&y=2", "/a/1?y=2&x=1"].map(SentRequest::get);
+    assert_ne!(key(&all, &one), key(&all, &two), "the origin may depend on the order");
+    assert_ne!(key(&all, &SentRequest::get("/a/1?")), key(&all, &SentRequest::get("/a/1?x")));
+    assert_eq!(target(&all, &one), "/a/1?x=1&y=2");
+
+    let none = with_route("query = \"none\"");
+    assert_eq!(key(&none, &one), key(&none, &SentRequest::get("/a/1")));
+    assert_eq!(
+        target(&none, &one),
+        "/a/1",
+        "the origin receives only the query that is in the key"
+    );
+
+    let only = with_route("query = [\"page\", \"limit\"]");
+    let picked = |query: &str| SentRequest::get(&format!("/a/1?{query}"));
+    assert_eq!(key(&only, &picked("limit=2&utm=1&page=1")), key(&only, &picked("page=1&limit=2")));
+    assert_eq!(target(&only, &picked("limit=2&utm=1&page=1")), "/a/1?page=1&limit=2");
+    assert_ne!(key(&only, &picked("page=1")), key(&only, &picked("page=2")));
+    assert_ne!(key(&only, &picked("page=1")), key(&only, &picked("limit=1")));
+    assert_eq!(key(&only, &picked("utm=1")), key(&only, &SentRequest::get("/a/1")));
+    assert_eq!(target(&only, &picked("utm=1")), "/a/1");
+    for cloaked in [
+        "page=1&page=2",
+        "utm=1;page=2",
+        "page=1&%70age=2",
+        "page[]=1",
+        "page[a]=1",
+        "page=%zz",
+        "page=%00",
+        "utm=1;page=2&page=1",
+    ] {
+        assert_eq!(verdict(&only, &picked(cloaked)), "ambiguous query", "{cloaked}");
+    }
+}
+
+#[test]
+fn some_headers_are_always_in_the_key() {
+    let rules = with_route("");
+    let plain = key(&rules, &SentRequest::get("/a/1"));
+    assert_eq!(
+        key(&rules, &SentRequest::get("/a/1").with("accept", "*/*")),
+        plain,
+        "the same as no Accept"
+    );
+    for (name, one, two) in [
+        ("accept", "text/html", "application/json"),
+        ("origin", "https://a.test", "https://b.test"),
+        ("x-requested-with", "XMLHttpRequest", "fetch"),
+        ("content-type", "text/plain", "text/html"),
+    ] {
+        let [one, two] = [one, two].map(|value| SentRequest::get("/a/1").with(name, value));
+        assert_ne!(key(&rules, &one), plain, "{name}");
+        assert_ne!(key(&rules, &one), key(&rules, &two), "{name}");
+        assert_eq!(
+            filled(&rules, &one, name).as_deref(),
+            one.headers.get(name).map(|value| value.to_str().unwrap())
+        );
+    }
+    // The order of different headers does not matter.
+    let one = SentRequest::get("/a/1").with("accept", "text/html").with("origin", "https://a.test");
+    let two = SentRequest::get("/a/1").with("origin", "https://a.test").with("accept", "text/html");
+    assert_eq!(key(&rules, &one), key(&rules, &two));
+}
+
+#[test]
+fn forwarded_headers_count_only_from_a_trusted_proxy() {
+    let rules = with_route("");
+    let forwarded = || SentRequest::get("/a/1").with("x-forwarded-host", "evil.test");
+    assert_eq!(verdict(&rules, &forwarded()), "unkeyed header x-forwarded-host");
+    assert_eq!(verdict(&rules, &forwarded().trusted()), "lookup");
+    assert_ne!(
+        key(&rules, &forwarded().trusted()),
+        key(&rules, &SentRequest::get("/a/1").trusted())
+    );
+    let other = SentRequest::get("/a/1").with("x-forwarded-host", "good.test").trusted();
+    assert_ne!(key(&rules, &forwarded().trusted()), key(&rules, &other));
+    assert_eq!(
+        filled(&rules, &forwarded().trusted(), "x-forwarded-host").as_deref(),
+        Some("evil.test")
+    );
+    for name in
+        ["x-forwarded-proto", "x-forwarded-port", "x-forwarded-prefix", "x-forwarded-scheme"]
+    {
+        assert_eq!(
+            verdict(&rules, &SentRequest::get("/a/1").with(name, "1")),
+            format!("unkeyed header {name}")
+        );
+        assert_eq!(verdict(&rules, &SentRequest::get("/a/1").with(name, "1").trusted()), "lookup");
+    }
+}

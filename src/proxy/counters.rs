@@ -1,0 +1,99 @@
+//! Counts of what the flow does.
+
+use std::sync::Arc;
+
+use crate::coherence::PurgeKind;
+use crate::outcome::Reason;
+use crate::policy::route::Route;
+use crate::telemetry::metrics::Counter;
+
+/// Counts of what the flow does.
+#[derive(Clone, Debug, Default)]
+pub struct ProxyCounters {
+    /// Mutations forwarded.
+    pub mutations: Arc<Counter>,
+    /// Mutations that purged, because they were, or may have been, committed.
+    pub purging: Arc<Counter>,
+    /// Purge templates that were not rendered, because the request lacks a field.
+    pub missing_fields: Arc<Counter>,
+    /// Mutations below a cached path that no purge rule covers.
+    pub uncovered: Arc<Counter>,
+    /// Requests refused because they break a rule of HTTP.
+    pub refused: Arc<Counter>,
+    /// Tunnels opened.
+    pub tunnels: Arc<Counter>,
+    /// Mutations refused because too many are in flight.
+    pub mutations_rejected: Arc<Counter>,
+    /// Stored responses that the origin confirmed with a 304.
+    pub revalidated: Arc<Counter>,
+    /// Stale responses served while a refresh ran in the background.
+    pub while_revalidate: Arc<Counter>,
+    /// Stale responses served because the origin failed.
+    pub stale_if_error: Arc<Counter>,
+    /// Refreshes in the background.
+    pub refreshes: Arc<Counter>,
+    /// Refreshes not started because too many are in flight.
+    pub refreshes_rejected: Arc<Counter>,
+    /// Purges, by source and kind.
+    pub purges: PurgeCounters,
+    /// Responses whose head announced that they are stored, and that were not.
+    pub store_aborted: StoreAbortCounters,
+}
+
+/// Purges, by source and kind.
+#[derive(Clone, Debug, Default)]
+pub struct PurgeCounters {
+    /// By mutations; these are hard.
+    pub write: Arc<Counter>,
+    /// By the admin API, hard.
+    pub admin_hard: Arc<Counter>,
+    /// By the admin API, soft.
+    pub admin_soft: Arc<Counter>,
+}
+
+impl PurgeCounters {
+    /// Counts a purge by the admin API.
+    pub fn admin(&self, kind: PurgeKind) {
+        match kind {
+            PurgeKind::Hard => self.admin_hard.inc(),
+            PurgeKind::Soft => self.admin_soft.inc(),
+        }
+    }
+}
+
+/// Why responses whose heads said `stored` were not stored.
+#[derive(Clone, Debug, Default)]
+pub struct StoreAbortCounters {
+    truncated: Arc<Counter>,
+    too_large: Arc<Counter>,
+    trailers: Arc<Counter>,
+    purged: Arc<Counter>,
+    failed: Arc<Counter>,
+    client_gone: Arc<Counter>,
+}
+
+impl StoreAbortCounters {
+    /// Each reason with its count.
+    #[must_use]
+    pub fn counts(&self) -> [(Reason, &Arc<Counter>); 6] {
+        [
+            (Reason::Truncated, &self.truncated),
+            (Reason::TooLarge, &self.too_large),
+            (Reason::Trailers, &self.trailers),
+            (Reason::PurgedDuringFill, &self.purged),
+            (Reason::StoreFailed, &self.failed),
+            (Reason::ClientGone, &self.client_gone),
+        ]
+    }
+
+    /// Counts and logs one response. A reason without a counter of its own counts as failed.
+    pub(super) fn count(&self, reason: Reason, route: &Route) {
+        tracing::debug!(
+            reason = reason.as_str(),
+            route = route.name(),
+            "a response was not stored, although its head said so"
+        );
+        let counted = self.counts().into_iter().find(|(counted, _)| *counted == reason);
+        counted.map_or(&self.failed, |(_, counter)| counter).inc();
+    }
+}

@@ -1,0 +1,83 @@
+//! What the origin answers to a fill: the whole response, or that the stored one still holds.
+
+use std::sync::Arc;
+
+use http::header::HeaderMap;
+use http::{Method, Response, StatusCode};
+
+use crate::cache::store::memory::CachedEntry;
+use crate::clock::Wall;
+use crate::proxy::fill::request::FillRequest;
+use crate::proxy::resources::Resources;
+use crate::semantics::body::Body;
+use crate::semantics::forward;
+use crate::semantics::revalidation;
+use crate::upstream::UpstreamError;
+
+/// What the origin made of a fill's request.
+pub(super) struct OriginResponse {
+    pub(super) response: Response<Body>,
+    pub(super) requested: Wall,
+    pub(super) received: Wall,
+    /// What is stored, if the origin has confirmed it. The response is that one then, with its head
+    /// brought up to date.
+    pub(super) revalidated: Option<Arc<CachedEntry>>,
+}
+
+impl OriginResponse {
+    /// The stored response, its head brought up to date by the origin's 304, or by the head that a
+    /// HEAD got.
+    pub(super) fn confirm(self, cached: &Arc<CachedEntry>) -> Self {
+        let (mut update, _) = self.response.into_parts();
+        forward::prepare_response(&mut update.headers, update.version);
+        let entry = &cached.entry;
+        let mut response = Response::new(Body::full(entry.body.clone()));
+        *response.status_mut() = entry.status;
+        *response.headers_mut() =
+            revalidation::merge(&entry.headers, &update.headers, self.received);
+        Self { response, revalidated: Some(Arc::clone(cached)), ..self }
+    }
+}
+
+/// Asks the origin whether what is stored still holds, or for the whole response where nothing is
+/// stored.
+pub(super) async fn revalidate_or_fetch(
+    resources: &Resources,
+    request: &FillRequest,
+) -> Result<OriginResponse, UpstreamError> {
+    // A stored error page has no validators that the origin would recognise.
+    let stale = request
+        .stale
+        .as_ref()
+        .map(|stale| &stale.candidate.cached)
+        .filter(|cached| cached.entry.status == StatusCode::OK);
+    if let Some(cached) = stale.filter(|cached| revalidation::has_validator(&cached.entry.headers))
+    {
+        let mut headers = request.sent.clone();
+        revalidation::add_conditions(&cached.entry.headers, &mut headers);
+        let origin = send(resources, request, headers).await?;
+        if origin.response.status() != StatusCode::NOT_MODIFIED {
+            return Ok(origin);
+        }
+        if revalidation::validates(&cached.entry.headers, origin.response.headers()) {
+            resources.counters.revalidated.inc();
+            return Ok(origin.confirm(cached));
+        }
+        // RFC 9111 4.3.4: it confirms something else. Only this cache sent a condition, so no
+        // client can use it.
+    }
+    send(resources, request, request.sent.clone()).await
+}
+
+async fn send(
+    resources: &Resources,
+    request: &FillRequest,
+    headers: HeaderMap,
+) -> Result<OriginResponse, UpstreamError> {
+    let requested = resources.clock.wall();
+    let (origin, target) = (&resources.origin, request.target.clone());
+    let sent = origin.fill_request(Method::GET, request.version, target, headers, request.peer);
+    let response = origin.send(sent, &request.config.table, Some(request.route.id)).await?;
+    let received = resources.clock.wall();
+    Ok(OriginResponse { response, requested, received, revalidated: None })
+}

@@ -1,0 +1,169 @@
+//! What a fill is asked to do, and what it gives back.
+
+use std::sync::Arc;
+
+use http::header::HeaderMap;
+use http::{StatusCode, Uri, Version};
+
+use crate::cache::store::{Candidate, LookupKey};
+use crate::clock::Wall;
+use crate::coherence::TagSnapshot;
+use crate::outcome::Reason;
+use crate::policy::authorized_clients::AuthorizationId;
+use crate::policy::key::{Key, KeyHash};
+use crate::policy::plan::Lookup;
+use crate::policy::route::Route;
+use crate::policy::scope::Scope;
+use crate::policy::tag::Tag;
+use crate::proxy::active_config::ActiveConfig;
+use crate::proxy::context::{LookupContext, RequestContext};
+use crate::semantics::body::Body;
+use crate::semantics::forward::ClientPeer;
+use crate::semantics::vary::VarySpec;
+use crate::upstream::UpstreamError;
+
+/// A stored response that no hard purge has touched, and that may not be served as it is. The
+/// origin may confirm it, or fail so that it stands in.
+#[derive(Clone, Debug)]
+pub(crate) struct StaleCandidate {
+    pub(crate) candidate: Candidate,
+    /// What it is stored under.
+    pub(crate) key: KeyHash,
+    /// Whether this caller may be served it when the origin fails.
+    pub(crate) may_serve_on_error: bool,
+}
+
+impl StaleCandidate {
+    /// Whether it stands in for the origin, which failed for this reason.
+    pub(crate) fn may_serve_for(&self, reason: Reason, now: Wall) -> bool {
+        let entry = &self.candidate.cached.entry;
+        let window = match reason {
+            Reason::UpstreamError => entry.leeway.if_error,
+            Reason::UpstreamUnreachable
+            | Reason::UpstreamTimeout
+            | Reason::UpstreamProtocolError
+            | Reason::UpstreamBusy => entry.leeway.unreachable,
+            _ => return false,
+        };
+        // A response that is fresh, but not fresh enough for this client, does not stand in either.
+        self.may_serve_on_error && self.candidate.is_within(window, now)
+    }
+}
+
+/// Why the origin is asked, and what was known before.
+#[derive(Debug)]
+pub(crate) struct FillReason {
+    /// The state of the tags, read before.
+    pub(crate) snapshot: TagSnapshot,
+    /// Why nothing was served.
+    pub(crate) reason: Reason,
+    /// The stored response that was not served.
+    pub(crate) stale: Option<StaleCandidate>,
+}
+
+impl FillReason {
+    /// A request to the origin whose response is not stored.
+    pub(crate) const fn not_stored(reason: Reason) -> Self {
+        Self { snapshot: TagSnapshot::Unverifiable, reason, stale: None }
+    }
+}
+
+/// All that a fill needs once its request is gone.
+pub(crate) struct FillRequest {
+    /// The configuration that the request was planned by. The route is one of its routes.
+    pub(crate) config: Arc<ActiveConfig>,
+    pub(crate) route: Arc<Route>,
+    pub(crate) primary: Key,
+    pub(crate) tags: Vec<Tag>,
+    pub(crate) snapshot: TagSnapshot,
+    /// The caller's name among the authorized clients, in scope `shared`.
+    pub(crate) authorization: Option<AuthorizationId>,
+    pub(crate) host: String,
+    pub(crate) peer: ClientPeer,
+    /// The target that the origin sees.
+    pub(crate) target: Uri,
+    /// The version that the client spoke.
+    pub(crate) version: Version,
+    /// The headers that the origin sees, before they are prepared for the wire and made
+    /// conditional.
+    pub(crate) sent: HeaderMap,
+    /// What is stored already.
+    pub(crate) stale: Option<StaleCandidate>,
+}
+
+impl FillRequest {
+    pub(crate) fn new(
+        context: RequestContext<'_>,
+        lookup: &Lookup<'_>,
+        version: Version,
+        reason: FillReason,
+    ) -> Self {
+        let (target, sent) = lookup.fill_request();
+        Self {
+            config: Arc::clone(context.config),
+            route: Arc::clone(lookup.route),
+            primary: lookup.key.clone(),
+            tags: lookup.tags(),
+            snapshot: reason.snapshot,
+            authorization: lookup.authorization,
+            host: lookup.host.clone().into_owned(),
+            peer: context.peer,
+            target,
+            version,
+            sent,
+            stale: reason.stale,
+        }
+    }
+
+    pub(crate) fn from_context(context: &LookupContext<'_>, reason: FillReason) -> Self {
+        Self::new(context.request, context.lookup, context.parts.version, reason)
+    }
+
+    /// Whether a response of this status says anything of what is stored: an accident does not.
+    pub(crate) fn supersedes(&self, status: StatusCode) -> bool {
+        // SECURITY: in scope `shared` what one caller is refused is no news of the entry that
+        // others share.
+        let refused = matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN)
+            && self.route.spec.scope == Scope::Shared;
+        !refused && !status.is_server_error()
+    }
+}
+
+impl LookupKey for FillRequest {
+    fn key(&self) -> &Key {
+        &self.primary
+    }
+
+    fn tags(&self) -> Vec<Tag> {
+        self.tags.clone()
+    }
+
+    fn variant(&self, spec: &VarySpec) -> Key {
+        self.config.rules.variant_of(
+            &self.route,
+            self.peer.trusted,
+            &self.primary,
+            spec,
+            &self.sent,
+        )
+    }
+}
+
+/// What a fill tells the request that began it.
+pub(crate) enum FillResult {
+    /// The origin's response, or what is stored and was confirmed.
+    Response {
+        status: StatusCode,
+        headers: HeaderMap,
+        body: Body,
+        /// For how many seconds it is fresh once it is stored, or why it is not stored.
+        stored: Result<i64, Reason>,
+        revalidated: bool,
+    },
+    /// The origin answered with a failure, and what is stored stands in for it.
+    ServedStale(StatusCode),
+    /// Another sidecar has filled: its response may be in the store.
+    RetryLookup,
+    /// The origin did not answer.
+    Failed(UpstreamError),
+}

@@ -1,0 +1,271 @@
+//! The second half of a fill: moves the body to its readers as it comes, and stores the response at
+//! its end.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::HeaderMap;
+use http::{Response, StatusCode};
+use http_body_util::BodyExt as _;
+use tokio::sync::oneshot;
+
+use crate::cache::entry::{Entry, EntryMetadata};
+use crate::cache::fills::{BodyWriter, Leader, PushOutcome, SharedBody, SharedHead};
+use crate::cache::store::PendingEntry;
+use crate::clock::Wall;
+use crate::outcome::Reason;
+use crate::policy::route::Route;
+use crate::policy::tag::Tag;
+use crate::proxy::fill::request::{FillRequest, FillResult};
+use crate::proxy::resources::Resources;
+use crate::proxy::response;
+use crate::proxy::store_decision::StoreDecision;
+use crate::semantics::body::Body;
+use crate::semantics::forward;
+use crate::semantics::revalidation;
+use crate::semantics::storability::StorePolicy;
+use crate::telemetry::hot_tags::TagEvent;
+
+/// How far a body that will not be stored may run ahead of its slowest reader.
+const UNSTORED_WINDOW: u64 = 256 * 1024;
+
+/// How long the last chunk of a response waits until the response is stored.
+const LAST_CHUNK_HOLD: Duration = Duration::from_millis(50);
+
+/// How long a fill goes on without readers.
+const UNREAD_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How often a fill that waits for the origin checks whether anybody reads.
+const READER_CHECK_INTERVAL: Duration = Duration::from_secs(5);
+
+/// The end of a body, which its readers do not have yet.
+struct BodyTail {
+    last: Option<Bytes>,
+    trailers: bool,
+}
+
+/// Sends the head to the request that began the fill, streams the body, and stores both.
+pub(crate) async fn stream_and_store(
+    resources: &Resources,
+    request: FillRequest,
+    leader: Option<Leader>,
+    sender: oneshot::Sender<FillResult>,
+    response: Response<Body>,
+    decision: StoreDecision,
+) {
+    let revalidated = decision.revalidated.is_some();
+    let now = resources.clock.wall();
+    let ((status, headers), mut body) = prepare_head(&request.route, response, revalidated, now);
+    let ttl = decision.policy.times.ttl_ms(decision.received).div_euclid(1000);
+    let shared_body =
+        SharedBody::new(resources.store.largest(), UNSTORED_WINDOW, &resources.fills.budget);
+    let writer = BodyWriter(shared_body.clone());
+    let mut shareable = headers.clone();
+    response::strip_cookies(&mut shareable);
+    let body_reader = shared_body.reader().map_or_else(Body::empty, Body::stream);
+    let _ = sender.send(FillResult::Response {
+        status,
+        headers,
+        body: body_reader,
+        stored: Ok(ttl),
+        revalidated,
+    });
+    let mut leader = leader.and_then(|leader| {
+        let head = || SharedHead {
+            status,
+            headers: shareable.clone(),
+            ttl,
+            revalidated,
+            more_tags: decision.more_tags(),
+            vary: decision.policy.vary.clone(),
+            variant: decision.key.hash(),
+        };
+        share(leader, head, &shared_body, &decision)
+    });
+    let route = Arc::clone(&request.route);
+    let streamed = stream_body(resources, &mut body, &shared_body, leader.as_mut()).await;
+    let tail = match streamed {
+        Ok(tail) => tail,
+        Err(reason) => return resources.counters.store_aborted.count(reason, &route),
+    };
+    let storing =
+        store_body(resources, request, decision, (status, &shareable), &shared_body, &tail);
+    // The last chunk is held back until the response is stored, so that a client that has the whole
+    // of it finds it stored; but not for long.
+    tokio::pin!(storing);
+    let stored = tokio::time::timeout(LAST_CHUNK_HOLD, &mut storing).await;
+    if let Some(chunk) = &tail.last {
+        shared_body.push(chunk.clone()).await;
+    }
+    shared_body.complete();
+    drop(writer);
+    let stored = match stored {
+        Ok(stored) => stored,
+        Err(_) => storing.await,
+    };
+    match (stored, &mut leader) {
+        // The other sidecars are notified when the leader is dropped.
+        (Ok(()), Some(leader)) => leader.mark_stored(),
+        (Ok(()), None) => {}
+        (Err(reason), leader) => {
+            if let (Reason::TooLarge, Some(leader)) = (reason, leader) {
+                leader.remember_uncacheable(resources.clock.wall());
+            }
+            resources.counters.store_aborted.count(reason, &route);
+        }
+    }
+}
+
+/// Lets the followers read along, where the response is fresh.
+fn share(
+    leader: Leader,
+    head: impl FnOnce() -> SharedHead,
+    body: &SharedBody,
+    decision: &StoreDecision,
+) -> Option<Leader> {
+    if !decision.policy.times.is_fresh(decision.received) {
+        // RFC 9111 4: a response that must be confirmed at each use is for the request that fetched
+        // it.
+        if decision.policy.leeway.while_revalidate.is_zero() {
+            leader.finish_uncacheable(decision.received);
+        } else {
+            leader.finish_unshared();
+        }
+        return None;
+    }
+    leader.share(head(), body.clone());
+    Some(leader)
+}
+
+/// Moves the body to its readers, apart from its last chunk. Where it outgrows the store, the key
+/// is remembered as uncacheable.
+async fn stream_body(
+    resources: &Resources,
+    body: &mut Body,
+    shared_body: &SharedBody,
+    mut leader: Option<&mut Leader>,
+) -> Result<BodyTail, Reason> {
+    let clock = &resources.clock;
+    let mut tail = BodyTail { last: None, trailers: false };
+    let mut unread_since = None;
+    loop {
+        let frame = tokio::time::timeout(READER_CHECK_INTERVAL, body.frame()).await;
+        if shared_body.has_readers() {
+            unread_since = None;
+        } else if clock.now().duration_since(*unread_since.get_or_insert_with(|| clock.now()))
+            >= UNREAD_TIMEOUT
+        {
+            // A body without an end that nobody reads would hold its connection for ever.
+            return Err(Reason::ClientGone);
+        }
+        match frame {
+            Err(_) => {}
+            Ok(None) => return Ok(tail),
+            Ok(Some(Err(_))) => return Err(Reason::Truncated),
+            Ok(Some(Ok(frame))) => match frame.into_data() {
+                Ok(chunk) if http_body::Body::is_end_stream(body) => tail.last = Some(chunk),
+                Ok(chunk) => {
+                    let pushed = shared_body.push(chunk).await;
+                    if let Some(leader) = leader.take_if(|_| pushed != PushOutcome::Buffered) {
+                        leader.remember_uncacheable(clock.wall());
+                    }
+                    if pushed == PushOutcome::NoReaders {
+                        // It is too large to be stored, and nobody reads on.
+                        resources.store.memory.refused.inc();
+                        return Err(Reason::TooLarge);
+                    }
+                }
+                Err(_) => tail.trailers = true,
+            },
+        }
+    }
+}
+
+/// Stores a response whose body has come to its end.
+async fn store_body(
+    resources: &Resources,
+    request: FillRequest,
+    decision: StoreDecision,
+    (status, headers): (StatusCode, &HeaderMap),
+    shared_body: &SharedBody,
+    tail: &BodyTail,
+) -> Result<(), Reason> {
+    match shared_body.chunks() {
+        Some(_) if tail.trailers => Err(Reason::Trailers),
+        Some(mut chunks) => {
+            chunks.extend(tail.last.clone());
+            store_response(resources, request, decision, status, headers, &chunks).await
+        }
+        None => {
+            resources.store.memory.refused.inc();
+            Err(Reason::TooLarge)
+        }
+    }
+}
+
+/// Stores a response that is whole.
+pub(super) async fn store_response(
+    resources: &Resources,
+    request: FillRequest,
+    decision: StoreDecision,
+    status: StatusCode,
+    headers: &HeaderMap,
+    chunks: &[Bytes],
+) -> Result<(), Reason> {
+    let fetch_duration = resources.clock.wall().since(decision.requested);
+    let response_tags = decision.response_tags.into();
+    let StoreDecision {
+        key,
+        policy: StorePolicy { times, leeway, vary },
+        tags,
+        received,
+        revalidated,
+        ..
+    } = decision;
+    let facts = EntryMetadata { times, leeway, fetch_duration, response_tags };
+    let entry = match revalidated {
+        // A response that is confirmed at each use is not written at each use.
+        Some(cached)
+            if !times.is_fresh(received)
+                && revalidation::is_same_head(&cached.entry.headers, headers) =>
+        {
+            return Ok(());
+        }
+        Some(cached) => cached.entry.revalidated(key.canonical(), headers, facts),
+        None => Entry::compact(key.canonical(), status, headers, chunks, facts),
+    };
+    if entry.body.len() as u64 > resources.store.largest() {
+        return Err(Reason::TooLarge);
+    }
+    let fresh = times.is_fresh(received);
+    resources.hot_tags.record(tags.iter().map(Tag::as_str), TagEvent::Stored);
+    let pending = PendingEntry { primary: request.primary, vary, hash: key.hash(), entry, tags };
+    resources.store.store(&request.snapshot, pending, received).await?;
+    if fresh {
+        resources.fills.mark_cacheable(key.hash());
+    }
+    Ok(())
+}
+
+/// The head and body that clients get and entries keep. A head that was stored is ready already.
+pub(super) fn prepare_head(
+    route: &Route,
+    response: Response<Body>,
+    was_stored: bool,
+    now: Wall,
+) -> ((StatusCode, HeaderMap), Body) {
+    let version = response.version();
+    let (mut parts, body) = response.into_parts();
+    if !was_stored {
+        forward::prepare_response(&mut parts.headers, version);
+        revalidation::ensure_date(&mut parts.headers, now);
+    }
+    let tags = &route.response_rules.response_tags;
+    if !tags.keep {
+        for name in &tags.headers {
+            parts.headers.remove(name);
+        }
+    }
+    ((parts.status, parts.headers), body)
+}

@@ -1,0 +1,88 @@
+//! A HEAD for which nothing fresh is stored: the origin answers, and its head updates what is
+//! stored, or ends it (RFC 9111 4.3.5).
+
+use std::sync::Arc;
+
+use http::{Method, Response, StatusCode, response};
+
+use crate::cache::store::memory::CachedEntry;
+use crate::clock::Wall;
+use crate::outcome::{Outcome, Reason};
+use crate::policy::key::KeyHash;
+use crate::proxy::context::LookupContext;
+use crate::proxy::fill;
+use crate::proxy::fill::request::{FillReason, FillRequest};
+use crate::proxy::hit;
+use crate::proxy::pass;
+use crate::proxy::resources::Resources;
+use crate::proxy::response::ProxyResponse;
+use crate::semantics::body::Body;
+use crate::semantics::revalidation;
+use crate::semantics::revalidation::HeadVerdict;
+
+/// Forwards a HEAD. `key` is what the stale candidate is stored under.
+pub(super) async fn pass_head(
+    resources: &Arc<Resources>,
+    context: &LookupContext<'_>,
+    key: KeyHash,
+    reason: FillReason,
+) -> ProxyResponse {
+    let outcome = Outcome { forwarded: true, ..Outcome::miss(reason.reason) };
+    let Some(stale) = reason.stale.clone() else {
+        return pass::pass_lookup(resources, context, outcome).await;
+    };
+    let (target, headers) = context.lookup.fill_request();
+    let requested = resources.clock.wall();
+    let (origin, version) = (&resources.origin, context.parts.version);
+    let request = origin.fill_request(Method::HEAD, version, target, headers, context.request.peer);
+    let route = context.route();
+    let response = match origin.send(request, &context.request.config.table, route).await {
+        Ok(response) => response,
+        Err(error) => {
+            let (stale, failure) = (Some(&stale), error.reason());
+            return hit::serve_stale_on_error(resources, context, stale, outcome.clone(), failure)
+                .unwrap_or_else(|| ProxyResponse::upstream_failure(&error, &outcome, route));
+        }
+    };
+    let (head, body) = response.into_parts();
+    let now = resources.clock.wall();
+    if fill::is_failure(head.status) && stale.may_serve_for(Reason::UpstreamError, now) {
+        resources.counters.stale_if_error.inc();
+        let outcome = Outcome {
+            fwd_status: Some(head.status.as_u16()),
+            reason: Some(Reason::UpstreamError),
+            ..outcome
+        };
+        return hit::serve_stale(context, &stale, outcome, now);
+    }
+    pass::record_refusal(resources, context, head.status);
+    let request = FillRequest::from_context(context, reason);
+    // An origin that does not support HEAD says nothing of the response to GET.
+    if request.supersedes(head.status) && head.status != StatusCode::METHOD_NOT_ALLOWED {
+        apply_head(resources, request, key, &stale.candidate.cached, &head, requested).await;
+    }
+    let response = Response::from_parts(head, body);
+    pass::passed(resources, context.request, response, outcome, route, None)
+}
+
+async fn apply_head(
+    resources: &Resources,
+    request: FillRequest,
+    key: KeyHash,
+    cached: &Arc<CachedEntry>,
+    head: &response::Parts,
+    requested: Wall,
+) {
+    let entry = &cached.entry;
+    let verdict = revalidation::head_agrees(&entry.headers, &head.headers);
+    if head.status != entry.status || verdict == HeadVerdict::Other {
+        resources.store.forget(key).await;
+    }
+    if head.status != entry.status || verdict != HeadVerdict::Same {
+        return;
+    }
+    let mut update = Response::new(Body::empty());
+    *update.version_mut() = head.version;
+    *update.headers_mut() = head.headers.clone();
+    fill::update_head(resources, request, key, cached, update, requested).await;
+}

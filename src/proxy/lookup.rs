@@ -1,0 +1,201 @@
+//! A GET or HEAD on a route: the fast hit from memory, and the lookup with what follows from it.
+
+use std::sync::Arc;
+
+use http::Method;
+use http::header::HeaderName;
+
+use crate::cache::fills::FillKey;
+use crate::cache::store::{LookupResult, Store};
+use crate::coherence::Proof;
+use crate::outcome::{Disposition, Outcome, Reason, Tier};
+use crate::policy::key::Key;
+use crate::policy::plan::Lookup;
+use crate::proxy::context::LookupContext;
+use crate::proxy::fill::request::{FillReason, StaleCandidate};
+use crate::proxy::resources::Resources;
+use crate::proxy::response;
+use crate::proxy::response::ProxyResponse;
+use crate::proxy::serve::{ProofState, Serve, StoredState, may_serve};
+use crate::proxy::{audit, head, hit, miss, pass, refresh};
+
+/// How often a request repeats the lookup after the fill of another sidecar. Once as a rule; once
+/// more after a purge, or a fill that failed.
+const MAX_RETRIES: u8 = 2;
+
+/// What earlier lookups of one request came to.
+#[derive(Debug, Default)]
+pub(super) struct LookupAttempts {
+    /// Why the first one found nothing, if there were others.
+    first: Option<Reason>,
+    /// Whether what is found is due for an early refresh: decided once for each request.
+    refresh_due: bool,
+    retries: u8,
+}
+
+impl LookupAttempts {
+    const fn may_retry(&self) -> bool {
+        self.retries < MAX_RETRIES
+    }
+
+    fn retry(&mut self, reason: Reason) {
+        self.retries += 1;
+        self.first.get_or_insert(reason);
+    }
+}
+
+/// A hit that needs nothing but this process. `Err`: the request needs a lookup.
+pub(super) fn fast_hit(
+    resources: &Arc<Resources>,
+    context: &LookupContext<'_>,
+) -> Result<ProxyResponse, LookupAttempts> {
+    let (lookup, now) = (context.lookup, context.request.now);
+    if uncovered_header(&resources.store, lookup).is_some() {
+        return Err(LookupAttempts::default());
+    }
+    let Some(cached) = resources.store.lookup_memory(lookup, now) else {
+        return Err(LookupAttempts::default());
+    };
+    let stored = StoredState {
+        times: &cached.entry.times,
+        leeway: &cached.entry.leeway,
+        proof: ProofState::Current,
+    };
+    if may_serve(&stored, &context.directives, context.authorized, now) != Ok(Serve::Fresh) {
+        return Err(LookupAttempts::default());
+    }
+    if refresh::is_due(resources, context, &cached) {
+        if matches!(cached.proof, Proof::Shared(_)) {
+            // The refresh is judged by the tag records from before it, which the lookup reads.
+            return Err(LookupAttempts { refresh_due: true, ..LookupAttempts::default() });
+        }
+        refresh::refresh_memory_hit(resources, context, &cached);
+    }
+    audit::audit(resources, context, &cached);
+    Ok(hit::hit(resources, context, &cached, Tier::Memory, now))
+}
+
+/// Looks the request up, and answers it.
+pub(super) async fn serve_lookup(
+    resources: &Arc<Resources>,
+    context: &LookupContext<'_>,
+    mut attempts: LookupAttempts,
+) -> ProxyResponse {
+    if let Some(reason) = context.directives.bypass {
+        return Box::pin(pass::pass_lookup(resources, context, Outcome::bypass(reason))).await;
+    }
+    if let Some(name) = uncovered_header(&resources.store, context.lookup) {
+        let outcome = Outcome::bypass_with(Reason::UnkeyedHeader, name.as_str());
+        return Box::pin(miss::pass_unkeyed(resources, context, outcome)).await;
+    }
+    loop {
+        if let Some(response) = lookup_once(resources, context, &mut attempts).await {
+            return response;
+        }
+    }
+}
+
+/// One lookup, and what follows from it. None: another sidecar has filled meanwhile, so repeat it.
+async fn lookup_once(
+    resources: &Arc<Resources>,
+    context: &LookupContext<'_>,
+    attempts: &mut LookupAttempts,
+) -> Option<ProxyResponse> {
+    let now = resources.clock.wall();
+    let LookupResult { key, candidate, miss_reason, snapshot } =
+        resources.store.lookup(context.lookup, now).await;
+    let fill_key = context.fill_key(&key);
+    let decision = candidate.as_ref().map(|candidate| {
+        let stored = StoredState::from_candidate(candidate);
+        may_serve(&stored, &context.directives, context.authorized, now)
+    });
+    let stale = candidate.filter(|_| context.authorized).map(|candidate| StaleCandidate {
+        candidate,
+        key: key.hash(),
+        may_serve_on_error: context.directives.allows_stale(),
+    });
+    let reason = match (decision, &stale) {
+        (Some(Ok(Serve::Fresh)), Some(stored)) => {
+            let cached = &stored.candidate.cached;
+            if let Some(reason) = attempts.first {
+                return Some(hit::serve_cluster_fill(resources, context, cached, reason));
+            }
+            audit::audit(resources, context, cached);
+            let response = hit::hit(resources, context, cached, stored.candidate.tier, now);
+            if attempts.refresh_due || refresh::is_due(resources, context, cached) {
+                refresh::refresh_early(resources, context, fill_key, snapshot, stored);
+            }
+            return Some(response);
+        }
+        (Some(Ok(Serve::WhileRevalidate)), Some(stored)) => {
+            let reason = Reason::StaleWhileRevalidate;
+            let outcome = Outcome { reason: Some(reason), ..Outcome::new(Disposition::Stale) };
+            let response = hit::serve_stale(context, stored, outcome, now);
+            resources.counters.while_revalidate.inc();
+            let reason = FillReason { snapshot, reason, stale };
+            refresh::refresh(resources, context, fill_key, reason);
+            return Some(response);
+        }
+        (Some(Err(reason)), _) => reason,
+        _ => miss_reason,
+    };
+    let may_retry = attempts.may_retry();
+    let fill_reason = FillReason { snapshot, reason, stale };
+    let response = ask_origin(resources, context, &key, fill_key, fill_reason, may_retry).await;
+    if response.is_none() {
+        attempts.retry(reason);
+    }
+    response
+}
+
+/// Nothing was served: what to ask the origin for. None: repeat the lookup.
+///
+/// Boxed, each of the ways: a hit from Redis should not carry their state around.
+async fn ask_origin(
+    resources: &Arc<Resources>,
+    context: &LookupContext<'_>,
+    key: &Key,
+    fill_key: FillKey,
+    reason: FillReason,
+    may_retry: bool,
+) -> Option<ProxyResponse> {
+    let miss_reason = reason.reason;
+    Some(match miss_reason {
+        Reason::CacheUnavailable | Reason::MutationPending => {
+            Box::pin(pass::pass_lookup(resources, context, Outcome::bypass(miss_reason))).await
+        }
+        _ if context.directives.only_if_cached => {
+            let outcome = Outcome::miss(miss_reason);
+            ProxyResponse {
+                response: response::failure(Reason::OnlyIfCached, &outcome),
+                outcome,
+                route: context.route(),
+            }
+        }
+        _ if context.parts.method == Method::HEAD => {
+            Box::pin(head::pass_head(resources, context, key.hash(), reason)).await
+        }
+        // What is stored is confirmed, and the part is cut from it; where nothing is stored, the
+        // origin sends the part itself.
+        _ if context.lookup.range && reason.stale.is_none() => {
+            Box::pin(miss::pass_range(resources, context, fill_key, reason)).await
+        }
+        _ => {
+            // A client that asks for something new does not wait for what another sidecar fetches.
+            let may_retry = may_retry && context.directives.allows_stale();
+            return Box::pin(miss::fetch(resources, context, fill_key, reason, may_retry)).await;
+        }
+    })
+}
+
+/// A header that no key has seen, and that the response is not known to vary by.
+pub(super) fn uncovered_header<'a>(
+    store: &Store,
+    lookup: &'a Lookup<'_>,
+) -> Option<&'a HeaderName> {
+    if lookup.unknown.is_empty() {
+        return None;
+    }
+    let mark = store.known_vary(&lookup.key);
+    lookup.unknown.iter().find(|name| !mark.as_ref().is_some_and(|mark| mark.spec.covers(name)))
+}

@@ -1,0 +1,100 @@
+//! A mutation that ends under other rules than it began under purges by both: a response that was
+//! filled by the new rules while the origin worked on the mutation has tags that the old ones may
+//! not know.
+//!
+//! This is the one place in the flow that loads the configuration anew, and nothing but the tags to
+//! purge depends on it.
+
+use std::sync::Arc;
+
+use http::request::Parts;
+use http::{Method, Request};
+
+use crate::policy::field::BodyFields;
+use crate::policy::plan::RequestView;
+use crate::policy::tag::Tag;
+use crate::proxy::active_config::{ActiveConfig, LiveConfig};
+use crate::proxy::context::{RequestContext, request_view};
+use crate::semantics::body::Body;
+use crate::semantics::forward::ClientPeer;
+
+/// What the rules have seen of a mutation, for those that are in force when it ends.
+pub(super) struct MutationContext {
+    /// The configuration that it began under.
+    pub(super) config: Arc<ActiveConfig>,
+    live: Arc<LiveConfig>,
+    pub(super) parts: Parts,
+    peer: ClientPeer,
+    has_body: bool,
+    effective: Method,
+    fields: Option<BodyFields>,
+}
+
+/// What new rules purge beside those that the mutation began under.
+pub(super) enum NewRulePurges {
+    Nothing,
+    Tags(Vec<Tag>),
+    /// They cannot tell.
+    Everything,
+}
+
+impl MutationContext {
+    pub(super) fn new(
+        context: RequestContext<'_>,
+        live: &Arc<LiveConfig>,
+        parts: &Parts,
+        has_body: bool,
+        effective: Method,
+        fields: Option<BodyFields>,
+    ) -> Self {
+        Self {
+            config: Arc::clone(context.config),
+            live: Arc::clone(live),
+            parts: head_of(parts),
+            peer: context.peer,
+            has_body,
+            effective,
+            fields,
+        }
+    }
+
+    /// What the rules in force by now purge beside these tags, if they are not those that the
+    /// mutation began under.
+    pub(super) fn new_rule_purges(&self, tags: &[Tag]) -> NewRulePurges {
+        let (config, view) = (self.live.load(), self.view());
+        if Arc::ptr_eq(&config, &self.config) {
+            return NewRulePurges::Nothing;
+        }
+        if self.fields.is_none()
+            && self.has_body
+            && config.rules.mutation_reads_body(&view, &self.effective)
+        {
+            // The old rules did not read the body, and it is gone.
+            return NewRulePurges::Everything;
+        }
+        match config.rules.mutation(&view, &self.effective, self.fields.as_ref()) {
+            Ok(mutation) => NewRulePurges::Tags(
+                mutation.tags.into_iter().filter(|tag| !tags.contains(tag)).collect(),
+            ),
+            // The new rules would have refused it, for a header that they cannot read.
+            Err(_) => NewRulePurges::Everything,
+        }
+    }
+
+    fn view(&self) -> RequestView<'_> {
+        RequestView {
+            has_body: self.has_body,
+            ..request_view(&self.parts, &Body::empty(), self.peer)
+        }
+    }
+}
+
+/// The head of a request, without its extensions.
+fn head_of(parts: &Parts) -> Parts {
+    let mut head = Request::new(()).into_parts().0;
+    head.method = parts.method.clone();
+    head.uri = parts.uri.clone();
+    head.version = parts.version;
+    head.headers = parts.headers.clone();
+    head
+}

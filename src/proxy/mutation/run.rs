@@ -1,0 +1,185 @@
+//! A mutation in a task of its own, from before the mark to after the purge.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{Request, Response};
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
+
+use crate::coherence::{PendingMutation, PurgeKind};
+use crate::policy::plan::Mutation;
+use crate::policy::purge_rule::MutationGuard;
+use crate::policy::tag::Tag;
+use crate::proxy::mutation::named_targets::{named_groups, named_targets};
+use crate::proxy::mutation::new_rules::{MutationContext, NewRulePurges};
+use crate::proxy::post_response::{PendingPost, store_post_response};
+use crate::proxy::resources::Resources;
+use crate::semantics::body::Body;
+use crate::telemetry::events::{EventKind, PurgeEvent, truncate};
+use crate::telemetry::hot_tags::TagEvent;
+use crate::upstream::UpstreamError;
+
+/// What the client's request learns of its mutation.
+pub(super) enum MutationResult {
+    Response {
+        response: Response<Body>,
+        purged: Vec<Tag>,
+        /// Whether the response was made ready for the client already.
+        is_ready: bool,
+    },
+    Failed(UpstreamError),
+    Refused,
+}
+
+/// All that a mutation needs once its client is gone.
+pub(super) struct MutationRequest {
+    pub(super) request: Request<Body>,
+    pub(super) mutation: Mutation,
+    pub(super) context: MutationContext,
+    pub(super) host: String,
+    pub(super) post: Option<PendingPost>,
+    pub(super) permit: OwnedSemaphorePermit,
+}
+
+/// Carries out a mutation. The result goes to its client, if that still waits.
+pub(super) async fn run_mutation(
+    resources: &Arc<Resources>,
+    request: MutationRequest,
+    sender: oneshot::Sender<MutationResult>,
+) {
+    let MutationRequest { request, mut mutation, context, host, post, permit: _permit } = request;
+    let (coherence, clock) = (&resources.coherence, &resources.clock);
+    let mark_for = context.config.settings.mark_for;
+    let guarded = mutation.guard == MutationGuard::Bypass;
+    let tags = std::mem::take(&mut mutation.tags);
+    let tracked = resources.shadow.begin_mutation(
+        request.method(),
+        request.uri().path(),
+        &tags,
+        clock.wall(),
+    );
+    // A mutation that cannot be marked is refused, where the operator prefers that to a stale read.
+    let Ok(mut pending) = coherence.mark(tags, guarded, mark_for).await else {
+        tracked.refused();
+        let _ = sender.send(MutationResult::Refused);
+        return;
+    };
+    let result = match send_renewing(resources, &context, request, &mut pending).await {
+        Ok(response) if response.status().is_client_error() => {
+            tracked.refused();
+            coherence.refused(pending).await;
+            MutationResult::Response { response, purged: Vec::new(), is_ready: false }
+        }
+        Ok(response) => {
+            let mut purged = pending.tags().to_vec();
+            let own = purged.len();
+            let mut named = named_targets(response.headers(), &host, &context.parts.uri);
+            named.extend(named_groups(response.headers(), &host));
+            if !named.is_empty() {
+                tracked.also_purged(&named);
+                coherence.purge(&named).await;
+                purged.extend(named);
+            }
+            purge(resources, pending, &context, &mutation.repurge_after).await;
+            tracked.ended(clock.wall());
+            publish_purge(resources, &context, &purged);
+            let steps = 1 + u64::from(purged.len() > own);
+            forward_response(resources, response, purged, post, steps).await
+        }
+        Err(error) => {
+            if error.may_have_reached_origin() {
+                // The origin may have committed before the connection broke.
+                let purged = pending.tags().to_vec();
+                purge(resources, pending, &context, &mutation.repurge_after).await;
+                tracked.ended(clock.wall());
+                publish_purge(resources, &context, &purged);
+            } else {
+                tracked.refused();
+                coherence.refused(pending).await;
+            }
+            MutationResult::Failed(error)
+        }
+    };
+    let _ = sender.send(result);
+}
+
+/// Sends the request, and moves the deadline of its mark for as long as that takes.
+async fn send_renewing(
+    resources: &Resources,
+    context: &MutationContext,
+    request: Request<Body>,
+    pending: &mut PendingMutation,
+) -> Result<Response<Body>, UpstreamError> {
+    let (coherence, mark_for) = (&resources.coherence, context.config.settings.mark_for);
+    let sending = resources.origin.send(request, &context.config.table, None);
+    tokio::pin!(sending);
+    let every = coherence.renew_every(mark_for);
+    loop {
+        tokio::select! {
+            result = &mut sending => return result,
+            () = tokio::time::sleep(every) => coherence.renew(pending, mark_for).await,
+        }
+    }
+}
+
+/// Purges the tags of a mutation that was, or may have been, committed; again after these times.
+async fn purge(
+    resources: &Resources,
+    pending: PendingMutation,
+    context: &MutationContext,
+    repurge_after: &[Duration],
+) {
+    let coherence = &resources.coherence;
+    resources.counters.purging.inc();
+    let mut tags: Vec<Tag> =
+        if repurge_after.is_empty() { Vec::new() } else { pending.tags().to_vec() };
+    // Before it is committed: what is filled by still later rules is read after the mutation.
+    let new_rule_purges = context.new_rule_purges(pending.tags());
+    coherence.committed(pending).await;
+    match new_rule_purges {
+        NewRulePurges::Nothing => {}
+        NewRulePurges::Tags(more) => {
+            coherence.purge(&more).await;
+            tags.extend(more);
+        }
+        NewRulePurges::Everything => coherence.purge_everything(PurgeKind::Hard).await,
+    }
+    for &after in repurge_after {
+        let (coherence, tags) = (Arc::clone(coherence), tags.clone());
+        // Not tracked: a drain does not wait for it. The purge itself has been made; a repeat that
+        // ends with the process is lost.
+        tokio::spawn(async move {
+            tokio::time::sleep(after).await;
+            coherence.purge(&tags).await;
+        });
+    }
+}
+
+/// Shows operators that a mutation has purged.
+fn publish_purge(resources: &Resources, context: &MutationContext, tags: &[Tag]) {
+    let names = || tags.iter().map(Tag::as_str);
+    resources.counters.purges.write.inc();
+    resources.hot_tags.record(names(), TagEvent::Purged);
+    let parts = &context.parts;
+    let (method, path) = (Some(truncate(parts.method.as_str())), Some(truncate(parts.uri.path())));
+    let purged =
+        PurgeEvent { by: "write", method, path, ..PurgeEvent::default() }.with_tags(names());
+    resources.events.publish(resources.clock.wall(), EventKind::Purge(purged));
+}
+
+/// Hands the response on, and stores it if it answers later GETs.
+async fn forward_response(
+    resources: &Arc<Resources>,
+    response: Response<Body>,
+    purged: Vec<Tag>,
+    post: Option<PendingPost>,
+    steps: u64,
+) -> MutationResult {
+    let Some(post) = post else {
+        return MutationResult::Response { response, purged, is_ready: false };
+    };
+    match store_post_response(resources, post, response, steps).await {
+        Ok(response) => MutationResult::Response { response, purged, is_ready: true },
+        Err(response) => MutationResult::Response { response, purged, is_ready: false },
+    }
+}

@@ -1,0 +1,92 @@
+//! The client of the origin, as the flow uses it: builds the requests that the origin gets, sends
+//! them, and counts how long the responses take.
+
+use http::header::{HOST, HeaderMap, HeaderValue};
+use http::request::Parts;
+use http::{Method, Request, Response, Uri, Version};
+
+use crate::clock::Clock;
+use crate::policy::plan;
+use crate::semantics::body::Body;
+use crate::semantics::forward;
+use crate::semantics::forward::ClientPeer;
+use crate::telemetry::metrics::RouteTable;
+use crate::upstream::{Upstream, UpstreamError};
+
+/// The client of the origin.
+#[derive(Debug)]
+pub(crate) struct OriginClient {
+    upstream: Upstream,
+    clock: Clock,
+}
+
+impl OriginClient {
+    pub(crate) fn new(upstream: Upstream, clock: Clock) -> Self {
+        Self { upstream, clock }
+    }
+
+    /// Sends a request to the origin, and counts how long its response takes, under this route of
+    /// this table.
+    pub(super) async fn send(
+        &self,
+        request: Request<Body>,
+        table: &RouteTable,
+        route: Option<usize>,
+    ) -> Result<Response<Body>, UpstreamError> {
+        let since = self.clock.now();
+        let response = self.upstream.send(request).await?;
+        table.origin(route, self.clock.now().duration_since(since));
+        Ok(response)
+    }
+
+    /// The request that the origin gets for a request of a client.
+    pub(super) fn request(
+        &self,
+        parts: Parts,
+        body: Body,
+        peer: ClientPeer,
+        upgrade: Option<&HeaderValue>,
+    ) -> Request<Body> {
+        let host = HeaderValue::from_str(&plan::authority(&parts.uri, &parts.headers)).ok();
+        let mut headers = parts.headers;
+        let host =
+            headers.get(HOST).cloned().or(host).unwrap_or_else(|| HeaderValue::from_static(""));
+        forward::prepare_request(&mut headers, parts.version, &host, &peer, upgrade);
+        if let Some(host) = self.upstream.host() {
+            headers.insert(HOST, host.clone());
+        }
+        let mut request = Request::new(body);
+        *request.method_mut() = parts.method;
+        *request.uri_mut() = origin_form(parts.uri);
+        *request.headers_mut() = headers;
+        request
+    }
+
+    /// The request of a fill: this target and these headers alone.
+    pub(super) fn fill_request(
+        &self,
+        method: Method,
+        version: Version,
+        target: Uri,
+        headers: HeaderMap,
+        peer: ClientPeer,
+    ) -> Request<Body> {
+        let mut own = Request::new(()).into_parts().0;
+        own.method = method;
+        own.version = version;
+        own.uri = target;
+        own.headers = headers;
+        self.request(own, Body::empty(), peer, None)
+    }
+}
+
+/// SECURITY: only path and query go to the origin's one address, whatever authority the target
+/// named.
+fn origin_form(uri: Uri) -> Uri {
+    if uri.authority().is_none() {
+        return uri;
+    }
+    let mut origin = http::uri::Parts::default();
+    origin.path_and_query = uri.path_and_query().cloned();
+    Uri::from_parts(origin).unwrap_or(uri)
+}

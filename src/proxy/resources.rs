@@ -1,0 +1,61 @@
+//! What all requests share: the tiers, the client of the origin, permits and counts. The
+//! configuration is not among it: each request brings its own.
+
+use std::sync::{Arc, OnceLock};
+
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::cache::fills::Fills;
+use crate::cache::fills::cluster::ClusterFills;
+use crate::cache::store::Store;
+use crate::clock::Clock;
+use crate::coherence::Coherence;
+use crate::policy::authorized_clients::AuthorizedClients;
+use crate::proxy::counters::ProxyCounters;
+use crate::proxy::origin::OriginClient;
+use crate::shadow::Shadow;
+use crate::telemetry::events::Events;
+use crate::telemetry::hot_tags::HotTags;
+use crate::telemetry::metrics::Metrics;
+
+/// What all requests share.
+///
+/// The fields that are `pub` are read by this package's integration tests, through the feature
+/// `internals`.
+#[derive(Debug)]
+pub struct Resources {
+    /// The tiers.
+    pub store: Arc<Store>,
+    /// Proves entries current.
+    pub coherence: Arc<Coherence>,
+    /// Fills in flight.
+    pub fills: Arc<Fills>,
+    /// Fills shared with the other sidecars. Set once a route asks for them.
+    pub(crate) cluster_fills: OnceLock<Arc<ClusterFills>>,
+    /// Credentials that the origin has lately answered 2xx.
+    pub authorized_clients: Arc<AuthorizedClients>,
+    /// The client of the origin.
+    pub(crate) origin: OriginClient,
+    /// What routes in shadow would have done, and what audits found.
+    pub shadow: Arc<Shadow>,
+    /// Metrics.
+    pub metrics: Arc<Metrics>,
+    /// The busiest tags, and the subjects of reasons.
+    pub(crate) hot_tags: HotTags,
+    /// Events for operators.
+    pub events: Arc<Events>,
+    /// Time.
+    pub(crate) clock: Clock,
+    /// Fills, mutations and tunnels. A drain waits for them.
+    pub(crate) tasks: TaskTracker,
+    /// Ends tunnels.
+    pub(crate) stop: CancellationToken,
+    /// One permit for each mutation in flight.
+    pub(crate) mutation_permits: Arc<Semaphore>,
+    /// One permit for each refresh in the background.
+    pub(crate) refresh_permits: Arc<Semaphore>,
+    /// Counts of what the flow does.
+    pub(crate) counters: ProxyCounters,
+}

@@ -1,0 +1,29 @@
+//! The limits and switches of the flow. A reload may change them; a request goes by those that it
+//! began with.
+
+use std::time::Duration;
+
+/// Limits and switches of the flow.
+#[derive(Clone, Debug)]
+pub struct ProxySettings {
+    /// The most tags of an entry.
+    pub max_tags: usize,
+    /// How long an entry is kept after its freshness has ended.
+    pub keep_stale: Duration,
+    /// The most ranges that one request may ask for.
+    pub max_ranges: usize,
+    /// The largest response, in bytes, that is fetched whole because a client asked for a part of
+    /// it; 0 for none.
+    pub range_fill: u64,
+    /// The longest request body that purge rules read, in bytes.
+    pub purge_body: u64,
+    /// How long a mutation may take before other sidecars count it as committed. The sidecar that
+    /// forwards it renews this for as long as it takes.
+    pub mark_for: Duration,
+    /// How long a tunnel may be silent.
+    pub tunnel_timeout: Duration,
+    /// Whether responses show their key, tags and route.
+    pub debug_headers: bool,
+    /// Whether each request gets a line in the log.
+    pub access_log: bool,
+}

@@ -1,0 +1,190 @@
+//! `X-Cache` and `Cache-Status` (RFC 9211): what a response says of how it came to be.
+//!
+//! Owns both lines, and which fields of a stored head are filled in for each hit.
+
+use std::fmt::Write as _;
+
+use bytes::Bytes;
+use http::header::{AGE, HeaderMap, HeaderName, HeaderValue};
+
+use crate::outcome::{Disposition, Outcome, Reason};
+
+/// `X-Cache`: one word that says what happened.
+pub const X_CACHE: HeaderName = HeaderName::from_static("x-cache");
+
+/// `Cache-Status` (RFC 9211): the same in full.
+pub const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
+
+/// Whether a field of a prepared head belongs to the response. The others are placeholders that
+/// each hit fills in.
+pub(crate) fn is_own(name: &HeaderName, value: &HeaderValue) -> bool {
+    !(*name == AGE || *name == X_CACHE || (*name == CACHE_STATUS && value.is_empty()))
+}
+
+/// Fills in the copy of a prepared head. `upstream` is the `Cache-Status` that was stored with it.
+pub(crate) fn fill_in(headers: &mut HeaderMap, upstream: Option<&HeaderValue>, outcome: &Outcome) {
+    let status = if outcome.disposition == Disposition::Hit {
+        hit_status(upstream, outcome)
+    } else {
+        headers.insert(X_CACHE, HeaderValue::from_static(outcome.disposition.as_str()));
+        appended_status(upstream, outcome)
+    };
+    headers.insert(CACHE_STATUS, status);
+}
+
+/// Marks a response of the origin. What the origin, or another cache before it, says in
+/// `Cache-Status` stays in front.
+pub fn set_cache_status(headers: &mut HeaderMap, outcome: &Outcome) {
+    let status = appended_status(None, outcome);
+    headers.append(CACHE_STATUS, status);
+    headers.insert(X_CACHE, HeaderValue::from_static(outcome.disposition.as_str()));
+}
+
+/// Replaces the mark of a response that was marked before.
+pub fn replace_cache_status(headers: &mut HeaderMap, outcome: &Outcome) {
+    take_own_cache_status(headers);
+    set_cache_status(headers, outcome);
+}
+
+/// Adds the key to the sidecar's own line of `Cache-Status` (RFC 9211 2.7).
+pub fn set_cache_key_header(headers: &mut HeaderMap, key: &str) {
+    if let Some(own) = take_own_cache_status(headers) {
+        headers.append(
+            CACHE_STATUS,
+            value(Bytes::from([own.as_bytes(), b"; key=\"", key.as_bytes(), b"\""].concat())),
+        );
+    }
+}
+
+/// Removes the last line of `Cache-Status`, which is the sidecar's own: it is the nearest to the
+/// client (RFC 9211 2).
+fn take_own_cache_status(headers: &mut HeaderMap) -> Option<HeaderValue> {
+    let mut lines: Vec<HeaderValue> = headers.get_all(CACHE_STATUS).iter().cloned().collect();
+    let own = lines.pop();
+    headers.remove(CACHE_STATUS);
+    for line in lines {
+        headers.append(CACHE_STATUS, line);
+    }
+    own
+}
+
+/// The most frequent line, written without the formatting machinery: `sidecache; hit; ttl=243;
+/// detail=memory`.
+fn hit_status(upstream: Option<&HeaderValue>, outcome: &Outcome) -> HeaderValue {
+    let upstream = upstream.filter(|value| !value.is_empty());
+    let (Some(tier), Some(ttl), None) = (outcome.tier, outcome.ttl, upstream) else {
+        return appended_status(upstream, outcome);
+    };
+    let mut digits = itoa::Buffer::new();
+    let mut line = Vec::with_capacity(64);
+    line.extend_from_slice(b"sidecache; hit; ttl=");
+    line.extend_from_slice(digits.format(ttl).as_bytes());
+    line.extend_from_slice(b"; detail=");
+    line.extend_from_slice(tier.as_str().as_bytes());
+    value(Bytes::from(line))
+}
+
+fn appended_status(upstream: Option<&HeaderValue>, outcome: &Outcome) -> HeaderValue {
+    let mut line = String::with_capacity(96);
+    if let Some(upstream) =
+        upstream.filter(|value| !value.is_empty()).and_then(|value| value.to_str().ok())
+    {
+        line.push_str(upstream);
+        line.push_str(", ");
+    }
+    line.push_str("sidecache");
+    match outcome.disposition {
+        Disposition::Hit => line.push_str("; hit"),
+        // RFC 9211 2.1, 2.2: `hit` only where the origin was not asked.
+        Disposition::Stale => {
+            line.push_str(if outcome.forwarded { "; fwd=stale" } else { "; hit" })
+        }
+        Disposition::Revalidated | Disposition::Miss => {
+            line.push_str(match outcome.fwd_reason.or(outcome.reason) {
+                Some(Reason::Expired | Reason::StaleWhileRevalidate) => "; fwd=stale",
+                Some(Reason::VaryMiss) => "; fwd=vary-miss",
+                Some(Reason::RequestNoCache) => "; fwd=request",
+                Some(Reason::NotAdmitted | Reason::Purged) => "; fwd=miss",
+                _ => "; fwd=uri-miss",
+            })
+        }
+        Disposition::Bypass => line.push_str(match outcome.reason {
+            Some(Reason::Method | Reason::MethodOverride) => "; fwd=method",
+            Some(Reason::RequestNoStore) => "; fwd=request",
+            _ => "; fwd=bypass",
+        }),
+    }
+    if let Some(status) = outcome.fwd_status {
+        let _ = write!(line, "; fwd-status={status}");
+    }
+    if let Some(ttl) = outcome.ttl {
+        let _ = write!(line, "; ttl={ttl}");
+    }
+    if outcome.stored {
+        line.push_str("; stored");
+    }
+    if outcome.collapsed {
+        line.push_str("; collapsed");
+    }
+    match (outcome.tier, outcome.detail()) {
+        (Some(tier), None) => {
+            let _ = write!(line, "; detail={}", tier.as_str());
+        }
+        (_, Some(detail)) => {
+            line.push_str("; detail=\"");
+            // What may stand in a string of RFC 9651; header and field names need no more.
+            line.extend(detail.to_string().chars().map(|c| {
+                if c.is_ascii_graphic() && c != '"' && c != '\\' || c == ' ' { c } else { '?' }
+            }));
+            line.push('"');
+        }
+        (None, None) => {}
+    }
+    value(Bytes::from(line))
+}
+
+fn value(line: Bytes) -> HeaderValue {
+    // Made of visible ASCII above; the fallback keeps a mistake there from becoming a panic.
+    HeaderValue::from_maybe_shared(line).unwrap_or_else(|_| HeaderValue::from_static("sidecache"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn status(outcome: &Outcome) -> String {
+        let mut headers = HeaderMap::new();
+        set_cache_status(&mut headers, outcome);
+        headers[CACHE_STATUS].to_str().expect("ascii").to_owned()
+    }
+
+    #[test]
+    fn every_outcome_is_a_line_of_rfc_9211() {
+        assert_eq!(
+            status(&Outcome::bypass(Reason::NoRoute)),
+            "sidecache; fwd=bypass; detail=\"no route\""
+        );
+        assert_eq!(
+            status(&Outcome::bypass_with(Reason::UnkeyedHeader, "x-account-id")),
+            "sidecache; fwd=bypass; detail=\"unkeyed header x-account-id\""
+        );
+        assert_eq!(
+            status(&Outcome::bypass(Reason::Method)),
+            "sidecache; fwd=method; detail=\"method\""
+        );
+        let miss = Outcome {
+            stored: true,
+            fwd_status: Some(200),
+            ttl: Some(300),
+            ..Outcome::miss(Reason::NotStored)
+        };
+        assert_eq!(
+            status(&miss),
+            "sidecache; fwd=uri-miss; fwd-status=200; ttl=300; stored; detail=\"not stored\""
+        );
+        assert_eq!(
+            status(&Outcome::bypass_with(Reason::MissingField, "a\"\n\\b")),
+            "sidecache; fwd=bypass; detail=\"missing field a???b\""
+        );
+    }
+}

@@ -1,0 +1,49 @@
+//! What the client towards the origin counts.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use crate::telemetry::metrics::Counter;
+
+/// What the client towards the app counts. Cloning gives the same counters.
+#[derive(Clone, Debug, Default)]
+pub struct UpstreamCounters {
+    /// Connections made.
+    pub connects: Arc<Counter>,
+    /// Requests sent on a connection that was used before.
+    pub reused: Arc<Counter>,
+    /// Requests sent a second time because the connection that was reused had been closed.
+    pub retries: Arc<Counter>,
+    /// Requests that had to wait for a connection.
+    pub waits: Arc<Counter>,
+    /// Requests that found no connection: queue full, or waited too long.
+    pub busy: Arc<Counter>,
+    /// Requests whose connection could not be made, in time or at all.
+    pub unreachable: Arc<Counter>,
+    /// Requests whose response did not begin in time, and bodies that fell silent.
+    pub timeouts: Arc<Counter>,
+    /// Responses that broke off or were not HTTP.
+    pub broken: Arc<Counter>,
+    /// Sockets open towards the app now.
+    pub open: Arc<AtomicUsize>,
+    /// Connections waiting for a request now.
+    pub idle: Arc<AtomicUsize>,
+    /// Requests waiting for a connection now.
+    pub waiting: Arc<AtomicUsize>,
+}
+
+/// Counts something for as long as it lives.
+pub(super) struct CountGuard(Arc<AtomicUsize>);
+
+impl CountGuard {
+    pub(super) fn up(gauge: &Arc<AtomicUsize>) -> Self {
+        gauge.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(gauge))
+    }
+}
+
+impl Drop for CountGuard {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,62 @@
+//! `[upstream]`, compiled: where the origin is, and the limits towards it.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Where the app is and how patient to be with it.
+#[derive(Clone, Debug)]
+pub struct UpstreamSettings {
+    /// Where the app listens.
+    pub target: Target,
+    /// Which `Host` the app gets.
+    pub host: HostHeader,
+    /// How long connecting may take: name lookup, all addresses, and TLS together.
+    pub connect_timeout: Duration,
+    /// How long the app may take from the last byte of the request that it was given to the head of
+    /// its response.
+    pub first_byte_timeout: Duration,
+    /// How long the app may be silent inside a response's body. Not for `text/event-stream`, which
+    /// is silent by nature.
+    pub idle_timeout: Duration,
+    /// How long an upgraded connection may be silent in both directions (given to [`tunnel`] by the
+    /// caller).
+    pub tunnel_timeout: Duration,
+    /// How long an unused connection is kept. Best below the app's own keep-alive time.
+    pub keep_alive: Duration,
+    /// The most sockets open towards the app, tunnels included.
+    pub max_connections: usize,
+    /// The most requests that wait for a connection; one more is [`UpstreamError::Busy`].
+    pub max_waiting: usize,
+    /// How long a request waits for a connection before it is [`UpstreamError::Busy`].
+    pub wait_timeout: Duration,
+    /// The largest head of a response, in bytes; at least 8192.
+    pub max_header_bytes: usize,
+    /// The most headers of a response. 100 costs nothing; any other number costs an allocation for
+    /// each response.
+    pub max_headers: usize,
+    /// PEM certificates of the authorities to trust for `https`, in place of the system's.
+    pub ca_file: Option<PathBuf>,
+}
+
+/// Where the app listens: the parts of its URL.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Target {
+    /// Whether to speak TLS.
+    pub tls: bool,
+    /// A name or an address, without brackets.
+    pub host: Box<str>,
+    /// The TCP port.
+    pub port: u16,
+    /// `host` or `host:port` as it stands in a `Host` header.
+    pub authority: Box<str>,
+}
+
+/// Which `Host` the app gets.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum HostHeader {
+    /// The one that the client sent.
+    #[default]
+    Preserve,
+    /// The authority of the app's URL.
+    Upstream,
+}
