@@ -232,7 +232,9 @@ pub async fn serve_with(
         }
     });
     if let Ok(address) = bound.proxy.local_addr() {
-        tracing::info!(%address, origin = %config.upstream.target.authority, routes = proxy.active_config().rules.routes.len(), "listening");
+        let origin = &config.upstream.target.authority;
+        let routes = proxy.active_config().rules.routes.len();
+        tracing::info!(%address, %origin, routes, "listening");
     }
     let drained = server::run(
         bound.proxy,

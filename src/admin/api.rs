@@ -22,6 +22,10 @@ use crate::policy::explain::ExplainRequest;
 /// The largest request body: ample for a whole `proxy.toml`.
 const MAX_BODY: usize = 1 << 20;
 
+/// A valid body of `POST /explain`, for the hint.
+const EXPLAIN_EXAMPLE: &str = "POST {\"method\":\"GET\",\"target\":\"/path\",\"headers\":\
+                               [[\"x-tenant-id\",\"acme\"]]}";
+
 /// All paths, as listed in a 404.
 pub(super) const PATHS: [&str; 15] = [
     "/",
@@ -213,8 +217,7 @@ async fn explain(
 ) -> Response {
     match context.state.explain(&question).await {
         Ok(explanation) => json_response(StatusCode::OK, &explanation),
-        Err(why) => ApiError::bad_request(why, "POST {\"method\":\"GET\",\"target\":\"/path\",\"headers\":[[\"x-tenant-id\",\"acme\"]]}")
-            .into_response(),
+        Err(why) => ApiError::bad_request(why, EXPLAIN_EXAMPLE).into_response(),
     }
 }
 

@@ -255,7 +255,8 @@ mod tests {
         ] {
             assert!(order(bad).is_err(), "{bad}");
         }
-        let many = serde_json::json!({ "tags": (0..=MAX_PURGED).map(|at| at.to_string()).collect::<Vec<_>>() });
+        let tags: Vec<String> = (0..=MAX_PURGED).map(|number| number.to_string()).collect();
+        let many = serde_json::json!({ "tags": tags });
         assert!(order(&many.to_string()).is_err());
         assert!(
             serde_json::from_str::<PurgeRequest>(r#"{"tag":["a"]}"#).is_err(),

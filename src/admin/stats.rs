@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use http::HeaderName;
+use http::{HeaderName, Method};
 use serde_json::{Value, json};
 
 use super::remedies::remedy;
@@ -38,7 +38,10 @@ pub(super) fn stats(state: &AdminState) -> Value {
         .hot_tags
         .busiest(MAX_TAGS)
         .iter()
-        .map(|busy| json!({ "tag": busy.tag, "stored": busy.stored, "hits": busy.hits, "purged": busy.purged }))
+        .map(|busy| {
+            let (tag, stored, hits, purged) = (&busy.tag, busy.stored, busy.hits, busy.purged);
+            json!({ "tag": tag, "stored": stored, "hits": hits, "purged": purged })
+        })
         .collect();
     let memory = &proxy.store.memory;
     json!({
@@ -130,7 +133,11 @@ fn route_stats(state: &AdminState, route: Option<&Route>, row: Option<&RowView>)
     value["bytes_from_cache"] = json!(row.map_or(0, |row| row.bytes_from_cache));
     value["bytes_from_app"] = json!(row.map_or(0, |row| row.bytes_from_origin));
     let of = |read: fn(&RowView) -> &Latency| row.and_then(|row| latency(read(row)));
-    value["latency"] = json!({ "hit": of(|row| &row.hit), "miss": of(|row| &row.miss), "app": of(|row| &row.origin) });
+    value["latency"] = json!({
+        "hit": of(|row| &row.hit),
+        "miss": of(|row| &row.miss),
+        "app": of(|row| &row.origin),
+    });
     value["reasons"] = json!(row.map_or_else(Vec::new, |row| reasons(state, route, row)));
     value
 }
@@ -179,10 +186,12 @@ pub(super) fn rules(rules: &PolicyRules) -> Value {
         .purges
         .iter()
         .map(|rule| {
+            let names = |methods: &[Method]| methods.iter().map(Method::to_string).collect();
+            let methods: Option<Vec<String>> = rule.methods.as_deref().map(names);
             json!({
                 "path": rule.pattern.as_str(),
                 "line": rule.line,
-                "methods": rule.methods.as_ref().map(|methods| methods.iter().map(ToString::to_string).collect::<Vec<_>>()),
+                "methods": methods,
                 "tags": rule.tags.iter().map(Template::as_str).collect::<Vec<_>>(),
                 "guard": rule.guard.as_str(),
             })

@@ -8,7 +8,7 @@ use crate::cache::fills::cluster::ClusterFills;
 use crate::coherence::CoherenceMode;
 use crate::policy::route;
 use crate::policy::route::RouteSpec;
-use crate::proxy::Proxy;
+use crate::proxy::{Proxy, ProxyCounters};
 use crate::telemetry::metrics::{Counter, Metrics};
 use crate::{server, upstream};
 
@@ -18,6 +18,11 @@ struct MetricsRegistrar<'a>(&'a Metrics);
 impl MetricsRegistrar<'_> {
     fn count(&self, name: &'static str, help: &'static str, counter: &Arc<Counter>) {
         self.0.register_counter(name, help, &[], Arc::clone(counter));
+    }
+
+    fn gauge(&self, name: &'static str, help: &'static str, value: &Arc<AtomicUsize>) {
+        let value = Arc::clone(value);
+        self.0.register_gauge(name, help, &[], move || as_f64(value.load(Ordering::Relaxed)));
     }
 
     fn limit(&self, name: &str, counter: &Arc<Counter>) {
@@ -37,15 +42,29 @@ pub(super) fn register(
     server: &server::ServerCounters,
     upstream: &upstream::UpstreamCounters,
 ) {
-    let measures = MetricsRegistrar(&proxy.metrics);
-    let count = |name, help, counter| measures.count(name, help, counter);
-    let limit = |name, counter| measures.limit(name, counter);
-    let gauge = |name: &'static str, help: &'static str, value: &Arc<AtomicUsize>| {
-        let value = Arc::clone(value);
-        proxy
-            .metrics
-            .register_gauge(name, help, &[], move || as_f64(value.load(Ordering::Relaxed)));
-    };
+    let registrar = MetricsRegistrar(&proxy.metrics);
+    register_server(&registrar, server);
+    register_upstream(&registrar, upstream);
+    register_flow(&registrar, &proxy.counters);
+    register_purges(&registrar, &proxy.counters);
+    let started = proxy.clock.wall();
+    proxy.metrics.register_gauge(
+        "sidecache_start_time_seconds",
+        "When the sidecar started, in seconds since 1970",
+        &[],
+        move || Duration::from_millis(started.0).as_secs_f64(),
+    );
+    register_cache(proxy);
+    register_coherence(proxy);
+    register_state(proxy);
+    register_shadow(proxy);
+    register_cluster_fills(proxy);
+}
+
+fn register_server(registrar: &MetricsRegistrar<'_>, server: &server::ServerCounters) {
+    let count = |name, help, counter| registrar.count(name, help, counter);
+    let limit = |name, counter| registrar.limit(name, counter);
+    let gauge = |name, help, value| registrar.gauge(name, help, value);
     count("sidecache_connections_accepted", "Client connections accepted", &server.accepted);
     count(
         "sidecache_accept_errors",
@@ -70,7 +89,12 @@ pub(super) fn register(
     limit("listen.body_timeout", &server.body_timeouts);
     limit("listen.write_timeout", &server.write_timeouts);
     limit("listen.drain", &server.aborted);
+}
 
+fn register_upstream(registrar: &MetricsRegistrar<'_>, upstream: &upstream::UpstreamCounters) {
+    let count = |name, help, counter| registrar.count(name, help, counter);
+    let limit = |name, counter| registrar.limit(name, counter);
+    let gauge = |name, help, value| registrar.gauge(name, help, value);
     count("sidecache_upstream_connects", "Connections opened to the origin", &upstream.connects);
     count(
         "sidecache_upstream_reused",
@@ -109,8 +133,11 @@ pub(super) fn register(
         "Requests that wait for a connection to the origin",
         &upstream.waiting,
     );
+}
 
-    let flow = &proxy.counters;
+fn register_flow(registrar: &MetricsRegistrar<'_>, flow: &ProxyCounters) {
+    let count = |name, help, counter| registrar.count(name, help, counter);
+    let limit = |name, counter| registrar.limit(name, counter);
     count("sidecache_mutations", "Writes: requests with an unsafe method", &flow.mutations);
     count("sidecache_mutations_purging", "Writes that purged something", &flow.purging);
     count(
@@ -145,13 +172,18 @@ pub(super) fn register(
         [("while_revalidate", &flow.while_revalidate), ("app_failed", &flow.stale_if_error)]
     {
         let labels = [("why", why.to_owned())];
-        proxy.metrics.register_counter(
+        registrar.0.register_counter(
             "sidecache_served_stale",
             "Responses served stale",
             &labels,
             Arc::clone(counter),
         );
     }
+}
+
+/// Registers the counters of purges, and of fills that did not end in a stored response.
+fn register_purges(registrar: &MetricsRegistrar<'_>, flow: &ProxyCounters) {
+    let metrics = registrar.0;
     let purges = &flow.purges;
     for (by, kind, counter) in [
         ("write", "hard", &purges.write),
@@ -159,36 +191,21 @@ pub(super) fn register(
         ("admin", "soft", &purges.admin_soft),
     ] {
         let labels = [("by", by.to_owned()), ("kind", kind.to_owned())];
-        proxy.metrics.register_counter("sidecache_purges", "Purges", &labels, Arc::clone(counter));
+        metrics.register_counter("sidecache_purges", "Purges", &labels, Arc::clone(counter));
     }
     for (reason, counter) in flow.store_aborted.counts() {
         let labels = [("reason", reason.label().into_owned())];
         let help = "Responses that were dropped while their bodies arrived, although their heads \
                     said `stored`";
-        proxy.metrics.register_counter(
-            "sidecache_store_aborted",
-            help,
-            &labels,
-            Arc::clone(counter),
-        );
+        metrics.register_counter("sidecache_store_aborted", help, &labels, Arc::clone(counter));
     }
-    let started = proxy.clock.wall();
-    proxy.metrics.register_gauge(
-        "sidecache_start_time_seconds",
-        "When the sidecar started, in seconds since 1970",
-        &[],
-        move || Duration::from_millis(started.0).as_secs_f64(),
-    );
-    register_cache(proxy);
-    register_shadow(proxy);
-    register_cluster_fills(proxy);
 }
 
 fn register_shadow(proxy: &Arc<Proxy>) {
-    let measures = MetricsRegistrar(&proxy.metrics);
-    measures.limit("limits.shadow_keys", &proxy.shadow.counters.evicted);
-    measures.limit("shadow.callers", &proxy.shadow.counters.callers_forgotten);
-    measures.limit("shadow.routes", &proxy.shadow.counters.routes);
+    let registrar = MetricsRegistrar(&proxy.metrics);
+    registrar.limit("limits.shadow_keys", &proxy.shadow.counters.evicted);
+    registrar.limit("shadow.callers", &proxy.shadow.counters.callers_forgotten);
+    registrar.limit("shadow.routes", &proxy.shadow.counters.routes);
     watch_routes(proxy);
 }
 
@@ -202,9 +219,9 @@ pub(super) fn watch_routes(proxy: &Proxy) {
 }
 
 fn register_cache(proxy: &Arc<Proxy>) {
-    let measures = MetricsRegistrar(&proxy.metrics);
-    let count = |name, help, counter| measures.count(name, help, counter);
-    let limit = |name, counter| measures.limit(name, counter);
+    let registrar = MetricsRegistrar(&proxy.metrics);
+    let count = |name, help, counter| registrar.count(name, help, counter);
+    let limit = |name, counter| registrar.limit(name, counter);
     let coalesce = &proxy.fills.counters;
     count("sidecache_fills", "Fills that other requests could join", &coalesce.fills);
     count(
@@ -234,7 +251,11 @@ fn register_cache(proxy: &Arc<Proxy>) {
         "Values in Redis that could not be decoded as entries",
         &proxy.store.counters.decode_errors,
     );
+}
 
+fn register_coherence(proxy: &Arc<Proxy>) {
+    let registrar = MetricsRegistrar(&proxy.metrics);
+    let count = |name, help, counter| registrar.count(name, help, counter);
     let coherence = &proxy.coherence.counters;
     count("sidecache_purged_tags", "Tags purged", &coherence.purged_tags);
     count(
@@ -295,6 +316,14 @@ fn register_cache(proxy: &Arc<Proxy>) {
         "Other sidecars removed because they were silent for longer than their leases",
         &coherence.peers_evicted,
     );
+    register_journal(proxy);
+    register_redis_client(proxy);
+}
+
+fn register_journal(proxy: &Arc<Proxy>) {
+    let registrar = MetricsRegistrar(&proxy.metrics);
+    let count = |name, help, counter| registrar.count(name, help, counter);
+    let coherence = &proxy.coherence.counters;
     count(
         "sidecache_journal_writes",
         "Purges written to the journal, until Redis is joined again",
@@ -310,6 +339,11 @@ fn register_cache(proxy: &Arc<Proxy>) {
         "Tags purged from the journal when Redis was joined again",
         &coherence.replayed,
     );
+}
+
+fn register_redis_client(proxy: &Arc<Proxy>) {
+    let registrar = MetricsRegistrar(&proxy.metrics);
+    let count = |name, help, counter| registrar.count(name, help, counter);
     if let Some(shared) = proxy.coherence.records() {
         let link = &shared.client().counters;
         count("sidecache_redis_calls", "Calls to Redis", &link.calls);
@@ -319,8 +353,12 @@ fn register_cache(proxy: &Arc<Proxy>) {
             "How often the client of Redis was replaced",
             &link.renewals,
         );
-        limit("redis.deadline", &link.timeouts);
+        registrar.limit("redis.deadline", &link.timeouts);
     }
+}
+
+/// Registers gauges of the current state of the tiers and of coherence.
+fn register_state(proxy: &Arc<Proxy>) {
     let gauge = |name: &'static str, help: &'static str, read: fn(&Proxy) -> f64| {
         let (metrics, proxy) = (&proxy.metrics, Arc::downgrade(proxy));
         metrics.register_gauge(name, help, &[], move || {
@@ -374,28 +412,28 @@ fn register_cache(proxy: &Arc<Proxy>) {
 
 pub(super) fn register_cluster_fills(proxy: &Arc<Proxy>) {
     let Some(across) = proxy.cluster_fills.get() else { return };
-    let measures = MetricsRegistrar(&proxy.metrics);
-    measures.count(
+    let registrar = MetricsRegistrar(&proxy.metrics);
+    registrar.count(
         "sidecache_cluster_leases",
         "Fills on behalf of all sidecars",
         &across.counters.locks,
     );
-    measures.count(
+    registrar.count(
         "sidecache_cluster_waits",
         "Waits for fills of other sidecars",
         &across.counters.waits,
     );
-    measures.count(
+    registrar.count(
         "sidecache_cluster_wait_timeouts",
         "Waits for fills of other sidecars that took too long",
         &across.counters.wait_timeouts,
     );
-    measures.count(
+    registrar.count(
         "sidecache_cluster_waiters_rejected",
         "Fills not waited for because too many requests waited already",
         &across.counters.waiters_rejected,
     );
-    measures.count(
+    registrar.count(
         "sidecache_cluster_gaps",
         "How often messages about fills of other sidecars may have been missed",
         &across.counters.lags,

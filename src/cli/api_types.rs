@@ -22,7 +22,9 @@ macro_rules! api_types {
         #[derive(Debug, Default, Deserialize)]
         #[serde(default)]
         #[allow(clippy::struct_field_names, reason = "the names are the API's")]
-        pub(super) struct $name { $(#[serde(deserialize_with = "or_default")] pub(super) $field: $kind,)+ }
+        pub(super) struct $name {
+            $(#[serde(deserialize_with = "or_default")] pub(super) $field: $kind,)+
+        }
     )+ };
 }
 
@@ -80,7 +82,13 @@ api_types! {
     ApiRedis { state: String, lease: bool, peers: u64, journal: u64, why: Option<String>, }
     /// `GET /ready`.
     ApiReady { status: String, reasons: Vec<String>, }
-    ApiConfig { file: String, loaded_ms: u64, loads: u64, error: Option<String>, restart_needed: Vec<String>, }
+    ApiConfig {
+        file: String,
+        loaded_ms: u64,
+        loads: u64,
+        error: Option<String>,
+        restart_needed: Vec<String>,
+    }
     ApiShadow { findings: u64, audited: u64, audited_stale: u64, }
 
     /// `POST /purge`.
@@ -110,11 +118,25 @@ api_types! {
     }
     ApiChange { what: String, change: String, keys: Vec<ApiKeyChange>, effect: Option<String>, }
     ApiKeyChange { key: String, from: Option<String>, to: Option<String>, }
-    ApiDiagnostic { severity: String, line: u64, column: u64, message: String, hint: Option<String>, }
+    ApiDiagnostic {
+        severity: String,
+        line: u64,
+        column: u64,
+        message: String,
+        hint: Option<String>,
+    }
 
     /// `GET /shadow`.
     ApiShadowReport { routes: Vec<ApiShadowRoute>, advice: Vec<ApiAdvice>, }
-    ApiShadowRoute { route: String, mode: String, requests: u64, hit_rate: Option<f64>, stale: ApiFinding, scope: ApiFinding, audit: ApiAudit, }
+    ApiShadowRoute {
+        route: String,
+        mode: String,
+        requests: u64,
+        hit_rate: Option<f64>,
+        stale: ApiFinding,
+        scope: ApiFinding,
+        audit: ApiAudit,
+    }
     ApiFinding { count: u64, unexplained: u64, }
     ApiAudit { asked: u64, stale: u64, }
     ApiAdvice { route: String, why: String, toml: String, line: Option<u64>, }

@@ -123,11 +123,7 @@ fn assemble(file: &ConfigFile, context: &mut CompileContext) -> Option<Config> {
         .get()
         .zip(limits.as_ref())
         .map(|(memory, limits)| sections::memory(memory, limits, context));
-    let redis = match &file.redis {
-        Setting::Given(redis) => sections::redis(&redis.value, &redis.span, context).map(Some),
-        Setting::Absent | Setting::Default(_) => Some(None),
-        Setting::Bad => None,
-    };
+    let redis = redis(file, context);
     let log = file.log.get().and_then(|log| sections::log(log, context));
     let credential = Arc::new(
         file.credential
@@ -168,20 +164,8 @@ fn assemble(file: &ConfigFile, context: &mut CompileContext) -> Option<Config> {
         targeted: targeted.unwrap_or_default(),
         response_tags: response_tags?,
     });
-    // Ties have been reported with their lines. This reports anything else that the routing tree
-    // rejects.
-    let routes = match Routes::new(specs, &credential, &response_rules) {
-        Ok(routes) => routes,
-        Err(tie) => {
-            if whole {
-                context.report.push(
-                    DiagnosticBuilder::error(0..0, tie.to_string())
-                        .hint("make one of the two paths more specific"),
-                );
-            }
-            return None;
-        }
-    };
+    let routes = Routes::new(specs, &credential, &response_rules);
+    let routes = routes.map_err(|tie| report_tie(&tie.to_string(), whole, context)).ok()?;
     Some(Config {
         server: server?,
         upstream: upstream?,
@@ -201,6 +185,29 @@ fn assemble(file: &ConfigFile, context: &mut CompileContext) -> Option<Config> {
         watch: sections::watch(&file.watch, context),
         warnings: Vec::new(),
     })
+}
+
+/// Reports what the routing tree rejects, unless the file has other errors: ties between routes
+/// have been reported with their lines.
+fn report_tie(tie: &str, whole: bool, context: &mut CompileContext) {
+    if whole {
+        context.report.push(
+            DiagnosticBuilder::error(0..0, tie).hint("make one of the two paths more specific"),
+        );
+    }
+}
+
+/// `[redis]`: none if it is invalid, `Some(None)` if the file has none.
+#[allow(clippy::option_option, reason = "an invalid section differs from an absent one")]
+fn redis(
+    file: &ConfigFile,
+    context: &mut CompileContext,
+) -> Option<Option<crate::redis::RedisSettings>> {
+    match &file.redis {
+        Setting::Given(redis) => sections::redis(&redis.value, &redis.span, context).map(Some),
+        Setting::Absent | Setting::Default(_) => Some(None),
+        Setting::Bad => None,
+    }
 }
 
 /// The `collapse` of `[redis]`, or none if there certainly is no `[redis]`.

@@ -256,7 +256,11 @@ table! {
     FreshnessSection("[freshness]", "[freshness]") {
         /// Response headers for caches like this one (RFC 9213), in the order of precedence: the
         /// first valid one replaces `Cache-Control` and `Expires`. `[]` turns it off.
-        #[schemars(extend("maxItems" = 8, "uniqueItems" = true, "examples" = [["sidecache-cache-control", "cdn-cache-control"]]))]
+        #[schemars(extend(
+            "maxItems" = 8,
+            "uniqueItems" = true,
+            "examples" = [["sidecache-cache-control", "cdn-cache-control"]]
+        ))]
         targeted: TomlList<TomlString> = ["cdn-cache-control"],
     }
 }
@@ -278,8 +282,9 @@ table! {
     /// Where the value of a field comes from: exactly one source.
     #[schemars(extend(
         "oneOf" = [
-            { "required": ["header"] }, { "required": ["cookie"] }, { "required": ["query"] }, { "required": ["path"] },
-            { "required": ["host"] }, { "required": ["auth"] }, { "required": ["body"] },
+            { "required": ["header"] }, { "required": ["cookie"] }, { "required": ["query"] },
+            { "required": ["path"] }, { "required": ["host"] }, { "required": ["auth"] },
+            { "required": ["body"] },
         ],
         "dependentRequired" = { "length": ["auth"] }
     ))]

@@ -260,9 +260,10 @@ mod tests {
     #[test]
     fn urls_of_all_kinds_are_read() {
         let location = read("redis://app:p%40ss@[::1]/3").ok().unwrap();
-        assert!(
-            matches!(&location.address, RedisAddress::Tcp { host, port: 6379, tls: false } if host == "::1")
-        );
+        let RedisAddress::Tcp { host, port: 6379, tls: false } = &location.address else {
+            panic!("{:?}", location.address)
+        };
+        assert_eq!(host, "::1");
         assert_eq!((location.database, location.username.as_deref()), (3, Some("app")));
         assert_eq!(location.password.as_ref().map(Secret::expose), Some("p@ss"));
         let location = read("rediss://:pw@redis.internal:6380").ok().unwrap();
@@ -273,9 +274,10 @@ mod tests {
         );
         for url in ["unix:///run/redis.sock?db=2", "redis+unix:///run/redis.sock?db=2"] {
             let location = read(url).ok().unwrap();
-            assert!(
-                matches!(&location.address, RedisAddress::Unix(path) if path.as_os_str() == "/run/redis.sock")
-            );
+            let RedisAddress::Unix(path) = &location.address else {
+                panic!("{:?}", location.address)
+            };
+            assert_eq!(path.as_os_str(), "/run/redis.sock");
             assert_eq!(location.database, 2);
         }
     }
@@ -283,8 +285,8 @@ mod tests {
     #[test]
     fn urls_of_sentinels_and_clusters_name_several_servers() {
         let node = |host: &str, port| (host.to_owned(), port);
-        let url = "rediss-sentinel://app:pw@s1/2?node=s2:1&sentinelServiceName=my%20master&node=[::1]&node=s1&\
-                   sentinelUsername=u&sentinelPassword=p%26q";
+        let url = "rediss-sentinel://app:pw@s1/2?node=s2:1&sentinelServiceName=my%20master&\
+                   node=[::1]&node=s1&sentinelUsername=u&sentinelPassword=p%26q";
         let location = read(url).ok().unwrap();
         assert_eq!((location.database, location.username.as_deref()), (2, Some("app")));
         let RedisAddress::Sentinel(sentinel) = location.address else { panic!("sentinels") };

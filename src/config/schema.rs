@@ -85,7 +85,10 @@ inline!(Size, "Size", {
 });
 inline!(QueryForm, "QueryForm", {
     "title": "`\"all\"`, `\"none\"` or list of strings",
-    "oneOf": [{ "type": "string", "enum": ["all", "none"] }, { "type": "array", "items": { "type": "string", "minLength": 1 }, "uniqueItems": true }],
+    "oneOf": [
+        { "type": "string", "enum": ["all", "none"] },
+        { "type": "array", "items": { "type": "string", "minLength": 1 }, "uniqueItems": true }
+    ],
     "examples": [["page", "limit"]]
 });
 

@@ -405,7 +405,10 @@ fn a_token_comes_from_a_file_beside_the_configuration() {
 
 proptest! {
     #[test]
-    fn no_text_makes_it_panic(cuts in prop::collection::vec((any::<prop::sample::Index>(), 0_usize..12, "[\\[\\]{}=\"'#\n\\\\$:/a1 .\u{e4}]{0,6}"), 1..8)) {
+    fn no_text_makes_it_panic(cuts in prop::collection::vec(
+        (any::<prop::sample::Index>(), 0_usize..12, "[\\[\\]{}=\"'#\n\\\\$:/a1 .\u{e4}]{0,6}"),
+        1..8,
+    )) {
         let mut text = EXAMPLE.to_owned();
         for (at, length, replacement) in cuts {
             let places: Vec<usize> = text.char_indices().map(|(place, _)| place).collect();

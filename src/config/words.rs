@@ -85,7 +85,9 @@ words! {
 words! {
     /// What to do with headers that are not part of the key.
     UnknownWord -> UnknownHeaders, "a rule for headers" {
-        "bypass" => UnknownHeaders::Bypass, "drop" => UnknownHeaders::Drop, "pass" => UnknownHeaders::Pass,
+        "bypass" => UnknownHeaders::Bypass,
+        "drop" => UnknownHeaders::Drop,
+        "pass" => UnknownHeaders::Pass,
     }
 }
 

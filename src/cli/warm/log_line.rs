@@ -132,7 +132,7 @@ fn json(line: &str) -> LogLine {
 }
 
 /// Sidecache's access log as text:
-/// `2026-01-01T00:00:00Z INFO sidecache::access: request method=GET path=/a host=app.test … status=200 …`.
+/// `<time> INFO sidecache::access: request method=GET path=/a host=app.test … status=200 …`.
 fn text(line: &str) -> LogLine {
     let Some((_, fields)) = line.split_once(" sidecache::access: request ") else {
         // `<time> <level> <module>: …` is another event of the same log.
@@ -288,19 +288,34 @@ mod tests {
             )
         };
         for (line, expected) in [
-            (text("method=GET path=/c/7 host=app.test:8080 peer=127.0.0.1 route=/c/{id}"), wanted(Some("app.test:8080"), "/c/7")),
+            (
+                text("method=GET path=/c/7 host=app.test:8080 peer=127.0.0.1 route=/c/{id}"),
+                wanted(Some("app.test:8080"), "/c/7"),
+            ),
             (text(r#"method=GET path="/c=7" peer=127.0.0.1"#), wanted(None, "/c=7")),
             (text(r#"method=GET path="/a\nb" host=app.test"#), LogLine::Unreadable),
             (text(r#"method=GET path="/a method=x" host=app.test"#), LogLine::Unreadable),
             (text("method=PUT path=/c/7 host=app.test"), LogLine::Skipped(Skip::Method)),
             (text("method=GET path=/c/7").replace("200", "500"), LogLine::Skipped(Skip::Status)),
-            ("2026-01-01T00:00:00.000Z  WARN sidecache::run: Redis is lost".into(), LogLine::Skipped(Skip::NoRequest)),
             (
-                r#"{"target":"sidecache::access","method":"GET","path":"/c/7","host":"app.test","status":200}"#.into(),
+                "2026-01-01T00:00:00.000Z  WARN sidecache::run: Redis is lost".into(),
+                LogLine::Skipped(Skip::NoRequest),
+            ),
+            (
+                r#"{"target":"sidecache::access","method":"GET","path":"/c/7","host":"app.test",
+                    "status":200}"#
+                    .into(),
                 wanted(Some("app.test"), "/c/7"),
             ),
-            (r#"{"target":"sidecache::access","method":"GET","path":"/c/7","status":404}"#.into(), LogLine::Skipped(Skip::Status)),
-            (r#"{"target":"sidecache::run","message":"listening"}"#.into(), LogLine::Skipped(Skip::NoRequest)),
+            (
+                r#"{"target":"sidecache::access","method":"GET","path":"/c/7","status":404}"#
+                    .into(),
+                LogLine::Skipped(Skip::Status),
+            ),
+            (
+                r#"{"target":"sidecache::run","message":"listening"}"#.into(),
+                LogLine::Skipped(Skip::NoRequest),
+            ),
             (r#"{"path":"/c/7"}"#.into(), LogLine::Unreadable),
             (r#"{"path":"#.into(), LogLine::Unreadable),
         ] {

@@ -137,7 +137,9 @@ impl Tally {
         let outcomes: Vec<_> = self
             .outcomes
             .iter()
-            .map(|((disposition, why), count)| json!({ "disposition": disposition, "why": why, "count": count }))
+            .map(|((disposition, why), count)| {
+                json!({ "disposition": disposition, "why": why, "count": count })
+            })
             .collect();
         let statuses: BTreeMap<String, u64> =
             self.statuses.iter().map(|(status, count)| (status.to_string(), *count)).collect();

@@ -37,7 +37,11 @@ macro_rules! table {
                 let table = reader.table(value, $example)?;
                 Some(Self {
                     unknown: reader.unknown_keys(table, Self::KEYS, $place),
-                    $( $field: reader.take(table, stringify!($field), table!(@default $($default)?)), )*
+                    $( $field: reader.take(
+                        table,
+                        stringify!($field),
+                        table!(@default $($default)?),
+                    ), )*
                 })
             }
         }
@@ -49,7 +53,10 @@ pub(crate) use table;
 
 /// Declares a choice between words, each with the value that it stands for.
 macro_rules! words {
-    ($(#[$meta:meta])* $name:ident -> $target:ty, $kind:literal { $( $word:literal => $value:expr ),* $(,)? }) => {
+    (
+        $(#[$meta:meta])*
+        $name:ident -> $target:ty, $kind:literal { $( $word:literal => $value:expr ),* $(,)? }
+    ) => {
         $(#[$meta])*
         pub struct $name(pub $target);
 

@@ -121,7 +121,8 @@ impl FromToml for Fraction {
 impl FromToml for bool {
     fn read(value: &Spanned<DeValue<'_>>, reader: &mut TomlReader<'_>) -> Option<Self> {
         let DeValue::Boolean(flag) = value.get_ref() else {
-            let quoted = matches!(value.get_ref(), DeValue::String(text) if matches!(text.as_ref(), "true" | "false"));
+            let quoted =
+                value.get_ref().as_str().is_some_and(|text| matches!(text, "true" | "false"));
             reader.wrong_type(
                 value,
                 "true or false",

@@ -13,13 +13,15 @@ pub enum Meaning {
 
 #[rustfmt::skip]
 const CREDENTIALS: &[&str] = &[
-    "authorization", "cookie", "token", "session", "sessionid", "phpsessid", "jsessionid", "sid", "jwt", "auth", "apikey", "secret", "password",
+    "authorization", "cookie", "token", "session", "sessionid", "phpsessid", "jsessionid", "sid",
+    "jwt", "auth", "apikey", "secret", "password",
 ];
 
 #[rustfmt::skip]
 const CALLERS: &[&str] = &[
-    "user", "userid", "username", "uid", "account", "accountid", "customer", "member", "tenant", "tenantid", "org", "organization",
-    "organisation", "workspace", "team", "role", "roles", "email", "login", "principal", "identity", "impersonate",
+    "user", "userid", "username", "uid", "account", "accountid", "customer", "member", "tenant",
+    "tenantid", "org", "organization", "organisation", "workspace", "team", "role", "roles",
+    "email", "login", "principal", "identity", "impersonate",
 ];
 
 const CHOICES: &[&str] = &[
@@ -30,8 +32,9 @@ const CHOICES: &[&str] = &[
 /// Headers about the original target of a request: apps build links and redirects from them.
 #[rustfmt::skip]
 const REWRITES: &[&str] = &[
-    "forwarded", "x-forwarded-host", "x-forwarded-server", "x-forwarded-proto", "x-forwarded-scheme", "x-forwarded-port",
-    "x-forwarded-prefix", "x-host", "x-original-host", "x-original-url", "x-rewrite-url",
+    "forwarded", "x-forwarded-host", "x-forwarded-server", "x-forwarded-proto",
+    "x-forwarded-scheme", "x-forwarded-port", "x-forwarded-prefix", "x-host", "x-original-host",
+    "x-original-url", "x-rewrite-url",
 ];
 
 /// Guesses from the words of a name.
