@@ -236,7 +236,8 @@ impl Coherence {
             return Some(match self.core().core.phase() {
                 Phase::Lost => format!("redis is lost: {why}"),
                 _ => format!(
-                    "redis is back, and will be trusted after rejoin_grace ({:?}); it was lost: {why}",
+                    "redis is back, and will be trusted after rejoin_grace ({:?}); it was lost: \
+                    {why}",
                     shared.client().settings().rejoin_grace
                 ),
             });

@@ -38,7 +38,8 @@ pub const DURATION_FORM: &str =
     "whole numbers with a unit (ms, s, m, h, d), such as \"250ms\", \"5m\", \"1h30m\"";
 
 /// What a size looks like.
-pub const SIZE_FORM: &str = "a whole number with a unit (B, kB, MB, GB, KiB, MiB, GiB, TiB), such as \"64MiB\", \"10kB\", or \"0\"";
+pub const SIZE_FORM: &str = "a whole number with a unit (B, kB, MB, GB, KiB, MiB, GiB, TiB), such \
+    as \"64MiB\", \"10kB\", or \"0\"";
 
 /// The units of durations from the longest to the shortest, in milliseconds.
 const DURATION_UNITS: [(&str, u64); 5] =

@@ -1,5 +1,5 @@
-//! Style as a test: what a file may import, how wide and long it and its functions may be, the words
-//! it must not use, and that a name means one type.
+//! Style as a test: what a file may import, how wide and long it and its functions may be, the
+//! words it must not use, and that a name means one type.
 //!
 //! In the manner of `TigerBeetle`'s `tidy.zig`. Reads the text under `src`; plain `std`, no parser:
 //! the code is rustfmt's, which makes it regular enough. Every check is shown to fail on a sample.
@@ -72,11 +72,16 @@ enum Applies {
 const BANS: &[Ban] = &[
     Ban { word: "Instant::now(", instead: "take the time as an argument, or clock.now()", applies: Applies::Code, allowed: is_clock },
     Ban { word: "SystemTime::now(", instead: "take the time as an argument, or clock.wall()", applies: Applies::Code, allowed: is_clock },
-    Ban { word: "fred::", instead: "what redis.rs offers: this folder alone knows how its client fails", applies: Applies::Code, allowed: is_redis },
-    Ban { word: "tokio::", instead: "values in, values out: policy and semantics are pure, the flow does the waiting", applies: Applies::Production, allowed: is_not_pure },
-    Ban { word: ".unwrap()", instead: "`?`, a default, or `expect` with the invariant that makes it true", applies: Applies::Production, allowed: nowhere },
-    Ban { word: "RwLock", instead: "a Mutex around a few lines, or arc-swap for what is mostly read", applies: Applies::Code, allowed: nowhere },
-    Ban { word: "PoisonError", instead: "parking_lot::Mutex, around what is whole between any two statements that could panic", applies: Applies::Code, allowed: nowhere },
+    Ban { word: "fred::", instead: "what redis.rs offers: this folder alone knows how its client \
+        fails", applies: Applies::Code, allowed: is_redis },
+    Ban { word: "tokio::", instead: "values in, values out: policy and semantics are pure, the \
+        flow does the waiting", applies: Applies::Production, allowed: is_not_pure },
+    Ban { word: ".unwrap()", instead: "`?`, a default, or `expect` with the invariant that makes \
+        it true", applies: Applies::Production, allowed: nowhere },
+    Ban { word: "RwLock", instead: "a Mutex around a few lines, or arc-swap for what is mostly \
+        read", applies: Applies::Code, allowed: nowhere },
+    Ban { word: "PoisonError", instead: "parking_lot::Mutex, around what is whole between any two \
+        statements that could panic", applies: Applies::Code, allowed: nowhere },
     Ban { word: "unsafe", instead: "safe code", applies: Applies::Code, allowed: nowhere },
     Ban { word: "todo!(", instead: "the code", applies: Applies::Code, allowed: nowhere },
     Ban { word: "unimplemented!(", instead: "the code", applies: Applies::Code, allowed: nowhere },
@@ -230,7 +235,8 @@ fn check_file_length(source: &str) -> Option<Finding> {
     let lines = source.lines().count();
     let problem = || {
         format!(
-            "{lines} lines, and {MAX_FILE_LINES} are the limit: find the two ideas, or move the tests to a `tests.rs` beside it"
+            "{lines} lines, and {MAX_FILE_LINES} are the limit: find the two ideas, or move the \
+            tests to a `tests.rs` beside it"
         )
     };
     (lines > MAX_FILE_LINES).then(|| (MAX_FILE_LINES, problem()))

@@ -151,7 +151,8 @@ pub const STEPS: &[Step] = &[
 /// The tour as text to copy.
 pub fn text(proxy: SocketAddr, app: SocketAddr, admin: SocketAddr) -> String {
     let mut text = format!(
-        "\nThe sample app listens on http://{app}, Sidecache in front of it on http://{proxy}.\nTry these, in this order:\n"
+        "\nThe sample app listens on http://{app}, Sidecache in front of it on \
+        http://{proxy}.\nTry these, in this order:\n"
     );
     for step in STEPS {
         // Writing into a String cannot fail.

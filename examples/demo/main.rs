@@ -123,13 +123,15 @@ fn free(address: SocketAddr, who: &str, other: &str) -> Result<(), Failure> {
         Err(error) if error.kind() == ErrorKind::AddrInUse => Err((
             1,
             format!(
-                "{who} cannot listen on {address}: the port is taken by another program.\nChoose another one: cargo run --release --example demo -- {other}"
+                "{who} cannot listen on {address}: the port is taken by another program.\nChoose \
+                another one: cargo run --release --example demo -- {other}"
             ),
         )),
         Err(error) => Err((
             1,
             format!(
-                "{who} cannot listen on {address}: {error}\nChoose another address: cargo run --release --example demo -- {other}"
+                "{who} cannot listen on {address}: {error}\nChoose another address: cargo run \
+                --release --example demo -- {other}"
             ),
         )),
     }

@@ -110,7 +110,8 @@ impl Coherence {
             CoreCommand::Evict(peer) => {
                 tracing::warn!(
                     %peer,
-                    "a peer is silent for longer than its lease; its pending mutations count as committed"
+                    "a peer is silent for longer than its lease; its pending mutations count as \
+                    committed"
                 );
                 self.counters.peers_evicted.inc();
                 // Fail open: other peers that notice do the same, and the id stays registered until

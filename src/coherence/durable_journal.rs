@@ -105,7 +105,8 @@ impl DurableJournal {
                 if !self.failing.swap(true, Relaxed) {
                     tracing::warn!(
                         %error,
-                        "the journal cannot be written; purges that Redis does not have are kept in memory only"
+                        "the journal cannot be written; purges that Redis does not have are kept \
+                        in memory only"
                     );
                 }
             }

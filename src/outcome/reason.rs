@@ -172,7 +172,8 @@ reasons! {
         meaning: "The `mode` of the route, or of the whole file, is `off`.",
         remedy: "Set `mode = \"on\"`.";
     Shadow = "shadow", [Bypass],
-        meaning: "The `mode` of the route, or of the whole file, is `shadow`: the origin answers, and \
+        meaning: "The `mode` of the route, or of the whole file, is `shadow`: the origin answers, \
+            and \
                   the sidecar notes what the cache would have done.",
         remedy: "Read `sidecache advise`, then set `mode = \"on\"`.";
     MissingField = "missing field", [Bypass],
@@ -204,7 +205,8 @@ reasons! {
         meaning: "The client asks for another protocol, such as WebSocket.",
         remedy: "";
     MethodOverride = "method override", [Bypass],
-        meaning: "A header asks the origin to treat the request as another method. It is handled as \
+        meaning: "A header asks the origin to treat the request as another method. It is handled \
+            as \
                   that method.",
         remedy: "";
     MutationPending = "mutation pending", [Bypass],
@@ -225,7 +227,8 @@ reasons! {
     // Lookups that find nothing that may be served, and stale responses.
     NotStored = "not stored", [Lookup],
         meaning: "Nothing is stored under the key.",
-        remedy: "If it does not go away, compare the keys of two requests with `sidecache explain`.";
+        remedy: "If it does not go away, compare the keys of two requests with `sidecache \
+            explain`.";
     Expired = "expired", [Lookup],
         meaning: "The stored response is no longer fresh.",
         remedy: "Set a longer `ttl` if writes purge the response anyway.";
@@ -242,7 +245,8 @@ reasons! {
         meaning: "The request's `Cache-Control` asks for a newer response than the stored one.",
         remedy: "Correct the client, or set `client_cache_control = \"ignore\"`.";
     OnlyIfCached = "only if cached", [Failure],
-        meaning: "The request has `only-if-cached`, and nothing stored may be served. The status is \
+        meaning: "The request has `only-if-cached`, and nothing stored may be served. The status \
+            is \
                   504.",
         remedy: "";
     VaryMiss = "vary miss", [Lookup],
@@ -264,7 +268,8 @@ reasons! {
         meaning: "Neither the origin nor the route says how long the response is fresh.",
         remedy: "Give the route a `ttl`.";
     StaleOnArrival = "stale on arrival", [Store],
-        meaning: "The response was stale when it arrived: `max-age=0`, an `Expires` in the past, or \
+        meaning: "The response was stale when it arrived: `max-age=0`, an `Expires` in the past, \
+            or \
                   an `Age` beyond its lifetime.",
         remedy: "Set `origin = \"ignore\"` with a `ttl` if the origin sends it on every response.";
     SetCookie = "set-cookie", [Store],
@@ -286,10 +291,12 @@ reasons! {
         meaning: "The body ended before it was complete.",
         remedy: "Check the origin's log.";
     Unframed = "body not delimited", [Store],
-        meaning: "The body ends with the connection, so that nobody can tell whether it is complete.",
+        meaning: "The body ends with the connection, so that nobody can tell whether it is \
+            complete.",
         remedy: "Let the origin send `Content-Length` or chunks.";
     ClientGone = "client gone", [Body],
-        meaning: "All clients left while the body arrived, and it was still not complete 30 seconds \
+        meaning: "All clients left while the body arrived, and it was still not complete 30 \
+            seconds \
                   later.",
         remedy: "";
     EventStream = "event stream", [Store],
@@ -314,11 +321,13 @@ reasons! {
 
     // Failures that the sidecar answers itself.
     BadRequest = "bad request", [Failure],
-        meaning: "The request breaks a rule of HTTP. The status is 400, 405 or 417, and the body says \
+        meaning: "The request breaks a rule of HTTP. The status is 400, 405 or 417, and the body \
+            says \
                   which rule.",
         remedy: "Correct the client.";
     UpstreamUnreachable = "upstream unreachable", [Stale, Failure],
-        meaning: "The origin could not be reached. Unless a stale response may be served, the status is \
+        meaning: "The origin could not be reached. Unless a stale response may be served, the \
+            status is \
                   502.",
         remedy: "Check the origin, and `url` in `[upstream]`.";
     UpstreamTimeout = "upstream timeout", [Stale, Failure],
@@ -326,18 +335,22 @@ reasons! {
                   stale response may be served, the status is 504.",
         remedy: "Check the origin, or raise `upstream.first_byte_timeout`.";
     UpstreamProtocolError = "upstream protocol error", [Stale, Failure],
-        meaning: "The origin closed the connection before its response was complete, or did not speak \
+        meaning: "The origin closed the connection before its response was complete, or did not \
+            speak \
                   HTTP. Unless a stale response may be served, the status is 502.",
         remedy: "Check the origin's log.";
     UpstreamError = "upstream error", [Stale],
         meaning: "The origin answered 500, 502, 503 or 504.",
         remedy: "Check the origin's log.";
     UpstreamBusy = "upstream busy", [Stale, Failure],
-        meaning: "All connections to the origin are in use and the queue is full, or too many writes \
+        meaning: "All connections to the origin are in use and the queue is full, or too many \
+            writes \
                   are in progress. Unless a stale response may be served, the status is 503.",
-        remedy: "Raise `upstream.max_connections` or `limits.mutations`, or make the origin faster.";
+        remedy: "Raise `upstream.max_connections` or `limits.mutations`, or make the origin \
+            faster.";
     WriteRefused = "write refused", [Failure],
-        meaning: "A write was refused because Redis is lost and `writes` is `refuse`. The status is \
+        meaning: "A write was refused because Redis is lost and `writes` is `refuse`. The status \
+            is \
                   503.",
         remedy: "Check Redis.";
 }

@@ -348,7 +348,8 @@ mod tests {
         headers: Vec<(String, String)>,
     ) -> Vec<ExplainLine> {
         let text = format!(
-            "[upstream]\nurl = \"http://127.0.0.1:8000\"\n{before}\n[[routes]]\npath = \"/a\"\n{keys}\n"
+            "[upstream]\nurl = \"http://127.0.0.1:8000\"\n{before}\n[[routes]]\npath = \
+            \"/a\"\n{keys}\n"
         );
         let config = Config::parse(&text, "proxy.toml", &|_| None)
             .unwrap_or_else(|problems| panic!("{problems}"));
@@ -433,13 +434,13 @@ mod tests {
 
     #[test]
     fn the_times_of_a_route_are_shown_if_they_are_set() {
-        let keys = "ttl = \"5m\"\njitter = \"30s\"\nstale_while_revalidate = \"30s\"\nstale_if_error = \"0s\"\nearly_refresh = false";
+        let keys = "ttl = \"5m\"\njitter = \"30s\"\nstale_while_revalidate = \
+            \"30s\"\nstale_if_error = \"0s\"\nearly_refresh = false";
         let shown = explain_get("", keys);
         assert_eq!(
             lines(&shown, "fresh for"),
-            [
-                "300s, less a random time of up to 30s, where the origin gives none (origin = respect)"
-            ]
+            ["300s, less a random time of up to 30s, where the origin gives none (origin = \
+                respect)"]
         );
         assert_eq!(
             lines(&shown, "stale"),

@@ -264,7 +264,8 @@ fn fingerprint(
 ) -> [u8; 8] {
     #[allow(
         deprecated,
-        reason = "the std SipHash with fixed keys is stable across processes, which DefaultHasher does not promise"
+        reason = "the std SipHash with fixed keys is stable across processes, which DefaultHasher \
+            does not promise"
     )]
     let mut hasher = std::hash::SipHasher::new_with_keys(0x5349_4445, 0x4341_4348);
     // Destructured exhaustively, so that a new setting cannot be forgotten here.

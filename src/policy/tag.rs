@@ -125,7 +125,10 @@ impl Template {
             let field = resolve(name).ok_or_else(|| {
                 Malformed::new(
                     format!("the tag {text:?} names the field {name:?}, which nothing defines"),
-                    format!("define it in [fields], as in `{name} = {{ header = \"x-{name}\" }}`, or capture it in the path as {{{name}}}"),
+                    format!(
+                        "define it in [fields], as in `{name} = {{ header = \"x-{name}\" }}`, \
+                        or capture it in the path as {{{name}}}"
+                    ),
                 )
             })?;
             parts.push(TemplatePart::Field(field));

@@ -85,12 +85,14 @@ mod tests {
         for reply in [
             "READONLY You can't write against a read only replica.",
             "READONLY You can't write against a read only replica. script: f00, on @user_script:9.",
-            "ERR Error running script (call to f_f00): @user_script:9: -READONLY You can't write against a read only replica.",
+            "ERR Error running script (call to f_f00): @user_script:9: -READONLY You can't write \
+            against a read only replica.",
             "LOADING Redis is loading the dataset in memory",
             "CLUSTERDOWN The cluster is down",
             "MASTERDOWN Link with MASTER is down and replica-serve-stale-data is set to 'no'.",
             "NOREPLICAS Not enough good replicas to write.",
-            "MISCONF Redis is configured to save RDB snapshots, but it's currently unable to persist to disk.",
+            "MISCONF Redis is configured to save RDB snapshots, but it's currently unable to \
+            persist to disk.",
             "NOAUTH Authentication required.",
             "WRONGPASS invalid username-password pair or user is disabled.",
             "MOVED 3999 127.0.0.1:6381",

@@ -79,7 +79,8 @@ pub async fn signals(shutdown: CancellationToken) {
     let mut signals = match Signals::new() {
         Ok(signals) => signals,
         Err(error) => {
-            tracing::warn!(%error, "cannot listen for signals; they end the process without a drain");
+            tracing::warn!(%error, "cannot listen for signals; they end the process without a \
+                drain");
             return std::future::pending().await;
         }
     };

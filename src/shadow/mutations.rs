@@ -138,7 +138,12 @@ impl Mutations {
     /// The latest `most` writes that may have changed a response with these tags, and purged none
     /// of them, since a step or, if there is none, since a time. The latest comes first.
     #[must_use]
-    pub fn suspects(&self, since: Result<StepNumber, Wall>, tags: &[Tag], most: usize) -> Vec<Suspect> {
+    pub fn suspects(
+        &self,
+        since: Result<StepNumber, Wall>,
+        tags: &[Tag],
+        most: usize,
+    ) -> Vec<Suspect> {
         let ring = self.lock();
         let later = |record: &&MutationRecord| match since {
             Ok(step) => record.ended.is_none_or(|ended| ended >= step),

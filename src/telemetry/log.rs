@@ -166,8 +166,8 @@ pub struct AccessLine<'a> {
     pub request_id: Option<&'a str>,
 }
 
-/// Writes a request's line. Whether requests are logged is a setting of the proxy, so that a request
-/// that is not logged costs nothing.
+/// Writes a request's line. Whether requests are logged is a setting of the proxy, so that a
+/// request that is not logged costs nothing.
 pub fn access(line: &AccessLine<'_>) {
     let AccessLine {
         method,

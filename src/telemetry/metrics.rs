@@ -266,7 +266,8 @@ fn route_families(rows: &[RowView]) -> [(&'static str, Family); 5] {
             "sidecache_request_duration_seconds",
             family(
                 MetricKind::Histogram,
-                "Time from the head of a request to the head of its response. `hit` is HIT and STALE, `miss` is MISS and REVALIDATED",
+                "Time from the head of a request to the head of its response. `hit` is HIT and \
+                STALE, `miss` is MISS and REVALIDATED",
                 durations,
             ),
         ),

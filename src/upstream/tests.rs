@@ -161,7 +161,8 @@ async fn responses_without_a_body_free_their_connection_at_once() {
 
 #[tokio::test]
 async fn interim_responses_are_skipped() {
-    let answer = "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nlink: </a>\r\n\r\nHTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
+    let answer = "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nlink: \
+        </a>\r\n\r\nHTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
     let (upstream, counters) = client(settings(steady(answer).await));
     for _ in 0..2 {
         let response = upstream.send(get()).await.unwrap();

@@ -52,7 +52,8 @@ fn folders_of_one_layer_do_not_know_each_other() {
 
 #[test]
 fn circles_are_found_through_re_exports() {
-    let parent = "use self::child::Child;\npub struct Shared;\nmod child;\nmod leaf;\npub use self::leaf::Leaf;";
+    let parent = "use self::child::Child;\npub struct Shared;\nmod child;\nmod leaf;\npub use \
+        self::leaf::Leaf;";
     let leaf = ("a/leaf.rs", "pub struct Leaf;");
     let found = |child| circles::circles(&[("a.rs", parent), ("a/child.rs", child), leaf]);
     assert_eq!(found("use super::Shared;"), [["a.rs", "a/child.rs"]]);
@@ -68,7 +69,8 @@ fn circles_are_found_through_re_exports() {
 
 #[test]
 fn types_are_read_at_the_top_of_a_file() {
-    let code = "pub struct A;\npub(crate) enum B {}\n    struct Inner;\ntype C = A;\nimpl A {\n    type D = A;\n}";
+    let code = "pub struct A;\npub(crate) enum B {}\n    struct Inner;\ntype C = A;\nimpl A \
+        {\n    type D = A;\n}";
     assert_eq!(types(code), ["A", "B", "C"]);
 }
 
@@ -106,7 +108,8 @@ fn a_line_is_told() {
 
 #[test]
 fn tests_are_exempt_and_what_follows_them_is_not() {
-    let tests = "#[cfg(test)]\nmod tests {\n    use crate::server::Server;\n    fn f() { g().unwrap(); }\n}\n";
+    let tests = "#[cfg(test)]\nmod tests {\n    use crate::server::Server;\n    fn f() \
+        { g().unwrap(); }\n}\n";
     assert_good("policy.rs", tests);
     assert_bad("policy.rs", &format!("{tests}fn h() {{ g().unwrap(); }}"), ".unwrap()");
     assert_good("policy/tests.rs", "use crate::server::Server;\nfn f() { g().unwrap(); }");
@@ -175,7 +178,8 @@ fn only_whole_words_of_code_count() {
     );
     assert_good(
         "proxy.rs",
-        "fn f<'a>(b: &'a str) { a(r#\"unsafe \" todo!()\"#, br\"unsafe\", b\"unsafe\", '\"', '\\'', 'é'); }",
+        "fn f<'a>(b: &'a str) \
+        { a(r#\"unsafe \" todo!()\"#, br\"unsafe\", b\"unsafe\", '\"', '\\'', 'é'); }",
     );
     assert_good("proxy.rs", "/* unsafe /* nested */ unsafe */");
     assert_bad("proxy.rs", "fn f() { a(\"//\"); unsafe { b() } }", "safe code");

@@ -1,5 +1,5 @@
-//! Plans of requests: what bypasses the cache, and why. Keys, mutations and properties that hold for
-//! every request have files of their own.
+//! Plans of requests: what bypasses the cache, and why. Keys, mutations and properties that hold
+//! for every request have files of their own.
 
 use http::header::{ACCEPT, HOST, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, Uri, Version};
@@ -105,7 +105,8 @@ fn target(rules: &PolicyRules, sent: &SentRequest) -> String {
     lookup(rules, sent).fill_request().0.to_string()
 }
 
-const TENANT: &str = "[fields]\ntenant = { header = \"x-tenant-id\" }\nlang = { cookie = \"lang\" }\nplace = { query = \"place\" }\n";
+const TENANT: &str = "[fields]\ntenant = { header = \"x-tenant-id\" }\nlang = \
+    { cookie = \"lang\" }\nplace = { query = \"place\" }\n";
 
 fn with_route(keys: &str) -> PolicyRules {
     rules(&format!("{TENANT}[[routes]]\npath = \"/a/{{id}}\"\nttl = \"5m\"\n{keys}\n"))

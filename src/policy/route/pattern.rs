@@ -145,7 +145,8 @@ impl Pattern {
 
 fn literal(text: &str, part: &str, last: bool) -> Result<Box<str>, Malformed> {
     if part.contains(['{', '}']) {
-        let hint = "a capture is a whole segment, such as /{id}/; text before or after it in the same segment is not supported";
+        let hint = "a capture is a whole segment, such as /{id}/; text before or after it in the \
+            same segment is not supported";
         return Err(Malformed::new(
             format!("the path {text:?} has {part:?}, which is neither text nor one {{capture}}"),
             hint,
@@ -165,7 +166,8 @@ fn literal(text: &str, part: &str, last: bool) -> Result<Box<str>, Malformed> {
             format!(
                 "the path {text:?} has {part:?}, which different programs read in different ways"
             ),
-            "leave out dot segments, escapes of delimiters, `;`, `\\`, `?` and `#`; a pattern matches the path alone",
+            "leave out dot segments, escapes of delimiters, `;`, `\\`, `?` and `#`; a pattern \
+            matches the path alone",
         )),
     }
 }

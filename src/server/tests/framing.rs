@@ -55,7 +55,13 @@ async fn a_pipelined_message_with_both_is_refused_and_the_one_before_it_answered
 async fn behind_a_chunked_body_the_next_message_is_watched_again() {
     let server = start(settings());
     let mut stream = server.connect().await;
-    stream.write_all(b"POST /a HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n").await.unwrap();
+    stream
+        .write_all(
+            b"POST /a HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: \
+        chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n",
+        )
+        .await
+        .unwrap();
     until(&mut stream, "/a 3").await;
     stream
         .write_all(
@@ -73,7 +79,9 @@ async fn pipelined_behind_a_chunked_body_it_is_at_least_the_last_message() {
     let server = start(settings());
     let answer = server
         .exchange(
-            b"POST /a HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\nPOST /b HTTP/1.1\r\nHost: a\r\nContent-Length: 6\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\nGET /smuggled HTTP/1.1\r\nHost: a\r\n\r\n",
+            b"POST /a HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\nPOST /b \
+                HTTP/1.1\r\nHost: a\r\nContent-Length: 6\r\nTransfer-Encoding: \
+                chunked\r\n\r\n0\r\n\r\nGET /smuggled HTTP/1.1\r\nHost: a\r\n\r\n",
         )
         .await;
     assert!(!answer.contains("/smuggled"), "{answer}");
@@ -100,7 +108,13 @@ async fn chunked_alone_and_length_alone_are_fine() {
     let server = start(settings());
     let mut stream = server.connect().await;
     for round in 0..3 {
-        stream.write_all(b"POST /c HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n4\r\n").await.unwrap();
+        stream
+            .write_all(
+                b"POST /c HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: \
+            chunked\r\n\r\n3\r\nabc\r\n4\r\n",
+            )
+            .await
+            .unwrap();
         // In one packet, or in two.
         tokio::time::sleep(Duration::from_millis(round)).await;
         stream.write_all(b"defg\r\n0\r\n\r\n").await.unwrap();

@@ -9,7 +9,8 @@ async fn pipelined_requests_are_answered_in_their_order() {
     let server = start(settings());
     let answer = server
         .exchange(
-            b"GET /1 HTTP/1.1\r\nHost: a\r\n\r\nPOST /2 HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabcGET /3 HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n",
+            b"GET /1 HTTP/1.1\r\nHost: a\r\n\r\nPOST /2 HTTP/1.1\r\nHost: a\r\nContent-Length: \
+                3\r\n\r\nabcGET /3 HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n",
         )
         .await;
     let places: Vec<_> = ["/1 0", "/2 3", "/3 0"].iter().map(|body| answer.find(body)).collect();

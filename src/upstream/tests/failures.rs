@@ -228,7 +228,8 @@ async fn bytes_after_a_body_never_answer_the_next_request() {
 #[tokio::test]
 async fn responses_with_two_readings_are_refused() {
     for answer in [
-        "HTTP/1.1 200 OK\r\ncontent-length: 2\r\ntransfer-encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n",
+        "HTTP/1.1 200 OK\r\ncontent-length: 2\r\ntransfer-encoding: \
+        chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n",
         "HTTP/1.1 200 OK\r\ntransfer-encoding: gzip, chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n",
         "HTTP/1.1 200 OK\r\ncontent-length: 2\r\ncontent-length: 3\r\n\r\nok",
         "HTTP/1.1 101 Switching Protocols\r\nupgrade: x\r\nconnection: upgrade\r\n\r\n",
@@ -251,7 +252,11 @@ async fn a_body_that_falls_silent_is_broken_off_unless_it_is_an_event_stream() {
     ] {
         let address = app(move |mut conn, _| async move {
             conn.head().await;
-            conn.say(&format!("HTTP/1.1 200 OK\r\ncontent-type: {kind}\r\ntransfer-encoding: chunked\r\n\r\n2\r\nok\r\n")).await;
+            conn.say(&format!(
+                "HTTP/1.1 200 OK\r\ncontent-type: {kind}\r\ntransfer-encoding: \
+                chunked\r\n\r\n2\r\nok\r\n"
+            ))
+            .await;
             // Silent for longer than the limit.
             tokio::time::sleep(Duration::from_millis(300)).await;
             conn.say("2\r\nok\r\n0\r\n\r\n").await;

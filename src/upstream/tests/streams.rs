@@ -103,7 +103,8 @@ async fn an_app_that_refuses_an_upload_early_is_heard() {
 
 #[tokio::test]
 async fn trailers_pass_but_not_those_that_decide() {
-    let answer = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\ntrailer: x-sum\r\n\r\n2\r\nok\r\n0\r\nx-sum: 1\r\nset-cookie: a=b\r\n\r\n";
+    let answer = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\ntrailer: \
+        x-sum\r\n\r\n2\r\nok\r\n0\r\nx-sum: 1\r\nset-cookie: a=b\r\n\r\n";
     let (upstream, counters) = client(settings(steady(answer).await));
     for _ in 0..2 {
         let body = upstream.send(get()).await.unwrap().into_body().collect().await.unwrap();
@@ -209,7 +210,11 @@ async fn echo() -> SocketAddr {
     app(|mut conn, _| async move {
         let head = conn.head().await.unwrap();
         assert!(head.contains("upgrade: echo\r\n"), "{head}");
-        conn.say("HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: echo\r\n\r\nhello ").await;
+        conn.say(
+            "HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: \
+            echo\r\n\r\nhello ",
+        )
+        .await;
         let (mut from, mut to) = conn.socket.split();
         tokio::io::copy(&mut from, &mut to).await.unwrap();
         to.write_all(b" bye").await.unwrap();

@@ -11,7 +11,9 @@ use crate::support::redis_kinds::RedisKind;
 use crate::support::{Client, Origin, RedisServer, Response, Sidecar, eventually};
 
 const RULES: &str = "[upstream]\nurl = \"http://127.0.0.1:8000\"\n[fields]\ntenant = { header = \"x-tenant-id\" }\n[[routes]]\npath = \"/items\"\n\
-                     ttl = \"5m\"\nkey = [\"tenant\"]\ntags = [\"items:{tenant}\"]\n[[purges]]\npath = \"/items/{*rest}\"\ntags = [\"items:{tenant}\"]\n";
+                     ttl = \"5m\"\nkey = [\"tenant\"]\ntags = \
+                         [\"items:{tenant}\"]\n[[purges]]\npath = \"/items/{*rest}\"\ntags = \
+                             [\"items:{tenant}\"]\n";
 
 /// What a check says, and its exit code.
 fn check(text: &str, arguments: &[&str]) -> (i32, String) {
@@ -211,7 +213,8 @@ async fn no_entry_outlives_the_records_of_its_tags() {
     {
         let namespace = format!("n{number}");
         let rules = format!(
-            "{}namespace = \"{namespace}\"\n[limits]\nstale = \"30d\"\n[[routes]]\npath = \"/{{id}}\"\nscope = \"public\"\ntags = [\"a\", \"b:{{id}}\"]\n{times}\n",
+            "{}namespace = \"{namespace}\"\n[limits]\nstale = \"30d\"\n[[routes]]\npath = \
+            \"/{{id}}\"\nscope = \"public\"\ntags = [\"a\", \"b:{{id}}\"]\n{times}\n",
             redis.table()
         );
         let sidecar = Sidecar::start(app.address, &rules).await;

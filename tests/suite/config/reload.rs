@@ -20,7 +20,8 @@ use crate::support::{
 /// A route for `/a/…` with these lines, and no watching, so that a test says when.
 fn route(lines: &str) -> String {
     format!(
-        "[fields]\ntenant = {{ header = \"x-tenant\" }}\n[[routes]]\npath = \"/a/{{*rest}}\"\nscope = \"public\"\n{lines}\n"
+        "[fields]\ntenant = {{ header = \"x-tenant\" }}\n[[routes]]\npath = \
+        \"/a/{{*rest}}\"\nscope = \"public\"\n{lines}\n"
     )
 }
 
@@ -286,7 +287,8 @@ async fn heavy_a_hundred_reloads_under_load_fail_no_request() {
     let rules = |round: usize| {
         let (ttl, field) = (300 + round, round % 2);
         format!(
-            "{fields}[[routes]]\npath = \"/a\"\nscope = \"public\"\nttl = \"{ttl}s\"\nkey = [\"host{field}\"]\n"
+            "{fields}[[routes]]\npath = \"/a\"\nscope = \"public\"\nttl = \"{ttl}s\"\nkey = \
+            [\"host{field}\"]\n"
         )
     };
     let sidecar = Sidecar::spawn(app.address, &rules(0)).await;

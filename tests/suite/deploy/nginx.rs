@@ -54,7 +54,8 @@ async fn front_of(app: SocketAddr, rules: &str) -> (Nginx, ChildSidecar) {
     let [address, admin] =
         [free_port(), free_port()].map(|port| SocketAddr::from((Ipv4Addr::LOCALHOST, port)));
     let text = format!(
-        "[listen]\naddress = \"{address}\"\ntrusted_proxies = [\"127.0.0.1\"]\n[upstream]\nurl = \"http://{app}\"\n[admin]\naddress = \"{admin}\"\n{rules}"
+        "[listen]\naddress = \"{address}\"\ntrusted_proxies = [\"127.0.0.1\"]\n[upstream]\nurl = \
+        \"http://{app}\"\n[admin]\naddress = \"{admin}\"\n{rules}"
     );
     let sidecar = ChildSidecar::spawn_file(address, &text).await;
     (Nginx::start(address, app).await, sidecar)

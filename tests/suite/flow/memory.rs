@@ -8,7 +8,8 @@ use crate::support::{Client, Origin, Response, Sidecar};
 
 const MIB: u64 = 1024 * 1024;
 const SIZE: u64 = 64 * MIB;
-const RULES: &str = "[memory]\nsize = \"64MiB\"\n[[routes]]\npath = \"/obj/{id}\"\nttl = \"1h\"\nscope = \"public\"\n";
+const RULES: &str = "[memory]\nsize = \"64MiB\"\n[[routes]]\npath = \"/obj/{id}\"\nttl = \
+    \"1h\"\nscope = \"public\"\n";
 
 async fn ask_for(address: SocketAddr, ids: std::ops::Range<u64>) {
     let mut client = Client::new(address);

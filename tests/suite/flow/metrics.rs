@@ -78,8 +78,11 @@ fn close_to(number: f64, expected: f64) -> bool {
 
 #[test]
 fn the_reader_refuses_what_is_broken() {
-    let good = "# HELP sidecache_a_total A\n# TYPE sidecache_a_total counter\nsidecache_a_total{route=\"/\\\"x\\\\\"} 1\nsidecache_a_total 2\n";
-    let histogram = "# HELP sidecache_h H\n# TYPE sidecache_h histogram\nsidecache_h_bucket{le=\"1.0\"} 1\nsidecache_h_bucket{le=\"+Inf\"} 2\nsidecache_h_sum 3.5\nsidecache_h_count 2\n";
+    let good = "# HELP sidecache_a_total A\n# TYPE sidecache_a_total \
+        counter\nsidecache_a_total{route=\"/\\\"x\\\\\"} 1\nsidecache_a_total 2\n";
+    let histogram = "# HELP sidecache_h H\n# TYPE sidecache_h \
+        histogram\nsidecache_h_bucket{le=\"1.0\"} 1\nsidecache_h_bucket{le=\"+Inf\"} \
+            2\nsidecache_h_sum 3.5\nsidecache_h_count 2\n";
     for text in ["", good, histogram] {
         assert!(read(text, Format::Text).is_ok(), "{:?}", read(text, Format::Text));
     }
@@ -299,7 +302,8 @@ async fn times_and_bytes_are_counted_by_where_the_answer_came_from() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_stands_in_for_an_app_that_was_asked_saves_nothing() {
-    let rules = "[[routes]]\npath = \"/v/{name}\"\nttl = \"1s\"\nscope = \"public\"\nstale_if_error = \"1h\"\n";
+    let rules = "[[routes]]\npath = \"/v/{name}\"\nttl = \"1s\"\nscope = \
+        \"public\"\nstale_if_error = \"1h\"\n";
     let scene =
         Scene::start(rules, |_| Response::ok("fine").header("cache-control", "max-age=1")).await;
     scene.fill("/v/a").await;

@@ -81,7 +81,8 @@ async fn trailers_pass_and_what_ends_in_them_is_not_stored() {
             "{method} {path}"
         );
         let request = format!(
-            "{method} {path} HTTP/1.1\r\nHost: app.test\r\nTE: trailers\r\nConnection: TE\r\nContent-Length: 0\r\n\r\n"
+            "{method} {path} HTTP/1.1\r\nHost: app.test\r\nTE: trailers\r\nConnection: \
+            TE\r\nContent-Length: 0\r\n\r\n"
         );
         let answer = String::from_utf8_lossy(&exchange(sidecar.address, request.as_bytes()).await)
             .to_lowercase();
@@ -98,7 +99,8 @@ async fn trailers_pass_and_what_ends_in_them_is_not_stored() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn early_hints_of_the_app_break_nothing() {
     let app = Origin::raw(
-        b"HTTP/1.1 103 Early Hints\r\nLink: </a.css>; rel=preload\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: </b.css>\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello",
+        b"HTTP/1.1 103 Early Hints\r\nLink: </a.css>; rel=preload\r\n\r\nHTTP/1.1 103 Early \
+            Hints\r\nLink: </b.css>\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello",
     );
     let sidecar = Sidecar::start(app.address, VERSIONED_RULES).await;
     let mut client = Client::new(sidecar.address);
@@ -116,13 +118,15 @@ async fn client_that_waits_for_100_continue_is_told_to_go_on() {
     let app = Origin::start(versioned());
     // One path whose body a purge rule reads, one whose body is only passed on.
     let rules = format!(
-        "{VERSIONED_RULES}[fields]\nx = {{ body = \"/x\" }}\n[[purges]]\npath = \"/read/{{name}}\"\ntags = [\"v:{{x}}\"]\n"
+        "{VERSIONED_RULES}[fields]\nx = {{ body = \"/x\" }}\n[[purges]]\npath = \
+        \"/read/{{name}}\"\ntags = [\"v:{{x}}\"]\n"
     );
     let sidecar = Sidecar::start(app.address, &rules).await;
     for path in ["/w/a", "/read/a"] {
         let mut socket = Socket::connect(sidecar.address).await;
         let head = format!(
-            "POST {path} HTTP/1.1\r\nHost: app.test\r\nContent-Type: application/json\r\nContent-Length: 9\r\nExpect: 100-continue\r\n\r\n"
+            "POST {path} HTTP/1.1\r\nHost: app.test\r\nContent-Type: \
+            application/json\r\nContent-Length: 9\r\nExpect: 100-continue\r\n\r\n"
         );
         socket.send(head).await;
         assert!(socket.until("\r\n\r\n").await.starts_with("HTTP/1.1 100 "), "{path}");

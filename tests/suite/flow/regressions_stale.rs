@@ -65,7 +65,8 @@ async fn r019_an_answer_to_a_post_that_saw_more_than_a_get_shows_is_not_stored()
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn r020_a_header_that_no_key_has_seen_admits_to_nothing_else() {
     for vary in [false, true] {
-        let rules = "[fields]\ntenant = { header = \"x-tenant\" }\n\n[[routes]]\npath = \"/a\"\nttl = \"1m\"\nscope = \"shared\"\nkey = [\"tenant\"]\n";
+        let rules = "[fields]\ntenant = { header = \"x-tenant\" }\n\n[[routes]]\npath = \
+            \"/a\"\nttl = \"1m\"\nscope = \"shared\"\nkey = [\"tenant\"]\n";
         let scene = Scene::start(rules, move |request| {
             let mallory = request.header("authorization").as_deref() == Some("Bearer mallory");
             let account = request

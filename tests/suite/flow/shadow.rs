@@ -17,7 +17,8 @@ use crate::support::{Origin, Point, RedisServer, Request, Response, eventually};
 /// `/list` shows the effect of writes to `/items/...`; no rule purges it unless `rule` is given.
 fn rules(more: &str, rule: &str) -> String {
     format!(
-        "[[routes]]\npath = \"/list\"\nmode = \"shadow\"\nttl = \"5m\"\nscope = \"public\"\ntags = [\"items\"]\n{more}\n{rule}"
+        "[[routes]]\npath = \"/list\"\nmode = \"shadow\"\nttl = \"5m\"\nscope = \"public\"\ntags \
+        = [\"items\"]\n{more}\n{rule}"
     )
 }
 

@@ -159,7 +159,8 @@ async fn acl_user_needs_the_namespace_and_a_few_commands_only() {
     let mut arguments = vec!["--user", "sidecar", "on", ">secret"];
     arguments.extend(ACL.split_whitespace());
     let redis = RedisKind::start("--port", &arguments);
-    let long = "[[routes]]\npath = \"/long/{name}\"\nttl = \"3h\"\nscope = \"public\"\ntags = [\"v:{name}\"]\n";
+    let long = "[[routes]]\npath = \"/long/{name}\"\nttl = \"3h\"\nscope = \"public\"\ntags = \
+        [\"v:{name}\"]\n";
     let table = format!(
         "[redis]\nurl = \"redis://sidecar:secret@127.0.0.1:{}/0\"\n{NO_MEMORY}{long}",
         redis.port
@@ -325,7 +326,8 @@ fn tenant_of(reply: &Reply) -> String {
 async fn entries_of_two_tenants_swapped_by_hand_are_misses_and_never_leak() {
     let redis = RedisServer::start();
     let app = Origin::start(identity);
-    let rules = "[fields]\ntenant = { header = \"x-tenant-id\" }\n[[routes]]\npath = \"/public/x\"\nttl = \"5m\"\nscope = \"public\"\nkey = [\"tenant\"]\n";
+    let rules = "[fields]\ntenant = { header = \"x-tenant-id\" }\n[[routes]]\npath = \
+        \"/public/x\"\nttl = \"5m\"\nscope = \"public\"\nkey = [\"tenant\"]\n";
     let sidecar =
         Sidecar::start(app.address, &format!("{}{NO_MEMORY}{rules}", redis.table())).await;
     let mut client = Client::new(sidecar.address);

@@ -16,36 +16,102 @@ const REFUSED: &[(&str, &[u8], &[u16])] = &[
     ("a Host of two words", b"GET /a HTTP/1.1\r\nHost: a b\r\n\r\n", &[400]),
     ("a Host with a path", b"GET /a HTTP/1.1\r\nHost: a/../c\r\n\r\n", &[400]),
     ("a Host with a user", b"GET /a HTTP/1.1\r\nHost: user@a\r\n\r\n", &[400]),
-    ("absolute-form of another host", b"GET http://other.test/a HTTP/1.1\r\nHost: app.test\r\n\r\n", &[400, 421]),
+    (
+        "absolute-form of another host",
+        b"GET http://other.test/a HTTP/1.1\r\nHost: \
+        app.test\r\n\r\n",
+        &[400, 421],
+    ),
     ("a target without a slash", b"GET a HTTP/1.1\r\nHost: app.test\r\n\r\n", &[400]),
     ("CONNECT", b"CONNECT app.test:80 HTTP/1.1\r\nHost: app.test:80\r\n\r\n", &[400, 405, 501]),
-    ("CL, then TE", b"POST /a HTTP/1.1\r\nHost: app.test\r\nContent-Length: 6\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\nX", &[400]),
-    ("TE, then CL", b"POST /a HTTP/1.1\r\nHost: app.test\r\nTransfer-Encoding: chunked\r\nContent-Length: 6\r\n\r\n0\r\n\r\nX", &[400]),
     (
-        "TE, in another case, then CL",
-        b"POST /a HTTP/1.1\r\nHost: app.test\r\ntRANSFER-eNCODING: chunked\r\ncONTENT-lENGTH: 6\r\n\r\n0\r\n\r\nX",
+        "CL, then TE",
+        b"POST /a HTTP/1.1\r\nHost: app.test\r\nContent-Length: \
+        6\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\nX",
         &[400],
     ),
-    ("two different CLs", b"POST /a HTTP/1.1\r\nHost: app.test\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nxx", &[400]),
-    ("CL with a sign", b"POST /a HTTP/1.1\r\nHost: app.test\r\nContent-Length: +5\r\n\r\nhello", &[400]),
-    ("TE beginning with a comma", b"POST /a HTTP/1.1\r\nHost: app.test\r\nTransfer-Encoding: ,chunked\r\n\r\n0\r\n\r\n", &[400, 501]),
-    ("TE of two codings", b"POST /a HTTP/1.1\r\nHost: app.test\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n", &[400, 501]),
+    (
+        "TE, then CL",
+        b"POST /a HTTP/1.1\r\nHost: app.test\r\nTransfer-Encoding: \
+        chunked\r\nContent-Length: 6\r\n\r\n0\r\n\r\nX",
+        &[400],
+    ),
+    (
+        "TE, in another case, then CL",
+        b"POST /a HTTP/1.1\r\nHost: app.test\r\ntRANSFER-eNCODING: chunked\r\ncONTENT-lENGTH: \
+            6\r\n\r\n0\r\n\r\nX",
+        &[400],
+    ),
+    (
+        "two different CLs",
+        b"POST /a HTTP/1.1\r\nHost: app.test\r\nContent-Length: \
+        1\r\nContent-Length: 2\r\n\r\nxx",
+        &[400],
+    ),
+    (
+        "CL with a sign",
+        b"POST /a HTTP/1.1\r\nHost: app.test\r\nContent-Length: +5\r\n\r\nhello",
+        &[400],
+    ),
+    (
+        "TE beginning with a comma",
+        b"POST /a HTTP/1.1\r\nHost: app.test\r\nTransfer-Encoding: \
+        ,chunked\r\n\r\n0\r\n\r\n",
+        &[400, 501],
+    ),
+    (
+        "TE of two codings",
+        b"POST /a HTTP/1.1\r\nHost: app.test\r\nTransfer-Encoding: gzip, \
+        chunked\r\n\r\n0\r\n\r\n",
+        &[400, 501],
+    ),
     (
         "TE twice",
-        b"POST /a HTTP/1.1\r\nHost: app.test\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        b"POST /a HTTP/1.1\r\nHost: app.test\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: \
+            chunked\r\n\r\n0\r\n\r\n",
         &[400, 501],
     ),
-    ("TE of no known coding", b"POST /a HTTP/1.1\r\nHost: app.test\r\nTransfer-Encoding: xchunked\r\n\r\n0\r\n\r\n", &[400, 501]),
-    ("TE in quotes", b"POST /a HTTP/1.1\r\nHost: app.test\r\nTransfer-Encoding: \"chunked\"\r\n\r\n0\r\n\r\n", &[400, 501]),
+    (
+        "TE of no known coding",
+        b"POST /a HTTP/1.1\r\nHost: app.test\r\nTransfer-Encoding: \
+        xchunked\r\n\r\n0\r\n\r\n",
+        &[400, 501],
+    ),
+    (
+        "TE in quotes",
+        b"POST /a HTTP/1.1\r\nHost: app.test\r\nTransfer-Encoding: \
+        \"chunked\"\r\n\r\n0\r\n\r\n",
+        &[400, 501],
+    ),
     (
         "TE not ending in chunked",
-        b"POST /a HTTP/1.1\r\nHost: app.test\r\nTransfer-Encoding: chunked, identity\r\n\r\n0\r\n\r\n",
+        b"POST /a HTTP/1.1\r\nHost: app.test\r\nTransfer-Encoding: chunked, \
+            identity\r\n\r\n0\r\n\r\n",
         &[400, 501],
     ),
-    ("TE with a space before the colon", b"POST /a HTTP/1.1\r\nHost: app.test\r\nTransfer-Encoding : chunked\r\n\r\n0\r\n\r\n", &[400]),
-    ("TE on a folded line", b"POST /a HTTP/1.1\r\nHost: app.test\r\nTransfer-Encoding:\r\n chunked\r\n\r\n0\r\n\r\n", &[400]),
-    ("TE in HTTP/1.0", b"POST /a HTTP/1.0\r\nHost: app.test\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", &[400]),
-    ("Host named by Connection", b"GET /a HTTP/1.1\r\nHost: app.test\r\nConnection: host\r\n\r\n", &[400]),
+    (
+        "TE with a space before the colon",
+        b"POST /a HTTP/1.1\r\nHost: \
+        app.test\r\nTransfer-Encoding : chunked\r\n\r\n0\r\n\r\n",
+        &[400],
+    ),
+    (
+        "TE on a folded line",
+        b"POST /a HTTP/1.1\r\nHost: app.test\r\nTransfer-Encoding:\r\n \
+        chunked\r\n\r\n0\r\n\r\n",
+        &[400],
+    ),
+    (
+        "TE in HTTP/1.0",
+        b"POST /a HTTP/1.0\r\nHost: app.test\r\nTransfer-Encoding: \
+        chunked\r\n\r\n0\r\n\r\n",
+        &[400],
+    ),
+    (
+        "Host named by Connection",
+        b"GET /a HTTP/1.1\r\nHost: app.test\r\nConnection: host\r\n\r\n",
+        &[400],
+    ),
 ];
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -89,7 +155,9 @@ async fn absolute_form_of_the_same_host_is_the_path() {
 async fn upgrade_to_h2c_is_not_passed_on() {
     let app = Origin::raw(OK);
     let sidecar = Sidecar::start(app.address, VERSIONED_RULES).await;
-    let request = b"GET /a HTTP/1.1\r\nHost: app.test\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQAoAAAAAIAAAAA\r\n\r\nGET /smuggled HTTP/1.1\r\nHost: app.test\r\n\r\n";
+    let request = b"GET /a HTTP/1.1\r\nHost: app.test\r\nConnection: Upgrade, \
+        HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQAoAAAAAIAAAAA\r\n\r\nGET \
+        /smuggled HTTP/1.1\r\nHost: app.test\r\n\r\n";
     let answer = exchange(sidecar.address, request).await;
     assert_eq!(status(&answer), 200);
     let seen = String::from_utf8_lossy(&app.received()).to_lowercase();
@@ -102,7 +170,8 @@ async fn upgrade_to_h2c_is_not_passed_on() {
 async fn headers_that_connection_names_end_here() {
     let app = Origin::raw(OK);
     let sidecar = Sidecar::start(app.address, VERSIONED_RULES).await;
-    let request = b"GET /a HTTP/1.1\r\nHost: app.test\r\nConnection: x-hop, close\r\nX-Hop: secret\r\nKeep-Alive: timeout=5\r\nProxy-Connection: keep-alive\r\nX-End: kept\r\n\r\n";
+    let request = b"GET /a HTTP/1.1\r\nHost: app.test\r\nConnection: x-hop, close\r\nX-Hop: \
+        secret\r\nKeep-Alive: timeout=5\r\nProxy-Connection: keep-alive\r\nX-End: kept\r\n\r\n";
     let answer = exchange(sidecar.address, request).await;
     assert_eq!(status(&answer), 200);
     let seen = String::from_utf8_lossy(&app.received()).to_lowercase();

@@ -3,7 +3,8 @@
 use crate::support::scene::{assert_cache, cache_status, ttl};
 use crate::support::{Point, Reply, Response, Scene, waiting};
 
-const ROUTE: &str = "[[routes]]\npath = \"/{*rest}\"\nscope = \"public\"\npass_headers = [\"x-v\"]\n[[routes]]\npath = \"/off\"\nmode = \"off\"\n";
+const ROUTE: &str = "[[routes]]\npath = \"/{*rest}\"\nscope = \"public\"\npass_headers = \
+    [\"x-v\"]\n[[routes]]\npath = \"/off\"\nmode = \"off\"\n";
 
 fn data(control: &str) -> Response {
     Response::ok("data").header("etag", "\"1\"").header("cache-control", control)

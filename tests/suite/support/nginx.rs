@@ -95,7 +95,8 @@ fn write_config(directory: &Path, address: SocketAddr, sidecar: SocketAddr, app:
             .concat();
     // One process, so that its end is the end of all of it.
     let main = format!(
-        "daemon off;\nmaster_process off;\npid nginx.pid;\nevents {{ worker_connections 512; }}\nhttp {{\n{folders}include sidecache.conf;\n}}\n"
+        "daemon off;\nmaster_process off;\npid nginx.pid;\nevents {{ worker_connections 512; \
+        }}\nhttp {{\n{folders}include sidecache.conf;\n}}\n"
     );
     std::fs::write(directory.join("sidecache.conf"), text)
         .expect("the temporary directory can be written to");

@@ -98,7 +98,8 @@ impl RedisCluster {
     pub fn table(&self) -> String {
         let [one, two, three] = [0, 1, 2].map(|at: usize| self.masters[at].port);
         format!(
-            "[redis]\nurl = \"redis-cluster://127.0.0.1:{one}?node=127.0.0.1:{two}&node=127.0.0.1:{three}\"\n"
+            "[redis]\nurl = \
+            \"redis-cluster://127.0.0.1:{one}?node=127.0.0.1:{two}&node=127.0.0.1:{three}\"\n"
         )
     }
 }

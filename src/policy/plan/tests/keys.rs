@@ -1,11 +1,13 @@
-//! Keys: which requests share one, whom a scope keeps apart, and what the origin receives on a fill.
+//! Keys: which requests share one, whom a scope keeps apart, and what the origin receives on a
+//! fill.
 
 use super::*;
 
 #[test]
 fn private_keys_differ_by_the_whole_credential() {
     let rules = rules(
-        "[credential]\nheaders = [\"x-api-key\"]\ncookies = [\"sid\"]\n[[routes]]\npath = \"/a\"\nttl = \"5m\"\n",
+        "[credential]\nheaders = [\"x-api-key\"]\ncookies = [\"sid\"]\n[[routes]]\npath = \
+        \"/a\"\nttl = \"5m\"\n",
     );
     let get = || SentRequest::get("/a");
     let all = [
@@ -76,7 +78,8 @@ fn shared_keys_are_the_same_and_authorizations_are_not() {
 
 #[test]
 fn public_ignores_credentials_and_withholds_them() {
-    let toml = "[credential]\nheaders = [\"x-api-key\"]\n[[routes]]\npath = \"/a\"\nttl = \"5m\"\nscope = \"public\"\n";
+    let toml = "[credential]\nheaders = [\"x-api-key\"]\n[[routes]]\npath = \"/a\"\nttl = \
+        \"5m\"\nscope = \"public\"\n";
     let rules = rules(toml);
     let known = SentRequest::get("/a")
         .with("authorization", "Bearer a")
@@ -109,7 +112,8 @@ fn public_ignores_credentials_and_withholds_them() {
 fn tokens_with_a_common_prefix_never_share_a_private_key() {
     for kind in ["\"token\"", "\"prefix\", length = 20"] {
         let rules = rules(&format!(
-            "[fields]\ntoken = {{ auth = {kind} }}\n[[routes]]\npath = \"/a\"\nttl = \"5m\"\nkey = [\"token\"]\n"
+            "[fields]\ntoken = {{ auth = {kind} }}\n[[routes]]\npath = \"/a\"\nttl = \"5m\"\nkey \
+            = [\"token\"]\n"
         ));
         for common in [20, 36, 100] {
             for start in ["", "eyJ"] {

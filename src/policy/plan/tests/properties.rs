@@ -1,5 +1,5 @@
-//! Properties of every request: the origin receives nothing that is not in the key, and both ways to
-//! compute a variant's key agree.
+//! Properties of every request: the origin receives nothing that is not in the key, and both ways
+//! to compute a variant's key agree.
 
 use http::header::{AUTHORIZATION, COOKIE};
 use proptest::prelude::*;
@@ -32,7 +32,8 @@ const CREDENTIALS: [&str; 3] = [
 ];
 
 fn every_kind() -> Vec<PolicyRules> {
-    let fields = "[fields]\ntenant = { header = \"x-tenant-id\" }\nlang = { cookie = \"lang\" }\ntoken = { auth = \"prefix\", length = 8 }\n";
+    let fields = "[fields]\ntenant = { header = \"x-tenant-id\" }\nlang = \
+        { cookie = \"lang\" }\ntoken = { auth = \"prefix\", length = 8 }\n";
     let all = CREDENTIALS.iter().flat_map(|credential| {
         KINDS.map(|kind| {
             format!("{credential}{fields}[[routes]]\npath = \"/a/{{id}}\"\nttl = \"5m\"\n{kind}\n")

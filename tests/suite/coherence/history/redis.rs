@@ -106,7 +106,8 @@ async fn no_read_is_stale_when_records_are_evicted() {
                 eval(
                     redis,
                     &format!(
-                        "for i = 1, 100 do redis.call('SET', {name}, string.rep('x', 1000)) end return 1"
+                        "for i = 1, 100 do redis.call('SET', {name}, string.rep('x', 1000)) end \
+                        return 1"
                     ),
                 );
             }
@@ -126,7 +127,8 @@ async fn no_read_is_stale_when_records_are_evicted() {
 async fn no_read_is_stale_when_records_are_deleted_by_hand() {
     let fault = async |stage: &mut Stage| {
         for _ in 0..10 {
-            let script = "local n = 0 for _, key in ipairs(redis.call('KEYS', '{*}:t:*')) do n = n + redis.call('DEL', key) end return n";
+            let script = "local n = 0 for _, key in ipairs(redis.call('KEYS', '{*}:t:*')) do n = \
+                n + redis.call('DEL', key) end return n";
             assert!(eval(&stage.redis, script) > 0, "there are records to delete");
             sleep(Duration::from_millis(200)).await;
         }

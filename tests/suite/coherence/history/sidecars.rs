@@ -119,7 +119,8 @@ async fn what_a_sidecar_left_unpurged_when_it_was_killed_is_fresh_a_lease_and_a_
         }
         let latest = stale.iter().map(|(after, _)| *after).max();
         println!(
-            "{} reads after the kill saw the version before it, the last of them {latest:?} after it",
+            "{} reads after the kill saw the version before it, the last of them {latest:?} after \
+            it",
             stale.len()
         );
         too_late.lock().unwrap().extend(stale.into_iter().filter(|(after, _)| *after > ORPHANED));

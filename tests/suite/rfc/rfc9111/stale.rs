@@ -145,7 +145,8 @@ async fn s4_2_4_a_stale_entry_is_kept_for_a_limited_time() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn s4_2_4_a_purge_voids_what_is_stale() {
     let rules = public(
-        "stale_while_revalidate = \"1m\"\nstale_if_error = \"1m\"\ntags = [\"all\"]\n[[purges]]\npath = \"/purge\"\ntags = [\"all\"]",
+        "stale_while_revalidate = \"1m\"\nstale_if_error = \"1m\"\ntags = \
+        [\"all\"]\n[[purges]]\npath = \"/purge\"\ntags = [\"all\"]",
     );
     let paths =
         ["/max-age=1", "/max-age=1_stale-while-revalidate=60", "/max-age=1_stale-if-error=60"];
