@@ -16,25 +16,25 @@
 //! - [`telemetry`] is what operators see; [`outcome`], [`error`], [`clock`], [`secret`] and
 //!   [`units`] are leaves that every layer may use.
 
-pub mod admin;
+mod admin;
 pub mod app;
-pub mod cache;
+mod cache;
 pub mod cli;
-pub mod clock;
-pub mod coherence;
+mod clock;
+mod coherence;
 pub mod config;
-pub mod error;
-pub mod outcome;
-pub mod policy;
-pub mod proxy;
-pub mod redis;
-pub mod secret;
-pub mod semantics;
-pub mod server;
-pub mod shadow;
-pub mod telemetry;
-pub mod units;
-pub mod upstream;
+mod error;
+mod outcome;
+mod policy;
+mod proxy;
+mod redis;
+mod secret;
+mod semantics;
+mod server;
+mod shadow;
+mod telemetry;
+mod units;
+mod upstream;
 
 /// What the model, the benches and some tests of this package look at; nobody else is to rely on
 /// it.
