@@ -35,7 +35,8 @@ pub fn open(path: &Path, disk: &dyn Disk) -> Result<OpenJournal, SetupError> {
         unusable(
             path,
             format!(
-                "{error}; [redis] journal must name a file that this user can read and write, in a folder that exists"
+                "{error}; [redis] journal must name a file that this user can read and \
+                 write, in a folder that exists"
             ),
         )
     };
