@@ -1,8 +1,7 @@
 //! Tests of the core: one sidecar, with hand-written replies of Redis and messages on the bus.
 
 use super::*;
-use crate::coherence::message::PeerId;
-use crate::policy::tag::Tag;
+use crate::{coherence::message::PeerId, policy::tag::Tag};
 
 const ME: Process = Process(1);
 const OTHER: Process = Process(2);
@@ -59,7 +58,6 @@ fn number_of(commands: &[CoreCommand]) -> u64 {
     commands.iter().find_map(heartbeat).expect("a heartbeat")
 }
 
-/// How a wait was released, if it was.
 fn released(commands: &[CoreCommand]) -> Option<Released> {
     commands.iter().find_map(|command| {
         if let CoreCommand::Release(_, how) = command { Some(*how) } else { None }
