@@ -38,10 +38,10 @@ use crate::error::SetupError;
 use crate::redis::{CallError, OnLoss};
 use crate::telemetry::metrics::Counter;
 
-pub use crate::coherence::mutation::{PendingMutation, WriteRefused};
+pub use crate::coherence::mutation::PendingMutation;
 pub use crate::coherence::purge_kind::PurgeKind;
-pub use crate::coherence::tag_snapshot::{LocalTagSnapshot, TagSnapshot};
-pub use crate::coherence::validation::{LocalProof, Proof, SharedProof, TagWatch};
+pub use crate::coherence::tag_snapshot::TagSnapshot;
+pub use crate::coherence::validation::{Proof, SharedProof, TagWatch};
 
 mod commit;
 pub mod core;

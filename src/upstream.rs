@@ -33,7 +33,7 @@ pub use self::counters::UpstreamCounters;
 pub use self::error::{UpstreamError, UpstreamSetupError};
 pub use self::exchange::CloseDelimited;
 pub use self::settings::{HostHeader, Target, UpstreamSettings};
-pub use self::tunnel::{TunnelError, tunnel};
+pub use self::tunnel::tunnel;
 
 /// The client towards the origin. Clones share the pool.
 #[derive(Clone)]

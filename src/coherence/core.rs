@@ -61,7 +61,7 @@ impl Core {
         match event {
             CoreEvent::Tick => {}
             CoreEvent::PrimaryFound { fence, again, promoted } => {
-                self.on_found(now, fence, again, promoted)
+                self.on_found(now, fence, again, promoted);
             }
             CoreEvent::Lost => self.on_lost(now),
             CoreEvent::Listening => {
@@ -77,7 +77,7 @@ impl Core {
             }
             CoreEvent::Lagged => self.on_lagged(&mut commands),
             CoreEvent::HeartbeatReply(number, reply) => {
-                self.on_heartbeat_reply(now, number, reply, &mut commands)
+                self.on_heartbeat_reply(now, number, reply, &mut commands);
             }
             CoreEvent::Message(message) => self.on_message(now, message, &mut commands),
             CoreEvent::Published(id, subscribers) => self.on_published(now, id, &subscribers),

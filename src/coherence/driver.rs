@@ -97,7 +97,7 @@ impl Coherence {
         let Some(shared) = &self.records else { return };
         match command {
             CoreCommand::Heartbeat { number, peer, register } => {
-                self.send_heartbeat(shared, number, peer, register).await
+                self.send_heartbeat(shared, number, peer, register).await;
             }
             CoreCommand::Ack(to, id) => self.acknowledge(shared, to, id).await,
             CoreCommand::RequestAck(id) => {

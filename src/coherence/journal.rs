@@ -171,15 +171,9 @@ impl Journal {
     }
 
     /// How many purges are to be replayed.
-    #[must_use]
-    pub fn depth(&self) -> usize {
+    #[cfg(test)]
+    fn depth(&self) -> usize {
         self.purges.len() + usize::from(self.everything.is_some())
-    }
-
-    /// Whether nothing is to be replayed. Mutations may be in progress.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.depth() == 0
     }
 
     /// What is to be replayed now, without mutations in progress.

@@ -52,7 +52,7 @@ impl ReleaseWait<'_> {
         match how {
             Released::Acknowledged => counters.acknowledged.inc(),
             Released::LeaseExpired | Released::PublishFailed => {
-                counters.purges_released_by_lease_expiry.inc()
+                counters.purges_released_by_lease_expiry.inc();
             }
         }
         how

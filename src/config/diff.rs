@@ -112,7 +112,7 @@ pub fn changes(old: &ConfigSnapshot, new: &ConfigSnapshot) -> Vec<ConfigChange> 
         match name.as_str() {
             "routes" => changes.extend(routes(before, after, old, new)),
             "purges" => {
-                changes.extend(listed("purge rule", before, after).map(|(_, change)| change))
+                changes.extend(listed("purge rule", before, after).map(|(_, change)| change));
             }
             _ => changes.extend(section(name, before, after)),
         }

@@ -180,7 +180,7 @@ mod tests {
             HeaderName::from_static("surrogate-key"),
             HeaderValue::from_str(named.as_str()).unwrap(),
         )]);
-        assert!(ResponseTags::default().from_headers(&headers).all(|tag| tag != named));
+        assert!(ResponseTags::default().named_by(&headers).all(|tag| tag != named));
         for path in ["/a", "/ a", "/%20a", "group:app a"] {
             assert_ne!(Tag::for_uri("app", path), named);
         }

@@ -58,7 +58,7 @@ impl CredentialRule {
         }
         match &self.cookies {
             None => {
-                headers.get_all(COOKIE).iter().for_each(|value| part(b'C', b"", value.as_bytes()))
+                headers.get_all(COOKIE).iter().for_each(|value| part(b'C', b"", value.as_bytes()));
             }
             Some(names) => {
                 for (name, value) in field::cookies(headers)

@@ -4,6 +4,7 @@
 //! The command, which reads a file, and the admin API, which uses the active rules, share this
 //! code. It knows the rules alone: neither what is stored nor which clients are authorized.
 
+use std::fmt::Write as _;
 use std::time::Duration;
 
 use http::header::{CONTENT_TYPE, HOST, HeaderMap, HeaderName, HeaderValue};
@@ -146,7 +147,7 @@ pub fn explain(rules: &PolicyRules, request: &ParsedRequest) -> Explanation {
                 );
             }
             Plan::Mutate(effective) => {
-                explain_mutation(&mut lines, rules, &view, &effective, request.data.as_deref())
+                explain_mutation(&mut lines, rules, &view, &effective, request.data.as_deref());
             }
         }
     }
@@ -214,10 +215,10 @@ fn explain_directives(lines: &mut ExplainLines, directives: &RequestDirectives) 
     let found = if !directives.needs_revalidation() {
         let mut conditions = String::new();
         if let Some(most) = directives.max_age {
-            conditions.push_str(&format!(" and at most {} old", seconds(most)));
+            let _ = write!(conditions, " and at most {} old", seconds(most));
         }
         if let Some(least) = directives.min_fresh {
-            conditions.push_str(&format!(" and fresh for {} more", seconds(least)));
+            let _ = write!(conditions, " and fresh for {} more", seconds(least));
         }
         format!("HIT when it is stored{conditions}, else {otherwise}")
     } else if directives.only_if_cached {

@@ -140,12 +140,6 @@ impl KeyWriter {
         self.0.get(length..).unwrap_or_default()
     }
 
-    /// Whether no part has been written yet.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.0.len() <= 1
-    }
-
     /// Finishes the key.
     #[must_use]
     pub fn finish(self) -> Key {
@@ -154,8 +148,9 @@ impl KeyWriter {
     }
 }
 
-/// The parts of a canonical key. Ends early at bytes that do not encode a part.
-pub fn parts(canonical: &[u8]) -> impl Iterator<Item = (u8, &[u8])> {
+/// Decodes a canonical key, to show that different parts give different keys. Ends early at bytes that do not encode a part.
+#[cfg(test)]
+fn parts(canonical: &[u8]) -> impl Iterator<Item = (u8, &[u8])> {
     let mut rest = canonical.get(1..).unwrap_or_default();
     std::iter::from_fn(move || {
         let (&kind, after) = rest.split_first()?;

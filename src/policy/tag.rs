@@ -206,7 +206,7 @@ impl Template {
 fn push_value(name: &mut String, value: &[u8]) {
     match std::str::from_utf8(value) {
         Ok(text) if !text.bytes().any(|b| b.is_ascii_whitespace() || b.is_ascii_control()) => {
-            name.push_str(text)
+            name.push_str(text);
         }
         _ => {
             for &byte in value {
@@ -245,7 +245,7 @@ impl Default for ResponseTags {
 
 impl ResponseTags {
     /// The tags that a response names, separated by spaces or commas.
-    pub fn from_headers<'a>(&'a self, headers: &'a HeaderMap) -> impl Iterator<Item = Tag> + 'a {
+    pub fn named_by<'a>(&'a self, headers: &'a HeaderMap) -> impl Iterator<Item = Tag> + 'a {
         let separator = |b: &u8| matches!(b, b' ' | b',' | b'\t');
         self.headers
             .iter()
@@ -325,7 +325,7 @@ mod tests {
         headers.append("surrogate-key", HeaderValue::from_static("c"));
         headers.append("cache-tag", HeaderValue::from_static("d, e"));
         let rule = ResponseTags::default();
-        let tags: Vec<String> = rule.from_headers(&headers).map(|tag| tag.to_string()).collect();
+        let tags: Vec<String> = rule.named_by(&headers).map(|tag| tag.to_string()).collect();
         assert_eq!(tags, ["a", "b", "c", "d", "e"]);
     }
 }

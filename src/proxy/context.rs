@@ -57,8 +57,8 @@ impl<'a> LookupContext<'a> {
         &self.request.config.settings
     }
 
-    pub(super) fn route(&self) -> Option<usize> {
-        Some(self.lookup.route.id)
+    pub(super) fn route(&self) -> usize {
+        self.lookup.route.id
     }
 
     /// The fill that this request leads or joins for this key.

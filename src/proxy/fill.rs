@@ -56,7 +56,7 @@ pub(super) fn respond_to_leader(
     stale: Option<StaleCandidate>,
     result: Option<FillResult>,
 ) -> ProxyResponse {
-    let route = context.route();
+    let route = Some(context.route());
     match (result, stale) {
         (Some(FillResult::Response { status, mut headers, body, stored, revalidated }), stale) => {
             let fwd_status = if revalidated { StatusCode::NOT_MODIFIED } else { status };

@@ -35,7 +35,7 @@ pub(super) async fn pass_head(
     let requested = resources.clock.wall();
     let (origin, version) = (&resources.origin, context.parts.version);
     let request = origin.fill_request(Method::HEAD, version, target, headers, context.request.peer);
-    let route = context.route();
+    let route = Some(context.route());
     let response = match origin.send(request, &context.request.config.table, route).await {
         Ok(response) => response,
         Err(error) => {

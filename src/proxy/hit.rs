@@ -99,7 +99,7 @@ fn deliver(
     let headers = &context.parts.headers;
     let mut response = response::hit(&cached.entry, headers, head_only, now, &outcome, ranges);
     add_debug_headers(context, response.headers_mut());
-    ProxyResponse { response, outcome, route: context.route() }
+    ProxyResponse { response, outcome, route: Some(context.route()) }
 }
 
 /// Shows the key, the route and the tags, where the settings ask for it.

@@ -169,7 +169,7 @@ async fn ask_origin(
             ProxyResponse {
                 response: response::failure(Reason::OnlyIfCached, &outcome),
                 outcome,
-                route: context.route(),
+                route: Some(context.route()),
             }
         }
         _ if context.parts.method == Method::HEAD => {

@@ -89,7 +89,7 @@ pub(super) async fn fetch(
                     return Some(ProxyResponse {
                         response: response::failure(failure, &outcome),
                         outcome,
-                        route: context.route(),
+                        route: Some(context.route()),
                     });
                 }
             }
@@ -196,5 +196,5 @@ fn respond_to_follower(
     hit::add_debug_headers(context, &mut headers);
     let request = &context.parts.headers;
     let response = response::conditional(request, head.status, headers, Body::stream(reader));
-    ProxyResponse { response, outcome, route: context.route() }
+    ProxyResponse { response, outcome, route: Some(context.route()) }
 }

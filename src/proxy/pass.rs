@@ -48,7 +48,8 @@ pub(super) async fn pass_lookup(
         (parts.uri, parts.headers) = context.lookup.fill_request();
     }
     let passed =
-        pass(resources, context.request, parts, Body::empty(), outcome, context.route()).await;
+        pass(resources, context.request, parts, Body::empty(), outcome, Some(context.route()))
+            .await;
     record_refusal(resources, context, passed.response.status());
     passed
 }

@@ -102,12 +102,12 @@ pub(super) async fn store_post_response(
     let Ok(decision) = decide_store(&resources.store, &fill, &response, times, None) else {
         return Err(response);
     };
-    let (sender, receiver) = oneshot::channel();
+    let (sender, result) = oneshot::channel();
     let shared = Arc::clone(resources);
     resources.tasks.spawn(async move {
         stream_and_store(&shared, fill, None, sender, response, decision).await;
     });
-    match receiver.await {
+    match result.await {
         Ok(FillResult::Response { status, headers, body, .. }) => {
             Ok(assemble(status, headers, body))
         }

@@ -215,7 +215,7 @@ pub(super) async fn pass_in_shadow(
     } else if whole {
         let (head, body) = passed.response.into_parts();
         let body = digest::digesting(body, status, resources.store.largest(), move |ended| {
-            observed.finish(Some(ended))
+            observed.finish(Some(ended));
         });
         passed.response = Response::from_parts(head, body);
     }

@@ -137,7 +137,7 @@ fn response_tags(
         .map_err(|_| Reason::TooManyTags)?;
     let groups = groups.iter().map(|group| cache_groups::tag(&request.host, group));
     let before = revalidated.iter().flat_map(|cached| cached.entry.response_tags.iter().cloned());
-    let named = request.route.response_rules.response_tags.from_headers(headers);
+    let named = request.route.response_rules.response_tags.named_by(headers);
     let most = request.config.settings.max_tags;
     let mut tags: Vec<Tag> = Vec::new();
     for tag in named.chain(groups).chain(before) {

@@ -161,7 +161,7 @@ impl SessionState {
             RedisAddress::Sentinel(sentinel) => {
                 let login = (sentinel.username.clone(), sentinel.password.clone());
                 let access =
-                    ConnectOptions::to_sentinels(&topology.settings(), login, topology.tls());
+                    ConnectOptions::to_sentinels(topology.settings(), login, topology.tls());
                 self.follow_sentinels(
                     topology,
                     Sentinels::new(&sentinel.service, &sentinel.nodes, access),

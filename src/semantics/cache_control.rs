@@ -101,16 +101,16 @@ impl CacheControl {
             b"max-age" => shorten(&mut self.max_age, directive.delta().unwrap_or_default()),
             b"s-maxage" => shorten(&mut self.s_maxage, directive.delta().unwrap_or_default()),
             b"stale-while-revalidate" => {
-                shorten(&mut self.stale_while_revalidate, directive.delta().unwrap_or_default())
+                shorten(&mut self.stale_while_revalidate, directive.delta().unwrap_or_default());
             }
             b"stale-if-error" => {
-                shorten(&mut self.stale_if_error, directive.delta().unwrap_or_default())
+                shorten(&mut self.stale_if_error, directive.delta().unwrap_or_default());
             }
             b"max-stale" if directive.is_plain() => shorten(&mut self.max_stale, MAX_DELTA),
             b"max-stale" => shorten(&mut self.max_stale, directive.delta().unwrap_or_default()),
             // The only directive whose greater value is the stricter one.
             b"min-fresh" => {
-                self.min_fresh = self.min_fresh.max(Some(directive.delta().unwrap_or(MAX_DELTA)))
+                self.min_fresh = self.min_fresh.max(Some(directive.delta().unwrap_or(MAX_DELTA)));
             }
             _ => {}
         }

@@ -97,7 +97,7 @@ fn appended_status(upstream: Option<&HeaderValue>, outcome: &Outcome) -> HeaderV
         Disposition::Hit => line.push_str("; hit"),
         // RFC 9211 2.1, 2.2: `hit` only where the origin was not asked.
         Disposition::Stale => {
-            line.push_str(if outcome.forwarded { "; fwd=stale" } else { "; hit" })
+            line.push_str(if outcome.forwarded { "; fwd=stale" } else { "; hit" });
         }
         Disposition::Revalidated | Disposition::Miss => {
             line.push_str(match outcome.fwd_reason.or(outcome.reason) {
@@ -106,7 +106,7 @@ fn appended_status(upstream: Option<&HeaderValue>, outcome: &Outcome) -> HeaderV
                 Some(Reason::RequestNoCache) => "; fwd=request",
                 Some(Reason::NotAdmitted | Reason::Purged) => "; fwd=miss",
                 _ => "; fwd=uri-miss",
-            })
+            });
         }
         Disposition::Bypass => line.push_str(match outcome.reason {
             Some(Reason::Method | Reason::MethodOverride) => "; fwd=method",

@@ -14,13 +14,8 @@ use crate::semantics::times::Times;
 /// earlier, its probability would be below one in ten million, so no random number is drawn.
 const MAX_EARLY_FACTOR: i64 = 16;
 
-/// Whether a response is stale, but for less than `window`.
-#[must_use]
-pub fn is_within(times: &Times, window: Duration, now: Wall) -> bool {
-    is_open(times.ttl_ms(now), window)
-}
-
-/// The same for a response with `left` milliseconds of freshness left.
+/// Whether a response with `left` milliseconds of freshness left is stale, but for less than
+/// `window`.
 #[must_use]
 pub fn is_open(left: i64, window: Duration) -> bool {
     left <= 0 && u128::from(left.unsigned_abs()) < window.as_millis()
@@ -56,6 +51,10 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    fn is_within(times: &Times, window: Duration, now: Wall) -> bool {
+        is_open(times.ttl_ms(now), window)
+    }
 
     fn times(lifetime: u64) -> Times {
         Times {

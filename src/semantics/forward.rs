@@ -15,8 +15,8 @@ use http::header::{
 use http::{HeaderMap, HeaderName, HeaderValue, Version};
 use smallvec::SmallVec;
 
-pub use check::{BadRequest, check_request};
-pub use network::{BadNetwork, Network};
+pub use check::check_request;
+pub use network::Network;
 
 /// What a proxy knew about the client (RFC 7239).
 pub(crate) const FORWARDED: HeaderName = http::header::FORWARDED;

@@ -4,5 +4,5 @@
 mod request;
 mod response;
 
-pub use self::request::{RequestedRange, complete_length, requested_range};
+pub use self::request::{complete_length, requested_range};
 pub use self::response::respond;

@@ -187,7 +187,7 @@ impl AsyncWrite for Socket {
             let mut buf = ReadBuf::new(&mut scratch);
             match ready!(Pin::new(&mut this.stream).poll_read(cx, &mut buf)) {
                 Ok(()) if !buf.filled().is_empty() => {
-                    left = left.saturating_sub(buf.filled().len())
+                    left = left.saturating_sub(buf.filled().len());
                 }
                 _ => left = 0,
             }

@@ -106,9 +106,9 @@ impl PurgeEvent {
     pub fn with_tags<'a>(mut self, tags: impl IntoIterator<Item = &'a str>) -> Self {
         for tag in tags {
             if self.tags.len() < MAX_EVENT_TAGS {
-                self.tags.push(truncate(tag))
+                self.tags.push(truncate(tag));
             } else {
-                self.more_tags += 1
+                self.more_tags += 1;
             }
         }
         self

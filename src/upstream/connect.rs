@@ -129,7 +129,7 @@ impl Connector {
                     last = io::Error::new(
                         io::ErrorKind::TimedOut,
                         "one of the addresses did not answer",
-                    )
+                    );
                 }
             }
         }

@@ -270,7 +270,7 @@ impl SharedLookup<'_> {
         // A slice of fred's read buffer would keep that buffer alive for as long as the entry is in
         // memory.
         let own = if self.memory.is_on() { Bytes::copy_from_slice(bytes) } else { bytes.clone() };
-        packed::unpack(&own, &self.seal)
+        packed::unpack(&own, self.seal)
             .inspect_err(|error| {
                 self.counters.decode_errors.inc();
                 tracing::debug!(

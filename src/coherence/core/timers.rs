@@ -130,7 +130,7 @@ impl Core {
         wait.until.filter(|(until, _)| now >= *until).map(|(_, how)| how)
     }
 
-    /// Evicts peers that were lease_expiries for one lease, and forgets those evicted one lease
+    /// Evicts peers that were `lease_expiries` for one lease, and forgets those evicted one lease
     /// ago.
     fn expire_peers(&mut self, now: MonotonicTime, commands: &mut Vec<CoreCommand>) {
         let settings = &self.settings;

@@ -79,7 +79,7 @@ fn note(at: &SourceSpan, message: impl Into<String>) -> DiagnosticBuilder {
 fn assess(facts: &RedisInfo, at: &SourceSpan) -> Vec<DiagnosticBuilder> {
     let mut builders = Vec::new();
     let mut warn = |message: String, hint: &str| {
-        builders.push(DiagnosticBuilder::warning(at.clone(), message).hint(hint))
+        builders.push(DiagnosticBuilder::warning(at.clone(), message).hint(hint));
     };
     if facts.role.as_deref() == Some("slave") {
         warn(

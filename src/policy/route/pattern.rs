@@ -94,7 +94,7 @@ impl Pattern {
             match segment {
                 Segment::Literal(literal) if **literal == *part => {}
                 Segment::Capture(name) if !part.is_empty() => {
-                    captures.push((Arc::clone(name), part.into()))
+                    captures.push((Arc::clone(name), part.into()));
                 }
                 Segment::Literal(_) | Segment::Capture(_) => return None,
             }
@@ -102,7 +102,7 @@ impl Pattern {
         }
         match (&self.rest, remaining) {
             (Some(name), rest) => {
-                captures.push((Arc::clone(name), rest.unwrap_or_default().into()))
+                captures.push((Arc::clone(name), rest.unwrap_or_default().into()));
             }
             (None, Some(_)) => return None,
             (None, None) => {}

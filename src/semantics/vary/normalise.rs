@@ -61,7 +61,7 @@ fn encodings(raw: &[u8]) -> Option<String> {
         match (name.as_str(), *weight) {
             // Refusing a coding matters only if it would be accepted by default.
             (coding, 0) if coding == "identity" || star.is_some_and(|star| star > 0) => {
-                accepted.push(format!("{coding};q=0"))
+                accepted.push(format!("{coding};q=0"));
             }
             // `identity` is acceptable by default (RFC 9110 12.5.3); every other coding is not.
             ("identity", _) | (_, 0) => {}

@@ -88,7 +88,7 @@ fn write(out: &mut String, name: &str, family: &Family, format: MetricsFormat) -
         match value {
             Value::Count(count) => writeln!(out, "{name}{suffix}{} {count}", Braces(labels, None))?,
             Value::Level(level) => {
-                writeln!(out, "{name}{suffix}{} {}", Braces(labels, None), Float(*level))?
+                writeln!(out, "{name}{suffix}{} {}", Braces(labels, None), Float(*level))?;
             }
             Value::Latency(latency) => {
                 for (bound, count) in latency.cumulative() {

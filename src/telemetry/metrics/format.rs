@@ -35,7 +35,7 @@ impl MetricsFormat {
                 match name.trim().to_ascii_lowercase().as_str() {
                     "q" => {
                         weight =
-                            value.trim().parse().ok().filter(|weight| (0.0..=1.0).contains(weight))
+                            value.trim().parse().ok().filter(|weight| (0.0..=1.0).contains(weight));
                     }
                     "version" => version = Some(value.trim().trim_matches('"')),
                     _ => {}

@@ -27,17 +27,12 @@ pub(super) struct Rows {
     none: Arc<Row>,
     by_name: HashMap<Arc<str>, Arc<Row>>,
     other: Option<Arc<Row>>,
-    max_rows: usize,
+    limit: usize,
 }
 
 impl Rows {
-    pub(super) fn new(max_rows: usize) -> Self {
-        Self {
-            none: Arc::new(Row::new(NONE.into())),
-            by_name: HashMap::new(),
-            other: None,
-            max_rows,
-        }
+    pub(super) fn new(limit: usize) -> Self {
+        Self { none: Arc::new(Row::new(NONE.into())), by_name: HashMap::new(), other: None, limit }
     }
 
     pub(super) fn table(&mut self, names: impl IntoIterator<Item = String>) -> RouteTable {
@@ -56,7 +51,7 @@ impl Rows {
         if let Some(row) = self.by_name.get(name) {
             return Arc::clone(row);
         }
-        if self.by_name.len() >= self.max_rows {
+        if self.by_name.len() >= self.limit {
             return Arc::clone(self.other.get_or_insert_with(|| Arc::new(Row::new(OTHER.into()))));
         }
         let name: Arc<str> = name.into();
