@@ -175,8 +175,13 @@ fn sources() -> Vec<(String, String)> {
     assert!(files.len() > 5, "there must be sources under {}", root.display());
     files.sort();
     let named = |file: &PathBuf| {
-        let path = file.strip_prefix(&root).unwrap().to_str().unwrap().replace('\\', "/");
-        (path, fs::read_to_string(file).unwrap())
+        let path = file
+            .strip_prefix(&root)
+            .expect("a file of src")
+            .to_str()
+            .expect("a name in UTF-8")
+            .replace('\\', "/");
+        (path, fs::read_to_string(file).expect("a file that can be read"))
     };
     files.iter().map(named).collect()
 }

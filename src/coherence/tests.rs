@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::*;
+use crate::coherence::validation::LocalProof;
 use crate::outcome::Reason;
 use crate::policy::tag::Tag;
 

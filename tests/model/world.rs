@@ -392,7 +392,7 @@ impl World {
         match &sidecar.mutation {
             None => when(sidecar.role.mutates && left.mutations > 0, Action::Mutate(n)),
             Some(mutation) => {
-                when(!matches!(mutation.stage, Stage::Waiting(_)), Action::Advance(n))
+                when(!matches!(mutation.stage, Stage::Waiting(_)), Action::Advance(n));
             }
         }
         when(left.crashes > 0, Action::Crash(n));
@@ -409,7 +409,7 @@ impl World {
         match sidecar.subscription {
             Subscription::Off => when(true, Action::Listen(n)),
             Subscription::On(server) => {
-                when(left.deaf > 0 || server != self.primary, Action::BreakSubscription(n))
+                when(left.deaf > 0 || server != self.primary, Action::BreakSubscription(n));
             }
             Subscription::Broken => when(true, Action::Gap(n)),
         }

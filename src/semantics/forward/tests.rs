@@ -2,6 +2,7 @@
 
 use http::{Method, StatusCode, Uri};
 
+use super::check::BadRequest;
 use super::*;
 
 fn map(lines: &[(&str, &str)]) -> HeaderMap {

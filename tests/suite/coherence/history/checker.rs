@@ -182,7 +182,7 @@ fn a_run_without_hits_is_void() {
     let made = Made::new().write("a", 1, 0, 1).read("a", 1, 2, 3);
     made.history().must_have("made up", Window { from: made.at(0), to: made.at(9) }, 0, 1);
     let void = std::panic::catch_unwind(|| {
-        made.history().must_have("made up", Window { from: made.at(0), to: made.at(9) }, 1, 0)
+        made.history().must_have("made up", Window { from: made.at(0), to: made.at(9) }, 1, 0);
     });
     assert!(void.is_err(), "no read was a hit");
 }
@@ -192,7 +192,7 @@ fn a_run_without_writes_is_void() {
     let made = Made::new().read("a", 1, 2, 3).but(|read| read.hit = true);
     made.history().must_have("made up", Window { from: made.at(0), to: made.at(9) }, 1, 0);
     let void = std::panic::catch_unwind(|| {
-        made.history().must_have("made up", Window { from: made.at(0), to: made.at(9) }, 0, 1)
+        made.history().must_have("made up", Window { from: made.at(0), to: made.at(9) }, 0, 1);
     });
     assert!(void.is_err(), "nothing was written");
 }
