@@ -333,13 +333,15 @@ mod tests {
 
         #[test]
         fn what_is_shown_reads_the_same(number in 0_u64..1 << 40) {
-            prop_assert_eq!(parse_duration(&show_duration(Duration::from_millis(number))).unwrap(), Duration::from_millis(number));
+            let duration = Duration::from_millis(number);
+            prop_assert_eq!(parse_duration(&show_duration(duration)).unwrap(), duration);
             prop_assert_eq!(parse_size(&show_size(number)).unwrap(), number);
         }
 
         #[test]
         fn whole_milliseconds_come_back(millis in 0_u64..1 << 40) {
-            prop_assert_eq!(parse_duration(&format!("{millis}ms")).unwrap(), Duration::from_millis(millis));
+            let duration = Duration::from_millis(millis);
+            prop_assert_eq!(parse_duration(&format!("{millis}ms")).unwrap(), duration);
         }
     }
 }

@@ -70,8 +70,10 @@ enum Applies {
 
 #[rustfmt::skip]
 const BANS: &[Ban] = &[
-    Ban { word: "Instant::now(", instead: "take the time as an argument, or clock.now()", applies: Applies::Code, allowed: is_clock },
-    Ban { word: "SystemTime::now(", instead: "take the time as an argument, or clock.wall()", applies: Applies::Code, allowed: is_clock },
+    Ban { word: "Instant::now(", instead: "take the time as an argument, or clock.now()",
+        applies: Applies::Code, allowed: is_clock },
+    Ban { word: "SystemTime::now(", instead: "take the time as an argument, or clock.wall()",
+        applies: Applies::Code, allowed: is_clock },
     Ban { word: "fred::", instead: "what redis.rs offers: this folder alone knows how its client \
         fails", applies: Applies::Code, allowed: is_redis },
     Ban { word: "tokio::", instead: "values in, values out: policy and semantics are pure, the \
@@ -86,12 +88,18 @@ const BANS: &[Ban] = &[
     Ban { word: "todo!(", instead: "the code", applies: Applies::Code, allowed: nowhere },
     Ban { word: "unimplemented!(", instead: "the code", applies: Applies::Code, allowed: nowhere },
     Ban { word: "dbg!(", instead: "tracing", applies: Applies::Code, allowed: nowhere },
-    Ban { word: "println!(", instead: "tracing; only commands print", applies: Applies::Code, allowed: prints },
-    Ban { word: "eprintln!(", instead: "tracing; only commands print", applies: Applies::Code, allowed: prints },
-    Ban { word: "print!(", instead: "tracing; only commands print", applies: Applies::Code, allowed: prints },
-    Ban { word: "eprint!(", instead: "tracing; only commands print", applies: Applies::Code, allowed: prints },
-    Ban { word: "TODO", instead: "the code, or an issue", applies: Applies::Text, allowed: nowhere },
-    Ban { word: "FIXME", instead: "the code, or an issue", applies: Applies::Text, allowed: nowhere },
+    Ban { word: "println!(", instead: "tracing; only commands print",
+        applies: Applies::Code, allowed: prints },
+    Ban { word: "eprintln!(", instead: "tracing; only commands print",
+        applies: Applies::Code, allowed: prints },
+    Ban { word: "print!(", instead: "tracing; only commands print",
+        applies: Applies::Code, allowed: prints },
+    Ban { word: "eprint!(", instead: "tracing; only commands print",
+        applies: Applies::Code, allowed: prints },
+    Ban { word: "TODO", instead: "the code, or an issue",
+        applies: Applies::Text, allowed: nowhere },
+    Ban { word: "FIXME", instead: "the code, or an issue",
+        applies: Applies::Text, allowed: nowhere },
 ];
 
 fn nowhere(_: &str) -> bool {

@@ -93,7 +93,9 @@ pub async fn serve(listener: TcpListener, settings: Settings, shutdown: impl Fut
         tokio::select! {
             _ = &mut shutdown => break,
             accepted = listener.accept() => match accepted {
-                Ok((stream, _)) => drop(tasks.spawn(connection(Arc::clone(&app), stream, stop.clone()))),
+                Ok((stream, _)) => {
+                    drop(tasks.spawn(connection(Arc::clone(&app), stream, stop.clone())));
+                }
                 // Most likely the process is out of descriptors; a connection will end soon.
                 Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
             },

@@ -166,7 +166,8 @@ pub fn text(proxy: SocketAddr, app: SocketAddr, admin: SocketAddr) -> String {
     let _ = write!(
         text,
         "
-# Server-sent events pass as they are sent: a tick each second, and each write of the tenant. Ctrl-C ends it.
+# Server-sent events pass as they are sent: a tick each second, and each write of the tenant. \
+Ctrl-C ends it.
 curl -sN -H 'x-tenant-id: acme' -H 'authorization: Bearer alice-0001' http://{proxy}/api/v1/events
 
 # A WebSocket passes as well (with websocat, wscat or a browser): it echoes what you type.
@@ -174,7 +175,8 @@ websocat ws://{proxy}/ws
 
 # Uploads and downloads stream through, whatever their size: the app answers size and SHA-256.
 head -c 100M /dev/zero | curl -s -X POST -T - http://{proxy}/files/zeros
-curl -s -o /dev/null -w '%{{size_download}} bytes in %{{time_total}} s\\n' 'http://{proxy}/files/film?size=104857600'
+curl -s -o /dev/null -w '%{{size_download}} bytes in %{{time_total}} s\\n' \
+'http://{proxy}/files/film?size=104857600'
 "
     );
     let _ = write!(
@@ -184,9 +186,11 @@ curl -s -o /dev/null -w '%{{size_download}} bytes in %{{time_total}} s\\n' 'http
 curl -s http://{admin}/stats
 
 # A purge by hand; the next read asks the app again
-curl -s -H 'content-type: application/json' -d '{{\"tags\":[\"campaigns:acme\"]}}' http://{admin}/purge
+curl -s -H 'content-type: application/json' -d '{{\"tags\":[\"campaigns:acme\"]}}' \
+http://{admin}/purge
 
-# Edit proxy.toml while this runs: it is read again within two seconds. A mistake in it keeps the old rules, and shows.
+# Edit proxy.toml while this runs: it is read again within two seconds. \
+A mistake in it keeps the old rules, and shows.
 curl -s http://{admin}/ready
 "
     );

@@ -39,7 +39,11 @@ struct Args {
     #[arg(long, value_name = "ADDRESS")]
     admin: Option<SocketAddr>,
     /// The rules. Edit them, start the demo again, and see what changes.
-    #[arg(long, value_name = "FILE", default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/proxy.toml"))]
+    #[arg(
+        long,
+        value_name = "FILE",
+        default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/proxy.toml"),
+    )]
     config: PathBuf,
 }
 

@@ -131,7 +131,10 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_message_is_read_as_it_is_written(names in proptest::option::of(proptest::collection::vec(".{0,20}", 0..4)), number in any::<u64>()) {
+        fn a_message_is_read_as_it_is_written(
+            names in proptest::option::of(proptest::collection::vec(".{0,20}", 0..4)),
+            number in any::<u64>(),
+        ) {
             let tags = names.map(|names| names.iter().map(|name| Tag::new(name)).collect());
             for message in [
                 Message::Heartbeat { of: Process(number), number, registered: true },
@@ -144,7 +147,9 @@ mod tests {
         }
 
         #[test]
-        fn whatever_is_published_is_read_without_panic(bytes in proptest::collection::vec(any::<u8>(), 0..80)) {
+        fn whatever_is_published_is_read_without_panic(
+            bytes in proptest::collection::vec(any::<u8>(), 0..80),
+        ) {
             let _ = Message::parse(&bytes);
         }
     }

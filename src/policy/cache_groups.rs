@@ -195,9 +195,13 @@ mod tests {
         }
 
         #[test]
-        fn any_strings_survive_their_quotes(strings in prop::collection::hash_set("[ -~]{0,40}", 1..20)) {
-            let quoted: Vec<String> =
-                strings.iter().map(|string| format!("\"{}\"", string.replace('\\', "\\\\").replace('"', "\\\""))).collect();
+        fn any_strings_survive_their_quotes(
+            strings in prop::collection::hash_set("[ -~]{0,40}", 1..20),
+        ) {
+            let quote = |string: &String| {
+                format!("\"{}\"", string.replace('\\', "\\\\").replace('"', "\\\""))
+            };
+            let quoted: Vec<String> = strings.iter().map(quote).collect();
             let lines: Vec<&str> = quoted.iter().map(String::as_str).collect();
             let expected: Vec<String> = strings.into_iter().collect();
             prop_assert_eq!(read(&[&lines.join(", ")]), expected.clone());
@@ -206,7 +210,8 @@ mod tests {
 
         #[test]
         fn different_groups_have_different_tags(
-            one in ("[a-z0-9.:-]{1,20}", "[ -~]{0,300}"), two in ("[a-z0-9.:-]{1,20}", "[ -~]{0,300}"),
+            one in ("[a-z0-9.:-]{1,20}", "[ -~]{0,300}"),
+            two in ("[a-z0-9.:-]{1,20}", "[ -~]{0,300}"),
         ) {
             prop_assert_eq!(tag(&one.0, &one.1) == tag(&two.0, &two.1), one == two);
         }

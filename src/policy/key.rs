@@ -219,8 +219,10 @@ mod tests {
         #[test]
         fn a_key_can_be_read_back(list in list()) {
             let key = written(&list);
-            let read: Vec<(u8, Vec<u8>)> = parts(key.canonical()).map(|(kind, bytes)| (kind, bytes.to_vec())).collect();
-            let wrote: Vec<(u8, Vec<u8>)> = list.into_iter().map(|(kind, bytes)| (KINDS[kind] as u8, bytes)).collect();
+            let read: Vec<(u8, Vec<u8>)> =
+                parts(key.canonical()).map(|(kind, bytes)| (kind, bytes.to_vec())).collect();
+            let wrote: Vec<(u8, Vec<u8>)> =
+                list.into_iter().map(|(kind, bytes)| (KINDS[kind] as u8, bytes)).collect();
             prop_assert_eq!(read, wrote);
         }
 

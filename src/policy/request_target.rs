@@ -318,7 +318,12 @@ mod tests {
 
         #[test]
         fn nothing_panics(text in "\\PC{0,60}") {
-            let _ = (normal_path(&text), permissive_path(&text), pick(&text, &["a".into()]), parameter(&text, "a"));
+            let _ = (
+                normal_path(&text),
+                permissive_path(&text),
+                pick(&text, &["a".into()]),
+                parameter(&text, "a"),
+            );
         }
     }
 }

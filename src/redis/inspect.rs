@@ -43,8 +43,12 @@ impl RedisClient {
         // A connection that fails gives a reason; `closed` does not, so it comes second.
         tokio::select! {
             biased;
-            connected = primary.client(0).wait_for_connect() => connected.map_err(|error| CallError::from_fred(&error))?,
-            () = primary.closed() => return Err(CallError::Connection("it cannot be reached".to_owned())),
+            connected = primary.client(0).wait_for_connect() => {
+                connected.map_err(|error| CallError::from_fred(&error))?;
+            }
+            () = primary.closed() => {
+                return Err(CallError::Connection("it cannot be reached".to_owned()));
+            }
         }
         let info = query(&primary, RedisCommand::new("INFO", Vec::new())).await?;
         let mut result = read(&info.into_string().unwrap_or_default());
@@ -99,7 +103,8 @@ mod tests {
 
     #[test]
     fn what_redis_does_not_say_is_none() {
-        let info = "# Memory\r\nmaxmemory:1048576\r\nmaxmemory_human:1.00M\r\nmaxmemory_policy:allkeys-lru\r\n# Persistence\r\nloading:0\r\n";
+        let info = "# Memory\r\nmaxmemory:1048576\r\nmaxmemory_human:1.00M\r\n\
+            maxmemory_policy:allkeys-lru\r\n# Persistence\r\nloading:0\r\n";
         let result = read(info);
         assert_eq!(
             (result.maxmemory, result.policy.as_deref(), result.loading),

@@ -291,7 +291,8 @@ mod tests {
     fn every_split_of_the_bytes_finds_the_same() {
         let bytes = b"GET /1 HTTP/1.1\r\nHost: a\r\n\r\nPOST /2 HTTP/1.1\r\nContent-Length: \
             12\r\n\r\n\r\n\r\nGET / HTPPOST /3 HTTP/1.1\r\nX-Long: \
-            0123456789012345678901234567890123456789012345678901234567890123456789\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n";
+            0123456789012345678901234567890123456789012345678901234567890123456789\r\n\
+            Content-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n";
         for first in 0..bytes.len() {
             for second in first..bytes.len() {
                 let mut scanner = Scanner::new();

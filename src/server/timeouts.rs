@@ -153,9 +153,10 @@ mod tests {
     fn timer() -> (ConnectionTimer, Arc<ConnectionState>, Clock) {
         let (clock, state) = (Clock::manual(), Arc::new(ConnectionState::default()));
         let mut timer = ConnectionTimer::new(LIMITS, clock.clone(), &state);
-        assert!(
-            matches!(timer.next_action(&state, true, false), TimerAction::SetTimer(after) if after > Duration::from_secs(74))
-        );
+        assert!(matches!(
+            timer.next_action(&state, true, false),
+            TimerAction::SetTimer(after) if after > Duration::from_secs(74)
+        ));
         (timer, state, clock)
     }
 
@@ -173,9 +174,10 @@ mod tests {
             assert_eq!(timer.next_action(&state, false, false), TimerAction::Wait);
         }
         clock.advance(CHECK_INTERVAL);
-        assert!(
-            matches!(timer.next_action(&state, true, false), TimerAction::SetTimer(after) if after > Duration::from_secs(69))
-        );
+        assert!(matches!(
+            timer.next_action(&state, true, false),
+            TimerAction::SetTimer(after) if after > Duration::from_secs(69)
+        ));
     }
 
     #[test]

@@ -56,7 +56,9 @@ pub async fn tunnel(
     let (up, down) = (Arc::clone(&client.read), Arc::clone(&app.read));
     let count = || (up.load(Ordering::Relaxed), down.load(Ordering::Relaxed));
     tokio::select! {
-        done = tokio::io::copy_bidirectional_with_sizes(&mut client, &mut app, BUFFER, BUFFER) => done.map_err(TunnelError::Io),
+        done = tokio::io::copy_bidirectional_with_sizes(&mut client, &mut app, BUFFER, BUFFER) => {
+            done.map_err(TunnelError::Io)
+        }
         () = wait_for_silence(idle, count) => Ok(count()),
         () = stop.cancelled() => Ok(count()),
     }

@@ -83,9 +83,19 @@ impl Data {
         };
         self.tenants.entry(name.to_owned()).or_insert_with(|| Tenant {
             campaigns: Rows::seeded(45, |id| {
-                json!({ "name": format!("{name} campaign {id}"), "status": if id % 3 == 0 { "paused" } else { "live" }, "budget": id * 100 })
+                json!({
+                    "name": format!("{name} campaign {id}"),
+                    "status": if id % 3 == 0 { "paused" } else { "live" },
+                    "budget": id * 100,
+                })
             }),
-            forms: Rows::seeded(12, |id| json!({ "title": format!("{name} form {id}"), "fields": ["name", "email"], "campaign": id })),
+            forms: Rows::seeded(12, |id| {
+                json!({
+                    "title": format!("{name} form {id}"),
+                    "fields": ["name", "email"],
+                    "campaign": id,
+                })
+            }),
         })
     }
 }

@@ -327,18 +327,26 @@ mod tests {
 
     proptest! {
         #[test]
-        fn the_tree_and_the_patterns_agree(texts in proptest::collection::vec("(/(a|b|\\{x\\})){1,3}(/\\{\\*r\\})?", 1..8), path in "(/[abc]?){1,4}") {
+        fn the_tree_and_the_patterns_agree(
+            texts in proptest::collection::vec(
+                "(/(a|b|\\{x\\})){1,3}(/\\{\\*r\\})?",
+                1..8,
+            ),
+            path in "(/[abc]?){1,4}",
+        ) {
             let mut tree = Tree::default();
-            let patterns: Vec<Option<Pattern>> = texts.iter().map(|text| Pattern::parse(text).ok()).collect();
+            let patterns: Vec<Option<Pattern>> =
+                texts.iter().map(|text| Pattern::parse(text).ok()).collect();
             for (id, pattern) in patterns.iter().enumerate() {
                 if let Some(pattern) = pattern {
                     tree.insert(pattern, id);
                 }
             }
-            let matching = patterns.iter().flatten().any(|pattern| pattern.captures_of(&path).is_some());
+            let matches = |pattern: &Pattern| pattern.captures_of(&path).is_some();
+            let matching = patterns.iter().flatten().any(matches);
             prop_assert_eq!(tree.find(&path).is_some(), matching);
             if let Some(id) = tree.find(&path) {
-                prop_assert!(patterns[id].as_ref().is_some_and(|pattern| pattern.captures_of(&path).is_some()));
+                prop_assert!(patterns[id].as_ref().is_some_and(matches));
             }
         }
     }

@@ -52,7 +52,8 @@ fn a_text_line_has_every_field_that_is_set_and_no_other() {
     let text = logged(LogFormat::Text, "info", || access(&line("/c/7", &outcome)));
     let expected = "INFO sidecache::access: request method=GET path=/c/7 host=app.test \
         peer=127.0.0.1 route=/c/{id} status=200 \
-                    cache=HIT tier=memory ttl=243 stored=false collapsed=false bytes=1024 duration_us=1234\n";
+        cache=HIT tier=memory ttl=243 stored=false collapsed=false bytes=1024 \
+        duration_us=1234\n";
     assert!(text.ends_with(expected), "{text}");
 }
 

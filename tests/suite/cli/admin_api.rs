@@ -124,7 +124,11 @@ async fn explain_tells_what_is_stored_and_why_it_would_not_be_served() {
     for tier in ["memory", "redis"] {
         let redis = (tier == "redis").then(RedisServer::start);
         let scene = scene(&redis.as_ref().map_or_else(String::new, RedisServer::table)).await;
-        let question = json!({ "method": "GET", "target": "/a/1", "headers": [["host", "app.test"], ["x-tenant", "acme"]] });
+        let question = json!({
+            "method": "GET",
+            "target": "/a/1",
+            "headers": [["host", "app.test"], ["x-tenant", "acme"]],
+        });
         let explained = scene.sidecar.admin_ok("/explain", &question).await;
         assert_eq!(explained["stored"], Value::Null, "{explained}");
         assert_eq!(explained["lines"][0], json!({ "name": "route", "value": "/a/{id}" }));

@@ -105,7 +105,8 @@ async fn logs_of_nginx_and_of_sidecache_are_replayed_by_frequency() {
     log += "2026-01-01T00:00:00.000Z  INFO sidecache::access: request method=GET path=/c/5 \
         host=app.test peer=127.0.0.1 status=200 cache=MISS\n";
     log += "2026-01-01T00:00:00.000Z  WARN sidecache::app: Redis does not answer\n";
-    log += "{\"target\":\"sidecache::access\",\"method\":\"GET\",\"path\":\"/c/6\",\"host\":\"app.test\",\"status\":200}\n";
+    log += "{\"target\":\"sidecache::access\",\"method\":\"GET\",\
+        \"path\":\"/c/6\",\"host\":\"app.test\",\"status\":200}\n";
     let line = line(&scene, "").input(&log);
     let said =
         line.run(&["warm", "--from", "-", "--host", "app.test", "--limit", "1", "--json"]).await;

@@ -163,8 +163,9 @@ async fn a_password_that_needs_the_old_protocol_is_no_obstacle() {
 }
 
 /// What an ACL user of the sidecar needs (docs/src/how-to/several-sidecars.md).
-const ACL: &str = "~sidecache:* ~{sidecache}:* resetchannels &{sidecache}:bus* -@all +select +ping +client|id +info +time +mget +get +set +incr +del \
-                   +unlink +type +pttl +pexpire +hget +hset +hdel +hexists +hgetall +publish +subscribe +eval +evalsha";
+const ACL: &str = "~sidecache:* ~{sidecache}:* resetchannels &{sidecache}:bus* -@all +select +ping \
+    +client|id +info +time +mget +get +set +incr +del +unlink \
+    +type +pttl +pexpire +hget +hset +hdel +hexists +hgetall +publish +subscribe +eval +evalsha";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_acl_user_needs_the_channel_and_goes_on_without_it() {

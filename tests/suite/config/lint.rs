@@ -10,10 +10,10 @@ use tokio::time::Instant;
 use crate::support::redis_kinds::RedisKind;
 use crate::support::{Client, Origin, RedisServer, Response, Sidecar, eventually};
 
-const RULES: &str = "[upstream]\nurl = \"http://127.0.0.1:8000\"\n[fields]\ntenant = { header = \"x-tenant-id\" }\n[[routes]]\npath = \"/items\"\n\
-                     ttl = \"5m\"\nkey = [\"tenant\"]\ntags = \
-                         [\"items:{tenant}\"]\n[[purges]]\npath = \"/items/{*rest}\"\ntags = \
-                             [\"items:{tenant}\"]\n";
+const RULES: &str = "[upstream]\nurl = \"http://127.0.0.1:8000\"\n\
+    [fields]\ntenant = { header = \"x-tenant-id\" }\n\
+    [[routes]]\npath = \"/items\"\nttl = \"5m\"\nkey = [\"tenant\"]\ntags = [\"items:{tenant}\"]\n\
+    [[purges]]\npath = \"/items/{*rest}\"\ntags = [\"items:{tenant}\"]\n";
 
 /// What a check says, and its exit code.
 fn check(text: &str, arguments: &[&str]) -> (i32, String) {

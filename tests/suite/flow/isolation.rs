@@ -42,8 +42,14 @@ key  = ["tenant", "token"]
 /// Two JWTs of one issuer: their first 154 characters are equal, and each is
 /// `{"alg":"RS256","typ":"JWT"}` with an issuer and a subject.
 const JWTS: [&str; 2] = [
-    "eyJhbGciOiJSUzI1NiIsInR5cCI6IkpXVCJ9.eyJpc3MiOiJodHRwczovL2FjY291bnRzLmV4YW1wbGUuY29tL3JlYWxtcy9wcm9kdWN0aW9uL3Byb3RvY29sL29wZW5pZC1jb25uZWN0Iiwic3ViIjoiYWxpY2UifQ.c2lnalice",
-    "eyJhbGciOiJSUzI1NiIsInR5cCI6IkpXVCJ9.eyJpc3MiOiJodHRwczovL2FjY291bnRzLmV4YW1wbGUuY29tL3JlYWxtcy9wcm9kdWN0aW9uL3Byb3RvY29sL29wZW5pZC1jb25uZWN0Iiwic3ViIjoiYm9iIn0.c2lnbob",
+    "eyJhbGciOiJSUzI1NiIsInR5cCI6IkpXVCJ9.\
+     eyJpc3MiOiJodHRwczovL2FjY291bnRzLmV4YW1wbGUuY29tL3JlYWxtcy9wcm9kdWN0aW9u\
+     L3Byb3RvY29sL29wZW5pZC1jb25uZWN0Iiwic\
+     3ViIjoiYWxpY2UifQ.c2lnalice",
+    "eyJhbGciOiJSUzI1NiIsInR5cCI6IkpXVCJ9.\
+     eyJpc3MiOiJodHRwczovL2FjY291bnRzLmV4YW1wbGUuY29tL3JlYWxtcy9wcm9kdWN0aW9u\
+     L3Byb3RvY29sL29wZW5pZC1jb25uZWN0Iiwic\
+     3ViIjoiYm9iIn0.c2lnbob",
 ];
 
 async fn start() -> (Origin, Sidecar) {

@@ -29,7 +29,8 @@ async fn scrape(admin: SocketAddr, format: Format) -> (String, Exposition) {
     let accept = match format {
         Format::Text => "text/plain;version=0.0.4",
         Format::OpenMetrics => {
-            "application/openmetrics-text;version=1.0.0;q=0.5,text/plain;version=0.0.4;q=0.2,*/*;q=0.1"
+            "application/openmetrics-text;version=1.0.0;q=0.5,\
+            text/plain;version=0.0.4;q=0.2,*/*;q=0.1"
         }
     };
     let reply = Client::of_admin(admin).get("/metrics", &[("accept", accept)]).await;

@@ -153,7 +153,8 @@ type Write = (
 async fn r006_a_write_is_seen_in_every_disguise() {
     let rules = "[fields]\nt = { query = \"t\" }\nid = { body = \"/campaign/id\" }\n\
         [[routes]]\npath = \"/{*rest}\"\nttl = \"1m\"\ntags = [\"all\"]\n\
-        [[purges]]\npath = \"/c/{x}\"\ntags = [\"all\"]\n[[purges]]\npath = \"/d\"\nmethods = [\"DELETE\"]\ntags = [\"all\"]\n\
+        [[purges]]\npath = \"/c/{x}\"\ntags = [\"all\"]\n\
+        [[purges]]\npath = \"/d\"\nmethods = [\"DELETE\"]\ntags = [\"all\"]\n\
         [[routes]]\npath = \"/q\"\nttl = \"1m\"\ntags = [\"q:7\"]\n[[purges]]\npath = \
             \"/wq\"\ntags = [\"q:{t}\"]\n[[purges]]\npath = \"/wb\"\ntags = [\"q:{id}\"]\n";
     let writes: [Write; 12] = [

@@ -151,8 +151,9 @@ async fn redis_with_a_password_is_used_and_a_wrong_one_costs_nothing() {
 }
 
 /// What an ACL user of the sidecar needs, and no more (docs/src/how-to/several-sidecars.md).
-const ACL: &str = "~sidecache:* ~{sidecache}:* resetchannels &{sidecache}:* -@all +select +ping +client|id +info +time +mget +get +set +incr +del +unlink \
-                   +type +pttl +pexpire +hget +hset +hdel +hexists +hgetall +publish +subscribe +eval +evalsha";
+const ACL: &str = "~sidecache:* ~{sidecache}:* resetchannels &{sidecache}:* -@all +select +ping \
+    +client|id +info +time +mget +get +set +incr +del +unlink \
+    +type +pttl +pexpire +hget +hset +hdel +hexists +hgetall +publish +subscribe +eval +evalsha";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn acl_user_needs_the_namespace_and_a_few_commands_only() {

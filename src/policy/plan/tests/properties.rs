@@ -176,43 +176,73 @@ proptest! {
     #[test]
     fn the_key_covers_all_that_the_origin_receives((_, _, pair) in pair()) {
         for rules in EVERY_KIND.iter() {
-            let (Plan::Lookup(one), Plan::Lookup(two)) = (rules.plan(&pair[0].view()), rules.plan(&pair[1].view())) else { continue };
-            if one.unknown.is_empty() && two.unknown.is_empty() && one.key.canonical() == two.key.canonical() {
+            let (Plan::Lookup(one), Plan::Lookup(two)) =
+                (rules.plan(&pair[0].view()), rules.plan(&pair[1].view()))
+            else {
+                continue;
+            };
+            if one.unknown.is_empty()
+                && two.unknown.is_empty()
+                && one.key.canonical() == two.key.canonical()
+            {
                 assert_indistinguishable(rules, &one, &two)?;
             }
         }
     }
 
     #[test]
-    fn both_ways_to_a_variants_key_agree((_, trusted, [sent, _]) in pair(), names in prop::collection::vec(0..=POOL.len(), 0..6)) {
+    fn both_ways_to_a_variants_key_agree(
+        (_, trusted, [sent, _]) in pair(),
+        names in prop::collection::vec(0..=POOL.len(), 0..6),
+    ) {
         let spec = vary(&names);
         for rules in EVERY_KIND.iter() {
             let Plan::Lookup(lookup) = rules.plan(&sent.view()) else { continue };
             let (_, filled) = lookup.fill_request();
             let by_fill = rules.variant_of(lookup.route, trusted, &lookup.key, &spec, &filled);
             let by_request = lookup.variant(&spec);
-            prop_assert_eq!(by_request.canonical(), by_fill.canonical(), "{:?} varies by {:?}", filled, spec);
+            prop_assert_eq!(
+                by_request.canonical(),
+                by_fill.canonical(),
+                "{:?} varies by {:?}",
+                filled,
+                spec
+            );
         }
     }
 
     #[test]
-    fn secrets_are_not_in_the_key_in_the_clear((_, _, [sent, _]) in pair(), names in prop::collection::vec(0..POOL.len(), 0..6)) {
+    fn secrets_are_not_in_the_key_in_the_clear(
+        (_, _, [sent, _]) in pair(),
+        names in prop::collection::vec(0..POOL.len(), 0..6),
+    ) {
         for rules in EVERY_KIND.iter() {
             let Plan::Lookup(lookup) = rules.plan(&sent.view()) else { continue };
             let key = lookup.variant(&vary(&names));
-            let held = |needle: &[u8]| key.canonical().windows(needle.len()).any(|bytes| bytes == needle);
+            let held = |needle: &[u8]| {
+                key.canonical().windows(needle.len()).any(|bytes| bytes == needle)
+            };
             prop_assert!(!held(b"aaaaaaaa") && !held(b"sid="), "{:?}", sent);
         }
     }
 
     #[test]
-    fn no_request_makes_the_rules_panic(target in "/[ -~]{0,30}", lines in prop::collection::vec((0..POOL.len(), any::<usize>()), 0..8)) {
+    fn no_request_makes_the_rules_panic(
+        target in "/[ -~]{0,30}",
+        lines in prop::collection::vec((0..POOL.len(), any::<usize>()), 0..8),
+    ) {
         let Ok(uri) = target.parse::<Uri>() else { return Ok(()) };
         for method in ["GET", "POST"] {
-            let sent = SentRequest { uri: uri.clone(), method: method.parse().unwrap(), ..sent(0, &lines, false) };
+            let sent = SentRequest {
+                uri: uri.clone(),
+                method: method.parse().unwrap(),
+                ..sent(0, &lines, false)
+            };
             for rules in EVERY_KIND.iter() {
                 match rules.plan(&sent.view()) {
-                    Plan::Lookup(lookup) => drop((lookup.fill_request(), lookup.tags(), lookup.shown_fields())),
+                    Plan::Lookup(lookup) => {
+                        drop((lookup.fill_request(), lookup.tags(), lookup.shown_fields()));
+                    }
                     Plan::Mutate(method) => drop(rules.mutation(&sent.view(), &method, None)),
                     Plan::Pass(..) | Plan::Refuse(..) => {}
                 }

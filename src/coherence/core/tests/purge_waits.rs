@@ -1,0 +1,182 @@
+//! For whom a purge waits, and how its wait is released.
+
+use super::*;
+
+fn publish(
+    core: &mut Core,
+    now: MonotonicTime,
+    id: OperationId,
+    who: &Subscribers,
+) -> Option<Released> {
+    core.expect(id);
+    released(&core.handle(now, CoreEvent::Published(id, who.clone())))
+}
+
+#[test]
+fn a_purge_waits_for_registered_peers_and_for_peers_heard_recently() {
+    let mut core = leased(at(40), &[OTHER, THIRD]);
+    let named = subscribers(&[registered(ME), registered(OTHER)], 3);
+    assert_eq!(publish(&mut core, at(40), OperationId(7), &named), None);
+    assert_eq!(
+        released(&core.handle(at(40), ack(OperationId(7), OTHER))),
+        None,
+        "the third sent a heartbeat recently"
+    );
+    assert_eq!(
+        released(&core.handle(at(40), ack(OperationId(7), THIRD))),
+        Some(Released::Acknowledged)
+    );
+}
+
+#[test]
+fn an_acknowledgement_may_come_before_the_reply_of_redis() {
+    let mut core = leased(at(40), &[OTHER]);
+    core.expect(OperationId(7));
+    assert_eq!(released(&core.handle(at(40), ack(OperationId(7), OTHER))), None);
+    let published =
+        CoreEvent::Published(OperationId(7), subscribers(&[registered(ME), registered(OTHER)], 2));
+    assert_eq!(released(&core.handle(at(40), published)), Some(Released::Acknowledged));
+}
+
+#[test]
+fn a_peer_that_leaves_is_not_waited_for() {
+    let mut core = leased(at(40), &[OTHER]);
+    assert_eq!(
+        publish(
+            &mut core,
+            at(40),
+            OperationId(7),
+            &subscribers(&[registered(ME), registered(OTHER)], 2)
+        ),
+        None
+    );
+    assert_eq!(
+        released(&core.handle(at(40), CoreEvent::Message(Message::Leave { of: OTHER }))),
+        Some(Released::Acknowledged)
+    );
+}
+
+#[test]
+fn a_purge_is_released_when_all_leases_have_expired() {
+    let mut core = leased(at(40), &[OTHER]);
+    assert_eq!(
+        publish(
+            &mut core,
+            at(40),
+            OperationId(7),
+            &subscribers(&[registered(ME), registered(OTHER)], 2)
+        ),
+        None
+    );
+    assert_eq!(released(&core.handle(at(51), CoreEvent::Tick)), None);
+    assert_eq!(released(&core.handle(at(52), CoreEvent::Tick)), Some(Released::LeaseExpired));
+}
+
+#[test]
+fn a_peer_that_was_silent_for_a_lease_before_the_purge_came_back_is_not_waited_for() {
+    let mut core = leased(at(40), &[]);
+    let named = subscribers(&[registered(ME), registered(OTHER)], 1);
+    core.expect(OperationId(7));
+    assert_eq!(
+        released(&core.handle(at(40), CoreEvent::Published(OperationId(7), named.clone()))),
+        None
+    );
+    core.forget_wait(OperationId(7));
+    core.handle(at(52), CoreEvent::Tick);
+    let named =
+        subscribers(&[registered(ME), RegisteredPeer { evicted: true, ..registered(OTHER) }], 1);
+    assert_eq!(
+        publish(&mut core, at(52), OperationId(8), &named),
+        None,
+        "earlier messages are not known to have arrived"
+    );
+    let came_back =
+        CoreEvent::Message(Message::Invalidate { by: ME, id: OperationId(8), tags: None });
+    assert_eq!(released(&core.handle(at(52), came_back)), Some(Released::LeaseExpired));
+}
+
+#[test]
+fn any_subscriber_may_hold_a_lease_when_the_registrations_were_lost() {
+    let mut core = leased(at(40), &[]);
+    assert_eq!(
+        publish(&mut core, at(40), OperationId(7), &subscribers(&[], 2)),
+        None,
+        "not even this sidecar is registered"
+    );
+    assert_eq!(
+        released(&core.handle(at(41), ack(OperationId(7), OTHER))),
+        Some(Released::Acknowledged)
+    );
+}
+
+#[test]
+fn a_promoted_primary_makes_purges_wait_a_lease_for_unregistered_peers() {
+    for (promoted, immediately) in [(true, None), (false, Some(Released::Acknowledged))] {
+        let mut core = fresh();
+        core.handle(at(0), CoreEvent::Listening);
+        let number =
+            number_of(&core.handle(
+                at(0),
+                CoreEvent::PrimaryFound { fence: "a".into(), again: false, promoted },
+            ));
+        core.handle(
+            at(0),
+            CoreEvent::HeartbeatReply(number, Some(reply(Registration::New, &[registered(ME)]))),
+        );
+        assert_eq!(
+            publish(&mut core, at(1), OperationId(7), &subscribers(&[registered(ME)], 1)),
+            immediately,
+            "a peer may still trust the primary before this one"
+        );
+        assert_eq!(released(&core.handle(at(11), CoreEvent::Tick)), None);
+        assert!(core.next_deadline().is_some_and(|next| next <= at(12)));
+        assert_eq!(released(&core.handle(at(12), CoreEvent::Tick)).is_some(), promoted);
+        assert_eq!(
+            publish(&mut core, at(12), OperationId(8), &subscribers(&[registered(ME)], 1)),
+            Some(Released::Acknowledged)
+        );
+    }
+}
+
+#[test]
+fn a_purge_that_cannot_be_published_waits_until_the_leases_of_peers_expire() {
+    let mut core = leased(at(40), &[OTHER]);
+    core.expect(OperationId(7));
+    assert_eq!(
+        released(&core.handle(at(41), CoreEvent::PublishFailed(OperationId(7), batch(&["t"])))),
+        None
+    );
+    assert_eq!(core.phase(), Phase::Lost);
+    assert_eq!(released(&core.handle(at(52), CoreEvent::Tick)), None);
+    assert_eq!(released(&core.handle(at(53), CoreEvent::Tick)), Some(Released::PublishFailed));
+}
+
+#[test]
+fn a_sidecar_without_peers_does_not_wait() {
+    let mut core = leased(at(40), &[]);
+    core.expect(OperationId(7));
+    assert_eq!(
+        released(&core.handle(at(41), CoreEvent::PublishFailed(OperationId(7), batch(&["t"])))),
+        Some(Released::PublishFailed)
+    );
+}
+
+#[test]
+fn a_purge_waits_for_the_longest_lease_of_all() {
+    let mut core = leased(at(40), &[OTHER]);
+    assert!(
+        core.raise_longest_lease(at(30)) && !core.raise_longest_lease(at(20)),
+        "the longest, reported once"
+    );
+    assert_eq!(
+        publish(
+            &mut core,
+            at(40),
+            OperationId(7),
+            &subscribers(&[registered(ME), registered(OTHER)], 2)
+        ),
+        None
+    );
+    assert_eq!(released(&core.handle(at(71), CoreEvent::Tick)), None);
+    assert_eq!(released(&core.handle(at(72), CoreEvent::Tick)), Some(Released::LeaseExpired));
+}
