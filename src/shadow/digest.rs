@@ -150,7 +150,7 @@ mod tests {
         let result = Arc::new(Mutex::new(None));
         let sender = Arc::clone(&result);
         read(digesting(body, StatusCode::OK, most, move |ended| {
-            *sender.lock().expect("a lock") = Some(ended)
+            *sender.lock().expect("a lock") = Some(ended);
         }));
         let result = result.lock().expect("a lock");
         *result
@@ -195,7 +195,7 @@ mod tests {
         let result = Arc::new(Mutex::new(None));
         let sender = Arc::clone(&result);
         let mut body = digesting(Body::full("abc"), StatusCode::OK, 9, move |ended| {
-            *sender.lock().expect("a lock") = Some(ended)
+            *sender.lock().expect("a lock") = Some(ended);
         });
         assert_eq!(body.size_hint().exact(), Some(3));
         body.frame().now_or_never().expect("at hand").expect("a frame").expect("whole");

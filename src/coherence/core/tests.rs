@@ -288,7 +288,7 @@ fn a_silent_peer_is_evicted_once_and_forgotten_a_lease_later() {
                     );
                 }
                 CoreCommand::Evict(peer) | CoreCommand::Forget(peer) => {
-                    seen.push((second, peer.process))
+                    seen.push((second, peer.process));
                 }
                 _ => {}
             }

@@ -99,7 +99,7 @@ fn blocks_of_the_documents() -> Vec<(String, String)> {
         for line in text.lines().map(str::trim_start) {
             match &mut block {
                 Some(_) if line.starts_with("```") => {
-                    blocks.extend(block.take().map(|block| (page.display().to_string(), block)))
+                    blocks.extend(block.take().map(|block| (page.display().to_string(), block)));
                 }
                 Some(block) => block.extend([line, "\n"]),
                 None if line == "```toml" => block = Some(String::new()),

@@ -109,7 +109,7 @@ fn sections() {
 #[test]
 fn targeted_headers() {
     let targeted = |list: &str, column: usize, text: &str| {
-        one(&format!("[freshness]\ntargeted = {list}"), 2, column, text)
+        one(&format!("[freshness]\ntargeted = {list}"), 2, column, text);
     };
     targeted("\"cdn-cache-control\"", 12, "put it in brackets");
     targeted("[\"cdn cache-control\"]", 13, "not a valid header name");

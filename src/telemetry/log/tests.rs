@@ -76,7 +76,7 @@ fn a_hostile_path_stays_on_its_one_line() {
     let outcome = Outcome::new(Disposition::Miss);
     for format in [LogFormat::Text, LogFormat::Json] {
         let text = logged(format, "info", || {
-            access(&AccessLine { host: Some(hostile), ..line(hostile, &outcome) })
+            access(&AccessLine { host: Some(hostile), ..line(hostile, &outcome) });
         });
         assert_eq!(text.matches('\n').count(), 1, "{text:?}");
         assert!(text.ends_with('\n') && !text.trim_end().contains(char::is_control), "{text:?}");

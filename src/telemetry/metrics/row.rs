@@ -326,7 +326,7 @@ mod tests {
             .map(|_| {
                 let row = Arc::clone(&row);
                 thread::spawn(move || {
-                    (0..1000).for_each(|_| row.request(&record(Disposition::Hit, None)))
+                    (0..1000).for_each(|_| row.request(&record(Disposition::Hit, None)));
                 })
             })
             .collect();

@@ -186,7 +186,7 @@ async fn front(
             let mut response = upstream.send(request.map(Body::stream)).await?;
             let to = hyper::upgrade::on(&mut response);
             tokio::spawn(async move {
-                ended.send(tunnel(from, to, idle, stop).await.unwrap()).unwrap()
+                ended.send(tunnel(from, to, idle, stop).await.unwrap()).unwrap();
             });
             Ok::<_, UpstreamError>(response)
         }

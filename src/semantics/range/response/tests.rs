@@ -291,7 +291,7 @@ proptest! {
         match &requested {
             RequestedRange::Whole => prop_assert!(specs.len() > MAX_FREE_PARTS && pieces == [body]),
             RequestedRange::Unsatisfiable => {
-                prop_assert!(named.is_empty() && status == StatusCode::RANGE_NOT_SATISFIABLE)
+                prop_assert!(named.is_empty() && status == StatusCode::RANGE_NOT_SATISFIABLE);
             }
             RequestedRange::One(range) => prop_assert_eq!(pieces.concat(), &body[range.clone()]),
             RequestedRange::Several(_) => prop_assert_eq!(
