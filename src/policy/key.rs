@@ -148,7 +148,8 @@ impl KeyWriter {
     }
 }
 
-/// Decodes a canonical key, to show that different parts give different keys. Ends early at bytes that do not encode a part.
+/// Decodes a canonical key, to show that different parts give different keys. Ends early at bytes
+/// that do not encode a part.
 #[cfg(test)]
 fn parts(canonical: &[u8]) -> impl Iterator<Item = (u8, &[u8])> {
     let mut rest = canonical.get(1..).unwrap_or_default();

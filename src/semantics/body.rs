@@ -97,7 +97,7 @@ impl Body {
     }
 
     /// Counts the bytes of a stream as they are read. For other bodies the number is known: see
-    /// [`Body::at_hand`].
+    /// [`Body::buffered_len`].
     pub fn count(&mut self, by: Meter) {
         if let Content::Stream(_, meter) = &mut self.content {
             *meter = Some(by);

@@ -252,6 +252,13 @@ fn route_families(rows: &[RowView]) -> [(&'static str, Family); 5] {
             saved.insert(labels(&[]), Value::Level(row.saved.as_secs_f64()));
         }
     }
+    describe_families([requests, durations, origin, bytes, saved])
+}
+
+/// The names, kinds and help texts of the families that are counted by route.
+fn describe_families(
+    [requests, durations, origin, bytes, saved]: [BTreeMap<Labels, Value>; 5],
+) -> [(&'static str, Family); 5] {
     let family = |kind, help, series| Family { kind, help, series };
     [
         (
