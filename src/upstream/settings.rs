@@ -17,16 +17,16 @@ pub struct UpstreamSettings {
     /// How long the origin may be silent inside a response's body. It does not apply to
     /// `text/event-stream`, where silence is normal.
     pub idle_timeout: Duration,
-    /// How long an upgraded connection may be silent in both directions (given to [`crate::upstream::tunnel`] by the
-    /// caller).
+    /// How long an upgraded connection may be silent in both directions (the caller passes it to the
+    /// tunnel).
     pub tunnel_timeout: Duration,
     /// How long an unused connection is kept. Best shorter than the origin's own keep-alive time.
     pub keep_alive: Duration,
     /// The most open sockets towards the origin, tunnels included.
     pub max_connections: usize,
-    /// The most requests that wait for a connection; one more is [`Busy`](crate::upstream::UpstreamError::Busy).
+    /// The most requests that wait for a connection; one more is `UpstreamError::Busy`.
     pub max_waiting: usize,
-    /// How long a request waits for a connection before it is [`Busy`](crate::upstream::UpstreamError::Busy).
+    /// How long a request waits for a connection before it is `UpstreamError::Busy`.
     pub wait_timeout: Duration,
     /// The largest head of a response, in bytes; at least 8192.
     pub max_header_bytes: usize,
