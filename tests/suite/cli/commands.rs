@@ -21,8 +21,7 @@ const STATS: &str = r#"{
  "memory":{"entries":1,"bytes":4096,"limit_bytes":268435456,"evictions":0},
  "redis":{"state":"degraded","lease":false,"peers":1,"journal":2,"why":"redis is lost: timed out"},
  "ready":{"status":"degraded","reasons":["redis is lost: timed out"]},
- "config":{"file":"proxy.toml","loaded_ms":5000,"loads":2,"error":"proxy.toml:3:1: error: unknown \
-     key","failed_ms":60000,"restart_needed":["memory.size"]},
+ "config":{"file":"proxy.toml","loaded_ms":5000,"loads":2,"error":"proxy.toml:3:1: error: unknown key","failed_ms":60000,"restart_needed":["memory.size"]},
  "shadow":{"findings":2,"audited":100,"audited_stale":1}}"#;
 
 /// What a command says of this sidecar.
@@ -233,8 +232,7 @@ const CHANGES: &str = r#"{"ok":true,"changes":[
  "restart_needed":["memory.size"],"problems":[],"text":""}"#;
 
 const REFUSED: &str = r#"{"ok":false,"changes":[],"restart_needed":[],
- "problems":[{"severity":"error","line":3,"column":1,"message":"unknown key","hint":"did you mean \
-     ttl?"}],"text":"proxy.toml:3:1: error: unknown key\n  hint: did you mean ttl?"}"#;
+ "problems":[{"severity":"error","line":3,"column":1,"message":"unknown key","hint":"did you mean ttl?"}],"text":"proxy.toml:3:1: error: unknown key\n  hint: did you mean ttl?"}"#;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_reload_says_what_changed_or_what_is_wrong() {
@@ -304,8 +302,7 @@ async fn a_file_is_compared_with_what_runs_once_it_is_right_in_itself() {
 async fn advice_is_toml_with_its_reasons_as_comments() {
     let answer = r#"{"routes":[{"route":"/api/v1/forms/{*rest}","mode":"shadow","requests":40,"would_hit":28,"would_miss":12,"would_bypass":0,"hit_rate":0.7,
       "not_stored":[],"stale":{"count":3,"unexplained":1,"examples":[]},"scope":{"count":0,"scope":"shared","examples":[]},"audit":{"asked":0,"stale":0}}],
-     "advice":[{"route":"/api/v1/forms/{*rest}","why":"3 answers would have been stale after PUT \
-         /api/v1/forms/7\u001b[2J",
+     "advice":[{"route":"/api/v1/forms/{*rest}","why":"3 answers would have been stale after PUT /api/v1/forms/7\u001b[2J",
       "toml":"[[purges]]\npath = \"/api/v1/forms/{*rest}\"\ntags = [\"forms:{tenant}\"]\n","line":42}]}"#;
     let admin = Origin::scripted(&[("GET /shadow", 200, answer)]);
     let said = told(&admin, &["advise"]).await;
