@@ -17,8 +17,8 @@ pub struct UpstreamSettings {
     /// How long the origin may be silent inside a response's body. It does not apply to
     /// `text/event-stream`, where silence is normal.
     pub idle_timeout: Duration,
-    /// How long an upgraded connection may be silent in both directions (the caller passes it to the
-    /// tunnel).
+    /// How long an upgraded connection may be silent in both directions. The caller passes it to
+    /// the tunnel.
     pub tunnel_timeout: Duration,
     /// How long an unused connection is kept. Best shorter than the origin's own keep-alive time.
     pub keep_alive: Duration,
