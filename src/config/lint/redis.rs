@@ -224,7 +224,7 @@ mod tests {
                 "no `maxmemory`",
                 "CONFIG SET maxmemory 1gb",
             ),
-            (RedisInfo { appendonly: Some(true), ..suitable() }, "a miss", "appendonly no"),
+            (RedisInfo { appendonly: Some(true), ..suitable() }, "`appendonly`", "appendonly no"),
             (
                 RedisInfo { save: Ok("60 1".into()), ..suitable() },
                 "`save 60 1`",

@@ -138,9 +138,15 @@ fn the_lines_that_the_documents_show_have_no_mistakes() {
     let parts: Vec<_> = blocks.iter().filter(|(_, block)| !is_whole(block)).collect();
     assert!(parts.len() > 10, "the manual shows lines to add: {}", parts.len());
     for (page, text) in parts {
-        let text = if text.contains("[upstream]") { text.clone() } else { format!("{HEAD}{text}") };
-        let env =
-            |name: &str| (name == "SIDECACHE_SECRET").then(|| "sixteen-characters".to_owned());
+        // Keys before the first section belong to the top of the file.
+        let text = match text.contains("[upstream]") {
+            true => text.clone(),
+            false if text.trim_start().starts_with('[') => format!("{HEAD}{text}"),
+            false => format!("{text}\n{HEAD}"),
+        };
+        // The variables without a default hold secrets.
+        let is_secret = |name: &str| name.ends_with("_SECRET") || name.ends_with("_TOKEN");
+        let env = |name: &str| is_secret(name).then(|| "sixteen-characters".to_owned());
         let diagnostics = Config::parse(&text, "proxy.toml", &env).err();
         assert!(
             diagnostics.is_none(),

@@ -75,12 +75,12 @@ fn sections() {
     one("[limits]\ntags = 0", 2, 8, "1 to 4096");
     one("[limits]\nobject = \"1.5MiB\"", 2, 10, "smaller unit");
     one("[limits]\nvariants = 0", 2, 12, "1 to 1024");
-    one("[limits]\nvariants = 1025", 2, 12, "the nearest is 1024");
+    one("[limits]\nvariants = 1025", 2, 12, "the nearest allowed value is 1024");
     one("[limits]\nranges = 0", 2, 10, "1 to 256");
-    one("[limits]\nranges = 257", 2, 10, "the nearest is 256");
+    one("[limits]\nranges = 257", 2, 10, "the nearest allowed value is 256");
     one("[limits]\nstale = \"31d\"", 2, 9, "0s to 30d");
     one("[limits]\nrange_fill = 5", 2, 14, "\"5B\"");
-    one("[limits]\nrefreshes = 0", 2, 13, "the nearest is 1");
+    one("[limits]\nrefreshes = 0", 2, 13, "the nearest allowed value is 1");
     one("[tags]\nresponse_headers = [\"xkey\", \"Xkey\"]", 2, 29, "twice");
     one("[credential]\nheaders = [\"x api\"]", 2, 12, "not a valid header name");
     one("[credential]\ncookies = [\"a=b\"]", 2, 12, "not a valid cookie name");
@@ -101,7 +101,7 @@ fn sections() {
     one("[redis]\nurl = \"redis://h\"\njournal = \"/\"", 3, 11, "is a folder");
     one("[redis]\nurl = \"redis://h\"\njournal = \"\"", 3, 11, "this is empty");
     one("[redis]\nurl = \"redis://h\"\nlease = \"1ms\"", 3, 9, "100ms");
-    one("[[listen]]\n", 1, 1, "where a table is needed");
+    one("[[listen]]\n", 1, 1, "but a table is needed");
     one("[redis]\nurl = \"redis://h\"\ncollapse = \"clutser\"", 3, 12, "did you mean \"cluster\"?");
     one("[sever]\n", 1, 2, "no key `sever`");
 }

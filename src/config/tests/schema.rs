@@ -26,7 +26,7 @@ fn properties<'a>(schema: &'a Value, name: &str) -> Vec<&'a str> {
 #[test]
 fn the_schema_has_the_keys_that_the_reader_takes() {
     let schema: Value = serde_json::from_str(&json_schema()).expect("JSON");
-    assert_eq!(schema["$schema"], "https://json-schema.org/builder/2020-12/schema");
+    assert_eq!(schema["$schema"], "https://json-schema.org/draft/2020-12/schema");
     let tables: [(&str, &[&str]); 15] = [
         ("ConfigFile", ConfigFile::KEYS),
         ("ListenSection", ListenSection::KEYS),
@@ -132,7 +132,7 @@ fn the_schemas_defaults_are_the_readers() {
         "TagsSection",
         "DebugSection",
     ] {
-        writeln!(text, "[{}]", section.to_lowercase()).expect("text");
+        writeln!(text, "[{}]", section.trim_end_matches("Section").to_lowercase()).expect("text");
         for (key, property) in schema["$defs"][section]["properties"].as_object().expect(section) {
             if let Some(default) = property.get("default") {
                 writeln!(text, "{key} = {default}").expect("text");

@@ -82,7 +82,7 @@ fn a_purge_that_no_route_can_mean() {
     one(
         &also,
         "\"forms\"",
-        "no route has a tag that could be `forms`",
+        "no route has a tag that matches `forms`",
         "response_headers = [\"surrogate-key\", \"cache-tag\"] in [tags]",
     );
     silent(&format!("{also}[tags]\nresponse_headers = [\"surrogate-key\", \"cache-tag\"]\n"));

@@ -9,7 +9,7 @@ fn a_route_for_everyone_that_tells_callers_apart() {
     one(
         &with(&public, "x-tenant-id", "x-user-id"),
         "\"public\"",
-        "the field `tenant` tells one caller from another",
+        "but the field `tenant` tells them apart",
         "scope = \"private\"",
     );
     one(
@@ -49,11 +49,11 @@ fn a_route_for_everyone_beside_a_guarded_one_with_the_same_tag() {
 #[test]
 fn the_apps_private_overridden_for_several_callers() {
     let ignore = with(LIST, "ttl   = \"5m\"", "ttl = \"5m\"\norigin = \"ignore\"");
-    one(&ignore, "\"ignore\"", "goes to every admitted caller", "origin = \"respect\"");
+    one(&ignore, "\"ignore\"", "is served to every authorized caller", "origin = \"respect\"");
     one(
         &with(&ignore, "\"shared\"", "\"public\""),
         "\"ignore\"",
-        "goes to everyone",
+        "is served to everyone",
         "`# check: ok`",
     );
     silent(&with(&ignore, "\"shared\"", "\"private\""));

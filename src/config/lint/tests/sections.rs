@@ -31,7 +31,7 @@ fn no_room_for_the_apps_tags() {
     one(
         &most(2),
         "[\"items:{tenant}\"]",
-        "these are 2 tags, and [limits] tags is 2",
+        "these are 2 tags, and the limit is 2",
         "tags = 64 in [limits]",
     );
     silent(&most(3));

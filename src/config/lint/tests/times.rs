@@ -18,7 +18,7 @@ fn the_times_of_redis() {
     one(
         &redis("degraded_ttl = \"5m\""),
         "\"5m\"",
-        "without Redis this sidecar shows for 5m",
+        "without Redis this sidecar serves for up to 5m",
         "degraded_ttl = \"2s\"",
     );
     silent(&redis("degraded_ttl = \"10s\""));
