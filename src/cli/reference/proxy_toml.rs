@@ -30,7 +30,7 @@ const TABLES: [(&str, &str, &str); 15] = [
         "RedisSection",
         "[redis]",
         "[redis]\nurl = \"redis://127.0.0.1:6379/0\"\npassword = \"${REDIS_PASSWORD}\"\n\
-         journal = \"/var/lib/sidecache/journal\"\ncollapse = \"cluster\"",
+         journal = \"sidecache.journal\"\ncollapse = \"cluster\"",
     ),
     ("LimitsSection", "[limits]", "[limits]\nobject = \"16MiB\"\nstale = \"1h\""),
     (
