@@ -123,10 +123,7 @@ fn read(value: &str) -> Result<Location, UrlFault> {
         UrlKind::Server => RedisAddress::Tcp { host, port, tls },
         UrlKind::Sentinel => RedisAddress::Sentinel(sentinel(&url, (host, port), tls)?),
         UrlKind::Cluster if database != 0 => {
-            return Err((
-                "a cluster has only database 0",
-                "use database 0: remove the number from the URL",
-            ));
+            return Err(("a cluster has only database 0", "write database 0, or none"));
         }
         UrlKind::Cluster => RedisAddress::Cluster { nodes: cluster(&url, (host, port))?, tls },
     };

@@ -217,7 +217,7 @@ async fn what_cannot_be_reached_or_understood_is_said() {
             &["stats"][..],
             &["403", "this Host is not served here", "hint: name it by its address"][..],
         ),
-        (&["advise"], &["/shadow", "another version"]),
+        (&["advise"], &["/shadow", "its version differs"]),
         (&["purge", "--tag", "a"], &["cannot read the response"]),
     ] {
         let said = told(&admin, arguments).await;

@@ -69,7 +69,7 @@ fn warnings_are_located_and_denied_on_demand() {
     denied(
         &RULES.replace("ttl = \"5m\"", "ttl = \"5m\"\npass_headers = [\"x-user-id\"]"),
         8,
-        &["`x-user-id` says who asks"],
+        &["`x-user-id` identifies the user"],
     );
     denied(
         &RULES.replace(
