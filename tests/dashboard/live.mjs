@@ -24,7 +24,7 @@ async function expectEvent (page, pattern) {
 async function idleSaysWhatToDo ({ page, scene }) {
   assert.match(await text(page, '#curl'), /^curl -i http:\/\/127\.0\.0\.1:\d+\/api\/v1\/[\w/]+$/)
   assert.equal(await text(page, '#requests'), '0')
-  assert.match(await text(page, '#redis-state'), /memory alone/)
+  assert.match(await text(page, '#redis-state'), /^None: entries are in memory only$/)
   const place = row(page, '/api/v1/campaigns/{id}').locator('.where')
   assert.equal(await place.innerText(), `proxy.toml:${scene.routeLine('/api/v1/campaigns/{id}')}`)
 }

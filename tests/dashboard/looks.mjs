@@ -117,10 +117,11 @@ async function troubleIsPlain (chromium) {
   await withMock(chromium, new Mock('degraded'), {}, async (opened) => {
     const { page } = opened
     assert.equal(await text(page, '#status'), 'Degraded')
-    assert.match(await text(page, '#alert-ready'), /redis is lost: connection refused/)
-    assert.match(await text(page, '#alert-notes'), /after a restart: memory\.size/)
-    assert.match(await text(page, '#redis-lease'), /Not held/)
-    assert.match(await text(page, '#redis-journal'), /3 purges/)
+    assert.match(await text(page, '#alert-ready'), /Degraded: requests are served with restrictions\..*redis is lost: the connection broke/s)
+    assert.match(await text(page, '#alert-notes'), /a restart is needed for: memory\.size/)
+    assert.equal(await text(page, '#redis-state'), 'Degraded: redis is lost: the connection broke')
+    assert.equal(await text(page, '#redis-lease'), 'Not held: each hit asks Redis')
+    assert.equal(await text(page, '#redis-journal'), '3 purges not in Redis yet')
     await inspect(opened, 'degraded')
   })
   await withMock(chromium, new Mock('failed'), { allowed: [/status of 422/] }, async (opened) => {
@@ -148,7 +149,7 @@ async function littleToShow (chromium) {
     await inspect(opened, 'no traffic', { schemes: ['dark'] })
   })
   await withMock(chromium, new Mock('memory'), {}, async ({ page }) => {
-    assert.match(await text(page, '#redis-state'), /memory alone/)
+    assert.match(await text(page, '#redis-state'), /^None: entries are in memory only$/)
     assert.ok(await page.locator('#redis-lease').isHidden())
   })
 }

@@ -19,6 +19,10 @@ export const STATES = ['busy', 'idle', 'empty', 'memory', 'degraded', 'failed', 
 // Text as strangers write it: markup, a change of direction, no space to break at.
 export const HOSTILE = '<img src=x onerror="document.title=1">\u202egnp.exe\u202c' + 'x'.repeat(300)
 
+// Texts of a real sidecar: of a lost Redis, of a bad line.
+const LOST = 'redis is lost: the connection broke'
+const BAD_TTL = '`5 minutes` is not a duration: it contains a space'
+
 const zeros = () => Object.fromEntries(KINDS.map((kind) => [kind, 0]))
 
 function route (path, line, policy, share, hitRate, reasons = []) {
@@ -28,15 +32,15 @@ function route (path, line, policy, share, hitRate, reasons = []) {
 const reason = (disposition, reason, subject, share, remedy, why) => ({ disposition, reason, subject, share, count: 0, remedy, why })
 
 function demoRoutes () {
-  const unkeyed = (name, share) => reason('BYPASS', 'unkeyed header', name, share, `pass_headers = ["${name}"]`, 'The app may see this header, and no key has seen it: what it answers may be for this header alone.')
-  const cold = reason('MISS', 'not stored', null, 0.05, null, 'Nothing is stored under the key yet.')
+  const unkeyed = (name, share) => reason('BYPASS', 'unkeyed header', name, share, `pass_headers = ["${name}"]`, 'The request has a header that the origin may read and the key does not contain. If the header changes the response, make it a field of the key. If it does not, list it in `pass_headers` or `drop_headers`.')
+  const cold = reason('MISS', 'not stored', null, 0.05, null, 'Nothing is stored under the key. If it does not go away, compare the keys of two requests with `sidecache explain`.')
   return [
     route('/api/v1/campaigns', 71, { scope: 'shared' }, 34, 0.94, [cold, unkeyed('x-account-id', 0.012)]),
-    route('/api/v1/campaigns/{id}', 79, { scope: 'shared' }, 22, 0.88, [cold, reason('MISS', 'purged', null, 0.03, null, 'What is stored was purged by a write.')]),
-    route('/api/v1/forms/{*rest}', 88, {}, 11, 0.71, [cold, reason('MISS', 'expired', null, 0.12, 'stale_while_revalidate = "30s"', 'What is stored is past its freshness.')]),
+    route('/api/v1/campaigns/{id}', 79, { scope: 'shared' }, 22, 0.88, [cold, reason('MISS', 'purged', null, 0.03, null, 'The stored response was purged. If it happens too often, use narrower tags.')]),
+    route('/api/v1/forms/{*rest}', 88, {}, 11, 0.71, [cold, reason('MISS', 'expired', null, 0.12, 'ttl = "15m"', 'The stored response is no longer fresh. Set a longer `ttl` if writes purge the response anyway.')]),
     route('/api/v1/dashboard', 103, { ttl_s: 30 }, 6, 0.52, [cold, unkeyed('x-forwarded-host', 0.2)]),
     route('/api/v1/property-areas', 112, { scope: 'public', ttl_s: 600 }, 3, 0.99, []),
-    route('/api/v1/reports/{year}/{month}/summary', 120, { mode: 'shadow', ttl_s: null }, 2, 0, [reason('BYPASS', 'missing field', 'tenant', 0.4, null, 'The key needs the field tenant, and the request lacks it.')])
+    route('/api/v1/reports/{year}/{month}/summary', 120, { mode: 'shadow', ttl_s: null }, 2, 0, [reason('BYPASS', 'missing field', 'tenant', 0.4, 'key = []', "The request lacks a field that the route's `key` or `tags` need. Let clients send the field, or take it out of the route.")])
   ]
 }
 
@@ -59,7 +63,7 @@ export class Mock {
     this.state = state
     this.started = Date.now() - 8_000_000
     this.routes = routesOf(state)
-    this.unrouted = route('none', null, {}, 4, 0, [reason('BYPASS', 'no route', null, 0.8, null, 'No route matches the path.'), reason('BYPASS', 'method', null, 0.2, null, 'Not a GET or HEAD.')])
+    this.unrouted = route('none', null, {}, 4, 0, [reason('BYPASS', 'no route', null, 0.8, null, 'No route matches the path. Add a route for these paths if they should be cached.'), reason('BYPASS', 'method', null, 0.2, null, 'The method is neither GET nor HEAD.')])
     this.tags = ['campaigns:acme', 'campaigns:globex', 'forms:acme', 'campaign:acme:7', 'property-areas', ...(state === 'hostile' ? [HOSTILE] : [])].map((tag, n) => ({ tag, stored: 90 - 12 * n, hits: 0, purged: 0 }))
     this.events = []
     this.streams = new Set()
@@ -68,7 +72,7 @@ export class Mock {
     this.config = { file: '/etc/sidecache/proxy.toml', loaded_ms: this.started, loads: 1, error: null, failed_ms: null, restart_needed: [] }
     if (state === 'failed') this.fail()
     this.seed = 7
-    if (!['idle', 'empty'].includes(state)) for (let n = 0; n < 900; n += 1) this.step(2)
+    if (!['idle', 'empty'].includes(state)) for (let n = 0; n < 900; n += 1) this.step(2, this.started + 2000 * n)
   }
 
   random () {
@@ -77,12 +81,12 @@ export class Mock {
   }
 
   fail () {
-    this.config = { ...this.config, failed_ms: Date.now(), error: 'proxy.toml:72:9: error: "5 minutes" is not a duration\n   |\n72 | ttl   = "5 minutes"\n   |         ^^^^^^^^^^^ a number and a unit, such as "250ms", "30s", "5m"\n' }
+    this.config = { ...this.config, failed_ms: Date.now(), error: `proxy.toml:72:9: error: ${BAD_TTL}\n   |\n72 | ttl   = "5 minutes"\n   |         ^^^^^^^^^^^\n  allowed: whole numbers with a unit (ms, s, m, h, d), such as "250ms", "5m", "1h30m"\n  hint: write "5m"\n\n1 error in proxy.toml` }
   }
 
-  // Traffic of a while.
-  step (seconds) {
-    const wave = 1 + 0.35 * Math.sin(Date.now() / 9000) + 0.2 * this.random()
+  // Traffic of a while that begins at `at`.
+  step (seconds, at = Date.now()) {
+    const wave = 1 + 0.35 * Math.sin(at / 9000) + 0.2 * this.random()
     for (const one of [...this.routes, this.unrouted]) {
       const n = Math.round(one.share * wave * seconds * (0.8 + 0.4 * this.random()))
       const hits = Math.round(n * one.hitRate)
@@ -118,8 +122,8 @@ export class Mock {
       version: '0.1.0', started_ms: this.started, now_ms: Date.now(), uptime_s: (Date.now() - this.started) / 1000, mode: 'on', totals: this.numbers({ requests: total }, 412),
       routes: this.routes.map(show), unrouted: show(this.unrouted, 0), tags: this.state === 'idle' || this.state === 'empty' ? [] : this.tags,
       memory: { entries: 1284, bytes: 61_203_456, limit_bytes: 268_435_456, evictions: 0 },
-      redis: this.state === 'memory' ? null : { state: lost ? 'degraded' : 'shared', lease: !lost, peers: lost ? 0 : 2, journal: lost ? 3 : 0, why: lost ? 'redis is lost: connection refused' : null },
-      ready: lost ? { status: 'degraded', reasons: ['redis is lost: connection refused', 'purges wait in the journal: 3'] } : this.config.error ? { status: 'degraded', reasons: ['proxy.toml could not be loaded'] } : { status: 'ready', reasons: [] },
+      redis: this.state === 'memory' ? null : { state: lost ? 'degraded' : 'shared', lease: !lost, peers: lost ? 0 : 2, journal: lost ? 3 : 0, why: lost ? LOST : null },
+      ready: lost ? { status: 'degraded', reasons: [LOST] } : this.config.error ? { status: 'degraded', reasons: [`the changed file is rejected, the old rules stay in force: ${this.config.error.split('\n')[0]}`] } : { status: 'ready', reasons: [] },
       config: { ...this.config, restart_needed: lost ? ['memory.size'] : [] }, shadow: this.state === 'shadow' ? { findings: 4, audited: 210, audited_stale: 1 } : { findings: 0, audited: 0, audited_stale: 0 }
     }
   }
@@ -138,7 +142,7 @@ export class Mock {
         { route: '/api/v1/forms/{*rest}', mode: 'shadow', ...base, stale: { count: 3, unexplained: 0, examples: [written] }, scope: { count: 0, scope: 'private', examples: [] } },
         { route: '/api/v1/property-areas', mode: 'shadow', ...base, stale: { count: 0, unexplained: 0, examples: [] }, scope: { count: 1, scope: 'public', examples: [{ path: '/api/v1/property-areas', at_ms: Date.now() - 30_000 }] }, audit: { asked: 210, stale: 1 } }
       ],
-      advice: [{ route: '/api/v1/forms/{*rest}', why: '3 answers would have been stale after PUT /api/v1/forms/7', toml: '[[purges]]\npath = "/api/v1/forms/{*rest}"\ntags = ["forms:{tenant}"]\n', line: 88 }]
+      advice: [{ route: '/api/v1/forms/{*rest}', why: '3 responses would have been stale after PUT /api/v1/forms/7', toml: '[[purges]]\npath = "/api/v1/forms/{*rest}"\ntags = ["forms:{tenant}"]\n', line: 88 }]
     }
   }
 
@@ -167,7 +171,7 @@ export class Mock {
   }
 
   reload () {
-    const problems = this.config.error ? [{ severity: 'error', line: 72, column: 9, message: 'is not a duration', hint: null }] : []
+    const problems = this.config.error ? [{ severity: 'error', line: 72, column: 9, message: BAD_TTL, hint: 'write "5m"' }] : []
     this.tell({ kind: 'reload', ok: !this.config.error, changes: 1, error: this.config.error })
     const keys = [{ key: 'ttl', from: '"5m"', to: '"10s"' }]
     return { ok: !this.config.error, changes: [{ what: 'route /api/v1/campaigns', change: 'changed', keys, effect: 'entries are left behind' }], restart_needed: [], problems, text: this.config.error ?? '' }
@@ -199,7 +203,7 @@ export class Mock {
         response.write(': events\n\n' + this.events.slice(-Number(url.searchParams.get('last') ?? 0)).map((event) => this.line(event)).join(''))
         this.streams.add(response)
         return response.on('close', () => this.streams.delete(response))
-      default: return json({ error: 'unknown path', hint: 'see /openapi.json' }, 404)
+      default: return json({ error: 'unknown path', pages: Object.keys(FILES) }, 404)
     }
   }
 }
