@@ -16,13 +16,13 @@ mod diagnostics;
 pub mod diff;
 mod env;
 mod file;
+mod keywords;
 mod lint;
 mod model;
 mod redis_url;
 mod schema;
 #[cfg(test)]
 mod tests;
-mod words;
 
 pub use self::diagnostics::diagnostic::{Diagnostic, Diagnostics, Severity, SourceSpan};
 pub use self::model::{Config, ConfigLimits};

@@ -7,7 +7,7 @@
 use super::decode::{
     Count, Fraction, NamedTable, Period, QueryForm, Size, TomlList, TomlString, table,
 };
-use super::words::{
+use super::keywords::{
     AuthWord, ClientWord, CollapseWord, FormatWord, GuardWord, HostWord, ModeWord, OnLossWord,
     OriginWord, ScopeWord, UnknownWord, WritesWord,
 };

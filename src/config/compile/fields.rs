@@ -11,7 +11,7 @@ use crate::config::context::CompileContext;
 use crate::config::decode::{Located, NamedTable, Setting, TomlString};
 use crate::config::diagnostics::diagnostic::{DiagnosticBuilder, SourceSpan};
 use crate::config::file::FieldForm;
-use crate::config::words::AuthKind;
+use crate::config::keywords::AuthKind;
 use crate::policy::field::{Auth, Field, FieldSource};
 
 const SOURCES: &str = "one of header, cookie, query, path, host, auth, body";
