@@ -198,12 +198,6 @@ impl Shadow {
         self.table.find(primary, variant)
     }
 
-    /// Whether a key's responses are known to vary by this header.
-    #[must_use]
-    pub fn varies_by(&self, primary: KeyHash, name: &HeaderName) -> bool {
-        self.table.varies_by(primary, name)
-    }
-
     /// Whether the response that would have been served differs from the origin's.
     #[must_use]
     pub fn differs(&self, key: KeyHash, served: &Arc<ShadowEntry>, digest: Digest) -> bool {

@@ -10,6 +10,7 @@ use crate::secret::Hasher;
 pub(super) fn rules_from(config: Config) -> PolicyRules {
     let secret = config.redis.as_ref().and_then(|redis| redis.secret.as_ref());
     PolicyRules {
+        fill: app::fill_constants(&config),
         hasher: secret
             .map_or_else(Hasher::default, |secret| Hasher::new(secret.expose().as_bytes())),
         routes: config.routes,

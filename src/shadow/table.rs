@@ -127,11 +127,6 @@ impl ShadowTable {
         }
     }
 
-    /// Whether a key's responses are known to vary on this header.
-    pub(super) fn varies_by(&self, primary: KeyHash, name: &HeaderName) -> bool {
-        matches!(self.0.get(&index(primary)), Some(ShadowSlot::Vary(spec)) if spec.covers(name))
-    }
-
     /// Whether the response that would have been served differs from the origin's.
     pub(super) fn differs(&self, key: KeyHash, served: &Arc<ShadowEntry>, digest: Digest) -> bool {
         let Some(ShadowSlot::Key(state)) = self.0.get(&index(key)) else { return false };

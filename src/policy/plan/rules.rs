@@ -7,6 +7,7 @@ use http::header::{HOST, HeaderMap};
 use http::{Method, Uri, Version};
 
 use crate::policy::credential::CredentialRule;
+use crate::policy::plan::fill_request::FillConstants;
 use crate::policy::purge_rule::PurgeRule;
 use crate::policy::route::Routes;
 use crate::secret::Hasher;
@@ -24,6 +25,8 @@ pub struct PolicyRules {
     pub hasher: Hasher,
     /// The longest key, in bytes.
     pub max_key: usize,
+    /// What the requests of all fills have in common.
+    pub fill: FillConstants,
 }
 
 impl PolicyRules {
