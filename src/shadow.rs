@@ -13,7 +13,7 @@ use std::fmt;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use http::{HeaderName, Method};
+use http::Method;
 
 use crate::clock::Wall;
 use crate::outcome::Reason;

@@ -58,6 +58,7 @@ pub(super) async fn prepare_post(
         headers: &headers,
         has_body: false,
         peer_is_trusted: context.peer.trusted,
+        client: context.config.rules.client_address.address(&headers, &context.peer),
     };
     let Plan::Lookup(lookup) = context.config.rules.plan(&view) else { return None };
     // SECURITY: the origin has seen a body and headers that no key holds. So nobody but the sender

@@ -113,8 +113,7 @@ fn shadow_lookup(resources: &Resources, context: &LookupContext<'_>) -> ShadowRe
     let (outcome, served) = predict(resources, context, found);
     let is_get = parts.method == Method::GET;
     let is_unkeyed = !lookup.unknown.is_empty();
-    let may_store =
-        is_get && outcome != ShadowOutcome::Bypass && served.is_none() && !is_unkeyed;
+    let may_store = is_get && outcome != ShadowOutcome::Bypass && served.is_none() && !is_unkeyed;
     let outcome = if is_unkeyed { ShadowOutcome::Bypass } else { outcome };
     let tags = snapshot.as_ref().map_or(TagSnapshot::Unverifiable, LocalSnapshot::to_snapshot);
     let reason = FillReason { snapshot: tags, ..FillReason::not_stored(Reason::Shadow) };
@@ -370,7 +369,7 @@ impl ShadowResponse {
 /// Names the caller's credential, in scope `public` too.
 fn credential_digest(fill: &FillRequest, headers: &HeaderMap) -> u64 {
     let rules = &fill.config.rules;
-    let credential = rules.credential.credential(headers, &rules.hasher);
+    let credential = rules.caller(headers);
     credential
         .and_then(|credential| credential.0.first_chunk().copied())
         .map_or(0, u64::from_be_bytes)

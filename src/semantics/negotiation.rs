@@ -103,7 +103,8 @@ struct Weighted<'a> {
 
 /// The members of a list, without empty and malformed ones.
 fn weighted(value: &[u8]) -> impl Iterator<Item = Weighted<'_>> {
-    let members = value.split(|&byte| byte == b',').filter_map(|member| str::from_utf8(member).ok());
+    let members =
+        value.split(|&byte| byte == b',').filter_map(|member| str::from_utf8(member).ok());
     members.map(str::trim_ascii).filter(|member| !member.is_empty()).filter_map(|member| {
         let (name, parameters) = match member.find(';') {
             Some(at) => (member[..at].trim_ascii_end(), &member[at..]),

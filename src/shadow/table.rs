@@ -5,7 +5,6 @@
 
 use std::sync::Arc;
 
-use http::HeaderName;
 use parking_lot::{Mutex, MutexGuard};
 use quick_cache::sync::Cache;
 use quick_cache::{DefaultHashBuilder, Lifecycle, UnitWeighter};

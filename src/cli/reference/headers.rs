@@ -4,18 +4,21 @@
 
 use http::HeaderName;
 use http::header::{
-    ACCEPT, AGE, ALLOW, AUTHORIZATION, CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, CONTENT_LOCATION,
-    CONTENT_RANGE, COOKIE, DATE, ETAG, EXPECT, EXPIRES, HOST, IF_MODIFIED_SINCE, IF_NONE_MATCH,
-    LAST_MODIFIED, LOCATION, SET_COOKIE, TE, TRANSFER_ENCODING, VARY, VIA,
+    ACCEPT, ACCEPT_ENCODING, AGE, ALLOW, AUTHORIZATION, CACHE_CONTROL, CONNECTION, CONTENT_LENGTH,
+    CONTENT_LOCATION, CONTENT_RANGE, COOKIE, DATE, ETAG, EXPECT, EXPIRES, HOST, IF_MODIFIED_SINCE,
+    IF_NONE_MATCH, LAST_MODIFIED, LOCATION, SET_COOKIE, TE, TRANSFER_ENCODING, VARY, VIA,
 };
 
 use super::markdown::{Page, code, codes};
 use crate::policy::cache_groups::{CACHE_GROUP_INVALIDATION, CACHE_GROUPS};
+use crate::policy::plan::{FILL_ADDRESS, FILL_USER_AGENT};
 use crate::policy::route::headers as roles;
+use crate::policy::route::headers::MAX_LEARNED;
 use crate::proxy::response::{
     CACHE_STATUS, X_CACHE, X_CACHE_KEY, X_CACHE_PURGED, X_CACHE_ROUTE, X_CACHE_TAGS,
 };
 use crate::semantics::forward::{self, FORWARDED, HOP_BY_HOP};
+use crate::semantics::negotiation;
 use crate::semantics::targeted_cache_control::CDN_CACHE_CONTROL;
 
 /// The message, and what the sidecar does with the header.

@@ -13,9 +13,9 @@ use std::borrow::Cow;
 use http::header::{ACCEPT_ENCODING, COOKIE, HeaderMap, HeaderName, HeaderValue, USER_AGENT};
 use smallvec::SmallVec;
 
-use crate::policy::credential::CredentialRule;
+use crate::policy::credential::{Credential, CredentialRule};
 use crate::policy::field;
-use crate::policy::plan::rules::RequestView;
+use crate::policy::plan::rules::{PolicyRules, RequestView};
 use crate::policy::route::{HeaderRole, RoleContext, Route};
 use crate::policy::scope::Scope;
 use crate::semantics::forward;
@@ -26,13 +26,13 @@ use crate::semantics::negotiation::KeyedForm;
 #[derive(Clone, Debug)]
 pub struct CanonicalRequest<'a> {
     /// The authority, lower-case.
-    pub host: Cow<'a, str>,
+    pub host: &'a str,
     /// The path in normal form.
-    pub path: Cow<'a, str>,
+    pub path: &'a str,
     /// The query that is in the key.
-    pub query: Option<Cow<'a, str>>,
+    pub query: Option<&'a str>,
     /// The client's address as a field of the key has it, if there is such a field.
-    pub(super) address: Option<Box<[u8]>>,
+    pub(super) address: Option<Vec<u8>>,
     pub(super) headers: CanonicalHeaders<'a>,
     pub(super) cookies: CanonicalCookies<'a>,
 }
@@ -161,10 +161,9 @@ impl<'a> CanonicalCookies<'a> {
         match (role, route.spec.scope, &rule.cookies) {
             (HeaderRole::Withheld, ..) => Self::default(),
             (HeaderRole::Passed, ..) => Self { passed: kept(headers, |_| true), ..Self::default() },
-            (_, Scope::Public, _) => Self {
-                keyed: of_fields(&route.keyed_cookies, headers),
-                ..Self::default()
-            },
+            (_, Scope::Public, _) => {
+                Self { keyed: of_fields(&route.keyed_cookies, headers), ..Self::default() }
+            }
             (_, Scope::Shared, Some(identifies)) => {
                 let identifies = |name: &[u8]| identifies.iter().any(|glob| glob.matches(name));
                 let is_ignored = |name: &[u8]| rule.ignored_cookies.ignores(name);
@@ -184,6 +183,15 @@ impl<'a> CanonicalCookies<'a> {
     pub(super) fn on_the_wire(&self) -> Option<Vec<u8>> {
         let texts = [&self.identity, &self.keyed, &self.passed].into_iter().flatten();
         joined(texts.map(|text| &**text))
+    }
+}
+
+impl PolicyRules {
+    /// What identifies the caller of a request, whatever its route: all that could.
+    #[must_use]
+    pub fn caller(&self, headers: &HeaderMap) -> Option<Credential> {
+        let cookies = counting_cookies(&self.credential, headers);
+        self.credential.credential(headers, cookies.as_deref(), &self.hasher)
     }
 }
 

@@ -59,7 +59,7 @@ impl Lookup<'_> {
     /// The request of a fill. `id` identifies it for the origin's log.
     #[must_use]
     pub fn fill_request(&self, id: HeaderValue) -> FillHead {
-        fill_head(&self.canonical, self.route, &self.rules.fill, id)
+        fill_head(&self.canonical(), self.route, &self.rules.fill, id)
     }
 }
 
@@ -115,13 +115,9 @@ fn add_forwarding(
     let protocol = head.text(&X_FORWARDED_PROTO);
     let host = head.text(&X_FORWARDED_HOST);
     // RFC 7239 6: an address in version 6 stands in brackets and quotes.
-    let shown = if address.contains(&b':') {
-        [b"\"[", address, b"]\""].concat()
-    } else {
-        address.to_vec()
-    };
-    let forwarded =
-        [b"for=", &*shown, b";host=\"", &*host, b"\";proto=", &*protocol].concat();
+    let shown =
+        if address.contains(&b':') { [b"\"[", address, b"]\""].concat() } else { address.to_vec() };
+    let forwarded = [b"for=", &*shown, b";host=\"", &*host, b"\";proto=", &*protocol].concat();
     head.add_constant(&X_FORWARDED_FOR, value(address));
     head.add_constant(&X_REAL_IP, value(address));
     head.add_constant(&FORWARDED, value(&forwarded));
@@ -185,7 +181,7 @@ fn value(bytes: &[u8]) -> Option<HeaderValue> {
 fn target(canonical: &CanonicalRequest<'_>) -> Uri {
     let target = match &canonical.query {
         Some(query) => Uri::try_from(format!("{}?{query}", canonical.path)),
-        None => Uri::try_from(&*canonical.path),
+        None => Uri::try_from(canonical.path),
     };
     // It consists of parts of a target that parsed before, so this does not fail.
     target.unwrap_or_default()

@@ -4,8 +4,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use http::header::{
-    COOKIE, HeaderMap, HeaderName, IF_MATCH, IF_UNMODIFIED_SINCE, RANGE, UPGRADE,
-    USER_AGENT,
+    COOKIE, HeaderMap, HeaderName, IF_MATCH, IF_UNMODIFIED_SINCE, RANGE, UPGRADE, USER_AGENT,
 };
 use http::{Method, Uri};
 use sha2::{Digest as _, Sha256};
@@ -14,7 +13,7 @@ use smallvec::SmallVec;
 use crate::outcome::{Outcome, Reason};
 use crate::policy::authorized_clients::AuthorizationId;
 use crate::policy::credential::Credential;
-use crate::policy::field::{Field, FieldError, FieldView};
+use crate::policy::field::{Field, FieldError, FieldSource, FieldView};
 use crate::policy::key::{Key, KeyPart, KeyWriter};
 use crate::policy::plan::canonical::{CanonicalCookies, CanonicalHeaders, CanonicalRequest};
 use crate::policy::plan::request_headers::removed_by_connection;
@@ -32,8 +31,9 @@ pub struct Lookup<'a> {
     pub route: &'a Arc<Route>,
     /// The captures of the route's pattern.
     pub captures: Captures,
-    /// The parts that the key is made of, and that a fill sends to the origin.
-    pub canonical: CanonicalRequest<'a>,
+    host: Cow<'a, str>,
+    path: Cow<'a, str>,
+    query: Option<Cow<'a, str>>,
     /// The key, before `Vary` narrows it.
     pub key: Key,
     /// The client's credential.
@@ -66,7 +66,7 @@ impl PolicyRules {
         let query = keyed_query(&route.spec.query, request.uri)?;
         let range = *request.method == Method::GET && request.headers.contains_key(RANGE);
         let roles = route.headers.context(request.peer_is_trusted);
-        let (mut headers, unknown) = CanonicalHeaders::new(route, &roles, request, range);
+        let (headers, unknown) = CanonicalHeaders::new(route, &roles, request, range);
         let cookies = CanonicalCookies::new(
             route,
             &self.credential,
@@ -91,11 +91,11 @@ impl PolicyRules {
             host: &host,
             query: request.uri.query().unwrap_or_default(),
             captures: &captures,
+            client: request.client,
             body: None,
             hasher: &self.hasher,
         };
         let fields_start = key.len();
-        let mut address = None;
         for field in &route.fields {
             let value = field.value(&view).map_err(|error| field_outcome(&field.name, error))?;
             key.part(KeyPart::Field, field.name.as_bytes());
@@ -110,9 +110,8 @@ impl PolicyRules {
             (Scope::Private, None) => key.part(KeyPart::Anonymous, b""),
             (Scope::Shared | Scope::Public, _) => {}
         }
-        let authorization = (route.spec.scope == Scope::Shared).then(|| {
-            authorization_id(route, &host, key.since(fields_start), identity)
-        });
+        let authorization = (route.spec.scope == Scope::Shared)
+            .then(|| authorization_id(route, &host, key.since(fields_start), identity));
         if let Some(keyed) = cookies.keyed.as_ref().filter(|_| route.spec.scope == Scope::Shared) {
             key.part(KeyPart::Cookies, &self.hasher.digest("cookies", keyed));
         }
@@ -124,15 +123,12 @@ impl PolicyRules {
             return Err(Outcome::bypass(Reason::KeyTooLong));
         }
         let key = key.finish();
-        headers.set_user_agent(
-            route.headers.role(&USER_AGENT, &roles),
-            request.headers,
-            route.spec.scope == Scope::Private && identity.is_some(),
-        );
         Ok(Lookup {
             route,
             captures,
-            canonical: CanonicalRequest { host, path, query, address, headers, cookies },
+            host,
+            path,
+            query,
             key,
             credential: identity,
             authorization,
@@ -182,27 +178,56 @@ impl Lookup<'_> {
     /// The authority, lower-case.
     #[must_use]
     pub fn host(&self) -> &str {
-        &self.canonical.host
+        &self.host
     }
 
     /// The path in normal form.
     #[must_use]
     pub fn path(&self) -> &str {
-        &self.canonical.path
+        &self.path
     }
 
     /// The query that is in the key.
     #[must_use]
     pub fn query(&self) -> Option<&str> {
-        self.canonical.query.as_deref()
+        self.query.as_deref()
+    }
+
+    /// The parts that the key is made of: all that a fill sends to the origin. Made again from the
+    /// request, by what made the key, so that hits do not carry them.
+    #[must_use]
+    pub fn canonical(&self) -> CanonicalRequest<'_> {
+        let (route, headers) = (self.route, self.request.headers);
+        let (mut sorted, _) = CanonicalHeaders::new(route, &self.roles, &self.request, self.range);
+        sorted.set_user_agent(
+            route.headers.role(&USER_AGENT, &self.roles),
+            headers,
+            route.spec.scope == Scope::Private && self.credential.is_some(),
+        );
+        let is_address = |field: &&Arc<Field>| matches!(field.source, FieldSource::Client(_));
+        let address = route.fields.iter().find(is_address);
+        CanonicalRequest {
+            host: &self.host,
+            path: &self.path,
+            query: self.query(),
+            address: address.and_then(|field| Some(field.value(&self.view()).ok()?.into_owned())),
+            headers: sorted,
+            cookies: self.cookies(),
+        }
+    }
+
+    pub(super) fn cookies(&self) -> CanonicalCookies<'_> {
+        let role = self.route.headers.role(&COOKIE, &self.roles);
+        CanonicalCookies::new(self.route, &self.rules.credential, role, self.request.headers)
     }
 
     fn view(&self) -> FieldView<'_> {
         FieldView {
             headers: self.request.headers,
-            host: &self.canonical.host,
+            host: &self.host,
             query: self.request.uri.query().unwrap_or_default(),
             captures: &self.captures,
+            client: self.request.client,
             body: None,
             hasher: &self.rules.hasher,
         }
@@ -220,7 +245,7 @@ impl Lookup<'_> {
             .iter()
             .filter_map(|template: &Template| template.render(&view).ok())
             .collect();
-        tags.push(Tag::for_uri(&self.canonical.host, &self.canonical.path));
+        tags.push(Tag::for_uri(&self.host, &self.path));
         tags.sort();
         tags.dedup();
         tags

@@ -9,7 +9,7 @@
 use http::header::{AUTHORIZATION, COOKIE, HeaderMap, HeaderName, USER_AGENT};
 
 use crate::policy::key::{Key, KeyHash};
-use crate::policy::plan::canonical::{FillUserAgent, counting_cookies, joined_lines};
+use crate::policy::plan::canonical::{counting_cookies, joined_lines};
 use crate::policy::plan::lookup::Lookup;
 use crate::policy::plan::rules::PolicyRules;
 use crate::policy::route::{HeaderRole, RoleContext, Route, VaryCookie};
@@ -57,9 +57,8 @@ impl Route {
         let role = |name: &HeaderName| self.headers.role(name, roles);
         let is_keyed_address =
             |name: &HeaderName| self.keys_address && forward::is_client_address(name);
-        if spec.names().any(|name| {
-            role(name) == HeaderRole::Substituted && !is_keyed_address(name)
-        }) {
+        if spec.names().any(|name| role(name) == HeaderRole::Substituted && !is_keyed_address(name))
+        {
             return Err(VaryStar);
         }
         let scope = self.spec.scope;
@@ -117,13 +116,13 @@ impl Lookup<'_> {
         match self.route.headers.role(name, &self.roles) {
             HeaderRole::Unknown => true,
             HeaderRole::Harmless => {
-                let agent = &self.canonical.headers.user_agent;
-                *name != USER_AGENT || !matches!(agent, FillUserAgent::Own(_))
+                let is_own = self.route.spec.scope == Scope::Private && self.credential.is_some();
+                *name != USER_AGENT || !is_own
             }
             HeaderRole::Credential if self.route.spec.scope != Scope::Public => false,
             HeaderRole::Credential if *name == COOKIE => {
                 let counting = counting_cookies(&self.rules.credential, headers);
-                counting.is_some() && counting != self.canonical.cookies.keyed
+                counting.is_some() && counting != self.cookies().keyed
             }
             HeaderRole::Credential => true,
             _ => false,
@@ -141,11 +140,15 @@ impl Lookup<'_> {
                 counting_cookies(&self.rules.credential, headers).map(Into::into)
             }
             HeaderRole::Credential | HeaderRole::Passed if *name == COOKIE => {
-                self.canonical.cookies.on_the_wire()
+                self.cookies().on_the_wire()
             }
             _ => joined_lines(headers, name),
         };
-        if is_secret(name, role) { value.map(|value| self.rules.hash_secret(&value)) } else { value }
+        if is_secret(name, role) {
+            value.map(|value| self.rules.hash_secret(&value))
+        } else {
+            value
+        }
     }
 }
 

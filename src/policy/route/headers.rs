@@ -140,7 +140,11 @@ pub struct HeaderRules {
 }
 
 impl HeaderRules {
-    pub(super) fn new(spec: &RouteSpec, fields: &[Arc<Field>], credential: &CredentialRule) -> Self {
+    pub(super) fn new(
+        spec: &RouteSpec,
+        fields: &[Arc<Field>],
+        credential: &CredentialRule,
+    ) -> Self {
         let mut roles = HeaderMap::<HeaderRole>::default();
         let fixed = [
             (SUBSTITUTED, HeaderRole::Substituted),

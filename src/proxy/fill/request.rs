@@ -88,6 +88,8 @@ pub(crate) struct FillRequest {
     pub(crate) roles: RoleContext,
     /// Under which key the origin's refusal is remembered.
     pub(crate) refusal_key: FillKey,
+    /// Whether the origin sees a credential.
+    pub(crate) carries_credential: bool,
     /// Whether the key holds the whole credential of a client that has one.
     pub(crate) has_owner: bool,
     /// What is stored already.
@@ -113,6 +115,7 @@ impl FillRequest {
             sent,
             roles: lookup.roles.clone(),
             refusal_key: refusal_key(lookup),
+            carries_credential: lookup.credential.is_some(),
             has_owner: lookup.route.spec.scope == Scope::Private && lookup.credential.is_some(),
             stale: reason.stale,
         }
@@ -177,13 +180,7 @@ impl LookupKey for FillRequest {
     }
 
     fn variant(&self, spec: &VarySpec) -> Key {
-        self.config.rules.variant_of(
-            &self.route,
-            &self.roles,
-            &self.primary,
-            spec,
-            &self.sent,
-        )
+        self.config.rules.variant_of(&self.route, &self.roles, &self.primary, spec, &self.sent)
     }
 }
 

@@ -73,8 +73,7 @@ pub(super) fn on_the_wire(keyed: &str) -> String {
 
 fn is_range(range: &str) -> bool {
     range.len() <= MAX_RANGE_LEN
-        && (range == "*"
-            || range.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-'))
+        && (range == "*" || range.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-'))
 }
 
 /// The language that fits a range: the same one, else a more special one, else a more general one
