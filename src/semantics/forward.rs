@@ -39,6 +39,11 @@ pub(crate) fn is_client_address(name: &HeaderName) -> bool {
     [X_FORWARDED_FOR, X_REAL_IP, FORWARDED].contains(name)
 }
 
+/// Whether a field says which host and protocol the client requested.
+pub(crate) fn is_original(name: &HeaderName) -> bool {
+    [X_FORWARDED_HOST, X_FORWARDED_PROTO].contains(name)
+}
+
 /// Whether a field says where a request came from.
 pub(crate) fn is_address(name: &HeaderName) -> bool {
     [X_FORWARDED_FOR, X_REAL_IP, FORWARDED, VIA].contains(name)

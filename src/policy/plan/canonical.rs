@@ -126,7 +126,9 @@ impl<'a> CanonicalHeaders<'a> {
         headers: &'a HeaderMap,
         is_own: bool,
     ) {
-        self.user_agent = match (role, headers.get(USER_AGENT)) {
+        let mut lines = headers.get_all(USER_AGENT).iter();
+        let single = lines.next().filter(|_| lines.next().is_none());
+        self.user_agent = match (role, single) {
             (HeaderRole::Implicit, _) => FillUserAgent::Keyed,
             (HeaderRole::Harmless, Some(agent)) if is_own => FillUserAgent::Own(agent),
             _ => FillUserAgent::Constant,

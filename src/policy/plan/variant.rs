@@ -9,7 +9,7 @@
 use http::header::{AUTHORIZATION, COOKIE, HeaderMap, HeaderName, USER_AGENT};
 
 use crate::policy::key::{Key, KeyHash};
-use crate::policy::plan::canonical::{counting_cookies, joined_lines};
+use crate::policy::plan::canonical::{FillUserAgent, counting_cookies, joined_lines};
 use crate::policy::plan::lookup::Lookup;
 use crate::policy::plan::rules::PolicyRules;
 use crate::policy::route::{HeaderRole, RoleContext, Route, VaryCookie};
@@ -68,6 +68,8 @@ impl Route {
             | HeaderRole::Negotiated
             | HeaderRole::Transport
             | HeaderRole::Substituted => false,
+            // Constants, where nobody vouches for what the client says.
+            HeaderRole::Unknown | HeaderRole::Withheld if forward::is_original(name) => false,
             HeaderRole::Credential => match scope {
                 Scope::Private => false,
                 Scope::Shared => true,
@@ -116,8 +118,8 @@ impl Lookup<'_> {
         match self.route.headers.role(name, &self.roles) {
             HeaderRole::Unknown => true,
             HeaderRole::Harmless => {
-                let is_own = self.route.spec.scope == Scope::Private && self.credential.is_some();
-                *name != USER_AGENT || !is_own
+                let agent = self.canonical().headers.user_agent;
+                *name != USER_AGENT || !matches!(agent, FillUserAgent::Own(_))
             }
             HeaderRole::Credential if self.route.spec.scope != Scope::Public => false,
             HeaderRole::Credential if *name == COOKIE => {
@@ -141,6 +143,10 @@ impl Lookup<'_> {
             }
             HeaderRole::Credential | HeaderRole::Passed if *name == COOKIE => {
                 self.cookies().on_the_wire()
+            }
+            // A fill gives a client that has none the same as all others.
+            HeaderRole::Harmless if *name == USER_AGENT && !headers.contains_key(name) => {
+                Some(self.rules.fill.user_agent.as_bytes().to_vec())
             }
             _ => joined_lines(headers, name),
         };

@@ -254,7 +254,8 @@ impl HeaderRules {
     /// Records that the origin names this header in `Vary`. From then on it is in the key. Returns
     /// whether it is: a route learns a few headers at most.
     pub fn learn(&self, name: &HeaderName) -> bool {
-        self.learned.learn(name)
+        // SECURITY: of these, only what a trusted proxy says reaches the origin.
+        !is_from_trusted(name) && self.learned.learn(name)
     }
 
     /// The headers that the origin is known to name in `Vary`.
