@@ -3,6 +3,7 @@
 mod coalescing;
 mod drain;
 mod expiry;
+mod fill_bytes;
 mod isolation;
 mod memory;
 mod metrics;
