@@ -82,15 +82,14 @@ impl WireClient {
         {
             kept = None;
         }
-        let mut sender = match kept {
-            Some(sender) => sender,
-            None => {
-                let io = TokioIo::new(self.connect().await?);
-                let handshake = http2::handshake(TokioExecutor::new(), io).await;
-                let (sender, connection) = handshake.map_err(io::Error::other)?;
-                tokio::spawn(connection);
-                sender
-            }
+        let mut sender = if let Some(sender) = kept {
+            sender
+        } else {
+            let io = TokioIo::new(self.connect().await?);
+            let handshake = http2::handshake(TokioExecutor::new(), io).await;
+            let (sender, connection) = handshake.map_err(io::Error::other)?;
+            tokio::spawn(connection);
+            sender
         };
         let response = timeout(PATIENCE, sender.send_request(request)).await?;
         let (head, body) = response.map_err(io::Error::other)?.into_parts();
