@@ -10,6 +10,8 @@ mod metrics;
 mod mutations;
 mod protocols;
 mod regressions;
+mod regressions_cookies;
+mod regressions_fill;
 mod regressions_stale;
 mod shadow;
 mod soft_purge;

@@ -267,11 +267,10 @@ impl Sent {
         let version = if self.form == Form::Zero { "1.0" } else { "1.1" };
         let before =
             if self.form == Form::Absolute { format!("http://{host}") } else { String::new() };
-        let mut text = format!("{method} {before}{path}{query} HTTP/{version}\r\nHost: {host}\r\n");
-        for (name, value) in &self.headers {
-            text += &format!("{name}: {value}\r\n");
-        }
-        (text + "\r\n").into_bytes()
+        let first = format!("{method} {before}{path}{query} HTTP/{version}\r\nHost: {host}\r\n");
+        let lines = self.headers.iter().map(|(name, value)| format!("{name}: {value}\r\n"));
+        let lines: String = lines.collect();
+        format!("{first}{lines}\r\n").into_bytes()
     }
 
     /// The same as a request of HTTP/2.
@@ -351,7 +350,9 @@ impl Difference {
                 let (name, value) = choice(&HARMLESS, *header, *value);
                 let is_cookie = |(known, _): &&mut (String, String)| known == "Cookie";
                 match sent.headers.iter_mut().find(is_cookie) {
-                    Some((_, cookies)) if name == "Cookie" => *cookies += &format!("; {value}"),
+                    Some((_, cookies)) if name == "Cookie" => {
+                        *cookies = format!("{cookies}; {value}");
+                    }
                     _ => *sent = sent.clone().with(name, value),
                 }
             }
@@ -371,7 +372,7 @@ impl Difference {
             Self::Split(at) => {
                 let (name, value) = sent.headers[at % count].clone();
                 if let Some((one, two)) = value.split_once(',') {
-                    sent.headers[at % count].1 = one.to_owned();
+                    one.clone_into(&mut sent.headers[at % count].1);
                     sent.headers.insert(at % count + 1, (name, two.trim().to_owned()));
                 }
             }
@@ -399,13 +400,12 @@ fn escape(path: &mut String, at: usize) {
 }
 
 fn lower_hex(path: &mut String) {
-    let mut pieces = path.split('%');
-    let mut out = pieces.next().unwrap_or_default().to_owned();
-    for piece in pieces {
-        let (digits, rest) = piece.split_at(2);
-        out += &format!("%{}{rest}", digits.to_ascii_lowercase());
-    }
-    *path = out;
+    let mut left = 0;
+    let lowered = path.chars().map(|letter| {
+        left = if letter == '%' { 3_u8 } else { left }.saturating_sub(1);
+        if left > 0 || letter == '%' { letter.to_ascii_lowercase() } else { letter }
+    });
+    *path = lowered.collect();
 }
 
 fn difference() -> impl Strategy<Value = Difference> {
@@ -447,9 +447,13 @@ pub fn pair(setups: usize) -> impl Strategy<Value = (Sent, Sent)> {
                 let (name, value) = choice(&DECIDING, header, value);
                 one = one.without(name).with(name, value);
             }
-            before.iter().for_each(|difference| difference.apply(&mut one));
+            for difference in before {
+                difference.apply(&mut one);
+            }
             let mut two = one.clone();
-            between.iter().for_each(|difference| difference.apply(&mut two));
+            for difference in between {
+                difference.apply(&mut two);
+            }
             (one, two)
         })
 }

@@ -222,7 +222,7 @@ impl Stage {
                 return Err(format!("{what}\n{}", shown(sent, seen)));
             }
         }
-        if case % 8 == 0 {
+        if case.is_multiple_of(8) {
             self.compare_head(&two, &anew, &own).await?;
         }
         Ok(())
