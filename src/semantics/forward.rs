@@ -4,6 +4,7 @@
 //! Pure: headers in, headers out. Knows nothing of connections, routes or the cache.
 
 mod check;
+mod client;
 mod network;
 
 use std::net::IpAddr;
@@ -16,6 +17,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Version};
 use smallvec::SmallVec;
 
 pub use check::check_request;
+pub use client::client_address;
 pub use network::Network;
 
 /// What a proxy knew about the client (RFC 7239).
@@ -44,6 +46,9 @@ pub(crate) static HOP_BY_HOP: [HeaderName; 7] = [
     UPGRADE,
     HTTP2_SETTINGS,
 ];
+
+/// The protocols in whose tunnels requests would go past the rules.
+pub(crate) const HIDDEN_HTTP: [&str; 4] = ["h2c", "h2", "http", "tls"];
 
 /// The peer that sent a request, one hop away.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -172,9 +177,7 @@ pub fn upgrade_wanted(headers: &HeaderMap, version: Version) -> Option<HeaderVal
     // SECURITY: an h2c tunnel would carry requests to which no rule is applied.
     let hidden = members(protocol.as_bytes()).any(|member| {
         let name = member.split(|&byte| byte == b'/').next().unwrap_or_default();
-        [&b"h2c"[..], b"h2", b"http", b"tls"]
-            .iter()
-            .any(|refused| name.eq_ignore_ascii_case(refused))
+        HIDDEN_HTTP.iter().any(|refused| name.eq_ignore_ascii_case(refused.as_bytes()))
     });
     (!hidden && !protocol.is_empty()).then(|| protocol.clone())
 }

@@ -84,6 +84,7 @@ impl PolicyRules {
             host: &host,
             query: request.uri.query().unwrap_or_default(),
             captures: &captures,
+            client: request.client,
             body: None,
             hasher: &self.hasher,
         };
@@ -181,6 +182,7 @@ impl Lookup<'_> {
             host: &self.host,
             query: self.request.uri.query().unwrap_or_default(),
             captures: &self.captures,
+            client: self.request.client,
             body: None,
             hasher: &self.rules.hasher,
         }

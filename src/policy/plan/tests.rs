@@ -6,6 +6,7 @@ use http::{Method, Uri, Version};
 
 use super::*;
 use crate::config::Config;
+use crate::policy::client_address::ClientAddressRule;
 use crate::policy::field;
 use crate::policy::tag::Tag;
 use crate::secret::Hasher;
@@ -21,7 +22,9 @@ fn rules(toml: &str) -> PolicyRules {
     let config = Config::parse(&text, "proxy.toml", &|_| None)
         .unwrap_or_else(|problems| panic!("{problems}"));
     let max_key = usize::try_from(config.limits.key).expect("a small number");
+    let trusted = config.server.trusted_proxies.into();
     PolicyRules {
+        client_address: ClientAddressRule::new(&config.routes, &config.purges, &trusted),
         routes: config.routes,
         purges: config.purges,
         credential: config.credential,
@@ -68,6 +71,7 @@ impl SentRequest {
             headers: &self.headers,
             has_body: self.has_body,
             peer_is_trusted: self.trusted,
+            client: [192, 0, 2, 7].into(),
         }
     }
 }
