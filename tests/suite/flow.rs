@@ -17,3 +17,4 @@ mod shadow;
 mod soft_purge;
 mod streaming;
 mod ttl;
+mod variants;

@@ -20,6 +20,7 @@ tenant = { header = "x-tenant-id" }
 lang   = { cookie = "lang" }
 token  = { auth = "prefix", length = 8 }
 at     = { host = true }
+office = { client = "address", prefix = "/24" }
 
 [[routes]]
 path  = "/pub/{*rest}"
@@ -81,6 +82,20 @@ scope = "public"
 key   = ["at"]
 query = ["page"]
 tags  = ["host:{at}"]
+
+[[routes]]
+path            = "/office/{*rest}"
+ttl             = "1h"
+scope           = "public"
+key             = ["office"]
+unknown_headers = "drop"
+
+[[routes]]
+path        = "/languages/{*rest}"
+ttl         = "1h"
+scope       = "public"
+languages   = ["en", "de"]
+vary_cookie = "ignore"
 "#;
 
 /// What the sidecars differ by.
@@ -93,8 +108,11 @@ const PEERS: [Ipv4Addr; 3] =
 
 const TRUSTED: (&str, &str) = ("[listen]", "trusted_proxies = [\"127.0.0.2\"]");
 
-/// Beginnings of the names of cookies that count for nothing.
-const IGNORED: [&str; 6] = ["_ga", "_gid", "_gcl_", "_fbp", "_hj", "_pk_"];
+/// Beginnings of the names of cookies that count for nothing, for each of the setups.
+const IGNORED: [&[&str]; 2] = [
+    &["_ga", "_gid", "_gcl_", "_fbp", "_hj", "_pk_"],
+    &["_ga", "_gcl_", "_fbp", "_hj", "_pk_", "theme"],
+];
 
 /// What came of the cases.
 #[derive(Debug, Default)]
@@ -204,7 +222,7 @@ impl Stage {
         if !own.is_fill() {
             return Ok(());
         }
-        let varies = two.path.contains("/vary-");
+        let varies = two.plain_path().contains("/vary-");
         let same_key = fill.key == own.key;
         self.tally.equal_keys.fetch_add(usize::from(same_key), Ordering::Relaxed);
         self.tally.hits.fetch_add(usize::from(was_hit), Ordering::Relaxed);
@@ -251,11 +269,13 @@ impl Stage {
 /// What of a request must not be among the bytes of its own fill.
 fn foreign(sent: &Sent, head: &str) -> Option<String> {
     let addresses = ["127.0.0.", "198.51.100.7", "10.0.0.1", "::1"];
+    let keyed = sent.plain_path().starts_with("/office/");
     let found = head.lines().find(|line| {
         let agent = line.starts_with("user-agent:") && may_have_own_agent(sent);
         let host = line.starts_with("host:");
         !host
-            && (line.contains(MARK) && !agent || addresses.iter().any(|&text| line.contains(text)))
+            && (line.contains(MARK) && !agent
+                || !keyed && addresses.iter().any(|&text| line.contains(text)))
     });
     found.map(|line| format!("the origin got `{line}` on a fill"))
 }
@@ -264,7 +284,7 @@ fn foreign(sent: &Sent, head: &str) -> Option<String> {
 /// ids that the sidecar makes; where they differ in it, the credential in scope `shared`, and the
 /// agent of a private request with a credential.
 fn comparable((one, first): (&Sent, &str), (two, second): (&Sent, &str)) -> [String; 2] {
-    let shared = one.path.starts_with("/shared");
+    let shared = one.plain_path().starts_with("/shared");
     let credentials = ["authorization", "x-api-key"];
     let other = |name: &str| one.value(name) != two.value(name);
     let caller = shared && (credentials.into_iter().any(other) || counting(one) != counting(two));
@@ -301,13 +321,14 @@ fn differing(one: &str, two: &str) -> String {
 fn counting(sent: &Sent) -> Vec<String> {
     let all = sent.value("cookie").unwrap_or_default();
     let pairs = all.split(';').map(str::trim).filter(|pair| !pair.is_empty());
-    let counts = |pair: &&str| !IGNORED.iter().any(|name| pair.starts_with(name));
+    let counts = |pair: &&str| !IGNORED[sent.setup].iter().any(|name| pair.starts_with(name));
     pairs.filter(counts).map(str::to_owned).collect()
 }
 
 /// Whether a fill for this request may have the caller's `User-Agent`.
 fn may_have_own_agent(sent: &Sent) -> bool {
-    let private = ["/private", "/field/", "/token"].iter().any(|path| sent.path.starts_with(path));
+    let path = sent.plain_path();
+    let private = ["/private", "/field/", "/token"].iter().any(|route| path.starts_with(route));
     private
         && (sent.value("authorization").is_some()
             || sent.value("x-api-key").is_some()
