@@ -132,7 +132,7 @@ pub(super) async fn pass_range(
     fill_key: FillKey,
     reason: FillReason,
 ) -> ProxyResponse {
-    let passed = pass::pass_lookup(resources, context, Outcome::bypass(Reason::Range)).await;
+    let passed = pass::pass_plain(resources, context, Outcome::bypass(Reason::Range)).await;
     let is_partial = passed.response.status() == StatusCode::PARTIAL_CONTENT;
     let length = range::complete_length(passed.response.headers()).filter(|_| is_partial);
     if length.is_some_and(|length| length <= context.settings().range_fill) {
