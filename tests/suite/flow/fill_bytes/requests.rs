@@ -8,7 +8,7 @@ use proptest::prelude::*;
 pub const MARK: &str = "zq7x";
 
 /// Paths of the routes of `RULES`, one for each kind of route.
-pub const ROUTES: [&str; 12] = [
+pub const ROUTES: [&str; 16] = [
     "/pub/",
     "/pub-drop/",
     "/shared/",
@@ -21,22 +21,33 @@ pub const ROUTES: [&str; 12] = [
     "/host/",
     "/office/",
     "/languages/",
+    "/vary-pub/",
+    "/vary-drop/",
+    "/vary-shared/",
+    "/vary-private/",
 ];
 
-/// What follows in the path. The origin of these tests varies by the header that stands behind
-/// `vary-`, and answers conditions where it reads `confirm`.
-pub const TAILS: [&str; 11] = [
-    "a",
-    "caf%C3%A9~x_y-z",
-    "a%20b/c.d",
-    "confirm/a",
-    "vary-accept-encoding/a",
-    "vary-accept-language/a",
-    "vary-accept/a",
-    "vary-user-agent/a",
-    "vary-cookie/a",
-    "vary-x-odd/a",
-    "vary-x-forwarded-for/a",
+/// What follows in the path. Where it reads `confirm`, the origin of these tests answers
+/// conditions.
+const TAILS: [&str; 4] = ["a", "caf%C3%A9~x_y-z", "a%20b/c.d", "confirm/a"];
+
+/// What the origin varies by on the routes for that: these names in the path. They learn from it,
+/// and what they have learned is in their keys.
+const VARY_TAILS: [&str; 14] = [
+    "by-accept-encoding/a",
+    "by-accept-language/a",
+    "by-accept/confirm/a",
+    "by-user-agent/a",
+    "by-user-agent/confirm/a",
+    "by-referer/a",
+    "by-sec-ch-ua/a",
+    "by-cookie/a",
+    "by-authorization/a",
+    "by-x-odd/a",
+    "by-x-forwarded-host/a",
+    "by-x-forwarded-for/a",
+    "by-x-request-id/a",
+    "by-via/a",
 ];
 
 const QUERIES: [&str; 7] =
@@ -440,16 +451,26 @@ fn difference() -> impl Strategy<Value = Difference> {
 pub fn pair(setups: usize) -> impl Strategy<Value = (Sent, Sent)> {
     let line = (0..DECIDING.len(), any::<usize>());
     (
-        (0..setups, 0..ROUTES.len(), 0..TAILS.len(), 0..QUERIES.len()),
+        (0..setups, 0..ROUTES.len(), any::<usize>(), 0..QUERIES.len()),
         (1..3_usize, prop::sample::select(&FORMS[..])),
         prop::collection::vec(line, 0..5),
         prop::collection::vec(difference(), 0..5),
         prop::collection::vec(difference(), 1..5),
     )
         .prop_map(|((setup, route, tail, query), (peer, form), lines, before, between)| {
-            let path = format!("{}{}", ROUTES[route], TAILS[tail]);
+            let tails = if ROUTES[route].starts_with("/vary-") { &VARY_TAILS[..] } else { &TAILS };
+            let path = format!("{}{}", ROUTES[route], tails[tail % tails.len()]);
             let query = QUERIES[query].to_owned();
             let mut one = Sent { setup, peer, form, query, ..Sent::plain(&path) };
+            // What the keys of these routes need.
+            for (name, value) in match ROUTES[route] {
+                "/field/" => &[("X-Tenant-Id", "acme"), ("Cookie", "lang=de")][..],
+                "/field-pub/" => &[("Cookie", "lang=de")],
+                "/token/" => &[("Authorization", "Bearer alice-alice")],
+                _ => &[],
+            } {
+                one = one.with(name, value);
+            }
             for (header, value) in lines {
                 let (name, value) = choice(&DECIDING, header, value);
                 one = one.without(name).with(name, value);
