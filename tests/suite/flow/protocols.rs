@@ -423,9 +423,11 @@ async fn stripped_cookie_reaches_one_of_fifty_at_the_most() {
         let cookie = format!("sid={}", serial.fetch_add(1, Ordering::Relaxed));
         Response::ok("hello").header("set-cookie", &cookie)
     });
-    let sidecar =
-        Sidecar::start(app.address, &route("/a", "scope = \"public\"\nstrip_set_cookie = true"))
-            .await;
+    let sidecar = Sidecar::start(
+        app.address,
+        &route("/a", "scope = \"public\"\nstrip_set_cookie = [\"sid\"]"),
+    )
+    .await;
     let replies = at_once(&sidecar, &app, "/a", 1, |_| Vec::new()).await;
     assert!(replies.iter().all(|reply| reply.text() == "hello"));
     let cookies: Vec<&str> = replies
