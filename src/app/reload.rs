@@ -25,7 +25,7 @@ use crate::clock::Clock;
 use crate::config::diff::{self, ConfigChange, ConfigSnapshot};
 use crate::config::{Config, Diagnostic, Diagnostics, Severity};
 use crate::policy::client_address::ClientAddressRule;
-use crate::policy::plan::PolicyRules;
+use crate::policy::plan::{FillConstants, PolicyRules};
 use crate::policy::route::Collapse;
 use crate::proxy::{self, ActiveConfig, CookieUse, Proxy};
 use crate::secret::Hasher;
@@ -107,6 +107,7 @@ pub struct StartupSettings {
     access_log: bool,
     trusted_proxies: Arc<[Network]>,
     hasher: Hasher,
+    fill: FillConstants,
 }
 
 impl StartupSettings {
@@ -123,6 +124,7 @@ impl StartupSettings {
             access_log: config.log.access,
             trusted_proxies: config.server.trusted_proxies.as_slice().into(),
             hasher,
+            fill: config.fill_constants(),
         }
     }
 
@@ -151,6 +153,7 @@ impl StartupSettings {
             credential: Arc::clone(&config.credential),
             hasher: self.hasher.clone(),
             max_key: usize::try_from(limits.key).unwrap_or(usize::MAX),
+            fill: self.fill.clone(),
         };
         let table = metrics.table(rules.routes.iter().map(|route| route.name().to_owned()));
         let cookie_use = CookieUse::new(&rules.credential);

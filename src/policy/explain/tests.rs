@@ -3,6 +3,7 @@
 use super::*;
 use crate::config::Config;
 use crate::policy::client_address::ClientAddressRule;
+use crate::policy::plan::FillConstants;
 use crate::secret::Hasher;
 
 /// Explains a GET on a route with these keys. `before` is inserted above the route.
@@ -25,6 +26,7 @@ fn explain_get_with(before: &str, keys: &str, headers: Vec<(String, String)>) ->
         client_address: ClientAddressRule::default(),
         hasher: Hasher::default(),
         max_key: 4096,
+        fill: FillConstants::default(),
     };
     let question = ExplainRequest {
         method: "get".into(),

@@ -9,6 +9,7 @@ use http::{Method, Uri, Version};
 
 use crate::policy::client_address::ClientAddressRule;
 use crate::policy::credential::CredentialRule;
+use crate::policy::plan::fill_request::FillConstants;
 use crate::policy::purge_rule::PurgeRule;
 use crate::policy::route::Routes;
 use crate::secret::Hasher;
@@ -28,6 +29,8 @@ pub struct PolicyRules {
     pub hasher: Hasher,
     /// The longest key, in bytes.
     pub max_key: usize,
+    /// What the requests of all fills have in common.
+    pub fill: FillConstants,
 }
 
 impl PolicyRules {

@@ -51,6 +51,21 @@ impl Sidecar {
         Self::inside(clock, (address, admin, app), &text).await
     }
 
+    /// The same with these lines in tables that it writes itself, such as `[listen]`.
+    pub async fn start_with(
+        clock: Clock,
+        app: SocketAddr,
+        more: &[(&str, &str)],
+        rules: &str,
+    ) -> Self {
+        let (address, admin) = addresses();
+        let mut text = tables(address, admin, app, rules);
+        for (table, lines) in more {
+            text = text.replacen(&format!("{table}\n"), &format!("{table}\n{lines}\n"), 1);
+        }
+        Self::inside(clock, (address, admin, app), &text).await
+    }
+
     /// The same with an admin token.
     pub async fn start_with_token(app: SocketAddr, rules: &str, token: &str) -> Self {
         let (address, admin) = addresses();
