@@ -291,7 +291,7 @@ reasons! {
         remedy: "Set `origin = \"ignore\"` with a `ttl` if the origin sends it on every response.";
     SetCookie = "set-cookie", [Store],
         meaning: "The response sets a cookie.",
-        remedy: "Set `strip_set_cookie = true` if the cookie does not matter.";
+        remedy: "Name the cookie in `strip_set_cookie` if nothing in the response needs it.";
     VaryStar = "vary *", [Store],
         meaning: "The origin sent `Vary: *`: no header tells its responses apart.",
         remedy: "";

@@ -1,5 +1,6 @@
 //! What happens to a request: hits, fills, passes, writes, and what is counted of them.
 
+mod callers;
 mod coalescing;
 mod drain;
 mod expiry;

@@ -74,6 +74,14 @@ impl Sidecar {
         Self::inside(Clock::system(), (address, admin, app), &text).await
     }
 
+    /// The same with the test's own address among the trusted proxies.
+    pub async fn start_trusting(app: SocketAddr, rules: &str) -> Self {
+        let (address, admin) = addresses();
+        let trusting = "[listen]\ntrusted_proxies = [\"127.0.0.1\"]\n";
+        let text = tables(address, admin, app, rules).replacen("[listen]\n", trusting, 1);
+        Self::inside(Clock::system(), (address, admin, app), &text).await
+    }
+
     /// A sidecar in this process with a file as it ships, but for the three addresses in it.
     pub async fn start_shipped(file: &Path, app: SocketAddr) -> Self {
         let (address, admin) = addresses();
