@@ -9,6 +9,7 @@ pub mod field;
 pub mod key;
 pub mod plan;
 pub mod purge_rule;
+pub mod refusal;
 pub mod request_directives;
 pub mod request_target;
 pub mod route;

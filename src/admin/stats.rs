@@ -210,6 +210,8 @@ fn policy(route: &Route) -> Value {
         "ttl_s": seconds(spec.ttl),
         "origin": spec.origin.as_str(),
         "scope": spec.scope.as_str(),
+        // It says something in scope `shared` alone.
+        "admit": (spec.scope == Scope::Shared).then(|| spec.admit.as_str()),
         "key": spec.key.iter().map(|field| &*field.name).collect::<Vec<_>>(),
         "query": match &spec.query {
             QueryRule::All => json!("all"),

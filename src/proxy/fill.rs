@@ -26,8 +26,10 @@ use crate::proxy::response::ProxyResponse;
 use crate::proxy::store_decision::decide_store;
 use crate::semantics::body::Body;
 use crate::semantics::cache_status;
+use crate::semantics::digest::Digest;
 use crate::upstream::UpstreamError;
 
+mod authorization;
 mod origin_response;
 pub(super) mod request;
 pub(super) mod store;
@@ -126,7 +128,7 @@ pub(super) async fn run_fill(
         }
     };
     let status = origin.response.status();
-    record_authorization(resources, &request, status);
+    record_authorization(resources, &request, &origin);
     if let (true, Some(stale)) = (is_failure(status), &request.stale) {
         if let Some(leader) = leader.take() {
             leader.fail(Reason::UpstreamError, origin.received.since(begun), origin.received);
@@ -147,7 +149,8 @@ pub(super) async fn run_fill(
             stream_and_store(resources, request, leader, sender, response, decision).await;
         }
         Err(reason) => {
-            drop_stale(resources, &request, status, confirmed, reason).await;
+            let supersedes = request.supersedes(status, response.headers());
+            drop_stale(resources, &request, supersedes, confirmed, reason).await;
             match leader {
                 // An accident, not a habit: the next request may lead for all again.
                 Some(leader) if status.is_server_error() => leader.finish_unshared(),
@@ -194,7 +197,7 @@ pub(super) async fn update_head(
     let stored = match decide_store(store, &request, &response, (requested, received), confirmed) {
         Ok(decision) => {
             let ((status, headers), _) = prepare_head(&request.route, response, true, received);
-            store_response(resources, request, decision, status, &headers, &[]).await
+            store_response(resources, request, decision, status, &headers, &[]).await.map(drop)
         }
         Err(reason) => Err(reason),
     };
@@ -219,25 +222,36 @@ pub(super) fn is_failure(status: StatusCode) -> bool {
 async fn drop_stale(
     resources: &Resources,
     request: &FillRequest,
-    status: StatusCode,
+    supersedes: bool,
     confirmed: bool,
     reason: Reason,
 ) {
     let Some(stale) = &request.stale else { return };
     // A confirmed response that only brings a cookie is still the same.
     let same = confirmed && matches!(reason, Reason::SetCookie | Reason::Unverifiable);
-    if !same && request.supersedes(status) {
+    if !same && supersedes {
         resources.store.forget(stale.key).await;
     }
 }
 
-/// Notes whether the origin answered this credential 2xx, or refused it.
-fn record_authorization(resources: &Resources, request: &FillRequest, status: StatusCode) {
-    let Some(id) = request.authorization else { return };
+/// Notes what the head of the origin's response says of the caller: that it is turned away, that it
+/// may have what is stored, or, by `admit = "route"`, all that the route stores.
+///
+/// SECURITY: a response whose body is new authorizes for this body alone, so only at its end.
+fn record_authorization(resources: &Resources, request: &FillRequest, origin: &OriginResponse) {
+    let Some(client) = request.client else { return };
     let clients = &resources.authorized_clients;
-    if status.is_success() {
-        clients.authorize(id, resources.clock.wall(), request.route.spec.admit_for);
-    } else if matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) {
-        clients.revoke(id);
+    let (status, headers) = (origin.response.status(), origin.response.headers());
+    let times = (resources.clock.wall(), request.route.spec.admit_for);
+    request.record_refusal(clients, status, headers);
+    match &origin.revalidated {
+        Some(cached) if client.by_entry() => {
+            clients.renew(client, request.key, cached.entry.digest(), times);
+        }
+        None if client.by_entry() => {}
+        _ if status.is_success() => {
+            clients.authorize(client, request.key, Digest::default(), times);
+        }
+        _ => {}
     }
 }

@@ -5,13 +5,11 @@ use std::sync::Arc;
 
 use http::{Method, Response, StatusCode, response};
 
-use crate::cache::store::memory::CachedEntry;
 use crate::clock::Wall;
 use crate::outcome::{Outcome, Reason};
-use crate::policy::key::KeyHash;
 use crate::proxy::context::LookupContext;
 use crate::proxy::fill;
-use crate::proxy::fill::request::{FillReason, FillRequest};
+use crate::proxy::fill::request::{FillReason, FillRequest, StaleCandidate};
 use crate::proxy::hit;
 use crate::proxy::pass;
 use crate::proxy::resources::Resources;
@@ -20,16 +18,15 @@ use crate::semantics::body::Body;
 use crate::semantics::revalidation;
 use crate::semantics::revalidation::HeadVerdict;
 
-/// Forwards a HEAD. `key` is what the stale candidate is stored under.
+/// Forwards a HEAD.
 pub(super) async fn pass_head(
     resources: &Arc<Resources>,
     context: &LookupContext<'_>,
-    key: KeyHash,
     reason: FillReason,
 ) -> ProxyResponse {
     let outcome = Outcome { forwarded: true, ..Outcome::miss(reason.reason) };
     let Some(stale) = reason.stale.clone() else {
-        return pass::pass_lookup(resources, context, outcome).await;
+        return pass::pass_lookup(resources, context, Some(reason.key), outcome).await;
     };
     let (target, headers) = context.lookup.fill_request();
     let requested = resources.clock.wall();
@@ -55,11 +52,13 @@ pub(super) async fn pass_head(
         };
         return hit::serve_stale(context, &stale, outcome, now);
     }
-    pass::record_refusal(resources, context, head.status);
     let request = FillRequest::from_context(context, reason);
+    request.record_refusal(&resources.authorized_clients, head.status, &head.headers);
     // An origin that does not support HEAD says nothing of the response to GET.
-    if request.supersedes(head.status) && head.status != StatusCode::METHOD_NOT_ALLOWED {
-        apply_head(resources, request, key, &stale.candidate.cached, &head, requested).await;
+    if request.supersedes(head.status, &head.headers)
+        && head.status != StatusCode::METHOD_NOT_ALLOWED
+    {
+        apply_head(resources, request, &stale, &head, requested).await;
     }
     let response = Response::from_parts(head, body);
     pass::passed(resources, context.request, response, outcome, route, None)
@@ -68,11 +67,11 @@ pub(super) async fn pass_head(
 async fn apply_head(
     resources: &Resources,
     request: FillRequest,
-    key: KeyHash,
-    cached: &Arc<CachedEntry>,
+    stale: &StaleCandidate,
     head: &response::Parts,
     requested: Wall,
 ) {
+    let (key, cached) = (stale.key, &stale.candidate.cached);
     let entry = &cached.entry;
     let verdict = revalidation::head_agrees(&entry.headers, &head.headers);
     if head.status != entry.status || verdict == HeadVerdict::Other {

@@ -25,6 +25,7 @@ use crate::proxy::response::ProxyResponse;
 use crate::semantics::body::Body;
 use crate::semantics::cache_status;
 use crate::semantics::range;
+use crate::semantics::vary::VarySpec;
 
 /// Fetches a response, for all requests that need it now. None: another fill has just stored it, so
 /// repeat the lookup.
@@ -51,8 +52,8 @@ pub(super) async fn fetch(
     }
     let mut may_try_again = true;
     // Once by the key that is known; once more when a fill has shown what the response varies by,
-    // and once when it has failed.
-    for _ in 0..3 {
+    // once when its body is not for this caller, and once when it has failed.
+    for _ in 0..4 {
         let follower = match fills.role(fill_key, &reason.snapshot, clock.wall()) {
             FillRole::Leader(leader) => {
                 return lead(resources, context, fill_key, reason, leader, may_retry).await;
@@ -60,13 +61,19 @@ pub(super) async fn fetch(
             FillRole::Alone => break,
             FillRole::Follower(follower) => follower,
         };
-        match follower.join(&reason.snapshot, |vary| context.lookup.variant_hash(vary)).await {
+        // SECURITY: what another caller's fill brings is for those alone who are authorized for it.
+        let may_share = |head: &SharedHead| {
+            fill_key.caller.is_some() || context.may_share(head.variant, head.digest, clock.wall())
+        };
+        let variant = |vary: &VarySpec| context.lookup.variant_hash(vary);
+        match follower.join(&reason.snapshot, variant, may_share).await {
             JoinOutcome::Shared(head, reader) => {
                 return Some(respond_to_follower(context, &head, reader, *miss_reason));
             }
             JoinOutcome::OtherVariant(head) => {
                 fill_key.hash = context.lookup.variant_hash(&head.vary);
             }
+            JoinOutcome::OtherCaller => fill_key.caller = context.caller(),
             JoinOutcome::RetryLookup if may_retry => return None,
             JoinOutcome::Alone | JoinOutcome::RetryLookup => break,
             JoinOutcome::Failed(failure) => {
@@ -133,17 +140,18 @@ pub(super) async fn pass_unkeyed(
     // Where a fill would send the origin anything else than the client did, the request passes
     // untouched.
     if context.parts.method != Method::GET || !lookup.is_sent_unchanged() {
-        return pass::pass_lookup(resources, context, outcome).await;
+        return pass::pass_lookup(resources, context, None, outcome).await;
     }
     let snapshot = store.read(&lookup.tags()).await;
     // SECURITY: a stored response that did not vary by the header is not replaced because a
     // stranger sends one.
     if store.has_newer(lookup.key.hash(), None, &snapshot, resources.clock.wall()) {
-        return pass::pass_lookup(resources, context, outcome).await;
+        return pass::pass_lookup(resources, context, None, outcome).await;
     }
     let has_variants = store.known_vary(&lookup.key).is_some();
     let reason = if has_variants { Reason::VaryMiss } else { Reason::NotStored };
-    let filled = fill(resources, context, FillReason { snapshot, reason, stale: None }, None).await;
+    let reason = FillReason { snapshot, ..FillReason::not_stored(reason, lookup.key.hash()) };
+    let filled = fill(resources, context, reason, None).await;
     if filled.outcome.stored {
         return filled;
     }
@@ -165,7 +173,8 @@ pub(super) async fn pass_range(
     fill_key: FillKey,
     reason: FillReason,
 ) -> ProxyResponse {
-    let passed = pass::pass_lookup(resources, context, Outcome::bypass(Reason::Range)).await;
+    let outcome = Outcome::bypass(Reason::Range);
+    let passed = pass::pass_lookup(resources, context, Some(reason.key), outcome).await;
     let is_partial = passed.response.status() == StatusCode::PARTIAL_CONTENT;
     let length = range::complete_length(passed.response.headers()).filter(|_| is_partial);
     if length.is_some_and(|length| length <= context.settings().range_fill) {

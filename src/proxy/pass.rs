@@ -8,7 +8,10 @@ use http::{Response, StatusCode, Version};
 use hyper::upgrade::OnUpgrade;
 
 use crate::outcome::{Disposition, Outcome, Reason};
-use crate::proxy::context::{LookupContext, RequestContext};
+use crate::policy::key::KeyHash;
+use crate::policy::plan::Lookup;
+use crate::policy::refusal::Refusal;
+use crate::proxy::context::{LookupContext, RequestContext, shared_client};
 use crate::proxy::resources::Resources;
 use crate::proxy::response;
 use crate::proxy::response::ProxyResponse;
@@ -37,10 +40,12 @@ pub(super) async fn pass(
 }
 
 /// Forwards a request of a route whose response is not to be stored. Of a miss the origin sees what
-/// it would see of a fill: what the key has seen.
+/// it would see of a fill: what the key has seen. `key` is the hash of the key of its variant, where
+/// it was looked up already.
 pub(super) async fn pass_lookup(
     resources: &Arc<Resources>,
     context: &LookupContext<'_>,
+    key: Option<KeyHash>,
     outcome: Outcome,
 ) -> ProxyResponse {
     let mut parts = context.parts.clone();
@@ -50,21 +55,22 @@ pub(super) async fn pass_lookup(
     let passed =
         pass(resources, context.request, parts, Body::empty(), outcome, Some(context.route()))
             .await;
-    record_refusal(resources, context, passed.response.status());
+    let (status, headers) = (passed.response.status(), passed.response.headers());
+    let rules = &context.request.config.rules;
+    if Refusal::from_response(&rules.credential, status, headers).is_some() {
+        revoke(resources, context.lookup, key).await;
+    }
     passed
 }
 
-/// Revokes the authorization of a credential that the origin has refused, whatever the request was.
-pub(super) fn record_refusal(
-    resources: &Resources,
-    context: &LookupContext<'_>,
-    status: StatusCode,
-) {
-    if let (Some(id), StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) =
-        (context.lookup.authorization, status)
-    {
-        resources.authorized_clients.revoke(id);
-    }
+/// Revokes the authorization of a caller whom the origin has turned away, whatever the request was.
+async fn revoke(resources: &Resources, lookup: &Lookup<'_>, key: Option<KeyHash>) {
+    let Some(client) = shared_client(lookup) else { return };
+    let key = match key {
+        Some(key) => key,
+        None => resources.store.entry_key(lookup, resources.clock.wall()).await,
+    };
+    resources.authorized_clients.revoke(client, key);
 }
 
 /// Makes the origin's response ready for the client.

@@ -9,6 +9,7 @@ mod metrics;
 mod mutations;
 mod protocols;
 mod regressions;
+mod regressions_admission;
 mod regressions_stale;
 mod shadow;
 mod soft_purge;

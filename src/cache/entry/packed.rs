@@ -18,7 +18,7 @@ use http::header::{HeaderMap, HeaderName, HeaderValue};
 use sha2::Sha256;
 use subtle::ConstantTimeEq as _;
 
-use crate::cache::entry::{Entry, VaryMark, prepare};
+use crate::cache::entry::{Entry, EntryMetadata, VaryMark, prepare};
 use crate::clock::{Wall, millis};
 use crate::coherence::stamp::{Nonce, Stamp};
 use crate::policy::tag::Tag;
@@ -272,8 +272,8 @@ impl Cursor<'_> {
         // The stamp's tags are a superset of the response's tags: they include those of the
         // request.
         let response_tags = tags.iter().map(|(tag, _)| tag.clone()).collect();
-        let entry =
-            Entry { key, status, headers, body, times, leeway, fetch_duration, response_tags };
+        let metadata = EntryMetadata { times, leeway, fetch_duration, response_tags };
+        let entry = Entry::new(key, status, headers, body, metadata);
         Ok(Unpacked::Entry(Box::new(entry), Stamp { generation, tags: tags.into() }))
     }
 }
@@ -295,7 +295,6 @@ fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cache::entry::EntryMetadata;
     use proptest::prelude::*;
 
     fn sample() -> (Entry, Stamp) {

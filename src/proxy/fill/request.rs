@@ -9,14 +9,15 @@ use crate::cache::store::{Candidate, LookupKey};
 use crate::clock::Wall;
 use crate::coherence::TagSnapshot;
 use crate::outcome::Reason;
-use crate::policy::authorized_clients::AuthorizationId;
+use crate::policy::authorized_clients::{AuthorizedClients, SharedClient};
 use crate::policy::key::{Key, KeyHash};
 use crate::policy::plan::Lookup;
+use crate::policy::refusal::Refusal;
 use crate::policy::route::Route;
 use crate::policy::scope::Scope;
 use crate::policy::tag::Tag;
 use crate::proxy::active_config::ActiveConfig;
-use crate::proxy::context::{LookupContext, RequestContext};
+use crate::proxy::context::{LookupContext, RequestContext, shared_client};
 use crate::semantics::body::Body;
 use crate::semantics::forward::ClientPeer;
 use crate::semantics::vary::VarySpec;
@@ -57,14 +58,19 @@ pub(crate) struct FillReason {
     pub(crate) snapshot: TagSnapshot,
     /// Why nothing was served.
     pub(crate) reason: Reason,
+    /// The hash of the key of the variant, as far as it was known.
+    pub(crate) key: KeyHash,
     /// The stored response that was not served.
     pub(crate) stale: Option<StaleCandidate>,
+    /// The stored response that this caller is not authorized for, in scope `shared`.
+    pub(crate) unauthorized: Option<Candidate>,
 }
 
 impl FillReason {
     /// A request to the origin whose response is not stored.
-    pub(crate) const fn not_stored(reason: Reason) -> Self {
-        Self { snapshot: TagSnapshot::Unverifiable, reason, stale: None }
+    pub(crate) const fn not_stored(reason: Reason, key: KeyHash) -> Self {
+        let snapshot = TagSnapshot::Unverifiable;
+        Self { snapshot, reason, key, stale: None, unauthorized: None }
     }
 }
 
@@ -76,8 +82,10 @@ pub(crate) struct FillRequest {
     pub(crate) primary: Key,
     pub(crate) tags: Vec<Tag>,
     pub(crate) snapshot: TagSnapshot,
-    /// The caller's name among the authorized clients, in scope `shared`.
-    pub(crate) authorization: Option<AuthorizationId>,
+    /// The caller among the authorized clients, in scope `shared`.
+    pub(crate) client: Option<SharedClient>,
+    /// The hash of the key of the variant, as far as it was known before.
+    pub(crate) key: KeyHash,
     pub(crate) host: String,
     pub(crate) peer: ClientPeer,
     /// The target that the origin sees.
@@ -87,8 +95,10 @@ pub(crate) struct FillRequest {
     /// The headers that the origin sees, before they are prepared for the wire and made
     /// conditional.
     pub(crate) sent: HeaderMap,
-    /// What is stored already.
+    /// What is stored already, and what the origin may confirm to this caller.
     pub(crate) stale: Option<StaleCandidate>,
+    /// What is stored already, and nothing shows that this caller may have it.
+    pub(crate) unauthorized: Option<Candidate>,
 }
 
 impl FillRequest {
@@ -105,13 +115,15 @@ impl FillRequest {
             primary: lookup.key.clone(),
             tags: lookup.tags(),
             snapshot: reason.snapshot,
-            authorization: lookup.authorization,
+            client: shared_client(lookup),
+            key: reason.key,
             host: lookup.host.clone().into_owned(),
             peer: context.peer,
             target,
             version,
             sent,
             stale: reason.stale,
+            unauthorized: reason.unauthorized,
         }
     }
 
@@ -119,12 +131,29 @@ impl FillRequest {
         Self::new(context.request, context.lookup, context.parts.version, reason)
     }
 
-    /// Whether a response of this status says anything of what is stored: an accident does not.
-    pub(crate) fn supersedes(&self, status: StatusCode) -> bool {
+    /// How a response turns the caller away, if it does.
+    pub(crate) fn refusal(&self, status: StatusCode, headers: &HeaderMap) -> Option<Refusal> {
+        Refusal::from_response(&self.config.rules.credential, status, headers)
+    }
+
+    /// Revokes the caller's authorization if the origin turns it away.
+    pub(crate) fn record_refusal(
+        &self,
+        clients: &AuthorizedClients,
+        status: StatusCode,
+        headers: &HeaderMap,
+    ) {
+        if let (Some(client), Some(_)) = (self.client, self.refusal(status, headers)) {
+            clients.revoke(client, self.key);
+        }
+    }
+
+    /// Whether such a response says anything of what is stored: an accident does not.
+    pub(crate) fn supersedes(&self, status: StatusCode, headers: &HeaderMap) -> bool {
         // SECURITY: in scope `shared` what one caller is refused is no news of the entry that
         // others share.
-        let refused = matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN)
-            && self.route.spec.scope == Scope::Shared;
+        let refused =
+            self.route.spec.scope == Scope::Shared && self.refusal(status, headers).is_some();
         !refused && !status.is_server_error()
     }
 }
