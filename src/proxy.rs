@@ -131,7 +131,7 @@ impl Proxy {
         }
         let resources = &self.resources;
         let (parts, body) = request.into_parts();
-        let view = request_view(&parts, &body, context.peer);
+        let view = request_view(&parts, &body, context.peer, &context.config.rules);
         let plan = context.config.rules.plan(&view);
         if let Some(shadowed) = shadow::shadow_request(resources, context, &parts, &plan) {
             drop(plan);

@@ -45,6 +45,9 @@ fn line(reason: Reason, subject: Option<&str>, route: Option<&Route>) -> Option<
         Reason::KeyTooLong => "[limits] key = \"64KiB\"",
         Reason::Range => "[limits] range_fill = \"64MiB\"",
         Reason::NoRoute
+        | Reason::WithheldHeader
+        | Reason::FillRefused
+        | Reason::ContentCoding
         | Reason::Method
         | Reason::AmbiguousPath
         | Reason::RequestBody

@@ -11,6 +11,7 @@ use crate::coherence::CoherenceMode;
 use crate::outcome::{Disposition, Reason};
 use crate::policy::plan::PolicyRules;
 use crate::policy::route::{QueryRule, Route};
+use crate::policy::scope::Scope;
 use crate::policy::tag::Template;
 use crate::telemetry::metrics;
 use crate::telemetry::metrics::{Latency, RowView};

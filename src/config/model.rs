@@ -5,10 +5,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::HeaderValue;
+
 use super::diagnostics::diagnostic::Diagnostic;
 use crate::admin;
 use crate::cache::store;
 use crate::policy::credential::CredentialRule;
+use crate::policy::plan::FillConstants;
 use crate::policy::purge_rule::PurgeRule;
 use crate::policy::route;
 use crate::redis;
@@ -54,6 +57,20 @@ pub struct Config {
     pub warnings: Vec<Diagnostic>,
 }
 
+impl Config {
+    /// What the requests of all fills have in common.
+    #[must_use]
+    pub fn fill_constants(&self) -> FillConstants {
+        let host = match self.upstream.host {
+            upstream::HostHeader::Preserve => None,
+            upstream::HostHeader::Upstream => {
+                HeaderValue::from_str(&self.upstream.target.authority).ok()
+            }
+        };
+        FillConstants { user_agent: self.upstream.user_agent.clone(), host }
+    }
+}
+
 /// Limits on memory and work that requests and responses can cause.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConfigLimits {
@@ -87,6 +104,8 @@ pub struct ConfigLimits {
     pub refreshes: usize,
     /// How many keys routes in shadow mode remember.
     pub shadow_keys: usize,
+    /// How many connections to the origin may belong to one client each.
+    pub pinned: usize,
 }
 
 impl fmt::Debug for Config {

@@ -18,6 +18,16 @@ use crate::semantics::digest::Digest;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct AuthorizationId(pub u128);
 
+impl AuthorizationId {
+    /// The id as bytes, in the width of other callers' names.
+    #[must_use]
+    pub fn to_bytes(self) -> [u8; 32] {
+        let mut bytes = [0; 32];
+        bytes[..16].copy_from_slice(&self.0.to_be_bytes());
+        bytes
+    }
+}
+
 /// A client of a route of scope `shared`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SharedClient {

@@ -7,11 +7,14 @@ use http::request::Parts;
 
 use crate::cache::fills::FillKey;
 use crate::clock::Wall;
-use crate::policy::authorized_clients::{AuthorizationState, AuthorizedClients, SharedClient};
+use crate::policy::authorized_clients::{
+    AuthorizationId, AuthorizationState, AuthorizedClients, SharedClient,
+};
 use crate::policy::key::KeyHash;
-use crate::policy::plan::{Lookup, RequestView};
+use crate::policy::plan::{Lookup, PolicyRules, RequestView};
 use crate::policy::request_directives::RequestDirectives;
 use crate::proxy::active_config::ActiveConfig;
+use crate::proxy::fill::request::refusal_key;
 use crate::proxy::settings::ProxySettings;
 use crate::semantics::body::Body;
 use crate::semantics::digest::Digest;
@@ -86,12 +89,14 @@ impl<'a> LookupContext<'a> {
         FillKey { hash, caller: if authorized { None } else { self.caller() } }
     }
 
+    /// Under which key the origin's refusal of a fill is remembered.
+    pub(super) fn refusal_key(&self) -> FillKey {
+        refusal_key(self.lookup)
+    }
+
     /// Whose requests alone may share a fill with this one, where its caller is not authorized.
     pub(super) fn caller(&self) -> Option<[u8; 32]> {
-        let id = self.lookup.authorization?;
-        let mut caller = [0; 32];
-        caller[..16].copy_from_slice(&id.0.to_be_bytes());
-        Some(caller)
+        self.lookup.authorization.map(AuthorizationId::to_bytes)
     }
 }
 
@@ -118,7 +123,12 @@ pub(super) fn shared_client(lookup: &Lookup<'_>) -> Option<SharedClient> {
 }
 
 /// The head of a request, as far as the rules read it.
-pub(super) fn request_view<'a>(parts: &'a Parts, body: &Body, peer: ClientPeer) -> RequestView<'a> {
+pub(super) fn request_view<'a>(
+    parts: &'a Parts,
+    body: &Body,
+    peer: ClientPeer,
+    rules: &PolicyRules,
+) -> RequestView<'a> {
     RequestView {
         method: &parts.method,
         uri: &parts.uri,
@@ -126,5 +136,6 @@ pub(super) fn request_view<'a>(parts: &'a Parts, body: &Body, peer: ClientPeer) 
         headers: &parts.headers,
         has_body: !body.is_empty(),
         peer_is_trusted: peer.trusted,
+        client: rules.client_address.address(&parts.headers, &peer),
     }
 }

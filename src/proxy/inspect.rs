@@ -12,7 +12,6 @@ use crate::policy::authorized_clients::AuthorizationState;
 use crate::policy::plan::Lookup;
 use crate::policy::request_directives::RequestDirectives;
 use crate::proxy::context::{authorization, shared_client};
-use crate::proxy::lookup::uncovered_header;
 use crate::proxy::resources::Resources;
 use crate::proxy::serve::{Serve, StoredState, may_serve};
 
@@ -51,7 +50,7 @@ pub(super) async fn inspect(
     let state = authorization(&resources.authorized_clients, lookup, key.hash(), digest, now);
     let (cached, tier, fresh, verdict) = match &candidate {
         Some(found) => {
-            let verdict = verdict(resources, lookup, headers, found, state, now);
+            let verdict = verdict(lookup, headers, found, state, now);
             (found.cached.clone(), found.tier.as_str(), found.fresh, verdict)
         }
         // What was refused stays in memory for a while.
@@ -88,7 +87,6 @@ pub(super) async fn inspect(
 }
 
 fn verdict(
-    resources: &Resources,
     lookup: &Lookup<'_>,
     headers: &HeaderMap,
     candidate: &Candidate,
@@ -99,7 +97,7 @@ fn verdict(
     if let Some(reason) = directives.bypass {
         return (Disposition::Bypass, Some(reason));
     }
-    if uncovered_header(&resources.store, lookup).is_some() {
+    if !lookup.unknown.is_empty() {
         return (Disposition::Bypass, Some(Reason::UnkeyedHeader));
     }
     let stored = StoredState::from_candidate(candidate);

@@ -2,13 +2,12 @@
 
 use std::sync::Arc;
 
-use http::header::UPGRADE;
+use http::header::{HeaderMap, UPGRADE, VARY};
 use http::request::Parts;
 use http::{Response, StatusCode, Version};
 use hyper::upgrade::OnUpgrade;
 
-use crate::outcome::{Disposition, Outcome, Reason};
-use crate::policy::key::KeyHash;
+use crate::outcome::{Outcome, Reason};
 use crate::policy::plan::Lookup;
 use crate::policy::refusal::Refusal;
 use crate::proxy::context::{LookupContext, RequestContext, shared_client};
@@ -18,6 +17,7 @@ use crate::proxy::response::ProxyResponse;
 use crate::semantics::body::Body;
 use crate::semantics::cache_status;
 use crate::semantics::forward;
+use crate::semantics::vary::VarySpec;
 use crate::upstream;
 
 /// Forwards a request as it is.
@@ -39,38 +39,42 @@ pub(super) async fn pass(
     }
 }
 
-/// Forwards a request of a route whose response is not to be stored. Of a miss the origin sees what
-/// it would see of a fill: what the key has seen. `key` is the hash of the key of its variant, where
-/// it was looked up already.
+/// Forwards a request of a route whose response is not to be stored, as it is.
 pub(super) async fn pass_lookup(
     resources: &Arc<Resources>,
     context: &LookupContext<'_>,
-    key: Option<KeyHash>,
     outcome: Outcome,
 ) -> ProxyResponse {
-    let mut parts = context.parts.clone();
-    if outcome.disposition == Disposition::Miss {
-        (parts.uri, parts.headers) = context.lookup.fill_request();
-    }
+    let parts = context.parts.clone();
     let passed =
         pass(resources, context.request, parts, Body::empty(), outcome, Some(context.route()))
             .await;
     let (status, headers) = (passed.response.status(), passed.response.headers());
+    learn_vary(context, headers);
     let rules = &context.request.config.rules;
     if Refusal::from_response(&rules.credential, status, headers).is_some() {
-        revoke(resources, context.lookup, key).await;
+        revoke(resources, context.lookup).await;
     }
     passed
 }
 
 /// Revokes the authorization of a caller whom the origin has turned away, whatever the request was.
-async fn revoke(resources: &Resources, lookup: &Lookup<'_>, key: Option<KeyHash>) {
-    let Some(client) = shared_client(lookup) else { return };
-    let key = match key {
-        Some(key) => key,
-        None => resources.store.entry_key(lookup, resources.clock.wall()).await,
-    };
-    resources.authorized_clients.revoke(client, key);
+async fn revoke(resources: &Resources, lookup: &Lookup<'_>) {
+    if let Some(client) = shared_client(lookup) {
+        let key = resources.store.entry_key(lookup, resources.clock.wall()).await;
+        resources.authorized_clients.revoke(client, key);
+    }
+}
+
+/// Learns which headers of this request the origin names in `Vary` that no key has seen.
+fn learn_vary(context: &LookupContext<'_>, response: &HeaderMap) {
+    if !response.contains_key(VARY) {
+        return;
+    }
+    let lookup = context.lookup;
+    if let Ok(vary) = VarySpec::from_response(&context.parts.headers, response) {
+        lookup.route.learn(&vary, &lookup.withheld_names(), &lookup.roles);
+    }
 }
 
 /// Makes the origin's response ready for the client.

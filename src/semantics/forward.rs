@@ -4,6 +4,7 @@
 //! Pure: headers in, headers out. Knows nothing of connections, routes or the cache.
 
 mod check;
+mod client;
 mod network;
 
 use std::net::IpAddr;
@@ -16,6 +17,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Version};
 use smallvec::SmallVec;
 
 pub use check::check_request;
+pub use client::client_address;
 pub use network::Network;
 
 /// What a proxy knew about the client (RFC 7239).
@@ -32,6 +34,21 @@ pub(crate) const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forw
 /// The address of the client.
 pub(crate) const X_REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
 
+/// Whether a field says which address the client has.
+pub(crate) fn is_client_address(name: &HeaderName) -> bool {
+    [X_FORWARDED_FOR, X_REAL_IP, FORWARDED].contains(name)
+}
+
+/// Whether a field says which host and protocol the client requested.
+pub(crate) fn is_original(name: &HeaderName) -> bool {
+    [X_FORWARDED_HOST, X_FORWARDED_PROTO].contains(name)
+}
+
+/// Whether a field says where a request came from.
+pub(crate) fn is_address(name: &HeaderName) -> bool {
+    [X_FORWARDED_FOR, X_REAL_IP, FORWARDED, VIA].contains(name)
+}
+
 /// Fields that belong to one connection, whether or not `Connection` names them.
 ///
 /// SECURITY: `HTTP2-Settings` with `Upgrade: h2c` would let a client speak HTTP/2 past the rules.
@@ -44,6 +61,9 @@ pub(crate) static HOP_BY_HOP: [HeaderName; 7] = [
     UPGRADE,
     HTTP2_SETTINGS,
 ];
+
+/// The protocols in whose tunnels requests would go past the rules.
+pub(crate) const HIDDEN_HTTP: [&str; 4] = ["h2c", "h2", "http", "tls"];
 
 /// The peer that sent a request, one hop away.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -172,9 +192,7 @@ pub fn upgrade_wanted(headers: &HeaderMap, version: Version) -> Option<HeaderVal
     // SECURITY: an h2c tunnel would carry requests to which no rule is applied.
     let hidden = members(protocol.as_bytes()).any(|member| {
         let name = member.split(|&byte| byte == b'/').next().unwrap_or_default();
-        [&b"h2c"[..], b"h2", b"http", b"tls"]
-            .iter()
-            .any(|refused| name.eq_ignore_ascii_case(refused))
+        HIDDEN_HTTP.iter().any(|refused| name.eq_ignore_ascii_case(refused.as_bytes()))
     });
     (!hidden && !protocol.is_empty()).then(|| protocol.clone())
 }

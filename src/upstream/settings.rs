@@ -3,6 +3,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use http::HeaderValue;
+
 /// `[upstream]`, compiled.
 #[derive(Clone, Debug)]
 pub struct UpstreamSettings {
@@ -33,6 +35,12 @@ pub struct UpstreamSettings {
     /// The most headers of a response. 100 costs nothing; any other number costs an allocation for
     /// each response.
     pub max_headers: usize,
+    /// The protocols that a connection may be upgraded to, in lower case.
+    pub upgrades: Box<[Box<str>]>,
+    /// Whether a connection is used again after a request with a body.
+    pub reuse_after_body: bool,
+    /// The `User-Agent` of fills that do not carry the caller's.
+    pub user_agent: HeaderValue,
     /// PEM certificates of the authorities to trust for `https`, in place of the system's.
     pub ca_file: Option<PathBuf>,
 }

@@ -97,6 +97,9 @@ fn settings(address: SocketAddr) -> UpstreamSettings {
         wait_timeout: Duration::from_secs(5),
         max_header_bytes: 256 * 1024,
         max_headers: 256,
+        upgrades: ["websocket".into()].into(),
+        reuse_after_body: true,
+        user_agent: HeaderValue::from_static("test"),
         ca_file: None,
     }
 }

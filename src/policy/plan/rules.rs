@@ -1,12 +1,15 @@
 //! The compiled rules of one `proxy.toml`, and the part of a request that they read.
 
 use std::borrow::Cow;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use http::header::{HOST, HeaderMap};
 use http::{Method, Uri, Version};
 
+use crate::policy::client_address::ClientAddressRule;
 use crate::policy::credential::CredentialRule;
+use crate::policy::plan::fill_request::FillConstants;
 use crate::policy::purge_rule::PurgeRule;
 use crate::policy::route::Routes;
 use crate::secret::Hasher;
@@ -20,10 +23,14 @@ pub struct PolicyRules {
     pub purges: Vec<PurgeRule>,
     /// What identifies a client.
     pub credential: Arc<CredentialRule>,
+    /// How the address of a client is found.
+    pub client_address: ClientAddressRule,
     /// Hashes credentials.
     pub hasher: Hasher,
     /// The longest key, in bytes.
     pub max_key: usize,
+    /// What the requests of all fills have in common.
+    pub fill: FillConstants,
 }
 
 impl PolicyRules {
@@ -48,6 +55,8 @@ pub struct RequestView<'a> {
     pub has_body: bool,
     /// Whether the request comes from a trusted proxy.
     pub peer_is_trusted: bool,
+    /// The address of the client, by [`ClientAddressRule`].
+    pub client: IpAddr,
 }
 
 /// The authority that the request was sent to, lower-case.

@@ -1,12 +1,12 @@
 //! Plans of requests: what bypasses the cache, and why. Keys, mutations and properties that hold
 //! for every request have files of their own.
 
-use http::header::{ACCEPT, HOST, HeaderMap, HeaderName, HeaderValue};
+use http::header::{HOST, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, Uri, Version};
 
 use super::*;
 use crate::config::Config;
-use crate::policy::field;
+use crate::policy::client_address::ClientAddressRule;
 use crate::policy::tag::Tag;
 use crate::secret::Hasher;
 
@@ -20,12 +20,15 @@ fn rules(toml: &str) -> PolicyRules {
     let config = Config::parse(&text, "proxy.toml", &|_| None)
         .unwrap_or_else(|problems| panic!("{problems}"));
     let max_key = usize::try_from(config.limits.key).expect("a small number");
+    let trusted = config.server.trusted_proxies.into();
     PolicyRules {
+        client_address: ClientAddressRule::new(&config.routes, &config.purges, &trusted),
         routes: config.routes,
         purges: config.purges,
         credential: config.credential,
         hasher: Hasher::default(),
         max_key,
+        fill: FillConstants::default(),
     }
 }
 
@@ -67,6 +70,7 @@ impl SentRequest {
             headers: &self.headers,
             has_body: self.has_body,
             peer_is_trusted: self.trusted,
+            client: [192, 0, 2, 7].into(),
         }
     }
 }
@@ -95,14 +99,18 @@ fn key(rules: &PolicyRules, sent: &SentRequest) -> Vec<u8> {
     lookup(rules, sent).key.canonical().to_vec()
 }
 
+fn request_id() -> HeaderValue {
+    HeaderValue::from_static("1")
+}
+
 /// The value of a header in the request of a fill.
 fn filled(rules: &PolicyRules, sent: &SentRequest, name: &str) -> Option<String> {
-    let (_, headers) = lookup(rules, sent).fill_request();
+    let FillHead { headers, .. } = lookup(rules, sent).fill_request(request_id());
     headers.get(name).map(|value| value.to_str().unwrap().to_owned())
 }
 
 fn target(rules: &PolicyRules, sent: &SentRequest) -> String {
-    lookup(rules, sent).fill_request().0.to_string()
+    lookup(rules, sent).fill_request(request_id()).target.to_string()
 }
 
 const TENANT: &str = "[fields]\ntenant = { header = \"x-tenant-id\" }\nlang = \
@@ -289,7 +297,7 @@ fn requests_that_the_cache_cannot_answer_bypass() {
     );
     assert_eq!(verdict(&rules, &get().with("x-method-override", "PUT")), "mutate PUT");
     assert_eq!(verdict(&with_route("mode = \"off\""), &SentRequest::get("/a/1")), "mode off");
-    let long = get().with("accept", &"a".repeat(rules.max_key));
+    let long = get().with("origin", &"a".repeat(rules.max_key));
     assert_eq!(verdict(&rules, &long), "key too long");
     // Conditions and ranges are addressed to the cache: the fill fetches the whole response.
     let range = get().with("range", "bytes=0-1").with("if-range", "\"1\"");
