@@ -14,7 +14,7 @@ use sha2::{Digest as _, Sha256};
 use crate::coherence::local_snapshot::LocalSnapshot;
 use crate::coherence::{CoherenceMode, TagSnapshot};
 use crate::outcome::{Outcome, Reason};
-use crate::policy::authorized_clients::AuthorizationState;
+use crate::policy::authorized_clients::{AuthorizationState, SharedClient};
 use crate::policy::key::KeyHash;
 use crate::policy::plan::{Lookup, Plan};
 use crate::policy::refusal::Refusal;
@@ -73,6 +73,8 @@ struct ShadowResponse {
     sent: StepNumber,
     is_telling: bool,
     refusal: Option<Refusal>,
+    /// Whether it says anything of what would be stored.
+    supersedes: bool,
 }
 
 impl ShadowRequest {
@@ -201,6 +203,7 @@ pub(super) async fn pass_in_shadow(
     let status = response.status();
     record_shadow_authorization(resources, &watch, status, response.headers());
     let refusal = watch.fill.refusal(status, response.headers());
+    let supersedes = watch.fill.supersedes(status, response.headers());
     // Where a 304 confirms the client's copy, a fill would have fetched the whole, and stored it.
     let unchanged = status == StatusCode::NOT_MODIFIED;
     if unchanged {
@@ -223,6 +226,7 @@ pub(super) async fn pass_in_shadow(
         sent,
         is_telling: is_telling(status),
         refusal,
+        supersedes,
     };
     let mut passed = pass::passed(resources, context, response, outcome, Some(route), None);
     if whole && unchanged {
@@ -310,7 +314,12 @@ impl ShadowResponse {
             _ => watch.key,
         };
         let is_finding = self.record_refusal(key);
-        if let (Some(Ok(digest)), true) = (ended, self.is_telling && !is_finding) {
+        // What others share would not be served to a caller who is not authorized for it, so a
+        // refusal is as it should be.
+        let by_entry = watch.fill.client.is_some_and(SharedClient::by_entry);
+        let is_expected = self.refusal.is_some() && by_entry && watch.served.is_none();
+        let is_telling = self.is_telling && !is_finding && !is_expected;
+        if let (Some(Ok(digest)), true) = (ended, is_telling) {
             self.record(key, span, digest);
         }
         if !watch.may_store || watch.served.is_some() {
@@ -372,7 +381,7 @@ impl ShadowResponse {
 
     /// Keeps the digest of a response that would have been stored.
     fn store(self, key: KeyHash, span: StepSpan, digest: Result<Option<Digest>, Reason>) {
-        let Self { resources, route_shadow, watch, decision, is_telling, .. } = self;
+        let Self { resources, route_shadow, watch, decision, is_telling, supersedes, .. } = self;
         match decision.and_then(|decision| Ok((decision, digest?))) {
             Ok((decision, digest)) => {
                 let StoreDecision { key, policy, tags, .. } = decision;
@@ -402,7 +411,7 @@ impl ShadowResponse {
             }
             Err(reason) => {
                 route_shadow.record_not_stored(reason);
-                if is_telling {
+                if is_telling && supersedes {
                     resources.shadow.forget(key);
                 }
             }

@@ -8,7 +8,9 @@ use std::time::Duration;
 use crate::support::client::Reply;
 use crate::support::flow::Flow;
 use crate::support::scene::{assert_cache, date};
-use crate::support::{Client, Origin, Point, Request, Response, Scene};
+use crate::support::{
+    Client, Origin, Point, RedisServer, Request, Response, Scene, Sidecar, eventually,
+};
 
 const ALICE: [(&str, &str); 1] = [("authorization", "Bearer alice")];
 const BOB: [(&str, &str); 1] = [("authorization", "Bearer bob")];
@@ -310,4 +312,172 @@ async fn both(scene: &Scene) -> (Reply, Reply) {
     tokio::time::sleep(Duration::from_millis(200)).await;
     hold.release();
     (alice.await.expect("no panic"), bob.await.expect("no panic"))
+}
+
+/// 328. `admit = "route"`: who may read one page may read all of the same tenant, by the operator's
+///      word. That a caller is sent another body than the one that is stored is a finding.
+#[tokio::test]
+async fn r328_by_the_operators_word_an_answer_admits_to_the_route() {
+    let app = Origin::start(|request| match (&*request.path, is(request, BOB)) {
+        ("/own", _) => Response::ok(format!("inbox of {}", name(request))),
+        ("/docs/2", true) => Response::status(403, "no"),
+        _ => Response::ok(format!("data of {}", request.header("x-tenant").unwrap_or_default())),
+    });
+    let rules = format!(
+        "[fields]\ntenant = {{ header = \"x-tenant\" }}\n\n{}",
+        route("key = [\"tenant\"]\nadmit = \"route\"")
+    );
+    let flow = Flow::start(app.address, &rules).await;
+    let [acme, globex] = ["acme", "globex"].map(|tenant| ("x-tenant", tenant));
+    for path in ["/docs/1", "/docs/2"] {
+        flow.get(path, &with(ALICE, acme)).await;
+        assert_eq!(flow.get(path, &with(ALICE, acme)).await.cache(), "HIT");
+    }
+    assert_eq!(flow.get("/docs/1", &with(BOB, acme)).await.cache(), "MISS", "not admitted yet");
+    assert_eq!(flow.get("/docs/2", &with(BOB, acme)).await.cache(), "HIT", "as the operator says");
+    assert_eq!(flow.get("/docs/1", &[acme]).await.cache(), "MISS", "nobody is somebody else");
+    for who in [ALICE, BOB] {
+        flow.get("/docs/1", &with(who, globex)).await;
+        let reply = flow.get("/docs/1", &with(who, globex)).await;
+        assert_eq!((reply.cache(), reply.text()), ("HIT", "data of globex"));
+    }
+    assert!(flow.report().routes.is_empty(), "{:?}", flow.report());
+    let initech = ("x-tenant", "initech");
+    for who in [ALICE, BOB] {
+        assert_eq!(flow.get("/own", &with(who, initech)).await.cache(), "MISS");
+    }
+    assert_eq!(flow.route("/{*rest}").scope.count, 1);
+}
+
+/// 329. In shadow mode, a caller whom the origin refused what is stored for others was no finding.
+#[tokio::test]
+async fn r329_shadow_counts_a_refusal_of_what_others_share() {
+    for status in [401, 403, 404, 302] {
+        let app = Origin::start(move |request| {
+            if request.path == "/secret" && !is(request, ALICE) {
+                Response::status(status, "no").header("location", "/login")
+            } else {
+                Response::ok("data")
+            }
+        });
+        let shadowed = |more: &str| format!("{}mode = \"shadow\"\n", route(more));
+        for (rules, advice) in [
+            (shadowed("").replace("\"shared\"", "\"public\""), "scope = \"private\"\n"),
+            (shadowed("admit = \"route\""), "admit = \"entry\"\n"),
+        ] {
+            let flow = Flow::start(app.address, &rules).await;
+            for _ in 0..2 {
+                flow.get("/secret", &ALICE).await;
+            }
+            flow.get("/data", &BOB).await;
+            let reply = flow.get("/secret", &BOB).await;
+            assert_eq!(reply.status, status, "the origin's own response");
+            let found = flow.route("/{*rest}");
+            assert_eq!((found.scope.count, found.stale.count), (1, 0), "{status} {found:?}");
+            let example = &found.scope.examples[0];
+            assert_eq!((&*example.path, example.evidence), ("/secret", "refusal"));
+            assert_eq!(flow.report().advice[0].toml, advice, "{:?}", flow.report().advice);
+            // His admission has ended, and alice's own session says nothing of other callers.
+            flow.get("/secret", &ALICE).await;
+            app.answers(move |_| Response::status(status, "no").header("location", "/login"));
+            flow.get("/secret", &ALICE).await;
+            let after = flow.route("/{*rest}").scope.count;
+            assert_eq!(after, 1, "{status}");
+            app.answers(move |request| {
+                if request.path == "/secret" && !is(request, ALICE) {
+                    Response::status(status, "no").header("location", "/login")
+                } else {
+                    Response::ok("data")
+                }
+            });
+        }
+        // By entry, nothing of hers would be served to him.
+        let flow = Flow::start(app.address, &shadowed("")).await;
+        for who in [ALICE, BOB] {
+            flow.get("/data", &who).await;
+            flow.get("/secret", &who).await;
+        }
+        let found = flow.route("/{*rest}");
+        assert_eq!((found.scope.count, found.would_hit), (0, 0), "{status} {found:?}");
+        for who in [ALICE, BOB] {
+            flow.get("/data", &who).await;
+        }
+        flow.get("/secret", &ALICE).await;
+        let found = flow.route("/{*rest}");
+        assert_eq!((found.scope.count, found.would_hit), (0, 3), "{status} {found:?}");
+    }
+}
+
+/// 330. An audit asked with the caller's own credential, was refused, and drew no conclusion.
+#[tokio::test]
+async fn r330_an_audit_that_is_refused_is_a_finding_and_ends_the_admission() {
+    for status in [401, 403, 404, 303] {
+        for admit in ["route", "entry"] {
+            let app = Origin::start(|_| Response::ok("secret"));
+            let rules = route(&format!("audit = 1.0\nadmit = \"{admit}\""));
+            let flow = Flow::start(app.address, &rules).await;
+            flow.get("/a", &ALICE).await;
+            flow.get(if admit == "route" { "/b" } else { "/a" }, &BOB).await;
+            app.answers(move |request| {
+                if is(request, BOB) {
+                    Response::status(status, "no").header("location", "/login")
+                } else {
+                    Response::ok("secret")
+                }
+            });
+            let case = format!("{status} {admit}");
+            assert_eq!(flow.get("/a", &BOB).await.cache(), "HIT", "{case}");
+            let series = "sidecache_audits_total{route=\"/{*rest}\",result=\"refused\"}";
+            eventually(series, Duration::from_secs(5), async || flow.metric(series) == 1).await;
+            let found = flow.route("/{*rest}");
+            assert_eq!(
+                (found.scope.count, found.audit.asked, found.audit.stale),
+                (1, 1, 0),
+                "{case}"
+            );
+            assert_eq!(found.scope.examples[0].evidence, "refusal", "{case}");
+            assert_refused(&flow.get("/a", &BOB).await, status, &case);
+            assert_eq!(flow.get("/a", &ALICE).await.cache(), "HIT", "{case}");
+        }
+    }
+}
+
+/// 331. What is read from Redis is given by the same rule: to whom this sidecar has seen the origin
+///      give this very body.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn r331_an_entry_from_redis_admits_by_its_body() {
+    let redis = RedisServer::start();
+    let app = Origin::start(|request| match (&*request.path, is(request, BOB)) {
+        ("/a", true) => Response::status(403, "no"),
+        ("/own", _) => Response::ok(format!("secret of {}", name(request))),
+        _ => Response::ok("secret"),
+    });
+    for memory in ["", "[memory]\nsize = \"0B\"\n"] {
+        let rules = format!("{}\n{memory}{}", redis.table(), route(""));
+        let (one, two) =
+            (Sidecar::start(app.address, &rules).await, Sidecar::start(app.address, &rules).await);
+        let (mut here, mut there) = (Client::new(one.address), Client::new(two.address));
+        let prefix = if memory.is_empty() { "memory" } else { "none" };
+        let at = |path: &str| format!("{path}?{prefix}");
+        eventually("it is stored", Duration::from_secs(5), async || {
+            Client::new(one.address).get(&at("/b"), &BOB).await.cache() == "HIT"
+        })
+        .await;
+        here.get(&at("/a?x"), &ALICE).await;
+        assert_cache(&here.get(&at("/a?x"), &ALICE).await, "HIT", prefix);
+        for client in [&mut here, &mut there] {
+            assert_refused(&client.get(&at("/a?x"), &BOB).await, 403, prefix);
+        }
+        let first = there.get(&at("/a?x"), &ALICE).await;
+        assert!(first.header("cache-status").contains("not admitted"), "{}", first.cache_status());
+        assert_cache(&there.get(&at("/a?x"), &ALICE).await, "HIT", prefix);
+        assert_cache(&here.get(&at("/a?x"), &ALICE).await, "HIT", "the same body");
+        // Another body, stored by the other sidecar.
+        assert_eq!(here.get(&at("/own"), &ALICE).await.text(), "secret of alice");
+        assert_eq!(there.get(&at("/own"), &BOB).await.text(), "secret of bob");
+        for _ in 0..2 {
+            assert_eq!(here.get(&at("/own"), &ALICE).await.text(), "secret of alice", "{prefix}");
+        }
+        assert_eq!(there.get(&at("/own"), &BOB).await.text(), "secret of bob", "{prefix}");
+    }
 }
