@@ -102,7 +102,7 @@ pub struct RefusedResponse<'a> {
     pub key: KeyHash,
     /// Who was turned away.
     pub caller: Caller,
-    /// Whether it is the caller who is turned away. A 404 may also mean that nothing is there.
+    /// Whether it is the caller who is refused. A 404 may also mean that nothing is there.
     pub is_certain: bool,
     /// The entry that would have been served instead.
     pub served: &'a Arc<ShadowEntry>,
@@ -307,9 +307,8 @@ impl Shadow {
         }
     }
 
-    /// Records a response by which the origin turned away a caller who would have been served a
-    /// stored one. Returns whether that is a finding: the caller's own session may have ended, and
-    /// what was stored may be gone.
+    /// Records that the origin refused what would have been served. Returns whether it is a
+    /// finding: the caller's own session may have ended, and what was stored may be gone.
     #[must_use]
     pub fn record_refusal(&self, refused: &RefusedResponse<'_>) -> bool {
         let state = self.table.state(refused.key);
@@ -325,12 +324,8 @@ impl Shadow {
         finding
     }
 
-    /// Records that a caller was sent another body than the fresh one that is stored for others.
-    pub fn record_bodies(&self, route: &RouteShadow, key: KeyHash, path: &str, now: Wall) {
-        self.record_scope(route, ScopeEvidence::Bodies, (key, path), now);
-    }
-
-    fn record_scope(
+    /// Records that a caller should not share the entry under this key.
+    pub fn record_scope(
         &self,
         route: &RouteShadow,
         evidence: ScopeEvidence,

@@ -253,12 +253,16 @@ mod tests {
         assert_eq!(entry.headers[CONTENT_LENGTH], "3");
         assert!(entry.weight() > 300);
 
+        let error = StatusCode::NOT_FOUND;
+        let error = Entry::compact(b"key", error, &headers, &body, metadata.clone());
+        assert_ne!(error.digest(), entry.digest());
         headers.remove("link");
         let again = entry.revalidated(b"key 2", &headers, metadata);
         assert_eq!(
             (&again.key[..], &again.body[..], again.body.as_ptr()),
             (&b"key 2"[..], &b"abc"[..], entry.body.as_ptr())
         );
+        assert_eq!(again.digest(), entry.digest(), "of status and body alone");
         assert_eq!(
             (again.headers.contains_key("link"), &again.headers[CONTENT_LENGTH]),
             (false, &HeaderValue::from_static("3"))

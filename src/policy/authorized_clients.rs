@@ -4,14 +4,17 @@
 //! with the same host and fields. Nothing here knows of entries: callers name them by the hash of
 //! their key, and by the digest of status and body.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use quick_cache::sync::Cache;
+use quick_cache::{DefaultHashBuilder, Lifecycle, UnitWeighter};
 
 use crate::clock::Wall;
 use crate::policy::key::KeyHash;
 use crate::policy::route::AdmitRule;
 use crate::semantics::digest::Digest;
+use crate::telemetry::metrics::Counter;
 
 /// Digest of a credential together with the route, the host, the key fields, and the headers that
 /// no key has seen.
@@ -44,12 +47,12 @@ impl SharedClient {
         matches!(self.rule, AdmitRule::Entry)
     }
 
-    fn subject(self, key: KeyHash) -> Subject {
+    fn authorized_for(self, key: KeyHash) -> AuthorizedFor {
         let entry = match self.rule {
             AdmitRule::Entry => half(key),
             AdmitRule::Route => WHOLE_ROUTE,
         };
-        Subject { client: self.id, entry }
+        AuthorizedFor { client: self.id, entry }
     }
 }
 
@@ -59,7 +62,7 @@ const WHOLE_ROUTE: u128 = 0;
 
 /// Who is authorized, and for what: half of the hash of the whole key, its variant included.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-struct Subject {
+struct AuthorizedFor {
     client: AuthorizationId,
     entry: u128,
 }
@@ -101,13 +104,41 @@ impl AuthorizationState {
 /// those clients one request to the origin. One that has ended by time stays until then: it tells
 /// which body the client was given.
 #[derive(Debug)]
-pub struct AuthorizedClients(Cache<Subject, Authorization>);
+pub struct AuthorizedClients {
+    known: Cache<
+        AuthorizedFor,
+        Authorization,
+        UnitWeighter,
+        DefaultHashBuilder,
+        AuthorizationEvictions,
+    >,
+    /// Authorizations evicted to make room for others.
+    pub evicted: Arc<Counter>,
+}
+
+/// Counts evictions, and not what is replaced or revoked.
+#[derive(Clone, Debug)]
+struct AuthorizationEvictions(Arc<Counter>);
+
+impl Lifecycle<AuthorizedFor, Authorization> for AuthorizationEvictions {
+    type RequestState = ();
+
+    fn before_evict(&self, (): &mut (), _: &AuthorizedFor, _: &mut Authorization) {
+        self.0.inc();
+    }
+
+    fn on_evict(&self, (): &mut (), _: AuthorizedFor, _: Authorization) {}
+}
 
 impl AuthorizedClients {
     /// Holds up to `capacity` authorizations.
     #[must_use]
     pub fn new(capacity: usize) -> Self {
-        Self(Cache::new(capacity))
+        let evicted = Arc::<Counter>::default();
+        let (hasher, counter) =
+            (DefaultHashBuilder::default(), AuthorizationEvictions(Arc::clone(&evicted)));
+        let known = Cache::with(capacity, capacity as u64, UnitWeighter, hasher, counter);
+        Self { known, evicted }
     }
 
     /// Records that the origin gave this client this body under this key.
@@ -118,7 +149,10 @@ impl AuthorizedClients {
         digest: Digest,
         (now, admit_for): (Wall, Duration),
     ) {
-        self.0.insert(client.subject(key), Authorization { digest, until: now.after(admit_for) });
+        self.known.insert(
+            client.authorized_for(key),
+            Authorization { digest, until: now.after(admit_for) },
+        );
     }
 
     /// Records that the origin has confirmed to this client the body that it gave it before.
@@ -139,7 +173,7 @@ impl AuthorizedClients {
 
     /// Records that the origin refused this client what is under this key.
     pub fn revoke(&self, client: SharedClient, key: KeyHash) {
-        self.0.remove(&client.subject(key));
+        self.known.remove(&client.authorized_for(key));
     }
 
     /// Whether this client may be served what is stored under this key, which has this digest. The
@@ -152,7 +186,7 @@ impl AuthorizedClients {
         digest: impl FnOnce() -> Digest,
         now: Wall,
     ) -> AuthorizationState {
-        match (self.0.get(&client.subject(key)), client.rule) {
+        match (self.known.get(&client.authorized_for(key)), client.rule) {
             // SECURITY: another body than the one that the client was given may be another
             // caller's, so it ends the authorization.
             (Some(known), AdmitRule::Entry) if known.digest != digest() => {
@@ -167,7 +201,7 @@ impl AuthorizedClients {
     /// The number of authorizations held.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.0.len()
+        self.known.len()
     }
 
     /// Whether no authorization is held.
@@ -222,6 +256,31 @@ mod tests {
             assert_eq!(state(&clients, alice, KEY, NOW), AuthorizationState::Unauthorized);
             assert_eq!(state(&clients, alice, KEY, Wall(61_000)), AuthorizationState::Unauthorized);
         }
+    }
+
+    #[test]
+    fn a_304_renews_what_a_body_has_shown_and_nothing_else() {
+        let clients = AuthorizedClients::new(100);
+        let alice = client(7, AdmitRule::Entry);
+        let later = Wall(61_000);
+        clients.renew(alice, KEY, BODY, (NOW, MINUTE));
+        assert_eq!(state(&clients, alice, KEY, NOW), AuthorizationState::Unauthorized);
+        clients.authorize(alice, KEY, BODY, (NOW, MINUTE));
+        clients.renew(alice, KEY, [4; 16], (later, MINUTE));
+        assert_eq!(state(&clients, alice, KEY, later), AuthorizationState::Lapsed);
+        clients.renew(alice, KEY, BODY, (later, MINUTE));
+        assert_eq!(state(&clients, alice, KEY, later), AuthorizationState::Authorized);
+    }
+
+    #[test]
+    fn there_are_no_more_than_allowed_and_evictions_are_counted() {
+        let clients = AuthorizedClients::new(100);
+        for id in 0..1000 {
+            clients.authorize(client(id, AdmitRule::Entry), KEY, BODY, (NOW, MINUTE));
+            clients.authorize(client(id, AdmitRule::Entry), KEY, BODY, (NOW, MINUTE));
+        }
+        assert!(clients.len() <= 100, "{}", clients.len());
+        assert_eq!(clients.evicted.get() + clients.len() as u64, 1000);
     }
 
     #[test]

@@ -38,3 +38,34 @@ impl Refusal {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+
+    use super::*;
+
+    #[test]
+    fn a_caller_is_turned_away_by_a_status_or_towards_the_login() {
+        let credential =
+            CredentialRule { login_paths: ["/login".into()].into(), ..CredentialRule::default() };
+        let of = |status: u16, location: Option<&'static str>| {
+            let location = location.map(|location| (LOCATION, HeaderValue::from_static(location)));
+            let status = StatusCode::from_u16(status).expect("a status");
+            Refusal::from_response(&credential, status, &location.into_iter().collect())
+        };
+        for status in [401, 403] {
+            assert_eq!(of(status, None), Some(Refusal::Credential));
+        }
+        for status in [404, 410] {
+            assert_eq!(of(status, Some("/login")), Some(Refusal::NotFound));
+        }
+        for status in [301, 302, 303, 307, 308] {
+            assert_eq!(of(status, Some("/login?next=/a")), Some(Refusal::Credential));
+            assert_eq!((of(status, Some("/a")), of(status, None)), (None, None));
+        }
+        for status in [200, 201, 304, 400, 406, 429, 500] {
+            assert_eq!(of(status, Some("/login")), None);
+        }
+    }
+}

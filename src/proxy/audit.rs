@@ -115,10 +115,9 @@ async fn fetch_whole(resources: &Resources, request: &FillRequest) -> Option<Aud
     let refusal = request.refusal(status, response.headers());
     request.record_refusal(&resources.authorized_clients, status, response.headers());
     match (request.route.spec.scope, refusal) {
-        // Private entries are their caller's own: its session has ended.
-        (Scope::Private, _) | (_, None) => {}
-        // Without a credential, there is nobody to hide it from.
-        (Scope::Public, Some(Refusal::NotFound)) => {}
+        // A private entry is its caller's own: its session has ended. What is public is asked for
+        // without a credential: there is nobody to hide it from.
+        (Scope::Private, _) | (_, None) | (Scope::Public, Some(Refusal::NotFound)) => {}
         (Scope::Public | Scope::Shared, Some(_)) => return Some(AuditResponse::Refused),
     }
     if !is_telling(status) && status != StatusCode::NOT_MODIFIED {

@@ -260,7 +260,7 @@ pub(super) async fn update_head(
     let stored = match decide_store(store, &request, &response, (requested, received), confirmed) {
         Ok(decision) => {
             let ((status, headers), _) = prepare_head(&request.route, response, true, received);
-            store_response(resources, request, decision, status, &headers, &[]).await.map(drop)
+            store_response(resources, &request, decision, status, &headers, &[]).await.map(drop)
         }
         Err(reason) => Err(reason),
     };

@@ -118,11 +118,13 @@ async fn lookup_once(
     // A 304 to a GET authorizes the caller again for the body that it was given.
     let may_renew =
         context.parts.method != Method::HEAD && context.lookup.route.spec.admit == AdmitRule::Entry;
-    let (stale, unauthorized) = match authorization {
+    let (stale, for_others) = match authorization {
         AuthorizationState::Authorized => (candidate, None),
         AuthorizationState::Lapsed if may_renew => (candidate, None),
         AuthorizationState::Lapsed => (None, None),
-        AuthorizationState::Unauthorized => (None, candidate),
+        AuthorizationState::Unauthorized => {
+            (None, candidate.filter(|found| found.fresh).map(|found| found.cached))
+        }
     };
     // SECURITY: to a caller whose authorization has run out, what is stored is given only once the
     // origin has confirmed it to this very caller.
@@ -149,7 +151,7 @@ async fn lookup_once(
             let outcome = Outcome { reason: Some(reason), ..Outcome::new(Disposition::Stale) };
             let response = hit::serve_stale(context, stored, outcome, now);
             resources.counters.while_revalidate.inc();
-            let reason = FillReason { snapshot, reason, key, stale, unauthorized };
+            let reason = FillReason { snapshot, reason, key, stale, for_others };
             refresh::refresh(resources, context, fill_key, reason);
             return Some(response);
         }
@@ -157,7 +159,7 @@ async fn lookup_once(
         _ => miss_reason,
     };
     let may_retry = attempts.may_retry();
-    let fill_reason = FillReason { snapshot, reason, key, stale, unauthorized };
+    let fill_reason = FillReason { snapshot, reason, key, stale, for_others };
     let response = ask_origin(resources, context, fill_key, fill_reason, may_retry).await;
     if response.is_none() {
         attempts.retry(reason);

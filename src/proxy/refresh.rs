@@ -89,7 +89,7 @@ pub(super) fn refresh_early(
 ) {
     let stale = Some(StaleCandidate { may_serve_on_error: false, ..stored.clone() });
     let (reason, key) = (Reason::Expired, stored.key);
-    let reason = FillReason { snapshot, reason, key, stale, unauthorized: None };
+    let reason = FillReason { snapshot, reason, key, stale, for_others: None };
     refresh(resources, context, fill_key, reason);
 }
 

@@ -203,8 +203,7 @@ impl RouteShadow {
         let found = [("stale", &counters.stale), ("scope", &counters.scope)];
         register(
             "sidecache_shadow_findings",
-            "Responses that would have been stale, or another caller's (`scope`), and entries whose \
-             callers should not share them",
+            "Responses that would have been stale, and what callers should not share (`scope`)",
             "finding",
             &found,
         );

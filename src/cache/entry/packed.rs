@@ -340,6 +340,7 @@ mod tests {
             let packed = pack(&entry, &stamp, &seal);
             let (again, stamp_again) = unpacked(&packed, &seal);
             assert_eq!(stamp, stamp_again);
+            assert_eq!(again.digest(), entry.digest(), "computed anew");
             assert_eq!(
                 (again.key, again.status, again.headers, again.body),
                 (entry.key, entry.status, entry.headers, entry.body)

@@ -1,60 +1,38 @@
 //! What the body of a fill says of its caller, on routes of scope `shared`.
 
-use std::sync::Arc;
-
 use crate::cache::entry::Entry;
-use crate::cache::store::memory::CachedEntry;
 use crate::policy::authorized_clients::SharedClient;
 use crate::policy::key::KeyHash;
-use crate::policy::route::Route;
 use crate::proxy::fill::request::FillRequest;
 use crate::proxy::resources::Resources;
 use crate::proxy::store_decision::StoreDecision;
 use crate::semantics::digest::Digest;
+use crate::shadow::findings::ScopeEvidence;
 
-/// The caller of a fill whose body is new. Once the body has come whole and is stored, the caller is
-/// authorized for it, where clients are authorized by entry.
-pub(super) struct BodyAuthorization {
-    client: SharedClient,
+/// Notes that a body has come whole, that it is new, and that it is stored under this key: the
+/// caller is authorized for it, where clients are authorized by entry.
+///
+/// SECURITY: never for what a 304 has confirmed: `AuthorizedClients::renew` sees to that.
+pub(super) fn record_body(
+    resources: &Resources,
+    request: &FillRequest,
     key: KeyHash,
-    route: Arc<Route>,
-    path: String,
-    /// What was stored under this key for others.
-    others: Option<Arc<CachedEntry>>,
-}
-
-impl BodyAuthorization {
-    pub(super) fn new(request: &FillRequest, decision: &StoreDecision) -> Option<Self> {
-        let client = request.client?;
-        // SECURITY: what is confirmed is not new; `AuthorizedClients::renew` has seen to it.
-        if decision.revalidated.is_some() {
-            return None;
-        }
-        let key = decision.key.hash();
-        let others = request.unauthorized.as_ref().filter(|_| request.key == key);
-        Some(Self {
-            client,
-            key,
-            route: Arc::clone(&request.route),
-            path: request.target.path().to_owned(),
-            others: others.filter(|others| others.fresh).map(|others| Arc::clone(&others.cached)),
-        })
+    entry: &Entry,
+) {
+    let Some(client) = request.client else { return };
+    let now = resources.clock.wall();
+    if client.by_entry() {
+        let times = (now, request.route.spec.admit_for);
+        resources.authorized_clients.authorize(client, key, entry.digest(), times);
     }
-
-    /// The body is stored.
-    pub(super) fn record(self, resources: &Resources, entry: &Entry) {
-        let now = resources.clock.wall();
-        if self.client.by_entry() {
-            let times = (now, self.route.spec.admit_for);
-            resources.authorized_clients.authorize(self.client, self.key, entry.digest(), times);
-        }
-        // Nothing has purged it meanwhile, or the new body would not be stored.
-        let differs = self.others.is_some_and(|others| {
-            others.entry.times.is_fresh(now) && others.entry.digest() != entry.digest()
-        });
-        if differs && let Some(route) = resources.shadow.route(self.route.name()) {
-            resources.shadow.record_bodies(&route, self.key, &self.path, now);
-        }
+    let Some(others) = request.for_others.as_ref().filter(|_| request.key == key) else { return };
+    // Nothing has purged it meanwhile, or the new body would not be stored.
+    if others.entry.times.is_fresh(now)
+        && others.entry.digest() != entry.digest()
+        && let Some(route) = resources.shadow.route(request.route.name())
+    {
+        let of = (key, request.target.path());
+        resources.shadow.record_scope(&route, ScopeEvidence::Bodies, of, now);
     }
 }
 

@@ -7,6 +7,7 @@ use http::header::{HeaderMap, HeaderValue, LOCATION};
 use http::{Response, StatusCode, Uri};
 
 use crate::cache::fills::FillKey;
+use crate::cache::store::memory::CachedEntry;
 use crate::cache::store::{Candidate, LookupKey};
 use crate::clock::Wall;
 use crate::coherence::TagSnapshot;
@@ -63,15 +64,15 @@ pub(crate) struct FillReason {
     pub(crate) key: KeyHash,
     /// The stored response that was not served.
     pub(crate) stale: Option<StaleCandidate>,
-    /// The stored response that this caller is not authorized for, in scope `shared`.
-    pub(crate) unauthorized: Option<Candidate>,
+    /// The fresh stored response that this caller is not authorized for, in scope `shared`.
+    pub(crate) for_others: Option<Arc<CachedEntry>>,
 }
 
 impl FillReason {
     /// A request to the origin whose response is not stored.
     pub(crate) const fn not_stored(reason: Reason, key: KeyHash) -> Self {
         let snapshot = TagSnapshot::Unverifiable;
-        Self { snapshot, reason, key, stale: None, unauthorized: None }
+        Self { snapshot, reason, key, stale: None, for_others: None }
     }
 }
 
@@ -102,8 +103,8 @@ pub(crate) struct FillRequest {
     pub(crate) has_owner: bool,
     /// What is stored already, and what the origin may confirm to this caller.
     pub(crate) stale: Option<StaleCandidate>,
-    /// What is stored already, and nothing shows that this caller may have it.
-    pub(crate) unauthorized: Option<Candidate>,
+    /// What is stored already and fresh, and nothing shows that this caller may have it.
+    pub(crate) for_others: Option<Arc<CachedEntry>>,
 }
 
 impl FillRequest {
@@ -129,7 +130,7 @@ impl FillRequest {
             carries_credential: lookup.credential.is_some(),
             has_owner: lookup.route.spec.scope == Scope::Private && lookup.credential.is_some(),
             stale: reason.stale,
-            unauthorized: reason.unauthorized,
+            for_others: reason.for_others,
         }
     }
 

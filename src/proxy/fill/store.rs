@@ -18,7 +18,7 @@ use crate::clock::Wall;
 use crate::outcome::Reason;
 use crate::policy::route::Route;
 use crate::policy::tag::Tag;
-use crate::proxy::fill::authorization::{BodyAuthorization, digest_for_sharing};
+use crate::proxy::fill::authorization::{digest_for_sharing, record_body};
 use crate::proxy::fill::request::{FillRequest, FillResult};
 use crate::proxy::resources::Resources;
 use crate::proxy::response;
@@ -199,11 +199,11 @@ async fn store_body(
         Some(_) if tail.trailers => Err(Reason::Trailers),
         Some(mut chunks) => {
             chunks.extend(tail.last.clone());
-            let authorization = BodyAuthorization::new(&request, &decision);
+            let (key, is_new) = (decision.key.hash(), decision.revalidated.is_none());
             let stored =
-                store_response(resources, request, decision, status, headers, &chunks).await?;
-            if let Some(authorization) = authorization {
-                authorization.record(resources, &stored.entry);
+                store_response(resources, &request, decision, status, headers, &chunks).await?;
+            if is_new {
+                record_body(resources, &request, key, &stored.entry);
             }
             Ok(())
         }
@@ -217,7 +217,7 @@ async fn store_body(
 /// Stores a response that is whole.
 pub(super) async fn store_response(
     resources: &Resources,
-    request: FillRequest,
+    request: &FillRequest,
     decision: StoreDecision,
     status: StatusCode,
     headers: &HeaderMap,
@@ -250,7 +250,8 @@ pub(super) async fn store_response(
     }
     let fresh = times.is_fresh(received);
     resources.hot_tags.record(tags.iter().map(Tag::as_str), TagEvent::Stored);
-    let pending = PendingEntry { primary: request.primary, vary, hash: key.hash(), entry, tags };
+    let pending =
+        PendingEntry { primary: request.primary.clone(), vary, hash: key.hash(), entry, tags };
     let stored = resources.store.store(&request.snapshot, pending, received).await?;
     if fresh {
         resources.fills.mark_cacheable(key.hash());
