@@ -22,24 +22,31 @@ use crate::policy::key::KeyHash;
 use crate::policy::plan::PolicyRules;
 use crate::policy::route::RouteMode;
 use crate::policy::tag::Tag;
+use crate::semantics::times::Times;
 use crate::semantics::vary::VarySpec;
 use crate::telemetry::metrics::{Counter, Metrics};
 
 use advice::Subject;
 use findings::{FindingKind, MAX_SUSPECTS, RouteShadow, ScopeEvidence, Sighting, StaleChange};
-use history::{Caller, Digest, Observation, StaleFinding, StepSpan};
+use history::{Digest, Observation, StaleFinding, StepSpan};
+use language_pages::LanguagePages;
+use languages::{LanguageFinding, LanguageSample};
 use mutations::{Mutations, Steps, TrackedMutation};
 use parking_lot::{Mutex, MutexGuard};
 use report::{RouteReport, ShadowReport};
 use table::{ShadowTable, index, is_same, lock};
 
+pub use observed::{AuditOutcome, ObservedResponse, RefusedResponse};
 pub use table::{FoundSample, ShadowEntry, ShadowSample};
 
 pub mod advice;
 pub mod digest;
 pub mod findings;
 pub mod history;
+mod language_pages;
+pub mod languages;
 pub mod mutations;
+mod observed;
 mod path;
 pub mod report;
 mod table;
@@ -70,69 +77,8 @@ pub struct ShadowCounters {
     pub callers_forgotten: Arc<Counter>,
     /// Routes that are not watched, because there are too many.
     pub routes: Arc<Counter>,
-}
-
-/// A complete response of the origin to a request in shadow mode.
-#[derive(Debug)]
-pub struct ObservedResponse<'a> {
-    /// The route that matched the request.
-    pub route: &'a RouteShadow,
-    /// The path of the request.
-    pub path: &'a str,
-    /// The key of the variant.
-    pub key: KeyHash,
-    /// The response.
-    pub observation: Observation,
-    /// The entry that would have been served instead.
-    pub served: Option<&'a Arc<ShadowEntry>>,
-    /// How often the local tag table has purged by now.
-    pub purges: u64,
-    /// The time.
-    pub now: Wall,
-}
-
-/// A response by which the origin turns a caller away, in shadow mode.
-#[derive(Debug)]
-pub struct RefusedResponse<'a> {
-    /// The route that matched the request.
-    pub route: &'a RouteShadow,
-    /// The path of the request.
-    pub path: &'a str,
-    /// The key of the variant.
-    pub key: KeyHash,
-    /// Who was turned away.
-    pub caller: Caller,
-    /// Whether it is the caller who is refused. A 404 may also mean that nothing is there.
-    pub is_certain: bool,
-    /// The entry that would have been served instead.
-    pub served: &'a Arc<ShadowEntry>,
-    /// The time.
-    pub now: Wall,
-}
-
-/// The result of an audit.
-#[derive(Clone, Copy, Debug)]
-pub enum AuditOutcome<'a> {
-    /// The origin's response is the same as the one served.
-    Same,
-    /// No conclusion: the origin failed, there was a purge meanwhile, or the body is volatile.
-    Unclear,
-    /// The origin turns away the caller who was served.
-    Refused {
-        /// The path.
-        path: &'a str,
-        /// The key of the response that was served.
-        key: KeyHash,
-    },
-    /// The origin's response differs.
-    Stale {
-        /// The path.
-        path: &'a str,
-        /// The tags of the response that was served.
-        tags: &'a [Tag],
-        /// When that response was fetched.
-        fetched: Wall,
-    },
+    /// Languages that are not remembered, because their route has too many.
+    pub languages: Arc<Counter>,
 }
 
 /// Shadow mode of one sidecar.
@@ -146,6 +92,7 @@ pub struct Shadow {
     /// Counts of limits that were reached.
     pub counters: ShadowCounters,
     table: ShadowTable,
+    pages: LanguagePages,
     routes: Mutex<HashMap<Box<str>, Arc<RouteShadow>>>,
     metrics: Arc<Metrics>,
     listener: OnceLock<FindingListener>,
@@ -162,6 +109,7 @@ impl Shadow {
             steps,
             authorized_clients: AuthorizedClients::new(clients),
             table: ShadowTable::new(keys, &counters.evicted),
+            pages: LanguagePages::new(keys, &counters.evicted),
             counters,
             routes: Mutex::default(),
             metrics,
@@ -179,6 +127,7 @@ impl Shadow {
     /// continue.
     pub fn reset(&self) {
         self.table.clear();
+        self.pages.clear();
         for route in self.lock().values() {
             *route.findings() = findings::Findings::default();
         }
@@ -347,6 +296,32 @@ impl Shadow {
         self.notify(route, FindingKind::Scope, text, now);
     }
 
+    /// Compares a response with those of its page in other languages. `page` is the key without the
+    /// languages, `purges` how often the local tag table has purged by now.
+    pub fn record_languages(
+        &self,
+        route: &Arc<RouteShadow>,
+        page: KeyHash,
+        sample: &LanguageSample<'_>,
+        purges: u64,
+        now: Wall,
+    ) {
+        let holds = |span: &StepSpan, times: &Times| {
+            times.is_fresh(now) && self.writes_since(span, purges) == 0
+        };
+        let unnamed = &self.counters.languages;
+        let (before, after) = self.pages.record(route, page, sample, &holds, unnamed);
+        if before == after {
+            return;
+        }
+        let text = match after {
+            Some(LanguageFinding::Never) => "the body has never depended on Accept-Language so far",
+            Some(LanguageFinding::Differs) => "the body depends on Accept-Language",
+            None => "the body may depend on Accept-Language after all",
+        };
+        self.notify(route, FindingKind::Languages, text.to_owned(), now);
+    }
+
     /// Records an audit.
     pub fn record_audit(&self, route: &RouteShadow, audit: AuditOutcome<'_>, now: Wall) {
         let mut findings = route.findings();
@@ -436,6 +411,19 @@ impl Shadow {
         )
     }
 
+    /// Of how many routes bodies never depended on the language, and of how many they do.
+    #[must_use]
+    pub fn language_totals(&self) -> (u64, u64) {
+        let routes = self.lock();
+        let found = |finding: LanguageFinding| {
+            let is_found = |route: &&Arc<RouteShadow>| {
+                route.findings().languages.finding() == Some(finding)
+            };
+            routes.values().filter(is_found).count() as u64
+        };
+        (found(LanguageFinding::Never), found(LanguageFinding::Differs))
+    }
+
     /// How many keys are in the table.
     #[must_use]
     pub fn keys(&self) -> usize {
@@ -455,7 +443,16 @@ impl Shadow {
     fn notify(&self, route: &RouteShadow, finding: FindingKind, text: String, now: Wall) {
         let Some(first) = route.findings().is_due(finding, now) else { return };
         if first {
-            tracing::warn!(finding = finding.as_str(), route = &*route.name, "{text}");
+            let kind = finding.as_str();
+            match finding {
+                // Nothing is wrong: there is something to gain.
+                FindingKind::Languages => {
+                    tracing::info!(finding = kind, route = &*route.name, "{text}");
+                }
+                FindingKind::Stale | FindingKind::Scope | FindingKind::Audit => {
+                    tracing::warn!(finding = kind, route = &*route.name, "{text}");
+                }
+            }
         }
         if let Some(listener) = self.listener.get() {
             listener(&Notice { finding, route: route.name.to_string(), text });

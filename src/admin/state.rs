@@ -108,7 +108,13 @@ impl AdminState {
 
     pub(super) fn shadow_summary(&self) -> Value {
         let (findings, audited, stale) = self.proxy.shadow.totals();
-        json!({ "findings": findings, "audited": audited, "audited_stale": stale })
+        let (never, differs) = self.proxy.shadow.language_totals();
+        json!({
+            "findings": findings,
+            "audited": audited,
+            "audited_stale": stale,
+            "languages": { "never": never, "differs": differs },
+        })
     }
 
     /// Purges, and returns when no sidecar serves the purged entries any more.

@@ -206,6 +206,7 @@ fn register_shadow(proxy: &Arc<Proxy>) {
     registrar.limit("limits.shadow_keys", &proxy.shadow.counters.evicted);
     registrar.limit("shadow.callers", &proxy.shadow.counters.callers_forgotten);
     registrar.limit("shadow.routes", &proxy.shadow.counters.routes);
+    registrar.limit("shadow.languages", &proxy.shadow.counters.languages);
     watch_routes(proxy);
 }
 

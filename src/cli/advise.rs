@@ -87,6 +87,18 @@ fn seen(route: &ApiShadowRoute) -> String {
     if route.scope.count > 0 {
         let _ = write!(text, ", {} of callers who should not share an entry", route.scope.count);
     }
+    let languages = &route.languages;
+    match languages.finding.as_deref() {
+        Some("never") => {
+            let (pages, names) = (counted(languages.pages, "page"), languages.languages.len());
+            let _ = write!(text, ", {pages} the same in {}", counted(names as u64, "language"));
+        }
+        Some("differs") => {
+            let pages = counted(languages.differing, "page");
+            let _ = write!(text, ", {pages} different between languages");
+        }
+        _ => {}
+    }
     if route.audit.asked > 0 {
         let _ = write!(
             text,

@@ -91,7 +91,13 @@ api_types! {
         restart_needed: Vec<String>,
     }
     ApiCookies { requests: u64, unseen: Vec<String>, }
-    ApiShadow { findings: u64, audited: u64, audited_stale: u64, }
+    ApiShadow {
+        findings: u64,
+        audited: u64,
+        audited_stale: u64,
+        languages: ApiLanguageRoutes,
+    }
+    ApiLanguageRoutes { never: u64, differs: u64, }
 
     /// `POST /purge`.
     ApiPurged { tags: Vec<String>, everything: bool, soft: bool, took_ms: f64, }
@@ -139,9 +145,11 @@ api_types! {
         stale: ApiFinding,
         scope: ApiFinding,
         audit: ApiAudit,
+        languages: ApiLanguages,
     }
     ApiFinding { count: u64, unexplained: u64, }
     ApiAudit { asked: u64, stale: u64, }
+    ApiLanguages { finding: Option<String>, pages: u64, languages: Vec<String>, differing: u64, }
     ApiAdvice { route: String, why: String, toml: String, line: Option<u64>, }
 }
 

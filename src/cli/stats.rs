@@ -168,6 +168,14 @@ fn overview(stats: &ApiStats) -> String {
             &format!("{} of {} stale", shadow.audited_stale, counted(shadow.audited, "hit")),
         );
     }
+    let languages = &shadow.languages;
+    for (routes, verb) in [(languages.never, "never depended"), (languages.differs, "depend")] {
+        if routes > 0 {
+            let routes = counted(routes, "route");
+            let text = format!("bodies of {routes} {verb} on Accept-Language: see `sidecache advise`");
+            add("languages", &text);
+        }
+    }
     if !stats.cookies.unseen.is_empty() {
         let names = stats.cookies.unseen.join(", ");
         let requests = counted(stats.cookies.requests, "request");

@@ -6,7 +6,7 @@
 
 use std::fmt;
 
-use http::header::HeaderName;
+use http::header::{ACCEPT_LANGUAGE, HeaderName};
 use sha2::{Digest as _, Sha256};
 use smallvec::SmallVec;
 
@@ -107,6 +107,29 @@ impl Key {
     }
 }
 
+/// The hash of the key that a request would have without `Accept-Language`, and the normal form of
+/// that header in its key; empty without one.
+#[must_use]
+pub fn without_languages(canonical: &[u8]) -> (KeyHash, &str) {
+    let (hash, languages) = without_header(canonical, &ACCEPT_LANGUAGE);
+    (hash, languages.and_then(|text| str::from_utf8(text).ok()).unwrap_or_default())
+}
+
+fn without_header<'a>(canonical: &'a [u8], name: &HeaderName) -> (KeyHash, Option<&'a [u8]>) {
+    let mut writer = KeyWriter(Canonical::from_slice(canonical.get(..1).unwrap_or_default()));
+    let (mut is_named, mut value) = (false, None);
+    for (kind, bytes) in parts(canonical) {
+        let is_value = is_named && kind == KeyPart::HeaderValue as u8;
+        is_named = kind == KeyPart::Header as u8 && bytes == name.as_str().as_bytes();
+        if is_value {
+            value = Some(bytes);
+        } else if !is_named {
+            writer.raw_part(kind, bytes);
+        }
+    }
+    (writer.finish().hash(), value)
+}
+
 /// Writes a key part by part.
 #[derive(Debug)]
 pub struct KeyWriter(Canonical);
@@ -126,10 +149,14 @@ impl Default for KeyWriter {
 impl KeyWriter {
     /// Adds a part.
     pub fn part(&mut self, part: KeyPart, bytes: &[u8]) {
+        self.raw_part(part as u8, bytes);
+    }
+
+    fn raw_part(&mut self, kind: u8, bytes: &[u8]) {
         // The length fits, because a request head is limited far below 4 GiB. If a part were
         // longer, only its length field would be capped, not its bytes.
         let length = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
-        self.0.push(part as u8);
+        self.0.push(kind);
         self.0.extend_from_slice(&length.to_be_bytes());
         self.0.extend_from_slice(bytes);
     }
@@ -154,9 +181,7 @@ impl KeyWriter {
     }
 }
 
-/// Decodes a canonical key, to show that different parts give different keys. Ends early at bytes
-/// that do not encode a part.
-#[cfg(test)]
+/// The parts of a canonical key. Ends early at bytes that do not encode a part.
 fn parts(canonical: &[u8]) -> impl Iterator<Item = (u8, &[u8])> {
     let mut rest = canonical.get(1..).unwrap_or_default();
     std::iter::from_fn(move || {
@@ -245,6 +270,29 @@ mod tests {
         let one = written(&[(6, b"a|b".to_vec()), (6, b"c".to_vec())]);
         let two = written(&[(6, b"a".to_vec()), (6, b"b|c".to_vec())]);
         assert_ne!(one.hash(), two.hash());
+    }
+
+    #[test]
+    fn a_key_without_a_header_is_that_of_a_request_without_it() {
+        let key = |language: Option<&str>, vary: bool| {
+            let mut writer = KeyWriter::default();
+            writer.part(KeyPart::Path, b"/a");
+            let headers = [("accept", Some("text/html")), ("accept-language", language)];
+            for (name, value) in headers.into_iter().filter_map(|(n, v)| Some((n, v?))) {
+                writer.part(KeyPart::Header, name.as_bytes());
+                writer.part(KeyPart::HeaderValue, value.as_bytes());
+            }
+            let (key, name) = (writer.finish(), HeaderName::from_static("accept-language"));
+            if vary { key.variant([(&name, None)].into_iter()) } else { key }
+        };
+        let name = HeaderName::from_static("accept-language");
+        for vary in [false, true] {
+            let bare = key(None, vary);
+            let with = key(Some("de,en"), vary);
+            assert_eq!(without_header(with.canonical(), &name), (bare.hash(), Some(&b"de,en"[..])));
+            assert_eq!(without_header(bare.canonical(), &name), (bare.hash(), None));
+            assert_ne!(with.hash(), bare.hash());
+        }
     }
 
     #[test]

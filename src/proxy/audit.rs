@@ -3,17 +3,22 @@
 //!
 //! The origin is asked as by a fill, with the credentials of the hit's request, and its response is
 //! not stored. A hit never waits for an audit. An audit goes by the configuration of its hit.
+//!
+//! Where what was served holds, the same page is fetched in another language that the route has
+//! seen, to find out whether bodies depend on it.
 
 use std::sync::Arc;
 
+use http::header::{ACCEPT_LANGUAGE, HeaderMap, HeaderValue};
 use http::{Method, StatusCode};
 use http_body_util::BodyExt as _;
 
+use crate::cache::entry::Entry;
 use crate::cache::store::memory::CachedEntry;
 use crate::clock::{Wall, millis};
 use crate::coherence::CoherenceMode;
 use crate::outcome::Reason;
-use crate::policy::key::KeyHash;
+use crate::policy::key::{self, KeyHash};
 use crate::policy::refusal::Refusal;
 use crate::policy::scope::Scope;
 use crate::policy::tag::Tag;
@@ -21,7 +26,11 @@ use crate::proxy::context::LookupContext;
 use crate::proxy::fill::request::{FillReason, FillRequest};
 use crate::proxy::resources::Resources;
 use crate::semantics::digest::{Digest, Digester};
+use crate::semantics::negotiation;
+use crate::semantics::vary::names_languages;
 use crate::shadow::findings::RouteShadow;
+use crate::shadow::history::StepSpan;
+use crate::shadow::languages::{LanguageSample, primary_language};
 use crate::shadow::{AuditOutcome, SETTLE_DELAY, is_telling};
 
 /// Decides by chance whether this hit is audited.
@@ -66,18 +75,23 @@ async fn run(
     request: &FillRequest,
     cached: &Arc<CachedEntry>,
     path: &str,
-    route_shadow: &RouteShadow,
+    route_shadow: &Arc<RouteShadow>,
 ) {
     let entry = &cached.entry;
     let served = entry.digest();
     let tags: Vec<Tag> = request.tags.iter().chain(&entry.response_tags).cloned().collect();
     // The earliest time at which the fetch of what was served may have begun.
     let fetched = Wall(entry.times.received.0.saturating_sub(millis(entry.fetch_duration)));
-    let audit = match fetch(resources, request).await {
-        AuditResponse::Whole(first) if first == served => AuditOutcome::Same,
+    let sent = next_span(resources);
+    let audit = match fetch(resources, request, &request.sent).await {
+        AuditResponse::Whole(first) if first == served => {
+            let span = StepSpan { done: resources.shadow.steps.next(), ..sent };
+            compare_languages(resources, request, entry, route_shadow, span).await;
+            AuditOutcome::Same
+        }
         // Twice the same: the body does not differ by itself.
         AuditResponse::Whole(first)
-            if fetch(resources, request).await == AuditResponse::Whole(first)
+            if fetch(resources, request, &request.sent).await == AuditResponse::Whole(first)
                 && is_still_served(resources, request, cached, &tags).await =>
         {
             AuditOutcome::Stale { path, tags: &tags, fetched }
@@ -88,6 +102,60 @@ async fn run(
         _ => AuditOutcome::Unclear,
     };
     resources.shadow.record_audit(route_shadow, audit, resources.clock.wall());
+}
+
+/// A span that begins now.
+fn next_span(resources: &Resources) -> StepSpan {
+    let purges = resources.coherence.purges();
+    StepSpan { sent: resources.shadow.steps.next(), done: 0, purges }
+}
+
+/// Fetches the page of a hit that holds in another language, and compares. `span` is when it was
+/// fetched in its own.
+async fn compare_languages(
+    resources: &Resources,
+    request: &FillRequest,
+    entry: &Entry,
+    route_shadow: &Arc<RouteShadow>,
+    span: StepSpan,
+) {
+    if !request.keys_languages() {
+        return;
+    }
+    let (page, own) = key::without_languages(&entry.key);
+    let other = {
+        let mut findings = route_shadow.findings();
+        findings.languages.is_said |= names_languages(&entry.headers);
+        findings.languages.see(own);
+        let mut others = findings.languages.seen.clone();
+        others.retain(|seen| primary_language(seen) != primary_language(own));
+        let chosen = rand::random::<u8>() as usize % others.len().max(1);
+        let is_said = findings.languages.is_said;
+        others.into_iter().nth(chosen).filter(|_| !is_said)
+    };
+    let Some(other) = other else { return };
+    let served = entry.digest();
+    let record = |languages: &str, digest, span| {
+        let sample = LanguageSample { languages, digest, others: 0, span, times: entry.times };
+        let (purges, now) = (resources.coherence.purges(), resources.clock.wall());
+        resources.shadow.record_languages(route_shadow, page, &sample, purges, now);
+    };
+    record(own, served, span);
+    let mut headers = request.sent.clone();
+    let text = negotiation::on_the_wire(&ACCEPT_LANGUAGE, &other);
+    let Ok(value) = HeaderValue::from_str(&text) else { return };
+    headers.insert(ACCEPT_LANGUAGE, value);
+    let span = next_span(resources);
+    let AuditResponse::Whole(digest) = fetch(resources, request, &headers).await else { return };
+    record(&other, digest, StepSpan { done: resources.shadow.steps.next(), ..span });
+    if digest == served {
+        return;
+    }
+    // The same again: then it is the language.
+    let span = next_span(resources);
+    if let AuditResponse::Whole(again) = fetch(resources, request, &request.sent).await {
+        record(own, again, StepSpan { done: resources.shadow.steps.next(), ..span });
+    }
 }
 
 /// What the origin answers now.
@@ -101,14 +169,22 @@ enum AuditResponse {
     Unclear,
 }
 
-async fn fetch(resources: &Resources, request: &FillRequest) -> AuditResponse {
-    fetch_whole(resources, request).await.unwrap_or(AuditResponse::Unclear)
+/// Fetches what was hit, with these headers.
+async fn fetch(
+    resources: &Resources,
+    request: &FillRequest,
+    headers: &HeaderMap,
+) -> AuditResponse {
+    fetch_whole(resources, request, headers).await.unwrap_or(AuditResponse::Unclear)
 }
 
-async fn fetch_whole(resources: &Resources, request: &FillRequest) -> Option<AuditResponse> {
-    let (origin, target, headers) =
-        (&resources.origin, request.target.clone(), request.sent.clone());
-    let sent = origin.fill_request(Method::GET, target, headers);
+async fn fetch_whole(
+    resources: &Resources,
+    request: &FillRequest,
+    headers: &HeaderMap,
+) -> Option<AuditResponse> {
+    let origin = &resources.origin;
+    let sent = origin.fill_request(Method::GET, request.target.clone(), headers.clone());
     let table = &request.config.table;
     let mut response = origin.send(sent, table, Some(request.route.id)).await.ok()?;
     let status = response.status();

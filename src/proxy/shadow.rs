@@ -15,7 +15,7 @@ use crate::coherence::local_snapshot::LocalSnapshot;
 use crate::coherence::{CoherenceMode, TagSnapshot};
 use crate::outcome::{Outcome, Reason};
 use crate::policy::authorized_clients::{AuthorizationState, SharedClient};
-use crate::policy::key::KeyHash;
+use crate::policy::key::{self, KeyHash};
 use crate::policy::plan::{Lookup, Plan};
 use crate::policy::refusal::Refusal;
 use crate::policy::route::{Route, RouteMode};
@@ -28,10 +28,11 @@ use crate::proxy::response::ProxyResponse;
 use crate::proxy::serve::{ProofState, Serve, StoredState, may_serve};
 use crate::proxy::store_decision::{StoreDecision, decide_store};
 use crate::semantics::body::Body;
-use crate::semantics::vary::VarySpec;
+use crate::semantics::vary::{VarySpec, names_languages};
 use crate::shadow::digest::{self, DigestResult};
 use crate::shadow::findings::{RouteShadow, ShadowOutcome};
 use crate::shadow::history::{Caller, Digest, Observation, StepNumber, StepSpan};
+use crate::shadow::languages::LanguageSample;
 use crate::shadow::{
     FoundSample, ObservedResponse, RefusedResponse, SETTLE_DELAY, ShadowEntry, ShadowSample,
     is_telling, unstorable,
@@ -61,6 +62,8 @@ struct ShadowWatch {
     whole: bool,
     /// The headers that a fill would withhold.
     withheld: Vec<HeaderName>,
+    /// Identifies what a fill would withhold, and the caller.
+    others: u64,
     path: Box<str>,
 }
 
@@ -130,6 +133,7 @@ fn shadow_lookup(resources: &Resources, context: &LookupContext<'_>) -> ShadowRe
         withheld_query: withheld_query_digest(lookup, parts),
     };
     let served = served.filter(|_| outcome == ShadowOutcome::Hit);
+    let withheld = lookup.withheld_names();
     let watch = ShadowWatch {
         fill,
         snapshot,
@@ -138,7 +142,8 @@ fn shadow_lookup(resources: &Resources, context: &LookupContext<'_>) -> ShadowRe
         served,
         may_store,
         whole: is_get && !lookup.range && !is_unkeyed,
-        withheld: lookup.withheld_names(),
+        others: others_digest(caller, &withheld, &parts.headers),
+        withheld,
         path: lookup.path().into(),
     };
     ShadowRequest {
@@ -212,6 +217,9 @@ pub(super) async fn pass_in_shadow(
     let times = (requested, received);
     let mut decision = decide_store(&resources.store, &watch.fill, &response, times, None);
     *response.status_mut() = status;
+    if names_languages(response.headers()) {
+        route_shadow.findings().languages.is_said = true;
+    }
     if watch.learn(response.headers()) {
         // This response is for the client's own request, which a fill would not repeat.
         decision = Err(Reason::WithheldHeader);
@@ -321,6 +329,7 @@ impl ShadowResponse {
         let is_telling = self.is_telling && !is_finding && !is_expected;
         if let (Some(Ok(digest)), true) = (ended, is_telling) {
             self.record(key, span, digest);
+            self.record_languages(span, digest);
         }
         if !watch.may_store || watch.served.is_some() {
             return;
@@ -379,6 +388,21 @@ impl ShadowResponse {
         });
     }
 
+    /// Compares the response with those to the same request in other languages, as far as these
+    /// would have entries of their own.
+    fn record_languages(&self, span: StepSpan, digest: Digest) {
+        let (watch, resources) = (&self.watch, &self.resources);
+        let Ok(StoreDecision { key, policy, .. }) = &self.decision else { return };
+        if !watch.fill.keys_languages() {
+            return;
+        }
+        let (page, languages) = key::without_languages(key.canonical());
+        let (others, times) = (watch.others, policy.times);
+        let sample = LanguageSample { languages, digest, others, span, times };
+        let (purges, now) = (resources.coherence.purges(), resources.clock.wall());
+        resources.shadow.record_languages(&self.route_shadow, page, &sample, purges, now);
+    }
+
     /// Keeps the digest of a response that would have been stored.
     fn store(self, key: KeyHash, span: StepSpan, digest: Result<Option<Digest>, Reason>) {
         let Self { resources, route_shadow, watch, decision, is_telling, supersedes, .. } = self;
@@ -426,6 +450,23 @@ fn credential_digest(fill: &FillRequest, headers: &HeaderMap) -> u64 {
     credential
         .and_then(|credential| credential.0.first_chunk().copied())
         .map_or(0, u64::from_be_bytes)
+}
+
+/// Names the caller, and all of a request that a fill would withhold.
+fn others_digest(caller: Caller, withheld: &[HeaderName], headers: &HeaderMap) -> u64 {
+    let mut digest = Sha256::new();
+    digest.update(caller.credential.to_be_bytes());
+    digest.update(caller.withheld_query.to_be_bytes());
+    for name in withheld {
+        for value in headers.get_all(name) {
+            for bytes in [name.as_str().as_bytes(), value.as_bytes()] {
+                digest.update((bytes.len() as u64).to_be_bytes());
+                digest.update(bytes);
+            }
+        }
+    }
+    let digest: [u8; 32] = digest.finalize().into();
+    digest.first_chunk().copied().map_or(0, u64::from_be_bytes)
 }
 
 /// Names the query, where a fill would send the origin another one.

@@ -26,6 +26,14 @@ pub struct VarySpec {
 #[error("the response varies on more than request headers")]
 pub struct VaryStar;
 
+/// Whether a response says itself that it varies on `Accept-Language`.
+#[must_use]
+pub fn names_languages(response: &HeaderMap) -> bool {
+    // Without `Accept-Language` in the request, `Content-Language` says nothing of it.
+    VarySpec::from_response(&HeaderMap::new(), response)
+        .is_ok_and(|vary| vary.covers(&ACCEPT_LANGUAGE))
+}
+
 impl VarySpec {
     /// The headers that the response varies on: those of all its `Vary` lines, and those that
     /// origins that encode or translate often omit.

@@ -12,6 +12,7 @@ use crate::policy::route::{AdmitRule, Pattern, Route};
 use crate::policy::scope::Scope;
 use crate::policy::tag::Template;
 use crate::shadow::findings::{Findings, ScopeEvidence, StaleChange};
+use crate::shadow::languages::LanguageFinding;
 use crate::shadow::report::Advice;
 
 /// How many writes are suspected for one route.
@@ -52,6 +53,7 @@ pub fn advise(subjects: &[Subject<'_>]) -> Vec<Advice> {
         advice.extend(scope(subject));
         advice.extend(volatile(subject));
         advice.extend(elsewhere(subject));
+        advice.extend(languages(subject));
     }
     advice
 }
@@ -384,6 +386,39 @@ fn elsewhere(subject: &Subject<'_>) -> Option<Advice> {
         would_have_been(findings.unexplained)
     );
     Some(subject.advice(why, format!("ttl = \"{}s\"\n", SHORT_TTL.as_secs())))
+}
+
+/// Advice where responses in several languages were compared.
+fn languages(subject: &Subject<'_>) -> Option<Advice> {
+    let (spec, findings) = (&subject.route.spec, &subject.findings.languages);
+    let names = |names: &BTreeSet<Box<str>>| {
+        names.iter().map(ToString::to_string).collect::<Vec<_>>()
+    };
+    match findings.finding()? {
+        LanguageFinding::Never => {
+            let compared = names(&findings.compared);
+            let pages = if findings.pages == 1 { "page" } else { "pages" };
+            let why = format!(
+                "the body never depended on Accept-Language: {} {pages} in {} languages ({}); \
+                 without it in the key, all of them share entries",
+                findings.pages,
+                compared.len(),
+                compared.join(", ")
+            );
+            let dropped = spec.drop_headers.iter().map(ToString::to_string);
+            let dropped: Vec<String> = dropped.chain(["accept-language".to_owned()]).collect();
+            Some(subject.advice(why, format!("drop_headers = {}\n", list(&dropped))))
+        }
+        LanguageFinding::Differs if spec.languages.is_none() && !findings.distinct.is_empty() => {
+            let why = format!(
+                "the body depends on Accept-Language ({} of these pages): name the languages that \
+                 the origin has, of which these were seen, and all others share its default",
+                findings.differing
+            );
+            Some(subject.advice(why, format!("languages = {}\n", list(&names(&findings.distinct)))))
+        }
+        LanguageFinding::Differs => None,
+    }
 }
 
 fn would_have_been(count: u64) -> String {

@@ -8,6 +8,7 @@ use parking_lot::{Mutex, MutexGuard};
 
 use crate::clock::Wall;
 use crate::outcome::Reason;
+use crate::shadow::languages::LanguageFindings;
 use crate::shadow::mutations::Suspect;
 use crate::telemetry::metrics::{Counter, Metrics};
 
@@ -30,6 +31,8 @@ pub enum FindingKind {
     Scope,
     /// A response was stale.
     Audit,
+    /// Bodies depend on the language, or never did.
+    Languages,
 }
 
 impl FindingKind {
@@ -40,6 +43,7 @@ impl FindingKind {
             Self::Stale => "stale",
             Self::Scope => "scope",
             Self::Audit => "audit",
+            Self::Languages => "languages",
         }
     }
 }
@@ -132,9 +136,11 @@ pub struct Findings {
     pub audited: u64,
     /// How many of them were stale.
     pub audited_stale: u64,
+    /// Whether bodies depend on `Accept-Language`.
+    pub languages: LanguageFindings,
     not_stored: BTreeMap<u8, u64>,
     next: u64,
-    last_noticed: [Option<Wall>; 3],
+    last_noticed: [Option<Wall>; 4],
 }
 
 /// The same counts as metrics, which are never reset.
@@ -158,6 +164,10 @@ pub struct RouteCounters {
     pub audits_refused: Arc<Counter>,
     /// Audits without a conclusion.
     pub audits_unclear: Arc<Counter>,
+    /// Responses with the same body as in other languages.
+    pub languages_same: Arc<Counter>,
+    /// Responses with another body than in other languages.
+    pub languages_different: Arc<Counter>,
 }
 
 /// A watched route.
@@ -218,6 +228,15 @@ impl RouteShadow {
             "Hits that were fetched again to compare them, by what was found",
             "result",
             &audits,
+        );
+        let languages =
+            [("same", &counters.languages_same), ("different", &counters.languages_different)];
+        register(
+            "sidecache_shadow_languages",
+            "Responses in shadow mode and audits that were compared with the same page in another \
+             language",
+            "body",
+            &languages,
         );
     }
 

@@ -3,6 +3,7 @@
 use serde::Serialize;
 
 use crate::shadow::findings::{Findings, Sighting, StaleChange};
+use crate::shadow::languages::{LanguageFinding, LanguageFindings};
 
 /// The whole report.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -38,6 +39,8 @@ pub struct RouteReport {
     pub scope: ScopeReport,
     /// Hits that were fetched again to compare them.
     pub audit: AuditReport,
+    /// Whether bodies depend on `Accept-Language`.
+    pub languages: LanguageReport,
 }
 
 /// How many responses would not have been stored for one reason.
@@ -115,6 +118,27 @@ pub struct AuditReport {
     pub stale: u64,
 }
 
+/// The same pages in several languages.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct LanguageReport {
+    /// What that shows, with enough evidence: that bodies `never` depended on the language, or that
+    /// they do (`differs`).
+    pub finding: Option<&'static str>,
+    /// Pages that were the same in two languages.
+    pub pages: u64,
+    /// The languages that were compared and got the same bodies.
+    pub languages: Vec<String>,
+    /// How often a body was the same in another language.
+    pub comparisons: u64,
+    /// Pages whose body differed, and it is not known why.
+    pub unclear: u64,
+    /// Pages whose body depends on the language.
+    pub differing: u64,
+    /// Whether the origin says itself, in `Vary`, that responses depend on the language. Then there
+    /// is no finding.
+    pub vary: bool,
+}
+
 /// Suggested lines for `proxy.toml`, with the reason.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Advice {
@@ -161,6 +185,21 @@ impl RouteReport {
                     .collect(),
             },
             audit: AuditReport { asked: findings.audited, stale: findings.audited_stale },
+            languages: LanguageReport::from_findings(&findings.languages),
+        }
+    }
+}
+
+impl LanguageReport {
+    fn from_findings(findings: &LanguageFindings) -> Self {
+        Self {
+            finding: findings.finding().map(LanguageFinding::as_str),
+            pages: findings.pages,
+            languages: findings.compared.iter().map(ToString::to_string).collect(),
+            comparisons: findings.comparisons,
+            unclear: findings.doubtful,
+            differing: findings.differing,
+            vary: findings.is_said,
         }
     }
 }

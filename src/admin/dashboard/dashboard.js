@@ -846,7 +846,14 @@ function showShadow (row, one) {
   put(row.stale, count(one.stale.count))
   put(row.scope, count(one.scope.count))
   put(row.audit, one.audit.asked ? `${count(one.audit.stale)} of ${count(one.audit.asked)}` : NONE)
+  put(row.languages, languagesOf(one.languages))
   put(row.unstored, one.not_stored.length ? one.not_stored.map(({ reason, count: n }) => `${clean(reason)} ${count(n)}`).join(', ') : NONE)
+}
+
+function languagesOf ({ finding, pages, languages, differing, vary }) {
+  if (finding === 'never') return `never differ: ${plural(pages, 'page')} in ${languages.map(clean).join(', ')}`
+  if (finding === 'differs') return `differ on ${plural(differing, 'page')}`
+  return vary ? 'named in Vary' : NONE
 }
 
 function exampleLines ({ stale, scope }) {

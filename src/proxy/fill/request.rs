@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::header::{HeaderMap, HeaderValue};
+use http::header::{ACCEPT_LANGUAGE, HeaderMap, HeaderValue};
 use http::{Response, StatusCode, Uri};
 
 use crate::cache::fills::FillKey;
@@ -16,7 +16,7 @@ use crate::policy::authorized_clients::{AuthorizedClients, SharedClient};
 use crate::policy::key::{Key, KeyHash};
 use crate::policy::plan::{FillHead, Lookup};
 use crate::policy::refusal::Refusal;
-use crate::policy::route::{RoleContext, Route};
+use crate::policy::route::{HeaderRole, RoleContext, Route};
 use crate::policy::scope::Scope;
 use crate::policy::tag::Tag;
 use crate::proxy::active_config::ActiveConfig;
@@ -136,6 +136,12 @@ impl FillRequest {
 
     pub(crate) fn from_context(context: &LookupContext<'_>, reason: FillReason) -> Self {
         Self::new(context.request, context.lookup, reason)
+    }
+
+    /// Whether `Accept-Language` is in the key as what the client prefers, and not for a field, nor
+    /// left to the operator.
+    pub(crate) fn keys_languages(&self) -> bool {
+        self.route.headers.role(&ACCEPT_LANGUAGE, &self.roles) == HeaderRole::Negotiated
     }
 
     /// Why the client's own request goes to the origin in place of this one, if it does: the origin
