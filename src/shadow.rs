@@ -416,9 +416,8 @@ impl Shadow {
     pub fn language_totals(&self) -> (u64, u64) {
         let routes = self.lock();
         let found = |finding: LanguageFinding| {
-            let is_found = |route: &&Arc<RouteShadow>| {
-                route.findings().languages.finding() == Some(finding)
-            };
+            let is_found =
+                |route: &&Arc<RouteShadow>| route.findings().languages.finding() == Some(finding);
             routes.values().filter(is_found).count() as u64
         };
         (found(LanguageFinding::Never), found(LanguageFinding::Differs))

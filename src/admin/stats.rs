@@ -134,6 +134,7 @@ fn route_stats(state: &AdminState, route: Option<&Route>, row: Option<&RowView>)
     value["mode"] = json!(route.map(|route| route.spec.mode.as_str()));
     value["scope"] = json!(route.map(|route| route.spec.scope.as_str()));
     value["ttl_s"] = json!(route.and_then(|route| seconds(route.spec.ttl)));
+    value["learned_headers"] = json!(route.map_or_else(Vec::new, learned));
     value["time_saved_s"] = json!(row.map_or(0.0, |row| row.saved.as_secs_f64()));
     value["bytes_from_cache"] = json!(row.map_or(0, |row| row.bytes_from_cache));
     value["bytes_from_app"] = json!(row.map_or(0, |row| row.bytes_from_origin));
@@ -207,7 +208,6 @@ pub(super) fn rules(rules: &PolicyRules) -> Value {
 
 fn policy(route: &Route) -> Value {
     let spec = &route.spec;
-    let names = |list: &[HeaderName]| list.iter().map(ToString::to_string).collect::<Vec<_>>();
     json!({
         "path": route.name(),
         "line": spec.line,
@@ -228,8 +228,18 @@ fn policy(route: &Route) -> Value {
         "stale_if_error_s": seconds(spec.stale_if_error),
         "drop_headers": names(&spec.drop_headers),
         "pass_headers": names(&spec.pass_headers),
+        "learned_headers": learned(route),
         "audit": spec.audit,
     })
+}
+
+/// The headers that are in the key because the origin has named them in `Vary`.
+fn learned(route: &Route) -> Vec<String> {
+    names(&route.headers.learned())
+}
+
+fn names(list: &[HeaderName]) -> Vec<String> {
+    list.iter().map(ToString::to_string).collect()
 }
 
 fn seconds(duration: Option<Duration>) -> Option<f64> {

@@ -168,6 +168,7 @@ fn register_flow(registrar: &MetricsRegistrar<'_>, flow: &ProxyCounters) {
         &flow.refreshes,
     );
     limit("limits.refreshes", &flow.refreshes_rejected);
+    limit("route.learned", &flow.headers_unlearned);
     for (why, counter) in
         [("while_revalidate", &flow.while_revalidate), ("app_failed", &flow.stale_if_error)]
     {

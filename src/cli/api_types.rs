@@ -67,6 +67,7 @@ api_types! {
         bytes_from_app: u64,
         latency: ApiLatency,
         reasons: Vec<ApiReason>,
+        learned_headers: Vec<String>,
     }
     ApiReason {
         disposition: String,

@@ -7,6 +7,7 @@
 
 mod admin_api;
 mod commands;
+mod fill_headers;
 mod headers;
 mod markdown;
 mod metrics;

@@ -84,6 +84,11 @@ fn text(stats: &ApiStats) -> String {
     if !routes.is_empty() {
         let _ = write!(text, "\n{}\n", route_table(&routes));
     }
+    let learned: Vec<_> = routes.iter().filter(|route| !route.learned_headers.is_empty()).collect();
+    for (at, route) in learned.iter().enumerate() {
+        let (gap, names) = (if at == 0 { "\n" } else { "" }, route.learned_headers.join(", "));
+        let _ = writeln!(text, "{gap}{}: learned from Vary: {}", clean(&route.path), clean(&names));
+    }
     if let Some(reasons) = reason_table(&routes) {
         let _ = write!(text, "\n{reasons}\n");
     }
@@ -172,7 +177,8 @@ fn overview(stats: &ApiStats) -> String {
     for (routes, verb) in [(languages.never, "never depended"), (languages.differs, "depend")] {
         if routes > 0 {
             let routes = counted(routes, "route");
-            let text = format!("bodies of {routes} {verb} on Accept-Language: see `sidecache advise`");
+            let text =
+                format!("bodies of {routes} {verb} on Accept-Language: see `sidecache advise`");
             add("languages", &text);
         }
     }

@@ -194,6 +194,11 @@ fn explain_lookup(lines: &mut ExplainLines, lookup: &Lookup<'_>, headers: &Heade
         // SECURITY: eight digits of a keyed hash distinguish two clients, and reveal nothing else.
         lines.line("credential", format!("(hash {})", crate::units::short_hex(&credential.0)));
     }
+    let learned = route.headers.learned();
+    if !learned.is_empty() {
+        let names: Vec<&str> = learned.iter().map(HeaderName::as_str).collect();
+        lines.line("learned from Vary", names.join(", "));
+    }
     lines.line("key", lookup.key.hash().to_hex());
     for tag in lookup.tags() {
         lines.line("tag", tag.as_str());

@@ -13,7 +13,7 @@ use crate::policy::scope::Scope;
 use crate::policy::tag::{ResponseTags, Template};
 use crate::semantics::storability::OriginRule;
 
-pub use crate::policy::route::headers::{HeaderRole, HeaderRules, RoleContext};
+pub use crate::policy::route::headers::{HeaderRole, HeaderRules, LearnOutcome, RoleContext};
 pub use crate::policy::route::pattern::{Captures, Pattern};
 pub use crate::policy::route::set_cookie::StripSetCookie;
 

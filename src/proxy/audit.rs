@@ -30,7 +30,7 @@ use crate::semantics::negotiation;
 use crate::semantics::vary::names_languages;
 use crate::shadow::findings::RouteShadow;
 use crate::shadow::history::StepSpan;
-use crate::shadow::languages::{LanguageSample, primary_language};
+use crate::shadow::languages::{LanguageSample, head_digest, primary_language};
 use crate::shadow::{AuditOutcome, SETTLE_DELAY, is_telling};
 
 /// Decides by chance whether this hit is audited.
@@ -84,14 +84,14 @@ async fn run(
     let fetched = Wall(entry.times.received.0.saturating_sub(millis(entry.fetch_duration)));
     let sent = next_span(resources);
     let audit = match fetch(resources, request, &request.sent).await {
-        AuditResponse::Whole(first) if first == served => {
+        AuditResponse::Whole(first, _) if first == served => {
             let span = StepSpan { done: resources.shadow.steps.next(), ..sent };
             compare_languages(resources, request, entry, route_shadow, span).await;
             AuditOutcome::Same
         }
         // Twice the same: the body does not differ by itself.
-        AuditResponse::Whole(first)
-            if fetch(resources, request, &request.sent).await == AuditResponse::Whole(first)
+        whole @ AuditResponse::Whole(..)
+            if fetch(resources, request, &request.sent).await == whole
                 && is_still_served(resources, request, cached, &tags).await =>
         {
             AuditOutcome::Stale { path, tags: &tags, fetched }
@@ -134,9 +134,10 @@ async fn compare_languages(
         others.into_iter().nth(chosen).filter(|_| !is_said)
     };
     let Some(other) = other else { return };
-    let served = entry.digest();
-    let record = |languages: &str, digest, span| {
-        let sample = LanguageSample { languages, digest, others: 0, span, times: entry.times };
+    let (is_success, times) = (entry.status.is_success(), entry.times);
+    let served = (entry.digest(), head_digest(entry.status, &entry.headers));
+    let record = |languages: &str, (digest, head), span| {
+        let sample = LanguageSample { languages, digest, head, is_success, others: 0, span, times };
         let (purges, now) = (resources.coherence.purges(), resources.clock.wall());
         resources.shadow.record_languages(route_shadow, page, &sample, purges, now);
     };
@@ -146,23 +147,26 @@ async fn compare_languages(
     let Ok(value) = HeaderValue::from_str(&text) else { return };
     headers.insert(ACCEPT_LANGUAGE, value);
     let span = next_span(resources);
-    let AuditResponse::Whole(digest) = fetch(resources, request, &headers).await else { return };
-    record(&other, digest, StepSpan { done: resources.shadow.steps.next(), ..span });
-    if digest == served {
+    let AuditResponse::Whole(body, head) = fetch(resources, request, &headers).await else {
+        return;
+    };
+    record(&other, (body, head), StepSpan { done: resources.shadow.steps.next(), ..span });
+    if (body, head) == served {
         return;
     }
     // The same again: then it is the language.
     let span = next_span(resources);
-    if let AuditResponse::Whole(again) = fetch(resources, request, &request.sent).await {
-        record(own, again, StepSpan { done: resources.shadow.steps.next(), ..span });
+    if let AuditResponse::Whole(body, head) = fetch(resources, request, &request.sent).await {
+        record(own, (body, head), StepSpan { done: resources.shadow.steps.next(), ..span });
     }
 }
 
 /// What the origin answers now.
 #[derive(PartialEq, Eq)]
 enum AuditResponse {
-    /// A response that tells something, with this digest.
-    Whole(Digest),
+    /// A response that tells something, with the digests of its body and of what its head says of
+    /// the language.
+    Whole(Digest, Digest),
     /// It turns this caller away from what others share.
     Refused,
     /// It proves nothing.
@@ -170,11 +174,7 @@ enum AuditResponse {
 }
 
 /// Fetches what was hit, with these headers.
-async fn fetch(
-    resources: &Resources,
-    request: &FillRequest,
-    headers: &HeaderMap,
-) -> AuditResponse {
+async fn fetch(resources: &Resources, request: &FillRequest, headers: &HeaderMap) -> AuditResponse {
     fetch_whole(resources, request, headers).await.unwrap_or(AuditResponse::Unclear)
 }
 
@@ -188,6 +188,7 @@ async fn fetch_whole(
     let table = &request.config.table;
     let mut response = origin.send(sent, table, Some(request.route.id)).await.ok()?;
     let status = response.status();
+    let head = head_digest(status, response.headers());
     let refusal = request.refusal(status, response.headers());
     request.record_refusal(&resources.authorized_clients, status, response.headers());
     match (request.route.spec.scope, refusal) {
@@ -207,7 +208,7 @@ async fn fetch_whole(
             digester.update(&chunk);
         }
     }
-    Some(AuditResponse::Whole(digester.finish()))
+    Some(AuditResponse::Whole(digester.finish(), head))
 }
 
 /// Whether what was served would still be served: nothing has purged it, or is about to.

@@ -34,6 +34,9 @@ pub struct ProxyCounters {
     pub refreshes: Arc<Counter>,
     /// Refreshes not started because too many are in flight.
     pub refreshes_rejected: Arc<Counter>,
+    /// Headers that the origin named in `Vary`, and that are not in the key because the route has
+    /// learned too many others.
+    pub headers_unlearned: Arc<Counter>,
     /// Purges, by source and kind.
     pub purges: PurgeCounters,
     /// Responses whose head announced that they are stored, and that were not.

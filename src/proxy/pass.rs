@@ -69,7 +69,7 @@ async fn pass_parts(
         pass(resources, context.request, parts, Body::empty(), outcome, Some(context.route()))
             .await;
     let (status, headers) = (passed.response.status(), passed.response.headers());
-    learn_vary(context, headers);
+    resources.counters.headers_unlearned.add(learn_vary(context, headers));
     let rules = &context.request.config.rules;
     if Refusal::from_response(&rules.credential, status, headers).is_some() {
         revoke(resources, context.lookup).await;
@@ -85,15 +85,15 @@ async fn revoke(resources: &Resources, lookup: &Lookup<'_>) {
     }
 }
 
-/// Learns which headers of this request the origin names in `Vary` that no key has seen.
-fn learn_vary(context: &LookupContext<'_>, response: &HeaderMap) {
+/// Learns which headers of this request the origin names in `Vary` that no key has seen. Returns how
+/// many there is no room for.
+fn learn_vary(context: &LookupContext<'_>, response: &HeaderMap) -> u64 {
     if !response.contains_key(VARY) {
-        return;
+        return 0;
     }
     let lookup = context.lookup;
-    if let Ok(vary) = VarySpec::from_response(&context.parts.headers, response) {
-        lookup.route.learn(&vary, &lookup.withheld_names(), &lookup.roles);
-    }
+    VarySpec::from_response(&context.parts.headers, response)
+        .map_or(0, |vary| lookup.route.learn(&vary, &lookup.withheld_names(), &lookup.roles))
 }
 
 /// Makes the origin's response ready for the client.

@@ -32,7 +32,7 @@ use crate::semantics::vary::{VarySpec, names_languages};
 use crate::shadow::digest::{self, DigestResult};
 use crate::shadow::findings::{RouteShadow, ShadowOutcome};
 use crate::shadow::history::{Caller, Digest, Observation, StepNumber, StepSpan};
-use crate::shadow::languages::LanguageSample;
+use crate::shadow::languages::{LanguageSample, head_digest};
 use crate::shadow::{
     FoundSample, ObservedResponse, RefusedResponse, SETTLE_DELAY, ShadowEntry, ShadowSample,
     is_telling, unstorable,
@@ -76,6 +76,9 @@ struct ShadowResponse {
     sent: StepNumber,
     is_telling: bool,
     refusal: Option<Refusal>,
+    is_success: bool,
+    /// What its head says of the language.
+    language_head: Digest,
     /// Whether it says anything of what would be stored.
     supersedes: bool,
 }
@@ -220,7 +223,7 @@ pub(super) async fn pass_in_shadow(
     if names_languages(response.headers()) {
         route_shadow.findings().languages.is_said = true;
     }
-    if watch.learn(response.headers()) {
+    if watch.learn(resources, response.headers()) {
         // This response is for the client's own request, which a fill would not repeat.
         decision = Err(Reason::WithheldHeader);
         watch.whole = false;
@@ -234,6 +237,8 @@ pub(super) async fn pass_in_shadow(
         sent,
         is_telling: is_telling(status),
         refusal,
+        is_success: status.is_success(),
+        language_head: head_digest(status, response.headers()),
         supersedes,
     };
     let mut passed = pass::passed(resources, context, response, outcome, Some(route), None);
@@ -269,11 +274,12 @@ fn record_shadow_authorization(
 impl ShadowWatch {
     /// Learns what the response varies on. Returns whether that is something that a fill would
     /// withhold.
-    fn learn(&self, response: &HeaderMap) -> bool {
+    fn learn(&self, resources: &Resources, response: &HeaderMap) -> bool {
         let FillRequest { route, roles, sent, .. } = &self.fill;
         let vary = VarySpec::from_response(sent, response).ok();
         let Some(Ok(vary)) = vary.map(|vary| route.variants_by(&vary, roles)) else { return false };
-        route.learn(&vary, &self.withheld, roles);
+        let unlearned = route.learn(&vary, &self.withheld, roles);
+        resources.counters.headers_unlearned.add(unlearned);
         vary.names().any(|name| self.withheld.contains(name))
     }
 }
@@ -397,8 +403,15 @@ impl ShadowResponse {
             return;
         }
         let (page, languages) = key::without_languages(key.canonical());
-        let (others, times) = (watch.others, policy.times);
-        let sample = LanguageSample { languages, digest, others, span, times };
+        let sample = LanguageSample {
+            languages,
+            digest,
+            head: self.language_head,
+            is_success: self.is_success,
+            others: watch.others,
+            span,
+            times: policy.times,
+        };
         let (purges, now) = (resources.coherence.purges(), resources.clock.wall());
         resources.shadow.record_languages(&self.route_shadow, page, &sample, purges, now);
     }

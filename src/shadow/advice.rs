@@ -391,9 +391,8 @@ fn elsewhere(subject: &Subject<'_>) -> Option<Advice> {
 /// Advice where responses in several languages were compared.
 fn languages(subject: &Subject<'_>) -> Option<Advice> {
     let (spec, findings) = (&subject.route.spec, &subject.findings.languages);
-    let names = |names: &BTreeSet<Box<str>>| {
-        names.iter().map(ToString::to_string).collect::<Vec<_>>()
-    };
+    let names =
+        |names: &BTreeSet<Box<str>>| names.iter().map(ToString::to_string).collect::<Vec<_>>();
     match findings.finding()? {
         LanguageFinding::Never => {
             let compared = names(&findings.compared);

@@ -88,7 +88,8 @@ impl LanguagePages {
         }
         let mut findings = route.findings();
         let before = findings.languages.finding();
-        let is_full = findings.languages.record(&verdict) | findings.languages.see(sample.languages);
+        let is_full =
+            findings.languages.record(&verdict) | findings.languages.see(sample.languages);
         if is_full {
             unnamed.inc();
         }

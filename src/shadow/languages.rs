@@ -1,6 +1,6 @@
 //! Whether the bodies of a route depend on `Accept-Language`: pure, without a clock.
 //!
-//! A *page* is a key without its languages. Its responses are compared within one freshness, and
+//! A *page* is a key without its languages. Its bodies, and what its heads say of the language, are compared within one freshness, and
 //! only while no write and no purge came in between: then a difference would have been seen as such,
 //! and an equal body is no accident. `Accept-Language` is the preferred language of its normal form
 //! here; a request without it counts as well where bodies differ, but is no language.
@@ -15,8 +15,11 @@
 use std::collections::BTreeSet;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 
+use http::StatusCode;
+use http::header::{CONTENT_LANGUAGE, CONTENT_LOCATION, HeaderMap, LOCATION};
 use smallvec::SmallVec;
 
+use crate::semantics::digest::Digester;
 use crate::semantics::times::Times;
 use crate::shadow::history::{Digest, StepSpan};
 
@@ -43,6 +46,10 @@ pub struct LanguageSample<'a> {
     pub languages: &'a str,
     /// The digest of the body.
     pub digest: Digest,
+    /// The digest of what the head says of the language.
+    pub head: Digest,
+    /// Whether an equal body says something: errors and redirects look alike in all languages.
+    pub is_success: bool,
     /// Identifies what else the origin was told that is not in the key.
     pub others: u64,
     /// When it was fetched.
@@ -59,6 +66,7 @@ struct LanguageRun {
     /// Its first range.
     language: Box<str>,
     digest: Digest,
+    head: Digest,
     others: u64,
     span: StepSpan,
     times: Times,
@@ -121,6 +129,31 @@ fn first_range(languages: &str) -> &str {
     languages.split(',').next().unwrap_or_default()
 }
 
+/// The digest of what the head of a response says of the language: where it leads, and what it says
+/// itself.
+#[must_use]
+pub fn head_digest(status: StatusCode, headers: &HeaderMap) -> Digest {
+    let mut digester = Digester::new(status);
+    for name in [LOCATION, CONTENT_LOCATION, CONTENT_LANGUAGE] {
+        for value in headers.get_all(&name) {
+            digester.update(&(value.len() as u64).to_be_bytes());
+            digester.update(value.as_bytes());
+        }
+        digester.update(b"\n");
+    }
+    digester.finish()
+}
+
+impl LanguageRun {
+    const fn content(&self) -> [Digest; 2] {
+        [self.digest, self.head]
+    }
+
+    fn is_same(&self, sample: &LanguageSample<'_>) -> bool {
+        (self.digest, self.head) == (sample.digest, sample.head)
+    }
+}
+
 impl PageHistory {
     /// What is known of the page.
     #[must_use]
@@ -141,11 +174,11 @@ impl PageHistory {
         let id = id_of(sample.languages);
         let own = self.runs.iter().position(|run| run.id == id);
         let own = own.map(|at| self.runs.remove(at));
-        let is_same = self.runs.iter().all(|run| run.digest == sample.digest);
+        let is_same = self.runs.iter().all(|run| run.is_same(sample));
         let mut verdict = PageVerdict::default();
         if let Some(own) = &own {
             let is_alike = own.others == sample.others && own.span.done <= sample.span.sent;
-            self.is_unstable |= is_alike && own.digest != sample.digest;
+            self.is_unstable |= is_alike && !own.is_same(sample);
         }
         if self.is_unstable && self.standing == PageStanding::Differs {
             (self.standing, self.is_lasting) = (PageStanding::Doubtful, true);
@@ -155,7 +188,7 @@ impl PageHistory {
             let of_others = self.runs.iter().map(|run| primary_language(&run.language));
             let named: Vec<&str> =
                 of_others.filter(|other| !other.is_empty() && *other != primary).collect();
-            let is_named = !primary.is_empty() && !named.is_empty();
+            let is_named = !primary.is_empty() && !named.is_empty() && sample.is_success;
             if !is_same {
                 verdict.same = Some(false);
                 verdict.is_proof =
@@ -164,8 +197,7 @@ impl PageHistory {
             } else if is_named {
                 // Once for each language in each freshness.
                 verdict.same = own.is_none().then_some(true);
-                verdict.languages =
-                    named.into_iter().chain([primary]).map(Into::into).collect();
+                verdict.languages = named.into_iter().chain([primary]).map(Into::into).collect();
                 self.agree();
             } else if self.standing == PageStanding::Doubtful && !self.is_lasting {
                 self.standing = PageStanding::Unknown;
@@ -210,36 +242,34 @@ impl PageHistory {
     fn proves(&self, own: &LanguageRun, sample: &LanguageSample<'_>) -> bool {
         let is_like = |run: &LanguageRun| {
             run.others == sample.others
-                && run.digest != sample.digest
+                && !run.is_same(sample)
                 && own.span.done <= run.span.sent
                 && run.span.done <= sample.span.sent
         };
-        own.digest == sample.digest
-            && own.others == sample.others
-            && self.runs.iter().any(is_like)
+        own.is_same(sample) && own.others == sample.others && self.runs.iter().any(is_like)
     }
 
     fn remember(&mut self, sample: &LanguageSample<'_>, id: u64, language: Box<str>) {
-        let LanguageSample { digest, others, span, times, .. } = *sample;
+        let LanguageSample { digest, head, others, span, times, .. } = *sample;
         if self.runs.len() >= MAX_PAGE_LANGUAGES {
             let oldest = self.runs.iter().map(|run| run.span.sent).min().unwrap_or_default();
             self.forget(|run| run.span.sent != oldest);
         }
-        self.runs.push(LanguageRun { id, language, digest, others, span, times });
+        self.runs.push(LanguageRun { id, language, digest, head, others, span, times });
     }
 
     /// For each body a language that gets it: without region, unless another region of the language
     /// gets another body.
     fn distinct(&self) -> Vec<Box<str>> {
-        let mut chosen: Vec<(Digest, Box<str>)> = Vec::new();
+        let mut chosen: Vec<([Digest; 2], Box<str>)> = Vec::new();
         for run in self.runs.iter().filter(|run| !run.language.is_empty()) {
             let primary = primary_language(&run.language);
             let is_regional = self.runs.iter().any(|other| {
-                other.digest != run.digest && primary_language(&other.language) == primary
+                other.content() != run.content() && primary_language(&other.language) == primary
             });
-            if !chosen.iter().any(|(digest, _)| *digest == run.digest) {
+            if !chosen.iter().any(|(content, _)| *content == run.content()) {
                 let name = if is_regional { &*run.language } else { primary };
-                chosen.push((run.digest, name.into()));
+                chosen.push((run.content(), name.into()));
             }
         }
         chosen.into_iter().map(|(_, name)| name).collect()

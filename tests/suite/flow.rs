@@ -6,6 +6,8 @@ mod drain;
 mod expiry;
 mod fill_bytes;
 mod isolation;
+mod languages;
+mod learned_headers;
 mod memory;
 mod metrics;
 mod mutations;

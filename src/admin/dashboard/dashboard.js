@@ -598,7 +598,7 @@ function fill (bar, ratio) {
 
 // --- Routes
 
-const NOTHING = { requests: Object.fromEntries(KINDS.map((kind) => [kind, 0])), hit_ratio: null, app_requests_saved: 0, time_saved_s: 0, bytes_from_cache: 0, bytes_from_app: 0, latency: { hit: null, miss: null, app: null }, reasons: [] }
+const NOTHING = { requests: Object.fromEntries(KINDS.map((kind) => [kind, 0])), hit_ratio: null, app_requests_saved: 0, time_saved_s: 0, bytes_from_cache: 0, bytes_from_app: 0, latency: { hit: null, miss: null, app: null }, reasons: [], learned_headers: [] }
 
 const ORDERS = {
   file: (a, b) => (a.line ?? Infinity) - (b.line ?? Infinity),
@@ -685,15 +685,16 @@ function showMore (row) {
   const policy = route.path === null ? null : state.policies.get(route.path)
   row['policy-title'].hidden = !policy
   row.explain.hidden = route.path === null
-  facts(row.policy, policy ? policyFacts(policy) : [])
+  facts(row.policy, policy ? policyFacts(policy, route.learned_headers) : [])
 }
 
-function policyFacts (policy) {
+function policyFacts (policy, learned) {
   const names = (list) => list.length ? list.join(', ') : 'none'
   return [
     ['Key', names(policy.key)], ['Query', Array.isArray(policy.query) ? names(policy.query) : policy.query], ['Tags', names(policy.tags)], ['Freshness', policy.origin === 'ignore' ? 'always ttl' : 'the origin decides'],
     ['Stale while revalidate', policy.stale_while_revalidate_s === null ? null : span(policy.stale_while_revalidate_s)],
     ['Stale if error', policy.stale_if_error_s === null ? null : span(policy.stale_if_error_s)],
+    ['Learned from Vary', learned.length ? learned.map(clean).join(', ') : null],
     ['Audit', policy.audit ? percent(policy.audit) : null]
   ]
 }

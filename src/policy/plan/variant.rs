@@ -12,7 +12,7 @@ use crate::policy::key::{Key, KeyHash};
 use crate::policy::plan::canonical::{FillUserAgent, counting_cookies, joined_lines};
 use crate::policy::plan::lookup::Lookup;
 use crate::policy::plan::rules::PolicyRules;
-use crate::policy::route::{HeaderRole, RoleContext, Route, VaryCookie};
+use crate::policy::route::{HeaderRole, LearnOutcome, RoleContext, Route, VaryCookie};
 use crate::policy::scope::Scope;
 use crate::semantics::forward;
 use crate::semantics::vary::{VarySpec, VaryStar};
@@ -38,14 +38,15 @@ impl PolicyRules {
 
 impl Route {
     /// Puts headers that the origin names in `Vary` into the keys of later requests, as far as a
-    /// fill has withheld them.
-    pub fn learn(&self, spec: &VarySpec, withheld: &[HeaderName], roles: &RoleContext) {
-        for name in spec.names().filter(|name| withheld.contains(name)) {
+    /// fill has withheld them. Returns how many there is no room for.
+    #[must_use]
+    pub fn learn(&self, spec: &VarySpec, withheld: &[HeaderName], roles: &RoleContext) -> u64 {
+        let is_learnable = |name: &&HeaderName| {
             let role = self.headers.role(name, roles);
-            if matches!(role, HeaderRole::Harmless | HeaderRole::Unknown) {
-                self.headers.learn(name);
-            }
-        }
+            withheld.contains(name) && matches!(role, HeaderRole::Harmless | HeaderRole::Unknown)
+        };
+        let names = spec.names().filter(is_learnable);
+        names.filter(|name| self.headers.learn(name) == LearnOutcome::Full).count() as u64
     }
 
     /// A header that the response varies on and that a fill replaces by something that is not in

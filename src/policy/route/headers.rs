@@ -257,9 +257,10 @@ impl HeaderRules {
 
     /// Records that the origin names this header in `Vary`. From then on it is in the key. Returns
     /// whether it is: a route learns a few headers at most.
-    pub fn learn(&self, name: &HeaderName) -> bool {
+    #[must_use]
+    pub fn learn(&self, name: &HeaderName) -> LearnOutcome {
         // SECURITY: of these, only what a trusted proxy says reaches the origin.
-        !is_from_trusted(name) && self.learned.learn(name)
+        if is_from_trusted(name) { LearnOutcome::Unvouched } else { self.learned.learn(name) }
     }
 
     /// The headers that the origin is known to name in `Vary`.
@@ -286,6 +287,17 @@ impl HeaderRules {
     pub fn read(&self) -> &[HeaderName] {
         &self.read
     }
+}
+
+/// Whether a header that the origin names in `Vary` is in the key from now on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LearnOutcome {
+    /// It is.
+    Known,
+    /// The route has learned [`MAX_LEARNED`] others: requests with it pass.
+    Full,
+    /// Nobody vouches for what a client says in it: requests with it pass.
+    Unvouched,
 }
 
 /// What the roles of headers depend on for one request, from its lookup to the end of its fill:
@@ -315,16 +327,16 @@ impl LearnedHeaders {
         self.any.load(Ordering::Acquire).then(|| Arc::clone(&self.names.lock()))
     }
 
-    fn learn(&self, name: &HeaderName) -> bool {
+    fn learn(&self, name: &HeaderName) -> LearnOutcome {
         let mut names = self.names.lock();
         if names.contains(name) {
-            return true;
+            return LearnOutcome::Known;
         }
         if names.len() == MAX_LEARNED {
-            return false;
+            return LearnOutcome::Full;
         }
         *names = names.iter().chain([name]).cloned().collect();
         self.any.store(true, Ordering::Release);
-        true
+        LearnOutcome::Known
     }
 }

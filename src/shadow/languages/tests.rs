@@ -33,7 +33,15 @@ impl Scene {
             initial_age: Duration::ZERO,
             lifetime: Duration::from_secs(60),
         };
-        let sample = LanguageSample { languages, digest: [body; 16], others, span, times };
+        let sample = LanguageSample {
+            languages,
+            digest: [body; 16],
+            head: Digest::default(),
+            is_success: true,
+            others,
+            span,
+            times,
+        };
         let since = self.calm_since.get();
         let verdict = self.page.observe(&sample, &|span, _| span.sent > since);
         self.findings.record(&verdict);

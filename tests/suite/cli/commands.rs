@@ -12,7 +12,7 @@ const STATS: &str = r#"{
   "time_saved_s":3.28,"bytes_from_cache":2048000,"bytes_from_app":4096,"latency":{"hit":null,"miss":null,"app":null}},
  "routes":[{"path":"/api/v1/campaigns","line":42,"mode":"on","scope":"shared","ttl_s":300,
   "requests":{"HIT":80,"STALE":0,"REVALIDATED":0,"MISS":20,"BYPASS":12},"hit_ratio":0.8,"app_requests_saved":80,"time_saved_s":3.28,
-  "bytes_from_cache":2048000,"bytes_from_app":4096,
+  "bytes_from_cache":2048000,"bytes_from_app":4096,"learned_headers":["user-agent","dnt"],
   "latency":{"hit":{"count":80,"mean_ms":0.05,"p50_ms":0.042,"p95_ms":0.1,"p99_ms":0.2},"miss":null,"app":{"count":20,"mean_ms":41,"p50_ms":41.2,"p95_ms":50,"p99_ms":60}},
   "reasons":[{"disposition":"BYPASS","reason":"unkeyed header","subject":"x-account-id","count":12,"remedy":"pass_headers = [\"x-account-id\"]","why":"The app may answer by it."}]}],
  "unrouted":{"path":"none","line":null,"mode":"on","requests":{"BYPASS":3},"hit_ratio":null,"app_requests_saved":0,"bytes_from_cache":0,"bytes_from_app":10,
@@ -22,7 +22,7 @@ const STATS: &str = r#"{
  "redis":{"state":"degraded","lease":false,"peers":1,"journal":2,"why":"redis is lost: timed out"},
  "ready":{"status":"degraded","reasons":["redis is lost: timed out"]},
  "config":{"file":"proxy.toml","loaded_ms":5000,"loads":2,"error":"proxy.toml:3:1: error: unknown key","failed_ms":60000,"restart_needed":["memory.size"]},
- "shadow":{"findings":2,"audited":100,"audited_stale":1},
+ "shadow":{"findings":2,"audited":100,"audited_stale":1,"languages":{"never":2,"differs":1}},
  "cookies":{"requests":532,"unseen":["sid","wordpress_*"]}}"#;
 
 /// What a command says of this sidecar.
@@ -53,6 +53,9 @@ async fn stats_are_tables_that_name_what_mends() {
             "needed for memory.size",
             "2 findings: see `sidecache advise`",
             "1 of 100 hits stale",
+            "bodies of 2 routes never depended on Accept-Language: see `sidecache advise`",
+            "bodies of 1 route depend on Accept-Language: see `sidecache advise`",
+            "/api/v1/campaigns: learned from Vary: user-agent, dnt",
             "none of 532 requests has carried sid, wordpress_* of [credential]",
             "proxy.toml:3:1: error: unknown key",
             "unkeyed header x-account-id",

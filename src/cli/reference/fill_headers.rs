@@ -1,0 +1,128 @@
+//! The part of `headers.md` about the request of a fill: what becomes of each header of the client.
+//!
+//! Invariant: each row stands for one list of the code, and a test sends each header of each list
+//! through a plan, so that no row says what the code does not do.
+
+use http::header::{ACCEPT, ACCEPT_ENCODING, HeaderName};
+
+use super::markdown::{Page, codes};
+use crate::policy::plan::{FILL_ADDRESS, FILL_USER_AGENT};
+use crate::policy::route::headers as roles;
+use crate::policy::route::headers::MAX_LEARNED;
+use crate::semantics::negotiation;
+
+/// Headers of [`roles::WITHHELD`] with which a request passes.
+const PRECONDITIONS: [&str; 2] = ["if-match", "if-unmodified-since"];
+
+/// What becomes of the headers of a row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum HeaderFate {
+    /// In the key, and sent in the form that the key has.
+    Keyed,
+    /// The same from a trusted proxy. From others it makes the request pass.
+    KeyedFromTrusted,
+    /// The origin gets the same, whatever the client sent; a response must not vary on it.
+    Replaced,
+    /// The origin gets the same, whatever the client sent. Keyed once the origin names it in `Vary`.
+    WithheldUntilNamed,
+    /// The origin gets the same, whatever the client sent.
+    Withheld,
+    /// The request passes, so that there is no fill.
+    Passes,
+    /// It depends on the scope.
+    Credential,
+}
+
+struct FillRow {
+    names: Vec<&'static str>,
+    #[cfg_attr(not(test), allow(dead_code, reason = "what the test holds the text to"))]
+    fate: HeaderFate,
+    text: String,
+}
+
+fn rows() -> Vec<FillRow> {
+    let row = |names: &[&'static str], fate, text: &str| FillRow {
+        names: names.to_vec(),
+        fate,
+        text: text.to_owned(),
+    };
+    let constant = |name: &HeaderName| negotiation::default_on_the_wire(name).unwrap_or_default();
+    let negotiated = format!(
+        "In the key, and sent in the form that the key has. Without it: `Accept: {}`, \
+         `Accept-Encoding: {}`, no `Accept-Language`. A request for a `Range` counts as one without \
+         `Accept-Encoding`.",
+        constant(&ACCEPT),
+        constant(&ACCEPT_ENCODING)
+    );
+    let substituted = format!(
+        "Not the client's. `X-Forwarded-For`, `X-Real-IP` and `Forwarded` say `{FILL_ADDRESS}`, or \
+         what a field `{{ client = \"address\" }}` has put into the key; `X-Request-Id` is made \
+         anew; `Via` names the sidecar alone; the others are withheld. A response that varies on \
+         one of them is not stored, unless it is an address that the key holds."
+    );
+    let harmless = format!(
+        "Withheld, as are `Sec-Fetch-*` and `Sec-CH-*`. If the origin names one in `Vary`, the \
+         client gets an answer to its own request, and the header is in the key of the route from \
+         then on (at most {MAX_LEARNED} for each route). `User-Agent` is `{FILL_USER_AGENT}` or \
+         that of `[upstream] user_agent`; in scope `private` a client with a credential keeps its \
+         own."
+    );
+    let mut withheld = roles::WITHHELD.to_vec();
+    withheld.retain(|name| !PRECONDITIONS.contains(name));
+    vec![
+        row(roles::NEGOTIATED, HeaderFate::Keyed, &negotiated),
+        row(roles::IMPLICIT, HeaderFate::Keyed, "In the key, and sent as they are."),
+        row(
+            roles::FROM_TRUSTED,
+            HeaderFate::KeyedFromTrusted,
+            "From a trusted proxy: in the key, and sent as they are. From others a header that no \
+             key has seen. Without them `X-Forwarded-Proto` is `http`, and `X-Forwarded-Host` the \
+             authority of the key.",
+        ),
+        row(roles::SUBSTITUTED, HeaderFate::Replaced, &substituted),
+        row(roles::HARMLESS, HeaderFate::WithheldUntilNamed, &harmless),
+        row(&withheld, HeaderFate::Withheld, "Withheld: they are for caches."),
+        row(&PRECONDITIONS, HeaderFate::Passes, "The request passes (`precondition`)."),
+        row(
+            roles::TRANSPORT,
+            HeaderFate::Withheld,
+            "The sidecar's own. `Host` is the authority of the key, in lower case.",
+        ),
+        row(
+            &["authorization"],
+            HeaderFate::Credential,
+            "With the headers of `[credential] headers`: in scope `private` hashed in the key, and \
+             sent; in scope `shared` sent, for the origin decides who is admitted; in scope \
+             `public` withheld.",
+        ),
+        row(
+            &["cookie"],
+            HeaderFate::Credential,
+            "Without the cookies that `ignore_cookies` names. In scope `private` hashed in the \
+             key, and sent; in scope `shared` sent, and those that do not identify the caller are \
+             in the key; in scope `public` only the cookies that fields read.",
+        ),
+    ]
+}
+
+/// What the origin receives on a fill, by the lists that the code itself goes by.
+pub(super) fn section(page: &mut Page) {
+    page.section("The request of a fill");
+    page.paragraph(
+        "When the sidecar fetches a response to store it, the request is made from the key, not \
+         copied from the client: two requests that share a key are one request to the origin. A \
+         request that passes (`BYPASS`) keeps all that it has. `sidecache explain` prints the \
+         request of a fill (`the app would get`).",
+    );
+    let rows: Vec<_> =
+        rows().into_iter().map(|row| [codes(row.names.iter().copied()), row.text]).collect();
+    page.table(["Headers of the client", "What the origin receives"], &rows);
+    page.paragraph(
+        "Any other header makes the request a `BYPASS` (`unkeyed header`), unless the route names \
+         it in `key`, `pass_headers` or `drop_headers`, or sets `unknown_headers`, or the origin \
+         has named it in `Vary`.",
+    );
+}
+
+#[cfg(test)]
+mod tests;
