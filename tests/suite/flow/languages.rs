@@ -29,9 +29,7 @@ async fn of(
 }
 
 async fn read(flow: &Flow, page: u64, language: &str) -> String {
-    let reply = flow.get(&format!("/p/{page}"), &[("accept-language", language)]).await;
-    assert_eq!(reply.status / 100 % 3, 2, "{}", reply.status);
-    reply.text().to_owned()
+    flow.get(&format!("/p/{page}"), &[("accept-language", language)]).await.text().to_owned()
 }
 
 /// The pages in German and English, then again in German.
@@ -68,7 +66,7 @@ async fn pages_that_are_the_same_in_all_languages_need_no_language_in_the_key() 
     let (_app, flow) = of(SHADOW, |request| Response::ok(request.path.clone())).await;
     for page in 0..PAGES {
         assert_eq!(found(&flow), (None, vec![]), "{page} pages are not enough");
-        for language in ["de-DE,de;q=0.9", "de-DE,de;q=0.9", "en-US,en;q=0.8", "en"] {
+        for language in ["de-DE,de;q=0.9", "de-DE,de;q=0.9", "en-US,en;q=0.8"] {
             read(&flow, page, language).await;
         }
     }
@@ -151,20 +149,19 @@ async fn a_route_that_says_so_itself_or_leaves_the_header_out_gets_no_finding() 
 async fn redirects_and_errors_are_no_evidence_that_pages_are_the_same() {
     let (_app, flow) = of(SHADOW, |request| {
         let language = if translated(request) == "Hallo" { "/de/" } else { "/en/" };
-        Response::status(301, "").header("location", language)
+        Response::status(301, "").header("location", language).header("cache-control", "max-age=9")
     })
     .await;
     read_all(&flow).await;
     assert_eq!(found(&flow).0, Some("differs"));
     for status in [301, 404, 410] {
-        let same = move |_: &Request| Response::status(status, "gone").header("location", "/");
-        let app = Origin::start(same);
-        let flow = Flow::start(app.address, &rules(SHADOW)).await;
-        for page in 0..PAGES {
-            for language in ["de", "en"] {
-                flow.get(&format!("/p/{page}"), &[("accept-language", language)]).await;
-            }
-        }
+        let (_app, flow) = of(SHADOW, move |_| {
+            let response = Response::status(status, "gone").header("location", "/");
+            response.header("cache-control", "max-age=9")
+        })
+        .await;
+        read_all(&flow).await;
+        assert_eq!(flow.route(ROUTE).not_stored, [], "{status}");
         assert_eq!(found(&flow), (None, vec![]), "{status}");
     }
     // The app says that the languages are different, although the text is not.
