@@ -26,6 +26,7 @@ use crate::telemetry::metrics;
 use crate::telemetry::metrics::{BodySource, RequestRecord, RouteTable};
 
 pub use crate::proxy::active_config::ActiveConfig;
+pub use crate::proxy::cookie_use::CookieUse;
 pub use crate::proxy::counters::ProxyCounters;
 pub(crate) use crate::proxy::origin::OriginClient;
 pub use crate::proxy::resources::Resources;
@@ -36,6 +37,7 @@ mod active_config;
 mod audit;
 mod cluster;
 mod context;
+mod cookie_use;
 mod counters;
 mod fill;
 mod head;
@@ -133,7 +135,9 @@ impl Proxy {
         let (parts, body) = request.into_parts();
         let view = request_view(&parts, &body, context.peer, &context.config.rules);
         let plan = context.config.rules.plan(&view);
+        let observe = || context.config.cookie_use.observe(&parts.headers);
         if let Some(shadowed) = shadow::shadow_request(resources, context, &parts, &plan) {
+            observe();
             drop(plan);
             let passing = shadow::pass_in_shadow(resources, context, parts, body, shadowed);
             return Box::pin(passing).await;
@@ -147,15 +151,18 @@ impl Proxy {
                 match lookup::fast_hit(resources, &context) {
                     Ok(answered) => answered,
                     Err(attempts) => {
+                        observe();
                         Box::pin(lookup::serve_lookup(resources, &context, attempts)).await
                     }
                 }
             }
             Plan::Mutate(method) => {
+                observe();
                 let live = &self.live;
                 Box::pin(mutation::mutate(resources, live, context, parts, body, method)).await
             }
             Plan::Pass(route, outcome) => {
+                observe();
                 let route = route.map(|route| route.id);
                 Box::pin(pass::pass(resources, context, parts, body, outcome, route)).await
             }

@@ -27,7 +27,7 @@ use crate::config::{Config, Diagnostic, Diagnostics, Severity};
 use crate::policy::client_address::ClientAddressRule;
 use crate::policy::plan::{FillConstants, PolicyRules};
 use crate::policy::route::Collapse;
-use crate::proxy::{self, ActiveConfig, Proxy};
+use crate::proxy::{self, ActiveConfig, CookieUse, Proxy};
 use crate::secret::Hasher;
 use crate::semantics::forward::Network;
 use crate::telemetry::events::{EventKind, Events};
@@ -156,7 +156,8 @@ impl StartupSettings {
             fill: self.fill.clone(),
         };
         let table = metrics.table(rules.routes.iter().map(|route| route.name().to_owned()));
-        ActiveConfig { rules: Arc::new(rules), settings, table }
+        let cookie_use = CookieUse::new(&rules.credential);
+        ActiveConfig { rules: Arc::new(rules), settings, table, cookie_use }
     }
 }
 

@@ -14,7 +14,6 @@ use crate::policy::key::KeyHash;
 use crate::policy::plan::{Lookup, PolicyRules, RequestView};
 use crate::policy::request_directives::RequestDirectives;
 use crate::proxy::active_config::ActiveConfig;
-use crate::proxy::fill::request::refusal_key;
 use crate::proxy::settings::ProxySettings;
 use crate::semantics::body::Body;
 use crate::semantics::digest::Digest;
@@ -98,6 +97,12 @@ impl<'a> LookupContext<'a> {
     pub(super) fn caller(&self) -> Option<[u8; 32]> {
         self.lookup.authorization.map(AuthorizationId::to_bytes)
     }
+}
+
+/// Under which key the origin's refusal of a fill is remembered: in scope `shared` for this
+/// credential alone.
+pub(crate) fn refusal_key(lookup: &Lookup<'_>) -> FillKey {
+    FillKey { hash: lookup.key.hash(), caller: lookup.authorization.map(AuthorizationId::to_bytes) }
 }
 
 /// SECURITY: a shared entry is given only to callers whom the origin itself has lately given this

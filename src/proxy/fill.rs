@@ -15,9 +15,9 @@ use crate::cache::store::memory::CachedEntry;
 use crate::clock::Wall;
 use crate::outcome::{Disposition, Outcome, Reason};
 use crate::policy::key::KeyHash;
-use crate::policy::plan::Lookup;
+use crate::policy::plan::{Lookup, Plan};
 use crate::policy::scope::Scope;
-use crate::proxy::context::LookupContext;
+use crate::proxy::context::{LookupContext, request_view};
 use crate::proxy::fill::origin_response::{OriginResponse, revalidate_or_fetch};
 use crate::proxy::fill::request::{FillReason, FillRequest, FillResult, StaleCandidate};
 use crate::proxy::fill::store::{prepare_head, store_response, stream_and_store};
@@ -69,16 +69,17 @@ pub(super) async fn respond_to_leader(
     result: Option<FillResult>,
 ) -> ProxyResponse {
     let route = Some(context.route());
-    let outcome = match &result {
-        Some(FillResult::Refused) => Some(Outcome::bypass(Reason::FillRefused)),
-        Some(FillResult::Response { vary, .. }) => withheld_outcome(context.lookup, vary),
-        _ => None,
+    match &result {
+        Some(FillResult::Refused(outcome)) => {
+            return pass_instead(resources, context, outcome.clone(), stale.as_ref()).await;
+        }
+        Some(FillResult::Response { vary, .. }) => {
+            if let Some(outcome) = withheld_outcome(context.lookup, vary) {
+                return fill_again(resources, context, outcome, vary).await;
+            }
+        }
+        _ => {}
     }
-    .map_or(Ok(outcome), Err);
-    let outcome = match outcome {
-        Ok(outcome) => outcome,
-        Err(outcome) => return pass_instead(resources, context, outcome, stale.as_ref()).await,
-    };
     match (result, stale) {
         (
             Some(FillResult::Response { status, mut headers, body, stored, revalidated, .. }),
@@ -139,6 +140,29 @@ pub(super) fn withheld_outcome(lookup: &Lookup<'_>, vary: &VarySpec) -> Option<O
     Some(Outcome::bypass_with(Reason::WithheldHeader, name.as_str()))
 }
 
+/// Fetches a response with the headers that have just been learned, for this request and those like
+/// it. Where there is more that a fill withholds, the request goes to the origin as it is.
+async fn fill_again(
+    resources: &Arc<Resources>,
+    context: &LookupContext<'_>,
+    outcome: Outcome,
+    vary: &VarySpec,
+) -> ProxyResponse {
+    let rules = &context.request.config.rules;
+    let view = request_view(context.parts, &Body::empty(), context.request.peer, rules);
+    match rules.plan(&view) {
+        Plan::Lookup(lookup) if lookup.withheld_from(vary).is_none() => {
+            let clients = &resources.authorized_clients;
+            let context = LookupContext::new(context.request, context.parts, &lookup, clients);
+            let snapshot = resources.store.read(&lookup.tags()).await;
+            let key = lookup.variant_hash(vary);
+            let reason = FillReason { snapshot, ..FillReason::not_stored(Reason::VaryMiss, key) };
+            Box::pin(fill(resources, &context, reason, None)).await
+        }
+        _ => Box::pin(pass::pass_lookup(resources, context, outcome)).await,
+    }
+}
+
 /// Forwards the request as it is, since the origin's answer to the fill is not for it.
 async fn pass_instead(
     resources: &Arc<Resources>,
@@ -176,15 +200,16 @@ pub(super) async fn run_fill(
         }
     };
     let status = origin.response.status();
-    record_authorization(resources, &request, &origin);
-    if request.is_refused_by(&origin.response) {
+    request.record_refusal(&resources.authorized_clients, status, origin.response.headers());
+    if let Some(outcome) = request.refusal(&origin.response) {
         resources.fills.refuse(request.refusal_key, origin.received);
         if let Some(leader) = leader {
             leader.finish_unshared();
         }
-        let _ = sender.send(FillResult::Refused);
+        let _ = sender.send(FillResult::Refused(outcome));
         return;
     }
+    record_authorization(resources, &request, &origin);
     if let (true, Some(stale)) = (is_failure(status), &request.stale) {
         if let Some(leader) = leader.take() {
             leader.fail(Reason::UpstreamError, origin.received.since(begun), origin.received);
@@ -297,22 +322,20 @@ async fn drop_stale(
     }
 }
 
-/// Notes what the head of the origin's response says of the caller: that it is turned away, that it
-/// may have what is stored, or, by `admit = "route"`, all that the route stores.
+/// Notes what the head of the origin's response says of the caller: that it may have what is stored,
+/// or, by `admit = "route"`, all that the route stores.
 ///
 /// SECURITY: a response whose body is new authorizes for this body alone, so only at its end.
 fn record_authorization(resources: &Resources, request: &FillRequest, origin: &OriginResponse) {
     let Some(client) = request.client else { return };
     let clients = &resources.authorized_clients;
-    let (status, headers) = (origin.response.status(), origin.response.headers());
     let times = (resources.clock.wall(), request.route.spec.admit_for);
-    request.record_refusal(clients, status, headers);
     match &origin.revalidated {
         Some(cached) if client.by_entry() => {
             clients.renew(client, request.key, cached.entry.digest(), times);
         }
         None if client.by_entry() => {}
-        _ if status.is_success() => {
+        _ if origin.response.status().is_success() => {
             clients.authorize(client, request.key, Digest::default(), times);
         }
         _ => {}

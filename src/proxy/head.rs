@@ -18,16 +18,14 @@ use crate::semantics::body::Body;
 use crate::semantics::revalidation;
 use crate::semantics::revalidation::HeadVerdict;
 
-/// Forwards a HEAD.
+/// Forwards a HEAD, made from the key as the request of a fill is.
 pub(super) async fn pass_head(
     resources: &Arc<Resources>,
     context: &LookupContext<'_>,
     reason: FillReason,
 ) -> ProxyResponse {
     let outcome = Outcome { forwarded: true, ..Outcome::miss(reason.reason) };
-    let Some(stale) = reason.stale.clone() else {
-        return pass::pass_lookup(resources, context, outcome).await;
-    };
+    let stale = reason.stale.clone();
     let request = FillRequest::from_context(context, reason);
     let requested = resources.clock.wall();
     let origin = &resources.origin;
@@ -37,13 +35,12 @@ pub(super) async fn pass_head(
     let response = match origin.send(sent, &context.request.config.table, route).await {
         Ok(response) => response,
         Err(error) => {
-            let (stale, failure) = (Some(&stale), error.reason());
+            let (stale, failure) = (stale.as_ref(), error.reason());
             return hit::serve_stale_on_error(resources, context, stale, outcome.clone(), failure)
                 .unwrap_or_else(|| ProxyResponse::upstream_failure(&error, &outcome, route));
         }
     };
-    if request.is_refused_by(&response) {
-        let outcome = Outcome::bypass(Reason::FillRefused);
+    if let Some(outcome) = request.refusal(&response) {
         return pass::pass_lookup(resources, context, outcome).await;
     }
     if let Some(outcome) =
@@ -53,18 +50,22 @@ pub(super) async fn pass_head(
     }
     let (head, body) = response.into_parts();
     let now = resources.clock.wall();
-    if fill::is_failure(head.status) && stale.may_serve_for(Reason::UpstreamError, now) {
+    let may_replace = |stale: &&StaleCandidate| stale.may_serve_for(Reason::UpstreamError, now);
+    if let Some(stale) =
+        stale.as_ref().filter(may_replace).filter(|_| fill::is_failure(head.status))
+    {
         resources.counters.stale_if_error.inc();
         let outcome = Outcome {
             fwd_status: Some(head.status.as_u16()),
             reason: Some(Reason::UpstreamError),
             ..outcome
         };
-        return hit::serve_stale(context, &stale, outcome, now);
+        return hit::serve_stale(context, stale, outcome, now);
     }
     request.record_refusal(&resources.authorized_clients, head.status, &head.headers);
     // An origin that does not support HEAD says nothing of the response to GET.
-    if request.supersedes(head.status, &head.headers)
+    if let Some(stale) = stale
+        && request.supersedes(head.status, &head.headers)
         && head.status != StatusCode::METHOD_NOT_ALLOWED
     {
         apply_head(resources, request, &stale, &head, requested).await;

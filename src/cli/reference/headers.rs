@@ -102,7 +102,8 @@ fn from_origin() -> Vec<Header> {
         remove(
             SET_COOKIE,
             "on stored responses",
-            "Stored with `strip_set_cookie = true` only. Clients that joined a fill never get it.",
+            "Never stored: a response that sets a cookie is stored without it, if \
+             `strip_set_cookie` says so, or not at all. Clients that joined a fill never get it.",
         ),
     ];
     let tags = crate::policy::tag::ResponseTags::default().headers;

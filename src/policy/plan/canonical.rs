@@ -37,11 +37,14 @@ pub struct CanonicalRequest<'a> {
     pub(super) cookies: CanonicalCookies<'a>,
 }
 
+/// A header with its value in the form that the key holds.
+pub(super) type KeyedLine<'a> = (&'a HeaderName, Cow<'a, [u8]>);
+
 /// The headers of a request, by what becomes of them.
 #[derive(Clone, Debug, Default)]
 pub(super) struct CanonicalHeaders<'a> {
     /// In the key by name and value, sorted by name. Negotiated ones are in their normal form.
-    pub(super) implicit: SmallVec<[(&'a HeaderName, Cow<'a, [u8]>); 4]>,
+    pub(super) implicit: SmallVec<[KeyedLine<'a>; 4]>,
     /// In the key as the values of fields.
     pub(super) fields: SmallVec<[(&'a HeaderName, &'a HeaderValue); 2]>,
     /// What identifies the client, apart from cookies. Empty in scope `public`.
@@ -140,7 +143,7 @@ fn negotiated<'a>(
     route: &Route,
     name: &'a HeaderName,
     headers: &HeaderMap,
-) -> Option<(&'a HeaderName, Cow<'a, [u8]>)> {
+) -> Option<KeyedLine<'a>> {
     let lines: SmallVec<[&HeaderValue; 2]> = headers.get_all(name).iter().collect();
     match negotiation::keyed_form(name, &lines, route.spec.languages.as_deref()) {
         KeyedForm::Default => None,
@@ -153,14 +156,15 @@ impl<'a> CanonicalCookies<'a> {
     /// Sorts the cookies of a request.
     pub(super) fn new(
         route: &Route,
-        rule: &CredentialRule,
-        role: HeaderRole,
+        credential: &CredentialRule,
+        roles: &RoleContext,
         headers: &'a HeaderMap,
     ) -> Self {
         if !headers.contains_key(COOKIE) {
             return Self::default();
         }
-        match (role, route.spec.scope, &rule.cookies) {
+        let role = route.headers.role(&COOKIE, roles);
+        match (role, route.spec.scope, &credential.cookies) {
             (HeaderRole::Withheld, ..) => Self::default(),
             (HeaderRole::Passed, ..) => Self { passed: kept(headers, |_| true), ..Self::default() },
             (_, Scope::Public, _) => {
@@ -168,7 +172,7 @@ impl<'a> CanonicalCookies<'a> {
             }
             (_, Scope::Shared, Some(identifies)) => {
                 let identifies = |name: &[u8]| identifies.iter().any(|glob| glob.matches(name));
-                let is_ignored = |name: &[u8]| rule.ignored_cookies.ignores(name);
+                let is_ignored = |name: &[u8]| credential.ignored_cookies.ignores(name);
                 Self {
                     identity: kept(headers, identifies),
                     keyed: kept(headers, |name| !identifies(name) && !is_ignored(name)),
@@ -176,7 +180,7 @@ impl<'a> CanonicalCookies<'a> {
                 }
             }
             (_, Scope::Private | Scope::Shared, _) => {
-                Self { identity: counting_cookies(rule, headers), ..Self::default() }
+                Self { identity: counting_cookies(credential, headers), ..Self::default() }
             }
         }
     }

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use http::header::{
-    COOKIE, HeaderMap, HeaderName, IF_MATCH, IF_UNMODIFIED_SINCE, RANGE, UPGRADE, USER_AGENT,
+    HeaderMap, HeaderName, IF_MATCH, IF_UNMODIFIED_SINCE, RANGE, UPGRADE, USER_AGENT,
 };
 use http::{Method, Uri};
 use sha2::{Digest as _, Sha256};
@@ -67,25 +67,9 @@ impl PolicyRules {
         let range = *request.method == Method::GET && request.headers.contains_key(RANGE);
         let roles = route.headers.context(request.peer_is_trusted);
         let (headers, unknown) = CanonicalHeaders::new(route, &roles, request, range);
-        let cookies = CanonicalCookies::new(
-            route,
-            &self.credential,
-            route.headers.role(&COOKIE, &roles),
-            request.headers,
-        );
+        let cookies = CanonicalCookies::new(route, &self.credential, &roles, request.headers);
 
-        let mut key = KeyWriter::default();
-        key.part(KeyPart::Route, &route.fingerprint);
-        key.part(KeyPart::Host, host.as_bytes());
-        key.part(KeyPart::Path, path.as_bytes());
-        if let Some(query) = &query {
-            let kind = if matches!(route.spec.query, QueryRule::All) {
-                KeyPart::Query
-            } else {
-                KeyPart::Parameters
-            };
-            key.part(kind, query.as_bytes());
-        }
+        let mut key = target_key(route, &host, &path, query.as_deref());
         let view = FieldView {
             headers: request.headers,
             host: &host,
@@ -102,19 +86,9 @@ impl PolicyRules {
             key.part(KeyPart::Value, &value);
         }
         let identity = self.identity(route, request.headers, &cookies);
-        // SECURITY: the field that identifies the client may be a prefix of the token. The whole
-        // credential is in the key as well, so that two tokens with a common prefix never share a
-        // private entry.
-        match (route.spec.scope, identity) {
-            (Scope::Private, Some(whole)) => key.part(KeyPart::Credential, &whole.0),
-            (Scope::Private, None) => key.part(KeyPart::Anonymous, b""),
-            (Scope::Shared | Scope::Public, _) => {}
-        }
         let authorization = (route.spec.scope == Scope::Shared)
             .then(|| authorization_id(route, &host, key.since(fields_start), identity));
-        if let Some(keyed) = cookies.keyed.as_ref().filter(|_| route.spec.scope == Scope::Shared) {
-            key.part(KeyPart::Cookies, &self.hasher.digest("cookies", keyed));
-        }
+        self.add_caller(route.spec.scope, identity, &cookies, &mut key);
         for (name, value) in &headers.implicit {
             key.part(KeyPart::Header, name.as_str().as_bytes());
             key.part(KeyPart::HeaderValue, value);
@@ -140,6 +114,28 @@ impl PolicyRules {
         })
     }
 
+    /// Adds to the key what the scope requires of the client.
+    fn add_caller(
+        &self,
+        scope: Scope,
+        identity: Option<Credential>,
+        cookies: &CanonicalCookies<'_>,
+        key: &mut KeyWriter,
+    ) {
+        // SECURITY: the field that identifies the client may be a prefix of the token. The whole
+        // credential is in the key as well, so that two tokens with a common prefix never share a
+        // private entry.
+        match (scope, identity, &cookies.keyed) {
+            (Scope::Private, Some(whole), _) => key.part(KeyPart::Credential, &whole.0),
+            (Scope::Private, None, _) => key.part(KeyPart::Anonymous, b""),
+            (Scope::Shared, _, Some(keyed)) => {
+                key.part(KeyPart::Cookies, &self.hasher.digest("cookies", keyed));
+            }
+            // In scope `public` they are in the key as the values of fields.
+            (Scope::Shared | Scope::Public, ..) => {}
+        }
+    }
+
     /// The client's credential. None in scope `public`, which has none.
     fn identity(
         &self,
@@ -154,6 +150,19 @@ impl PolicyRules {
             }
         }
     }
+}
+
+/// A key that begins with the route and the target.
+fn target_key(route: &Route, host: &str, path: &str, query: Option<&str>) -> KeyWriter {
+    let mut key = KeyWriter::default();
+    key.part(KeyPart::Route, &route.fingerprint);
+    key.part(KeyPart::Host, host.as_bytes());
+    key.part(KeyPart::Path, path.as_bytes());
+    if let Some(query) = query {
+        let is_whole = matches!(route.spec.query, QueryRule::All);
+        key.part(if is_whole { KeyPart::Query } else { KeyPart::Parameters }, query.as_bytes());
+    }
+    key
 }
 
 /// What identifies a client among the authorized clients: its credential, together with the route,
@@ -193,6 +202,15 @@ impl Lookup<'_> {
         self.query.as_deref()
     }
 
+    /// Whether the key holds the whole credential of a client that has one, and no field takes its
+    /// place: what is stored is for this client alone.
+    #[must_use]
+    pub fn has_owner(&self) -> bool {
+        self.route.spec.scope == Scope::Private
+            && self.credential.is_some()
+            && !self.route.has_identity_field()
+    }
+
     /// The parts that the key is made of: all that a fill sends to the origin. Made again from the
     /// request, by what made the key, so that hits do not carry them.
     #[must_use]
@@ -217,8 +235,8 @@ impl Lookup<'_> {
     }
 
     pub(super) fn cookies(&self) -> CanonicalCookies<'_> {
-        let role = self.route.headers.role(&COOKIE, &self.roles);
-        CanonicalCookies::new(self.route, &self.rules.credential, role, self.request.headers)
+        let headers = self.request.headers;
+        CanonicalCookies::new(self.route, &self.rules.credential, &self.roles, headers)
     }
 
     fn view(&self) -> FieldView<'_> {

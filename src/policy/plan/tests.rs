@@ -10,6 +10,7 @@ use crate::policy::client_address::ClientAddressRule;
 use crate::policy::tag::Tag;
 use crate::secret::Hasher;
 
+mod fill_bytes;
 mod keys;
 mod mutations;
 mod properties;

@@ -212,8 +212,8 @@ impl HeaderRules {
         RoleContext { peer_is_trusted, learned: self.learned.snapshot() }
     }
 
-    /// The role of a header. The headers of a trusted proxy are part of the key; from any other peer
-    /// they are unknown.
+    /// The role of a header. The headers of a trusted proxy are part of the key; from any other
+    /// peer they are unknown.
     #[must_use]
     pub fn role(&self, name: &HeaderName, context: &RoleContext) -> HeaderRole {
         let trusted = context.peer_is_trusted;
@@ -277,8 +277,8 @@ impl HeaderRules {
     }
 }
 
-/// What the roles of headers depend on for one request, from its lookup to the end of its fill: what
-/// the route learns meanwhile counts for later requests.
+/// What the roles of headers depend on for one request, from its lookup to the end of its fill:
+/// what the route learns meanwhile counts for later requests.
 #[derive(Clone, Debug)]
 pub struct RoleContext {
     peer_is_trusted: bool,

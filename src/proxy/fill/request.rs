@@ -11,8 +11,8 @@ use crate::cache::store::memory::CachedEntry;
 use crate::cache::store::{Candidate, LookupKey};
 use crate::clock::Wall;
 use crate::coherence::TagSnapshot;
-use crate::outcome::Reason;
-use crate::policy::authorized_clients::{AuthorizationId, AuthorizedClients, SharedClient};
+use crate::outcome::{Outcome, Reason};
+use crate::policy::authorized_clients::{AuthorizedClients, SharedClient};
 use crate::policy::key::{Key, KeyHash};
 use crate::policy::plan::{FillHead, Lookup};
 use crate::policy::refusal::Refusal;
@@ -20,7 +20,7 @@ use crate::policy::route::{RoleContext, Route};
 use crate::policy::scope::Scope;
 use crate::policy::tag::Tag;
 use crate::proxy::active_config::ActiveConfig;
-use crate::proxy::context::{LookupContext, RequestContext, shared_client};
+use crate::proxy::context::{LookupContext, RequestContext, refusal_key, shared_client};
 use crate::semantics::body::Body;
 use crate::semantics::vary::VarySpec;
 use crate::upstream::UpstreamError;
@@ -128,7 +128,7 @@ impl FillRequest {
             roles: lookup.roles.clone(),
             refusal_key: refusal_key(lookup),
             carries_credential: lookup.credential.is_some(),
-            has_owner: lookup.route.spec.scope == Scope::Private && lookup.credential.is_some(),
+            has_owner: lookup.has_owner(),
             stale: reason.stale,
             for_others: reason.for_others,
         }
@@ -138,20 +138,27 @@ impl FillRequest {
         Self::new(context.request, context.lookup, reason)
     }
 
-    /// Whether the origin refuses the request because it has less than the client's own.
-    pub(crate) fn is_refused_by(&self, response: &Response<Body>) -> bool {
-        let status = response.status();
+    /// Why the client's own request goes to the origin in place of this one, if it does: the origin
+    /// refuses this one, which has less, or varies on what a fill replaces.
+    pub(crate) fn refusal(&self, response: &Response<Body>) -> Option<Outcome> {
+        let (status, headers) = (response.status(), response.headers());
         let is_login = || {
-            let location = response.headers().get(LOCATION);
+            let location = headers.get(LOCATION);
             location.is_some_and(|location| self.config.rules.credential.is_login(location))
         };
-        matches!(
+        let is_refused = matches!(
             status,
             StatusCode::UNAUTHORIZED
                 | StatusCode::FORBIDDEN
                 | StatusCode::NOT_ACCEPTABLE
                 | StatusCode::TOO_MANY_REQUESTS
-        ) || (status.is_redirection() && is_login())
+        ) || (status.is_redirection() && is_login());
+        if is_refused {
+            return Some(Outcome::bypass(Reason::FillRefused));
+        }
+        let vary = VarySpec::from_response(&self.sent, headers).ok()?;
+        let name = self.route.substituted_in(&vary, &self.roles)?;
+        Some(Outcome::bypass_with(Reason::WithheldHeader, name.as_str()))
     }
 
     /// The headers that tell the variants of its response apart; none where nobody else gets the
@@ -162,7 +169,7 @@ impl FillRequest {
     }
 
     /// How a response turns the caller away, if it does.
-    pub(crate) fn refusal(&self, status: StatusCode, headers: &HeaderMap) -> Option<Refusal> {
+    pub(crate) fn turns_away(&self, status: StatusCode, headers: &HeaderMap) -> Option<Refusal> {
         Refusal::from_response(&self.config.rules.credential, status, headers)
     }
 
@@ -173,7 +180,7 @@ impl FillRequest {
         status: StatusCode,
         headers: &HeaderMap,
     ) {
-        if let (Some(client), Some(_)) = (self.client, self.refusal(status, headers)) {
+        if let (Some(client), Some(_)) = (self.client, self.turns_away(status, headers)) {
             clients.revoke(client, self.key);
         }
     }
@@ -183,15 +190,9 @@ impl FillRequest {
         // SECURITY: in scope `shared` what one caller is refused is no news of the entry that
         // others share.
         let refused =
-            self.route.spec.scope == Scope::Shared && self.refusal(status, headers).is_some();
+            self.route.spec.scope == Scope::Shared && self.turns_away(status, headers).is_some();
         !refused && !status.is_server_error()
     }
-}
-
-/// Under which key the origin's refusal of a fill is remembered: in scope `shared` for this
-/// credential alone.
-pub(crate) fn refusal_key(lookup: &Lookup<'_>) -> FillKey {
-    FillKey { hash: lookup.key.hash(), caller: lookup.authorization.map(AuthorizationId::to_bytes) }
 }
 
 /// An id for the origin's log.
@@ -227,8 +228,8 @@ pub(crate) enum FillResult {
         /// What tells its variants apart.
         vary: VarySpec,
     },
-    /// The origin refused the request, from which parts of the client's own are withheld.
-    Refused,
+    /// The client's own request has to go to the origin, for this reason.
+    Refused(Outcome),
     /// The origin answered with a failure, and what is stored stands in for it.
     ServedStale(StatusCode),
     /// Another sidecar has filled: its response may be in the store.
