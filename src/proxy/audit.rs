@@ -112,7 +112,7 @@ async fn fetch_whole(resources: &Resources, request: &FillRequest) -> Option<Aud
     let table = &request.config.table;
     let mut response = origin.send(sent, table, Some(request.route.id)).await.ok()?;
     let status = response.status();
-    let refusal = request.turns_away(status, response.headers());
+    let refusal = request.refusal(status, response.headers());
     request.record_refusal(&resources.authorized_clients, status, response.headers());
     match (request.route.spec.scope, refusal) {
         // A private entry is its caller's own: its session has ended. What is public is asked for

@@ -201,7 +201,7 @@ pub(super) async fn run_fill(
     };
     let status = origin.response.status();
     request.record_refusal(&resources.authorized_clients, status, origin.response.headers());
-    if let Some(outcome) = request.refusal(&origin.response) {
+    if let Some(outcome) = request.passes_after(&origin.response) {
         resources.fills.refuse(request.refusal_key, origin.received);
         if let Some(leader) = leader {
             leader.finish_unshared();

@@ -40,7 +40,7 @@ pub(super) async fn pass_head(
                 .unwrap_or_else(|| ProxyResponse::upstream_failure(&error, &outcome, route));
         }
     };
-    if let Some(outcome) = request.refusal(&response) {
+    if let Some(outcome) = request.passes_after(&response) {
         return pass::pass_lookup(resources, context, outcome).await;
     }
     if let Some(outcome) =

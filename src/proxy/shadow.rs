@@ -202,7 +202,7 @@ pub(super) async fn pass_in_shadow(
     let received = resources.clock.wall();
     let status = response.status();
     record_shadow_authorization(resources, &watch, status, response.headers());
-    let refusal = watch.fill.turns_away(status, response.headers());
+    let refusal = watch.fill.refusal(status, response.headers());
     let supersedes = watch.fill.supersedes(status, response.headers());
     // Where a 304 confirms the client's copy, a fill would have fetched the whole, and stored it.
     let unchanged = status == StatusCode::NOT_MODIFIED;

@@ -10,7 +10,9 @@
 
 use std::borrow::Cow;
 
-use http::header::{ACCEPT_ENCODING, COOKIE, HeaderMap, HeaderName, HeaderValue, USER_AGENT};
+use http::header::{
+    ACCEPT_ENCODING, COOKIE, HeaderMap, HeaderName, HeaderValue, RANGE, USER_AGENT,
+};
 use smallvec::SmallVec;
 
 use crate::policy::credential::{Credential, CredentialRule};
@@ -31,7 +33,8 @@ pub struct CanonicalRequest<'a> {
     pub path: &'a str,
     /// The query that is in the key.
     pub query: Option<&'a str>,
-    /// The client's address as a field of the key has it, if there is such a field.
+    /// The client's address as a field of the key has it, or as the operator passes it; none where
+    /// neither is so.
     pub(super) address: Option<Vec<u8>>,
     pub(super) headers: CanonicalHeaders<'a>,
     pub(super) cookies: CanonicalCookies<'a>,
@@ -83,7 +86,6 @@ impl<'a> CanonicalHeaders<'a> {
         route: &Route,
         roles: &RoleContext,
         request: &RequestView<'a>,
-        range: bool,
     ) -> (Self, SmallVec<[HeaderName; 2]>) {
         let mut sorted = Self::default();
         let mut unknown = SmallVec::new();
@@ -95,7 +97,7 @@ impl<'a> CanonicalHeaders<'a> {
                 HeaderRole::Negotiated => {
                     // A part of a response is a part of its plain form: a client that resumes a
                     // download must not get pieces of two encodings.
-                    let plain = range && *name == ACCEPT_ENCODING;
+                    let plain = *name == ACCEPT_ENCODING && request.headers.contains_key(RANGE);
                     if !plain && !sorted.implicit.iter().any(|(known, _)| *known == name) {
                         sorted.implicit.extend(negotiated(route, name, request.headers));
                     }

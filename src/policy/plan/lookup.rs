@@ -64,9 +64,9 @@ impl PolicyRules {
         refuse_unkeyable(route, request)?;
         let host = authority(request.uri, request.headers);
         let query = keyed_query(&route.spec.query, request.uri)?;
-        let range = *request.method == Method::GET && request.headers.contains_key(RANGE);
+        let has_range = request.headers.contains_key(RANGE);
         let roles = route.headers.context(request.peer_is_trusted);
-        let (headers, unknown) = CanonicalHeaders::new(route, &roles, request, range);
+        let (headers, unknown) = CanonicalHeaders::new(route, &roles, request);
         let cookies = CanonicalCookies::new(route, &self.credential, &roles, request.headers);
 
         let mut key = target_key(route, &host, &path, query.as_deref());
@@ -107,7 +107,7 @@ impl PolicyRules {
             credential: identity,
             authorization,
             unknown,
-            range,
+            range: has_range && *request.method == Method::GET,
             roles,
             request: *request,
             rules: self,
@@ -216,19 +216,25 @@ impl Lookup<'_> {
     #[must_use]
     pub fn canonical(&self) -> CanonicalRequest<'_> {
         let (route, headers) = (self.route, self.request.headers);
-        let (mut sorted, _) = CanonicalHeaders::new(route, &self.roles, &self.request, self.range);
+        let (mut sorted, _) = CanonicalHeaders::new(route, &self.roles, &self.request);
         sorted.set_user_agent(
             route.headers.role(&USER_AGENT, &self.roles),
             headers,
             route.spec.scope == Scope::Private && self.credential.is_some(),
         );
         let is_address = |field: &&Arc<Field>| matches!(field.source, FieldSource::Client(_));
-        let address = route.fields.iter().find(is_address);
+        let address = match route.fields.iter().find(is_address) {
+            Some(field) => field.value(&self.view()).ok().map(Cow::into_owned),
+            None if route.headers.passes_address() => {
+                Some(self.request.client.to_canonical().to_string().into_bytes())
+            }
+            None => None,
+        };
         CanonicalRequest {
             host: &self.host,
             path: &self.path,
             query: self.query(),
-            address: address.and_then(|field| Some(field.value(&self.view()).ok()?.into_owned())),
+            address,
             headers: sorted,
             cookies: self.cookies(),
         }

@@ -52,9 +52,10 @@ impl Route {
     /// the key.
     #[must_use]
     pub fn substituted_in(&self, spec: &VarySpec, roles: &RoleContext) -> Option<HeaderName> {
-        let is_substituted = |name: &&HeaderName| {
-            self.headers.role(name, roles) == HeaderRole::Substituted
-                && !(self.keys_address && forward::is_client_address(name))
+        let is_substituted = |name: &&HeaderName| match self.headers.role(name, roles) {
+            HeaderRole::Substituted => !(self.keys_address && forward::is_client_address(name)),
+            HeaderRole::Passed => forward::is_address(name),
+            _ => false,
         };
         spec.names().find(is_substituted).cloned()
     }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::header::{HeaderMap, HeaderValue, LOCATION};
+use http::header::{HeaderMap, HeaderValue};
 use http::{Response, StatusCode, Uri};
 
 use crate::cache::fills::FillKey;
@@ -140,19 +140,10 @@ impl FillRequest {
 
     /// Why the client's own request goes to the origin in place of this one, if it does: the origin
     /// refuses this one, which has less, or varies on what a fill replaces.
-    pub(crate) fn refusal(&self, response: &Response<Body>) -> Option<Outcome> {
+    pub(crate) fn passes_after(&self, response: &Response<Body>) -> Option<Outcome> {
         let (status, headers) = (response.status(), response.headers());
-        let is_login = || {
-            let location = headers.get(LOCATION);
-            location.is_some_and(|location| self.config.rules.credential.is_login(location))
-        };
-        let is_refused = matches!(
-            status,
-            StatusCode::UNAUTHORIZED
-                | StatusCode::FORBIDDEN
-                | StatusCode::NOT_ACCEPTABLE
-                | StatusCode::TOO_MANY_REQUESTS
-        ) || (status.is_redirection() && is_login());
+        let is_refused = self.refusal(status, headers) == Some(Refusal::Credential)
+            || matches!(status, StatusCode::NOT_ACCEPTABLE | StatusCode::TOO_MANY_REQUESTS);
         if is_refused {
             return Some(Outcome::bypass(Reason::FillRefused));
         }
@@ -169,7 +160,7 @@ impl FillRequest {
     }
 
     /// How a response turns the caller away, if it does.
-    pub(crate) fn turns_away(&self, status: StatusCode, headers: &HeaderMap) -> Option<Refusal> {
+    pub(crate) fn refusal(&self, status: StatusCode, headers: &HeaderMap) -> Option<Refusal> {
         Refusal::from_response(&self.config.rules.credential, status, headers)
     }
 
@@ -180,7 +171,7 @@ impl FillRequest {
         status: StatusCode,
         headers: &HeaderMap,
     ) {
-        if let (Some(client), Some(_)) = (self.client, self.turns_away(status, headers)) {
+        if let (Some(client), Some(_)) = (self.client, self.refusal(status, headers)) {
             clients.revoke(client, self.key);
         }
     }
@@ -190,7 +181,7 @@ impl FillRequest {
         // SECURITY: in scope `shared` what one caller is refused is no news of the entry that
         // others share.
         let refused =
-            self.route.spec.scope == Scope::Shared && self.turns_away(status, headers).is_some();
+            self.route.spec.scope == Scope::Shared && self.refusal(status, headers).is_some();
         !refused && !status.is_server_error()
     }
 }

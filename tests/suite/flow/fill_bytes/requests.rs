@@ -55,6 +55,23 @@ const QUERIES: [&str; 7] =
 
 const HOSTS: [&str; 4] = ["app.test", "app.test:80", "app.test:8080", "other.test"];
 
+/// A list of languages that is longer than any browser's.
+const LONG: &str = concat!(
+    "x1,x2,x3,x4,x5,x6,x7,x8,x9,x10,x11,x12,x13,x14,x15,x16,x17,x18,x19,x20,x21,x22,x23,x24,x25,",
+    "de;q=0.9                                                                               ,",
+    "                                                                                        ",
+    "                                                                                        ",
+    "                                                                                        ",
+    "                                                                                        ",
+    "                                                                                        ",
+    "                                                                                        ",
+    "                                                                                        ",
+    "                                                                                        ",
+    "                                                                                        ",
+    "                                                                                        ",
+    "                                                                                        ,en"
+);
+
 /// A header and the values that requests give it.
 type Choice = (&'static str, &'static [&'static str]);
 
@@ -108,6 +125,8 @@ pub const DECIDING: [Choice; 19] = [
             "a1,a2,a3,a4,a5,a6,a7,a8,a9",
             "a1,a2,a3,a4,a5,a6,a7,a8,b9",
             "x y",
+            "fü, de",
+            LONG,
             "",
         ],
     ),
@@ -134,7 +153,7 @@ pub const DECIDING: [Choice; 19] = [
     ("Origin", &["https://a.test", "https://b.test", "null"]),
     ("X-Requested-With", &["XMLHttpRequest"]),
     ("Content-Type", &["text/plain"]),
-    ("X-Odd", &["1", "2"]),
+    ("X-Odd", &["1", "2", "ü"]),
     ("X-Forwarded-Host", &["a.test", "A.test", "b.test"]),
     ("X-Forwarded-Proto", &["https", "http"]),
     ("X-Forwarded-Port", &["443"]),
@@ -146,7 +165,7 @@ pub const DECIDING: [Choice; 19] = [
 ];
 
 /// Headers that change nothing, by the book: none of their bytes may reach the origin on a fill.
-pub const HARMLESS: [Choice; 51] = [
+pub const HARMLESS: [Choice; 55] = [
     ("User-Agent", &["Mozilla/5.0 zq7x", "curl/8 zq7x"]),
     ("Referer", &["https://app.test/?zq7x"]),
     ("Accept-Charset", &["utf-8, zq7x"]),
@@ -191,6 +210,10 @@ pub const HARMLESS: [Choice; 51] = [
     ("If-Modified-Since", &["Sun, 06 Nov 1994 08:49:37 GMT"]),
     ("If-Range", &["\"zq7x\""]),
     ("Cache-Control", &["x=zq7x"]),
+    ("Upgrade", &["zq7x", "h2c"]),
+    ("HTTP2-Settings", &["zq7x"]),
+    ("Expect", &["100-continue"]),
+    ("Content-Length", &["0"]),
     // Cookies that count for nothing. They come beside others, or alone.
     ("Cookie", &["_ga=zq7x"]),
     ("Cookie", &["_gcl_au=zq7x"]),
@@ -203,8 +226,14 @@ pub const HARMLESS: [Choice; 51] = [
 ];
 
 /// Headers of one connection, which HTTP/2 does not have.
-const HTTP1_ONLY: [&str; 5] =
-    ["connection", "keep-alive", "proxy-connection", "transfer-encoding", "upgrade"];
+const HTTP1_ONLY: [&str; 6] = [
+    "connection",
+    "keep-alive",
+    "proxy-connection",
+    "transfer-encoding",
+    "upgrade",
+    "http2-settings",
+];
 
 /// How a request is written on the wire.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -301,7 +330,7 @@ impl Sent {
             let name = name.to_ascii_lowercase();
             let fits = name != "te" || value == "trailers";
             if fits && !HTTP1_ONLY.contains(&name.as_str()) {
-                request = request.header(name, value.trim());
+                request = request.header(name, value.trim().as_bytes());
             }
         }
         request.body(()).expect("a test's request is well-formed")
