@@ -322,8 +322,8 @@ async fn drop_stale(
     }
 }
 
-/// Notes what the head of the origin's response says of the caller: that it may have what is stored,
-/// or, by `admit = "route"`, all that the route stores.
+/// Notes what the head of the origin's response says of the caller: that it may have what is
+/// stored, or, by `admit = "route"`, all that the route stores.
 ///
 /// SECURITY: a response whose body is new authorizes for this body alone, so only at its end.
 fn record_authorization(resources: &Resources, request: &FillRequest, origin: &OriginResponse) {
