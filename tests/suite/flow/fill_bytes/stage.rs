@@ -341,6 +341,8 @@ fn comparable((one, first): (&Sent, &str), (two, second): (&Sent, &str)) -> [Str
             match name {
                 "if-none-match" | "if-modified-since" => None,
                 "authorization" | "x-api-key" | "cookie" if caller => None,
+                // Written otherwise, it is another credential.
+                "cookie" if shared => Some(line.replace("; ", ";")),
                 "user-agent" if agent => None,
                 // The operator's word.
                 "x-passed" | "x-let-through" | "referer" if passed && other(name) => None,
