@@ -157,10 +157,8 @@ impl<'a> CanonicalHeaders<'a> {
         for (name, value) in headers {
             match route.headers.role(name, roles) {
                 HeaderRole::Keyed => sorted.fields.push((name, value)),
-                HeaderRole::Credential => {
-                    if route.spec.scope != Scope::Public && *name != COOKIE {
-                        sorted.credentials.push((name, value));
-                    }
+                HeaderRole::Credential if route.spec.scope != Scope::Public && *name != COOKIE => {
+                    sorted.credentials.push((name, value));
                 }
                 // SECURITY: nobody vouches for what a client says of its own address.
                 HeaderRole::Passed if *name != COOKIE && !forward::is_address(name) => {
