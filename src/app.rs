@@ -28,11 +28,11 @@ use crate::outcome::{Outcome, Reason};
 use crate::policy::authorized_clients::AuthorizedClients;
 use crate::policy::route::Collapse;
 use crate::proxy::response;
-use crate::proxy::{self, OriginClient, Proxy};
+use crate::proxy::{self, ClientConnection, OriginClient, Proxy};
 use crate::redis::RedisClient;
 use crate::secret::Hasher;
 use crate::semantics::body::Body;
-use crate::semantics::forward::ClientPeer;
+use crate::semantics::forward::{BadRequest, ClientPeer};
 use crate::server::{self, Drained, Service};
 use crate::shadow::Shadow;
 use crate::telemetry::events::{EventKind, Events};
@@ -278,8 +278,19 @@ async fn publish_state_changes(proxy: Arc<Proxy>, readiness: Arc<dyn Readiness>)
 }
 
 impl Service for Proxy {
-    async fn call(self: &Arc<Self>, request: Request<Body>, peer: ClientPeer) -> Response<Body> {
-        self.handle(request, peer).await
+    type Client = ClientConnection;
+
+    fn connect(&self, peer: ClientPeer) -> ClientConnection {
+        ClientConnection::new(peer)
+    }
+
+    async fn call(
+        self: &Arc<Self>,
+        request: Request<Body>,
+        client: &ClientConnection,
+        flaw: Option<BadRequest>,
+    ) -> Response<Body> {
+        self.handle(request, client, flaw).await
     }
 
     fn refuse(&self, status: StatusCode, why: &'static str) -> Response<Body> {

@@ -8,14 +8,18 @@
 //! and not by a task of its own: an exchange wakes no task but its own, and dropping a request or a
 //! body closes the connection, so that the origin notices.
 
+mod checkout;
 mod connect;
 mod connection;
 mod counters;
 mod download;
 mod error;
 mod exchange;
+mod permits;
+mod pinned;
 mod pool;
 mod settings;
+mod socket;
 mod trailers;
 mod tunnel;
 mod upload;
@@ -31,7 +35,8 @@ use self::exchange::Exchanger;
 
 pub use self::counters::UpstreamCounters;
 pub use self::error::{UpstreamError, UpstreamSetupError};
-pub use self::exchange::CloseDelimited;
+pub use self::exchange::{CloseDelimited, ConnectionChoice};
+pub use self::pinned::PinSlot;
 pub use self::settings::{HostHeader, Target, UpstreamSettings};
 pub use self::tunnel::tunnel;
 
@@ -62,6 +67,7 @@ impl Upstream {
         let inner = Exchanger {
             pool: Arc::new(pool::Pool::new(&settings, clock.clone(), counters.clone())),
             first_byte_timeout: settings.first_byte_timeout,
+            reuse_after_body: settings.reuse_after_body,
             idle_timeout: settings.idle_timeout,
             host: match settings.host {
                 HostHeader::Preserve => None,
@@ -80,6 +86,12 @@ impl Upstream {
         self.inner.host.as_ref()
     }
 
+    /// A place for one client connection's own connection to the origin.
+    #[must_use]
+    pub fn pin(&self) -> Arc<PinSlot> {
+        PinSlot::new(&self.inner.pool)
+    }
+
     /// Sends a request whose headers are ready (see `forward::prepare_request`) and waits for the
     /// response's head.
     ///
@@ -91,7 +103,19 @@ impl Upstream {
     /// # Errors
     /// When there is no response; see [`UpstreamError`].
     pub async fn send(&self, request: Request<Body>) -> Result<Response<Body>, UpstreamError> {
-        let result = exchange::send(&self.inner, request).await;
+        self.send_on(&ConnectionChoice::Pooled, request).await
+    }
+
+    /// Like [`Upstream::send`], on such a connection.
+    ///
+    /// # Errors
+    /// The same.
+    pub async fn send_on(
+        &self,
+        choice: &ConnectionChoice,
+        request: Request<Body>,
+    ) -> Result<Response<Body>, UpstreamError> {
+        let result = exchange::send(&self.inner, request, choice).await;
         if let Err(error) = &result {
             error.count(&self.inner.counters);
         }

@@ -144,6 +144,7 @@ impl StartupSettings {
             credential: Arc::clone(&config.credential),
             hasher: self.hasher.clone(),
             max_key: usize::try_from(limits.key).unwrap_or(usize::MAX),
+            upgrades: config.upgrades.clone(),
         };
         let table = metrics.table(rules.routes.iter().map(|route| route.name().to_owned()));
         ActiveConfig { rules: Arc::new(rules), settings, table }

@@ -41,7 +41,7 @@ async fn each_sidecar_of_a_process_logs_requests_by_its_own_settings() {
         let request = Request::builder().method(Method::GET).uri(path).header("host", "a");
         let request = request.body(Body::empty()).expect("a request");
         let peer = ClientPeer { addr: [127, 0, 0, 1].into(), trusted: false };
-        let response = sidecar.proxy.handle(request, peer).await;
+        let response = sidecar.proxy.handle(request, &ClientConnection::new(peer), None).await;
         assert_eq!(response.status(), StatusCode::BAD_GATEWAY);
     }
     let log = String::from_utf8(captured.0.lock().clone()).expect("UTF-8");

@@ -204,6 +204,10 @@ reasons! {
     Upgrade = "upgrade", [Bypass],
         meaning: "The client asks for another protocol, such as WebSocket.",
         remedy: "";
+    ConnectionLogin = "connection login", [Bypass],
+        meaning: "The request logs in its connection (`Authorization: NTLM` or `Negotiate`), or \
+                  another request on the same connection has done so.",
+        remedy: "";
     MethodOverride = "method override", [Bypass],
         meaning: "A header asks the origin to treat the request as another method. It is handled \
             as \
@@ -410,6 +414,7 @@ mod tests {
                 (Reason::Range, 500),
                 (Reason::Precondition, 500),
                 (Reason::Upgrade, 500),
+                (Reason::ConnectionLogin, 500),
                 (Reason::MethodOverride, 500),
                 (Reason::MutationPending, 500),
                 (Reason::CacheUnavailable, 503),

@@ -361,6 +361,7 @@ mod tests {
             credential,
             hasher: Hasher::default(),
             max_key: 4096,
+            upgrades: Upgrades::default(),
         };
         let question = ExplainRequest {
             method: "get".into(),

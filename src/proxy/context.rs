@@ -12,6 +12,7 @@ use crate::policy::key::Key;
 use crate::policy::plan::{Lookup, RequestView};
 use crate::policy::request_directives::RequestDirectives;
 use crate::proxy::active_config::ActiveConfig;
+use crate::proxy::client::ConnectionDemand;
 use crate::proxy::settings::ProxySettings;
 use crate::semantics::body::Body;
 use crate::semantics::forward::ClientPeer;
@@ -22,6 +23,8 @@ pub(crate) struct RequestContext<'a> {
     /// The configuration that it was planned by.
     pub(super) config: &'a Arc<ActiveConfig>,
     pub(super) peer: ClientPeer,
+    /// What it asks of connections.
+    pub(super) connection: &'a ConnectionDemand,
     /// When it arrived.
     pub(super) now: Wall,
 }
@@ -89,5 +92,6 @@ pub(super) fn request_view<'a>(parts: &'a Parts, body: &Body, peer: ClientPeer) 
         headers: &parts.headers,
         has_body: !body.is_empty(),
         peer_is_trusted: peer.trusted,
+        bypass: None,
     }
 }

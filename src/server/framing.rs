@@ -1,17 +1,21 @@
 //! Watches the bytes of HTTP/1 request heads for what hyper does not report.
 //!
-//! Owns two findings: where in a message the connection is (see [`StreamPosition`]), and whether a
-//! head carried both `Content-Length` and `Transfer-Encoding`. hyper drops the length of such a
-//! message and serves it; the server rejects it (RFC 9112 section 6.1). This file parses nothing
-//! else and changes nothing: hyper stays the parser. It must not know sockets, timers or services.
+//! Owns two findings: where in a message the connection is (see [`StreamPosition`]), and what is
+//! wrong with a head although hyper serves it (see [`HeadFlaw`]). Everything else is left to hyper.
+//! This file changes no byte, and must not know sockets, timers or services.
 
-use memchr::memchr_iter;
+mod chunks;
+
+use memchr::{memchr, memchr_iter};
+
+use self::chunks::{ChunkProgress, Chunks};
+use crate::semantics::forward::BadRequest;
 
 /// What an HTTP/2 connection with prior knowledge begins with (RFC 9113 section 3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
-/// How much of a line is kept when a read ends inside it: enough for the longest name, and a length
-/// with much white space.
+/// How much of a header line is read: enough for the longest name, and a length with much white
+/// space.
 const KEPT_BYTES: usize = 64;
 
 /// Where in the stream of messages the last byte read was.
@@ -21,37 +25,61 @@ pub(super) enum StreamPosition {
     Between = 0,
     /// Inside a head.
     Head = 1,
-    /// Inside a body, or after one whose end is not tracked.
+    /// Inside a body, or behind a message after which hyper closes the connection.
     Body = 2,
     /// In a stream that is not HTTP/1: HTTP/2, or a tunnel.
     Opaque = 3,
 }
 
-/// What the server has done with the connection's requests when bytes arrive.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct RequestProgress {
-    /// Requests handed to the service so far.
-    pub served: u32,
-    /// Whether one of them is still being read or answered.
-    pub busy: bool,
+/// What is wrong with a head that hyper accepts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum HeadFlaw {
+    /// It has both `Content-Length` and `Transfer-Encoding`. hyper drops the length.
+    TwoLengths = 0,
+    /// Its target has a fragment. hyper cuts it off, so that `DELETE /dav/x/#y` would delete
+    /// `/dav/x/`.
+    Fragment = 1,
+    /// It stands behind a message whose end this file and hyper see in different places. That is
+    /// impossible unless one of them has changed; such a head is not trusted.
+    Unseen = 2,
 }
 
-/// The watcher of one connection.
-///
-/// It follows pipelined requests, and skips bodies whose length is known. After a chunked body it
-/// waits until the request has been answered and takes the next byte as the start of a head. A head
-/// of which a part came in the same read as the end of a chunked body is therefore seen only in
-/// part, and may carry both headers unnoticed. That is harmless: hyper obeys `Transfer-Encoding`,
-/// closes the connection after the answer, so that no byte behind the message is taken for a
-/// request, and the message gets new framing on its way to the origin.
+impl HeadFlaw {
+    /// Why the request is rejected.
+    pub(super) const fn bad_request(self) -> BadRequest {
+        match self {
+            Self::TwoLengths => BadRequest::TwoLengths,
+            Self::Fragment => BadRequest::Fragment,
+            Self::Unseen => BadRequest::Framing,
+        }
+    }
+
+    /// Whether the bounds of the message are in doubt.
+    pub(super) const fn is_of_framing(self) -> bool {
+        matches!(self, Self::TwoLengths | Self::Unseen)
+    }
+}
+
+/// The first flawed head of a connection. The response to it is the connection's last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct FlawedHead {
+    /// Its number, counted as the service's calls are.
+    pub number: u32,
+    pub flaw: HeadFlaw,
+}
+
+/// The watcher of one connection. It follows pipelined requests, and skips their bodies.
 #[derive(Debug)]
 pub(super) struct Scanner {
     state: ScanState,
-    /// The number of the head that is being watched, counted as the service's calls are.
-    head: u32,
+    /// How many heads have ended.
+    heads: u32,
     /// Whether the request line has been seen: empty lines before it mean nothing (RFC 9112 section
     /// 2.2).
     started: bool,
+    /// Whether the request line has come to the space behind the method.
+    in_target: bool,
+    fragment: bool,
     length: Length,
     transfer_encoded: bool,
     /// The start of the line that the last read ended in, and how long that line is so far.
@@ -64,7 +92,9 @@ enum ScanState {
     Preface(usize),
     Head,
     Body(u64),
-    Blind,
+    Chunked(Chunks),
+    /// hyper closes the connection after this message.
+    Last,
     Opaque,
 }
 
@@ -79,8 +109,10 @@ impl Scanner {
     pub(super) const fn new() -> Self {
         Self {
             state: ScanState::Preface(0),
-            head: 0,
+            heads: 0,
             started: false,
+            in_target: false,
+            fragment: false,
             length: Length::Absent,
             transfer_encoded: false,
             line_start: [0; KEPT_BYTES],
@@ -88,17 +120,12 @@ impl Scanner {
         }
     }
 
-    /// Scans the bytes of one read. Returns the number of the request that carries both headers,
-    /// when its head ends here.
-    pub(super) fn feed(&mut self, mut bytes: &[u8], progress: RequestProgress) -> Option<u32> {
-        if self.state == ScanState::Blind && progress.served > self.head && !progress.busy {
-            self.head = progress.served;
-            self.state = ScanState::Head;
-        }
+    /// Scans the bytes of one read. Returns the flawed head that ends here, if any does.
+    pub(super) fn feed(&mut self, mut bytes: &[u8]) -> Option<FlawedHead> {
         let mut flawed = None;
         while !bytes.is_empty() {
             match self.state {
-                ScanState::Opaque | ScanState::Blind => break,
+                ScanState::Opaque | ScanState::Last => break,
                 ScanState::Head => bytes = self.head(bytes, &mut flawed),
                 ScanState::Body(left) => {
                     let here =
@@ -107,10 +134,23 @@ impl Scanner {
                     self.state = if left == 0 { ScanState::Head } else { ScanState::Body(left) };
                     bytes = &bytes[here..];
                 }
+                ScanState::Chunked(ref mut chunks) => match chunks.feed(bytes) {
+                    ChunkProgress::More => break,
+                    ChunkProgress::End(rest) => {
+                        self.state = ScanState::Head;
+                        bytes = rest;
+                    }
+                    ChunkProgress::Malformed => self.state = ScanState::Last,
+                },
                 ScanState::Preface(matched) => bytes = self.preface(bytes, matched),
             }
         }
         flawed
+    }
+
+    /// How many heads have ended.
+    pub(super) const fn heads(&self) -> u32 {
+        self.heads
     }
 
     /// Where the last byte was.
@@ -120,7 +160,7 @@ impl Scanner {
             ScanState::Preface(_) => StreamPosition::Head,
             ScanState::Head if self.started || self.line > 0 => StreamPosition::Head,
             ScanState::Head => StreamPosition::Between,
-            ScanState::Body(_) | ScanState::Blind => StreamPosition::Body,
+            ScanState::Body(_) | ScanState::Chunked(_) | ScanState::Last => StreamPosition::Body,
             ScanState::Opaque => StreamPosition::Opaque,
         }
     }
@@ -145,28 +185,48 @@ impl Scanner {
     }
 
     /// Goes through lines up to the end of the head. Returns the bytes behind it.
-    fn head<'a>(&mut self, bytes: &'a [u8], flawed: &mut Option<u32>) -> &'a [u8] {
+    fn head<'a>(&mut self, bytes: &'a [u8], flawed: &mut Option<FlawedHead>) -> &'a [u8] {
         let mut start = 0;
         // RFC 9112 section 2.2 lets a bare LF end a line, and hyper takes it: so LF alone is looked
         // for.
         for end in memchr_iter(b'\n', bytes) {
             let piece = &bytes[start..end];
             start = end + 1;
+            if !self.started {
+                self.target(piece);
+            }
             let ended = if self.line == 0 {
-                self.line(piece)
+                self.line(&piece[..piece.len().min(KEPT_BYTES)], piece.len())
             } else {
                 self.keep_line_start(piece);
                 let (kept, line) = (self.line_start, self.line);
                 self.line = 0;
-                if line > KEPT_BYTES { self.cut_line(&kept) } else { self.line(&kept[..line]) }
+                self.line(&kept[..line.min(KEPT_BYTES)], line)
             };
             if ended {
                 self.finish(flawed);
                 return &bytes[start..];
             }
         }
-        self.keep_line_start(&bytes[start..]);
+        let rest = &bytes[start..];
+        if !self.started {
+            self.target(rest);
+        }
+        self.keep_line_start(rest);
         &[]
+    }
+
+    /// A piece of the request line: looks for a fragment behind the method, in which `#` is an
+    /// ordinary character (RFC 9110 section 5.6.2).
+    fn target(&mut self, piece: &[u8]) {
+        let rest = if self.in_target {
+            piece
+        } else {
+            let Some(space) = memchr(b' ', piece) else { return };
+            self.in_target = true;
+            &piece[space + 1..]
+        };
+        self.fragment |= memchr(b'#', rest).is_some();
     }
 
     fn keep_line_start(&mut self, piece: &[u8]) {
@@ -177,19 +237,11 @@ impl Scanner {
         self.line = self.line.saturating_add(piece.len());
     }
 
-    /// A line whose end was not kept: its name is there, its value may not be.
-    fn cut_line(&mut self, start: &[u8]) -> bool {
-        let before = self.length;
-        self.line(start);
-        if self.length != before {
-            self.length = Length::Unclear;
-        }
-        false
-    }
-
-    /// One whole line without its LF. True when it ends the head.
-    fn line(&mut self, line: &[u8]) -> bool {
-        let line = line.strip_suffix(b"\r").unwrap_or(line);
+    /// One line without its LF: its start, and the length of the whole. True when it ends the head.
+    fn line(&mut self, start: &[u8], length: usize) -> bool {
+        let is_whole = length == start.len();
+        let line =
+            if is_whole { start.strip_suffix(b"\r").unwrap_or(start) } else { start };
         if line.is_empty() {
             return self.started;
         }
@@ -200,7 +252,7 @@ impl Scanner {
         match line[0] | 0x20 {
             b'c' => {
                 if let Some(value) = after_name(line, b"content-length:") {
-                    self.length = parse_length(value);
+                    self.length = if is_whole { parse_length(value) } else { Length::Unclear };
                 }
             }
             b't' => self.transfer_encoded |= after_name(line, b"transfer-encoding:").is_some(),
@@ -209,20 +261,31 @@ impl Scanner {
         false
     }
 
-    fn finish(&mut self, flawed: &mut Option<u32>) {
-        if self.transfer_encoded && self.length != Length::Absent {
-            *flawed = Some(self.head);
+    fn finish(&mut self, flawed: &mut Option<FlawedHead>) {
+        let flaw = if self.transfer_encoded && self.length != Length::Absent {
+            Some(HeadFlaw::TwoLengths)
+        } else if self.fragment {
+            Some(HeadFlaw::Fragment)
+        } else {
+            None
+        };
+        if let Some(flaw) = flaw {
+            *flawed = Some(FlawedHead { number: self.heads, flaw });
         }
+        self.heads = self.heads.wrapping_add(1);
         self.state = match self.length {
-            _ if self.transfer_encoded => ScanState::Blind,
-            Length::Unclear => ScanState::Blind,
+            // The first flawed head is the last one: nothing behind it is a request.
+            _ if flaw.is_some() => ScanState::Last,
+            _ if self.transfer_encoded => ScanState::Chunked(Chunks::new()),
+            // hyper rejects a length that is none. One behind much white space is legal, and what
+            // follows its message is not served.
+            Length::Unclear => ScanState::Last,
             Length::Absent | Length::Bytes(0) => ScanState::Head,
             Length::Bytes(length) => ScanState::Body(length),
         };
-        if self.state != ScanState::Blind {
-            self.head = self.head.wrapping_add(1);
-        }
         self.started = false;
+        self.in_target = false;
+        self.fragment = false;
         self.length = Length::Absent;
         self.transfer_encoded = false;
     }

@@ -24,6 +24,12 @@ pub struct UpstreamSettings {
     pub keep_alive: Duration,
     /// The most open sockets towards the origin, tunnels included.
     pub max_connections: usize,
+    /// The most connections that belong to one client each, because its client logs in the
+    /// connection. At most half of `max_connections` count.
+    pub max_pinned: usize,
+    /// Whether a connection is used again after a request with a body. Even if so, it is not after
+    /// a method that seldom has one.
+    pub reuse_after_body: bool,
     /// The most requests that wait for a connection; one more is `UpstreamError::Busy`.
     pub max_waiting: usize,
     /// How long a request waits for a connection before it is `UpstreamError::Busy`.

@@ -6,10 +6,12 @@ use std::sync::Arc;
 use http::header::{HOST, HeaderMap};
 use http::{Method, Uri, Version};
 
+use crate::outcome::Reason;
 use crate::policy::credential::CredentialRule;
 use crate::policy::purge_rule::PurgeRule;
 use crate::policy::route::Routes;
 use crate::secret::Hasher;
+use crate::semantics::forward::Upgrades;
 
 /// The rules of one `proxy.toml`.
 #[derive(Debug)]
@@ -24,6 +26,8 @@ pub struct PolicyRules {
     pub hasher: Hasher,
     /// The longest key, in bytes.
     pub max_key: usize,
+    /// The protocols that a connection may change to.
+    pub upgrades: Upgrades,
 }
 
 impl PolicyRules {
@@ -48,6 +52,8 @@ pub struct RequestView<'a> {
     pub has_body: bool,
     /// Whether the request comes from a trusted proxy.
     pub peer_is_trusted: bool,
+    /// Why its connection keeps the request from the cache, whatever the rules say.
+    pub bypass: Option<Reason>,
 }
 
 /// The authority that the request was sent to, lower-case.

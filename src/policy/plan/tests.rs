@@ -26,6 +26,7 @@ fn rules(toml: &str) -> PolicyRules {
         credential: config.credential,
         hasher: Hasher::default(),
         max_key,
+        upgrades: Upgrades::default(),
     }
 }
 
