@@ -118,12 +118,16 @@ impl Sidecar {
             config.limits.variants,
         ));
         let upstream_counters = upstream::UpstreamCounters::default();
-        let upstream =
-            Upstream::new(config.upstream.clone(), clock.clone(), upstream_counters.clone())
-                .map_err(|error| SetupError {
-                    what: "the client of the origin".to_owned(),
-                    why: error.to_string(),
-                })?;
+        let upstream = Upstream::new(
+            config.upstream.clone(),
+            config.limits.pinned,
+            clock.clone(),
+            upstream_counters.clone(),
+        )
+        .map_err(|error| SetupError {
+            what: "the client of the origin".to_owned(),
+            why: error.to_string(),
+        })?;
         let metrics = Arc::new(Metrics::new());
         let active = startup.active_config(config, &metrics);
         let tasks = TaskTracker::new();

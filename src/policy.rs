@@ -3,9 +3,12 @@
 
 pub mod authorized_clients;
 pub mod cache_groups;
+pub mod client_address;
+pub mod cookies;
 pub mod credential;
 pub mod explain;
 pub mod field;
+pub mod glob;
 pub mod key;
 pub mod plan;
 pub mod purge_rule;

@@ -149,8 +149,8 @@ impl Proxy {
         let connection = &ConnectionDemand { choice, upgrade };
         let (peer, now) = (client.peer, self.clock.wall());
         let context = RequestContext { config, peer, connection, now };
-        let view =
-            RequestView { bypass: connection.bypass(), ..request_view(&parts, &body, peer) };
+        let view = request_view(&parts, &body, peer, &config.rules);
+        let view = RequestView { bypass: connection.bypass(), ..view };
         let plan = context.config.rules.plan(&view);
         if let Some(shadowed) = shadow::shadow_request(resources, context, &parts, &plan) {
             drop(plan);

@@ -47,12 +47,14 @@ pub struct Upstream {
 }
 
 impl Upstream {
-    /// A client that has not connected yet. Needs no runtime.
+    /// A client that has not connected yet. Needs no runtime. `max_pinned` is the most connections
+    /// that belong to one client each; they never take more than half of all.
     ///
     /// # Errors
     /// When the authorities cannot be loaded, or a setting is out of range.
     pub fn new(
         settings: UpstreamSettings,
+        max_pinned: usize,
         clock: Clock,
         counters: UpstreamCounters,
     ) -> Result<Self, UpstreamSetupError> {
@@ -65,7 +67,7 @@ impl Upstream {
         let authority = authority
             .map_err(|_| UpstreamSetupError::Host(settings.target.authority.to_string()))?;
         let inner = Exchanger {
-            pool: Arc::new(pool::Pool::new(&settings, clock.clone(), counters.clone())),
+            pool: Arc::new(pool::Pool::new(&settings, max_pinned, clock.clone(), counters.clone())),
             first_byte_timeout: settings.first_byte_timeout,
             reuse_after_body: settings.reuse_after_body,
             idle_timeout: settings.idle_timeout,
@@ -92,8 +94,8 @@ impl Upstream {
         PinSlot::new(&self.inner.pool)
     }
 
-    /// Sends a request whose headers are ready (see `forward::prepare_request`) and waits for the
-    /// response's head.
+    /// Sends a request whose headers are ready (see `forward::prepare_request`) on such a connection,
+    /// and waits for the response's head.
     ///
     /// The response has the origin's headers, unchanged. A body that breaks off ends in an error,
     /// never as if it were complete. A response that upgrades has `hyper::upgrade::OnUpgrade` in
@@ -102,15 +104,7 @@ impl Upstream {
     ///
     /// # Errors
     /// When there is no response; see [`UpstreamError`].
-    pub async fn send(&self, request: Request<Body>) -> Result<Response<Body>, UpstreamError> {
-        self.send_on(&ConnectionChoice::Pooled, request).await
-    }
-
-    /// Like [`Upstream::send`], on such a connection.
-    ///
-    /// # Errors
-    /// The same.
-    pub async fn send_on(
+    pub async fn send(
         &self,
         choice: &ConnectionChoice,
         request: Request<Body>,

@@ -155,7 +155,7 @@ impl AdminState {
         let request = question.read()?;
         let live = self.proxy.active_config();
         let explained = explain::explain(&live.rules, &request);
-        let asked = request.view();
+        let asked = request.view(&live.rules);
         let stored = match live.rules.plan(&asked) {
             Plan::Lookup(lookup) => self.proxy.inspect(&lookup, asked.headers).await,
             _ => None,

@@ -24,10 +24,12 @@ use crate::cache::fills::cluster::ClusterFills;
 use crate::clock::Clock;
 use crate::config::diff::{self, ConfigChange, ConfigSnapshot};
 use crate::config::{Config, Diagnostic, Diagnostics, Severity};
+use crate::policy::client_address::ClientAddressRule;
 use crate::policy::plan::PolicyRules;
 use crate::policy::route::Collapse;
 use crate::proxy::{self, ActiveConfig, Proxy};
 use crate::secret::Hasher;
+use crate::semantics::forward::{Network, Upgrades};
 use crate::telemetry::events::{EventKind, Events};
 use crate::telemetry::metrics::{Counter, Metrics};
 
@@ -103,6 +105,8 @@ pub struct StartupSettings {
     mark_for: Duration,
     tunnel_timeout: Duration,
     access_log: bool,
+    trusted_proxies: Arc<[Network]>,
+    upgrades: Upgrades,
     hasher: Hasher,
 }
 
@@ -118,6 +122,8 @@ impl StartupSettings {
             mark_for: config.upstream.first_byte_timeout + MARK_MARGIN,
             tunnel_timeout: config.upstream.tunnel_timeout,
             access_log: config.log.access,
+            trusted_proxies: config.server.trusted_proxies.as_slice().into(),
+            upgrades: Upgrades::new(config.upstream.upgrades.iter().cloned()),
             hasher,
         }
     }
@@ -138,13 +144,16 @@ impl StartupSettings {
             debug_headers: config.debug_headers,
             access_log: self.access_log,
         };
+        let (routes, purges) =
+            (std::mem::take(&mut config.routes), std::mem::take(&mut config.purges));
         let rules = PolicyRules {
-            routes: std::mem::take(&mut config.routes),
-            purges: std::mem::take(&mut config.purges),
+            client_address: ClientAddressRule::new(&routes, &purges, &self.trusted_proxies),
+            routes,
+            purges,
             credential: Arc::clone(&config.credential),
             hasher: self.hasher.clone(),
             max_key: usize::try_from(limits.key).unwrap_or(usize::MAX),
-            upgrades: config.upgrades.clone(),
+            upgrades: self.upgrades.clone(),
         };
         let table = metrics.table(rules.routes.iter().map(|route| route.name().to_owned()));
         ActiveConfig { rules: Arc::new(rules), settings, table }

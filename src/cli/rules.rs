@@ -3,18 +3,23 @@
 use std::sync::Arc;
 
 use crate::config::Config;
+use crate::policy::client_address::ClientAddressRule;
 use crate::policy::plan::PolicyRules;
 use crate::secret::Hasher;
+use crate::semantics::forward::Upgrades;
 
 /// The rules of a file, without starting any part of the sidecar.
 pub(super) fn rules_from(config: Config) -> PolicyRules {
     let secret = config.redis.as_ref().and_then(|redis| redis.secret.as_ref());
+    let trusted = config.server.trusted_proxies.into();
     PolicyRules {
+        client_address: ClientAddressRule::new(&config.routes, &config.purges, &trusted),
         hasher: secret
             .map_or_else(Hasher::default, |secret| Hasher::new(secret.expose().as_bytes())),
         routes: config.routes,
         purges: config.purges,
         credential: Arc::clone(&config.credential),
+        upgrades: Upgrades::new(config.upstream.upgrades),
         max_key: usize::try_from(config.limits.key).unwrap_or(usize::MAX),
     }
 }

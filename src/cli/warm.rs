@@ -6,6 +6,7 @@
 //! sent unless `--unrouted` is given.
 
 use std::io::BufReader;
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -258,6 +259,8 @@ fn refusal(rules: &PolicyRules, job: &WarmRequest, headers: &HeaderMap) -> Optio
         headers: &headers,
         has_body: false,
         peer_is_trusted: false,
+        bypass: None,
+        client: Ipv4Addr::LOCALHOST.into(),
     };
     match rules.plan(&question) {
         Plan::Pass(route, outcome)

@@ -19,12 +19,14 @@ use super::model::{Config, ConfigLimits};
 use crate::policy::route::{Collapse, ResponseRules, RouteMode, Routes};
 use crate::units::{show_duration, show_size};
 
+pub mod credential;
 pub mod fields;
 pub mod freshness;
 pub mod purges;
 pub mod routes;
 mod rule_names;
 pub mod sections;
+pub mod upstream;
 pub mod values;
 
 /// Compiles a text, or returns all its diagnostics.
@@ -128,7 +130,7 @@ fn assemble(file: &ConfigFile, context: &mut CompileContext) -> Option<Config> {
     let credential = Arc::new(
         file.credential
             .get()
-            .and_then(|credential| sections::credential(credential, context))
+            .and_then(|credential| credential::credential(credential, context))
             .unwrap_or_default(),
     );
     let response_tags = file.tags.get().and_then(|tags| sections::response_tags(tags, context));
@@ -239,7 +241,7 @@ fn upstream(
         context.report.push(builder.hint("add [upstream] with url = \"http://127.0.0.1:8000\""));
     }
     let section = file.upstream.given()?;
-    sections::upstream(&section.value, &section.span, context)
+    upstream::upstream(&section.value, &section.span, context)
 }
 
 /// Checks that addresses differ.

@@ -9,11 +9,13 @@ use super::diagnostics::diagnostic::{DiagnosticBuilder, SourceSpan};
 
 mod macros;
 mod query;
+mod strip;
 mod text;
 mod values;
 
 pub(crate) use self::macros::{table, words};
 pub use self::query::QueryForm;
+pub use self::strip::StripForm;
 pub use self::text::{TomlString, word};
 pub use self::values::{Count, Fraction, NamedTable, Period, Size, TomlList};
 

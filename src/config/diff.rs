@@ -14,7 +14,7 @@ use super::Config;
 const AT_START: [&str; 6] = ["listen", "upstream", "admin", "memory", "redis", "log"];
 /// The limits that are read at startup only, because they are the sizes of parts that are built
 /// then.
-const LIMITS_AT_START: [&str; 9] = [
+const LIMITS_AT_START: [&str; 10] = [
     "object",
     "admissions",
     "fills",
@@ -24,6 +24,7 @@ const LIMITS_AT_START: [&str; 9] = [
     "variants",
     "refreshes",
     "shadow_keys",
+    "pinned",
 ];
 /// Keys whose values are never shown.
 const SECRET: [&str; 4] = ["token", "password", "secret", "username"];

@@ -5,11 +5,11 @@
 //! Editors show the comments of the keys, so they are written for the operator.
 
 use super::decode::{
-    Count, Fraction, NamedTable, Period, QueryForm, Size, TomlList, TomlString, table,
+    Count, Fraction, NamedTable, Period, QueryForm, Size, StripForm, TomlList, TomlString, table,
 };
 use super::keywords::{
-    AuthWord, ClientWord, CollapseWord, FormatWord, GuardWord, HostWord, ModeWord, OnLossWord,
-    OriginWord, ScopeWord, UnknownWord, WritesWord,
+    AddressWord, AdmitWord, AuthWord, ClientWord, CollapseWord, FormatWord, GuardWord, HostWord,
+    ModeWord, OnLossWord, OriginWord, ScopeWord, UnknownWord, VaryCookieWord, WritesWord,
 };
 
 table! {
@@ -115,6 +115,16 @@ table! {
         max_header_bytes: Size = "256KiB",
         /// How many headers a response may have.
         max_headers: Count = 256,
+        /// The protocols that a connection may be upgraded to. A request for another one goes on
+        /// without its `Upgrade`. `[]` allows none.
+        upgrades: TomlList<TomlString> = ["websocket"],
+        /// Whether a connection is used again after a request with a body. A GET, HEAD, DELETE or
+        /// OPTIONS with a body always ends it, because some origins leave such a body unread.
+        reuse_after_body: bool = true,
+        /// The `User-Agent` that the origin gets with fills that do not carry the caller's. The
+        /// default is that of an ordinary browser, so that the origin sends its ordinary page.
+        user_agent: TomlString =
+            "Mozilla/5.0 (Windows NT 10.0; Win64; x64; rv:145.0) Gecko/20100101 Firefox/145.0",
         /// A PEM file of roots to trust in place of the system's; relative to the folder of this
         /// file.
         ca_file: TomlString,
@@ -248,6 +258,9 @@ table! {
         /// How many keys routes in shadow mode remember.
         #[schemars(extend("minimum" = 1))]
         shadow_keys: Count = 50_000,
+        /// How many connections to the origin may belong to one client each, because it has logged
+        /// in to the connection with NTLM or Negotiate.
+        pinned: Count = 64,
     }
 }
 
@@ -284,9 +297,9 @@ table! {
         "oneOf" = [
             { "required": ["header"] }, { "required": ["cookie"] }, { "required": ["query"] },
             { "required": ["path"] }, { "required": ["host"] }, { "required": ["auth"] },
-            { "required": ["body"] },
+            { "required": ["client"] }, { "required": ["body"] },
         ],
-        "dependentRequired" = { "length": ["auth"] }
+        "dependentRequired" = { "length": ["auth"], "prefix": ["client"] }
     ))]
     FieldForm("a field", "{ header = \"x-name\" }") {
         /// A request header.
@@ -305,6 +318,13 @@ table! {
         /// How many characters count with `auth = "prefix"`.
         #[schemars(extend("minimum" = 8, "maximum" = 512))]
         length: Count,
+        /// The client's address, or the network given by `prefix`. Behind `trusted_proxies`, the
+        /// last address in `X-Forwarded-For` that is not one of them.
+        client: AddressWord,
+        /// How many bits of the address count with `client`: of IPv4, as in "/24", by which IPv6
+        /// counts as /56; or of both, as in "/24,/48". Without it, all of them.
+        #[schemars(extend("examples" = ["/24", "/24,/48"]))]
+        prefix: TomlString,
         /// A JSON pointer into the body of a write, JSON or form. For purge rules only.
         #[schemars(extend("pattern" = "^/", "examples" = ["/campaign/id"]))]
         body: TomlString,
@@ -317,9 +337,25 @@ table! {
         /// Further headers that identify the caller.
         #[schemars(extend("examples" = [["x-api-key"]]))]
         headers: TomlList<TomlString> = [],
-        /// The cookies that identify the caller. Without this key the whole `Cookie` header does.
-        #[schemars(extend("examples" = [["session"]]))]
+        /// The cookies that identify the caller, where `*` stands for any text. Without this key,
+        /// all cookies do that are not ignored.
+        #[schemars(extend("examples" = [["session"], ["wordpress_logged_in_*"]]))]
         cookies: TomlList<TomlString>,
+        /// Further cookies that change no response: they are withheld on fills, and count for
+        /// nothing. `*` stands for any text; "@consent" and "@ab" stand for the cookies of consent
+        /// banners and of A/B tests. Those of analytics ("@analytics") are ignored anyway. An entry
+        /// that begins with `!` takes names out again.
+        #[schemars(extend("examples" = [["@consent", "promo_*", "!_pk_*"]]))]
+        ignore_cookies: TomlList<TomlString> = [],
+        /// The paths that the origin redirects to when a caller must log in, where `*` stands for
+        /// any text. A redirect to one of them is the answer to one caller.
+        login_paths: TomlList<TomlString> = [
+            "*/login", "*/login/*", "*/login.*", "*/Login", "*/Login.*", "*/log-in", "*/log_in",
+            "*/signin", "*/signin/*", "*/sign_in", "*/sign-in", "*/session/new", "*/sessions/new",
+            "*/wp-login.php", "*/accounts/login*", "*/auth/login*", "*/user/login*", "*/sso",
+            "*/sso/*", "*/saml/*", "*/saml2/*", "*/oauth/authorize*", "*/oauth2/*",
+            "*/openid-connect/auth", "*/adfs/ls*"
+        ],
     }
 }
 
@@ -391,8 +427,22 @@ table! {
         /// How long a credential stays authorized after the origin has accepted it. For scope
         /// `shared`.
         admit_for: Period = "60s",
-        /// Whether to store responses that set cookies, without the cookies.
-        strip_set_cookie: bool = false,
+        /// What a credential is authorized for once the origin has accepted it, in scope `shared`:
+        /// the entry that it was given (`entry`), or every entry of the route with the same fields
+        /// of `key` (`route`). `route` says that who may read one of them may read all.
+        admit: AdmitWord = "entry",
+        /// The languages that the origin has. `Accept-Language` is narrowed to the one that fits
+        /// best, for the key and on fills.
+        #[schemars(extend("minItems" = 1, "examples" = [["en", "de", "pt-BR"]]))]
+        languages: TomlList<TomlString>,
+        /// What a `Vary` with `Cookie` or `Authorization` means in scope `public`: the response is
+        /// stored for requests without them, and the others are passed (`respect`), or nothing
+        /// (`ignore`).
+        vary_cookie: VaryCookieWord = "respect",
+        /// Whether to store responses that set cookies, without the cookies: those that set only
+        /// cookies of a list, where `*` stands for any text; or, with `true`, all responses to
+        /// requests that carry a credential.
+        strip_set_cookie: StripForm = false,
         /// Request headers that the origin does not get on a fill.
         drop_headers: TomlList<TomlString> = [],
         /// Request headers that are forwarded although they are not part of the key. They must not

@@ -3,7 +3,9 @@
 
 use super::decode::words;
 use crate::policy::purge_rule::MutationGuard;
-use crate::policy::route::{ClientCacheControl, Collapse, RouteMode, UnknownHeaders};
+use crate::policy::route::{
+    AdmitRule, ClientCacheControl, Collapse, RouteMode, UnknownHeaders, VaryCookie,
+};
 use crate::policy::scope::Scope;
 use crate::redis::{OnLoss, WritePolicy};
 use crate::semantics::storability::OriginRule;
@@ -58,6 +60,27 @@ words! {
     /// How much of the `Authorization` header counts.
     AuthWord -> AuthKind, "a form of auth field" {
         "token" => AuthKind::Token, "prefix" => AuthKind::Prefix,
+    }
+}
+
+words! {
+    /// What counts of the client.
+    AddressWord -> (), "a property of the client" {
+        "address" => (),
+    }
+}
+
+words! {
+    /// What a caller may be given once the origin has answered it.
+    AdmitWord -> AdmitRule, "a rule for admission" {
+        "entry" => AdmitRule::Entry, "route" => AdmitRule::Route,
+    }
+}
+
+words! {
+    /// What a `Vary` that names cookies means.
+    VaryCookieWord -> VaryCookie, "a rule for Vary" {
+        "respect" => VaryCookie::Respect, "ignore" => VaryCookie::Ignore,
     }
 }
 

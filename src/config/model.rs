@@ -87,6 +87,8 @@ pub struct ConfigLimits {
     pub refreshes: usize,
     /// How many keys routes in shadow mode remember.
     pub shadow_keys: usize,
+    /// How many connections to the origin may belong to one client each.
+    pub pinned: usize,
 }
 
 impl fmt::Debug for Config {

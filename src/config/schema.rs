@@ -7,7 +7,7 @@ use schemars::generate::SchemaSettings;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 
 use super::decode::{
-    Count, Fraction, NamedTable, Period, QueryForm, Setting, Size, TomlList, TomlString,
+    Count, Fraction, NamedTable, Period, QueryForm, Setting, Size, StripForm, TomlList, TomlString,
 };
 use super::file::{self, ConfigFile};
 
@@ -90,6 +90,15 @@ inline!(QueryForm, "QueryForm", {
         { "type": "array", "items": { "type": "string", "minLength": 1 }, "uniqueItems": true }
     ],
     "examples": [["page", "limit"]]
+});
+
+inline!(StripForm, "StripForm", {
+    "title": "`true`, `false` or list of strings",
+    "oneOf": [
+        { "type": "boolean" },
+        { "type": "array", "items": { "type": "string", "minLength": 1 }, "uniqueItems": true }
+    ],
+    "examples": [["_ga", "pref_*"]]
 });
 
 impl<T: JsonSchema> JsonSchema for Setting<T> {

@@ -120,6 +120,7 @@ impl Reason {
             | Self::Range
             | Self::Precondition
             | Self::Upgrade
+            | Self::ConnectionLogin
             | Self::MethodOverride
             | Self::MutationPending
             | Self::RequestNoStore

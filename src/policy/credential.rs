@@ -3,19 +3,65 @@
 use std::fmt;
 
 use hmac::Mac as _;
-use http::header::{AUTHORIZATION, COOKIE, HeaderMap, HeaderName};
+use http::header::{AUTHORIZATION, COOKIE, HeaderMap, HeaderName, HeaderValue};
 
+use crate::policy::cookies::IgnoredCookies;
 use crate::policy::field;
+use crate::policy::glob::{Glob, any_matches};
 use crate::secret::Hasher;
 use crate::units::short_hex;
 
 /// What identifies a client, besides `Authorization`.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CredentialRule {
     /// Further headers that identify a client.
     pub headers: Box<[HeaderName]>,
     /// The cookies that count; `None` for the whole `Cookie` header.
-    pub cookies: Option<Box<[Box<str>]>>,
+    pub cookies: Option<Box<[Glob]>>,
+    /// The cookies that are withheld on fills and count for nothing.
+    pub ignored_cookies: IgnoredCookies,
+    /// The paths that the origin redirects to when a caller must log in.
+    pub login_paths: Box<[Glob]>,
+}
+
+/// Where common frameworks and identity providers let a caller log in, below any path.
+pub const LOGIN_PATHS: &[&str] = &[
+    "*/login",
+    "*/login/*",
+    "*/login.*",
+    "*/Login",
+    "*/Login.*",
+    "*/log-in",
+    "*/log_in",
+    "*/signin",
+    "*/signin/*",
+    "*/sign_in",
+    "*/sign-in",
+    "*/session/new",
+    "*/sessions/new",
+    "*/wp-login.php",
+    "*/accounts/login*",
+    "*/auth/login*",
+    "*/user/login*",
+    "*/sso",
+    "*/sso/*",
+    "*/saml/*",
+    "*/saml2/*",
+    "*/oauth/authorize*",
+    "*/oauth2/*",
+    "*/openid-connect/auth",
+    "*/adfs/ls*",
+];
+
+impl Default for CredentialRule {
+    fn default() -> Self {
+        Self {
+            headers: Box::default(),
+            cookies: None,
+            ignored_cookies: IgnoredCookies::default(),
+            login_paths: LOGIN_PATHS.iter().copied().map(Glob::new).collect(),
+        }
+    }
 }
 
 /// A keyed hash of a client's whole credential.
@@ -61,8 +107,8 @@ impl CredentialRule {
                 headers.get_all(COOKIE).iter().for_each(|value| part(b'C', b"", value.as_bytes()));
             }
             Some(names) => {
-                for (name, value) in field::cookies(headers)
-                    .filter(|(name, _)| names.iter().any(|wanted| wanted.as_bytes() == *name))
+                for (name, value) in
+                    field::cookies(headers).filter(|(name, _)| any_matches(names, name))
                 {
                     part(b'c', name, value);
                 }
@@ -70,6 +116,47 @@ impl CredentialRule {
         }
         any.then(|| Credential(mac.finalize().into_bytes().into()))
     }
+
+    /// Whether a request carries anything that identifies its client.
+    #[must_use]
+    pub fn is_in(&self, headers: &HeaderMap) -> bool {
+        headers.contains_key(AUTHORIZATION)
+            || self.headers.iter().any(|name| headers.contains_key(name))
+            || match &self.cookies {
+                None => headers.contains_key(COOKIE),
+                Some(names) => field::cookies(headers).any(|(name, _)| any_matches(names, name)),
+            }
+    }
+
+    /// Whether a redirect to this `Location` asks the caller to log in. Of a relative or absolute
+    /// reference, the path counts, without parameters.
+    #[must_use]
+    pub fn is_login(&self, location: &HeaderValue) -> bool {
+        let path = path_of(location.as_bytes());
+        if path.starts_with(b"/") {
+            return any_matches(&self.login_paths, path);
+        }
+        // Relative to the request's path: only its end is known.
+        any_matches(&self.login_paths, &[b"/", path].concat())
+    }
+}
+
+/// The path of a URI reference (RFC 3986 4.1), without the parameters that Java puts after `;`.
+fn path_of(reference: &[u8]) -> &[u8] {
+    let reference = reference.trim_ascii();
+    let end = reference.iter().position(|byte| b"?#;".contains(byte)).unwrap_or(reference.len());
+    let mut path = &reference[..end];
+    let authority = match path.iter().position(|&byte| byte == b'/' || byte == b':') {
+        Some(colon) if path[colon] == b':' => path.get(colon + 1..),
+        _ => Some(path),
+    };
+    if let Some(rest) = authority.and_then(|rest| rest.strip_prefix(b"//")) {
+        path = &rest[rest.iter().position(|&byte| byte == b'/').unwrap_or(rest.len())..];
+    }
+    while let Some(rest) = path.strip_prefix(b"../").or_else(|| path.strip_prefix(b"./")) {
+        path = rest;
+    }
+    path
 }
 
 #[cfg(test)]
@@ -89,7 +176,7 @@ mod tests {
         let hasher = Hasher::default();
         let rule = CredentialRule {
             headers: [HeaderName::from_static("x-api-key")].into(),
-            cookies: None,
+            ..CredentialRule::default()
         };
         let of = |lines: &[_]| rule.credential(&headers(lines), &hasher);
         assert_eq!(of(&[("accept", "*/*")]), None);
@@ -109,11 +196,74 @@ mod tests {
     #[test]
     fn only_the_named_cookies_count() {
         let hasher = Hasher::default();
-        let rule = CredentialRule { headers: Box::default(), cookies: Some(["sid".into()].into()) };
+        let rule = CredentialRule {
+            cookies: Some(["sid".into(), "wordpress_logged_in_*".into()].into()),
+            ..CredentialRule::default()
+        };
         let of = |cookie: &'static str| rule.credential(&headers(&[("cookie", cookie)]), &hasher);
         assert_eq!(of("_ga=1; sid=x"), of("sid=x; _ga=2"));
         assert_ne!(of("sid=x"), of("sid=y"));
         assert_eq!(of("_ga=1"), None);
+        assert_ne!(of("wordpress_logged_in_0a=x"), None);
+        assert_ne!(of("wordpress_logged_in_0a=x"), of("wordpress_logged_in_0a=y"));
+    }
+
+    #[test]
+    fn a_request_carries_a_credential_if_it_has_one() {
+        let of = |rule: &CredentialRule, lines: &[_]| {
+            let headers = headers(lines);
+            let carries = rule.is_in(&headers);
+            assert_eq!(carries, rule.credential(&headers, &Hasher::default()).is_some());
+            carries
+        };
+        let plain = CredentialRule::default();
+        let named = CredentialRule {
+            headers: [HeaderName::from_static("x-api-key")].into(),
+            cookies: Some(["sid*".into()].into()),
+            ..CredentialRule::default()
+        };
+        assert!(of(&plain, &[("authorization", "a")]) && of(&named, &[("authorization", "a")]));
+        assert!(of(&plain, &[("cookie", "a=1")]) && !of(&named, &[("cookie", "a=1")]));
+        assert!(of(&named, &[("cookie", "a=1; sid2=x")]) && of(&named, &[("x-api-key", "a")]));
+        assert!(!of(&plain, &[("x-api-key", "a")]) && !of(&plain, &[]));
+    }
+
+    #[test]
+    fn a_login_is_known_by_the_path_of_its_location() {
+        let rule = CredentialRule {
+            login_paths: ["/login".into(), "*/accounts/login*".into(), "/".into()].into(),
+            ..CredentialRule::default()
+        };
+        let of = |location: &'static str| rule.is_login(&HeaderValue::from_static(location));
+        for login in [
+            "/login",
+            "/login?next=/a",
+            "/login#top",
+            "/login;jsessionid=1",
+            "login",
+            "../login?x",
+            "./login",
+            "https://app.test/login",
+            "https://app.test:8443/login?next=https://x/y",
+            "//app.test/login",
+            "http://app.test/en/accounts/login/",
+            " /login",
+            "/",
+        ] {
+            assert!(of(login), "{login}");
+        }
+        for other in [
+            "/Login",
+            "/logins",
+            "/a?next=/login",
+            "/a#/login",
+            "https://login/a",
+            "https://login.test/a",
+            "https://user:login@app.test/a",
+            "urn:login",
+        ] {
+            assert!(!of(other), "{other}");
+        }
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Fields: named values of a request, from which keys, tags and purge rules are made.
 
 use std::borrow::Cow;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
 use http::header::{AUTHORIZATION, COOKIE, HeaderMap, HeaderName};
@@ -33,8 +34,39 @@ pub enum FieldSource {
     Host,
     /// The `Authorization` header. Its value is only ever used as a keyed hash.
     Auth(Auth),
+    /// The address of the client, or the network that it belongs to.
+    Client(ClientPrefix),
     /// A JSON pointer into the body of a mutation (JSON or form). For purge rules only.
     Body(Box<str>),
+}
+
+/// How many bits of a client's address count.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ClientPrefix {
+    /// Of an IPv4 address; at most 32.
+    pub v4: u8,
+    /// Of an IPv6 address; at most 128.
+    pub v6: u8,
+}
+
+impl ClientPrefix {
+    /// The whole address.
+    pub const WHOLE: Self = Self { v4: 32, v6: 128 };
+
+    /// The address, or the first address of its network.
+    #[must_use]
+    pub fn apply(self, addr: IpAddr) -> IpAddr {
+        match addr.to_canonical() {
+            IpAddr::V4(addr) => {
+                let mask = u32::MAX.checked_shl(32 - u32::from(self.v4)).unwrap_or(0);
+                Ipv4Addr::from_bits(addr.to_bits() & mask).into()
+            }
+            IpAddr::V6(addr) => {
+                let mask = u128::MAX.checked_shl(128 - u32::from(self.v6)).unwrap_or(0);
+                Ipv6Addr::from_bits(addr.to_bits() & mask).into()
+            }
+        }
+    }
 }
 
 /// How much of the `Authorization` header identifies the client.
@@ -58,6 +90,8 @@ pub struct FieldView<'a> {
     pub query: &'a str,
     /// The captures of the pattern that matched.
     pub captures: &'a [(Arc<str>, Box<str>)],
+    /// The address of the client.
+    pub client: IpAddr,
     /// The fields of the body, if a purge rule reads them.
     pub body: Option<&'a BodyFields>,
     /// Hashes values that must not be stored in the clear.
@@ -96,6 +130,9 @@ impl Field {
                 let value = single(view.headers, &AUTHORIZATION)?;
                 Cow::Owned(view.hasher.hex("auth", auth.counting_part(value)).into_bytes())
             }
+            FieldSource::Client(prefix) => {
+                Cow::Owned(prefix.apply(view.client).to_string().into_bytes())
+            }
             FieldSource::Body(pointer) => {
                 bytes(view.body.and_then(|body| body.get(pointer)).ok_or(FieldError::Missing)?)
             }
@@ -126,6 +163,7 @@ impl Field {
             FieldSource::Header(_)
             | FieldSource::Path(_)
             | FieldSource::Host
+            | FieldSource::Client(_)
             | FieldSource::Auth(_) => self.value(view).into_iter().map(Cow::into_owned).collect(),
         };
         values.retain(|value| !value.is_empty());
@@ -144,6 +182,7 @@ impl Field {
             FieldSource::Query(_)
             | FieldSource::Path(_)
             | FieldSource::Host
+            | FieldSource::Client(_)
             | FieldSource::Body(_) => None,
         }
     }
@@ -311,7 +350,8 @@ mod tests {
         query: &'a str,
         captures: &'a [(Arc<str>, Box<str>)],
     ) -> FieldView<'a> {
-        FieldView { headers, host: "app", query, captures, body: None, hasher }
+        let client = Ipv4Addr::new(192, 0, 2, 7).into();
+        FieldView { headers, host: "app", query, captures, client, body: None, hasher }
     }
 
     fn field(source: FieldSource) -> Field {
@@ -346,6 +386,25 @@ mod tests {
         assert_eq!(sid.value(&view(&headers, &hasher, "", &[])).as_deref(), Ok(&b"x"[..]));
         headers.append(COOKIE, HeaderValue::from_static("sid=y"));
         assert_eq!(sid.value(&view(&headers, &hasher, "", &[])), Err(FieldError::Ambiguous));
+    }
+
+    #[test]
+    fn the_clients_address_counts_by_its_network() {
+        let of = |v4, v6, addr: &str| {
+            ClientPrefix { v4, v6 }.apply(addr.parse().expect("an address")).to_string()
+        };
+        assert_eq!(of(32, 128, "10.1.2.3"), "10.1.2.3");
+        assert_eq!(of(24, 56, "10.1.2.3"), "10.1.2.0");
+        assert_eq!(of(0, 0, "10.1.2.3"), "0.0.0.0");
+        assert_eq!(of(24, 56, "::ffff:10.1.2.3"), "10.1.2.0", "one client has one address");
+        assert_eq!(of(24, 56, "2001:db8:1:2ff::9"), "2001:db8:1:200::");
+        assert_eq!(of(32, 128, "2001:DB8:0::1"), "2001:db8::1");
+        let hasher = Hasher::default();
+        let headers = HeaderMap::new();
+        let office = field(FieldSource::Client(ClientPrefix { v4: 24, v6: 56 }));
+        let view = view(&headers, &hasher, "", &[]);
+        assert_eq!(office.value(&view).as_deref(), Ok(&b"192.0.2.0"[..]));
+        assert_eq!(office.every_value(&view), [b"192.0.2.0".to_vec()]);
     }
 
     #[test]

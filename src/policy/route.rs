@@ -15,9 +15,11 @@ use crate::semantics::storability::OriginRule;
 
 pub use crate::policy::route::headers::{HeaderRole, HeaderRules};
 pub use crate::policy::route::pattern::{Captures, Pattern};
+pub use crate::policy::route::set_cookie::StripSetCookie;
 
 pub(crate) mod headers;
 mod pattern;
+mod set_cookie;
 
 /// Whether a route caches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -85,6 +87,25 @@ pub enum ClientCacheControl {
     Ignore,
 }
 
+/// What a caller may be given once the origin has answered it, in scope `shared`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AdmitRule {
+    /// The entry that it was given.
+    Entry,
+    /// Every entry of the route with the same key fields: the operator states that who may read one
+    /// may read all.
+    Route,
+}
+
+/// What a `Vary` that names cookies or credentials means, in scope `public`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum VaryCookie {
+    /// The response is for requests that carry neither.
+    Respect,
+    /// Nothing: the operator states that the response is the same for everyone.
+    Ignore,
+}
+
 /// Which requests share one fill per key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Collapse {
@@ -121,8 +142,8 @@ pub struct RouteSpec {
     pub early_refresh: bool,
     /// Which requests share one fill per key.
     pub collapse: Collapse,
-    /// Whether to store responses that set cookies, without the cookies.
-    pub strip_set_cookie: bool,
+    /// Which responses that set cookies to store, without the cookies.
+    pub strip_set_cookie: StripSetCookie,
     /// Who may share its entries.
     pub scope: Scope,
     /// The fields in its key.
@@ -137,8 +158,14 @@ pub struct RouteSpec {
     pub pass_headers: Box<[HeaderName]>,
     /// The rule for all other headers.
     pub unknown_headers: UnknownHeaders,
+    /// What a client is authorized for, in scope `shared`.
+    pub admit: AdmitRule,
     /// How long a client stays authorized, in scope `shared`.
     pub admit_for: Duration,
+    /// The languages that the origin has, to which `Accept-Language` is narrowed.
+    pub languages: Option<Box<[Box<str>]>>,
+    /// What a `Vary` that names cookies or credentials means, in scope `public`.
+    pub vary_cookie: VaryCookie,
     /// Whether the request's own `Cache-Control` is honored.
     pub client_cache_control: ClientCacheControl,
 }
@@ -284,12 +311,15 @@ fn fingerprint(
         origin,
         stale_while_revalidate,
         stale_if_error,
+        languages,
+        vary_cookie,
         // These decide when the origin is contacted and who is served, not what is stored.
         jitter: _,
         mode: _,
         audit: _,
         early_refresh: _,
         collapse: _,
+        admit: _,
         admit_for: _,
         client_cache_control: _,
     } = spec;
@@ -304,11 +334,12 @@ fn fingerprint(
             unknown_headers,
             credential,
             targeted,
-            response_tags
+            response_tags,
+            (strip_set_cookie, languages, vary_cookie),
         )
     );
     let times = format!("{:?}", (ttl, origin, stale_while_revalidate, stale_if_error));
-    (pattern.as_str(), scope, strip_set_cookie, rules, times).hash(&mut hasher);
+    (pattern.as_str(), scope, rules, times).hash(&mut hasher);
     tags.iter().for_each(|tag| tag.as_str().hash(&mut hasher));
     hasher.finish().to_be_bytes()
 }

@@ -273,7 +273,8 @@ mod tests {
     }
 
     fn view<'a>(headers: &'a HeaderMap, hasher: &'a Hasher) -> FieldView<'a> {
-        FieldView { headers, host: "app", query: "", captures: &[], body: None, hasher }
+        let client = [192, 0, 2, 7].into();
+        FieldView { headers, host: "app", query: "", captures: &[], client, body: None, hasher }
     }
 
     #[test]

@@ -9,7 +9,7 @@ use crate::cache::fills::FillKey;
 use crate::clock::Wall;
 use crate::policy::authorized_clients::AuthorizedClients;
 use crate::policy::key::Key;
-use crate::policy::plan::{Lookup, RequestView};
+use crate::policy::plan::{Lookup, PolicyRules, RequestView};
 use crate::policy::request_directives::RequestDirectives;
 use crate::proxy::active_config::ActiveConfig;
 use crate::proxy::client::ConnectionDemand;
@@ -84,7 +84,12 @@ pub(super) fn is_authorized(clients: &AuthorizedClients, lookup: &Lookup<'_>, no
 }
 
 /// The head of a request, as far as the rules read it.
-pub(super) fn request_view<'a>(parts: &'a Parts, body: &Body, peer: ClientPeer) -> RequestView<'a> {
+pub(super) fn request_view<'a>(
+    parts: &'a Parts,
+    body: &Body,
+    peer: ClientPeer,
+    rules: &PolicyRules,
+) -> RequestView<'a> {
     RequestView {
         method: &parts.method,
         uri: &parts.uri,
@@ -93,5 +98,6 @@ pub(super) fn request_view<'a>(parts: &'a Parts, body: &Body, peer: ClientPeer) 
         has_body: !body.is_empty(),
         peer_is_trusted: peer.trusted,
         bypass: None,
+        client: rules.client_address.address(&parts.headers, &peer),
     }
 }

@@ -59,7 +59,7 @@ pub(super) async fn mutate(
     };
     let (config, peer) = (context.config, context.peer);
     let (fields, body) = read_body(config, &parts, body, peer, &effective).await;
-    let view = request_view(&parts, &body, peer);
+    let view = request_view(&parts, &body, peer, &config.rules);
     let mutation = match config.rules.mutation(&view, &effective, fields.as_ref()) {
         Ok(mutation) => mutation,
         Err(header) => {

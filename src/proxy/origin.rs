@@ -52,7 +52,7 @@ impl OriginClient {
         route: Option<usize>,
     ) -> Result<Response<Body>, UpstreamError> {
         let since = self.clock.now();
-        let response = self.upstream.send_on(choice, request).await?;
+        let response = self.upstream.send(choice, request).await?;
         table.origin(route, self.clock.now().duration_since(since));
         Ok(response)
     }

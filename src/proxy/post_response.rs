@@ -58,6 +58,7 @@ pub(super) async fn prepare_post(
         has_body: false,
         peer_is_trusted: context.peer.trusted,
         bypass: context.connection.bypass(),
+        client: context.config.rules.client_address.address(&headers, &context.peer),
     };
     let Plan::Lookup(lookup) = context.config.rules.plan(&view) else { return None };
     // SECURITY: what the origin has seen of this POST, the key has seen; it saw no credential,

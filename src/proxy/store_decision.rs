@@ -64,7 +64,7 @@ pub(super) fn decide_store(
         requested,
         received,
     };
-    let policy = storability::store_policy(&store_rules(request), &exchange)?;
+    let policy = storability::store_policy(&store_rules(request, response.headers()), &exchange)?;
     if request.route.spec.scope == Scope::Shared && !response.status().is_success() {
         // SECURITY: what the origin answers to a caller whom it turns away is for that caller.
         return Err(Reason::Status);
@@ -107,14 +107,16 @@ pub(super) fn decide_store(
     Ok(StoreDecision { key, policy, tags, response_tags, requested, received, revalidated })
 }
 
-fn store_rules(request: &FillRequest) -> StoreRules<'_> {
+fn store_rules<'a>(request: &'a FillRequest, response: &HeaderMap) -> StoreRules<'a> {
     let spec = &request.route.spec;
+    // A credential that was withheld does not count: the origin has not seen it.
+    let carries_credential = request.config.rules.credential.is_in(&request.sent);
     // Entries that were stored together should not expire together.
     let jitter = spec.jitter.mul_f64(rand::random::<f64>());
     StoreRules {
         ttl: spec.ttl.map(|ttl| ttl.saturating_sub(jitter)),
         origin: spec.origin,
-        strip_set_cookie: spec.strip_set_cookie,
+        strip_set_cookie: spec.strip_set_cookie.strips(response, carries_credential),
         // By scope `shared` with a ttl the operator has said that the origin's answer to the
         // credential is enough.
         may_share_authorized: request.route.key_holds_credential()

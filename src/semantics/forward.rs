@@ -4,6 +4,7 @@
 //! Pure: headers in, headers out. Knows nothing of connections, routes or the cache.
 
 mod check;
+mod client;
 mod login;
 mod network;
 mod upgrade;
@@ -17,10 +18,11 @@ use http::header::{
 use http::{HeaderMap, HeaderName, HeaderValue, Version};
 use smallvec::SmallVec;
 
-pub use check::{BadRequest, ConnectionOptions, check_request, complete_target};
+pub use check::{BadRequest, check_request, complete_target};
+pub use client::client_address;
 pub use login::logs_in_connection;
 pub use network::Network;
-pub use upgrade::{Upgrades, accepts_upgrade, take_upgrade};
+pub use upgrade::{Upgrades, accepts_upgrade, offered_upgrade, take_upgrade};
 
 /// What a proxy knew about the client (RFC 7239).
 pub(crate) const FORWARDED: HeaderName = http::header::FORWARDED;
@@ -48,6 +50,9 @@ pub(crate) static HOP_BY_HOP: [HeaderName; 7] = [
     UPGRADE,
     HTTP2_SETTINGS,
 ];
+
+/// The protocols in whose tunnels requests would go past the rules.
+pub(crate) const HIDDEN_HTTP: [&str; 4] = ["h2c", "h2", "http", "tls"];
 
 /// The peer that sent a request, one hop away.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

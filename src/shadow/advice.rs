@@ -258,6 +258,7 @@ fn renderable<'a>(route: &'a Route, pattern: &str) -> impl Iterator<Item = &'a T
             | FieldSource::Cookie(_)
             | FieldSource::Query(_)
             | FieldSource::Host
+            | FieldSource::Client(_)
             | FieldSource::Auth(_) => true,
         })
     })

@@ -258,7 +258,9 @@ fn receive<C: Checkout>(
         return Ok(Response::from_parts(parts, Body::empty()));
     }
     let chunked = check_framing(&parts.headers)?;
-    if C::IS_SHARED && has_body && (parts.status.is_client_error() || parts.status.is_server_error())
+    if C::IS_SHARED
+        && has_body
+        && (parts.status.is_client_error() || parts.status.is_server_error())
     {
         // SECURITY: an origin that refuses a request may not have read its body.
         checkout.connection().map(Connection::spend);

@@ -48,7 +48,6 @@ impl PinSlot {
         let permits = Permits::new(self.pool.permit().await?, Some(pin));
         Ok(Some(PinnedConnection { state: CheckoutState::new(permits), slot: Arc::clone(self) }))
     }
-
 }
 
 impl Sweep for PinSlot {
@@ -57,11 +56,8 @@ impl Sweep for PinSlot {
         let is_open = |state: &mut CheckoutState| {
             state.connection.as_mut().is_some_and(|connection| connection.is_free())
         };
-        let closing = if idle.as_mut().is_some_and(|state| !is_open(state)) {
-            idle.take()
-        } else {
-            None
-        };
+        let closing =
+            if idle.as_mut().is_some_and(|state| !is_open(state)) { idle.take() } else { None };
         drop(idle);
         drop(closing);
     }

@@ -50,6 +50,7 @@ struct IdleConnection {
 impl Pool {
     pub(super) fn new(
         settings: &UpstreamSettings,
+        max_pinned: usize,
         clock: Clock,
         counters: UpstreamCounters,
     ) -> Self {
@@ -58,9 +59,7 @@ impl Pool {
             permits: Arc::new(Semaphore::new(settings.max_connections)),
             pins: Mutex::default(),
             // At least half of the connections stay for everybody.
-            pin_permits: Arc::new(Semaphore::new(
-                settings.max_pinned.min(settings.max_connections / 2),
-            )),
+            pin_permits: Arc::new(Semaphore::new(max_pinned.min(settings.max_connections / 2))),
             max_waiting: settings.max_waiting,
             wait_timeout: settings.wait_timeout,
             keep_alive: settings.keep_alive,

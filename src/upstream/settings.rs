@@ -3,6 +3,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use http::HeaderValue;
+
 /// `[upstream]`, compiled.
 #[derive(Clone, Debug)]
 pub struct UpstreamSettings {
@@ -24,12 +26,6 @@ pub struct UpstreamSettings {
     pub keep_alive: Duration,
     /// The most open sockets towards the origin, tunnels included.
     pub max_connections: usize,
-    /// The most connections that belong to one client each, because its client logs in the
-    /// connection. At most half of `max_connections` count.
-    pub max_pinned: usize,
-    /// Whether a connection is used again after a request with a body. Even if so, it is not after
-    /// a method that seldom has one.
-    pub reuse_after_body: bool,
     /// The most requests that wait for a connection; one more is `UpstreamError::Busy`.
     pub max_waiting: usize,
     /// How long a request waits for a connection before it is `UpstreamError::Busy`.
@@ -39,6 +35,13 @@ pub struct UpstreamSettings {
     /// The most headers of a response. 100 costs nothing; any other number costs an allocation for
     /// each response.
     pub max_headers: usize,
+    /// The protocols that a connection may be upgraded to, in lower case.
+    pub upgrades: Box<[Box<str>]>,
+    /// Whether a connection is used again after a request with a body. Even then, only after a
+    /// POST, PUT or PATCH.
+    pub reuse_after_body: bool,
+    /// The `User-Agent` of fills that do not carry the caller's.
+    pub user_agent: HeaderValue,
     /// PEM certificates of the authorities to trust for `https`, in place of the system's.
     pub ca_file: Option<PathBuf>,
 }

@@ -9,6 +9,7 @@ mod metrics;
 mod mutations;
 mod protocols;
 mod regressions;
+mod regressions_connections;
 mod regressions_stale;
 mod shadow;
 mod soft_purge;

@@ -6,17 +6,19 @@ use std::sync::Arc;
 use http::HeaderName;
 use http::header::{AUTHORIZATION, COOKIE};
 
-use super::sections::cookie_name;
+use super::credential::cookie_name;
 use crate::config::context::CompileContext;
 use crate::config::decode::{Located, NamedTable, Setting, TomlString};
 use crate::config::diagnostics::diagnostic::{DiagnosticBuilder, SourceSpan};
 use crate::config::file::FieldForm;
 use crate::config::keywords::AuthKind;
-use crate::policy::field::{Auth, Field, FieldSource};
+use crate::policy::field::{Auth, ClientPrefix, Field, FieldSource};
 
-const SOURCES: &str = "one of header, cookie, query, path, host, auth, body";
+const SOURCES: &str = "one of header, cookie, query, path, host, auth, client, body";
 const SHORTEST_PREFIX: u64 = 8;
 const LONGEST_PREFIX: u64 = 512;
+/// The network that a customer of an Internet provider usually has.
+const DEFAULT_V6_PREFIX: u8 = 56;
 
 /// The fields of the file.
 pub struct FieldTable {
@@ -136,9 +138,25 @@ fn is_name(name: &str) -> bool {
 
 /// The one source of a field.
 fn source(form: &Located<FieldForm>, context: &mut CompileContext) -> Option<FieldSource> {
-    let FieldForm { header, cookie, query, path, host, auth, length, body, unknown } = &form.value;
+    let FieldForm {
+        header,
+        cookie,
+        query,
+        path,
+        host,
+        auth,
+        length,
+        client,
+        prefix,
+        body,
+        unknown,
+    } = &form.value;
     let texts = [header, cookie, query, path, body].map(|slot| !matches!(slot, Setting::Absent));
-    let others = [!matches!(host, Setting::Absent), !matches!(auth, Setting::Absent)];
+    let others = [
+        !matches!(host, Setting::Absent),
+        !matches!(auth, Setting::Absent),
+        !matches!(client, Setting::Absent),
+    ];
     let given = texts.iter().chain(&others).filter(|given| **given).count();
     if given != 1 {
         let message = if given == 0 {
@@ -161,6 +179,16 @@ fn source(form: &Located<FieldForm>, context: &mut CompileContext) -> Option<Fie
         let builder =
             DiagnosticBuilder::error(length.span.clone(), "`length` is only for auth = \"prefix\"");
         context.report.push(builder.hint("remove it"));
+    }
+    if let (Some(prefix), Setting::Absent) = (prefix.given(), client) {
+        let builder = DiagnosticBuilder::error(
+            prefix.span.clone(),
+            "`prefix` is only for client = \"address\"",
+        );
+        context.report.push(builder.hint("remove it"));
+    }
+    if client.given().is_some() {
+        return client_prefix(prefix, context).map(FieldSource::Client);
     }
     if let Some(host) = host.given() {
         if !host.value {
@@ -210,6 +238,31 @@ fn auth_source(
     let fits = context
         .in_range(&length.span, length.value.0, range.0, range.1, |number| number.to_string());
     usize::try_from(length.value.0).ok().filter(|_| fits).map(Auth::Prefix)
+}
+
+/// How much of the client's address counts: `/24`, or `/24,/56` for both families.
+fn client_prefix(slot: &Setting<TomlString>, context: &mut CompileContext) -> Option<ClientPrefix> {
+    let text = match slot {
+        Setting::Absent => return Some(ClientPrefix::WHOLE),
+        slot => slot.given()?,
+    };
+    let length = |part: &str, most: u8| {
+        let digits = part.trim().strip_prefix('/')?;
+        // `+8` and `08` parse as numbers, but are most likely mistakes.
+        let length = digits.parse::<u8>().ok().filter(|length| length.to_string() == digits)?;
+        (1..=most).contains(&length).then_some(length)
+    };
+    let parsed = match text.value.as_str().split_once(',') {
+        Some((v4, v6)) => length(v4, 32).zip(length(v6, 128)),
+        None => length(text.value.as_str(), 32).map(|v4| (v4, DEFAULT_V6_PREFIX)),
+    };
+    if parsed.is_none() {
+        let what = format!("`{}` is not a prefix of addresses", text.value.shown());
+        let allowed = Some("/1 to /32 for IPv4; after a comma, /1 to /128 for IPv6");
+        let hint = "write \"/24\", by which IPv6 counts as /56, or \"/24,/48\"";
+        context.report.malformed(text, "a prefix of addresses", what, allowed, hint);
+    }
+    parsed.map(|(v4, v6)| ClientPrefix { v4, v6 })
 }
 
 /// SECURITY: values of fields appear in keys, tags and diagnostics, so credentials must be hashed.

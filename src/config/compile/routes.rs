@@ -6,16 +6,19 @@ use std::time::Duration;
 
 use http::{HeaderName, header};
 
+use super::credential::cookie_glob;
 use super::fields::FieldTable;
 use super::freshness::freshness_settings;
 use super::rule_names::{RuleNames, pattern};
 use crate::config::context::CompileContext;
-use crate::config::decode::{Located, QueryForm, Setting, TomlList, TomlString};
+use crate::config::decode::{Located, QueryForm, Setting, StripForm, TomlList, TomlString};
 use crate::config::diagnostics::diagnostic::{DiagnosticBuilder, SourceSpan};
 use crate::config::file;
 use crate::policy::credential::CredentialRule;
 use crate::policy::field::{Field, FieldSource};
-use crate::policy::route::{Collapse, Pattern, QueryRule, RouteMode, RouteSpec};
+use crate::policy::route::{
+    AdmitRule, Collapse, Pattern, QueryRule, RouteMode, RouteSpec, StripSetCookie, VaryCookie,
+};
 use crate::policy::scope::Scope;
 use crate::policy::tag::Template;
 use crate::semantics::storability::OriginRule;
@@ -100,6 +103,8 @@ fn route(
     let timing = freshness_settings(file, shared.collapse, context);
     let admit_for = context.period(&file.admit_for, MS, DAY);
     let query = query(file.query.get()?, context);
+    let strip_set_cookie = strip_set_cookie(file.strip_set_cookie.get()?, context);
+    let languages = languages(&file.languages, context);
     let spec = RouteSpec {
         line: context.report.source().line(located.span.start),
         mode: file.mode.get().map_or(RouteMode::On, |word| word.0).and(shared.mode),
@@ -111,7 +116,7 @@ fn route(
         jitter: timing.jitter,
         early_refresh: timing.early_refresh,
         collapse: timing.collapse,
-        strip_set_cookie: file.strip_set_cookie.get().copied().unwrap_or_default(),
+        strip_set_cookie,
         scope: file.scope.get().map_or(Scope::Private, |word| word.0),
         key: key.into(),
         query,
@@ -119,7 +124,10 @@ fn route(
         drop_headers: context.headers(&file.drop_headers),
         pass_headers: context.headers(&file.pass_headers),
         unknown_headers: file.unknown_headers.get().map(|word| word.0)?,
+        admit: file.admit.get().map_or(AdmitRule::Entry, |word| word.0),
         admit_for,
+        languages,
+        vary_cookie: file.vary_cookie.get().map_or(VaryCookie::Respect, |word| word.0),
         client_cache_control: file.client_cache_control.get().map(|word| word.0)?,
         pattern: match pattern {
             Some(pattern) => pattern,
@@ -155,6 +163,50 @@ fn query(form: &QueryForm, context: &mut CompileContext) -> QueryRule {
             context.names(&list.0, |_, text| Some(Box::from(text.value.as_str()))).into(),
         ),
     }
+}
+
+fn strip_set_cookie(form: &StripForm, context: &mut CompileContext) -> StripSetCookie {
+    match form {
+        StripForm::All(false) => StripSetCookie::No,
+        StripForm::All(true) => StripSetCookie::All,
+        StripForm::Named(list) => StripSetCookie::Named(context.names(&list.0, cookie_glob).into()),
+    }
+}
+
+fn languages(
+    slot: &Setting<TomlList<TomlString>>,
+    context: &mut CompileContext,
+) -> Option<Box<[Box<str>]>> {
+    let given = slot.given()?;
+    if given.value.0.is_empty() {
+        let builder = DiagnosticBuilder::error(given.span.clone(), "the list has no language");
+        context.report.push(builder.allowed("languages such as \"en\" or \"pt-BR\"").hint(
+            "name those that the origin has; if it has one, write \
+             drop_headers = [\"accept-language\"]",
+        ));
+    }
+    Some(context.names(&given.value.0, language).into())
+}
+
+/// A language range (RFC 4647 2.1), in lower case.
+fn language(context: &mut CompileContext, text: &Located<TomlString>) -> Option<Box<str>> {
+    let lower = text.value.as_str().to_ascii_lowercase();
+    let is_subtag = |part: &str| {
+        (1..=8).contains(&part.len()) && part.bytes().all(|b| b.is_ascii_alphanumeric())
+    };
+    let primary = lower.split('-').next().unwrap_or_default();
+    let valid = lower.split('-').all(is_subtag) && primary.bytes().all(|b| b.is_ascii_alphabetic());
+    if !valid {
+        let what = format!("`{}` is not a language", text.value.shown());
+        let hint = if lower.contains('_') {
+            "write `-` between its parts: \"pt-BR\""
+        } else {
+            "write one language, without a weight: \"en\""
+        };
+        let allowed = Some("a language such as \"en\" or \"pt-BR\"");
+        context.report.malformed(text, "a language", what, allowed, hint);
+    }
+    valid.then(|| lower.into())
 }
 
 /// The fields that tell a route's entries apart, including those of its tags.

@@ -1,11 +1,9 @@
 //! Compiles the plain sections: the kind and range of each key, and checks across the keys of a
 //! section.
 
-use std::str::FromStr as _;
 use std::time::Duration;
 
 use http::{HeaderName, header};
-use url::Url;
 
 use crate::cache::store;
 use crate::config::context::CompileContext;
@@ -14,12 +12,12 @@ use crate::config::diagnostics::diagnostic::{DiagnosticBuilder, SourceSpan};
 use crate::config::file;
 use crate::config::model::ConfigLimits;
 use crate::config::redis_url;
-use crate::policy::{credential, tag};
+use crate::policy::tag;
 use crate::secret::Secret;
 use crate::semantics::forward;
 use crate::telemetry::log;
 use crate::units::show_size;
-use crate::{admin, server, upstream};
+use crate::{admin, server};
 
 const MS: Duration = Duration::from_millis(1);
 const SECOND: Duration = Duration::from_secs(1);
@@ -95,93 +93,6 @@ fn network(text: &Located<TomlString>, context: &mut CompileContext) -> Option<f
         );
     }
     network.ok()
-}
-
-/// `[upstream]`.
-pub fn upstream(
-    file: &file::UpstreamSection,
-    section: &SourceSpan,
-    context: &mut CompileContext,
-) -> Option<upstream::UpstreamSettings> {
-    let url = file.url.required(
-        "url",
-        (section, &file.unknown),
-        "url = \"http://127.0.0.1:8000\"",
-        &mut context.report,
-    );
-    let target = url.and_then(|url| target(url, context));
-    let ca_file = context.file(&file.ca_file);
-    if let (Some(target), Some(given)) = (&target, file.ca_file.given())
-        && !target.tls
-    {
-        let builder = DiagnosticBuilder::warning(
-            given.span.clone(),
-            "`ca_file` has no effect, because the URL is not https",
-        );
-        context.report.push(builder.hint("remove it, or write the url with https://"));
-    }
-    let header_bytes = context.size(&file.max_header_bytes, 8 * KIB, 16 * MIB);
-    let settings = upstream::UpstreamSettings {
-        connect_timeout: context.period(&file.connect_timeout, MS, HOUR),
-        first_byte_timeout: context.period(&file.first_byte_timeout, MS, DAY),
-        idle_timeout: context.period(&file.idle_timeout, MS, DAY),
-        tunnel_timeout: context.period(&file.tunnel_timeout, MS, 30 * DAY),
-        keep_alive: context.period(&file.keep_alive, Duration::ZERO, DAY),
-        max_connections: context.count(&file.max_connections, 1, 100_000),
-        max_waiting: context.count(&file.max_waiting, 0, 1_000_000),
-        wait_timeout: context.period(&file.wait_timeout, MS, HOUR),
-        max_header_bytes: usize::try_from(header_bytes).unwrap_or(usize::MAX),
-        max_headers: context.count(&file.max_headers, 10, 10_000),
-        host: file.host.get()?.0,
-        ca_file,
-        target: target?,
-    };
-    Some(settings)
-}
-
-fn target(text: &Located<TomlString>, context: &mut CompileContext) -> Option<upstream::Target> {
-    const FORM: &str = "http://HOST[:PORT] or https://HOST[:PORT]";
-    let value = text.value.as_str();
-    let lower = value.to_ascii_lowercase();
-    if !lower.starts_with("http://") && !lower.starts_with("https://") {
-        // SECURITY: a URL may contain a password, so messages never repeat its text.
-        let what = "the origin's URL is neither http nor https";
-        let hint = if value.contains("://") {
-            "only HTTP origins are supported"
-        } else {
-            "put http:// before it"
-        };
-        context.report.malformed(text, "an http or https URL", what, Some(FORM), hint);
-        return None;
-    }
-    let (what, hint) = match Url::parse(value) {
-        Err(error) => {
-            (format!("this is not a URL: {error}"), "write it as \"http://127.0.0.1:8000\"")
-        }
-        Ok(url) if !url.username().is_empty() || url.password().is_some() => (
-            "the origin's URL has a user or password".into(),
-            "remove it; clients send their own credentials",
-        ),
-        Ok(url) if url.path() != "/" || url.query().is_some() || url.fragment().is_some() => (
-            "the origin's URL has a path or a query".into(),
-            "end it after the host and port; requests keep their own paths",
-        ),
-        Ok(url) if url.port_or_known_default() == Some(0) => {
-            ("the origin's URL has port 0".into(), "write the port that the origin listens on")
-        }
-        Ok(url) => {
-            let tls = url.scheme() == "https";
-            let (Some(host), Some(port)) = (url.host_str(), url.port_or_known_default()) else {
-                return None;
-            };
-            let authority =
-                url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}")).into();
-            let host = host.trim_start_matches('[').trim_end_matches(']').into();
-            return Some(upstream::Target { tls, host, port, authority });
-        }
-    };
-    context.report.malformed(text, "the URL of an origin", what, Some(FORM), hint);
-    None
 }
 
 /// `[admin]`.
@@ -357,6 +268,7 @@ pub fn limits(file: &file::LimitsSection, context: &mut CompileContext) -> Confi
         range_fill: context.size(&file.range_fill, 0, u64::MAX),
         refreshes: context.count(&file.refreshes, 1, 1_000_000),
         shadow_keys: context.count(&file.shadow_keys, 1, 10_000_000),
+        pinned: context.count(&file.pinned, 0, 100_000),
     };
     if let Some(given) = file.range_fill.given()
         && limits.range_fill > limits.object
@@ -417,36 +329,6 @@ pub fn log(file: &file::LogSection, context: &mut CompileContext) -> Option<log:
         context.report.malformed(given, "a level", what, allowed, "write \"info\"");
     }
     Some(log::LogSettings { level, format: file.format.get()?.0, access: *file.access.get()? })
-}
-
-/// `[credential]`.
-pub fn credential(
-    file: &file::CredentialSection,
-    context: &mut CompileContext,
-) -> Option<credential::CredentialRule> {
-    let headers = context.headers(&file.headers);
-    let cookies = match &file.cookies {
-        Setting::Absent => None,
-        slot => Some(context.names(&slot.get()?.0, cookie_name).into()),
-    };
-    Some(credential::CredentialRule { headers, cookies })
-}
-
-/// A cookie's name (RFC 6265 4.1.1).
-pub fn cookie_name(context: &mut CompileContext, text: &Located<TomlString>) -> Option<Box<str>> {
-    let name = text.value.as_str();
-    if HeaderName::from_str(name).is_ok() {
-        return Some(name.into());
-    }
-    let what = format!("`{}` is not a valid cookie name", text.value.shown());
-    context.report.malformed(
-        text,
-        "a cookie name",
-        what,
-        Some("letters, digits and !#$%&'*+-.^_`|~"),
-        "write only the name, without `=`",
-    );
-    None
 }
 
 /// `[tags]`.

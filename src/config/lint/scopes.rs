@@ -9,6 +9,7 @@ use super::super::diagnostics::diagnostic::DiagnosticBuilder;
 use super::names::{Meaning, meaning};
 use super::view::{LintFile, LintRoute, texts};
 use crate::policy::field::{Auth, Field, FieldSource};
+use crate::policy::glob::any_matches;
 use crate::policy::scope::Scope;
 use crate::policy::tag::Template;
 use crate::semantics::storability::OriginRule;
@@ -41,7 +42,11 @@ fn tells_apart(route: &LintRoute<'_>, whole: &LintFile<'_>, context: &mut Compil
         FieldSource::Header(name) => named(name.as_str()),
         FieldSource::Cookie(name) => {
             named(name)
-                || whole.credential.cookies.as_ref().is_some_and(|names| names.contains(name))
+                || whole
+                    .credential
+                    .cookies
+                    .as_ref()
+                    .is_some_and(|names| any_matches(names, name.as_bytes()))
         }
         _ => false,
     };

@@ -84,6 +84,19 @@ fn sections() {
     one("[tags]\nresponse_headers = [\"xkey\", \"Xkey\"]", 2, 29, "twice");
     one("[credential]\nheaders = [\"x api\"]", 2, 12, "not a valid header name");
     one("[credential]\ncookies = [\"a=b\"]", 2, 12, "not a valid cookie name");
+    one("[credential]\nignore_cookies = [\"a b\"]", 2, 19, "not a valid cookie name");
+    one("[credential]\nignore_cookies = [\"@abc\"]", 2, 19, "did you mean \"@ab\"?");
+    one("[credential]\nignore_cookies = [\"!\"]", 2, 19, "not a valid cookie name");
+    one(
+        "[credential]\ncookies = [\"sid\"]\nignore_cookies = [\"sid\"]",
+        3,
+        19,
+        "both in cookies and in ignore_cookies",
+    );
+    one("[credential]\nlogin_paths = [\"https://a/login\"]", 2, 16, "write only the path");
+    one("[credential]\nlogin_paths = [\"/login?next=*\"]", 2, 16, "end it before the query");
+    one("[credential]\nlogin_paths = [\"login\"]", 2, 16, "begins with `/` or `*`");
+    one("[limits]\npinned = 100001", 2, 10, "0 to 100000");
     one("[redis]\nnamespace = \"a b\"\nurl = \"redis://h\"", 2, 13, "namespace");
     one("[redis]\ndeadline = \"100ms\"", 1, 1, "`url` is missing");
     one("[redis]\nurl = \"redis-sentinel://h\"", 2, 7, "sentinelServiceName");
@@ -174,6 +187,14 @@ fn fields() {
     field("{ auth = \"token\", length = 20 }", 32, "only for auth");
     field("{ auth = \"bearer\" }", 14, "is not a form of auth field");
     field("{ body = \"id\" }", 14, "JSON pointer");
+    field("{ client = \"ip\" }", 16, "is not a property of the client");
+    field("{ client = \"address\", header = \"a\" }", 5, "more than one source");
+    field("{ host = true, prefix = \"/24\" }", 29, "only for client");
+    field("{ client = \"address\", prefix = 24 }", 36, "put it in quotes");
+    for prefix in ["24", "/33", "/0", "/+8", "/08", "/56", "/24,/129", "/24,", "/24,56"] {
+        let form = format!("{{ client = \"address\", prefix = \"{prefix}\" }}");
+        field(&form, 36, "not a prefix of addresses");
+    }
     field("{ jwt = \"sub\" }", 7, "not supported by this version");
     field("{ query = \"\" }", 15, "empty");
     one("\"a b\" = { host = true }", 1, 1, "not a valid name of a field");
@@ -229,6 +250,15 @@ fn routes() {
     route("scope = \"public\"\nkey = [\"user\"]", 1, 9, "withholds credentials");
     route("scope = \"public\"\npass_headers = [\"cookie\"]", 2, 17, "cannot be passed");
     route("scope = \"shared\"\ndrop_headers = [\"authorization\"]", 2, 17, "authorizes callers");
+    route("admit = \"route \"", 1, 9, "did you mean \"route\"?");
+    route("vary_cookie = \"no\"", 1, 15, "\"respect\" or \"ignore\"");
+    route("languages = []", 1, 13, "the list has no language");
+    route("languages = [\"pt_BR\"]", 1, 14, "write `-` between its parts");
+    route("languages = [\"en;q=0.5\"]", 1, 14, "without a weight");
+    route("languages = [\"de\", \"DE\"]", 1, 20, "listed twice");
+    route("strip_set_cookie = \"true\"", 1, 20, "remove the quotes");
+    route("strip_set_cookie = \"_ga\"", 1, 20, "in brackets");
+    route("strip_set_cookie = [\"a;b\"]", 1, 21, "not a valid cookie name");
     route("audit = true", 1, 9, "a number from 0 to 1");
     route("audit = 1.5", 1, 9, "must be from 0 to 1");
     route("Path = \"/b\"", 1, 1, "did you mean `path`?");

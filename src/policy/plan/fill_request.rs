@@ -7,6 +7,7 @@ use http::Uri;
 use http::header::{CACHE_CONTROL, COOKIE, HeaderMap, HeaderName, HeaderValue, PRAGMA};
 
 use crate::policy::field;
+use crate::policy::glob::any_matches;
 use crate::policy::plan::lookup::Lookup;
 use crate::policy::route::{HeaderRole, QueryRule};
 use crate::policy::scope::Scope;
@@ -75,14 +76,10 @@ impl Lookup<'_> {
     /// The `Cookie` header of a fill: the cookies that the key has seen.
     pub(super) fn sent_cookie(&self) -> Option<HeaderValue> {
         let role = self.route.headers.role(&COOKIE, self.request.peer_is_trusted);
-        let names: Vec<&str> = match (role, &self.rules.credential.cookies) {
-            (HeaderRole::KeyedCookies, _) => {
-                self.route.keyed_cookies.iter().map(|name| &**name).collect()
-            }
+        let credential = match (role, &self.rules.credential.cookies) {
+            (HeaderRole::KeyedCookies, _) => &[][..],
             (HeaderRole::Credential, _) if self.route.spec.scope == Scope::Public => return None,
-            (HeaderRole::Credential, Some(names)) => {
-                names.iter().chain(&self.route.keyed_cookies).map(|name| &**name).collect()
-            }
+            (HeaderRole::Credential, Some(names)) => names,
             (HeaderRole::Withheld, _) => return None,
             _ => {
                 return joined(
@@ -91,8 +88,12 @@ impl Lookup<'_> {
                 );
             }
         };
+        let keyed = &self.route.keyed_cookies;
         let pairs: Vec<Vec<u8>> = field::cookies(self.request.headers)
-            .filter(|(name, _)| names.iter().any(|wanted| wanted.as_bytes() == *name))
+            .filter(|(name, _)| {
+                keyed.iter().any(|wanted| wanted.as_bytes() == *name)
+                    || any_matches(credential, name)
+            })
             .map(|(name, value)| [name, b"=", value].concat())
             .collect();
         joined(pairs.iter().map(Vec::as_slice), b"; ")

@@ -3,9 +3,7 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use http::header::{
-    AUTHORIZATION, HeaderMap, HeaderName, IF_MATCH, IF_UNMODIFIED_SINCE, RANGE,
-};
+use http::header::{AUTHORIZATION, HeaderMap, HeaderName, IF_MATCH, IF_UNMODIFIED_SINCE, RANGE};
 use http::{Method, Uri};
 use sha2::{Digest as _, Sha256};
 use smallvec::SmallVec;
@@ -83,6 +81,7 @@ impl PolicyRules {
             host: &host,
             query: request.uri.query().unwrap_or_default(),
             captures: &captures,
+            client: request.client,
             body: None,
             hasher: &self.hasher,
         };
@@ -180,6 +179,7 @@ impl Lookup<'_> {
             host: &self.host,
             query: self.request.uri.query().unwrap_or_default(),
             captures: &self.captures,
+            client: self.request.client,
             body: None,
             hasher: &self.rules.hasher,
         }

@@ -124,6 +124,7 @@ impl PolicyRules {
                 host: &host,
                 query: request.uri.query().unwrap_or_default(),
                 captures: &captures,
+                client: request.client,
                 body,
                 hasher: &self.hasher,
             });

@@ -1,12 +1,14 @@
 //! The compiled rules of one `proxy.toml`, and the part of a request that they read.
 
 use std::borrow::Cow;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use http::header::{HOST, HeaderMap};
 use http::{Method, Uri, Version};
 
 use crate::outcome::Reason;
+use crate::policy::client_address::ClientAddressRule;
 use crate::policy::credential::CredentialRule;
 use crate::policy::purge_rule::PurgeRule;
 use crate::policy::route::Routes;
@@ -22,6 +24,8 @@ pub struct PolicyRules {
     pub purges: Vec<PurgeRule>,
     /// What identifies a client.
     pub credential: Arc<CredentialRule>,
+    /// How the address of a client is found.
+    pub client_address: ClientAddressRule,
     /// Hashes credentials.
     pub hasher: Hasher,
     /// The longest key, in bytes.
@@ -54,6 +58,8 @@ pub struct RequestView<'a> {
     pub peer_is_trusted: bool,
     /// Why its connection keeps the request from the cache, whatever the rules say.
     pub bypass: Option<Reason>,
+    /// The address of the client, by [`ClientAddressRule`].
+    pub client: IpAddr,
 }
 
 /// The authority that the request was sent to, lower-case.

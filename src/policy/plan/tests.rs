@@ -6,9 +6,12 @@ use http::{Method, Uri, Version};
 
 use super::*;
 use crate::config::Config;
+use crate::policy::client_address::ClientAddressRule;
 use crate::policy::field;
 use crate::policy::tag::Tag;
 use crate::secret::Hasher;
+use crate::semantics::forward;
+use crate::semantics::forward::Upgrades;
 
 mod keys;
 mod mutations;
@@ -20,7 +23,9 @@ fn rules(toml: &str) -> PolicyRules {
     let config = Config::parse(&text, "proxy.toml", &|_| None)
         .unwrap_or_else(|problems| panic!("{problems}"));
     let max_key = usize::try_from(config.limits.key).expect("a small number");
+    let trusted = config.server.trusted_proxies.into();
     PolicyRules {
+        client_address: ClientAddressRule::new(&config.routes, &config.purges, &trusted),
         routes: config.routes,
         purges: config.purges,
         credential: config.credential,
@@ -68,6 +73,9 @@ impl SentRequest {
             headers: &self.headers,
             has_body: self.has_body,
             peer_is_trusted: self.trusted,
+            bypass: forward::offered_upgrade(&self.headers, Version::HTTP_11, &Upgrades::default())
+                .map(|_| Reason::Upgrade),
+            client: [192, 0, 2, 7].into(),
         }
     }
 }
@@ -280,6 +288,11 @@ fn requests_that_the_cache_cannot_answer_bypass() {
     assert_eq!(
         verdict(&rules, &get().with("upgrade", "websocket").with("connection", "upgrade")),
         "upgrade"
+    );
+    assert_eq!(
+        verdict(&rules, &get().with("upgrade", "spice").with("connection", "upgrade")),
+        "lookup",
+        "an offer that is not taken up changes nothing"
     );
     assert_eq!(verdict(&rules, &SentRequest::new("OPTIONS", "/a/1")), "method");
     assert_eq!(verdict(&rules, &SentRequest::new("POST", "/a/1")), "mutate POST");

@@ -25,7 +25,9 @@ pub(super) async fn read_body(
     effective: &Method,
 ) -> (Option<BodyFields>, Body) {
     if body.is_empty()
-        || !config.rules.mutation_reads_body(&request_view(parts, &body, peer), effective)
+        || !config
+            .rules
+            .mutation_reads_body(&request_view(parts, &body, peer, &config.rules), effective)
     {
         return (None, body);
     }

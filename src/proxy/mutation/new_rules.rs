@@ -11,7 +11,7 @@ use http::request::Parts;
 use http::{Method, Request};
 
 use crate::policy::field::BodyFields;
-use crate::policy::plan::RequestView;
+use crate::policy::plan::{PolicyRules, RequestView};
 use crate::policy::tag::Tag;
 use crate::proxy::active_config::{ActiveConfig, LiveConfig};
 use crate::proxy::context::{RequestContext, request_view};
@@ -61,7 +61,8 @@ impl MutationContext {
     /// What the rules in force by now purge beside these tags, if they are not those that the
     /// mutation began under.
     pub(super) fn new_rule_purges(&self, tags: &[Tag]) -> NewRulePurges {
-        let (config, view) = (self.live.load(), self.view());
+        let config = self.live.load();
+        let view = self.view(&config.rules);
         if Arc::ptr_eq(&config, &self.config) {
             return NewRulePurges::Nothing;
         }
@@ -81,10 +82,10 @@ impl MutationContext {
         }
     }
 
-    fn view(&self) -> RequestView<'_> {
+    fn view(&self, rules: &PolicyRules) -> RequestView<'_> {
         RequestView {
             has_body: self.has_body,
-            ..request_view(&self.parts, &Body::empty(), self.peer)
+            ..request_view(&self.parts, &Body::empty(), self.peer, rules)
         }
     }
 }

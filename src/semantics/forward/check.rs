@@ -75,7 +75,7 @@ pub fn complete_target(uri: &mut Uri) {
         return;
     };
     let mut parts = uri.clone().into_parts();
-    parts.path_and_query = format!("/{query}").parse().ok();
+    parts.path_and_query = format!("/{}", query.as_str()).parse().ok();
     // The parts are those of a target that parsed before, so this does not fail.
     if let Ok(whole) = Uri::from_parts(parts) {
         *uri = whole;

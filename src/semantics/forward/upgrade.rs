@@ -3,7 +3,7 @@
 use http::header::UPGRADE;
 use http::{HeaderMap, HeaderValue, Version};
 
-use super::{HTTP2_SETTINGS, lists, members};
+use super::{HIDDEN_HTTP, HTTP2_SETTINGS, lists, members};
 
 /// The protocols that a connection may change to: `[upstream] upgrades`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,9 +26,8 @@ impl Upgrades {
     fn allows(&self, protocol: &[u8]) -> bool {
         let name = protocol.split(|&byte| byte == b'/').next().unwrap_or_default();
         // SECURITY: in a tunnel of HTTP, or of TLS, no rule would be applied to the requests.
-        let carries_http = [&b"h2c"[..], b"h2", b"http", b"tls"]
-            .iter()
-            .any(|refused| name.eq_ignore_ascii_case(refused));
+        let carries_http =
+            HIDDEN_HTTP.iter().any(|refused| name.eq_ignore_ascii_case(refused.as_bytes()));
         !carries_http
             && self.0.iter().any(|allowed| {
                 [name, protocol].iter().any(|text| text.eq_ignore_ascii_case(allowed.as_bytes()))
@@ -36,8 +35,7 @@ impl Upgrades {
     }
 }
 
-/// The protocols that a request offers to change to, if it may: HTTP/1.1, `Connection` lists
-/// `upgrade`, and all of them are allowed. Otherwise the offer is removed, and the request is an
+/// Takes the offer of [`offered_upgrade`]. One that is not allowed is removed, and the request is an
 /// ordinary one.
 pub fn take_upgrade(
     headers: &mut HeaderMap,
@@ -53,7 +51,10 @@ pub fn take_upgrade(
     offered
 }
 
-fn offered_upgrade(
+/// The protocols that a request offers to change to, if it may: HTTP/1.1, `Connection` lists
+/// `upgrade`, and all of them are allowed.
+#[must_use]
+pub fn offered_upgrade(
     headers: &HeaderMap,
     version: Version,
     allowed: &Upgrades,

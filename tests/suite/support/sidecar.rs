@@ -59,6 +59,17 @@ impl Sidecar {
         Self::inside(Clock::system(), (address, admin, app), &text).await
     }
 
+    /// A sidecar in this process with further keys in the tables of its file that come first: each
+    /// of `[listen]`, `[upstream]` or `[admin]`, and its lines.
+    pub async fn start_with(app: SocketAddr, keys: &[(&str, &str)], rules: &str) -> Self {
+        let (address, admin) = addresses();
+        let mut text = tables(address, admin, app, rules);
+        for (table, lines) in keys {
+            text = text.replacen(&format!("{table}\n"), &format!("{table}\n{lines}\n"), 1);
+        }
+        Self::inside(Clock::system(), (address, admin, app), &text).await
+    }
+
     /// A sidecar in this process with a file as it ships, but for the three addresses in it.
     pub async fn start_shipped(file: &Path, app: SocketAddr) -> Self {
         let (address, admin) = addresses();

@@ -1,0 +1,155 @@
+//! Compiles `[upstream]`: the origin's URL, the limits towards it, and what it gets of each client.
+
+use std::time::Duration;
+
+use http::{HeaderName, HeaderValue};
+use url::Url;
+
+use crate::config::context::CompileContext;
+use crate::config::decode::{Located, Setting, TomlString};
+use crate::config::diagnostics::diagnostic::{DiagnosticBuilder, SourceSpan};
+use crate::config::file;
+use crate::semantics::forward;
+use crate::upstream;
+
+const MS: Duration = Duration::from_millis(1);
+const HOUR: Duration = Duration::from_hours(1);
+const DAY: Duration = Duration::from_hours(24);
+const KIB: u64 = 1 << 10;
+const MIB: u64 = 1 << 20;
+
+/// `[upstream]`.
+pub fn upstream(
+    file: &file::UpstreamSection,
+    section: &SourceSpan,
+    context: &mut CompileContext,
+) -> Option<upstream::UpstreamSettings> {
+    let url = file.url.required(
+        "url",
+        (section, &file.unknown),
+        "url = \"http://127.0.0.1:8000\"",
+        &mut context.report,
+    );
+    let target = url.and_then(|url| target(url, context));
+    let ca_file = context.file(&file.ca_file);
+    if let (Some(target), Some(given)) = (&target, file.ca_file.given())
+        && !target.tls
+    {
+        let builder = DiagnosticBuilder::warning(
+            given.span.clone(),
+            "`ca_file` has no effect, because the URL is not https",
+        );
+        context.report.push(builder.hint("remove it, or write the url with https://"));
+    }
+    let upgrades = file.upgrades.get().map(|list| context.names(&list.0, protocol));
+    let user_agent = user_agent(&file.user_agent, context);
+    let header_bytes = context.size(&file.max_header_bytes, 8 * KIB, 16 * MIB);
+    let settings = upstream::UpstreamSettings {
+        connect_timeout: context.period(&file.connect_timeout, MS, HOUR),
+        first_byte_timeout: context.period(&file.first_byte_timeout, MS, DAY),
+        idle_timeout: context.period(&file.idle_timeout, MS, DAY),
+        tunnel_timeout: context.period(&file.tunnel_timeout, MS, 30 * DAY),
+        keep_alive: context.period(&file.keep_alive, Duration::ZERO, DAY),
+        max_connections: context.count(&file.max_connections, 1, 100_000),
+        max_waiting: context.count(&file.max_waiting, 0, 1_000_000),
+        wait_timeout: context.period(&file.wait_timeout, MS, HOUR),
+        max_header_bytes: usize::try_from(header_bytes).unwrap_or(usize::MAX),
+        max_headers: context.count(&file.max_headers, 10, 10_000),
+        upgrades: upgrades?.into(),
+        reuse_after_body: *file.reuse_after_body.get()?,
+        user_agent: user_agent?,
+        host: file.host.get()?.0,
+        ca_file,
+        target: target?,
+    };
+    Some(settings)
+}
+
+fn target(text: &Located<TomlString>, context: &mut CompileContext) -> Option<upstream::Target> {
+    const FORM: &str = "http://HOST[:PORT] or https://HOST[:PORT]";
+    let value = text.value.as_str();
+    let lower = value.to_ascii_lowercase();
+    if !lower.starts_with("http://") && !lower.starts_with("https://") {
+        // SECURITY: a URL may contain a password, so messages never repeat its text.
+        let what = "the origin's URL is neither http nor https";
+        let hint = if value.contains("://") {
+            "only HTTP origins are supported"
+        } else {
+            "put http:// before it"
+        };
+        context.report.malformed(text, "an http or https URL", what, Some(FORM), hint);
+        return None;
+    }
+    let (what, hint) = match Url::parse(value) {
+        Err(error) => {
+            (format!("this is not a URL: {error}"), "write it as \"http://127.0.0.1:8000\"")
+        }
+        Ok(url) if !url.username().is_empty() || url.password().is_some() => (
+            "the origin's URL has a user or password".into(),
+            "remove it; clients send their own credentials",
+        ),
+        Ok(url) if url.path() != "/" || url.query().is_some() || url.fragment().is_some() => (
+            "the origin's URL has a path or a query".into(),
+            "end it after the host and port; requests keep their own paths",
+        ),
+        Ok(url) if url.port_or_known_default() == Some(0) => {
+            ("the origin's URL has port 0".into(), "write the port that the origin listens on")
+        }
+        Ok(url) => {
+            let tls = url.scheme() == "https";
+            let (Some(host), Some(port)) = (url.host_str(), url.port_or_known_default()) else {
+                return None;
+            };
+            let authority =
+                url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}")).into();
+            let host = host.trim_start_matches('[').trim_end_matches(']').into();
+            return Some(upstream::Target { tls, host, port, authority });
+        }
+    };
+    context.report.malformed(text, "the URL of an origin", what, Some(FORM), hint);
+    None
+}
+
+/// A protocol that requests may upgrade to, in lower case.
+fn protocol(context: &mut CompileContext, text: &Located<TomlString>) -> Option<Box<str>> {
+    let lower = text.value.as_str().to_ascii_lowercase();
+    let mut parts = lower.split('/');
+    // A protocol is one or two tokens (RFC 9110 7.8), and so is a header's name.
+    let is_token = |part: &str| HeaderName::try_from(part).is_ok();
+    let valid = parts.clone().count() <= 2 && parts.clone().all(is_token);
+    if !valid {
+        let what = format!("`{}` is not a protocol", text.value.shown());
+        let allowed = Some("a name, perhaps with a version, as it stands in `Upgrade`");
+        context.report.malformed(text, "a protocol", what, allowed, "write \"websocket\"");
+        return None;
+    }
+    // SECURITY: such a tunnel would carry requests to which no rule is applied.
+    if parts.next().is_some_and(|name| forward::HIDDEN_HTTP.contains(&name)) {
+        let what = format!("`{}` would carry requests past the rules", text.value.shown());
+        context.report.malformed(
+            text,
+            "a protocol that is allowed",
+            what,
+            Some("a protocol other than HTTP and TLS"),
+            "remove it",
+        );
+        return None;
+    }
+    Some(lower.into())
+}
+
+/// The `User-Agent` of fills.
+fn user_agent(slot: &Setting<TomlString>, context: &mut CompileContext) -> Option<HeaderValue> {
+    let text = slot.get()?.as_str();
+    let valid = !text.trim().is_empty() && text.bytes().all(|b| b == b' ' || b.is_ascii_graphic());
+    if !valid && let Some(given) = slot.given() {
+        context.report.malformed(
+            given,
+            "a User-Agent",
+            "this is not a User-Agent",
+            Some("visible ASCII characters and spaces"),
+            "copy that of a current browser, or remove the key",
+        );
+    }
+    HeaderValue::from_str(text.trim()).ok().filter(|_| valid)
+}

@@ -1,0 +1,157 @@
+//! What is explained: routes, keys, headers and writes.
+
+use super::*;
+use crate::config::Config;
+use crate::policy::client_address::ClientAddressRule;
+use crate::secret::Hasher;
+use crate::semantics::forward::Upgrades;
+
+/// Explains a GET on a route with these keys. `before` is inserted above the route.
+fn explain_get(before: &str, keys: &str) -> Vec<ExplainLine> {
+    explain_get_with(before, keys, Vec::new())
+}
+
+/// The same, with headers in the request.
+fn explain_get_with(before: &str, keys: &str, headers: Vec<(String, String)>) -> Vec<ExplainLine> {
+    let text = format!(
+        "[upstream]\nurl = \"http://127.0.0.1:8000\"\n{before}\n[[routes]]\npath = \
+        \"/a\"\n{keys}\n"
+    );
+    let config = Config::parse(&text, "proxy.toml", &|_| None)
+        .unwrap_or_else(|problems| panic!("{problems}"));
+    let rules = PolicyRules {
+        routes: config.routes,
+        purges: config.purges,
+        credential: config.credential,
+        client_address: ClientAddressRule::default(),
+        hasher: Hasher::default(),
+        max_key: 4096,
+        upgrades: Upgrades::default(),
+    };
+    let question = ExplainRequest {
+        method: "get".into(),
+        target: "/a".into(),
+        headers,
+        ..ExplainRequest::default()
+    };
+    let explained = explain(&rules, &question.read().expect("a request"));
+    assert_eq!(explained.request, "GET /a");
+    explained.lines
+}
+
+fn lines<'a>(shown: &'a [ExplainLine], name: &str) -> Vec<&'a str> {
+    shown.iter().filter(|line| line.name == name).map(|line| line.value.as_str()).collect()
+}
+
+#[test]
+fn a_reason_has_its_meaning_and_its_remedy() {
+    let shown = explain_get_with("", "ttl = \"5m\"", vec![("x-unheard-of".into(), "1".into())]);
+    let reason = Reason::UnkeyedHeader;
+    assert_eq!(lines(&shown, "reason"), ["unkeyed header x-unheard-of"]);
+    assert_eq!(lines(&shown, "meaning"), [reason.meaning()]);
+    assert_eq!(lines(&shown, "remedy"), [reason.remedy().expect("there is one")]);
+}
+
+#[test]
+fn the_directives_of_the_request_decide_what_is_served() {
+    let explained = |keys: &str, name: &str, value: &str| {
+        let shown = explain_get_with("", keys, vec![(name.into(), value.into())]);
+        let [verdict] = lines(&shown, "X-Cache")[..] else { panic!("{shown:?}") };
+        let reasons = lines(&shown, "reason").iter().map(ToString::to_string).collect();
+        (verdict.to_owned(), reasons)
+    };
+    let hit = "HIT when it is stored, else MISS";
+    let newer = "REVALIDATED when the origin confirms what is stored, else MISS";
+    let rows: [(&str, &str, &str, &[&str]); 11] = [
+        ("x-request-id", "1", hit, &[]),
+        ("cache-control", "max-stale", hit, &[]),
+        ("cache-control", "no-store", "BYPASS", &["request no-store"]),
+        ("cache-control", "no-cache", newer, &["request no-cache"]),
+        ("cache-control", "max-age=0", newer, &["request no-cache"]),
+        ("pragma", "no-cache", newer, &["request no-cache"]),
+        ("pragma", "other", hit, &[]),
+        (
+            "cache-control",
+            "max-age=30, min-fresh=5",
+            "HIT when it is stored and at most 30s old and fresh for 5s more, else MISS",
+            &["request no-cache"],
+        ),
+        ("cache-control", "only-if-cached", "HIT when it is stored, else 504", &["only if cached"]),
+        (
+            "cache-control",
+            "only-if-cached, no-cache",
+            "504, whether or not it is stored",
+            &["request no-cache", "only if cached"],
+        ),
+        ("cache-control", "no-store, only-if-cached", "BYPASS", &["request no-store"]),
+    ];
+    for (name, value, verdict, reasons) in rows {
+        let expected = (verdict.to_owned(), reasons.iter().map(ToString::to_string).collect());
+        let found: (String, Vec<String>) = explained("ttl = \"5m\"", name, value);
+        assert_eq!(found, expected, "{name}: {value}");
+        let ignored = "ttl = \"5m\"\nclient_cache_control = \"ignore\"";
+        assert_eq!(explained(ignored, name, value).0, hit, "{name}: {value}");
+    }
+}
+
+#[test]
+fn the_times_of_a_route_are_shown_if_they_are_set() {
+    let keys = "ttl = \"5m\"\njitter = \"30s\"\nstale_while_revalidate = \
+        \"30s\"\nstale_if_error = \"0s\"\nearly_refresh = false";
+    let shown = explain_get("", keys);
+    assert_eq!(
+        lines(&shown, "fresh for"),
+        ["300s, less a random time of up to 30s, where the origin gives none (origin = \
+            respect)"]
+    );
+    assert_eq!(
+        lines(&shown, "stale"),
+        [
+            "for 30s while it is refreshed, where the origin gives no time for it",
+            "never in place of an error of the origin, where the origin gives no time for it"
+        ]
+    );
+    assert_eq!(lines(&shown, "refresh"), ["only after it has expired (early_refresh = false)"]);
+    assert_eq!(lines(&shown, "collapse"), [""; 0]);
+}
+
+#[test]
+fn a_route_without_times_has_one_line() {
+    let shown = explain_get("", "ttl = \"5m\"");
+    assert_eq!(lines(&shown, "fresh for"), ["300s where the origin gives none (origin = respect)"]);
+    for name in ["stale", "refresh", "collapse"] {
+        assert_eq!(lines(&shown, name), [""; 0], "{shown:?}");
+    }
+}
+
+#[test]
+fn collapsing_across_sidecars_is_shown_wherever_it_is_set() {
+    let redis = "[redis]\nurl = \"redis://127.0.0.1\"\n";
+    let cluster = ["cluster: one fill per key among all sidecars that share the Redis"];
+    assert_eq!(
+        lines(&explain_get(&format!("{redis}collapse = \"cluster\""), ""), "collapse"),
+        cluster
+    );
+    assert_eq!(lines(&explain_get(redis, "collapse = \"cluster\""), "collapse"), cluster);
+    assert_eq!(
+        lines(
+            &explain_get(&format!("{redis}collapse = \"cluster\""), "collapse = \"process\""),
+            "collapse"
+        ),
+        [""; 0]
+    );
+}
+
+#[test]
+fn an_invalid_request_is_named_without_values_that_may_be_secret() {
+    let question = |method: &str, target: &str, name: &str| ExplainRequest {
+        method: method.into(),
+        target: target.into(),
+        headers: vec![(name.into(), "hunter2".into())],
+        ..ExplainRequest::default()
+    };
+    assert!(question("G T", "/a", "x").read().unwrap_err().contains("not a method"));
+    assert!(question("GET", "http://host/a", "x").read().unwrap_err().contains("not a path"));
+    let error = question("GET", "/a", "a b").read().unwrap_err();
+    assert!(error.contains("a b") && !error.contains("hunter2"), "{error}");
+}
