@@ -46,6 +46,7 @@ pub mod reload;
 mod reload_metrics;
 #[cfg(test)]
 mod tests;
+mod unseen_cookies;
 
 /// How long startup waits for Redis before it serves without it.
 const FIRST_JOIN_TIMEOUT: Duration = Duration::from_millis(150);
@@ -174,6 +175,7 @@ impl Sidecar {
             Arc::new(Reloader::new(Arc::clone(&proxy), events, startup, (config, snapshot), clock));
         metrics::register(&proxy, &server_counters, &upstream_counters);
         reload_metrics::register(&reloader, &proxy.metrics);
+        unseen_cookies::register(&proxy, &proxy.metrics);
         publish_findings(&proxy);
         Ok(Self { proxy, reloader, server_counters })
     }
@@ -215,6 +217,7 @@ pub async fn serve_with(
     let admin_stop = CancellationToken::new();
     let readiness: Arc<dyn Readiness> = Arc::<AppReadiness>::clone(&state);
     tokio::spawn(publish_state_changes(Arc::clone(proxy), Arc::clone(&readiness)));
+    tokio::spawn(unseen_cookies::warn(Arc::clone(proxy)));
     let admin_state = Arc::new(AdminState::new(
         Arc::clone(proxy),
         Arc::new(AdminReload(Arc::clone(&sidecar.reloader))),

@@ -28,6 +28,7 @@ use crate::telemetry::metrics::{BodySource, RequestRecord, RouteTable};
 
 pub use crate::proxy::active_config::ActiveConfig;
 pub use crate::proxy::client::ClientConnection;
+pub use crate::proxy::cookie_use::CookieUse;
 pub use crate::proxy::counters::ProxyCounters;
 pub(crate) use crate::proxy::origin::OriginClient;
 pub use crate::proxy::resources::Resources;
@@ -39,6 +40,7 @@ mod audit;
 mod client;
 mod cluster;
 mod context;
+mod cookie_use;
 mod counters;
 mod fill;
 mod head;
@@ -152,7 +154,9 @@ impl Proxy {
         let view = request_view(&parts, &body, peer, &config.rules);
         let view = RequestView { bypass: connection.bypass(), ..view };
         let plan = context.config.rules.plan(&view);
+        let observe = || context.config.cookie_use.observe(&parts.headers);
         if let Some(shadowed) = shadow::shadow_request(resources, context, &parts, &plan) {
+            observe();
             drop(plan);
             let passing = shadow::pass_in_shadow(resources, context, parts, body, shadowed);
             return Box::pin(passing).await;
@@ -166,15 +170,18 @@ impl Proxy {
                 match lookup::fast_hit(resources, &context) {
                     Ok(answered) => answered,
                     Err(attempts) => {
+                        observe();
                         Box::pin(lookup::serve_lookup(resources, &context, attempts)).await
                     }
                 }
             }
             Plan::Mutate(method) => {
+                observe();
                 let live = &self.live;
                 Box::pin(mutation::mutate(resources, live, context, parts, body, method)).await
             }
             Plan::Pass(route, outcome) => {
+                observe();
                 let route = route.map(|route| route.id);
                 Box::pin(pass::pass(resources, context, parts, body, outcome, route)).await
             }

@@ -9,6 +9,7 @@ pub mod early_refresh;
 pub mod forward;
 pub mod freshness;
 pub mod media_type;
+pub mod negotiation;
 pub mod range;
 pub mod revalidation;
 pub mod storability;

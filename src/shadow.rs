@@ -13,7 +13,7 @@ use std::fmt;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use http::{HeaderName, Method};
+use http::Method;
 
 use crate::clock::Wall;
 use crate::outcome::Reason;
@@ -196,12 +196,6 @@ impl Shadow {
         variant: impl Fn(&VarySpec) -> KeyHash,
     ) -> (KeyHash, Option<Arc<ShadowEntry>>) {
         self.table.find(primary, variant)
-    }
-
-    /// Whether a key's responses are known to vary by this header.
-    #[must_use]
-    pub fn varies_by(&self, primary: KeyHash, name: &HeaderName) -> bool {
-        self.table.varies_by(primary, name)
     }
 
     /// Whether the response that would have been served differs from the origin's.

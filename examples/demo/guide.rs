@@ -85,8 +85,9 @@ pub const STEPS: &[Step] = &[
         title: "Without a token the app responds with 401, which is not stored",
         token: None,
         status: 401,
+        cache: "BYPASS",
         contains: "say who you are",
-        note: "a MISS each time, however often",
+        note: "a BYPASS each time, however often",
         ..READ
     },
     Step {

@@ -35,7 +35,7 @@ fn line(reason: Reason, subject: Option<&str>, route: Option<&Route>) -> Option<
             "origin = \"ignore\""
         }
         Reason::NoFreshness => "ttl = \"5m\"",
-        Reason::SetCookie => "strip_set_cookie = true",
+        Reason::SetCookie => "strip_set_cookie = [\"NAME\"]",
         Reason::Authorization => "scope = \"private\"",
         Reason::NotAdmitted => "admit_for = \"5m\"",
         Reason::Expired => "ttl = \"15m\"",
@@ -45,6 +45,9 @@ fn line(reason: Reason, subject: Option<&str>, route: Option<&Route>) -> Option<
         Reason::KeyTooLong => "[limits] key = \"64KiB\"",
         Reason::Range => "[limits] range_fill = \"64MiB\"",
         Reason::NoRoute
+        | Reason::WithheldHeader
+        | Reason::FillRefused
+        | Reason::ContentCoding
         | Reason::Method
         | Reason::AmbiguousPath
         | Reason::RequestBody

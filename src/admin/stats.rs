@@ -71,6 +71,10 @@ pub(super) fn stats(state: &AdminState) -> Value {
             "restart_needed": status.restart_needed,
         },
         "shadow": state.shadow_summary(),
+        "cookies": {
+            "requests": live.cookie_use.requests(),
+            "unseen": live.cookie_use.unseen(),
+        },
     })
 }
 

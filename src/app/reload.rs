@@ -25,9 +25,9 @@ use crate::clock::Clock;
 use crate::config::diff::{self, ConfigChange, ConfigSnapshot};
 use crate::config::{Config, Diagnostic, Diagnostics, Severity};
 use crate::policy::client_address::ClientAddressRule;
-use crate::policy::plan::PolicyRules;
+use crate::policy::plan::{FillConstants, PolicyRules};
 use crate::policy::route::Collapse;
-use crate::proxy::{self, ActiveConfig, Proxy};
+use crate::proxy::{self, ActiveConfig, CookieUse, Proxy};
 use crate::secret::Hasher;
 use crate::semantics::forward::{Network, Upgrades};
 use crate::telemetry::events::{EventKind, Events};
@@ -108,6 +108,7 @@ pub struct StartupSettings {
     trusted_proxies: Arc<[Network]>,
     upgrades: Upgrades,
     hasher: Hasher,
+    fill: FillConstants,
 }
 
 impl StartupSettings {
@@ -125,6 +126,7 @@ impl StartupSettings {
             trusted_proxies: config.server.trusted_proxies.as_slice().into(),
             upgrades: Upgrades::new(config.upstream.upgrades.iter().cloned()),
             hasher,
+            fill: config.fill_constants(),
         }
     }
 
@@ -154,9 +156,11 @@ impl StartupSettings {
             hasher: self.hasher.clone(),
             max_key: usize::try_from(limits.key).unwrap_or(usize::MAX),
             upgrades: self.upgrades.clone(),
+            fill: self.fill.clone(),
         };
         let table = metrics.table(rules.routes.iter().map(|route| route.name().to_owned()));
-        ActiveConfig { rules: Arc::new(rules), settings, table }
+        let cookie_use = CookieUse::new(&rules.credential);
+        ActiveConfig { rules: Arc::new(rules), settings, table, cookie_use }
     }
 }
 

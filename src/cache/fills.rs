@@ -160,6 +160,7 @@ pub struct FillCounters {
 pub struct Fills {
     map: Mutex<HashMap<FillKey, Arc<Fill>>>,
     uncacheable: Cache<FillKey, Wall>,
+    refused: Cache<FillKey, Wall>,
     failed: Cache<FillKey, FetchFailure>,
     waiters: Arc<Semaphore>,
     most_waiters: usize,
@@ -179,6 +180,7 @@ impl Fills {
         Arc::new(Self {
             map: Mutex::default(),
             uncacheable: Cache::new(MAX_REMEMBERED_KEYS),
+            refused: Cache::new(MAX_REMEMBERED_KEYS),
             failed: Cache::new(MAX_REMEMBERED_KEYS),
             waiters: Arc::new(Semaphore::new(most_waiters)),
             most_waiters,
@@ -217,6 +219,17 @@ impl Fills {
         map.insert(key, Arc::clone(&fill));
         self.counters.fills.inc();
         FillRole::Leader(Leader { key, fill, stage: sender, fills: Arc::clone(self), lock: None })
+    }
+
+    /// The origin refused the request of a fill: for a while no fill of the key is tried.
+    pub fn refuse(&self, key: FillKey, now: Wall) {
+        self.refused.insert(key, now.after(UNCACHEABLE_TTL));
+    }
+
+    /// Whether the origin refused the request of a fill of this key a moment ago.
+    #[must_use]
+    pub fn is_refused(&self, key: &FillKey, now: Wall) -> bool {
+        self.refused.get(key).is_some_and(|until| now < until)
     }
 
     /// Whether the origin failed to respond for this key a moment ago.

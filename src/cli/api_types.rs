@@ -44,6 +44,7 @@ api_types! {
         ready: ApiReady,
         config: ApiConfig,
         shadow: ApiShadow,
+        cookies: ApiCookies,
     }
     ApiTotals {
         requests: BTreeMap<String, u64>,
@@ -89,6 +90,7 @@ api_types! {
         error: Option<String>,
         restart_needed: Vec<String>,
     }
+    ApiCookies { requests: u64, unseen: Vec<String>, }
     ApiShadow { findings: u64, audited: u64, audited_stale: u64, }
 
     /// `POST /purge`.

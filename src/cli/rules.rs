@@ -11,8 +11,10 @@ use crate::semantics::forward::Upgrades;
 /// The rules of a file, without starting any part of the sidecar.
 pub(super) fn rules_from(config: Config) -> PolicyRules {
     let secret = config.redis.as_ref().and_then(|redis| redis.secret.as_ref());
+    let fill = config.fill_constants();
     let trusted = config.server.trusted_proxies.into();
     PolicyRules {
+        fill,
         client_address: ClientAddressRule::new(&config.routes, &config.purges, &trusted),
         hasher: secret
             .map_or_else(Hasher::default, |secret| Hasher::new(secret.expose().as_bytes())),

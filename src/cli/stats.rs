@@ -168,6 +168,11 @@ fn overview(stats: &ApiStats) -> String {
             &format!("{} of {} stale", shadow.audited_stale, counted(shadow.audited, "hit")),
         );
     }
+    if !stats.cookies.unseen.is_empty() {
+        let names = stats.cookies.unseen.join(", ");
+        let requests = counted(stats.cookies.requests, "request");
+        add("cookies", &format!("none of {requests} has carried {names} of [credential]"));
+    }
     if let Some(error) = &config.error {
         let _ = writeln!(
             text,

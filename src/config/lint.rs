@@ -10,6 +10,7 @@ use super::context::CompileContext;
 use super::diagnostics::diagnostic::DiagnosticBuilder;
 use super::file::{self, ConfigFile};
 
+mod callers;
 mod headers;
 mod names;
 mod purges;
@@ -40,6 +41,7 @@ pub fn warn(file: &ConfigFile, parts: &CompiledParts<'_>, context: &mut CompileC
         context.report.push(builder.hint("add [[routes]] with path = \"/api/…\" and ttl = \"5m\""));
     }
     scopes::check(&whole, context);
+    callers::check(&whole, context);
     headers::check(&whole, context);
     purges::check(&whole, context);
     times::check(&whole, context);

@@ -5,10 +5,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::HeaderValue;
+
 use super::diagnostics::diagnostic::Diagnostic;
 use crate::admin;
 use crate::cache::store;
 use crate::policy::credential::CredentialRule;
+use crate::policy::plan::FillConstants;
 use crate::policy::purge_rule::PurgeRule;
 use crate::policy::route;
 use crate::redis;
@@ -52,6 +55,20 @@ pub struct Config {
     pub text: Arc<str>,
     /// Warnings.
     pub warnings: Vec<Diagnostic>,
+}
+
+impl Config {
+    /// What the requests of all fills have in common.
+    #[must_use]
+    pub fn fill_constants(&self) -> FillConstants {
+        let host = match self.upstream.host {
+            upstream::HostHeader::Preserve => None,
+            upstream::HostHeader::Upstream => {
+                HeaderValue::from_str(&self.upstream.target.authority).ok()
+            }
+        };
+        FillConstants { user_agent: self.upstream.user_agent.clone(), host }
+    }
 }
 
 /// Limits on memory and work that requests and responses can cause.

@@ -114,6 +114,9 @@ impl Reason {
             | Self::Shadow
             | Self::MissingField
             | Self::UnkeyedHeader
+            | Self::WithheldHeader
+            | Self::FillRefused
+            | Self::ContentCoding
             | Self::AmbiguousPath
             | Self::AmbiguousQuery
             | Self::RequestBody
@@ -157,7 +160,7 @@ impl Reason {
     /// Whether the words are followed by a name: of the missing field, of the unkeyed header.
     #[must_use]
     pub const fn has_subject(self) -> bool {
-        matches!(self, Self::MissingField | Self::UnkeyedHeader)
+        matches!(self, Self::MissingField | Self::UnkeyedHeader | Self::WithheldHeader)
     }
 }
 
@@ -184,6 +187,19 @@ reasons! {
         meaning: "The request has a header that the origin may read and the key does not contain.",
         remedy: "If the header changes the response, make it a field of the key. If it does not, \
                  list it in `pass_headers` or `drop_headers`.";
+    WithheldHeader = "withheld header", [Bypass],
+        meaning: "The response varies on a header that the cache withholds when it fetches a \
+                  response for many, and the request has this header: it goes to the origin as it \
+                  is.",
+        remedy: "In scope `public`, set `vary_cookie = \"ignore\"` if the responses are the same \
+                 with and without a cookie, or use scope `private`.";
+    FillRefused = "fill refused", [Bypass],
+        meaning: "The origin refused the request that the cache made (401, 403, 406, 429, or a \
+                  redirect to a login), which has less of the client than its own. For 10 seconds \
+                  requests for the key go to the origin as they are.",
+        remedy: "Find out what the origin asks for: `sidecache explain` shows what it gets on a \
+                 fill. Name the header in `key` or `pass_headers`, or let the client's address \
+                 into the key with a field `{ client = \"address\" }`.";
     AmbiguousPath = "ambiguous path", [Bypass],
         meaning: "The path can be read in more than one way (`%2f`, `;`, dot segments).",
         remedy: "Let clients send plain paths.";
@@ -279,7 +295,7 @@ reasons! {
         remedy: "Set `origin = \"ignore\"` with a `ttl` if the origin sends it on every response.";
     SetCookie = "set-cookie", [Store],
         meaning: "The response sets a cookie.",
-        remedy: "Set `strip_set_cookie = true` if the cookie does not matter.";
+        remedy: "Name the cookie in `strip_set_cookie` if nothing in the response needs it.";
     VaryStar = "vary *", [Store],
         meaning: "The origin sent `Vary: *`: no header tells its responses apart.",
         remedy: "";
@@ -299,6 +315,10 @@ reasons! {
         meaning: "The body ends with the connection, so that nobody can tell whether it is \
             complete.",
         remedy: "Let the origin send `Content-Length` or chunks.";
+    ContentCoding = "content coding", [Store],
+        meaning: "The response has a content coding that the request did not accept, so that other \
+                  clients might not be able to read it.",
+        remedy: "Let the origin honour `Accept-Encoding`.";
     ClientGone = "client gone", [Body],
         meaning: "All clients left while the body arrived, and it was still not complete 30 \
             seconds \
@@ -409,6 +429,8 @@ mod tests {
                 (Reason::Shadow, 500),
                 (Reason::MissingField, 500),
                 (Reason::UnkeyedHeader, 500),
+                (Reason::WithheldHeader, 500),
+                (Reason::FillRefused, 500),
                 (Reason::AmbiguousPath, 500),
                 (Reason::AmbiguousQuery, 500),
                 (Reason::RequestBody, 500),
@@ -441,6 +463,7 @@ mod tests {
                 (Reason::TooLarge, 500),
                 (Reason::Truncated, 500),
                 (Reason::Unframed, 500),
+                (Reason::ContentCoding, 500),
                 (Reason::ClientGone, 500),
                 (Reason::EventStream, 500),
                 (Reason::Trailers, 500),

@@ -10,6 +10,16 @@ use crate::clock::Wall;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct AuthorizationId(pub u128);
 
+impl AuthorizationId {
+    /// The id as bytes, in the width of other callers' names.
+    #[must_use]
+    pub fn to_bytes(self) -> [u8; 32] {
+        let mut bytes = [0; 32];
+        bytes[..16].copy_from_slice(&self.0.to_be_bytes());
+        bytes
+    }
+}
+
 /// The clients whose credentials the origin has lately answered with success, on routes of scope
 /// `shared`.
 ///

@@ -3,10 +3,9 @@
 use std::fmt;
 
 use hmac::Mac as _;
-use http::header::{AUTHORIZATION, COOKIE, HeaderMap, HeaderName, HeaderValue};
+use http::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue};
 
 use crate::policy::cookies::IgnoredCookies;
-use crate::policy::field;
 use crate::policy::glob::{Glob, any_matches};
 use crate::secret::Hasher;
 use crate::units::short_hex;
@@ -75,13 +74,16 @@ impl fmt::Debug for Credential {
 }
 
 impl CredentialRule {
-    /// The client's credential; `None` for a request without one.
+    /// The client's credential; `None` for a request without one. `cookies` are those that identify
+    /// the client, as one `Cookie` header.
     #[must_use]
-    pub fn credential(&self, headers: &HeaderMap, hasher: &Hasher) -> Option<Credential> {
-        if !headers.contains_key(AUTHORIZATION)
-            && !headers.contains_key(COOKIE)
-            && self.headers.is_empty()
-        {
+    pub fn credential(
+        &self,
+        headers: &HeaderMap,
+        cookies: Option<&[u8]>,
+        hasher: &Hasher,
+    ) -> Option<Credential> {
+        if !headers.contains_key(AUTHORIZATION) && cookies.is_none() && self.headers.is_empty() {
             return None;
         }
         let mut mac = hasher.mac("credential");
@@ -102,30 +104,10 @@ impl CredentialRule {
                 part(b'H', name.as_str().as_bytes(), value.as_bytes());
             }
         }
-        match &self.cookies {
-            None => {
-                headers.get_all(COOKIE).iter().for_each(|value| part(b'C', b"", value.as_bytes()));
-            }
-            Some(names) => {
-                for (name, value) in
-                    field::cookies(headers).filter(|(name, _)| any_matches(names, name))
-                {
-                    part(b'c', name, value);
-                }
-            }
+        if let Some(cookies) = cookies {
+            part(b'C', b"", cookies);
         }
         any.then(|| Credential(mac.finalize().into_bytes().into()))
-    }
-
-    /// Whether a request carries anything that identifies its client.
-    #[must_use]
-    pub fn is_in(&self, headers: &HeaderMap) -> bool {
-        headers.contains_key(AUTHORIZATION)
-            || self.headers.iter().any(|name| headers.contains_key(name))
-            || match &self.cookies {
-                None => headers.contains_key(COOKIE),
-                Some(names) => field::cookies(headers).any(|(name, _)| any_matches(names, name)),
-            }
     }
 
     /// Whether a redirect to this `Location` asks the caller to log in. Of a relative or absolute
@@ -178,7 +160,11 @@ mod tests {
             headers: [HeaderName::from_static("x-api-key")].into(),
             ..CredentialRule::default()
         };
-        let of = |lines: &[_]| rule.credential(&headers(lines), &hasher);
+        let of = |lines: &[(&'static str, &'static str)]| {
+            let headers = headers(lines);
+            let cookies = headers.get("cookie").map(HeaderValue::as_bytes);
+            rule.credential(&headers, cookies, &hasher)
+        };
         assert_eq!(of(&[("accept", "*/*")]), None);
         let all = [
             of(&[("authorization", "a")]),
@@ -191,41 +177,6 @@ mod tests {
             assert!(one.is_some());
             assert!(!all[at + 1..].contains(one));
         }
-    }
-
-    #[test]
-    fn only_the_named_cookies_count() {
-        let hasher = Hasher::default();
-        let rule = CredentialRule {
-            cookies: Some(["sid".into(), "wordpress_logged_in_*".into()].into()),
-            ..CredentialRule::default()
-        };
-        let of = |cookie: &'static str| rule.credential(&headers(&[("cookie", cookie)]), &hasher);
-        assert_eq!(of("_ga=1; sid=x"), of("sid=x; _ga=2"));
-        assert_ne!(of("sid=x"), of("sid=y"));
-        assert_eq!(of("_ga=1"), None);
-        assert_ne!(of("wordpress_logged_in_0a=x"), None);
-        assert_ne!(of("wordpress_logged_in_0a=x"), of("wordpress_logged_in_0a=y"));
-    }
-
-    #[test]
-    fn a_request_carries_a_credential_if_it_has_one() {
-        let of = |rule: &CredentialRule, lines: &[_]| {
-            let headers = headers(lines);
-            let carries = rule.is_in(&headers);
-            assert_eq!(carries, rule.credential(&headers, &Hasher::default()).is_some());
-            carries
-        };
-        let plain = CredentialRule::default();
-        let named = CredentialRule {
-            headers: [HeaderName::from_static("x-api-key")].into(),
-            cookies: Some(["sid*".into()].into()),
-            ..CredentialRule::default()
-        };
-        assert!(of(&plain, &[("authorization", "a")]) && of(&named, &[("authorization", "a")]));
-        assert!(of(&plain, &[("cookie", "a=1")]) && !of(&named, &[("cookie", "a=1")]));
-        assert!(of(&named, &[("cookie", "a=1; sid2=x")]) && of(&named, &[("x-api-key", "a")]));
-        assert!(!of(&plain, &[("x-api-key", "a")]) && !of(&plain, &[]));
     }
 
     #[test]
@@ -271,8 +222,8 @@ mod tests {
         let headers = headers(&[("authorization", "a")]);
         let rule = CredentialRule::default();
         assert_ne!(
-            rule.credential(&headers, &Hasher::new(b"one")),
-            rule.credential(&headers, &Hasher::new(b"two"))
+            rule.credential(&headers, None, &Hasher::new(b"one")),
+            rule.credential(&headers, None, &Hasher::new(b"two"))
         );
         assert_ne!(Hasher::default().digest("a", b"bc"), Hasher::default().digest("ab", b"c"));
     }

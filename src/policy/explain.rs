@@ -12,12 +12,15 @@ use http::{Method, Uri, Version};
 use serde::{Deserialize, Serialize};
 
 use crate::outcome::Reason;
+use crate::policy::explain::fill::fill_lines;
 use crate::policy::field::BodyFields;
 use crate::policy::plan::{Lookup, Plan, PolicyRules, RequestView};
 use crate::policy::request_directives::RequestDirectives;
 use crate::policy::route::{Collapse, Route, RouteSpec};
 use crate::policy::scope::Scope;
 use crate::semantics::forward::{self, ClientPeer};
+
+mod fill;
 
 /// A request to explain, as the operator wrote it.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -190,9 +193,9 @@ fn explain_lookup(lines: &mut ExplainLines, lookup: &Lookup<'_>, headers: &Heade
         lines.line(format!("capture {name}"), value.to_string());
     }
     lines.line("scope", scope_in_words(route, lookup));
-    lines.line("host", lookup.host.as_ref());
-    lines.line("path", lookup.path.as_ref());
-    lines.line("query", lookup.query.as_deref().unwrap_or("(none)"));
+    lines.line("host", lookup.host());
+    lines.line("path", lookup.path());
+    lines.line("query", lookup.query().unwrap_or("(none)"));
     for (name, value) in lookup.shown_fields() {
         lines.line(format!("field {name}"), value);
     }
@@ -217,6 +220,9 @@ fn explain_lookup(lines: &mut ExplainLines, lookup: &Lookup<'_>, headers: &Heade
             lines.reason(reason, format!("{} {name}", reason.as_str()));
         }
         (None, None) => explain_directives(lines, &directives),
+    }
+    for line in fill_lines(lookup) {
+        lines.line("the app would get", line);
     }
 }
 

@@ -235,12 +235,23 @@ pub fn cookies(headers: &HeaderMap) -> impl Iterator<Item = (&[u8], &[u8])> {
     headers
         .get_all(COOKIE)
         .iter()
-        .flat_map(|line| line.as_bytes().split(|&b| b == b';'))
-        .filter_map(|pair| {
-            let pair = pair.trim_ascii();
-            let equals = pair.iter().position(|&b| b == b'=')?;
-            Some((pair[..equals].trim_ascii(), pair[equals + 1..].trim_ascii()))
+        .flat_map(|line| cookie_pieces(line.as_bytes()))
+        .filter(|(name, piece)| name.len() < piece.len())
+        .map(|(name, piece)| {
+            let equals = piece.iter().position(|&b| b == b'=').unwrap_or(name.len());
+            (name, piece[equals + 1..].trim_ascii())
         })
+}
+
+/// The pieces of a `Cookie` header, each with the name before its `=`. A piece without `=` is a name
+/// alone.
+pub fn cookie_pieces(line: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
+    line.split(|&b| b == b';').map(<[u8]>::trim_ascii).filter(|piece| !piece.is_empty()).map(
+        |piece| {
+            let equals = piece.iter().position(|&b| b == b'=').unwrap_or(piece.len());
+            (piece[..equals].trim_ascii(), piece)
+        },
+    )
 }
 
 fn bytes(text: Cow<'_, str>) -> Cow<'_, [u8]> {

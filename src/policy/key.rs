@@ -44,6 +44,8 @@ pub enum KeyPart {
     VaryValue = 13,
     /// The header named before is absent.
     VaryAbsent = 14,
+    /// The cookies that are part of the key in scope `shared`, hashed.
+    Cookies = 15,
 }
 
 /// The digest that an entry is stored under.
@@ -109,10 +111,14 @@ impl Key {
 #[derive(Debug)]
 pub struct KeyWriter(Canonical);
 
+/// The version of the encoding, and of how the request of a fill is made from a key: entries of
+/// earlier versions, which may have been filled with more than their keys hold, are never found.
+const VERSION: u8 = 2;
+
 impl Default for KeyWriter {
     fn default() -> Self {
         let mut canonical = Canonical::new();
-        canonical.push(1); // The version of the encoding.
+        canonical.push(VERSION);
         Self(canonical)
     }
 }
@@ -168,7 +174,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    const KINDS: [KeyPart; 14] = [
+    const KINDS: [KeyPart; 15] = [
         KeyPart::Route,
         KeyPart::Host,
         KeyPart::Path,
@@ -183,6 +189,7 @@ mod tests {
         KeyPart::Vary,
         KeyPart::VaryValue,
         KeyPart::VaryAbsent,
+        KeyPart::Cookies,
     ];
 
     fn written(list: &[(usize, Vec<u8>)]) -> Key {

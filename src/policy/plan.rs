@@ -16,10 +16,14 @@ use crate::policy::purge_rule;
 use crate::policy::request_target;
 use crate::policy::route::Route;
 
+pub use crate::policy::plan::fill_request::{
+    FILL_ADDRESS, FILL_USER_AGENT, FillConstants, FillHead,
+};
 pub use crate::policy::plan::lookup::Lookup;
 pub use crate::policy::plan::mutation::Mutation;
 pub use crate::policy::plan::rules::{PolicyRules, RequestView, authority};
 
+mod canonical;
 mod fill_request;
 mod lookup;
 mod mutation;

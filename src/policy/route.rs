@@ -13,7 +13,7 @@ use crate::policy::scope::Scope;
 use crate::policy::tag::{ResponseTags, Template};
 use crate::semantics::storability::OriginRule;
 
-pub use crate::policy::route::headers::{HeaderRole, HeaderRules};
+pub use crate::policy::route::headers::{HeaderRole, HeaderRules, RoleContext};
 pub use crate::policy::route::pattern::{Captures, Pattern};
 pub use crate::policy::route::set_cookie::StripSetCookie;
 
@@ -197,11 +197,10 @@ pub struct Route {
     /// The fields in its key: those that the operator named, and those that its tags need, because
     /// otherwise a purge could miss an entry.
     pub fields: Box<[Arc<Field>]>,
-    /// The cookies in the key. If there are any, or if credentials are withheld, all other cookies
-    /// are withheld.
+    /// The cookies that fields read. In scope `public`, all others are withheld.
     pub keyed_cookies: Box<[Box<str>]>,
-    /// Whether a field of the key replaces the automatic credential.
-    pub chosen_identity: bool,
+    /// Whether a field of the key is the client's address.
+    pub keys_address: bool,
 }
 
 impl Route {
@@ -225,15 +224,9 @@ impl Route {
                 _ => None,
             })
             .collect();
-        let chosen_identity =
-            spec.key.iter().any(|field| matches!(field.source, FieldSource::Auth(_)));
-        let headers = HeaderRules::new(
-            &spec,
-            &fields,
-            credential,
-            chosen_identity,
-            !keyed_cookies.is_empty(),
-        );
+        let keys_address =
+            fields.iter().any(|field| matches!(field.source, FieldSource::Client(_)));
+        let headers = HeaderRules::new(&spec, &fields, credential);
         let fingerprint = fingerprint(&spec, credential, response_rules);
         Self {
             id,
@@ -243,7 +236,7 @@ impl Route {
             response_rules: Arc::clone(response_rules),
             fields: fields.into(),
             keyed_cookies,
-            chosen_identity,
+            keys_address,
         }
     }
 
@@ -252,7 +245,9 @@ impl Route {
     pub fn key_holds_credential(&self) -> bool {
         match self.spec.scope {
             Scope::Private => true,
-            Scope::Shared => self.chosen_identity,
+            Scope::Shared => {
+                self.spec.key.iter().any(|field| matches!(field.source, FieldSource::Auth(_)))
+            }
             Scope::Public => false,
         }
     }

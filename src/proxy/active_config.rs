@@ -14,6 +14,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 
 use crate::policy::plan::PolicyRules;
+use crate::proxy::cookie_use::CookieUse;
 use crate::proxy::settings::ProxySettings;
 use crate::telemetry::metrics::RouteTable;
 
@@ -27,6 +28,8 @@ pub struct ActiveConfig {
     /// Where the routes of these rules are counted, by their index. A row goes on counting under
     /// other rules that have a route of the same name.
     pub table: Arc<RouteTable>,
+    /// Which cookies of `[credential]` requests have carried.
+    pub cookie_use: CookieUse,
 }
 
 /// The configuration in force, which a reload replaces.

@@ -45,7 +45,7 @@ fn begin(resources: &Arc<Resources>, context: &LookupContext<'_>, cached: &Arc<C
     };
     let request = FillRequest::from_context(context, FillReason::not_stored(Reason::Shadow));
     let (resources, cached) = (Arc::clone(resources), Arc::clone(cached));
-    let path = lookup.path.to_string();
+    let path = lookup.path().to_owned();
     // Not tracked: no client waits for it, so a drain does not either.
     tokio::spawn(async move {
         run(&resources, &request, &cached, &path, &route_shadow).await;
@@ -85,7 +85,7 @@ async fn run(
 async fn fetch_digest(resources: &Resources, request: &FillRequest) -> Option<Digest> {
     let (origin, target, headers) =
         (&resources.origin, request.target.clone(), request.sent.clone());
-    let sent = origin.fill_request(Method::GET, request.version, target, headers, request.peer);
+    let sent = origin.fill_request(Method::GET, target, headers);
     let table = &request.config.table;
     let mut response = origin.send(sent, table, Some(request.route.id)).await.ok()?;
     let status = response.status();

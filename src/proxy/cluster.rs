@@ -77,7 +77,7 @@ pub(super) async fn fill_in_cluster(
     resources.tasks.spawn(lead(Arc::clone(resources), request, leader, shared, sender));
     match receiver.await {
         Ok(FillResult::RetryLookup) => None,
-        result => Some(respond_to_leader(resources, context, outcome, stale, result.ok())),
+        result => Some(respond_to_leader(resources, context, outcome, stale, result.ok()).await),
     }
 }
 

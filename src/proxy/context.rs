@@ -7,12 +7,13 @@ use http::request::Parts;
 
 use crate::cache::fills::FillKey;
 use crate::clock::Wall;
-use crate::policy::authorized_clients::AuthorizedClients;
+use crate::policy::authorized_clients::{AuthorizationId, AuthorizedClients};
 use crate::policy::key::Key;
 use crate::policy::plan::{Lookup, PolicyRules, RequestView};
 use crate::policy::request_directives::RequestDirectives;
 use crate::proxy::active_config::ActiveConfig;
 use crate::proxy::client::ConnectionDemand;
+use crate::proxy::fill::request::refusal_key;
 use crate::proxy::settings::ProxySettings;
 use crate::semantics::body::Body;
 use crate::semantics::forward::ClientPeer;
@@ -69,12 +70,14 @@ impl<'a> LookupContext<'a> {
         FillKey { hash: key.hash(), caller: self.unauthorized_caller() }
     }
 
+    /// Under which key the origin's refusal of a fill is remembered.
+    pub(super) fn refusal_key(&self) -> FillKey {
+        refusal_key(self.lookup)
+    }
+
     /// Who may not share a fill with others: a credential that is not authorized.
     fn unauthorized_caller(&self) -> Option<[u8; 32]> {
-        let id = self.lookup.authorization.filter(|_| !self.authorized)?;
-        let mut caller = [0; 32];
-        caller[..16].copy_from_slice(&id.0.to_be_bytes());
-        Some(caller)
+        self.lookup.authorization.filter(|_| !self.authorized).map(AuthorizationId::to_bytes)
     }
 }
 

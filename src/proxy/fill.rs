@@ -15,17 +15,21 @@ use crate::cache::store::memory::CachedEntry;
 use crate::clock::Wall;
 use crate::outcome::{Disposition, Outcome, Reason};
 use crate::policy::key::KeyHash;
+use crate::policy::plan::Lookup;
+use crate::policy::scope::Scope;
 use crate::proxy::context::LookupContext;
 use crate::proxy::fill::origin_response::{OriginResponse, revalidate_or_fetch};
 use crate::proxy::fill::request::{FillReason, FillRequest, FillResult, StaleCandidate};
 use crate::proxy::fill::store::{prepare_head, store_response, stream_and_store};
 use crate::proxy::hit;
+use crate::proxy::pass;
 use crate::proxy::resources::Resources;
 use crate::proxy::response;
 use crate::proxy::response::ProxyResponse;
 use crate::proxy::store_decision::decide_store;
 use crate::semantics::body::Body;
 use crate::semantics::cache_status;
+use crate::semantics::vary::VarySpec;
 use crate::upstream::UpstreamError;
 
 mod origin_response;
@@ -39,26 +43,45 @@ pub(super) async fn fill(
     reason: FillReason,
     leader: Option<Leader>,
 ) -> ProxyResponse {
+    // A fill that this request has followed may have been refused meanwhile.
+    if resources.fills.is_refused(&context.refusal_key(), resources.clock.wall()) {
+        let outcome = Outcome::bypass(Reason::FillRefused);
+        return Box::pin(pass::pass_lookup(resources, context, outcome)).await;
+    }
     let outcome = Outcome { forwarded: true, ..Outcome::miss(reason.reason) };
     let stale = reason.stale.clone();
     let request = FillRequest::from_context(context, reason);
     let (sender, receiver) = oneshot::channel();
     let shared = Arc::clone(resources);
     resources.tasks.spawn(async move { run_fill(&shared, request, leader, sender).await });
-    respond_to_leader(resources, context, outcome, stale, receiver.await.ok())
+    respond_to_leader(resources, context, outcome, stale, receiver.await.ok()).await
 }
 
-/// The response to the request that began a fill.
-pub(super) fn respond_to_leader(
-    resources: &Resources,
+/// The response to the request that began a fill. Where the response to the fill is not for this
+/// request, it goes to the origin as it is.
+pub(super) async fn respond_to_leader(
+    resources: &Arc<Resources>,
     context: &LookupContext<'_>,
     outcome: Outcome,
     stale: Option<StaleCandidate>,
     result: Option<FillResult>,
 ) -> ProxyResponse {
     let route = Some(context.route());
+    let outcome = match &result {
+        Some(FillResult::Refused) => Some(Outcome::bypass(Reason::FillRefused)),
+        Some(FillResult::Response { vary, .. }) => withheld_outcome(context.lookup, vary),
+        _ => None,
+    }
+    .map_or(Ok(outcome), Err);
+    let outcome = match outcome {
+        Ok(outcome) => outcome,
+        Err(outcome) => return pass_instead(resources, context, outcome, stale.as_ref()).await,
+    };
     match (result, stale) {
-        (Some(FillResult::Response { status, mut headers, body, stored, revalidated }), stale) => {
+        (
+            Some(FillResult::Response { status, mut headers, body, stored, revalidated, .. }),
+            stale,
+        ) => {
             let fwd_status = if revalidated { StatusCode::NOT_MODIFIED } else { status };
             let disposition =
                 if revalidated { Disposition::Revalidated } else { Disposition::Miss };
@@ -106,6 +129,31 @@ pub(super) fn respond_to_leader(
     }
 }
 
+/// Why a response that varies so is not for this request, if it is not. What the fill has withheld
+/// is learned.
+pub(super) fn withheld_outcome(lookup: &Lookup<'_>, vary: &VarySpec) -> Option<Outcome> {
+    let name = lookup.withheld_from(vary)?;
+    lookup.route.learn(vary, &lookup.withheld_names(), &lookup.roles);
+    Some(Outcome::bypass_with(Reason::WithheldHeader, name.as_str()))
+}
+
+/// Forwards the request as it is, since the origin's answer to the fill is not for it.
+async fn pass_instead(
+    resources: &Arc<Resources>,
+    context: &LookupContext<'_>,
+    outcome: Outcome,
+    stale: Option<&StaleCandidate>,
+) -> ProxyResponse {
+    let passed = Box::pin(pass::pass_lookup(resources, context, outcome)).await;
+    let refused =
+        matches!(passed.response.status(), StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN);
+    if let (true, Scope::Private, Some(stale)) = (refused, context.lookup.route.spec.scope, stale) {
+        // The origin no longer gives this caller what is stored for it.
+        resources.store.forget(stale.key).await;
+    }
+    passed
+}
+
 /// Carries out a fill. The result goes to the request that began it, if that still waits.
 pub(super) async fn run_fill(
     resources: &Resources,
@@ -126,6 +174,14 @@ pub(super) async fn run_fill(
         }
     };
     let status = origin.response.status();
+    if request.is_refused_by(&origin.response) {
+        resources.fills.refuse(request.refusal_key, origin.received);
+        if let Some(leader) = leader {
+            leader.finish_unshared();
+        }
+        let _ = sender.send(FillResult::Refused);
+        return;
+    }
     record_authorization(resources, &request, status);
     if let (true, Some(stale)) = (is_failure(status), &request.stale) {
         if let Some(leader) = leader.take() {
@@ -147,6 +203,7 @@ pub(super) async fn run_fill(
             stream_and_store(resources, request, leader, sender, response, decision).await;
         }
         Err(reason) => {
+            let vary = request.variants_by(response.headers());
             drop_stale(resources, &request, status, confirmed, reason).await;
             match leader {
                 // An accident, not a habit: the next request may lead for all again.
@@ -158,8 +215,14 @@ pub(super) async fn run_fill(
             let ((status, headers), body) = prepare_head(&request.route, response, confirmed, now);
             let stored = Err(reason);
             let revalidated = confirmed;
-            let _ =
-                sender.send(FillResult::Response { status, headers, body, stored, revalidated });
+            let _ = sender.send(FillResult::Response {
+                status,
+                headers,
+                body,
+                stored,
+                revalidated,
+                vary,
+            });
         }
     }
 }

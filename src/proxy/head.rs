@@ -31,12 +31,13 @@ pub(super) async fn pass_head(
     let Some(stale) = reason.stale.clone() else {
         return pass::pass_lookup(resources, context, outcome).await;
     };
-    let (target, headers) = context.lookup.fill_request();
+    let request = FillRequest::from_context(context, reason);
     let requested = resources.clock.wall();
-    let (origin, version) = (&resources.origin, context.parts.version);
-    let request = origin.fill_request(Method::HEAD, version, target, headers, context.request.peer);
+    let origin = &resources.origin;
+    let (target, headers) = (request.target.clone(), request.sent.clone());
+    let sent = origin.fill_request(Method::HEAD, target, headers);
     let route = Some(context.route());
-    let response = match origin.send(request, &context.request.config.table, route).await {
+    let response = match origin.send(sent, &context.request.config.table, route).await {
         Ok(response) => response,
         Err(error) => {
             let (stale, failure) = (Some(&stale), error.reason());
@@ -44,6 +45,15 @@ pub(super) async fn pass_head(
                 .unwrap_or_else(|| ProxyResponse::upstream_failure(&error, &outcome, route));
         }
     };
+    if request.is_refused_by(&response) {
+        let outcome = Outcome::bypass(Reason::FillRefused);
+        return pass::pass_lookup(resources, context, outcome).await;
+    }
+    if let Some(outcome) =
+        fill::withheld_outcome(context.lookup, &request.variants_by(response.headers()))
+    {
+        return pass::pass_lookup(resources, context, outcome).await;
+    }
     let (head, body) = response.into_parts();
     let now = resources.clock.wall();
     if fill::is_failure(head.status) && stale.may_serve_for(Reason::UpstreamError, now) {
@@ -56,7 +66,6 @@ pub(super) async fn pass_head(
         return hit::serve_stale(context, &stale, outcome, now);
     }
     pass::record_refusal(resources, context, head.status);
-    let request = FillRequest::from_context(context, reason);
     // An origin that does not support HEAD says nothing of the response to GET.
     if request.supersedes(head.status) && head.status != StatusCode::METHOD_NOT_ALLOWED {
         apply_head(resources, request, key, &stale.candidate.cached, &head, requested).await;

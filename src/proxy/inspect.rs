@@ -11,7 +11,6 @@ use crate::outcome::{Disposition, Reason};
 use crate::policy::plan::Lookup;
 use crate::policy::request_directives::RequestDirectives;
 use crate::proxy::context::is_authorized;
-use crate::proxy::lookup::uncovered_header;
 use crate::proxy::resources::Resources;
 use crate::proxy::serve::{Serve, StoredState, may_serve};
 
@@ -92,7 +91,7 @@ fn verdict(
     if let Some(reason) = directives.bypass {
         return (Disposition::Bypass, Some(reason));
     }
-    if uncovered_header(&resources.store, lookup).is_some() {
+    if !lookup.unknown.is_empty() {
         return (Disposition::Bypass, Some(Reason::UnkeyedHeader));
     }
     let stored = StoredState::from_candidate(candidate);

@@ -6,11 +6,10 @@ use http::Method;
 use http::header::HeaderName;
 
 use crate::cache::fills::FillKey;
-use crate::cache::store::{LookupResult, Store};
+use crate::cache::store::LookupResult;
 use crate::coherence::Proof;
 use crate::outcome::{Disposition, Outcome, Reason, Tier};
 use crate::policy::key::Key;
-use crate::policy::plan::Lookup;
 use crate::proxy::context::LookupContext;
 use crate::proxy::fill::request::{FillReason, StaleCandidate};
 use crate::proxy::resources::Resources;
@@ -50,7 +49,7 @@ pub(super) fn fast_hit(
     context: &LookupContext<'_>,
 ) -> Result<ProxyResponse, LookupAttempts> {
     let (lookup, now) = (context.lookup, context.request.now);
-    if uncovered_header(&resources.store, lookup).is_some() {
+    if !lookup.unknown.is_empty() {
         return Err(LookupAttempts::default());
     }
     let Some(cached) = resources.store.lookup_memory(lookup, now) else {
@@ -84,9 +83,9 @@ pub(super) async fn serve_lookup(
     if let Some(reason) = context.directives.bypass {
         return Box::pin(pass::pass_lookup(resources, context, Outcome::bypass(reason))).await;
     }
-    if let Some(name) = uncovered_header(&resources.store, context.lookup) {
+    if let Some(name) = context.lookup.unknown.first() {
         let outcome = Outcome::bypass_with(Reason::UnkeyedHeader, name.as_str());
-        return Box::pin(miss::pass_unkeyed(resources, context, outcome)).await;
+        return Box::pin(pass::pass_lookup(resources, context, outcome)).await;
     }
     loop {
         if let Some(response) = lookup_once(resources, context, &mut attempts).await {
@@ -160,6 +159,9 @@ async fn ask_origin(
     may_retry: bool,
 ) -> Option<ProxyResponse> {
     let miss_reason = reason.reason;
+    // A fill would bring a response that is not for this request.
+    let known = resources.store.known_vary(&context.lookup.key);
+    let withheld = known.and_then(|mark| context.lookup.withheld_from(&mark.spec));
     Some(match miss_reason {
         Reason::CacheUnavailable | Reason::MutationPending => {
             Box::pin(pass::pass_lookup(resources, context, Outcome::bypass(miss_reason))).await
@@ -171,6 +173,15 @@ async fn ask_origin(
                 outcome,
                 route: Some(context.route()),
             }
+        }
+        _ if resources.fills.is_refused(&context.refusal_key(), resources.clock.wall()) => {
+            let outcome = Outcome::bypass(Reason::FillRefused);
+            Box::pin(pass::pass_lookup(resources, context, outcome)).await
+        }
+        _ if withheld.is_some() => {
+            let name = withheld.as_ref().map_or("", HeaderName::as_str);
+            let outcome = Outcome::bypass_with(Reason::WithheldHeader, name);
+            Box::pin(pass::pass_lookup(resources, context, outcome)).await
         }
         _ if context.parts.method == Method::HEAD => {
             Box::pin(head::pass_head(resources, context, key.hash(), reason)).await
@@ -186,16 +197,4 @@ async fn ask_origin(
             return Box::pin(miss::fetch(resources, context, fill_key, reason, may_retry)).await;
         }
     })
-}
-
-/// A header that no key has seen, and that the response is not known to vary by.
-pub(super) fn uncovered_header<'a>(
-    store: &Store,
-    lookup: &'a Lookup<'_>,
-) -> Option<&'a HeaderName> {
-    if lookup.unknown.is_empty() {
-        return None;
-    }
-    let mark = store.known_vary(&lookup.key);
-    lookup.unknown.iter().find(|name| !mark.as_ref().is_some_and(|mark| mark.spec.covers(name)))
 }

@@ -8,14 +8,14 @@
 
 use std::sync::Arc;
 
-use http::{Method, StatusCode};
+use http::StatusCode;
 
 use crate::cache::fills::{BodyReader, FillKey, FillRole, JoinOutcome, Leader, SharedHead};
 use crate::outcome::{Disposition, Outcome, Reason};
 use crate::proxy::cluster::{ClusterFill, fill_in_cluster};
 use crate::proxy::context::LookupContext;
 use crate::proxy::fill::request::FillReason;
-use crate::proxy::fill::{fill, is_already_filled};
+use crate::proxy::fill::{fill, is_already_filled, withheld_outcome};
 use crate::proxy::hit;
 use crate::proxy::pass;
 use crate::proxy::refresh;
@@ -65,6 +65,9 @@ pub(super) async fn fetch(
                 return Some(respond_to_follower(context, &head, reader, *miss_reason));
             }
             JoinOutcome::OtherVariant(head) => {
+                if let Some(outcome) = withheld_outcome(context.lookup, &head.vary) {
+                    return Some(pass::pass_lookup(resources, context, outcome).await);
+                }
                 fill_key.hash = context.lookup.variant_hash(&head.vary);
             }
             JoinOutcome::RetryLookup if may_retry => return None,
@@ -119,42 +122,6 @@ async fn lead(
         Some(shared) => fill_in_cluster(resources, context, reason, leader, shared).await,
         None => Some(fill(resources, context, reason, Some(leader)).await),
     }
-}
-
-/// A request with a header that no key has seen. The origin may answer that its response varies by
-/// this very header: then the key of the variant has seen it, and the response is stored. Otherwise
-/// the cache takes no part, as `outcome` says.
-pub(super) async fn pass_unkeyed(
-    resources: &Arc<Resources>,
-    context: &LookupContext<'_>,
-    outcome: Outcome,
-) -> ProxyResponse {
-    let (store, lookup) = (&resources.store, context.lookup);
-    // Where a fill would send the origin anything else than the client did, the request passes
-    // untouched.
-    if context.parts.method != Method::GET || !lookup.is_sent_unchanged() {
-        return pass::pass_lookup(resources, context, outcome).await;
-    }
-    let snapshot = store.read(&lookup.tags()).await;
-    // SECURITY: a stored response that did not vary by the header is not replaced because a
-    // stranger sends one.
-    if store.has_newer(lookup.key.hash(), None, &snapshot, resources.clock.wall()) {
-        return pass::pass_lookup(resources, context, outcome).await;
-    }
-    let has_variants = store.known_vary(&lookup.key).is_some();
-    let reason = if has_variants { Reason::VaryMiss } else { Reason::NotStored };
-    let filled = fill(resources, context, FillReason { snapshot, reason, stale: None }, None).await;
-    if filled.outcome.stored {
-        return filled;
-    }
-    let outcome = match filled.outcome.fwd_status {
-        Some(status) => Outcome { fwd_status: Some(status), ..outcome },
-        // The origin did not answer.
-        None => Outcome { reason: filled.outcome.reason, ..Outcome::new(Disposition::Bypass) },
-    };
-    let mut response = filled.response;
-    cache_status::replace_cache_status(response.headers_mut(), &outcome);
-    ProxyResponse { response, outcome, route: filled.route }
 }
 
 /// A part of what is not stored: the origin sends the part, and the whole is fetched in the

@@ -3,7 +3,7 @@
 
 use http::header::{HOST, HeaderMap, HeaderValue};
 use http::request::Parts;
-use http::{Method, Request, Response, Uri, Version};
+use http::{Method, Request, Response, Uri};
 
 use std::sync::Arc;
 
@@ -81,20 +81,18 @@ impl OriginClient {
     }
 
     /// The request of a fill: this target and these headers alone.
+    #[expect(clippy::unused_self, reason = "only the client of the origin makes its requests")]
     pub(super) fn fill_request(
         &self,
         method: Method,
-        version: Version,
         target: Uri,
         headers: HeaderMap,
-        peer: ClientPeer,
     ) -> Request<Body> {
-        let mut own = Request::new(()).into_parts().0;
-        own.method = method;
-        own.version = version;
-        own.uri = target;
-        own.headers = headers;
-        self.request(own, Body::empty(), peer, None)
+        let mut request = Request::new(Body::empty());
+        *request.method_mut() = method;
+        *request.uri_mut() = target;
+        *request.headers_mut() = headers;
+        request
     }
 }
 

@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use http::header::UPGRADE;
+use http::header::{HeaderMap, UPGRADE, VARY};
 use http::request::Parts;
 use http::{Response, StatusCode, Version};
 use hyper::upgrade::OnUpgrade;
 
-use crate::outcome::{Disposition, Outcome, Reason};
+use crate::outcome::{Outcome, Reason};
 use crate::proxy::context::{LookupContext, RequestContext};
 use crate::proxy::resources::Resources;
 use crate::proxy::response;
@@ -15,6 +15,7 @@ use crate::proxy::response::ProxyResponse;
 use crate::semantics::body::Body;
 use crate::semantics::cache_status;
 use crate::semantics::forward;
+use crate::semantics::vary::VarySpec;
 use crate::upstream;
 
 /// Forwards a request as it is.
@@ -41,22 +42,30 @@ pub(super) async fn pass(
     }
 }
 
-/// Forwards a request of a route whose response is not to be stored. Of a miss the origin sees what
-/// it would see of a fill: what the key has seen.
+/// Forwards a request of a route whose response is not to be stored, as it is.
 pub(super) async fn pass_lookup(
     resources: &Arc<Resources>,
     context: &LookupContext<'_>,
     outcome: Outcome,
 ) -> ProxyResponse {
-    let mut parts = context.parts.clone();
-    if outcome.disposition == Disposition::Miss {
-        (parts.uri, parts.headers) = context.lookup.fill_request();
-    }
+    let parts = context.parts.clone();
     let passed =
         pass(resources, context.request, parts, Body::empty(), outcome, Some(context.route()))
             .await;
     record_refusal(resources, context, passed.response.status());
+    learn_vary(context, passed.response.headers());
     passed
+}
+
+/// Learns which headers of this request the origin names in `Vary` that no key has seen.
+fn learn_vary(context: &LookupContext<'_>, response: &HeaderMap) {
+    if !response.contains_key(VARY) {
+        return;
+    }
+    let lookup = context.lookup;
+    if let Ok(vary) = VarySpec::from_response(&context.parts.headers, response) {
+        lookup.route.learn(&vary, &lookup.withheld_names(), &lookup.roles);
+    }
 }
 
 /// Revokes the authorization of a credential that the origin has refused, whatever the request was.

@@ -18,6 +18,7 @@ use crate::clock::Wall;
 use crate::outcome::Reason;
 use crate::policy::plan::{Plan, RequestView};
 use crate::policy::route::RouteMode;
+use crate::policy::scope::Scope;
 use crate::proxy::context::RequestContext;
 use crate::proxy::fill::request::{FillReason, FillRequest, FillResult};
 use crate::proxy::fill::store::stream_and_store;
@@ -61,17 +62,20 @@ pub(super) async fn prepare_post(
         client: context.config.rules.client_address.address(&headers, &context.peer),
     };
     let Plan::Lookup(lookup) = context.config.rules.plan(&view) else { return None };
-    // SECURITY: what the origin has seen of this POST, the key has seen; it saw no credential,
-    // cookie, header or parameter that the fill of a GET would have withheld.
+    // SECURITY: the origin has seen a body and headers that no key holds. So nobody but the sender
+    // may be given the response: the key holds its whole credential, and it has one.
+    let has_owner = lookup.route.spec.scope == Scope::Private && lookup.credential.is_some();
+    let is_same_target = (lookup.path(), lookup.query()) == (parts.uri.path(), parts.uri.query());
     if lookup.route.spec.mode == RouteMode::Shadow
         || lookup.range
         || !lookup.unknown.is_empty()
-        || !lookup.is_sent_unchanged()
+        || !has_owner
+        || !is_same_target
     {
         return None;
     }
     let reason = FillReason::not_stored(Reason::Method);
-    let mut fill = FillRequest::new(context, &lookup, parts.version, reason);
+    let mut fill = FillRequest::new(context, &lookup, reason);
     fill.snapshot = resources.store.read(&fill.tags).await;
     Some(PendingPost { fill, target: parts.uri.clone(), requested: resources.clock.wall() })
 }

@@ -29,7 +29,8 @@ pub(super) fn refresh(
     reason: FillReason,
 ) {
     let now = resources.clock.wall();
-    if resources.fills.is_backing_off(&fill_key, now) {
+    let fills = &resources.fills;
+    if fills.is_backing_off(&fill_key, now) || fills.is_refused(&context.refusal_key(), now) {
         return;
     }
     let Ok(permit) = Arc::clone(&resources.refresh_permits).try_acquire_owned() else {

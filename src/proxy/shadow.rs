@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use http::header::HeaderMap;
+use http::header::{HeaderMap, HeaderName};
 use http::request::Parts;
 use http::{Method, Response, StatusCode};
 use sha2::{Digest as _, Sha256};
@@ -25,6 +25,7 @@ use crate::proxy::response::ProxyResponse;
 use crate::proxy::serve::{ProofState, Serve, StoredState, may_serve};
 use crate::proxy::store_decision::{StoreDecision, decide_store};
 use crate::semantics::body::Body;
+use crate::semantics::vary::VarySpec;
 use crate::shadow::digest::{self, DigestResult};
 use crate::shadow::findings::{RouteShadow, ShadowOutcome};
 use crate::shadow::history::{Caller, Digest, Observation, StepNumber, StepSpan};
@@ -54,6 +55,8 @@ struct ShadowWatch {
     may_store: bool,
     /// Whether its body is observed.
     whole: bool,
+    /// The headers that a fill would withhold.
+    withheld: Vec<HeaderName>,
     path: Box<str>,
 }
 
@@ -109,13 +112,8 @@ fn shadow_lookup(resources: &Resources, context: &LookupContext<'_>) -> ShadowRe
     let (key, found) = shadow.find(primary, |vary| lookup.variant_hash(vary));
     let (outcome, served) = predict(resources, context, found);
     let is_get = parts.method == Method::GET;
-    let is_unkeyed = lookup.unknown.iter().any(|name| !shadow.varies_by(primary, name));
-    // Of a request with a header that no key has seen, the response is stored if it turns out to
-    // vary by it.
-    let may_store = is_get
-        && outcome != ShadowOutcome::Bypass
-        && served.is_none()
-        && (!is_unkeyed || lookup.is_sent_unchanged());
+    let is_unkeyed = !lookup.unknown.is_empty();
+    let may_store = is_get && outcome != ShadowOutcome::Bypass && served.is_none() && !is_unkeyed;
     let outcome = if is_unkeyed { ShadowOutcome::Bypass } else { outcome };
     let tags = snapshot.as_ref().map_or(TagSnapshot::Unverifiable, LocalSnapshot::to_snapshot);
     let reason = FillReason { snapshot: tags, ..FillReason::not_stored(Reason::Shadow) };
@@ -133,7 +131,8 @@ fn shadow_lookup(resources: &Resources, context: &LookupContext<'_>) -> ShadowRe
         served,
         may_store,
         whole: is_get && !lookup.range && !is_unkeyed,
-        path: lookup.path.as_ref().into(),
+        withheld: lookup.withheld_names(),
+        path: lookup.path().into(),
     };
     ShadowRequest {
         route: lookup.route.id,
@@ -179,7 +178,7 @@ pub(super) async fn pass_in_shadow(
         route_shadow.record_outcome(shadow_outcome);
     }
     let outcome = Outcome::bypass(Reason::Shadow);
-    let (Some(route_shadow), Some(watch)) = (route_shadow, watch) else {
+    let (Some(route_shadow), Some(mut watch)) = (route_shadow, watch) else {
         return pass::pass(resources, context, parts, body, outcome, Some(route)).await;
     };
     let (origin, table) = (&resources.origin, &context.config.table);
@@ -198,8 +197,13 @@ pub(super) async fn pass_in_shadow(
         *response.status_mut() = StatusCode::OK;
     }
     let times = (requested, received);
-    let decision = decide_store(&resources.store, &watch.fill, &response, times, None);
+    let mut decision = decide_store(&resources.store, &watch.fill, &response, times, None);
     *response.status_mut() = status;
+    if watch.learn(response.headers()) {
+        // This response is for the client's own request, which a fill would not repeat.
+        decision = Err(Reason::WithheldHeader);
+        watch.whole = false;
+    }
     let whole = watch.whole;
     let observed = ShadowResponse {
         resources: Arc::clone(resources),
@@ -229,6 +233,18 @@ fn record_shadow_authorization(resources: &Resources, watch: &ShadowWatch, statu
         clients.authorize(id, resources.clock.wall(), watch.fill.route.spec.admit_for);
     } else if matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) {
         clients.revoke(id);
+    }
+}
+
+impl ShadowWatch {
+    /// Learns what the response varies on. Returns whether that is something that a fill would
+    /// withhold.
+    fn learn(&self, response: &HeaderMap) -> bool {
+        let FillRequest { route, roles, sent, .. } = &self.fill;
+        let vary = VarySpec::from_response(sent, response).ok();
+        let Some(Ok(vary)) = vary.map(|vary| route.variants_by(&vary, roles)) else { return false };
+        route.learn(&vary, &self.withheld, roles);
+        vary.names().any(|name| self.withheld.contains(name))
     }
 }
 
@@ -353,7 +369,7 @@ impl ShadowResponse {
 /// Names the caller's credential, in scope `public` too.
 fn credential_digest(fill: &FillRequest, headers: &HeaderMap) -> u64 {
     let rules = &fill.config.rules;
-    let credential = rules.credential.credential(headers, &rules.hasher);
+    let credential = rules.caller(headers);
     credential
         .and_then(|credential| credential.0.first_chunk().copied())
         .map_or(0, u64::from_be_bytes)
@@ -362,7 +378,7 @@ fn credential_digest(fill: &FillRequest, headers: &HeaderMap) -> u64 {
 /// Names the query, where a fill would send the origin another one.
 fn withheld_query_digest(lookup: &Lookup<'_>, parts: &Parts) -> u64 {
     let query = parts.uri.query().unwrap_or_default();
-    if lookup.query.as_deref().unwrap_or_default() == query {
+    if lookup.query().unwrap_or_default() == query {
         return 0;
     }
     let digest: [u8; 32] = Sha256::digest(query).into();

@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use http::Response;
-use http::header::{CONTENT_LENGTH, HeaderMap, HeaderName};
+use http::header::{ACCEPT_ENCODING, CONTENT_LENGTH, HeaderMap, HeaderValue};
 
 use crate::cache::store::memory::CachedEntry;
 use crate::cache::store::{LookupKey as _, Store};
@@ -16,12 +16,12 @@ use crate::coherence::TagSnapshot;
 use crate::outcome::Reason;
 use crate::policy::cache_groups;
 use crate::policy::key::Key;
-use crate::policy::route::HeaderRole;
 use crate::policy::scope::Scope;
 use crate::policy::tag::Tag;
 use crate::proxy::fill::request::FillRequest;
 use crate::semantics::body::Body;
 use crate::semantics::media_type::is_event_stream;
+use crate::semantics::negotiation;
 use crate::semantics::storability;
 use crate::semantics::storability::{Exchange, StorePolicy, StoreRules};
 use crate::upstream::CloseDelimited;
@@ -64,7 +64,10 @@ pub(super) fn decide_store(
         requested,
         received,
     };
-    let policy = storability::store_policy(&store_rules(request, response.headers()), &exchange)?;
+    let rules = store_rules(request, response.headers());
+    let mut policy = storability::store_policy(&rules, &exchange)?;
+    policy.vary =
+        request.route.variants_by(&policy.vary, &request.roles).map_err(|_| Reason::VaryStar)?;
     if request.route.spec.scope == Scope::Shared && !response.status().is_success() {
         // SECURITY: what the origin answers to a caller whom it turns away is for that caller.
         return Err(Reason::Status);
@@ -73,14 +76,9 @@ pub(super) fn decide_store(
         // It has no end, and its events are for those who listen now.
         return Err(Reason::EventStream);
     }
-    let is_unkeyed = |name: &HeaderName| {
-        request.route.headers.role(name, request.peer.trusted) == HeaderRole::Unknown
-            && !policy.vary.covers(name)
-    };
-    if request.sent.keys().any(is_unkeyed) {
-        // SECURITY: an earlier response varied by this header and let it through; this one does
-        // not, so no key has seen it.
-        return Err(Reason::UnkeyedHeader);
+    let accepted = request.sent.get(ACCEPT_ENCODING).map(HeaderValue::as_bytes);
+    if !negotiation::accepts_codings(accepted.unwrap_or_default(), response.headers()) {
+        return Err(Reason::ContentCoding);
     }
     if response.extensions().get::<CloseDelimited>().is_some() {
         // Nobody can tell whether such a body is whole.
@@ -109,18 +107,17 @@ pub(super) fn decide_store(
 
 fn store_rules<'a>(request: &'a FillRequest, response: &HeaderMap) -> StoreRules<'a> {
     let spec = &request.route.spec;
-    // A credential that was withheld does not count: the origin has not seen it.
-    let carries_credential = request.config.rules.credential.is_in(&request.sent);
     // Entries that were stored together should not expire together.
     let jitter = spec.jitter.mul_f64(rand::random::<f64>());
     StoreRules {
         ttl: spec.ttl.map(|ttl| ttl.saturating_sub(jitter)),
         origin: spec.origin,
-        strip_set_cookie: spec.strip_set_cookie.strips(response, carries_credential),
+        strip_set_cookie: spec.strip_set_cookie.strips(response, request.carries_credential),
         // By scope `shared` with a ttl the operator has said that the origin's answer to the
         // credential is enough.
         may_share_authorized: request.route.key_holds_credential()
             || (spec.scope == Scope::Shared && spec.ttl.is_some()),
+        has_owner: request.has_owner,
         stale_while_revalidate: spec.stale_while_revalidate,
         stale_if_error: spec.stale_if_error,
         keep_stale: request.config.settings.keep_stale,

@@ -40,12 +40,6 @@ pub fn set_cache_status(headers: &mut HeaderMap, outcome: &Outcome) {
     headers.insert(X_CACHE, HeaderValue::from_static(outcome.disposition.as_str()));
 }
 
-/// Replaces the mark of a response that was marked before.
-pub fn replace_cache_status(headers: &mut HeaderMap, outcome: &Outcome) {
-    take_own_cache_status(headers);
-    set_cache_status(headers, outcome);
-}
-
 /// Adds the key to the sidecar's own line of `Cache-Status` (RFC 9211 2.7).
 pub fn set_cache_key_header(headers: &mut HeaderMap, key: &str) {
     if let Some(own) = take_own_cache_status(headers) {

@@ -38,6 +38,21 @@ pub(crate) const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forw
 /// The address of the client.
 pub(crate) const X_REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
 
+/// Whether a field says which address the client has.
+pub(crate) fn is_client_address(name: &HeaderName) -> bool {
+    [X_FORWARDED_FOR, X_REAL_IP, FORWARDED].contains(name)
+}
+
+/// Whether a field says which host and protocol the client requested.
+pub(crate) fn is_original(name: &HeaderName) -> bool {
+    [X_FORWARDED_HOST, X_FORWARDED_PROTO].contains(name)
+}
+
+/// Whether a field says where a request came from.
+pub(crate) fn is_address(name: &HeaderName) -> bool {
+    [X_FORWARDED_FOR, X_REAL_IP, FORWARDED, VIA].contains(name)
+}
+
 /// Fields that belong to one connection, whether or not `Connection` names them.
 ///
 /// SECURITY: `HTTP2-Settings` with `Upgrade: h2c` would let a client speak HTTP/2 past the rules.

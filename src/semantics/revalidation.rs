@@ -10,7 +10,7 @@ use std::time::{Duration, UNIX_EPOCH};
 use http::header::{
     AGE, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, DATE, ETAG, EXPIRES, HeaderMap,
     HeaderName, HeaderValue, IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE,
-    IF_UNMODIFIED_SINCE, LAST_MODIFIED, RANGE, TE, TRAILER, TRANSFER_ENCODING, VIA,
+    IF_UNMODIFIED_SINCE, LAST_MODIFIED, RANGE, TE, TRAILER, TRANSFER_ENCODING, VARY, VIA,
 };
 
 use crate::clock::Wall;
@@ -124,6 +124,7 @@ pub fn merge(stored: &HeaderMap, update: &HeaderMap, now: Wall) -> HeaderMap {
         fields.remove(name);
     }
     ensure_date(&mut fields, now);
+    keep_vary(stored, &mut fields);
     let mut merged = HeaderMap::with_capacity(stored.len() + fields.len());
     let retained =
         stored.iter().filter(|(name, value)| is_own(name, value) && !fields.contains_key(*name));
@@ -131,6 +132,24 @@ pub fn merge(stored: &HeaderMap, update: &HeaderMap, now: Wall) -> HeaderMap {
         merged.append(name.clone(), value.clone());
     }
     merged
+}
+
+/// Adds the stored `Vary` to that of an update: a 304 that names fewer headers does not say that the
+/// stored bytes depend on fewer.
+fn keep_vary(stored: &HeaderMap, update: &mut HeaderMap) {
+    if !update.contains_key(VARY) {
+        return;
+    }
+    let lines: Vec<HeaderValue> = update.get_all(VARY).iter().cloned().collect();
+    update.remove(VARY);
+    for line in stored.get_all(VARY) {
+        update.append(VARY, line.clone());
+    }
+    for line in lines {
+        if !update.get_all(VARY).iter().any(|known| *known == line) {
+            update.append(VARY, line);
+        }
+    }
 }
 
 /// Dates a response that has no valid `Date`, as a recipient with a clock must before it stores or

@@ -53,6 +53,9 @@ pub struct StoreRules<'a> {
     /// The entry is served only to requests that may share a response to `Authorization`: the key,
     /// or the check for authorized clients, ensures it.
     pub may_share_authorized: bool,
+    /// The entry is served to one client alone, so that `private` does not keep the response from
+    /// being stored: for its owner this is a private cache (RFC 9111 5.2.2.7).
+    pub has_owner: bool,
     /// How long the response may be served stale during a revalidation, if the origin does not say.
     pub stale_while_revalidate: Option<Duration>,
     /// How long the response may be served stale after an error, if the origin does not say.
@@ -175,7 +178,7 @@ fn origin_lifetime(
     if directives.no_store && !directives.must_understand {
         return Err(Reason::NoStore);
     }
-    if directives.private {
+    if directives.private && !rules.has_owner {
         return Err(Reason::Private);
     }
     let initial_age =

@@ -1,17 +1,11 @@
-//! Which request headers select among the stored responses of one key (RFC 9111 4.1), and their
-//! values in a normal form.
+//! Which request headers select among the stored responses of one key (RFC 9111 4.1).
 //!
-//! Owns the list of names, [`VarySpec`], with its stored form, and [`normalise()`]. Knows nothing
-//! of keys: `key` hashes these values.
-
-mod normalise;
+//! Owns the list of names, [`VarySpec`], with its stored form. Knows nothing of keys and values.
 
 use http::header::{
     ACCEPT_ENCODING, ACCEPT_LANGUAGE, CONTENT_ENCODING, CONTENT_LANGUAGE, HeaderMap, HeaderName,
     VARY,
 };
-
-pub use self::normalise::normalise;
 
 /// A response that varies on more names than this is treated as `Vary: *`.
 pub const MAX_NAMES: usize = 16;
@@ -80,6 +74,12 @@ impl VarySpec {
 
     fn position(&self, name: &HeaderName) -> Result<usize, usize> {
         self.names.binary_search_by(|known| known.as_str().cmp(name.as_str()))
+    }
+
+    /// The names that are wanted.
+    #[must_use]
+    pub fn retain(&self, wanted: impl Fn(&HeaderName) -> bool) -> Self {
+        Self { names: self.names.iter().filter(|name| wanted(name)).cloned().collect() }
     }
 
     /// Whether the response varies on this header.

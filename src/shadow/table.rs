@@ -5,7 +5,6 @@
 
 use std::sync::Arc;
 
-use http::HeaderName;
 use parking_lot::{Mutex, MutexGuard};
 use quick_cache::sync::Cache;
 use quick_cache::{DefaultHashBuilder, Lifecycle, UnitWeighter};
@@ -125,11 +124,6 @@ impl ShadowTable {
             Some(ShadowSlot::Key(state)) => (primary, lock(&state).entry.clone()),
             None => (primary, None),
         }
-    }
-
-    /// Whether a key's responses are known to vary on this header.
-    pub(super) fn varies_by(&self, primary: KeyHash, name: &HeaderName) -> bool {
-        matches!(self.0.get(&index(primary)), Some(ShadowSlot::Vary(spec)) if spec.covers(name))
     }
 
     /// Whether the response that would have been served differs from the origin's.

@@ -18,6 +18,7 @@ use crate::outcome::Reason;
 use crate::semantics::body::BodyError;
 
 mod failures;
+mod sharing;
 mod streams;
 
 /// One connection of an app that speaks what the test wants it to.

@@ -1,8 +1,10 @@
 //! What happens to a request: hits, fills, passes, writes, and what is counted of them.
 
+mod callers;
 mod coalescing;
 mod drain;
 mod expiry;
+mod fill_bytes;
 mod isolation;
 mod memory;
 mod metrics;
@@ -10,8 +12,11 @@ mod mutations;
 mod protocols;
 mod regressions;
 mod regressions_connections;
+mod regressions_cookies;
+mod regressions_fill;
 mod regressions_stale;
 mod shadow;
 mod soft_purge;
 mod streaming;
 mod ttl;
+mod variants;

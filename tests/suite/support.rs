@@ -24,7 +24,7 @@ pub mod sidecar;
 pub mod tls;
 pub mod traffic;
 
-pub use client::{Client, Crowd, Reply, Socket};
+pub use client::{Client, Crowd, Reply, Socket, WireClient};
 pub use command::CommandLine;
 pub use fault_proxy::{Fault, FaultProxy};
 pub use origin::{Origin, Point, Request, Response};

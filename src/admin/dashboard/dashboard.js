@@ -355,12 +355,14 @@ function showAlerts (stats) {
     if (ready.status === 'ready') return place.replaceChildren()
     banner(place, ready.status === 'unready' ? 'bad' : 'warn', ready.status === 'unready' ? 'Not ready: traffic should go elsewhere.' : 'Degraded: requests are served with restrictions.', { list: ready.reasons })
   })
-  onChange('notes', [mode, config.restart_needed], () => {
+  const { requests, unseen } = stats.cookies
+  onChange('notes', [mode, config.restart_needed, unseen], () => {
     const place = $('alert-notes')
     const notes = []
     if (mode === 'off') notes.push('The cache is switched off for all routes (mode = "off"): every request goes to the origin.')
     if (mode === 'shadow') notes.push('All routes are in shadow mode: every request goes to the origin, and what the cache would have done is reported below.')
     if (config.restart_needed.length) notes.push(`Changed in the file, but a restart is needed for: ${config.restart_needed.join(', ')}.`)
+    if (unseen.length) notes.push(`None of ${count(requests)} requests with cookies has carried ${unseen.join(', ')} of [credential]: is the name right?`)
     place.replaceChildren()
     if (notes.length) banner(place, 'warn', notes[0], { list: notes.slice(1) })
   })

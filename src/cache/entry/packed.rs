@@ -396,6 +396,18 @@ mod tests {
         }
     }
 
+    /// A client that is told a greater length waits for bytes that never come.
+    #[test]
+    fn a_length_that_does_not_fit_the_body_is_a_miss() {
+        let seal = Seal::default();
+        for length in ["0", "6", "8", "99", "x", "7, 7"] {
+            let (mut entry, stamp) = sample();
+            entry.headers.insert("content-length", HeaderValue::from_static(length));
+            let packed = pack(&entry, &stamp, &seal);
+            assert_eq!(unpack(&packed, &seal).err(), Some(DecodeError::Shape), "{length}");
+        }
+    }
+
     #[test]
     fn another_version_is_a_miss() {
         let (entry, stamp) = sample();

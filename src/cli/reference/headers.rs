@@ -4,18 +4,21 @@
 
 use http::HeaderName;
 use http::header::{
-    ACCEPT, AGE, ALLOW, AUTHORIZATION, CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, CONTENT_LOCATION,
-    CONTENT_RANGE, COOKIE, DATE, ETAG, EXPECT, EXPIRES, HOST, IF_MODIFIED_SINCE, IF_NONE_MATCH,
-    LAST_MODIFIED, LOCATION, SET_COOKIE, TE, TRANSFER_ENCODING, VARY, VIA,
+    ACCEPT, ACCEPT_ENCODING, AGE, ALLOW, AUTHORIZATION, CACHE_CONTROL, CONNECTION, CONTENT_LENGTH,
+    CONTENT_LOCATION, CONTENT_RANGE, COOKIE, DATE, ETAG, EXPECT, EXPIRES, HOST, IF_MODIFIED_SINCE,
+    IF_NONE_MATCH, LAST_MODIFIED, LOCATION, SET_COOKIE, TE, TRANSFER_ENCODING, VARY, VIA,
 };
 
 use super::markdown::{Page, code, codes};
 use crate::policy::cache_groups::{CACHE_GROUP_INVALIDATION, CACHE_GROUPS};
+use crate::policy::plan::{FILL_ADDRESS, FILL_USER_AGENT};
 use crate::policy::route::headers as roles;
+use crate::policy::route::headers::MAX_LEARNED;
 use crate::proxy::response::{
     CACHE_STATUS, X_CACHE, X_CACHE_KEY, X_CACHE_PURGED, X_CACHE_ROUTE, X_CACHE_TAGS,
 };
 use crate::semantics::forward::{self, FORWARDED, HOP_BY_HOP};
+use crate::semantics::negotiation;
 use crate::semantics::targeted_cache_control::CDN_CACHE_CONTROL;
 
 /// The message, and what the sidecar does with the header.
@@ -99,7 +102,8 @@ fn from_origin() -> Vec<Header> {
         remove(
             SET_COOKIE,
             "on stored responses",
-            "Stored with `strip_set_cookie = true` only. Clients that joined a fill never get it.",
+            "Never stored: a response that sets a cookie is stored without it, if \
+             `strip_set_cookie` says so, or not at all. Clients that joined a fill never get it.",
         ),
     ];
     let tags = crate::policy::tag::ResponseTags::default().headers;
@@ -182,8 +186,8 @@ fn from_client() -> Vec<Header> {
         remove(TE, "always", "Except `trailers`."),
         remove(FORWARDED, "unless the peer is a trusted proxy", "Anyone can claim it."),
         remove(forward::X_REAL_IP, "unless the peer is a trusted proxy", "Anyone can claim it."),
-        remove(AUTHORIZATION, "in scope `public`", "The response is for everyone."),
-        remove(COOKIE, "in scope `public`", "The response is for everyone."),
+        remove(AUTHORIZATION, "on fills in scope `public`", "The response is for everyone."),
+        remove(COOKIE, "on fills in scope `public`", "The response is for everyone."),
     ];
     headers.extend(
         HOP_BY_HOP.iter().map(|name| remove(name.clone(), "always", "Belongs to one connection.")),
@@ -233,35 +237,74 @@ pub(super) fn page() -> String {
             .collect();
         page.table(["Header", "When", "Meaning"], &rows);
     }
-    page.section("Request headers and the key");
+    fill_section(&mut page);
+    page.finish()
+}
+
+/// What the origin receives on a fill, by the lists that the code itself goes by.
+fn fill_section(page: &mut Page) {
+    page.section("The request of a fill");
     page.paragraph(
-        "On a route that caches, the origin sees no header that the key does not account for. A \
-         request with any other header bypasses the cache (`unkeyed header`), unless the route \
-         names it in `key`, `pass_headers` or `drop_headers`, or sets `unknown_headers`.",
+        "When the sidecar fetches a response to store it, the request is made from the key, not \
+         copied from the client: two requests that share a key are one request to the origin. A \
+         request that passes (`BYPASS`) keeps all that it has. `sidecache explain` prints the \
+         request of a fill (`the app would get`).",
+    );
+    let constant = |name: &HeaderName| negotiation::default_on_the_wire(name).unwrap_or_default();
+    let negotiated = format!(
+        "In the key, and sent in the form that the key has. Without it: `Accept: {}`, \
+         `Accept-Encoding: {}`, no `Accept-Language`.",
+        constant(&ACCEPT),
+        constant(&ACCEPT_ENCODING)
+    );
+    let substituted = format!(
+        "Not the client's. `X-Forwarded-For`, `X-Real-IP` and `Forwarded` say `{FILL_ADDRESS}`, or \
+         what a field `{{ client = \"address\" }}` has put into the key; `X-Request-Id` is made \
+         anew; `Via` names the sidecar alone; the others are withheld. A response that varies on \
+         one of them is not stored."
+    );
+    let harmless = format!(
+        "Withheld, as are `Sec-Fetch-*` and `Sec-CH-*`. If the origin names one in `Vary`, the \
+         client gets an answer to its own request, and the header is in the key of the route from \
+         then on (at most {MAX_LEARNED} for each route). `User-Agent` is `{FILL_USER_AGENT}` or \
+         that of `[upstream] user_agent`; in scope `private` a client with a credential keeps its \
+         own."
     );
     let lists = [
+        (roles::NEGOTIATED, negotiated),
+        (roles::IMPLICIT, "In the key, and sent as they are.".to_owned()),
         (
-            "Forwarded, not part of the key",
-            roles::HARMLESS,
-            "They change nothing, or the origin says so in `Vary`. So are `Sec-Fetch-*` and \
-             `Sec-CH-*`.",
-        ),
-        (
-            "Part of the key",
-            roles::IMPLICIT,
-            "The origin may answer differently to them without saying so.",
-        ),
-        (
-            "Part of the key from a trusted proxy",
             roles::FROM_TRUSTED,
-            "Origins build links from them.",
+            "From a trusted proxy: in the key, and sent as they are. From others a header that no \
+             key has seen."
+                .to_owned(),
         ),
-        ("Withheld on fills", roles::WITHHELD, "They are for caches."),
+        (roles::SUBSTITUTED, substituted),
+        (roles::HARMLESS, harmless),
+        (roles::WITHHELD, "Withheld: they are for caches.".to_owned()),
+        (roles::TRANSPORT, "The sidecar's own. `Host` is the authority of the key.".to_owned()),
+        (
+            &["authorization"],
+            "With the headers of `[credential] headers`: in scope `private` hashed in the key, and \
+             sent; in scope `shared` sent, for the origin decides who is admitted; in scope \
+             `public` withheld."
+                .to_owned(),
+        ),
+        (
+            &["cookie"],
+            "Without the cookies that `ignore_cookies` names. In scope `private` hashed in the \
+             key, and sent; in scope `shared` sent, and those that do not identify the caller are \
+             in the key; in scope `public` only the cookies that fields read."
+                .to_owned(),
+        ),
     ];
-    let rows = lists
-        .map(|(role, names, why)| [role.to_owned(), codes(names.iter().copied()), why.to_owned()]);
-    page.table(["Role", "Headers", "Why"], &rows);
-    page.finish()
+    let rows = lists.map(|(names, what)| [codes(names.iter().copied()), what]);
+    page.table(["Headers of the client", "What the origin receives"], &rows);
+    page.paragraph(
+        "Any other header makes the request a `BYPASS` (`unkeyed header`), unless the route names \
+         it in `key`, `pass_headers` or `drop_headers`, or sets `unknown_headers`, or the origin \
+         has named it in `Vary`.",
+    );
 }
 
 /// A name as people write it: `X-Cache`.

@@ -39,6 +39,7 @@ fn passed(route: &LintRoute<'_>, whole: &LintFile<'_>, context: &mut CompileCont
         let what = match meaning(name.as_str()) {
             Some(Meaning::Credential) => "identifies the caller",
             Some(Meaning::Caller) => "identifies the user",
+            Some(Meaning::Address) => "tells the client's address",
             Some(Meaning::Choice) => "changes the responses of many apps",
             None => continue,
         };
@@ -50,6 +51,10 @@ fn passed(route: &LintRoute<'_>, whole: &LintFile<'_>, context: &mut CompileCont
         let hint = if name == header::COOKIE || meaning(name.as_str()) == Some(Meaning::Credential)
         {
             format!("use drop_headers instead: drop_headers = [\"{shown}\"]")
+        } else if meaning(name.as_str()) == Some(Meaning::Address) {
+            "remove it, and add the address to the key: office = { client = \"address\", prefix = \
+             \"/24\" } in [fields] and \"office\" in `key`"
+                .to_owned()
         } else {
             let field = name.as_str().trim_start_matches("x-").replace('-', "_");
             format!(

@@ -7,6 +7,8 @@ pub enum Meaning {
     Credential,
     /// Names the caller, or on whose behalf it calls.
     Caller,
+    /// Holds the address of the client.
+    Address,
     /// Selects the response: a language, a host, another method.
     Choice,
 }
@@ -21,7 +23,19 @@ const CREDENTIALS: &[&str] = &[
 const CALLERS: &[&str] = &[
     "user", "userid", "username", "uid", "account", "accountid", "customer", "member", "tenant",
     "tenantid", "org", "organization", "organisation", "workspace", "team", "role", "roles",
-    "email", "login", "principal", "identity", "impersonate",
+    "email", "login", "principal", "identity", "impersonate", "from", "group", "groups", "oidc",
+    "authenticated", "cert", "certificate", "dn", "subject",
+];
+
+/// Headers in which proxies and content delivery networks tell the client's address.
+#[rustfmt::skip]
+const ADDRESSES: &[&str] = &[
+    "forwarded", "x-forwarded-for", "x-original-forwarded-for", "x-real-ip", "true-client-ip",
+    "client-ip", "x-client-ip", "x-cluster-client-ip", "cf-connecting-ip", "cf-connecting-ipv6",
+    "cf-pseudo-ipv4", "fastly-client-ip", "fly-client-ip", "x-azure-clientip", "x-azure-socketip",
+    "x-appengine-user-ip", "x-envoy-external-address", "x-vercel-forwarded-for",
+    "x-nf-client-connection-ip", "x-remote-ip", "x-remote-addr", "remote-addr", "proxy-client-ip",
+    "wl-proxy-client-ip",
 ];
 
 const CHOICES: &[&str] = &[
@@ -32,7 +46,7 @@ const CHOICES: &[&str] = &[
 /// Headers about the original target of a request: apps build links and redirects from them.
 #[rustfmt::skip]
 const REWRITES: &[&str] = &[
-    "forwarded", "x-forwarded-host", "x-forwarded-server", "x-forwarded-proto",
+    "x-forwarded-host", "x-forwarded-server", "x-forwarded-proto",
     "x-forwarded-scheme", "x-forwarded-port", "x-forwarded-prefix", "x-host", "x-original-host",
     "x-original-url", "x-rewrite-url",
 ];
@@ -43,6 +57,9 @@ pub fn meaning(name: &str) -> Option<Meaning> {
     // Anti-forgery tokens are as good as random, and `user-agent` does not name a user.
     if ["csrf", "xsrf", "user-agent"].iter().any(|harmless| name.contains(harmless)) {
         return None;
+    }
+    if ADDRESSES.contains(&name.as_str()) {
+        return Some(Meaning::Address);
     }
     if REWRITES.contains(&name.as_str()) {
         return Some(Meaning::Choice);
@@ -81,7 +98,20 @@ mod tests {
         ] {
             assert_eq!(meaning(name), Some(Meaning::Credential), "{name}");
         }
-        for name in ["x-tenant-id", "X-User-Id", "x-account-id", "x_role", "x-org"] {
+        for name in ["Forwarded", "X-Forwarded-For", "x-real-ip", "CF-Connecting-IP"] {
+            assert_eq!(meaning(name), Some(Meaning::Address), "{name}");
+        }
+        for name in [
+            "x-tenant-id",
+            "X-User-Id",
+            "x-account-id",
+            "x_role",
+            "x-org",
+            "from",
+            "x-forwarded-groups",
+            "x-ssl-client-cert",
+            "x-amzn-oidc-data",
+        ] {
             assert_eq!(meaning(name), Some(Meaning::Caller), "{name}");
         }
         for name in [

@@ -68,7 +68,7 @@ fn tells_apart(route: &LintRoute<'_>, whole: &LintFile<'_>, context: &mut Compil
 /// A tenant has many callers; a user or an account is one caller.
 fn is_person(name: &str) -> bool {
     meaning(name) == Some(Meaning::Caller)
-        && !["tenant", "org", "organization", "organisation", "workspace", "team"]
+        && !["tenant", "org", "workspace", "team", "group"]
             .iter()
             .any(|group| name.to_ascii_lowercase().contains(group))
 }

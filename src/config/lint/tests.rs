@@ -2,6 +2,7 @@
 
 use crate::config::{Config, Diagnostic, Severity};
 
+mod callers;
 mod headers;
 mod purges;
 mod scopes;

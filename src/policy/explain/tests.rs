@@ -3,6 +3,7 @@
 use super::*;
 use crate::config::Config;
 use crate::policy::client_address::ClientAddressRule;
+use crate::policy::plan::FillConstants;
 use crate::secret::Hasher;
 use crate::semantics::forward::Upgrades;
 
@@ -27,6 +28,7 @@ fn explain_get_with(before: &str, keys: &str, headers: Vec<(String, String)>) ->
         hasher: Hasher::default(),
         max_key: 4096,
         upgrades: Upgrades::default(),
+        fill: FillConstants::default(),
     };
     let question = ExplainRequest {
         method: "get".into(),

@@ -1,112 +1,188 @@
-//! The request of a fill: the target and the headers that the origin receives.
+//! The request of a fill: what the origin receives.
 //!
-//! Invariant: everything that the origin receives on a fill is in the key, or on the list of
-//! harmless headers, or let through by the operator (`pass_headers`, `unknown_headers`).
+//! Invariant: the bytes are a function of the [`CanonicalRequest`], which the key is made of, of the
+//! rules, and of constants. This file sees nothing else of the client's request; what a client
+//! sends beside its canonical parts cannot reach the origin.
+
+use std::borrow::Cow;
 
 use http::Uri;
-use http::header::{CACHE_CONTROL, COOKIE, HeaderMap, HeaderName, HeaderValue, PRAGMA};
+use http::header::{
+    ACCEPT, ACCEPT_ENCODING, COOKIE, FORWARDED, HOST, HeaderMap, HeaderName, HeaderValue,
+    USER_AGENT, VIA,
+};
 
-use crate::policy::field;
-use crate::policy::glob::any_matches;
+use crate::policy::plan::canonical::{CanonicalRequest, FillUserAgent};
 use crate::policy::plan::lookup::Lookup;
-use crate::policy::route::{HeaderRole, QueryRule};
-use crate::policy::scope::Scope;
+use crate::policy::route::Route;
+use crate::semantics::forward::{X_FORWARDED_FOR, X_FORWARDED_HOST, X_FORWARDED_PROTO, X_REAL_IP};
+use crate::semantics::negotiation;
 
-impl Lookup<'_> {
-    /// The target and the headers that the origin receives on a fill.
-    #[must_use]
-    pub fn fill_request(&self) -> (Uri, HeaderMap) {
-        let mut headers = HeaderMap::with_capacity(self.request.headers.len() + 6);
-        let public = self.route.spec.scope == Scope::Public;
-        for (name, value) in self.request.headers {
-            let forward = match self.route.headers.role(name, self.request.peer_is_trusted) {
-                HeaderRole::Withheld | HeaderRole::KeyedCookies => false,
-                // `sent_cookie` puts the cookies together below.
-                HeaderRole::Credential => !public && *name != COOKIE,
-                HeaderRole::Harmless
-                | HeaderRole::Keyed
-                | HeaderRole::Implicit
-                | HeaderRole::Passed
-                | HeaderRole::Unknown => *name != COOKIE,
-            };
-            if forward {
-                headers.append(name, value.clone());
-            }
-        }
-        if let Some(cookie) = self.sent_cookie() {
-            headers.insert(COOKIE, cookie);
-        }
-        (self.fill_target(), headers)
-    }
+/// The address that the origin receives in place of the client's: one of those reserved for
+/// documentation (RFC 5737), so that it is nobody's, and that no page opens that is for this host
+/// or this network alone.
+pub const FILL_ADDRESS: &str = "192.0.2.1";
 
-    /// Whether a fill sends the origin the client's request unchanged, apart from the headers that
-    /// address caches (RFC 9111 5.2, 5.4).
-    #[must_use]
-    pub fn is_sent_unchanged(&self) -> bool {
-        let for_caches = |name: &HeaderName| *name == CACHE_CONTROL || *name == PRAGMA;
-        let (target, sent) = self.fill_request();
-        target.path_and_query() == self.request.uri.path_and_query()
-            && self.request.headers.iter().filter(|(name, _)| !for_caches(name)).count()
-                == sent.len()
-            && self
-                .request
-                .headers
-                .keys()
-                .filter(|name| !for_caches(name))
-                .all(|name| self.request.headers.get_all(name).iter().eq(sent.get_all(name)))
-    }
+/// The `User-Agent` of fills without a client's own, unless `[upstream] user_agent` names another:
+/// that of an ordinary browser, so that origins give their ordinary page.
+pub const FILL_USER_AGENT: &str =
+    "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0";
 
-    fn fill_target(&self) -> Uri {
-        let whole =
-            matches!(self.route.spec.query, QueryRule::All) || self.request.uri.query().is_none();
-        let path = self.request.uri.path();
-        let target = match &self.query {
-            _ if whole => self
-                .request
-                .uri
-                .path_and_query()
-                .map_or_else(|| path.to_owned(), ToString::to_string),
-            Some(query) if !query.is_empty() => format!("{path}?{query}"),
-            _ => path.to_owned(),
-        };
-        // The target consists of parts of a target that parsed before, so this does not fail.
-        Uri::try_from(target).unwrap_or_else(|_| self.request.uri.clone())
-    }
+/// The header with the id of a request.
+pub(crate) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-    /// The `Cookie` header of a fill: the cookies that the key has seen.
-    pub(super) fn sent_cookie(&self) -> Option<HeaderValue> {
-        let role = self.route.headers.role(&COOKIE, self.request.peer_is_trusted);
-        let credential = match (role, &self.rules.credential.cookies) {
-            (HeaderRole::KeyedCookies, _) => &[][..],
-            (HeaderRole::Credential, _) if self.route.spec.scope == Scope::Public => return None,
-            (HeaderRole::Credential, Some(names)) => names,
-            (HeaderRole::Withheld, _) => return None,
-            _ => {
-                return joined(
-                    self.request.headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes),
-                    b"; ",
-                );
-            }
-        };
-        let keyed = &self.route.keyed_cookies;
-        let pairs: Vec<Vec<u8>> = field::cookies(self.request.headers)
-            .filter(|(name, _)| {
-                keyed.iter().any(|wanted| wanted.as_bytes() == *name)
-                    || any_matches(credential, name)
-            })
-            .map(|(name, value)| [name, b"=", value].concat())
-            .collect();
-        joined(pairs.iter().map(Vec::as_slice), b"; ")
+/// What all fills have in common.
+#[derive(Clone, Debug)]
+pub struct FillConstants {
+    /// The `User-Agent` of fills without a client's own.
+    pub user_agent: HeaderValue,
+    /// The `Host` that the origin receives in place of the client's.
+    pub host: Option<HeaderValue>,
+}
+
+impl Default for FillConstants {
+    fn default() -> Self {
+        Self { user_agent: HeaderValue::from_static(FILL_USER_AGENT), host: None }
     }
 }
 
-fn joined<'a>(parts: impl Iterator<Item = &'a [u8]>, separator: &[u8]) -> Option<HeaderValue> {
-    let mut whole: Vec<u8> = Vec::new();
-    for part in parts {
-        if !whole.is_empty() {
-            whole.extend_from_slice(separator);
-        }
-        whole.extend_from_slice(part);
+/// The request of a fill, apart from its method and its validators.
+#[derive(Clone, Debug)]
+pub struct FillHead {
+    /// The target, in origin form.
+    pub target: Uri,
+    /// The headers, in the order in which they are sent.
+    pub headers: HeaderMap,
+}
+
+impl Lookup<'_> {
+    /// The request of a fill. `id` identifies it for the origin's log.
+    #[must_use]
+    pub fn fill_request(&self, id: HeaderValue) -> FillHead {
+        fill_head(&self.canonical(), self.route, &self.rules.fill, id)
     }
-    if whole.is_empty() { None } else { HeaderValue::from_bytes(&whole).ok() }
+}
+
+fn fill_head(
+    canonical: &CanonicalRequest<'_>,
+    route: &Route,
+    constants: &FillConstants,
+    id: HeaderValue,
+) -> FillHead {
+    let mut head = HeadWriter { headers: HeaderMap::with_capacity(24), route };
+    let host = value(canonical.host.as_bytes());
+    head.insert(&HOST, constants.host.clone().or_else(|| host.clone()));
+    let parts = &canonical.headers;
+    for (name, sent) in &parts.implicit {
+        head.append(name, on_the_wire(name, sent));
+    }
+    for (name, sent) in &parts.fields {
+        head.insert(name, value(sent.as_bytes().trim_ascii()));
+    }
+    for (name, sent) in parts.credentials.iter().chain(&parts.passed) {
+        head.append(name, Some((*sent).clone()));
+    }
+    head.insert(&COOKIE, canonical.cookies.on_the_wire().and_then(|cookie| value(&cookie)));
+
+    match parts.user_agent {
+        FillUserAgent::Constant => {
+            head.add_default(&USER_AGENT, Some(constants.user_agent.clone()));
+        }
+        FillUserAgent::Own(agent) => head.insert(&USER_AGENT, Some(agent.clone())),
+        FillUserAgent::Keyed => {}
+    }
+    for name in [&ACCEPT, &ACCEPT_ENCODING] {
+        let default = negotiation::default_on_the_wire(name);
+        head.add_default(name, default.map(HeaderValue::from_static));
+    }
+    head.add_default(&X_REQUEST_ID, Some(id));
+    add_forwarding(&mut head, canonical, host);
+    head.headers.insert(VIA, HeaderValue::from_static("1.1 sidecache"));
+    FillHead { target: target(canonical), headers: head.headers }
+}
+
+/// What the origin is told of the client: its address only if the key has it, and the authority and
+/// protocol that it asked for.
+fn add_forwarding(
+    head: &mut HeadWriter<'_>,
+    canonical: &CanonicalRequest<'_>,
+    host: Option<HeaderValue>,
+) {
+    let address = canonical.address.as_deref().unwrap_or(FILL_ADDRESS.as_bytes());
+    // What a trusted proxy says of the host and the protocol is in the key.
+    head.add_default(&X_FORWARDED_PROTO, Some(HeaderValue::from_static("http")));
+    head.add_default(&X_FORWARDED_HOST, host);
+    let protocol = head.text(&X_FORWARDED_PROTO);
+    let host = head.text(&X_FORWARDED_HOST);
+    // RFC 7239 6: an address in version 6 stands in brackets and quotes.
+    let shown =
+        if address.contains(&b':') { [b"\"[", address, b"]\""].concat() } else { address.to_vec() };
+    let forwarded = [b"for=", &*shown, b";host=\"", &*host, b"\";proto=", &*protocol].concat();
+    head.add_constant(&X_FORWARDED_FOR, value(address));
+    head.add_constant(&X_REAL_IP, value(address));
+    head.add_constant(&FORWARDED, value(&forwarded));
+}
+
+/// The headers of a fill while they are put together.
+struct HeadWriter<'a> {
+    headers: HeaderMap,
+    route: &'a Route,
+}
+
+impl HeadWriter<'_> {
+    fn insert(&mut self, name: &HeaderName, value: Option<HeaderValue>) {
+        if let Some(value) = value {
+            self.headers.insert(name, value);
+        }
+    }
+
+    fn append(&mut self, name: &HeaderName, value: Option<HeaderValue>) {
+        if let Some(value) = value {
+            self.headers.append(name, value);
+        }
+    }
+
+    /// A header that the origin expects, unless the request has it or the operator drops it.
+    fn add_default(&mut self, name: &HeaderName, value: Option<HeaderValue>) {
+        if !self.headers.contains_key(name) && !self.route.headers.is_dropped(name) {
+            self.insert(name, value);
+        }
+    }
+
+    /// A header that is never absent, since the origin would take the sidecar's own address for the
+    /// client's.
+    fn add_constant(&mut self, name: &HeaderName, value: Option<HeaderValue>) {
+        if !self.headers.contains_key(name) {
+            self.insert(name, value);
+        }
+    }
+
+    /// The first value of a header, as far as it may stand in a quoted string.
+    fn text(&self, name: &HeaderName) -> Vec<u8> {
+        let value = self.headers.get(name).map(HeaderValue::as_bytes).unwrap_or_default();
+        value.iter().copied().filter(|byte| !b"\"\\;, ".contains(byte)).collect()
+    }
+}
+
+fn on_the_wire(name: &HeaderName, keyed: &[u8]) -> Option<HeaderValue> {
+    let negotiated = negotiation::is_negotiated(name).then(|| str::from_utf8(keyed).ok()).flatten();
+    match negotiated.map(|keyed| negotiation::on_the_wire(name, keyed)) {
+        Some(Cow::Owned(text)) => HeaderValue::try_from(text).ok(),
+        Some(Cow::Borrowed(text)) => HeaderValue::from_str(text).ok(),
+        None => value(keyed),
+    }
+}
+
+/// The bytes come from values that were parsed before, so this does not fail.
+fn value(bytes: &[u8]) -> Option<HeaderValue> {
+    HeaderValue::from_bytes(bytes).ok()
+}
+
+fn target(canonical: &CanonicalRequest<'_>) -> Uri {
+    let target = match &canonical.query {
+        Some(query) => Uri::try_from(format!("{}?{query}", canonical.path)),
+        None => Uri::try_from(canonical.path),
+    };
+    // It consists of parts of a target that parsed before, so this does not fail.
+    target.unwrap_or_default()
 }

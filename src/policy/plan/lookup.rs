@@ -3,7 +3,9 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use http::header::{AUTHORIZATION, HeaderMap, HeaderName, IF_MATCH, IF_UNMODIFIED_SINCE, RANGE};
+use http::header::{
+    COOKIE, HeaderMap, HeaderName, IF_MATCH, IF_UNMODIFIED_SINCE, RANGE, USER_AGENT,
+};
 use http::{Method, Uri};
 use sha2::{Digest as _, Sha256};
 use smallvec::SmallVec;
@@ -11,15 +13,15 @@ use smallvec::SmallVec;
 use crate::outcome::{Outcome, Reason};
 use crate::policy::authorized_clients::AuthorizationId;
 use crate::policy::credential::Credential;
-use crate::policy::field::{Field, FieldError, FieldView};
+use crate::policy::field::{Field, FieldError, FieldSource, FieldView};
 use crate::policy::key::{Key, KeyPart, KeyWriter};
-use crate::policy::plan::request_headers::{removed_by_connection, sort_headers};
+use crate::policy::plan::canonical::{CanonicalCookies, CanonicalHeaders, CanonicalRequest};
+use crate::policy::plan::request_headers::removed_by_connection;
 use crate::policy::plan::rules::{PolicyRules, RequestView, authority};
 use crate::policy::request_target::{self, AmbiguousQuery};
-use crate::policy::route::{Captures, QueryRule, Route, RouteMode};
+use crate::policy::route::{Captures, QueryRule, RoleContext, Route, RouteMode};
 use crate::policy::scope::Scope;
 use crate::policy::tag::{Tag, Template};
-use crate::secret::Hasher;
 
 /// A request that the cache may answer.
 #[derive(Debug)]
@@ -28,12 +30,9 @@ pub struct Lookup<'a> {
     pub route: &'a Arc<Route>,
     /// The captures of the route's pattern.
     pub captures: Captures,
-    /// The authority, lower-case.
-    pub host: Cow<'a, str>,
-    /// The path in normal form.
-    pub path: Cow<'a, str>,
-    /// The query that is in the key, and that a fill sends to the origin.
-    pub query: Option<Cow<'a, str>>,
+    host: Cow<'a, str>,
+    path: Cow<'a, str>,
+    query: Option<Cow<'a, str>>,
     /// The key, before `Vary` narrows it.
     pub key: Key,
     /// The client's credential.
@@ -46,6 +45,8 @@ pub struct Lookup<'a> {
     /// Whether the client requests a part of the response (RFC 9110 14.2: `Range` counts on GET
     /// alone).
     pub range: bool,
+    /// What the roles of its headers depend on.
+    pub roles: RoleContext,
     pub(super) request: RequestView<'a>,
     pub(super) rules: &'a PolicyRules,
 }
@@ -62,7 +63,15 @@ impl PolicyRules {
         refuse_unkeyable(route, request)?;
         let host = authority(request.uri, request.headers);
         let query = keyed_query(&route.spec.query, request.uri)?;
-        let (implicit, unknown) = sort_headers(route, request);
+        let range = *request.method == Method::GET && request.headers.contains_key(RANGE);
+        let roles = route.headers.context(request.peer_is_trusted);
+        let (headers, unknown) = CanonicalHeaders::new(route, &roles, request, range);
+        let cookies = CanonicalCookies::new(
+            route,
+            &self.credential,
+            route.headers.role(&COOKIE, &roles),
+            request.headers,
+        );
 
         let mut key = KeyWriter::default();
         key.part(KeyPart::Route, &route.fingerprint);
@@ -91,9 +100,21 @@ impl PolicyRules {
             key.part(KeyPart::Field, field.name.as_bytes());
             key.part(KeyPart::Value, &value);
         }
-        let (credential, authorization) =
-            self.identity(route, (request.headers, &unknown), &host, &mut key, fields_start);
-        for (name, value) in implicit {
+        let identity = self.identity(route, request.headers, &cookies);
+        // SECURITY: the field that identifies the client may be a prefix of the token. The whole
+        // credential is in the key as well, so that two tokens with a common prefix never share a
+        // private entry.
+        match (route.spec.scope, identity) {
+            (Scope::Private, Some(whole)) => key.part(KeyPart::Credential, &whole.0),
+            (Scope::Private, None) => key.part(KeyPart::Anonymous, b""),
+            (Scope::Shared | Scope::Public, _) => {}
+        }
+        let authorization = (route.spec.scope == Scope::Shared)
+            .then(|| authorization_id(route, &host, key.since(fields_start), identity));
+        if let Some(keyed) = cookies.keyed.as_ref().filter(|_| route.spec.scope == Scope::Shared) {
+            key.part(KeyPart::Cookies, &self.hasher.digest("cookies", keyed));
+        }
+        for (name, value) in &headers.implicit {
             key.part(KeyPart::Header, name.as_str().as_bytes());
             key.part(KeyPart::HeaderValue, value);
         }
@@ -101,7 +122,6 @@ impl PolicyRules {
             return Err(Outcome::bypass(Reason::KeyTooLong));
         }
         let key = key.finish();
-        let range = *request.method == Method::GET && request.headers.contains_key(RANGE);
         Ok(Lookup {
             route,
             captures,
@@ -109,70 +129,97 @@ impl PolicyRules {
             path,
             query,
             key,
-            credential,
+            credential: identity,
             authorization,
             unknown,
             range,
+            roles,
             request: *request,
             rules: self,
         })
     }
 
-    /// Adds to the key what the scope requires, and computes the client's authorization id.
+    /// The client's credential. None in scope `public`, which has none.
     fn identity(
         &self,
         route: &Route,
-        (headers, unknown): (&HeaderMap, &[HeaderName]),
-        host: &str,
-        key: &mut KeyWriter,
-        fields_start: usize,
-    ) -> (Option<Credential>, Option<AuthorizationId>) {
-        let credential = match route.spec.scope {
-            Scope::Public => return (None, None),
-            Scope::Private | Scope::Shared => self.credential.credential(headers, &self.hasher),
-        };
-        if route.spec.scope == Scope::Shared {
-            let mut digest = Sha256::new();
-            digest.update(route.fingerprint);
-            digest.update((host.len() as u64).to_be_bytes());
-            digest.update(host);
-            digest.update(key.since(fields_start));
-            digest.update(credential.map_or([0; 32], |credential| credential.0));
-            // SECURITY: when a request has headers that no key has seen, the origin's response to
-            // it authorizes only requests with the same values of those headers.
-            for (name, value) in unknown
-                .iter()
-                .flat_map(|name| headers.get_all(name).iter().map(move |value| (name, value)))
-            {
-                for part in [name.as_str().as_bytes(), value.as_bytes()] {
-                    digest.update((part.len() as u64).to_be_bytes());
-                    digest.update(part);
-                }
+        headers: &HeaderMap,
+        cookies: &CanonicalCookies<'_>,
+    ) -> Option<Credential> {
+        match route.spec.scope {
+            Scope::Public => None,
+            Scope::Private | Scope::Shared => {
+                self.credential.credential(headers, cookies.identity.as_deref(), &self.hasher)
             }
-            let digest: [u8; 32] = digest.finalize().into();
-            let (half, _) = digest.split_at(16);
-            return (
-                credential,
-                half.try_into().ok().map(|half| AuthorizationId(u128::from_be_bytes(half))),
-            );
         }
-        // SECURITY: the field that identifies the client may be a prefix of the token. The whole
-        // `Authorization` is in the key as well, so that two tokens with a common prefix never
-        // share a private entry.
-        let whole = if route.chosen_identity {
-            hashed_authorization(headers, &self.hasher)
-        } else {
-            credential
-        };
-        match whole {
-            Some(whole) => key.part(KeyPart::Credential, &whole.0),
-            None => key.part(KeyPart::Anonymous, b""),
-        }
-        (credential, None)
     }
 }
 
+/// What identifies a client among the authorized clients: its credential, together with the route,
+/// the host and the fields.
+fn authorization_id(
+    route: &Route,
+    host: &str,
+    fields: &[u8],
+    credential: Option<Credential>,
+) -> AuthorizationId {
+    let mut digest = Sha256::new();
+    digest.update(route.fingerprint);
+    digest.update((host.len() as u64).to_be_bytes());
+    digest.update(host);
+    digest.update(fields);
+    digest.update(credential.map_or([0; 32], |credential| credential.0));
+    let digest: [u8; 32] = digest.finalize().into();
+    AuthorizationId(digest.iter().take(16).fold(0, |sum, &byte| sum << 8 | u128::from(byte)))
+}
+
 impl Lookup<'_> {
+    /// The authority, lower-case.
+    #[must_use]
+    pub fn host(&self) -> &str {
+        &self.host
+    }
+
+    /// The path in normal form.
+    #[must_use]
+    pub fn path(&self) -> &str {
+        &self.path
+    }
+
+    /// The query that is in the key.
+    #[must_use]
+    pub fn query(&self) -> Option<&str> {
+        self.query.as_deref()
+    }
+
+    /// The parts that the key is made of: all that a fill sends to the origin. Made again from the
+    /// request, by what made the key, so that hits do not carry them.
+    #[must_use]
+    pub fn canonical(&self) -> CanonicalRequest<'_> {
+        let (route, headers) = (self.route, self.request.headers);
+        let (mut sorted, _) = CanonicalHeaders::new(route, &self.roles, &self.request, self.range);
+        sorted.set_user_agent(
+            route.headers.role(&USER_AGENT, &self.roles),
+            headers,
+            route.spec.scope == Scope::Private && self.credential.is_some(),
+        );
+        let is_address = |field: &&Arc<Field>| matches!(field.source, FieldSource::Client(_));
+        let address = route.fields.iter().find(is_address);
+        CanonicalRequest {
+            host: &self.host,
+            path: &self.path,
+            query: self.query(),
+            address: address.and_then(|field| Some(field.value(&self.view()).ok()?.into_owned())),
+            headers: sorted,
+            cookies: self.cookies(),
+        }
+    }
+
+    pub(super) fn cookies(&self) -> CanonicalCookies<'_> {
+        let role = self.route.headers.role(&COOKIE, &self.roles);
+        CanonicalCookies::new(self.route, &self.rules.credential, role, self.request.headers)
+    }
+
     fn view(&self) -> FieldView<'_> {
         FieldView {
             headers: self.request.headers,
@@ -257,12 +304,6 @@ fn keyed_query<'a>(rule: &QueryRule, uri: &'a Uri) -> Result<Option<Cow<'a, str>
             Err(AmbiguousQuery) => Err(Outcome::bypass(Reason::AmbiguousQuery)),
         },
     }
-}
-
-fn hashed_authorization(headers: &HeaderMap, hasher: &Hasher) -> Option<Credential> {
-    headers
-        .get(AUTHORIZATION)
-        .map(|value| Credential(hasher.digest("authorization", value.as_bytes())))
 }
 
 fn field_outcome(field: &Arc<str>, error: FieldError) -> Outcome {

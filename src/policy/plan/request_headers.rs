@@ -1,41 +1,13 @@
-//! The request headers that a plan depends on: which belong to the key, which no key has seen, and
-//! which make a request ambiguous.
+//! The request headers that a plan depends on before any key is made: which make a request
+//! ambiguous, and which name another method.
 
-use http::header::{ACCEPT, CONNECTION, COOKIE, HeaderMap, HeaderName};
+use http::header::{CONNECTION, COOKIE, HeaderMap, HeaderName};
 use http::{HeaderValue, Method};
 use smallvec::SmallVec;
 
 use crate::policy::plan::rules::RequestView;
 use crate::policy::purge_rule;
 use crate::policy::request_target;
-use crate::policy::route::{HeaderRole, Route};
-
-/// Headers that are always part of the key, with their values.
-pub(super) type ImplicitHeaders<'a> = SmallVec<[(&'a HeaderName, &'a [u8]); 4]>;
-
-/// The headers that are always part of the key, in the order of their names, and the names of the
-/// headers that no key has seen.
-pub(super) fn sort_headers<'a>(
-    route: &Route,
-    request: &RequestView<'a>,
-) -> (ImplicitHeaders<'a>, SmallVec<[HeaderName; 2]>) {
-    let (mut implicit, mut unknown) = (ImplicitHeaders::new(), SmallVec::new());
-    for (name, value) in request.headers {
-        match route.headers.role(name, request.peer_is_trusted) {
-            // A lone `*/*` means the same as no `Accept` at all (RFC 9110 12.5.1). Beside other
-            // `Accept` lines it is one more choice, and stays in the key.
-            HeaderRole::Implicit
-                if *name == ACCEPT
-                    && value.as_bytes() == b"*/*"
-                    && request.headers.get_all(ACCEPT).iter().nth(1).is_none() => {}
-            HeaderRole::Implicit => implicit.push((name, value.as_bytes())),
-            HeaderRole::Unknown => unknown.push(name.clone()),
-            _ => {}
-        }
-    }
-    implicit.sort_by(|(one, _), (two, _)| one.as_str().cmp(two.as_str()));
-    (implicit, unknown)
-}
 
 /// A header of `read` that occurs more than once, or that `Connection` would remove on the way to
 /// the origin (RFC 9110 7.6.1).

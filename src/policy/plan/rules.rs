@@ -10,6 +10,7 @@ use http::{Method, Uri, Version};
 use crate::outcome::Reason;
 use crate::policy::client_address::ClientAddressRule;
 use crate::policy::credential::CredentialRule;
+use crate::policy::plan::fill_request::FillConstants;
 use crate::policy::purge_rule::PurgeRule;
 use crate::policy::route::Routes;
 use crate::secret::Hasher;
@@ -32,6 +33,8 @@ pub struct PolicyRules {
     pub max_key: usize,
     /// The protocols that a connection may change to.
     pub upgrades: Upgrades,
+    /// What the requests of all fills have in common.
+    pub fill: FillConstants,
 }
 
 impl PolicyRules {

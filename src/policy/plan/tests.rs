@@ -1,18 +1,18 @@
 //! Plans of requests: what bypasses the cache, and why. Keys, mutations and properties that hold
 //! for every request have files of their own.
 
-use http::header::{ACCEPT, HOST, HeaderMap, HeaderName, HeaderValue};
+use http::header::{HOST, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, Uri, Version};
 
 use super::*;
 use crate::config::Config;
 use crate::policy::client_address::ClientAddressRule;
-use crate::policy::field;
 use crate::policy::tag::Tag;
 use crate::secret::Hasher;
 use crate::semantics::forward;
 use crate::semantics::forward::Upgrades;
 
+mod fill_bytes;
 mod keys;
 mod mutations;
 mod properties;
@@ -32,6 +32,7 @@ fn rules(toml: &str) -> PolicyRules {
         hasher: Hasher::default(),
         max_key,
         upgrades: Upgrades::default(),
+        fill: FillConstants::default(),
     }
 }
 
@@ -104,14 +105,18 @@ fn key(rules: &PolicyRules, sent: &SentRequest) -> Vec<u8> {
     lookup(rules, sent).key.canonical().to_vec()
 }
 
+fn request_id() -> HeaderValue {
+    HeaderValue::from_static("1")
+}
+
 /// The value of a header in the request of a fill.
 fn filled(rules: &PolicyRules, sent: &SentRequest, name: &str) -> Option<String> {
-    let (_, headers) = lookup(rules, sent).fill_request();
+    let FillHead { headers, .. } = lookup(rules, sent).fill_request(request_id());
     headers.get(name).map(|value| value.to_str().unwrap().to_owned())
 }
 
 fn target(rules: &PolicyRules, sent: &SentRequest) -> String {
-    lookup(rules, sent).fill_request().0.to_string()
+    lookup(rules, sent).fill_request(request_id()).target.to_string()
 }
 
 const TENANT: &str = "[fields]\ntenant = { header = \"x-tenant-id\" }\nlang = \
@@ -303,7 +308,7 @@ fn requests_that_the_cache_cannot_answer_bypass() {
     );
     assert_eq!(verdict(&rules, &get().with("x-method-override", "PUT")), "mutate PUT");
     assert_eq!(verdict(&with_route("mode = \"off\""), &SentRequest::get("/a/1")), "mode off");
-    let long = get().with("accept", &"a".repeat(rules.max_key));
+    let long = get().with("origin", &"a".repeat(rules.max_key));
     assert_eq!(verdict(&rules, &long), "key too long");
     // Conditions and ranges are addressed to the cache: the fill fetches the whole response.
     let range = get().with("range", "bytes=0-1").with("if-range", "\"1\"");

@@ -1,34 +1,84 @@
 //! The key of a variant: which of the stored responses under one key a request selects, by the
 //! headers that `Vary` names.
+//!
+//! Invariant: a response is given to a request, and stored for requests like it, only if the variant
+//! that the request selects ([`Lookup::variant`], from what the client sent) is that of the request
+//! that the origin received ([`PolicyRules::variant_of`]). They differ where a fill withholds what
+//! the response varies on ([`Lookup::withheld_from`]).
 
-use http::header::{AUTHORIZATION, COOKIE, HeaderMap, HeaderName};
+use http::header::{AUTHORIZATION, COOKIE, HeaderMap, HeaderName, USER_AGENT};
 
 use crate::policy::key::{Key, KeyHash};
+use crate::policy::plan::canonical::{FillUserAgent, counting_cookies, joined_lines};
 use crate::policy::plan::lookup::Lookup;
 use crate::policy::plan::rules::PolicyRules;
-use crate::policy::route::{HeaderRole, Route};
+use crate::policy::route::{HeaderRole, RoleContext, Route, VaryCookie};
 use crate::policy::scope::Scope;
-use crate::semantics::vary;
-use crate::semantics::vary::VarySpec;
+use crate::semantics::forward;
+use crate::semantics::vary::{VarySpec, VaryStar};
 
 impl PolicyRules {
     /// The key of the variant that the response to a fill with these headers is stored under.
-    /// Agrees with [`Lookup::variant`] for the same request.
     #[must_use]
     pub fn variant_of(
         &self,
         route: &Route,
-        peer_is_trusted: bool,
+        roles: &RoleContext,
         primary: &Key,
         spec: &VarySpec,
         sent: &HeaderMap,
     ) -> Key {
         primary.variant(spec.names().map(|name| {
-            let value = vary::normalise(name, sent.get_all(name));
-            let secret = *name == AUTHORIZATION
-                || *name == COOKIE
-                || route.headers.role(name, peer_is_trusted) == HeaderRole::Credential;
+            let value = joined_lines(sent, name);
+            let secret = is_secret(name, route.headers.role(name, roles));
             (name, if secret { value.map(|value| self.hash_secret(&value)) } else { value })
+        }))
+    }
+}
+
+impl Route {
+    /// Puts headers that the origin names in `Vary` into the keys of later requests, as far as a
+    /// fill has withheld them.
+    pub fn learn(&self, spec: &VarySpec, withheld: &[HeaderName], roles: &RoleContext) {
+        for name in spec.names().filter(|name| withheld.contains(name)) {
+            let role = self.headers.role(name, roles);
+            if matches!(role, HeaderRole::Harmless | HeaderRole::Unknown) {
+                self.headers.learn(name);
+            }
+        }
+    }
+
+    /// The headers that tell the variants of one key apart: what the response varies on, without
+    /// what the key itself holds.
+    ///
+    /// # Errors
+    /// The response varies on a header that a fill replaces by something that is not in the key.
+    pub fn variants_by(&self, spec: &VarySpec, roles: &RoleContext) -> Result<VarySpec, VaryStar> {
+        let role = |name: &HeaderName| self.headers.role(name, roles);
+        let is_keyed_address =
+            |name: &HeaderName| self.keys_address && forward::is_client_address(name);
+        if spec.names().any(|name| role(name) == HeaderRole::Substituted && !is_keyed_address(name))
+        {
+            return Err(VaryStar);
+        }
+        let scope = self.spec.scope;
+        Ok(spec.retain(|name| match role(name) {
+            HeaderRole::Implicit
+            | HeaderRole::Keyed
+            | HeaderRole::Negotiated
+            | HeaderRole::Transport
+            | HeaderRole::Substituted => false,
+            // Constants, where nobody vouches for what the client says.
+            HeaderRole::Unknown | HeaderRole::Withheld if forward::is_original(name) => false,
+            HeaderRole::Credential => match scope {
+                Scope::Private => false,
+                Scope::Shared => true,
+                Scope::Public => self.spec.vary_cookie == VaryCookie::Respect,
+            },
+            HeaderRole::Harmless
+            | HeaderRole::Withheld
+            | HeaderRole::Passed
+            | HeaderRole::Unknown => true,
         }))
     }
 }
@@ -37,7 +87,7 @@ impl Lookup<'_> {
     /// The key of the variant that this request selects.
     #[must_use]
     pub fn variant(&self, spec: &VarySpec) -> Key {
-        self.key.variant(spec.names().map(|name| (name, self.sent_value(name))))
+        self.key.variant(spec.names().map(|name| (name, self.selecting_value(name))))
     }
 
     /// The hash of the key of that variant, or of the key itself where the response does not vary.
@@ -46,21 +96,68 @@ impl Lookup<'_> {
         if spec.is_empty() { self.key.hash() } else { self.variant(spec).hash() }
     }
 
-    /// The value of a header that a fill sends to the origin, normalised, and hashed if it is a
-    /// secret.
-    fn sent_value(&self, name: &HeaderName) -> Option<Vec<u8>> {
-        let role = self.route.headers.role(name, self.request.peer_is_trusted);
-        if *name == COOKIE {
-            let mut alone = HeaderMap::with_capacity(1);
-            alone.insert(COOKIE, self.sent_cookie()?);
-            return vary::normalise(name, alone.get_all(name))
-                .map(|value| self.rules.hash_secret(&value));
-        }
-        let withheld = role == HeaderRole::Withheld
-            || (role == HeaderRole::Credential && self.route.spec.scope == Scope::Public);
-        let value =
-            if withheld { None } else { vary::normalise(name, self.request.headers.get_all(name)) };
-        let secret = *name == AUTHORIZATION || role == HeaderRole::Credential;
-        if secret { value.map(|value| self.rules.hash_secret(&value)) } else { value }
+    /// A header of this request that the response varies on and that a fill withholds or replaces:
+    /// the response to a fill is not for this request.
+    #[must_use]
+    pub fn withheld_from(&self, spec: &VarySpec) -> Option<HeaderName> {
+        spec.names().find(|name| self.withholds(name)).cloned()
     }
+
+    /// The headers of this request that a fill withholds or replaces although a response might vary
+    /// on them.
+    #[must_use]
+    pub fn withheld_names(&self) -> Vec<HeaderName> {
+        self.request.headers.keys().filter(|name| self.withholds(name)).cloned().collect()
+    }
+
+    fn withholds(&self, name: &HeaderName) -> bool {
+        let headers = self.request.headers;
+        if !headers.contains_key(name) {
+            return false;
+        }
+        match self.route.headers.role(name, &self.roles) {
+            HeaderRole::Unknown => true,
+            HeaderRole::Harmless => {
+                let agent = self.canonical().headers.user_agent;
+                *name != USER_AGENT || !matches!(agent, FillUserAgent::Own(_))
+            }
+            HeaderRole::Credential if self.route.spec.scope != Scope::Public => false,
+            HeaderRole::Credential if *name == COOKIE => {
+                let counting = counting_cookies(&self.rules.credential, headers);
+                counting.is_some() && counting != self.cookies().keyed
+            }
+            HeaderRole::Credential => true,
+            _ => false,
+        }
+    }
+
+    /// The value of a header by which this request selects, hashed if it is a secret.
+    fn selecting_value(&self, name: &HeaderName) -> Option<Vec<u8>> {
+        let headers = self.request.headers;
+        let role = self.route.headers.role(name, &self.roles);
+        let is_public = self.route.spec.scope == Scope::Public;
+        let value = match role {
+            HeaderRole::Withheld | HeaderRole::Transport | HeaderRole::Substituted => None,
+            HeaderRole::Credential if *name == COOKIE && is_public => {
+                counting_cookies(&self.rules.credential, headers).map(Into::into)
+            }
+            HeaderRole::Credential | HeaderRole::Passed if *name == COOKIE => {
+                self.cookies().on_the_wire()
+            }
+            // A fill gives a client that has none the same as all others.
+            HeaderRole::Harmless if *name == USER_AGENT && !headers.contains_key(name) => {
+                Some(self.rules.fill.user_agent.as_bytes().to_vec())
+            }
+            _ => joined_lines(headers, name),
+        };
+        if is_secret(name, role) {
+            value.map(|value| self.rules.hash_secret(&value))
+        } else {
+            value
+        }
+    }
+}
+
+fn is_secret(name: &HeaderName, role: HeaderRole) -> bool {
+    *name == AUTHORIZATION || *name == COOKIE || role == HeaderRole::Credential
 }

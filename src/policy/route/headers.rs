@@ -2,30 +2,40 @@
 //! only what is in the key, or what does not change the response.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use http::header::{self, HeaderMap, HeaderName};
+use parking_lot::Mutex;
 
 use crate::policy::credential::CredentialRule;
 use crate::policy::field::Field;
 use crate::policy::route::{RouteSpec, UnknownHeaders};
 use crate::policy::scope::Scope;
 
+/// How many headers a route learns from `Vary`.
+pub(crate) const MAX_LEARNED: usize = 8;
+
 /// How the cache treats a header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HeaderRole {
-    /// Sent to the origin. It does not change the response, or the origin names it in `Vary`.
+    /// Part of the transport of one message. A fill has its own.
+    Transport,
+    /// Replaced on a fill by a value that is not in the key: the client's address, the id of a
+    /// request. A response that varies on it is never reused.
+    Substituted,
+    /// Withheld on a fill, unless the origin is known to name it in `Vary`: then it is in the key.
     Harmless,
     /// In the key through a field, and sent to the origin.
     Keyed,
     /// Always in the key, because origins respond differently to it without always naming it in
     /// `Vary`.
     Implicit,
+    /// In the key in the normal form of [`crate::semantics::negotiation`].
+    Negotiated,
     /// Identifies the client. Depending on the scope its hash is in the key, the client must be
     /// authorized, or it is withheld.
     Credential,
-    /// A `Cookie` header of which only the cookies in the key are sent.
-    KeyedCookies,
-    /// Addressed to caches (conditions, `Cache-Control`), so it is withheld on a fill.
+    /// Withheld: addressed to caches (conditions, `Cache-Control`), or dropped by the operator.
     Withheld,
     /// Sent to the origin because the operator allows it.
     Passed,
@@ -33,22 +43,10 @@ pub enum HeaderRole {
     Unknown,
 }
 
-/// Headers that do not change a response, or that the origin then names in `Vary` (content
-/// negotiation).
-pub(crate) const HARMLESS: &[&str] = &[
+/// Headers of the transport of one message (RFC 9110 7.6.1), which a fill has of its own. `Host` is
+/// in the key as the authority.
+pub(crate) const TRANSPORT: &[&str] = &[
     "host",
-    "user-agent",
-    "accept-encoding",
-    "accept-language",
-    "accept-charset",
-    "referer",
-    "dnt",
-    "priority",
-    "save-data",
-    "sec-gpc",
-    "upgrade-insecure-requests",
-    "max-forwards",
-    // Framing and hop-by-hop headers: they are not forwarded as they are (RFC 9110 7.6.1).
     "connection",
     "keep-alive",
     "proxy-connection",
@@ -58,12 +56,18 @@ pub(crate) const HARMLESS: &[&str] = &[
     "trailer",
     "transfer-encoding",
     "expect",
-    // Rewritten before the request is forwarded.
+    "upgrade",
+    "http2-settings",
+    "max-forwards",
+];
+
+/// Headers that describe the client, its connection or the single request. A fill has constants in
+/// their place, or none.
+pub(crate) const SUBSTITUTED: &[&str] = &[
     "via",
     "x-forwarded-for",
     "x-real-ip",
     "forwarded",
-    // Tracing.
     "x-request-id",
     "x-correlation-id",
     "traceparent",
@@ -79,8 +83,24 @@ pub(crate) const HARMLESS: &[&str] = &[
     "x-cloud-trace-context",
 ];
 
+/// Headers that seldom change a response. They are withheld on a fill; where the origin names one
+/// in `Vary`, it becomes part of the key. `Sec-Fetch-*` and `Sec-CH-*` are treated alike.
+pub(crate) const HARMLESS: &[&str] = &[
+    "user-agent",
+    "accept-charset",
+    "referer",
+    "dnt",
+    "priority",
+    "save-data",
+    "sec-gpc",
+    "upgrade-insecure-requests",
+];
+
+/// Headers that are part of the key in a normal form.
+pub(crate) const NEGOTIATED: &[&str] = &["accept", "accept-encoding", "accept-language"];
+
 /// Headers that are always part of the key if the request has them.
-pub(crate) const IMPLICIT: &[&str] = &["accept", "origin", "x-requested-with", "content-type"];
+pub(crate) const IMPLICIT: &[&str] = &["origin", "x-requested-with", "content-type"];
 
 /// Headers in which a trusted proxy describes the original request. Origins build links and
 /// redirects from them.
@@ -118,6 +138,8 @@ pub struct HeaderRules {
     /// Headers that the route's fields read. A request that repeats one, or names one in
     /// `Connection`, is refused with 400.
     read: Box<[HeaderName]>,
+    /// Headers that the origin has named in `Vary`.
+    learned: LearnedHeaders,
 }
 
 impl HeaderRules {
@@ -125,12 +147,12 @@ impl HeaderRules {
         spec: &RouteSpec,
         fields: &[Arc<Field>],
         credential: &CredentialRule,
-        chosen_identity: bool,
-        keyed_cookies: bool,
     ) -> Self {
         let mut roles = HeaderMap::<HeaderRole>::default();
         let fixed = [
+            (SUBSTITUTED, HeaderRole::Substituted),
             (HARMLESS, HeaderRole::Harmless),
+            (NEGOTIATED, HeaderRole::Negotiated),
             (IMPLICIT, HeaderRole::Implicit),
             (WITHHELD, HeaderRole::Withheld),
         ];
@@ -139,16 +161,9 @@ impl HeaderRules {
                 roles.insert(HeaderName::from_static(name), role);
             }
         }
-        // With a chosen identity, other headers that could identify the client are headers like any
-        // other: not in the key unless the operator says so.
-        let automatic = if chosen_identity && spec.scope != Scope::Public {
-            HeaderRole::Unknown
-        } else {
-            HeaderRole::Credential
-        };
         for name in [&header::AUTHORIZATION, &header::COOKIE].into_iter().chain(&credential.headers)
         {
-            roles.insert(name, automatic);
+            roles.insert(name, HeaderRole::Credential);
         }
         // SECURITY: in scope `public` the origin never receives a credential, even if a field reads
         // it.
@@ -159,10 +174,10 @@ impl HeaderRules {
             .filter_map(|field| field.header())
             .filter(|name| **name != header::COOKIE && !withheld(name))
         {
-            roles.insert(name, HeaderRole::Keyed);
-        }
-        if keyed_cookies && (chosen_identity || spec.scope == Scope::Public) {
-            roles.insert(header::COOKIE, HeaderRole::KeyedCookies);
+            // SECURITY: what a client says of its own address never reaches the origin.
+            if roles.get(name) != Some(&HeaderRole::Substituted) {
+                roles.insert(name, HeaderRole::Keyed);
+            }
         }
         let mut dropped = HeaderMap::<()>::default();
         for name in &spec.pass_headers {
@@ -171,6 +186,9 @@ impl HeaderRules {
         for name in &spec.drop_headers {
             roles.insert(name, HeaderRole::Withheld);
             dropped.insert(name, ());
+        }
+        for name in TRANSPORT {
+            roles.insert(HeaderName::from_static(name), HeaderRole::Transport);
         }
         let mut read: Vec<HeaderName> = fields
             .iter()
@@ -182,28 +200,71 @@ impl HeaderRules {
         read.extend(credential.headers.iter().cloned());
         read.sort_by(|one, two| one.as_str().cmp(two.as_str()));
         read.dedup();
-        Self { roles, dropped, unknown: spec.unknown_headers, read: read.into() }
+        Self {
+            roles,
+            dropped,
+            unknown: spec.unknown_headers,
+            read: read.into(),
+            learned: LearnedHeaders::default(),
+        }
     }
 
-    /// The role of a header. The headers of a trusted proxy are part of the key; from any other
-    /// peer they are unknown.
+    /// What the roles depend on besides the name, as it is now.
     #[must_use]
-    pub fn role(&self, name: &HeaderName, peer_is_trusted: bool) -> HeaderRole {
-        if let Some(role) = self.roles.get(name) {
-            return *role;
+    pub fn context(&self, peer_is_trusted: bool) -> RoleContext {
+        RoleContext { peer_is_trusted, learned: self.learned.snapshot() }
+    }
+
+    /// The role of a header. The headers of a trusted proxy are part of the key; from any other peer
+    /// they are unknown.
+    #[must_use]
+    pub fn role(&self, name: &HeaderName, context: &RoleContext) -> HeaderRole {
+        let trusted = context.peer_is_trusted;
+        let role = match self.roles.get(name) {
+            // A field may read what a trusted proxy says; of any other peer nobody vouches for it.
+            Some(HeaderRole::Keyed) if !trusted && is_from_trusted(name) => HeaderRole::Unknown,
+            // SECURITY: the operator's word is for headers, not for whoever sends them.
+            Some(HeaderRole::Passed) if !trusted && is_from_trusted(name) => HeaderRole::Withheld,
+            Some(role) => *role,
+            None => self.unlisted(name, trusted),
+        };
+        match (role, &context.learned) {
+            (HeaderRole::Harmless | HeaderRole::Unknown, Some(learned))
+                if learned.contains(name) =>
+            {
+                HeaderRole::Implicit
+            }
+            _ => role,
         }
+    }
+
+    fn unlisted(&self, name: &HeaderName, peer_is_trusted: bool) -> HeaderRole {
         let text = name.as_str();
         if text.starts_with("sec-fetch-") || text.starts_with("sec-ch-") {
             return HeaderRole::Harmless;
         }
-        if peer_is_trusted && FROM_TRUSTED.contains(&text) {
+        if peer_is_trusted && is_from_trusted(name) {
             return HeaderRole::Implicit;
         }
         match self.unknown {
             UnknownHeaders::Bypass => HeaderRole::Unknown,
             UnknownHeaders::Drop => HeaderRole::Withheld,
+            UnknownHeaders::Pass if is_from_trusted(name) => HeaderRole::Withheld,
             UnknownHeaders::Pass => HeaderRole::Passed,
         }
+    }
+
+    /// Records that the origin names this header in `Vary`. From then on it is in the key. Returns
+    /// whether it is: a route learns a few headers at most.
+    pub fn learn(&self, name: &HeaderName) -> bool {
+        // SECURITY: of these, only what a trusted proxy says reaches the origin.
+        !is_from_trusted(name) && self.learned.learn(name)
+    }
+
+    /// The headers that the origin is known to name in `Vary`.
+    #[must_use]
+    pub fn learned(&self) -> Arc<[HeaderName]> {
+        self.learned.snapshot().unwrap_or_default()
     }
 
     /// Whether the operator withholds this header by name.
@@ -216,5 +277,46 @@ impl HeaderRules {
     #[must_use]
     pub fn read(&self) -> &[HeaderName] {
         &self.read
+    }
+}
+
+/// What the roles of headers depend on for one request, from its lookup to the end of its fill: what
+/// the route learns meanwhile counts for later requests.
+#[derive(Clone, Debug)]
+pub struct RoleContext {
+    peer_is_trusted: bool,
+    learned: Option<Arc<[HeaderName]>>,
+}
+
+fn is_from_trusted(name: &HeaderName) -> bool {
+    name.as_str().starts_with("x-forwarded-") && FROM_TRUSTED.contains(&name.as_str())
+}
+
+/// Headers that the origin has named in `Vary` although the cache had withheld them.
+///
+/// Bounded: a response decides their names, but every name makes the key longer and sharing rarer.
+#[derive(Debug, Default)]
+struct LearnedHeaders {
+    any: AtomicBool,
+    names: Mutex<Arc<[HeaderName]>>,
+}
+
+impl LearnedHeaders {
+    /// Without a lock while nothing has been learned.
+    fn snapshot(&self) -> Option<Arc<[HeaderName]>> {
+        self.any.load(Ordering::Acquire).then(|| Arc::clone(&self.names.lock()))
+    }
+
+    fn learn(&self, name: &HeaderName) -> bool {
+        let mut names = self.names.lock();
+        if names.contains(name) {
+            return true;
+        }
+        if names.len() == MAX_LEARNED {
+            return false;
+        }
+        *names = names.iter().chain([name]).cloned().collect();
+        self.any.store(true, Ordering::Release);
+        true
     }
 }

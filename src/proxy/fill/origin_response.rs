@@ -76,7 +76,7 @@ async fn send(
 ) -> Result<OriginResponse, UpstreamError> {
     let requested = resources.clock.wall();
     let (origin, target) = (&resources.origin, request.target.clone());
-    let sent = origin.fill_request(Method::GET, request.version, target, headers, request.peer);
+    let sent = origin.fill_request(Method::GET, target, headers);
     let response = origin.send(sent, &request.config.table, Some(request.route.id)).await?;
     let received = resources.clock.wall();
     Ok(OriginResponse { response, requested, received, revalidated: None })

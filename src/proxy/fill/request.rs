@@ -2,23 +2,24 @@
 
 use std::sync::Arc;
 
-use http::header::HeaderMap;
-use http::{StatusCode, Uri, Version};
+use bytes::Bytes;
+use http::header::{HeaderMap, HeaderValue, LOCATION};
+use http::{Response, StatusCode, Uri};
 
+use crate::cache::fills::FillKey;
 use crate::cache::store::{Candidate, LookupKey};
 use crate::clock::Wall;
 use crate::coherence::TagSnapshot;
 use crate::outcome::Reason;
 use crate::policy::authorized_clients::AuthorizationId;
 use crate::policy::key::{Key, KeyHash};
-use crate::policy::plan::Lookup;
-use crate::policy::route::Route;
+use crate::policy::plan::{FillHead, Lookup};
+use crate::policy::route::{RoleContext, Route};
 use crate::policy::scope::Scope;
 use crate::policy::tag::Tag;
 use crate::proxy::active_config::ActiveConfig;
 use crate::proxy::context::{LookupContext, RequestContext};
 use crate::semantics::body::Body;
-use crate::semantics::forward::ClientPeer;
 use crate::semantics::vary::VarySpec;
 use crate::upstream::UpstreamError;
 
@@ -79,14 +80,18 @@ pub(crate) struct FillRequest {
     /// The caller's name among the authorized clients, in scope `shared`.
     pub(crate) authorization: Option<AuthorizationId>,
     pub(crate) host: String,
-    pub(crate) peer: ClientPeer,
     /// The target that the origin sees.
     pub(crate) target: Uri,
-    /// The version that the client spoke.
-    pub(crate) version: Version,
-    /// The headers that the origin sees, before they are prepared for the wire and made
-    /// conditional.
+    /// The headers that the origin sees, before they are made conditional.
     pub(crate) sent: HeaderMap,
+    /// What the roles of headers depend on.
+    pub(crate) roles: RoleContext,
+    /// Under which key the origin's refusal is remembered.
+    pub(crate) refusal_key: FillKey,
+    /// Whether the origin sees a credential.
+    pub(crate) carries_credential: bool,
+    /// Whether the key holds the whole credential of a client that has one.
+    pub(crate) has_owner: bool,
     /// What is stored already.
     pub(crate) stale: Option<StaleCandidate>,
 }
@@ -95,10 +100,9 @@ impl FillRequest {
     pub(crate) fn new(
         context: RequestContext<'_>,
         lookup: &Lookup<'_>,
-        version: Version,
         reason: FillReason,
     ) -> Self {
-        let (target, sent) = lookup.fill_request();
+        let FillHead { target, headers: sent } = lookup.fill_request(new_request_id());
         Self {
             config: Arc::clone(context.config),
             route: Arc::clone(lookup.route),
@@ -106,17 +110,42 @@ impl FillRequest {
             tags: lookup.tags(),
             snapshot: reason.snapshot,
             authorization: lookup.authorization,
-            host: lookup.host.clone().into_owned(),
-            peer: context.peer,
+            host: lookup.host().to_owned(),
             target,
-            version,
             sent,
+            roles: lookup.roles.clone(),
+            refusal_key: refusal_key(lookup),
+            carries_credential: lookup.credential.is_some(),
+            has_owner: lookup.route.spec.scope == Scope::Private && lookup.credential.is_some(),
             stale: reason.stale,
         }
     }
 
     pub(crate) fn from_context(context: &LookupContext<'_>, reason: FillReason) -> Self {
-        Self::new(context.request, context.lookup, context.parts.version, reason)
+        Self::new(context.request, context.lookup, reason)
+    }
+
+    /// Whether the origin refuses the request because it has less than the client's own.
+    pub(crate) fn is_refused_by(&self, response: &Response<Body>) -> bool {
+        let status = response.status();
+        let is_login = || {
+            let location = response.headers().get(LOCATION);
+            location.is_some_and(|location| self.config.rules.credential.is_login(location))
+        };
+        matches!(
+            status,
+            StatusCode::UNAUTHORIZED
+                | StatusCode::FORBIDDEN
+                | StatusCode::NOT_ACCEPTABLE
+                | StatusCode::TOO_MANY_REQUESTS
+        ) || (status.is_redirection() && is_login())
+    }
+
+    /// The headers that tell the variants of its response apart; none where nobody else gets the
+    /// response.
+    pub(crate) fn variants_by(&self, response: &HeaderMap) -> VarySpec {
+        let vary = VarySpec::from_response(&self.sent, response);
+        vary.and_then(|vary| self.route.variants_by(&vary, &self.roles)).unwrap_or_default()
     }
 
     /// Whether a response of this status says anything of what is stored: an accident does not.
@@ -129,6 +158,18 @@ impl FillRequest {
     }
 }
 
+/// Under which key the origin's refusal of a fill is remembered: in scope `shared` for this
+/// credential alone.
+pub(crate) fn refusal_key(lookup: &Lookup<'_>) -> FillKey {
+    FillKey { hash: lookup.key.hash(), caller: lookup.authorization.map(AuthorizationId::to_bytes) }
+}
+
+/// An id for the origin's log.
+pub(crate) fn new_request_id() -> HeaderValue {
+    let id = format!("{:032x}", rand::random::<u128>());
+    HeaderValue::from_maybe_shared(Bytes::from(id)).expect("hexadecimal digits are a value")
+}
+
 impl LookupKey for FillRequest {
     fn key(&self) -> &Key {
         &self.primary
@@ -139,13 +180,7 @@ impl LookupKey for FillRequest {
     }
 
     fn variant(&self, spec: &VarySpec) -> Key {
-        self.config.rules.variant_of(
-            &self.route,
-            self.peer.trusted,
-            &self.primary,
-            spec,
-            &self.sent,
-        )
+        self.config.rules.variant_of(&self.route, &self.roles, &self.primary, spec, &self.sent)
     }
 }
 
@@ -159,7 +194,11 @@ pub(crate) enum FillResult {
         /// For how many seconds it is fresh once it is stored, or why it is not stored.
         stored: Result<i64, Reason>,
         revalidated: bool,
+        /// What tells its variants apart.
+        vary: VarySpec,
     },
+    /// The origin refused the request, from which parts of the client's own are withheld.
+    Refused,
     /// The origin answered with a failure, and what is stored stands in for it.
     ServedStale(StatusCode),
     /// Another sidecar has filled: its response may be in the store.

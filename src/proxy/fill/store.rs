@@ -70,6 +70,7 @@ pub(crate) async fn stream_and_store(
         body: body_reader,
         stored: Ok(ttl),
         revalidated,
+        vary: decision.policy.vary.clone(),
     });
     let mut leader = leader.and_then(|leader| {
         let head = || SharedHead {

@@ -418,7 +418,8 @@ proptest! {
             .map(|value| String::from_utf8_lossy(value.as_bytes()).into())
             .collect();
         let is_updated = |name: &&HeaderName| {
-            !NEVER_UPDATED.contains(name) && ![DATE, CONNECTION].contains(name)
+            // `Vary` keeps what it named before.
+            !NEVER_UPDATED.contains(name) && ![DATE, CONNECTION, VARY].contains(name)
         };
         for name in NAMES.iter().filter(is_updated) {
             let own: Vec<_> =
@@ -479,4 +480,19 @@ proptest! {
             }
         }
     }
+}
+
+#[test]
+fn an_update_never_makes_a_response_vary_on_less() {
+    let stored = headers(&[(VARY, "accept-encoding, cookie")]);
+    let vary = |update: HeaderFields<'_>| {
+        let merged = merge(&stored, &headers(update), NOW);
+        lines(&merged, &VARY)
+            .iter()
+            .map(|line| line.to_str().unwrap().to_owned())
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(vary(&[]), ["accept-encoding, cookie"]);
+    assert_eq!(vary(&[(VARY, "cookie")]), ["accept-encoding, cookie", "cookie"]);
+    assert_eq!(vary(&[(VARY, "accept-encoding, cookie")]), ["accept-encoding, cookie"]);
 }

@@ -18,6 +18,7 @@ const RESPECT: StoreRules<'static> = StoreRules {
     origin: OriginRule::Respect,
     strip_set_cookie: false,
     may_share_authorized: false,
+    has_owner: false,
     stale_while_revalidate: None,
     stale_if_error: None,
     keep_stale: Duration::ZERO,

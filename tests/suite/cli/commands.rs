@@ -22,7 +22,8 @@ const STATS: &str = r#"{
  "redis":{"state":"degraded","lease":false,"peers":1,"journal":2,"why":"redis is lost: timed out"},
  "ready":{"status":"degraded","reasons":["redis is lost: timed out"]},
  "config":{"file":"proxy.toml","loaded_ms":5000,"loads":2,"error":"proxy.toml:3:1: error: unknown key","failed_ms":60000,"restart_needed":["memory.size"]},
- "shadow":{"findings":2,"audited":100,"audited_stale":1}}"#;
+ "shadow":{"findings":2,"audited":100,"audited_stale":1},
+ "cookies":{"requests":532,"unseen":["sid","wordpress_*"]}}"#;
 
 /// What a command says of this sidecar.
 async fn told(admin: &Origin, arguments: &[&str]) -> Said {
@@ -52,6 +53,7 @@ async fn stats_are_tables_that_name_what_mends() {
             "needed for memory.size",
             "2 findings: see `sidecache advise`",
             "1 of 100 hits stale",
+            "none of 532 requests has carried sid, wordpress_* of [credential]",
             "proxy.toml:3:1: error: unknown key",
             "unkeyed header x-account-id",
             "line 42: pass_headers = [\"x-account-id\"]",

@@ -79,12 +79,12 @@ async fn r300_a_connection_that_is_logged_in_is_its_clients_alone() {
         }
         let own = origin.connections("GET /mine");
         assert_eq!(own, [own[0], own[0]], "the client keeps its connection");
-        assert_eq!(metric(sidecar.admin, "sidecache_upstream_pinned").await, 1);
         for stranger in 0..5 {
             let reply = Client::new(sidecar.address).get("/a", &[]).await;
             assert_eq!((reply.status, reply.text()), (401, "nobody"), "stranger {stranger}");
         }
         assert_eq!(alice.get("/mine", &[]).await.text(), "alice");
+        assert_eq!(metric(sidecar.admin, "sidecache_upstream_pinned").await, 1);
     }
 }
 
@@ -461,7 +461,7 @@ async fn r330_a_connection_changes_only_to_protocols_that_are_named() {
     let named = Sidecar::start_with(origin.address, &named, &rules).await;
     let offer = |protocol: &str, path: &str, more: &str| {
         format!(
-            "GET {path} HTTP/1.1\r\nHost: app.test\r\nConnection: Upgrade, HTTP2-Settings\r\n\
+            "GET {path} HTTP/1.1\r\nHost: app.test\r\nConnection: Upgrade, HTTP2-Settings, close\r\n\
              Upgrade: {protocol}\r\nHTTP2-Settings: AAM\r\n{more}\r\n"
         )
     };

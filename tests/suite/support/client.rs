@@ -3,6 +3,7 @@
 
 mod reply;
 mod socket;
+mod wire;
 
 use std::convert::Infallible;
 use std::io;
@@ -23,6 +24,7 @@ use tokio::time::timeout;
 
 pub use reply::Reply;
 pub use socket::{Crowd, Socket, exchange, get};
+pub use wire::WireClient;
 
 /// No response takes this long unless something hangs.
 const PATIENCE: Duration = Duration::from_mins(1);

@@ -29,9 +29,19 @@ impl Scene {
         rules: &str,
         handler: impl Fn(&Request) -> Response + Send + Sync + 'static,
     ) -> Self {
+        Self::start_with(&[], rules, handler).await
+    }
+
+    /// The same with these lines in tables that the sidecar's file has anyway, such as
+    /// `[upstream]`.
+    pub async fn start_with(
+        more: &[(&str, &str)],
+        rules: &str,
+        handler: impl Fn(&Request) -> Response + Send + Sync + 'static,
+    ) -> Self {
         let (origin, clock) = (Origin::start(handler), Clock::manual());
         origin.follow(&clock);
-        let sidecar = Sidecar::start_at(clock.clone(), origin.address, rules).await;
+        let sidecar = Sidecar::start_with(clock.clone(), origin.address, more, rules).await;
         Self { sidecar, clock, origin }
     }
 
@@ -72,6 +82,11 @@ impl Scene {
     /// A GET with these headers, on a connection of its own.
     pub async fn ask(&self, path: &str, headers: &[(&str, &str)]) -> Reply {
         Client::new(self.sidecar.address).get(path, headers).await
+    }
+
+    /// A GET over HTTP/2 with these headers, on a connection of its own.
+    pub async fn ask_http2(&self, path: &str, headers: &[(&str, &str)]) -> Reply {
+        Client::http2(self.sidecar.address).get(path, headers).await
     }
 
     /// Any request, on a connection of its own.

@@ -51,6 +51,21 @@ impl Sidecar {
         Self::inside(clock, (address, admin, app), &text).await
     }
 
+    /// The same with these lines in tables that it writes itself, such as `[listen]`.
+    pub async fn start_with(
+        clock: Clock,
+        app: SocketAddr,
+        more: &[(&str, &str)],
+        rules: &str,
+    ) -> Self {
+        let (address, admin) = addresses();
+        let mut text = tables(address, admin, app, rules);
+        for (table, lines) in more {
+            text = text.replacen(&format!("{table}\n"), &format!("{table}\n{lines}\n"), 1);
+        }
+        Self::inside(clock, (address, admin, app), &text).await
+    }
+
     /// The same with an admin token.
     pub async fn start_with_token(app: SocketAddr, rules: &str, token: &str) -> Self {
         let (address, admin) = addresses();
@@ -67,6 +82,14 @@ impl Sidecar {
         for (table, lines) in keys {
             text = text.replacen(&format!("{table}\n"), &format!("{table}\n{lines}\n"), 1);
         }
+        Self::inside(Clock::system(), (address, admin, app), &text).await
+    }
+
+    /// The same with the test's own address among the trusted proxies.
+    pub async fn start_trusting(app: SocketAddr, rules: &str) -> Self {
+        let (address, admin) = addresses();
+        let trusting = "[listen]\ntrusted_proxies = [\"127.0.0.1\"]\n";
+        let text = tables(address, admin, app, rules).replacen("[listen]\n", trusting, 1);
         Self::inside(Clock::system(), (address, admin, app), &text).await
     }
 

@@ -12,6 +12,9 @@ fn what_changes_answers_reaches_the_app_unkeyed() {
         ("x-user-id", "user_id = { header = \"x-user-id\" } in [fields]"),
         ("accept-language", "\"accept_language\" in `key`"),
         ("x-forwarded-host", "or add it to drop_headers"),
+        ("x-forwarded-for", "office = { client = \"address\", prefix = \"/24\" } in [fields]"),
+        ("true-client-ip", "\"office\" in `key`"),
+        ("x-ssl-client-dn", "ssl_client_dn = { header = \"x-ssl-client-dn\" }"),
         ("x-api-key", "drop_headers = [\"x-api-key\"]"),
     ] {
         one(&passing(header), &format!("\"{header}\""), "without being in the key", hint);

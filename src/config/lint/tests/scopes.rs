@@ -42,7 +42,8 @@ fn a_route_for_everyone_beside_a_guarded_one_with_the_same_tag() {
         );
     }
     silent(&beside("/web/areas"));
-    silent(&beside("/api/items/{id}").replace("\"public\"", "\"shared\""));
+    let shared = "scope = \"shared\"\nkey = [\"tenant\"]";
+    silent(&beside("/api/items/{id}").replace("scope = \"public\"", shared));
     silent(&beside("/api/items/{id}").replace("tags = [\"areas\"]\n", "tags = [\"items:{id}\"]\n"));
 }
 

@@ -27,12 +27,15 @@ fn private_keys_differ_by_the_whole_credential() {
     for (at, one) in keys.iter().enumerate() {
         assert!(!keys[at + 1..].contains(one), "{:?} shares its key", all[at]);
     }
-    // Cookies that do not identify the client do not reach the origin either.
-    let counted = get().with("cookie", "_ga=1; sid=a; theme=dark");
+    // Cookies of analytics count for nothing, and do not reach the origin. All others do both.
+    let counted = get().with("cookie", "_ga=1; sid=a");
     assert_eq!(key(&rules, &counted), keys[4]);
     assert_eq!(filled(&rules, &counted, "cookie").as_deref(), Some("sid=a"));
     assert_eq!(filled(&rules, &get().with("cookie", "_ga=1"), "cookie"), None);
     assert_eq!(key(&rules, &get().with("cookie", "_ga=1")), keys[0]);
+    let themed = get().with("cookie", "_ga=1; sid=a; theme=dark");
+    assert!(!keys.contains(&key(&rules, &themed)));
+    assert_eq!(filled(&rules, &themed, "cookie").as_deref(), Some("sid=a; theme=dark"));
 }
 
 #[test]
@@ -130,9 +133,9 @@ fn tokens_with_a_common_prefix_never_share_a_private_key() {
             }
         }
         assert_eq!(verdict(&rules, &SentRequest::get("/a")), "missing field token");
-        // With a chosen identity a cookie is a header like any other.
-        let sent = SentRequest::get("/a").with("authorization", "Bearer a").with("cookie", "sid=a");
-        assert_eq!(verdict(&rules, &sent), "unkeyed header cookie");
+        // A cookie is in the key as well.
+        let token = SentRequest::get("/a").with("authorization", "Bearer a");
+        assert_ne!(key(&rules, &token), key(&rules, &token.clone().with("cookie", "sid=a")));
     }
 }
 

@@ -1,0 +1,151 @@
+//! Lint of what a route makes of callers: who is admitted to an entry, which cookies are removed
+//! from responses, and keys that have no effect.
+
+use std::sync::Arc;
+
+use http::header::ACCEPT_LANGUAGE;
+
+use super::super::context::CompileContext;
+use super::super::decode::Setting;
+use super::super::diagnostics::diagnostic::{DiagnosticBuilder, SourceSpan};
+use super::names::{Meaning, meaning};
+use super::scopes::fields;
+use super::view::{LintFile, LintRoute, texts};
+use crate::policy::field::{Field, FieldSource};
+use crate::policy::route::{AdmitRule, QueryRule, StripSetCookie};
+use crate::policy::scope::Scope;
+
+/// Checks each cached route, and the ignored cookies.
+pub fn check(whole: &LintFile<'_>, context: &mut CompileContext) {
+    for route in whole.cached() {
+        strips_all(route, context);
+        admits_all(route, context);
+        shares_without_key(route, context);
+        without_effect(route, context);
+    }
+    ignores_sessions(whole, context);
+}
+
+/// Warns about `strip_set_cookie = true`.
+fn strips_all(route: &LintRoute<'_>, context: &mut CompileContext) {
+    let (StripSetCookie::All, Some(given)) =
+        (&route.spec.strip_set_cookie, route.file.strip_set_cookie.given())
+    else {
+        return;
+    };
+    let message = if route.spec.scope == Scope::Public {
+        "`true` has no effect in scope \"public\": it is for requests that carry a credential, \
+         and fills carry none"
+    } else {
+        "`true` removes every cookie from a stored response, also one that a form in its body \
+         needs, such as that of a CSRF token"
+    };
+    context.report.push(
+        DiagnosticBuilder::warning(given.span.clone(), message)
+            .hint("name the cookies that nothing needs: strip_set_cookie = [\"_ga\", \"pref_*\"]"),
+    );
+}
+
+/// Warns about `admit = "route"` if more than the fields of the key tells entries apart.
+fn admits_all(route: &LintRoute<'_>, context: &mut CompileContext) {
+    let admits = route.spec.scope == Scope::Shared && route.spec.admit == AdmitRule::Route;
+    let (true, None, Some(given)) = (admits, token(route), route.file.admit.given()) else {
+        return;
+    };
+    let is_keyed = |source: &FieldSource| fields(route).any(|field| field.source == *source);
+    let capture = route
+        .spec
+        .pattern
+        .captures()
+        .find(|capture| !is_keyed(&FieldSource::Path((*capture).into())))
+        .map(|capture| format!("the capture `{capture}` of the path"));
+    let what = capture.or_else(|| match &route.spec.query {
+        QueryRule::All => Some("each query".to_owned()),
+        QueryRule::None => None,
+        QueryRule::Only(names) => names
+            .iter()
+            .find(|name| !is_keyed(&FieldSource::Query((*name).clone())))
+            .map(|name| format!("the query parameter `{name}`")),
+    });
+    let Some(what) = what else { return };
+    let message = format!(
+        "who may read one entry of this route may read all, but {what} selects another entry, \
+         which the origin may refuse to some callers"
+    );
+    context.report.push(
+        DiagnosticBuilder::warning(given.span.clone(), message)
+            .hint("write admit = \"entry\", or add a field that reads it to `key`"),
+    );
+}
+
+/// The field by which each caller has its own entries.
+fn token<'a>(route: &LintRoute<'a>) -> Option<&'a Arc<Field>> {
+    route.spec.key.iter().find(|field| matches!(field.source, FieldSource::Auth(_)))
+}
+
+/// Warns about scope `shared` without any field.
+fn shares_without_key(route: &LintRoute<'_>, context: &mut CompileContext) {
+    if let (Scope::Shared, None, Some(scope)) =
+        (route.spec.scope, fields(route).next(), route.file.scope.given())
+    {
+        let message = "no field tells callers apart, so all that the origin accepts get the \
+                       response that one of them was given";
+        let hint = "add a `key` such as the tenant, or write scope = \"private\"; if the response \
+                    is the same for all of them, end the line with `# check: ok`";
+        context.report.push(DiagnosticBuilder::warning(scope.span.clone(), message).hint(hint));
+    }
+}
+
+/// Warns about keys that have no effect on this route.
+fn without_effect(route: &LintRoute<'_>, context: &mut CompileContext) {
+    let mut warn = |at: &SourceSpan, message: String| {
+        context.report.push(DiagnosticBuilder::warning(at.clone(), message).hint("remove it"));
+    };
+    let (spec, file) = (route.spec, route.file);
+    if let (true, Some(given)) = (spec.scope != Scope::Public, file.vary_cookie.given()) {
+        warn(&given.span, "`vary_cookie` has no effect outside scope \"public\"".to_owned());
+    }
+    if let Some(given) = file.admit.given() {
+        if spec.scope != Scope::Shared {
+            warn(&given.span, "`admit` has no effect outside scope \"shared\"".to_owned());
+        } else if let Some(field) = token(route) {
+            let name = &field.name;
+            let message = format!(
+                "`admit` has no effect, because each caller has its own entries by the field \
+                 `{name}`"
+            );
+            warn(&given.span, message);
+        }
+    }
+    if let Some(given) = file.languages.given() {
+        let listed = [
+            ("drop_headers", spec.drop_headers.contains(&ACCEPT_LANGUAGE)),
+            ("pass_headers", spec.pass_headers.contains(&ACCEPT_LANGUAGE)),
+        ];
+        if let Some((list, _)) = listed.into_iter().find(|(_, listed)| *listed) {
+            let message =
+                format!("`languages` has no effect, because {list} names `accept-language`");
+            warn(&given.span, message);
+        }
+    }
+}
+
+/// Warns about ignored cookies that probably identify the caller.
+fn ignores_sessions(whole: &LintFile<'_>, context: &mut CompileContext) {
+    let Setting::Given(section) = &whole.file.credential else { return };
+    for text in texts(&section.value.ignore_cookies) {
+        let name = text.value.as_str();
+        let message = if name.bytes().all(|byte| byte == b'*') {
+            "this ignores all cookies, also those by which the origin knows its callers"
+        } else if !name.starts_with(['!', '@']) && meaning(name) == Some(Meaning::Credential) {
+            "this looks like a cookie by which the origin knows its callers: on fills they would \
+             be strangers to it"
+        } else {
+            continue;
+        };
+        context.report.push(
+            DiagnosticBuilder::warning(text.span.clone(), message)
+                .hint("remove it, and name in `ignore_cookies` only what changes no response"),
+        );
+    }
+}

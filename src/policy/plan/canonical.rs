@@ -1,0 +1,249 @@
+//! The canonical parts of a request. The key is made of them, and so is the request of a fill
+//! ([`super::fill_request`]), which sees nothing else of what the client sent.
+//!
+//! Invariants:
+//! - Whatever is here and reaches the origin is in the key, except: the credential in scope
+//!   `shared`, what the operator passes (`pass_headers`), and in scope `private` with a credential
+//!   the client's `User-Agent`.
+//! - Each part is in the form that the key holds, so that two requests with one key are one request
+//!   to the origin.
+
+use std::borrow::Cow;
+
+use http::header::{ACCEPT_ENCODING, COOKIE, HeaderMap, HeaderName, HeaderValue, USER_AGENT};
+use smallvec::SmallVec;
+
+use crate::policy::credential::{Credential, CredentialRule};
+use crate::policy::field;
+use crate::policy::plan::rules::{PolicyRules, RequestView};
+use crate::policy::route::{HeaderRole, RoleContext, Route};
+use crate::policy::scope::Scope;
+use crate::semantics::forward;
+use crate::semantics::negotiation;
+use crate::semantics::negotiation::KeyedForm;
+
+/// The canonical parts of a request.
+#[derive(Clone, Debug)]
+pub struct CanonicalRequest<'a> {
+    /// The authority, lower-case.
+    pub host: &'a str,
+    /// The path in normal form.
+    pub path: &'a str,
+    /// The query that is in the key.
+    pub query: Option<&'a str>,
+    /// The client's address as a field of the key has it, if there is such a field.
+    pub(super) address: Option<Vec<u8>>,
+    pub(super) headers: CanonicalHeaders<'a>,
+    pub(super) cookies: CanonicalCookies<'a>,
+}
+
+/// The headers of a request, by what becomes of them.
+#[derive(Clone, Debug, Default)]
+pub(super) struct CanonicalHeaders<'a> {
+    /// In the key by name and value, sorted by name. Negotiated ones are in their normal form.
+    pub(super) implicit: SmallVec<[(&'a HeaderName, Cow<'a, [u8]>); 4]>,
+    /// In the key as the values of fields.
+    pub(super) fields: SmallVec<[(&'a HeaderName, &'a HeaderValue); 2]>,
+    /// What identifies the client, apart from cookies. Empty in scope `public`.
+    pub(super) credentials: SmallVec<[(&'a HeaderName, &'a HeaderValue); 2]>,
+    /// What the operator passes.
+    pub(super) passed: SmallVec<[(&'a HeaderName, &'a HeaderValue); 1]>,
+    pub(super) user_agent: FillUserAgent<'a>,
+}
+
+/// Which `User-Agent` the origin receives.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) enum FillUserAgent<'a> {
+    /// The same one for all clients.
+    #[default]
+    Constant,
+    /// The client's own: in scope `private`, of a client with a credential.
+    Own(&'a HeaderValue),
+    /// It is in the key, with the implicit headers if the request has one.
+    Keyed,
+}
+
+/// The cookies of a request, by what becomes of them. Each text is a whole `Cookie` header.
+#[derive(Clone, Debug, Default)]
+pub(super) struct CanonicalCookies<'a> {
+    /// Those that identify the client.
+    pub(super) identity: Option<Cow<'a, [u8]>>,
+    /// Those that are in the key.
+    pub(super) keyed: Option<Cow<'a, [u8]>>,
+    /// Those that the operator passes.
+    pub(super) passed: Option<Cow<'a, [u8]>>,
+}
+
+impl<'a> CanonicalHeaders<'a> {
+    /// Sorts the headers of a request. Also the names of those that no key has seen.
+    pub(super) fn new(
+        route: &Route,
+        roles: &RoleContext,
+        request: &RequestView<'a>,
+        range: bool,
+    ) -> (Self, SmallVec<[HeaderName; 2]>) {
+        let mut sorted = Self::default();
+        let mut unknown = SmallVec::new();
+        for (name, value) in request.headers {
+            match route.headers.role(name, roles) {
+                HeaderRole::Implicit => {
+                    sorted.implicit.push((name, Cow::Borrowed(value.as_bytes())));
+                }
+                HeaderRole::Negotiated => {
+                    // A part of a response is a part of its plain form: a client that resumes a
+                    // download must not get pieces of two encodings.
+                    let plain = range && *name == ACCEPT_ENCODING;
+                    if !plain && !sorted.implicit.iter().any(|(known, _)| *known == name) {
+                        sorted.implicit.extend(negotiated(route, name, request.headers));
+                    }
+                }
+                HeaderRole::Keyed => sorted.fields.push((name, value)),
+                HeaderRole::Credential => {
+                    if route.spec.scope != Scope::Public && *name != COOKIE {
+                        sorted.credentials.push((name, value));
+                    }
+                }
+                // SECURITY: nobody vouches for what a client says of its own address.
+                HeaderRole::Passed if *name != COOKIE && !forward::is_address(name) => {
+                    sorted.passed.push((name, value));
+                }
+                HeaderRole::Unknown => unknown.push(name.clone()),
+                HeaderRole::Passed
+                | HeaderRole::Transport
+                | HeaderRole::Substituted
+                | HeaderRole::Harmless
+                | HeaderRole::Withheld => {}
+            }
+        }
+        sorted.implicit.sort_by(|(one, _), (two, _)| one.as_str().cmp(two.as_str()));
+        (sorted, unknown)
+    }
+
+    /// Decides which `User-Agent` the origin receives.
+    pub(super) fn set_user_agent(
+        &mut self,
+        role: HeaderRole,
+        headers: &'a HeaderMap,
+        is_own: bool,
+    ) {
+        let mut lines = headers.get_all(USER_AGENT).iter();
+        let single = lines.next().filter(|_| lines.next().is_none());
+        self.user_agent = match (role, single) {
+            (HeaderRole::Implicit, _) => FillUserAgent::Keyed,
+            (HeaderRole::Harmless, Some(agent)) if is_own => FillUserAgent::Own(agent),
+            _ => FillUserAgent::Constant,
+        };
+    }
+}
+
+fn negotiated<'a>(
+    route: &Route,
+    name: &'a HeaderName,
+    headers: &HeaderMap,
+) -> Option<(&'a HeaderName, Cow<'a, [u8]>)> {
+    let lines: SmallVec<[&HeaderValue; 2]> = headers.get_all(name).iter().collect();
+    match negotiation::keyed_form(name, &lines, route.spec.languages.as_deref()) {
+        KeyedForm::Default => None,
+        KeyedForm::Text(Cow::Borrowed(text)) => Some((name, Cow::Borrowed(text.as_bytes()))),
+        KeyedForm::Text(Cow::Owned(text)) => Some((name, Cow::Owned(text.into_bytes()))),
+    }
+}
+
+impl<'a> CanonicalCookies<'a> {
+    /// Sorts the cookies of a request.
+    pub(super) fn new(
+        route: &Route,
+        rule: &CredentialRule,
+        role: HeaderRole,
+        headers: &'a HeaderMap,
+    ) -> Self {
+        if !headers.contains_key(COOKIE) {
+            return Self::default();
+        }
+        match (role, route.spec.scope, &rule.cookies) {
+            (HeaderRole::Withheld, ..) => Self::default(),
+            (HeaderRole::Passed, ..) => Self { passed: kept(headers, |_| true), ..Self::default() },
+            (_, Scope::Public, _) => {
+                Self { keyed: of_fields(&route.keyed_cookies, headers), ..Self::default() }
+            }
+            (_, Scope::Shared, Some(identifies)) => {
+                let identifies = |name: &[u8]| identifies.iter().any(|glob| glob.matches(name));
+                let is_ignored = |name: &[u8]| rule.ignored_cookies.ignores(name);
+                Self {
+                    identity: kept(headers, identifies),
+                    keyed: kept(headers, |name| !identifies(name) && !is_ignored(name)),
+                    passed: None,
+                }
+            }
+            (_, Scope::Private | Scope::Shared, _) => {
+                Self { identity: counting_cookies(rule, headers), ..Self::default() }
+            }
+        }
+    }
+
+    /// The `Cookie` header of a fill.
+    pub(super) fn on_the_wire(&self) -> Option<Vec<u8>> {
+        let texts = [&self.identity, &self.keyed, &self.passed].into_iter().flatten();
+        joined(texts.map(|text| &**text))
+    }
+}
+
+impl PolicyRules {
+    /// What identifies the caller of a request, whatever its route: all that could.
+    #[must_use]
+    pub fn caller(&self, headers: &HeaderMap) -> Option<Credential> {
+        let cookies = counting_cookies(&self.credential, headers);
+        self.credential.credential(headers, cookies.as_deref(), &self.hasher)
+    }
+}
+
+/// All cookies but those that count for nothing, as one `Cookie` header.
+pub(super) fn counting_cookies<'a>(
+    rule: &CredentialRule,
+    headers: &'a HeaderMap,
+) -> Option<Cow<'a, [u8]>> {
+    kept(headers, |name| !rule.ignored_cookies.ignores(name))
+}
+
+/// The cookies with these names, as one `Cookie` header in the order of the request.
+fn kept(headers: &HeaderMap, keep: impl Fn(&[u8]) -> bool) -> Option<Cow<'_, [u8]>> {
+    let lines = headers.get_all(COOKIE);
+    let mut single = lines.iter();
+    if let (Some(line), None) = (single.next(), single.next()) {
+        let mut pieces = field::cookie_pieces(line.as_bytes());
+        if pieces.all(|(name, _)| keep(name)) {
+            let line = line.as_bytes();
+            return (!line.is_empty()).then_some(Cow::Borrowed(line));
+        }
+    }
+    let pieces = lines.iter().flat_map(|line| field::cookie_pieces(line.as_bytes()));
+    joined(pieces.filter(|(name, _)| keep(name)).map(|(_, piece)| piece)).map(Cow::Owned)
+}
+
+/// The cookies that fields of the key read, in the order of the fields.
+fn of_fields<'a>(names: &[Box<str>], headers: &HeaderMap) -> Option<Cow<'a, [u8]>> {
+    let pieces: Vec<Vec<u8>> = names
+        .iter()
+        .flat_map(|wanted| {
+            field::cookies(headers).filter(move |(name, _)| *name == wanted.as_bytes())
+        })
+        .map(|(name, value)| [name, b"=", value].concat())
+        .collect();
+    joined(pieces.iter().map(Vec::as_slice)).map(Cow::Owned)
+}
+
+fn joined<'a>(pieces: impl Iterator<Item = &'a [u8]>) -> Option<Vec<u8>> {
+    let mut whole: Vec<u8> = Vec::new();
+    for piece in pieces {
+        if !whole.is_empty() {
+            whole.extend_from_slice(b"; ");
+        }
+        whole.extend_from_slice(piece);
+    }
+    (!whole.is_empty()).then_some(whole)
+}
+
+/// All lines of a header as one.
+pub(super) fn joined_lines(headers: &HeaderMap, name: &HeaderName) -> Option<Vec<u8>> {
+    forward::joined(headers, name, b", ")
+}
