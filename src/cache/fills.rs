@@ -20,7 +20,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{HeaderMap, StatusCode};
+use http::StatusCode;
+use http::header::{ETAG, HeaderMap, HeaderValue, LAST_MODIFIED};
 use parking_lot::Mutex;
 use quick_cache::sync::Cache;
 use tokio::sync::{Semaphore, watch};
@@ -131,6 +132,13 @@ pub enum JoinOutcome {
     Failed(Reason),
 }
 
+/// The validators of a stored response: `ETag`, and without it `Last-Modified`.
+type Validators = Option<HeaderValue>;
+
+fn validators(stored: &HeaderMap) -> Validators {
+    stored.get(ETAG).or_else(|| stored.get(LAST_MODIFIED)).cloned()
+}
+
 /// The part that a request takes in filling a key.
 #[derive(Debug)]
 pub enum FillRole {
@@ -161,6 +169,7 @@ pub struct Fills {
     map: Mutex<HashMap<FillKey, Arc<Fill>>>,
     uncacheable: Cache<FillKey, Wall>,
     refused: Cache<FillKey, Wall>,
+    unconfirmed: Cache<KeyHash, Validators>,
     failed: Cache<FillKey, FetchFailure>,
     waiters: Arc<Semaphore>,
     most_waiters: usize,
@@ -181,6 +190,7 @@ impl Fills {
             map: Mutex::default(),
             uncacheable: Cache::new(MAX_REMEMBERED_KEYS),
             refused: Cache::new(MAX_REMEMBERED_KEYS),
+            unconfirmed: Cache::new(MAX_REMEMBERED_KEYS),
             failed: Cache::new(MAX_REMEMBERED_KEYS),
             waiters: Arc::new(Semaphore::new(most_waiters)),
             most_waiters,
@@ -230,6 +240,18 @@ impl Fills {
     #[must_use]
     pub fn is_refused(&self, key: &FillKey, now: Wall) -> bool {
         self.refused.get(key).is_some_and(|until| now < until)
+    }
+
+    /// The origin answered the validators of this stored head with a 304 that confirms something
+    /// else: they are not sent again.
+    pub fn mark_unconfirmed(&self, hash: KeyHash, stored: &HeaderMap) {
+        self.unconfirmed.insert(hash, validators(stored));
+    }
+
+    /// Whether the validators of this stored head have failed to confirm it.
+    #[must_use]
+    pub fn is_unconfirmed(&self, hash: KeyHash, stored: &HeaderMap) -> bool {
+        self.unconfirmed.get(&hash).is_some_and(|failed| failed == validators(stored))
     }
 
     /// Whether the origin failed to respond for this key a moment ago.

@@ -195,8 +195,9 @@ reasons! {
                  with and without a cookie, or use scope `private`.";
     FillRefused = "fill refused", [Bypass],
         meaning: "The origin refused the request that the cache made (401, 403, 406, 429, or a \
-                  redirect to a login), which has less of the client than its own. For 10 seconds \
-                  requests for the key go to the origin as they are.",
+                  redirect to a login), which has less of the client than its own, or its response \
+                  varies on what only the client's own has. For 10 seconds requests for the key go \
+                  to the origin as they are.",
         remedy: "Find out what the origin asks for: `sidecache explain` shows what it gets on a \
                  fill. Name the header in `key` or `pass_headers`, or let the client's address \
                  into the key with a field `{ client = \"address\" }`.";

@@ -245,11 +245,15 @@ impl Route {
     pub fn key_holds_credential(&self) -> bool {
         match self.spec.scope {
             Scope::Private => true,
-            Scope::Shared => {
-                self.spec.key.iter().any(|field| matches!(field.source, FieldSource::Auth(_)))
-            }
+            Scope::Shared => self.has_identity_field(),
             Scope::Public => false,
         }
+    }
+
+    /// Whether a field of the key identifies the client, by choice of the operator.
+    #[must_use]
+    pub fn has_identity_field(&self) -> bool {
+        self.spec.key.iter().any(|field| matches!(field.source, FieldSource::Auth(_)))
     }
 
     /// The route's name in metrics and logs: its pattern.

@@ -15,9 +15,9 @@ use crate::cache::store::memory::CachedEntry;
 use crate::clock::Wall;
 use crate::outcome::{Disposition, Outcome, Reason};
 use crate::policy::key::KeyHash;
-use crate::policy::plan::Lookup;
+use crate::policy::plan::{Lookup, Plan};
 use crate::policy::scope::Scope;
-use crate::proxy::context::LookupContext;
+use crate::proxy::context::{LookupContext, request_view};
 use crate::proxy::fill::origin_response::{OriginResponse, revalidate_or_fetch};
 use crate::proxy::fill::request::{FillReason, FillRequest, FillResult, StaleCandidate};
 use crate::proxy::fill::store::{prepare_head, store_response, stream_and_store};
@@ -67,16 +67,17 @@ pub(super) async fn respond_to_leader(
     result: Option<FillResult>,
 ) -> ProxyResponse {
     let route = Some(context.route());
-    let outcome = match &result {
-        Some(FillResult::Refused) => Some(Outcome::bypass(Reason::FillRefused)),
-        Some(FillResult::Response { vary, .. }) => withheld_outcome(context.lookup, vary),
-        _ => None,
+    match &result {
+        Some(FillResult::Refused(outcome)) => {
+            return pass_instead(resources, context, outcome.clone(), stale.as_ref()).await;
+        }
+        Some(FillResult::Response { vary, .. }) => {
+            if let Some(outcome) = withheld_outcome(context.lookup, vary) {
+                return fill_again(resources, context, outcome, vary).await;
+            }
+        }
+        _ => {}
     }
-    .map_or(Ok(outcome), Err);
-    let outcome = match outcome {
-        Ok(outcome) => outcome,
-        Err(outcome) => return pass_instead(resources, context, outcome, stale.as_ref()).await,
-    };
     match (result, stale) {
         (
             Some(FillResult::Response { status, mut headers, body, stored, revalidated, .. }),
@@ -137,6 +138,28 @@ pub(super) fn withheld_outcome(lookup: &Lookup<'_>, vary: &VarySpec) -> Option<O
     Some(Outcome::bypass_with(Reason::WithheldHeader, name.as_str()))
 }
 
+/// Fetches a response with the headers that have just been learned, for this request and those like
+/// it. Where there is more that a fill withholds, the request goes to the origin as it is.
+async fn fill_again(
+    resources: &Arc<Resources>,
+    context: &LookupContext<'_>,
+    outcome: Outcome,
+    vary: &VarySpec,
+) -> ProxyResponse {
+    let rules = &context.request.config.rules;
+    let view = request_view(context.parts, &Body::empty(), context.request.peer, rules);
+    match rules.plan(&view) {
+        Plan::Lookup(lookup) if lookup.withheld_from(vary).is_none() => {
+            let clients = &resources.authorized_clients;
+            let context = LookupContext::new(context.request, context.parts, &lookup, clients);
+            let snapshot = resources.store.read(&lookup.tags()).await;
+            let reason = FillReason { snapshot, reason: Reason::VaryMiss, stale: None };
+            Box::pin(fill(resources, &context, reason, None)).await
+        }
+        _ => Box::pin(pass::pass_lookup(resources, context, outcome)).await,
+    }
+}
+
 /// Forwards the request as it is, since the origin's answer to the fill is not for it.
 async fn pass_instead(
     resources: &Arc<Resources>,
@@ -174,12 +197,12 @@ pub(super) async fn run_fill(
         }
     };
     let status = origin.response.status();
-    if request.is_refused_by(&origin.response) {
+    if let Some(outcome) = request.refusal(&origin.response) {
         resources.fills.refuse(request.refusal_key, origin.received);
         if let Some(leader) = leader {
             leader.finish_unshared();
         }
-        let _ = sender.send(FillResult::Refused);
+        let _ = sender.send(FillResult::Refused(outcome));
         return;
     }
     record_authorization(resources, &request, status);

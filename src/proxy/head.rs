@@ -11,7 +11,7 @@ use crate::outcome::{Outcome, Reason};
 use crate::policy::key::KeyHash;
 use crate::proxy::context::LookupContext;
 use crate::proxy::fill;
-use crate::proxy::fill::request::{FillReason, FillRequest};
+use crate::proxy::fill::request::{FillReason, FillRequest, StaleCandidate};
 use crate::proxy::hit;
 use crate::proxy::pass;
 use crate::proxy::resources::Resources;
@@ -20,7 +20,8 @@ use crate::semantics::body::Body;
 use crate::semantics::revalidation;
 use crate::semantics::revalidation::HeadVerdict;
 
-/// Forwards a HEAD. `key` is what the stale candidate is stored under.
+/// Forwards a HEAD, made from the key as the request of a fill is. `key` is what the stale candidate
+/// is stored under.
 pub(super) async fn pass_head(
     resources: &Arc<Resources>,
     context: &LookupContext<'_>,
@@ -28,9 +29,7 @@ pub(super) async fn pass_head(
     reason: FillReason,
 ) -> ProxyResponse {
     let outcome = Outcome { forwarded: true, ..Outcome::miss(reason.reason) };
-    let Some(stale) = reason.stale.clone() else {
-        return pass::pass_lookup(resources, context, outcome).await;
-    };
+    let stale = reason.stale.clone();
     let request = FillRequest::from_context(context, reason);
     let requested = resources.clock.wall();
     let origin = &resources.origin;
@@ -40,13 +39,12 @@ pub(super) async fn pass_head(
     let response = match origin.send(sent, &context.request.config.table, route).await {
         Ok(response) => response,
         Err(error) => {
-            let (stale, failure) = (Some(&stale), error.reason());
+            let (stale, failure) = (stale.as_ref(), error.reason());
             return hit::serve_stale_on_error(resources, context, stale, outcome.clone(), failure)
                 .unwrap_or_else(|| ProxyResponse::upstream_failure(&error, &outcome, route));
         }
     };
-    if request.is_refused_by(&response) {
-        let outcome = Outcome::bypass(Reason::FillRefused);
+    if let Some(outcome) = request.refusal(&response) {
         return pass::pass_lookup(resources, context, outcome).await;
     }
     if let Some(outcome) =
@@ -56,18 +54,23 @@ pub(super) async fn pass_head(
     }
     let (head, body) = response.into_parts();
     let now = resources.clock.wall();
-    if fill::is_failure(head.status) && stale.may_serve_for(Reason::UpstreamError, now) {
+    let stands_in = |stale: &&StaleCandidate| stale.may_serve_for(Reason::UpstreamError, now);
+    if let Some(stale) = stale.as_ref().filter(stands_in).filter(|_| fill::is_failure(head.status))
+    {
         resources.counters.stale_if_error.inc();
         let outcome = Outcome {
             fwd_status: Some(head.status.as_u16()),
             reason: Some(Reason::UpstreamError),
             ..outcome
         };
-        return hit::serve_stale(context, &stale, outcome, now);
+        return hit::serve_stale(context, stale, outcome, now);
     }
     pass::record_refusal(resources, context, head.status);
     // An origin that does not support HEAD says nothing of the response to GET.
-    if request.supersedes(head.status) && head.status != StatusCode::METHOD_NOT_ALLOWED {
+    if let Some(stale) = stale
+        && request.supersedes(head.status)
+        && head.status != StatusCode::METHOD_NOT_ALLOWED
+    {
         apply_head(resources, request, key, &stale.candidate.cached, &head, requested).await;
     }
     let response = Response::from_parts(head, body);

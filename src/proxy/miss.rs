@@ -9,6 +9,7 @@
 use std::sync::Arc;
 
 use http::StatusCode;
+use http::header::CONTENT_LENGTH;
 
 use crate::cache::fills::{BodyReader, FillKey, FillRole, JoinOutcome, Leader, SharedHead};
 use crate::outcome::{Disposition, Outcome, Reason};
@@ -132,9 +133,17 @@ pub(super) async fn pass_range(
     fill_key: FillKey,
     reason: FillReason,
 ) -> ProxyResponse {
-    let passed = pass::pass_lookup(resources, context, Outcome::bypass(Reason::Range)).await;
-    let is_partial = passed.response.status() == StatusCode::PARTIAL_CONTENT;
-    let length = range::complete_length(passed.response.headers()).filter(|_| is_partial);
+    let passed = pass::pass_plain(resources, context, Outcome::bypass(Reason::Range)).await;
+    let headers = passed.response.headers();
+    let length = match passed.response.status() {
+        StatusCode::PARTIAL_CONTENT => range::complete_length(headers),
+        // An origin that knows no ranges has sent the whole.
+        StatusCode::OK => headers
+            .get(CONTENT_LENGTH)
+            .and_then(|length| length.to_str().ok()?.parse().ok())
+            .or_else(|| passed.response.body().buffered_len()),
+        _ => None,
+    };
     if length.is_some_and(|length| length <= context.settings().range_fill) {
         refresh::refresh(resources, context, fill_key, reason);
     }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use http::header::{HeaderMap, UPGRADE, VARY};
+use http::header::{ACCEPT_ENCODING, HeaderMap, HeaderValue, UPGRADE, VARY};
 use http::request::Parts;
 use http::{Response, StatusCode, Version};
 use hyper::upgrade::OnUpgrade;
@@ -48,7 +48,26 @@ pub(super) async fn pass_lookup(
     context: &LookupContext<'_>,
     outcome: Outcome,
 ) -> ProxyResponse {
-    let parts = context.parts.clone();
+    pass_parts(resources, context, context.parts.clone(), outcome).await
+}
+
+/// The same, without content codings: parts of two codings must not end up in one download.
+pub(super) async fn pass_plain(
+    resources: &Arc<Resources>,
+    context: &LookupContext<'_>,
+    outcome: Outcome,
+) -> ProxyResponse {
+    let mut parts = context.parts.clone();
+    parts.headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+    pass_parts(resources, context, parts, outcome).await
+}
+
+async fn pass_parts(
+    resources: &Arc<Resources>,
+    context: &LookupContext<'_>,
+    parts: Parts,
+    outcome: Outcome,
+) -> ProxyResponse {
     let passed =
         pass(resources, context.request, parts, Body::empty(), outcome, Some(context.route()))
             .await;

@@ -18,7 +18,6 @@ use crate::clock::Wall;
 use crate::outcome::Reason;
 use crate::policy::plan::{Plan, RequestView};
 use crate::policy::route::RouteMode;
-use crate::policy::scope::Scope;
 use crate::proxy::context::RequestContext;
 use crate::proxy::fill::request::{FillReason, FillRequest, FillResult};
 use crate::proxy::fill::store::stream_and_store;
@@ -64,12 +63,11 @@ pub(super) async fn prepare_post(
     let Plan::Lookup(lookup) = context.config.rules.plan(&view) else { return None };
     // SECURITY: the origin has seen a body and headers that no key holds. So nobody but the sender
     // may be given the response: the key holds its whole credential, and it has one.
-    let has_owner = lookup.route.spec.scope == Scope::Private && lookup.credential.is_some();
     let is_same_target = (lookup.path(), lookup.query()) == (parts.uri.path(), parts.uri.query());
     if lookup.route.spec.mode == RouteMode::Shadow
         || lookup.range
         || !lookup.unknown.is_empty()
-        || !has_owner
+        || !lookup.has_owner()
         || !is_same_target
     {
         return None;

@@ -192,6 +192,15 @@ impl Lookup<'_> {
         self.query.as_deref()
     }
 
+    /// Whether the key holds the whole credential of a client that has one, and no field takes its
+    /// place: what is stored is for this client alone.
+    #[must_use]
+    pub fn has_owner(&self) -> bool {
+        self.route.spec.scope == Scope::Private
+            && self.credential.is_some()
+            && !self.route.has_identity_field()
+    }
+
     /// The parts that the key is made of: all that a fill sends to the origin. Made again from the
     /// request, by what made the key, so that hits do not carry them.
     #[must_use]

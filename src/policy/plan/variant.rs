@@ -48,19 +48,27 @@ impl Route {
         }
     }
 
+    /// A header that the response varies on and that a fill replaces by something that is not in the
+    /// key.
+    #[must_use]
+    pub fn substituted_in(&self, spec: &VarySpec, roles: &RoleContext) -> Option<HeaderName> {
+        let is_substituted = |name: &&HeaderName| {
+            self.headers.role(name, roles) == HeaderRole::Substituted
+                && !(self.keys_address && forward::is_client_address(name))
+        };
+        spec.names().find(is_substituted).cloned()
+    }
+
     /// The headers that tell the variants of one key apart: what the response varies on, without
     /// what the key itself holds.
     ///
     /// # Errors
     /// The response varies on a header that a fill replaces by something that is not in the key.
     pub fn variants_by(&self, spec: &VarySpec, roles: &RoleContext) -> Result<VarySpec, VaryStar> {
-        let role = |name: &HeaderName| self.headers.role(name, roles);
-        let is_keyed_address =
-            |name: &HeaderName| self.keys_address && forward::is_client_address(name);
-        if spec.names().any(|name| role(name) == HeaderRole::Substituted && !is_keyed_address(name))
-        {
+        if self.substituted_in(spec, roles).is_some() {
             return Err(VaryStar);
         }
+        let role = |name: &HeaderName| self.headers.role(name, roles);
         let scope = self.spec.scope;
         Ok(spec.retain(|name| match role(name) {
             HeaderRole::Implicit

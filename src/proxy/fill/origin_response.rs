@@ -51,8 +51,13 @@ pub(super) async fn revalidate_or_fetch(
         .as_ref()
         .map(|stale| &stale.candidate.cached)
         .filter(|cached| cached.entry.status == StatusCode::OK);
-    if let Some(cached) = stale.filter(|cached| revalidation::has_validator(&cached.entry.headers))
-    {
+    let fills = &resources.fills;
+    let may_confirm = |cached: &&Arc<CachedEntry>| {
+        let headers = &cached.entry.headers;
+        revalidation::has_validator(headers)
+            && !fills.is_unconfirmed(request.primary.hash(), headers)
+    };
+    if let Some(cached) = stale.filter(may_confirm) {
         let mut headers = request.sent.clone();
         revalidation::add_conditions(&cached.entry.headers, &mut headers);
         let origin = send(resources, request, headers).await?;
@@ -63,6 +68,7 @@ pub(super) async fn revalidate_or_fetch(
             resources.counters.revalidated.inc();
             return Ok(origin.confirm(cached));
         }
+        fills.mark_unconfirmed(request.primary.hash(), &cached.entry.headers);
         // RFC 9111 4.3.4: it confirms something else. Only this cache sent a condition, so no
         // client can use it.
     }

@@ -10,7 +10,7 @@ use crate::cache::fills::FillKey;
 use crate::cache::store::{Candidate, LookupKey};
 use crate::clock::Wall;
 use crate::coherence::TagSnapshot;
-use crate::outcome::Reason;
+use crate::outcome::{Outcome, Reason};
 use crate::policy::authorized_clients::AuthorizationId;
 use crate::policy::key::{Key, KeyHash};
 use crate::policy::plan::{FillHead, Lookup};
@@ -116,7 +116,7 @@ impl FillRequest {
             roles: lookup.roles.clone(),
             refusal_key: refusal_key(lookup),
             carries_credential: lookup.credential.is_some(),
-            has_owner: lookup.route.spec.scope == Scope::Private && lookup.credential.is_some(),
+            has_owner: lookup.has_owner(),
             stale: reason.stale,
         }
     }
@@ -125,20 +125,27 @@ impl FillRequest {
         Self::new(context.request, context.lookup, reason)
     }
 
-    /// Whether the origin refuses the request because it has less than the client's own.
-    pub(crate) fn is_refused_by(&self, response: &Response<Body>) -> bool {
-        let status = response.status();
+    /// Why the client's own request goes to the origin in place of this one, if it does: the origin
+    /// refuses this one, which has less, or varies on what a fill replaces.
+    pub(crate) fn refusal(&self, response: &Response<Body>) -> Option<Outcome> {
+        let (status, headers) = (response.status(), response.headers());
         let is_login = || {
-            let location = response.headers().get(LOCATION);
+            let location = headers.get(LOCATION);
             location.is_some_and(|location| self.config.rules.credential.is_login(location))
         };
-        matches!(
+        let is_refused = matches!(
             status,
             StatusCode::UNAUTHORIZED
                 | StatusCode::FORBIDDEN
                 | StatusCode::NOT_ACCEPTABLE
                 | StatusCode::TOO_MANY_REQUESTS
-        ) || (status.is_redirection() && is_login())
+        ) || (status.is_redirection() && is_login());
+        if is_refused {
+            return Some(Outcome::bypass(Reason::FillRefused));
+        }
+        let vary = VarySpec::from_response(&self.sent, headers).ok()?;
+        let name = self.route.substituted_in(&vary, &self.roles)?;
+        Some(Outcome::bypass_with(Reason::WithheldHeader, name.as_str()))
     }
 
     /// The headers that tell the variants of its response apart; none where nobody else gets the
@@ -197,8 +204,8 @@ pub(crate) enum FillResult {
         /// What tells its variants apart.
         vary: VarySpec,
     },
-    /// The origin refused the request, from which parts of the client's own are withheld.
-    Refused,
+    /// The client's own request has to go to the origin, for this reason.
+    Refused(Outcome),
     /// The origin answered with a failure, and what is stored stands in for it.
     ServedStale(StatusCode),
     /// Another sidecar has filled: its response may be in the store.

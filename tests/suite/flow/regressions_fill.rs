@@ -712,6 +712,8 @@ async fn r367_a_304_keeps_what_the_response_varies_by() {
     };
     let scene = Scene::start(&public("").replace("1m", "1s"), forgetful).await;
     let ask = async |kind: &str| scene.ask("/a/1", &[("x-kind", kind)]).await;
+    // The first answer shows that the origin varies on the header, the second is stored.
+    assert_eq!(ask("one").await.text(), "one");
     assert_eq!(ask("one").await.text(), "one");
     assert!(ask("one").await.is("HIT", "one"));
     scene.until_stale();

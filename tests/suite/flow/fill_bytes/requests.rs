@@ -450,6 +450,15 @@ pub fn pair(setups: usize) -> impl Strategy<Value = (Sent, Sent)> {
             let path = format!("{}{}", ROUTES[route], TAILS[tail]);
             let query = QUERIES[query].to_owned();
             let mut one = Sent { setup, peer, form, query, ..Sent::plain(&path) };
+            // What the keys of these routes need.
+            for (name, value) in match ROUTES[route] {
+                "/field/" => &[("X-Tenant-Id", "acme"), ("Cookie", "lang=de")][..],
+                "/field-pub/" => &[("Cookie", "lang=de")],
+                "/token/" => &[("Authorization", "Bearer alice-alice")],
+                _ => &[],
+            } {
+                one = one.with(name, value);
+            }
             for (header, value) in lines {
                 let (name, value) = choice(&DECIDING, header, value);
                 one = one.without(name).with(name, value);
