@@ -322,61 +322,6 @@ async fn r311_a_connection_is_used_again_only_after_bodies_that_are_read() {
     }
 }
 
-/// 312. Bytes that come unasked on an idle connection were the response to the next request.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn r312_bytes_that_come_unasked_answer_nobody() {
-    for with_response in [true, false] {
-        let origin = RawOrigin::start(Bodies::Read, move |_: &mut (), request: &RawRequest| {
-            let mut response = RawResponse::ok(request.line().trim_start_matches("GET "));
-            let unasked = RawResponse::ok("unasked").bytes;
-            if with_response {
-                response.bytes.extend(unasked);
-            } else {
-                response.unasked = unasked;
-            }
-            response
-        })
-        .await;
-        let sidecar = Sidecar::start(origin.address, &route("/c/{id}", "scope = \"public\"")).await;
-        for round in 0..10 {
-            let path = format!("/c/{round}");
-            for _ in 0..2 {
-                let reply = Client::new(sidecar.address).get(&path, &[]).await;
-                assert_eq!(reply.text(), path, "{with_response}");
-            }
-            // They arrive by now.
-            tokio::time::sleep(Duration::from_millis(40)).await;
-        }
-    }
-}
-
-/// 313. An origin that answers before it has the whole request may take the rest for the next one.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn r313_a_connection_with_an_early_response_is_not_used_again() {
-    let origin = RawOrigin::start(Bodies::LeftUnread, |_: &mut (), request: &RawRequest| {
-        let line = request.line();
-        RawResponse::ok(line.split(' ').nth(1).unwrap_or_default())
-    })
-    .await;
-    let sidecar = Sidecar::start(origin.address, &route("/c/{id}", "scope = \"public\"")).await;
-    let hidden = "GET /hidden HTTP/1.1\r\nHost: app.test\r\n\r\n";
-    for round in 0..10 {
-        let mut attacker = Socket::connect(sidecar.address).await;
-        let length = hidden.len();
-        let head =
-            format!("POST /x HTTP/1.1\r\nHost: app.test\r\nContent-Length: {length}\r\n\r\n");
-        attacker.send(head).await;
-        attacker.until("/x").await;
-        // The response is there, and the body comes after it.
-        attacker.send(hidden).await;
-        let path = format!("/c/{round}");
-        for _ in 0..2 {
-            let reply = Client::new(sidecar.address).get(&path, &[]).await;
-            assert_eq!(reply.text(), path, "{round}");
-        }
-    }
-}
-
 /// What the origin gets as the request line, if it gets the request.
 async fn line_of(sidecar: &Sidecar, origin: &RawOrigin, head: &str) -> (u16, Option<String>) {
     let before = origin.arrivals().len();
@@ -493,4 +438,61 @@ async fn r330_a_connection_changes_only_to_protocols_that_are_named() {
     }
     let answer = client::exchange(strict.address, offer("websocket", "/c/1", "").as_bytes()).await;
     assert_eq!(crate::support::http1::status(&answer), 101);
+}
+
+/// Not a regression, but what the tests above lean on: bytes that come unasked on an idle connection
+/// are the response to no request.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn bytes_that_come_unasked_answer_nobody() {
+    for with_response in [true, false] {
+        let origin = RawOrigin::start(Bodies::Read, move |_: &mut (), request: &RawRequest| {
+            let mut response = RawResponse::ok(request.line().trim_start_matches("GET "));
+            let unasked = RawResponse::ok("unasked").bytes;
+            if with_response {
+                response.bytes.extend(unasked);
+            } else {
+                response.unasked = unasked;
+            }
+            response
+        })
+        .await;
+        let sidecar = Sidecar::start(origin.address, &route("/c/{id}", "scope = \"public\"")).await;
+        for round in 0..10 {
+            let path = format!("/c/{round}");
+            for _ in 0..2 {
+                let reply = Client::new(sidecar.address).get(&path, &[]).await;
+                assert_eq!(reply.text(), path, "{with_response}");
+            }
+            // They arrive by now.
+            tokio::time::sleep(Duration::from_millis(40)).await;
+        }
+    }
+}
+
+/// Not a regression either: an origin that answers before it has the whole request may take the rest
+/// for the next one.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_connection_with_an_early_response_is_not_used_again() {
+    let origin = RawOrigin::start(Bodies::LeftUnread, |_: &mut (), request: &RawRequest| {
+        let line = request.line();
+        RawResponse::ok(line.split(' ').nth(1).unwrap_or_default())
+    })
+    .await;
+    let sidecar = Sidecar::start(origin.address, &route("/c/{id}", "scope = \"public\"")).await;
+    let hidden = "GET /hidden HTTP/1.1\r\nHost: app.test\r\n\r\n";
+    for round in 0..10 {
+        let mut attacker = Socket::connect(sidecar.address).await;
+        let length = hidden.len();
+        let head =
+            format!("POST /x HTTP/1.1\r\nHost: app.test\r\nContent-Length: {length}\r\n\r\n");
+        attacker.send(head).await;
+        attacker.until("/x").await;
+        // The response is there, and the body comes after it.
+        attacker.send(hidden).await;
+        let path = format!("/c/{round}");
+        for _ in 0..2 {
+            let reply = Client::new(sidecar.address).get(&path, &[]).await;
+            assert_eq!(reply.text(), path, "{round}");
+        }
+    }
 }
