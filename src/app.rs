@@ -119,16 +119,7 @@ impl Sidecar {
             config.limits.variants,
         ));
         let upstream_counters = upstream::UpstreamCounters::default();
-        let upstream = Upstream::new(
-            config.upstream.clone(),
-            config.limits.pinned,
-            clock.clone(),
-            upstream_counters.clone(),
-        )
-        .map_err(|error| SetupError {
-            what: "the client of the origin".to_owned(),
-            why: error.to_string(),
-        })?;
+        let upstream = origin_client(config, &clock, &upstream_counters)?;
         let metrics = Arc::new(Metrics::new());
         let active = startup.active_config(config, &metrics);
         let tasks = TaskTracker::new();
@@ -179,6 +170,18 @@ impl Sidecar {
         publish_findings(&proxy);
         Ok(Self { proxy, reloader, server_counters })
     }
+}
+
+fn origin_client(
+    config: &Config,
+    clock: &Clock,
+    counters: &upstream::UpstreamCounters,
+) -> Result<Upstream, SetupError> {
+    let (settings, pinned) = (config.upstream.clone(), config.limits.pinned);
+    Upstream::new(settings, pinned, clock.clone(), counters.clone()).map_err(|error| SetupError {
+        what: "the client of the origin".to_owned(),
+        why: error.to_string(),
+    })
 }
 
 /// Serves until `shutdown`, then drains.

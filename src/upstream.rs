@@ -94,8 +94,8 @@ impl Upstream {
         PinSlot::new(&self.inner.pool)
     }
 
-    /// Sends a request whose headers are ready (see `forward::prepare_request`) on such a connection,
-    /// and waits for the response's head.
+    /// Sends a request whose headers are ready (see `forward::prepare_request`) on such a
+    /// connection, and waits for the response's head.
     ///
     /// The response has the origin's headers, unchanged. A body that breaks off ends in an error,
     /// never as if it were complete. A response that upgrades has `hyper::upgrade::OnUpgrade` in

@@ -114,8 +114,8 @@ impl Connection {
         self.spent = true;
     }
 
-    /// Like [`Self::is_free`], with a look at the socket itself: bytes that have just arrived may not have been
-    /// reported to this process yet.
+    /// Like [`Self::is_free`], with a look at the socket itself: bytes that have just arrived may
+    /// not have been reported to this process yet.
     pub(super) fn is_free_now(&mut self) -> bool {
         self.socket.set_probe(true);
         let is_free = self.is_free();

@@ -4,8 +4,8 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use super::counters::CountGuard;
 
-/// The permits of one connection: one of `max_connections`, and one of `max_pinned` if it belongs to
-/// a client.
+/// The permits of one connection: one of `max_connections`, and one of `max_pinned` if it belongs
+/// to a client.
 pub(super) struct Permits {
     _connection: OwnedSemaphorePermit,
     _pin: Option<PinPermit>,

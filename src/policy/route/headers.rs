@@ -114,7 +114,7 @@ pub(crate) const FROM_TRUSTED: &[&str] = &[
 ];
 
 /// Headers that caches act on. With a condition or a range, a fill would fetch something other than
-/// the whole response. An offer to change the protocol ends here as well, unless it is passed.
+/// the whole response.
 pub(crate) const WITHHELD: &[&str] = &[
     "cache-control",
     "pragma",
@@ -124,9 +124,6 @@ pub(crate) const WITHHELD: &[&str] = &[
     "if-unmodified-since",
     "if-range",
     "range",
-    // An offer to change the protocol that is not taken up.
-    "upgrade",
-    "http2-settings",
 ];
 
 /// The roles of all headers on one route.

@@ -3,9 +3,9 @@
 use http::HeaderMap;
 use http::header::AUTHORIZATION;
 
-/// Whether a request carries a credential after which its whole connection counts as logged in: NTLM
-/// or Negotiate (RFC 4559 section 6). `Proxy-Authorization` is none of the origin's business and
-/// never reaches it.
+/// Whether a request carries a credential after which its whole connection counts as logged in:
+/// NTLM or Negotiate (RFC 4559 section 6). `Proxy-Authorization` is none of the origin's business
+/// and never reaches it.
 #[must_use]
 pub fn logs_in_connection(headers: &HeaderMap) -> bool {
     headers.get_all(AUTHORIZATION).iter().any(|value| {

@@ -35,8 +35,8 @@ impl Upgrades {
     }
 }
 
-/// Takes the offer of [`offered_upgrade`]. One that is not allowed is removed, and the request is an
-/// ordinary one.
+/// Takes the offer of [`offered_upgrade`]. One that is not allowed is removed, and the request is
+/// an ordinary one.
 pub fn take_upgrade(
     headers: &mut HeaderMap,
     version: Version,

@@ -1,5 +1,5 @@
-//! Tests of the scanner: what it finds, however the bytes are split, and that hyper finds the ends of
-//! messages at the same places.
+//! Tests of the scanner: what it finds, however the bytes are split, and that hyper finds the ends
+//! of messages at the same places.
 
 use std::convert::Infallible;
 use std::sync::Arc;
