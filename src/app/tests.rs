@@ -22,6 +22,7 @@ impl io::Write for Captured {
     }
 }
 
+/// A sidecar with these lines in `[log]`, and perhaps further tables.
 fn sidecar(log: &str) -> Sidecar {
     let text = format!("[upstream]\nurl = \"http://127.0.0.1:1\"\n[log]\n{log}\n");
     let mut config = Config::parse(&text, "proxy.toml", &|_| None)
@@ -53,11 +54,16 @@ async fn each_sidecar_of_a_process_logs_requests_by_its_own_settings() {
 }
 
 #[tokio::test]
+<<<<<<< HEAD
 async fn a_request_that_the_server_finds_flawed_is_refused_logged_and_counted() {
+=======
+async fn cookies_that_no_request_carries_are_logged_once_an_hour() {
+>>>>>>> core
     let captured = Captured::default();
     let writer = captured.clone();
     let subscriber = tracing_subscriber::fmt().with_writer(move || writer.clone()).finish();
     let _default = tracing::subscriber::set_default(subscriber);
+<<<<<<< HEAD
     let sidecar = sidecar("access = true");
     let peer = ClientPeer { addr: [127, 0, 0, 1].into(), trusted: false };
     for (flaw, text) in [
@@ -74,4 +80,23 @@ async fn a_request_that_the_server_finds_flawed_is_refused_logged_and_counted() 
         assert!(log.contains(text), "{log}");
     }
     assert_eq!(sidecar.proxy.counters.refused.get(), 2);
+=======
+    let sidecar = sidecar("[credential]\ncookies = [\"sid\", \"sessoin\"]");
+    for _ in 0..100 {
+        let request = Request::builder().uri("/").header("host", "a").header("cookie", "sid=x");
+        let request = request.body(Body::empty()).expect("a request");
+        let peer = ClientPeer { addr: [127, 0, 0, 1].into(), trusted: false };
+        sidecar.proxy.handle(request, peer).await;
+    }
+    let lines = || {
+        let log = String::from_utf8(captured.0.lock().clone()).expect("UTF-8");
+        log.lines().filter(|line| line.contains("\"sessoin\"")).count()
+    };
+    tokio::time::pause();
+    for (minutes, expected) in [(59, 0), (121, 2)] {
+        let warning = unseen_cookies::warn(Arc::clone(&sidecar.proxy));
+        let _ = tokio::time::timeout(Duration::from_mins(minutes), warning).await;
+        assert_eq!(lines(), expected, "after {minutes} minutes");
+    }
+>>>>>>> core
 }

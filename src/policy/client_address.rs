@@ -23,7 +23,9 @@ impl ClientAddressRule {
     #[must_use]
     pub fn new(routes: &Routes, purges: &[PurgeRule], trusted: &Arc<[Network]>) -> Self {
         let reads = |field: &Arc<Field>| matches!(field.source, FieldSource::Client(_));
-        let is_read = routes.iter().any(|route| route.fields.iter().any(reads))
+        let is_read = routes
+            .iter()
+            .any(|route| route.headers.passes_address() || route.fields.iter().any(reads))
             || purges.iter().any(|rule| rule.fields().any(reads));
         Self { trusted: is_read.then(|| Arc::clone(trusted)) }
     }

@@ -243,8 +243,8 @@ pub fn cookies(headers: &HeaderMap) -> impl Iterator<Item = (&[u8], &[u8])> {
         })
 }
 
-/// The pieces of a `Cookie` header, each with the name before its `=`. A piece without `=` is a name
-/// alone.
+/// The pieces of a `Cookie` header, each with the name before its `=`. A piece without `=` is a
+/// name alone.
 pub fn cookie_pieces(line: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
     line.split(|&b| b == b';').map(<[u8]>::trim_ascii).filter(|piece| !piece.is_empty()).map(
         |piece| {

@@ -2,8 +2,8 @@
 //! on a plan, and `explain` prints it.
 //!
 //! `rules` holds the rules and the request they read, `lookup` the key of a request that the cache
-//! may answer, `variant` its variants, `fill_request` what the origin receives on a fill, and
-//! `mutation` what a write purges.
+//! may answer, `canonical` the parts that the key is made of, `variant` its variants,
+//! `fill_request` what the origin receives on a fill, and `mutation` what a write purges.
 
 use std::sync::Arc;
 
@@ -16,14 +16,14 @@ use crate::policy::purge_rule;
 use crate::policy::request_target;
 use crate::policy::route::Route;
 
-pub use crate::policy::plan::fill_request::{
-    FILL_ADDRESS, FILL_USER_AGENT, FillConstants, FillHead,
-};
+pub use crate::policy::plan::fill_constants::{FILL_ADDRESS, FILL_USER_AGENT, FillConstants};
+pub use crate::policy::plan::fill_request::FillHead;
 pub use crate::policy::plan::lookup::Lookup;
 pub use crate::policy::plan::mutation::Mutation;
 pub use crate::policy::plan::rules::{PolicyRules, RequestView, authority};
 
 mod canonical;
+mod fill_constants;
 mod fill_request;
 mod lookup;
 mod mutation;

@@ -12,8 +12,11 @@ use crate::policy::key::Key;
 use crate::policy::plan::{Lookup, PolicyRules, RequestView};
 use crate::policy::request_directives::RequestDirectives;
 use crate::proxy::active_config::ActiveConfig;
+<<<<<<< HEAD
 use crate::proxy::client::ConnectionDemand;
 use crate::proxy::fill::request::refusal_key;
+=======
+>>>>>>> core
 use crate::proxy::settings::ProxySettings;
 use crate::semantics::body::Body;
 use crate::semantics::forward::ClientPeer;
@@ -79,6 +82,12 @@ impl<'a> LookupContext<'a> {
     fn unauthorized_caller(&self) -> Option<[u8; 32]> {
         self.lookup.authorization.filter(|_| !self.authorized).map(AuthorizationId::to_bytes)
     }
+}
+
+/// Under which key the origin's refusal of a fill is remembered: in scope `shared` for this
+/// credential alone.
+pub(crate) fn refusal_key(lookup: &Lookup<'_>) -> FillKey {
+    FillKey { hash: lookup.key.hash(), caller: lookup.authorization.map(AuthorizationId::to_bytes) }
 }
 
 /// SECURITY: a shared entry is given only to callers whom the origin itself has lately answered.

@@ -20,8 +20,8 @@ use crate::semantics::body::Body;
 use crate::semantics::revalidation;
 use crate::semantics::revalidation::HeadVerdict;
 
-/// Forwards a HEAD, made from the key as the request of a fill is. `key` is what the stale candidate
-/// is stored under.
+/// Forwards a HEAD, made from the key as the request of a fill is. `key` is what the stale
+/// candidate is stored under.
 pub(super) async fn pass_head(
     resources: &Arc<Resources>,
     context: &LookupContext<'_>,
@@ -54,8 +54,9 @@ pub(super) async fn pass_head(
     }
     let (head, body) = response.into_parts();
     let now = resources.clock.wall();
-    let stands_in = |stale: &&StaleCandidate| stale.may_serve_for(Reason::UpstreamError, now);
-    if let Some(stale) = stale.as_ref().filter(stands_in).filter(|_| fill::is_failure(head.status))
+    let may_replace = |stale: &&StaleCandidate| stale.may_serve_for(Reason::UpstreamError, now);
+    if let Some(stale) =
+        stale.as_ref().filter(may_replace).filter(|_| fill::is_failure(head.status))
     {
         resources.counters.stale_if_error.inc();
         let outcome = Outcome {

@@ -134,8 +134,8 @@ pub fn merge(stored: &HeaderMap, update: &HeaderMap, now: Wall) -> HeaderMap {
     merged
 }
 
-/// Adds the stored `Vary` to that of an update: a 304 that names fewer headers does not say that the
-/// stored bytes depend on fewer.
+/// Adds the stored `Vary` to that of an update: a 304 that names fewer headers does not say that
+/// the stored bytes depend on fewer.
 fn keep_vary(stored: &HeaderMap, update: &mut HeaderMap) {
     if !update.contains_key(VARY) {
         return;

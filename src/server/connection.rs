@@ -276,7 +276,6 @@ fn record_end(end: &ConnectionEnd, state: &ConnectionState, counters: &ServerCou
 }
 
 /// A request for the service, or the reason to reject it.
-#[expect(clippy::large_enum_variant, reason = "a box would cost an allocation for each request")]
 enum RequestCheck {
     Admitted(Request<Body>),
     /// The service refuses it, so that it is logged as others are.

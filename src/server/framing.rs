@@ -74,11 +74,7 @@ pub(super) struct Scanner {
     state: ScanState,
     /// How many heads have ended.
     heads: u32,
-    /// Whether the request line has been seen: empty lines before it mean nothing (RFC 9112 section
-    /// 2.2).
-    started: bool,
-    /// Whether the request line has come to the space behind the method.
-    in_target: bool,
+    request_line: RequestLine,
     fragment: bool,
     length: Length,
     transfer_encoded: bool,
@@ -98,6 +94,18 @@ enum ScanState {
     Opaque,
 }
 
+/// How far the request line has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum RequestLine {
+    /// To the space behind the method at most. Empty lines before it mean nothing (RFC 9112 section
+    /// 2.2).
+    Method,
+    /// Behind that space.
+    Target,
+    /// To its end.
+    Over,
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Length {
     Absent,
@@ -110,8 +118,7 @@ impl Scanner {
         Self {
             state: ScanState::Preface(0),
             heads: 0,
-            started: false,
-            in_target: false,
+            request_line: RequestLine::Method,
             fragment: false,
             length: Length::Absent,
             transfer_encoded: false,
@@ -158,7 +165,9 @@ impl Scanner {
         match self.state {
             ScanState::Preface(0) => StreamPosition::Between,
             ScanState::Preface(_) => StreamPosition::Head,
-            ScanState::Head if self.started || self.line > 0 => StreamPosition::Head,
+            ScanState::Head if self.line > 0 || matches!(self.request_line, RequestLine::Over) => {
+                StreamPosition::Head
+            }
             ScanState::Head => StreamPosition::Between,
             ScanState::Body(_) | ScanState::Chunked(_) | ScanState::Last => StreamPosition::Body,
             ScanState::Opaque => StreamPosition::Opaque,
@@ -192,9 +201,7 @@ impl Scanner {
         for end in memchr_iter(b'\n', bytes) {
             let piece = &bytes[start..end];
             start = end + 1;
-            if !self.started {
-                self.target(piece);
-            }
+            self.target(piece);
             let ended = if self.line == 0 {
                 self.line(&piece[..piece.len().min(KEPT_BYTES)], piece.len())
             } else {
@@ -209,22 +216,22 @@ impl Scanner {
             }
         }
         let rest = &bytes[start..];
-        if !self.started {
-            self.target(rest);
-        }
+        self.target(rest);
         self.keep_line_start(rest);
         &[]
     }
 
-    /// A piece of the request line: looks for a fragment behind the method, in which `#` is an
+    /// A piece of a line. In the request line it looks for a fragment behind the method, in which `#` is an
     /// ordinary character (RFC 9110 section 5.6.2).
     fn target(&mut self, piece: &[u8]) {
-        let rest = if self.in_target {
-            piece
-        } else {
-            let Some(space) = memchr(b' ', piece) else { return };
-            self.in_target = true;
-            &piece[space + 1..]
+        let rest = match self.request_line {
+            RequestLine::Over => return,
+            RequestLine::Target => piece,
+            RequestLine::Method => {
+                let Some(space) = memchr(b' ', piece) else { return };
+                self.request_line = RequestLine::Target;
+                &piece[space + 1..]
+            }
         };
         self.fragment |= memchr(b'#', rest).is_some();
     }
@@ -242,10 +249,10 @@ impl Scanner {
         let is_whole = length == start.len();
         let line = if is_whole { start.strip_suffix(b"\r").unwrap_or(start) } else { start };
         if line.is_empty() {
-            return self.started;
+            return self.request_line == RequestLine::Over;
         }
-        if !self.started {
-            self.started = true;
+        if self.request_line != RequestLine::Over {
+            self.request_line = RequestLine::Over;
             return false;
         }
         match line[0] | 0x20 {
@@ -282,8 +289,7 @@ impl Scanner {
             Length::Absent | Length::Bytes(0) => ScanState::Head,
             Length::Bytes(length) => ScanState::Body(length),
         };
-        self.started = false;
-        self.in_target = false;
+        self.request_line = RequestLine::Method;
         self.fragment = false;
         self.length = Length::Absent;
         self.transfer_encoded = false;

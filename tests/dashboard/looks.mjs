@@ -119,6 +119,7 @@ async function troubleIsPlain (chromium) {
     assert.equal(await text(page, '#status'), 'Degraded')
     assert.match(await text(page, '#alert-ready'), /Degraded: requests are served with restrictions\..*redis is lost: the connection broke/s)
     assert.match(await text(page, '#alert-notes'), /a restart is needed for: memory\.size/)
+    assert.match(await text(page, '#alert-notes'), /None of 532 requests with cookies has carried sessoin/)
     assert.equal(await text(page, '#redis-state'), 'Degraded: redis is lost: the connection broke')
     assert.equal(await text(page, '#redis-lease'), 'Not held: each hit asks Redis')
     assert.equal(await text(page, '#redis-journal'), '3 purges not in Redis yet')

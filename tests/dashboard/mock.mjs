@@ -124,7 +124,8 @@ export class Mock {
       memory: { entries: 1284, bytes: 61_203_456, limit_bytes: 268_435_456, evictions: 0 },
       redis: this.state === 'memory' ? null : { state: lost ? 'degraded' : 'shared', lease: !lost, peers: lost ? 0 : 2, journal: lost ? 3 : 0, why: lost ? LOST : null },
       ready: lost ? { status: 'degraded', reasons: [LOST] } : this.config.error ? { status: 'degraded', reasons: [`the changed file is rejected, the old rules stay in force: ${this.config.error.split('\n')[0]}`] } : { status: 'ready', reasons: [] },
-      config: { ...this.config, restart_needed: lost ? ['memory.size'] : [] }, shadow: this.state === 'shadow' ? { findings: 4, audited: 210, audited_stale: 1 } : { findings: 0, audited: 0, audited_stale: 0 }
+      config: { ...this.config, restart_needed: lost ? ['memory.size'] : [] }, shadow: this.state === 'shadow' ? { findings: 4, audited: 210, audited_stale: 1 } : { findings: 0, audited: 0, audited_stale: 0 },
+      cookies: { requests: 532, unseen: lost ? ['sessoin'] : [] }
     }
   }
 

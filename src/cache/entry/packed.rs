@@ -14,7 +14,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use hmac::{Hmac, Mac as _};
 use http::StatusCode;
-use http::header::{HeaderMap, HeaderName, HeaderValue};
+use http::header::{CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue};
 use sha2::Sha256;
 use subtle::ConstantTimeEq as _;
 
@@ -194,6 +194,19 @@ pub fn unpack(packed: &Bytes, seal: &Seal) -> Result<Unpacked, DecodeError> {
     }
 }
 
+/// Whether the body has the length that its head states. A client that is told a greater one waits
+/// for bytes that never come.
+fn fits(headers: &HeaderMap, body: &Bytes) -> bool {
+    let mut lines = headers.get_all(CONTENT_LENGTH).iter();
+    match (lines.next(), lines.next()) {
+        (None, _) => true,
+        (Some(line), None) => {
+            line.to_str().is_ok_and(|text| text.parse::<usize>() == Ok(body.len()))
+        }
+        _ => false,
+    }
+}
+
 struct Cursor<'a> {
     whole: &'a Bytes,
     at: usize,
@@ -266,6 +279,9 @@ impl Cursor<'_> {
             headers.try_append(name, value).map_err(|_| DecodeError::Shape)?;
         }
         if self.at != self.end {
+            return Err(DecodeError::Shape);
+        }
+        if !fits(&headers, &body) {
             return Err(DecodeError::Shape);
         }
         prepare(&mut headers);

@@ -10,7 +10,9 @@
 
 use std::borrow::Cow;
 
-use http::header::{ACCEPT_ENCODING, COOKIE, HeaderMap, HeaderName, HeaderValue, USER_AGENT};
+use http::header::{
+    ACCEPT_ENCODING, COOKIE, HeaderMap, HeaderName, HeaderValue, RANGE, USER_AGENT,
+};
 use smallvec::SmallVec;
 
 use crate::policy::credential::{Credential, CredentialRule};
@@ -31,17 +33,21 @@ pub struct CanonicalRequest<'a> {
     pub path: &'a str,
     /// The query that is in the key.
     pub query: Option<&'a str>,
-    /// The client's address as a field of the key has it, if there is such a field.
+    /// The client's address as a field of the key has it, or as the operator passes it; none where
+    /// neither is so.
     pub(super) address: Option<Vec<u8>>,
     pub(super) headers: CanonicalHeaders<'a>,
     pub(super) cookies: CanonicalCookies<'a>,
 }
 
+/// A header with its value in the form that the key holds.
+pub(super) type KeyedLine<'a> = (&'a HeaderName, Cow<'a, [u8]>);
+
 /// The headers of a request, by what becomes of them.
 #[derive(Clone, Debug, Default)]
 pub(super) struct CanonicalHeaders<'a> {
     /// In the key by name and value, sorted by name. Negotiated ones are in their normal form.
-    pub(super) implicit: SmallVec<[(&'a HeaderName, Cow<'a, [u8]>); 4]>,
+    pub(super) implicit: SmallVec<[KeyedLine<'a>; 4]>,
     /// In the key as the values of fields.
     pub(super) fields: SmallVec<[(&'a HeaderName, &'a HeaderValue); 2]>,
     /// What identifies the client, apart from cookies. Empty in scope `public`.
@@ -80,7 +86,6 @@ impl<'a> CanonicalHeaders<'a> {
         route: &Route,
         roles: &RoleContext,
         request: &RequestView<'a>,
-        range: bool,
     ) -> (Self, SmallVec<[HeaderName; 2]>) {
         let mut sorted = Self::default();
         let mut unknown = SmallVec::new();
@@ -92,7 +97,7 @@ impl<'a> CanonicalHeaders<'a> {
                 HeaderRole::Negotiated => {
                     // A part of a response is a part of its plain form: a client that resumes a
                     // download must not get pieces of two encodings.
-                    let plain = range && *name == ACCEPT_ENCODING;
+                    let plain = *name == ACCEPT_ENCODING && request.headers.contains_key(RANGE);
                     if !plain && !sorted.implicit.iter().any(|(known, _)| *known == name) {
                         sorted.implicit.extend(negotiated(route, name, request.headers));
                     }
@@ -140,7 +145,7 @@ fn negotiated<'a>(
     route: &Route,
     name: &'a HeaderName,
     headers: &HeaderMap,
-) -> Option<(&'a HeaderName, Cow<'a, [u8]>)> {
+) -> Option<KeyedLine<'a>> {
     let lines: SmallVec<[&HeaderValue; 2]> = headers.get_all(name).iter().collect();
     match negotiation::keyed_form(name, &lines, route.spec.languages.as_deref()) {
         KeyedForm::Default => None,
@@ -153,14 +158,15 @@ impl<'a> CanonicalCookies<'a> {
     /// Sorts the cookies of a request.
     pub(super) fn new(
         route: &Route,
-        rule: &CredentialRule,
-        role: HeaderRole,
+        credential: &CredentialRule,
+        roles: &RoleContext,
         headers: &'a HeaderMap,
     ) -> Self {
         if !headers.contains_key(COOKIE) {
             return Self::default();
         }
-        match (role, route.spec.scope, &rule.cookies) {
+        let role = route.headers.role(&COOKIE, roles);
+        match (role, route.spec.scope, &credential.cookies) {
             (HeaderRole::Withheld, ..) => Self::default(),
             (HeaderRole::Passed, ..) => Self { passed: kept(headers, |_| true), ..Self::default() },
             (_, Scope::Public, _) => {
@@ -168,7 +174,7 @@ impl<'a> CanonicalCookies<'a> {
             }
             (_, Scope::Shared, Some(identifies)) => {
                 let identifies = |name: &[u8]| identifies.iter().any(|glob| glob.matches(name));
-                let is_ignored = |name: &[u8]| rule.ignored_cookies.ignores(name);
+                let is_ignored = |name: &[u8]| credential.ignored_cookies.ignores(name);
                 Self {
                     identity: kept(headers, identifies),
                     keyed: kept(headers, |name| !identifies(name) && !is_ignored(name)),
@@ -176,7 +182,7 @@ impl<'a> CanonicalCookies<'a> {
                 }
             }
             (_, Scope::Private | Scope::Shared, _) => {
-                Self { identity: counting_cookies(rule, headers), ..Self::default() }
+                Self { identity: counting_cookies(credential, headers), ..Self::default() }
             }
         }
     }

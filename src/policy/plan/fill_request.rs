@@ -1,7 +1,7 @@
 //! The request of a fill: what the origin receives.
 //!
-//! Invariant: the bytes are a function of the [`CanonicalRequest`], which the key is made of, of the
-//! rules, and of constants. This file sees nothing else of the client's request; what a client
+//! Invariant: the bytes are a function of the [`CanonicalRequest`], which the key is made of, of
+//! the rules, and of constants. This file sees nothing else of the client's request; what a client
 //! sends beside its canonical parts cannot reach the origin.
 
 use std::borrow::Cow;
@@ -13,38 +13,14 @@ use http::header::{
 };
 
 use crate::policy::plan::canonical::{CanonicalRequest, FillUserAgent};
+use crate::policy::plan::fill_constants::{FILL_ADDRESS, FillConstants};
 use crate::policy::plan::lookup::Lookup;
 use crate::policy::route::Route;
 use crate::semantics::forward::{X_FORWARDED_FOR, X_FORWARDED_HOST, X_FORWARDED_PROTO, X_REAL_IP};
 use crate::semantics::negotiation;
 
-/// The address that the origin receives in place of the client's: one of those reserved for
-/// documentation (RFC 5737), so that it is nobody's, and that no page opens that is for this host
-/// or this network alone.
-pub const FILL_ADDRESS: &str = "192.0.2.1";
-
-/// The `User-Agent` of fills without a client's own, unless `[upstream] user_agent` names another:
-/// that of an ordinary browser, so that origins give their ordinary page.
-pub const FILL_USER_AGENT: &str =
-    "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0";
-
 /// The header with the id of a request.
 pub(crate) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-
-/// What all fills have in common.
-#[derive(Clone, Debug)]
-pub struct FillConstants {
-    /// The `User-Agent` of fills without a client's own.
-    pub user_agent: HeaderValue,
-    /// The `Host` that the origin receives in place of the client's.
-    pub host: Option<HeaderValue>,
-}
-
-impl Default for FillConstants {
-    fn default() -> Self {
-        Self { user_agent: HeaderValue::from_static(FILL_USER_AGENT), host: None }
-    }
-}
 
 /// The request of a fill, apart from its method and its validators.
 #[derive(Clone, Debug)]

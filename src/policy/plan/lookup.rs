@@ -4,7 +4,11 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use http::header::{
+<<<<<<< HEAD
     COOKIE, HeaderMap, HeaderName, IF_MATCH, IF_UNMODIFIED_SINCE, RANGE, USER_AGENT,
+=======
+    HeaderMap, HeaderName, IF_MATCH, IF_UNMODIFIED_SINCE, RANGE, UPGRADE, USER_AGENT,
+>>>>>>> core
 };
 use http::{Method, Uri};
 use sha2::{Digest as _, Sha256};
@@ -63,28 +67,12 @@ impl PolicyRules {
         refuse_unkeyable(route, request)?;
         let host = authority(request.uri, request.headers);
         let query = keyed_query(&route.spec.query, request.uri)?;
-        let range = *request.method == Method::GET && request.headers.contains_key(RANGE);
+        let has_range = request.headers.contains_key(RANGE);
         let roles = route.headers.context(request.peer_is_trusted);
-        let (headers, unknown) = CanonicalHeaders::new(route, &roles, request, range);
-        let cookies = CanonicalCookies::new(
-            route,
-            &self.credential,
-            route.headers.role(&COOKIE, &roles),
-            request.headers,
-        );
+        let (headers, unknown) = CanonicalHeaders::new(route, &roles, request);
+        let cookies = CanonicalCookies::new(route, &self.credential, &roles, request.headers);
 
-        let mut key = KeyWriter::default();
-        key.part(KeyPart::Route, &route.fingerprint);
-        key.part(KeyPart::Host, host.as_bytes());
-        key.part(KeyPart::Path, path.as_bytes());
-        if let Some(query) = &query {
-            let kind = if matches!(route.spec.query, QueryRule::All) {
-                KeyPart::Query
-            } else {
-                KeyPart::Parameters
-            };
-            key.part(kind, query.as_bytes());
-        }
+        let mut key = target_key(route, &host, &path, query.as_deref());
         let view = FieldView {
             headers: request.headers,
             host: &host,
@@ -101,19 +89,9 @@ impl PolicyRules {
             key.part(KeyPart::Value, &value);
         }
         let identity = self.identity(route, request.headers, &cookies);
-        // SECURITY: the field that identifies the client may be a prefix of the token. The whole
-        // credential is in the key as well, so that two tokens with a common prefix never share a
-        // private entry.
-        match (route.spec.scope, identity) {
-            (Scope::Private, Some(whole)) => key.part(KeyPart::Credential, &whole.0),
-            (Scope::Private, None) => key.part(KeyPart::Anonymous, b""),
-            (Scope::Shared | Scope::Public, _) => {}
-        }
         let authorization = (route.spec.scope == Scope::Shared)
             .then(|| authorization_id(route, &host, key.since(fields_start), identity));
-        if let Some(keyed) = cookies.keyed.as_ref().filter(|_| route.spec.scope == Scope::Shared) {
-            key.part(KeyPart::Cookies, &self.hasher.digest("cookies", keyed));
-        }
+        self.add_caller(route.spec.scope, identity, &cookies, &mut key);
         for (name, value) in &headers.implicit {
             key.part(KeyPart::Header, name.as_str().as_bytes());
             key.part(KeyPart::HeaderValue, value);
@@ -132,11 +110,33 @@ impl PolicyRules {
             credential: identity,
             authorization,
             unknown,
-            range,
+            range: has_range && *request.method == Method::GET,
             roles,
             request: *request,
             rules: self,
         })
+    }
+
+    /// Adds to the key what the scope requires of the client.
+    fn add_caller(
+        &self,
+        scope: Scope,
+        identity: Option<Credential>,
+        cookies: &CanonicalCookies<'_>,
+        key: &mut KeyWriter,
+    ) {
+        // SECURITY: the field that identifies the client may be a prefix of the token. The whole
+        // credential is in the key as well, so that two tokens with a common prefix never share a
+        // private entry.
+        match (scope, identity, &cookies.keyed) {
+            (Scope::Private, Some(whole), _) => key.part(KeyPart::Credential, &whole.0),
+            (Scope::Private, None, _) => key.part(KeyPart::Anonymous, b""),
+            (Scope::Shared, _, Some(keyed)) => {
+                key.part(KeyPart::Cookies, &self.hasher.digest("cookies", keyed));
+            }
+            // In scope `public` they are in the key as the values of fields.
+            (Scope::Shared | Scope::Public, ..) => {}
+        }
     }
 
     /// The client's credential. None in scope `public`, which has none.
@@ -153,6 +153,19 @@ impl PolicyRules {
             }
         }
     }
+}
+
+/// A key that begins with the route and the target.
+fn target_key(route: &Route, host: &str, path: &str, query: Option<&str>) -> KeyWriter {
+    let mut key = KeyWriter::default();
+    key.part(KeyPart::Route, &route.fingerprint);
+    key.part(KeyPart::Host, host.as_bytes());
+    key.part(KeyPart::Path, path.as_bytes());
+    if let Some(query) = query {
+        let is_whole = matches!(route.spec.query, QueryRule::All);
+        key.part(if is_whole { KeyPart::Query } else { KeyPart::Parameters }, query.as_bytes());
+    }
+    key
 }
 
 /// What identifies a client among the authorized clients: its credential, together with the route,
@@ -206,27 +219,33 @@ impl Lookup<'_> {
     #[must_use]
     pub fn canonical(&self) -> CanonicalRequest<'_> {
         let (route, headers) = (self.route, self.request.headers);
-        let (mut sorted, _) = CanonicalHeaders::new(route, &self.roles, &self.request, self.range);
+        let (mut sorted, _) = CanonicalHeaders::new(route, &self.roles, &self.request);
         sorted.set_user_agent(
             route.headers.role(&USER_AGENT, &self.roles),
             headers,
             route.spec.scope == Scope::Private && self.credential.is_some(),
         );
         let is_address = |field: &&Arc<Field>| matches!(field.source, FieldSource::Client(_));
-        let address = route.fields.iter().find(is_address);
+        let address = match route.fields.iter().find(is_address) {
+            Some(field) => field.value(&self.view()).ok().map(Cow::into_owned),
+            None if route.headers.passes_address() => {
+                Some(self.request.client.to_canonical().to_string().into_bytes())
+            }
+            None => None,
+        };
         CanonicalRequest {
             host: &self.host,
             path: &self.path,
             query: self.query(),
-            address: address.and_then(|field| Some(field.value(&self.view()).ok()?.into_owned())),
+            address,
             headers: sorted,
             cookies: self.cookies(),
         }
     }
 
     pub(super) fn cookies(&self) -> CanonicalCookies<'_> {
-        let role = self.route.headers.role(&COOKIE, &self.roles);
-        CanonicalCookies::new(self.route, &self.rules.credential, role, self.request.headers)
+        let headers = self.request.headers;
+        CanonicalCookies::new(self.route, &self.rules.credential, &self.roles, headers)
     }
 
     fn view(&self) -> FieldView<'_> {

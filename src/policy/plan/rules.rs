@@ -10,7 +10,7 @@ use http::{Method, Uri, Version};
 use crate::outcome::Reason;
 use crate::policy::client_address::ClientAddressRule;
 use crate::policy::credential::CredentialRule;
-use crate::policy::plan::fill_request::FillConstants;
+use crate::policy::plan::fill_constants::FillConstants;
 use crate::policy::purge_rule::PurgeRule;
 use crate::policy::route::Routes;
 use crate::secret::Hasher;

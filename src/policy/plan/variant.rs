@@ -1,10 +1,10 @@
 //! The key of a variant: which of the stored responses under one key a request selects, by the
 //! headers that `Vary` names.
 //!
-//! Invariant: a response is given to a request, and stored for requests like it, only if the variant
-//! that the request selects ([`Lookup::variant`], from what the client sent) is that of the request
-//! that the origin received ([`PolicyRules::variant_of`]). They differ where a fill withholds what
-//! the response varies on ([`Lookup::withheld_from`]).
+//! Invariant: a response is given to a request, and stored for requests like it, only if the
+//! variant that the request selects ([`Lookup::variant`], from what the client sent) is that of the
+//! request that the origin received ([`PolicyRules::variant_of`]). They differ where a fill
+//! withholds what the response varies on ([`Lookup::withheld_from`]).
 
 use http::header::{AUTHORIZATION, COOKIE, HeaderMap, HeaderName, USER_AGENT};
 
@@ -48,13 +48,14 @@ impl Route {
         }
     }
 
-    /// A header that the response varies on and that a fill replaces by something that is not in the
-    /// key.
+    /// A header that the response varies on and that a fill replaces by something that is not in
+    /// the key.
     #[must_use]
     pub fn substituted_in(&self, spec: &VarySpec, roles: &RoleContext) -> Option<HeaderName> {
-        let is_substituted = |name: &&HeaderName| {
-            self.headers.role(name, roles) == HeaderRole::Substituted
-                && !(self.keys_address && forward::is_client_address(name))
+        let is_substituted = |name: &&HeaderName| match self.headers.role(name, roles) {
+            HeaderRole::Substituted => !(self.keys_address && forward::is_client_address(name)),
+            HeaderRole::Passed => forward::is_address(name),
+            _ => false,
         };
         spec.names().find(is_substituted).cloned()
     }
@@ -124,7 +125,6 @@ impl Lookup<'_> {
             return false;
         }
         match self.route.headers.role(name, &self.roles) {
-            HeaderRole::Unknown => true,
             HeaderRole::Harmless => {
                 let agent = self.canonical().headers.user_agent;
                 *name != USER_AGENT || !matches!(agent, FillUserAgent::Own(_))
@@ -134,7 +134,7 @@ impl Lookup<'_> {
                 let counting = counting_cookies(&self.rules.credential, headers);
                 counting.is_some() && counting != self.cookies().keyed
             }
-            HeaderRole::Credential => true,
+            HeaderRole::Credential | HeaderRole::Unknown => true,
             _ => false,
         }
     }

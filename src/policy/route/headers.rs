@@ -11,6 +11,7 @@ use crate::policy::credential::CredentialRule;
 use crate::policy::field::Field;
 use crate::policy::route::{RouteSpec, UnknownHeaders};
 use crate::policy::scope::Scope;
+use crate::semantics::forward;
 
 /// How many headers a route learns from `Vary`.
 pub(crate) const MAX_LEARNED: usize = 8;
@@ -135,6 +136,8 @@ pub struct HeaderRules {
     /// Headers that the route's fields read. A request that repeats one, or names one in
     /// `Connection`, is refused with 400.
     read: Box<[HeaderName]>,
+    /// Whether the operator lets the client's address through.
+    passes_address: bool,
     /// Headers that the origin has named in `Vary`.
     learned: LearnedHeaders,
 }
@@ -202,6 +205,7 @@ impl HeaderRules {
             dropped,
             unknown: spec.unknown_headers,
             read: read.into(),
+            passes_address: spec.pass_headers.iter().any(forward::is_client_address),
             learned: LearnedHeaders::default(),
         }
     }
@@ -212,8 +216,8 @@ impl HeaderRules {
         RoleContext { peer_is_trusted, learned: self.learned.snapshot() }
     }
 
-    /// The role of a header. The headers of a trusted proxy are part of the key; from any other peer
-    /// they are unknown.
+    /// The role of a header. The headers of a trusted proxy are part of the key; from any other
+    /// peer they are unknown.
     #[must_use]
     pub fn role(&self, name: &HeaderName, context: &RoleContext) -> HeaderRole {
         let trusted = context.peer_is_trusted;
@@ -264,6 +268,13 @@ impl HeaderRules {
         self.learned.snapshot().unwrap_or_default()
     }
 
+    /// Whether the operator lets the client's address through on fills, although it is not in the
+    /// key.
+    #[must_use]
+    pub const fn passes_address(&self) -> bool {
+        self.passes_address
+    }
+
     /// Whether the operator withholds this header by name.
     #[must_use]
     pub fn is_dropped(&self, name: &HeaderName) -> bool {
@@ -277,8 +288,8 @@ impl HeaderRules {
     }
 }
 
-/// What the roles of headers depend on for one request, from its lookup to the end of its fill: what
-/// the route learns meanwhile counts for later requests.
+/// What the roles of headers depend on for one request, from its lookup to the end of its fill:
+/// what the route learns meanwhile counts for later requests.
 #[derive(Clone, Debug)]
 pub struct RoleContext {
     peer_is_trusted: bool,

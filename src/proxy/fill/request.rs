@@ -18,7 +18,7 @@ use crate::policy::route::{RoleContext, Route};
 use crate::policy::scope::Scope;
 use crate::policy::tag::Tag;
 use crate::proxy::active_config::ActiveConfig;
-use crate::proxy::context::{LookupContext, RequestContext};
+use crate::proxy::context::{LookupContext, RequestContext, refusal_key};
 use crate::semantics::body::Body;
 use crate::semantics::vary::VarySpec;
 use crate::upstream::UpstreamError;
@@ -163,12 +163,6 @@ impl FillRequest {
             && self.route.spec.scope == Scope::Shared;
         !refused && !status.is_server_error()
     }
-}
-
-/// Under which key the origin's refusal of a fill is remembered: in scope `shared` for this
-/// credential alone.
-pub(crate) fn refusal_key(lookup: &Lookup<'_>) -> FillKey {
-    FillKey { hash: lookup.key.hash(), caller: lookup.authorization.map(AuthorizationId::to_bytes) }
 }
 
 /// An id for the origin's log.

@@ -11,7 +11,7 @@ use std::borrow::Cow;
 
 use smallvec::SmallVec;
 
-use super::{KeyedForm, rank_weight, weighted};
+use super::list::{KeyedForm, rank_weight, weighted};
 
 /// How many media ranges count.
 const MAX_RANGES: usize = 16;

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 
 use http::header::{CONTENT_ENCODING, HeaderMap};
 
-use super::{KeyedForm, weighted};
+use super::list::{KeyedForm, weighted};
 
 /// The codings that origins use, sorted. `*` stands for all of them.
 const CODINGS: [&str; 4] = ["br", "deflate", "gzip", "zstd"];

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 
 use smallvec::SmallVec;
 
-use super::{KeyedForm, rank_weight, weighted};
+use super::list::{KeyedForm, rank_weight, weighted};
 
 /// How many ranges count. Browsers send up to about six.
 const MAX_RANGES: usize = 8;

@@ -251,3 +251,37 @@ async fn r388_a_private_response_without_freshness_is_confirmed() {
         assert!(scene.get("/private/1").await.is("MISS", "nobody"));
     }
 }
+
+/// 389. Where cookies of responses were stripped, those without a session shared a form's token
+///      whose cookie nobody had. It strips for callers who have a credential, or by name.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn r389_a_forms_token_comes_with_its_cookie() {
+    let form = |request: &Request| {
+        let token = format!("token-{}", request.number);
+        let cookie = format!("csrftoken={token}");
+        Response::ok(token).header("set-cookie", "_ga=1").header("set-cookie", &cookie)
+    };
+    for (rule, anonymous, owned) in [
+        ("true", "MISS", "HIT"),
+        ("[\"_ga\"]", "MISS", "MISS"),
+        ("[\"_ga\", \"csrf*\"]", "HIT", "HIT"),
+    ] {
+        let scene = Scene::start(&scopes("", &format!("strip_set_cookie = {rule}")), form).await;
+        for (number, (headers, expected)) in
+            [(&[][..], anonymous), (&[("cookie", "sessionid=1")], owned)].into_iter().enumerate()
+        {
+            let (path, case) = (format!("/private/{number}"), format!("{rule} {headers:?}"));
+            scene.ask(&path, headers).await;
+            let second = scene.ask(&path, headers).await;
+            assert_cache(&second, expected, &case);
+            let cookies: Vec<&str> = second
+                .headers
+                .get_all("set-cookie")
+                .iter()
+                .filter_map(|line| line.to_str().ok())
+                .collect();
+            let own = format!("csrftoken={}", second.text());
+            assert_eq!(cookies.contains(&own.as_str()), expected == "MISS", "{case}: {cookies:?}");
+        }
+    }
+}

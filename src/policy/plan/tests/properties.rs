@@ -232,7 +232,8 @@ proptest! {
             for rules in EVERY_KIND.iter() {
                 match rules.plan(&sent.view()) {
                     Plan::Lookup(lookup) => {
-                        drop((lookup.fill_request(request_id()), lookup.tags(), lookup.shown_fields()));
+                        drop(lookup.fill_request(request_id()));
+                        drop((lookup.tags(), lookup.shown_fields()));
                     }
                     Plan::Mutate(method) => drop(rules.mutation(&sent.view(), &method, None)),
                     Plan::Pass(..) | Plan::Refuse(..) => {}

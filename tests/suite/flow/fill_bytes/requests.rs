@@ -8,7 +8,7 @@ use proptest::prelude::*;
 pub const MARK: &str = "zq7x";
 
 /// Paths of the routes of `RULES`, one for each kind of route.
-pub const ROUTES: [&str; 12] = [
+pub const ROUTES: [&str; 16] = [
     "/pub/",
     "/pub-drop/",
     "/shared/",
@@ -21,28 +21,56 @@ pub const ROUTES: [&str; 12] = [
     "/host/",
     "/office/",
     "/languages/",
+    "/vary-pub/",
+    "/vary-drop/",
+    "/vary-shared/",
+    "/vary-private/",
 ];
 
-/// What follows in the path. The origin of these tests varies by the header that stands behind
-/// `vary-`, and answers conditions where it reads `confirm`.
-pub const TAILS: [&str; 11] = [
-    "a",
-    "caf%C3%A9~x_y-z",
-    "a%20b/c.d",
-    "confirm/a",
-    "vary-accept-encoding/a",
-    "vary-accept-language/a",
-    "vary-accept/a",
-    "vary-user-agent/a",
-    "vary-cookie/a",
-    "vary-x-odd/a",
-    "vary-x-forwarded-for/a",
+/// What follows in the path. Where it reads `confirm`, the origin of these tests answers
+/// conditions.
+const TAILS: [&str; 4] = ["a", "caf%C3%A9~x_y-z", "a%20b/c.d", "confirm/a"];
+
+/// What the origin varies by on the routes for that: these names in the path. They learn from it,
+/// and what they have learned is in their keys.
+const VARY_TAILS: [&str; 14] = [
+    "by-accept-encoding/a",
+    "by-accept-language/a",
+    "by-accept/confirm/a",
+    "by-user-agent/a",
+    "by-user-agent/confirm/a",
+    "by-referer/a",
+    "by-sec-ch-ua/a",
+    "by-cookie/a",
+    "by-authorization/a",
+    "by-x-odd/a",
+    "by-x-forwarded-host/a",
+    "by-x-forwarded-for/a",
+    "by-x-request-id/a",
+    "by-via/a",
 ];
 
 const QUERIES: [&str; 7] =
     ["", "?", "?page=1", "?page=1&utm=2", "?utm=3&page=1", "?page=%31", "?page=caf%c3%a9"];
 
 const HOSTS: [&str; 4] = ["app.test", "app.test:80", "app.test:8080", "other.test"];
+
+/// A list of languages that is longer than any browser's.
+const LONG: &str = concat!(
+    "x1,x2,x3,x4,x5,x6,x7,x8,x9,x10,x11,x12,x13,x14,x15,x16,x17,x18,x19,x20,x21,x22,x23,x24,x25,",
+    "de;q=0.9                                                                               ,",
+    "                                                                                        ",
+    "                                                                                        ",
+    "                                                                                        ",
+    "                                                                                        ",
+    "                                                                                        ",
+    "                                                                                        ",
+    "                                                                                        ",
+    "                                                                                        ",
+    "                                                                                        ",
+    "                                                                                        ",
+    "                                                                                        ,en"
+);
 
 /// A header and the values that requests give it.
 type Choice = (&'static str, &'static [&'static str]);
@@ -97,6 +125,8 @@ pub const DECIDING: [Choice; 19] = [
             "a1,a2,a3,a4,a5,a6,a7,a8,a9",
             "a1,a2,a3,a4,a5,a6,a7,a8,b9",
             "x y",
+            "fü, de",
+            LONG,
             "",
         ],
     ),
@@ -123,7 +153,7 @@ pub const DECIDING: [Choice; 19] = [
     ("Origin", &["https://a.test", "https://b.test", "null"]),
     ("X-Requested-With", &["XMLHttpRequest"]),
     ("Content-Type", &["text/plain"]),
-    ("X-Odd", &["1", "2"]),
+    ("X-Odd", &["1", "2", "ü"]),
     ("X-Forwarded-Host", &["a.test", "A.test", "b.test"]),
     ("X-Forwarded-Proto", &["https", "http"]),
     ("X-Forwarded-Port", &["443"]),
@@ -135,7 +165,7 @@ pub const DECIDING: [Choice; 19] = [
 ];
 
 /// Headers that change nothing, by the book: none of their bytes may reach the origin on a fill.
-pub const HARMLESS: [Choice; 51] = [
+pub const HARMLESS: [Choice; 55] = [
     ("User-Agent", &["Mozilla/5.0 zq7x", "curl/8 zq7x"]),
     ("Referer", &["https://app.test/?zq7x"]),
     ("Accept-Charset", &["utf-8, zq7x"]),
@@ -180,6 +210,10 @@ pub const HARMLESS: [Choice; 51] = [
     ("If-Modified-Since", &["Sun, 06 Nov 1994 08:49:37 GMT"]),
     ("If-Range", &["\"zq7x\""]),
     ("Cache-Control", &["x=zq7x"]),
+    ("Upgrade", &["zq7x", "h2c"]),
+    ("HTTP2-Settings", &["zq7x"]),
+    ("Expect", &["100-continue"]),
+    ("Content-Length", &["0"]),
     // Cookies that count for nothing. They come beside others, or alone.
     ("Cookie", &["_ga=zq7x"]),
     ("Cookie", &["_gcl_au=zq7x"]),
@@ -192,8 +226,14 @@ pub const HARMLESS: [Choice; 51] = [
 ];
 
 /// Headers of one connection, which HTTP/2 does not have.
-const HTTP1_ONLY: [&str; 5] =
-    ["connection", "keep-alive", "proxy-connection", "transfer-encoding", "upgrade"];
+const HTTP1_ONLY: [&str; 6] = [
+    "connection",
+    "keep-alive",
+    "proxy-connection",
+    "transfer-encoding",
+    "upgrade",
+    "http2-settings",
+];
 
 /// How a request is written on the wire.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -290,7 +330,7 @@ impl Sent {
             let name = name.to_ascii_lowercase();
             let fits = name != "te" || value == "trailers";
             if fits && !HTTP1_ONLY.contains(&name.as_str()) {
-                request = request.header(name, value.trim());
+                request = request.header(name, value.trim().as_bytes());
             }
         }
         request.body(()).expect("a test's request is well-formed")
@@ -440,14 +480,15 @@ fn difference() -> impl Strategy<Value = Difference> {
 pub fn pair(setups: usize) -> impl Strategy<Value = (Sent, Sent)> {
     let line = (0..DECIDING.len(), any::<usize>());
     (
-        (0..setups, 0..ROUTES.len(), 0..TAILS.len(), 0..QUERIES.len()),
+        (0..setups, 0..ROUTES.len(), any::<usize>(), 0..QUERIES.len()),
         (1..3_usize, prop::sample::select(&FORMS[..])),
         prop::collection::vec(line, 0..5),
         prop::collection::vec(difference(), 0..5),
         prop::collection::vec(difference(), 1..5),
     )
         .prop_map(|((setup, route, tail, query), (peer, form), lines, before, between)| {
-            let path = format!("{}{}", ROUTES[route], TAILS[tail]);
+            let tails = if ROUTES[route].starts_with("/vary-") { &VARY_TAILS[..] } else { &TAILS };
+            let path = format!("{}{}", ROUTES[route], tails[tail % tails.len()]);
             let query = QUERIES[query].to_owned();
             let mut one = Sent { setup, peer, form, query, ..Sent::plain(&path) };
             // What the keys of these routes need.

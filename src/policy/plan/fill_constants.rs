@@ -1,0 +1,28 @@
+//! What the requests of all fills have in common, in place of what a client would say of itself.
+
+use http::HeaderValue;
+
+/// The address that the origin receives in place of the client's: one of those reserved for
+/// documentation (RFC 5737), so that it is nobody's, and that no page opens that is for this host
+/// or this network alone.
+pub const FILL_ADDRESS: &str = "192.0.2.1";
+
+/// The `User-Agent` of fills without a client's own, unless `[upstream] user_agent` names another:
+/// that of an ordinary browser, so that origins give their ordinary page.
+pub const FILL_USER_AGENT: &str =
+    "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0";
+
+/// What all fills have in common.
+#[derive(Clone, Debug)]
+pub struct FillConstants {
+    /// The `User-Agent` of fills without a client's own.
+    pub user_agent: HeaderValue,
+    /// The `Host` that the origin receives in place of the client's.
+    pub host: Option<HeaderValue>,
+}
+
+impl Default for FillConstants {
+    fn default() -> Self {
+        Self { user_agent: HeaderValue::from_static(FILL_USER_AGENT), host: None }
+    }
+}
