@@ -54,16 +54,11 @@ async fn each_sidecar_of_a_process_logs_requests_by_its_own_settings() {
 }
 
 #[tokio::test]
-<<<<<<< HEAD
 async fn a_request_that_the_server_finds_flawed_is_refused_logged_and_counted() {
-=======
-async fn cookies_that_no_request_carries_are_logged_once_an_hour() {
->>>>>>> core
     let captured = Captured::default();
     let writer = captured.clone();
     let subscriber = tracing_subscriber::fmt().with_writer(move || writer.clone()).finish();
     let _default = tracing::subscriber::set_default(subscriber);
-<<<<<<< HEAD
     let sidecar = sidecar("access = true");
     let peer = ClientPeer { addr: [127, 0, 0, 1].into(), trusted: false };
     for (flaw, text) in [
@@ -80,13 +75,20 @@ async fn cookies_that_no_request_carries_are_logged_once_an_hour() {
         assert!(log.contains(text), "{log}");
     }
     assert_eq!(sidecar.proxy.counters.refused.get(), 2);
-=======
+}
+
+#[tokio::test]
+async fn cookies_that_no_request_carries_are_logged_once_an_hour() {
+    let captured = Captured::default();
+    let writer = captured.clone();
+    let subscriber = tracing_subscriber::fmt().with_writer(move || writer.clone()).finish();
+    let _default = tracing::subscriber::set_default(subscriber);
     let sidecar = sidecar("[credential]\ncookies = [\"sid\", \"sessoin\"]");
     for _ in 0..100 {
         let request = Request::builder().uri("/").header("host", "a").header("cookie", "sid=x");
         let request = request.body(Body::empty()).expect("a request");
         let peer = ClientPeer { addr: [127, 0, 0, 1].into(), trusted: false };
-        sidecar.proxy.handle(request, peer).await;
+        sidecar.proxy.handle(request, &ClientConnection::new(peer), None).await;
     }
     let lines = || {
         let log = String::from_utf8(captured.0.lock().clone()).expect("UTF-8");
@@ -98,5 +100,4 @@ async fn cookies_that_no_request_carries_are_logged_once_an_hour() {
         let _ = tokio::time::timeout(Duration::from_mins(minutes), warning).await;
         assert_eq!(lines(), expected, "after {minutes} minutes");
     }
->>>>>>> core
 }

@@ -12,11 +12,7 @@ use crate::policy::key::Key;
 use crate::policy::plan::{Lookup, PolicyRules, RequestView};
 use crate::policy::request_directives::RequestDirectives;
 use crate::proxy::active_config::ActiveConfig;
-<<<<<<< HEAD
 use crate::proxy::client::ConnectionDemand;
-use crate::proxy::fill::request::refusal_key;
-=======
->>>>>>> core
 use crate::proxy::settings::ProxySettings;
 use crate::semantics::body::Body;
 use crate::semantics::forward::ClientPeer;

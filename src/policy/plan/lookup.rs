@@ -3,13 +3,7 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use http::header::{
-<<<<<<< HEAD
-    COOKIE, HeaderMap, HeaderName, IF_MATCH, IF_UNMODIFIED_SINCE, RANGE, USER_AGENT,
-=======
-    HeaderMap, HeaderName, IF_MATCH, IF_UNMODIFIED_SINCE, RANGE, UPGRADE, USER_AGENT,
->>>>>>> core
-};
+use http::header::{HeaderMap, HeaderName, IF_MATCH, IF_UNMODIFIED_SINCE, RANGE, USER_AGENT};
 use http::{Method, Uri};
 use sha2::{Digest as _, Sha256};
 use smallvec::SmallVec;

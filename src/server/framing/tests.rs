@@ -2,7 +2,6 @@
 //! of messages at the same places.
 
 use std::convert::Infallible;
-use std::sync::Arc;
 
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Empty};
@@ -197,9 +196,9 @@ fn methods_by_hyper(bytes: &[u8]) -> Vec<String> {
     let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
     let bytes = bytes.to_vec();
     runtime.block_on(async move {
-        let found = Arc::new(Mutex::new(Vec::new()));
-        let seen = Arc::clone(&found);
-        let service = service_fn(move |request: Request<Incoming>| {
+        let found = Mutex::new(Vec::new());
+        let seen = &found;
+        let service = service_fn(|request: Request<Incoming>| {
             seen.lock().push(request.method().to_string());
             async move {
                 // A body that breaks off ends the connection.
@@ -217,8 +216,7 @@ fn methods_by_hyper(bytes: &[u8]) -> Vec<String> {
             let _ = near.read_to_end(&mut answers).await;
         };
         let _ = tokio::join!(serving, client);
-        let found = found.lock().clone();
-        found
+        found.into_inner()
     })
 }
 

@@ -3,7 +3,8 @@
 
 use std::time::Duration;
 
-use hyper::HeaderMap;
+use hyper::header::{HeaderMap, HeaderValue};
+use sidecache::app::Clock;
 
 use crate::support::{
     Bodies, Client, RawOrigin, RawRequest, RawResponse, Reply, Sidecar, Socket, client, eventually,
@@ -124,7 +125,7 @@ async fn r302_where_clients_share_a_connection_nobody_is_next_on_it() {
         let trusted = [("[listen]", "trusted_proxies = [\"127.0.0.1\"]")];
         let keys = if http2 { &[][..] } else { &trusted };
         let rules = route("/open/{*rest}", "scope = \"private\"");
-        let sidecar = Sidecar::start_with(origin.address, keys, &rules).await;
+        let sidecar = Sidecar::start_with(Clock::system(), origin.address, keys, &rules).await;
         let mut proxy =
             if http2 { Client::http2(sidecar.address) } else { Client::new(sidecar.address) };
         for path in ["/a", "/open/a"] {
@@ -178,7 +179,7 @@ async fn r304_a_challenge_and_other_credentials_bind_no_connection() {
     ] {
         let reply = client.get("/a", &[credential]).await;
         let challenges: Vec<&[u8]> =
-            reply.headers.get_all("www-authenticate").iter().map(|line| line.as_bytes()).collect();
+            reply.headers.get_all("www-authenticate").iter().map(HeaderValue::as_bytes).collect();
         assert_eq!(
             (reply.status, challenges),
             (401, vec![&b"NTLM"[..], b"Negotiate"]),
@@ -263,7 +264,7 @@ fn with_hidden(method: &str, target: &str, chunked: bool) -> String {
 }
 
 /// An origin that leaves bodies unread, and takes its time for what it finds in them.
-fn leave_unread(_: &mut (), request: &RawRequest) -> RawResponse {
+fn leave_unread((): &mut (), request: &RawRequest) -> RawResponse {
     let line = request.line();
     let (_, path) = line.split_once(' ').unwrap_or_default();
     let response = RawResponse::new("200 OK", "Cache-Control: max-age=60\r\n", path);
@@ -298,13 +299,13 @@ async fn r310_a_body_that_the_origin_leaves_unread_is_nobodys_next_request() {
 ///      origin refuses the request, and may not have read them.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn r311_a_connection_is_used_again_only_after_bodies_that_are_read() {
-    let answer = |_: &mut (), request: &RawRequest| {
+    let answer = |(): &mut (), request: &RawRequest| {
         let status = if request.line().contains("/refused") { "422 No" } else { "200 OK" };
         RawResponse::new(status, "", "")
     };
     let again = |keys: &'static [(&'static str, &'static str)], line: &'static str| async move {
         let origin = RawOrigin::start(Bodies::Read, answer).await;
-        let sidecar = Sidecar::start_with(origin.address, keys, "").await;
+        let sidecar = Sidecar::start_with(Clock::system(), origin.address, keys, "").await;
         let mut client = Client::new(sidecar.address);
         let (method, path) = line.split_once(' ').expect("a method and a path");
         for body in ["x", ""] {
@@ -336,7 +337,7 @@ async fn line_of(sidecar: &Sidecar, origin: &RawOrigin, head: &str) -> (u16, Opt
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn r320_a_fragment_in_a_target_is_refused() {
     let origin =
-        RawOrigin::start(Bodies::Read, |_: &mut (), _: &RawRequest| RawResponse::ok("")).await;
+        RawOrigin::start(Bodies::Read, |(): &mut (), _: &RawRequest| RawResponse::ok("")).await;
     let sidecar = Sidecar::start(origin.address, &route("/a", "scope = \"public\"")).await;
     let end = " HTTP/1.1\r\nHost: a.test\r\nConnection: close\r\n\r\n";
     let mut refused = 0;
@@ -367,7 +368,7 @@ async fn r320_a_fragment_in_a_target_is_refused() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn r321_an_empty_path_is_the_root() {
     let origin =
-        RawOrigin::start(Bodies::Read, |_: &mut (), _: &RawRequest| RawResponse::ok("")).await;
+        RawOrigin::start(Bodies::Read, |(): &mut (), _: &RawRequest| RawResponse::ok("")).await;
     let sidecar = Sidecar::start(origin.address, &route("/", "scope = \"public\"")).await;
     for (line, sent) in [
         ("GET http://a.test?x", "GET /?x"),
@@ -387,7 +388,7 @@ async fn r321_an_empty_path_is_the_root() {
 ///      rules.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn r330_a_connection_changes_only_to_protocols_that_are_named() {
-    let answer = |_: &mut (), request: &RawRequest| {
+    let answer = |(): &mut (), request: &RawRequest| {
         let upgrade = request.field("upgrade");
         if upgrade.is_empty() {
             return RawResponse::ok(&request.field("connection"));
@@ -403,7 +404,7 @@ async fn r330_a_connection_changes_only_to_protocols_that_are_named() {
     let rules = route("/c/{id}", "scope = \"public\"");
     let strict = Sidecar::start(origin.address, &rules).await;
     let named = [("[upstream]", "upgrades = [\"spice\"]")];
-    let named = Sidecar::start_with(origin.address, &named, &rules).await;
+    let named = Sidecar::start_with(Clock::system(), origin.address, &named, &rules).await;
     let offer = |protocol: &str, path: &str, more: &str| {
         format!(
             "GET {path} HTTP/1.1\r\nHost: app.test\r\nConnection: Upgrade, HTTP2-Settings, close\r\n\
@@ -445,7 +446,7 @@ async fn r330_a_connection_changes_only_to_protocols_that_are_named() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn bytes_that_come_unasked_answer_nobody() {
     for with_response in [true, false] {
-        let origin = RawOrigin::start(Bodies::Read, move |_: &mut (), request: &RawRequest| {
+        let origin = RawOrigin::start(Bodies::Read, move |(): &mut (), request: &RawRequest| {
             let mut response = RawResponse::ok(request.line().trim_start_matches("GET "));
             let unasked = RawResponse::ok("unasked").bytes;
             if with_response {
@@ -473,7 +474,7 @@ async fn bytes_that_come_unasked_answer_nobody() {
 /// for the next one.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_connection_with_an_early_response_is_not_used_again() {
-    let origin = RawOrigin::start(Bodies::LeftUnread, |_: &mut (), request: &RawRequest| {
+    let origin = RawOrigin::start(Bodies::LeftUnread, |(): &mut (), request: &RawRequest| {
         let line = request.line();
         RawResponse::ok(line.split(' ').nth(1).unwrap_or_default())
     })

@@ -74,17 +74,6 @@ impl Sidecar {
         Self::inside(Clock::system(), (address, admin, app), &text).await
     }
 
-    /// A sidecar in this process with further keys in the tables of its file that come first: each
-    /// of `[listen]`, `[upstream]` or `[admin]`, and its lines.
-    pub async fn start_with(app: SocketAddr, keys: &[(&str, &str)], rules: &str) -> Self {
-        let (address, admin) = addresses();
-        let mut text = tables(address, admin, app, rules);
-        for (table, lines) in keys {
-            text = text.replacen(&format!("{table}\n"), &format!("{table}\n{lines}\n"), 1);
-        }
-        Self::inside(Clock::system(), (address, admin, app), &text).await
-    }
-
     /// The same with the test's own address among the trusted proxies.
     pub async fn start_trusting(app: SocketAddr, rules: &str) -> Self {
         let (address, admin) = addresses();
