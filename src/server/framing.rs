@@ -221,8 +221,8 @@ impl Scanner {
         &[]
     }
 
-    /// A piece of a line. In the request line it looks for a fragment behind the method, in which `#` is an
-    /// ordinary character (RFC 9110 section 5.6.2).
+    /// A piece of a line. In the request line it looks for a fragment behind the method, in which
+    /// `#` is an ordinary character (RFC 9110 section 5.6.2).
     fn target(&mut self, piece: &[u8]) {
         let rest = match self.request_line {
             RequestLine::Over => return,
