@@ -12,6 +12,7 @@ pub mod glob;
 pub mod key;
 pub mod plan;
 pub mod purge_rule;
+pub mod refusal;
 pub mod request_directives;
 pub mod request_target;
 pub mod route;

@@ -5,6 +5,7 @@ pub mod body;
 pub mod cache_control;
 pub mod cache_status;
 pub mod conditional;
+pub mod digest;
 pub mod early_refresh;
 pub mod forward;
 pub mod freshness;

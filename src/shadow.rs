@@ -26,14 +26,14 @@ use crate::semantics::vary::VarySpec;
 use crate::telemetry::metrics::{Counter, Metrics};
 
 use advice::Subject;
-use findings::{FindingKind, MAX_SUSPECTS, RouteShadow, Sighting, StaleChange};
-use history::{Digest, Observation, StaleFinding, StepSpan};
+use findings::{FindingKind, MAX_SUSPECTS, RouteShadow, ScopeEvidence, Sighting, StaleChange};
+use history::{Caller, Digest, Observation, StaleFinding, StepSpan};
 use mutations::{Mutations, Steps, TrackedMutation};
 use parking_lot::{Mutex, MutexGuard};
 use report::{RouteReport, ShadowReport};
 use table::{ShadowTable, index, is_same, lock};
 
-pub use table::{ShadowEntry, ShadowSample};
+pub use table::{FoundSample, ShadowEntry, ShadowSample};
 
 pub mod advice;
 pub mod digest;
@@ -91,6 +91,25 @@ pub struct ObservedResponse<'a> {
     pub now: Wall,
 }
 
+/// A response by which the origin turns a caller away, in shadow mode.
+#[derive(Debug)]
+pub struct RefusedResponse<'a> {
+    /// The route that matched the request.
+    pub route: &'a RouteShadow,
+    /// The path of the request.
+    pub path: &'a str,
+    /// The key of the variant.
+    pub key: KeyHash,
+    /// Who was turned away.
+    pub caller: Caller,
+    /// Whether it is the caller who is refused. A 404 may also mean that nothing is there.
+    pub is_certain: bool,
+    /// The entry that would have been served instead.
+    pub served: &'a Arc<ShadowEntry>,
+    /// The time.
+    pub now: Wall,
+}
+
 /// The result of an audit.
 #[derive(Clone, Copy, Debug)]
 pub enum AuditOutcome<'a> {
@@ -98,6 +117,13 @@ pub enum AuditOutcome<'a> {
     Same,
     /// No conclusion: the origin failed, there was a purge meanwhile, or the body is volatile.
     Unclear,
+    /// The origin turns away the caller who was served.
+    Refused {
+        /// The path.
+        path: &'a str,
+        /// The key of the response that was served.
+        key: KeyHash,
+    },
     /// The origin's response differs.
     Stale {
         /// The path.
@@ -194,7 +220,7 @@ impl Shadow {
         &self,
         primary: KeyHash,
         variant: impl Fn(&VarySpec) -> KeyHash,
-    ) -> (KeyHash, Option<Arc<ShadowEntry>>) {
+    ) -> (KeyHash, Option<FoundSample>) {
         self.table.find(primary, variant)
     }
 
@@ -271,26 +297,54 @@ impl Shadow {
                 }
             }
         }
-        if verdict.scope {
-            route.counters.scope.inc();
-            state.scope += 1;
-            findings.record_scope(Sighting {
-                key: index(response.key),
-                path: path::remembered(response.path),
-                at: now,
-            });
-            notices.push((
-                FindingKind::Scope,
-                format!(
-                    "two callers who would share an entry get different bodies of {}",
-                    response.path
-                ),
-            ));
-        }
+        state.scope += u64::from(verdict.scope);
         drop((state, findings));
+        if verdict.scope {
+            self.record_scope(route, ScopeEvidence::Bodies, (response.key, response.path), now);
+        }
         for (kind, text) in notices {
             self.notify(route, kind, text, now);
         }
+    }
+
+    /// Records that the origin refused what would have been served. Returns whether it is a
+    /// finding: the caller's own session may have ended, and what was stored may be gone.
+    #[must_use]
+    pub fn record_refusal(&self, refused: &RefusedResponse<'_>) -> bool {
+        let state = self.table.state(refused.key);
+        let mut state = lock(&state);
+        let finding = is_same(state.entry.as_ref(), Some(refused.served))
+            && state.history.is_refusal_of_another(refused.caller, refused.is_certain);
+        state.scope += u64::from(finding);
+        drop(state);
+        if finding {
+            let of = (refused.key, refused.path);
+            self.record_scope(refused.route, ScopeEvidence::Refusal, of, refused.now);
+        }
+        finding
+    }
+
+    /// Records that a caller should not share the entry under this key.
+    pub fn record_scope(
+        &self,
+        route: &RouteShadow,
+        evidence: ScopeEvidence,
+        (key, path): (KeyHash, &str),
+        now: Wall,
+    ) {
+        route.counters.scope.inc();
+        let sighting =
+            Sighting { key: index(key), path: path::remembered(path), evidence, at: now };
+        route.findings().record_scope(sighting);
+        let text = match evidence {
+            ScopeEvidence::Bodies => {
+                format!("two callers who would share an entry get different bodies of {path}")
+            }
+            ScopeEvidence::Refusal => {
+                format!("the origin refuses {path} to a caller who would share an entry of it")
+            }
+        };
+        self.notify(route, FindingKind::Scope, text, now);
     }
 
     /// Records an audit.
@@ -300,6 +354,11 @@ impl Shadow {
         match audit {
             AuditOutcome::Same => route.counters.audits_same.inc(),
             AuditOutcome::Unclear => route.counters.audits_unclear.inc(),
+            AuditOutcome::Refused { path, key } => {
+                route.counters.audits_refused.inc();
+                drop(findings);
+                self.record_scope(route, ScopeEvidence::Refusal, (key, path), now);
+            }
             AuditOutcome::Stale { path, tags, fetched } => {
                 route.counters.audits_stale.inc();
                 findings.audited_stale += 1;

@@ -11,6 +11,7 @@ use crate::coherence::CoherenceMode;
 use crate::outcome::{Disposition, Reason};
 use crate::policy::plan::PolicyRules;
 use crate::policy::route::{QueryRule, Route};
+use crate::policy::scope::Scope;
 use crate::policy::tag::Template;
 use crate::telemetry::metrics;
 use crate::telemetry::metrics::{Latency, RowView};
@@ -214,6 +215,8 @@ fn policy(route: &Route) -> Value {
         "ttl_s": seconds(spec.ttl),
         "origin": spec.origin.as_str(),
         "scope": spec.scope.as_str(),
+        // It says something in scope `shared` alone.
+        "admit": (spec.scope == Scope::Shared).then(|| spec.admit.as_str()),
         "key": spec.key.iter().map(|field| &*field.name).collect::<Vec<_>>(),
         "query": match &spec.query {
             QueryRule::All => json!("all"),

@@ -240,6 +240,7 @@ fn register_cache(proxy: &Arc<Proxy>) {
     limit("limits.object", &proxy.store.memory.refused);
     limit("limits.fills", &proxy.fills.budget.exceeded);
     limit("limits.variants", &proxy.store.variants.dropped);
+    limit("limits.admissions", &proxy.authorized_clients.evicted);
 
     count(
         "sidecache_memory_evictions",
@@ -389,7 +390,7 @@ fn register_state(proxy: &Arc<Proxy>) {
     });
     gauge(
         "sidecache_admissions",
-        "Authorized clients remembered, for routes of scope `shared`",
+        "Authorizations remembered, for routes of scope `shared`: one for each client and entry",
         |proxy| as_f64(proxy.authorized_clients.len()),
     );
     gauge("sidecache_events_subscribers", "Clients of `/events`", |proxy| {

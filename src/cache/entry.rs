@@ -2,6 +2,7 @@
 //!
 //! Owns the shape; [`packed`] owns the bytes in Redis. Knows nothing of where entries are kept.
 
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -11,6 +12,7 @@ use http::header::{AGE, CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue, TRAN
 use crate::clock::Wall;
 use crate::policy::tag::Tag;
 use crate::semantics::cache_status::{CACHE_STATUS, X_CACHE, is_own};
+use crate::semantics::digest::{Digest, Digester};
 use crate::semantics::times::{Leeway, Times};
 use crate::semantics::vary::VarySpec;
 
@@ -36,6 +38,8 @@ pub struct Entry {
     pub fetch_duration: Duration,
     /// The tags in the origin's response. A 304 need not repeat them.
     pub response_tags: Box<[Tag]>,
+    /// The digest of status and body, once somebody has asked for it.
+    digest: OnceLock<Digest>,
 }
 
 /// The metadata of a response besides its head and body.
@@ -86,7 +90,8 @@ impl Entry {
         let mut whole = joined(key, headers, std::iter::empty(), 0);
         let key = whole.split_to(key.len());
         let headers = own_headers(&mut whole, headers, self.body.len());
-        Self::new(key, self.status, headers, self.body.clone(), metadata)
+        let again = Self::new(key, self.status, headers, self.body.clone(), metadata);
+        Self { digest: self.digest.clone(), ..again }
     }
 
     fn new(
@@ -97,7 +102,21 @@ impl Entry {
         metadata: EntryMetadata,
     ) -> Self {
         let EntryMetadata { times, leeway, fetch_duration, response_tags } = metadata;
-        Self { key, status, headers, body, times, leeway, fetch_duration, response_tags }
+        let digest = OnceLock::new();
+        Self { key, status, headers, body, times, leeway, fetch_duration, response_tags, digest }
+    }
+
+    /// The digest of its status and its body: what clients are authorized for, in scope `shared`.
+    ///
+    /// Computed at the first call, when the entry is stored or was just read from Redis, and kept:
+    /// a hit costs no hash. In other scopes nobody calls this.
+    #[must_use]
+    pub fn digest(&self) -> Digest {
+        *self.digest.get_or_init(|| {
+            let mut digester = Digester::new(self.status);
+            digester.update(&self.body);
+            digester.finish()
+        })
     }
 
     /// How much longer it is retained: the rest of its freshness plus the longest of its windows.
@@ -234,12 +253,16 @@ mod tests {
         assert_eq!(entry.headers[CONTENT_LENGTH], "3");
         assert!(entry.weight() > 300);
 
+        let error = StatusCode::NOT_FOUND;
+        let error = Entry::compact(b"key", error, &headers, &body, metadata.clone());
+        assert_ne!(error.digest(), entry.digest());
         headers.remove("link");
         let again = entry.revalidated(b"key 2", &headers, metadata);
         assert_eq!(
             (&again.key[..], &again.body[..], again.body.as_ptr()),
             (&b"key 2"[..], &b"abc"[..], entry.body.as_ptr())
         );
+        assert_eq!(again.digest(), entry.digest(), "of status and body alone");
         assert_eq!(
             (again.headers.contains_key("link"), &again.headers[CONTENT_LENGTH]),
             (false, &HeaderValue::from_static("3"))

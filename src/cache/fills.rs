@@ -31,6 +31,7 @@ use crate::clock::Wall;
 use crate::coherence::TagSnapshot;
 use crate::outcome::Reason;
 use crate::policy::key::KeyHash;
+use crate::semantics::digest::Digest;
 use crate::semantics::vary::VarySpec;
 use crate::telemetry::metrics::Counter;
 
@@ -86,6 +87,9 @@ pub struct SharedHead {
     pub vary: VarySpec,
     /// The key of the variant that the leader requested.
     pub variant: KeyHash,
+    /// The digest of status and body, where clients are authorized by it and it is known already:
+    /// the origin has confirmed what is stored.
+    pub digest: Option<Digest>,
 }
 
 /// The progress of a fill.
@@ -124,6 +128,8 @@ pub enum JoinOutcome {
     Shared(Arc<SharedHead>, BodyReader),
     /// A response that varies, in another variant than the follower's.
     OtherVariant(Arc<SharedHead>),
+    /// A response that this follower may not share with the leader.
+    OtherCaller,
     /// Fetch from the origin alone.
     Alone,
     /// Another sidecar has filled the key: repeat the lookup.
@@ -428,12 +434,13 @@ pub struct Follower {
 }
 
 impl Follower {
-    /// Waits for the head of the fill. `read` is the follower's own snapshot of its tags; `variant`
-    /// computes the key of its own variant.
+    /// Waits for the head of the fill. `snapshot` is the follower's own of its tags; `variant`
+    /// computes the key of its own variant; `may_share` says whether it may have this response.
     pub async fn join(
         self,
         snapshot: &TagSnapshot,
         variant: impl Fn(&VarySpec) -> KeyHash,
+        may_share: impl Fn(&SharedHead) -> bool,
     ) -> JoinOutcome {
         let mut stage = self.fill.stage.clone();
         let ended = tokio::time::timeout(
@@ -446,6 +453,8 @@ impl Follower {
             Ok(Ok(FillStage::Open(head, _))) if variant(&head.vary) != head.variant => {
                 JoinOutcome::OtherVariant(head)
             }
+            // SECURITY: the leader's response may be for its own caller alone.
+            Ok(Ok(FillStage::Open(head, _))) if !may_share(&head) => JoinOutcome::OtherCaller,
             Ok(Ok(FillStage::Open(head, body)))
                 if snapshot.may_join(&self.fill.snapshot, head.more_tags) =>
             {

@@ -166,10 +166,15 @@ impl Store {
         }
     }
 
-    /// An entry in memory that can be served without asking Redis: the fast path of a hit.
+    /// An entry in memory that can be served without asking Redis, and the hash of its key: the
+    /// fast path of a hit.
     #[must_use]
-    pub fn lookup_memory(&self, lookup: &Lookup<'_>, now: Wall) -> Option<Arc<CachedEntry>> {
-        let (_, cached, _) = find_in_memory(&self.memory, lookup);
+    pub fn lookup_memory(
+        &self,
+        lookup: &Lookup<'_>,
+        now: Wall,
+    ) -> Option<(KeyHash, Arc<CachedEntry>)> {
+        let (key, cached, _) = find_in_memory(&self.memory, lookup);
         let cached = cached?;
         let current = match (&cached.proof, self.coherence.mode()) {
             (Proof::Local(proof), CoherenceMode::Local | CoherenceMode::Degraded) => {
@@ -180,7 +185,7 @@ impl Store {
             }
             _ => false,
         };
-        (current && cached.entry.times.is_fresh(now)).then_some(cached)
+        (current && cached.entry.times.is_fresh(now)).then(|| (key.hash(), cached))
     }
 
     fn lookup_local(&self, request: &impl LookupKey, now: Wall) -> LookupResult {
@@ -210,6 +215,16 @@ impl Store {
         match self.memory.get(key) {
             Some(MemorySlot::Vary(mark)) => Some(mark),
             _ => None,
+        }
+    }
+
+    /// The hash of the key that a request selects, as far as its `Vary` is known.
+    pub async fn entry_key(&self, lookup: &Lookup<'_>, now: Wall) -> KeyHash {
+        match self.memory.get(&lookup.key) {
+            Some(MemorySlot::Vary(mark)) => lookup.variant_hash(&mark.spec),
+            Some(MemorySlot::Entry(_)) => lookup.key.hash(),
+            // Redis may know.
+            None => self.lookup(lookup, now).await.key.hash(),
         }
     }
 

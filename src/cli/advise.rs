@@ -85,11 +85,7 @@ fn seen(route: &ApiShadowRoute) -> String {
         }
     }
     if route.scope.count > 0 {
-        let _ = write!(
-            text,
-            ", {} differed between callers that would share an entry",
-            route.scope.count
-        );
+        let _ = write!(text, ", {} of callers who should not share an entry", route.scope.count);
     }
     if route.audit.asked > 0 {
         let _ = write!(

@@ -105,6 +105,7 @@ api_types! {
         age_s: Option<f64>,
         ttl_s: Option<f64>,
         tags: Vec<ApiEntryTag>,
+        authorization: Option<String>,
         verdict: String,
         reason: Option<String>,
     }

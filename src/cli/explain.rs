@@ -150,6 +150,13 @@ fn stored_lines(stored: &ApiStored) -> String {
             &format!("{} ({})", tag.tag, if tag.current { "current" } else { "purged since" }),
         );
     }
+    let client = match stored.authorization.as_deref() {
+        Some("lapsed") => Some("lapsed: a 304 of the origin to this client authorizes it again"),
+        other => other,
+    };
+    if let Some(client) = client {
+        add(&mut text, "client", client);
+    }
     let verdict = match (stored.verdict.as_str(), stored.reason.as_deref()) {
         ("HIT" | "STALE", Some(reason)) => format!("{}: {reason}", stored.verdict),
         (_, Some(reason)) => {

@@ -261,8 +261,9 @@ reasons! {
         meaning: "The stored response was purged.",
         remedy: "If it happens too often, use narrower tags.";
     NotAdmitted = "not admitted", [Lookup],
-        meaning: "The origin has not answered this credential on this route within `admit_for`.",
-        remedy: "Set a longer `admit_for` if callers rarely lose access.";
+        meaning: "The origin has not given this credential this very response within `admit_for`.",
+        remedy: "Set a longer `admit_for` if callers rarely lose access, or `admit = \"route\"` if \
+                 who may read one page may read all.";
     RequestNoCache = "request no-cache", [Lookup],
         meaning: "The request's `Cache-Control` asks for a newer response than the stored one.",
         remedy: "Correct the client, or set `client_cache_control = \"ignore\"`.";

@@ -16,7 +16,7 @@ use crate::policy::explain::fill::fill_lines;
 use crate::policy::field::BodyFields;
 use crate::policy::plan::{Lookup, Plan, PolicyRules, RequestView};
 use crate::policy::request_directives::RequestDirectives;
-use crate::policy::route::{Collapse, Route, RouteSpec};
+use crate::policy::route::{AdmitRule, Collapse, Route, RouteSpec};
 use crate::policy::scope::Scope;
 use crate::semantics::forward::{self, ClientPeer};
 
@@ -303,9 +303,10 @@ fn scope_in_words<'a>(route: &Route, lookup: &Lookup<'_>) -> &'a str {
     match (route.spec.scope, lookup.credential.is_some()) {
         (Scope::Private, true) => "private: for this credential only",
         (Scope::Private, false) => "private: for clients without a credential",
-        (Scope::Shared, _) => {
+        (Scope::Shared, _) if route.spec.admit == AdmitRule::Route => {
             "shared: for every client that the origin has authorized for the same fields"
         }
+        (Scope::Shared, _) => "shared: for every client that the origin has given this entry",
         (Scope::Public, _) => "public: for everyone; fills are sent without credentials",
     }
 }

@@ -97,6 +97,17 @@ pub enum AdmitRule {
     Route,
 }
 
+impl AdmitRule {
+    /// The word in `proxy.toml`.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Entry => "entry",
+            Self::Route => "route",
+        }
+    }
+}
+
 /// What a `Vary` that names cookies or credentials means, in scope `public`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum VaryCookie {

@@ -13,13 +13,15 @@ use crate::cache::store::memory::CachedEntry;
 use crate::clock::{Wall, millis};
 use crate::coherence::CoherenceMode;
 use crate::outcome::Reason;
+use crate::policy::key::KeyHash;
+use crate::policy::refusal::Refusal;
+use crate::policy::scope::Scope;
 use crate::policy::tag::Tag;
 use crate::proxy::context::LookupContext;
 use crate::proxy::fill::request::{FillReason, FillRequest};
 use crate::proxy::resources::Resources;
-use crate::shadow::digest::Digester;
+use crate::semantics::digest::{Digest, Digester};
 use crate::shadow::findings::RouteShadow;
-use crate::shadow::history::Digest;
 use crate::shadow::{AuditOutcome, SETTLE_DELAY, is_telling};
 
 /// Decides by chance whether this hit is audited.
@@ -27,23 +29,29 @@ use crate::shadow::{AuditOutcome, SETTLE_DELAY, is_telling};
 pub(super) fn audit(
     resources: &Arc<Resources>,
     context: &LookupContext<'_>,
+    key: KeyHash,
     cached: &Arc<CachedEntry>,
 ) {
     let share = context.lookup.route.spec.audit;
     if share > 0.0 && rand::random::<f64>() < share {
-        begin(resources, context, cached);
+        begin(resources, context, key, cached);
     }
 }
 
 #[cold]
-fn begin(resources: &Arc<Resources>, context: &LookupContext<'_>, cached: &Arc<CachedEntry>) {
+fn begin(
+    resources: &Arc<Resources>,
+    context: &LookupContext<'_>,
+    key: KeyHash,
+    cached: &Arc<CachedEntry>,
+) {
     let lookup = context.lookup;
     let Some(route_shadow) = resources.shadow.route(lookup.route.name()) else { return };
     let Ok(permit) = Arc::clone(&resources.refresh_permits).try_acquire_owned() else {
         resources.counters.refreshes_rejected.inc();
         return;
     };
-    let request = FillRequest::from_context(context, FillReason::not_stored(Reason::Shadow));
+    let request = FillRequest::from_context(context, FillReason::not_stored(Reason::Shadow, key));
     let (resources, cached) = (Arc::clone(resources), Arc::clone(cached));
     let path = lookup.path().to_owned();
     // Not tracked: no client waits for it, so a drain does not either.
@@ -61,34 +69,57 @@ async fn run(
     route_shadow: &RouteShadow,
 ) {
     let entry = &cached.entry;
-    let mut served = Digester::new(entry.status);
-    served.update(&entry.body);
-    let served = served.finish();
+    let served = entry.digest();
     let tags: Vec<Tag> = request.tags.iter().chain(&entry.response_tags).cloned().collect();
     // The earliest time at which the fetch of what was served may have begun.
     let fetched = Wall(entry.times.received.0.saturating_sub(millis(entry.fetch_duration)));
-    let audit = match fetch_digest(resources, request).await {
-        Some(first) if first == served => AuditOutcome::Same,
+    let audit = match fetch(resources, request).await {
+        AuditResponse::Whole(first) if first == served => AuditOutcome::Same,
         // Twice the same: the body does not differ by itself.
-        Some(first)
-            if fetch_digest(resources, request).await == Some(first)
+        AuditResponse::Whole(first)
+            if fetch(resources, request).await == AuditResponse::Whole(first)
                 && is_still_served(resources, request, cached, &tags).await =>
         {
             AuditOutcome::Stale { path, tags: &tags, fetched }
+        }
+        AuditResponse::Refused if is_still_served(resources, request, cached, &tags).await => {
+            AuditOutcome::Refused { path, key: request.key }
         }
         _ => AuditOutcome::Unclear,
     };
     resources.shadow.record_audit(route_shadow, audit, resources.clock.wall());
 }
 
-/// The digest of what the origin answers now; none where the response proves nothing.
-async fn fetch_digest(resources: &Resources, request: &FillRequest) -> Option<Digest> {
+/// What the origin answers now.
+#[derive(PartialEq, Eq)]
+enum AuditResponse {
+    /// A response that tells something, with this digest.
+    Whole(Digest),
+    /// It turns this caller away from what others share.
+    Refused,
+    /// It proves nothing.
+    Unclear,
+}
+
+async fn fetch(resources: &Resources, request: &FillRequest) -> AuditResponse {
+    fetch_whole(resources, request).await.unwrap_or(AuditResponse::Unclear)
+}
+
+async fn fetch_whole(resources: &Resources, request: &FillRequest) -> Option<AuditResponse> {
     let (origin, target, headers) =
         (&resources.origin, request.target.clone(), request.sent.clone());
     let sent = origin.fill_request(Method::GET, target, headers);
     let table = &request.config.table;
     let mut response = origin.send(sent, table, Some(request.route.id)).await.ok()?;
     let status = response.status();
+    let refusal = request.refusal(status, response.headers());
+    request.record_refusal(&resources.authorized_clients, status, response.headers());
+    match (request.route.spec.scope, refusal) {
+        // A private entry is its caller's own: its session has ended. What is public is asked for
+        // without a credential: there is nobody to hide it from.
+        (Scope::Private, _) | (_, None) | (Scope::Public, Some(Refusal::NotFound)) => {}
+        (Scope::Public | Scope::Shared, Some(_)) => return Some(AuditResponse::Refused),
+    }
     if !is_telling(status) && status != StatusCode::NOT_MODIFIED {
         return None;
     }
@@ -100,7 +131,7 @@ async fn fetch_digest(resources: &Resources, request: &FillRequest) -> Option<Di
             digester.update(&chunk);
         }
     }
-    Some(digester.finish())
+    Some(AuditResponse::Whole(digester.finish()))
 }
 
 /// Whether what was served would still be served: nothing has purged it, or is about to.

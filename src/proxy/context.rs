@@ -1,5 +1,5 @@
 //! What a request carries to its end, apart from its body. Each step takes it; no step loads the
-//! configuration, or asks whether the caller is authorized, a second time.
+//! configuration a second time.
 
 use std::sync::Arc;
 
@@ -7,14 +7,17 @@ use http::request::Parts;
 
 use crate::cache::fills::FillKey;
 use crate::clock::Wall;
-use crate::policy::authorized_clients::{AuthorizationId, AuthorizedClients};
-use crate::policy::key::Key;
+use crate::policy::authorized_clients::{
+    AuthorizationId, AuthorizationState, AuthorizedClients, SharedClient,
+};
+use crate::policy::key::KeyHash;
 use crate::policy::plan::{Lookup, PolicyRules, RequestView};
 use crate::policy::request_directives::RequestDirectives;
 use crate::proxy::active_config::ActiveConfig;
 use crate::proxy::client::ConnectionDemand;
 use crate::proxy::settings::ProxySettings;
 use crate::semantics::body::Body;
+use crate::semantics::digest::Digest;
 use crate::semantics::forward::ClientPeer;
 
 /// Any request. Its head is apart: a request that is forwarded as it is gives it away.
@@ -36,8 +39,8 @@ pub(crate) struct LookupContext<'a> {
     pub(super) lookup: &'a Lookup<'a>,
     /// The client's own `Cache-Control`.
     pub(super) directives: RequestDirectives,
-    /// Whether this caller may be given the shared entry.
-    pub(super) authorized: bool,
+    /// Who may be given shared entries.
+    clients: &'a AuthorizedClients,
 }
 
 impl<'a> LookupContext<'a> {
@@ -45,15 +48,33 @@ impl<'a> LookupContext<'a> {
         request: RequestContext<'a>,
         parts: &'a Parts,
         lookup: &'a Lookup<'a>,
-        clients: &AuthorizedClients,
+        clients: &'a AuthorizedClients,
     ) -> Self {
         Self {
             request,
             parts,
             lookup,
             directives: RequestDirectives::new(lookup.route, &parts.headers),
-            authorized: is_authorized(clients, lookup, request.now),
+            clients,
         }
+    }
+
+    /// Whether this caller may be given what is stored under this key; `digest` is that of the
+    /// stored response, if there is one.
+    pub(super) fn authorization<D: FnOnce() -> Digest>(
+        &self,
+        key: KeyHash,
+        digest: Option<D>,
+        now: Wall,
+    ) -> AuthorizationState {
+        authorization(self.clients, self.lookup, key, digest, now)
+    }
+
+    /// Whether this caller may be given a response with this digest, which a fill of another caller
+    /// shares under this key. No digest: the body is new, and nobody knows it yet.
+    pub(super) fn may_share(&self, key: KeyHash, digest: Option<Digest>, now: Wall) -> bool {
+        let digest = digest.map(|digest| move || digest);
+        self.authorization(key, digest, now) == AuthorizationState::Authorized
     }
 
     pub(super) fn settings(&self) -> &'a ProxySettings {
@@ -64,9 +85,10 @@ impl<'a> LookupContext<'a> {
         self.lookup.route.id
     }
 
-    /// The fill that this request leads or joins for this key.
-    pub(super) fn fill_key(&self, key: &Key) -> FillKey {
-        FillKey { hash: key.hash(), caller: self.unauthorized_caller() }
+    /// The fill that this request leads or joins for this key: with others if it is authorized for
+    /// what is stored there.
+    pub(super) fn fill_key(&self, hash: KeyHash, authorized: bool) -> FillKey {
+        FillKey { hash, caller: if authorized { None } else { self.caller() } }
     }
 
     /// Under which key the origin's refusal of a fill is remembered.
@@ -74,9 +96,9 @@ impl<'a> LookupContext<'a> {
         refusal_key(self.lookup)
     }
 
-    /// Who may not share a fill with others: a credential that is not authorized.
-    fn unauthorized_caller(&self) -> Option<[u8; 32]> {
-        self.lookup.authorization.filter(|_| !self.authorized).map(AuthorizationId::to_bytes)
+    /// Whose requests alone may share a fill with this one, where its caller is not authorized.
+    pub(super) fn caller(&self) -> Option<[u8; 32]> {
+        self.lookup.authorization.map(AuthorizationId::to_bytes)
     }
 }
 
@@ -86,9 +108,26 @@ pub(crate) fn refusal_key(lookup: &Lookup<'_>) -> FillKey {
     FillKey { hash: lookup.key.hash(), caller: lookup.authorization.map(AuthorizationId::to_bytes) }
 }
 
-/// SECURITY: a shared entry is given only to callers whom the origin itself has lately answered.
-pub(super) fn is_authorized(clients: &AuthorizedClients, lookup: &Lookup<'_>, now: Wall) -> bool {
-    lookup.authorization.is_none_or(|id| clients.is_authorized(id, now))
+/// SECURITY: a shared entry is given only to callers whom the origin itself has lately given this
+/// very body, or, by `admit = "route"`, has lately answered on the route.
+pub(super) fn authorization<D: FnOnce() -> Digest>(
+    clients: &AuthorizedClients,
+    lookup: &Lookup<'_>,
+    key: KeyHash,
+    digest: Option<D>,
+    now: Wall,
+) -> AuthorizationState {
+    match (shared_client(lookup), digest) {
+        (None, _) => AuthorizationState::Authorized,
+        (Some(client), Some(digest)) => clients.state(client, key, digest, now),
+        (Some(client), None) if client.by_entry() => AuthorizationState::Unauthorized,
+        (Some(client), None) => clients.state(client, key, Digest::default, now),
+    }
+}
+
+/// The caller, on a route of scope `shared`.
+pub(super) fn shared_client(lookup: &Lookup<'_>) -> Option<SharedClient> {
+    lookup.authorization.map(|id| SharedClient { id, rule: lookup.route.spec.admit })
 }
 
 /// The head of a request, as far as the rules read it.

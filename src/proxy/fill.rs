@@ -29,9 +29,11 @@ use crate::proxy::response::ProxyResponse;
 use crate::proxy::store_decision::decide_store;
 use crate::semantics::body::Body;
 use crate::semantics::cache_status;
+use crate::semantics::digest::Digest;
 use crate::semantics::vary::VarySpec;
 use crate::upstream::UpstreamError;
 
+mod authorization;
 mod origin_response;
 pub(super) mod request;
 pub(super) mod store;
@@ -153,7 +155,8 @@ async fn fill_again(
             let clients = &resources.authorized_clients;
             let context = LookupContext::new(context.request, context.parts, &lookup, clients);
             let snapshot = resources.store.read(&lookup.tags()).await;
-            let reason = FillReason { snapshot, reason: Reason::VaryMiss, stale: None };
+            let key = lookup.variant_hash(vary);
+            let reason = FillReason { snapshot, ..FillReason::not_stored(Reason::VaryMiss, key) };
             Box::pin(fill(resources, &context, reason, None)).await
         }
         _ => Box::pin(pass::pass_lookup(resources, context, outcome)).await,
@@ -197,7 +200,8 @@ pub(super) async fn run_fill(
         }
     };
     let status = origin.response.status();
-    if let Some(outcome) = request.refusal(&origin.response) {
+    request.record_refusal(&resources.authorized_clients, status, origin.response.headers());
+    if let Some(outcome) = request.passes_after(&origin.response) {
         resources.fills.refuse(request.refusal_key, origin.received);
         if let Some(leader) = leader {
             leader.finish_unshared();
@@ -205,7 +209,7 @@ pub(super) async fn run_fill(
         let _ = sender.send(FillResult::Refused(outcome));
         return;
     }
-    record_authorization(resources, &request, status);
+    record_authorization(resources, &request, &origin);
     if let (true, Some(stale)) = (is_failure(status), &request.stale) {
         if let Some(leader) = leader.take() {
             leader.fail(Reason::UpstreamError, origin.received.since(begun), origin.received);
@@ -227,7 +231,8 @@ pub(super) async fn run_fill(
         }
         Err(reason) => {
             let vary = request.variants_by(response.headers());
-            drop_stale(resources, &request, status, confirmed, reason).await;
+            let supersedes = request.supersedes(status, response.headers());
+            drop_stale(resources, &request, supersedes, confirmed, reason).await;
             match leader {
                 // An accident, not a habit: the next request may lead for all again.
                 Some(leader) if status.is_server_error() => leader.finish_unshared(),
@@ -280,7 +285,7 @@ pub(super) async fn update_head(
     let stored = match decide_store(store, &request, &response, (requested, received), confirmed) {
         Ok(decision) => {
             let ((status, headers), _) = prepare_head(&request.route, response, true, received);
-            store_response(resources, request, decision, status, &headers, &[]).await
+            store_response(resources, &request, decision, status, &headers, &[]).await.map(drop)
         }
         Err(reason) => Err(reason),
     };
@@ -305,25 +310,34 @@ pub(super) fn is_failure(status: StatusCode) -> bool {
 async fn drop_stale(
     resources: &Resources,
     request: &FillRequest,
-    status: StatusCode,
+    supersedes: bool,
     confirmed: bool,
     reason: Reason,
 ) {
     let Some(stale) = &request.stale else { return };
     // A confirmed response that only brings a cookie is still the same.
     let same = confirmed && matches!(reason, Reason::SetCookie | Reason::Unverifiable);
-    if !same && request.supersedes(status) {
+    if !same && supersedes {
         resources.store.forget(stale.key).await;
     }
 }
 
-/// Notes whether the origin answered this credential 2xx, or refused it.
-fn record_authorization(resources: &Resources, request: &FillRequest, status: StatusCode) {
-    let Some(id) = request.authorization else { return };
+/// Notes what the head of the origin's response says of the caller: that it may have what is stored,
+/// or, by `admit = "route"`, all that the route stores.
+///
+/// SECURITY: a response whose body is new authorizes for this body alone, so only at its end.
+fn record_authorization(resources: &Resources, request: &FillRequest, origin: &OriginResponse) {
+    let Some(client) = request.client else { return };
     let clients = &resources.authorized_clients;
-    if status.is_success() {
-        clients.authorize(id, resources.clock.wall(), request.route.spec.admit_for);
-    } else if matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) {
-        clients.revoke(id);
+    let times = (resources.clock.wall(), request.route.spec.admit_for);
+    match &origin.revalidated {
+        Some(cached) if client.by_entry() => {
+            clients.renew(client, request.key, cached.entry.digest(), times);
+        }
+        None if client.by_entry() => {}
+        _ if origin.response.status().is_success() => {
+            clients.authorize(client, request.key, Digest::default(), times);
+        }
+        _ => {}
     }
 }

@@ -5,10 +5,8 @@ use std::sync::Arc;
 
 use http::{Method, Response, StatusCode, response};
 
-use crate::cache::store::memory::CachedEntry;
 use crate::clock::Wall;
 use crate::outcome::{Outcome, Reason};
-use crate::policy::key::KeyHash;
 use crate::proxy::context::LookupContext;
 use crate::proxy::fill;
 use crate::proxy::fill::request::{FillReason, FillRequest, StaleCandidate};
@@ -20,12 +18,10 @@ use crate::semantics::body::Body;
 use crate::semantics::revalidation;
 use crate::semantics::revalidation::HeadVerdict;
 
-/// Forwards a HEAD, made from the key as the request of a fill is. `key` is what the stale
-/// candidate is stored under.
+/// Forwards a HEAD, made from the key as the request of a fill is.
 pub(super) async fn pass_head(
     resources: &Arc<Resources>,
     context: &LookupContext<'_>,
-    key: KeyHash,
     reason: FillReason,
 ) -> ProxyResponse {
     let outcome = Outcome { forwarded: true, ..Outcome::miss(reason.reason) };
@@ -44,7 +40,7 @@ pub(super) async fn pass_head(
                 .unwrap_or_else(|| ProxyResponse::upstream_failure(&error, &outcome, route));
         }
     };
-    if let Some(outcome) = request.refusal(&response) {
+    if let Some(outcome) = request.passes_after(&response) {
         return pass::pass_lookup(resources, context, outcome).await;
     }
     if let Some(outcome) =
@@ -66,13 +62,13 @@ pub(super) async fn pass_head(
         };
         return hit::serve_stale(context, stale, outcome, now);
     }
-    pass::record_refusal(resources, context, head.status);
+    request.record_refusal(&resources.authorized_clients, head.status, &head.headers);
     // An origin that does not support HEAD says nothing of the response to GET.
     if let Some(stale) = stale
-        && request.supersedes(head.status)
+        && request.supersedes(head.status, &head.headers)
         && head.status != StatusCode::METHOD_NOT_ALLOWED
     {
-        apply_head(resources, request, key, &stale.candidate.cached, &head, requested).await;
+        apply_head(resources, request, &stale, &head, requested).await;
     }
     let response = Response::from_parts(head, body);
     pass::passed(resources, context.request, response, outcome, route, None)
@@ -81,11 +77,11 @@ pub(super) async fn pass_head(
 async fn apply_head(
     resources: &Resources,
     request: FillRequest,
-    key: KeyHash,
-    cached: &Arc<CachedEntry>,
+    stale: &StaleCandidate,
     head: &response::Parts,
     requested: Wall,
 ) {
+    let (key, cached) = (stale.key, &stale.candidate.cached);
     let entry = &cached.entry;
     let verdict = revalidation::head_agrees(&entry.headers, &head.headers);
     if head.status != entry.status || verdict == HeadVerdict::Other {

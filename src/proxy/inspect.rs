@@ -8,9 +8,10 @@ use crate::cache::store::memory::{CachedEntry, MemorySlot};
 use crate::cache::store::{Candidate, LookupResult};
 use crate::clock::Wall;
 use crate::outcome::{Disposition, Reason};
+use crate::policy::authorized_clients::AuthorizationState;
 use crate::policy::plan::Lookup;
 use crate::policy::request_directives::RequestDirectives;
-use crate::proxy::context::is_authorized;
+use crate::proxy::context::{authorization, shared_client};
 use crate::proxy::resources::Resources;
 use crate::proxy::serve::{Serve, StoredState, may_serve};
 
@@ -24,6 +25,8 @@ pub struct Inspected {
     ttl_s: f64,
     fresh: bool,
     tags: Vec<InspectedTag>,
+    /// Whether this caller is authorized, in scope `shared`.
+    authorization: Option<&'static str>,
     verdict: &'static str,
     reason: Option<&'static str>,
 }
@@ -43,9 +46,11 @@ pub(super) async fn inspect(
     let now = resources.clock.wall();
     let LookupResult { key, candidate, miss_reason, .. } =
         resources.store.lookup(lookup, now).await;
+    let digest = candidate.as_ref().map(|found| || found.cached.entry.digest());
+    let state = authorization(&resources.authorized_clients, lookup, key.hash(), digest, now);
     let (cached, tier, fresh, verdict) = match &candidate {
         Some(found) => {
-            let verdict = verdict(resources, lookup, headers, found, now);
+            let verdict = verdict(lookup, headers, found, state, now);
             (found.cached.clone(), found.tier.as_str(), found.fresh, verdict)
         }
         // What was refused stays in memory for a while.
@@ -75,16 +80,17 @@ pub(super) async fn inspect(
             .into_iter()
             .map(|(tag, current)| InspectedTag { tag: tag.as_str().to_owned(), current })
             .collect(),
+        authorization: candidate.and_then(|_| shared_client(lookup)).map(|_| state.as_str()),
         verdict: verdict.0.as_str(),
         reason: verdict.1.map(Reason::as_str),
     })
 }
 
 fn verdict(
-    resources: &Resources,
     lookup: &Lookup<'_>,
     headers: &HeaderMap,
     candidate: &Candidate,
+    state: AuthorizationState,
     now: Wall,
 ) -> (Disposition, Option<Reason>) {
     let directives = RequestDirectives::new(lookup.route, headers);
@@ -95,7 +101,7 @@ fn verdict(
         return (Disposition::Bypass, Some(Reason::UnkeyedHeader));
     }
     let stored = StoredState::from_candidate(candidate);
-    let authorized = is_authorized(&resources.authorized_clients, lookup, now);
+    let authorized = state == AuthorizationState::Authorized;
     match may_serve(&stored, &directives, authorized, now) {
         Ok(Serve::Fresh) => (Disposition::Hit, None),
         Ok(Serve::WhileRevalidate) => (Disposition::Stale, Some(Reason::StaleWhileRevalidate)),

@@ -9,7 +9,8 @@ use crate::cache::fills::FillKey;
 use crate::cache::store::LookupResult;
 use crate::coherence::Proof;
 use crate::outcome::{Disposition, Outcome, Reason, Tier};
-use crate::policy::key::Key;
+use crate::policy::authorized_clients::AuthorizationState;
+use crate::policy::route::AdmitRule;
 use crate::proxy::context::LookupContext;
 use crate::proxy::fill::request::{FillReason, StaleCandidate};
 use crate::proxy::resources::Resources;
@@ -52,7 +53,7 @@ pub(super) fn fast_hit(
     if !lookup.unknown.is_empty() {
         return Err(LookupAttempts::default());
     }
-    let Some(cached) = resources.store.lookup_memory(lookup, now) else {
+    let Some((key, cached)) = resources.store.lookup_memory(lookup, now) else {
         return Err(LookupAttempts::default());
     };
     let stored = StoredState {
@@ -60,7 +61,9 @@ pub(super) fn fast_hit(
         leeway: &cached.entry.leeway,
         proof: ProofState::Current,
     };
-    if may_serve(&stored, &context.directives, context.authorized, now) != Ok(Serve::Fresh) {
+    let authorization = context.authorization(key, Some(|| cached.entry.digest()), now);
+    let authorized = authorization == AuthorizationState::Authorized;
+    if may_serve(&stored, &context.directives, authorized, now) != Ok(Serve::Fresh) {
         return Err(LookupAttempts::default());
     }
     if refresh::is_due(resources, context, &cached) {
@@ -68,9 +71,9 @@ pub(super) fn fast_hit(
             // The refresh is judged by the tag records from before it, which the lookup reads.
             return Err(LookupAttempts { refresh_due: true, ..LookupAttempts::default() });
         }
-        refresh::refresh_memory_hit(resources, context, &cached);
+        refresh::refresh_memory_hit(resources, context, key, &cached);
     }
-    audit::audit(resources, context, &cached);
+    audit::audit(resources, context, key, &cached);
     Ok(hit::hit(resources, context, &cached, Tier::Memory, now))
 }
 
@@ -103,15 +106,32 @@ async fn lookup_once(
     let now = resources.clock.wall();
     let LookupResult { key, candidate, miss_reason, snapshot } =
         resources.store.lookup(context.lookup, now).await;
-    let fill_key = context.fill_key(&key);
+    let key = key.hash();
+    let digest = candidate.as_ref().map(|found| || found.cached.entry.digest());
+    let authorization = context.authorization(key, digest, now);
+    let authorized = authorization == AuthorizationState::Authorized;
+    let fill_key = context.fill_key(key, authorized);
     let decision = candidate.as_ref().map(|candidate| {
         let stored = StoredState::from_candidate(candidate);
-        may_serve(&stored, &context.directives, context.authorized, now)
+        may_serve(&stored, &context.directives, authorized, now)
     });
-    let stale = candidate.filter(|_| context.authorized).map(|candidate| StaleCandidate {
+    // A 304 to a GET authorizes the caller again for the body that it was given.
+    let may_renew =
+        context.parts.method != Method::HEAD && context.lookup.route.spec.admit == AdmitRule::Entry;
+    let (stale, for_others) = match authorization {
+        AuthorizationState::Authorized => (candidate, None),
+        AuthorizationState::Lapsed if may_renew => (candidate, None),
+        AuthorizationState::Lapsed => (None, None),
+        AuthorizationState::Unauthorized => {
+            (None, candidate.filter(|found| found.fresh).map(|found| found.cached))
+        }
+    };
+    // SECURITY: to a caller whose authorization has run out, what is stored is given only once the
+    // origin has confirmed it to this very caller.
+    let stale = stale.map(|candidate| StaleCandidate {
         candidate,
-        key: key.hash(),
-        may_serve_on_error: context.directives.allows_stale(),
+        key,
+        may_serve_on_error: authorized && context.directives.allows_stale(),
     });
     let reason = match (decision, &stale) {
         (Some(Ok(Serve::Fresh)), Some(stored)) => {
@@ -119,7 +139,7 @@ async fn lookup_once(
             if let Some(reason) = attempts.first {
                 return Some(hit::serve_cluster_fill(resources, context, cached, reason));
             }
-            audit::audit(resources, context, cached);
+            audit::audit(resources, context, key, cached);
             let response = hit::hit(resources, context, cached, stored.candidate.tier, now);
             if attempts.refresh_due || refresh::is_due(resources, context, cached) {
                 refresh::refresh_early(resources, context, fill_key, snapshot, stored);
@@ -131,7 +151,7 @@ async fn lookup_once(
             let outcome = Outcome { reason: Some(reason), ..Outcome::new(Disposition::Stale) };
             let response = hit::serve_stale(context, stored, outcome, now);
             resources.counters.while_revalidate.inc();
-            let reason = FillReason { snapshot, reason, stale };
+            let reason = FillReason { snapshot, reason, key, stale, for_others };
             refresh::refresh(resources, context, fill_key, reason);
             return Some(response);
         }
@@ -139,8 +159,8 @@ async fn lookup_once(
         _ => miss_reason,
     };
     let may_retry = attempts.may_retry();
-    let fill_reason = FillReason { snapshot, reason, stale };
-    let response = ask_origin(resources, context, &key, fill_key, fill_reason, may_retry).await;
+    let fill_reason = FillReason { snapshot, reason, key, stale, for_others };
+    let response = ask_origin(resources, context, fill_key, fill_reason, may_retry).await;
     if response.is_none() {
         attempts.retry(reason);
     }
@@ -153,7 +173,6 @@ async fn lookup_once(
 async fn ask_origin(
     resources: &Arc<Resources>,
     context: &LookupContext<'_>,
-    key: &Key,
     fill_key: FillKey,
     reason: FillReason,
     may_retry: bool,
@@ -184,7 +203,7 @@ async fn ask_origin(
             Box::pin(pass::pass_lookup(resources, context, outcome)).await
         }
         _ if context.parts.method == Method::HEAD => {
-            Box::pin(head::pass_head(resources, context, key.hash(), reason)).await
+            Box::pin(head::pass_head(resources, context, reason)).await
         }
         // What is stored is confirmed, and the part is cut from it; where nothing is stored, the
         // origin sends the part itself.

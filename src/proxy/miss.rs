@@ -26,6 +26,7 @@ use crate::proxy::response::ProxyResponse;
 use crate::semantics::body::Body;
 use crate::semantics::cache_status;
 use crate::semantics::range;
+use crate::semantics::vary::VarySpec;
 
 /// Fetches a response, for all requests that need it now. None: another fill has just stored it, so
 /// repeat the lookup.
@@ -52,8 +53,8 @@ pub(super) async fn fetch(
     }
     let mut may_try_again = true;
     // Once by the key that is known; once more when a fill has shown what the response varies by,
-    // and once when it has failed.
-    for _ in 0..3 {
+    // once when its body is not for this caller, and once when it has failed.
+    for _ in 0..4 {
         let follower = match fills.role(fill_key, &reason.snapshot, clock.wall()) {
             FillRole::Leader(leader) => {
                 return lead(resources, context, fill_key, reason, leader, may_retry).await;
@@ -61,7 +62,12 @@ pub(super) async fn fetch(
             FillRole::Alone => break,
             FillRole::Follower(follower) => follower,
         };
-        match follower.join(&reason.snapshot, |vary| context.lookup.variant_hash(vary)).await {
+        // SECURITY: what another caller's fill brings is for those alone who are authorized for it.
+        let may_share = |head: &SharedHead| {
+            fill_key.caller.is_some() || context.may_share(head.variant, head.digest, clock.wall())
+        };
+        let variant = |vary: &VarySpec| context.lookup.variant_hash(vary);
+        match follower.join(&reason.snapshot, variant, may_share).await {
             JoinOutcome::Shared(head, reader) => {
                 return Some(respond_to_follower(context, &head, reader, *miss_reason));
             }
@@ -71,6 +77,7 @@ pub(super) async fn fetch(
                 }
                 fill_key.hash = context.lookup.variant_hash(&head.vary);
             }
+            JoinOutcome::OtherCaller => fill_key.caller = context.caller(),
             JoinOutcome::RetryLookup if may_retry => return None,
             JoinOutcome::Alone | JoinOutcome::RetryLookup => break,
             JoinOutcome::Failed(failure) => {

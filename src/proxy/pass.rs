@@ -8,7 +8,9 @@ use http::{Response, StatusCode, Version};
 use hyper::upgrade::OnUpgrade;
 
 use crate::outcome::{Outcome, Reason};
-use crate::proxy::context::{LookupContext, RequestContext};
+use crate::policy::plan::Lookup;
+use crate::policy::refusal::Refusal;
+use crate::proxy::context::{LookupContext, RequestContext, shared_client};
 use crate::proxy::resources::Resources;
 use crate::proxy::response;
 use crate::proxy::response::ProxyResponse;
@@ -71,9 +73,21 @@ async fn pass_parts(
     let passed =
         pass(resources, context.request, parts, Body::empty(), outcome, Some(context.route()))
             .await;
-    record_refusal(resources, context, passed.response.status());
-    learn_vary(context, passed.response.headers());
+    let (status, headers) = (passed.response.status(), passed.response.headers());
+    learn_vary(context, headers);
+    let rules = &context.request.config.rules;
+    if Refusal::from_response(&rules.credential, status, headers).is_some() {
+        revoke(resources, context.lookup).await;
+    }
     passed
+}
+
+/// Revokes the authorization of a caller whom the origin has turned away, whatever the request was.
+async fn revoke(resources: &Resources, lookup: &Lookup<'_>) {
+    if let Some(client) = shared_client(lookup) {
+        let key = resources.store.entry_key(lookup, resources.clock.wall()).await;
+        resources.authorized_clients.revoke(client, key);
+    }
 }
 
 /// Learns which headers of this request the origin names in `Vary` that no key has seen.
@@ -84,19 +98,6 @@ fn learn_vary(context: &LookupContext<'_>, response: &HeaderMap) {
     let lookup = context.lookup;
     if let Ok(vary) = VarySpec::from_response(&context.parts.headers, response) {
         lookup.route.learn(&vary, &lookup.withheld_names(), &lookup.roles);
-    }
-}
-
-/// Revokes the authorization of a credential that the origin has refused, whatever the request was.
-pub(super) fn record_refusal(
-    resources: &Resources,
-    context: &LookupContext<'_>,
-    status: StatusCode,
-) {
-    if let (Some(id), StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) =
-        (context.lookup.authorization, status)
-    {
-        resources.authorized_clients.revoke(id);
     }
 }
 

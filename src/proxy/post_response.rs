@@ -72,8 +72,10 @@ pub(super) async fn prepare_post(
     {
         return None;
     }
-    let reason = FillReason::not_stored(Reason::Method);
+    let reason = FillReason::not_stored(Reason::Method, lookup.key.hash());
     let mut fill = FillRequest::new(context, &lookup, reason);
+    // SECURITY: that a caller may write a resource does not say that it may read it.
+    fill.client = None;
     fill.snapshot = resources.store.read(&fill.tags).await;
     Some(PendingPost { fill, target: parts.uri.clone(), requested: resources.clock.wall() })
 }

@@ -14,6 +14,7 @@ use crate::cache::store::Candidate;
 use crate::cache::store::memory::CachedEntry;
 use crate::coherence::{Proof, TagSnapshot};
 use crate::outcome::{Reason, Tier};
+use crate::policy::key::KeyHash;
 use crate::proxy::cluster::{ClusterFill, refresh_in_cluster};
 use crate::proxy::context::LookupContext;
 use crate::proxy::fill::request::{FillReason, FillRequest, StaleCandidate};
@@ -87,7 +88,8 @@ pub(super) fn refresh_early(
     stored: &StaleCandidate,
 ) {
     let stale = Some(StaleCandidate { may_serve_on_error: false, ..stored.clone() });
-    let reason = FillReason { snapshot, reason: Reason::Expired, stale };
+    let (reason, key) = (Reason::Expired, stored.key);
+    let reason = FillReason { snapshot, reason, key, stale, for_others: None };
     refresh(resources, context, fill_key, reason);
 }
 
@@ -95,6 +97,7 @@ pub(super) fn refresh_early(
 pub(super) fn refresh_memory_hit(
     resources: &Arc<Resources>,
     context: &LookupContext<'_>,
+    key: KeyHash,
     cached: &Arc<CachedEntry>,
 ) {
     let snapshot = resources.coherence.read_local(&context.lookup.tags());
@@ -109,7 +112,6 @@ pub(super) fn refresh_memory_hit(
         fresh: true,
         soft_purged_at: None,
     };
-    let key = &context.lookup.key;
-    let stored = StaleCandidate { candidate, key: key.hash(), may_serve_on_error: false };
-    refresh_early(resources, context, context.fill_key(key), snapshot, &stored);
+    let stored = StaleCandidate { candidate, key, may_serve_on_error: false };
+    refresh_early(resources, context, context.fill_key(key, true), snapshot, &stored);
 }

@@ -14,9 +14,12 @@ use sha2::{Digest as _, Sha256};
 use crate::coherence::local_snapshot::LocalSnapshot;
 use crate::coherence::{CoherenceMode, TagSnapshot};
 use crate::outcome::{Outcome, Reason};
+use crate::policy::authorized_clients::{AuthorizationState, SharedClient};
 use crate::policy::key::KeyHash;
 use crate::policy::plan::{Lookup, Plan};
+use crate::policy::refusal::Refusal;
 use crate::policy::route::{Route, RouteMode};
+use crate::policy::scope::Scope;
 use crate::proxy::context::{LookupContext, RequestContext};
 use crate::proxy::fill::request::{FillReason, FillRequest};
 use crate::proxy::pass;
@@ -30,7 +33,8 @@ use crate::shadow::digest::{self, DigestResult};
 use crate::shadow::findings::{RouteShadow, ShadowOutcome};
 use crate::shadow::history::{Caller, Digest, Observation, StepNumber, StepSpan};
 use crate::shadow::{
-    ObservedResponse, SETTLE_DELAY, ShadowEntry, ShadowSample, is_telling, unstorable,
+    FoundSample, ObservedResponse, RefusedResponse, SETTLE_DELAY, ShadowEntry, ShadowSample,
+    is_telling, unstorable,
 };
 
 /// A request of a route in shadow: what would become of it.
@@ -68,6 +72,9 @@ struct ShadowResponse {
     decision: Result<StoreDecision, Reason>,
     sent: StepNumber,
     is_telling: bool,
+    refusal: Option<Refusal>,
+    /// Whether it says anything of what would be stored.
+    supersedes: bool,
 }
 
 impl ShadowRequest {
@@ -110,13 +117,13 @@ fn shadow_lookup(resources: &Resources, context: &LookupContext<'_>) -> ShadowRe
     let primary = lookup.key.hash();
     let snapshot = resources.coherence.local_snapshot(&lookup.tags());
     let (key, found) = shadow.find(primary, |vary| lookup.variant_hash(vary));
-    let (outcome, served) = predict(resources, context, found);
+    let (outcome, served) = predict(resources, context, key, found);
     let is_get = parts.method == Method::GET;
     let is_unkeyed = !lookup.unknown.is_empty();
     let may_store = is_get && outcome != ShadowOutcome::Bypass && served.is_none() && !is_unkeyed;
     let outcome = if is_unkeyed { ShadowOutcome::Bypass } else { outcome };
     let tags = snapshot.as_ref().map_or(TagSnapshot::Unverifiable, LocalSnapshot::to_snapshot);
-    let reason = FillReason { snapshot: tags, ..FillReason::not_stored(Reason::Shadow) };
+    let reason = FillReason { snapshot: tags, ..FillReason::not_stored(Reason::Shadow, key) };
     let fill = FillRequest::from_context(context, reason);
     let caller = Caller {
         credential: credential_digest(&fill, &parts.headers),
@@ -146,16 +153,20 @@ fn shadow_lookup(resources: &Resources, context: &LookupContext<'_>) -> ShadowRe
 fn predict(
     resources: &Resources,
     context: &LookupContext<'_>,
-    found: Option<Arc<ShadowEntry>>,
+    key: KeyHash,
+    found: Option<FoundSample>,
 ) -> (ShadowOutcome, Option<Arc<ShadowEntry>>) {
     let missed = if context.lookup.range { ShadowOutcome::Bypass } else { ShadowOutcome::Miss };
-    let Some(entry) = found else { return (missed, None) };
+    let Some(FoundSample { entry, digest }) = found else { return (missed, None) };
+    let now = context.request.now;
+    let authorized = context.authorization(key, Some(|| digest.unwrap_or_default()), now);
+    let authorized = authorized == AuthorizationState::Authorized;
     let proof = match resources.coherence.check_snapshot(&entry.proof) {
         Ok(()) => ProofState::Current,
         Err(reason) => ProofState::Refused(reason),
     };
     let stored = StoredState { times: &entry.times, leeway: &entry.leeway, proof };
-    match may_serve(&stored, &context.directives, context.authorized, context.request.now) {
+    match may_serve(&stored, &context.directives, authorized, now) {
         Ok(Serve::Fresh) => (ShadowOutcome::Hit, Some(entry)),
         // It would be served, and fetched anew. It is known to be stale, so that a change is no
         // finding.
@@ -190,7 +201,9 @@ pub(super) async fn pass_in_shadow(
     };
     let received = resources.clock.wall();
     let status = response.status();
-    record_shadow_authorization(resources, &watch, status);
+    record_shadow_authorization(resources, &watch, status, response.headers());
+    let refusal = watch.fill.refusal(status, response.headers());
+    let supersedes = watch.fill.supersedes(status, response.headers());
     // Where a 304 confirms the client's copy, a fill would have fetched the whole, and stored it.
     let unchanged = status == StatusCode::NOT_MODIFIED;
     if unchanged {
@@ -212,6 +225,8 @@ pub(super) async fn pass_in_shadow(
         decision,
         sent,
         is_telling: is_telling(status),
+        refusal,
+        supersedes,
     };
     let mut passed = pass::passed(resources, context, response, outcome, Some(route), None);
     if whole && unchanged {
@@ -226,13 +241,20 @@ pub(super) async fn pass_in_shadow(
     passed
 }
 
-fn record_shadow_authorization(resources: &Resources, watch: &ShadowWatch, status: StatusCode) {
-    let Some(id) = watch.fill.authorization else { return };
+/// What the head of a response says of its caller. Where clients are authorized by entry, the body
+/// does: see `ShadowResponse::store`.
+fn record_shadow_authorization(
+    resources: &Resources,
+    watch: &ShadowWatch,
+    status: StatusCode,
+    headers: &HeaderMap,
+) {
     let clients = &resources.shadow.authorized_clients;
+    watch.fill.record_refusal(clients, status, headers);
+    let Some(client) = watch.fill.client.filter(|client| !client.by_entry()) else { return };
     if status.is_success() || status == StatusCode::NOT_MODIFIED {
-        clients.authorize(id, resources.clock.wall(), watch.fill.route.spec.admit_for);
-    } else if matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) {
-        clients.revoke(id);
+        let times = (resources.clock.wall(), watch.fill.route.spec.admit_for);
+        clients.authorize(client, watch.key, Digest::default(), times);
     }
 }
 
@@ -257,6 +279,7 @@ impl ShadowResponse {
             (Some(Ok(digest)), Some(served)) => {
                 self.is_telling && shadow.differs(self.watch.key, served, digest)
             }
+            (_, Some(_)) => self.refusal == Some(Refusal::NotFound),
             _ => false,
         };
         // Another sidecar's mutation may be committed and its purge on the way.
@@ -290,7 +313,13 @@ impl ShadowResponse {
             (None, Ok(decision)) => decision.key.hash(),
             _ => watch.key,
         };
-        if let (Some(Ok(digest)), true) = (ended, self.is_telling) {
+        let is_finding = self.record_refusal(key);
+        // What others share would not be served to a caller who is not authorized for it, so a
+        // refusal is as it should be.
+        let by_entry = watch.fill.client.is_some_and(SharedClient::by_entry);
+        let is_expected = self.refusal.is_some() && by_entry && watch.served.is_none();
+        let is_telling = self.is_telling && !is_finding && !is_expected;
+        if let (Some(Ok(digest)), true) = (ended, is_telling) {
             self.record(key, span, digest);
         }
         if !watch.may_store || watch.served.is_some() {
@@ -305,6 +334,25 @@ impl ShadowResponse {
             },
         };
         self.store(key, span, digest);
+    }
+
+    /// Whether the origin has turned away a caller who would have been served another's response.
+    fn record_refusal(&self, key: KeyHash) -> bool {
+        let (watch, shadow) = (&self.watch, &self.resources.shadow);
+        let (Some(refusal), Some(served)) = (self.refusal, &watch.served) else { return false };
+        // What a purge has ended meanwhile, or is about to end, would no longer be served.
+        watch.fill.route.spec.scope != Scope::Private
+            && !shadow.mutations.will_purge(&served.tags)
+            && self.resources.coherence.check_snapshot(&served.proof).is_ok()
+            && shadow.record_refusal(&RefusedResponse {
+                route: &self.route_shadow,
+                path: &watch.path,
+                key,
+                caller: watch.caller,
+                is_certain: refusal == Refusal::Credential,
+                served,
+                now: self.resources.clock.wall(),
+            })
     }
 
     /// Compares the response with what would have been served.
@@ -333,7 +381,7 @@ impl ShadowResponse {
 
     /// Keeps the digest of a response that would have been stored.
     fn store(self, key: KeyHash, span: StepSpan, digest: Result<Option<Digest>, Reason>) {
-        let Self { resources, route_shadow, watch, decision, is_telling, .. } = self;
+        let Self { resources, route_shadow, watch, decision, is_telling, supersedes, .. } = self;
         match decision.and_then(|decision| Ok((decision, digest?))) {
             Ok((decision, digest)) => {
                 let StoreDecision { key, policy, tags, .. } = decision;
@@ -344,6 +392,11 @@ impl ShadowResponse {
                 let Some(proof) = proof else {
                     return route_shadow.record_not_stored(Reason::PurgedDuringFill);
                 };
+                if let Some(client) = watch.fill.client.filter(|client| client.by_entry()) {
+                    let times = (resources.clock.wall(), watch.fill.route.spec.admit_for);
+                    let clients = &resources.shadow.authorized_clients;
+                    clients.authorize(client, key.hash(), digest.unwrap_or_default(), times);
+                }
                 let (times, leeway) = (policy.times, policy.leeway);
                 let entry = ShadowEntry { times, leeway, proof, tags: tags.into() };
                 resources.shadow.store_sample(ShadowSample {
@@ -358,7 +411,7 @@ impl ShadowResponse {
             }
             Err(reason) => {
                 route_shadow.record_not_stored(reason);
-                if is_telling {
+                if is_telling && supersedes {
                     resources.shadow.forget(key);
                 }
             }

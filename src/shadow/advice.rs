@@ -8,10 +8,10 @@ use http::Method;
 
 use crate::policy::field::FieldSource;
 use crate::policy::request_target;
-use crate::policy::route::{Pattern, Route};
+use crate::policy::route::{AdmitRule, Pattern, Route};
 use crate::policy::scope::Scope;
 use crate::policy::tag::Template;
-use crate::shadow::findings::{Findings, StaleChange};
+use crate::shadow::findings::{Findings, ScopeEvidence, StaleChange};
 use crate::shadow::report::Advice;
 
 /// How many writes are suspected for one route.
@@ -320,12 +320,21 @@ fn resembles(tag: &str, name: &str) -> bool {
 fn scope(subject: &Subject<'_>) -> Option<Advice> {
     let (route, findings) = (subject.route, &subject.findings);
     let sighting = findings.sightings.back().filter(|_| findings.scope > 0)?;
-    let finding = format!(
-        "{} another caller's: the body of {} differs between credentials",
-        would_have_been(findings.scope),
-        sighting.path
-    );
+    let (count, path) = (would_have_been(findings.scope), &sighting.path);
+    let finding = match sighting.evidence {
+        ScopeEvidence::Bodies => {
+            format!("{count} another caller's: the body of {path} differs between credentials")
+        }
+        ScopeEvidence::Refusal => {
+            format!("{count} another caller's: the origin refuses {path} to some callers")
+        }
+    };
+    let is_refused = sighting.evidence == ScopeEvidence::Refusal;
     Some(match route.spec.scope {
+        Scope::Shared if is_refused && route.spec.admit == AdmitRule::Route => {
+            let why = format!("{finding}, and by admit = \"route\" who may read one may read all");
+            subject.advice(why, "admit = \"entry\"\n".to_owned())
+        }
         Scope::Shared | Scope::Public => {
             let why = format!(
                 "{finding}, and scope {:?} has one entry for them",

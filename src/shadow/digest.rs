@@ -7,37 +7,10 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use http::StatusCode;
 use http_body::{Body as HttpBody, Frame, SizeHint};
-use sha2::{Digest as _, Sha256};
 
 use crate::outcome::Reason;
 use crate::semantics::body::{Body, BodyError};
-use crate::shadow::history::Digest;
-
-/// Digests a status and the body that follows it.
-#[derive(Clone)]
-pub struct Digester(Sha256);
-
-impl Digester {
-    /// A digester for a response of this status.
-    #[must_use]
-    pub fn new(status: StatusCode) -> Self {
-        Self(Sha256::new_with_prefix(status.as_u16().to_be_bytes()))
-    }
-
-    /// Adds the next bytes of the body.
-    pub fn update(&mut self, bytes: &[u8]) {
-        self.0.update(bytes);
-    }
-
-    /// The digest of everything so far.
-    #[must_use]
-    pub fn finish(self) -> Digest {
-        let whole: [u8; 32] = self.0.finalize().into();
-        let mut half = Digest::default();
-        half.copy_from_slice(&whole[..16]);
-        half
-    }
-}
+use crate::semantics::digest::{Digest, Digester};
 
 /// The digest of a body, or why it has none.
 pub type DigestResult = Result<Digest, Reason>;

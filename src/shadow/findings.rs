@@ -74,15 +74,37 @@ pub struct StaleChange {
     pub responses: u64,
 }
 
-/// A key whose body differs between callers.
+/// A key whose callers should not share an entry.
 #[derive(Clone, Debug)]
 pub struct Sighting {
     /// The key.
     pub key: u128,
     /// Its path.
     pub path: Box<str>,
+    /// What shows it.
+    pub evidence: ScopeEvidence,
     /// When it was last seen.
     pub at: Wall,
+}
+
+/// What shows that callers who share an entry should not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ScopeEvidence {
+    /// The origin sends them different bodies.
+    Bodies,
+    /// The origin turns one of them away.
+    Refusal,
+}
+
+impl ScopeEvidence {
+    /// The word in the admin API.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Bodies => "bodies",
+            Self::Refusal => "refusal",
+        }
+    }
 }
 
 /// Counts of a route since its findings were reset, and the latest examples.
@@ -132,6 +154,8 @@ pub struct RouteCounters {
     pub audits_same: Arc<Counter>,
     /// Audits that found a stale response.
     pub audits_stale: Arc<Counter>,
+    /// Audits in which the origin refused what was served.
+    pub audits_refused: Arc<Counter>,
     /// Audits without a conclusion.
     pub audits_unclear: Arc<Counter>,
 }
@@ -179,13 +203,14 @@ impl RouteShadow {
         let found = [("stale", &counters.stale), ("scope", &counters.scope)];
         register(
             "sidecache_shadow_findings",
-            "Responses that would have been stale, or another caller's (`scope`)",
+            "Responses that would have been stale, and what callers should not share (`scope`)",
             "finding",
             &found,
         );
         let audits = [
             ("same", &counters.audits_same),
             ("stale", &counters.audits_stale),
+            ("refused", &counters.audits_refused),
             ("unclear", &counters.audits_unclear),
         ];
         register(
@@ -306,6 +331,10 @@ mod tests {
         }
     }
 
+    fn sighting(key: u128) -> Sighting {
+        Sighting { key, path: "/a".into(), evidence: ScopeEvidence::Bodies, at: Wall(0) }
+    }
+
     #[test]
     fn responses_count_with_the_change_that_made_them_stale() {
         let mut findings = Findings::default();
@@ -325,7 +354,7 @@ mod tests {
         let mut findings = Findings::default();
         findings.change(change(1, 1));
         findings.change(change(2, 1));
-        findings.record_scope(Sighting { key: 1, path: "/a".into(), at: Wall(0) });
+        findings.record_scope(sighting(1));
         findings.turn_volatile(1, 1, 1);
         assert_eq!((findings.stale, findings.unexplained, findings.scope), (2, 1, 0));
         assert!(
@@ -338,7 +367,7 @@ mod tests {
         let mut findings = Findings::default();
         for key in 0..100 {
             findings.change(change(key, 1));
-            findings.record_scope(Sighting { key, path: "/a".into(), at: Wall(0) });
+            findings.record_scope(sighting(key));
         }
         assert_eq!(
             (findings.changes.len(), findings.sightings.len()),

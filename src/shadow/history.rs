@@ -15,6 +15,8 @@
 
 use smallvec::SmallVec;
 
+pub use crate::semantics::digest::Digest;
+
 /// How many callers of one key are kept.
 pub const MAX_CALLERS: usize = 8;
 
@@ -26,9 +28,6 @@ const MIN_HINTS: u8 = 3;
 
 /// The number of an event.
 pub type StepNumber = u64;
-
-/// The first half of the SHA-256 of a status and a body.
-pub type Digest = [u8; 16];
 
 /// From before the request to the origin until its response was complete.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -209,6 +208,19 @@ impl History {
             verdict.scope = false;
         }
         verdict
+    }
+
+    /// Whether a response that turned this caller away says that the stored one was another
+    /// caller's: one who was never sent the stored body. A certain refusal says so of any other
+    /// caller.
+    #[must_use]
+    pub fn is_refusal_of_another(&self, caller: Caller, is_certain: bool) -> bool {
+        let Some(stored) = self.stored else { return false };
+        let had_it = || {
+            let own = self.runs.iter().filter(|run| run.caller.credential == caller.credential);
+            own.clone().any(|run| Some(run.digest) == stored.digest)
+        };
+        stored.caller.credential != caller.credential && (is_certain || !had_it())
     }
 
     fn comparable(&self, one: Caller, two: Caller) -> bool {

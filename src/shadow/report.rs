@@ -95,13 +95,15 @@ pub struct ScopeReport {
     pub examples: Vec<ScopeExample>,
 }
 
-/// A path whose body differs between callers.
+/// A path whose callers should not share an entry.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct ScopeExample {
     /// The path, cut to 256 bytes.
     pub path: String,
     /// When that was seen, in milliseconds since the epoch.
     pub at_ms: u64,
+    /// What shows it: `bodies` that differ, or the `refusal` of a caller.
+    pub evidence: &'static str,
 }
 
 /// Hits that were fetched again to compare them.
@@ -185,7 +187,8 @@ impl StaleExample {
 
 impl ScopeExample {
     fn from_sighting(sighting: &Sighting) -> Self {
-        Self { path: sighting.path.to_string(), at_ms: sighting.at.0 }
+        let evidence = sighting.evidence.as_str();
+        Self { path: sighting.path.to_string(), at_ms: sighting.at.0, evidence }
     }
 }
 

@@ -49,6 +49,15 @@ pub struct ShadowSample {
     pub entry: ShadowEntry,
 }
 
+/// What would be stored under a key now.
+#[derive(Clone, Debug)]
+pub struct FoundSample {
+    /// Its facts.
+    pub entry: Arc<ShadowEntry>,
+    /// Its digest; `None` if its body has not been seen.
+    pub digest: Option<Digest>,
+}
+
 #[derive(Debug, Default)]
 pub(super) struct KeyState {
     pub(super) history: History,
@@ -59,6 +68,13 @@ pub(super) struct KeyState {
     /// scope.
     pub(super) explained: u64,
     pub(super) scope: u64,
+}
+
+impl KeyState {
+    fn found(&self) -> Option<FoundSample> {
+        let digest = self.history.stored().and_then(|stored| stored.digest);
+        self.entry.clone().map(|entry| FoundSample { entry, digest })
+    }
 }
 
 /// The value under the hash of a key.
@@ -111,17 +127,17 @@ impl ShadowTable {
         &self,
         primary: KeyHash,
         variant: impl Fn(&VarySpec) -> KeyHash,
-    ) -> (KeyHash, Option<Arc<ShadowEntry>>) {
+    ) -> (KeyHash, Option<FoundSample>) {
         match self.0.get(&index(primary)) {
             Some(ShadowSlot::Vary(spec)) => {
                 let key = variant(&spec);
                 let entry = match self.0.get(&index(key)) {
-                    Some(ShadowSlot::Key(state)) => lock(&state).entry.clone(),
+                    Some(ShadowSlot::Key(state)) => lock(&state).found(),
                     _ => None,
                 };
                 (key, entry)
             }
-            Some(ShadowSlot::Key(state)) => (primary, lock(&state).entry.clone()),
+            Some(ShadowSlot::Key(state)) => (primary, lock(&state).found()),
             None => (primary, None),
         }
     }

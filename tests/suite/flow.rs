@@ -11,6 +11,7 @@ mod metrics;
 mod mutations;
 mod protocols;
 mod regressions;
+mod regressions_admission;
 mod regressions_connections;
 mod regressions_cookies;
 mod regressions_fill;

@@ -853,7 +853,7 @@ function exampleLines ({ stale, scope }) {
   const after = (list) => list.length ? `after ${list.map((write) => `${write.method} ${write.path} ${milliseconds(write.ms_before)} before`).join(', ')}` : 'after no write that was seen'
   return [
     ...stale.examples.map((e) => `${moment(e.at_ms)} ${e.path}: changed, ${span(e.age_s)} after it would have been stored, ${after(e.after)}`),
-    ...scope.examples.map((e) => `${moment(e.at_ms)} ${e.path}: another body for another credential, though the scope is ${scope.scope}`)
+    ...scope.examples.map((e) => `${moment(e.at_ms)} ${e.path}: ${e.evidence === 'refusal' ? 'refused to a caller' : 'another body for another credential'}, though the scope is ${scope.scope}`)
   ]
 }
 

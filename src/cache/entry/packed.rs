@@ -18,7 +18,7 @@ use http::header::{CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue};
 use sha2::Sha256;
 use subtle::ConstantTimeEq as _;
 
-use crate::cache::entry::{Entry, VaryMark, prepare};
+use crate::cache::entry::{Entry, EntryMetadata, VaryMark, prepare};
 use crate::clock::{Wall, millis};
 use crate::coherence::stamp::{Nonce, Stamp};
 use crate::policy::tag::Tag;
@@ -288,8 +288,8 @@ impl Cursor<'_> {
         // The stamp's tags are a superset of the response's tags: they include those of the
         // request.
         let response_tags = tags.iter().map(|(tag, _)| tag.clone()).collect();
-        let entry =
-            Entry { key, status, headers, body, times, leeway, fetch_duration, response_tags };
+        let metadata = EntryMetadata { times, leeway, fetch_duration, response_tags };
+        let entry = Entry::new(key, status, headers, body, metadata);
         Ok(Unpacked::Entry(Box::new(entry), Stamp { generation, tags: tags.into() }))
     }
 }
@@ -311,7 +311,6 @@ fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cache::entry::EntryMetadata;
     use proptest::prelude::*;
 
     fn sample() -> (Entry, Stamp) {
@@ -357,6 +356,7 @@ mod tests {
             let packed = pack(&entry, &stamp, &seal);
             let (again, stamp_again) = unpacked(&packed, &seal);
             assert_eq!(stamp, stamp_again);
+            assert_eq!(again.digest(), entry.digest(), "computed anew");
             assert_eq!(
                 (again.key, again.status, again.headers, again.body),
                 (entry.key, entry.status, entry.headers, entry.body)

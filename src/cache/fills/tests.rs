@@ -19,11 +19,16 @@ fn head(more_tags: bool) -> SharedHead {
         more_tags,
         vary,
         variant,
+        digest: None,
     }
 }
 
 fn same(_: &VarySpec) -> KeyHash {
     KeyHash([7; 32])
+}
+
+fn all(_: &SharedHead) -> bool {
+    true
 }
 
 fn fills() -> (Arc<Fills>, Coherence, Tag) {
@@ -55,7 +60,7 @@ async fn the_second_request_follows_the_first() {
     let lead = lead(fills.role(key(), &snapshot, Wall(0)));
     let follow = follow(fills.role(key(), &snapshot, Wall(0)));
     lead.share(head(false), SharedBody::new(1000, 100, &Budget::new(u64::MAX)));
-    assert!(matches!(follow.join(&snapshot, same).await, JoinOutcome::Shared(..)));
+    assert!(matches!(follow.join(&snapshot, same, all).await, JoinOutcome::Shared(..)));
     drop(lead);
     assert!(fills.is_empty());
 }
@@ -68,9 +73,22 @@ async fn a_follower_of_another_variant_does_not_get_the_leaders_response() {
     let follow = follow(fills.role(key(), &snapshot, Wall(0)));
     lead.share(head(false), SharedBody::new(1000, 100, &Budget::new(u64::MAX)));
     assert!(matches!(
-        follow.join(&snapshot, |_| KeyHash([8; 32])).await,
+        follow.join(&snapshot, |_| KeyHash([8; 32]), all).await,
         JoinOutcome::OtherVariant(_)
     ));
+}
+
+#[tokio::test]
+async fn a_follower_who_may_not_have_the_response_does_not_get_it() {
+    let (fills, coherence, tag) = fills();
+    let snapshot = coherence.read_local(&[tag]);
+    let lead = lead(fills.role(key(), &snapshot, Wall(0)));
+    let follow = follow(fills.role(key(), &snapshot, Wall(0)));
+    let confirmed = SharedHead { digest: Some([1; 16]), ..head(false) };
+    lead.share(confirmed, SharedBody::new(1000, 100, &Budget::new(u64::MAX)));
+    let may_share = |head: &SharedHead| head.digest == Some([2; 16]);
+    assert!(matches!(follow.join(&snapshot, same, may_share).await, JoinOutcome::OtherCaller));
+    assert_eq!(fills.counters.collapsed.get(), 0);
 }
 
 #[tokio::test]
@@ -85,7 +103,7 @@ async fn a_purge_in_between_starts_a_new_fill() {
     assert_eq!(fills.len(), 1, "the end of the old fill leaves the new one registered");
     let follow = follow(fills.role(key(), &after, Wall(0)));
     second.share(head(false), SharedBody::new(1000, 100, &Budget::new(u64::MAX)));
-    assert!(matches!(follow.join(&after, same).await, JoinOutcome::Shared(..)));
+    assert!(matches!(follow.join(&after, same, all).await, JoinOutcome::Shared(..)));
 }
 
 #[tokio::test]
@@ -97,7 +115,7 @@ async fn a_purge_of_a_tag_that_only_the_response_has_keeps_followers_out() {
     let after = coherence.read_local(&[tag]);
     let follow = follow(fills.role(key(), &after, Wall(0)));
     lead.share(head(true), SharedBody::new(1000, 100, &Budget::new(u64::MAX)));
-    assert!(follow.join(&after, same).await.is_alone());
+    assert!(follow.join(&after, same, all).await.is_alone());
 }
 
 #[tokio::test]
@@ -107,7 +125,7 @@ async fn a_leader_that_dies_wakes_everybody() {
     let lead = lead(fills.role(key(), &snapshot, Wall(0)));
     let follow = follow(fills.role(key(), &snapshot, Wall(0)));
     drop(lead);
-    assert!(follow.join(&snapshot, same).await.is_alone());
+    assert!(follow.join(&snapshot, same, all).await.is_alone());
 }
 
 #[tokio::test]
@@ -117,7 +135,7 @@ async fn followers_of_a_fill_that_another_sidecar_has_made_repeat_the_lookup() {
     let lead = lead(fills.role(key(), &snapshot, Wall(0)));
     let follow = follow(fills.role(key(), &snapshot, Wall(0)));
     lead.retry_lookup();
-    assert!(matches!(follow.join(&snapshot, same).await, JoinOutcome::RetryLookup));
+    assert!(matches!(follow.join(&snapshot, same, all).await, JoinOutcome::RetryLookup));
     assert!(fills.is_empty(), "the next one leads");
 }
 
@@ -127,7 +145,7 @@ async fn a_leader_notices_that_its_last_follower_has_left() {
     let snapshot = coherence.read_local(&[tag]);
     let lead = lead(fills.role(key(), &snapshot, Wall(0)));
     let follow = follow(fills.role(key(), &snapshot, Wall(0)));
-    let joining = tokio::spawn(async move { follow.join(&snapshot, same).await.is_alone() });
+    let joining = tokio::spawn(async move { follow.join(&snapshot, same, all).await.is_alone() });
     tokio::task::yield_now().await;
     assert!(
         tokio::time::timeout(Duration::from_secs(2), lead.until_no_followers()).await.is_err(),
@@ -145,7 +163,7 @@ async fn an_uncacheable_key_is_remembered_for_a_while() {
     let first = lead(fills.role(key(), &snapshot, Wall(0)));
     let follow = follow(fills.role(key(), &snapshot, Wall(0)));
     first.finish_uncacheable(Wall(0));
-    assert!(follow.join(&snapshot, same).await.is_alone());
+    assert!(follow.join(&snapshot, same, all).await.is_alone());
     assert!(matches!(fills.role(key(), &snapshot, Wall(9_999)), FillRole::Alone));
     assert!(matches!(fills.role(key(), &snapshot, Wall(10_000)), FillRole::Leader(_)));
 }
@@ -158,7 +176,7 @@ async fn a_failure_reaches_followers_and_remembered_for_a_moment() {
     let follow = follow(fills.role(key(), &snapshot, Wall(0)));
     first.fail(Reason::UpstreamProtocolError, Duration::ZERO, Wall(0));
     assert!(matches!(
-        follow.join(&snapshot, same).await,
+        follow.join(&snapshot, same, all).await,
         JoinOutcome::Failed(Reason::UpstreamProtocolError)
     ));
     assert!(fills.is_backing_off(&key(), Wall(999)) && !fills.is_backing_off(&key(), Wall(1_000)));
@@ -227,7 +245,7 @@ async fn no_request_joins_a_fill_that_has_just_ended() {
         let (leads, fills) = (Mutex::default(), Arc::clone(&fills));
         let again = Arc::new(RequestOnWake { fills, snapshot: snapshot.clone(), leads });
         let waker = std::task::Waker::from(Arc::clone(&again));
-        let mut joining = std::pin::pin!(follower.join(&snapshot, same));
+        let mut joining = std::pin::pin!(follower.join(&snapshot, same, all));
         let mut context = std::task::Context::from_waker(&waker);
         assert!(joining.as_mut().poll(&mut context).is_pending());
         end(lead);

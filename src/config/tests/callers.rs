@@ -4,6 +4,7 @@
 use super::parse;
 use crate::config::Config;
 use crate::policy::field::{ClientPrefix, FieldSource};
+use crate::policy::plan::FillConstants;
 use crate::policy::route::{AdmitRule, RouteSpec, StripSetCookie, VaryCookie};
 
 fn config(lines: &str) -> Config {
@@ -76,6 +77,7 @@ fn the_origin_gets_a_browsers_user_agent_and_upgrades_to_websocket() {
     let silent = config("").upstream;
     assert_eq!(silent.upgrades.join(" "), "websocket");
     assert!(silent.reuse_after_body);
+    assert_eq!(silent.user_agent, FillConstants::default().user_agent);
     assert!(silent.user_agent.as_bytes().starts_with(b"Mozilla/5.0 ("));
     let lines = "upgrades = [\"WebSocket\", \"spice/1\"]\nreuse_after_body = false\nuser_agent = \
                  \"own/1\"\n[limits]\npinned = 0\n";

@@ -121,6 +121,10 @@ impl<'a> CanonicalHeaders<'a> {
             }
         }
         sorted.implicit.sort_by(|(one, _), (two, _)| one.as_str().cmp(two.as_str()));
+        // The key does not see the order in which the client sends them.
+        for names in [&mut sorted.fields[..], &mut sorted.credentials, &mut sorted.passed] {
+            names.sort_by(|(one, _), (two, _)| one.as_str().cmp(two.as_str()));
+        }
         (sorted, unknown)
     }
 

@@ -10,7 +10,7 @@ pub const FILL_ADDRESS: &str = "192.0.2.1";
 /// The `User-Agent` of fills without a client's own, unless `[upstream] user_agent` names another:
 /// that of an ordinary browser, so that origins give their ordinary page.
 pub const FILL_USER_AGENT: &str =
-    "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0";
+    "Mozilla/5.0 (Windows NT 10.0; Win64; x64; rv:145.0) Gecko/20100101 Firefox/145.0";
 
 /// What all fills have in common.
 #[derive(Clone, Debug)]

@@ -3,22 +3,24 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::header::{HeaderMap, HeaderValue, LOCATION};
+use http::header::{HeaderMap, HeaderValue};
 use http::{Response, StatusCode, Uri};
 
 use crate::cache::fills::FillKey;
+use crate::cache::store::memory::CachedEntry;
 use crate::cache::store::{Candidate, LookupKey};
 use crate::clock::Wall;
 use crate::coherence::TagSnapshot;
 use crate::outcome::{Outcome, Reason};
-use crate::policy::authorized_clients::AuthorizationId;
+use crate::policy::authorized_clients::{AuthorizedClients, SharedClient};
 use crate::policy::key::{Key, KeyHash};
 use crate::policy::plan::{FillHead, Lookup};
+use crate::policy::refusal::Refusal;
 use crate::policy::route::{RoleContext, Route};
 use crate::policy::scope::Scope;
 use crate::policy::tag::Tag;
 use crate::proxy::active_config::ActiveConfig;
-use crate::proxy::context::{LookupContext, RequestContext, refusal_key};
+use crate::proxy::context::{LookupContext, RequestContext, refusal_key, shared_client};
 use crate::semantics::body::Body;
 use crate::semantics::vary::VarySpec;
 use crate::upstream::UpstreamError;
@@ -58,14 +60,19 @@ pub(crate) struct FillReason {
     pub(crate) snapshot: TagSnapshot,
     /// Why nothing was served.
     pub(crate) reason: Reason,
+    /// The hash of the key of the variant, as far as it was known.
+    pub(crate) key: KeyHash,
     /// The stored response that was not served.
     pub(crate) stale: Option<StaleCandidate>,
+    /// The fresh stored response that this caller is not authorized for, in scope `shared`.
+    pub(crate) for_others: Option<Arc<CachedEntry>>,
 }
 
 impl FillReason {
     /// A request to the origin whose response is not stored.
-    pub(crate) const fn not_stored(reason: Reason) -> Self {
-        Self { snapshot: TagSnapshot::Unverifiable, reason, stale: None }
+    pub(crate) const fn not_stored(reason: Reason, key: KeyHash) -> Self {
+        let snapshot = TagSnapshot::Unverifiable;
+        Self { snapshot, reason, key, stale: None, for_others: None }
     }
 }
 
@@ -77,8 +84,10 @@ pub(crate) struct FillRequest {
     pub(crate) primary: Key,
     pub(crate) tags: Vec<Tag>,
     pub(crate) snapshot: TagSnapshot,
-    /// The caller's name among the authorized clients, in scope `shared`.
-    pub(crate) authorization: Option<AuthorizationId>,
+    /// The caller among the authorized clients, in scope `shared`.
+    pub(crate) client: Option<SharedClient>,
+    /// The hash of the key of the variant, as far as it was known before.
+    pub(crate) key: KeyHash,
     pub(crate) host: String,
     /// The target that the origin sees.
     pub(crate) target: Uri,
@@ -92,8 +101,10 @@ pub(crate) struct FillRequest {
     pub(crate) carries_credential: bool,
     /// Whether the key holds the whole credential of a client that has one.
     pub(crate) has_owner: bool,
-    /// What is stored already.
+    /// What is stored already, and what the origin may confirm to this caller.
     pub(crate) stale: Option<StaleCandidate>,
+    /// What is stored already and fresh, and nothing shows that this caller may have it.
+    pub(crate) for_others: Option<Arc<CachedEntry>>,
 }
 
 impl FillRequest {
@@ -109,7 +120,8 @@ impl FillRequest {
             primary: lookup.key.clone(),
             tags: lookup.tags(),
             snapshot: reason.snapshot,
-            authorization: lookup.authorization,
+            client: shared_client(lookup),
+            key: reason.key,
             host: lookup.host().to_owned(),
             target,
             sent,
@@ -118,6 +130,7 @@ impl FillRequest {
             carries_credential: lookup.credential.is_some(),
             has_owner: lookup.has_owner(),
             stale: reason.stale,
+            for_others: reason.for_others,
         }
     }
 
@@ -127,19 +140,10 @@ impl FillRequest {
 
     /// Why the client's own request goes to the origin in place of this one, if it does: the origin
     /// refuses this one, which has less, or varies on what a fill replaces.
-    pub(crate) fn refusal(&self, response: &Response<Body>) -> Option<Outcome> {
+    pub(crate) fn passes_after(&self, response: &Response<Body>) -> Option<Outcome> {
         let (status, headers) = (response.status(), response.headers());
-        let is_login = || {
-            let location = headers.get(LOCATION);
-            location.is_some_and(|location| self.config.rules.credential.is_login(location))
-        };
-        let is_refused = matches!(
-            status,
-            StatusCode::UNAUTHORIZED
-                | StatusCode::FORBIDDEN
-                | StatusCode::NOT_ACCEPTABLE
-                | StatusCode::TOO_MANY_REQUESTS
-        ) || (status.is_redirection() && is_login());
+        let is_refused = self.refusal(status, headers) == Some(Refusal::Credential)
+            || matches!(status, StatusCode::NOT_ACCEPTABLE | StatusCode::TOO_MANY_REQUESTS);
         if is_refused {
             return Some(Outcome::bypass(Reason::FillRefused));
         }
@@ -155,12 +159,29 @@ impl FillRequest {
         vary.and_then(|vary| self.route.variants_by(&vary, &self.roles)).unwrap_or_default()
     }
 
-    /// Whether a response of this status says anything of what is stored: an accident does not.
-    pub(crate) fn supersedes(&self, status: StatusCode) -> bool {
+    /// How a response turns the caller away, if it does.
+    pub(crate) fn refusal(&self, status: StatusCode, headers: &HeaderMap) -> Option<Refusal> {
+        Refusal::from_response(&self.config.rules.credential, status, headers)
+    }
+
+    /// Revokes the caller's authorization if the origin turns it away.
+    pub(crate) fn record_refusal(
+        &self,
+        clients: &AuthorizedClients,
+        status: StatusCode,
+        headers: &HeaderMap,
+    ) {
+        if let (Some(client), Some(_)) = (self.client, self.refusal(status, headers)) {
+            clients.revoke(client, self.key);
+        }
+    }
+
+    /// Whether such a response says anything of what is stored: an accident does not.
+    pub(crate) fn supersedes(&self, status: StatusCode, headers: &HeaderMap) -> bool {
         // SECURITY: in scope `shared` what one caller is refused is no news of the entry that
         // others share.
-        let refused = matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN)
-            && self.route.spec.scope == Scope::Shared;
+        let refused =
+            self.route.spec.scope == Scope::Shared && self.refusal(status, headers).is_some();
         !refused && !status.is_server_error()
     }
 }

@@ -13,10 +13,12 @@ use tokio::sync::oneshot;
 use crate::cache::entry::{Entry, EntryMetadata};
 use crate::cache::fills::{BodyWriter, Leader, PushOutcome, SharedBody, SharedHead};
 use crate::cache::store::PendingEntry;
+use crate::cache::store::memory::CachedEntry;
 use crate::clock::Wall;
 use crate::outcome::Reason;
 use crate::policy::route::Route;
 use crate::policy::tag::Tag;
+use crate::proxy::fill::authorization::{digest_for_sharing, record_body};
 use crate::proxy::fill::request::{FillRequest, FillResult};
 use crate::proxy::resources::Resources;
 use crate::proxy::response;
@@ -81,6 +83,7 @@ pub(crate) async fn stream_and_store(
             more_tags: decision.more_tags(),
             vary: decision.policy.vary.clone(),
             variant: decision.key.hash(),
+            digest: digest_for_sharing(&request, &decision),
         };
         share(leader, head, &shared_body, &decision)
     });
@@ -196,7 +199,13 @@ async fn store_body(
         Some(_) if tail.trailers => Err(Reason::Trailers),
         Some(mut chunks) => {
             chunks.extend(tail.last.clone());
-            store_response(resources, request, decision, status, headers, &chunks).await
+            let (key, is_new) = (decision.key.hash(), decision.revalidated.is_none());
+            let stored =
+                store_response(resources, &request, decision, status, headers, &chunks).await?;
+            if is_new {
+                record_body(resources, &request, key, &stored.entry);
+            }
+            Ok(())
         }
         None => {
             resources.store.memory.refused.inc();
@@ -208,12 +217,12 @@ async fn store_body(
 /// Stores a response that is whole.
 pub(super) async fn store_response(
     resources: &Resources,
-    request: FillRequest,
+    request: &FillRequest,
     decision: StoreDecision,
     status: StatusCode,
     headers: &HeaderMap,
     chunks: &[Bytes],
-) -> Result<(), Reason> {
+) -> Result<Arc<CachedEntry>, Reason> {
     let fetch_duration = resources.clock.wall().since(decision.requested);
     let response_tags = decision.response_tags.into();
     let StoreDecision {
@@ -231,7 +240,7 @@ pub(super) async fn store_response(
             if !times.is_fresh(received)
                 && revalidation::is_same_head(&cached.entry.headers, headers) =>
         {
-            return Ok(());
+            return Ok(cached);
         }
         Some(cached) => cached.entry.revalidated(key.canonical(), headers, facts),
         None => Entry::compact(key.canonical(), status, headers, chunks, facts),
@@ -241,12 +250,13 @@ pub(super) async fn store_response(
     }
     let fresh = times.is_fresh(received);
     resources.hot_tags.record(tags.iter().map(Tag::as_str), TagEvent::Stored);
-    let pending = PendingEntry { primary: request.primary, vary, hash: key.hash(), entry, tags };
-    resources.store.store(&request.snapshot, pending, received).await?;
+    let pending =
+        PendingEntry { primary: request.primary.clone(), vary, hash: key.hash(), entry, tags };
+    let stored = resources.store.store(&request.snapshot, pending, received).await?;
     if fresh {
         resources.fills.mark_cacheable(key.hash());
     }
-    Ok(())
+    Ok(stored)
 }
 
 /// The head and body that clients get and entries keep. A head that was stored is ready already.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::clock::Wall;
 use crate::config::Config;
 use crate::policy::route::Routes;
-use crate::shadow::findings::Sighting;
+use crate::shadow::findings::{ScopeEvidence, Sighting};
 use crate::shadow::mutations::Suspect;
 
 use super::*;
@@ -206,7 +206,12 @@ fn advice_for(text: &str, findings: &Findings) -> Vec<Advice> {
 #[test]
 fn a_scope_that_mixes_callers_is_made_private() {
     let mut findings = Findings::default();
-    findings.record_scope(Sighting { key: 1, path: "/d".into(), at: Wall(0) });
+    findings.record_scope(Sighting {
+        key: 1,
+        path: "/d".into(),
+        evidence: ScopeEvidence::Bodies,
+        at: Wall(0),
+    });
     for scope in ["shared", "public"] {
         let text = format!(
             "[[routes]]\npath = \"/d\"\nttl = \"1m\"\nscope = \"{scope}\"\nkey = [\"tenant\"]\n"

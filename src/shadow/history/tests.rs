@@ -219,6 +219,23 @@ fn a_body_that_did_not_come_by_is_known_by_the_next() {
 }
 
 #[test]
+fn a_refusal_is_put_down_to_the_scope_where_it_says_so() {
+    let [alice, bob] = [1, 2].map(|credential| Caller { credential, withheld_query: 0 });
+    let mut stage = HistoryStage::default();
+    assert!(!stage.history.is_refusal_of_another(bob, true), "nothing is stored");
+    stage.begin(alice);
+    stage.end(alice, 1);
+    for is_certain in [false, true] {
+        assert!(!stage.history.is_refusal_of_another(alice, is_certain), "it was her own");
+        assert!(stage.history.is_refusal_of_another(bob, is_certain));
+    }
+    stage.begin(bob);
+    stage.end(bob, 1);
+    assert!(!stage.history.is_refusal_of_another(bob, false), "it may be gone by now");
+    assert!(stage.history.is_refusal_of_another(bob, true));
+}
+
+#[test]
 fn a_key_takes_little_memory() {
     assert!(size_of::<History>() <= 320, "{}", size_of::<History>());
 }

@@ -1,0 +1,47 @@
+//! What the body of a fill says of its caller, on routes of scope `shared`.
+
+use crate::cache::entry::Entry;
+use crate::policy::authorized_clients::SharedClient;
+use crate::policy::key::KeyHash;
+use crate::proxy::fill::request::FillRequest;
+use crate::proxy::resources::Resources;
+use crate::proxy::store_decision::StoreDecision;
+use crate::semantics::digest::Digest;
+use crate::shadow::findings::ScopeEvidence;
+
+/// Notes that a body has come whole, that it is new, and that it is stored under this key: the
+/// caller is authorized for it, where clients are authorized by entry.
+///
+/// SECURITY: never for what a 304 has confirmed: `AuthorizedClients::renew` sees to that.
+pub(super) fn record_body(
+    resources: &Resources,
+    request: &FillRequest,
+    key: KeyHash,
+    entry: &Entry,
+) {
+    let Some(client) = request.client else { return };
+    let now = resources.clock.wall();
+    if client.by_entry() {
+        let times = (now, request.route.spec.admit_for);
+        resources.authorized_clients.authorize(client, key, entry.digest(), times);
+    }
+    let Some(others) = request.for_others.as_ref().filter(|_| request.key == key) else { return };
+    // Nothing has purged it meanwhile, or the new body would not be stored.
+    if others.entry.times.is_fresh(now)
+        && others.entry.digest() != entry.digest()
+        && let Some(route) = resources.shadow.route(request.route.name())
+    {
+        let of = (key, request.target.path());
+        resources.shadow.record_scope(&route, ScopeEvidence::Bodies, of, now);
+    }
+}
+
+/// The digest by which followers are told whether they may share a response: that of what is stored
+/// and was confirmed, where clients are authorized by it.
+pub(super) fn digest_for_sharing(
+    request: &FillRequest,
+    decision: &StoreDecision,
+) -> Option<Digest> {
+    let by_entry = request.client.is_some_and(SharedClient::by_entry);
+    decision.revalidated.as_ref().filter(|_| by_entry).map(|cached| cached.entry.digest())
+}
