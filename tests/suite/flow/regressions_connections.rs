@@ -332,10 +332,10 @@ async fn line_of(sidecar: &Sidecar, origin: &RawOrigin, head: &str) -> (u16, Opt
     (crate::support::http1::status(&answer), line)
 }
 
-/// 320. The target was cut off where its fragment began, and the request was sent on: a DELETE of
+/// 312. The target was cut off where its fragment began, and the request was sent on: a DELETE of
 ///      `/dav/x/#y` deleted `/dav/x/`.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn r320_a_fragment_in_a_target_is_refused() {
+async fn r312_a_fragment_in_a_target_is_refused() {
     let origin =
         RawOrigin::start(Bodies::Read, |(): &mut (), _: &RawRequest| RawResponse::ok("")).await;
     let sidecar = Sidecar::start(origin.address, &route("/a", "scope = \"public\"")).await;
@@ -364,9 +364,9 @@ async fn r320_a_fragment_in_a_target_is_refused() {
     assert_eq!(metric(sidecar.admin, counted).await, refused);
 }
 
-/// 321. A target without a path is one with the path `/`.
+/// 313. A target without a path is one with the path `/`.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn r321_an_empty_path_is_the_root() {
+async fn r313_an_empty_path_is_the_root() {
     let origin =
         RawOrigin::start(Bodies::Read, |(): &mut (), _: &RawRequest| RawResponse::ok("")).await;
     let sidecar = Sidecar::start(origin.address, &route("/", "scope = \"public\"")).await;
@@ -384,10 +384,10 @@ async fn r321_an_empty_path_is_the_root() {
     }
 }
 
-/// 330. Whatever a client offered to change its connection to was passed on, and went past the
+/// 314. Whatever a client offered to change its connection to was passed on, and went past the
 ///      rules.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn r330_a_connection_changes_only_to_protocols_that_are_named() {
+async fn r314_a_connection_changes_only_to_protocols_that_are_named() {
     let answer = |(): &mut (), request: &RawRequest| {
         let upgrade = request.field("upgrade");
         if upgrade.is_empty() {
