@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use http::header::{HeaderMap, HeaderName, IF_MATCH, IF_UNMODIFIED_SINCE, UPGRADE, USER_AGENT};
+use http::header::{HeaderMap, HeaderName, IF_MATCH, IF_UNMODIFIED_SINCE, USER_AGENT};
 use http::{Method, Uri};
 use sha2::{Digest as _, Sha256};
 use smallvec::SmallVec;
@@ -22,7 +22,6 @@ use crate::policy::request_target::{self, AmbiguousQuery};
 use crate::policy::route::{Captures, QueryRule, RoleContext, Route, RouteMode};
 use crate::policy::scope::Scope;
 use crate::policy::tag::{Tag, Template};
-use crate::semantics::forward;
 
 /// A request that the cache may answer.
 #[derive(Debug)]
@@ -310,9 +309,8 @@ fn refuse_unkeyable(route: &Route, request: &RequestView<'_>) -> Result<(), Outc
         // the origin's response without that header would be stored under the key.
         return Err(Outcome::bypass_with(Reason::UnkeyedHeader, name));
     }
-    if headers.contains_key(UPGRADE) && forward::upgrade_wanted(headers, request.version).is_some()
-    {
-        return Err(Outcome::bypass(Reason::Upgrade));
+    if let Some(reason) = request.bypass {
+        return Err(Outcome::bypass(reason));
     }
     if headers.contains_key(IF_MATCH) || headers.contains_key(IF_UNMODIFIED_SINCE) {
         return Err(Outcome::bypass(Reason::Precondition));
