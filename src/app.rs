@@ -28,11 +28,11 @@ use crate::outcome::{Outcome, Reason};
 use crate::policy::authorized_clients::AuthorizedClients;
 use crate::policy::route::Collapse;
 use crate::proxy::response;
-use crate::proxy::{self, OriginClient, Proxy};
+use crate::proxy::{self, ClientConnection, OriginClient, Proxy};
 use crate::redis::RedisClient;
 use crate::secret::Hasher;
 use crate::semantics::body::Body;
-use crate::semantics::forward::ClientPeer;
+use crate::semantics::forward::{BadRequest, ClientPeer};
 use crate::server::{self, Drained, Service};
 use crate::shadow::Shadow;
 use crate::telemetry::events::{EventKind, Events};
@@ -119,12 +119,7 @@ impl Sidecar {
             config.limits.variants,
         ));
         let upstream_counters = upstream::UpstreamCounters::default();
-        let upstream =
-            Upstream::new(config.upstream.clone(), clock.clone(), upstream_counters.clone())
-                .map_err(|error| SetupError {
-                    what: "the client of the origin".to_owned(),
-                    why: error.to_string(),
-                })?;
+        let upstream = origin_client(config, &clock, &upstream_counters)?;
         let metrics = Arc::new(Metrics::new());
         let active = startup.active_config(config, &metrics);
         let tasks = TaskTracker::new();
@@ -175,6 +170,18 @@ impl Sidecar {
         publish_findings(&proxy);
         Ok(Self { proxy, reloader, server_counters })
     }
+}
+
+fn origin_client(
+    config: &Config,
+    clock: &Clock,
+    counters: &upstream::UpstreamCounters,
+) -> Result<Upstream, SetupError> {
+    let (settings, pinned) = (config.upstream.clone(), config.limits.pinned);
+    Upstream::new(settings, pinned, clock.clone(), counters.clone()).map_err(|error| SetupError {
+        what: "the client of the origin".to_owned(),
+        why: error.to_string(),
+    })
 }
 
 /// Serves until `shutdown`, then drains.
@@ -281,8 +288,19 @@ async fn publish_state_changes(proxy: Arc<Proxy>, readiness: Arc<dyn Readiness>)
 }
 
 impl Service for Proxy {
-    async fn call(self: &Arc<Self>, request: Request<Body>, peer: ClientPeer) -> Response<Body> {
-        self.handle(request, peer).await
+    type Client = ClientConnection;
+
+    fn connect(&self, peer: ClientPeer) -> ClientConnection {
+        ClientConnection::new(peer)
+    }
+
+    async fn call(
+        self: &Arc<Self>,
+        request: Request<Body>,
+        client: &ClientConnection,
+        flaw: Option<BadRequest>,
+    ) -> Response<Body> {
+        self.handle(request, client, flaw).await
     }
 
     fn refuse(&self, status: StatusCode, why: &'static str) -> Response<Body> {

@@ -44,7 +44,7 @@ pub mod internals {
     pub use crate::coherence::{Coherence, CoherenceMode, PurgeKind, core, message};
     pub use crate::outcome::{Disposition, Reason};
     pub use crate::policy::tag::Tag;
-    pub use crate::proxy::Proxy;
+    pub use crate::proxy::{ClientConnection, Proxy};
     pub use crate::semantics::body::Body;
     pub use crate::semantics::forward::ClientPeer;
     pub use crate::shadow::SETTLE_DELAY;

@@ -13,19 +13,21 @@ use std::time::Duration;
 use http::{HeaderMap, Method, Request, Response};
 
 use crate::outcome::{Outcome, Reason};
-use crate::policy::plan::{Lookup, Plan};
+use crate::policy::plan::{Lookup, Plan, RequestView};
 use crate::proxy::access_log::AccessRecord;
 use crate::proxy::active_config::LiveConfig;
+use crate::proxy::client::ConnectionDemand;
 use crate::proxy::context::{LookupContext, RequestContext, request_view};
 use crate::proxy::inspect::Inspected;
 use crate::proxy::response::ProxyResponse;
 use crate::semantics::body::Body;
 use crate::semantics::forward;
-use crate::semantics::forward::ClientPeer;
+use crate::semantics::forward::BadRequest;
 use crate::telemetry::metrics;
 use crate::telemetry::metrics::{BodySource, RequestRecord, RouteTable};
 
 pub use crate::proxy::active_config::ActiveConfig;
+pub use crate::proxy::client::ClientConnection;
 pub use crate::proxy::cookie_use::CookieUse;
 pub use crate::proxy::counters::ProxyCounters;
 pub(crate) use crate::proxy::origin::OriginClient;
@@ -35,6 +37,7 @@ pub use crate::proxy::settings::ProxySettings;
 mod access_log;
 mod active_config;
 mod audit;
+mod client;
 mod cluster;
 mod context;
 mod cookie_use;
@@ -93,15 +96,23 @@ impl Proxy {
         self.live.replace(config);
     }
 
-    /// Answers a request. It never fails: failures are responses.
-    pub async fn handle(&self, request: Request<Body>, peer: ClientPeer) -> Response<Body> {
+    /// Answers a request. It never fails: failures are responses. `flaw` is what the server has
+    /// found wrong with it.
+    pub async fn handle(
+        &self,
+        request: Request<Body>,
+        client: &ClientConnection,
+        flaw: Option<BadRequest>,
+    ) -> Response<Body> {
         let since = self.clock.now();
         let is_head = request.method() == Method::HEAD;
         let config = self.live.load();
         let logged = config.settings.access_log;
-        let record = logged.then(|| AccessRecord::from_request(&request, peer));
-        let context = RequestContext { config: &config, peer, now: self.clock.wall() };
-        let mut answered = self.respond(context, request).await;
+        let record = logged.then(|| AccessRecord::from_request(&request, client.peer));
+        let mut answered = match flaw {
+            None => self.respond(&config, client, request).await,
+            Some(bad) => self.refuse_request(bad),
+        };
         let duration = self.clock.now().duration_since(since);
         count(&config.table, &mut answered, duration, is_head);
         self.record_subject(&config, &answered);
@@ -116,24 +127,32 @@ impl Proxy {
         inspect::inspect(&self.resources, lookup, headers).await
     }
 
-    async fn respond(&self, context: RequestContext<'_>, request: Request<Body>) -> ProxyResponse {
-        if let Err(bad) = forward::check_request(
-            request.method(),
-            request.uri(),
-            request.version(),
-            request.headers(),
-        ) {
-            self.counters.refused.inc();
-            let outcome = Outcome::bypass_with(Reason::BadRequest, bad.as_str());
-            return ProxyResponse {
-                response: response::refusal(bad.status(), bad.as_str(), &outcome),
-                outcome,
-                route: None,
-            };
-        }
+    async fn respond(
+        &self,
+        config: &Arc<ActiveConfig>,
+        client: &ClientConnection,
+        request: Request<Body>,
+    ) -> ProxyResponse {
         let resources = &self.resources;
-        let (parts, body) = request.into_parts();
-        let view = request_view(&parts, &body, context.peer, &context.config.rules);
+        let (mut parts, body) = request.into_parts();
+        forward::complete_target(&mut parts.uri);
+        let (version, headers) = (parts.version, &mut parts.headers);
+        let options = match forward::check_request(&parts.method, &parts.uri, version, headers) {
+            Ok(options) => options,
+            Err(bad) => return self.refuse_request(bad),
+        };
+        let upgrade = if options.upgrade {
+            forward::take_upgrade(headers, version, &config.rules.upgrades)
+        } else {
+            None
+        };
+        let choice = client.choose_connection(&resources.origin, headers, version);
+        let upgrade = upgrade.filter(|_| body.is_empty());
+        let connection = &ConnectionDemand { choice, upgrade };
+        let (peer, now) = (client.peer, self.clock.wall());
+        let context = RequestContext { config, peer, connection, now };
+        let view = request_view(&parts, &body, peer, &config.rules);
+        let view = RequestView { bypass: connection.bypass(), ..view };
         let plan = context.config.rules.plan(&view);
         let observe = || context.config.cookie_use.observe(&parts.headers);
         if let Some(shadowed) = shadow::shadow_request(resources, context, &parts, &plan) {
@@ -170,6 +189,16 @@ impl Proxy {
                 self.counters.refused.inc();
                 ProxyResponse::refused_header(route, &header)
             }
+        }
+    }
+
+    fn refuse_request(&self, bad: BadRequest) -> ProxyResponse {
+        self.counters.refused.inc();
+        let outcome = Outcome::bypass_with(Reason::BadRequest, bad.as_str());
+        ProxyResponse {
+            response: response::refusal(bad.status(), bad.as_str(), &outcome),
+            outcome,
+            route: None,
         }
     }
 

@@ -8,14 +8,18 @@
 //! and not by a task of its own: an exchange wakes no task but its own, and dropping a request or a
 //! body closes the connection, so that the origin notices.
 
+mod checkout;
 mod connect;
 mod connection;
 mod counters;
 mod download;
 mod error;
 mod exchange;
+mod permits;
+mod pinned;
 mod pool;
 mod settings;
+mod socket;
 mod trailers;
 mod tunnel;
 mod upload;
@@ -31,7 +35,8 @@ use self::exchange::Exchanger;
 
 pub use self::counters::UpstreamCounters;
 pub use self::error::{UpstreamError, UpstreamSetupError};
-pub use self::exchange::CloseDelimited;
+pub use self::exchange::{CloseDelimited, ConnectionChoice};
+pub use self::pinned::PinSlot;
 pub use self::settings::{HostHeader, Target, UpstreamSettings};
 pub use self::tunnel::tunnel;
 
@@ -42,12 +47,14 @@ pub struct Upstream {
 }
 
 impl Upstream {
-    /// A client that has not connected yet. Needs no runtime.
+    /// A client that has not connected yet. Needs no runtime. `max_pinned` is the most connections
+    /// that belong to one client each; they never take more than half of all.
     ///
     /// # Errors
     /// When the authorities cannot be loaded, or a setting is out of range.
     pub fn new(
         settings: UpstreamSettings,
+        max_pinned: usize,
         clock: Clock,
         counters: UpstreamCounters,
     ) -> Result<Self, UpstreamSetupError> {
@@ -60,8 +67,9 @@ impl Upstream {
         let authority = authority
             .map_err(|_| UpstreamSetupError::Host(settings.target.authority.to_string()))?;
         let inner = Exchanger {
-            pool: Arc::new(pool::Pool::new(&settings, clock.clone(), counters.clone())),
+            pool: Arc::new(pool::Pool::new(&settings, max_pinned, clock.clone(), counters.clone())),
             first_byte_timeout: settings.first_byte_timeout,
+            reuse_after_body: settings.reuse_after_body,
             idle_timeout: settings.idle_timeout,
             host: match settings.host {
                 HostHeader::Preserve => None,
@@ -80,8 +88,14 @@ impl Upstream {
         self.inner.host.as_ref()
     }
 
-    /// Sends a request whose headers are ready (see `forward::prepare_request`) and waits for the
-    /// response's head.
+    /// A place for one client connection's own connection to the origin.
+    #[must_use]
+    pub fn pin(&self) -> Arc<PinSlot> {
+        PinSlot::new(&self.inner.pool)
+    }
+
+    /// Sends a request whose headers are ready (see `forward::prepare_request`) on such a
+    /// connection, and waits for the response's head.
     ///
     /// The response has the origin's headers, unchanged. A body that breaks off ends in an error,
     /// never as if it were complete. A response that upgrades has `hyper::upgrade::OnUpgrade` in
@@ -90,8 +104,12 @@ impl Upstream {
     ///
     /// # Errors
     /// When there is no response; see [`UpstreamError`].
-    pub async fn send(&self, request: Request<Body>) -> Result<Response<Body>, UpstreamError> {
-        let result = exchange::send(&self.inner, request).await;
+    pub async fn send(
+        &self,
+        choice: &ConnectionChoice,
+        request: Request<Body>,
+    ) -> Result<Response<Body>, UpstreamError> {
+        let result = exchange::send(&self.inner, request, choice).await;
         if let Err(error) = &result {
             error.count(&self.inner.counters);
         }

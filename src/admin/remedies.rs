@@ -53,6 +53,7 @@ fn line(reason: Reason, subject: Option<&str>, route: Option<&Route>) -> Option<
         | Reason::RequestBody
         | Reason::Precondition
         | Reason::Upgrade
+        | Reason::ConnectionLogin
         | Reason::MethodOverride
         | Reason::CacheUnavailable
         | Reason::NotStored

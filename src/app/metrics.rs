@@ -122,6 +122,12 @@ fn register_upstream(registrar: &MetricsRegistrar<'_>, upstream: &upstream::Upst
         &upstream.broken,
     );
     limit("upstream.max_waiting", &upstream.busy);
+    limit("limits.pinned", &upstream.pins_rejected);
+    gauge(
+        "sidecache_upstream_pinned",
+        "Connections to the origin that belong to one client, which has logged in the connection",
+        &upstream.pinned,
+    );
     gauge("sidecache_upstream_open", "Connections to the origin that are open", &upstream.open);
     gauge(
         "sidecache_upstream_idle",

@@ -29,7 +29,7 @@ use crate::policy::plan::{FillConstants, PolicyRules};
 use crate::policy::route::Collapse;
 use crate::proxy::{self, ActiveConfig, CookieUse, Proxy};
 use crate::secret::Hasher;
-use crate::semantics::forward::Network;
+use crate::semantics::forward::{Network, Upgrades};
 use crate::telemetry::events::{EventKind, Events};
 use crate::telemetry::metrics::{Counter, Metrics};
 
@@ -106,6 +106,7 @@ pub struct StartupSettings {
     tunnel_timeout: Duration,
     access_log: bool,
     trusted_proxies: Arc<[Network]>,
+    upgrades: Upgrades,
     hasher: Hasher,
     fill: FillConstants,
 }
@@ -123,6 +124,7 @@ impl StartupSettings {
             tunnel_timeout: config.upstream.tunnel_timeout,
             access_log: config.log.access,
             trusted_proxies: config.server.trusted_proxies.as_slice().into(),
+            upgrades: Upgrades::new(config.upstream.upgrades.iter().cloned()),
             hasher,
             fill: config.fill_constants(),
         }
@@ -153,6 +155,7 @@ impl StartupSettings {
             credential: Arc::clone(&config.credential),
             hasher: self.hasher.clone(),
             max_key: usize::try_from(limits.key).unwrap_or(usize::MAX),
+            upgrades: self.upgrades.clone(),
             fill: self.fill.clone(),
         };
         let table = metrics.table(rules.routes.iter().map(|route| route.name().to_owned()));

@@ -42,7 +42,7 @@ async fn each_sidecar_of_a_process_logs_requests_by_its_own_settings() {
         let request = Request::builder().method(Method::GET).uri(path).header("host", "a");
         let request = request.body(Body::empty()).expect("a request");
         let peer = ClientPeer { addr: [127, 0, 0, 1].into(), trusted: false };
-        let response = sidecar.proxy.handle(request, peer).await;
+        let response = sidecar.proxy.handle(request, &ClientConnection::new(peer), None).await;
         assert_eq!(response.status(), StatusCode::BAD_GATEWAY);
     }
     let log = String::from_utf8(captured.0.lock().clone()).expect("UTF-8");
@@ -51,6 +51,30 @@ async fn each_sidecar_of_a_process_logs_requests_by_its_own_settings() {
         log.contains("/logged") && !log.contains("/silent") && !log.contains("/unset"),
         "{log}"
     );
+}
+
+#[tokio::test]
+async fn a_request_that_the_server_finds_flawed_is_refused_logged_and_counted() {
+    let captured = Captured::default();
+    let writer = captured.clone();
+    let subscriber = tracing_subscriber::fmt().with_writer(move || writer.clone()).finish();
+    let _default = tracing::subscriber::set_default(subscriber);
+    let sidecar = sidecar("access = true");
+    let peer = ClientPeer { addr: [127, 0, 0, 1].into(), trusted: false };
+    for (flaw, text) in [
+        (BadRequest::Fragment, "fragment in the request target"),
+        (BadRequest::TwoLengths, "both Content-Length and Transfer-Encoding"),
+    ] {
+        let request = Request::builder().method(Method::DELETE).uri("/dav/").header("host", "a");
+        let request = request.body(Body::empty()).expect("a request");
+        let client = ClientConnection::new(peer);
+        let response = sidecar.proxy.handle(request, &client, Some(flaw)).await;
+        assert_eq!(response.status(), StatusCode::BAD_REQUEST);
+        let log = String::from_utf8(std::mem::take(&mut *captured.0.lock())).expect("UTF-8");
+        assert!(log.contains("sidecache::access") && log.contains("/dav/"), "{log}");
+        assert!(log.contains(text), "{log}");
+    }
+    assert_eq!(sidecar.proxy.counters.refused.get(), 2);
 }
 
 #[tokio::test]
@@ -64,7 +88,7 @@ async fn cookies_that_no_request_carries_are_logged_once_an_hour() {
         let request = Request::builder().uri("/").header("host", "a").header("cookie", "sid=x");
         let request = request.body(Body::empty()).expect("a request");
         let peer = ClientPeer { addr: [127, 0, 0, 1].into(), trusted: false };
-        sidecar.proxy.handle(request, peer).await;
+        sidecar.proxy.handle(request, &ClientConnection::new(peer), None).await;
     }
     let lines = || {
         let log = String::from_utf8(captured.0.lock().clone()).expect("UTF-8");

@@ -6,6 +6,7 @@ use crate::config::Config;
 use crate::policy::client_address::ClientAddressRule;
 use crate::policy::plan::PolicyRules;
 use crate::secret::Hasher;
+use crate::semantics::forward::Upgrades;
 
 /// The rules of a file, without starting any part of the sidecar.
 pub(super) fn rules_from(config: Config) -> PolicyRules {
@@ -20,6 +21,7 @@ pub(super) fn rules_from(config: Config) -> PolicyRules {
         routes: config.routes,
         purges: config.purges,
         credential: Arc::clone(&config.credential),
+        upgrades: Upgrades::new(config.upstream.upgrades),
         max_key: usize::try_from(config.limits.key).unwrap_or(usize::MAX),
     }
 }

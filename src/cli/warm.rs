@@ -259,6 +259,7 @@ fn refusal(rules: &PolicyRules, job: &WarmRequest, headers: &HeaderMap) -> Optio
         headers: &headers,
         has_body: false,
         peer_is_trusted: false,
+        bypass: None,
         client: Ipv4Addr::LOCALHOST.into(),
     };
     match rules.plan(&question) {

@@ -123,6 +123,7 @@ impl Reason {
             | Self::Range
             | Self::Precondition
             | Self::Upgrade
+            | Self::ConnectionLogin
             | Self::MethodOverride
             | Self::MutationPending
             | Self::RequestNoStore
@@ -220,6 +221,10 @@ reasons! {
         remedy: "";
     Upgrade = "upgrade", [Bypass],
         meaning: "The client asks for another protocol, such as WebSocket.",
+        remedy: "";
+    ConnectionLogin = "connection login", [Bypass],
+        meaning: "The request logs in its connection (`Authorization: NTLM` or `Negotiate`), or \
+                  another request on the same connection has done so.",
         remedy: "";
     MethodOverride = "method override", [Bypass],
         meaning: "A header asks the origin to treat the request as another method. It is handled \
@@ -434,6 +439,7 @@ mod tests {
                 (Reason::Range, 500),
                 (Reason::Precondition, 500),
                 (Reason::Upgrade, 500),
+                (Reason::ConnectionLogin, 500),
                 (Reason::MethodOverride, 500),
                 (Reason::MutationPending, 500),
                 (Reason::CacheUnavailable, 503),

@@ -114,13 +114,22 @@ impl ParsedRequest {
     #[must_use]
     pub fn view(&self, rules: &PolicyRules) -> RequestView<'_> {
         let peer = ClientPeer { addr: [127, 0, 0, 1].into(), trusted: self.trusted };
+        let version = Version::HTTP_11;
+        let has_body = self.data.as_ref().is_some_and(|data| !data.is_empty());
+        let upgrade = forward::offered_upgrade(&self.headers, version, &rules.upgrades);
+        let bypass = if forward::logs_in_connection(&self.headers) {
+            Some(Reason::ConnectionLogin)
+        } else {
+            upgrade.filter(|_| !has_body).map(|_| Reason::Upgrade)
+        };
         RequestView {
+            bypass,
             client: rules.client_address.address(&self.headers, &peer),
             method: &self.method,
             uri: &self.uri,
-            version: Version::HTTP_11,
+            version,
             headers: &self.headers,
-            has_body: self.data.as_ref().is_some_and(|data| !data.is_empty()),
+            has_body,
             peer_is_trusted: self.trusted,
         }
     }

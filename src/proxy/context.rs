@@ -14,6 +14,7 @@ use crate::policy::key::KeyHash;
 use crate::policy::plan::{Lookup, PolicyRules, RequestView};
 use crate::policy::request_directives::RequestDirectives;
 use crate::proxy::active_config::ActiveConfig;
+use crate::proxy::client::ConnectionDemand;
 use crate::proxy::settings::ProxySettings;
 use crate::semantics::body::Body;
 use crate::semantics::digest::Digest;
@@ -25,6 +26,8 @@ pub(crate) struct RequestContext<'a> {
     /// The configuration that it was planned by.
     pub(super) config: &'a Arc<ActiveConfig>,
     pub(super) peer: ClientPeer,
+    /// What it asks of connections.
+    pub(super) connection: &'a ConnectionDemand,
     /// When it arrived.
     pub(super) now: Wall,
 }
@@ -141,6 +144,7 @@ pub(super) fn request_view<'a>(
         headers: &parts.headers,
         has_body: !body.is_empty(),
         peer_is_trusted: peer.trusted,
+        bypass: None,
         client: rules.client_address.address(&parts.headers, &peer),
     }
 }

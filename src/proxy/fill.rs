@@ -156,10 +156,8 @@ async fn fill_again(
             let clients = &resources.authorized_clients;
             let context = LookupContext::new(context.request, context.parts, &lookup, clients);
             let snapshot = resources.store.read(&lookup.tags()).await;
-            let reason = FillReason {
-                snapshot,
-                ..FillReason::not_stored(Reason::VaryMiss, lookup.key.hash())
-            };
+            let key = lookup.variant_hash(vary);
+            let reason = FillReason { snapshot, ..FillReason::not_stored(Reason::VaryMiss, key) };
             Box::pin(fill(resources, &context, reason, None)).await
         }
         _ => Box::pin(pass::pass_lookup(resources, context, outcome)).await,
@@ -203,7 +201,7 @@ pub(super) async fn run_fill(
         }
     };
     let status = origin.response.status();
-    record_authorization(resources, &request, &origin);
+    request.record_refusal(&resources.authorized_clients, status, origin.response.headers());
     if let Some(outcome) = request.passes_after(&origin.response) {
         resources.fills.refuse(request.refusal_key, origin.received);
         if let Some(leader) = leader {
@@ -212,6 +210,7 @@ pub(super) async fn run_fill(
         let _ = sender.send(FillResult::Refused(outcome));
         return;
     }
+    record_authorization(resources, &request, &origin);
     if let (true, Some(stale)) = (is_failure(status), &request.stale) {
         if let Some(leader) = leader.take() {
             leader.fail(Reason::UpstreamError, origin.received.since(begun), origin.received);
@@ -324,22 +323,20 @@ async fn drop_stale(
     }
 }
 
-/// Notes what the head of the origin's response says of the caller: that it is turned away, that it
-/// may have what is stored, or, by `admit = "route"`, all that the route stores.
+/// Notes what the head of the origin's response says of the caller: that it may have what is
+/// stored, or, by `admit = "route"`, all that the route stores.
 ///
 /// SECURITY: a response whose body is new authorizes for this body alone, so only at its end.
 fn record_authorization(resources: &Resources, request: &FillRequest, origin: &OriginResponse) {
     let Some(client) = request.client else { return };
     let clients = &resources.authorized_clients;
-    let (status, headers) = (origin.response.status(), origin.response.headers());
     let times = (resources.clock.wall(), request.route.spec.admit_for);
-    request.record_refusal(clients, status, headers);
     match &origin.revalidated {
         Some(cached) if client.by_entry() => {
             clients.renew(client, request.key, cached.entry.digest(), times);
         }
         None if client.by_entry() => {}
-        _ if status.is_success() => {
+        _ if origin.response.status().is_success() => {
             clients.authorize(client, request.key, Digest::default(), times);
         }
         _ => {}

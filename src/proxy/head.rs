@@ -18,8 +18,7 @@ use crate::semantics::body::Body;
 use crate::semantics::revalidation;
 use crate::semantics::revalidation::HeadVerdict;
 
-/// Forwards a HEAD, made from the key as the request of a fill is. `key` is what the stale
-/// candidate is stored under.
+/// Forwards a HEAD, made from the key as the request of a fill is.
 pub(super) async fn pass_head(
     resources: &Arc<Resources>,
     context: &LookupContext<'_>,

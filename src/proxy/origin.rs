@@ -5,13 +5,15 @@ use http::header::{HOST, HeaderMap, HeaderValue};
 use http::request::Parts;
 use http::{Method, Request, Response, Uri};
 
+use std::sync::Arc;
+
 use crate::clock::Clock;
 use crate::policy::plan;
 use crate::semantics::body::Body;
 use crate::semantics::forward;
 use crate::semantics::forward::ClientPeer;
 use crate::telemetry::metrics::RouteTable;
-use crate::upstream::{Upstream, UpstreamError};
+use crate::upstream::{ConnectionChoice, PinSlot, Upstream, UpstreamError};
 
 /// The client of the origin.
 #[derive(Debug)]
@@ -25,16 +27,32 @@ impl OriginClient {
         Self { upstream, clock }
     }
 
-    /// Sends a request to the origin, and counts how long its response takes, under this route of
-    /// this table.
+    /// A place for one client connection's own connection to the origin.
+    pub(super) fn pin(&self) -> Arc<PinSlot> {
+        self.upstream.pin()
+    }
+
+    /// Sends a request of the sidecar's own to the origin, and counts how long its response takes,
+    /// under this route of this table.
     pub(super) async fn send(
         &self,
         request: Request<Body>,
         table: &RouteTable,
         route: Option<usize>,
     ) -> Result<Response<Body>, UpstreamError> {
+        self.send_on(&ConnectionChoice::Pooled, request, table, route).await
+    }
+
+    /// Like [`Self::send`], for a client's request that is passed on.
+    pub(super) async fn send_on(
+        &self,
+        choice: &ConnectionChoice,
+        request: Request<Body>,
+        table: &RouteTable,
+        route: Option<usize>,
+    ) -> Result<Response<Body>, UpstreamError> {
         let since = self.clock.now();
-        let response = self.upstream.send(request).await?;
+        let response = self.upstream.send(choice, request).await?;
         table.origin(route, self.clock.now().duration_since(since));
         Ok(response)
     }
@@ -86,5 +104,10 @@ fn origin_form(uri: Uri) -> Uri {
     }
     let mut origin = http::uri::Parts::default();
     origin.path_and_query = uri.path_and_query().cloned();
-    Uri::from_parts(origin).unwrap_or(uri)
+    match Uri::from_parts(origin) {
+        // A path of no characters would leave the target of the request line empty.
+        Ok(whole) if whole.path().is_empty() => Uri::from_static("/"),
+        Ok(whole) => whole,
+        Err(_) => uri,
+    }
 }

@@ -29,12 +29,17 @@ pub(super) async fn pass(
     outcome: Outcome,
     route: Option<usize>,
 ) -> ProxyResponse {
-    let upgrade =
-        if body.is_empty() { forward::upgrade_wanted(&parts.headers, parts.version) } else { None };
+    let upgrade = context.connection.upgrade.as_ref();
     let client = parts.extensions.get::<OnUpgrade>().cloned();
-    let request = resources.origin.request(parts, body, context.peer, upgrade.as_ref());
-    match resources.origin.send(request, &context.config.table, route).await {
-        Ok(response) => passed(resources, context, response, outcome, route, upgrade.and(client)),
+    let request = resources.origin.request(parts, body, context.peer, upgrade);
+    let (choice, table) = (&context.connection.choice, &context.config.table);
+    match resources.origin.send_on(choice, request, table, route).await {
+        Ok(response) => {
+            // SECURITY: a protocol that was not offered is none that may be tunnelled.
+            let accepted = |offered| forward::accepts_upgrade(offered, response.headers());
+            let client = client.filter(|_| upgrade.is_some_and(accepted));
+            passed(resources, context, response, outcome, route, client)
+        }
         Err(error) => ProxyResponse::upstream_failure(&error, &outcome, route),
     }
 }

@@ -57,6 +57,7 @@ pub(super) async fn prepare_post(
         headers: &headers,
         has_body: false,
         peer_is_trusted: context.peer.trusted,
+        bypass: context.connection.bypass(),
         client: context.config.rules.client_address.address(&headers, &context.peer),
     };
     let Plan::Lookup(lookup) = context.config.rules.plan(&view) else { return None };

@@ -5,7 +5,9 @@
 
 mod check;
 mod client;
+mod login;
 mod network;
+mod upgrade;
 
 use std::net::IpAddr;
 
@@ -16,9 +18,11 @@ use http::header::{
 use http::{HeaderMap, HeaderName, HeaderValue, Version};
 use smallvec::SmallVec;
 
-pub use check::check_request;
+pub use check::{BadRequest, check_request, complete_target};
 pub use client::client_address;
+pub use login::logs_in_connection;
 pub use network::Network;
+pub use upgrade::{Upgrades, accepts_upgrade, offered_upgrade, take_upgrade};
 
 /// What a proxy knew about the client (RFC 7239).
 pub(crate) const FORWARDED: HeaderName = http::header::FORWARDED;
@@ -140,7 +144,7 @@ fn te_trailers(headers: &mut HeaderMap) -> bool {
 ///
 /// `version` is the client's; `host` is the host that the client requested (its `Host`, or HTTP/2's
 /// `:authority`) and becomes `Host` if there is none. `keep_upgrade` is the protocol of
-/// [`upgrade_wanted`] if the request may become a tunnel.
+/// [`take_upgrade`] if the request may become a tunnel.
 pub fn prepare_request(
     headers: &mut HeaderMap,
     version: Version,
@@ -175,26 +179,6 @@ pub fn prepare_response(headers: &mut HeaderMap, version: Version) {
 pub fn set_upgrade(headers: &mut HeaderMap, protocol: &HeaderValue) {
     headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
     headers.insert(UPGRADE, protocol.clone());
-}
-
-/// The protocol that a request asks to upgrade to, if it may: HTTP/1.1, `Connection` lists
-/// `upgrade`, and the protocol is not HTTP/2 in disguise.
-#[must_use]
-pub fn upgrade_wanted(headers: &HeaderMap, version: Version) -> Option<HeaderValue> {
-    if version != Version::HTTP_11 {
-        return None;
-    }
-    let mut protocols = headers.get_all(UPGRADE).iter();
-    let protocol = protocols.next()?;
-    if protocols.next().is_some() || !lists(headers, "upgrade") {
-        return None;
-    }
-    // SECURITY: an h2c tunnel would carry requests to which no rule is applied.
-    let hidden = members(protocol.as_bytes()).any(|member| {
-        let name = member.split(|&byte| byte == b'/').next().unwrap_or_default();
-        HIDDEN_HTTP.iter().any(|refused| name.eq_ignore_ascii_case(refused.as_bytes()))
-    });
-    (!hidden && !protocol.is_empty()).then(|| protocol.clone())
 }
 
 /// Whether a field must not appear in trailers: one that frames, routes, authenticates, or decides

@@ -16,8 +16,7 @@ mod list;
 
 use std::borrow::Cow;
 
-use http::header::{ACCEPT, ACCEPT_ENCODING, ACCEPT_LANGUAGE, HeaderName, HeaderValue};
-use smallvec::SmallVec;
+use http::header::{ACCEPT, ACCEPT_ENCODING, ACCEPT_LANGUAGE, HeaderName};
 
 pub use self::encoding::accepts_codings;
 pub use self::list::KeyedForm;
@@ -31,25 +30,10 @@ pub fn is_negotiated(name: &HeaderName) -> bool {
     *name == ACCEPT || *name == ACCEPT_ENCODING || *name == ACCEPT_LANGUAGE
 }
 
-/// The normal form of a header with these lines. `languages` are those that the origin has, if the
+/// The normal form of a header with this value. `languages` are those that the origin has, if the
 /// operator has named them.
 #[must_use]
-pub fn keyed_form(
-    name: &HeaderName,
-    lines: &[&HeaderValue],
-    languages: Option<&[Box<str>]>,
-) -> KeyedForm {
-    let mut joined: SmallVec<[u8; 256]> = SmallVec::new();
-    let value: &[u8] = match lines {
-        [line] => line.as_bytes(),
-        lines => {
-            for line in lines {
-                joined.extend_from_slice(line.as_bytes());
-                joined.push(b',');
-            }
-            &joined
-        }
-    };
+pub fn keyed_form(name: &HeaderName, value: &[u8], languages: Option<&[Box<str>]>) -> KeyedForm {
     if value.len() > MAX_VALUE {
         return KeyedForm::Default;
     }

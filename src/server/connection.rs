@@ -37,7 +37,7 @@ use super::socket::{ConnectionPermit, Socket};
 use super::timeouts::{ConnectionTimer, Timeout, TimeoutLimits, TimerAction};
 use crate::clock::Clock;
 use crate::semantics::body::Body;
-use crate::semantics::forward::ClientPeer;
+use crate::semantics::forward::{BadRequest, ClientPeer};
 
 /// hyper's own limit of headers. Setting it, even to the same number, makes hyper keep them on the
 /// heap.
@@ -105,17 +105,17 @@ impl<S: Service> ServerContext<S> {
 }
 
 /// What the requests of one connection share.
-struct ConnectionContext<S> {
+struct ConnectionContext<S: Service> {
     server: Arc<ServerContext<S>>,
     state: Arc<ConnectionState>,
-    addr: IpAddr,
-    trusted: bool,
+    client: S::Client,
 }
 
-impl<S> ConnectionContext<S> {
+impl<S: Service> ConnectionContext<S> {
     fn new(server: Arc<ServerContext<S>>, state: Arc<ConnectionState>, addr: IpAddr) -> Self {
         let trusted = server.settings.trusted_proxies.iter().any(|network| network.contains(addr));
-        Self { server, state, addr, trusted }
+        let client = server.service.connect(ClientPeer { addr, trusted });
+        Self { server, state, client }
     }
 }
 
@@ -276,9 +276,10 @@ fn record_end(end: &ConnectionEnd, state: &ConnectionState, counters: &ServerCou
 }
 
 /// A request for the service, or the reason to reject it.
-#[expect(clippy::large_enum_variant, reason = "a box would cost an allocation for each request")]
 enum RequestCheck {
     Admitted(Request<Body>),
+    /// The service refuses it, so that it is logged as others are.
+    Flawed(Request<Body>, BadRequest),
     Refused(StatusCode, &'static str),
 }
 
@@ -289,14 +290,14 @@ fn check_request<S>(
     arrival: &Arrival,
     request: Request<Incoming>,
 ) -> RequestCheck {
-    if arrival.flawed {
-        // SECURITY: request smuggling. RFC 9112 section 6.1 allows rejecting such a message, and
-        // requires closing the connection.
-        server.counters.framing_errors.inc();
-        return RequestCheck::Refused(
-            StatusCode::BAD_REQUEST,
-            "both Content-Length and Transfer-Encoding",
-        );
+    if let Some(flaw) = arrival.flaw {
+        // SECURITY: request smuggling. RFC 9112 section 6.1 allows rejecting a message with two
+        // lengths, and requires closing the connection. A target that was cut names something else
+        // than the client does.
+        if flaw.is_of_framing() {
+            server.counters.framing_errors.inc();
+        }
+        return RequestCheck::Flawed(request.map(|_| Body::empty()), flaw.bad_request());
     }
     if request.headers().len() > server.settings.max_headers {
         // Only HTTP/2 gets here: for HTTP/1 hyper counts the fields, for HTTP/2 it knows only the
@@ -317,19 +318,23 @@ async fn respond<S: Service>(
     version: Version,
 ) -> Result<Response<ResponseBody>, Infallible> {
     let service = &context.server.service;
-    let mut response = match checked {
-        RequestCheck::Refused(status, why) => refuse(&**service, version, status, why),
-        RequestCheck::Admitted(request) => {
-            let peer = ClientPeer { addr: context.addr, trusted: context.trusted };
-            match AssertUnwindSafe(service.call(request, peer)).catch_unwind().await {
-                Ok(response) => response,
-                Err(panic) => panicked(&context.server, &*panic),
-            }
+    let (request, flaw) = match checked {
+        RequestCheck::Admitted(request) => (request, None),
+        RequestCheck::Flawed(request, flaw) => (request, Some(flaw)),
+        RequestCheck::Refused(status, why) => {
+            let response = refuse(&**service, version, status, why);
+            return Ok(response.map(|body| ResponseBody::new(body, busy)));
         }
     };
-    if context.server.leaving.load(Ordering::Relaxed)
-        && version < Version::HTTP_2
-        && response.status() != StatusCode::SWITCHING_PROTOCOLS
+    let call = service.call(request, &context.client, flaw);
+    let mut response = match AssertUnwindSafe(call).catch_unwind().await {
+        Ok(response) => response,
+        Err(panic) => panicked(&context.server, &*panic),
+    };
+    if flaw.is_some()
+        || context.server.leaving.load(Ordering::Relaxed)
+            && version < Version::HTTP_2
+            && response.status() != StatusCode::SWITCHING_PROTOCOLS
     {
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }

@@ -7,7 +7,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed};
 
-use super::framing::{RequestProgress, StreamPosition};
+use super::framing::{FlawedHead, HeadFlaw, Scanner, StreamPosition};
 
 /// The shared state of one connection.
 #[derive(Debug, Default)]
@@ -18,8 +18,9 @@ pub(super) struct ConnectionState {
     open: AtomicU32,
     /// A [`StreamPosition`].
     position: AtomicU8,
-    /// One more than the number of the request that carries both `Content-Length` and
-    /// `Transfer-Encoding`; 0 when there is none.
+    /// How many heads the scanner has seen the end of; all, where it sees none.
+    heads: AtomicU32,
+    /// The [`FlawedHead`], packed; 0 when there is none.
     flawed: AtomicU64,
     /// Whether the client's socket takes no bytes at the moment, and how often it has begun to take
     /// them again.
@@ -60,8 +61,8 @@ pub(super) struct StageMark {
 #[derive(Debug)]
 pub(super) struct Arrival {
     pub busy: BusyGuard,
-    /// It has both `Content-Length` and `Transfer-Encoding`.
-    pub flawed: bool,
+    /// What is wrong with its head.
+    pub flaw: Option<HeadFlaw>,
 }
 
 /// Keeps the connection busy until it is dropped.
@@ -74,18 +75,25 @@ impl ConnectionState {
     pub(super) fn begin(self: &Arc<Self>) -> Arrival {
         let number = self.served.load(Relaxed);
         self.served.store(number.wrapping_add(1), Relaxed);
-        let flawed = self.flawed.load(Relaxed) == u64::from(number) + 1;
-        Arrival { busy: self.busy(), flawed }
+        Arrival { busy: self.busy(), flaw: self.flaw(number) }
+    }
+
+    fn flaw(&self, number: u32) -> Option<HeadFlaw> {
+        if number >= self.heads.load(Relaxed) {
+            return Some(HeadFlaw::Unseen);
+        }
+        match self.flawed.load(Relaxed) {
+            0 => None,
+            packed if packed >> 2 != u64::from(number) => None,
+            packed if packed & 3 == 1 + HeadFlaw::TwoLengths as u64 => Some(HeadFlaw::TwoLengths),
+            _ => Some(HeadFlaw::Fragment),
+        }
     }
 
     /// Records one more message in progress.
     pub(super) fn busy(self: &Arc<Self>) -> BusyGuard {
         self.open.fetch_add(1, Relaxed);
         BusyGuard(Arc::clone(self))
-    }
-
-    pub(super) fn progress(&self) -> RequestProgress {
-        RequestProgress { served: self.served.load(Relaxed), busy: self.open.load(Relaxed) > 0 }
     }
 
     pub(super) fn mark(&self) -> StageMark {
@@ -127,8 +135,13 @@ impl ConnectionState {
         place == StreamPosition::Head as u8 || place == StreamPosition::Body as u8
     }
 
-    pub(super) fn set_flawed(&self, number: u32) {
-        self.flawed.store(u64::from(number) + 1, Relaxed);
+    /// Records what the scanner has seen, before hyper parses the same bytes.
+    pub(super) fn set_scanned(&self, scanner: &Scanner, flawed: Option<FlawedHead>) {
+        let sees_heads = scanner.position() != StreamPosition::Opaque;
+        self.heads.store(if sees_heads { scanner.heads() } else { u32::MAX }, Relaxed);
+        if let Some(FlawedHead { number, flaw }) = flawed {
+            self.flawed.store(u64::from(number) << 2 | (1 + flaw as u64), Relaxed);
+        }
     }
 
     pub(super) fn set_blocked(&self) {

@@ -1,17 +1,21 @@
 //! Watches the bytes of HTTP/1 request heads for what hyper does not report.
 //!
-//! Owns two findings: where in a message the connection is (see [`StreamPosition`]), and whether a
-//! head carried both `Content-Length` and `Transfer-Encoding`. hyper drops the length of such a
-//! message and serves it; the server rejects it (RFC 9112 section 6.1). This file parses nothing
-//! else and changes nothing: hyper stays the parser. It must not know sockets, timers or services.
+//! Owns two findings: where in a message the connection is (see [`StreamPosition`]), and what is
+//! wrong with a head although hyper serves it (see [`HeadFlaw`]). Everything else is left to hyper.
+//! This file changes no byte, and must not know sockets, timers or services.
 
-use memchr::memchr_iter;
+mod chunks;
+
+use memchr::{memchr, memchr_iter};
+
+use self::chunks::{ChunkProgress, Chunks};
+use crate::semantics::forward::BadRequest;
 
 /// What an HTTP/2 connection with prior knowledge begins with (RFC 9113 section 3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
-/// How much of a line is kept when a read ends inside it: enough for the longest name, and a length
-/// with much white space.
+/// How much of a header line is read: enough for the longest name, and a length with much white
+/// space.
 const KEPT_BYTES: usize = 64;
 
 /// Where in the stream of messages the last byte read was.
@@ -21,37 +25,57 @@ pub(super) enum StreamPosition {
     Between = 0,
     /// Inside a head.
     Head = 1,
-    /// Inside a body, or after one whose end is not tracked.
+    /// Inside a body, or behind a message after which hyper closes the connection.
     Body = 2,
     /// In a stream that is not HTTP/1: HTTP/2, or a tunnel.
     Opaque = 3,
 }
 
-/// What the server has done with the connection's requests when bytes arrive.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct RequestProgress {
-    /// Requests handed to the service so far.
-    pub served: u32,
-    /// Whether one of them is still being read or answered.
-    pub busy: bool,
+/// What is wrong with a head that hyper accepts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum HeadFlaw {
+    /// It has both `Content-Length` and `Transfer-Encoding`. hyper drops the length.
+    TwoLengths = 0,
+    /// Its target has a fragment. hyper cuts it off, so that `DELETE /dav/x/#y` would delete
+    /// `/dav/x/`.
+    Fragment = 1,
+    /// It stands behind a message whose end this file and hyper see in different places. That is
+    /// impossible unless one of them has changed; such a head is not trusted.
+    Unseen = 2,
 }
 
-/// The watcher of one connection.
-///
-/// It follows pipelined requests, and skips bodies whose length is known. After a chunked body it
-/// waits until the request has been answered and takes the next byte as the start of a head. A head
-/// of which a part came in the same read as the end of a chunked body is therefore seen only in
-/// part, and may carry both headers unnoticed. That is harmless: hyper obeys `Transfer-Encoding`,
-/// closes the connection after the answer, so that no byte behind the message is taken for a
-/// request, and the message gets new framing on its way to the origin.
+impl HeadFlaw {
+    /// Why the request is rejected.
+    pub(super) const fn bad_request(self) -> BadRequest {
+        match self {
+            Self::TwoLengths => BadRequest::TwoLengths,
+            Self::Fragment => BadRequest::Fragment,
+            Self::Unseen => BadRequest::Framing,
+        }
+    }
+
+    /// Whether the bounds of the message are in doubt.
+    pub(super) const fn is_of_framing(self) -> bool {
+        matches!(self, Self::TwoLengths | Self::Unseen)
+    }
+}
+
+/// The first flawed head of a connection. The response to it is the connection's last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct FlawedHead {
+    /// Its number, counted as the service's calls are.
+    pub number: u32,
+    pub flaw: HeadFlaw,
+}
+
+/// The watcher of one connection. It follows pipelined requests, and skips their bodies.
 #[derive(Debug)]
 pub(super) struct Scanner {
     state: ScanState,
-    /// The number of the head that is being watched, counted as the service's calls are.
-    head: u32,
-    /// Whether the request line has been seen: empty lines before it mean nothing (RFC 9112 section
-    /// 2.2).
-    started: bool,
+    /// How many heads have ended.
+    heads: u32,
+    request_line: RequestLine,
+    fragment: bool,
     length: Length,
     transfer_encoded: bool,
     /// The start of the line that the last read ended in, and how long that line is so far.
@@ -64,8 +88,22 @@ enum ScanState {
     Preface(usize),
     Head,
     Body(u64),
-    Blind,
+    Chunked(Chunks),
+    /// hyper closes the connection after this message.
+    Last,
     Opaque,
+}
+
+/// How far the request line has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum RequestLine {
+    /// To the space behind the method at most. Empty lines before it mean nothing (RFC 9112 section
+    /// 2.2).
+    Method,
+    /// Behind that space.
+    Target,
+    /// To its end.
+    Over,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,8 +117,9 @@ impl Scanner {
     pub(super) const fn new() -> Self {
         Self {
             state: ScanState::Preface(0),
-            head: 0,
-            started: false,
+            heads: 0,
+            request_line: RequestLine::Method,
+            fragment: false,
             length: Length::Absent,
             transfer_encoded: false,
             line_start: [0; KEPT_BYTES],
@@ -88,17 +127,12 @@ impl Scanner {
         }
     }
 
-    /// Scans the bytes of one read. Returns the number of the request that carries both headers,
-    /// when its head ends here.
-    pub(super) fn feed(&mut self, mut bytes: &[u8], progress: RequestProgress) -> Option<u32> {
-        if self.state == ScanState::Blind && progress.served > self.head && !progress.busy {
-            self.head = progress.served;
-            self.state = ScanState::Head;
-        }
+    /// Scans the bytes of one read. Returns the flawed head that ends here, if any does.
+    pub(super) fn feed(&mut self, mut bytes: &[u8]) -> Option<FlawedHead> {
         let mut flawed = None;
         while !bytes.is_empty() {
             match self.state {
-                ScanState::Opaque | ScanState::Blind => break,
+                ScanState::Opaque | ScanState::Last => break,
                 ScanState::Head => bytes = self.head(bytes, &mut flawed),
                 ScanState::Body(left) => {
                     let here =
@@ -107,10 +141,23 @@ impl Scanner {
                     self.state = if left == 0 { ScanState::Head } else { ScanState::Body(left) };
                     bytes = &bytes[here..];
                 }
+                ScanState::Chunked(ref mut chunks) => match chunks.feed(bytes) {
+                    ChunkProgress::More => break,
+                    ChunkProgress::End(rest) => {
+                        self.state = ScanState::Head;
+                        bytes = rest;
+                    }
+                    ChunkProgress::Malformed => self.state = ScanState::Last,
+                },
                 ScanState::Preface(matched) => bytes = self.preface(bytes, matched),
             }
         }
         flawed
+    }
+
+    /// How many heads have ended.
+    pub(super) const fn heads(&self) -> u32 {
+        self.heads
     }
 
     /// Where the last byte was.
@@ -118,9 +165,11 @@ impl Scanner {
         match self.state {
             ScanState::Preface(0) => StreamPosition::Between,
             ScanState::Preface(_) => StreamPosition::Head,
-            ScanState::Head if self.started || self.line > 0 => StreamPosition::Head,
+            ScanState::Head if self.line > 0 || matches!(self.request_line, RequestLine::Over) => {
+                StreamPosition::Head
+            }
             ScanState::Head => StreamPosition::Between,
-            ScanState::Body(_) | ScanState::Blind => StreamPosition::Body,
+            ScanState::Body(_) | ScanState::Chunked(_) | ScanState::Last => StreamPosition::Body,
             ScanState::Opaque => StreamPosition::Opaque,
         }
     }
@@ -145,28 +194,46 @@ impl Scanner {
     }
 
     /// Goes through lines up to the end of the head. Returns the bytes behind it.
-    fn head<'a>(&mut self, bytes: &'a [u8], flawed: &mut Option<u32>) -> &'a [u8] {
+    fn head<'a>(&mut self, bytes: &'a [u8], flawed: &mut Option<FlawedHead>) -> &'a [u8] {
         let mut start = 0;
         // RFC 9112 section 2.2 lets a bare LF end a line, and hyper takes it: so LF alone is looked
         // for.
         for end in memchr_iter(b'\n', bytes) {
             let piece = &bytes[start..end];
             start = end + 1;
+            self.target(piece);
             let ended = if self.line == 0 {
-                self.line(piece)
+                self.line(&piece[..piece.len().min(KEPT_BYTES)], piece.len())
             } else {
                 self.keep_line_start(piece);
                 let (kept, line) = (self.line_start, self.line);
                 self.line = 0;
-                if line > KEPT_BYTES { self.cut_line(&kept) } else { self.line(&kept[..line]) }
+                self.line(&kept[..line.min(KEPT_BYTES)], line)
             };
             if ended {
                 self.finish(flawed);
                 return &bytes[start..];
             }
         }
-        self.keep_line_start(&bytes[start..]);
+        let rest = &bytes[start..];
+        self.target(rest);
+        self.keep_line_start(rest);
         &[]
+    }
+
+    /// A piece of a line. In the request line it looks for a fragment behind the method, in which
+    /// `#` is an ordinary character (RFC 9110 section 5.6.2).
+    fn target(&mut self, piece: &[u8]) {
+        let rest = match self.request_line {
+            RequestLine::Over => return,
+            RequestLine::Target => piece,
+            RequestLine::Method => {
+                let Some(space) = memchr(b' ', piece) else { return };
+                self.request_line = RequestLine::Target;
+                &piece[space + 1..]
+            }
+        };
+        self.fragment |= memchr(b'#', rest).is_some();
     }
 
     fn keep_line_start(&mut self, piece: &[u8]) {
@@ -177,30 +244,21 @@ impl Scanner {
         self.line = self.line.saturating_add(piece.len());
     }
 
-    /// A line whose end was not kept: its name is there, its value may not be.
-    fn cut_line(&mut self, start: &[u8]) -> bool {
-        let before = self.length;
-        self.line(start);
-        if self.length != before {
-            self.length = Length::Unclear;
-        }
-        false
-    }
-
-    /// One whole line without its LF. True when it ends the head.
-    fn line(&mut self, line: &[u8]) -> bool {
-        let line = line.strip_suffix(b"\r").unwrap_or(line);
+    /// One line without its LF: its start, and the length of the whole. True when it ends the head.
+    fn line(&mut self, start: &[u8], length: usize) -> bool {
+        let is_whole = length == start.len();
+        let line = if is_whole { start.strip_suffix(b"\r").unwrap_or(start) } else { start };
         if line.is_empty() {
-            return self.started;
+            return self.request_line == RequestLine::Over;
         }
-        if !self.started {
-            self.started = true;
+        if self.request_line != RequestLine::Over {
+            self.request_line = RequestLine::Over;
             return false;
         }
         match line[0] | 0x20 {
             b'c' => {
                 if let Some(value) = after_name(line, b"content-length:") {
-                    self.length = parse_length(value);
+                    self.length = if is_whole { parse_length(value) } else { Length::Unclear };
                 }
             }
             b't' => self.transfer_encoded |= after_name(line, b"transfer-encoding:").is_some(),
@@ -209,20 +267,30 @@ impl Scanner {
         false
     }
 
-    fn finish(&mut self, flawed: &mut Option<u32>) {
-        if self.transfer_encoded && self.length != Length::Absent {
-            *flawed = Some(self.head);
+    fn finish(&mut self, flawed: &mut Option<FlawedHead>) {
+        let flaw = if self.transfer_encoded && self.length != Length::Absent {
+            Some(HeadFlaw::TwoLengths)
+        } else if self.fragment {
+            Some(HeadFlaw::Fragment)
+        } else {
+            None
+        };
+        if let Some(flaw) = flaw {
+            *flawed = Some(FlawedHead { number: self.heads, flaw });
         }
+        self.heads = self.heads.wrapping_add(1);
         self.state = match self.length {
-            _ if self.transfer_encoded => ScanState::Blind,
-            Length::Unclear => ScanState::Blind,
+            // The first flawed head is the last one: nothing behind it is a request.
+            _ if flaw.is_some() => ScanState::Last,
+            _ if self.transfer_encoded => ScanState::Chunked(Chunks::new()),
+            // hyper rejects a length that is none. One behind much white space is legal, and what
+            // follows its message is not served.
+            Length::Unclear => ScanState::Last,
             Length::Absent | Length::Bytes(0) => ScanState::Head,
             Length::Bytes(length) => ScanState::Body(length),
         };
-        if self.state != ScanState::Blind {
-            self.head = self.head.wrapping_add(1);
-        }
-        self.started = false;
+        self.request_line = RequestLine::Method;
+        self.fragment = false;
         self.length = Length::Absent;
         self.transfer_encoded = false;
     }
@@ -244,119 +312,4 @@ fn parse_length(value: &[u8]) -> Length {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const FRESH: RequestProgress = RequestProgress { served: 0, busy: false };
-
-    fn flawed(bytes: &[u8]) -> Option<u32> {
-        Scanner::new().feed(bytes, FRESH)
-    }
-
-    #[test]
-    fn both_headers_are_seen_in_either_order_case_and_line_end() {
-        assert_eq!(
-            flawed(b"POST / HTTP/1.1\r\ncontent-length: 5\r\nTransfer-Encoding: chunked\r\n\r\n"),
-            Some(0)
-        );
-        assert_eq!(
-            flawed(b"POST / HTTP/1.1\nTRANSFER-ENCODING:chunked\nContent-Length:5\n\n"),
-            Some(0)
-        );
-        assert_eq!(
-            flawed(
-                b"\r\nPOST / HTTP/1.1\r\ntransfer-encoding: x\r\nX: y\r\ncontent-length: \r\n\r\n"
-            ),
-            Some(0)
-        );
-    }
-
-    #[test]
-    fn one_of_them_or_a_name_that_only_looks_alike_is_fine() {
-        assert_eq!(flawed(b"POST / HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n"), None);
-        assert_eq!(flawed(b"POST / HTTP/1.1\r\ncontent-length: 5\r\n\r\nhello"), None);
-        assert_eq!(
-            flawed(b"POST / HTTP/1.1\r\ncontent-lengthy: 5\r\ntransfer-encoding: chunked\r\n\r\n"),
-            None
-        );
-        assert_eq!(
-            flawed(
-                b"POST / HTTP/1.1\r\nx: transfer-encoding: chunked\r\ncontent-length: 0\r\n\r\n"
-            ),
-            None
-        );
-    }
-
-    #[test]
-    fn every_split_of_the_bytes_finds_the_same() {
-        let bytes = b"GET /1 HTTP/1.1\r\nHost: a\r\n\r\nPOST /2 HTTP/1.1\r\nContent-Length: \
-            12\r\n\r\n\r\n\r\nGET / HTPPOST /3 HTTP/1.1\r\nX-Long: \
-            0123456789012345678901234567890123456789012345678901234567890123456789\r\n\
-            Content-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n";
-        for first in 0..bytes.len() {
-            for second in first..bytes.len() {
-                let mut scanner = Scanner::new();
-                let found = [&bytes[..first], &bytes[first..second], &bytes[second..]]
-                    .into_iter()
-                    .fold(None, |found, piece| scanner.feed(piece, FRESH).or(found));
-                assert_eq!(found, Some(2), "split at {first} and {second}");
-                assert_eq!(scanner.position(), StreamPosition::Body);
-            }
-        }
-    }
-
-    #[test]
-    fn a_body_that_looks_like_a_head_is_skipped() {
-        let body = "x\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n";
-        let message = format!("POST / HTTP/1.1\r\ncontent-length: {}\r\n\r\n{body}", body.len());
-        let mut scanner = Scanner::new();
-        assert_eq!(scanner.feed(message.as_bytes(), FRESH), None);
-        assert_eq!(scanner.position(), StreamPosition::Between);
-    }
-
-    #[test]
-    fn after_a_chunked_body_it_waits_for_the_answer() {
-        let mut scanner = Scanner::new();
-        let bad = b"POST / HTTP/1.1\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n";
-        assert_eq!(
-            scanner.feed(b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n", FRESH),
-            None
-        );
-        assert_eq!(
-            scanner.feed(bad, RequestProgress { served: 1, busy: true }),
-            None,
-            "these are bytes of the body"
-        );
-        assert_eq!(scanner.feed(bad, RequestProgress { served: 1, busy: false }), Some(1));
-    }
-
-    #[test]
-    fn places_tell_idle_from_a_half_sent_head() {
-        let mut scanner = Scanner::new();
-        assert_eq!(scanner.position(), StreamPosition::Between);
-        scanner.feed(b"P", FRESH);
-        assert_eq!(scanner.position(), StreamPosition::Head);
-        scanner.feed(b"UT / HTTP/1.1\r\n", FRESH);
-        assert_eq!(scanner.position(), StreamPosition::Head);
-        scanner.feed(b"\r\n", FRESH);
-        assert_eq!(scanner.position(), StreamPosition::Between);
-        scanner.feed(b"\r\n", FRESH);
-        assert_eq!(
-            scanner.position(),
-            StreamPosition::Between,
-            "an empty line between requests is not a request"
-        );
-    }
-
-    #[test]
-    fn the_preface_of_http2_ends_the_watch() {
-        let mut scanner = Scanner::new();
-        scanner.feed(&PREFACE[..10], FRESH);
-        scanner.feed(&PREFACE[10..], FRESH);
-        assert_eq!(scanner.position(), StreamPosition::Opaque);
-        assert_eq!(
-            scanner.feed(b"x\r\ncontent-length:1\r\ntransfer-encoding:x\r\n\r\n", FRESH),
-            None
-        );
-    }
-}
+mod tests;

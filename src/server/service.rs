@@ -5,11 +5,18 @@ use std::sync::Arc;
 use http::{Request, Response, StatusCode};
 
 use crate::semantics::body::Body;
-use crate::semantics::forward::ClientPeer;
+use crate::semantics::forward::{BadRequest, ClientPeer};
 
 /// What the server calls for each request. It never fails: failures are responses.
 pub trait Service: Send + Sync + 'static {
-    /// Handles a request.
+    /// What the service knows of one client connection. Dropped when the connection ends, or with
+    /// the last of its requests.
+    type Client: Send + Sync + 'static;
+
+    /// A client has connected.
+    fn connect(&self, peer: ClientPeer) -> Self::Client;
+
+    /// Handles a request. One with a flaw has no body and must be refused.
     ///
     /// Write it as an `async fn`: a panic inside the future becomes a 500, a panic before the
     /// future exists ends the connection. The future is dropped when the client goes away. A
@@ -18,11 +25,12 @@ pub trait Service: Send + Sync + 'static {
     fn call(
         self: &Arc<Self>,
         request: Request<Body>,
-        peer: ClientPeer,
+        client: &Self::Client,
+        flaw: Option<BadRequest>,
     ) -> impl Future<Output = Response<Body>> + Send;
 
-    /// The response to a message that breaks the framing rules, to one connection too many, and
-    /// after a panic. Its body must be in memory. The server adds `Connection: close` where the
+    /// The response to a message with too many headers, to one connection too many, and after a
+    /// panic. Its body must be in memory. The server adds `Connection: close` where the
     /// connection ends.
     fn refuse(&self, status: StatusCode, why: &'static str) -> Response<Body>;
 }

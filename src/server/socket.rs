@@ -87,9 +87,8 @@ impl Socket {
         if self.position == StreamPosition::Opaque || self.state.is_opaque() {
             return;
         }
-        if let Some(number) = self.scanner.feed(bytes, self.state.progress()) {
-            self.state.set_flawed(number);
-        }
+        let flawed = self.scanner.feed(bytes);
+        self.state.set_scanned(&self.scanner, flawed);
         let place = self.scanner.position();
         if place != self.position {
             self.position = place;

@@ -18,7 +18,7 @@ use tokio::task::JoinHandle;
 
 use super::*;
 use crate::semantics::body::Body;
-use crate::semantics::forward::ClientPeer;
+use crate::semantics::forward::{BadRequest, ClientPeer};
 
 /// An app that does what the path says.
 struct App {
@@ -28,7 +28,21 @@ struct App {
 }
 
 impl Service for App {
-    async fn call(self: &Arc<Self>, request: Request<Body>, peer: ClientPeer) -> Response<Body> {
+    type Client = ClientPeer;
+
+    fn connect(&self, peer: ClientPeer) -> ClientPeer {
+        peer
+    }
+
+    async fn call(
+        self: &Arc<Self>,
+        request: Request<Body>,
+        peer: &ClientPeer,
+        flaw: Option<BadRequest>,
+    ) -> Response<Body> {
+        if let Some(flaw) = flaw {
+            return self.refuse(flaw.status(), flaw.as_str());
+        }
         self.calls.fetch_add(1, Ordering::SeqCst);
         let (head, body) = request.into_parts();
         match head.uri.path() {

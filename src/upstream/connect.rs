@@ -5,24 +5,20 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
-use parking_lot::Mutex;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, ServerName};
 use socket2::{SockRef, TcpKeepalive};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
-use tokio::sync::OwnedSemaphorePermit;
 use tokio_rustls::TlsConnector;
-use tokio_rustls::client::TlsStream;
 
 use super::counters::{CountGuard, UpstreamCounters};
 use super::error::{UpstreamError, UpstreamSetupError};
 use super::settings::UpstreamSettings;
+use super::socket::{SocketHandle, Stream, UpstreamSocket};
 use super::upload::Upload;
 
 /// The smallest buffer that hyper accepts.
@@ -35,6 +31,8 @@ pub(super) type Sender = http1::SendRequest<Upload>;
 /// The side of a connection that reads and writes. Boxed: hyper does not name the type of one that
 /// may be upgraded.
 pub(super) type Driver = Pin<Box<dyn Future<Output = hyper::Result<()>> + Send>>;
+
+pub(super) type NewConnection = (Sender, Driver, SocketHandle);
 
 /// Makes connections to the one target.
 pub(super) struct Connector {
@@ -82,7 +80,7 @@ impl Connector {
     }
 
     /// A new connection, within the connect timeout.
-    pub(super) async fn connect(&self) -> Result<(Sender, Driver, PermitSlot), UpstreamError> {
+    pub(super) async fn connect(&self) -> Result<NewConnection, UpstreamError> {
         match tokio::time::timeout(self.timeout, self.dial()).await {
             Ok(Ok(connection)) => Ok(connection),
             Ok(Err(error)) => Err(UpstreamError::Connect(error)),
@@ -90,7 +88,7 @@ impl Connector {
         }
     }
 
-    async fn dial(&self) -> io::Result<(Sender, Driver, PermitSlot)> {
+    async fn dial(&self) -> io::Result<NewConnection> {
         let tcp = self.tcp().await?;
         self.counters.connects.inc();
         let open = CountGuard::up(&self.counters.open);
@@ -98,11 +96,11 @@ impl Connector {
             None => Stream::Plain(tcp),
             Some((tls, name)) => Stream::Tls(Box::new(tls.connect(name.clone(), tcp).await?)),
         };
-        let slot = PermitSlot::default();
-        let io = UpstreamSocket { stream, write_closed: false, _slot: slot.clone(), _open: open };
+        let handle = SocketHandle::default();
+        let io = UpstreamSocket::new(stream, handle.clone(), open);
         let (sender, driver) =
             self.http.handshake(TokioIo::new(io)).await.map_err(io::Error::other)?;
-        Ok((sender, Box::pin(driver.with_upgrades()), slot))
+        Ok((sender, Box::pin(driver.with_upgrades()), handle))
     }
 
     /// Tries the target's addresses in turn. The name is looked up each time, so that an origin
@@ -179,131 +177,4 @@ fn tls(ca_file: Option<&Path>) -> Result<TlsConnector, UpstreamSetupError> {
         .with_no_client_auth();
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(TlsConnector::from(Arc::new(config)))
-}
-
-/// Holds the socket's permit when the socket outlives the exchange that held it (a tunnel).
-#[derive(Clone, Default)]
-pub(super) struct PermitSlot(Arc<Mutex<Option<OwnedSemaphorePermit>>>);
-
-impl PermitSlot {
-    /// Ties the permit to the socket: closing the socket releases it.
-    pub(super) fn hold(&self, permit: OwnedSemaphorePermit) {
-        *self.0.lock() = Some(permit);
-    }
-}
-
-/// A socket towards the origin.
-pub(super) struct UpstreamSocket {
-    stream: Stream,
-    // The origin has stopped reading.
-    write_closed: bool,
-    _slot: PermitSlot,
-    _open: CountGuard,
-}
-
-enum Stream {
-    Plain(TcpStream),
-    Tls(Box<TlsStream<TcpStream>>),
-}
-
-impl UpstreamSocket {
-    /// An origin that responds early (413, 401) and closes makes writes fail while its response
-    /// waits to be read. From then on writes are discarded, and reading shows how the exchange
-    /// ended.
-    fn written(
-        &mut self,
-        result: Poll<io::Result<usize>>,
-        length: usize,
-    ) -> Poll<io::Result<usize>> {
-        match result {
-            Poll::Ready(Err(error))
-                if matches!(
-                    error.kind(),
-                    io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset
-                ) =>
-            {
-                self.write_closed = true;
-                Poll::Ready(Ok(length))
-            }
-            other => other,
-        }
-    }
-}
-
-impl AsyncRead for UpstreamSocket {
-    fn poll_read(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        match &mut self.get_mut().stream {
-            Stream::Plain(stream) => Pin::new(stream).poll_read(cx, buf),
-            Stream::Tls(stream) => Pin::new(stream).poll_read(cx, buf),
-        }
-    }
-}
-
-impl AsyncWrite for UpstreamSocket {
-    fn poll_write(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        let this = self.get_mut();
-        if this.write_closed {
-            return Poll::Ready(Ok(buf.len()));
-        }
-        let result = match &mut this.stream {
-            Stream::Plain(stream) => Pin::new(stream).poll_write(cx, buf),
-            Stream::Tls(stream) => Pin::new(stream).poll_write(cx, buf),
-        };
-        this.written(result, buf.len())
-    }
-
-    fn poll_write_vectored(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        let this = self.get_mut();
-        let length = bufs.iter().map(|buf| buf.len()).sum();
-        if this.write_closed {
-            return Poll::Ready(Ok(length));
-        }
-        let result = match &mut this.stream {
-            Stream::Plain(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
-            Stream::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
-        };
-        this.written(result, length)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        match &self.stream {
-            Stream::Plain(stream) => stream.is_write_vectored(),
-            Stream::Tls(stream) => stream.is_write_vectored(),
-        }
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let this = self.get_mut();
-        if this.write_closed {
-            return Poll::Ready(Ok(()));
-        }
-        let result = match &mut this.stream {
-            Stream::Plain(stream) => Pin::new(stream).poll_flush(cx),
-            Stream::Tls(stream) => Pin::new(stream).poll_flush(cx),
-        };
-        // TLS writes its buffered records here.
-        match this.written(result.map_ok(|()| 0), 0) {
-            Poll::Ready(written) => Poll::Ready(written.map(drop)),
-            Poll::Pending => Poll::Pending,
-        }
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match &mut self.get_mut().stream {
-            Stream::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
-            Stream::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
-        }
-    }
 }

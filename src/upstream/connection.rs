@@ -6,10 +6,11 @@ use std::task::{Context, Poll, Waker, ready};
 use std::time::{Duration, Instant};
 
 use http::Request;
-use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Sleep;
 
-use super::connect::{Driver, PermitSlot, Sender};
+use super::connect::{Driver, NewConnection, Sender};
+use super::permits::Permits;
+use super::socket::SocketHandle;
 use super::upload::Upload;
 use crate::clock::Clock;
 
@@ -17,7 +18,9 @@ use crate::clock::Clock;
 pub(super) struct Connection {
     sender: Sender,
     driver: DriverState,
-    slot: PermitSlot,
+    socket: SocketHandle,
+    /// It serves no other request.
+    spent: bool,
     pub(super) deadline: DeadlineTimer,
 }
 
@@ -54,12 +57,19 @@ impl<F: Future<Output = Result<http::Response<hyper::body::Incoming>, SendFailur
 pub(super) type SendFailure = hyper::client::conn::TrySendError<Request<Upload>>;
 
 impl Connection {
-    pub(super) fn new((sender, driver, slot): (Sender, Driver, PermitSlot)) -> Self {
-        Self { sender, driver: DriverState::Here(driver), slot, deadline: DeadlineTimer::default() }
+    pub(super) fn new((sender, driver, socket): NewConnection) -> Self {
+        Self {
+            sender,
+            driver: DriverState::Here(driver),
+            socket,
+            spent: false,
+            deadline: DeadlineTimer::default(),
+        }
     }
 
     /// Hands hyper a request. Nothing is written until the connection is driven.
-    pub(super) fn send(&mut self, request: Request<Upload>) -> impl ResponseFuture + use<> {
+    pub(super) fn send(&mut self, mut request: Request<Upload>) -> impl ResponseFuture + use<> {
+        request.body_mut().begin(&self.socket);
         self.sender.try_send_request(request)
     }
 
@@ -99,8 +109,27 @@ impl Connection {
         step(&mut nobody)
     }
 
+    /// Closes the connection after this exchange.
+    pub(super) const fn spend(&mut self) {
+        self.spent = true;
+    }
+
+    /// Like [`Self::is_free`], with a look at the socket itself: bytes that have just arrived may
+    /// not have been reported to this process yet.
+    pub(super) fn is_free_now(&mut self) -> bool {
+        self.socket.set_probe(true);
+        let is_free = self.is_free();
+        self.socket.set_probe(false);
+        is_free
+    }
+
     /// Whether the connection is open, silent and ready for a request.
     pub(super) fn is_free(&mut self) -> bool {
+        // SECURITY: an origin that answers before it has the whole request may never read the rest,
+        // and take it for the next request.
+        if self.spent || self.socket.answered_early() {
+            return false;
+        }
         let mut nobody = Context::from_waker(Waker::noop());
         // The first poll may only finish the last exchange. Unexpected bytes end the connection
         // here.
@@ -116,9 +145,9 @@ impl Connection {
     }
 
     /// Gives the connection a task of its own, which ends with this connection. The socket takes
-    /// over the permit.
-    pub(super) fn detach(&mut self, permit: Option<OwnedSemaphorePermit>) {
-        self.hold(permit);
+    /// over the permits.
+    pub(super) fn detach(&mut self, permits: Option<Permits>) {
+        self.hold(permits);
         match std::mem::replace(&mut self.driver, DriverState::Over) {
             DriverState::Here(driver) => {
                 self.driver = DriverState::Task {
@@ -129,10 +158,10 @@ impl Connection {
         }
     }
 
-    /// Lets an upgraded connection go. Its socket, which takes over the permit, belongs to whoever
+    /// Lets an upgraded connection go. Its socket, which takes over the permits, belongs to whoever
     /// awaits the upgrade.
-    pub(super) fn into_tunnel(mut self, permit: Option<OwnedSemaphorePermit>) {
-        self.hold(permit);
+    pub(super) fn into_tunnel(mut self, permits: Option<Permits>) {
+        self.hold(permits);
         self.drive(&mut Context::from_waker(Waker::noop()));
         // The rest of the request is written in the background; the socket's keep-alive finds an
         // origin that is stuck.
@@ -141,9 +170,9 @@ impl Connection {
         }
     }
 
-    fn hold(&self, permit: Option<OwnedSemaphorePermit>) {
-        if let Some(permit) = permit {
-            self.slot.hold(permit);
+    fn hold(&self, permits: Option<Permits>) {
+        if let Some(permits) = permits {
+            self.socket.hold(permits);
         }
     }
 }

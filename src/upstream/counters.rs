@@ -28,6 +28,10 @@ pub struct UpstreamCounters {
     pub open: Arc<AtomicUsize>,
     /// Connections waiting for a request now.
     pub idle: Arc<AtomicUsize>,
+    /// Connections that belong to one client now, in use or not.
+    pub pinned: Arc<AtomicUsize>,
+    /// Requests that got a connection for themselves alone, because too many belong to clients.
+    pub pins_rejected: Arc<Counter>,
     /// Requests waiting for a connection now.
     pub waiting: Arc<AtomicUsize>,
 }

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use hyper::body::Incoming;
 
-use super::pool::PooledConnection;
+use super::checkout::Checkout;
 use super::trailers::without_forbidden_trailers;
 use crate::clock::Clock;
 use crate::semantics::body::BodyError;
@@ -26,15 +26,15 @@ pub(super) enum BodyStart {
 
 /// Reads the part of the body that arrived with its head. A small response is then complete, and
 /// its connection free at once.
-pub(super) fn begin(
-    pooled: &mut PooledConnection,
+pub(super) fn begin<C: Checkout>(
+    checkout: &mut C,
     body: &mut Incoming,
     cx: &mut Context<'_>,
 ) -> BodyStart {
     let mut frames = VecDeque::new();
     let mut first: Option<Bytes> = None;
     loop {
-        match poll_incoming(pooled, body, cx) {
+        match poll_incoming(checkout, body, cx) {
             Poll::Ready(None) => match first {
                 Some(bytes) => return BodyStart::Whole(bytes),
                 None => return BodyStart::Whole(Bytes::new()),
@@ -61,12 +61,12 @@ pub(super) fn begin(
     }
 }
 
-fn poll_incoming(
-    pooled: &mut PooledConnection,
+fn poll_incoming<C: Checkout>(
+    checkout: &mut C,
     body: &mut Incoming,
     cx: &mut Context<'_>,
 ) -> Poll<Option<hyper::Result<Frame<Bytes>>>> {
-    match pooled.connection() {
+    match checkout.connection() {
         Some(connection) => connection.drive_until(cx, |cx| Pin::new(&mut *body).poll_frame(cx)),
         None => Pin::new(body).poll_frame(cx),
     }
@@ -74,10 +74,10 @@ fn poll_incoming(
 
 /// A response's body. Reading it to the end frees its connection; dropping it before closes the
 /// connection.
-pub(super) struct Download {
+pub(super) struct Download<C> {
     ready: VecDeque<Result<Frame<Bytes>, BodyError>>,
     body: Incoming,
-    connection: Option<PooledConnection>,
+    checkout: Option<C>,
     // How long the origin may be silent; `None` where silence is normal.
     idle_timeout: Option<Duration>,
     silent: bool,
@@ -99,18 +99,18 @@ pub(super) struct DownloadSettings {
     pub(super) broken: Arc<Counter>,
 }
 
-impl Download {
+impl<C: Checkout> Download<C> {
     pub(super) fn new(
         ready: VecDeque<Result<Frame<Bytes>, BodyError>>,
         body: Incoming,
-        pooled: PooledConnection,
+        checkout: C,
         settings: DownloadSettings,
     ) -> Self {
         let DownloadSettings { idle_timeout, clock, timeouts, broken } = settings;
         let mut this = Self {
             ready,
             body,
-            connection: Some(pooled),
+            checkout: Some(checkout),
             idle_timeout,
             silent: false,
             clock,
@@ -127,21 +127,21 @@ impl Download {
     }
 
     fn release(&mut self) {
-        if let Some(pooled) = self.connection.take() {
-            pooled.release();
+        if let Some(checkout) = self.checkout.take() {
+            checkout.release();
         }
     }
 
     fn fail(&mut self) {
         self.broken.inc();
-        self.connection = None;
+        self.checkout = None;
     }
 
     /// The origin is silent. The time counts from the first poll that had to wait, so that a slow
     /// client is not held against the origin.
     fn wait(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let (Some(idle_timeout), Some(connection)) =
-            (self.idle_timeout, self.connection.as_mut().and_then(PooledConnection::connection))
+            (self.idle_timeout, self.checkout.as_mut().and_then(C::connection))
         else {
             return Poll::Pending;
         };
@@ -153,12 +153,12 @@ impl Download {
             return Poll::Pending;
         }
         self.timeouts.inc();
-        self.connection = None;
+        self.checkout = None;
         Poll::Ready(Some(Err(Box::new(BodyIdleTimeout))))
     }
 }
 
-impl HttpBody for Download {
+impl<C: Checkout> HttpBody for Download<C> {
     type Data = Bytes;
     type Error = BodyError;
 
@@ -170,8 +170,8 @@ impl HttpBody for Download {
         if let Some(frame) = this.ready.pop_front() {
             return Poll::Ready(Some(frame));
         }
-        let Some(pooled) = &mut this.connection else { return Poll::Ready(None) };
-        let frame = match poll_incoming(pooled, &mut this.body, cx) {
+        let Some(checkout) = &mut this.checkout else { return Poll::Ready(None) };
+        let frame = match poll_incoming(checkout, &mut this.body, cx) {
             Poll::Pending => return this.wait(cx),
             Poll::Ready(frame) => frame,
         };
@@ -195,7 +195,7 @@ impl HttpBody for Download {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.ready.is_empty() && self.connection.is_none()
+        self.ready.is_empty() && self.checkout.is_none()
     }
 
     fn size_hint(&self) -> SizeHint {

@@ -13,12 +13,14 @@ use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, V
 use http_body::Body as _;
 use hyper::body::Incoming;
 
+use super::checkout::Checkout;
 use super::connect::Connector;
 use super::connection::{Connection, SendFailure};
 use super::counters::UpstreamCounters;
 use super::download::{self, BodyStart, Download, DownloadSettings};
 use super::error::UpstreamError;
-use super::pool::{Pool, PooledConnection};
+use super::pinned::PinSlot;
+use super::pool::{LastUse, Pool};
 use super::upload::{Upload, UploadProgress};
 use crate::clock::Clock;
 use crate::semantics::body::{Body, BodyError};
@@ -33,6 +35,18 @@ const MAX_UNSAFE_IDLE: Duration = Duration::from_secs(1);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CloseDelimited;
 
+/// Which connection a request takes.
+#[derive(Clone, Debug, Default)]
+pub enum ConnectionChoice {
+    /// Any. Others get it afterwards.
+    #[default]
+    Pooled,
+    /// The client's own.
+    Pinned(Arc<PinSlot>),
+    /// Any. Nobody gets it afterwards.
+    LastUse,
+}
+
 /// What every exchange needs.
 pub(super) struct Exchanger {
     pub(super) pool: Arc<Pool>,
@@ -40,6 +54,7 @@ pub(super) struct Exchanger {
     pub(super) clock: Clock,
     pub(super) counters: UpstreamCounters,
     pub(super) first_byte_timeout: Duration,
+    pub(super) reuse_after_body: bool,
     pub(super) idle_timeout: Duration,
     pub(super) host: Option<HeaderValue>,
 }
@@ -64,35 +79,85 @@ impl AttemptFailure {
     }
 }
 
+impl Exchanger {
+    /// Whether others may use the connection after this request.
+    ///
+    /// SECURITY: an origin that leaves a body unread takes it for the next request, and the
+    /// response to that for the response to whoever is next on the connection (CL.0). Origins
+    /// expect content with POST, PUT and PATCH alone (RFC 9110 9.3).
+    fn may_share_after(&self, request: &Request<Body>) -> bool {
+        request.body().is_empty()
+            || self.reuse_after_body
+                && matches!(*request.method(), Method::POST | Method::PUT | Method::PATCH)
+    }
+}
+
 pub(super) async fn send(
     inner: &Exchanger,
     mut request: Request<Body>,
+    choice: &ConnectionChoice,
 ) -> Result<Response<Body>, UpstreamError> {
     normalise(&mut request);
+    match choice {
+        ConnectionChoice::Pooled if inner.may_share_after(&request) => {
+            exchange(inner, inner.pool.pooled().await?, request).await
+        }
+        ConnectionChoice::Pooled | ConnectionChoice::LastUse => {
+            Box::pin(send_last(inner, request)).await
+        }
+        ConnectionChoice::Pinned(slot) => Box::pin(send_pinned(inner, slot, request)).await,
+    }
+}
+
+async fn send_last(
+    inner: &Exchanger,
+    request: Request<Body>,
+) -> Result<Response<Body>, UpstreamError> {
+    exchange(inner, LastUse::new(inner.pool.pooled().await?), request).await
+}
+
+async fn send_pinned(
+    inner: &Exchanger,
+    slot: &Arc<PinSlot>,
+    request: Request<Body>,
+) -> Result<Response<Body>, UpstreamError> {
+    match slot.checkout().await? {
+        Some(pinned) => exchange(inner, pinned, request).await,
+        None => send_last(inner, request).await,
+    }
+}
+
+/// Sends the request on a connection that is kept, or else on a new one.
+async fn exchange<C: Checkout>(
+    inner: &Exchanger,
+    mut checkout: C,
+    request: Request<Body>,
+) -> Result<Response<Body>, UpstreamError> {
     let upgrade = request.headers().contains_key(UPGRADE);
     // RFC 9110 9.2.2 allows repeating all idempotent methods. PUT and DELETE are left out: if
     // another write came in between, the repetition would undo it.
     let repeatable = matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS)
         && request.body().replayable().is_some();
-    let mut pooled = inner.pool.permit().await?;
     let now = inner.clock.now();
     let max_age = if repeatable { Duration::MAX } else { MAX_UNSAFE_IDLE };
 
     let (parts, body) = request.into_parts();
+    let has_body = !body.is_empty();
     let copy = if repeatable { body.replayable() } else { None };
     let (upload, progress) = Upload::new(body);
     let request = Request::from_parts(parts, upload);
-    let request = match pooled.reuse(now, max_age) {
+    let request = match checkout.reuse(now, max_age) {
         None => request,
         Some(connection) => {
             inner.counters.reused.inc();
             let copy = copy.map(|bytes| duplicate(&request, bytes));
             match attempt(inner, connection, request, progress.as_deref(), now).await {
                 Ok(response) => {
-                    return receive(inner, pooled, response, progress.as_deref(), upgrade);
+                    let sent = SentRequest { progress: progress.as_deref(), has_body, upgrade };
+                    return receive(inner, checkout, response, sent);
                 }
                 Err(failure) => {
-                    pooled.close();
+                    checkout.close();
                     let request = failure.into_retry(copy)?;
                     inner.counters.retries.inc();
                     request
@@ -101,9 +166,12 @@ pub(super) async fn send(
         }
     };
     let connection = Box::pin(inner.connector.connect()).await?;
-    let connection = pooled.install(Connection::new(connection));
+    let connection = checkout.install(Connection::new(connection));
     match attempt(inner, connection, request, progress.as_deref(), inner.clock.now()).await {
-        Ok(response) => receive(inner, pooled, response, progress.as_deref(), upgrade),
+        Ok(response) => {
+            let sent = SentRequest { progress: progress.as_deref(), has_body, upgrade };
+            receive(inner, checkout, response, sent)
+        }
         Err(failure) => Err(failure.error),
     }
 }
@@ -163,14 +231,22 @@ fn failure(mut failed: SendFailure, progress: Option<&UploadProgress>) -> Attemp
     AttemptFailure { error, unsent, closed }
 }
 
-/// Makes the response from its head and the part of its body that has arrived.
-fn receive(
-    inner: &Exchanger,
-    mut pooled: PooledConnection,
-    response: Response<Incoming>,
-    progress: Option<&UploadProgress>,
+/// What matters of a request once its response comes.
+#[derive(Clone, Copy)]
+struct SentRequest<'a> {
+    progress: Option<&'a UploadProgress>,
+    has_body: bool,
     upgrade: bool,
+}
+
+/// Makes the response from its head and the part of its body that has arrived.
+fn receive<C: Checkout>(
+    inner: &Exchanger,
+    mut checkout: C,
+    response: Response<Incoming>,
+    sent: SentRequest<'_>,
 ) -> Result<Response<Body>, UpstreamError> {
+    let SentRequest { progress, has_body, upgrade } = sent;
     let (mut parts, mut body) = response.into_parts();
     if parts.status == StatusCode::SWITCHING_PROTOCOLS {
         // SECURITY: an upgrade that the client did not request would turn a connection into a
@@ -178,12 +254,19 @@ fn receive(
         if !upgrade {
             return Err(UpstreamError::Broken("switched protocols without a request".into()));
         }
-        pooled.into_tunnel();
+        checkout.become_tunnel();
         return Ok(Response::from_parts(parts, Body::empty()));
     }
     let chunked = check_framing(&parts.headers)?;
+    if C::IS_SHARED
+        && has_body
+        && (parts.status.is_client_error() || parts.status.is_server_error())
+    {
+        // SECURITY: an origin that refuses a request may not have read its body.
+        checkout.connection().map(Connection::spend);
+    }
     if body.is_end_stream() {
-        pooled.release();
+        checkout.release();
         return Ok(Response::from_parts(parts, Body::empty()));
     }
     if !chunked && !parts.headers.contains_key(CONTENT_LENGTH) {
@@ -192,13 +275,13 @@ fn receive(
     if progress.is_some_and(|progress| !progress.over()) {
         // The origin responds while the client still sends. Both directions must make progress,
         // whichever is read first.
-        pooled.detach();
+        checkout.detach();
     }
     // The next poll registers the waker: the body is polled before anything waits for it.
     let body =
-        match download::begin(&mut pooled, &mut body, &mut Context::from_waker(Waker::noop())) {
+        match download::begin(&mut checkout, &mut body, &mut Context::from_waker(Waker::noop())) {
             BodyStart::Whole(bytes) => {
-                pooled.release();
+                checkout.release();
                 Body::full(bytes)
             }
             BodyStart::Part(ready) => {
@@ -208,7 +291,7 @@ fn receive(
                     timeouts: Arc::clone(&inner.counters.timeouts),
                     broken: Arc::clone(&inner.counters.broken),
                 };
-                Body::stream(Download::new(ready, body, pooled, settings))
+                Body::stream(Download::new(ready, body, checkout, settings))
             }
         };
     Ok(Response::from_parts(parts, body))

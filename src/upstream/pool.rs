@@ -2,7 +2,8 @@
 //!
 //! A request holds a permit from before it has a connection until its response is read to the end.
 //! Idle connections hold none, and a new connection is made only when none is idle: there are never
-//! more sockets than permits.
+//! more sockets than permits. A connection that belongs to one client (see `pinned`) keeps its
+//! permit for as long as it is open.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,9 +13,11 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use super::checkout::{Checkout, CheckoutState};
 use super::connection::Connection;
 use super::counters::{CountGuard, UpstreamCounters};
 use super::error::UpstreamError;
+use super::permits::Permits;
 use super::settings::UpstreamSettings;
 use crate::clock::Clock;
 
@@ -22,12 +25,21 @@ pub(super) struct Pool {
     // The most recently used at the back: a burst's extra connections age at the front.
     idle: Mutex<VecDeque<IdleConnection>>,
     permits: Arc<Semaphore>,
+    /// The client connections that may have a connection of their own.
+    pins: Mutex<Vec<Weak<dyn Sweep>>>,
+    pub(super) pin_permits: Arc<Semaphore>,
     max_waiting: usize,
     wait_timeout: Duration,
     keep_alive: Duration,
     clock: Clock,
-    counters: UpstreamCounters,
+    pub(super) counters: UpstreamCounters,
     reaping: AtomicBool,
+}
+
+/// What keeps a connection that is not among the idle ones.
+pub(super) trait Sweep: Send + Sync {
+    /// Closes the connection if the origin has closed it, or has sent something unasked.
+    fn sweep(&self);
 }
 
 struct IdleConnection {
@@ -38,12 +50,16 @@ struct IdleConnection {
 impl Pool {
     pub(super) fn new(
         settings: &UpstreamSettings,
+        max_pinned: usize,
         clock: Clock,
         counters: UpstreamCounters,
     ) -> Self {
         Self {
             idle: Mutex::default(),
             permits: Arc::new(Semaphore::new(settings.max_connections)),
+            pins: Mutex::default(),
+            // At least half of the connections stay for everybody.
+            pin_permits: Arc::new(Semaphore::new(max_pinned.min(settings.max_connections / 2))),
             max_waiting: settings.max_waiting,
             wait_timeout: settings.wait_timeout,
             keep_alive: settings.keep_alive,
@@ -54,12 +70,17 @@ impl Pool {
     }
 
     /// A permit for one connection. Waits for a bounded time in a bounded queue.
-    pub(super) async fn permit(self: &Arc<Self>) -> Result<PooledConnection, UpstreamError> {
-        let permit = match Arc::clone(&self.permits).try_acquire_owned() {
-            Ok(permit) => permit,
-            Err(_) => Box::pin(self.wait()).await?,
-        };
-        Ok(PooledConnection { connection: None, permit: Some(permit), pool: Arc::clone(self) })
+    pub(super) async fn permit(&self) -> Result<OwnedSemaphorePermit, UpstreamError> {
+        match Arc::clone(&self.permits).try_acquire_owned() {
+            Ok(permit) => Ok(permit),
+            Err(_) => Box::pin(self.wait()).await,
+        }
+    }
+
+    /// A connection that goes back into the pool.
+    pub(super) async fn pooled(self: &Arc<Self>) -> Result<PooledConnection, UpstreamError> {
+        let permits = Permits::new(self.permit().await?, None);
+        Ok(PooledConnection { state: CheckoutState::new(permits), pool: Arc::clone(self) })
     }
 
     async fn wait(&self) -> Result<OwnedSemaphorePermit, UpstreamError> {
@@ -101,7 +122,7 @@ impl Pool {
             if age >= max_age {
                 return None;
             }
-            if connection.is_free() {
+            if connection.is_free_now() {
                 return Some(connection);
             }
         }
@@ -113,6 +134,16 @@ impl Pool {
         idle.push_back(IdleConnection { connection, since });
         self.count(&idle);
         drop(idle);
+        self.keep_reaping();
+    }
+
+    /// Sees to it that a client's own connection is closed when the origin closes it.
+    pub(super) fn watch(self: &Arc<Self>, slot: Weak<dyn Sweep>) {
+        self.pins.lock().push(slot);
+        self.keep_reaping();
+    }
+
+    fn keep_reaping(self: &Arc<Self>) {
         if !self.reaping.swap(true, Ordering::Relaxed) {
             tokio::spawn(reap(
                 Arc::downgrade(self),
@@ -137,6 +168,16 @@ impl Pool {
         }
         self.count(&idle);
         drop(idle);
+        let mut watched: Vec<Arc<dyn Sweep>> = Vec::new();
+        self.pins.lock().retain(|slot| {
+            let slot = slot.upgrade();
+            let lives = slot.is_some();
+            watched.extend(slot);
+            lives
+        });
+        for slot in watched {
+            slot.sweep();
+        }
     }
 
     fn count(&self, idle: &VecDeque<IdleConnection>) {
@@ -155,38 +196,27 @@ async fn reap(pool: Weak<Pool>, every: Duration) {
     }
 }
 
-/// A permit for one connection, and the connection. Dropping it closes the connection and then
-/// passes the permit to the next request.
+/// A connection that goes back into the pool. Dropping it closes the connection and then passes the
+/// permit to the next request.
 pub(super) struct PooledConnection {
-    connection: Option<Box<Connection>>,
-    permit: Option<OwnedSemaphorePermit>,
+    state: CheckoutState,
     pool: Arc<Pool>,
 }
 
-impl PooledConnection {
-    /// Takes an idle connection, if one has been idle for less than `max_age`.
-    pub(super) fn reuse(&mut self, now: Instant, max_age: Duration) -> Option<&mut Connection> {
-        self.connection = self.pool.checkout(now, max_age);
-        self.connection.as_deref_mut()
+impl Checkout for PooledConnection {
+    const IS_SHARED: bool = true;
+
+    fn state(&mut self) -> &mut CheckoutState {
+        &mut self.state
     }
 
-    /// Replaces the connection.
-    pub(super) fn install(&mut self, connection: Connection) -> &mut Connection {
-        self.connection.insert(Box::new(connection))
+    fn reuse(&mut self, now: Instant, max_age: Duration) -> Option<&mut Connection> {
+        self.state.connection = self.pool.checkout(now, max_age);
+        self.state.connection.as_deref_mut()
     }
 
-    /// Closes the connection and keeps the permit.
-    pub(super) fn close(&mut self) {
-        self.connection = None;
-    }
-
-    pub(super) fn connection(&mut self) -> Option<&mut Connection> {
-        self.connection.as_deref_mut()
-    }
-
-    /// The exchange is over: the connection becomes idle, or is closed if it cannot serve another.
-    pub(super) fn release(mut self) {
-        if let Some(mut connection) = self.connection.take()
+    fn release(mut self) {
+        if let Some(mut connection) = self.state.connection.take()
             && connection.is_free()
         {
             connection.deadline.clear();
@@ -194,19 +224,29 @@ impl PooledConnection {
         }
         // The permit is released last, so that its next holder finds the idle connection.
     }
+}
 
-    /// Gives the connection a task of its own.
-    pub(super) fn detach(&mut self) {
-        let permit = self.permit.take();
-        if let Some(connection) = &mut self.connection {
-            connection.detach(permit);
-        }
+/// A connection that is closed after this exchange, although it may come from the pool.
+pub(super) struct LastUse(PooledConnection);
+
+impl LastUse {
+    pub(super) const fn new(pooled: PooledConnection) -> Self {
+        Self(pooled)
+    }
+}
+
+impl Checkout for LastUse {
+    const IS_SHARED: bool = true;
+
+    fn state(&mut self) -> &mut CheckoutState {
+        &mut self.0.state
     }
 
-    /// Lets an upgraded connection go.
-    pub(super) fn into_tunnel(mut self) {
-        if let Some(connection) = self.connection.take() {
-            connection.into_tunnel(self.permit.take());
-        }
+    fn reuse(&mut self, now: Instant, max_age: Duration) -> Option<&mut Connection> {
+        self.0.reuse(now, max_age)
+    }
+
+    fn release(self) {
+        drop(self);
     }
 }

@@ -37,7 +37,8 @@ pub struct UpstreamSettings {
     pub max_headers: usize,
     /// The protocols that a connection may be upgraded to, in lower case.
     pub upgrades: Box<[Box<str>]>,
-    /// Whether a connection is used again after a request with a body.
+    /// Whether a connection is used again after a request with a body. Even then, only after a
+    /// POST, PUT or PATCH.
     pub reuse_after_body: bool,
     /// The `User-Agent` of fills that do not carry the caller's.
     pub user_agent: HeaderValue,

@@ -18,6 +18,7 @@ use crate::outcome::Reason;
 use crate::semantics::body::BodyError;
 
 mod failures;
+mod sharing;
 mod streams;
 
 /// One connection of an app that speaks what the test wants it to.
@@ -106,7 +107,7 @@ fn settings(address: SocketAddr) -> UpstreamSettings {
 
 fn client(settings: UpstreamSettings) -> (Upstream, UpstreamCounters) {
     let counters = UpstreamCounters::default();
-    (Upstream::new(settings, Clock::system(), counters.clone()).unwrap(), counters)
+    (Upstream::new(settings, 4, Clock::system(), counters.clone()).unwrap(), counters)
 }
 
 fn request(method: Method, body: Body) -> Request<Body> {
@@ -137,7 +138,10 @@ async fn one_connection_serves_many_requests() {
     ] {
         let (upstream, counters) = client(settings(steady(answer).await));
         for _ in 0..20 {
-            assert_eq!(text(upstream.send(get()).await.unwrap()).await, "ok");
+            assert_eq!(
+                text(upstream.send(&ConnectionChoice::Pooled, get()).await.unwrap()).await,
+                "ok"
+            );
         }
         assert_eq!(
             (counters.connects.get(), counters.reused.get(), counters.retries.get()),
@@ -155,7 +159,10 @@ async fn responses_without_a_body_free_their_connection_at_once() {
     let (upstream, counters) =
         client(settings(steady("HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\n").await));
     for _ in 0..3 {
-        let response = upstream.send(request(Method::HEAD, Body::empty())).await.unwrap();
+        let response = upstream
+            .send(&ConnectionChoice::Pooled, request(Method::HEAD, Body::empty()))
+            .await
+            .unwrap();
         assert!(response.body().is_empty());
         assert_eq!(response.headers()["content-length"], "5");
     }
@@ -168,7 +175,7 @@ async fn interim_responses_are_skipped() {
         </a>\r\n\r\nHTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
     let (upstream, counters) = client(settings(steady(answer).await));
     for _ in 0..2 {
-        let response = upstream.send(get()).await.unwrap();
+        let response = upstream.send(&ConnectionChoice::Pooled, get()).await.unwrap();
         assert_eq!(response.status(), StatusCode::OK);
         assert!(!response.headers().contains_key("link"));
         assert_eq!(text(response).await, "ok");
@@ -196,7 +203,7 @@ async fn requests_are_framed_so_that_nothing_is_lost() {
     .await;
     let (upstream, _) = client(settings(address));
     let mut of = async |request| {
-        upstream.send(request).await.unwrap();
+        upstream.send(&ConnectionChoice::Pooled, request).await.unwrap();
         seen.recv().await.unwrap()
     };
 
@@ -230,14 +237,22 @@ async fn bodies_that_end_with_the_connection_are_marked() {
     .await;
     let (upstream, counters) = client(settings(address));
     for _ in 0..2 {
-        let response = upstream.send(get()).await.unwrap();
+        let response = upstream.send(&ConnectionChoice::Pooled, get()).await.unwrap();
         assert!(response.extensions().get::<CloseDelimited>().is_some());
         assert_eq!(text(response).await, "all");
     }
     assert_eq!(counters.connects.get(), 2);
 
     let (upstream, _) = client(settings(steady("HTTP/1.1 204 No Content\r\n\r\n").await));
-    assert!(upstream.send(get()).await.unwrap().extensions().get::<CloseDelimited>().is_none());
+    assert!(
+        upstream
+            .send(&ConnectionChoice::Pooled, get())
+            .await
+            .unwrap()
+            .extensions()
+            .get::<CloseDelimited>()
+            .is_none()
+    );
 }
 
 #[tokio::test]
@@ -259,7 +274,13 @@ async fn there_are_never_more_sockets_than_allowed() {
         let upstream = upstream.clone();
         let method = if number % 2 == 0 { Method::GET } else { Method::POST };
         tokio::spawn(async move {
-            text(upstream.send(request(method, Body::empty())).await.unwrap()).await
+            text(
+                upstream
+                    .send(&ConnectionChoice::Pooled, request(method, Body::empty()))
+                    .await
+                    .unwrap(),
+            )
+            .await
         })
     });
     for answer in all.collect::<Vec<_>>() {
@@ -286,12 +307,15 @@ async fn a_full_or_stuck_queue_is_busy() {
     let (upstream, counters) = client(limits);
     let holder = tokio::spawn({
         let upstream = upstream.clone();
-        async move { upstream.send(get()).await.map(drop) }
+        async move { upstream.send(&ConnectionChoice::Pooled, get()).await.map(drop) }
     });
     while counters.open.load(Ordering::Relaxed) == 0 {
         tokio::task::yield_now().await;
     }
-    let (one, other) = tokio::join!(upstream.send(get()), upstream.send(get()));
+    let (one, other) = tokio::join!(
+        upstream.send(&ConnectionChoice::Pooled, get()),
+        upstream.send(&ConnectionChoice::Pooled, get())
+    );
     for refused in [one.unwrap_err(), other.unwrap_err()] {
         assert!(matches!(refused, UpstreamError::Busy), "{refused}");
         assert_eq!(
@@ -318,7 +342,7 @@ async fn unused_connections_are_closed() {
     .await;
     let (upstream, counters) =
         client(UpstreamSettings { keep_alive: Duration::from_millis(100), ..settings(address) });
-    upstream.send(get()).await.unwrap();
+    upstream.send(&ConnectionChoice::Pooled, get()).await.unwrap();
     seen.recv().await.unwrap();
     assert_eq!(
         (counters.open.load(Ordering::Relaxed), counters.idle.load(Ordering::Relaxed)),
@@ -333,7 +357,7 @@ fn a_client_can_be_set_up_outside_of_a_runtime() {
         client(UpstreamSettings { host: HostHeader::Upstream, ..settings(address) });
     assert_eq!(upstream.host().unwrap(), "127.0.0.1:1");
     let wrong = |settings| {
-        Upstream::new(settings, Clock::system(), UpstreamCounters::default()).unwrap_err()
+        Upstream::new(settings, 4, Clock::system(), UpstreamCounters::default()).unwrap_err()
     };
     assert!(matches!(
         wrong(UpstreamSettings { max_header_bytes: 100, ..settings(address) }),

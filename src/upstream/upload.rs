@@ -8,6 +8,7 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 
+use super::socket::SocketHandle;
 use super::trailers::without_forbidden_trailers;
 use crate::semantics::body::{Body, BodyError};
 
@@ -15,6 +16,8 @@ use crate::semantics::body::{Body, BodyError};
 pub(super) struct Upload {
     body: Body,
     progress: Option<Arc<UploadProgress>>,
+    /// The socket that it goes out on; none where there is no body.
+    socket: Option<SocketHandle>,
 }
 
 /// How much of a streamed request body has been sent.
@@ -47,12 +50,20 @@ impl Upload {
     /// The body, and a view of its progress where it is a stream.
     pub(super) fn new(body: Body) -> (Self, Option<Arc<UploadProgress>>) {
         let progress = if body.replayable().is_some() { None } else { Some(Arc::default()) };
-        (Self { body, progress: progress.clone() }, progress)
+        (Self { body, progress: progress.clone(), socket: None }, progress)
     }
 
     /// A body whose progress is not tracked.
     pub(super) const fn unwatched(body: Body) -> Self {
-        Self { body, progress: None }
+        Self { body, progress: None, socket: None }
+    }
+
+    /// Tells the socket that this body goes out on it.
+    pub(super) fn begin(&mut self, socket: &SocketHandle) {
+        if !self.body.is_empty() {
+            socket.begin_body();
+            self.socket = Some(socket.clone());
+        }
     }
 }
 
@@ -93,6 +104,9 @@ impl Drop for Upload {
     fn drop(&mut self) {
         if let Some(progress) = &self.progress {
             progress.over.store(true, Ordering::Relaxed);
+        }
+        if let Some(socket) = &self.socket {
+            socket.end_body();
         }
     }
 }

@@ -1,5 +1,5 @@
-//! Lint of the sections: trusted proxies, debug headers, the number of tags, and the times of
-//! `[redis]` against each other.
+//! Lint of the sections: trusted proxies, debug headers, the number of tags, the connections of
+//! clients, and the times of `[redis]` against each other.
 
 use std::time::Duration;
 
@@ -23,6 +23,7 @@ pub fn check(whole: &LintFile<'_>, parts: &CompiledParts<'_>, context: &mut Comp
     debug(whole, context);
     if let Some(limits) = parts.limits {
         tags(whole, limits.tags, context);
+        pinned(whole, limits.pinned, context);
     }
     if let (Some(settings), Some(section)) = (parts.redis, whole.file.redis.given()) {
         redis(settings, &section.value, context);
@@ -75,6 +76,25 @@ fn tags(whole: &LintFile<'_>, most: usize, context: &mut CompileContext) {
                     .hint(format!("write tags = {} in [limits]", own.saturating_mul(2).max(64))),
             );
         }
+    }
+}
+
+/// Warns about more connections of clients than there can be.
+fn pinned(whole: &LintFile<'_>, pinned: usize, context: &mut CompileContext) {
+    let upstream = whole.file.upstream.get();
+    let Some(most) = upstream.and_then(|upstream| upstream.max_connections.get()) else { return };
+    let half = usize::try_from(most.0 / 2).unwrap_or(usize::MAX);
+    let given = whole.file.limits.get().and_then(|limits| limits.pinned.given());
+    if let Some(given) = given.filter(|_| pinned > half) {
+        let message = format!(
+            "at most half of the connections to the origin belong to clients, and \
+             `max_connections` in [upstream] is {}",
+            most.0
+        );
+        context.report.push(
+            DiagnosticBuilder::warning(given.span.clone(), message)
+                .hint(format!("write pinned = {half}, or raise `max_connections`")),
+        );
     }
 }
 

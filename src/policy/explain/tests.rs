@@ -5,6 +5,7 @@ use crate::config::Config;
 use crate::policy::client_address::ClientAddressRule;
 use crate::policy::plan::FillConstants;
 use crate::secret::Hasher;
+use crate::semantics::forward::Upgrades;
 
 /// Explains a GET on a route with these keys. `before` is inserted above the route.
 fn explain_get(before: &str, keys: &str) -> Vec<ExplainLine> {
@@ -26,6 +27,7 @@ fn explain_get_with(before: &str, keys: &str, headers: Vec<(String, String)>) ->
         client_address: ClientAddressRule::default(),
         hasher: Hasher::default(),
         max_key: 4096,
+        upgrades: Upgrades::default(),
         fill: FillConstants::default(),
     };
     let question = ExplainRequest {

@@ -17,7 +17,7 @@ use smallvec::SmallVec;
 
 use crate::policy::credential::{Credential, CredentialRule};
 use crate::policy::field;
-use crate::policy::plan::rules::{PolicyRules, RequestView};
+use crate::policy::plan::rules::PolicyRules;
 use crate::policy::route::{HeaderRole, RoleContext, Route};
 use crate::policy::scope::Scope;
 use crate::semantics::forward;
@@ -80,48 +80,98 @@ pub(super) struct CanonicalCookies<'a> {
     pub(super) passed: Option<Cow<'a, [u8]>>,
 }
 
-impl<'a> CanonicalHeaders<'a> {
-    /// Sorts the headers of a request. Also the names of those that no key has seen.
-    pub(super) fn new(
-        route: &Route,
-        roles: &RoleContext,
-        request: &RequestView<'a>,
-    ) -> (Self, SmallVec<[HeaderName; 2]>) {
-        let mut sorted = Self::default();
-        let mut unknown = SmallVec::new();
-        for (name, value) in request.headers {
+/// What a key holds of the headers, apart from fields and the credential.
+#[derive(Debug, Default)]
+pub(super) struct KeyedHeaders<'a> {
+    /// In the key by name and value, sorted by name. Negotiated ones are in their normal form.
+    pub(super) implicit: SmallVec<[KeyedLine<'a>; 4]>,
+    /// Those that no key has seen.
+    pub(super) unknown: SmallVec<[HeaderName; 2]>,
+    pub(super) has_cookie: bool,
+    pub(super) has_range: bool,
+}
+
+impl<'a> KeyedHeaders<'a> {
+    /// Sorts the headers of a request.
+    pub(super) fn new(route: &Route, roles: &RoleContext, headers: &'a HeaderMap) -> Self {
+        let mut keyed = Self::default();
+        let mut negotiated: SmallVec<[(&HeaderName, &HeaderValue); 3]> = SmallVec::new();
+        for (name, value) in headers {
             match route.headers.role(name, roles) {
                 HeaderRole::Implicit => {
-                    sorted.implicit.push((name, Cow::Borrowed(value.as_bytes())));
+                    keyed.implicit.push((name, Cow::Borrowed(value.as_bytes())));
                 }
-                HeaderRole::Negotiated => {
-                    // A part of a response is a part of its plain form: a client that resumes a
-                    // download must not get pieces of two encodings.
-                    let plain = *name == ACCEPT_ENCODING && request.headers.contains_key(RANGE);
-                    if !plain && !sorted.implicit.iter().any(|(known, _)| *known == name) {
-                        sorted.implicit.extend(negotiated(route, name, request.headers));
-                    }
+                HeaderRole::Negotiated => negotiated.push((name, value)),
+                HeaderRole::Unknown => keyed.unknown.push(name.clone()),
+                HeaderRole::Credential | HeaderRole::Passed | HeaderRole::Withheld => {
+                    keyed.has_cookie |= *name == COOKIE;
+                    keyed.has_range |= *name == RANGE;
                 }
+                HeaderRole::Keyed
+                | HeaderRole::Transport
+                | HeaderRole::Substituted
+                | HeaderRole::Harmless => {}
+            }
+        }
+        keyed.add_negotiated(route, &negotiated);
+        if keyed.implicit.len() > 1 {
+            keyed.implicit.sort_by(|(one, _), (two, _)| one.as_str().cmp(two.as_str()));
+        }
+        keyed
+    }
+
+    fn add_negotiated(&mut self, route: &Route, lines: &[(&'a HeaderName, &'a HeaderValue)]) {
+        let languages = route.spec.languages.as_deref();
+        for (at, (name, value)) in lines.iter().enumerate() {
+            // A part of a response is a part of its plain form: a client that resumes a download
+            // must not get pieces of two encodings.
+            let plain = self.has_range && **name == ACCEPT_ENCODING;
+            if plain || lines[..at].iter().any(|(earlier, _)| earlier == name) {
+                continue;
+            }
+            let form = if lines[at + 1..].iter().any(|(later, _)| later == name) {
+                let all = lines.iter().filter(|(other, _)| other == name);
+                let all: Vec<&[u8]> = all.map(|(_, value)| value.as_bytes()).collect();
+                negotiation::keyed_form(name, &all.join(&b", "[..]), languages)
+            } else {
+                negotiation::keyed_form(name, value.as_bytes(), languages)
+            };
+            match form {
+                KeyedForm::Default => {}
+                KeyedForm::Text(Cow::Borrowed(text)) => {
+                    self.implicit.push((name, Cow::Borrowed(text.as_bytes())));
+                }
+                KeyedForm::Text(Cow::Owned(text)) => {
+                    self.implicit.push((name, Cow::Owned(text.into_bytes())));
+                }
+            }
+        }
+    }
+}
+
+impl<'a> CanonicalHeaders<'a> {
+    /// Sorts the headers of a request.
+    pub(super) fn new(route: &Route, roles: &RoleContext, headers: &'a HeaderMap) -> Self {
+        let implicit = KeyedHeaders::new(route, roles, headers).implicit;
+        let mut sorted = Self { implicit, ..Self::default() };
+        for (name, value) in headers {
+            match route.headers.role(name, roles) {
                 HeaderRole::Keyed => sorted.fields.push((name, value)),
-                HeaderRole::Credential => {
-                    if route.spec.scope != Scope::Public && *name != COOKIE {
-                        sorted.credentials.push((name, value));
-                    }
+                HeaderRole::Credential if route.spec.scope != Scope::Public && *name != COOKIE => {
+                    sorted.credentials.push((name, value));
                 }
                 // SECURITY: nobody vouches for what a client says of its own address.
                 HeaderRole::Passed if *name != COOKIE && !forward::is_address(name) => {
                     sorted.passed.push((name, value));
                 }
-                HeaderRole::Unknown => unknown.push(name.clone()),
-                HeaderRole::Passed
-                | HeaderRole::Transport
-                | HeaderRole::Substituted
-                | HeaderRole::Harmless
-                | HeaderRole::Withheld => {}
+                _ => {}
             }
         }
-        sorted.implicit.sort_by(|(one, _), (two, _)| one.as_str().cmp(two.as_str()));
-        (sorted, unknown)
+        // The key does not see the order in which the client sends them.
+        for names in [&mut sorted.fields[..], &mut sorted.credentials, &mut sorted.passed] {
+            names.sort_by(|(one, _), (two, _)| one.as_str().cmp(two.as_str()));
+        }
+        sorted
     }
 
     /// Decides which `User-Agent` the origin receives.
@@ -141,19 +191,6 @@ impl<'a> CanonicalHeaders<'a> {
     }
 }
 
-fn negotiated<'a>(
-    route: &Route,
-    name: &'a HeaderName,
-    headers: &HeaderMap,
-) -> Option<KeyedLine<'a>> {
-    let lines: SmallVec<[&HeaderValue; 2]> = headers.get_all(name).iter().collect();
-    match negotiation::keyed_form(name, &lines, route.spec.languages.as_deref()) {
-        KeyedForm::Default => None,
-        KeyedForm::Text(Cow::Borrowed(text)) => Some((name, Cow::Borrowed(text.as_bytes()))),
-        KeyedForm::Text(Cow::Owned(text)) => Some((name, Cow::Owned(text.into_bytes()))),
-    }
-}
-
 impl<'a> CanonicalCookies<'a> {
     /// Sorts the cookies of a request.
     pub(super) fn new(
@@ -162,9 +199,6 @@ impl<'a> CanonicalCookies<'a> {
         roles: &RoleContext,
         headers: &'a HeaderMap,
     ) -> Self {
-        if !headers.contains_key(COOKIE) {
-            return Self::default();
-        }
         let role = route.headers.role(&COOKIE, roles);
         match (role, route.spec.scope, &credential.cookies) {
             (HeaderRole::Withheld, ..) => Self::default(),

@@ -3,9 +3,7 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use http::header::{
-    HeaderMap, HeaderName, IF_MATCH, IF_UNMODIFIED_SINCE, RANGE, UPGRADE, USER_AGENT,
-};
+use http::header::{HeaderMap, HeaderName, IF_MATCH, IF_UNMODIFIED_SINCE, USER_AGENT};
 use http::{Method, Uri};
 use sha2::{Digest as _, Sha256};
 use smallvec::SmallVec;
@@ -15,14 +13,15 @@ use crate::policy::authorized_clients::AuthorizationId;
 use crate::policy::credential::Credential;
 use crate::policy::field::{Field, FieldError, FieldSource, FieldView};
 use crate::policy::key::{Key, KeyPart, KeyWriter};
-use crate::policy::plan::canonical::{CanonicalCookies, CanonicalHeaders, CanonicalRequest};
+use crate::policy::plan::canonical::{
+    CanonicalCookies, CanonicalHeaders, CanonicalRequest, KeyedHeaders,
+};
 use crate::policy::plan::request_headers::removed_by_connection;
 use crate::policy::plan::rules::{PolicyRules, RequestView, authority};
 use crate::policy::request_target::{self, AmbiguousQuery};
 use crate::policy::route::{Captures, QueryRule, RoleContext, Route, RouteMode};
 use crate::policy::scope::Scope;
 use crate::policy::tag::{Tag, Template};
-use crate::semantics::forward;
 
 /// A request that the cache may answer.
 #[derive(Debug)]
@@ -64,10 +63,13 @@ impl PolicyRules {
         refuse_unkeyable(route, request)?;
         let host = authority(request.uri, request.headers);
         let query = keyed_query(&route.spec.query, request.uri)?;
-        let has_range = request.headers.contains_key(RANGE);
         let roles = route.headers.context(request.peer_is_trusted);
-        let (headers, unknown) = CanonicalHeaders::new(route, &roles, request);
-        let cookies = CanonicalCookies::new(route, &self.credential, &roles, request.headers);
+        let headers = KeyedHeaders::new(route, &roles, request.headers);
+        let cookies = if headers.has_cookie {
+            CanonicalCookies::new(route, &self.credential, &roles, request.headers)
+        } else {
+            CanonicalCookies::default()
+        };
 
         let mut key = target_key(route, &host, &path, query.as_deref());
         let view = FieldView {
@@ -106,8 +108,8 @@ impl PolicyRules {
             key,
             credential: identity,
             authorization,
-            unknown,
-            range: has_range && *request.method == Method::GET,
+            unknown: headers.unknown,
+            range: headers.has_range && *request.method == Method::GET,
             roles,
             request: *request,
             rules: self,
@@ -216,7 +218,7 @@ impl Lookup<'_> {
     #[must_use]
     pub fn canonical(&self) -> CanonicalRequest<'_> {
         let (route, headers) = (self.route, self.request.headers);
-        let (mut sorted, _) = CanonicalHeaders::new(route, &self.roles, &self.request);
+        let mut sorted = CanonicalHeaders::new(route, &self.roles, headers);
         sorted.set_user_agent(
             route.headers.role(&USER_AGENT, &self.roles),
             headers,
@@ -307,9 +309,8 @@ fn refuse_unkeyable(route: &Route, request: &RequestView<'_>) -> Result<(), Outc
         // the origin's response without that header would be stored under the key.
         return Err(Outcome::bypass_with(Reason::UnkeyedHeader, name));
     }
-    if headers.contains_key(UPGRADE) && forward::upgrade_wanted(headers, request.version).is_some()
-    {
-        return Err(Outcome::bypass(Reason::Upgrade));
+    if let Some(reason) = request.bypass {
+        return Err(Outcome::bypass(reason));
     }
     if headers.contains_key(IF_MATCH) || headers.contains_key(IF_UNMODIFIED_SINCE) {
         return Err(Outcome::bypass(Reason::Precondition));

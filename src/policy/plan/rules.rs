@@ -7,12 +7,14 @@ use std::sync::Arc;
 use http::header::{HOST, HeaderMap};
 use http::{Method, Uri, Version};
 
+use crate::outcome::Reason;
 use crate::policy::client_address::ClientAddressRule;
 use crate::policy::credential::CredentialRule;
 use crate::policy::plan::fill_constants::FillConstants;
 use crate::policy::purge_rule::PurgeRule;
 use crate::policy::route::Routes;
 use crate::secret::Hasher;
+use crate::semantics::forward::Upgrades;
 
 /// The rules of one `proxy.toml`.
 #[derive(Debug)]
@@ -29,6 +31,8 @@ pub struct PolicyRules {
     pub hasher: Hasher,
     /// The longest key, in bytes.
     pub max_key: usize,
+    /// The protocols that a connection may change to.
+    pub upgrades: Upgrades,
     /// What the requests of all fills have in common.
     pub fill: FillConstants,
 }
@@ -55,6 +59,8 @@ pub struct RequestView<'a> {
     pub has_body: bool,
     /// Whether the request comes from a trusted proxy.
     pub peer_is_trusted: bool,
+    /// Why its connection keeps the request from the cache, whatever the rules say.
+    pub bypass: Option<Reason>,
     /// The address of the client, by [`ClientAddressRule`].
     pub client: IpAddr,
 }

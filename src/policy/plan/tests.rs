@@ -9,6 +9,8 @@ use crate::config::Config;
 use crate::policy::client_address::ClientAddressRule;
 use crate::policy::tag::Tag;
 use crate::secret::Hasher;
+use crate::semantics::forward;
+use crate::semantics::forward::Upgrades;
 
 mod fill_bytes;
 mod keys;
@@ -29,6 +31,7 @@ fn rules(toml: &str) -> PolicyRules {
         credential: config.credential,
         hasher: Hasher::default(),
         max_key,
+        upgrades: Upgrades::default(),
         fill: FillConstants::default(),
     }
 }
@@ -71,6 +74,8 @@ impl SentRequest {
             headers: &self.headers,
             has_body: self.has_body,
             peer_is_trusted: self.trusted,
+            bypass: forward::offered_upgrade(&self.headers, Version::HTTP_11, &Upgrades::default())
+                .map(|_| Reason::Upgrade),
             client: [192, 0, 2, 7].into(),
         }
     }
@@ -288,6 +293,11 @@ fn requests_that_the_cache_cannot_answer_bypass() {
     assert_eq!(
         verdict(&rules, &get().with("upgrade", "websocket").with("connection", "upgrade")),
         "upgrade"
+    );
+    assert_eq!(
+        verdict(&rules, &get().with("upgrade", "spice").with("connection", "upgrade")),
+        "lookup",
+        "an offer that is not taken up changes nothing"
     );
     assert_eq!(verdict(&rules, &SentRequest::new("OPTIONS", "/a/1")), "method");
     assert_eq!(verdict(&rules, &SentRequest::new("POST", "/a/1")), "mutate POST");

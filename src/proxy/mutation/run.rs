@@ -17,7 +17,7 @@ use crate::proxy::resources::Resources;
 use crate::semantics::body::Body;
 use crate::telemetry::events::{EventKind, PurgeEvent, truncate};
 use crate::telemetry::hot_tags::TagEvent;
-use crate::upstream::UpstreamError;
+use crate::upstream::{ConnectionChoice, UpstreamError};
 
 /// What the client's request learns of its mutation.
 pub(super) enum MutationResult {
@@ -34,6 +34,7 @@ pub(super) enum MutationResult {
 /// All that a mutation needs once its client is gone.
 pub(super) struct MutationRequest {
     pub(super) request: Request<Body>,
+    pub(super) choice: ConnectionChoice,
     pub(super) mutation: Mutation,
     pub(super) context: MutationContext,
     pub(super) host: String,
@@ -47,7 +48,8 @@ pub(super) async fn run_mutation(
     request: MutationRequest,
     sender: oneshot::Sender<MutationResult>,
 ) {
-    let MutationRequest { request, mut mutation, context, host, post, permit: _permit } = request;
+    let MutationRequest { request, choice, mut mutation, context, host, post, permit: _permit } =
+        request;
     let (coherence, clock) = (&resources.coherence, &resources.clock);
     let mark_for = context.config.settings.mark_for;
     let guarded = mutation.guard == MutationGuard::Bypass;
@@ -64,7 +66,8 @@ pub(super) async fn run_mutation(
         let _ = sender.send(MutationResult::Refused);
         return;
     };
-    let result = match send_renewing(resources, &context, request, &mut pending).await {
+    let sending = resources.origin.send_on(&choice, request, &context.config.table, None);
+    let result = match renew_while(resources, &context, sending, &mut pending).await {
         Ok(response) if response.status().is_client_error() => {
             tracked.refused();
             coherence.refused(pending).await;
@@ -104,14 +107,13 @@ pub(super) async fn run_mutation(
 }
 
 /// Sends the request, and moves the deadline of its mark for as long as that takes.
-async fn send_renewing(
+async fn renew_while(
     resources: &Resources,
     context: &MutationContext,
-    request: Request<Body>,
+    sending: impl Future<Output = Result<Response<Body>, UpstreamError>>,
     pending: &mut PendingMutation,
 ) -> Result<Response<Body>, UpstreamError> {
     let (coherence, mark_for) = (&resources.coherence, context.config.settings.mark_for);
-    let sending = resources.origin.send(request, &context.config.table, None);
     tokio::pin!(sending);
     let every = coherence.renew_every(mark_for);
     loop {

@@ -21,12 +21,16 @@ pub enum BadRequest {
     HostMismatch,
     /// The target is neither a path nor the `*` of `OPTIONS`.
     Target,
+    /// The target has a fragment, which no request may send (RFC 9112 3.2).
+    Fragment,
     /// `CONNECT`: this is no forward proxy.
     Connect,
     /// `Transfer-Encoding` is anything but a single `chunked` in HTTP/1.1.
     TransferEncoding,
     /// Both `Content-Length` and `Transfer-Encoding` (RFC 9112 6.1).
     TwoLengths,
+    /// The message stands behind one whose end is in doubt.
+    Framing,
     /// `Expect` is anything but `100-continue`.
     Expect,
     /// `Connection` lists an end-to-end field.
@@ -43,9 +47,11 @@ impl BadRequest {
             Self::HostMalformed => "malformed Host header",
             Self::HostMismatch => "Host header and request target differ",
             Self::Target => "malformed request target",
+            Self::Fragment => "fragment in the request target",
             Self::Connect => "CONNECT is not supported",
             Self::TransferEncoding => "unsupported Transfer-Encoding",
             Self::TwoLengths => "both Content-Length and Transfer-Encoding",
+            Self::Framing => "unclear end of the message before",
             Self::Expect => "unsupported Expect header",
             Self::ConnectionOption => "Connection names an end-to-end header",
         }
@@ -62,6 +68,27 @@ impl BadRequest {
     }
 }
 
+/// Gives a target that begins with its query, as in `http://a?x`, the path that it stands for (RFC
+/// 9110 4.2.3).
+pub fn complete_target(uri: &mut Uri) {
+    let Some(query) = uri.path_and_query().filter(|whole| whole.as_str().starts_with('?')) else {
+        return;
+    };
+    let mut parts = uri.clone().into_parts();
+    parts.path_and_query = format!("/{}", query.as_str()).parse().ok();
+    // The parts are those of a target that parsed before, so this does not fail.
+    if let Ok(whole) = Uri::from_parts(parts) {
+        *uri = whole;
+    }
+}
+
+/// What `Connection` says besides the fields that it lists.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ConnectionOptions {
+    /// `upgrade`: the request may offer another protocol.
+    pub upgrade: bool,
+}
+
 /// Checks whether the request may proceed.
 ///
 /// # Errors
@@ -71,7 +98,7 @@ pub fn check_request(
     uri: &Uri,
     version: Version,
     headers: &HeaderMap,
-) -> Result<(), BadRequest> {
+) -> Result<ConnectionOptions, BadRequest> {
     if method == Method::CONNECT {
         return Err(BadRequest::Connect);
     }
@@ -86,12 +113,14 @@ pub fn check_request(
     }
     // SECURITY: a client that could have `Authorization` removed after the key was computed would
     // get another client's response.
-    for value in headers.get_all(CONNECTION) {
-        if members(value.as_bytes()).any(is_end_to_end) {
+    let mut options = ConnectionOptions { upgrade: false };
+    for option in headers.get_all(CONNECTION).iter().flat_map(|value| members(value.as_bytes())) {
+        if is_end_to_end(option) {
             return Err(BadRequest::ConnectionOption);
         }
+        options.upgrade |= option.eq_ignore_ascii_case(b"upgrade");
     }
-    Ok(())
+    Ok(options)
 }
 
 fn check_target(method: &Method, uri: &Uri) -> Result<(), BadRequest> {

@@ -28,6 +28,7 @@ fn check(
         version,
         &map(lines),
     )
+    .map(drop)
 }
 
 fn check11(lines: &[(&str, &str)]) -> Result<(), BadRequest> {
@@ -272,7 +273,13 @@ fn http2_requests_become_http1() {
 #[test]
 fn upgrades_are_seen_and_kept() {
     let websocket = map(&[("connection", "keep-alive, Upgrade"), ("upgrade", "websocket")]);
-    let protocol = upgrade_wanted(&websocket, Version::HTTP_11).unwrap();
+    let wanted = |headers: &HeaderMap, version| {
+        let mut left = headers.clone();
+        let offered = take_upgrade(&mut left, version, &Upgrades::default());
+        assert_eq!(left.contains_key("upgrade"), offered.is_some(), "one that is refused is gone");
+        offered
+    };
+    let protocol = wanted(&websocket, Version::HTTP_11).unwrap();
     assert_eq!(protocol, "websocket");
     let mut headers = websocket.clone();
     prepare_request(
@@ -287,18 +294,78 @@ fn upgrades_are_seen_and_kept() {
         (&HeaderValue::from_static("upgrade"), &protocol)
     );
 
-    assert_eq!(upgrade_wanted(&websocket, Version::HTTP_10), None);
-    assert_eq!(upgrade_wanted(&websocket, Version::HTTP_2), None);
-    assert_eq!(upgrade_wanted(&map(&[("upgrade", "websocket")]), Version::HTTP_11), None);
-    for refused in ["h2c", "H2C", "websocket, h2c", "TLS/1.0", ""] {
-        assert_eq!(
-            upgrade_wanted(
-                &map(&[("connection", "upgrade"), ("upgrade", refused)]),
-                Version::HTTP_11
-            ),
-            None,
-            "{refused}"
-        );
+    assert_eq!(wanted(&websocket, Version::HTTP_10), None);
+    assert_eq!(wanted(&websocket, Version::HTTP_2), None);
+    assert_eq!(wanted(&map(&[("upgrade", "websocket")]), Version::HTTP_11), None);
+    for refused in ["h2c", "H2C", "websocket, h2c", "TLS/1.0", "", ",", "spice", "websocket2"] {
+        let headers = map(&[("connection", "upgrade"), ("upgrade", refused)]);
+        assert_eq!(wanted(&headers, Version::HTTP_11), None, "{refused}");
+    }
+    let twice = [("connection", "upgrade"), ("upgrade", "websocket"), ("upgrade", "websocket")];
+    assert_eq!(wanted(&map(&twice), Version::HTTP_11), None);
+}
+
+#[test]
+fn the_operator_names_the_protocols_but_never_http_itself() {
+    let allowed = Upgrades::new(["WebSocket", "spice/1", "h2c", "tls"]);
+    let offered = |protocols: &str| {
+        let headers = map(&[("connection", "upgrade"), ("upgrade", protocols)]);
+        offered_upgrade(&headers, Version::HTTP_11, &allowed).is_some()
+    };
+    for protocols in ["websocket", "WEBSOCKET/13", "Spice/1", "spice/1 , websocket"] {
+        assert!(offered(protocols), "{protocols}");
+    }
+    for protocols in ["spice", "spice/2", "h2c", "H2C", "TLS/1.3", "websocket, HTTP/2.0"] {
+        assert!(!offered(protocols), "{protocols}");
+    }
+}
+
+#[test]
+fn a_connection_changes_to_what_was_offered_alone() {
+    let offered = HeaderValue::from_static("websocket, spice/1");
+    for (chosen, accepted) in [
+        (&["WebSocket"][..], true),
+        (&["spice/1"], true),
+        (&["spice"], false),
+        (&["h2c"], false),
+        (&["websocket, h2c"], false),
+        (&["websocket", "h2c"], false),
+        (&[], false),
+    ] {
+        let lines: Vec<_> = chosen.iter().map(|line| ("upgrade", *line)).collect();
+        assert_eq!(accepts_upgrade(&offered, &map(&lines)), accepted, "{chosen:?}");
+    }
+}
+
+#[test]
+fn ntlm_and_negotiate_log_in_a_connection() {
+    for value in ["NTLM TlRMTVNTUAAB", "ntlm x", "Negotiate YII", "NEGOTIATE", "NTLM\tx", "NTLM,x"]
+    {
+        assert!(logs_in_connection(&map(&[("authorization", value)])), "{value}");
+    }
+    for value in ["Basic NTLM", "Bearer NTLM x", "Digest username=\"NTLM x\"", "NTLMx y", "", "x"] {
+        assert!(!logs_in_connection(&map(&[("authorization", value)])), "{value}");
+    }
+    assert!(logs_in_connection(&map(&[("authorization", "Basic x"), ("authorization", "NTLM x")])));
+    assert!(!logs_in_connection(&map(&[
+        ("proxy-authorization", "NTLM x"),
+        ("www-authenticate", "NTLM")
+    ])));
+}
+
+#[test]
+fn a_target_that_begins_with_its_query_gets_its_path() {
+    for (target, whole) in [
+        ("http://a.test?x", "http://a.test/?x"),
+        ("http://a.test", "http://a.test/"),
+        ("http://a.test/b?x", "http://a.test/b?x"),
+        ("/b?x", "/b?x"),
+        ("*", "*"),
+    ] {
+        let mut uri: Uri = target.parse().unwrap();
+        complete_target(&mut uri);
+        assert_eq!(uri.to_string(), whole, "{target}");
+        assert!(uri.path_and_query().unwrap().as_str().starts_with(['/', '*']), "{target}");
     }
 }
 

@@ -1,7 +1,7 @@
 //! Normal forms: what shares one, what must not, and that they are stable.
 
-use http::HeaderMap;
 use http::header::CONTENT_ENCODING;
+use http::{HeaderMap, HeaderValue};
 use proptest::prelude::*;
 
 use super::*;
@@ -11,8 +11,7 @@ fn form(name: &HeaderName, value: &str) -> String {
 }
 
 fn form_among(name: &HeaderName, value: &str, languages: Option<&[Box<str>]>) -> String {
-    let value = HeaderValue::from_str(value).unwrap();
-    match keyed_form(name, &[&value], languages) {
+    match keyed_form(name, value.as_bytes(), languages) {
         KeyedForm::Default => String::new(),
         KeyedForm::Text(text) => text.into_owned(),
     }
@@ -145,9 +144,7 @@ proptest! {
     #[test]
     fn nothing_panics(which in 0..3_usize, value in "\\PC{0,80}") {
         let name = [ACCEPT, ACCEPT_ENCODING, ACCEPT_LANGUAGE][which].clone();
-        if let Ok(value) = HeaderValue::from_str(&value) {
-            let among: [Box<str>; 1] = ["de".into()];
-            let _ = keyed_form(&name, &[&value, &value], Some(&among));
-        }
+        let among: [Box<str>; 1] = ["de".into()];
+        let _ = keyed_form(&name, value.as_bytes(), Some(&among));
     }
 }

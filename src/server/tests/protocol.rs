@@ -131,10 +131,13 @@ async fn a_large_response_arrives_whole() {
 async fn an_upgraded_connection_is_left_alone() {
     struct Tunnel;
     impl Service for Tunnel {
+        type Client = ();
+        fn connect(&self, _: ClientPeer) {}
         async fn call(
             self: &Arc<Self>,
             mut request: Request<Body>,
-            _: ClientPeer,
+            (): &(),
+            _: Option<BadRequest>,
         ) -> Response<Body> {
             let upgrade = hyper::upgrade::on(&mut request);
             tokio::spawn(async move {

@@ -21,7 +21,10 @@ async fn no_get_fails_when_the_app_closes_connections_as_they_are_reused() {
     .await;
     let (upstream, counters) = client(settings(address));
     for turn in 0..1000 {
-        let response = upstream.send(get()).await.unwrap_or_else(|error| panic!("{turn}: {error}"));
+        let response = upstream
+            .send(&ConnectionChoice::Pooled, get())
+            .await
+            .unwrap_or_else(|error| panic!("{turn}: {error}"));
         assert_eq!(text(response).await, "ok");
         for _ in 0..(turn * 7) % 40 {
             tokio::task::yield_now().await;
@@ -44,8 +47,11 @@ async fn a_post_that_may_have_been_read_is_not_sent_twice() {
     })
     .await;
     let (upstream, counters) = client(settings(address));
-    text(upstream.send(get()).await.unwrap()).await;
-    let error = upstream.send(request(Method::POST, Body::full("x"))).await.unwrap_err();
+    text(upstream.send(&ConnectionChoice::Pooled, get()).await.unwrap()).await;
+    let error = upstream
+        .send(&ConnectionChoice::Pooled, request(Method::POST, Body::full("x")))
+        .await
+        .unwrap_err();
     assert!(matches!(error, UpstreamError::Broken(_)), "{error}");
     assert_eq!(
         (error.reason(), error.may_have_reached_origin()),
@@ -71,8 +77,8 @@ async fn a_get_is_sent_twice_at_most() {
     })
     .await;
     let (upstream, counters) = client(settings(address));
-    upstream.send(get()).await.unwrap();
-    let error = upstream.send(get()).await.unwrap_err();
+    upstream.send(&ConnectionChoice::Pooled, get()).await.unwrap();
+    let error = upstream.send(&ConnectionChoice::Pooled, get()).await.unwrap_err();
     assert!(matches!(error, UpstreamError::Broken(_)), "{error}");
     assert_eq!(
         (GETS.load(Ordering::SeqCst), counters.retries.get(), counters.broken.get()),
@@ -86,7 +92,7 @@ async fn an_app_that_is_not_there_is_unreachable() {
     let address = listener.local_addr().unwrap();
     drop(listener);
     let (upstream, counters) = client(settings(address));
-    let error = upstream.send(get()).await.unwrap_err();
+    let error = upstream.send(&ConnectionChoice::Pooled, get()).await.unwrap_err();
     assert!(matches!(error, UpstreamError::Connect(_)), "{error}");
     assert_eq!(
         (error.reason(), error.may_have_reached_origin()),
@@ -110,8 +116,8 @@ async fn an_app_that_does_not_answer_is_timed_out_and_not_asked_again() {
         first_byte_timeout: Duration::from_millis(80),
         ..settings(address)
     });
-    upstream.send(get()).await.unwrap();
-    let error = upstream.send(get()).await.unwrap_err();
+    upstream.send(&ConnectionChoice::Pooled, get()).await.unwrap();
+    let error = upstream.send(&ConnectionChoice::Pooled, get()).await.unwrap_err();
     assert!(matches!(error, UpstreamError::FirstByteTimeout), "{error}");
     assert_eq!(
         (
@@ -142,7 +148,16 @@ async fn an_upload_that_makes_progress_is_not_timed_out() {
         tokio::time::sleep(Duration::from_millis(50)).await;
         (sent < 8).then(|| (Ok(Frame::data(Bytes::from_static(b"x"))), sent + 1))
     });
-    assert_eq!(text(upstream.send(request(Method::POST, stream(slow))).await.unwrap()).await, "ok");
+    assert_eq!(
+        text(
+            upstream
+                .send(&ConnectionChoice::Pooled, request(Method::POST, stream(slow)))
+                .await
+                .unwrap()
+        )
+        .await,
+        "ok"
+    );
 }
 
 #[tokio::test]
@@ -161,7 +176,10 @@ async fn a_request_whose_body_breaks_is_never_completed() {
     let frames: [Result<_, BodyError>; 2] =
         [Ok(Frame::data(Bytes::from_static(b"half"))), Err("the client left".into())];
     let error = upstream
-        .send(request(Method::POST, stream(futures_util::stream::iter(frames))))
+        .send(
+            &ConnectionChoice::Pooled,
+            request(Method::POST, stream(futures_util::stream::iter(frames))),
+        )
         .await
         .unwrap_err();
     assert!(matches!(error, UpstreamError::RequestBody(_)), "{error}");
@@ -187,7 +205,7 @@ async fn truncated_bodies_end_in_an_error_and_their_connection_is_not_used_again
             .await;
             let (upstream, counters) = client(settings(address));
             for turn in 1..3 {
-                let response = upstream.send(get()).await.unwrap();
+                let response = upstream.send(&ConnectionChoice::Pooled, get()).await.unwrap();
                 response.into_body().collect().await.unwrap_err();
                 assert_eq!((counters.connects.get(), counters.broken.get()), (turn, turn));
             }
@@ -217,7 +235,10 @@ async fn bytes_after_a_body_never_answer_the_next_request() {
         .await;
         let (upstream, counters) = client(settings(address));
         for turn in 1..4 {
-            assert_eq!(text(upstream.send(get()).await.unwrap()).await, "ok");
+            assert_eq!(
+                text(upstream.send(&ConnectionChoice::Pooled, get()).await.unwrap()).await,
+                "ok"
+            );
             // Until the second packet is there; that it answers nothing shows only in time.
             tokio::time::sleep(Duration::from_millis(2 * pause)).await;
             assert_eq!(counters.connects.get(), turn);
@@ -236,7 +257,7 @@ async fn responses_with_two_readings_are_refused() {
         "not http\r\n\r\n",
     ] {
         let (upstream, counters) = client(settings(steady(answer).await));
-        let error = upstream.send(get()).await.unwrap_err();
+        let error = upstream.send(&ConnectionChoice::Pooled, get()).await.unwrap_err();
         assert!(matches!(error, UpstreamError::Broken(_)), "{answer}: {error}");
         assert_eq!(counters.open.load(Ordering::Relaxed), 0);
     }
@@ -266,7 +287,13 @@ async fn a_body_that_falls_silent_is_broken_off_unless_it_is_an_event_stream() {
             idle_timeout: Duration::from_millis(60),
             ..settings(address)
         });
-        let body = upstream.send(get()).await.unwrap().into_body().collect().await;
+        let body = upstream
+            .send(&ConnectionChoice::Pooled, get())
+            .await
+            .unwrap()
+            .into_body()
+            .collect()
+            .await;
         assert_eq!((body.is_err(), counters.timeouts.get()), (breaks, u64::from(breaks)));
     }
 }
@@ -287,11 +314,16 @@ async fn the_app_notices_when_a_request_or_a_body_is_given_up() {
     })
     .await;
     let (upstream, counters) = client(settings(address));
-    let mut body = upstream.send(get()).await.unwrap().into_body();
+    let mut body = upstream.send(&ConnectionChoice::Pooled, get()).await.unwrap().into_body();
     assert_eq!(body.frame().await.unwrap().unwrap().into_data().unwrap(), "ok");
     drop(body);
     seen.recv().await.unwrap();
-    tokio::time::timeout(Duration::from_millis(50), upstream.send(get())).await.unwrap_err();
+    tokio::time::timeout(
+        Duration::from_millis(50),
+        upstream.send(&ConnectionChoice::Pooled, get()),
+    )
+    .await
+    .unwrap_err();
     seen.recv().await.unwrap();
     assert_eq!(counters.open.load(Ordering::Relaxed), 0);
 }

@@ -40,7 +40,11 @@ async fn a_big_body_flows_up_and_down_with_backpressure() {
     .await;
     let (upstream, counters) = client(settings(address));
     let (body, made) = big();
-    let mut down = upstream.send(request(Method::POST, body)).await.unwrap().into_body();
+    let mut down = upstream
+        .send(&ConnectionChoice::Pooled, request(Method::POST, body))
+        .await
+        .unwrap()
+        .into_body();
     // Nobody reads: the upload fills the buffers on the way and stops.
     let mut before = usize::MAX;
     while before != made.load(Ordering::SeqCst) {
@@ -77,7 +81,10 @@ async fn a_big_upload_keeps_its_connection() {
     for _ in 0..2 {
         let mut upload = request(Method::PUT, big().0);
         upload.headers_mut().insert("content-length", (CHUNK * CHUNKS).into());
-        assert_eq!(text(upstream.send(upload).await.unwrap()).await, "ok");
+        assert_eq!(
+            text(upstream.send(&ConnectionChoice::Pooled, upload).await.unwrap()).await,
+            "ok"
+        );
     }
     assert_eq!((counters.connects.get(), counters.idle.load(Ordering::Relaxed)), (1, 1));
 }
@@ -95,7 +102,8 @@ async fn an_app_that_refuses_an_upload_early_is_heard() {
     .await;
     let (upstream, _) = client(settings(address));
     for _ in 0..20 {
-        let response = upstream.send(request(Method::POST, big().0)).await.unwrap();
+        let response =
+            upstream.send(&ConnectionChoice::Pooled, request(Method::POST, big().0)).await.unwrap();
         assert_eq!(response.status(), StatusCode::PAYLOAD_TOO_LARGE);
         assert_eq!(text(response).await, "big");
     }
@@ -107,7 +115,14 @@ async fn trailers_pass_but_not_those_that_decide() {
         x-sum\r\n\r\n2\r\nok\r\n0\r\nx-sum: 1\r\nset-cookie: a=b\r\n\r\n";
     let (upstream, counters) = client(settings(steady(answer).await));
     for _ in 0..2 {
-        let body = upstream.send(get()).await.unwrap().into_body().collect().await.unwrap();
+        let body = upstream
+            .send(&ConnectionChoice::Pooled, get())
+            .await
+            .unwrap()
+            .into_body()
+            .collect()
+            .await
+            .unwrap();
         let trailers = body.trailers().unwrap();
         assert_eq!((trailers.len(), &trailers["x-sum"]), (1, &HeaderValue::from_static("1")));
     }
@@ -155,7 +170,10 @@ async fn https_is_spoken_to_an_app_whose_authority_is_trusted() {
     };
     let (upstream, counters) = client(trusting);
     for _ in 0..3 {
-        assert_eq!(text(upstream.send(get()).await.unwrap()).await, "ok");
+        assert_eq!(
+            text(upstream.send(&ConnectionChoice::Pooled, get()).await.unwrap()).await,
+            "ok"
+        );
     }
     assert_eq!(counters.connects.get(), 1);
 
@@ -166,7 +184,7 @@ async fn https_is_spoken_to_an_app_whose_authority_is_trusted() {
         ca_file: Some(file.path().to_owned()),
         ..settings(address)
     });
-    let error = upstream.send(get()).await.unwrap_err();
+    let error = upstream.send(&ConnectionChoice::Pooled, get()).await.unwrap_err();
     assert!(matches!(error, UpstreamError::Connect(_)), "{error}");
 }
 
@@ -183,7 +201,8 @@ async fn front(
         let (upstream, ended, stop) = (upstream.clone(), ended.clone(), stop.clone());
         async move {
             let from = hyper::upgrade::on(&mut request);
-            let mut response = upstream.send(request.map(Body::stream)).await?;
+            let mut response =
+                upstream.send(&ConnectionChoice::Pooled, request.map(Body::stream)).await?;
             let to = hyper::upgrade::on(&mut response);
             tokio::spawn(async move {
                 ended.send(tunnel(from, to, idle, stop).await.unwrap()).unwrap();

@@ -182,7 +182,10 @@ async fn r324_a_304_renews_an_admission_and_never_makes_one() {
         let alice = scene.ask("/a", &ALICE).await;
         assert_eq!(alice.text(), "secret of alice", "{}", alice.header("cache-status"));
         assert_eq!(conditions(&scene.last("/a")), None);
+        assert_eq!(explained(&scene, "/a", ALICE).await["authorization"], "authorized");
+        assert_eq!(explained(&scene, "/a", BOB).await["authorization"], "not authorized");
         scene.clock.advance(Duration::from_secs(11));
+        assert_eq!(explained(&scene, "/a", ALICE).await["authorization"], "lapsed");
         let renewed = scene.ask("/a", &ALICE).await;
         assert_eq!(
             (renewed.cache(), renewed.text()),

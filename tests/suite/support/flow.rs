@@ -10,7 +10,7 @@ use hyper::{Request, Response};
 use sidecache::app::{Clock, Sidecar};
 use sidecache::config::Config;
 use sidecache::internals::metrics::MetricsFormat;
-use sidecache::internals::{Body, ClientPeer, Proxy, RouteReport, ShadowReport};
+use sidecache::internals::{Body, ClientConnection, ClientPeer, Proxy, RouteReport, ShadowReport};
 use tokio_util::sync::CancellationToken;
 
 use super::client::Reply;
@@ -60,7 +60,7 @@ impl Flow {
         }
         let request = request.body(Body::full(body)).expect("a test's request is well-formed");
         let peer = ClientPeer { addr: IpAddr::V4(Ipv4Addr::LOCALHOST), trusted: false };
-        self.proxy.handle(request, peer).await
+        self.proxy.handle(request, &ClientConnection::new(peer), None).await
     }
 
     /// Any request, and its whole response. One that breaks off has an empty body.

@@ -36,3 +36,13 @@ fn no_room_for_the_apps_tags() {
     );
     silent(&most(3));
 }
+
+#[test]
+fn more_connections_of_clients_than_half_of_all() {
+    // The head of every file ends within `[upstream]`.
+    let limited = format!("max_connections = 100\n{LIST}[limits]\npinned = 64\n");
+    one(&limited, "64", "at most half", "write pinned = 50");
+    silent(&with(&limited, "64", "50"));
+    silent(&format!("max_connections = 100\n{LIST}"));
+    one(&format!("{LIST}[limits]\npinned = 300\n"), "300", "is 512", "write pinned = 256");
+}

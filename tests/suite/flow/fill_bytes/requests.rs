@@ -8,7 +8,7 @@ use proptest::prelude::*;
 pub const MARK: &str = "zq7x";
 
 /// Paths of the routes of `RULES`, one for each kind of route.
-pub const ROUTES: [&str; 16] = [
+pub const ROUTES: [&str; 18] = [
     "/pub/",
     "/pub-drop/",
     "/shared/",
@@ -17,6 +17,8 @@ pub const ROUTES: [&str; 16] = [
     "/private-drop/",
     "/field/",
     "/field-pub/",
+    "/fields/",
+    "/passed/",
     "/token/",
     "/host/",
     "/office/",
@@ -76,7 +78,7 @@ const LONG: &str = concat!(
 type Choice = (&'static str, &'static [&'static str]);
 
 /// Headers that decide what the response is, with values of which some mean the same.
-pub const DECIDING: [Choice; 19] = [
+pub const DECIDING: [Choice; 22] = [
     (
         "Accept",
         &[
@@ -150,6 +152,9 @@ pub const DECIDING: [Choice; 19] = [
     ),
     ("X-Tenant-Id", &["acme", "other"]),
     ("X-Api-Key", &["k1", "k2"]),
+    ("X-Kind", &["k", " k"]),
+    ("X-Passed", &["p", "q"]),
+    ("X-Let-Through", &["p", "q"]),
     ("Origin", &["https://a.test", "https://b.test", "null"]),
     ("X-Requested-With", &["XMLHttpRequest"]),
     ("Content-Type", &["text/plain"]),
@@ -494,6 +499,8 @@ pub fn pair(setups: usize) -> impl Strategy<Value = (Sent, Sent)> {
             // What the keys of these routes need.
             for (name, value) in match ROUTES[route] {
                 "/field/" => &[("X-Tenant-Id", "acme"), ("Cookie", "lang=de")][..],
+                "/fields/" => &[("X-Kind", "k"), ("X-Tenant-Id", "acme")],
+                "/passed/" => &[("X-Passed", "p"), ("X-Let-Through", "p")],
                 "/field-pub/" => &[("Cookie", "lang=de")],
                 "/token/" => &[("Authorization", "Bearer alice-alice")],
                 _ => &[],

@@ -10,13 +10,14 @@ use tokio::sync::Mutex;
 use super::requests::{Form, MARK, Sent};
 use crate::support::{Origin, Reply, Request, Response, Sidecar, WireClient};
 
-/// A route of each kind. No route lets anything through by the operator's word.
+/// A route of each kind.
 const RULES: &str = r#"
 [debug]
 headers = true
 
 [fields]
 tenant = { header = "x-tenant-id" }
+kind   = { header = "x-kind" }
 lang   = { cookie = "lang" }
 token  = { auth = "prefix", length = 8 }
 at     = { host = true }
@@ -61,6 +62,18 @@ path            = "/field/{*rest}"
 ttl             = "1h"
 key             = ["tenant", "lang"]
 unknown_headers = "drop"
+
+[[routes]]
+path            = "/fields/{*rest}"
+ttl             = "1h"
+key             = ["tenant", "kind"]
+unknown_headers = "drop"
+
+[[routes]]
+path         = "/passed/{*rest}"
+ttl          = "1h"
+scope        = "public"
+pass_headers = ["x-passed", "x-let-through", "referer"]
 
 [[routes]]
 path            = "/field-pub/{*rest}"
@@ -296,8 +309,8 @@ impl Stage {
 fn foreign(sent: &Sent, head: &str) -> Option<String> {
     let addresses = ["127.0.0.", "198.51.100.7", "10.0.0.1", "::1"];
     let path = sent.plain_path();
-    if path.starts_with("/vary-") {
-        // These routes learn what is in their keys.
+    if path.starts_with("/vary-") || path.starts_with("/passed/") {
+        // They learn what is in their keys, or the operator knows better.
         return None;
     }
     let keyed = path.starts_with("/office/");
@@ -320,6 +333,7 @@ fn comparable((one, first): (&Sent, &str), (two, second): (&Sent, &str)) -> [Str
     let credentials = ["authorization", "x-api-key"];
     let other = |name: &str| one.value(name) != two.value(name);
     let caller = shared && (credentials.into_iter().any(other) || counting(one) != counting(two));
+    let passed = one.plain_path().starts_with("/passed/");
     let agent = may_have_own_agent(one) && other("user-agent");
     [first, second].map(|head| {
         let kept = head.split_inclusive("\r\n").filter_map(|line| {
@@ -327,7 +341,11 @@ fn comparable((one, first): (&Sent, &str), (two, second): (&Sent, &str)) -> [Str
             match name {
                 "if-none-match" | "if-modified-since" => None,
                 "authorization" | "x-api-key" | "cookie" if caller => None,
+                // Written otherwise, it is another credential.
+                "cookie" if shared => Some(line.replace("; ", ";")),
                 "user-agent" if agent => None,
+                // The operator's word.
+                "x-passed" | "x-let-through" | "referer" if passed && other(name) => None,
                 "x-request-id" | "traceparent" => Some(format!("{name}: (an id)\r\n")),
                 _ => Some(line.to_owned()),
             }
@@ -360,7 +378,7 @@ fn counting(sent: &Sent) -> Vec<String> {
 /// Whether a fill for this request may have the caller's `User-Agent`.
 fn may_have_own_agent(sent: &Sent) -> bool {
     let path = sent.plain_path();
-    let private = ["/private", "/field/", "/token", "/vary-private"]
+    let private = ["/private", "/field/", "/fields/", "/token", "/vary-private"]
         .iter()
         .any(|route| path.starts_with(route));
     private

@@ -1,0 +1,75 @@
+//! One client connection, as far as the flow knows it: who is at its other end, and the connection
+//! to the origin that belongs to it alone.
+
+use std::sync::{Arc, OnceLock};
+
+use http::{HeaderMap, HeaderValue, Version};
+
+use crate::outcome::Reason;
+use crate::proxy::origin::OriginClient;
+use crate::semantics::forward;
+use crate::semantics::forward::ClientPeer;
+use crate::upstream::{ConnectionChoice, PinSlot};
+
+/// One client connection.
+#[derive(Debug)]
+pub struct ClientConnection {
+    pub(super) peer: ClientPeer,
+    /// Its own connection to the origin, from the first request on that logs in its connection.
+    pin: OnceLock<Arc<PinSlot>>,
+}
+
+impl ClientConnection {
+    /// A connection that nothing has been sent on.
+    #[must_use]
+    pub const fn new(peer: ClientPeer) -> Self {
+        Self { peer, pin: OnceLock::new() }
+    }
+
+    /// Which connection to the origin a request takes.
+    ///
+    /// SECURITY: NTLM and Negotiate log in the connection to the origin, and whoever is next on it
+    /// would be that user. A trusted proxy, and a client of HTTP/2, send requests of several users
+    /// on one connection, so that nobody may be next.
+    pub(super) fn choose_connection(
+        &self,
+        origin: &OriginClient,
+        headers: &HeaderMap,
+        version: Version,
+    ) -> ConnectionChoice {
+        if let Some(pin) = self.pin.get() {
+            return ConnectionChoice::Pinned(Arc::clone(pin));
+        }
+        if !forward::logs_in_connection(headers) {
+            return ConnectionChoice::Pooled;
+        }
+        if self.peer.trusted || version == Version::HTTP_2 {
+            return ConnectionChoice::LastUse;
+        }
+        ConnectionChoice::Pinned(Arc::clone(self.pin.get_or_init(|| origin.pin())))
+    }
+}
+
+/// What a request asks of connections.
+#[derive(Debug)]
+pub(crate) struct ConnectionDemand {
+    /// The connection to the origin that it takes.
+    pub(super) choice: ConnectionChoice,
+    /// The protocols that it may change to.
+    pub(super) upgrade: Option<HeaderValue>,
+}
+
+impl ConnectionDemand {
+    /// Why the cache takes no part in the request.
+    ///
+    /// SECURITY: the origin may know the caller from the connection, which no key has seen.
+    pub(super) const fn bypass(&self) -> Option<Reason> {
+        match (&self.choice, &self.upgrade) {
+            (ConnectionChoice::Pinned(_) | ConnectionChoice::LastUse, _) => {
+                Some(Reason::ConnectionLogin)
+            }
+            (ConnectionChoice::Pooled, Some(_)) => Some(Reason::Upgrade),
+            (ConnectionChoice::Pooled, None) => None,
+        }
+    }
+}
