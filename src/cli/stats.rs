@@ -10,7 +10,7 @@ use std::time::Duration;
 use clap::Args;
 use http::{Method, StatusCode};
 
-use super::api_types::{ApiReady, ApiRedis, ApiRoute, ApiStats, ApiTag};
+use super::api_types::{ApiLanguageRoutes, ApiReady, ApiRedis, ApiRoute, ApiStats, ApiTag};
 use super::error::CommandError;
 use super::exit_codes::EXIT_FAILED;
 use super::format::{clean, clean_lines, counted, millis, percent, seconds, size, table};
@@ -173,14 +173,8 @@ fn overview(stats: &ApiStats) -> String {
             &format!("{} of {} stale", shadow.audited_stale, counted(shadow.audited, "hit")),
         );
     }
-    let languages = &shadow.languages;
-    for (routes, verb) in [(languages.never, "never depended"), (languages.differs, "depend")] {
-        if routes > 0 {
-            let routes = counted(routes, "route");
-            let text =
-                format!("bodies of {routes} {verb} on Accept-Language: see `sidecache advise`");
-            add("languages", &text);
-        }
+    for text in languages(&shadow.languages) {
+        add("languages", &text);
     }
     if !stats.cookies.unseen.is_empty() {
         let names = stats.cookies.unseen.join(", ");
@@ -195,6 +189,18 @@ fn overview(stats: &ApiStats) -> String {
         );
     }
     text
+}
+
+/// What shadow mode says of `Accept-Language`.
+fn languages(routes: &ApiLanguageRoutes) -> Vec<String> {
+    [(routes.never, "never depended"), (routes.differs, "depend")]
+        .into_iter()
+        .filter(|(count, _)| *count > 0)
+        .map(|(count, verb)| {
+            let routes = counted(count, "route");
+            format!("bodies of {routes} {verb} on Accept-Language: see `sidecache advise`")
+        })
+        .collect()
 }
 
 fn redis(redis: &ApiRedis) -> String {

@@ -90,8 +90,8 @@ async fn revoke(resources: &Resources, lookup: &Lookup<'_>) {
     }
 }
 
-/// Learns which headers of this request the origin names in `Vary` that no key has seen. Returns how
-/// many there is no room for.
+/// Learns which headers of this request the origin names in `Vary` that no key has seen. Returns
+/// how many there is no room for.
 fn learn_vary(context: &LookupContext<'_>, response: &HeaderMap) -> u64 {
     if !response.contains_key(VARY) {
         return 0;

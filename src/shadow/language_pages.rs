@@ -1,7 +1,7 @@
 //! The pages whose bodies are compared between languages.
 //!
-//! Bounded by `limits.shadow_keys`, as the table of keys is: a new page evicts an old one. What spoke
-//! against a finding stays counted with the route.
+//! Bounded by `limits.shadow_keys`, as the table of keys is: a new page evicts an old one. What
+//! spoke against a finding stays counted with the route.
 
 use std::sync::Arc;
 
@@ -67,8 +67,8 @@ impl LanguagePages {
         self.0.clear();
     }
 
-    /// Compares a response with those of its page in other languages. Returns what was to be said of
-    /// the route before, and what is now.
+    /// Compares a response with those of its page in other languages. Returns what was to be said
+    /// of the route before, and what is now.
     pub(super) fn record(
         &self,
         route: &Arc<RouteShadow>,

@@ -1,14 +1,14 @@
 //! Whether the bodies of a route depend on `Accept-Language`: pure, without a clock.
 //!
-//! A *page* is a key without its languages. Its bodies, and what its heads say of the language, are compared within one freshness, and
-//! only while no write and no purge came in between: then a difference would have been seen as such,
-//! and an equal body is no accident. `Accept-Language` is the preferred language of its normal form
-//! here; a request without it counts as well where bodies differ, but is no language.
+//! A *page* is a key without its languages. Its bodies, and what its heads say of the language, are
+//! compared within one freshness, and only while no write and no purge came in between: then a
+//! difference would have been seen as such, and an equal body is no accident. A request without
+//! `Accept-Language` counts where bodies differ, but is no language.
 //!
 //! The conclusions of a page:
 //! - *Same*: two languages got the same body.
-//! - *Differs*: one language got the same body before and after another one got a different one, from
-//!   requests that are alike in all that a fill withholds.
+//! - *Differs*: one language got the same body before and after another one got a different one,
+//!   from requests that are alike in all that a fill withholds.
 //! - *Doubtful*: two languages got different bodies, and it is not known why. If the first one then
 //!   gets what the second one got, the page has changed; nothing else ends a doubt.
 

@@ -23,7 +23,8 @@ enum HeaderFate {
     KeyedFromTrusted,
     /// The origin gets the same, whatever the client sent; a response must not vary on it.
     Replaced,
-    /// The origin gets the same, whatever the client sent. Keyed once the origin names it in `Vary`.
+    /// The origin gets the same, whatever the client sent, until it names the header in `Vary`.
+    /// Then it is keyed.
     WithheldUntilNamed,
     /// The origin gets the same, whatever the client sent.
     Withheld,
@@ -49,8 +50,8 @@ fn rows() -> Vec<FillRow> {
     let constant = |name: &HeaderName| negotiation::default_on_the_wire(name).unwrap_or_default();
     let negotiated = format!(
         "In the key, and sent in the form that the key has. Without it: `Accept: {}`, \
-         `Accept-Encoding: {}`, no `Accept-Language`. A request for a `Range` counts as one without \
-         `Accept-Encoding`.",
+         `Accept-Encoding: {}`, no `Accept-Language`. A request for a `Range` counts as one \
+         without `Accept-Encoding`.",
         constant(&ACCEPT),
         constant(&ACCEPT_ENCODING)
     );
@@ -86,7 +87,8 @@ fn rows() -> Vec<FillRow> {
         row(
             roles::TRANSPORT,
             HeaderFate::Withheld,
-            "The sidecar's own. `Host` is the authority of the key, in lower case.",
+            "The sidecar's own. `Host` is the authority of the key, in lower case. An `Upgrade` to \
+             what `[upstream] upgrades` names makes the request pass.",
         ),
         row(
             &["authorization"],

@@ -37,7 +37,11 @@ const PARTS: [(Part, &str, &str); 6] = [
     ),
     (Part::FromOrigin, "Removed from responses", ""),
     (Part::ReadFromOrigin, "Read in responses", "They reach the client as well, except tags."),
-    (Part::ToOrigin, "Added to requests", ""),
+    (
+        Part::ToOrigin,
+        "Added to requests",
+        "A fill differs: see [the request of a fill](#the-request-of-a-fill).",
+    ),
     (Part::FromClient, "Removed from requests", ""),
     (Part::ReadFromClient, "Read in requests", ""),
 ];
@@ -148,7 +152,7 @@ fn to_origin() -> Vec<Header> {
         add(VIA, "always", "The version of HTTP, and `sidecache`."),
         add(
             forward::X_FORWARDED_FOR,
-            "always",
+            "on requests that pass",
             "The client's address. What a trusted proxy sent stays in front.",
         ),
         add(forward::X_FORWARDED_PROTO, "unless a trusted proxy sent it", "`http`."),
@@ -159,7 +163,7 @@ fn to_origin() -> Vec<Header> {
         ),
         add(
             HOST,
-            "always",
+            "on requests that pass",
             "The client's, or that of `url` with `host = \"upstream\"` in `[upstream]`.",
         ),
         add(IF_NONE_MATCH, "on revalidation", "The stored `ETag`."),

@@ -1,3 +1,5 @@
+//! What a page's responses in several languages show, and what they must not.
+
 use std::cell::Cell;
 use std::time::Duration;
 
@@ -31,7 +33,7 @@ impl Scene {
         let times = Times {
             received: Wall(0),
             initial_age: Duration::ZERO,
-            lifetime: Duration::from_secs(60),
+            lifetime: Duration::from_mins(1),
         };
         let sample = LanguageSample {
             languages,

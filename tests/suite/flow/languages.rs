@@ -239,7 +239,7 @@ async fn an_audit_compares_with_another_language() {
         as fn(&Request) -> Response;
     for (handler, finding) in [(same, Some("never")), (own, Some("differs")), (said, None)] {
         let (app, flow) = of("audit = 1.0", handler).await;
-        for page in 0..PAGES + 1 {
+        for page in 0..=PAGES {
             for language in ["de", "en"] {
                 let body = read(&flow, page, language).await;
                 let before = flow.route(ROUTE).audit.asked;
