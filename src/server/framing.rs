@@ -6,7 +6,7 @@
 
 mod chunks;
 
-use memchr::{memchr, memchr_iter};
+use memchr::{memchr, memchr_iter, memrchr};
 
 use self::chunks::{ChunkProgress, Chunks};
 use crate::semantics::forward::BadRequest;
@@ -216,7 +216,7 @@ impl Scanner {
             }
         }
         let rest = &bytes[start..];
-        self.target(rest);
+        self.keep_target(rest);
         self.keep_line_start(rest);
         &[]
     }
@@ -224,16 +224,23 @@ impl Scanner {
     /// A piece of a line. In the request line it looks for a fragment behind the method, in which
     /// `#` is an ordinary character (RFC 9110 section 5.6.2).
     fn target(&mut self, piece: &[u8]) {
-        let rest = match self.request_line {
-            RequestLine::Over => return,
-            RequestLine::Target => piece,
+        match self.request_line {
+            RequestLine::Over => {}
+            RequestLine::Target => self.fragment |= memchr(b'#', piece).is_some(),
+            // As a rule there is no such character, and the line is whole.
             RequestLine::Method => {
-                let Some(space) = memchr(b' ', piece) else { return };
-                self.request_line = RequestLine::Target;
-                &piece[space + 1..]
+                let behind = memrchr(b'#', piece).map(|last| &piece[..last]);
+                self.fragment |= behind.is_some_and(|start| memchr(b' ', start).is_some());
             }
-        };
-        self.fragment |= memchr(b'#', rest).is_some();
+        }
+    }
+
+    /// The last piece of a read, whose line goes on in the next one.
+    fn keep_target(&mut self, piece: &[u8]) {
+        self.target(piece);
+        if self.request_line == RequestLine::Method && memchr(b' ', piece).is_some() {
+            self.request_line = RequestLine::Target;
+        }
     }
 
     fn keep_line_start(&mut self, piece: &[u8]) {
