@@ -6,6 +6,7 @@ use hmac::Mac as _;
 use http::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue};
 
 use crate::policy::cookies::IgnoredCookies;
+use crate::policy::field;
 use crate::policy::glob::{Glob, any_matches};
 use crate::secret::Hasher;
 use crate::units::short_hex;
@@ -63,6 +64,15 @@ impl Default for CredentialRule {
     }
 }
 
+/// What the names of session cookies have in common.
+const SESSION_NAMES: [&str; 9] =
+    ["sess", "sid", "auth", "token", "jwt", "login", "logged", "remember", "identity"];
+
+fn names_session(name: &[u8]) -> bool {
+    let name = name.to_ascii_lowercase();
+    SESSION_NAMES.iter().any(|part| memchr::memmem::find(&name, part.as_bytes()).is_some())
+}
+
 /// A keyed hash of a client's whole credential.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Credential(pub [u8; 32]);
@@ -108,6 +118,22 @@ impl CredentialRule {
             part(b'C', b"", cookies);
         }
         any.then(|| Credential(mac.finalize().into_bytes().into()))
+    }
+
+    /// Whether a request has something that its sender alone knows: `Authorization`, a header of
+    /// `headers`, or a cookie of `cookies`. Without such a list, a cookie whose name says that it is
+    /// a session; other cookies are the same for many, as those of consent and of themes.
+    #[must_use]
+    pub fn identifies(&self, headers: &HeaderMap) -> bool {
+        headers.contains_key(AUTHORIZATION)
+            || self.headers.iter().any(|name| headers.contains_key(name))
+            || field::cookies(headers).any(|(name, value)| {
+                !value.is_empty()
+                    && match &self.cookies {
+                        Some(listed) => any_matches(listed, name),
+                        None => !self.ignored_cookies.ignores(name) && names_session(name),
+                    }
+            })
     }
 
     /// Whether a redirect to this `Location` asks the caller to log in. Of a relative or absolute
@@ -177,6 +203,22 @@ mod tests {
             assert!(one.is_some());
             assert!(!all[at + 1..].contains(one));
         }
+    }
+
+    #[test]
+    fn a_client_is_identified_by_what_it_alone_knows() {
+        let plain = CredentialRule::default();
+        let listed = CredentialRule { cookies: Some(["app_*".into()].into()), ..plain.clone() };
+        let of = |rule: &CredentialRule, lines: &[_]| rule.identifies(&headers(lines));
+        for cookie in ["sessionid=1", "a=1; PHPSESSID=2", "connect.sid=x", "access_token=y"] {
+            assert!(of(&plain, &[("cookie", cookie)]), "{cookie}");
+            assert!(!of(&listed, &[("cookie", cookie)]), "{cookie}: another is listed");
+        }
+        for cookie in ["theme=dark", "cookieconsent_status=dismiss", "_ga=1", "sessionid=", ""] {
+            assert!(!of(&plain, &[("cookie", cookie)]), "{cookie}");
+        }
+        assert!(of(&listed, &[("cookie", "app_user=1")]));
+        assert!(of(&listed, &[("authorization", "a")]) && !of(&plain, &[]));
     }
 
     #[test]

@@ -7,6 +7,7 @@ mod check;
 mod client;
 mod login;
 mod network;
+mod original;
 mod upgrade;
 
 use std::net::IpAddr;
@@ -22,6 +23,7 @@ pub use check::{BadRequest, check_request, complete_target};
 pub use client::client_address;
 pub use login::logs_in_connection;
 pub use network::Network;
+pub use original::{original_pairs, original_request};
 pub use upgrade::{Upgrades, accepts_upgrade, offered_upgrade, take_upgrade};
 
 /// What a proxy knew about the client (RFC 7239).
@@ -33,6 +35,8 @@ const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection")
 pub(crate) const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 /// The host that the client requested.
 pub(crate) const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+/// The port that the client requested.
+pub(crate) const X_FORWARDED_PORT: HeaderName = HeaderName::from_static("x-forwarded-port");
 /// The protocol that the client spoke.
 pub(crate) const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 /// The address of the client.

@@ -11,7 +11,7 @@
 use std::borrow::Cow;
 
 use http::header::{
-    ACCEPT_ENCODING, COOKIE, HeaderMap, HeaderName, HeaderValue, RANGE, USER_AGENT,
+    ACCEPT_ENCODING, COOKIE, FORWARDED, HeaderMap, HeaderName, HeaderValue, RANGE, USER_AGENT,
 };
 use smallvec::SmallVec;
 
@@ -60,13 +60,11 @@ pub(super) struct CanonicalHeaders<'a> {
 /// Which `User-Agent` the origin receives.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) enum FillUserAgent<'a> {
-    /// The same one for all clients.
+    /// The same one for all clients, unless the key has one.
     #[default]
     Constant,
     /// The client's own: in scope `private`, of a client with a credential.
     Own(&'a HeaderValue),
-    /// It is in the key, with the implicit headers if the request has one.
-    Keyed,
 }
 
 /// The cookies of a request, by what becomes of them. Each text is a whole `Cookie` header.
@@ -76,8 +74,6 @@ pub(super) struct CanonicalCookies<'a> {
     pub(super) identity: Option<Cow<'a, [u8]>>,
     /// Those that are in the key.
     pub(super) keyed: Option<Cow<'a, [u8]>>,
-    /// Those that the operator passes.
-    pub(super) passed: Option<Cow<'a, [u8]>>,
 }
 
 /// What a key holds of the headers, apart from fields and the credential.
@@ -94,7 +90,7 @@ pub(super) struct KeyedHeaders<'a> {
 impl<'a> KeyedHeaders<'a> {
     /// Sorts the headers of a request.
     pub(super) fn new(route: &Route, roles: &RoleContext, headers: &'a HeaderMap) -> Self {
-        let mut keyed = Self::default();
+        let (mut keyed, mut has_forwarded) = (Self::default(), false);
         let mut negotiated: SmallVec<[(&HeaderName, &HeaderValue); 3]> = SmallVec::new();
         for (name, value) in headers {
             match route.headers.role(name, roles) {
@@ -102,6 +98,9 @@ impl<'a> KeyedHeaders<'a> {
                     keyed.implicit.push((name, Cow::Borrowed(value.as_bytes())));
                 }
                 HeaderRole::Negotiated => negotiated.push((name, value)),
+                HeaderRole::Substituted if roles.peer_is_trusted() && *name == FORWARDED => {
+                    has_forwarded = true;
+                }
                 HeaderRole::Unknown => keyed.unknown.push(name.clone()),
                 HeaderRole::Credential | HeaderRole::Passed | HeaderRole::Withheld => {
                     keyed.has_cookie |= *name == COOKIE;
@@ -114,6 +113,9 @@ impl<'a> KeyedHeaders<'a> {
             }
         }
         keyed.add_negotiated(route, &negotiated);
+        if has_forwarded && let Some(original) = forward::original_request(headers) {
+            keyed.implicit.push((const { &FORWARDED }, Cow::Owned(original.into_bytes())));
+        }
         if keyed.implicit.len() > 1 {
             keyed.implicit.sort_by(|(one, _), (two, _)| one.as_str().cmp(two.as_str()));
         }
@@ -184,7 +186,6 @@ impl<'a> CanonicalHeaders<'a> {
         let mut lines = headers.get_all(USER_AGENT).iter();
         let single = lines.next().filter(|_| lines.next().is_none());
         self.user_agent = match (role, single) {
-            (HeaderRole::Implicit, _) => FillUserAgent::Keyed,
             (HeaderRole::Harmless, Some(agent)) if is_own => FillUserAgent::Own(agent),
             _ => FillUserAgent::Constant,
         };
@@ -202,7 +203,11 @@ impl<'a> CanonicalCookies<'a> {
         let role = route.headers.role(&COOKIE, roles);
         match (role, route.spec.scope, &credential.cookies) {
             (HeaderRole::Withheld, ..) => Self::default(),
-            (HeaderRole::Passed, ..) => Self { passed: kept(headers, |_| true), ..Self::default() },
+            // SECURITY: the operator's word lets through what else is in the header. Whoever sends it
+            // is still told apart by all of it.
+            (HeaderRole::Passed, Scope::Private | Scope::Shared, _) => {
+                Self { identity: kept(headers, |_| true), ..Self::default() }
+            }
             (_, Scope::Public, _) => {
                 Self { keyed: of_fields(&route.keyed_cookies, headers), ..Self::default() }
             }
@@ -212,7 +217,6 @@ impl<'a> CanonicalCookies<'a> {
                 Self {
                     identity: kept(headers, identifies),
                     keyed: kept(headers, |name| !identifies(name) && !is_ignored(name)),
-                    passed: None,
                 }
             }
             (_, Scope::Private | Scope::Shared, _) => {
@@ -223,7 +227,7 @@ impl<'a> CanonicalCookies<'a> {
 
     /// The `Cookie` header of a fill.
     pub(super) fn on_the_wire(&self) -> Option<Vec<u8>> {
-        let texts = [&self.identity, &self.keyed, &self.passed].into_iter().flatten();
+        let texts = [&self.identity, &self.keyed].into_iter().flatten();
         joined(texts.map(|text| &**text))
     }
 }

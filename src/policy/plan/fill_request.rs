@@ -16,8 +16,10 @@ use crate::policy::plan::canonical::{CanonicalRequest, FillUserAgent};
 use crate::policy::plan::fill_constants::{FILL_ADDRESS, FillConstants};
 use crate::policy::plan::lookup::Lookup;
 use crate::policy::route::Route;
-use crate::semantics::forward::{X_FORWARDED_FOR, X_FORWARDED_HOST, X_FORWARDED_PROTO, X_REAL_IP};
-use crate::semantics::negotiation;
+use crate::semantics::forward::{
+    X_FORWARDED_FOR, X_FORWARDED_HOST, X_FORWARDED_PORT, X_FORWARDED_PROTO, X_REAL_IP,
+};
+use crate::semantics::{forward, negotiation};
 
 /// The header with the id of a request.
 pub(crate) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -49,7 +51,7 @@ fn fill_head(
     let host = value(canonical.host.as_bytes());
     head.insert(&HOST, constants.host.clone().or_else(|| host.clone()));
     let parts = &canonical.headers;
-    for (name, sent) in &parts.implicit {
+    for (name, sent) in parts.implicit.iter().filter(|(name, _)| **name != FORWARDED) {
         head.append(name, on_the_wire(name, sent));
     }
     for (name, sent) in &parts.fields {
@@ -65,7 +67,6 @@ fn fill_head(
             head.add_default(&USER_AGENT, Some(constants.user_agent.clone()));
         }
         FillUserAgent::Own(agent) => head.insert(&USER_AGENT, Some(agent.clone())),
-        FillUserAgent::Keyed => {}
     }
     for name in [&ACCEPT, &ACCEPT_ENCODING] {
         let default = negotiation::default_on_the_wire(name);
@@ -88,12 +89,13 @@ fn add_forwarding(
     // What a trusted proxy says of the host and the protocol is in the key.
     head.add_default(&X_FORWARDED_PROTO, Some(HeaderValue::from_static("http")));
     head.add_default(&X_FORWARDED_HOST, host);
-    let protocol = head.text(&X_FORWARDED_PROTO);
-    let host = head.text(&X_FORWARDED_HOST);
+    let implicit = canonical.headers.implicit.iter();
+    let stated = implicit.filter(|(name, _)| **name == FORWARDED).map(|(_, stated)| stated).next();
+    let original = stated.map_or_else(|| head.original_request(), |stated| stated.to_vec());
     // RFC 7239 6: an address in version 6 stands in brackets and quotes.
     let shown =
         if address.contains(&b':') { [b"\"[", address, b"]\""].concat() } else { address.to_vec() };
-    let forwarded = [b"for=", &*shown, b";host=\"", &*host, b"\";proto=", &*protocol].concat();
+    let forwarded = [b"for=", &*shown, b";", &*original].concat();
     head.add_constant(&X_FORWARDED_FOR, value(address));
     head.add_constant(&X_REAL_IP, value(address));
     head.add_constant(&FORWARDED, value(&forwarded));
@@ -133,10 +135,16 @@ impl HeadWriter<'_> {
         }
     }
 
-    /// The first value of a header, as far as it may stand in a quoted string.
-    fn text(&self, name: &HeaderName) -> Vec<u8> {
-        let value = self.headers.get(name).map(HeaderValue::as_bytes).unwrap_or_default();
-        value.iter().copied().filter(|byte| !b"\"\\;, ".contains(byte)).collect()
+    /// The host and the protocol that `X-Forwarded-*` state, as `Forwarded` says it.
+    fn original_request(&self) -> Vec<u8> {
+        let first = |name: &HeaderName| {
+            let value = self.headers.get(name).map(HeaderValue::as_bytes).unwrap_or_default();
+            let first = value.split(|&byte| byte == b',').next().unwrap_or_default();
+            String::from_utf8_lossy(first.trim_ascii()).into_owned()
+        };
+        let port = first(&X_FORWARDED_PORT);
+        forward::original_pairs(&first(&X_FORWARDED_HOST), &port, &first(&X_FORWARDED_PROTO))
+            .into_bytes()
     }
 }
 

@@ -209,8 +209,14 @@ impl Lookup<'_> {
     #[must_use]
     pub fn has_owner(&self) -> bool {
         self.route.spec.scope == Scope::Private
-            && self.credential.is_some()
+            && self.is_identified()
             && !self.route.has_identity_field()
+    }
+
+    /// Whether the origin sees something that the sender alone knows.
+    #[must_use]
+    pub fn is_identified(&self) -> bool {
+        self.credential.is_some() && self.rules.credential.identifies(self.request.headers)
     }
 
     /// The parts that the key is made of: all that a fill sends to the origin. Made again from the
@@ -222,7 +228,7 @@ impl Lookup<'_> {
         sorted.set_user_agent(
             route.headers.role(&USER_AGENT, &self.roles),
             headers,
-            route.spec.scope == Scope::Private && self.credential.is_some(),
+            route.spec.scope == Scope::Private && self.is_identified(),
         );
         let is_address = |field: &&Arc<Field>| matches!(field.source, FieldSource::Client(_));
         let address = match route.fields.iter().find(is_address) {

@@ -70,7 +70,10 @@ impl Route {
         if self.substituted_in(spec, roles).is_some() {
             return Err(VaryStar);
         }
-        let role = |name: &HeaderName| self.headers.role(name, roles);
+        // What was learned stays in the variants, although it is in the key as well: a process that
+        // has not learned it finds these entries, too.
+        let unlearned = roles.unlearned();
+        let role = |name: &HeaderName| self.headers.role(name, &unlearned);
         let scope = self.spec.scope;
         Ok(spec.retain(|name| match role(name) {
             HeaderRole::Implicit
@@ -120,6 +123,14 @@ impl Lookup<'_> {
         self.request.headers.keys().filter(|name| self.withholds(name)).cloned().collect()
     }
 
+    /// What identifies the client and a fill withholds: in scope `public`, all that does.
+    #[must_use]
+    pub fn withheld_credential(&self) -> Option<HeaderName> {
+        let names = [&COOKIE, &AUTHORIZATION].into_iter().chain(&self.rules.credential.headers);
+        let is_public = self.route.spec.scope == Scope::Public;
+        names.filter(|name| is_public && self.withholds(name)).next().cloned()
+    }
+
     fn withholds(&self, name: &HeaderName) -> bool {
         let headers = self.request.headers;
         if !headers.contains_key(name) {
@@ -154,7 +165,9 @@ impl Lookup<'_> {
                 self.cookies().on_the_wire()
             }
             // A fill gives a client that has none the same as all others.
-            HeaderRole::Harmless if *name == USER_AGENT && !headers.contains_key(name) => {
+            HeaderRole::Harmless | HeaderRole::Implicit
+                if *name == USER_AGENT && !headers.contains_key(name) =>
+            {
                 Some(self.rules.fill.user_agent.as_bytes().to_vec())
             }
             _ => joined_lines(headers, name),

@@ -308,6 +308,20 @@ pub struct RoleContext {
     learned: Option<Arc<[HeaderName]>>,
 }
 
+impl RoleContext {
+    /// Whether the request comes from a trusted proxy.
+    #[must_use]
+    pub const fn peer_is_trusted(&self) -> bool {
+        self.peer_is_trusted
+    }
+
+    /// The same before anything was learned.
+    #[must_use]
+    pub const fn unlearned(&self) -> Self {
+        Self { peer_is_trusted: self.peer_is_trusted, learned: None }
+    }
+}
+
 fn is_from_trusted(name: &HeaderName) -> bool {
     name.as_str().starts_with("x-forwarded-") && FROM_TRUSTED.contains(&name.as_str())
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::header::{ACCEPT_LANGUAGE, HeaderMap, HeaderValue};
+use http::header::{ACCEPT_LANGUAGE, HeaderMap, HeaderName, HeaderValue, SET_COOKIE};
 use http::{Response, StatusCode, Uri};
 
 use crate::cache::fills::FillKey;
@@ -97,6 +97,8 @@ pub(crate) struct FillRequest {
     pub(crate) roles: RoleContext,
     /// Under which key the origin's refusal is remembered.
     pub(crate) refusal_key: FillKey,
+    /// What the client has sent of a credential and the origin does not see, in scope `public`.
+    pub(crate) withheld_credential: Option<HeaderName>,
     /// Whether the origin sees a credential.
     pub(crate) carries_credential: bool,
     /// Whether the key holds the whole credential of a client that has one.
@@ -127,7 +129,8 @@ impl FillRequest {
             sent,
             roles: lookup.roles.clone(),
             refusal_key: refusal_key(lookup),
-            carries_credential: lookup.credential.is_some(),
+            carries_credential: lookup.is_identified(),
+            withheld_credential: lookup.withheld_credential(),
             has_owner: lookup.has_owner(),
             stale: reason.stale,
             for_others: reason.for_others,
@@ -152,6 +155,12 @@ impl FillRequest {
             || matches!(status, StatusCode::NOT_ACCEPTABLE | StatusCode::TOO_MANY_REQUESTS);
         if is_refused {
             return Some(Outcome::bypass(Reason::FillRefused));
+        }
+        // An origin that misses the client's session begins another one, which would replace it.
+        let sets_cookie = headers.contains_key(SET_COOKIE)
+            && !self.route.spec.strip_set_cookie.strips(headers, self.carries_credential);
+        if let Some(name) = self.withheld_credential.as_ref().filter(|_| sets_cookie) {
+            return Some(Outcome::bypass_with(Reason::WithheldHeader, name.as_str()));
         }
         let vary = VarySpec::from_response(&self.sent, headers).ok()?;
         let name = self.route.substituted_in(&vary, &self.roles)?;

@@ -1,6 +1,7 @@
 //! `Accept`: what origins choose by, not what each browser happens to list.
 //!
-//! - A page: `text/html` is among the best, and anything is accepted. All browsers share one form.
+//! - A page: `text/html` comes first, beside it only what browsers list, and anything is accepted.
+//!   All browsers share one form.
 //! - A picture: an image type comes first, and any image is accepted. What counts is which of the
 //!   newer formats are listed, since origins convert pictures into these.
 //! - Anything else: the media ranges in lower case, the preferred ones first. Weights are replaced
@@ -35,6 +36,11 @@ pub(super) fn keyed_form(value: &[u8]) -> KeyedForm {
         b"application/json" => return KeyedForm::Text(Cow::Borrowed("application/json")),
         b"text/html" => return KeyedForm::Text(Cow::Borrowed("text/html")),
         _ => {}
+    }
+    if value.contains(&b'"') {
+        // A quoted parameter may hold commas. Nobody sends these but machines, each its own.
+        let text = str::from_utf8(value).unwrap_or_default().trim_ascii();
+        return KeyedForm::from_text(text.to_owned());
     }
     let mut ranges: SmallVec<[MediaRange; MAX_RANGES]> = SmallVec::new();
     for member in weighted(value) {
@@ -71,10 +77,14 @@ pub(super) fn keyed_form(value: &[u8]) -> KeyedForm {
     if text == "*/*" { KeyedForm::Default } else { KeyedForm::from_text(text) }
 }
 
-/// Whether HTML is among the best.
+/// Whether a browser asks for a page: HTML comes first, and everything else is what browsers list
+/// beside it.
 fn is_page(ranges: &[MediaRange]) -> bool {
-    let best = ranges.first().map_or(0, |first| first.weight);
-    ranges.iter().take_while(|range| range.weight == best).any(|range| range.text == "text/html")
+    const BESIDE: [&str; 4] =
+        ["application/xhtml+xml", "application/xml", "*/*", "application/signed-exchange;v=b3"];
+    let mut ranges = ranges.iter().map(|range| range.text.as_str());
+    ranges.next() == Some("text/html")
+        && ranges.all(|text| text.starts_with("image/") || BESIDE.contains(&text))
 }
 
 fn ranked(ranges: &[MediaRange], refused: &[String]) -> String {

@@ -118,6 +118,12 @@ fn browsers_share_the_forms_of_pages_and_pictures() {
         ("Text/HTML;Level=1, text/*;q=0.3", "text/html;level=1,text/*;q=0.9"),
         ("text/html", "text/html"),
         ("garbage", ""),
+        ("application/json, text/html, */*", "application/json,text/html,*/*"),
+        (
+            "text/html,application/json;q=0.9,*/*;q=0.8",
+            "text/html,application/json;q=0.9,*/*;q=0.8",
+        ),
+        ("text/html;v=\"a,b\"", "text/html;v=\"a,b\""),
     ] {
         assert_eq!(form(&ACCEPT, value), expected, "{value:?}");
     }

@@ -202,7 +202,7 @@ pub const HARMLESS: [Choice; 55] = [
     ("X-Amzn-Trace-Id", &["Root=zq7x"]),
     ("X-Cloud-Trace-Context", &["zq7x"]),
     ("Via", &["1.1 zq7x"]),
-    ("Forwarded", &["for=192.0.2.77;host=zq7x"]),
+    ("Forwarded", &["for=192.0.2.77;by=zq7x"]),
     ("X-Forwarded-For", &["198.51.100.7", "10.0.0.1, 198.51.100.7", "127.0.0.1"]),
     ("X-Real-IP", &["198.51.100.7", "127.0.0.1"]),
     ("TE", &["trailers", "trailers, zq7x"]),
