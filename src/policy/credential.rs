@@ -121,8 +121,8 @@ impl CredentialRule {
     }
 
     /// Whether a request has something that its sender alone knows: `Authorization`, a header of
-    /// `headers`, or a cookie of `cookies`. Without such a list, a cookie whose name says that it is
-    /// a session; other cookies are the same for many, as those of consent and of themes.
+    /// `headers`, or a cookie of `cookies`. Without such a list, a cookie whose name says that it
+    /// is a session; other cookies are the same for many, as those of consent and of themes.
     #[must_use]
     pub fn identifies(&self, headers: &HeaderMap) -> bool {
         headers.contains_key(AUTHORIZATION)

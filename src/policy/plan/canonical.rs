@@ -203,8 +203,8 @@ impl<'a> CanonicalCookies<'a> {
         let role = route.headers.role(&COOKIE, roles);
         match (role, route.spec.scope, &credential.cookies) {
             (HeaderRole::Withheld, ..) => Self::default(),
-            // SECURITY: the operator's word lets through what else is in the header. Whoever sends it
-            // is still told apart by all of it.
+            // SECURITY: the operator's word lets through what else is in the header. Whoever sends
+            // it is still told apart by all of it.
             (HeaderRole::Passed, Scope::Private | Scope::Shared, _) => {
                 Self { identity: kept(headers, |_| true), ..Self::default() }
             }

@@ -126,9 +126,9 @@ impl Lookup<'_> {
     /// What identifies the client and a fill withholds: in scope `public`, all that does.
     #[must_use]
     pub fn withheld_credential(&self) -> Option<HeaderName> {
-        let names = [&COOKIE, &AUTHORIZATION].into_iter().chain(&self.rules.credential.headers);
         let is_public = self.route.spec.scope == Scope::Public;
-        names.filter(|name| is_public && self.withholds(name)).next().cloned()
+        let mut names = [&COOKIE, &AUTHORIZATION].into_iter().chain(&self.rules.credential.headers);
+        names.find(|name| is_public && self.withholds(name)).cloned()
     }
 
     fn withholds(&self, name: &HeaderName) -> bool {

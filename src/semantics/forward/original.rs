@@ -21,8 +21,8 @@ pub fn original_request(headers: &HeaderMap) -> Option<String> {
     (!pairs.is_empty()).then_some(pairs)
 }
 
-/// Host and protocol as pairs of `Forwarded`, lower-case. What is no host or no protocol is left out.
-/// `port` is that of the host if it has none of its own.
+/// Host and protocol as pairs of `Forwarded`, lower-case. What is no host or no protocol is left
+/// out. `port` is that of the host if it has none of its own.
 #[must_use]
 pub fn original_pairs(host: &str, port: &str, proto: &str) -> String {
     let is_host = |byte: u8| byte.is_ascii_alphanumeric() || b".-_~:[]".contains(&byte);

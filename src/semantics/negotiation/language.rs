@@ -89,12 +89,29 @@ fn best_match<'a>(range: &str, languages: &'a [Box<str>]) -> Option<&'a str> {
         if let Some(found) = same.or_else(special) {
             return Some(found);
         }
+        if let Some(script) = script_of(wanted)
+            && let Some(found) = languages.iter().find(|one| one.eq_ignore_ascii_case(script))
+        {
+            return Some(found);
+        }
         let (general, _) = wanted.rsplit_once('-')?;
         // A single letter introduces an extension, and goes with it.
         wanted = match general.rsplit_once('-') {
             Some((before, letter)) if letter.len() == 1 => before,
             _ => general,
         };
+    }
+}
+
+/// Browsers name Chinese by the region, and sites by the script.
+fn script_of(range: &str) -> Option<&'static str> {
+    let is_one_of = |ranges: &[&str]| ranges.iter().any(|one| one.eq_ignore_ascii_case(range));
+    if is_one_of(&["zh-tw", "zh-hk", "zh-mo"]) {
+        Some("zh-hant")
+    } else if is_one_of(&["zh-cn", "zh-sg", "zh-my"]) {
+        Some("zh-hans")
+    } else {
+        None
     }
 }
 

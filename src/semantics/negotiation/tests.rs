@@ -88,6 +88,15 @@ fn the_best_of_the_languages_that_the_origin_has() {
     ] {
         assert_eq!(form_among(&ACCEPT_LANGUAGE, value, Some(&among)), expected, "{value:?}");
     }
+    let scripts: [Box<str>; 3] = ["en".into(), "zh-Hans".into(), "zh-Hant".into()];
+    for (value, expected) in [
+        ("zh-TW,zh;q=0.9,en-US;q=0.8", "zh-hant"),
+        ("zh-HK", "zh-hant"),
+        ("zh-CN,zh;q=0.9", "zh-hans"),
+        ("zh", "zh-hans"),
+    ] {
+        assert_eq!(form_among(&ACCEPT_LANGUAGE, value, Some(&scripts)), expected, "{value:?}");
+    }
 }
 
 #[test]
