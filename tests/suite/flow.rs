@@ -14,6 +14,7 @@ mod mutations;
 mod protocols;
 mod regressions;
 mod regressions_admission;
+mod regressions_attack;
 mod regressions_connections;
 mod regressions_cookies;
 mod regressions_fill;
