@@ -12,6 +12,7 @@ use super::names::{Meaning, meaning};
 use super::scopes::fields;
 use super::view::{LintFile, LintRoute, texts};
 use crate::policy::field::{Field, FieldSource};
+use crate::policy::glob::Glob;
 use crate::policy::route::{AdmitRule, QueryRule, StripSetCookie};
 use crate::policy::scope::Scope;
 
@@ -19,6 +20,7 @@ use crate::policy::scope::Scope;
 pub fn check(whole: &LintFile<'_>, context: &mut CompileContext) {
     for route in whole.cached() {
         strips_all(route, context);
+        strips_tokens(route, context);
         admits_all(route, context);
         shares_without_key(route, context);
         without_effect(route, context);
@@ -43,6 +45,26 @@ fn strips_all(route: &LintRoute<'_>, context: &mut CompileContext) {
     context.report.push(
         DiagnosticBuilder::warning(given.span.clone(), message)
             .hint("name the cookies that nothing needs: strip_set_cookie = [\"_ga\", \"pref_*\"]"),
+    );
+}
+
+/// Warns about a list that strips the cookie of a token or a session.
+fn strips_tokens(route: &LintRoute<'_>, context: &mut CompileContext) {
+    const PARTS: [&str; 5] = ["csrf", "xsrf", "sess", "token", "auth"];
+    let (StripSetCookie::Named(globs), Some(given)) =
+        (&route.spec.strip_set_cookie, route.file.strip_set_cookie.given())
+    else {
+        return;
+    };
+    let is_token = |text: &str| PARTS.iter().any(|part| text.to_ascii_lowercase().contains(part));
+    let Some(name) = globs.iter().map(Glob::as_str).find(|text| is_token(text)) else { return };
+    let message = format!(
+        "`{name}` looks like the cookie of a token or a session: the body may hold what belongs to \
+         it, and whoever is given the stored body would not have the cookie"
+    );
+    context.report.push(
+        DiagnosticBuilder::warning(given.span.clone(), message)
+            .hint("take it out of the list: such responses are for their own caller"),
     );
 }
 
