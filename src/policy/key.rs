@@ -156,8 +156,8 @@ impl KeyWriter {
         // The length fits, because a request head is limited far below 4 GiB. If a part were
         // longer, only its length field would be capped, not its bytes.
         let length = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
-        self.0.push(kind);
-        self.0.extend_from_slice(&length.to_be_bytes());
+        let [a, b, c, d] = length.to_be_bytes();
+        self.0.extend_from_slice(&[kind, a, b, c, d]);
         self.0.extend_from_slice(bytes);
     }
 

@@ -82,13 +82,14 @@ pub(super) struct KeyedHeaders<'a> {
     /// In the key by name and value, sorted by name. Negotiated ones are in their normal form.
     pub(super) implicit: SmallVec<[KeyedLine<'a>; 4]>,
     /// Those that no key has seen.
-    pub(super) unknown: SmallVec<[HeaderName; 2]>,
+    pub(super) unknown: SmallVec<[HeaderName; 1]>,
     pub(super) has_cookie: bool,
     pub(super) has_range: bool,
 }
 
 impl<'a> KeyedHeaders<'a> {
     /// Sorts the headers of a request.
+    #[inline]
     pub(super) fn new(route: &Route, roles: &RoleContext, headers: &'a HeaderMap) -> Self {
         let (mut keyed, mut has_forwarded) = (Self::default(), false);
         let mut negotiated: SmallVec<[(&HeaderName, &HeaderValue); 3]> = SmallVec::new();
@@ -97,6 +98,8 @@ impl<'a> KeyedHeaders<'a> {
                 HeaderRole::Implicit => {
                     keyed.implicit.push((name, Cow::Borrowed(value.as_bytes())));
                 }
+                // What says no more than the default is no line, alone or beside others.
+                HeaderRole::Negotiated if *name == ACCEPT_ENCODING && value == "identity" => {}
                 HeaderRole::Negotiated => negotiated.push((name, value)),
                 HeaderRole::Substituted if roles.peer_is_trusted() && *name == FORWARDED => {
                     has_forwarded = true;
@@ -112,7 +115,9 @@ impl<'a> KeyedHeaders<'a> {
                 | HeaderRole::Harmless => {}
             }
         }
-        keyed.add_negotiated(route, &negotiated);
+        if !negotiated.is_empty() {
+            keyed.add_negotiated(route, &negotiated);
+        }
         if has_forwarded && let Some(original) = forward::original_request(headers) {
             keyed.implicit.push((const { &FORWARDED }, Cow::Owned(original.into_bytes())));
         }

@@ -41,7 +41,7 @@ pub struct Lookup<'a> {
     pub authorization: Option<AuthorizationId>,
     /// Headers that no key has seen. The request bypasses the cache unless `Vary` is known to cover
     /// them.
-    pub unknown: SmallVec<[HeaderName; 2]>,
+    pub unknown: SmallVec<[HeaderName; 1]>,
     /// Whether the client requests a part of the response (RFC 9110 14.2: `Range` counts on GET
     /// alone).
     pub range: bool,

@@ -127,12 +127,27 @@ pub(crate) const WITHHELD: &[&str] = &[
     "range",
 ];
 
+/// How many headers nearly every request has.
+const COMMON_COUNT: usize = 6;
+
+/// The headers that nearly every request has.
+static COMMON: [HeaderName; COMMON_COUNT] = [
+    header::HOST,
+    header::ACCEPT_ENCODING,
+    header::ACCEPT,
+    header::USER_AGENT,
+    header::CONNECTION,
+    header::ACCEPT_LANGUAGE,
+];
+
 /// The roles of all headers on one route.
 #[derive(Debug)]
 pub struct HeaderRules {
     roles: HeaderMap<HeaderRole>,
     dropped: HeaderMap<()>,
     unknown: UnknownHeaders,
+    /// The roles of [`COMMON`], which need no hash.
+    common: [HeaderRole; COMMON_COUNT],
     /// Headers that the route's fields read. A request that repeats one, or names one in
     /// `Connection`, is refused with 400.
     read: Box<[HeaderName]>,
@@ -200,8 +215,11 @@ impl HeaderRules {
         read.extend(credential.headers.iter().cloned());
         read.sort_by(|one, two| one.as_str().cmp(two.as_str()));
         read.dedup();
+        let common =
+            COMMON.each_ref().map(|name| roles.get(name).copied().unwrap_or(HeaderRole::Unknown));
         Self {
             roles,
+            common,
             dropped,
             unknown: spec.unknown_headers,
             read: read.into(),
@@ -221,7 +239,8 @@ impl HeaderRules {
     #[must_use]
     pub fn role(&self, name: &HeaderName, context: &RoleContext) -> HeaderRole {
         let trusted = context.peer_is_trusted;
-        let role = match self.roles.get(name) {
+        let common = COMMON.iter().position(|common| common == name);
+        let role = match common.map_or_else(|| self.roles.get(name), |at| self.common.get(at)) {
             // A field may read what a trusted proxy says; of any other peer nobody vouches for it.
             Some(HeaderRole::Keyed) if !trusted && is_from_trusted(name) => HeaderRole::Unknown,
             // SECURITY: the operator's word is for headers, not for whoever sends them.
