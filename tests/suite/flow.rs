@@ -12,6 +12,7 @@ mod mutations;
 mod protocols;
 mod regressions;
 mod regressions_admission;
+mod regressions_attack2;
 mod regressions_connections;
 mod regressions_cookies;
 mod regressions_fill;

@@ -1,0 +1,146 @@
+//! Numbered regressions of a second attack on the finished sidecar: what of one caller's response
+//! reached another caller beside the body, and who a caller is taken for.
+
+use std::time::Duration;
+
+use crate::support::client::Reply;
+use crate::support::scene::{assert_cache, date};
+use crate::support::{Client, Point, Request, Response, Scene};
+
+const ALICE: [(&str, &str); 1] = [("authorization", "Bearer alice")];
+const BOB: [(&str, &str); 1] = [("authorization", "Bearer bob")];
+
+/// Response headers that say who the caller is.
+const OWN: [&str; 3] = ["x-auth-user", "authorization", "x-csrf-token"];
+
+fn shared(more: &str) -> String {
+    format!("[[routes]]\npath = \"/{{*rest}}\"\nttl = \"5m\"\nscope = \"shared\"\n{more}\n")
+}
+
+fn name(request: &Request) -> String {
+    request.header("authorization").unwrap_or_default().replace("Bearer ", "")
+}
+
+fn own(response: Response, request: &Request) -> Response {
+    OWN.iter().fold(response, |response, header| response.header(header, &name(request)))
+}
+
+fn assert_own(reply: &Reply, who: &str, case: &str) {
+    for header in OWN {
+        assert_eq!(reply.header(header), who, "{case}: {}", reply.header("cache-status"));
+    }
+}
+
+/// 400. A caller who had been given the same body got the head of the last caller's response: its
+///      name, its token.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn r400_the_head_of_a_response_is_shared_like_its_body() {
+    let scene = Scene::start(&shared(""), |request| own(Response::ok("data"), request)).await;
+    for _ in 0..3 {
+        assert_own(&scene.ask("/a", &ALICE).await, "alice", "alice");
+        assert_own(&scene.ask("/a", &BOB).await, "bob", "bob");
+        assert_own(&scene.get("/a").await, "", "nobody");
+    }
+    let again = scene.get("/a").await;
+    assert_cache(&again, "HIT", "the last one stays");
+    // By the operator's word, everything is shared, the head too.
+    let scene =
+        Scene::start(&shared("admit = \"route\""), |request| own(Response::ok("data"), request))
+            .await;
+    for who in [ALICE, BOB, ALICE] {
+        scene.ask("/a", &who).await;
+    }
+    let alice = scene.ask("/a", &ALICE).await;
+    assert_cache(&alice, "HIT", "by route");
+}
+
+/// 401. What differs at each response and says nothing of the caller keeps nobody from sharing.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn r401_times_and_ids_of_requests_keep_nobody_from_sharing() {
+    let scene = Scene::start(&shared("admit_for = \"10s\""), |request| {
+        let answer = if request.header("if-none-match").is_some() {
+            Response::status(304, "")
+        } else {
+            Response::ok("data")
+        };
+        let number = request.number.to_string();
+        ["x-request-id", "server-timing", "cf-ray", "x-runtime", "via", "traceparent"]
+            .iter()
+            .fold(answer, |answer, header| answer.header(header, &number))
+            .header("last-modified", &date(-3600 - i64::try_from(request.number).unwrap_or(0)))
+            .header("etag", if request.number % 2 == 0 { "\"1\"" } else { "W/\"1\"" })
+    })
+    .await;
+    for who in [ALICE, BOB] {
+        assert_cache(&scene.ask("/a", &who).await, "MISS", who[0].1);
+    }
+    for who in [ALICE, BOB] {
+        assert_cache(&scene.ask("/a", &who).await, "HIT", who[0].1);
+    }
+    scene.clock.advance(Duration::from_secs(11));
+    for who in [ALICE, BOB] {
+        let reply = scene.ask("/a", &who).await;
+        assert!(["REVALIDATED", "MISS"].contains(&reply.cache()), "{}", reply.cache());
+    }
+    for who in [ALICE, BOB] {
+        assert_cache(&scene.ask("/a", &who).await, "HIT", who[0].1);
+    }
+}
+
+/// A route whose entry both callers are authorized for, and which is stale; from here on the origin
+/// confirms it, with a head for each caller.
+async fn both_authorized() -> Scene {
+    let scene = Scene::start(&shared("admit_for = \"1h\"").replace("5m", "1s"), |_| {
+        Response::ok("data").header("etag", "\"1\"")
+    })
+    .await;
+    for who in [ALICE, BOB] {
+        scene.ask("/a", &who).await;
+    }
+    for who in [ALICE, BOB] {
+        assert_cache(&scene.ask("/a", &who).await, "HIT", who[0].1);
+    }
+    scene.until_stale();
+    scene.answers(|request| {
+        let answer = if request.header("if-none-match").is_some() {
+            Response::status(304, "")
+        } else {
+            Response::ok("data")
+        };
+        own(answer.header("etag", "\"1\""), request)
+    });
+    scene
+}
+
+/// 402. A 304 to one caller put its head on what all others were given.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn r402_the_head_of_a_304_is_for_its_caller() {
+    let scene = both_authorized().await;
+    let bob = scene.ask("/a", &BOB).await;
+    assert_cache(&bob, "REVALIDATED", "bob");
+    assert_own(&bob, "bob", "the 304 itself");
+    let bob = scene.ask("/a", &BOB).await;
+    assert_cache(&bob, "HIT", "bob stays authorized");
+    assert_own(&bob, "bob", "bob's hit");
+    assert_own(&scene.ask("/a", &ALICE).await, "alice", "alice");
+    assert_own(&scene.ask("/a", &BOB).await, "bob", "bob again");
+}
+
+/// 403. A caller that waited for another caller's revalidation got that one's head.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn r403_who_waits_for_another_callers_304_gets_a_head_of_its_own() {
+    let scene = both_authorized().await;
+    let hold = scene.hold("GET", "/a", Point::Before);
+    let ask = |who: [(&'static str, &'static str); 1]| {
+        let mut client = Client::new(scene.sidecar.address);
+        tokio::spawn(async move { client.get("/a", &who).await })
+    };
+    let alice = ask(ALICE);
+    hold.arrived().await;
+    let bob = ask(BOB);
+    // What waits shows nowhere.
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    hold.release();
+    assert_own(&alice.await.expect("no panic"), "alice", "the leader");
+    assert_own(&bob.await.expect("no panic"), "bob", "the follower");
+}
