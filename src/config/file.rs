@@ -319,7 +319,7 @@ table! {
         #[schemars(extend("minimum" = 8, "maximum" = 512))]
         length: Count,
         /// The client's address, or the network given by `prefix`. Behind `trusted_proxies`, the
-        /// last address in `X-Forwarded-For` that is not one of them.
+        /// last address in `X-Forwarded-For` or `Forwarded` that is not one of them.
         client: AddressWord,
         /// How many bits of the address count with `client`: of IPv4, as in "/24", by which IPv6
         /// counts as /56; or of both, as in "/24,/48". Without it, all of them.

@@ -144,3 +144,47 @@ async fn r403_who_waits_for_another_callers_304_gets_a_head_of_its_own() {
     assert_own(&alice.await.expect("no panic"), "alice", "the leader");
     assert_own(&bob.await.expect("no panic"), "bob", "the follower");
 }
+
+/// 404. Where a trusted proxy named no address, or named it in `Forwarded`, the client was taken for
+///      the proxy: strangers shared an entry, and the origin was told the proxy's address.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn r404_a_client_is_never_taken_for_the_proxy() {
+    let trusted = [("[listen]", "trusted_proxies = [\"127.0.0.1\"]")];
+    let rules = "[fields]\noffice = { client = \"address\" }\n\n[[routes]]\npath = \"/{*rest}\"\n\
+                 ttl = \"5m\"\nscope = \"public\"\nkey = [\"office\"]\n";
+    let scene = Scene::start_with(&trusted, rules, |request| {
+        Response::ok(request.header("x-forwarded-for").unwrap_or_default())
+    })
+    .await;
+    let nobody: [&[(&str, &str)]; 11] = [
+        &[],
+        &[("x-forwarded-for", "")],
+        &[("x-forwarded-for", "unknown")],
+        &[("x-forwarded-for", "evil")],
+        &[("x-forwarded-for", "6.6.6.6, evil")],
+        &[("x-forwarded-for", "6.6.6.6, evil, 127.0.0.1")],
+        &[("x-real-ip", "evil")],
+        &[("forwarded", "for=unknown")],
+        &[("forwarded", "for=_hidden, for=127.0.0.1")],
+        &[("forwarded", "for=9.9.9.9;for=8.8.8.8")],
+        &[("x-forwarded-for", "6.6.6.6"), ("forwarded", "for=9.9.9.9")],
+    ];
+    for headers in nobody {
+        let reply = scene.ask("/a", headers).await;
+        let status = reply.header("cache-status");
+        assert_cache(&reply, "BYPASS", &format!("{headers:?}: {status}"));
+        assert!(status.contains("missing field") && status.contains("office"), "{status}");
+    }
+    for (forwarded, address) in [
+        ("for=9.9.9.9", "9.9.9.9"),
+        ("For=\"9.9.9.8:4711\";proto=https", "9.9.9.8"),
+        ("for=6.6.6.6, by=10.0.0.1 ; for=\"[2001:db8::1]:80\", for=127.0.0.1", "2001:db8::1"),
+    ] {
+        let reply = scene.ask("/a", &[("forwarded", forwarded)]).await;
+        assert_cache(&reply, "MISS", forwarded);
+        assert_eq!(reply.text(), address, "{forwarded}");
+        // The same client, told in another way.
+        let headers = [("x-forwarded-for", address), ("forwarded", forwarded)];
+        assert_cache(&scene.ask("/a", &headers).await, "HIT", forwarded);
+    }
+}
