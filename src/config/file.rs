@@ -348,13 +348,15 @@ table! {
         #[schemars(extend("examples" = [["@consent", "promo_*", "!_pk_*"]]))]
         ignore_cookies: TomlList<TomlString> = [],
         /// The paths that the origin redirects to when a caller must log in, where `*` stands for
-        /// any text. A redirect to one of them is the answer to one caller.
+        /// any text; case and escapes do not count. A redirect to one of them, or to another host
+        /// that begins with `login.`, `auth.`, `sso.`, `account.`, `accounts.`, `id.` or `idp.`, is
+        /// the answer to one caller.
         login_paths: TomlList<TomlString> = [
-            "*/login", "*/login/*", "*/login.*", "*/Login", "*/Login.*", "*/log-in", "*/log_in",
-            "*/signin", "*/signin/*", "*/sign_in", "*/sign-in", "*/session/new", "*/sessions/new",
-            "*/wp-login.php", "*/accounts/login*", "*/auth/login*", "*/user/login*", "*/sso",
-            "*/sso/*", "*/saml/*", "*/saml2/*", "*/oauth/authorize*", "*/oauth2/*",
-            "*/openid-connect/auth", "*/adfs/ls*"
+            "*/login", "*/login/*", "*/login.*", "*/log-in", "*/log_in", "*/logon*", "*/signin*",
+            "*/sign_in", "*/sign-in", "*/session/new", "*/sessions/new", "*/wp-login.php",
+            "*/accounts/login*", "*/auth", "*/auth/login*", "*/user/login*", "*/sso", "*/sso/*",
+            "*/saml/*", "*/saml2/*", "*/authorize*", "*/oauth2/*", "*/openid-connect/auth",
+            "*/adfs/ls*"
         ],
     }
 }

@@ -188,3 +188,41 @@ async fn r404_a_client_is_never_taken_for_the_proxy() {
         assert_cache(&scene.ask("/a", &headers).await, "HIT", forwarded);
     }
 }
+
+/// 405. A redirect to the login was no refusal where it was written in another case or with escapes,
+///      or where the login has a host of its own.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn r405_a_login_is_known_however_it_is_written() {
+    for location in [
+        "/LOGIN",
+        "/%6Cogin?next=/a",
+        "/connect/authorize?client_id=1",
+        "/oauth2/authorize",
+        "/authorize?x",
+        "/Account/LogOn",
+        "/signin-oidc",
+        "/SSO/start",
+        "/auth",
+        "https://login.example.test/tenant/v2",
+        "https://accounts.example.test/o",
+        "https://IDP.example.test:8443/",
+    ] {
+        let scene = Scene::start(&shared(""), |_| Response::ok("data")).await;
+        for who in [ALICE, BOB] {
+            scene.ask("/a", &who).await;
+            assert_cache(&scene.ask("/a", &who).await, "HIT", location);
+        }
+        let to = location.to_owned();
+        scene.answers(move |request| {
+            if name(request) == "bob" {
+                Response::status(302, "").header("location", &to)
+            } else {
+                Response::ok("data")
+            }
+        });
+        let reload = [BOB[0], ("cache-control", "no-cache")];
+        assert_eq!(scene.ask("/a", &reload).await.status, 302, "{location}");
+        assert_eq!(scene.ask("/a", &BOB).await.status, 302, "{location}: bob is turned away");
+        assert_cache(&scene.ask("/a", &ALICE).await, "HIT", location);
+    }
+}
