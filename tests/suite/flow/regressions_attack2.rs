@@ -226,3 +226,26 @@ async fn r405_a_login_is_known_however_it_is_written() {
         assert_cache(&scene.ask("/a", &ALICE).await, "HIT", location);
     }
 }
+
+/// 406. A response of the sidecar's own to a HEAD over HTTP/2 came with a body.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn r406_no_response_to_a_head_has_a_body() {
+    let scene = Scene::start(&shared("").replace("shared", "public"), |_| {
+        Response::ok("0123456789").header("etag", "\"1\"")
+    })
+    .await;
+    let many = [("x-many", "1"); 150];
+    let cases: [(&str, &[(&str, &str)], u16); 3] = [
+        ("/a", &[("cache-control", "only-if-cached")], 504),
+        ("/a", &[("expect", "200-ok")], 417),
+        ("/a", &many, 431),
+    ];
+    for (path, headers, status) in cases {
+        for mut client in [Client::new(scene.sidecar.address), Client::http2(scene.sidecar.address)]
+        {
+            let reply = client.try_send("HEAD", path, headers, "").await;
+            let reply = reply.unwrap_or_else(|error| panic!("{path} {headers:?}: {error}"));
+            assert_eq!((reply.status, reply.text()), (status, ""), "{path} {headers:?}");
+        }
+    }
+}
