@@ -12,7 +12,7 @@ use http::header::{AGE, CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue, TRAN
 use crate::clock::Wall;
 use crate::policy::tag::Tag;
 use crate::semantics::cache_status::{CACHE_STATUS, X_CACHE, is_own};
-use crate::semantics::digest::{Digest, Digester};
+use crate::semantics::digest::{self, Digest, Digester};
 use crate::semantics::times::{Leeway, Times};
 use crate::semantics::vary::VarySpec;
 
@@ -39,6 +39,8 @@ pub struct Entry {
     /// The tags in the origin's response. A 304 need not repeat them.
     pub response_tags: Box<[Tag]>,
     /// The digest of status and body, once somebody has asked for it.
+    content: OnceLock<Digest>,
+    /// The digest of status, body and head, once somebody has asked for it.
     digest: OnceLock<Digest>,
 }
 
@@ -91,7 +93,7 @@ impl Entry {
         let key = whole.split_to(key.len());
         let headers = own_headers(&mut whole, headers, self.body.len());
         let again = Self::new(key, self.status, headers, self.body.clone(), metadata);
-        Self { digest: self.digest.clone(), ..again }
+        Self { content: self.content.clone(), ..again }
     }
 
     fn new(
@@ -102,18 +104,42 @@ impl Entry {
         metadata: EntryMetadata,
     ) -> Self {
         let EntryMetadata { times, leeway, fetch_duration, response_tags } = metadata;
-        let digest = OnceLock::new();
-        Self { key, status, headers, body, times, leeway, fetch_duration, response_tags, digest }
+        let (content, digest) = (OnceLock::new(), OnceLock::new());
+        Self {
+            key,
+            status,
+            headers,
+            body,
+            times,
+            leeway,
+            fetch_duration,
+            response_tags,
+            content,
+            digest,
+        }
     }
 
-    /// The digest of its status and its body: what clients are authorized for, in scope `shared`.
+    /// The digest of all that a client is given of it: what clients are authorized for, in scope
+    /// `shared`.
     ///
     /// Computed at the first call, when the entry is stored or was just read from Redis, and kept:
     /// a hit costs no hash. In other scopes nobody calls this.
     #[must_use]
     pub fn digest(&self) -> Digest {
-        *self.digest.get_or_init(|| {
-            let mut digester = Digester::new(self.status);
+        *self.digest.get_or_init(|| self.digest_with(&self.headers))
+    }
+
+    /// The digest of the same response with another head.
+    #[must_use]
+    pub fn digest_with(&self, headers: &HeaderMap) -> Digest {
+        digest::with_head(self.content_digest(), headers)
+    }
+
+    /// The digest of its status and its body alone.
+    #[must_use]
+    pub fn content_digest(&self) -> Digest {
+        *self.content.get_or_init(|| {
+            let mut digester = Digester::for_response(self.status, &self.headers);
             digester.update(&self.body);
             digester.finish()
         })
@@ -256,13 +282,16 @@ mod tests {
         let error = StatusCode::NOT_FOUND;
         let error = Entry::compact(b"key", error, &headers, &body, metadata.clone());
         assert_ne!(error.digest(), entry.digest());
+        assert_ne!(entry.digest(), entry.content_digest());
         headers.remove("link");
         let again = entry.revalidated(b"key 2", &headers, metadata);
         assert_eq!(
             (&again.key[..], &again.body[..], again.body.as_ptr()),
             (&b"key 2"[..], &b"abc"[..], entry.body.as_ptr())
         );
-        assert_eq!(again.digest(), entry.digest(), "of status and body alone");
+        assert_eq!(again.content_digest(), entry.content_digest());
+        assert_ne!(again.digest(), entry.digest(), "of the head, too");
+        assert_eq!(again.digest(), entry.digest_with(&headers), "as it was before it was stored");
         assert_eq!(
             (again.headers.contains_key("link"), &again.headers[CONTENT_LENGTH]),
             (false, &HeaderValue::from_static("3"))

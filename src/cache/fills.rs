@@ -87,8 +87,8 @@ pub struct SharedHead {
     pub vary: VarySpec,
     /// The key of the variant that the leader requested.
     pub variant: KeyHash,
-    /// The digest of status and body, where clients are authorized by it and it is known already:
-    /// the origin has confirmed what is stored.
+    /// The digest of this status, this head and the body, where clients are authorized by it and it
+    /// is known already: the origin has confirmed what is stored.
     pub digest: Option<Digest>,
 }
 

@@ -260,7 +260,7 @@ fn refusal(rules: &PolicyRules, job: &WarmRequest, headers: &HeaderMap) -> Optio
         has_body: false,
         peer_is_trusted: false,
         bypass: None,
-        client: Ipv4Addr::LOCALHOST.into(),
+        client: Some(Ipv4Addr::LOCALHOST.into()),
     };
     match rules.plan(&question) {
         Plan::Pass(route, outcome)

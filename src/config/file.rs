@@ -319,7 +319,7 @@ table! {
         #[schemars(extend("minimum" = 8, "maximum" = 512))]
         length: Count,
         /// The client's address, or the network given by `prefix`. Behind `trusted_proxies`, the
-        /// last address in `X-Forwarded-For` that is not one of them.
+        /// last address in `X-Forwarded-For` or `Forwarded` that is not one of them.
         client: AddressWord,
         /// How many bits of the address count with `client`: of IPv4, as in "/24", by which IPv6
         /// counts as /56; or of both, as in "/24,/48". Without it, all of them.
@@ -348,13 +348,15 @@ table! {
         #[schemars(extend("examples" = [["@consent", "promo_*", "!_pk_*"]]))]
         ignore_cookies: TomlList<TomlString> = [],
         /// The paths that the origin redirects to when a caller must log in, where `*` stands for
-        /// any text. A redirect to one of them is the answer to one caller.
+        /// any text; case and escapes do not count. A redirect to one of them, or to another host
+        /// that begins with `login.`, `auth.`, `sso.`, `account.`, `accounts.`, `id.` or `idp.`, is
+        /// the answer to one caller.
         login_paths: TomlList<TomlString> = [
-            "*/login", "*/login/*", "*/login.*", "*/Login", "*/Login.*", "*/log-in", "*/log_in",
-            "*/signin", "*/signin/*", "*/sign_in", "*/sign-in", "*/session/new", "*/sessions/new",
-            "*/wp-login.php", "*/accounts/login*", "*/auth/login*", "*/user/login*", "*/sso",
-            "*/sso/*", "*/saml/*", "*/saml2/*", "*/oauth/authorize*", "*/oauth2/*",
-            "*/openid-connect/auth", "*/adfs/ls*"
+            "*/login", "*/login/*", "*/login.*", "*/log-in", "*/log_in", "*/logon*", "*/signin*",
+            "*/sign_in", "*/sign-in", "*/session/new", "*/sessions/new", "*/wp-login.php",
+            "*/accounts/login*", "*/auth", "*/auth/login*", "*/user/login*", "*/sso", "*/sso/*",
+            "*/saml/*", "*/saml2/*", "*/authorize*", "*/oauth2/*", "*/openid-connect/auth",
+            "*/adfs/ls*"
         ],
     }
 }

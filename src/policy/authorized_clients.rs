@@ -1,8 +1,8 @@
 //! The clients that the origin has lately authorized for entries of scope `shared`.
 //!
-//! By the rule of the route, an authorization is for one entry and one body, or for all entries
+//! By the rule of the route, an authorization is for one entry and one response, or for all entries
 //! with the same host and fields. Nothing here knows of entries: callers name them by the hash of
-//! their key, and by the digest of status and body.
+//! their key, and by the digest of status, head and body.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -77,9 +77,9 @@ struct Authorization {
 /// Whether a client may be served a stored response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AuthorizationState {
-    /// The origin has lately given it this very body, or has lately answered it on the route.
+    /// The origin has lately given it this very response, or has lately answered it on the route.
     Authorized,
-    /// The origin did, but not lately. If it gave it this very body, a 304 authorizes it again.
+    /// The origin did, but not lately. If it gave it this very response, a 304 authorizes it again.
     Lapsed,
     /// Nothing shows that it may have it.
     Unauthorized,
@@ -141,7 +141,7 @@ impl AuthorizedClients {
         Self { known, evicted }
     }
 
-    /// Records that the origin gave this client this body under this key.
+    /// Records that the origin gave this client this response under this key.
     pub fn authorize(
         &self,
         client: SharedClient,
@@ -155,7 +155,8 @@ impl AuthorizedClients {
         );
     }
 
-    /// Records that the origin has confirmed to this client the body that it gave it before.
+    /// Records that the origin has confirmed to this client what it gave it before; `now_given` is
+    /// the digest of that with the head that the confirmation has brought.
     ///
     /// SECURITY: never a first authorization: many validators name the record, and not what a
     /// client gets to see of it.
@@ -163,11 +164,11 @@ impl AuthorizedClients {
         &self,
         client: SharedClient,
         key: KeyHash,
-        digest: Digest,
+        (given, now_given): (Digest, Digest),
         (now, admit_for): (Wall, Duration),
     ) {
-        if self.state(client, key, || digest, now) != AuthorizationState::Unauthorized {
-            self.authorize(client, key, digest, (now, admit_for));
+        if self.state(client, key, || given, now) != AuthorizationState::Unauthorized {
+            self.authorize(client, key, now_given, (now, admit_for));
         }
     }
 
@@ -187,7 +188,7 @@ impl AuthorizedClients {
         now: Wall,
     ) -> AuthorizationState {
         match (self.known.get(&client.authorized_for(key)), client.rule) {
-            // SECURITY: another body than the one that the client was given may be another
+            // SECURITY: another head or body than the one that the client was given may be another
             // caller's, so it ends the authorization.
             (Some(known), AdmitRule::Entry) if known.digest != digest() => {
                 AuthorizationState::Unauthorized
@@ -263,12 +264,12 @@ mod tests {
         let clients = AuthorizedClients::new(100);
         let alice = client(7, AdmitRule::Entry);
         let later = Wall(61_000);
-        clients.renew(alice, KEY, BODY, (NOW, MINUTE));
+        clients.renew(alice, KEY, (BODY, BODY), (NOW, MINUTE));
         assert_eq!(state(&clients, alice, KEY, NOW), AuthorizationState::Unauthorized);
         clients.authorize(alice, KEY, BODY, (NOW, MINUTE));
-        clients.renew(alice, KEY, [4; 16], (later, MINUTE));
+        clients.renew(alice, KEY, ([4; 16], [4; 16]), (later, MINUTE));
         assert_eq!(state(&clients, alice, KEY, later), AuthorizationState::Lapsed);
-        clients.renew(alice, KEY, BODY, (later, MINUTE));
+        clients.renew(alice, KEY, (BODY, BODY), (later, MINUTE));
         assert_eq!(state(&clients, alice, KEY, later), AuthorizationState::Authorized);
     }
 

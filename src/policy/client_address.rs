@@ -30,12 +30,13 @@ impl ClientAddressRule {
         Self { trusted: is_read.then(|| Arc::clone(trusted)) }
     }
 
-    /// The address of the client. Where no rule reads it, the peer's.
+    /// The address of the client; `None` where no trusted proxy names one. Where no rule reads it,
+    /// the peer's.
     #[must_use]
-    pub fn address(&self, headers: &HeaderMap, peer: &ClientPeer) -> IpAddr {
+    pub fn address(&self, headers: &HeaderMap, peer: &ClientPeer) -> Option<IpAddr> {
         match &self.trusted {
             Some(trusted) if peer.trusted => client_address(headers, peer, trusted),
-            _ => peer.addr,
+            _ => Some(peer.addr),
         }
     }
 }

@@ -4,6 +4,7 @@ use std::fmt;
 
 use hmac::Mac as _;
 use http::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue};
+use percent_encoding::percent_decode;
 
 use crate::policy::cookies::IgnoredCookies;
 use crate::policy::field;
@@ -20,7 +21,7 @@ pub struct CredentialRule {
     pub cookies: Option<Box<[Glob]>>,
     /// The cookies that are withheld on fills and count for nothing.
     pub ignored_cookies: IgnoredCookies,
-    /// The paths that the origin redirects to when a caller must log in.
+    /// The paths that the origin redirects to when a caller must log in; see [`login_glob`].
     pub login_paths: Box<[Glob]>,
 }
 
@@ -29,29 +30,43 @@ pub const LOGIN_PATHS: &[&str] = &[
     "*/login",
     "*/login/*",
     "*/login.*",
-    "*/Login",
-    "*/Login.*",
     "*/log-in",
     "*/log_in",
-    "*/signin",
-    "*/signin/*",
+    "*/logon*",
+    "*/signin*",
     "*/sign_in",
     "*/sign-in",
     "*/session/new",
     "*/sessions/new",
     "*/wp-login.php",
     "*/accounts/login*",
+    "*/auth",
     "*/auth/login*",
     "*/user/login*",
     "*/sso",
     "*/sso/*",
     "*/saml/*",
     "*/saml2/*",
-    "*/oauth/authorize*",
+    "*/authorize*",
     "*/oauth2/*",
     "*/openid-connect/auth",
     "*/adfs/ls*",
 ];
+
+/// What the host of an identity provider begins with.
+const LOGIN_LABELS: [&str; 7] = ["login", "auth", "sso", "accounts", "account", "id", "idp"];
+
+/// A pattern of the paths of logins. Case and escapes do not count, in it as in paths.
+#[must_use]
+pub fn login_glob(text: &str) -> Glob {
+    Glob::new(&String::from_utf8_lossy(&without_case_and_escapes(text.as_bytes())))
+}
+
+fn without_case_and_escapes(path: &[u8]) -> Vec<u8> {
+    let mut plain: Vec<u8> = percent_decode(path).collect();
+    plain.make_ascii_lowercase();
+    plain
+}
 
 impl Default for CredentialRule {
     fn default() -> Self {
@@ -59,7 +74,7 @@ impl Default for CredentialRule {
             headers: Box::default(),
             cookies: None,
             ignored_cookies: IgnoredCookies::default(),
-            login_paths: LOGIN_PATHS.iter().copied().map(Glob::new).collect(),
+            login_paths: LOGIN_PATHS.iter().copied().map(login_glob).collect(),
         }
     }
 }
@@ -136,35 +151,60 @@ impl CredentialRule {
             })
     }
 
-    /// Whether a redirect to this `Location` asks the caller to log in. Of a relative or absolute
-    /// reference, the path counts, without parameters.
+    /// Whether a redirect to this `Location`, of a request to this host, asks the caller to log in.
+    /// Of a relative or absolute reference, the path counts, without parameters; and the host, where
+    /// it is another one whose first label is that of an identity provider.
     #[must_use]
-    pub fn is_login(&self, location: &HeaderValue) -> bool {
-        let path = path_of(location.as_bytes());
-        if path.starts_with(b"/") {
-            return any_matches(&self.login_paths, path);
+    pub fn is_login(&self, location: &HeaderValue, request_host: &str) -> bool {
+        let (authority, path) = authority_and_path(location.as_bytes());
+        let host = authority.and_then(host_of);
+        if host.is_some_and(|host| is_login_host(host) && !is_same_host(host, request_host)) {
+            return true;
         }
-        // Relative to the request's path: only its end is known.
-        any_matches(&self.login_paths, &[b"/", path].concat())
+        let mut plain = without_case_and_escapes(path);
+        if !plain.starts_with(b"/") {
+            // Relative to the request's path: only its end is known.
+            plain.insert(0, b'/');
+        }
+        any_matches(&self.login_paths, &plain)
     }
 }
 
-/// The path of a URI reference (RFC 3986 4.1), without the parameters that Java puts after `;`.
-fn path_of(reference: &[u8]) -> &[u8] {
+/// The host of an authority, without user and port.
+fn host_of(authority: &[u8]) -> Option<&str> {
+    let authority = str::from_utf8(authority).ok()?;
+    let host = authority.rsplit('@').next()?;
+    host.split(':').next()
+}
+
+fn is_login_host(host: &str) -> bool {
+    let label = host.split('.').next().unwrap_or_default();
+    LOGIN_LABELS.iter().any(|known| known.eq_ignore_ascii_case(label))
+}
+
+fn is_same_host(host: &str, request_host: &str) -> bool {
+    host_of(request_host.as_bytes()).is_some_and(|own| own.eq_ignore_ascii_case(host))
+}
+
+/// The authority, if there is one, and the path of a URI reference (RFC 3986 4.1), without the
+/// parameters that Java puts after `;`.
+fn authority_and_path(reference: &[u8]) -> (Option<&[u8]>, &[u8]) {
     let reference = reference.trim_ascii();
     let end = reference.iter().position(|byte| b"?#;".contains(byte)).unwrap_or(reference.len());
     let mut path = &reference[..end];
-    let authority = match path.iter().position(|&byte| byte == b'/' || byte == b':') {
+    let after_scheme = match path.iter().position(|&byte| byte == b'/' || byte == b':') {
         Some(colon) if path[colon] == b':' => path.get(colon + 1..),
         _ => Some(path),
     };
-    if let Some(rest) = authority.and_then(|rest| rest.strip_prefix(b"//")) {
-        path = &rest[rest.iter().position(|&byte| byte == b'/').unwrap_or(rest.len())..];
+    let mut authority = None;
+    if let Some(rest) = after_scheme.and_then(|rest| rest.strip_prefix(b"//")) {
+        let end = rest.iter().position(|&byte| byte == b'/').unwrap_or(rest.len());
+        (authority, path) = (Some(&rest[..end]), &rest[end..]);
     }
     while let Some(rest) = path.strip_prefix(b"../").or_else(|| path.strip_prefix(b"./")) {
         path = rest;
     }
-    path
+    (authority, path)
 }
 
 #[cfg(test)]
@@ -224,10 +264,12 @@ mod tests {
     #[test]
     fn a_login_is_known_by_the_path_of_its_location() {
         let rule = CredentialRule {
-            login_paths: ["/login".into(), "*/accounts/login*".into(), "/".into()].into(),
+            login_paths: ["/Login", "*/accounts/log%69n*", "/"].map(login_glob).into(),
             ..CredentialRule::default()
         };
-        let of = |location: &'static str| rule.is_login(&HeaderValue::from_static(location));
+        let of = |location: &'static str| {
+            rule.is_login(&HeaderValue::from_static(location), "app.test:8080")
+        };
         for login in [
             "/login",
             "/login?next=/a",
@@ -242,21 +284,50 @@ mod tests {
             "http://app.test/en/accounts/login/",
             " /login",
             "/",
+            "/LOGIN",
+            "/%6cog%49n",
+            "https://login/a",
+            "https://login.test/a",
+            "//SSO.test:443/a",
+            "https://someone@idp.test/a",
         ] {
             assert!(of(login), "{login}");
         }
         for other in [
-            "/Login",
             "/logins",
+            "/a?next=https://login.test/",
+            "https://logins.test/a",
+            "https://www.login.test/a",
+            "https://login:a@app.test/a",
             "/a?next=/login",
             "/a#/login",
-            "https://login/a",
-            "https://login.test/a",
             "https://user:login@app.test/a",
             "urn:login",
         ] {
             assert!(!of(other), "{other}");
         }
+        // A host of its own is no other host.
+        let own = HeaderValue::from_static("https://login.test:8443/a");
+        assert!(!rule.is_login(&own, "login.test"));
+    }
+
+    #[test]
+    fn the_usual_logins_are_known() {
+        let rule = CredentialRule::default();
+        for login in [
+            "/connect/authorize?x",
+            "/oauth2/authorize",
+            "/authorize",
+            "/Account/LogOn",
+            "/signin-oidc",
+            "/sso/a",
+            "/saml/a",
+            "/auth",
+            "/en/login",
+        ] {
+            assert!(rule.is_login(&HeaderValue::from_static(login), "app.test"), "{login}");
+        }
+        assert!(!rule.is_login(&HeaderValue::from_static("/authors"), "app.test"));
     }
 
     #[test]

@@ -90,8 +90,8 @@ pub struct FieldView<'a> {
     pub query: &'a str,
     /// The captures of the pattern that matched.
     pub captures: &'a [(Arc<str>, Box<str>)],
-    /// The address of the client.
-    pub client: IpAddr,
+    /// The address of the client, if it is known.
+    pub client: Option<IpAddr>,
     /// The fields of the body, if a purge rule reads them.
     pub body: Option<&'a BodyFields>,
     /// Hashes values that must not be stored in the clear.
@@ -131,7 +131,8 @@ impl Field {
                 Cow::Owned(view.hasher.hex("auth", auth.counting_part(value)).into_bytes())
             }
             FieldSource::Client(prefix) => {
-                Cow::Owned(prefix.apply(view.client).to_string().into_bytes())
+                let client = view.client.ok_or(FieldError::Missing)?;
+                Cow::Owned(prefix.apply(client).to_string().into_bytes())
             }
             FieldSource::Body(pointer) => {
                 bytes(view.body.and_then(|body| body.get(pointer)).ok_or(FieldError::Missing)?)
@@ -361,7 +362,7 @@ mod tests {
         query: &'a str,
         captures: &'a [(Arc<str>, Box<str>)],
     ) -> FieldView<'a> {
-        let client = Ipv4Addr::new(192, 0, 2, 7).into();
+        let client = Some(Ipv4Addr::new(192, 0, 2, 7).into());
         FieldView { headers, host: "app", query, captures, client, body: None, hasher }
     }
 
@@ -414,6 +415,8 @@ mod tests {
         let headers = HeaderMap::new();
         let office = field(FieldSource::Client(ClientPrefix { v4: 24, v6: 56 }));
         let view = view(&headers, &hasher, "", &[]);
+        let unknown = FieldView { client: None, ..view };
+        assert_eq!(office.value(&unknown), Err(FieldError::Missing));
         assert_eq!(office.value(&view).as_deref(), Ok(&b"192.0.2.0"[..]));
         assert_eq!(office.every_value(&view), [b"192.0.2.0".to_vec()]);
     }

@@ -16,10 +16,11 @@ pub enum Refusal {
 }
 
 impl Refusal {
-    /// How this response turns its caller away, if it does.
+    /// How this response to a request to this host turns its caller away, if it does.
     #[must_use]
     pub fn from_response(
         credential: &CredentialRule,
+        host: &str,
         status: StatusCode,
         headers: &HeaderMap,
     ) -> Option<Self> {
@@ -32,7 +33,7 @@ impl Refusal {
             | StatusCode::TEMPORARY_REDIRECT
             | StatusCode::PERMANENT_REDIRECT => headers
                 .get(LOCATION)
-                .filter(|location| credential.is_login(location))
+                .filter(|location| credential.is_login(location, host))
                 .map(|_| Self::Credential),
             _ => None,
         }
@@ -52,7 +53,7 @@ mod tests {
         let of = |status: u16, location: Option<&'static str>| {
             let location = location.map(|location| (LOCATION, HeaderValue::from_static(location)));
             let status = StatusCode::from_u16(status).expect("a status");
-            Refusal::from_response(&credential, status, &location.into_iter().collect())
+            Refusal::from_response(&credential, "app.test", status, &location.into_iter().collect())
         };
         for status in [401, 403] {
             assert_eq!(of(status, None), Some(Refusal::Credential));

@@ -273,7 +273,7 @@ mod tests {
     }
 
     fn view<'a>(headers: &'a HeaderMap, hasher: &'a Hasher) -> FieldView<'a> {
-        let client = [192, 0, 2, 7].into();
+        let client = Some([192, 0, 2, 7].into());
         FieldView { headers, host: "app", query: "", captures: &[], client, body: None, hasher }
     }
 

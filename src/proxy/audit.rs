@@ -200,7 +200,7 @@ async fn fetch_whole(
     if !is_telling(status) && status != StatusCode::NOT_MODIFIED {
         return None;
     }
-    let mut digester = Digester::new(status);
+    let mut digester = Digester::for_response(status, response.headers());
     let mut left = resources.store.largest();
     while let Some(frame) = response.body_mut().frame().await {
         if let Ok(chunk) = frame.ok()?.into_data() {

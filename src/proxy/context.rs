@@ -109,7 +109,7 @@ pub(crate) fn refusal_key(lookup: &Lookup<'_>) -> FillKey {
 }
 
 /// SECURITY: a shared entry is given only to callers whom the origin itself has lately given this
-/// very body, or, by `admit = "route"`, has lately answered on the route.
+/// very response, or, by `admit = "route"`, has lately answered on the route.
 pub(super) fn authorization<D: FnOnce() -> Digest>(
     clients: &AuthorizedClients,
     lookup: &Lookup<'_>,

@@ -18,6 +18,7 @@ use crate::policy::key::KeyHash;
 use crate::policy::plan::{Lookup, Plan};
 use crate::policy::scope::Scope;
 use crate::proxy::context::{LookupContext, request_view};
+use crate::proxy::fill::authorization::record_confirmation;
 use crate::proxy::fill::origin_response::{OriginResponse, revalidate_or_fetch};
 use crate::proxy::fill::request::{FillReason, FillRequest, FillResult, StaleCandidate};
 use crate::proxy::fill::store::{prepare_head, store_response, stream_and_store};
@@ -226,7 +227,7 @@ pub(super) async fn run_fill(
     let OriginResponse { response, requested, received, revalidated } = origin;
     let confirmed = revalidated.is_some();
     let store = &resources.store;
-    match decide_store(store, &request, &response, (requested, received), revalidated) {
+    match decide_store(store, &request, &response, (requested, received), revalidated.clone()) {
         Ok(decision) => {
             stream_and_store(resources, request, leader, sender, response, decision).await;
         }
@@ -242,6 +243,9 @@ pub(super) async fn run_fill(
             }
             let now = resources.clock.wall();
             let ((status, headers), body) = prepare_head(&request.route, response, confirmed, now);
+            if let Some(stored) = &revalidated {
+                record_confirmation(resources, &request, stored, &headers);
+            }
             let stored = Err(reason);
             let revalidated = confirmed;
             let _ = sender.send(FillResult::Response {
@@ -323,22 +327,14 @@ async fn drop_stale(
     }
 }
 
-/// Notes what the head of the origin's response says of the caller: that it may have what is
-/// stored, or, by `admit = "route"`, all that the route stores.
+/// By `admit = "route"`, a 2xx authorizes its caller for all that the route stores.
 ///
-/// SECURITY: a response whose body is new authorizes for this body alone, so only at its end.
+/// SECURITY: where clients are authorized by entry, a response whose body is new authorizes for
+/// this very response alone, so only at its end.
 fn record_authorization(resources: &Resources, request: &FillRequest, origin: &OriginResponse) {
-    let Some(client) = request.client else { return };
-    let clients = &resources.authorized_clients;
-    let times = (resources.clock.wall(), request.route.spec.admit_for);
-    match &origin.revalidated {
-        Some(cached) if client.by_entry() => {
-            clients.renew(client, request.key, cached.entry.digest(), times);
-        }
-        None if client.by_entry() => {}
-        _ if origin.response.status().is_success() => {
-            clients.authorize(client, request.key, Digest::default(), times);
-        }
-        _ => {}
+    let Some(client) = request.client.filter(|client| !client.by_entry()) else { return };
+    if origin.response.status().is_success() {
+        let times = (resources.clock.wall(), request.route.spec.admit_for);
+        resources.authorized_clients.authorize(client, request.key, Digest::default(), times);
     }
 }

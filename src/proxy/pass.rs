@@ -76,7 +76,8 @@ async fn pass_parts(
     let (status, headers) = (passed.response.status(), passed.response.headers());
     resources.counters.headers_unlearned.add(learn_vary(context, headers));
     let rules = &context.request.config.rules;
-    if Refusal::from_response(&rules.credential, status, headers).is_some() {
+    let host = context.lookup.host();
+    if Refusal::from_response(&rules.credential, host, status, headers).is_some() {
         revoke(resources, context.lookup).await;
     }
     passed

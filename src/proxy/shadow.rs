@@ -28,6 +28,7 @@ use crate::proxy::response::ProxyResponse;
 use crate::proxy::serve::{ProofState, Serve, StoredState, may_serve};
 use crate::proxy::store_decision::{StoreDecision, decide_store};
 use crate::semantics::body::Body;
+use crate::semantics::digest::Digester;
 use crate::semantics::vary::{VarySpec, names_languages};
 use crate::shadow::digest::{self, DigestResult};
 use crate::shadow::findings::{RouteShadow, ShadowOutcome};
@@ -246,7 +247,8 @@ pub(super) async fn pass_in_shadow(
         observed.finish(None);
     } else if whole {
         let (head, body) = passed.response.into_parts();
-        let body = digest::digesting(body, status, resources.store.largest(), move |ended| {
+        let digester = Digester::for_response(status, &head.headers);
+        let body = digest::digesting(body, digester, resources.store.largest(), move |ended| {
             observed.finish(Some(ended));
         });
         passed.response = Response::from_parts(head, body);

@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use futures_util::FutureExt as _;
 use http::header::{CONNECTION, HeaderValue};
-use http::{Request, Response, StatusCode, Version};
+use http::{Method, Request, Response, StatusCode, Version};
 use http_body::Body as _;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
@@ -195,8 +195,9 @@ pub(super) async fn serve<S: Service>(
     // The arrival is recorded here and not in the future, because HTTP/2 runs that in another task.
     let service = service_fn(move |request: Request<Incoming>| {
         let (arrival, version) = (context.state.begin(), request.version());
+        let is_head = request.method() == Method::HEAD;
         let checked = check_request(&context.server, &arrival, request);
-        respond(Arc::clone(&context), arrival.busy, checked, version)
+        respond(Arc::clone(&context), arrival.busy, checked, (version, is_head))
     });
     let mut connection = pin!(server.builder.serve_connection_with_upgrades(io, service));
 
@@ -315,7 +316,7 @@ async fn respond<S: Service>(
     context: Arc<ConnectionContext<S>>,
     busy: BusyGuard,
     checked: RequestCheck,
-    version: Version,
+    (version, is_head): (Version, bool),
 ) -> Result<Response<ResponseBody>, Infallible> {
     let service = &context.server.service;
     let (request, flaw) = match checked {
@@ -323,7 +324,7 @@ async fn respond<S: Service>(
         RequestCheck::Flawed(request, flaw) => (request, Some(flaw)),
         RequestCheck::Refused(status, why) => {
             let response = refuse(&**service, version, status, why);
-            return Ok(response.map(|body| ResponseBody::new(body, busy)));
+            return Ok(response.map(|body| ResponseBody::new(body_for(is_head, body), busy)));
         }
     };
     let call = service.call(request, &context.client, flaw);
@@ -338,7 +339,13 @@ async fn respond<S: Service>(
     {
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
-    Ok(response.map(|body| ResponseBody::new(body, busy)))
+    Ok(response.map(|body| ResponseBody::new(body_for(is_head, body), busy)))
+}
+
+/// The body that goes out: none for a HEAD (RFC 9110 9.3.2), whatever the response is made with. Over
+/// HTTP/2 hyper would send it. What comes from the origin is a stream, and empty.
+fn body_for(is_head: bool, body: Body) -> Body {
+    if is_head && body.buffered_len().is_some() { Body::empty() } else { body }
 }
 
 #[cold]

@@ -5,7 +5,6 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use http::StatusCode;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 
 use crate::outcome::Reason;
@@ -25,15 +24,14 @@ struct DigestingBody {
     listener: Option<DigestListener>,
 }
 
-/// Wraps a body. When it has ended, and before its reader notices, `listener` receives the result;
-/// it must not block. A body of more than `most` bytes is too large.
+/// Wraps a body, which `digester` reads along. When it has ended, and before its reader notices,
+/// `listener` receives the result; it must not block. A body of more than `most` bytes is too large.
 pub fn digesting(
     body: Body,
-    status: StatusCode,
+    digester: Digester,
     most: u64,
     listener: impl FnOnce(DigestResult) + Send + 'static,
 ) -> Body {
-    let digester = Digester::new(status);
     if HttpBody::is_end_stream(&body) {
         listener(Ok(digester.finish()));
         return body;
@@ -117,12 +115,14 @@ mod tests {
     use futures_util::FutureExt as _;
     use http_body_util::BodyExt as _;
 
+    use http::StatusCode;
+
     use super::*;
 
     fn ended(body: Body, most: u64, read: impl FnOnce(Body)) -> Option<DigestResult> {
         let result = Arc::new(Mutex::new(None));
         let sender = Arc::clone(&result);
-        read(digesting(body, StatusCode::OK, most, move |ended| {
+        read(digesting(body, Digester::new(StatusCode::OK), most, move |ended| {
             *sender.lock().expect("a lock") = Some(ended);
         }));
         let result = result.lock().expect("a lock");
@@ -167,9 +167,10 @@ mod tests {
     fn the_end_is_reported_with_the_last_chunk() {
         let result = Arc::new(Mutex::new(None));
         let sender = Arc::clone(&result);
-        let mut body = digesting(Body::full("abc"), StatusCode::OK, 9, move |ended| {
-            *sender.lock().expect("a lock") = Some(ended);
-        });
+        let mut body =
+            digesting(Body::full("abc"), Digester::new(StatusCode::OK), 9, move |ended| {
+                *sender.lock().expect("a lock") = Some(ended);
+            });
         assert_eq!(body.size_hint().exact(), Some(3));
         body.frame().now_or_never().expect("at hand").expect("a frame").expect("whole");
         assert!(result.lock().expect("a lock").is_some());

@@ -15,6 +15,7 @@ mod protocols;
 mod regressions;
 mod regressions_admission;
 mod regressions_attack;
+mod regressions_attack2;
 mod regressions_connections;
 mod regressions_cookies;
 mod regressions_fill;

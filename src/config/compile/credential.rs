@@ -9,7 +9,7 @@ use crate::config::decode::{Located, Setting, TomlString, nearest};
 use crate::config::diagnostics::diagnostic::DiagnosticBuilder;
 use crate::config::file;
 use crate::policy::cookies::{COOKIE_SETS, IgnoredCookies};
-use crate::policy::credential::CredentialRule;
+use crate::policy::credential::{CredentialRule, login_glob};
 use crate::policy::glob::Glob;
 
 /// `[credential]`.
@@ -109,5 +109,5 @@ fn login_path(context: &mut CompileContext, text: &Located<TomlString>) -> Optio
         let allowed = Some("a path that begins with `/` or `*`, where `*` stands for any text");
         context.report.malformed(text, "a pattern of paths", what, allowed, hint);
     }
-    valid.then(|| Glob::new(path))
+    valid.then(|| login_glob(path))
 }

@@ -48,10 +48,10 @@ fn cookies_are_patterns_and_those_of_the_credential_are_never_ignored() {
     let ignored = |name: &str| rule.ignored_cookies.ignores(name.as_bytes());
     assert!(["_ga", "_ga_X", "OptanonConsent", "promo_1"].into_iter().all(ignored));
     assert!(!["_ga_sid", "_fbp", "optimizelyX", "sid"].into_iter().any(ignored));
-    assert!(rule.is_login(&http::HeaderValue::from_static("/enter?next=/a")));
-    assert!(!rule.is_login(&http::HeaderValue::from_static("/login")), "a list replaces");
+    assert!(rule.is_login(&http::HeaderValue::from_static("/enter?next=/a"), "a"));
+    assert!(!rule.is_login(&http::HeaderValue::from_static("/login"), "a"), "a list replaces");
     let silent = config("").credential;
-    assert!(silent.is_login(&http::HeaderValue::from_static("/en/login?next=/a")));
+    assert!(silent.is_login(&http::HeaderValue::from_static("/en/login?next=/a"), "a"));
     assert!(silent.ignored_cookies.ignores(b"_ga") && silent.cookies.is_none());
 }
 

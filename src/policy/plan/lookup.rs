@@ -234,7 +234,8 @@ impl Lookup<'_> {
         let address = match route.fields.iter().find(is_address) {
             Some(field) => field.value(&self.view()).ok().map(Cow::into_owned),
             None if route.headers.passes_address() => {
-                Some(self.request.client.to_canonical().to_string().into_bytes())
+                let client = self.request.client;
+                client.map(|client| client.to_canonical().to_string().into_bytes())
             }
             None => None,
         };

@@ -61,8 +61,8 @@ pub struct RequestView<'a> {
     pub peer_is_trusted: bool,
     /// Why its connection keeps the request from the cache, whatever the rules say.
     pub bypass: Option<Reason>,
-    /// The address of the client, by [`ClientAddressRule`].
-    pub client: IpAddr,
+    /// The address of the client, by [`ClientAddressRule`], if it is known.
+    pub client: Option<IpAddr>,
 }
 
 /// The authority that the request was sent to, lower-case.

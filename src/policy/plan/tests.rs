@@ -76,7 +76,7 @@ impl SentRequest {
             peer_is_trusted: self.trusted,
             bypass: forward::offered_upgrade(&self.headers, Version::HTTP_11, &Upgrades::default())
                 .map(|_| Reason::Upgrade),
-            client: [192, 0, 2, 7].into(),
+            client: Some([192, 0, 2, 7].into()),
         }
     }
 }

@@ -1,6 +1,9 @@
-//! What the body of a fill says of its caller, on routes of scope `shared`.
+//! What the answer to a fill says of its caller, on routes of scope `shared`.
+
+use http::HeaderMap;
 
 use crate::cache::entry::Entry;
+use crate::cache::store::memory::CachedEntry;
 use crate::policy::authorized_clients::SharedClient;
 use crate::policy::key::KeyHash;
 use crate::proxy::fill::request::FillRequest;
@@ -28,7 +31,7 @@ pub(super) fn record_body(
     let Some(others) = request.for_others.as_ref().filter(|_| request.key == key) else { return };
     // Nothing has purged it meanwhile, or the new body would not be stored.
     if others.entry.times.is_fresh(now)
-        && others.entry.digest() != entry.digest()
+        && others.entry.content_digest() != entry.content_digest()
         && let Some(route) = resources.shadow.route(request.route.name())
     {
         let of = (key, request.target.path());
@@ -36,12 +39,32 @@ pub(super) fn record_body(
     }
 }
 
+/// Notes that the origin has confirmed to this caller what is stored, with this head: an
+/// authorization for what was stored goes on for that.
+///
+/// SECURITY: a 304 may bring a head that is for its caller alone, which ends the authorizations of
+/// all others.
+pub(super) fn record_confirmation(
+    resources: &Resources,
+    request: &FillRequest,
+    confirmed: &CachedEntry,
+    headers: &HeaderMap,
+) {
+    let Some(client) = request.client.filter(|client| client.by_entry()) else { return };
+    let times = (resources.clock.wall(), request.route.spec.admit_for);
+    let entry = &confirmed.entry;
+    let digests = (entry.digest(), entry.digest_with(headers));
+    resources.authorized_clients.renew(client, request.key, digests, times);
+}
+
 /// The digest by which followers are told whether they may share a response: that of what is stored
-/// and was confirmed, where clients are authorized by it.
+/// and was confirmed, with its new head, where clients are authorized by it.
 pub(super) fn digest_for_sharing(
     request: &FillRequest,
     decision: &StoreDecision,
+    headers: &HeaderMap,
 ) -> Option<Digest> {
     let by_entry = request.client.is_some_and(SharedClient::by_entry);
-    decision.revalidated.as_ref().filter(|_| by_entry).map(|cached| cached.entry.digest())
+    let confirmed = decision.revalidated.as_ref().filter(|_| by_entry);
+    confirmed.map(|cached| cached.entry.digest_with(headers))
 }

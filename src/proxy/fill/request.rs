@@ -176,7 +176,7 @@ impl FillRequest {
 
     /// How a response turns the caller away, if it does.
     pub(crate) fn refusal(&self, status: StatusCode, headers: &HeaderMap) -> Option<Refusal> {
-        Refusal::from_response(&self.config.rules.credential, status, headers)
+        Refusal::from_response(&self.config.rules.credential, &self.host, status, headers)
     }
 
     /// Revokes the caller's authorization if the origin turns it away.

@@ -18,7 +18,7 @@ use crate::clock::Wall;
 use crate::outcome::Reason;
 use crate::policy::route::Route;
 use crate::policy::tag::Tag;
-use crate::proxy::fill::authorization::{digest_for_sharing, record_body};
+use crate::proxy::fill::authorization::{digest_for_sharing, record_body, record_confirmation};
 use crate::proxy::fill::request::{FillRequest, FillResult};
 use crate::proxy::resources::Resources;
 use crate::proxy::response;
@@ -65,6 +65,9 @@ pub(crate) async fn stream_and_store(
     let writer = BodyWriter(shared_body.clone());
     let mut shareable = headers.clone();
     response::strip_cookies(&mut shareable);
+    if let Some(confirmed) = &decision.revalidated {
+        record_confirmation(resources, &request, confirmed, &shareable);
+    }
     let body_reader = shared_body.reader().map_or_else(Body::empty, Body::stream);
     let _ = sender.send(FillResult::Response {
         status,
@@ -83,7 +86,7 @@ pub(crate) async fn stream_and_store(
             more_tags: decision.more_tags(),
             vary: decision.policy.vary.clone(),
             variant: decision.key.hash(),
-            digest: digest_for_sharing(&request, &decision),
+            digest: digest_for_sharing(&request, &decision, &shareable),
         };
         share(leader, head, &shared_body, &decision)
     });

@@ -68,7 +68,7 @@ fn treatment(rules: &PolicyRules, headers: &[(&str, &str)], peer_is_trusted: boo
         peer_is_trusted,
         bypass: forward::offered_upgrade(&map, Version::HTTP_11, &Upgrades::default())
             .map(|_| Reason::Upgrade),
-        client: [198, 51, 100, 7].into(),
+        client: Some([198, 51, 100, 7].into()),
     });
     match plan {
         Plan::Lookup(lookup) if lookup.unknown.is_empty() => {

@@ -116,7 +116,7 @@ impl Case {
 
     fn view(&self) -> RequestView<'_> {
         let client = IpAddr::V4(Ipv4Addr::new(10, 0, 0, self.address));
-        RequestView { version: self.version, client, ..self.sent.view() }
+        RequestView { version: self.version, client: Some(client), ..self.sent.view() }
     }
 }
 
