@@ -37,7 +37,7 @@ fn passed(route: &LintRoute<'_>, whole: &LintFile<'_>, context: &mut CompileCont
             continue;
         }
         let Some(meaning) = meaning(name.as_str()) else { continue };
-        let (message, hint) = passed_name(&name, meaning, &text.value.shown().to_string());
+        let (message, hint) = passed_name(&name, meaning, text.value.shown());
         context.report.push(DiagnosticBuilder::warning(text.span.clone(), message).hint(hint));
     }
 }
