@@ -152,8 +152,8 @@ impl CredentialRule {
     }
 
     /// Whether a redirect to this `Location`, of a request to this host, asks the caller to log in.
-    /// Of a relative or absolute reference, the path counts, without parameters; and the host, where
-    /// it is another one whose first label is that of an identity provider.
+    /// Of a relative or absolute reference, the path counts, without parameters; and the host,
+    /// where it is another one whose first label is that of an identity provider.
     #[must_use]
     pub fn is_login(&self, location: &HeaderValue, request_host: &str) -> bool {
         let (authority, path) = authority_and_path(location.as_bytes());

@@ -90,8 +90,8 @@ fn gzip_header(bytes: &[u8]) -> Option<usize> {
 /// The response headers that count for no digest, because they may differ at each response and say
 /// nothing of its caller: times, the way that the response took, and ids of requests and traces.
 ///
-/// `Content-Length` follows from the body, which counts; `Set-Cookie` is never stored. `ETag` counts
-/// without its strength.
+/// `Content-Length` follows from the body, which counts; `Set-Cookie` is never stored. `ETag`
+/// counts without its strength.
 pub static UNCOUNTED_HEADERS: [HeaderName; 44] = [
     AGE,
     ALT_SVC,

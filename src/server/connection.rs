@@ -342,8 +342,8 @@ async fn respond<S: Service>(
     Ok(response.map(|body| ResponseBody::new(body_for(is_head, body), busy)))
 }
 
-/// The body that goes out: none for a HEAD (RFC 9110 9.3.2), whatever the response is made with. Over
-/// HTTP/2 hyper would send it. What comes from the origin is a stream, and empty.
+/// The body that goes out: none for a HEAD (RFC 9110 9.3.2), whatever the response is made with.
+/// Over HTTP/2 hyper would send it. What comes from the origin is a stream, and empty.
 fn body_for(is_head: bool, body: Body) -> Body {
     if is_head && body.buffered_len().is_some() { Body::empty() } else { body }
 }

@@ -36,34 +36,45 @@ fn passed(route: &LintRoute<'_>, whole: &LintFile<'_>, context: &mut CompileCont
         if seen || fields().any(|field| field.header() == Some(&name)) {
             continue;
         }
-        let what = match meaning(name.as_str()) {
-            Some(Meaning::Credential) => "identifies the caller",
-            Some(Meaning::Caller) => "identifies the user",
-            Some(Meaning::Address) => "tells the client's address",
-            Some(Meaning::Choice) => "changes the responses of many apps",
-            None => continue,
-        };
-        let shown = text.value.shown();
-        let message = format!(
-            "`{shown}` {what}, but reaches the origin without being in the key: one response \
-             would be served for all its values"
-        );
-        let hint = if name == header::COOKIE || meaning(name.as_str()) == Some(Meaning::Credential)
-        {
-            format!("use drop_headers instead: drop_headers = [\"{shown}\"]")
-        } else if meaning(name.as_str()) == Some(Meaning::Address) {
-            "remove it, and add the address to the key: office = { client = \"address\", prefix = \
-             \"/24\" } in [fields] and \"office\" in `key`"
-                .to_owned()
-        } else {
-            let field = name.as_str().trim_start_matches("x-").replace('-', "_");
-            format!(
-                "add it to the key: {field} = {{ header = \"{shown}\" }} in [fields] and \
-                 \"{field}\" in `key`; or add it to drop_headers"
-            )
-        };
+        let Some(meaning) = meaning(name.as_str()) else { continue };
+        let (message, hint) = passed_name(&name, meaning, text.value.shown());
         context.report.push(DiagnosticBuilder::warning(text.span.clone(), message).hint(hint));
     }
+}
+
+/// The message and the hint for a name in `pass_headers`.
+fn passed_name(name: &HeaderName, meaning: Meaning, shown: &str) -> (String, String) {
+    let what = match meaning {
+        Meaning::Credential => "identifies the caller",
+        Meaning::Caller => "identifies the user",
+        Meaning::Address => "tells the client's address",
+        Meaning::Choice | Meaning::Negotiated => "changes the responses of many apps",
+        Meaning::Cache => "addresses the cache",
+    };
+    let message = format!(
+        "`{shown}` {what}, but reaches the origin without being in the key: one response would be \
+         served for all its values"
+    );
+    let field = name.as_str().trim_start_matches("x-").replace('-', "_");
+    let in_key = format!(
+        "add it to the key: {field} = {{ header = \"{shown}\" }} in [fields] and \"{field}\" in \
+         `key`"
+    );
+    let hint = match meaning {
+        Meaning::Credential => format!("use drop_headers instead: drop_headers = [\"{shown}\"]"),
+        Meaning::Address => "remove it, and add the address to the key: office = { client = \
+                             \"address\", prefix = \"/24\" } in [fields] and \"office\" in `key`"
+            .to_owned(),
+        Meaning::Cache => "remove it: the cache answers it from what is stored".to_owned(),
+        Meaning::Negotiated if name == header::USER_AGENT => {
+            format!("remove it: on a fill the origin gets user_agent of [upstream]; or {in_key}")
+        }
+        Meaning::Negotiated => {
+            format!("remove it: the key has it where it is not passed; or {in_key}")
+        }
+        Meaning::Caller | Meaning::Choice => format!("{in_key}; or add it to drop_headers"),
+    };
+    (message, hint)
 }
 
 fn unknown(route: &LintRoute<'_>, context: &mut CompileContext) {

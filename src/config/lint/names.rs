@@ -11,6 +11,10 @@ pub enum Meaning {
     Address,
     /// Selects the response: a language, a host, another method.
     Choice,
+    /// By which apps choose a response, and which the key or a constant takes care of.
+    Negotiated,
+    /// Addresses caches: a condition, a range, a directive.
+    Cache,
 }
 
 #[rustfmt::skip]
@@ -51,9 +55,24 @@ const REWRITES: &[&str] = &[
     "x-original-url", "x-rewrite-url",
 ];
 
+const NEGOTIATED: &[&str] =
+    &["accept", "accept-encoding", "accept-language", "origin", "content-type", "user-agent"];
+
+#[rustfmt::skip]
+const CACHE: &[&str] = &[
+    "cache-control", "pragma", "range", "if-range", "if-match", "if-none-match",
+    "if-modified-since", "if-unmodified-since",
+];
+
 /// Guesses from the words of a name.
 pub fn meaning(name: &str) -> Option<Meaning> {
     let name = name.to_ascii_lowercase();
+    if NEGOTIATED.contains(&name.as_str()) {
+        return Some(Meaning::Negotiated);
+    }
+    if CACHE.contains(&name.as_str()) {
+        return Some(Meaning::Cache);
+    }
     // Anti-forgery tokens are as good as random, and `user-agent` does not name a user.
     if ["csrf", "xsrf", "user-agent"].iter().any(|harmless| name.contains(harmless)) {
         return None;
@@ -114,17 +133,17 @@ mod tests {
         ] {
             assert_eq!(meaning(name), Some(Meaning::Caller), "{name}");
         }
-        for name in [
-            "accept-language",
-            "x-forwarded-host",
-            "x-http-method-override",
-            "x-currency",
-            "x-original-url",
-        ] {
+        for name in ["Accept", "accept-language", "Origin", "content-type", "User-Agent"] {
+            assert_eq!(meaning(name), Some(Meaning::Negotiated), "{name}");
+        }
+        for name in ["Range", "if-none-match", "cache-control"] {
+            assert_eq!(meaning(name), Some(Meaning::Cache), "{name}");
+        }
+        for name in ["x-forwarded-host", "x-http-method-override", "x-currency", "x-original-url"] {
             assert_eq!(meaning(name), Some(Meaning::Choice), "{name}");
         }
         for name in [
-            "user-agent",
+            "x-user-agent",
             "x-request-id",
             "x-csrf-token",
             "x-client",

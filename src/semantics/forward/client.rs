@@ -7,9 +7,9 @@ use http::HeaderMap;
 use super::{ClientPeer, FORWARDED, Network, X_FORWARDED_FOR, X_REAL_IP};
 
 /// The address that the request comes from: the peer's, or, behind trusted proxies, the last one
-/// in `X-Forwarded-For` or `Forwarded` (RFC 7239) that is not a trusted proxy's. If all of them are,
-/// the first one; where there is neither header, that in `X-Real-IP`. `None` where a trusted proxy
-/// names no address, or the two headers name different ones.
+/// in `X-Forwarded-For` or `Forwarded` (RFC 7239) that is not a trusted proxy's. If all of them
+/// are, the first one; where there is neither header, that in `X-Real-IP`. `None` where a trusted
+/// proxy names no address, or the two headers name different ones.
 ///
 /// SECURITY: the lists are read from their end, because a client can write anything at their start.
 /// Most proxies write only one of the two headers and pass on what a client puts into the other
@@ -24,16 +24,14 @@ pub fn client_address(
     if !peer.trusted {
         return Some(peer.addr.to_canonical());
     }
-    let list = headers.contains_key(X_FORWARDED_FOR).then(|| {
-        let lines = headers.get_all(X_FORWARDED_FOR).iter().rev();
-        let hops = lines.flat_map(|line| line.as_bytes().rsplit(|&byte| byte == b','));
-        last_client(hops.filter(|hop| !hop.trim_ascii().is_empty()).map(address), trusted)
-    });
+    let list = listed_client(headers, trusted);
     let forwarded = forwarded_client(headers, trusted);
     match (list, forwarded) {
-        (Some(list), Some(forwarded)) => list.filter(|_| list == forwarded),
-        (Some(named), None) | (None, Some(named)) => named,
-        (None, None) => {
+        (NamedClient::Address(one), NamedClient::Address(two)) => (one == two).then_some(one),
+        (NamedClient::Unusable, _) | (_, NamedClient::Unusable) => None,
+        (NamedClient::Address(addr), NamedClient::Nothing)
+        | (NamedClient::Nothing, NamedClient::Address(addr)) => Some(addr),
+        (NamedClient::Nothing, NamedClient::Nothing) => {
             // Two of them can be read in two ways.
             let mut lines = headers.get_all(X_REAL_IP).iter();
             let first = lines.next().and_then(|line| address(line.as_bytes()));
@@ -42,51 +40,66 @@ pub fn client_address(
     }
 }
 
-/// Of addresses from the last hop to the first, the first one that is not a trusted proxy's. Nobody
-/// vouches for what stands before a hop without an address.
-fn last_client(hops: impl Iterator<Item = Option<IpAddr>>, trusted: &[Network]) -> Option<IpAddr> {
-    let mut last = None;
-    for hop in hops {
-        last = Some(hop?);
-        if !trusted.iter().any(|network| hop.is_some_and(|addr| network.contains(addr))) {
-            break;
-        }
-    }
-    last
-}
-
-/// The client by `Forwarded`; `None` where no hop names anybody there, `Some(None)` where it names
-/// no address that can be used.
-fn forwarded_client(headers: &HeaderMap, trusted: &[Network]) -> Option<Option<IpAddr>> {
-    let mut hops = Vec::new();
-    for line in headers.get_all(FORWARDED) {
-        let Some(elements) = split(line.as_bytes(), b',') else { return Some(None) };
-        for element in elements.into_iter().filter(|element| !element.trim_ascii().is_empty()) {
-            let Some(pairs) = split(element, b';') else { return Some(None) };
-            hops.push(forwarded_for(&pairs));
-        }
-    }
-    if hops.iter().all(|hop| *hop == ForwardedFor::Nothing) {
-        return None;
-    }
-    let addresses = hops.into_iter().rev().map(|hop| match hop {
-        ForwardedFor::Address(addr) => Some(addr),
-        ForwardedFor::Nothing | ForwardedFor::Unusable => None,
-    });
-    Some(last_client(addresses, trusted))
-}
-
-/// What one hop says in `Forwarded` of whom it got the request from.
+/// Whom a hop, or a header, names as the client.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum ForwardedFor {
+enum NamedClient {
     Nothing,
     /// `unknown`, a hidden name, or something that can be read in two ways.
     Unusable,
     Address(IpAddr),
 }
 
-fn forwarded_for(pairs: &[&[u8]]) -> ForwardedFor {
-    let mut found = ForwardedFor::Nothing;
+impl NamedClient {
+    fn from_address(addr: Option<IpAddr>) -> Self {
+        addr.map_or(Self::Unusable, Self::Address)
+    }
+
+    /// Of hops from the last to the first, the first one that is not a trusted proxy. Nobody
+    /// vouches for what stands before a hop without an address.
+    fn from_hops(hops: impl Iterator<Item = Self>, trusted: &[Network]) -> Self {
+        let mut last = Self::Unusable;
+        for hop in hops {
+            let Self::Address(addr) = hop else { return Self::Unusable };
+            last = hop;
+            if !trusted.iter().any(|network| network.contains(addr)) {
+                break;
+            }
+        }
+        last
+    }
+}
+
+/// The client by `X-Forwarded-For`.
+fn listed_client(headers: &HeaderMap, trusted: &[Network]) -> NamedClient {
+    if !headers.contains_key(X_FORWARDED_FOR) {
+        return NamedClient::Nothing;
+    }
+    let lines = headers.get_all(X_FORWARDED_FOR).iter().rev();
+    let hops = lines
+        .flat_map(|line| line.as_bytes().rsplit(|&byte| byte == b','))
+        .filter(|hop| !hop.trim_ascii().is_empty());
+    NamedClient::from_hops(hops.map(|hop| NamedClient::from_address(address(hop))), trusted)
+}
+
+/// The client by `Forwarded`. A header without any `for` names nobody.
+fn forwarded_client(headers: &HeaderMap, trusted: &[Network]) -> NamedClient {
+    let mut hops = Vec::new();
+    for line in headers.get_all(FORWARDED) {
+        let Some(elements) = split(line.as_bytes(), b',') else { return NamedClient::Unusable };
+        for element in elements.into_iter().filter(|element| !element.trim_ascii().is_empty()) {
+            let Some(pairs) = split(element, b';') else { return NamedClient::Unusable };
+            hops.push(forwarded_for(&pairs));
+        }
+    }
+    if hops.iter().all(|hop| *hop == NamedClient::Nothing) {
+        return NamedClient::Nothing;
+    }
+    NamedClient::from_hops(hops.into_iter().rev(), trusted)
+}
+
+/// Whom one hop names in `Forwarded`.
+fn forwarded_for(pairs: &[&[u8]]) -> NamedClient {
+    let mut found = NamedClient::Nothing;
     for pair in pairs {
         let Some(at) = pair.iter().position(|&byte| byte == b'=') else { continue };
         if !pair[..at].trim_ascii().eq_ignore_ascii_case(b"for") {
@@ -95,8 +108,8 @@ fn forwarded_for(pairs: &[&[u8]]) -> ForwardedFor {
         let value = pair[at + 1..].trim_ascii();
         let bare = value.strip_prefix(b"\"").and_then(|rest| rest.strip_suffix(b"\""));
         found = match address(bare.unwrap_or(value)) {
-            Some(addr) if found == ForwardedFor::Nothing => ForwardedFor::Address(addr),
-            _ => ForwardedFor::Unusable,
+            Some(addr) if found == NamedClient::Nothing => NamedClient::Address(addr),
+            _ => NamedClient::Unusable,
         };
     }
     found

@@ -235,17 +235,14 @@ async fn r406_no_response_to_a_head_has_a_body() {
     })
     .await;
     let many = [("x-many", "1"); 150];
-    let cases: [(&str, &[(&str, &str)], u16); 3] = [
-        ("/a", &[("cache-control", "only-if-cached")], 504),
-        ("/a", &[("expect", "200-ok")], 417),
-        ("/a", &many, 431),
-    ];
-    for (path, headers, status) in cases {
+    let only_if_cached = [("cache-control", "only-if-cached")];
+    let cases = [(&only_if_cached[..], 504), (&[("expect", "200-ok")], 417), (&many, 431)];
+    for (headers, status) in cases {
         for mut client in [Client::new(scene.sidecar.address), Client::http2(scene.sidecar.address)]
         {
-            let reply = client.try_send("HEAD", path, headers, "").await;
-            let reply = reply.unwrap_or_else(|error| panic!("{path} {headers:?}: {error}"));
-            assert_eq!((reply.status, reply.text()), (status, ""), "{path} {headers:?}");
+            let reply = client.try_send("HEAD", "/a", headers, "").await;
+            let reply = reply.unwrap_or_else(|error| panic!("{headers:?}: {error}"));
+            assert_eq!((reply.status, reply.text()), (status, ""), "{headers:?}");
         }
     }
 }

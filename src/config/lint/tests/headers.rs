@@ -19,6 +19,34 @@ fn what_changes_answers_reaches_the_app_unkeyed() {
     ] {
         one(&passing(header), &format!("\"{header}\""), "without being in the key", hint);
     }
+    for header in ["accept", "accept-encoding", "accept-language", "origin", "content-type"] {
+        one(
+            &passing(header),
+            &format!("\"{header}\""),
+            "changes the responses",
+            "the key has it where it is not",
+        );
+    }
+    one(
+        &passing("user-agent"),
+        "\"user-agent\"",
+        "changes the responses",
+        "user_agent of [upstream]",
+    );
+    for header in ["if-none-match", "if-range", "cache-control", "pragma", "range"] {
+        one(
+            &passing(header),
+            &format!("\"{header}\""),
+            "addresses the cache",
+            "answers it from what is stored",
+        );
+    }
+    let field = with(
+        &with(&passing("origin"), "[\"tenant\"]", "[\"tenant\", \"from\"]"),
+        "[fields]\n",
+        "[fields]\nfrom = { header = \"origin\" }\n",
+    );
+    silent(&field);
     silent(&passing("x-client-version"));
     silent(&passing("x-tenant-id"));
     silent(&format!("{}[credential]\nheaders = [\"x-api-key\"]\n", passing("x-api-key")));
