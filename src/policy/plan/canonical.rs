@@ -11,7 +11,8 @@
 use std::borrow::Cow;
 
 use http::header::{
-    ACCEPT_ENCODING, COOKIE, FORWARDED, HeaderMap, HeaderName, HeaderValue, RANGE, USER_AGENT,
+    ACCEPT_ENCODING, COOKIE, FORWARDED, HeaderMap, HeaderName, HeaderValue, IF_MATCH,
+    IF_UNMODIFIED_SINCE, RANGE, USER_AGENT,
 };
 use smallvec::SmallVec;
 
@@ -85,6 +86,8 @@ pub(super) struct KeyedHeaders<'a> {
     pub(super) unknown: SmallVec<[HeaderName; 1]>,
     pub(super) has_cookie: bool,
     pub(super) has_range: bool,
+    /// A condition that a stored response cannot answer.
+    pub(super) has_precondition: bool,
 }
 
 impl<'a> KeyedHeaders<'a> {
@@ -108,11 +111,12 @@ impl<'a> KeyedHeaders<'a> {
                 HeaderRole::Credential | HeaderRole::Passed | HeaderRole::Withheld => {
                     keyed.has_cookie |= *name == COOKIE;
                     keyed.has_range |= *name == RANGE;
+                    keyed.has_precondition |= *name == IF_MATCH || *name == IF_UNMODIFIED_SINCE;
                 }
-                HeaderRole::Keyed
-                | HeaderRole::Transport
-                | HeaderRole::Substituted
-                | HeaderRole::Harmless => {}
+                HeaderRole::Keyed => {
+                    keyed.has_precondition |= *name == IF_MATCH || *name == IF_UNMODIFIED_SINCE;
+                }
+                HeaderRole::Transport | HeaderRole::Substituted | HeaderRole::Harmless => {}
             }
         }
         if !negotiated.is_empty() {

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use http::header::{HeaderMap, HeaderName, IF_MATCH, IF_UNMODIFIED_SINCE, USER_AGENT};
+use http::header::{HeaderMap, HeaderName, USER_AGENT};
 use http::{Method, Uri};
 use sha2::{Digest as _, Sha256};
 use smallvec::SmallVec;
@@ -65,6 +65,9 @@ impl PolicyRules {
         let query = keyed_query(&route.spec.query, request.uri)?;
         let roles = route.headers.context(request.peer_is_trusted);
         let headers = KeyedHeaders::new(route, &roles, request.headers);
+        if headers.has_precondition {
+            return Err(Outcome::bypass(Reason::Precondition));
+        }
         let cookies = if headers.has_cookie {
             CanonicalCookies::new(route, &self.credential, &roles, request.headers)
         } else {
@@ -318,9 +321,6 @@ fn refuse_unkeyable(route: &Route, request: &RequestView<'_>) -> Result<(), Outc
     }
     if let Some(reason) = request.bypass {
         return Err(Outcome::bypass(reason));
-    }
-    if headers.contains_key(IF_MATCH) || headers.contains_key(IF_UNMODIFIED_SINCE) {
-        return Err(Outcome::bypass(Reason::Precondition));
     }
     Ok(())
 }

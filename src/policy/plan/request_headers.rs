@@ -12,7 +12,10 @@ use crate::policy::request_target;
 /// A header of `read` that occurs more than once, or that `Connection` would remove on the way to
 /// the origin (RFC 9110 7.6.1).
 pub(super) fn ambiguous_header(read: &[HeaderName], headers: &HeaderMap) -> Option<HeaderName> {
-    let repeated = read.iter().find(|name| headers.get_all(*name).iter().nth(1).is_some());
+    let is_repeated = |name: &&HeaderName| headers.get_all(*name).iter().nth(1).is_some();
+    // Most requests repeat none at all.
+    let repeats = headers.len() > headers.keys_len();
+    let repeated = if repeats { read.iter().find(is_repeated) } else { None };
     repeated.or_else(|| named_by_connection(read, headers)).cloned()
 }
 
