@@ -78,7 +78,7 @@ async fn run(
     route_shadow: &Arc<RouteShadow>,
 ) {
     let entry = &cached.entry;
-    let served = entry.digest();
+    let served = entry.content_digest();
     let tags: Vec<Tag> = request.tags.iter().chain(&entry.response_tags).cloned().collect();
     // The earliest time at which the fetch of what was served may have begun.
     let fetched = Wall(entry.times.received.0.saturating_sub(millis(entry.fetch_duration)));
