@@ -25,7 +25,8 @@ struct DigestingBody {
 }
 
 /// Wraps a body, which `digester` reads along. When it has ended, and before its reader notices,
-/// `listener` receives the result; it must not block. A body of more than `most` bytes is too large.
+/// `listener` receives the result; it must not block. A body of more than `most` bytes is too
+/// large.
 pub fn digesting(
     body: Body,
     digester: Digester,
