@@ -135,7 +135,7 @@ async fn compare_languages(
     };
     let Some(other) = other else { return };
     let (is_success, times) = (entry.status.is_success(), entry.times);
-    let served = (entry.digest(), head_digest(entry.status, &entry.headers));
+    let served = (entry.content_digest(), head_digest(entry.status, &entry.headers));
     let record = |languages: &str, (digest, head), span| {
         let sample = LanguageSample { languages, digest, head, is_success, others: 0, span, times };
         let (purges, now) = (resources.coherence.purges(), resources.clock.wall());
