@@ -16,6 +16,7 @@ use crate::coherence::TagSnapshot;
 use crate::outcome::Reason;
 use crate::policy::cache_groups;
 use crate::policy::key::Key;
+use crate::policy::route::HeaderRole;
 use crate::policy::scope::Scope;
 use crate::policy::tag::Tag;
 use crate::proxy::fill::request::FillRequest;
@@ -76,8 +77,12 @@ pub(super) fn decide_store(
         // It has no end, and its events are for those who listen now.
         return Err(Reason::EventStream);
     }
+    // What the operator passes is told apart by its very value, where the response is coded.
+    let is_passed =
+        request.route.headers.role(&ACCEPT_ENCODING, &request.roles) == HeaderRole::Passed;
     let accepted = request.sent.get(ACCEPT_ENCODING).map(HeaderValue::as_bytes);
-    if !negotiation::accepts_codings(accepted.unwrap_or_default(), response.headers()) {
+    if !is_passed && !negotiation::accepts_codings(accepted.unwrap_or_default(), response.headers())
+    {
         return Err(Reason::ContentCoding);
     }
     if response.extensions().get::<CloseDelimited>().is_some() {

@@ -8,10 +8,12 @@
 
 use http::header::{AUTHORIZATION, COOKIE, HeaderMap, HeaderName, USER_AGENT};
 
+use crate::policy::field::{ClientPrefix, FieldSource};
 use crate::policy::key::{Key, KeyHash};
 use crate::policy::plan::canonical::{FillUserAgent, counting_cookies, joined_lines};
 use crate::policy::plan::lookup::Lookup;
 use crate::policy::plan::rules::PolicyRules;
+use crate::policy::route::headers::WITHHELD;
 use crate::policy::route::{HeaderRole, LearnOutcome, RoleContext, Route, VaryCookie};
 use crate::policy::scope::Scope;
 use crate::semantics::forward;
@@ -121,6 +123,25 @@ impl Lookup<'_> {
     #[must_use]
     pub fn withheld_names(&self) -> Vec<HeaderName> {
         self.request.headers.keys().filter(|name| self.withholds(name)).cloned().collect()
+    }
+
+    /// Whether a fill has less of the client than its own request: its address, which a fill never
+    /// has of itself, or a header.
+    #[must_use]
+    pub fn withholds_anything(&self) -> bool {
+        let rules = &self.route.headers;
+        let has_address = rules.passes_address()
+            || self
+                .route
+                .fields
+                .iter()
+                .any(|field| field.source == FieldSource::Client(ClientPrefix::WHOLE));
+        let is_missing = |name: &HeaderName| match rules.role(name, &self.roles) {
+            HeaderRole::Substituted => !forward::is_client_address(name),
+            HeaderRole::Withheld => !WITHHELD.contains(&name.as_str()),
+            _ => self.withholds(name),
+        };
+        !has_address || self.request.headers.keys().any(is_missing)
     }
 
     /// What identifies the client and a fill withholds: in scope `public`, all that does.

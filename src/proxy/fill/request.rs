@@ -97,6 +97,8 @@ pub(crate) struct FillRequest {
     pub(crate) roles: RoleContext,
     /// Under which key the origin's refusal is remembered.
     pub(crate) refusal_key: FillKey,
+    /// Whether it has less of the client than the client's own request.
+    pub(crate) withholds: bool,
     /// What the client has sent of a credential and the origin does not see, in scope `public`.
     pub(crate) withheld_credential: Option<HeaderName>,
     /// Whether the origin sees a credential.
@@ -131,6 +133,7 @@ impl FillRequest {
             refusal_key: refusal_key(lookup),
             carries_credential: lookup.is_identified(),
             withheld_credential: lookup.withheld_credential(),
+            withholds: lookup.withholds_anything(),
             has_owner: lookup.has_owner(),
             stale: reason.stale,
             for_others: reason.for_others,
@@ -153,7 +156,7 @@ impl FillRequest {
         let (status, headers) = (response.status(), response.headers());
         let is_refused = self.refusal(status, headers) == Some(Refusal::Credential)
             || matches!(status, StatusCode::NOT_ACCEPTABLE | StatusCode::TOO_MANY_REQUESTS);
-        if is_refused {
+        if is_refused && self.withholds {
             return Some(Outcome::bypass(Reason::FillRefused));
         }
         // An origin that misses the client's session begins another one, which would replace it.
