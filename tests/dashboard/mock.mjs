@@ -108,7 +108,7 @@ export class Mock {
     const app = r.MISS + r.BYPASS + r.REVALIDATED
     const eligible = saved + r.REVALIDATED + r.MISS
     return {
-      requests: r, hit_ratio: eligible ? (saved + r.REVALIDATED) / eligible : null, app_requests: app, app_requests_saved: saved, time_saved_s: saved * p50 / 1000, bytes_from_cache: saved * 4100, bytes_from_app: app * 4800,
+      requests: r, learned_headers: this.state === 'hostile' ? [HOSTILE] : [], hit_ratio: eligible ? (saved + r.REVALIDATED) / eligible : null, app_requests: app, app_requests_saved: saved, time_saved_s: saved * p50 / 1000, bytes_from_cache: saved * 4100, bytes_from_app: app * 4800,
       latency: { hit: latency(saved, 0.31), miss: latency(r.MISS, p50 + 1.2), app: latency(app, p50) }
     }
   }
@@ -135,13 +135,13 @@ export class Mock {
   }
 
   shadow () {
-    const base = { requests: 4210, would_hit: 3105, would_miss: 900, would_bypass: 205, hit_rate: 0.775, not_stored: [{ reason: 'set-cookie', count: 41 }], audit: { asked: 0, stale: 0 } }
+    const base = { requests: 4210, would_hit: 3105, would_miss: 900, would_bypass: 205, hit_rate: 0.775, not_stored: [{ reason: 'set-cookie', count: 41 }], audit: { asked: 0, stale: 0, refused: 0 }, languages: { finding: null, pages: 0, languages: [], differing: 0, vary: false } }
     if (this.state !== 'shadow') return { routes: [], advice: [] }
     const written = { path: '/api/v1/forms/7', at_ms: Date.now() - 60_000, age_s: 1.2, after: [{ method: 'PUT', path: '/api/v1/forms/7', ms_before: 12 }] }
     return {
       routes: [
         { route: '/api/v1/forms/{*rest}', mode: 'shadow', ...base, stale: { count: 3, unexplained: 0, examples: [written] }, scope: { count: 0, scope: 'private', examples: [] } },
-        { route: '/api/v1/property-areas', mode: 'shadow', ...base, stale: { count: 0, unexplained: 0, examples: [] }, scope: { count: 1, scope: 'public', examples: [{ path: '/api/v1/property-areas', at_ms: Date.now() - 30_000 }] }, audit: { asked: 210, stale: 1 } }
+        { route: '/api/v1/property-areas', mode: 'shadow', ...base, stale: { count: 0, unexplained: 0, examples: [] }, scope: { count: 1, scope: 'public', examples: [{ path: '/api/v1/property-areas', at_ms: Date.now() - 30_000, evidence: 'body' }] }, audit: { asked: 210, stale: 1 } }
       ],
       advice: [{ route: '/api/v1/forms/{*rest}', why: '3 responses would have been stale after PUT /api/v1/forms/7', toml: '[[purges]]\npath = "/api/v1/forms/{*rest}"\ntags = ["forms:{tenant}"]\n', line: 88 }]
     }

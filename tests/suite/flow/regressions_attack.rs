@@ -125,3 +125,19 @@ async fn r424_a_fill_never_ends_a_session() {
     }
     assert_eq!(scene.get("/a/1").await.header("set-cookie"), "sess=new");
 }
+
+/// 425. A fill that had all of the client's own request is not repeated where it is refused.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn r425_a_refusal_is_final_where_nothing_was_withheld() {
+    let whole = "pass_headers = [\"user-agent\", \"x-forwarded-for\"]";
+    for (more, headers, requests) in [
+        (whole, &[("user-agent", "one")][..], 1),
+        (whole, &[("user-agent", "one"), ("referer", "/")], 2),
+        (whole, &[("cookie", "sid=1")], 2),
+        ("", &[], 2),
+    ] {
+        let scene = Scene::start(&route("public", more), |_| Response::status(403, "no")).await;
+        assert_eq!(scene.ask("/a/1", headers).await.status, 403);
+        assert_eq!(scene.count("/a/1"), requests, "{more} {headers:?}");
+    }
+}
