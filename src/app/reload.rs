@@ -11,6 +11,7 @@
 //! - Parts that are built at startup (listeners, tiers, the client of the origin, pools) stay as
 //!   they are, and the report lists their changes as needing a restart.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,6 +25,7 @@ use crate::cache::fills::cluster::ClusterFills;
 use crate::clock::Clock;
 use crate::config::diff::{self, ConfigChange, ConfigSnapshot};
 use crate::config::{Config, Diagnostic, Diagnostics, Severity};
+use crate::input_file::{self, MAX_CONFIG_BYTES};
 use crate::policy::client_address::ClientAddressRule;
 use crate::policy::plan::{FillConstants, PolicyRules};
 use crate::policy::route::Collapse;
@@ -236,8 +238,7 @@ impl Reloader {
                 self.accept(&mut current, config)
             }
             Err(problems) => {
-                *self.last_read.lock() =
-                    std::fs::read_to_string(&file).map_err(|error| error.to_string());
+                *self.last_read.lock() = read(&file);
                 self.refuse(&problems)
             }
         }
@@ -366,7 +367,7 @@ impl Reloader {
                 return;
             }
             let (Some(file), true) = (self.status().file, every.is_some()) else { continue };
-            let now = tokio::fs::read_to_string(&file).await.map_err(|error| error.to_string());
+            let Ok(now) = tokio::task::spawn_blocking(move || read(&file)).await else { continue };
             let changed = *self.last_read.lock() != now;
             if changed && before.as_ref() == Some(&now) {
                 self.reload_elsewhere().await;
@@ -424,6 +425,11 @@ impl ReloadHandle for AdminReload {
     fn check(&self, text: &str) -> ReloadReply {
         self.0.check(text).reply()
     }
+}
+
+/// The text of the file, or why it cannot be read.
+fn read(file: &Path) -> Result<String, String> {
+    input_file::read_text(file, MAX_CONFIG_BYTES).map_err(|error| error.to_string())
 }
 
 fn refused(problems: &Diagnostics) -> ReloadReport {

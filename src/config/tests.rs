@@ -404,6 +404,47 @@ fn a_token_comes_from_a_file_beside_the_configuration() {
     assert_eq!(Config::load(&path).expect_err("no token").errors().count(), 1);
 }
 
+#[test]
+fn files_without_an_end_are_errors_and_never_wait() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let fifo = folder.path().join("fifo");
+    assert!(std::process::Command::new("mkfifo").arg(&fifo).status().expect("mkfifo").success());
+    std::os::unix::fs::symlink("/dev/zero", folder.path().join("zero")).expect("a link");
+    std::fs::write(folder.path().join("large"), vec![b'a'; (64 << 10) + 1]).expect("written");
+    let name = folder.path().join("proxy.toml").display().to_string();
+    for (file, why) in [
+        ("fifo", "not a regular file"),
+        ("zero", "not a regular file"),
+        ("/dev/zero", "not a regular file"),
+        ("large", "larger than 64KiB"),
+    ] {
+        for (section, line) in
+            [("[admin]\ntoken_file", 4), ("[redis]\nurl = \"redis://h\"\nca_file", 5)]
+        {
+            if (file, line) == ("large", 5) {
+                continue;
+            }
+            let text = format!("[upstream]\nurl = \"http://a\"\n{section} = \"{file}\"\n");
+            let found = Config::parse(&text, &name, &|_| None).expect_err("an endless file");
+            let found: Vec<_> = found.errors().collect();
+            let all = found.iter().map(ToString::to_string).collect::<String>();
+            assert_eq!((found.len(), found[0].line), (1, line), "{all}");
+            assert!(all.contains(why) && all.contains("allowed: a regular file"), "{all}");
+        }
+    }
+    let found = Config::load(&fifo).expect_err("a FIFO").to_string();
+    assert!(found.contains("not a regular file") && found.contains("hint:"), "{found}");
+}
+
+#[test]
+fn a_text_has_a_limit() {
+    let mut text = "[upstream]\nurl = \"http://a\"\n#".to_owned();
+    text.extend(std::iter::repeat_n('a', (256 << 10) - text.len()));
+    parse(&text).expect("a text of exactly the limit");
+    text.push('a');
+    assert!(diagnostics(&text).to_string().contains("larger than 256KiB"));
+}
+
 proptest! {
     #[test]
     fn no_text_makes_it_panic(cuts in prop::collection::vec(
