@@ -445,6 +445,53 @@ fn a_text_has_a_limit() {
     assert!(diagnostics(&text).to_string().contains("larger than 256KiB"));
 }
 
+#[test]
+fn many_problems_take_little_memory() {
+    const BYTES: usize = 250_000;
+    let list = |open: &str, item: &str, close: &str| {
+        format!("{open}{}{close}", item.repeat((BYTES - open.len() - close.len()) / item.len()))
+    };
+    let keys: String = (0..25_000).map(|number| format!("b{number}=1,")).collect();
+    for text in [
+        format!("[upstream]\nurl = \"http://a\"\n[fields]\nx = {{{keys}}}\n"),
+        list("", "x\n", ""),
+        list("", "[[routes]]\n", ""),
+        list("!\n", "[[routes]]\n", ""),
+        list("routes=[", "{},", "]"),
+        list("", "a://", ""),
+        list("", "token ", ""),
+        list("", "[", ""),
+        list("a", ".a", " = 1"),
+        list("", "\"", ""),
+        list("", "pass=\"\"\"", ""),
+        list("a = \"", "b", "\""),
+        list("[listen]\ntrusted_proxies = [", "\"a\",", "]"),
+    ] {
+        let began = crate::clock::Clock::system().now();
+        let found = diagnostics(&text);
+        let took = crate::clock::Clock::system().now().saturating_duration_since(began);
+        let start: String = text.chars().take(30).collect();
+        assert!(took < Duration::from_secs(10), "{start}: {took:?}");
+        assert!(found.iter().count() <= 101, "{start}: {}", found.iter().count());
+        assert!(found.iter().all(|problem| problem.message.chars().count() <= 201), "{start}");
+        assert!(found.to_string().len() < 200_000, "{start}: {}", found.to_string().len());
+    }
+}
+
+#[test]
+fn errors_come_before_warnings_and_the_rest_is_counted() {
+    let text = format!(
+        "[upstream]\nurl = \"http://a\"\n[limits]\ntags = {}3x # {}\n",
+        " ".repeat(500),
+        "c".repeat(500)
+    );
+    let found = diagnostics(&text).to_string();
+    let lines: Vec<&str> = found.lines().collect();
+    assert!(lines[2].contains("\u{2026}") && lines[2].chars().count() < 220, "{found}");
+    let caret = lines[3].chars().position(|c| c == '^').expect("a caret");
+    assert_eq!(lines[2].chars().nth(caret), Some('3'), "{found}");
+}
+
 proptest! {
     #[test]
     fn no_text_makes_it_panic(cuts in prop::collection::vec(

@@ -5,12 +5,20 @@ use std::ops::Range;
 
 const SECRET_WORDS: [&str; 3] = ["password", "secret", "token"];
 
-/// The ranges to print as stars: values of keys that look like secrets, and the user parts of URLs.
+/// The ranges to print as stars, in order and apart from each other: values of keys that look like secrets, and the user parts of URLs.
 #[must_use]
 pub fn secrets(text: &str) -> Vec<Range<usize>> {
     let mut found = keyed(text);
     found.extend(user_parts(text));
-    found
+    found.sort_unstable_by_key(|range| range.start);
+    let mut apart: Vec<Range<usize>> = Vec::with_capacity(found.len());
+    for range in found {
+        match apart.last_mut() {
+            Some(last) if range.start <= last.end => last.end = last.end.max(range.end),
+            _ => apart.push(range),
+        }
+    }
+    apart
 }
 
 /// Values of keys that are named like a secret, or nearly so: a typo in the name must not reveal
@@ -104,9 +112,15 @@ fn end_of_string(content: &str) -> usize {
 /// `user:password` of every URL. The last `@` ends it: passwords may contain an unencoded `/`, `@`
 /// or space.
 fn user_parts(text: &str) -> impl Iterator<Item = Range<usize>> {
-    text.match_indices("://").filter_map(|(at, separator)| {
+    let mut looked_to = 0;
+    text.match_indices("://").filter_map(move |(at, separator)| {
         let start = at + separator.len();
+        // A second URL up to the same end has the same last `@`.
+        if start <= looked_to {
+            return None;
+        }
         let line_end = text[start..].find(['\n', '"', '\'']).map_or(text.len(), |end| start + end);
+        looked_to = line_end;
         let at_sign = text[start..line_end].rfind('@')?;
         Some(start..start + at_sign)
     })
