@@ -218,3 +218,41 @@ async fn shutdown_closes_the_listener_and_ends_the_task() {
     timeout(SHUTDOWN_GRACE * 2, running.task).await.unwrap().unwrap();
     assert!(TcpStream::connect(running.address).await.is_err());
 }
+
+#[tokio::test]
+async fn silent_connections_do_not_keep_probes_out() {
+    let running = start(None).await;
+    let mut silent = Vec::new();
+    for number in 0..640 {
+        let mut stream = TcpStream::connect(running.address).await.unwrap();
+        if number % 2 == 0 {
+            stream.write_all(b"GET /live HTTP/1.1\r\nHost:").await.unwrap();
+        }
+        silent.push(stream);
+    }
+    for path in ["/live", "/ready"] {
+        let answer = timeout(Duration::from_secs(1), ask(&running, &format!("GET {path}"), ""));
+        assert_eq!(status(&answer.await.expect("an answer within a second")), "200");
+    }
+}
+
+#[tokio::test]
+async fn a_connection_with_a_request_keeps_its_place() {
+    let running = start(None).await;
+    let mut asking = TcpStream::connect(running.address).await.unwrap();
+    let head = format!(
+        "POST /explain HTTP/1.1\r\nHost: {}\r\nContent-Type: application/json\r\n\
+         Content-Length: 16\r\n\r\n",
+        running.address
+    );
+    asking.write_all(head.as_bytes()).await.unwrap();
+    let mut silent = Vec::new();
+    for _ in 0..200 {
+        silent.push(TcpStream::connect(running.address).await.unwrap());
+    }
+    assert_eq!(status(&ask(&running, "GET /live", "").await), "200");
+    asking.write_all(b"{\"target\":\"/a\"}\n").await.unwrap();
+    let mut answer = String::new();
+    asking.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 "), "{answer}");
+}

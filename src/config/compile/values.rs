@@ -167,7 +167,9 @@ impl CompileContext {
         let name = self.text(slot)?;
         let path = self.folder.join(name);
         let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
-        let what = if path.is_dir() || path.file_name().is_none() {
+        let what = if path.is_symlink() {
+            "is a link, and links are not followed"
+        } else if path.is_dir() || path.file_name().is_none() {
             "is a folder"
         } else if !parent.is_none_or(Path::is_dir) {
             "is in a folder that does not exist"
