@@ -43,8 +43,8 @@ pub use self::reload::{ReloadHandle, ReloadReply, ReloadStatus};
 pub use self::settings::AdminSettings;
 pub use self::state::AdminState;
 
-/// How many connections may be open at once. A further one takes the place of the oldest one that has
-/// sent no request; if all have, it waits.
+/// How many connections may be open at once. A further one takes the place of the oldest one that
+/// has sent no request; if all have, it waits.
 const MAX_CONNECTIONS: usize = 64;
 /// The time from accepting a connection to the end of the request's head.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(5);

@@ -1,5 +1,5 @@
-//! The places for connections of the admin listener. Probes must get one whatever strangers do, so a
-//! connection without a request makes room.
+//! The places for connections of the admin listener. Probes must get one whatever strangers do, so
+//! a connection without a request makes room.
 
 use std::collections::BTreeMap;
 use std::future::pending;
@@ -24,12 +24,12 @@ pub(super) struct AdminConnections {
 #[derive(Default)]
 struct SilentConnections {
     next: u64,
-    by_age: BTreeMap<u64, Arc<Fate>>,
+    by_age: BTreeMap<u64, Arc<ConnectionVerdict>>,
 }
 
 /// What becomes of a connection.
 #[derive(Default)]
-struct Fate {
+struct ConnectionVerdict {
     unwanted: Notify,
     requested: AtomicBool,
 }
@@ -37,7 +37,7 @@ struct Fate {
 /// The place of one connection.
 pub(super) struct AdminConnection {
     age: u64,
-    fate: Arc<Fate>,
+    verdict: Arc<ConnectionVerdict>,
     silent: Arc<Mutex<SilentConnections>>,
     _permit: OwnedSemaphorePermit,
 }
@@ -55,8 +55,8 @@ impl AdminConnections {
                 break permit;
             }
             let oldest = self.silent.lock().by_age.pop_first();
-            if let Some((_, fate)) = oldest {
-                fate.unwanted.notify_one();
+            if let Some((_, verdict)) = oldest {
+                verdict.unwanted.notify_one();
             }
             // A connection that got its request just now may keep its place for long.
             if let Ok(Ok(permit)) =
@@ -65,27 +65,27 @@ impl AdminConnections {
                 break permit;
             }
         };
-        let fate = Arc::<Fate>::default();
+        let verdict = Arc::<ConnectionVerdict>::default();
         let mut silent = self.silent.lock();
         let age = silent.next;
         silent.next += 1;
-        silent.by_age.insert(age, Arc::clone(&fate));
+        silent.by_age.insert(age, Arc::clone(&verdict));
         drop(silent);
-        AdminConnection { age, fate, silent: Arc::clone(&self.silent), _permit: permit }
+        AdminConnection { age, verdict, silent: Arc::clone(&self.silent), _permit: permit }
     }
 }
 
 impl AdminConnection {
     /// A request has come: the connection keeps its place.
     pub(super) fn requested(&self) {
-        self.fate.requested.store(true, Ordering::Relaxed);
+        self.verdict.requested.store(true, Ordering::Relaxed);
         self.silent.lock().by_age.remove(&self.age);
     }
 
     /// Returns when the connection is to make room, which is never if it has a request.
     pub(super) async fn unwanted(&self) {
-        self.fate.unwanted.notified().await;
-        if self.fate.requested.load(Ordering::Relaxed) {
+        self.verdict.unwanted.notified().await;
+        if self.verdict.requested.load(Ordering::Relaxed) {
             pending::<()>().await;
         }
     }
