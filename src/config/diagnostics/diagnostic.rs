@@ -12,6 +12,9 @@ const MAX_SHOWN_CHARS: usize = 200;
 /// How many characters of a hint, and of a list of what is allowed, are shown.
 const MAX_ADVICE_CHARS: usize = 1000;
 
+/// Shorter secrets are not looked for in messages, where they would be parts of words.
+const MIN_SECRET_BYTES: usize = 4;
+
 /// A range of bytes of the file.
 pub type SourceSpan = Range<usize>;
 
@@ -326,6 +329,7 @@ impl SourceText {
     /// Completes a diagnostic with its position and excerpt.
     #[must_use]
     pub fn locate(&self, builder: DiagnosticBuilder) -> Diagnostic {
+        let builder = self.without_secrets(builder);
         let start = self.floor(builder.span.start);
         if builder.span.is_empty() && start == 0 {
             return builder.locate(&self.file, (0, 0), None, String::new());
@@ -344,6 +348,22 @@ impl SourceText {
             self.shown(&(builder.span.start..self.end_of(builder.span.start, builder.span.end))),
         );
         builder.locate(&self.file, (self.line(start), column), Some(excerpt), found)
+    }
+
+    /// SECURITY: a message may repeat the value that it is about.
+    fn without_secrets(&self, mut builder: DiagnosticBuilder) -> DiagnosticBuilder {
+        let first = self.secrets.partition_point(|secret| secret.end <= builder.span.start);
+        let within = self.secrets[first..].iter().take_while(|one| one.start < builder.span.end);
+        for secret in within.filter_map(|secret| self.text.get(secret.clone())) {
+            let texts =
+                [Some(&mut builder.message), builder.allowed.as_mut(), builder.hint.as_mut()];
+            for text in texts.into_iter().flatten() {
+                if secret.len() >= MIN_SECRET_BYTES && text.contains(secret) {
+                    *text = text.replace(secret, "***");
+                }
+            }
+        }
+        builder
     }
 
     /// The line with what is between these two places underlined; of a long line, the part around
