@@ -19,9 +19,9 @@ async fn a_check_that_blocks_does_not_block_others() {
     let reloader = reloader();
     let (locked, is_locked) = mpsc::channel();
     let (release, is_released) = mpsc::channel::<()>();
-    let blocked = Arc::clone(&reloader);
-    let blocker = std::thread::spawn(move || {
-        let current = blocked.current.lock();
+    let locking = Arc::clone(&reloader);
+    let holder = std::thread::spawn(move || {
+        let current = locking.current.lock();
         locked.send(()).unwrap();
         // Ends by itself, so that a check on this very thread fails the test and does not hang it.
         let released = is_released.recv_timeout(Duration::from_secs(5)).is_ok();
@@ -37,7 +37,7 @@ async fn a_check_that_blocks_does_not_block_others() {
     assert!(!checking.is_finished());
     release.send(()).unwrap();
     assert!(checking.await.unwrap().ok);
-    assert!(blocker.join().unwrap(), "the check held the worker");
+    assert!(holder.join().unwrap(), "the check held the worker");
 }
 
 #[tokio::test]
