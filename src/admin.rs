@@ -7,6 +7,7 @@
 
 mod api;
 mod auth;
+mod connections;
 mod events;
 mod openapi;
 mod readiness;
@@ -23,16 +24,17 @@ use std::time::Duration;
 
 use axum::Router;
 use hyper::server::conn::http1;
+use hyper::service::{Service as _, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use self::api::ApiContext;
 use self::auth::AdminAuth;
+use self::connections::{AdminConnection, AdminConnections};
 use self::events::StreamPermit;
 pub(crate) use self::openapi::document as openapi_document;
 
@@ -41,7 +43,8 @@ pub use self::reload::{ReloadHandle, ReloadReply, ReloadStatus};
 pub use self::settings::AdminSettings;
 pub use self::state::AdminState;
 
-/// How many connections may be open at once; further ones wait to be accepted.
+/// How many connections may be open at once. A further one takes the place of the oldest one that
+/// has sent no request; if all have, it waits.
 const MAX_CONNECTIONS: usize = 64;
 /// The time from accepting a connection to the end of the request's head.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
@@ -83,17 +86,15 @@ async fn accept(
     tasks: &TaskTracker,
     shutdown: &CancellationToken,
 ) {
-    let permits = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let connections = AdminConnections::new(MAX_CONNECTIONS);
     let mut failing = false;
-    while let Ok(permit) = Arc::clone(&permits).acquire_owned().await {
+    loop {
         match listener.accept().await {
             Ok((stream, _)) => {
                 failing = false;
+                let place = connections.place().await;
                 let (router, shutdown) = (router.clone(), shutdown.clone());
-                tasks.spawn(async move {
-                    connection(stream, router, &shutdown).await;
-                    drop(permit);
-                });
+                tasks.spawn(async move { connection(stream, router, place, &shutdown).await });
             }
             Err(error) => {
                 if !std::mem::replace(&mut failing, true) {
@@ -106,9 +107,18 @@ async fn accept(
     }
 }
 
-async fn connection(stream: TcpStream, router: Router, shutdown: &CancellationToken) {
+async fn connection(
+    stream: TcpStream,
+    router: Router,
+    place: AdminConnection,
+    shutdown: &CancellationToken,
+) {
     let permit = StreamPermit::default();
-    let service = TowerToHyperService::new(router.layer(axum::Extension(permit.clone())));
+    let handler = TowerToHyperService::new(router.layer(axum::Extension(permit.clone())));
+    let service = service_fn(|request| {
+        place.requested();
+        handler.call(request)
+    });
     let mut serving = pin!(
         http1::Builder::new()
             .timer(TokioTimer::new())
@@ -124,6 +134,14 @@ async fn connection(stream: TcpStream, router: Router, shutdown: &CancellationTo
             serving.as_mut().graceful_shutdown();
             // At worst this cuts off a scrape; the next one goes to the successor.
             drop(timeout(SHUTDOWN_GRACE, serving).await);
+        }
+    });
+    // The connection is looked at first: a request that has arrived is answered.
+    let mut whole = pin!(async {
+        tokio::select! {
+            biased;
+            () = whole.as_mut() => {}
+            () = place.unwanted() => {}
         }
     });
     // Ignore the error: a broken or timed out connection matters to its client only.

@@ -27,6 +27,8 @@ mod tests;
 pub use self::diagnostics::diagnostic::{Diagnostic, Diagnostics, Severity, SourceSpan};
 pub use self::model::{Config, ConfigLimits};
 pub use self::schema::{json_schema, key_order};
+use crate::input_file::{self, MAX_CONFIG_BYTES};
+use crate::units::show_size;
 
 /// Exit code for a valid file.
 const EXIT_OK: u8 = 0;
@@ -40,7 +42,8 @@ impl Config {
     /// All diagnostics of the file, or that it cannot be read.
     pub fn load(path: &Path) -> Result<Self, Diagnostics> {
         let name = path.display().to_string();
-        let bytes = std::fs::read(path).map_err(|error| unreadable(&name, &error))?;
+        let bytes =
+            input_file::read(path, MAX_CONFIG_BYTES).map_err(|error| unreadable(&name, &error))?;
         let text = String::from_utf8(bytes).map_err(|error| {
             let valid = error.as_bytes()[..error.utf8_error().valid_up_to()].to_vec();
             let line = String::from_utf8_lossy(&valid).matches('\n').count() + 1;
@@ -63,6 +66,10 @@ impl Config {
         name: &str,
         env: &dyn Fn(&str) -> Option<String>,
     ) -> Result<Self, Diagnostics> {
+        if text.len() as u64 > MAX_CONFIG_BYTES {
+            let why = format!("it is larger than {}", show_size(MAX_CONFIG_BYTES));
+            return Err(unreadable(name, &io::Error::new(io::ErrorKind::FileTooLarge, why)));
+        }
         compile::compile(text, name, env)
     }
 }
@@ -75,6 +82,11 @@ fn unreadable(name: &str, error: &io::Error) -> Diagnostics {
         io::ErrorKind::PermissionDenied => {
             "make it readable for the user who runs the sidecar, or name another file with \
              `--config FILE`"
+        }
+        io::ErrorKind::FileTooLarge => "remove what it does not need; routes can share a pattern",
+        io::ErrorKind::InvalidInput => {
+            "name a regular file, or a link to one, with `--config FILE`; pipes and devices are \
+             not read"
         }
         _ => "name another file with `--config FILE`",
     };
@@ -106,7 +118,7 @@ pub fn check(path: &Path, how: CheckOptions, out: &mut dyn io::Write) -> io::Res
     };
     if let Some(redis) = config.redis.as_ref().filter(|_| !how.offline) {
         // `load` has just read the file, so this succeeds.
-        let text = std::fs::read_to_string(path).unwrap_or_default();
+        let text = input_file::read_text(path, MAX_CONFIG_BYTES).unwrap_or_default();
         config.warnings.extend(lint::redis::inspect(redis, &path.display().to_string(), &text));
         config.warnings.sort_by_key(|diagnostic| (diagnostic.line, diagnostic.column));
     }

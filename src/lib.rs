@@ -13,8 +13,8 @@
 //! - [`redis`] is the client of Redis, [`upstream`] the client of the origin.
 //! - [`policy`] applies the rules to a request: route, key, tags, and what a write purges.
 //! - [`semantics`] implements RFC 9110 and RFC 9111, without I/O.
-//! - [`telemetry`] is what operators see; [`outcome`], [`error`], [`clock`], [`secret`] and
-//!   [`units`] are leaves that every layer may use.
+//! - [`telemetry`] is what operators see; [`outcome`], [`error`], [`clock`], [`input_file`],
+//!   [`secret`] and [`units`] are leaves that every layer may use.
 
 mod admin;
 pub mod app;
@@ -24,6 +24,7 @@ mod clock;
 mod coherence;
 pub mod config;
 mod error;
+mod input_file;
 mod outcome;
 mod policy;
 mod proxy;

@@ -36,7 +36,7 @@ const LAYERS: [(&str, &[&str]); 13] = [
     ("policy", &["policy"]),
     ("semantics", &["semantics"]),
     ("telemetry", &["telemetry"]),
-    ("leaves", &["outcome", "error", "clock", "secret", "units"]),
+    ("leaves", &["outcome", "error", "clock", "input_file", "secret", "units"]),
 ];
 
 /// The layers without I/O: values in, values out.

@@ -246,7 +246,7 @@ async fn check(
     State(context): State<Arc<ApiContext>>,
     JsonBody(CheckBody { text }): JsonBody<CheckBody>,
 ) -> Response {
-    let report = context.state.reloader.check(&text);
+    let report = context.state.reloader.check(text).await;
     let code = if report.ok { StatusCode::OK } else { StatusCode::UNPROCESSABLE_ENTITY };
     json_text(code, report.json)
 }

@@ -17,7 +17,7 @@ pub trait ReloadHandle: Send + Sync {
     fn reload(&self) -> BoxFuture<'static, ReloadReply>;
 
     /// The result that a reload with this text would have. Changes nothing.
-    fn check(&self, text: &str) -> ReloadReply;
+    fn check(&self, text: String) -> BoxFuture<'static, ReloadReply>;
 }
 
 /// The result of a reload or a check, as JSON.

@@ -194,12 +194,24 @@ async fn a_head_that_never_ends_is_cut_off() {
     assert!(ended.is_ok());
 }
 
+/// A connection with a request whose body has not come yet.
+async fn unfinished(running: &Running) -> TcpStream {
+    let mut stream = TcpStream::connect(running.address).await.unwrap();
+    let head = format!(
+        "POST /explain HTTP/1.1\r\nHost: {}\r\nContent-Type: application/json\r\n\
+         Content-Length: 16\r\n\r\n",
+        running.address
+    );
+    stream.write_all(head.as_bytes()).await.unwrap();
+    stream
+}
+
 #[tokio::test]
 async fn connections_beyond_the_limit_wait_for_their_turn() {
     let running = start(None).await;
     let mut open = Vec::new();
     for _ in 0..MAX_CONNECTIONS {
-        open.push(TcpStream::connect(running.address).await.unwrap());
+        open.push(unfinished(&running).await);
     }
     // The backlog is in order: these are accepted before the next one, which is served once one of
     // them closes.
@@ -217,4 +229,36 @@ async fn shutdown_closes_the_listener_and_ends_the_task() {
     running.shutdown.cancel();
     timeout(SHUTDOWN_GRACE * 2, running.task).await.unwrap().unwrap();
     assert!(TcpStream::connect(running.address).await.is_err());
+}
+
+#[tokio::test]
+async fn silent_connections_do_not_keep_probes_out() {
+    let running = start(None).await;
+    let mut silent = Vec::new();
+    for number in 0..640 {
+        let mut stream = TcpStream::connect(running.address).await.unwrap();
+        if number % 2 == 0 {
+            stream.write_all(b"GET /live HTTP/1.1\r\nHost:").await.unwrap();
+        }
+        silent.push(stream);
+    }
+    for request in ["GET /live", "GET /ready"] {
+        let answer = timeout(Duration::from_secs(1), ask(&running, request, ""));
+        assert_eq!(status(&answer.await.expect("an answer within a second")), "200");
+    }
+}
+
+#[tokio::test]
+async fn a_connection_with_a_request_keeps_its_place() {
+    let running = start(None).await;
+    let mut asking = unfinished(&running).await;
+    let mut silent = Vec::new();
+    for _ in 0..200 {
+        silent.push(TcpStream::connect(running.address).await.unwrap());
+    }
+    assert_eq!(status(&ask(&running, "GET /live", "").await), "200");
+    asking.write_all(b"{\"target\":\"/a\"}\n").await.unwrap();
+    let mut answer = String::new();
+    asking.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 "), "{answer}");
 }

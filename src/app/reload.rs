@@ -4,13 +4,14 @@
 //! Invariants:
 //! - Rules come into force only if the whole file is valid. Until then, and after an invalid file,
 //!   the old ones stay.
-//! - Only one reload runs at a time, whether a signal, a change of the file or the admin API
-//!   triggers it.
+//! - Only one reload or check runs at a time, whether a signal, a change of the file or the admin
+//!   API triggers it. It runs on a thread that may block, and holds no lock that requests need.
 //! - A changed file is reloaded only when two reads in a row give the same text, so that a file
 //!   that is still being written is not rejected.
 //! - Parts that are built at startup (listeners, tiers, the client of the origin, pools) stay as
 //!   they are, and the report lists their changes as needing a restart.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,6 +25,7 @@ use crate::cache::fills::cluster::ClusterFills;
 use crate::clock::Clock;
 use crate::config::diff::{self, ConfigChange, ConfigSnapshot};
 use crate::config::{Config, Diagnostic, Diagnostics, Severity};
+use crate::input_file::{self, MAX_CONFIG_BYTES};
 use crate::policy::client_address::ClientAddressRule;
 use crate::policy::plan::{FillConstants, PolicyRules};
 use crate::policy::route::Collapse;
@@ -174,6 +176,8 @@ pub struct Reloader {
     started: ConfigSnapshot,
     /// The rules in force. Locked for the whole of a reload, so that reloads do not overlap.
     current: Mutex<ConfigSnapshot>,
+    /// Whose turn it is: reloads and checks run one at a time, because a file costs CPU and memory.
+    turn: Arc<tokio::sync::Mutex<()>>,
     status: Mutex<ReloadStatus>,
     watch: Mutex<Option<Duration>>,
     /// The text that was read last, whether or not it was valid.
@@ -207,6 +211,7 @@ impl Reloader {
             clock,
             started: snapshot.clone(),
             current: Mutex::new(snapshot),
+            turn: Arc::default(),
             status: Mutex::new(status),
             watch: Mutex::new(config.watch),
             last_read: Mutex::new(Ok(config.text.to_string())),
@@ -236,8 +241,7 @@ impl Reloader {
                 self.accept(&mut current, config)
             }
             Err(problems) => {
-                *self.last_read.lock() =
-                    std::fs::read_to_string(&file).map_err(|error| error.to_string());
+                *self.last_read.lock() = read(&file);
                 self.refuse(&problems)
             }
         }
@@ -246,13 +250,12 @@ impl Reloader {
     /// The result that a reload with this text would have. Changes nothing.
     #[must_use]
     pub fn check(&self, text: &str) -> ReloadReport {
-        let current = self.current.lock();
         let name = self
             .status()
             .file
             .map_or_else(|| "proxy.toml".to_owned(), |file| file.display().to_string());
         match Config::parse(text, &name, &|variable| std::env::var(variable).ok()) {
-            Ok(config) => self.compare(&current, &config).0,
+            Ok(config) => self.compare(&self.current.lock(), &config).0,
             Err(problems) => refused(&problems),
         }
     }
@@ -366,7 +369,7 @@ impl Reloader {
                 return;
             }
             let (Some(file), true) = (self.status().file, every.is_some()) else { continue };
-            let now = tokio::fs::read_to_string(&file).await.map_err(|error| error.to_string());
+            let Ok(now) = tokio::task::spawn_blocking(move || read(&file)).await else { continue };
             let changed = *self.last_read.lock() != now;
             if changed && before.as_ref() == Some(&now) {
                 self.reload_elsewhere().await;
@@ -394,16 +397,29 @@ impl Reloader {
 
     /// Reloads on a thread that may block on the disk.
     pub async fn reload_elsewhere(self: &Arc<Self>) -> ReloadReport {
+        self.elsewhere(Self::reload).await
+    }
+
+    /// Does this work on a thread that may block, when it is its turn.
+    async fn elsewhere(
+        self: &Arc<Self>,
+        work: impl FnOnce(&Self) -> ReloadReport + Send + 'static,
+    ) -> ReloadReport {
+        let turn = Arc::clone(&self.turn).lock_owned().await;
         let reloader = Arc::clone(self);
-        match tokio::task::spawn_blocking(move || reloader.reload()).await {
-            Ok(report) => report,
-            // The reload panicked, which was logged. The old rules stay in force.
-            Err(_) => refused(&Diagnostics::unreadable(
+        let working = tokio::task::spawn_blocking(move || {
+            // Whoever asked may be gone; the turn lasts to the end of the work.
+            let _turn = turn;
+            work(&reloader)
+        });
+        // The work panicked, which was logged. The old rules stay in force.
+        working.await.unwrap_or_else(|_| {
+            refused(&Diagnostics::unreadable(
                 "proxy.toml",
-                "the reload failed with an internal error".to_owned(),
+                "reading the file failed with an internal error".to_owned(),
                 "see the log, and report it as a bug",
-            )),
-        }
+            ))
+        })
     }
 }
 
@@ -421,9 +437,15 @@ impl ReloadHandle for AdminReload {
         Box::pin(async move { reloader.reload_elsewhere().await.reply() })
     }
 
-    fn check(&self, text: &str) -> ReloadReply {
-        self.0.check(text).reply()
+    fn check(&self, text: String) -> BoxFuture<'static, ReloadReply> {
+        let reloader = Arc::clone(&self.0);
+        Box::pin(async move { reloader.elsewhere(move |own| own.check(&text)).await.reply() })
     }
+}
+
+/// The text of the file, or why it cannot be read.
+fn read(file: &Path) -> Result<String, String> {
+    input_file::read_text(file, MAX_CONFIG_BYTES).map_err(|error| error.to_string())
 }
 
 fn refused(problems: &Diagnostics) -> ReloadReport {
@@ -436,3 +458,6 @@ fn refused(problems: &Diagnostics) -> ReloadReport {
         text: problems.to_string(),
     }
 }
+
+#[cfg(test)]
+mod tests;

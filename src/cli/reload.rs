@@ -14,6 +14,7 @@ use super::exit_codes::EXIT_USAGE;
 use super::format::{clean, clean_lines, counted, table};
 use super::output;
 use super::remote::{RemoteArgs, RemoteReply};
+use crate::input_file::{self, MAX_CONFIG_BYTES};
 
 pub(super) const EXAMPLES: &str = "\
 Examples:
@@ -82,7 +83,7 @@ pub(super) fn compare(
     config: &Path,
     compared: &CompareArgs,
 ) -> Result<ExitCode, CommandError> {
-    let text = std::fs::read_to_string(file)
+    let text = input_file::read_text(file, MAX_CONFIG_BYTES)
         .map_err(|error| CommandError::Usage(format!("{}: {error}", file.display())))?;
     let remote = compared.remote.resolve(if config.exists() { config } else { file })?;
     let answer = read(&remote.send(&Method::POST, "/check", Some(&json!({ "text": text })))?)?;

@@ -23,6 +23,7 @@ use super::error::CommandError;
 use super::format::{clean, clean_lines};
 use super::http::{Endpoint, block_on};
 use crate::config::Config;
+use crate::input_file::{self, MAX_TOKEN_BYTES};
 use crate::secret::Secret;
 
 /// How long a response may take, connecting included. A purge waits for the other sidecars, at most
@@ -107,7 +108,7 @@ impl RemoteArgs {
         let environment =
             || std::env::var(TOKEN_VARIABLE).ok().filter(|token| !token.trim().is_empty());
         let found = if let Some(file) = &self.token_file {
-            let text = std::fs::read_to_string(file).map_err(|error| {
+            let text = input_file::read_text(file, MAX_TOKEN_BYTES).map_err(|error| {
                 CommandError::Usage(format!("--token-file {}: {error}", file.display()))
             })?;
             Some((Secret::new(text), TokenSource::File))

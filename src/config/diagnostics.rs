@@ -13,31 +13,65 @@ pub mod redact;
 /// The comment that accepts a warning on its line.
 const SUPPRESSION: &str = "check: ok";
 
+/// How many diagnostics of a file are reported. The others are counted.
+pub const MAX_PROBLEMS: usize = 100;
+
 /// Collects diagnostics, and drops those that only follow from a syntax error.
 pub struct DiagnosticCollector {
     source: SourceText,
     diagnostics: Vec<Diagnostic>,
     broken_lines: Vec<usize>,
     broken_header: bool,
+    /// How many of the diagnostics are errors.
+    errors: usize,
+    /// How many problems there were no places for.
+    more: usize,
 }
 
 impl DiagnosticCollector {
     /// A collector without diagnostics.
     #[must_use]
     pub const fn new(source: SourceText) -> Self {
-        Self { source, diagnostics: Vec::new(), broken_lines: Vec::new(), broken_header: false }
+        Self {
+            source,
+            diagnostics: Vec::new(),
+            broken_lines: Vec::new(),
+            broken_header: false,
+            errors: 0,
+            more: 0,
+        }
     }
 
     /// Adds a diagnostic, unless its line has a syntax error, or it is a warning that the file
     /// accepts.
     pub fn push(&mut self, builder: DiagnosticBuilder) {
+        if !self.has_place(builder.severity()) {
+            return;
+        }
         let diagnostic = self.source.locate(builder);
         let last = self.source.line(diagnostic.span.end.max(diagnostic.span.start + 1) - 1);
         let broken = diagnostic.line > 0
             && self.broken_lines.iter().any(|line| (diagnostic.line..=last).contains(line));
         if !broken && !self.is_right(&diagnostic) {
-            self.diagnostics.push(diagnostic);
+            self.keep(diagnostic);
         }
+    }
+
+    /// Whether another one of this severity is kept. Counts it otherwise. Errors and the others
+    /// have places of their own, so that many warnings do not hide an error.
+    const fn has_place(&mut self, severity: Severity) -> bool {
+        let taken = match severity {
+            Severity::Error => self.errors,
+            Severity::Warning | Severity::Note => self.diagnostics.len() - self.errors,
+        };
+        let has_place = taken < MAX_PROBLEMS;
+        self.more += if has_place { 0 } else { 1 };
+        has_place
+    }
+
+    fn keep(&mut self, diagnostic: Diagnostic) {
+        self.errors += usize::from(diagnostic.severity == Severity::Error);
+        self.diagnostics.push(diagnostic);
     }
 
     /// Whether the line of a warning ends with [`SUPPRESSION`], which a reason may follow.
@@ -54,11 +88,14 @@ impl DiagnosticCollector {
     /// Adds a syntax error. Of several on one line only the first is kept, because the others
     /// follow from it.
     pub fn push_syntax(&mut self, builder: DiagnosticBuilder) {
+        if !self.has_place(builder.severity()) {
+            return;
+        }
         let diagnostic = self.source.locate(builder);
         if !self.broken_lines.contains(&diagnostic.line) {
             self.broken_lines.push(diagnostic.line);
             self.broken_header |= self.line_of(diagnostic.span.start).trim_start().starts_with('[');
-            self.diagnostics.push(diagnostic);
+            self.keep(diagnostic);
         }
     }
 
@@ -77,14 +114,12 @@ impl DiagnosticCollector {
     #[must_use]
     pub fn may_have_lost_keys(&self, table: &SourceSpan) -> bool {
         let first = self.source.line(table.start);
-        let following = self
-            .source
-            .text()
-            .lines()
-            .enumerate()
-            .skip(first)
-            .find(|(_, line)| line.trim_start().starts_with('['));
-        let end = following.map_or(usize::MAX, |(index, _)| index + 1);
+        if self.broken_lines.is_empty() {
+            return false;
+        }
+        let following =
+            self.source.lines_after(first).position(|line| line.trim_start().starts_with('['));
+        let end = following.map_or(usize::MAX, |index| first + index + 1);
         self.broken_lines.iter().any(|&line| line >= first && line < end)
     }
 
@@ -102,8 +137,8 @@ impl DiagnosticCollector {
 
     /// Whether the file has errors.
     #[must_use]
-    pub fn has_errors(&self) -> bool {
-        self.diagnostics.iter().any(|diagnostic| diagnostic.severity == Severity::Error)
+    pub const fn has_errors(&self) -> bool {
+        self.errors > 0
     }
 
     /// The file's text.
@@ -112,10 +147,21 @@ impl DiagnosticCollector {
         &self.source
     }
 
-    /// The file's name, and all diagnostics in the order of the file.
+    /// The file's name, and the diagnostics in the order of the file. Errors come before others
+    /// where not all have a place, and a note at the end counts the rest.
     #[must_use]
     pub fn finish(mut self) -> (Arc<str>, Vec<Diagnostic>) {
+        if self.diagnostics.len() > MAX_PROBLEMS {
+            self.diagnostics.sort_by_key(|diagnostic| diagnostic.severity != Severity::Error);
+            self.more += self.diagnostics.len() - MAX_PROBLEMS;
+            self.diagnostics.truncate(MAX_PROBLEMS);
+        }
         self.diagnostics.sort_by_key(|diagnostic| (diagnostic.line, diagnostic.column));
+        if self.more > 0 {
+            let rest = DiagnosticBuilder::note(0..0, format!("and {} more", self.more))
+                .hint("correct these first, and check again");
+            self.diagnostics.push(self.source.locate(rest));
+        }
         (Arc::clone(self.source.file()), self.diagnostics)
     }
 }

@@ -7,6 +7,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::redis::RedisAddress;
 
+mod bounds;
 mod callers;
 mod cases;
 mod schema;

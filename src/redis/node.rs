@@ -24,6 +24,7 @@ use rustls::pki_types::pem::PemObject as _;
 use tokio_util::sync::CancellationToken;
 
 use crate::error::SetupError;
+use crate::input_file::{self, MAX_CA_BYTES};
 use crate::redis::settings::RedisSettings;
 use crate::secret::Secret;
 
@@ -346,9 +347,9 @@ pub(super) fn tls_connector(ca_file: Option<&std::path::Path>) -> Result<TlsConn
     let mut roots = rustls::RootCertStore::empty();
     match ca_file {
         Some(path) => {
-            let certificates = CertificateDer::pem_file_iter(path)
+            let pem = input_file::read(path, MAX_CA_BYTES)
                 .map_err(|error| failed(format!("{}: {error}", path.display())))?;
-            for certificate in certificates {
+            for certificate in CertificateDer::pem_slice_iter(&pem) {
                 let certificate =
                     certificate.map_err(|error| failed(format!("{}: {error}", path.display())))?;
                 roots

@@ -20,6 +20,7 @@ use super::error::{UpstreamError, UpstreamSetupError};
 use super::settings::UpstreamSettings;
 use super::socket::{SocketHandle, Stream, UpstreamSocket};
 use super::upload::Upload;
+use crate::input_file::{self, MAX_CA_BYTES};
 
 /// The smallest buffer that hyper accepts.
 const SMALLEST_BUFFER: usize = 8192;
@@ -149,9 +150,8 @@ fn tls(ca_file: Option<&Path>) -> Result<TlsConnector, UpstreamSetupError> {
     let mut roots = rustls::RootCertStore::empty();
     if let Some(path) = ca_file {
         let fail = |why: String| UpstreamSetupError::CaFile { path: path.to_owned(), why };
-        for certificate in
-            CertificateDer::pem_file_iter(path).map_err(|error| fail(error.to_string()))?
-        {
+        let pem = input_file::read(path, MAX_CA_BYTES).map_err(|error| fail(error.to_string()))?;
+        for certificate in CertificateDer::pem_slice_iter(&pem) {
             let certificate = certificate.map_err(|error| fail(error.to_string()))?;
             roots.add(certificate).map_err(|error| fail(error.to_string()))?;
         }

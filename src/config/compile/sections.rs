@@ -12,6 +12,7 @@ use crate::config::diagnostics::diagnostic::{DiagnosticBuilder, SourceSpan};
 use crate::config::file;
 use crate::config::model::ConfigLimits;
 use crate::config::redis_url;
+use crate::input_file::{MAX_CA_BYTES, MAX_TOKEN_BYTES};
 use crate::policy::tag;
 use crate::secret::Secret;
 use crate::semantics::forward;
@@ -112,10 +113,16 @@ pub fn admin(
     let from_file =
         file.token_file.given().filter(|_| matches!(file.token, Setting::Absent)).and_then(
             |given| {
-                let path = context.file(&file.token_file)?;
                 // A file that cannot be read has been reported.
-                let token = std::fs::read_to_string(path).ok()?;
-                context.secret(&given.span, token.trim())
+                let (_, token) = context.file(&file.token_file, MAX_TOKEN_BYTES)?;
+                let token = String::from_utf8(token?);
+                if token.is_err() {
+                    context.report.push(
+                        DiagnosticBuilder::error(given.span.clone(), "the file is not UTF-8")
+                            .hint("write the token as plain text"),
+                    );
+                }
+                context.secret(&given.span, token.ok()?.trim())
             },
         );
     let address = context.address(&file.address)?;
@@ -208,7 +215,7 @@ pub fn redis(
     }
     let secret =
         file.secret.given().and_then(|secret| context.secret(&secret.span, secret.value.as_str()));
-    let ca_file = context.file(&file.ca_file);
+    let ca_file = context.file(&file.ca_file, MAX_CA_BYTES).map(|(path, _)| path);
     let journal = context.new_file(&file.journal);
     let namespace = namespace(&file.namespace, context);
     let settings = crate::redis::RedisSettings {

@@ -9,6 +9,7 @@ use crate::config::context::CompileContext;
 use crate::config::decode::{Located, Setting, TomlString};
 use crate::config::diagnostics::diagnostic::{DiagnosticBuilder, SourceSpan};
 use crate::config::file;
+use crate::input_file::MAX_CA_BYTES;
 use crate::semantics::forward;
 use crate::upstream;
 
@@ -31,7 +32,7 @@ pub fn upstream(
         &mut context.report,
     );
     let target = url.and_then(|url| target(url, context));
-    let ca_file = context.file(&file.ca_file);
+    let ca_file = context.file(&file.ca_file, MAX_CA_BYTES).map(|(path, _)| path);
     if let (Some(target), Some(given)) = (&target, file.ca_file.given())
         && !target.tls
     {

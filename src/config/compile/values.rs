@@ -12,6 +12,7 @@ use http::HeaderName;
 use crate::config::context::CompileContext;
 use crate::config::decode::{Count, Located, Period, Setting, Size, TomlList, TomlString};
 use crate::config::diagnostics::diagnostic::{DiagnosticBuilder, SourceSpan};
+use crate::input_file;
 use crate::secret::Secret;
 use crate::units::{show_duration, show_size};
 
@@ -135,11 +136,17 @@ impl CompileContext {
         Some(given.value.as_str().to_owned())
     }
 
-    /// A file that must be readable.
-    pub fn file(&mut self, slot: &Setting<TomlString>) -> Option<PathBuf> {
+    /// A regular file that must be readable, and hold at most `max` bytes: its path, and its bytes
+    /// unless it was reported.
+    pub fn file(
+        &mut self,
+        slot: &Setting<TomlString>,
+        max: u64,
+    ) -> Option<(PathBuf, Option<Vec<u8>>)> {
         let name = self.text(slot)?;
         let path = self.folder.join(name);
-        if let (Err(error), Some(given)) = (std::fs::File::open(&path), slot.given()) {
+        let read = input_file::read(&path, max);
+        if let (Err(error), Some(given)) = (&read, slot.given()) {
             let what = format!(
                 "`{}` cannot be read: {error}",
                 self.folder.join(given.value.shown()).display()
@@ -148,11 +155,11 @@ impl CompileContext {
                 given,
                 "the name of a file that can be read",
                 what,
-                None,
+                Some(&format!("a regular file of at most {}, or a link to one", show_size(max))),
                 "paths are relative to the folder of this file",
             );
         }
-        Some(path)
+        Some((path, read.ok()))
     }
 
     /// A file to write. It need not exist yet, but its folder must.
@@ -160,7 +167,9 @@ impl CompileContext {
         let name = self.text(slot)?;
         let path = self.folder.join(name);
         let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
-        let what = if path.is_dir() || path.file_name().is_none() {
+        let what = if path.is_symlink() {
+            "is a link, and links are not followed"
+        } else if path.is_dir() || path.file_name().is_none() {
             "is a folder"
         } else if !parent.is_none_or(Path::is_dir) {
             "is in a folder that does not exist"

@@ -7,6 +7,14 @@ use std::sync::Arc;
 
 use super::redact;
 
+/// How many characters of a message, of a line of the file, and of what was found there are shown.
+const MAX_SHOWN_CHARS: usize = 200;
+/// How many characters of a hint, and of a list of what is allowed, are shown.
+const MAX_ADVICE_CHARS: usize = 1000;
+
+/// Shorter secrets are not looked for in messages, where they would be parts of words.
+const MIN_SECRET_BYTES: usize = 4;
+
 /// A range of bytes of the file.
 pub type SourceSpan = Range<usize>;
 
@@ -45,10 +53,11 @@ pub struct Diagnostic {
     excerpt: Option<Excerpt>,
 }
 
-/// The source line, and how many of its characters to underline.
+/// The source line, or a part of a long one, and which of its characters to underline.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Excerpt {
     line: String,
+    indent: usize,
     carets: usize,
 }
 
@@ -70,7 +79,7 @@ impl fmt::Display for Diagnostic {
             let gutter = " ".repeat(number.len());
             writeln!(f, "{gutter} |")?;
             writeln!(f, "{number} | {}", excerpt.line)?;
-            writeln!(f, "{gutter} | {}{}", " ".repeat(column - 1), "^".repeat(excerpt.carets))?;
+            writeln!(f, "{gutter} | {}{}", " ".repeat(excerpt.indent), "^".repeat(excerpt.carets))?;
         }
         if let Some(allowed) = &self.allowed {
             writeln!(f, "  allowed: {}", printable(allowed))?;
@@ -126,7 +135,8 @@ impl fmt::Display for Diagnostics {
             writeln!(f, "{diagnostic}")?;
         }
         let errors = self.errors().count();
-        match self.list.len() - errors {
+        let is_warning = |diagnostic: &&Diagnostic| diagnostic.severity == Severity::Warning;
+        match self.iter().filter(is_warning).count() {
             0 => {}
             warnings => write!(f, "{} and ", counted(warnings, "warning"))?,
         }
@@ -140,6 +150,14 @@ impl std::error::Error for Diagnostics {}
 #[must_use]
 pub fn counted(number: usize, noun: &str) -> String {
     format!("{number} {noun}{}", if number == 1 { "" } else { "s" })
+}
+
+/// The first characters of a text, and an ellipsis if there are more.
+fn clip(text: String, max: usize) -> String {
+    match text.char_indices().nth(max) {
+        Some((end, _)) => format!("{}\u{2026}", &text[..end]),
+        None => text,
+    }
 }
 
 /// SECURITY: escape sequences in the file's text must not reach the terminal.
@@ -171,6 +189,11 @@ impl DiagnosticBuilder {
     /// A note.
     pub fn note(span: SourceSpan, message: impl Into<String>) -> Self {
         Self { severity: Severity::Note, ..Self::error(span, message) }
+    }
+
+    /// The severity.
+    pub const fn severity(&self) -> Severity {
+        self.severity
     }
 
     /// The allowed values.
@@ -206,9 +229,9 @@ impl DiagnosticBuilder {
             column,
             span,
             found,
-            message,
-            allowed,
-            hint,
+            message: clip(message, MAX_SHOWN_CHARS),
+            allowed: allowed.map(|allowed| clip(allowed, MAX_ADVICE_CHARS)),
+            hint: hint.map(|hint| clip(hint, MAX_ADVICE_CHARS)),
             excerpt,
         }
     }
@@ -219,6 +242,9 @@ impl DiagnosticBuilder {
 pub struct SourceText {
     file: Arc<str>,
     text: String,
+    /// Where the lines end.
+    newlines: Vec<usize>,
+    /// In order, and apart from each other.
     secrets: Vec<SourceSpan>,
 }
 
@@ -226,7 +252,12 @@ impl SourceText {
     /// The source of a file.
     #[must_use]
     pub fn new(file: &str, text: &str) -> Self {
-        Self { file: file.into(), text: text.to_owned(), secrets: redact::secrets(text) }
+        Self {
+            file: file.into(),
+            text: text.to_owned(),
+            newlines: memchr::memchr_iter(b'\n', text.as_bytes()).collect(),
+            secrets: redact::secrets(text),
+        }
     }
 
     /// The file's name.
@@ -244,14 +275,24 @@ impl SourceText {
     /// The line of a position, from 1.
     #[must_use]
     pub fn line(&self, at: usize) -> usize {
-        self.text[..self.floor(at)].matches('\n').count() + 1
+        let at = self.floor(at);
+        self.newlines.partition_point(|&newline| newline < at) + 1
+    }
+
+    /// The lines that follow this one, which counts from 1.
+    pub fn lines_after(&self, line: usize) -> std::str::Lines<'_> {
+        let newline = line.checked_sub(1).and_then(|index| self.newlines.get(index));
+        newline.map_or("", |newline| &self.text[newline + 1..]).lines()
     }
 
     /// The text of a span, with secrets hidden.
     #[must_use]
     pub fn shown(&self, span: &SourceSpan) -> String {
         let Some(slice) = self.text.get(span.clone()) else { return String::new() };
-        let hidden = |at: usize| self.secrets.iter().any(|secret| secret.contains(&at));
+        let hidden = |at: usize| {
+            let next = self.secrets.partition_point(|secret| secret.end <= at);
+            self.secrets.get(next).is_some_and(|secret| secret.contains(&at))
+        };
         let show = |(offset, c): (usize, char)| match c {
             _ if hidden(span.start + offset) => '*',
             '\t' => ' ',
@@ -288,6 +329,7 @@ impl SourceText {
     /// Completes a diagnostic with its position and excerpt.
     #[must_use]
     pub fn locate(&self, builder: DiagnosticBuilder) -> Diagnostic {
+        let builder = self.without_secrets(builder);
         let start = self.floor(builder.span.start);
         if builder.span.is_empty() && start == 0 {
             return builder.locate(&self.file, (0, 0), None, String::new());
@@ -300,14 +342,58 @@ impl SourceText {
         };
         let line_end =
             self.text[start..].find('\n').map_or(self.text.len(), |newline| start + newline);
-        let line_text = self.shown(&(line_start..line_end));
-        let end = self.floor(builder.span.end).clamp(start, line_end.max(start));
-        let carets = self.text[start..end].trim_end().chars().count().max(1);
         let column = self.text[line_start..start].chars().count() + 1;
-        let excerpt =
-            Excerpt { line: line_text.trim_end_matches(['\u{fffd}', ' ']).to_owned(), carets };
-        let found = self.shown(&builder.span);
+        let (excerpt, found) = (
+            self.excerpt(&(line_start..line_end), start, self.floor(builder.span.end)),
+            self.shown(&(builder.span.start..self.end_of(builder.span.start, builder.span.end))),
+        );
         builder.locate(&self.file, (self.line(start), column), Some(excerpt), found)
+    }
+
+    /// SECURITY: a message may repeat the value that it is about.
+    fn without_secrets(&self, mut builder: DiagnosticBuilder) -> DiagnosticBuilder {
+        let first = self.secrets.partition_point(|secret| secret.end <= builder.span.start);
+        let within = self.secrets[first..].iter().take_while(|one| one.start < builder.span.end);
+        for secret in within.filter_map(|secret| self.text.get(secret.clone())) {
+            let texts =
+                [Some(&mut builder.message), builder.allowed.as_mut(), builder.hint.as_mut()];
+            for text in texts.into_iter().flatten() {
+                if secret.len() >= MIN_SECRET_BYTES && text.contains(secret) {
+                    *text = text.replace(secret, "***");
+                }
+            }
+        }
+        builder
+    }
+
+    /// The line with what is between these two places underlined; of a long line, the part around
+    /// the first of them.
+    fn excerpt(&self, line: &SourceSpan, from: usize, to: usize) -> Excerpt {
+        let whole = self.end_of(line.start, line.end) == line.end;
+        let before = self.text[line.start..from].char_indices();
+        let start = match before.rev().nth(MAX_SHOWN_CHARS / 2 - 1) {
+            Some((offset, _)) if !whole => line.start + offset,
+            _ => line.start,
+        };
+        let end = self.end_of(start, line.end);
+        let shown = self.shown(&(start..end));
+        let to = to.clamp(from, end.max(from));
+        let (prefix, suffix) = (
+            if start > line.start { "\u{2026}" } else { "" },
+            if end < line.end { "\u{2026}" } else { "" },
+        );
+        Excerpt {
+            line: format!("{prefix}{}{suffix}", shown.trim_end_matches(['\u{fffd}', ' '])),
+            indent: prefix.chars().count() + self.text[start..from].chars().count(),
+            carets: self.text[from..to].trim_end().chars().count().max(1),
+        }
+    }
+
+    /// The end of the part of a span that is shown.
+    fn end_of(&self, start: usize, end: usize) -> usize {
+        let shown =
+            self.text.get(start..end).and_then(|text| text.char_indices().nth(MAX_SHOWN_CHARS));
+        shown.map_or(end, |(offset, _)| start + offset)
     }
 
     /// The nearest character boundary at or before a position.

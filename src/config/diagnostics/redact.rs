@@ -4,13 +4,41 @@
 use std::ops::Range;
 
 const SECRET_WORDS: [&str; 3] = ["password", "secret", "token"];
+/// What a name of a secret contains.
+const SECRET_PARTS: [&str; 5] = ["passw", "passphrase", "secret", "token", "pwd"];
+/// What a name of a secret ends with, without `_` and `-`.
+const SECRET_ENDINGS: [&str; 6] =
+    ["apikey", "privatekey", "accesskey", "signingkey", "encryptionkey", "authkey"];
+/// What the last word of a name of a secret is.
+const SECRET_LAST_WORDS: [&str; 9] =
+    ["pass", "pw", "auth", "authorization", "bearer", "credential", "credentials", "creds", "pin"];
+/// Values of keys that are named like a secret, and are none: the forms of an `auth` field.
+const PLAIN_VALUES: [&str; 2] = ["token", "prefix"];
+/// What the last word of a name of an address is.
+const ADDRESS_WORDS: [&str; 6] = ["url", "uri", "dsn", "address", "host", "node"];
 
-/// The ranges to print as stars: values of keys that look like secrets, and the user parts of URLs.
+/// How long a value without a name is at least that may be a token.
+const MIN_TOKEN_CHARS: usize = 20;
+/// The same for one of a single case, as in hexadecimal digits.
+const MIN_PLAIN_TOKEN_CHARS: usize = 32;
+
+/// The ranges to print as stars, in order and apart from each other: values of keys that look like
+/// secrets, the user parts of URLs and addresses, and what looks like a token.
 #[must_use]
 pub fn secrets(text: &str) -> Vec<Range<usize>> {
     let mut found = keyed(text);
     found.extend(user_parts(text));
-    found
+    found.extend(bare_user_parts(text));
+    found.extend(token_like(text));
+    found.sort_unstable_by_key(|range| range.start);
+    let mut apart: Vec<Range<usize>> = Vec::with_capacity(found.len());
+    for range in found {
+        match apart.last_mut() {
+            Some(last) if range.start <= last.end => last.end = last.end.max(range.end),
+            _ => apart.push(range),
+        }
+    }
+    apart
 }
 
 /// Values of keys that are named like a secret, or nearly so: a typo in the name must not reveal
@@ -42,11 +70,17 @@ fn is_secret_name(word: &str) -> bool {
     if word.ends_with("_file") || word.ends_with("-file") {
         return false;
     }
-    let contains =
-        ["passw", "passphrase", "secret", "token", "pwd"].iter().any(|part| word.contains(part));
-    contains
+    let joined: String = word.chars().filter(|c| !matches!(c, '_' | '-')).collect();
+    SECRET_PARTS.iter().any(|part| word.contains(part))
+        || SECRET_ENDINGS.iter().any(|ending| joined.ends_with(ending))
+        || SECRET_LAST_WORDS.contains(&last_word(&word))
         || (word.len() > 3
             && SECRET_WORDS.iter().any(|secret| strsim::osa_distance(&word, secret) <= 2))
+}
+
+/// `key` of `api_key`.
+fn last_word(name: &str) -> &str {
+    name.rsplit(['_', '-']).next().unwrap_or(name)
 }
 
 /// The value that follows a key, without its quotes. A lone `${NAME}` is not a secret.
@@ -84,7 +118,8 @@ fn value_after(text: &str, key_end: usize) -> Option<Range<usize>> {
         .strip_prefix("${")
         .and_then(|inner| inner.strip_suffix('}'))
         .is_some_and(|name| name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_'));
-    (!is_reference).then_some(value)
+    let is_plain = is_reference || PLAIN_VALUES.contains(&&text[value.clone()]);
+    (!is_plain).then_some(value)
 }
 
 /// The length of a basic string's content.
@@ -104,12 +139,100 @@ fn end_of_string(content: &str) -> usize {
 /// `user:password` of every URL. The last `@` ends it: passwords may contain an unencoded `/`, `@`
 /// or space.
 fn user_parts(text: &str) -> impl Iterator<Item = Range<usize>> {
-    text.match_indices("://").filter_map(|(at, separator)| {
+    let mut looked_to = 0;
+    text.match_indices("://").filter_map(move |(at, separator)| {
         let start = at + separator.len();
+        // A second URL up to the same end has the same last `@`.
+        if start <= looked_to {
+            return None;
+        }
         let line_end = text[start..].find(['\n', '"', '\'']).map_or(text.len(), |end| start + end);
+        looked_to = line_end;
         let at_sign = text[start..line_end].rfind('@')?;
         Some(start..start + at_sign)
     })
+}
+
+/// `user:password` of every address without a scheme, as in `url = "user:password@host"`. What
+/// precedes the last `@` of a line is hidden from the word with the first colon on. Without a colon
+/// it is hidden only where the key names an address.
+fn bare_user_parts(text: &str) -> impl Iterator<Item = Range<usize>> {
+    let mut next = 0;
+    text.split_inclusive('\n')
+        .map(move |line| {
+            next += line.len();
+            (next - line.len(), line)
+        })
+        .flat_map(|(at, line)| {
+            let comment = comment_of(line);
+            [(at, &line[..comment]), (at + comment, &line[comment..])]
+        })
+        .filter_map(|(at, part)| {
+            let before = &part[..part.rfind('@')?];
+            let key = before.split('=').next().unwrap_or_default().trim().trim_matches('"');
+            let key = last_word(key.rsplit('.').next().unwrap_or(key)).to_ascii_lowercase();
+            let start = match before.find(':') {
+                Some(colon) if before[colon..].starts_with("://") => colon + "://".len(),
+                Some(colon) => value_start(before, colon),
+                None if ADDRESS_WORDS.contains(&key.as_str()) => {
+                    before.find('=').map_or(0, |equals| value_start(before, equals + 1))
+                }
+                None => return None,
+            };
+            let start =
+                start + before[start..].bytes().take_while(|b| b" \t\"'".contains(b)).count();
+            Some(at + start..at + before.len())
+        })
+}
+
+/// Where the word that reaches to this place begins.
+fn value_start(text: &str, end: usize) -> usize {
+    let is_before = |c: char| c.is_whitespace() || "\"'=[{,(".contains(c);
+    text[..end].rfind(is_before).map_or(0, |at| at + 1)
+}
+
+/// Where the comment after a value begins. A `#` within a word may be part of a password.
+fn comment_of(line: &str) -> usize {
+    let ends_value = |before: &str| before.ends_with(['"', '\'', ']', '}']);
+    line.match_indices('#')
+        .map(|(at, _)| at)
+        .find(|&at| {
+            let before = &line[..at];
+            before.trim().is_empty()
+                || before.ends_with([' ', '\t']) && ends_value(before.trim_end_matches([' ', '\t']))
+        })
+        .unwrap_or(line.len())
+}
+
+/// Words that look made by chance, wherever they are: a token under a key of any name.
+fn token_like(text: &str) -> impl Iterator<Item = Range<usize>> {
+    let is_part = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'+');
+    let mut at = 0;
+    std::iter::from_fn(move || {
+        while at < text.len() {
+            let rest = &text.as_bytes()[at..];
+            let length = rest.iter().take_while(|&&b| is_part(b)).count();
+            let word = at..at + length;
+            at += length.max(1);
+            if is_token_like(&rest[..length]) {
+                return Some(word);
+            }
+        }
+        None
+    })
+}
+
+fn is_token_like(word: &[u8]) -> bool {
+    if word.len() < MIN_TOKEN_CHARS {
+        return false;
+    }
+    let has = |test: fn(&u8) -> bool| word.iter().any(test);
+    let (digits, lower, upper) =
+        (has(u8::is_ascii_digit), has(u8::is_ascii_lowercase), has(u8::is_ascii_uppercase));
+    let of_one_case = word.len() >= MIN_PLAIN_TOKEN_CHARS
+        && (lower || upper)
+        && word.iter().all(u8::is_ascii_alphanumeric);
+    digits && (lower && upper || of_one_case)
 }
 
 #[cfg(test)]
@@ -137,7 +260,65 @@ mod tests {
     }
 
     #[test]
+    fn likely_slips_are_hidden() {
+        for slip in [
+            "url = \"user:hunter2@host\"",
+            "url = \"user:hun/ter'2@hunter2@host:6379/0\" # the cache",
+            "url = user:hunter2@host",
+            "url = \"//user:hunter2@host\"",
+            "url = \"redis:/user:hunter2@host\"",
+            "url = \"redis:user:hunter2@host\"",
+            "url = \":hunter2@host\"",
+            "url = \"hunter2@host\"",
+            "redis.url = 'hunter2@host'",
+            "{ url = \"user:hunter2@host\" }",
+            "# url = \"user:hunter2@host\"",
+            "user:hunter2@host",
+            "url = \"redis://user:hun'ter\"hunter2@host\"",
+            "passwd = \"hunter2\"",
+            "pass = \"hunter2\"",
+            "pass = hunter2",
+            "pass: hunter2",
+            "db_pass = 'hunter2'",
+            "pw = \"hunter2\"",
+            "pwd = \"hunter2\"",
+            "secret_key = \"hunter2\"",
+            "api_key = \"hunter2\"",
+            "apiKey = \"hunter2\"",
+            "x-api-key = \"hunter2\"",
+            "private_key = \"hunter2\"",
+            "auth = \"hunter2\"",
+            "authorization = \"Bearer hunter2\"",
+            "credentials = \"hunter2\"",
+            "key = \"ghp_hunter2Ab3dE5fG7hJ9kL\"",
+            "x = \"0123456789abcdef0123456789hunter2\"",
+            "eyJhbGciOiJIUzI1NiJ9hunter2",
+        ] {
+            let mut shown = slip.as_bytes().to_vec();
+            for span in secrets(slip) {
+                shown[span].fill(b'*');
+            }
+            let shown = String::from_utf8(shown).expect("ASCII");
+            assert!(!shown.contains("hunter2") && !shown.contains("hun"), "{slip}: {shown}");
+        }
+    }
+
+    #[test]
     fn what_is_no_secret_is_shown() {
+        for plain in [
+            "user = { auth = \"prefix\", length = 20 }",
+            "pass_headers = [\"x-request-id\"]",
+            "url = \"redis://127.0.0.1:6379/0\" # ask ops@example.com",
+            "tags = [\"campaigns:{tenant}\", \"campaign:{id}\"]",
+            "key = [\"tenant\"]",
+            "path = \"/@{user}/posts\"",
+            "guard = \"bypass\"",
+            "rediss://${REDIS_HOST_OF_THE_SECOND_ZONE_2}:6380",
+            "name = \"a-route-with-a-long-name-of-version-2\"",
+            "hosts = [\"sidecache.production-cluster-2.internal\"]",
+        ] {
+            assert_eq!(hidden(plain), [""; 0], "{plain}");
+        }
         assert!(
             hidden(
                 "token = { auth = \"token\" }\ntoken_file = \"/run/token\"\ntags = \

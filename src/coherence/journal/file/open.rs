@@ -15,6 +15,9 @@ pub const FILE_MODE: u32 = 0o600;
 /// How often the owner may replace the file while it is being opened.
 const MAX_OPEN_ATTEMPTS: usize = 8;
 
+/// SECURITY: a link could lead to a file of somebody else, which would be changed.
+const IS_A_LINK: &str = "it is a link, and links are not followed; name the file itself";
+
 /// An open and locked file whose first `len` bytes are valid.
 pub struct OpenJournal {
     pub file: File,
@@ -41,11 +44,13 @@ pub fn open(path: &Path, disk: &dyn Disk) -> Result<OpenJournal, SetupError> {
         )
     };
     let file = open_locked(path, failed)?;
-    // Replacing the file later must replace the file itself, not a link to it.
+    // Links to the folder may be turned elsewhere later.
     let path = fs::canonicalize(path).map_err(failed)?;
-    let permissions = file.metadata().map_err(failed)?.permissions();
+    // Nothing of the file is changed before it is known to be a journal.
+    let mut opened = read(file, &path, failed)?;
+    let permissions = opened.file.metadata().map_err(failed)?.permissions();
     if permissions.mode() & 0o077 != 0
-        && let Err(error) = file.set_permissions(Permissions::from_mode(FILE_MODE))
+        && let Err(error) = opened.file.set_permissions(Permissions::from_mode(FILE_MODE))
     {
         tracing::warn!(
             %error,
@@ -53,7 +58,6 @@ pub fn open(path: &Path, disk: &dyn Disk) -> Result<OpenJournal, SetupError> {
             "other users can read the journal, and its permissions cannot be changed"
         );
     }
-    let mut opened = read(file, &path, failed)?;
     if opened.len == 0 {
         opened.file.set_len(0).map_err(failed)?;
         opened.file.rewind().map_err(failed)?;
@@ -80,8 +84,12 @@ fn open_locked(path: &Path, failed: impl Fn(io::Error) -> SetupError) -> Result<
             .create(true)
             .truncate(false)
             .mode(FILE_MODE)
+            .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
             .open(path)
-            .map_err(&failed)?;
+            .map_err(|error| match error.raw_os_error() {
+                Some(libc::ELOOP) => unusable(path, IS_A_LINK.to_owned()),
+                _ => failed(error),
+            })?;
         let own = file.metadata().map_err(&failed)?;
         if !own.is_file() {
             return Err(unusable(
@@ -100,7 +108,7 @@ fn open_locked(path: &Path, failed: impl Fn(io::Error) -> SetupError) -> Result<
             Err(TryLockError::Error(error)) => return Err(failed(error)),
         }
         // The owner may have replaced the file between opening and locking.
-        if fs::metadata(path)
+        if fs::symlink_metadata(path)
             .is_ok_and(|named| (named.dev(), named.ino()) == (own.dev(), own.ino()))
         {
             return Ok(file);

@@ -215,18 +215,46 @@ fn what_is_no_journal_is_left_as_it_is() {
     );
 }
 
-#[tokio::test]
-async fn a_link_stays_a_link_and_others_may_not_read_what_it_names() {
+#[test]
+fn a_link_is_refused_and_what_it_names_stays_as_it_is() {
     let folder = folder();
     let (path, link) = (folder.path().join("journal"), folder.path().join("link"));
+    for content in ["", "something else\n"] {
+        std::fs::write(&path, content).unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).unwrap();
+        let _ = std::fs::remove_file(&link);
+        std::os::unix::fs::symlink(&path, &link).unwrap();
+        let error = JournalFile::open(&link).map(|_| ()).unwrap_err().to_string();
+        assert!(error.contains("it is a link"), "{error}");
+        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o644);
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), content);
+    }
+    // Nor is a file changed by a link that leads nowhere yet.
+    std::fs::remove_file(&path).unwrap();
+    assert!(JournalFile::open(&link).is_err());
+    assert!(!path.exists());
+}
+
+#[test]
+fn a_file_that_is_no_journal_stays_as_it_is() {
+    let folder = folder();
+    let path = folder.path().join("journal");
+    std::fs::write(&path, "something else\n").unwrap();
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).unwrap();
+    assert!(JournalFile::open(&path).is_err());
+    assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o644);
+}
+
+#[tokio::test]
+async fn others_may_not_read_a_journal() {
+    let folder = folder();
+    let path = folder.path().join("journal");
     std::fs::write(&path, "").unwrap();
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).unwrap();
-    std::os::unix::fs::symlink(&path, &link).unwrap();
-    let (log, _) = opened(&link);
+    let (log, _) = opened(&path);
     assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
     log.rewrite(vec![purge(&["a"])]).await.unwrap();
     drop(log);
-    assert!(link.is_symlink());
     assert_eq!(left_in(&path), names(&["a"]));
 }
 
