@@ -184,7 +184,7 @@ async fn fetch_whole(
     headers: &HeaderMap,
 ) -> Option<AuditResponse> {
     let origin = &resources.origin;
-    let sent = origin.fill_request(Method::GET, request.target.clone(), headers.clone());
+    let sent = request.to_request(Method::GET, headers.clone());
     let table = &request.config.table;
     let mut response = origin.send(sent, table, Some(request.route.id)).await.ok()?;
     let status = response.status();

@@ -54,7 +54,11 @@ impl<'a> LookupContext<'a> {
             request,
             parts,
             lookup,
-            directives: RequestDirectives::new(lookup.route, &parts.headers),
+            directives: if lookup.has_directives {
+                RequestDirectives::new(lookup.route, &parts.headers)
+            } else {
+                RequestDirectives::default()
+            },
             clients,
         }
     }

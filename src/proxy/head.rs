@@ -29,8 +29,7 @@ pub(super) async fn pass_head(
     let request = FillRequest::from_context(context, reason);
     let requested = resources.clock.wall();
     let origin = &resources.origin;
-    let (target, headers) = (request.target.clone(), request.sent.clone());
-    let sent = origin.fill_request(Method::HEAD, target, headers);
+    let sent = request.to_request(Method::HEAD, request.sent.clone());
     let route = Some(context.route());
     let response = match origin.send(sent, &context.request.config.table, route).await {
         Ok(response) => response,

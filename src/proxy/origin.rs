@@ -1,9 +1,9 @@
 //! The client of the origin, as the flow uses it: builds the requests that the origin gets, sends
 //! them, and counts how long the responses take.
 
-use http::header::{HOST, HeaderMap, HeaderValue};
+use http::header::{HOST, HeaderValue};
 use http::request::Parts;
-use http::{Method, Request, Response, Uri};
+use http::{Request, Response, Uri};
 
 use std::sync::Arc;
 
@@ -76,21 +76,6 @@ impl OriginClient {
         let mut request = Request::new(body);
         *request.method_mut() = parts.method;
         *request.uri_mut() = origin_form(parts.uri);
-        *request.headers_mut() = headers;
-        request
-    }
-
-    /// The request of a fill: this target and these headers alone.
-    #[expect(clippy::unused_self, reason = "only the client of the origin makes its requests")]
-    pub(super) fn fill_request(
-        &self,
-        method: Method,
-        target: Uri,
-        headers: HeaderMap,
-    ) -> Request<Body> {
-        let mut request = Request::new(Body::empty());
-        *request.method_mut() = method;
-        *request.uri_mut() = target;
         *request.headers_mut() = headers;
         request
     }

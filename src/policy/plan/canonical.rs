@@ -11,11 +11,12 @@
 use std::borrow::Cow;
 
 use http::header::{
-    ACCEPT_ENCODING, COOKIE, FORWARDED, HeaderMap, HeaderName, HeaderValue, IF_MATCH,
-    IF_UNMODIFIED_SINCE, RANGE, USER_AGENT,
+    ACCEPT_ENCODING, CACHE_CONTROL, COOKIE, FORWARDED, HeaderMap, HeaderName, HeaderValue,
+    IF_MATCH, IF_UNMODIFIED_SINCE, PRAGMA, RANGE, USER_AGENT,
 };
 use smallvec::SmallVec;
 
+use crate::outcome::Reason;
 use crate::policy::credential::{Credential, CredentialRule};
 use crate::policy::field;
 use crate::policy::plan::rules::PolicyRules;
@@ -86,8 +87,10 @@ pub(super) struct KeyedHeaders<'a> {
     pub(super) unknown: SmallVec<[HeaderName; 1]>,
     pub(super) has_cookie: bool,
     pub(super) has_range: bool,
-    /// A condition that a stored response cannot answer.
-    pub(super) has_precondition: bool,
+    /// Why the cache takes no part: a condition that a stored response cannot answer.
+    pub(super) bypass: Option<Reason>,
+    /// `Cache-Control` or `Pragma`.
+    pub(super) has_directives: bool,
 }
 
 impl<'a> KeyedHeaders<'a> {
@@ -108,14 +111,10 @@ impl<'a> KeyedHeaders<'a> {
                     has_forwarded = true;
                 }
                 HeaderRole::Unknown => keyed.unknown.push(name.clone()),
-                HeaderRole::Credential | HeaderRole::Passed | HeaderRole::Withheld => {
-                    keyed.has_cookie |= *name == COOKIE;
-                    keyed.has_range |= *name == RANGE;
-                    keyed.has_precondition |= *name == IF_MATCH || *name == IF_UNMODIFIED_SINCE;
-                }
-                HeaderRole::Keyed => {
-                    keyed.has_precondition |= *name == IF_MATCH || *name == IF_UNMODIFIED_SINCE;
-                }
+                HeaderRole::Credential
+                | HeaderRole::Passed
+                | HeaderRole::Withheld
+                | HeaderRole::Keyed => keyed.note(name),
                 HeaderRole::Transport | HeaderRole::Substituted | HeaderRole::Harmless => {}
             }
         }
@@ -129,6 +128,16 @@ impl<'a> KeyedHeaders<'a> {
             keyed.implicit.sort_by(|(one, _), (two, _)| one.as_str().cmp(two.as_str()));
         }
         keyed
+    }
+
+    /// Notes what the cache itself acts on, whatever else becomes of it.
+    fn note(&mut self, name: &HeaderName) {
+        self.has_cookie |= *name == COOKIE;
+        self.has_range |= *name == RANGE;
+        if *name == IF_MATCH || *name == IF_UNMODIFIED_SINCE {
+            self.bypass = Some(Reason::Precondition);
+        }
+        self.has_directives |= *name == CACHE_CONTROL || *name == PRAGMA;
     }
 
     fn add_negotiated(&mut self, route: &Route, lines: &[(&'a HeaderName, &'a HeaderValue)]) {

@@ -45,6 +45,8 @@ pub struct Lookup<'a> {
     /// Whether the client requests a part of the response (RFC 9110 14.2: `Range` counts on GET
     /// alone).
     pub range: bool,
+    /// Whether the request has `Cache-Control` or `Pragma`.
+    pub has_directives: bool,
     /// What the roles of its headers depend on.
     pub roles: RoleContext,
     pub(super) request: RequestView<'a>,
@@ -65,8 +67,8 @@ impl PolicyRules {
         let query = keyed_query(&route.spec.query, request.uri)?;
         let roles = route.headers.context(request.peer_is_trusted);
         let headers = KeyedHeaders::new(route, &roles, request.headers);
-        if headers.has_precondition {
-            return Err(Outcome::bypass(Reason::Precondition));
+        if let Some(reason) = headers.bypass {
+            return Err(Outcome::bypass(reason));
         }
         let cookies = if headers.has_cookie {
             CanonicalCookies::new(route, &self.credential, &roles, request.headers)
@@ -113,6 +115,7 @@ impl PolicyRules {
             authorization,
             unknown: headers.unknown,
             range: headers.has_range && *request.method == Method::GET,
+            has_directives: headers.has_directives,
             roles,
             request: *request,
             rules: self,

@@ -81,9 +81,9 @@ async fn send(
     headers: HeaderMap,
 ) -> Result<OriginResponse, UpstreamError> {
     let requested = resources.clock.wall();
-    let (origin, target) = (&resources.origin, request.target.clone());
-    let sent = origin.fill_request(Method::GET, target, headers);
-    let response = origin.send(sent, &request.config.table, Some(request.route.id)).await?;
+    let sent = request.to_request(Method::GET, headers);
+    let response =
+        resources.origin.send(sent, &request.config.table, Some(request.route.id)).await?;
     let received = resources.clock.wall();
     Ok(OriginResponse { response, requested, received, revalidated: None })
 }

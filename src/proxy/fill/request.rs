@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::header::{ACCEPT_LANGUAGE, HeaderMap, HeaderName, HeaderValue, SET_COOKIE};
-use http::{Response, StatusCode, Uri};
+use http::{Method, Request, Response, StatusCode, Uri};
 
 use crate::cache::fills::FillKey;
 use crate::cache::store::memory::CachedEntry;
@@ -148,6 +148,15 @@ impl FillRequest {
     /// left to the operator.
     pub(crate) fn keys_languages(&self) -> bool {
         self.route.headers.role(&ACCEPT_LANGUAGE, &self.roles) == HeaderRole::Negotiated
+    }
+
+    /// The request as it is sent, with these headers: its own, or made conditional.
+    pub(crate) fn to_request(&self, method: Method, headers: HeaderMap) -> Request<Body> {
+        let mut request = Request::new(Body::empty());
+        *request.method_mut() = method;
+        *request.uri_mut() = self.target.clone();
+        *request.headers_mut() = headers;
+        request
     }
 
     /// Why the client's own request goes to the origin in place of this one, if it does: the origin
