@@ -35,6 +35,7 @@ use crate::semantics::body::Body;
 use crate::semantics::forward::{BadRequest, ClientPeer};
 use crate::server::{self, Drained, Service};
 use crate::shadow::Shadow;
+use crate::shares::{FairSemaphore, Queues, ShareSettings};
 use crate::telemetry::events::{EventKind, Events};
 use crate::telemetry::hot_tags::HotTags;
 pub use crate::telemetry::log::init as init_log;
@@ -134,6 +135,7 @@ impl Sidecar {
             cluster_fills.get_or_init(|| made);
         }
         let events = Arc::<Events>::default();
+        let counters = proxy::ProxyCounters::default();
         let resources = proxy::Resources {
             store,
             coherence,
@@ -152,13 +154,12 @@ impl Sidecar {
             clock: clock.clone(),
             tasks,
             stop: CancellationToken::new(),
-            mutation_permits: Arc::new(Semaphore::new(
-                config.limits.mutations.min(Semaphore::MAX_PERMITS),
-            )),
+            mutation_permits: mutation_permits(config, &clock, &counters),
+            range_budget: Arc::<proxy::RangeBudget>::default(),
             refresh_permits: Arc::new(Semaphore::new(
                 config.limits.refreshes.min(Semaphore::MAX_PERMITS),
             )),
-            counters: proxy::ProxyCounters::default(),
+            counters,
         };
         let proxy = Arc::new(Proxy::new(active, resources));
         let server_counters = server::ServerCounters::default();
@@ -172,16 +173,31 @@ impl Sidecar {
     }
 }
 
+fn mutation_permits(
+    config: &Config,
+    clock: &Clock,
+    counters: &proxy::ProxyCounters,
+) -> FairSemaphore {
+    let shares = ShareSettings {
+        permits: config.limits.mutations,
+        max_waiting: config.upstream.max_waiting,
+        wait: config.upstream.wait_timeout,
+        stall: config.limits.stall,
+        queues: Queues::Always,
+    };
+    FairSemaphore::new(shares, clock.clone(), counters.mutation_shares.clone())
+}
+
 fn origin_client(
     config: &Config,
     clock: &Clock,
     counters: &upstream::UpstreamCounters,
 ) -> Result<Upstream, SetupError> {
-    let (settings, pinned) = (config.upstream.clone(), config.limits.pinned);
-    Upstream::new(settings, pinned, clock.clone(), counters.clone()).map_err(|error| SetupError {
-        what: "the client of the origin".to_owned(),
-        why: error.to_string(),
-    })
+    let limits =
+        upstream::UpstreamLimits { pinned: config.limits.pinned, stall: config.limits.stall };
+    Upstream::new(config.upstream.clone(), limits, clock.clone(), counters.clone()).map_err(
+        |error| SetupError { what: "the client of the origin".to_owned(), why: error.to_string() },
+    )
 }
 
 /// Serves until `shutdown`, then drains.

@@ -13,6 +13,7 @@
 //! - [`redis`] is the client of Redis, [`upstream`] the client of the origin.
 //! - [`policy`] applies the rules to a request: route, key, tags, and what a write purges.
 //! - [`semantics`] implements RFC 9110 and RFC 9111, without I/O.
+//! - [`shares`] divides what is scarce among the addresses of clients.
 //! - [`telemetry`] is what operators see; [`outcome`], [`error`], [`clock`], [`input_file`],
 //!   [`secret`] and [`units`] are leaves that every layer may use.
 
@@ -33,6 +34,7 @@ mod secret;
 mod semantics;
 mod server;
 mod shadow;
+mod shares;
 mod telemetry;
 mod units;
 mod upstream;

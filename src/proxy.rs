@@ -31,6 +31,7 @@ pub use crate::proxy::client::ClientConnection;
 pub use crate::proxy::cookie_use::CookieUse;
 pub use crate::proxy::counters::ProxyCounters;
 pub(crate) use crate::proxy::origin::OriginClient;
+pub use crate::proxy::range_budget::RangeBudget;
 pub use crate::proxy::resources::Resources;
 pub use crate::proxy::settings::ProxySettings;
 
@@ -52,6 +53,7 @@ mod mutation;
 mod origin;
 mod pass;
 mod post_response;
+mod range_budget;
 mod refresh;
 mod resources;
 pub mod response;

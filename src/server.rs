@@ -37,6 +37,7 @@ pub use self::service::Service;
 pub use self::settings::ServerSettings;
 use self::socket::ConnectionPermit;
 use crate::clock::Clock;
+use crate::shares::{Crowded, FairPermit};
 
 /// The most connections that wait in the kernel to be accepted.
 const BACKLOG: i32 = 4096;
@@ -136,19 +137,40 @@ fn spawn_connection<S: Service>(
     // setting it fails.
     let _ = stream.set_nodelay(true);
     let server = Arc::clone(server);
-    if let Some(permit) =
-        ConnectionPermit::take(&server.counters.open, server.settings.max_connections)
-    {
-        server.connections.clone().spawn(connection::serve(server, stream, addr, permit));
+    let peer = server.peer(addr);
+    if let Some(permit) = server.permits.try_acquire(peer) {
+        serve(&server, stream, addr, permit);
         return;
     }
+    let refusals = Arc::clone(refusals);
+    tokio::spawn(async move {
+        match server.permits.acquire(peer).await {
+            Ok(permit) => serve(&server, stream, addr, permit),
+            Err(Crowded) => reject(stream, &server, &refusals).await,
+        }
+    });
+}
+
+fn serve<S: Service>(
+    server: &Arc<ServerContext<S>>,
+    stream: TcpStream,
+    addr: IpAddr,
+    permit: FairPermit,
+) {
+    let permit = ConnectionPermit::new(permit, &server.counters.open);
+    let serving = connection::serve(Arc::clone(server), stream, addr, permit);
+    server.connections.spawn(serving);
+}
+
+async fn reject<S: Service>(
+    stream: TcpStream,
+    server: &ServerContext<S>,
+    refusals: &Arc<Semaphore>,
+) {
     // The client gets a response and does not wait in the backlog, so that a load balancer can try
     // another server.
     server.counters.refused_full.inc();
-    if let Ok(permit) = Arc::clone(refusals).try_acquire_owned() {
-        tokio::spawn(async move {
-            overload::reject(stream, &*server.service).await;
-            drop(permit);
-        });
+    if let Ok(_permit) = Arc::clone(refusals).try_acquire_owned() {
+        overload::reject(stream, &*server.service).await;
     }
 }

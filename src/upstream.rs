@@ -30,6 +30,7 @@ use http::{HeaderValue, Request, Response};
 
 use crate::clock::Clock;
 use crate::semantics::body::Body;
+use crate::shares::Requester;
 
 use self::exchange::Exchanger;
 
@@ -37,7 +38,7 @@ pub use self::counters::UpstreamCounters;
 pub use self::error::{UpstreamError, UpstreamSetupError};
 pub use self::exchange::{CloseDelimited, ConnectionChoice};
 pub use self::pinned::PinSlot;
-pub use self::settings::{HostHeader, Target, UpstreamSettings};
+pub use self::settings::{HostHeader, Target, UpstreamLimits, UpstreamSettings};
 pub use self::tunnel::tunnel;
 
 /// The client towards the origin. Clones share the pool.
@@ -47,14 +48,13 @@ pub struct Upstream {
 }
 
 impl Upstream {
-    /// A client that has not connected yet. Needs no runtime. `max_pinned` is the most connections
-    /// that belong to one client each; they never take more than half of all.
+    /// A client that has not connected yet. Needs no runtime.
     ///
     /// # Errors
     /// When the authorities cannot be loaded, or a setting is out of range.
     pub fn new(
         settings: UpstreamSettings,
-        max_pinned: usize,
+        limits: UpstreamLimits,
         clock: Clock,
         counters: UpstreamCounters,
     ) -> Result<Self, UpstreamSetupError> {
@@ -67,8 +67,9 @@ impl Upstream {
         let authority = authority
             .map_err(|_| UpstreamSetupError::Host(settings.target.authority.to_string()))?;
         let inner = Exchanger {
-            pool: Arc::new(pool::Pool::new(&settings, max_pinned, clock.clone(), counters.clone())),
+            pool: Arc::new(pool::Pool::new(&settings, limits, clock.clone(), counters.clone())),
             first_byte_timeout: settings.first_byte_timeout,
+            max_head_bytes: settings.max_header_bytes.saturating_add(settings.max_interim_bytes),
             reuse_after_body: settings.reuse_after_body,
             idle_timeout: settings.idle_timeout,
             host: match settings.host {
@@ -95,7 +96,8 @@ impl Upstream {
     }
 
     /// Sends a request whose headers are ready (see `forward::prepare_request`) on such a
-    /// connection, and waits for the response's head.
+    /// connection, and waits for the response's head. The connection counts for the requester's
+    /// share.
     ///
     /// The response has the origin's headers, unchanged. A body that breaks off ends in an error,
     /// never as if it were complete. A response that upgrades has `hyper::upgrade::OnUpgrade` in
@@ -104,16 +106,29 @@ impl Upstream {
     ///
     /// # Errors
     /// When there is no response; see [`UpstreamError`].
-    pub async fn send(
+    pub async fn send_for(
         &self,
         choice: &ConnectionChoice,
+        requester: &Requester,
         request: Request<Body>,
     ) -> Result<Response<Body>, UpstreamError> {
-        let result = exchange::send(&self.inner, request, choice).await;
+        let result = exchange::send(&self.inner, request, choice, requester).await;
         if let Err(error) = &result {
             error.count(&self.inner.counters);
         }
         result
+    }
+}
+
+#[cfg(test)]
+impl Upstream {
+    /// Like [`Self::send_for`], for a requester that the test does not care about.
+    async fn send(
+        &self,
+        choice: &ConnectionChoice,
+        request: Request<Body>,
+    ) -> Result<Response<Body>, UpstreamError> {
+        self.send_for(choice, &Requester::default(), request).await
     }
 }
 

@@ -23,7 +23,7 @@ use text::{code_of, end_of_item, is_ident, line_of, without_tests, words};
 /// From the top down: a file imports from its own layer and from those below it, and folders of
 /// one layer do not import each other. `foo/bar.rs` belongs where `foo` does.
 #[rustfmt::skip]
-const LAYERS: [(&str, &[&str]); 13] = [
+const LAYERS: [(&str, &[&str]); 14] = [
     ("commands", &["main", "cli"]),
     ("app", &["app"]),
     ("config", &["config"]),
@@ -35,6 +35,7 @@ const LAYERS: [(&str, &[&str]); 13] = [
     ("clients", &["redis", "upstream"]),
     ("policy", &["policy"]),
     ("semantics", &["semantics"]),
+    ("shares", &["shares"]),
     ("telemetry", &["telemetry"]),
     ("leaves", &["outcome", "error", "clock", "input_file", "secret", "units"]),
 ];

@@ -9,6 +9,7 @@ use crate::coherence::CoherenceMode;
 use crate::policy::route;
 use crate::policy::route::RouteSpec;
 use crate::proxy::{Proxy, ProxyCounters};
+use crate::shares::ShareCounters;
 use crate::telemetry::metrics::{Counter, Metrics};
 use crate::{server, upstream};
 
@@ -23,6 +24,30 @@ impl MetricsRegistrar<'_> {
     fn gauge(&self, name: &'static str, help: &'static str, value: &Arc<AtomicUsize>) {
         let value = Arc::clone(value);
         self.0.register_gauge(name, help, &[], move || as_f64(value.load(Ordering::Relaxed)));
+    }
+
+    /// Registers how the permits of a limit are shared.
+    fn shares(&self, limit: &str, shares: &ShareCounters) {
+        for (name, help, counter) in [
+            (
+                "sidecache_share_waits",
+                "Requests that waited for a connection or a place among writes",
+                &shares.waits,
+            ),
+            (
+                "sidecache_share_cuts",
+                "Uploads, responses and idle connections of one address that were cut for another",
+                &shares.cuts,
+            ),
+            (
+                "sidecache_share_refused",
+                "Requests that got no connection or no place among writes",
+                &shares.refused,
+            ),
+        ] {
+            let labels = [("limit", limit.to_owned())];
+            self.0.register_counter(name, help, &labels, Arc::clone(counter));
+        }
     }
 
     fn limit(&self, name: &str, counter: &Arc<Counter>) {
@@ -83,6 +108,7 @@ fn register_server(registrar: &MetricsRegistrar<'_>, server: &server::ServerCoun
     );
     gauge("sidecache_connections_open", "Client connections open", &server.open);
     limit("listen.max_connections", &server.refused_full);
+    registrar.shares("listen.max_connections", &server.shares);
     limit("listen.max_header_bytes", &server.head_errors);
     limit("listen.header_timeout", &server.header_timeouts);
     limit("listen.idle_timeout", &server.idle_closed);
@@ -122,6 +148,8 @@ fn register_upstream(registrar: &MetricsRegistrar<'_>, upstream: &upstream::Upst
         &upstream.broken,
     );
     limit("upstream.max_waiting", &upstream.busy);
+    registrar.shares("upstream.max_connections", &upstream.shares);
+    limit("upstream.max_interim_bytes", &upstream.interim);
     limit("limits.pinned", &upstream.pins_rejected);
     gauge(
         "sidecache_upstream_pinned",
@@ -163,6 +191,7 @@ fn register_flow(registrar: &MetricsRegistrar<'_>, flow: &ProxyCounters) {
     );
     count("sidecache_tunnels", "WebSockets and other upgraded connections opened", &flow.tunnels);
     limit("limits.mutations", &flow.mutations_rejected);
+    registrar.shares("limits.mutations", &flow.mutation_shares);
     count(
         "sidecache_revalidated",
         "Stored responses that the origin revalidated with a 304",
@@ -241,6 +270,7 @@ fn register_cache(proxy: &Arc<Proxy>) {
     limit("limits.wait", &coalesce.wait_timeouts);
     limit("limits.object", &proxy.store.memory.refused);
     limit("limits.fills", &proxy.fills.budget.exceeded);
+    limit("limits.range_factor", &proxy.range_budget.exceeded);
     limit("limits.variants", &proxy.store.variants.dropped);
     limit("limits.admissions", &proxy.authorized_clients.evicted);
 

@@ -142,6 +142,7 @@ impl StartupSettings {
             max_ranges: limits.ranges,
             // A response above the object limit could not be stored.
             range_fill: limits.range_fill.min(self.object),
+            range_factor: limits.range_factor,
             purge_body: limits.purge_body,
             mark_for: self.mark_for,
             tunnel_timeout: self.tunnel_timeout,

@@ -116,10 +116,14 @@ fn syntax(error: &TomlError, recovered: &recover::RecoveredText) -> DiagnosticBu
 
 /// Compiles all parts, even if some of them have errors.
 fn assemble(file: &ConfigFile, context: &mut CompileContext) -> Option<Config> {
-    let server = file.listen.get().and_then(|listen| sections::server(listen, context));
+    let limits = file.limits.get().map(|limits| sections::limits(limits, context));
+    let server = file
+        .listen
+        .get()
+        .zip(limits.as_ref())
+        .and_then(|(listen, limits)| sections::server(listen, limits, context));
     let upstream = upstream(file, context);
     let admin = file.admin.get().and_then(|admin| sections::admin(admin, context));
-    let limits = file.limits.get().map(|limits| sections::limits(limits, context));
     let memory = file
         .memory
         .get()

@@ -113,6 +113,8 @@ table! {
         wait_timeout: Period = "5s",
         /// The largest response head that is accepted.
         max_header_bytes: Size = "256KiB",
+        /// How many bytes of interim responses (1xx) may come before a response.
+        max_interim_bytes: Size = "64KiB",
         /// How many headers a response may have.
         max_headers: Count = 256,
         /// The protocols that a connection may be upgraded to. A request for another one goes on
@@ -240,6 +242,10 @@ table! {
         wait: Period = "30s",
         /// How many writes may be in progress at once.
         mutations: Count = 1024,
+        /// How long a client may pause, in sending its request or in reading its response, while
+        /// clients of another address wait for the connection, or the place among writes, that it
+        /// holds.
+        stall: Period = "2s",
         /// How many variants of one key `Vary` may create.
         #[schemars(extend("minimum" = 1, "maximum" = 1024))]
         variants: Count = 64,
@@ -252,6 +258,10 @@ table! {
         /// The largest response that is fetched whole when a request asks for a part of it. "0"
         /// turns it off.
         range_fill: Size = "8MiB",
+        /// How many bytes may be fetched for the sake of parts, for each byte that clients of one
+        /// address have received of parts. Four times `range_fill` come on top.
+        #[schemars(extend("minimum" = 1))]
+        range_factor: Count = 16,
         /// How many refreshes may run in the background at once.
         #[schemars(extend("minimum" = 1))]
         refreshes: Count = 64,

@@ -92,6 +92,8 @@ pub struct ConfigLimits {
     pub wait: Duration,
     /// How many mutations may be in progress at once.
     pub mutations: usize,
+    /// How long a client may pause while clients of another address wait for what it holds.
+    pub stall: Duration,
     /// How many variants one key may have.
     pub variants: usize,
     /// How long a stale entry is kept.
@@ -100,6 +102,9 @@ pub struct ConfigLimits {
     pub ranges: usize,
     /// The largest response that is fetched whole when a request asks for a part of it, in bytes.
     pub range_fill: u64,
+    /// How many bytes may be fetched for the sake of parts, for each byte of parts that a peer
+    /// received.
+    pub range_factor: u64,
     /// How many background refreshes may run at once.
     pub refreshes: usize,
     /// How many keys routes in shadow mode remember.

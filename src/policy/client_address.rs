@@ -9,13 +9,15 @@ use crate::policy::field::{Field, FieldSource};
 use crate::policy::purge_rule::PurgeRule;
 use crate::policy::route::Routes;
 use crate::semantics::forward::{ClientPeer, Network, client_address};
+use crate::shares::PeerId;
 
-/// How the address of a request's client is found: behind trusted proxies, only where a rule reads
-/// it.
+/// How the address of a request's client is found. The rules get it, behind trusted proxies, only
+/// where one of them reads it.
 #[derive(Clone, Debug, Default)]
 pub struct ClientAddressRule {
-    /// The trusted proxies; none if no rule reads the client's address.
-    trusted: Option<Arc<[Network]>>,
+    trusted: Arc<[Network]>,
+    /// Whether a rule reads the client's address.
+    is_read: bool,
 }
 
 impl ClientAddressRule {
@@ -27,16 +29,29 @@ impl ClientAddressRule {
             .iter()
             .any(|route| route.headers.passes_address() || route.fields.iter().any(reads))
             || purges.iter().any(|rule| rule.fields().any(reads));
-        Self { trusted: is_read.then(|| Arc::clone(trusted)) }
+        Self { trusted: Arc::clone(trusted), is_read }
     }
 
     /// The address of the client; `None` where no trusted proxy names one. Where no rule reads it,
     /// the peer's.
     #[must_use]
     pub fn address(&self, headers: &HeaderMap, peer: &ClientPeer) -> Option<IpAddr> {
-        match &self.trusted {
-            Some(trusted) if peer.trusted => client_address(headers, peer, trusted),
-            _ => Some(peer.addr),
+        if self.is_read && peer.trusted {
+            client_address(headers, peer, &self.trusted)
+        } else {
+            Some(peer.addr)
+        }
+    }
+
+    /// Whose share of connections and writes a request counts for: its client's, also behind a
+    /// trusted proxy.
+    #[must_use]
+    pub fn share(&self, headers: &HeaderMap, peer: &ClientPeer) -> PeerId {
+        if peer.trusted {
+            client_address(headers, peer, &self.trusted)
+                .map_or(PeerId::Unnamed, PeerId::from_address)
+        } else {
+            PeerId::from_address(peer.addr)
         }
     }
 }

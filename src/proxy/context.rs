@@ -19,6 +19,7 @@ use crate::proxy::settings::ProxySettings;
 use crate::semantics::body::Body;
 use crate::semantics::digest::Digest;
 use crate::semantics::forward::ClientPeer;
+use crate::shares::{PauseWatch, Requester};
 
 /// Any request. Its head is apart: a request that is forwarded as it is gives it away.
 #[derive(Clone, Copy)]
@@ -30,6 +31,16 @@ pub(crate) struct RequestContext<'a> {
     pub(super) connection: &'a ConnectionDemand,
     /// When it arrived.
     pub(super) now: Wall,
+}
+
+impl RequestContext<'_> {
+    /// Whose share the request counts for, and what its body waits for.
+    pub(super) fn requester(&self, parts: &Parts) -> Requester {
+        Requester {
+            peer: self.config.rules.client_address.share(&parts.headers, &self.peer),
+            upload: parts.extensions.get::<Arc<PauseWatch>>().cloned(),
+        }
+    }
 }
 
 /// A GET or HEAD on a route that caches.

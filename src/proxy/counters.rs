@@ -5,6 +5,7 @@ use std::sync::Arc;
 use crate::coherence::PurgeKind;
 use crate::outcome::Reason;
 use crate::policy::route::Route;
+use crate::shares::ShareCounters;
 use crate::telemetry::metrics::Counter;
 
 /// Counts of what the flow does.
@@ -22,6 +23,8 @@ pub struct ProxyCounters {
     pub refused: Arc<Counter>,
     /// Tunnels opened.
     pub tunnels: Arc<Counter>,
+    /// How the permits of mutations are shared.
+    pub mutation_shares: ShareCounters,
     /// Mutations refused because too many are in flight.
     pub mutations_rejected: Arc<Counter>,
     /// Stored responses that the origin confirmed with a 304.

@@ -8,8 +8,10 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use http::StatusCode;
 use http::header::CONTENT_LENGTH;
+use http_body_util::BodyExt as _;
 
 use crate::cache::fills::{BodyReader, FillKey, FillRole, JoinOutcome, Leader, SharedHead};
 use crate::outcome::{Disposition, Outcome, Reason};
@@ -19,6 +21,7 @@ use crate::proxy::fill::request::FillReason;
 use crate::proxy::fill::{fill, is_already_filled, withheld_outcome};
 use crate::proxy::hit;
 use crate::proxy::pass;
+use crate::proxy::range_budget::{RangeBudget, RangeLimit};
 use crate::proxy::refresh;
 use crate::proxy::resources::Resources;
 use crate::proxy::response;
@@ -27,6 +30,7 @@ use crate::semantics::body::Body;
 use crate::semantics::cache_status;
 use crate::semantics::range;
 use crate::semantics::vary::VarySpec;
+use crate::shares::PeerId;
 
 /// Fetches a response, for all requests that need it now. None: another fill has just stored it, so
 /// repeat the lookup.
@@ -133,14 +137,14 @@ async fn lead(
 }
 
 /// A part of what is not stored: the origin sends the part, and the whole is fetched in the
-/// background, if it is not too large.
+/// background, if it is not too large, and this peer has received enough of parts.
 pub(super) async fn pass_range(
     resources: &Arc<Resources>,
     context: &LookupContext<'_>,
     fill_key: FillKey,
     reason: FillReason,
 ) -> ProxyResponse {
-    let passed = pass::pass_plain(resources, context, Outcome::bypass(Reason::Range)).await;
+    let mut passed = pass::pass_plain(resources, context, Outcome::bypass(Reason::Range)).await;
     let headers = passed.response.headers();
     let length = match passed.response.status() {
         StatusCode::PARTIAL_CONTENT => range::complete_length(headers),
@@ -151,10 +155,35 @@ pub(super) async fn pass_range(
             .or_else(|| passed.response.body().buffered_len()),
         _ => None,
     };
-    if length.is_some_and(|length| length <= context.settings().range_fill) {
-        refresh::refresh(resources, context, fill_key, reason);
+    let settings = context.settings();
+    if settings.range_fill == 0 {
+        return passed;
     }
+    let rules = &context.request.config.rules;
+    let peer = rules.client_address.share(&context.parts.headers, &context.request.peer);
+    let (budget, limit) = (&resources.range_budget, RangeLimit::from_settings(settings));
+    if let Some(length) = length.filter(|length| *length <= settings.range_fill)
+        && budget.take(peer, length, limit)
+        && !refresh::refresh(resources, context, fill_key, reason)
+    {
+        budget.give_back(peer, length, limit);
+    }
+    passed.response = passed.response.map(|body| credited(body, budget, peer, limit));
     passed
+}
+
+/// The body, which counts for the peer's budget as it is read.
+fn credited(body: Body, budget: &Arc<RangeBudget>, peer: PeerId, limit: RangeLimit) -> Body {
+    if let Some(bytes) = body.buffered_len() {
+        budget.credit(peer, bytes, limit);
+        return body;
+    }
+    let budget = Arc::clone(budget);
+    Body::stream(body.map_frame(move |frame| {
+        let bytes = frame.data_ref().map_or(0, Bytes::len);
+        budget.credit(peer, bytes as u64, limit);
+        frame
+    }))
 }
 
 /// The response to a request that follows another one's fill.

@@ -12,7 +12,7 @@
 //!   `mutation/new_rules.rs`.
 
 use std::panic::AssertUnwindSafe;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use futures_util::FutureExt as _;
 use http::header::HeaderValue;
@@ -36,6 +36,7 @@ use crate::proxy::response::ProxyResponse;
 use crate::semantics::body::Body;
 use crate::semantics::cache_status;
 use crate::semantics::forward;
+use crate::shares::{PauseWatch, PermitHolder};
 
 mod body;
 mod named_targets;
@@ -53,10 +54,15 @@ pub(super) async fn mutate(
 ) -> ProxyResponse {
     let reason = if effective == parts.method { Reason::Method } else { Reason::MethodOverride };
     let outcome = Outcome::bypass(reason);
-    let Ok(permit) = Arc::clone(&resources.mutation_permits).try_acquire_owned() else {
+    let requester = context.requester(&parts);
+    let Ok(permit) = resources.mutation_permits.acquire(requester.peer).await else {
         resources.counters.mutations_rejected.inc();
         return failed(Reason::UpstreamBusy, outcome);
     };
+    if let Some(upload) = &requester.upload {
+        let holder: Weak<dyn PermitHolder> = Arc::<PauseWatch>::downgrade(upload);
+        permit.watch(holder);
+    }
     let (config, peer) = (context.config, context.peer);
     let (fields, body) = read_body(config, &parts, body, peer, &effective).await;
     let view = request_view(&parts, &body, peer, &config.rules);
@@ -73,7 +79,16 @@ pub(super) async fn mutate(
     let begun = MutationContext::new(context, live, &parts, !body.is_empty(), effective, fields);
     let request = resources.origin.request(parts, body, peer, None);
     let choice = context.connection.choice.clone();
-    let request = MutationRequest { request, choice, mutation, context: begun, host, post, permit };
+    let request = MutationRequest {
+        request,
+        choice,
+        requester,
+        mutation,
+        context: begun,
+        host,
+        post,
+        permit,
+    };
     let (sender, receiver) = oneshot::channel();
     let shared = Arc::clone(resources);
     resources.tasks.spawn(async move {

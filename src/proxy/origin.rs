@@ -12,6 +12,7 @@ use crate::policy::plan;
 use crate::semantics::body::Body;
 use crate::semantics::forward;
 use crate::semantics::forward::ClientPeer;
+use crate::shares::{PeerId, Requester};
 use crate::telemetry::metrics::RouteTable;
 use crate::upstream::{ConnectionChoice, PinSlot, Upstream, UpstreamError};
 
@@ -32,27 +33,30 @@ impl OriginClient {
         self.upstream.pin()
     }
 
-    /// Sends a request of the sidecar's own to the origin, and counts how long its response takes,
-    /// under this route of this table.
+    /// Sends a request of the sidecar's own to the origin, for this peer, and counts how long its
+    /// response takes, under this route of this table.
     pub(super) async fn send(
         &self,
+        peer: PeerId,
         request: Request<Body>,
         table: &RouteTable,
         route: Option<usize>,
     ) -> Result<Response<Body>, UpstreamError> {
-        self.send_on(&ConnectionChoice::Pooled, request, table, route).await
+        let requester = Requester { peer, upload: None };
+        self.send_on(&ConnectionChoice::Pooled, &requester, request, table, route).await
     }
 
     /// Like [`Self::send`], for a client's request that is passed on.
     pub(super) async fn send_on(
         &self,
         choice: &ConnectionChoice,
+        requester: &Requester,
         request: Request<Body>,
         table: &RouteTable,
         route: Option<usize>,
     ) -> Result<Response<Body>, UpstreamError> {
         let since = self.clock.now();
-        let response = self.upstream.send(choice, request).await?;
+        let response = self.upstream.send_for(choice, requester, request).await?;
         table.origin(route, self.clock.now().duration_since(since));
         Ok(response)
     }

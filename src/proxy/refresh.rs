@@ -22,28 +22,29 @@ use crate::proxy::fill::{is_already_filled, run_fill};
 use crate::proxy::resources::Resources;
 use crate::semantics::early_refresh;
 
-/// Fetches what is stored anew, in the background.
+/// Fetches what is stored anew, in the background. Returns whether it does: another fill may have
+/// begun, or the response may be known to be uncacheable.
 pub(super) fn refresh(
     resources: &Arc<Resources>,
     context: &LookupContext<'_>,
     fill_key: FillKey,
     reason: FillReason,
-) {
+) -> bool {
     let now = resources.clock.wall();
     let fills = &resources.fills;
     if fills.is_backing_off(&fill_key, now) || fills.is_refused(&context.refusal_key(), now) {
-        return;
+        return false;
     }
     let Ok(permit) = Arc::clone(&resources.refresh_permits).try_acquire_owned() else {
         resources.counters.refreshes_rejected.inc();
-        return;
+        return false;
     };
-    // Another fill has begun already, or the response is known to be uncacheable.
     let FillRole::Leader(leader) = resources.fills.role(fill_key, &reason.snapshot, now) else {
-        return;
+        return false;
     };
     if is_already_filled(resources, &fill_key, &reason) {
-        return leader.retry_lookup();
+        leader.retry_lookup();
+        return false;
     }
     resources.counters.refreshes.inc();
     let cluster_fill = ClusterFill::find(resources, context.lookup.route, &fill_key, &reason);
@@ -60,6 +61,7 @@ pub(super) fn refresh(
         }
         drop(permit);
     });
+    true
 }
 
 /// Whether a popular response should be fetched anew shortly before it expires, so that no request

@@ -15,7 +15,9 @@ use crate::coherence::Coherence;
 use crate::policy::authorized_clients::AuthorizedClients;
 use crate::proxy::counters::ProxyCounters;
 use crate::proxy::origin::OriginClient;
+use crate::proxy::range_budget::RangeBudget;
 use crate::shadow::Shadow;
+use crate::shares::FairSemaphore;
 use crate::telemetry::events::Events;
 use crate::telemetry::hot_tags::HotTags;
 use crate::telemetry::metrics::Metrics;
@@ -53,7 +55,9 @@ pub struct Resources {
     /// Ends tunnels.
     pub(crate) stop: CancellationToken,
     /// One permit for each mutation in flight.
-    pub(crate) mutation_permits: Arc<Semaphore>,
+    pub(crate) mutation_permits: FairSemaphore,
+    /// What fetching whole responses for the sake of parts may cost.
+    pub(crate) range_budget: Arc<RangeBudget>,
     /// One permit for each refresh in the background.
     pub(crate) refresh_permits: Arc<Semaphore>,
     /// Counts of what the flow does.

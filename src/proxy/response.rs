@@ -49,7 +49,11 @@ impl ProxyResponse {
     ) -> Self {
         tracing::debug!(%error, "the origin did not answer");
         let reason = error.reason();
-        let outcome = Outcome { reason: Some(reason), subject: None, ..outcome.clone() };
+        let outcome = Outcome {
+            reason: Some(reason),
+            subject: error.detail().map(Into::into),
+            ..outcome.clone()
+        };
         Self { response: failure(reason, &outcome), outcome, route }
     }
 

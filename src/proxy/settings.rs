@@ -15,6 +15,9 @@ pub struct ProxySettings {
     /// The largest response, in bytes, that is fetched whole because a client asked for a part of
     /// it; 0 for none.
     pub range_fill: u64,
+    /// How many bytes may be fetched for the sake of parts, for each byte of parts that a peer
+    /// received.
+    pub range_factor: u64,
     /// The longest request body that purge rules read, in bytes.
     pub purge_body: u64,
     /// How long a mutation may take before other sidecars count it as committed. The sidecar that

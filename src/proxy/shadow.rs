@@ -38,6 +38,7 @@ use crate::shadow::{
     FoundSample, ObservedResponse, RefusedResponse, SETTLE_DELAY, ShadowEntry, ShadowSample,
     is_telling, unstorable,
 };
+use crate::upstream::ConnectionChoice;
 
 /// A request of a route in shadow: what would become of it.
 pub(super) struct ShadowRequest {
@@ -202,9 +203,13 @@ pub(super) async fn pass_in_shadow(
         return pass::pass(resources, context, parts, body, outcome, Some(route)).await;
     };
     let (origin, table) = (&resources.origin, &context.config.table);
+    let requester = context.requester(&parts);
     let request = origin.request(parts, body, context.peer, None);
     let (requested, sent) = (resources.clock.wall(), resources.shadow.steps.next());
-    let mut response = match origin.send(request, table, Some(route)).await {
+    let mut response = match origin
+        .send_on(&ConnectionChoice::Pooled, &requester, request, table, Some(route))
+        .await
+    {
         Ok(response) => response,
         Err(error) => return ProxyResponse::upstream_failure(&error, &outcome, Some(route)),
     };

@@ -13,27 +13,33 @@ use hyper::body::Incoming;
 use tokio::time::Sleep;
 
 use super::connection_state::BusyGuard;
+use crate::clock::Clock;
 use crate::semantics::body::{Body, BodyError};
+use crate::shares::PauseWatch;
 use crate::telemetry::metrics::Counter;
 
 /// A request's body. A frame that takes longer than the limit is an [`io::ErrorKind::TimedOut`].
 pub(super) struct RequestBody {
     incoming: Incoming,
-    limit: Duration,
+    limits: BodyLimits,
     /// Created only when a frame is not there yet, which is rare.
     timer: Option<Pin<Box<Sleep>>>,
-    timeouts: Arc<Counter>,
     _busy: BusyGuard,
 }
 
+/// How long a request's body may pause.
+pub(super) struct BodyLimits {
+    /// At most, whatever else happens.
+    pub(super) timeout: Duration,
+    pub(super) timeouts: Arc<Counter>,
+    /// It may be cut before that, if another peer waits.
+    pub(super) watch: Arc<PauseWatch>,
+    pub(super) clock: Clock,
+}
+
 impl RequestBody {
-    pub(super) const fn new(
-        incoming: Incoming,
-        limit: Duration,
-        late: Arc<Counter>,
-        busy: BusyGuard,
-    ) -> Self {
-        Self { incoming, limit, timer: None, timeouts: late, _busy: busy }
+    pub(super) const fn new(incoming: Incoming, limits: BodyLimits, busy: BusyGuard) -> Self {
+        Self { incoming, limits, timer: None, _busy: busy }
     }
 }
 
@@ -46,13 +52,20 @@ impl HttpBody for RequestBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = self.get_mut();
+        let BodyLimits { timeout, timeouts, watch, clock } = &this.limits;
         if let Poll::Ready(frame) = Pin::new(&mut this.incoming).poll_frame(cx) {
-            this.timer = None;
+            if this.timer.take().is_some() {
+                let data = frame.as_ref().and_then(|frame| frame.as_ref().ok()?.data_ref());
+                watch.resume(clock.now(), data.map_or(0, Bytes::len));
+            }
             return Poll::Ready(frame.map(|frame| frame.map_err(Into::into)));
         }
-        let timer = this.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep(this.limit)));
-        ready!(timer.as_mut().poll(cx));
-        this.timeouts.inc();
+        let timer = this.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep(*timeout)));
+        watch.pause(clock.now(), Some(cx.waker()));
+        if !watch.is_cut() {
+            ready!(timer.as_mut().poll(cx));
+            timeouts.inc();
+        }
         let error =
             io::Error::new(io::ErrorKind::TimedOut, "the client stopped sending its request body");
         Poll::Ready(Some(Err(error.into())))

@@ -27,10 +27,9 @@ use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::bodies::{RequestBody, ResponseBody};
+use super::bodies::{BodyLimits, RequestBody, ResponseBody};
 use super::connection_state::{Arrival, BusyGuard, ConnectionState};
 use super::counters::ServerCounters;
-use super::framing::StreamPosition;
 use super::service::Service;
 use super::settings::ServerSettings;
 use super::socket::{ConnectionPermit, Socket};
@@ -38,6 +37,7 @@ use super::timeouts::{ConnectionTimer, Timeout, TimeoutLimits, TimerAction};
 use crate::clock::Clock;
 use crate::semantics::body::Body;
 use crate::semantics::forward::{BadRequest, ClientPeer};
+use crate::shares::{FairSemaphore, PauseWatch, PeerId, Queues, ShareSettings};
 
 /// hyper's own limit of headers. Setting it, even to the same number, makes hyper keep them on the
 /// heap.
@@ -59,6 +59,11 @@ const PING_WAIT: Duration = Duration::from_secs(20);
 // SECURITY: "rapid reset" (CVE-2023-44487).
 const PENDING_RESETS: usize = 20;
 
+/// The most connections that wait for the place of another one.
+const MAX_WAITING: usize = 256;
+/// How long they wait after the longest pause that is allowed to others is over.
+const WAIT_AFTER_STALL: Duration = Duration::from_secs(1);
+
 /// What all connections share.
 pub(super) struct ServerContext<S> {
     pub service: Arc<S>,
@@ -66,6 +71,8 @@ pub(super) struct ServerContext<S> {
     pub counters: ServerCounters,
     pub clock: Clock,
     pub connections: TaskTracker,
+    /// A permit for each open connection.
+    pub permits: FairSemaphore,
     /// The listener is closed, and each response is the last one of its connection, so that clients
     /// go to another server.
     pub leaving: AtomicBool,
@@ -86,6 +93,14 @@ impl<S: Service> ServerContext<S> {
         clock: Clock,
     ) -> Self {
         let builder = builder(&settings);
+        let shares = ShareSettings {
+            permits: settings.max_connections,
+            max_waiting: MAX_WAITING,
+            wait: settings.stall + WAIT_AFTER_STALL,
+            stall: settings.stall,
+            queues: Queues::BehindLargerPeers,
+        };
+        let permits = FairSemaphore::new(shares, clock.clone(), counters.shares.clone());
         let (drain, abort) = (CancellationToken::new(), CancellationToken::new());
         let (connections, leaving, draining) =
             (TaskTracker::new(), AtomicBool::new(false), AtomicBool::new(false));
@@ -95,12 +110,25 @@ impl<S: Service> ServerContext<S> {
             counters,
             clock,
             connections,
+            permits,
             leaving,
             draining,
             drain,
             abort,
             builder,
         }
+    }
+}
+
+impl<S> ServerContext<S> {
+    /// Whether the address is one of the trusted proxies.
+    fn trusts(&self, addr: IpAddr) -> bool {
+        self.settings.trusted_proxies.iter().any(|network| network.contains(addr))
+    }
+
+    /// Whose connection it is.
+    pub(super) fn peer(&self, addr: IpAddr) -> PeerId {
+        if self.trusts(addr) { PeerId::TrustedProxy } else { PeerId::from_address(addr) }
     }
 }
 
@@ -113,7 +141,7 @@ struct ConnectionContext<S: Service> {
 
 impl<S: Service> ConnectionContext<S> {
     fn new(server: Arc<ServerContext<S>>, state: Arc<ConnectionState>, addr: IpAddr) -> Self {
-        let trusted = server.settings.trusted_proxies.iter().any(|network| network.contains(addr));
+        let trusted = server.trusts(addr);
         let client = server.service.connect(ClientPeer { addr, trusted });
         Self { server, state, client }
     }
@@ -191,12 +219,14 @@ pub(super) async fn serve<S: Service>(
 ) {
     let state = Arc::new(ConnectionState::default());
     let context = Arc::new(ConnectionContext::new(Arc::clone(&server), Arc::clone(&state), addr));
-    let io = TokioIo::new(Socket::new(stream, Arc::clone(&state), permit));
+    permit.watch(&state);
+    let socket = Socket::new(stream, Arc::clone(&state), server.clock.clone(), permit);
+    let io = TokioIo::new(socket);
     // The arrival is recorded here and not in the future, because HTTP/2 runs that in another task.
     let service = service_fn(move |request: Request<Incoming>| {
         let (arrival, version) = (context.state.begin(), request.version());
         let is_head = request.method() == Method::HEAD;
-        let checked = check_request(&context.server, &arrival, request);
+        let checked = check_request(&context.server, &context.state, &arrival, request);
         respond(Arc::clone(&context), arrival.busy, checked, (version, is_head))
     });
     let mut connection = pin!(server.builder.serve_connection_with_upgrades(io, service));
@@ -217,6 +247,7 @@ pub(super) async fn serve<S: Service>(
                 // enough. Polling again would take a lock that all connections share.
                 ConnectionPhase::New => {
                     let _ = drain.as_mut().poll(cx);
+                    state.wake_when_unwanted(cx.waker());
                     phase = ConnectionPhase::Open;
                 }
                 ConnectionPhase::Draining if abort.as_mut().poll(cx).is_ready() => {
@@ -227,6 +258,15 @@ pub(super) async fn serve<S: Service>(
             if phase != ConnectionPhase::Draining && server.draining.load(Ordering::Acquire) {
                 phase = ConnectionPhase::Draining;
                 timer.restart();
+                connection.as_mut().graceful_shutdown();
+                continue;
+            }
+            if phase == ConnectionPhase::Open && state.is_unwanted() {
+                if state.is_stuck(server.clock.now()) {
+                    return Poll::Ready(ConnectionEnd::Aborted);
+                }
+                // A request that is on its way is still answered.
+                phase = ConnectionPhase::Retired;
                 connection.as_mut().graceful_shutdown();
                 continue;
             }
@@ -252,8 +292,8 @@ pub(super) async fn serve<S: Service>(
     })
     .await;
     record_end(&end, &state, &server.counters);
-    // After an upgrade the socket stays open, as a tunnel.
-    state.set_position(StreamPosition::Opaque);
+    // After an upgrade the socket stays open.
+    state.set_tunnel();
 }
 
 fn record_end(end: &ConnectionEnd, state: &ConnectionState, counters: &ServerCounters) {
@@ -288,6 +328,7 @@ enum RequestCheck {
 /// layer of futures would move the request once more.
 fn check_request<S>(
     server: &ServerContext<S>,
+    state: &ConnectionState,
     arrival: &Arrival,
     request: Request<Incoming>,
 ) -> RequestCheck {
@@ -309,7 +350,14 @@ fn check_request<S>(
             "too many header fields",
         );
     }
-    RequestCheck::Admitted(request.map(|incoming| request_body(incoming, server, &arrival.busy)))
+    let upload = if request.body().is_end_stream() { None } else { Some(Arc::default()) };
+    let mut request =
+        request.map(|incoming| request_body(incoming, server, &arrival.busy, upload.as_ref()));
+    if let Some(upload) = upload {
+        state.add_upload(&upload);
+        request.extensions_mut().insert(upload);
+    }
+    RequestCheck::Admitted(request)
 }
 
 async fn respond<S: Service>(
@@ -369,12 +417,21 @@ fn refuse<S: Service>(
     response
 }
 
-fn request_body<S>(incoming: Incoming, server: &ServerContext<S>, busy: &BusyGuard) -> Body {
-    if incoming.is_end_stream() {
-        return Body::empty();
-    }
-    let late = Arc::clone(&server.counters.body_timeouts);
-    Body::stream(RequestBody::new(incoming, server.settings.body_timeout, late, busy.another()))
+fn request_body<S>(
+    incoming: Incoming,
+    server: &ServerContext<S>,
+    busy: &BusyGuard,
+    upload: Option<&Arc<PauseWatch>>,
+) -> Body {
+    let Some(watch) = upload.map(Arc::clone) else { return Body::empty() };
+    let timeouts = Arc::clone(&server.counters.body_timeouts);
+    let limits = BodyLimits {
+        timeout: server.settings.body_timeout,
+        timeouts,
+        watch,
+        clock: server.clock.clone(),
+    };
+    Body::stream(RequestBody::new(incoming, limits, busy.another()))
 }
 
 fn text(panic: &(dyn Any + Send)) -> &str {

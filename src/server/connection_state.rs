@@ -4,10 +4,16 @@
 //! polled, on the same task. Only the count of open messages is changed by other tasks too; the
 //! timer checks again soon enough to notice.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Weak};
+use std::task::Waker;
+use std::time::{Duration, Instant};
+
+use futures_util::task::AtomicWaker;
+use parking_lot::Mutex;
 
 use super::framing::{FlawedHead, HeadFlaw, Scanner, StreamPosition};
+use crate::shares::{PauseWatch, PermitHolder};
 
 /// The shared state of one connection.
 #[derive(Debug, Default)]
@@ -30,6 +36,15 @@ pub(super) struct ConnectionState {
     lingering: AtomicBool,
     /// The socket has to check whether the client has gone.
     probe: AtomicBool,
+    /// Since when the client reads none of what waits for it.
+    blocked_since: Mutex<Option<Instant>>,
+    /// The request bodies in progress.
+    uploads: Mutex<Vec<Weak<PauseWatch>>>,
+    /// The connection has become a tunnel, which has no timer.
+    tunnel: AtomicBool,
+    /// Another peer needs the place of this connection.
+    unwanted: AtomicBool,
+    waker: AtomicWaker,
 }
 
 /// What a connection is doing; each has its own limit.
@@ -144,7 +159,8 @@ impl ConnectionState {
         }
     }
 
-    pub(super) fn set_blocked(&self) {
+    pub(super) fn set_blocked(&self, now: Instant) {
+        *self.blocked_since.lock() = Some(now);
         self.blocked.store(true, Relaxed);
     }
 
@@ -161,8 +177,76 @@ impl ConnectionState {
         self.probe.store(true, Relaxed);
     }
 
+    /// Notes the body of a request that has just begun.
+    pub(super) fn add_upload(&self, upload: &Arc<PauseWatch>) {
+        let mut uploads = self.uploads.lock();
+        uploads.retain(|upload| upload.strong_count() > 0);
+        uploads.push(Arc::downgrade(upload));
+    }
+
+    pub(super) fn set_tunnel(&self) {
+        self.tunnel.store(true, Relaxed);
+        self.set_position(StreamPosition::Opaque);
+    }
+
+    /// Names whom to wake when another peer needs the place of this connection.
+    pub(super) fn wake_when_unwanted(&self, waker: &Waker) {
+        self.waker.register(waker);
+    }
+
+    /// Whether another peer needs the place of this connection.
+    pub(super) fn is_unwanted(&self) -> bool {
+        self.unwanted.load(Relaxed)
+    }
+
+    /// Whether nothing is lost if the connection is closed at once.
+    pub(super) fn is_stuck(&self, now: Instant) -> bool {
+        match self.mark().stage {
+            ConnectionStage::Head | ConnectionStage::Quiet | ConnectionStage::Blocked => true,
+            ConnectionStage::Busy => self.uploads_paused_for(now).is_some(),
+            ConnectionStage::Idle | ConnectionStage::Lingering => false,
+        }
+    }
+
+    /// For how long all requests in progress have been waiting for their bodies.
+    fn uploads_paused_for(&self, now: Instant) -> Option<Duration> {
+        let uploads = self.uploads.lock();
+        let mut shortest = None;
+        let mut count = 0;
+        for upload in uploads.iter().filter_map(Weak::upgrade) {
+            let paused = upload.paused_for(now)?;
+            shortest = Some(shortest.map_or(paused, |least: Duration| least.min(paused)));
+            count += 1;
+        }
+        // Each of them is a request and its body; what else is open makes progress.
+        shortest.filter(|_| self.open.load(Relaxed) == 2 * count)
+    }
+
     pub(super) fn take_probe(&self) -> bool {
         self.probe.load(Relaxed) && self.probe.swap(false, Relaxed)
+    }
+}
+
+impl PermitHolder for ConnectionState {
+    fn paused_for(&self, now: Instant) -> Option<Duration> {
+        if self.tunnel.load(Relaxed) || self.is_unwanted() {
+            return None;
+        }
+        match self.mark().stage {
+            ConnectionStage::Idle | ConnectionStage::Quiet | ConnectionStage::Head => {
+                Some(Duration::MAX)
+            }
+            ConnectionStage::Blocked => {
+                self.blocked_since.lock().map(|since| now.saturating_duration_since(since))
+            }
+            ConnectionStage::Busy => self.uploads_paused_for(now),
+            ConnectionStage::Lingering => None,
+        }
+    }
+
+    fn cut(&self) {
+        self.unwanted.store(true, Relaxed);
+        self.waker.wake();
     }
 }
 

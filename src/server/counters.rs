@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 
+use crate::shares::ShareCounters;
 use crate::telemetry::metrics::Counter;
 
 /// What the server counts. Clones share the counters.
@@ -12,6 +13,8 @@ pub struct ServerCounters {
     pub accepted: Arc<Counter>,
     /// Connections open now, tunnels included.
     pub open: Arc<AtomicUsize>,
+    /// How the permits of connections are shared.
+    pub shares: ShareCounters,
     /// Connections rejected because `max_connections` were open.
     pub refused_full: Arc<Counter>,
     /// Failures to accept a connection.

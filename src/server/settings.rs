@@ -26,6 +26,8 @@ pub struct ServerSettings {
     pub body_timeout: Duration,
     /// How long a client may stall before reading more of the response.
     pub write_timeout: Duration,
+    /// How long a client may pause while clients of another address wait for its connection.
+    pub stall: Duration,
     /// The most HTTP/2 streams per connection.
     pub max_streams: u32,
     /// The grace time of requests in progress when the server shuts down.

@@ -6,8 +6,8 @@
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
 use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -15,6 +15,8 @@ use tokio::net::TcpStream;
 
 use super::connection_state::ConnectionState;
 use super::framing::{Scanner, StreamPosition};
+use crate::clock::Clock;
+use crate::shares::{FairPermit, PermitHolder};
 
 /// How much a client may still send after the server has closed its side, before the connection is
 /// cut off.
@@ -22,21 +24,28 @@ const LINGER_BYTES: usize = 1 << 20;
 
 /// A permit for an open connection, released when the socket closes (after a tunnel, too).
 #[derive(Debug)]
-pub(super) struct ConnectionPermit(Arc<AtomicUsize>);
+pub(super) struct ConnectionPermit {
+    permit: FairPermit,
+    open: Arc<AtomicUsize>,
+}
 
 impl ConnectionPermit {
-    /// Takes a permit, unless `max` are taken.
-    pub(super) fn take(open: &Arc<AtomicUsize>, max: usize) -> Option<Self> {
-        let permit = Self(Arc::clone(open));
-        let taken = open.fetch_add(1, Ordering::Relaxed);
-        // Over the limit, dropping the permit takes the step back.
-        (taken < max).then_some(permit)
+    /// Counts the connection as open for as long as it has the permit.
+    pub(super) fn new(permit: FairPermit, open: &Arc<AtomicUsize>) -> Self {
+        open.fetch_add(1, Ordering::Relaxed);
+        Self { permit, open: Arc::clone(open) }
+    }
+
+    /// Names the connection, so that it can be closed for another peer's.
+    pub(super) fn watch(&self, state: &Arc<ConnectionState>) {
+        let holder: Weak<dyn PermitHolder> = Arc::<ConnectionState>::downgrade(state);
+        self.permit.watch(holder);
     }
 }
 
 impl Drop for ConnectionPermit {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
+        self.open.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -50,6 +59,7 @@ pub(super) struct Socket {
     position: StreamPosition,
     blocked: bool,
     closed: CloseState,
+    clock: Clock,
     _permit: ConnectionPermit,
 }
 
@@ -65,6 +75,7 @@ impl Socket {
     pub(super) const fn new(
         stream: TcpStream,
         state: Arc<ConnectionState>,
+        clock: Clock,
         permit: ConnectionPermit,
     ) -> Self {
         let scanner = Scanner::new();
@@ -75,6 +86,7 @@ impl Socket {
             position: StreamPosition::Between,
             blocked: false,
             closed: CloseState::No,
+            clock,
             _permit: permit,
         }
     }
@@ -100,7 +112,7 @@ impl Socket {
         if result.is_pending() {
             if !self.blocked {
                 self.blocked = true;
-                self.state.set_blocked();
+                self.state.set_blocked(self.clock.now());
             }
         } else if self.blocked {
             self.blocked = false;

@@ -107,6 +107,7 @@ fn settings() -> ServerSettings {
         idle_timeout: long,
         body_timeout: long,
         write_timeout: long,
+        stall: Duration::from_millis(200),
         max_streams: 128,
         drain: long,
     }

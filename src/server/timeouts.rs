@@ -206,12 +206,12 @@ mod tests {
     fn a_slow_reader_lives_and_one_that_stopped_does_not() {
         let (mut timer, state, clock) = timer();
         for _ in 0..3 {
-            state.set_blocked();
+            state.set_blocked(clock.now());
             timer.next_action(&state, false, false);
             clock.advance(Duration::from_secs(50));
             state.set_unblocked();
         }
-        state.set_blocked();
+        state.set_blocked(clock.now());
         assert!(matches!(timer.next_action(&state, true, false), TimerAction::SetTimer(_)));
         clock.advance(Duration::from_secs(61));
         assert_eq!(timer.next_action(&state, true, false), TimerAction::Close(Timeout::Write));

@@ -109,6 +109,11 @@ impl Connection {
         step(&mut nobody)
     }
 
+    /// What the socket has noted.
+    pub(super) const fn socket(&self) -> &SocketHandle {
+        &self.socket
+    }
+
     /// Closes the connection after this exchange.
     pub(super) const fn spend(&mut self) {
         self.spent = true;

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use crate::shares::ShareCounters;
 use crate::telemetry::metrics::Counter;
 
 /// What the client towards the origin counts. Clones share the counters.
@@ -16,6 +17,10 @@ pub struct UpstreamCounters {
     pub retries: Arc<Counter>,
     /// Requests that had to wait for a connection.
     pub waits: Arc<Counter>,
+    /// How the permits of connections are shared.
+    pub shares: ShareCounters,
+    /// Connections closed because too many interim responses came before a response.
+    pub interim: Arc<Counter>,
     /// Requests that found no connection: queue full, or waited too long.
     pub busy: Arc<Counter>,
     /// Requests that could not connect, in time or at all.

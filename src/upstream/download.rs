@@ -2,18 +2,20 @@
 
 use std::collections::VecDeque;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use hyper::body::Incoming;
+use parking_lot::Mutex;
 
 use super::checkout::Checkout;
 use super::trailers::without_forbidden_trailers;
 use crate::clock::Clock;
 use crate::semantics::body::BodyError;
+use crate::shares::{PauseWatch, PermitHolder};
 use crate::telemetry::metrics::Counter;
 
 /// The part of a body that arrived with its head.
@@ -74,22 +76,53 @@ fn poll_incoming<C: Checkout>(
 
 /// A response's body. Reading it to the end frees its connection; dropping it before closes the
 /// connection.
-pub(super) struct Download<C> {
+pub(super) struct Download<C: Checkout> {
     ready: VecDeque<Result<Frame<Bytes>, BodyError>>,
     body: Incoming,
-    checkout: Option<C>,
+    slot: Arc<DownloadSlot<C>>,
+    /// The connection was given back.
+    released: bool,
     // How long the origin may be silent; `None` where silence is normal.
     idle_timeout: Option<Duration>,
     silent: bool,
+    /// The size of the frame that the reader has now.
+    last: usize,
     clock: Clock,
     timeouts: Arc<Counter>,
     broken: Arc<Counter>,
+}
+
+/// Where the connection is while its response is read. It can be taken away while the reader
+/// pauses.
+struct DownloadSlot<C> {
+    checkout: Mutex<Option<C>>,
+    /// Whether the reader pauses: then nobody polls the body.
+    watch: PauseWatch,
+}
+
+impl<C: Checkout> PermitHolder for DownloadSlot<C> {
+    fn paused_for(&self, now: Instant) -> Option<Duration> {
+        self.watch.paused_for(now)
+    }
+
+    fn cut(&self) {
+        let mut checkout = self.checkout.lock();
+        // A reader that reads again polls the body, and must be woken by its connection.
+        let taken = if self.watch.is_paused() { checkout.take() } else { None };
+        drop(checkout);
+        drop(taken);
+    }
 }
 
 /// The origin was silent for too long in the middle of a body.
 #[derive(Debug, thiserror::Error)]
 #[error("the response's body fell silent")]
 struct BodyIdleTimeout;
+
+/// The reader paused while clients of another address waited for the connection.
+#[derive(Debug, thiserror::Error)]
+#[error("the response was not read while others waited for its connection")]
+struct ReaderPaused;
 
 /// What a [`Download`] needs besides its body.
 pub(super) struct DownloadSettings {
@@ -103,16 +136,26 @@ impl<C: Checkout> Download<C> {
     pub(super) fn new(
         ready: VecDeque<Result<Frame<Bytes>, BodyError>>,
         body: Incoming,
-        checkout: C,
+        mut checkout: C,
         settings: DownloadSettings,
     ) -> Self {
         let DownloadSettings { idle_timeout, clock, timeouts, broken } = settings;
+        let slot = Arc::new_cyclic(|slot: &Weak<DownloadSlot<C>>| {
+            if let Some(permits) = &checkout.state().permits {
+                let holder: Weak<dyn PermitHolder> = Weak::<DownloadSlot<C>>::clone(slot);
+                permits.watch(holder);
+            }
+            DownloadSlot { checkout: Mutex::new(Some(checkout)), watch: PauseWatch::default() }
+        });
+        slot.watch.pause(clock.now(), None);
         let mut this = Self {
             ready,
             body,
-            checkout: Some(checkout),
+            slot,
+            released: false,
             idle_timeout,
             silent: false,
+            last: 0,
             clock,
             timeouts,
             broken,
@@ -127,21 +170,29 @@ impl<C: Checkout> Download<C> {
     }
 
     fn release(&mut self) {
-        if let Some(checkout) = self.checkout.take() {
+        self.released = true;
+        if let Some(checkout) = self.slot.checkout.lock().take() {
             checkout.release();
         }
     }
 
     fn fail(&mut self) {
         self.broken.inc();
-        self.checkout = None;
+        self.close();
+    }
+
+    fn close(&mut self) {
+        self.released = true;
+        let checkout = self.slot.checkout.lock().take();
+        drop(checkout);
     }
 
     /// The origin is silent. The time counts from the first poll that had to wait, so that a slow
     /// client is not held against the origin.
     fn wait(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let mut checkout = self.slot.checkout.lock();
         let (Some(idle_timeout), Some(connection)) =
-            (self.idle_timeout, self.checkout.as_mut().and_then(C::connection))
+            (self.idle_timeout, checkout.as_mut().and_then(C::connection))
         else {
             return Poll::Pending;
         };
@@ -152,9 +203,47 @@ impl<C: Checkout> Download<C> {
         if connection.deadline.poll(&self.clock, cx).is_pending() {
             return Poll::Pending;
         }
+        drop(checkout);
         self.timeouts.inc();
-        self.checkout = None;
+        self.close();
         Poll::Ready(Some(Err(Box::new(BodyIdleTimeout))))
+    }
+
+    fn next_frame(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        if let Some(frame) = self.ready.pop_front() {
+            return Poll::Ready(Some(frame));
+        }
+        if self.released {
+            return Poll::Ready(None);
+        }
+        let polled = match &mut *self.slot.checkout.lock() {
+            Some(checkout) => poll_incoming(checkout, &mut self.body, cx),
+            None => {
+                self.released = true;
+                return Poll::Ready(Some(Err(Box::new(ReaderPaused))));
+            }
+        };
+        let Poll::Ready(frame) = polled else { return self.wait(cx) };
+        self.silent = false;
+        match frame {
+            None => {
+                self.release();
+                Poll::Ready(None)
+            }
+            Some(Ok(frame)) => {
+                if frame.is_trailers() || self.body.is_end_stream() {
+                    self.release();
+                }
+                Poll::Ready(Some(Ok(without_forbidden_trailers(frame))))
+            }
+            Some(Err(error)) => {
+                self.fail();
+                Poll::Ready(Some(Err(error.into())))
+            }
+        }
     }
 }
 
@@ -167,35 +256,20 @@ impl<C: Checkout> HttpBody for Download<C> {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = self.get_mut();
-        if let Some(frame) = this.ready.pop_front() {
-            return Poll::Ready(Some(frame));
+        if this.released {
+            return this.next_frame(cx);
         }
-        let Some(checkout) = &mut this.checkout else { return Poll::Ready(None) };
-        let frame = match poll_incoming(checkout, &mut this.body, cx) {
-            Poll::Pending => return this.wait(cx),
-            Poll::Ready(frame) => frame,
-        };
-        this.silent = false;
-        match frame {
-            None => {
-                this.release();
-                Poll::Ready(None)
-            }
-            Some(Ok(frame)) => {
-                if frame.is_trailers() || this.body.is_end_stream() {
-                    this.release();
-                }
-                Poll::Ready(Some(Ok(without_forbidden_trailers(frame))))
-            }
-            Some(Err(error)) => {
-                this.fail();
-                Poll::Ready(Some(Err(error.into())))
-            }
+        this.slot.watch.resume(this.clock.now(), std::mem::take(&mut this.last));
+        let polled = this.next_frame(cx);
+        if let Poll::Ready(Some(Ok(frame))) = &polled {
+            this.last = frame.data_ref().map_or(0, Bytes::len);
+            this.slot.watch.pause(this.clock.now(), None);
         }
+        polled
     }
 
     fn is_end_stream(&self) -> bool {
-        self.ready.is_empty() && self.checkout.is_none()
+        self.ready.is_empty() && self.released
     }
 
     fn size_hint(&self) -> SizeHint {

@@ -27,6 +27,9 @@ pub enum UpstreamError {
     /// The origin broke off, or what it sent is not HTTP.
     #[error("no valid response: {0}")]
     Broken(#[source] BodyError),
+    /// The origin sent too many interim responses (1xx) and no other.
+    #[error("too many interim responses (1xx) came before a response")]
+    InterimResponses,
     /// The request's own body broke off, so that the origin never got all of it.
     #[error("the request's body broke off: {0}")]
     RequestBody(#[source] BodyError),
@@ -40,7 +43,9 @@ impl UpstreamError {
             Self::Connect(_) | Self::ConnectTimeout => Reason::UpstreamUnreachable,
             Self::Busy => Reason::UpstreamBusy,
             Self::FirstByteTimeout => Reason::UpstreamTimeout,
-            Self::Unsent(_) | Self::Broken(_) => Reason::UpstreamProtocolError,
+            Self::Unsent(_) | Self::Broken(_) | Self::InterimResponses => {
+                Reason::UpstreamProtocolError
+            }
             Self::RequestBody(_) => Reason::BadRequest,
         }
     }
@@ -50,7 +55,25 @@ impl UpstreamError {
     pub const fn may_have_reached_origin(&self) -> bool {
         match self {
             Self::Connect(_) | Self::ConnectTimeout | Self::Busy | Self::Unsent(_) => false,
-            Self::FirstByteTimeout | Self::Broken(_) | Self::RequestBody(_) => true,
+            Self::FirstByteTimeout
+            | Self::Broken(_)
+            | Self::InterimResponses
+            | Self::RequestBody(_) => true,
+        }
+    }
+
+    /// What to say beside the reason, if it says too little.
+    #[must_use]
+    pub const fn detail(&self) -> Option<&'static str> {
+        match self {
+            Self::InterimResponses => Some("too many interim responses"),
+            Self::Connect(_)
+            | Self::ConnectTimeout
+            | Self::Busy
+            | Self::Unsent(_)
+            | Self::FirstByteTimeout
+            | Self::Broken(_)
+            | Self::RequestBody(_) => None,
         }
     }
 
@@ -59,7 +82,7 @@ impl UpstreamError {
             Self::Connect(_) | Self::ConnectTimeout => counters.unreachable.inc(),
             Self::Busy => counters.busy.inc(),
             Self::FirstByteTimeout => counters.timeouts.inc(),
-            Self::Unsent(_) | Self::Broken(_) => counters.broken.inc(),
+            Self::Unsent(_) | Self::Broken(_) | Self::InterimResponses => counters.broken.inc(),
             Self::RequestBody(_) => {}
         }
     }

@@ -25,6 +25,7 @@ use super::upload::{Upload, UploadProgress};
 use crate::clock::Clock;
 use crate::semantics::body::{Body, BodyError};
 use crate::semantics::media_type::is_event_stream;
+use crate::shares::Requester;
 
 /// A request that must not be sent twice takes only a connection that was in use a moment ago,
 /// because the origin is unlikely to close that one just now.
@@ -54,6 +55,8 @@ pub(super) struct Exchanger {
     pub(super) clock: Clock,
     pub(super) counters: UpstreamCounters,
     pub(super) first_byte_timeout: Duration,
+    /// The most bytes of a response's head, and of the interim responses before it, together.
+    pub(super) max_head_bytes: usize,
     pub(super) reuse_after_body: bool,
     pub(super) idle_timeout: Duration,
     pub(super) host: Option<HeaderValue>,
@@ -96,34 +99,39 @@ pub(super) async fn send(
     inner: &Exchanger,
     mut request: Request<Body>,
     choice: &ConnectionChoice,
+    requester: &Requester,
 ) -> Result<Response<Body>, UpstreamError> {
     normalise(&mut request);
     match choice {
         ConnectionChoice::Pooled if inner.may_share_after(&request) => {
-            exchange(inner, inner.pool.pooled().await?, request).await
+            exchange(inner, inner.pool.pooled(requester).await?, request).await
         }
         ConnectionChoice::Pooled | ConnectionChoice::LastUse => {
-            Box::pin(send_last(inner, request)).await
+            Box::pin(send_last(inner, request, requester)).await
         }
-        ConnectionChoice::Pinned(slot) => Box::pin(send_pinned(inner, slot, request)).await,
+        ConnectionChoice::Pinned(slot) => {
+            Box::pin(send_pinned(inner, slot, request, requester)).await
+        }
     }
 }
 
 async fn send_last(
     inner: &Exchanger,
     request: Request<Body>,
+    requester: &Requester,
 ) -> Result<Response<Body>, UpstreamError> {
-    exchange(inner, LastUse::new(inner.pool.pooled().await?), request).await
+    exchange(inner, LastUse::new(inner.pool.pooled(requester).await?), request).await
 }
 
 async fn send_pinned(
     inner: &Exchanger,
     slot: &Arc<PinSlot>,
     request: Request<Body>,
+    requester: &Requester,
 ) -> Result<Response<Body>, UpstreamError> {
-    match slot.checkout().await? {
+    match slot.checkout(requester).await? {
         Some(pinned) => exchange(inner, pinned, request).await,
-        None => send_last(inner, request).await,
+        None => send_last(inner, request, requester).await,
     }
 }
 
@@ -178,6 +186,28 @@ async fn exchange<C: Checkout>(
 
 /// Sends the request and waits for the head of the response.
 async fn attempt(
+    inner: &Exchanger,
+    connection: &mut Connection,
+    request: Request<Upload>,
+    progress: Option<&UploadProgress>,
+    now: Instant,
+) -> Result<Response<Incoming>, AttemptFailure> {
+    connection.socket().await_head(inner.max_head_bytes);
+    let result = poll_head(inner, connection, request, progress, now).await;
+    if connection.socket().end_head() && result.is_err() {
+        // SECURITY: hyper takes interim responses for as long as more of them are there, which
+        // would hold up all requests of this thread.
+        inner.counters.interim.inc();
+        return Err(AttemptFailure {
+            error: UpstreamError::InterimResponses,
+            unsent: None,
+            closed: false,
+        });
+    }
+    result
+}
+
+async fn poll_head(
     inner: &Exchanger,
     connection: &mut Connection,
     request: Request<Upload>,

@@ -1,13 +1,16 @@
 //! What a connection to the origin holds for as long as it counts towards a limit.
 
+use std::sync::Weak;
+
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::counters::CountGuard;
+use crate::shares::{FairPermit, PermitHolder};
 
 /// The permits of one connection: one of `max_connections`, and one of `max_pinned` if it belongs
 /// to a client.
 pub(super) struct Permits {
-    _connection: OwnedSemaphorePermit,
+    connection: FairPermit,
     _pin: Option<PinPermit>,
 }
 
@@ -18,8 +21,13 @@ pub(super) struct PinPermit {
 }
 
 impl Permits {
-    pub(super) const fn new(connection: OwnedSemaphorePermit, pin: Option<PinPermit>) -> Self {
-        Self { _connection: connection, _pin: pin }
+    pub(super) const fn new(connection: FairPermit, pin: Option<PinPermit>) -> Self {
+        Self { connection, _pin: pin }
+    }
+
+    /// Names what holds the connection, so that it can be cut for another peer's request.
+    pub(super) fn watch(&self, holder: Weak<dyn PermitHolder>) {
+        self.connection.watch(holder);
     }
 }
 

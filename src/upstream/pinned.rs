@@ -12,6 +12,7 @@ use super::counters::CountGuard;
 use super::error::UpstreamError;
 use super::permits::{Permits, PinPermit};
 use super::pool::{Pool, Sweep};
+use crate::shares::Requester;
 
 /// Where one client connection keeps its own connection to the origin between two requests.
 /// Dropping it closes that connection.
@@ -31,6 +32,7 @@ impl PinSlot {
     /// The client's own connection, or the permits for one. None: all pins are taken.
     pub(super) async fn checkout(
         self: &Arc<Self>,
+        requester: &Requester,
     ) -> Result<Option<PinnedConnection>, UpstreamError> {
         let idle = self.idle.lock().take();
         if let Some(mut state) = idle {
@@ -45,7 +47,7 @@ impl PinSlot {
             return Ok(None);
         };
         let pin = PinPermit::new(permit, CountGuard::up(&self.pool.counters.pinned));
-        let permits = Permits::new(self.pool.permit().await?, Some(pin));
+        let permits = Permits::new(self.pool.permit(requester).await?, Some(pin));
         Ok(Some(PinnedConnection { state: CheckoutState::new(permits), slot: Arc::clone(self) }))
     }
 }

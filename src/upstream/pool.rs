@@ -11,25 +11,27 @@ use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::Semaphore;
 
 use super::checkout::{Checkout, CheckoutState};
 use super::connection::Connection;
 use super::counters::{CountGuard, UpstreamCounters};
 use super::error::UpstreamError;
 use super::permits::Permits;
-use super::settings::UpstreamSettings;
+use super::settings::{UpstreamLimits, UpstreamSettings};
 use crate::clock::Clock;
+use crate::shares::{
+    Crowded, FairPermit, FairSemaphore, PauseWatch, PeerId, PermitHolder, Queues, Requester,
+    ShareSettings,
+};
 
 pub(super) struct Pool {
     // The most recently used at the back: a burst's extra connections age at the front.
     idle: Mutex<VecDeque<IdleConnection>>,
-    permits: Arc<Semaphore>,
+    permits: FairSemaphore,
     /// The client connections that may have a connection of their own.
     pins: Mutex<Vec<Weak<dyn Sweep>>>,
     pub(super) pin_permits: Arc<Semaphore>,
-    max_waiting: usize,
-    wait_timeout: Duration,
     keep_alive: Duration,
     clock: Clock,
     pub(super) counters: UpstreamCounters,
@@ -50,18 +52,23 @@ struct IdleConnection {
 impl Pool {
     pub(super) fn new(
         settings: &UpstreamSettings,
-        max_pinned: usize,
+        limits: UpstreamLimits,
         clock: Clock,
         counters: UpstreamCounters,
     ) -> Self {
+        let shares = ShareSettings {
+            permits: settings.max_connections,
+            max_waiting: settings.max_waiting,
+            wait: settings.wait_timeout,
+            stall: limits.stall,
+            queues: Queues::Always,
+        };
         Self {
             idle: Mutex::default(),
-            permits: Arc::new(Semaphore::new(settings.max_connections)),
+            permits: FairSemaphore::new(shares, clock.clone(), counters.shares.clone()),
             pins: Mutex::default(),
             // At least half of the connections stay for everybody.
-            pin_permits: Arc::new(Semaphore::new(max_pinned.min(settings.max_connections / 2))),
-            max_waiting: settings.max_waiting,
-            wait_timeout: settings.wait_timeout,
+            pin_permits: Arc::new(Semaphore::new(limits.pinned.min(settings.max_connections / 2))),
             keep_alive: settings.keep_alive,
             clock,
             counters,
@@ -70,33 +77,31 @@ impl Pool {
     }
 
     /// A permit for one connection. Waits for a bounded time in a bounded queue.
-    pub(super) async fn permit(&self) -> Result<OwnedSemaphorePermit, UpstreamError> {
-        match Arc::clone(&self.permits).try_acquire_owned() {
-            Ok(permit) => Ok(permit),
-            Err(_) => Box::pin(self.wait()).await,
+    pub(super) async fn permit(&self, requester: &Requester) -> Result<FairPermit, UpstreamError> {
+        let permit = match self.permits.try_acquire(requester.peer) {
+            Some(permit) => permit,
+            None => Box::pin(self.wait(requester.peer)).await?,
+        };
+        if let Some(upload) = &requester.upload {
+            let holder: Weak<dyn PermitHolder> = Arc::<PauseWatch>::downgrade(upload);
+            permit.watch(holder);
         }
+        Ok(permit)
     }
 
     /// A connection that goes back into the pool.
-    pub(super) async fn pooled(self: &Arc<Self>) -> Result<PooledConnection, UpstreamError> {
-        let permits = Permits::new(self.permit().await?, None);
+    pub(super) async fn pooled(
+        self: &Arc<Self>,
+        requester: &Requester,
+    ) -> Result<PooledConnection, UpstreamError> {
+        let permits = Permits::new(self.permit(requester).await?, None);
         Ok(PooledConnection { state: CheckoutState::new(permits), pool: Arc::clone(self) })
     }
 
-    async fn wait(&self) -> Result<OwnedSemaphorePermit, UpstreamError> {
-        let waiting = CountGuard::up(&self.counters.waiting);
-        // Checked after joining the queue, so that of several requests at once none exceeds the
-        // limit.
-        if self.counters.waiting.load(Ordering::Relaxed) > self.max_waiting {
-            return Err(UpstreamError::Busy);
-        }
+    async fn wait(&self, peer: PeerId) -> Result<FairPermit, UpstreamError> {
+        let _waiting = CountGuard::up(&self.counters.waiting);
         self.counters.waits.inc();
-        let turn =
-            tokio::time::timeout(self.wait_timeout, Arc::clone(&self.permits).acquire_owned())
-                .await;
-        drop(waiting);
-        // The semaphore is never closed; a queue that did not move is the one way to fail.
-        turn.ok().and_then(Result::ok).ok_or(UpstreamError::Busy)
+        self.permits.acquire(peer).await.map_err(|Crowded| UpstreamError::Busy)
     }
 
     /// The connection used last, if one has been idle for less than `max_age`.

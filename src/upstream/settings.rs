@@ -32,6 +32,8 @@ pub struct UpstreamSettings {
     pub wait_timeout: Duration,
     /// The largest head of a response, in bytes; at least 8192.
     pub max_header_bytes: usize,
+    /// The most bytes of interim responses (1xx) before a response.
+    pub max_interim_bytes: usize,
     /// The most headers of a response. 100 costs nothing; any other number costs an allocation for
     /// each response.
     pub max_headers: usize,
@@ -44,6 +46,16 @@ pub struct UpstreamSettings {
     pub user_agent: HeaderValue,
     /// PEM certificates of the authorities to trust for `https`, in place of the system's.
     pub ca_file: Option<PathBuf>,
+}
+
+/// The part of `[limits]` that concerns connections to the origin.
+#[derive(Clone, Copy, Debug)]
+pub struct UpstreamLimits {
+    /// The most connections that belong to one client each; they never take more than half of all.
+    pub pinned: usize,
+    /// How long a client may pause, in its request or in reading its response, while clients of
+    /// another address wait for its connection.
+    pub stall: Duration,
 }
 
 /// Where the origin listens: the parts of its URL.

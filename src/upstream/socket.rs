@@ -6,7 +6,7 @@ use std::io;
 use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU8, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering::Relaxed};
 use std::task::{Context, Poll};
 
 use parking_lot::Mutex;
@@ -32,6 +32,9 @@ struct SocketState {
     body: AtomicU8,
     /// The origin has answered before the request's body had been sent.
     early: AtomicBool,
+    /// One more than the bytes that may still come before the head of a response is there; 0 where
+    /// no head is awaited.
+    head_left: AtomicUsize,
 }
 
 /// How far the body of the request is.
@@ -69,6 +72,31 @@ impl SocketHandle {
     /// Whether the origin has answered before it had the whole request.
     pub(super) fn answered_early(&self) -> bool {
         self.0.early.load(Relaxed)
+    }
+
+    /// A request is sent: at most so many bytes come until the head of its response is there.
+    pub(super) fn await_head(&self, limit: usize) {
+        self.0.head_left.store(limit.saturating_add(1), Relaxed);
+    }
+
+    /// The head is there, or given up. Returns whether too many bytes have come instead of it.
+    pub(super) fn end_head(&self) -> bool {
+        self.0.head_left.swap(0, Relaxed) == 1
+    }
+
+    /// Fails if no more bytes may come before the head.
+    fn check_head(&self) -> io::Result<()> {
+        if self.0.head_left.load(Relaxed) == 1 {
+            return Err(io::Error::other("too many bytes came before a response"));
+        }
+        Ok(())
+    }
+
+    fn on_head_bytes(&self, count: usize) {
+        let left = self.0.head_left.load(Relaxed);
+        if left > 0 {
+            self.0.head_left.store(left.saturating_sub(count).max(1), Relaxed);
+        }
     }
 
     fn set_body(&self, state: RequestBodyState) {
@@ -166,6 +194,7 @@ impl AsyncRead for UpstreamSocket {
             this.handle.0.probe.store(false, Relaxed);
             this.probe()?;
         }
+        this.handle.check_head()?;
         let before = buf.filled().len();
         let polled = match &mut this.stream {
             Stream::Plain(stream) => Pin::new(stream).poll_read(cx, buf),
@@ -173,6 +202,7 @@ impl AsyncRead for UpstreamSocket {
         };
         if buf.filled().len() > before {
             this.handle.on_bytes();
+            this.handle.on_head_bytes(buf.filled().len() - before);
         }
         polled
     }

@@ -97,6 +97,7 @@ fn settings(address: SocketAddr) -> UpstreamSettings {
         max_waiting: 64,
         wait_timeout: Duration::from_secs(5),
         max_header_bytes: 256 * 1024,
+        max_interim_bytes: 64 * 1024,
         max_headers: 256,
         upgrades: ["websocket".into()].into(),
         reuse_after_body: true,
@@ -105,9 +106,11 @@ fn settings(address: SocketAddr) -> UpstreamSettings {
     }
 }
 
+const LIMITS: UpstreamLimits = UpstreamLimits { pinned: 4, stall: Duration::from_millis(200) };
+
 fn client(settings: UpstreamSettings) -> (Upstream, UpstreamCounters) {
     let counters = UpstreamCounters::default();
-    (Upstream::new(settings, 4, Clock::system(), counters.clone()).unwrap(), counters)
+    (Upstream::new(settings, LIMITS, Clock::system(), counters.clone()).unwrap(), counters)
 }
 
 fn request(method: Method, body: Body) -> Request<Body> {
@@ -357,7 +360,7 @@ fn a_client_can_be_set_up_outside_of_a_runtime() {
         client(UpstreamSettings { host: HostHeader::Upstream, ..settings(address) });
     assert_eq!(upstream.host().unwrap(), "127.0.0.1:1");
     let wrong = |settings| {
-        Upstream::new(settings, 4, Clock::system(), UpstreamCounters::default()).unwrap_err()
+        Upstream::new(settings, LIMITS, Clock::system(), UpstreamCounters::default()).unwrap_err()
     };
     assert!(matches!(
         wrong(UpstreamSettings { max_header_bytes: 100, ..settings(address) }),

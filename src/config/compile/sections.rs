@@ -39,6 +39,7 @@ pub fn watch(slot: &Setting<Period>, context: &mut CompileContext) -> Option<Dur
 /// `[listen]`.
 pub fn server(
     file: &file::ListenSection,
+    limits: &ConfigLimits,
     context: &mut CompileContext,
 ) -> Option<server::ServerSettings> {
     let networks = file.trusted_proxies.get().map_or(&[][..], |list| &list.0);
@@ -75,6 +76,7 @@ pub fn server(
         idle_timeout,
         body_timeout,
         write_timeout,
+        stall: limits.stall,
         max_streams: u32::try_from(streams).unwrap_or(u32::MAX),
         drain,
     })
@@ -269,10 +271,12 @@ pub fn limits(file: &file::LimitsSection, context: &mut CompileContext) -> Confi
         waiters: context.count(&file.waiters, 1, 10_000_000),
         wait: context.period(&file.wait, MS, HOUR),
         mutations: context.count(&file.mutations, 1, 1_000_000),
+        stall: context.period(&file.stall, MS, HOUR),
         variants: context.count(&file.variants, 1, 1024),
         stale: context.period(&file.stale, Duration::ZERO, 30 * DAY),
         ranges: context.count(&file.ranges, 1, 256),
         range_fill: context.size(&file.range_fill, 0, u64::MAX),
+        range_factor: context.count(&file.range_factor, 1, 1_000_000) as u64,
         refreshes: context.count(&file.refreshes, 1, 1_000_000),
         shadow_keys: context.count(&file.shadow_keys, 1, 10_000_000),
         pinned: context.count(&file.pinned, 0, 100_000),

@@ -45,6 +45,7 @@ pub fn upstream(
     let upgrades = file.upgrades.get().map(|list| context.names(&list.0, protocol));
     let user_agent = user_agent(&file.user_agent, context);
     let header_bytes = context.size(&file.max_header_bytes, 8 * KIB, 16 * MIB);
+    let interim_bytes = context.size(&file.max_interim_bytes, KIB, 16 * MIB);
     let settings = upstream::UpstreamSettings {
         connect_timeout: context.period(&file.connect_timeout, MS, HOUR),
         first_byte_timeout: context.period(&file.first_byte_timeout, MS, DAY),
@@ -55,6 +56,7 @@ pub fn upstream(
         max_waiting: context.count(&file.max_waiting, 0, 1_000_000),
         wait_timeout: context.period(&file.wait_timeout, MS, HOUR),
         max_header_bytes: usize::try_from(header_bytes).unwrap_or(usize::MAX),
+        max_interim_bytes: usize::try_from(interim_bytes).unwrap_or(usize::MAX),
         max_headers: context.count(&file.max_headers, 10, 10_000),
         upgrades: upgrades?.into(),
         reuse_after_body: *file.reuse_after_body.get()?,

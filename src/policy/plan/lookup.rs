@@ -198,6 +198,12 @@ impl Lookup<'_> {
         &self.host
     }
 
+    /// The headers of the request.
+    #[must_use]
+    pub const fn headers(&self) -> &HeaderMap {
+        self.request.headers
+    }
+
     /// The path in normal form.
     #[must_use]
     pub fn path(&self) -> &str {

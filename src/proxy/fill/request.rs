@@ -23,6 +23,7 @@ use crate::proxy::active_config::ActiveConfig;
 use crate::proxy::context::{LookupContext, RequestContext, refusal_key, shared_client};
 use crate::semantics::body::Body;
 use crate::semantics::vary::VarySpec;
+use crate::shares::PeerId;
 use crate::upstream::UpstreamError;
 
 /// A stored response that no hard purge has touched, and that may not be served as it is. The
@@ -105,6 +106,8 @@ pub(crate) struct FillRequest {
     pub(crate) carries_credential: bool,
     /// Whether the key holds the whole credential of a client that has one.
     pub(crate) has_owner: bool,
+    /// Whose share it counts for.
+    pub(crate) peer: PeerId,
     /// What is stored already, and what the origin may confirm to this caller.
     pub(crate) stale: Option<StaleCandidate>,
     /// What is stored already and fresh, and nothing shows that this caller may have it.
@@ -135,6 +138,7 @@ impl FillRequest {
             withheld_credential: lookup.withheld_credential(),
             withholds: lookup.withholds_anything(),
             has_owner: lookup.has_owner(),
+            peer: context.config.rules.client_address.share(lookup.headers(), &context.peer),
             stale: reason.stale,
             for_others: reason.for_others,
         }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::{Request, Response};
-use tokio::sync::{OwnedSemaphorePermit, oneshot};
+use tokio::sync::oneshot;
 
 use crate::coherence::{PendingMutation, PurgeKind};
 use crate::policy::plan::Mutation;
@@ -15,6 +15,7 @@ use crate::proxy::mutation::new_rules::{MutationContext, NewRulePurges};
 use crate::proxy::post_response::{PendingPost, store_post_response};
 use crate::proxy::resources::Resources;
 use crate::semantics::body::Body;
+use crate::shares::{FairPermit, Requester};
 use crate::telemetry::events::{EventKind, PurgeEvent, truncate};
 use crate::telemetry::hot_tags::TagEvent;
 use crate::upstream::{ConnectionChoice, UpstreamError};
@@ -35,11 +36,12 @@ pub(super) enum MutationResult {
 pub(super) struct MutationRequest {
     pub(super) request: Request<Body>,
     pub(super) choice: ConnectionChoice,
+    pub(super) requester: Requester,
     pub(super) mutation: Mutation,
     pub(super) context: MutationContext,
     pub(super) host: String,
     pub(super) post: Option<PendingPost>,
-    pub(super) permit: OwnedSemaphorePermit,
+    pub(super) permit: FairPermit,
 }
 
 /// Carries out a mutation. The result goes to its client, if that still waits.
@@ -48,8 +50,16 @@ pub(super) async fn run_mutation(
     request: MutationRequest,
     sender: oneshot::Sender<MutationResult>,
 ) {
-    let MutationRequest { request, choice, mut mutation, context, host, post, permit: _permit } =
-        request;
+    let MutationRequest {
+        request,
+        choice,
+        requester,
+        mut mutation,
+        context,
+        host,
+        post,
+        permit: _permit,
+    } = request;
     let (coherence, clock) = (&resources.coherence, &resources.clock);
     let mark_for = context.config.settings.mark_for;
     let guarded = mutation.guard == MutationGuard::Bypass;
@@ -66,7 +76,8 @@ pub(super) async fn run_mutation(
         let _ = sender.send(MutationResult::Refused);
         return;
     };
-    let sending = resources.origin.send_on(&choice, request, &context.config.table, None);
+    let sending =
+        resources.origin.send_on(&choice, &requester, request, &context.config.table, None);
     let result = match renew_while(resources, &context, sending, &mut pending).await {
         Ok(response) if response.status().is_client_error() => {
             tracked.refused();
