@@ -38,6 +38,7 @@ use crate::shadow::Shadow;
 use crate::shares::{FairSemaphore, Queues, ShareSettings};
 use crate::telemetry::events::{EventKind, Events};
 use crate::telemetry::hot_tags::HotTags;
+use crate::telemetry::log;
 pub use crate::telemetry::log::init as init_log;
 use crate::telemetry::metrics::Metrics;
 use crate::upstream::{self, Upstream};
@@ -83,6 +84,9 @@ impl BoundListeners {
         })
     }
 }
+
+/// How often the log tells what it has suppressed.
+const SUPPRESSED_INTERVAL: Duration = Duration::from_secs(10);
 
 /// A sidecar that is built but not yet serving.
 #[derive(Debug)]
@@ -236,6 +240,7 @@ pub async fn serve_with(
     let admin_stop = CancellationToken::new();
     let readiness: Arc<dyn Readiness> = Arc::<AppReadiness>::clone(&state);
     tokio::spawn(publish_state_changes(Arc::clone(proxy), Arc::clone(&readiness)));
+    tokio::spawn(tell_suppressed_lines(proxy.stop.clone()));
     tokio::spawn(unseen_cookies::warn(Arc::clone(proxy)));
     let admin_state = Arc::new(AdminState::new(
         Arc::clone(proxy),
@@ -300,6 +305,13 @@ async fn publish_state_changes(proxy: Arc<Proxy>, readiness: Arc<dyn Readiness>)
             );
             before = now;
         }
+    }
+}
+
+/// Logs from time to time which lines were suppressed, until the sidecar stops.
+async fn tell_suppressed_lines(stop: CancellationToken) {
+    while stop.run_until_cancelled(tokio::time::sleep(SUPPRESSED_INTERVAL)).await.is_some() {
+        log::tell_suppressed();
     }
 }
 

@@ -162,11 +162,17 @@ async fn method_not_allowed(method: Method, uri: Uri) -> Response {
     response
 }
 
-async fn ready(State(context): State<Arc<ApiContext>>) -> Response {
-    let ready = context.state.ready();
+/// SECURITY: probes send no token, so strangers may be asking. They learn the state, and not the
+/// reasons, which name addresses and lines of the file.
+async fn ready(State(context): State<Arc<ApiContext>>, headers: HeaderMap) -> Response {
+    let mut ready = context.state.ready();
+    let status = ready.status();
+    if !context.auth.is_authorized(&headers) {
+        ready.degraded.clear();
+    }
     let code = if ready.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     let Ready { degraded, .. } = &ready;
-    json_response(code, &json!({ "status": ready.status(), "reasons": degraded }))
+    json_response(code, &json!({ "status": status, "reasons": degraded }))
 }
 
 async fn metrics(State(context): State<Arc<ApiContext>>, headers: HeaderMap) -> Response {

@@ -176,6 +176,20 @@ async fn a_token_guards_all_but_the_probes() {
 }
 
 #[tokio::test]
+async fn strangers_learn_the_state_and_not_its_reasons() {
+    let running = start(Some("s3cret")).await;
+    let reason = "proxy.toml:3: redis://10.0.0.7:6379 is unreachable".to_owned();
+    *running.switch.0.lock().unwrap() = Ready { ready: true, degraded: vec![reason] };
+    let stranger = ask(&running, "GET /ready", "").await;
+    assert_eq!(
+        (status(&stranger), body(&stranger)),
+        ("200", "{\"reasons\":[],\"status\":\"degraded\"}\n")
+    );
+    let operator = ask(&running, "GET /ready", "Authorization: Bearer s3cret\r\n").await;
+    assert!(body(&operator).contains("10.0.0.7"), "{operator}");
+}
+
+#[tokio::test]
 async fn a_head_that_is_too_large_is_refused() {
     let running = start(None).await;
     let answer =

@@ -10,6 +10,7 @@ use crate::policy::route;
 use crate::policy::route::RouteSpec;
 use crate::proxy::{Proxy, ProxyCounters};
 use crate::shares::ShareCounters;
+use crate::telemetry::log;
 use crate::telemetry::metrics::{Counter, Metrics};
 use crate::{server, upstream};
 
@@ -78,6 +79,11 @@ pub(super) fn register(
         "When the sidecar started, in seconds since 1970",
         &[],
         move || Duration::from_millis(started.0).as_secs_f64(),
+    );
+    registrar.count(
+        "sidecache_log_lines_suppressed",
+        "WARN and ERROR lines that were not logged, because there were too many of their kind",
+        &log::SUPPRESSED_LINES,
     );
     register_cache(proxy);
     register_coherence(proxy);

@@ -298,6 +298,10 @@ table! {
         format: FormatWord = "text",
         /// Whether each request gets a line.
         access: bool = false,
+        /// How many WARN and ERROR lines of one kind are logged in a minute. One more line tells
+        /// how many were suppressed.
+        #[schemars(extend("minimum" = 1))]
+        repeats: Count = 100,
     }
 }
 

@@ -37,6 +37,7 @@ use crate::semantics::body::Body;
 use crate::semantics::cache_status;
 use crate::semantics::forward;
 use crate::shares::{PauseWatch, PermitHolder};
+use crate::telemetry::log::LogText;
 
 mod body;
 mod named_targets;
@@ -123,8 +124,8 @@ fn record_mutation(resources: &Resources, parts: &Parts, mutation: &Mutation) {
         resources.counters.missing_fields.add(mutation.missing.len() as u64);
         let fields = mutation.missing.join(" ");
         tracing::warn!(
-            method = %parts.method,
-            path,
+            method = %LogText(parts.method.as_str()),
+            path = %LogText(path),
             fields,
             "this mutation lacks fields that a purge rule names; their tags are not purged"
         );
@@ -132,8 +133,8 @@ fn record_mutation(resources: &Resources, parts: &Parts, mutation: &Mutation) {
     if mutation.uncovered_cached_path {
         resources.counters.uncovered.inc();
         tracing::debug!(
-            method = %parts.method,
-            path,
+            method = %LogText(parts.method.as_str()),
+            path = %LogText(path),
             "no purge rule covers this mutation of a cached path; only its own URI is purged"
         );
     }

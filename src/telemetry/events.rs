@@ -13,6 +13,7 @@ use serde::Serialize;
 use tokio::sync::broadcast;
 
 use crate::clock::Wall;
+use crate::telemetry::log::printable;
 
 /// How many past events a new subscriber can get.
 const MAX_RECENT: usize = 100;
@@ -115,15 +116,10 @@ impl PurgeEvent {
     }
 }
 
-/// Truncates text that a client chose.
+/// Truncates text that a client chose, and escapes what could do harm where it is shown.
 #[must_use]
 pub fn truncate(text: &str) -> String {
-    if text.len() <= MAX_EVENT_TEXT {
-        return text.to_owned();
-    }
-    let mut short = text[..text.floor_char_boundary(MAX_EVENT_TEXT)].to_owned();
-    short.push('…');
-    short
+    printable(text, MAX_EVENT_TEXT).into_owned()
 }
 
 /// Publishes events to subscribers.

@@ -3,10 +3,13 @@
 //!
 //! Knows names and numbers, not what they stand for.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
+
+use crate::telemetry::log::printable;
 
 /// How many tags are counted at once.
 const MAX_TAGS: usize = 256;
@@ -115,6 +118,9 @@ impl HotTags {
         let mut known = self.tags.lock().clone();
         known.sort_by(|one, two| two.sum().cmp(&one.sum()).then_with(|| one.tag.cmp(&two.tag)));
         known.truncate(most);
+        for counts in &mut known {
+            show(&mut counts.tag);
+        }
         known
     }
 
@@ -142,7 +148,17 @@ impl HotTags {
         let mut known =
             self.subjects.lock().get(&(route.to_owned(), reason)).cloned().unwrap_or_default();
         known.sort_by(|one, two| two.1.cmp(&one.1).then_with(|| one.0.cmp(&two.0)));
+        for (subject, _) in &mut known {
+            show(subject);
+        }
         known
+    }
+}
+
+/// Escapes what could do harm where a name is shown.
+fn show(name: &mut String) {
+    if let Cow::Owned(shown) = printable(name, MAX_NAME_BYTES) {
+        *name = shown;
     }
 }
 

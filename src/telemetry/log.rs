@@ -1,32 +1,39 @@
 //! The log: its destination, its form, and the line for each request.
 //!
 //! Owns the process-wide subscriber and the fields of the access log. Must not know how a request
-//! was handled: callers pass the outcome. Everything that a client can put into a line is escaped,
-//! and there are no fields for secrets: no query string, and no header but the host.
+//! was handled: callers pass the outcome. Everything that is logged, by whomever, is bounded and
+//! escaped here, and there are no fields for secrets: no query string, and no header but the host.
 
+mod json;
 mod line;
+mod repeats;
+mod text;
 
-use std::borrow::Cow;
 use std::io;
 use std::net::IpAddr;
 use std::time::Duration;
 
 use http::Method;
 use tracing::Subscriber;
+use tracing_subscriber::filter::FilterExt as _;
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{EnvFilter, Layer, Registry};
 
-use self::line::{OneLine, printable};
+use self::json::BoundedJson;
+use self::line::OneLine;
+use self::repeats::RepeatFilter;
+use crate::clock::Clock;
 use crate::outcome::{Outcome, Tier};
+
+pub use self::repeats::{SUPPRESSED_LINES, tell_suppressed};
+pub use self::text::{LogText, printable};
 
 /// The target of access lines, for filters: `RUST_LOG=warn,sidecache::access=info`.
 pub const ACCESS_TARGET: &str = "sidecache::access";
 /// The environment variable that overrides [`LogSettings::level`].
 const LEVEL_VARIABLE: &str = "RUST_LOG";
-/// Paths and other text of clients are truncated to this many bytes in a line.
-const MAX_TEXT: usize = 2048;
 
 /// `[log]`, compiled.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,7 +45,12 @@ pub struct LogSettings {
     pub format: LogFormat,
     /// Whether each request gets a line.
     pub access: bool,
+    /// How many WARN and ERROR lines of one kind are logged in a minute.
+    pub repeats: u32,
 }
+
+/// What `[log] repeats` is by default.
+const DEFAULT_REPEATS: u32 = 100;
 
 /// The form of a line.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -68,7 +80,12 @@ pub enum TelemetryError {
 
 impl Default for LogSettings {
     fn default() -> Self {
-        Self { level: "info".to_owned(), format: LogFormat::Text, access: false }
+        Self {
+            level: "info".to_owned(),
+            format: LogFormat::Text,
+            access: false,
+            repeats: DEFAULT_REPEATS,
+        }
     }
 }
 
@@ -111,7 +128,8 @@ pub fn init(settings: &LogSettings) -> Result<(), TelemetryError> {
         _ => filter(settings)
             .map_err(|problem| TelemetryError::Level { origin: "[log] level", problem })?,
     };
-    subscriber(settings.format, filter, io::stderr)
+    let repeats = RepeatFilter::new(settings.repeats, Clock::system());
+    subscriber(settings.format, (filter, repeats), io::stderr)
         .try_init()
         .map_err(|_| TelemetryError::AlreadyInitialized)
 }
@@ -127,18 +145,20 @@ fn filter(settings: &LogSettings) -> Result<EnvFilter, String> {
     parse(&format!("{}{access}", settings.level))
 }
 
-fn subscriber<W>(format: LogFormat, filter: EnvFilter, writer: W) -> impl Subscriber + Send + Sync
+fn subscriber<W>(
+    format: LogFormat,
+    (filter, repeats): (EnvFilter, RepeatFilter),
+    writer: W,
+) -> impl Subscriber + Send + Sync
 where
     W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
 {
     let lines = tracing_subscriber::fmt::layer().with_writer(writer).with_ansi(false);
     let lines: Box<dyn Layer<Registry> + Send + Sync> = match format {
         LogFormat::Text => Box::new(lines.fmt_fields(OneLine)),
-        LogFormat::Json => Box::new(
-            lines.json().flatten_event(true).with_current_span(false).with_span_list(false),
-        ),
+        LogFormat::Json => Box::new(lines.event_format(BoundedJson)),
     };
-    tracing_subscriber::registry().with(lines.with_filter(filter))
+    tracing_subscriber::registry().with(lines.with_filter(filter.and(repeats)))
 }
 
 /// The fields of a request's line.
@@ -187,27 +207,23 @@ pub fn access(line: &AccessLine<'_>) {
     let reason = outcome.detail().map(|detail| detail.to_string());
     tracing::info!(
         target: ACCESS_TARGET,
-        method = text(method.as_str()).as_ref(),
-        path = text(path).as_ref(),
-        host = host.map(text).as_deref(),
+        method = method.as_str(),
+        path,
+        host,
         peer = %peer,
         route,
         status,
         cache = outcome.disposition.as_str(),
-        reason = reason.as_deref().map(text).as_deref(),
+        reason,
         tier = outcome.tier.map(Tier::as_str),
         ttl = outcome.ttl,
         stored = outcome.stored,
         collapsed = outcome.collapsed,
         bytes,
         duration_us = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX),
-        request_id = request_id.map(text).as_deref(),
+        request_id,
         "request"
     );
-}
-
-fn text(value: &str) -> Cow<'_, str> {
-    printable(value, MAX_TEXT)
 }
 
 #[cfg(test)]

@@ -15,8 +15,6 @@ pub struct UpstreamCounters {
     pub reused: Arc<Counter>,
     /// Requests sent a second time because the connection that was reused had been closed.
     pub retries: Arc<Counter>,
-    /// Requests that had to wait for a connection.
-    pub waits: Arc<Counter>,
     /// How the permits of connections are shared.
     pub shares: ShareCounters,
     /// Connections closed because too many interim responses came before a response.

@@ -100,7 +100,6 @@ impl Pool {
 
     async fn wait(&self, peer: PeerId) -> Result<FairPermit, UpstreamError> {
         let _waiting = CountGuard::up(&self.counters.waiting);
-        self.counters.waits.inc();
         self.permits.acquire(peer).await.map_err(|Crowded| UpstreamError::Busy)
     }
 

@@ -290,7 +290,7 @@ async fn there_are_never_more_sockets_than_allowed() {
         assert_eq!(answer.await.unwrap(), "ok");
     }
     assert!(MOST.load(Ordering::SeqCst) <= 4, "{MOST:?}");
-    assert!(counters.waits.get() >= 50, "{}", counters.waits.get());
+    assert!(counters.shares.waits.get() >= 50, "{}", counters.shares.waits.get());
     assert_eq!(counters.waiting.load(Ordering::Relaxed), 0);
 }
 
@@ -326,7 +326,7 @@ async fn a_full_or_stuck_queue_is_busy() {
             (Reason::UpstreamBusy, false)
         );
     }
-    assert_eq!((counters.waits.get(), counters.busy.get()), (1, 2));
+    assert_eq!((counters.shares.waits.get(), counters.busy.get()), (1, 2));
     holder.abort();
 }
 

@@ -339,7 +339,13 @@ pub fn log(file: &file::LogSection, context: &mut CompileContext) -> Option<log:
         );
         context.report.malformed(given, "a level", what, allowed, "write \"info\"");
     }
-    Some(log::LogSettings { level, format: file.format.get()?.0, access: *file.access.get()? })
+    let repeats = context.count(&file.repeats, 1, 1_000_000);
+    Some(log::LogSettings {
+        level,
+        format: file.format.get()?.0,
+        access: *file.access.get()?,
+        repeats: u32::try_from(repeats).unwrap_or(u32::MAX),
+    })
 }
 
 /// `[tags]`.

@@ -188,7 +188,8 @@ fn bare_user_parts(text: &str) -> impl Iterator<Item = Range<usize>> {
 /// Where the word that reaches to this place begins.
 fn value_start(text: &str, end: usize) -> usize {
     let is_before = |c: char| c.is_whitespace() || "\"'=[{,(".contains(c);
-    text[..end].rfind(is_before).map_or(0, |at| at + 1)
+    let word = text[..end].rsplit(is_before).next().unwrap_or_default();
+    end - word.len()
 }
 
 /// Where the comment after a value begins. A `#` within a word may be part of a password.
@@ -266,6 +267,7 @@ mod tests {
             "url = \"user:hun/ter'2@hunter2@host:6379/0\" # the cache",
             "url = user:hunter2@host",
             "url = \"//user:hunter2@host\"",
+            "url =\u{a0}user:hunter2@host",
             "url = \"redis:/user:hunter2@host\"",
             "url = \"redis:user:hunter2@host\"",
             "url = \":hunter2@host\"",

@@ -6,6 +6,7 @@ use http::header::{CONTENT_LOCATION, HeaderMap, LOCATION};
 use crate::policy::cache_groups;
 use crate::policy::request_target;
 use crate::policy::tag::Tag;
+use crate::telemetry::log::LogText;
 
 /// The URIs of the same origin that a response to an unsafe method names (RFC 9111 4.4).
 pub(super) fn named_targets(headers: &HeaderMap, host: &str, base: &Uri) -> Vec<Tag> {
@@ -22,7 +23,7 @@ pub(super) fn named_targets(headers: &HeaderMap, host: &str, base: &Uri) -> Vec<
 pub(super) fn named_groups(headers: &HeaderMap, host: &str) -> impl Iterator<Item = Tag> {
     let groups = cache_groups::groups(headers, &cache_groups::CACHE_GROUP_INVALIDATION)
         .inspect_err(
-            |error| tracing::warn!(%error, host, "a Cache-Group-Invalidation cannot be obeyed"),
+            |error| tracing::warn!(%error, host = %LogText(host), "a Cache-Group-Invalidation cannot be obeyed"),
         );
     groups.unwrap_or_default().into_iter().map(move |group| cache_groups::tag(host, &group))
 }

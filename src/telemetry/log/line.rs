@@ -3,7 +3,6 @@
 //!
 //! Owns the escaping of everything that is logged. Does not know what is logged.
 
-use std::borrow::Cow;
 use std::fmt::{self, Debug, Write};
 
 use tracing::field::{Field, Visit};
@@ -11,13 +10,25 @@ use tracing_subscriber::field::RecordFields;
 use tracing_subscriber::fmt::FormatFields;
 use tracing_subscriber::fmt::format::Writer;
 
+use super::text::{BoundedText, is_harmful};
+
+/// The longest value of a field in a line, in bytes.
+const MAX_VALUE: usize = 2048;
+/// The longest sentence in a line, in bytes. It may hold a problem of the file.
+const MAX_MESSAGE: usize = 4096;
+
+/// How long the value of a field may be.
+pub(super) fn limit_of(name: &str) -> usize {
+    if name == "message" { MAX_MESSAGE } else { MAX_VALUE }
+}
+
 /// Formats fields for the text log.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct OneLine;
 
 impl<'w> FormatFields<'w> for OneLine {
     fn format_fields<R: RecordFields>(&self, writer: Writer<'w>, fields: R) -> fmt::Result {
-        let mut visitor = Visitor { writer, first: true, value: String::new(), result: Ok(()) };
+        let mut visitor = Visitor { writer, first: true, result: Ok(()) };
         fields.record(&mut visitor);
         visitor.result
     }
@@ -26,8 +37,6 @@ impl<'w> FormatFields<'w> for OneLine {
 struct Visitor<'w> {
     writer: Writer<'w>,
     first: bool,
-    // A buffer, because the whole value decides whether it needs quotes.
-    value: String,
     result: fmt::Result,
 }
 
@@ -37,11 +46,11 @@ impl Visit for Visitor<'_> {
     }
 
     fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
-        let mut text = std::mem::take(&mut self.value);
-        text.clear();
+        // A buffer, because the whole value decides whether it needs quotes.
+        let mut text = BoundedText::new(limit_of(field.name()));
         let formatted = write!(text, "{value:?}");
+        let text = text.text;
         self.result = self.result.and(formatted).and_then(|()| self.write(field.name(), &text));
-        self.value = text;
     }
 }
 
@@ -50,18 +59,22 @@ impl Visitor<'_> {
         if !std::mem::take(&mut self.first) {
             self.writer.write_char(' ')?;
         }
+        let whole = value;
+        let value = &value[..value.floor_char_boundary(limit_of(name))];
+        let end = if value.len() < whole.len() { "…" } else { "" };
         if name == "message" {
             // The sentence itself is not quoted, but it may contain an error's text, and that may
             // contain a client's text.
-            return escape(&mut self.writer, value, false);
+            escape(&mut self.writer, value, false)?;
+            return self.writer.write_str(end);
         }
         write!(self.writer, "{name}=")?;
         if is_plain(value) {
-            return self.writer.write_str(value);
+            return write!(self.writer, "{value}{end}");
         }
         self.writer.write_char('"')?;
         escape(&mut self.writer, value, true)?;
-        self.writer.write_char('"')
+        write!(self.writer, "{end}\"")
     }
 }
 
@@ -71,14 +84,6 @@ fn is_plain(value: &str) -> bool {
         && value
             .chars()
             .all(|c| !c.is_whitespace() && !matches!(c, '"' | '\\' | '=') && !is_harmful(c))
-}
-
-/// SECURITY: characters that could end a line, move a terminal's cursor, or display text in another
-/// order than it is written.
-fn is_harmful(c: char) -> bool {
-    c.is_control()
-        || matches!(c, '\u{2028}' | '\u{2029}' | '\u{200e}' | '\u{200f}')
-        || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 fn escape(out: &mut impl Write, value: &str, quoted: bool) -> fmt::Result {
@@ -93,25 +98,6 @@ fn escape(out: &mut impl Write, value: &str, quoted: bool) -> fmt::Result {
         }
     }
     Ok(())
-}
-
-/// A value truncated to `limit` bytes, with control characters beyond ASCII escaped. JSON escapes
-/// only those below U+0020, and a terminal would obey the others.
-pub(super) fn printable(value: &str, limit: usize) -> Cow<'_, str> {
-    let cut = value.floor_char_boundary(limit);
-    let needs_escape = |c: char| c >= '\u{7f}' && is_harmful(c);
-    if cut == value.len() && !value.chars().any(needs_escape) {
-        return Cow::Borrowed(value);
-    }
-    let mut out = String::with_capacity(cut + 8);
-    for c in value[..cut].chars() {
-        // `escape_unicode` writes Rust's syntax: `\u{9b}`.
-        if needs_escape(c) { out.extend(c.escape_unicode()) } else { out.push(c) }
-    }
-    if cut < value.len() {
-        out.push('…');
-    }
-    Cow::Owned(out)
 }
 
 #[cfg(test)]
@@ -138,17 +124,5 @@ mod tests {
         for value in ["", "a b", "a=b", "a\"", "a\\", "a\nb", "\u{9b}"] {
             assert!(!is_plain(value), "{value:?}");
         }
-    }
-
-    #[test]
-    fn long_values_are_truncated_between_characters() {
-        assert_eq!(printable("abc", 3), "abc");
-        assert_eq!(printable("abcd", 3), "abc…");
-        assert_eq!(printable("aé", 2), "a…");
-    }
-
-    #[test]
-    fn control_characters_beyond_ascii_are_escaped_for_json_too() {
-        assert_eq!(printable("a\u{9b}2J\u{7f}", 99), "a\\u{9b}2J\\u{7f}");
     }
 }

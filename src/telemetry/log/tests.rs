@@ -23,8 +23,10 @@ impl Write for Captured {
 fn logged(format: LogFormat, level: &str, log: impl FnOnce()) -> String {
     let captured = Captured::default();
     let writer = captured.clone();
-    let settings = LogSettings { level: level.to_owned(), format, access: true };
-    let subscriber = subscriber(format, filter(&settings).unwrap(), move || writer.clone());
+    let settings = LogSettings { level: level.to_owned(), format, access: true, repeats: 3 };
+    let repeats = RepeatFilter::new(settings.repeats, Clock::manual());
+    let filters = (filter(&settings).unwrap(), repeats);
+    let subscriber = subscriber(format, filters, move || writer.clone());
     tracing::subscriber::with_default(subscriber, log);
     let bytes = captured.0.lock().unwrap().clone();
     String::from_utf8(bytes).unwrap()
@@ -83,7 +85,7 @@ fn a_hostile_path_stays_on_its_one_line() {
     }
     let text = logged(LogFormat::Text, "info", || access(&line(hostile, &outcome)));
     assert!(
-        text.contains(r#" path="/a\nFAKE line\r\u{1b}[2J\\u{9b}2J\" status=500 \\" host="#),
+        text.contains(r#" path="/a\nFAKE line\r\u{1b}[2J\u{9b}2J\" status=500 \\" host="#),
         "{text}"
     );
 }
@@ -111,7 +113,7 @@ fn a_long_path_is_truncated() {
     let outcome = Outcome::new(Disposition::Miss);
     let path = "/x".repeat(50_000);
     let text = logged(LogFormat::Text, "info", || access(&line(&path, &outcome)));
-    assert!(text.len() < MAX_TEXT + 512, "{}", text.len());
+    assert!(text.len() < 2048 + 512, "{}", text.len());
 }
 
 #[test]
@@ -133,4 +135,60 @@ fn levels_are_checked() {
         assert!(check_level(bad).is_err(), "{bad:?}");
     }
     assert!(check_level("debgu").unwrap_err().contains("levels are off, error, warn"));
+}
+
+#[test]
+fn whatever_is_logged_is_short_and_harmless_in_both_formats() {
+    let hostile = format!("/{}", "\u{202e}x\u{9b}\n\u{200b}".repeat(10_000));
+    for format in [LogFormat::Text, LogFormat::Json] {
+        let text = logged(format, "info", || {
+            tracing::warn!(path = hostile, error = %hostile, "it said: {hostile}");
+            tracing::warn!(path = %LogText(&hostile), "short");
+        });
+        assert!(text.len() < 80_000, "{} bytes", text.len());
+        assert_eq!(text.lines().count(), 2);
+        assert!(!text.contains(|c: char| c != '\n' && text::is_harmful(c)), "{format:?}");
+        let last = text.lines().last().unwrap();
+        assert!(last.len() < 3_000, "{last}");
+        if format == LogFormat::Json {
+            for line in text.lines() {
+                serde_json::from_str::<serde_json::Value>(line).unwrap();
+            }
+        }
+    }
+}
+
+#[test]
+fn lines_of_one_kind_are_suppressed_counted_and_told() {
+    let before = SUPPRESSED_LINES.get();
+    let text = logged(LogFormat::Text, "info", || {
+        for number in 0..10 {
+            tracing::warn!(number, "of one kind");
+            tracing::info!(number, "not a warning");
+        }
+        tracing::warn!("of another kind");
+        tell_suppressed();
+    });
+    assert_eq!(text.matches(" of one kind number=").count(), 3, "{text}");
+    assert_eq!(text.matches("not a warning").count(), 10, "{text}");
+    assert_eq!(text.matches("of another kind").count(), 1, "{text}");
+    assert!(text.contains("were suppressed") && text.contains("lines=7 "), "{text}");
+    assert_eq!(SUPPRESSED_LINES.get() - before, 7);
+}
+
+#[test]
+fn a_kind_is_logged_again_in_the_next_interval() {
+    let clock = Clock::manual();
+    let captured = Captured::default();
+    let writer = captured.clone();
+    let filters = (parse("info").unwrap(), RepeatFilter::new(1, clock.clone()));
+    let subscriber = subscriber(LogFormat::Text, filters, move || writer.clone());
+    tracing::subscriber::with_default(subscriber, || {
+        for _ in 0..4 {
+            tracing::warn!("again");
+            clock.advance(repeats::INTERVAL / 2);
+        }
+    });
+    let text = String::from_utf8(captured.0.lock().unwrap().clone()).unwrap();
+    assert_eq!(text.lines().count(), 2, "{text}");
 }
