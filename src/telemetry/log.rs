@@ -15,7 +15,6 @@ use std::time::Duration;
 
 use http::Method;
 use tracing::Subscriber;
-use tracing_subscriber::filter::FilterExt as _;
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
@@ -23,7 +22,7 @@ use tracing_subscriber::{EnvFilter, Layer, Registry};
 
 use self::json::BoundedJson;
 use self::line::OneLine;
-use self::repeats::RepeatFilter;
+use self::repeats::{LimitedFormat, RepeatLimit};
 use crate::clock::Clock;
 use crate::outcome::{Outcome, Tier};
 
@@ -128,7 +127,7 @@ pub fn init(settings: &LogSettings) -> Result<(), TelemetryError> {
         _ => filter(settings)
             .map_err(|problem| TelemetryError::Level { origin: "[log] level", problem })?,
     };
-    let repeats = RepeatFilter::new(settings.repeats, Clock::system());
+    let repeats = RepeatLimit::new(settings.repeats, Clock::system());
     subscriber(settings.format, (filter, repeats), io::stderr)
         .try_init()
         .map_err(|_| TelemetryError::AlreadyInitialized)
@@ -147,7 +146,7 @@ fn filter(settings: &LogSettings) -> Result<EnvFilter, String> {
 
 fn subscriber<W>(
     format: LogFormat,
-    (filter, repeats): (EnvFilter, RepeatFilter),
+    (filter, repeats): (EnvFilter, RepeatLimit),
     writer: W,
 ) -> impl Subscriber + Send + Sync
 where
@@ -155,10 +154,16 @@ where
 {
     let lines = tracing_subscriber::fmt::layer().with_writer(writer).with_ansi(false);
     let lines: Box<dyn Layer<Registry> + Send + Sync> = match format {
-        LogFormat::Text => Box::new(lines.fmt_fields(OneLine)),
-        LogFormat::Json => Box::new(lines.event_format(BoundedJson)),
+        LogFormat::Text => Box::new(
+            lines
+                .fmt_fields(OneLine)
+                .map_event_format(|format| LimitedFormat { format, limit: repeats }),
+        ),
+        LogFormat::Json => {
+            Box::new(lines.event_format(LimitedFormat { format: BoundedJson, limit: repeats }))
+        }
     };
-    tracing_subscriber::registry().with(lines.with_filter(filter.and(repeats)))
+    tracing_subscriber::registry().with(lines.with_filter(filter))
 }
 
 /// The fields of a request's line.

@@ -4,15 +4,16 @@
 //! A kind is a place in the code. What was suppressed is counted, and told in a line of its own.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use tracing::callsite::Identifier;
-use tracing::level_filters::LevelFilter;
-use tracing::subscriber::Interest;
-use tracing::{Event, Level, Metadata};
-use tracing_subscriber::layer::{Context, Filter};
+use tracing::{Event, Level, Metadata, Subscriber};
+use tracing_subscriber::fmt::format::Writer;
+use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
+use tracing_subscriber::registry::LookupSpan;
 
 use crate::clock::Clock;
 use crate::telemetry::metrics::Counter;
@@ -33,7 +34,7 @@ struct SuppressedKind {
 }
 
 /// Lets at most so many WARN and ERROR lines of one kind through in each interval.
-pub(super) struct RepeatFilter {
+pub(super) struct RepeatLimit {
     limit: u32,
     clock: Clock,
     /// Bounded: the code has only so many places that log.
@@ -45,7 +46,7 @@ struct KindCount {
     lines: u32,
 }
 
-impl RepeatFilter {
+impl RepeatLimit {
     pub(super) fn new(limit: u32, clock: Clock) -> Self {
         Self { limit, clock, kinds: Mutex::default() }
     }
@@ -75,21 +76,30 @@ impl RepeatFilter {
     }
 }
 
-impl<S> Filter<S> for RepeatFilter {
-    fn callsite_enabled(&self, _: &'static Metadata<'static>) -> Interest {
-        Interest::always()
-    }
+/// The format of lines that are not suppressed. It is not a filter: one that refuses single events
+/// of a kind breaks `tracing_subscriber`'s bookkeeping.
+pub(super) struct LimitedFormat<F> {
+    pub(super) format: F,
+    pub(super) limit: RepeatLimit,
+}
 
-    fn max_level_hint(&self) -> Option<LevelFilter> {
-        Some(LevelFilter::TRACE)
-    }
-
-    fn enabled(&self, _: &Metadata<'_>, _: &Context<'_, S>) -> bool {
-        true
-    }
-
-    fn event_enabled(&self, event: &Event<'_>, _: &Context<'_, S>) -> bool {
-        self.lets_through(event.metadata())
+impl<S, N, F> FormatEvent<S, N> for LimitedFormat<F>
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'a> FormatFields<'a> + 'static,
+    F: FormatEvent<S, N>,
+{
+    fn format_event(
+        &self,
+        context: &FmtContext<'_, S, N>,
+        writer: Writer<'_>,
+        event: &Event<'_>,
+    ) -> fmt::Result {
+        if self.limit.lets_through(event.metadata()) {
+            self.format.format_event(context, writer, event)
+        } else {
+            Ok(())
+        }
     }
 }
 

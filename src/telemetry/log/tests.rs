@@ -24,7 +24,7 @@ fn logged(format: LogFormat, level: &str, log: impl FnOnce()) -> String {
     let captured = Captured::default();
     let writer = captured.clone();
     let settings = LogSettings { level: level.to_owned(), format, access: true, repeats: 3 };
-    let repeats = RepeatFilter::new(settings.repeats, Clock::manual());
+    let repeats = RepeatLimit::new(settings.repeats, Clock::manual());
     let filters = (filter(&settings).unwrap(), repeats);
     let subscriber = subscriber(format, filters, move || writer.clone());
     tracing::subscriber::with_default(subscriber, log);
@@ -181,7 +181,7 @@ fn a_kind_is_logged_again_in_the_next_interval() {
     let clock = Clock::manual();
     let captured = Captured::default();
     let writer = captured.clone();
-    let filters = (parse("info").unwrap(), RepeatFilter::new(1, clock.clone()));
+    let filters = (parse("info").unwrap(), RepeatLimit::new(1, clock.clone()));
     let subscriber = subscriber(LogFormat::Text, filters, move || writer.clone());
     tracing::subscriber::with_default(subscriber, || {
         for _ in 0..4 {
