@@ -223,14 +223,14 @@ impl Shadow {
                     };
                     let explained = !after.is_empty();
                     state.explained += u64::from(explained);
-                    let text = after
-                        .first()
-                        .map(|write| stale_text(response.path, &write.method, &write.path));
+                    let path = path::remembered(response.path);
+                    let text =
+                        after.first().map(|write| stale_text(&path, &write.method, &write.path));
                     let age = now.since(served.times.received);
                     let change = StaleChange {
                         id: 0,
                         key: index(response.key),
-                        path: path::remembered(response.path),
+                        path,
                         at: now,
                         age,
                         after,
@@ -282,8 +282,8 @@ impl Shadow {
         now: Wall,
     ) {
         route.counters.scope.inc();
-        let sighting =
-            Sighting { key: index(key), path: path::remembered(path), evidence, at: now };
+        let path = path::remembered(path);
+        let sighting = Sighting { key: index(key), path: path.clone(), evidence, at: now };
         route.findings().record_scope(sighting);
         let text = match evidence {
             ScopeEvidence::Bodies => {
@@ -337,6 +337,7 @@ impl Shadow {
             AuditOutcome::Stale { path, tags, fetched } => {
                 route.counters.audits_stale.inc();
                 findings.audited_stale += 1;
+                let path = path::remembered(path);
                 let after = self.mutations.suspects(Err(fetched), tags, MAX_SUSPECTS);
                 let text = match after.first() {
                     Some(write) => {
@@ -349,7 +350,7 @@ impl Shadow {
                 findings.change(StaleChange {
                     id: 0,
                     key: 0,
-                    path: path::remembered(path),
+                    path,
                     at: now,
                     age: now.since(fetched),
                     after,

@@ -1,4 +1,7 @@
-//! Paths as shadow mode remembers them: cut to a length that a stranger cannot exceed.
+//! Paths as shadow mode remembers and shows them: cut to a length that a stranger cannot exceed, and
+//! without characters that do harm where they are shown.
+
+use crate::telemetry::log::printable;
 
 /// The longest path that is remembered, in bytes.
 pub const MAX_PATH: usize = 256;
@@ -6,6 +9,7 @@ pub const MAX_PATH: usize = 256;
 /// The path, cut to [`MAX_PATH`] bytes at the end of a character.
 #[must_use]
 pub fn remembered(path: &str) -> Box<str> {
-    let end = (0..=MAX_PATH.min(path.len())).rev().find(|end| path.is_char_boundary(*end));
-    path[..end.unwrap_or(0)].into()
+    let end = path.floor_char_boundary(MAX_PATH);
+    let shown = printable(&path[..end], MAX_PATH);
+    shown[..shown.floor_char_boundary(MAX_PATH)].into()
 }
