@@ -103,6 +103,8 @@ where
 
 async fn honest(address: SocketAddr, number: usize, stop: Arc<AtomicBool>) -> Honest {
     let (mut client, mut seen) = (Client::new(address), Honest::default());
+    // Not all of them at the same moment.
+    sleep(PAUSE * u32::try_from(number).unwrap_or_default() / 20).await;
     for round in number.. {
         if stop.load(Ordering::SeqCst) {
             break;
@@ -112,7 +114,7 @@ async fn honest(address: SocketAddr, number: usize, stop: Arc<AtomicBool>) -> Ho
         let reply = if is_write {
             client.try_send("POST", &format!("/own/{number}"), &[], "{\"a\":1}").await
         } else {
-            let key = (round * 7 + number * 3) % KEYS;
+            let key = (round * 7 + number * 6) % KEYS;
             client.try_send("GET", &format!("/v/{key}"), &[], "").await
         };
         seen.slowest = seen.slowest.max(began.elapsed());
