@@ -49,6 +49,7 @@ mod reload_metrics;
 #[cfg(test)]
 mod tests;
 mod unseen_cookies;
+mod upload_metrics;
 
 /// How long startup waits for Redis before it serves without it.
 const FIRST_JOIN_TIMEOUT: Duration = Duration::from_millis(150);
@@ -160,6 +161,8 @@ impl Sidecar {
             stop: CancellationToken::new(),
             mutation_permits: mutation_permits(config, &clock, &counters),
             range_budget: Arc::<proxy::RangeBudget>::default(),
+            upload_budget: proxy::UploadBudget::new(config.limits.uploads),
+            unknown_outcomes: proxy::UnknownOutcomes::default(),
             refresh_permits: Arc::new(Semaphore::new(
                 config.limits.refreshes.min(Semaphore::MAX_PERMITS),
             )),
@@ -171,6 +174,7 @@ impl Sidecar {
             Arc::new(Reloader::new(Arc::clone(&proxy), events, startup, (config, snapshot), clock));
         metrics::register(&proxy, &server_counters, &upstream_counters);
         reload_metrics::register(&reloader, &proxy.metrics);
+        upload_metrics::register(&proxy);
         unseen_cookies::register(&proxy, &proxy.metrics);
         publish_findings(&proxy);
         Ok(Self { proxy, reloader, server_counters })

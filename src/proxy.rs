@@ -34,6 +34,8 @@ pub(crate) use crate::proxy::origin::OriginClient;
 pub use crate::proxy::range_budget::RangeBudget;
 pub use crate::proxy::resources::Resources;
 pub use crate::proxy::settings::ProxySettings;
+pub(crate) use crate::proxy::unknown_outcomes::UnknownOutcomes;
+pub(crate) use crate::proxy::upload_budget::UploadBudget;
 
 mod access_log;
 mod active_config;
@@ -61,6 +63,8 @@ mod serve;
 mod settings;
 mod shadow;
 mod store_decision;
+mod unknown_outcomes;
+mod upload_budget;
 
 /// The entry of the flow. It alone holds the configuration in force: each request gets the one that
 /// it begins with, and the steps get no other.

@@ -24,6 +24,7 @@ use crate::policy::route::RouteMode;
 use crate::policy::tag::Tag;
 use crate::semantics::times::Times;
 use crate::semantics::vary::VarySpec;
+use crate::telemetry::log::printable;
 use crate::telemetry::metrics::{Counter, Metrics};
 
 use advice::Subject;
@@ -50,6 +51,9 @@ mod observed;
 mod path;
 pub mod report;
 mod table;
+
+/// The longest finding that is reported, in bytes.
+const MAX_FINDING_TEXT: usize = 1024;
 
 /// The most routes that are watched, over all reloads.
 pub const MAX_ROUTES: usize = 1024;
@@ -442,6 +446,8 @@ impl Shadow {
 
     fn notify(&self, route: &RouteShadow, finding: FindingKind, text: String, now: Wall) {
         let Some(first) = route.findings().is_due(finding, now) else { return };
+        // A method, too, is a client's.
+        let text = printable(&text, MAX_FINDING_TEXT).into_owned();
         if first {
             let kind = finding.as_str();
             match finding {

@@ -144,6 +144,8 @@ impl StartupSettings {
             range_fill: limits.range_fill.min(self.object),
             range_factor: limits.range_factor,
             purge_body: limits.purge_body,
+            upload_time: limits.upload_time,
+            gather: limits.gather,
             mark_for: self.mark_for,
             tunnel_timeout: self.tunnel_timeout,
             debug_headers: config.debug_headers,

@@ -6,13 +6,16 @@
 //!   origin refused it with a 4xx.
 //! - No client's departure ends a mutation: it runs in a task of its own, from before the mark to
 //!   after the purge.
-//! - An unknown outcome (5xx, timeout, reset, a broken upload) purges; a plain 4xx purges nothing,
-//!   so that nobody can flush by POST.
+//! - An unknown outcome (5xx, timeout, reset, an upload that broke off after a part of it was sent)
+//!   purges; a plain 4xx purges nothing, so that nobody can flush by POST. While nobody has the
+//!   answer, one purge covers many of them: see `mutation/gather.rs`.
+//! - Small bodies are read before a mark, a permit or a connection is taken: an upload that breaks
+//!   off before was never sent. See `mutation/body.rs`.
 //! - A mutation that ends under other rules than it began under purges by both: see
 //!   `mutation/new_rules.rs`.
 
 use std::panic::AssertUnwindSafe;
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 
 use futures_util::FutureExt as _;
 use http::header::HeaderValue;
@@ -26,8 +29,9 @@ use crate::policy::plan::Mutation;
 use crate::policy::tag::Tag;
 use crate::proxy::active_config::LiveConfig;
 use crate::proxy::context::{RequestContext, request_view};
-use crate::proxy::mutation::body::read_body;
+use crate::proxy::mutation::body::{ReadBody, ReadFailure, read_body};
 use crate::proxy::mutation::new_rules::MutationContext;
+use crate::proxy::mutation::permit::take_permit;
 use crate::proxy::mutation::run::{MutationRequest, MutationResult, run_mutation};
 use crate::proxy::post_response::prepare_post;
 use crate::proxy::resources::Resources;
@@ -36,12 +40,15 @@ use crate::proxy::response::ProxyResponse;
 use crate::semantics::body::Body;
 use crate::semantics::cache_status;
 use crate::semantics::forward;
-use crate::shares::{PauseWatch, PermitHolder};
 use crate::telemetry::log::LogText;
 
 mod body;
+mod gather;
+mod late_guard;
 mod named_targets;
 mod new_rules;
+mod permit;
+mod purge;
 mod run;
 
 /// Forwards a request that may change data. `live` is for the rules in force when it ends.
@@ -56,16 +63,24 @@ pub(super) async fn mutate(
     let reason = if effective == parts.method { Reason::Method } else { Reason::MethodOverride };
     let outcome = Outcome::bypass(reason);
     let requester = context.requester(&parts);
-    let Ok(permit) = resources.mutation_permits.acquire(requester.peer).await else {
-        resources.counters.mutations_rejected.inc();
-        return failed(Reason::UpstreamBusy, outcome);
-    };
-    if let Some(upload) = &requester.upload {
-        let holder: Weak<dyn PermitHolder> = Arc::<PauseWatch>::downgrade(upload);
-        permit.watch(holder);
-    }
     let (config, peer) = (context.config, context.peer);
-    let (fields, body) = read_body(config, &parts, body, peer, &effective).await;
+    let read = match read_body(resources, context, &requester, &parts, body, &effective).await {
+        Ok(read) => read,
+        Err(ReadFailure::Busy) => return failed(Reason::UpstreamBusy, outcome),
+        Err(ReadFailure::Broken(error)) => {
+            tracing::debug!(%error, "an upload broke off before it was forwarded");
+            resources.counters.uploads_unsent.inc();
+            return failed(Reason::BadRequest, outcome);
+        }
+    };
+    let ReadBody { fields, body, is_whole, permit } = read;
+    let permit = match permit {
+        Some(permit) => permit,
+        None => match take_permit(resources, &requester).await {
+            Some(permit) => permit,
+            None => return failed(Reason::UpstreamBusy, outcome),
+        },
+    };
     let view = request_view(&parts, &body, peer, &config.rules);
     let mutation = match config.rules.mutation(&view, &effective, fields.as_ref()) {
         Ok(mutation) => mutation,
@@ -82,6 +97,7 @@ pub(super) async fn mutate(
     let choice = context.connection.choice.clone();
     let request = MutationRequest {
         request,
+        is_whole,
         choice,
         requester,
         mutation,

@@ -16,6 +16,8 @@ use crate::policy::authorized_clients::AuthorizedClients;
 use crate::proxy::counters::ProxyCounters;
 use crate::proxy::origin::OriginClient;
 use crate::proxy::range_budget::RangeBudget;
+use crate::proxy::unknown_outcomes::UnknownOutcomes;
+use crate::proxy::upload_budget::UploadBudget;
 use crate::shadow::Shadow;
 use crate::shares::FairSemaphore;
 use crate::telemetry::events::Events;
@@ -58,6 +60,10 @@ pub struct Resources {
     pub(crate) mutation_permits: FairSemaphore,
     /// What fetching whole responses for the sake of parts may cost.
     pub(crate) range_budget: Arc<RangeBudget>,
+    /// Bytes of uploads that are read before they are forwarded.
+    pub(crate) upload_budget: UploadBudget,
+    /// Purges for mutations that their clients broke off.
+    pub(crate) unknown_outcomes: UnknownOutcomes,
     /// One permit for each refresh in the background.
     pub(crate) refresh_permits: Arc<Semaphore>,
     /// Counts of what the flow does.

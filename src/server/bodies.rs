@@ -80,6 +80,15 @@ impl HttpBody for RequestBody {
     }
 }
 
+impl Drop for RequestBody {
+    fn drop(&mut self) {
+        if self.timer.is_some() {
+            // Nobody waits for the client any more.
+            self.limits.watch.resume(self.limits.clock.now(), 0);
+        }
+    }
+}
+
 /// A response's body. It is a type of its own, because a wrapper inside [`Body`] would cost an
 /// allocation for each response.
 pub(super) struct ResponseBody {
