@@ -5,6 +5,7 @@
 //! To add an attack, write a function that goes on until it is told to stop, and a test with it.
 
 use std::convert::Infallible;
+use std::io::ErrorKind::WouldBlock;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,6 +17,7 @@ use hyper::Request;
 use hyper::body::Frame;
 use hyper::client::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use sidecache::app::Clock;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::{sleep, timeout};
@@ -39,8 +41,17 @@ where
     F: FnOnce(SocketAddr, Stop) -> Fut,
     Fut: Future<Output = ()> + Send + 'static,
 {
+    survives_with(name, &[], attack).await;
+}
+
+/// The same with these lines in tables that the sidecar's file has anyway, such as `[listen]`.
+async fn survives_with<F, Fut>(name: &str, more: &[(&str, &str)], attack: F)
+where
+    F: FnOnce(SocketAddr, Stop) -> Fut,
+    Fut: Future<Output = ()> + Send + 'static,
+{
     let app = app();
-    let sidecar = Sidecar::start(app.address, &rules("")).await;
+    let sidecar = Sidecar::start_with(Clock::system(), app.address, more, &rules("")).await;
     let honest = beside(&sidecar, &app, TIME, attack).await;
     let purges = metric(sidecar.admin, "sidecache_purges_total{by=\"write\",kind=\"hard\"}").await;
     println!(
@@ -140,6 +151,47 @@ async fn logins(address: SocketAddr, stop: Stop) {
     }
 }
 
+/// Connections on which nothing is sent. Those that are closed are made again.
+async fn idle(address: SocketAddr, stop: Stop) {
+    let mut all: Vec<TcpStream> = Vec::new();
+    while goes_on(&stop) {
+        all.retain(|stream| {
+            stream.try_read(&mut [0; 512]).is_err_and(|error| error.kind() == WouldBlock)
+        });
+        while all.len() < 600 {
+            all.push(connect(address).await);
+        }
+        sleep(SECOND / 20).await;
+    }
+}
+
+/// As many requests as there are connections to the origin, each for something that is not stored.
+async fn misses(address: SocketAddr, stop: Stop) {
+    let clients: Vec<_> = (0..600)
+        .map(|client| {
+            let stop = Arc::clone(&stop);
+            tokio::spawn(async move {
+                for number in 0.. {
+                    let mut stream = connect(address).await;
+                    let request = format!(
+                        "GET /elsewhere/{client}/{number} HTTP/1.1\r\nHost: app.test\r\n\
+                         Connection: close\r\n\r\n"
+                    );
+                    let _ = stream.write_all(request.as_bytes()).await;
+                    let _ = timeout(SECOND, stream.read_to_end(&mut Vec::new())).await;
+                    if !goes_on(&stop) {
+                        break;
+                    }
+                    sleep(SECOND / 2).await;
+                }
+            })
+        })
+        .collect();
+    for client in clients {
+        let _ = client.await;
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn heavy_nobody_attacks() {
     survives("nothing", async |_, _| {}).await;
@@ -170,4 +222,27 @@ async fn heavy_a_guard_that_is_held_open() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn heavy_wrong_passwords() {
     survives("wrong passwords", logins).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn heavy_paused_posts_without_a_length() {
+    let attack = |address, stop| paused(address, stop, "/w/a", None);
+    survives("512 paused POSTs without a length", attack).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn heavy_paused_posts_where_no_rule_is() {
+    let attack = |address, stop| paused(address, stop, "/elsewhere", Some(1_000_000));
+    survives("512 paused POSTs where no rule is", attack).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn heavy_idle_connections() {
+    let more = [("[listen]", "max_connections = 400")];
+    survives_with("600 idle connections, of 400", &more, idle).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn heavy_misses() {
+    survives("600 clients that ask for something new", misses).await;
 }

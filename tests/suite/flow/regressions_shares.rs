@@ -4,6 +4,11 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
+use bytes::Bytes;
+use http_body_util::Empty;
+use hyper::Request;
+use hyper::client::conn::http2;
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::time::{Instant, sleep, timeout};
@@ -330,4 +335,63 @@ async fn r589_strangers_learn_the_state_and_not_its_reasons() {
     assert!(told.text().contains("proxy.toml"), "{}", told.text());
     let stranger = sidecar.admin_get("/ready").await;
     assert_eq!(stranger.text().trim(), "{\"reasons\":[],\"status\":\"degraded\"}");
+}
+
+/// 590. Over HTTP/2 a client that grants no window held connections to the origin without any limit
+///      of time.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn r590_streams_without_a_window_leave_connections_for_others() {
+    let more = [("[upstream]", "max_connections = 4")];
+    let scene = Scene::start_with(&more, &format!("{ROUTE}{STALL}"), |request| {
+        let size = if request.path == "/big" { 8_000_000 } else { 4 };
+        Response::ok(vec![b'x'; size])
+    })
+    .await;
+    let address = scene.sidecar.address;
+    let io = TokioIo::new(connect(ATTACKER, address).await);
+    let mut builder = http2::Builder::new(TokioExecutor::new());
+    builder.initial_stream_window_size(0);
+    let (sender, connection) = builder.handshake(io).await.expect("it speaks HTTP/2");
+    let driver = tokio::spawn(async move { drop(connection.await) });
+    let mut streams = Vec::new();
+    for _ in 0..8 {
+        let request = Request::get("http://app.test/big").body(Empty::<Bytes>::new());
+        let mut sender = sender.clone();
+        streams.push(tokio::spawn(async move {
+            let response = sender.send_request(request.expect("a well-formed request")).await;
+            // The response is kept, and not read.
+            sleep(60 * SECOND).await;
+            drop(response);
+        }));
+    }
+    until_open(&scene, 4).await;
+    for number in 0..4 {
+        let path = format!("/v/{number}");
+        assert_eq!(status(HONEST, address, &get(&path, "")).await, 200, "{path}");
+    }
+    streams.into_iter().for_each(|stream| stream.abort());
+    driver.abort();
+}
+
+/// 591. A byte now and then is no progress: uploads that drip held everything as well.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn r591_uploads_that_drip_leave_connections_for_others() {
+    let more = [("[upstream]", "max_connections = 4")];
+    let scene = Scene::start_with(&more, &format!("{ROUTE}{STALL}"), app()).await;
+    let address = scene.sidecar.address;
+    let mut attack = Vec::new();
+    for _ in 0..12 {
+        let mut stream = begun(ATTACKER, address, &paused("")).await;
+        attack.push(tokio::spawn(async move {
+            while stream.write_all(b"x").await.is_ok() {
+                sleep(SECOND / 20).await;
+            }
+        }));
+    }
+    until_open(&scene, 4).await;
+    for number in 0..6 {
+        let path = format!("/v/{number}");
+        assert_eq!(status(HONEST, address, &get(&path, "")).await, 200, "{path}");
+    }
+    attack.into_iter().for_each(|task| task.abort());
 }
