@@ -46,6 +46,7 @@ use crate::upstream::{self, Upstream};
 mod metrics;
 pub mod reload;
 mod reload_metrics;
+mod share_metrics;
 #[cfg(test)]
 mod tests;
 mod unseen_cookies;

@@ -52,9 +52,6 @@ mod path;
 pub mod report;
 mod table;
 
-/// The longest finding that is reported, in bytes.
-const MAX_FINDING_TEXT: usize = 1024;
-
 /// The most routes that are watched, over all reloads.
 pub const MAX_ROUTES: usize = 1024;
 
@@ -256,7 +253,7 @@ impl Shadow {
             self.record_scope(route, ScopeEvidence::Bodies, (response.key, response.path), now);
         }
         for (kind, text) in notices {
-            self.notify(route, kind, text, now);
+            self.notify(route, kind, &text, now);
         }
     }
 
@@ -297,7 +294,7 @@ impl Shadow {
                 format!("the origin refuses {path} to a caller who would share an entry of it")
             }
         };
-        self.notify(route, FindingKind::Scope, text, now);
+        self.notify(route, FindingKind::Scope, &text, now);
     }
 
     /// Compares a response with those of its page in other languages. `page` is the key without the
@@ -323,7 +320,7 @@ impl Shadow {
             Some(LanguageFinding::Differs) => "the body depends on Accept-Language",
             None => "the body may depend on Accept-Language after all",
         };
-        self.notify(route, FindingKind::Languages, text.to_owned(), now);
+        self.notify(route, FindingKind::Languages, text, now);
     }
 
     /// Records an audit.
@@ -361,7 +358,7 @@ impl Shadow {
                     responses: 0,
                 });
                 drop(findings);
-                self.notify(route, FindingKind::Audit, text, now);
+                self.notify(route, FindingKind::Audit, &text, now);
             }
         }
     }
@@ -444,10 +441,10 @@ impl Shadow {
         }
     }
 
-    fn notify(&self, route: &RouteShadow, finding: FindingKind, text: String, now: Wall) {
+    fn notify(&self, route: &RouteShadow, finding: FindingKind, text: &str, now: Wall) {
         let Some(first) = route.findings().is_due(finding, now) else { return };
         // A method, too, is a client's.
-        let text = printable(&text, MAX_FINDING_TEXT).into_owned();
+        let text = printable(text, 4 * path::MAX_PATH).into_owned();
         if first {
             let kind = finding.as_str();
             match finding {

@@ -1,7 +1,7 @@
 //! Fair shares of what is scarce: client connections, connections to the origin, writes in
 //! progress.
 //!
-//! A share is a peer's (see [`PeerId`]). It binds only while another peer waits: a single peer may
+//! A share is a peer's (see [`ShareOwner`]). It binds only while another peer waits: a single peer may
 //! hold everything. While one waits, a permit that becomes free goes to the waiting peer that holds
 //! least, and the peer that holds most loses permits whose clients make no progress, until the two
 //! hold the same. Nothing that makes progress is ever cut.
@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 use crate::telemetry::metrics::Counter;
 
 pub use self::pause::PauseWatch;
-pub use self::peer::PeerId;
+pub use self::peer::ShareOwner;
 pub use self::semaphore::{Crowded, FairPermit, FairSemaphore, Requester};
 
 /// What holds a permit, as far as its share can be taken back.

@@ -4,12 +4,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use crate::app::share_metrics;
 use crate::cache::fills::cluster::ClusterFills;
 use crate::coherence::CoherenceMode;
 use crate::policy::route;
 use crate::policy::route::RouteSpec;
 use crate::proxy::{Proxy, ProxyCounters};
-use crate::shares::ShareCounters;
 use crate::telemetry::log;
 use crate::telemetry::metrics::{Counter, Metrics};
 use crate::{server, upstream};
@@ -25,30 +25,6 @@ impl MetricsRegistrar<'_> {
     fn gauge(&self, name: &'static str, help: &'static str, value: &Arc<AtomicUsize>) {
         let value = Arc::clone(value);
         self.0.register_gauge(name, help, &[], move || as_f64(value.load(Ordering::Relaxed)));
-    }
-
-    /// Registers how the permits of a limit are shared.
-    fn shares(&self, limit: &str, shares: &ShareCounters) {
-        for (name, help, counter) in [
-            (
-                "sidecache_share_waits",
-                "Requests that waited for a connection or a place among writes",
-                &shares.waits,
-            ),
-            (
-                "sidecache_share_cuts",
-                "Uploads, responses and idle connections of one address that were cut for another",
-                &shares.cuts,
-            ),
-            (
-                "sidecache_share_refused",
-                "Requests that got no connection or no place among writes",
-                &shares.refused,
-            ),
-        ] {
-            let labels = [("limit", limit.to_owned())];
-            self.0.register_counter(name, help, &labels, Arc::clone(counter));
-        }
     }
 
     fn limit(&self, name: &str, counter: &Arc<Counter>) {
@@ -80,6 +56,13 @@ pub(super) fn register(
         &[],
         move || Duration::from_millis(started.0).as_secs_f64(),
     );
+    for (limit, shares) in [
+        ("listen.max_connections", &server.shares),
+        ("upstream.max_connections", &upstream.shares),
+        ("limits.mutations", &proxy.counters.mutation_shares),
+    ] {
+        share_metrics::register(&proxy.metrics, limit, shares);
+    }
     registrar.count(
         "sidecache_log_lines_suppressed",
         "WARN and ERROR lines that were not logged, because there were too many of their kind",
@@ -114,7 +97,6 @@ fn register_server(registrar: &MetricsRegistrar<'_>, server: &server::ServerCoun
     );
     gauge("sidecache_connections_open", "Client connections open", &server.open);
     limit("listen.max_connections", &server.refused_full);
-    registrar.shares("listen.max_connections", &server.shares);
     limit("listen.max_header_bytes", &server.head_errors);
     limit("listen.header_timeout", &server.header_timeouts);
     limit("listen.idle_timeout", &server.idle_closed);
@@ -154,7 +136,6 @@ fn register_upstream(registrar: &MetricsRegistrar<'_>, upstream: &upstream::Upst
         &upstream.broken,
     );
     limit("upstream.max_waiting", &upstream.busy);
-    registrar.shares("upstream.max_connections", &upstream.shares);
     limit("upstream.max_interim_bytes", &upstream.interim);
     limit("limits.pinned", &upstream.pins_rejected);
     gauge(
@@ -197,7 +178,6 @@ fn register_flow(registrar: &MetricsRegistrar<'_>, flow: &ProxyCounters) {
     );
     count("sidecache_tunnels", "WebSockets and other upgraded connections opened", &flow.tunnels);
     limit("limits.mutations", &flow.mutations_rejected);
-    registrar.shares("limits.mutations", &flow.mutation_shares);
     count(
         "sidecache_revalidated",
         "Stored responses that the origin revalidated with a 304",

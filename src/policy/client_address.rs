@@ -9,7 +9,7 @@ use crate::policy::field::{Field, FieldSource};
 use crate::policy::purge_rule::PurgeRule;
 use crate::policy::route::Routes;
 use crate::semantics::forward::{ClientPeer, Network, client_address};
-use crate::shares::PeerId;
+use crate::shares::ShareOwner;
 
 /// How the address of a request's client is found. The rules get it, behind trusted proxies, only
 /// where one of them reads it.
@@ -46,12 +46,12 @@ impl ClientAddressRule {
     /// Whose share of connections and writes a request counts for: its client's, also behind a
     /// trusted proxy.
     #[must_use]
-    pub fn share(&self, headers: &HeaderMap, peer: &ClientPeer) -> PeerId {
+    pub fn share(&self, headers: &HeaderMap, peer: &ClientPeer) -> ShareOwner {
         if peer.trusted {
             client_address(headers, peer, &self.trusted)
-                .map_or(PeerId::Unnamed, PeerId::from_address)
+                .map_or(ShareOwner::Unnamed, ShareOwner::from_address)
         } else {
-            PeerId::from_address(peer.addr)
+            ShareOwner::from_address(peer.addr)
         }
     }
 }

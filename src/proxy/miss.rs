@@ -30,7 +30,7 @@ use crate::semantics::body::Body;
 use crate::semantics::cache_status;
 use crate::semantics::range;
 use crate::semantics::vary::VarySpec;
-use crate::shares::PeerId;
+use crate::shares::ShareOwner;
 
 /// Fetches a response, for all requests that need it now. None: another fill has just stored it, so
 /// repeat the lookup.
@@ -173,7 +173,7 @@ pub(super) async fn pass_range(
 }
 
 /// The body, which counts for the peer's budget as it is read.
-fn credited(body: Body, budget: &Arc<RangeBudget>, peer: PeerId, limit: RangeLimit) -> Body {
+fn credited(body: Body, budget: &Arc<RangeBudget>, peer: ShareOwner, limit: RangeLimit) -> Body {
     if let Some(bytes) = body.buffered_len() {
         budget.credit(peer, bytes, limit);
         return body;

@@ -94,18 +94,9 @@ pub(super) async fn mutate(
     let post = prepare_post(resources, context, &parts).await;
     let begun = MutationContext::new(context, live, &parts, !body.is_empty(), effective, fields);
     let request = resources.origin.request(parts, body, peer, None);
-    let choice = context.connection.choice.clone();
-    let request = MutationRequest {
-        request,
-        is_whole,
-        choice,
-        requester,
-        mutation,
-        context: begun,
-        host,
-        post,
-        permit,
-    };
+    let via = (context.connection.choice.clone(), requester);
+    let request =
+        MutationRequest { request, is_whole, via, mutation, context: begun, host, post, permit };
     let (sender, receiver) = oneshot::channel();
     let shared = Arc::clone(resources);
     resources.tasks.spawn(async move {

@@ -12,7 +12,7 @@ use crate::policy::plan;
 use crate::semantics::body::Body;
 use crate::semantics::forward;
 use crate::semantics::forward::ClientPeer;
-use crate::shares::{PeerId, Requester};
+use crate::shares::{Requester, ShareOwner};
 use crate::telemetry::metrics::RouteTable;
 use crate::upstream::{ConnectionChoice, PinSlot, Upstream, UpstreamError};
 
@@ -37,7 +37,7 @@ impl OriginClient {
     /// response takes, under this route of this table.
     pub(super) async fn send(
         &self,
-        peer: PeerId,
+        peer: ShareOwner,
         request: Request<Body>,
         table: &RouteTable,
         route: Option<usize>,

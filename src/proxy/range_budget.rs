@@ -9,7 +9,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use crate::proxy::settings::ProxySettings;
-use crate::shares::PeerId;
+use crate::shares::ShareOwner;
 use crate::telemetry::metrics::Counter;
 
 /// How many of the largest responses may be fetched before anything was received.
@@ -21,7 +21,7 @@ const MAX_PEERS: usize = 4096;
 /// What each peer may still have fetched. A peer that may have everything is not in it.
 #[derive(Debug, Default)]
 pub struct RangeBudget {
-    peers: Mutex<HashMap<PeerId, u64>>,
+    peers: Mutex<HashMap<ShareOwner, u64>>,
     /// Responses that were not fetched whole, because the peer had received too little.
     pub exceeded: Arc<Counter>,
 }
@@ -46,7 +46,7 @@ impl RangeLimit {
 
 impl RangeBudget {
     /// Takes so many bytes from what the peer may have fetched. False: it may not.
-    pub(super) fn take(&self, peer: PeerId, bytes: u64, limit: RangeLimit) -> bool {
+    pub(super) fn take(&self, peer: ShareOwner, bytes: u64, limit: RangeLimit) -> bool {
         let mut peers = self.peers.lock();
         let left = peers.get(&peer).copied().unwrap_or(limit.most).min(limit.most);
         let Some(left) = left.checked_sub(bytes) else {
@@ -62,16 +62,16 @@ impl RangeBudget {
     }
 
     /// The peer has received so many bytes of parts.
-    pub(super) fn credit(&self, peer: PeerId, bytes: u64, limit: RangeLimit) {
+    pub(super) fn credit(&self, peer: ShareOwner, bytes: u64, limit: RangeLimit) {
         self.add(peer, bytes.saturating_mul(limit.factor), limit);
     }
 
     /// Nothing was fetched after all.
-    pub(super) fn give_back(&self, peer: PeerId, bytes: u64, limit: RangeLimit) {
+    pub(super) fn give_back(&self, peer: ShareOwner, bytes: u64, limit: RangeLimit) {
         self.add(peer, bytes, limit);
     }
 
-    fn add(&self, peer: PeerId, bytes: u64, limit: RangeLimit) {
+    fn add(&self, peer: ShareOwner, bytes: u64, limit: RangeLimit) {
         let mut peers = self.peers.lock();
         let Some(left) = peers.get_mut(&peer) else { return };
         *left = left.saturating_add(bytes);
@@ -86,7 +86,7 @@ mod tests {
     use super::*;
 
     const LIMIT: RangeLimit = RangeLimit { most: 400, factor: 16 };
-    const PEER: PeerId = PeerId::V4(1);
+    const PEER: ShareOwner = ShareOwner::V4(1);
 
     #[test]
     fn what_is_fetched_is_a_factor_of_what_was_received() {
@@ -95,7 +95,7 @@ mod tests {
             assert!(budget.take(PEER, 100, LIMIT));
         }
         assert!(!budget.take(PEER, 100, LIMIT));
-        assert!(budget.take(PeerId::V4(2), 100, LIMIT), "another peer has a budget of its own");
+        assert!(budget.take(ShareOwner::V4(2), 100, LIMIT), "another peer has a budget of its own");
         budget.credit(PEER, 6, LIMIT);
         assert!(!budget.take(PEER, 100, LIMIT));
         budget.credit(PEER, 1, LIMIT);
@@ -110,7 +110,7 @@ mod tests {
         let budget = RangeBudget::default();
         budget.take(PEER, 400, LIMIT);
         for peer in 2..2 * MAX_PEERS as u32 {
-            budget.take(PeerId::V4(peer), 1, LIMIT);
+            budget.take(ShareOwner::V4(peer), 1, LIMIT);
         }
         assert_eq!(budget.peers.lock().len(), MAX_PEERS);
         assert!(!budget.take(PEER, 1, LIMIT), "the one that has spent all is remembered");

@@ -203,16 +203,14 @@ pub(super) async fn pass_in_shadow(
         return pass::pass(resources, context, parts, body, outcome, Some(route)).await;
     };
     let (origin, table) = (&resources.origin, &context.config.table);
-    let requester = context.requester(&parts);
+    let from = context.requester(&parts);
     let request = origin.request(parts, body, context.peer, None);
     let (requested, sent) = (resources.clock.wall(), resources.shadow.steps.next());
-    let mut response = match origin
-        .send_on(&ConnectionChoice::Pooled, &requester, request, table, Some(route))
-        .await
-    {
-        Ok(response) => response,
-        Err(error) => return ProxyResponse::upstream_failure(&error, &outcome, Some(route)),
-    };
+    let mut response =
+        match origin.send_on(&ConnectionChoice::Pooled, &from, request, table, Some(route)).await {
+            Ok(response) => response,
+            Err(error) => return ProxyResponse::upstream_failure(&error, &outcome, Some(route)),
+        };
     let received = resources.clock.wall();
     let status = response.status();
     record_shadow_authorization(resources, &watch, status, response.headers());

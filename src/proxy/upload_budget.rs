@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use crate::shares::PeerId;
+use crate::shares::ShareOwner;
 use crate::telemetry::metrics::Counter;
 
 /// The bytes of all uploads that are read before they are forwarded. A clone is the same budget.
@@ -29,14 +29,14 @@ pub struct UploadBudget {
 struct TakenBytes {
     all: u64,
     /// Only clients that hold some are in it.
-    by_client: HashMap<PeerId, u64>,
+    by_client: HashMap<ShareOwner, u64>,
 }
 
 /// What one upload has taken. Dropping it gives it back.
 #[derive(Debug)]
 pub struct ReservedBytes {
     budget: UploadBudget,
-    client: PeerId,
+    client: ShareOwner,
     bytes: u64,
 }
 
@@ -55,7 +55,7 @@ impl UploadBudget {
 
     /// Nothing yet, for an upload of this client.
     #[must_use]
-    pub fn reserve(&self, client: PeerId) -> ReservedBytes {
+    pub fn reserve(&self, client: ShareOwner) -> ReservedBytes {
         ReservedBytes { budget: self.clone(), client, bytes: 0 }
     }
 }
@@ -100,8 +100,8 @@ impl Drop for ReservedBytes {
 mod tests {
     use super::*;
 
-    fn address(last: u8) -> PeerId {
-        PeerId::from_address([192, 0, 2, last].into())
+    fn address(last: u8) -> ShareOwner {
+        ShareOwner::from_address([192, 0, 2, last].into())
     }
 
     #[test]

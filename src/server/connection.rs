@@ -37,7 +37,7 @@ use super::timeouts::{ConnectionTimer, Timeout, TimeoutLimits, TimerAction};
 use crate::clock::Clock;
 use crate::semantics::body::Body;
 use crate::semantics::forward::{BadRequest, ClientPeer};
-use crate::shares::{FairSemaphore, PauseWatch, PeerId, Queues, ShareSettings};
+use crate::shares::{FairSemaphore, PauseWatch, Queues, ShareOwner, ShareSettings};
 
 /// hyper's own limit of headers. Setting it, even to the same number, makes hyper keep them on the
 /// heap.
@@ -127,8 +127,8 @@ impl<S> ServerContext<S> {
     }
 
     /// Whose connection it is.
-    pub(super) fn peer(&self, addr: IpAddr) -> PeerId {
-        if self.trusts(addr) { PeerId::TrustedProxy } else { PeerId::from_address(addr) }
+    pub(super) fn peer(&self, addr: IpAddr) -> ShareOwner {
+        if self.trusts(addr) { ShareOwner::TrustedProxy } else { ShareOwner::from_address(addr) }
     }
 }
 
@@ -202,6 +202,16 @@ impl ConnectionPhase {
     const fn is_leaving(self) -> bool {
         matches!(self, Self::Retired | Self::Draining)
     }
+
+    /// The phase that begins now, in which the connection closes once nothing is in flight.
+    fn next(self, draining: &AtomicBool, state: &ConnectionState) -> Option<Self> {
+        match self {
+            Self::Draining => None,
+            _ if draining.load(Ordering::Acquire) => Some(Self::Draining),
+            Self::Open if state.is_unwanted() => Some(Self::Retired),
+            Self::New | Self::Open | Self::Retired => None,
+        }
+    }
 }
 
 enum ConnectionEnd {
@@ -255,18 +265,12 @@ pub(super) async fn serve<S: Service>(
                 }
                 ConnectionPhase::Open | ConnectionPhase::Retired | ConnectionPhase::Draining => {}
             }
-            if phase != ConnectionPhase::Draining && server.draining.load(Ordering::Acquire) {
-                phase = ConnectionPhase::Draining;
-                timer.restart();
-                connection.as_mut().graceful_shutdown();
-                continue;
+            if state.is_unwanted() && state.is_stuck(server.clock.now()) {
+                return Poll::Ready(ConnectionEnd::Aborted);
             }
-            if phase == ConnectionPhase::Open && state.is_unwanted() {
-                if state.is_stuck(server.clock.now()) {
-                    return Poll::Ready(ConnectionEnd::Aborted);
-                }
-                // A request that is on its way is still answered.
-                phase = ConnectionPhase::Retired;
+            if let Some(next) = phase.next(&server.draining, &state) {
+                phase = next;
+                timer.restart();
                 connection.as_mut().graceful_shutdown();
                 continue;
             }

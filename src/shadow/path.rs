@@ -1,5 +1,5 @@
-//! Paths as shadow mode remembers and shows them: cut to a length that a stranger cannot exceed, and
-//! without characters that do harm where they are shown.
+//! Paths as shadow mode remembers and shows them: cut to a length that a stranger cannot exceed,
+//! and without characters that do harm where they are shown.
 
 use crate::telemetry::log::printable;
 

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 /// Who a share belongs to: an address, or all those together whose address is not known.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub enum PeerId {
+pub enum ShareOwner {
     /// Clients behind a trusted proxy that names no address.
     #[default]
     Unnamed,
@@ -17,7 +17,7 @@ pub enum PeerId {
     V6(u64),
 }
 
-impl PeerId {
+impl ShareOwner {
     /// The peer at this address.
     #[must_use]
     pub const fn from_address(address: IpAddr) -> Self {
@@ -40,8 +40,8 @@ impl PeerId {
 mod tests {
     use super::*;
 
-    fn peer(address: &str) -> PeerId {
-        PeerId::from_address(address.parse().expect("an address"))
+    fn peer(address: &str) -> ShareOwner {
+        ShareOwner::from_address(address.parse().expect("an address"))
     }
 
     #[test]

@@ -7,7 +7,7 @@ use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
 use super::table::{Joined, ShareTable};
-use super::{PauseWatch, PeerId, PermitHolder, ShareCounters, ShareSettings};
+use super::{PauseWatch, PermitHolder, ShareCounters, ShareOwner, ShareSettings};
 use crate::clock::Clock;
 
 /// How often what holds permits is looked at while another peer waits: an eighth of the pause that
@@ -19,7 +19,7 @@ const RECLAIM_INTERVAL: (Duration, Duration) =
 #[derive(Clone, Debug, Default)]
 pub struct Requester {
     /// Whose share it counts for.
-    pub peer: PeerId,
+    pub peer: ShareOwner,
     /// Its body, if it has one that is streamed.
     pub upload: Option<Arc<PauseWatch>>,
 }
@@ -47,7 +47,7 @@ struct ReclaimTable {
 /// A permit. Dropping it hands it to the next waiter.
 pub struct FairPermit {
     shared: Arc<Shared>,
-    peer: PeerId,
+    peer: ShareOwner,
     id: u64,
 }
 
@@ -62,7 +62,7 @@ impl FairSemaphore {
 
     /// A permit, if one is free.
     #[must_use]
-    pub fn try_acquire(&self, peer: PeerId) -> Option<FairPermit> {
+    pub fn try_acquire(&self, peer: ShareOwner) -> Option<FairPermit> {
         let id = self.0.table.lock().table.take(peer)?;
         Some(FairPermit { shared: Arc::clone(&self.0), peer, id })
     }
@@ -71,14 +71,14 @@ impl FairSemaphore {
     ///
     /// # Errors
     /// When there is no room in the queue, or no permit in time.
-    pub async fn acquire(&self, peer: PeerId) -> Result<FairPermit, Crowded> {
+    pub async fn acquire(&self, peer: ShareOwner) -> Result<FairPermit, Crowded> {
         match self.try_acquire(peer) {
             Some(permit) => Ok(permit),
             None => Box::pin(self.wait(peer)).await,
         }
     }
 
-    async fn wait(&self, peer: PeerId) -> Result<FairPermit, Crowded> {
+    async fn wait(&self, peer: ShareOwner) -> Result<FairPermit, Crowded> {
         let shared = &self.0;
         let (sender, mut receiver) = oneshot::channel();
         let Some(_place) = WaitPlace::join(shared, peer, sender) else {
@@ -170,12 +170,16 @@ impl std::fmt::Debug for FairPermit {
 /// A place in the queue, which is given up when the waiter stops waiting.
 struct WaitPlace<'a> {
     shared: &'a Shared,
-    peer: PeerId,
+    peer: ShareOwner,
     id: u64,
 }
 
 impl<'a> WaitPlace<'a> {
-    fn join(shared: &'a Shared, peer: PeerId, sender: oneshot::Sender<FairPermit>) -> Option<Self> {
+    fn join(
+        shared: &'a Shared,
+        peer: ShareOwner,
+        sender: oneshot::Sender<FairPermit>,
+    ) -> Option<Self> {
         let joined = shared.table.lock().table.join(peer, sender, shared.settings.queues);
         let Joined { id, displaced } = joined?;
         // This tells the waiter.
@@ -196,8 +200,8 @@ mod tests {
     use super::*;
     use crate::shares::Queues;
 
-    const GREEDY: PeerId = PeerId::V4(1);
-    const HONEST: PeerId = PeerId::V4(2);
+    const GREEDY: ShareOwner = ShareOwner::V4(1);
+    const HONEST: ShareOwner = ShareOwner::V4(2);
     const SETTINGS: ShareSettings = ShareSettings {
         permits: 2,
         max_waiting: 4,

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
-use super::{PeerId, PermitHolder, Queues};
+use super::{PermitHolder, Queues, ShareOwner};
 
 /// All holders that were looked at. They must be dropped after the table is unlocked, because the
 /// last reference to a holder releases its permit.
@@ -21,7 +21,7 @@ pub(super) struct ShareTable<W> {
     max_waiting: usize,
     next_id: u64,
     turn: u64,
-    peers: HashMap<PeerId, PeerShare<W>>,
+    peers: HashMap<ShareOwner, PeerShare<W>>,
 }
 
 #[derive(Debug)]
@@ -63,12 +63,12 @@ impl<W> ShareTable<W> {
     }
 
     /// The number of a permit for this peer, if one is free.
-    pub(super) fn take(&mut self, peer: PeerId) -> Option<u64> {
+    pub(super) fn take(&mut self, peer: ShareOwner) -> Option<u64> {
         self.free = self.free.checked_sub(1)?;
         Some(self.grant(peer))
     }
 
-    fn grant(&mut self, peer: PeerId) -> u64 {
+    fn grant(&mut self, peer: ShareOwner) -> u64 {
         self.turn += 1;
         let share = self.peers.entry(peer).or_default();
         share.held += 1;
@@ -78,7 +78,12 @@ impl<W> ShareTable<W> {
     }
 
     /// Takes a place in the queue. None: there is no room for this peer, or no prospect.
-    pub(super) fn join(&mut self, peer: PeerId, waiter: W, queues: Queues) -> Option<Joined<W>> {
+    pub(super) fn join(
+        &mut self,
+        peer: ShareOwner,
+        waiter: W,
+        queues: Queues,
+    ) -> Option<Joined<W>> {
         if queues == Queues::BehindLargerPeers && !self.has_prospect(peer) {
             return None;
         }
@@ -100,13 +105,13 @@ impl<W> ShareTable<W> {
     }
 
     /// Whether some peer holds so much more than this one that it may have to give a permit up.
-    fn has_prospect(&self, peer: PeerId) -> bool {
+    fn has_prospect(&self, peer: ShareOwner) -> bool {
         let own = peer.rank(self.peers.get(&peer).map_or(0, |share| share.held));
         self.peers.iter().any(|(other, share)| other.rank(share.held) > own + 1)
     }
 
     /// Leaves the queue, unless the waiter has left it already.
-    pub(super) fn leave(&mut self, peer: PeerId, id: u64) -> Option<W> {
+    pub(super) fn leave(&mut self, peer: ShareOwner, id: u64) -> Option<W> {
         let share = self.peers.get_mut(&peer)?;
         let place = share.waiters.iter().position(|(waiter, _)| *waiter == id)?;
         let (_, waiter) = share.waiters.remove(place)?;
@@ -117,7 +122,7 @@ impl<W> ShareTable<W> {
 
     /// Releases a permit. It goes to the waiting peer that holds least; of several to the one that
     /// was served the longest time ago.
-    pub(super) fn release(&mut self, peer: PeerId, id: u64) -> Option<(PeerId, u64, W)> {
+    pub(super) fn release(&mut self, peer: ShareOwner, id: u64) -> Option<(ShareOwner, u64, W)> {
         if let Some(share) = self.peers.get_mut(&peer) {
             share.held -= 1;
             share.holders.remove(&id);
@@ -137,13 +142,13 @@ impl<W> ShareTable<W> {
     }
 
     /// Notes what holds a permit.
-    pub(super) fn watch(&mut self, peer: PeerId, id: u64, holder: Weak<dyn PermitHolder>) {
+    pub(super) fn watch(&mut self, peer: ShareOwner, id: u64, holder: Weak<dyn PermitHolder>) {
         if let Some(share) = self.peers.get_mut(&peer) {
             share.holders.entry(id).or_default().0.push(holder);
         }
     }
 
-    fn forget_if_idle(&mut self, peer: PeerId) {
+    fn forget_if_idle(&mut self, peer: ShareOwner) {
         if self.peers.get(&peer).is_some_and(|share| share.held == 0 && share.waiters.is_empty()) {
             self.peers.remove(&peer);
         }
@@ -156,8 +161,8 @@ impl<W> ShareTable<W> {
         if self.waiting == 0 {
             return (cut, examined);
         }
-        let mut waiting: Vec<(PeerId, usize, usize)> = Vec::new();
-        let mut holding: Vec<(PeerId, usize)> = Vec::new();
+        let mut waiting: Vec<(ShareOwner, usize, usize)> = Vec::new();
+        let mut holding: Vec<(ShareOwner, usize)> = Vec::new();
         for (&peer, share) in &self.peers {
             if !share.waiters.is_empty() {
                 waiting.push((peer, peer.rank(share.held), share.waiters.len()));
@@ -167,7 +172,7 @@ impl<W> ShareTable<W> {
             }
         }
         while let Some(&(largest, held)) = holding.iter().max_by_key(|(_, held)| *held) {
-            let able = |&(peer, has, left): &(PeerId, usize, usize)| {
+            let able = |&(peer, has, left): &(ShareOwner, usize, usize)| {
                 peer != largest && left > 0 && held > has + 1
             };
             if !waiting.iter().any(able) {
@@ -193,7 +198,7 @@ impl<W> ShareTable<W> {
     /// last.
     fn paused(
         &self,
-        peer: PeerId,
+        peer: ShareOwner,
         now: Instant,
         stall: Duration,
         examined: &mut Examined,
@@ -229,9 +234,9 @@ mod tests {
     use super::*;
     use crate::clock::Clock;
 
-    const GREEDY: PeerId = PeerId::V4(1);
-    const HONEST: PeerId = PeerId::V4(2);
-    const THIRD: PeerId = PeerId::V4(3);
+    const GREEDY: ShareOwner = ShareOwner::V4(1);
+    const HONEST: ShareOwner = ShareOwner::V4(2);
+    const THIRD: ShareOwner = ShareOwner::V4(3);
     const STALL: Duration = Duration::from_secs(2);
 
     struct Paused(Option<Duration>);
@@ -319,15 +324,15 @@ mod tests {
         let mut table: ShareTable<&str> = ShareTable::new(2, 4);
         let holder: Arc<dyn PermitHolder> = Arc::new(Paused(Some(Duration::MAX)));
         for _ in 0..2 {
-            let id = table.take(PeerId::TrustedProxy).expect("free");
-            table.watch(PeerId::TrustedProxy, id, Arc::downgrade(&holder));
+            let id = table.take(ShareOwner::TrustedProxy).expect("free");
+            table.watch(ShareOwner::TrustedProxy, id, Arc::downgrade(&holder));
         }
         assert!(table.join(HONEST, "no", Queues::BehindLargerPeers).is_none(), "no prospect");
         assert!(table.join(HONEST, "yes", Queues::Always).is_some());
         assert!(table.reclaim(clock.now(), STALL).0.is_empty());
         let (mut table, ids) = full(2);
         table.watch(GREEDY, ids[0], Arc::downgrade(&holder));
-        assert!(table.join(PeerId::TrustedProxy, "yes", Queues::BehindLargerPeers).is_some());
+        assert!(table.join(ShareOwner::TrustedProxy, "yes", Queues::BehindLargerPeers).is_some());
         assert_eq!(table.reclaim(clock.now(), STALL).0.len(), 1);
     }
 }

@@ -219,12 +219,15 @@ impl<C: Checkout> Download<C> {
         if self.released {
             return Poll::Ready(None);
         }
-        let polled = match &mut *self.slot.checkout.lock() {
-            Some(checkout) => poll_incoming(checkout, &mut self.body, cx),
-            None => {
-                self.released = true;
-                return Poll::Ready(Some(Err(Box::new(ReaderPaused))));
-            }
+        let polled = self
+            .slot
+            .checkout
+            .lock()
+            .as_mut()
+            .map(|checkout| poll_incoming(checkout, &mut self.body, cx));
+        let Some(polled) = polled else {
+            self.released = true;
+            return Poll::Ready(Some(Err(Box::new(ReaderPaused))));
         };
         let Poll::Ready(frame) = polled else { return self.wait(cx) };
         self.silent = false;

@@ -21,7 +21,7 @@ use super::permits::Permits;
 use super::settings::{UpstreamLimits, UpstreamSettings};
 use crate::clock::Clock;
 use crate::shares::{
-    Crowded, FairPermit, FairSemaphore, PauseWatch, PeerId, PermitHolder, Queues, Requester,
+    Crowded, FairPermit, FairSemaphore, PauseWatch, PermitHolder, Queues, Requester, ShareOwner,
     ShareSettings,
 };
 
@@ -98,7 +98,7 @@ impl Pool {
         Ok(PooledConnection { state: CheckoutState::new(permits), pool: Arc::clone(self) })
     }
 
-    async fn wait(&self, peer: PeerId) -> Result<FairPermit, UpstreamError> {
+    async fn wait(&self, peer: ShareOwner) -> Result<FairPermit, UpstreamError> {
         let _waiting = CountGuard::up(&self.counters.waiting);
         self.permits.acquire(peer).await.map_err(|Crowded| UpstreamError::Busy)
     }

@@ -23,7 +23,7 @@ use crate::proxy::active_config::ActiveConfig;
 use crate::proxy::context::{LookupContext, RequestContext, refusal_key, shared_client};
 use crate::semantics::body::Body;
 use crate::semantics::vary::VarySpec;
-use crate::shares::PeerId;
+use crate::shares::ShareOwner;
 use crate::upstream::UpstreamError;
 
 /// A stored response that no hard purge has touched, and that may not be served as it is. The
@@ -107,7 +107,7 @@ pub(crate) struct FillRequest {
     /// Whether the key holds the whole credential of a client that has one.
     pub(crate) has_owner: bool,
     /// Whose share it counts for.
-    pub(crate) peer: PeerId,
+    pub(crate) peer: ShareOwner,
     /// What is stored already, and what the origin may confirm to this caller.
     pub(crate) stale: Option<StaleCandidate>,
     /// What is stored already and fresh, and nothing shows that this caller may have it.

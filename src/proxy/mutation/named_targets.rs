@@ -22,9 +22,10 @@ pub(super) fn named_targets(headers: &HeaderMap, host: &str, base: &Uri) -> Vec<
 /// The groups that a response to an unsafe method invalidates (RFC 9875 3).
 pub(super) fn named_groups(headers: &HeaderMap, host: &str) -> impl Iterator<Item = Tag> {
     let groups = cache_groups::groups(headers, &cache_groups::CACHE_GROUP_INVALIDATION)
-        .inspect_err(
-            |error| tracing::warn!(%error, host = %LogText(host), "a Cache-Group-Invalidation cannot be obeyed"),
-        );
+        .inspect_err(|error| {
+            let host = LogText(host);
+            tracing::warn!(%error, %host, "a Cache-Group-Invalidation cannot be obeyed");
+        });
     groups.unwrap_or_default().into_iter().map(move |group| cache_groups::tag(host, &group))
 }
 

@@ -37,8 +37,8 @@ pub(super) struct MutationRequest {
     pub(super) request: Request<Body>,
     /// Whether all of its body is in memory.
     pub(super) is_whole: bool,
-    pub(super) choice: ConnectionChoice,
-    pub(super) requester: Requester,
+    /// Which connection it takes, and whose share it counts for.
+    pub(super) via: (ConnectionChoice, Requester),
     pub(super) mutation: Mutation,
     pub(super) context: MutationContext,
     pub(super) host: String,
@@ -52,17 +52,8 @@ pub(super) async fn run_mutation(
     request: MutationRequest,
     mut sender: oneshot::Sender<MutationResult>,
 ) {
-    let MutationRequest {
-        request,
-        is_whole,
-        choice,
-        requester,
-        mut mutation,
-        context,
-        host,
-        post,
-        permit,
-    } = request;
+    let MutationRequest { request, is_whole, via, mut mutation, context, host, post, permit } =
+        request;
     let (coherence, clock) = (&resources.coherence, &resources.clock);
     let mark_for = context.config.settings.mark_for;
     let guard = match mutation.guard {
@@ -83,8 +74,7 @@ pub(super) async fn run_mutation(
         let _ = sender.send(MutationResult::Refused);
         return;
     };
-    let sending =
-        resources.origin.send_on(&choice, &requester, request, &context.config.table, None);
+    let sending = resources.origin.send_on(&via.0, &via.1, request, &context.config.table, None);
     let since = clock.now();
     let result = match renew_while(resources, &context, sending, &mut pending, &mut late).await {
         Ok(response) if response.status().is_client_error() => {
