@@ -519,3 +519,31 @@ async fn r570_failed_writes_whose_clients_have_left_are_purged_together() {
     let made = purges(&sidecar).await - before;
     assert!(made <= 3, "{made} purges");
 }
+
+/// 571. A sidecar that dies before the purge that it planned leaves its mark: the others purge. One
+///      that is stopped makes the purge as soon as the app can have acted.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn r571_a_purge_that_was_planned_is_made_even_if_its_sidecar_ends() {
+    for signal in ["-KILL", "-TERM"] {
+        let redis = RedisServer::start();
+        let app = PartialApp::start(SECOND / 5).await;
+        let rules = format!("{RULES}[limits]\ngather = \"1m\"\n{}\n", redis.table());
+        let (one, other) =
+            (Sidecar::spawn(app.address, &rules).await, Sidecar::start(app.address, &rules).await);
+        warm(other.address).await;
+        break_off(one.address, "/w/a", 1).await;
+        eventually("the first is purged soon", 5 * SECOND, async || {
+            read(other.address).await.1 == "1"
+        })
+        .await;
+        warm(other.address).await;
+        break_off(one.address, "/w/a", 2).await;
+        eventually("the app has acted", 5 * SECOND, async || app.acted() == 3).await;
+        sleep(SECOND).await;
+        assert_eq!(read(other.address).await, hit("1"), "the next one is due in a minute");
+        let pid = one.pid().to_string();
+        let killed = std::process::Command::new("kill").args([signal, &pid]).status();
+        assert!(killed.expect("there is a kill").success());
+        eventually("it is purged", 15 * SECOND, async || read(other.address).await.1 == "3").await;
+    }
+}
