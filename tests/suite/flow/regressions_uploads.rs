@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
+use hyper::HeaderMap;
 use sidecache::app::Clock;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
@@ -109,39 +110,49 @@ async fn serve(mut stream: TcpStream, seen: &Seen, acts_after: Duration) -> std:
         };
         let head: Vec<u8> = buffer.drain(..length).collect();
         let (line, headers) = http1::head(&head);
-        if !line.starts_with("GET ") {
+        if line.starts_with("GET ") {
+            seen.reads.fetch_add(1, Ordering::SeqCst);
+        } else {
             let write = seen.begin(&String::from_utf8_lossy(&head));
-            let is_chunked = http1::names(&headers, "transfer-encoding", "chunked");
-            let length = headers.get("content-length").and_then(|value| value.to_str().ok());
-            let length: usize = length.and_then(|length| length.parse().ok()).unwrap_or_default();
-            seen.note(write, &buffer);
-            let is_whole = loop {
-                let used = if is_chunked {
-                    http1::dechunked(&buffer).ok().map(|(_, used)| used)
-                } else {
-                    Some(length).filter(|length| buffer.len() >= *length)
-                };
-                if let Some(used) = used {
-                    buffer.drain(..used);
-                    break true;
-                }
-                let before = buffer.len();
-                if !matches!(stream.read_buf(&mut buffer).await, Ok(1..)) {
-                    break false;
-                }
-                seen.note(write, &buffer[before..]);
-            };
+            let is_whole = take_body(&mut stream, &mut buffer, &headers, (seen, write)).await;
             sleep(acts_after).await;
             seen.acted.fetch_add(1, Ordering::SeqCst);
             if !is_whole {
                 return Ok(());
             }
-        } else {
-            seen.reads.fetch_add(1, Ordering::SeqCst);
         }
         let text = seen.acted.load(Ordering::SeqCst).to_string();
         let response = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{text}", text.len());
         stream.write_all(response.as_bytes()).await?;
+    }
+}
+
+/// Reads a body, as much as comes of it. Says whether that is all.
+async fn take_body(
+    stream: &mut TcpStream,
+    buffer: &mut Vec<u8>,
+    headers: &HeaderMap,
+    (seen, write): (&Seen, usize),
+) -> bool {
+    let is_chunked = http1::names(headers, "transfer-encoding", "chunked");
+    let length = headers.get("content-length").and_then(|value| value.to_str().ok());
+    let length: usize = length.and_then(|length| length.parse().ok()).unwrap_or_default();
+    seen.note(write, buffer);
+    loop {
+        let used = if is_chunked {
+            http1::dechunked(buffer).ok().map(|(_, used)| used)
+        } else {
+            Some(length).filter(|length| buffer.len() >= *length)
+        };
+        if let Some(used) = used {
+            buffer.drain(..used);
+            return true;
+        }
+        let before = buffer.len();
+        if !matches!(stream.read_buf(buffer).await, Ok(1..)) {
+            return false;
+        }
+        seen.note(write, &buffer[before..]);
     }
 }
 
