@@ -155,16 +155,13 @@ mod tests {
         for second in 0..60 {
             let now = start + after(second);
             let plan = outcomes.plan(&tags(&["v"]), now, INTERVAL).expect("room");
-            match plan.own {
-                Some(own) => {
-                    assert!(plan.others.is_empty() && own.due >= now + after(1));
-                    purges.push(own.due.duration_since(start).as_secs());
-                }
-                None => {
-                    assert_eq!(plan.others.len(), 1);
-                    let last = start + after(*purges.last().expect("there was one before"));
-                    assert!(last >= now + after(1), "each is followed by a purge");
-                }
+            if let Some(own) = plan.own {
+                assert!(plan.others.is_empty() && own.due >= now + after(1));
+                purges.push(own.due.duration_since(start).as_secs());
+            } else {
+                assert_eq!(plan.others.len(), 1);
+                let last = start + after(*purges.last().expect("there was one before"));
+                assert!(last >= now + after(1), "each is followed by a purge");
             }
         }
         assert_eq!(purges, [1, 11, 21, 31, 41, 51, 61]);

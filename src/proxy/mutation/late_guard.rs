@@ -52,7 +52,7 @@ impl LateGuard {
             }
             self.end = None;
         }
-        future::pending().await
+        future::pending::<()>().await;
     }
 
     /// Keeps hits away, then lets the end of the upload go. After [`Self::end_is_held`].

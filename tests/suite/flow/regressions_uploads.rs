@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
+use hyper::HeaderMap;
 use sidecache::app::Clock;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
@@ -109,39 +110,49 @@ async fn serve(mut stream: TcpStream, seen: &Seen, acts_after: Duration) -> std:
         };
         let head: Vec<u8> = buffer.drain(..length).collect();
         let (line, headers) = http1::head(&head);
-        if !line.starts_with("GET ") {
+        if line.starts_with("GET ") {
+            seen.reads.fetch_add(1, Ordering::SeqCst);
+        } else {
             let write = seen.begin(&String::from_utf8_lossy(&head));
-            let is_chunked = http1::names(&headers, "transfer-encoding", "chunked");
-            let length = headers.get("content-length").and_then(|value| value.to_str().ok());
-            let length: usize = length.and_then(|length| length.parse().ok()).unwrap_or_default();
-            seen.note(write, &buffer);
-            let is_whole = loop {
-                let used = if is_chunked {
-                    http1::dechunked(&buffer).ok().map(|(_, used)| used)
-                } else {
-                    Some(length).filter(|length| buffer.len() >= *length)
-                };
-                if let Some(used) = used {
-                    buffer.drain(..used);
-                    break true;
-                }
-                let before = buffer.len();
-                if !matches!(stream.read_buf(&mut buffer).await, Ok(1..)) {
-                    break false;
-                }
-                seen.note(write, &buffer[before..]);
-            };
+            let is_whole = take_body(&mut stream, &mut buffer, &headers, (seen, write)).await;
             sleep(acts_after).await;
             seen.acted.fetch_add(1, Ordering::SeqCst);
             if !is_whole {
                 return Ok(());
             }
-        } else {
-            seen.reads.fetch_add(1, Ordering::SeqCst);
         }
         let text = seen.acted.load(Ordering::SeqCst).to_string();
         let response = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{text}", text.len());
         stream.write_all(response.as_bytes()).await?;
+    }
+}
+
+/// Reads a body, as much as comes of it. Says whether that is all.
+async fn take_body(
+    stream: &mut TcpStream,
+    buffer: &mut Vec<u8>,
+    headers: &HeaderMap,
+    (seen, write): (&Seen, usize),
+) -> bool {
+    let is_chunked = http1::names(headers, "transfer-encoding", "chunked");
+    let length = headers.get("content-length").and_then(|value| value.to_str().ok());
+    let length: usize = length.and_then(|length| length.parse().ok()).unwrap_or_default();
+    seen.note(write, buffer);
+    loop {
+        let used = if is_chunked {
+            http1::dechunked(buffer).ok().map(|(_, used)| used)
+        } else {
+            Some(length).filter(|length| buffer.len() >= *length)
+        };
+        if let Some(used) = used {
+            buffer.drain(..used);
+            return true;
+        }
+        let before = buffer.len();
+        if !matches!(stream.read_buf(buffer).await, Ok(1..)) {
+            return false;
+        }
+        seen.note(write, &buffer[before..]);
     }
 }
 
@@ -518,4 +529,32 @@ async fn r570_failed_writes_whose_clients_have_left_are_purged_together() {
     sleep(SECOND).await;
     let made = purges(&sidecar).await - before;
     assert!(made <= 3, "{made} purges");
+}
+
+/// 571. A sidecar that dies before the purge that it planned leaves its mark: the others purge. One
+///      that is stopped makes the purge as soon as the app can have acted.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn r571_a_purge_that_was_planned_is_made_even_if_its_sidecar_ends() {
+    for signal in ["-KILL", "-TERM"] {
+        let redis = RedisServer::start();
+        let app = PartialApp::start(SECOND / 5).await;
+        let rules = format!("{RULES}[limits]\ngather = \"1m\"\n{}\n", redis.table());
+        let (one, other) =
+            (Sidecar::spawn(app.address, &rules).await, Sidecar::start(app.address, &rules).await);
+        warm(other.address).await;
+        break_off(one.address, "/w/a", 1).await;
+        eventually("the first is purged soon", 5 * SECOND, async || {
+            read(other.address).await.1 == "1"
+        })
+        .await;
+        warm(other.address).await;
+        break_off(one.address, "/w/a", 2).await;
+        eventually("the app has acted", 5 * SECOND, async || app.acted() == 3).await;
+        sleep(SECOND).await;
+        assert_eq!(read(other.address).await, hit("1"), "the next one is due in a minute");
+        let pid = one.pid().to_string();
+        let killed = std::process::Command::new("kill").args([signal, &pid]).status();
+        assert!(killed.expect("there is a kill").success());
+        eventually("it is purged", 15 * SECOND, async || read(other.address).await.1 == "3").await;
+    }
 }

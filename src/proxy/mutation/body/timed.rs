@@ -117,7 +117,7 @@ mod tests {
         let second = Duration::from_secs(1);
         let (mut body, clock, exceeded) = upload(vec![1, 3 * 16 * 1024], 5 * second);
         assert!(body.frame().await.expect("a frame").is_ok());
-        assert_eq!(body.left(clock.now()).as_secs_f64().round(), 5.0);
+        assert!(body.left(clock.now()) > 4 * second);
         // The origin did not ask for more for a while: that is not the client's time.
         clock.advance(60 * second);
         assert!(body.frame().await.expect("a frame").is_ok());
