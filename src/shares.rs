@@ -1,8 +1,8 @@
 //! Fair shares of what is scarce: client connections, connections to the origin, writes in
 //! progress.
 //!
-//! A share is a peer's (see [`ShareOwner`]). It binds only while another peer waits: a single peer may
-//! hold everything. While one waits, a permit that becomes free goes to the waiting peer that holds
+//! A share is a peer's (see [`ShareOwner`]). It binds only while another peer waits: a single peer
+//! may hold everything. While one waits, a permit that becomes free goes to the waiting peer that holds
 //! least, and the peer that holds most loses permits whose clients make no progress, until the two
 //! hold the same. Nothing that makes progress is ever cut.
 //!

@@ -26,6 +26,7 @@ pub fn check(whole: &LintFile<'_>, parts: &CompiledParts<'_>, context: &mut Comp
         tags(whole, limits.tags, context);
         pinned(whole, limits.pinned, context);
         uploads(whole, limits, context);
+        stall(whole, limits.stall, context);
     }
     if let (Some(settings), Some(section)) = (parts.redis, whole.file.redis.given()) {
         redis(settings, &section.value, context);
@@ -95,6 +96,25 @@ fn uploads(whole: &LintFile<'_>, limits: &ConfigLimits, context: &mut CompileCon
         );
         let hint = "make `uploads` at least twice as large as `purge_body`, or longer bodies are \
                     streamed, and purge when they break off";
+        context.report.push(DiagnosticBuilder::warning(span.clone(), message).hint(hint));
+    }
+}
+
+/// Warns about requests that give up waiting before anything can be cut for them.
+fn stall(whole: &LintFile<'_>, stall: Duration, context: &mut CompileContext) {
+    let upstream = whole.file.upstream.get();
+    let Some(wait) = upstream.and_then(|upstream| upstream.wait_timeout.get()) else { return };
+    let section = whole.file.limits.get();
+    let given = section.and_then(|limits| limits.stall.given()).map(|given| &given.span);
+    let given = given.or_else(|| Some(&upstream?.wait_timeout.given()?.span));
+    if let Some(span) = given.filter(|_| stall >= wait.0) {
+        let message = format!(
+            "a request waits {} for a connection, and a client that holds one may pause for {}: \
+             it is never cut for another address",
+            show_duration(wait.0),
+            show_duration(stall)
+        );
+        let hint = "make `stall` in [limits] at most half of `wait_timeout` in [upstream]";
         context.report.push(DiagnosticBuilder::warning(span.clone(), message).hint(hint));
     }
 }

@@ -332,14 +332,20 @@ fn the_new_limits_and_headers_arrive() {
     let limits = &silent.limits;
     assert_eq!((limits.variants, limits.stale, limits.ranges), (64, Duration::from_mins(10), 16));
     assert_eq!((limits.range_fill, limits.refreshes), (8 << 20, 64));
+    assert_eq!((limits.stall, limits.range_factor), (Duration::from_secs(2), 16));
+    assert_eq!((silent.upstream.max_interim_bytes, silent.log.repeats), (64 << 10, 100));
+    assert_eq!(silent.server.stall, limits.stall);
     assert_eq!(*silent.response_rules.targeted, [HeaderName::from_static("cdn-cache-control")]);
     let lines = "[limits]\nvariants = 1\nstale = \"0s\"\nranges = 256\nrange_fill = \
-                 \"0\"\nrefreshes = 1\n[freshness]\ntargeted = [\"X-Cache-Control\", \
+                 \"0\"\nrefreshes = 1\nstall = \"1s\"\nrange_factor = 1\n[log]\nrepeats = \
+                 1\n[freshness]\ntargeted = [\"X-Cache-Control\", \
                  \"cdn-cache-control\"]";
     let stated = parse(&with(lines)).unwrap_or_else(|diagnostics| panic!("{diagnostics}"));
     let limits = &stated.limits;
     assert_eq!((limits.variants, limits.stale, limits.ranges), (1, Duration::ZERO, 256));
     assert_eq!((limits.range_fill, limits.refreshes), (0, 1));
+    assert_eq!((limits.stall, limits.range_factor), (Duration::from_secs(1), 1));
+    assert_eq!((stated.server.stall, stated.log.repeats), (limits.stall, 1));
     assert_eq!(
         *stated.response_rules.targeted,
         ["x-cache-control", "cdn-cache-control"].map(HeaderName::from_static),

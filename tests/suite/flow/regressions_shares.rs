@@ -369,7 +369,9 @@ async fn r590_streams_without_a_window_leave_connections_for_others() {
         let path = format!("/v/{number}");
         assert_eq!(status(HONEST, address, &get(&path, "")).await, 200, "{path}");
     }
-    streams.into_iter().for_each(|stream| stream.abort());
+    for stream in streams {
+        stream.abort();
+    }
     driver.abort();
 }
 
@@ -393,5 +395,7 @@ async fn r591_uploads_that_drip_leave_connections_for_others() {
         let path = format!("/v/{number}");
         assert_eq!(status(HONEST, address, &get(&path, "")).await, 200, "{path}");
     }
-    attack.into_iter().for_each(|task| task.abort());
+    for task in attack {
+        task.abort();
+    }
 }

@@ -55,3 +55,11 @@ fn one_client_can_have_the_longest_body_read() {
     one(&limits("uploads = \"127KiB\""), "\"127KiB\"", "half of `uploads` (127KiB)", hint);
     one(&limits("purge_body = \"40MiB\""), "\"40MiB\"", "up to `purge_body` (40MiB)", hint);
 }
+
+#[test]
+fn a_wait_ends_before_anything_is_cut_for_it() {
+    let hint = "at most half of `wait_timeout`";
+    one(&format!("{LIST}[limits]\nstall = \"5s\"\n"), "\"5s\"", "never cut", hint);
+    silent(&format!("{LIST}[limits]\nstall = \"4s\"\n"));
+    one(&format!("wait_timeout = \"2s\"\n{LIST}"), "\"2s\"", "waits 2s", hint);
+}
