@@ -2,9 +2,9 @@
 //! progress.
 //!
 //! A share is a peer's (see [`ShareOwner`]). It binds only while another peer waits: a single peer
-//! may hold everything. While one waits, a permit that becomes free goes to the waiting peer that holds
-//! least, and the peer that holds most loses permits whose clients make no progress, until the two
-//! hold the same. Nothing that makes progress is ever cut.
+//! may hold everything. While one waits, a permit that becomes free goes to the waiting peer that
+//! holds least, and the peer that holds most loses permits whose clients make no progress, until
+//! the two hold the same. Nothing that makes progress is ever cut.
 //!
 //! Knows permits and peers, not what a permit is for.
 
