@@ -88,3 +88,32 @@ impl Clock {
         self.0.as_ref().map_or(0, |manual| manual.ahead_ms.load(Ordering::SeqCst))
     }
 }
+
+/// How often a [`wait_while_running`] looks, and the most that one look counts for.
+pub const RUNNING_STEP: Duration = Duration::from_millis(50);
+
+/// How many limits of wall-clock time a [`wait_while_running`] may take.
+const WALL_LIMITS: u32 = 10;
+
+/// Waits for a future for this long, counting only time in which this process ran; `None` if it was
+/// not ready by then.
+///
+/// A process that was stopped, or that gets little of the processor, finds its timers late and the
+/// replies that came meanwhile unread. So a step that took longer than [`RUNNING_STEP`] counts as
+/// one. The wait as a whole ends after ten limits by the clock, of which one step is at most one.
+pub async fn wait_while_running<F: Future>(limit: Duration, future: F) -> Option<F::Output> {
+    let mut future = std::pin::pin!(future);
+    let (mut ran, mut passed) = (Duration::ZERO, Duration::ZERO);
+    while ran < limit && passed < limit.saturating_mul(WALL_LIMITS) {
+        let began = Instant::now();
+        tokio::select! {
+            biased;
+            output = &mut future => return Some(output),
+            () = tokio::time::sleep(RUNNING_STEP.min(limit)) => {}
+        }
+        let step = began.elapsed();
+        ran += step.min(RUNNING_STEP);
+        passed += step.min(limit);
+    }
+    None
+}

@@ -50,6 +50,8 @@ fn settings() -> LeaseSettings {
         heartbeat: at(1),
         retry: at(1),
         grace: at(2),
+        stall: at(0),
+        absence: at(0),
     }
 }
 

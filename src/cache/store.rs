@@ -114,13 +114,9 @@ impl Store {
                 Box::pin(lookup.lookup(request, now)).await
             }
             (CoherenceMode::Degraded, _) if self.coherence.on_loss() == OnLoss::Bypass => {
-                LookupResult {
-                    key: request.key().clone(),
-                    candidate: None,
-                    miss_reason: Reason::CacheUnavailable,
-                    snapshot: TagSnapshot::Unverifiable,
-                }
+                unverifiable(request)
             }
+            (CoherenceMode::Rejoining, _) => unverifiable(request),
             _ => self.lookup_local(request, now),
         }
     }
@@ -162,6 +158,7 @@ impl Store {
                         TagSnapshot::Shared(epoch, reading)
                     })
             }
+            (CoherenceMode::Rejoining, _) => TagSnapshot::Unverifiable,
             _ => self.coherence.read_local(tags),
         }
     }
@@ -290,5 +287,15 @@ impl Store {
         }
         self.counters.stored.inc();
         Ok(cached)
+    }
+}
+
+/// Nothing vouches for anything: the request goes to the origin, and its response is not stored.
+fn unverifiable(request: &impl LookupKey) -> LookupResult {
+    LookupResult {
+        key: request.key().clone(),
+        candidate: None,
+        miss_reason: Reason::CacheUnavailable,
+        snapshot: TagSnapshot::Unverifiable,
     }
 }

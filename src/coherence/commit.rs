@@ -1,7 +1,7 @@
 //! Turns what a fill has read about its tags into a proof, if nothing was purged in between.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use smallvec::SmallVec;
 
@@ -69,12 +69,22 @@ impl Coherence {
         }
         // Counted from before the origin got the request: a write through another sidecar may have
         // followed at once.
-        let until = (self.mode() == CoherenceMode::Degraded).then(|| read.at + self.degraded_ttl());
+        let until = match self.mode() {
+            CoherenceMode::Degraded => Some(self.own_table_until(read.at)),
+            _ => None,
+        };
         let proof = LocalProof { epoch: read.epoch, generation: read.generation, states, until };
         match self.validate_local(&proof) {
             Ok(()) | Err(Reason::MutationPending) => Some(proof),
             Err(_) => None,
         }
+    }
+
+    /// Until when something may be served that was read at that time while Redis is lost.
+    fn own_table_until(&self, read_at: Instant) -> Instant {
+        let until = read_at + self.degraded_ttl();
+        let bound = self.core().core.own_table_until();
+        self.lease_state.instant(bound).map_or(until, |bound| until.min(bound))
     }
 
     fn degraded_ttl(&self) -> Duration {

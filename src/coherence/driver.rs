@@ -10,7 +10,8 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::coherence::core::{CoreCommand, CoreEvent, Phase, ReplayBatch};
+use crate::clock::RUNNING_STEP;
+use crate::coherence::core::{CoreCommand, CoreEvent, MonotonicTime, Phase, ReplayBatch};
 use crate::coherence::message::{Message, OperationId, PeerId, Process};
 use crate::coherence::redis_records::{RecordStore, ServerRole};
 use crate::coherence::{Coherence, CoherenceMode};
@@ -77,6 +78,7 @@ impl Coherence {
             let wait = next.map_or(IDLE_SLEEP, |next| {
                 next.saturating_sub(self.lease_state.now()).clamp(MIN_SLEEP, IDLE_SLEEP)
             });
+            let planned = self.lease_state.now() + wait;
             tokio::select! {
                 biased;
                 Some(command) = queue.recv() => {
@@ -85,11 +87,21 @@ impl Coherence {
                 }
                 Some(_) = tasks.join_next() => continue,
                 () = self.wake.notified() => {}
-                () = tokio::time::sleep(wait) => {}
+                () = tokio::time::sleep(wait) => self.record_stall(planned),
             }
             if next.is_some_and(|next| next <= self.lease_state.now()) {
                 self.handle(CoreEvent::Tick);
             }
+        }
+    }
+
+    /// Counts a timer that fired late: this process was stopped, or got no processor.
+    fn record_stall(&self, planned: MonotonicTime) {
+        let late = self.lease_state.now().saturating_sub(planned);
+        if late > RUNNING_STEP {
+            self.counters.stalls.inc();
+            self.counters.stalled_us.add(u64::try_from(late.as_micros()).unwrap_or(u64::MAX));
+            tracing::debug!(?late, "this process was stopped or got no processor");
         }
     }
 
@@ -287,7 +299,7 @@ impl Coherence {
     pub async fn wait_until_joined(&self) {
         loop {
             let notified = self.joined.notified();
-            if self.mode() != CoherenceMode::Degraded {
+            if matches!(self.mode(), CoherenceMode::Local | CoherenceMode::Shared) {
                 return;
             }
             notified.await;

@@ -205,7 +205,8 @@ impl RecordStore {
             );
             args.push(Nonce::random().to_hex().into());
         }
-        let ScriptReply::Many(nonces) = self.client.run(&self.scripts.commit, keys, args).await?
+        let ScriptReply::Many(nonces) =
+            self.client.run_patiently(&self.scripts.commit, keys, args).await?
         else {
             return Ok(None);
         };

@@ -185,6 +185,9 @@ table! {
         namespace: TomlString = "sidecache",
         /// How long to wait for Redis. A request that waits longer goes to the origin.
         deadline: Period = "100ms",
+        /// For how long Redis may leave everything unanswered before it counts as lost, in time in
+        /// which the sidecar itself runs. Until then requests go to the origin and writes wait.
+        loss_after: Period = "1s",
         /// Connections to Redis.
         connections: Count = 1,
         /// How long a sidecar may serve hits from memory without asking Redis, after it has

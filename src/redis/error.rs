@@ -61,11 +61,11 @@ impl CallError {
             return Self::Moving;
         }
         match error.kind() {
-            ErrorKind::Timeout => Self::Timeout,
+            // Our own queue is full: that says nothing of Redis.
+            ErrorKind::Timeout | ErrorKind::Backpressure => Self::Timeout,
             ErrorKind::IO
             | ErrorKind::Canceled
             | ErrorKind::Auth
-            | ErrorKind::Backpressure
             | ErrorKind::Tls
             | ErrorKind::Routing => Self::Connection(details.to_owned()),
             _ => Self::Reply(details.to_owned()),

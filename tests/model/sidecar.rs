@@ -139,7 +139,7 @@ impl World {
         if phase != Phase::Lost && then == Phase::Lost {
             notes.insert(Note::Lost);
         }
-        if phase != Phase::Joined && then == Phase::Joined && sidecar.core.lease_state().epoch > 2 {
+        if phase != Phase::Joined && then == Phase::Joined && sidecar.core.lease_state().epoch > 3 {
             notes.insert(Note::Rejoined);
         }
         let mut released = Vec::new();

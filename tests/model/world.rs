@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sidecache::internals::Tag;
-use sidecache::internals::core::{Core, CoreCommand, LeaseSettings, MonotonicTime};
+use sidecache::internals::core::{Core, CoreCommand, LeaseSettings, MonotonicTime, Truth};
 use sidecache::internals::message::{Message, OperationId, Process};
 
 use crate::redis::{Reading, Redis, fence_name};
@@ -306,7 +306,7 @@ impl Sidecar {
         let (session, tag_state) = entry.leased?;
         let leased = now < lease_state.lease_until || fault == Fault::NoLease;
         (self.up
-            && lease_state.epoch.is_multiple_of(2)
+            && lease_state.truth() == Truth::Records
             && leased
             && session == lease_state.session
             && tag_state == self.tag_state)
@@ -385,7 +385,7 @@ impl World {
         when(!sidecar.answers.is_empty(), Action::Answer(n));
         let reads = sidecar.role.reads
             && sidecar.read_stage.is_none()
-            && lease_state.epoch.is_multiple_of(2)
+            && lease_state.truth() == Truth::Records
             && now < lease_state.contact_until;
         when(reads && sidecar.in_memory(now, self.fault).is_none(), Action::Read(n));
         when(sidecar.read_stage.is_some(), Action::AdvanceRead(n));

@@ -22,6 +22,9 @@ fn settings() -> LeaseSettings {
         heartbeat: at(4),
         retry: at(1),
         grace: at(5),
+        // Events come when the tests want them; see `stalls` for late ones.
+        stall: MonotonicTime::MAX,
+        absence: at(0),
     }
 }
 

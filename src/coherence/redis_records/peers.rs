@@ -31,7 +31,7 @@ impl RecordStore {
         let before = self.clock.wall();
         // Without a key the script runs on the primary, even while a slot is moving.
         let ScriptReply::Many(values) =
-            self.client.run(&self.scripts.role, Vec::new(), Vec::new()).await?
+            self.client.run_patiently(&self.scripts.role, Vec::new(), Vec::new()).await?
         else {
             return Err(unexpected_reply());
         };
@@ -90,7 +90,7 @@ impl RecordStore {
         let message = Message::Heartbeat { of: peer.process, number, registered: register };
         let mut args = self.publish_args(Some(&message)).to_vec();
         args.push(if register { peer.to_string().into() } else { Bytes::from_static(b"-") });
-        args.push(millis(self.client.settings().lease).to_string().into());
+        args.push(millis(self.client.settings().registered_lease()).to_string().into());
         let before = self.clock.wall();
         let words =
             self.run_list(&self.scripts.heartbeat, vec![self.keys.peers.clone()], args).await?;
@@ -147,7 +147,7 @@ impl RecordStore {
         let mut args = vec![peer.to_string().into()];
         args.extend(self.publish_args(message));
         self.client
-            .run(&self.scripts.forget, vec![self.keys.peers.clone(), self.keys.marks(peer)], args)
+            .run_patiently(&self.scripts.forget, vec![self.keys.peers.clone(), self.keys.marks(peer)], args)
             .await
             .map(drop)
     }
@@ -158,6 +158,6 @@ impl RecordStore {
         keys: Vec<Bytes>,
         args: Vec<Bytes>,
     ) -> Result<Vec<Bytes>, CallError> {
-        self.client.run(script, keys, args).await.and_then(list_from)
+        self.client.run_patiently(script, keys, args).await.and_then(list_from)
     }
 }

@@ -161,6 +161,8 @@ fn nowhere() -> RedisSettings {
         ca_file: None,
         namespace: "test".to_owned(),
         deadline: Duration::from_millis(20),
+        loss_after: Duration::from_millis(50),
+        write_wait: Duration::from_millis(20),
         connections: 1,
         lease: Duration::from_secs(2),
         rejoin_grace: Duration::ZERO,
