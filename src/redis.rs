@@ -139,9 +139,10 @@ impl RedisClient {
     }
 
     /// Returns when the connection to the primary has broken, or the server is no longer the
-    /// primary. It stays broken until [`RedisClient::renew`].
-    pub async fn broken(&self) {
+    /// primary, or silent, and says which. It stays broken until [`RedisClient::renew`].
+    pub async fn broken(&self) -> &'static str {
         self.broken.notified().await;
+        self.session.load().loss_reason()
     }
 
     /// Looks the primary up again and connects to it in the background; calls in progress fail.

@@ -237,7 +237,7 @@ impl Coherence {
             }
             tokio::select! {
                 () = changed => {}
-                () = shared.client().broken() => self.mark_lost("the connection broke"),
+                why = shared.client().broken() => self.mark_lost(why),
             }
         }
     }

@@ -15,6 +15,7 @@
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::time::Duration;
 
 use fred::clients::{Pipeline, WithOptions};
@@ -186,6 +187,8 @@ pub(super) struct RedisNode {
     slow: Option<WithOptions<Client>>,
     tasks: Vec<tokio::task::JoinHandle<()>>,
     closed: CancellationToken,
+    /// Whether it was closed because it left a probe unanswered.
+    silent: Arc<AtomicBool>,
     /// Wakes the probe of each connection.
     suspected: Vec<Arc<Notify>>,
 }
@@ -199,6 +202,7 @@ impl RedisNode {
         with_slow: bool,
     ) -> Result<Self, SetupError> {
         let closed = CancellationToken::new();
+        let silent = Arc::new(AtomicBool::new(false));
         let (mut clients, mut tasks, mut suspected) = (Vec::new(), Vec::new(), Vec::new());
         for _ in 0..connections.max(1) + usize::from(with_slow) {
             let client = options.client(&address)?;
@@ -214,20 +218,23 @@ impl RedisNode {
             suspected.push(Arc::clone(&suspicion));
             let (closed, prober, loss_after) =
                 (closed.clone(), client.clone(), options.loss_after);
+            let silence = Arc::clone(&silent);
             tasks.push(tokio::spawn(async move {
                 // An error means a lost connection, and so does a receiver that lags behind the
                 // errors.
                 tokio::select! {
                     _ = errors.recv() => {}
                     () = router => {}
-                    () = until_silent(&prober, &suspicion, loss_after) => {}
+                    () = until_silent(&prober, &suspicion, loss_after) => {
+                        silence.store(true, SeqCst);
+                    }
                 }
                 closed.cancel();
             }));
             clients.push(client);
         }
         let slow = if with_slow { clients.pop() } else { None };
-        Ok(Self { address, clients, slow, tasks, closed, suspected })
+        Ok(Self { address, clients, slow, tasks, closed, silent, suspected })
     }
 
     /// The client whose turn it is.
@@ -243,6 +250,11 @@ impl RedisNode {
     /// Whether one of the connections has ended.
     pub(super) fn is_closed(&self) -> bool {
         self.closed.is_cancelled()
+    }
+
+    /// Whether it was closed because it left a probe unanswered.
+    pub(super) fn is_silent(&self) -> bool {
+        self.silent.load(SeqCst)
     }
 
     /// Waits for the first connection. The caller enforces a deadline.

@@ -187,7 +187,7 @@ fn another_fence_ends_contact() {
         (core.phase(), core.lease_state().contact_until, core.lease_state().lease_until),
         (Phase::Lost, at(0), at(0))
     );
-    assert_eq!(core.lease_state().epoch % 2, 1);
+    assert_eq!(core.lease_state().truth(), Truth::OwnTable);
 }
 
 #[test]

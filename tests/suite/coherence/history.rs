@@ -23,6 +23,7 @@ mod redis;
 mod redis_dead;
 mod sidecars;
 mod stage;
+mod starved;
 mod verdict;
 
 use std::time::Duration;
