@@ -19,8 +19,8 @@ use crate::cache::fills::cluster::ClusterFills;
 use crate::cache::store::Store;
 use crate::cache::store::memory::Memory;
 pub use crate::clock::Clock;
+use crate::coherence::Coherence;
 use crate::coherence::redis_records::RecordStore;
-use crate::coherence::{Coherence, CoherenceMode};
 use crate::config::Config;
 use crate::config::diff::ConfigSnapshot;
 use crate::error::SetupError;
@@ -204,11 +204,7 @@ pub async fn serve_with(
     let proxy = &sidecar.proxy;
     let driver = tokio::spawn(Arc::clone(&proxy.coherence).drive(proxy.stop.clone()));
     // Wait for a lease, so that the first writes need not wait for peers that are still unknown.
-    if tokio::time::timeout(FIRST_JOIN_TIMEOUT, proxy.coherence.wait_for_lease()).await.is_err()
-        && proxy.coherence.mode() == CoherenceMode::Degraded
-    {
-        tracing::warn!("Redis is unreachable; serving without it until it responds");
-    }
+    let _ = tokio::time::timeout(FIRST_JOIN_TIMEOUT, proxy.coherence.wait_for_lease()).await;
     tokio::spawn(Arc::clone(&sidecar.reloader).watch(proxy.stop.clone()));
     #[cfg(unix)]
     tokio::spawn(Arc::clone(&sidecar.reloader).reload_on_sighup(proxy.stop.clone()));

@@ -148,7 +148,8 @@ impl Coherence {
             || LeaseSettings::new(Duration::ZERO, Duration::ZERO),
             |shared| lease_settings(shared.client().settings()),
         );
-        let lease_state = AtomicLeaseState::new(u64::from(shared.is_some()), clock.clone());
+        let core = Core::new(Process(rand::random()), settings, MAX_TAGS);
+        let lease_state = AtomicLeaseState::new(core.lease_state().epoch, clock.clone());
         // Bounded by the number of purges, heartbeats and evictions within the deadline of a call:
         // the driver starts each command without waiting.
         let (commands, queue) = mpsc::unbounded_channel();
@@ -156,11 +157,7 @@ impl Coherence {
             table: TagTable::default(),
             records: shared,
             lease_state,
-            core: Mutex::new(CoreWithWaiters::new(Core::new(
-                Process(rand::random()),
-                settings,
-                MAX_TAGS,
-            ))),
+            core: Mutex::new(CoreWithWaiters::new(core)),
             journal: DurableJournal::default(),
             commands,
             queue: Mutex::new(Some(queue)),

@@ -299,6 +299,17 @@ fn register_coherence(proxy: &Arc<Proxy>) {
         &coherence.leases_lost,
     );
     count(
+        "sidecache_stalls",
+        "Times that this process was stopped, or got no processor, for more than 50 ms",
+        &coherence.stalls,
+    );
+    proxy.metrics.register_micros(
+        "sidecache_stall_seconds",
+        "Time that this process was stopped or got no processor",
+        &[],
+        Arc::clone(&coherence.stalled_us),
+    );
+    count(
         "sidecache_heartbeat_timeouts",
         "Requests that found the last heartbeat too old to trust the local state",
         &coherence.heartbeat_timeouts,

@@ -10,7 +10,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::clock::RUNNING_STEP;
+use crate::clock::{RUNNING_STEP, wait_while_running};
 use crate::coherence::core::{CoreCommand, CoreEvent, MonotonicTime, Phase, ReplayBatch};
 use crate::coherence::message::{Message, OperationId, PeerId, Process};
 use crate::coherence::redis_records::{RecordStore, ServerRole};
@@ -242,8 +242,27 @@ impl Coherence {
         }
     }
 
-    /// Returns when a primary was found.
+    /// Returns when a primary was found. Redis is lost when a connection fails, or when none was
+    /// found for `loss_after`: a sidecar that starts serves nothing by itself before.
     async fn reconnect(&self, shared: &RecordStore, first: bool) {
+        let mut finding = std::pin::pin!(self.find_primary(shared, first));
+        if wait_while_running(shared.client().settings().loss_after, &mut finding).await.is_none() {
+            self.mark_unreachable(first);
+            finding.await;
+        }
+    }
+
+    fn mark_unreachable(&self, first: bool) {
+        if self.mode() != CoherenceMode::Rejoining {
+            return;
+        }
+        if first {
+            tracing::warn!("Redis is unreachable; serving without it until it responds");
+        }
+        self.mark_lost("it cannot be reached");
+    }
+
+    async fn find_primary(&self, shared: &RecordStore, first: bool) {
         let mut wait = MIN_RETRY_DELAY;
         loop {
             // fred does not reconnect here; every retry rebuilds the client and looks the primary
@@ -262,7 +281,12 @@ impl Coherence {
                         promoted: server.promoted,
                     });
                 }
-                Err(error) => tracing::debug!(%error, "Redis cannot be reached"),
+                Err(error) => {
+                    tracing::debug!(%error, "Redis cannot be reached");
+                    if shared.client().is_closed() {
+                        self.mark_unreachable(first);
+                    }
+                }
             }
             tokio::time::sleep(wait).await;
             wait = (wait * 2).min(MAX_RETRY_DELAY);

@@ -17,7 +17,9 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
-use crate::coherence::core::{Core, CoreEvent, MonotonicTime, Phase, Released, ReplayBatch, Subscribers};
+use crate::coherence::core::{
+    Core, CoreEvent, MonotonicTime, Phase, Released, ReplayBatch, Subscribers,
+};
 use crate::coherence::message::{Message, OperationId, PeerId};
 use crate::coherence::purge_kind::PurgeKind;
 use crate::coherence::redis_records::{MAX_BATCH_TAGS, RecordStore};

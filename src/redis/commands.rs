@@ -75,10 +75,11 @@ impl RedisClient {
                 reply => reply,
             }
         };
-        let result = tokio::time::timeout(self.settings.deadline, call).await.unwrap_or_else(|_| {
-            self.suspect_primary();
-            Err(CallError::Timeout)
-        });
+        let result =
+            tokio::time::timeout(self.settings.deadline, call).await.unwrap_or_else(|_| {
+                self.suspect_primary();
+                Err(CallError::Timeout)
+            });
         self.counted(result)
     }
 
@@ -333,7 +334,13 @@ impl RedisClient {
                 }
             }
         };
-        self.counted(result)
+        self.counted(match result {
+            // A call that its connection has left behind, whatever the client makes of that.
+            Err(CallError::Reply(_)) if session.is_closed() => {
+                Err(CallError::Connection("its session has ended".to_owned()))
+            }
+            result => result,
+        })
     }
 
     fn suspect_primary(&self) {

@@ -216,8 +216,7 @@ impl RedisNode {
             });
             let suspicion = Arc::new(Notify::new());
             suspected.push(Arc::clone(&suspicion));
-            let (closed, prober, loss_after) =
-                (closed.clone(), client.clone(), options.loss_after);
+            let (closed, prober, loss_after) = (closed.clone(), client.clone(), options.loss_after);
             let silence = Arc::clone(&silent);
             tasks.push(tokio::spawn(async move {
                 // An error means a lost connection, and so does a receiver that lags behind the

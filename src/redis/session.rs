@@ -137,7 +137,8 @@ impl RedisSession {
         }
     }
 
-    fn is_closed(&self) -> bool {
+    /// Whether it has ended.
+    pub(super) fn is_closed(&self) -> bool {
         self.state.closed.is_cancelled()
     }
 

@@ -218,11 +218,8 @@ impl SubscriberTask {
             }
             // A message sent before Redis had the subscription is lost: send the next one soon, and
             // give up late.
-            let timeout = if self.listening.load(SeqCst) {
-                self.loss_after
-            } else {
-                MIN_RETRY_DELAY
-            };
+            let timeout =
+                if self.listening.load(SeqCst) { self.loss_after } else { MIN_RETRY_DELAY };
             if wait_while_running(timeout, echo.notified()).await.is_some() {
                 tokio::time::sleep(SELF_CHECK_INTERVAL).await;
             } else if self.listening.load(SeqCst) || waited > self.loss_after {

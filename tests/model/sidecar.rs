@@ -11,7 +11,8 @@ use sidecache::internals::message::{Message, OperationId, PeerId, Process};
 
 use crate::redis::{Redis, Stored};
 use crate::world::{
-    Action, DEGRADED_TTL, Entry, Fault, Mutation, Note, Own, Read, Sidecar, Stage, Subscription, Watch, World, at, tag,
+    Action, DEGRADED_TTL, Entry, Fault, Mutation, Note, Own, Read, Sidecar, Stage, Subscription,
+    Watch, World, at, tag,
 };
 
 /// Why a call failed.

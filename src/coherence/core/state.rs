@@ -53,7 +53,8 @@ impl Core {
     #[must_use]
     pub const fn new(process: Process, settings: LeaseSettings, max_journal: usize) -> Self {
         let lease_state = LeaseState {
-            epoch: 1,
+            // Not the own table: whether Redis is lost is yet to be found out.
+            epoch: 2,
             session: 0,
             contact_until: MonotonicTime::ZERO,
             lease_until: MonotonicTime::ZERO,

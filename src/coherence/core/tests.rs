@@ -1,6 +1,7 @@
 //! Tests of the core: one sidecar, with hand-written replies of Redis and messages on the bus.
 
 mod purge_waits;
+mod stalls;
 
 use super::*;
 use crate::{coherence::message::PeerId, policy::tag::Tag};

@@ -147,7 +147,11 @@ impl RecordStore {
         let mut args = vec![peer.to_string().into()];
         args.extend(self.publish_args(message));
         self.client
-            .run_patiently(&self.scripts.forget, vec![self.keys.peers.clone(), self.keys.marks(peer)], args)
+            .run_patiently(
+                &self.scripts.forget,
+                vec![self.keys.peers.clone(), self.keys.marks(peer)],
+                args,
+            )
             .await
             .map(drop)
     }

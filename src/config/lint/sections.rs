@@ -141,6 +141,15 @@ fn redis(settings: &RedisSettings, file: &file::RedisSection, context: &mut Comp
             push(at, message, hint);
         }
     }
+    if let Some(given) = file.loss_after.given().filter(|_| settings.loss_after < settings.deadline)
+    {
+        let deadline = show_duration(settings.deadline);
+        let message = format!(
+            "Redis would count as lost before a call has had its deadline of {deadline}: whatever \
+             is slow is then taken for gone"
+        );
+        push(&given.span, message, "write loss_after = \"1s\"".into());
+    }
     if let Some(given) =
         file.rejoin_grace.given().filter(|_| settings.rejoin_grace < MAX_RETRY_DELAY)
     {

@@ -115,10 +115,9 @@ impl Stage {
             Self { app, redis, proxies, sidecars, play: Arc::clone(&play), workers: readers };
         // Whoever has hits has joined, and need not refuse a write.
         stage.has_hits(Instant::now()).await;
-        let writers = (0..WRITERS)
-            .map(|worker| {
-                tokio::spawn(work(Arc::clone(&play), Kind::Write, pause.clone(), READERS + worker))
-            });
+        let writers = (0..WRITERS).map(|worker| {
+            tokio::spawn(work(Arc::clone(&play), Kind::Write, pause.clone(), READERS + worker))
+        });
         stage.workers.extend(writers);
         stage
     }
