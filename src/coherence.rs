@@ -348,7 +348,7 @@ impl Coherence {
             self.counters.rejoins.inc();
             tracing::info!("Redis is in use");
         }
-        if after != before {
+        if after != before || phase != phase_before {
             self.joined.notify_waiters();
         }
         // The driver sends ticks itself and needs no wake-up.

@@ -5,8 +5,8 @@
 //! - [`Coherence::mark`] returns a mutation only if no peer can have treated its mark as orphaned
 //!   by then; the caller forwards the mutation at once.
 //! - In doubt (Redis does not reply, and is not lost) a write waits for its mark and for its purge,
-//!   for `wait_timeout` at most; then Redis counts as lost. How long the peers take is bounded by
-//!   their leases.
+//!   for `wait_timeout` each; then it fares as if Redis were lost. How long the peers take is bounded
+//!   by their leases.
 //! - [`Coherence::committed`] returns when no sidecar serves older responses any more. If the purge
 //!   cannot reach Redis, it returns when the leases of all peers at the loss have expired, with the
 //!   purge in the journal. The same holds for [`Coherence::purge_with`] and
@@ -122,6 +122,7 @@ impl Coherence {
         // between the mark and the purge.
         pending.guarded |= refuse;
         let until = self.clock.now() + shared.client().settings().write_wait;
+        self.wait_until_known(until).await;
         while self.phase() != Phase::Lost {
             let (peer, at, epoch) = self.current_identity();
             match self.mark_as(shared, &pending, peer, (within, until), pending.guarded).await {
@@ -177,6 +178,21 @@ impl Coherence {
             }
         }
         Ok(())
+    }
+
+    /// Returns when it is known whether Redis can be reached, which a sidecar that starts has to
+    /// find out first; or at that time.
+    async fn wait_until_known(&self, until: Instant) {
+        let known = async {
+            loop {
+                let changed = self.joined.notified();
+                if self.phase() != Phase::Lost || self.mode() != CoherenceMode::Rejoining {
+                    return Ok(());
+                }
+                changed.await;
+            }
+        };
+        let _ = self.by(until, known).await;
     }
 
     /// The result, or a timeout after that time.
@@ -314,6 +330,7 @@ impl Coherence {
         kind: PurgeKind,
     ) -> Released {
         let until = self.clock.now() + shared.client().settings().write_wait;
+        self.wait_until_known(until).await;
         while self.phase() != Phase::Lost {
             let send = async |message: Message| match tags {
                 Some(tags) => shared.purge(mark, tags, kind, &message).await,

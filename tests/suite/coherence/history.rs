@@ -35,8 +35,9 @@ use stage::Stage;
 /// Nothing that is not proven is served: of such a run no read may be stale.
 const STRICT: &str = "on_redis_loss = \"bypass\"";
 
-/// How long what is frozen stays so: longer than a lease of two seconds.
-const LONG: Duration = Duration::from_secs(3);
+/// How long what is frozen stays so: longer than the second of silence that is a loss of Redis and a
+/// lease of two seconds, for which a write waits then.
+const LONG: Duration = Duration::from_secs(5);
 
 /// What a sidecar that was cut off has made good after it can reach Redis again.
 const REJOIN: Duration = Duration::from_secs(3);
