@@ -39,9 +39,9 @@
 //!    it has heard of its peers counts as heard that much later: their messages may lie unread.
 //! 9. *Degraded mode ends when Redis is back.* From then on nothing of this process's own table is
 //!    served, and nothing of Redis until it is trusted.
-//! 10. *A peer that fell silent is not forgotten* where [`LeaseSettings::absence`] says so: until it
-//!     is heard again, a purge also waits for the lease that it may have, or for as long as it may
-//!     serve what it filled by itself.
+//! 10. *A peer that fell silent is not forgotten* where [`LeaseSettings::absence`] says so. Until
+//!     it is heard again, a purge also waits for the lease that it may have, or for as long as it
+//!     may serve what it filled by itself.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -5,8 +5,8 @@
 //! - [`Coherence::mark`] returns a mutation only if no peer can have treated its mark as orphaned
 //!   by then; the caller forwards the mutation at once.
 //! - In doubt (Redis does not reply, and is not lost) a write waits for its mark and for its purge,
-//!   for `wait_timeout` each; then it fares as if Redis were lost. How long the peers take is bounded
-//!   by their leases.
+//!   for `wait_timeout` each; then it fares as if Redis were lost. How long the peers take is
+//!   bounded by their leases.
 //! - [`Coherence::committed`] returns when no sidecar serves older responses any more. If the purge
 //!   cannot reach Redis, it returns when the leases of all peers at the loss have expired, with the
 //!   purge in the journal. The same holds for [`Coherence::purge_with`] and

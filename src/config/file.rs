@@ -194,7 +194,7 @@ table! {
         /// received its own heartbeat.
         lease: Period = "2s",
         /// How long to wait after reconnecting before Redis is used again.
-        rejoin_grace: Period = "1s",
+        rejoin_grace: Period = "2s",
         /// What to do with reads while Redis is lost: serve from memory, for a short time, what
         /// this sidecar filled itself (`memory`), or ask the origin (`bypass`).
         on_redis_loss: OnLossWord = "memory",

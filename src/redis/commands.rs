@@ -1,9 +1,9 @@
 //! The calls to Redis.
 //!
 //! Invariants:
-//! - Every call ends by its deadline. What a request waits for has `deadline`; what keeps sidecars in
-//!   step (heartbeats, marks, purges, commits) has the settings' patience, and uses a reply
-//!   that comes later than `deadline`.
+//! - Every call ends by its deadline. What a request waits for has `deadline`, counted in time in
+//!   which this process runs; what keeps sidecars in step (heartbeats, marks, purges, commits) has
+//!   the settings' patience, and uses a reply that comes later.
 //! - A missed `deadline` is no loss: it makes the node probe its connections.
 //! - In a cluster a call for metadata goes to the primary that [`RedisSession`] knows, or fails:
 //!   `MOVED` ends that primary. While a key moves to another node, `ASK` is followed for that call
@@ -20,6 +20,7 @@ use fred::interfaces::PubsubInterface as _;
 use fred::types::Value;
 use futures_util::future::{join, join_all, try_join_all};
 
+use crate::clock::wait_while_running;
 use crate::redis::cluster::{Redirect, slot};
 use crate::redis::error::CallError;
 use crate::redis::node::{RedisCommand, RedisNode};
@@ -75,11 +76,10 @@ impl RedisClient {
                 reply => reply,
             }
         };
-        let result =
-            tokio::time::timeout(self.settings.deadline, call).await.unwrap_or_else(|_| {
-                self.suspect_primary();
-                Err(CallError::Timeout)
-            });
+        let result = wait_while_running(self.settings.deadline, call).await.unwrap_or_else(|| {
+            self.suspect_primary();
+            Err(CallError::Timeout)
+        });
         self.counted(result)
     }
 
@@ -319,9 +319,9 @@ impl RedisClient {
         let session = self.session.load_full();
         let mut call = std::pin::pin!(call);
         let prompt = self.settings.deadline.min(within);
-        let result = match tokio::time::timeout(prompt, &mut call).await {
-            Ok(result) => result,
-            Err(_) => {
+        let result = match wait_while_running(prompt, &mut call).await {
+            Some(result) => result,
+            None => {
                 let missed = self.deadline_error(key);
                 let closed = session.closed();
                 tokio::select! {

@@ -10,8 +10,8 @@
 //!   message to itself that does not come back. (The last one reveals a slot that has moved: Redis
 //!   ends the subscription, and fred does not report it.) The subscriber first stops saying that it
 //!   is listening, then reports [`BusEvent::Lagged`], then starts again.
-//! - Whether a message came back is measured in time in which this process ran: one that was stopped
-//!   finds its messages unread, not lost.
+//! - Whether a message came back is measured in time in which this process ran: one that was
+//!   stopped finds its messages unread, not lost.
 //! - It listens where the client writes: on the primary; in a cluster on the primary of the
 //!   metadata's slot, by sharded pub/sub.
 //! - Dropping it ends it, even if its client is wedged.

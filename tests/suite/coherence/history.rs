@@ -40,7 +40,7 @@ const STRICT: &str = "on_redis_loss = \"bypass\"";
 const LONG: Duration = Duration::from_secs(5);
 
 /// What a sidecar that was cut off has made good after it can reach Redis again.
-const REJOIN: Duration = Duration::from_secs(3);
+const REJOIN: Duration = Duration::from_secs(4);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn no_read_is_stale_when_all_is_well() {
