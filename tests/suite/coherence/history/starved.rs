@@ -197,26 +197,43 @@ const REFUSE: &str = "writes = \"refuse\"\ndegraded_ttl = \"2s\"";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn no_read_is_stale_when_redis_was_stopped_and_writes_are_refused_meanwhile() {
-    refusing(async |stage: &mut Stage| {
-        stage.redis.freeze();
-        sleep(Duration::from_secs(5)).await;
-        stage.redis.thaw();
-    })
-    .await;
+    refusing(0, redis_stopped).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn no_read_is_stale_when_one_sidecar_that_serves_from_memory_is_cut_off() {
-    refusing(async |stage: &mut Stage| {
-        stage.proxies[0].set(Fault::Freeze);
-        sleep(Duration::from_secs(6)).await;
-        stage.proxies[0].set(Fault::None);
+    refusing(0, one_cut_off).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn heavy_no_read_is_stale_when_redis_was_stopped_or_one_is_cut_off_beside_busy_processes() {
+    refusing(BUSY, async |stage: &mut Stage| {
+        redis_stopped(stage).await;
+        one_cut_off(stage).await;
     })
     .await;
 }
 
-async fn refusing(fault: impl AsyncFn(&mut Stage)) {
-    let mut run = Stage::paced(REFUSE, SELDOM).await.run(fault).await;
+async fn redis_stopped(stage: &mut Stage) {
+    stage.redis.freeze();
+    sleep(Duration::from_secs(5)).await;
+    stage.redis.thaw();
+}
+
+async fn one_cut_off(stage: &mut Stage) {
+    stage.proxies[0].set(Fault::Freeze);
+    sleep(Duration::from_secs(6)).await;
+    stage.proxies[0].set(Fault::None);
+}
+
+async fn refusing(busy: usize, fault: impl AsyncFn(&mut Stage)) {
+    let stage = Stage::paced(REFUSE, SELDOM).await;
+    let mut run = stage
+        .run(async |stage: &mut Stage| {
+            let _busy = Busy::start(busy);
+            fault(stage).await;
+        })
+        .await;
     // While Redis is gone there are none.
     run.writes_in_fault = 0;
     run.is_coherent_but(
