@@ -152,6 +152,7 @@ impl Sidecar {
             events: Arc::clone(&events),
             clock: clock.clone(),
             tasks,
+            leaving: CancellationToken::new(),
             stop: CancellationToken::new(),
             mutation_permits: Arc::new(Semaphore::new(
                 config.limits.mutations.min(Semaphore::MAX_PERMITS),
@@ -243,6 +244,7 @@ pub async fn serve_with(
         async move {
             shutdown.cancelled().await;
             state.draining.store(true, Ordering::Relaxed);
+            state.proxy.leaving.cancel();
         }
     });
     if let Ok(address) = bound.proxy.local_addr() {

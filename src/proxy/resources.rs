@@ -52,6 +52,8 @@ pub struct Resources {
     pub(crate) clock: Clock,
     /// Fills, mutations and tunnels. A drain waits for them.
     pub(crate) tasks: TaskTracker,
+    /// A drain has begun: what is put off for nobody is done as soon as it may be.
+    pub(crate) leaving: CancellationToken,
     /// Ends tunnels.
     pub(crate) stop: CancellationToken,
     /// One permit for each mutation in flight.

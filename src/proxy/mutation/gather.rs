@@ -13,9 +13,6 @@ use crate::proxy::resources::Resources;
 use crate::proxy::unknown_outcomes::OwnPurge;
 use crate::shadow::mutations::TrackedMutation;
 
-/// How often a purge that is waited for looks whether the process is about to end.
-const DRAIN_CHECK: Duration = Duration::from_millis(100);
-
 /// A mutation that was, or may have been, sent.
 pub(super) struct UnknownOutcome<'a> {
     pub(super) pending: PendingMutation,
@@ -95,12 +92,9 @@ pub(super) async fn gather<T>(
 
 /// Sleeps until a purge is due. A process that is about to end makes it as soon as it may.
 async fn sleep_until(resources: &Resources, earliest: Instant, due: Instant) {
-    loop {
-        let now = resources.clock.now();
-        let left = due.saturating_duration_since(now);
-        if left.is_zero() || resources.tasks.is_closed() && now >= earliest {
-            return;
-        }
-        tokio::time::sleep(left.min(DRAIN_CHECK)).await;
+    let left = |until: Instant| until.saturating_duration_since(resources.clock.now());
+    tokio::select! {
+        () = tokio::time::sleep(left(due)) => {}
+        () = resources.leaving.cancelled() => tokio::time::sleep(left(earliest)).await,
     }
 }
