@@ -47,6 +47,7 @@ mod reload_metrics;
 #[cfg(test)]
 mod tests;
 mod unseen_cookies;
+mod upload_metrics;
 
 /// How long startup waits for Redis before it serves without it.
 const FIRST_JOIN_TIMEOUT: Duration = Duration::from_millis(150);
@@ -151,10 +152,13 @@ impl Sidecar {
             events: Arc::clone(&events),
             clock: clock.clone(),
             tasks,
+            leaving: CancellationToken::new(),
             stop: CancellationToken::new(),
             mutation_permits: Arc::new(Semaphore::new(
                 config.limits.mutations.min(Semaphore::MAX_PERMITS),
             )),
+            upload_budget: proxy::UploadBudget::new(config.limits.uploads),
+            unknown_outcomes: proxy::UnknownOutcomes::default(),
             refresh_permits: Arc::new(Semaphore::new(
                 config.limits.refreshes.min(Semaphore::MAX_PERMITS),
             )),
@@ -166,6 +170,7 @@ impl Sidecar {
             Arc::new(Reloader::new(Arc::clone(&proxy), events, startup, (config, snapshot), clock));
         metrics::register(&proxy, &server_counters, &upstream_counters);
         reload_metrics::register(&reloader, &proxy.metrics);
+        upload_metrics::register(&proxy);
         unseen_cookies::register(&proxy, &proxy.metrics);
         publish_findings(&proxy);
         Ok(Self { proxy, reloader, server_counters })
@@ -235,6 +240,7 @@ pub async fn serve_with(
         async move {
             shutdown.cancelled().await;
             state.draining.store(true, Ordering::Relaxed);
+            state.proxy.leaving.cancel();
         }
     });
     if let Ok(address) = bound.proxy.local_addr() {

@@ -39,6 +39,7 @@ use crate::error::SetupError;
 use crate::redis::{CallError, OnLoss, RedisSettings, WritePolicy};
 use crate::telemetry::metrics::Counter;
 
+pub use crate::coherence::hit_guard::HitGuard;
 pub use crate::coherence::mutation::PendingMutation;
 pub use crate::coherence::purge_kind::PurgeKind;
 pub use crate::coherence::tag_snapshot::TagSnapshot;
@@ -48,6 +49,7 @@ mod commit;
 pub mod core;
 mod driver;
 mod durable_journal;
+mod hit_guard;
 pub mod journal;
 mod lease;
 pub mod local_snapshot;

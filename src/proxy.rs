@@ -33,6 +33,8 @@ pub use crate::proxy::counters::ProxyCounters;
 pub(crate) use crate::proxy::origin::OriginClient;
 pub use crate::proxy::resources::Resources;
 pub use crate::proxy::settings::ProxySettings;
+pub(crate) use crate::proxy::unknown_outcomes::UnknownOutcomes;
+pub(crate) use crate::proxy::upload_budget::UploadBudget;
 
 mod access_log;
 mod active_config;
@@ -59,6 +61,8 @@ mod serve;
 mod settings;
 mod shadow;
 mod store_decision;
+mod unknown_outcomes;
+mod upload_budget;
 
 /// The entry of the flow. It alone holds the configuration in force: each request gets the one that
 /// it begins with, and the steps get no other.

@@ -143,6 +143,8 @@ impl StartupSettings {
             // A response above the object limit could not be stored.
             range_fill: limits.range_fill.min(self.object),
             purge_body: limits.purge_body,
+            upload_time: limits.upload_time,
+            gather: limits.gather,
             mark_for: self.mark_for,
             tunnel_timeout: self.tunnel_timeout,
             debug_headers: config.debug_headers,

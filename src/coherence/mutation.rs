@@ -20,6 +20,7 @@ use tokio::sync::oneshot;
 use crate::coherence::core::{
     Core, CoreEvent, MonotonicTime, Phase, Released, ReplayBatch, Subscribers,
 };
+use crate::coherence::hit_guard::HitGuard;
 use crate::coherence::message::{Message, OperationId, PeerId};
 use crate::coherence::purge_kind::PurgeKind;
 use crate::coherence::redis_records::{MAX_BATCH_TAGS, RecordStore};
@@ -100,27 +101,37 @@ impl Coherence {
             .is_some_and(|shared| shared.client().settings().writes == WritePolicy::Refuse)
     }
 
+    /// Whether a mutation with this guard keeps hits away.
+    #[must_use]
+    pub fn keeps_hits_away(&self, guard: HitGuard) -> bool {
+        match guard {
+            HitGuard::Never => false,
+            HitGuard::IfRefusing => self.refuses_writes(),
+            HitGuard::Always => true,
+        }
+    }
+
     /// Begins a mutation: its tags are marked before the origin gets it.
     pub async fn mark(
         &self,
         tags: Vec<Tag>,
-        guarded: bool,
+        guard: HitGuard,
         within: Duration,
     ) -> Result<PendingMutation, WriteRefused> {
-        let guards = if guarded { self.table.guard(&tags) } else { Vec::new() };
+        let in_table = guard == HitGuard::Always;
+        let guards = if in_table { self.table.guard(&tags) } else { Vec::new() };
         let mut pending = PendingMutation {
             id: OperationId(rand::random()),
             tags,
-            guarded,
+            // With `writes = "refuse"`, hits are kept away until the purge is proven: Redis may be
+            // lost between the mark and the purge.
+            guarded: self.keeps_hits_away(guard),
             marked: None,
             journaled: false,
             _guards: guards,
         };
         let Some(shared) = &self.records else { return Ok(pending) };
         let refuse = self.refuses_writes();
-        // With `writes = "refuse"`, hits are kept away until the purge is proven: Redis may be lost
-        // between the mark and the purge.
-        pending.guarded |= refuse;
         let until = self.clock.now() + shared.client().settings().write_wait;
         self.wait_until_known(until).await;
         while self.phase() != Phase::Lost {
@@ -246,9 +257,10 @@ impl Coherence {
         let guarded_until = pending.marked.map(|(_, until)| until);
         if how == Released::PublishFailed
             && self.refuses_writes()
-            && guarded_until.is_some_and(|until| self.lease_state.now() >= until)
+            && (!pending.guarded
+                || guarded_until.is_some_and(|until| self.lease_state.now() >= until))
         {
-            // The mark that kept hits away has expired, and no peer knows of the purge.
+            // No mark keeps hits away, or it has expired, and no peer knows of the purge.
             self.wait_until_joined().await;
         }
     }

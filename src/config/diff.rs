@@ -14,8 +14,9 @@ use super::Config;
 const AT_START: [&str; 6] = ["listen", "upstream", "admin", "memory", "redis", "log"];
 /// The limits that are read at startup only, because they are the sizes of parts that are built
 /// then.
-const LIMITS_AT_START: [&str; 10] = [
+const LIMITS_AT_START: [&str; 11] = [
     "object",
+    "uploads",
     "admissions",
     "fills",
     "waiters",

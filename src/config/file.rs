@@ -230,8 +230,17 @@ table! {
         tags: Count = 64,
         /// The longest cache key.
         key: Size = "16KiB",
-        /// The longest body of a write from which purge rules read fields.
+        /// The longest body of a write that is read before the write is forwarded, where a route or
+        /// purge rule has its path; and the longest from which purge rules read fields.
         purge_body: Size = "64KiB",
+        /// How much memory the bodies that are read before their writes are forwarded may take
+        /// together; one client leaves half of it to the others. Beyond it, bodies are streamed.
+        uploads: Size = "64MiB",
+        /// How long a client may take for the body of a write, where a route or purge rule has its
+        /// path; and a second more for each 16 KiB of it.
+        upload_time: Period = "2m",
+        /// How long the purges for writes that their clients have broken off may be gathered.
+        gather: Period = "10s",
         /// How many authorized clients are remembered, for routes of scope `shared`.
         admissions: Count = 100_000,
         /// How much memory the bodies of all fills in progress may take together. Beyond it, bodies

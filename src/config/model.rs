@@ -82,6 +82,12 @@ pub struct ConfigLimits {
     pub key: u64,
     /// The longest request body that purge rules read, in bytes.
     pub purge_body: u64,
+    /// How many bytes the bodies that are read before their requests are forwarded may take.
+    pub uploads: u64,
+    /// How long a client may take for the body of a mutation of a path that rules know.
+    pub upload_time: Duration,
+    /// The least time between two purges of a tag for mutations that their clients broke off.
+    pub gather: Duration,
     /// How many authorized clients are remembered.
     pub authorized_clients: usize,
     /// How many bytes the bodies of all fills in progress may take.

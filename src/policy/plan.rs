@@ -31,6 +31,7 @@ mod request_headers;
 mod rules;
 #[cfg(test)]
 mod tests;
+mod uploads;
 mod variant;
 
 /// What to do with a request.

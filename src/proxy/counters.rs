@@ -24,6 +24,10 @@ pub struct ProxyCounters {
     pub tunnels: Arc<Counter>,
     /// Mutations refused because too many are in flight.
     pub mutations_rejected: Arc<Counter>,
+    /// Mutations that were never sent, because their upload broke off before.
+    pub uploads_unsent: Arc<Counter>,
+    /// Uploads that took longer than they may.
+    pub uploads_too_slow: Arc<Counter>,
     /// Stored responses that the origin confirmed with a 304.
     pub revalidated: Arc<Counter>,
     /// Stale responses served while a refresh ran in the background.

@@ -6,8 +6,11 @@
 //!   origin refused it with a 4xx.
 //! - No client's departure ends a mutation: it runs in a task of its own, from before the mark to
 //!   after the purge.
-//! - An unknown outcome (5xx, timeout, reset, a broken upload) purges; a plain 4xx purges nothing,
-//!   so that nobody can flush by POST.
+//! - An unknown outcome (5xx, timeout, reset, an upload that broke off after a part of it was sent)
+//!   purges; a plain 4xx purges nothing, so that nobody can flush by POST. While nobody has the
+//!   answer, one purge covers many of them: see `mutation/gather.rs`.
+//! - Small bodies are read before a mark, a permit or a connection is taken: an upload that breaks
+//!   off before was never sent. See `mutation/body.rs`.
 //! - A mutation that ends under other rules than it began under purges by both: see
 //!   `mutation/new_rules.rs`.
 
@@ -26,8 +29,9 @@ use crate::policy::plan::Mutation;
 use crate::policy::tag::Tag;
 use crate::proxy::active_config::LiveConfig;
 use crate::proxy::context::{RequestContext, request_view};
-use crate::proxy::mutation::body::read_body;
+use crate::proxy::mutation::body::{ReadBody, ReadFailure, read_body};
 use crate::proxy::mutation::new_rules::MutationContext;
+use crate::proxy::mutation::permit::take_permit;
 use crate::proxy::mutation::run::{MutationRequest, MutationResult, run_mutation};
 use crate::proxy::post_response::prepare_post;
 use crate::proxy::resources::Resources;
@@ -38,8 +42,12 @@ use crate::semantics::cache_status;
 use crate::semantics::forward;
 
 mod body;
+mod gather;
+mod late_guard;
 mod named_targets;
 mod new_rules;
+mod permit;
+mod purge;
 mod run;
 
 /// Forwards a request that may change data. `live` is for the rules in force when it ends.
@@ -53,12 +61,20 @@ pub(super) async fn mutate(
 ) -> ProxyResponse {
     let reason = if effective == parts.method { Reason::Method } else { Reason::MethodOverride };
     let outcome = Outcome::bypass(reason);
-    let Ok(permit) = Arc::clone(&resources.mutation_permits).try_acquire_owned() else {
-        resources.counters.mutations_rejected.inc();
+    let (config, peer) = (context.config, context.peer);
+    let read = match read_body(resources, context, &parts, body, &effective).await {
+        Ok(read) => read,
+        Err(ReadFailure::Busy) => return failed(Reason::UpstreamBusy, outcome),
+        Err(ReadFailure::Broken(error)) => {
+            tracing::debug!(%error, "an upload broke off before it was forwarded");
+            resources.counters.uploads_unsent.inc();
+            return failed(Reason::BadRequest, outcome);
+        }
+    };
+    let ReadBody { fields, body, is_whole, permit } = read;
+    let Some(permit) = permit.or_else(|| take_permit(resources)) else {
         return failed(Reason::UpstreamBusy, outcome);
     };
-    let (config, peer) = (context.config, context.peer);
-    let (fields, body) = read_body(config, &parts, body, peer, &effective).await;
     let view = request_view(&parts, &body, peer, &config.rules);
     let mutation = match config.rules.mutation(&view, &effective, fields.as_ref()) {
         Ok(mutation) => mutation,
@@ -73,7 +89,8 @@ pub(super) async fn mutate(
     let begun = MutationContext::new(context, live, &parts, !body.is_empty(), effective, fields);
     let request = resources.origin.request(parts, body, peer, None);
     let choice = context.connection.choice.clone();
-    let request = MutationRequest { request, choice, mutation, context: begun, host, post, permit };
+    let request =
+        MutationRequest { request, is_whole, choice, mutation, context: begun, host, post, permit };
     let (sender, receiver) = oneshot::channel();
     let shared = Arc::clone(resources);
     resources.tasks.spawn(async move {

@@ -15,6 +15,8 @@ use crate::coherence::Coherence;
 use crate::policy::authorized_clients::AuthorizedClients;
 use crate::proxy::counters::ProxyCounters;
 use crate::proxy::origin::OriginClient;
+use crate::proxy::unknown_outcomes::UnknownOutcomes;
+use crate::proxy::upload_budget::UploadBudget;
 use crate::shadow::Shadow;
 use crate::telemetry::events::Events;
 use crate::telemetry::hot_tags::HotTags;
@@ -50,10 +52,16 @@ pub struct Resources {
     pub(crate) clock: Clock,
     /// Fills, mutations and tunnels. A drain waits for them.
     pub(crate) tasks: TaskTracker,
+    /// A drain has begun: what is put off for nobody is done as soon as it may be.
+    pub(crate) leaving: CancellationToken,
     /// Ends tunnels.
     pub(crate) stop: CancellationToken,
     /// One permit for each mutation in flight.
     pub(crate) mutation_permits: Arc<Semaphore>,
+    /// Bytes of uploads that are read before they are forwarded.
+    pub(crate) upload_budget: UploadBudget,
+    /// Purges for mutations that their clients broke off.
+    pub(crate) unknown_outcomes: UnknownOutcomes,
     /// One permit for each refresh in the background.
     pub(crate) refresh_permits: Arc<Semaphore>,
     /// Counts of what the flow does.

@@ -17,6 +17,10 @@ pub struct ProxySettings {
     pub range_fill: u64,
     /// The longest request body that purge rules read, in bytes.
     pub purge_body: u64,
+    /// How long a client may take for the body of a mutation of a path that rules know.
+    pub upload_time: Duration,
+    /// The least time between two purges of a tag for mutations that their clients broke off.
+    pub gather: Duration,
     /// How long a mutation may take before other sidecars count it as committed. The sidecar that
     /// forwards it renews this for as long as it takes.
     pub mark_for: Duration,

@@ -1,5 +1,6 @@
 //! What happens to a request: hits, fills, passes, writes, and what is counted of them.
 
+mod abuse;
 mod callers;
 mod coalescing;
 mod drain;
@@ -20,6 +21,7 @@ mod regressions_connections;
 mod regressions_cookies;
 mod regressions_fill;
 mod regressions_stale;
+mod regressions_uploads;
 mod shadow;
 mod soft_purge;
 mod streaming;

@@ -1,6 +1,7 @@
 //! What the tests stand on: real processes, an origin that does as it is told, and a client.
 //! Nothing here knows what is being tested.
 
+pub mod abuse;
 pub mod child;
 pub mod client;
 pub mod command;

@@ -6,9 +6,10 @@ use std::time::Duration;
 use super::super::context::CompileContext;
 use super::super::diagnostics::diagnostic::DiagnosticBuilder;
 use super::super::file;
+use super::super::model::ConfigLimits;
 use super::view::{CompiledParts, LintFile, texts};
 use crate::redis::{OnLoss, RedisSettings};
-use crate::units::show_duration;
+use crate::units::{show_duration, show_size};
 
 /// How long a sidecar that has lost Redis may take to reconnect. With a shorter grace its purges
 /// may come too late.
@@ -24,6 +25,7 @@ pub fn check(whole: &LintFile<'_>, parts: &CompiledParts<'_>, context: &mut Comp
     if let Some(limits) = parts.limits {
         tags(whole, limits.tags, context);
         pinned(whole, limits.pinned, context);
+        uploads(whole, limits, context);
     }
     if let (Some(settings), Some(section)) = (parts.redis, whole.file.redis.given()) {
         redis(settings, &section.value, context);
@@ -76,6 +78,24 @@ fn tags(whole: &LintFile<'_>, most: usize, context: &mut CompileContext) {
                     .hint(format!("write tags = {} in [limits]", own.saturating_mul(2).max(64))),
             );
         }
+    }
+}
+
+/// Warns about bodies that one client could never have read before they are forwarded.
+fn uploads(whole: &LintFile<'_>, limits: &ConfigLimits, context: &mut CompileContext) {
+    let Some(section) = whole.file.limits.get() else { return };
+    let given = section.uploads.given().map(|given| &given.span);
+    let given = given.or_else(|| section.purge_body.given().map(|given| &given.span));
+    if let Some(span) = given.filter(|_| limits.purge_body > limits.uploads / 2) {
+        let message = format!(
+            "one client takes at most half of `uploads` ({}), and bodies of up to `purge_body` \
+             ({}) are read before their writes are forwarded",
+            show_size(limits.uploads),
+            show_size(limits.purge_body)
+        );
+        let hint = "make `uploads` at least twice as large as `purge_body`, or longer bodies are \
+                    streamed, and purge when they break off";
+        context.report.push(DiagnosticBuilder::warning(span.clone(), message).hint(hint));
     }
 }
 

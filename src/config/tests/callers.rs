@@ -1,6 +1,8 @@
 //! What the keys about callers compile to: cookies, addresses, languages, admission; and what the
 //! origin gets of them.
 
+use std::time::Duration;
+
 use super::parse;
 use crate::config::Config;
 use crate::policy::field::{ClientPrefix, FieldSource};
@@ -131,5 +133,26 @@ fn what_decides_what_is_stored_is_in_the_fingerprint_and_nothing_else() {
     );
     for keys in ["admit = \"route\"", "strip_set_cookie = false", "vary_cookie = \"respect\""] {
         assert_eq!(fingerprint("", keys), plain, "{keys}");
+    }
+}
+
+#[test]
+fn the_limits_of_uploads_arrive() {
+    let limits = config("").limits;
+    let seconds = Duration::from_secs;
+    assert_eq!(
+        (limits.uploads, limits.upload_time, limits.gather),
+        (64 << 20, seconds(120), seconds(10))
+    );
+    let lines = "[limits]\nuploads = \"1MiB\"\nupload_time = \"1s\"\ngather = \"0s\"\n";
+    let limits = config(lines).limits;
+    assert_eq!(
+        (limits.uploads, limits.upload_time, limits.gather),
+        (1 << 20, seconds(1), Duration::ZERO)
+    );
+    for line in ["uploads = \"0\"", "upload_time = \"999ms\"", "gather = \"61m\""] {
+        let shown =
+            super::diagnostics(&format!("[upstream]\nurl = \"http://h\"\n[limits]\n{line}\n"));
+        assert_eq!(shown.errors().count(), 1, "{line}: {shown}");
     }
 }

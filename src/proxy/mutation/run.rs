@@ -1,22 +1,22 @@
 //! A mutation in a task of its own, from before the mark to after the purge.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use http::{Request, Response};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
-use crate::coherence::{PendingMutation, PurgeKind};
+use crate::coherence::{HitGuard, PendingMutation};
 use crate::policy::plan::Mutation;
 use crate::policy::purge_rule::MutationGuard;
 use crate::policy::tag::Tag;
+use crate::proxy::mutation::gather::{UnknownOutcome, gather};
+use crate::proxy::mutation::late_guard::LateGuard;
 use crate::proxy::mutation::named_targets::{named_groups, named_targets};
-use crate::proxy::mutation::new_rules::{MutationContext, NewRulePurges};
+use crate::proxy::mutation::new_rules::MutationContext;
+use crate::proxy::mutation::purge::{publish_purge, purge};
 use crate::proxy::post_response::{PendingPost, store_post_response};
 use crate::proxy::resources::Resources;
 use crate::semantics::body::Body;
-use crate::telemetry::events::{EventKind, PurgeEvent, truncate};
-use crate::telemetry::hot_tags::TagEvent;
 use crate::upstream::{ConnectionChoice, UpstreamError};
 
 /// What the client's request learns of its mutation.
@@ -34,6 +34,8 @@ pub(super) enum MutationResult {
 /// All that a mutation needs once its client is gone.
 pub(super) struct MutationRequest {
     pub(super) request: Request<Body>,
+    /// Whether all of its body is in memory.
+    pub(super) is_whole: bool,
     pub(super) choice: ConnectionChoice,
     pub(super) mutation: Mutation,
     pub(super) context: MutationContext,
@@ -46,13 +48,16 @@ pub(super) struct MutationRequest {
 pub(super) async fn run_mutation(
     resources: &Arc<Resources>,
     request: MutationRequest,
-    sender: oneshot::Sender<MutationResult>,
+    mut sender: oneshot::Sender<MutationResult>,
 ) {
-    let MutationRequest { request, choice, mut mutation, context, host, post, permit: _permit } =
+    let MutationRequest { request, is_whole, choice, mut mutation, context, host, post, permit } =
         request;
     let (coherence, clock) = (&resources.coherence, &resources.clock);
     let mark_for = context.config.settings.mark_for;
-    let guarded = mutation.guard == MutationGuard::Bypass;
+    let guard = match mutation.guard {
+        MutationGuard::Bypass => HitGuard::Always,
+        MutationGuard::Mark => HitGuard::IfRefusing,
+    };
     let tags = std::mem::take(&mut mutation.tags);
     let tracked = resources.shadow.begin_mutation(
         request.method(),
@@ -60,20 +65,30 @@ pub(super) async fn run_mutation(
         &tags,
         clock.wall(),
     );
+    let (mut late, request) = LateGuard::new(coherence, guard, request, is_whole);
     // A mutation that cannot be marked is refused, where the operator prefers that to a stale read.
-    let Ok(mut pending) = coherence.mark(tags, guarded, mark_for).await else {
+    let Ok(mut pending) = coherence.mark(tags, late.first(), mark_for).await else {
         tracked.refused();
         let _ = sender.send(MutationResult::Refused);
         return;
     };
     let sending = resources.origin.send_on(&choice, request, &context.config.table, None);
-    let result = match renew_while(resources, &context, sending, &mut pending).await {
+    let since = clock.now();
+    let result = match renew_while(resources, &context, sending, &mut pending, &mut late).await {
         Ok(response) if response.status().is_client_error() => {
             tracked.refused();
             coherence.refused(pending).await;
             MutationResult::Response { response, purged: Vec::new(), is_ready: false }
         }
+        Ok(response) if response.status().is_server_error() && sender.is_closed() => {
+            let (context, repurge_after) = (&context, &*mutation.repurge_after);
+            let outcome = UnknownOutcome { pending, context, repurge_after, tracked, permit };
+            return Box::pin(gather(resources, outcome, &mut sender)).await;
+        }
         Ok(response) => {
+            if is_whole {
+                resources.unknown_outcomes.record_latency(clock.now().duration_since(since));
+            }
             let mut purged = pending.tags().to_vec();
             let own = purged.len();
             let mut named = named_targets(response.headers(), &host, &context.parts.uri);
@@ -90,20 +105,27 @@ pub(super) async fn run_mutation(
             forward_response(resources, response, purged, post, steps).await
         }
         Err(error) => {
-            if error.may_have_reached_origin() {
-                // The origin may have committed before the connection broke.
-                let purged = pending.tags().to_vec();
-                purge(resources, pending, &context, &mutation.repurge_after).await;
-                tracked.ended(clock.wall());
-                publish_purge(resources, &context, &purged);
+            let (context, repurge_after) = (&context, &*mutation.repurge_after);
+            let outcome = UnknownOutcome { pending, context, repurge_after, tracked, permit };
+            if !error.may_have_reached_origin() {
+                outcome.tracked.refused();
+                coherence.refused(outcome.pending).await;
+            } else if is_unanswered(&error, &sender) {
+                Box::pin(gather(resources, outcome, &mut sender)).await;
             } else {
-                tracked.refused();
-                coherence.refused(pending).await;
+                // The origin may have committed before the connection broke.
+                outcome.purge(resources).await;
             }
-            MutationResult::Failed(error)
+            if late.refused { MutationResult::Refused } else { MutationResult::Failed(error) }
         }
     };
     let _ = sender.send(result);
+}
+
+/// Whether nobody waits for the answer to a mutation that failed, or who waits can wait for longer:
+/// a client that broke off its own upload.
+fn is_unanswered(error: &UpstreamError, sender: &oneshot::Sender<MutationResult>) -> bool {
+    matches!(error, UpstreamError::RequestBody(_)) || sender.is_closed()
 }
 
 /// Sends the request, and moves the deadline of its mark for as long as that takes.
@@ -112,61 +134,21 @@ async fn renew_while(
     context: &MutationContext,
     sending: impl Future<Output = Result<Response<Body>, UpstreamError>>,
     pending: &mut PendingMutation,
+    late: &mut LateGuard,
 ) -> Result<Response<Body>, UpstreamError> {
     let (coherence, mark_for) = (&resources.coherence, context.config.settings.mark_for);
     tokio::pin!(sending);
     let every = coherence.renew_every(mark_for);
     loop {
         tokio::select! {
-            result = &mut sending => return result,
+            result = &mut sending => {
+                late.release();
+                return result;
+            }
+            () = late.end_is_held() => late.begin(coherence, pending, mark_for).await,
             () = tokio::time::sleep(every) => coherence.renew(pending, mark_for).await,
         }
     }
-}
-
-/// Purges the tags of a mutation that was, or may have been, committed; again after these times.
-async fn purge(
-    resources: &Resources,
-    pending: PendingMutation,
-    context: &MutationContext,
-    repurge_after: &[Duration],
-) {
-    let coherence = &resources.coherence;
-    resources.counters.purging.inc();
-    let mut tags: Vec<Tag> =
-        if repurge_after.is_empty() { Vec::new() } else { pending.tags().to_vec() };
-    // Before it is committed: what is filled by still later rules is read after the mutation.
-    let new_rule_purges = context.new_rule_purges(pending.tags());
-    coherence.committed(pending).await;
-    match new_rule_purges {
-        NewRulePurges::Nothing => {}
-        NewRulePurges::Tags(more) => {
-            coherence.purge(&more).await;
-            tags.extend(more);
-        }
-        NewRulePurges::Everything => coherence.purge_everything(PurgeKind::Hard).await,
-    }
-    for &after in repurge_after {
-        let (coherence, tags) = (Arc::clone(coherence), tags.clone());
-        // Not tracked: a drain does not wait for it. The purge itself has been made; a repeat that
-        // ends with the process is lost.
-        tokio::spawn(async move {
-            tokio::time::sleep(after).await;
-            coherence.purge(&tags).await;
-        });
-    }
-}
-
-/// Shows operators that a mutation has purged.
-fn publish_purge(resources: &Resources, context: &MutationContext, tags: &[Tag]) {
-    let names = || tags.iter().map(Tag::as_str);
-    resources.counters.purges.write.inc();
-    resources.hot_tags.record(names(), TagEvent::Purged);
-    let parts = &context.parts;
-    let (method, path) = (Some(truncate(parts.method.as_str())), Some(truncate(parts.uri.path())));
-    let purged =
-        PurgeEvent { by: "write", method, path, ..PurgeEvent::default() }.with_tags(names());
-    resources.events.publish(resources.clock.wall(), EventKind::Purge(purged));
 }
 
 /// Hands the response on, and stores it if it answers later GETs.

@@ -46,3 +46,12 @@ fn more_connections_of_clients_than_half_of_all() {
     silent(&format!("max_connections = 100\n{LIST}"));
     one(&format!("{LIST}[limits]\npinned = 300\n"), "300", "is 512", "write pinned = 256");
 }
+
+#[test]
+fn one_client_can_have_the_longest_body_read() {
+    let limits = |lines: &str| format!("{LIST}[limits]\n{lines}\n");
+    silent(&limits("uploads = \"128KiB\""));
+    let hint = "at least twice as large";
+    one(&limits("uploads = \"127KiB\""), "\"127KiB\"", "half of `uploads` (127KiB)", hint);
+    one(&limits("purge_body = \"40MiB\""), "\"40MiB\"", "up to `purge_body` (40MiB)", hint);
+}

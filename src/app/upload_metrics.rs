@@ -1,0 +1,41 @@
+//! The metrics of uploads: what is read before it is forwarded, and what broke off.
+
+use std::sync::Arc;
+
+use super::metrics::as_f64;
+use crate::proxy::Proxy;
+
+/// Registers the metrics of uploads.
+pub(super) fn register(proxy: &Arc<Proxy>) {
+    let metrics = &proxy.metrics;
+    let (budget, unknown) = (&proxy.upload_budget, &proxy.unknown_outcomes);
+    for (name, help, counter) in [
+        (
+            "sidecache_uploads_unsent",
+            "Writes that the origin never got, because their upload broke off before",
+            &proxy.counters.uploads_unsent,
+        ),
+        (
+            "sidecache_outcomes_gathered",
+            "Writes without an answer that the purge for another one covered",
+            &unknown.gathered,
+        ),
+    ] {
+        metrics.register_counter(name, help, &[], Arc::clone(counter));
+    }
+    for (limit, counter) in [
+        ("limits.uploads", &budget.exceeded),
+        ("limits.upload_time", &proxy.counters.uploads_too_slow),
+        ("outcomes.gathered", &unknown.overflowed),
+    ] {
+        let labels = [("limit", limit.to_owned())];
+        let help = "How often a limit was reached";
+        metrics.register_counter("sidecache_limit_reached", help, &labels, Arc::clone(counter));
+    }
+    let reader = Arc::downgrade(proxy);
+    let help = "Bytes of uploads that are read before they are forwarded";
+    metrics.register_gauge("sidecache_upload_bytes", help, &[], move || {
+        let taken = reader.upgrade().map_or(0, |proxy| proxy.upload_budget.taken());
+        as_f64(usize::try_from(taken).unwrap_or(usize::MAX))
+    });
+}
