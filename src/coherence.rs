@@ -207,6 +207,12 @@ impl Coherence {
         self.lease_state.epoch()
     }
 
+    /// The clock.
+    #[must_use]
+    pub const fn clock(&self) -> &Clock {
+        &self.clock
+    }
+
     /// The records in Redis.
     #[must_use]
     pub const fn records(&self) -> Option<&RecordStore> {

@@ -98,6 +98,12 @@ impl Store {
         }
     }
 
+    /// What the wall clock says of a time by this process's own count.
+    #[must_use]
+    pub fn date_of(&self, wall: Wall) -> Wall {
+        self.coherence.clock().date_of(wall)
+    }
+
     /// Looks a request up.
     pub async fn lookup(&self, request: &impl LookupKey, now: Wall) -> LookupResult {
         match (self.coherence.mode(), self.coherence.records()) {
