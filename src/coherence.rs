@@ -26,11 +26,13 @@ use parking_lot::Mutex;
 use tokio::sync::{Notify, mpsc};
 
 use crate::clock::Clock;
-use crate::coherence::core::{CoherenceStatus, Core, CoreCommand, CoreEvent, LeaseSettings, Phase};
+use crate::coherence::core::{
+    CoherenceStatus, Core, CoreCommand, CoreEvent, LeaseSettings, Phase, ReplayBatch,
+};
 use crate::coherence::durable_journal::DurableJournal;
 use crate::coherence::journal::MAX_TAGS;
 use crate::coherence::lease::AtomicLeaseState;
-use crate::coherence::message::Process;
+use crate::coherence::message::{OperationId, Process};
 use crate::coherence::redis_records::RecordStore;
 use crate::coherence::tag_table::TagTable;
 use crate::coherence::waiters::CoreWithWaiters;
@@ -38,6 +40,7 @@ use crate::error::SetupError;
 use crate::redis::{CallError, OnLoss};
 use crate::telemetry::metrics::Counter;
 
+pub use crate::coherence::commit::Committed;
 pub use crate::coherence::mutation::PendingMutation;
 pub use crate::coherence::purge_kind::PurgeKind;
 pub use crate::coherence::tag_snapshot::TagSnapshot;
@@ -299,6 +302,15 @@ impl Coherence {
                 }
             }
             Err(CallError::Lost(_)) => self.mark_lost("it cannot be trusted at present"),
+            Err(CallError::WentBack) => {
+                // Nobody knows which purges are missing.
+                let everything = ReplayBatch { everything: true, ..ReplayBatch::default() };
+                let id = OperationId(rand::random());
+                self.handle_because(
+                    CoreEvent::PublishFailed(id, everything),
+                    "its records have gone back; everything will be purged",
+                );
+            }
             Err(
                 CallError::OutOfMemory
                 | CallError::Moving
