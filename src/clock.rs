@@ -124,8 +124,7 @@ impl Clock {
     #[must_use]
     pub fn date(&self) -> Wall {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let stepped =
-            self.0.as_ref().map_or(0, |manual| manual.stepped_ms.load(Ordering::SeqCst));
+        let stepped = self.0.as_ref().map_or(0, |manual| manual.stepped_ms.load(Ordering::SeqCst));
         Wall(millis(now).saturating_add(self.ahead()).saturating_add_signed(stepped))
     }
 

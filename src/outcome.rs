@@ -171,8 +171,8 @@ impl fmt::Display for Detail<'_> {
         let seconds = self.date_skew.unsigned_abs();
         match self.date_skew {
             0 => Ok(()),
-            1.. => write!(f, ", origin date is {seconds}s ahead"),
-            _ => write!(f, ", origin date is {seconds}s behind"),
+            1.. => write!(f, " (origin date is {seconds}s ahead)"),
+            _ => write!(f, " (origin date is {seconds}s behind)"),
         }
     }
 }

@@ -276,8 +276,7 @@ impl Store {
             let packed = packed::pack(&entry, stamp, received, &self.seal);
             // Fail open: an entry that Redis did not accept is still valid in memory, since its
             // proof holds.
-            let put =
-                self.coherence.record_result(shared.client().put(key, packed, expire).await);
+            let put = self.coherence.record_result(shared.client().put(key, packed, expire).await);
             if put.is_err() && !self.memory.is_on() {
                 return Err(Reason::StoreFailed);
             }

@@ -81,12 +81,7 @@ fn age_value(response: &HeaderMap) -> Duration {
 /// The corrected initial age of a response (RFC 9111 4.2.3): its age when its head arrived.
 /// `dated` is the time of its arrival by the clock that dates are compared with.
 #[must_use]
-pub fn initial_age(
-    response: &HeaderMap,
-    requested: Wall,
-    received: Wall,
-    dated: Wall,
-) -> Duration {
+pub fn initial_age(response: &HeaderMap, requested: Wall, received: Wall, dated: Wall) -> Duration {
     // In whole seconds: `Date` has no fractions, and half a second of rounding is not age.
     let apparent = dates(response)
         .map_or(0, |(earliest, _)| dated.seconds().saturating_sub(earliest.seconds()));
@@ -283,7 +278,10 @@ mod tests {
         let received = Wall(EXAMPLE.0 + 10_900);
         let dated = date(EXAMPLE);
         // Ten seconds by Date; the fraction is not age.
-        assert_eq!(initial_age(&headers(&[(DATE, &dated)]), received, received, received), secs(10));
+        assert_eq!(
+            initial_age(&headers(&[(DATE, &dated)]), received, received, received),
+            secs(10)
+        );
         // Age and the response's delay add up.
         let requested = Wall(received.0 - 2_500);
         assert_eq!(
@@ -297,11 +295,22 @@ mod tests {
         // An origin whose clock is ahead, an invalid date, a clock that went back during the
         // request.
         assert_eq!(
-            initial_age(&headers(&[(DATE, &date(Wall(EXAMPLE.0 + 99_000)))]), received, received, received),
+            initial_age(
+                &headers(&[(DATE, &date(Wall(EXAMPLE.0 + 99_000)))]),
+                received,
+                received,
+                received
+            ),
             secs(0)
         );
-        assert_eq!(initial_age(&headers(&[(DATE, "yesterday")]), received, received, received), secs(0));
-        assert_eq!(initial_age(&headers(&[]), Wall(received.0 + 5_000), received, received), secs(0));
+        assert_eq!(
+            initial_age(&headers(&[(DATE, "yesterday")]), received, received, received),
+            secs(0)
+        );
+        assert_eq!(
+            initial_age(&headers(&[]), Wall(received.0 + 5_000), received, received),
+            secs(0)
+        );
         // The oldest of several dates counts.
         let newer = date(Wall(EXAMPLE.0 + 8_000));
         assert_eq!(

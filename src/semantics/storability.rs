@@ -183,8 +183,12 @@ fn origin_lifetime(
     if directives.private && !rules.has_owner {
         return Err(Reason::Private);
     }
-    let initial_age =
-        freshness::initial_age(exchange.response, exchange.requested, exchange.received, exchange.dated);
+    let initial_age = freshness::initial_age(
+        exchange.response,
+        exchange.requested,
+        exchange.received,
+        exchange.dated,
+    );
     // RFC 9213 2.1: Expires is ignored if a targeted field applies.
     let stated = if targeted {
         freshness::stated(directives)

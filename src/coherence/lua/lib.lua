@@ -120,7 +120,7 @@ local function watch_clock(key, seq, gen, fresh, tolerance, ttl)
 end
 
 -- Publishes a message. Returns who could receive it: the number of subscribers, and the list of
--- peers. With the step of a purge, the message says it too.
+-- peers. With the step of a hard purge, the message says it too: seals of before are worth nothing.
 local function publish(command, channel, message, nodes, seq)
   if seq then message = string.sub(message, 1, -2) .. ',"seq":' .. seq .. '}' end
   local subscribers = hash(nodes)
