@@ -115,13 +115,6 @@ impl RecordStore {
         self.clock_there.local(there, self.clock.wall())
     }
 
-    /// What the scripts need that note the time of Redis's clock.
-    fn clock_args(&self) -> [Bytes; 3] {
-        let numbers = [CLOCK_TOLERANCE, SHARED_TTL].map(|time| millis(time).to_string().into());
-        let [tolerance, ttl] = numbers;
-        [Nonce::random().to_hex().into(), tolerance, ttl]
-    }
-
     /// The key of an entry in Redis.
     #[must_use]
     pub fn entry_key(&self, hash: KeyHash) -> Bytes {
@@ -231,7 +224,7 @@ impl RecordStore {
     pub async fn init(&self) -> Result<(), CallError> {
         let keys =
             vec![self.keys.seq.clone(), self.keys.generation.clone(), self.keys.clock.clone()];
-        self.client.run(&self.scripts.init, keys, self.clock_args().to_vec()).await.map(drop)
+        self.client.run(&self.scripts.init, keys, clock_args().to_vec()).await.map(drop)
     }
 
     /// Creates the records that a read found missing, so that the fill depends on its own tags
@@ -311,7 +304,8 @@ impl RecordStore {
         let words = match self.client.run(&self.scripts.commit, keys, args).await? {
             ScriptReply::Many(words) => words,
             ScriptReply::One(seq) => {
-                self.seal_absent(reading, tags, &seq).await?;
+                // Boxed: it is rare, and every fill would carry its future.
+                Box::pin(self.seal_absent(reading, tags, &seq)).await?;
                 return Ok(None);
             }
             ScriptReply::Nil => return Ok(None),
@@ -365,6 +359,13 @@ impl RecordStore {
             .chain(tags.iter().map(|tag| self.keys.tag(tag)))
             .collect()
     }
+}
+
+/// What the scripts need that note the time of Redis's clock.
+fn clock_args() -> [Bytes; 3] {
+    let [tolerance, ttl] =
+        [CLOCK_TOLERANCE, SHARED_TTL].map(|time| millis(time).to_string().into());
+    [Nonce::random().to_hex().into(), tolerance, ttl]
 }
 
 fn idle_ttl() -> Bytes {

@@ -89,9 +89,9 @@ pub fn initial_age(response: &HeaderMap, requested: Wall, received: Wall, dated:
     corrected.max(Duration::from_secs(apparent))
 }
 
-/// How many seconds a response's `Date` is ahead of this clock; negative where it is behind. Zero if
-/// they agree, or if there is no one `Date`. What the response says of its age, and the time that
-/// it took to arrive, explain a `Date` in the past.
+/// How many seconds a response's `Date` is ahead of this clock; negative where it is behind. Zero
+/// if they agree, or if there is no `Date`. What the response says of its age, and the time that it
+/// took to arrive, explain a `Date` in the past.
 #[must_use]
 pub fn date_skew(response: &HeaderMap, on_the_way: Duration, dated: Wall) -> i64 {
     let Some((earliest, latest)) = dates(response) else { return 0 };

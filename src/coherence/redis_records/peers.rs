@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::RecordStore;
 use super::replies::{list_from, longest_lease_from, peers_from, time_from, unexpected_reply};
+use super::{RecordStore, clock_args};
 use crate::clock::millis;
 use crate::coherence::core::{HeartbeatReply, RegisteredPeer, Registration};
 use crate::coherence::message::{Message, OperationId, PeerId};
@@ -88,7 +88,7 @@ impl RecordStore {
         args.push(if register { peer.to_string().into() } else { Bytes::from_static(b"-") });
         args.push(millis(self.client.settings().lease).to_string().into());
         args.push(millis(PEERS_TTL).to_string().into());
-        args.extend(self.clock_args());
+        args.extend(clock_args());
         let keys = vec![
             self.keys.peers.clone(),
             self.keys.seq.clone(),

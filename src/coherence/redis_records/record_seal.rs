@@ -1,5 +1,5 @@
-//! The seals of tag records: with a secret, a record counts only if its nonce was sealed by one that
-//! knows the secret.
+//! The seals of tag records: with a secret, a record counts only if its nonce was sealed by one
+//! that knows the secret.
 //!
 //! A seal is a MAC of the tag, the nonce, the step, the generation and the fence. The scripts have
 //! no secret, and Redis counts the steps, so a nonce is sealed for a step that was read, and

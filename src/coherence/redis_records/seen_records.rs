@@ -5,8 +5,8 @@
 //!   other, and messages.
 //! - What a sealed record or the step itself has shown is a proof. What a message on the bus says
 //!   is a hint: anybody may publish.
-//! - Memory is bounded: of the tags that were purged or read, the latest [`MAX_SEEN_TAGS`] or so are
-//!   remembered. Without a secret it is the step alone, since then no record proves anything.
+//! - Memory is bounded: of the tags that were purged or read, the latest [`MAX_SEEN_TAGS`] or so
+//!   are remembered. Without a secret it is the step alone, since then no record proves anything.
 
 use std::hash::BuildHasher as _;
 use std::hash::RandomState;
