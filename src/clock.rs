@@ -134,6 +134,13 @@ impl Clock {
         wall.before(self.wall().since(self.date()))
     }
 
+    /// A time that another machine's clock showed just now, as it would be if that clock had moved
+    /// with this one: a test moves time forward for everybody.
+    #[must_use]
+    pub fn as_moved(&self, there_ms: u64) -> u64 {
+        there_ms.saturating_add(self.ahead())
+    }
+
     /// Time that never goes back, for deadlines.
     #[must_use]
     pub fn now(&self) -> Instant {

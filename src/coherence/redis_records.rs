@@ -329,7 +329,7 @@ impl RecordStore {
             stamped.push((tag.clone(), nonce));
         }
         let stamp = Stamp { generation: reading.generation, tags: stamped.into() };
-        let redis_ahead_ms = ahead_at_least(time_from(time)?, after);
+        let redis_ahead_ms = ahead_at_least(self.clock.as_moved(time_from(time)?), after);
         Ok(Some(CommittedStamp { stamp, redis_ahead_ms }))
     }
 

@@ -43,7 +43,7 @@ impl RecordStore {
                 .map(|bytes| String::from_utf8_lossy(bytes).into_owned())
                 .unwrap_or_default()
         };
-        self.clock_there.set(time_from(text(2).as_bytes())?, before, self.clock.wall());
+        self.clock_there.set(time_from(text(2).as_bytes())?, before, &self.clock);
         Ok(ServerRole { fence: text(0), role: text(1), promoted: text(3) == "1" })
     }
 
@@ -103,7 +103,7 @@ impl RecordStore {
         if **role != *b"master" {
             return Err(CallError::Connection("it is a replica now".to_owned()));
         }
-        self.clock_there.set(time_from(time)?, before, self.clock.wall());
+        self.clock_there.set(time_from(time)?, before, &self.clock);
         let registration = match &**registration {
             b"known" => Registration::Known,
             b"new" => Registration::New,

@@ -13,7 +13,7 @@
 use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
 use std::time::Duration;
 
-use crate::clock::{Wall, millis};
+use crate::clock::{Clock, Wall, millis};
 
 /// How far Redis's clock may go back without a new generation: less than that is no rare accident
 /// on some virtual machines.
@@ -24,15 +24,19 @@ pub(super) const CLOCK_TOLERANCE: Duration = Duration::from_millis(50);
 pub(super) struct RedisClock {
     at_least: AtomicI64,
     at_most: AtomicI64,
+    /// At most, for the dates of entries.
+    dates_at_most: AtomicI64,
 }
 
 impl RedisClock {
-    /// Notes that Redis's clock had this time at some moment between `before` and `after`.
-    pub(super) fn set(&self, redis_ms: u64, before: Wall, after: Wall) {
+    /// Notes that Redis's clock had this time at some moment between `before` and now.
+    pub(super) fn set(&self, redis_ms: u64, before: Wall, clock: &Clock) {
+        let after = clock.wall();
         self.at_least.store(ahead_at_least(redis_ms, after), Relaxed);
         // Redis cuts a millisecond off.
-        let at_most = distance(redis_ms.saturating_add(1), before);
-        self.at_most.store(at_most, Relaxed);
+        let at_most = |redis_ms: u64| distance(redis_ms.saturating_add(1), before);
+        self.at_most.store(at_most(redis_ms), Relaxed);
+        self.dates_at_most.store(at_most(clock.as_moved(redis_ms)), Relaxed);
     }
 
     /// The time there, at the earliest: deadlines seem later, never earlier.
@@ -48,7 +52,8 @@ impl RedisClock {
     /// A time there by this process's count, at the earliest that it can have been; `None` if it is
     /// still to come, so that it says nothing.
     pub(super) fn local(&self, there: Wall, now: Wall) -> Option<Wall> {
-        let passed = self.at_latest(now).saturating_add(millis(CLOCK_TOLERANCE));
+        let latest = now.0.saturating_add_signed(self.dates_at_most.load(Relaxed));
+        let passed = latest.saturating_add(millis(CLOCK_TOLERANCE));
         passed.checked_sub(there.0).map(|ago| now.before(Duration::from_millis(ago)))
     }
 }
@@ -72,7 +77,7 @@ mod tests {
         /// moment at which the response was received.
         #[test]
         fn no_age_is_understated(
-            (writer, reader) in (1_u64 << 40..1 << 42, 1_u64 << 40..1 << 42),
+            writer in 1_u64 << 40..1 << 42,
             redis in 1_u64 << 40..1 << 42,
             (commit, commit_reply) in (0_u64..1_000, 0_u64..1_000),
             (sent, beat, reply) in (0_u64..100_000, 0_u64..1_000, 0_u64..1_000),
@@ -80,11 +85,13 @@ mod tests {
         ) {
             let ahead = ahead_at_least(redis + commit, Wall(writer + commit + commit_reply));
             let dated = Wall(writer.saturating_add_signed(ahead));
-            let clock = RedisClock::default();
+            let (clock, here) = (RedisClock::default(), Clock::system());
+            // The reader's clock says `base` at the moment at which the response was received.
             let replied = sent + beat + reply;
-            clock.set(redis + sent + beat, Wall(reader + sent), Wall(reader + replied));
+            let base = here.wall().0 - replied;
+            clock.set(redis + sent + beat, Wall(base + sent), &here);
             let age = replied.max(commit) + later;
-            let now = Wall(reader + age);
+            let now = Wall(base + age);
             let seen = millis(now.since(clock.local(dated, now).expect("it is past")));
             let most = age + commit_reply + beat + 1 + millis(CLOCK_TOLERANCE);
             prop_assert!((age..=most).contains(&seen), "{seen} of {age}");
@@ -93,10 +100,11 @@ mod tests {
 
     #[test]
     fn a_time_to_come_says_nothing() {
-        let clock = RedisClock::default();
-        clock.set(5_000, Wall(100), Wall(100));
+        let (clock, here) = (RedisClock::default(), Clock::manual());
+        let before = here.wall();
+        clock.set(5_000, before, &here);
         let tolerance = millis(CLOCK_TOLERANCE);
-        assert_eq!(clock.local(Wall(5_002 + tolerance), Wall(100)), None);
-        assert_eq!(clock.local(Wall(5_001 + tolerance), Wall(100)), Some(Wall(100)));
+        assert_eq!(clock.local(Wall(5_002 + tolerance), before), None);
+        assert_eq!(clock.local(Wall(5_001 + tolerance), before), Some(before));
     }
 }
