@@ -26,12 +26,12 @@ use tokio::sync::{Notify, mpsc};
 
 use crate::clock::Clock;
 use crate::coherence::core::{
-    CoherenceStatus, Core, CoreCommand, CoreEvent, LeaseSettings, Phase, Truth,
+    CoherenceStatus, Core, CoreCommand, CoreEvent, LeaseSettings, Phase, ReplayBatch, Truth,
 };
 use crate::coherence::durable_journal::DurableJournal;
 use crate::coherence::journal::MAX_TAGS;
 use crate::coherence::lease::AtomicLeaseState;
-use crate::coherence::message::Process;
+use crate::coherence::message::{OperationId, Process};
 use crate::coherence::redis_records::RecordStore;
 use crate::coherence::tag_table::TagTable;
 use crate::coherence::waiters::CoreWithWaiters;
@@ -39,6 +39,7 @@ use crate::error::SetupError;
 use crate::redis::{CallError, OnLoss, RedisSettings, WritePolicy};
 use crate::telemetry::metrics::Counter;
 
+pub use crate::coherence::commit::Committed;
 pub use crate::coherence::hit_guard::HitGuard;
 pub use crate::coherence::mutation::PendingMutation;
 pub use crate::coherence::purge_kind::PurgeKind;
@@ -207,6 +208,12 @@ impl Coherence {
         self.lease_state.epoch()
     }
 
+    /// The clock.
+    #[must_use]
+    pub const fn clock(&self) -> &Clock {
+        &self.clock
+    }
+
     /// The records in Redis.
     #[must_use]
     pub const fn records(&self) -> Option<&RecordStore> {
@@ -287,6 +294,15 @@ impl Coherence {
         match &result {
             Err(CallError::Connection(_)) => self.mark_lost("the connection broke"),
             Err(CallError::Lost(_)) => self.mark_lost("it cannot be trusted at present"),
+            Err(CallError::WentBack) => {
+                // Nobody knows which purges are missing.
+                let everything = ReplayBatch { everything: true, ..ReplayBatch::default() };
+                let id = OperationId(rand::random());
+                self.handle_because(
+                    CoreEvent::PublishFailed(id, everything),
+                    "its records have gone back; everything will be purged",
+                );
+            }
             // A missed deadline may be this process's own fault. Whether Redis is silent is for the
             // probes of its connections to find out.
             Ok(_)

@@ -374,6 +374,11 @@ fn register_redis_client(proxy: &Arc<Proxy>) {
             &link.renewals,
         );
         registrar.limit("redis.deadline", &link.timeouts);
+        count(
+            "sidecache_records_refused",
+            "Sealed tag records not used: forged, put back, or of before a purge of everything",
+            &shared.refused,
+        );
     }
 }
 

@@ -23,7 +23,7 @@ use crate::cache::store::shared_lookup::SharedLookup;
 use crate::cache::store::variants::Variants;
 use crate::clock::{Wall, millis};
 use crate::coherence::tag_record::EntryVerdict;
-use crate::coherence::{Coherence, CoherenceMode, Proof, SharedProof, TagSnapshot};
+use crate::coherence::{Coherence, CoherenceMode, Committed, Proof, SharedProof, TagSnapshot};
 use crate::outcome::{Reason, Tier};
 use crate::policy::key::{Key, KeyHash};
 use crate::policy::plan::Lookup;
@@ -96,6 +96,12 @@ impl Store {
         } else {
             self.max_object.min(self.memory.largest())
         }
+    }
+
+    /// What the wall clock says of a time by this process's own count.
+    #[must_use]
+    pub fn date_of(&self, wall: Wall) -> Wall {
+        self.coherence.clock().date_of(wall)
     }
 
     /// Looks a request up.
@@ -248,7 +254,8 @@ impl Store {
     ) -> Result<Arc<CachedEntry>, Reason> {
         let PendingEntry { primary, vary, hash, entry, tags } = pending;
         let left = entry.retained_for(now);
-        let proof = self.coherence.commit(snapshot, &tags, left).await?;
+        let Committed { proof, redis_ahead_ms } =
+            self.coherence.commit(snapshot, &tags, left).await?;
         let mark = (!vary.is_empty()).then(|| {
             Arc::new(VaryMark { key: Bytes::copy_from_slice(primary.canonical()), spec: vary })
         });
@@ -262,11 +269,11 @@ impl Store {
         {
             let expire = Some(millis(left).max(1));
             let key = shared.entry_key(hash);
+            let received = Wall(entry.times.received.0.saturating_add_signed(redis_ahead_ms));
+            let packed = packed::pack(&entry, stamp, received, &self.seal);
             // Fail open: an entry that Redis did not accept is still valid in memory, since its
             // proof holds.
-            let put = self.coherence.record_result(
-                shared.client().put(key, packed::pack(&entry, stamp, &self.seal), expire).await,
-            );
+            let put = self.coherence.record_result(shared.client().put(key, packed, expire).await);
             if put.is_err() && !self.memory.is_on() {
                 return Err(Reason::StoreFailed);
             }

@@ -56,6 +56,9 @@ impl Coherence {
                 BusEvent::Lagged => coherence.handle(CoreEvent::Lagged),
                 BusEvent::Message(bytes) => {
                     if let Some(message) = Message::parse(&bytes) {
+                        if let Some(records) = coherence.records() {
+                            records.note_message(&message, &bytes);
+                        }
                         coherence.handle(CoreEvent::Message(message));
                     }
                 }

@@ -147,7 +147,7 @@ impl Coherence {
                     // yet to get.
                 }
                 // Redis was lost: the loop ends, or goes on with the Redis that is back.
-                Err(CallError::Connection(_) | CallError::Lost(_)) => {}
+                Err(CallError::Connection(_) | CallError::Lost(_) | CallError::WentBack) => {}
                 Err(
                     CallError::Timeout
                     | CallError::OutOfMemory

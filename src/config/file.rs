@@ -214,8 +214,8 @@ table! {
         /// How many fills of one key may run at once: one per sidecar (`process`), or one among all
         /// sidecars that share this Redis (`cluster`). Routes can override it.
         collapse: CollapseWord = "process",
-        /// A secret that authenticates stored entries and keys the hashes of credentials: at least
-        /// 16 characters, the same in all sidecars.
+        /// A secret that authenticates stored entries and tag records, and keys the hashes of
+        /// credentials: at least 16 characters, the same in all sidecars.
         #[schemars(extend("examples" = ["${CACHE_SECRET}"]))]
         secret: TomlString,
     }

@@ -21,6 +21,7 @@ use crate::policy::scope::Scope;
 use crate::policy::tag::Tag;
 use crate::proxy::fill::request::FillRequest;
 use crate::semantics::body::Body;
+use crate::semantics::freshness;
 use crate::semantics::media_type::is_event_stream;
 use crate::semantics::negotiation;
 use crate::semantics::storability;
@@ -38,6 +39,8 @@ pub(crate) struct StoreDecision {
     pub(super) response_tags: Vec<Tag>,
     pub(super) requested: Wall,
     pub(super) received: Wall,
+    /// How many seconds the origin's `Date` is ahead.
+    pub(super) date_skew: i64,
     /// What was stored before, where the origin has confirmed it.
     pub(super) revalidated: Option<Arc<CachedEntry>>,
 }
@@ -58,12 +61,14 @@ pub(super) fn decide_store(
     (requested, received): (Wall, Wall),
     revalidated: Option<Arc<CachedEntry>>,
 ) -> Result<StoreDecision, Reason> {
+    let dated = store.date_of(received);
     let exchange = Exchange {
         request: &request.sent,
         status: response.status(),
         response: response.headers(),
         requested,
         received,
+        dated,
     };
     let rules = store_rules(request, response.headers());
     let mut policy = storability::store_policy(&rules, &exchange)?;
@@ -107,7 +112,27 @@ pub(super) fn decide_store(
     } else {
         request.variant(&policy.vary)
     };
-    Ok(StoreDecision { key, policy, tags, response_tags, requested, received, revalidated })
+    let date_skew = date_skew(store, response.headers(), (requested, received));
+    Ok(StoreDecision {
+        key,
+        policy,
+        tags,
+        response_tags,
+        requested,
+        received,
+        date_skew,
+        revalidated,
+    })
+}
+
+/// How many seconds the `Date` of a response is ahead of this machine's clock; zero where they
+/// agree.
+pub(super) fn date_skew(
+    store: &Store,
+    response: &HeaderMap,
+    (requested, received): (Wall, Wall),
+) -> i64 {
+    freshness::date_skew(response, received.since(requested), store.date_of(received))
 }
 
 fn store_rules<'a>(request: &'a FillRequest, response: &HeaderMap) -> StoreRules<'a> {

@@ -25,6 +25,10 @@ pub enum CallError {
     /// The node of this entry is down. The metadata and the other nodes are not affected.
     #[error("the entry's node is down: {0}")]
     NodeDown(String),
+    /// The records are older than this process has seen them: Redis was set back to an earlier
+    /// state, or somebody writes old records. Purges may be missing.
+    #[error("its records have gone back")]
+    WentBack,
     /// Redis replied with an error, or with something unexpected.
     #[error("{0}")]
     Reply(String),

@@ -113,7 +113,7 @@ pub struct RedisSettings {
     pub journal: Option<PathBuf>,
     /// How many replicas must have a purge before it counts as done.
     pub wait_replicas: u8,
-    /// Encrypts entries, and keys the hashes of credentials.
+    /// Authenticates entries and tag records, and keys the hashes of credentials.
     pub secret: Option<Secret>,
 }
 

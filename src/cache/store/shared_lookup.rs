@@ -208,10 +208,14 @@ impl SharedLookup<'_> {
     async fn promote_from_redis(
         &self,
         (reading, mut watch): (&RecordSnapshot, Option<TagWatch>),
-        entry: Entry,
+        mut entry: Entry,
         stamp: Stamp,
         now: Wall,
     ) -> Option<Result<Candidate, Reason>> {
+        match self.records.local_time(entry.times.received) {
+            Some(received) => entry.times.received = received,
+            None => return Some(Err(Reason::Expired)),
+        }
         let unread = reading.unread_tags(&stamp);
         let mut complete = reading.clone();
         if !unread.is_empty() {

@@ -57,7 +57,7 @@ pub(crate) async fn stream_and_store(
     decision: StoreDecision,
 ) {
     let revalidated = decision.revalidated.is_some();
-    let now = resources.clock.wall();
+    let now = resources.clock.date();
     let ((status, headers), mut body) = prepare_head(&request.route, response, revalidated, now);
     let ttl = decision.policy.times.ttl_ms(decision.received).div_euclid(1000);
     let shared_body =
@@ -75,6 +75,7 @@ pub(crate) async fn stream_and_store(
         body: body_reader,
         stored: Ok(ttl),
         revalidated,
+        date_skew: decision.date_skew,
         vary: decision.policy.vary.clone(),
     });
     let mut leader = leader.and_then(|leader| {
@@ -263,6 +264,7 @@ pub(super) async fn store_response(
 }
 
 /// The head and body that clients get and entries keep. A head that was stored is ready already.
+/// `now` is for a head without a date.
 pub(super) fn prepare_head(
     route: &Route,
     response: Response<Body>,
