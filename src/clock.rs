@@ -1,4 +1,5 @@
-//! The only module that reads a clock. Everything else takes the time as an argument, or a [`Clock`].
+//! The only module that reads a clock. Everything else takes the time as an argument, or a
+//! [`Clock`].
 #![allow(clippy::disallowed_methods, reason = "this is the one place")]
 
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
