@@ -10,7 +10,7 @@ use http::request::Parts;
 use http_body::Frame;
 use http_body_util::BodyExt as _;
 
-use crate::policy::field::BodyFields;
+use crate::policy::body_fields::BodyFields;
 use crate::proxy::active_config::ActiveConfig;
 use crate::proxy::context::request_view;
 use crate::semantics::body::{Body, BodyError};

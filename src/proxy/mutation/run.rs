@@ -4,14 +4,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::{Request, Response};
+use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use crate::coherence::{PendingMutation, PurgeKind};
 use crate::policy::plan::Mutation;
 use crate::policy::purge_rule::MutationGuard;
 use crate::policy::tag::Tag;
+use crate::proxy::hit::named;
 use crate::proxy::mutation::named_targets::{named_groups, named_targets};
 use crate::proxy::mutation::new_rules::{MutationContext, NewRulePurges};
+use crate::proxy::mutation::streamed::{EndPurge, read_ahead};
 use crate::proxy::post_response::{PendingPost, store_post_response};
 use crate::proxy::resources::Resources;
 use crate::semantics::body::Body;
@@ -74,10 +77,13 @@ pub(super) async fn run_mutation(
             MutationResult::Response { response, purged: Vec::new(), is_ready: false }
         }
         Ok(response) => {
+            let arrived = read_ahead(response).await;
+            let headers = arrived.head().headers();
             let mut purged = pending.tags().to_vec();
             let own = purged.len();
-            let mut named = named_targets(response.headers(), &host, &context.parts.uri);
-            named.extend(named_groups(response.headers(), &host));
+            let mut named = named_targets(headers, &host, &context.parts.uri);
+            named.extend(named_groups(headers, &host));
+            named.extend(context.config.rules.caller_purges(&context.parts.headers, Some(headers)));
             if !named.is_empty() {
                 tracked.also_purged(&named);
                 coherence.purge(&named).await;
@@ -87,12 +93,30 @@ pub(super) async fn run_mutation(
             tracked.ended(clock.wall());
             publish_purge(resources, &context, &purged);
             let steps = 1 + u64::from(purged.len() > own);
-            forward_response(resources, response, purged, post, steps).await
+            if arrived.is_whole() {
+                let response = arrived.into_response(None);
+                forward_response(resources, response, purged, post, steps).await
+            } else {
+                let purge = EndPurge {
+                    resources: Arc::clone(resources),
+                    tags: purged.clone(),
+                    context,
+                    repurge_after: mutation.repurge_after,
+                    runtime: Handle::current(),
+                };
+                let response = arrived.into_response(Some(purge));
+                MutationResult::Response { response, purged, is_ready: false }
+            }
         }
         Err(error) => {
             if error.may_have_reached_origin() {
                 // The origin may have committed before the connection broke.
-                let purged = pending.tags().to_vec();
+                let mut purged = pending.tags().to_vec();
+                let callers = context.config.rules.caller_purges(&context.parts.headers, None);
+                if !callers.is_empty() {
+                    coherence.purge(&callers).await;
+                    purged.extend(callers);
+                }
                 purge(resources, pending, &context, &mutation.repurge_after).await;
                 tracked.ended(clock.wall());
                 publish_purge(resources, &context, &purged);
@@ -146,22 +170,14 @@ async fn purge(
         }
         NewRulePurges::Everything => coherence.purge_everything(PurgeKind::Hard).await,
     }
-    for &after in repurge_after {
-        let (coherence, tags) = (Arc::clone(coherence), tags.clone());
-        // Not tracked: a drain does not wait for it. The purge itself has been made; a repeat that
-        // ends with the process is lost.
-        tokio::spawn(async move {
-            tokio::time::sleep(after).await;
-            coherence.purge(&tags).await;
-        });
-    }
+    resources.late_purges.purge_after(&Handle::current(), &tags, repurge_after);
 }
 
 /// Shows operators that a mutation has purged.
 fn publish_purge(resources: &Resources, context: &MutationContext, tags: &[Tag]) {
-    let names = || tags.iter().map(Tag::as_str);
+    let names = || tags.iter().map(Tag::shown);
     resources.counters.purges.write.inc();
-    resources.hot_tags.record(names(), TagEvent::Purged);
+    resources.hot_tags.record(named(tags), TagEvent::Purged);
     let parts = &context.parts;
     let (method, path) = (Some(truncate(parts.method.as_str())), Some(truncate(parts.uri.path())));
     let purged =

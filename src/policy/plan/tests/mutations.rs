@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::*;
-use crate::policy::field::BodyFields;
+use crate::policy::body_fields::BodyFields;
 use crate::policy::purge_rule::MutationGuard;
 
 const RULES: &str = r#"
