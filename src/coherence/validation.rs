@@ -23,7 +23,7 @@ pub enum Proof {
 }
 
 /// The states of some tags. Inline for the usual few, so that a hit needs no pointer to find them.
-pub(super) type TagStates = SmallVec<[(Arc<TagState>, u64); 3]>;
+pub(super) type TagStates = SmallVec<[(Arc<TagState>, u64); 5]>;
 
 /// A proof by the local table.
 #[derive(Debug)]
