@@ -135,11 +135,7 @@ impl Sidecar {
         }
         let events = Arc::<Events>::default();
         let counters = proxy::ProxyCounters::default();
-        let late_purges = proxy::LatePurges::new(
-            Arc::clone(&coherence),
-            tasks.clone(),
-            Arc::clone(&counters.purges_at_end),
-        );
+        let late_purges = proxy::LatePurges::new(&coherence, &tasks, &counters.purges_at_end);
         let resources = proxy::Resources {
             store,
             coherence,

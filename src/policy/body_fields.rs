@@ -15,10 +15,10 @@ const EXACT: f64 = 9_007_199_254_740_992.0;
 
 /// The fields of a mutation's body.
 #[derive(Clone, Debug)]
-pub struct BodyFields(Content);
+pub struct BodyFields(BodyContent);
 
 #[derive(Clone, Debug)]
-enum Content {
+enum BodyContent {
     Json(Json),
     /// The parameters of a form.
     Form(Vec<(String, String)>),
@@ -58,13 +58,13 @@ impl BodyFields {
         if json || essence.ends_with(b"+json") {
             // Some clients send a byte order mark first, which RFC 8259 allows parsers to ignore.
             let body = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body);
-            return serde_json::from_slice(body).ok().map(|json| Self(Content::Json(json)));
+            return serde_json::from_slice(body).ok().map(|json| Self(BodyContent::Json(json)));
         }
         if essence == b"application/x-www-form-urlencoded" {
             let form = url::form_urlencoded::parse(body)
                 .map(|(name, value)| (name.into_owned(), value.into_owned()))
                 .collect();
-            return Some(Self(Content::Form(form)));
+            return Some(Self(BodyContent::Form(form)));
         }
         None
     }
@@ -76,7 +76,7 @@ impl BodyFields {
     pub fn read(&self, pointer: &str) -> BodyValues {
         let mut found = BodyValues::default();
         match &self.0 {
-            Content::Json(document) => {
+            BodyContent::Json(document) => {
                 let path: Vec<String> = pointer
                     .split('/')
                     .skip(1)
@@ -84,7 +84,7 @@ impl BodyFields {
                     .collect();
                 document.collect(&path, &mut found);
             }
-            Content::Form(form) => {
+            BodyContent::Form(form) => {
                 let named = form.iter().filter(|(name, _)| is_form_name(name, pointer));
                 found.values = named.map(|(_, value)| value.clone()).collect();
                 found.is_missing = found.values.is_empty();

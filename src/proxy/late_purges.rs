@@ -71,11 +71,16 @@ impl DuePurges {
 
 impl LatePurges {
     pub(crate) fn new(
-        coherence: Arc<Coherence>,
-        tasks: TaskTracker,
-        counter: Arc<Counter>,
+        coherence: &Arc<Coherence>,
+        tasks: &TaskTracker,
+        counter: &Arc<Counter>,
     ) -> Arc<Self> {
-        Arc::new(Self { coherence, tasks, counter, due: Mutex::default() })
+        Arc::new(Self {
+            coherence: Arc::clone(coherence),
+            tasks: tasks.clone(),
+            counter: Arc::clone(counter),
+            due: Mutex::default(),
+        })
     }
 
     /// Purges these tags because a response has ended; without tags, everything. The receiver is
@@ -155,7 +160,7 @@ mod tests {
     async fn many_ends_are_purged_by_few_tasks() {
         let coherence = Arc::new(Coherence::new(None, Clock::system()));
         let (tasks, counter) = (TaskTracker::new(), Arc::<Counter>::default());
-        let late = LatePurges::new(coherence, tasks.clone(), Arc::clone(&counter));
+        let late = LatePurges::new(&coherence, &tasks, &counter);
         let runtime = Handle::current();
         let ends: Vec<_> = (0..100).map(|_| late.purge_at_end(&runtime, Some(tags(2)))).collect();
         assert!(tasks.len() <= MAX_RUNNING);

@@ -261,7 +261,7 @@ fn namespace(slot: &Setting<TomlString>, context: &mut CompileContext) -> Option
 pub fn limits(file: &file::LimitsSection, context: &mut CompileContext) -> ConfigLimits {
     let limits = ConfigLimits {
         object: context.size(&file.object, 1, 16 << 30),
-        tags: context.count(&file.tags, 1, 8192),
+        tags: context.count(&file.tags, 1, 4096),
         key: context.size(&file.key, 256, MIB),
         purge_body: context.size(&file.purge_body, 1, 64 * MIB),
         authorized_clients: context.count(&file.admissions, 1, 100_000_000),

@@ -70,8 +70,8 @@ fn tags(whole: &LintFile<'_>, most: usize, context: &mut CompileContext) {
         let own = route.spec.tags.len() + families + 1;
         if let (true, Some(given)) = (own >= most, route.file.tags.given()) {
             let message = format!(
-                "with the tag of the URL and the families these are {own} tags, and the limit is {most}: a \
-                 response with one more tag is not stored"
+                "with the tag of the URL and the families these are {own} tags, and the limit is \
+                 {most}: a response with one more tag is not stored"
             );
             context.report.push(
                 DiagnosticBuilder::warning(given.span.clone(), message)

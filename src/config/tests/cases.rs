@@ -72,7 +72,7 @@ fn sections() {
     one("[log]\nlevel = \"debgu\"", 2, 9, "not a level");
     one("[log]\nformat = \"jsn\"", 2, 10, "did you mean \"json\"?");
     one("[log]\naccess = \"true\"", 2, 10, "remove the quotes");
-    one("[limits]\ntags = 0", 2, 8, "1 to 8192");
+    one("[limits]\ntags = 0", 2, 8, "1 to 4096");
     one("[limits]\nobject = \"1.5MiB\"", 2, 10, "smaller unit");
     one("[limits]\nvariants = 0", 2, 12, "1 to 1024");
     one("[limits]\nvariants = 1025", 2, 12, "the nearest allowed value is 1024");

@@ -93,20 +93,15 @@ pub(super) async fn run_mutation(
             tracked.ended(clock.wall());
             publish_purge(resources, &context, &purged);
             let steps = 1 + u64::from(purged.len() > own);
-            if arrived.is_whole() {
-                let response = arrived.into_response(None);
-                forward_response(resources, response, purged, post, steps).await
-            } else {
-                let purge = EndPurge {
-                    resources: Arc::clone(resources),
-                    tags: purged.clone(),
-                    context,
-                    repurge_after: mutation.repurge_after,
-                    runtime: Handle::current(),
-                };
-                let response = arrived.into_response(Some(purge));
-                MutationResult::Response { response, purged, is_ready: false }
-            }
+            let end = || EndPurge {
+                resources: Arc::clone(resources),
+                tags: purged.clone(),
+                context,
+                repurge_after: mutation.repurge_after,
+                runtime: Handle::current(),
+            };
+            let (response, post) = arrived.into_response(post, end);
+            forward_response(resources, response, purged, post, steps).await
         }
         Err(error) => {
             if error.may_have_reached_origin() {

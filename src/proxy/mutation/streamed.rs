@@ -77,28 +77,33 @@ pub(super) async fn read_ahead(response: Response<Body>) -> Arrived {
 }
 
 impl Arrived {
-    /// Whether nothing more will come.
-    pub(super) const fn is_whole(&self) -> bool {
-        matches!(self.rest, Rest::Ended(_))
-    }
-
     /// The head, and what has arrived of the body.
     pub(super) fn head(&self) -> &Response<()> {
         &self.response
     }
 
-    /// The response, whose end brings this purge.
-    pub(super) fn into_response(self, purge: Option<EndPurge>) -> Response<Body> {
+    /// The response, and what there is to do with it if it is whole. The end of another one brings
+    /// this purge.
+    pub(super) fn into_response<T>(
+        self,
+        when_whole: Option<T>,
+        purge: impl FnOnce() -> EndPurge,
+    ) -> (Response<Body>, Option<T>) {
         let Self { response, read, rest } = self;
-        let is_plain = matches!(rest, Rest::Ended(None)) && read.iter().all(Frame::is_data);
-        let body = if is_plain {
-            let pieces = read.into_iter().filter_map(|frame| frame.into_data().ok());
-            Body::pieces(pieces.collect())
-        } else {
-            let end = purge.map_or(EndState::Over, EndState::Ahead);
-            Body::stream(StreamedBody { read, rest, end })
+        let (body, when_whole) = match rest {
+            Rest::Ended(None) if read.iter().all(Frame::is_data) => {
+                let pieces = read.into_iter().filter_map(|frame| frame.into_data().ok());
+                (Body::pieces(pieces.collect()), when_whole)
+            }
+            Rest::Ended(_) => {
+                (Body::stream(StreamedBody { read, rest, end: EndState::Over }), when_whole)
+            }
+            Rest::Body(_) => {
+                let end = EndState::Ahead(purge());
+                (Body::stream(StreamedBody { read, rest, end }), None)
+            }
         };
-        response.map(|()| body)
+        (response.map(|()| body), when_whole)
     }
 }
 
@@ -217,8 +222,8 @@ impl http_body::Body for StreamedBody {
             EndState::Held { last, .. } => last.as_ref(),
             EndState::Ahead(_) | EndState::Over => None,
         };
-        let at_hand = self.read.iter().chain(held).filter_map(Frame::data_ref);
-        let bytes: u64 = at_hand.map(|bytes| bytes.len() as u64).sum();
+        let here = self.read.iter().chain(held).filter_map(Frame::data_ref);
+        let bytes: u64 = here.map(|bytes| bytes.len() as u64).sum();
         let rest = match &self.rest {
             Rest::Body(body) => body.size_hint(),
             Rest::Ended(_) => SizeHint::with_exact(0),
