@@ -112,16 +112,20 @@ impl Json {
                     }
                 }
             }
-            (None, Self::Null | Self::List(_)) => found.is_missing = true,
             (None, Self::Inexact | Self::Members(_)) => found.is_unreadable = true,
             (Some((step, rest)), Self::Members(members)) => {
-                let mut named = members.iter().filter(|(name, _)| step == "*" || name == step);
-                found.is_missing |= named.clone().next().is_none();
-                named.by_ref().for_each(|(_, member)| member.collect(rest, found));
+                let mut named =
+                    members.iter().filter(|(name, _)| step == "*" || name == step).peekable();
+                found.is_missing |= named.peek().is_none();
+                for (_, member) in named {
+                    member.collect(rest, found);
+                }
             }
             (Some((step, rest)), Self::List(elements)) if step == "*" => {
                 found.is_missing |= elements.is_empty();
-                elements.iter().for_each(|element| element.collect(rest, found));
+                for element in elements {
+                    element.collect(rest, found);
+                }
             }
             (Some((step, rest)), Self::List(elements)) => {
                 match step.parse().ok().and_then(|at: usize| elements.get(at)) {
@@ -129,7 +133,9 @@ impl Json {
                     None => found.is_missing = true,
                 }
             }
-            (Some(_), Self::Null | Self::Scalar(_) | Self::Inexact) => found.is_missing = true,
+            // Nothing, an empty list, or no way further down.
+            (None, Self::Null | Self::List(_))
+            | (Some(_), Self::Null | Self::Scalar(_) | Self::Inexact) => found.is_missing = true,
         }
     }
 }

@@ -103,11 +103,9 @@ impl Template {
                 TemplatePart::Field(field) => {
                     tags.extend(names.iter().map(|known| self.family(known, at)));
                     if field.source == FieldSource::Caller {
-                        let callers = view.caller_names();
-                        names = longer(&names, callers.iter().map(String::as_bytes));
+                        names = longer(&names, &view.caller_names());
                     } else if let Ok(value) = field.value(view) {
-                        let value = value.unwrap_or_default();
-                        names.iter_mut().for_each(|name| push_value(name, &value));
+                        names = longer(&names, &[value.unwrap_or_default()]);
                     } else {
                         return;
                     }
@@ -139,7 +137,7 @@ impl Template {
                     } else if names.len() * values.len() > most {
                         return Err(unread(true, names));
                     }
-                    names = longer(&names, values.iter().map(Vec::as_slice));
+                    names = longer(&names, &values);
                 }
             }
         }
@@ -243,16 +241,16 @@ impl UnreadTemplate<'_> {
 const MAX_RENDERED: usize = 64;
 
 /// Each name with each value after it.
-fn longer<'a>(names: &[String], values: impl Iterator<Item = &'a [u8]> + Clone) -> Vec<String> {
-    let with_each = |name: &String| {
-        let name = name.clone();
-        values.clone().map(move |value| {
+fn longer<V: AsRef<[u8]>>(names: &[String], values: &[V]) -> Vec<String> {
+    let mut longer = Vec::with_capacity(names.len() * values.len());
+    for name in names {
+        for value in values {
             let mut name = name.clone();
-            push_value(&mut name, value);
-            name
-        })
-    };
-    names.iter().flat_map(with_each).collect()
+            push_value(&mut name, value.as_ref());
+            longer.push(name);
+        }
+    }
+    longer
 }
 
 /// Appends a field's value to a tag's name. Only bytes that a name cannot contain are escaped.
@@ -381,11 +379,12 @@ mod tests {
 
     #[test]
     fn more_values_than_the_bound_purge_the_family() {
-        let query = |count: usize| (0..count).map(|n| format!("id={n}&")).collect::<String>();
+        let query =
+            |count: usize| (0..count).map(|n| format!("id={n}")).collect::<Vec<_>>().join("&");
         assert_eq!(of_purge("c:{id}", ACME, &query(64), &[]).len(), 64);
         assert_eq!(of_purge("c:{id}", ACME, &query(65), &[]), ["family c:{}"]);
         assert_eq!(of_purge("c:{id}:{other}", ACME, &query(65), &[]), ["family c:{}:{}"]);
-        let nine = format!("{}other=1&other=2", query(33));
+        let nine = format!("{}&other=1&other=2", query(33));
         assert_eq!(of_purge("c:{id}:{other}", ACME, &nine, &[]).len(), 33, "each with its family");
     }
 

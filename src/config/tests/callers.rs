@@ -6,6 +6,7 @@ use crate::config::Config;
 use crate::policy::field::{ClientPrefix, FieldSource};
 use crate::policy::plan::FillConstants;
 use crate::policy::route::{AdmitRule, RouteSpec, StripSetCookie, VaryCookie};
+use crate::policy::template::Template;
 
 fn config(lines: &str) -> Config {
     let text = format!("[upstream]\nurl = \"http://127.0.0.1:8000\"\n{lines}");
@@ -143,7 +144,7 @@ fn fields_may_be_optional_and_of_the_caller() {
     };
     let spec = route("key = [\"team?\"]\ntags = [\"a:{caller}\", \"b:{id?}\"]");
     assert!(spec.key[0].is_optional && &*spec.key[0].name == "team");
-    let fields: Vec<_> = spec.tags.iter().flat_map(|tag| tag.fields()).collect();
+    let fields: Vec<_> = spec.tags.iter().flat_map(Template::fields).collect();
     assert_eq!((&fields[0].source, fields[0].is_optional), (&FieldSource::Caller, false));
     assert_eq!((&*fields[1].name, fields[1].is_optional), ("id", true));
     assert!(!route("key = [\"team\"]").key[0].is_optional);

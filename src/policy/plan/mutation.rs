@@ -137,7 +137,9 @@ impl PolicyRules {
                 hasher: &self.hasher,
             });
             mutation.tags.extend(tags);
-            unread.into_iter().for_each(|template| self.add_families(&mut mutation, template));
+            for template in unread {
+                self.add_families(&mut mutation, template);
+            }
             mutation.covered = true;
             if rule.guard == MutationGuard::Bypass {
                 mutation.guard = MutationGuard::Bypass;

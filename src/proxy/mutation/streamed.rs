@@ -99,7 +99,7 @@ impl Arrived {
                 (Body::stream(StreamedBody { read, rest, end: EndState::Over }), when_whole)
             }
             Rest::Body(_) => {
-                let end = EndState::Ahead(purge());
+                let end = EndState::Ahead(Box::new(purge()));
                 (Body::stream(StreamedBody { read, rest, end }), None)
             }
         };
@@ -140,7 +140,7 @@ struct StreamedBody {
 }
 
 enum EndState {
-    Ahead(EndPurge),
+    Ahead(Box<EndPurge>),
     Held {
         /// The frame that the client does not have yet; none if only the end itself is held back.
         last: Option<Frame<Bytes>>,

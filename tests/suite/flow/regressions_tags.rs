@@ -100,7 +100,7 @@ async fn r530_a_body_names_each_element_of_a_list() {
 async fn r531_more_values_than_the_bound_purge_the_family() {
     let scene = Scene::start(CAMPAIGNS, ok).await;
     let ids: Vec<u32> = (100..180).collect();
-    let query: String = ids.iter().map(|id| format!("id={id}&")).collect();
+    let query = ids.iter().map(|id| format!("id={id}")).collect::<Vec<_>>().join("&");
     let body = serde_json::json!({ "ids": ids }).to_string();
     for (path, body) in [(format!("/picked?{query}"), String::new()), ("/list".into(), body)] {
         fill(&scene, "acme", &["100", "179"]).await;
