@@ -78,7 +78,9 @@ pub(super) async fn inspect(
         fresh,
         tags: tags
             .into_iter()
-            .map(|(tag, current)| InspectedTag { tag: tag.as_str().to_owned(), current })
+            // What the sidecar adds is of interest where it is why the entry is refused.
+            .filter(|(tag, current)| !tag.is_auxiliary() || !current)
+            .map(|(tag, current)| InspectedTag { tag: tag.shown().to_owned(), current })
             .collect(),
         authorization: candidate.and_then(|_| shared_client(lookup)).map(|_| state.as_str()),
         verdict: verdict.0.as_str(),

@@ -226,7 +226,8 @@ impl http_body::Body for StreamedBody {
         let bytes: u64 = here.map(|bytes| bytes.len() as u64).sum();
         let rest = match &self.rest {
             Rest::Body(body) => body.size_hint(),
-            Rest::Ended(_) => SizeHint::with_exact(0),
+            // With a length there would be no trailers, and nobody would see that it is broken off.
+            Rest::Ended(_) => SizeHint::new(),
         };
         let mut hint = SizeHint::new();
         hint.set_lower(rest.lower() + bytes);

@@ -418,13 +418,17 @@ async fn r540_the_other_sidecars_learn_of_the_end_of_a_reply() {
 async fn r541_a_reply_that_is_whole_is_purged_for_once() {
     let scene = Scene::start(CAMPAIGNS, |request| match request.path.as_str() {
         "/chunks" => Response::new().chunked("").piece(b"a").piece(b"b").end(),
-        "/trailers" => Response::new().chunked("").piece(b"ab").end_with("X-A: 1\r\n"),
+        "/trailers" => {
+            Response::new().chunked("Trailer: X-A\r\n").piece(b"ab").end_with("X-A: 1\r\n")
+        }
         "/none" => Response::status(204, ""),
         _ => Response::ok("ab"),
     })
     .await;
     for path in ["/chunks", "/trailers", "/sized"] {
-        assert_eq!(scene.send("POST", path, &[], "x").await.text(), "ab", "{path}");
+        let reply = scene.send("POST", path, &[("te", "trailers")], "x").await;
+        assert_eq!(reply.text(), "ab", "{path}");
+        assert_eq!(reply.trailers.is_some(), path == "/trailers", "{path}");
     }
     assert_eq!(scene.send("POST", "/none", &[], "x").await.status, 204);
     assert_eq!(count(&scene.sidecar, "sidecache_purges_at_end_total").await, 0);
