@@ -135,6 +135,8 @@ impl Sidecar {
             cluster_fills.get_or_init(|| made);
         }
         let events = Arc::<Events>::default();
+        let counters = proxy::ProxyCounters::default();
+        let late_purges = proxy::LatePurges::new(&coherence, &tasks, &counters.purges_at_end);
         let resources = proxy::Resources {
             store,
             coherence,
@@ -162,7 +164,8 @@ impl Sidecar {
             refresh_permits: Arc::new(Semaphore::new(
                 config.limits.refreshes.min(Semaphore::MAX_PERMITS),
             )),
-            counters: proxy::ProxyCounters::default(),
+            late_purges,
+            counters,
         };
         let proxy = Arc::new(Proxy::new(active, resources));
         let server_counters = server::ServerCounters::default();

@@ -148,8 +148,19 @@ fn register_flow(registrar: &MetricsRegistrar<'_>, flow: &ProxyCounters) {
     count("sidecache_mutations_purging", "Writes that purged something", &flow.purging);
     count(
         "sidecache_purge_missing_fields",
-        "Tags of purge rules that could not be formed because a write lacked a field",
+        "Fields of purge rules that a write lacked, so that the families of their tags were purged",
         &flow.missing_fields,
+    );
+    count(
+        "sidecache_purge_too_many_values",
+        "Fields of purge rules that had too many values, so that the families of their tags were \
+         purged",
+        &flow.too_many_values,
+    );
+    count(
+        "sidecache_purges_at_end",
+        "Purges repeated at the end of a reply to a write that was still being sent at the purge",
+        &flow.purges_at_end,
     );
     count(
         "sidecache_mutations_uncovered",

@@ -9,7 +9,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::coherence::stamp::{Nonce, Stamp};
+use crate::coherence::stamp::{Nonce, Stamp, find_from};
 use crate::outcome::Reason;
 use crate::policy::tag::Tag;
 
@@ -139,8 +139,10 @@ impl RecordSnapshot {
         if !compare(self.generation, stamp.generation) {
             return EntryVerdict::Refused(Reason::Purged);
         }
+        let mut from = 0;
         for (tag, nonce) in &stamp.tags {
-            let Some(record) = self.record(tag) else { return EntryVerdict::Incomplete };
+            let found = find_from(&self.records, &mut from, |(name, _)| name == tag);
+            let Some((_, record)) = found else { return EntryVerdict::Incomplete };
             // Absent, unreadable, or written by another primary: a miss.
             let Some(record) = record.as_ref().filter(|record| *record.fence == *self.fence) else {
                 return EntryVerdict::Refused(Reason::Purged);

@@ -227,7 +227,7 @@ table! {
         /// The largest response that is stored.
         object: Size = "8MiB",
         /// How many tags an entry may have.
-        tags: Count = 64,
+        tags: Count = 2048,
         /// The longest cache key.
         key: Size = "16KiB",
         /// The longest body of a write that is read before the write is forwarded, where a route or
@@ -430,12 +430,13 @@ table! {
         /// Who may share an entry: callers with the same credential (`private`), every credential
         /// that the origin has authorized (`shared`), or everyone (`public`).
         scope: ScopeWord = "private",
-        /// Fields that tell entries apart.
+        /// Fields that tell entries apart. A `?` after a name lets a request lack the field.
         key: TomlList<TomlString> = [],
         /// Query parameters that tell entries apart: all, none, or a list. The origin does not get
         /// the others.
         query: QueryForm = "all",
-        /// Tags of the entries: text with fields in braces.
+        /// Tags of the entries: text with fields in braces. A `?` after a name lets a request lack
+        /// the field, and `{caller}` is who the caller is.
         #[schemars(extend("examples" = [["campaigns:{tenant}", "campaign:{id}"]]))]
         tags: TomlList<TomlString> = [],
         /// How long a credential stays authorized after the origin has accepted it. For scope
@@ -445,6 +446,11 @@ table! {
         /// the entry that it was given (`entry`), or every entry of the route with the same fields
         /// of `key` (`route`). `route` says that who may read one of them may read all.
         admit: AdmitWord = "entry",
+        /// How long the origin's last answer to a credential holds, 1ms to 1 day: after that, an
+        /// entry of its caller is served only once the origin has confirmed it. It bounds how long
+        /// a revoked credential is served. Without it, entries are served while they are fresh.
+        #[schemars(extend("examples" = ["30s"]))]
+        revalidate_after: Period,
         /// The languages that the origin has. `Accept-Language` is narrowed to the one that fits
         /// best, for the key and on fills.
         #[schemars(extend("minItems" = 1, "examples" = [["en", "de", "pt-BR"]]))]

@@ -4,6 +4,7 @@
 //! `semantics/storability.rs` owns the rules of HTTP; here the route, the tags and the limits join
 //! them.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use http::Response;
@@ -18,6 +19,7 @@ use crate::policy::cache_groups;
 use crate::policy::key::Key;
 use crate::policy::route::HeaderRole;
 use crate::policy::scope::Scope;
+use crate::policy::tag;
 use crate::policy::tag::Tag;
 use crate::proxy::fill::request::FillRequest;
 use crate::semantics::body::Body;
@@ -106,7 +108,12 @@ pub(super) fn decide_store(
         return Err(Reason::TooLarge);
     }
     let response_tags = response_tags(request, response.headers(), revalidated.as_deref())?;
-    let tags = request.tags.iter().chain(&response_tags).cloned().collect();
+    let families = tag::origin_families(&response_tags);
+    let tags: Vec<Tag> =
+        request.tags.iter().chain(&response_tags).chain(&families).cloned().collect();
+    if tags.len() > request.config.settings.max_tags {
+        return Err(Reason::TooManyTags);
+    }
     let key = if policy.vary.is_empty() {
         request.primary.clone()
     } else {
@@ -168,12 +175,13 @@ fn response_tags(
     let before = revalidated.iter().flat_map(|cached| cached.entry.response_tags.iter().cloned());
     let named = request.route.response_rules.response_tags.named_by(headers);
     let most = request.config.settings.max_tags;
+    let mut seen: HashSet<Tag> = request.tags.iter().cloned().collect();
     let mut tags: Vec<Tag> = Vec::new();
     for tag in named.chain(groups).chain(before) {
-        if !request.tags.contains(&tag) && !tags.contains(&tag) {
+        if seen.insert(tag.clone()) {
             tags.push(tag);
         }
-        if request.tags.len() + tags.len() > most {
+        if seen.len() > most {
             return Err(Reason::TooManyTags);
         }
     }

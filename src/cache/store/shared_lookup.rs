@@ -98,8 +98,9 @@ impl SharedLookup<'_> {
     ) -> Option<TierLookup> {
         let mut tags = request.tags();
         if let Proof::Shared(proof) = &cached.proof {
+            let of_request = tags.len();
             for (tag, _) in &proof.stamp.tags {
-                if !tags.contains(tag) {
+                if !tags[..of_request].contains(tag) {
                     tags.push(tag.clone());
                 }
             }

@@ -8,6 +8,7 @@ use super::super::diagnostics::diagnostic::DiagnosticBuilder;
 use super::super::file;
 use super::super::model::ConfigLimits;
 use super::view::{CompiledParts, LintFile, texts};
+use crate::policy::template::Template;
 use crate::redis::{OnLoss, RedisSettings};
 use crate::units::{show_duration, show_size};
 
@@ -66,16 +67,17 @@ fn debug(whole: &LintFile<'_>, context: &mut CompileContext) {
 /// Warns about routes with nearly as many tags as the limit allows.
 fn tags(whole: &LintFile<'_>, most: usize, context: &mut CompileContext) {
     for route in whole.cached() {
-        // Each entry also has the tag of its URL.
-        let own = route.spec.tags.len() + 1;
+        // Each entry also has the tag of its URL, and a family for each field of a tag.
+        let families = route.spec.tags.iter().flat_map(Template::fields).count();
+        let own = route.spec.tags.len() + families + 1;
         if let (true, Some(given)) = (own >= most, route.file.tags.given()) {
             let message = format!(
-                "with the tag of the URL these are {own} tags, and the limit is {most}: a \
-                 response with one more tag is not stored"
+                "with the tag of the URL and the families these are {own} tags, and the limit is \
+                 {most}: a response with one more tag is not stored"
             );
             context.report.push(
                 DiagnosticBuilder::warning(given.span.clone(), message)
-                    .hint(format!("write tags = {} in [limits]", own.saturating_mul(2).max(64))),
+                    .hint(format!("write tags = {} in [limits]", own.saturating_mul(2).max(2048))),
             );
         }
     }

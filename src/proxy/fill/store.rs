@@ -17,9 +17,9 @@ use crate::cache::store::memory::CachedEntry;
 use crate::clock::Wall;
 use crate::outcome::Reason;
 use crate::policy::route::Route;
-use crate::policy::tag::Tag;
 use crate::proxy::fill::authorization::{digest_for_sharing, record_body, record_confirmation};
 use crate::proxy::fill::request::{FillRequest, FillResult};
+use crate::proxy::hit::named;
 use crate::proxy::resources::Resources;
 use crate::proxy::response;
 use crate::proxy::store_decision::StoreDecision;
@@ -253,7 +253,7 @@ pub(super) async fn store_response(
         return Err(Reason::TooLarge);
     }
     let fresh = times.is_fresh(received);
-    resources.hot_tags.record(tags.iter().map(Tag::as_str), TagEvent::Stored);
+    resources.hot_tags.record(named(&tags), TagEvent::Stored);
     let pending =
         PendingEntry { primary: request.primary.clone(), vary, hash: key.hash(), entry, tags };
     let stored = resources.store.store(&request.snapshot, pending, received).await?;

@@ -14,7 +14,7 @@ use http_body::{Body as _, Frame};
 use http_body_util::BodyExt as _;
 use tokio::sync::OwnedSemaphorePermit;
 
-use crate::policy::field::BodyFields;
+use crate::policy::body_fields::BodyFields;
 use crate::proxy::context::{RequestContext, request_view};
 use crate::proxy::mutation::body::bodies::{PrefixedBody, WholeUpload};
 use crate::proxy::mutation::body::timed::{TimedUpload, UploadLimit};

@@ -37,7 +37,14 @@ async fn purge_unknown(
     repurge_after: &[Duration],
     tracked: TrackedMutation,
 ) {
-    let purged = pending.tags().to_vec();
+    let mut purged = pending.tags().to_vec();
+    // What its caller was given may be about what it has changed.
+    let mut callers = context.config.rules.caller_purges(&context.parts.headers, None);
+    callers.retain(|tag| !purged.contains(tag));
+    if !callers.is_empty() {
+        resources.coherence.purge(&callers).await;
+        purged.extend(callers);
+    }
     purge(resources, pending, context, repurge_after).await;
     tracked.ended(resources.clock.wall());
     publish_purge(resources, context, &purged);
@@ -51,8 +58,9 @@ pub(super) async fn gather<T>(
     sender: &mut oneshot::Sender<T>,
 ) {
     let (now, settings) = (resources.clock.now(), &outcome.context.config.settings);
-    let tags = outcome.pending.tags();
-    let Some(plan) = resources.unknown_outcomes.plan(tags, now, settings.gather) else {
+    let mut tags = outcome.pending.tags().to_vec();
+    tags.extend(outcome.context.config.rules.caller_purges(&outcome.context.parts.headers, None));
+    let Some(plan) = resources.unknown_outcomes.plan(&tags, now, settings.gather) else {
         return Box::pin(outcome.purge(resources)).await;
     };
     let UnknownOutcome { pending, context, repurge_after, tracked, permit } = outcome;
