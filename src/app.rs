@@ -19,8 +19,8 @@ use crate::cache::fills::cluster::ClusterFills;
 use crate::cache::store::Store;
 use crate::cache::store::memory::Memory;
 pub use crate::clock::Clock;
+use crate::coherence::Coherence;
 use crate::coherence::redis_records::RecordStore;
-use crate::coherence::{Coherence, CoherenceMode};
 use crate::config::Config;
 use crate::config::diff::ConfigSnapshot;
 use crate::error::SetupError;
@@ -142,6 +142,7 @@ impl Sidecar {
         }
         let events = Arc::<Events>::default();
         let counters = proxy::ProxyCounters::default();
+        let late_purges = proxy::LatePurges::new(&coherence, &tasks, &counters.purges_at_end);
         let resources = proxy::Resources {
             store,
             coherence,
@@ -159,6 +160,7 @@ impl Sidecar {
             events: Arc::clone(&events),
             clock: clock.clone(),
             tasks,
+            leaving: CancellationToken::new(),
             stop: CancellationToken::new(),
             mutation_permits: mutation_permits(config, &clock, &counters),
             range_budget: Arc::<proxy::RangeBudget>::default(),
@@ -167,6 +169,7 @@ impl Sidecar {
             refresh_permits: Arc::new(Semaphore::new(
                 config.limits.refreshes.min(Semaphore::MAX_PERMITS),
             )),
+            late_purges,
             counters,
         };
         let proxy = Arc::new(Proxy::new(active, resources));
@@ -229,11 +232,7 @@ pub async fn serve_with(
     let proxy = &sidecar.proxy;
     let driver = tokio::spawn(Arc::clone(&proxy.coherence).drive(proxy.stop.clone()));
     // Wait for a lease, so that the first writes need not wait for peers that are still unknown.
-    if tokio::time::timeout(FIRST_JOIN_TIMEOUT, proxy.coherence.wait_for_lease()).await.is_err()
-        && proxy.coherence.mode() == CoherenceMode::Degraded
-    {
-        tracing::warn!("Redis is unreachable; serving without it until it responds");
-    }
+    let _ = tokio::time::timeout(FIRST_JOIN_TIMEOUT, proxy.coherence.wait_for_lease()).await;
     tokio::spawn(Arc::clone(&sidecar.reloader).watch(proxy.stop.clone()));
     #[cfg(unix)]
     tokio::spawn(Arc::clone(&sidecar.reloader).reload_on_sighup(proxy.stop.clone()));
@@ -265,6 +264,7 @@ pub async fn serve_with(
         async move {
             shutdown.cancelled().await;
             state.draining.store(true, Ordering::Relaxed);
+            state.proxy.leaving.cancel();
         }
     });
     if let Ok(address) = bound.proxy.local_addr() {

@@ -1,12 +1,17 @@
-//! The only file that reads a clock. Everything else takes the time as an argument, or a [`Clock`].
+//! The only module that reads a clock. Everything else takes the time as an argument, or a
+//! [`Clock`].
 #![allow(clippy::disallowed_methods, reason = "this is the one place")]
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-/// Wall-clock time in milliseconds since the Unix epoch. Freshness is counted in it, because
-/// entries travel between machines.
+pub use running::{RUNNING_STEP, wait_while_running};
+
+mod running;
+
+/// A time in milliseconds since the Unix epoch: by this process's own count ([`Clock::wall`]), by
+/// the machine's clock ([`Clock::date`]), or by Redis's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Wall(pub u64);
 
@@ -42,6 +47,27 @@ pub fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
+/// What the monotonic clock is counted from.
+static START: LazyLock<Instant> = LazyLock::new(Instant::now);
+
+/// The count of all clocks of this machine in this process.
+static MACHINE: Ratchet = Ratchet(AtomicI64::new(i64::MIN));
+
+/// The furthest that the wall clock was ever seen ahead of the monotonic clock, in milliseconds.
+///
+/// Time that is counted by it never goes back, and never runs behind the wall clock: a step of the
+/// wall clock back changes nothing, and one forward (also after the machine was suspended, while
+/// the monotonic clock stood still) makes everything older.
+#[derive(Debug)]
+struct Ratchet(AtomicI64);
+
+impl Ratchet {
+    fn raise(&self, ahead: i64) -> i64 {
+        let known = self.0.load(Ordering::Relaxed);
+        if ahead <= known { known } else { self.0.fetch_max(ahead, Ordering::Relaxed).max(ahead) }
+    }
+}
+
 /// A source of time. Clones share the source.
 #[derive(Clone, Debug, Default)]
 pub struct Clock(Option<Arc<Manual>>);
@@ -49,6 +75,9 @@ pub struct Clock(Option<Arc<Manual>>);
 #[derive(Debug)]
 struct Manual {
     ahead_ms: AtomicU64,
+    /// How far the wall clock was stepped.
+    stepped_ms: AtomicI64,
+    ratchet: Ratchet,
 }
 
 impl Clock {
@@ -61,7 +90,11 @@ impl Clock {
     /// The machine's clocks, which a test can move forward.
     #[must_use]
     pub fn manual() -> Self {
-        Self(Some(Arc::new(Manual { ahead_ms: AtomicU64::new(0) })))
+        Self(Some(Arc::new(Manual {
+            ahead_ms: AtomicU64::new(0),
+            stepped_ms: AtomicI64::new(0),
+            ratchet: Ratchet(AtomicI64::new(i64::MIN)),
+        })))
     }
 
     /// Moves a manual clock forward. A system clock stays where it is.
@@ -71,11 +104,46 @@ impl Clock {
         }
     }
 
-    /// The wall-clock time.
+    /// Sets the wall clock of a manual clock forward or, where negative, back, as an administrator
+    /// or NTP does. The monotonic clock goes on.
+    pub fn step_wall(&self, by_ms: i64) {
+        if let Some(manual) = &self.0 {
+            manual.stepped_ms.fetch_add(by_ms, Ordering::SeqCst);
+        }
+    }
+
+    /// The time by this process's own count: the wall clock's, but it never goes back. Whatever is
+    /// measured within this process is measured by it, the ages of entries above all.
     #[must_use]
     pub fn wall(&self) -> Wall {
+        // In this order: a pause between the two makes the wall clock seem behind, never ahead.
+        let date = signed(self.date().0);
+        let steady = signed(millis(self.now().saturating_duration_since(*START)));
+        let ratchet = self.0.as_ref().map_or(&MACHINE, |manual| &manual.ratchet);
+        let ahead = ratchet.raise(date.saturating_sub(steady));
+        Wall(u64::try_from(steady.saturating_add(ahead)).unwrap_or_default())
+    }
+
+    /// The time by the machine's wall clock, which may be set at any time: to compare with the
+    /// dates of others, and to write dates for others.
+    #[must_use]
+    pub fn date(&self) -> Wall {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        Wall(millis(now).saturating_add(self.ahead()))
+        let stepped = self.0.as_ref().map_or(0, |manual| manual.stepped_ms.load(Ordering::SeqCst));
+        Wall(millis(now).saturating_add(self.ahead()).saturating_add_signed(stepped))
+    }
+
+    /// What the wall clock says of a time by this process's own count.
+    #[must_use]
+    pub fn date_of(&self, wall: Wall) -> Wall {
+        wall.before(self.wall().since(self.date()))
+    }
+
+    /// A time that another machine's clock showed just now, as it would be if that clock had moved
+    /// with this one: a test moves time forward for everybody.
+    #[must_use]
+    pub fn as_moved(&self, there_ms: u64) -> u64 {
+        there_ms.saturating_add(self.ahead())
     }
 
     /// Time that never goes back, for deadlines.
@@ -86,5 +154,45 @@ impl Clock {
 
     fn ahead(&self) -> u64 {
         self.0.as_ref().map_or(0, |manual| manual.ahead_ms.load(Ordering::SeqCst))
+    }
+}
+
+fn signed(ms: u64) -> i64 {
+    i64::try_from(ms).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HOUR: i64 = 3_600_000;
+
+    fn near(time: Wall, expected: Wall) -> bool {
+        time.0.abs_diff(expected.0) < 10_000
+    }
+
+    #[test]
+    fn time_does_not_go_back_with_the_wall_clock() {
+        let clock = Clock::manual();
+        let before = clock.wall();
+        assert!(near(before, clock.date()));
+        clock.step_wall(-HOUR);
+        assert!(clock.wall() >= before && near(clock.wall(), before));
+        assert!(near(clock.date(), before.before(Duration::from_hours(1))));
+        assert!(near(clock.date_of(before), clock.date()));
+        clock.advance(Duration::from_mins(1));
+        assert!(near(clock.wall(), before.after(Duration::from_mins(1))), "it goes on");
+    }
+
+    #[test]
+    fn time_follows_the_wall_clock_forward_and_stays_there() {
+        let clock = Clock::manual();
+        let before = clock.wall();
+        clock.step_wall(HOUR);
+        let later = before.after(Duration::from_hours(1));
+        assert!(near(clock.wall(), later) && near(clock.date_of(later), later));
+        clock.step_wall(-HOUR);
+        assert!(clock.wall() >= later, "never back");
+        assert!(near(clock.date_of(clock.wall()), before), "a date is by the wall clock");
     }
 }

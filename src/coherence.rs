@@ -19,25 +19,27 @@
 //!    held now, and none was lost in between ([`Coherence::is_current_locally`]).
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
 use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::sync::{Notify, mpsc};
 
 use crate::clock::Clock;
-use crate::coherence::core::{CoherenceStatus, Core, CoreCommand, CoreEvent, LeaseSettings, Phase};
+use crate::coherence::core::{
+    CoherenceStatus, Core, CoreCommand, CoreEvent, LeaseSettings, Phase, ReplayBatch, Truth,
+};
 use crate::coherence::durable_journal::DurableJournal;
 use crate::coherence::journal::MAX_TAGS;
 use crate::coherence::lease::AtomicLeaseState;
-use crate::coherence::message::Process;
+use crate::coherence::message::{OperationId, Process};
 use crate::coherence::redis_records::RecordStore;
 use crate::coherence::tag_table::TagTable;
 use crate::coherence::waiters::CoreWithWaiters;
 use crate::error::SetupError;
-use crate::redis::{CallError, OnLoss};
+use crate::redis::{CallError, OnLoss, RedisSettings, WritePolicy};
 use crate::telemetry::metrics::Counter;
 
+pub use crate::coherence::commit::Committed;
 pub use crate::coherence::hit_guard::HitGuard;
 pub use crate::coherence::mutation::PendingMutation;
 pub use crate::coherence::purge_kind::PurgeKind;
@@ -63,9 +65,9 @@ pub mod tag_table;
 mod validation;
 mod waiters;
 
-/// How many missed deadlines in a row mean that Redis is lost. A broken connection means so at
-/// once.
-const MAX_MISSED_DEADLINES: u32 = 3;
+/// For how long after the last contact a sidecar may serve from memory what it fills while Redis is
+/// lost, where writes through others wait for it (`writes = "refuse"`).
+const OWN_TABLE_LIMIT: Duration = Duration::from_mins(1);
 
 /// Which source of truth is in use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,6 +78,8 @@ pub enum CoherenceMode {
     Shared,
     /// Redis is lost: the local table vouches for what this sidecar fills itself, for a short time.
     Degraded,
+    /// Redis is back and not trusted yet: nothing vouches for anything.
+    Rejoining,
 }
 
 /// Counts of coherence events.
@@ -111,6 +115,10 @@ pub struct CoherenceCounters {
     pub peers_evicted: Arc<Counter>,
     /// Requests that found no recent proof of contact with Redis.
     pub heartbeat_timeouts: Arc<Counter>,
+    /// Times that this process was stopped or got no processor for a while.
+    pub stalls: Arc<Counter>,
+    /// Microseconds that these took.
+    pub stalled_us: Arc<Counter>,
 }
 
 /// The coherence state of one sidecar.
@@ -121,7 +129,6 @@ pub struct Coherence {
     lease_state: AtomicLeaseState,
     core: Mutex<CoreWithWaiters>,
     journal: DurableJournal,
-    missed_deadlines: AtomicU32,
     commands: mpsc::UnboundedSender<CoreCommand>,
     /// Taken by the driver.
     queue: Mutex<Option<mpsc::UnboundedReceiver<CoreCommand>>>,
@@ -142,14 +149,10 @@ impl Coherence {
     pub fn new(shared: Option<RecordStore>, clock: Clock) -> Self {
         let settings = shared.as_ref().map_or_else(
             || LeaseSettings::new(Duration::ZERO, Duration::ZERO),
-            |shared| {
-                LeaseSettings::new(
-                    shared.client().settings().lease,
-                    shared.client().settings().rejoin_grace,
-                )
-            },
+            |shared| lease_settings(shared.client().settings()),
         );
-        let lease_state = AtomicLeaseState::new(u64::from(shared.is_some()), clock.clone());
+        let core = Core::new(Process(rand::random()), settings, MAX_TAGS);
+        let lease_state = AtomicLeaseState::new(core.lease_state().epoch, clock.clone());
         // Bounded by the number of purges, heartbeats and evictions within the deadline of a call:
         // the driver starts each command without waiting.
         let (commands, queue) = mpsc::unbounded_channel();
@@ -157,13 +160,8 @@ impl Coherence {
             table: TagTable::default(),
             records: shared,
             lease_state,
-            core: Mutex::new(CoreWithWaiters::new(Core::new(
-                Process(rand::random()),
-                settings,
-                MAX_TAGS,
-            ))),
+            core: Mutex::new(CoreWithWaiters::new(core)),
             journal: DurableJournal::default(),
-            missed_deadlines: AtomicU32::new(0),
             commands,
             queue: Mutex::new(Some(queue)),
             loss_reason: Mutex::new("it has not replied yet"),
@@ -196,10 +194,11 @@ impl Coherence {
     /// Which source of truth is in use.
     #[must_use]
     pub fn mode(&self) -> CoherenceMode {
-        match (&self.records, self.epoch() % 2) {
+        match (&self.records, Truth::in_epoch(self.epoch())) {
             (None, _) => CoherenceMode::Local,
-            (Some(_), 0) => CoherenceMode::Shared,
-            (Some(_), _) => CoherenceMode::Degraded,
+            (Some(_), Truth::Records) => CoherenceMode::Shared,
+            (Some(_), Truth::OwnTable) => CoherenceMode::Degraded,
+            (Some(_), Truth::Nothing) => CoherenceMode::Rejoining,
         }
     }
 
@@ -207,6 +206,12 @@ impl Coherence {
     #[must_use]
     pub fn epoch(&self) -> u64 {
         self.lease_state.epoch()
+    }
+
+    /// The clock.
+    #[must_use]
+    pub const fn clock(&self) -> &Clock {
+        &self.clock
     }
 
     /// The records in Redis.
@@ -233,7 +238,7 @@ impl Coherence {
     #[must_use]
     pub fn degraded_reason(&self) -> Option<String> {
         let shared = self.records.as_ref()?;
-        if self.mode() == CoherenceMode::Degraded {
+        if self.mode() != CoherenceMode::Shared {
             let why = *self.loss_reason.lock();
             return Some(match self.core().core.phase() {
                 Phase::Lost => format!("redis is lost: {why}"),
@@ -274,7 +279,7 @@ impl Coherence {
             loop {
                 let notified = self.joined.notified();
                 self.wake.notify_one();
-                if self.lease_state.has_contact() || self.mode() == CoherenceMode::Degraded {
+                if self.lease_state.has_contact() || self.mode() != CoherenceMode::Shared {
                     return;
                 }
                 notified.await;
@@ -287,16 +292,23 @@ impl Coherence {
     /// Notes the result of a call to Redis: it may mean that Redis is lost.
     pub fn record_result<T>(&self, result: Result<T, CallError>) -> Result<T, CallError> {
         match &result {
-            Ok(_) => self.missed_deadlines.store(0, SeqCst),
             Err(CallError::Connection(_)) => self.mark_lost("the connection broke"),
-            Err(CallError::Timeout) => {
-                if self.missed_deadlines.fetch_add(1, SeqCst) + 1 >= MAX_MISSED_DEADLINES {
-                    self.mark_lost("it missed its deadline several times");
-                }
-            }
             Err(CallError::Lost(_)) => self.mark_lost("it cannot be trusted at present"),
-            Err(
-                CallError::OutOfMemory
+            Err(CallError::WentBack) => {
+                // Nobody knows which purges are missing.
+                let everything = ReplayBatch { everything: true, ..ReplayBatch::default() };
+                let id = OperationId(rand::random());
+                self.handle_because(
+                    CoreEvent::PublishFailed(id, everything),
+                    "its records have gone back; everything will be purged",
+                );
+            }
+            // A missed deadline may be this process's own fault. Whether Redis is silent is for the
+            // probes of its connections to find out.
+            Ok(_)
+            | Err(
+                CallError::Timeout
+                | CallError::OutOfMemory
                 | CallError::Moving
                 | CallError::NodeDown(_)
                 | CallError::Reply(_),
@@ -351,11 +363,10 @@ impl Coherence {
             );
         }
         if phase == Phase::Joined && phase_before != Phase::Joined {
-            self.missed_deadlines.store(0, SeqCst);
             self.counters.rejoins.inc();
             tracing::info!("Redis is in use");
         }
-        if after != before {
+        if after != before || phase != phase_before {
             self.joined.notify_waiters();
         }
         // The driver sends ticks itself and needs no wake-up.
@@ -367,6 +378,16 @@ impl Coherence {
     fn core(&self) -> parking_lot::MutexGuard<'_, CoreWithWaiters> {
         self.core.lock()
     }
+}
+
+/// The durations of the protocol, from `[redis]`.
+fn lease_settings(settings: &RedisSettings) -> LeaseSettings {
+    let mut durations = LeaseSettings::new(settings.lease, settings.rejoin_grace);
+    if settings.writes == WritePolicy::Refuse && settings.on_redis_loss == OnLoss::Memory {
+        durations.longest_lease = settings.registered_lease();
+        durations.absence = OWN_TABLE_LIMIT + durations.longest_lease;
+    }
+    durations
 }
 
 #[cfg(test)]

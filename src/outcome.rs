@@ -75,6 +75,9 @@ pub struct Outcome {
     pub stored: bool,
     /// Whether the request joined another one's fill.
     pub collapsed: bool,
+    /// How many seconds the `Date` of the origin's response is ahead of this machine's clock;
+    /// negative where it is behind.
+    pub date_skew: i64,
     /// How long the origin once took for what is now served from the store without it.
     pub saved: Option<Duration>,
 }
@@ -114,6 +117,7 @@ impl Outcome {
             forwarded: false,
             stored: false,
             collapsed: false,
+            date_skew: 0,
             saved: None,
         }
     }
@@ -141,26 +145,34 @@ impl Outcome {
         outcome
     }
 
-    /// The reason with its subject, as people read it: `missing field tenant`.
+    /// The reason with its subject, as people read it: `missing field tenant`; and where the clock
+    /// of the origin differs, by how much.
     #[must_use]
     pub fn detail(&self) -> Option<Detail<'_>> {
-        self.reason.map(|reason| Detail { reason, subject: self.subject.as_deref() })
+        let (subject, date_skew) = (self.subject.as_deref(), self.date_skew);
+        self.reason.map(|reason| Detail { reason, subject, date_skew })
     }
 }
 
-/// Writes a reason and its subject.
+/// Writes a reason and its subject, and that the clocks differ.
 #[derive(Clone, Copy, Debug)]
 pub struct Detail<'a> {
     reason: Reason,
     subject: Option<&'a str>,
+    date_skew: i64,
 }
 
 impl fmt::Display for Detail<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.reason.as_str())?;
-        match self.subject {
-            Some(subject) => write!(f, " {subject}"),
-            None => Ok(()),
+        if let Some(subject) = self.subject {
+            write!(f, " {subject}")?;
+        }
+        let seconds = self.date_skew.unsigned_abs();
+        match self.date_skew {
+            0 => Ok(()),
+            1.. => write!(f, " (origin date is {seconds}s ahead)"),
+            _ => write!(f, " (origin date is {seconds}s behind)"),
         }
     }
 }

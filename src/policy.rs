@@ -2,8 +2,11 @@
 //! what a mutation purges.
 
 pub mod authorized_clients;
+pub mod body_fields;
 pub mod cache_groups;
+pub mod caller;
 pub mod client_address;
+pub mod cookie_header;
 pub mod cookies;
 pub mod credential;
 pub mod explain;
@@ -18,3 +21,4 @@ pub mod request_target;
 pub mod route;
 pub mod scope;
 pub mod tag;
+pub mod template;

@@ -139,9 +139,16 @@ impl RedisClient {
     }
 
     /// Returns when the connection to the primary has broken, or the server is no longer the
-    /// primary. It stays broken until [`RedisClient::renew`].
-    pub async fn broken(&self) {
+    /// primary, or silent, and says which. It stays broken until [`RedisClient::renew`].
+    pub async fn broken(&self) -> &'static str {
         self.broken.notified().await;
+        self.session.load().loss_reason()
+    }
+
+    /// Whether the connection has broken, or could not be made.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        self.session.load().is_closed()
     }
 
     /// Looks the primary up again and connects to it in the background; calls in progress fail.

@@ -50,6 +50,8 @@ fn settings() -> LeaseSettings {
         heartbeat: at(1),
         retry: at(1),
         grace: at(2),
+        stall: at(0),
+        absence: at(0),
     }
 }
 
@@ -65,11 +67,12 @@ struct Scenario {
     ticks: u64,
     /// Whether the replica starts as a copy of the primary, and not empty.
     copied: bool,
+    settings: LeaseSettings,
 }
 
 impl Scenario {
     fn start(&self, fault: Fault) -> World {
-        let mut world = World::new(&settings(), &self.roles, fault, self.budget, 0);
+        let mut world = World::new(&self.settings, &self.roles, fault, self.budget, 0);
         // Longer than a lease and its margin, so that all peers know each other.
         world.settle(5);
         world.budget.fills += 1;
@@ -156,6 +159,7 @@ const SOME: Budget = Budget {
     flushes: 0,
     names: 0,
     records: 0,
+    own: 0,
 };
 
 const ONE_FAILOVER: Budget = Budget { failovers: 1, fills: 0, ..SOME };
@@ -165,7 +169,7 @@ const fn lagging(role: Role, bus: bool, calls: bool, driver: bool) -> Role {
 }
 
 fn scenario(name: &'static str, roles: &[Role], budget: Budget, ticks: u64) -> Scenario {
-    Scenario { name, roles: roles.to_vec(), budget, ticks, copied: true }
+    Scenario { name, roles: roles.to_vec(), budget, ticks, copied: true, settings: settings() }
 }
 
 fn fill() -> Scenario {
@@ -183,6 +187,25 @@ fn paused_reader() -> Scenario {
         &[lagging(READER, true, false, true), WRITER],
         Budget { fills: 0, ..SOME },
         5,
+    )
+}
+
+/// Where nothing may be stale, a peer that fell silent is remembered for longer than it serves by
+/// itself.
+fn cut_off(fault: Fault) -> Scenario {
+    let absence = if fault == Fault::NoAbsence { at(0) } else { at(7) };
+    let budget = Budget { mutations: 2, fills: 0, breaks: 1, own: 2, ..SOME };
+    let settings = LeaseSettings { absence, ..settings() };
+    Scenario { settings, ..scenario("a reader that is cut off", &[READER, WRITER], budget, 7) }
+}
+
+/// Redis replies at once, and the reader reads that late.
+fn starved_reader() -> Scenario {
+    scenario(
+        "a reader that is starved",
+        &[lagging(READER, true, true, true), WRITER],
+        Budget { fills: 0, own: 1, ..SOME },
+        4,
     )
 }
 
@@ -324,6 +347,27 @@ fn no_read_is_stale_while_redis_loses_its_keys() {
 fn no_read_is_stale_among_three_with_two_mutations() {
     let three = scenario("three", &[READER, WRITER, WRITER], Budget { mutations: 2, ..SOME }, 3);
     three.holds(&[Note::LeasedHit, Note::Refill, Note::PurgedFill, Note::Acknowledged]);
+}
+
+#[test]
+fn no_read_is_stale_while_a_reader_that_is_cut_off_serves_by_itself() {
+    cut_off(Fault::None).holds(&[Note::OwnHit, Note::Lost, Note::ReleasedByTime]);
+}
+
+#[test]
+fn no_loss_is_seen_while_the_reader_is_starved() {
+    let found = starved_reader().holds_near(&[Note::LeasedHit, Note::StrictHit]);
+    assert!(!found.notes.contains_key(&Note::Lost), "Redis replies all the time");
+}
+
+#[test]
+fn the_checker_notices_that_a_late_reply_is_a_loss() {
+    starved_reader().fails(Fault::LateIsLost);
+}
+
+#[test]
+fn the_checker_notices_that_silent_peers_are_forgotten() {
+    cut_off(Fault::NoAbsence).fails(Fault::NoAbsence);
 }
 
 #[test]

@@ -108,7 +108,7 @@ fn nowhere(_: &str) -> bool {
 }
 
 fn is_clock(path: &str) -> bool {
-    path == "clock.rs"
+    module_of(path) == "clock"
 }
 
 fn is_redis(path: &str) -> bool {

@@ -38,10 +38,11 @@ fn line(reason: Reason, subject: Option<&str>, route: Option<&Route>) -> Option<
         Reason::SetCookie => "strip_set_cookie = [\"NAME\"]",
         Reason::Authorization => "scope = \"private\"",
         Reason::NotAdmitted => "admit_for = \"5m\"",
+        Reason::CredentialUnconfirmed => "revalidate_after = \"5m\"",
         Reason::Expired => "ttl = \"15m\"",
         Reason::MutationPending => "guard = \"mark\"",
         Reason::TooLarge => "[limits] object = \"32MiB\"",
-        Reason::TooManyTags => "[limits] tags = 256",
+        Reason::TooManyTags => "[limits] tags = 4096",
         Reason::KeyTooLong => "[limits] key = \"64KiB\"",
         Reason::Range => "[limits] range_fill = \"64MiB\"",
         Reason::NoRoute

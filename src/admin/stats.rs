@@ -12,7 +12,7 @@ use crate::outcome::{Disposition, Reason};
 use crate::policy::plan::PolicyRules;
 use crate::policy::route::{QueryRule, Route};
 use crate::policy::scope::Scope;
-use crate::policy::tag::Template;
+use crate::policy::template::Template;
 use crate::telemetry::metrics;
 use crate::telemetry::metrics::{Latency, RowView};
 

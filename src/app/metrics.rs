@@ -163,8 +163,19 @@ fn register_flow(registrar: &MetricsRegistrar<'_>, flow: &ProxyCounters) {
     count("sidecache_mutations_purging", "Writes that purged something", &flow.purging);
     count(
         "sidecache_purge_missing_fields",
-        "Tags of purge rules that could not be formed because a write lacked a field",
+        "Fields of purge rules that a write lacked, so that the families of their tags were purged",
         &flow.missing_fields,
+    );
+    count(
+        "sidecache_purge_too_many_values",
+        "Fields of purge rules that had too many values, so that the families of their tags were \
+         purged",
+        &flow.too_many_values,
+    );
+    count(
+        "sidecache_purges_at_end",
+        "Purges repeated at the end of a reply to a write that was still being sent at the purge",
+        &flow.purges_at_end,
     );
     count(
         "sidecache_mutations_uncovered",
@@ -315,6 +326,17 @@ fn register_coherence(proxy: &Arc<Proxy>) {
         &coherence.leases_lost,
     );
     count(
+        "sidecache_stalls",
+        "Times that this process was stopped, or got no processor, for more than 50 ms",
+        &coherence.stalls,
+    );
+    proxy.metrics.register_micros(
+        "sidecache_stall_seconds",
+        "Time that this process was stopped or got no processor",
+        &[],
+        Arc::clone(&coherence.stalled_us),
+    );
+    count(
         "sidecache_heartbeat_timeouts",
         "Requests that found the last heartbeat too old to trust the local state",
         &coherence.heartbeat_timeouts,
@@ -379,6 +401,11 @@ fn register_redis_client(proxy: &Arc<Proxy>) {
             &link.renewals,
         );
         registrar.limit("redis.deadline", &link.timeouts);
+        count(
+            "sidecache_records_refused",
+            "Sealed tag records not used: forged, put back, or of before a purge of everything",
+            &shared.refused,
+        );
     }
 }
 

@@ -23,7 +23,7 @@ use crate::cache::store::shared_lookup::SharedLookup;
 use crate::cache::store::variants::Variants;
 use crate::clock::{Wall, millis};
 use crate::coherence::tag_record::EntryVerdict;
-use crate::coherence::{Coherence, CoherenceMode, Proof, SharedProof, TagSnapshot};
+use crate::coherence::{Coherence, CoherenceMode, Committed, Proof, SharedProof, TagSnapshot};
 use crate::outcome::{Reason, Tier};
 use crate::policy::key::{Key, KeyHash};
 use crate::policy::plan::Lookup;
@@ -98,6 +98,12 @@ impl Store {
         }
     }
 
+    /// What the wall clock says of a time by this process's own count.
+    #[must_use]
+    pub fn date_of(&self, wall: Wall) -> Wall {
+        self.coherence.clock().date_of(wall)
+    }
+
     /// Looks a request up.
     pub async fn lookup(&self, request: &impl LookupKey, now: Wall) -> LookupResult {
         match (self.coherence.mode(), self.coherence.records()) {
@@ -114,13 +120,9 @@ impl Store {
                 Box::pin(lookup.lookup(request, now)).await
             }
             (CoherenceMode::Degraded, _) if self.coherence.on_loss() == OnLoss::Bypass => {
-                LookupResult {
-                    key: request.key().clone(),
-                    candidate: None,
-                    miss_reason: Reason::CacheUnavailable,
-                    snapshot: TagSnapshot::Unverifiable,
-                }
+                unverifiable(request)
             }
+            (CoherenceMode::Rejoining, _) => unverifiable(request),
             _ => self.lookup_local(request, now),
         }
     }
@@ -162,6 +164,7 @@ impl Store {
                         TagSnapshot::Shared(epoch, reading)
                     })
             }
+            (CoherenceMode::Rejoining, _) => TagSnapshot::Unverifiable,
             _ => self.coherence.read_local(tags),
         }
     }
@@ -251,7 +254,8 @@ impl Store {
     ) -> Result<Arc<CachedEntry>, Reason> {
         let PendingEntry { primary, vary, hash, entry, tags } = pending;
         let left = entry.retained_for(now);
-        let proof = self.coherence.commit(snapshot, &tags, left).await?;
+        let Committed { proof, redis_ahead_ms } =
+            self.coherence.commit(snapshot, &tags, left).await?;
         let mark = (!vary.is_empty()).then(|| {
             Arc::new(VaryMark { key: Bytes::copy_from_slice(primary.canonical()), spec: vary })
         });
@@ -265,11 +269,11 @@ impl Store {
         {
             let expire = Some(millis(left).max(1));
             let key = shared.entry_key(hash);
+            let received = Wall(entry.times.received.0.saturating_add_signed(redis_ahead_ms));
+            let packed = packed::pack(&entry, stamp, received, &self.seal);
             // Fail open: an entry that Redis did not accept is still valid in memory, since its
             // proof holds.
-            let put = self.coherence.record_result(
-                shared.client().put(key, packed::pack(&entry, stamp, &self.seal), expire).await,
-            );
+            let put = self.coherence.record_result(shared.client().put(key, packed, expire).await);
             if put.is_err() && !self.memory.is_on() {
                 return Err(Reason::StoreFailed);
             }
@@ -290,5 +294,15 @@ impl Store {
         }
         self.counters.stored.inc();
         Ok(cached)
+    }
+}
+
+/// Nothing vouches for anything: the request goes to the origin, and its response is not stored.
+fn unverifiable(request: &impl LookupKey) -> LookupResult {
+    LookupResult {
+        key: request.key().clone(),
+        candidate: None,
+        miss_reason: Reason::CacheUnavailable,
+        snapshot: TagSnapshot::Unverifiable,
     }
 }

@@ -1,16 +1,27 @@
 //! Turns what a fill has read about its tags into a proof, if nothing was purged in between.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use smallvec::SmallVec;
 
+use crate::coherence::redis_records::CommittedStamp;
 use crate::coherence::tag_record::RecordSnapshot;
 use crate::coherence::tag_snapshot::{LocalTagSnapshot, TagSnapshot};
 use crate::coherence::validation::{LocalProof, Proof, SharedProof};
 use crate::coherence::{Coherence, CoherenceMode};
 use crate::outcome::Reason;
 use crate::policy::tag::Tag;
+
+/// The proof for a response, and the clock by which other sidecars will read it.
+#[derive(Debug)]
+pub struct Committed {
+    /// The proof.
+    pub proof: Proof,
+    /// How far the clock of Redis was at least ahead of this process's count when the proof was
+    /// made, in milliseconds.
+    pub redis_ahead_ms: i64,
+}
 
 impl Coherence {
     /// Reads the state of some tags from the local table.
@@ -30,20 +41,21 @@ impl Coherence {
         read: &TagSnapshot,
         tags: &[Tag],
         lifetime: Duration,
-    ) -> Result<Proof, Reason> {
-        let proof = match read {
-            TagSnapshot::Local(local) => {
-                self.commit_local(local, tags).map(Proof::Local).ok_or(Reason::PurgedDuringFill)
-            }
+    ) -> Result<Committed, Reason> {
+        let committed = match read {
+            TagSnapshot::Local(local) => self
+                .commit_local(local, tags)
+                .map(|proof| Committed { proof: Proof::Local(proof), redis_ahead_ms: 0 })
+                .ok_or(Reason::PurgedDuringFill),
             TagSnapshot::Shared(epoch, snapshot) => {
-                self.commit_shared(*epoch, snapshot, tags, lifetime).await.map(Proof::Shared)
+                self.commit_shared(*epoch, snapshot, tags, lifetime).await
             }
             TagSnapshot::Unverifiable => Err(Reason::Unverifiable),
         };
-        if matches!(proof, Err(Reason::PurgedDuringFill)) {
+        if matches!(committed, Err(Reason::PurgedDuringFill)) {
             self.counters.fills_purged.inc();
         }
-        proof
+        committed
     }
 
     pub(super) fn commit_local(&self, read: &LocalTagSnapshot, tags: &[Tag]) -> Option<LocalProof> {
@@ -69,12 +81,22 @@ impl Coherence {
         }
         // Counted from before the origin got the request: a write through another sidecar may have
         // followed at once.
-        let until = (self.mode() == CoherenceMode::Degraded).then(|| read.at + self.degraded_ttl());
+        let until = match self.mode() {
+            CoherenceMode::Degraded => Some(self.own_table_until(read.at)),
+            _ => None,
+        };
         let proof = LocalProof { epoch: read.epoch, generation: read.generation, states, until };
         match self.validate_local(&proof) {
             Ok(()) | Err(Reason::MutationPending) => Some(proof),
             Err(_) => None,
         }
+    }
+
+    /// Until when something may be served that was read at that time while Redis is lost.
+    fn own_table_until(&self, read_at: Instant) -> Instant {
+        let until = read_at + self.degraded_ttl();
+        let bound = self.core().core.own_table_until();
+        self.lease_state.instant(bound).map_or(until, |bound| until.min(bound))
     }
 
     fn degraded_ttl(&self) -> Duration {
@@ -89,14 +111,17 @@ impl Coherence {
         snapshot: &RecordSnapshot,
         tags: &[Tag],
         lifetime: Duration,
-    ) -> Result<SharedProof, Reason> {
+    ) -> Result<Committed, Reason> {
         let Some(shared) = &self.records else { return Err(Reason::Unverifiable) };
         if epoch != self.epoch() {
             return Err(Reason::Unverifiable);
         }
         let watch = self.watch_tags(tags);
         match self.record_result(shared.commit(snapshot, tags, lifetime).await) {
-            Ok(Some(stamp)) => Ok(SharedProof::new(stamp, watch.as_ref())),
+            Ok(Some(CommittedStamp { stamp, redis_ahead_ms })) => Ok(Committed {
+                proof: Proof::Shared(SharedProof::new(stamp, watch.as_ref())),
+                redis_ahead_ms,
+            }),
             Ok(None) => Err(Reason::PurgedDuringFill),
             // Fail open: the client gets the response; it is only not stored.
             Err(_) => Err(Reason::StoreFailed),

@@ -32,6 +32,16 @@
 //!    then purges still wait for a lease that it may have been granted in between.
 //! 6. *The journal is never dropped.* Records are trusted again only when the journal is empty and
 //!    the grace period has passed.
+//! 7. *Only Redis's silence is a loss.* The core learns of a loss from a connection that broke or a
+//!    reply that says so, never from a deadline of this process. A heartbeat's reply counts for as
+//!    long as it can prove anything: one lease from its sending.
+//! 8. *Silence is measured while this process listens.* When it wakes later than it meant to, what
+//!    it has heard of its peers counts as heard that much later: their messages may lie unread.
+//! 9. *Degraded mode ends when Redis is back.* From then on nothing of this process's own table is
+//!    served, and nothing of Redis until it is trusted.
+//! 10. *A peer that fell silent is not forgotten* where [`LeaseSettings::absence`] says so. Until
+//!     it is heard again, a purge also waits for the lease that it may have, or for as long as it
+//!     may serve what it filled by itself.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -40,7 +50,7 @@ use crate::coherence::message::{Message, OperationId, Process};
 pub use state::Core;
 pub use types::{
     CoherenceStatus, CoreCommand, CoreEvent, HeartbeatReply, LeaseSettings, LeaseState,
-    MonotonicTime, Phase, RegisteredPeer, Registration, Released, ReplayBatch, Subscribers,
+    MonotonicTime, Phase, RegisteredPeer, Registration, Released, ReplayBatch, Subscribers, Truth,
 };
 
 use state::{AckWait, PeerState};
@@ -58,6 +68,7 @@ impl Core {
     /// Handles an event, and returns the commands to be carried out, in this order.
     pub fn handle(&mut self, now: MonotonicTime, event: CoreEvent) -> Vec<CoreCommand> {
         let mut commands = Vec::new();
+        self.void_stall(now);
         match event {
             CoreEvent::Tick => {}
             CoreEvent::PrimaryFound { fence, again, promoted } => {
@@ -85,6 +96,7 @@ impl Core {
             CoreEvent::Replayed(batch, done) => self.on_replayed(now, batch, done),
         }
         self.on_tick(now, &mut commands);
+        self.planned = self.next_deadline().map(|next| next.max(now));
         commands
     }
 
@@ -96,16 +108,25 @@ impl Core {
             grace = if again { grace.max(self.settings.lease) } else { grace };
         }
         self.fence = Some(fence);
+        if self.lease_state.truth() == Truth::OwnTable {
+            self.lease_state.epoch += 1;
+        }
         self.phase = Phase::Joining(now + grace);
         self.next_heartbeat = now;
     }
 
     /// Ends all trust in Redis.
     fn on_lost(&mut self, now: MonotonicTime) {
-        if self.lease_state.epoch.is_multiple_of(2) {
-            self.lease_state.epoch += 1;
-        }
+        self.lease_state.epoch += match self.lease_state.truth() {
+            Truth::Records => 1,
+            Truth::OwnTable => 0,
+            Truth::Nothing => 2,
+        };
         if self.phase != Phase::Lost {
+            // They may be as cut off as this sidecar is.
+            let peers = self.peers.iter().filter(|(_, peer)| peer.registered);
+            let silent: Vec<Process> = peers.map(|(process, _)| *process).collect();
+            silent.into_iter().for_each(|process| self.remember_absent(now, process));
             // The peers got their leases before now. A lease granted from now on comes from a Redis
             // that this sidecar does not talk to.
             self.others_expired_at =
@@ -156,6 +177,7 @@ impl Core {
             return self.on_lost(now);
         }
         let sent = self.in_flight[at].sent;
+        self.last_contact = self.last_contact.max(Some(sent));
         self.lease_state.contact_until =
             self.lease_state.contact_until.max(sent + self.settings.lease);
         let alone = reply.peers.iter().all(|entry| entry.peer.process == self.me.process);
@@ -227,6 +249,7 @@ impl Core {
                 self.renew_lease();
             }
             Message::Heartbeat { of, registered, .. } => {
+                self.absent.remove(&of);
                 if let Some(peer) = self.peer(now, of) {
                     *peer = PeerState { last_heard: now, registered };
                 }
@@ -240,6 +263,7 @@ impl Core {
                 }
             }
             Message::Leave { of } => {
+                self.absent.remove(&of);
                 if let Some(peer) = self.peers.get_mut(&of) {
                     peer.registered = false;
                 }
@@ -286,6 +310,11 @@ impl Core {
         self.waits.insert(id, AckWait::default());
     }
 
+    /// The same for an operation that concerns hits under a lease alone, such as a mark.
+    pub fn expect_leases(&mut self, id: OperationId) {
+        self.waits.insert(id, AckWait { leases_only: true, ..AckWait::default() });
+    }
+
     fn on_published(&mut self, now: MonotonicTime, id: OperationId, subscribers: &Subscribers) {
         self.update_peers(now, &subscribers.peers);
         let others = subscribers
@@ -311,7 +340,11 @@ impl Core {
             }
             _ => 0,
         };
+        self.absent.retain(|_, until| now < *until);
         if let Some(wait) = self.waits.get_mut(&id) {
+            if !wait.leases_only {
+                missing_acks.extend(self.absent.keys());
+            }
             wait.missing_acks = Some(missing_acks);
             wait.min_acks = min_acks;
             wait.not_before = self.unregistered_until;
@@ -325,7 +358,13 @@ impl Core {
             self.on_lost(now);
         }
         if let Some(wait) = self.waits.get_mut(&id) {
-            wait.until = Some((self.others_expired_at, Released::PublishFailed));
+            // A peer that is cut off, too, may have filled something by itself until now.
+            let until = if self.absent.is_empty() {
+                self.others_expired_at
+            } else {
+                self.settings.lease_expiry(now)
+            };
+            wait.until = Some((until, Released::PublishFailed));
         }
     }
 

@@ -10,7 +10,8 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::coherence::core::{CoreCommand, CoreEvent, Phase, ReplayBatch};
+use crate::clock::{RUNNING_STEP, wait_while_running};
+use crate::coherence::core::{CoreCommand, CoreEvent, MonotonicTime, Phase, ReplayBatch};
 use crate::coherence::message::{Message, OperationId, PeerId, Process};
 use crate::coherence::redis_records::{RecordStore, ServerRole};
 use crate::coherence::{Coherence, CoherenceMode};
@@ -55,6 +56,9 @@ impl Coherence {
                 BusEvent::Lagged => coherence.handle(CoreEvent::Lagged),
                 BusEvent::Message(bytes) => {
                     if let Some(message) = Message::parse(&bytes) {
+                        if let Some(records) = coherence.records() {
+                            records.note_message(&message, &bytes);
+                        }
                         coherence.handle(CoreEvent::Message(message));
                     }
                 }
@@ -77,6 +81,7 @@ impl Coherence {
             let wait = next.map_or(IDLE_SLEEP, |next| {
                 next.saturating_sub(self.lease_state.now()).clamp(MIN_SLEEP, IDLE_SLEEP)
             });
+            let planned = self.lease_state.now() + wait;
             tokio::select! {
                 biased;
                 Some(command) = queue.recv() => {
@@ -85,11 +90,21 @@ impl Coherence {
                 }
                 Some(_) = tasks.join_next() => continue,
                 () = self.wake.notified() => {}
-                () = tokio::time::sleep(wait) => {}
+                () = tokio::time::sleep(wait) => self.record_stall(planned),
             }
             if next.is_some_and(|next| next <= self.lease_state.now()) {
                 self.handle(CoreEvent::Tick);
             }
+        }
+    }
+
+    /// Counts a timer that fired late: this process was stopped, or got no processor.
+    fn record_stall(&self, planned: MonotonicTime) {
+        let late = self.lease_state.now().saturating_sub(planned);
+        if late > RUNNING_STEP {
+            self.counters.stalls.inc();
+            self.counters.stalled_us.add(u64::try_from(late.as_micros()).unwrap_or(u64::MAX));
+            tracing::debug!(?late, "this process was stopped or got no processor");
         }
     }
 
@@ -225,13 +240,32 @@ impl Coherence {
             }
             tokio::select! {
                 () = changed => {}
-                () = shared.client().broken() => self.mark_lost("the connection broke"),
+                why = shared.client().broken() => self.mark_lost(why),
             }
         }
     }
 
-    /// Returns when a primary was found.
+    /// Returns when a primary was found. Redis is lost when a connection fails, or when none was
+    /// found for `loss_after`: a sidecar that starts serves nothing by itself before.
     async fn reconnect(&self, shared: &RecordStore, first: bool) {
+        let mut finding = std::pin::pin!(self.find_primary(shared, first));
+        if wait_while_running(shared.client().settings().loss_after, &mut finding).await.is_none() {
+            self.mark_unreachable(first);
+            finding.await;
+        }
+    }
+
+    fn mark_unreachable(&self, first: bool) {
+        if self.mode() != CoherenceMode::Rejoining {
+            return;
+        }
+        if first {
+            tracing::warn!("Redis is unreachable; serving without it until it responds");
+        }
+        self.mark_lost("it cannot be reached");
+    }
+
+    async fn find_primary(&self, shared: &RecordStore, first: bool) {
         let mut wait = MIN_RETRY_DELAY;
         loop {
             // fred does not reconnect here; every retry rebuilds the client and looks the primary
@@ -250,7 +284,12 @@ impl Coherence {
                         promoted: server.promoted,
                     });
                 }
-                Err(error) => tracing::debug!(%error, "Redis cannot be reached"),
+                Err(error) => {
+                    tracing::debug!(%error, "Redis cannot be reached");
+                    if shared.client().is_closed() {
+                        self.mark_unreachable(first);
+                    }
+                }
             }
             tokio::time::sleep(wait).await;
             wait = (wait * 2).min(MAX_RETRY_DELAY);
@@ -287,7 +326,7 @@ impl Coherence {
     pub async fn wait_until_joined(&self) {
         loop {
             let notified = self.joined.notified();
-            if self.mode() != CoherenceMode::Degraded {
+            if matches!(self.mode(), CoherenceMode::Local | CoherenceMode::Shared) {
                 return;
             }
             notified.await;

@@ -43,6 +43,12 @@ impl AtomicLeaseState {
         self.clock.now().saturating_duration_since(self.started)
     }
 
+    /// That time as an instant; `None` if it is too far away.
+    #[must_use]
+    pub fn instant(&self, at: MonotonicTime) -> Option<Instant> {
+        self.started.checked_add(at)
+    }
+
     /// Copies the core's state. Call it under the core's lock, so that two calls cannot cross.
     pub fn publish(&self, lease_state: LeaseState) {
         self.epoch.store(lease_state.epoch, SeqCst);

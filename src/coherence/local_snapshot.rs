@@ -46,6 +46,7 @@ impl Coherence {
         let session = match self.mode() {
             CoherenceMode::Shared => Some(self.lease_state.session()),
             CoherenceMode::Local | CoherenceMode::Degraded => None,
+            CoherenceMode::Rejoining => return None,
         };
         if session.is_some() && !self.lease_state.has_lease() {
             return None;

@@ -1,7 +1,8 @@
 //! The messages that sidecars publish on the bus, and the ids by which they know each other.
 //!
 //! SECURITY: any client that may publish in Redis can send these messages. No message ever makes an
-//! entry current: a forged one can do no more than a forged record could.
+//! entry current. A forged acknowledgement or departure can make a response go out before a peer
+//! has the purge.
 
 use std::fmt;
 

@@ -4,17 +4,22 @@
 //! Invariants:
 //! - [`Coherence::mark`] returns a mutation only if no peer can have treated its mark as orphaned
 //!   by then; the caller forwards the mutation at once.
+//! - In doubt (Redis does not reply, and is not lost) a write waits for its mark and for its purge,
+//!   for `wait_timeout` each; then it fares as if Redis were lost. How long the peers take is
+//!   bounded by their leases.
 //! - [`Coherence::committed`] returns when no sidecar serves older responses any more. If the purge
 //!   cannot reach Redis, it returns when the leases of all peers at the loss have expired, with the
 //!   purge in the journal. The same holds for [`Coherence::purge_with`] and
 //!   [`Coherence::purge_everything`]; after a soft purge no sidecar serves older responses as
 //!   fresh.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
-use crate::coherence::core::{CoreEvent, MonotonicTime, Phase, Released, ReplayBatch, Subscribers};
+use crate::coherence::core::{
+    Core, CoreEvent, MonotonicTime, Phase, Released, ReplayBatch, Subscribers,
+};
 use crate::coherence::hit_guard::HitGuard;
 use crate::coherence::message::{Message, OperationId, PeerId};
 use crate::coherence::purge_kind::PurgeKind;
@@ -23,9 +28,6 @@ use crate::coherence::tag_table::TagGuard as TableGuard;
 use crate::coherence::{Coherence, CoherenceMode};
 use crate::policy::tag::Tag;
 use crate::redis::{CallError, WritePolicy};
-
-/// How many times a purge is attempted before it goes into the journal.
-const MAX_PURGE_ATTEMPTS: usize = 3;
 
 /// A wait for the peers. Dropping it ends the wait.
 struct ReleaseWait<'a> {
@@ -130,12 +132,11 @@ impl Coherence {
         };
         let Some(shared) = &self.records else { return Ok(pending) };
         let refuse = self.refuses_writes();
-        for _ in 0..MAX_PURGE_ATTEMPTS {
-            if self.phase() == Phase::Lost {
-                break;
-            }
+        let until = self.clock.now() + shared.client().settings().write_wait;
+        self.wait_until_known(until).await;
+        while self.phase() != Phase::Lost {
             let (peer, at, epoch) = self.current_identity();
-            match self.mark_as(shared, &pending, peer, within, pending.guarded).await {
+            match self.mark_as(shared, &pending, peer, (within, until), pending.guarded).await {
                 Ok(()) => {
                     pending.marked = Some((peer, at + within));
                     if self.is_mark_valid(peer, at, epoch) {
@@ -145,15 +146,15 @@ impl Coherence {
                     // that evicted it have already purged for this mutation, which the origin has
                     // yet to get.
                 }
+                // Redis was lost: the loop ends, or goes on with the Redis that is back.
+                Err(CallError::Connection(_) | CallError::Lost(_) | CallError::WentBack) => {}
                 Err(
-                    CallError::OutOfMemory
+                    CallError::Timeout
+                    | CallError::OutOfMemory
                     | CallError::Moving
                     | CallError::NodeDown(_)
                     | CallError::Reply(_),
                 ) => break,
-                // If marking fails, purging would fail too: do not spend a second deadline to find
-                // that out.
-                Err(_) => self.mark_lost("a mutation could not be marked"),
             }
         }
         if refuse {
@@ -164,29 +165,55 @@ impl Coherence {
         Ok(pending)
     }
 
-    /// Marks the tags of a mutation. Peers are wait if hits must be kept away from now on.
+    /// Marks the tags of a mutation for this long, and tries to until then. Peers are waited for if
+    /// hits must be kept away from now on.
     async fn mark_as(
         &self,
         shared: &RecordStore,
         pending: &PendingMutation,
         peer: PeerId,
-        within: Duration,
+        (within, until): (Duration, Instant),
         publish: bool,
     ) -> Result<(), CallError> {
         let (mark, guarded) = ((pending.id, peer), pending.guarded);
         for batch in pending.tags.chunks(MAX_BATCH_TAGS) {
             if publish {
-                let wait = self
-                    .publish_with(Some(batch), async |message| {
+                let publishing =
+                    self.publish_on(self.register_lease_wait(), Some(batch), async |message| {
                         shared.mark(mark, batch, within, guarded, Some(&message)).await
-                    })
-                    .await?;
-                wait.released().await;
+                    });
+                self.by(until, publishing).await?.released().await;
             } else {
-                self.record_result(shared.mark(mark, batch, within, guarded, None).await)?;
+                let marking = shared.mark(mark, batch, within, guarded, None);
+                self.record_result(self.by(until, marking).await)?;
             }
         }
         Ok(())
+    }
+
+    /// Returns when it is known whether Redis can be reached, which a sidecar that starts has to
+    /// find out first; or at that time.
+    async fn wait_until_known(&self, until: Instant) {
+        let known = async {
+            loop {
+                let changed = self.joined.notified();
+                if self.phase() != Phase::Lost || self.mode() != CoherenceMode::Rejoining {
+                    return Ok(());
+                }
+                changed.await;
+            }
+        };
+        let _ = self.by(until, known).await;
+    }
+
+    /// The result, or a timeout after that time.
+    async fn by<T>(
+        &self,
+        until: Instant,
+        call: impl Future<Output = Result<T, CallError>>,
+    ) -> Result<T, CallError> {
+        let left = until.saturating_duration_since(self.clock.now());
+        tokio::time::timeout(left, Box::pin(call)).await.unwrap_or(Err(CallError::Timeout))
     }
 
     fn current_identity(&self) -> (PeerId, MonotonicTime, u64) {
@@ -206,10 +233,11 @@ impl Coherence {
             && self.phase() != Phase::Lost
         {
             let (peer, at, _) = self.current_identity();
-            // Peers are not wait again, so that the response does not wait for them. Fail open:
-            // peers treat a mark that was not renewed as committed, which costs hits, not
+            let until = self.clock.now() + shared.client().settings().deadline;
+            // Peers are not waited for again, so that the response does not wait for them. Fail
+            // open: peers treat a mark that was not renewed as committed, which costs hits, not
             // correctness.
-            if self.mark_as(shared, pending, peer, within, false).await.is_ok() {
+            if self.mark_as(shared, pending, peer, (within, until), false).await.is_ok() {
                 pending.marked = Some((peer, at + within));
             }
         }
@@ -245,7 +273,8 @@ impl Coherence {
         {
             for batch in pending.tags.chunks(MAX_BATCH_TAGS) {
                 // Fail open: the mark ends at its deadline.
-                let _ = self.record_result(shared.unmark(mark, batch).await);
+                let until = self.clock.now() + shared.client().settings().deadline;
+                let _ = self.record_result(self.by(until, shared.unmark(mark, batch)).await);
             }
         }
     }
@@ -312,15 +341,14 @@ impl Coherence {
         tags: Option<&[Tag]>,
         kind: PurgeKind,
     ) -> Released {
-        for _ in 0..MAX_PURGE_ATTEMPTS {
-            if self.phase() == Phase::Lost {
-                break;
-            }
+        let until = self.clock.now() + shared.client().settings().write_wait;
+        self.wait_until_known(until).await;
+        while self.phase() != Phase::Lost {
             let send = async |message: Message| match tags {
                 Some(tags) => shared.purge(mark, tags, kind, &message).await,
                 None => shared.purge_everything(kind, &message).await,
             };
-            match self.publish_with(tags, send).await {
+            match self.by(until, self.publish_with(tags, send)).await {
                 Ok(wait) => {
                     // Once more: an entry that Redis validated before it had the purge may have
                     // come in between.
@@ -333,7 +361,7 @@ impl Coherence {
                         tags = tags.map(<[Tag]>::len),
                         "a purge did not reach Redis"
                     );
-                    self.mark_lost("a purge did not reach it");
+                    self.mark_lost("a purge did not reach it in time");
                 }
             }
         }
@@ -350,11 +378,21 @@ impl Coherence {
         wait.released().await
     }
 
+    /// A wait for everything that peers may serve from before an operation.
     fn register_wait(&self) -> ReleaseWait<'_> {
+        self.register(Core::expect)
+    }
+
+    /// A wait for what peers may serve under their leases.
+    fn register_lease_wait(&self) -> ReleaseWait<'_> {
+        self.register(Core::expect_leases)
+    }
+
+    fn register(&self, expect: fn(&mut Core, OperationId)) -> ReleaseWait<'_> {
         let id = OperationId(rand::random());
         let (sender, release) = oneshot::channel();
         let mut guarded = self.core();
-        guarded.core.expect(id);
+        expect(&mut guarded.core, id);
         guarded.waiters.insert(id, sender);
         drop(guarded);
         ReleaseWait { coherence: self, id, release }
@@ -366,7 +404,15 @@ impl Coherence {
         tags: Option<&[Tag]>,
         send: impl AsyncFnOnce(Message) -> Result<Subscribers, CallError>,
     ) -> Result<ReleaseWait<'_>, CallError> {
-        let wait = self.register_wait();
+        self.publish_on(self.register_wait(), tags, send).await
+    }
+
+    async fn publish_on<'a>(
+        &'a self,
+        wait: ReleaseWait<'a>,
+        tags: Option<&[Tag]>,
+        send: impl AsyncFnOnce(Message) -> Result<Subscribers, CallError>,
+    ) -> Result<ReleaseWait<'a>, CallError> {
         let by = self.core().core.me().process;
         let message = Message::Invalidate { by, id: wait.id, tags: tags.map(<[Tag]>::to_vec) };
         let subscribers = self.record_result(send(message).await)?;
@@ -414,7 +460,8 @@ impl Coherence {
         if let (Some(shared), CoherenceMode::Shared) = (&self.records, self.mode()) {
             self.counters.orphans.inc();
             // Fail open: the entry is a miss whether or not this succeeds.
-            let _ = self.purge_on_behalf(shared, None, tags).await;
+            let until = self.clock.now() + shared.client().settings().deadline;
+            let _ = self.by(until, self.purge_on_behalf(shared, None, tags)).await;
         }
     }
 }

@@ -1,34 +1,43 @@
 //! The tag records in Redis: reads them, and runs the scripts that change them.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 
-use crate::clock::{Clock, millis};
+use crate::clock::{Clock, Wall, millis};
 use crate::coherence::stamp::{Nonce, Stamp};
-use crate::coherence::tag_record::{RecordSnapshot, TagRecord};
+use crate::coherence::tag_record::{RecordSnapshot, TagRecord, parse_nonce};
 use crate::policy::key::KeyHash;
 use crate::policy::tag::Tag;
 use crate::redis::{CallError, RedisClient, ScriptReply};
+use crate::telemetry::metrics::Counter;
 
 pub use peers::ServerRole;
 
 use layout::{RecordKeys, RecordScripts};
-use replies::unexpected_reply;
+use record_seal::{RecordSeal, SealContext};
+use redis_clock::{CLOCK_TOLERANCE, RedisClock, ahead_at_least};
+use replies::{time_from, unexpected_reply};
+use seen_records::{SeenRecords, SeenStep};
 
 mod layout;
 mod peers;
 mod purges;
+mod record_seal;
+mod redis_clock;
 mod replies;
+mod seen_records;
 
 /// How long a record lives while no entry carries its tag: longer than any fill.
 const IDLE_RECORD: Duration = Duration::from_hours(1);
 
 /// How much longer than the entry its records live.
 const RECORD_MARGIN: Duration = Duration::from_mins(10);
+
+/// How long the generation, the step and the clock live without heartbeats: longer than any entry.
+const SHARED_TTL: Duration = Duration::from_hours(400 * 24);
 
 /// The most tags that one script changes.
 pub const MAX_BATCH_TAGS: usize = 128;
@@ -50,9 +59,21 @@ pub struct RecordStore {
     keys: RecordKeys,
     scripts: RecordScripts,
     fence: ArcSwap<Arc<str>>,
-    /// How far Redis's clock is ahead of ours, in milliseconds.
-    ahead_ms: AtomicI64,
+    clock_there: RedisClock,
+    seal: RecordSeal,
+    seen: SeenRecords,
     clock: Clock,
+    /// Records refused because their seals are wrong, or older than what was seen.
+    pub refused: Arc<Counter>,
+}
+
+/// The stamp for a response, and the clock by which other sidecars will read its times.
+#[derive(Debug)]
+pub struct CommittedStamp {
+    /// The stamp.
+    pub stamp: Stamp,
+    /// How far Redis's clock is at least ahead of this process's count, in milliseconds.
+    pub redis_ahead_ms: i64,
 }
 
 impl RecordStore {
@@ -61,13 +82,19 @@ impl RecordStore {
     pub fn new(client: Arc<RedisClient>, clock: Clock) -> Self {
         let keys = RecordKeys::new(&client.settings().namespace);
         let fence = ArcSwap::from_pointee(Arc::from(""));
+        let secret = client.settings().secret.as_ref().map(|secret| secret.expose().as_bytes());
+        let seal = RecordSeal::new(secret);
+        let seen = SeenRecords::new(seal.is_keyed());
         Self {
             client,
             keys,
             scripts: RecordScripts::default(),
             fence,
-            ahead_ms: AtomicI64::new(0),
+            clock_there: RedisClock::default(),
+            seal,
+            seen,
             clock,
+            refused: Arc::default(),
         }
     }
 
@@ -81,8 +108,11 @@ impl RecordStore {
         Arc::clone(&self.fence.load())
     }
 
-    fn redis_ms(&self) -> u64 {
-        self.clock.wall().0.saturating_add_signed(self.ahead_ms.load(Relaxed))
+    /// A time of Redis's clock by this process's count, at the earliest that it can have been;
+    /// `None` if it is still to come, so that it says nothing.
+    #[must_use]
+    pub fn local_time(&self, there: Wall) -> Option<Wall> {
+        self.clock_there.local(there, self.clock.wall())
     }
 
     /// The key of an entry in Redis.
@@ -101,7 +131,9 @@ impl RecordStore {
         keys.push(self.keys.generation.clone());
         keys.push(self.keys.seq.clone());
         keys.extend(tags.iter().map(|tag| self.keys.tag(tag)));
-        let (mut values, entry) =
+        // What is seen while the call is in flight says nothing of its reply.
+        let (highest, seen) = (self.seen.highest(), self.seen.of_tags(tags));
+        let (values, entry) =
             self.client.fetch(keys, entry.map(|hash| self.entry_key(hash))).await?;
         let text = |value: &Option<Bytes>| {
             value.as_deref().and_then(|bytes| std::str::from_utf8(bytes).ok()).map(str::to_owned)
@@ -109,6 +141,12 @@ impl RecordStore {
         let generation = values.first().and_then(|value| Nonce::from_hex(value.as_deref()?));
         let plausible = |seq: &String| seq.len() <= 16 && seq.bytes().all(|b| b.is_ascii_digit());
         let seq = values.get(1).and_then(text).filter(plausible).and_then(|seq| seq.parse().ok());
+        if let Some(seq) = seq {
+            if seq < highest {
+                return Err(self.went_back());
+            }
+            self.seen.note_step(seq);
+        }
         if generation.is_none() || seq.is_none() {
             // Flushed, evicted or damaged. New values match nothing that was stored before.
             match self.init().await {
@@ -121,20 +159,60 @@ impl RecordStore {
         let Some(generation) = generation else {
             return Ok(FetchedRecords { entry, reading: None });
         };
-        let found = values.split_off(2);
-        let records = tags
-            .iter()
-            .cloned()
-            .zip(found.iter().map(|value| value.as_deref().and_then(TagRecord::parse)))
-            .collect();
-        let reading = RecordSnapshot {
+        let now = self.clock.wall();
+        let mut reading = RecordSnapshot {
             generation,
             seq,
-            records,
+            records: Vec::with_capacity(tags.len()),
+            refused: Vec::new(),
             fence: self.fence(),
-            redis_ms: self.redis_ms(),
+            redis_ms: self.clock_there.at_earliest(now),
+            latest_ms: self.clock_there.at_latest(now),
         };
+        for (at, (tag, value)) in tags.iter().zip(&values[2..]).enumerate() {
+            let seen = seen.get(at).copied().unwrap_or_default();
+            let record = match value {
+                Some(value) => self.accept(tag, value, seen, &mut reading)?,
+                None => None,
+            };
+            reading.records.push((tag.clone(), record));
+        }
         Ok(FetchedRecords { entry, reading: Some(reading) })
+    }
+
+    /// A record, if it counts. A sealed one that does not is noted, to be replaced.
+    fn accept(
+        &self,
+        tag: &Tag,
+        value: &[u8],
+        seen: SeenStep,
+        reading: &mut RecordSnapshot,
+    ) -> Result<Option<TagRecord>, CallError> {
+        let Some(record) = TagRecord::parse(value) else { return Ok(None) };
+        if self.seal.accepts_record(tag, &record, reading.generation) {
+            let Some(seal) = &record.seal else { return Ok(Some(record)) };
+            if seal.seq >= seen.seq {
+                self.seen.note_sealed(tag, seal.seq);
+                return Ok(Some(record));
+            }
+            if seen.proven && *record.fence == *reading.fence {
+                return Err(self.went_back());
+            }
+        }
+        if record.seal.is_some() && self.seal.is_keyed() {
+            let text = std::str::from_utf8(value).ok();
+            let nonce = text.and_then(|text| text.split(' ').nth(1)).unwrap_or_default();
+            self.refused.inc();
+            tracing::debug!(%tag, "the seal of a tag record is wrong, or too old");
+            reading.refused.push((tag.clone(), nonce.into()));
+        }
+        Ok(None)
+    }
+
+    /// Redis is older than this process has seen it.
+    fn went_back(&self) -> CallError {
+        self.seen.reset();
+        CallError::WentBack
     }
 
     /// Reads the bytes of an entry alone.
@@ -142,13 +220,11 @@ impl RecordStore {
         self.client.get(self.entry_key(hash)).await
     }
 
-    /// Creates the generation and the step where they are missing.
+    /// Creates the generation and the step where they are missing, and notes Redis's clock.
     pub async fn init(&self) -> Result<(), CallError> {
-        let keys = vec![self.keys.seq.clone(), self.keys.generation.clone()];
-        self.client
-            .run(&self.scripts.init, keys, vec![Nonce::random().to_hex().into()])
-            .await
-            .map(drop)
+        let keys =
+            vec![self.keys.seq.clone(), self.keys.generation.clone(), self.keys.clock.clone()];
+        self.client.run(&self.scripts.init, keys, clock_args().to_vec()).await.map(drop)
     }
 
     /// Creates the records that a read found missing, so that the fill depends on its own tags
@@ -161,22 +237,41 @@ impl RecordStore {
             .filter(|tag| reading.nonce(tag).is_none())
             .cloned()
             .collect();
+        let fence = Arc::clone(&reading.fence);
+        let Some(context) = self.seal_context(reading) else { return Ok(()) };
+        let context = SealContext { fence: &fence, ..context };
         for batch in absent.chunks(MAX_BATCH_TAGS) {
-            let head = vec![idle_ttl(), Bytes::copy_from_slice(reading.fence.as_bytes())];
-            let ScriptReply::Many(nonces) = self
-                .client
-                .run(&self.scripts.seed, self.with_seq(batch), with_nonces(head, batch))
-                .await?
+            let mut args = vec![idle_ttl(), Bytes::copy_from_slice(fence.as_bytes())];
+            args.push(if self.seal.is_keyed() {
+                context.seq.to_string().into()
+            } else {
+                Bytes::from_static(b"-")
+            });
+            for tag in batch {
+                args.push(self.seal.fresh(tag, context).into());
+                args.push(reading.refused_nonce(tag).to_owned().into());
+            }
+            let ScriptReply::Many(nonces) =
+                self.client.run(&self.scripts.seed, self.with_seq(batch), args).await?
             else {
                 return Err(unexpected_reply());
             };
-            for (tag, nonce) in
-                batch.iter().zip(nonces.iter().filter_map(|nonce| Nonce::from_hex(nonce)))
-            {
-                reading.add_seeded(tag, nonce);
+            for (tag, nonce) in batch.iter().zip(nonces) {
+                let nonce = std::str::from_utf8(&nonce).ok().and_then(parse_nonce);
+                if let Some((nonce, seal)) = nonce
+                    && self.seal.accepts(tag, seal.as_ref(), (context.generation, &fence))
+                {
+                    reading.add_seeded(tag, nonce);
+                }
             }
         }
         Ok(())
+    }
+
+    /// What fresh nonces are sealed for; `None` without a step to seal them for.
+    fn seal_context<'a>(&self, reading: &'a RecordSnapshot) -> Option<SealContext<'a>> {
+        let seq = if self.seal.is_keyed() { reading.seq? } else { 0 };
+        Some(SealContext { generation: reading.generation, fence: &reading.fence, seq })
     }
 
     /// The stamp for a response that was fetched after this read; `None` if a tag was purged since.
@@ -185,17 +280,18 @@ impl RecordStore {
         reading: &RecordSnapshot,
         tags: &[Tag],
         lifetime: Duration,
-    ) -> Result<Option<Stamp>, CallError> {
+    ) -> Result<Option<CommittedStamp>, CallError> {
         let mut keys = vec![self.keys.seq.clone(), self.keys.generation.clone()];
         keys.extend(tags.iter().map(|tag| self.keys.tag(tag)));
-        let Some(seq) = reading.seq else { return Ok(None) };
+        let (Some(seq), Some(context)) = (reading.seq, self.seal_context(reading)) else {
+            return Ok(None);
+        };
         let ttl = millis(lifetime.saturating_add(RECORD_MARGIN)).max(millis(IDLE_RECORD));
-        let fence = Bytes::copy_from_slice(reading.fence.as_bytes());
         let mut args: Vec<Bytes> = vec![
             seq.to_string().into(),
             reading.generation.to_hex().into(),
             ttl.to_string().into(),
-            fence,
+            Bytes::copy_from_slice(reading.fence.as_bytes()),
         ];
         for tag in tags {
             args.push(
@@ -203,21 +299,55 @@ impl RecordStore {
                     .nonce(tag)
                     .map_or_else(|| Bytes::from_static(b"-"), |nonce| nonce.to_hex().into()),
             );
-            args.push(Nonce::random().to_hex().into());
+            args.push(self.seal.fresh(tag, context).into());
         }
-        let ScriptReply::Many(nonces) = self.client.run(&self.scripts.commit, keys, args).await?
-        else {
-            return Ok(None);
+        let words = match self.client.run_patiently(&self.scripts.commit, keys, args).await? {
+            ScriptReply::Many(words) => words,
+            ScriptReply::One(seq) => {
+                // Boxed: it is rare, and every fill would carry its future.
+                Box::pin(self.seal_absent(reading, tags, &seq)).await?;
+                return Ok(None);
+            }
+            ScriptReply::Nil => return Ok(None),
         };
-        let nonces: Option<Vec<Nonce>> =
-            nonces.iter().map(|nonce| Nonce::from_hex(nonce)).collect();
-        match nonces {
-            Some(nonces) if nonces.len() == tags.len() => Ok(Some(Stamp {
-                generation: reading.generation,
-                tags: tags.iter().cloned().zip(nonces).collect(),
-            })),
-            _ => Err(unexpected_reply()),
+        let after = self.clock.wall();
+        let Some((time, nonces)) = words.split_first().filter(|(_, list)| list.len() == tags.len())
+        else {
+            return Err(unexpected_reply());
+        };
+        let mut stamped = Vec::with_capacity(tags.len());
+        for (tag, nonce) in tags.iter().zip(nonces) {
+            let nonce = std::str::from_utf8(nonce).ok().and_then(parse_nonce);
+            let Some((nonce, seal)) = nonce else { return Err(unexpected_reply()) };
+            // SECURITY: the script compares steps, but cannot tell who wrote them.
+            let purged = |seal| reading.nonce(tag).is_none() && seal > seq;
+            if !self.seal.accepts(tag, seal.as_ref(), (reading.generation, &reading.fence))
+                || seal.is_some_and(|seal| purged(seal.seq))
+            {
+                return Ok(None);
+            }
+            stamped.push((tag.clone(), nonce));
         }
+        let stamp = Stamp { generation: reading.generation, tags: stamped.into() };
+        let redis_ahead_ms = ahead_at_least(self.clock.as_moved(time_from(time)?), after);
+        Ok(Some(CommittedStamp { stamp, redis_ahead_ms }))
+    }
+
+    /// Seals the records that a fill found absent, for the next one: for the present step, since
+    /// those of the fill were sealed for an earlier one.
+    async fn seal_absent(
+        &self,
+        reading: &RecordSnapshot,
+        tags: &[Tag],
+        seq: &[u8],
+    ) -> Result<(), CallError> {
+        let absent = tags.iter().filter(|tag| reading.nonce(tag).is_none());
+        let mut present = RecordSnapshot {
+            seq: std::str::from_utf8(seq).ok().and_then(|seq| seq.parse().ok()),
+            records: absent.map(|tag| (tag.clone(), None)).collect(),
+            ..reading.clone()
+        };
+        self.seed(&mut present).await
     }
 
     fn fence_bytes(&self) -> Bytes {
@@ -229,6 +359,13 @@ impl RecordStore {
             .chain(tags.iter().map(|tag| self.keys.tag(tag)))
             .collect()
     }
+}
+
+/// What the scripts need that note the time of Redis's clock.
+fn clock_args() -> [Bytes; 3] {
+    let [tolerance, ttl] =
+        [CLOCK_TOLERANCE, SHARED_TTL].map(|time| millis(time).to_string().into());
+    [Nonce::random().to_hex().into(), tolerance, ttl]
 }
 
 fn idle_ttl() -> Bytes {

@@ -68,6 +68,20 @@ pub struct Stamp {
     pub tags: Box<[(Tag, Nonce)]>,
 }
 
+/// The item that fits, looked for from where the last one was found: lists of the tags of one entry
+/// have the same order, and an entry may have thousands.
+pub(super) fn find_from<'a, T>(
+    items: &'a [T],
+    from: &mut usize,
+    fits: impl Fn(&T) -> bool,
+) -> Option<&'a T> {
+    let (before, after) = items.split_at((*from).min(items.len()));
+    let found = after.iter().position(&fits).map(|at| at + before.len());
+    let found = found.or_else(|| before.iter().position(&fits))?;
+    *from = found + 1;
+    items.get(found)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -2,20 +2,35 @@
 //!
 //! A record is text, so that `redis-cli GET` shows it: `1 NONCE SEQ FENCE PENDING`, where `PENDING`
 //! is `-` or a list of `ID:DEADLINE:GUARD` joined by commas. Deadlines are in milliseconds of
-//! Redis's own clock. The Lua scripts write it.
+//! Redis's own clock. The Lua scripts write it. With a secret, the nonce is sealed:
+//! `NONCE.STEP.MAC`, and `NONCE.STEP.MAC~HALF` after a soft purge, which gives it another second
+//! half.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::coherence::stamp::{Nonce, Stamp};
+use crate::coherence::stamp::{Nonce, Stamp, find_from};
 use crate::outcome::Reason;
 use crate::policy::tag::Tag;
+
+/// The seal of a nonce.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NonceSeal {
+    /// The nonce that was sealed.
+    pub nonce: Nonce,
+    /// The step for which it was sealed.
+    pub seq: u64,
+    /// The MAC.
+    pub mac: [u8; 16],
+}
 
 /// The parts of a tag's record that readers need.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TagRecord {
     /// The state of the tag.
     pub nonce: Nonce,
+    /// The seal of the nonce, if it has one.
+    pub seal: Option<NonceSeal>,
     /// The step of the purge that made it.
     pub seq: u64,
     /// The replication id of the primary that wrote it.
@@ -35,11 +50,11 @@ impl TagRecord {
         if words.next()? != "1" {
             return None;
         }
-        let nonce = Nonce::from_hex(words.next()?.as_bytes())?;
+        let (nonce, seal) = parse_nonce(words.next()?)?;
         let seq = words.next()?.parse().ok()?;
         let fence = words.next()?.into();
         let pending = words.next()?;
-        let mut record = Self { nonce, seq, fence, pending_until: None, guarded: false };
+        let mut record = Self { nonce, seal, seq, fence, pending_until: None, guarded: false };
         for item in pending.split(',').filter(|item| *item != "-") {
             let mut parts = item.rsplitn(3, ':');
             record.guarded |= parts.next()? == "b";
@@ -51,6 +66,25 @@ impl TagRecord {
     }
 }
 
+/// A nonce, bare or sealed.
+#[must_use]
+pub fn parse_nonce(text: &str) -> Option<(Nonce, Option<NonceSeal>)> {
+    let Some((nonce, rest)) = text.split_once('.') else {
+        return Some((Nonce::from_hex(text.as_bytes())?, None));
+    };
+    let nonce = Nonce::from_hex(nonce.as_bytes())?;
+    let (seq, mac) = rest.split_once('.')?;
+    let (mac, half) =
+        mac.split_once('~').map_or((mac, None), |(mac, half)| (mac, Some(half.as_bytes())));
+    let mac = Nonce::from_hex(mac.as_bytes())?.0;
+    let seal = NonceSeal { nonce, seq: seq.parse().ok()?, mac };
+    let nonce = match half {
+        None => nonce,
+        Some(half) => Nonce::from_hex(&[&text.as_bytes()[..16], half].concat())?,
+    };
+    Some((nonce, Some(seal)))
+}
+
 /// The generation and the records of some tags, from one read.
 #[derive(Clone, Debug)]
 pub struct RecordSnapshot {
@@ -60,10 +94,14 @@ pub struct RecordSnapshot {
     pub seq: Option<u64>,
     /// The records; `None` where there is none that can be trusted.
     pub records: Vec<(Tag, Option<TagRecord>)>,
+    /// Sealed nonces that were refused, to be replaced.
+    pub refused: Vec<(Tag, Box<str>)>,
     /// The fence that the reader trusts.
     pub fence: Arc<str>,
     /// Redis's clock at the time of the read, in milliseconds.
     pub redis_ms: u64,
+    /// The same at the latest; the other is at the earliest.
+    pub latest_ms: u64,
 }
 
 /// Whether an entry may be served.
@@ -101,8 +139,10 @@ impl RecordSnapshot {
         if !compare(self.generation, stamp.generation) {
             return EntryVerdict::Refused(Reason::Purged);
         }
+        let mut from = 0;
         for (tag, nonce) in &stamp.tags {
-            let Some(record) = self.record(tag) else { return EntryVerdict::Incomplete };
+            let found = find_from(&self.records, &mut from, |(name, _)| name == tag);
+            let Some((_, record)) = found else { return EntryVerdict::Incomplete };
             // Absent, unreadable, or written by another primary: a miss.
             let Some(record) = record.as_ref().filter(|record| *record.fence == *self.fence) else {
                 return EntryVerdict::Refused(Reason::Purged);
@@ -118,7 +158,7 @@ impl RecordSnapshot {
             }
         }
         soft_purged_at.map_or(EntryVerdict::Current, |at| {
-            EntryVerdict::SoftPurged(Duration::from_millis(self.redis_ms.saturating_sub(at)))
+            EntryVerdict::SoftPurged(Duration::from_millis(self.latest_ms.saturating_sub(at)))
         })
     }
 
@@ -143,10 +183,17 @@ impl RecordSnapshot {
             .map(|record| record.nonce)
     }
 
+    /// The sealed nonce of this tag that was refused; `-` if there is none.
+    #[must_use]
+    pub fn refused_nonce(&self, tag: &Tag) -> &str {
+        self.refused.iter().find(|(name, _)| name == tag).map_or("-", |(_, nonce)| nonce)
+    }
+
     /// Adds a record that was created after the read.
     pub fn add_seeded(&mut self, tag: &Tag, nonce: Nonce) {
         let record = TagRecord {
             nonce,
+            seal: None,
             seq: self.seq.unwrap_or_default(),
             fence: (*self.fence).into(),
             pending_until: None,
@@ -187,8 +234,10 @@ mod tests {
             generation: Nonce([9; 16]),
             seq: Some(5),
             records,
+            refused: Vec::new(),
             fence: "fence".into(),
             redis_ms: 1_000,
+            latest_ms: 1_000,
         }
     }
 

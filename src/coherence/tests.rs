@@ -16,7 +16,8 @@ async fn proofs(coherence: &Coherence, tag: &Tag, many: usize) -> Vec<Proof> {
             coherence
                 .commit(&read, &tags, Duration::from_mins(1))
                 .await
-                .expect("nothing was purged since"),
+                .expect("nothing was purged since")
+                .proof,
         );
     }
     proofs
@@ -107,6 +108,6 @@ async fn a_soft_purge_ends_the_fill_that_it_overlaps() {
             .commit(&late, &everything, Duration::from_mins(1))
             .await
             .expect("it began after the purge");
-        assert_eq!(coherence.validate_local(local(&next)), Ok(()), "{purged:?}");
+        assert_eq!(coherence.validate_local(local(&next.proof)), Ok(()), "{purged:?}");
     }
 }

@@ -8,7 +8,7 @@ use smallvec::SmallVec;
 
 use crate::clock::Wall;
 use crate::coherence::Coherence;
-use crate::coherence::stamp::Stamp;
+use crate::coherence::stamp::{Stamp, find_from};
 use crate::coherence::tag_table::{PurgedSince, TagState};
 use crate::outcome::Reason;
 use crate::policy::tag::Tag;
@@ -23,7 +23,7 @@ pub enum Proof {
 }
 
 /// The states of some tags. Inline for the usual few, so that a hit needs no pointer to find them.
-pub(super) type TagStates = SmallVec<[(Arc<TagState>, u64); 3]>;
+pub(super) type TagStates = SmallVec<[(Arc<TagState>, u64); 5]>;
 
 /// A proof by the local table.
 #[derive(Debug)]
@@ -63,10 +63,9 @@ pub struct TagWatch {
 impl TagWatch {
     /// What it said of the tags of this stamp; `None` unless it includes all of them.
     fn leased_snapshot(&self, stamp: &Stamp) -> Option<Arc<LeasedSnapshot>> {
-        let seen = |tag: &Tag| {
-            self.states
-                .iter()
-                .find(|(name, _, _)| name == tag)
+        let mut from = 0;
+        let mut seen = |tag: &Tag| {
+            find_from(&self.states, &mut from, |(name, _, _)| name == tag)
                 .map(|(_, state, purged)| (Arc::clone(state), *purged))
         };
         let states: Option<TagStates> = stamp.tags.iter().map(|(tag, _)| seen(tag)).collect();

@@ -3,6 +3,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use toml::Spanned;
 use toml::de::{DeTable, DeValue, Error as TomlError};
@@ -129,7 +130,8 @@ fn assemble(file: &ConfigFile, context: &mut CompileContext) -> Option<Config> {
         .get()
         .zip(limits.as_ref())
         .map(|(memory, limits)| sections::memory(memory, limits, context));
-    let redis = redis(file, context);
+    let write_wait = upstream.as_ref().map_or(Duration::ZERO, |upstream| upstream.wait_timeout);
+    let redis = redis(file, write_wait, context);
     let log = file.log.get().and_then(|log| sections::log(log, context));
     let credential = Arc::new(
         file.credential
@@ -203,14 +205,18 @@ fn report_tie(tie: &str, whole: bool, context: &mut CompileContext) {
     }
 }
 
-/// `[redis]`: none if it is invalid, `Some(None)` if the file has none.
+/// `[redis]`: none if it is invalid, `Some(None)` if the file has none. Writes wait for Redis as
+/// long as requests wait for a connection to the origin.
 #[allow(clippy::option_option, reason = "an invalid section differs from an absent one")]
 fn redis(
     file: &ConfigFile,
+    write_wait: Duration,
     context: &mut CompileContext,
 ) -> Option<Option<crate::redis::RedisSettings>> {
     match &file.redis {
-        Setting::Given(redis) => sections::redis(&redis.value, &redis.span, context).map(Some),
+        Setting::Given(redis) => {
+            sections::redis(&redis.value, &redis.span, write_wait, context).map(Some)
+        }
         Setting::Absent | Setting::Default(_) => Some(None),
         Setting::Bad => None,
     }

@@ -191,13 +191,16 @@ table! {
         namespace: TomlString = "sidecache",
         /// How long to wait for Redis. A request that waits longer goes to the origin.
         deadline: Period = "100ms",
+        /// For how long Redis may leave everything unanswered before it counts as lost, in time in
+        /// which the sidecar itself runs. Until then requests go to the origin and writes wait.
+        loss_after: Period = "1s",
         /// Connections to Redis.
         connections: Count = 1,
         /// How long a sidecar may serve hits from memory without asking Redis, after it has
         /// received its own heartbeat.
         lease: Period = "2s",
         /// How long to wait after reconnecting before Redis is used again.
-        rejoin_grace: Period = "1s",
+        rejoin_grace: Period = "2s",
         /// What to do with reads while Redis is lost: serve from memory, for a short time, what
         /// this sidecar filled itself (`memory`), or ask the origin (`bypass`).
         on_redis_loss: OnLossWord = "memory",
@@ -217,8 +220,8 @@ table! {
         /// How many fills of one key may run at once: one per sidecar (`process`), or one among all
         /// sidecars that share this Redis (`cluster`). Routes can override it.
         collapse: CollapseWord = "process",
-        /// A secret that authenticates stored entries and keys the hashes of credentials: at least
-        /// 16 characters, the same in all sidecars.
+        /// A secret that authenticates stored entries and tag records, and keys the hashes of
+        /// credentials: at least 16 characters, the same in all sidecars.
         #[schemars(extend("examples" = ["${CACHE_SECRET}"]))]
         secret: TomlString,
     }
@@ -382,12 +385,13 @@ table! {
         /// Who may share an entry: callers with the same credential (`private`), every credential
         /// that the origin has authorized (`shared`), or everyone (`public`).
         scope: ScopeWord = "private",
-        /// Fields that tell entries apart.
+        /// Fields that tell entries apart. A `?` after a name lets a request lack the field.
         key: TomlList<TomlString> = [],
         /// Query parameters that tell entries apart: all, none, or a list. The origin does not get
         /// the others.
         query: QueryForm = "all",
-        /// Tags of the entries: text with fields in braces.
+        /// Tags of the entries: text with fields in braces. A `?` after a name lets a request lack
+        /// the field, and `{caller}` is who the caller is.
         #[schemars(extend("examples" = [["campaigns:{tenant}", "campaign:{id}"]]))]
         tags: TomlList<TomlString> = [],
         /// How long a credential stays authorized after the origin has accepted it. For scope
@@ -397,6 +401,11 @@ table! {
         /// the entry that it was given (`entry`), or every entry of the route with the same fields
         /// of `key` (`route`). `route` says that who may read one of them may read all.
         admit: AdmitWord = "entry",
+        /// How long the origin's last answer to a credential holds, 1ms to 1 day: after that, an
+        /// entry of its caller is served only once the origin has confirmed it. It bounds how long
+        /// a revoked credential is served. Without it, entries are served while they are fresh.
+        #[schemars(extend("examples" = ["30s"]))]
+        revalidate_after: Period,
         /// The languages that the origin has. `Accept-Language` is narrowed to the one that fits
         /// best, for the key and on fills.
         #[schemars(extend("minItems" = 1, "examples" = [["en", "de", "pt-BR"]]))]

@@ -133,6 +133,7 @@ impl Reason {
             | Self::StaleWhileRevalidate
             | Self::Purged
             | Self::NotAdmitted
+            | Self::CredentialUnconfirmed
             | Self::RequestNoCache
             | Self::VaryMiss
             | Self::NoStore
@@ -264,6 +265,10 @@ reasons! {
         meaning: "The origin has not given this credential this very response within `admit_for`.",
         remedy: "Set a longer `admit_for` if callers rarely lose access, or `admit = \"route\"` if \
                  who may read one page may read all.";
+    CredentialUnconfirmed = "credential not confirmed", [Lookup],
+        meaning: "The origin has not confirmed the stored response to its caller within \
+                  `revalidate_after`.",
+        remedy: "Set a longer `revalidate_after` if a revoked credential may be served for longer.";
     RequestNoCache = "request no-cache", [Lookup],
         meaning: "The request's `Cache-Control` asks for a newer response than the stored one.",
         remedy: "Correct the client, or set `client_cache_control = \"ignore\"`.";
@@ -450,6 +455,7 @@ mod tests {
                 (Reason::StaleWhileRevalidate, 500),
                 (Reason::Purged, 500),
                 (Reason::NotAdmitted, 500),
+                (Reason::CredentialUnconfirmed, 500),
                 (Reason::RequestNoCache, 500),
                 (Reason::OnlyIfCached, 504),
                 (Reason::VaryMiss, 500),

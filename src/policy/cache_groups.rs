@@ -86,7 +86,8 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::policy::tag::{MAX_LEN, ResponseTags, Template};
+    use crate::policy::tag::{MAX_LEN, ResponseTags};
+    use crate::policy::template::Template;
 
     fn headers(lines: &[&str]) -> HeaderMap {
         lines

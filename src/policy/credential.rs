@@ -6,8 +6,8 @@ use hmac::Mac as _;
 use http::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue};
 use percent_encoding::percent_decode;
 
+use crate::policy::cookie_header;
 use crate::policy::cookies::IgnoredCookies;
-use crate::policy::field;
 use crate::policy::glob::{Glob, any_matches};
 use crate::secret::Hasher;
 use crate::units::short_hex;
@@ -142,13 +142,26 @@ impl CredentialRule {
     pub fn identifies(&self, headers: &HeaderMap) -> bool {
         headers.contains_key(AUTHORIZATION)
             || self.headers.iter().any(|name| headers.contains_key(name))
-            || field::cookies(headers).any(|(name, value)| {
-                !value.is_empty()
-                    && match &self.cookies {
-                        Some(listed) => any_matches(listed, name),
-                        None => !self.ignored_cookies.ignores(name) && names_session(name),
-                    }
-            })
+            || self.identifying_cookies(headers).next().is_some()
+    }
+
+    /// The cookies of a request that its sender alone knows: name and value.
+    pub fn identifying_cookies<'a>(
+        &'a self,
+        headers: &'a HeaderMap,
+    ) -> impl Iterator<Item = (&'a [u8], &'a [u8])> {
+        let cookies = cookie_header::cookies(headers);
+        cookies.filter(|(name, value)| self.is_identifying_cookie(name, value))
+    }
+
+    /// Whether the owner of this cookie alone knows it.
+    #[must_use]
+    pub fn is_identifying_cookie(&self, name: &[u8], value: &[u8]) -> bool {
+        !value.is_empty()
+            && match &self.cookies {
+                Some(listed) => any_matches(listed, name),
+                None => !self.ignored_cookies.ignores(name) && names_session(name),
+            }
     }
 
     /// Whether a redirect to this `Location`, of a request to this host, asks the caller to log in.

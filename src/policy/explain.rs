@@ -12,8 +12,8 @@ use http::{Method, Uri, Version};
 use serde::{Deserialize, Serialize};
 
 use crate::outcome::Reason;
+use crate::policy::body_fields::BodyFields;
 use crate::policy::explain::fill::fill_lines;
-use crate::policy::field::BodyFields;
 use crate::policy::plan::{Lookup, Plan, PolicyRules, RequestView};
 use crate::policy::request_directives::RequestDirectives;
 use crate::policy::route::{AdmitRule, Collapse, Route, RouteSpec};
@@ -210,7 +210,7 @@ fn explain_lookup(lines: &mut ExplainLines, lookup: &Lookup<'_>, headers: &Heade
     }
     lines.line("key", lookup.key.hash().to_hex());
     for tag in lookup.tags() {
-        lines.line("tag", tag.as_str());
+        lines.line(if tag.is_auxiliary() { "auxiliary tag" } else { "tag" }, tag.shown());
     }
     explain_times(lines, &route.spec);
     let directives = RequestDirectives::new(route, headers);
@@ -299,6 +299,11 @@ fn explain_times(lines: &mut ExplainLines, spec: &RouteSpec) {
     if !spec.early_refresh {
         lines.line("refresh", "only after it has expired (early_refresh = false)");
     }
+    if let Some(after) = spec.revalidate_after {
+        let words =
+            format!("the origin has confirmed it to its caller in the last {}", seconds(after));
+        lines.line("served while", words);
+    }
     if spec.collapse == Collapse::Cluster {
         lines.line("collapse", "cluster: one fill per key among all sidecars that share the Redis");
     }
@@ -337,13 +342,19 @@ fn explain_mutation(
         ),
         Ok(mutation) => {
             for tag in &mutation.tags {
-                lines.line("purges", tag.as_str());
+                lines.line("purges", tag.shown());
             }
             for field in &mutation.missing {
-                lines.line(
-                    "missing",
-                    format!("field {field}: a template that needs it purges nothing"),
-                );
+                let families = "cannot be read, so that the families of its tags are purged";
+                lines.line("missing", format!("field {field} {families}"));
+            }
+            for field in &mutation.too_many {
+                let families = "has too many values, so that the families of its tags are purged";
+                lines.line("too many", format!("field {field} {families}"));
+            }
+            let callers = rules.caller_purges(request.headers, None);
+            for tag in &callers {
+                lines.line("purges, if the response sets a cookie that counts", tag.shown());
             }
             if !mutation.covered {
                 lines.line("rule", "none: only its own URI is purged");

@@ -7,6 +7,10 @@ use std::sync::Arc;
 use http::header::{AUTHORIZATION, COOKIE, HeaderMap, HeaderName};
 use percent_encoding::percent_decode_str;
 
+use crate::policy::body_fields::{BodyFields, BodyValues};
+use crate::policy::caller;
+use crate::policy::cookie_header::cookies;
+use crate::policy::credential::CredentialRule;
 use crate::policy::request_target;
 use crate::secret::Hasher;
 
@@ -17,6 +21,9 @@ pub struct Field {
     pub name: Arc<str>,
     /// Where the value comes from.
     pub source: FieldSource,
+    /// Whether a request may lack it: it was written with a `?`. That it is absent is then a value
+    /// of its own, which the empty string is not.
+    pub is_optional: bool,
 }
 
 /// Where a field's value comes from.
@@ -38,6 +45,8 @@ pub enum FieldSource {
     Client(ClientPrefix),
     /// A JSON pointer into the body of a mutation (JSON or form). For purge rules only.
     Body(Box<str>),
+    /// The names of the caller, of which there may be several. For tags only.
+    Caller,
 }
 
 /// How many bits of a client's address count.
@@ -94,6 +103,10 @@ pub struct FieldView<'a> {
     pub client: Option<IpAddr>,
     /// The fields of the body, if a purge rule reads them.
     pub body: Option<&'a BodyFields>,
+    /// Whether there is a body.
+    pub has_body: bool,
+    /// What identifies a caller.
+    pub credential: &'a CredentialRule,
     /// Hashes values that must not be stored in the clear.
     pub hasher: &'a Hasher,
 }
@@ -107,10 +120,33 @@ pub enum FieldError {
     Ambiguous,
 }
 
+impl FieldView<'_> {
+    /// The names of the caller.
+    #[must_use]
+    pub fn caller_names(&self) -> Vec<String> {
+        caller::caller_names(self.credential, self.headers, self.hasher, caller::MAX_NAMES)
+    }
+}
+
 impl Field {
-    /// The field's value in this request.
-    pub fn value<'a>(&self, view: &FieldView<'a>) -> Result<Cow<'a, [u8]>, FieldError> {
-        let value = match &self.source {
+    /// A field that a request must have.
+    #[must_use]
+    pub fn new(name: &str, source: FieldSource) -> Self {
+        Self { name: name.into(), source, is_optional: false }
+    }
+
+    /// The field's value in this request; `None` if an optional field is absent.
+    pub fn value<'a>(&self, view: &FieldView<'a>) -> Result<Option<Cow<'a, [u8]>>, FieldError> {
+        match self.sent_value(view) {
+            Err(FieldError::Missing) if self.is_optional => Ok(None),
+            Ok(value) if value.is_empty() && !self.is_optional => Err(FieldError::Missing),
+            read => read.map(Some),
+        }
+    }
+
+    /// The value as it was sent, even if it is empty.
+    fn sent_value<'a>(&self, view: &FieldView<'a>) -> Result<Cow<'a, [u8]>, FieldError> {
+        Ok(match &self.source {
             FieldSource::Header(name) => Cow::Borrowed(single(view.headers, name)?),
             FieldSource::Cookie(name) => Cow::Borrowed(cookie(view.headers, name)?),
             FieldSource::Query(name) => match request_target::parameter(view.query, name) {
@@ -134,17 +170,16 @@ impl Field {
                 let client = view.client.ok_or(FieldError::Missing)?;
                 Cow::Owned(prefix.apply(client).to_string().into_bytes())
             }
-            FieldSource::Body(pointer) => {
-                bytes(view.body.and_then(|body| body.get(pointer)).ok_or(FieldError::Missing)?)
-            }
-        };
-        if value.is_empty() { Err(FieldError::Missing) } else { Ok(value) }
+            // No key and no tag of a single value is made of these.
+            FieldSource::Body(_) | FieldSource::Caller => return Err(FieldError::Missing),
+        })
     }
 
     /// Every value that a mutation could give this field. Used for purges: a value too many costs a
-    /// miss, a value too few a stale response.
+    /// miss, a value too few a stale response. `None` if nobody can tell all of them. An optional
+    /// field that is absent has the empty value.
     #[must_use]
-    pub fn every_value(&self, view: &FieldView<'_>) -> Vec<Vec<u8>> {
+    pub fn every_value(&self, view: &FieldView<'_>) -> Option<Vec<Vec<u8>>> {
         let mut values: Vec<Vec<u8>> = match &self.source {
             FieldSource::Query(name) => request_target::every_value(view.query, name)
                 .into_iter()
@@ -154,23 +189,44 @@ impl Field {
                 .filter(|(key, _)| *key == name.as_bytes())
                 .map(|(_, value)| value.to_vec())
                 .collect(),
-            FieldSource::Body(pointer) => view
-                .body
-                .map(|body| body.every(pointer))
-                .unwrap_or_default()
-                .into_iter()
-                .map(String::into_bytes)
-                .collect(),
+            FieldSource::Body(pointer) => self.body_values(pointer, view)?,
+            FieldSource::Caller => {
+                return Some(view.caller_names().into_iter().map(String::into_bytes).collect());
+            }
             FieldSource::Header(_)
             | FieldSource::Path(_)
             | FieldSource::Host
             | FieldSource::Client(_)
-            | FieldSource::Auth(_) => self.value(view).into_iter().map(Cow::into_owned).collect(),
+            | FieldSource::Auth(_) => match self.value(view) {
+                Ok(value) => value.into_iter().map(Cow::into_owned).collect(),
+                Err(_) => return None,
+            },
         };
-        values.retain(|value| !value.is_empty());
+        if self.is_optional && values.is_empty() {
+            values.push(Vec::new());
+        }
+        values.retain(|value| self.is_optional || !value.is_empty());
         values.sort();
         values.dedup();
-        values
+        (!values.is_empty()).then_some(values)
+    }
+
+    fn body_values(&self, pointer: &str, view: &FieldView<'_>) -> Option<Vec<Vec<u8>>> {
+        let found = match view.body {
+            Some(body) => body.read(pointer),
+            // It is too long, or neither JSON nor a form.
+            None if view.has_body => return None,
+            None => BodyValues { is_missing: true, ..BodyValues::default() },
+        };
+        let mut values: Vec<Vec<u8>> = found.values.into_iter().map(String::into_bytes).collect();
+        let is_missing = found.is_missing || values.iter().any(Vec::is_empty);
+        if found.is_unreadable || (is_missing && !self.is_optional) {
+            return None;
+        }
+        if is_missing {
+            values.push(Vec::new());
+        }
+        Some(values)
     }
 
     /// The header that this field reads.
@@ -184,14 +240,15 @@ impl Field {
             | FieldSource::Path(_)
             | FieldSource::Host
             | FieldSource::Client(_)
-            | FieldSource::Body(_) => None,
+            | FieldSource::Body(_)
+            | FieldSource::Caller => None,
         }
     }
 
     /// Whether the value may be shown to an operator as it is.
     #[must_use]
     pub const fn is_secret(&self) -> bool {
-        matches!(self.source, FieldSource::Auth(_) | FieldSource::Cookie(_))
+        matches!(self.source, FieldSource::Auth(_) | FieldSource::Cookie(_) | FieldSource::Caller)
     }
 }
 
@@ -231,123 +288,10 @@ fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Result<&'a [u8], FieldError
     found.ok_or(FieldError::Missing)
 }
 
-/// All cookies of a request: name and value.
-pub fn cookies(headers: &HeaderMap) -> impl Iterator<Item = (&[u8], &[u8])> {
-    headers
-        .get_all(COOKIE)
-        .iter()
-        .flat_map(|line| cookie_pieces(line.as_bytes()))
-        .filter(|(name, piece)| name.len() < piece.len())
-        .map(|(name, piece)| {
-            let equals = piece.iter().position(|&b| b == b'=').unwrap_or(name.len());
-            (name, piece[equals + 1..].trim_ascii())
-        })
-}
-
-/// The pieces of a `Cookie` header, each with the name before its `=`. A piece without `=` is a
-/// name alone.
-pub fn cookie_pieces(line: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
-    line.split(|&b| b == b';').map(<[u8]>::trim_ascii).filter(|piece| !piece.is_empty()).map(
-        |piece| {
-            let equals = piece.iter().position(|&b| b == b'=').unwrap_or(piece.len());
-            (piece[..equals].trim_ascii(), piece)
-        },
-    )
-}
-
 fn bytes(text: Cow<'_, str>) -> Cow<'_, [u8]> {
     match text {
         Cow::Borrowed(text) => Cow::Borrowed(text.as_bytes()),
         Cow::Owned(text) => Cow::Owned(text.into_bytes()),
-    }
-}
-
-/// The fields of a mutation's body.
-#[derive(Clone, Debug)]
-pub enum BodyFields {
-    /// A JSON document.
-    Json(serde_json::Value),
-    /// The parameters of a form.
-    Form(Vec<(String, String)>),
-}
-
-impl BodyFields {
-    /// Reads a body by its media type. A body without a type, or of plain text, is tried as JSON.
-    /// `None` if the body is neither JSON nor a form, or is malformed.
-    #[must_use]
-    pub fn parse(content_type: &[u8], body: &[u8]) -> Option<Self> {
-        let essence = content_type.split(|&b| b == b';').next()?.trim_ascii().to_ascii_lowercase();
-        let json =
-            [&b"application/json"[..], b"text/json", b"text/plain", b""].contains(&&essence[..]);
-        if json || essence.ends_with(b"+json") {
-            // Some clients send a byte order mark first, which RFC 8259 allows parsers to ignore.
-            let body = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body);
-            return serde_json::from_slice(body).ok().map(Self::Json);
-        }
-        if essence == b"application/x-www-form-urlencoded" {
-            let form = url::form_urlencoded::parse(body)
-                .map(|(name, value)| (name.into_owned(), value.into_owned()))
-                .collect();
-            return Some(Self::Form(form));
-        }
-        None
-    }
-
-    /// Every value at a JSON pointer. A number is given in each way it can be written. In a form:
-    /// all parameters that frameworks map to that pointer.
-    #[must_use]
-    pub fn every(&self, pointer: &str) -> Vec<String> {
-        match self {
-            Self::Json(document) => {
-                let mut values: Vec<String> =
-                    self.get(pointer).map(Cow::into_owned).into_iter().collect();
-                if let Some(serde_json::Value::Number(number)) = document.pointer(pointer)
-                    && let Some(whole) = number.to_string().strip_suffix(".0")
-                {
-                    values.push(whole.to_owned());
-                }
-                values
-            }
-            Self::Form(form) => {
-                let plain = pointer.trim_start_matches('/');
-                // PHP and Rails write `/a/b` as `a[b]`, other frameworks as `a.b`.
-                let mut parts = plain.split('/');
-                let nested = parts
-                    .next()
-                    .into_iter()
-                    .map(str::to_owned)
-                    .chain(parts.map(|part| format!("[{part}]")))
-                    .collect::<String>();
-                let dotted = plain.replace('/', ".");
-                let named =
-                    |name: &str| [plain, &nested, &dotted].contains(&name.trim_end_matches("[]"));
-                form.iter()
-                    .filter(|(name, _)| named(name))
-                    .map(|(_, value)| value.clone())
-                    .collect()
-            }
-        }
-    }
-
-    /// The scalar at a JSON pointer; in a form, the parameter of that name.
-    #[must_use]
-    pub fn get(&self, pointer: &str) -> Option<Cow<'_, str>> {
-        match self {
-            Self::Json(document) => match document.pointer(pointer)? {
-                serde_json::Value::String(text) => Some(Cow::Borrowed(text)),
-                serde_json::Value::Number(number) => Some(Cow::Owned(number.to_string())),
-                serde_json::Value::Bool(value) => {
-                    Some(Cow::Borrowed(if *value { "true" } else { "false" }))
-                }
-                _ => None,
-            },
-            Self::Form(form) => {
-                let name = pointer.trim_start_matches('/');
-                form.iter()
-                    .find(|(key, _)| key == name)
-                    .map(|(_, value)| Cow::Borrowed(value.as_str()))
-            }
-        }
     }
 }
 
@@ -363,11 +307,22 @@ mod tests {
         captures: &'a [(Arc<str>, Box<str>)],
     ) -> FieldView<'a> {
         let client = Some(Ipv4Addr::new(192, 0, 2, 7).into());
-        FieldView { headers, host: "app", query, captures, client, body: None, hasher }
+        let credential = Box::leak(Box::default());
+        FieldView {
+            headers,
+            host: "app",
+            query,
+            captures,
+            client,
+            body: None,
+            has_body: false,
+            credential,
+            hasher,
+        }
     }
 
     fn field(source: FieldSource) -> Field {
-        Field { name: "x".into(), source }
+        Field::new("x", source)
     }
 
     #[test]
@@ -383,7 +338,13 @@ mod tests {
             "an empty value is no tenant"
         );
         headers.insert("x-tenant-id", HeaderValue::from_static("acme"));
-        assert_eq!(tenant.value(&view(&headers, &hasher, "", &[])).as_deref(), Ok(&b"acme"[..]));
+        assert_eq!(
+            tenant
+                .value(&view(&headers, &hasher, "", &[]))
+                .map(Option::unwrap_or_default)
+                .as_deref(),
+            Ok(&b"acme"[..])
+        );
         headers.append("x-tenant-id", HeaderValue::from_static("acme"));
         assert_eq!(tenant.value(&view(&headers, &hasher, "", &[])), Err(FieldError::Ambiguous));
     }
@@ -395,7 +356,10 @@ mod tests {
         let mut headers = HeaderMap::new();
         headers.append(COOKIE, HeaderValue::from_static("a=1; sid=x"));
         headers.append(COOKIE, HeaderValue::from_static("b=2"));
-        assert_eq!(sid.value(&view(&headers, &hasher, "", &[])).as_deref(), Ok(&b"x"[..]));
+        assert_eq!(
+            sid.value(&view(&headers, &hasher, "", &[])).map(Option::unwrap_or_default).as_deref(),
+            Ok(&b"x"[..])
+        );
         headers.append(COOKIE, HeaderValue::from_static("sid=y"));
         assert_eq!(sid.value(&view(&headers, &hasher, "", &[])), Err(FieldError::Ambiguous));
     }
@@ -417,8 +381,11 @@ mod tests {
         let view = view(&headers, &hasher, "", &[]);
         let unknown = FieldView { client: None, ..view };
         assert_eq!(office.value(&unknown), Err(FieldError::Missing));
-        assert_eq!(office.value(&view).as_deref(), Ok(&b"192.0.2.0"[..]));
-        assert_eq!(office.every_value(&view), [b"192.0.2.0".to_vec()]);
+        assert_eq!(
+            office.value(&view).map(Option::unwrap_or_default).as_deref(),
+            Ok(&b"192.0.2.0"[..])
+        );
+        assert_eq!(office.every_value(&view), Some(vec![b"192.0.2.0".to_vec()]));
     }
 
     #[test]
@@ -438,33 +405,55 @@ mod tests {
         let value = field(FieldSource::Auth(Auth::Token))
             .value(&view(&headers, &hasher, "", &[]))
             .expect("a value")
+            .expect("it is there")
             .into_owned();
         assert!(!String::from_utf8(value).expect("hex").contains("secret"));
     }
 
     #[test]
-    fn bodies_are_read_by_their_type() {
-        let json = BodyFields::parse(
-            b"application/json; charset=utf-8",
-            br#"{"campaign":{"id":7,"n":null}}"#,
-        )
-        .expect("json");
-        assert_eq!(json.get("/campaign/id").as_deref(), Some("7"));
-        assert_eq!(json.get("/campaign/n"), None);
-        let form =
-            BodyFields::parse(b"application/x-www-form-urlencoded", b"id=a+b&x=1").expect("form");
-        assert_eq!(form.get("/id").as_deref(), Some("a b"));
-        assert!(BodyFields::parse(b"text/plain", b"id=1").is_none());
+    fn an_absent_optional_value_is_not_the_empty_one() {
+        let hasher = Hasher::default();
+        let team = FieldSource::Header(HeaderName::from_static("x-team"));
+        let team = Field { is_optional: true, ..field(team) };
+        let mut headers = HeaderMap::new();
+        assert_eq!(team.value(&view(&headers, &hasher, "", &[])), Ok(None));
+        assert_eq!(team.every_value(&view(&headers, &hasher, "", &[])), Some(vec![Vec::new()]));
+        headers.append("x-team", HeaderValue::from_static(""));
         assert_eq!(
-            BodyFields::parse(b"", b"\xef\xbb\xbf{\"id\":9.0}").expect("json").every("/id"),
-            ["9.0", "9"]
+            team.value(&view(&headers, &hasher, "", &[])).map(Option::unwrap).as_deref(),
+            Ok(&b""[..])
         );
-        let nested = BodyFields::parse(
-            b"application/x-www-form-urlencoded",
-            b"campaign[id]=9&campaign[id]=10",
-        )
-        .expect("form");
-        assert_eq!(nested.every("/campaign/id"), ["9", "10"]);
-        assert!(BodyFields::parse(b"application/json", b"{").is_none());
+        headers.append("x-team", HeaderValue::from_static("red"));
+        assert_eq!(team.value(&view(&headers, &hasher, "", &[])), Err(FieldError::Ambiguous));
+        assert_eq!(team.every_value(&view(&headers, &hasher, "", &[])), None);
+    }
+
+    #[test]
+    fn a_body_that_cannot_be_read_has_no_known_values() {
+        let (hasher, headers) = (Hasher::default(), HeaderMap::new());
+        let plain = view(&headers, &hasher, "", &[]);
+        let unread = FieldView { has_body: true, ..plain };
+        let json = |text: &str| BodyFields::parse(b"", text.as_bytes()).expect("json");
+        let id = field(FieldSource::Body("/id".into()));
+        let maybe = Field { is_optional: true, ..id.clone() };
+        assert_eq!((id.every_value(&unread), maybe.every_value(&unread)), (None, None));
+        assert_eq!(id.every_value(&plain), None);
+        assert_eq!(maybe.every_value(&plain), Some(vec![Vec::new()]));
+        for (text, required, optional) in [
+            (r#"{"id":7}"#, Some(vec!["7"]), Some(vec!["7"])),
+            (r#"{"id":[7,8]}"#, Some(vec!["7", "8"]), Some(vec!["7", "8"])),
+            (r#"{"id":[7,null]}"#, None, Some(vec!["", "7"])),
+            (r#"{"id":""}"#, None, Some(vec![""])),
+            (r"{}", None, Some(vec![""])),
+            (r#"{"id":{}}"#, None, None),
+        ] {
+            let body = json(text);
+            let view = FieldView { body: Some(&body), ..unread };
+            let bytes = |values: Option<Vec<&str>>| {
+                values.map(|values| values.iter().map(|value| value.as_bytes().to_vec()).collect())
+            };
+            assert_eq!(id.every_value(&view), bytes(required), "{text}");
+            assert_eq!(maybe.every_value(&view), bytes(optional), "{text}");
+        }
     }
 }

@@ -46,6 +46,8 @@ pub enum KeyPart {
     VaryAbsent = 14,
     /// The cookies that are part of the key in scope `shared`, hashed.
     Cookies = 15,
+    /// The optional field named before is absent.
+    FieldAbsent = 16,
 }
 
 /// The digest that an entry is stored under.

@@ -7,7 +7,8 @@ use http::Method;
 
 use crate::policy::field::{Field, FieldSource, FieldView};
 use crate::policy::route::Pattern;
-use crate::policy::tag::{Tag, Template};
+use crate::policy::tag::Tag;
+use crate::policy::template::{Template, UnreadTemplate};
 
 /// What happens to hits on a tag while a mutation that purges it is in flight.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,17 +69,17 @@ impl PurgeRule {
         self.tags.iter().flat_map(Template::fields)
     }
 
-    /// The tags for this mutation, and the names of fields that were missing.
+    /// The tags for this mutation, and the templates of which not every tag can be told.
     #[must_use]
-    pub fn render(&self, view: &FieldView<'_>) -> (Vec<Tag>, Vec<Arc<str>>) {
-        let (mut tags, mut missing) = (Vec::with_capacity(self.tags.len()), Vec::new());
+    pub fn render(&self, view: &FieldView<'_>) -> (Vec<Tag>, Vec<UnreadTemplate<'_>>) {
+        let (mut tags, mut unread) = (Vec::with_capacity(self.tags.len()), Vec::new());
         for template in &self.tags {
-            match template.render_every(view) {
+            match template.purge_tags(view) {
                 Ok(rendered) => tags.extend(rendered),
-                Err(field) => missing.push(field),
+                Err(template) => unread.push(template),
             }
         }
-        (tags, missing)
+        (tags, unread)
     }
 }
 

@@ -10,7 +10,8 @@ use http::header::HeaderName;
 use crate::policy::credential::CredentialRule;
 use crate::policy::field::{Field, FieldSource};
 use crate::policy::scope::Scope;
-use crate::policy::tag::{ResponseTags, Template};
+use crate::policy::tag::ResponseTags;
+use crate::policy::template::Template;
 use crate::semantics::storability::OriginRule;
 
 pub use crate::policy::route::headers::{HeaderRole, HeaderRules, LearnOutcome, RoleContext};
@@ -173,6 +174,8 @@ pub struct RouteSpec {
     pub admit: AdmitRule,
     /// How long a client stays authorized, in scope `shared`.
     pub admit_for: Duration,
+    /// How long the origin's last word on a credential holds for the entries of its caller.
+    pub revalidate_after: Option<Duration>,
     /// The languages that the origin has, to which `Accept-Language` is narrowed.
     pub languages: Option<Box<[Box<str>]>>,
     /// What a `Vary` that names cookies or credentials means, in scope `public`.
@@ -223,7 +226,8 @@ impl Route {
     ) -> Self {
         let mut fields: Vec<Arc<Field>> = spec.key.to_vec();
         for field in spec.tags.iter().flat_map(Template::fields) {
-            if !fields.contains(field) {
+            // The caller is in the key as its credential.
+            if field.source != FieldSource::Caller && !fields.contains(field) {
                 fields.push(Arc::clone(field));
             }
         }
@@ -331,6 +335,7 @@ fn fingerprint(
         collapse: _,
         admit: _,
         admit_for: _,
+        revalidate_after: _,
         client_cache_control: _,
     } = spec;
     let ResponseRules { targeted, response_tags } = response_rules;

@@ -1,4 +1,8 @@
-//! Tags: the names by which entries are purged, and the templates that make them.
+//! Tags: the names by which entries are purged.
+//!
+//! A tag with a space is one that the sidecar itself gives: a template has no white space, and the
+//! headers that name tags are split at it. A *family* stands for all the tags that a template can
+//! render: entries carry it so that a mutation which cannot tell its tags purges them all.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -6,13 +10,23 @@ use std::sync::Arc;
 
 use http::header::{HeaderMap, HeaderName};
 
-use crate::error::Malformed;
-use crate::policy::field::{Field, FieldError, FieldView};
 use crate::policy::request_target;
 
 /// The longest tag that is stored under its own name, in bytes. A longer tag is replaced by its
 /// digest, so that clients cannot create Redis keys of any size.
 pub const MAX_LEN: usize = 256;
+
+/// What the tags of callers begin with.
+const CALLER: &str = "caller ";
+
+/// What the families of templates begin with.
+const FAMILY: &str = "family ";
+
+/// What the families of the tags that the origin names begin with.
+const ORIGIN_FAMILY: &str = "origin family ";
+
+/// What the tags begin with that stand for a longer one.
+pub(super) const DIGEST: &str = "sha256:";
 
 /// The name of something that responses depend on, by which they are purged.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -26,7 +40,7 @@ impl Tag {
             return Self(name.into());
         }
         let digest = <sha2::Sha256 as sha2::Digest>::digest(name.as_bytes());
-        Self(format!("sha256:{}", crate::units::hex(&digest)).into())
+        Self(format!("{DIGEST}{}", crate::units::hex(&digest)).into())
     }
 
     /// The implicit tag of a URI. It covers all variants and all queries.
@@ -41,6 +55,40 @@ impl Tag {
         };
         let path = path.strip_suffix('/').unwrap_or(&path);
         Self::new(&format!("uri:{host}{}", if path.is_empty() { "/" } else { path }))
+    }
+
+    /// The tag of all that a caller was given, by one of its names.
+    #[must_use]
+    pub fn for_caller(name: &str) -> Self {
+        Self::new(&format!("{CALLER}{name}"))
+    }
+
+    /// The family of the tags of this shape: the text of a template, with `{}` for each field whose
+    /// value is not told.
+    #[must_use]
+    pub fn for_family(shape: &str) -> Self {
+        Self::new(&format!("{FAMILY}{shape}"))
+    }
+
+    /// The family of the tags that begin so, among those that the origin names; without a head, of
+    /// all of these.
+    #[must_use]
+    pub fn for_origin_family(head: Option<&str>) -> Self {
+        Self::new(&format!("{ORIGIN_FAMILY}{}", head.unwrap_or_default()))
+    }
+
+    /// Whether the sidecar gives it beside the tag that an operator would name.
+    #[must_use]
+    pub fn is_auxiliary(&self) -> bool {
+        [CALLER, FAMILY, ORIGIN_FAMILY].iter().any(|prefix| self.0.starts_with(prefix))
+    }
+
+    /// Its name, for people to read. SECURITY: eight digits of a keyed hash tell two callers apart,
+    /// and reveal nothing else.
+    #[must_use]
+    pub fn shown(&self) -> &str {
+        let end = CALLER.len() + 8;
+        self.0.get(..end).filter(|_| self.0.starts_with(CALLER)).unwrap_or(&self.0)
     }
 
     /// Its name.
@@ -71,153 +119,6 @@ impl fmt::Debug for Tag {
 impl fmt::Display for Tag {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
-    }
-}
-
-/// Text with fields in braces, such as `campaigns:{tenant}`.
-#[derive(Clone, Debug)]
-pub struct Template {
-    text: Box<str>,
-    parts: Box<[TemplatePart]>,
-}
-
-#[derive(Clone, Debug)]
-enum TemplatePart {
-    Text(Box<str>),
-    Field(Arc<Field>),
-}
-
-impl Template {
-    /// Reads a template, looking its fields up by name.
-    pub fn parse(
-        text: &str,
-        resolve: &dyn Fn(&str) -> Option<Arc<Field>>,
-    ) -> Result<Self, Malformed> {
-        let hint = "write a tag as text with fields in braces, such as \"campaigns:{tenant}\"";
-        if text.is_empty() {
-            return Err(Malformed::new("a tag is empty", hint));
-        }
-        if text.bytes().any(|b| b.is_ascii_whitespace() || b.is_ascii_control()) {
-            return Err(Malformed::new(
-                format!("the tag {text:?} contains white space"),
-                "tags are separated by spaces in Surrogate-Key, so use another character",
-            ));
-        }
-        let mut parts = Vec::new();
-        let mut rest = text;
-        while let Some(at) = rest.find(['{', '}']) {
-            if rest.as_bytes()[at] == b'}' {
-                return Err(Malformed::new(
-                    format!("the tag {text:?} has a `}}` without its `{{`"),
-                    hint,
-                ));
-            }
-            if at > 0 {
-                parts.push(TemplatePart::Text(rest[..at].into()));
-            }
-            let Some(end) = rest[at..].find('}') else {
-                return Err(Malformed::new(
-                    format!("the tag {text:?} has a `{{` without its `}}`"),
-                    hint,
-                ));
-            };
-            let name = &rest[at + 1..at + end];
-            let field = resolve(name).ok_or_else(|| {
-                Malformed::new(
-                    format!("the tag {text:?} names the field {name:?}, which nothing defines"),
-                    format!(
-                        "define it in [fields], as in `{name} = {{ header = \"x-{name}\" }}`, \
-                        or capture it in the path as {{{name}}}"
-                    ),
-                )
-            })?;
-            parts.push(TemplatePart::Field(field));
-            rest = &rest[at + end + 1..];
-        }
-        if !rest.is_empty() {
-            parts.push(TemplatePart::Text(rest.into()));
-        }
-        Ok(Self { text: text.into(), parts: parts.into() })
-    }
-
-    /// The template as it was written.
-    #[must_use]
-    pub fn as_str(&self) -> &str {
-        &self.text
-    }
-
-    /// The fields it reads.
-    pub fn fields(&self) -> impl Iterator<Item = &Arc<Field>> {
-        self.parts.iter().filter_map(|part| match part {
-            TemplatePart::Field(field) => Some(field),
-            TemplatePart::Text(_) => None,
-        })
-    }
-
-    /// Renders the tag for a request, or names the field that the request lacks.
-    pub fn render(&self, view: &FieldView<'_>) -> Result<Tag, (Arc<str>, FieldError)> {
-        let mut name = String::with_capacity(self.text.len() + 16);
-        for part in &self.parts {
-            match part {
-                TemplatePart::Text(text) => name.push_str(text),
-                TemplatePart::Field(field) => {
-                    let value = field.value(view).map_err(|why| (Arc::clone(&field.name), why))?;
-                    push_value(&mut name, &value);
-                }
-            }
-        }
-        Ok(Tag::new(&name))
-    }
-}
-
-/// The most tags that one template renders for a mutation.
-const MAX_RENDERED: usize = 64;
-
-impl Template {
-    /// Every tag that a mutation could mean by this template, or the name of the field that the
-    /// mutation lacks.
-    pub fn render_every(&self, view: &FieldView<'_>) -> Result<Vec<Tag>, Arc<str>> {
-        let mut names = vec![String::new()];
-        for part in &self.parts {
-            match part {
-                TemplatePart::Text(text) => names.iter_mut().for_each(|name| name.push_str(text)),
-                TemplatePart::Field(field) => {
-                    let values = field.every_value(view);
-                    if values.is_empty() {
-                        return Err(Arc::clone(&field.name));
-                    }
-                    let longer = |name: &String| {
-                        let name = name.clone();
-                        values.iter().map(move |value| {
-                            let mut name = name.clone();
-                            push_value(&mut name, value);
-                            name
-                        })
-                    };
-                    names = names.iter().flat_map(longer).take(MAX_RENDERED).collect();
-                }
-            }
-        }
-        Ok(names.iter().map(|name| Tag::new(name.as_str())).collect())
-    }
-}
-
-/// Appends a field's value to a tag's name. Only bytes that a name cannot contain are escaped.
-fn push_value(name: &mut String, value: &[u8]) {
-    match std::str::from_utf8(value) {
-        Ok(text) if !text.bytes().any(|b| b.is_ascii_whitespace() || b.is_ascii_control()) => {
-            name.push_str(text);
-        }
-        _ => {
-            for &byte in value {
-                if byte.is_ascii_graphic() {
-                    name.push(char::from(byte));
-                } else {
-                    name.push('%');
-                    name.push_str(&crate::units::hex(&[byte]));
-                }
-            }
-        }
     }
 }
 
@@ -256,54 +157,34 @@ impl ResponseTags {
     }
 }
 
+/// The beginning of a tag, up to its first separator: its family among the tags that the origin
+/// names. `None` for one without a separator.
+#[must_use]
+pub fn head(name: &str) -> Option<&str> {
+    let end = name.find(|c: char| c.is_ascii() && !c.is_ascii_alphanumeric())?;
+    name.get(..=end)
+}
+
+/// The families of the tags that the origin names.
+#[must_use]
+pub fn origin_families(named: &[Tag]) -> Vec<Tag> {
+    // No template renders the tag of a group, which has a space.
+    let mut named = named.iter().map(Tag::as_str).filter(|name| !name.contains(' ')).peekable();
+    if named.peek().is_none() {
+        return Vec::new();
+    }
+    let mut heads: Vec<&str> = named.filter_map(head).collect();
+    heads.sort_unstable();
+    heads.dedup();
+    let mut families = vec![Tag::for_origin_family(None)];
+    families.extend(heads.into_iter().map(|head| Tag::for_origin_family(Some(head))));
+    families
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::policy::field::FieldSource;
-    use crate::secret::Hasher;
     use http::HeaderValue;
-
-    fn resolve(name: &str) -> Option<Arc<Field>> {
-        (name == "tenant").then(|| {
-            Arc::new(Field {
-                name: "tenant".into(),
-                source: FieldSource::Header(HeaderName::from_static("x-tenant-id")),
-            })
-        })
-    }
-
-    fn view<'a>(headers: &'a HeaderMap, hasher: &'a Hasher) -> FieldView<'a> {
-        let client = Some([192, 0, 2, 7].into());
-        FieldView { headers, host: "app", query: "", captures: &[], client, body: None, hasher }
-    }
-
-    #[test]
-    fn a_template_is_filled_from_the_request() {
-        let template = Template::parse("campaigns:{tenant}:all", &resolve).expect("a template");
-        let (hasher, mut headers) = (Hasher::default(), HeaderMap::new());
-        assert_eq!(
-            template.render(&view(&headers, &hasher)),
-            Err(("tenant".into(), FieldError::Missing))
-        );
-        headers.insert("x-tenant-id", HeaderValue::from_static("acme"));
-        assert_eq!(
-            template.render(&view(&headers, &hasher)).expect("a tag").as_str(),
-            "campaigns:acme:all"
-        );
-    }
-
-    #[test]
-    fn a_bad_template_says_what_is_wrong() {
-        for (text, what) in [
-            ("", "empty"),
-            ("a{b", "without its"),
-            ("a}b", "without its"),
-            ("{nobody}", "nobody"),
-            ("a b", "white space"),
-        ] {
-            assert!(Template::parse(text, &resolve).expect_err(text).what.contains(what), "{text}");
-        }
-    }
 
     #[test]
     fn a_trailing_slash_does_not_change_the_tag_of_a_uri() {
@@ -328,5 +209,16 @@ mod tests {
         let rule = ResponseTags::default();
         let tags: Vec<String> = rule.named_by(&headers).map(|tag| tag.to_string()).collect();
         assert_eq!(tags, ["a", "b", "c", "d", "e"]);
+    }
+
+    #[test]
+    fn tags_of_the_origin_have_their_first_part_as_family() {
+        assert_eq!(head("node:7"), Some("node:"));
+        assert_eq!(head("cat_p_12"), Some("cat_"));
+        assert_eq!(head("rendered"), None);
+        let named: Vec<Tag> = ["node:7", "node:8", "rendered", "a_b"].map(Tag::new).into();
+        let families: Vec<String> = origin_families(&named).iter().map(Tag::to_string).collect();
+        assert_eq!(families, ["origin family ", "origin family a_", "origin family node:"]);
+        assert!(origin_families(&[]).is_empty());
     }
 }

@@ -13,12 +13,14 @@ use crate::policy::authorized_clients::{
 use crate::policy::key::KeyHash;
 use crate::policy::plan::{Lookup, PolicyRules, RequestView};
 use crate::policy::request_directives::RequestDirectives;
+use crate::policy::scope::Scope;
 use crate::proxy::active_config::ActiveConfig;
 use crate::proxy::client::ConnectionDemand;
 use crate::proxy::settings::ProxySettings;
 use crate::semantics::body::Body;
 use crate::semantics::digest::Digest;
 use crate::semantics::forward::ClientPeer;
+use crate::semantics::times::Times;
 use crate::shares::{PauseWatch, Requester};
 
 /// Any request. Its head is apart: a request that is forwarded as it is gives it away.
@@ -138,6 +140,18 @@ pub(super) fn authorization<D: FnOnce() -> Digest>(
         (Some(client), None) if client.by_entry() => AuthorizationState::Unauthorized,
         (Some(client), None) => clients.state(client, key, Digest::default, now),
     }
+}
+
+/// SECURITY: whether the origin has answered the credential of a private entry within the time that
+/// the route sets: a revoked one is served for no longer. In scope `shared` the authorization is
+/// bounded by it.
+pub(super) fn is_confirmed(lookup: &Lookup<'_>, times: &Times, now: Wall) -> bool {
+    let spec = &lookup.route.spec;
+    spec.revalidate_after.is_none_or(|after| {
+        spec.scope != Scope::Private
+            || lookup.credential.is_none()
+            || now.since(times.received) < after
+    })
 }
 
 /// The caller, on a route of scope `shared`.

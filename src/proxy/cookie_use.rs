@@ -8,8 +8,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use http::header::{COOKIE, HeaderMap};
 
+use crate::policy::cookie_header;
 use crate::policy::credential::CredentialRule;
-use crate::policy::field;
 use crate::policy::glob::Glob;
 
 /// How many requests with cookies must have come before an absent cookie says anything.
@@ -43,7 +43,7 @@ impl CookieUse {
             return;
         }
         self.requests.fetch_add(1, Ordering::Relaxed);
-        for (name, _) in field::cookies(headers) {
+        for (name, _) in cookie_header::cookies(headers) {
             for (_, seen) in self.cookies.iter().filter(|(glob, _)| glob.matches(name)) {
                 seen.store(true, Ordering::Relaxed);
             }

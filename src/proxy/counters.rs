@@ -15,8 +15,13 @@ pub struct ProxyCounters {
     pub mutations: Arc<Counter>,
     /// Mutations that purged, because they were, or may have been, committed.
     pub purging: Arc<Counter>,
-    /// Purge templates that were not rendered, because the request lacks a field.
+    /// Fields of purge templates that a mutation lacks, so that families were purged.
     pub missing_fields: Arc<Counter>,
+    /// Fields of purge templates of which a mutation had too many values, so that families were
+    /// purged.
+    pub too_many_values: Arc<Counter>,
+    /// Purges at the end of a response that had begun before.
+    pub purges_at_end: Arc<Counter>,
     /// Mutations below a cached path that no purge rule covers.
     pub uncovered: Arc<Counter>,
     /// Requests refused because they break a rule of HTTP.

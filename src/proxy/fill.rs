@@ -27,7 +27,7 @@ use crate::proxy::pass;
 use crate::proxy::resources::Resources;
 use crate::proxy::response;
 use crate::proxy::response::ProxyResponse;
-use crate::proxy::store_decision::decide_store;
+use crate::proxy::store_decision::{date_skew, decide_store};
 use crate::semantics::body::Body;
 use crate::semantics::cache_status;
 use crate::semantics::digest::Digest;
@@ -83,13 +83,22 @@ pub(super) async fn respond_to_leader(
     }
     match (result, stale) {
         (
-            Some(FillResult::Response { status, mut headers, body, stored, revalidated, .. }),
+            Some(FillResult::Response {
+                status,
+                mut headers,
+                body,
+                stored,
+                revalidated,
+                date_skew,
+                ..
+            }),
             stale,
         ) => {
             let fwd_status = if revalidated { StatusCode::NOT_MODIFIED } else { status };
             let disposition =
                 if revalidated { Disposition::Revalidated } else { Disposition::Miss };
-            let outcome = Outcome { disposition, fwd_status: Some(fwd_status.as_u16()), ..outcome };
+            let fwd_status = Some(fwd_status.as_u16());
+            let outcome = Outcome { disposition, fwd_status, date_skew, ..outcome };
             let outcome = match stored {
                 Ok(ttl) => Outcome { stored: true, ttl: Some(ttl), ..outcome },
                 Err(reason) => Outcome { reason: Some(reason), ..outcome },
@@ -241,7 +250,8 @@ pub(super) async fn run_fill(
                 Some(leader) => leader.finish_uncacheable(received),
                 None => {}
             }
-            let now = resources.clock.wall();
+            let date_skew = date_skew(store, response.headers(), (requested, received));
+            let now = resources.clock.date();
             let ((status, headers), body) = prepare_head(&request.route, response, confirmed, now);
             if let Some(stored) = &revalidated {
                 record_confirmation(resources, &request, stored, &headers);
@@ -254,6 +264,7 @@ pub(super) async fn run_fill(
                 body,
                 stored,
                 revalidated,
+                date_skew,
                 vary,
             });
         }
@@ -284,7 +295,7 @@ pub(super) async fn update_head(
 ) {
     let received = resources.clock.wall();
     let origin = OriginResponse { response: head, requested, received, revalidated: None };
-    let response = origin.confirm(cached).response;
+    let response = origin.confirm(cached, resources.clock.date()).response;
     let confirmed = Some(Arc::clone(cached));
     let store = &resources.store;
     let stored = match decide_store(store, &request, &response, (requested, received), confirmed) {

@@ -25,7 +25,7 @@ pub(super) fn hit(
 ) -> ProxyResponse {
     if let Some(times) = resources.hot_tags.sample_hit(rand::random) {
         let tags = context.lookup.tags();
-        resources.hot_tags.record(tags.iter().map(Tag::as_str), TagEvent::Hit(times));
+        resources.hot_tags.record(named(&tags), TagEvent::Hit(times));
     }
     let outcome = Outcome {
         tier: Some(tier),
@@ -102,6 +102,11 @@ fn deliver(
     ProxyResponse { response, outcome, route: Some(context.route()) }
 }
 
+/// The tags that an operator would name.
+pub(super) fn named(tags: &[Tag]) -> impl Iterator<Item = &str> {
+    tags.iter().filter(|tag| !tag.is_auxiliary()).map(Tag::as_str)
+}
+
 /// Shows the key, the route and the tags, where the settings ask for it.
 pub(super) fn add_debug_headers(context: &LookupContext<'_>, headers: &mut HeaderMap) {
     if !context.settings().debug_headers {
@@ -109,11 +114,11 @@ pub(super) fn add_debug_headers(context: &LookupContext<'_>, headers: &mut Heade
     }
     let lookup = context.lookup;
     cache_status::set_cache_key_header(headers, &lookup.key.hash().to_hex());
-    let tags: Vec<String> = lookup.tags().iter().map(ToString::to_string).collect();
+    let tags = lookup.tags();
     let lines = [
         (response::X_CACHE_KEY, lookup.key.hash().to_hex()),
         (response::X_CACHE_ROUTE, lookup.route.name().to_owned()),
-        (response::X_CACHE_TAGS, tags.join(" ")),
+        (response::X_CACHE_TAGS, named(&tags).collect::<Vec<_>>().join(" ")),
     ];
     for (name, value) in lines {
         if let Ok(value) = HeaderValue::from_str(&value) {

@@ -11,7 +11,7 @@ use crate::outcome::{Disposition, Reason};
 use crate::policy::authorized_clients::AuthorizationState;
 use crate::policy::plan::Lookup;
 use crate::policy::request_directives::RequestDirectives;
-use crate::proxy::context::{authorization, shared_client};
+use crate::proxy::context::{authorization, is_confirmed, shared_client};
 use crate::proxy::resources::Resources;
 use crate::proxy::serve::{Serve, StoredState, may_serve};
 
@@ -78,7 +78,9 @@ pub(super) async fn inspect(
         fresh,
         tags: tags
             .into_iter()
-            .map(|(tag, current)| InspectedTag { tag: tag.as_str().to_owned(), current })
+            // What the sidecar adds is of interest where it is why the entry is refused.
+            .filter(|(tag, current)| !tag.is_auxiliary() || !current)
+            .map(|(tag, current)| InspectedTag { tag: tag.shown().to_owned(), current })
             .collect(),
         authorization: candidate.and_then(|_| shared_client(lookup)).map(|_| state.as_str()),
         verdict: verdict.0.as_str(),
@@ -100,7 +102,8 @@ fn verdict(
     if !lookup.unknown.is_empty() {
         return (Disposition::Bypass, Some(Reason::UnkeyedHeader));
     }
-    let stored = StoredState::from_candidate(candidate);
+    let confirmed = is_confirmed(lookup, &candidate.cached.entry.times, now);
+    let stored = StoredState::from_candidate(candidate, confirmed);
     let authorized = state == AuthorizationState::Authorized;
     match may_serve(&stored, &directives, authorized, now) {
         Ok(Serve::Fresh) => (Disposition::Hit, None),

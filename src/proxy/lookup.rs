@@ -11,7 +11,7 @@ use crate::coherence::Proof;
 use crate::outcome::{Disposition, Outcome, Reason, Tier};
 use crate::policy::authorized_clients::AuthorizationState;
 use crate::policy::route::AdmitRule;
-use crate::proxy::context::LookupContext;
+use crate::proxy::context::{LookupContext, is_confirmed};
 use crate::proxy::fill::request::{FillReason, StaleCandidate};
 use crate::proxy::resources::Resources;
 use crate::proxy::response;
@@ -60,6 +60,7 @@ pub(super) fn fast_hit(
         times: &cached.entry.times,
         leeway: &cached.entry.leeway,
         proof: ProofState::Current,
+        is_confirmed: is_confirmed(lookup, &cached.entry.times, now),
     };
     let authorization = context.authorization(key, Some(|| cached.entry.digest()), now);
     let authorized = authorization == AuthorizationState::Authorized;
@@ -111,8 +112,11 @@ async fn lookup_once(
     let authorization = context.authorization(key, digest, now);
     let authorized = authorization == AuthorizationState::Authorized;
     let fill_key = context.fill_key(key, authorized);
+    let confirmed = candidate
+        .as_ref()
+        .is_some_and(|found| is_confirmed(context.lookup, &found.cached.entry.times, now));
     let decision = candidate.as_ref().map(|candidate| {
-        let stored = StoredState::from_candidate(candidate);
+        let stored = StoredState::from_candidate(candidate, confirmed);
         may_serve(&stored, &context.directives, authorized, now)
     });
     // A 304 to a GET authorizes the caller again for the body that it was given.
@@ -126,12 +130,12 @@ async fn lookup_once(
             (None, candidate.filter(|found| found.fresh).map(|found| found.cached))
         }
     };
-    // SECURITY: to a caller whose authorization has run out, what is stored is given only once the
-    // origin has confirmed it to this very caller.
+    // SECURITY: to a caller whose authorization has run out, or whose credential was not confirmed
+    // lately, what is stored is given only once the origin has confirmed it to this very caller.
     let stale = stale.map(|candidate| StaleCandidate {
         candidate,
         key,
-        may_serve_on_error: authorized && context.directives.allows_stale(),
+        may_serve_on_error: authorized && confirmed && context.directives.allows_stale(),
     });
     let reason = match (decision, &stale) {
         (Some(Ok(Serve::Fresh)), Some(stored)) => {

@@ -11,6 +11,8 @@
 //!   answer, one purge covers many of them: see `mutation/gather.rs`.
 //! - Small bodies are read before a mark, a permit or a connection is taken: an upload that breaks
 //!   off before was never sent. See `mutation/body.rs`.
+//! - A response that is still on its way when its tags are purged is purged for once more at its
+//!   end: see `mutation/streamed.rs`.
 //! - A mutation that ends under other rules than it began under purges by both: see
 //!   `mutation/new_rules.rs`.
 
@@ -50,6 +52,7 @@ mod new_rules;
 mod permit;
 mod purge;
 mod run;
+mod streamed;
 
 /// Forwards a request that may change data. `live` is for the rules in force when it ends.
 pub(super) async fn mutate(
@@ -134,7 +137,19 @@ fn record_mutation(resources: &Resources, parts: &Parts, mutation: &Mutation) {
             method = %LogText(parts.method.as_str()),
             path = %LogText(path),
             fields,
-            "this mutation lacks fields that a purge rule names; their tags are not purged"
+            "fields that a purge rule names cannot be read in this mutation; the families of their \
+             tags are purged"
+        );
+    }
+    if !mutation.too_many.is_empty() {
+        resources.counters.too_many_values.add(mutation.too_many.len() as u64);
+        let fields = mutation.too_many.join(" ");
+        tracing::warn!(
+            method = %parts.method,
+            path,
+            fields,
+            "fields that a purge rule names have too many values in this mutation; the families of \
+             their tags are purged"
         );
     }
     if mutation.uncovered_cached_path {
@@ -163,7 +178,7 @@ fn mutation_response(
     }
     cache_status::set_cache_status(response.headers_mut(), &outcome);
     if context.config.settings.debug_headers && !purged.is_empty() {
-        let names: Vec<&str> = purged.iter().map(Tag::as_str).collect();
+        let names: Vec<&str> = purged.iter().map(Tag::shown).collect();
         if let Ok(value) = HeaderValue::from_str(&names.join(" ")) {
             response.headers_mut().insert(response::X_CACHE_PURGED, value);
         }

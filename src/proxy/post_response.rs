@@ -95,7 +95,7 @@ pub(super) async fn store_post_response(
     let received = resources.clock.wall();
     // RFC 9110 8.7: the content is that of the target, and only a 200 has the whole of it.
     if response.status() != StatusCode::OK
-        || !is_self_describing(&fill, &response, &target, received)
+        || !is_self_describing(&fill, &response, &target, resources.clock.date())
     {
         return Err(response);
     }
@@ -127,13 +127,13 @@ fn is_self_describing(
     fill: &FillRequest,
     response: &Response<Body>,
     target: &Uri,
-    received: Wall,
+    dated: Wall,
 ) -> bool {
     let headers = response.headers();
     let lifetime =
         match targeted_cache_control::directives(headers, &fill.route.response_rules.targeted) {
             Some(directives) => freshness::stated(&directives),
-            None => freshness::lifetime(&CacheControl::from_headers(headers), headers, received),
+            None => freshness::lifetime(&CacheControl::from_headers(headers), headers, dated),
         };
     lifetime.is_some_and(|lifetime| !lifetime.is_zero())
         && is_located_at(headers, &fill.host, target)

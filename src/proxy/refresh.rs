@@ -53,7 +53,7 @@ pub(super) fn refresh(
     // Not tracked: no client waits for it, so a drain does not either.
     tokio::spawn(async move {
         if let Some(cluster_fill) = cluster_fill {
-            refresh_in_cluster(&resources, request, leader, cluster_fill).await;
+            Box::pin(refresh_in_cluster(&resources, request, leader, cluster_fill)).await;
         } else {
             // No request waits for it: the response goes to the store alone.
             let (sender, _) = oneshot::channel();

@@ -14,6 +14,7 @@ use crate::clock::Clock;
 use crate::coherence::Coherence;
 use crate::policy::authorized_clients::AuthorizedClients;
 use crate::proxy::counters::ProxyCounters;
+use crate::proxy::late_purges::LatePurges;
 use crate::proxy::origin::OriginClient;
 use crate::proxy::range_budget::RangeBudget;
 use crate::proxy::unknown_outcomes::UnknownOutcomes;
@@ -54,6 +55,8 @@ pub struct Resources {
     pub(crate) clock: Clock,
     /// Fills, mutations and tunnels. A drain waits for them.
     pub(crate) tasks: TaskTracker,
+    /// A drain has begun: what is put off for nobody is done as soon as it may be.
+    pub(crate) leaving: CancellationToken,
     /// Ends tunnels.
     pub(crate) stop: CancellationToken,
     /// One permit for each mutation in flight.
@@ -66,6 +69,8 @@ pub struct Resources {
     pub(crate) unknown_outcomes: UnknownOutcomes,
     /// One permit for each refresh in the background.
     pub(crate) refresh_permits: Arc<Semaphore>,
+    /// Purges after the responses of mutations have begun.
+    pub(crate) late_purges: Arc<LatePurges>,
     /// Counts of what the flow does.
     pub(crate) counters: ProxyCounters,
 }

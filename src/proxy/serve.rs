@@ -34,14 +34,16 @@ pub(super) struct StoredState<'a> {
     pub(super) times: &'a Times,
     pub(super) leeway: &'a Leeway,
     pub(super) proof: ProofState,
+    /// Whether the origin has confirmed it to its caller within the time that the route sets.
+    pub(super) is_confirmed: bool,
 }
 
 impl<'a> StoredState<'a> {
     /// A lookup gives candidates alone: what its tags refuse is none.
-    pub(super) fn from_candidate(candidate: &'a Candidate) -> Self {
+    pub(super) fn from_candidate(candidate: &'a Candidate, is_confirmed: bool) -> Self {
         let entry = &candidate.cached.entry;
         let proof = candidate.soft_purged_at.map_or(ProofState::Current, ProofState::SoftPurged);
-        Self { times: &entry.times, leeway: &entry.leeway, proof }
+        Self { times: &entry.times, leeway: &entry.leeway, proof, is_confirmed }
     }
 
     /// What is left of its freshness, in milliseconds; negative since its end, which a soft purge
@@ -73,6 +75,10 @@ pub(super) fn may_serve(
     }
     if !authorized {
         return Err(Reason::NotAdmitted);
+    }
+    if !stored.is_confirmed {
+        // SECURITY: the credential may have been revoked since.
+        return Err(Reason::CredentialUnconfirmed);
     }
     if stored.proof == ProofState::Current && stored.times.is_fresh(now) {
         return if directives.accepts(stored.times, now) {
@@ -132,8 +138,20 @@ mod tests {
     ) -> Result<Serve, Reason> {
         let while_revalidate = Duration::from_secs(window);
         let leeway = Leeway { while_revalidate, ..Leeway::default() };
-        let stored = StoredState { times: &TIMES, leeway: &leeway, proof };
+        let stored = StoredState { times: &TIMES, leeway: &leeway, proof, is_confirmed: true };
         may_serve(&stored, directives, authorized, now)
+    }
+
+    #[test]
+    fn an_entry_that_was_not_confirmed_lately_is_served_to_nobody() {
+        let leeway = Leeway { while_revalidate: Duration::from_secs(5), ..Leeway::default() };
+        let (proof, is_confirmed) = (ProofState::Current, false);
+        let stored = StoredState { times: &TIMES, leeway: &leeway, proof, is_confirmed };
+        for now in [FRESH, STALE] {
+            let decided = may_serve(&stored, &NONE, true, now);
+            assert_eq!(decided, Err(Reason::CredentialUnconfirmed));
+            assert_eq!(may_serve(&stored, &NONE, false, now), Err(Reason::NotAdmitted));
+        }
     }
 
     #[test]

@@ -20,7 +20,7 @@ use crate::policy::plan::{Lookup, Plan};
 use crate::policy::refusal::Refusal;
 use crate::policy::route::{Route, RouteMode};
 use crate::policy::scope::Scope;
-use crate::proxy::context::{LookupContext, RequestContext};
+use crate::proxy::context::{LookupContext, RequestContext, is_confirmed};
 use crate::proxy::fill::request::{FillReason, FillRequest};
 use crate::proxy::pass;
 use crate::proxy::resources::Resources;
@@ -175,7 +175,8 @@ fn predict(
         Ok(()) => ProofState::Current,
         Err(reason) => ProofState::Refused(reason),
     };
-    let stored = StoredState { times: &entry.times, leeway: &entry.leeway, proof };
+    let is_confirmed = is_confirmed(context.lookup, &entry.times, now);
+    let stored = StoredState { times: &entry.times, leeway: &entry.leeway, proof, is_confirmed };
     match may_serve(&stored, &context.directives, authorized, now) {
         Ok(Serve::Fresh) => (ShadowOutcome::Hit, Some(entry)),
         // It would be served, and fetched anew. It is known to be stale, so that a change is no

@@ -4,6 +4,7 @@
 //! `semantics/storability.rs` owns the rules of HTTP; here the route, the tags and the limits join
 //! them.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use http::Response;
@@ -18,9 +19,11 @@ use crate::policy::cache_groups;
 use crate::policy::key::Key;
 use crate::policy::route::HeaderRole;
 use crate::policy::scope::Scope;
+use crate::policy::tag;
 use crate::policy::tag::Tag;
 use crate::proxy::fill::request::FillRequest;
 use crate::semantics::body::Body;
+use crate::semantics::freshness;
 use crate::semantics::media_type::is_event_stream;
 use crate::semantics::negotiation;
 use crate::semantics::storability;
@@ -38,6 +41,8 @@ pub(crate) struct StoreDecision {
     pub(super) response_tags: Vec<Tag>,
     pub(super) requested: Wall,
     pub(super) received: Wall,
+    /// How many seconds the origin's `Date` is ahead.
+    pub(super) date_skew: i64,
     /// What was stored before, where the origin has confirmed it.
     pub(super) revalidated: Option<Arc<CachedEntry>>,
 }
@@ -58,12 +63,14 @@ pub(super) fn decide_store(
     (requested, received): (Wall, Wall),
     revalidated: Option<Arc<CachedEntry>>,
 ) -> Result<StoreDecision, Reason> {
+    let dated = store.date_of(received);
     let exchange = Exchange {
         request: &request.sent,
         status: response.status(),
         response: response.headers(),
         requested,
         received,
+        dated,
     };
     let rules = store_rules(request, response.headers());
     let mut policy = storability::store_policy(&rules, &exchange)?;
@@ -101,13 +108,38 @@ pub(super) fn decide_store(
         return Err(Reason::TooLarge);
     }
     let response_tags = response_tags(request, response.headers(), revalidated.as_deref())?;
-    let tags = request.tags.iter().chain(&response_tags).cloned().collect();
+    let families = tag::origin_families(&response_tags);
+    let tags: Vec<Tag> =
+        request.tags.iter().chain(&response_tags).chain(&families).cloned().collect();
+    if tags.len() > request.config.settings.max_tags {
+        return Err(Reason::TooManyTags);
+    }
     let key = if policy.vary.is_empty() {
         request.primary.clone()
     } else {
         request.variant(&policy.vary)
     };
-    Ok(StoreDecision { key, policy, tags, response_tags, requested, received, revalidated })
+    let date_skew = date_skew(store, response.headers(), (requested, received));
+    Ok(StoreDecision {
+        key,
+        policy,
+        tags,
+        response_tags,
+        requested,
+        received,
+        date_skew,
+        revalidated,
+    })
+}
+
+/// How many seconds the `Date` of a response is ahead of this machine's clock; zero where they
+/// agree.
+pub(super) fn date_skew(
+    store: &Store,
+    response: &HeaderMap,
+    (requested, received): (Wall, Wall),
+) -> i64 {
+    freshness::date_skew(response, received.since(requested), store.date_of(received))
 }
 
 fn store_rules<'a>(request: &'a FillRequest, response: &HeaderMap) -> StoreRules<'a> {
@@ -143,12 +175,13 @@ fn response_tags(
     let before = revalidated.iter().flat_map(|cached| cached.entry.response_tags.iter().cloned());
     let named = request.route.response_rules.response_tags.named_by(headers);
     let most = request.config.settings.max_tags;
+    let mut seen: HashSet<Tag> = request.tags.iter().cloned().collect();
     let mut tags: Vec<Tag> = Vec::new();
     for tag in named.chain(groups).chain(before) {
-        if !request.tags.contains(&tag) && !tags.contains(&tag) {
+        if seen.insert(tag.clone()) {
             tags.push(tag);
         }
-        if request.tags.len() + tags.len() > most {
+        if seen.len() > most {
             return Err(Reason::TooManyTags);
         }
     }

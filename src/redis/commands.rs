@@ -1,7 +1,10 @@
 //! The calls to Redis.
 //!
 //! Invariants:
-//! - Every call ends by its deadline.
+//! - Every call ends by its deadline. What a request waits for has `deadline`, counted in time in
+//!   which this process runs; what keeps sidecars in step (heartbeats, marks, purges, commits) has
+//!   the settings' patience, and uses a reply that comes later.
+//! - A missed `deadline` is no loss: it makes the node probe its connections.
 //! - In a cluster a call for metadata goes to the primary that [`RedisSession`] knows, or fails:
 //!   `MOVED` ends that primary. While a key moves to another node, `ASK` is followed for that call
 //!   alone.
@@ -10,12 +13,14 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use fred::interfaces::PubsubInterface as _;
 use fred::types::Value;
 use futures_util::future::{join, join_all, try_join_all};
 
+use crate::clock::wait_while_running;
 use crate::redis::cluster::{Redirect, slot};
 use crate::redis::error::CallError;
 use crate::redis::node::{RedisCommand, RedisNode};
@@ -71,11 +76,11 @@ impl RedisClient {
                 reply => reply,
             }
         };
-        self.counted(
-            tokio::time::timeout(self.settings.deadline, call)
-                .await
-                .unwrap_or(Err(CallError::Timeout)),
-        )
+        let result = wait_while_running(self.settings.deadline, call).await.unwrap_or_else(|| {
+            self.suspect_primary();
+            Err(CallError::Timeout)
+        });
+        self.counted(result)
     }
 
     /// Reads an entry.
@@ -85,6 +90,7 @@ impl RedisClient {
         }
         self.call(
             &key,
+            self.settings.deadline,
             self.boxed(key.clone(), RedisCommand::new("GET", vec![Value::Bytes(key.clone())])),
         )
         .await
@@ -102,7 +108,8 @@ impl RedisClient {
         if let Some(ms) = expire_ms {
             args.extend(["PX".into(), i64::try_from(ms).unwrap_or(i64::MAX).into()]);
         }
-        self.call(&key, self.boxed(key.clone(), RedisCommand::new("SET", args))).await.map(drop)
+        let call = self.boxed(key.clone(), RedisCommand::new("SET", args));
+        self.call(&key, self.settings.patience(), call).await.map(drop)
     }
 
     /// Deletes keys. Redis allows this even when it is out of memory or a slot is moving.
@@ -110,9 +117,8 @@ impl RedisClient {
         let unlink = |keys: Vec<Bytes>| async {
             let Some(first) = keys.first().cloned() else { return Ok(()) };
             let args = keys.into_iter().map(Value::Bytes).collect();
-            self.call(&first, self.boxed(first.clone(), RedisCommand::new("UNLINK", args)))
-                .await
-                .map(drop)
+            let call = self.boxed(first.clone(), RedisCommand::new("UNLINK", args));
+            self.call(&first, self.settings.deadline, call).await.map(drop)
         };
         if self.is_sharded() {
             // One by one: they may be in different slots, and on different nodes while their slot
@@ -126,9 +132,29 @@ impl RedisClient {
     }
 
     /// Runs a script. In a cluster its keys must be in one slot; without keys it runs on the
-    /// primary of the metadata.
+    /// primary of the metadata. For what a request waits for.
     pub async fn run(
         &self,
+        script: &Script,
+        keys: Vec<Bytes>,
+        args: Vec<Bytes>,
+    ) -> Result<ScriptReply, CallError> {
+        self.run_within(self.settings.deadline, script, keys, args).await
+    }
+
+    /// The same for what keeps sidecars in step: a reply that is later than `deadline` counts.
+    pub async fn run_patiently(
+        &self,
+        script: &Script,
+        keys: Vec<Bytes>,
+        args: Vec<Bytes>,
+    ) -> Result<ScriptReply, CallError> {
+        self.run_within(self.settings.patience(), script, keys, args).await
+    }
+
+    async fn run_within(
+        &self,
+        within: Duration,
         script: &Script,
         keys: Vec<Bytes>,
         args: Vec<Bytes>,
@@ -144,7 +170,7 @@ impl RedisClient {
                 known => known,
             }
         };
-        self.call(&first, call).await.map(script_reply)
+        self.call(&first, within, call).await.map(script_reply)
     }
 
     /// Runs a script on the metadata, and returns when as many replicas as the settings ask for
@@ -158,7 +184,7 @@ impl RedisClient {
     ) -> Result<ScriptReply, CallError> {
         let wanted = i64::from(self.settings.wait_replicas);
         if wanted == 0 {
-            return self.run(script, keys, args).await;
+            return self.run_patiently(script, keys, args).await;
         }
         let wait_ms = i64::try_from((self.settings.deadline / REPLICA_WAIT_DIVISOR).as_millis())
             .unwrap_or(i64::MAX)
@@ -195,7 +221,7 @@ impl RedisClient {
                 ))),
             }
         };
-        self.call(&Bytes::new(), call).await
+        self.call(&Bytes::new(), self.settings.patience(), call).await
     }
 
     /// Publishes a message to those that called [`RedisClient::subscribe`].
@@ -203,6 +229,7 @@ impl RedisClient {
         let session = self.session.load_full();
         self.call(
             &Bytes::new(),
+            self.settings.patience(),
             publish(&session, self.turn(), self.is_sharded(), channel, message),
         )
         .await
@@ -263,9 +290,6 @@ impl RedisClient {
                 }
             }
         }
-        if !Arc::ptr_eq(target, &servers.primary) {
-            target.record_call(false);
-        }
         reply.map_err(|error| match of(&error) {
             CallError::Connection(why) | CallError::Lost(why) if !is_home => {
                 CallError::NodeDown(why)
@@ -284,24 +308,49 @@ impl RedisClient {
         })
     }
 
-    /// Ends the call at its deadline, and counts it.
+    /// Ends the call within this time, and counts it. After `deadline` the node is suspected.
     async fn call<T>(
         &self,
         key: &Bytes,
+        within: Duration,
         call: impl Future<Output = Result<T, CallError>>,
     ) -> Result<T, CallError> {
         self.counters.calls.inc();
-        let result = tokio::time::timeout(self.settings.deadline, call)
-            .await
-            .unwrap_or(Err(CallError::Timeout));
+        let session = self.session.load_full();
+        let mut call = std::pin::pin!(call);
+        let prompt = self.settings.deadline.min(within);
+        let result = match wait_while_running(prompt, &mut call).await {
+            Some(result) => result,
+            None => {
+                let missed = self.deadline_error(key);
+                let closed = session.closed();
+                tokio::select! {
+                    biased;
+                    result = &mut call => result,
+                    () = closed.cancelled() => {
+                        Err(CallError::Connection("its session has ended".to_owned()))
+                    }
+                    () = tokio::time::sleep(within.saturating_sub(prompt)) => Err(missed),
+                }
+            }
+        };
         self.counted(match result {
-            Err(CallError::Timeout) => Err(self.deadline_error(key)),
+            // A call that its connection has left behind, whatever the client makes of that.
+            Err(CallError::Reply(_)) if session.is_closed() => {
+                Err(CallError::Connection("its session has ended".to_owned()))
+            }
             result => result,
         })
     }
 
-    /// What a missed deadline means. If it was missed by a node that holds only entries, it says
-    /// nothing about Redis as a whole.
+    fn suspect_primary(&self) {
+        if let Ok(servers) = self.session.load().servers() {
+            servers.primary.suspect();
+        }
+    }
+
+    /// Suspects the node of a key, and says what the missed deadline means. If it was missed by a
+    /// node that holds only entries, it says nothing about Redis as a whole.
     fn deadline_error(&self, key: &Bytes) -> CallError {
         let Ok(servers) = self.session.load().servers() else { return CallError::Timeout };
         let node: Option<&Arc<RedisNode>> = servers
@@ -311,11 +360,13 @@ impl RedisClient {
             .and_then(|shards| shards.owner(slot(key)));
         match node.filter(|node| !Arc::ptr_eq(node, &servers.primary)) {
             Some(node) => {
-                node.record_call(true);
-                self.counters.timeouts.inc();
+                node.suspect();
                 CallError::NodeDown("no reply within the deadline".to_owned())
             }
-            None => CallError::Timeout,
+            None => {
+                servers.primary.suspect();
+                CallError::Timeout
+            }
         }
     }
 

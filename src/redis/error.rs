@@ -25,6 +25,10 @@ pub enum CallError {
     /// The node of this entry is down. The metadata and the other nodes are not affected.
     #[error("the entry's node is down: {0}")]
     NodeDown(String),
+    /// The records are older than this process has seen them: Redis was set back to an earlier
+    /// state, or somebody writes old records. Purges may be missing.
+    #[error("its records have gone back")]
+    WentBack,
     /// Redis replied with an error, or with something unexpected.
     #[error("{0}")]
     Reply(String),
@@ -61,11 +65,11 @@ impl CallError {
             return Self::Moving;
         }
         match error.kind() {
-            ErrorKind::Timeout => Self::Timeout,
+            // Our own queue is full: that says nothing of Redis.
+            ErrorKind::Timeout | ErrorKind::Backpressure => Self::Timeout,
             ErrorKind::IO
             | ErrorKind::Canceled
             | ErrorKind::Auth
-            | ErrorKind::Backpressure
             | ErrorKind::Tls
             | ErrorKind::Routing => Self::Connection(details.to_owned()),
             _ => Self::Reply(details.to_owned()),

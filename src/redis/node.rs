@@ -5,13 +5,17 @@
 //!   node: [`RedisNode::closed`] returns, later calls fail at once, and the caller opens the server
 //!   anew. A reconnected client might talk to a Redis that was restarted from an old snapshot,
 //!   without anything noticing.
+//! - No timer of this process closes a connection by itself: a missed deadline only raises a
+//!   suspicion. The connection is closed when a `PING` that was sent then stays unanswered for
+//!   `loss_after` of time in which this process ran. fred's own check of unresponsive connections
+//!   goes by the clock alone, so it is off.
 //! - Dropping a node ends its connections, even if a client is wedged: a router that hangs behind a
 //!   full send buffer only ends by being aborted.
 
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::time::Duration;
 
 use fred::clients::{Pipeline, WithOptions};
@@ -21,8 +25,10 @@ use fred::types::config::{Options, ReconnectError, ServerConfig, TcpConfig, Unre
 use fred::types::{ClusterHash, CustomCommand, RespVersion, Value};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
+use crate::clock::wait_while_running;
 use crate::error::SetupError;
 use crate::input_file::{self, MAX_CA_BYTES};
 use crate::redis::settings::RedisSettings;
@@ -31,8 +37,8 @@ use crate::secret::Secret;
 /// How long connecting may take.
 pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// How many missed deadlines in a row close a node that holds only entries.
-const MAX_MISSED_DEADLINES: u32 = 3;
+/// How much longer than `loss_after` the kernel keeps what nobody acknowledges.
+const USER_TIMEOUT_MARGIN: Duration = Duration::from_millis(500);
 
 /// The address of one server.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -59,7 +65,8 @@ pub(super) struct ConnectOptions {
     password: Option<Secret>,
     database: Option<u8>,
     tls: Option<TlsConnector>,
-    deadline: Duration,
+    loss_after: Duration,
+    patience: Duration,
 }
 
 impl ConnectOptions {
@@ -70,7 +77,8 @@ impl ConnectOptions {
             password: settings.password.clone(),
             database: Some(settings.database),
             tls: tls.cloned(),
-            deadline: settings.deadline,
+            loss_after: settings.loss_after,
+            patience: settings.patience(),
         }
     }
 
@@ -85,7 +93,8 @@ impl ConnectOptions {
             password: login.1,
             database: None,
             tls: tls.cloned(),
-            deadline: settings.deadline,
+            loss_after: settings.loss_after,
+            patience: settings.patience(),
         }
     }
 
@@ -121,18 +130,16 @@ impl ConnectOptions {
     pub(super) fn client(&self, address: &NodeAddress) -> Result<Client, SetupError> {
         let mut builder = Builder::from_config(self.config(address));
         builder.with_connection_config(|connection| {
-            connection.connection_timeout = CONNECT_TIMEOUT;
-            connection.internal_command_timeout = CONNECT_TIMEOUT;
+            connection.connection_timeout = CONNECT_TIMEOUT.max(self.loss_after);
+            connection.internal_command_timeout = CONNECT_TIMEOUT.max(self.loss_after);
             connection.max_command_attempts = 1;
             connection.max_command_buffer_len = 10_000;
-            connection.unresponsive = UnresponsiveConfig {
-                max_timeout: Some(Duration::from_secs(1)),
-                interval: Duration::from_millis(200),
-            };
+            connection.unresponsive =
+                UnresponsiveConfig { max_timeout: None, ..UnresponsiveConfig::default() };
             connection.tcp = TcpConfig { nodelay: Some(true), ..TcpConfig::default() };
             if matches!(address, NodeAddress::Tcp(..)) {
                 // Without this a full send buffer blocks the router, and with it all reads.
-                connection.tcp.user_timeout = Some(Duration::from_millis(1500));
+                connection.tcp.user_timeout = Some(self.loss_after + USER_TIMEOUT_MARGIN);
             }
             connection.reconnect_errors = vec![
                 ReconnectError::ReadOnly,
@@ -142,7 +149,7 @@ impl ConnectOptions {
             ];
         });
         builder.with_performance_config(|performance| {
-            performance.default_command_timeout = self.deadline.saturating_mul(2);
+            performance.default_command_timeout = self.patience;
             performance.broadcast_channel_capacity = 4096;
         });
         builder.build().map_err(|error| SetupError {
@@ -180,7 +187,10 @@ pub(super) struct RedisNode {
     slow: Option<WithOptions<Client>>,
     tasks: Vec<tokio::task::JoinHandle<()>>,
     closed: CancellationToken,
-    missed_deadlines: AtomicU32,
+    /// Whether it was closed because it left a probe unanswered.
+    silent: Arc<AtomicBool>,
+    /// Wakes the probe of each connection.
+    suspected: Vec<Arc<Notify>>,
 }
 
 impl RedisNode {
@@ -192,30 +202,38 @@ impl RedisNode {
         with_slow: bool,
     ) -> Result<Self, SetupError> {
         let closed = CancellationToken::new();
-        let (mut clients, mut tasks) = (Vec::new(), Vec::new());
+        let silent = Arc::new(AtomicBool::new(false));
+        let (mut clients, mut tasks, mut suspected) = (Vec::new(), Vec::new(), Vec::new());
         for _ in 0..connections.max(1) + usize::from(with_slow) {
             let client = options.client(&address)?;
             let mut errors = client.error_rx();
             let router = AbortOnDrop(client.connect());
-            let closed = closed.clone();
+            let client = client.with_options(&Options {
+                fail_fast: true,
+                max_attempts: Some(1),
+                timeout: Some(options.patience),
+                ..Options::default()
+            });
+            let suspicion = Arc::new(Notify::new());
+            suspected.push(Arc::clone(&suspicion));
+            let (closed, prober, loss_after) = (closed.clone(), client.clone(), options.loss_after);
+            let silence = Arc::clone(&silent);
             tasks.push(tokio::spawn(async move {
                 // An error means a lost connection, and so does a receiver that lags behind the
                 // errors.
                 tokio::select! {
                     _ = errors.recv() => {}
                     () = router => {}
+                    () = until_silent(&prober, &suspicion, loss_after) => {
+                        silence.store(true, SeqCst);
+                    }
                 }
                 closed.cancel();
             }));
-            clients.push(client.with_options(&Options {
-                fail_fast: true,
-                max_attempts: Some(1),
-                timeout: Some(options.deadline),
-                ..Options::default()
-            }));
+            clients.push(client);
         }
         let slow = if with_slow { clients.pop() } else { None };
-        Ok(Self { address, clients, slow, tasks, closed, missed_deadlines: AtomicU32::new(0) })
+        Ok(Self { address, clients, slow, tasks, closed, silent, suspected })
     }
 
     /// The client whose turn it is.
@@ -231,6 +249,11 @@ impl RedisNode {
     /// Whether one of the connections has ended.
     pub(super) fn is_closed(&self) -> bool {
         self.closed.is_cancelled()
+    }
+
+    /// Whether it was closed because it left a probe unanswered.
+    pub(super) fn is_silent(&self) -> bool {
+        self.silent.load(SeqCst)
     }
 
     /// Waits for the first connection. The caller enforces a deadline.
@@ -296,13 +319,19 @@ impl RedisNode {
         (first, second)
     }
 
-    /// Notes whether a call missed its deadline, on a node that holds only entries. Several misses
-    /// in a row close the node.
-    pub(super) fn record_call(&self, missed: bool) {
-        if !missed {
-            self.missed_deadlines.store(0, SeqCst);
-        } else if self.missed_deadlines.fetch_add(1, SeqCst) + 1 >= MAX_MISSED_DEADLINES {
-            self.closed.cancel();
+    /// Notes that a call missed its deadline: every connection is probed.
+    pub(super) fn suspect(&self) {
+        self.suspected.iter().for_each(|suspicion| suspicion.notify_one());
+    }
+}
+
+/// Returns when a server that missed a deadline does not reply to a probe either. Any reply proves
+/// contact, however late it is and whatever it says.
+async fn until_silent(client: &WithOptions<Client>, suspicion: &Notify, loss_after: Duration) {
+    loop {
+        suspicion.notified().await;
+        if wait_while_running(loss_after, client.ping::<Value>(None)).await.is_none() {
+            return;
         }
     }
 }

@@ -21,6 +21,7 @@ use futures_util::stream::FuturesUnordered;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot};
 
+use crate::clock::wait_while_running;
 use crate::redis::error::CallError;
 use crate::redis::session::RedisSession;
 
@@ -134,7 +135,7 @@ async fn send(
         }
     };
     let result =
-        tokio::time::timeout(deadline, Box::pin(result)).await.unwrap_or(Err(CallError::Timeout));
+        wait_while_running(deadline, Box::pin(result)).await.unwrap_or(Err(CallError::Timeout));
     match result {
         Ok(values) => {
             let mut received = 0;

@@ -127,7 +127,18 @@ impl RedisSession {
         self.is_closed() || self.state.grace_over.load(SeqCst)
     }
 
-    fn is_closed(&self) -> bool {
+    /// Why it has ended.
+    pub(super) fn loss_reason(&self) -> &'static str {
+        match self.state.servers.load_full() {
+            Some(servers) if servers.primary.is_silent() => {
+                "it did not reply to anything for longer than loss_after"
+            }
+            _ => "the connection broke",
+        }
+    }
+
+    /// Whether it has ended.
+    pub(super) fn is_closed(&self) -> bool {
         self.state.closed.is_cancelled()
     }
 

@@ -89,8 +89,14 @@ pub struct RedisSettings {
     pub ca_file: Option<PathBuf>,
     /// The prefix of all keys.
     pub namespace: String,
-    /// How long one call may take.
+    /// How long a request waits for one call.
     pub deadline: Duration,
+    /// For how long of the time in which this process runs Redis may leave a probe unanswered
+    /// before it is lost.
+    pub loss_after: Duration,
+    /// How long a write waits for its mark, and for its purge to reach Redis, before Redis counts
+    /// as lost.
+    pub write_wait: Duration,
     /// How many connections share the calls.
     pub connections: usize,
     /// How long the local table may be trusted, counted from sending a heartbeat that came back.
@@ -107,6 +113,26 @@ pub struct RedisSettings {
     pub journal: Option<PathBuf>,
     /// How many replicas must have a purge before it counts as done.
     pub wait_replicas: u8,
-    /// Encrypts entries, and keys the hashes of credentials.
+    /// Authenticates entries and tag records, and keys the hashes of credentials.
     pub secret: Option<Secret>,
+}
+
+impl RedisSettings {
+    /// How long a call may take that keeps sidecars in step: its reply counts however late it is,
+    /// and only silence means that Redis is lost.
+    #[must_use]
+    pub fn patience(&self) -> Duration {
+        self.write_wait.max(self.lease).max(self.deadline)
+    }
+
+    /// For how long peers may have to wait for this sidecar where nothing may be stale: it serves
+    /// under its lease or, cut off, what it filled by itself before their purge.
+    #[must_use]
+    pub fn registered_lease(&self) -> Duration {
+        if self.writes == WritePolicy::Refuse && self.on_redis_loss == OnLoss::Memory {
+            self.lease.max(self.degraded_ttl)
+        } else {
+            self.lease
+        }
+    }
 }

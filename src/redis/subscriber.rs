@@ -10,6 +10,8 @@
 //!   message to itself that does not come back. (The last one reveals a slot that has moved: Redis
 //!   ends the subscription, and fred does not report it.) The subscriber first stops saying that it
 //!   is listening, then reports [`BusEvent::Lagged`], then starts again.
+//! - Whether a message came back is measured in time in which this process ran: one that was
+//!   stopped finds its messages unread, not lost.
 //! - It listens where the client writes: on the primary; in a cluster on the primary of the
 //!   metadata's slot, by sharded pub/sub.
 //! - Dropping it ends it, even if its client is wedged.
@@ -25,6 +27,7 @@ use fred::interfaces::{ClientLike as _, EventInterface as _, PubsubInterface as 
 use fred::types::{Message, Value};
 use tokio::sync::{Notify, broadcast};
 
+use crate::clock::wait_while_running;
 use crate::redis::node::AbortOnDrop;
 use crate::redis::session::RedisSession;
 use crate::redis::topology::Topology;
@@ -82,7 +85,7 @@ impl RedisClient {
         let listener = SubscriberTask {
             topology: Arc::clone(&self.topology),
             is_sharded: self.is_sharded(),
-            deadline: self.settings.deadline,
+            loss_after: self.settings.loss_after,
             publisher: Arc::clone(&self.session),
             calls: Arc::clone(&self.counters.calls),
             listening: Arc::clone(&listening),
@@ -95,7 +98,7 @@ impl RedisClient {
 struct SubscriberTask {
     topology: Arc<Topology>,
     is_sharded: bool,
-    deadline: Duration,
+    loss_after: Duration,
     /// The session of the client, for messages to itself: in RESP2 a subscribed connection cannot
     /// `PUBLISH`.
     publisher: Arc<ArcSwap<RedisSession>>,
@@ -144,8 +147,8 @@ impl SubscriberTask {
         let echo = Notify::new();
         let listening = async {
             if !matches!(
-                tokio::time::timeout(self.self_check_timeout(), client.wait_for_connect()).await,
-                Ok(Ok(()))
+                wait_while_running(self.loss_after, client.wait_for_connect()).await,
+                Some(Ok(()))
             ) {
                 return;
             }
@@ -210,28 +213,19 @@ impl SubscriberTask {
                 own,
                 Bytes::from_static(b"."),
             ));
-            if !matches!(tokio::time::timeout(self.deadline, published).await, Ok(Ok(()))) {
+            if !matches!(wait_while_running(self.loss_after, published).await, Some(Ok(()))) {
                 return;
             }
             // A message sent before Redis had the subscription is lost: send the next one soon, and
             // give up late.
-            let timeout = if self.listening.load(SeqCst) {
-                self.self_check_timeout()
-            } else {
-                MIN_RETRY_DELAY
-            };
-            if tokio::time::timeout(timeout, echo.notified()).await.is_ok() {
+            let timeout =
+                if self.listening.load(SeqCst) { self.loss_after } else { MIN_RETRY_DELAY };
+            if wait_while_running(timeout, echo.notified()).await.is_some() {
                 tokio::time::sleep(SELF_CHECK_INTERVAL).await;
-            } else if self.listening.load(SeqCst) || waited > self.self_check_timeout() {
+            } else if self.listening.load(SeqCst) || waited > self.loss_after {
                 return;
             }
             waited += timeout;
         }
-    }
-
-    /// How long to wait for a message to itself, and for a connection: as long as a few calls may
-    /// take.
-    fn self_check_timeout(&self) -> Duration {
-        self.deadline.saturating_mul(4)
     }
 }

@@ -98,7 +98,9 @@ fn appended_status(upstream: Option<&HeaderValue>, outcome: &Outcome) -> HeaderV
                 Some(Reason::Expired | Reason::StaleWhileRevalidate) => "; fwd=stale",
                 Some(Reason::VaryMiss) => "; fwd=vary-miss",
                 Some(Reason::RequestNoCache) => "; fwd=request",
-                Some(Reason::NotAdmitted | Reason::Purged) => "; fwd=miss",
+                Some(Reason::NotAdmitted | Reason::CredentialUnconfirmed | Reason::Purged) => {
+                    "; fwd=miss"
+                }
                 _ => "; fwd=uri-miss",
             });
         }

@@ -19,6 +19,9 @@ pub const MAX_LIFETIME: Duration = Duration::from_hours(8760);
 /// The longest heuristic freshness lifetime: one day.
 pub const MAX_HEURISTIC: Duration = Duration::from_hours(24);
 
+/// How many seconds the clocks of the origin and of this machine may differ before it is told.
+const MAX_DATE_SKEW: i64 = 2;
+
 /// The longest HTTP-date: `Wednesday, 09-Nov-94 08:49:37 GMT`.
 const LONGEST_DATE: usize = 33;
 
@@ -76,13 +79,31 @@ fn age_value(response: &HeaderMap) -> Duration {
 }
 
 /// The corrected initial age of a response (RFC 9111 4.2.3): its age when its head arrived.
+/// `dated` is the time of its arrival by the clock that dates are compared with.
 #[must_use]
-pub fn initial_age(response: &HeaderMap, requested: Wall, received: Wall) -> Duration {
+pub fn initial_age(response: &HeaderMap, requested: Wall, received: Wall, dated: Wall) -> Duration {
     // In whole seconds: `Date` has no fractions, and half a second of rounding is not age.
     let apparent = dates(response)
-        .map_or(0, |(earliest, _)| received.seconds().saturating_sub(earliest.seconds()));
+        .map_or(0, |(earliest, _)| dated.seconds().saturating_sub(earliest.seconds()));
     let corrected = age_value(response).saturating_add(received.since(requested));
     corrected.max(Duration::from_secs(apparent))
+}
+
+/// How many seconds a response's `Date` is ahead of this clock; negative where it is behind. Zero
+/// if they agree, or if there is no `Date`. What the response says of its age, and the time that it
+/// took to arrive, explain a `Date` in the past.
+#[must_use]
+pub fn date_skew(response: &HeaderMap, on_the_way: Duration, dated: Wall) -> i64 {
+    let Some((earliest, latest)) = dates(response) else { return 0 };
+    let clock = i64::try_from(dated.seconds()).unwrap_or(i64::MAX);
+    let against = |date: Wall| i64::try_from(date.seconds()).unwrap_or(i64::MAX) - clock;
+    let explained = age_value(response).saturating_add(on_the_way).as_secs();
+    let behind = against(earliest).saturating_add_unsigned(explained);
+    match (against(latest), behind) {
+        (ahead, _) if ahead > MAX_DATE_SKEW => ahead,
+        (_, behind) if behind < -MAX_DATE_SKEW => behind,
+        _ => 0,
+    }
 }
 
 /// The freshness lifetime that a response states (RFC 9111 4.2.1, for a shared cache), or `None` if
@@ -257,29 +278,43 @@ mod tests {
         let received = Wall(EXAMPLE.0 + 10_900);
         let dated = date(EXAMPLE);
         // Ten seconds by Date; the fraction is not age.
-        assert_eq!(initial_age(&headers(&[(DATE, &dated)]), received, received), secs(10));
+        assert_eq!(
+            initial_age(&headers(&[(DATE, &dated)]), received, received, received),
+            secs(10)
+        );
         // Age and the response's delay add up.
         let requested = Wall(received.0 - 2_500);
         assert_eq!(
-            initial_age(&headers(&[(DATE, &dated), (AGE, "9")]), requested, received),
+            initial_age(&headers(&[(DATE, &dated), (AGE, "9")]), requested, received, received),
             Duration::from_millis(11_500)
         );
         assert_eq!(
-            initial_age(&headers(&[(AGE, "3")]), requested, received),
+            initial_age(&headers(&[(AGE, "3")]), requested, received, received),
             Duration::from_millis(5_500)
         );
         // An origin whose clock is ahead, an invalid date, a clock that went back during the
         // request.
         assert_eq!(
-            initial_age(&headers(&[(DATE, &date(Wall(EXAMPLE.0 + 99_000)))]), received, received),
+            initial_age(
+                &headers(&[(DATE, &date(Wall(EXAMPLE.0 + 99_000)))]),
+                received,
+                received,
+                received
+            ),
             secs(0)
         );
-        assert_eq!(initial_age(&headers(&[(DATE, "yesterday")]), received, received), secs(0));
-        assert_eq!(initial_age(&headers(&[]), Wall(received.0 + 5_000), received), secs(0));
+        assert_eq!(
+            initial_age(&headers(&[(DATE, "yesterday")]), received, received, received),
+            secs(0)
+        );
+        assert_eq!(
+            initial_age(&headers(&[]), Wall(received.0 + 5_000), received, received),
+            secs(0)
+        );
         // The oldest of several dates counts.
         let newer = date(Wall(EXAMPLE.0 + 8_000));
         assert_eq!(
-            initial_age(&headers(&[(DATE, &newer), (DATE, &dated)]), received, received),
+            initial_age(&headers(&[(DATE, &newer), (DATE, &dated)]), received, received, received),
             secs(10)
         );
     }
@@ -447,7 +482,7 @@ mod tests {
             received in any::<u64>(),
         ) {
             let response = headers(&[(AGE, &age.to_string()), (DATE, &date(Wall(at * 1000)))]);
-            let found = initial_age(&response, Wall(requested), Wall(received));
+            let found = initial_age(&response, Wall(requested), Wall(received), Wall(received));
             prop_assert!(found >= secs(age.min(1 << 31)));
             prop_assert!(found >= Wall(received).since(Wall(requested)));
             prop_assert!(found >= secs((received / 1000).saturating_sub(at)));

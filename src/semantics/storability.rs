@@ -80,6 +80,8 @@ pub struct Exchange<'a> {
     pub requested: Wall,
     /// When the response's head arrived.
     pub received: Wall,
+    /// The same by the clock that dates of others are compared with.
+    pub dated: Wall,
 }
 
 /// How a response may be stored and used.
@@ -181,13 +183,17 @@ fn origin_lifetime(
     if directives.private && !rules.has_owner {
         return Err(Reason::Private);
     }
-    let initial_age =
-        freshness::initial_age(exchange.response, exchange.requested, exchange.received);
+    let initial_age = freshness::initial_age(
+        exchange.response,
+        exchange.requested,
+        exchange.received,
+        exchange.dated,
+    );
     // RFC 9213 2.1: Expires is ignored if a targeted field applies.
     let stated = if targeted {
         freshness::stated(directives)
     } else {
-        freshness::lifetime(directives, exchange.response, exchange.received)
+        freshness::lifetime(directives, exchange.response, exchange.dated)
     };
     // RFC 9111 3: a response that states no lifetime is stored only if its status, or `public`,
     // allows it.
@@ -204,7 +210,7 @@ fn origin_lifetime(
         // shorten it.
         (None, Some(ttl)) => initial_age.saturating_add(ttl.min(MAX_LIFETIME)),
         (None, None) => {
-            freshness::heuristic(exchange.status, directives, exchange.response, exchange.received)
+            freshness::heuristic(exchange.status, directives, exchange.response, exchange.dated)
                 .unwrap_or_default()
         }
     };

@@ -10,7 +10,7 @@ use crate::policy::field::FieldSource;
 use crate::policy::request_target;
 use crate::policy::route::{AdmitRule, Pattern, Route};
 use crate::policy::scope::Scope;
-use crate::policy::tag::Template;
+use crate::policy::template::Template;
 use crate::shadow::findings::{Findings, ScopeEvidence, StaleChange};
 use crate::shadow::languages::LanguageFinding;
 use crate::shadow::report::Advice;
@@ -261,7 +261,8 @@ fn renderable<'a>(route: &'a Route, pattern: &str) -> impl Iterator<Item = &'a T
             | FieldSource::Query(_)
             | FieldSource::Host
             | FieldSource::Client(_)
-            | FieldSource::Auth(_) => true,
+            | FieldSource::Auth(_)
+            | FieldSource::Caller => true,
         })
     })
 }

@@ -11,7 +11,8 @@ use sidecache::internals::message::{Message, OperationId, PeerId, Process};
 
 use crate::redis::{Redis, Stored};
 use crate::world::{
-    Action, Entry, Fault, Mutation, Note, Read, Sidecar, Stage, Subscription, Watch, World, at, tag,
+    Action, DEGRADED_TTL, Entry, Fault, Mutation, Note, Own, Read, Sidecar, Stage, Subscription,
+    Watch, World, at, tag,
 };
 
 /// Why a call failed.
@@ -47,6 +48,7 @@ impl World {
             Action::Answer(n) => self.answer(n, notes),
             Action::Read(n) => self.read(n),
             Action::AdvanceRead(n) => return self.advance_read(n, notes),
+            Action::FillOwn(n) => self.fill_own(n),
             Action::Mutate(n) => self.mark(n, notes),
             Action::Advance(n) => self.advance(n, notes),
             Action::Gap(n) => {
@@ -76,9 +78,13 @@ impl World {
             Action::Break(n) => {
                 let demoted = self.sidecars[usize::from(n)].connection != Some(self.primary);
                 self.budget.breaks -= u8::from(!demoted);
+                let all = self.own_table;
                 let sidecar = self.of(n);
                 (sidecar.connection, sidecar.broken) = (None, true);
-                for (_, answer) in &mut sidecar.answers {
+                if all {
+                    sidecar.subscription = Subscription::Broken;
+                }
+                for (_, _, answer) in &mut sidecar.answers {
                     *answer = None;
                 }
             }
@@ -139,7 +145,7 @@ impl World {
         if phase != Phase::Lost && then == Phase::Lost {
             notes.insert(Note::Lost);
         }
-        if phase != Phase::Joined && then == Phase::Joined && sidecar.core.lease_state().epoch > 2 {
+        if phase != Phase::Joined && then == Phase::Joined && sidecar.core.lease_state().epoch > 3 {
             notes.insert(Note::Rejoined);
         }
         let mut released = Vec::new();
@@ -250,7 +256,8 @@ impl World {
                 } else {
                     self.lose(n, notes);
                 }
-                self.of(n).answers.push((number, answer));
+                let came = if self.fault == Fault::LateIsLost { self.now } else { 0 };
+                self.of(n).answers.push((number, came, answer));
             }
             CoreCommand::Ack(to, id) => {
                 let of = self.of(n).core.me().process;
@@ -301,7 +308,10 @@ impl World {
     }
 
     fn answer(&mut self, n: u8, notes: &mut Notes) {
-        let (number, answer) = self.of(n).answers.remove(0);
+        let (number, came, answer) = self.of(n).answers.remove(0);
+        if self.fault == Fault::LateIsLost && came < self.now {
+            return self.lose(n, notes);
+        }
         self.handle(n, CoreEvent::HeartbeatReply(number, answer), notes);
     }
 
@@ -453,6 +463,19 @@ impl World {
             ),
             notes,
         );
+    }
+
+    /// `Coherence::commit_local`
+    fn fill_own(&mut self, n: u8) {
+        self.budget.own -= 1;
+        let (version, until) = (self.app, at(self.now + DEGRADED_TTL));
+        let sidecar = self.of(n);
+        sidecar.own = Some(Own {
+            version,
+            until: until.min(sidecar.core.own_table_until()),
+            epoch: sidecar.core.lease_state().epoch,
+            tag_state: sidecar.tag_state,
+        });
     }
 
     /// `Coherence::watch_tags`

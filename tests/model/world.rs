@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sidecache::internals::Tag;
-use sidecache::internals::core::{Core, CoreCommand, LeaseSettings, MonotonicTime};
+use sidecache::internals::core::{Core, CoreCommand, LeaseSettings, MonotonicTime, Truth};
 use sidecache::internals::message::{Message, OperationId, Process};
 
 use crate::redis::{Reading, Redis, fence_name};
@@ -32,6 +32,8 @@ pub enum Action {
     Read(u8),
     /// The read goes on.
     AdvanceRead(u8),
+    /// While Redis is lost: a fill that its own table vouches for.
+    FillOwn(u8),
     /// A mutation begins, and is marked.
     Mutate(u8),
     /// The mutation goes on.
@@ -81,6 +83,7 @@ pub enum Note {
     Rejoined,
     Replayed,
     Lost,
+    OwnHit,
 }
 
 /// Which parts of a sidecar may lag by any time. The others act before time passes.
@@ -120,6 +123,9 @@ pub struct Budget {
     pub flushes: u8,
     pub names: u8,
     pub records: u8,
+    /// Fills while Redis is lost. With any, only a reader's connections break, all at once and for
+    /// good.
+    pub own: u8,
 }
 
 /// A protection that is switched off, to see that the checker finds a stale read.
@@ -137,6 +143,10 @@ pub enum Fault {
     NoWait,
     /// A broken connection is reconnected before the driver learns that it broke.
     MendedUnseen,
+    /// A reply that is read later than it came is a missed deadline, and that is a loss of Redis.
+    LateIsLost,
+    /// Peers that fell silent are forgotten.
+    NoAbsence,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -146,6 +156,18 @@ pub struct Entry {
     pub nonce: u16,
     pub leased: Option<Watch>,
 }
+
+/// What was filled while Redis was lost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Own {
+    pub version: u8,
+    pub until: MonotonicTime,
+    pub epoch: u64,
+    pub tag_state: u16,
+}
+
+/// For how many ticks it is served.
+pub const DEGRADED_TTL: u64 = 2;
 
 /// The session, and the state of the tag.
 pub type Watch = (u64, u16);
@@ -204,7 +226,8 @@ pub struct Sidecar {
     /// What the local table says of the tag: how often it was purged.
     pub tag_state: u16,
     pub commands: Vec<CoreCommand>,
-    pub answers: Vec<(u64, Option<sidecache::internals::core::HeartbeatReply>)>,
+    /// Replies to heartbeats: number, time at which it came, and the reply.
+    pub answers: Vec<(u64, u64, Option<sidecache::internals::core::HeartbeatReply>)>,
     pub queue: VecDeque<Message>,
     pub subscription: Subscription,
     /// The server that calls go to.
@@ -212,6 +235,8 @@ pub struct Sidecar {
     /// Whether the driver has yet to learn that it broke.
     pub broken: bool,
     pub entry: Option<Entry>,
+    /// What it filled while Redis was lost.
+    pub own: Option<Own>,
     pub read_stage: Option<Read>,
     pub mutation: Option<Mutation>,
     /// The version that it has released by itself, without reaching peers.
@@ -233,6 +258,8 @@ pub struct World {
     pub nonce: u16,
     pub ids: u64,
     pub budget: Budget,
+    /// Whether fills while Redis is lost are explored.
+    pub own_table: bool,
     pub servers: [Arc<Redis>; 2],
     pub primary: u8,
     pub sidecars: Vec<Arc<Sidecar>>,
@@ -262,6 +289,7 @@ impl Sidecar {
             connection: Some(0),
             broken: false,
             entry: None,
+            own: None,
             read_stage: None,
             mutation: None,
             own_floor: 0,
@@ -294,9 +322,24 @@ impl Sidecar {
             (!self.commands.is_empty() && !calls, Action::Run(n, 0)),
             (due && !driver, Action::Tick(n)),
             (lost && self.connection == Some(primary) && !driver, Action::Find(n)),
-            (self.subscription == Subscription::Off && !bus, Action::Listen(n)),
+            (
+                self.subscription == Subscription::Off && self.connection.is_some() && !bus,
+                Action::Listen(n),
+            ),
         ];
         steps.into_iter().find_map(|(is, action)| is.then_some(action))
+    }
+
+    /// What it serves by itself while Redis is lost.
+    fn own_table(&self, now: MonotonicTime) -> Option<&Own> {
+        let lease_state = self.core.lease_state();
+        self.own.as_ref().filter(|own| {
+            self.up
+                && lease_state.truth() == Truth::OwnTable
+                && lease_state.epoch == own.epoch
+                && self.tag_state == own.tag_state
+                && now < own.until
+        })
     }
 
     /// The entry that memory serves without reading Redis.
@@ -306,7 +349,7 @@ impl Sidecar {
         let (session, tag_state) = entry.leased?;
         let leased = now < lease_state.lease_until || fault == Fault::NoLease;
         (self.up
-            && lease_state.epoch.is_multiple_of(2)
+            && lease_state.truth() == Truth::Records
             && leased
             && session == lease_state.session
             && tag_state == self.tag_state)
@@ -335,6 +378,7 @@ impl World {
             nonce: 0,
             ids: 100,
             budget,
+            own_table: budget.own > 0,
             servers: [Arc::new(Redis::new()), Arc::new(Redis { fence: 1, ..Redis::new() })],
             primary: 0,
             sidecars: (0..).zip(roles).map(sidecar).collect(),
@@ -385,7 +429,7 @@ impl World {
         when(!sidecar.answers.is_empty(), Action::Answer(n));
         let reads = sidecar.role.reads
             && sidecar.read_stage.is_none()
-            && lease_state.epoch.is_multiple_of(2)
+            && lease_state.truth() == Truth::Records
             && now < lease_state.contact_until;
         when(reads && sidecar.in_memory(now, self.fault).is_none(), Action::Read(n));
         when(sidecar.read_stage.is_some(), Action::AdvanceRead(n));
@@ -397,17 +441,21 @@ impl World {
         }
         when(left.crashes > 0, Action::Crash(n));
         let demoted = sidecar.connection.is_some_and(|server| server != self.primary);
-        when(sidecar.connection.is_some() && (left.breaks > 0 || demoted), Action::Break(n));
+        let breaks = left.breaks > 0 && (!self.own_table || sidecar.role.reads);
+        when(sidecar.connection.is_some() && (breaks || demoted), Action::Break(n));
+        when(left.own > 0 && lease_state.truth() == Truth::OwnTable, Action::FillOwn(n));
         when(sidecar.broken, Action::Notice(n));
         // Assumed: the driver learns of the loss at once, and the client waits before it retries.
         when(
-            sidecar.connection.is_none() && (!sidecar.broken || self.fault == Fault::MendedUnseen),
+            sidecar.connection.is_none()
+                && !self.own_table
+                && (!sidecar.broken || self.fault == Fault::MendedUnseen),
             Action::Connect(n),
         );
         let lost = core.phase() == sidecache::internals::core::Phase::Lost;
         when(lost && sidecar.connection == Some(self.primary), Action::Find(n));
         match sidecar.subscription {
-            Subscription::Off => when(true, Action::Listen(n)),
+            Subscription::Off => when(sidecar.connection.is_some(), Action::Listen(n)),
             Subscription::On(server) => {
                 when(left.deaf > 0 || server != self.primary, Action::BreakSubscription(n));
             }
@@ -472,6 +520,16 @@ impl World {
 
     fn stale_in_memory(&self, notes: &mut BTreeSet<Note>) -> Option<String> {
         for (n, sidecar) in (0..).zip(&self.sidecars) {
+            if let Some(own) = sidecar.own_table(at(self.now)) {
+                notes.insert(Note::OwnHit);
+                if own.version < self.floor_of(n) {
+                    return Some(format!(
+                        "sidecar {n} serves version {} from its own table after {}",
+                        own.version,
+                        self.floor_of(n)
+                    ));
+                }
+            }
             if let Some(entry) = sidecar.in_memory(at(self.now), self.fault) {
                 notes.insert(Note::LeasedHit);
                 if entry.version < self.floor_of(n) {

@@ -22,6 +22,7 @@ mod regressions_cookies;
 mod regressions_fill;
 mod regressions_shares;
 mod regressions_stale;
+mod regressions_tags;
 mod regressions_uploads;
 mod shadow;
 mod soft_purge;

@@ -2,5 +2,7 @@
 
 mod cluster;
 mod faults;
+mod regressions_clocks;
+mod regressions_records;
 mod sentinel;
 mod tier;

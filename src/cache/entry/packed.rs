@@ -26,7 +26,7 @@ use crate::semantics::times::{Leeway, Times};
 use crate::semantics::vary::VarySpec;
 
 /// The version that is written, and the only one that is accepted.
-pub const VERSION: u8 = 2;
+pub const VERSION: u8 = 3;
 
 const MAGIC: &[u8; 3] = b"SCE";
 const ENTRY: u8 = b'E';
@@ -80,7 +80,7 @@ impl Seal {
 /// What a key in Redis holds.
 #[derive(Clone, Debug)]
 pub enum Unpacked {
-    /// An entry and its stamp.
+    /// An entry and its stamp. It was received at a time by the clock of Redis.
     Entry(Box<Entry>, Stamp),
     /// The key has variants.
     Vary(VaryMark),
@@ -112,11 +112,12 @@ impl DecodeError {
     }
 }
 
-/// Packs an entry with its stamp.
+/// Packs an entry with its stamp. `received` is when it was received, by the clock of Redis: no
+/// reader depends on the clock of the sidecar that wrote it.
 #[must_use]
-pub fn pack(entry: &Entry, stamp: &Stamp, seal: &Seal) -> Bytes {
+pub fn pack(entry: &Entry, stamp: &Stamp, received: Wall, seal: &Seal) -> Bytes {
     let mut meta = Vec::with_capacity(256 + entry.key.len());
-    put_u64(&mut meta, entry.times.received.0);
+    put_u64(&mut meta, received.0);
     put_u64(&mut meta, millis(entry.times.initial_age));
     put_u64(&mut meta, millis(entry.times.lifetime));
     let Leeway { while_revalidate, if_error, unreachable, keep } = entry.leeway;
@@ -353,7 +354,7 @@ mod tests {
     fn an_entry_is_unpacked_as_it_was_packed() {
         for seal in [Seal::default(), Seal::keyed(b"secret")] {
             let (entry, stamp) = sample();
-            let packed = pack(&entry, &stamp, &seal);
+            let packed = pack(&entry, &stamp, entry.times.received, &seal);
             let (again, stamp_again) = unpacked(&packed, &seal);
             assert_eq!(stamp, stamp_again);
             assert_eq!(again.digest(), entry.digest(), "computed anew");
@@ -376,16 +377,23 @@ mod tests {
     #[test]
     fn the_body_is_a_slice_of_the_packed_bytes() {
         let (entry, stamp) = sample();
-        let packed = pack(&entry, &stamp, &Seal::default());
+        let packed = pack(&entry, &stamp, entry.times.received, &Seal::default());
         let (again, _) = unpacked(&packed, &Seal::default());
         let range = packed.as_ptr_range();
         assert!(range.contains(&again.body.as_ptr()));
     }
 
-    /// Written by version 2. It must stay readable for as long as version 2 is accepted.
+    /// Version 2 counted by the clock of the sidecar that wrote it.
     #[test]
-    fn the_fixture_of_version_2_is_unpacked() {
-        let fixture = include_bytes!("fixtures/entry-v2.bin");
+    fn the_fixture_of_version_2_is_a_miss() {
+        let fixture = Bytes::from_static(include_bytes!("fixtures/entry-v2.bin"));
+        assert_eq!(unpack(&fixture, &Seal::default()).err(), Some(DecodeError::Version));
+    }
+
+    /// Written by version 3. It must stay readable for as long as version 3 is accepted.
+    #[test]
+    fn the_fixture_of_version_3_is_unpacked() {
+        let fixture = include_bytes!("fixtures/entry-v3.bin");
         let (entry, stamp) = unpacked(&Bytes::from_static(fixture), &Seal::default());
         let (expected, expected_stamp) = sample();
         assert_eq!(
@@ -401,8 +409,8 @@ mod tests {
     #[test]
     fn entries_sealed_with_another_secret_are_rejected() {
         let (entry, stamp) = sample();
-        let plain = pack(&entry, &stamp, &Seal::default());
-        let sealed = pack(&entry, &stamp, &Seal::keyed(b"one"));
+        let plain = pack(&entry, &stamp, entry.times.received, &Seal::default());
+        let sealed = pack(&entry, &stamp, entry.times.received, &Seal::keyed(b"one"));
         for (packed, seal) in [
             (&plain, Seal::keyed(b"one")),
             (&sealed, Seal::keyed(b"two")),
@@ -419,7 +427,7 @@ mod tests {
         for length in ["0", "6", "8", "99", "x", "7, 7"] {
             let (mut entry, stamp) = sample();
             entry.headers.insert("content-length", HeaderValue::from_static(length));
-            let packed = pack(&entry, &stamp, &seal);
+            let packed = pack(&entry, &stamp, entry.times.received, &seal);
             assert_eq!(unpack(&packed, &seal).err(), Some(DecodeError::Shape), "{length}");
         }
     }
@@ -427,7 +435,7 @@ mod tests {
     #[test]
     fn another_version_is_a_miss() {
         let (entry, stamp) = sample();
-        let mut packed = pack(&entry, &stamp, &Seal::default()).to_vec();
+        let mut packed = pack(&entry, &stamp, entry.times.received, &Seal::default()).to_vec();
         packed[3] = VERSION - 1;
         assert_eq!(
             unpack(&Bytes::from(packed), &Seal::default()).err(),
@@ -443,7 +451,7 @@ mod tests {
         #[test]
         fn every_flipped_bit_is_noticed(at in 0usize..200, bit in 0u8..8) {
             let (entry, stamp) = sample();
-            let mut packed = pack(&entry, &stamp, &Seal::default()).to_vec();
+            let mut packed = pack(&entry, &stamp, entry.times.received, &Seal::default()).to_vec();
             let at = at % packed.len();
             packed[at] ^= 1 << bit;
             prop_assert!(unpack(&Bytes::from(packed), &Seal::default()).is_err());
@@ -462,7 +470,7 @@ mod tests {
         #[test]
         fn a_shortened_entry_is_noticed(cut in 1usize..200) {
             let (entry, stamp) = sample();
-            let packed = pack(&entry, &stamp, &Seal::default());
+            let packed = pack(&entry, &stamp, entry.times.received, &Seal::default());
             let short = packed.slice(..packed.len() - cut.min(packed.len()));
             prop_assert!(unpack(&short, &Seal::default()).is_err());
         }

@@ -98,8 +98,9 @@ impl SharedLookup<'_> {
     ) -> Option<TierLookup> {
         let mut tags = request.tags();
         if let Proof::Shared(proof) = &cached.proof {
+            let of_request = tags.len();
             for (tag, _) in &proof.stamp.tags {
-                if !tags.contains(tag) {
+                if !tags[..of_request].contains(tag) {
                     tags.push(tag.clone());
                 }
             }
@@ -208,10 +209,14 @@ impl SharedLookup<'_> {
     async fn promote_from_redis(
         &self,
         (reading, mut watch): (&RecordSnapshot, Option<TagWatch>),
-        entry: Entry,
+        mut entry: Entry,
         stamp: Stamp,
         now: Wall,
     ) -> Option<Result<Candidate, Reason>> {
+        match self.records.local_time(entry.times.received) {
+            Some(received) => entry.times.received = received,
+            None => return Some(Err(Reason::Expired)),
+        }
         let unread = reading.unread_tags(&stamp);
         let mut complete = reading.clone();
         if !unread.is_empty() {

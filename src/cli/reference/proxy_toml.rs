@@ -248,7 +248,7 @@ mod tests {
         };
         assert!(row("[redis]", "lease").contains("| duration | `\"2s\"` | restart |"));
         assert!(row("[limits]", "object").contains("| size | `\"8MiB\"` | restart |"));
-        assert!(row("[limits]", "tags").contains("| number | `64` | reload |"));
+        assert!(row("[limits]", "tags").contains("| number | `2048` | reload |"));
         assert!(row("[[routes]]", "ttl").contains("| duration | (none) | reload |"));
         assert!(row("[upstream]", "url").contains("| string | (required) | restart |"));
     }

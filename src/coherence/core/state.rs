@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use super::MAX_PEERS;
 use super::types::{
     CoherenceStatus, LeaseSettings, LeaseState, MonotonicTime, Phase, Released, ReplayBatch,
 };
@@ -29,6 +30,13 @@ pub struct Core {
     pub(super) next_heartbeat: MonotonicTime,
     pub(super) in_flight: Vec<Heartbeat>,
     pub(super) peers: BTreeMap<Process, PeerState>,
+    /// Peers that fell silent without a word, and until when that is remembered. They may be cut
+    /// off from Redis and serve from their own memory.
+    pub(super) absent: BTreeMap<Process, MonotonicTime>,
+    /// When the latest heartbeat was sent that Redis accepted.
+    pub(super) last_contact: Option<MonotonicTime>,
+    /// When this process meant to wake.
+    pub(super) planned: Option<MonotonicTime>,
     /// The registered ids of peers; for an evicted one, when the eviction was first seen.
     pub(super) registrations: BTreeMap<PeerId, Option<MonotonicTime>>,
     pub(super) waits: BTreeMap<OperationId, AckWait>,
@@ -45,7 +53,8 @@ impl Core {
     #[must_use]
     pub const fn new(process: Process, settings: LeaseSettings, max_journal: usize) -> Self {
         let lease_state = LeaseState {
-            epoch: 1,
+            // Not the own table: whether Redis is lost is yet to be found out.
+            epoch: 2,
             session: 0,
             contact_until: MonotonicTime::ZERO,
             lease_until: MonotonicTime::ZERO,
@@ -64,6 +73,9 @@ impl Core {
             next_heartbeat: MonotonicTime::ZERO,
             in_flight: Vec::new(),
             peers: BTreeMap::new(),
+            absent: BTreeMap::new(),
+            last_contact: None,
+            planned: None,
             registrations: BTreeMap::new(),
             waits: BTreeMap::new(),
             journal: ReplayBatch { tags: BTreeSet::new(), everything: false },
@@ -119,6 +131,43 @@ impl Core {
         is_longer
     }
 
+    /// Until when this process may serve what it fills while Redis is lost, where peers wait for
+    /// that: a little less long than they remember it. Without contact they cannot know of it.
+    #[must_use]
+    pub fn own_table_until(&self) -> MonotonicTime {
+        if self.settings.absence.is_zero() {
+            return MonotonicTime::MAX;
+        }
+        let lasts = self.settings.absence.saturating_sub(self.settings.longest_lease);
+        self.last_contact.map_or(MonotonicTime::ZERO, |contact| contact + lasts)
+    }
+
+    /// After a stop of this process, counts what it has heard of its peers as heard that much
+    /// later. Later is the safe side: a peer's lease then seems to last longer.
+    pub(super) fn void_stall(&mut self, now: MonotonicTime) {
+        let late = self.planned.map_or(MonotonicTime::ZERO, |planned| now.saturating_sub(planned));
+        if late <= self.settings.stall {
+            return;
+        }
+        let heard = self.peers.values_mut().map(|peer| &mut peer.last_heard);
+        let evicted = self.registrations.values_mut().flatten();
+        heard.chain(evicted).for_each(|at| *at = now.min(*at + late));
+    }
+
+    /// Remembers a peer that fell silent without a word. With as many as can be remembered, the
+    /// last of them stands for the others: a purge waits as long as there is any.
+    pub(super) fn remember_absent(&mut self, now: MonotonicTime, process: Process) {
+        if self.settings.absence.is_zero() {
+            return;
+        }
+        let until = now + self.settings.absence;
+        let is_full = self.absent.len() >= MAX_PEERS;
+        match self.absent.last_entry().filter(|_| is_full) {
+            Some(mut last) => drop(last.insert(until)),
+            None => drop(self.absent.insert(process, until)),
+        }
+    }
+
     /// Stops waiting for an operation.
     pub fn forget_wait(&mut self, id: OperationId) {
         self.waits.remove(&id);
@@ -156,6 +205,8 @@ pub(super) struct AckWait {
     pub(super) not_before: MonotonicTime,
     /// Whether the message came back over the bus, so that all earlier heartbeats have arrived too.
     pub(super) echoed: bool,
+    /// Whether it concerns hits under a lease alone, and not what a peer serves by itself.
+    pub(super) leases_only: bool,
     /// When the wait ends in any case, and how it counts then.
     pub(super) until: Option<(MonotonicTime, Released)>,
 }

@@ -5,7 +5,7 @@ use super::state::{AckWait, Core, Heartbeat};
 use super::types::{CoreCommand, MonotonicTime, Phase, Released};
 use crate::coherence::message::Process;
 
-/// How many heartbeats may be in flight; older ones are given up.
+/// How many heartbeats may be in flight.
 const MAX_IN_FLIGHT: usize = 8;
 
 impl Core {
@@ -67,29 +67,35 @@ impl Core {
         }
         self.expire_peers(now, commands);
         if now >= self.next_heartbeat {
-            self.heartbeats += 1;
-            let leased = now < self.lease_state.lease_until;
-            self.next_heartbeat = now
-                + if leased || self.listening_since.is_none() {
-                    self.settings.heartbeat
-                } else {
-                    self.settings.retry
-                };
-            if self.in_flight.len() >= MAX_IN_FLIGHT {
-                self.in_flight.remove(0);
-            }
-            self.in_flight.push(Heartbeat {
-                number: self.heartbeats,
-                sent: now,
-                registered: false,
-                echoed: false,
-            });
-            commands.push(CoreCommand::Heartbeat {
-                number: self.heartbeats,
-                peer: self.me,
-                register: self.listening_since.is_some(),
-            });
+            self.send_heartbeat(now, commands);
         }
+    }
+
+    fn send_heartbeat(&mut self, now: MonotonicTime, commands: &mut Vec<CoreCommand>) {
+        let leased = now < self.lease_state.lease_until;
+        self.next_heartbeat = now
+            + if leased || self.listening_since.is_none() {
+                self.settings.heartbeat
+            } else {
+                self.settings.retry
+            };
+        // After a lease its reply proves nothing any more.
+        self.in_flight.retain(|heartbeat| now < heartbeat.sent + self.settings.lease);
+        if self.in_flight.len() >= MAX_IN_FLIGHT {
+            return;
+        }
+        self.heartbeats += 1;
+        self.in_flight.push(Heartbeat {
+            number: self.heartbeats,
+            sent: now,
+            registered: false,
+            echoed: false,
+        });
+        commands.push(CoreCommand::Heartbeat {
+            number: self.heartbeats,
+            peer: self.me,
+            register: self.listening_since.is_some(),
+        });
     }
 
     fn release_waits(&mut self, now: MonotonicTime, commands: &mut Vec<CoreCommand>) {
@@ -123,7 +129,9 @@ impl Core {
                     .get(process)
                     .is_none_or(|peer| now >= self.settings.lease_expiry(peer.last_heard))
             };
-            if enough && known && left.all(lease_expiries) {
+            // A peer that is cut off may serve what it filled by itself.
+            let is_silence_enough = wait.leases_only || self.settings.absence.is_zero();
+            if enough && known && is_silence_enough && left.all(lease_expiries) {
                 return Some(Released::LeaseExpired);
             }
         }
@@ -134,7 +142,12 @@ impl Core {
     /// ago.
     fn expire_peers(&mut self, now: MonotonicTime, commands: &mut Vec<CoreCommand>) {
         let settings = &self.settings;
-        self.peers.retain(|_, peer| now < settings.lease_expiry(peer.last_heard));
+        let mut silent = Vec::new();
+        self.peers.retain(|process, peer| {
+            let lives = now < settings.lease_expiry(peer.last_heard);
+            silent.extend((!lives && peer.registered).then_some(*process));
+            lives
+        });
         for (peer, evicted_at) in &mut self.registrations {
             match evicted_at {
                 None if !self.peers.contains_key(&peer.process) => {
@@ -149,5 +162,6 @@ impl Core {
                 _ => {}
             }
         }
+        silent.into_iter().for_each(|process| self.remember_absent(now, process));
     }
 }

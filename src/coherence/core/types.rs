@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use crate::clock::RUNNING_STEP;
 use crate::coherence::message::{Message, OperationId, PeerId, Process};
 use crate::policy::tag::Tag;
 
@@ -25,6 +26,11 @@ pub struct LeaseSettings {
     pub retry: Duration,
     /// How long after a loss records stay untrusted.
     pub grace: Duration,
+    /// How late this process may wake without counting as stopped meanwhile.
+    pub stall: Duration,
+    /// For how long a peer that fell silent without a word may serve from its own memory what it
+    /// filled while Redis was lost; zero where that is as published. See [`Core::absent`].
+    pub absence: Duration,
 }
 
 impl LeaseSettings {
@@ -39,6 +45,8 @@ impl LeaseSettings {
             heartbeat: lease / 4,
             retry: (lease / 40).max(Duration::from_millis(5)),
             grace,
+            stall: RUNNING_STEP,
+            absence: Duration::ZERO,
         }
     }
 
@@ -189,7 +197,7 @@ pub struct ReplayBatch {
 /// What hits depend on: published after every event, before its commands are carried out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct LeaseState {
-    /// Even: the records in Redis are the truth. Odd: they are not.
+    /// Changes with every loss, return and rejoin; see [`LeaseState::truth`].
     pub epoch: u64,
     /// Changes whenever a message may have been missed.
     pub session: u64,
@@ -197,6 +205,37 @@ pub struct LeaseState {
     pub contact_until: MonotonicTime,
     /// Until when the local table may be trusted.
     pub lease_until: MonotonicTime,
+}
+
+/// Which records are the truth, where there is a Redis.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Truth {
+    /// Those in Redis.
+    Records,
+    /// Redis is lost: only those of this process, for what it fills itself.
+    OwnTable,
+    /// None: Redis is back, and others may have purges to replay.
+    Nothing,
+}
+
+impl Truth {
+    /// The truth in this epoch. Each step of an epoch leads to the next one of these three.
+    #[must_use]
+    pub const fn in_epoch(epoch: u64) -> Self {
+        match epoch % 3 {
+            0 => Self::Records,
+            1 => Self::OwnTable,
+            _ => Self::Nothing,
+        }
+    }
+}
+
+impl LeaseState {
+    /// Which records are the truth.
+    #[must_use]
+    pub const fn truth(&self) -> Truth {
+        Truth::in_epoch(self.epoch)
+    }
 }
 
 /// A summary for metrics and readiness.

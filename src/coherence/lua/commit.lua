@@ -2,32 +2,39 @@
 -- by the response, and creates absent records for the next fill.
 -- KEYS: seq, gen, tags...
 -- ARGV: seq and gen before the fill, record ttl, fence, then per tag: the nonce before the fill or
---       `-`, and a fresh nonce
--- Returns nil if anything was purged since, else the nonces for the stamp.
+--       `-`, and a fresh nonce, bare or sealed for that seq
+-- Returns the clock and the nonces for the stamp; nil if anything was purged since, or the present
+-- step if that has kept a sealed nonce from being written.
 local seq0, ttl, fence = tonumber(ARGV[1]), tonumber(ARGV[3]), ARGV[4]
-local now, seq, nonces = now_ms(), step(KEYS[1]), {}
+local now, seq = now_ms(), step(KEYS[1])
 local kind = redis.call('TYPE', KEYS[2])['ok']
 local clean = kind == 'string' and redis.call('GET', KEYS[2]) == ARGV[2]
+local reply, unsealed = { string.format('%d', now) }, false
 for at = 3, #KEYS do
   local known, fresh = ARGV[2 * at - 1], ARGV[2 * at]
   local record = read(KEYS[at], fence)
-  if not record then
+  local pending = without(record and record.pending or '-', '')
+  -- A reader settles a mutation past its deadline, and publishes that.
+  if #in_progress(pending, now) < #pending then clean = false end
+  if not is_like(record, fresh) then
     -- It was purged and then evicted, or the tag was never used.
     if known ~= '-' or tonumber(seq) ~= seq0 then clean = false end
-    record = { nonce = fresh, seq = seq, pending = '-' }
-    write(KEYS[at], record, fence, {}, ttl)
+    if is_sealed(fresh) and tonumber(seq) ~= seq0 then
+      unsealed = true
+    else
+      write(KEYS[at], { nonce = fresh, seq = seq }, fence, pending, ttl)
+    end
+    reply[#reply + 1] = fresh
   else
-    local pending = without(record.pending, '')
-    -- A reader settles a mutation past its deadline, and publishes that.
-    if #in_progress(pending, now) < #pending then clean = false end
     if known ~= '-' then
-      if record.nonce ~= known then clean = false end
+      if bare(record.nonce) ~= known then clean = false end
     elseif tonumber(record.seq) > seq0 then
       clean = false
     end
     if redis.call('PTTL', KEYS[at]) < tonumber(ttl) then redis.call('PEXPIRE', KEYS[at], ttl) end
+    reply[#reply + 1] = record.nonce
   end
-  nonces[#nonces + 1] = record.nonce
 end
-if clean then return nonces end
+if clean then return reply end
+if unsealed then return seq end
 return nil

@@ -1,6 +1,8 @@
--- A heartbeat: proves that this primary accepts writes, registers the peer if asked to, and
--- publishes the message.
--- KEYS: nodes   ARGV: publish command, channel, message, peer id (or `-`), lease in milliseconds
+-- A heartbeat: proves that this primary accepts writes, registers the peer if asked to, notes the
+-- clock, keeps the keys alive, and publishes the message.
+-- KEYS: nodes, seq, gen, clock
+-- ARGV: publish command, channel, message, peer id (or `-`), lease in milliseconds, ttl of nodes,
+--       a fresh generation, how many milliseconds the clock may go back, ttl of the other keys
 -- Returns the replication id, the role, the clock, the registration, and the list of peers.
 -- A replica refuses even this script, and so does a primary that has lost its replicas. A primary
 -- that is out of memory does not.
@@ -19,6 +21,10 @@ if ARGV[4] ~= '-' then
     if type(set) == 'number' then registration = 'new' end
   end
 end
+watch_clock(KEYS[4], KEYS[2], KEYS[3], ARGV[7], ARGV[8], ARGV[9])
+redis.call('PEXPIRE', KEYS[1], ARGV[6])
+redis.call('PEXPIRE', KEYS[2], ARGV[9])
+redis.call('PEXPIRE', KEYS[3], ARGV[9])
 -- Published last: a peer that receives it knows that the registration is done.
 redis.call(ARGV[1], ARGV[2], ARGV[3])
 local reply = {

@@ -1,4 +1,7 @@
 -- Shared by all scripts: reads and writes tag records, `1 NONCE SEQ FENCE PENDING`, and publishes.
+-- With a secret, a nonce is sealed: `NONCE.STEP.MAC`, with `~HALF` behind it after a soft purge. The
+-- scripts cannot make a seal: the nonces that they get are sealed for one step, or bare. To readers
+-- with the secret, a record with a bare nonce is as good as absent.
 
 local function now_ms()
   local time = redis.call('TIME')
@@ -25,6 +28,16 @@ local function next_step(key)
   return string.format('%d', redis.call('INCR', key))
 end
 
+local function is_sealed(nonce)
+  return string.find(nonce, '.', 1, true) ~= nil
+end
+
+-- The nonce that entries record: without its seal.
+local function bare(nonce)
+  local half = string.match(nonce, '~(%x+)$')
+  return half and string.sub(nonce, 1, 16) .. half or string.sub(nonce, 1, 32)
+end
+
 -- Reads a record; nil if there is none that was written under this fence.
 local function read(key, fence)
   local kind = redis.call('TYPE', key)['ok']
@@ -33,15 +46,24 @@ local function read(key, fence)
     return nil
   end
   local value = redis.call('GET', key)
-  local nonce, seq, by, pending = string.match(value, '^1 (%x+) (%d+) (%S+) (%S+)$')
-  if not nonce or #nonce ~= 32 or by ~= fence then return nil end
+  local nonce, seq, by, pending = string.match(value, '^1 (%x[%x.~]+) (%d+) (%S+) (%S+)$')
+  if not nonce or not string.match(bare(nonce), '^%x+$') or #bare(nonce) ~= 32 or by ~= fence then
+    return nil
+  end
   return { nonce = nonce, seq = seq, pending = pending }
+end
+
+-- Whether there is a record, and its nonce is sealed if and only if this one is.
+local function is_like(record, nonce)
+  return record ~= nil and is_sealed(record.nonce) == is_sealed(nonce)
 end
 
 -- The nonce after a soft purge: the first half stays; the second half is the time and the step, so
 -- that no two are equal.
 local function soft_nonce(nonce, seq, now)
-  return string.sub(nonce, 1, 16) .. string.format('%011x%05x', now, tonumber(seq) % 1048576)
+  local half = string.format('%011x%05x', now, tonumber(seq) % 1048576)
+  if is_sealed(nonce) then return string.match(nonce, '^[^~]+') .. '~' .. half end
+  return string.sub(nonce, 1, 16) .. half
 end
 
 -- The pending mutations except this one.
@@ -80,9 +102,27 @@ local function hash(key)
   return {}
 end
 
+-- Notes the time of this clock, by which entries are dated. If the clock has gone back, they would
+-- seem younger than they are: a new generation ends them all.
+local function watch_clock(key, seq, gen, fresh, tolerance, ttl)
+  local kind = redis.call('TYPE', key)['ok']
+  if kind ~= 'string' and kind ~= 'none' then redis.call('DEL', key) end
+  local now = now_ms()
+  local latest = tonumber(redis.call('GET', key) or '') or 0
+  if now + tonumber(tolerance) < latest then
+    latest = now
+    redis.pcall('INCR', seq)
+    local set = redis.pcall('SET', gen, fresh)
+    -- Out of memory: an absent generation proves nothing either.
+    if set['err'] then redis.call('DEL', gen) end
+  end
+  redis.pcall('SET', key, string.format('%d', math.max(now, latest)), 'PX', ttl)
+end
+
 -- Publishes a message. Returns who could receive it: the number of subscribers, and the list of
--- peers.
-local function publish(command, channel, message, nodes)
+-- peers. With the step of a hard purge, the message says it too: seals of before are worth nothing.
+local function publish(command, channel, message, nodes, seq)
+  if seq then message = string.sub(message, 1, -2) .. ',"seq":' .. seq .. '}' end
   local subscribers = hash(nodes)
   table.insert(subscribers, 1, string.format('%d', redis.call(command, channel, message)))
   return subscribers

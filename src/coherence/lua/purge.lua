@@ -18,4 +18,4 @@ for at = 4, #KEYS do
   write(KEYS[at], { nonce = nonce, seq = seq }, fence, remaining, ttl)
 end
 if KEYS[3] ~= KEYS[1] then redis.call('HDEL', KEYS[3], id) end
-return publish(ARGV[4], ARGV[5], ARGV[6], KEYS[2])
+return publish(ARGV[4], ARGV[5], ARGV[6], KEYS[2], kind == 'hard' and seq)

@@ -9,4 +9,4 @@ if ARGV[4] == 'soft' and redis.call('TYPE', KEYS[2])['ok'] == 'string' then
   end
 end
 redis.call('SET', KEYS[2], generation)
-return publish(ARGV[1], ARGV[2], ARGV[3], KEYS[3])
+return publish(ARGV[1], ARGV[2], ARGV[3], KEYS[3], ARGV[4] == 'hard' and seq)

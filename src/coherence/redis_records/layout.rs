@@ -14,6 +14,7 @@ pub(super) struct RecordKeys {
     pub(super) generation: Bytes,
     pub(super) seq: Bytes,
     pub(super) peers: Bytes,
+    pub(super) clock: Bytes,
     pub(super) marks: String,
     pub(super) bus: String,
 }
@@ -26,6 +27,7 @@ impl RecordKeys {
             generation: format!("{{{namespace}}}:gen").into(),
             seq: format!("{{{namespace}}}:seq").into(),
             peers: format!("{{{namespace}}}:nodes").into(),
+            clock: format!("{{{namespace}}}:clock").into(),
             marks: format!("{{{namespace}}}:m:"),
             bus: format!("{{{namespace}}}:bus"),
         }

@@ -1,18 +1,20 @@
 //! What sidecars share besides tag records: the trusted server, the list of peers, and the bus.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::RecordStore;
-use super::replies::{list_from, longest_lease_from, peers_from, unexpected_reply};
-use crate::clock::{Wall, millis};
+use super::replies::{list_from, longest_lease_from, peers_from, time_from, unexpected_reply};
+use super::{RecordStore, clock_args};
+use crate::clock::millis;
 use crate::coherence::core::{HeartbeatReply, RegisteredPeer, Registration};
 use crate::coherence::message::{Message, OperationId, PeerId};
 use crate::policy::tag::Tag;
 use crate::redis::{CallError, Script, ScriptReply};
+
+/// How long the list of peers lives without heartbeats: far longer than any lease.
+const PEERS_TTL: Duration = Duration::from_hours(24);
 
 /// What a server says of its own role.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,7 +33,7 @@ impl RecordStore {
         let before = self.clock.wall();
         // Without a key the script runs on the primary, even while a slot is moving.
         let ScriptReply::Many(values) =
-            self.client.run(&self.scripts.role, Vec::new(), Vec::new()).await?
+            self.client.run_patiently(&self.scripts.role, Vec::new(), Vec::new()).await?
         else {
             return Err(unexpected_reply());
         };
@@ -41,27 +43,21 @@ impl RecordStore {
                 .map(|bytes| String::from_utf8_lossy(bytes).into_owned())
                 .unwrap_or_default()
         };
-        self.set_clock(before, text(2).as_bytes())?;
+        self.clock_there.set(time_from(text(2).as_bytes())?, before, &self.clock);
         Ok(ServerRole { fence: text(0), role: text(1), promoted: text(3) == "1" })
-    }
-
-    fn set_clock(&self, before: Wall, time: &[u8]) -> Result<(), CallError> {
-        let redis_ms: u64 = std::str::from_utf8(time)
-            .ok()
-            .and_then(|time| time.parse().ok())
-            .ok_or_else(unexpected_reply)?;
-        // Measured from before the call, so that a slow reply makes deadlines seem later, never
-        // earlier.
-        let ahead = i128::from(redis_ms)
-            - i128::from(before.0)
-            - i128::from(millis(self.clock.wall().since(before)));
-        self.ahead_ms.store(i64::try_from(ahead).unwrap_or_default(), Relaxed);
-        Ok(())
     }
 
     /// Trusts the records of this primary from now on.
     pub fn trust(&self, fence: &str) {
+        if *self.fence() != *fence {
+            self.seen.reset();
+        }
         self.fence.store(Arc::new(fence.into()));
+    }
+
+    /// Notes what a message on the bus says of Redis.
+    pub fn note_message(&self, message: &Message, bytes: &[u8]) {
+        self.seen.note_purge(message, bytes);
     }
 
     /// The channel that sidecars publish on.
@@ -90,17 +86,24 @@ impl RecordStore {
         let message = Message::Heartbeat { of: peer.process, number, registered: register };
         let mut args = self.publish_args(Some(&message)).to_vec();
         args.push(if register { peer.to_string().into() } else { Bytes::from_static(b"-") });
-        args.push(millis(self.client.settings().lease).to_string().into());
+        args.push(millis(self.client.settings().registered_lease()).to_string().into());
+        args.push(millis(PEERS_TTL).to_string().into());
+        args.extend(clock_args());
+        let keys = vec![
+            self.keys.peers.clone(),
+            self.keys.seq.clone(),
+            self.keys.generation.clone(),
+            self.keys.clock.clone(),
+        ];
         let before = self.clock.wall();
-        let words =
-            self.run_list(&self.scripts.heartbeat, vec![self.keys.peers.clone()], args).await?;
+        let words = self.run_list(&self.scripts.heartbeat, keys, args).await?;
         let [fence, role, time, registration, names @ ..] = &words[..] else {
             return Err(unexpected_reply());
         };
         if **role != *b"master" {
             return Err(CallError::Connection("it is a replica now".to_owned()));
         }
-        self.set_clock(before, time)?;
+        self.clock_there.set(time_from(time)?, before, &self.clock);
         let registration = match &**registration {
             b"known" => Registration::Known,
             b"new" => Registration::New,
@@ -147,7 +150,11 @@ impl RecordStore {
         let mut args = vec![peer.to_string().into()];
         args.extend(self.publish_args(message));
         self.client
-            .run(&self.scripts.forget, vec![self.keys.peers.clone(), self.keys.marks(peer)], args)
+            .run_patiently(
+                &self.scripts.forget,
+                vec![self.keys.peers.clone(), self.keys.marks(peer)],
+                args,
+            )
             .await
             .map(drop)
     }
@@ -158,6 +165,6 @@ impl RecordStore {
         keys: Vec<Bytes>,
         args: Vec<Bytes>,
     ) -> Result<Vec<Bytes>, CallError> {
-        self.client.run(script, keys, args).await.and_then(list_from)
+        self.client.run_patiently(script, keys, args).await.and_then(list_from)
     }
 }

@@ -104,7 +104,7 @@ impl RecordStore {
     ) -> Result<(), CallError> {
         let args = vec![id.to_string().into(), idle_ttl(), self.fence_bytes()];
         self.client
-            .run(&self.scripts.unmark, self.with_marks(Some(peer), tags), args)
+            .run_patiently(&self.scripts.unmark, self.with_marks(Some(peer), tags), args)
             .await
             .map(drop)
     }
@@ -129,7 +129,7 @@ impl RecordStore {
         keys: Vec<Bytes>,
         args: Vec<Bytes>,
     ) -> Result<Subscribers, CallError> {
-        self.client.run(script, keys, args).await.and_then(subscribers_from)
+        self.client.run_patiently(script, keys, args).await.and_then(subscribers_from)
     }
 
     fn with_marks(&self, peer: Option<PeerId>, tags: &[Tag]) -> Vec<Bytes> {

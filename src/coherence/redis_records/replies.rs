@@ -19,6 +19,11 @@ pub(super) fn list_from(reply: ScriptReply) -> Result<Vec<Bytes>, CallError> {
     }
 }
 
+/// A time of Redis's clock, in milliseconds.
+pub(super) fn time_from(word: &[u8]) -> Result<u64, CallError> {
+    std::str::from_utf8(word).ok().and_then(|time| time.parse().ok()).ok_or_else(unexpected_reply)
+}
+
 /// The number of subscribers, and the list of peers; both empty if nothing was published.
 pub(super) fn subscribers_from(reply: ScriptReply) -> Result<Subscribers, CallError> {
     let words = list_from(reply)?;

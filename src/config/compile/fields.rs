@@ -78,9 +78,8 @@ impl FieldTable {
                     .report
                     .push(DiagnosticBuilder::warning(name.span.clone(), message).hint(hint));
             }
-            let field = source
-                .filter(|_| valid)
-                .map(|source| Arc::new(Field { name: Arc::clone(&name_text), source }));
+            let field =
+                source.filter(|_| valid).map(|source| Arc::new(Field::new(&name_text, source)));
             declared.push(Declared {
                 name: name_text,
                 span: name.span.clone(),
@@ -305,7 +304,10 @@ fn pointer(text: &Located<TomlString>, context: &mut CompileContext) -> Option<B
         return Some(value.into());
     }
     let what = format!("`{}` is not a JSON pointer", text.value.shown());
-    let allowed = Some("a path such as \"/campaign/id\"; write `~` as ~0, and `/` in a name as ~1");
+    let allowed = Some(
+        "a path such as \"/campaign/id\" or \"/campaigns/*/id\"; write `~` as ~0, and `/` in a \
+         name as ~1",
+    );
     let hint = if escapes && !value.is_empty() && !value.starts_with('/') {
         "start it with `/`, and separate its parts with `/`"
     } else {

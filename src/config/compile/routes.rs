@@ -11,7 +11,7 @@ use super::fields::FieldTable;
 use super::freshness::freshness_settings;
 use super::rule_names::{RuleNames, pattern};
 use crate::config::context::CompileContext;
-use crate::config::decode::{Located, QueryForm, Setting, StripForm, TomlList, TomlString};
+use crate::config::decode::{Located, Period, QueryForm, Setting, StripForm, TomlList, TomlString};
 use crate::config::diagnostics::diagnostic::{DiagnosticBuilder, SourceSpan};
 use crate::config::file;
 use crate::policy::credential::CredentialRule;
@@ -20,7 +20,7 @@ use crate::policy::route::{
     AdmitRule, Collapse, Pattern, QueryRule, RouteMode, RouteSpec, StripSetCookie, VaryCookie,
 };
 use crate::policy::scope::Scope;
-use crate::policy::tag::Template;
+use crate::policy::template::Template;
 use crate::semantics::storability::OriginRule;
 
 const MS: Duration = Duration::from_millis(1);
@@ -94,14 +94,15 @@ fn route(
     let key = file
         .key
         .get()
-        .map(|list| {
-            context.names(&list.0, |context, text| names.field(text.value.as_str(), text, context))
-        })
+        .map(|list| context.names(&list.0, |context, text| names.key_field(text, context)))
         .unwrap_or_default();
     let tags = names.templates(&file.tags, context);
     let has_path = pattern.is_some();
     let timing = freshness_settings(file, shared.collapse, context);
-    let admit_for = context.period(&file.admit_for, MS, DAY);
+    let revalidate_after = revalidate_after(&file.revalidate_after, context);
+    // In scope `shared` it bounds the authorization.
+    let admit_for =
+        context.period(&file.admit_for, MS, DAY).min(revalidate_after.unwrap_or(Duration::MAX));
     let query = query(file.query.get()?, context);
     let strip_set_cookie = strip_set_cookie(file.strip_set_cookie.get()?, context);
     let languages = languages(&file.languages, context);
@@ -126,6 +127,7 @@ fn route(
         unknown_headers: file.unknown_headers.get().map(|word| word.0)?,
         admit: file.admit.get().map_or(AdmitRule::Entry, |word| word.0),
         admit_for,
+        revalidate_after,
         languages,
         vary_cookie: file.vary_cookie.get().map_or(VaryCookie::Respect, |word| word.0),
         client_cache_control: file.client_cache_control.get().map(|word| word.0)?,
@@ -153,6 +155,11 @@ fn route(
     }
     let path = file.path.given()?.span.clone();
     has_path.then_some(CompiledRoute { spec, path })
+}
+
+fn revalidate_after(slot: &Setting<Period>, context: &mut CompileContext) -> Option<Duration> {
+    slot.given()?;
+    Some(context.period(slot, MS, DAY))
 }
 
 fn query(form: &QueryForm, context: &mut CompileContext) -> QueryRule {
@@ -268,6 +275,19 @@ fn credentials(
         context.report.push(
             DiagnosticBuilder::error(scope.span.clone(), message)
                 .hint("use scope \"shared\" or \"private\", or remove the field"),
+        );
+    }
+    let names_caller =
+        |template: &Template| template.fields().any(|field| field.source == FieldSource::Caller);
+    if let (true, Some(tags)) =
+        (spec.scope != Scope::Private && spec.tags.iter().any(names_caller), file.tags.given())
+    {
+        let message = "{caller} in the tags of a route that several callers share: an entry would \
+                       have the tag of the caller who filled it";
+        context.report.push(
+            DiagnosticBuilder::error(tags.span.clone(), message)
+                .allowed("{caller} in scope \"private\"")
+                .hint("write scope = \"private\", or remove the tag"),
         );
     }
     let by_name = |list: &Setting<TomlList<TomlString>>| -> Vec<SourceSpan> {

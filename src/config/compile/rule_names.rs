@@ -11,7 +11,7 @@ use crate::config::decode::{Located, Setting, TomlList, TomlString, UnknownKeys,
 use crate::config::diagnostics::diagnostic::{DiagnosticBuilder, SourceSpan};
 use crate::policy::field::{Field, FieldSource};
 use crate::policy::route::Pattern;
-use crate::policy::tag::Template;
+use crate::policy::template::Template;
 
 /// The fields that one rule may use: declared fields and its own captures.
 pub(super) struct RuleNames<'a> {
@@ -21,6 +21,32 @@ pub(super) struct RuleNames<'a> {
     pattern: Option<&'a Pattern>,
     captures: Vec<Arc<Field>>,
     for_purge: bool,
+}
+
+/// The name of the built-in field; a declared field or a capture of this name hides it.
+const CALLER: &str = "caller";
+
+/// The name of a field, and whether a `?` says that a request may lack it.
+fn split_optional(name: &str) -> (&str, bool) {
+    name.strip_suffix('?').map_or((name, false), |name| (name, true))
+}
+
+fn optional(field: &Field) -> Arc<Field> {
+    Arc::new(Field { is_optional: true, ..field.clone() })
+}
+
+/// SECURITY: who a caller is must never be nobody by omission.
+const fn may_be_absent(source: &FieldSource) -> bool {
+    match source {
+        FieldSource::Header(_)
+        | FieldSource::Cookie(_)
+        | FieldSource::Query(_)
+        | FieldSource::Path(_)
+        | FieldSource::Body(_) => true,
+        FieldSource::Host | FieldSource::Auth(_) | FieldSource::Client(_) | FieldSource::Caller => {
+            false
+        }
+    }
 }
 
 /// The pattern of a rule's path. Reports captures that shadow a declared field.
@@ -59,16 +85,59 @@ impl<'a> RuleNames<'a> {
         pattern: Option<&'a Pattern>,
         for_purge: bool,
     ) -> Self {
-        let capture = |name: &str| {
-            Arc::new(Field { name: name.into(), source: FieldSource::Path(name.into()) })
-        };
+        let capture = |name: &str| Arc::new(Field::new(name, FieldSource::Path(name.into())));
         let captures =
             pattern.map(|pattern| pattern.captures().map(capture).collect()).unwrap_or_default();
         Self { fields, path: path.get(), pattern, captures, for_purge }
     }
 
-    /// Looks up a field, or reports the text that names it.
-    pub(super) fn field(
+    /// Looks up a field of a key, or reports the text that names it.
+    pub(super) fn key_field(
+        &self,
+        text: &Located<TomlString>,
+        context: &mut CompileContext,
+    ) -> Option<Arc<Field>> {
+        let field = self.field(text.value.as_str(), text, context)?;
+        if field.source == FieldSource::Caller {
+            let message = "`caller` is for tags alone";
+            let builder = DiagnosticBuilder::error(text.span.clone(), message);
+            context.report.push(builder.hint(
+                "remove it: in scope \"private\" the whole credential is in the key; or name a \
+                 field such as { auth = \"token\" }",
+            ));
+            return None;
+        }
+        Some(field)
+    }
+
+    /// Looks up a field, which a `?` after its name makes optional, or reports the text that names
+    /// it.
+    fn field(
+        &self,
+        name: &str,
+        text: &Located<TomlString>,
+        context: &mut CompileContext,
+    ) -> Option<Arc<Field>> {
+        let (name, is_optional) = split_optional(name);
+        let field = self.declared(name, text, context)?;
+        if !is_optional {
+            return Some(field);
+        }
+        if !may_be_absent(&field.source) {
+            let at = context.report.source().within(&text.span, name);
+            let builder = DiagnosticBuilder::error(at, format!("`{name}` cannot be optional"));
+            context.report.push(
+                builder
+                    .allowed(
+                        "`?` after fields from a header, a cookie, the query, the path, a body",
+                    )
+                    .hint("remove the `?`"),
+            );
+        }
+        Some(optional(&field))
+    }
+
+    fn declared(
         &self,
         name: &str,
         text: &Located<TomlString>,
@@ -113,6 +182,9 @@ impl<'a> RuleNames<'a> {
                         && self.path.is_none_or(|path| path.as_str().contains(name)) =>
                 {
                     return None;
+                }
+                FieldLookup::Unknown if name == CALLER => {
+                    return Some(Arc::new(Field::new(CALLER, FieldSource::Caller)));
                 }
                 FieldLookup::Unknown => {
                     let known: Vec<&str> = self
@@ -160,18 +232,18 @@ impl<'a> RuleNames<'a> {
         let used = RefCell::new(Vec::new());
         let known = |name: &str| {
             used.borrow_mut().push(name.to_owned());
+            let (name, is_optional) = split_optional(name);
             let known = self.captures.iter().find(|capture| *capture.name == *name).cloned();
             // A placeholder, so that parsing continues. The unknown field is reported below.
-            let found = known.or_else(|| {
-                if let FieldLookup::Found(field) = self.fields.lookup(name) {
-                    Some(field)
-                } else {
-                    None
+            let found = known.or_else(|| match self.fields.lookup(name) {
+                FieldLookup::Found(field) => Some(field),
+                FieldLookup::Unknown if name == CALLER => {
+                    Some(Arc::new(Field::new(CALLER, FieldSource::Caller)))
                 }
+                FieldLookup::Unknown | FieldLookup::Lost => None,
             });
-            Some(found.unwrap_or_else(|| {
-                Arc::new(Field { name: name.into(), source: FieldSource::Host })
-            }))
+            let field = found.unwrap_or_else(|| Arc::new(Field::new(name, FieldSource::Host)));
+            Some(if is_optional { optional(&field) } else { field })
         };
         let template = Template::parse(text.value.as_str(), &known);
         let mut seen = HashSet::new();

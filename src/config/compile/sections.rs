@@ -179,10 +179,11 @@ pub fn memory(
     store::memory::MemorySettings { size, max_object: limits.object }
 }
 
-/// `[redis]`.
+/// `[redis]`. `write_wait` is the `wait_timeout` of `[upstream]`.
 pub fn redis(
     file: &file::RedisSection,
     section: &SourceSpan,
+    write_wait: Duration,
     context: &mut CompileContext,
 ) -> Option<crate::redis::RedisSettings> {
     let url = file.url.required(
@@ -222,6 +223,8 @@ pub fn redis(
     let namespace = namespace(&file.namespace, context);
     let settings = crate::redis::RedisSettings {
         deadline: context.period(&file.deadline, MS, 10 * SECOND),
+        loss_after: context.period(&file.loss_after, 50 * MS, 30 * SECOND),
+        write_wait,
         connections: context.count(&file.connections, 1, 64),
         lease: context.period(&file.lease, 100 * MS, 60 * SECOND),
         rejoin_grace: context.period(&file.rejoin_grace, Duration::ZERO, 60 * SECOND),

@@ -188,8 +188,8 @@ fn bare_user_parts(text: &str) -> impl Iterator<Item = Range<usize>> {
 /// Where the word that reaches to this place begins.
 fn value_start(text: &str, end: usize) -> usize {
     let is_before = |c: char| c.is_whitespace() || "\"'=[{,(".contains(c);
-    let word = text[..end].rsplit(is_before).next().unwrap_or_default();
-    end - word.len()
+    let last = text[..end].char_indices().rfind(|&(_, c)| is_before(c));
+    last.map_or(0, |(at, c)| at + c.len_utf8())
 }
 
 /// Where the comment after a value begins. A `#` within a word may be part of a password.
@@ -303,6 +303,11 @@ mod tests {
             let shown = String::from_utf8(shown).expect("ASCII");
             assert!(!shown.contains("hunter2") && !shown.contains("hun"), "{slip}: {shown}");
         }
+    }
+
+    #[test]
+    fn any_white_space_may_stand_before_a_secret() {
+        assert_eq!(hidden("url = \u{a0}user:pw@host"), ["user:pw"]);
     }
 
     #[test]

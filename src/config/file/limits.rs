@@ -8,7 +8,7 @@ table! {
         /// The largest response that is stored.
         object: Size = "8MiB",
         /// How many tags an entry may have.
-        tags: Count = 64,
+        tags: Count = 2048,
         /// The longest cache key.
         key: Size = "16KiB",
         /// The longest body of a write that is read before the write is forwarded, where a route or

@@ -15,6 +15,7 @@ use crate::policy::field::{Field, FieldSource};
 use crate::policy::glob::Glob;
 use crate::policy::route::{AdmitRule, QueryRule, StripSetCookie};
 use crate::policy::scope::Scope;
+use crate::units::show_duration;
 
 /// Checks each cached route, and the ignored cookies.
 pub fn check(whole: &LintFile<'_>, context: &mut CompileContext) {
@@ -137,6 +138,24 @@ fn without_effect(route: &LintRoute<'_>, context: &mut CompileContext) {
                  `{name}`"
             );
             warn(&given.span, message);
+        }
+    }
+    if let (Some(after), Some(given)) = (spec.revalidate_after, file.revalidate_after.given()) {
+        match spec.scope {
+            Scope::Public => {
+                let message = "`revalidate_after` has no effect in scope \"public\", in which no \
+                               credential counts";
+                warn(&given.span, message.to_owned());
+            }
+            // `admit_for` is at most that long.
+            Scope::Shared if spec.admit_for < after => {
+                let message = format!(
+                    "`revalidate_after` has no effect, because `admit_for` ends before, after {}",
+                    show_duration(spec.admit_for)
+                );
+                warn(&given.span, message);
+            }
+            Scope::Private | Scope::Shared => {}
         }
     }
     if let Some(given) = file.languages.given() {

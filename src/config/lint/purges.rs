@@ -12,7 +12,7 @@ use super::super::diagnostics::diagnostic::{DiagnosticBuilder, SourceSpan};
 use super::template;
 use super::view::{LONG_TTL, LintFile, LintPurge, LintRoute, listed, texts};
 use crate::policy::field::FieldSource;
-use crate::policy::tag::Template;
+use crate::policy::template::Template;
 use crate::units::show_duration;
 
 /// How to declare that the origin sends tags.

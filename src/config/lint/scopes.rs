@@ -11,7 +11,7 @@ use super::view::{LintFile, LintRoute, texts};
 use crate::policy::field::{Auth, Field, FieldSource};
 use crate::policy::glob::any_matches;
 use crate::policy::scope::Scope;
-use crate::policy::tag::Template;
+use crate::policy::template::Template;
 use crate::semantics::storability::OriginRule;
 
 /// The fields that tell a route's entries apart.

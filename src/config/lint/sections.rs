@@ -8,6 +8,7 @@ use super::super::diagnostics::diagnostic::DiagnosticBuilder;
 use super::super::file;
 use super::super::model::ConfigLimits;
 use super::view::{CompiledParts, LintFile, texts};
+use crate::policy::template::Template;
 use crate::redis::{OnLoss, RedisSettings};
 use crate::units::{show_duration, show_size};
 
@@ -67,16 +68,17 @@ fn debug(whole: &LintFile<'_>, context: &mut CompileContext) {
 /// Warns about routes with nearly as many tags as the limit allows.
 fn tags(whole: &LintFile<'_>, most: usize, context: &mut CompileContext) {
     for route in whole.cached() {
-        // Each entry also has the tag of its URL.
-        let own = route.spec.tags.len() + 1;
+        // Each entry also has the tag of its URL, and a family for each field of a tag.
+        let families = route.spec.tags.iter().flat_map(Template::fields).count();
+        let own = route.spec.tags.len() + families + 1;
         if let (true, Some(given)) = (own >= most, route.file.tags.given()) {
             let message = format!(
-                "with the tag of the URL these are {own} tags, and the limit is {most}: a \
-                 response with one more tag is not stored"
+                "with the tag of the URL and the families these are {own} tags, and the limit is \
+                 {most}: a response with one more tag is not stored"
             );
             context.report.push(
                 DiagnosticBuilder::warning(given.span.clone(), message)
-                    .hint(format!("write tags = {} in [limits]", own.saturating_mul(2).max(64))),
+                    .hint(format!("write tags = {} in [limits]", own.saturating_mul(2).max(2048))),
             );
         }
     }
@@ -180,6 +182,15 @@ fn redis(settings: &RedisSettings, file: &file::RedisSection, context: &mut Comp
         if let Some(at) = at {
             push(at, message, hint);
         }
+    }
+    if let Some(given) = file.loss_after.given().filter(|_| settings.loss_after < settings.deadline)
+    {
+        let deadline = show_duration(settings.deadline);
+        let message = format!(
+            "Redis would count as lost before a call has had its deadline of {deadline}: whatever \
+             is slow is then taken for gone"
+        );
+        push(&given.span, message, "write loss_after = \"1s\"".into());
     }
     if let Some(given) =
         file.rejoin_grace.given().filter(|_| settings.rejoin_grace < MAX_RETRY_DELAY)

@@ -3,7 +3,7 @@
 
 use crate::policy::field::FieldSource;
 use crate::policy::route::Pattern;
-use crate::policy::tag::Template;
+use crate::policy::template::Template;
 
 /// One element of the pattern of tags that a template can render.
 #[derive(Clone, Copy)]
@@ -57,19 +57,23 @@ const fn fits(colon: bool, step: TemplateStep) -> bool {
 
 fn steps(template: &Template, pattern: &Pattern) -> Vec<TemplateStep> {
     let rest = pattern.as_str().rsplit_once("/{*").map(|(_, name)| name.trim_end_matches('}'));
-    let mut sources = template.fields().map(|field| &field.source);
+    let mut fields = template.fields();
     let mut steps = Vec::new();
     let mut inside = false;
     for c in template.as_str().chars() {
         match c {
             '{' => {
                 inside = true;
-                let colon = match sources.next() {
+                let field = fields.next();
+                let colon = match field.map(|field| &field.source) {
                     Some(FieldSource::Host) => true,
                     Some(FieldSource::Path(name)) => rest == Some(&**name),
                     _ => false,
                 };
-                steps.extend([TemplateStep::One { colon }, TemplateStep::More { colon }]);
+                if !field.is_some_and(|field| field.is_optional) {
+                    steps.push(TemplateStep::One { colon });
+                }
+                steps.push(TemplateStep::More { colon });
             }
             '}' => inside = false,
             _ if inside => {}
@@ -92,7 +96,7 @@ mod tests {
                 "rest" | "id" => FieldSource::Path(name.into()),
                 name => FieldSource::Query(name.into()),
             };
-            Some(Arc::new(Field { name: name.into(), source }))
+            Some(Arc::new(Field::new(name, source)))
         };
         let pattern = Pattern::parse("/a/{id}/{*rest}").expect("a pattern");
         let read = |text| Template::parse(text, &resolve).expect("a template");

@@ -8,6 +8,7 @@ use crate::config::Config;
 use crate::policy::field::{ClientPrefix, FieldSource};
 use crate::policy::plan::FillConstants;
 use crate::policy::route::{AdmitRule, RouteSpec, StripSetCookie, VaryCookie};
+use crate::policy::template::Template;
 
 fn config(lines: &str) -> Config {
     let text = format!("[upstream]\nurl = \"http://127.0.0.1:8000\"\n{lines}");
@@ -155,4 +156,37 @@ fn the_limits_of_uploads_arrive() {
             super::diagnostics(&format!("[upstream]\nurl = \"http://h\"\n[limits]\n{line}\n"));
         assert_eq!(shown.errors().count(), 1, "{line}: {shown}");
     }
+}
+
+#[test]
+fn fields_may_be_optional_and_of_the_caller() {
+    let fields = "[fields]\nteam = { header = \"x-team\" }\n";
+    let route = |keys: &str| {
+        let config = config(&format!("{fields}[[routes]]\npath = \"/a/{{id}}\"\n{keys}\n"));
+        config.routes.iter().next().map(|route| route.spec.clone()).expect("a route")
+    };
+    let spec = route("key = [\"team?\"]\ntags = [\"a:{caller}\", \"b:{id?}\"]");
+    assert!(spec.key[0].is_optional && &*spec.key[0].name == "team");
+    let fields: Vec<_> = spec.tags.iter().flat_map(Template::fields).collect();
+    assert_eq!((&fields[0].source, fields[0].is_optional), (&FieldSource::Caller, false));
+    assert_eq!((&*fields[1].name, fields[1].is_optional), ("id", true));
+    assert!(!route("key = [\"team\"]").key[0].is_optional);
+    // What the file declares hides the built-in field.
+    let own = config(
+        "[fields]\ncaller = { header = \"x-caller\" }\n[[routes]]\npath = \"/a\"\nkey = \
+         [\"caller\"]\n",
+    );
+    let own = own.routes.iter().next().expect("a route").spec.key[0].source.clone();
+    assert!(matches!(own, FieldSource::Header(_)), "{own:?}");
+}
+
+#[test]
+fn an_authorization_is_bounded_by_the_time_of_a_confirmation() {
+    let times = |keys: &str| {
+        let spec = only_route(&format!("scope = \"shared\"\n{keys}"));
+        (spec.admit_for.as_secs(), spec.revalidate_after.map(|after| after.as_secs()))
+    };
+    assert_eq!(times(""), (60, None));
+    assert_eq!(times("revalidate_after = \"30s\""), (30, Some(30)));
+    assert_eq!(times("admit_for = \"10s\"\nrevalidate_after = \"30s\""), (10, Some(30)));
 }

@@ -231,6 +231,12 @@ fn routes() {
     route("tags = [\"x:{form}\"]", 1, 13, "body of writes");
     route("tags = [\"x:{\"]", 1, 9, "without its");
     route("tags = [5]", 1, 9, "a string is needed");
+    route("key = [\"caller\"]", 1, 8, "for tags alone");
+    route("key = [\"user?\"]", 1, 9, "cannot be optional");
+    route("key = [\"teant?\"]", 1, 9, "did you mean `tenant`?");
+    route("tags = [\"x:{user?}\"]", 1, 13, "cannot be optional");
+    route("scope = \"shared\"\ntags = [\"x:{caller}\"]", 2, 8, "scope = \"private\"");
+    route("revalidate_after = \"0s\"", 1, 20, "1ms to 1d");
     route("query = \"some\"", 1, 9, "\"all\" or \"none\"");
     route("query = 5", 1, 9, "a list of parameters");
     route("query = [\"a\", \"a\"]", 1, 15, "listed twice");

@@ -17,8 +17,8 @@ use http::header::{
 use smallvec::SmallVec;
 
 use crate::outcome::Reason;
+use crate::policy::cookie_header;
 use crate::policy::credential::{Credential, CredentialRule};
-use crate::policy::field;
 use crate::policy::plan::rules::PolicyRules;
 use crate::policy::route::{HeaderRole, RoleContext, Route};
 use crate::policy::scope::Scope;
@@ -272,13 +272,13 @@ fn kept(headers: &HeaderMap, keep: impl Fn(&[u8]) -> bool) -> Option<Cow<'_, [u8
     let lines = headers.get_all(COOKIE);
     let mut single = lines.iter();
     if let (Some(line), None) = (single.next(), single.next()) {
-        let mut pieces = field::cookie_pieces(line.as_bytes());
+        let mut pieces = cookie_header::cookie_pieces(line.as_bytes());
         if pieces.all(|(name, _)| keep(name)) {
             let line = line.as_bytes();
             return (!line.is_empty()).then_some(Cow::Borrowed(line));
         }
     }
-    let pieces = lines.iter().flat_map(|line| field::cookie_pieces(line.as_bytes()));
+    let pieces = lines.iter().flat_map(|line| cookie_header::cookie_pieces(line.as_bytes()));
     joined(pieces.filter(|(name, _)| keep(name)).map(|(_, piece)| piece)).map(Cow::Owned)
 }
 
@@ -287,7 +287,7 @@ fn of_fields<'a>(names: &[Box<str>], headers: &HeaderMap) -> Option<Cow<'a, [u8]
     let pieces: Vec<Vec<u8>> = names
         .iter()
         .flat_map(|wanted| {
-            field::cookies(headers).filter(move |(name, _)| *name == wanted.as_bytes())
+            cookie_header::cookies(headers).filter(move |(name, _)| *name == wanted.as_bytes())
         })
         .map(|(name, value)| [name, b"=", value].concat())
         .collect();

@@ -21,7 +21,7 @@ use crate::policy::plan::rules::{PolicyRules, RequestView, authority};
 use crate::policy::request_target::{self, AmbiguousQuery};
 use crate::policy::route::{Captures, QueryRule, RoleContext, Route, RouteMode};
 use crate::policy::scope::Scope;
-use crate::policy::tag::{Tag, Template};
+use crate::policy::tag::Tag;
 
 /// A request that the cache may answer.
 #[derive(Debug)]
@@ -84,13 +84,18 @@ impl PolicyRules {
             captures: &captures,
             client: request.client,
             body: None,
+            has_body: false,
+            credential: &self.credential,
             hasher: &self.hasher,
         };
         let fields_start = key.len();
         for field in &route.fields {
             let value = field.value(&view).map_err(|error| field_outcome(&field.name, error))?;
             key.part(KeyPart::Field, field.name.as_bytes());
-            key.part(KeyPart::Value, &value);
+            match value {
+                Some(value) => key.part(KeyPart::Value, &value),
+                None => key.part(KeyPart::FieldAbsent, b""),
+            }
         }
         let identity = self.identity(route, request.headers, &cookies);
         let authorization = (route.spec.scope == Scope::Shared)
@@ -244,7 +249,7 @@ impl Lookup<'_> {
         );
         let is_address = |field: &&Arc<Field>| matches!(field.source, FieldSource::Client(_));
         let address = match route.fields.iter().find(is_address) {
-            Some(field) => field.value(&self.view()).ok().map(Cow::into_owned),
+            Some(field) => field.value(&self.view()).ok().flatten().map(Cow::into_owned),
             None if route.headers.passes_address() => {
                 let client = self.request.client;
                 client.map(|client| client.to_canonical().to_string().into_bytes())
@@ -274,22 +279,24 @@ impl Lookup<'_> {
             captures: &self.captures,
             client: self.request.client,
             body: None,
+            has_body: false,
+            credential: &self.rules.credential,
             hasher: &self.rules.hasher,
         }
     }
 
-    /// The tags that follow from the request alone: those of the route, and that of the URI.
+    /// The tags that follow from the request alone: those of the route with their families, that of
+    /// the URI, and those of the caller that alone is given the response.
     #[must_use]
     pub fn tags(&self) -> Vec<Tag> {
         let view = self.view();
-        // The templates' fields are in the key, so each of them has a value here.
-        let mut tags: Vec<Tag> = self
-            .route
-            .spec
-            .tags
-            .iter()
-            .filter_map(|template: &Template| template.render(&view).ok())
-            .collect();
+        let mut tags = Vec::with_capacity(2 * self.route.spec.tags.len() + 2);
+        for template in &self.route.spec.tags {
+            template.entry_tags(&view, &mut tags);
+        }
+        if self.route.spec.scope == Scope::Private && self.credential.is_some() {
+            tags.extend(view.caller_names().iter().map(|name| Tag::for_caller(name)));
+        }
         tags.push(Tag::for_uri(&self.host, &self.path));
         tags.sort();
         tags.dedup();
@@ -301,11 +308,12 @@ impl Lookup<'_> {
     pub fn shown_fields(&self) -> Vec<(Arc<str>, String)> {
         let view = self.view();
         let shown = |field: &Field| match field.value(&view) {
-            Ok(value) if field.is_secret() => format!(
+            Ok(Some(value)) if field.is_secret() => format!(
                 "(hash {})",
                 self.rules.hasher.hex("shown", &value).get(..8).unwrap_or_default()
             ),
-            Ok(value) => String::from_utf8_lossy(&value).into_owned(),
+            Ok(Some(value)) => String::from_utf8_lossy(&value).into_owned(),
+            Ok(None) => String::from("(absent)"),
             Err(_) => String::from("(missing)"),
         };
         self.route.fields.iter().map(|field| (Arc::clone(&field.name), shown(field))).collect()

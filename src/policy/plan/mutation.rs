@@ -4,24 +4,29 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::Method;
-use http::header::{CONTENT_TYPE, COOKIE, HeaderName, HeaderValue};
+use http::header::{CONTENT_TYPE, COOKIE, HeaderMap, HeaderName, HeaderValue};
 
-use crate::policy::field::{BodyFields, FieldView};
+use crate::policy::body_fields::BodyFields;
+use crate::policy::caller;
+use crate::policy::field::FieldView;
 use crate::policy::plan::request_headers::{ambiguous_header, overridden_methods};
 use crate::policy::plan::rules::{PolicyRules, RequestView, authority};
 use crate::policy::purge_rule::{MutationGuard, PurgeRule};
 use crate::policy::request_target;
 use crate::policy::route::Captures;
 use crate::policy::tag::Tag;
+use crate::policy::template::UnreadTemplate;
 
 /// What a mutation purges.
 #[derive(Clone, Debug)]
 pub struct Mutation {
     /// The tags, including the tag of its own target.
     pub tags: Vec<Tag>,
-    /// Fields that a purge template needs and the request lacks. Those templates purge nothing;
-    /// the flow counts and logs it.
+    /// Fields that a purge template needs and that the request lacks, or whose value cannot be
+    /// read. The families of those templates are purged; the flow counts and logs it.
     pub missing: Vec<Arc<str>>,
+    /// Fields that have more values than are purged one by one. The same holds for them.
+    pub too_many: Vec<Arc<str>>,
     /// Whether a purge rule matched.
     pub covered: bool,
     /// Whether its path is on a route, although no purge rule matched.
@@ -103,6 +108,7 @@ impl PolicyRules {
         let mut mutation = Mutation {
             tags: readings.iter().map(|path| Tag::for_uri(&host, path)).collect(),
             missing: Vec::new(),
+            too_many: Vec::new(),
             covered: false,
             uncovered_cached_path: false,
             guard: MutationGuard::Mark,
@@ -119,17 +125,21 @@ impl PolicyRules {
             if let Some(header) = ambiguous_header(&read, request.headers) {
                 return Err(header);
             }
-            let (tags, missing) = rule.render(&FieldView {
+            let (tags, unread) = rule.render(&FieldView {
                 headers: request.headers,
                 host: &host,
                 query: request.uri.query().unwrap_or_default(),
                 captures: &captures,
                 client: request.client,
                 body,
+                has_body: request.has_body,
+                credential: &self.credential,
                 hasher: &self.hasher,
             });
             mutation.tags.extend(tags);
-            mutation.missing.extend(missing);
+            for template in unread {
+                self.add_families(&mut mutation, template);
+            }
             mutation.covered = true;
             if rule.guard == MutationGuard::Bypass {
                 mutation.guard = MutationGuard::Bypass;
@@ -142,8 +152,40 @@ impl PolicyRules {
         mutation.tags.dedup();
         mutation.missing.sort();
         mutation.missing.dedup();
+        mutation.too_many.sort();
+        mutation.too_many.dedup();
         mutation.repurge_after.sort();
         mutation.repurge_after.dedup();
         Ok(mutation)
+    }
+
+    /// Adds what a template purges of which not every tag can be told.
+    fn add_families(&self, mutation: &mut Mutation, template: UnreadTemplate<'_>) {
+        let routes = self.routes.iter().flat_map(|route| &route.spec.tags);
+        mutation.tags.extend(template.families(routes));
+        let fields =
+            if template.has_too_many { &mut mutation.too_many } else { &mut mutation.missing };
+        fields.push(template.field);
+    }
+
+    /// What a mutation purges of its caller: all that the caller was given before, and under the
+    /// cookies that the response sets, if it sets or clears one that counts. No response: nobody
+    /// can tell, so it counts as if it had.
+    #[must_use]
+    pub fn caller_purges(&self, request: &HeaderMap, response: Option<&HeaderMap>) -> Vec<Tag> {
+        let (rule, hasher) = (&self.credential, &self.hasher);
+        let set = match response {
+            Some(response) => match caller::names_set_by(rule, response, hasher) {
+                Some(set) => set,
+                None => return Vec::new(),
+            },
+            None => Vec::new(),
+        };
+        let before = caller::caller_names(rule, request, hasher, caller::MAX_PURGED_NAMES);
+        let mut tags: Vec<Tag> =
+            before.iter().chain(&set).map(|name| Tag::for_caller(name)).collect();
+        tags.sort();
+        tags.dedup();
+        tags
     }
 }

@@ -26,15 +26,14 @@ pub(super) struct OriginResponse {
 
 impl OriginResponse {
     /// The stored response, its head brought up to date by the origin's 304, or by the head that a
-    /// HEAD got.
-    pub(super) fn confirm(self, cached: &Arc<CachedEntry>) -> Self {
+    /// HEAD got. `date` is for an update without one.
+    pub(super) fn confirm(self, cached: &Arc<CachedEntry>, date: Wall) -> Self {
         let (mut update, _) = self.response.into_parts();
         forward::prepare_response(&mut update.headers, update.version);
         let entry = &cached.entry;
         let mut response = Response::new(Body::full(entry.body.clone()));
         *response.status_mut() = entry.status;
-        *response.headers_mut() =
-            revalidation::merge(&entry.headers, &update.headers, self.received);
+        *response.headers_mut() = revalidation::merge(&entry.headers, &update.headers, date);
         Self { response, revalidated: Some(Arc::clone(cached)), ..self }
     }
 }
@@ -66,7 +65,7 @@ pub(super) async fn revalidate_or_fetch(
         }
         if revalidation::validates(&cached.entry.headers, origin.response.headers()) {
             resources.counters.revalidated.inc();
-            return Ok(origin.confirm(cached));
+            return Ok(origin.confirm(cached, resources.clock.date()));
         }
         fills.mark_unconfirmed(request.primary.hash(), &cached.entry.headers);
         // RFC 9111 4.3.4: it confirms something else. Only this cache sent a condition, so no

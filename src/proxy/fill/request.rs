@@ -247,6 +247,8 @@ pub(crate) enum FillResult {
         /// For how many seconds it is fresh once it is stored, or why it is not stored.
         stored: Result<i64, Reason>,
         revalidated: bool,
+        /// How many seconds the origin's `Date` is ahead.
+        date_skew: i64,
         /// What tells its variants apart.
         vary: VarySpec,
     },

@@ -17,9 +17,9 @@ use crate::cache::store::memory::CachedEntry;
 use crate::clock::Wall;
 use crate::outcome::Reason;
 use crate::policy::route::Route;
-use crate::policy::tag::Tag;
 use crate::proxy::fill::authorization::{digest_for_sharing, record_body, record_confirmation};
 use crate::proxy::fill::request::{FillRequest, FillResult};
+use crate::proxy::hit::named;
 use crate::proxy::resources::Resources;
 use crate::proxy::response;
 use crate::proxy::store_decision::StoreDecision;
@@ -57,7 +57,7 @@ pub(crate) async fn stream_and_store(
     decision: StoreDecision,
 ) {
     let revalidated = decision.revalidated.is_some();
-    let now = resources.clock.wall();
+    let now = resources.clock.date();
     let ((status, headers), mut body) = prepare_head(&request.route, response, revalidated, now);
     let ttl = decision.policy.times.ttl_ms(decision.received).div_euclid(1000);
     let shared_body =
@@ -75,6 +75,7 @@ pub(crate) async fn stream_and_store(
         body: body_reader,
         stored: Ok(ttl),
         revalidated,
+        date_skew: decision.date_skew,
         vary: decision.policy.vary.clone(),
     });
     let mut leader = leader.and_then(|leader| {
@@ -252,7 +253,7 @@ pub(super) async fn store_response(
         return Err(Reason::TooLarge);
     }
     let fresh = times.is_fresh(received);
-    resources.hot_tags.record(tags.iter().map(Tag::as_str), TagEvent::Stored);
+    resources.hot_tags.record(named(&tags), TagEvent::Stored);
     let pending =
         PendingEntry { primary: request.primary.clone(), vary, hash: key.hash(), entry, tags };
     let stored = resources.store.store(&request.snapshot, pending, received).await?;
@@ -263,6 +264,7 @@ pub(super) async fn store_response(
 }
 
 /// The head and body that clients get and entries keep. A head that was stored is ready already.
+/// `now` is for a head without a date.
 pub(super) fn prepare_head(
     route: &Route,
     response: Response<Body>,

@@ -13,7 +13,7 @@ use http::request::Parts;
 use http_body::{Body as _, Frame};
 use http_body_util::BodyExt as _;
 
-use crate::policy::field::BodyFields;
+use crate::policy::body_fields::BodyFields;
 use crate::proxy::context::{RequestContext, request_view};
 use crate::proxy::mutation::body::bodies::{PrefixedBody, WholeUpload};
 use crate::proxy::mutation::body::timed::{TimedUpload, UploadLimit};

@@ -14,9 +14,6 @@ use crate::proxy::unknown_outcomes::OwnPurge;
 use crate::shadow::mutations::TrackedMutation;
 use crate::shares::FairPermit;
 
-/// How often a purge that is waited for looks whether the process is about to end.
-const DRAIN_CHECK: Duration = Duration::from_millis(100);
-
 /// A mutation that was, or may have been, sent.
 pub(super) struct UnknownOutcome<'a> {
     pub(super) pending: PendingMutation,
@@ -41,7 +38,14 @@ async fn purge_unknown(
     repurge_after: &[Duration],
     tracked: TrackedMutation,
 ) {
-    let purged = pending.tags().to_vec();
+    let mut purged = pending.tags().to_vec();
+    // What its caller was given may be about what it has changed.
+    let mut callers = context.config.rules.caller_purges(&context.parts.headers, None);
+    callers.retain(|tag| !purged.contains(tag));
+    if !callers.is_empty() {
+        resources.coherence.purge(&callers).await;
+        purged.extend(callers);
+    }
     purge(resources, pending, context, repurge_after).await;
     tracked.ended(resources.clock.wall());
     publish_purge(resources, context, &purged);
@@ -55,8 +59,9 @@ pub(super) async fn gather<T>(
     sender: &mut oneshot::Sender<T>,
 ) {
     let (now, settings) = (resources.clock.now(), &outcome.context.config.settings);
-    let tags = outcome.pending.tags();
-    let Some(plan) = resources.unknown_outcomes.plan(tags, now, settings.gather) else {
+    let mut tags = outcome.pending.tags().to_vec();
+    tags.extend(outcome.context.config.rules.caller_purges(&outcome.context.parts.headers, None));
+    let Some(plan) = resources.unknown_outcomes.plan(&tags, now, settings.gather) else {
         return Box::pin(outcome.purge(resources)).await;
     };
     let UnknownOutcome { pending, context, repurge_after, tracked, permit } = outcome;
@@ -96,12 +101,9 @@ pub(super) async fn gather<T>(
 
 /// Sleeps until a purge is due. A process that is about to end makes it as soon as it may.
 async fn sleep_until(resources: &Resources, earliest: Instant, due: Instant) {
-    loop {
-        let now = resources.clock.now();
-        let left = due.saturating_duration_since(now);
-        if left.is_zero() || resources.tasks.is_closed() && now >= earliest {
-            return;
-        }
-        tokio::time::sleep(left.min(DRAIN_CHECK)).await;
+    let left = |until: Instant| until.saturating_duration_since(resources.clock.now());
+    tokio::select! {
+        () = tokio::time::sleep(left(due)) => {}
+        () = resources.leaving.cancelled() => tokio::time::sleep(left(earliest)).await,
     }
 }

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use http::request::Parts;
 use http::{Method, Request};
 
-use crate::policy::field::BodyFields;
+use crate::policy::body_fields::BodyFields;
 use crate::policy::plan::{PolicyRules, RequestView};
 use crate::policy::tag::Tag;
 use crate::proxy::active_config::{ActiveConfig, LiveConfig};

@@ -1,11 +1,13 @@
 //! Purges for a mutation: by the rules that it began under, by those in force when it ends, and
 //! again after the times that they say.
 
-use std::sync::Arc;
 use std::time::Duration;
+
+use tokio::runtime::Handle;
 
 use crate::coherence::{PendingMutation, PurgeKind};
 use crate::policy::tag::Tag;
+use crate::proxy::hit::named;
 use crate::proxy::mutation::new_rules::{MutationContext, NewRulePurges};
 use crate::proxy::resources::Resources;
 use crate::telemetry::events::{EventKind, PurgeEvent, truncate};
@@ -33,22 +35,14 @@ pub(super) async fn purge(
         }
         NewRulePurges::Everything => coherence.purge_everything(PurgeKind::Hard).await,
     }
-    for &after in repurge_after {
-        let (coherence, tags) = (Arc::clone(coherence), tags.clone());
-        // Not tracked: a drain does not wait for it. The purge itself has been made; a repeat that
-        // ends with the process is lost.
-        tokio::spawn(async move {
-            tokio::time::sleep(after).await;
-            coherence.purge(&tags).await;
-        });
-    }
+    resources.late_purges.purge_after(&Handle::current(), &tags, repurge_after);
 }
 
 /// Shows operators that a mutation has purged.
 pub(super) fn publish_purge(resources: &Resources, context: &MutationContext, tags: &[Tag]) {
-    let names = || tags.iter().map(Tag::as_str);
+    let names = || tags.iter().map(Tag::shown);
     resources.counters.purges.write.inc();
-    resources.hot_tags.record(names(), TagEvent::Purged);
+    resources.hot_tags.record(named(tags), TagEvent::Purged);
     let parts = &context.parts;
     let (method, path) = (Some(truncate(parts.method.as_str())), Some(truncate(parts.uri.path())));
     let purged =

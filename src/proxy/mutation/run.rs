@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use http::{Request, Response};
+use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
 use crate::coherence::{HitGuard, PendingMutation};
@@ -14,6 +15,7 @@ use crate::proxy::mutation::late_guard::LateGuard;
 use crate::proxy::mutation::named_targets::{named_groups, named_targets};
 use crate::proxy::mutation::new_rules::MutationContext;
 use crate::proxy::mutation::purge::{publish_purge, purge};
+use crate::proxy::mutation::streamed::{EndPurge, read_ahead};
 use crate::proxy::post_response::{PendingPost, store_post_response};
 use crate::proxy::resources::Resources;
 use crate::semantics::body::Body;
@@ -91,10 +93,13 @@ pub(super) async fn run_mutation(
             if is_whole {
                 resources.unknown_outcomes.record_latency(clock.now().duration_since(since));
             }
+            let arrived = read_ahead(response).await;
+            let headers = arrived.head().headers();
             let mut purged = pending.tags().to_vec();
             let own = purged.len();
-            let mut named = named_targets(response.headers(), &host, &context.parts.uri);
-            named.extend(named_groups(response.headers(), &host));
+            let mut named = named_targets(headers, &host, &context.parts.uri);
+            named.extend(named_groups(headers, &host));
+            named.extend(context.config.rules.caller_purges(&context.parts.headers, Some(headers)));
             if !named.is_empty() {
                 tracked.also_purged(&named);
                 coherence.purge(&named).await;
@@ -104,6 +109,14 @@ pub(super) async fn run_mutation(
             tracked.ended(clock.wall());
             publish_purge(resources, &context, &purged);
             let steps = 1 + u64::from(purged.len() > own);
+            let end = || EndPurge {
+                resources: Arc::clone(resources),
+                tags: purged.clone(),
+                context,
+                repurge_after: mutation.repurge_after,
+                runtime: Handle::current(),
+            };
+            let (response, post) = arrived.into_response(post, end);
             forward_response(resources, response, purged, post, steps).await
         }
         Err(error) => {

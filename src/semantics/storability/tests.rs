@@ -47,7 +47,14 @@ fn ask(
     let status = StatusCode::from_u16(status).unwrap();
     store_policy(
         rules,
-        &Exchange { request: &request, status, response: &response, requested: NOW, received: NOW },
+        &Exchange {
+            request: &request,
+            status,
+            response: &response,
+            requested: NOW,
+            received: NOW,
+            dated: NOW,
+        },
     )
 }
 

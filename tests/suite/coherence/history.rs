@@ -23,6 +23,7 @@ mod redis;
 mod redis_dead;
 mod sidecars;
 mod stage;
+mod starved;
 mod verdict;
 
 use std::time::Duration;
@@ -34,11 +35,12 @@ use stage::Stage;
 /// Nothing that is not proven is served: of such a run no read may be stale.
 const STRICT: &str = "on_redis_loss = \"bypass\"";
 
-/// How long what is frozen stays so: longer than a lease of two seconds.
-const LONG: Duration = Duration::from_secs(3);
+/// How long what is frozen stays so: longer than the second of silence that is a loss of Redis and a
+/// lease of two seconds, for which a write waits then.
+const LONG: Duration = Duration::from_secs(5);
 
 /// What a sidecar that was cut off has made good after it can reach Redis again.
-const REJOIN: Duration = Duration::from_secs(3);
+const REJOIN: Duration = Duration::from_secs(4);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn no_read_is_stale_when_all_is_well() {

@@ -216,6 +216,8 @@ async fn a_busy_sidecar_is_read_in_both_formats_and_by_promtool() {
         ("sidecache_memory_limit_bytes", "gauge"),
         ("sidecache_start_time_seconds", "gauge"),
         ("sidecache_purge_wait_seconds_total", "counter"),
+        ("sidecache_stalls_total", "counter"),
+        ("sidecache_stall_seconds_total", "counter"),
         ("sidecache_build_info", "gauge"),
     ] {
         assert_eq!(plain.0.get(name).map(|family| family.kind.as_str()), Some(kind), "{name}");

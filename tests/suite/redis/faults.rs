@@ -20,6 +20,8 @@ const APP: Duration = Duration::from_millis(50);
 const ALLOWANCE: Duration = Duration::from_secs(1);
 /// When the lease of another sidecar is over for sure: 2 s, and what clocks may differ by.
 const LEASE: Duration = Duration::from_millis(2050);
+/// When silence counts as a loss: `loss_after`, and a deadline before it.
+const SILENCE: Duration = Duration::from_millis(1100);
 /// Within two seconds of Redis's return there are hits again on a quiet machine. Later than this
 /// they wait for something that does not come.
 const RETURN: Duration = Duration::from_secs(5);
@@ -120,7 +122,7 @@ async fn work(
             Ok(reply) if reply.status == 200 => {
                 // A write is answered when no other sidecar can serve from before it: where Redis
                 // cannot tell them, when their leases are over.
-                let waits = if method == "PUT" { LEASE } else { Duration::ZERO };
+                let waits = if method == "PUT" { SILENCE + LEASE } else { Duration::ZERO };
                 if took > APP + ALLOWANCE + waits {
                     seen.slow
                         .push(format!("{method} {path} took {took:?}: {}", reply.cache_status()));

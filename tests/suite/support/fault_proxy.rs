@@ -7,6 +7,7 @@ use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
+use rand::Rng as _;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::tcp::{ReadHalf, WriteHalf};
 use tokio::net::{TcpListener, TcpStream};
@@ -31,6 +32,13 @@ pub enum Fault {
     Cut,
     /// They arrive this much later, each way.
     Delay(Duration),
+    /// They arrive up to `most` later, each way, and one piece in fifty up to `tail`.
+    Jitter {
+        /// For most pieces.
+        most: Duration,
+        /// For a few.
+        tail: Duration,
+    },
 }
 
 impl Fault {
@@ -38,8 +46,16 @@ impl Fault {
         matches!((self, way), (Self::Freeze, _) | (Self::FreezeAnswers, Way::Back))
     }
 
-    const fn delay(self) -> Duration {
-        if let Self::Delay(delay) = self { delay } else { Duration::ZERO }
+    fn delay(self) -> Duration {
+        match self {
+            Self::Delay(delay) => delay,
+            Self::Jitter { most, tail } => {
+                let mut random = rand::thread_rng();
+                let bound = if random.gen_ratio(1, 50) { tail } else { most };
+                bound.mul_f64(random.r#gen())
+            }
+            _ => Duration::ZERO,
+        }
     }
 }
 

@@ -67,7 +67,7 @@ pub fn dechunked(bytes: &[u8]) -> Result<(Vec<u8>, usize), Vec<u8>> {
 
 /// The HTTP-date so many seconds after this clock's now; before it where negative.
 pub fn date(clock: &Clock, offset: i64) -> String {
-    let now = UNIX_EPOCH + Duration::from_millis(clock.wall().0);
+    let now = UNIX_EPOCH + Duration::from_millis(clock.date().0);
     let distance = Duration::from_secs(offset.unsigned_abs());
     httpdate::fmt_http_date(if offset < 0 { now - distance } else { now + distance })
 }

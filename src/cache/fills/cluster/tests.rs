@@ -21,6 +21,7 @@ const B: FillName = FillName([0x01; 32]);
 fn record(nonce: u8) -> TagRecord {
     TagRecord {
         nonce: Nonce([nonce; 16]),
+        seal: None,
         seq: 1,
         fence: "f".into(),
         pending_until: None,
@@ -30,7 +31,15 @@ fn record(nonce: u8) -> TagRecord {
 
 fn reading(records: &[(&str, Option<TagRecord>)], seq: Option<u64>) -> RecordSnapshot {
     let records = records.iter().map(|(tag, record)| (Tag::new(tag), record.clone())).collect();
-    RecordSnapshot { generation: Nonce([9; 16]), seq, records, fence: "f".into(), redis_ms: 0 }
+    RecordSnapshot {
+        generation: Nonce([9; 16]),
+        seq,
+        records,
+        refused: Vec::new(),
+        fence: "f".into(),
+        redis_ms: 0,
+        latest_ms: 0,
+    }
 }
 
 fn name(hash: u8, reading: RecordSnapshot) -> Option<FillName> {
@@ -161,6 +170,8 @@ fn nowhere() -> RedisSettings {
         ca_file: None,
         namespace: "test".to_owned(),
         deadline: Duration::from_millis(20),
+        loss_after: Duration::from_millis(50),
+        write_wait: Duration::from_millis(20),
         connections: 1,
         lease: Duration::from_secs(2),
         rejoin_grace: Duration::ZERO,

@@ -70,6 +70,13 @@ fn keys_about_callers_that_have_no_effect() {
         let text = with(&keyed("admit = \"entry\""), "\"shared\"", &format!("\"{scope}\""));
         one(&text, "\"entry\"", "outside scope \"shared\"", "remove it");
     }
+    let confirmed = keyed("revalidate_after = \"30s\"");
+    silent(&confirmed);
+    silent(&with(&confirmed, "\"shared\"", "\"private\""));
+    let public = with(&confirmed, "\"shared\"", "\"public\"");
+    one(&public, "\"30s\"", "no credential counts", "remove it");
+    let late = keyed("revalidate_after = \"2m\"");
+    one(&late, "\"2m\"", "`admit_for` ends before, after 1m", "remove it");
     let token =
         with(&keyed("admit = \"route\""), "[fields]", "[fields]\nme = { auth = \"token\" }");
     one(&with(&token, "[\"tenant\"]", "[\"me\"]"), "\"route\"", "by the field `me`", "remove it");

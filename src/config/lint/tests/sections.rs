@@ -29,12 +29,12 @@ fn strangers_are_told_keys_and_tags() {
 fn no_room_for_the_apps_tags() {
     let most = |most: u8| format!("{LIST}[limits]\ntags = {most}\n");
     one(
-        &most(2),
+        &most(3),
         "[\"items:{tenant}\"]",
-        "these are 2 tags, and the limit is 2",
-        "tags = 64 in [limits]",
+        "these are 3 tags, and the limit is 3",
+        "tags = 2048 in [limits]",
     );
-    silent(&most(3));
+    silent(&most(4));
 }
 
 #[test]

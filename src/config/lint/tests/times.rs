@@ -43,4 +43,11 @@ fn the_times_of_redis() {
         "rejoin_grace = \"1s\"",
     );
     silent(&redis("rejoin_grace = \"500ms\""));
+    one(
+        &redis("loss_after = \"50ms\""),
+        "\"50ms\"",
+        "before a call has had",
+        "loss_after = \"1s\"",
+    );
+    silent(&redis("loss_after = \"100ms\""));
 }

@@ -103,6 +103,7 @@ proptest! {
             response: &response,
             requested,
             received,
+            dated: received,
         };
         if let Ok(policy) = store_policy(&rules, &exchange) {
             let left = policy.times.ttl_ms(received);

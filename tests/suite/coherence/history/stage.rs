@@ -2,6 +2,7 @@
 //! through a fault proxy of their own, and readers and writers that never stop. A run is calm, then
 //! broken, then healed, and ends with a look at every key.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -11,7 +12,7 @@ use rand::{Rng as _, SeedableRng as _};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
 
-use super::verdict::{Ended, Round};
+use super::verdict::{Ended, Round, WRITES_IN_FAULT};
 use crate::support::child::ChildSidecar;
 use crate::support::history::{Kind, Log, Operation};
 use crate::support::origin::versioned;
@@ -22,6 +23,8 @@ pub const SIDECARS: usize = 3;
 /// How many keys are read and written: few, so that fills and writes meet.
 pub const KEYS: usize = 8;
 
+/// For how many milliseconds writers pause.
+const OFTEN: Range<u64> = 20..60;
 const READERS: u64 = 4;
 const WRITERS: u64 = 2;
 /// An answer of the app takes up to this long after it has read or changed the version, so that
@@ -77,6 +80,11 @@ impl Stage {
     /// A stage on which every sidecar has had hits, with these lines of `[redis]`. Its readers and
     /// writers are at work.
     pub async fn set(redis_lines: &str) -> Self {
+        Self::paced(redis_lines, OFTEN).await
+    }
+
+    /// The same with writers that pause for so many milliseconds.
+    pub async fn paced(redis_lines: &str, pause: Range<u64>) -> Self {
         let redis = RedisServer::start();
         let app = Origin::varying(Duration::ZERO..=APP, versioned());
         let proxies = [
@@ -101,14 +109,15 @@ impl Stage {
             stop: AtomicBool::new(false),
         });
         let readers = (0..READERS)
-            .map(|worker| tokio::spawn(work(Arc::clone(&play), Kind::Read, worker)))
+            .map(|worker| tokio::spawn(work(Arc::clone(&play), Kind::Read, 2..6, worker)))
             .collect();
         let mut stage =
             Self { app, redis, proxies, sidecars, play: Arc::clone(&play), workers: readers };
         // Whoever has hits has joined, and need not refuse a write.
         stage.has_hits(Instant::now()).await;
-        let writers = (0..WRITERS)
-            .map(|worker| tokio::spawn(work(Arc::clone(&play), Kind::Write, READERS + worker)));
+        let writers = (0..WRITERS).map(|worker| {
+            tokio::spawn(work(Arc::clone(&play), Kind::Write, pause.clone(), READERS + worker))
+        });
         stage.workers.extend(writers);
         stage
     }
@@ -210,7 +219,8 @@ impl Stage {
                 }
             }
         }
-        Ended { history: self.play.log.history(), rounds, late }
+        let writes_in_fault = WRITES_IN_FAULT;
+        Ended { history: self.play.log.history(), rounds, late, writes_in_fault }
     }
 }
 
@@ -274,10 +284,9 @@ fn path(key: usize) -> String {
 }
 
 /// Asks one random sidecar after the other for random keys, until it is told to stop.
-async fn work(play: Arc<Play>, kind: Kind, number: u64) {
+async fn work(play: Arc<Play>, kind: Kind, pause: Range<u64>, number: u64) {
     let mut random = StdRng::seed_from_u64(number);
     let mut askers = [0, 1, 2].map(|sidecar| Asker::new(&play, sidecar));
-    let pause = if kind == Kind::Read { 2..6 } else { 20..60 };
     while !play.stop.load(Ordering::SeqCst) {
         sleep(Duration::from_millis(random.gen_range(pause.clone()))).await;
         let (sidecar, key) = (random.gen_range(0..SIDECARS), random.gen_range(0..KEYS));

@@ -13,7 +13,7 @@ const HITS: usize = 30;
 const WRITES: usize = 5;
 /// During a fault a write may have to wait for as long as a lease: one for each writer is what
 /// there is in any case.
-const WRITES_IN_FAULT: usize = 2;
+pub const WRITES_IN_FAULT: usize = 2;
 
 /// The times of one fault.
 #[derive(Clone, Copy, Debug)]
@@ -38,6 +38,8 @@ pub struct Ended {
     pub rounds: Vec<Round>,
     /// What was not the newest when everything was over.
     pub late: Vec<String>,
+    /// How many writes there must be during a fault.
+    pub writes_in_fault: usize,
 }
 
 impl Ended {
@@ -68,7 +70,7 @@ impl Ended {
                 "during the fault",
                 Window { from: round.broken, to: round.healed },
                 0,
-                WRITES_IN_FAULT,
+                self.writes_in_fault,
             );
             self.history.must_have(
                 "after the fault",

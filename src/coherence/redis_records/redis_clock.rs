@@ -1,0 +1,110 @@
+//! The clock of Redis, seen from here.
+//!
+//! Entries are dated by it, because it is the one clock that all sidecars share: none depends on
+//! the wall clock of another. It is read with each heartbeat, and with each commit of a fill.
+//!
+//! Invariants:
+//! - No age is understated: a writer dates an entry by the earliest time that Redis's clock can
+//!   have had, and a reader counts from there to the latest.
+//! - A clock of Redis that was set back makes no entry younger. The scripts of heartbeats notice it
+//!   before any sidecar reads the new time, and make a new generation. Steps back of less than
+//!   [`CLOCK_TOLERANCE`] are not noticed, but counted as age.
+
+use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
+use std::time::Duration;
+
+use crate::clock::{Clock, Wall, millis};
+
+/// How far Redis's clock may go back without a new generation: less than that is no rare accident
+/// on some virtual machines.
+pub(super) const CLOCK_TOLERANCE: Duration = Duration::from_millis(50);
+
+/// How far Redis's clock is ahead of this process's count, in milliseconds: at least and at most.
+#[derive(Debug, Default)]
+pub(super) struct RedisClock {
+    at_least: AtomicI64,
+    at_most: AtomicI64,
+    /// At most, for the dates of entries.
+    dates_at_most: AtomicI64,
+}
+
+impl RedisClock {
+    /// Notes that Redis's clock had this time at some moment between `before` and now.
+    pub(super) fn set(&self, redis_ms: u64, before: Wall, clock: &Clock) {
+        let after = clock.wall();
+        self.at_least.store(ahead_at_least(redis_ms, after), Relaxed);
+        // Redis cuts a millisecond off.
+        let at_most = |redis_ms: u64| distance(redis_ms.saturating_add(1), before);
+        self.at_most.store(at_most(redis_ms), Relaxed);
+        self.dates_at_most.store(at_most(clock.as_moved(redis_ms)), Relaxed);
+    }
+
+    /// The time there, at the earliest: deadlines seem later, never earlier.
+    pub(super) fn at_earliest(&self, now: Wall) -> u64 {
+        now.0.saturating_add_signed(self.at_least.load(Relaxed))
+    }
+
+    /// The time there, at the latest: what is past seems longer ago.
+    pub(super) fn at_latest(&self, now: Wall) -> u64 {
+        now.0.saturating_add_signed(self.at_most.load(Relaxed))
+    }
+
+    /// A time there by this process's count, at the earliest that it can have been; `None` if it is
+    /// still to come, so that it says nothing.
+    pub(super) fn local(&self, there: Wall, now: Wall) -> Option<Wall> {
+        let latest = now.0.saturating_add_signed(self.dates_at_most.load(Relaxed));
+        let passed = latest.saturating_add(millis(CLOCK_TOLERANCE));
+        passed.checked_sub(there.0).map(|ago| now.before(Duration::from_millis(ago)))
+    }
+}
+
+/// How far Redis's clock is ahead at least, if it had this time before `after`.
+pub(super) fn ahead_at_least(redis_ms: u64, after: Wall) -> i64 {
+    distance(redis_ms, after)
+}
+
+fn distance(redis_ms: u64, here: Wall) -> i64 {
+    i64::try_from(i128::from(redis_ms) - i128::from(here.0)).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        /// Whatever the clocks say, and however long replies take. True time is counted from the
+        /// moment at which the response was received.
+        #[test]
+        fn no_age_is_understated(
+            writer in 1_u64 << 40..1 << 42,
+            redis in 1_u64 << 40..1 << 42,
+            (commit, commit_reply) in (0_u64..1_000, 0_u64..1_000),
+            (sent, beat, reply) in (0_u64..100_000, 0_u64..1_000, 0_u64..1_000),
+            later in 0_u64..100_000,
+        ) {
+            let ahead = ahead_at_least(redis + commit, Wall(writer + commit + commit_reply));
+            let dated = Wall(writer.saturating_add_signed(ahead));
+            let (clock, here) = (RedisClock::default(), Clock::system());
+            // The reader's clock says `base` at the moment at which the response was received.
+            let replied = sent + beat + reply;
+            let base = here.wall().0 - replied;
+            clock.set(redis + sent + beat, Wall(base + sent), &here);
+            let age = replied.max(commit) + later;
+            let now = Wall(base + age);
+            let seen = millis(now.since(clock.local(dated, now).expect("it is past")));
+            let most = age + commit_reply + beat + 1 + millis(CLOCK_TOLERANCE);
+            prop_assert!((age..=most).contains(&seen), "{seen} of {age}");
+        }
+    }
+
+    #[test]
+    fn a_time_to_come_says_nothing() {
+        let (clock, here) = (RedisClock::default(), Clock::manual());
+        let before = here.wall();
+        clock.set(5_000, before, &here);
+        let tolerance = millis(CLOCK_TOLERANCE);
+        assert_eq!(clock.local(Wall(5_002 + tolerance), before), None);
+        assert_eq!(clock.local(Wall(5_001 + tolerance), before), Some(before));
+    }
+}
