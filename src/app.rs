@@ -97,12 +97,7 @@ pub struct Sidecar {
 impl Sidecar {
     /// Builds all parts without serving. Needs a tokio runtime.
     pub fn new(config: &mut Config, clock: Clock) -> Result<Self, SetupError> {
-        let (hasher, seal) = match config.redis.as_ref().and_then(|redis| redis.secret.as_ref()) {
-            Some(secret) => {
-                (Hasher::new(secret.expose().as_bytes()), Seal::keyed(secret.expose().as_bytes()))
-            }
-            None => (Hasher::default(), Seal::default()),
-        };
+        let (hasher, seal) = secret_keys(config);
         let snapshot = ConfigSnapshot::from_config(config);
         let startup = StartupSettings::from_config(config, hasher);
         let shared = match &config.redis {
@@ -177,6 +172,16 @@ impl Sidecar {
         unseen_cookies::register(&proxy, &proxy.metrics);
         publish_findings(&proxy);
         Ok(Self { proxy, reloader, server_counters })
+    }
+}
+
+/// What hashes credentials and seals entries, from the secret of `[redis]`.
+fn secret_keys(config: &Config) -> (Hasher, Seal) {
+    match config.redis.as_ref().and_then(|redis| redis.secret.as_ref()) {
+        Some(secret) => {
+            (Hasher::new(secret.expose().as_bytes()), Seal::keyed(secret.expose().as_bytes()))
+        }
+        None => (Hasher::default(), Seal::default()),
     }
 }
 
