@@ -43,7 +43,9 @@ pub use crate::telemetry::log::init as init_log;
 use crate::telemetry::metrics::Metrics;
 use crate::upstream::{self, Upstream};
 
+mod listener_metrics;
 mod metrics;
+mod metrics_registrar;
 pub mod reload;
 mod reload_metrics;
 mod share_metrics;
@@ -103,12 +105,7 @@ pub struct Sidecar {
 impl Sidecar {
     /// Builds all parts without serving. Needs a tokio runtime.
     pub fn new(config: &mut Config, clock: Clock) -> Result<Self, SetupError> {
-        let (hasher, seal) = match config.redis.as_ref().and_then(|redis| redis.secret.as_ref()) {
-            Some(secret) => {
-                (Hasher::new(secret.expose().as_bytes()), Seal::keyed(secret.expose().as_bytes()))
-            }
-            None => (Hasher::default(), Seal::default()),
-        };
+        let (hasher, seal) = secret_keys(config);
         let snapshot = ConfigSnapshot::from_config(config);
         let startup = StartupSettings::from_config(config, hasher);
         let shared = match &config.redis {
@@ -166,9 +163,7 @@ impl Sidecar {
             range_budget: Arc::<proxy::RangeBudget>::default(),
             upload_budget: proxy::UploadBudget::new(config.limits.uploads),
             unknown_outcomes: proxy::UnknownOutcomes::default(),
-            refresh_permits: Arc::new(Semaphore::new(
-                config.limits.refreshes.min(Semaphore::MAX_PERMITS),
-            )),
+            refresh_permits: Arc::new(Semaphore::new(config.limits.refreshes)),
             late_purges,
             counters,
         };
@@ -198,6 +193,16 @@ fn mutation_permits(
         queues: Queues::Always,
     };
     FairSemaphore::new(shares, clock.clone(), counters.mutation_shares.clone())
+}
+
+/// What hashes credentials and seals entries, from the secret of `[redis]`.
+fn secret_keys(config: &Config) -> (Hasher, Seal) {
+    match config.redis.as_ref().and_then(|redis| redis.secret.as_ref()) {
+        Some(secret) => {
+            (Hasher::new(secret.expose().as_bytes()), Seal::keyed(secret.expose().as_bytes()))
+        }
+        None => (Hasher::default(), Seal::default()),
+    }
 }
 
 fn origin_client(

@@ -1,42 +1,17 @@
 //! Registers the counters and gauges of all parts under their public names.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use crate::app::share_metrics;
+use crate::app::metrics_registrar::{MetricsRegistrar, as_f64};
+use crate::app::{listener_metrics, share_metrics};
 use crate::cache::fills::cluster::ClusterFills;
 use crate::coherence::CoherenceMode;
 use crate::policy::route;
 use crate::policy::route::RouteSpec;
 use crate::proxy::{Proxy, ProxyCounters};
 use crate::telemetry::log;
-use crate::telemetry::metrics::{Counter, Metrics};
 use crate::{server, upstream};
-
-/// Registers counters without labels, and counters of reached limits.
-struct MetricsRegistrar<'a>(&'a Metrics);
-
-impl MetricsRegistrar<'_> {
-    fn count(&self, name: &'static str, help: &'static str, counter: &Arc<Counter>) {
-        self.0.register_counter(name, help, &[], Arc::clone(counter));
-    }
-
-    fn gauge(&self, name: &'static str, help: &'static str, value: &Arc<AtomicUsize>) {
-        let value = Arc::clone(value);
-        self.0.register_gauge(name, help, &[], move || as_f64(value.load(Ordering::Relaxed)));
-    }
-
-    fn limit(&self, name: &str, counter: &Arc<Counter>) {
-        let labels = [("limit", name.to_owned())];
-        self.0.register_counter(
-            "sidecache_limit_reached",
-            "How often a limit was reached",
-            &labels,
-            Arc::clone(counter),
-        );
-    }
-}
 
 /// Registers the counters of all parts.
 pub(super) fn register(
@@ -45,8 +20,8 @@ pub(super) fn register(
     upstream: &upstream::UpstreamCounters,
 ) {
     let registrar = MetricsRegistrar(&proxy.metrics);
-    register_server(&registrar, server);
-    register_upstream(&registrar, upstream);
+    listener_metrics::register_server(&registrar, server);
+    listener_metrics::register_upstream(&registrar, upstream);
     register_flow(&registrar, &proxy.counters);
     register_purges(&registrar, &proxy.counters);
     let started = proxy.clock.wall();
@@ -73,87 +48,6 @@ pub(super) fn register(
     register_state(proxy);
     register_shadow(proxy);
     register_cluster_fills(proxy);
-}
-
-fn register_server(registrar: &MetricsRegistrar<'_>, server: &server::ServerCounters) {
-    let count = |name, help, counter| registrar.count(name, help, counter);
-    let limit = |name, counter| registrar.limit(name, counter);
-    let gauge = |name, help, value| registrar.gauge(name, help, value);
-    count("sidecache_connections_accepted", "Client connections accepted", &server.accepted);
-    count(
-        "sidecache_accept_errors",
-        "Client connections that could not be accepted",
-        &server.accept_errors,
-    );
-    count(
-        "sidecache_framing_errors",
-        "Requests refused because their framing is ambiguous, such as two lengths",
-        &server.framing_errors,
-    );
-    count(
-        "sidecache_panics",
-        "Requests in which the sidecar panicked, which is a bug",
-        &server.panics,
-    );
-    gauge("sidecache_connections_open", "Client connections open", &server.open);
-    limit("listen.max_connections", &server.refused_full);
-    limit("listen.max_header_bytes", &server.head_errors);
-    limit("listen.header_timeout", &server.header_timeouts);
-    limit("listen.idle_timeout", &server.idle_closed);
-    limit("listen.body_timeout", &server.body_timeouts);
-    limit("listen.write_timeout", &server.write_timeouts);
-    limit("listen.drain", &server.aborted);
-}
-
-fn register_upstream(registrar: &MetricsRegistrar<'_>, upstream: &upstream::UpstreamCounters) {
-    let count = |name, help, counter| registrar.count(name, help, counter);
-    let limit = |name, counter| registrar.limit(name, counter);
-    let gauge = |name, help, value| registrar.gauge(name, help, value);
-    count("sidecache_upstream_connects", "Connections opened to the origin", &upstream.connects);
-    count(
-        "sidecache_upstream_reused",
-        "Requests sent to the origin on a connection that had been used before",
-        &upstream.reused,
-    );
-    count(
-        "sidecache_upstream_retries",
-        "Requests sent to the origin again, because a reused connection had been closed",
-        &upstream.retries,
-    );
-    count(
-        "sidecache_upstream_unreachable",
-        "Connections to the origin that could not be opened",
-        &upstream.unreachable,
-    );
-    count(
-        "sidecache_upstream_timeouts",
-        "Requests that the origin did not answer in time",
-        &upstream.timeouts,
-    );
-    count(
-        "sidecache_upstream_broken",
-        "Responses of the origin that broke off or were not HTTP",
-        &upstream.broken,
-    );
-    limit("upstream.max_waiting", &upstream.busy);
-    limit("upstream.max_interim_bytes", &upstream.interim);
-    limit("limits.pinned", &upstream.pins_rejected);
-    gauge(
-        "sidecache_upstream_pinned",
-        "Connections to the origin that belong to one client, which has logged in the connection",
-        &upstream.pinned,
-    );
-    gauge("sidecache_upstream_open", "Connections to the origin that are open", &upstream.open);
-    gauge(
-        "sidecache_upstream_idle",
-        "Connections to the origin that are open and unused",
-        &upstream.idle,
-    );
-    gauge(
-        "sidecache_upstream_waiting",
-        "Requests that wait for a connection to the origin",
-        &upstream.waiting,
-    );
 }
 
 fn register_flow(registrar: &MetricsRegistrar<'_>, flow: &ProxyCounters) {
@@ -507,10 +401,4 @@ pub(super) fn register_cluster_fills(proxy: &Arc<Proxy>) {
 
 fn bytes(count: u64) -> f64 {
     as_f64(usize::try_from(count).unwrap_or(usize::MAX))
-}
-
-/// Gauges are floats; counts below 2^53 lose nothing.
-#[allow(clippy::cast_precision_loss, reason = "no count of things in memory comes near 2^53")]
-pub(super) const fn as_f64(count: usize) -> f64 {
-    count as f64
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::metrics::as_f64;
+use super::metrics_registrar::as_f64;
 use super::reload::Reloader;
 use crate::admin::ReloadStatus;
 use crate::telemetry::metrics::Metrics;

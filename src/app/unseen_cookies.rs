@@ -35,7 +35,7 @@ pub(super) fn register(proxy: &Arc<Proxy>, metrics: &Metrics) {
         move || {
             let unseen =
                 proxy.upgrade().map(|proxy| proxy.active_config().cookie_use.unseen().len());
-            super::metrics::as_f64(unseen.unwrap_or_default())
+            super::metrics_registrar::as_f64(unseen.unwrap_or_default())
         },
     );
 }

@@ -126,7 +126,9 @@ impl Core {
             // They may be as cut off as this sidecar is.
             let peers = self.peers.iter().filter(|(_, peer)| peer.registered);
             let silent: Vec<Process> = peers.map(|(process, _)| *process).collect();
-            silent.into_iter().for_each(|process| self.remember_absent(now, process));
+            for process in silent {
+                self.remember_absent(now, process);
+            }
             // The peers got their leases before now. A lease granted from now on comes from a Redis
             // that this sidecar does not talk to.
             self.others_expired_at =

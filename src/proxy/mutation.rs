@@ -145,8 +145,8 @@ fn record_mutation(resources: &Resources, parts: &Parts, mutation: &Mutation) {
         resources.counters.too_many_values.add(mutation.too_many.len() as u64);
         let fields = mutation.too_many.join(" ");
         tracing::warn!(
-            method = %parts.method,
-            path,
+            method = %LogText(parts.method.as_str()),
+            path = %LogText(path),
             fields,
             "fields that a purge rule names have too many values in this mutation; the families of \
              their tags are purged"

@@ -319,19 +319,18 @@ impl RedisClient {
         let session = self.session.load_full();
         let mut call = std::pin::pin!(call);
         let prompt = self.settings.deadline.min(within);
-        let result = match wait_while_running(prompt, &mut call).await {
-            Some(result) => result,
-            None => {
-                let missed = self.deadline_error(key);
-                let closed = session.closed();
-                tokio::select! {
-                    biased;
-                    result = &mut call => result,
-                    () = closed.cancelled() => {
-                        Err(CallError::Connection("its session has ended".to_owned()))
-                    }
-                    () = tokio::time::sleep(within.saturating_sub(prompt)) => Err(missed),
+        let result = if let Some(result) = wait_while_running(prompt, &mut call).await {
+            result
+        } else {
+            let missed = self.deadline_error(key);
+            let closed = session.closed();
+            tokio::select! {
+                biased;
+                result = &mut call => result,
+                () = closed.cancelled() => {
+                    Err(CallError::Connection("its session has ended".to_owned()))
                 }
+                () = tokio::time::sleep(within.saturating_sub(prompt)) => Err(missed),
             }
         };
         self.counted(match result {
@@ -358,15 +357,12 @@ impl RedisClient {
             .as_ref()
             .filter(|_| !key.is_empty())
             .and_then(|shards| shards.owner(slot(key)));
-        match node.filter(|node| !Arc::ptr_eq(node, &servers.primary)) {
-            Some(node) => {
-                node.suspect();
-                CallError::NodeDown("no reply within the deadline".to_owned())
-            }
-            None => {
-                servers.primary.suspect();
-                CallError::Timeout
-            }
+        if let Some(node) = node.filter(|node| !Arc::ptr_eq(node, &servers.primary)) {
+            node.suspect();
+            CallError::NodeDown("no reply within the deadline".to_owned())
+        } else {
+            servers.primary.suspect();
+            CallError::Timeout
         }
     }
 

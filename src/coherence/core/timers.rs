@@ -162,6 +162,8 @@ impl Core {
                 _ => {}
             }
         }
-        silent.into_iter().for_each(|process| self.remember_absent(now, process));
+        for process in silent {
+            self.remember_absent(now, process);
+        }
     }
 }

@@ -27,7 +27,7 @@ impl UnknownOutcome<'_> {
     /// Purges at once, before anybody is answered.
     pub(super) async fn purge(self, resources: &Resources) {
         let Self { pending, context, repurge_after, tracked, permit: _permit } = self;
-        purge_unknown(resources, pending, context, repurge_after, tracked).await;
+        Box::pin(purge_unknown(resources, pending, context, repurge_after, tracked)).await;
     }
 }
 

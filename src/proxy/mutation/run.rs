@@ -122,19 +122,29 @@ pub(super) async fn run_mutation(
         Err(error) => {
             let (context, repurge_after) = (&context, &*mutation.repurge_after);
             let outcome = UnknownOutcome { pending, context, repurge_after, tracked, permit };
-            if !error.may_have_reached_origin() {
-                outcome.tracked.refused();
-                coherence.refused(outcome.pending).await;
-            } else if is_unanswered(&error, &sender) {
-                Box::pin(gather(resources, outcome, &mut sender)).await;
-            } else {
-                // The origin may have committed before the connection broke.
-                outcome.purge(resources).await;
-            }
+            Box::pin(end_failed(resources, outcome, &error, &mut sender)).await;
             if late.refused { MutationResult::Refused } else { MutationResult::Failed(error) }
         }
     };
     let _ = sender.send(result);
+}
+
+/// Ends a mutation that has no response.
+async fn end_failed(
+    resources: &Arc<Resources>,
+    outcome: UnknownOutcome<'_>,
+    error: &UpstreamError,
+    sender: &mut oneshot::Sender<MutationResult>,
+) {
+    if !error.may_have_reached_origin() {
+        outcome.tracked.refused();
+        resources.coherence.refused(outcome.pending).await;
+    } else if is_unanswered(error, sender) {
+        gather(resources, outcome, sender).await;
+    } else {
+        // The origin may have committed before the connection broke.
+        outcome.purge(resources).await;
+    }
 }
 
 /// Whether nobody waits for the answer to a mutation that failed, or who waits can wait for longer:

@@ -96,10 +96,10 @@ impl Arrived {
                 (Body::pieces(pieces.collect()), when_whole)
             }
             Rest::Ended(_) => {
-                (Body::stream(StreamedBody { read, rest, end: EndState::Over }), when_whole)
+                (Body::stream(StreamedBody { read, rest, end: ReplyEndState::Over }), when_whole)
             }
             Rest::Body(_) => {
-                let end = EndState::Ahead(Box::new(purge()));
+                let end = ReplyEndState::Ahead(Box::new(purge()));
                 (Body::stream(StreamedBody { read, rest, end }), None)
             }
         };
@@ -136,10 +136,10 @@ struct StreamedBody {
     /// What was read before.
     read: VecDeque<Frame<Bytes>>,
     rest: Rest,
-    end: EndState,
+    end: ReplyEndState,
 }
 
-enum EndState {
+enum ReplyEndState {
     Ahead(Box<EndPurge>),
     Held {
         /// The frame that the client does not have yet; none if only the end itself is held back.
@@ -169,9 +169,9 @@ impl StreamedBody {
 
     /// Begins the purge, if it has not begun yet.
     fn purge(&mut self) -> Option<oneshot::Receiver<()>> {
-        match std::mem::replace(&mut self.end, EndState::Over) {
-            EndState::Ahead(purge) => Some(purge.make()),
-            EndState::Held { .. } | EndState::Over => None,
+        match std::mem::replace(&mut self.end, ReplyEndState::Over) {
+            ReplyEndState::Ahead(purge) => Some(purge.make()),
+            ReplyEndState::Held { .. } | ReplyEndState::Over => None,
         }
     }
 }
@@ -185,7 +185,7 @@ impl http_body::Body for StreamedBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = self.get_mut();
-        if let EndState::Ahead(_) = &this.end {
+        if let ReplyEndState::Ahead(_) = &this.end {
             let last = match ready!(this.poll_next(cx)) {
                 Some(Ok(frame)) if frame.is_data() && this.has_more() => {
                     return Poll::Ready(Some(Ok(frame)));
@@ -199,28 +199,28 @@ impl http_body::Body for StreamedBody {
             };
             if let Some(purged) = this.purge() {
                 let until = Box::pin(tokio::time::sleep(END_HOLD));
-                this.end = EndState::Held { last, purged, until };
+                this.end = ReplyEndState::Held { last, purged, until };
             }
         }
-        if let EndState::Held { last, purged, until } = &mut this.end {
+        if let ReplyEndState::Held { last, purged, until } = &mut this.end {
             if Pin::new(purged).poll(cx).is_pending() {
                 ready!(until.as_mut().poll(cx));
             }
             let last = last.take();
-            this.end = EndState::Over;
+            this.end = ReplyEndState::Over;
             return Poll::Ready(last.map(Ok));
         }
         this.poll_next(cx)
     }
 
     fn is_end_stream(&self) -> bool {
-        matches!(self.end, EndState::Over) && !self.has_more()
+        matches!(self.end, ReplyEndState::Over) && !self.has_more()
     }
 
     fn size_hint(&self) -> SizeHint {
         let held = match &self.end {
-            EndState::Held { last, .. } => last.as_ref(),
-            EndState::Ahead(_) | EndState::Over => None,
+            ReplyEndState::Held { last, .. } => last.as_ref(),
+            ReplyEndState::Ahead(_) | ReplyEndState::Over => None,
         };
         let here = self.read.iter().chain(held).filter_map(Frame::data_ref);
         let bytes: u64 = here.map(|bytes| bytes.len() as u64).sum();

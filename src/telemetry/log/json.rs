@@ -31,7 +31,7 @@ where
         SystemTime.format_time(&mut Writer::new(&mut time))?;
         let metadata = event.metadata();
         write!(writer, "{{\"timestamp\":{},\"level\":\"{}\"", quoted(&time), metadata.level())?;
-        let mut visitor = JsonVisitor { writer: writer.by_ref(), result: Ok(()) };
+        let mut visitor = JsonFields { writer: writer.by_ref(), result: Ok(()) };
         event.record(&mut visitor);
         visitor.result?;
         writeln!(writer, ",\"target\":{}}}", quoted(metadata.target()))
@@ -43,12 +43,12 @@ fn quoted(text: &str) -> String {
     serde_json::Value::from(text).to_string()
 }
 
-struct JsonVisitor<'w> {
+struct JsonFields<'w> {
     writer: Writer<'w>,
     result: fmt::Result,
 }
 
-impl JsonVisitor<'_> {
+impl JsonFields<'_> {
     fn write(&mut self, field: &Field, value: impl fmt::Display) {
         if self.result.is_ok() {
             self.result = write!(self.writer, ",{}:{value}", quoted(field.name()));
@@ -61,7 +61,7 @@ impl JsonVisitor<'_> {
     }
 }
 
-impl Visit for JsonVisitor<'_> {
+impl Visit for JsonFields<'_> {
     fn record_str(&mut self, field: &Field, value: &str) {
         self.write_text(field, value);
     }

@@ -146,11 +146,13 @@ async fn run(busy: usize, fault: impl AsyncFn(&Stage)) {
         .run(async |stage: &mut Stage| {
             let busy = Busy::start(busy);
             fault(stage).await;
-            found.lock().unwrap().clone_from(&losses(stage).await);
+            let losses = losses(stage).await;
+            *found.lock().expect("nobody panics with it") = losses;
             drop(busy);
         })
         .await;
-    judge(&ended, &found.into_inner().unwrap(), if busy == 0 { HITS } else { BUSY_HITS });
+    let found = found.into_inner().expect("nobody panics with it");
+    judge(&ended, &found, if busy == 0 { HITS } else { BUSY_HITS });
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
