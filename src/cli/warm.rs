@@ -29,7 +29,7 @@ use super::rules::rules_from;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::outcome::Reason;
-use crate::policy::plan::{Plan, PolicyRules, RequestView as Question};
+use crate::policy::plan::{Plan, PolicyRules, RequestView as Question, mutation_reason};
 use crate::units::parse_duration;
 
 mod list;
@@ -270,8 +270,8 @@ fn refusal(rules: &PolicyRules, job: &WarmRequest, headers: &HeaderMap) -> Optio
                 outcome.detail().map_or_else(|| "no route".to_owned(), |detail| detail.to_string()),
             )
         }
-        // A header overrides the method.
-        Plan::Mutate(_) => Some("method override".to_owned()),
+        // A header overrides the method, or a purge rule says that the request changes data.
+        Plan::Mutate(method) => Some(mutation_reason(&Method::GET, &method).as_str().to_owned()),
         _ => None,
     }
 }

@@ -5,11 +5,12 @@
 //! Editors show the comments of the keys, so they are written for the operator.
 
 use super::decode::{
-    Count, Fraction, NamedTable, Period, QueryForm, Size, StripForm, TomlList, TomlString, table,
+    Count, Fraction, NamedTable, Period, QueryForm, Size, StripForm, TomlList, TomlString,
+    ValueTable, table,
 };
 use super::keywords::{
-    AddressWord, AdmitWord, AuthWord, ClientWord, CollapseWord, FormatWord, GuardWord, HostWord,
-    ModeWord, OnLossWord, OriginWord, ScopeWord, UnknownWord, VaryCookieWord, WritesWord,
+    AddressWord, AdmitWord, AuthWord, CaseWord, ClientWord, CollapseWord, FormatWord, GuardWord, HostWord,
+    ModeWord, OnLossWord, OriginWord, PurgeOnWord, ScopeWord, UnknownWord, VaryCookieWord, WritesWord,
 };
 
 table! {
@@ -121,6 +122,10 @@ table! {
         /// Whether a connection is used again after a request with a body. A GET, HEAD, DELETE or
         /// OPTIONS with a body always ends it, because some origins leave such a body unread.
         reuse_after_body: bool = true,
+        /// Whether the origin obeys a GET that names another method, in `X-HTTP-Method-Override` or
+        /// `_method`. Then such a GET is a write. Otherwise it is passed, is not stored, and purges
+        /// nothing.
+        method_override: bool = false,
         /// The `User-Agent` that the origin gets with fills that do not carry the caller's. The
         /// default is that of an ordinary browser, so that the origin sends its ordinary page.
         user_agent: TomlString =
@@ -452,6 +457,9 @@ table! {
         pass_headers: TomlList<TomlString> = [],
         /// What to do with all other request headers that are not part of the key.
         unknown_headers: UnknownWord = "bypass",
+        /// Whether the case of the fixed parts of the path counts (`exact`), or not (`ignore`), for
+        /// origins that route `/API/Items` like `/api/items`. Captures are always exact.
+        case: CaseWord = "exact",
         /// Whether the `Cache-Control` of requests counts.
         client_cache_control: ClientWord = "respect",
     }
@@ -464,17 +472,42 @@ table! {
         /// The paths of the writes, as in a route.
         #[schemars(extend("pattern" = "^[/$]", "examples" = ["/api/v1/campaigns/{*rest}"]))]
         path: TomlString,
-        /// The methods of the writes. Without it, every unsafe method.
-        #[schemars(extend("examples" = [["POST", "PUT", "PATCH", "DELETE"]]))]
+        /// Paths that the rule does not apply to, as in a route. A path that can be read in more
+        /// than one way is never excluded.
+        #[schemars(extend("examples" = [["/wp-admin/admin-ajax.php"]]))]
+        except: TomlList<TomlString> = [],
+        /// The methods of the writes. Without it, every unsafe method. With GET, the GET and HEAD
+        /// requests that match are writes: they always reach the origin, and are never stored.
+        #[schemars(extend("examples" = [["POST", "PUT", "PATCH", "DELETE"], ["GET"]]))]
         methods: TomlList<TomlString>,
+        /// What the writes must have besides: query parameters, headers, a host.
+        r#match: MatchSection,
         /// What is purged: text with fields in braces.
         #[schemars(extend("minItems" = 1, "examples" = [["campaigns:{tenant}"]]))]
         tags: TomlList<TomlString>,
+        /// Which answers of the origin purge: 2xx and 3xx, but not a stranger's redirect to one of
+        /// `login_paths` (`success`); 2xx alone (`2xx`); or all, 4xx too (`any`). A 5xx, or no
+        /// answer, purges in any case.
+        purge_on: PurgeOnWord = "success",
         /// Whether hits are still served while the write is in progress (`mark`), or requests go to
         /// the origin (`bypass`).
         guard: GuardWord = "mark",
         /// When to purge again after the write, for origins that commit late or read from replicas.
         #[schemars(extend("maxItems" = 8, "examples" = [["1s", "5s"]]))]
         repurge_after: TomlList<Period> = [],
+    }
+}
+
+table! {
+    /// What a request must have besides its path and method. All conditions must be met.
+    #[schemars(extend("examples" = [{ "query": { "action": "trash" } }]))]
+    MatchSection("match", "match = { query.action = \"trash\" }") {
+        /// Query parameters and their values. Any occurrence of a parameter counts, decoded.
+        query: ValueTable,
+        /// Headers and their values. Any line of a header counts.
+        header: ValueTable,
+        /// The host that the request is sent to. Without a port, any port matches.
+        #[schemars(extend("examples" = ["app.example.com"]))]
+        host: TomlString,
     }
 }

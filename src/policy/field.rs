@@ -293,6 +293,14 @@ impl BodyFields {
         None
     }
 
+    /// Whether bodies of this media type, in lower case and without parameters, are read.
+    #[must_use]
+    pub fn reads(kind: &[u8]) -> bool {
+        [&b"application/json"[..], b"text/json", b"text/plain"].contains(&kind)
+            || kind.ends_with(b"+json")
+            || kind == b"application/x-www-form-urlencoded"
+    }
+
     /// Every value at a JSON pointer. A number is given in each way it can be written. In a form:
     /// all parameters that frameworks map to that pointer.
     #[must_use]

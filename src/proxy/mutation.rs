@@ -37,6 +37,7 @@ use crate::semantics::body::Body;
 use crate::semantics::cache_status;
 use crate::semantics::forward;
 
+mod answer;
 mod body;
 mod named_targets;
 mod new_rules;
@@ -51,8 +52,7 @@ pub(super) async fn mutate(
     body: Body,
     effective: Method,
 ) -> ProxyResponse {
-    let reason = if effective == parts.method { Reason::Method } else { Reason::MethodOverride };
-    let outcome = Outcome::bypass(reason);
+    let outcome = Outcome::bypass(plan::mutation_reason(&parts.method, &effective));
     let Ok(permit) = Arc::clone(&resources.mutation_permits).try_acquire_owned() else {
         resources.counters.mutations_rejected.inc();
         return failed(Reason::UpstreamBusy, outcome);

@@ -38,7 +38,7 @@ pub fn check(whole: &LintFile<'_>, context: &mut CompileContext) {
 
 /// The purge rule that covers writes at or below a route's path.
 fn covering<'a>(route: &LintRoute<'_>, whole: &'a LintFile<'a>) -> Option<&'a LintPurge<'a>> {
-    whole.purges.iter().find(|purge| purge.rule.pattern.may_cover(&route.spec.pattern))
+    whole.purges.iter().find(|purge| purge.rule.may_cover(&route.spec.pattern))
 }
 
 /// Whether entries of a route may have a tag of a purge template.
@@ -189,7 +189,7 @@ fn dead(purge: &LintPurge<'_>, whole: &LintFile<'_>, context: &mut CompileContex
             continue;
         }
         // Prefer the tags of routes at this path to those of others.
-        let covered = |route: &&LintRoute<'_>| purge.rule.pattern.may_cover(&route.spec.pattern);
+        let covered = |route: &&LintRoute<'_>| purge.rule.may_cover(&route.spec.pattern);
         let here = whole
             .routes
             .iter()
@@ -250,14 +250,14 @@ fn forgotten_methods(purge: &LintPurge<'_>, whole: &LintFile<'_>, context: &mut 
     let (Some(_), Some(given)) = (&purge.rule.methods, purge.file.methods.given()) else { return };
     if !whole
         .cached()
-        .any(|route| purge.rule.pattern.may_cover(&route.spec.pattern) && reaches(purge, route))
+        .any(|route| purge.rule.may_cover(&route.spec.pattern) && reaches(purge, route))
     {
         return;
     }
     let beside: Vec<_> = whole
         .purges
         .iter()
-        .filter(|other| other.rule.pattern.may_cover(&purge.rule.pattern))
+        .filter(|other| other.rule.may_cover(&purge.rule.pattern))
         .collect();
     let taken = |method: &Method| {
         beside

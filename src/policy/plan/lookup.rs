@@ -21,7 +21,7 @@ use crate::policy::plan::rules::{PolicyRules, RequestView, authority};
 use crate::policy::request_target::{self, AmbiguousQuery};
 use crate::policy::route::{Captures, QueryRule, RoleContext, Route, RouteMode};
 use crate::policy::scope::Scope;
-use crate::policy::tag::{Tag, Template};
+use crate::policy::tag::Tag;
 
 /// A request that the cache may answer.
 #[derive(Debug)]
@@ -275,15 +275,16 @@ impl Lookup<'_> {
     /// The tags that follow from the request alone: those of the route, and that of the URI.
     #[must_use]
     pub fn tags(&self) -> Vec<Tag> {
-        let view = self.view();
-        // The templates' fields are in the key, so each of them has a value here.
-        let mut tags: Vec<Tag> = self
-            .route
-            .spec
-            .tags
-            .iter()
-            .filter_map(|template: &Template| template.render(&view).ok())
-            .collect();
+        let spec = &self.route.spec;
+        let render = |view: FieldView<'_>| -> Vec<Tag> {
+            // The templates' fields are in the key, so each of them has a value here.
+            spec.tags.iter().filter_map(|template| template.render(&view).ok()).collect()
+        };
+        let mut tags = render(self.view());
+        if let Some(captures) = &spec.pattern.bare_captures(&self.captures) {
+            // `/items/7.json` shows what is written to as `/items/7`, too.
+            tags.extend(render(FieldView { captures, ..self.view() }));
+        }
         tags.push(Tag::for_uri(&self.host, &self.path));
         tags.sort();
         tags.dedup();

@@ -8,8 +8,9 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use crate::coherence::{PendingMutation, PurgeKind};
 use crate::policy::plan::Mutation;
-use crate::policy::purge_rule::MutationGuard;
+use crate::policy::purge_rule::{MutationAnswer, MutationGuard};
 use crate::policy::tag::Tag;
+use crate::proxy::mutation::answer::{PurgedShare, purged_share};
 use crate::proxy::mutation::named_targets::{named_groups, named_targets};
 use crate::proxy::mutation::new_rules::{MutationContext, NewRulePurges};
 use crate::proxy::post_response::{PendingPost, store_post_response};
@@ -66,34 +67,38 @@ pub(super) async fn run_mutation(
         let _ = sender.send(MutationResult::Refused);
         return;
     };
-    let sending = resources.origin.send_on(&choice, request, &context.config.table, None);
+    let begun = clock.wall();
+    let sending = resources.origin.send_once(&choice, request, &context.config.table);
     let result = match renew_while(resources, &context, sending, &mut pending).await {
-        Ok(response) if response.status().is_client_error() => {
-            tracked.refused();
-            coherence.refused(pending).await;
-            MutationResult::Response { response, purged: Vec::new(), is_ready: false }
-        }
         Ok(response) => {
-            let mut purged = pending.tags().to_vec();
-            let own = purged.len();
-            let mut named = named_targets(response.headers(), &host, &context.parts.uri);
-            named.extend(named_groups(response.headers(), &host));
-            if !named.is_empty() {
-                tracked.also_purged(&named);
-                coherence.purge(&named).await;
-                purged.extend(named);
+            let answer = context.answer(response.status(), response.headers(), begun);
+            let share = purged_share(&mutation, pending.tags(), answer);
+            if share.is_none() {
+                tracked.refused();
+                coherence.refused(pending).await;
+                MutationResult::Response { response, purged: Vec::new(), is_ready: false }
+            } else {
+                let mut purged = share.of(pending.tags());
+                let own = purged.len();
+                let named = named_by(&response, &host, &context, answer);
+                if !named.is_empty() {
+                    tracked.also_purged(&named);
+                    coherence.purge(&named).await;
+                    purged.extend(named);
+                }
+                purge(resources, pending, &context, &share, &mutation.repurge_after).await;
+                tracked.ended(clock.wall());
+                publish_purge(resources, &context, &purged);
+                let steps = 1 + u64::from(purged.len() > own);
+                forward_response(resources, response, purged, post, steps).await
             }
-            purge(resources, pending, &context, &mutation.repurge_after).await;
-            tracked.ended(clock.wall());
-            publish_purge(resources, &context, &purged);
-            let steps = 1 + u64::from(purged.len() > own);
-            forward_response(resources, response, purged, post, steps).await
         }
         Err(error) => {
             if error.may_have_reached_origin() {
                 // The origin may have committed before the connection broke.
                 let purged = pending.tags().to_vec();
-                purge(resources, pending, &context, &mutation.repurge_after).await;
+                let share = PurgedShare::All;
+                purge(resources, pending, &context, &share, &mutation.repurge_after).await;
                 tracked.ended(clock.wall());
                 publish_purge(resources, &context, &purged);
             } else {
@@ -124,20 +129,44 @@ async fn renew_while(
     }
 }
 
-/// Purges the tags of a mutation that was, or may have been, committed; again after these times.
+/// What an answer names beside the tags of the request. A refusal names nothing.
+fn named_by(
+    response: &Response<Body>,
+    host: &str,
+    context: &MutationContext,
+    answer: MutationAnswer,
+) -> Vec<Tag> {
+    if answer == MutationAnswer::Refusal {
+        return Vec::new();
+    }
+    let mut named = named_targets(response.headers(), host, &context.parts.uri);
+    named.extend(named_groups(response.headers(), host));
+    named
+}
+
+/// Purges this share of the tags of a mutation that was, or may have been, committed; again after
+/// these times.
 async fn purge(
     resources: &Resources,
     pending: PendingMutation,
     context: &MutationContext,
+    share: &PurgedShare,
     repurge_after: &[Duration],
 ) {
     let coherence = &resources.coherence;
     resources.counters.purging.inc();
     let mut tags: Vec<Tag> =
-        if repurge_after.is_empty() { Vec::new() } else { pending.tags().to_vec() };
+        if repurge_after.is_empty() { Vec::new() } else { share.of(pending.tags()) };
     // Before it is committed: what is filled by still later rules is read after the mutation.
     let new_rule_purges = context.new_rule_purges(pending.tags());
-    coherence.committed(pending).await;
+    match share {
+        PurgedShare::All => coherence.committed(pending).await,
+        PurgedShare::Some(purged) => {
+            // While the marks still stand, so that no fill comes between.
+            coherence.purge(purged).await;
+            coherence.refused(pending).await;
+        }
+    }
     match new_rule_purges {
         NewRulePurges::Nothing => {}
         NewRulePurges::Tags(more) => {
@@ -146,8 +175,13 @@ async fn purge(
         }
         NewRulePurges::Everything => coherence.purge_everything(PurgeKind::Hard).await,
     }
+    repurge(resources, &tags, repurge_after);
+}
+
+/// Purges these tags again after these times.
+fn repurge(resources: &Resources, tags: &[Tag], repurge_after: &[Duration]) {
     for &after in repurge_after {
-        let (coherence, tags) = (Arc::clone(coherence), tags.clone());
+        let (coherence, tags) = (Arc::clone(&resources.coherence), tags.to_vec());
         // Not tracked: a drain does not wait for it. The purge itself has been made; a repeat that
         // ends with the process is lost.
         tokio::spawn(async move {
